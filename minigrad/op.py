@@ -1,0 +1,405 @@
+"""Ops: primitives, composites with fused kernels, and the derived backward.
+
+Two kinds of op (DESIGN rule 2):
+
+* a `Primitive` is one array computation and, per input, a VJP written in Tensor ops. Each VJP is a function whose
+  parameter names say what it uses: `g` the gradient, `out` the output, an input's name (that input is saved), an
+  input's name + `_shape` (only its shape is needed), or an attribute's name.
+* an `Op` (made by `@op`) is a pure function of Tensors. That text is the reference, the fallback and the source of
+  every derivative. `@layer_norm.fused` adds kernels for the forward and the first-order backward.
+
+**The backward of an Op is an op, derived, never written**: its definition is "the VJP of my definition", its kernel is
+the fused backward. `backward()` runs the fused backward on saved arrays. With `create_graph=True` a node of the grad-op
+is recorded over the op's *input tensors*; differentiating that node re-runs the definition on aliases of them. What the
+kernels saved (mean, rstd, softmax output) never enters a differentiable path, so any order of derivative is right.
+
+What runs for a call is decided once per signature (the layouts of the inputs and the attributes) and kept in `plans`.
+"""
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from .device import NoKernel
+from .engine import Node, Slot, edge_of, enable_grad, mode, set_grad_enabled, walk
+from .memory import Array, Layout
+from .memory import layout as layout_of
+from .shape import fail, is_float
+from .tensor import Tensor, new_tensor
+
+_PLANS_MAX = 4096
+registry: dict[str, Primitive | Op] = {}      # every op by name, in order of definition: what tests, bench and docs walk
+
+
+class Plan:
+    """How one signature of an op runs: `run(*arrays) -> array`, and why. `layout` is that of the output."""
+
+    __slots__ = ("run", "layout", "why")
+
+    def __init__(self, run: Callable[..., Any], layout: Any, why: str = "") -> None:
+        self.run, self.layout, self.why = run, layout, why
+
+
+def remember(plans: dict, key: Any, plan: Any) -> Any:
+    """Keeps a plan under its signature; too many signatures (ever new shapes or scalars) start the table afresh."""
+    if len(plans) >= _PLANS_MAX:
+        plans.clear()
+    plans[key] = plan
+    return plan
+
+
+def _parameters(function: Callable) -> tuple[list[str], list[str]]:
+    """The positional (tensor) and keyword-only (attribute) parameter names of a definition."""
+    kinds = inspect.signature(function).parameters.values()
+    return ([p.name for p in kinds if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)],
+            [p.name for p in kinds if p.kind == p.KEYWORD_ONLY])
+
+
+def stale(name: str) -> None:
+    fail(name + " backward", "a tensor that the derivative needs was changed in place since the forward pass", "",
+         "make the change out of place, or before the tensor is used")
+
+
+class Documented:
+    """What tests, bench and documentation read of an op: its samples, error samples and outside oracle."""
+
+    name: str
+
+    def __init__(self, name: str, doc: str | None) -> None:
+        self.name, self.__name__, self.__doc__ = name, name, doc
+        self.sample_function: Callable | None = None
+        self.error_function: Callable | None = None
+        self.oracle: Callable | None = None
+        registry[name] = self                                   # type: ignore[assignment]
+
+    def samples(self, function: Callable) -> Callable:
+        """Decorates `def _(make): yield make(2, 3), make(3), dict(eps=1e-5)`: arguments the op is tested and timed on."""
+        self.sample_function = function
+        return function
+
+    def errors(self, function: Callable) -> Callable:
+        """Decorates `def _(make): yield (arguments..., attrs), exception, regex`: what must be refused, and how."""
+        self.error_function = function
+        return function
+
+    def reference(self, function: Callable) -> Callable:
+        """Decorates an independent NumPy/SciPy computation of the same result."""
+        self.oracle = function
+        return function
+
+    def __repr__(self) -> str:
+        return f"<op {self.name}>"
+
+
+# ---- primitives -----------------------------------------------------------------------------------------------------
+
+class Primitive(Documented):
+    """One array computation plus VJPs. `prepare(*layouts, **attrs) -> Plan` checks the signature and chooses the kernel."""
+
+    def __init__(self, name: str, prepare: Callable[..., Plan], vjps: dict[str, Callable] | None = None,
+                 inputs: Iterable[str] | None = None, doc: str | None = None) -> None:
+        super().__init__(name, doc or prepare.__doc__)
+        self.prepare = prepare
+        self.inputs = tuple(inputs) if inputs is not None else tuple(_parameters(prepare)[0])
+        self.plans: dict[tuple, Plan] = {}
+        self.vjps = vjps or {}
+        used = {i: set(_parameters(self.vjps[n])[0]) for i, n in enumerate(self.inputs) if n in self.vjps}
+        self.rules = {i: self._rule(self.vjps[self.inputs[i]]) for i in used}
+        self.keeps_out = any("out" in u for u in used.values())
+        # saves[i]: which inputs the rule of input i uses
+        self.saves = {i: frozenset(k for k, n in enumerate(self.inputs) if n in u) for i, u in used.items()}
+
+    def _rule(self, vjp: Callable) -> Callable[[Node, Tensor], Tensor]:
+        """The VJP with its arguments fetched from the node."""
+        fetch: list[Callable[[Node, Tensor], Any]] = []
+        for name in _parameters(vjp)[0]:
+            if name == "g":
+                fetch.append(lambda node, g: g)
+            elif name == "out":
+                fetch.append(lambda node, g: new_tensor(node.out, node))
+            elif name in self.inputs:
+                fetch.append(lambda node, g, i=self.inputs.index(name): node.saved[i])
+            elif name.endswith("_shape") and name[:-6] in self.inputs:
+                fetch.append(lambda node, g, i=self.inputs.index(name[:-6]): node.inputs[i].layout.shape)
+            else:
+                fetch.append(lambda node, g, name=name: node.attrs[name])
+        if len(fetch) == 1:
+            return lambda node, g: vjp(g)
+        if len(fetch) == 2:
+            second = fetch[1]
+            return lambda node, g: vjp(g, second(node, g))
+        return lambda node, g: vjp(*[f(node, g) for f in fetch])
+
+    def __call__(self, *inputs: Tensor, **attrs: Any) -> Tensor:
+        arrays = [t.array for t in inputs]
+        key = (*[a.layout for a in arrays], *attrs.items())
+        plan = self.plans.get(key)
+        if plan is None:
+            plan = remember(self.plans, key, self.prepare(*[a.layout for a in arrays], **attrs))
+        array = plan.run(*arrays)
+        if mode.grad and self.rules:
+            for t in inputs:
+                if t.requires_grad:
+                    return self.record(inputs, array, attrs)
+        return new_tensor(array, None)
+
+    def record(self, inputs: tuple[Tensor, ...], array: Array, attrs: dict | None = None) -> Tensor:
+        """The output as a tensor with its node."""
+        rules = self.rules
+        if not is_float(array.layout.dtype):
+            return new_tensor(array, None)
+        edges = tuple([(t.node or t) if t.requires_grad and i in rules else None for i, t in enumerate(inputs)])
+        keep: frozenset[int] = frozenset().union(*[self.saves[i] for i, e in enumerate(edges) if e is not None])
+        saved = tuple([t if i in keep else None for i, t in enumerate(inputs)])
+        version = sum([t.array.version for t in saved if t is not None])
+        node = Node(self, edges, array.layout, saved, version, array if self.keeps_out else None, attrs)
+        return new_tensor(array, node)
+
+    def backward(self, node: Node, g: Tensor, needs: list[bool]) -> list[Tensor | None]:
+        if sum([t.array.version for t in node.saved if t is not None]) != node.version or (
+                node.out is not None and node.out.version):
+            stale(self.name)
+        rules = self.rules
+        return [rules[i](node, g) if need else None for i, need in enumerate(needs)]
+
+
+# ---- composites -----------------------------------------------------------------------------------------------------
+
+class FusedPlan:
+    """A signature with kernels. `forward(*arrays) -> (outputs, saved)`; `backward(saved, gs, needs) -> gradients`."""
+
+    __slots__ = ("forward", "backward", "why", "dense", "outputs")
+
+    def __init__(self, forward: Callable, backward: Callable | None, why: str, dense: tuple[int, ...]) -> None:
+        self.forward, self.backward, self.why = forward, backward, why
+        self.dense = dense                                  # inputs that are copied because they are not contiguous
+        self.outputs: tuple[Layout, ...] | None = None      # known after the first run
+
+
+def dense(array: Array) -> Array:
+    """The array itself if contiguous, else a contiguous copy."""
+    return array if array.layout.contiguous else contiguous_copy(array)
+
+
+contiguous_copy: Callable[[Array], Array]      # set by ops/elementwise.py
+alias: Callable[[Tensor], Tensor]              # the identity primitive, set by ops/shape_ops.py
+zeros_like_layout: Callable[[Layout], Tensor]  # set by ops/creation.py
+
+
+class Op(Documented):
+    """A composite: `definition(*tensors, **attrs)` in Tensor ops, with optional fused kernels."""
+
+    def __init__(self, definition: Callable, nondifferentiable: tuple[int, ...] = ()) -> None:
+        super().__init__(definition.__name__, definition.__doc__)
+        self.definition = definition
+        self.__wrapped__ = definition          # inspect.getsource(op) shows the definition
+        self.__signature__ = inspect.signature(definition)
+        self.__module__ = definition.__module__
+        self.inputs, self.attributes = (tuple(n) for n in _parameters(definition))
+        self.nondifferentiable = nondifferentiable
+        self.plans: dict[tuple, FusedPlan | str] = {}
+        self.prepare: Callable | None = None
+        self.rule: Callable | None = None
+        self._grad_op: GradOp | None = None
+
+    def check(self, rule: Callable) -> Callable:
+        """Decorates the shape rule: `rule(*layouts or None, **attrs)` raises on a signature that is wrong."""
+        self.rule = rule
+        return rule
+
+    def fused(self, prepare: Callable) -> Callable:
+        """Decorates `prepare(kernels, *layouts, **attrs) -> (forward, backward)`, run once per signature with contiguous
+        layouts; it raises NoKernel(reason) where the kernels do not apply."""
+        self.prepare = prepare
+        return prepare
+
+    def __call__(self, *inputs: Tensor | None, **attrs: Any) -> Any:
+        try:
+            key = (*[None if t is None else t.array.layout for t in inputs], *attrs.items())
+            plan = self.plans.get(key)
+        except (AttributeError, TypeError):
+            self._explain_arguments(inputs, attrs)
+            raise
+        if plan is None:
+            plan = self._plan(key, inputs, attrs)
+        if type(plan) is str:
+            return self.definition(*inputs, **attrs)
+        arrays = [None if t is None else t.array for t in inputs]
+        for i in plan.dense:
+            arrays[i] = contiguous_copy(arrays[i])
+        outputs, saved = plan.forward(*arrays)
+        if mode.grad:
+            for t in inputs:
+                if t is not None and t.requires_grad:
+                    return self._record(plan, inputs, attrs, outputs, saved)
+        return new_tensor(outputs, None) if type(outputs) is not tuple else tuple([new_tensor(o, None) for o in outputs])
+
+    def _record(self, plan: FusedPlan, inputs: tuple, attrs: dict, outputs: Any, saved: Any) -> Any:
+        edges = tuple([(t.node or t) if t is not None and t.requires_grad else None for t in inputs])
+        version = sum([t.array.version for t in inputs if t is not None])
+        if type(outputs) is not tuple:
+            return new_tensor(outputs, Node(self, edges, outputs.layout, (plan, inputs, saved), version, None, attrs))
+        node = Node(self, edges, tuple([o.layout for o in outputs]), (plan, inputs, saved), version, None, attrs)      # type: ignore[arg-type]
+        return tuple([new_tensor(o, None if i in self.nondifferentiable else Slot(node, i, o.layout)) for i, o in enumerate(outputs)])
+
+    def _plan(self, key: tuple, inputs: tuple, attrs: dict) -> FusedPlan | str:
+        """Checks the signature, then chooses: kernels, or the definition and why."""
+        layouts = [None if t is None else t.array.layout for t in inputs]
+        if len(inputs) != len(self.inputs):
+            raise TypeError(f"[{self.name}] takes the tensors ({', '.join(self.inputs)}); got {len(inputs)} arguments")
+        same_device(self.name, layouts)
+        if self.rule is not None:
+            self.rule(*layouts, **attrs)
+        if self.prepare is None:
+            return remember(self.plans, key, "no fused kernel is defined")
+        if mode.fused == "off":
+            return remember(self.plans, key, "fused kernels are switched off")
+        first = next(x for x in layouts if x is not None)
+        try:
+            flat = [None if x is None else layout_of(x.device, x.dtype, x.shape) for x in layouts]
+            forward, backward = self.prepare(first.device.kernels, *flat, **attrs)
+        except NoKernel as reason:
+            if mode.fused == "require":
+                fail(self.name, f"fused kernels are required, but {reason}", layouts, "set_fused('auto')")
+            return remember(self.plans, key, str(reason))
+        copied = tuple(i for i, x in enumerate(layouts) if x is not None and not x.contiguous)
+        return remember(self.plans, key, FusedPlan(forward, backward, f"fused kernel on {first.device}", copied))
+
+    def _explain_arguments(self, inputs: tuple, attrs: dict) -> None:
+        for name, t in zip(self.inputs, inputs, strict=False):
+            if t is not None and not isinstance(t, Tensor):
+                raise TypeError(f"[{self.name}] {name} must be a Tensor; got {type(t).__name__}")
+        for name, value in attrs.items():
+            try:
+                hash(value)
+            except TypeError:
+                raise TypeError(f"[{self.name}] {name} must be hashable; got {value!r}; pass a tuple instead of a list") from None
+
+    def backward(self, node: Node, g: Any, needs: list[bool]) -> list[Tensor | None]:
+        """The VJP at a node with fused kernels: on saved arrays, or recorded as the grad-op."""
+        plan, inputs, saved = node.saved
+        if sum([t.array.version for t in inputs if t is not None]) != node.version:
+            stale(self.name)
+        gs = g if type(g) is list else [g]
+        if plan.backward is None:
+            return derived(self.definition, inputs, node.attrs, gs, needs, mode.grad)
+        results = _launch_backward(plan, saved, gs, node, needs)
+        if not mode.grad:
+            return [None if r is None else new_tensor(r, None) for r in results]
+        return self.grad_op.record(inputs, gs, node.attrs, needs, results)
+
+    @property
+    def grad_op(self) -> GradOp:
+        """The backward as an op: (inputs..., output gradients...) -> input gradients."""
+        if self._grad_op is None:
+            self._grad_op = GradOp(self)
+        return self._grad_op
+
+
+def _launch_backward(plan: FusedPlan, saved: Any, gs: list, node: Node, needs: list[bool]) -> list[Array | None]:
+    arrays = []
+    layouts = node.layout if type(node.layout) is tuple else (node.layout,)
+    for g, layout in zip(gs, layouts, strict=True):
+        if g is not None and g.array.layout is not layout:
+            arrays.append(dense(g.array))
+        else:
+            arrays.append(None if g is None else g.array)
+    return plan.backward(saved, arrays if len(arrays) > 1 else arrays[0], needs)      # type: ignore[misc]
+
+
+class GradOp:
+    """The backward of an op, as an op: recorded when a gradient is itself to be differentiated."""
+
+    def __init__(self, of: Op) -> None:
+        self.of, self.name = of, of.name + "_grad"
+
+    def definition(self, *tensors: Tensor | None, needs: tuple[bool, ...], count: int, **attrs: Any) -> tuple[Tensor, ...]:
+        """The VJP of the op's definition: the gradients of the needed inputs."""
+        inputs, gs = tensors[:count], tensors[count:]
+        return tuple(r for r in derived(self.of.definition, inputs, attrs, list(gs), list(needs), True) if r is not None)
+
+    def record(self, inputs: tuple, gs: list, attrs: dict, needs: list[bool], results: list[Array | None]) -> list[Tensor | None]:
+        tensors = (*inputs, *gs)
+        edges = tuple([edge_of(t) if t is not None and t.requires_grad else None for t in tensors])
+        version = sum([t.array.version for t in tensors if t is not None])
+        given = [r for r in results if r is not None]
+        all_attrs = {**attrs, "needs": tuple(r is not None for r in results), "count": len(inputs)}
+        node = Node(self, edges, tuple([r.layout for r in given]), tensors, version, None, all_attrs)      # type: ignore[arg-type]
+        slots = iter([new_tensor(r, Slot(node, i, r.layout)) for i, r in enumerate(given)])
+        return [None if r is None else next(slots) for r in results]
+
+    def backward(self, node: Node, g: Any, needs: list[bool]) -> list[Tensor | None]:
+        if sum([t.array.version for t in node.saved if t is not None]) != node.version:
+            stale(self.name)
+        return derived(self.definition, node.saved, node.attrs, g, needs, mode.grad)
+
+
+def derived(definition: Callable, inputs: tuple[Tensor | None, ...], attrs: dict | None, gs: list[Tensor | None],
+            needs: list[bool], create_graph: bool) -> list[Tensor | None]:
+    """The VJP of a definition: re-run it on aliases of the inputs (one tensor may come in twice, or be computed from
+    another input), walk back to the aliases. With `create_graph`, the result is connected to the inputs and to `gs`."""
+    with enable_grad():
+        aliases = []
+        for t, need in zip(inputs, needs, strict=True):
+            if t is None or not is_float(t.array.layout.dtype):
+                aliases.append(t)
+            elif create_graph and t.requires_grad:
+                aliases.append(alias(t))
+            else:
+                aliases.append(t.detach().requires_grad_(need))
+        outputs = definition(*aliases, **(attrs or {}))
+    outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+    pairs = [(edge_of(o), g) for o, g in zip(outputs, gs, strict=True) if g is not None and o.requires_grad]
+    targets = [edge_of(a) if need else None for a, need in zip(aliases, needs, strict=True)]
+    found = walk([p[0] for p in pairs], [p[1] for p in pairs], create_graph, create_graph,
+                 [t for t in targets if t is not None], bounded=True)
+    with set_grad_enabled(create_graph):
+        return [None if t is None else found[t] if t in found else zeros_like_layout(a.array.layout)
+                for t, a in zip(targets, aliases, strict=True)]
+
+
+def same_device(name: str, layouts: Iterable[Layout | None]) -> None:
+    devices = {x.device for x in layouts if x is not None}
+    if len(devices) > 1:
+        fail(name, "all tensors must be on one device", [d.name for d in devices], "move them with .to(device)")
+
+
+def op(definition: Callable | None = None, *, nondifferentiable: tuple[int, ...] = ()) -> Any:
+    """Makes an op of a function of Tensors: tensors are positional, attributes keyword-only.
+
+    >>> @op
+    ... def scaled_square(x, *, scale=1.0):
+    ...     return x * x * scale
+    """
+    if definition is None:
+        return lambda f: Op(f, nondifferentiable)
+    return Op(definition)
+
+
+# ---- modes ----------------------------------------------------------------------------------------------------------
+
+class set_fused:
+    """Which path composites take: "auto" (kernels where they apply), "off" (definitions), "require" (raise where no
+    kernel applies). As a call, or for the length of a `with` block."""
+
+    def __init__(self, choice: str) -> None:
+        if choice not in ("auto", "off", "require"):
+            raise ValueError(f"[set_fused] expected 'auto', 'off' or 'require'; got {choice!r}")
+        self.before = mode.fused
+        self._set(choice)
+
+    @staticmethod
+    def _set(choice: str) -> None:
+        mode.fused = choice
+        for known in registry.values():
+            if isinstance(known, Op):
+                known.plans.clear()
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        self._set(self.before)
+
+

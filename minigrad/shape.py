@@ -1,0 +1,165 @@
+"""Shapes: broadcasting, axes, result dtypes, the plans that kernels walk operands by, and the texts of shape errors."""
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import numpy as np
+
+from .memory import Array, Layout
+
+FLOAT32, FLOAT64, INT64, BOOL = np.dtype("float32"), np.dtype("float64"), np.dtype("int64"), np.dtype("bool")
+_default_float = FLOAT32
+_LIMIT = 1 << 63
+
+
+def fail(op: str, invariant: str, got: Any = "", fix: str = "", kind: type[Exception] = RuntimeError) -> NoReturn:
+    """Raises `kind` with the house's message: `[op] invariant; got shapes/dtypes; likely fix`."""
+    got = ", ".join(str(g) for g in got) if isinstance(got, (tuple, list)) else str(got)
+    raise kind(f"[{op}] {invariant}" + (f"; got {got}" if got else "") + (f"; {fix}" if fix else ""))
+
+
+def default_float() -> np.dtype:
+    return _default_float
+
+
+def set_default_float(dtype: np.dtype) -> None:
+    global _default_float
+    if np.dtype(dtype).kind != "f":
+        fail("set_default_dtype", "only floating-point dtypes can be the default", dtype, kind=TypeError)
+    _default_float = np.dtype(dtype)
+
+
+def is_float(dtype: np.dtype) -> bool:
+    """Floating point, including ml_dtypes' bfloat16 (whose kind is 'V')."""
+    return dtype.kind == "f" or dtype.name in ("bfloat16",)
+
+
+# ---- shapes and axes ------------------------------------------------------------------------------------------------
+
+def shape_of(size: Sequence[int] | int, op: str = "shape", infer: bool = False) -> tuple[int, ...]:
+    """A shape argument as a tuple of ints, each at least 0 (or -1 once, where `infer`)."""
+    try:
+        shape = (operator.index(size),) if not isinstance(size, (tuple, list)) else tuple(operator.index(n) for n in size)
+    except TypeError:
+        fail(op, "sizes must be whole numbers", repr(size), kind=TypeError)
+    total = 1
+    for n in shape:
+        if n < 0 and not (infer and n == -1):
+            fail(op, "sizes must not be negative", shape)
+        total *= max(n, 1)
+    if total >= _LIMIT // 16:
+        fail(op, "the number of elements must stay below 2^59", shape)
+    return shape
+
+
+def broadcast_shapes(op: str, *shapes: tuple[int, ...]) -> tuple[int, ...]:
+    """NumPy's rule: align at the right; sizes match or are 1."""
+    ndim = max((len(s) for s in shapes), default=0)
+    result = [1] * ndim
+    for s in shapes:
+        for i, n in enumerate(s, ndim - len(s)):
+            if n != 1 and result[i] != n:
+                if result[i] != 1:
+                    fail(op, f"shapes must broadcast: sizes differ in dimension {i - ndim}", [list(s) for s in shapes],
+                         "make the sizes equal or 1, counting dimensions from the right")
+                result[i] = n
+    return tuple(result)
+
+
+def axis_of(axis: Any, ndim: int, op: str) -> int:
+    """One axis as 0 <= axis < ndim (a 0-d tensor has the axes 0 and -1)."""
+    try:
+        a = operator.index(axis)
+    except TypeError:
+        fail(op, "dim must be a whole number", repr(axis), kind=TypeError)
+    n = max(ndim, 1)
+    if not -n <= a < n:
+        raise IndexError(f"[{op}] dim out of range: expected {-n} <= dim < {n}; got {a}; the tensor has {ndim} dimensions")
+    return a % n
+
+
+def axes_of(axes: Any, ndim: int, op: str) -> tuple[int, ...]:
+    """`dim=` of a reduction as a sorted tuple of axes; None or () means all of them."""
+    if axes is None or (isinstance(axes, (tuple, list)) and len(axes) == 0):
+        return tuple(range(ndim))
+    found = tuple(axis_of(a, ndim, op) for a in axes) if isinstance(axes, (tuple, list)) else (axis_of(axes, ndim, op),)
+    if len(set(found)) != len(found):
+        fail(op, "each dim may appear once", list(axes))
+    return tuple(sorted(a for a in found if a < ndim))
+
+
+# ---- result dtypes --------------------------------------------------------------------------------------------------
+
+def _category(dtype: np.dtype) -> int:
+    return 0 if dtype.kind == "b" else 1 if dtype.kind in "iu" else 2 if is_float(dtype) else 3
+
+
+def promote(a: np.dtype, b: np.dtype) -> np.dtype:
+    """PyTorch's promotion of two dtypes: within a category the wider, otherwise the higher category's (int64 + float32 is float32)."""
+    if a == b:
+        return a
+    ca, cb = _category(a), _category(b)
+    if ca != cb:
+        return a if ca > cb else b
+    if a.kind == "V" or b.kind == "V":      # bfloat16 with float16 is float32, with a wider float that float
+        wide = b if a.kind == "V" else a
+        return FLOAT32 if wide.itemsize == 2 else wide
+    return np.promote_types(a, b) if np.promote_types(a, b).kind == a.kind or ca == 1 and np.promote_types(a, b).kind in "iu" else INT64
+
+
+def result_type(*operands: Layout) -> np.dtype:
+    """The dtype of an op's result: dimensions outrank 0-d tensors of the same category, as in PyTorch."""
+    best: dict[bool, np.dtype] = {}
+    for o in operands:
+        rank = o.ndim > 0
+        best[rank] = promote(best[rank], o.dtype) if rank in best else o.dtype
+    if len(best) == 1:
+        return next(iter(best.values()))
+    dims, zero = best[True], best[False]
+    return dims if _category(dims) >= _category(zero) else zero
+
+
+def scalar_type(value: bool | int | float, beside: np.dtype) -> np.dtype:
+    """The dtype a Python number takes beside a tensor of dtype `beside`."""
+    if isinstance(value, bool):
+        return beside
+    if isinstance(value, int):
+        return INT64 if beside.kind == "b" else beside
+    return beside if _category(beside) >= 2 else _default_float
+
+
+# ---- plans ----------------------------------------------------------------------------------------------------------
+
+def broadcast_strides(layout: Layout, shape: tuple[int, ...]) -> list[int]:
+    """The strides by which `layout` is walked as if it had `shape`: 0 where it is broadcast."""
+    lead = len(shape) - layout.ndim
+    return [0] * lead + [0 if n == 1 else s for n, s in zip(layout.shape, layout.strides, strict=True)]
+
+
+def _coalesce(shape: Sequence[int], strides: list[list[int]]) -> tuple[list[int], list[list[int]]]:
+    """Drops size-1 dimensions and joins neighbours that every operand walks as one."""
+    dims = [(n, [s[i] for s in strides]) for i, n in enumerate(shape) if n != 1]
+    joined: list[tuple[int, list[int]]] = []
+    for n, steps in dims:
+        if joined and all(outer == inner * n for outer, inner in zip(joined[-1][1], steps, strict=True)):
+            joined[-1] = (joined[-1][0] * n, steps)
+        else:
+            joined.append((n, steps))
+    return [n for n, _ in joined], [[s[k] for _, s in joined] for k in range(len(strides))]
+
+
+def elementwise_plan(out: Layout, *inputs: Layout) -> Array:
+    """minigrad.h's `plan`: { ndim, size, shape, strides of the output, strides of each input }."""
+    shape, strides = _coalesce(out.shape, [broadcast_strides(o, out.shape) for o in (out, *inputs)])
+    values = [len(shape), out.size, *shape, *(s for one in strides for s in one)]
+    return out.device.constant(np.array(values, np.int64))
+
+
+def reduce_plan(x: Layout, axes: tuple[int, ...]) -> Array:
+    """reduce.c's plan: { nkeep, nreduce, keep shape, reduce shape, keep strides, reduce strides }."""
+    keep = [i for i in range(x.ndim) if i not in axes]
+    ks, kst = _coalesce([x.shape[i] for i in keep], [[x.strides[i] for i in keep]])
+    rs, rst = _coalesce([x.shape[i] for i in axes], [[x.strides[i] for i in axes]])
+    return x.device.constant(np.array([len(ks), len(rs), *ks, *rs, *kst[0], *rst[0]], np.int64))
