@@ -51,6 +51,9 @@
 #define TYPE_IS MG_CAT2(MG_IS_, MG_TYPE)
 #define IS_REAL (TYPE_IS <= 2)
 
+/* ---- gemm.c: strides in elements, any sign; bias may be null; offsets (c, a, b per item) may be null when batch == 1 ---- */
+KERNEL(REAL, gemm, T *c, const T *a, const T *b, const T *bias, const int64_t *offsets, int64_t batch, int64_t m, int64_t n, int64_t k, int64_t ars, int64_t acs, int64_t brs, int64_t bcs, int64_t crs, int64_t accumulate)
+
 /* ---- norm.c ---- */
 KERNEL(REAL, layer_norm_forward, T *y, T *mean, T *rstd, const T *x, const T *weight, const T *bias, int64_t rows, int64_t n, double eps)
 KERNEL(REAL, layer_norm_backward, T *gx, T *gweight, T *gbias, T *partial, const T *gy, const T *x, const T *mean, const T *rstd, const T *weight, int64_t rows, int64_t n)
