@@ -90,6 +90,12 @@ class _Holder:
                                     "strides": tuple(s * size for s in layout.strides)}
 
 
+class _Table(np.ndarray):
+    """Addresses, with what they point to."""
+
+    keep: Any
+
+
 class CPU(Device):
     type = name = "cpu"
 
@@ -106,7 +112,7 @@ class CPU(Device):
         root = np.empty(nbytes + _ALIGN, np.uint8)
         base = root.__array_interface__["data"][0]
         offset = -base % _ALIGN
-        memory.register(root, base, nbytes + _ALIGN)
+        memory.register_fresh(root, base, nbytes + _ALIGN)
         return Block(np.ndarray(layout.shape, layout.dtype, root, offset), root, base + offset, layout.free)
 
     def container(self, array: Array) -> np.ndarray:
@@ -127,7 +133,10 @@ class CPU(Device):
         memory.register(array, low, high - low)
         return memory.external(array, memory.from_numpy_layout(array, self), ptr)
 
-    def constant(self, values: np.ndarray) -> Array:
+    def constant(self, values: np.ndarray, keep: Any = None) -> Array:
+        if keep is not None:
+            values = values.view(_Table)
+            values.keep = keep
         return self.wrap(values)
 
     def upload(self, values: np.ndarray) -> Array:

@@ -98,8 +98,9 @@ class Device:
     def container(self, array: Array) -> Any:
         raise NotImplementedError
 
-    def constant(self, values: np.ndarray) -> Array:
-        """Small read-only data for kernels (a plan, a pointer table), kept alive by who holds the result."""
+    def constant(self, values: np.ndarray, keep: Any = None) -> Array:
+        """Small read-only data for kernels: a plan, or a table of addresses, which keeps the arrays in `keep` alive.
+        Never rewritten: a captured program may point to it."""
         raise NotImplementedError
 
     def upload(self, values: np.ndarray) -> Array:

@@ -25,12 +25,14 @@ _sequence = itertools.count()
 
 
 class Mode:
-    """Process-wide switches, read on every op: is the tape recording; are fused kernels used ("auto", "off", "require")."""
+    """Process-wide switches: `grad`, is the tape recording; `fused`, are kernels used ("auto", "off", "require");
+    `recorder`, the capture under way, to which layers and optimisers tell that they were met."""
 
-    __slots__ = ("grad", "fused", "inference")
+    __slots__ = ("grad", "fused", "recorder")
 
     def __init__(self) -> None:
-        self.grad, self.fused, self.inference = True, "auto", False
+        self.grad, self.fused = True, "auto"
+        self.recorder: Any = None
 
 
 mode = Mode()
@@ -361,6 +363,8 @@ def backward(tensors: Sequence[Tensor], gradients: Sequence[Tensor | None], reta
         leaf = edge if inputs is None or type(edge) is not Node and type(edge) is not Slot else \
             next(t for t in inputs if edge_of(t) is edge)
         _deposit(leaf, g, create_graph, taken)
+        if mode.recorder is not None:
+            mode.recorder.leaves[id(leaf)] = leaf
         for function in post_hooks.of(leaf) if post_hooks else ():
             function(leaf)
 

@@ -24,6 +24,7 @@ _layouts: dict[tuple, Layout] = {}
 _regions: dict[int, _Region] = {}
 _grown = 0
 _private: dict[Layout, list] | None = None    # free lists of the capture under way
+private_regions: set[int] = set()             # first addresses of the memory taken for it
 
 
 class Layout:
@@ -224,6 +225,13 @@ def register(root: Any, ptr: int, nbytes: int) -> None:
     _regions[ptr] = region
 
 
+def register_fresh(root: Any, ptr: int, nbytes: int) -> None:
+    """`register` for pooled memory: notes whether it was taken for the capture under way."""
+    register(root, ptr, nbytes)
+    if _private is not None:
+        private_regions.add(ptr)
+
+
 def _forget(region: Any) -> None:
     if _regions.get(region.ptr) is region:
         del _regions[region.ptr]
@@ -240,6 +248,7 @@ class private_pool:
 
     def __enter__(self) -> private_pool:
         global _private
+        private_regions.clear()
         self.public = {known: known.free for known in _layouts.values()}
         self.pools: dict[Layout, list] = {}
         _private = self.pools

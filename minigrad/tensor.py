@@ -18,7 +18,6 @@ from .memory import Array, Layout
 from .shape import fail, is_float
 
 _new = object.__new__
-recording: Callable[[str], None] | None = None      # set by capture: raises where a value is read while recording
 
 
 class Size(tuple):
@@ -193,8 +192,8 @@ class Tensor:
 
     def numpy(self, *, force: bool = False) -> np.ndarray:
         """The values as a NumPy array that shares memory (on the CPU). `force` detaches, and copies from other devices."""
-        if recording:
-            recording("numpy()")
+        if mode.recorder is not None:
+            mode.recorder.refuse("numpy()")
         if self.requires_grad and not force:
             fail("numpy", "the tensor is part of a graph", self.array.layout, "call detach() first, or numpy(force=True)")
         if self.array.layout.device.type != "cpu":
@@ -205,15 +204,15 @@ class Tensor:
 
     def item(self) -> Any:
         """The value of a one-element tensor as a Python number."""
-        if recording:
-            recording("item()")
+        if mode.recorder is not None:
+            mode.recorder.refuse("item()")
         if self.array.layout.size != 1:
             fail("item", "only one-element tensors have an item", self.array.layout, "use tolist()")
         return self._host().item()
 
     def tolist(self) -> Any:
-        if recording:
-            recording("tolist()")
+        if mode.recorder is not None:
+            mode.recorder.refuse("tolist()")
         return self._host().tolist()
 
     def _host(self) -> np.ndarray:
@@ -262,8 +261,8 @@ class Tensor:
     def __bool__(self) -> bool:
         if self.array.layout.size != 1:
             fail("bool", "the truth value of a tensor with more or less than one element is ambiguous", self.array.layout, "use any() or all()")
-        if recording:
-            recording("bool()")
+        if mode.recorder is not None:
+            mode.recorder.refuse("bool()")
         return bool(self._host().item())
 
     def __len__(self) -> int:
