@@ -1,0 +1,738 @@
+/* Normalisation: layer, RMS, batch and group norm (instance norm is group norm with one channel a group).
+ *
+ * All of them are
+ *     y = (x - mean) * rstd * weight + bias,   mean and var over a set S of elements,   rstd = 1 / sqrt(var + eps)
+ * with gradients (g = gy * weight, xhat = (x - mean) * rstd, averages over the same S)
+ *     gx = rstd * (g - average(g) - xhat * average(g * xhat)),   gweight = sum(gy * xhat),   gbias = sum(gy)
+ * and differ in what S is: a contiguous row, a column, or strips. weight, bias and the gradient outputs may be null.
+ *
+ * Accuracy: the variance is the mean of (x - mean)^2 with the mean known, in two passes over data that is still in
+ * cache, never E[x^2] - E[x]^2. Sums run per vector lane over at most BLOCK elements, and blocks are added in double.
+ * Same bits: how sums are split depends on shapes only, never on threads, and a row's result not on its neighbours.
+ */
+#include "simd.h"
+#include "runtime.h"
+
+#if IS_REAL
+
+#define INLINE static inline __attribute__((always_inline))
+#define BLOCK 2048             /* elements summed in type T before the sum goes on in double */
+#define SMALL 32768            /* elements below which work is not shared between threads */
+
+static inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+
+/* How many of `units` pieces of work, `each` elements long, one thread takes at a time. */
+static inline int64_t grain(int64_t units, int64_t each) {
+  if (units * each <= SMALL) return units;
+  return each >= SMALL / 2 ? 1 : SMALL / 2 / each;
+}
+
+/* The first n elements at p, n == VL known where the compiler can know it. */
+INLINE V get(const T *p, int n) { return n == VL ? vload(p) : vload_n(p, n); }
+INLINE V get_or(const T *p, int64_t i, int n, T otherwise) { return p ? get(p + i, n) : vset(otherwise); }
+INLINE void put(T *p, V v, int n) { if (n == VL) vstore(p, v); else vstore_n(p, v, n); }
+
+/* v in the first n lanes, 0 in the others: where a tail was read as 0, x - mean is not 0. */
+INLINE V keep(V v, int n) {
+  if (n == VL) return v;
+  VM lane;
+  for (int i = 0; i < VL; i++) lane[i] = i;
+  return vselect((VM)(lane < (TI)n - (VM){0}), v, vzero());
+}
+
+/* A loop over [0, n) by vectors: the body, written once, is compiled for whole vectors (k == VL) and for the tail of
+ * k elements. EACH_VECTOR_4 also counts u = 0..3, so that a sum can run in four chains instead of waiting for one. */
+#define EACH_VECTOR(j, k, n, ...) do { \
+    int64_t j = 0; \
+    for (; j + VL <= (n); j += VL) { const int k = VL; __VA_ARGS__ } \
+    if (j < (n)) { const int k = (int)((n) - j); __VA_ARGS__ } \
+  } while (0)
+#define EACH_VECTOR_4(j, u, k, n, ...) do { \
+    int64_t j = 0; \
+    while (j + 4 * VL <= (n)) { \
+      const int k = VL; \
+      _Pragma("GCC unroll 4") \
+      for (int u = 0; u < 4; u++, j += VL) { __VA_ARGS__ } \
+    } \
+    const int u = 0; \
+    for (; j + VL <= (n); j += VL) { const int k = VL; __VA_ARGS__ } \
+    if (j < (n)) { const int k = (int)((n) - j); __VA_ARGS__ } \
+  } while (0)
+
+/* ---- layer norm and RMS norm: x is [rows, n], S a row -------------------------------------------------------------
+ *
+ *   for each row:  mean = sum(x) / n;  var = sum((x - mean)^2) / n;  rstd = 1 / sqrt(var + eps)
+ *                  y = (x - mean) * rstd * weight + bias
+ *
+ * RMS norm is the same text with mean 0 and no bias.
+ *
+ * A row is read from memory once, then from L1. What limits short rows is not bandwidth but waiting: each row ends in
+ * two horizontal sums, a division and a square root that the next pass needs. So R = 4 rows go side by side, each with
+ * its own chain of sums, and weight and bias are loaded once for four rows. Rows left over go one by one, through the
+ * same operations in the same order.
+ */
+
+/* s[r] += the elements of row r */
+INLINE void add_rows(V *s, const T *x, int64_t stride, int64_t n, const int R) {
+  EACH_VECTOR(j, k, n, for (int r = 0; r < R; r++) s[r] += get(x + r * stride + j, k););
+}
+/* rest[r] += the distances from mean[r], squares[r] += their squares */
+INLINE void add_squares(V *rest, V *squares, const V *mean, const T *x, int64_t stride, int64_t n, const int R, const int centred) {
+  EACH_VECTOR(j, k, n,
+    for (int r = 0; r < R; r++) {
+      V d = keep(get(x + r * stride + j, k) - mean[r], k);
+      if (centred) rest[r] += d;
+      squares[r] = vfma(d, d, squares[r]);
+    });
+}
+
+/* mean (0 unless `centred`) and rstd of R rows, broadcast. The distances from the first, rounded mean add up to what
+ * that mean is off by; correcting it costs one addition and makes the mean the nearest T to the true one. */
+INLINE void moments(V *mean, V *rstd, const T *x, int64_t n, double eps, const int R, const int centred) {
+  V s[4], q[4];
+  T var[4];
+  for (int r = 0; r < R; r++) s[r] = q[r] = mean[r] = vzero();
+  if (n <= BLOCK) {
+    if (centred) add_rows(s, x, n, n, R);
+    for (int r = 0; r < R; r++) mean[r] = vset(vsum(s[r]) / (T)n), s[r] = vzero();
+    add_squares(s, q, mean, x, n, n, R, centred);
+    for (int r = 0; r < R; r++) {
+      const T rest = vsum(s[r]) / (T)n;
+      mean[r] += vset(rest);
+      var[r] = vsum(q[r]) / (T)n - rest * rest;
+    }
+  } else {
+    double sum[4] = {0}, squares[4] = {0};
+    for (int64_t b = 0; centred && b < n; b += BLOCK) {
+      for (int r = 0; r < R; r++) s[r] = vzero();
+      add_rows(s, x + b, n, least(BLOCK, n - b), R);
+      for (int r = 0; r < R; r++) sum[r] += vsum(s[r]);
+    }
+    for (int r = 0; r < R; r++) mean[r] = vset((T)(sum[r] / (double)n)), sum[r] = 0;
+    for (int64_t b = 0; b < n; b += BLOCK) {
+      for (int r = 0; r < R; r++) s[r] = q[r] = vzero();
+      add_squares(s, q, mean, x + b, n, least(BLOCK, n - b), R, centred);
+      for (int r = 0; r < R; r++) sum[r] += vsum(s[r]), squares[r] += vsum(q[r]);
+    }
+    for (int r = 0; r < R; r++) {
+      const double rest = sum[r] / (double)n;
+      mean[r] += vset((T)rest);
+      var[r] = (T)(squares[r] / (double)n - rest * rest);
+    }
+  }
+  for (int r = 0; r < R; r++) rstd[r] = vset(1 / MATH(sqrt)(var[r] + (T)eps));
+}
+
+typedef struct {
+  T *y, *mean, *rstd;
+  const T *x, *weight, *bias;
+  int64_t n;
+  double eps;
+} layer_norm_args;
+
+INLINE void layer_norm_some(const layer_norm_args *a, int64_t row, const int R, const int centred) {
+  const int64_t n = a->n;
+  const T *x = a->x + row * n;
+  T *y = a->y + row * n;
+  V mean[4], rstd[4];
+  moments(mean, rstd, x, n, a->eps, R, centred);
+  for (int r = 0; r < R; r++) {
+    if (centred) a->mean[row + r] = mean[r][0];
+    a->rstd[row + r] = rstd[r][0];
+  }
+  EACH_VECTOR(j, k, n,
+    V w = get_or(a->weight, j, k, 1);
+    V b = centred ? get_or(a->bias, j, k, 0) : vzero();
+    for (int r = 0; r < R; r++) {
+      V xhat = (get(x + r * n + j, k) - mean[r]) * rstd[r];
+      put(y + r * n + j, centred ? vfma(xhat, w, b) : xhat * w, k);
+    });
+}
+
+static void layer_norm_rows(void *context, int64_t begin, int64_t end) {
+  const layer_norm_args *a = context;
+  int64_t row = begin;
+  for (; row + 4 <= end; row += 4) layer_norm_some(a, row, 4, 1);
+  for (; row < end; row++) layer_norm_some(a, row, 1, 1);
+}
+
+static void rms_norm_rows(void *context, int64_t begin, int64_t end) {
+  const layer_norm_args *a = context;
+  int64_t row = begin;
+  for (; row + 4 <= end; row += 4) layer_norm_some(a, row, 4, 0);
+  for (; row < end; row++) layer_norm_some(a, row, 1, 0);
+}
+
+void FN(layer_norm_forward)(T *y, T *mean, T *rstd, const T *x, const T *weight, const T *bias, int64_t rows, int64_t n, double eps) {
+  layer_norm_args a = {y, mean, rstd, x, weight, bias, n, eps};
+  mg_parallel(rows, (grain(rows, n) + 3) / 4 * 4, layer_norm_rows, &a);
+}
+
+void FN(rms_norm_forward)(T *y, T *rstd, const T *x, const T *weight, int64_t rows, int64_t n, double eps) {
+  layer_norm_args a = {y, 0, rstd, x, weight, 0, n, eps};
+  mg_parallel(rows, (grain(rows, n) + 3) / 4 * 4, rms_norm_rows, &a);
+}
+
+/* Backward. Two sums along each row, for gx, and two along each column, for gweight and gbias:
+ *
+ *   for each row:  g = gy * weight;  d = x - mean;  c1 = sum(g) / n;  c2 = rstd^2 * sum(g * d) / n
+ *                  gx = rstd * (g - c1 - d * c2);   gweight += gy * d * rstd;   gbias += gy
+ *
+ * Again four rows at a time: what they give to a column is added in registers first, so that the column sums cost one
+ * load and one store for four rows. The rows are split into MG_CHUNKS(rows) chunks, each with its own column sums in
+ * `partial`; these are added in order at the end, so the bits depend on the shape alone.
+ */
+typedef struct {
+  T *gx, *partial;             /* partial is null if neither gweight nor gbias is asked for */
+  const T *gy, *x, *mean, *rstd, *weight;
+  int64_t rows, n, chunk;      /* chunk: rows of a chunk */
+} layer_norm_back_args;
+
+/* Elements [b, b + length) of R rows: adds to the rows' sums s1 and s2 and to the columns' sums gw and gb. */
+INLINE void layer_norm_back_sums(const layer_norm_back_args *a, V *s1, V *s2, const V *mean, const V *rstd, int64_t row, int64_t b,
+                                 int64_t length, T *gw, int first, const int R, const int centred) {
+  const int64_t n = a->n;
+  const T *x = a->x + row * n;
+  const T *gy = a->gy + row * n;
+  EACH_VECTOR(i, k, length,
+    const int64_t j = b + i;
+    V w = get_or(a->weight, j, k, 1);
+    V pw = vzero();
+    V pb = vzero();
+    for (int r = 0; r < R; r++) {
+      V g = get(gy + r * n + j, k);
+      V p = g * (get(x + r * n + j, k) - mean[r]);
+      if (centred) s1[r] = vfma(g, w, s1[r]);
+      s2[r] = vfma(p, w, s2[r]);
+      pw = vfma(p, rstd[r], pw);
+      pb += g;
+    }
+    if (gw) {
+      put(gw + j, first ? pw : get(gw + j, k) + pw, k);
+      if (centred) put(gw + n + j, first ? pb : get(gw + n + j, k) + pb, k);
+    });
+}
+
+INLINE void layer_norm_back_some(const layer_norm_back_args *a, int64_t row, T *gw, int first, const int R, const int centred) {
+  const int64_t n = a->n;
+  V mean[4], rstd[4], s1[4], s2[4], c1[4], c2[4];
+  for (int r = 0; r < R; r++) {
+    mean[r] = centred ? vset(a->mean[row + r]) : vzero();
+    rstd[r] = vset(a->rstd[row + r]);
+    s1[r] = s2[r] = vzero();
+  }
+  if (n <= BLOCK) {
+    layer_norm_back_sums(a, s1, s2, mean, rstd, row, 0, n, gw, first, R, centred);
+    for (int r = 0; r < R; r++) {
+      const T rs = a->rstd[row + r];
+      c1[r] = vset(-vsum(s1[r]) / (T)n);
+      c2[r] = vset(-vsum(s2[r]) * rs / (T)n * rs);
+    }
+  } else {
+    double sum1[4] = {0}, sum2[4] = {0};
+    for (int64_t b = 0; b < n; b += BLOCK) {
+      for (int r = 0; r < R; r++) s1[r] = s2[r] = vzero();
+      layer_norm_back_sums(a, s1, s2, mean, rstd, row, b, least(BLOCK, n - b), gw, first, R, centred);
+      for (int r = 0; r < R; r++) sum1[r] += vsum(s1[r]), sum2[r] += vsum(s2[r]);
+    }
+    for (int r = 0; r < R; r++) {
+      const double rs = a->rstd[row + r];
+      c1[r] = vset((T)(-sum1[r] / (double)n));
+      c2[r] = vset((T)(-sum2[r] * rs / (double)n * rs));
+    }
+  }
+  if (!a->gx) return;
+  const T *x = a->x + row * n;
+  const T *gy = a->gy + row * n;
+  T *gx = a->gx + row * n;
+  EACH_VECTOR(j, k, n,
+    V w = get_or(a->weight, j, k, 1);
+    for (int r = 0; r < R; r++) {
+      V g = get(gy + r * n + j, k);
+      V d = get(x + r * n + j, k) - mean[r];
+      put(gx + r * n + j, vfma(d, c2[r], centred ? vfma(g, w, c1[r]) : g * w) * rstd[r], k);
+    });
+}
+
+INLINE void layer_norm_back_chunks(const layer_norm_back_args *a, int64_t begin, int64_t end, const int centred) {
+  const int64_t width = centred ? 2 * a->n : a->n;
+  for (int64_t c = begin; c < end; c++) {
+    T *gw = a->partial ? a->partial + c * width : 0;
+    int64_t row = c * a->chunk, last = least(row + a->chunk, a->rows);
+    if (gw && row >= last) memset(gw, 0, (size_t)width * sizeof(T));
+    int first = 1;
+    for (; row + 4 <= last; row += 4, first = 0) layer_norm_back_some(a, row, gw, first, 4, centred);
+    for (; row < last; row++, first = 0) layer_norm_back_some(a, row, gw, first, 1, centred);
+  }
+}
+static void layer_norm_chunks(void *context, int64_t begin, int64_t end) { layer_norm_back_chunks(context, begin, end, 1); }
+static void rms_norm_chunks(void *context, int64_t begin, int64_t end) { layer_norm_back_chunks(context, begin, end, 0); }
+
+/* out[j] = sum over rows of p[row * stride + j], in order, in runs of 32 to bound the error; nothing if out is null */
+static void sum_rows(T *out, const T *p, int64_t rows, int64_t stride, int64_t n) {
+  if (!out) return;
+  EACH_VECTOR(j, k, n,
+    V total = vzero();
+    for (int64_t r = 0; r < rows;) {
+      V s = vzero();
+      for (int64_t last = least(r + 32, rows); r < last; r++) s += get(p + r * stride + j, k);
+      total += s;
+    }
+    put(out + j, total, k););
+}
+
+void FN(layer_norm_backward)(T *gx, T *gweight, T *gbias, T *partial, const T *gy, const T *x, const T *mean, const T *rstd, const T *weight, int64_t rows, int64_t n) {
+  const int64_t chunks = MG_CHUNKS(rows), chunk = (rows + chunks - 1) / chunks;
+  layer_norm_back_args a = {gx, gweight || gbias ? partial : 0, gy, x, mean, rstd, weight, rows, n, chunk};
+  mg_parallel(chunks, grain(chunks, chunk * n), layer_norm_chunks, &a);
+  sum_rows(gweight, partial, chunks, 2 * n, n);
+  sum_rows(gbias, partial + n, chunks, 2 * n, n);
+}
+
+void FN(rms_norm_backward)(T *gx, T *gweight, T *partial, const T *gy, const T *x, const T *rstd, const T *weight, int64_t rows, int64_t n) {
+  const int64_t chunks = MG_CHUNKS(rows), chunk = (rows + chunks - 1) / chunks;
+  layer_norm_back_args a = {gx, gweight ? partial : 0, gy, x, 0, rstd, weight, rows, n, chunk};
+  mg_parallel(chunks, grain(chunks, chunk * n), rms_norm_chunks, &a);
+  sum_rows(gweight, partial, chunks, n, n);
+}
+
+/* ---- batch norm: x is [batch, channels, inner], S all of a channel ------------------------------------------------
+ *
+ *   for each channel c:  mean = average(x[:, c, :]);  var = average((x[:, c, :] - mean)^2);  rstd = 1 / sqrt(var + eps)
+ *                        y[:, c, :] = (x[:, c, :] - mean) * rstd * weight[c] + bias[c]
+ *
+ * S is as large as the batch, so three passes over it would be three trips to memory. Instead it is cut into blocks
+ * that fit in L1; each gets its own mean and its own sum of squared distances in two passes, and block and total are
+ * merged with the formula of Chan, Golub and LeVeque (1979), in double, all means counted from the channel's first
+ * element, so that a large common mean takes no digits from delta:
+ *     delta = mean_b - mean;   mean += delta * n_b / (n + n_b);   M2 += M2_b + delta^2 * n * n_b / (n + n_b)
+ * Memory is read once for the statistics and once to normalise, the latter mostly from L2, for a thread finishes some
+ * channels before it begins others.
+ *
+ * Two shapes of block, by the length of the contiguous strips that a channel is made of:
+ *   inner >= STRIP  strips of one channel, summed along the lanes;
+ *   inner <  STRIP  columns: x is seen as [batch, channels * inner] and lanes are columns, which needs no horizontal
+ *                   sums and no tails; a channel's `inner` columns are merged afterwards. inner == 1 is the 2-D case.
+ */
+#define STRIP 128
+#define COLUMNS 512            /* room for the columns of the channels a thread works on at once */
+
+typedef struct {
+  T *y, *mean, *var, *rstd;    /* eval: y only */
+  const T *x, *weight, *bias, *given_mean, *given_var;
+  int64_t batch, channels, inner;
+  double eps;
+} batch_norm_args;
+
+typedef struct { double n, mean, m2; } moments_of;
+
+static inline void merge(moments_of *a, double n, double mean, double m2) {
+  const double total = a->n + n, delta = mean - a->mean;
+  a->mean += delta * (n / total);
+  a->m2 += m2 + delta * delta * (a->n * n / total);
+  a->n = total;
+}
+
+/* channels that are worked on together in the column shape: enough columns for long runs, few enough for cache */
+static inline int64_t column_channels(int64_t inner) { return inner == 1 ? 4 * VL : COLUMNS / 2 / inner; }
+
+/* A loop over the blocks of a channel's strips: `strips` strips from number b on, elements [i, i + length) of each. */
+#define EACH_BLOCK(b, i, strips, length, batch, inner, ...) do { \
+    const int64_t many_ = (inner) < BLOCK ? BLOCK / (inner) : 1; \
+    for (int64_t b = 0; b < (batch); b += many_) \
+      for (int64_t i = 0; i < (inner); i += BLOCK) { \
+        const int64_t strips = least(many_, (batch) - b), length = least(BLOCK, (inner) - i); \
+        __VA_ARGS__ \
+      } \
+  } while (0)
+
+static moments_of strip_moments(const T *x, T origin, int64_t batch, int64_t stride, int64_t inner) {
+  moments_of total = {0, 0, 0};
+  EACH_BLOCK(b, i, strips, length, batch, inner,
+    const T *p = x + b * stride + i;
+    const double count = (double)(strips * length);
+    V s[4] = {vzero(), vzero(), vzero(), vzero()};
+    for (int64_t q = 0; q < strips; q++)
+      EACH_VECTOR_4(j, u, k, length, s[u] += get(p + q * stride + j, k););
+    const T mean = (T)(vsum((s[0] + s[1]) + (s[2] + s[3])) / count);
+    const V m = vset(mean);
+    V d2[4] = {vzero(), vzero(), vzero(), vzero()};
+    V d1[4] = {vzero(), vzero(), vzero(), vzero()};
+    for (int64_t q = 0; q < strips; q++)
+      EACH_VECTOR_4(j, u, k, length,
+        V d = keep(get(p + q * stride + j, k) - m, k);
+        d1[u] += d;
+        d2[u] = vfma(d, d, d2[u]););
+    /* what rounding the block's mean to T left over */
+    const double rest = vsum((d1[0] + d1[1]) + (d1[2] + d1[3]));
+    merge(&total, count, (double)(mean - origin) + rest / count, vsum((d2[0] + d2[1]) + (d2[2] + d2[3])) - rest * rest / count););
+  return total;
+}
+
+INLINE void scale_strips(T *y, const T *x, T mean, T scale, T shift, int64_t batch, int64_t stride, int64_t inner) {
+  const V m = vset(mean), a = vset(scale), b = vset(shift);
+  for (int64_t q = 0; q < batch; q++)
+    EACH_VECTOR(j, k, inner, put(y + q * stride + j, vfma(get(x + q * stride + j, k) - m, a, b), k););
+}
+
+static void batch_norm_strips(void *context, int64_t begin, int64_t end) {
+  const batch_norm_args *a = context;
+  const int64_t inner = a->inner, stride = a->channels * inner;
+  for (int64_t c = begin; c < end; c++) {
+    double mean, var;
+    if (a->given_mean) mean = a->given_mean[c], var = a->given_var[c];
+    else {
+      const T origin = a->batch ? a->x[c * inner] : 0;
+      moments_of s = strip_moments(a->x + c * inner, origin, a->batch, stride, inner);
+      a->mean[c] = (T)(mean = origin + s.mean);
+      a->var[c] = (T)(var = s.m2 / s.n);
+    }
+    const double rstd = 1 / sqrt(var + a->eps);
+    if (a->rstd) a->rstd[c] = (T)rstd;
+    scale_strips(a->y + c * inner, a->x + c * inner, (T)mean, (T)(a->weight ? rstd * a->weight[c] : rstd),
+                 a->bias ? a->bias[c] : 0, a->batch, stride, inner);
+  }
+}
+
+/* Columns, W vectors of them side by side so that each row touched gives whole cache lines. */
+INLINE void column_moments(moments_of *total, const T *x, const T *origin, int64_t batch, int64_t stride, const int W, const int k) {
+  for (int64_t b = 0; b < batch; b += 64) {
+    const T *p = x + b * stride;
+    const int64_t count = least(64, batch - b);
+    V s[4], m[4], d2[4], d1[4];
+    for (int w = 0; w < W; w++) s[w] = d1[w] = d2[w] = vzero();
+    for (int64_t q = 0; q < count; q++)
+      for (int w = 0; w < W; w++) s[w] += get(p + q * stride + w * VL, k);
+    for (int w = 0; w < W; w++) m[w] = s[w] / vset((T)count);
+    for (int64_t q = 0; q < count; q++)
+      for (int w = 0; w < W; w++) {
+        V d = get(p + q * stride + w * VL, k) - m[w];
+        d1[w] += d;
+        d2[w] = vfma(d, d, d2[w]);
+      }
+    for (int w = 0; w < W; w++)
+      for (int l = 0; l < k; l++) {
+        const double rest = d1[w][l];
+        merge(total + w * VL + l, (double)count, (double)(m[w][l] - origin[w * VL + l]) + rest / (double)count, d2[w][l] - rest * rest / (double)count);
+      }
+  }
+}
+
+INLINE void scale_columns(T *y, const T *x, const T *mean, const T *scale, const T *shift, int64_t batch, int64_t stride, const int W, const int k) {
+  V m[4], a[4], b[4];
+  for (int w = 0; w < W; w++) m[w] = get(mean + w * VL, k), a[w] = get(scale + w * VL, k), b[w] = get(shift + w * VL, k);
+  for (int64_t q = 0; q < batch; q++)
+    for (int w = 0; w < W; w++) put(y + q * stride + w * VL, vfma(get(x + q * stride + w * VL, k) - m[w], a[w], b[w]), k);
+}
+
+/* body for each group of columns: four vectors, one vector, the tail */
+#define EACH_COLUMNS(j, W, k, n, ...) do { \
+    int64_t j = 0; \
+    for (; j + 4 * VL <= (n); j += 4 * VL) { enum { W = 4 }; const int k = VL; __VA_ARGS__ } \
+    for (; j + VL <= (n); j += VL) { enum { W = 1 }; const int k = VL; __VA_ARGS__ } \
+    if (j < (n)) { enum { W = 1 }; const int k = (int)((n) - j); __VA_ARGS__ } \
+  } while (0)
+
+static void batch_norm_columns(void *context, int64_t begin, int64_t end) {
+  const batch_norm_args *a = context;
+  const int64_t inner = a->inner, stride = a->channels * inner, many = column_channels(inner);
+  moments_of s[COLUMNS];
+  T mean[COLUMNS], scale[COLUMNS], shift[COLUMNS];
+  for (int64_t unit = begin; unit < end; unit++) {
+    const int64_t c0 = unit * many, channels = least(many, a->channels - c0), n = channels * inner;
+    const T *x = a->x + c0 * inner;
+    T *y = a->y + c0 * inner;
+    if (!a->given_mean) {
+      memset(s, 0, (size_t)n * sizeof *s);
+      for (int64_t j = 0; j < n; j++) mean[j] = a->batch ? x[j / inner * inner] : 0;   /* the origin, for now */
+      EACH_COLUMNS(j, W, k, n, column_moments(s + j, x + j, mean + j, a->batch, stride, W, k););
+    }
+    for (int64_t i = 0; i < channels; i++) {
+      const int64_t c = c0 + i;
+      double m, v;
+      if (a->given_mean) m = a->given_mean[c], v = a->given_var[c];
+      else {
+        const moments_of *of = s + i * inner;
+        moments_of t = of[0];
+        for (int64_t j = 1; j < inner; j++) merge(&t, of[j].n, of[j].mean, of[j].m2);
+        a->mean[c] = (T)(m = mean[i * inner] + t.mean);
+        a->var[c] = (T)(v = t.m2 / t.n);
+      }
+      const double rstd = 1 / sqrt(v + a->eps);
+      if (a->rstd) a->rstd[c] = (T)rstd;
+      const T w = (T)(a->weight ? rstd * a->weight[c] : rstd), b = a->bias ? a->bias[c] : 0;
+      for (int64_t j = i * inner; j < (i + 1) * inner; j++) mean[j] = (T)m, scale[j] = w, shift[j] = b;
+    }
+    EACH_COLUMNS(j, W, k, n, scale_columns(y + j, x + j, mean + j, scale + j, shift + j, a->batch, stride, W, k););
+  }
+}
+
+static void batch_norm(batch_norm_args *a) {
+  if (a->inner >= STRIP) mg_parallel(a->channels, grain(a->channels, a->batch * a->inner), batch_norm_strips, a);
+  else if (a->inner > 0) {
+    const int64_t many = column_channels(a->inner), units = (a->channels + many - 1) / many;
+    mg_parallel(units, grain(units, a->batch * a->inner * many), batch_norm_columns, a);
+  }
+}
+
+void FN(batch_norm_forward)(T *y, T *mean, T *var, T *rstd, const T *x, const T *weight, const T *bias, int64_t batch, int64_t channels, int64_t inner, double eps) {
+  batch_norm_args a = {y, mean, var, rstd, x, weight, bias, 0, 0, batch, channels, inner, eps};
+  batch_norm(&a);
+}
+
+void FN(batch_norm_eval_forward)(T *y, const T *x, const T *mean, const T *var, const T *weight, const T *bias, int64_t batch, int64_t channels, int64_t inner, double eps) {
+  batch_norm_args a = {y, 0, 0, 0, x, weight, bias, mean, var, batch, channels, inner, eps};
+  batch_norm(&a);
+}
+
+/* Backward, per channel, d = x - mean, N = batch * inner, in the same two shapes:
+ *
+ *   gbias = sum(gy);   gweight = rstd * sum(gy * d)
+ *   gx = rstd * weight * (gy - gbias / N - d * rstd * gweight / N)        with batch statistics
+ *   gx = rstd * weight * gy                                               in eval: the statistics are constants
+ */
+typedef struct {
+  T *gx, *gweight, *gbias;
+  const T *gy, *x, *mean, *rstd, *var, *weight;   /* var, not rstd, in eval */
+  int64_t batch, channels, inner;
+  double eps;
+} batch_norm_back_args;
+
+INLINE int needs_sums(const batch_norm_back_args *a) { return !a->var || a->gweight || a->gbias; }
+INLINE double rstd_of(const batch_norm_back_args *a, int64_t c) { return a->var ? 1 / sqrt(a->var[c] + a->eps) : a->rstd[c]; }
+
+/* writes the channel's gweight and gbias; the three factors of gx = ((gy + c1) + d * c2) * scale */
+INLINE void batch_norm_factors(const batch_norm_back_args *a, int64_t c, double sum, double sum_d, T *c1, T *c2, T *scale) {
+  const double rstd = rstd_of(a, c), count = (double)(a->batch * a->inner);
+  if (a->gbias) a->gbias[c] = (T)sum;
+  if (a->gweight) a->gweight[c] = (T)(sum_d * rstd);
+  *c1 = (T)(-sum / count);
+  *c2 = (T)(-sum_d * rstd * rstd / count);
+  *scale = (T)(a->weight ? rstd * a->weight[c] : rstd);
+}
+
+static void batch_norm_back_strips(void *context, int64_t begin, int64_t end) {
+  const batch_norm_back_args *a = context;
+  const int64_t inner = a->inner, stride = a->channels * inner;
+  for (int64_t c = begin; c < end; c++) {
+    const T *gy = a->gy + c * inner, *x = a->x + c * inner;
+    const V m = vset(a->mean[c]);
+    double sum = 0, sum_d = 0;
+    if (needs_sums(a))
+      EACH_BLOCK(b, i, strips, length, a->batch, inner,
+        const T *g = gy + b * stride + i;
+        const T *p = x + b * stride + i;
+        V s1[4] = {vzero(), vzero(), vzero(), vzero()};
+        V s2[4] = {vzero(), vzero(), vzero(), vzero()};
+        for (int64_t q = 0; q < strips; q++)
+          EACH_VECTOR_4(j, u, k, length,
+            V gj = get(g + q * stride + j, k);
+            s1[u] += gj;
+            s2[u] = vfma(gj, get(p + q * stride + j, k) - m, s2[u]););
+        sum += vsum((s1[0] + s1[1]) + (s1[2] + s1[3]));
+        sum_d += vsum((s2[0] + s2[1]) + (s2[2] + s2[3])););
+    T f1, f2, scale;
+    batch_norm_factors(a, c, sum, sum_d, &f1, &f2, &scale);
+    if (!a->gx) continue;
+    const V c1 = vset(f1), c2 = vset(f2), s = vset(scale);
+    for (int64_t q = 0; q < a->batch; q++) {
+      const T *g = gy + q * stride, *p = x + q * stride;
+      T *gx = a->gx + c * inner + q * stride;
+      if (a->var) EACH_VECTOR(j, k, inner, put(gx + j, get(g + j, k) * s, k););
+      else EACH_VECTOR(j, k, inner, put(gx + j, vfma(get(p + j, k) - m, c2, get(g + j, k) + c1) * s, k););
+    }
+  }
+}
+
+INLINE void column_sums(double *sum, double *sum_d, const T *gy, const T *x, const T *mean, int64_t batch, int64_t stride, const int W, const int k) {
+  V m[4];
+  for (int w = 0; w < W; w++) m[w] = get(mean + w * VL, k);
+  for (int64_t b = 0; b < batch; b += 64) {
+    const int64_t last = least(b + 64, batch);
+    V s1[4], s2[4];
+    for (int w = 0; w < W; w++) s1[w] = s2[w] = vzero();
+    for (int64_t q = b; q < last; q++)
+      for (int w = 0; w < W; w++) {
+        V g = get(gy + q * stride + w * VL, k);
+        s1[w] += g;
+        s2[w] = vfma(g, get(x + q * stride + w * VL, k) - m[w], s2[w]);
+      }
+    for (int w = 0; w < W; w++)
+      for (int l = 0; l < k; l++) sum[w * VL + l] += s1[w][l], sum_d[w * VL + l] += s2[w][l];
+  }
+}
+
+static void batch_norm_back_columns(void *context, int64_t begin, int64_t end) {
+  const batch_norm_back_args *a = context;
+  const int64_t inner = a->inner, stride = a->channels * inner, many = column_channels(inner);
+  double sum[COLUMNS], sum_d[COLUMNS];
+  T mean[COLUMNS], c1[COLUMNS], c2[COLUMNS], scale[COLUMNS];
+  for (int64_t unit = begin; unit < end; unit++) {
+    const int64_t c0 = unit * many, channels = least(many, a->channels - c0), n = channels * inner;
+    const T *gy = a->gy + c0 * inner, *x = a->x + c0 * inner;
+    for (int64_t j = 0; j < n; j++) mean[j] = a->mean[c0 + j / inner], sum[j] = sum_d[j] = 0;
+    if (needs_sums(a)) EACH_COLUMNS(j, W, k, n, column_sums(sum + j, sum_d + j, gy + j, x + j, mean + j, a->batch, stride, W, k););
+    for (int64_t i = 0; i < channels; i++) {
+      double s = 0, d = 0;
+      T f1, f2, f3;
+      for (int64_t j = i * inner; j < (i + 1) * inner; j++) s += sum[j], d += sum_d[j];
+      batch_norm_factors(a, c0 + i, s, d, &f1, &f2, &f3);
+      for (int64_t j = i * inner; j < (i + 1) * inner; j++) c1[j] = f1, c2[j] = f2, scale[j] = f3;
+    }
+    if (!a->gx) continue;
+    T *gx = a->gx + c0 * inner;
+    EACH_COLUMNS(j, W, k, n,
+      V m[4]; V f1[4]; V f2[4]; V f3[4];
+      for (int w = 0; w < W; w++) {
+        const int64_t i = j + w * VL;
+        m[w] = get(mean + i, k); f1[w] = get(c1 + i, k); f2[w] = get(c2 + i, k); f3[w] = get(scale + i, k);
+      }
+      for (int64_t q = 0; q < a->batch; q++)
+        for (int w = 0; w < W; w++) {
+          const int64_t i = q * stride + j + w * VL;
+          V g = get(gy + i, k);
+          put(gx + i, a->var ? g * f3[w] : vfma(get(x + i, k) - m[w], f2[w], g + f1[w]) * f3[w], k);
+        });
+  }
+}
+
+static void batch_norm_back(batch_norm_back_args *a) {
+  if (a->inner >= STRIP) mg_parallel(a->channels, grain(a->channels, a->batch * a->inner), batch_norm_back_strips, a);
+  else if (a->inner > 0) {
+    const int64_t many = column_channels(a->inner), units = (a->channels + many - 1) / many;
+    mg_parallel(units, grain(units, a->batch * a->inner * many), batch_norm_back_columns, a);
+  }
+}
+
+void FN(batch_norm_backward)(T *gx, T *gweight, T *gbias, const T *gy, const T *x, const T *mean, const T *rstd, const T *weight, int64_t batch, int64_t channels, int64_t inner) {
+  batch_norm_back_args a = {gx, gweight, gbias, gy, x, mean, rstd, 0, weight, batch, channels, inner, 0};
+  batch_norm_back(&a);
+}
+
+void FN(batch_norm_eval_backward)(T *gx, T *gweight, T *gbias, const T *gy, const T *x, const T *mean, const T *var, const T *weight, int64_t batch, int64_t channels, int64_t inner, double eps) {
+  batch_norm_back_args a = {gx, gweight, gbias, gy, x, mean, 0, var, weight, batch, channels, inner, eps};
+  batch_norm_back(&a);
+}
+
+/* The running statistics of a batch norm layer: running = (1 - momentum) * running + momentum * scale * value, where
+ * scale is 1 for the mean, N / (N - 1) for the variance, which users keep unbiased. */
+void FN(running_update)(T *running, const T *value, int64_t n, double momentum, double scale) {
+  for (int64_t i = 0; i < n; i++) running[i] = (T)((1 - momentum) * running[i] + momentum * scale * value[i]);
+}
+
+/* ---- group norm: x is [batch, groups, cpg, inner], S one group of one sample: a row of n = cpg * inner ------------
+ *
+ * The statistics are layer norm's, over [batch * groups] rows; weight and bias belong to channels, so that a row is
+ * scaled strip by strip, each with one factor, or, with inner == 1, by vectors of weight and bias as in layer norm.
+ */
+typedef struct {
+  T *y, *mean, *rstd;
+  const T *x, *weight, *bias;
+  int64_t groups, cpg, inner;
+  double eps;
+} group_norm_args;
+
+INLINE void group_norm_some(const group_norm_args *a, int64_t row, const int R) {
+  const int64_t cpg = a->cpg, inner = a->inner, n = cpg * inner;
+  V mean[4], rstd[4];
+  moments(mean, rstd, a->x + row * n, n, a->eps, R, 1);
+  for (int r = 0; r < R; r++) {
+    const int64_t c0 = (row + r) % a->groups * cpg;
+    const T *x = a->x + (row + r) * n, *weight = a->weight ? a->weight + c0 : 0, *bias = a->bias ? a->bias + c0 : 0;
+    T *y = a->y + (row + r) * n;
+    a->mean[row + r] = mean[r][0];
+    a->rstd[row + r] = rstd[r][0];
+    if (inner == 1)
+      EACH_VECTOR(j, k, n, put(y + j, vfma((get(x + j, k) - mean[r]) * rstd[r], get_or(weight, j, k, 1), get_or(bias, j, k, 0)), k););
+    else
+      for (int64_t c = 0; c < cpg; c++)
+        scale_strips(y + c * inner, x + c * inner, mean[r][0], weight ? rstd[r][0] * weight[c] : rstd[r][0], bias ? bias[c] : 0, 1, 0, inner);
+  }
+}
+
+static void group_norm_rows(void *context, int64_t begin, int64_t end) {
+  const group_norm_args *a = context;
+  int64_t row = begin;
+  for (; row + 4 <= end; row += 4) group_norm_some(a, row, 4);
+  for (; row < end; row++) group_norm_some(a, row, 1);
+}
+
+void FN(group_norm_forward)(T *y, T *mean, T *rstd, const T *x, const T *weight, const T *bias, int64_t batch, int64_t groups, int64_t cpg, int64_t inner, double eps) {
+  group_norm_args a = {y, mean, rstd, x, weight, bias, groups, cpg, inner, eps};
+  mg_parallel(batch * groups, (grain(batch * groups, cpg * inner) + 3) / 4 * 4, group_norm_rows, &a);
+}
+
+/* Backward. Each channel of each sample gives two sums over its strip, kept in `partial` as [2, batch, channels]:
+ *
+ *   ds = sum(gy);   dx = sum(gy * xhat)                                     gbias = sum of ds over the batch,
+ *   c1 = sum over the group of weight * ds / n;   c2 likewise of dx         gweight = sum of dx over the batch
+ *   gx = rstd * (gy * weight - c1 - xhat * c2)
+ */
+typedef struct {
+  T *gx, *partial;
+  const T *gy, *x, *mean, *rstd, *weight;
+  int64_t batch, groups, cpg, inner;
+} group_norm_back_args;
+
+static void group_norm_back_rows(void *context, int64_t begin, int64_t end) {
+  const group_norm_back_args *a = context;
+  const int64_t cpg = a->cpg, inner = a->inner, n = cpg * inner;
+  for (int64_t row = begin; row < end; row++) {
+    const T *gy = a->gy + row * n, *x = a->x + row * n, *weight = a->weight ? a->weight + row % a->groups * cpg : 0;
+    T *ds = a->partial + row * cpg, *dx = ds + a->batch * a->groups * cpg;
+    const T rstd = a->rstd[row];
+    const V m = vset(a->mean[row]), rs = vset(rstd);
+    double c1 = 0, c2 = 0;
+    if (inner == 1)
+      EACH_VECTOR(j, k, n,
+        V g = get(gy + j, k);
+        put(ds + j, g, k);
+        put(dx + j, g * (get(x + j, k) - m) * rs, k););
+    else
+      for (int64_t c = 0; c < cpg; c++) {
+        double sum = 0, sum_d = 0;
+        for (int64_t b = 0; b < inner; b += BLOCK) {
+          const T *g = gy + c * inner + b, *p = x + c * inner + b;
+          V s1[4] = {vzero(), vzero(), vzero(), vzero()}, s2[4] = {vzero(), vzero(), vzero(), vzero()};
+          EACH_VECTOR_4(j, u, k, least(BLOCK, inner - b),
+            V gj = get(g + j, k);
+            s1[u] += gj;
+            s2[u] = vfma(gj, get(p + j, k) - m, s2[u]););
+          sum += vsum((s1[0] + s1[1]) + (s1[2] + s1[3]));
+          sum_d += vsum((s2[0] + s2[1]) + (s2[2] + s2[3]));
+        }
+        ds[c] = (T)sum;
+        dx[c] = (T)(sum_d * rstd);
+      }
+    if (!a->gx) continue;
+    for (int64_t b = 0; b < cpg; b += BLOCK) {
+      V s1 = vzero(), s2 = vzero();
+      EACH_VECTOR(j, k, least(BLOCK, cpg - b),
+        V w = get_or(weight, b + j, k, 1);
+        s1 = vfma(w, get(ds + b + j, k), s1);
+        s2 = vfma(w, get(dx + b + j, k), s2););
+      c1 += vsum(s1);
+      c2 += vsum(s2);
+    }
+    T *gx = a->gx + row * n;
+    const V k1 = vset((T)(-c1 / (double)n * rstd)), k2 = vset((T)(-c2 / (double)n * rstd * rstd));
+    if (inner == 1)
+      EACH_VECTOR(j, k, n, put(gx + j, vfma(get(x + j, k) - m, k2, vfma(get(gy + j, k), get_or(weight, j, k, 1) * rs, k1)), k););
+    else
+      for (int64_t c = 0; c < cpg; c++) {
+        const V w = vset(weight ? weight[c] * rstd : rstd);
+        const T *g = gy + c * inner, *p = x + c * inner;
+        EACH_VECTOR(j, k, inner, put(gx + c * inner + j, vfma(get(p + j, k) - m, k2, vfma(get(g + j, k), w, k1)), k););
+      }
+  }
+}
+
+void FN(group_norm_backward)(T *gx, T *gweight, T *gbias, T *partial, const T *gy, const T *x, const T *mean, const T *rstd, const T *weight, int64_t batch, int64_t groups, int64_t cpg, int64_t inner) {
+  const int64_t channels = groups * cpg;
+  group_norm_back_args a = {gx, partial, gy, x, mean, rstd, weight, batch, groups, cpg, inner};
+  mg_parallel(batch * groups, grain(batch * groups, cpg * inner), group_norm_back_rows, &a);
+  sum_rows(gbias, partial, batch, channels, channels);
+  sum_rows(gweight, partial + batch * channels, batch, channels, channels);
+}
+
+#endif
