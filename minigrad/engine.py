@@ -131,7 +131,13 @@ class Node:
 
     def __init__(self, op: Any, inputs: tuple[Edge, ...], layout: Layout, saved: Any = (), version: int = 0,
                  out: Array | None = None, attrs: dict | None = None) -> None:
-        self.op, self.inputs, self.layout, self.saved, self.version, self.out, self.attrs = op, inputs, layout, saved, version, out, attrs
+        self.op = op
+        self.inputs = inputs
+        self.layout = layout
+        self.saved = saved
+        self.version = version
+        self.out = out
+        self.attrs = attrs
         self.seq = next(_sequence)
 
     @property
@@ -276,6 +282,14 @@ def _useful(order: list[Any], targets: set) -> set:
     return useful
 
 
+def fit(g: Tensor, to: Layout) -> Tensor:
+    """A gradient in the shape and dtype of what it belongs to: broadcasting is undone here, once for all ops."""
+    have = g.array.layout
+    if have.shape != to.shape:
+        g = sum_to(g, to)
+    return g if have.dtype is to.dtype or have.dtype == to.dtype else cast(g, to.dtype)
+
+
 def walk(roots: list[Edge], gradients: list[Any], create_graph: bool, retain_graph: bool,
          targets: list[Edge] | None = None, bounded: bool = False) -> dict[Edge, Any]:
     """Carries gradients from the roots back. Returns the gradient of each leaf, or of each target if targets are given.
@@ -288,18 +302,9 @@ def walk(roots: list[Edge], gradients: list[Any], create_graph: bool, retain_gra
     owned: set[Edge] = set()
     kept: dict[Edge, Any] = {}
 
-    def arrive(edge: Edge, g: Any) -> None:
-        layout = edge.layout
-        have = g.array.layout
-        if have is not layout:
-            if have.shape != layout.shape:
-                g = sum_to(g, layout)
-            if g.array.layout.dtype is not layout.dtype and g.array.layout.dtype != layout.dtype:
-                g = cast(g, layout.dtype)
-        first = pending.get(edge)
-        if first is None:
-            pending[edge] = g
-        elif create_graph:
+    def add_to(edge: Edge, first: Any, g: Any) -> None:
+        """A further gradient of an edge: in place only into a buffer that this walk made."""
+        if create_graph:
             pending[edge] = add(first, g)
         elif edge in owned:
             add_(first, g)
@@ -309,7 +314,11 @@ def walk(roots: list[Edge], gradients: list[Any], create_graph: bool, retain_gra
 
     try:
         for root, g in zip(roots, gradients, strict=True):
-            arrive(root, g)
+            g = fit(g, root.layout)
+            if root in pending:
+                add_to(root, pending[root], g)
+            else:
+                pending[root] = g
         for node in order:
             g = pending.pop(node, None)
             owned.discard(node)
@@ -333,11 +342,17 @@ def walk(roots: list[Edge], gradients: list[Any], create_graph: bool, retain_gra
             if node.saved is FREED:
                 fail("backward", f"the graph was freed by an earlier backward(): {node.op.name} has nothing saved", "",
                      "pass retain_graph=True to the first backward(), or detach() what is carried over from the step before")
-            needs = [e is not None and (useful is None or e in useful) for e in node.inputs]
-            results = node.op.backward(node, g, needs)
-            for edge, result in zip(node.inputs, results, strict=True):
+            edges = node.inputs
+            needs = [e is not None for e in edges] if useful is None else [e is not None and e in useful for e in edges]
+            for edge, result in zip(edges, node.op.backward(node, g, needs)):      # noqa: B905 (this is the hot loop)
                 if edge is not None and result is not None:
-                    arrive(edge, result)
+                    if result.array.layout is not edge.layout:
+                        result = fit(result, edge.layout)
+                    first = pending.get(edge)
+                    if first is None:
+                        pending[edge] = result
+                    else:
+                        add_to(edge, first, result)
             if not retain_graph:
                 node.saved = FREED
                 node.out = None

@@ -80,7 +80,8 @@ def layout(device: Device, dtype: np.dtype, shape: tuple[int, ...], strides: tup
 
 
 class Block:
-    """One piece of memory: `np` the typed contiguous array over it, `root` what owns the bytes, `home` its free list."""
+    """One piece of memory: `np` the typed contiguous array over it (handed out as views only), `root` what owns the bytes,
+    `home` its free list."""
 
     __slots__ = ("np", "root", "ptr", "home", "lone")
 
@@ -116,11 +117,11 @@ class Buffer(Array):
 
     @property
     def np(self) -> Any:
-        return self.block.np
+        return self.block.np[...]
 
     def __del__(self, refcount=sys.getrefcount) -> None:
         block = self.block
-        if refcount(block.np) + refcount(block.root) == block.lone:
+        if refcount(block.root) == block.lone:      # every view of the memory refers to its root
             block.home.append(block)
 
 
@@ -199,7 +200,7 @@ def _fresh(layout: Layout) -> Block:
     except MemoryError:
         empty_cache()
         block = layout.device.fresh(layout)
-    block.lone = sys.getrefcount(block.np) + sys.getrefcount(block.root)
+    block.lone = sys.getrefcount(block.root)
     return block
 
 

@@ -124,11 +124,12 @@ class Primitive(Documented):
                 fetch.append(lambda node, g, i=self.inputs.index(name[:-6]): node.inputs[i].layout.shape)
             else:
                 fetch.append(lambda node, g, name=name: node.attrs[name])
-        if len(fetch) == 1:
+        names = _parameters(vjp)[0]
+        if names == ["g"]:                                              # the two common forms, without a list
             return lambda node, g: vjp(g)
-        if len(fetch) == 2:
-            second = fetch[1]
-            return lambda node, g: vjp(g, second(node, g))
+        if len(names) == 2 and names[0] == "g" and names[1] in self.inputs:
+            index = self.inputs.index(names[1])
+            return lambda node, g: vjp(g, node.saved[index])
         return lambda node, g: vjp(*[f(node, g) for f in fetch])
 
     def __call__(self, *inputs: Tensor, **attrs: Any) -> Tensor:
@@ -157,8 +158,11 @@ class Primitive(Documented):
         return new_tensor(array, node)
 
     def backward(self, node: Node, g: Tensor, needs: list[bool]) -> list[Tensor | None]:
-        if sum([t.array.version for t in node.saved if t is not None]) != node.version or (
-                node.out is not None and node.out.version):
+        version = 0
+        for t in node.saved:
+            if t is not None:
+                version += t.array.version
+        if version != node.version or (node.out is not None and node.out.version):
             stale(self.name)
         rules = self.rules
         return [rules[i](node, g) if need else None for i, need in enumerate(needs)]

@@ -200,7 +200,7 @@ class Tensor:
             if not force:
                 fail("numpy", "the tensor is not on the CPU", [self.array.layout, self.device], "call cpu() first", TypeError)
             return self.array.layout.device.download(self.array)
-        return self.array.np[...] if self.array.layout.ndim else np.asarray(self.array.np).view()
+        return self.array.np
 
     def item(self) -> Any:
         """The value of a one-element tensor as a Python number."""

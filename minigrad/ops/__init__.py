@@ -6,7 +6,7 @@ from ..tensor import Tensor
 from . import creation, elementwise, norm, reduce, shape_ops
 
 engine.add = elementwise.add.call
-engine.add_ = lambda a, b: elementwise.add.into(a, a, b)
+engine.add_ = elementwise.accumulate
 engine.sum_to = reduce.sum_to
 engine.cast = elementwise.cast
 engine.clone = creation.clone

@@ -157,6 +157,17 @@ class Elementwise(Primitive):
         return bump(target)
 
 
+def accumulate(target: Tensor, more: Tensor) -> None:
+    """target += more, for gradients of one layout: the engine's own buffers and `.grad`."""
+    x, y = target.array, more.array
+    plan = add.plans.get((x.layout, y.layout))
+    if plan is None or plan.kernel is None or plan.layout is not x.layout:
+        add.into(target, target, more)
+    else:
+        plan.kernel.call(x.ptr, x.ptr, y.ptr, plan.walk)
+        x.storage.version += 1
+
+
 def _unary(op: Elementwise) -> Callable[[Any], Any]:
     plans, differentiable, keeps_out = op.plans, bool(op.rules), op.keeps_out
     saves_input = bool(op.saves.get(0))
