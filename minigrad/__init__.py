@@ -1,3 +1,47 @@
 """minigrad: a small tensor-and-autograd framework with normalization as a first-class op."""
-from . import ops
-from .ops.creation import *
+from __future__ import annotations
+
+from importlib import import_module as _import_module
+from math import e, inf, nan, pi
+from typing import Any
+
+import numpy as _np
+
+from .cpu import get_num_threads, set_num_threads
+from .device import Device, device
+from .engine import enable_grad, inference_mode, is_grad_enabled, no_grad, set_grad_enabled
+from .memory import empty_cache
+from .op import op, set_fused
+from .ops import *
+from .shape import default_float as get_default_dtype
+from .shape import set_default_float as set_default_dtype
+from .tensor import Size, Tensor
+
+__version__ = "0.1.0"
+
+float16 = half = _np.dtype("float16")
+float32 = _np.dtype("float32")
+float64 = double = _np.dtype("float64")
+int8, int16, int32, int64 = (_np.dtype(f"int{_n}") for _n in (8, 16, 32, 64))
+uint8, uint16, uint32, uint64 = (_np.dtype(f"uint{_n}") for _n in (8, 16, 32, 64))
+short, long = int16, int64
+dtype = _np.dtype
+finfo, iinfo = _np.finfo, _np.iinfo
+newaxis = None
+# these names hide Python's own, so they come last
+float, int, bool = float32, int32, _np.dtype("bool")
+
+_LAZY = ("autograd", "bench", "data", "io", "nn", "optim", "study", "testing", "utils")
+
+
+def __getattr__(name: str) -> Any:
+    """Rooms that open when they are first asked for, and bfloat16, which needs ml_dtypes."""
+    if name in _LAZY:
+        return _import_module(f".{name}", __name__)
+    if name == "bfloat16":
+        try:
+            from ml_dtypes import bfloat16
+        except ImportError:
+            raise AttributeError("bfloat16 needs the package ml_dtypes: pip install ml_dtypes") from None
+        return _np.dtype(bfloat16)
+    raise AttributeError(f"module 'minigrad' has no attribute {name!r}")

@@ -14,6 +14,10 @@ from ..tensor import Tensor, new_tensor
 from .elementwise import constant, copy, copy_array
 
 
+__all__ = ["tensor", "as_tensor", "from_numpy", "empty", "zeros", "ones", "full", "empty_like", "zeros_like", "ones_like", "full_like",
+           "arange", "linspace", "eye", "clone"]
+
+
 def _finish(t: Tensor, requires_grad: bool) -> Tensor:
     return t.requires_grad_() if requires_grad else t
 

@@ -75,6 +75,14 @@ class Elementwise(Primitive):
             raise TypeError(f"[{self.name}] arguments must be tensors or numbers; got {', '.join(type(i).__name__ for i in inputs)}")
         return out
 
+    @property
+    def method(self) -> Callable:
+        """The form that binds as a method of Tensor."""
+        def method(input: Tensor, *others: Any) -> Tensor:
+            return self(input, *others)
+        method.__name__, method.__doc__ = self.name, self.__doc__
+        return method
+
     def _prepare(self, *layouts: Layout) -> _Plan:
         """Checks one signature whose dtypes agree already, and finds its kernel."""
         first = layouts[0]
@@ -358,3 +366,29 @@ def copy_array(to: Array, source: Array) -> None:
     copy.launch(plan, to, [source])
 
 
+# ---- how functions become methods (ops/__init__.py) -------------------------------------------------------------------
+
+def is_operand(*values: Any) -> bool:
+    """Is each a tensor or a number?"""
+    return all([isinstance(v, (Tensor, np.ndarray, *NUMBERS)) for v in values])
+
+
+def in_place(name: str, function: Any) -> Callable:
+    """The method `name_`: writes into its first argument what `function` computes; not recorded."""
+    if isinstance(function, Elementwise):
+        def method(input: Tensor, *others: Any) -> Tensor:
+            return function.into(input, input, *others)
+    else:
+        def method(input: Tensor, *args: Any, **options: Any) -> Tensor:
+            writable(name + "_", input)
+            with engine.no_grad():
+                out = function(input, *args, **options)
+            copy_array(input.array, out.array)
+            return bump(input)
+    method.__name__ = name + "_"
+    return method
+
+
+__all__ = ["add", "sub", "mul", "div", "neg", "exp", "sqrt", "rsqrt", "where"]
+INPLACE = frozenset(__all__) - {"where"}
+METHODS: dict[str, Callable] = {}

@@ -11,6 +11,8 @@ from ..tensor import Tensor
 from .elementwise import add, mul, rsqrt, sub
 from .reduce import mean
 
+__all__ = ["layer_norm"]
+
 
 def _chunks(rows: int) -> int:
     """How many partial sums over rows norm.c keeps (MG_CHUNKS in native/minigrad.h)."""

@@ -12,6 +12,8 @@ from ..tensor import Tensor
 from .elementwise import cast, mul
 from .shape_ops import _expand, _reshape
 
+__all__ = ["sum", "mean"]
+
 
 def reduced_shape(shape: tuple[int, ...], axes: tuple[int, ...], keepdim: bool) -> tuple[int, ...]:
     return tuple(1 if i in axes else n for i, n in enumerate(shape) if keepdim or i not in axes)

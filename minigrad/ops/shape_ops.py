@@ -10,6 +10,8 @@ from ..shape import axis_of, fail, shape_of
 from ..tensor import Tensor
 from .elementwise import contiguous_copy, copy
 
+__all__ = ["reshape", "permute", "transpose", "expand", "contiguous"]
+
 
 def _viewer(out: Layout, offset: int = 0) -> Callable[[Array], Array]:
     return lambda x: view(x, out, offset)
