@@ -20,7 +20,7 @@ FAMILIES = ("elementwise", "activation", "random", "reduce", "shape_ops", "index
 
 core = import_module("..op", __name__)          # the module: `minigrad.op` is the decorator
 engine.add = elementwise.add.call
-engine.add_ = lambda a, b: elementwise.add.into(a, a, b)
+engine.add_ = elementwise.accumulate
 engine.sum_to = reduce.sum_to
 engine.cast = elementwise.cast
 engine.clone = creation.clone
