@@ -190,20 +190,17 @@ class HookTable:
     """Hooks by edge, weakly and by identity (a tensor's == is elementwise); empty, it costs the walk nothing."""
 
     def __init__(self) -> None:
-        self._tables: dict[int, tuple[weakref.ref, dict[int, Callable]]] = {}
-
-    def __len__(self) -> int:
-        return len(self._tables)
+        self.tables: dict[int, tuple[weakref.ref, dict[int, Callable]]] = {}
 
     def of(self, edge: Edge) -> list[Callable]:
-        found = self._tables.get(id(edge))
+        found = self.tables.get(id(edge))
         return list(found[1].values()) if found else []
 
     def add(self, edge: Edge, function: Callable) -> RemovableHandle:
         key = id(edge)
-        if key not in self._tables:
-            self._tables[key] = (weakref.ref(edge, lambda _: self._tables.pop(key, None)), {})
-        table = self._tables[key][1]
+        if key not in self.tables:
+            self.tables[key] = (weakref.ref(edge, lambda _: self.tables.pop(key, None)), {})
+        table = self.tables[key][1]
         handle = RemovableHandle(table)
         table[handle.id] = function
         return handle
@@ -301,6 +298,7 @@ def walk(roots: list[Edge], gradients: list[Any], create_graph: bool, retain_gra
     pending: dict[Edge, Any] = {}
     owned: set[Edge] = set()
     kept: dict[Edge, Any] = {}
+    hooked = hooks.tables
 
     def add_to(edge: Edge, first: Any, g: Any) -> None:
         """A further gradient of an edge: in place only into a buffer that this walk made."""
@@ -321,10 +319,9 @@ def walk(roots: list[Edge], gradients: list[Any], create_graph: bool, retain_gra
                 pending[root] = g
         for node in order:
             g = pending.pop(node, None)
-            owned.discard(node)
             if g is None:
                 continue
-            if hooks:
+            if hooked:
                 g = _hooked(node, g)
             if node in wanted:
                 kept[node] = g
@@ -359,7 +356,7 @@ def walk(roots: list[Edge], gradients: list[Any], create_graph: bool, retain_gra
     finally:
         mode.grad = before
     for edge in list(pending):
-        if hooks:
+        if hooked:
             pending[edge] = _hooked(edge, pending[edge])
     if targets is None:
         return pending
@@ -380,7 +377,7 @@ def backward(tensors: Sequence[Tensor], gradients: Sequence[Tensor | None], reta
         _deposit(leaf, g, create_graph, taken)
         if mode.recorder is not None:
             mode.recorder.leaves[id(leaf)] = leaf
-        for function in post_hooks.of(leaf) if post_hooks else ():
+        for function in post_hooks.of(leaf) if post_hooks.tables else ():
             function(leaf)
 
 

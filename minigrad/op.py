@@ -171,7 +171,8 @@ class Primitive(Documented):
 # ---- composites -----------------------------------------------------------------------------------------------------
 
 class FusedPlan:
-    """A signature with kernels. `forward(*arrays) -> (outputs, saved)`; `backward(saved, gs, needs) -> gradients`."""
+    """A signature with kernels. `forward(*arrays) -> (outputs, saved)`; `backward(saved, gs, needs) -> gradients`, or None
+    where only the definition can give what is needed."""
 
     __slots__ = ("forward", "backward", "why", "dense", "outputs")
 
@@ -289,6 +290,8 @@ class Op(Documented):
         if plan.backward is None:
             return derived(self.definition, inputs, node.attrs, gs, needs, mode.grad)
         results = _launch_backward(plan, saved, gs, node, needs)
+        if results is None:
+            return derived(self.definition, inputs, node.attrs, gs, needs, mode.grad)
         if not mode.grad:
             return [None if r is None else new_tensor(r, None) for r in results]
         return self.grad_op.record(inputs, gs, node.attrs, needs, results)
@@ -301,7 +304,7 @@ class Op(Documented):
         return self._grad_op
 
 
-def _launch_backward(plan: FusedPlan, saved: Any, gs: list, node: Node, needs: list[bool]) -> list[Array | None]:
+def _launch_backward(plan: FusedPlan, saved: Any, gs: list, node: Node, needs: list[bool]) -> list[Array | None] | None:
     arrays = []
     layouts = node.layout if type(node.layout) is tuple else (node.layout,)
     for g, layout in zip(gs, layouts, strict=True):

@@ -3,15 +3,42 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..device import KernelTable
+import numpy as np
+
+from ..device import KernelTable, NoKernel
 from ..memory import Array, Layout, alloc, layout
 from ..op import op
 from ..shape import fail, is_float
 from ..tensor import Tensor
 from .elementwise import add, mul, rsqrt, sub
 from .reduce import mean
+from .shape_ops import reshape
 
-__all__ = ["layer_norm"]
+__all__ = ["layer_norm", "rms_norm", "batch_norm", "batch_norm_eval", "group_norm", "instance_norm"]
+
+
+def same_dtypes(name: str, x: Layout, *others: Layout | None) -> None:
+    """Kernels take one dtype; a mixture goes by the definition."""
+    for o in others:
+        if o is not None and o.dtype != x.dtype:
+            raise NoKernel(f"{name} kernels take one dtype; got {x.dtype} and {o.dtype}")
+
+
+def address(array: Array | None) -> int:
+    """A kernel's pointer argument that may be null."""
+    return 0 if array is None else array.ptr
+
+
+def _float_input(op: str, x: Layout) -> None:
+    if not is_float(x.dtype):
+        fail(op, "x must be floating point", x, "convert with .float()")
+
+
+def _affine(y: Tensor, weight: Tensor | None, bias: Tensor | None, shape: tuple[int, ...]) -> Tensor:
+    """y * weight + bias, both reshaped to broadcast over y."""
+    if weight is not None:
+        y = mul(y, reshape(weight, shape))
+    return y if bias is None else add(y, reshape(bias, shape))
 
 
 def _chunks(rows: int) -> int:
@@ -43,8 +70,7 @@ def _layer_norm_rule(x: Layout, weight: Layout | None, bias: Layout | None, *, n
     for name, p in (("weight", weight), ("bias", bias)):
         if p is not None and p.shape != tuple(normalized_shape):
             fail("layer_norm", f"{name} must have the shape normalized_shape", [f"{name} {p}", f"normalized_shape {list(normalized_shape)}"])
-    if not is_float(x.dtype):
-        fail("layer_norm", "x must be floating point", x, "convert with .float()")
+    _float_input("layer_norm", x)
 
 
 @layer_norm.fused
@@ -61,7 +87,7 @@ def _layer_norm_kernels(kernels: KernelTable, x: Layout, weight: Layout | None, 
 
     def run_forward(xa: Array, wa: Array | None, ba: Array | None) -> Any:
         y, mu, rstd = alloc(x), alloc(statistic), alloc(statistic)
-        forward.call(y.ptr, mu.ptr, rstd.ptr, xa.ptr, wa.ptr if wa else 0, ba.ptr if ba else 0, rows, n, eps)
+        forward.call(y.ptr, mu.ptr, rstd.ptr, xa.ptr, address(wa), address(ba), rows, n, eps)
         return y, (xa, mu, rstd, wa)
 
     def run_backward(saved: Any, g: Array, needs: list[bool]) -> list[Array | None]:
@@ -71,18 +97,9 @@ def _layer_norm_kernels(kernels: KernelTable, x: Layout, weight: Layout | None, 
         gw = alloc(weight) if need_w else None          # type: ignore[arg-type]
         gb = alloc(bias) if need_b else None            # type: ignore[arg-type]
         scratch = alloc(partial) if need_w or need_b else None
-        backward.call(gx.ptr if gx else 0, gw.ptr if gw else 0, gb.ptr if gb else 0, scratch.ptr if scratch else 0,
-                      g.ptr, xa.ptr, mu.ptr, rstd.ptr, wa.ptr if wa else 0, rows, n)
+        backward.call(address(gx), address(gw), address(gb), address(scratch), g.ptr, xa.ptr, mu.ptr, rstd.ptr, address(wa), rows, n)
         return [gx, gw, gb]
     return run_forward, run_backward
-
-
-def same_dtypes(name: str, x: Layout, *others: Layout | None) -> None:
-    """Kernels take one dtype; a mixture goes by the definition."""
-    from ..device import NoKernel
-    for o in others:
-        if o is not None and o.dtype != x.dtype:
-            raise NoKernel(f"{name} kernels take one dtype; got {x.dtype} and {o.dtype}")
 
 
 @layer_norm.reference
@@ -105,3 +122,312 @@ def _layer_norm_samples(make: Any) -> Any:
 def _layer_norm_errors(make: Any) -> Any:
     yield (make(4, 8), make(7), None, {"normalized_shape": (8,)}), RuntimeError, r"weight .*\[7\].*\[8\]"
     yield (make(4, 8), None, None, {"normalized_shape": (4,)}), RuntimeError, "trailing sizes"
+
+
+# ---- RMS norm ---------------------------------------------------------------------------------------------------------
+
+@op
+def rms_norm(x: Tensor, weight: Tensor | None, *, normalized_shape: tuple[int, ...], eps: float | None = None) -> Tensor:
+    """Root mean square normalization (Zhang and Sennrich 2019, eq. 4), over the last dimensions.
+
+        y = x / sqrt(mean(x^2) + eps) * weight,      eps None: the machine epsilon of x's dtype
+
+    Shapes: x (*, *normalized_shape), weight normalized_shape or None -> y like x.
+    """
+    axes = tuple(range(x.ndim - len(normalized_shape), x.ndim))
+    y = mul(x, rsqrt(add(mean(mul(x, x), axes, True), _rms_eps(x.dtype, eps))))
+    return y if weight is None else mul(y, weight)
+
+
+def _rms_eps(dtype: Any, eps: float | None) -> float:
+    return float(np.finfo(dtype).eps) if eps is None else eps
+
+
+@rms_norm.check
+def _rms_norm_rule(x: Layout, weight: Layout | None, *, normalized_shape: tuple[int, ...], eps: float | None = None) -> None:
+    n = len(normalized_shape)
+    if n == 0 or x.shape[x.ndim - n:] != tuple(normalized_shape) or x.ndim < n:
+        fail("rms_norm", "normalized_shape must be the trailing sizes of x", [f"x {x}", f"normalized_shape {list(normalized_shape)}"])
+    if weight is not None and weight.shape != tuple(normalized_shape):
+        fail("rms_norm", "weight must have the shape normalized_shape", [f"weight {weight}", f"normalized_shape {list(normalized_shape)}"])
+    _float_input("rms_norm", x)
+
+
+@rms_norm.fused
+def _rms_norm_kernels(kernels: KernelTable, x: Layout, weight: Layout | None, *, normalized_shape: tuple[int, ...],
+                      eps: float | None = None) -> Any:
+    forward, backward = kernels.rms_norm_forward[x.dtype], kernels.rms_norm_backward[x.dtype]
+    same_dtypes("rms_norm", x, weight)
+    n = 1
+    for size in normalized_shape:
+        n *= size
+    rows = x.size // n if n else 0
+    statistic = layout(x.device, x.dtype, (rows,))
+    partial = layout(x.device, x.dtype, (_chunks(rows) * n,))
+    epsilon = _rms_eps(x.dtype, eps)
+
+    def run_forward(xa: Array, wa: Array | None) -> Any:
+        y, rstd = alloc(x), alloc(statistic)
+        forward.call(y.ptr, rstd.ptr, xa.ptr, address(wa), rows, n, epsilon)
+        return y, (xa, rstd, wa)
+
+    def run_backward(saved: Any, g: Array, needs: list[bool]) -> list[Array | None]:
+        xa, rstd, wa = saved
+        gx = alloc(x) if needs[0] else None
+        gw = alloc(weight) if needs[1] else None        # type: ignore[arg-type]
+        scratch = alloc(partial) if needs[1] else None
+        backward.call(address(gx), address(gw), address(scratch), g.ptr, xa.ptr, rstd.ptr, address(wa), rows, n)
+        return [gx, gw]
+    return run_forward, run_backward
+
+
+@rms_norm.reference
+def _rms_norm_oracle(x: Any, weight: Any, *, normalized_shape: tuple[int, ...], eps: float | None = None) -> Any:
+    axes = tuple(range(x.ndim - len(normalized_shape), x.ndim))
+    y = x / np.sqrt((x ** 2).mean(axes, keepdims=True) + _rms_eps(x.dtype, eps))
+    return y if weight is None else y * weight
+
+
+@rms_norm.samples
+def _rms_norm_samples(make: Any) -> Any:
+    for shape, normalized in (((4, 33), (33,)), ((2, 3, 5), (3, 5)), ((7, 1), (1,)), ((3, 31), (31,)), ((0, 4), (4,))):
+        yield make(*shape), make(*normalized), {"normalized_shape": normalized, "eps": 1e-5}
+    yield make(4, 16), None, {"normalized_shape": (16,)}
+    yield make(4, 64, low=9999, high=10001), make(64), {"normalized_shape": (64,)}
+
+
+@rms_norm.errors
+def _rms_norm_errors(make: Any) -> Any:
+    yield (make(4, 8), make(7), {"normalized_shape": (8,)}), RuntimeError, r"weight .*\[7\].*\[8\]"
+    yield (make(4, 8), None, {"normalized_shape": (4,)}), RuntimeError, "trailing sizes"
+
+
+# ---- batch norm -------------------------------------------------------------------------------------------------------
+
+def _channels(x: Tensor | Layout) -> tuple[int, ...]:
+    """The shape by which a per-channel vector broadcasts over x (N, C, *)."""
+    return (1, x.shape[1], *(1,) * (x.ndim - 2))
+
+
+def _channel_rule(op: str, x: Layout, **vectors: Layout | None) -> None:
+    if x.ndim < 2:
+        fail(op, "x must have at least the dimensions (N, C)", x)
+    _float_input(op, x)
+    for name, v in vectors.items():
+        if v is not None and v.shape != (x.shape[1],):
+            fail(op, f"{name} must have one value per channel (dimension 1 of x)", [f"x {x}", f"{name} {v}"])
+
+
+def _batch_channels_inner(x: Layout) -> tuple[int, int, int]:
+    batch, channels = x.shape[:2]
+    return batch, channels, x.size // (batch * channels) if batch * channels else 0
+
+
+@op(nondifferentiable=(1, 2))
+def batch_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, *, eps: float = 1e-5) -> tuple[Tensor, Tensor, Tensor]:
+    """Batch normalization in training (Ioffe and Szegedy 2015, algorithm 1), per channel over the batch and space.
+
+        y = (x - mean_c) / sqrt(var_c + eps) * weight_c + bias_c
+
+    Shapes: x (N, C, *), weight and bias (C,) or None -> y like x, mean (C,), biased var (C,). Running statistics belong to
+    the layer: mean and var are returned for it, outside the graph.
+    """
+    axes = (0, *range(2, x.ndim))
+    mu = mean(x, axes, True)
+    centered = sub(x, mu)
+    var = mean(mul(centered, centered), axes, True)
+    y = _affine(mul(centered, rsqrt(add(var, eps))), weight, bias, _channels(x))
+    flat = (x.shape[1],)
+    # detached: they feed running statistics, which are state, not part of the function
+    return y, reshape(mu, flat).detach(), reshape(var, flat).detach()
+
+
+@batch_norm.check
+def _batch_norm_rule(x: Layout, weight: Layout | None, bias: Layout | None, *, eps: float = 1e-5) -> None:
+    _channel_rule("batch_norm", x, weight=weight, bias=bias)
+
+
+@batch_norm.fused
+def _batch_norm_kernels(kernels: KernelTable, x: Layout, weight: Layout | None, bias: Layout | None, *, eps: float = 1e-5) -> Any:
+    forward, backward = kernels.batch_norm_forward[x.dtype], kernels.batch_norm_backward[x.dtype]
+    same_dtypes("batch_norm", x, weight, bias)
+    batch, channels, inner = _batch_channels_inner(x)
+    vector = layout(x.device, x.dtype, (channels,))
+
+    def run_forward(xa: Array, wa: Array | None, ba: Array | None) -> Any:
+        y, mu, var, rstd = alloc(x), alloc(vector), alloc(vector), alloc(vector)
+        forward.call(y.ptr, mu.ptr, var.ptr, rstd.ptr, xa.ptr, address(wa), address(ba), batch, channels, inner, eps)
+        return (y, mu, var), (xa, mu, rstd, wa)
+
+    def run_backward(saved: Any, gs: list, needs: list[bool]) -> list[Array | None]:
+        xa, mu, rstd, wa = saved
+        gx, gw, gb = alloc(x) if needs[0] else None, alloc(vector) if needs[1] else None, alloc(vector) if needs[2] else None
+        backward.call(address(gx), address(gw), address(gb), gs[0].ptr, xa.ptr, mu.ptr, rstd.ptr, address(wa), batch, channels, inner)
+        return [gx, gw, gb]
+    return run_forward, run_backward
+
+
+@batch_norm.reference
+def _batch_norm_oracle(x: Any, weight: Any, bias: Any, *, eps: float = 1e-5) -> Any:
+    axes = (0, *range(2, x.ndim))
+    mu, var = x.mean(axes), x.var(axes)
+    shape = _channels(x)
+    y = (x - mu.reshape(shape)) / np.sqrt(var.reshape(shape) + eps)
+    return y * (1 if weight is None else weight.reshape(shape)) + (0 if bias is None else bias.reshape(shape)), mu, var
+
+
+@batch_norm.samples
+def _batch_norm_samples(make: Any) -> Any:
+    for shape in ((4, 33), (5, 3, 7), (2, 3, 5, 4), (2, 2, 3, 2, 3), (33, 1), (3, 32, 1), (2, 4, 31)):
+        yield make(*shape), make(shape[1]), make(shape[1])
+    yield make(6, 5), None, None, {"eps": 0.1}
+    yield make(6, 5), make(5), None
+    yield make(64, 3, low=9999, high=10001), make(3), make(3)
+
+
+@batch_norm.errors
+def _batch_norm_errors(make: Any) -> Any:
+    yield (make(4),), TypeError, "takes the tensors"
+    yield (make(4), None, None), RuntimeError, "at least the dimensions"
+    yield (make(4, 3), make(2), None), RuntimeError, r"one value per channel .*\[4, 3\].*\[2\]"
+
+
+@op
+def batch_norm_eval(x: Tensor, running_mean: Tensor, running_var: Tensor, weight: Tensor | None, bias: Tensor | None, *,
+                    eps: float = 1e-5) -> Tensor:
+    """Batch normalization with given statistics (Ioffe and Szegedy 2015, algorithm 2): an affine map per channel.
+
+        y = (x - running_mean_c) / sqrt(running_var_c + eps) * weight_c + bias_c
+
+    Shapes: x (N, C, *), the others (C,); weight and bias may be None -> y like x.
+    """
+    shape = _channels(x)
+    y = mul(sub(x, reshape(running_mean, shape)), rsqrt(add(reshape(running_var, shape), eps)))
+    return _affine(y, weight, bias, shape)
+
+
+@batch_norm_eval.check
+def _batch_norm_eval_rule(x: Layout, running_mean: Layout, running_var: Layout, weight: Layout | None, bias: Layout | None, *,
+                          eps: float = 1e-5) -> None:
+    _channel_rule("batch_norm_eval", x, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias)
+
+
+@batch_norm_eval.fused
+def _batch_norm_eval_kernels(kernels: KernelTable, x: Layout, running_mean: Layout, running_var: Layout, weight: Layout | None,
+                             bias: Layout | None, *, eps: float = 1e-5) -> Any:
+    forward, backward = kernels.batch_norm_eval_forward[x.dtype], kernels.batch_norm_eval_backward[x.dtype]
+    same_dtypes("batch_norm_eval", x, running_mean, running_var, weight, bias)
+    batch, channels, inner = _batch_channels_inner(x)
+    vector = layout(x.device, x.dtype, (channels,))
+
+    def run_forward(xa: Array, ma: Array, va: Array, wa: Array | None, ba: Array | None) -> Any:
+        y = alloc(x)
+        forward.call(y.ptr, xa.ptr, ma.ptr, va.ptr, address(wa), address(ba), batch, channels, inner, eps)
+        return y, (xa, ma, va, wa)
+
+    def run_backward(saved: Any, g: Array, needs: list[bool]) -> list[Array | None] | None:
+        if needs[1] or needs[2]:
+            return None                 # gradients of given statistics: by the definition
+        xa, ma, va, wa = saved
+        gx, gw, gb = alloc(x) if needs[0] else None, alloc(vector) if needs[3] else None, alloc(vector) if needs[4] else None
+        backward.call(address(gx), address(gw), address(gb), g.ptr, xa.ptr, ma.ptr, va.ptr, address(wa), batch, channels, inner, eps)
+        return [gx, None, None, gw, gb]
+    return run_forward, run_backward
+
+
+@batch_norm_eval.reference
+def _batch_norm_eval_oracle(x: Any, running_mean: Any, running_var: Any, weight: Any, bias: Any, *, eps: float = 1e-5) -> Any:
+    shape = _channels(x)
+    y = (x - running_mean.reshape(shape)) / np.sqrt(running_var.reshape(shape) + eps)
+    return y * (1 if weight is None else weight.reshape(shape)) + (0 if bias is None else bias.reshape(shape))
+
+
+@batch_norm_eval.samples
+def _batch_norm_eval_samples(make: Any) -> Any:
+    for shape in ((4, 33), (5, 3, 7), (2, 3, 5, 4), (1, 4), (0, 3)):
+        c = shape[1]
+        yield make(*shape), make(c), make(c, low=0.5, high=2), make(c), make(c)
+    yield make(6, 5), make(5), make(5, low=0.5, high=2), None, None, {"eps": 0.1}
+
+
+@batch_norm_eval.errors
+def _batch_norm_eval_errors(make: Any) -> Any:
+    yield (make(4, 3), make(3), make(2), None, None), RuntimeError, "running_var must have one value per channel"
+
+
+# ---- group and instance norm --------------------------------------------------------------------------------------------
+
+@op
+def group_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, *, num_groups: int, eps: float = 1e-5) -> Tensor:
+    """Group normalization (Wu and He 2018, eq. 7): per sample over space and each of `num_groups` groups of channels.
+
+        y = (x - mean_ng) / sqrt(var_ng + eps) * weight_c + bias_c
+
+    Shapes: x (N, C, *), weight and bias (C,) or None -> y like x. `num_groups` divides C.
+    """
+    n = x.shape[0]
+    grouped = reshape(x, (n, num_groups, x.numel() // (n * num_groups) if n else 0))
+    centered = sub(grouped, mean(grouped, 2, True))
+    y = reshape(mul(centered, rsqrt(add(mean(mul(centered, centered), 2, True), eps))), x.shape)
+    return _affine(y, weight, bias, _channels(x))
+
+
+@group_norm.check
+def _group_norm_rule(x: Layout, weight: Layout | None, bias: Layout | None, *, num_groups: int, eps: float = 1e-5) -> None:
+    _channel_rule("group_norm", x, weight=weight, bias=bias)
+    if num_groups < 1 or x.shape[1] % num_groups:
+        fail("group_norm", "num_groups must divide the channels (dimension 1)", [f"x {x}", f"num_groups {num_groups}"])
+
+
+@group_norm.fused
+def _group_norm_kernels(kernels: KernelTable, x: Layout, weight: Layout | None, bias: Layout | None, *, num_groups: int,
+                        eps: float = 1e-5) -> Any:
+    forward, backward = kernels.group_norm_forward[x.dtype], kernels.group_norm_backward[x.dtype]
+    same_dtypes("group_norm", x, weight, bias)
+    batch, channels, inner = _batch_channels_inner(x)
+    per_group = channels // num_groups
+    vector = layout(x.device, x.dtype, (channels,))
+    statistic = layout(x.device, x.dtype, (batch * num_groups,))
+    partial = layout(x.device, x.dtype, (2 * batch * channels,))
+
+    def run_forward(xa: Array, wa: Array | None, ba: Array | None) -> Any:
+        y, mu, rstd = alloc(x), alloc(statistic), alloc(statistic)
+        forward.call(y.ptr, mu.ptr, rstd.ptr, xa.ptr, address(wa), address(ba), batch, num_groups, per_group, inner, eps)
+        return y, (xa, mu, rstd, wa)
+
+    def run_backward(saved: Any, g: Array, needs: list[bool]) -> list[Array | None]:
+        xa, mu, rstd, wa = saved
+        gx, gw, gb = alloc(x) if needs[0] else None, alloc(vector) if needs[1] else None, alloc(vector) if needs[2] else None
+        scratch = alloc(partial)
+        backward.call(address(gx), address(gw), address(gb), scratch.ptr, g.ptr, xa.ptr, mu.ptr, rstd.ptr, address(wa),
+                      batch, num_groups, per_group, inner)
+        return [gx, gw, gb]
+    return run_forward, run_backward
+
+
+@group_norm.reference
+def _group_norm_oracle(x: Any, weight: Any, bias: Any, *, num_groups: int, eps: float = 1e-5) -> Any:
+    grouped = x.reshape(x.shape[0], num_groups, -1) if x.size else x.reshape(x.shape[0], num_groups, 0)
+    y = ((grouped - grouped.mean(2, keepdims=True)) / np.sqrt(grouped.var(2, keepdims=True) + eps)).reshape(x.shape)
+    shape = _channels(x)
+    return y * (1 if weight is None else weight.reshape(shape)) + (0 if bias is None else bias.reshape(shape))
+
+
+@group_norm.samples
+def _group_norm_samples(make: Any) -> Any:
+    for shape, groups in (((3, 6), 2), ((2, 4, 5), 4), ((2, 6, 3, 5), 3), ((2, 33, 2), 1), ((1, 32, 31), 8), ((2, 4, 1, 2, 2), 2)):
+        yield make(*shape), make(shape[1]), make(shape[1]), {"num_groups": groups}
+    yield make(2, 4, 3), None, None, {"num_groups": 2, "eps": 0.1}
+    yield make(2, 4, 16, low=9999, high=10001), make(4), make(4), {"num_groups": 2}
+
+
+@group_norm.errors
+def _group_norm_errors(make: Any) -> Any:
+    yield (make(2, 6, 3), None, None, {"num_groups": 4}), RuntimeError, "num_groups must divide"
+    yield (make(2, 6, 3), make(3), None, {"num_groups": 3}), RuntimeError, "one value per channel"
+
+
+def instance_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, *, eps: float = 1e-5) -> Tensor:
+    """Instance normalization (Ulyanov, Vedaldi and Lempitsky 2016): per sample and channel, over space. It is group
+    normalization with one channel per group."""
+    return group_norm(x, weight, bias, num_groups=x.shape[1], eps=eps)
