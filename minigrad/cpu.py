@@ -27,27 +27,32 @@ def _load() -> Any:
 lib, ffi = _load()
 
 
-def _simd_level() -> int:
+def best_simd_level() -> str:
+    """The highest ISA level of this CPU."""
     best = lib.mg_cpu_level()
     if best < 0:
         raise ImportError("minigrad needs a CPU of level x86-64-v2 (SSE4.2) or arm64; this one is older")
-    wish = os.environ.get("MINIGRAD_SIMD", "")
-    if not wish:
-        return best
-    if wish not in LEVELS:
-        raise ImportError(f"MINIGRAD_SIMD is {wish!r}; use one of {', '.join(LEVELS)}")
-    if LEVELS.index(wish) > best:
-        raise ImportError(f"MINIGRAD_SIMD asks for {wish}, but this CPU has {LEVELS[best]} at most")
-    return LEVELS.index(wish)
+    return LEVELS[best]
 
 
-_level = _simd_level()
-lib.mg_select(_level)
+def set_simd_level(level: str) -> None:
+    """Chooses the kernels of an ISA level: baseline, avx2 or avx512 (`MINIGRAD_SIMD` does so at import)."""
+    global _level
+    if level not in LEVELS:
+        raise ValueError(f"[set_simd_level] unknown level {level!r}; use one of {', '.join(LEVELS)}")
+    if LEVELS.index(level) > LEVELS.index(best_simd_level()):
+        raise ValueError(f"[set_simd_level] this CPU has {best_simd_level()} at most; got {level!r}")
+    _level = level
+    lib.mg_select(LEVELS.index(level))
 
 
 def simd_level() -> str:
     """The ISA level in use: baseline, avx2 or avx512."""
-    return LEVELS[_level]
+    return _level
+
+
+_level = "baseline"
+set_simd_level(os.environ.get("MINIGRAD_SIMD") or best_simd_level())
 
 
 def set_num_threads(n: int) -> None:

@@ -1,0 +1,339 @@
+"""Checks that an op keeps its promises, driven by the op's own samples. Public: `check_op(my_op)` works for users' ops.
+
+    >>> from minigrad.testing import check_op
+    >>> check_op(my_op)            # raises AssertionError naming the check, the sample and the worst element
+
+What is checked, for every sample: the definition against the op's outside oracle; gradients against finite differences
+along random directions in float64, of order 1 and 2, with fused kernels and without; fused kernels against the
+definition, with float64 as the arbiter; transposed, reversed and offset operands; inf and nan; that inputs are left
+alone; that the bits do not depend on the number of threads; and that error samples are refused with their message.
+"""
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from . import cpu, engine
+from .memory import layout, view
+from .op import Op, Primitive, registry, set_fused
+from .ops.creation import as_tensor, tensor
+from .shape import is_float
+from .tensor import Tensor, new_tensor
+
+FLOATS = (np.dtype("float32"), np.dtype("float64"))
+_ULPS = 8           # what fused kernels may differ beyond 3 times the definition's own error
+
+
+class Make:
+    """Makes seeded sample tensors: `make(3, 4, low=-2, high=2)`, `make.ints(5, high=10)`, `make.bools(3)`."""
+
+    def __init__(self, dtype: Any = np.float64, seed: int = 0, device: str = "cpu") -> None:
+        self.dtype, self.device, self.rng = np.dtype(dtype), device, np.random.default_rng(seed)
+
+    def __call__(self, *shape: int, low: float = -2.0, high: float = 2.0, dtype: Any = None) -> Tensor:
+        # drawn as float32, so that float32 and float64 runs see the same numbers
+        values = np.asarray(self.rng.uniform(low, high, shape), np.float32)
+        return tensor(values.astype(self.dtype if dtype is None else dtype), device=self.device)
+
+    def ints(self, *shape: int, low: int = 0, high: int = 10) -> Tensor:
+        return tensor(np.asarray(self.rng.integers(low, high, shape)), device=self.device)
+
+    def bools(self, *shape: int) -> Tensor:
+        return tensor(np.asarray(self.rng.integers(0, 2, shape), bool), device=self.device)
+
+
+def samples_of(op: Any, dtype: Any = np.float64, device: str = "cpu") -> list[tuple[tuple, dict]]:
+    """The op's samples as (arguments, attributes)."""
+    if op.sample_function is None:
+        raise AssertionError(f"{op.name} has no samples; add `@{op.name}.samples`")
+    return [_split(s) for s in op.sample_function(Make(dtype, device=device))]
+
+
+def _split(sample: Any) -> tuple[tuple, dict]:
+    sample = sample if isinstance(sample, tuple) else (sample,)
+    return (sample[:-1], sample[-1]) if sample and isinstance(sample[-1], dict) else (sample, {})
+
+
+def _outputs(result: Any) -> list[Tensor]:
+    return [t for t in (result if isinstance(result, (tuple, list)) else (result,)) if isinstance(t, Tensor)]
+
+
+def _values(t: Tensor) -> np.ndarray:
+    return t.numpy(force=True)
+
+
+def _leaves(args: Sequence[Any]) -> tuple[list[Any], list[Tensor]]:
+    """The arguments with float tensors as leaves that require gradients, and those leaves."""
+    own = [a.detach().requires_grad_() if isinstance(a, Tensor) and is_float(a.dtype) else a for a in args]
+    return own, [a for a in own if isinstance(a, Tensor) and a.requires_grad]
+
+
+def evaluate(op: Callable, args: Sequence[Any], attrs: dict, seed: int = 1) -> tuple[list[np.ndarray], list[np.ndarray | None]]:
+    """Outputs, and the gradients of the float inputs for a fixed random gradient of the outputs."""
+    own, leaves = _leaves(args)
+    outputs = _outputs(op(*own, **attrs))
+    rng = np.random.default_rng(seed)
+    roots = [o for o in outputs if o.requires_grad]
+    gs = [as_tensor(np.asarray(rng.uniform(-1, 1, o.shape), np.float32).astype(o.dtype), device=o.device) for o in roots]
+    gradients: Sequence[Tensor | None] = engine.grad(roots, leaves, gs, allow_unused=True) if roots and leaves else [None] * len(leaves)
+    return [_values(o) for o in outputs], [None if g is None else _values(g) for g in gradients]
+
+
+# ---- the checks: each takes an op and raises AssertionError -------------------------------------------------------------
+
+def check_oracle(op: Any) -> None:
+    """Definition and kernels against the outside computation, in float64."""
+    if op.oracle is None:
+        return
+    for i, (args, attrs) in enumerate(samples_of(op)):
+        with np.errstate(all="ignore"):
+            want = op.oracle(*[_values(a) if isinstance(a, Tensor) else a for a in args], **attrs)
+        for path in ("auto", "off"):
+            with set_fused(path):
+                got = _outputs(op(*args, **attrs))
+            for g, w in zip(got, want if isinstance(want, tuple) else (want,), strict=False):
+                _close(_values(g), np.asarray(w), 1e-9, f"{op.name}, sample {i} {attrs}, fused {path}, against the oracle")
+
+
+def _close(got: np.ndarray, want: np.ndarray, tolerance: float, where: str) -> None:
+    """Compares relative to the largest element; infinities and NaN must stand in the same places."""
+    if got.shape != want.shape:
+        raise AssertionError(f"{where}: shape {got.shape}, expected {want.shape}")
+    if got.dtype.kind != "f":
+        if not np.array_equal(got, want):
+            raise AssertionError(f"{where}: {got} is not {want}")
+        return
+    finite = np.isfinite(want)
+    if not np.array_equal(np.isfinite(got), finite) or not np.array_equal(got[~finite], want[~finite], equal_nan=True):
+        raise AssertionError(f"{where}: inf or nan differ")
+    if finite.any():
+        scale = max(1.0, float(np.abs(want[finite]).max()))
+        error = float(np.abs(got[finite].astype(np.float64) - want[finite]).max())
+        if error > tolerance * scale:
+            raise AssertionError(f"{where}: error {error:.3g} at scale {scale:.3g}, allowed {tolerance * scale:.3g}")
+
+
+def check_gradients(op: Any, orders: Sequence[int] = (1, 2)) -> None:
+    """Derivatives along random directions against central differences, in float64; fused kernels on and off."""
+    for i, (args, attrs) in enumerate(samples_of(op)):
+        _, leaves = _leaves(args)
+        if not leaves or any(t.numel() == 0 for t in leaves):
+            continue
+        for path in ("auto", "off"):
+            with set_fused(path):
+                for order in orders:
+                    where = f"{op.name}, sample {i} {attrs}, fused {path}, derivative of order {order}"
+                    _retried(lambda seed, order=order, args=args, attrs=attrs: directional_error(op, args, attrs, order, seed), where)
+
+
+def _retried(error: Callable[[int], tuple[float, float] | None], where: str) -> None:
+    """A direction across a kink proves nothing: a few others are tried."""
+    worst: Any = None
+    for seed in range(4):
+        found = error(seed)
+        if found is None or found[0] <= found[1]:
+            return
+        worst = found
+    raise AssertionError(f"{where}: differs from finite differences by {worst[0]:.3g}, allowed {worst[1]:.3g}")
+
+
+def directional_error(function: Callable, args: Sequence[Any], attrs: dict, order: int, seed: int = 0,
+                      step: float = 1e-5) -> tuple[float, float] | None:
+    """|derivative - central difference| along a random direction, and what is allowed. None: not differentiable."""
+    base = [_values(a).astype(np.float64) if isinstance(a, Tensor) and is_float(a.dtype) else a for a in args]
+    rng = np.random.default_rng(seed + 10)
+    direction = [rng.standard_normal(b.shape) if isinstance(b, np.ndarray) else None for b in base]
+    inner = [[rng.standard_normal(b.shape) if isinstance(b, np.ndarray) else None for b in base] for _ in range(order - 1)]
+
+    def value(shift: float, with_gradient: bool) -> Any:
+        own = [tensor(b + shift * d, requires_grad=True) if isinstance(b, np.ndarray) else b for b, d in zip(base, direction, strict=True)]
+        leaves = [o for o, b in zip(own, base, strict=True) if isinstance(b, np.ndarray)]
+        weights = np.random.default_rng(seed + 20)
+        total: Any = None
+        for o in _outputs(function(*own, **attrs)):
+            if o.requires_grad:
+                part = (o * tensor(weights.standard_normal(o.shape))).sum()      # type: ignore[operator]
+                total = part if total is None else total + part
+        if total is None:
+            return None
+        for vectors in inner:
+            gs = engine.grad([total], leaves, create_graph=True, allow_unused=True)
+            parts = [(g * tensor(v)).sum() for g, v in zip(gs, [v for v in vectors if v is not None], strict=True)      # type: ignore[operator]
+                     if g is not None]
+            if not any(p.requires_grad for p in parts):
+                return None
+            total = parts[0]
+            for p in parts[1:]:
+                total = total + p
+        if not with_gradient:
+            return total.item()
+        gs = engine.grad([total], leaves, allow_unused=True)
+        slopes = [float((_values(g) * d).sum()) for g, d in zip(gs, [d for d in direction if d is not None], strict=True) if g is not None]
+        return sum(slopes), sum(abs(s) for s in slopes)
+
+    with np.errstate(all="ignore"):
+        exact = value(0.0, True)
+        if exact is None:
+            return None
+        up, down = value(step, False), value(-step, False)
+    slope, size = exact
+    numeric = (up - down) / (2 * step)
+    if not np.isfinite(slope):
+        return float("inf"), 0.0
+    return abs(slope - numeric), 2e-6 * max(1.0, abs(numeric), size) + 1e-10 * max(abs(up), abs(down)) / step
+
+
+def check_fused(op: Any) -> None:
+    """Float32 kernels against the float32 definition, with the float64 definition as arbiter: the kernels' error is at
+    most 3 times the definition's, plus a few ulp of the largest element. Outputs and gradients."""
+    if not isinstance(op, Op) or op.prepare is None:
+        return
+    narrow, wide = samples_of(op, np.float32), samples_of(op, np.float64)
+    used = 0
+    for i, ((args, attrs), (args64, _)) in enumerate(zip(narrow, wide, strict=True)):
+        with set_fused("auto"):
+            fused = evaluate(op, args, attrs)
+            used += any(type(p) is not str for p in op.plans.values())
+        with set_fused("off"):
+            plain, truth = evaluate(op, args, attrs), evaluate(op, args64, attrs)
+        for kind, f, p, t in zip(("output", "gradient"), fused, plain, truth, strict=True):
+            for k, (a, b, c) in enumerate(zip(f, p, t, strict=True)):
+                if a is None or b is None or c is None:
+                    if (a is None) != (b is None):
+                        raise AssertionError(f"{op.name}, sample {i} {attrs}: {kind} {k} is there on one path only")
+                    continue
+                arbitrate(a, b, c, f"{op.name}, sample {i} {attrs}, {kind} {k}")
+    if not used:
+        raise AssertionError(f"{op.name} has fused kernels, but no sample uses them")
+
+
+def arbitrate(fused: np.ndarray, plain: np.ndarray, truth: np.ndarray, where: str) -> None:
+    if fused.dtype.kind != "f":
+        _close(fused, plain, 0, where)
+        return
+    finite = np.isfinite(truth) & np.isfinite(plain)
+    if not np.array_equal(np.isfinite(fused), np.isfinite(plain)):
+        raise AssertionError(f"{where}: inf or nan differ between kernel and definition")
+    if not finite.any():
+        return
+    scale = max(1.0, float(np.abs(truth[finite]).max()))        # samples are of size 1: a result of 0 may come from their difference
+    own = float(np.abs(plain[finite] - truth[finite]).max())
+    error = float(np.abs(fused[finite] - truth[finite]).max())
+    allowed = 3 * own + _ULPS * float(np.finfo(np.float32).eps) * scale
+    if error > allowed:
+        raise AssertionError(f"{where}: the kernel's error is {error:.3g}, the definition's {own:.3g}, allowed {allowed:.3g}")
+
+
+def relaid(t: Tensor) -> Iterator[tuple[str, Tensor]]:
+    """The same values in other memory layouts: transposed, reversed, offset."""
+    values = _values(t)
+    if values.ndim >= 2:
+        yield "transposed", new_tensor(_strided(np.ascontiguousarray(values.T), lambda a: a.T), None)
+    if values.ndim:
+        yield "reversed", new_tensor(_strided(np.ascontiguousarray(values[::-1]), lambda a: a[::-1]), None)
+        wide = np.full((values.shape[0] + 2, *values.shape[1:-1], values.shape[-1] * 2 + 1) if values.ndim > 1 else (values.shape[0] * 2 + 3,),
+                       np.nan if values.dtype.kind == "f" else 0, values.dtype)
+        place = (slice(1, -1), ..., slice(1, None, 2)) if values.ndim > 1 else (slice(2, -1, 2),)
+        wide[place] = values
+        yield "offset and spread", new_tensor(_strided(wide, lambda a: a[place]), None)
+
+
+def _strided(memory: np.ndarray, cut: Callable[[np.ndarray], np.ndarray]) -> Any:
+    owner = cpu_device().upload(memory)
+    seen = cut(owner.block.np)
+    size = seen.itemsize
+    to = layout(owner.layout.device, seen.dtype, seen.shape, tuple(s // size for s in seen.strides))
+    return view(owner, to, (seen.__array_interface__["data"][0] - owner.ptr) if seen.size else 0)
+
+
+def cpu_device() -> Any:
+    from .device import device
+    return device("cpu")
+
+
+def check_layouts(op: Any) -> None:
+    """Operands in other memory layouts give the same values; inputs are not written to."""
+    for i, (args, attrs) in enumerate(samples_of(op, np.float32)):
+        before = [_values(a).copy() if isinstance(a, Tensor) else None for a in args]
+        want = evaluate(op, args, attrs)
+        for a, kept in zip(args, before, strict=True):
+            if kept is not None and not np.array_equal(_values(a), kept, equal_nan=kept.dtype.kind == "f"):
+                raise AssertionError(f"{op.name}, sample {i} {attrs}: an input was modified")
+        for k, a in enumerate(args):
+            if not isinstance(a, Tensor):
+                continue
+            for name, other in relaid(a):
+                got = evaluate(op, [*args[:k], other, *args[k + 1:]], attrs)
+                for g, w in zip([*got[0], *got[1]], [*want[0], *want[1]], strict=True):
+                    if g is not None and w is not None:
+                        _close(g, w, 2e-5, f"{op.name}, sample {i} {attrs}, argument {k} {name}")
+
+
+def check_specials(op: Any) -> None:
+    """One inf and one nan in an input: kernels and definition agree on where the result is finite."""
+    if not isinstance(op, Op) or op.prepare is None:
+        return
+    for i, (args, attrs) in enumerate(samples_of(op, np.float32)):
+        for k, a in enumerate(args):
+            if not isinstance(a, Tensor) or not is_float(a.dtype) or a.numel() < 2:
+                continue
+            for special in (np.inf, -np.inf, np.nan):
+                values = _values(a).copy()
+                values.reshape(-1)[values.size // 2] = special
+                changed = [*args[:k], tensor(values), *args[k + 1:]]
+                results = []
+                for path in ("auto", "off"):
+                    with set_fused(path):
+                        results.append([_values(o) for o in _outputs(op(*changed, **attrs))])
+                for f, p in zip(*results, strict=True):
+                    both = np.isinf(f) & np.isinf(p)        # inf - inf on the way may make nan of inf, never a number
+                    if not np.array_equal(np.isfinite(f), np.isfinite(p)) or not np.array_equal(f[both], p[both]):
+                        raise AssertionError(f"{op.name}, sample {i} {attrs}: {special} in argument {k} comes out differently "
+                                             "from kernel and definition")
+
+
+def check_threads(op: Any) -> None:
+    """1 and 2 threads give the same bits."""
+    before = cpu.get_num_threads()
+    try:
+        for i, (args, attrs) in enumerate(samples_of(op, np.float32)):
+            results = []
+            for n in (1, 2):
+                cpu.set_num_threads(n)
+                outputs, gradients = evaluate(op, args, attrs)
+                results.append([r.tobytes() for r in (*outputs, *gradients) if r is not None])
+            if results[0] != results[1]:
+                raise AssertionError(f"{op.name}, sample {i} {attrs}: 1 and 2 threads give different bits")
+    finally:
+        cpu.set_num_threads(before)
+
+
+def check_errors(op: Any) -> None:
+    """Each error sample raises its exception, with its message."""
+    if op.error_function is None:
+        return
+    for i, (sample, kind, pattern) in enumerate(op.error_function(Make(np.float32))):
+        args, attrs = _split(sample)
+        try:
+            op(*args, **attrs)
+        except kind as error:
+            if not re.search(pattern, str(error)):
+                raise AssertionError(f"{op.name}, error sample {i}: the message {str(error)!r} lacks {pattern!r}") from None
+        else:
+            raise AssertionError(f"{op.name}, error sample {i}: nothing was raised, expected {kind.__name__}")
+
+
+CHECKS: dict[str, Callable[[Any], None]] = {
+    "oracle": check_oracle, "gradients": check_gradients, "fused": check_fused, "layouts": check_layouts,
+    "specials": check_specials, "threads": check_threads, "errors": check_errors,
+}
+
+
+def check_op(op: Op | Primitive | str) -> None:
+    """All checks of one op (or of the op of that name)."""
+    found = registry[op] if isinstance(op, str) else op
+    for check in CHECKS.values():
+        check(found)
