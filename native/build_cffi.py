@@ -17,7 +17,7 @@ from cffi import FFI
 HERE = Path(__file__).resolve().parent
 TYPES = {"f32": "float", "f64": "double", "i32": "int32_t", "i64": "int64_t", "u8": "uint8_t", "u16": "uint16_t"}
 SETS = {"REAL": ["f32", "f64"], "NUMBER": ["f32", "f64", "i32", "i64"], "ANY": ["f32", "f64", "i32", "i64", "u8"],
-        "MOVE": ["u8", "u16", "i32", "i64"], "ONCE": [""]}
+        "MOVE": ["u8", "u16", "i32", "i64"], "BOOL": ["u8"], "LONG": ["i64"], "ONCE": [""]}
 LEVELLED = {"f32", "f64"}       # the other types are compiled once, at the baseline
 _DEFINITION = re.compile(r"^KERNEL\((\w+), *(\w+), *(.*)\)$", re.M)
 _SCALARS = {"int64_t": "i", "double": "d"}

@@ -6,6 +6,7 @@
  *
  * TYPES   REAL f32 f64 | NUMBER f32 f64 i32 i64 | ANY f32 f64 i32 i64 u8 (u8 is bool: 0 or 1)
  *         MOVE u8 u16 i32 i64: kernels that only move elements, chosen by item size, whatever the dtype
+ *         BOOL u8 | LONG i64: one type only
  *         ONCE: no element type, plain name.
  * T       the element type. Outputs come first, then inputs, then sizes, then scalars (always double).
  *         Arguments are pointers, int64_t and double, nothing else: 8 bytes each, as program.c replays them.
@@ -32,6 +33,8 @@
 #define KERNEL_NUMBER FN
 #define KERNEL_ANY FN
 #define KERNEL_MOVE FN
+#define KERNEL_BOOL FN
+#define KERNEL_LONG FN
 #define KERNEL_ONCE
 
 /* the element type: T */
@@ -51,12 +54,232 @@
 #define TYPE_IS MG_CAT2(MG_IS_, MG_TYPE)
 #define IS_REAL (TYPE_IS <= 2)
 
+/* ---- elementwise.c: out == a (or b) with the same layout is allowed everywhere but in casts to another item size ---- */
+#define UNARY(types, name) KERNEL(types, name, T *out, const T *a, const int64_t *plan)
+#define BINARY(types, name) KERNEL(types, name, T *out, const T *a, const T *b, const int64_t *plan)
+#define COMPARE(types, name) KERNEL(types, name, uint8_t *out, const T *a, const T *b, const int64_t *plan)
+#define CLASSIFY(types, name) KERNEL(types, name, uint8_t *out, const T *a, const int64_t *plan)
+UNARY(MOVE, copy)
+KERNEL(MOVE, where, T *out, const uint8_t *condition, const T *a, const T *b, const int64_t *plan)
+KERNEL(ANY, cast_f32, float *out, const T *a, const int64_t *plan)
+KERNEL(ANY, cast_f64, double *out, const T *a, const int64_t *plan)
+KERNEL(ANY, cast_i32, int32_t *out, const T *a, const int64_t *plan)
+KERNEL(ANY, cast_i64, int64_t *out, const T *a, const int64_t *plan)
+KERNEL(ANY, cast_u8, uint8_t *out, const T *a, const int64_t *plan)
+UNARY(NUMBER, neg)
+UNARY(NUMBER, abs)
+UNARY(NUMBER, sign)
+UNARY(NUMBER, square)
+BINARY(NUMBER, add)
+BINARY(NUMBER, sub)
+BINARY(NUMBER, mul)
+BINARY(NUMBER, maximum)
+BINARY(NUMBER, minimum)
+BINARY(NUMBER, floor_divide)
+BINARY(NUMBER, remainder)
+BINARY(NUMBER, fmod)
+BINARY(REAL, div)
+BINARY(REAL, pow)
+BINARY(REAL, atan2)
+UNARY(REAL, exp)
+UNARY(REAL, exp2)
+UNARY(REAL, expm1)
+UNARY(REAL, log)
+UNARY(REAL, log2)
+UNARY(REAL, log10)
+UNARY(REAL, log1p)
+UNARY(REAL, sqrt)
+UNARY(REAL, rsqrt)
+UNARY(REAL, reciprocal)
+UNARY(REAL, sin)
+UNARY(REAL, cos)
+UNARY(REAL, tan)
+UNARY(REAL, asin)
+UNARY(REAL, acos)
+UNARY(REAL, atan)
+UNARY(REAL, sinh)
+UNARY(REAL, cosh)
+UNARY(REAL, tanh)
+UNARY(REAL, asinh)
+UNARY(REAL, acosh)
+UNARY(REAL, atanh)
+UNARY(REAL, sigmoid)
+UNARY(REAL, erf)
+UNARY(REAL, erfc)
+UNARY(REAL, erfinv)
+UNARY(REAL, lgamma)
+UNARY(REAL, digamma)
+UNARY(REAL, floor)
+UNARY(REAL, ceil)
+UNARY(REAL, round)
+UNARY(REAL, trunc)
+COMPARE(ANY, eq)
+COMPARE(ANY, ne)
+COMPARE(ANY, lt)
+COMPARE(ANY, le)
+COMPARE(ANY, gt)
+COMPARE(ANY, ge)
+CLASSIFY(REAL, isnan)
+CLASSIFY(REAL, isinf)
+CLASSIFY(REAL, isfinite)
+BINARY(BOOL, logical_and)
+BINARY(BOOL, logical_or)
+BINARY(BOOL, logical_xor)
+UNARY(BOOL, logical_not)
+
+/* ---- activation.c: g is the gradient of the output, x the input, y the output of the forward kernel ---- */
+#define BACKWARD(types, name) KERNEL(types, name, T *gx, const T *g, const T *x, const int64_t *plan)
+UNARY(REAL, relu)
+BACKWARD(REAL, relu_backward)
+UNARY(REAL, gelu)
+BACKWARD(REAL, gelu_backward)
+UNARY(REAL, gelu_tanh)
+BACKWARD(REAL, gelu_tanh_backward)
+UNARY(REAL, silu)
+BACKWARD(REAL, silu_backward)
+UNARY(REAL, mish)
+BACKWARD(REAL, mish_backward)
+UNARY(REAL, selu)
+BACKWARD(REAL, selu_backward)
+UNARY(REAL, relu6)
+BACKWARD(REAL, relu6_backward)
+UNARY(REAL, hardswish)
+BACKWARD(REAL, hardswish_backward)
+UNARY(REAL, hardsigmoid)
+BACKWARD(REAL, hardsigmoid_backward)
+UNARY(REAL, softsign)
+BACKWARD(REAL, softsign_backward)
+UNARY(REAL, logsigmoid)
+BACKWARD(REAL, logsigmoid_backward)
+KERNEL(REAL, tanh_backward, T *gx, const T *g, const T *y, const int64_t *plan)
+KERNEL(REAL, sigmoid_backward, T *gx, const T *g, const T *y, const int64_t *plan)
+KERNEL(REAL, softplus, T *out, const T *a, const int64_t *plan, double beta, double threshold)
+KERNEL(REAL, softplus_backward, T *gx, const T *g, const T *x, const int64_t *plan, double beta, double threshold)
+KERNEL(REAL, elu, T *out, const T *a, const int64_t *plan, double alpha)
+KERNEL(REAL, elu_backward, T *gx, const T *g, const T *x, const int64_t *plan, double alpha)
+KERNEL(REAL, celu, T *out, const T *a, const int64_t *plan, double alpha)
+KERNEL(REAL, celu_backward, T *gx, const T *g, const T *x, const int64_t *plan, double alpha)
+KERNEL(REAL, leaky_relu, T *out, const T *a, const int64_t *plan, double slope)
+KERNEL(REAL, leaky_relu_backward, T *gx, const T *g, const T *x, const int64_t *plan, double slope)
+KERNEL(REAL, hardtanh, T *out, const T *a, const int64_t *plan, double low, double high)
+KERNEL(REAL, hardtanh_backward, T *gx, const T *g, const T *x, const int64_t *plan, double low, double high)
+
+/* ---- random.c: state = {key, counter low, counter high, unused}; the launch itself advances the counter ---- */
+KERNEL(REAL, uniform, T *out, int64_t *state, int64_t n, double low, double high)
+KERNEL(REAL, normal, T *out, int64_t *state, int64_t n, double mean, double std)
+KERNEL(REAL, dropout_forward, T *y, uint8_t *mask, const T *x, int64_t *state, int64_t n, double p)
+KERNEL(REAL, dropout_backward, T *gx, const T *gy, const uint8_t *mask, int64_t n, double p)
+KERNEL(BOOL, bernoulli_mask, uint8_t *out, int64_t *state, int64_t n, double p)
+KERNEL(LONG, random_bits, int64_t *out, int64_t *state, int64_t n)
+
 /* ---- gemm.c: strides in elements, any sign; bias may be null; offsets (c, a, b per item) may be null when batch == 1 ---- */
 KERNEL(REAL, gemm, T *c, const T *a, const T *b, const T *bias, const int64_t *offsets, int64_t batch, int64_t m, int64_t n, int64_t k, int64_t ars, int64_t acs, int64_t brs, int64_t bcs, int64_t crs, int64_t accumulate)
 
 /* ---- norm.c ---- */
+/* rows or samples are split into MG_CHUNKS(rows) chunks for the sums over rows; partial holds one row of sums per chunk */
+#define MG_CHUNKS(rows) ((rows) <= 32 ? 1 : (rows) <= 4096 ? ((rows) + 31) / 32 : 128)
 KERNEL(REAL, layer_norm_forward, T *y, T *mean, T *rstd, const T *x, const T *weight, const T *bias, int64_t rows, int64_t n, double eps)
+/* partial: T[MG_CHUNKS(rows) * 2 * n] */
 KERNEL(REAL, layer_norm_backward, T *gx, T *gweight, T *gbias, T *partial, const T *gy, const T *x, const T *mean, const T *rstd, const T *weight, int64_t rows, int64_t n)
+KERNEL(REAL, rms_norm_forward, T *y, T *rstd, const T *x, const T *weight, int64_t rows, int64_t n, double eps)
+/* partial: T[MG_CHUNKS(rows) * n] */
+KERNEL(REAL, rms_norm_backward, T *gx, T *gweight, T *partial, const T *gy, const T *x, const T *rstd, const T *weight, int64_t rows, int64_t n)
+/* x is [batch, channels, inner]; mean var rstd are [channels], var biased */
+KERNEL(REAL, batch_norm_forward, T *y, T *mean, T *var, T *rstd, const T *x, const T *weight, const T *bias, int64_t batch, int64_t channels, int64_t inner, double eps)
+KERNEL(REAL, batch_norm_backward, T *gx, T *gweight, T *gbias, const T *gy, const T *x, const T *mean, const T *rstd, const T *weight, int64_t batch, int64_t channels, int64_t inner)
+KERNEL(REAL, batch_norm_eval_forward, T *y, const T *x, const T *mean, const T *var, const T *weight, const T *bias, int64_t batch, int64_t channels, int64_t inner, double eps)
+KERNEL(REAL, batch_norm_eval_backward, T *gx, T *gweight, T *gbias, const T *gy, const T *x, const T *mean, const T *var, const T *weight, int64_t batch, int64_t channels, int64_t inner, double eps)
+/* running = (1 - momentum) * running + momentum * scale * value */
+KERNEL(REAL, running_update, T *running, const T *value, int64_t n, double momentum, double scale)
+/* x is [batch, groups, cpg, inner]; mean rstd are [batch, groups]; instance norm is cpg == 1. partial: T[2 * batch * groups * cpg] */
+KERNEL(REAL, group_norm_forward, T *y, T *mean, T *rstd, const T *x, const T *weight, const T *bias, int64_t batch, int64_t groups, int64_t cpg, int64_t inner, double eps)
+KERNEL(REAL, group_norm_backward, T *gx, T *gweight, T *gbias, T *partial, const T *gy, const T *x, const T *mean, const T *rstd, const T *weight, int64_t batch, int64_t groups, int64_t cpg, int64_t inner)
+
+/* ---- softmax.c: along the middle axis of [outer, n, inner] ---- */
+KERNEL(REAL, softmax_forward, T *y, const T *x, int64_t outer, int64_t n, int64_t inner)
+KERNEL(REAL, softmax_backward, T *gx, const T *gy, const T *y, int64_t outer, int64_t n, int64_t inner)
+KERNEL(REAL, log_softmax_forward, T *y, const T *x, int64_t outer, int64_t n, int64_t inner)
+KERNEL(REAL, log_softmax_backward, T *gx, const T *gy, const T *y, int64_t outer, int64_t n, int64_t inner)
+KERNEL(REAL, logsumexp_forward, T *y, const T *x, int64_t outer, int64_t n, int64_t inner)
+KERNEL(REAL, logsumexp_backward, T *gx, const T *gy, const T *x, const T *y, int64_t outer, int64_t n, int64_t inner)
+/* reduction: 0 none, 1 mean, 2 sum. items [outer, inner] losses (the result for none; loss and wsum may then be null), loss [1] reduced,
+ * wsum [1] the mean's divisor, stats T[2 * outer * inner]: maxima of the logits, then log(sum(exp(logits - maximum))) */
+KERNEL(REAL, cross_entropy_forward, T *loss, T *wsum, T *items, T *stats, const T *logits, const int64_t *target, const T *weight, int64_t outer, int64_t classes, int64_t inner, int64_t ignore_index, int64_t reduction, double label_smoothing)
+KERNEL(REAL, cross_entropy_backward, T *gx, const T *gloss, const T *wsum, const T *stats, const T *logits, const int64_t *target, const T *weight, int64_t outer, int64_t classes, int64_t inner, int64_t ignore_index, int64_t reduction, double label_smoothing)
+
+/* ---- loss.c: elementwise loss and its reduction (0 none: loss [n]; 1 mean, 2 sum: loss [1]); gloss is [n] or [1] alike.
+ * partial: T[MG_LOSS_CHUNKS(n)]; weight, pos_weight: T[n] or null; gx or gtarget may be null ---- */
+#define MG_LOSS_CHUNKS(n) ((n) <= 16384 ? 1 : (n) <= 4194304 ? ((n) + 16383) / 16384 : 256)
+KERNEL(REAL, mse_loss_forward, T *loss, T *partial, const T *x, const T *target, int64_t n, int64_t reduction)
+KERNEL(REAL, mse_loss_backward, T *gx, T *gtarget, const T *gloss, const T *x, const T *target, int64_t n, int64_t reduction)
+KERNEL(REAL, l1_loss_forward, T *loss, T *partial, const T *x, const T *target, int64_t n, int64_t reduction)
+KERNEL(REAL, l1_loss_backward, T *gx, T *gtarget, const T *gloss, const T *x, const T *target, int64_t n, int64_t reduction)
+/* scale * huber(delta): smooth_l1(beta) is delta = beta, scale = 1 / beta */
+KERNEL(REAL, huber_loss_forward, T *loss, T *partial, const T *x, const T *target, int64_t n, int64_t reduction, double delta, double scale)
+KERNEL(REAL, huber_loss_backward, T *gx, T *gtarget, const T *gloss, const T *x, const T *target, int64_t n, int64_t reduction, double delta, double scale)
+KERNEL(REAL, bce_loss_forward, T *loss, T *partial, const T *x, const T *target, const T *weight, int64_t n, int64_t reduction)
+KERNEL(REAL, bce_loss_backward, T *gx, T *gtarget, const T *gloss, const T *x, const T *target, const T *weight, int64_t n, int64_t reduction)
+KERNEL(REAL, bce_logits_loss_forward, T *loss, T *partial, const T *x, const T *target, const T *weight, const T *pos_weight, int64_t n, int64_t reduction)
+KERNEL(REAL, bce_logits_loss_backward, T *gx, T *gtarget, const T *gloss, const T *x, const T *target, const T *weight, const T *pos_weight, int64_t n, int64_t reduction)
+
+/* ---- reduce.c: x is walked by a plan of its own, {nkeep, nreduce, keep_shape[], reduce_shape[], keep_strides[],
+ * reduce_strides[]}: the dimensions kept (row-major in the contiguous output) and those reduced. Strides of x in elements, any
+ * sign, 0 where broadcast; each group coalesced by shape.py; except for argmax and argmin the reduced dimensions may come in any
+ * order (best: falling stride). max min argmax argmin want at least one element per output ---- */
+#define REDUCE(types, name) KERNEL(types, name, T *out, const T *x, const int64_t *plan)
+REDUCE(NUMBER, sum)
+REDUCE(NUMBER, prod)
+REDUCE(ANY, max)
+REDUCE(ANY, min)
+/* flat row-major index within the reduced dimensions of the first maximum (minimum, NaN) */
+#define REDUCE_INDEX(types, name) KERNEL(types, name, int64_t *out, const T *x, const int64_t *plan)
+REDUCE_INDEX(ANY, argmax)
+REDUCE_INDEX(ANY, argmin)
+REDUCE_INDEX(ANY, count_nonzero)
+#define REDUCE_BOOL(types, name) KERNEL(types, name, uint8_t *out, const T *x, const int64_t *plan)
+REDUCE_BOOL(ANY, any)
+REDUCE_BOOL(ANY, all)
+/* mean and m2 = sum((x - mean)^2): var = m2 / (count - correction) */
+KERNEL(REAL, moments, T *mean, T *m2, const T *x, const int64_t *plan)
+/* along the middle axis of [outer, n, inner] */
+#define SCAN(types, name) KERNEL(types, name, T *out, const T *x, int64_t outer, int64_t n, int64_t inner)
+SCAN(NUMBER, cumsum)
+SCAN(NUMBER, cumprod)
+
+/* ---- index.c: an index is int64, checked and wrapped to [0, n) before (check_index, wrap_index) ---- */
+/* out[o, j, i] = x[o, index[j], i]   x [outer, n, inner], out [outer, m, inner], index [m] */
+KERNEL(MOVE, take, T *out, const T *x, const int64_t *index, int64_t outer, int64_t m, int64_t n, int64_t inner)
+/* out[o, j, i] = x[o, index[o, j, i], i]   x [outer, n, inner], index and out [outer, m, inner] */
+KERNEL(MOVE, gather, T *out, const T *x, const int64_t *index, int64_t outer, int64_t m, int64_t n, int64_t inner)
+/* the transposes, in place, one j after the other: out [outer, n, inner], src [outer, m, inner]
+ * index_add: out[o, index[j], i] += src[o, j, i]; scatter_add: out[o, index[o, j, i], i] += src[o, j, i]; scatter: = */
+KERNEL(NUMBER, index_add, T *out, const int64_t *index, const T *src, int64_t outer, int64_t m, int64_t n, int64_t inner)
+KERNEL(NUMBER, scatter_add, T *out, const int64_t *index, const T *src, int64_t outer, int64_t m, int64_t n, int64_t inner)
+KERNEL(MOVE, scatter, T *out, const int64_t *index, const T *src, int64_t outer, int64_t m, int64_t n, int64_t inner)
+/* bad[0]: first position where index is neither in [low, high) nor equal to ignore, else -1 */
+KERNEL(ONCE, check_index, int64_t *bad, const int64_t *index, int64_t n, int64_t low, int64_t high, int64_t ignore)
+/* negative indices count from the end: out = index < 0 ? index + size : index */
+KERNEL(ONCE, wrap_index, int64_t *out, const int64_t *index, int64_t n, int64_t size)
+
+/* ---- optim.c: one launch for all parameters. table: `count` rows of MG_OPTIM_COLUMNS int64, {param, grad, state1, state2, state3,
+ * step, size}: addresses (0 where absent) of T arrays, of the parameter's double step count (the launch adds 1), and the number
+ * of elements. hyper: {lr, weight_decay, eps, first, second} doubles, read at each launch ---- */
+#define MG_OPTIM_COLUMNS 7
+/* first second = momentum dampening; state1 momentum buffer (0 when momentum is 0), set to the gradient while step is 0 */
+KERNEL(REAL, sgd, const int64_t *table, const double *hyper, int64_t count, int64_t nesterov, int64_t maximize)
+/* first second = beta1 beta2; state1 exp_avg, state2 exp_avg_sq, state3 max_exp_avg_sq (amsgrad); decoupled: AdamW */
+KERNEL(REAL, adam, const int64_t *table, const double *hyper, int64_t count, int64_t amsgrad, int64_t decoupled, int64_t maximize)
+/* first second = alpha momentum; state1 square_avg, state2 grad_avg (centered), state3 momentum buffer (0 when momentum is 0) */
+KERNEL(REAL, rmsprop, const int64_t *table, const double *hyper, int64_t count, int64_t centered, int64_t maximize)
+/* first = lr_decay; state1 sum of squares */
+KERNEL(REAL, adagrad, const int64_t *table, const double *hyper, int64_t count, int64_t maximize)
+/* gradient clipping uses the same table, of it grad and size only: out[0] = sum of squares of all gradients; gradients times
+ * factor[0]; gradients into [-limit, limit] */
+KERNEL(REAL, grad_norm_sq, double *out, const int64_t *table, int64_t count)
+KERNEL(REAL, grad_scale, const int64_t *table, const double *factor, int64_t count)
+KERNEL(REAL, grad_clip, const int64_t *table, int64_t count, double limit)
+/* factor[0] = min(1, max_norm / (sqrt(norm_sq[0]) + eps)), NaN stays NaN */
+KERNEL(ONCE, clip_factor, double *factor, const double *norm_sq, double max_norm, double eps)
 
 #endif
 #endif

@@ -4,6 +4,7 @@
  *
  *   V  vload(p)  vstore(p, v)               unaligned, VL elements
  *   V  vload_n(p, n)  vstore_n(p, v, n)     the first n (0..VL) elements; the rest reads as 0, is not written
+ *      vload_columns(t, p, stride)         t[q], q < VL: column q of VL rows, a block transposed
  *   V  vset(s)   vzero()   vfma(a, b, c) = a * b + c   (two roundings at the baseline level)
  *   V  vmax  vmin (NaN in either operand gives NaN)   vsqrt  vabs  vselect(mask, a, b)   mask: VM, from a < b ...
  *   T  vsum(v)  vmaxall(v)  vminall(v)      in a fixed order
@@ -30,21 +31,62 @@
 #endif
 #endif
 
+/* Before a for loop whose iterations do not depend on each other: the compiler may vectorise it without asking whether
+ * its arrays overlap. (They may be the same array.) */
+#if defined(__clang__)
+#define INDEPENDENT _Pragma("clang loop vectorize(assume_safety)")
+#else
+#define INDEPENDENT _Pragma("GCC ivdep")
+#endif
+
+/* W: WL lanes of 64 unsigned bits, for Philox. wmul32 multiplies the lower halves of lanes; wzip_low and wzip_high
+ * interleave the lanes of a and b, the first halves of them and the second. */
+#define WL ((int)(VBYTES / 8))
+typedef uint64_t W __attribute__((vector_size(VBYTES)));
+#if defined(__clang__)
+#define WSHUFFLE_(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define WSHUFFLE_(a, b, ...) __builtin_shuffle(a, b, (W){__VA_ARGS__})
+#endif
+#if defined(MG_LEVEL_avx512)
+#define WIOTA ((W){0, 1, 2, 3, 4, 5, 6, 7})
+static inline W wmul32(W a, W b) { return (W)_mm512_mul_epu32((__m512i)a, (__m512i)b); }
+static inline W wzip_low(W a, W b) { return WSHUFFLE_(a, b, 0, 8, 1, 9, 2, 10, 3, 11); }
+static inline W wzip_high(W a, W b) { return WSHUFFLE_(a, b, 4, 12, 5, 13, 6, 14, 7, 15); }
+#elif defined(MG_LEVEL_avx2)
+#define WIOTA ((W){0, 1, 2, 3})
+static inline W wmul32(W a, W b) { return (W)_mm256_mul_epu32((__m256i)a, (__m256i)b); }
+static inline W wzip_low(W a, W b) { return WSHUFFLE_(a, b, 0, 4, 1, 5); }
+static inline W wzip_high(W a, W b) { return WSHUFFLE_(a, b, 2, 6, 3, 7); }
+#else
+#define WIOTA ((W){0, 1})
+#if defined(__SSE2__)
+static inline W wmul32(W a, W b) { return (W)_mm_mul_epu32((__m128i)a, (__m128i)b); }
+#else
+static inline W wmul32(W a, W b) { return (a & 0xFFFFFFFFu) * (b & 0xFFFFFFFFu); }
+#endif
+static inline W wzip_low(W a, W b) { return WSHUFFLE_(a, b, 0, 2); }
+static inline W wzip_high(W a, W b) { return WSHUFFLE_(a, b, 1, 3); }
+#endif
+
 #if IS_REAL
 #define VL ((int)(VBYTES / sizeof(T)))
 #if TYPE_IS == 1
 typedef int32_t TI;                       /* the integer as wide as T */
+typedef uint32_t TU;
 #define EPSILON 1.1920929e-07f
 #define F(c) c##f                          /* a literal of type T: F(0.5) */
-#define MATH(f) f##f                       /* libm's function for T: MATH(exp) */
+#define MATH(name) name##f                    /* libm's function for T: MATH(exp) */
 #else
 typedef int64_t TI;
+typedef uint64_t TU;
 #define EPSILON 2.220446049250313e-16
 #define F(c) c
-#define MATH(f) f
+#define MATH(name) name
 #endif
 typedef T V __attribute__((vector_size(VBYTES)));
 typedef TI VM __attribute__((vector_size(VBYTES)));   /* a mask: all bits of a lane 0 or 1; also the integer vector */
+typedef TU VU __attribute__((vector_size(VBYTES)));
 
 static inline V vload(const T *p) { V v; memcpy(&v, p, VBYTES); return v; }
 static inline void vstore(T *p, V v) { memcpy(p, &v, VBYTES); }
@@ -91,20 +133,347 @@ static inline V vsqrt(V a) { for (int i = 0; i < VL; i++) a[i] = MATH(sqrt)(a[i]
 #endif
 #endif
 
+/* vlower_: a < b ? a : b, vupper_: a > b ? a : b; so a NaN in b stays. One instruction on x86. */
+#if defined(MG_LEVEL_avx512) && TYPE_IS == 1
+static inline V vlower_(V a, V b) { return (V)_mm512_min_ps((__m512)a, (__m512)b); }
+static inline V vupper_(V a, V b) { return (V)_mm512_max_ps((__m512)a, (__m512)b); }
+#elif defined(MG_LEVEL_avx512)
+static inline V vlower_(V a, V b) { return (V)_mm512_min_pd((__m512d)a, (__m512d)b); }
+static inline V vupper_(V a, V b) { return (V)_mm512_max_pd((__m512d)a, (__m512d)b); }
+#elif defined(MG_LEVEL_avx2) && TYPE_IS == 1
+static inline V vlower_(V a, V b) { return (V)_mm256_min_ps((__m256)a, (__m256)b); }
+static inline V vupper_(V a, V b) { return (V)_mm256_max_ps((__m256)a, (__m256)b); }
+#elif defined(MG_LEVEL_avx2)
+static inline V vlower_(V a, V b) { return (V)_mm256_min_pd((__m256d)a, (__m256d)b); }
+static inline V vupper_(V a, V b) { return (V)_mm256_max_pd((__m256d)a, (__m256d)b); }
+#elif defined(__SSE2__) && TYPE_IS == 1
+static inline V vlower_(V a, V b) { return (V)_mm_min_ps((__m128)a, (__m128)b); }
+static inline V vupper_(V a, V b) { return (V)_mm_max_ps((__m128)a, (__m128)b); }
+#elif defined(__SSE2__)
+static inline V vlower_(V a, V b) { return (V)_mm_min_pd((__m128d)a, (__m128d)b); }
+static inline V vupper_(V a, V b) { return (V)_mm_max_pd((__m128d)a, (__m128d)b); }
+#else
+static inline V vlower_(V a, V b) { return vselect(a < b, a, b); }
+static inline V vupper_(V a, V b) { return vselect(a > b, a, b); }
+#endif
+
+/* Rounding to whole numbers, to the nearest (half to even) for vround. */
+#if defined(MG_LEVEL_avx512) && TYPE_IS == 1
+#define ROUND_(name, libm, mode) static inline V name(V a) { return (V)_mm512_roundscale_ps((__m512)a, mode); }
+#elif defined(MG_LEVEL_avx512)
+#define ROUND_(name, libm, mode) static inline V name(V a) { return (V)_mm512_roundscale_pd((__m512d)a, mode); }
+#elif defined(MG_LEVEL_avx2) && TYPE_IS == 1
+#define ROUND_(name, libm, mode) static inline V name(V a) { return (V)_mm256_round_ps((__m256)a, mode | 8); }
+#elif defined(MG_LEVEL_avx2)
+#define ROUND_(name, libm, mode) static inline V name(V a) { return (V)_mm256_round_pd((__m256d)a, mode | 8); }
+#elif defined(__SSE4_1__) && TYPE_IS == 1
+#define ROUND_(name, libm, mode) static inline V name(V a) { return (V)_mm_round_ps((__m128)a, mode | 8); }
+#elif defined(__SSE4_1__)
+#define ROUND_(name, libm, mode) static inline V name(V a) { return (V)_mm_round_pd((__m128d)a, mode | 8); }
+#else
+#define ROUND_(name, libm, mode) static inline V name(V a) { for (int i = 0; i < VL; i++) a[i] = MATH(libm)(a[i]); return a; }
+#endif
+ROUND_(vround, rint, 0)
+ROUND_(vfloor, floor, 1)
+ROUND_(vceil, ceil, 2)
+ROUND_(vtrunc, trunc, 3)
+
 static inline V vabs(V a) { return (V)((VM)a & ~(VM)vset(F(-0.0))); }
-static inline V vmax(V a, V b) { return vselect((VM)((a > b) | (a != a)), a, b); }   /* b NaN: a > b is false, b is taken */
-static inline V vmin(V a, V b) { return vselect((VM)((a < b) | (a != a)), a, b); }
+static inline V vmax(V a, V b) { return vselect(a != a, a, vupper_(a, b)); }
+static inline V vmin(V a, V b) { return vselect(a != a, a, vlower_(a, b)); }
 
 /* Horizontal: halves folded onto each other, so the order is the same at each call. */
+typedef T V16 __attribute__((vector_size(16)));
 static inline T vsum(V v) {
-  T t[VBYTES / sizeof(T)];
-  memcpy(t, &v, VBYTES);
-  for (int k = VL / 2; k > 0; k /= 2)
-    for (int i = 0; i < k; i++) t[i] += t[i + k];
-  return t[0];
+  V16 h[VBYTES / 16];
+  memcpy(h, &v, VBYTES);
+  for (int k = VBYTES / 32; k > 0; k /= 2)
+    for (int i = 0; i < k; i++) h[i] += h[i + k];
+#if TYPE_IS == 1
+  return (h[0][0] + h[0][2]) + (h[0][1] + h[0][3]);
+#else
+  return h[0][0] + h[0][1];
+#endif
 }
 static inline T vmaxall(V v) { T m = v[0]; for (int i = 1; i < VL; i++) m = v[i] > m || v[i] != v[i] ? v[i] : m; return m; }
 static inline T vminall(V v) { T m = v[0]; for (int i = 1; i < VL; i++) m = v[i] < m || v[i] != v[i] ? v[i] : m; return m; }
+
+/* A VL x VL block, transposed on its way from memory: lane l of t[q] is p[l * stride + q]. 16-byte pieces of rows are loaded
+ * into the lanes where they belong, which leaves a 4 x 4 (2 x 2 for f64) transposition inside each 16 bytes: half the
+ * shuffles of a transposition in registers. */
+#if defined(__SSE2__)
+#if defined(MG_LEVEL_avx512) && TYPE_IS == 1
+#define LOAD_(p, s) _mm_loadu_ps((const float *)((p) + (s)))
+#define PIECES_(p) (V)_mm512_insertf32x4(_mm512_insertf32x4(_mm512_insertf32x4(_mm512_castps128_ps512(LOAD_(p, 0)), \
+  LOAD_(p, next), 1), LOAD_(p, 2 * next), 2), LOAD_(p, third), 3)
+#define LOW_(a, b) (V)_mm512_unpacklo_ps((__m512)(a), (__m512)(b))
+#define HIGH_(a, b) (V)_mm512_unpackhi_ps((__m512)(a), (__m512)(b))
+#define LOW2_(a, b) (V)_mm512_unpacklo_pd((__m512d)(a), (__m512d)(b))
+#define HIGH2_(a, b) (V)_mm512_unpackhi_pd((__m512d)(a), (__m512d)(b))
+#elif defined(MG_LEVEL_avx512)
+#define LOAD_(p, s) _mm_loadu_pd((const double *)((p) + (s)))
+#define PIECES_(p) (V)_mm512_insertf64x2(_mm512_insertf64x2(_mm512_insertf64x2(_mm512_castpd128_pd512(LOAD_(p, 0)), \
+  LOAD_(p, next), 1), LOAD_(p, 2 * next), 2), LOAD_(p, third), 3)
+#define LOW2_(a, b) (V)_mm512_unpacklo_pd((__m512d)(a), (__m512d)(b))
+#define HIGH2_(a, b) (V)_mm512_unpackhi_pd((__m512d)(a), (__m512d)(b))
+#elif defined(MG_LEVEL_avx2) && TYPE_IS == 1
+#define PIECES_(p) (V)_mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps((const float *)(p))), _mm_loadu_ps((const float *)((p) + next)), 1)
+#define LOW_(a, b) (V)_mm256_unpacklo_ps((__m256)(a), (__m256)(b))
+#define HIGH_(a, b) (V)_mm256_unpackhi_ps((__m256)(a), (__m256)(b))
+#define LOW2_(a, b) (V)_mm256_unpacklo_pd((__m256d)(a), (__m256d)(b))
+#define HIGH2_(a, b) (V)_mm256_unpackhi_pd((__m256d)(a), (__m256d)(b))
+#elif defined(MG_LEVEL_avx2)
+#define PIECES_(p) (V)_mm256_insertf128_pd(_mm256_castpd128_pd256(_mm_loadu_pd((const double *)(p))), _mm_loadu_pd((const double *)((p) + next)), 1)
+#define LOW2_(a, b) (V)_mm256_unpacklo_pd((__m256d)(a), (__m256d)(b))
+#define HIGH2_(a, b) (V)_mm256_unpackhi_pd((__m256d)(a), (__m256d)(b))
+#else
+#define PIECES_(p) vload((const T *)(p))
+#define LOW_(a, b) (V)_mm_unpacklo_ps((__m128)(a), (__m128)(b))
+#define HIGH_(a, b) (V)_mm_unpackhi_ps((__m128)(a), (__m128)(b))
+#define LOW2_(a, b) (V)_mm_unpacklo_pd((__m128d)(a), (__m128d)(b))
+#define HIGH2_(a, b) (V)_mm_unpackhi_pd((__m128d)(a), (__m128d)(b))
+#endif
+static inline __attribute__((always_inline)) void vload_columns(V *t, const T *p, int64_t stride) {
+  int64_t next = 16 * stride, third = 48 * stride;   /* bytes from a piece to the next and to the last; hidden from GCC, */
+  const char *row0 = (const char *)p, *row1 = (const char *)(p + stride);   /* which would keep 16 sums of them in memory */
+  __asm__("" : "+r"(next), "+r"(third), "+r"(row1));
+  (void)next, (void)third;
+#if TYPE_IS == 1
+  const char *row2 = (const char *)(p + 2 * stride), *row3 = (const char *)(p + 3 * stride);
+  __asm__("" : "+r"(row2), "+r"(row3));
+  for (int q = 0; q < VL; q += 4) {
+    V a = PIECES_(row0 + 4 * q), b = PIECES_(row1 + 4 * q), c = PIECES_(row2 + 4 * q), d = PIECES_(row3 + 4 * q);
+    V ab = LOW_(a, b), cd = LOW_(c, d), AB = HIGH_(a, b), CD = HIGH_(c, d);
+    t[q] = LOW2_(ab, cd);
+    t[q + 1] = HIGH2_(ab, cd);
+    t[q + 2] = LOW2_(AB, CD);
+    t[q + 3] = HIGH2_(AB, CD);
+  }
+#else
+  for (int q = 0; q < VL; q += 2) {
+    V a = PIECES_(row0 + 8 * q), b = PIECES_(row1 + 8 * q);
+    t[q] = LOW2_(a, b);
+    t[q + 1] = HIGH2_(a, b);
+  }
+#endif
+}
+#else
+static inline void vload_columns(V *t, const T *p, int64_t stride) {
+  for (int q = 0; q < VL; q++)
+    for (int l = 0; l < VL; l++) t[q][l] = p[l * stride + q];
+}
+#endif
+
+/* ---- elementary functions ----
+ *
+ *   vexp vexp2 vexpm1 vlog vlog2 vlog1p vtanh vsigmoid verf verfc vsin vcos
+ *
+ * One formula for all levels; f32 and f64 differ in constants only. Errors are at most 2 units in the last place (verfc: 4)
+ * over the whole range; subnormal results, infinities, NaN and the sign of zero are right. The coefficients were fitted
+ * to 60-digit values (mpmath): weighted least squares on Chebyshev nodes, reweighted until the error is nearly level
+ * (Lawson's method), coefficients rounded to T one by one and the rest refitted. POLY lists them from the constant up. */
+#if TYPE_IS == 1
+#define PICK_(f32, f64) f32##f
+#define POLY_(z, f32, f64) ({ static const T c_[] = f32; vpoly_(z, c_, sizeof c_ / sizeof *c_); })
+#define MANTISSA_ 23
+#define BIAS_ 127
+#else
+#define PICK_(f32, f64) f64
+#define POLY_(z, f32, f64) ({ static const T c_[] = f64; vpoly_(z, c_, sizeof c_ / sizeof *c_); })
+#define MANTISSA_ 52
+#define BIAS_ 1023
+#endif
+#define LIST_(...) {__VA_ARGS__}
+#define ROUNDER_ PICK_(12582912.0, 6755399441055744.0)    /* 1.5 * 2^MANTISSA: x + ROUNDER_ holds round(x) in its low bits */
+#define LOG2E_ F(1.442695040888963407359925)
+#define LN2_HIGH_ PICK_(0.693145751953125, 0.6931471805601177)           /* 15 (40) bits: k * LN2_HIGH_ is exact */
+#define LN2_LOW_ PICK_(1.42860677e-06, -1.7239444525614835e-13)
+
+static inline V vpoly_(V z, const T *c, int n) {
+  V p = vset(c[n - 1]);
+#pragma GCC unroll 32
+  for (int k = n - 2; k >= 0; k--) p = vfma(p, z, vset(c[k]));
+  return p;
+}
+static inline V vsign_(V magnitude, V sign) { return (V)((VM)magnitude | ((VM)sign & (VM)vset(F(-0.0)))); }   /* magnitude >= 0 */
+static inline V vpow2_(V k) { return (V)(((VM)(k + ROUNDER_) - (VM)vset(ROUNDER_) + BIAS_) << MANTISSA_); }       /* 2^k normal */
+
+/* v * 2^k: rounds once, also into the subnormals, because the first of two products is exact. */
+static inline V vscale_(V v, V k) {
+#if defined(MG_LEVEL_avx512) && TYPE_IS == 1
+  return (V)_mm512_scalef_ps((__m512)v, (__m512)k);
+#elif defined(MG_LEVEL_avx512)
+  return (V)_mm512_scalef_pd((__m512d)v, (__m512d)k);
+#else
+  const V half = (k * F(0.5) + ROUNDER_) - ROUNDER_;
+  return v * vpow2_(half) * vpow2_(k - half);
+#endif
+}
+
+/* exp(x) = 2^k (1 + p) with |x - k log 2| <= log(2) / 2: p = r + r^2 P(r), error below 2^-31 (f32), 2^-61 (f64). `low` is a
+ * correction to x that is too small for x's format. */
+typedef struct { V k, p; } Exp_;
+static inline V vexpm1_small_(V r) {
+  return vfma(r * r, POLY_(r, LIST_(0.5f, 0.166666672f, 0.0416664779f, 0.00833319221f, 0.00139337103f, 0.000199584538f),
+                              LIST_(0.5, 0.16666666666666677, 0.04166666666666668, 0.008333333333321428, 0.0013888888888877432,
+                                    0.00019841269886631242, 2.4801587340668924e-05, 2.7557243702649166e-06, 2.755725914106419e-07,
+                                    2.510921428216453e-08, 2.0919526883209687e-09)), r);
+}
+static inline Exp_ vexp_(V x, V low) {
+  const V k = vfma(x, vset(LOG2E_), vset(ROUNDER_)) - ROUNDER_;
+  return (Exp_){k, vexpm1_small_(vfma(k, vset(-LN2_LOW_), vfma(k, vset(-LN2_HIGH_), x)) + low)};
+}
+static inline V vexp_sum_(V x, V low) {                        /* exp(x + low) */
+  x = vlower_(vset(PICK_(89.0, 710.0)), vupper_(vset(PICK_(-104.0, -746.0)), x));
+  const Exp_ e = vexp_(x, low);
+  return vscale_(1 + e.p, e.k);
+}
+static inline V vexp(V x) { return vexp_sum_(x, vzero()); }
+static inline V vexp2(V x) {
+  x = vlower_(vset(PICK_(129.0, 1025.0)), vupper_(vset(PICK_(-151.0, -1076.0)), x));
+  const V k = (x + ROUNDER_) - ROUNDER_;
+  return vscale_(1 + vexpm1_small_((x - k) * F(0.693147180559945309417232)), k);
+}
+
+/* exp(x) - 1 = 2^k (p + (1 - 2^-k)): no cancellation for k = 0, and for other k the bracket is away from 0. */
+static inline V vexpm1_(V x) {
+  const Exp_ e = vexp_(x, vzero());
+  return vscale_(e.p + (1 - vpow2_(-vlower_(vset(60), e.k))), e.k);
+}
+static inline V vexpm1(V x) {
+  const V y = vexpm1_(vlower_(vset(PICK_(89.0, 710.0)), vupper_(vset(PICK_(-18.0, -38.0)), x)));
+  return vsign_(y, x);
+}
+
+/* tanh a = t / (t + 2) with t = exp(2a) - 1, a = |x| (1 from where the quotient rounds to it), and a + a^3 P(a^2) for small a,
+ * where the quotient would show the errors of both its parts. */
+static inline V vtanh(V x) {
+  const V a = vlower_(vset(PICK_(10.0, 20.0)), vabs(x)), t = vexpm1_(2 * a), z = a * a;
+  const V small = vfma(a * z, POLY_(z, LIST_(-0.333332837f, 0.133314863f, -0.0537431315f, 0.0206494499f, -0.00571580464f),
+                                       LIST_(-0.33333333333333315, 0.13333333333330002, -0.05396825396617985, 0.021869488471594135,
+                                             -0.008863234353044838, 0.003592114361721891, -0.0014557280858505917,
+                                             0.0005894602525478222, -0.0002370338740029426, 9.159528746789556e-05,
+                                             -3.022257172794677e-05, 6.057321963298768e-06)), a);
+  return vsign_(vselect(a < F(0.625), small, t / (t + 2)), x);
+}
+
+/* 1 / (1 + exp(-x)), by e = exp(-|x|) <= 1 so that small results keep their digits: 1 / (1 + e), or for x < 0
+ * e / (1 + e) = e - e (e / (1 + e)), where the errors of sum and quotient count for less. */
+static inline V vsigmoid(V x) {
+  const V e = vexp(-vabs(x)), q = vselect(x < 0, e, vset(1)) / (1 + e);
+  return vselect(x < 0, vfma(-e, q, e), q);
+}
+
+/* u = 2^k (1 + f), 1 + f in [sqrt 1/2, sqrt 2), for normal u > 0. log(1 + f) = f - (h - s (h + R)) with s = f / (2 + f),
+ * h = f^2 / 2 and R = z L(z) the rest of the series 2 atanh(s) = 2s + s R, z = s^2; error below 2^-30 (f32), 2^-59 (f64). */
+typedef struct { V k, f; } Log_;
+static inline Log_ vlog_split_(V u) {
+  const VM root = (VM)vset(F(0.70710678118654752440)), mask = (((VM){0} + 1) << MANTISSA_) - 1;
+  const VM bits = (VM)u - root + (((VM){0} + BIAS_) << MANTISSA_);               /* positive: the shift may be a logical one */
+  const V two = vset(PICK_(8388608.0, 4503599627370496.0));                   /* 2^MANTISSA: its low bits are an integer */
+  return (Log_){(V)((VM)((VU)bits >> MANTISSA_) | (VM)two) - (two + BIAS_), (V)((bits & mask) + root) - 1};
+}
+static inline V vlog_sum_(V k, V f, V low) {                   /* k log 2 + log(1 + f) + low */
+  const V s = f / (2 + f), z = s * s, h = F(0.5) * f * f;
+  const V r = z * POLY_(z, LIST_(0.666667759f, 0.399775743f, 0.298712373f),
+                           LIST_(0.6666666666666735, 0.39999999999409863, 0.2857142874347979, 0.22222198458066783,
+                                 0.18183570497487536, 0.15313887332380782, 0.14797639298807755));
+  return vfma(k, vset(LN2_HIGH_), f - (h - vfma(s, h + r, vfma(k, vset(LN2_LOW_), low))));
+}
+static inline V vlog_ends_(V u, V y) {                         /* y = log u, but for u = inf, NaN, 0 and below */
+  y = vselect(u < INFINITY, y, u);
+  return vselect(u > 0, y, vselect(u == 0, vset(-INFINITY), vset(NAN)));
+}
+static inline Log_ vlog_split_any_(V x) {                      /* also for subnormal x */
+  const VM tiny = x < PICK_(1.17549435e-38, 2.2250738585072014e-308);
+  Log_ l = vlog_split_(vselect(tiny, x * PICK_(33554432.0, 18014398509481984.0), x));
+  l.k -= vselect(tiny, vset(PICK_(25.0, 54.0)), vzero());
+  return l;
+}
+static inline V vlog(V x) {
+  const Log_ l = vlog_split_any_(x);
+  return vlog_ends_(x, vlog_sum_(l.k, l.f, vzero()));
+}
+static inline V vlog2(V x) {
+  const Log_ l = vlog_split_any_(x);
+  const V y = vlog_sum_(vzero(), l.f, vzero());
+  return vlog_ends_(x, l.k + vfma(y, vset(LOG2E_), y * PICK_(1.92596303e-08, 2.0355273740931033e-17)));
+}
+/* log(1 + x): what rounding took from u = 1 + x is put back as low = (1 + x - u) / u; where u needs no scaling, f is x itself. */
+static inline V vlog1p(V x) {
+  const V u = 1 + x, v = u - 1, lost = (1 - (u - v)) + (x - v);
+  const Log_ l = vlog_split_(u);
+  const VM whole = l.k == 0;
+  const V y = vlog_sum_(l.k, vselect(whole, x, l.f), vselect(whole, vzero(), lost / u));
+  return vsign_(vlog_ends_(u, y), x);                          /* y has x's sign already, but for -0 */
+}
+
+/* erf x = x + x E(x^2) for |x| < 1, else 1 - erfc|x|.
+ * erfc a = exp(-a^2) Q(y) / (1 + 2a), y = (a - c) / (a + c), a >= 0.45: the factor beside exp is smooth and slow in y (the
+ * mapping of Shepherd and Laframboise, 1981). a^2 is carried with the error of its rounding, by splitting a in two halves. */
+static inline V verf_small_(V x) {
+  return vfma(x, POLY_(x * x, LIST_(0.128379166f, -0.376126289f, 0.112836517f, -0.0268584713f, 0.00520288385f, -0.000823624316f,
+                                    9.56367803e-05f, -5.02588864e-06f),
+                              LIST_(0.1283791670955126, -0.3761263890318409, 0.11283791670968307, -0.026866170647219065,
+                                    0.005223977643095428, -0.0008548327923711833, 0.00012055362496470333, -1.4926292069237338e-05,
+                                    1.647142502071232e-06, -1.645413836806252e-07, 1.5319698810702457e-08, -1.3794843324243929e-09,
+                                    9.862662254210394e-11)), x);
+}
+static inline V verfc_large_(V a) {
+  const T c = PICK_(2.0, 4.0);
+  a = vlower_(vset(PICK_(12.0, 28.0)), a);
+  const V y = (a - c) / (a + c);
+  const V q = POLY_(y, LIST_(1.27697837f, -0.0927638263f, -0.166030005f, 0.164050937f, -0.0542254299f, -0.00802716706f, 0.00875313487f,
+                             0.0012247822f, -0.00153054832f, -0.00032058885f, 0.000268089963f),
+                       LIST_(1.2329951186255526, -0.1396211168405625, 0.015379652102613259, 0.06809705425469104, -0.10103906603603001,
+                             0.09373283499841845, -0.06633036581759862, 0.037167515536007285, -0.01619773399894097,
+                             0.005031969996046738, -0.0007577736832963425, -0.00019925683004543238, 0.00015062338291857902,
+                             -2.4398563153090745e-05, -1.1226895959716736e-05, 5.707678866744984e-06, 3.029104767967794e-07,
+                             -8.211998090231247e-07, 6.388360013797202e-08, 1.046037488789703e-07, -1.064580628842541e-08,
+                             -1.0110772264359911e-08, -3.0822886157539124e-10));
+  const V high = (V)((VM)a & ~((((VM){0} + 1) << (MANTISSA_ + 2) / 2) - 1)), rest = a - high, square = a * a;
+  const V error = ((high * high - square) + 2 * high * rest) + rest * rest;
+  return vexp_sum_(-square, -error) * (q / (1 + 2 * a));
+}
+static inline V verf(V x) {
+  const V a = vabs(x);
+  return vsign_(vselect(a < 1, verf_small_(a), 1 - verfc_large_(a)), x);
+}
+static inline V verfc(V x) {
+  const V a = vabs(x), y = verfc_large_(a);
+  return vselect(a < F(0.5), 1 - verf_small_(x), vselect(x < 0, 2 - y, y));
+}
+
+/* Sine and cosine. x = n pi/2 + r + low, pi/2 in four parts of which n times the first three are exact; `low` collects what
+ * rounding takes from r. Good for |x| up to 2^13 (2^20); beyond, and for inf and NaN, the C library does the lane. */
+typedef struct { VM n; V sin, cos; } Turn_;
+static inline Turn_ vturn_(V x) {
+  const V t = vfma(x, vset(F(0.6366197723675813430755351)), vset(ROUNDER_)), n = t - ROUNDER_;
+  const V p = n * PICK_(0.000483751297, 6.077100506303966e-11), q = n * PICK_(7.54953362e-08, 2.0222662487111665e-21);
+  const V a = vfma(n, vset(PICK_(-1.5703125, -1.5707963267341256)), x), b = a - p, r = b - q;
+  const V low = vfma(n, vset(PICK_(-2.56334407e-12, -8.4784276603689e-32)), (a - b - p) + (b - r - q)), z = r * r;
+  const V s = r + vfma(r * z, POLY_(z, LIST_(-0.166666552f, 0.00833219104f, -0.000195185989f),
+                                       LIST_(-0.16666666666666632, 0.008333333333322476, -0.00019841269829839233, 2.7557313698627415e-06,
+                                             -2.505075868782087e-08, 1.5896807413019552e-10)), low);
+  const V c = (1 - F(0.5) * z) + vfma(z * z, POLY_(z, LIST_(0.0416666456f, -0.0013887313f, 2.44329585e-05f),
+                                                      LIST_(0.0416666666666666, -0.001388888888887446, 2.4801587289656914e-05,
+                                                            -2.755731439524641e-07, 2.087572831369024e-09, -1.1359875939293001e-11)),
+                                      -r * low);
+  return (Turn_){(VM)t, s, c};
+}
+/* quarter: 0 for sine, 1 for cosine */
+static inline V vsin_(V x, int quarter) {
+  const Turn_ t = vturn_(x);
+  const VM n = t.n + quarter;
+  V y = vselect((n & 1) == 0, t.sin, t.cos);
+  y = (V)((VM)y ^ ((n & 2) << (sizeof(T) * 8 - 2)));
+  const VM near = vabs(x) <= PICK_(8192.0, 1048576.0);
+  for (int i = 0; i < VL; i++)
+    if (__builtin_expect(!near[i], 0)) y[i] = quarter ? MATH(cos)(x[i]) : MATH(sin)(x[i]);
+  return y;
+}
+static inline V vsin(V x) { return vselect(x == 0, x, vsin_(x, 0)); }
+static inline V vcos(V x) { return vsin_(x, 1); }
 #endif /* IS_REAL */
 
 #endif
