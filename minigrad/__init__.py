@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as _np
 
-from .cpu import get_num_threads, set_num_threads
+from .capture import capture
+from .cpu import get_num_threads, set_num_threads, simd_level
 from .device import Device, device
 from .engine import enable_grad, inference_mode, is_grad_enabled, no_grad, set_grad_enabled
 from .memory import empty_cache
@@ -32,6 +33,15 @@ newaxis = None
 float, int, bool = float32, int32, _np.dtype("bool")
 
 _LAZY = ("autograd", "bench", "data", "io", "nn", "optim", "study", "testing", "utils")
+
+
+def show_config() -> str:
+    """Version, SIMD level, threads, and the GPU or the reason why there is none."""
+    try:
+        gpu = device("cuda").describe()          # type: ignore[attr-defined]
+    except RuntimeError as reason:
+        gpu = f"none: {reason}"
+    return f"minigrad {__version__}\nSIMD level: {simd_level()}\nthreads: {get_num_threads()}\nGPU: {gpu}"
 
 
 def __getattr__(name: str) -> Any:
