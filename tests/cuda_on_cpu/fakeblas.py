@@ -1,0 +1,66 @@
+"""The few functions of cuBLAS that minigrad/blas.py calls, over NumPy: `minigrad.blas.library = fakeblas`.
+
+As strict as the library about what it is given: column-major operands, leading dimensions, operations N and T.
+"""
+import numpy as np
+from cffi import FFI
+
+from . import fakecupy
+
+_ffi = FFI()
+_TYPES = {0: (np.dtype("float32"), 68), 1: (np.dtype("float64"), 70)}
+calls: list[str] = []           # what was called, for tests
+
+
+class _Matrix:
+    def __init__(self, pointer, dtype, rows, columns, ld, offset):
+        assert ld >= max(1, rows), f"leading dimension {ld} of {rows} rows"
+        size = dtype.itemsize
+        self.__array_interface__ = {"data": (int(_ffi.cast("uintptr_t", pointer)) + offset * size, False), "shape": (rows, columns),
+                                    "typestr": dtype.str, "version": 3, "strides": (size, ld * size)}
+
+
+def _matrix(pointer, kind, rows, columns, ld, offset=0):
+    return np.asarray(_Matrix(pointer, _TYPES[kind][0], rows, columns, ld, offset))
+
+
+def cublasCreate_v2(handle):
+    handle[0] = _ffi.cast("void *", 1)
+    return 0
+
+
+def cublasSetStream_v2(handle, stream):
+    return 0
+
+
+def cublasSetWorkspace_v2(handle, workspace, size):
+    assert int(_ffi.cast("uintptr_t", workspace)) % 16 == 0
+    return 0
+
+
+def _product(transa, transb, m, n, k, alpha, a, b, beta, c):
+    x, y = (a.T if transa else a), (b.T if transb else b)
+    assert c.shape == (m, n) and x.shape == (m, k) and y.shape == (k, n)
+    result = (alpha * (x.astype(np.float64) @ y.astype(np.float64))).astype(c.dtype)
+    c[...] = result if beta == 0 else beta * c + result      # beta 0: c is not read
+
+
+def cublasGemmStridedBatchedEx_64(handle, transa, transb, m, n, k, alpha, a, a_type, lda, a_step, b, b_type, ldb, b_step, beta,
+                                  c, c_type, ldc, c_step, batch, compute, algo):
+    assert a_type == b_type == c_type and compute == _TYPES[c_type][1] and algo == -1 and transa in (0, 1) and transb in (0, 1)
+    factors = alpha[0], beta[0]
+    calls.append("strided batch" if batch > 1 else "one")
+
+    def run():
+        with np.errstate(all="ignore"):
+            for i in range(batch):
+                _product(transa, transb, m, n, k, factors[0], _matrix(a, a_type, *((k, m) if transa else (m, k)), lda, i * a_step),
+                         _matrix(b, b_type, *((n, k) if transb else (k, n)), ldb, i * b_step), factors[1],
+                         _matrix(c, c_type, m, n, ldc, i * c_step))
+    fakecupy.record(run)
+    return 0
+
+
+def cublasGemmEx_64(handle, transa, transb, m, n, k, alpha, a, a_type, lda, b, b_type, ldb, beta, c, c_type, ldc, compute, algo):
+    return cublasGemmStridedBatchedEx_64(handle, transa, transb, m, n, k, alpha, a, a_type, lda, 0, b, b_type, ldb, 0, beta,
+                                         c, c_type, ldc, 0, 1, compute, algo)
