@@ -1,0 +1,326 @@
+"""Timings against the roof of this machine, and against torch and JAX where they are installed.
+
+    python -m minigrad.bench                       the standing workloads, interleaved with torch in one process
+    python -m minigrad.bench layer_norm softmax    the samples of these ops: kernels beside the definition
+    python -m minigrad.bench --write FILE          also writes the table as Markdown
+
+One thread. Times are minima and medians over blocks of repetitions that alternate between the contestants; what to read is
+the ratios and the shares of the roof (FMA peak and copy bandwidth, measured in the same run). Pin it: `taskset -c 1 ...`.
+"""
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+import minigrad as mg
+
+from . import nn, optim
+from .nn import functional as F
+from .op import registry, set_fused
+from .testing import samples_of
+
+BLOCKS = 15
+BLOCK_SECONDS = 0.02
+
+
+class Times(NamedTuple):
+    """Seconds a call."""
+
+    minimum: float
+    median: float
+
+
+def interleaved(*contestants: Callable[[], Any], blocks: int = BLOCKS) -> list[Times]:
+    """Times of each contestant, in alternating blocks."""
+    counts = []
+    for run in contestants:
+        run()
+        start = time.perf_counter()
+        run()
+        once = max(time.perf_counter() - start, 1e-7)
+        counts.append(max(1, min(5000, int(BLOCK_SECONDS / once))))
+    seen: list[list[float]] = [[] for _ in contestants]
+    for _ in range(blocks):
+        for run, count, times in zip(contestants, counts, seen, strict=True):
+            start = time.perf_counter()
+            for _ in range(count):
+                run()
+            times.append((time.perf_counter() - start) / count)
+    return [Times(min(t), statistics.median(t)) for t in seen]
+
+
+def fma_peak() -> float:
+    """Float32 GFLOP/s of one core, two a multiply-add."""
+    out, rounds = mg.zeros(2), 200_000
+    kernel = out.device.kernels.fma_roof[mg.float32]
+    best, = interleaved(lambda: kernel.call(out.array.ptr, rounds))
+    return 2 * 16 * out.numpy()[0] * rounds / best.minimum / 1e9
+
+
+def copy_bandwidth() -> float:
+    """GB/s of reading and writing memory, far beyond the caches."""
+    x = mg.ones(24 << 20)
+    y = mg.empty(24 << 20)
+    best, = interleaved(lambda: y.copy_(x), blocks=9)
+    return 2 * x.nbytes / best.minimum / 1e9
+
+
+class Workload(NamedTuple):
+    """Contestants by name, the goal as a share of torch's time, and what the machine must do at least."""
+
+    name: str
+    run: dict[str, Callable[[], Any]]
+    goal: float | None = None
+    flops: float = 0.0
+    bytes: float = 0.0
+
+
+def _tensors(torch: Any, *shapes: tuple[int, ...]) -> list[tuple[Any, Any]]:
+    """Pairs (ours, torch's) of leaves with the same values."""
+    rng = np.random.default_rng(0)
+    pairs = []
+    for shape in shapes:
+        values = rng.standard_normal(shape).astype(np.float32)
+        pairs.append((mg.tensor(values, requires_grad=True), torch.tensor(values, requires_grad=True) if torch else None))
+    return pairs
+
+
+def _both(ours: Callable[[], Any], theirs: Callable[[], Any] | None) -> dict[str, Callable[[], Any]]:
+    return {"minigrad": ours} if theirs is None else {"minigrad": ours, "torch": theirs}
+
+
+def _backward(function: Callable, leaves: list[Any], seed: Any) -> Callable[[], None]:
+    def run() -> None:
+        for leaf in leaves:
+            leaf.grad = None
+        function(*leaves).backward(seed)
+    return run
+
+
+def _pairwise(torch: Any, name: str, ours: Callable, theirs: Callable | None, shapes: list[tuple[int, ...]], out: tuple[int, ...],
+              **facts: Any) -> Workload:
+    pairs = _tensors(torch, *shapes, out)
+    (seed, their_seed), pairs = pairs[-1], pairs[:-1]
+    mine = _backward(ours, [p[0] for p in pairs], seed.detach())
+    other = _backward(theirs, [p[1] for p in pairs], their_seed.detach()) if torch and theirs else None
+    return Workload(name, _both(mine, other), **facts)
+
+
+def _chain(x: Any, y: Any) -> Any:
+    for _ in range(20):
+        x = x * y + y
+    return x
+
+
+def workloads(torch: Any) -> list[Workload]:
+    (x, tx), (y, ty) = _tensors(torch, (64, 64), (64, 64))
+    found = [Workload("x + y, 64x64, recorded", _both(lambda: x + y, (lambda: tx + ty) if torch else None), goal=0.75)]
+    tf = torch.nn.functional if torch else None
+    found.append(_pairwise(torch, "chain of 40 elementwise ops, 64x64, fwd+bwd", _chain, _chain, [(64, 64)] * 2, (64, 64), goal=0.75))
+    for rows, n, goal in ((64, 512, 0.3), (4096, 768, 0.75)):
+        found.append(_pairwise(torch, f"layer_norm {rows}x{n}, fwd+bwd", lambda x, w, b, n=n: F.layer_norm(x, (n,), w, b),
+                               lambda x, w, b, n=n: tf.layer_norm(x, (n,), w, b), [(rows, n), (n,), (n,)], (rows, n),
+                               goal=goal, bytes=5 * rows * n * 4))
+    for shape, goal in (((64, 512), 0.6), ((256, 128), 0.6), ((64, 32, 28, 28), 0.4), ((32, 16, 8, 8), 0.4)):
+        c = shape[1]
+        found.append(_pairwise(torch, f"batch_norm {'x'.join(map(str, shape))}, fwd+bwd",
+                               lambda x, w, b: F.batch_norm(x, None, None, w, b, training=True),
+                               lambda x, w, b: tf.batch_norm(x, None, None, w, b, training=True), [shape, (c,), (c,)], shape, goal=goal))
+    found.append(_pairwise(torch, "softmax 256x1000, fwd+bwd", lambda x: F.softmax(x, 1), lambda x: tf.softmax(x, 1), [(256, 1000)], (256, 1000)))
+    for m, k, n in ((32, 64, 64), (128, 256, 256), (256, 1024, 1024)):
+        load = _pairwise(torch, f"linear {m}x{k} to {n}, fwd+bwd", F.linear, tf.linear if tf else None, [(m, k), (n, k), (n,)], (m, n),
+                         flops=6 * m * k * n)
+        load.run["numpy"] = _linear_numpy(m, k, n)
+        found.append(load)
+    found.append(_mlp(torch))
+    return found
+
+
+def _linear_numpy(m: int, k: int, n: int) -> Callable[[], None]:
+    """The products of a linear layer, forward and backward, through NumPy."""
+    rng = np.random.default_rng(0)
+    x, w, b, g = (rng.standard_normal(s).astype(np.float32) for s in ((m, k), (n, k), (n,), (m, n)))
+
+    def run() -> None:
+        x @ w.T + b
+        g @ w
+        g.T @ x
+        g.sum(0)
+    return run
+
+
+def _mlp(torch: Any) -> Workload:
+    """A training step of 64-64-64-10 with LayerNorm, batch 32, Adam: captured, eager, torch eager, JAX jit."""
+    rng = np.random.default_rng(0)
+    images, labels = rng.standard_normal((32, 64)).astype(np.float32), rng.integers(0, 10, 32)
+
+    def make(frame: Any, layers: Any, functional: Any, adam: Any) -> Callable[[Any, Any], Any]:
+        model = layers.Sequential(layers.Linear(64, 64), layers.LayerNorm(64), layers.ReLU(), layers.Linear(64, 64), layers.LayerNorm(64),
+                                  layers.ReLU(), layers.Linear(64, 10))
+        optimizer = adam(model.parameters(), lr=1e-3)
+
+        def step(x: Any, t: Any) -> Any:
+            optimizer.zero_grad()
+            loss = functional.cross_entropy(model(x), t)
+            loss.backward()
+            optimizer.step()
+            return loss
+        return step
+    x, t = mg.tensor(images), mg.tensor(labels)
+    eager, captured = make(mg, nn, F, optim.Adam), mg.capture(make(mg, nn, F, optim.Adam))
+    run: dict[str, Callable[[], Any]] = {"minigrad": lambda: captured(x, t), "minigrad eager": lambda: eager(x, t)}
+    if torch:
+        their_step, tx, tt = make(torch, torch.nn, torch.nn.functional, torch.optim.Adam), torch.tensor(images), torch.tensor(labels)
+        run["torch"] = lambda: their_step(tx, tt)
+    jax_step = _mlp_jax(images, labels)
+    if jax_step:
+        run["jax jit"] = jax_step
+    return Workload("MLP 64-64-64-10 training step, LayerNorm, batch 32, Adam (captured)", run, goal=0.2)
+
+
+def _mlp_jax(images: np.ndarray, labels: np.ndarray) -> Callable[[], Any] | None:
+    try:
+        import jax
+        import jax.numpy as jnp
+    except ImportError:
+        return None
+    rng = np.random.default_rng(0)
+    sizes = (64, 64, 64, 10)
+    params = [{"w": jnp.array(rng.standard_normal((a, b)) / a ** 0.5, jnp.float32), "b": jnp.zeros(b), "g": jnp.ones(b), "h": jnp.zeros(b)}
+              for a, b in zip(sizes, sizes[1:], strict=False)]
+
+    def loss(p: Any, x: Any, t: Any) -> Any:
+        for i, layer in enumerate(p):
+            x = x @ layer["w"] + layer["b"]
+            if i < 2:
+                x = (x - x.mean(1, keepdims=True)) * jax.lax.rsqrt(x.var(1, keepdims=True) + 1e-5) * layer["g"] + layer["h"]
+                x = jax.nn.relu(x)
+        return -jax.nn.log_softmax(x)[jnp.arange(len(t)), t].mean()
+
+    @jax.jit
+    def step(p: Any, m: Any, v: Any, n: Any, x: Any, t: Any) -> Any:
+        value, g = jax.value_and_grad(loss)(p, x, t)
+        n = n + 1
+        m = jax.tree.map(lambda a, b: 0.9 * a + 0.1 * b, m, g)
+        v = jax.tree.map(lambda a, b: 0.999 * a + 0.001 * b * b, v, g)
+        p = jax.tree.map(lambda a, b, c: a - 1e-3 * (b / (1 - 0.9 ** n)) / (jnp.sqrt(c / (1 - 0.999 ** n)) + 1e-8), p, m, v)
+        return p, m, v, n, value
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    state = [params, zeros, zeros, jnp.float32(0)]
+    x, t = jnp.array(images), jnp.array(labels)
+
+    def run() -> None:
+        nonlocal state
+        *state, value = step(*state, x, t)
+        value.block_until_ready()
+    return run
+
+
+# ---- the standing table -------------------------------------------------------------------------------------------------
+
+def table(torch: Any) -> list[str]:
+    """The workloads as Markdown."""
+    peak, copy = fma_peak(), copy_bandwidth()
+    lines = [f"minigrad {mg.__version__}, {mg.simd_level()}, one thread; FMA peak {peak:.0f} GFLOP/s, copy {copy:.1f} GB/s (float32, same run)"
+             + (f"; torch {torch.__version__}" if torch else ""), "",
+             "| workload | minigrad min (median) | torch min (median) | share of torch | goal | others, roof |", "| --- | --- | --- | --- | --- | --- |"]
+    for load in workloads(torch):
+        names = list(load.run)
+        times = dict(zip(names, interleaved(*load.run.values()), strict=True))
+        ours, theirs = times["minigrad"], times.get("torch")
+        notes = [f"{n} {_us(times[n].minimum)}" for n in names if n not in ("minigrad", "torch")]
+        if load.flops:
+            notes.append(f"{load.flops / ours.minimum / 1e9 / peak:.0%} of FMA peak")
+        if load.bytes:
+            notes.append(f"{load.bytes / ours.minimum / 1e9 / copy:.0%} of copy bandwidth")
+        lines.append(f"| {load.name} | {_us(ours.minimum)} ({_us(ours.median)}) | "
+                     + (f"{_us(theirs.minimum)} ({_us(theirs.median)}) | {ours.minimum / theirs.minimum:.2f}" if theirs else "- | -")
+                     + f" | {load.goal if load.goal is not None else ''} | {'; '.join(notes)} |")
+        print(lines[-1], file=sys.stderr, flush=True)
+    lines += ["", f"`import minigrad` over `import numpy`: {import_time() * 1e3:.0f} ms (goal: at most 60).",
+              f"Resident memory over 10,000 captured and 2,000 eager training steps of the MLP: {memory_growth() / 1024:+.1f} MB."]
+    return lines
+
+
+def _us(seconds: float) -> str:
+    return f"{seconds * 1e6:.1f} us"
+
+
+def import_time() -> float:
+    """Seconds that importing minigrad takes beyond NumPy, the best of some fresh processes."""
+    def fresh(statement: str) -> float:
+        code = f"import time; t = time.perf_counter(); {statement}; print(time.perf_counter() - t)"
+        return min(float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout) for _ in range(7))
+    return fresh("import numpy, minigrad") - fresh("import numpy")
+
+
+def memory_growth() -> int:
+    """KiB by which resident memory grows while the MLP trains, after a warm-up."""
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") // 1024
+    if not Path("/proc/self/statm").exists():
+        return 0
+    load = _mlp(None)
+    for _ in range(300):
+        load.run["minigrad"](), load.run["minigrad eager"]()
+    before = resident()
+    for i in range(10_000):
+        load.run["minigrad"]()
+        if i % 5 == 0:
+            load.run["minigrad eager"]()
+    return resident() - before
+
+
+# ---- one op -------------------------------------------------------------------------------------------------------------
+
+def time_op(name: str) -> list[str]:
+    """The samples of an op: kernels, definition, and the bytes that go in and out against the time."""
+    op = registry[name]
+    lines = []
+    for args, attrs in samples_of(op, np.float32):
+        shapes = ", ".join(str(list(a.shape)) if isinstance(a, mg.Tensor) else str(a) for a in args)
+        with set_fused("auto"):
+            result = op(*args, **attrs)
+            fused, = interleaved(lambda args=args, attrs=attrs: op(*args, **attrs), blocks=5)
+        with set_fused("off"):
+            plain, = interleaved(lambda args=args, attrs=attrs: op(*args, **attrs), blocks=5)
+        moved = sum(t.nbytes for t in (*args, *(result if isinstance(result, tuple) else (result,))) if isinstance(t, mg.Tensor))
+        lines.append(f"{name}({shapes}, {attrs}): {_us(fused.minimum)}, {moved / fused.minimum / 1e9:.2f} GB/s; definition {_us(plain.minimum)}")
+    return lines
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m minigrad.bench", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("ops", nargs="*", metavar="OP", help=f"ops whose samples to time, of: {', '.join(registry)}")
+    parser.add_argument("--write", type=Path, help="write the table to this file")
+    options = parser.parse_args()
+    unknown = [o for o in options.ops if o not in registry]
+    if unknown:
+        parser.error(f"unknown op {unknown[0]!r}; choose from {', '.join(registry)}")
+    mg.set_num_threads(1)
+    if options.ops:
+        for name in options.ops:
+            print("\n".join(time_op(name)))
+        return
+    try:
+        import torch
+        torch.set_num_threads(1)
+    except ImportError:
+        torch = None
+    text = "\n".join(table(torch))
+    print(text)
+    if options.write:
+        options.write.write_text(f"# Results\n\n{text}\n")
+
+
+if __name__ == "__main__":
+    main()

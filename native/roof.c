@@ -1,0 +1,21 @@
+/* What this core can do at best: how many fused multiply-adds, for bench's "share of the roof". The plain loop is
+ *
+ *     for (i < rounds) for (j < 16 VL) a[j] = a[j] * b + c;
+ *
+ * on 16 vectors at once, enough independent chains to keep both FMA units busy through their latency. It does
+ * rounds * 16 * VL multiply-adds; out[0] gets VL, and a sum of everything, so that nothing is optimised away. */
+#include "simd.h"
+
+void FN(fma_roof)(T *out, int64_t rounds) {
+  V a[16];
+  const V b = vset(F(0.999)), c = vset(F(0.001));
+  for (int j = 0; j < 16; j++) a[j] = vset((T)j);
+  for (int64_t i = 0; i < rounds; i++) {
+#pragma GCC unroll 16
+    for (int j = 0; j < 16; j++) a[j] = vfma(a[j], b, c);
+  }
+  T sum = 0;
+  for (int j = 0; j < 16; j++) sum += vsum(a[j]);
+  out[0] = (T)VL;
+  out[1] = sum;
+}

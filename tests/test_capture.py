@@ -1,0 +1,176 @@
+"""Capture: replay is what eager would have done, bit for bit."""
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import minigrad as mg
+from minigrad import nn, optim
+from minigrad.nn import functional as F
+
+RNG = np.random.default_rng(0)
+BATCHES = [(mg.tensor(RNG.standard_normal((32, 64)).astype(np.float32)), mg.tensor(RNG.integers(0, 10, 32))) for _ in range(8)]
+
+
+def make_step(seed=0, norm=nn.BatchNorm1d, adam=optim.Adam):
+    """A training step with everything in it: linear, batch or layer norm, dropout, cross-entropy, Adam."""
+    mg.manual_seed(seed)
+    model = nn.Sequential(nn.Linear(64, 48), norm(48), nn.ReLU(), nn.Dropout(0.3), nn.Linear(48, 10))
+    optimizer = adam(model.parameters(), lr=0.01)
+
+    def step(x, t):
+        optimizer.zero_grad()
+        loss = F.cross_entropy(model(x), t)
+        loss.backward()
+        optimizer.step()
+        return loss
+    return model, optimizer, step
+
+
+def bits(model, optimizer):
+    state = [s for p in optimizer.state.values() for s in p.values() if isinstance(s, mg.Tensor)]
+    return [t.numpy(force=True).tobytes() for t in [*model.state_dict().values(), *state]]
+
+
+@pytest.mark.parametrize("norm", [nn.BatchNorm1d, nn.LayerNorm])
+@pytest.mark.parametrize("adam", [optim.Adam, optim.SGD, optim.AdamW])
+def test_200_steps_bit_identical(norm, adam):
+    runs = []
+    for wrap in (lambda f: f, mg.capture):
+        model, optimizer, step = make_step(norm=norm, adam=adam)
+        step = wrap(step)
+        junk, losses = [], []
+        for i in range(200):
+            losses.append(step(*BATCHES[i % 8]).item())
+            junk = [mg.ones(32, 48) * i, mg.ones(48, 64) * i, *junk[:3]]        # others use the pool meanwhile
+        runs.append((losses, bits(model, optimizer)))
+    assert runs[0] == runs[1]
+
+
+def test_random_numbers_are_fresh():
+    @mg.capture
+    def draw(x):
+        return F.dropout(x, 0.5)
+    x = mg.ones(1000)
+    assert len({draw(x).numpy().tobytes() for _ in range(5)}) == 5
+
+
+def test_schedule_reaches_the_replay():
+    runs = []
+    for wrap in (lambda f: f, mg.capture):
+        model, optimizer, step = make_step()
+        schedule = optim.lr_scheduler.StepLR(optimizer, 3, 0.5)
+        step = wrap(step)
+        for i in range(20):
+            step(*BATCHES[i % 8])
+            schedule.step()
+        runs.append(bits(model, optimizer))
+    assert runs[0] == runs[1]
+
+
+def test_schedule_inside():
+    runs = []
+    for wrap in (lambda f: f, mg.capture):
+        model, optimizer, step = make_step()
+        schedule = optim.lr_scheduler.CosineAnnealingLR(optimizer, 15)
+
+        def both(x, t, step=step, schedule=schedule):
+            loss = step(x, t)
+            schedule.step()
+            return loss
+        both = wrap(both)
+        for i in range(20):
+            both(*BATCHES[i % 8])
+        runs.append((bits(model, optimizer), schedule.last_epoch, optimizer.param_groups[0]["lr"]))
+    assert runs[0] == runs[1]
+
+
+def test_clipping_inside():
+    runs = []
+    for wrap in (lambda f: f, mg.capture):
+        mg.manual_seed(0)
+        model = nn.Linear(64, 10)
+        optimizer = optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+
+        def step(x, t, model=model, optimizer=optimizer):
+            optimizer.zero_grad()
+            F.cross_entropy(model(x), t).backward()
+            norm = nn.utils.clip_grad_norm_(model.parameters(), 0.1)
+            optimizer.step()
+            return norm
+        step = wrap(step)
+        norms = [step(*BATCHES[i % 8]).item() for i in range(20)]
+        runs.append((norms, bits(model, optimizer)))
+    assert runs[0] == runs[1]
+
+
+def test_signatures():
+    calls = []
+
+    @mg.capture
+    def f(x, scale, flip=False):
+        calls.append(1)
+        return (x.flip(0) if flip else x) * scale
+    x = mg.arange(3.0)
+    assert f(x, 2.0).tolist() == [0, 2, 4] and f(x + 1, 2.0).tolist() == [2, 4, 6] and len(calls) == 1
+    assert f(x, 3.0).tolist() == [0, 3, 6] and len(calls) == 2
+    assert f(x, 2.0, flip=True).tolist() == [4, 2, 0] and len(calls) == 3
+    assert f(x.double(), 2.0).dtype == mg.float64 and len(calls) == 4
+    assert f(mg.arange(4.0), 2.0).tolist() == [0, 2, 4, 6] and len(calls) == 5
+    assert f(mg.arange(6.0)[::2], 2.0).tolist() == [0, 4, 8]
+
+
+def test_train_and_eval_are_different_programs():
+    model = nn.Sequential(nn.Linear(64, 4), nn.Dropout(0.5), nn.BatchNorm1d(4))
+    run = mg.capture(lambda x: model(x))
+    x = BATCHES[0][0]
+    first = run(x).numpy().copy()
+    model.eval()
+    plain = run(x).numpy().copy()
+    assert np.array_equal(plain, model(x).numpy(force=True)) and not np.array_equal(first, plain)
+    assert np.array_equal(run(x).numpy(), plain)
+    model.train()
+    assert not np.array_equal(run(x).numpy(), plain)
+
+
+@pytest.mark.parametrize("read", [lambda t: t.item(), lambda t: bool(t), lambda t: t.numpy(force=True), lambda t: t.tolist(), float, print])
+def test_reading_is_refused(read):
+    @mg.capture
+    def f(x):
+        read(x.sum())
+        return x
+    with pytest.raises(RuntimeError, match="while recording.*test_capture"):
+        f(mg.ones(3))
+    assert (mg.ones(3) + 1).tolist() == [2, 2, 2]       # the door is open again
+
+
+def test_unhashable_argument():
+    with pytest.raises(TypeError, match="hashable"):
+        mg.capture(lambda x, y: x)(mg.ones(2), np.ones(3))
+
+
+def test_programs_own_their_memory():
+    """What a program points to is not given to others, whatever is dropped."""
+    step = mg.capture(make_step()[2])           # the model lives in the closure only
+    losses = []
+    for i in range(30):
+        losses.append(step(*BATCHES[i % 8]).item())
+        mg.empty_cache()
+        for shape in ((32, 48), (48,), (10, 48), (48, 64), (32, 10)):
+            mg.full(shape, float("nan"))
+    assert np.isfinite(losses).all()
+
+
+def test_results_survive_as_numpy():
+    f = mg.capture(lambda x: x * 2)
+    kept = f(mg.ones(4)).numpy()
+    del f
+    mg.empty_cache()
+    mg.full((4,), 7.0)
+    assert kept.tolist() == [2, 2, 2, 2]
+
+
+def test_exotic_dtype_goes_through_python():
+    f = mg.capture(lambda x: x * 2 + 1)
+    for i in range(3):
+        assert f(mg.tensor([i, 1], dtype=mg.float16)).tolist() == [2 * i + 1, 3]

@@ -1,0 +1,129 @@
+"""The pool: memory is reused, and never while somebody else still sees it."""
+from __future__ import annotations
+
+import gc
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import minigrad as mg
+from minigrad import memory
+
+SHAPES = [(3,), (2, 4), (8,), (4, 2), ()]
+
+
+def fill(shape, value, dtype=np.float32):
+    return mg.tensor(np.full(shape, value, dtype))
+
+
+STEPS = st.lists(st.tuples(st.sampled_from(["make", "drop", "numpy", "view", "numpy of view", "dlpack", "memoryview", "array", "drop other",
+                                            "compute", "backward"]), st.integers(0, 7), st.integers(0, 7)), min_size=5, max_size=60)
+
+
+@settings(max_examples=150, deadline=None)
+@given(STEPS)
+def test_what_outlives_a_tensor_keeps_its_values(steps):
+    tensors, others, counter = [], [], 0
+    for action, i, j in steps:
+        t, value = tensors[i % len(tensors)] if tensors else (None, None)
+        if action == "make":
+            counter += 1
+            tensors.append((fill(SHAPES[j % len(SHAPES)], counter), counter))
+        elif action == "drop other" and others:
+            del others[i % len(others)]
+        elif t is None:
+            continue
+        elif action == "drop":
+            del tensors[i % len(tensors)]
+            del t
+        elif action == "numpy":
+            others.append((t.numpy(), value))
+        elif action == "view" and t.ndim:
+            tensors.append((t[:1], value))
+        elif action == "numpy of view" and t.ndim:
+            others.append((t[::2].numpy(), value))
+        elif action == "dlpack":
+            others.append((np.from_dlpack(t), value))
+        elif action == "memoryview":
+            others.append((memoryview(t.numpy()), value))
+        elif action == "array":
+            others.append((np.asarray(t), value))
+        elif action == "compute":
+            counter += 1
+            tensors.append((t * 0 + counter, counter))
+        elif action == "backward":
+            leaf = t.detach().requires_grad_()
+            (leaf * 3).sum().backward()
+            others.append((leaf.grad.numpy(), 3))
+        for array, expected in others:
+            assert np.all(np.asarray(array) == expected)
+    for t, expected in tensors:
+        assert np.all(t.numpy() == expected)
+
+
+def test_buffers_are_reused():
+    a = fill((5, 7), 1.0)
+    address = a.data_ptr()
+    del a
+    assert fill((5, 7), 2.0).data_ptr() == address
+
+
+def test_a_numpy_view_keeps_the_memory():
+    a = fill((5, 7), 1.0)
+    address, seen = a.data_ptr(), a.numpy()[1:]
+    del a
+    b = fill((5, 7), 2.0)
+    assert b.data_ptr() != address and (seen == 1).all()
+
+
+def test_from_numpy_shares():
+    values = np.arange(6.0).reshape(2, 3)
+    t = mg.from_numpy(values[:, ::-1])
+    values[0, 0] = 9
+    assert t.tolist() == [[2, 1, 9], [5, 4, 3]]
+
+
+def test_aligned():
+    for n in (1, 3, 100, 5000):
+        assert mg.empty(n).data_ptr() % 64 == 0
+
+
+def test_no_cycles():
+    """Dropping the loss frees the graph at once, without the garbage collector."""
+    gc.collect()
+    gc.disable()
+    try:
+        x = mg.ones(100, requires_grad=True)
+        before = len(gc.get_objects())
+        for _ in range(50):
+            y = x
+            for _ in range(10):
+                y = (y * x).exp().tanh() + y.reshape(10, 10).reshape(100)
+            y.sum().backward()
+            mg.autograd.grad((x * x * x).sum(), x, create_graph=True)
+            x.grad = None
+        del y
+        assert len(gc.get_objects()) - before < 50
+    finally:
+        gc.enable()
+
+
+def test_layout_is_interned():
+    assert fill((2, 3), 0).layout is fill((2, 3), 1).layout
+    assert fill((2, 3), 0).t().t().layout is fill((2, 3), 0).layout
+
+
+def test_empty_cache_and_limits():
+    a = mg.zeros(1000)
+    del a
+    mg.empty_cache()
+    assert not memory.layout(mg.device("cpu"), mg.float32, (1000,)).free
+
+
+def test_too_large():
+    with pytest.raises((MemoryError, RuntimeError)):
+        mg.empty(1 << 50)
+    with pytest.raises(RuntimeError, match="elements"):
+        mg.empty(1 << 40, 1 << 40)
