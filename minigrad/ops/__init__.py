@@ -1,8 +1,8 @@
 """The ops. Importing this package gathers their public names and binds them to `Tensor` and to the engine.
 
 The rule, instead of a second list: every name in the `__all__` of a family below is a function of `minigrad`; if its
-first parameter is annotated `Tensor`, it is a method of Tensor too. Elementwise functions have an in-place method
-`name_` besides, and the operators below call the function of the name given.
+first parameter is annotated `Tensor`, it is a method of Tensor too. A family's INPLACE names those that have an in-place method
+`name_` besides, its METHODS what is a method only; the operators below call the function of the name given.
 """
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from typing import Any
 from .. import engine
 from ..op import Op
 from ..tensor import Tensor
-from . import creation, elementwise, reduce, shape_ops
+from . import creation, elementwise, pointwise, reduce, shape_ops
 
-FAMILIES = ("elementwise", "activation", "random", "reduce", "shape_ops", "index", "matmul", "norm", "softmax", "loss", "linear", "creation")
+FAMILIES = ("elementwise", "pointwise", "activation", "random", "reduce", "shape_ops", "index", "matmul", "norm", "softmax", "loss", "linear", "creation")
 
 core = import_module("..op", __name__)          # the module: `minigrad.op` is the decorator
 engine.add = elementwise.add.call
@@ -56,6 +56,8 @@ def _method(function: Any) -> Callable:
         return function.method
     if not isinstance(function, Op):
         return function
+    if isinstance(function, pointwise.Formula):
+        return function.definition
 
     @wraps(function.definition)
     def method(self: Tensor, *args: Any, **options: Any) -> Any:
@@ -74,32 +76,35 @@ def _operator(function: Any) -> Callable:
 
 
 def _reflected(function: Any) -> Callable:
+    if isinstance(function, elementwise.Elementwise):
+        return function.call if function in (elementwise.add, elementwise.mul) else function.reflected
+
     def operator(self: Tensor, other: Any) -> Any:
         return function(other, self) if elementwise.is_operand(other) else NotImplemented
     return operator
 
 
-def _bind(public: dict[str, Any]) -> None:
+def _bind(public: dict[str, Any], inplace: set[str], methods: dict[str, Any]) -> None:
     for name, function in public.items():
         if isinstance(function, elementwise.Elementwise) or _takes_tensor(function):
             setattr(Tensor, name, _method(function))
-            if name in elementwise.INPLACE:
+            if name in inplace:
                 setattr(Tensor, name + "_", elementwise.in_place(name, function))
-    for short, (name, reflected, inplace) in OPERATORS.items():
-        function = public.get(name)
-        if function is None:
-            continue
-        setattr(Tensor, f"__{short}__", _operator(function))
-        if reflected:
-            commutes = isinstance(function, elementwise.Elementwise) and name in ("add", "mul")
-            setattr(Tensor, f"__r{short}__", function.call if commutes else _reflected(getattr(function, "call", function)))
-        if inplace:
-            setattr(Tensor, f"__i{short}__", getattr(Tensor, name + "_"))
-    for name, method in elementwise.METHODS.items():
+    for name, method in methods.items():
         setattr(Tensor, name, method)
+    for short, (name, has_reflected, has_inplace) in OPERATORS.items():
+        function = public.get(name)
+        if function is not None:
+            setattr(Tensor, f"__{short}__", _operator(function))
+            if has_reflected:
+                setattr(Tensor, f"__r{short}__", _reflected(function))
+            if has_inplace:
+                setattr(Tensor, f"__i{short}__", getattr(Tensor, name + "_"))
 
 
 __all__: list[str] = []
+_inplace: set[str] = set()
+_methods: dict[str, Any] = {}
 for _family in FAMILIES:
     try:
         _module = import_module(f".{_family}", __name__)
@@ -110,4 +115,6 @@ for _family in FAMILIES:
     _names = getattr(_module, "__all__", ())
     globals().update({_name: getattr(_module, _name) for _name in _names})
     __all__ += _names
-_bind({_name: globals()[_name] for _name in __all__})
+    _inplace |= getattr(_module, "INPLACE", set())
+    _methods.update(getattr(_module, "METHODS", {}))
+_bind({_name: globals()[_name] for _name in __all__}, _inplace, _methods)

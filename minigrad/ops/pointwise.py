@@ -1,0 +1,650 @@
+"""Pointwise functions composed of the primitives of elementwise.py: their text is their kernel and their derivative."""
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from .. import engine
+from ..device import KernelTable
+from ..device import device as open_device
+from ..engine import mode
+from ..memory import Array, Layout, alloc, layout
+from ..op import Op, op
+from ..shape import BOOL, default_float, elementwise_plan, fail, is_float, promote, scalar_type
+from ..shape import result_type as result_type_of
+from ..tensor import Tensor, bump, writable
+from .elementwise import (
+    abs,
+    acos,
+    acosh,
+    add,
+    asin,
+    asinh,
+    atan,
+    atan2,
+    atanh,
+    cast,
+    constant,
+    copy,
+    copy_array,
+    div,
+    eq,
+    exp,
+    expm1,
+    floor_divide,
+    ge,
+    gt,
+    isfinite,
+    isnan,
+    le,
+    log,
+    log1p,
+    logical_and,
+    logical_or,
+    lt,
+    maximum,
+    minimum,
+    mul,
+    ne,
+    neg,
+    polygamma,
+    pow,
+    reciprocal,
+    rint,
+    sign,
+    sin,
+    sqrt,
+    square,
+    sub,
+    trunc,
+    where,
+)
+
+
+class Formula(Op):
+    """A composite without kernels: calling it runs the definition, whose arguments may be numbers too."""
+
+    def __call__(self, *inputs: Any, **attrs: Any) -> Any:
+        return self.definition(*inputs, **attrs)
+
+
+def _floats(name: str, *inputs: Any) -> None:
+    for t in inputs:
+        if isinstance(t, Tensor) and not is_float(t.array.layout.dtype):
+            fail(name, "is defined for floating-point tensors only", t.array.layout, "convert with .float()", NotImplementedError)
+
+
+def _as_float(t: Any) -> Any:
+    return cast(t, default_float()) if isinstance(t, Tensor) and not is_float(t.array.layout.dtype) else t
+
+
+# ---- parts and rounding ------------------------------------------------------------------------------------------------
+
+@Formula
+def frac(input: Tensor) -> Tensor:
+    """The part after the point: input - trunc(input)."""
+    _floats("frac", input)
+    return sub(input, trunc(input))
+
+
+@Formula
+def round(input: Tensor, *, decimals: int = 0) -> Tensor:
+    """The nearest number with so many decimals; halves go to the even digit."""
+    if decimals == 0:
+        return rint(input)
+    _floats("round", input)
+    power = 10.0 ** (decimals if decimals > 0 else -decimals)
+    return div(rint(mul(input, power)), power) if decimals > 0 else mul(rint(div(input, power)), power)
+
+
+@Formula
+def signbit(input: Tensor) -> Tensor:
+    """Is the sign a minus? Also that of -0.0; not that of NaN."""
+    if not is_float(input.array.layout.dtype):
+        return lt(input, 0)
+    return lt(where(eq(input, 0), reciprocal(input), input), 0)
+
+
+@Formula
+def copysign(input: Tensor, other: Any) -> Tensor:
+    """The magnitude of `input` with the sign of `other`."""
+    negative = signbit(other) if isinstance(other, Tensor) else math.copysign(1, other) < 0
+    size = abs(_as_float(input))
+    return where(negative, neg(size), size) if isinstance(negative, Tensor) else neg(size) if negative else size
+
+
+@Formula
+def heaviside(input: Tensor, values: Tensor) -> Tensor:
+    """0 below 0, 1 above, `values` at 0."""
+    return where(eq(input, 0), values, cast(gt(input, 0), input.array.layout.dtype))
+
+
+@Formula
+def isposinf(input: Tensor) -> Tensor:
+    """Is it +inf?"""
+    return eq(input, math.inf)
+
+
+@Formula
+def isneginf(input: Tensor) -> Tensor:
+    """Is it -inf?"""
+    return eq(input, -math.inf)
+
+
+@Formula
+def nan_to_num(input: Tensor, nan: float | None = None, posinf: float | None = None, neginf: float | None = None) -> Tensor:
+    """NaN, inf and -inf replaced: by 0 and by the largest and smallest finite number, if nothing else is given."""
+    dtype = input.array.layout.dtype
+    if not is_float(dtype):
+        return copy(input)
+    wide = np.finfo(dtype) if dtype.kind == "f" else _bfloat16_limits()
+    out = where(isnan(input), 0.0 if nan is None else nan, input)
+    out = where(isposinf(input), float(wide.max) if posinf is None else posinf, out)
+    return where(isneginf(input), float(wide.min) if neginf is None else neginf, out)
+
+
+def _bfloat16_limits() -> Any:
+    import ml_dtypes
+    return ml_dtypes.finfo("bfloat16")
+
+
+# ---- choosing ----------------------------------------------------------------------------------------------------------
+
+@Formula
+def fmax(input: Tensor, other: Tensor) -> Tensor:
+    """The larger; of a number and NaN, the number."""
+    return where(logical_or(ge(input, other), isnan(other)), input, other)
+
+
+@Formula
+def fmin(input: Tensor, other: Tensor) -> Tensor:
+    """The smaller; of a number and NaN, the number."""
+    return where(logical_or(le(input, other), isnan(other)), input, other)
+
+
+@op
+def clamp_between(input: Tensor, *, low: float, high: float) -> Tensor:
+    """min(max(input, low), high) with numbers as bounds; the gradient passes at the bounds too."""
+    above = where(lt(input, low), low, input)
+    return where(gt(above, high), high, above)
+
+
+@clamp_between.fused
+def _clamp_kernels(kernels: KernelTable, x: Layout, *, low: float, high: float) -> Any:
+    forward, backward = kernels.hardtanh[x.dtype], kernels.hardtanh_backward[x.dtype]
+    plan, back = elementwise_plan(x, x), elementwise_plan(x, x, x)
+    # hardtanh's gradient is 0 at the bounds, so the bounds move to the next numbers outside; NaN compares with nothing
+    kind = x.dtype.type
+    under = float(np.nextafter(kind(low), kind(-math.inf))) if low > -math.inf else math.nan
+    over = float(np.nextafter(kind(high), kind(math.inf))) if high < math.inf else math.nan
+
+    def run_forward(xa: Array) -> Any:
+        y = alloc(x)
+        forward.call(y.ptr, xa.ptr, plan.ptr, low, high)
+        return y, xa
+
+    def run_backward(xa: Array, g: Array, needs: list[bool]) -> list[Array | None]:
+        gx = alloc(x)
+        backward.call(gx.ptr, g.ptr, xa.ptr, back.ptr, under, over)
+        return [gx]
+    return run_forward, run_backward
+
+
+@Formula
+def clamp(input: Tensor, min: Any = None, max: Any = None) -> Tensor:
+    """min(max(input, min), max); the bounds are numbers, tensors or None. Where min > max the result is max."""
+    if min is None and max is None:
+        fail("clamp", "at least one of min and max must be given", "None and None")
+    if is_float(input.array.layout.dtype) and not isinstance(min, Tensor) and not isinstance(max, Tensor):
+        low, high = -math.inf if min is None else float(min), math.inf if max is None else float(max)
+        if low != low or high != high:
+            return mul(input, math.nan)
+        return clamp_between(input, low=low, high=high)
+    if min is not None:
+        input = where(logical_or(lt(input, min), isnan(min)) if isinstance(min, Tensor) else lt(input, min), min, input)
+    if max is not None:
+        input = where(logical_or(gt(input, max), isnan(max)) if isinstance(max, Tensor) else gt(input, max), max, input)
+    return input
+
+
+def clamp_min(input: Tensor, min: Any) -> Tensor:
+    """max(input, min)"""
+    return clamp(input, min)
+
+
+def clamp_max(input: Tensor, max: Any) -> Tensor:
+    """min(input, max)"""
+    return clamp(input, None, max)
+
+
+@Formula
+def masked_fill(input: Tensor, mask: Tensor, value: Any) -> Tensor:
+    """`value` (a number or a 0-d tensor) where the bool `mask` is true, else `input`, in the dtype of `input`."""
+    source = input.array.layout
+    if not isinstance(mask, Tensor) or mask.array.layout.dtype != BOOL:
+        fail("masked_fill", "mask must be a bool tensor", mask.array.layout if isinstance(mask, Tensor) else type(mask).__name__, "compare first")
+    if not isinstance(value, Tensor):
+        return where(mask, constant(value, source.dtype, source.device), input)
+    if value.array.layout.ndim:
+        fail("masked_fill", "value must be a number or a 0-d tensor", value.array.layout, "use where(mask, value, input)")
+    return where(mask, cast(value, source.dtype), input)
+
+
+# ---- arithmetic --------------------------------------------------------------------------------------------------------
+
+@Formula
+def lerp(input: Tensor, end: Tensor, weight: Any) -> Tensor:
+    """input + weight * (end - input), exact at weight 0 and 1."""
+    _floats("lerp", input, end)
+    way = sub(end, input)
+    near, far = add(input, mul(way, weight)), sub(end, mul(way, sub(1.0, weight) if isinstance(weight, Tensor) else 1.0 - weight))
+    if isinstance(weight, Tensor):
+        return where(lt(abs(weight), 0.5), near, far)
+    return near if -0.5 < weight < 0.5 else far
+
+
+@Formula
+def addcmul(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: Any = 1) -> Tensor:
+    """input + value * tensor1 * tensor2"""
+    return add(input, mul(tensor1 if type(value) is int and value == 1 else mul(tensor1, value), tensor2))
+
+
+@Formula
+def addcdiv(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: Any = 1) -> Tensor:
+    """input + value * tensor1 / tensor2"""
+    if not any([is_float(t.array.layout.dtype) for t in (tensor1, tensor2)]):
+        fail("addcdiv", "integers are not divided here", [tensor1.array.layout, tensor2.array.layout], "convert with .float()")
+    quotient = div(tensor1, tensor2)
+    return add(input, quotient if type(value) is int and value == 1 else mul(quotient, value))
+
+
+@Formula
+def hypot(input: Tensor, other: Tensor) -> Tensor:
+    """sqrt(input^2 + other^2), without overflow on the way."""
+    _floats("hypot", input, other)
+    size = maximum(abs(input.detach()), abs(other.detach()))        # the value does not depend on the scale, so neither do derivatives
+    scale = where(logical_and(gt(size, 0), lt(size, math.inf)), size, 1.0)
+    return mul(sqrt(add(square(div(input, scale)), square(div(other, scale)))), scale)
+
+
+@Formula
+def logaddexp(input: Tensor, other: Tensor) -> Tensor:
+    """log(e^input + e^other)"""
+    _floats("logaddexp", input, other)
+    first = ge(input, other)
+    high, low = where(first, input, other), where(first, other, input)
+    top = high.detach()                                             # the value does not depend on it, so neither do derivatives
+    top = where(isfinite(top), top, 0.0)
+    return add(log1p(add(expm1(sub(high, top)), exp(sub(low, top)))), top)
+
+
+@Formula
+def logaddexp2(input: Tensor, other: Tensor) -> Tensor:
+    """log2(2^input + 2^other)"""
+    return mul(logaddexp(mul(input, math.log(2)), mul(other, math.log(2))), 1 / math.log(2))
+
+
+@Formula
+def xlogy(input: Any, other: Any) -> Tensor:
+    """input * log(other), and 0 where input is 0 (unless other is NaN)."""
+    input, other = _as_float(input), _as_float(other)
+    if not isinstance(other, Tensor):
+        other = constant(other, input.array.layout.dtype, input.array.layout.device)
+    no_log = logical_and(eq(input, 0), logical_or(le(other, 0), eq(other, math.inf)) if isinstance(other, Tensor) else False)
+    return mul(input, log(where(no_log, 1.0, other)))
+
+
+@Formula
+def logit(input: Tensor, eps: float | None = None) -> Tensor:
+    """log(input / (1 - input)); with `eps`, input is clamped to [eps, 1 - eps] first."""
+    input = _as_float(input)
+    if eps is not None:
+        input = clamp(input, eps, 1 - eps)
+    return log(div(input, sub(1.0, input)))
+
+
+@Formula
+def sinc(input: Tensor) -> Tensor:
+    """sin(pi x) / (pi x), and 1 at 0."""
+    zero = eq(input, 0)
+    x = mul(where(zero, 1.0, _as_float(input)), math.pi)
+    return where(zero, 1.0, div(sin(x), x))
+
+
+def float_power(input: Any, exponent: Any) -> Tensor:
+    """input^exponent in float64."""
+    return pow(*[cast(t, np.float64) if isinstance(t, Tensor) else float(t) for t in (input, exponent)])
+
+
+@Formula
+def ldexp(input: Tensor, other: Tensor) -> Tensor:
+    """input * 2^other"""
+    return mul(_as_float(input), pow(2.0, _as_float(other)))
+
+
+@Formula
+def rsub(input: Tensor, other: Any, *, alpha: Any = 1) -> Tensor:
+    """other - alpha * input"""
+    return sub(other, mul(input, alpha))
+
+
+@Formula
+def deg2rad(input: Tensor) -> Tensor:
+    """input * pi / 180"""
+    return mul(_as_float(input), math.pi / 180)
+
+
+@Formula
+def rad2deg(input: Tensor) -> Tensor:
+    """input * 180 / pi"""
+    return mul(_as_float(input), 180 / math.pi)
+
+
+def positive(input: Tensor) -> Tensor:
+    """The tensor itself."""
+    if input.array.layout.dtype == BOOL:
+        fail("positive", "is not defined for bool tensors", input.array.layout, "convert first")
+    return input
+
+
+# ---- comparing ---------------------------------------------------------------------------------------------------------
+
+@Formula
+def isclose(input: Tensor, other: Tensor, rtol: float = 1e-05, atol: float = 1e-08, equal_nan: bool = False) -> Tensor:
+    """|input - other| <= atol + rtol * |other|, or both the same infinity (or, with `equal_nan`, both NaN)."""
+    if input.array.layout.dtype != other.array.layout.dtype:
+        fail("isclose", "the tensors must have one dtype", [input.array.layout, other.array.layout], "convert one of them")
+    if rtol < 0 or atol < 0:
+        fail("isclose", "rtol and atol must not be negative", [rtol, atol])
+    close = eq(input, other)
+    if equal_nan:
+        close = logical_or(close, logical_and(isnan(input), isnan(other)))
+    if input.array.layout.dtype == BOOL or rtol == 0 and atol == 0:
+        return close
+    distance = _as_float(abs(sub(input, other)))
+    return logical_or(close, logical_and(isfinite(distance), le(distance, add(abs(mul(other, rtol)), atol))))
+
+
+def allclose(input: Tensor, other: Tensor, rtol: float = 1e-05, atol: float = 1e-08, equal_nan: bool = False) -> bool:
+    """Are all elements close (see `isclose`)?"""
+    return bool(isclose(input, other, rtol, atol, equal_nan).all())
+
+
+def equal(input: Tensor, other: Tensor) -> bool:
+    """Do both have the same shape and the same values?"""
+    return input.array.layout.shape == other.array.layout.shape and bool(eq(input, other).all())
+
+
+def is_nonzero(input: Tensor) -> bool:
+    """Is the one element not zero?"""
+    return bool(input)
+
+
+def result_type(tensor1: Any, tensor2: Any) -> np.dtype:
+    """The dtype of an operation between two tensors or numbers."""
+    tensors = [t for t in (tensor1, tensor2) if isinstance(t, Tensor)]
+    dtype = result_type_of(*[t.array.layout for t in tensors]) if tensors else BOOL
+    for t in (tensor1, tensor2):
+        if not isinstance(t, Tensor):
+            dtype = promote(dtype, scalar_type(t, dtype))
+    return dtype
+
+
+def promote_types(type1: Any, type2: Any) -> np.dtype:
+    """The smallest dtype that both convert to."""
+    return promote(np.dtype(type1), np.dtype(type2))
+
+
+def is_tensor(obj: Any) -> bool:
+    """Is it a Tensor?"""
+    return isinstance(obj, Tensor)
+
+
+def is_floating_point(input: Tensor) -> bool:
+    """Is the dtype one of floating-point numbers?"""
+    return is_float(input.array.layout.dtype)
+
+
+def is_complex(input: Tensor) -> bool:
+    """There are no complex tensors."""
+    return False
+
+
+def is_signed(input: Tensor) -> bool:
+    """Can the dtype hold negative numbers?"""
+    return input.array.layout.dtype.kind not in "bu"
+
+
+def numel(input: Tensor) -> int:
+    """The number of elements."""
+    return input.array.layout.size
+
+
+# ---- casts by name, and filling in place --------------------------------------------------------------------------------
+
+def _to(dtype: str) -> Callable[[Tensor], Tensor]:
+    def method(input: Tensor) -> Tensor:
+        if dtype == "bfloat16":
+            import ml_dtypes        # noqa: F401 (registers the dtype)
+        return cast(input, dtype)
+    method.__doc__ = f"The values as {dtype}."
+    return method
+
+
+def _type(input: Tensor, dtype: Any = None) -> Any:
+    """The values in another dtype; without one, the dtype's name."""
+    return str(input.array.layout.dtype) if dtype is None else cast(input, dtype)
+
+
+def type_as(input: Tensor, other: Tensor) -> Tensor:
+    """The values in the dtype and on the device of `other`."""
+    return input.to(other.device, other.dtype)
+
+
+def copy_(input: Tensor, src: Any, non_blocking: bool = False) -> Tensor:
+    """Overwrites the values with those of `src`, broadcast and converted; not differentiable."""
+    if not isinstance(src, Tensor):
+        src = engine.as_tensor(src)
+    for t in (input, src) if mode.grad else ():
+        writable("copy_", t)
+    if src.device is not input.device:
+        src = src.to(open_device(input.device))
+    copy_array(input.array, src.array)
+    return bump(input)
+
+
+def fill_(input: Tensor, value: Any) -> Tensor:
+    """Overwrites all values with one number (or a 0-d tensor)."""
+    writable("fill_", input)
+    to = input.array.layout
+    if isinstance(value, Tensor):
+        if value.array.layout.ndim:
+            fail("fill_", "value must be a number or a 0-d tensor", value.array.layout, "use copy_")
+        return copy_(input, value)
+    copy_array(input.array, constant(value, to.dtype, to.device).array)
+    return bump(input)
+
+
+def zero_(input: Tensor) -> Tensor:
+    """Overwrites all values with 0."""
+    return fill_(input, 0)
+
+
+absolute, negative, subtract, multiply, divide, true_divide = abs, neg, sub, mul, div, div
+arccos, arcsin, arctan, arctan2, arccosh, arcsinh, arctanh = acos, asin, atan, atan2, acosh, asinh, atanh
+not_equal, less, less_equal, greater, greater_equal = ne, lt, le, gt, ge
+fix, clip, sgn = trunc, clamp, sign
+
+__all__ = ["absolute", "addcdiv", "addcmul", "allclose", "arccos", "arccosh", "arcsin", "arcsinh", "arctan", "arctan2", "arctanh", "clamp",
+           "clamp_max", "clamp_min", "clip", "copysign", "deg2rad", "divide", "equal", "fix", "float_power", "fmax", "fmin", "frac", "greater",
+           "greater_equal", "heaviside", "hypot", "is_complex", "is_floating_point", "is_nonzero", "is_signed", "is_tensor", "isclose", "isneginf",
+           "isposinf", "ldexp", "lerp", "less", "less_equal", "logaddexp", "logaddexp2", "logit", "masked_fill", "multiply", "nan_to_num",
+           "negative", "not_equal", "numel", "positive", "promote_types", "rad2deg", "result_type", "round", "rsub", "sgn", "signbit", "sinc",
+           "subtract", "true_divide", "xlogy"]
+INPLACE = frozenset(("absolute", "addcdiv", "addcmul", "arccos", "arccosh", "arcsin", "arcsinh", "arctan", "arctan2", "arctanh", "clamp",
+                     "clamp_max", "clamp_min", "clip", "copysign", "deg2rad", "divide", "fix", "float_power", "frac", "greater", "greater_equal",
+                     "heaviside", "hypot", "ldexp", "lerp", "less", "less_equal", "logit", "masked_fill", "multiply", "nan_to_num", "negative",
+                     "not_equal", "rad2deg", "round", "sgn", "sinc", "subtract", "true_divide", "xlogy"))
+METHODS: dict[str, Any] = {
+    **{name: _to(dtype) for name, dtype in (
+        ("float", "float32"), ("double", "float64"), ("half", "float16"), ("bfloat16", "bfloat16"), ("long", "int64"), ("int", "int32"),
+        ("short", "int16"), ("char", "int8"), ("byte", "uint8"), ("bool", "bool"))},
+    "type": _type, "type_as": type_as, "copy_": copy_, "fill_": fill_, "zero_": zero_,
+    "where": lambda input, condition, other: where(condition, input, other),
+    "polygamma": lambda input, n: polygamma(n, input),
+    "__array_priority__": 1000,             # NumPy leaves `array * tensor` to the tensor
+}
+
+
+# ---- samples -----------------------------------------------------------------------------------------------------------
+
+def _sampled(formula: Op, samples: Callable, reference: Callable, errors: Callable | None = None) -> None:
+    formula.samples(samples)
+    formula.reference(reference)
+    if errors is not None:
+        formula.errors(errors)
+
+
+def _one(low: float = -2.0, high: float = 2.0, **attrs: Any) -> Callable:
+    def samples(make: Any) -> Iterator[tuple]:
+        for shape in ((3, 5), (31,), (33,), (1,), (), (0, 4)):
+            yield (make(*shape, low=low, high=high), attrs) if attrs else (make(*shape, low=low, high=high),)
+    return samples
+
+
+def _two(low: float = -2.0, high: float = 2.0) -> Callable:
+    def samples(make: Any) -> Iterator[tuple]:
+        for a, b in (((3, 5), (3, 5)), ((4, 1), (33,)), ((31,), ()), ((), ()), ((0, 4), (1, 4))):
+            yield make(*a, low=low, high=high), make(*b, low=low, high=high)
+    return samples
+
+
+def _two_errors(make: Any) -> Iterator[tuple]:
+    formula_error = (make(3, 4, low=0.1), make(5, low=0.1), {})
+    yield formula_error, RuntimeError, "broadcast"
+
+
+def _special(name: str) -> Callable:
+    def reference(*arrays: Any) -> Any:
+        import scipy.special
+        return getattr(scipy.special, name)(*arrays)
+    return reference
+
+
+_sampled(frac, _one(-4, 4), lambda a: a - np.trunc(a), lambda make: iter([((make.ints(3), {}), RuntimeError, "floating-point")]))
+_sampled(signbit, _one(), np.signbit)
+_sampled(copysign, _two(), np.copysign, _two_errors)
+_sampled(heaviside, _two(), np.heaviside, _two_errors)
+_sampled(isposinf, _one(), np.isposinf)
+_sampled(isneginf, _one(), np.isneginf)
+_sampled(fmax, _two(), np.fmax, _two_errors)
+_sampled(fmin, _two(), np.fmin, _two_errors)
+_sampled(hypot, _two(), np.hypot, _two_errors)
+_sampled(logaddexp, _two(-20, 20), np.logaddexp, _two_errors)
+_sampled(logaddexp2, _two(-20, 20), np.logaddexp2, _two_errors)
+_sampled(xlogy, _two(0.1, 3), _special("xlogy"), _two_errors)
+_sampled(logit, _one(0.05, 0.95), lambda a, eps=None: _special("logit")(a if eps is None else np.clip(a, eps, 1 - eps)))
+_sampled(sinc, _one(), np.sinc)
+_sampled(ldexp, _two(), lambda a, b: a * 2.0 ** b, _two_errors)
+_sampled(rsub, _two(), lambda a, b, alpha=1: b - alpha * a, _two_errors)
+_sampled(deg2rad, _one(-180, 180), np.deg2rad)
+_sampled(rad2deg, _one(-3, 3), np.rad2deg)
+_sampled(isclose, _two(), np.isclose, lambda make: iter([((make(3), make.ints(3), {}), RuntimeError, "one dtype")]))
+
+
+@round.samples
+def _round_samples(make: Any) -> Iterator[tuple]:
+    yield make(3, 5, low=-99, high=99),
+    for decimals in (1, 3, -1):
+        yield make(33, low=-99, high=99), {"decimals": decimals}
+
+
+round.reference(lambda a, decimals=0: np.round(a, decimals))
+
+
+@nan_to_num.samples
+def _nan_to_num_samples(make: Any) -> Iterator[tuple]:
+    yield make(3, 5),
+    yield div(make(4, low=1), 0.0), 1.0, 2.0, 3.0
+    yield make(0, 2), 1.0
+
+
+nan_to_num.reference(lambda a, nan=None, posinf=None, neginf=None: np.nan_to_num(a, nan=0.0 if nan is None else nan, posinf=posinf, neginf=neginf))
+
+
+@clamp_between.samples
+def _clamp_between_samples(make: Any) -> Iterator[tuple]:
+    for shape in ((3, 5), (31,), (33,), (), (0, 4)):
+        yield make(*shape), {"low": -0.5, "high": 1.0}
+    yield make(9), {"low": -math.inf, "high": 0.25}
+    yield make(9), {"low": 1.0, "high": -1.0}
+
+
+clamp_between.reference(lambda a, *, low, high: np.minimum(np.maximum(a, low), high))
+
+
+@clamp.samples
+def _clamp_samples(make: Any) -> Iterator[tuple]:
+    yield make(3, 5), -1.0, 1.0
+    yield make(33), None, 0.5
+    yield make(33), 0.5
+    yield make(3, 5), make(5, low=-2, high=-0.5), make(3, 1, low=0.5, high=2)
+    yield make(0, 4), make(4)
+
+
+@clamp.errors
+def _clamp_errors(make: Any) -> Iterator[tuple]:
+    yield (make(3), {}), RuntimeError, "at least one"
+    yield (make(3), make(4), {}), RuntimeError, "broadcast"
+
+
+@clamp.reference
+def _clamp_oracle(a: Any, min: Any = None, max: Any = None) -> Any:
+    a = a if min is None else np.maximum(a, min)
+    return a if max is None else np.minimum(a, max)
+
+
+@masked_fill.samples
+def _masked_fill_samples(make: Any) -> Iterator[tuple]:
+    yield make(3, 5), make.bools(3, 5), 2.5
+    yield make(4, 33), make.bools(33), -1.0
+    yield make(5), make.bools(3, 5), make()
+    yield make(0, 3), make.bools(3), 0.0
+
+
+@masked_fill.errors
+def _masked_fill_errors(make: Any) -> Iterator[tuple]:
+    yield (make(3), make(3), 1.0, {}), RuntimeError, "bool"
+    yield (make(3), make.bools(3), make(2), {}), RuntimeError, "0-d"
+    yield (make(3), make.bools(4), 1.0, {}), RuntimeError, "broadcast"
+
+
+masked_fill.reference(lambda a, mask, value: np.where(mask, value, a))
+
+
+@lerp.samples
+def _lerp_samples(make: Any) -> Iterator[tuple]:
+    yield make(3, 5), make(3, 5), 0.25
+    yield make(33), make(4, 33), 0.75
+    yield make(3, 5), make(3, 5), make(5, low=0, high=1)
+    yield make(0, 4), make(4), 1.0
+
+
+lerp.reference(lambda a, b, w: a + w * (b - a))
+
+
+def _three(make: Any) -> Iterator[tuple]:
+    yield make(3, 5), make(3, 5), make(3, 5, low=0.5)
+    yield make(33), make(4, 33), make(4, 1, low=0.5), {"value": 0.5}
+    yield make(0, 4), make(4), make(1, low=0.5), {"value": -2.0}
+
+
+def _three_errors(make: Any) -> Iterator[tuple]:
+    yield (make(3, 4), make(5), make(4, low=0.5), {}), RuntimeError, "broadcast"
+
+
+_sampled(addcmul, _three, lambda a, b, c, *, value=1: a + value * b * c, _three_errors)
+_sampled(addcdiv, _three, lambda a, b, c, *, value=1: a + value * b / c, _three_errors)
