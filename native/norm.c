@@ -10,54 +10,9 @@
  * cache, never E[x^2] - E[x]^2. Sums run per vector lane over at most BLOCK elements, and blocks are added in double.
  * Same bits: how sums are split depends on shapes only, never on threads, and a row's result not on its neighbours.
  */
-#include "simd.h"
-#include "runtime.h"
+#include "loops.h"
 
 #if IS_REAL
-
-#define INLINE static inline __attribute__((always_inline))
-#define BLOCK 2048             /* elements summed in type T before the sum goes on in double */
-#define SMALL 32768            /* elements below which work is not shared between threads */
-
-static inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
-
-/* How many of `units` pieces of work, `each` elements long, one thread takes at a time. */
-static inline int64_t grain(int64_t units, int64_t each) {
-  if (units * each <= SMALL) return units;
-  return each >= SMALL / 2 ? 1 : SMALL / 2 / each;
-}
-
-/* The first n elements at p, n == VL known where the compiler can know it. */
-INLINE V get(const T *p, int n) { return n == VL ? vload(p) : vload_n(p, n); }
-INLINE V get_or(const T *p, int64_t i, int n, T otherwise) { return p ? get(p + i, n) : vset(otherwise); }
-INLINE void put(T *p, V v, int n) { if (n == VL) vstore(p, v); else vstore_n(p, v, n); }
-
-/* v in the first n lanes, 0 in the others: where a tail was read as 0, x - mean is not 0. */
-INLINE V keep(V v, int n) {
-  if (n == VL) return v;
-  VM lane;
-  for (int i = 0; i < VL; i++) lane[i] = i;
-  return vselect((VM)(lane < (TI)n - (VM){0}), v, vzero());
-}
-
-/* A loop over [0, n) by vectors: the body, written once, is compiled for whole vectors (k == VL) and for the tail of
- * k elements. EACH_VECTOR_4 also counts u = 0..3, so that a sum can run in four chains instead of waiting for one. */
-#define EACH_VECTOR(j, k, n, ...) do { \
-    int64_t j = 0; \
-    for (; j + VL <= (n); j += VL) { const int k = VL; __VA_ARGS__ } \
-    if (j < (n)) { const int k = (int)((n) - j); __VA_ARGS__ } \
-  } while (0)
-#define EACH_VECTOR_4(j, u, k, n, ...) do { \
-    int64_t j = 0; \
-    while (j + 4 * VL <= (n)) { \
-      const int k = VL; \
-      _Pragma("GCC unroll 4") \
-      for (int u = 0; u < 4; u++, j += VL) { __VA_ARGS__ } \
-    } \
-    const int u = 0; \
-    for (; j + VL <= (n); j += VL) { const int k = VL; __VA_ARGS__ } \
-    if (j < (n)) { const int k = (int)((n) - j); __VA_ARGS__ } \
-  } while (0)
 
 /* ---- layer norm and RMS norm: x is [rows, n], S a row -------------------------------------------------------------
  *
@@ -424,14 +379,6 @@ INLINE void scale_columns(T *y, const T *x, const T *mean, const T *scale, const
   for (int64_t q = 0; q < batch; q++)
     for (int w = 0; w < W; w++) put(y + q * stride + w * VL, vfma(get(x + q * stride + w * VL, k) - m[w], a[w], b[w]), k);
 }
-
-/* body for each group of columns: four vectors, one vector, the tail */
-#define EACH_COLUMNS(j, W, k, n, ...) do { \
-    int64_t j = 0; \
-    for (; j + 4 * VL <= (n); j += 4 * VL) { enum { W = 4 }; const int k = VL; __VA_ARGS__ } \
-    for (; j + VL <= (n); j += VL) { enum { W = 1 }; const int k = VL; __VA_ARGS__ } \
-    if (j < (n)) { enum { W = 1 }; const int k = (int)((n) - j); __VA_ARGS__ } \
-  } while (0)
 
 static void batch_norm_columns(void *context, int64_t begin, int64_t end) {
   const batch_norm_args *a = context;

@@ -1,0 +1,65 @@
+/* What kernels over contiguous rows share: loops by vectors that end in a tail, and how work is cut for the threads. */
+#ifndef MINIGRAD_LOOPS_H
+#define MINIGRAD_LOOPS_H
+
+#include "simd.h"
+#include "runtime.h"
+
+#if IS_REAL
+
+#define INLINE static inline __attribute__((always_inline))
+#define BLOCK 2048             /* elements summed in type T before the sum goes on in double */
+#define SMALL 32768            /* elements below which work is not shared between threads */
+
+static inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+
+/* How many of `units` pieces of work, `each` elements long, one thread takes at a time. */
+static inline int64_t grain(int64_t units, int64_t each) {
+  if (units * each <= SMALL) return units > 0 ? units : 1;
+  return each >= SMALL / 2 ? 1 : SMALL / 2 / each;
+}
+
+/* The first n elements at p, where n == VL is known to the compiler in all but the tail. */
+INLINE V get(const T *p, int n) { return n == VL ? vload(p) : vload_n(p, n); }
+INLINE V get_or(const T *p, int64_t i, int n, T otherwise) { return p ? get(p + i, n) : vset(otherwise); }
+INLINE void put(T *p, V v, int n) { if (n == VL) vstore(p, v); else vstore_n(p, v, n); }
+
+/* v in the first n lanes, `otherwise` in the others: a tail is read as 0, which is not 0 any more after x - mean. */
+INLINE V keep_or(V v, int n, T otherwise) {
+  if (n == VL) return v;
+  VM lane;
+  for (int i = 0; i < VL; i++) lane[i] = i;
+  return vselect((VM)(lane < (TI)n - (VM){0}), v, vset(otherwise));
+}
+INLINE V keep(V v, int n) { return keep_or(v, n, 0); }
+
+/* A loop over [0, n) by vectors: the body, written once, is compiled for whole vectors (k == VL) and for the tail of
+ * k elements. EACH_VECTOR_4 also counts u = 0..3, so that a sum can run in four chains instead of waiting for one. */
+#define EACH_VECTOR(j, k, n, ...) do { \
+    int64_t j = 0; \
+    for (; j + VL <= (n); j += VL) { const int k = VL; __VA_ARGS__ } \
+    if (j < (n)) { const int k = (int)((n) - j); __VA_ARGS__ } \
+  } while (0)
+#define EACH_VECTOR_4(j, u, k, n, ...) do { \
+    int64_t j = 0; \
+    while (j + 4 * VL <= (n)) { \
+      const int k = VL; \
+      _Pragma("GCC unroll 4") \
+      for (int u = 0; u < 4; u++, j += VL) { __VA_ARGS__ } \
+    } \
+    const int u = 0; \
+    for (; j + VL <= (n); j += VL) { const int k = VL; __VA_ARGS__ } \
+    if (j < (n)) { const int k = (int)((n) - j); __VA_ARGS__ } \
+  } while (0)
+
+/* Columns of a [rows, n] matrix: the body for four vectors of them side by side (W == 4, so that each row touched
+ * gives whole cache lines), for single vectors (W == 1), and for the tail of k columns. */
+#define EACH_COLUMNS(j, W, k, n, ...) do { \
+    int64_t j = 0; \
+    for (; j + 4 * VL <= (n); j += 4 * VL) { enum { W = 4 }; const int k = VL; __VA_ARGS__ } \
+    for (; j + VL <= (n); j += VL) { enum { W = 1 }; const int k = VL; __VA_ARGS__ } \
+    if (j < (n)) { enum { W = 1 }; const int k = (int)((n) - j); __VA_ARGS__ } \
+  } while (0)
+
+#endif
+#endif

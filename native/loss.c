@@ -1,0 +1,177 @@
+/* Elementwise losses of x against target, n contiguous elements each, with the reduction in the same pass.
+ *
+ *   loss[i] = f(x[i], target[i])          reduction 0: all of them; 1: their sum / n; 2: their sum
+ *   gx[i] = g * df/dx,  gtarget[i] = g * df/dtarget        g = gloss[i], gloss / n, gloss; gx or gtarget may be null
+ *
+ * so that a training step reads x and target once forward and once backward, and no array of losses exists.
+ *
+ * The sum: chunks of at least 16384 elements, at most MG_LOSS_CHUNKS(n) of them, each summed in four chains of
+ * vectors over blocks of BLOCK elements and across blocks in double; then the chunks in order. All by n alone.
+ */
+#include "loops.h"
+
+#if IS_REAL
+
+typedef enum { MSE, L1, HUBER, BCE, BCE_LOGITS } what;
+
+typedef struct {
+  T *loss, *partial;           /* forward; partial null: no reduction */
+  T *gx, *gtarget;             /* backward */
+  const T *gloss, *x, *target, *weight, *pos_weight;
+  int64_t n, chunk, reduction;
+  double delta, scale;
+} loss_args;
+
+/* log(sigmoid(-x)) negated: log(1 + exp(x)) without overflow */
+INLINE V softplus_(V x) { return vlog1p(vexp(-vabs(x))) + vmax(x, vzero()); }
+INLINE V log_or_100(V log) { return vmax(log, vset(-100)); }
+
+/* f at vector i of k elements */
+INLINE V value(const loss_args *a, int64_t i, const int k, const what of) {
+  const V x = get(a->x + i, k), t = get(a->target + i, k), d = x - t;
+  V loss;
+  if (of == MSE) return d * d;
+  if (of == L1) return vabs(d);
+  if (of == HUBER) {
+    const T delta = (T)a->delta;
+    const V square = vset((T)(0.5 * a->scale)) * d * d;
+    return vselect((VM)(vabs(d) < vset(delta)), square, vset((T)(a->scale * a->delta)) * (vabs(d) - vset((T)0.5 * delta)));
+  }
+  if (of == BCE) loss = (t - 1) * log_or_100(vlog1p(-x)) - t * log_or_100(vlog(x));
+  else {
+    const V positive = a->pos_weight ? 1 + (get(a->pos_weight + i, k) - 1) * t : vset(1);
+    loss = (1 - t) * x + positive * softplus_(-x);
+  }
+  return a->weight ? loss * get(a->weight + i, k) : loss;
+}
+
+/* df/dx and df/dtarget, times g */
+INLINE V slope(const loss_args *a, int64_t i, const int k, V g, const what of, const int by_target) {
+  const V x = get(a->x + i, k), t = get(a->target + i, k), d = x - t;
+  if (of == MSE) return by_target ? g * -2 * d : g * 2 * d;
+  if (of == L1 || of == HUBER) {
+    V s;
+    if (of == L1) s = vselect((VM)(d > 0), vset(1), vselect((VM)(d < 0), vset(-1), d));
+    else {
+      const V delta = vset((T)a->delta);
+      s = vset((T)a->scale) * vmin(vmax(d, -delta), delta);
+    }
+    return by_target ? -g * s : g * s;
+  }
+  if (a->weight) g = g * get(a->weight + i, k);
+  if (of == BCE) {
+    if (by_target) return g * (log_or_100(vlog1p(-x)) - log_or_100(vlog(x)));
+    return g * d / vmax((1 - x) * x, vset(F(1e-12)));
+  }
+  if (by_target) return g * (a->pos_weight ? get(a->pos_weight + i, k) * softplus_(-x) - softplus_(x) : -x);
+  if (!a->pos_weight) return g * (vsigmoid(x) - t);
+  const V pt = get(a->pos_weight + i, k) * t;
+  return g * ((pt + 1 - t) * vsigmoid(x) - pt);
+}
+
+INLINE void forward(const loss_args *a, int64_t begin, int64_t end, const what of) {
+  if (!a->partial) {
+    EACH_VECTOR(i, k, end - begin, put(a->loss + begin + i, value(a, begin + i, k, of), k););
+    return;
+  }
+  for (int64_t c = begin; c < end; c++) {
+    const int64_t first = c * a->chunk, last = least(first + a->chunk, a->n);
+    double sum = 0;
+    for (int64_t b = first; b < last; b += BLOCK) {
+      V s[4] = {vzero(), vzero(), vzero(), vzero()};
+      EACH_VECTOR_4(i, u, k, least(BLOCK, last - b), s[u] += keep(value(a, b + i, k, of), k););
+      sum += vsum((s[0] + s[1]) + (s[2] + s[3]));
+    }
+    a->partial[c] = (T)sum;
+  }
+}
+
+INLINE void backward(const loss_args *a, int64_t begin, int64_t end, const what of) {
+  const V all = a->reduction == 0 ? vzero() : vset(a->reduction == 1 ? (T)(*a->gloss / (double)a->n) : *a->gloss);
+  EACH_VECTOR(j, k, end - begin,
+    const int64_t i = begin + j;
+    const V g = a->reduction == 0 ? get(a->gloss + i, k) : all;
+    if (a->gx) put(a->gx + i, slope(a, i, k, g, of, 0), k);
+    if (a->gtarget) put(a->gtarget + i, slope(a, i, k, g, of, 1), k););
+}
+
+#define PIECES(name, of) \
+  static void name##_forward_(void *a, int64_t begin, int64_t end) { forward(a, begin, end, of); } \
+  static void name##_backward_(void *a, int64_t begin, int64_t end) { backward(a, begin, end, of); }
+PIECES(mse, MSE)
+PIECES(l1, L1)
+PIECES(huber, HUBER)
+PIECES(bce, BCE)
+PIECES(bce_logits, BCE_LOGITS)
+
+/* cost: what one element takes, in those of a loss that only loads and adds */
+static void run_forward(void (*piece)(void *, int64_t, int64_t), loss_args *a, T *loss, T *partial, int64_t reduction, int64_t cost) {
+  const int64_t n = a->n, chunk = n <= 4194304 ? 16384 : ((n + 255) / 256 + 63) / 64 * 64, chunks = (n + chunk - 1) / chunk;
+  a->loss = loss;
+  a->partial = reduction ? partial : 0;
+  a->chunk = chunk;
+  if (!reduction) {
+    mg_parallel(n, (grain(n, cost) + 63) / 64 * 64, piece, a);
+    return;
+  }
+  mg_parallel(chunks, grain(chunks, chunk * cost), piece, a);
+  double sum = 0;
+  for (int64_t c = 0; c < chunks; c++) sum += partial[c];
+  *loss = (T)(reduction == 1 ? sum / (double)n : sum);
+}
+
+static void run_backward(void (*piece)(void *, int64_t, int64_t), loss_args *a, int64_t cost) {
+  mg_parallel(a->n, (grain(a->n, cost) + 63) / 64 * 64, piece, a);
+}
+
+/* mse: (x - t)^2 */
+void FN(mse_loss_forward)(T *loss, T *partial, const T *x, const T *target, int64_t n, int64_t reduction) {
+  loss_args a = {.x = x, .target = target, .n = n};
+  run_forward(mse_forward_, &a, loss, partial, reduction, 1);
+}
+void FN(mse_loss_backward)(T *gx, T *gtarget, const T *gloss, const T *x, const T *target, int64_t n, int64_t reduction) {
+  loss_args a = {.gx = gx, .gtarget = gtarget, .gloss = gloss, .x = x, .target = target, .n = n, .reduction = reduction};
+  run_backward(mse_backward_, &a, 1);
+}
+
+/* l1: |x - t|, slope 0 where they are equal */
+void FN(l1_loss_forward)(T *loss, T *partial, const T *x, const T *target, int64_t n, int64_t reduction) {
+  loss_args a = {.x = x, .target = target, .n = n};
+  run_forward(l1_forward_, &a, loss, partial, reduction, 1);
+}
+void FN(l1_loss_backward)(T *gx, T *gtarget, const T *gloss, const T *x, const T *target, int64_t n, int64_t reduction) {
+  loss_args a = {.gx = gx, .gtarget = gtarget, .gloss = gloss, .x = x, .target = target, .n = n, .reduction = reduction};
+  run_backward(l1_backward_, &a, 1);
+}
+
+/* huber, d = x - t: scale * (d^2 / 2 where |d| < delta, else delta * (|d| - delta / 2)) */
+void FN(huber_loss_forward)(T *loss, T *partial, const T *x, const T *target, int64_t n, int64_t reduction, double delta, double scale) {
+  loss_args a = {.x = x, .target = target, .n = n, .delta = delta, .scale = scale};
+  run_forward(huber_forward_, &a, loss, partial, reduction, 1);
+}
+void FN(huber_loss_backward)(T *gx, T *gtarget, const T *gloss, const T *x, const T *target, int64_t n, int64_t reduction, double delta, double scale) {
+  loss_args a = {.gx = gx, .gtarget = gtarget, .gloss = gloss, .x = x, .target = target, .n = n, .reduction = reduction, .delta = delta, .scale = scale};
+  run_backward(huber_backward_, &a, 1);
+}
+
+/* binary cross entropy: -weight * (t * log(x) + (1 - t) * log(1 - x)), logarithms cut off at -100 as in PyTorch */
+void FN(bce_loss_forward)(T *loss, T *partial, const T *x, const T *target, const T *weight, int64_t n, int64_t reduction) {
+  loss_args a = {.x = x, .target = target, .weight = weight, .n = n};
+  run_forward(bce_forward_, &a, loss, partial, reduction, 4);
+}
+void FN(bce_loss_backward)(T *gx, T *gtarget, const T *gloss, const T *x, const T *target, const T *weight, int64_t n, int64_t reduction) {
+  loss_args a = {.gx = gx, .gtarget = gtarget, .gloss = gloss, .x = x, .target = target, .weight = weight, .n = n, .reduction = reduction};
+  run_backward(bce_backward_, &a, 4);
+}
+
+/* the same of sigmoid(x): weight * ((1 - t) * x + (1 + (pos_weight - 1) * t) * log(1 + exp(-x))) */
+void FN(bce_logits_loss_forward)(T *loss, T *partial, const T *x, const T *target, const T *weight, const T *pos_weight, int64_t n, int64_t reduction) {
+  loss_args a = {.x = x, .target = target, .weight = weight, .pos_weight = pos_weight, .n = n};
+  run_forward(bce_logits_forward_, &a, loss, partial, reduction, 4);
+}
+void FN(bce_logits_loss_backward)(T *gx, T *gtarget, const T *gloss, const T *x, const T *target, const T *weight, const T *pos_weight, int64_t n, int64_t reduction) {
+  loss_args a = {.gx = gx, .gtarget = gtarget, .gloss = gloss, .x = x, .target = target, .weight = weight, .pos_weight = pos_weight, .n = n, .reduction = reduction};
+  run_backward(bce_logits_backward_, &a, 4);
+}
+
+#endif

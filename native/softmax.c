@@ -1,0 +1,467 @@
+/* Softmax, log-softmax, logsumexp and cross entropy along the middle axis of [outer, n, inner], contiguous.
+ *
+ * All of them begin with the same two numbers for each line of n elements, m = max(x) and s = sum(exp(x - m)):
+ *     softmax = exp(x - m) / s        log_softmax = (x - m) - log(s)        logsumexp = m + log(s)
+ * x - m is kept apart from log(s), because m + log(s) has lost the digits of log(s) when m is large.
+ *
+ * inner == 1: lines are rows, and lanes run along them. Short rows go four side by side, so that their horizontal
+ * maxima and sums overlap; long ones go one by one, in four chains. inner > 1: lanes are neighbours along `inner`, each
+ * with a line of its own, and the loop over n needs no horizontal sums.
+ *
+ * inf and NaN need no care: NaN - m makes the sum NaN and with it the line, as does inf - inf in a line that holds inf
+ * or nothing but -inf. Only logsumexp, whose value there is the maximum itself, takes 0 for an infinite m.
+ */
+#include "loops.h"
+
+#if IS_REAL
+
+#define SHORT 1024             /* the longest row that goes side by side with others */
+#define WIDE 256               /* columns (inner > 1) that are one unit of work: lines do not depend on each other */
+
+typedef enum { SOFTMAX, LOG_SOFTMAX, LOGSUMEXP, CROSS_ENTROPY } what;
+
+/* A unit of work is a row, or WIDE columns of one of the `outer` matrices. exp costs about as much as four memory
+ * accesses, so work is shared from a quarter of the usual size on. */
+static inline int64_t tiles(int64_t inner) { return inner == 1 ? 1 : (inner + WIDE - 1) / WIDE; }
+static void share(void (*fn)(void *, int64_t, int64_t), void *a, int64_t outer, int64_t n, int64_t inner) {
+  mg_parallel(outer * tiles(inner), (grain(outer * tiles(inner), 4 * n * least(inner, WIDE)) + 3) / 4 * 4, fn, a);
+}
+/* the body for each group of columns of the units [begin, end): matrix o, columns from i on */
+#define EACH_UNIT(o, i, W, k, inner, ...) \
+  for (int64_t unit_ = begin; unit_ < end; unit_++) { \
+    const int64_t o = unit_ / tiles(inner), first_ = unit_ % tiles(inner) * WIDE; \
+    EACH_COLUMNS(i_, W, k, least(WIDE, (inner) - first_), const int64_t i = first_ + i_; __VA_ARGS__); \
+  }
+
+INLINE T larger(T a, T b) { return a > b ? a : b; }
+
+/* The largest lane; which one if there is NaN does not matter here. */
+INLINE T largest(V v) {
+  V16 h[VBYTES / 16];
+  memcpy(h, &v, VBYTES);
+  for (int k = VBYTES / 32; k > 0; k /= 2)
+    for (int i = 0; i < k; i++)
+      for (int l = 0; l < (int)(16 / sizeof(T)); l++) h[i][l] = larger(h[i][l], h[i + k][l]);
+#if TYPE_IS == 1
+  return larger(larger(h[0][0], h[0][1]), larger(h[0][2], h[0][3]));
+#else
+  return larger(h[0][0], h[0][1]);
+#endif
+}
+
+/* m and s of R <= 4 rows of n <= SHORT elements; if e is given, exp(x - m) is kept there */
+INLINE void short_rows(T *m, T *s, T *e, const T *x, int64_t n, const int R, const int finite) {
+  V v[4], largest_of[4];
+  for (int r = 0; r < R; r++) largest_of[r] = vset(-INFINITY), v[r] = vzero();
+  EACH_VECTOR(j, k, n, for (int r = 0; r < R; r++) largest_of[r] = vmax(largest_of[r], keep_or(get(x + r * n + j, k), k, -INFINITY)););
+  for (int r = 0; r < R; r++) {
+    m[r] = largest(largest_of[r]);
+    if (finite && MATH(fabs)(m[r]) == INFINITY) m[r] = 0;
+    largest_of[r] = vset(m[r]);
+  }
+  EACH_VECTOR(j, k, n,
+    for (int r = 0; r < R; r++) {
+      V p = vexp(get(x + r * n + j, k) - largest_of[r]);
+      if (e) put(e + r * n + j, p, k);
+      v[r] += keep(p, k);
+    });
+  for (int r = 0; r < R; r++) s[r] = vsum(v[r]);
+}
+
+/* the same for one row of any length */
+INLINE void long_row(T *m, T *s, T *e, const T *x, int64_t n, const int finite) {
+  V v[4];
+  for (int u = 0; u < 4; u++) v[u] = vset(-INFINITY);
+  EACH_VECTOR_4(j, u, k, n, v[u] = vmax(v[u], keep_or(get(x + j, k), k, -INFINITY)););
+  T top = largest(vmax(vmax(v[0], v[1]), vmax(v[2], v[3])));
+  if (finite && MATH(fabs)(top) == INFINITY) top = 0;
+  const V shift = vset(top);
+  double sum = 0;
+  for (int64_t b = 0; b < n; b += BLOCK) {
+    for (int u = 0; u < 4; u++) v[u] = vzero();
+    EACH_VECTOR_4(j, u, k, least(BLOCK, n - b),
+      V p = vexp(get(x + b + j, k) - shift);
+      if (e) put(e + b + j, p, k);
+      v[u] += keep(p, k););
+    sum += vsum((v[0] + v[1]) + (v[2] + v[3]));
+  }
+  *m = top;
+  *s = (T)sum;
+}
+
+/* m and s of W * VL neighbouring lines (k of them if W == 1), x at the first element of the first */
+INLINE void columns(V *m, V *s, T *e, const T *x, int64_t n, int64_t stride, const int W, const int k, const int finite) {
+  for (int w = 0; w < W; w++) m[w] = vset(-INFINITY), s[w] = vzero();
+  for (int64_t q = 0; q < n; q++)
+    for (int w = 0; w < W; w++) m[w] = vmax(m[w], get(x + q * stride + w * VL, k));
+  for (int w = 0; finite && w < W; w++) m[w] = vselect((VM)(vabs(m[w]) == vset(INFINITY)), vzero(), m[w]);
+  for (int64_t b = 0; b < n; b += 64) {
+    V part[4];
+    for (int w = 0; w < W; w++) part[w] = vzero();
+    for (int64_t q = b, last = least(b + 64, n); q < last; q++)
+      for (int w = 0; w < W; w++) {
+        V p = vexp(get(x + q * stride + w * VL, k) - m[w]);
+        if (e) put(e + q * stride + w * VL, p, k);
+        part[w] += p;
+      }
+    for (int w = 0; w < W; w++) s[w] += part[w];
+  }
+}
+
+/* ---- softmax, log-softmax, logsumexp ------------------------------------------------------------------------------
+ *
+ *   for each line:  m = max(x);  s = sum(exp(x - m))
+ *                   softmax: y = exp(x - m) / s      log-softmax: y = x - m - log(s)      logsumexp: y = m + log(s)
+ *
+ * Softmax keeps the exponentials in y while it sums them, and scales them there: one exp per element.
+ */
+typedef struct { T *y; const T *x; int64_t n, inner; } softmax_args;
+
+INLINE void finish_row(const softmax_args *a, int64_t row, T m, T s, const what of) {
+  const T *x = a->x + row * a->n;
+  T *y = a->y + row * a->n;
+  const V shift = vset(m), factor = vset(of == SOFTMAX ? 1 / s : MATH(log)(s));
+  if (of == SOFTMAX) EACH_VECTOR(j, k, a->n, put(y + j, get(y + j, k) * factor, k););
+  if (of == LOG_SOFTMAX) EACH_VECTOR(j, k, a->n, put(y + j, get(x + j, k) - shift - factor, k););
+  if (of == LOGSUMEXP) a->y[row] = m + factor[0];
+}
+
+INLINE void some_rows(const softmax_args *a, int64_t row, const int R, const what of) {
+  T m[4], s[4];
+  short_rows(m, s, of == SOFTMAX ? a->y + row * a->n : 0, a->x + row * a->n, a->n, R, of == LOGSUMEXP);
+  for (int r = 0; r < R; r++) finish_row(a, row + r, m[r], s[r], of);
+}
+
+INLINE void some_columns(const softmax_args *a, int64_t o, int64_t i, const int W, const int k, const what of) {
+  const int64_t n = a->n, inner = a->inner;
+  const T *x = a->x + o * n * inner + i;
+  T *y = of == LOGSUMEXP ? a->y + o * inner + i : a->y + o * n * inner + i;
+  V m[4], s[4];
+  columns(m, s, of == SOFTMAX ? y : 0, x, n, inner, W, k, of == LOGSUMEXP);
+  for (int w = 0; w < W; w++) s[w] = of == SOFTMAX ? 1 / s[w] : vlog(s[w]);
+  if (of == LOGSUMEXP) for (int w = 0; w < W; w++) put(y + w * VL, m[w] + s[w], k);
+  else
+    for (int64_t q = 0; q < n; q++)
+      for (int w = 0; w < W; w++) {
+        const int64_t j = q * inner + w * VL;
+        put(y + j, of == SOFTMAX ? get(y + j, k) * s[w] : get(x + j, k) - m[w] - s[w], k);
+      }
+}
+
+INLINE void softmax_lines(const softmax_args *a, int64_t begin, int64_t end, const what of) {
+  if (a->inner != 1) {
+    EACH_UNIT(o, i, W, k, a->inner, some_columns(a, o, i, W, k, of););
+  } else if (a->n <= SHORT) {
+    int64_t row = begin;
+    for (; row + 4 <= end; row += 4) some_rows(a, row, 4, of);
+    for (; row < end; row++) some_rows(a, row, 1, of);
+  } else
+    for (int64_t row = begin; row < end; row++) {
+      T m, s;
+      long_row(&m, &s, of == SOFTMAX ? a->y + row * a->n : 0, a->x + row * a->n, a->n, of == LOGSUMEXP);
+      finish_row(a, row, m, s, of);
+    }
+}
+static void softmax_(void *a, int64_t begin, int64_t end) { softmax_lines(a, begin, end, SOFTMAX); }
+static void log_softmax_(void *a, int64_t begin, int64_t end) { softmax_lines(a, begin, end, LOG_SOFTMAX); }
+static void logsumexp_(void *a, int64_t begin, int64_t end) { softmax_lines(a, begin, end, LOGSUMEXP); }
+
+void FN(softmax_forward)(T *y, const T *x, int64_t outer, int64_t n, int64_t inner) {
+  softmax_args a = {y, x, n, inner};
+  share(softmax_, &a, outer, n, inner);
+}
+void FN(log_softmax_forward)(T *y, const T *x, int64_t outer, int64_t n, int64_t inner) {
+  softmax_args a = {y, x, n, inner};
+  share(log_softmax_, &a, outer, n, inner);
+}
+void FN(logsumexp_forward)(T *y, const T *x, int64_t outer, int64_t n, int64_t inner) {
+  softmax_args a = {y, x, n, inner};
+  share(logsumexp_, &a, outer, n, inner);
+}
+
+/* Backward, from the output:
+ *
+ *   softmax:      gx = y * (gy - sum(gy * y))
+ *   log-softmax:  gx = gy - exp(y) * sum(gy)
+ *   logsumexp:    gx = gy * exp(x - y), gy and y one number a line; where y is -inf, exp(-inf - -inf) is NaN as in PyTorch
+ */
+typedef struct { T *gx; const T *gy, *y; int64_t n, inner; } softmax_back_args;
+
+INLINE V back(V gy, V y, V sum, const what of) { return of == SOFTMAX ? y * (gy - sum) : gy - vexp(y) * sum; }
+
+INLINE void back_rows(const softmax_back_args *a, int64_t row, const int R, const what of) {
+  const int64_t n = a->n;
+  const T *gy = a->gy + row * n;
+  const T *y = a->y + row * n;
+  V s[4];
+  for (int r = 0; r < R; r++) s[r] = vzero();
+  EACH_VECTOR(j, k, n,
+    for (int r = 0; r < R; r++) {
+      V g = get(gy + r * n + j, k);
+      s[r] = of == SOFTMAX ? vfma(g, get(y + r * n + j, k), s[r]) : s[r] + g;
+    });
+  for (int r = 0; r < R; r++) s[r] = vset(vsum(s[r]));
+  for (int r = 0; r < R; r++)
+    EACH_VECTOR(j, k, n, const int64_t i = (row + r) * n + j; put(a->gx + i, back(get(a->gy + i, k), get(a->y + i, k), s[r], of), k););
+}
+
+INLINE void back_long(const softmax_back_args *a, int64_t row, const what of) {
+  const T *gy = a->gy + row * a->n, *y = a->y + row * a->n;
+  double sum = 0;
+  for (int64_t b = 0; b < a->n; b += BLOCK) {
+    V s[4] = {vzero(), vzero(), vzero(), vzero()};
+    EACH_VECTOR_4(j, u, k, least(BLOCK, a->n - b),
+      V g = get(gy + b + j, k);
+      s[u] = of == SOFTMAX ? vfma(g, get(y + b + j, k), s[u]) : s[u] + g;);
+    sum += vsum((s[0] + s[1]) + (s[2] + s[3]));
+  }
+  const V s = vset((T)sum);
+  EACH_VECTOR(j, k, a->n, put(a->gx + row * a->n + j, back(get(gy + j, k), get(y + j, k), s, of), k););
+}
+
+INLINE void back_columns(const softmax_back_args *a, int64_t o, int64_t i, const int W, const int k, const what of) {
+  const int64_t n = a->n, inner = a->inner, at = o * n * inner + i;
+  V s[4];
+  for (int w = 0; w < W; w++) s[w] = vzero();
+  for (int64_t b = 0; b < n; b += 64) {
+    V part[4];
+    for (int w = 0; w < W; w++) part[w] = vzero();
+    for (int64_t q = b, last = least(b + 64, n); q < last; q++)
+      for (int w = 0; w < W; w++) {
+        const int64_t j = at + q * inner + w * VL;
+        V g = get(a->gy + j, k);
+        part[w] = of == SOFTMAX ? vfma(g, get(a->y + j, k), part[w]) : part[w] + g;
+      }
+    for (int w = 0; w < W; w++) s[w] += part[w];
+  }
+  for (int64_t q = 0; q < n; q++)
+    for (int w = 0; w < W; w++) {
+      const int64_t j = at + q * inner + w * VL;
+      put(a->gx + j, back(get(a->gy + j, k), get(a->y + j, k), s[w], of), k);
+    }
+}
+
+INLINE void back_lines(const softmax_back_args *a, int64_t begin, int64_t end, const what of) {
+  if (a->inner != 1) {
+    EACH_UNIT(o, i, W, k, a->inner, back_columns(a, o, i, W, k, of););
+  } else if (a->n <= SHORT) {
+    int64_t row = begin;
+    for (; row + 4 <= end; row += 4) back_rows(a, row, 4, of);
+    for (; row < end; row++) back_rows(a, row, 1, of);
+  } else
+    for (int64_t row = begin; row < end; row++) back_long(a, row, of);
+}
+static void softmax_back(void *a, int64_t begin, int64_t end) { back_lines(a, begin, end, SOFTMAX); }
+static void log_softmax_back(void *a, int64_t begin, int64_t end) { back_lines(a, begin, end, LOG_SOFTMAX); }
+
+void FN(softmax_backward)(T *gx, const T *gy, const T *y, int64_t outer, int64_t n, int64_t inner) {
+  softmax_back_args a = {gx, gy, y, n, inner};
+  share(softmax_back, &a, outer, n, inner);
+}
+void FN(log_softmax_backward)(T *gx, const T *gy, const T *y, int64_t outer, int64_t n, int64_t inner) {
+  softmax_back_args a = {gx, gy, y, n, inner};
+  share(log_softmax_back, &a, outer, n, inner);
+}
+
+typedef struct { T *gx; const T *gy, *x, *y; int64_t n, inner; } logsumexp_back_args;
+
+static void logsumexp_back(void *context, int64_t begin, int64_t end) {
+  const logsumexp_back_args *a = context;
+  const int64_t n = a->n, inner = a->inner;
+  if (inner != 1) {
+    EACH_UNIT(o, i, W, k, inner,
+      V g[4]; V y[4];
+      for (int w = 0; w < W; w++) g[w] = get(a->gy + o * inner + i + w * VL, k), y[w] = get(a->y + o * inner + i + w * VL, k);
+      for (int64_t q = 0; q < n; q++)
+        for (int w = 0; w < W; w++) {
+          const int64_t j = (o * n + q) * inner + i + w * VL;
+          put(a->gx + j, g[w] * vexp(get(a->x + j, k) - y[w]), k);
+        });
+  } else
+    for (int64_t o = begin; o < end; o++) {
+      const V g = vset(a->gy[o]), y = vset(a->y[o]);
+      EACH_VECTOR(j, k, n, put(a->gx + o * n + j, g * vexp(get(a->x + o * n + j, k) - y), k););
+    }
+}
+
+void FN(logsumexp_backward)(T *gx, const T *gy, const T *x, const T *y, int64_t outer, int64_t n, int64_t inner) {
+  logsumexp_back_args a = {gx, gy, x, y, n, inner};
+  share(logsumexp_back, &a, outer, n, inner);
+}
+
+/* ---- cross entropy: class indices `target` [outer, inner] in the classes (axis 1) of the logits --------------------
+ *
+ *   for each item with target t, logp = x - m - log(s), label smoothing e, classes C:
+ *     item = (1 - e) * weight[t] * -logp[t]  +  e / C * sum over c of weight[c] * -logp[c]      0 where t == ignore_index
+ *   sum = sum of items;  mean = sum / wsum,  wsum = sum of weight[t] over the items not ignored (0 / 0 = NaN if none)
+ *
+ * One pass takes the logits to an item, without a log-softmax array; m and log(s) are kept (`stats`) for the backward.
+ * The items are then added in order, in double, by one thread: there are `classes` times fewer of them. A target that is
+ * out of range (the shape rule refuses it, but a replayed program does not look) reads nothing and gives NaN.
+ */
+typedef struct {
+  T *items, *top, *log_sum;
+  const T *x, *weight;
+  const int64_t *target;
+  int64_t classes, inner, ignore;
+  double smoothing;
+} cross_entropy_args;
+
+/* e / C * sum(weight * (log_sum - (x - top))) of one line */
+INLINE double smooth(const cross_entropy_args *a, const T *x, T top, T log_sum) {
+  if (a->smoothing == 0) return 0;
+  double sum = 0;
+  if (a->inner != 1)
+    for (int64_t c = 0; c < a->classes; c++) sum += (a->weight ? a->weight[c] : 1) * (log_sum - (x[c * a->inner] - top));
+  else
+    for (int64_t b = 0; b < a->classes; b += BLOCK) {
+      V s = vzero();
+      EACH_VECTOR(j, k, least(BLOCK, a->classes - b),
+        V term = get_or(a->weight, b + j, k, 1) * (vset(log_sum) - (get(x + b + j, k) - vset(top)));
+        s += keep(term, k););
+      sum += vsum(s);
+    }
+  return a->smoothing / (double)a->classes * sum;
+}
+
+INLINE void cross_entropy_item(const cross_entropy_args *a, int64_t item, const T *x, T top, T sum) {
+  const int64_t t = a->target[item];
+  const T log_sum = MATH(log)(sum);
+  a->top[item] = top;
+  a->log_sum[item] = log_sum;
+  if (t == a->ignore) a->items[item] = 0;
+  else if (t < 0 || t >= a->classes) a->items[item] = NAN;
+  else {
+    const T loss = log_sum - (x[t * a->inner] - top);
+    a->items[item] = (T)((1 - a->smoothing) * (a->weight ? a->weight[t] * loss : loss) + smooth(a, x, top, log_sum));
+  }
+}
+
+INLINE void cross_entropy_some(const cross_entropy_args *a, int64_t row, const int R) {
+  T m[4], s[4];
+  const T *x = a->x + row * a->classes;
+  short_rows(m, s, 0, x, a->classes, R, 0);
+  for (int r = 0; r < R; r++) cross_entropy_item(a, row + r, x + r * a->classes, m[r], s[r]);
+}
+
+static void cross_entropy_lines(void *context, int64_t begin, int64_t end) {
+  const cross_entropy_args *a = context;
+  const int64_t n = a->classes, inner = a->inner;
+  if (inner != 1) {
+    EACH_UNIT(o, i, W, k, inner,
+      V m[4]; V s[4];
+      columns(m, s, 0, a->x + o * n * inner + i, n, inner, W, k, 0);
+      for (int w = 0; w < W; w++)
+        for (int l = 0; l < k; l++) {
+          const int64_t at = i + w * VL + l;
+          cross_entropy_item(a, o * inner + at, a->x + o * n * inner + at, m[w][l], s[w][l]);
+        });
+  } else if (n <= SHORT) {
+    int64_t row = begin;
+    for (; row + 4 <= end; row += 4) cross_entropy_some(a, row, 4);
+    for (; row < end; row++) cross_entropy_some(a, row, 1);
+  } else
+    for (int64_t row = begin; row < end; row++) {
+      T m, s;
+      long_row(&m, &s, 0, a->x + row * n, n, 0);
+      cross_entropy_item(a, row, a->x + row * n, m, s);
+    }
+}
+
+void FN(cross_entropy_forward)(T *loss, T *wsum, T *items, T *stats, const T *logits, const int64_t *target, const T *weight, int64_t outer, int64_t classes, int64_t inner, int64_t ignore_index, int64_t reduction, double label_smoothing) {
+  const int64_t count = outer * inner;
+  cross_entropy_args a = {items, stats, stats + count, logits, weight, target, classes, inner, ignore_index, label_smoothing};
+  share(cross_entropy_lines, &a, outer, classes, inner);
+  if (reduction == 0) return;
+  double sum = 0, weights = 0;
+  for (int64_t i = 0; i < count; i++) {
+    const int64_t t = target[i];
+    sum += items[i];
+    if (t != ignore_index && t >= 0 && t < classes) weights += weight ? weight[t] : 1;
+  }
+  *wsum = (T)weights;
+  *loss = (T)(reduction == 1 ? sum / weights : sum);
+}
+
+/* Backward, with p = exp(x - m - log(s)), g the gradient of the item (gloss, / wsum for the mean), w = weight[t]:
+ *
+ *   gx[c] = p * (g * (1 - e) * w + g * e / C * sum(weight)) - g * e / C * weight[c] - (c == t) * g * (1 - e) * w
+ */
+typedef struct {
+  T *gx;
+  const T *gloss, *wsum, *top, *log_sum, *x, *weight;
+  const int64_t *target;
+  int64_t classes, inner, ignore, reduction;
+  double smoothing, sum_weight;
+} cross_entropy_back_args;
+
+/* The three factors of an item: gx = p * f[0] - f[1] * weight - (c == t) * f[2]. 0 means: ignored, gx is 0. */
+INLINE int cross_entropy_factors(const cross_entropy_back_args *a, int64_t item, T *f) {
+  const int64_t t = a->target[item];
+  if (t == a->ignore) return 0;
+  double g = a->reduction == 0 ? a->gloss[item] : a->reduction == 1 ? *a->gloss / (double)*a->wsum : *a->gloss;
+  if (t < 0 || t >= a->classes) g = NAN;
+  const double hit = g * (1 - a->smoothing) * (a->weight && t >= 0 && t < a->classes ? a->weight[t] : 1);
+  const double each = g * a->smoothing / (double)a->classes;
+  f[0] = (T)(hit + each * a->sum_weight);
+  f[1] = (T)each;
+  f[2] = (T)hit;
+  return 1;
+}
+
+INLINE void cross_entropy_back_columns(const cross_entropy_back_args *a, int64_t o, int64_t i, const int k) {
+  const int64_t n = a->classes, inner = a->inner, item = o * inner + i;
+  const T *x = a->x + o * n * inner + i;
+  T *gx = a->gx + o * n * inner + i;
+  V scale = vzero(), each = vzero(), used = vzero(), m = get(a->top + item, k), log_sum = get(a->log_sum + item, k);
+  T hit[VBYTES / sizeof(T)];
+  for (int l = 0; l < k; l++) {
+    T f[3] = {0, 0, 0};
+    used[l] = (T)cross_entropy_factors(a, item + l, f);
+    scale[l] = f[0];
+    each[l] = f[1];
+    hit[l] = f[2];
+  }
+  for (int64_t c = 0; c < n; c++) {
+    V g = vexp(get(x + c * inner, k) - m - log_sum) * scale - each * vset(a->weight ? a->weight[c] : 1);
+    put(gx + c * inner, vselect((VM)(used != vzero()), g, vzero()), k);
+  }
+  for (int l = 0; l < k; l++) {
+    const int64_t t = a->target[item + l];
+    if (used[l] != 0 && t >= 0 && t < n) gx[t * inner + l] -= hit[l];
+  }
+}
+
+INLINE void cross_entropy_back_row(const cross_entropy_back_args *a, int64_t row) {
+  const int64_t n = a->classes, t = a->target[row];
+  const T *x = a->x + row * n;
+  T *gx = a->gx + row * n;
+  T f[3];
+  if (!cross_entropy_factors(a, row, f)) {
+    memset(gx, 0, (size_t)n * sizeof(T));
+    return;
+  }
+  const V m = vset(a->top[row]), log_sum = vset(a->log_sum[row]), scale = vset(f[0]), each = vset(f[1]);
+  if (a->smoothing == 0) EACH_VECTOR(j, k, n, put(gx + j, vexp(get(x + j, k) - m - log_sum) * scale, k););
+  else EACH_VECTOR(j, k, n, put(gx + j, vexp(get(x + j, k) - m - log_sum) * scale - each * get_or(a->weight, j, k, 1), k););
+  if (t >= 0 && t < n) gx[t] -= f[2];
+}
+
+static void cross_entropy_back(void *context, int64_t begin, int64_t end) {
+  const cross_entropy_back_args *a = context;
+  if (a->inner == 1) for (int64_t row = begin; row < end; row++) cross_entropy_back_row(a, row);
+  else
+    EACH_UNIT(o, i, W, k, a->inner, for (int w = 0; w < W; w++) cross_entropy_back_columns(a, o, i + w * VL, k););
+}
+
+void FN(cross_entropy_backward)(T *gx, const T *gloss, const T *wsum, const T *stats, const T *logits, const int64_t *target, const T *weight, int64_t outer, int64_t classes, int64_t inner, int64_t ignore_index, int64_t reduction, double label_smoothing) {
+  double sum_weight = (double)classes;
+  if (weight && label_smoothing != 0) {
+    sum_weight = 0;
+    for (int64_t c = 0; c < classes; c++) sum_weight += weight[c];
+  }
+  cross_entropy_back_args a = {gx, gloss, wsum, stats, stats + outer * inner, logits, weight, target, classes, inner, ignore_index, reduction, label_smoothing, sum_weight};
+  share(cross_entropy_back, &a, outer, classes, inner);
+}
+
+#endif
