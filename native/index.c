@@ -1,0 +1,138 @@
+/* Indexing along the middle axis of [outer, n, inner]: take and gather read, scatter writes, index_add and scatter_add add up.
+ *
+ *     take           out[o, j, i] = x[o, index[j], i]            index_add     out[o, index[j], i] += src[o, j, i]
+ *     gather         out[o, j, i] = x[o, index[o, j, i], i]      scatter_add   out[o, index[o, j, i], i] += src[o, j, i]
+ *                                                                scatter       out[o, index[o, j, i], i]  = src[o, j, i]
+ *
+ * Indices are int64 in [0, n): check_index and wrap_index came first. An embedding is a take, its gradient an index_add.
+ *
+ * Reading is split by the rows (o, j) of the output, in any order. Writing is not: the same place may be met twice, and then the
+ * order of j counts, for the bits of a sum as for the last word of a scatter. So there a piece of work is a strip of the inner
+ * axis of one o, and within it j runs in order.
+ *
+ * Movers are compiled for the unsigned and signed integers of each item size, whatever the dtype; the adders for numbers. */
+#include "runtime.h"
+#include "simd.h"
+
+enum { STRIP = 256, GRAIN = 1 << 15 };       /* elements: of a row written at a time; below which a second thread does not pay */
+
+typedef struct {
+  T *out;
+  const T *x;
+  const int64_t *index;
+  int64_t m, n, inner;                       /* x is read at n places and out written at m, or (scatter) the reverse */
+} Job;
+
+static int64_t grain(int64_t work) { return work >= GRAIN ? 1 : GRAIN / (work > 0 ? work : 1); }
+
+#if !IS_REAL
+/* ---- readers ---- */
+
+static void take_piece(void *context, int64_t begin, int64_t end) {
+  const Job *job = context;
+  const int64_t m = job->m, inner = job->inner;
+  for (int64_t u = begin; u < end;) {
+    const T *x = job->x + u / m * job->n * inner;
+    const int64_t j = u % m, count = end - u < m - j ? end - u : m - j;
+    const int64_t *index = job->index + j;
+    T *out = job->out + u * inner;
+    if (inner == 1) for (int64_t k = 0; k < count; k++) out[k] = x[index[k]];
+    else for (int64_t k = 0; k < count; k++) memcpy(out + k * inner, x + index[k] * inner, (size_t)inner * sizeof(T));
+    u += count;
+  }
+}
+
+static void gather_piece(void *context, int64_t begin, int64_t end) {
+  const Job *job = context;
+  const int64_t m = job->m, inner = job->inner;
+  for (int64_t u = begin; u < end;) {
+    const T *x = job->x + u / m * job->n * inner;
+    const int64_t j = u % m, count = end - u < m - j ? end - u : m - j;
+    const int64_t *index = job->index + u * inner;
+    T *out = job->out + u * inner;
+    if (inner == 1) for (int64_t k = 0; k < count; k++) out[k] = x[index[k]];
+    else for (int64_t k = 0; k < count; k++, index += inner, out += inner)
+      for (int64_t i = 0; i < inner; i++) out[i] = x[index[i] * inner + i];
+    u += count;
+  }
+}
+
+#define READER(name) \
+  void FN(name)(T *out, const T *x, const int64_t *index, int64_t outer, int64_t m, int64_t n, int64_t inner) { \
+    Job job = {out, x, index, m, n, inner}; \
+    if (m > 0 && inner > 0) mg_parallel(outer * m, grain(inner), name##_piece, &job); \
+  }
+READER(take)
+READER(gather)
+#endif
+
+/* ---- writers: piece u is strip u % strips of o = u / strips. `own`: each element of src has its own index, not each row ---- */
+
+#define WRITER(name, own, assign) \
+  static void name##_piece(void *context, int64_t begin, int64_t end) { \
+    const Job *job = context; \
+    const int64_t m = job->m, inner = job->inner, strips = (inner + STRIP - 1) / STRIP; \
+    for (int64_t u = begin; u < end; u++) { \
+      const int64_t o = u / strips, first = u % strips * STRIP, width = inner - first < STRIP ? inner - first : STRIP; \
+      T *out = job->out + o * job->n * inner + first; \
+      const T *src = job->x + o * m * inner + first; \
+      const int64_t *index = own ? job->index + o * m * inner + first : job->index; \
+      if (inner == 1) { \
+        for (int64_t j = 0; j < m; j++) assign(out[index[j]], src[j]); \
+      } else if (own) { \
+        for (int64_t j = 0; j < m; j++, src += inner, index += inner) \
+          for (int64_t i = 0; i < width; i++) assign(out[index[i] * inner + i], src[i]); \
+      } else { \
+        for (int64_t j = 0; j < m; j++, src += inner) { \
+          T *to = out + index[j] * inner; \
+          INDEPENDENT \
+          for (int64_t i = 0; i < width; i++) assign(to[i], src[i]); \
+        } \
+      } \
+    } \
+  } \
+  void FN(name)(T *out, const int64_t *index, const T *src, int64_t outer, int64_t m, int64_t n, int64_t inner) { \
+    Job job = {out, src, index, m, n, inner}; \
+    if (m > 0 && inner > 0) \
+      mg_parallel(outer * ((inner + STRIP - 1) / STRIP), grain(m * (inner < STRIP ? inner : STRIP)), name##_piece, &job); \
+  }
+
+#if IS_REAL
+#define SUM(to, value) to += value
+#elif TYPE_IS == 3
+#define SUM(to, value) to = (T)((uint32_t)to + (uint32_t)(value))      /* unsigned: wraps around */
+#elif TYPE_IS == 4
+#define SUM(to, value) to = (T)((uint64_t)to + (uint64_t)(value))
+#endif
+#ifdef SUM
+WRITER(index_add, 0, SUM)
+WRITER(scatter_add, 1, SUM)
+#endif
+#if !IS_REAL
+#define SET(to, value) to = value
+WRITER(scatter, 1, SET)
+#endif
+
+/* ---- ONCE: the indices themselves, in the int64 build ---- */
+
+#if TYPE_IS == 4
+/* One unsigned comparison holds both bounds; a stretch is searched only when it holds something bad. */
+void check_index(int64_t *bad, const int64_t *index, int64_t n, int64_t low, int64_t high, int64_t ignore) {
+  const uint64_t base = (uint64_t)low, size = (uint64_t)high - base;
+#define BAD(i) (((uint64_t)(i) - base >= size) & ((i) != ignore))
+  int64_t k = 0;
+  for (; k + 256 <= n; k += 256) {
+    int64_t found = 0;
+    for (int64_t l = 0; l < 256; l++) found |= BAD(index[k + l]);
+    if (found) break;
+  }
+  while (k < n && !BAD(index[k])) k++;
+#undef BAD
+  bad[0] = k < n ? k : -1;
+}
+
+void wrap_index(int64_t *out, const int64_t *index, int64_t n, int64_t size) {
+  INDEPENDENT
+  for (int64_t k = 0; k < n; k++) out[k] = index[k] + (index[k] < 0 ? size : 0);
+}
+#endif

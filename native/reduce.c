@@ -1,0 +1,766 @@
+/* Reductions: sum, prod, max, min, argmax, argmin, count_nonzero, any, all, moments; and the scans cumsum, cumprod.
+ *
+ * The plain loop, for an output k and its elements x_0, x_1, ... in the plan's order:
+ *
+ *     s = identity;  for (i = 0; i < reduce; i++) s = op(s, x_i);  out[k] = s;
+ *
+ * It waits for each addition to finish before the next, and the error of a float sum grows with the length. So a reduction
+ * here is three small functions of its own:
+ *
+ *     rows     up to BLOCK contiguous elements to a partial result: lanes side by side, folded at the end
+ *     strip    up to STEP rows to one partial result per column: the lanes are the columns, nothing is folded
+ *     merge    joins the partial results of two stretches, the earlier one first
+ *
+ * and one driver that cuts the input into blocks. It takes `rows` where the reduced elements lie contiguous in memory,
+ * `strip` where the kept ones do, and packs a block into a buffer where neither do (strides 2, 0, -1, ...).
+ *
+ * Float sums: T adds some ten elements one to another; such partial sums are added in double, for T = double with
+ * the rounding errors summed beside (Knuth's two-sum). The error stays at a few roundings whatever the length. Moments are two
+ * passes over each block while it is in the cache, joined by Chan's formula: never E[x^2] - E[x]^2.
+ *
+ * Same bits: blocks and chunks are cut by shape alone, so neither the thread count nor the other outputs matter.
+ */
+#include "runtime.h"
+#include "simd.h"
+
+#define INLINE static inline __attribute__((always_inline))
+
+/* ---- what simd.h has for float and double, for integers, as far as it is needed here ---- */
+#if IS_REAL
+#define LOWEST (-(T)INFINITY)
+#define HIGHEST ((T)INFINITY)
+typedef T TA;                             /* what additions and multiplications are done in */
+typedef V VA;
+#define ISNAN(a) ((a) != (a))
+#else
+#define ISNAN(a) ((void)(a), 0)
+#if TYPE_IS == 3
+typedef int32_t TI;
+typedef uint32_t TA;                      /* unsigned: sums and products may wrap around */
+#define LOWEST INT32_MIN
+#define HIGHEST INT32_MAX
+#elif TYPE_IS == 4
+typedef int64_t TI;
+typedef uint64_t TA;
+#define LOWEST INT64_MIN
+#define HIGHEST INT64_MAX
+#else
+typedef int8_t TI;
+typedef uint8_t TA;
+#define LOWEST 0
+#define HIGHEST UINT8_MAX
+#endif
+#define VL ((int)(VBYTES / sizeof(T)))
+typedef T V __attribute__((vector_size(VBYTES)));
+typedef TI VM __attribute__((vector_size(VBYTES)));
+typedef TA VA __attribute__((vector_size(VBYTES)));
+static inline V vload(const T *p) { V v; memcpy(&v, p, VBYTES); return v; }
+static inline void vstore(T *p, V v) { memcpy(p, &v, VBYTES); }
+static inline V vload_n(const T *p, int n) { V v = {0}; memcpy(&v, p, (size_t)n * sizeof(T)); return v; }
+static inline void vstore_n(T *p, V v, int n) { memcpy(p, &v, (size_t)n * sizeof(T)); }
+static inline V vset(T s) { return s - (V){0}; }
+static inline V vselect(VM mask, V a, V b) { return (V)((mask & (VM)a) | (~mask & (VM)b)); }
+static inline V vmax(V a, V b) { return vselect((VM)(a > b), a, b); }
+static inline V vmin(V a, V b) { return vselect((VM)(a < b), a, b); }
+#endif
+
+enum { SUM, PROD, MAX, MIN };
+
+INLINE T identity(int op) { return op == SUM ? 0 : op == PROD ? 1 : op == MAX ? LOWEST : HIGHEST; }
+INLINE V vstep(int op, V a, V b) {
+  return op == SUM ? (V)((VA)a + (VA)b) : op == PROD ? (V)((VA)a * (VA)b) : op == MAX ? vmax(a, b) : vmin(a, b);
+}
+INLINE T step(int op, T a, T b) {
+  return op == SUM ? (T)((TA)a + (TA)b) : op == PROD ? (T)((TA)a * (TA)b) : (op == MAX ? a > b : a < b) || ISNAN(a) ? a : b;
+}
+/* the first n lanes */
+INLINE VM lanes(int n) {
+  static const TI number[] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+  VM v;
+  memcpy(&v, number, VBYTES);
+  return v < (TI)n - (VM){0};
+}
+
+/* Halves folded onto each other, as vsum does: without a branch, which a maximum of random numbers would mispredict. */
+#if IS_REAL
+typedef TI VM16 __attribute__((vector_size(16)));
+INLINE V16 step16(int op, V16 a, V16 b) {
+  const VM16 left = (VM16)(op == MAX ? a > b : a < b) | (VM16)(a != a);
+  return op == SUM ? a + b : op == PROD ? a * b : (V16)((left & (VM16)a) | (~left & (VM16)b));
+}
+INLINE T fold_lanes(int op, V v) {
+  V16 h[VBYTES / 16];
+  memcpy(h, &v, VBYTES);
+  for (int k = VBYTES / 32; k > 0; k /= 2)
+    for (int i = 0; i < k; i++) h[i] = step16(op, h[i], h[i + k]);
+#if TYPE_IS == 1
+  h[0] = step16(op, h[0], (V16){h[0][2], h[0][3], h[0][0], h[0][1]});
+#endif
+  return step16(op, h[0], (V16){h[0][1], h[0][0]})[0];
+}
+#else
+INLINE T fold_lanes(int op, V v) {
+  T s = v[0];
+  for (int i = 1; i < VL; i++) s = step(op, s, v[i]);
+  return s;
+}
+#endif
+
+/* ---- partial results ---- */
+
+enum {
+  BLOCK = 64 * VBYTES / sizeof(T),        /* elements of a row reduced at once: 4 KB at the widest */
+  STEP = 32,                              /* rows reduced at once */
+  STRIP = 64,                             /* columns reduced at once, up to 2 * STRIP - 1 */
+  WIDTH = 1024,                           /* columns of one piece of work */
+  GROUP = 64,                             /* rows whose partial results are stored together */
+  CHUNK = 1 << 17,                        /* elements of one piece of work, where an output is reduced by several */
+  GRAIN = 1 << 15,                        /* below this many elements a second thread does not pay */
+  DIMS = 64
+};
+
+/* Partial results of neighbouring outputs, one array per quantity; an operation uses those it needs:
+ *   sum of floats: high + low   sum of integers, prod, max, min: value   argmax, argmin: value, index
+ *   count_nonzero, any, all: index   moments: value + high the mean, low the sum of squared deviations from it */
+typedef struct { T *value; int64_t *index; double *high, *low; } Partial;
+static inline Partial at(Partial p, int64_t i) { return (Partial){p.value + i, p.index + i, p.high + i, p.low + i}; }
+#define PARTIAL(name, n) \
+  T name##_value[n]; int64_t name##_index[n]; double name##_high[n], name##_low[n]; \
+  const Partial name = {name##_value, name##_index, name##_high, name##_low}
+
+typedef struct {
+  /* p[j * stride + i], i < n <= BLOCK, for each row j < count; first: how many elements of the output came before p[0] */
+  void (*rows)(Partial to, const T *p, int64_t count, int64_t stride, int64_t n, int64_t first);
+  /* row[i][from + j], i < n <= STEP, for each column j < width; n may be 0: the identity */
+  void (*strip)(Partial to, const T *const *row, int64_t from, int64_t width, int64_t n, int64_t first);
+  /* a, of n elements an output, takes in b, of m elements */
+  void (*merge)(Partial a, Partial b, int64_t width, int64_t n, int64_t m);
+  /* one row of n elements into `to`, which holds `first` already; null: rows and merge do it */
+  void (*more)(Partial to, const T *p, int64_t n, int64_t first);
+  /* writes outputs k ... k + width - 1; n: elements reduced */
+  void (*store)(void *out, void *second, int64_t k, Partial from, int64_t width, int64_t n);
+} Op;
+
+/* ---- sum, prod, max, min ---- */
+
+/* n contiguous elements into one vector. Eight accumulators, since an addition takes four cycles and two may start in each. */
+INLINE V fold_block(int op, const T *p, int64_t n) {
+  const V none = vset(identity(op));
+  V a[8] = {none, none, none, none, none, none, none, none};
+  int64_t i = 0;
+  if (n >= 8 * VL) {
+    for (; i + 8 * VL <= n; i += 8 * VL)
+      for (int u = 0; u < 8; u++) a[u] = vstep(op, a[u], vload(p + i + u * VL));
+    for (int u = 0; u < 4; u++) a[u] = vstep(op, a[u], a[u + 4]);
+    a[0] = vstep(op, vstep(op, a[0], a[2]), vstep(op, a[1], a[3]));
+  }
+  for (; i + VL <= n; i += VL) a[0] = vstep(op, a[0], vload(p + i));
+  if (i < n) {
+    const V tail = vload_n(p + i, (int)(n - i));
+    a[0] = vstep(op, a[0], op == SUM ? tail : vselect(lanes((int)(n - i)), tail, none));
+  }
+  return a[0];
+}
+
+/* Columns four vectors at a time, then one; the last vector overlaps its neighbour, which only computes the same again.
+ * Four rows are folded in pairs before they join the rest, which shortens the chain of roundings as well. */
+INLINE void fold_columns(int op, T *out, const T *const *row, int64_t from, int64_t width, int64_t n) {
+  const V none = vset(identity(op));
+  int64_t j = 0;
+#define FOUR(load) vstep(op, vstep(op, load(0), load(1)), vstep(op, load(2), load(3)))
+  for (; j + 4 * VL <= width; j += 4 * VL) {
+    V a[4] = {none, none, none, none};
+    int64_t i = 0;
+#define LOAD(k) vload(row[i + k] + from + j + l * VL)
+    for (; i + 4 <= n; i += 4)
+      for (int l = 0; l < 4; l++) a[l] = vstep(op, a[l], FOUR(LOAD));
+    for (; i < n; i++)
+      for (int l = 0; l < 4; l++) a[l] = vstep(op, a[l], LOAD(0));
+#undef LOAD
+    for (int l = 0; l < 4; l++) vstore(out + j + l * VL, a[l]);
+  }
+  for (; j < width; j += VL) {
+    if (j + VL > width && width >= VL) j = width - VL;
+    const int w = width - j < VL ? (int)(width - j) : VL;
+    V a = none;
+    int64_t i = 0;
+#define LOAD(k) (w == VL ? vload(row[i + k] + from + j) : vload_n(row[i + k] + from + j, w))
+    for (; i + 4 <= n; i += 4) a = vstep(op, a, FOUR(LOAD));
+    for (; i < n; i++) a = vstep(op, a, LOAD(0));
+#undef LOAD
+    vstore_n(out + j, a, w);
+  }
+#undef FOUR
+}
+
+INLINE void fold_rows(int op, T *out, const T *p, int64_t count, int64_t stride, int64_t n) {
+  for (int64_t j = 0; j < count; j++) out[j] = fold_lanes(op, fold_block(op, p + j * stride, n));
+}
+
+#define FOLD(op, name) \
+  static void name##_rows(Partial to, const T *p, int64_t count, int64_t stride, int64_t n, int64_t first) { \
+    (void)first; \
+    fold_rows(op, to.value, p, count, stride, n); \
+  } \
+  static void name##_strip(Partial to, const T *const *row, int64_t from, int64_t width, int64_t n, int64_t first) { \
+    (void)first; \
+    fold_columns(op, to.value, row, from, width, n); \
+  } \
+  static void name##_merge(Partial a, Partial b, int64_t width, int64_t n, int64_t m) { \
+    (void)n, (void)m; \
+    for (int64_t j = 0; j < width; j++) a.value[j] = step(op, a.value[j], b.value[j]); \
+  }
+
+static void value_store(void *out, void *second, int64_t k, Partial from, int64_t width, int64_t n) {
+  (void)second, (void)n;
+  memcpy((T *)out + k, from.value, (size_t)width * sizeof(T));
+}
+
+#if IS_REAL
+/* The sum of a block leaves T at once: from here on it is a double and what rounding took from it. */
+static void widen(Partial p, int64_t width) {
+  for (int64_t j = 0; j < width; j++) p.high[j] = p.value[j], p.low[j] = 0;
+}
+static void sum_rows(Partial to, const T *p, int64_t count, int64_t stride, int64_t n, int64_t first) {
+  (void)first;
+  for (int64_t j = 0; j < count; j++) to.value[j] = vsum(fold_block(SUM, p + j * stride, n));
+  widen(to, count);
+}
+static void sum_strip(Partial to, const T *const *row, int64_t from, int64_t width, int64_t n, int64_t first) {
+  (void)first;
+  fold_columns(SUM, to.value, row, from, width, n);
+  widen(to, width);
+}
+static void sum_merge(Partial a, Partial b, int64_t width, int64_t n, int64_t m) {
+  (void)n, (void)m;
+  INDEPENDENT
+  for (int64_t j = 0; j < width; j++) {
+    const double x = a.high[j], y = b.high[j], s = x + y;
+#if TYPE_IS == 2
+    const double part = s - x;
+    a.low[j] += ((x - (s - part)) + (y - part)) + b.low[j];
+#endif
+    a.high[j] = s;
+  }
+}
+static void sum_store(void *out, void *second, int64_t k, Partial from, int64_t width, int64_t n) {
+  (void)second, (void)n;
+  for (int64_t j = 0; j < width; j++) {
+    const double s = from.high[j] + from.low[j];        /* low is NaN where high is infinite */
+    ((T *)out)[k + j] = (T)(s == s ? s : from.high[j]);
+  }
+}
+#elif TYPE_IS != 5
+FOLD(SUM, sum)
+#define sum_store value_store
+#endif
+#if TYPE_IS != 5
+FOLD(PROD, prod)
+#endif
+FOLD(MAX, max)
+FOLD(MIN, min)
+
+/* ---- argmax, argmin: the first element that beats all others; the first NaN beats everything ---- */
+
+INLINE int beats(int op, T a, T b) { return (op == MAX ? a > b : a < b) || (ISNAN(a) && !ISNAN(b)); }
+INLINE VM vbeats(int op, V a, V b) {
+  VM better = op == MAX ? (VM)(a > b) : (VM)(a < b);
+#if IS_REAL
+  better |= (VM)(a != a) & (VM)(b == b);
+#endif
+  return better;
+}
+
+/* The extreme first, at full speed; then where it stands: from the end to the front each lane keeps the number of the last
+ * vector where it met the extreme. No branch depends on the data, so short rows do not mispredict. */
+static inline int64_t locate(T m, const T *p, int64_t n) {
+  if (ISNAN(m)) {
+    int64_t i = 0;
+    while (!ISNAN(p[i])) i++;
+    return i;
+  }
+  const V extreme = vset(m);
+  int64_t i = (n - 1) / VL;
+  const int rest = (int)(n - i * VL);
+  VM number = (TI)i - (VM){0}, where = (TI)(2 * BLOCK / VL - 1) - (VM){0};
+  VM hit = (VM)(vload_n(p + i * VL, rest) == extreme) & lanes(rest);
+  where = (hit & number) | (~hit & where);
+  while (i-- > 0) {
+    number -= 1;
+    hit = (VM)(vload(p + i * VL) == extreme);
+    where = (hit & number) | (~hit & where);
+  }
+  TI t[VBYTES / sizeof(T)];
+  memcpy(t, &where, VBYTES);
+  int first = 2 * BLOCK;
+  for (int l = 0; l < VL; l++) {
+    const int k = (int)t[l] * VL + l;
+    first = k < first ? k : first;
+  }
+  return first;
+}
+INLINE void arg_rows(int op, Partial to, const T *p, int64_t count, int64_t stride, int64_t n, int64_t first) {
+  for (int64_t j = 0; j < count; j++, p += stride) {
+    to.value[j] = fold_lanes(op, fold_block(op, p, n));
+    to.index[j] = first + locate(to.value[j], p, n);
+  }
+}
+/* Most blocks of a long row do not beat what came before: nothing to locate then. */
+INLINE void arg_more(int op, Partial to, const T *p, int64_t n, int64_t first) {
+  const T m = fold_lanes(op, fold_block(op, p, n));
+  if (beats(op, m, to.value[0])) to.value[0] = m, to.index[0] = first + locate(m, p, n);
+}
+/* The lanes count rows in integers as wide as T: STEP fits into any. */
+INLINE void arg_strip(int op, Partial to, const T *const *row, int64_t from, int64_t width, int64_t n, int64_t first) {
+  if (n == 0) {
+    for (int64_t j = 0; j < width; j++) to.value[j] = identity(op), to.index[j] = 0;
+    return;
+  }
+  TI number[2 * STRIP];
+  for (int64_t j = 0; j < width; j += VL) {
+    if (j + VL > width && width >= VL) j = width - VL;
+    const int w = width - j < VL ? (int)(width - j) : VL;
+#define LOAD(i) (w == VL ? vload(row[i] + from + j) : vload_n(row[i] + from + j, w))
+    V best = LOAD(0);
+    VM where = {0};
+    for (int64_t i = 1; i < n; i++) {
+      const V x = LOAD(i);
+      const VM better = vbeats(op, x, best);
+      best = vselect(better, x, best);
+      where = (better & ((TI)i - (VM){0})) | (~better & where);
+    }
+#undef LOAD
+    vstore_n(to.value + j, best, w);
+    memcpy(number + j, &where, VBYTES);
+  }
+  for (int64_t j = 0; j < width; j++) to.index[j] = first + number[j];
+}
+INLINE void arg_merge(int op, Partial a, Partial b, int64_t width) {
+  for (int64_t j = 0; j < width; j++)
+    if (beats(op, b.value[j], a.value[j])) a.value[j] = b.value[j], a.index[j] = b.index[j];
+}
+#define ARG(op, name) \
+  static void name##_rows(Partial to, const T *p, int64_t count, int64_t stride, int64_t n, int64_t first) { \
+    arg_rows(op, to, p, count, stride, n, first); \
+  } \
+  static void name##_more(Partial to, const T *p, int64_t n, int64_t first) { arg_more(op, to, p, n, first); } \
+  static void name##_strip(Partial to, const T *const *row, int64_t from, int64_t width, int64_t n, int64_t first) { \
+    arg_strip(op, to, row, from, width, n, first); \
+  } \
+  static void name##_merge(Partial a, Partial b, int64_t width, int64_t n, int64_t m) { \
+    (void)n, (void)m; \
+    arg_merge(op, a, b, width); \
+  }
+ARG(MAX, argmax)
+ARG(MIN, argmin)
+static void index_store(void *out, void *second, int64_t k, Partial from, int64_t width, int64_t n) {
+  (void)second, (void)n;
+  memcpy((int64_t *)out + k, from.index, (size_t)width * sizeof(int64_t));
+}
+
+/* ---- count_nonzero, any, all: one count (NaN is not zero), three readings ---- */
+
+static void count_rows(Partial to, const T *p, int64_t count, int64_t stride, int64_t n, int64_t first) {
+  (void)first;
+  for (int64_t j = 0; j < count; j++, p += stride) {
+    VM c = {0};                                         /* a mask is -1; at most 64 of them, which fits 8 bits */
+    int64_t i = 0;
+    for (; i + VL <= n; i += VL) c -= (VM)(vload(p + i) != (V){0});
+    if (i < n) c -= (VM)(vload_n(p + i, (int)(n - i)) != (V){0});
+    int64_t s = 0;
+    for (int l = 0; l < VL; l++) s += c[l];
+    to.index[j] = s;
+  }
+}
+static void count_strip(Partial to, const T *const *row, int64_t from, int64_t width, int64_t n, int64_t first) {
+  (void)first;
+  TI c[2 * STRIP] = {0};
+  for (int64_t i = 0; i < n; i++)
+    for (int64_t j = 0; j < width; j++) c[j] += row[i][from + j] != 0;
+  for (int64_t j = 0; j < width; j++) to.index[j] = c[j];
+}
+static void count_merge(Partial a, Partial b, int64_t width, int64_t n, int64_t m) {
+  (void)n, (void)m;
+  for (int64_t j = 0; j < width; j++) a.index[j] += b.index[j];
+}
+static void any_store(void *out, void *second, int64_t k, Partial from, int64_t width, int64_t n) {
+  (void)second, (void)n;
+  for (int64_t j = 0; j < width; j++) ((uint8_t *)out)[k + j] = from.index[j] > 0;
+}
+static void all_store(void *out, void *second, int64_t k, Partial from, int64_t width, int64_t n) {
+  (void)second;
+  for (int64_t j = 0; j < width; j++) ((uint8_t *)out)[k + j] = from.index[j] == n;
+}
+
+/* ---- moments ---- */
+
+#if IS_REAL
+/* A block's deviations are taken from c, near its mean, so that s = sum(x - c) and q = sum((x - c)^2) hardly cancel in
+ * mean = c + s / n, m2 = q - s^2 / n. To find c the same is done with c = the first element: a constant block then gives
+ * m2 = 0 to the bit. The mean stays in two parts, c and s / n: the difference of two blocks' means would lose what their sums
+ * round away. A c that is not finite is the mean, and m2 is NaN. */
+static inline void moments_of(Partial to, int64_t j, T c, T s, T q, int64_t n) {
+  const double share = (double)s / (double)n, left = (double)q - share * (double)s;
+  const int finite = c - c == 0;
+  to.value[j] = c;
+  to.high[j] = finite ? share : 0;
+  to.low[j] = finite ? (left < 0 ? 0 : left) : (double)(c - c);
+}
+INLINE V finite_or_0(V x) { return vselect((VM)(x - x == 0), x, vzero()); }
+
+static void moments_rows(Partial to, const T *p, int64_t count, int64_t stride, int64_t n, int64_t first) {
+  (void)first;
+  for (int64_t j = 0; j < count; j++, p += stride) {
+    T c = finite_or_0(vset(p[0]))[0], sum = 0, squares = 0;
+    for (int pass = 0; pass < 2; pass++) {
+      if (pass) c += sum / (T)n;
+      const V shift = vset(c);
+      V s = vzero(), s1 = vzero(), s2 = vzero(), s3 = vzero(), q = vzero(), q1 = vzero(), q2 = vzero(), q3 = vzero();
+      int64_t i = 0;
+      for (; i + 4 * VL <= n; i += 4 * VL) {
+        const V a = vload(p + i) - shift, b = vload(p + i + VL) - shift;
+        const V e = vload(p + i + 2 * VL) - shift, f = vload(p + i + 3 * VL) - shift;
+        s += a, s1 += b, s2 += e, s3 += f;
+        if (pass) q = vfma(a, a, q), q1 = vfma(b, b, q1), q2 = vfma(e, e, q2), q3 = vfma(f, f, q3);
+      }
+      for (; i < n; i += VL) {
+        V a = n - i < VL ? vselect(lanes((int)(n - i)), vload_n(p + i, (int)(n - i)) - shift, vzero()) : vload(p + i) - shift;
+        s += a;
+        q = vfma(a, a, q);
+      }
+      sum = vsum((s + s2) + (s1 + s3));
+      squares = vsum((q + q2) + (q1 + q3));
+    }
+    moments_of(to, j, c, sum, squares, n);
+  }
+}
+static void moments_strip(Partial to, const T *const *row, int64_t from, int64_t width, int64_t n, int64_t first) {
+  (void)first;
+  T c[2 * STRIP], s[2 * STRIP], q[2 * STRIP];
+  const V part = vset((T)1 / (T)n);
+  for (int64_t j = 0; j < width; j += VL) {
+    if (j + VL > width && width >= VL) j = width - VL;
+    const int w = width - j < VL ? (int)(width - j) : VL;
+#define LOAD(i) (w == VL ? vload(row[i] + from + j) : vload_n(row[i] + from + j, w))
+    V shift = n > 0 ? finite_or_0(LOAD(0)) : vzero(), sum = vzero(), squares = vzero(), sum1 = vzero(), squares1 = vzero();
+    int64_t i = 0;
+    for (; i + 2 <= n; i += 2) sum += LOAD(i) - shift, sum1 += LOAD(i + 1) - shift;
+    if (i < n) sum += LOAD(i) - shift;
+    shift += (sum + sum1) * part;
+    sum = sum1 = vzero();
+    for (i = 0; i + 2 <= n; i += 2) {
+      const V a = LOAD(i) - shift, b = LOAD(i + 1) - shift;
+      sum += a, sum1 += b;
+      squares = vfma(a, a, squares), squares1 = vfma(b, b, squares1);
+    }
+    if (i < n) {
+      const V a = LOAD(i) - shift;
+      sum += a;
+      squares = vfma(a, a, squares);
+    }
+#undef LOAD
+    vstore_n(c + j, shift, w), vstore_n(s + j, sum + sum1, w), vstore_n(q + j, squares + squares1, w);
+  }
+  for (int64_t j = 0; j < width; j++) moments_of(to, j, c[j], s[j], q[j], n);
+}
+static void moments_merge(Partial a, Partial b, int64_t width, int64_t n, int64_t m) {
+  const double share = (double)m / (double)(n + m), weight = (double)n * share;
+  INDEPENDENT
+  for (int64_t j = 0; j < width; j++) {
+    const double delta = ((double)b.value[j] - (double)a.value[j]) + (b.high[j] - a.high[j]);
+    const int finite = delta - delta == 0;
+    const T sum = a.value[j] + b.value[j];                /* infinities add up, as they do in a sum */
+    a.value[j] = finite ? a.value[j] : sum;
+    a.high[j] += finite ? delta * share : 0;
+    a.low[j] += b.low[j] + delta * delta * weight;
+  }
+}
+static void moments_store(void *out, void *second, int64_t k, Partial from, int64_t width, int64_t n) {
+  (void)n;
+  for (int64_t j = 0; j < width; j++) ((T *)out)[k + j] = (T)((double)from.value[j] + from.high[j]), ((T *)second)[k + j] = (T)from.low[j];
+}
+#endif
+
+/* ---- the driver ---- */
+
+typedef struct { int64_t ndim; const int64_t *shape, *stride; } Dims;
+/* A place in an array: the pointer and the index it belongs to. */
+typedef struct { Dims dims; const T *p; int64_t index[DIMS]; } Walk;
+
+static void walk_start(Walk *w, Dims dims, const T *p, int64_t i) {
+  w->dims = dims;
+  for (int64_t d = dims.ndim - 1; d >= 0; d--) {
+    w->index[d] = i % dims.shape[d];
+    i /= dims.shape[d];
+    p += w->index[d] * dims.stride[d];
+  }
+  w->p = p;
+}
+static inline void walk_next(Walk *w) {
+  for (int64_t d = w->dims.ndim - 1; d >= 0; d--) {
+    w->p += w->dims.stride[d];
+    if (++w->index[d] < w->dims.shape[d]) return;
+    w->p -= w->dims.stride[d] * w->dims.shape[d];
+    w->index[d] = 0;
+  }
+}
+
+typedef struct {
+  const Op *op;
+  void *out, *second;
+  const T *x;
+  Dims kept, reduced;                     /* the plan */
+  int64_t keep, reduce;                   /* how many outputs, of how many elements each */
+  int64_t inner, inner_stride;            /* the last kept dimension */
+  int64_t run, run_stride;                /* the last reduced dimension */
+  int64_t chunk, chunks;                  /* elements of an output to a piece of work */
+  int64_t width;                          /* columns: outputs to a piece of work */
+  Partial partial;                        /* chunks > 1: result of chunk c of output k at c * keep + k */
+} Job;
+
+static inline void copy_strided(T *to, const T *from, int64_t n, int64_t stride) {
+  if (stride == 1) memcpy(to, from, (size_t)n * sizeof(T));
+  else for (int64_t i = 0; i < n; i++) to[i] = from[i * stride];
+}
+
+/* Elements [begin, end) of one output. Blocks are read in place from runs that are contiguous and not too short, otherwise
+ * through a buffer. */
+static void reduce_row(const Job *job, Partial to, const T *x, int64_t begin, int64_t end) {
+  const Op *op = job->op;
+  PARTIAL(next, 1);
+  T buffer[BLOCK];
+  Walk walk;
+  const Dims outer = {job->reduced.ndim - (job->reduced.ndim > 0), job->reduced.shape, job->reduced.stride};
+  walk_start(&walk, outer, x, begin / job->run);
+  const int in_place = job->run_stride == 1 && (outer.ndim == 0 || job->run >= BLOCK / 4);
+  int64_t within = begin % job->run;
+  for (int64_t i = begin; i < end;) {
+    const T *p = buffer;
+    int64_t n = end - i < BLOCK ? end - i : BLOCK;
+    if (in_place) {
+      if (n > job->run - within) n = job->run - within;
+      p = walk.p + within;
+      within += n;
+      if (within == job->run) walk_next(&walk), within = 0;
+    } else {
+      for (int64_t k = 0; k < n;) {
+        const int64_t m = n - k < job->run - within ? n - k : job->run - within;
+        copy_strided(buffer + k, walk.p + within * job->run_stride, m, job->run_stride);
+        k += m, within += m;
+        if (within == job->run) walk_next(&walk), within = 0;
+      }
+    }
+    if (i == begin) op->rows(to, p, 1, 0, n, i);
+    else if (op->more) op->more(to, p, n, i);
+    else op->rows(next, p, 1, 0, n, i), op->merge(to, next, 1, i - begin, n);
+    i += n;
+  }
+}
+
+/* Rows, each by one piece of work: outputs [begin, end). */
+static void rows_piece(void *context, int64_t begin, int64_t end) {
+  const Job *job = context;
+  PARTIAL(to, GROUP);
+  const int short_rows = job->reduced.ndim <= 1 && (job->run_stride == 1 || job->run == 1) && job->reduce <= BLOCK;
+  for (int64_t k = begin; k < end;) {
+    Walk walk;
+    walk_start(&walk, job->kept, job->x, k);
+    int64_t n = job->inner - k % job->inner;            /* outputs an even stride apart */
+    if (n > GROUP) n = GROUP;
+    if (n > end - k) n = end - k;
+    if (short_rows) job->op->rows(to, walk.p, n, job->inner_stride, job->reduce, 0);
+    else for (int64_t j = 0; j < n; j++) reduce_row(job, at(to, j), walk.p + j * job->inner_stride, 0, job->reduce);
+    job->op->store(job->out, job->second, k, to, n, job->reduce);
+    k += n;
+  }
+}
+
+/* Few long rows: chunk u / keep of output u % keep. */
+static void row_chunks_piece(void *context, int64_t begin, int64_t end) {
+  const Job *job = context;
+  for (int64_t u = begin; u < end; u++) {
+    Walk walk;
+    walk_start(&walk, job->kept, job->x, u % job->keep);
+    const int64_t from = u / job->keep * job->chunk, to = from + job->chunk;
+    reduce_row(job, at(job->partial, u), walk.p, from, to < job->reduce ? to : job->reduce);
+  }
+}
+
+/* Columns: a piece of work is up to `width` neighbours of the last kept dimension and one chunk of their elements. */
+static void columns_piece(void *context, int64_t begin, int64_t end) {
+  const Job *job = context;
+  const Op *op = job->op;
+  const int64_t across = (job->inner + job->width - 1) / job->width, lines = job->keep / job->inner;
+  const Dims outer = {job->kept.ndim - 1, job->kept.shape, job->kept.stride};
+  PARTIAL(local, WIDTH);
+  PARTIAL(next, 2 * STRIP);
+  for (int64_t u = begin; u < end; u++) {
+    const int64_t chunk = u / (lines * across), line = u / across % lines, first = u % across * job->width;
+    const int64_t width = job->inner - first < job->width ? job->inner - first : job->width;
+    const int64_t k = line * job->inner + first, from = chunk * job->chunk;
+    const int64_t to = from + job->chunk < job->reduce ? from + job->chunk : job->reduce;
+    const Partial result = job->chunks > 1 ? at(job->partial, chunk * job->keep + k) : local;
+    Walk walk;
+    walk_start(&walk, outer, job->x, line);
+    if (to > from) walk_start(&walk, job->reduced, walk.p + first * job->inner_stride, from);
+    int64_t i = from;
+    do {
+      const T *row[STEP];
+      const int64_t n = to - i < STEP ? to - i : STEP;
+      for (int64_t r = 0; r < n; r++) row[r] = walk.p, walk_next(&walk);
+      for (int64_t j = 0, w; j < width; j += w) {
+        w = width - j < 2 * STRIP ? width - j : STRIP;
+        const Partial into = i == from ? at(result, j) : next;
+        if (job->inner_stride == 1) {
+          op->strip(into, row, j, w, n, i);
+        } else {
+          T tile[STEP][2 * STRIP];
+          const T *packed[STEP];
+          for (int64_t r = 0; r < n; r++) {
+            copy_strided(tile[r], row[r] + j * job->inner_stride, w, job->inner_stride);
+            packed[r] = tile[r];
+          }
+          op->strip(into, packed, 0, w, n, i);
+        }
+        if (i > from) op->merge(at(result, j), next, w, i - from, n);
+      }
+      i += n;
+    } while (i < to);
+    if (job->chunks == 1) op->store(job->out, job->second, k, result, width, job->reduce);
+  }
+}
+
+/* The chunks of outputs [begin, end), in order. */
+static void join_piece(void *context, int64_t begin, int64_t end) {
+  const Job *job = context;
+  const Partial to = at(job->partial, begin);
+  for (int64_t c = 1; c < job->chunks; c++) {
+    const int64_t n = c * job->chunk, left = job->reduce - n;
+    job->op->merge(to, at(job->partial, c * job->keep + begin), end - begin, n, left < job->chunk ? left : job->chunk);
+  }
+  job->op->store(job->out, job->second, begin, to, end - begin, job->reduce);
+}
+
+/* Cuts an output's elements into chunks, where there are too few outputs to keep several threads busy. */
+static void cut(Job *job, int64_t chunk) {
+  job->chunk = chunk;
+  job->chunks = job->reduce > chunk ? (job->reduce + chunk - 1) / chunk : 1;
+  if (job->chunks == 1) return;
+  const size_t n = (size_t)(job->chunks * job->keep);
+  double *p = mg_scratch(0, n * (3 * sizeof(double) + sizeof(T)));
+  job->partial = (Partial){(T *)(p + 3 * n), (int64_t *)p, p + n, p + 2 * n};
+}
+
+static int64_t at_least_1(int64_t n) { return n > 1 ? n : 1; }
+
+static void reduce(const Op *op, void *out, void *second, const T *x, const int64_t *plan) {
+  const int64_t nkeep = plan[0], nreduce = plan[1];
+  const int64_t *shape = plan + 2, *stride = shape + nkeep + nreduce;
+  Job job = {.op = op, .out = out, .second = second, .x = x, .kept = {nkeep, shape, stride},
+             .reduced = {nreduce, shape + nkeep, stride + nkeep}, .keep = 1, .reduce = 1, .inner = 1, .run = 1, .chunks = 1};
+  for (int64_t d = 0; d < nkeep; d++) job.keep *= shape[d];
+  for (int64_t d = 0; d < nreduce; d++) job.reduce *= shape[nkeep + d];
+  if (job.keep == 0) return;
+  if (nkeep > 0) job.inner = shape[nkeep - 1], job.inner_stride = stride[nkeep - 1];
+  if (nreduce > 0) job.run = shape[nkeep + nreduce - 1], job.run_stride = stride[nkeep + nreduce - 1];
+
+  const int64_t near = job.inner_stride < 0 ? -job.inner_stride : job.inner_stride;
+  const int64_t far = job.run_stride < 0 ? -job.run_stride : job.run_stride;
+  const int columns = job.reduce == 0 || (nkeep > 0 && (near == 1 || nreduce == 0 || (near != 0 && near < far)));
+  if (columns && !(far == 1 && job.run > 1 && job.reduce > 0)) {
+    job.width = job.inner < WIDTH ? job.inner : WIDTH;
+    const int64_t pieces = job.keep / job.inner * ((job.inner + WIDTH - 1) / WIDTH);
+    const int64_t rows = (at_least_1(CHUNK / job.width) + STEP - 1) / STEP * STEP;
+    cut(&job, pieces < 32 ? rows : at_least_1(job.reduce));
+    mg_parallel(pieces * job.chunks, at_least_1(GRAIN / (job.width * at_least_1(job.chunk < job.reduce ? job.chunk : job.reduce))),
+                columns_piece, &job);
+  } else {
+    cut(&job, job.keep < 32 ? CHUNK : job.reduce);
+    if (job.chunks == 1) mg_parallel(job.keep, at_least_1(GRAIN / job.reduce), rows_piece, &job);
+    else mg_parallel(job.keep * job.chunks, 1, row_chunks_piece, &job);
+  }
+  if (job.chunks > 1) mg_parallel(job.keep, WIDTH, join_piece, &job);
+}
+
+#define REDUCTION(name, type, family, finish, more) \
+  void FN(name)(type *out, const T *x, const int64_t *plan) { \
+    static const Op op = {family##_rows, family##_strip, family##_merge, more, finish##_store}; \
+    reduce(&op, out, 0, x, plan); \
+  }
+#if TYPE_IS != 5
+REDUCTION(sum, T, sum, sum, 0)
+REDUCTION(prod, T, prod, value, 0)
+#endif
+REDUCTION(max, T, max, value, 0)
+REDUCTION(min, T, min, value, 0)
+REDUCTION(argmax, int64_t, argmax, index, argmax_more)
+REDUCTION(argmin, int64_t, argmin, index, argmin_more)
+REDUCTION(count_nonzero, int64_t, count, index, 0)
+REDUCTION(any, uint8_t, count, any, 0)
+REDUCTION(all, uint8_t, count, all, 0)
+#if IS_REAL
+void FN(moments)(T *mean, T *m2, const T *x, const int64_t *plan) {
+  static const Op op = {moments_rows, moments_strip, moments_merge, 0, moments_store};
+  reduce(&op, mean, m2, x, plan);
+}
+#endif
+
+/* ---- cumsum, cumprod along the middle axis of [outer, n, inner] ----
+ *
+ *     s = identity;  for (i = 0; i < n; i++) out[i] = s = op(s, x[i]);
+ *
+ * with s a double for float and double, as in PyTorch. Across the columns of an inner axis that vectorises as it stands. Along a
+ * row each step waits for the last, so sums go four at a time: the chain is one addition for four elements. (Not products:
+ * a pair of large factors may overflow where the running product does not.) */
+#if TYPE_IS != 5
+#if IS_REAL
+typedef double Running;
+#else
+typedef TA Running;
+#endif
+typedef struct { T *out; const T *x; int64_t n, inner; } Scan;
+enum { SCAN_WIDTH = 256 };
+
+INLINE Running join(int op, Running a, Running b) { return op == SUM ? a + b : a * b; }
+INLINE void scan_row(int op, T *out, const T *x, int64_t n) {
+  Running s = op == SUM ? 0 : 1;
+  int64_t i = 0;
+  for (; op == SUM && i + 4 <= n; i += 4) {
+    const Running a = (Running)x[i], ab = a + (Running)x[i + 1], c = (Running)x[i + 2], cd = c + (Running)x[i + 3];
+    out[i] = (T)(s + a);
+    out[i + 1] = (T)(s + ab);
+    out[i + 2] = (T)(s + (ab + c));
+    out[i + 3] = (T)(s += ab + cd);
+  }
+  for (; i < n; i++) out[i] = (T)(s = join(op, s, (Running)x[i]));
+}
+INLINE void scan_piece(int op, const Scan *scan, int64_t begin, int64_t end) {
+  const int64_t n = scan->n, inner = scan->inner, strips = (inner + SCAN_WIDTH - 1) / SCAN_WIDTH;
+  for (int64_t u = begin; u < end; u++) {
+    const int64_t first = u % strips * SCAN_WIDTH, start = u / strips * n * inner + first;
+    const int64_t width = inner - first < SCAN_WIDTH ? inner - first : SCAN_WIDTH;
+    const T *x = scan->x + start;
+    T *out = scan->out + start;
+    if (inner == 1) {
+      scan_row(op, out, x, n);
+      continue;
+    }
+    Running s[SCAN_WIDTH];
+    for (int64_t j = 0; j < width; j++) s[j] = op == SUM ? 0 : 1;
+    for (int64_t i = 0; i < n; i++, x += inner, out += inner) {
+      INDEPENDENT
+      for (int64_t j = 0; j < width; j++) out[j] = (T)(s[j] = join(op, s[j], (Running)x[j]));
+    }
+  }
+}
+#define SCANS(op, name) \
+  static void name##_piece(void *context, int64_t begin, int64_t end) { scan_piece(op, context, begin, end); } \
+  void FN(name)(T *out, const T *x, int64_t outer, int64_t n, int64_t inner) { \
+    Scan scan = {out, x, n, inner}; \
+    const int64_t width = inner < SCAN_WIDTH ? inner : SCAN_WIDTH; \
+    if (n > 0 && inner > 0) \
+      mg_parallel(outer * ((inner + SCAN_WIDTH - 1) / SCAN_WIDTH), at_least_1(GRAIN / (n * width)), name##_piece, &scan); \
+  }
+SCANS(SUM, cumsum)
+SCANS(PROD, cumprod)
+#endif
