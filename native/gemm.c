@@ -18,7 +18,7 @@
  * Operands are used where they lie while that is cheap: a through its two strides (a broadcast does not care), b
  * wherever its columns are adjacent. Else they are packed, in the order in which the tile reads them:
  *
- *   b  strips [strip][k][S * VL], columns past n hold anything finite        a  row tiles [tile][k][R]
+ *   b  strips [strip][k][S * VL], columns past n are 0        a  row tiles [tile][k][R]
  *
  * Order of summation, the same on each path, so that paths may be chosen by speed alone and a value depends on its row of
  * a and its column of b only, not on the other rows, the tile it falls in, or the threads:
@@ -36,11 +36,18 @@
 #define MIN(x, y) ((x) < (y) ? (x) : (y))
 #define MAX(x, y) ((x) > (y) ? (x) : (y))
 #define INLINE static inline __attribute__((always_inline))
+#if defined(__clang__)
+#define UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define UNROLL _Pragma("GCC unroll 16")
+#endif
 
-/* The largest tile, by the number of vector registers: 32 (AVX-512, NEON) or 16. */
+/* The tallest tiles, by the number of vector registers: 32 (AVX-512, NEON) or 16. A tile 4 vectors wide reads the fewest
+ * different rows of a, which is what counts while a lies spread out in memory; for a packed a tall tile is better,
+ * because a narrow strip of b leaves room in the first-level cache. */
 #if defined(MG_LEVEL_avx512) || defined(__aarch64__)
-#define ROWS 14
-#define WIDE_ROWS 6                      /* rows of the largest tile 4 vectors wide */
+#define ROWS 14                          /* 1 or 2 vectors wide */
+#define WIDE_ROWS 6                      /* 3 or 4 vectors wide */
 #elif defined(MG_LEVEL_avx2)
 #define ROWS 6
 #define WIDE_ROWS 2
@@ -48,16 +55,19 @@
 #define ROWS 4
 #define WIDE_ROWS 2
 #endif
-#define KC 256                           /* steps of k in a block: with AVX-512 a strip takes 32 KiB */
-#define GROUP 8                          /* row tiles that pass over a strip together */
-#define STRIPS 8                         /* strips of a piece of work */
-#define BLOCK_ROWS (ROWS * GROUP * 8)    /* rows and columns that are packed at a time: 1 MiB each */
-#define BLOCK_COLUMNS (VL * 64)
+#define KC 256                           /* steps of k in a block: with AVX-512 a strip of 2 vectors takes 32 KiB */
 #define PIECE 65536                      /* multiply-adds that are worth a thread's while */
+
+/* Is a load of the first n elements of a vector as cheap as a whole one? Then the right edge of b is read where it lies. */
+#if defined(MG_LEVEL_avx512)
+#define MASKS 1
+#else
+#define MASKS 0
+#endif
 
 /* ---- the tile ---- */
 
-/* What is left to do for a tile that sticks out of c: its sums come through memory, row by row. */
+/* Without masks, what is left to do for a tile that sticks out of c: its sums come through memory, row by row. */
 static __attribute__((noinline)) void finish_edge(int rows, int vectors, const V *sum, T *c, int64_t crs, int tail, int add, const T *bias) {
   for (int i = 0; i < rows; i++)
     for (int s = 0; s < vectors; s++) {
@@ -70,51 +80,58 @@ static __attribute__((noinline)) void finish_edge(int rows, int vectors, const V
     }
 }
 
+INLINE V load(const T *p, int last, int tail) { return MASKS && last ? vload_n(p, tail) : vload(p); }
+INLINE void store(T *p, V v, int last, int tail) { if (MASKS && last) vstore_n(p, v, tail); else vstore(p, v); }
+
 /* c[R, S vectors] over k steps. Strides of a and b in bytes (an element stride here makes GCC write each loop twice, for
  * 1 and for the rest); rows of a are reached from 3 pointers, by 0, 1, 2, 3, 4 times `across`, which costs no register
- * more. The last vector of c has `tail` valid columns. add: c's old values are added. A sum is never -0, so that
- * adding 0 for no bias changes nothing. */
-INLINE void tile(const int R, const int S, int64_t k, const T *a, int64_t across, int64_t along, const T *b, int64_t down,
-                 T *c, int64_t crs, int tail, int add, const T *bias) {
+ * more. The last vector has `tail` valid columns; without MASKS, b has whole vectors all the same. add: c's old values are
+ * added. A sum is never -0, so that adding 0 for no bias changes nothing. far: b comes from beyond the second-level
+ * cache, in steps too long for the prefetcher. */
+INLINE void tile(const int R, const int S, const int far, int64_t k, const T *a, int64_t across, int64_t along, const T *b,
+                 int64_t down, T *c, int64_t crs, int tail, int add, const T *bias) {
   V sum[ROWS][8];
   const char *bp = (const char *)b, *row[3] = {(const char *)a, (const char *)a, (const char *)a};
   if (R > 5) row[1] += 5 * across;
   if (R > 10) row[2] += 10 * across;
-#pragma GCC unroll 16
+  UNROLL
   for (int i = 0; i < R; i++)
-#pragma GCC unroll 8
+    UNROLL
     for (int s = 0; s < S; s++) sum[i][s] = vzero();
   for (int64_t p = 0; p < k; p++) {
     V bv[8];
-#pragma GCC unroll 8
-    for (int s = 0; s < S; s++) bv[s] = vload((const T *)bp + s * VL);
-#pragma GCC unroll 16
+    UNROLL
+    for (int s = 0; s < S; s++) {
+      bv[s] = load((const T *)bp + s * VL, s == S - 1, tail);
+      if (far) __builtin_prefetch(bp + 8 * down + s * VBYTES);
+    }
+    UNROLL
     for (int i = 0; i < R; i++) {
       V av = vset(*(const T *)(row[i / 5] + i % 5 * across));
-#pragma GCC unroll 8
+      UNROLL
       for (int s = 0; s < S; s++) sum[i][s] = vfma(av, bv[s], sum[i][s]);
     }
-#pragma GCC unroll 3
+    UNROLL
     for (int i = 0; i < 3; i++) row[i] += along;
     bp += down;
   }
-  if (tail == VL) {
+  if (MASKS || tail == VL) {
     V bv[8];
-#pragma GCC unroll 8
-    for (int s = 0; s < S; s++) bv[s] = bias ? vload(bias + s * VL) : vzero();
-#pragma GCC unroll 16
+    UNROLL
+    for (int s = 0; s < S; s++) bv[s] = bias ? load(bias + s * VL, s == S - 1, tail) : vzero();
+    UNROLL
     for (int i = 0; i < R; i++)
-#pragma GCC unroll 8
+      UNROLL
       for (int s = 0; s < S; s++) {
         T *to = c + i * crs + s * VL;
-        if (add) sum[i][s] = vload(to) + sum[i][s];
-        vstore(to, sum[i][s] + bv[s]);
+        if (add) sum[i][s] = load(to, s == S - 1, tail) + sum[i][s];
+        store(to, sum[i][s] + bv[s], s == S - 1, tail);
       }
   } else {
     V out[ROWS * 8];
-#pragma GCC unroll 16
+    UNROLL
     for (int i = 0; i < R; i++)
-#pragma GCC unroll 8
+      UNROLL
       for (int s = 0; s < S; s++) out[i * S + s] = sum[i][s];
     finish_edge(R, S, out, c, crs, tail, add, bias);
   }
@@ -122,116 +139,121 @@ INLINE void tile(const int R, const int S, int64_t k, const T *a, int64_t across
 
 typedef void tile_fn(int64_t k, const T *a, int64_t across, int64_t along, const T *b, int64_t down, T *c, int64_t crs,
                      int tail, int add, const T *bias);
-#define TILE(R, S)                                                                                                       \
-  static void tile_##R##x##S(int64_t k, const T *a, int64_t across, int64_t along, const T *b, int64_t down, T *c,      \
-                             int64_t crs, int tail, int add, const T *bias) {                                            \
-    tile(R, S, k, a, across, along, b, down, c, crs, tail, add, bias);                                                   \
+#define TILE_(name, R, S, far)                                                                                           \
+  static void name(int64_t k, const T *a, int64_t across, int64_t along, const T *b, int64_t down, T *c, int64_t crs,   \
+                   int tail, int add, const T *bias) {                                                                   \
+    tile(R, S, far, k, a, across, along, b, down, c, crs, tail, add, bias);                                              \
   }
-TILE(1, 1) TILE(2, 1) TILE(3, 1) TILE(4, 1) TILE(1, 2) TILE(2, 2) TILE(3, 2) TILE(4, 2) TILE(1, 4) TILE(2, 4) TILE(1, 8)
-#if ROWS > 4
+#define TILE(R, S) TILE_(tile_##R##x##S, R, S, 0)
+TILE(1, 1) TILE(2, 1) TILE(3, 1) TILE(4, 1) TILE(1, 2) TILE(2, 2) TILE(3, 2) TILE(4, 2) TILE(1, 3) TILE(2, 3) TILE(1, 4) TILE(2, 4)
+TILE(1, 5) TILE(1, 6) TILE(1, 7) TILE(1, 8) TILE_(tile_1x8_far, 1, 8, 1)
+#if ROWS >= 6
 TILE(5, 1) TILE(6, 1) TILE(5, 2) TILE(6, 2)
 #endif
-#if ROWS > 6
+#if ROWS >= 14
 TILE(7, 1) TILE(8, 1) TILE(9, 1) TILE(10, 1) TILE(11, 1) TILE(12, 1) TILE(13, 1) TILE(14, 1)
 TILE(7, 2) TILE(8, 2) TILE(9, 2) TILE(10, 2) TILE(11, 2) TILE(12, 2) TILE(13, 2) TILE(14, 2)
-TILE(3, 4) TILE(4, 4) TILE(5, 4) TILE(6, 4)
+TILE(3, 3) TILE(4, 3) TILE(5, 3) TILE(6, 3) TILE(3, 4) TILE(4, 4) TILE(5, 4) TILE(6, 4)
 #endif
-static tile_fn *const tiles_1[] = {tile_1x1, tile_2x1, tile_3x1, tile_4x1,
-#if ROWS > 4
-  tile_5x1, tile_6x1,
+static tile_fn *const tiles[9][ROWS] = {       /* [S][R - 1] */
+#if ROWS == 4
+  [1] = {tile_1x1, tile_2x1, tile_3x1, tile_4x1},
+  [2] = {tile_1x2, tile_2x2, tile_3x2, tile_4x2},
+#elif ROWS == 6
+  [1] = {tile_1x1, tile_2x1, tile_3x1, tile_4x1, tile_5x1, tile_6x1},
+  [2] = {tile_1x2, tile_2x2, tile_3x2, tile_4x2, tile_5x2, tile_6x2},
+#else
+  [1] = {tile_1x1, tile_2x1, tile_3x1, tile_4x1, tile_5x1, tile_6x1, tile_7x1,
+         tile_8x1, tile_9x1, tile_10x1, tile_11x1, tile_12x1, tile_13x1, tile_14x1},
+  [2] = {tile_1x2, tile_2x2, tile_3x2, tile_4x2, tile_5x2, tile_6x2, tile_7x2,
+         tile_8x2, tile_9x2, tile_10x2, tile_11x2, tile_12x2, tile_13x2, tile_14x2},
 #endif
-#if ROWS > 6
-  tile_7x1, tile_8x1, tile_9x1, tile_10x1, tile_11x1, tile_12x1, tile_13x1, tile_14x1,
+#if WIDE_ROWS == 2
+  [3] = {tile_1x3, tile_2x3}, [4] = {tile_1x4, tile_2x4},
+#else
+  [3] = {tile_1x3, tile_2x3, tile_3x3, tile_4x3, tile_5x3, tile_6x3},
+  [4] = {tile_1x4, tile_2x4, tile_3x4, tile_4x4, tile_5x4, tile_6x4},
 #endif
+  [5] = {tile_1x5}, [6] = {tile_1x6}, [7] = {tile_1x7}, [8] = {tile_1x8},
 };
-static tile_fn *const tiles_2[] = {tile_1x2, tile_2x2, tile_3x2, tile_4x2,
-#if ROWS > 4
-  tile_5x2, tile_6x2,
-#endif
-#if ROWS > 6
-  tile_7x2, tile_8x2, tile_9x2, tile_10x2, tile_11x2, tile_12x2, tile_13x2, tile_14x2,
-#endif
-};
-static tile_fn *const tiles_4[] = {tile_1x4, tile_2x4,
-#if ROWS > 6
-  tile_3x4, tile_4x4, tile_5x4, tile_6x4,
-#endif
-};
-static tile_fn *const tiles_8[] = {tile_1x8};
-static tile_fn *const *const tiles[] = {0, tiles_1, tiles_2, 0, tiles_4, 0, 0, 0, tiles_8};   /* [S][R - 1] */
 
 /* ---- packing ---- */
 
-#if defined(__clang__)
-#define ZIP(x, y, ...) __builtin_shufflevector(x, y, __VA_ARGS__)
-#else
-#define ZIP(x, y, ...) __builtin_shuffle(x, y, (VM){__VA_ARGS__})
-#endif
-#if VBYTES == 64 && TYPE_IS == 1
-#define ZIP_LOW 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23
-#define ZIP_HIGH 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31
-#elif VBYTES / TYPE_IS == 32
-#define ZIP_LOW 0, 8, 1, 9, 2, 10, 3, 11
-#define ZIP_HIGH 4, 12, 5, 13, 6, 14, 7, 15
-#elif VBYTES / TYPE_IS == 16
-#define ZIP_LOW 0, 4, 1, 5
-#define ZIP_HIGH 2, 6, 3, 7
-#else
-#define ZIP_LOW 0, 2
-#define ZIP_HIGH 1, 3
-#endif
-
-/* VL vectors of VL elements: rows become columns. Each round shuffles the first half of the rows with the second like a
- * deck of cards; after log2(VL) rounds row and column have changed places. */
-INLINE void transpose(V r[VBYTES / sizeof(T)]) {
-  V t[VBYTES / sizeof(T)];
-#pragma GCC unroll 4
-  for (int round = 1; round < VL; round *= 2) {
-#pragma GCC unroll 8
-    for (int i = 0; i < VL / 2; i++) {
-      t[2 * i] = ZIP(r[i], r[i + VL / 2], ZIP_LOW);
-      t[2 * i + 1] = ZIP(r[i], r[i + VL / 2], ZIP_HIGH);
-    }
-#pragma GCC unroll 16
-    for (int i = 0; i < VL; i++) r[i] = t[i];
-  }
-}
-
-/* to[p * width + r] = from[r * across + p * along] for r < valid (the rest of the width: anything finite), p < k.
- * Whole vectors are written where the next ones will be anyway, and masked only where they would leave `to`. */
-static void pack(T *to, int width, int valid, int64_t k, const T *from, int64_t across, int64_t along) {
+/* to[p * width + r] = from[r * across + p * along] for r < width, p < k; `rows` (maybe more than width, maybe less, then
+ * the rest is 0) may be read. Where a vector is wider than a tile, it is written whole as long as what follows is written later. */
+static void pack(T *to, int64_t width, int64_t rows, int64_t k, const T *from, int64_t across, int64_t along) {
   int64_t end = k * width;
-  if (across == 1) {
-    for (int64_t p = 0; p < k; p++, from += along)
-      for (int r = 0; r < width; r += VL) {
-        V v = valid - r >= VL ? vload(from + r) : vload_n(from + r, MAX(valid - r, 0));
-        int64_t at = p * width + r;
-        if (at + VL <= end) vstore(to + at, v);
-        else vstore_n(to + at, v, (int)(end - at));
-      }
-  } else if (along == 1) {
-    for (int64_t p = 0; p < k; p += VL) {
-      V v[8][VBYTES / sizeof(T)];
-      int steps = (int)MIN(k - p, VL), groups = (width + VL - 1) / VL;
-      for (int g = 0; g < groups; g++) {
+  if (along == 1 && across != 1) {
+    for (int64_t g = 0; g < width; g += VL) {
+      int lanes = (int)MIN(width - g, VL), here = (int)MIN(rows - g, VL);
+      const T *p_from = from + g * across;
+      for (int64_t p = 0; p < k; p += VL) {
         V t[VBYTES / sizeof(T)];
-        if (steps == VL)
-          for (int i = 0; i < VL; i++) t[i] = vload(from + MIN(g * VL + i, valid - 1) * across + p);
-        else
-          for (int i = 0; i < VL; i++) t[i] = vload_n(from + MIN(g * VL + i, valid - 1) * across + p, steps);
-        transpose(t);
-        for (int i = 0; i < VL; i++) v[g][i] = t[i];
-      }
-      for (int q = 0; q < steps; q++)
-        for (int g = 0; g < groups; g++) {
-          int64_t at = (p + q) * width + g * VL;
-          if (at + VL <= end) vstore(to + at, v[g][q]);
-          else vstore_n(to + at, v[g][q], (int)(end - at));
+        T *at = to + p * width + g;
+        if (here == VL && p + VL <= k) {
+          vload_columns(t, p_from + p, across);
+        } else {                         /* the edge: what there is goes into a block of zeros first */
+          T edge[VL * VL] = {0};
+          for (int l = 0; l < here; l++) vstore(edge + l * VL, vload_n(p_from + l * across + p, (int)MIN(k - p, VL)));
+          vload_columns(t, edge, VL);
         }
+        if (p + VL <= k && (lanes == VL || (width < VL && (p + VL - 1) * width + VL <= end)))
+          UNROLL
+          for (int q = 0; q < VL; q++) vstore(at + q * width, t[q]);
+        else
+          for (int q = 0; q < MIN(k - p, VL); q++) vstore_n(at + q * width, t[q], lanes);
+      }
+    }
+  } else if (across == 1) {
+    for (int64_t r = 0; r < width; r += 2 * VL) {
+      int64_t lanes = MIN(width - r, 2 * VL), here = MIN(rows - r, 2 * VL);
+      if (lanes == 2 * VL && here == 2 * VL)
+        for (int64_t p = 0; p < k; p++) {
+          const T *at = from + p * along + r;
+          __builtin_prefetch(at + 8 * along);
+          __builtin_prefetch(at + 8 * along + VL);
+          vstore(to + p * width + r, vload(at));
+          vstore(to + p * width + r + VL, vload(at + VL));
+        }
+      else
+        for (int64_t g = r; g < r + lanes; g += VL)
+          for (int64_t p = 0; p < k; p++) {
+            const T *at = from + p * along + g;
+            __builtin_prefetch(at + 8 * along);
+            vstore_n(to + p * width + g, rows - g >= VL ? vload(at) : vload_n(at, (int)MAX(rows - g, 0)), (int)MIN(width - g, VL));
+          }
     }
   } else {
     for (int64_t p = 0; p < k; p++)
-      for (int r = 0; r < width; r++) to[p * width + r] = r < valid ? from[r * across + p * along] : 0;
+      for (int64_t r = 0; r < width; r++) to[p * width + r] = r < rows ? from[r * across + p * along] : 0;
+  }
+}
+
+/* One row of c, 1 or 2 vectors of it, where b's rows are adjacent (a transposed weight): blocks of b are turned in registers
+ * and used once. Two vectors, because one chain of multiply-adds would wait for itself. */
+INLINE void row_strip(const int S, int64_t k, const T *a, int64_t acs, const T *b, int64_t bcs, T *c, int add, const T *bias) {
+  V sum[2] = {vzero(), vzero()};
+  for (int64_t p = 0; p < k; p += VL) {
+    int steps = (int)MIN(k - p, VL);
+    UNROLL
+    for (int s = 0; s < S; s++) {
+      V t[VBYTES / sizeof(T)];
+      const T *from = b + s * VL * bcs + p;
+      if (steps == VL) {
+        vload_columns(t, from, bcs);
+        UNROLL
+        for (int q = 0; q < VL; q++) sum[s] = vfma(vset(a[(p + q) * acs]), t[q], sum[s]);
+      } else {
+        T edge[VL * VL];
+        for (int l = 0; l < VL; l++) vstore(edge + l * VL, vload_n(from + l * bcs, steps));
+        vload_columns(t, edge, VL);
+        for (int q = 0; q < steps; q++) sum[s] = vfma(vset(a[(p + q) * acs]), t[q], sum[s]);
+      }
+    }
+  }
+  for (int s = 0; s < S; s++) {
+    if (add) sum[s] = vload(c + s * VL) + sum[s];
+    vstore(c + s * VL, bias ? sum[s] + vload(bias + s * VL) : sum[s]);
   }
 }
 
@@ -241,39 +263,42 @@ typedef struct {
   T *c;
   const T *a, *b, *bias;
   int64_t m, n, k, ars, acs, brs, bcs, crs;
-  int add, S;                            /* S: vectors of a full strip */
-  int64_t row_tiles, groups, columns;    /* how the pieces of work are cut: groups of row tiles, columns of a piece */
-  T *packed_a, *packed_b;                /* null: used where it lies, or (b) packed strip by strip by the piece */
+  int add, S, pack_b, far;               /* S: vectors of a strip; pack_b: also where b's columns are adjacent */
+  int64_t row_tiles, groups, columns;    /* pieces of work: row tiles, groups of them, columns of a piece */
+  T *packed_a;                           /* null: used where it lies */
 } block;
 
 /* First row of row tile i of t: m rows in t tiles, the first m % t of them one row taller. */
 static int64_t first_row(int64_t m, int64_t t, int64_t i) { return m / t * i + MIN(i, m % t); }
 
-/* Vectors of the strip at column j: S, or less at the right edge; only a strip 1 vector wide may stick out. */
-static int strip_width(const block *x, int64_t j) {
-  int S = x->S;
-  while (S > 1 && j + S * VL > x->n) S /= 2;
-  return S;
+/* Asks for part i of t of what the next strip of b is packed from, into the second-level cache. */
+INLINE void fetch_ahead(const block *x, const T *b, int64_t columns, int64_t i, int64_t t) {
+  int64_t lines = x->bcs == 1 ? x->k : columns, step = x->bcs == 1 ? x->brs : x->bcs, length = x->bcs == 1 ? columns : x->k;
+  for (int64_t line = lines * i / t; line < lines * (i + 1) / t; line++)
+    for (int64_t at = 0; at < length; at += 64 / (int64_t)sizeof(T)) __builtin_prefetch(b + line * step + at, 0, 2);
 }
 
-/* Pieces of a block of at most KC steps: piece = group of row tiles + groups * group of columns. */
+/* Pieces of a block of at most KC steps: piece = group of row tiles + groups * group of strips. Each strip of b is packed,
+ * if need be, into memory that stays in the first-level cache, and used at once for all row tiles of the group. */
 static void multiply(void *context, int64_t begin, int64_t end) {
   const block *x = context;
   for (int64_t piece = begin; piece < end; piece++) {
     int64_t group = piece % x->groups, j = piece / x->groups * x->columns, j_end = MIN(j + x->columns, x->n);
     int64_t first = x->row_tiles * group / x->groups, last = x->row_tiles * (group + 1) / x->groups;
-    int S;
-    for (; j < j_end; j += S * VL) {
-      S = strip_width(x, j);
+    for (int S; j < j_end; j += S * VL) {
+      S = (int)MIN(x->S, (x->n - j - 1) / VL + 1);
       int tail = (int)MIN(x->n - j - (S - 1) * VL, VL);
-      const T *b = x->b + j * x->bcs;
+      const T *b = x->b + j * x->bcs, *bias = x->bias ? x->bias + j : 0, *next_b = 0;
       int64_t down = x->brs;
-      if (x->packed_b) {
-        b = x->packed_b + j * x->k;
-        down = S * VL;
-      } else if (x->bcs != 1 || tail < VL) {
+      if (x->m == 1 && x->brs == 1 && x->bcs != 1 && tail == VL) {
+        if (S == 2) row_strip(2, x->k, x->a, x->acs, b, x->bcs, x->c + j, x->add, bias);
+        else row_strip(1, x->k, x->a, x->acs, b, x->bcs, x->c + j, x->add, bias);
+        continue;
+      }
+      if (x->pack_b || x->bcs != 1 || (tail < VL && !MASKS)) {
         T *strip = mg_scratch(7, (size_t)(x->k * S * VL) * sizeof(T));
-        pack(strip, S * VL, (S - 1) * VL + tail, x->k, b, x->bcs, x->brs);
+        pack(strip, S * VL, x->n - j, x->k, b, x->bcs, x->brs);
+        if (x->pack_b && j + 2 * S * VL <= j_end) next_b = b + S * VL * x->bcs;
         b = strip;
         down = S * VL;
       }
@@ -286,28 +311,21 @@ static void multiply(void *context, int64_t begin, int64_t end) {
           across = 1;
           along = R;
         }
-        tiles[S][R - 1](x->k, a, across * (int64_t)sizeof(T), along * (int64_t)sizeof(T), b, down * (int64_t)sizeof(T),
-                        x->c + i * x->crs + j, x->crs, tail, x->add, x->bias ? x->bias + j : 0);
+        if (next_b) fetch_ahead(x, next_b, S * VL, t - first, last - first);
+        tile_fn *run = S == 8 && x->far ? tile_1x8_far : tiles[S][R - 1];
+        run(x->k, a, across * (int64_t)sizeof(T), along * (int64_t)sizeof(T), b, down * (int64_t)sizeof(T),
+            x->c + i * x->crs + j, x->crs, tail, x->add, bias);
       }
     }
   }
 }
 
-/* Piece i < row_tiles packs a row tile of a, the others a strip of b. */
-static void pack_block(void *context, int64_t begin, int64_t end) {
+static void pack_tiles(void *context, int64_t begin, int64_t end) {
   const block *x = context;
-  int64_t tiles_of_a = x->packed_a ? x->row_tiles : 0;
-  for (int64_t piece = begin; piece < end; piece++)
-    if (piece < tiles_of_a) {
-      int64_t i = first_row(x->m, x->row_tiles, piece), R = first_row(x->m, x->row_tiles, piece + 1) - i;
-      pack(x->packed_a + i * x->k, (int)R, (int)R, x->k, x->a + i * x->ars, x->ars, x->acs);
-    } else {
-      int64_t j = (piece - tiles_of_a) * x->S * VL, j_end = MIN(j + x->S * VL, x->n);
-      for (int S; j < j_end; j += S * VL) {
-        S = strip_width(x, j);
-        pack(x->packed_b + j * x->k, S * VL, (int)MIN(x->n - j, S * VL), x->k, x->b + j * x->bcs, x->bcs, x->brs);
-      }
-    }
+  for (int64_t t = begin; t < end; t++) {
+    int64_t i = first_row(x->m, x->row_tiles, t), R = first_row(x->m, x->row_tiles, t + 1) - i;
+    pack(x->packed_a + i * x->k, R, x->m - i, x->k, x->a + i * x->ars, x->ars, x->acs);
+  }
 }
 
 /* ---- n == 1 ---- */
@@ -322,11 +340,11 @@ INLINE void dots_rows(const int R, const dots_job *x, int64_t row) {
   for (int64_t p0 = 0; p0 < x->k; p0 += 4096) {
     int64_t p = p0, end = MIN(p0 + 4096, x->k);
     V even[4], odd[4];
-#pragma GCC unroll 4
+    UNROLL
     for (int i = 0; i < R; i++) even[i] = odd[i] = vzero();
     for (; p + 2 * VL <= end; p += 2 * VL) {
       V b0 = vload(b + p), b1 = vload(b + p + VL);
-#pragma GCC unroll 4
+      UNROLL
       for (int i = 0; i < R; i++) {
         even[i] = vfma(vload(a + i * x->ars + p), b0, even[i]);
         odd[i] = vfma(vload(a + i * x->ars + p + VL), b1, odd[i]);
@@ -335,13 +353,13 @@ INLINE void dots_rows(const int R, const dots_job *x, int64_t row) {
     if (p < end) {
       int n0 = (int)MIN(end - p, VL), n1 = (int)(end - p) - n0;
       V b0 = vload_n(b + p, n0), b1 = vload_n(b + p + n0, n1);
-#pragma GCC unroll 4
+      UNROLL
       for (int i = 0; i < R; i++) {
         even[i] = vfma(vload_n(a + i * x->ars + p, n0), b0, even[i]);
         odd[i] = vfma(vload_n(a + i * x->ars + p + n0, n1), b1, odd[i]);
       }
     }
-#pragma GCC unroll 4
+    UNROLL
     for (int i = 0; i < R; i++) total[i] += vsum(even[i] + odd[i]);
   }
   for (int i = 0; i < R; i++) {
@@ -360,14 +378,55 @@ static void dots(void *context, int64_t begin, int64_t end) {
 
 /* ---- one product ---- */
 
+static void chains(T *c, const T *a, const T *b, const T *bias, int64_t m, int64_t n, int64_t k, int64_t ars, int64_t acs,
+                    int64_t brs, int64_t bcs, int64_t crs, int accumulate) {
+  block x = {.ars = ars, .acs = acs, .brs = brs, .bcs = bcs, .crs = crs};
+  double bytes_a = (double)m * (double)k * sizeof(T), bytes_b = (double)n * (double)k * sizeof(T);
+  int split = (((uintptr_t)b | (uintptr_t)brs * sizeof(T)) % VBYTES) != 0;   /* loads would straddle cache lines */
+  int pack_a = n >= 256 && bytes_a > (ars == 1 ? 7e5 : 2e6);
+  x.pack_b = m >= 128 && (split || bytes_b > 2e6);
+  x.far = bytes_b > 5e5;
+  if (m == 1) x.S = brs == 1 && bcs != 1 ? 2 : 8;
+  else x.S = n > 2 * VL && (m <= WIDE_ROWS || (WIDE_ROWS > 2 && !pack_a)) ? 4 : 2;
+  int64_t tallest = x.S == 2 ? ROWS : x.S == 4 ? WIDE_ROWS : 1;
+  int64_t most = ROWS * (pack_a ? 64 : bcs == 1 && !x.pack_b ? 8 : 32), row_blocks = (m - 1) / most + 1, block_rows = (m - 1) / row_blocks + 1;
+  int64_t strips = (n - 1) / (x.S * VL) + 1;
+  x.n = n;
+  for (int64_t p = 0; p < k; p += KC) {
+    x.k = MIN(KC, k - p);
+    x.b = b + p * brs;
+    x.bias = p + x.k == k ? bias : 0;
+    x.add = accumulate || p > 0;
+    for (int64_t i = 0; i < m; i += block_rows) {
+      x.m = MIN(block_rows, m - i);
+      x.a = a + i * ars + p * acs;
+      x.c = c + i * crs;
+      x.row_tiles = (x.m - 1) / tallest + 1;
+      x.packed_a = 0;
+      if (pack_a) {
+        x.packed_a = mg_scratch(6, (size_t)(x.m * x.k) * sizeof(T));
+        mg_parallel(x.row_tiles, 4, pack_tiles, &x);
+      }
+      int64_t pieces = x.m * x.n * x.k < 2 * PIECE ? 1 : mg_get_num_threads();
+      if (pieces > 1) pieces = MIN(4 * pieces, x.m * x.n * x.k / PIECE);
+      int64_t across = (strips - 1) / MIN(pieces, strips) + 1;            /* strips of a piece */
+      x.columns = across * x.S * VL;
+      across = (strips - 1) / across + 1;
+      x.groups = MIN(x.row_tiles, (pieces - 1) / across + 1);
+      if (across * x.groups == 1) multiply(&x, 0, 1);
+      else mg_parallel(across * x.groups, 1, multiply, &x);
+    }
+  }
+}
+
 static void product(T *c, const T *a, const T *b, const T *bias, int64_t m, int64_t n, int64_t k, int64_t ars, int64_t acs,
                     int64_t brs, int64_t bcs, int64_t crs, int accumulate) {
+  static const T zero = 0;
   if (k == 0) {                          /* one step of zeros */
-    static const T zero = 0;
-    product(c, &zero, &zero, bias, m, n, 1, 0, 0, 0, 0, crs, accumulate);
-    return;
-  }
-  if (n == 1 && acs == 1) {
+    chains(c, &zero, &zero, bias, m, n, 1, 0, 0, 0, 0, crs, accumulate);
+  } else if (n > 1) {
+    chains(c, a, b, bias, m, n, k, ars, acs, brs, bcs, crs, accumulate);
+  } else if (acs == 1) {
     if (brs != 1) {
       T *dense = mg_scratch(5, (size_t)k * sizeof(T));
       for (int64_t p = 0; p < k; p++) dense[p] = b[p * brs];
@@ -375,43 +434,15 @@ static void product(T *c, const T *a, const T *b, const T *bias, int64_t m, int6
     }
     dots_job x = {c, a, b, bias, k, ars, crs, accumulate};
     mg_parallel(m, MAX(PIECE / k, 1), dots, &x);
-    return;
-  }
-  block x = {.ars = ars, .acs = acs, .brs = brs, .bcs = bcs, .crs = crs};
-  int tallest = ROWS;
-  x.S = 2;
-  if (m == 1) x.S = 8, tallest = 1;
-  else if (m <= WIDE_ROWS) x.S = 4, tallest = WIDE_ROWS;
-  int64_t column_blocks = (n - 1) / BLOCK_COLUMNS + 1, row_blocks = (m - 1) / BLOCK_ROWS + 1;
-  int64_t block_columns = ((n - 1) / column_blocks / VL + 1) * VL, block_rows = (m - 1) / row_blocks + 1;
-  int large = m * n * k > 128 * 128 * 128;
-  for (int64_t j = 0; j < n; j += block_columns)
-    for (int64_t p = 0; p < k; p += KC) {
-      x.n = MIN(block_columns, n - j);
-      x.k = MIN(KC, k - p);
-      x.b = b + p * brs + j * bcs;
-      x.bias = bias && p + x.k == k ? bias + j : 0;
-      x.add = accumulate || p > 0;
-      x.packed_b = 0;
-      for (int64_t i = 0; i < m; i += block_rows) {
-        x.m = MIN(block_rows, m - i);
-        x.a = a + i * ars + p * acs;
-        x.c = c + i * crs + j;
-        x.row_tiles = (x.m - 1) / tallest + 1;
-        x.groups = (x.row_tiles - 1) / GROUP + 1;
-        x.columns = x.S * VL * STRIPS;
-        int64_t pieces = x.groups * ((x.n - 1) / x.columns + 1), strips = 0;
-        x.packed_a = large ? mg_scratch(6, (size_t)(x.m * x.k) * sizeof(T)) : 0;
-        if (!x.packed_b && (large || bcs != 1) && (x.groups > 1 || m > block_rows)) {
-          x.packed_b = mg_scratch(7, (size_t)((x.n + VL) * x.k) * sizeof(T));
-          strips = (x.n - 1) / (x.S * VL) + 1;
-        }
-        int64_t packs = strips + (x.packed_a ? x.row_tiles : 0);
-        if (packs) mg_parallel(packs, 4, pack_block, &x);
-        if (x.m * x.n * x.k < 2 * PIECE) multiply(&x, 0, pieces);
-        else mg_parallel(pieces, 1, multiply, &x);
-      }
+  } else {                               /* the column is computed as a row: c' = b' a', so that a's rows are its columns */
+    int direct = crs == 1 && !accumulate && !bias;
+    T *row = direct ? c : mg_scratch(5, (size_t)m * sizeof(T));
+    chains(row, b, a, 0, 1, m, k, 0, brs, acs, ars, m, 0);
+    for (int64_t i = 0; i < m && !direct; i++) {
+      T s = accumulate ? c[i * crs] + row[i] : row[i];
+      c[i * crs] = bias ? s + *bias : s;
     }
+  }
 }
 
 typedef struct { T *c; const T *a, *b, *bias; const int64_t *offsets; int64_t m, n, k, ars, acs, brs, bcs, crs; int accumulate; } batch_job;
