@@ -14,9 +14,9 @@ from typing import Any
 from .. import engine
 from ..op import Op
 from ..tensor import Tensor
-from . import creation, elementwise, pointwise, reduce, shape_ops
+from . import creation, elementwise, reduce, shape_ops
 
-FAMILIES = ("elementwise", "pointwise", "activation", "random", "reduce", "shape_ops", "index", "matmul", "norm", "softmax", "loss", "linear", "creation")
+FAMILIES = ("elementwise", "pointwise", "activation", "random", "reduce", "shape_ops", "index", "sort", "matmul", "norm", "softmax", "loss", "linear", "creation")
 
 core = import_module("..op", __name__)          # the module: `minigrad.op` is the decorator
 engine.add = elementwise.add.call
@@ -52,12 +52,10 @@ def _takes_tensor(function: Any) -> bool:
 
 def _method(function: Any) -> Callable:
     """A function in the form that binds `self`."""
-    if isinstance(function, elementwise.Elementwise):
-        return function.method
-    if not isinstance(function, Op):
+    if not isinstance(function, (Op, elementwise.Elementwise)):
         return function
-    if isinstance(function, pointwise.Formula):
-        return function.definition
+    if hasattr(function, "method"):
+        return function.method
 
     @wraps(function.definition)
     def method(self: Tensor, *args: Any, **options: Any) -> Any:
@@ -103,6 +101,7 @@ def _bind(public: dict[str, Any], inplace: set[str], methods: dict[str, Any]) ->
 
 
 __all__: list[str] = []
+_public: dict[str, Any] = {}
 _inplace: set[str] = set()
 _methods: dict[str, Any] = {}
 for _family in FAMILIES:
@@ -113,8 +112,9 @@ for _family in FAMILIES:
             raise
         continue
     _names = getattr(_module, "__all__", ())
-    globals().update({_name: getattr(_module, _name) for _name in _names})
+    _public.update({_name: getattr(_module, _name) for _name in _names})
     __all__ += _names
     _inplace |= getattr(_module, "INPLACE", set())
     _methods.update(getattr(_module, "METHODS", {}))
-_bind({_name: globals()[_name] for _name in __all__}, _inplace, _methods)
+globals().update(_public)            # after the imports: a module may have the name of a function (norm, sort)
+_bind(_public, _inplace, _methods)

@@ -444,10 +444,6 @@ class Bitwise(Elementwise):
     def kernel(self, layouts: tuple[Layout, ...]) -> Kernel | None:
         return getattr(layouts[0].device.kernels, self.name.replace("bitwise", "logical")).get(BOOL) if layouts[0].dtype == BOOL else None
 
-    def allow(self, dtype: np.dtype) -> None:
-        if is_float(dtype):
-            fail(self.name, f"is not defined for {dtype} tensors", "", "compare or convert first", TypeError)
-
 
 class Division(Elementwise):
     """Whole-number division of integers looks for a zero divisor first, and so runs NumPy's function behind the door."""
@@ -523,7 +519,8 @@ def _exponent_rule(g: Tensor, input: Tensor, exponent: Tensor, out: Tensor) -> T
 
 
 def _atan2_rule(g: Tensor, numerator: Tensor, input: Tensor, other: Tensor) -> Tensor:
-    return mul(g, div(numerator, add(square(input), square(other))))
+    norm = add(square(input), square(other))
+    return mul(g, div(numerator, where(eq(norm, 0), 1.0, norm)))        # 0 at the origin
 
 
 _POSITIVE, _WHOLE, _INSIDE = (0.1, 4.0), (0.2, 3.0), (-0.9, 0.9)
@@ -543,6 +540,15 @@ class Scaled(Elementwise):
         if isinstance(alpha, float) and not any([isinstance(t, float) or isinstance(t, Tensor) and is_float(t.dtype) for t in (input, other)]):
             fail(self.name, "alpha must be a whole number for integer tensors", alpha, "convert the tensors with .float()")
         return mul(other, alpha) if isinstance(other, Tensor) else other * alpha
+
+
+class Difference(Scaled):
+    """`input - alpha * other`, which is not for masks."""
+
+    def common_dtype(self, inputs: tuple[Any, ...]) -> np.dtype:
+        for t in inputs:
+            self.allow(t.array.layout.dtype if isinstance(t, Tensor) else BOOL if isinstance(t, (bool, np.bool_)) else FLOAT32)
+        return super().common_dtype(inputs)
 
 
 class Quotient(Elementwise):
@@ -570,7 +576,7 @@ class Quotient(Elementwise):
 
 
 add = Scaled("add", np.add, "input other", {"input": lambda g: g, "other": lambda g: g}, doc="input + alpha * other")
-sub = Scaled("sub", np.subtract, "input other", {"input": lambda g: g, "other": lambda g: neg(g)}, kinds="if", doc="input - alpha * other")
+sub = Difference("sub", np.subtract, "input other", {"input": lambda g: g, "other": lambda g: neg(g)}, kinds="if", doc="input - alpha * other")
 mul = Elementwise("mul", np.multiply, "input other", {"input": lambda g, other: mul(g, other), "other": lambda g, input: mul(g, input)},
                   doc="input * other")
 div = Quotient("div", np.true_divide, "input other", {"input": lambda g, other: div(g, other),
@@ -579,7 +585,8 @@ div = Quotient("div", np.true_divide, "input other", {"input": lambda g, other: 
 neg = Elementwise("neg", np.negative, "input", {"input": lambda g: neg(g)}, kinds="if", doc="-input")
 abs = Elementwise("abs", np.absolute, "input", {"input": lambda g, input: mul(g, sign(input))}, kinds="if", doc="|input|; gradient 0 at 0.")
 sign = Elementwise("sign", lambda a, out: np.copyto(out, a) if a.dtype == BOOL else np.sign(a, out=out), "input",
-                   {"input": lambda g: zeros_of(g)}, oracle=np.sign, doc="-1, 0 or 1, as input is negative, zero or positive.")
+                   {"input": lambda g: zeros_of(g)}, oracle=lambda a: np.where(np.isnan(a), 0, np.sign(a)),
+                   doc="-1, 0 or 1, as input is negative, zero or positive; 0 for NaN.")
 square = Elementwise("square", np.square, "input", {"input": lambda g, input: mul(g, mul(input, 2.0))}, kinds="if", doc="input^2")
 reciprocal = Elementwise("reciprocal", np.reciprocal, "input", {"input": lambda g, out: neg(mul(g, square(out)))}, result="float",
                          domain=_POSITIVE, doc="1 / input")
@@ -676,15 +683,22 @@ copy = Move("copy", lambda a, out: np.copyto(out, a), "input", {"input": lambda 
 # ---- powers by a number, and the derivatives of digamma ----------------------------------------------------------------
 
 def _prepare_power(input: Layout, *, exponent: float) -> Plan:
-    """input^exponent, the exponent a number"""
+    """input^exponent, the exponent a number; cubes and inverse squares are products, which are faster"""
     value = constant(exponent, input.dtype, input.device).array
     plan = pow._prepare(input, value.layout)
+    out = plan.layout
+    squares = square._prepare(input)
+    after = mul._prepare(out, input) if exponent == 3 else reciprocal._prepare(out)
 
     def run(x: Array) -> Array:
-        y = alloc(plan.layout)
-        pow.launch(plan, y, [x, value])
+        y = alloc(out)
+        if exponent == 3 or exponent == -2:
+            square.launch(squares, y, [x])
+            (mul if exponent == 3 else reciprocal).launch(after, y, [y, x] if exponent == 3 else [y])
+        else:
+            pow.launch(plan, y, [x, value])
         return y
-    return Plan(run, plan.layout, plan.why)
+    return Plan(run, out, plan.why)
 
 
 def _power_by_number(input: Any, exponent: Any) -> Any:
@@ -702,15 +716,14 @@ def _power_by_number(input: Any, exponent: Any) -> Any:
 
 _power = Primitive("power", _prepare_power, {
     "input": lambda g, input, exponent: mul(g, mul(_power_by_number(input, exponent - 1), exponent)) if exponent else zeros_of(g)})
-_SHORT_POWERS: dict[float, Callable] = {1: copy, 2: square, 3: lambda x: mul(square(x), x), 0.5: sqrt, -0.5: rsqrt, -1: reciprocal,
-                                        -2: lambda x: reciprocal(square(x))}
+_SHORT_POWERS: dict[float, Callable] = {1: copy, 2: square, 0.5: sqrt, -0.5: rsqrt, -1: reciprocal}
 pow.by_number = _power_by_number
 pow.call = _binary(pow)
 
 
 @_power.samples
 def _power_samples(make: Any) -> Iterator[tuple]:
-    for exponent in (0.0, 1.5, 4.0, -3.0):
+    for exponent in (0.0, 1.5, 3.0, 4.0, -2.0, -3.0):
         yield make(3, 5, low=0.1, high=3), {"exponent": exponent}
     yield make(33), {"exponent": 5.0}
     yield make(0, 4), {"exponent": 2.5}

@@ -38,6 +38,7 @@ from .elementwise import (
     ge,
     gt,
     isfinite,
+    isinf,
     isnan,
     le,
     log,
@@ -64,11 +65,19 @@ from .elementwise import (
 )
 
 
+_NUMBERS = (float, int)
+
+
 class Formula(Op):
     """A composite without kernels: calling it runs the definition, whose arguments may be numbers too."""
 
     def __call__(self, *inputs: Any, **attrs: Any) -> Any:
         return self.definition(*inputs, **attrs)
+
+    @property
+    def method(self) -> Callable:
+        """The form that binds as a method of Tensor."""
+        return self.definition
 
 
 def _floats(name: str, *inputs: Any) -> None:
@@ -112,7 +121,7 @@ def signbit(input: Tensor) -> Tensor:
 def copysign(input: Tensor, other: Any) -> Tensor:
     """The magnitude of `input` with the sign of `other`."""
     negative = signbit(other) if isinstance(other, Tensor) else math.copysign(1, other) < 0
-    size = abs(_as_float(input))
+    size = abs(_as_float(cast(input, result_type(input, other))))
     return where(negative, neg(size), size) if isinstance(negative, Tensor) else neg(size) if negative else size
 
 
@@ -168,18 +177,16 @@ def fmin(input: Tensor, other: Tensor) -> Tensor:
 @op
 def clamp_between(input: Tensor, *, low: float, high: float) -> Tensor:
     """min(max(input, low), high) with numbers as bounds; the gradient passes at the bounds too."""
-    above = where(lt(input, low), low, input)
-    return where(gt(above, high), high, above)
+    low = low if low < high else high
+    return where(lt(input, low), low, where(gt(input, high), high, input))
 
 
 @clamp_between.fused
 def _clamp_kernels(kernels: KernelTable, x: Layout, *, low: float, high: float) -> Any:
     forward, backward = kernels.hardtanh[x.dtype], kernels.hardtanh_backward[x.dtype]
     plan, back = elementwise_plan(x, x), elementwise_plan(x, x, x)
-    # hardtanh's gradient is 0 at the bounds, so the bounds move to the next numbers outside; NaN compares with nothing
-    kind = x.dtype.type
-    under = float(np.nextafter(kind(low), kind(-math.inf))) if low > -math.inf else math.nan
-    over = float(np.nextafter(kind(high), kind(math.inf))) if high < math.inf else math.nan
+    kind = x.dtype.type         # hardtanh's gradient is 0 at the bounds, so the bounds move to the next numbers outside
+    under, over = float(np.nextafter(kind(low), kind(-math.inf))), float(np.nextafter(kind(high), kind(math.inf)))
 
     def run_forward(xa: Array) -> Any:
         y = alloc(x)
@@ -198,15 +205,13 @@ def clamp(input: Tensor, min: Any = None, max: Any = None) -> Tensor:
     """min(max(input, min), max); the bounds are numbers, tensors or None. Where min > max the result is max."""
     if min is None and max is None:
         fail("clamp", "at least one of min and max must be given", "None and None")
-    if is_float(input.array.layout.dtype) and not isinstance(min, Tensor) and not isinstance(max, Tensor):
-        low, high = -math.inf if min is None else float(min), math.inf if max is None else float(max)
-        if low != low or high != high:
-            return mul(input, math.nan)
-        return clamp_between(input, low=low, high=high)
-    if min is not None:
-        input = where(logical_or(lt(input, min), isnan(min)) if isinstance(min, Tensor) else lt(input, min), min, input)
-    if max is not None:
-        input = where(logical_or(gt(input, max), isnan(max)) if isinstance(max, Tensor) else gt(input, max), max, input)
+    if isinstance(min, _NUMBERS) and isinstance(max, _NUMBERS) and is_float(input.array.layout.dtype) and min == min and max == max:
+        return clamp_between(input, low=float(min), high=float(max))
+    for bound, outside in ((min, lt), (max, gt)):
+        if isinstance(bound, Tensor) and is_float(bound.array.layout.dtype):
+            input = where(logical_or(outside(input, bound), isnan(bound)), bound, input)        # a bound of NaN gives NaN
+        elif bound is not None:
+            input = where(outside(input, bound), bound, input)
     return input
 
 
@@ -267,7 +272,8 @@ def hypot(input: Tensor, other: Tensor) -> Tensor:
     _floats("hypot", input, other)
     size = maximum(abs(input.detach()), abs(other.detach()))        # the value does not depend on the scale, so neither do derivatives
     scale = where(logical_and(gt(size, 0), lt(size, math.inf)), size, 1.0)
-    return mul(sqrt(add(square(div(input, scale)), square(div(other, scale)))), scale)
+    length = mul(sqrt(add(square(div(input, scale)), square(div(other, scale)))), scale)
+    return where(logical_or(isinf(input), isinf(other)), math.inf, length)
 
 
 @Formula
@@ -276,9 +282,10 @@ def logaddexp(input: Tensor, other: Tensor) -> Tensor:
     _floats("logaddexp", input, other)
     first = ge(input, other)
     high, low = where(first, input, other), where(first, other, input)
-    top = high.detach()                                             # the value does not depend on it, so neither do derivatives
-    top = where(isfinite(top), top, 0.0)
-    return add(log1p(add(expm1(sub(high, top)), exp(sub(low, top)))), top)
+    done = logical_and(isinf(high), eq(low, low))                   # the infinity itself, with the gradient of one number
+    top, a, b = where(done, 0.0, high.detach()), where(done, 0.0, high), where(done, 0.0, low)
+    # the value does not depend on `top`, so neither do derivatives
+    return where(done, high, add(log1p(add(expm1(sub(a, top)), exp(sub(b, top)))), top))
 
 
 @Formula
@@ -293,7 +300,9 @@ def xlogy(input: Any, other: Any) -> Tensor:
     input, other = _as_float(input), _as_float(other)
     if not isinstance(other, Tensor):
         other = constant(other, input.array.layout.dtype, input.array.layout.device)
-    no_log = logical_and(eq(input, 0), logical_or(le(other, 0), eq(other, math.inf)) if isinstance(other, Tensor) else False)
+    if not isinstance(input, Tensor):
+        input = constant(input, other.array.layout.dtype, other.array.layout.device)
+    no_log = logical_and(eq(input, 0), logical_or(le(other, 0), eq(other, math.inf)))
     return mul(input, log(where(no_log, 1.0, other)))
 
 

@@ -1,0 +1,422 @@
+"""Activation functions: composites of the pointwise primitives, with fused kernels (native/activation.c, ops/activation.cu).
+
+At kinks and at infinity the definitions are written so that the gradient of the branch not taken is never 0 * inf: the input
+of that branch is replaced before it, not only its result after it.
+"""
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from ..device import Kernel, NoKernel
+from ..engine import Node, mode
+from ..memory import Array, Layout, alloc, layout
+from ..op import Op, remember, stale
+from ..shape import axis_of, elementwise_plan, fail, is_float
+from ..tensor import Tensor, new_tensor
+from .elementwise import add, div, erfc, exp, expm1, ge, gt, le, log1p, logical_and, lt, mul, neg, square, where
+from .elementwise import abs as absolute
+from .elementwise import sigmoid as _sigmoid
+from .elementwise import tanh as _tanh
+from .pointwise import Formula
+from .shape_ops import narrow, reshape
+
+
+class _Plan:
+    """A signature with kernels: `kernel.call(out, input, walk, *numbers)`; `backward` as in op.FusedPlan."""
+
+    __slots__ = ("kernel", "layout", "walk", "keep", "attrs", "backward", "why")
+
+    def __init__(self, kernel: Kernel, to: Layout, plan: Array, attrs: dict, backward: Callable) -> None:
+        self.kernel, self.layout, self.keep, self.walk, self.attrs, self.backward = kernel, to, plan, plan.ptr, attrs, backward
+        self.why = f"fused kernel {kernel.name}"
+
+
+class Activation(Op):
+    """A composite of one tensor and some numbers with the kernels `kernel` and `kernel_backward`, which are walked by plans: any
+    layout, nothing copied. `saves`: does the backward kernel take the input or the output?"""
+
+    def __init__(self, definition: Callable, saves: str, floats_only: bool, kernel: str) -> None:
+        super().__init__(definition)
+        self.saves_output, self.floats_only, self.kernel = saves == "output", floats_only, kernel or self.name
+        self.defaults = definition.__kwdefaults__ or {}
+        self.call = _fast(self)
+
+    def __call__(self, input: Any, *numbers: Any, **named: Any) -> Tensor:      # type: ignore[override]
+        if len(numbers) != len(self.attributes):
+            numbers += tuple([named.pop(n) if n in named else self.defaults[n] for n in self.attributes[len(numbers):]])
+        if named or len(numbers) > len(self.attributes):
+            raise TypeError(f"[{self.name}] takes a tensor and ({', '.join(self.attributes)}); got {[*numbers, *named]}")
+        return self.call(input, *numbers)
+
+    @property
+    def method(self) -> Callable:
+        """The form that binds as a method of Tensor."""
+        if not self.attributes:
+            return self.call
+
+        def method(input: Tensor, *numbers: Any, **named: Any) -> Tensor:
+            return self(input, *numbers, **named)
+        method.__name__, method.__doc__ = self.name, self.__doc__
+        return method
+
+    def first(self, input: Any, numbers: tuple) -> Tensor:
+        """A signature met for the first time, and those that run the definition."""
+        if not isinstance(input, Tensor):
+            raise TypeError(f"[{self.name}] input must be a Tensor; got {type(input).__name__}")
+        attrs = dict(zip(self.attributes, numbers, strict=True))
+        source = input.array.layout
+        key = (source, *numbers)
+        plan = self.plans.get(key)
+        if plan is None:
+            if self.floats_only and not is_float(source.dtype):
+                fail(self.name, "is defined for floating-point tensors only", source, "convert with .float()")
+            if self.rule is not None:
+                self.rule(source, **attrs)
+            plan = remember(self.plans, key, self._choose(source, attrs))
+        return self.definition(input, **attrs) if type(plan) is str else self.call(input, *numbers)
+
+    def _choose(self, source: Layout, attrs: dict) -> Any:
+        if mode.fused == "off":
+            return "fused kernels are switched off"
+        try:
+            return self._kernels(source, attrs)
+        except NoKernel as reason:
+            if mode.fused == "require":
+                fail(self.name, f"fused kernels are required, but {reason}", source, "set_fused('auto')")
+            return str(reason)
+
+    def _kernels(self, source: Layout, attrs: dict) -> _Plan:
+        kernels = source.device.kernels
+        forward, backward = getattr(kernels, self.kernel)[source.dtype], getattr(kernels, self.kernel + "_backward")[source.dtype]
+        out = layout(source.device, source.dtype, source.shape)
+        back = elementwise_plan(out, out, out if self.saves_output else source)
+        numbers, saves_output, name = tuple(attrs.values()), self.saves_output, self.name
+
+        def run_backward(saved: Array, g: Array, needs: list[bool]) -> list[Array | None]:
+            if saves_output and saved.version:
+                stale(name)
+            gx = alloc(out)
+            backward.call(gx.ptr, g.ptr, saved.ptr, back.ptr, *numbers)
+            return [gx]
+        return _Plan(forward, out, elementwise_plan(out, source), attrs, run_backward)
+
+
+def _fast(op: Activation) -> Callable[..., Tensor]:
+    plans, saves_output = op.plans, op.saves_output
+
+    def call(input: Any, *numbers: Any) -> Tensor:
+        try:
+            x = input.array
+            plan = plans[(x.layout, *numbers)]
+            call_kernel = plan.kernel.call
+        except (AttributeError, KeyError):
+            return op.first(input, numbers)
+        out = alloc(plan.layout)
+        call_kernel(out.ptr, x.ptr, plan.walk, *numbers)
+        if mode.grad and input.requires_grad:
+            return new_tensor(out, Node(op, (input.node or input,), plan.layout, (plan, (input,), out if saves_output else x), x.version,
+                                        None, plan.attrs))
+        return new_tensor(out, None)
+    return call
+
+
+def activation(saves: str = "input", floats_only: bool = True, kernel: str = "") -> Callable[[Callable], Activation]:
+    """Makes an activation function of a definition."""
+    return lambda definition: Activation(definition, saves, floats_only, kernel)
+
+
+def log1pexp(z: Tensor) -> Tensor:
+    """log(1 + e^z), smooth to any order, without overflow."""
+    up = gt(z, 0)
+    rest = log1p(exp(where(up, neg(z), z)))
+    return where(up, add(z, rest), rest)
+
+
+# ---- from the output ---------------------------------------------------------------------------------------------------
+
+@activation(saves="output", floats_only=False)
+def sigmoid(input: Tensor) -> Tensor:
+    """1 / (1 + e^-x)"""
+    return _sigmoid(input)
+
+
+@activation(saves="output", floats_only=False)
+def tanh(input: Tensor) -> Tensor:
+    """Hyperbolic tangent."""
+    return _tanh(input)
+
+
+# ---- piecewise linear --------------------------------------------------------------------------------------------------
+
+@activation(floats_only=False)
+def relu(input: Tensor) -> Tensor:
+    """max(x, 0); gradient 0 at 0."""
+    return where(le(input, 0), 0 if not is_float(input.dtype) else 0.0, input)
+
+
+@activation()
+def leaky_relu(input: Tensor, *, negative_slope: float = 0.01) -> Tensor:
+    """max(x, 0) + negative_slope * min(x, 0)"""
+    return where(gt(input, 0), input, mul(input, negative_slope))
+
+
+@activation()
+def hardtanh(input: Tensor, *, min_val: float = -1.0, max_val: float = 1.0) -> Tensor:
+    """x cut to [min_val, max_val]; gradient 0 at the bounds."""
+    return where(ge(input, max_val), max_val, where(le(input, min_val), min_val, input))
+
+
+@activation()
+def relu6(input: Tensor) -> Tensor:
+    """min(max(x, 0), 6)"""
+    return where(ge(input, 6), 6.0, where(le(input, 0), 0.0, input))
+
+
+@activation()
+def hardsigmoid(input: Tensor) -> Tensor:
+    """relu6(x + 3) / 6"""
+    return where(ge(input, 3), 1.0, where(le(input, -3), 0.0, div(add(input, 3.0), 6.0)))
+
+
+@activation()
+def hardswish(input: Tensor) -> Tensor:
+    """x * relu6(x + 3) / 6"""
+    between = logical_and(gt(input, -3), lt(input, 3))
+    x = where(between, input, 0.0)
+    return where(between, div(mul(x, add(x, 3.0)), 6.0), mul(input, where(gt(input, 0), 1.0, 0.0)))
+
+
+@Formula
+def threshold(input: Tensor, threshold: float, value: float) -> Tensor:
+    """x where x > threshold, else value."""
+    return where(le(input, threshold), value, input)
+
+
+@Formula
+def prelu(input: Tensor, weight: Tensor) -> Tensor:
+    """max(x, 0) + weight * min(x, 0), the weight one number or one for each channel (dimension 1).
+
+    Shapes: input (N, C, *) or any, weight (1,), (C,) or () -> like input.
+    """
+    source, slope = input.array.layout, weight.array.layout
+    channels = source.shape[1] if source.ndim > 1 else 1
+    if slope.ndim > 1 or slope.size not in (1, channels):
+        fail("prelu", "weight must hold one number, or one for each channel of the input (dimension 1)", [source, slope])
+    if slope.ndim == 1:
+        weight = reshape(weight, (slope.size,) + (1,) * (source.ndim - 2) if slope.size > 1 else ())
+    return where(gt(input, 0), input, mul(weight, input))
+
+
+# ---- smooth ------------------------------------------------------------------------------------------------------------
+
+@activation()
+def elu(input: Tensor, *, alpha: float = 1.0) -> Tensor:
+    """max(x, 0) + min(alpha * (e^x - 1), 0)"""
+    up = gt(input, 0)
+    return where(up, input, mul(expm1(where(up, 0.0, input)), alpha))
+
+
+_SELU_ALPHA, _SELU_SCALE = 1.6732632423543772848170429916717, 1.0507009873554804934193349852946
+
+
+@activation()
+def selu(input: Tensor) -> Tensor:
+    """scale * elu(x, alpha), alpha = 1.6732632, scale = 1.0507010 (Klambauer et al. 2017)."""
+    up = gt(input, 0)
+    return where(up, mul(input, _SELU_SCALE), mul(expm1(where(up, 0.0, input)), _SELU_SCALE * _SELU_ALPHA))
+
+
+@activation()
+def celu(input: Tensor, *, alpha: float = 1.0) -> Tensor:
+    """max(x, 0) + min(alpha * (e^(x / alpha) - 1), 0) (Barron 2017)."""
+    up = gt(input, 0)
+    return where(up, input, mul(expm1(div(where(up, 0.0, input), alpha)), alpha))
+
+
+@celu.check
+def _celu_rule(x: Layout, *, alpha: float) -> None:
+    if alpha == 0:
+        fail("celu", "alpha must not be 0", alpha)
+
+
+@activation(kernel="gelu")
+def gelu_erf(input: Tensor) -> Tensor:
+    """x * P(X <= x), X standard normal (Hendrycks and Gimpel 2016)."""
+    return mul(input, mul(erfc(mul(input, -math.sqrt(0.5))), 0.5))
+
+
+@activation()
+def gelu_tanh(input: Tensor) -> Tensor:
+    """x * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3))) / 2"""
+    inner = mul(mul(input, add(mul(square(input), 0.044715), 1.0)), 2 * math.sqrt(2 / math.pi))
+    return mul(input, _sigmoid(inner))
+
+
+def gelu(input: Tensor, approximate: str = "none") -> Tensor:
+    """x * P(X <= x), X standard normal; `approximate="tanh"` is the usual approximation."""
+    if approximate not in ("none", "tanh"):
+        fail("gelu", "approximate must be 'none' or 'tanh'", repr(approximate))
+    return gelu_erf.call(input) if approximate == "none" else gelu_tanh.call(input)
+
+
+@activation()
+def silu(input: Tensor) -> Tensor:
+    """x * sigmoid(x)"""
+    return mul(input, _sigmoid(input))
+
+
+@activation()
+def mish(input: Tensor) -> Tensor:
+    """x * tanh(softplus(x)) (Misra 2019)."""
+    return mul(input, _tanh(log1pexp(input)))
+
+
+@activation()
+def softplus(input: Tensor, *, beta: float = 1.0, threshold: float = 20.0) -> Tensor:
+    """log(1 + e^(beta x)) / beta, and x itself where beta x > threshold."""
+    z = mul(input, beta)
+    linear = gt(z, threshold)
+    return where(linear, input, div(log1pexp(where(linear, 0.0, z)), beta))
+
+
+@activation()
+def logsigmoid(input: Tensor) -> Tensor:
+    """log(1 / (1 + e^-x))"""
+    return neg(log1pexp(neg(input)))
+
+
+@activation()
+def softsign(input: Tensor) -> Tensor:
+    """x / (1 + |x|)"""
+    return div(input, add(absolute(input), 1.0))
+
+
+@Formula
+def glu(input: Tensor, dim: int = -1) -> Tensor:
+    """a * sigmoid(b), a and b the two halves of the input along `dim` (Dauphin et al. 2017)."""
+    source = input.array.layout
+    if source.ndim == 0:
+        fail("glu", "does not support scalars because halving size must be even", source)
+    axis = axis_of(dim, source.ndim, "glu")
+    half, odd = divmod(source.shape[axis], 2)
+    if odd:
+        fail("glu", f"Halving dimension must be even, but dimension {axis} is size {source.shape[axis]}", source)
+    return mul(narrow(input, axis, 0, half), sigmoid(narrow(input, axis, half, half)))
+
+
+__all__ = ["celu", "elu", "gelu", "glu", "hardsigmoid", "hardswish", "hardtanh", "leaky_relu", "logsigmoid", "mish", "prelu", "relu", "relu6",
+           "selu", "sigmoid", "silu", "softplus", "softsign", "tanh", "threshold"]
+INPLACE = frozenset(("celu", "elu", "hardtanh", "leaky_relu", "relu", "relu6", "selu", "sigmoid", "silu", "tanh", "threshold"))
+
+
+# ---- samples -----------------------------------------------------------------------------------------------------------
+
+def _samples(*attrs: dict) -> Callable:
+    def samples(make: Any) -> Iterator[tuple]:
+        for shape in ((3, 5), (31,), (32,), (33,), (1,), (), (0, 4)):
+            yield (make(*shape, low=-5, high=5), *attrs[:1])
+        for more in attrs[1:]:
+            yield make(4, 33, low=-5, high=5), more
+    return samples
+
+
+def _errors(make: Any) -> Iterator[tuple]:
+    yield (make.ints(3), {}), RuntimeError, "floating-point"
+    yield (2.0, {}), TypeError, "must be a Tensor"
+
+
+def _document(op: Op, oracle: Callable, *attrs: dict) -> None:
+    op.samples(_samples(*attrs))
+    op.reference(oracle)
+    if not isinstance(op, Activation) or op.floats_only:
+        op.errors(_errors)
+
+
+def _expit(x: Any) -> Any:
+    return np.exp(-np.logaddexp(0, -x))
+
+
+def _elu_oracle(x: Any, alpha: float = 1.0, scale: float = 1.0, slope: float = 1.0) -> Any:
+    return scale * np.where(x > 0, x, alpha * np.expm1(np.minimum(x, 0) * slope))
+
+
+def _gelu_oracle(x: Any) -> Any:
+    import scipy.stats
+    return x * scipy.stats.norm.cdf(x)
+
+
+_document(sigmoid, _expit)
+_document(tanh, np.tanh)
+_document(relu, lambda x: np.maximum(x, 0))
+_document(leaky_relu, lambda x, *, negative_slope: np.where(x > 0, x, negative_slope * x), {"negative_slope": 0.01}, {"negative_slope": 0.3})
+_document(hardtanh, lambda x, *, min_val, max_val: np.clip(x, min_val, max_val), {"min_val": -1.0, "max_val": 1.0}, {"min_val": 0.5, "max_val": 3.0})
+_document(relu6, lambda x: np.clip(x, 0, 6))
+_document(hardsigmoid, lambda x: np.clip(x + 3, 0, 6) / 6)
+_document(hardswish, lambda x: x * np.clip(x + 3, 0, 6) / 6)
+_document(elu, lambda x, *, alpha: _elu_oracle(x, alpha), {"alpha": 1.0}, {"alpha": 0.3}, {"alpha": 2.5})
+_document(selu, lambda x: _elu_oracle(x, _SELU_ALPHA, _SELU_SCALE))
+_document(celu, lambda x, *, alpha: _elu_oracle(x, alpha, 1.0, 1 / alpha), {"alpha": 1.0}, {"alpha": 0.3}, {"alpha": 2.5})
+_document(gelu_erf, _gelu_oracle)
+_document(gelu_tanh, lambda x: x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x ** 3))) / 2)
+_document(silu, lambda x: x * _expit(x))
+_document(mish, lambda x: x * np.tanh(np.logaddexp(0, x)))
+_document(softplus, lambda x, *, beta, threshold: np.where(beta * x > threshold, x, np.logaddexp(0, beta * x) / beta),
+          {"beta": 1.0, "threshold": 20.0}, {"beta": 2.0, "threshold": 4.0}, {"beta": 0.5, "threshold": 20.0})
+_document(logsigmoid, lambda x: -np.logaddexp(0, -x))
+_document(softsign, lambda x: x / (1 + np.abs(x)))
+
+
+@threshold.samples
+def _threshold_samples(make: Any) -> Iterator[tuple]:
+    yield make(3, 5), 0.5, -1.0
+    yield make(33), 0.0, 7.0
+    yield make(0, 4), 0.0, 0.0
+
+
+threshold.reference(lambda x, threshold, value: np.where(x > threshold, x, value))
+
+
+@prelu.samples
+def _prelu_samples(make: Any) -> Iterator[tuple]:
+    yield make(3, 5), make(1)
+    yield make(4, 3, 7), make(3)
+    yield make(33), make()
+    yield make(2, 3), make(3)
+    yield make(0, 3), make(3)
+
+
+@prelu.errors
+def _prelu_errors(make: Any) -> Iterator[tuple]:
+    yield (make(4, 3, 7), make(4), {}), RuntimeError, "one for each channel"
+    yield (make(3), make(3), {}), RuntimeError, "one for each channel"
+
+
+@prelu.reference
+def _prelu_oracle(x: Any, w: Any) -> Any:
+    w = w.reshape((-1,) + (1,) * (x.ndim - 2)) if w.size > 1 else w.reshape(())
+    return np.maximum(x, 0) + w * np.minimum(x, 0)
+
+
+@glu.samples
+def _glu_samples(make: Any) -> Iterator[tuple]:
+    yield make(3, 6),
+    yield make(4, 3), 0
+    yield make(2, 6, 5), 1
+    yield make(0, 4), -1
+
+
+@glu.errors
+def _glu_errors(make: Any) -> Iterator[tuple]:
+    yield (make(3, 5), {}), RuntimeError, "even"
+    yield (make(3, 4), 2, {}), IndexError, "dim"
+    yield (make(), {}), RuntimeError, "scalars"
+
+
+@glu.reference
+def _glu_oracle(x: Any, dim: int = -1) -> Any:
+    a, b = np.split(x, 2, dim)
+    return a * _expit(b)

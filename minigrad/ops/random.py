@@ -1,0 +1,478 @@
+"""Random numbers (native/random.c): Philox, whose key and counter are memory that every launch advances, and dropout.
+
+A seed gives the same numbers on every device, with any number of threads; a captured step draws fresh ones at each replay.
+"""
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from ..device import Device, KernelTable, NoKernel
+from ..device import device as open_device
+from ..engine import Node, mode
+from ..memory import Array, Layout, alloc, layout
+from ..op import FusedPlan, op, remember
+from ..shape import BOOL, FLOAT32, INT64, default_float, fail, is_float
+from ..tensor import Tensor, bump, new_tensor, writable
+from .creation import _layout, _like
+from .elementwise import (
+    add,
+    bitwise_and,
+    cast,
+    cast_array,
+    contiguous_copy,
+    copy_array,
+    ge,
+    le,
+    log1p,
+    logical_and,
+    logical_not,
+    lt,
+    mul,
+    neg,
+    remainder,
+)
+
+_MASK = (1 << 64) - 1
+_defaults: dict[Device, Generator] = {}
+_seed: int | None = None            # the last manual_seed, for devices opened later
+
+
+class Generator:
+    """A stream of random numbers on a device: `seed` and a counter, in four int64 of its memory."""
+
+    def __init__(self, device: Any = "cpu") -> None:
+        self.device = open_device(device)
+        self.state = self.device.constant(np.zeros(4, np.int64))
+        self.seed()
+
+    def manual_seed(self, seed: int) -> Generator:
+        """Starts the stream of `seed` (-2^63 <= seed < 2^64)."""
+        if not isinstance(seed, (int, np.integer)) or not -1 << 63 <= seed < 1 << 64:
+            fail("manual_seed", "the seed must be a whole number, -2^63 <= seed < 2^64", repr(seed))
+        self._seed = int(seed) & _MASK
+        self._write(np.array([self._seed, 0, 0, 0], np.uint64).view(np.int64))
+        return self
+
+    def _write(self, values: np.ndarray) -> None:
+        copy_array(self.state, self.device.upload(values))
+
+    def seed(self) -> int:
+        """Starts the stream of a seed drawn from the system's randomness, which is returned."""
+        self.manual_seed(int.from_bytes(os.urandom(8), "little"))
+        return self._seed
+
+    def initial_seed(self) -> int:
+        """The seed of this stream."""
+        return self._seed
+
+    def get_state(self) -> Tensor:
+        """The state: four int64 (key, counter low and high, unused)."""
+        return new_tensor(contiguous_copy(self.state), None)
+
+    def set_state(self, new_state: Tensor) -> None:
+        """Continues where `get_state` was called."""
+        if new_state.array.layout.dtype != INT64 or new_state.array.layout.shape != (4,):
+            fail("set_state", "the state must be int64[4], as get_state returns", new_state.array.layout, kind=TypeError)
+        values = new_state.numpy(force=True)
+        self._seed = int(values[0]) & _MASK
+        self._write(values)
+
+    def __repr__(self) -> str:
+        return f"Generator(device='{self.device}', seed={self._seed})"
+
+
+def default_generator(device: Any = "cpu") -> Generator:
+    """The generator that is used where none is given."""
+    on = open_device(device)
+    found = _defaults.get(on)
+    if found is None:
+        found = _defaults[on] = Generator(on)
+        if _seed is not None:
+            found.manual_seed(_seed)
+    return found
+
+
+def manual_seed(seed: int) -> Generator:
+    """Starts the streams of all devices from `seed`."""
+    global _seed
+    default = default_generator("cpu").manual_seed(seed)
+    _seed = seed
+    for generator in _defaults.values():
+        generator.manual_seed(seed)
+    return default
+
+
+def seed() -> int:
+    """Starts the streams of all devices from a seed of the system's, which is returned."""
+    chosen = int.from_bytes(os.urandom(8), "little")
+    manual_seed(chosen)
+    return chosen
+
+
+def initial_seed() -> int:
+    """The seed of the CPU's default generator."""
+    return default_generator("cpu").initial_seed()
+
+
+def get_rng_state() -> Tensor:
+    """The state of the CPU's default generator."""
+    return default_generator("cpu").get_state()
+
+
+def set_rng_state(new_state: Tensor) -> None:
+    """Continues the CPU's default generator where `get_rng_state` was called."""
+    default_generator("cpu").set_state(new_state)
+
+
+def _state(name: str, device: Device, generator: Generator | None) -> int:
+    """The address of the generator's state."""
+    if generator is None:
+        return (_defaults.get(device) or default_generator(device)).state.ptr
+    if generator.device is not device:
+        fail(name, "the generator must be on the tensor's device", [generator.device, device], "use Generator(device)")
+    return generator.state.ptr
+
+
+# ---- launches ----------------------------------------------------------------------------------------------------------
+
+def _draw(kernel: str, to: Layout, generator: Generator | None, low: float, high: float) -> Array:
+    """A new array of `to` filled by the kernel "uniform" or "normal"; other float types by way of float32."""
+    family = getattr(to.device.kernels, kernel)
+    chosen = family.get(to.dtype)
+    if chosen is None:
+        if not is_float(to.dtype):
+            fail(kernel, "makes floating-point numbers only", to.dtype, "use randint, or convert the result", NotImplementedError)
+        return cast_array(_draw(kernel, layout(to.device, FLOAT32, to.shape), generator, low, high), to.dtype)
+    out = alloc(to)
+    chosen.call(out.ptr, _state(kernel, to.device, generator), to.size, low, high)
+    return out
+
+
+def _bits(to: Layout, generator: Generator | None) -> Tensor:
+    """64 random bits per element."""
+    out = alloc(layout(to.device, INT64, to.shape))
+    to.device.kernels.random_bits[INT64].call(out.ptr, _state("random_bits", to.device, generator), to.size)
+    return new_tensor(out, None)
+
+
+def _events(to: Layout, p: float, generator: Generator | None) -> Tensor:
+    """Bools, each true with probability p."""
+    out = alloc(layout(to.device, BOOL, to.shape))
+    to.device.kernels.bernoulli_mask[BOOL].call(out.ptr, _state("bernoulli", to.device, generator), to.size, p)
+    return new_tensor(out, None)
+
+
+def _finish(array: Array, requires_grad: bool) -> Tensor:
+    t = new_tensor(array, None)
+    return t.requires_grad_() if requires_grad else t
+
+
+# ---- tensors of random numbers -------------------------------------------------------------------------------------------
+
+def rand(*size: Any, generator: Generator | None = None, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """Uniform on [0, 1)."""
+    return _finish(_draw("uniform", _layout(size, dtype, device, "rand"), generator, 0.0, 1.0), requires_grad)
+
+
+def randn(*size: Any, generator: Generator | None = None, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """Normal with mean 0 and standard deviation 1."""
+    return _finish(_draw("normal", _layout(size, dtype, device, "randn"), generator, 0.0, 1.0), requires_grad)
+
+
+def rand_like(input: Tensor, *, generator: Generator | None = None, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """Uniform on [0, 1), in the shape of `input`."""
+    return _finish(_draw("uniform", _like(input, dtype, device), generator, 0.0, 1.0), requires_grad)
+
+
+def randn_like(input: Tensor, *, generator: Generator | None = None, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """Standard normal, in the shape of `input`."""
+    return _finish(_draw("normal", _like(input, dtype, device), generator, 0.0, 1.0), requires_grad)
+
+
+def _integers(to: Layout, low: int, high: int, generator: Generator | None) -> Array:
+    if not low < high:
+        fail("randint", "low must be less than high", [low, high])
+    if high - low >= 1 << 63 or low < -1 << 63 or high > 1 << 63:
+        fail("randint", "low and high must fit int64 and be less than 2^63 apart", [low, high])
+    bits = bitwise_and(_bits(to, generator), (1 << 63) - 1)
+    return cast(add(remainder(bits, high - low), low), to.dtype).array
+
+
+def randint(*args: Any, low: int = 0, high: int | None = None, size: Any = None, generator: Generator | None = None, dtype: Any = None,
+            device: Any = None, requires_grad: bool = False) -> Tensor:
+    """`randint(high, size)`, `randint(low, high, size)`: whole numbers, low <= x < high."""
+    given = list(args)
+    if given and isinstance(given[-1], (tuple, list)) and size is None:
+        size = given.pop()
+    if len(given) == 2:
+        low, high = given
+    elif len(given) == 1 and high is None:
+        high = given[0]
+    elif len(given) == 1:
+        low = given[0]
+    if high is None or size is None:
+        raise TypeError("[randint] expected randint(high, size) or randint(low, high, size), the size a tuple")
+    to = _layout((size,), INT64 if dtype is None else dtype, device, "randint")
+    return _finish(_integers(to, int(low), int(high), generator), requires_grad)
+
+
+def randint_like(input: Tensor, low: int, high: int | None = None, *, generator: Generator | None = None, dtype: Any = None, device: Any = None,
+                 requires_grad: bool = False) -> Tensor:
+    """Whole numbers, low <= x < high, in the shape and dtype of `input`; `randint_like(input, high)` starts at 0."""
+    low, high = (0, low) if high is None else (low, high)
+    return _finish(_integers(_like(input, dtype, device), int(low), int(high), generator), requires_grad)
+
+
+def _order(bits: Any, out: Any) -> None:
+    out[...] = bits.argsort(kind="stable")
+
+
+def randperm(n: int, *, generator: Generator | None = None, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """The numbers 0 .. n - 1 in random order."""
+    to = _layout((n,), INT64 if dtype is None else dtype, device, "randperm")
+    bits, out = _bits(to, generator), alloc(layout(to.device, INT64, to.shape))
+    to.device.host.call(_order, out.np, bits.array.np)
+    return _finish(out if to.dtype == INT64 else cast_array(out, to.dtype), requires_grad)
+
+
+def normal(mean: Any, std: Any = 1.0, size: Any = None, *, generator: Generator | None = None, dtype: Any = None, device: Any = None,
+           requires_grad: bool = False) -> Tensor:
+    """Normal numbers. `mean` and `std` are numbers (then `size` is needed) or tensors that broadcast."""
+    if isinstance(std, Tensor):
+        _all("normal", "expects all elements of std >= 0.0", ge(std, 0))
+    elif std < 0:
+        fail("normal", "expects std >= 0.0, but found std " + str(std))
+    tensors = [t for t in (mean, std) if isinstance(t, Tensor)]
+    if not tensors:
+        if size is None:
+            raise TypeError("[normal] size is needed where mean and std are numbers")
+        return _finish(_draw("normal", _layout((size,), dtype, device, "normal"), generator, float(mean), float(std)), requires_grad)
+    shaped = add(mul(tensors[0].detach(), 0), tensors[-1].detach())
+    noise = new_tensor(_draw("normal", _like(shaped, None, None), generator, 0.0, 1.0), None)
+    parts = [t.detach() if isinstance(t, Tensor) else t for t in (mean, std)]
+    return add(mul(noise, parts[1]), parts[0])
+
+
+def _all(name: str, invariant: str, truth: Tensor) -> None:
+    """Checks values, where values may be read."""
+    if mode.recorder is None and not truth.all():
+        fail(name, invariant)
+
+
+def bernoulli(input: Tensor, p: float | None = None, *, generator: Generator | None = None) -> Tensor:
+    """1 with probability `input` (or `p`) for each element, else 0."""
+    source = input.array.layout
+    if p is not None:
+        return cast(_events(source, _probability("bernoulli", p), generator), source.dtype)
+    if not is_float(source.dtype):
+        fail("bernoulli", "probabilities are floating-point numbers", source, "convert with .float()")
+    _all("bernoulli", "probabilities must be in [0, 1]", logical_and(ge(input, 0), le(input, 1)))
+    return cast(lt(new_tensor(_draw("uniform", _like(input, None, None), generator, 0.0, 1.0), None), input.detach()), source.dtype)
+
+
+def _probability(name: str, p: Any) -> float:
+    if not 0.0 <= p <= 1.0:
+        raise (ValueError if name == "dropout" else RuntimeError)(f"[{name}] the probability has to be between 0 and 1, but got {p}")
+    return float(p)
+
+
+def _choose(replacement: bool, weights: Any, uniform: Any, out: Any) -> None:
+    """Rows of indices drawn by weight: by inverting the distribution function, or (each index once) the smallest -log(u) / w."""
+    if replacement:
+        for row, u, to in zip(weights, uniform, out, strict=True):
+            total = row.astype(np.float64).cumsum()
+            to[...] = np.minimum(np.searchsorted(total, u * total[-1], side="right"), np.flatnonzero(row)[-1])
+    else:
+        with np.errstate(divide="ignore"):
+            out[...] = (-np.log1p(-uniform) / weights).argsort(-1, kind="stable")[:, :out.shape[1]]
+
+
+def multinomial(input: Tensor, num_samples: int, replacement: bool = False, *, generator: Generator | None = None) -> Tensor:
+    """Indices drawn with probabilities proportional to the weights in `input` (n) or each row of (m, n)."""
+    source = input.array.layout
+    if source.ndim not in (1, 2):
+        fail("multinomial", "the weights must have one or two dimensions", source)
+    if not is_float(source.dtype):
+        fail("multinomial", "the weights must be floating-point numbers", source, "convert with .float()")
+    if num_samples <= 0:
+        fail("multinomial", "cannot sample n_sample <= 0 samples", num_samples)
+    if not replacement and num_samples > source.shape[-1]:
+        fail("multinomial", "cannot sample n_sample > prob_dist.size(-1) samples without replacement", [num_samples, source], "use replacement=True")
+    rows = input.detach().reshape(-1, source.shape[-1])
+    if mode.recorder is None:
+        values = rows.numpy(force=True)
+        if not (np.isfinite(values) & (values >= 0)).all():
+            fail("multinomial", "probability tensor contains either `inf`, `nan` or element < 0", source)
+        least = 1 if replacement else num_samples
+        if ((values > 0).sum(-1) < least).any():
+            fail("multinomial", "invalid multinomial distribution (sum of probabilities <= 0)" if replacement else
+                 "invalid multinomial distribution (with replacement=False, not enough non-negative category to sample)", source)
+    m, n = rows.shape
+    u = _draw("uniform", layout(source.device, np.dtype(np.float64), (m, num_samples if replacement else n)), generator, 0.0, 1.0)
+    out = alloc(layout(source.device, INT64, (m, num_samples)))
+    source.device.host.call(partial(_choose, replacement), out.np, rows.array.np, u.np)
+    found = new_tensor(out, None)
+    return found if source.ndim == 2 else found.reshape(num_samples)
+
+
+# ---- in place ------------------------------------------------------------------------------------------------------------
+
+def _overwrite(name: str, input: Tensor, values: Array) -> Tensor:
+    writable(name, input)
+    copy_array(input.array, values)
+    return bump(input)
+
+
+def uniform_(input: Tensor, from_: float = 0.0, to: float = 1.0, *, generator: Generator | None = None) -> Tensor:
+    """Overwrites the values with uniform numbers, from <= x < to."""
+    if not from_ <= to:
+        fail("uniform_", f"expects to return a [from, to) range, but found from={from_} > to={to}")
+    return _overwrite("uniform_", input, _draw("uniform", _like(input, None, None), generator, float(from_), float(to)))
+
+
+def normal_(input: Tensor, mean: float = 0.0, std: float = 1.0, *, generator: Generator | None = None) -> Tensor:
+    """Overwrites the values with normal numbers."""
+    if std < 0:
+        fail("normal_", f"expects std >= 0.0, but found std {std}")
+    return _overwrite("normal_", input, _draw("normal", _like(input, None, None), generator, float(mean), float(std)))
+
+
+def bernoulli_(input: Tensor, p: Any = 0.5, *, generator: Generator | None = None) -> Tensor:
+    """Overwrites the values with 1 (probability p, a number or a tensor) and 0."""
+    drawn = bernoulli(p, generator=generator) if isinstance(p, Tensor) else _events(input.array.layout, _probability("bernoulli_", p), generator)
+    return _overwrite("bernoulli_", input, drawn.array)
+
+
+def random_(input: Tensor, *bounds: int, generator: Generator | None = None) -> Tensor:
+    """Overwrites the values with whole numbers: `random_(to)`, `random_(from, to)`; without bounds, all that the dtype holds exactly."""
+    dtype = input.array.layout.dtype
+    limit = 2 if dtype == BOOL else 1 << (np.finfo(dtype).nmant + 1) if is_float(dtype) else min(int(np.iinfo(dtype).max), (1 << 63) - 2) + 1
+    low, high = (0, limit) if not bounds else (0, bounds[0]) if len(bounds) == 1 else bounds
+    return _overwrite("random_", input, _integers(_like(input, INT64, None), low, high, generator))
+
+
+def exponential_(input: Tensor, lambd: float = 1.0, *, generator: Generator | None = None) -> Tensor:
+    """Overwrites the values with exponential numbers: density lambd e^(-lambd x)."""
+    if not lambd > 0:
+        fail("exponential_", f"expects lambda > 0.0, but found lambda={lambd}")
+    u = new_tensor(_draw("uniform", _like(input, None, None), generator, 0.0, 1.0), None)
+    return _overwrite("exponential_", input, mul(log1p(neg(u)), -1 / lambd).array)
+
+
+# ---- dropout -------------------------------------------------------------------------------------------------------------
+
+@op
+def masked_dropout(input: Tensor, mask: Tensor, *, p: float) -> Tensor:
+    """input * mask / (1 - p): dropout with its random choice given (Srivastava et al. 2014). The mask is data: it has no gradient.
+
+    Shapes: mask (bool) broadcasts to input.
+    """
+    return mul(mul(input, cast(mask, input.dtype)), 1 / (1 - p) if p < 1 else 0.0)
+
+
+@masked_dropout.check
+def _masked_dropout_rule(input: Layout, mask: Layout, *, p: float) -> None:
+    if mask.dtype != BOOL:
+        fail("masked_dropout", "mask must be bool", mask)
+    if not is_float(input.dtype):
+        fail("masked_dropout", "input must be floating point", input, "convert with .float()")
+    lead = input.ndim - mask.ndim
+    if lead < 0 or any(n not in (1, m) for n, m in zip(mask.shape, input.shape[lead:], strict=True)):
+        fail("masked_dropout", "the mask must broadcast to the input", [input, mask])
+
+
+@masked_dropout.fused
+def _masked_dropout_kernels(kernels: KernelTable, input: Layout, mask: Layout, *, p: float) -> Any:
+    if mask.shape != input.shape:
+        raise NoKernel("the mask is broadcast")
+    kernel, n = kernels.dropout_backward[input.dtype], input.size       # linear in the input: the backward kernel does both
+
+    def scaled(x: Array, kept: Array) -> Array:
+        y = alloc(input)
+        kernel.call(y.ptr, x.ptr, kept.ptr, n, p)
+        return y
+
+    def run_forward(x: Array, kept: Array) -> Any:
+        return scaled(x, kept), kept
+
+    def run_backward(kept: Array, g: Array, needs: list[bool]) -> list[Array | None]:
+        return [scaled(g, kept), None]
+    return run_forward, run_backward
+
+
+@masked_dropout.reference
+def _masked_dropout_oracle(x: Any, mask: Any, *, p: float) -> Any:
+    return x * mask / (1 - p) if p < 1 else 0 * x
+
+
+@masked_dropout.samples
+def _masked_dropout_samples(make: Any) -> Iterator[tuple]:
+    yield make(3, 5), make.bools(3, 5), {"p": 0.5}
+    yield make(33), make.bools(33), {"p": 0.1}
+    yield make(2, 3, 4), make.bools(2, 3, 1), {"p": 0.25}
+    yield make(5), make.bools(5), {"p": 1.0}
+    yield make(0, 4), make.bools(0, 4), {"p": 0.5}
+
+
+@masked_dropout.errors
+def _masked_dropout_errors(make: Any) -> Iterator[tuple]:
+    yield (make(3), make(3), {"p": 0.5}), RuntimeError, "bool"
+    yield (make(3), make.bools(4), {"p": 0.5}), RuntimeError, "broadcast"
+
+
+_dropout_plans: dict[tuple, Any] = {}
+
+
+def _dropout_plan(source: Layout, p: float) -> Any:
+    """(forward kernel, layout of the result, of the mask, the plan of masked_dropout that carries the gradient), or None."""
+    kernel = source.device.kernels.dropout_forward.get(source.dtype)
+    if kernel is None or not source.contiguous:
+        return None
+    mask = layout(source.device, BOOL, source.shape)
+    forward, backward = _masked_dropout_kernels(source.device.kernels, source, mask, p=p)
+    return kernel, source, mask, FusedPlan(forward, backward, "fused", ()), {"p": p}
+
+
+def dropout(input: Tensor, p: float = 0.5, training: bool = True, *, generator: Generator | None = None) -> Tensor:
+    """In training, each element is 0 with probability p, else divided by 1 - p; otherwise `input` itself."""
+    p = _probability("dropout", p)
+    if not training or p == 0.0:
+        return input
+    source = input.array.layout
+    if not is_float(source.dtype):
+        fail("dropout", "input must be floating point", source, "convert with .float()")
+    key = (source, p)
+    plan = _dropout_plans.get(key)
+    if plan is None and key not in _dropout_plans:
+        plan = remember(_dropout_plans, key, _dropout_plan(source, p))
+    if plan is None or mode.fused == "off":
+        return masked_dropout(input, logical_not(_events(source, p, generator)), p=p)
+    kernel, to, mask_layout, fused, attrs = plan
+    y, mask = alloc(to), alloc(mask_layout)
+    kernel.call(y.ptr, mask.ptr, input.array.ptr, _state("dropout", to.device, generator), to.size, p)
+    if mode.grad and input.requires_grad:
+        kept = new_tensor(mask, None)
+        return new_tensor(y, Node(masked_dropout, (input.node or input, None), to, (fused, (input, kept), mask), input.array.version, None, attrs))
+    return new_tensor(y, None)
+
+
+def feature_dropout(input: Tensor, p: float = 0.5, training: bool = True, *, generator: Generator | None = None) -> Tensor:
+    """Dropout of whole channels: one random choice for each of the first two dimensions (N, C, *)."""
+    p = _probability("dropout", p)
+    source = input.array.layout
+    if source.ndim < 2:
+        fail("feature_dropout", "requires at least 2 dimensions in the input", source)
+    if not training or p == 0.0:
+        return input
+    shape = (*source.shape[:2], *(1,) * (source.ndim - 2))
+    return masked_dropout(input, logical_not(_events(layout(source.device, BOOL, shape), p, generator)), p=p)
+
+
+METHODS: dict[str, Callable] = {"uniform_": uniform_, "normal_": normal_, "bernoulli_": bernoulli_, "random_": random_, "exponential_": exponential_}
+__all__ = ["Generator", "bernoulli", "default_generator", "dropout", "feature_dropout", "get_rng_state", "initial_seed", "manual_seed",
+           "multinomial", "normal", "rand", "rand_like", "randint", "randint_like", "randn", "randn_like", "randperm", "seed", "set_rng_state"]
