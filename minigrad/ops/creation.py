@@ -1,54 +1,64 @@
-"""Making tensors: from data, filled, ranges."""
+"""Making tensors: from data, filled, ranges; and moving them between devices."""
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import numpy as np
 
-
 from ..device import Device
 from ..device import device as open_device
-from ..memory import Layout, alloc, layout
-from ..shape import BOOL, INT64, default_float, fail, shape_of
+from ..engine import mode
+from ..memory import Array, Layout, alloc, layout
+from ..op import Plan, Primitive
+from ..shape import BOOL, INT64, default_float, fail, is_float, shape_of
 from ..tensor import Tensor, new_tensor
 from .elementwise import constant, copy, copy_array
 
-
-__all__ = ["tensor", "as_tensor", "from_numpy", "empty", "zeros", "ones", "full", "empty_like", "zeros_like", "ones_like", "full_like",
-           "arange", "linspace", "eye", "clone"]
+__all__ = ["tensor", "as_tensor", "asarray", "from_numpy", "from_dlpack", "empty", "zeros", "ones", "full", "empty_like", "zeros_like",
+           "ones_like", "full_like", "arange", "linspace", "logspace", "eye", "tril_indices", "triu_indices", "clone"]
 
 
 def _finish(t: Tensor, requires_grad: bool) -> Tensor:
     return t.requires_grad_() if requires_grad else t
 
 
+# ---- from data ------------------------------------------------------------------------------------------------------
+
 def as_array(data: Any, dtype: Any = None) -> np.ndarray:
     """Anything array-like as a NumPy array with the dtype `tensor` gives it: Python floats are float32, ints int64."""
     if isinstance(data, Tensor):
-        return data.numpy(force=True)
+        values = data.numpy(force=True)
+        return values if dtype is None else values.astype(np.dtype(dtype), copy=False)
     plain = isinstance(data, (bool, int, float, list, tuple))
     if plain and _holds_tensors(data):
         data = _unwrap(data)
-    if hasattr(data, "__dlpack__") and not isinstance(data, np.ndarray) and not hasattr(data, "__array__"):
-        data = np.from_dlpack(data)
+    if not isinstance(data, np.ndarray) and not hasattr(data, "__array__"):
+        if hasattr(data, "__cuda_array_interface__"):
+            import cupy                     # only CuPy can read another library's GPU memory
+            data = cupy.asarray(data).get()
+        elif hasattr(data, "__dlpack__"):
+            data = np.from_dlpack(data)
+    elif type(data).__module__.partition(".")[0] == "cupy":
+        data = data.get()
     try:
         values = np.asarray(data)
     except ValueError as error:
         raise ValueError(f"[tensor] data must be a rectangular array; got nested sequences of different lengths ({error})") from None
     except OverflowError:
         fail("tensor", "integers must fit int64", "")
-    if values.dtype.hasobject or values.dtype.kind in "USMmV" and values.dtype.name != "bfloat16":
+    if values.dtype.hasobject or values.dtype.kind in "USMmV" and not is_float(values.dtype):
         raise TypeError(f"[tensor] data must be numbers; got {values.dtype}; convert it to a numeric array first")
-    if dtype is not None:
-        return values.astype(np.dtype(dtype), copy=False)
-    if plain and values.dtype.kind == "f" and not _numpy_scalars(data):
-        return values.astype(default_float())
-    if plain and values.size == 0:
-        return values.astype(default_float())
     if values.dtype.kind == "c":
         fail("tensor", "complex numbers are not supported", values.dtype, "work with real and imaginary parts", TypeError)
+    if dtype is not None:
+        return values.astype(np.dtype(dtype), copy=False)
+    if plain and (values.size == 0 or values.dtype.kind == "f" and not _numpy_scalars(data)):
+        return values.astype(default_float())
     if values.dtype.byteorder == ">":
         return values.astype(values.dtype.newbyteorder("="))
+    if values.dtype.kind == "f" and values.dtype.itemsize > 8:
+        return values.astype(np.float64)
     return values
 
 
@@ -70,10 +80,20 @@ def _unwrap(data: Any) -> Any:
     return [_unwrap(d) for d in data] if isinstance(data, (list, tuple)) else data.numpy(force=True) if isinstance(data, Tensor) else data
 
 
+def _upload(values: np.ndarray, device: Any) -> Tensor:
+    return new_tensor(open_device(device or "cpu").upload(np.ascontiguousarray(values).reshape(values.shape)), None)
+
+
+def _home(data: Any, device: Any) -> Any:
+    """Where data goes: as asked, else the GPU if it is there, else the CPU."""
+    return device if device is not None or isinstance(data, np.ndarray) or not hasattr(data, "__cuda_array_interface__") else "cuda"
+
+
 def tensor(data: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """A new tensor with a copy of `data` (numbers, nested lists, arrays). Python floats become float32."""
-    values = as_array(data, dtype)
-    return _finish(new_tensor(open_device(device or "cpu").upload(np.ascontiguousarray(values).reshape(values.shape)), None), requires_grad)
+    if isinstance(data, Tensor):
+        return _finish(data.detach().to(device=device, dtype=dtype, copy=True), requires_grad)
+    return _finish(_upload(as_array(data, dtype), _home(data, device)), requires_grad)
 
 
 def as_tensor(data: Any, dtype: Any = None, device: Any = None) -> Tensor:
@@ -81,10 +101,21 @@ def as_tensor(data: Any, dtype: Any = None, device: Any = None) -> Tensor:
     if isinstance(data, Tensor):
         return data.to(device=device, dtype=dtype)
     values = as_array(data, dtype)
-    target = open_device(device or "cpu")
+    target = open_device(_home(data, device) or "cpu")
     if target.type == "cpu" and isinstance(data, np.ndarray) and _shareable(values):
         return from_numpy(values)
-    return new_tensor(target.upload(np.ascontiguousarray(values).reshape(values.shape)), None)
+    return _upload(values, target)
+
+
+def asarray(obj: Any, *, dtype: Any = None, device: Any = None, copy: bool | None = None, requires_grad: bool = False) -> Tensor:
+    """`obj` as a tensor: shares memory where possible, copies always (`copy=True`) or never (`copy=False`, which may raise)."""
+    if copy:
+        return tensor(obj, dtype=dtype, device=device, requires_grad=requires_grad)
+    t = from_dlpack(obj).to(dtype=dtype, device=device) if hasattr(obj, "__dlpack__") and not isinstance(obj, (Tensor, np.ndarray)) \
+        else as_tensor(obj, dtype=dtype, device=device)
+    if copy is False and not (t is obj or isinstance(obj, np.ndarray) and np.shares_memory(t.numpy(force=True), obj)):
+        raise ValueError("[asarray] the data cannot be shared; pass copy=None or copy=True")
+    return _finish(t.detach() if requires_grad and t is obj else t, requires_grad)
 
 
 def _shareable(values: np.ndarray) -> bool:
@@ -92,14 +123,27 @@ def _shareable(values: np.ndarray) -> bool:
 
 
 def from_numpy(array: np.ndarray) -> Tensor:
-    """A tensor on the memory of a NumPy array: changing one changes the other."""
+    """A tensor on the memory of a NumPy array: changing one changes the other. Read-only arrays are copied."""
     if not isinstance(array, np.ndarray):
         raise TypeError(f"[from_numpy] expected a NumPy array; got {type(array).__name__}; use tensor(...)")
     values = as_array(array)
     if values is not array or not _shareable(array):
-        return new_tensor(open_device("cpu").upload(np.ascontiguousarray(values).reshape(values.shape)), None)
+        return _upload(values, "cpu")
     return new_tensor(open_device("cpu").wrap(array), None)      # type: ignore[attr-defined]
 
+
+def from_dlpack(ext_tensor: Any) -> Tensor:
+    """A tensor on the memory of another library's CPU tensor (anything with `__dlpack__`), shared if it is writable."""
+    if isinstance(ext_tensor, Tensor):
+        return ext_tensor.detach()
+    if not hasattr(ext_tensor, "__dlpack__"):
+        raise TypeError(f"[from_dlpack] expected an object with __dlpack__; got {type(ext_tensor).__name__}; use tensor(...)")
+    if getattr(ext_tensor, "__dlpack_device__", lambda: (1, 0))()[0] not in (1, 3):
+        return _upload(as_array(ext_tensor), "cuda")
+    return from_numpy(np.from_dlpack(ext_tensor))
+
+
+# ---- filled ---------------------------------------------------------------------------------------------------------
 
 def _layout(size: tuple[Any, ...], dtype: Any, device: Any, op: str) -> Layout:
     shape = shape_of(size[0] if len(size) == 1 and isinstance(size[0], (tuple, list)) else size, op)
@@ -129,81 +173,147 @@ def ones(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool 
 
 def full(size: Any, fill_value: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """A tensor filled with one value; without `dtype`, the value's own kind decides."""
-    if isinstance(fill_value, Tensor):
+    if isinstance(fill_value, (Tensor, np.generic)):
         fill_value = fill_value.item()
     if dtype is None:
         dtype = BOOL if isinstance(fill_value, bool) else INT64 if isinstance(fill_value, int) else default_float()
     return _finish(filled(_layout((size,), dtype, device, "full"), fill_value), requires_grad)
 
 
-def _like(t: Tensor, dtype: Any, device: Any) -> Layout:
+def _like(t: Any, dtype: Any, device: Any) -> Layout:
+    if not isinstance(t, Tensor):
+        raise TypeError(f"[like] expected a Tensor; got {type(t).__name__}")
     source = t.array.layout
     return layout(source.device if device is None else open_device(device), source.dtype if dtype is None else np.dtype(dtype), source.shape)
 
 
-def empty_like(t: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
-    return _finish(new_tensor(alloc(_like(t, dtype, device)), None), requires_grad)
+def empty_like(input: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """An uninitialised tensor of `input`'s shape, dtype and device."""
+    return _finish(new_tensor(alloc(_like(input, dtype, device)), None), requires_grad)
 
 
-def zeros_like(t: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
-    return _finish(filled(_like(t, dtype, device), 0), requires_grad)
+def zeros_like(input: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """Zeros in `input`'s shape, dtype and device."""
+    return _finish(filled(_like(input, dtype, device), 0), requires_grad)
 
 
-def ones_like(t: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
-    return _finish(filled(_like(t, dtype, device), 1), requires_grad)
+def ones_like(input: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """Ones in `input`'s shape, dtype and device."""
+    return _finish(filled(_like(input, dtype, device), 1), requires_grad)
 
 
-def full_like(t: Tensor, fill_value: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
-    return _finish(filled(_like(t, dtype, device), fill_value), requires_grad)
-
-
-def _on(values: np.ndarray, device: Device, requires_grad: bool) -> Tensor:
-    return _finish(new_tensor(device.upload(values), None), requires_grad)
-
-
-def arange(start: Any, end: Any = None, step: Any = 1, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
-    """start, start + step, ... below end. Integers give int64, floats the default float dtype."""
-    if end is None:
-        start, end = 0, start
-    start, end, step = (v.item() if isinstance(v, Tensor) else v for v in (start, end, step))
-    if step == 0:
-        fail("arange", "step must not be zero", "")
-    if (end - start) * step < 0:
-        fail("arange", "the bounds must agree with the step's sign", [start, end, step])
-    if dtype is None:
-        dtype = INT64 if all(isinstance(v, (int, np.integer)) for v in (start, end, step)) else default_float()
-    count = int(np.ceil((end - start) / step)) if not all(isinstance(v, int) for v in (start, end, step)) else -(-(end - start) // step)
-    values = (start + step * np.arange(count)).astype(dtype)
-    return _on(values, open_device(device or "cpu"), requires_grad)
-
-
-def linspace(start: Any, end: Any, steps: int, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
-    """`steps` evenly spaced values from start to end, both included."""
-    if steps < 0:
-        fail("linspace", "steps must not be negative", steps)
-    start, end = (v.item() if isinstance(v, Tensor) else v for v in (start, end))
-    return _on(np.linspace(start, end, steps).astype(default_float() if dtype is None else dtype), open_device(device or "cpu"), requires_grad)
-
-
-def eye(n: int, m: int | None = None, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
-    """Ones on the diagonal."""
-    if n < 0 or (m is not None and m < 0):
-        fail("eye", "sizes must not be negative", [n, m])
-    return _on(np.eye(n, m, dtype=default_float() if dtype is None else dtype), open_device(device or "cpu"), requires_grad)
-
-
-def clone(t: Tensor) -> Tensor:
-    """A copy; differentiable."""
-    return copy(t)
+def full_like(input: Any, fill_value: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """One value in `input`'s shape, dtype and device."""
+    value = fill_value.item() if isinstance(fill_value, (Tensor, np.generic)) else fill_value
+    return _finish(filled(_like(input, dtype, device), value), requires_grad)
 
 
 def zeros_like_layout(to: Layout) -> Tensor:
     return filled(layout(to.device, to.dtype, to.shape), 0)
 
 
+def _new_like(create: Any) -> Any:
+    """`t.new_zeros(size)` and its kin: dtype and device are those of t."""
+    def method(input: Tensor, *size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+        return create(*size, dtype=input.dtype if dtype is None else dtype, device=input.device if device is None else device,
+                      requires_grad=requires_grad)
+    method.__name__, method.__doc__ = f"new_{create.__name__}", f"`{create.__name__}` with the dtype and device of this tensor."
+    return method
+
+
+# ---- ranges ---------------------------------------------------------------------------------------------------------
+
+def _on(values: np.ndarray, device: Any, requires_grad: bool) -> Tensor:
+    return _finish(new_tensor(open_device(device or "cpu").upload(values), None), requires_grad)
+
+
+def _number(value: Any) -> Any:
+    return value.item() if isinstance(value, (Tensor, np.generic)) else value
+
+
+def arange(start: Any, end: Any = None, step: Any = 1, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """start, start + step, ... below end. Integers give int64, floats the default float dtype."""
+    if end is None:
+        start, end = 0, start
+    start, end, step = _number(start), _number(end), _number(step)
+    if step == 0:
+        fail("arange", "step must not be zero", "")
+    if (end - start) * step < 0:
+        fail("arange", "the bounds must agree with the step's sign", [start, end, step])
+    whole = all(isinstance(v, int) for v in (start, end, step))
+    if not whole and not np.isfinite((end - start) / step):
+        fail("arange", "the bounds must be finite", [start, end, step])
+    count = -(-(end - start) // step) if whole else int(np.ceil((end - start) / step))
+    dtype = np.dtype(dtype) if dtype is not None else INT64 if whole else default_float()
+    return _on((start + step * np.arange(shape_of(count, "arange")[0])).astype(dtype), device, requires_grad)
+
+
+def linspace(start: Any, end: Any, steps: int, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """`steps` evenly spaced values from start to end, both included."""
+    if operator.index(steps) < 0:
+        fail("linspace", "steps must not be negative", steps)
+    values = np.linspace(_number(start), _number(end), steps)
+    return _on(values.astype(default_float() if dtype is None else dtype), device, requires_grad)
+
+
+def logspace(start: Any, end: Any, steps: int, base: float = 10.0, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """`steps` values base^start to base^end with evenly spaced exponents."""
+    if operator.index(steps) < 0:
+        fail("logspace", "steps must not be negative", steps)
+    values = np.logspace(_number(start), _number(end), steps, base=base)
+    return _on(values.astype(default_float() if dtype is None else dtype), device, requires_grad)
+
+
+def eye(n: int, m: int | None = None, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """Ones on the diagonal."""
+    if n < 0 or (m is not None and m < 0):
+        fail("eye", "sizes must not be negative", [n, m])
+    return _on(np.eye(n, m, dtype=default_float() if dtype is None else dtype), device, requires_grad)
+
+
+def tril_indices(row: int, col: int, offset: int = 0, *, dtype: Any = INT64, device: Any = None) -> Tensor:
+    """The row and column numbers of the elements on and below a diagonal, (2, count)."""
+    return _on(np.array(np.tril_indices(row, offset, col), dtype), device, False)
+
+
+def triu_indices(row: int, col: int, offset: int = 0, *, dtype: Any = INT64, device: Any = None) -> Tensor:
+    """The row and column numbers of the elements on and above a diagonal, (2, count)."""
+    return _on(np.array(np.triu_indices(row, offset, col), dtype), device, False)
+
+
+# ---- copies ---------------------------------------------------------------------------------------------------------
+
+def clone(input: Tensor, *, memory_format: Any = None) -> Tensor:
+    """A copy; differentiable."""
+    return copy.call(input)
+
+
+def _prepare_transfer(x: Layout, *, source: Device, target: Device) -> Plan:
+    """A copy on another device."""
+    def run(a: Array) -> Array:
+        if mode.recorder:
+            mode.recorder.refuse("moving to another device")
+        return target.upload(source.download(a))
+    return Plan(run, layout(target, x.dtype, x.shape), "through host memory")
+
+
+_transfer = Primitive("transfer", _prepare_transfer, {"x": lambda g, source, target: _transfer(g, source=target, target=source)}, ["x"])
+
+
+@_transfer.samples
+def _transfer_samples(make: Any) -> Any:
+    t = make(3, 4)
+    yield t, {"source": t.device, "target": open_device("cpu")}
+
+
+@_transfer.reference
+def _transfer_reference(x: Any, *, source: Device, target: Device) -> Any:
+    return x
+
+
 def transfer(t: Tensor, device: Device) -> Tensor:
     """A copy on another device; differentiable."""
-    from .transfer import transfer as run
-    return run(t, device=device)
+    return _transfer(t, source=t.array.layout.device, target=device)
 
 
+METHODS = {f"new_{create.__name__}": _new_like(create) for create in (zeros, ones, empty, full, tensor)}

@@ -1,94 +1,701 @@
-"""Reductions over any axes, by reduce.c's plans."""
+"""Reductions over any axes, running sums and products.
+
+The kernels are native/reduce.c's: they walk an operand of any strides by a plan. Where a definition below differs from
+the textbook formula (products, variance), it is because its derivatives have to be right wherever the values are.
+"""
 from __future__ import annotations
 
-from typing import Any
+import builtins
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..device import KernelTable
 from ..memory import Array, Layout, alloc, layout
-from ..op import Plan, Primitive
-from ..shape import INT64, axes_of, fail, is_float, reduce_plan
+from ..op import NoKernel, Plan, Primitive, dense, op
+from ..shape import BOOL, INT64, axes_of, axis_of, elementwise_plan, fail, is_float, reduce_plan
 from ..tensor import Tensor
-from .elementwise import cast, mul
-from .shape_ops import _expand, _reshape
+from . import elementwise as ew
+from .elementwise import Elementwise, add, cast, constant, div, exp, mul, sub, where
+from .shape_ops import (Bound, _cat, _expand, _expanded, _reshape, _reshaped, bind, contiguous, copy, flip, permute, planner, through,  # noqa: F401
+                        whole, windowed)
 
-__all__ = ["sum", "mean"]
+__all__ = ["sum", "nansum", "mean", "nanmean", "prod", "amax", "amin", "aminmax", "max", "min", "argmax", "argmin", "any", "all",
+           "count_nonzero", "var", "std", "var_mean", "std_mean", "norm", "cumsum", "cumprod"]
 
 
 def reduced_shape(shape: tuple[int, ...], axes: tuple[int, ...], keepdim: bool) -> tuple[int, ...]:
-    return tuple(1 if i in axes else n for i, n in enumerate(shape) if keepdim or i not in axes)
+    return tuple([1 if i in axes else n for i, n in enumerate(shape) if keepdim or i not in axes])
 
 
-def _reduction(name: str, function: Any, out_dtype: Any = None, identity: bool = True) -> Any:
-    """`prepare` of a reduction: the kernel `name` where there is one, else NumPy's `function` behind the door."""
+def extent(x: Layout, axes: tuple[int, ...]) -> int:
+    """How many elements each output is made of."""
+    n = 1
+    for a in axes:
+        n *= x.shape[a]
+    return n
 
-    def prepare(x: Layout, *, axes: tuple[int, ...], keepdim: bool) -> Plan:
-        if not identity and x.size == 0 and any(x.shape[a] == 0 for a in axes):
-            raise IndexError(f"[{name}] a reduction without identity needs at least one element; got {x}, dim {list(axes)}")
-        dtype = x.dtype if out_dtype is None else out_dtype
-        out = layout(x.device, dtype, reduced_shape(x.shape, axes, keepdim))
+
+def spread(g: Tensor, shape: tuple[int, ...], axes: tuple[int, ...], keepdim: bool) -> Tensor:
+    """A reduced tensor over the shape it was reduced from: a view."""
+    if not keepdim and len(axes) < len(shape):
+        g = through(_reshaped, g, tuple([1 if i in axes else n for i, n in enumerate(shape)]))
+    return through(_expanded, g, shape)
+
+
+def _on_host(x: Any, out: Any, *, function: Callable, axes: tuple[int, ...], keepdim: bool) -> None:
+    if is_float(x.dtype) and x.dtype.itemsize == 2:         # halves are added up in float32
+        x = x.astype(np.float32)
+    out[...] = function(x, axis=axes, keepdims=keepdim) if axes else function(x[None], axis=0)
+
+
+class Reduction(Primitive):
+    """The kernel `kernel` over `axes`, else NumPy's `function` behind the door. `out` is the dtype of the result if it is
+    not the input's; `least` says that there is no value for no elements."""
+
+    def __init__(self, name: str, kernel: str, function: Callable, vjp: Callable | None = None, *, out: np.dtype | None = None,
+                 least: bool = False, doc: str) -> None:
+        super().__init__(name, self._prepare, {"x": vjp} if vjp else {}, ["x"], doc)
+        self.kernel, self.function, self.out, self.least = kernel, function, out, least
+
+    def _prepare(self, x: Layout, *, axes: tuple[int, ...], keepdim: bool) -> Plan:
+        if self.least and not extent(x, axes):
+            raise IndexError(f"[{self.name}] needs at least one element along the reduced dimensions; got {x}, dim {list(axes)}")
+        if x.dtype.kind == "c" or x.dtype.hasobject:
+            fail(self.name, "needs numbers", x, kind=TypeError)
+        out = layout(x.device, self.out or x.dtype, reduced_shape(x.shape, axes, keepdim))
+        kernel = getattr(x.device.kernels, self.kernel).get(x.dtype)
+        if kernel is None:
+            from functools import partial
+            function = partial(_on_host, function=self.function, axes=axes, keepdim=keepdim)
+
+            def run_host(a: Array) -> Array:
+                y = alloc(out)
+                x.device.host.call(function, y.np, a.np)
+                return y
+            return Plan(run_host, out, f"no {self.kernel} kernel for {x.dtype}: NumPy behind the door")
+        call, plan = kernel, reduce_plan(x, axes)
+
+        def run(a: Array) -> Array:
+            y = alloc(out)
+            call.call(y.ptr, a.ptr, plan.ptr)
+            return y
+        return Plan(run, out, f"kernel {kernel.name}")
+
+
+def _plain_samples(make: Any) -> Any:
+    yield make(5, 33), {"axes": (1,), "keepdim": False}
+    yield make(5, 33), {"axes": (0,), "keepdim": True}
+    yield make(3, 31, 2, 4), {"axes": (0, 2), "keepdim": False}
+    yield make(2, 3, 32), {"axes": (0, 1, 2), "keepdim": False}
+    yield make(1, 1), {"axes": (0, 1), "keepdim": True}
+    yield make(3), {"axes": (), "keepdim": False}
+    yield make(4, 0, 3), {"axes": (0,), "keepdim": False}
+
+
+def _identity_samples(make: Any) -> Any:
+    yield from _plain_samples(make)
+    yield make(4, 0, 3), {"axes": (1,), "keepdim": False}
+
+
+def _least_errors(make: Any) -> Any:
+    yield (make(3, 0), {"axes": (1,), "keepdim": False}), IndexError, "at least one element"
+
+
+def _oracle(function: Callable) -> Callable:
+    def reference(x: Any, *, axes: tuple[int, ...], keepdim: bool) -> Any:
+        return function(x, axis=axes, keepdims=keepdim) if axes else function(x[..., None], axis=-1)
+    return reference
+
+
+# ---- sum and mean ---------------------------------------------------------------------------------------------------
+
+_sum = Reduction("sum", "sum", np.sum, lambda g, x_shape, axes, keepdim: spread(g, x_shape, axes, keepdim), doc="Sum over axes.")
+_count = Reduction("count_nonzero", "count_nonzero", np.count_nonzero, out=INT64, doc="How many elements are not 0.")
+_sum.samples(_identity_samples)
+_sum.reference(_oracle(np.sum))
+_count.samples(_identity_samples)
+_count.reference(_oracle(np.count_nonzero))
+
+
+@planner
+def _sum_over(x: Layout, dim: Any, keepdim: Any) -> Bound | None:
+    if x.dtype == BOOL:
+        return bind(_count, x, axes=axes_of(dim, x.ndim, "sum"), keepdim=builtins.bool(keepdim))
+    return bind(_sum, x, axes=axes_of(dim, x.ndim, "sum"), keepdim=builtins.bool(keepdim))
+
+
+_WIDEN = "iu"           # integers sum to int64
+
+
+def sum(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
+    """Sum over `dim` (an axis, several, or all). Integers and bools sum to int64."""
+    if dtype is not None:
+        input = cast(input, dtype)
+        if input.array.layout.dtype != INT64 and not is_float(input.array.layout.dtype):
+            return cast(sum(input, dim, keepdim), dtype)
+    elif isinstance(input, Tensor) and input.array.layout.dtype.kind in _WIDEN:
+        input = cast(input, INT64)
+    return through(_sum_over, input, dim, keepdim)
+
+
+def nansum(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
+    """Sum over `dim`, NaNs counted as 0."""
+    return sum(_no_nans(input), dim, keepdim, dtype=dtype)
+
+
+def _no_nans(x: Tensor) -> Tensor:
+    return where(ew.isnan(x), 0, x) if is_float(x.array.layout.dtype) else x
+
+
+@planner
+def _sum_rest(g: Layout, shape: tuple[int, ...]) -> Bound:
+    lead = g.ndim - len(shape)
+    ones = tuple([i + lead for i, n in enumerate(shape) if n == 1 and g.shape[i + lead] != 1])
+    return bind(_sum, g, axes=(*range(lead), *ones), keepdim=builtins.bool(ones))
+
+
+def sum_to(g: Tensor, to: Layout) -> Tensor:
+    """Undoes broadcasting: sums `g` to the shape it was broadcast from."""
+    g = through(_sum_rest, g, to.shape)
+    return g if g.array.layout.shape == to.shape else through(_reshaped, g, to.shape)
+
+
+def _prepare_mean(x: Layout, *, axes: tuple[int, ...], keepdim: bool) -> Plan:
+    """Arithmetic mean over axes."""
+    if not is_float(x.dtype):
+        fail("mean", "needs a floating-point tensor", x, "convert with .float()")
+    n = extent(x, axes)
+    total = _sum._prepare(x, axes=axes, keepdim=keepdim)
+    out = total.layout
+    kernel = x.device.kernels.div.get(x.dtype)
+    if kernel is None:
+        function = _mean_on_host(axes, keepdim)
+
+        def run_host(a: Array) -> Array:
+            y = alloc(out)
+            x.device.host.call(function, y.np, a.np)
+            return y
+        return Plan(run_host, out, f"no kernels for {x.dtype}: NumPy behind the door")
+    count = constant(n, x.dtype, x.device).array
+    plan, add_up = elementwise_plan(out, out, count.layout), total.run
+
+    def run(a: Array) -> Array:
+        y = add_up(a)
+        kernel.call(y.ptr, y.ptr, count.ptr, plan.ptr)
+        return y
+    return Plan(run, out, "kernels sum and div")
+
+
+def _mean_on_host(axes: tuple[int, ...], keepdim: bool) -> Callable:
+    return lambda x, out: _on_host(x, out, function=np.mean, axes=axes, keepdim=keepdim)
+
+
+_mean = Primitive("mean", _prepare_mean, {"x": lambda g, x_shape, axes, keepdim: _mean_vjp(g, x_shape, axes, keepdim)})
+
+
+def _mean_vjp(g: Tensor, x_shape: tuple[int, ...], axes: tuple[int, ...], keepdim: bool) -> Tensor:
+    n = 1
+    for a in axes:
+        n *= x_shape[a]
+    return spread(div.call(g, n) if n != 1 else g, x_shape, axes, keepdim)
+
+
+_mean.samples(_plain_samples)
+_mean.reference(_oracle(np.mean))
+
+
+@_mean.errors
+def _mean_errors(make: Any) -> Any:
+    yield (make.ints(3), {"axes": (0,), "keepdim": False}), RuntimeError, "floating-point"
+
+
+@planner
+def _mean_over(x: Layout, dim: Any, keepdim: Any) -> Bound:
+    return bind(_mean, x, axes=axes_of(dim, x.ndim, "mean"), keepdim=builtins.bool(keepdim))
+
+
+def mean(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
+    """Arithmetic mean over `dim`; float tensors only."""
+    return through(_mean_over, input if dtype is None else cast(input, dtype), dim, keepdim)
+
+
+def nanmean(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
+    """Arithmetic mean over `dim` of what is not NaN."""
+    x = input if dtype is None else cast(input, dtype)
+    if not is_float(x.array.layout.dtype):
+        fail("nanmean", "needs a floating-point tensor", x.array.layout, "convert with .float()")
+    return div.call(nansum(x, dim, keepdim), sum(ew.logical_not(ew.isnan(x)), dim, keepdim))
+
+
+# ---- products -------------------------------------------------------------------------------------------------------
+
+def _halves(x: Tensor, dim: int, start: int, length: int) -> Tensor:
+    shape = x.array.layout.shape
+    return through(windowed, x, tuple([(start, 1, length) if i == dim else whole(n) for i, n in enumerate(shape)]))
+
+
+@op
+def product(x: Tensor, *, axes: tuple[int, ...], keepdim: bool) -> Tensor:
+    """Product over axes.
+
+    Defined by multiplying halves, without a division, so that every derivative is right where elements are 0.
+    """
+    have = x.array.layout
+    kept = [i for i in range(have.ndim) if i not in axes]
+    n = extent(have, axes)
+    y = through(_reshaped, permute(x, (*kept, *axes)), (*[have.shape[i] for i in kept], n))
+    last = len(kept)
+    if n == 0:
+        y = through(_expanded, constant(1, have.dtype, have.device), (*y.array.layout.shape[:-1], 1))
+    while n > 1:
+        half = n // 2
+        z = mul(_halves(y, last, 0, half), _halves(y, last, half, half))
+        y = _cat(z, _halves(y, last, n - 1, 1), dim=last) if n % 2 else z
+        n -= half
+    return through(_reshaped, y, reduced_shape(have.shape, axes, keepdim))
+
+
+@product.fused
+def _product_kernels(kernels: KernelTable, x: Layout, *, axes: tuple[int, ...], keepdim: bool) -> Any:
+    kernel, plan = kernels.prod[x.dtype], reduce_plan(x, axes)
+    out = layout(x.device, x.dtype, reduced_shape(x.shape, axes, keepdim))
+
+    def forward(a: Array) -> Any:
+        y = alloc(out)
+        kernel.call(y.ptr, a.ptr, plan.ptr)
+        return y, None
+    return forward, None
+
+
+product.samples(_identity_samples)
+product.reference(_oracle(np.prod))
+
+
+def prod(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
+    """Product over `dim` (an axis, or all). Integers and bools multiply to int64."""
+    x = cast(input, dtype) if dtype is not None else input if is_float(input.array.layout.dtype) else cast(input, INT64)
+    axes = axes_of(dim, x.array.layout.ndim, "prod")
+    return product(x, axes=axes, keepdim=builtins.bool(keepdim))
+
+
+# ---- extremes -------------------------------------------------------------------------------------------------------
+
+def _extreme_vjp(g: Tensor, x: Tensor, out: Tensor, axes: tuple[int, ...], keepdim: bool) -> Tensor:
+    """Elements that tie for the extreme share its gradient."""
+    have = x.array.layout
+    winners = cast(ew.eq(x, spread(out, have.shape, axes, keepdim)), have.dtype)
+    if extent(have, axes) == 1:
+        return mul(spread(g, have.shape, axes, keepdim), winners)
+    return mul(spread(div(g, through(_sum_over, winners, axes, keepdim) if axes else winners), have.shape, axes, keepdim), winners)
+
+
+_amax = Reduction("amax", "max", np.max, _extreme_vjp, least=True, doc="Largest element over axes; NaN if there is one.")
+_amin = Reduction("amin", "min", np.min, _extreme_vjp, least=True, doc="Smallest element over axes; NaN if there is one.")
+
+
+def _flat_index(function: Callable) -> Callable:
+    """NumPy's argmax over several axes: the index in row-major order within them."""
+    def index(x: Any, axis: Any, keepdims: bool = False) -> Any:
+        axes = axis if isinstance(axis, tuple) else (axis,)
+        kept = [i for i in range(x.ndim) if i not in axes]
+        moved = x.transpose(*kept, *axes)
+        found = function(moved.reshape(*[x.shape[i] for i in kept], -1), -1)
+        return found.reshape([1 if i in axes else n for i, n in enumerate(x.shape)]) if keepdims else found
+    return index
+
+
+_argmax = Reduction("argmax", "argmax", _flat_index(np.argmax), out=INT64, least=True, doc="Where the first largest element is.")
+_argmin = Reduction("argmin", "argmin", _flat_index(np.argmin), out=INT64, least=True, doc="Where the first smallest element is.")
+_any = Reduction("any", "any", np.any, out=BOOL, doc="Is any element not 0?")
+_all = Reduction("all", "all", np.all, out=BOOL, doc="Is no element 0?")
+for _each, _function in ((_amax, np.max), (_amin, np.min), (_argmax, _flat_index(np.argmax)), (_argmin, _flat_index(np.argmin))):
+    _each.samples(_plain_samples)
+    _each.errors(_least_errors)
+    _each.reference(_oracle(_function))
+for _each, _function in ((_any, np.any), (_all, np.all)):
+    _each.samples(_identity_samples)
+    _each.reference(_oracle(_function))
+
+
+@planner
+def _over(x: Layout, reduction: Reduction, dim: Any, keepdim: Any) -> Bound:
+    return bind(reduction, x, axes=axes_of(dim, x.ndim, reduction.name), keepdim=builtins.bool(keepdim))
+
+
+@planner
+def _extreme_over(x: Layout, reduction: Reduction, dim: Any = None, keepdim: Any = False) -> Bound:
+    if not x.size and (dim is None or dim == ()):
+        fail(reduction.name, "needs at least one element", x, "pass dim=")
+    return _over(x, reduction, dim, keepdim)
+
+
+def amax(input: Tensor, dim: Any = (), keepdim: bool = False) -> Tensor:
+    """Largest element over `dim` (an axis, several, or all); ties share the gradient."""
+    return through(_extreme_over, input, _amax, dim, keepdim)
+
+
+def amin(input: Tensor, dim: Any = (), keepdim: bool = False) -> Tensor:
+    """Smallest element over `dim` (an axis, several, or all); ties share the gradient."""
+    return through(_extreme_over, input, _amin, dim, keepdim)
+
+
+class MinMax(NamedTuple):
+    min: Tensor
+    max: Tensor
+
+
+class ValuesIndices(NamedTuple):
+    values: Tensor
+    indices: Tensor
+
+
+def aminmax(input: Tensor, *, dim: int | None = None, keepdim: bool = False) -> MinMax:
+    """Smallest and largest element."""
+    return MinMax(through(_over, input, _amin, dim, keepdim), through(_over, input, _amax, dim, keepdim))
+
+
+def _extreme(name: str, input: Tensor, dim: Any, keepdim: bool, whole_of: Reduction, index_of: Reduction, pairs: Any) -> Any:
+    if isinstance(dim, Tensor):
+        return pairs(input, dim)
+    if dim is None:
+        return through(_extreme_over, input, whole_of)
+    from .index import gather_at
+    x = input.array.layout
+    if isinstance(dim, (tuple, list)):
+        raise TypeError(f"[{name}] dim must be one axis; got {dim}; use a{name}(...) for several")
+    a = axis_of(dim, x.ndim, name)
+    indices = through(_over, input, index_of, a, True)
+    values = gather_at(input, indices, a) if x.ndim else through(_reshaped, input, ())
+    if not keepdim and x.ndim:
+        shape = x.shape[:a] + x.shape[a + 1:]
+        values, indices = through(_reshaped, values, shape), through(_reshaped, indices, shape)
+    return ValuesIndices(values, indices)
+
+
+def max(input: Tensor, dim: Any = None, keepdim: bool = False, *, other: Tensor | None = None) -> Any:
+    """`max(x)`: the largest element. `max(x, dim)`: (values, indices), of the first where several tie. `max(x, y)`: elementwise."""
+    return _extreme("max", input, dim if other is None else other, keepdim, _amax, _argmax, ew.maximum)
+
+
+def min(input: Tensor, dim: Any = None, keepdim: bool = False, *, other: Tensor | None = None) -> Any:
+    """`min(x)`: the smallest element. `min(x, dim)`: (values, indices), of the first where several tie. `min(x, y)`: elementwise."""
+    return _extreme("min", input, dim if other is None else other, keepdim, _amin, _argmin, ew.minimum)
+
+
+def argmax(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
+    """Index of the largest element, the first where several tie; without `dim`, in the flattened tensor."""
+    return through(_over, input, _argmax, dim, keepdim)
+
+
+def argmin(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
+    """Index of the smallest element, the first where several tie; without `dim`, in the flattened tensor."""
+    return through(_over, input, _argmin, dim, keepdim)
+
+
+def any(input: Tensor, dim: Any = None, keepdim: bool = False) -> Tensor:
+    """Is any element not 0?"""
+    return _truth(through(_over, input, _any, dim, keepdim), input)
+
+
+def all(input: Tensor, dim: Any = None, keepdim: bool = False) -> Tensor:
+    """Is no element 0?"""
+    return _truth(through(_over, input, _all, dim, keepdim), input)
+
+
+def _truth(answer: Tensor, of: Tensor) -> Tensor:
+    """Of a uint8 tensor, any and all are uint8, as in PyTorch."""
+    return cast(answer, np.uint8) if of.array.layout.dtype == np.uint8 else answer
+
+
+def count_nonzero(input: Tensor, dim: Any = None) -> Tensor:
+    """How many elements are not 0."""
+    return through(_over, input, _count, dim, False)
+
+
+# ---- variance -------------------------------------------------------------------------------------------------------
+
+@op
+def moments(x: Tensor, *, axes: tuple[int, ...], correction: float, keepdim: bool) -> tuple[Tensor, Tensor]:
+    """Variance and mean over axes.
+
+        var = sum((x - mean)^2) / max(count - correction, 0)
+    """
+    centre = _mean(x, axes=axes, keepdim=True)
+    distance = sub(x, centre)
+    squares = _sum(mul(distance, distance), axes=axes, keepdim=keepdim)
+    n = extent(x.array.layout, axes)
+    shape = squares.array.layout.shape
+    return div(squares, builtins.max(n - correction, 0)), centre if keepdim else through(_reshaped, centre, shape)
+
+
+@moments.check
+def _moments_rule(x: Layout, *, axes: tuple[int, ...], correction: float, keepdim: bool) -> None:
+    if not is_float(x.dtype):
+        fail("var", "needs a floating-point tensor", x, "convert with .float()")
+
+
+@moments.fused
+def _moments_kernels(kernels: KernelTable, x: Layout, *, axes: tuple[int, ...], correction: float, keepdim: bool) -> Any:
+    n = extent(x, axes)
+    if not n:
+        raise NoKernel("there is nothing to reduce")
+    forward, divide = kernels.moments[x.dtype], kernels.div[x.dtype]
+    subtract, multiply, plus = kernels.sub[x.dtype], kernels.mul[x.dtype], kernels.add[x.dtype]
+    plan = reduce_plan(x, axes)
+    out = layout(x.device, x.dtype, reduced_shape(x.shape, axes, keepdim))
+    kept = layout(x.device, x.dtype, reduced_shape(x.shape, axes, True))
+    divisor = constant(builtins.max(n - correction, 0), x.dtype, x.device).array
+    half = constant(builtins.max(n - correction, 0) / 2, x.dtype, x.device).array
+    count = constant(n, x.dtype, x.device).array
+    scale, across = elementwise_plan(out, out, divisor.layout), elementwise_plan(x, x, kept)
+    fill = elementwise_plan(x, kept, count.layout)
+
+    def run_forward(a: Array) -> Any:
+        centre, var = alloc(out), alloc(out)
+        forward.call(centre.ptr, var.ptr, a.ptr, plan.ptr)
+        divide.call(var.ptr, var.ptr, divisor.ptr, scale.ptr)
+        return (var, centre), (a, centre)
+
+    def run_backward(saved: Any, g: list, needs: list[bool]) -> list[Array | None]:
+        a, centre = saved
+        of_var, of_mean = g
+        gx = alloc(x)
+        if of_var is None:
+            divide.call(gx.ptr, of_mean.ptr, count.ptr, fill.ptr)
+            return [gx]
+        factor = alloc(out)
+        divide.call(factor.ptr, of_var.ptr, half.ptr, scale.ptr)
+        subtract.call(gx.ptr, a.ptr, centre.ptr, across.ptr)
+        multiply.call(gx.ptr, gx.ptr, factor.ptr, across.ptr)
+        if of_mean is not None:
+            divide.call(factor.ptr, of_mean.ptr, count.ptr, scale.ptr)
+            plus.call(gx.ptr, gx.ptr, factor.ptr, across.ptr)
+        return [gx]
+    return run_forward, run_backward
+
+
+@moments.samples
+def _moments_samples(make: Any) -> Any:
+    yield make(5, 33), {"axes": (1,), "correction": 1, "keepdim": False}
+    yield make(5, 33), {"axes": (0,), "correction": 0, "keepdim": True}
+    yield make(3, 31, 4), {"axes": (0, 2), "correction": 2, "keepdim": False}
+    yield make(2, 32), {"axes": (0, 1), "correction": 1, "keepdim": False}
+    yield make(4, 64, low=9999, high=10001), {"axes": (1,), "correction": 1, "keepdim": False}
+    yield make(0, 3), {"axes": (1,), "correction": 1, "keepdim": False}
+
+
+@moments.errors
+def _moments_errors(make: Any) -> Any:
+    yield (make.ints(3), {"axes": (0,), "correction": 1, "keepdim": False}), RuntimeError, "floating-point"
+
+
+@moments.reference
+def _moments_reference(x: Any, *, axes: tuple[int, ...], correction: float, keepdim: bool) -> Any:
+    return np.var(x, axis=axes, ddof=correction, keepdims=keepdim), np.mean(x, axis=axes, keepdims=keepdim)
+
+
+def _root_vjp(g: Tensor, out: Tensor) -> Tensor:
+    """g / (2 root), and 0 where the root is 0 (PyTorch's choice for norms and deviations)."""
+    zero = ew.eq(out, 0)
+    return div(where(zero, 0, mul(g, 0.5)), where(zero, 1, out))
+
+
+class Root(Elementwise):
+    """Square root whose gradient at 0 is 0."""
+
+    def kernel(self, layouts: tuple[Layout, ...]) -> Any:
+        return layouts[0].device.kernels.sqrt.get(layouts[0].dtype)
+
+
+root = Root("root", np.sqrt, "a", {"a": _root_vjp}, result="float", domain=(0.1, 4.0), doc="Square root whose gradient at 0 is 0.")
+
+
+def _moments(name: str, x: Tensor, dim: Any, unbiased: Any, correction: Any, keepdim: bool) -> Any:
+    if isinstance(dim, bool):                               # var(x, unbiased)
+        dim, unbiased = None, dim
+    if unbiased is not None and correction is not None:
+        raise TypeError(f"[{name}] takes unbiased or correction, not both")
+    if correction is None:
+        correction = 1 if unbiased is None or unbiased else 0
+    if not isinstance(x, Tensor):
+        raise TypeError(f"[{name}] expected a Tensor; got {type(x).__name__}")
+    return moments(x, axes=axes_of(dim, x.array.layout.ndim, name), correction=correction, keepdim=builtins.bool(keepdim))
+
+
+def var(input: Tensor, dim: Any = None, unbiased: bool | None = None, keepdim: bool = False, *, correction: float | None = None) -> Tensor:
+    """Variance over `dim`: squared distances from the mean, divided by count - correction (default 1)."""
+    return _moments("var", input, dim, unbiased, correction, keepdim)[0]
+
+
+def std(input: Tensor, dim: Any = None, unbiased: bool | None = None, keepdim: bool = False, *, correction: float | None = None) -> Tensor:
+    """Standard deviation over `dim`: the root of the variance."""
+    return root(_moments("std", input, dim, unbiased, correction, keepdim)[0])
+
+
+def var_mean(input: Tensor, dim: Any = None, unbiased: bool | None = None, keepdim: bool = False, *,
+             correction: float | None = None) -> tuple[Tensor, Tensor]:
+    """Variance and mean over `dim`."""
+    return _moments("var_mean", input, dim, unbiased, correction, keepdim)
+
+
+def std_mean(input: Tensor, dim: Any = None, unbiased: bool | None = None, keepdim: bool = False, *,
+             correction: float | None = None) -> tuple[Tensor, Tensor]:
+    """Standard deviation and mean over `dim`."""
+    variance, centre = _moments("std_mean", input, dim, unbiased, correction, keepdim)
+    return root(variance), centre
+
+
+# ---- norm -------------------------------------------------------------------------------------------------------
+
+@op
+def vector_norm(x: Tensor, *, p: float, axes: tuple[int, ...], keepdim: bool) -> Tensor:
+    """The p-norm over axes: sum(|x|^p)^(1/p).
+
+    p = inf, -inf: the largest, smallest |x|; p = 0: how many are not 0. Where x or the norm is 0, the gradient is 0.
+    """
+    have = x.array.layout
+    if p == 2:
+        return root(_sum(mul(x, x), axes=axes, keepdim=keepdim))
+    if p == 1:
+        return _sum(ew.abs(x), axes=axes, keepdim=keepdim)
+    if p in (float("inf"), float("-inf")):
+        return (_amax if p > 0 else _amin)(ew.abs(x), axes=axes, keepdim=keepdim)
+    if p == 0:
+        return _sum(cast(ew.ne(x, 0), have.dtype), axes=axes, keepdim=keepdim)
+    zero = ew.eq(x, 0)
+    total = _sum(where(zero, 0 if p > 0 else float("inf"), ew.pow(where(zero, 1, ew.abs(x)), p)), axes=axes, keepdim=keepdim)
+    none = ew.eq(total, 0)
+    return where(none, 0 if p > 0 else float("inf"), ew.pow(where(none, 1, total), 1.0 / p))
+
+
+@vector_norm.check
+def _norm_rule(x: Layout, *, p: float, axes: tuple[int, ...], keepdim: bool) -> None:
+    if not is_float(x.dtype):
+        fail("norm", "needs a floating-point tensor", x, "convert with .float()")
+    if (p < 0 or p == float("inf")) and not extent(x, axes):
+        fail("norm", f"p = {p} has no value for no elements", x)
+
+
+@vector_norm.samples
+def _norm_samples(make: Any) -> Any:
+    for p in (2.0, 1.0, 3.0, 0.5, 0.0, float("inf"), float("-inf"), -1.5):
+        yield make(4, 33), {"p": p, "axes": (1,), "keepdim": False}
+    yield make(2, 3, 4), {"p": 2.0, "axes": (0, 2), "keepdim": True}
+    yield make(2, 0), {"p": 2.0, "axes": (1,), "keepdim": False}
+
+
+@vector_norm.errors
+def _norm_errors(make: Any) -> Any:
+    yield (make.ints(3), {"p": 2.0, "axes": (0,), "keepdim": False}), RuntimeError, "floating-point"
+    yield (make(0), {"p": float("inf"), "axes": (0,), "keepdim": False}), RuntimeError, "no value"
+
+
+@vector_norm.reference
+def _norm_reference(x: Any, *, p: float, axes: tuple[int, ...], keepdim: bool) -> Any:
+    kept = [i for i in range(x.ndim) if i not in axes]
+    flat = x.transpose(*kept, *axes).reshape(*[x.shape[i] for i in kept], -1)
+    return np.linalg.norm(flat, p, axis=-1).reshape(reduced_shape(x.shape, axes, keepdim))
+
+
+def norm(input: Tensor, p: float | str | None = "fro", dim: Any = None, keepdim: bool = False, dtype: Any = None) -> Tensor:
+    """The p-norm of the elements over `dim` (an axis, several, or all); "fro" is 2."""
+    if p == "nuc" or not isinstance(p, (int, float, str, type(None))) or isinstance(p, str) and p != "fro":
+        raise NotImplementedError(f"[norm] p must be a number or 'fro'; got {p!r}")
+    x = input if dtype is None else cast(input, dtype)
+    return vector_norm(x, p=2.0 if p is None or p == "fro" else float(p), axes=axes_of(dim, x.array.layout.ndim, "norm"),
+                       keepdim=builtins.bool(keepdim))
+
+
+# ---- scans ----------------------------------------------------------------------------------------------------------
+
+def _scan(name: str, function: Callable) -> Callable:
+    def prepare(x: Layout, *, dim: int) -> Plan:
+        out = layout(x.device, x.dtype, x.shape)
         kernel = getattr(x.device.kernels, name).get(x.dtype)
         if kernel is None:
             def run_host(a: Array) -> Array:
                 y = alloc(out)
-                x.device.host.call(_on_host, y.np, a.np, function, axes, keepdim)
+                x.device.host.call(lambda v, out: function(v, axis=dim, out=out), y.np, a.np)
                 return y
             return Plan(run_host, out, f"no {name} kernel for {x.dtype}: NumPy behind the door")
-        plan = reduce_plan(x, axes)
+        outer, n, inner = extent(x, tuple(range(dim))), x.shape[dim], extent(x, tuple(range(dim + 1, x.ndim)))
 
         def run(a: Array) -> Array:
             y = alloc(out)
-            kernel.call(y.ptr, a.ptr, plan.ptr)
+            kernel.call(y.ptr, dense(a).ptr, outer, n, inner)
             return y
         return Plan(run, out, f"kernel {kernel.name}")
     return prepare
 
 
-def _on_host(x: Any, function: Any, axes: tuple[int, ...], keepdim: bool, out: Any) -> None:
-    out[...] = function(x, axis=axes, keepdims=keepdim) if axes else x
+_cumsum = Primitive("cumsum", _scan("cumsum", np.cumsum), {"x": lambda g, dim: flip(_cumsum(flip(g, dim), dim=dim), dim)}, ["x"],
+                    doc="Running sum along a dimension.")
 
 
-def spread(g: Tensor, shape: tuple[int, ...], axes: tuple[int, ...], keepdim: bool) -> Tensor:
-    """A reduced tensor over the shape it was reduced from: a view."""
-    if not keepdim:
-        g = _reshape(g, shape=tuple(1 if i in axes else n for i, n in enumerate(shape)))
-    return _expand(g, shape=shape)
+def _scan_samples(make: Any) -> Any:
+    yield make(5, 33), {"dim": 0}
+    yield make(5, 33), {"dim": 1}
+    yield make(2, 31, 3), {"dim": 1}
+    yield make(1), {"dim": 0}
+    yield make(3, 0), {"dim": 1}
 
 
-_sum = Primitive("sum", _reduction("sum", np.sum),
-                 {"x": lambda g, x_shape, axes, keepdim: spread(g, x_shape, axes, keepdim)}, ["x"], doc="Sum over axes.")
+_cumsum.samples(_scan_samples)
 
 
-def sum(x: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
-    """Sum over `dim` (an axis, several, or all). Integers and bools sum to int64."""
-    if dtype is not None:
-        x = cast(x, dtype)
-    elif not is_float(x.array.layout.dtype):
-        x = cast(x, INT64)
-    return _sum(x, axes=axes_of(dim, x.array.layout.ndim, "sum"), keepdim=bool(keepdim))
+@_cumsum.reference
+def _cumsum_reference(x: Any, *, dim: int) -> Any:
+    return np.cumsum(x, dim)
 
 
-def mean(x: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
-    """Arithmetic mean over `dim`; float tensors only."""
-    if dtype is not None:
-        x = cast(x, dtype)
-    source = x.array.layout
-    if not is_float(source.dtype):
-        fail("mean", "needs a floating-point tensor", source, "convert with .float()")
-    axes = axes_of(dim, source.ndim, "mean")
-    count = 1
-    for a in axes:
-        count *= source.shape[a]
-    total = _sum(x, axes=axes, keepdim=bool(keepdim))
-    return mul(total, 1.0 / count) if count else mul(total, float("nan"))
+def _scanned(name: str, input: Tensor, dim: Any, dtype: Any) -> tuple[Tensor, int]:
+    x = cast(input, dtype) if dtype is not None else input if is_float(input.array.layout.dtype) else cast(input, INT64)
+    return x, axis_of(dim, x.array.layout.ndim, name)
 
 
-def sum_to(g: Tensor, to: Layout) -> Tensor:
-    """Undoes broadcasting: sums `g` to the shape it was broadcast from."""
-    have = g.array.layout.shape
-    lead = len(have) - to.ndim
-    axes = tuple(range(lead)) + tuple(i + lead for i, n in enumerate(to.shape) if n == 1 and have[i + lead] != 1)
-    total = _sum(g, axes=axes, keepdim=True) if axes else g
-    return _reshape(total, shape=to.shape) if lead else total
+def cumsum(input: Tensor, dim: int, *, dtype: Any = None) -> Tensor:
+    """Running sum along `dim`. Integers and bools sum to int64."""
+    x, a = _scanned("cumsum", input, dim, dtype)
+    return _cumsum(x, dim=a) if x.array.layout.ndim else copy.call(x)
 
 
+@op
+def cumulative_product(x: Tensor, *, dim: int) -> Tensor:
+    """Running product along a dimension.
+
+    Defined by doubling (each step multiplies in twice as many elements), without a division, so that every derivative
+    is right where elements are 0.
+    """
+    n, step = x.array.layout.shape[dim], 1
+    while step < n:
+        x = _cat(_halves(x, dim, 0, step), mul(_halves(x, dim, step, n - step), _halves(x, dim, 0, n - step)), dim=dim)
+        step *= 2
+    return copy.call(x) if n < 2 else x
+
+
+@cumulative_product.fused
+def _cumprod_kernels(kernels: KernelTable, x: Layout, *, dim: int) -> Any:
+    kernel = kernels.cumprod[x.dtype]
+    outer, n, inner = extent(x, tuple(range(dim))), x.shape[dim], extent(x, tuple(range(dim + 1, x.ndim)))
+
+    def forward(a: Array) -> Any:
+        y = alloc(x)
+        kernel.call(y.ptr, a.ptr, outer, n, inner)
+        return y, None
+    return forward, None
+
+
+cumulative_product.samples(_scan_samples)
+
+
+@cumulative_product.reference
+def _cumprod_reference(x: Any, *, dim: int) -> Any:
+    return np.cumprod(x, dim)
+
+
+def cumprod(input: Tensor, dim: int, *, dtype: Any = None) -> Tensor:
+    """Running product along `dim`. Integers and bools multiply to int64."""
+    x, a = _scanned("cumprod", input, dim, dtype)
+    return cumulative_product(x, dim=a) if x.array.layout.ndim else copy.call(x)

@@ -1,0 +1,897 @@
+"""Indexing: `t[...]` of every kind, gather, scatter and their kin, nonzero and one_hot.
+
+All of it stands on five primitives: `window` (basic indexing, a view, in shape_ops), `take` and `index_add` (one index for
+a row or block), `gather` and `scatter_add` (one index for each element), with `scatter` beside them. Each is the
+gradient of another, so any order differentiates.
+
+An index is checked, and made non-negative, before a kernel sees it. That reads one value back; while a capture records
+it is checked as well, and what is recorded clamps the indices into range, so that a replay with wrong ones stays inside
+the memory.
+"""
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+import numpy as np
+
+from .. import engine
+from ..engine import mode
+from ..memory import Array, Layout, alloc, layout
+from ..op import Plan, Primitive, dense, same_device
+from ..shape import BOOL, INT64, axis_of, broadcast_shapes, fail
+from ..tensor import Tensor, bump, new_tensor
+from . import elementwise as ew
+from .elementwise import add, cast, constant, copy, copy_array, mul, where
+from .shape_ops import (_expanded, _permuted, _reshaped, _rule_axis, _window, bind, mover, planner, position, through, whole,
+                        windowed)
+
+__all__ = ["gather", "scatter", "scatter_add", "index_select", "index_add", "index_copy", "index_fill", "take", "take_along_dim",
+           "repeat_interleave", "masked_select", "nonzero", "argwhere", "one_hot", "select_scatter", "slice_scatter"]
+
+_NO_VALUE = -1 << 63
+
+
+# ---- checks ---------------------------------------------------------------------------------------------------------
+
+def check_index(index: Tensor, low: int, high: int, ignore: int | None = None) -> int | None:
+    """The first value of an int64 tensor outside [low, high) that is not `ignore`; None if there is none."""
+    source = index.array.layout
+    if not source.size:
+        return None
+    a = dense(index.array)
+    device = source.device
+    bad = alloc(layout(device, INT64, (1,)))
+    kernel = device.kernels.check_index.only
+    launch = kernel.function if mode.recorder else kernel.call        # a check is no part of a recorded program
+    launch(bad.ptr, a.ptr, source.size, low, high, _NO_VALUE if ignore is None else ignore)
+    at = int(_host(bad)[0])
+    return None if at < 0 else int(_host(a).reshape(-1)[at])
+
+
+def _host(array: Array) -> Any:
+    device = array.layout.device
+    return array.np if device.type == "cpu" else device.download(array)
+
+
+def checked(op: str, index: Tensor, n: int, dim: int, wrap: bool = True, kind: type[Exception] = IndexError) -> Tensor:
+    """An index as int64 in [0, n), for a kernel. Negative ones count from the end if `wrap`."""
+    if index.array.layout.dtype != INT64:
+        index = cast(index, INT64)
+    if not index.array.layout.size:
+        return index
+    bad = check_index(index, 0, n)
+    if bad is not None and (not wrap or check_index(index, -n, n) is not None):
+        bad = bad if not wrap else check_index(index, -n, n)
+        raise kind(f"[{op}] index {bad} is out of range for dim {dim} with size {n}")
+    if bad is None and not mode.recorder:
+        return index
+    with engine.no_grad():
+        source = dense(index.array)
+        if wrap:
+            wrapped = alloc(layout(source.layout.device, INT64, source.layout.shape))
+            source.layout.device.kernels.wrap_index.only.call(wrapped.ptr, source.ptr, source.layout.size, n)
+            source = wrapped
+        index = new_tensor(source, None)
+        return ew.minimum(ew.maximum(index, 0), n - 1) if mode.recorder else index
+
+
+def _index_dtype(op: str, index: Any, exact: bool = True) -> Tensor:
+    if not isinstance(index, Tensor):
+        raise TypeError(f"[{op}] index must be a Tensor; got {type(index).__name__}")
+    if index.array.layout.dtype.kind not in "iu" or exact and index.array.layout.dtype.itemsize < 4:
+        fail(op, "index must be an int64 tensor", index.array.layout, "convert with .long()")
+    return index
+
+
+# ---- take and index_add: one index for a block ----------------------------------------------------------------------
+
+def _blocks(x: Layout, axis: int, ndims: int) -> tuple[int, int, int]:
+    """x as [outer, n, inner], n the dimensions from `axis` on that an index counts through."""
+    outer = n = inner = 1
+    for i, size in enumerate(x.shape):
+        if i < axis:
+            outer *= size
+        elif i < axis + ndims:
+            n *= size
+        else:
+            inner *= size
+    return outer, n, inner
+
+
+def _prepare_take(x: Layout, index: Layout, *, axis: int, ndims: int) -> Plan:
+    """out[..., j..., ...] = x[..., index[j...], ...]: blocks of x; the index counts through `ndims` dimensions from `axis` on."""
+    _block_rule("take", x, index, axis, ndims)
+    outer, n, inner = _blocks(x, axis, ndims)
+    out, m = layout(x.device, x.dtype, x.shape[:axis] + index.shape + x.shape[axis + ndims:]), index.size
+    kernel = x.device.kernels.take.move(x.dtype)
+
+    def run(a: Array, i: Array) -> Array:
+        y = alloc(out)
+        a, i = dense(a), dense(i)
+        if kernel is None:
+            x.device.host.call(lambda v, at, out: np.take(v.reshape(outer, n, inner), at.reshape(-1), 1, out=out.reshape(outer, m, inner)),
+                               y.np, a.np, i.np)
+        else:
+            kernel.call(y.ptr, a.ptr, i.ptr, outer, m, n, inner)
+        return y
+    return Plan(run, out, f"kernel {kernel.name}" if kernel else f"no take kernel for {x.dtype}: NumPy behind the door")
+
+
+def _block_rule(op: str, x: Layout, index: Layout, axis: int, ndims: int) -> None:
+    same_device(op, (x, index))
+    if index.dtype != INT64:
+        fail(op, "index must be int64", index, "convert with .long()")
+    if not 0 <= axis <= axis + ndims <= x.ndim:
+        fail(op, "axis and ndims must name dimensions of x", [x, f"axis {axis}", f"ndims {ndims}"])
+
+
+_take = Primitive("take", _prepare_take,
+                  {"x": lambda g, index, x_shape, axis, ndims: add_at(x_shape, g, index, axis, ndims)})
+
+
+def _prepare_index_add(x: Layout, index: Layout, src: Layout, *, axis: int, ndims: int) -> Plan:
+    """x, with the blocks of src added at the places of the index."""
+    _block_rule("index_add", x, index, axis, ndims)
+    same_device("index_add", (x, src))
+    wanted = x.shape[:axis] + index.shape + x.shape[axis + ndims:]
+    if src.shape != wanted or src.dtype != x.dtype:
+        fail("index_add", "src must have the shape of what the index takes from x, and x's dtype", [x, index, src])
+    outer, n, inner = _blocks(x, axis, ndims)
+    out, m = layout(x.device, x.dtype, x.shape), index.size
+    kernel, move = x.device.kernels.index_add.get(x.dtype), mover(out, x)
+
+    def run(a: Array, i: Array, s: Array) -> Array:
+        y = alloc(out)
+        move(y, 0, a)
+        i, s = dense(i), dense(s)
+        if kernel is None:
+            x.device.host.call(lambda at, v, out: np.add.at(out.reshape(outer, n, inner), (slice(None), at.reshape(-1)), v.reshape(outer, m, inner)),
+                               y.np, i.np, s.np)
+        else:
+            kernel.call(y.ptr, i.ptr, s.ptr, outer, m, n, inner)
+        return y
+    return Plan(run, out, f"kernel {kernel.name}" if kernel else f"no index_add kernel for {x.dtype}: NumPy behind the door")
+
+
+_index_add = Primitive("index_add", _prepare_index_add,
+                       {"x": lambda g: g, "src": lambda g, index, axis, ndims: _take(g, index, axis=axis, ndims=ndims)})
+
+
+def _zeros(shape: tuple[int, ...], like: Layout) -> Tensor:
+    """Zeros that take no memory: a view of one."""
+    return through(_expanded, constant(0, like.dtype, like.device), shape)
+
+
+def add_at(shape: tuple[int, ...], src: Tensor, index: Tensor, axis: int, ndims: int = 1) -> Tensor:
+    """Zeros of `shape` with src added at the places of the index: the gradient of `take`."""
+    return _index_add(_zeros(shape, src.array.layout), index, src, axis=axis, ndims=ndims)
+
+
+def take_at(x: Tensor, index: Tensor, axis: int, ndims: int = 1) -> Tensor:
+    """`take` with an index that is known to be in range."""
+    return _take(x, index, axis=axis, ndims=ndims)
+
+
+def _spots(make: Any, n: int, *shape: int) -> Tensor:
+    return make.ints(*shape, high=n)
+
+
+@_take.samples
+def _take_samples(make: Any) -> Any:
+    yield make(5, 33), _spots(make, 5, 7), {"axis": 0, "ndims": 1}
+    yield make(5, 33), _spots(make, 33, 2, 3), {"axis": 1, "ndims": 1}
+    yield make(2, 3, 4, 31), _spots(make, 12, 8), {"axis": 1, "ndims": 2}
+    yield make(5), _spots(make, 5), {"axis": 0, "ndims": 1}
+    yield make(5, 2), _spots(make, 5, 0), {"axis": 0, "ndims": 1}
+
+
+@_take.errors
+def _take_errors(make: Any) -> Any:
+    yield (make(5), make(2), {"axis": 0, "ndims": 1}), RuntimeError, "int64"
+    yield (make(5), make.ints(2, high=5), {"axis": 1, "ndims": 1}), RuntimeError, "axis and ndims"
+
+
+@_take.reference
+def _take_reference(x: Any, index: Any, *, axis: int, ndims: int) -> Any:
+    flat = x.reshape(*x.shape[:axis], -1, *x.shape[axis + ndims:])
+    return np.take(flat, index, axis)
+
+
+@_index_add.samples
+def _index_add_samples(make: Any) -> Any:
+    yield make(5, 33), _spots(make, 5, 7), make(7, 33), {"axis": 0, "ndims": 1}
+    yield make(5, 31), _spots(make, 31, 2, 3), make(5, 2, 3), {"axis": 1, "ndims": 1}
+    yield make(2, 3, 4), _spots(make, 12, 8), make(2, 8), {"axis": 1, "ndims": 2}
+    yield make(4, 2), _spots(make, 4, 0), make(0, 2), {"axis": 0, "ndims": 1}
+
+
+@_index_add.errors
+def _index_add_errors(make: Any) -> Any:
+    yield (make(5, 2), make.ints(3, high=5), make(2, 2), {"axis": 0, "ndims": 1}), RuntimeError, "what the index takes"
+
+
+@_index_add.reference
+def _index_add_reference(x: Any, index: Any, src: Any, *, axis: int, ndims: int) -> Any:
+    flat = x.reshape(*x.shape[:axis], -1, *x.shape[axis + ndims:]).copy()
+    np.add.at(flat, (slice(None),) * axis + (index,), src)
+    return flat.reshape(x.shape)
+
+
+# ---- gather and scatter: one index for each element -----------------------------------------------------------------
+
+def _element_rule(op: str, x: Layout, index: Layout, dim: int) -> tuple[int, int, int, int]:
+    same_device(op, (x, index))
+    if index.dtype != INT64:
+        fail(op, "index must be int64", index, "convert with .long()")
+    if x.ndim != index.ndim or not 0 <= dim < x.ndim or any(i != dim and a != b for i, (a, b) in enumerate(zip(x.shape, index.shape, strict=True))):
+        fail(op, f"index must have the sizes of the tensor in every dimension but {dim}", [x, index])
+    outer, n, inner = _blocks(x, dim, 1)
+    return outer, index.shape[dim], n, inner
+
+
+def _prepare_gather(x: Layout, index: Layout, *, dim: int) -> Plan:
+    """out[..., j, ...] = x[..., index[..., j, ...], ...] along `dim`."""
+    outer, m, n, inner = _element_rule("gather", x, index, dim)
+    out, kernel = layout(x.device, x.dtype, index.shape), x.device.kernels.gather.move(x.dtype)
+
+    def run(a: Array, i: Array) -> Array:
+        y = alloc(out)
+        a, i = dense(a), dense(i)
+        if kernel is None:
+            x.device.host.call(lambda v, at, out: np.copyto(out, np.take_along_axis(v, at, dim)), y.np, a.np, i.np)
+        else:
+            kernel.call(y.ptr, a.ptr, i.ptr, outer, m, n, inner)
+        return y
+    return Plan(run, out, f"kernel {kernel.name}" if kernel else f"no gather kernel for {x.dtype}: NumPy behind the door")
+
+
+def _prepare_scatter(name: str) -> Any:
+    def prepare(x: Layout, index: Layout, src: Layout, *, dim: int) -> Plan:
+        outer, m, n, inner = _element_rule(name, x, index, dim)
+        same_device(name, (x, src))
+        if src.shape != index.shape or src.dtype != x.dtype:
+            fail(name, "src must have the shape of index and the dtype of the tensor", [x, index, src])
+        out, family = layout(x.device, x.dtype, x.shape), getattr(x.device.kernels, name)
+        kernel = family.move(x.dtype) if name == "scatter" else family.get(x.dtype)
+        move = mover(out, x)
+
+        def run(a: Array, i: Array, s: Array) -> Array:
+            y = alloc(out)
+            move(y, 0, a)
+            i, s = dense(i), dense(s)
+            if kernel is None:
+                x.device.host.call(put if name == "scatter" else put_add, y.np, i.np, s.np)
+            else:
+                kernel.call(y.ptr, i.ptr, s.ptr, outer, m, n, inner)
+            return y
+
+        def put(at: Any, v: Any, out: Any) -> None:
+            np.put_along_axis(out, at, v, dim)
+
+        def put_add(at: Any, v: Any, out: Any) -> None:
+            places = list(np.indices(at.shape, sparse=True))
+            places[dim] = at
+            np.add.at(out, tuple(places), v)
+        return Plan(run, out, f"kernel {kernel.name}" if kernel else f"no {name} kernel for {x.dtype}: NumPy behind the door")
+    return prepare
+
+
+_gather = Primitive("gather", _prepare_gather,
+                    {"x": lambda g, index, x_shape, dim: _scatter_add(_zeros(x_shape, g.array.layout), index, g, dim=dim)})
+_scatter_add = Primitive("scatter_add", _prepare_scatter("scatter_add"),
+                         {"x": lambda g: g, "src": lambda g, index, dim: _gather(g, index, dim=dim)}, ["x", "index", "src"],
+                         doc="x, with the elements of src added at the places of the index along `dim`.")
+_scatter = Primitive("scatter", _prepare_scatter("scatter"),
+                     {"x": lambda g, index, dim: _scatter(g, index, _zeros(index.array.layout.shape, g.array.layout), dim=dim),
+                      "src": lambda g, index, dim: _gather(g, index, dim=dim)}, ["x", "index", "src"],
+                     doc="x, with the elements of src in the places of the index along `dim`; where two fall together, the last one stays.")
+
+
+def gather_at(x: Tensor, index: Tensor, dim: int) -> Tensor:
+    """`gather` with an index that is known to be in range."""
+    return _gather(x, index, dim=dim)
+
+
+@_gather.samples
+def _gather_samples(make: Any) -> Any:
+    yield make(5, 33), _spots(make, 5, 2, 33), {"dim": 0}
+    yield make(5, 33), _spots(make, 33, 5, 31), {"dim": 1}
+    yield make(2, 3, 4), _spots(make, 3, 2, 7, 4), {"dim": 1}
+    yield make(3, 2), _spots(make, 3, 0, 2), {"dim": 0}
+
+
+@_gather.errors
+def _gather_errors(make: Any) -> Any:
+    yield (make(5, 3), make.ints(2, 4, high=5), {"dim": 0}), RuntimeError, r"every dimension but 0.*\[5, 3\].*\[2, 4\]"
+    yield (make(5), make(2), {"dim": 0}), RuntimeError, "int64"
+
+
+@_gather.reference
+def _gather_reference(x: Any, index: Any, *, dim: int) -> Any:
+    return np.take_along_axis(x, index, dim)
+
+
+def _distinct(make: Any, n: int, *shape: int) -> Tensor:
+    """Indices that do not meet: a scatter with two at one place has no derivative."""
+    order = (np.arange(shape[0])[:, None] * 3 + np.arange(shape[1] if len(shape) > 1 else 1)) % n
+    return cast(add(make.ints(*shape, high=1), engine.as_tensor(order.reshape(shape))), INT64)
+
+
+@_scatter_add.samples
+def _scatter_add_samples(make: Any) -> Any:
+    yield make(5, 33), _spots(make, 5, 7, 33), make(7, 33), {"dim": 0}
+    yield make(5, 33), _spots(make, 33, 5, 31), make(5, 31), {"dim": 1}
+    yield make(2, 3, 4), _spots(make, 3, 2, 7, 4), make(2, 7, 4), {"dim": 1}
+
+
+@_scatter_add.reference
+def _scatter_add_reference(x: Any, index: Any, src: Any, *, dim: int) -> Any:
+    out = x.copy()
+    for place in np.ndindex(index.shape):
+        out[(*place[:dim], index[place], *place[dim + 1:])] += src[place]
+    return out
+
+
+@_scatter.samples
+def _scatter_samples(make: Any) -> Any:
+    yield make(5), _distinct(make, 5, 2), make(2), {"dim": 0}
+    yield make(31, 2), _distinct(make, 31, 5, 2), make(5, 2), {"dim": 0}
+    yield make(3, 33), _distinct(make, 33, 3, 32), make(3, 32), {"dim": 1}
+
+
+@_scatter.errors
+def _scatter_errors(make: Any) -> Any:
+    yield (make(5, 3), make.ints(2, 3, high=5), make(3, 3), {"dim": 0}), RuntimeError, "shape of index"
+
+
+@_scatter.reference
+def _scatter_reference(x: Any, index: Any, src: Any, *, dim: int) -> Any:
+    out = x.copy()
+    np.put_along_axis(out, index, src, dim)
+    return out
+
+
+def _prepare_replace(x: Layout, src: Layout, *, key: tuple) -> Plan:
+    """x, with src in the place of a window."""
+    window = bind(_window, layout(x.device, x.dtype, x.shape), key=key)
+    if window.layout.shape != src.shape or src.dtype != x.dtype:
+        fail("replace", "src must have the shape of the window and the tensor's dtype", [window.layout, src])
+    out = layout(x.device, x.dtype, x.shape)
+    base, inside = mover(out, x), mover(window.layout, src)
+    offset = window.offset
+
+    def run(a: Array, s: Array) -> Array:
+        y = alloc(out)
+        base(y, 0, a)
+        inside(y, offset, s)        # type: ignore[arg-type]
+        return y
+    return Plan(run, out, "two copies")
+
+
+_replace = Primitive("replace", _prepare_replace,
+                     {"x": lambda g, src_shape, key: _replace(g, _zeros(src_shape, g.array.layout), key=key),
+                      "src": lambda g, key: through(windowed, g, key)})
+
+
+@_replace.samples
+def _replace_samples(make: Any) -> Any:
+    yield make(5, 33), make(2, 31), {"key": ((1, 2, 2), (0, 1, 31))}
+    yield make(5, 3), make(3), {"key": (2, (0, 1, 3))}
+
+
+@_replace.errors
+def _replace_errors(make: Any) -> Any:
+    yield (make(5), make(3), {"key": ((0, 1, 2),)}), RuntimeError, "shape of the window"
+
+
+@_replace.reference
+def _replace_reference(x: Any, src: Any, *, key: tuple) -> Any:
+    out = x.copy()
+    out[tuple(slice(e[0], e[0] + e[1] * e[2], e[1]) if isinstance(e, tuple) else e for e in key)] = src
+    return out
+
+
+# ---- the functions --------------------------------------------------------------------------------------------------
+
+def _within(x: Tensor, shape: tuple[int, ...], but: int | None = None) -> tuple:
+    """The window of x's first elements that has the sizes of `shape` (in all dimensions but `but`)."""
+    return tuple([whole(n if i == but else m) for i, (n, m) in enumerate(zip(x.array.layout.shape, shape, strict=True))])
+
+
+def _per_element(op: str, x: Tensor, dim: int, index: Tensor, smaller: bool) -> tuple[Tensor, int, bool]:
+    """The index checked, the axis, and whether it leaves out elements of the other dimensions."""
+    have, at = x.array.layout, _index_dtype(op, index).array.layout
+    a = axis_of(dim, have.ndim, op)
+    if max(have.ndim, 1) != max(at.ndim, 1):
+        fail(op, "index must have as many dimensions as the tensor", [have, at])
+    partial = False
+    for i, (n, m) in enumerate(zip(have.shape, at.shape, strict=have.ndim == at.ndim)):
+        if i != a and m > n:
+            fail(op, f"index must not be larger than the tensor in a dimension other than {a}", [have, at])
+        partial = partial or i != a and m < n
+    return checked(op, index, have.shape[a] if have.ndim else 1, a, wrap=False, kind=RuntimeError), a, partial
+
+
+def gather(input: Tensor, dim: int, index: Tensor, *, sparse_grad: bool = False) -> Tensor:
+    """out[i, j] = input[index[i, j], j] for dim 0, and so on: the elements along `dim` that the index names."""
+    if sparse_grad:
+        raise NotImplementedError("[gather] sparse_grad is not supported")
+    at, a, partial = _per_element("gather", input, dim, index, True)
+    if not input.array.layout.ndim or not at.array.layout.ndim:
+        flat = _take(through(_reshaped, input, (input.array.layout.size,)), at, axis=0, ndims=1)
+        return flat
+    if partial:
+        input = through(windowed, input, _within(input, at.array.layout.shape, a))
+    return _gather(input, at, dim=a)
+
+
+def _scattered(op: str, primitive: Primitive, x: Tensor, dim: int, index: Tensor, src: Any) -> Tensor:
+    have = x.array.layout
+    at, a, partial = _per_element(op, x, dim, index, True)
+    shape = at.array.layout.shape
+    if not isinstance(src, Tensor):
+        src = through(_expanded, constant(src, have.dtype, have.device), shape)
+    if src.array.layout.dtype != have.dtype:
+        fail(op, "src must have the tensor's dtype", [have, src.array.layout], "convert one of them")
+    if not have.ndim or not at.array.layout.ndim:
+        one = primitive(through(_reshaped, x, (have.size,)), through(_reshaped, at, (at.numel(),)), through(_reshaped, src, (at.numel(),)), dim=0)
+        return through(_reshaped, one, have.shape)
+    if src.array.layout.shape != shape:
+        if src.array.layout.ndim != len(shape) or any(m > n for m, n in zip(shape, src.array.layout.shape, strict=True)):
+            fail(op, "index must not be larger than src in any dimension", [at.array.layout, src.array.layout])
+        src = through(windowed, src, _within(src, shape))
+    if not partial:
+        return primitive(x, at, src, dim=a)
+    key = _within(x, shape, a)
+    return _replace(x, primitive(through(windowed, x, key), at, src, dim=a), key=key)
+
+
+def scatter(input: Tensor, dim: int, index: Tensor, src: Any = None, *, value: Any = None, reduce: str | None = None) -> Tensor:
+    """out[index[i, j], j] = src[i, j] for dim 0, and so on; the rest as in `input`. `reduce="add"` adds."""
+    given = value if src is None else src
+    if given is None:
+        raise TypeError("[scatter] needs src or value")
+    if reduce not in (None, "add"):
+        raise NotImplementedError(f"[scatter] reduce must be None or 'add'; got {reduce!r}")
+    return _scattered("scatter", _scatter if reduce is None else _scatter_add, input, dim, index, given)
+
+
+def scatter_add(input: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
+    """out[index[i, j], j] += src[i, j] for dim 0, and so on, starting from `input`."""
+    return _scattered("scatter_add", _scatter_add, input, dim, index, src)
+
+
+def _per_row(op: str, x: Tensor, dim: int, index: Tensor) -> tuple[Tensor, int]:
+    have = x.array.layout
+    a = axis_of(dim, have.ndim, op)
+    if _index_dtype(op, index).array.layout.ndim > 1:
+        fail(op, "index must be a vector", index.array.layout, kind=IndexError)
+    flat = index if index.array.layout.ndim else through(_reshaped, index, (1,))
+    kind = RuntimeError if op == "index_add" else IndexError        # PyTorch's choices
+    return checked(op, flat, have.shape[a] if have.ndim else 1, a, wrap=False, kind=kind), a
+
+
+def index_select(input: Tensor, dim: int, index: Tensor) -> Tensor:
+    """The slices along `dim` that the vector `index` names."""
+    at, a = _per_row("index_select", input, dim, index)
+    if not input.array.layout.ndim:
+        if at.numel() != 1:
+            fail("index_select", "a 0-d tensor takes one index", at.array.layout)
+        return copy.call(input)
+    return _take(input, at, axis=a, ndims=1)
+
+
+def _rows(op: str, input: Tensor, dim: int, index: Tensor, source: Tensor) -> tuple[Tensor, Tensor, Tensor, int]:
+    at, a = _per_row(op, input, dim, index)
+    have, given = input.array.layout, source.array.layout
+    if given.dtype != have.dtype:
+        fail(op, "source must have the tensor's dtype", [have, given], "convert one of them")
+    x = input if have.ndim else through(_reshaped, input, (1,))
+    wanted = (*have.shape[:a], at.numel(), *have.shape[a + 1:])
+    if given.shape != wanted:
+        if given.size != at.numel() or given.ndim > 1 or have.ndim > 1:
+            fail(op, f"source must have the tensor's shape, but the index's size in dim {a}", [have, at.array.layout, given],
+                 kind=IndexError if op == "index_copy" else RuntimeError)
+        source = through(_reshaped, source, wanted)
+    return x, at, source, a
+
+
+def index_add(input: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: float = 1) -> Tensor:
+    """`input` with `alpha` times the slices of `source` added at the places along `dim` that `index` names."""
+    x, at, rows, a = _rows("index_add", input, dim, index, source)
+    return through(_reshaped, _index_add(x, at, rows if alpha == 1 else mul(rows, alpha), axis=a, ndims=1), input.array.layout.shape)
+
+
+def _each_row(at: Tensor, a: int, shape: tuple[int, ...]) -> Tensor:
+    """A row index as an index for each element of `shape`."""
+    return through(_expanded, through(_reshaped, at, tuple([n if i == a else 1 for i, n in enumerate(shape)])), shape)
+
+
+def index_copy(input: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor:
+    """`input` with the slices of `source` in the places along `dim` that `index` names."""
+    x, at, rows, a = _rows("index_copy", input, dim, index, source)
+    return through(_reshaped, _scatter(x, _each_row(at, a, rows.array.layout.shape), rows, dim=a), input.array.layout.shape)
+
+
+def index_fill(input: Tensor, dim: int, index: Tensor, value: Any) -> Tensor:
+    """`input` with `value` in the slices along `dim` that `index` names."""
+    at, a = _per_row("index_fill", input, dim, index)
+    have = input.array.layout
+    if isinstance(value, Tensor) and value.array.layout.ndim:
+        fail("index_fill", "value must be a number or a 0-d tensor", value.array.layout)
+    x = input if have.ndim else through(_reshaped, input, (1,))
+    shape = (*x.array.layout.shape[:a], at.numel(), *x.array.layout.shape[a + 1:])
+    filling = cast(value, have.dtype) if isinstance(value, Tensor) else constant(value, have.dtype, have.device)
+    return through(_reshaped, _scatter(x, _each_row(at, a, shape), through(_expanded, filling, shape), dim=a), have.shape)
+
+
+def take(input: Tensor, index: Tensor) -> Tensor:
+    """The elements that `index` names in the flattened tensor, in the index's shape."""
+    n = input.array.layout.size
+    at = checked("take", _index_dtype("take", index), n, 0)
+    return _take(input, at, axis=0, ndims=input.array.layout.ndim)
+
+
+def take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None) -> Tensor:
+    """`gather` where the other dimensions broadcast; without `dim`, both are flattened."""
+    _index_dtype("take_along_dim", indices)
+    if dim is None:
+        return _take(input, checked("take_along_dim", through(_reshaped, indices, (indices.numel(),)), input.numel(), 0), axis=0,
+                     ndims=input.array.layout.ndim)
+    have, at = input.array.layout, indices.array.layout
+    if have.ndim != at.ndim:
+        fail("take_along_dim", "indices must have as many dimensions as the tensor", [have, at])
+    a = _rule_axis(dim, have.ndim, "take_along_dim")
+    shape = broadcast_shapes("take_along_dim", have.shape[:a] + (1,) + have.shape[a + 1:], at.shape[:a] + (1,) + at.shape[a + 1:])
+    x = through(_expanded, input, (*shape[:a], have.shape[a], *shape[a + 1:]))
+    index = checked("take_along_dim", indices, have.shape[a], a)
+    return _gather(x, through(_expanded, index, (*shape[:a], at.shape[a], *shape[a + 1:])), dim=a)
+
+
+def repeat_interleave(input: Tensor, repeats: Any = None, dim: int | None = None, *, output_size: int | None = None) -> Tensor:
+    """Each element along `dim` (of the flattened tensor without one) repeated `repeats` times, a number or one number for each.
+
+    `repeat_interleave(repeats)` gives 0 repeats[0] times, 1 repeats[1] times, and so on.
+    """
+    if repeats is None:
+        return repeat_interleave(engine.as_tensor(np.arange(input.numel())).to(input.device), input, 0, output_size=output_size)
+    x = input if dim is not None else through(_reshaped, input, (input.numel(),))
+    a = _rule_axis(0 if dim is None else dim, x.array.layout.ndim, "repeat_interleave")
+    shape = x.array.layout.shape
+    if isinstance(repeats, Tensor):
+        if repeats.array.layout.dtype.kind not in "iu" or repeats.array.layout.ndim > 1 or repeats.numel() not in (1, shape[a]):
+            fail("repeat_interleave", "repeats must be an integer, or a vector of one for each element", [x.array.layout, repeats.array.layout])
+        _reads("repeat_interleave() with a tensor of repeats")
+        times = np.broadcast_to(_host(repeats.array).reshape(-1), (shape[a],))
+        if (times < 0).any():
+            fail("repeat_interleave", "repeats must not be negative", times.min())
+        places = np.repeat(np.arange(shape[a]), times)
+        if output_size is not None and len(places) != output_size:
+            fail("repeat_interleave", f"the repeats add up to {len(places)}", f"output_size {output_size}")
+        return _take(x, engine.as_tensor(places).to(x.device), axis=a, ndims=1)
+    n = operator.index(repeats)
+    if n < 0:
+        fail("repeat_interleave", "repeats must not be negative", n)
+    spread = through(_expanded, through(_reshaped, x, (*shape[:a + 1], 1, *shape[a + 1:])), (*shape[:a + 1], n, *shape[a + 1:]))
+    return through(_reshaped, copy.call(spread), (*shape[:a], shape[a] * n, *shape[a + 1:]))
+
+
+def select_scatter(input: Tensor, src: Tensor, dim: int, index: int) -> Tensor:
+    """`input` with `src` in the place of `input.select(dim, index)`."""
+    have = input.array.layout
+    a = _rule_axis(dim, have.ndim, "select_scatter")
+    return _replace(input, src, key=tuple([position(index, n, "select_scatter", a) if i == a else whole(n) for i, n in enumerate(have.shape)]))
+
+
+def slice_scatter(input: Tensor, src: Tensor, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1) -> Tensor:
+    """`input` with `src` in the place of `input[..., start:end:step, ...]` at dimension `dim`."""
+    have = input.array.layout
+    a = _rule_axis(dim, have.ndim, "slice_scatter")
+    return _replace(input, src, key=tuple([_sliced(start, end, step, n) if i == a else whole(n) for i, n in enumerate(have.shape)]))
+
+
+# ---- masks ----------------------------------------------------------------------------------------------------------
+
+def _reads(what: str) -> None:
+    if mode.recorder:
+        mode.recorder.refuse(what)
+
+
+def _places(mask: Tensor) -> Tensor:
+    """The flat positions of what is not 0, in order. Their number depends on the values, which are read."""
+    _reads("nonzero()")
+    have = mask.array.layout
+    device = have.device
+    with engine.no_grad():
+        from .reduce import count_nonzero
+        count = count_nonzero(mask).item()
+        out = alloc(layout(device, INT64, (count,)))
+        device.host.call(_find, out.np, mask.array.np)
+    return new_tensor(out, None)
+
+
+def _find(x: Any, out: Any) -> None:
+    out[...] = x.reshape(-1).nonzero()[0]
+
+
+def nonzero(input: Tensor, *, as_tuple: bool = False) -> Any:
+    """The indices of what is not 0: one row for each (as_tuple: one vector for each dimension)."""
+    have = input.array.layout
+    if as_tuple and not have.ndim:
+        input = through(_reshaped, input, (1,))
+        have = input.array.layout
+    flat = _places(input)
+    count = flat.numel()
+    if as_tuple:
+        return tuple([_column(flat, have.shape, i) for i in range(have.ndim)])
+    out = alloc(layout(have.device, INT64, (count, have.ndim)))
+    if have.ndim and count:
+        have.device.host.call(lambda f, out: np.stack(np.unravel_index(f, have.shape), 1, out=out), out.np, flat.array.np)
+    return new_tensor(out, None)
+
+
+def _column(flat: Tensor, shape: tuple[int, ...], i: int) -> Tensor:
+    """Dimension i of flat positions."""
+    out = alloc(flat.array.layout)
+    flat.array.layout.device.host.call(lambda f, out: np.copyto(out, np.unravel_index(f, shape)[i]), out.np, flat.array.np)
+    return new_tensor(out, None)
+
+
+def argwhere(input: Tensor) -> Tensor:
+    """The indices of what is not 0, one row for each."""
+    return nonzero(input)
+
+
+def masked_select(input: Tensor, mask: Tensor) -> Tensor:
+    """The elements where the mask (broadcast) is True, in a vector."""
+    if mask.array.layout.dtype != BOOL:
+        fail("masked_select", "mask must be bool", mask.array.layout, "compare first, e.g. x > 0")
+    shape = broadcast_shapes("masked_select", input.array.layout.shape, mask.array.layout.shape)
+    return _take(through(_expanded, input, shape), _places(through(_expanded, mask, shape)), axis=0, ndims=len(shape))
+
+
+def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
+    """Int64 rows with a 1 at the class that the tensor names; the number of classes is found if it is -1."""
+    have = _index_dtype("one_hot", tensor).array.layout
+    if num_classes == -1:
+        if not have.size:
+            fail("one_hot", "num_classes cannot be found from no elements", have, "pass num_classes")
+        _reads("one_hot() without num_classes")
+        from .reduce import amax
+        num_classes = amax(tensor).item() + 1
+        bad = check_index(cast(tensor, INT64), 0, max(num_classes, 1))
+    else:
+        if num_classes < 1:
+            fail("one_hot", "num_classes must be positive", num_classes)
+        bad = check_index(cast(tensor, INT64), 0, num_classes)
+    if bad is not None:
+        fail("one_hot", f"class values must lie in [0, {num_classes})", bad)
+    classes = engine.as_tensor(np.arange(num_classes)).to(have.device)
+    return cast(ew.eq(through(_reshaped, tensor, (*have.shape, 1)), classes), INT64)
+
+
+# ---- t[...] ---------------------------------------------------------------------------------------------------------
+
+def _bound(value: Any) -> int | None:
+    try:
+        return None if value is None else operator.index(value)
+    except TypeError:
+        raise TypeError(f"[index] slice bounds must be whole numbers or None; got {value!r}") from None
+
+
+def _sliced(start: Any, stop: Any, step: Any, n: int) -> tuple[int, int, int]:
+    """A slice as (start, step, length)."""
+    if step is not None and step <= 0:
+        raise ValueError(f"[index] slice steps must be positive; got {step}; use flip(...)")
+    places = range(*slice(start, stop, step).indices(n))
+    return (places.start if places else 0), places.step, len(places)
+
+
+@planner
+def _item(x: Layout, i: int) -> Any:
+    if not x.ndim:
+        raise IndexError("[index] a 0-d tensor cannot be indexed with a number; use item()")
+    return bind(_window, x, key=(position(i, x.shape[0], "index", 0), *[whole(n) for n in x.shape[1:]]))
+
+
+@planner
+def _basic(x: Layout, entries: tuple) -> Any:
+    """Ints, (start, stop, step), None and Ellipsis."""
+    return bind(_window, x, key=_key(x, entries))
+
+
+def _key(x: Layout, entries: tuple) -> tuple:
+    used = sum(e is not None and e is not Ellipsis for e in entries)
+    if used > x.ndim:
+        raise IndexError(f"[index] too many indices: {used} for a tensor of {x.ndim} dimensions; got {x}")
+    if sum(e is Ellipsis for e in entries) > 1:
+        raise IndexError("[index] an index can have one '...' only")
+    key: list[Any] = []
+    i = 0
+    for e in (*entries, *((Ellipsis,) if Ellipsis not in entries else ())):
+        if e is None:
+            key.append(None)
+        elif e is Ellipsis:
+            key += [whole(n) for n in x.shape[i:i + x.ndim - used]]
+            i += x.ndim - used
+        else:
+            key.append(_sliced(*e, x.shape[i]) if isinstance(e, tuple) else position(e, x.shape[i], "index", i))
+            i += 1
+    return tuple(key)
+
+
+def _plain_entries(index: tuple) -> tuple | None:
+    """The index in a form to remember a plan by, if it is basic."""
+    entries: list[Any] = []
+    for e in index:
+        kind = type(e)
+        if kind is int or e is None or e is Ellipsis:
+            entries.append(e)
+        elif kind is slice:
+            start, stop, step = e.start, e.stop, e.step
+            if type(start) not in _INT_OR_NONE or type(stop) not in _INT_OR_NONE or type(step) not in _INT_OR_NONE:
+                start, stop, step = _bound(start), _bound(stop), _bound(step)
+            entries.append((start, stop, step))
+        elif isinstance(e, np.integer):
+            entries.append(int(e))
+        else:
+            return None
+    return tuple(entries)
+
+
+_INT_OR_NONE = (int, type(None))
+
+
+def getitem(input: Tensor, index: Any) -> Tensor:
+    """`input[index]`: basic indexing is a view, advanced and boolean indexing a copy; both are differentiable."""
+    if type(index) is int:
+        return through(_item, input, index)
+    entries = _plain_entries(index if type(index) is tuple else (index,))
+    if entries is not None:
+        return through(_basic, input, entries)
+    x, axis, ndims, at = _advanced(input, index if isinstance(index, tuple) else (index,))
+    return _take(x, at, axis=axis, ndims=ndims)
+
+
+def _as_index(e: Any, device: Any) -> Any:
+    """An entry of an index: int, slice, None, Ellipsis, bool, or an int64 or bool tensor."""
+    if e is None or e is Ellipsis or isinstance(e, (slice, bool)):
+        return e
+    if isinstance(e, np.bool_):
+        return bool(e)
+    if isinstance(e, Tensor):
+        t = e
+    elif isinstance(e, (list, tuple, range, np.ndarray)):
+        t = engine.as_tensor(np.asarray(e) if isinstance(e, range) else e)
+        if not t.numel() and not isinstance(e, np.ndarray):
+            t = cast(t, INT64)
+        t = t.to(device)
+    else:
+        try:
+            return operator.index(e)
+        except TypeError:
+            raise (TypeError if isinstance(e, str) else IndexError)(f"[index] an index must be a number, slice, None, ..., or a tensor or list of integers or bools; got {type(e).__name__}") from None
+    dtype = t.array.layout.dtype
+    if dtype == np.uint8:                           # a mask, as in PyTorch
+        t = cast(t, BOOL)
+    elif dtype.kind not in "iub":
+        raise IndexError(f"[index] tensors used as indices must be int64, int32 or bool; got {t.array.layout}")
+    return t.item() if t.array.layout.dtype == BOOL and not t.array.layout.ndim else t
+
+
+def _advanced(x: Tensor, index: tuple) -> tuple[Tensor, int, int, Tensor]:
+    """The basic part of an index applied, and the rest as one index through `ndims` dimensions from `axis` on.
+
+    Where index tensors stand apart, their dimensions come first, as in NumPy and PyTorch; a number counts as a
+    slice would that is taken out before.
+    """
+    have = x.array.layout
+    given = [_as_index(e, have.device) for e in index]
+    entries: list[Any] = []             # the basic index
+    parts: list[tuple[int, int, Any]] = []          # (place in `entries`, dimensions, index)
+    for e in given:
+        if isinstance(e, bool):
+            parts.append((len(entries), 1, engine.as_tensor(np.zeros(int(e), np.int64)).to(have.device)))
+            entries.append(None)
+        elif isinstance(e, Tensor):
+            span = e.array.layout.ndim if e.array.layout.dtype == BOOL else 1
+            parts.append((len(entries), span, e))
+            entries += [(None, None, None)] * span
+        else:
+            entries.append((_bound(e.start), _bound(e.stop), _bound(e.step)) if isinstance(e, slice) else e)
+    key = _key(have, tuple(entries))
+    if Ellipsis in entries:             # what it stands for, in front of the entries behind it
+        hole = entries.index(Ellipsis)
+        filled = have.ndim - sum(e is not None and e is not Ellipsis for e in entries)
+        parts = [(p + filled - 1 if p > hole else p, span, e) for p, span, e in parts]
+    gone = [k for k, e in enumerate(key) if isinstance(e, int)]
+    parts = [(p - sum(g < p for g in gone), span, e) for p, span, e in parts]
+    x = through(windowed, x, key)
+    single = [p for p in parts if isinstance(p[2], Tensor) and not p[2].array.layout.ndim]
+    if len(parts) > 1 and single:       # 0-d index tensors are numbers: taken out first
+        for n, (p, _, e) in enumerate(single):
+            size = x.array.layout.shape[p - n]
+            x = _take(x, checked("index", e, size, p), axis=p - n, ndims=1)
+        rest = [(p - sum(s[0] < p for s in single), span, e) for p, span, e in parts if e.array.layout.ndim]
+        if not rest:
+            return x, 0, 0, engine.as_tensor(np.zeros((), np.int64)).to(have.device)
+        parts = rest
+    shape = x.array.layout.shape
+    indices, counts = [], []
+    for p, span, e in parts:
+        n = 1
+        for size in shape[p:p + span]:
+            n *= size
+        if e.array.layout.dtype == BOOL:
+            if e.array.layout.shape != shape[p:p + span]:
+                raise IndexError(f"[index] a mask must have the shape of the dimensions it stands for; got mask {e.array.layout}, tensor sizes {list(shape[p:p + span])}")
+            indices.append(_places(e))
+        else:
+            indices.append(checked("index", e, n, p))
+        counts.append(n)
+    axis, ndims = parts[0][0], sum(span for _, span, _ in parts)
+    if len(parts) == 1:
+        return x, axis, ndims, indices[0]
+    try:
+        broadcast_shapes("index", *[i.array.layout.shape for i in indices])
+    except RuntimeError as error:
+        raise IndexError(str(error)) from None
+    if any(a[0] + a[1] != b[0] for a, b in zip(parts, parts[1:], strict=False)):
+        axes = [d for p, span, _ in parts for d in range(p, p + span)]
+        x, axis = through(_permuted, x, (*axes, *[d for d in range(len(shape)) if d not in axes])), 0
+    at = indices[0]
+    for i, n in zip(indices[1:], counts[1:], strict=True):
+        at = add(mul(at, n), i)
+    return x, axis, ndims, at
+
+
+def setitem(input: Tensor, index: Any, value: Any) -> None:
+    """`input[index] = value`, in place: outside of a graph, or under `no_grad`."""
+    have = input.array.layout
+    if mode.grad and (input.requires_grad or isinstance(value, Tensor) and value.requires_grad):
+        fail("setitem", "writing into a tensor is not differentiable", have,
+             "use where(mask, value, x), cat, scatter, index_add or index_copy, which return a new tensor, or write under `with no_grad()`")
+    value = value.to(have.device) if isinstance(value, Tensor) else engine.as_tensor(value).to(have.device)
+    with engine.no_grad():
+        entries = _plain_entries(index if isinstance(index, tuple) else (index,))
+        if entries is not None:
+            target = through(_basic, input, entries)
+            copy_array(target.array, _trimmed(value, target.array.layout.shape).array)
+        elif not _fill(input, index, value):
+            x, axis, ndims, at = _advanced(input, index if isinstance(index, tuple) else (index,))
+            shape = x.array.layout.shape
+            value = _trimmed(value, shape[:axis] + at.array.layout.shape + shape[axis + ndims:])
+            have.device.host.call(_put(axis, shape[axis:axis + ndims]), x.array.np, at.array.np, value.array.np)
+    bump(input)
+
+
+def _trimmed(value: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """A value without the leading dimensions of size 1 that its place lacks; it must broadcast to the place."""
+    given = value.array.layout.shape
+    while len(given) > len(shape) and given[0] == 1:
+        given = given[1:]
+    if len(given) > len(shape) or any(n not in (1, m) for n, m in zip(reversed(given), reversed(shape), strict=False)):
+        fail("setitem", "the value must broadcast to the shape of the place", [f"value {list(value.array.layout.shape)}", f"place {list(shape)}"])
+    return through(_reshaped, value, given)
+
+
+def _fill(x: Tensor, index: Any, value: Tensor) -> bool:
+    """x[mask] = number, without reading where the mask is set. False if it is something else."""
+    if isinstance(index, tuple) or value.array.layout.size != 1 or not isinstance(index, (Tensor, np.ndarray)):
+        return False
+    have, mask = x.array.layout, _as_index(index, x.array.layout.device)
+    if not isinstance(mask, Tensor) or mask.array.layout.dtype != BOOL or mask.array.layout.shape != have.shape[:mask.array.layout.ndim]:
+        return False
+    mask = through(_reshaped, mask, mask.array.layout.shape + (1,) * (have.ndim - mask.array.layout.ndim))
+    copy_array(x.array, where(mask, cast(through(_reshaped, value, ()), have.dtype), x).array)
+    return True
+
+
+def _put(axis: int, sizes: tuple[int, ...]) -> Any:
+    def put(at: Any, value: Any, out: Any) -> None:
+        out[(slice(None),) * axis + (np.unravel_index(at, sizes) if len(sizes) != 1 else (at,))] = value
+    return put
+
+
+METHODS = {"__getitem__": getitem, "__setitem__": setitem}

@@ -1,0 +1,282 @@
+"""Order: sort, topk, running extremes, unique, bincount.
+
+The order is found by NumPy behind the kernel door; the values are gathered by it, which is what differentiates.
+"""
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+import numpy as np
+
+from ..memory import Array, Layout, alloc, layout
+from ..op import Plan, Primitive
+from ..shape import INT64, axis_of, fail
+from ..tensor import Tensor, new_tensor
+from .elementwise import copy
+from .index import _reads, gather_at
+from .reduce import ValuesIndices
+from .shape_ops import _reshaped, through, whole, windowed
+
+__all__ = ["sort", "argsort", "msort", "topk", "kthvalue", "cummax", "cummin", "unique", "unique_consecutive", "bincount"]
+
+
+def _on_host(name: str, x: Layout, shape: tuple[int, ...], function: Any) -> Plan:
+    """A plan that fills an int64 output of `shape` by a NumPy function."""
+    out = layout(x.device, INT64, shape)
+
+    def run(a: Array) -> Array:
+        y = alloc(out)
+        if out.size:
+            x.device.host.call(function, y.np, a.np)
+        return y
+    return Plan(run, out, f"{name}: NumPy behind the door")
+
+
+def _ordered(x: np.ndarray, dim: int, descending: bool) -> np.ndarray:
+    """Indices that sort x, ties in their order, NaN as the largest."""
+    if x.dtype.kind == "V":
+        x = x.astype(np.float32)
+    if not descending:
+        return np.argsort(x, dim, kind="stable")
+    order = np.argsort(np.flip(x, dim), dim, kind="stable")
+    return x.shape[dim] - 1 - np.flip(order, dim)
+
+
+def _prepare_argsort(x: Layout, *, dim: int, descending: bool) -> Plan:
+    """The indices that sort along a dimension; ties keep their order, NaN is the largest."""
+    def run(v: Any, out: Any) -> None:
+        out[...] = _ordered(v, dim, descending)
+    return _on_host("argsort", x, x.shape, run)
+
+
+_argsort = Primitive("argsort", _prepare_argsort)
+
+
+@_argsort.samples
+def _argsort_samples(make: Any) -> Any:
+    yield make(5, 33), {"dim": 1, "descending": False}
+    yield make(31, 2), {"dim": 0, "descending": True}
+    yield make.ints(40, high=5), {"dim": 0, "descending": True}
+    yield make(0, 3), {"dim": 0, "descending": False}
+
+
+@_argsort.reference
+def _argsort_reference(x: Any, *, dim: int, descending: bool) -> Any:
+    moved = np.moveaxis(x, dim, -1)
+    out = np.empty(moved.shape, np.int64)
+    for i in np.ndindex(moved.shape[:-1]):
+        out[i] = sorted(range(moved.shape[-1]), key=moved[i].__getitem__, reverse=descending)
+    return np.moveaxis(out, -1, dim)
+
+
+def _prepare_topk(x: Layout, *, k: int, dim: int, largest: bool) -> Plan:
+    """The indices of the k largest (smallest) elements along a dimension, in order."""
+    def run(v: Any, out: Any) -> None:
+        n = v.shape[dim]
+        if v.dtype.kind == "V":
+            v = v.astype(np.float32)
+        if k * 8 >= n or v.dtype.kind == "b":
+            out[...] = np.take(_ordered(v, dim, largest), np.arange(k), dim)
+            return
+        few = np.take(np.argpartition(v, n - k if largest else k, dim), np.arange(n - k, n) if largest else np.arange(k), dim)
+        few.sort(dim)                       # ties in their order
+        chosen = np.take_along_axis(v, few, dim)
+        out[...] = np.take_along_axis(few, _ordered(chosen, dim, largest), dim)
+    return _on_host("topk", x, x.shape[:dim] + (k,) + x.shape[dim + 1:], run)
+
+
+_topk = Primitive("topk", _prepare_topk)
+
+
+@_topk.samples
+def _topk_samples(make: Any) -> Any:
+    yield make(5, 33), {"k": 3, "dim": 1, "largest": True}
+    yield make(33, 2), {"k": 2, "dim": 0, "largest": False}
+    yield make(4, 5), {"k": 5, "dim": 1, "largest": True}
+    yield make(4), {"k": 0, "dim": 0, "largest": True}
+
+
+@_topk.reference
+def _topk_reference(x: Any, *, k: int, dim: int, largest: bool) -> Any:
+    return np.take(_argsort_reference(x, dim=dim, descending=largest), np.arange(k), dim)
+
+
+def _picked(input: Tensor, indices: Tensor, dim: int) -> ValuesIndices:
+    """The values at the indices; a 0-d tensor is itself."""
+    if input.array.layout.ndim:
+        return ValuesIndices(gather_at(input, indices, dim), indices)
+    return ValuesIndices(copy.call(input), through(_reshaped, indices, ()))
+
+
+def _vector(x: Tensor) -> Tensor:
+    return x if x.array.layout.ndim else through(_reshaped, x, (1,))
+
+
+def sort(input: Tensor, dim: int = -1, descending: bool = False, *, stable: bool = False) -> ValuesIndices:
+    """(values, indices) in order along `dim`. The sort is always stable; NaN counts as the largest."""
+    return _picked(input, argsort(input, dim, descending), axis_of(dim, input.array.layout.ndim, "sort"))
+
+
+def argsort(input: Tensor, dim: int = -1, descending: bool = False, *, stable: bool = False) -> Tensor:
+    """The indices that sort along `dim`. The sort is always stable; NaN counts as the largest."""
+    a = axis_of(dim, input.array.layout.ndim, "argsort")
+    return through(_reshaped, _argsort(_vector(input), dim=a, descending=bool(descending)), input.array.layout.shape)
+
+
+def msort(input: Tensor) -> Tensor:
+    """The values in order along the first dimension."""
+    return sort(input, 0).values
+
+
+def topk(input: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: bool = True) -> ValuesIndices:
+    """(values, indices) of the k largest (smallest) elements along `dim`, in order."""
+    have = input.array.layout
+    a = axis_of(dim, have.ndim, "topk")
+    k = operator.index(k)
+    if not 0 <= k <= (have.shape[a] if have.ndim else 1):
+        fail("topk", "k must lie between 0 and the size of dim", [have, f"k {k}", f"dim {dim}"])
+    return _picked(input, _topk(_vector(input), k=k, dim=a, largest=bool(largest)), a)
+
+
+def kthvalue(input: Tensor, k: int, dim: int = -1, keepdim: bool = False) -> ValuesIndices:
+    """(values, indices) of the k-th smallest element along `dim`."""
+    have = input.array.layout
+    a = axis_of(dim, have.ndim, "kthvalue")
+    if not 1 <= k <= (have.shape[a] if have.ndim else 1):
+        fail("kthvalue", "k must lie between 1 and the size of dim", [have, f"k {k}", f"dim {dim}"])
+    order = _argsort(_vector(input), dim=a, descending=False)
+    one = through(windowed, order, tuple([(k - 1, 1, 1) if i == a else whole(n) for i, n in enumerate(order.array.layout.shape)]))
+    values, indices = _picked(input, one, a)
+    shape = have.shape[:a] + have.shape[a + 1:]
+    return ValuesIndices(values, indices) if keepdim or not have.ndim else ValuesIndices(through(_reshaped, values, shape), through(_reshaped, indices, shape))
+
+
+def _running(name: str, accumulate: Any, beats: Any) -> Any:
+    def prepare(x: Layout, *, dim: int) -> Plan:
+        def run(v: Any, out: Any) -> None:
+            best = accumulate(v, axis=dim)
+            position = np.arange(v.shape[dim]).reshape([-1 if i == dim else 1 for i in range(v.ndim)])
+            reached = beats(v, best)
+            if v.dtype.kind == "f":
+                reached |= np.isnan(v)
+            out[...] = np.maximum.accumulate(np.where(reached, position, 0), axis=dim)
+        return _on_host(name, x, x.shape, run)
+    return prepare
+
+
+_cummax = Primitive("cummax", _running("cummax", np.maximum.accumulate, np.greater_equal), inputs=["x"],
+                    doc="Where the largest element so far stands, the last one where several tie.")
+_cummin = Primitive("cummin", _running("cummin", np.minimum.accumulate, np.less_equal), inputs=["x"],
+                    doc="Where the smallest element so far stands, the last one where several tie.")
+
+
+def _running_samples(make: Any) -> Any:
+    yield make(5, 33), {"dim": 1}
+    yield make.ints(31, 2, high=4), {"dim": 0}
+    yield make(1), {"dim": 0}
+    yield make(0, 3), {"dim": 0}
+
+
+def _running_reference(best: Any) -> Any:
+    def reference(x: Any, *, dim: int) -> Any:
+        moved = np.moveaxis(x, dim, -1)
+        out = np.zeros(moved.shape, np.int64)
+        for i in np.ndindex(moved.shape):
+            past = moved[i[:-1]][:i[-1] + 1]
+            out[i] = np.flatnonzero(past == best(past))[-1]
+        return np.moveaxis(out, -1, dim)
+    return reference
+
+
+_cummax.samples(_running_samples)
+_cummin.samples(_running_samples)
+_cummax.reference(_running_reference(np.max))
+_cummin.reference(_running_reference(np.min))
+
+
+def _cumulative(name: str, primitive: Primitive, input: Tensor, dim: int) -> ValuesIndices:
+    a = axis_of(dim, input.array.layout.ndim, name)
+    return _picked(input, primitive(_vector(input), dim=a), a)
+
+
+def cummax(input: Tensor, dim: int) -> ValuesIndices:
+    """(values, indices) of the largest element so far along `dim`."""
+    return _cumulative("cummax", _cummax, input, dim)
+
+
+def cummin(input: Tensor, dim: int) -> ValuesIndices:
+    """(values, indices) of the smallest element so far along `dim`."""
+    return _cumulative("cummin", _cummin, input, dim)
+
+
+# ---- results whose size depends on the values -------------------------------------------------------------------------
+
+class _Found:
+    """Results that a host function leaves behind because their size is not known before."""
+
+    def __init__(self, what: str, x: Tensor, function: Any) -> None:
+        _reads(what)
+        self.results: list[Any] = []
+        device = x.array.layout.device
+        device.host.call(lambda v, out: out.extend(function(v)), self.results, x.array.np)
+        self.device = device
+
+    def tensor(self, i: int, shape: tuple[int, ...] | None = None) -> Tensor:
+        values = np.ascontiguousarray(self.results[i])
+        return new_tensor(self.device.upload(values if shape is None else values.reshape(shape)), None)
+
+
+def unique(input: Tensor, sorted: bool = True, return_inverse: bool = False, return_counts: bool = False, dim: int | None = None) -> Any:
+    """The distinct elements in order (or the distinct slices along `dim`); with inverse indices, and counts, if asked for."""
+    have = input.array.layout
+    a = None if dim is None else axis_of(dim, have.ndim, "unique")
+    found = _Found("unique()", input, lambda v: np.unique(v, return_inverse=True, return_counts=True, axis=a, equal_nan=False))
+    results = [found.tensor(0)]
+    if return_inverse:
+        results.append(found.tensor(1, have.shape if a is None else (have.shape[a],)))
+    if return_counts:
+        results.append(found.tensor(2))
+    return results[0] if len(results) == 1 else tuple(results)
+
+
+def unique_consecutive(input: Tensor, return_inverse: bool = False, return_counts: bool = False, dim: int | None = None) -> Any:
+    """Each run of equal elements (or slices along `dim`) once; with inverse indices, and run lengths, if asked for."""
+    have = input.array.layout
+    a = None if dim is None else axis_of(dim, have.ndim, "unique_consecutive")
+
+    def runs(v: Any) -> list[Any]:
+        rows = v.reshape(-1) if a is None else np.moveaxis(v, a, 0)
+        if not len(rows):
+            return [v if a is not None else rows, np.zeros(0, np.int64), np.zeros(0, np.int64)]
+        new = np.concatenate([[True], (rows[1:] != rows[:-1]).reshape(len(rows) - 1, -1).any(1)])
+        start = np.flatnonzero(new)
+        kept = rows[start]
+        return [kept if a is None else np.moveaxis(kept, 0, a), np.cumsum(new) - 1, np.diff([*start, len(rows)])]
+    found = _Found("unique_consecutive()", input, runs)
+    results = [found.tensor(0)]
+    if return_inverse:
+        results.append(found.tensor(1, have.shape if a is None else (have.shape[a],)))
+    if return_counts:
+        results.append(found.tensor(2))
+    return results[0] if len(results) == 1 else tuple(results)
+
+
+def bincount(input: Tensor, weights: Tensor | None = None, minlength: int = 0) -> Tensor:
+    """How often each number 0, 1, ... stands in a vector (or the sum of its weights)."""
+    have = input.array.layout
+    if have.ndim != 1 or have.dtype.kind not in "iu":
+        fail("bincount", "needs a vector of non-negative integers", have)
+    if weights is not None and weights.array.layout.shape != have.shape:
+        fail("bincount", "weights must have the shape of the input", [have, weights.array.layout])
+    if minlength < 0:
+        fail("bincount", "minlength must not be negative", minlength)
+
+    def count(v: Any) -> list[Any]:
+        if v.size and v.min() < 0:
+            fail("bincount", "needs a vector of non-negative integers", f"{v.min()}")
+        w = None if weights is None else weights.array.np
+        counts = np.bincount(v, w, minlength)
+        return [counts.astype(np.int64) if w is None else counts.astype(w.dtype if w.dtype.kind == "f" else np.float64)]
+    return _Found("bincount()", input, count).tensor(0)
+
