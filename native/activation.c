@@ -123,8 +123,7 @@ BACKWARD0(logsigmoid_backward, HEAVY)
 
 /* ---- silu = x S(x), S the sigmoid; S' = S (1 - S), and 1 - S(x) = S(-x) without cancellation ---- */
 static inline V silu_(V x, const V *s) { (void)s; return x * vsigmoid(x); }
-static inline V silu_slope(V x) { V p = vsigmoid(x); return p * (1 + x * vsigmoid(-x)); }
-static inline V silu_backward_(V g, V x, const V *s) { (void)s; return g * silu_slope(x); }
+static inline V silu_backward_(V g, V x, const V *s) { (void)s; Sigmoid p = vsigmoids(x); return g * (p.up * (1 + x * p.down)); }
 FORWARD0(silu, HEAVY)
 BACKWARD0(silu_backward, HEAVY)
 
@@ -145,13 +144,9 @@ static inline V mish_backward_(V g, V x, const V *s) { (void)s; Mish m = mish_t(
 FORWARD0(mish, HEAVY)
 BACKWARD0(mish_backward, HEAVY)
 
-/* ---- gelu = x P(x), P the normal distribution function: P(x) = erfc(-x / sqrt 2) / 2, P' = exp(-x^2 / 2) / sqrt(2 pi) ---- */
-static inline V normal_cdf(V x) { return F(0.5) * verfc(x * F(-0.70710678118654752440)); }
-static inline V gelu_(V x, const V *s) { (void)s; return x * normal_cdf(x); }
-static inline V gelu_backward_(V g, V x, const V *s) {
-  (void)s;
-  return g * (normal_cdf(x) + x * vexp(F(-0.5) * x * x) * F(0.39894228040143267794));
-}
+/* ---- gelu = x P(x), P the normal distribution function ---- */
+static inline V gelu_(V x, const V *s) { (void)s; return x * vnormal(x).p; }
+static inline V gelu_backward_(V g, V x, const V *s) { (void)s; Normal n = vnormal(x); return g * (n.p + x * n.density); }
 FORWARD0(gelu, HEAVY)
 BACKWARD0(gelu_backward, HEAVY)
 
@@ -160,8 +155,8 @@ static inline V gelu_tanh_u2(V x) { return F(1.5957691216057307118) * x * (1 + F
 static inline V gelu_tanh_(V x, const V *s) { (void)s; return x * vsigmoid(gelu_tanh_u2(x)); }
 static inline V gelu_tanh_backward_(V g, V x, const V *s) {
   (void)s;
-  const V u2 = gelu_tanh_u2(x), p = vsigmoid(u2), du2 = F(1.5957691216057307118) * (1 + F(0.134145) * x * x);
-  return g * (p + x * p * vsigmoid(-u2) * du2);
+  const Sigmoid p = vsigmoids(gelu_tanh_u2(x));
+  return g * (p.up + x * p.up * p.down * (F(1.5957691216057307118) * (1 + F(0.134145) * x * x)));
 }
 FORWARD0(gelu_tanh, HEAVY)
 BACKWARD0(gelu_tanh_backward, HEAVY)

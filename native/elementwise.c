@@ -18,6 +18,15 @@
 #define IS_ANY (TYPE_IS <= 5)
 #define IS_MOVE (TYPE_IS >= 3)
 
+#if IS_REAL
+#elif TYPE_IS == 3
+typedef uint32_t U;                        /* the unsigned integer as wide as T */
+#elif TYPE_IS == 4
+typedef uint64_t U;
+#else
+typedef T U;
+#endif
+
 /* ---- the loops ---- */
 
 /* E: what f works on, a vector of reals or one integer. */
@@ -70,55 +79,40 @@ typedef T E;
 /* ---- moving: copy, where ---- */
 #if IS_MOVE
 
-/* Transposition. An input whose inner stride is not 1 but that is contiguous along another dimension k is read and written
- * in TILE x TILE squares of (k, inner): each cache line is then fetched once, used whole, and dropped. Plain loop:
+/* Transposition. An input whose inner stride is not 1 but that is contiguous along another dimension k: the planes (k, inner)
+ * are turned tile by tile (walk.h), a band of BAND rows of k at a time. Plain loop:
  *
  *     for (i ...) for (j ...) out[i * out_stride + j] = a[i + j * in_stride];                                          */
-#define TILE 16
+#define BAND 16
 typedef struct { T *out; const T *a; const int64_t *plan; int k; int64_t bands; } Transposition;
 
 static void transpose_bands(void *context, int64_t begin, int64_t end) {
   const Transposition *t = context;
   const int ndim = (int)t->plan[0], last = ndim - 1;
   const int64_t *shape = t->plan + 2, *to = shape + ndim, *from = to + ndim;
-  for (int64_t band = begin; band < end; band++) {      /* a band: TILE rows along k, at one place of the other dimensions */
-    T *out = t->out;
-    const T *a = t->a;
-    int64_t rest = band / t->bands, first = band % t->bands * TILE;
+  for (int64_t band = begin; band < end; band++) {
+    int64_t plane = band / t->bands, first = band % t->bands * BAND;
+    int64_t out_at = first * to[t->k], a_at = first;
     for (int d = last - 1; d >= 0; d--) {
       if (d == t->k) continue;
-      out += rest % shape[d] * to[d];
-      a += rest % shape[d] * from[d];
-      rest /= shape[d];
+      out_at += plane % shape[d] * to[d];
+      a_at += plane % shape[d] * from[d];
+      plane /= shape[d];
     }
-    out += first * to[t->k];
-    a += first;
-    const int64_t step = to[t->k], jump = from[last], m = shape[t->k] - first < TILE ? shape[t->k] - first : TILE;
-    for (int64_t j0 = 0; j0 < shape[last]; j0 += TILE) {
-      const int64_t n = shape[last] - j0 < TILE ? shape[last] - j0 : TILE;
-      if (m == TILE && n == TILE) {
-        T square[TILE][TILE];
-        for (int j = 0; j < TILE; j++) memcpy(square[j], a + (j0 + j) * jump, sizeof square[j]);
-        for (int i = 0; i < TILE; i++)
-          for (int j = 0; j < TILE; j++) out[i * step + j0 + j] = square[j][i];
-      } else {
-        for (int64_t i = 0; i < m; i++)
-          for (int64_t j = 0; j < n; j++) out[i * step + j0 + j] = a[i + (j0 + j) * jump];
-      }
-    }
+    walk_turn(t->out + out_at, to[t->k], t->a + a_at, from[last], shape[t->k] - first < BAND ? shape[t->k] - first : BAND, shape[last], sizeof(T));
   }
 }
 
 void FN(copy)(T *out, const T *a, const int64_t *plan) {
   const int ndim = (int)plan[0], last = ndim - 1;
   const int64_t size = plan[1], *shape = plan + 2, *to = shape + ndim, *from = to + ndim;
-  if (size >= TILE * TILE && ndim >= 2 && to[last] == 1 && from[last] != 1 && from[last] != 0)
+  if (size >= BAND * BAND && ndim >= 2 && to[last] == 1 && from[last] != 1 && from[last] != 0)
     for (int k = 0; k < last; k++)
-      if (from[k] == 1 && shape[k] >= TILE / 2 && shape[last] >= TILE / 2) {
-        const int64_t bands = (shape[k] + TILE - 1) / TILE, count = size / (shape[k] * shape[last]) * bands;
+      if (from[k] == 1 && shape[k] >= BAND / 2 && shape[last] >= BAND / 2) {
+        const int64_t bands = (shape[k] + BAND - 1) / BAND, count = size / (shape[k] * shape[last]) * bands;
         Transposition t = {out, a, plan, k, bands};
         if (size <= 4 * WALK_LIGHT) transpose_bands(&t, 0, count);
-        else mg_parallel(count, 1 + WALK_LIGHT / (shape[last] * TILE), transpose_bands, &t);
+        else mg_parallel(count, 1 + WALK_LIGHT / (shape[last] * BAND), transpose_bands, &t);
         return;
       }
   walk(&(Walk){plan, 0, 0, 2, {sizeof(T), sizeof(T)}, {(char *)out, (char *)a}}, WALK_LIGHT);
@@ -129,7 +123,10 @@ static void span_where(void *out_, const void *const *in, int64_t n, const doubl
   const uint8_t *condition = in[0];
   const T *a = in[1], *b = in[2];
   (void)scalars;
-  INDEPENDENT for (int64_t i = 0; i < n; i++) out[i] = condition[i] ? a[i] : b[i];
+  INDEPENDENT for (int64_t i = 0; i < n; i++) {
+    const U mask = (U)-(U)(condition[i] != 0);               /* both sides are read: no branch to guess */
+    out[i] = (T)(((U)a[i] & mask) | ((U)b[i] & ~mask));
+  }
 }
 void FN(where)(T *out, const uint8_t *condition, const T *a, const T *b, const int64_t *plan) {
   walk(&(Walk){plan, span_where, 0, 4, {sizeof(T), 1, sizeof(T), sizeof(T)},
@@ -188,7 +185,7 @@ EACH_UNARY(logical_not, NOT)
 #if IS_REAL
 #define WRAP(x) (x)
 static inline E abs_(E x) { return vabs(x); }
-static inline E sign_(E x) { return vselect(x > 0, vset(1), vselect(x < 0, vset(-1), vselect(x == 0, vzero(), x))); }
+static inline E sign_(E x) { return vselect(x > 0, vset(1), vselect(x < 0, vset(-1), vzero())); }
 static inline E maximum_(E x, E y) { return vmax(x, y); }
 static inline E minimum_(E x, E y) { return vmin(x, y); }
 
@@ -212,7 +209,6 @@ LANES2(fmod_, fmod_1)
 LANES2(remainder_, remainder_1)
 LANES2(floor_divide_, floor_divide_1)
 #else
-typedef MG_CAT2(u, MG_CAT2(MG_T_, MG_TYPE)) U;
 #define WRAP(x) ((U)(x))
 static inline E abs_(E x) { return x < 0 ? (E)(0 - (U)x) : x; }
 static inline E sign_(E x) { return (E)((x > 0) - (x < 0)); }

@@ -178,6 +178,19 @@ ROUND_(vfloor, floor, 1)
 ROUND_(vceil, ceil, 2)
 ROUND_(vtrunc, trunc, 3)
 
+/* Is any lane of the mask true? */
+static inline int vany(VM m) {
+#if defined(MG_LEVEL_avx512)
+  return _mm512_test_epi32_mask((__m512i)m, (__m512i)m) != 0;
+#elif defined(MG_LEVEL_avx2)
+  return !_mm256_testz_si256((__m256i)m, (__m256i)m);
+#else
+  uint64_t h[2];
+  memcpy(h, &m, sizeof h);
+  return (h[0] | h[1]) != 0;
+#endif
+}
+
 static inline V vabs(V a) { return (V)((VM)a & ~(VM)vset(F(-0.0))); }
 static inline V vmax(V a, V b) { return vselect(a != a, a, vupper_(a, b)); }
 static inline V vmin(V a, V b) { return vselect(a != a, a, vlower_(a, b)); }
@@ -266,7 +279,7 @@ static inline void vload_columns(V *t, const T *p, int64_t stride) {
 
 /* ---- elementary functions ----
  *
- *   vexp vexp2 vexpm1 vlog vlog2 vlog1p vtanh vsigmoid verf verfc vsin vcos
+ *   vexp vexp2 vexpm1 vlog vlog2 vlog1p vtanh vsigmoid verf verfc vsin vcos, vsigmoids (of x and -x), vnormal (P and density)
  *
  * One formula for all levels; f32 and f64 differ in constants only. Errors are at most 2 units in the last place (verfc: 4)
  * over the whole range; subnormal results, infinities, NaN and the sign of zero are right. The coefficients were fitted
@@ -286,8 +299,8 @@ static inline void vload_columns(V *t, const T *p, int64_t stride) {
 #define LIST_(...) {__VA_ARGS__}
 #define ROUNDER_ PICK_(12582912.0, 6755399441055744.0)    /* 1.5 * 2^MANTISSA: x + ROUNDER_ holds round(x) in its low bits */
 #define LOG2E_ F(1.442695040888963407359925)
-#define LN2_HIGH_ PICK_(0.693145751953125, 0.6931471805601177)           /* 15 (40) bits: k * LN2_HIGH_ is exact */
-#define LN2_LOW_ PICK_(1.42860677e-06, -1.7239444525614835e-13)
+#define LN2_HIGH_ PICK_(0.693145751953125, 0.6931471805592082)           /* 15 (40) bits: k * LN2_HIGH_ is exact */
+#define LN2_LOW_ PICK_(1.42860677e-06, 7.371002565167799e-13)         /* positive, so that k = inf works */
 
 static inline V vpoly_(V z, const T *c, int n) {
   V p = vset(c[n - 1]);
@@ -345,34 +358,60 @@ static inline V vexpm1(V x) {
   return vsign_(y, x);
 }
 
-/* tanh a = t / (t + 2) with t = exp(2a) - 1, a = |x| (1 from where the quotient rounds to it), and a + a^3 P(a^2) for small a,
- * where the quotient would show the errors of both its parts. */
+/* tanh a = 1 - 2 / (exp(2a) + 1), a = |x|, and a + a^3 P(a^2) for small a. From a = 10 (20) on it is 1. */
 static inline V vtanh(V x) {
-  const V a = vlower_(vset(PICK_(10.0, 20.0)), vabs(x)), t = vexpm1_(2 * a), z = a * a;
+  const V a = vlower_(vset(PICK_(10.0, 20.0)), vabs(x)), z = a * a;
+  const Exp_ e = vexp_(2 * a, vzero());
   const V small = vfma(a * z, POLY_(z, LIST_(-0.333332837f, 0.133314863f, -0.0537431315f, 0.0206494499f, -0.00571580464f),
                                        LIST_(-0.33333333333333315, 0.13333333333330002, -0.05396825396617985, 0.021869488471594135,
                                              -0.008863234353044838, 0.003592114361721891, -0.0014557280858505917,
                                              0.0005894602525478222, -0.0002370338740029426, 9.159528746789556e-05,
                                              -3.022257172794677e-05, 6.057321963298768e-06)), a);
-  return vsign_(vselect(a < F(0.625), small, t / (t + 2)), x);
+  return vsign_(vselect(a < F(0.625), small, 1 - 2 / (vscale_(1 + e.p, e.k) + 1)), x);
 }
 
-/* 1 / (1 + exp(-x)), by e = exp(-|x|) <= 1 so that small results keep their digits: 1 / (1 + e), or for x < 0
- * e / (1 + e) = e - e (e / (1 + e)), where the errors of sum and quotient count for less. */
-static inline V vsigmoid(V x) {
-  const V e = vexp(-vabs(x)), q = vselect(x < 0, e, vset(1)) / (1 + e);
-  return vselect(x < 0, vfma(-e, q, e), q);
+/* S(x) = 1 / (1 + exp(-x)) and S(-x), by e = exp(-|x|) <= 1: the larger is q = 1 / (1 + e), the smaller e q = e - e (e q),
+ * the second form because the errors of q count for less in it. Neither is a difference from 1, so both keep their digits. */
+typedef struct { V up, down; } Sigmoid;
+static inline Sigmoid vsigmoids(V x) {
+  const V e = vexp(-vabs(x)), large = 1 / (1 + e), small = vfma(-e, e * large, e);
+  const VM negative = x < 0;
+  return (Sigmoid){vselect(negative, small, large), vselect(negative, large, small)};
 }
+static inline V vsigmoid(V x) { return vsigmoids(x).up; }
 
-/* u = 2^k (1 + f), 1 + f in [sqrt 1/2, sqrt 2), for normal u > 0. log(1 + f) = f - (h - s (h + R)) with s = f / (2 + f),
- * h = f^2 / 2 and R = z L(z) the rest of the series 2 atanh(s) = 2s + s R, z = s^2; error below 2^-30 (f32), 2^-59 (f64). */
+/* u = 2^k (1 + f), 1 + f in [sqrt 1/2, sqrt 2). log(1 + f) = f - (h - s (h + R)) with s = f / (2 + f), h = f^2 / 2 and
+ * R = z L(z) the rest of the series 2 atanh(s) = 2s + s R, z = s^2; error below 2^-30 (f32), 2^-59 (f64).
+ * AVX-512 takes numbers apart in two instructions, and k = -inf, inf or f = NaN leads to the right ends by itself. */
 typedef struct { V k, f; } Log_;
+#define ROOT_ F(0.70710678118654752440)
+#if defined(MG_LEVEL_avx512)
 static inline Log_ vlog_split_(V u) {
-  const VM root = (VM)vset(F(0.70710678118654752440)), mask = (((VM){0} + 1) << MANTISSA_) - 1;
-  const VM bits = (VM)u - root + (((VM){0} + BIAS_) << MANTISSA_);               /* positive: the shift may be a logical one */
-  const V two = vset(PICK_(8388608.0, 4503599627370496.0));                   /* 2^MANTISSA: its low bits are an integer */
-  return (Log_){(V)((VM)((VU)bits >> MANTISSA_) | (VM)two) - (two + BIAS_), (V)((bits & mask) + root) - 1};
+  u += 0;                                                      /* -0 to 0 */
+#if TYPE_IS == 1
+  const V k = (V)_mm512_getexp_ps((__m512)u), m = (V)_mm512_getmant_ps((__m512)u, _MM_MANT_NORM_1_2, _MM_MANT_SIGN_nan);
+#else
+  const V k = (V)_mm512_getexp_pd((__m512d)u), m = (V)_mm512_getmant_pd((__m512d)u, _MM_MANT_NORM_1_2, _MM_MANT_SIGN_nan);
+#endif
+  const VM high = m >= 2 * ROOT_;
+  return (Log_){vselect(high, k + 1, k), vselect(high, m * F(0.5), m) - 1};
 }
+static inline V vlog_ends_(V u, V y) { (void)u; return y; }
+#else
+static inline Log_ vlog_split_(V x) {
+  const VM tiny = x < PICK_(1.17549435e-38, 2.2250738585072014e-308);          /* subnormal: scaled up first */
+  const V u = vselect(tiny, x * PICK_(33554432.0, 18014398509481984.0), x);
+  const VM root = (VM)vset(ROOT_), mask = (((VM){0} + 1) << MANTISSA_) - 1;
+  const VM bits = (VM)u - root + (((VM){0} + BIAS_) << MANTISSA_);             /* positive: the shift may be a logical one */
+  const V two = vset(PICK_(8388608.0, 4503599627370496.0));                   /* 2^MANTISSA: its low bits are an integer */
+  const V k = (V)((VM)((VU)bits >> MANTISSA_) | (VM)two) - (two + vselect(tiny, vset(BIAS_ + PICK_(25.0, 54.0)), vset(BIAS_)));
+  return (Log_){k, (V)((bits & mask) + root) - 1};
+}
+static inline V vlog_ends_(V u, V y) {                         /* y = log u, but for u = inf, NaN, 0 and below */
+  y = vselect(u < INFINITY, y, u);
+  return vselect(u > 0, y, vselect(u == 0, vset(-INFINITY), vset(NAN)));
+}
+#endif
 static inline V vlog_sum_(V k, V f, V low) {                   /* k log 2 + log(1 + f) + low */
   const V s = f / (2 + f), z = s * s, h = F(0.5) * f * f;
   const V r = z * POLY_(z, LIST_(0.666667759f, 0.399775743f, 0.298712373f),
@@ -380,22 +419,12 @@ static inline V vlog_sum_(V k, V f, V low) {                   /* k log 2 + log(
                                  0.18183570497487536, 0.15313887332380782, 0.14797639298807755));
   return vfma(k, vset(LN2_HIGH_), f - (h - vfma(s, h + r, vfma(k, vset(LN2_LOW_), low))));
 }
-static inline V vlog_ends_(V u, V y) {                         /* y = log u, but for u = inf, NaN, 0 and below */
-  y = vselect(u < INFINITY, y, u);
-  return vselect(u > 0, y, vselect(u == 0, vset(-INFINITY), vset(NAN)));
-}
-static inline Log_ vlog_split_any_(V x) {                      /* also for subnormal x */
-  const VM tiny = x < PICK_(1.17549435e-38, 2.2250738585072014e-308);
-  Log_ l = vlog_split_(vselect(tiny, x * PICK_(33554432.0, 18014398509481984.0), x));
-  l.k -= vselect(tiny, vset(PICK_(25.0, 54.0)), vzero());
-  return l;
-}
 static inline V vlog(V x) {
-  const Log_ l = vlog_split_any_(x);
+  const Log_ l = vlog_split_(x);
   return vlog_ends_(x, vlog_sum_(l.k, l.f, vzero()));
 }
 static inline V vlog2(V x) {
-  const Log_ l = vlog_split_any_(x);
+  const Log_ l = vlog_split_(x);
   const V y = vlog_sum_(vzero(), l.f, vzero());
   return vlog_ends_(x, l.k + vfma(y, vset(LOG2E_), y * PICK_(1.92596303e-08, 2.0355273740931033e-17)));
 }
@@ -403,14 +432,14 @@ static inline V vlog2(V x) {
 static inline V vlog1p(V x) {
   const V u = 1 + x, v = u - 1, lost = (1 - (u - v)) + (x - v);
   const Log_ l = vlog_split_(u);
-  const VM whole = l.k == 0;
-  const V y = vlog_sum_(l.k, vselect(whole, x, l.f), vselect(whole, vzero(), lost / u));
-  return vsign_(vlog_ends_(u, y), x);                          /* y has x's sign already, but for -0 */
+  const VM whole = (l.k == 0) & (u > 0);
+  const V low = vselect(whole | (u == 0) | (u == INFINITY), vzero(), lost / u);
+  return vsign_(vlog_ends_(u, vlog_sum_(l.k, vselect(whole, x, l.f), low)), x);      /* the sign is right but for -0 */
 }
 
 /* erf x = x + x E(x^2) for |x| < 1, else 1 - erfc|x|.
  * erfc a = exp(-a^2) Q(y) / (1 + 2a), y = (a - c) / (a + c), a >= 0.45: the factor beside exp is smooth and slow in y (the
- * mapping of Shepherd and Laframboise, 1981). a^2 is carried with the error of its rounding, by splitting a in two halves. */
+ * mapping of Shepherd and Laframboise, 1981). a^2 is carried with the error of its rounding. */
 static inline V verf_small_(V x) {
   return vfma(x, POLY_(x * x, LIST_(0.128379166f, -0.376126289f, 0.112836517f, -0.0268584713f, 0.00520288385f, -0.000823624316f,
                                     9.56367803e-05f, -5.02588864e-06f),
@@ -419,7 +448,16 @@ static inline V verf_small_(V x) {
                                     1.647142502071232e-06, -1.645413836806252e-07, 1.5319698810702457e-08, -1.3794843324243929e-09,
                                     9.862662254210394e-11)), x);
 }
-static inline V verfc_large_(V a) {
+typedef struct { V e, q; } Erfc_;                             /* erfc a = e q, e = exp(-a^2) */
+static inline V vsquare_error_(V a, V square) {                /* a * a - square, exactly */
+#if defined(__FMA__)
+  return vfma(a, a, -square);
+#else
+  const V high = (V)((VM)a & ~((((VM){0} + 1) << (MANTISSA_ + 2) / 2) - 1)), rest = a - high;
+  return ((high * high - square) + 2 * high * rest) + rest * rest;
+#endif
+}
+static inline Erfc_ verfc_large_(V a) {
   const T c = PICK_(2.0, 4.0);
   a = vlower_(vset(PICK_(12.0, 28.0)), a);
   const V y = (a - c) / (a + c);
@@ -431,17 +469,28 @@ static inline V verfc_large_(V a) {
                              -2.4398563153090745e-05, -1.1226895959716736e-05, 5.707678866744984e-06, 3.029104767967794e-07,
                              -8.211998090231247e-07, 6.388360013797202e-08, 1.046037488789703e-07, -1.064580628842541e-08,
                              -1.0110772264359911e-08, -3.0822886157539124e-10));
-  const V high = (V)((VM)a & ~((((VM){0} + 1) << (MANTISSA_ + 2) / 2) - 1)), rest = a - high, square = a * a;
-  const V error = ((high * high - square) + 2 * high * rest) + rest * rest;
-  return vexp_sum_(-square, -error) * (q / (1 + 2 * a));
+  const V square = a * a;
+  const Exp_ e = vexp_(-square, -vsquare_error_(a, square));
+  return (Erfc_){vscale_(1 + e.p, e.k), q / (1 + 2 * a)};
 }
 static inline V verf(V x) {
   const V a = vabs(x);
-  return vsign_(vselect(a < 1, verf_small_(a), 1 - verfc_large_(a)), x);
+  const Erfc_ c = verfc_large_(a);
+  return vsign_(vselect(a < 1, verf_small_(a), 1 - c.e * c.q), x);
 }
 static inline V verfc(V x) {
-  const V a = vabs(x), y = verfc_large_(a);
-  return vselect(a < F(0.5), 1 - verf_small_(x), vselect(x < 0, 2 - y, y));
+  const V a = vabs(x);
+  const Erfc_ c = verfc_large_(a);
+  return vselect(a < F(0.5), 1 - verf_small_(x), vselect(x < 0, 2 - c.e * c.q, c.e * c.q));
+}
+
+/* The normal distribution: P(x) = erfc(-x / sqrt 2) / 2 and its density P'(x) = exp(-x^2 / 2) / sqrt(2 pi). */
+typedef struct { V p, density; } Normal;
+static inline Normal vnormal(V x) {
+  const V t = x * F(-0.70710678118654752440), a = vabs(t);
+  const Erfc_ c = verfc_large_(a);
+  const V y = c.e * (F(0.5) * c.q);
+  return (Normal){vselect(a < F(0.5), F(0.5) - F(0.5) * verf_small_(t), vselect(t < 0, 1 - y, y)), c.e * F(0.39894228040143267794)};
 }
 
 /* Sine and cosine. x = n pi/2 + r + low, pi/2 in four parts of which n times the first three are exact; `low` collects what
@@ -467,9 +516,10 @@ static inline V vsin_(V x, int quarter) {
   const VM n = t.n + quarter;
   V y = vselect((n & 1) == 0, t.sin, t.cos);
   y = (V)((VM)y ^ ((n & 2) << (sizeof(T) * 8 - 2)));
-  const VM near = vabs(x) <= PICK_(8192.0, 1048576.0);
-  for (int i = 0; i < VL; i++)
-    if (__builtin_expect(!near[i], 0)) y[i] = quarter ? MATH(cos)(x[i]) : MATH(sin)(x[i]);
+  const VM far = ~(VM)(vabs(x) <= PICK_(8192.0, 1048576.0));
+  if (__builtin_expect(vany(far), 0))
+    for (int i = 0; i < VL; i++)
+      if (far[i]) y[i] = quarter ? MATH(cos)(x[i]) : MATH(sin)(x[i]);
   return y;
 }
 static inline V vsin(V x) { return vselect(x == 0, x, vsin_(x, 0)); }
