@@ -1,0 +1,99 @@
+"""Data sets: anything with ``len`` and ``[index]``; a batch at once through ``take(indices)`` where a set can do that."""
+from __future__ import annotations
+
+import itertools
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from minigrad.ops.creation import as_tensor
+from minigrad.ops.random import randperm
+from minigrad.tensor import Tensor
+
+
+class Dataset:
+    """Base class of data sets with ``__getitem__`` and ``__len__``."""
+
+    def __getitem__(self, index: Any) -> Any:
+        raise NotImplementedError("Subclasses of Dataset should implement __getitem__.")
+
+
+class TensorDataset(Dataset):
+    """Sample i is (t[i] for each tensor t); all tensors share their first size."""
+
+    def __init__(self, *tensors: Tensor) -> None:
+        if any(t.shape[0] != tensors[0].shape[0] for t in tensors):
+            raise AssertionError("Size mismatch between tensors")
+        self.tensors = tensors
+
+    def __getitem__(self, index: Any) -> tuple[Tensor, ...]:
+        return tuple(t[index] for t in self.tensors)
+
+    def __len__(self) -> int:
+        return self.tensors[0].shape[0]
+
+    def take(self, indices: Sequence[int]) -> list[Tensor]:
+        """The batch of these samples: one gather for each tensor."""
+        where = np.asarray(indices, np.int64)
+        return [_rows(t, where) for t in self.tensors]
+
+
+def _rows(t: Tensor, where: np.ndarray) -> Tensor:
+    if t.requires_grad or t.device.type != "cpu":
+        return t[as_tensor(where).to(t.device)]
+    return as_tensor(np.take(t.array.np, where, axis=0))    # no launch: a loader's thread may run while a step is recorded
+
+
+class Subset(Dataset):
+    """The samples ``indices`` of another data set."""
+
+    def __init__(self, dataset: Any, indices: Sequence[int]) -> None:
+        self.dataset, self.indices = dataset, indices
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, list):
+            return self.dataset[[self.indices[i] for i in index]]
+        return self.dataset[self.indices[index]]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def take(self, indices: Sequence[int]) -> Any:
+        """The batch of these samples, where the data set behind can do that at once."""
+        take = batch_taker(self.dataset)
+        if take is None:
+            raise TypeError(f"{type(self.dataset).__name__} reads samples one by one")
+        return take([self.indices[i] for i in indices])
+
+
+def batch_taker(dataset: Any) -> Callable[[Sequence[int]], Any] | None:
+    """The data set's ``take``, unless a subclass changed what a sample is (``__getitem__``) and not ``take``."""
+    for cls in type(dataset).__mro__:
+        if "take" in cls.__dict__:
+            return None if isinstance(dataset, Subset) and batch_taker(dataset.dataset) is None else dataset.take
+        if "__getitem__" in cls.__dict__:
+            return None
+    return None
+
+
+def random_split(dataset: Any, lengths: Sequence[int | float], generator: Any = None) -> list[Subset]:
+    """Parts the samples at random into subsets of the given lengths, or of fractions that sum to 1."""
+    if math.isclose(sum(lengths), 1) and sum(lengths) <= 1:
+        for i, share in enumerate(lengths):
+            if not 0 <= share <= 1:
+                raise ValueError(f"Fraction at index {i} is not between 0 and 1")
+        counts = [math.floor(len(dataset) * share) for share in lengths]
+        for i in range(len(dataset) - sum(counts)):
+            counts[i % len(counts)] += 1
+        for i, n in enumerate(counts):
+            if n == 0:
+                warnings.warn(f"Length of split at index {i} is 0. This might result in an empty dataset.", stacklevel=2)
+    else:
+        counts = [int(n) for n in lengths]
+    if sum(counts) != len(dataset) or (counts != list(lengths) and sum(lengths) > 1):
+        raise ValueError("Sum of input lengths does not equal the length of the input dataset!")
+    order = randperm(len(dataset), generator=generator).tolist()
+    return [Subset(dataset, order[end - n:end]) for end, n in zip(itertools.accumulate(counts), counts, strict=True)]

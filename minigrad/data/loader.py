@@ -1,0 +1,207 @@
+"""``DataLoader``: batches of a data set, shuffled by a seed, read ahead by threads, and resumable in the middle of an epoch."""
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from typing import Any
+
+import numpy as np
+
+from minigrad.ops.creation import as_tensor, tensor
+from minigrad.ops.random import randint
+from minigrad.ops.shape_ops import stack
+from minigrad.tensor import Tensor
+
+from .dataset import batch_taker
+
+
+def default_collate(batch: Sequence[Any]) -> Any:
+    """Samples to a batch: tensors, arrays and numbers are stacked along a new first dimension, within tuples, lists and dicts;
+    strings stay a list."""
+    first = batch[0]
+    if isinstance(first, Tensor):
+        if any(t.requires_grad or t.device.type != "cpu" for t in batch):
+            return stack(list(batch), 0)
+        return as_tensor(np.stack([t.array.np for t in batch]))
+    if isinstance(first, np.ndarray | np.generic):
+        if first.dtype.kind in "OSUMm":
+            raise TypeError(f"default_collate: batch must contain tensors, numpy arrays, numbers, dicts or lists; found {first.dtype}")
+        return as_tensor(np.stack(batch))
+    if isinstance(first, float):
+        return tensor(list(batch), dtype=np.float64)
+    if isinstance(first, int):
+        return tensor(list(batch))
+    if isinstance(first, str | bytes):
+        return list(batch)
+    if isinstance(first, Mapping):
+        return {key: default_collate([sample[key] for sample in batch]) for key in first}
+    if isinstance(first, tuple | list):
+        if any(len(sample) != len(first) for sample in batch):
+            raise RuntimeError("each element in list of batch should be of equal size")
+        columns = [default_collate(column) for column in zip(*batch, strict=True)]
+        return type(first)(*columns) if hasattr(first, "_fields") else columns
+    raise TypeError(f"default_collate: batch must contain tensors, numpy arrays, numbers, dicts or lists; found {type(first)}")
+
+
+def default_convert(sample: Any) -> Any:
+    """A sample as it is, NumPy arrays in it made tensors: what a loader without batches hands out."""
+    if isinstance(sample, np.ndarray | np.generic) and sample.dtype.kind not in "OSUMm":
+        return as_tensor(np.asarray(sample))
+    if isinstance(sample, Mapping):
+        return {key: default_convert(value) for key, value in sample.items()}
+    if isinstance(sample, tuple | list):
+        values = [default_convert(value) for value in sample]
+        return type(sample)(*values) if hasattr(sample, "_fields") else values if isinstance(sample, list) else tuple(values)
+    return sample
+
+
+class DataLoader:
+    """Iterates over a data set in batches.
+
+    shuffle      a new order each epoch: its seed is drawn from ``generator`` (or the global one), or is ``seed`` and the epoch's number
+    num_workers  threads that read samples ahead, ``prefetch_factor`` batches each; the order of batches stays. Collation runs in
+                 the calling thread.
+    collate_fn   makes a batch of a list of samples (``default_collate``)
+    sampler, batch_sampler   other sources of indices, or of lists of indices
+
+    ``state_dict()`` in the middle of an epoch tells which batches were handed out; after ``load_state_dict`` the next iteration goes
+    on behind them, in the same order.
+    """
+
+    def __init__(self, dataset: Any, batch_size: int | None = 1, shuffle: bool | None = None, sampler: Iterable[int] | None = None,
+                 batch_sampler: Iterable[Sequence[int]] | None = None, num_workers: int = 0, collate_fn: Callable | None = None,
+                 pin_memory: bool = False, drop_last: bool = False, timeout: float = 0, worker_init_fn: Callable | None = None,
+                 multiprocessing_context: Any = None, generator: Any = None, *, prefetch_factor: int | None = None,
+                 persistent_workers: bool = False, pin_memory_device: str = "", in_order: bool = True, seed: int | None = None) -> None:
+        for name, value in (("pin_memory", pin_memory), ("timeout", timeout), ("worker_init_fn", worker_init_fn),
+                            ("multiprocessing_context", multiprocessing_context), ("pin_memory_device", pin_memory_device),
+                            ("in_order", not in_order)):
+            if value:
+                raise NotImplementedError(f"DataLoader: {name} is not supported; workers are threads, leave it at its default")
+        if not hasattr(dataset, "__getitem__") or (not hasattr(dataset, "__len__") and sampler is None and batch_sampler is None):
+            raise TypeError(f"DataLoader needs a dataset with __getitem__ and __len__; got {type(dataset).__name__}")
+        if num_workers < 0:
+            raise ValueError("num_workers option should be non-negative")
+        if num_workers == 0 and (prefetch_factor is not None or persistent_workers):
+            raise ValueError("prefetch_factor and persistent_workers need num_workers > 0")
+        if prefetch_factor is not None and prefetch_factor < 0:
+            raise ValueError("prefetch_factor option should be non-negative")
+        if sampler is not None and shuffle:
+            raise ValueError("sampler option is mutually exclusive with shuffle")
+        if batch_sampler is not None and (batch_size != 1 or shuffle or sampler is not None or drop_last):
+            raise ValueError("batch_sampler option is mutually exclusive with batch_size, shuffle, sampler, and drop_last")
+        if batch_size is None and drop_last:
+            raise ValueError("batch_size=None option disables auto-batching and is mutually exclusive with drop_last")
+        if batch_size is not None and (not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size <= 0):
+            raise ValueError(f"batch_size should be a positive integer value, but got batch_size={batch_size}")
+        self.dataset, self.batch_size = dataset, None if batch_sampler is not None else batch_size
+        self.shuffle, self.sampler, self.batch_sampler, self.drop_last = bool(shuffle), sampler, batch_sampler, drop_last
+        self.num_workers, self.prefetch_factor = num_workers, 2 if prefetch_factor is None else max(prefetch_factor, 1)
+        self.collate_fn, self.generator, self.seed = collate_fn, generator, seed
+        self._take = batch_taker(dataset) if collate_fn is None else None
+        self._epoch = 0
+        self._position = 0                              # batches handed out in this epoch
+        self._epoch_seed: int | None = None             # of this epoch's order, once drawn
+        self._begun = False                             # an iteration over this epoch: a second one is the next epoch
+
+    def __len__(self) -> int:
+        if self.batch_sampler is not None:
+            return len(self.batch_sampler)              # type: ignore[arg-type]
+        n = len(self.dataset if self.sampler is None else self.sampler)        # type: ignore[arg-type]
+        if self.batch_size is None:
+            return n
+        return n // self.batch_size if self.drop_last else -(-n // self.batch_size)
+
+    # ---- which samples ----
+
+    def _order(self) -> Iterable[int]:
+        if self.sampler is not None:
+            return self.sampler
+        n = len(self.dataset)
+        if not self.shuffle:
+            return range(n)
+        if self._epoch_seed is None:
+            if self.seed is not None:
+                self._epoch_seed = (self.seed << 32 | self._epoch) & (1 << 96) - 1
+            else:
+                self._epoch_seed = int(randint(0, (1 << 62), (1,), generator=self.generator).item())
+        words = [self._epoch_seed >> 32 * i & 0xFFFFFFFF for i in range(3)]
+        return np.random.RandomState(words).permutation(n).tolist()     # a stream that NumPy keeps as it is
+
+    def _batches(self) -> Iterator[Any]:
+        """Lists of indices, or single indices without batches."""
+        if self.batch_sampler is not None:
+            yield from self.batch_sampler
+        elif self.batch_size is None:
+            yield from self._order()
+        else:
+            order = iter(self._order())
+            while batch := list(islice(order, self.batch_size)):
+                if len(batch) == self.batch_size or not self.drop_last:
+                    yield batch
+
+    # ---- their values ----
+
+    @property
+    def _single(self) -> bool:
+        return self.batch_size is None and self.batch_sampler is None
+
+    def _read(self, indices: Any) -> tuple[Any, bool]:
+        """What the data set has for one batch, and whether it is a batch already. Runs in a worker's thread."""
+        if self._single:
+            return self.dataset[indices], False
+        if self._take is not None:
+            return self._take(indices), True
+        return [self.dataset[i] for i in indices], False
+
+    def _finish(self, read: tuple[Any, bool]) -> Any:
+        values, done = read
+        if done:
+            return values
+        if self.collate_fn is not None:
+            return self.collate_fn(values)
+        return default_convert(values) if self._single else default_collate(values)
+
+    def _ahead(self, batches: Iterator[Any]) -> Iterator[Any]:
+        """Reads by threads, some batches ahead, in order."""
+        with ThreadPoolExecutor(self.num_workers, thread_name_prefix="minigrad-data") as pool:
+            waiting: deque[Future] = deque()
+            try:
+                for indices in islice(batches, self.num_workers * self.prefetch_factor):
+                    waiting.append(pool.submit(self._read, indices))
+                while waiting:
+                    read = waiting.popleft().result()
+                    for indices in islice(batches, 1):
+                        waiting.append(pool.submit(self._read, indices))
+                    yield read
+            finally:
+                for future in waiting:
+                    future.cancel()
+
+    def __iter__(self) -> Iterator[Any]:
+        if self._begun:
+            self._next_epoch()
+        self._begun, start = True, self._position
+        batches = islice(self._batches(), start, None)
+        reads = self._ahead(batches) if self.num_workers else map(self._read, batches)
+        for i, read in enumerate(reads, start + 1):
+            batch = self._finish(read)
+            self._position = i
+            yield batch
+        self._next_epoch()
+
+    def _next_epoch(self) -> None:
+        self._epoch, self._position, self._epoch_seed, self._begun = self._epoch + 1, 0, None, False
+
+    # ---- resuming ----
+
+    def state_dict(self) -> dict[str, Any]:
+        """{"epoch", "position" (batches handed out in it), "seed" of its order}: numbers and None."""
+        return {"epoch": self._epoch, "position": self._position, "seed": self._epoch_seed}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Goes on where another loader over the same data set was: the next iteration begins behind its position."""
+        self._epoch, self._position, self._epoch_seed = (state_dict[key] for key in ("epoch", "position", "seed"))
+        self._begun = False

@@ -1,0 +1,416 @@
+"""The functions behind the layers, with PyTorch's names and arguments (`torch.nn.functional`).
+
+A thin layer: it checks what PyTorch checks here, turns old spellings into new ones, and calls the op of ``minigrad.ops``, which
+carries the formula, the kernels and the derivatives.
+"""
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import minigrad.ops as ops
+from minigrad.engine import mode, no_grad
+from minigrad.shape import broadcast_shapes
+from minigrad.tensor import Tensor, bump
+
+# ---- helpers the layers share ----
+
+
+def check_probability(p: float) -> None:
+    if p < 0.0 or p > 1.0:
+        raise ValueError(f"dropout probability has to be between 0 and 1, but got {p}")
+
+
+def as_shape(shape: int | Sequence[int]) -> tuple[int, ...]:
+    return (shape,) if isinstance(shape, int) or not isinstance(shape, Sequence) else tuple(shape)
+
+
+def check_batch_size(shape: Sequence[int]) -> None:
+    """A channel's variance needs more than one value: N times the space of (N, C, *)."""
+    count = shape[0]
+    for n in shape[2:]:
+        count *= n
+    if count == 1:
+        raise ValueError(f"Expected more than 1 value per channel when training, got input size {tuple(shape)}")
+
+
+def reduction_of(size_average: bool | None, reduce: bool | None, reduction: str) -> str:
+    """The reduction's name, also from its old spelling."""
+    if size_average is None and reduce is None:
+        return reduction
+    new = "none" if reduce is False else "sum" if size_average is False else "mean"
+    warnings.warn(f"size_average and reduce args will be deprecated, please use reduction='{new}' instead.", stacklevel=4)
+    return new
+
+
+def _reduce(loss: Tensor, reduction: str, divisor: Tensor | None = None) -> Tensor:
+    if reduction == "none":
+        return loss
+    if reduction == "sum":
+        return loss.sum()
+    if reduction == "mean":
+        return loss.mean() if divisor is None else loss.sum() / divisor
+    raise ValueError(f"Invalid reduction mode: {reduction}. Expected one of 'none', 'mean', 'sum'.")
+
+
+def _checked(reduction: str) -> str:
+    if reduction not in ("none", "mean", "sum"):
+        raise ValueError(f"{reduction} is not a valid value for reduction")
+    return reduction
+
+
+def _write_back(name: str, input: Tensor, op: Callable[..., Tensor], *args: Any, **options: Any) -> Tensor:
+    """``inplace=True``: allowed where nothing is recorded."""
+    if mode.grad and input.requires_grad:
+        raise NotImplementedError(f"[{name}] inplace=True changes a tensor that is being recorded; use inplace=False "
+                                  "(its buffer is reused anyway), or no_grad()")
+    return input.copy_(op(input, *args, **options))
+
+
+# ---- dense ----
+
+
+def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """input W^T + bias: (*, in), (out, in), (out) -> (*, out)."""
+    return ops.linear(input, weight, bias)
+
+
+# ---- activations ----
+
+
+def relu(input: Tensor, inplace: bool = False) -> Tensor:
+    """max(x, 0)"""
+    return _write_back("relu", input, ops.relu) if inplace else ops.relu(input)
+
+
+def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
+    """max(x, 0) + negative_slope min(x, 0)"""
+    if inplace:
+        return _write_back("leaky_relu", input, ops.leaky_relu, negative_slope=negative_slope)
+    return ops.leaky_relu(input, negative_slope=negative_slope)
+
+
+def elu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
+    """max(x, 0) + min(alpha (e^x - 1), 0)"""
+    return _write_back("elu", input, ops.elu, alpha=alpha) if inplace else ops.elu(input, alpha=alpha)
+
+
+def selu(input: Tensor, inplace: bool = False) -> Tensor:
+    """scale (max(x, 0) + min(alpha (e^x - 1), 0)), alpha = 1.6732632, scale = 1.0507010"""
+    return _write_back("selu", input, ops.selu) if inplace else ops.selu(input)
+
+
+def celu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
+    """max(x, 0) + min(alpha (e^(x / alpha) - 1), 0)"""
+    return _write_back("celu", input, ops.celu, alpha=alpha) if inplace else ops.celu(input, alpha=alpha)
+
+
+def gelu(input: Tensor, approximate: str = "none") -> Tensor:
+    """x Phi(x), Phi the normal distribution; ``approximate="tanh"``: x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2"""
+    if approximate not in ("none", "tanh"):
+        raise RuntimeError(f"approximate argument must be either none or tanh, got {approximate!r}.")
+    return ops.gelu(input, approximate)
+
+
+def silu(input: Tensor, inplace: bool = False) -> Tensor:
+    """x sigmoid(x)"""
+    return _write_back("silu", input, ops.silu) if inplace else ops.silu(input)
+
+
+def mish(input: Tensor, inplace: bool = False) -> Tensor:
+    """x tanh(softplus(x))"""
+    return _write_back("mish", input, ops.mish) if inplace else ops.mish(input)
+
+
+def softplus(input: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tensor:
+    """log(1 + e^(beta x)) / beta, and x itself where beta x > threshold"""
+    return ops.softplus(input, beta=beta, threshold=threshold)
+
+
+def softsign(input: Tensor) -> Tensor:
+    """x / (1 + |x|)"""
+    return ops.softsign(input)
+
+
+def sigmoid(input: Tensor) -> Tensor:
+    """1 / (1 + e^-x)"""
+    return ops.sigmoid(input)
+
+
+def tanh(input: Tensor) -> Tensor:
+    """tanh(x)"""
+    return ops.tanh(input)
+
+
+def logsigmoid(input: Tensor) -> Tensor:
+    """log(sigmoid(x))"""
+    return ops.logsigmoid(input)
+
+
+def hardtanh(input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> Tensor:
+    """x cut to [min_val, max_val]"""
+    if min_val > max_val:
+        raise ValueError("min_val cannot be greater than max_val")
+    if inplace:
+        return _write_back("hardtanh", input, ops.hardtanh, min_val=min_val, max_val=max_val)
+    return ops.hardtanh(input, min_val=min_val, max_val=max_val)
+
+
+def relu6(input: Tensor, inplace: bool = False) -> Tensor:
+    """min(max(x, 0), 6)"""
+    return _write_back("relu6", input, ops.relu6) if inplace else ops.relu6(input)
+
+
+def hardswish(input: Tensor, inplace: bool = False) -> Tensor:
+    """x relu6(x + 3) / 6"""
+    return _write_back("hardswish", input, ops.hardswish) if inplace else ops.hardswish(input)
+
+
+def hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:
+    """relu6(x + 3) / 6"""
+    return _write_back("hardsigmoid", input, ops.hardsigmoid) if inplace else ops.hardsigmoid(input)
+
+
+def glu(input: Tensor, dim: int = -1) -> Tensor:
+    """a sigmoid(b), a and b the halves of the input along ``dim``"""
+    if input.ndim == 0:
+        raise RuntimeError("glu does not support scalars because halving size must be even")
+    return ops.glu(input, dim)
+
+
+def prelu(input: Tensor, weight: Tensor) -> Tensor:
+    """max(x, 0) + weight min(x, 0): one slope, or one for each channel (dimension 1)"""
+    return ops.prelu(input, weight)
+
+
+def _implicit_dim(name: str, ndim: int, stacklevel: int) -> int:
+    warnings.warn(f"Implicit dimension choice for {name} has been deprecated. Change the call to include dim=X as an argument.",
+                  stacklevel=stacklevel)
+    return 0 if ndim in (0, 1, 3) else 1
+
+
+def softmax(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: Any = None) -> Tensor:
+    """e^x / sum(e^x) along ``dim``; ``dtype`` casts first"""
+    dim = _implicit_dim("softmax", input.ndim, _stacklevel) if dim is None else dim
+    return ops.softmax(input if dtype is None else input.to(dtype), dim)
+
+
+def log_softmax(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: Any = None) -> Tensor:
+    """x - log(sum(e^x)) along ``dim``; ``dtype`` casts first"""
+    dim = _implicit_dim("log_softmax", input.ndim, _stacklevel) if dim is None else dim
+    return ops.log_softmax(input if dtype is None else input.to(dtype), dim)
+
+
+# ---- dropout ----
+
+
+def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
+    """In training, x mask / (1 - p), the mask 1 with probability 1 - p; else x."""
+    check_probability(p)
+    if not training or p == 0.0:
+        return input
+    return _write_back("dropout", input, ops.dropout, p) if inplace else ops.dropout(input, p)
+
+
+def dropout2d(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
+    """``dropout`` of whole channels: one mask value for each of the first two dimensions."""
+    check_probability(p)
+    if input.ndim not in (3, 4):
+        warnings.warn(f"dropout2d: Received a {input.ndim}-D input, which is deprecated; use dropout, or an input (N, C, H, W)",
+                      stacklevel=3)
+    if input.ndim == 3:
+        warnings.warn("dropout2d: Received a 3D input to dropout2d, which is read as (N, C, L)", stacklevel=3)
+    if not training or p == 0.0:
+        return input
+    return _write_back("dropout2d", input, ops.feature_dropout, p) if inplace else ops.feature_dropout(input, p)
+
+
+# ---- normalization ----
+
+
+def layer_norm(input: Tensor, normalized_shape: int | Sequence[int], weight: Tensor | None = None, bias: Tensor | None = None,
+               eps: float = 1e-5) -> Tensor:
+    """(x - mean) / sqrt(var + eps) * weight + bias over the last ``len(normalized_shape)`` dimensions."""
+    return ops.layer_norm(input, weight, bias, normalized_shape=as_shape(normalized_shape), eps=eps)
+
+
+def rms_norm(input: Tensor, normalized_shape: int | Sequence[int], weight: Tensor | None = None, eps: float | None = None) -> Tensor:
+    """x / sqrt(mean(x^2) + eps) * weight over the last dimensions; ``eps=None`` is the machine epsilon of x's type."""
+    return ops.rms_norm(input, weight, normalized_shape=as_shape(normalized_shape), eps=eps)
+
+
+def group_norm(input: Tensor, num_groups: int, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5) -> Tensor:
+    """(N, C, *): statistics over space and each of ``num_groups`` groups of channels of a sample; weight and bias (C)."""
+    if input.ndim < 2:
+        raise RuntimeError(f"Expected at least 2 dimensions for input tensor but received {input.ndim}")
+    check_batch_size([input.shape[0] * input.shape[1] // num_groups, num_groups, *input.shape[2:]])
+    return ops.group_norm(input, weight, bias, num_groups=num_groups, eps=eps)
+
+
+def batch_norm(input: Tensor, running_mean: Tensor | None, running_var: Tensor | None, weight: Tensor | None = None,
+               bias: Tensor | None = None, training: bool = False, momentum: float | Tensor = 0.1, eps: float = 1e-5) -> Tensor:
+    """(N, C, *): statistics over N and space, in training those of the batch, which also move the running ones
+    (running = (1 - momentum) running + momentum batch, the variance unbiased); else the running ones."""
+    if training:
+        check_batch_size(input.shape)
+        if eps <= 0.0:
+            raise ValueError(f"batch_norm eps must be positive during training, but got {eps}")
+    elif eps < 0.0:
+        raise ValueError(f"batch_norm eps must be non-negative, but got {eps}")
+    if not training:
+        if running_mean is None or running_var is None:
+            raise RuntimeError("[batch_norm] running_mean and running_var must be given in evaluation mode; got None; "
+                               "pass them, or training=True")
+        return ops.batch_norm_eval(input, running_mean, running_var, weight, bias, eps=eps)
+    y, mean, var = ops.batch_norm(input, weight, bias, eps=eps)
+    if running_mean is not None or running_var is not None:
+        count = input.numel() // input.shape[1] if input.numel() else 0
+        _move(running_mean, mean, momentum, 1.0)
+        _move(running_var, var, momentum, count / (count - 1) if count else 1.0)
+    return y
+
+
+def _move(running: Tensor | None, batch: Tensor, momentum: float | Tensor, scale: float) -> None:
+    """running = (1 - momentum) running + momentum scale batch, in place; a momentum that is a tensor is read by the launch."""
+    if running is None:
+        return
+    x = running.layout
+    if x.contiguous and batch.layout is x and not isinstance(momentum, Tensor):
+        kernel = x.device.kernels.running_update.get(x.dtype)
+        if kernel is not None:
+            kernel.call(running.array.ptr, batch.array.ptr, x.size, float(momentum), scale)
+            bump(running)
+            return
+    with no_grad():
+        running.add_((batch * scale - running) * momentum)
+
+
+def instance_norm(input: Tensor, running_mean: Tensor | None = None, running_var: Tensor | None = None, weight: Tensor | None = None,
+                  bias: Tensor | None = None, use_input_stats: bool = True, momentum: float | Tensor = 0.1, eps: float = 1e-5) -> Tensor:
+    """(N, C, *): statistics over the space of each sample and channel; they move the running ones, averaged over the batch.
+    With ``use_input_stats=False`` the running ones are used."""
+    if not use_input_stats:
+        return batch_norm(input, running_mean, running_var, weight, bias, False, momentum, eps)
+    count = input.numel() // (input.shape[0] * input.shape[1]) if input.numel() else 0
+    if count == 1:
+        raise ValueError(f"Expected more than 1 spatial element when training, got input size {tuple(input.shape)}")
+    if running_mean is not None or running_var is not None:
+        with no_grad():
+            flat = input.detach().reshape(input.shape[0], input.shape[1], -1)
+            _move(running_mean, flat.mean(2).mean(0), momentum, 1.0)
+            _move(running_var, flat.var(2).mean(0), momentum, 1.0)
+    return ops.instance_norm(input, weight, bias, eps=eps)
+
+
+def normalize(input: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12) -> Tensor:
+    """x / max(||x||_p, eps) along ``dim``"""
+    return input / input.norm(p, dim, keepdim=True).clamp(min=eps)
+
+
+# ---- losses ----
+
+
+def cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None, size_average: bool | None = None,
+                  ignore_index: int = -100, reduce: bool | None = None, reduction: str = "mean",
+                  label_smoothing: float = 0.0) -> Tensor:
+    """-sum_c q_c log(softmax(x)_c): x (N, C, *), the target labels (N, *) or probabilities (N, C, *); "mean" divides by the
+    weights of the labels that are not ``ignore_index``; ``label_smoothing`` mixes q with the uniform distribution."""
+    return ops.cross_entropy(input, target, weight, ignore_index=ignore_index,
+                             reduction=_checked(reduction_of(size_average, reduce, reduction)), label_smoothing=label_smoothing)
+
+
+def nll_loss(input: Tensor, target: Tensor, weight: Tensor | None = None, size_average: bool | None = None,
+             ignore_index: int = -100, reduce: bool | None = None, reduction: str = "mean") -> Tensor:
+    """-weight[t] x[t]: x log-probabilities (N, C, *), t labels (N, *); "mean" divides by the weights of the labels counted."""
+    return ops.nll_loss(input, target, weight, ignore_index=ignore_index,
+                        reduction=_checked(reduction_of(size_average, reduce, reduction)))
+
+
+def _pair(input: Tensor, target: Tensor, weight: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Both at their common shape, with a warning if theirs differ."""
+    if target.shape != input.shape:
+        warnings.warn(f"Using a target size ({tuple(target.shape)}) that is different to the input size ({tuple(input.shape)}). "
+                      "This will likely lead to incorrect results due to broadcasting. Please ensure they have the same size.",
+                      stacklevel=3)
+    if weight is not None and weight.shape != input.shape:
+        raise ValueError("Weights and input must have the same size.")
+    if target.shape != input.shape:
+        shape = broadcast_shapes("loss", input.shape, target.shape)
+        return input.expand(shape), target.expand(shape)
+    return input, target
+
+
+def mse_loss(input: Tensor, target: Tensor, size_average: bool | None = None, reduce: bool | None = None,
+             reduction: str = "mean", weight: Tensor | None = None) -> Tensor:
+    """(input - target)^2; with ``weight``, "mean" divides by its sum."""
+    reduction = _checked(reduction_of(size_average, reduce, reduction))
+    input, target = _pair(input, target, weight)
+    if weight is None:
+        return ops.mse_loss(input, target, reduction=reduction)
+    return _reduce((input - target) ** 2 * weight, reduction, weight.sum())
+
+
+def l1_loss(input: Tensor, target: Tensor, size_average: bool | None = None, reduce: bool | None = None, reduction: str = "mean",
+            weight: Tensor | None = None) -> Tensor:
+    """|input - target|; with ``weight``, "mean" divides by its sum."""
+    reduction = _checked(reduction_of(size_average, reduce, reduction))
+    input, target = _pair(input, target, weight)
+    if weight is None:
+        return ops.l1_loss(input, target, reduction=reduction)
+    return _reduce((input - target).abs() * weight, reduction, weight.sum())
+
+
+def smooth_l1_loss(input: Tensor, target: Tensor, size_average: bool | None = None, reduce: bool | None = None,
+                   reduction: str = "mean", beta: float = 1.0) -> Tensor:
+    """|d| - beta / 2 where |d| >= beta, else d^2 / (2 beta), d = input - target"""
+    reduction = _checked(reduction_of(size_average, reduce, reduction))
+    input, target = _pair(input, target)
+    if beta < 0:
+        raise RuntimeError("smooth_l1_loss does not support negative values for beta.")
+    return ops.smooth_l1_loss(input, target, reduction=reduction, beta=beta) if beta else ops.l1_loss(input, target, reduction=reduction)
+
+
+def huber_loss(input: Tensor, target: Tensor, reduction: str = "mean", delta: float = 1.0, weight: Tensor | None = None) -> Tensor:
+    """delta (|d| - delta / 2) where |d| > delta, else d^2 / 2, d = input - target"""
+    _checked(reduction)
+    input, target = _pair(input, target, weight)
+    if delta <= 0:
+        raise RuntimeError("huber_loss does not support non-positive values for delta.")
+    if weight is None:
+        return ops.huber_loss(input, target, reduction=reduction, delta=delta)
+    return _reduce(ops.huber_loss(input, target, reduction="none", delta=delta) * weight, reduction)
+
+
+def binary_cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None, size_average: bool | None = None,
+                         reduce: bool | None = None, reduction: str = "mean") -> Tensor:
+    """-weight (t log(p) + (1 - t) log(1 - p)), the logarithms not below -100"""
+    reduction = _checked(reduction_of(size_average, reduce, reduction))
+    if target.shape != input.shape:
+        raise ValueError(f"Using a target size ({tuple(target.shape)}) that is different to the input size ({tuple(input.shape)}) is "
+                         "deprecated. Please ensure they have the same size.")
+    if weight is not None and weight.shape != input.shape:
+        weight = weight.expand(input.shape)
+    return ops.binary_cross_entropy(input, target, weight, reduction=reduction)
+
+
+def binary_cross_entropy_with_logits(input: Tensor, target: Tensor, weight: Tensor | None = None, size_average: bool | None = None,
+                                     reduce: bool | None = None, reduction: str = "mean", pos_weight: Tensor | None = None) -> Tensor:
+    """``binary_cross_entropy`` of sigmoid(input) in one stable step; ``pos_weight`` multiplies the term of t"""
+    reduction = _checked(reduction_of(size_average, reduce, reduction))
+    if target.shape != input.shape:
+        raise ValueError(f"Target size ({tuple(target.shape)}) must be the same as input size ({tuple(input.shape)})")
+    return ops.binary_cross_entropy_with_logits(input, target, weight, pos_weight, reduction=reduction)
+
+
+def kl_div(input: Tensor, target: Tensor, size_average: bool | None = None, reduce: bool | None = None, reduction: str = "mean",
+           log_target: bool = False) -> Tensor:
+    """t (log(t) - input), the input log-probabilities; "batchmean" divides the sum by the first dimension"""
+    reduction = reduction_of(size_average, reduce, reduction)
+    if reduction == "batchmean":
+        total = ops.kl_div(input, target, reduction="sum", log_target=log_target)
+        return total / input.shape[0] if input.ndim else total
+    if reduction == "mean" and size_average is None and reduce is None:
+        warnings.warn("reduction: 'mean' divides the total loss by both the batch size and the support size. 'batchmean' divides only "
+                      "by the batch size, and aligns with the KL div math definition.", stacklevel=2)
+    return ops.kl_div(input, target, reduction=_checked(reduction), log_target=log_target)

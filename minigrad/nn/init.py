@@ -1,0 +1,200 @@
+"""Initial values of parameters: every function fills its tensor in place, unrecorded, and returns it.
+
+`fan_in` is the number of inputs one output sums over (columns of a `Linear` weight times the receptive field of a convolution),
+`fan_out` the number of outputs one input reaches.
+"""
+from __future__ import annotations
+
+import math
+import warnings
+from typing import Any
+
+import numpy as np
+
+from minigrad.engine import no_grad
+from minigrad.ops.creation import as_tensor, empty_like, eye
+from minigrad.ops.elementwise import where
+from minigrad.ops.random import randperm
+from minigrad.tensor import Tensor
+
+__all__ = ["calculate_gain", "uniform_", "normal_", "trunc_normal_", "constant_", "ones_", "zeros_", "eye_", "dirac_",
+           "xavier_uniform_", "xavier_normal_", "kaiming_uniform_", "kaiming_normal_", "orthogonal_", "sparse_"]
+
+_LINEAR = ("linear", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "sigmoid")
+
+
+def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
+    """The gain that keeps the variance of activations: 1 for linear maps and sigmoid, 5/3 for tanh, sqrt(2) for relu,
+    sqrt(2 / (1 + slope^2)) for leaky_relu, 3/4 for selu."""
+    if nonlinearity in _LINEAR:
+        return 1.0
+    if nonlinearity == "tanh":
+        return 5.0 / 3.0
+    if nonlinearity == "relu":
+        return math.sqrt(2.0)
+    if nonlinearity == "leaky_relu":
+        slope = 0.01 if param is None else param
+        if isinstance(slope, bool) or not isinstance(slope, int | float):
+            raise ValueError(f"negative_slope {param} not a valid number")
+        return math.sqrt(2.0 / (1.0 + slope**2))
+    if nonlinearity == "selu":
+        return 0.75
+    raise ValueError(f"Unsupported nonlinearity {nonlinearity}")
+
+
+@no_grad
+def uniform_(tensor: Tensor, a: float = 0.0, b: float = 1.0, generator: Any = None) -> Tensor:
+    """U(a, b)."""
+    return tensor.uniform_(a, b, generator=generator)
+
+
+@no_grad
+def normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, generator: Any = None) -> Tensor:
+    """N(mean, std^2)."""
+    return tensor.normal_(mean, std, generator=generator)
+
+
+@no_grad
+def trunc_normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, a: float = -2.0, b: float = 2.0,
+                  generator: Any = None) -> Tensor:
+    """N(mean, std^2) cut to [a, b], by rejection: from the normal where that keeps most draws, else from U(a, b)."""
+    if mean < a - 2 * std or mean > b + 2 * std:
+        warnings.warn("mean is more than 2 std from [a, b] in nn.init.trunc_normal_. The distribution of values may be incorrect.",
+                      stacklevel=2)
+
+    def cdf(x: float) -> float:
+        return 0.5 * (1.0 + math.erf((x - mean) / (std * math.sqrt(2.0))))
+
+    def draw() -> tuple[Tensor, Tensor]:
+        x = empty_like(tensor)
+        if cdf(b) - cdf(a) > 0.3:
+            x.normal_(mean, std, generator=generator)
+            return x, (x >= a) & (x <= b)
+        x.uniform_(a, b, generator=generator)
+        peak = ((min(max(mean, a), b) - mean) / std) ** 2
+        return x, empty_like(tensor).uniform_(generator=generator).log() <= (peak - ((x - mean) / std) ** 2) * 0.5
+
+    values, good = draw()
+    while not bool(good.all()):
+        again, accepted = draw()
+        values, good = where(good, values, again), good | accepted
+    return tensor.copy_(values)
+
+
+@no_grad
+def constant_(tensor: Tensor, val: float) -> Tensor:
+    """All values ``val``."""
+    return tensor.fill_(val)
+
+
+@no_grad
+def ones_(tensor: Tensor) -> Tensor:
+    """All values 1."""
+    return tensor.fill_(1.0)
+
+
+@no_grad
+def zeros_(tensor: Tensor) -> Tensor:
+    """All values 0."""
+    return tensor.zero_()
+
+
+@no_grad
+def eye_(tensor: Tensor) -> Tensor:
+    """The identity matrix, cut or zero-padded to the shape of a 2-d tensor."""
+    if tensor.ndim != 2:
+        raise ValueError("Only tensors with 2 dimensions are supported")
+    return tensor.copy_(eye(*tensor.shape, dtype=tensor.dtype, device=tensor.device))
+
+
+@no_grad
+def dirac_(tensor: Tensor, groups: int = 1) -> Tensor:
+    """A convolution weight (out, in, *kernel) that passes its input channels through, in each of ``groups`` groups."""
+    if tensor.ndim not in (3, 4, 5):
+        raise ValueError("Only tensors with 3, 4, or 5 dimensions are supported")
+    if tensor.shape[0] % groups != 0:
+        raise ValueError("dim 0 must be divisible by groups")
+    values = np.zeros(tuple(tensor.shape), np.float64)
+    centre = tuple(k // 2 for k in tensor.shape[2:])
+    each = tensor.shape[0] // groups
+    for g in range(groups):
+        for d in range(min(each, tensor.shape[1])):
+            place = (g * each + d, d, *centre)
+            values[place] = 1.0
+    return tensor.copy_(as_tensor(values))
+
+
+def _calculate_fan_in_and_fan_out(tensor: Tensor) -> tuple[int, int]:
+    if tensor.ndim < 2:
+        raise ValueError("Fan in and fan out can not be computed for tensor with fewer than 2 dimensions")
+    field = math.prod(tensor.shape[2:])
+    return tensor.shape[1] * field, tensor.shape[0] * field
+
+
+def _fan(tensor: Tensor, mode: str) -> int:
+    modes = ["fan_in", "fan_out"]
+    if mode.lower() not in modes:
+        raise ValueError(f"Mode {mode.lower()} not supported, please use one of {modes}")
+    return _calculate_fan_in_and_fan_out(tensor)[modes.index(mode.lower())]
+
+
+def xavier_uniform_(tensor: Tensor, gain: float = 1.0, generator: Any = None) -> Tensor:
+    """U(-a, a), a = gain sqrt(6 / (fan_in + fan_out)) (Glorot and Bengio 2010)."""
+    a = gain * math.sqrt(6.0 / sum(_calculate_fan_in_and_fan_out(tensor)))
+    return uniform_(tensor, -a, a, generator)
+
+
+def xavier_normal_(tensor: Tensor, gain: float = 1.0, generator: Any = None) -> Tensor:
+    """N(0, s^2), s = gain sqrt(2 / (fan_in + fan_out)) (Glorot and Bengio 2010)."""
+    return normal_(tensor, 0.0, gain * math.sqrt(2.0 / sum(_calculate_fan_in_and_fan_out(tensor))), generator)
+
+
+def _nothing_to_do(tensor: Tensor) -> bool:
+    if 0 in tensor.shape:
+        warnings.warn("Initializing zero-element tensors is a no-op", stacklevel=3)
+    return 0 in tensor.shape
+
+
+def kaiming_uniform_(tensor: Tensor, a: float = 0, mode: str = "fan_in", nonlinearity: str = "leaky_relu",
+                     generator: Any = None) -> Tensor:
+    """U(-b, b), b = gain sqrt(3 / fan) (He et al. 2015); ``a`` is the slope of a leaky_relu behind the layer."""
+    if _nothing_to_do(tensor):
+        return tensor
+    bound = calculate_gain(nonlinearity, a) * math.sqrt(3.0 / _fan(tensor, mode))
+    return uniform_(tensor, -bound, bound, generator)
+
+
+def kaiming_normal_(tensor: Tensor, a: float = 0, mode: str = "fan_in", nonlinearity: str = "leaky_relu",
+                    generator: Any = None) -> Tensor:
+    """N(0, s^2), s = gain / sqrt(fan) (He et al. 2015); ``a`` is the slope of a leaky_relu behind the layer."""
+    if _nothing_to_do(tensor):
+        return tensor
+    return normal_(tensor, 0.0, calculate_gain(nonlinearity, a) / math.sqrt(_fan(tensor, mode)), generator)
+
+
+@no_grad
+def orthogonal_(tensor: Tensor, gain: float = 1, generator: Any = None) -> Tensor:
+    """``gain`` times a uniformly drawn (semi-)orthogonal matrix, trailing dimensions flattened (Saxe et al. 2013)."""
+    if tensor.ndim < 2:
+        raise ValueError("Only tensors with 2 or more dimensions are supported")
+    if 0 in tensor.shape:
+        return tensor
+    rows = tensor.shape[0]
+    normal = empty_like(tensor).normal_(0.0, 1.0, generator=generator).numpy().reshape(rows, -1).astype(np.float64)
+    q, r = np.linalg.qr(normal if rows >= normal.shape[1] else normal.T)
+    q = q * np.sign(np.diagonal(r))             # makes the draw uniform over the orthogonal group (Mezzadri 2007)
+    q = q if rows >= normal.shape[1] else q.T
+    return tensor.copy_(as_tensor(gain * q.reshape(tuple(tensor.shape))))
+
+
+@no_grad
+def sparse_(tensor: Tensor, sparsity: float, std: float = 0.01, generator: Any = None) -> Tensor:
+    """N(0, std^2) with the share ``sparsity`` of each column set to 0 (Martens 2010); 2-d tensors."""
+    if tensor.ndim != 2:
+        raise ValueError("Only tensors with 2 dimensions are supported")
+    rows, columns = tensor.shape
+    zeros = math.ceil(sparsity * rows)
+    values = empty_like(tensor).normal_(0.0, std, generator=generator).numpy().copy()
+    for column in range(columns):
+        values[randperm(rows, generator=generator).numpy()[:zeros], column] = 0
+    return tensor.copy_(as_tensor(values))

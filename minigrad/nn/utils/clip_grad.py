@@ -1,0 +1,122 @@
+"""Gradient clipping, in place and without reading a value back, so that a captured step replays it.
+
+Gradients of one device and dtype take one launch for all of them (native/optim.c); anything else goes by Tensor ops.
+"""
+from __future__ import annotations
+
+import types
+import warnings
+from collections.abc import Iterable
+from math import inf
+
+import numpy as np
+
+from minigrad.engine import mode, no_grad
+from minigrad.memory import Array
+from minigrad.ops.creation import empty, tensor
+from minigrad.ops.shape_ops import stack
+from minigrad.tensor import Tensor, bump
+
+_tables: dict[tuple[int, ...], Array] = {}
+
+
+def _not_foreach(foreach: bool | None) -> None:
+    if foreach:
+        raise NotImplementedError("foreach=True is not supported; leave it at None")
+
+
+def _listed(parameters: Tensor | Iterable[Tensor]) -> list[Tensor]:
+    found = [parameters] if isinstance(parameters, Tensor) else list(parameters)
+    if not found and isinstance(parameters, types.GeneratorType):
+        warnings.warn("`parameters` is an empty generator, no gradient clipping will occur.", stacklevel=4)
+    return [p.grad for p in found if p.grad is not None]
+
+
+def _table(grads: list[Tensor]) -> Array | None:
+    """The table of gradients that a launch takes (of its columns only gradient and size), or None if one launch cannot do it."""
+    first = grads[0].layout
+    if any(not g.layout.contiguous or g.layout.dtype is not first.dtype or g.layout.device is not first.device for g in grads) \
+            or first.device.kernels.grad_norm_sq.get(first.dtype) is None:
+        return None
+    key = tuple([n for g in grads for n in (g.array.ptr, g.array.layout.size)])
+    found = _tables.get(key)
+    if found is None:
+        if len(_tables) >= 32:
+            _tables.clear()
+        rows = [[0, g.array.ptr, 0, 0, 0, 0, g.array.layout.size] for g in grads]
+        found = _tables[key] = first.device.constant(np.array(rows, np.int64))
+    if mode.recorder is not None:       # a launch names the table only, not what the table points to
+        for g in grads:
+            mode.recorder.hold(g.array.ptr)
+    return found
+
+
+def _norm(x: Tensor, p: float) -> Tensor:
+    if p == inf:
+        return x.abs().max()
+    if p == -inf:
+        return x.abs().min()
+    if p == 2:
+        return (x * x).sum().sqrt()
+    if p == 0:
+        return (x != 0).to(x.dtype).sum()
+    return (x.abs() ** p).sum() ** (1.0 / p)
+
+
+def _checked(total: Tensor, norm_type: float, error_if_nonfinite: bool) -> Tensor:
+    if error_if_nonfinite and not bool(total.isfinite()):
+        raise RuntimeError(f"The total norm of order {norm_type} for gradients from `parameters` is non-finite, so it cannot be clipped. "
+                           "To disable this error and scale the gradients by the non-finite norm anyway, set `error_if_nonfinite=False`")
+    return total
+
+
+@no_grad
+def get_total_norm(tensors: Tensor | Iterable[Tensor], norm_type: float = 2.0, error_if_nonfinite: bool = False,
+                   foreach: bool | None = None) -> Tensor:
+    """The ``norm_type``-norm of all tensors as if they were one vector; a scalar tensor."""
+    _not_foreach(foreach)
+    found = [tensors] if isinstance(tensors, Tensor) else list(tensors)
+    norm_type = float(norm_type)
+    if not found:
+        return tensor(0.0)
+    total = _norm(stack([_norm(t, norm_type).to(found[0].device) for t in found]), norm_type)
+    return _checked(total, norm_type, error_if_nonfinite)
+
+
+@no_grad
+def clip_grad_norm_(parameters: Tensor | Iterable[Tensor], max_norm: float, norm_type: float = 2.0, error_if_nonfinite: bool = False,
+                    foreach: bool | None = None) -> Tensor:
+    """Scales all gradients by min(1, max_norm / (norm + 1e-6)), in place; returns the norm before. (Pascanu et al. 2013)"""
+    _not_foreach(foreach)
+    grads, norm_type = _listed(parameters), float(norm_type)
+    table = _table(grads) if grads and norm_type == 2 else None
+    if table is None:
+        total = get_total_norm(grads, norm_type, error_if_nonfinite)
+        scale = (float(max_norm) / (total + 1e-6)).clamp(max=1.0)
+        for g in grads:
+            g.mul_(scale.to(g.device))
+        return total
+    device, dtype = grads[0].device, grads[0].dtype
+    squares, factor = empty((), dtype=np.float64, device=device), empty((), dtype=np.float64, device=device)
+    device.kernels.grad_norm_sq[dtype].call(squares.array.ptr, table.ptr, len(grads))
+    total = _checked(squares.sqrt().to(dtype), norm_type, error_if_nonfinite)
+    device.kernels.clip_factor.only.call(factor.array.ptr, squares.array.ptr, float(max_norm), 1e-6)
+    device.kernels.grad_scale[dtype].call(table.ptr, factor.array.ptr, len(grads))
+    for g in grads:
+        bump(g)
+    return total
+
+
+@no_grad
+def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float, foreach: bool | None = None) -> None:
+    """Cuts every gradient value to [-clip_value, clip_value], in place."""
+    _not_foreach(foreach)
+    grads, clip_value = _listed(parameters), float(clip_value)
+    table = _table(grads) if grads else None
+    if table is not None:
+        grads[0].device.kernels.grad_clip[grads[0].dtype].call(table.ptr, len(grads), clip_value)
+    for g in grads:
+        if table is not None:
+            bump(g)
+        else:
+            g.copy_(g.clamp(-clip_value, clip_value))

@@ -1,0 +1,31 @@
+"""Parameters as one vector and back."""
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from minigrad.engine import no_grad
+from minigrad.ops.shape_ops import cat
+from minigrad.tensor import Tensor
+
+
+def _one_device(parameters: Iterable[Tensor]) -> list[Tensor]:
+    found = list(parameters)
+    if len({str(p.device) for p in found}) > 1:
+        raise TypeError("Found two parameters on different devices, this is currently not supported.")
+    return found
+
+
+def parameters_to_vector(parameters: Iterable[Tensor]) -> Tensor:
+    """All values of ``parameters``, one after the other: shape (sum of sizes,). Differentiable."""
+    return cat([p.reshape(-1) for p in _one_device(parameters)])
+
+
+def vector_to_parameters(vec: Tensor, parameters: Iterable[Tensor]) -> None:
+    """Writes slices of ``vec`` into ``parameters``, in order."""
+    if not isinstance(vec, Tensor):
+        raise TypeError(f"expected Tensor, but got: {type(vec).__name__}")
+    start = 0
+    with no_grad():
+        for p in _one_device(parameters):
+            p.copy_(vec[start:start + p.numel()].reshape(p.shape))
+            start += p.numel()

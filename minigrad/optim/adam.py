@@ -1,0 +1,78 @@
+"""Adam and AdamW."""
+from __future__ import annotations
+
+from typing import Any
+
+from minigrad.ops.elementwise import maximum
+from minigrad.tensor import Tensor
+
+from .optimizer import Optimizer, Params, at_least, one_element, only_default, state_like
+
+
+class Adam(Optimizer):
+    """m = beta1 m + (1 - beta1) g, v = beta2 v + (1 - beta2) g^2,
+    p = p - lr (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + eps)      (Kingma and Ba 2015)
+
+    ``weight_decay`` adds weight_decay p to g, or with ``decoupled_weight_decay`` first shrinks p by lr weight_decay p;
+    ``amsgrad`` divides by the largest v so far (Reddi et al. 2018); ``maximize`` turns the sign of the gradient.
+    """
+
+    _kernel = "adam"
+
+    def __init__(self, params: Params, lr: float | Tensor = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
+                 weight_decay: float = 0, amsgrad: bool = False, *, foreach: bool | None = None, maximize: bool = False,
+                 capturable: bool = False, differentiable: bool = False, fused: bool | None = None,
+                 decoupled_weight_decay: bool = False) -> None:
+        one_element(lr)
+        at_least("learning rate", lr)
+        at_least("epsilon value", eps)
+        at_least("beta parameter at index 0", betas[0], below=1.0)
+        at_least("beta parameter at index 1", betas[1], below=1.0)
+        at_least("weight_decay value", weight_decay)
+        if not all(isinstance(b, float) for b in betas):
+            if not all(isinstance(b, Tensor) for b in betas):
+                raise ValueError("betas must be either both floats or both Tensors")
+            betas = (float(betas[0]), float(betas[1]))
+        only_default(foreach=foreach, capturable=capturable, differentiable=differentiable, fused=fused)
+        super().__init__(params, {"lr": lr, "betas": tuple(betas), "eps": eps, "weight_decay": weight_decay, "amsgrad": amsgrad,
+                                  "maximize": maximize, "foreach": foreach, "capturable": capturable, "differentiable": differentiable,
+                                  "fused": fused, "decoupled_weight_decay": decoupled_weight_decay})
+
+    def _read(self, group: dict[str, Any]) -> tuple:
+        return ((float(group["lr"]), group["weight_decay"], group["eps"], *group["betas"]),
+                (int(group["amsgrad"]), int(group["decoupled_weight_decay"]), int(group["maximize"])))
+
+    def _begin(self, group: dict[str, Any], p: Tensor, state: dict[str, Any]) -> tuple:
+        self._step_of(p, state)
+        return (state_like(p, state, "exp_avg"), state_like(p, state, "exp_avg_sq"),
+                state_like(p, state, "max_exp_avg_sq") if group["amsgrad"] else None)
+
+    def _define(self, flags: tuple, hyper: tuple, p: Tensor, g: Tensor, state: tuple, step: Tensor) -> None:
+        amsgrad, decoupled, maximize = flags
+        lr, weight_decay, eps, beta1, beta2 = hyper
+        m, v, largest = state
+        g = -g if maximize else g
+        if decoupled:
+            p.mul_(1 - lr * weight_decay)
+        else:
+            g = g + p * weight_decay
+        m.add_((g - m) * (1 - beta1))
+        v.copy_(v * beta2 + g * g * (1 - beta2))
+        if amsgrad:
+            largest.copy_(maximum(largest, v))
+            v = largest
+        p.sub_(m * (lr / (1 - beta1**step)) / (v.sqrt() / (1 - beta2**step).sqrt() + eps))
+
+
+class AdamW(Adam):
+    """``Adam`` with decoupled weight decay: p = p - lr weight_decay p first (Loshchilov and Hutter 2019)."""
+
+    def __init__(self, params: Params, lr: float | Tensor = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
+                 weight_decay: float = 1e-2, amsgrad: bool = False, *, maximize: bool = False, foreach: bool | None = None,
+                 capturable: bool = False, differentiable: bool = False, fused: bool | None = None) -> None:
+        super().__init__(params, lr, betas, eps, weight_decay, amsgrad, foreach=foreach, maximize=maximize, capturable=capturable,
+                         differentiable=differentiable, fused=fused, decoupled_weight_decay=True)
+
+    def _loaded(self) -> None:
+        for group in self.param_groups:         # a state dict of Adam may say otherwise
+            group["decoupled_weight_decay"] = True

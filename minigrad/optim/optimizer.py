@@ -1,0 +1,397 @@
+"""``Optimizer``: parameter groups, per-parameter state, the state dict, and the step: one launch for all parameters.
+
+A subclass says what it reads from a group (`_read`), what state a parameter has (`_begin`), how one parameter is updated, in
+Tensor ops (`_define`), and the name of the fused kernel that does the same for a whole table of parameters (`_kernel`, in
+native/optim.c). Numbers that change while training (learning rate, momentum, betas) reach both through `hyper`, a small array
+that is read when the update runs, not when it is recorded: a captured step follows the schedule.
+"""
+from __future__ import annotations
+
+import functools
+import warnings
+from collections import OrderedDict, defaultdict
+from collections.abc import Callable, Iterable
+from itertools import chain
+from typing import Any
+
+import numpy as np
+
+from minigrad.device import Device, Kernel
+from minigrad.engine import RemovableHandle, enable_grad, mode, no_grad
+from minigrad.ops.creation import as_tensor
+from minigrad.tensor import Tensor, new_tensor
+
+_HOOKS = ("_step_pre_hooks", "_step_post_hooks", "_state_dict_pre_hooks", "_state_dict_post_hooks",
+          "_load_state_dict_pre_hooks", "_load_state_dict_post_hooks")
+
+
+def at_least(name: str, value: Any, low: float = 0.0, below: float | None = None) -> None:
+    if not (low <= value and (below is None or value < below)):
+        raise ValueError(f"Invalid {name}: {value}")
+
+
+def only_default(**options: Any) -> None:
+    """PyTorch's switches between implementations: there is one here, so they stay at None or False."""
+    for name, value in options.items():
+        if value:
+            raise NotImplementedError(f"{name}={value!r} is not supported: leave {name} at its default, "
+                                      "all parameters go in one launch anyway")
+
+
+def _hooked(step: Callable) -> Callable:
+    """Runs the step hooks around a ``step`` method, and notes for the schedulers that it ran."""
+    @functools.wraps(step)
+    def wrapper(self: Optimizer, *args: Any, **kwargs: Any) -> Any:
+        self._opt_called = True
+        for hook in self._step_pre_hooks.values():
+            changed = hook(self, args, kwargs)
+            if changed is not None:
+                if not (isinstance(changed, tuple) and len(changed) == 2):
+                    raise RuntimeError(f"{step} must return None or a tuple of (new_args, new_kwargs), but got {changed}.")
+                args, kwargs = changed
+        result = step(self, *args, **kwargs)
+        for hook in self._step_post_hooks.values():
+            hook(self, args, kwargs)
+        return result
+    return wrapper
+
+
+class _Hyper:
+    """The numbers of a group that an update reads from memory: {lr, weight_decay, eps, first, second}."""
+
+    def __init__(self, device: Device) -> None:
+        self.tensor = begun(np.zeros(5), device)
+        self.values: tuple[float, ...] | None = None
+
+    def write(self, values: tuple[float, ...]) -> None:
+        if values != self.values:
+            self.tensor.array.np[...] = values
+            self.values = values
+
+
+class _Batch:
+    """The parameters of a group that share a device and dtype: (parameter, state arrays, step). Gradients come anew with each
+    step, mostly at the same addresses; the batch does not keep them."""
+
+    def __init__(self, rows: list[tuple], kernel: Kernel | None, hyper: _Hyper) -> None:
+        self.rows, self.kernel, self.hyper = rows, kernel, hyper
+        self.storages = [row[0].array.storage for row in rows]
+        if kernel is not None:
+            self.columns = [[p.array.ptr, p.grad.array.ptr, *(s.array.ptr if s is not None else 0 for s in state), step.array.ptr, p.numel()]
+                            for p, state, step in rows]
+            self.table = rows[0][0].device.constant(np.array(self.columns, np.int64))
+
+
+class _Plan:
+    """The batches of one group, and what they were made for."""
+
+    def __init__(self, key: list, flags: tuple, state: Any, batches: list[_Batch]) -> None:
+        self.key, self.flags, self.state, self.count, self.batches = key, flags, state, len(state), batches
+
+
+class Optimizer:
+    """Base class. ``params``: an iterable of parameters, of (name, parameter) pairs, or of dicts (groups with own options)."""
+
+    _kernel = ""
+    _step_pre_hooks: OrderedDict[int, Callable]
+    _step_post_hooks: OrderedDict[int, Callable]
+    _state_dict_pre_hooks: OrderedDict[int, Callable]
+    _state_dict_post_hooks: OrderedDict[int, Callable]
+    _load_state_dict_pre_hooks: OrderedDict[int, Callable]
+    _load_state_dict_post_hooks: OrderedDict[int, Callable]
+    _opt_called = False
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "step" in cls.__dict__:
+            cls.step = _hooked(cls.__dict__["step"])        # type: ignore[method-assign]
+
+    def __init__(self, params: Any, defaults: dict[str, Any]) -> None:
+        if isinstance(params, Tensor):
+            raise TypeError("params argument given to the optimizer should be an iterable of Tensors or dicts, but got Tensor")
+        self.defaults = defaults
+        self.state: defaultdict[Any, dict[str, Any]] = defaultdict(dict)
+        self.param_groups: list[dict[str, Any]] = []
+        self._reset()
+        groups = list(params)
+        if not groups:
+            raise ValueError("optimizer got an empty parameter list")
+        for group in groups if isinstance(groups[0], dict) else [{"params": groups}]:
+            self.add_param_group(group)
+
+    def _reset(self) -> None:
+        for name in _HOOKS:
+            self.__dict__.setdefault(name, OrderedDict())
+        self._plans: dict[int, _Plan] = {}
+        self._hypers: dict[tuple[int, str], _Hyper] = {}
+        self._hidden_steps: dict[Any, Tensor] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"defaults": self.defaults, "state": self.state, "param_groups": self.param_groups}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._reset()
+
+    def __repr__(self) -> str:
+        lines = [f"{type(self).__name__} ("]
+        for i, group in enumerate(self.param_groups):
+            lines.append(f"Parameter Group {i}")
+            lines += [f"    {key}: {group[key]}" for key in sorted(group) if key != "params"]
+        return "\n".join([*lines, ")"])
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Adds a group: {"params": ..., and its own options}; options left out are the defaults."""
+        if not isinstance(param_group, dict):
+            raise TypeError(f"param_group must be a dict, but got {type(param_group)}")
+        params = param_group["params"]
+        if isinstance(params, set):
+            raise TypeError("optimizer parameters need to be organized in ordered collections, but the ordering of tensors in sets will "
+                            "change between runs. Please use a list instead.")
+        params = [params] if isinstance(params, Tensor) else list(params)
+        names = [p[0] for p in params if isinstance(p, tuple)]
+        if names and len(names) != len(params):
+            raise ValueError("all optimizer params should be with/without names. Some param names are missing")
+        params = [p[1] if isinstance(p, tuple) else p for p in params]
+        for p in params:
+            if not isinstance(p, Tensor):
+                raise TypeError(f"optimizer can only optimize Tensors, but one of the params is {type(p).__name__}")
+            if not p.is_leaf:
+                raise ValueError("can't optimize a non-leaf Tensor")
+        param_group["params"] = params
+        if names:
+            param_group["param_names"] = names
+        for name, default in self.defaults.items():
+            param_group.setdefault(name, default)
+        own = {id(p) for p in params}
+        if len(own) != len(params):
+            warnings.warn("optimizer contains a parameter group with duplicate parameters; in future, this will cause an error",
+                          stacklevel=3)
+        for group in self.param_groups:
+            if ("param_names" in group) != bool(names):
+                raise ValueError("all optimizer param groups should be with/without names. cannot add param group "
+                                 f"{'with' if names else 'without'} names to the optimizer")
+            if not own.isdisjoint(id(p) for p in group["params"]):
+                raise ValueError("some parameters appear in more than one parameter group")
+        self.param_groups.append(param_group)
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Drops the gradients, or with ``set_to_none=False`` fills them with 0."""
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.grad is not None:
+                    p.grad = None if set_to_none else p.grad.detach().zero_()
+
+    # ---- the step ----
+
+    def _read(self, group: dict[str, Any]) -> tuple[tuple[float, ...], tuple]:
+        """From a group: (lr, weight_decay, eps, first, second), and the flags that choose the update's form."""
+        raise NotImplementedError
+
+    def _begin(self, group: dict[str, Any], p: Tensor, state: dict[str, Any]) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """Makes what is missing in a parameter's state; returns up to three arrays of the parameter's shape, in the kernel's order."""
+        raise NotImplementedError
+
+    def _define(self, flags: tuple, hyper: tuple[Tensor, ...], p: Tensor, g: Tensor, state: tuple, step: Tensor) -> None:
+        """The update of one parameter, in place, in Tensor ops; ``step`` was counted up already."""
+        raise NotImplementedError
+
+    def _step_of(self, p: Tensor, state: dict[str, Any]) -> Tensor:
+        """The parameter's step count, a float64 scalar on its device."""
+        if "step" not in state or not isinstance(state["step"], Tensor) or state["step"].dtype != np.float64:
+            state["step"] = begun(np.array(float(state.get("step", 0.0))), p.device)
+        return state["step"]
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Updates all parameters that have a gradient. ``closure`` computes the loss anew, which is returned."""
+        loss = None
+        if closure is not None:
+            with enable_grad():
+                loss = closure()
+        with no_grad():
+            for i, group in enumerate(self.param_groups):
+                self._step_group(i, group)
+        return loss
+
+    def _step_group(self, index: int, group: dict[str, Any]) -> None:
+        values, flags = self._read(group)
+        key: list[Any] = [values[3] == 0, values[4] == 0]       # a momentum of 0 needs no buffer
+        for p in group["params"]:
+            g = p.grad
+            if g is not None:
+                g = g.array
+                key += (p.array.ptr, g.ptr, g.layout)
+        plan = self._plans.get(index)
+        if plan is None or plan.key != key or plan.flags != flags or plan.state is not self.state or plan.count != len(self.state):
+            plan = self._plans[index] = self._prepare(index, group, key, flags)
+        for batch in plan.batches:
+            batch.hyper.write(values)
+            self._launch(batch, flags)
+
+    def _prepare(self, index: int, group: dict[str, Any], key: list, flags: tuple) -> _Plan:
+        """Starts missing states and sorts the parameters into batches."""
+        batches: dict[tuple, list] = {}
+        for p in group["params"]:
+            if p.grad is not None:
+                state = self.state[p]
+                row = (p, self._begin(group, p, state), self._step_of(p, state))
+                if not state:
+                    del self.state[p]
+                dense = p.is_contiguous() and p.grad.is_contiguous() and p.grad.dtype == p.dtype
+                batches.setdefault((p.device.name, p.dtype, dense), []).append(row)
+        made = []
+        for (name, dtype, dense), rows in batches.items():
+            device = rows[0][0].device
+            if (index, name) not in self._hypers:
+                self._hypers[index, name] = _Hyper(device)
+            kernel = getattr(device.kernels, self._kernel).get(dtype) if dense else None
+            made.append(_Batch(rows, kernel, self._hypers[index, name]))
+        return _Plan(key, flags, self.state, made)
+
+    def _launch(self, batch: _Batch, flags: tuple) -> None:
+        """One launch for the whole batch, or without a kernel the definition for each parameter."""
+        recorder = mode.recorder
+        if recorder is not None and self.sync_hyper not in recorder.before_replay:
+            recorder.before_replay.append(self.sync_hyper)
+        hyper = batch.hyper.tensor
+        if batch.kernel is None:
+            numbers = tuple(hyper[i] for i in range(5))
+            for p, state, step in batch.rows:
+                step.add_(1)
+                self._define(flags, numbers, p, p.grad, state, step)
+            return
+        if recorder is not None:                # the launch names the table only, not what the table points to
+            for row in batch.columns:
+                for address in row[:-1]:
+                    if address:
+                        recorder.hold(address)
+        batch.kernel.call(batch.table.ptr, hyper.array.ptr, len(batch.rows), *flags)
+        for storage in batch.storages:
+            storage.version += 1
+
+    def sync_hyper(self) -> None:
+        """Writes the groups' present learning rates and other numbers to where the update reads them: before a replay."""
+        for (index, _), hyper in self._hypers.items():
+            hyper.write(self._read(self.param_groups[index])[0])
+
+    # ---- state dict ----
+
+    def state_dict(self) -> dict[str, Any]:
+        """{"state": {parameter's number: its state}, "param_groups": [options, and "params": numbers]}; tensors are shared, not copied."""
+        for hook in self._state_dict_pre_hooks.values():
+            hook(self)
+        number: dict[int, int] = {}
+        for p in chain.from_iterable(g["params"] for g in self.param_groups):
+            number.setdefault(id(p), len(number))
+        groups = [{**{k: v for k, v in g.items() if k != "params"}, "params": [number[id(p)] for p in g["params"]]}
+                  for g in self.param_groups]
+        state = {number[id(k)] if isinstance(k, Tensor) else k: v for k, v in self.state.items()}
+        result: dict[str, Any] = {"state": state, "param_groups": groups}
+        for hook in self._state_dict_post_hooks.values():
+            changed = hook(self, result)
+            result = result if changed is None else changed
+        return result
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes over options and state; parameters are matched by their order. Tensors (or arrays) are copied, into the present state
+        where that fits, so that captured steps go on from what was loaded."""
+        state_dict = dict(state_dict)
+        for hook in self._load_state_dict_pre_hooks.values():
+            changed = hook(self, state_dict)
+            state_dict = state_dict if changed is None else changed
+        saved = state_dict["param_groups"]
+        if len(saved) != len(self.param_groups):
+            raise ValueError("loaded state dict has a different number of parameter groups")
+        if any(len(s["params"]) != len(g["params"]) for s, g in zip(saved, self.param_groups, strict=True)):
+            raise ValueError("loaded state dict contains a parameter group that doesn't match the size of optimizer's group")
+        by_number = {n: p for s, g in zip(saved, self.param_groups, strict=True) for n, p in zip(s["params"], g["params"], strict=True)}
+
+        def copied(p: Tensor, value: Any, key: Any, present: Any) -> Any:
+            if isinstance(value, Tensor) or hasattr(value, "__array__"):
+                value = as_tensor(value)
+                if isinstance(present, Tensor) and present.shape == value.shape:
+                    return present.copy_(value)
+                return value.to(device=p.device, dtype=p.dtype if key != "step" and p.is_floating_point() else None, copy=True)
+            if isinstance(value, dict):
+                return {k: copied(p, v, k, present.get(k) if isinstance(present, dict) else None) for k, v in value.items()}
+            if isinstance(value, list | tuple | set):
+                return type(value)(copied(p, v, None, None) for v in value)
+            return value
+
+        state: defaultdict[Any, dict[str, Any]] = defaultdict(dict)
+        with no_grad():
+            for number, values in state_dict["state"].items():
+                p = by_number.get(number)
+                state[number if p is None else p] = values if p is None else copied(p, values, None, self.state.get(p))
+        groups = []
+        for s, g in zip(saved, self.param_groups, strict=True):
+            new = {k: tuple(v) if isinstance(g.get(k), tuple) and isinstance(v, list) else v for k, v in s.items() if k != "params"}
+            if "param_names" in g:
+                new.setdefault("param_names", g["param_names"])
+            groups.append({**new, "params": g["params"]})
+        self.state, self.param_groups = state, groups
+        self._plans.clear()
+        self._hidden_steps.clear()
+        self._loaded()
+        for hook in self._load_state_dict_post_hooks.values():
+            hook(self)
+
+    def _loaded(self) -> None:
+        """What a subclass wants to put right in groups that were loaded."""
+
+    # ---- hooks ----
+
+    def _add_hook(self, name: str, hook: Callable, prepend: bool = False) -> RemovableHandle:
+        table = self.__dict__[name]
+        handle = RemovableHandle(table)
+        table[handle.id] = hook
+        if prepend:
+            table.move_to_end(handle.id, last=False)
+        return handle
+
+    def register_step_pre_hook(self, hook: Callable) -> RemovableHandle:
+        """``hook(optimizer, args, kwargs)`` before each step; returns None or new (args, kwargs)."""
+        return self._add_hook("_step_pre_hooks", hook)
+
+    def register_step_post_hook(self, hook: Callable) -> RemovableHandle:
+        """``hook(optimizer, args, kwargs)`` after each step."""
+        return self._add_hook("_step_post_hooks", hook)
+
+    def register_state_dict_pre_hook(self, hook: Callable, prepend: bool = False) -> RemovableHandle:
+        """``hook(optimizer)`` before ``state_dict``."""
+        return self._add_hook("_state_dict_pre_hooks", hook, prepend)
+
+    def register_state_dict_post_hook(self, hook: Callable, prepend: bool = False) -> RemovableHandle:
+        """``hook(optimizer, state_dict)`` after ``state_dict``; returns None or another one."""
+        return self._add_hook("_state_dict_post_hooks", hook, prepend)
+
+    def register_load_state_dict_pre_hook(self, hook: Callable, prepend: bool = False) -> RemovableHandle:
+        """``hook(optimizer, state_dict)`` before loading; returns None or another one."""
+        return self._add_hook("_load_state_dict_pre_hooks", hook, prepend)
+
+    def register_load_state_dict_post_hook(self, hook: Callable, prepend: bool = False) -> RemovableHandle:
+        """``hook(optimizer)`` after loading."""
+        return self._add_hook("_load_state_dict_post_hooks", hook, prepend)
+
+
+Optimizer.step = _hooked(Optimizer.step)        # type: ignore[method-assign]
+
+
+def begun(values: np.ndarray, device: Device) -> Tensor:
+    """A tensor to keep, with its first values: not a launch, so that a recorded step does not begin anew at each replay."""
+    return new_tensor(device.upload(values), None)
+
+
+def state_like(p: Tensor, state: dict[str, Any], name: str, value: float = 0.0) -> Tensor:
+    """The array of that name in the parameter's state; at first all ``value``."""
+    if state.get(name) is None:
+        state[name] = begun(np.full(p.shape, value, p.dtype), p.device)
+    return state[name]
+
+
+def one_element(lr: Any) -> None:
+    if isinstance(lr, Tensor) and lr.numel() != 1:
+        raise ValueError("Tensor lr must be 1-element")
+
+
+Params = Iterable[Any]
