@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import operator
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from ..device import device as open_device
 from ..engine import mode
 from ..memory import Array, Layout, alloc, layout
 from ..op import Plan, Primitive
-from ..shape import BOOL, INT64, default_float, fail, is_float, shape_of
+from ..shape import BOOL, INT64, default_float, fail, is_float, promote, shape_of
 from ..tensor import Tensor, new_tensor
 from .elementwise import constant, copy, copy_array
 
@@ -30,7 +31,7 @@ def as_array(data: Any, dtype: Any = None) -> np.ndarray:
     if isinstance(data, Tensor):
         values = data.numpy(force=True)
         return values if dtype is None else values.astype(np.dtype(dtype), copy=False)
-    plain = isinstance(data, (bool, int, float, list, tuple))
+    plain = isinstance(data, (bool, int, float, list, tuple)) and not isinstance(data, np.generic)
     if plain and _holds_tensors(data):
         data = _unwrap(data)
     if not isinstance(data, np.ndarray) and not hasattr(data, "__array__"):
@@ -53,8 +54,8 @@ def as_array(data: Any, dtype: Any = None) -> np.ndarray:
         fail("tensor", "complex numbers are not supported", values.dtype, "work with real and imaginary parts", TypeError)
     if dtype is not None:
         return values.astype(np.dtype(dtype), copy=False)
-    if plain and (values.size == 0 or values.dtype.kind == "f" and not _numpy_scalars(data)):
-        return values.astype(default_float())
+    if plain and (values.size == 0 or values.dtype.kind == "f"):
+        return values.astype(default_float() if values.size == 0 else _float_of(data))
     if values.dtype.byteorder == ">":
         return values.astype(values.dtype.newbyteorder("="))
     if values.dtype.kind == "f" and values.dtype.itemsize > 8:
@@ -62,10 +63,22 @@ def as_array(data: Any, dtype: Any = None) -> np.ndarray:
     return values
 
 
-def _numpy_scalars(data: Any) -> bool:
-    while isinstance(data, (list, tuple)) and data:
-        data = data[0]
-    return isinstance(data, (np.ndarray, np.generic)) and not isinstance(data, float)
+def _float_of(data: Any) -> np.dtype:
+    """The float dtype of nested lists: Python floats have the default one, NumPy's their own."""
+    first = data
+    while isinstance(first, (list, tuple)) and first:
+        first = first[0]
+    if not isinstance(first, (np.ndarray, np.generic)):
+        return default_float()
+    return reduce(promote, [d.dtype if isinstance(d, (np.ndarray, np.generic)) else default_float() for d in _leaves(data)])
+
+
+def _leaves(data: Any) -> Any:
+    if isinstance(data, (list, tuple)):
+        for d in data:
+            yield from _leaves(d)
+    else:
+        yield data
 
 
 def _holds_tensors(data: Any) -> bool:

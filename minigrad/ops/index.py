@@ -10,15 +10,18 @@ the memory.
 """
 from __future__ import annotations
 
+import inspect
 import operator
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from .. import engine
-from ..engine import mode
+from ..device import Device, Kernel
+from ..engine import Node, mode
 from ..memory import Array, Layout, alloc, layout
-from ..op import Plan, Primitive, dense, same_device
+from ..op import Plan, Primitive, dense, remember, same_device
 from ..shape import BOOL, INT64, axis_of, broadcast_shapes, fail
 from ..tensor import Tensor, bump, new_tensor
 from . import elementwise as ew
@@ -36,17 +39,23 @@ _NO_VALUE = -1 << 63
 
 def check_index(index: Tensor, low: int, high: int, ignore: int | None = None) -> int | None:
     """The first value of an int64 tensor outside [low, high) that is not `ignore`; None if there is none."""
-    source = index.array.layout
+    array = index.array
+    source = array.layout
     if not source.size:
         return None
-    a = dense(index.array)
-    device = source.device
-    bad = alloc(layout(device, INT64, (1,)))
-    kernel = device.kernels.check_index.only
+    a = array if source.contiguous else dense(array)
+    kernel, one = _checker(source.device)
+    bad = alloc(one)
     launch = kernel.function if mode.recorder else kernel.call        # a check is no part of a recorded program
     launch(bad.ptr, a.ptr, source.size, low, high, _NO_VALUE if ignore is None else ignore)
-    at = int(_host(bad)[0])
+    at = _host(bad).item()
     return None if at < 0 else int(_host(a).reshape(-1)[at])
+
+
+@lru_cache
+def _checker(device: Device) -> tuple[Kernel, Layout]:
+    """The kernel that checks indices, and the layout of its answer."""
+    return device.kernels.check_index.only, layout(device, INT64, (1,))
 
 
 def _host(array: Array) -> Any:
@@ -155,7 +164,7 @@ def _prepare_index_add(x: Layout, index: Layout, src: Layout, *, axis: int, ndim
 
 
 _index_add = Primitive("index_add", _prepare_index_add,
-                       {"x": lambda g: g, "src": lambda g, index, axis, ndims: _take(g, index, axis=axis, ndims=ndims)})
+                       {"x": lambda g: g, "src": lambda g, index, axis, ndims: take_at(g, index, axis, ndims)})
 
 
 def _zeros(shape: tuple[int, ...], like: Layout) -> Tensor:
@@ -168,9 +177,26 @@ def add_at(shape: tuple[int, ...], src: Tensor, index: Tensor, axis: int, ndims:
     return _index_add(_zeros(shape, src.array.layout), index, src, axis=axis, ndims=ndims)
 
 
-def take_at(x: Tensor, index: Tensor, axis: int, ndims: int = 1) -> Tensor:
-    """`take` with an index that is known to be in range."""
-    return _take(x, index, axis=axis, ndims=ndims)
+def _quick(op: Primitive) -> Any:
+    """`op(x, index, *attributes)` in one look-up."""
+    names = tuple(inspect.signature(op.prepare).parameters)[2:]
+    known: dict[tuple, tuple] = {}
+
+    def call(x: Tensor, index: Tensor, *values: int) -> Tensor:
+        a, i = x.array, index.array
+        found = known.get((a.layout, i.layout, values))
+        if found is None:
+            attrs = dict(zip(names, values, strict=True))
+            found = remember(known, (a.layout, i.layout, values), (op.prepare(a.layout, i.layout, **attrs), attrs))
+        plan, attrs = found
+        array = plan.run(a, i)
+        if mode.grad and x.requires_grad:
+            return new_tensor(array, Node(op, (x.node or x, None), plan.layout, (None, index), i.version, None, attrs))
+        return new_tensor(array, None)
+    return call
+
+
+take_at = _quick(_take)         # (x, index, axis, ndims): `take` with an index that is known to be in range
 
 
 def _spots(make: Any, n: int, *shape: int) -> Tensor:
@@ -224,22 +250,29 @@ def _element_rule(op: str, x: Layout, index: Layout, dim: int) -> tuple[int, int
     same_device(op, (x, index))
     if index.dtype != INT64:
         fail(op, "index must be int64", index, "convert with .long()")
-    if x.ndim != index.ndim or not 0 <= dim < x.ndim or any(i != dim and a != b for i, (a, b) in enumerate(zip(x.shape, index.shape, strict=True))):
-        fail(op, f"index must have the sizes of the tensor in every dimension but {dim}", [x, index])
+    if not 0 <= dim < x.ndim or index.shape[:dim] != x.shape[:dim] or x.shape[dim + 1:] not in (index.shape[dim + 1:], index.shape[dim:]) \
+            or index.ndim not in (x.ndim, x.ndim - 1):
+        fail(op, f"index must have the sizes of the tensor in every dimension but {dim}, which it may lack", [x, index])
     outer, n, inner = _blocks(x, dim, 1)
-    return outer, index.shape[dim], n, inner
+    return outer, index.shape[dim] if index.ndim == x.ndim else 1, n, inner
+
+
+def _with_axis(x: Layout, index: Layout, dim: int) -> Any:
+    """For NumPy: puts in the axis that an index may lack."""
+    return (lambda v: np.expand_dims(v, dim)) if index.ndim < x.ndim else lambda v: v
 
 
 def _prepare_gather(x: Layout, index: Layout, *, dim: int) -> Plan:
-    """out[..., j, ...] = x[..., index[..., j, ...], ...] along `dim`."""
+    """out[..., j, ...] = x[..., index[..., j, ...], ...] along `dim`; an index without that dimension takes one element along it."""
     outer, m, n, inner = _element_rule("gather", x, index, dim)
     out, kernel = layout(x.device, x.dtype, index.shape), x.device.kernels.gather.move(x.dtype)
+    full = _with_axis(x, index, dim)
 
     def run(a: Array, i: Array) -> Array:
         y = alloc(out)
         a, i = dense(a), dense(i)
         if kernel is None:
-            x.device.host.call(lambda v, at, out: np.copyto(out, np.take_along_axis(v, at, dim)), y.np, a.np, i.np)
+            x.device.host.call(lambda v, at, out: np.copyto(full(out), np.take_along_axis(v, full(at), dim)), y.np, a.np, i.np)
         else:
             kernel.call(y.ptr, a.ptr, i.ptr, outer, m, n, inner)
         return y
@@ -266,13 +299,15 @@ def _prepare_scatter(name: str) -> Any:
                 kernel.call(y.ptr, i.ptr, s.ptr, outer, m, n, inner)
             return y
 
+        full = _with_axis(x, index, dim)
+
         def put(at: Any, v: Any, out: Any) -> None:
-            np.put_along_axis(out, at, v, dim)
+            np.put_along_axis(out, full(at), full(v), dim)
 
         def put_add(at: Any, v: Any, out: Any) -> None:
-            places = list(np.indices(at.shape, sparse=True))
-            places[dim] = at
-            np.add.at(out, tuple(places), v)
+            places = list(np.indices(full(at).shape, sparse=True))
+            places[dim] = full(at)
+            np.add.at(out, tuple(places), full(v))
         return Plan(run, out, f"kernel {kernel.name}" if kernel else f"no {name} kernel for {x.dtype}: NumPy behind the door")
     return prepare
 
@@ -280,17 +315,15 @@ def _prepare_scatter(name: str) -> Any:
 _gather = Primitive("gather", _prepare_gather,
                     {"x": lambda g, index, x_shape, dim: _scatter_add(_zeros(x_shape, g.array.layout), index, g, dim=dim)})
 _scatter_add = Primitive("scatter_add", _prepare_scatter("scatter_add"),
-                         {"x": lambda g: g, "src": lambda g, index, dim: _gather(g, index, dim=dim)}, ["x", "index", "src"],
+                         {"x": lambda g: g, "src": lambda g, index, dim: gather_at(g, index, dim)}, ["x", "index", "src"],
                          doc="x, with the elements of src added at the places of the index along `dim`.")
 _scatter = Primitive("scatter", _prepare_scatter("scatter"),
                      {"x": lambda g, index, dim: _scatter(g, index, _zeros(index.array.layout.shape, g.array.layout), dim=dim),
-                      "src": lambda g, index, dim: _gather(g, index, dim=dim)}, ["x", "index", "src"],
+                      "src": lambda g, index, dim: gather_at(g, index, dim)}, ["x", "index", "src"],
                      doc="x, with the elements of src in the places of the index along `dim`; where two fall together, the last one stays.")
 
 
-def gather_at(x: Tensor, index: Tensor, dim: int) -> Tensor:
-    """`gather` with an index that is known to be in range."""
-    return _gather(x, index, dim=dim)
+gather_at = _quick(_gather)     # (x, index, dim): `gather` with an index that is known to be in range
 
 
 @_gather.samples
@@ -299,6 +332,7 @@ def _gather_samples(make: Any) -> Any:
     yield make(5, 33), _spots(make, 33, 5, 31), {"dim": 1}
     yield make(2, 3, 4), _spots(make, 3, 2, 7, 4), {"dim": 1}
     yield make(3, 2), _spots(make, 3, 0, 2), {"dim": 0}
+    yield make(4, 33, 2), _spots(make, 33, 4, 2), {"dim": 1}
 
 
 @_gather.errors
@@ -309,7 +343,7 @@ def _gather_errors(make: Any) -> Any:
 
 @_gather.reference
 def _gather_reference(x: Any, index: Any, *, dim: int) -> Any:
-    return np.take_along_axis(x, index, dim)
+    return np.take_along_axis(x, index, dim) if index.ndim == x.ndim else np.take_along_axis(x, np.expand_dims(index, dim), dim).squeeze(dim)
 
 
 def _distinct(make: Any, n: int, *shape: int) -> Tensor:
@@ -419,11 +453,11 @@ def gather(input: Tensor, dim: int, index: Tensor, *, sparse_grad: bool = False)
         raise NotImplementedError("[gather] sparse_grad is not supported")
     at, a, partial = _per_element("gather", input, dim, index, True)
     if not input.array.layout.ndim or not at.array.layout.ndim:
-        flat = _take(through(_reshaped, input, (input.array.layout.size,)), at, axis=0, ndims=1)
+        flat = take_at(through(_reshaped, input, (input.array.layout.size,)), at, 0, 1)
         return flat
     if partial:
         input = through(windowed, input, _within(input, at.array.layout.shape, a))
-    return _gather(input, at, dim=a)
+    return gather_at(input, at, a)
 
 
 def _scattered(op: str, primitive: Primitive, x: Tensor, dim: int, index: Tensor, src: Any) -> Tensor:
@@ -479,7 +513,7 @@ def index_select(input: Tensor, dim: int, index: Tensor) -> Tensor:
         if at.numel() != 1:
             fail("index_select", "a 0-d tensor takes one index", at.array.layout)
         return copy.call(input)
-    return _take(input, at, axis=a, ndims=1)
+    return take_at(input, at, a, 1)
 
 
 def _rows(op: str, input: Tensor, dim: int, index: Tensor, source: Tensor) -> tuple[Tensor, Tensor, Tensor, int]:
@@ -530,23 +564,23 @@ def take(input: Tensor, index: Tensor) -> Tensor:
     """The elements that `index` names in the flattened tensor, in the index's shape."""
     n = input.array.layout.size
     at = checked("take", _index_dtype("take", index), n, 0)
-    return _take(input, at, axis=0, ndims=input.array.layout.ndim)
+    return take_at(input, at, 0, input.array.layout.ndim)
 
 
 def take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None) -> Tensor:
     """`gather` where the other dimensions broadcast; without `dim`, both are flattened."""
     _index_dtype("take_along_dim", indices)
     if dim is None:
-        return _take(input, checked("take_along_dim", through(_reshaped, indices, (indices.numel(),)), input.numel(), 0), axis=0,
-                     ndims=input.array.layout.ndim)
-    have, at = input.array.layout, indices.array.layout
-    if have.ndim != at.ndim:
-        fail("take_along_dim", "indices must have as many dimensions as the tensor", [have, at])
+        at = checked("take_along_dim", through(_reshaped, indices, (indices.numel(),)), input.numel(), 0)
+        return take_at(input, at, 0, input.array.layout.ndim)
+    have, given = input.array.layout, indices.array.layout
+    if have.ndim != given.ndim:
+        fail("take_along_dim", "indices must have as many dimensions as the tensor", [have, given])
     a = _rule_axis(dim, have.ndim, "take_along_dim")
-    shape = broadcast_shapes("take_along_dim", have.shape[:a] + (1,) + have.shape[a + 1:], at.shape[:a] + (1,) + at.shape[a + 1:])
+    shape = broadcast_shapes("take_along_dim", have.shape[:a] + (1,) + have.shape[a + 1:], given.shape[:a] + (1,) + given.shape[a + 1:])
     x = through(_expanded, input, (*shape[:a], have.shape[a], *shape[a + 1:]))
     index = checked("take_along_dim", indices, have.shape[a], a)
-    return _gather(x, through(_expanded, index, (*shape[:a], at.shape[a], *shape[a + 1:])), dim=a)
+    return gather_at(x, through(_expanded, index, (*shape[:a], given.shape[a], *shape[a + 1:])), a)
 
 
 def repeat_interleave(input: Tensor, repeats: Any = None, dim: int | None = None, *, output_size: int | None = None) -> Tensor:
@@ -569,7 +603,7 @@ def repeat_interleave(input: Tensor, repeats: Any = None, dim: int | None = None
         places = np.repeat(np.arange(shape[a]), times)
         if output_size is not None and len(places) != output_size:
             fail("repeat_interleave", f"the repeats add up to {len(places)}", f"output_size {output_size}")
-        return _take(x, engine.as_tensor(places).to(x.device), axis=a, ndims=1)
+        return take_at(x, engine.as_tensor(places).to(x.device), a, 1)
     n = operator.index(repeats)
     if n < 0:
         fail("repeat_interleave", "repeats must not be negative", n)
@@ -601,18 +635,14 @@ def _reads(what: str) -> None:
 def _places(mask: Tensor) -> Tensor:
     """The flat positions of what is not 0, in order. Their number depends on the values, which are read."""
     _reads("nonzero()")
-    have = mask.array.layout
-    device = have.device
-    with engine.no_grad():
-        from .reduce import count_nonzero
-        count = count_nonzero(mask).item()
-        out = alloc(layout(device, INT64, (count,)))
-        device.host.call(_find, out.np, mask.array.np)
-    return new_tensor(out, None)
+    device = mask.array.layout.device
+    found: list[Any] = []
+    device.host.call(_find, found, mask.array.np)
+    return new_tensor(device.upload(found[0]), None)
 
 
-def _find(x: Any, out: Any) -> None:
-    out[...] = x.reshape(-1).nonzero()[0]
+def _find(x: Any, out: list) -> None:
+    out.append(x.reshape(-1).nonzero()[0])
 
 
 def nonzero(input: Tensor, *, as_tuple: bool = False) -> Any:
@@ -648,7 +678,7 @@ def masked_select(input: Tensor, mask: Tensor) -> Tensor:
     if mask.array.layout.dtype != BOOL:
         fail("masked_select", "mask must be bool", mask.array.layout, "compare first, e.g. x > 0")
     shape = broadcast_shapes("masked_select", input.array.layout.shape, mask.array.layout.shape)
-    return _take(through(_expanded, input, shape), _places(through(_expanded, mask, shape)), axis=0, ndims=len(shape))
+    return take_at(through(_expanded, input, shape), _places(through(_expanded, mask, shape)), 0, len(shape))
 
 
 def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
@@ -745,13 +775,16 @@ _INT_OR_NONE = (int, type(None))
 
 def getitem(input: Tensor, index: Any) -> Tensor:
     """`input[index]`: basic indexing is a view, advanced and boolean indexing a copy; both are differentiable."""
-    if type(index) is int:
+    kind = type(index)
+    if kind is int:
         return through(_item, input, index)
+    if kind is Tensor and index.array.layout.dtype is INT64 and index.array.layout.ndim and input.array.layout.ndim:
+        return take_at(input, checked("index", index, input.array.layout.shape[0], 0), 0, 1)
     entries = _plain_entries(index if type(index) is tuple else (index,))
     if entries is not None:
         return through(_basic, input, entries)
     x, axis, ndims, at = _advanced(input, index if isinstance(index, tuple) else (index,))
-    return _take(x, at, axis=axis, ndims=ndims)
+    return take_at(x, at, axis, ndims)
 
 
 def _as_index(e: Any, device: Any) -> Any:
@@ -812,7 +845,7 @@ def _advanced(x: Tensor, index: tuple) -> tuple[Tensor, int, int, Tensor]:
     if len(parts) > 1 and single:       # 0-d index tensors are numbers: taken out first
         for n, (p, _, e) in enumerate(single):
             size = x.array.layout.shape[p - n]
-            x = _take(x, checked("index", e, size, p), axis=p - n, ndims=1)
+            x = take_at(x, checked("index", e, size, p), p - n, 1)
         rest = [(p - sum(s[0] < p for s in single), span, e) for p, span, e in parts if e.array.layout.ndim]
         if not rest:
             return x, 0, 0, engine.as_tensor(np.zeros((), np.int64)).to(have.device)

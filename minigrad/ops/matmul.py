@@ -7,6 +7,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Sequence
 from functools import lru_cache
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -133,12 +134,12 @@ def _matmul_vjp_b(g: Tensor, a: Tensor, b_shape: tuple[int, ...]) -> Tensor:
 _matmul = Primitive("matmul", _prepare_matmul, {"a": _matmul_vjp_a, "b": _matmul_vjp_b})
 
 
-def matmul(input: Tensor, other: Tensor) -> Tensor:
-    """Matrix product over the last two dimensions; leading ones broadcast; vectors are a row on the left, a column on the right."""
+def operator_matmul(input: Tensor, other: Any) -> Tensor:
+    """`input @ other`"""
     try:
         a, b = input.array, other.array
     except AttributeError:
-        raise TypeError(f"[matmul] expected tensors; got {type(input).__name__} and {type(other).__name__}") from None
+        return NotImplemented
     key = (a.layout, b.layout)
     plan = _matmul.plans.get(key)
     if plan is None:
@@ -151,6 +152,14 @@ def matmul(input: Tensor, other: Tensor) -> Tensor:
             return new_tensor(c, Node(_matmul, ((input.node or input) if ra else None, (other.node or other) if rb else None), plan.layout,
                                       (input if rb else None, other if ra else None), version))
     return new_tensor(c, None)
+
+
+def matmul(input: Tensor, other: Tensor) -> Tensor:
+    """Matrix product over the last two dimensions; leading ones broadcast; vectors are a row on the left, a column on the right."""
+    out = operator_matmul(input, other)
+    if out is NotImplemented:
+        raise TypeError(f"[matmul] expected tensors; got {type(input).__name__} and {type(other).__name__}")
+    return out
 
 
 @_matmul.samples
@@ -380,8 +389,9 @@ def tensordot(a: Tensor, b: Tensor, dims: int | Sequence[Sequence[int]] = 2) -> 
 
 
 @lru_cache(maxsize=1024)
-def _parse(equation: str, ranks: tuple[int, ...]) -> tuple[list[list[int]], list[int]]:
+def _parse(equation: str, shapes: tuple[tuple[int, ...], ...]) -> tuple[list[list[int]], list[int]]:
     """The labels of each operand and of the output, as numbers; what "..." stands for are numbers below 0, from the right."""
+    ranks = [len(shape) for shape in shapes]
     left, arrow, right = equation.replace(" ", "").partition("->")
     terms = left.split(",")
     if len(terms) != len(ranks):
@@ -399,6 +409,13 @@ def _parse(equation: str, ranks: tuple[int, ...]) -> tuple[list[list[int]], list
     for d in output:
         if d not in known:
             fail("einsum", "each output label must appear in an input", repr(equation))
+    sizes: dict[int, int] = {}
+    for one, shape in zip(labels, shapes, strict=True):
+        for d, n in zip(one, shape, strict=True):
+            if sizes.setdefault(d, n) != n and n != 1:
+                if sizes[d] != 1:
+                    fail("einsum", f"label {chr(d) if d > 0 else '...'!r} must have one size", [list(s) for s in shapes], f"equation {equation!r}")
+                sizes[d] = n
     return labels, output
 
 
@@ -430,15 +447,7 @@ def einsum(equation: Any, *operands: Any) -> Tensor:
             raise TypeError(f"[einsum] operands must be tensors; got {type(x).__name__}")
     if not isinstance(equation, str) or not operands:
         fail("einsum", "needs an equation and at least one operand", repr(equation))
-    labels, output = _parse(equation, tuple([x.array.layout.ndim for x in operands]))
-    sizes: dict[int, int] = {}
-    for x, one in zip(operands, labels, strict=True):
-        for d, n in zip(one, x.array.layout.shape, strict=True):
-            if sizes.setdefault(d, n) != n and n != 1:
-                if sizes[d] != 1:
-                    fail("einsum", f"label {chr(d) if d > 0 else '...'!r} must have one size", [x.array.layout for x in operands], f"equation {equation!r}")
-                sizes[d] = n
-    return _contract(list(operands), labels, output)
+    return _contract(list(operands), *_parse(equation, tuple([x.array.layout.shape for x in operands])))
 
 
 def _spelled(labels: Sequence[Any]) -> str:
@@ -501,36 +510,43 @@ def _pair(x: Tensor, a: list[int], y: Tensor, b: list[int], keep: set[int]) -> t
     """The product of two operands, summed over the labels not in `keep`."""
     x, a = _summed(x, a, keep | set(b))
     y, b = _summed(y, b, keep | set(a))
+    steps_x, steps_y, over, shape, labels = _recipe(tuple(a), x.array.layout.shape, tuple(b), y.array.layout.shape, frozenset(keep))
+    for step, value in steps_x:
+        x = through(step, x, value)
+    for step, value in steps_y:
+        y = through(step, y, value)
+    z = matmul(x, y) if over else mul(x, y)         # without a sum: [batch, left, 1] * [batch, 1, right]
+    return z if z.array.layout.shape == shape else through(_reshaped, z, shape), labels
+
+
+@lru_cache(maxsize=1024)
+def _recipe(a: tuple[int, ...], a_shape: tuple[int, ...], b: tuple[int, ...], b_shape: tuple[int, ...], keep: frozenset[int]) -> tuple:
+    """How two operands become the factors [batch, left, over] and [batch, over, right] of one matmul, and its result's shape."""
+    sizes = dict(zip(a, a_shape, strict=True))
+    for d, n in zip(b, b_shape, strict=True):
+        sizes[d] = n if sizes.get(d, 1) == 1 else sizes[d]
     both = [d for d in a if d in b]
-    sizes = dict(zip(a, x.array.layout.shape, strict=True))
-    for d, n in zip(b, y.array.layout.shape, strict=True):
-        sizes[d] = max(n, sizes.get(d, n)) if sizes.get(d, n) * n else 0
     batch, over = [d for d in both if d in keep], [d for d in both if d not in keep]
     left, right = [d for d in a if d not in both], [d for d in b if d not in both]
-    x, y = _arranged(x, a, [batch, left, over], sizes), _arranged(y, b, [batch, over, right], sizes)
-    if x.array.layout.dtype != y.array.layout.dtype or not over or x.array.layout.dtype == BOOL:
-        if over:
-            fail("einsum", "the operands must have one dtype", [x.array.layout, y.array.layout])
-        z = mul(x, y)               # [batch, left, 1] * [batch, 1, right]
-    else:
-        z = matmul(x, y)
     labels = batch + left + right
-    return through(_reshaped, z, tuple([sizes[d] for d in labels])), labels
+    return (_arrangement(a, a_shape, [batch, left, over], sizes), _arrangement(b, b_shape, [batch, over, right], sizes), bool(over),
+            tuple([sizes[d] for d in labels]), labels)
 
 
-def _arranged(x: Tensor, labels: list[int], groups: list[list[int]], sizes: dict[int, int]) -> Tensor:
-    """The dimensions in the order of the groups: those of the first as they are, those of the others each joined into one."""
+def _arrangement(labels: tuple[int, ...], shape: tuple[int, ...], groups: list[list[int]], sizes: dict[int, int]) -> list[tuple]:
+    """The views that bring dimensions into the order of the groups: those of the first as they are, of the others each group joined."""
+    steps: list[tuple] = []
     order = tuple([labels.index(d) for group in groups for d in group])
     if order != tuple(range(len(order))):
-        x = through(_permuted, x, order)
-    shape = tuple([sizes[d] for group in groups for d in group])
-    if x.array.layout.shape != shape:
-        x = through(_expanded, x, shape)
-    joined = [sizes[d] for d in groups[0]]
-    for group in groups[1:]:
-        total = 1
-        for d in group:
-            total *= sizes[d]
-        joined.append(total)
-    return x if x.array.layout.shape == tuple(joined) else through(_reshaped, x, tuple(joined))
+        steps.append((_permuted, order))
+    now = tuple([shape[i] for i in order])
+    full = tuple([sizes[d] for group in groups for d in group])
+    if now != full:
+        steps.append((_expanded, full))
+    joined = tuple([sizes[d] for d in groups[0]] + [prod(sizes[d] for d in group) for group in groups[1:]])
+    if joined != full:
+        steps.append((_reshaped, joined))
+    return steps
 
+
+METHODS = {"__matmul__": operator_matmul}

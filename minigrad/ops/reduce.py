@@ -6,6 +6,7 @@ the textbook formula (products, variance), it is because its derivatives have to
 from __future__ import annotations
 
 import builtins
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -248,7 +249,7 @@ def product(x: Tensor, *, axes: tuple[int, ...], keepdim: bool) -> Tensor:
     y = through(_reshaped, permute(x, (*kept, *axes)), (*[have.shape[i] for i in kept], n))
     last = len(kept)
     if n == 0:
-        y = through(_expanded, constant(1, have.dtype, have.device), (*y.array.layout.shape[:-1], 1))
+        y = add(_sum(y, axes=(last,), keepdim=True), 1)
     while n > 1:
         half = n // 2
         z = mul(_halves(y, last, 0, half), _halves(y, last, half, half))
@@ -298,10 +299,11 @@ _amin = Reduction("amin", "min", np.min, _extreme_vjp, least=True, doc="Smallest
 def _flat_index(function: Callable) -> Callable:
     """NumPy's argmax over several axes: the index in row-major order within them."""
     def index(x: Any, axis: Any, keepdims: bool = False) -> Any:
-        axes = axis if isinstance(axis, tuple) else (axis,)
+        axes = axis if isinstance(axis, tuple) else (axis % x.ndim,)
         kept = [i for i in range(x.ndim) if i not in axes]
         moved = x.transpose(*kept, *axes)
-        found = function(moved.reshape(*[x.shape[i] for i in kept], -1), -1)
+        count = math.prod(x.shape[i] for i in axes)
+        found = function(moved.reshape(*[x.shape[i] for i in kept], count), -1)
         return found.reshape([1 if i in axes else n for i, n in enumerate(x.shape)]) if keepdims else found
     return index
 
@@ -366,12 +368,8 @@ def _extreme(name: str, input: Tensor, dim: Any, keepdim: bool, whole_of: Reduct
     if isinstance(dim, (tuple, list)):
         raise TypeError(f"[{name}] dim must be one axis; got {dim}; use a{name}(...) for several")
     a = axis_of(dim, x.ndim, name)
-    indices = through(_over, input, index_of, a, True)
-    values = gather_at(input, indices, a) if x.ndim else through(_reshaped, input, ())
-    if not keepdim and x.ndim:
-        shape = x.shape[:a] + x.shape[a + 1:]
-        values, indices = through(_reshaped, values, shape), through(_reshaped, indices, shape)
-    return ValuesIndices(values, indices)
+    indices = through(_over, input, index_of, a, keepdim)
+    return ValuesIndices(gather_at(input, indices, a) if x.ndim else copy.call(input), indices)
 
 
 def max(input: Tensor, dim: Any = None, keepdim: bool = False, *, other: Tensor | None = None) -> Any:
@@ -442,6 +440,7 @@ def _moments_kernels(kernels: KernelTable, x: Layout, *, axes: tuple[int, ...], 
     if not n:
         raise NoKernel("there is nothing to reduce")
     forward, divide = kernels.moments[x.dtype], kernels.div[x.dtype]
+    total = kernels.sum[x.dtype]
     subtract, multiply, plus = kernels.sub[x.dtype], kernels.mul[x.dtype], kernels.add[x.dtype]
     plan = reduce_plan(x, axes)
     out = layout(x.device, x.dtype, reduced_shape(x.shape, axes, keepdim))
@@ -465,9 +464,12 @@ def _moments_kernels(kernels: KernelTable, x: Layout, *, axes: tuple[int, ...], 
         if of_var is None:
             divide.call(gx.ptr, of_mean.ptr, count.ptr, fill.ptr)
             return [gx]
-        factor = alloc(out)
+        factor, drift = alloc(out), alloc(out)
         divide.call(factor.ptr, of_var.ptr, half.ptr, scale.ptr)
         subtract.call(gx.ptr, a.ptr, centre.ptr, across.ptr)
+        total.call(drift.ptr, gx.ptr, plan.ptr)         # what rounding the mean left over: at mean 1e4 it would count
+        divide.call(drift.ptr, drift.ptr, count.ptr, scale.ptr)
+        subtract.call(gx.ptr, gx.ptr, drift.ptr, across.ptr)
         multiply.call(gx.ptr, gx.ptr, factor.ptr, across.ptr)
         if of_mean is not None:
             divide.call(factor.ptr, of_mean.ptr, count.ptr, scale.ptr)
@@ -578,6 +580,36 @@ def _norm_rule(x: Layout, *, p: float, axes: tuple[int, ...], keepdim: bool) -> 
         fail("norm", f"p = {p} has no value for no elements", x)
 
 
+@vector_norm.fused
+def _norm_kernels(kernels: KernelTable, x: Layout, *, p: float, axes: tuple[int, ...], keepdim: bool) -> Any:
+    if p != 2 or not x.size:
+        raise NoKernel("only the 2-norm has kernels")
+    square, total, root_of = kernels.square[x.dtype], kernels.sum[x.dtype], kernels.sqrt[x.dtype]
+    divide, multiply, equal, choose = kernels.div[x.dtype], kernels.mul[x.dtype], kernels.eq[x.dtype], kernels.where.move(x.dtype)
+    out, kept = (layout(x.device, x.dtype, reduced_shape(x.shape, axes, k)) for k in (keepdim, True))
+    flags, zero = layout(x.device, BOOL, out.shape), constant(0, x.dtype, x.device).array
+    each, add_up, one = elementwise_plan(x, x), reduce_plan(x, axes), elementwise_plan(out, out)
+    two, test, pick = elementwise_plan(out, out, out), elementwise_plan(flags, out, zero.layout), elementwise_plan(out, flags, zero.layout, out)
+    across = elementwise_plan(x, x, kept)
+
+    def run_forward(a: Array) -> Any:
+        squares, y = alloc(x), alloc(out)
+        square.call(squares.ptr, a.ptr, each.ptr)
+        total.call(y.ptr, squares.ptr, add_up.ptr)
+        root_of.call(y.ptr, y.ptr, one.ptr)
+        return y, (a, y)
+
+    def run_backward(saved: Any, g: Array, needs: list[bool]) -> list[Array | None]:
+        a, y = saved
+        gx, factor, none = alloc(x), alloc(out), alloc(flags)
+        divide.call(factor.ptr, g.ptr, y.ptr, two.ptr)
+        equal.call(none.ptr, y.ptr, zero.ptr, test.ptr)
+        choose.call(factor.ptr, none.ptr, zero.ptr, factor.ptr, pick.ptr)       # type: ignore[union-attr]
+        multiply.call(gx.ptr, a.ptr, factor.ptr, across.ptr)
+        return [gx]
+    return run_forward, run_backward
+
+
 @vector_norm.samples
 def _norm_samples(make: Any) -> Any:
     for p in (2.0, 1.0, 3.0, 0.5, 0.0, float("inf"), float("-inf"), -1.5):
@@ -623,14 +655,14 @@ def _scan(name: str, function: Callable) -> Callable:
         outer, n, inner = extent(x, tuple(range(dim))), x.shape[dim], extent(x, tuple(range(dim + 1, x.ndim)))
 
         def run(a: Array) -> Array:
-            y = alloc(out)
-            kernel.call(y.ptr, dense(a).ptr, outer, n, inner)
+            y, a = alloc(out), dense(a)
+            kernel.call(y.ptr, a.ptr, outer, n, inner)
             return y
         return Plan(run, out, f"kernel {kernel.name}")
     return prepare
 
 
-_cumsum = Primitive("cumsum", _scan("cumsum", np.cumsum), {"x": lambda g, dim: flip(_cumsum(flip(g, dim), dim=dim), dim)}, ["x"],
+_cumsum = Primitive("cumsum", _scan("cumsum", np.cumsum), {"x": lambda g, dim: flip(through(_cumsum_along, flip(g, dim), dim), dim)}, ["x"],
                     doc="Running sum along a dimension.")
 
 
@@ -650,15 +682,19 @@ def _cumsum_reference(x: Any, *, dim: int) -> Any:
     return np.cumsum(x, dim)
 
 
-def _scanned(name: str, input: Tensor, dim: Any, dtype: Any) -> tuple[Tensor, int]:
-    x = cast(input, dtype) if dtype is not None else input if is_float(input.array.layout.dtype) else cast(input, INT64)
-    return x, axis_of(dim, x.array.layout.ndim, name)
-
-
 def cumsum(input: Tensor, dim: int, *, dtype: Any = None) -> Tensor:
     """Running sum along `dim`. Integers and bools sum to int64."""
-    x, a = _scanned("cumsum", input, dim, dtype)
-    return _cumsum(x, dim=a) if x.array.layout.ndim else copy.call(x)
+    if dtype is not None:
+        input = cast(input, dtype)
+    elif isinstance(input, Tensor) and not is_float(input.array.layout.dtype):
+        input = cast(input, INT64)
+    return through(_cumsum_along, input, dim)
+
+
+@planner
+def _cumsum_along(x: Layout, dim: Any) -> Bound:
+    a = axis_of(dim, x.ndim, "cumsum")
+    return bind(_cumsum, x, dim=a) if x.ndim else bind(_sum, x, axes=(), keepdim=False)
 
 
 @op
@@ -697,5 +733,6 @@ def _cumprod_reference(x: Any, *, dim: int) -> Any:
 
 def cumprod(input: Tensor, dim: int, *, dtype: Any = None) -> Tensor:
     """Running product along `dim`. Integers and bools multiply to int64."""
-    x, a = _scanned("cumprod", input, dim, dtype)
+    x = cast(input, dtype) if dtype is not None else input if is_float(input.array.layout.dtype) else cast(input, INT64)
+    a = axis_of(dim, x.array.layout.ndim, "cumprod")
     return cumulative_product(x, dim=a) if x.array.layout.ndim else copy.call(x)

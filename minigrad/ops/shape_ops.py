@@ -199,7 +199,10 @@ def mover(to: Layout, source: Layout) -> Callable[[Array, int, Array], None]:
     if kernel is None:
         return lambda out, offset, x: to.device.host.call(np.copyto, memory.view(out, to, offset).np, x.np)
     plan = elementwise_plan(to, source)
-    return lambda out, offset, x: kernel.call(out.ptr + offset, x.ptr, plan.ptr)
+
+    def move(out: Array, offset: int, x: Array, plan: Array = plan, walk: int = plan.ptr) -> None:
+        kernel.call(out.ptr + offset, x.ptr, walk)
+    return move
 
 
 def _prepare_reshape(x: Layout, *, shape: tuple[int, ...]) -> Plan:
@@ -867,31 +870,76 @@ def unfold(input: Tensor, dimension: int, size: int, step: int) -> Tensor:
 
 # ---- triangles ------------------------------------------------------------------------------------------------------
 
-@lru_cache(maxsize=64)
-def _triangle(rows: int, columns: int, diagonal: int, lower: bool, device: Any) -> Tensor:
-    """True where tril (triu) keeps an element."""
-    mask = np.tri(rows, columns, diagonal if lower else diagonal - 1, dtype=bool)
-    return new_tensor(device.upload(mask if lower else ~mask), None)
-
-
-def _triangular(name: str, input: Tensor, diagonal: int, lower: bool) -> Tensor:
-    x = input.array.layout
+def _prepare_triangle(x: Layout, *, diagonal: int, lower: bool) -> Plan:
+    """The elements on one side of a diagonal of the last two dimensions (and on it), zeros on the other."""
     if x.ndim < 2:
-        fail(name, "needs at least two dimensions", x)
-    return where(_triangle(x.shape[-2], x.shape[-1], operator.index(diagonal), lower, x.device), input, constant(0, x.dtype, x.device))
+        fail("tril" if lower else "triu", "needs at least two dimensions", x)
+    out = layout(x.device, x.dtype, x.shape)
+    mask = np.tri(*x.shape[-2:], diagonal if lower else diagonal - 1, dtype=bool)
+    keep, zero = x.device.upload(mask if lower else ~mask), constant(0, x.dtype, x.device).array
+    kernel = x.device.kernels.where.move(x.dtype)
+    if kernel is None or not x.size:
+        def run_host(a: Array) -> Array:
+            y = alloc(out)
+            x.device.host.call(lambda v, out: np.copyto(out, np.tril(v, diagonal) if lower else np.triu(v, diagonal)), y.np, a.np)
+            return y
+        return Plan(run_host, out, f"no where kernel for {x.dtype}: NumPy behind the door")
+    plan = elementwise_plan(out, keep.layout, x, zero.layout)
+
+    def run(a: Array) -> Array:
+        y = alloc(out)
+        kernel.call(y.ptr, keep.ptr, a.ptr, zero.ptr, plan.ptr)
+        return y
+    return Plan(run, out, f"kernel {kernel.name}")
+
+
+_triangle = Primitive("triangle", _prepare_triangle, {"x": lambda g, diagonal, lower: through(_triangular, g, diagonal, lower)})
+
+
+@planner
+def _triangular(x: Layout, diagonal: Any, lower: bool) -> Bound:
+    return bind(_triangle, x, diagonal=operator.index(diagonal), lower=lower)
+
+
+@_triangle.samples
+def _triangle_samples(make: Any) -> Any:
+    yield make(4, 33), {"diagonal": 0, "lower": True}
+    yield make(2, 31, 4), {"diagonal": -2, "lower": False}
+    yield make(3, 3), {"diagonal": 5, "lower": False}
+    yield make(0, 3), {"diagonal": 0, "lower": True}
+
+
+@_triangle.errors
+def _triangle_errors(make: Any) -> Any:
+    yield (make(4), {"diagonal": 0, "lower": True}), RuntimeError, "two dimensions"
+
+
+@_triangle.reference
+def _triangle_reference(x: Any, *, diagonal: int, lower: bool) -> Any:
+    return np.tril(x, diagonal) if lower else np.triu(x, diagonal)
 
 
 def tril(input: Tensor, diagonal: int = 0) -> Tensor:
     """The elements on and below a diagonal of the last two dimensions, zeros elsewhere."""
-    return _triangular("tril", input, diagonal, True)
+    return through(_triangular, input, diagonal, True)
 
 
 def triu(input: Tensor, diagonal: int = 0) -> Tensor:
     """The elements on and above a diagonal of the last two dimensions, zeros elsewhere."""
-    return _triangular("triu", input, diagonal, False)
+    return through(_triangular, input, diagonal, False)
 
 
 # ---- joins ----------------------------------------------------------------------------------------------------------
+
+class JoinPlan(Plan):
+    """A join and what its nodes carry: where each input lies in the output."""
+
+    __slots__ = ("attrs",)
+
+    def __init__(self, run: Callable, to: Layout, attrs: dict) -> None:
+        super().__init__(run, to, "one copy for each input")
+        self.attrs = attrs
+
 
 class Join(Primitive):
     """`cat` and (with `new`) `stack`: any number of inputs, one copy each into the output; the gradient is cut again."""
@@ -899,6 +947,7 @@ class Join(Primitive):
     def __init__(self, name: str, new: bool, doc: str) -> None:
         super().__init__(name, self._prepare, {}, ["tensors"], doc)
         self.new = new
+        self.seen: dict[tuple, JoinPlan] = {}       # plans by `dim` as the user wrote it
 
     def __call__(self, *tensors: Tensor, dim: int) -> Tensor:
         arrays = [t.array for t in tensors]
@@ -906,27 +955,38 @@ class Join(Primitive):
         plan = self.plans.get(key)
         if plan is None:
             plan = remember(self.plans, key, self._prepare(*[a.layout for a in arrays], dim=dim))
+        return self.run(plan, tensors, arrays)
+
+    def run(self, plan: JoinPlan, tensors: Sequence[Tensor], arrays: list[Array]) -> Tensor:
         array = plan.run(*arrays)
         if mode.grad:
             for t in tensors:
                 if t.requires_grad:
-                    return self.record(tensors, array, {"dim": dim})
+                    edges = tuple([(t.node or t) if t.requires_grad else None for t in tensors])
+                    return new_tensor(array, Node(self, edges, plan.layout, _NOTHING, 0, None, plan.attrs))
         return new_tensor(array, None)
 
-    def record(self, inputs: tuple[Tensor, ...], array: Array, attrs: dict | None = None) -> Tensor:
-        edges = tuple([(t.node or t) if t.requires_grad else None for t in inputs])
-        dim = attrs["dim"]                          # type: ignore[index]
-        n = [1 if self.new else t.array.layout.shape[dim] for t in inputs]
-        return new_tensor(array, Node(self, edges, array.layout, _NOTHING, 0, None, {"dim": dim, "sizes": n}))
+    def known(self, tensors: Any, dim: Any) -> Tensor | None:
+        """The join of inputs whose layouts were joined before; None if they were not, or if they are no tensors."""
+        if type(tensors) is not list and type(tensors) is not tuple:
+            return None
+        try:
+            arrays = [t.array for t in tensors]
+            plan = self.seen.get((dim, *[a.layout for a in arrays]))
+        except (AttributeError, TypeError):
+            return None
+        return None if plan is None else self.run(plan, tensors, arrays)
+
+    def first(self, tensors: Any, given: list[Tensor], dim: Any, axis: int) -> Tensor:
+        """The join itself; remembered, if the inputs are `tensors` as they came."""
+        out = self(*given, dim=axis)
+        if given is tensors and type(dim) is int:
+            layouts = [t.array.layout for t in given]
+            remember(self.seen, (dim, *layouts), self.plans[axis, *layouts])
+        return out
 
     def backward(self, node: Node, g: Tensor, needs: list[bool]) -> list[Tensor | None]:
-        dim, shape, at = node.attrs["dim"], g.array.layout.shape, 0      # type: ignore[index]
-        lead, rest = tuple([whole(n) for n in shape[:dim]]), tuple([whole(n) for n in shape[dim + 1:]])
-        pieces: list[Tensor | None] = []
-        for n, need in zip(node.attrs["sizes"], needs, strict=True):     # type: ignore[index]
-            pieces.append(through(windowed, g, (*lead, at if self.new else (at, 1, n), *rest)) if need else None)
-            at += n
-        return pieces
+        return [through(windowed, g, key) if need else None for key, need in zip(node.attrs["keys"], needs, strict=True)]      # type: ignore[index]
 
     def _prepare(self, *layouts: Layout, dim: int) -> Plan:
         first = layouts[0]
@@ -943,19 +1003,21 @@ class Join(Primitive):
                 fail(self.name, "the tensors must have one dtype", layouts)
         total = builtins.sum(s[dim] for s in shapes)
         out = layout(first.device, first.dtype, (*shapes[0][:dim], total, *shapes[0][dim + 1:]))
-        moves, at = [], 0
+        moves, keys, at = [], [], 0
+        lead, rest = [whole(n) for n in out.shape[:dim]], [whole(n) for n in out.shape[dim + 1:]]
         for x, shape in zip(layouts, shapes, strict=True):
             inside = layout(x.device, x.dtype, shape, out.strides)
             source = layout(x.device, x.dtype, shape, (*x.strides[:dim], 0, *x.strides[dim:]) if self.new else x.strides)
             moves.append((mover(inside, source), at * out.strides[dim] * x.dtype.itemsize))
+            keys.append((*lead, at if self.new else (at, 1, shape[dim]), *rest))
             at += shape[dim]
 
         def run(*arrays: Array) -> Array:
             y = alloc(out)
-            for (move, offset), a in zip(moves, arrays, strict=True):
+            for (move, offset), a in zip(moves, arrays):        # noqa: B905 (as many as there were layouts)
                 move(y, offset, a)
             return y
-        return Plan(run, out, "one copy for each input")
+        return JoinPlan(run, out, {"dim": dim, "keys": keys})
 
 
 _cat = Join("cat", False, "The tensors one after the other along an existing dimension.")
@@ -1016,6 +1078,9 @@ def _joined(op: str, tensors: Any) -> list[Tensor]:
 
 def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     """The tensors one after the other along an existing dimension. Empty 1-d tensors are left out, as in PyTorch."""
+    found = _cat.known(tensors, dim)
+    if found is not None:
+        return found
     given = _joined("cat", tensors)
     ndim = given[0].array.layout.ndim
     if given[0].array.layout.shape == (0,):
@@ -1024,7 +1089,7 @@ def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
         fail("cat", "0-d tensors cannot be joined", [x.array.layout for x in given], "use stack(...)")
     if ndim > 1 and builtins.any(x.array.layout.shape == (0,) for x in given):
         given = [x for x in given if x.array.layout.shape != (0,)]
-    return _cat(*given, dim=axis_of(dim, ndim, "cat"))
+    return _cat.first(tensors, given, dim, axis_of(dim, ndim, "cat"))
 
 
 concat = concatenate = cat
@@ -1032,8 +1097,11 @@ concat = concatenate = cat
 
 def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     """The tensors one after the other along a new dimension."""
+    found = _stack.known(tensors, dim)
+    if found is not None:
+        return found
     given = _joined("stack", tensors)
-    return _stack(*given, dim=axis_of(dim, given[0].array.layout.ndim + 1, "stack"))
+    return _stack.first(tensors, given, dim, axis_of(dim, given[0].array.layout.ndim + 1, "stack"))
 
 
 def hstack(tensors: Sequence[Tensor]) -> Tensor:
@@ -1259,22 +1327,57 @@ def rot90(input: Tensor, k: int = 1, dims: Sequence[int] = (0, 1)) -> Tensor:
     return turned[k % 4](input)
 
 
+def _prepare_roll(x: Layout, *, shift: int, dim: int) -> Plan:
+    """The elements shifted along a dimension; what leaves at the end comes back at the start."""
+    out, n = layout(x.device, x.dtype, x.shape), x.shape[dim]
+    cut = (n - shift) % n if n else 0           # the element that comes first
+    moves = []
+    for start, to, length in ((cut, 0, n - cut), (0, n - cut, cut)):
+        shape = (*x.shape[:dim], length, *x.shape[dim + 1:])
+        move = mover(layout(x.device, x.dtype, shape, out.strides), layout(x.device, x.dtype, shape, x.strides))
+        moves.append((move, to * out.strides[dim] * x.dtype.itemsize, start * x.strides[dim] * x.dtype.itemsize))
+
+    def run(a: Array) -> Array:
+        y = alloc(out)
+        for move, to, start in moves:
+            move(y, to, memory.view(a, x, start))
+        return y
+    return Plan(run, out, "two copies")
+
+
+_roll = Primitive("roll", _prepare_roll, {"x": lambda g, shift, dim: through(_rolled, g, -shift, dim)})
+
+
+@planner
+def _rolled(x: Layout, shift: Any, dim: Any) -> Bound:
+    return bind(_roll, x, shift=operator.index(shift), dim=_rule_axis(dim, x.ndim, "roll"))
+
+
+@_roll.samples
+def _roll_samples(make: Any) -> Any:
+    yield make(5, 33), {"shift": 2, "dim": 1}
+    yield make(31, 2), {"shift": -40, "dim": 0}
+    yield make(3), {"shift": 0, "dim": 0}
+    yield make(0, 3), {"shift": 1, "dim": 0}
+
+
+@_roll.reference
+def _roll_reference(x: Any, *, shift: int, dim: int) -> Any:
+    return np.roll(x, shift, dim)
+
+
 def roll(input: Tensor, shifts: int | Sequence[int], dims: int | Sequence[int] | None = None) -> Tensor:
     """The elements shifted along dimensions; what leaves at the end comes back at the start. Without dims, along all elements."""
+    if type(shifts) is int and type(dims) is int:
+        return through(_rolled, input, shifts, dims)
     by = tuple(shifts) if isinstance(shifts, (tuple, list)) else (shifts,)
-    if dims is None or dims == () or dims == []:
-        if len(by) != 1:
-            fail("roll", "shifts and dims must have the same length", [f"shifts {by}", f"dims {dims}"])
-        return through(_reshaped, roll(ravel(input), by, (0,)), input.array.layout.shape)
-    along = tuple(dims) if isinstance(dims, (tuple, list)) else (dims,)
-    if len(along) != len(by) or not by:
+    along = () if dims is None else tuple(dims) if isinstance(dims, (tuple, list)) else (dims,)
+    if not along and len(by) == 1:
+        return through(_reshaped, through(_rolled, ravel(input), by[0], 0), input.array.layout.shape)
+    if len(along) != len(by):
         fail("roll", "shifts and dims must have the same length", [f"shifts {by}", f"dims {dims}"])
     for shift, dim in zip(by, along, strict=True):
-        x = input.array.layout
-        a = _rule_axis(dim, x.ndim, "roll")
-        n = x.shape[a]
-        at = (n - shift) % n if n else 0
-        input = _cat(through(_narrow, input, a, at, n - at), through(_narrow, input, a, 0, at), dim=a) if at else copy.call(input)
+        input = through(_rolled, input, shift, dim)
     return input
 
 
@@ -1350,7 +1453,7 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
             input = through(_narrow, input, a, builtins.max(-left, 0), n + builtins.min(left, 0) + builtins.min(right, 0))
             n, left, right = input.array.layout.shape[a], builtins.max(left, 0), builtins.max(right, 0)
         if left or right:
-            input = take_at(input, _border(n, left, right, mode, x.device), a)
+            input = take_at(input, _border(n, left, right, mode, x.device), a, 1)
     return input
 
 
