@@ -149,5 +149,8 @@ class CPU(Device):
         out.block.np[...] = values
         return out
 
+    def write(self, array: Array, values: Any) -> None:
+        array.np[...] = values
+
     def download(self, array: Array) -> np.ndarray:
         return array.np.copy()

@@ -107,6 +107,10 @@ class Device:
         """A new array on this device with the values of a host array."""
         raise NotImplementedError
 
+    def write(self, array: Array, values: Any) -> None:
+        """Host values (numbers or an array that fits) into a contiguous array of this device."""
+        raise NotImplementedError
+
     def download(self, array: Array) -> np.ndarray:
         """A new host array with the values of an array of this device."""
         raise NotImplementedError

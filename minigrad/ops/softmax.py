@@ -327,9 +327,10 @@ def _cross_entropy_errors(make: Any) -> Any:
 
 
 def check_labels(op: str, target: Tensor, classes: int, ignore_index: int) -> None:
-    """Refuses labels outside [0, classes) that are not `ignore_index`."""
+    """Refuses labels outside [0, classes) that are not `ignore_index`. On a GPU that would mean to wait for it: there the kernel
+    reads nothing for such a label and makes its loss NaN."""
     from .index import check_index
-    if not is_float(target.dtype):
+    if not is_float(target.dtype) and target.device.type == "cpu":
         bad = check_index(target, 0, classes, ignore_index)
         if bad is not None:
             raise IndexError(f"[{op}] labels must lie in [0, {classes}) or be ignore_index {ignore_index}; got {bad}; "

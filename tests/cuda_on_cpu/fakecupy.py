@@ -83,6 +83,7 @@ class ndarray:
     ndim = property(lambda s: s._a.ndim)
     size = property(lambda s: s._a.size)
     nbytes = property(lambda s: s._a.nbytes)
+    itemsize = property(lambda s: s._a.itemsize)
     strides = property(lambda s: s._a.strides)
     flags = property(lambda s: s._a.flags)
 

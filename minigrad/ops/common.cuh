@@ -1,0 +1,223 @@
+// What every CUDA kernel file begins with. minigrad/cuda.py puts this text in front of a .cu file and compiles the two
+// with NVRTC, once for each element type (-DMG_TYPE=f32), as native/ does with C: one text, T is the element type.
+//
+//   KERNEL(name)(arguments) { ... }     the CUDA twin of the C kernel `name`: the same arguments, word for word, as on its
+//                                       line of native/minigrad.h (tests/test_cuda.py holds them together)
+//   STEP(name, part)(arguments)         one more launch of the same kernel, after it: the same arguments again
+//
+// How many blocks and threads a kernel gets is decided in the table of minigrad/cuda.py. A kernel relies on no
+// particular number unless it says so: loops go over the grid. No host header exists here (NVRTC), and sums never use
+// float atomics: the same input gives the same bits at each run.
+#define MG_CAT2_(a, b) a##b
+#define MG_CAT2(a, b) MG_CAT2_(a, b)
+#define MG_CAT3_(a, b, c) a##b##c
+#define MG_CAT3(a, b, c) MG_CAT3_(a, b, c)
+
+#ifndef CUDA_ON_CPU
+typedef long long int64_t;
+typedef unsigned long long uint64_t;
+typedef int int32_t;
+typedef unsigned int uint32_t;
+typedef unsigned short uint16_t;
+typedef unsigned char uint8_t;
+#undef INFINITY
+#undef NAN
+#define INFINITY __int_as_float(0x7f800000)
+#define NAN __int_as_float(0x7fffffff)
+#endif
+
+#define MG_T_f32 float
+#define MG_T_f64 double
+#define MG_T_i32 int32_t
+#define MG_T_i64 int64_t
+#define MG_T_u8 uint8_t
+#define MG_T_u16 uint16_t
+#define MG_IS_f32 1
+#define MG_IS_f64 2
+#define MG_IS_i32 3
+#define MG_IS_i64 4
+#define MG_IS_u8 5
+#define MG_IS_u16 6
+
+#define MAX_THREADS 512                    // of a block, in every launch: 128 registers a thread are always there
+#define BOUNDS extern "C" __global__ void __launch_bounds__(MAX_THREADS, 1)   // the 1: take them, rather than spill
+#ifdef MG_TYPE
+#define T MG_CAT2(MG_T_, MG_TYPE)
+#define TYPE_IS MG_CAT2(MG_IS_, MG_TYPE)
+#define IS_REAL (TYPE_IS <= 2)
+#define KERNEL(name) BOUNDS MG_CAT3(name, _, MG_TYPE)
+#define STEP(name, part) BOUNDS MG_CAT3(name##_##part, _, MG_TYPE)
+#else
+#define IS_REAL 0
+#define KERNEL(name) BOUNDS name
+#endif
+
+#define FULL 0xffffffffu                   // all lanes of a warp
+
+// Element i of the grid's share of [0, n): neighbouring threads take neighbouring elements.
+#define GRID_LOOP(i, n) \
+  for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < (n); i += (int64_t)gridDim.x * blockDim.x)
+
+#if IS_REAL
+// A long sum in two levels: at most 64 terms meet in one rounding chain, then those sums. Not Kahan: inf must stay inf.
+struct Sum {
+  T block = 0, total = 0;
+  int count = 0;
+  __device__ __forceinline__ void add(T v) {
+    block += v;
+    if (++count == 64) total += block, block = 0, count = 0;
+  }
+  __device__ __forceinline__ T value() const { return total + block; }
+};
+
+struct Add { static __device__ __forceinline__ T of(T a, T b) { return a + b; } };
+struct Largest { static __device__ __forceinline__ T of(T a, T b) { return a > b || a != a ? a : b; } };   // NaN wins
+
+template <class Op> __device__ __forceinline__ T warp_all(T v) {
+#pragma unroll
+  for (int o = 16; o > 0; o >>= 1) v = Op::of(v, __shfl_xor_sync(FULL, v, o));
+  return v;
+}
+
+// Over the threads that share threadIdx.y, the same result in each. blockDim.x is 32 (a warp for a row, any number of
+// rows in a block) or more (a multiple of 32, and then one row in a block, so that all threads come here).
+template <class Op> __device__ __forceinline__ T row_all(T v) {
+  __shared__ T of_warp[32];
+  v = warp_all<Op>(v);
+  if (blockDim.x == 32) return v;
+  const int warp = threadIdx.x >> 5, warps = blockDim.x >> 5;
+  __syncthreads();                         // of_warp may still be read from the call before
+  if ((threadIdx.x & 31) == 0) of_warp[warp] = v;
+  __syncthreads();
+  v = of_warp[0];
+  for (int i = 1; i < warps; i++) v = Op::of(v, of_warp[i]);
+  return v;
+}
+__device__ __forceinline__ T row_sum(T v) { return row_all<Add>(v); }
+__device__ __forceinline__ T row_max(T v) { return row_all<Largest>(v); }
+
+// ---- rows. blockDim is (threads of a row, rows): a warp for a row up to n = 1024, so that nothing waits at a barrier, and
+// a block for a longer one. A thread keeps its first KEPT elements of the row in registers, so a row of up to
+// KEPT * blockDim.x elements is read once; what lies beyond is read again, from L1 or L2. ----
+#define KEPT 8
+struct Row {
+  T kept[KEPT];
+  const T *p;
+  int64_t n;
+  __device__ __forceinline__ Row(const T *row, int64_t length) : p(row), n(length) {
+#pragma unroll
+    for (int k = 0; k < KEPT; k++) {
+      const int64_t j = threadIdx.x + k * (int64_t)blockDim.x;
+      kept[k] = j < n ? p[j] : T(0);
+    }
+  }
+  template <class F> __device__ __forceinline__ void each(F f) const {     // f(j, value) for this thread's elements
+#pragma unroll
+    for (int k = 0; k < KEPT; k++) {
+      const int64_t j = threadIdx.x + k * (int64_t)blockDim.x;
+      if (j < n) f(j, kept[k]);
+    }
+    for (int64_t j = threadIdx.x + KEPT * (int64_t)blockDim.x; j < n; j += blockDim.x) f(j, p[j]);
+  }
+};
+#define EACH_ROW(row, rows) \
+  for (int64_t row = (int64_t)blockIdx.x * blockDim.y + threadIdx.y; row < (rows); row += (int64_t)gridDim.x * blockDim.y)
+
+// never overflows: exp() sees negative numbers only
+__device__ __forceinline__ T sigmoid(T x) {
+  const T e = exp(-fabs(x));
+  return (x < 0 ? e : 1) / (1 + e);
+}
+
+// 1 / sqrt(v), rounded: rsqrt() of the GPU is off by an ulp or two
+__device__ __forceinline__ T inverse_root(T v) { return 1 / sqrt(v); }
+#endif
+
+// ---- elementwise kernels: out[i] = f(a[i], ...) over operands of any layout, by a plan (minigrad.h) -------------------
+//
+//   for i < size:  index = unravel(i, shape);  out[index . strides 0] = f(a[index . strides 1], ...)
+//
+// With one dimension there is nothing to unravel, and a thread takes U elements, a block's width apart: it loads all U
+// before it stores the first, so that U loads are under way at once (the compiler cannot reorder them itself: out may
+// be a). U is 4 for arithmetic, 1 for functions that cost more than memory does: then one loop serves both cases, and the
+// function's code stands there once. Indices are unravelled in 32 bits below 2^31 elements.
+
+// i / n. The compiler's 64-bit division is a call, which makes registers spill; this one needs about three rounds, each
+// with an estimate that is good to 20 bits and never too large.
+__device__ __forceinline__ uint32_t quotient(uint32_t i, uint32_t n) { return i / n; }
+__device__ __forceinline__ uint64_t quotient(uint64_t i, uint64_t n) {
+  const float inverse = __fdividef(1 - 1.f / (1 << 20), (float)n);
+  uint64_t q = 0;
+  while (i >= n) {
+    const uint64_t estimate = (uint64_t)((float)i * inverse), add = estimate ? estimate : 1;
+    q += add, i -= add * n;
+  }
+  return q;
+}
+
+template <int N, class I> __device__ __forceinline__ void unravel(I i, const int64_t *shape, int ndim, int64_t *at) {
+#pragma unroll 1
+  for (int d = ndim - 1; d >= 0; d--) {
+    const I n = (I)shape[d], q = d ? quotient(i, n) : 0, k = i - q * n;
+    for (int o = 0; o < N; o++) at[o] += (int64_t)k * shape[ndim * (o + 1) + d];
+    i = q;
+  }
+}
+
+// load(u, at) fills slot u from the operands' offsets, store(u, to) empties it
+template <int U, int N, class Load, class Store>
+__device__ __forceinline__ void walk(const int64_t *plan, Load load, Store store) {
+  const int ndim = (int)plan[0];
+  const int64_t size = plan[1], *shape = plan + 2;
+  int64_t stride[N];                       // of the only dimension
+  for (int o = 0; o < N; o++) stride[o] = ndim == 1 ? shape[o + 1] : 0;
+  if (U > 1 && ndim == 1) {
+    const int64_t width = (int64_t)blockDim.x * U;
+    for (int64_t base = blockIdx.x * width + threadIdx.x; base < size; base += width * gridDim.x) {
+#pragma unroll
+      for (int u = 0; u < U; u++) {
+        const int64_t i = base + (int64_t)u * blockDim.x;
+        int64_t at[N];
+        for (int o = 0; o < N; o++) at[o] = i * stride[o];
+        if (i < size) load(u, at);
+      }
+#pragma unroll
+      for (int u = 0; u < U; u++) {
+        const int64_t i = base + (int64_t)u * blockDim.x;
+        if (i < size) store(u, i * stride[0]);
+      }
+    }
+    return;
+  }
+#pragma unroll 1
+  GRID_LOOP(i, size) {
+    int64_t at[N] = {};
+    if (ndim == 1)
+      for (int o = 0; o < N; o++) at[o] = i * stride[o];
+    else if (size <= 0x7fffffff) unravel<N>((uint32_t)i, shape, ndim, at);
+    else unravel<N>((uint64_t)i, shape, ndim, at);
+    load(0, at);
+    store(0, at[0]);
+  }
+}
+
+template <int U, class R, class A, class F>
+__device__ __forceinline__ void map(const int64_t *plan, F f, R *out, const A *a) {
+  A x[U];
+  walk<U, 2>(plan, [&](int u, const int64_t *at) { x[u] = a[at[1]]; }, [&](int u, int64_t to) { out[to] = f(x[u]); });
+}
+template <int U, class R, class A, class B, class F>
+__device__ __forceinline__ void map(const int64_t *plan, F f, R *out, const A *a, const B *b) {
+  A x[U];
+  B y[U];
+  walk<U, 3>(plan, [&](int u, const int64_t *at) { x[u] = a[at[1]], y[u] = b[at[2]]; },
+          [&](int u, int64_t to) { out[to] = f(x[u], y[u]); });
+}
+template <int U, class R, class A, class B, class C, class F>
+__device__ __forceinline__ void map(const int64_t *plan, F f, R *out, const A *a, const B *b, const C *c) {
+  A x[U];
+  B y[U];
+  C z[U];
+  walk<U, 4>(plan, [&](int u, const int64_t *at) { x[u] = a[at[1]], y[u] = b[at[2]], z[u] = c[at[3]]; },
+          [&](int u, int64_t to) { out[to] = f(x[u], y[u], z[u]); });
+}

@@ -1,0 +1,74 @@
+// Indexing: the kernels of native/index.c, where their formulas are. Indices were checked and wrapped before.
+//
+// The transposes add in order: a thread owns the elements (o, *, i) of `out` and goes through the sources one after the
+// other, so that no two threads meet and the sums are the same at each run. (Atomics would be faster, and differ from run to run.)
+#ifdef MG_TYPE
+#define IS_MOVE (TYPE_IS >= 3)
+#define IS_NUMBER (TYPE_IS <= 4)
+
+// i = (o * m + j) * inner + k
+struct Place {
+  int64_t o, j, k;
+  __device__ __forceinline__ Place(int64_t i, int64_t m, int64_t inner) {
+    const int64_t row = (int64_t)quotient((uint64_t)i, (uint64_t)inner);
+    k = i - row * inner, o = (int64_t)quotient((uint64_t)row, (uint64_t)m), j = row - o * m;
+  }
+};
+
+#if IS_MOVE
+KERNEL(take)(T *out, const T *x, const int64_t *index, int64_t outer, int64_t m, int64_t n, int64_t inner) {
+  GRID_LOOP(i, outer * m * inner) {
+    const Place at(i, m, inner);
+    out[i] = x[(at.o * n + index[at.j]) * inner + at.k];
+  }
+}
+KERNEL(gather)(T *out, const T *x, const int64_t *index, int64_t outer, int64_t m, int64_t n, int64_t inner) {
+  GRID_LOOP(i, outer * m * inner) {
+    const Place at(i, m, inner);
+    out[i] = x[(at.o * n + index[i]) * inner + at.k];
+  }
+}
+KERNEL(scatter)(T *out, const int64_t *index, const T *src, int64_t outer, int64_t m, int64_t n, int64_t inner) {
+  GRID_LOOP(column, outer * inner) {
+    const int64_t o = (int64_t)quotient((uint64_t)column, (uint64_t)inner), k = column - o * inner;
+    for (int64_t j = 0; j < m; j++) {
+      const int64_t i = (o * m + j) * inner + k;
+      out[(o * n + index[i]) * inner + k] = src[i];
+    }
+  }
+}
+#endif
+#if IS_NUMBER
+KERNEL(index_add)(T *out, const int64_t *index, const T *src, int64_t outer, int64_t m, int64_t n, int64_t inner) {
+  GRID_LOOP(column, outer * inner) {
+    const int64_t o = (int64_t)quotient((uint64_t)column, (uint64_t)inner), k = column - o * inner;
+    for (int64_t j = 0; j < m; j++) out[(o * n + index[j]) * inner + k] += src[(o * m + j) * inner + k];
+  }
+}
+KERNEL(scatter_add)(T *out, const int64_t *index, const T *src, int64_t outer, int64_t m, int64_t n, int64_t inner) {
+  GRID_LOOP(column, outer * inner) {
+    const int64_t o = (int64_t)quotient((uint64_t)column, (uint64_t)inner), k = column - o * inner;
+    for (int64_t j = 0; j < m; j++) {
+      const int64_t i = (o * m + j) * inner + k;
+      out[(o * n + index[i]) * inner + k] += src[i];
+    }
+  }
+}
+#endif
+#else
+// One block; the smallest position wins.
+KERNEL(check_index)(int64_t *bad, const int64_t *index, int64_t n, int64_t low, int64_t high, int64_t ignore) {
+  __shared__ int64_t of_thread[MAX_THREADS];
+  int64_t first = n;
+  for (int64_t i = threadIdx.x; i < n && first == n; i += blockDim.x)
+    if ((index[i] < low || index[i] >= high) && index[i] != ignore) first = i;
+  of_thread[threadIdx.x] = first;
+  __syncthreads();
+  if (threadIdx.x != 0) return;
+  for (unsigned i = 1; i < blockDim.x; i++) first = of_thread[i] < first ? of_thread[i] : first;
+  bad[0] = first == n ? -1 : first;
+}
+KERNEL(wrap_index)(int64_t *out, const int64_t *index, int64_t n, int64_t size) {
+  GRID_LOOP(i, n) out[i] = index[i] < 0 ? index[i] + size : index[i];
+}
+#endif

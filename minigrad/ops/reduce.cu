@@ -1,0 +1,259 @@
+// Reductions: sum, prod, max, min, argmax, argmin, count_nonzero, any, all, moments; and the scans cumsum, cumprod.
+//
+//   for each output k:  s = nothing;  for i < reduce:  s.take(x[k . keep strides + i . reduce strides]);  out[k] = s
+//
+// Each reduction is a small struct: collect() what one thread has seen, merge() with what another has. One driver shares the
+// work, by the plan (native/minigrad.h) alone, so the bits are the same at each run:
+//
+//   rows      the reduced elements are neighbours: threadIdx.x runs along them, threadIdx.y over outputs
+//   columns   the kept ones are, or there are few reduced ones: threadIdx.x runs over outputs, threadIdx.y along the reduced
+//
+// blockDim.x and blockDim.y are powers of two. A long reduction to few outputs is cut into segments (blockIdx.y), whose
+// results go to `segment_results`; a second launch merges these. Float sums: at most 64 terms meet in T, then in double.
+#define IS_ANY (TYPE_IS <= 5)
+#define IS_NUMBER (TYPE_IS <= 4)
+#if IS_ANY
+
+#define SEGMENT 16384                      // elements of an output from which on it is cut
+#define SEGMENTS_MAX 256
+#define RESULTS_MAX 16384                  // outputs * segments
+__device__ double segment_results[3 * RESULTS_MAX];      // one stream: no two launches use it at once
+
+__device__ __forceinline__ int64_t segments_of(int64_t keep, int64_t reduce) {
+  const int64_t wanted = (reduce + SEGMENT - 1) / SEGMENT, room = keep ? RESULTS_MAX / keep : 1;
+  const int64_t n = wanted < SEGMENTS_MAX ? wanted : SEGMENTS_MAX;
+  return n < room ? (n > 1 ? n : 1) : (room > 1 ? room : 1);
+}
+
+struct Dims {
+  int ndim;
+  const int64_t *shape, *stride;
+  __device__ __forceinline__ int64_t size() const {
+    int64_t n = 1;
+    for (int d = 0; d < ndim; d++) n *= shape[d];
+    return n;
+  }
+  template <class I> __device__ __forceinline__ int64_t unravel(I i) const {
+    int64_t at = 0;
+#pragma unroll 1
+    for (int d = ndim - 1; d >= 0; d--) {
+      const I n = (I)shape[d], q = d ? quotient(i, n) : 0;
+      at += (int64_t)(i - q * n) * stride[d];
+      i = q;
+    }
+    return at;
+  }
+  __device__ __forceinline__ int64_t offset(int64_t i) const {
+    if (ndim == 1) return i * stride[0];
+    return i <= 0x7fffffff ? unravel((uint32_t)i) : unravel((uint64_t)i);
+  }
+};
+struct Plan {
+  Dims kept, reduced;
+  int64_t keep, reduce;
+  bool columns;
+  __device__ __forceinline__ explicit Plan(const int64_t *plan) {
+    kept.ndim = (int)plan[0], reduced.ndim = (int)plan[1];
+    kept.shape = plan + 2, reduced.shape = kept.shape + kept.ndim;
+    kept.stride = reduced.shape + reduced.ndim, reduced.stride = kept.stride + kept.ndim;
+    keep = kept.size(), reduce = reduced.size();
+    const bool neighbours = reduced.ndim > 0 && reduced.stride[reduced.ndim - 1] == 1;
+    columns = reduce < 32 || !neighbours;
+  }
+};
+
+// The elements of one output that one thread sees: first, first + step, ... below end.
+struct Share {
+  const T *x;
+  const Dims &dims;
+  int64_t first, end, step;
+  template <class F> __device__ __forceinline__ void each(F f) const {       // f(index within the reduced elements, value)
+#pragma unroll 4
+    for (int64_t i = first; i < end; i += step) f(i, x[dims.offset(i)]);
+  }
+  __device__ __forceinline__ bool empty() const { return first >= end; }
+  __device__ __forceinline__ T front() const { return x[dims.offset(first)]; }
+};
+
+// store(k, state) for each output k
+template <class S, class Store> __device__ __forceinline__ void reduce(const T *x, const int64_t *values, Store store) {
+  __shared__ double room[(sizeof(S) + 7) / 8 * MAX_THREADS];                 // S has a constructor, which __shared__ may not
+  S *of_thread = reinterpret_cast<S *>(room);
+  const Plan plan(values);
+  const int64_t segments = segments_of(plan.keep, plan.reduce);
+  const int thread = threadIdx.y * blockDim.x + threadIdx.x;
+  const int lanes = plan.columns ? blockDim.y : blockDim.x, lane = plan.columns ? threadIdx.y : threadIdx.x;
+  const int apart = plan.columns ? blockDim.x : 1;                           // of two lanes in of_thread
+  const int outputs = plan.columns ? blockDim.x : blockDim.y, output = plan.columns ? threadIdx.x : threadIdx.y;
+  for (int64_t segment = blockIdx.y; segment < segments; segment += gridDim.y)
+    for (int64_t base = (int64_t)blockIdx.x * outputs; base < plan.keep; base += (int64_t)gridDim.x * outputs) {
+      const int64_t k = base + output, length = (plan.reduce + segments - 1) / segments;
+      const int64_t begin = segment * length, end = begin + length < plan.reduce ? begin + length : plan.reduce;
+      S s;
+      if (k < plan.keep) s.collect(Share{x + plan.kept.offset(k), plan.reduced, begin + lane, end, lanes});
+      __syncthreads();                     // of_thread may still be read from the round before
+      of_thread[thread] = s;
+      for (int half = lanes / 2; half > 0; half /= 2) {
+        __syncthreads();
+        if (lane < half) of_thread[thread].merge(of_thread[thread + half * apart]);
+      }
+      if (lane != 0 || k >= plan.keep) continue;
+      if (segments == 1) store(k, of_thread[thread]);
+      else reinterpret_cast<S *>(segment_results)[segment * plan.keep + k] = of_thread[thread];
+    }
+}
+template <class S, class Store> __device__ __forceinline__ void merge_segments(const int64_t *values, Store store) {
+  const Plan plan(values);
+  const int64_t segments = segments_of(plan.keep, plan.reduce);
+  const S *results = reinterpret_cast<const S *>(segment_results);
+  GRID_LOOP(k, plan.keep) {
+    S s = results[k];
+    for (int64_t i = 1; i < segments; i++) s.merge(results[i * plan.keep + k]);
+    store(k, s);
+  }
+}
+
+#define REDUCTION(name, S, Out, expression) \
+  KERNEL(name)(Out *out, const T *x, const int64_t *plan) { reduce<S>(x, plan, [=](int64_t k, const S &s) { out[k] = expression; }); } \
+  STEP(name, segments)(Out *out, const T *x, const int64_t *plan) { merge_segments<S>(plan, [=](int64_t k, const S &s) { out[k] = expression; }); }
+
+// ---- what is kept while reducing ----
+
+#if IS_NUMBER
+#if IS_REAL
+struct Total {
+  double value = 0;
+  __device__ __forceinline__ void collect(const Share &share) {
+    T part = 0;
+    int count = 0;
+    share.each([&](int64_t, T v) {
+      part += v;
+      if (++count == 64) value += part, part = 0, count = 0;
+    });
+    value += part;
+  }
+  __device__ __forceinline__ void merge(const Total &other) { value += other.value; }
+};
+typedef T Product_T;
+#else
+struct Total {                             // wraps around, which only unsigned arithmetic may
+  uint64_t value = 0;
+  __device__ __forceinline__ void collect(const Share &share) { share.each([&](int64_t, T v) { value += (uint64_t)v; }); }
+  __device__ __forceinline__ void merge(const Total &other) { value += other.value; }
+};
+typedef uint64_t Product_T;
+#endif
+struct Product {
+  Product_T value = 1;
+  __device__ __forceinline__ void collect(const Share &share) { share.each([&](int64_t, T v) { value *= (Product_T)v; }); }
+  __device__ __forceinline__ void merge(const Product &other) { value *= other.value; }
+};
+REDUCTION(sum, Total, T, (T)s.value)
+REDUCTION(prod, Product, T, (T)s.value)
+#endif
+
+// The extreme and where it stands: the first one, and a NaN before everything else.
+template <bool MAX> struct Extreme {
+  int64_t index = -1;
+  T value = 0;
+  static __device__ __forceinline__ bool beats(T a, T b) { return (MAX ? a > b : a < b) || (a != a && b == b); }
+  __device__ __forceinline__ void collect(const Share &share) {
+    share.each([&](int64_t i, T v) { if (index < 0 || beats(v, value)) index = i, value = v; });
+  }
+  __device__ __forceinline__ void merge(const Extreme &other) {
+    if (other.index < 0) return;
+    if (index < 0 || beats(other.value, value) || (!beats(value, other.value) && other.index < index)) *this = other;
+  }
+};
+REDUCTION(max, Extreme<true>, T, s.value)
+REDUCTION(min, Extreme<false>, T, s.value)
+REDUCTION(argmax, Extreme<true>, int64_t, s.index)
+REDUCTION(argmin, Extreme<false>, int64_t, s.index)
+
+struct Count {                             // of those that are not 0, and of those that are
+  int64_t some = 0, none = 0;
+  __device__ __forceinline__ void collect(const Share &share) { share.each([&](int64_t, T v) { v != 0 ? some++ : none++; }); }
+  __device__ __forceinline__ void merge(const Count &other) { some += other.some, none += other.none; }
+};
+REDUCTION(count_nonzero, Count, int64_t, s.some)
+REDUCTION(any, Count, uint8_t, s.some > 0)
+REDUCTION(all, Count, uint8_t, s.none == 0)
+
+#if IS_REAL
+// Mean and m2 = sum((x - mean)^2): each thread in two passes over its share, shifted by its first element, so that a large mean
+// costs nothing; the shares are merged with the formula of Chan, Golub and LeVeque (1979), in double.
+struct Moments {
+  double n = 0, mean = 0, m2 = 0;
+  __device__ __forceinline__ void collect(const Share &share) {
+    if (share.empty()) return;
+    const T front = share.front(), first = front - front == 0 ? front : T(0);
+    Sum s;
+    int64_t count = 0;
+    share.each([&](int64_t, T v) { s.add(v - first), count++; });
+    const T offset = s.value() / (T)count;
+    Sum squares, rest;                     // rest: what rounding the offset to T left over
+    share.each([&](int64_t, T v) { const T d = (v - first) - offset; squares.add(d * d), rest.add(d); });
+    const double left = (double)rest.value() / (double)count;
+    n = (double)count;
+    mean = (double)first + (double)offset;
+    m2 = (double)squares.value();
+    if (left - left == 0) mean += left, m2 -= left * left * n;
+  }
+  __device__ __forceinline__ void merge(const Moments &other) {
+    if (other.n == 0) return;
+    if (n == 0) { *this = other; return; }
+    const double total = n + other.n, delta = other.mean - mean;
+    mean = delta - delta == 0 ? mean + delta * (other.n / total) : mean + other.mean;     // infinities add up
+    m2 += other.m2 + delta * delta * (n * other.n / total);
+    n = total;
+  }
+};
+KERNEL(moments)(T *mean, T *m2, const T *x, const int64_t *plan) {
+  reduce<Moments>(x, plan, [=](int64_t k, const Moments &s) { mean[k] = (T)s.mean, m2[k] = (T)s.m2; });
+}
+STEP(moments, segments)(T *mean, T *m2, const T *x, const int64_t *plan) {
+  merge_segments<Moments>(plan, [=](int64_t k, const Moments &s) { mean[k] = (T)s.mean, m2[k] = (T)s.m2; });
+}
+#endif
+
+// ---- scans along the middle axis of [outer, n, inner]: where its elements are neighbours a warp takes a line, 32 elements at
+// a time, otherwise a thread. Float sums are carried from one 32 to the next in double ----
+#if IS_NUMBER
+#if IS_REAL
+typedef double Carry;
+#else
+typedef uint64_t Carry;
+#endif
+template <bool PRODUCT> __device__ __forceinline__ void scan(T *out, const T *x, int64_t outer, int64_t n, int64_t inner) {
+  if (inner != 1) {
+    GRID_LOOP(line, outer * inner) {
+      const int64_t o = (int64_t)quotient((uint64_t)line, (uint64_t)inner), start = o * n * inner + (line - o * inner);
+      Carry carry = PRODUCT;
+      for (int64_t j = 0; j < n; j++) {
+        const Carry v = (Carry)x[start + j * inner];
+        carry = PRODUCT ? carry * v : carry + v;
+        out[start + j * inner] = (T)carry;
+      }
+    }
+    return;
+  }
+  const int lane = threadIdx.x & 31;
+  for (int64_t line = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) >> 5; line < outer; line += ((int64_t)gridDim.x * blockDim.x) >> 5) {
+    Carry carry = PRODUCT;
+    for (int64_t j = 0; j < n; j += 32) {
+      Carry v = j + lane < n ? (Carry)x[line * n + j + lane] : (Carry)PRODUCT;
+#pragma unroll
+      for (int d = 1; d < 32; d *= 2) {
+        const Carry before = __shfl_up_sync(FULL, v, d);
+        if (lane >= d) v = PRODUCT ? before * v : before + v;
+      }
+      v = PRODUCT ? carry * v : carry + v;
+      if (j + lane < n) out[line * n + j + lane] = (T)v;
+      carry = __shfl_sync(FULL, v, 31);
+    }
+  }
+}
+KERNEL(cumsum)(T *out, const T *x, int64_t outer, int64_t n, int64_t inner) { scan<false>(out, x, outer, n, inner); }
+KERNEL(cumprod)(T *out, const T *x, int64_t outer, int64_t n, int64_t inner) { scan<true>(out, x, outer, n, inner); }
+#endif
+#endif
