@@ -6,7 +6,7 @@ here is what a tensor is: its array, `requires_grad`, `grad`, conversions, and t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -43,6 +43,15 @@ class Tensor:
     node: Any
     requires_grad: bool
     grad: Tensor | None
+
+    if TYPE_CHECKING:       # what minigrad.ops binds
+        def __getattr__(self, name: Any) -> Any: ...
+
+        __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = __pow__ = __rpow__ = __getattr__
+        __floordiv__ = __rfloordiv__ = __mod__ = __rmod__ = __matmul__ = __and__ = __or__ = __xor__ = __getitem__ = __add__
+        __lt__ = __le__ = __gt__ = __ge__ = __add__
+
+        def __neg__(self) -> Tensor: ...
 
     def __new__(cls, data: Any = None, *args: Any, **kwargs: Any) -> Any:
         return _new(cls)
@@ -342,7 +351,7 @@ class Tensor:
 
 
 def _rebuild(kind: type, values: np.ndarray, requires_grad: bool, device: str) -> Tensor:
-    out = _new(kind)
+    out: Any = _new(kind)
     out.array, out.node, out.requires_grad, out.grad = open_device(device).upload(values), None, requires_grad, None
     return out
 
@@ -366,5 +375,5 @@ def writable(op: str, t: Tensor) -> None:
 
 def bump(t: Tensor) -> Tensor:
     """Counts an in-place change of the memory under `t`."""
-    t.array.storage.version += 1
+    t.array.storage.version += 1      # type: ignore[misc]
     return t

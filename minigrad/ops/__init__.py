@@ -16,9 +16,10 @@ from ..op import Op
 from ..tensor import Tensor
 from . import creation, elementwise, reduce, shape_ops
 
-FAMILIES = ("elementwise", "pointwise", "activation", "random", "reduce", "shape_ops", "index", "sort", "matmul", "norm", "softmax", "loss", "linear", "creation")
+FAMILIES = ("elementwise", "pointwise", "activation", "random", "reduce", "shape_ops", "index", "sort", "matmul", "norm", "softmax", "loss",
+            "linear", "creation")
 
-core = import_module("..op", __name__)          # the module: `minigrad.op` is the decorator
+core: Any = import_module("..op", __name__)             # modules: `minigrad.op` and `minigrad.capture` are functions
 engine.add = elementwise.add.call
 engine.add_ = elementwise.accumulate
 engine.sum_to = reduce.sum_to
@@ -28,7 +29,8 @@ engine.transfer = creation.transfer
 engine.as_tensor = creation.as_tensor
 engine.ones_like = creation.ones_like
 core.contiguous_copy = elementwise.contiguous_copy
-import_module("..capture", __name__).copy_array = elementwise.copy_array
+capture: Any = import_module("..capture", __name__)
+capture.copy_array = elementwise.copy_array
 core.alias = shape_ops.alias
 core.zeros_like_layout = creation.zeros_like_layout
 
@@ -88,8 +90,6 @@ def _bind(public: dict[str, Any], inplace: set[str], methods: dict[str, Any]) ->
             setattr(Tensor, name, _method(function))
             if name in inplace:
                 setattr(Tensor, name + "_", elementwise.in_place(name, function))
-    for name, method in methods.items():
-        setattr(Tensor, name, method)
     for short, (name, has_reflected, has_inplace) in OPERATORS.items():
         function = public.get(name)
         if function is not None:
@@ -98,6 +98,8 @@ def _bind(public: dict[str, Any], inplace: set[str], methods: dict[str, Any]) ->
                 setattr(Tensor, f"__r{short}__", _reflected(function))
             if has_inplace:
                 setattr(Tensor, f"__i{short}__", getattr(Tensor, name + "_"))
+    for name, method in methods.items():
+        setattr(Tensor, name, method)
 
 
 __all__: list[str] = []

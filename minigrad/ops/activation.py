@@ -13,16 +13,18 @@ import numpy as np
 
 from ..device import Kernel, NoKernel
 from ..engine import Node, mode
-from ..memory import Array, Layout, alloc, layout
+from ..memory import Array, Buffer, Layout, alloc, layout
 from ..op import Op, remember, stale
-from ..shape import axis_of, elementwise_plan, fail, is_float
+from ..shape import BOOL, axis_of, elementwise_plan, fail, is_float
 from ..tensor import Tensor, new_tensor
-from .elementwise import add, div, erfc, exp, expm1, ge, gt, le, log1p, logical_and, lt, mul, neg, square, where
 from .elementwise import abs as absolute
+from .elementwise import add, div, erfc, exp, expm1, ge, gt, le, log1p, logical_and, lt, mul, neg, square, where
 from .elementwise import sigmoid as _sigmoid
 from .elementwise import tanh as _tanh
 from .pointwise import Formula
 from .shape_ops import narrow, reshape
+
+_new = object.__new__
 
 
 class _Plan:
@@ -43,10 +45,10 @@ class Activation(Op):
         super().__init__(definition)
         self.saves_output, self.floats_only, self.kernel = saves == "output", floats_only, kernel or self.name
         self.defaults = definition.__kwdefaults__ or {}
-        self.call = _fast(self)
+        self.call = _with_numbers(self) if self.attributes else _plain(self)
 
     def __call__(self, input: Any, *numbers: Any, **named: Any) -> Tensor:      # type: ignore[override]
-        if len(numbers) != len(self.attributes):
+        if len(numbers) < len(self.attributes):
             numbers += tuple([named.pop(n) if n in named else self.defaults[n] for n in self.attributes[len(numbers):]])
         if named or len(numbers) > len(self.attributes):
             raise TypeError(f"[{self.name}] takes a tensor and ({', '.join(self.attributes)}); got {[*numbers, *named]}")
@@ -55,9 +57,6 @@ class Activation(Op):
     @property
     def method(self) -> Callable:
         """The form that binds as a method of Tensor."""
-        if not self.attributes:
-            return self.call
-
         def method(input: Tensor, *numbers: Any, **named: Any) -> Tensor:
             return self(input, *numbers, **named)
         method.__name__, method.__doc__ = self.name, self.__doc__
@@ -105,28 +104,83 @@ class Activation(Op):
         return _Plan(forward, out, elementwise_plan(out, source), attrs, run_backward)
 
 
-def _fast(op: Activation) -> Callable[..., Tensor]:
-    plans, saves_output = op.plans, op.saves_output
+class PlainActivation(Activation):
+    """An activation without numbers."""
+
+    def __call__(self, input: Any) -> Tensor:       # type: ignore[override]
+        return self.call(input)
+
+    @property
+    def method(self) -> Callable:
+        """The form that binds as a method of Tensor."""
+        return self.call
+
+
+def _plain(op: Activation) -> Callable[..., Tensor]:
+    """The hot path, as that of elementwise.py."""
+    plans: Any = op.plans
+    saves_output, first = op.saves_output, op.first
+
+    def call(input: Any) -> Tensor:
+        try:
+            x = input.array
+            plan = plans[x.layout,]
+            call_kernel = plan.kernel.call
+        except (AttributeError, KeyError):
+            return first(input, ())
+        to = plan.layout
+        free = to.free
+        if free:
+            block = free.pop()
+            out = _new(Buffer)
+            out.layout = to
+            out.ptr = ptr = block.ptr
+            out.block = block
+            out.version = 0
+        else:
+            out = alloc(to)
+            ptr = out.ptr
+        call_kernel(ptr, x.ptr, plan.walk)
+        t = _new(Tensor)
+        t.array = out
+        t.grad = None
+        if mode.grad and input.requires_grad:
+            t.node = Node(op, (input.node or input,), to, (plan, (input,), out if saves_output else x), x.version, None, plan.attrs)
+            t.requires_grad = True
+            return t
+        t.node = None
+        t.requires_grad = False
+        return t
+    return call
+
+
+def _with_numbers(op: Activation) -> Callable[..., Tensor]:
+    plans: Any = op.plans
+    saves_output, first = op.saves_output, op.first
 
     def call(input: Any, *numbers: Any) -> Tensor:
         try:
             x = input.array
-            plan = plans[(x.layout, *numbers)]
+            key = (x.layout, *numbers)
+            plan = plans[key]
             call_kernel = plan.kernel.call
         except (AttributeError, KeyError):
-            return op.first(input, numbers)
-        out = alloc(plan.layout)
+            return first(input, numbers)
+        to = plan.layout
+        out = alloc(to)
         call_kernel(out.ptr, x.ptr, plan.walk, *numbers)
         if mode.grad and input.requires_grad:
-            return new_tensor(out, Node(op, (input.node or input,), plan.layout, (plan, (input,), out if saves_output else x), x.version,
-                                        None, plan.attrs))
+            saved = out if saves_output else x
+            return new_tensor(out, Node(op, (input.node or input,), to, (plan, (input,), saved), x.version, None, plan.attrs))
         return new_tensor(out, None)
     return call
 
 
 def activation(saves: str = "input", floats_only: bool = True, kernel: str = "") -> Callable[[Callable], Activation]:
     """Makes an activation function of a definition."""
-    return lambda definition: Activation(definition, saves, floats_only, kernel)
+    def make(definition: Callable) -> Activation:
+        return (Activation if definition.__kwdefaults__ else PlainActivation)(definition, saves, floats_only, kernel)
+    return make
 
 
 def log1pexp(z: Tensor) -> Tensor:
@@ -156,6 +210,12 @@ def tanh(input: Tensor) -> Tensor:
 def relu(input: Tensor) -> Tensor:
     """max(x, 0); gradient 0 at 0."""
     return where(le(input, 0), 0 if not is_float(input.dtype) else 0.0, input)
+
+
+@relu.check
+def _relu_rule(input: Layout) -> None:
+    if input.dtype == BOOL:
+        fail("relu", "Boolean inputs not supported for relu", input, "convert first")
 
 
 @activation()
@@ -308,8 +368,8 @@ def glu(input: Tensor, dim: int = -1) -> Tensor:
     return mul(narrow(input, axis, 0, half), sigmoid(narrow(input, axis, half, half)))
 
 
-__all__ = ["celu", "elu", "gelu", "glu", "hardsigmoid", "hardswish", "hardtanh", "leaky_relu", "logsigmoid", "mish", "prelu", "relu", "relu6",
-           "selu", "sigmoid", "silu", "softplus", "softsign", "tanh", "threshold"]
+__all__ = ["celu", "elu", "gelu", "glu", "hardsigmoid", "hardswish", "hardtanh", "leaky_relu", "logsigmoid", "mish", "prelu", "relu",
+           "relu6", "selu", "sigmoid", "silu", "softplus", "softsign", "tanh", "threshold"]
 INPLACE = frozenset(("celu", "elu", "hardtanh", "leaky_relu", "relu", "relu6", "selu", "sigmoid", "silu", "tanh", "threshold"))
 
 
@@ -325,15 +385,18 @@ def _samples(*attrs: dict) -> Callable:
 
 
 def _errors(make: Any) -> Iterator[tuple]:
+    yield (2.0, {}), TypeError, "must be a Tensor"
+
+
+def _float_errors(make: Any) -> Iterator[tuple]:
     yield (make.ints(3), {}), RuntimeError, "floating-point"
     yield (2.0, {}), TypeError, "must be a Tensor"
 
 
-def _document(op: Op, oracle: Callable, *attrs: dict) -> None:
+def _document(op: Activation, oracle: Callable, *attrs: dict) -> None:
     op.samples(_samples(*attrs))
     op.reference(oracle)
-    if not isinstance(op, Activation) or op.floats_only:
-        op.errors(_errors)
+    op.errors(_float_errors if op.floats_only else _errors)
 
 
 def _expit(x: Any) -> Any:
@@ -352,8 +415,10 @@ def _gelu_oracle(x: Any) -> Any:
 _document(sigmoid, _expit)
 _document(tanh, np.tanh)
 _document(relu, lambda x: np.maximum(x, 0))
-_document(leaky_relu, lambda x, *, negative_slope: np.where(x > 0, x, negative_slope * x), {"negative_slope": 0.01}, {"negative_slope": 0.3})
-_document(hardtanh, lambda x, *, min_val, max_val: np.clip(x, min_val, max_val), {"min_val": -1.0, "max_val": 1.0}, {"min_val": 0.5, "max_val": 3.0})
+_document(leaky_relu, lambda x, *, negative_slope: np.where(x > 0, x, negative_slope * x), {"negative_slope": 0.01},
+          {"negative_slope": 0.3})
+_document(hardtanh, lambda x, *, min_val, max_val: np.clip(x, min_val, max_val), {"min_val": -1.0, "max_val": 1.0},
+          {"min_val": 0.5, "max_val": 3.0})
 _document(relu6, lambda x: np.clip(x, 0, 6))
 _document(hardsigmoid, lambda x: np.clip(x + 3, 0, 6) / 6)
 _document(hardswish, lambda x: x * np.clip(x + 3, 0, 6) / 6)

@@ -77,15 +77,18 @@ class Elementwise(Primitive):
     converted first) or "bool". `kinds` are the dtypes it is defined for: b(ool) i(nteger) f(loat). `domain` is where samples
     are drawn from, for all inputs or one each; `function` NumPy's, `oracle` what tests compare with if not `function`."""
 
+    plans: dict[tuple, Any]     # type: ignore[assignment]
+    call: Callable[..., Any]
+
     def __init__(self, name: str, function: Callable | None, inputs: str, vjps: dict[str, Callable] | None = None, *, result: str = "same",
                  kinds: str = "bif", domain: tuple = (-2.0, 2.0), oracle: Callable | None = None, doc: str | None = None) -> None:
-        super().__init__(name, self._prepare, vjps, inputs.split(), doc)
+        super().__init__(name, self._prepare, vjps, inputs.split(), doc)      # type: ignore[arg-type]
         self.function, self.result, self.kinds = function, result, kinds
         self.domains = domain if isinstance(domain[0], tuple) else (domain,) * len(self.inputs)
         self.dtypes: dict[tuple, np.dtype] = {}             # of the computation, by the operands' layouts and types
         self.by_number: Callable = _with_number(self, 0)    # f(tensor, number)
         self.reflected: Callable = _with_number(self, 1)    # f(tensor, number): the number is the first operand
-        self.call = _binary(self) if len(self.inputs) == 2 else _unary(self) if len(self.inputs) == 1 else self.apply
+        self.call = (_unary, _binary, _choice)[len(self.inputs) - 1](self)
         self.sample_function, self.error_function, self.oracle = self._samples, self._errors, oracle or function
 
     def __call__(self, *inputs: Any, out: Tensor | None = None, **named: Any) -> Tensor:
@@ -257,7 +260,7 @@ def accumulate(target: Tensor, more: Tensor) -> None:
         add.into(target, target, more)
     else:
         plan.kernel.call(x.ptr, x.ptr, y.ptr, plan.walk)
-        x.storage.version += 1
+        x.storage.version += 1      # type: ignore[misc]
 
 
 # ---- the hot path: one dictionary look-up decides everything that was decided before for these layouts ----------------
@@ -272,16 +275,34 @@ def _unary(op: Elementwise) -> Callable[[Any], Any]:
             plan = plans[x.layout,]
             call_kernel = plan.kernel.call
         except (AttributeError, KeyError):
-            out = op.apply(input)
-            if out is NotImplemented:
+            result = op.apply(input)
+            if result is NotImplemented:
                 op._refuse((input,))
-            return out
-        out = alloc(plan.layout)
-        call_kernel(out.ptr, x.ptr, plan.walk)
+            return result
+        to = plan.layout
+        free = to.free
+        if free:
+            block = free.pop()
+            out: Any = _new(Buffer)
+            out.layout = to
+            out.ptr = ptr = block.ptr
+            out.block = block
+            out.version = 0
+        else:
+            out = alloc(to)
+            ptr = out.ptr
+        call_kernel(ptr, x.ptr, plan.walk)
+        t = _new(Tensor)
+        t.array = out
+        t.grad = None
         if differentiable and mode.grad and input.requires_grad:
-            return new_tensor(out, Node(op, (input.node or input,), plan.layout, (input,) if saves_input else (None,),
-                                        x.version if saves_input else 0, out if keeps_out else None))
-        return new_tensor(out, None)
+            t.node = Node(op, (input.node or input,), to, (input,) if saves_input else (None,), x.version if saves_input else 0,
+                          out if keeps_out else None)
+            t.requires_grad = True
+            return t
+        t.node = None
+        t.requires_grad = False
+        return t
     return call
 
 
@@ -307,7 +328,7 @@ def _binary(op: Elementwise) -> Callable[[Any, Any], Any]:
         free = to.free
         if free:
             block = free.pop()
-            out = _new(Buffer)
+            out: Any = _new(Buffer)
             out.layout = to
             out.ptr = ptr = block.ptr
             out.block = block
@@ -340,6 +361,54 @@ def _binary(op: Elementwise) -> Callable[[Any, Any], Any]:
     return call
 
 
+def _choice(op: Elementwise) -> Callable[[Any, Any, Any], Any]:
+    plans, plain = op.plans, _PLAIN
+
+    def call(condition: Any, input: Any, other: Any) -> Any:
+        try:
+            if type(other) in plain:
+                to = input.array.layout
+                if to.dtype.kind != "f":
+                    return op.apply(condition, input, other)
+                other = constant(other, to.dtype, to.device)
+            elif type(input) in plain:
+                to = other.array.layout
+                if to.dtype.kind != "f":
+                    return op.apply(condition, input, other)
+                input = constant(input, to.dtype, to.device)
+            c, x, y = condition.array, input.array, other.array
+            plan = plans[c.layout, x.layout, y.layout]
+            call_kernel = plan.kernel.call
+        except (AttributeError, KeyError):
+            return op.apply(condition, input, other)
+        out = alloc(plan.layout)
+        call_kernel(out.ptr, c.ptr, x.ptr, y.ptr, plan.walk)
+        if mode.grad and (input.requires_grad or other.requires_grad):
+            return op.record((condition, input, other), out)
+        return new_tensor(out, None)
+    return call
+
+
+def _in_place(op: Elementwise) -> Callable[[Any, Any], Any]:
+    """`input op= other` of two tensors, after the first time."""
+    plans = op.plans
+
+    def call(input: Any, other: Any) -> Any:
+        try:
+            x, y = input.array, other.array
+            to = x.layout
+            plan = plans[to, to, y.layout]
+            call_kernel = plan.kernel.call
+        except (AttributeError, KeyError):
+            return op.into(input, input, other)
+        if plan.layout is not to or mode.grad and (input.requires_grad or other.requires_grad) or x.block is y.block:
+            return op.into(input, input, other)
+        call_kernel(x.ptr, x.ptr, y.ptr, plan.walk)
+        x.storage.version += 1
+        return input
+    return call
+
+
 def _with_number(op: Elementwise, index: int) -> Callable[[Any, Any], Any]:
     """`f(tensor, number)`, the tensor being operand `index`. What a number becomes beside a layout (a constant, a plan) is
     remembered."""
@@ -356,16 +425,33 @@ def _with_number(op: Elementwise, index: int) -> Callable[[Any, Any], Any]:
         except (AttributeError, KeyError):
             return learn(input, number)
         to = plan.layout
-        out = alloc(to)
-        if index:
-            call_kernel(out.ptr, address, x.ptr, plan.walk)
+        free = to.free
+        if free:
+            block = free.pop()
+            out: Any = _new(Buffer)
+            out.layout = to
+            out.ptr = ptr = block.ptr
+            out.block = block
+            out.version = 0
         else:
-            call_kernel(out.ptr, x.ptr, address, plan.walk)
+            out = alloc(to)
+            ptr = out.ptr
+        if index:
+            call_kernel(ptr, address, x.ptr, plan.walk)
+        else:
+            call_kernel(ptr, x.ptr, address, plan.walk)
+        t = _new(Tensor)
+        t.array = out
+        t.grad = None
         if differentiable and mode.grad and input.requires_grad:
             edge, saved, value = input.node or input, input if saves_tensor else None, value if saves_number else None
-            return new_tensor(out, Node(op, (None, edge) if index else (edge, None), to, (value, saved) if index else (saved, value),
-                                        x.version if saves_tensor else 0, out if keeps_out else None))
-        return new_tensor(out, None)
+            t.node = Node(op, (None, edge) if index else (edge, None), to, (value, saved) if index else (saved, value),
+                          x.version if saves_tensor else 0, out if keeps_out else None)
+            t.requires_grad = True
+            return t
+        t.node = None
+        t.requires_grad = False
+        return t
 
     def learn(input: Any, number: Any) -> Any:
         pair = (number, input) if index else (input, number)
@@ -537,7 +623,8 @@ class Scaled(Elementwise):
         return super().into(target, input, other if type(alpha) is int and alpha == 1 else self.scaled(input, other, alpha))
 
     def scaled(self, input: Any, other: Any, alpha: Any) -> Any:
-        if isinstance(alpha, float) and not any([isinstance(t, float) or isinstance(t, Tensor) and is_float(t.dtype) for t in (input, other)]):
+        real = any([isinstance(t, float) or isinstance(t, Tensor) and is_float(t.dtype) for t in (input, other)])
+        if isinstance(alpha, float) and not real:
             fail(self.name, "alpha must be a whole number for integer tensors", alpha, "convert the tensors with .float()")
         return mul(other, alpha) if isinstance(other, Tensor) else other * alpha
 
@@ -554,7 +641,8 @@ class Difference(Scaled):
 class Quotient(Elementwise):
     """`input / other`; `rounding_mode` "floor" or "trunc" rounds, keeps integers integers, and has gradient 0."""
 
-    def __call__(self, input: Any, other: Any, *, rounding_mode: str | None = None, out: Tensor | None = None) -> Tensor:      # type: ignore[override]
+    def __call__(self, input: Any, other: Any, *, rounding_mode: str | None = None,      # type: ignore[override]
+                 out: Tensor | None = None) -> Tensor:
         if rounding_mode is None:
             return super().__call__(input, other, out=out)
         result = self.rounded(input, other, rounding_mode)
@@ -576,15 +664,16 @@ class Quotient(Elementwise):
 
 
 add = Scaled("add", np.add, "input other", {"input": lambda g: g, "other": lambda g: g}, doc="input + alpha * other")
-sub = Difference("sub", np.subtract, "input other", {"input": lambda g: g, "other": lambda g: neg(g)}, kinds="if", doc="input - alpha * other")
-mul = Elementwise("mul", np.multiply, "input other", {"input": lambda g, other: mul(g, other), "other": lambda g, input: mul(g, input)},
-                  doc="input * other")
-div = Quotient("div", np.true_divide, "input other", {"input": lambda g, other: div(g, other),
+sub = Difference("sub", np.subtract, "input other", {"input": lambda g: g, "other": lambda g: neg(g)}, kinds="if",
+                 doc="input - alpha * other")
+mul: Elementwise = Elementwise("mul", np.multiply, "input other",
+                               {"input": lambda g, other: mul(g, other), "other": lambda g, input: mul(g, input)}, doc="input * other")
+div: Elementwise = Quotient("div", np.true_divide, "input other", {"input": lambda g, other: div(g, other),
                                                       "other": lambda g, other, out: neg(div(mul(g, out), other))},
                   result="float", domain=((-2.0, 2.0), _POSITIVE), doc="input / other")
-neg = Elementwise("neg", np.negative, "input", {"input": lambda g: neg(g)}, kinds="if", doc="-input")
+neg: Elementwise = Elementwise("neg", np.negative, "input", {"input": lambda g: neg(g)}, kinds="if", doc="-input")
 abs = Elementwise("abs", np.absolute, "input", {"input": lambda g, input: mul(g, sign(input))}, kinds="if", doc="|input|; gradient 0 at 0.")
-sign = Elementwise("sign", lambda a, out: np.copyto(out, a) if a.dtype == BOOL else np.sign(a, out=out), "input",
+sign: Elementwise = Elementwise("sign", lambda a, out: np.copyto(out, a) if a.dtype == BOOL else np.sign(a, out=out), "input",
                    {"input": lambda g: zeros_of(g)}, oracle=lambda a: np.where(np.isnan(a), 0, np.sign(a)),
                    doc="-1, 0 or 1, as input is negative, zero or positive; 0 for NaN.")
 square = Elementwise("square", np.square, "input", {"input": lambda g, input: mul(g, mul(input, 2.0))}, kinds="if", doc="input^2")
@@ -596,8 +685,9 @@ maximum = Elementwise("maximum", np.maximum, "input other", {"input": lambda g, 
 minimum = Elementwise("minimum", np.minimum, "input other", {"input": lambda g, input, other: _half_where_equal(g, input, other, gt),
                                                              "other": lambda g, input, other: _half_where_equal(g, other, input, gt)},
                       doc="The smaller; NaN if one is. Ties share the gradient.")
-floor_divide = Division("floor_divide", _whole(np.floor_divide), "input other", {"input": lambda g: zeros_of(g), "other": lambda g: zeros_of(g)},
-                        kinds="if", domain=((-9.0, 9.0), _WHOLE), oracle=np.floor_divide, doc="floor(input / other)")
+floor_divide = Division("floor_divide", _whole(np.floor_divide), "input other",
+                        {"input": lambda g: zeros_of(g), "other": lambda g: zeros_of(g)}, kinds="if",
+                        domain=((-9.0, 9.0), _WHOLE), oracle=np.floor_divide, doc="floor(input / other)")
 remainder = Division("remainder", _whole(np.remainder), "input other",
                      {"input": lambda g: g, "other": lambda g, input, other: neg(mul(g, floor_divide(input, other)))},
                      kinds="if", domain=((-9.0, 9.0), _WHOLE), oracle=np.remainder, doc="input - floor(input / other) * other")
@@ -618,21 +708,22 @@ def _real(name: str, function: Callable | None, vjp: Callable, domain: tuple, or
 
 exp = _real("exp", np.exp, lambda g, out: mul(g, out), (-2, 2), None, "e^input")
 exp2 = _real("exp2", np.exp2, lambda g, out: mul(g, mul(out, _LN2)), (-2, 2), None, "2^input")
-expm1 = _real("expm1", np.expm1, lambda g, out: mul(g, add(out, 1.0)), (-2, 2), None, "e^input - 1, accurate near 0.")
+expm1 = _real("expm1", np.expm1, lambda g, input: mul(g, exp(input)), (-2, 2), None, "e^input - 1, accurate near 0.")
 log = _real("log", np.log, lambda g, input: div(g, input), _POSITIVE, None, "Natural logarithm.")
 log2 = _real("log2", np.log2, lambda g, input: div(g, mul(input, _LN2)), _POSITIVE, None, "Logarithm to base 2.")
 log10 = _real("log10", np.log10, lambda g, input: div(g, mul(input, _LN10)), _POSITIVE, None, "Logarithm to base 10.")
 log1p = _real("log1p", np.log1p, lambda g, input: div(g, add(input, 1.0)), (-0.9, 4), None, "log(1 + input), accurate near 0.")
 sqrt = _real("sqrt", np.sqrt, lambda g, out: div(mul(g, 0.5), out), _POSITIVE, None, "Square root.")
-rsqrt = _real("rsqrt", None, lambda g, out: mul(mul(g, -0.5), mul(out, square(out))), _POSITIVE, lambda a: 1 / np.sqrt(a), "1 / sqrt(input)")
+rsqrt = _real("rsqrt", None, lambda g, out: mul(mul(g, -0.5), mul(out, square(out))), _POSITIVE, lambda a: 1 / np.sqrt(a),
+              "1 / sqrt(input)")
 sin = _real("sin", np.sin, lambda g, input: mul(g, cos(input)), (-4, 4), None, "Sine.")
-cos = _real("cos", np.cos, lambda g, input: neg(mul(g, sin(input))), (-4, 4), None, "Cosine.")
+cos: Elementwise = _real("cos", np.cos, lambda g, input: neg(mul(g, sin(input))), (-4, 4), None, "Cosine.")
 tan = _real("tan", np.tan, lambda g, out: mul(g, add(square(out), 1.0)), (-1.4, 1.4), None, "Tangent.")
 asin = _real("asin", np.arcsin, lambda g, input: mul(g, rsqrt(sub(1.0, square(input)))), _INSIDE, None, "Inverse sine.")
 acos = _real("acos", np.arccos, lambda g, input: neg(mul(g, rsqrt(sub(1.0, square(input))))), _INSIDE, None, "Inverse cosine.")
 atan = _real("atan", np.arctan, lambda g, input: div(g, add(square(input), 1.0)), (-4, 4), None, "Inverse tangent.")
 sinh = _real("sinh", np.sinh, lambda g, input: mul(g, cosh(input)), (-2, 2), None, "Hyperbolic sine.")
-cosh = _real("cosh", np.cosh, lambda g, input: mul(g, sinh(input)), (-2, 2), None, "Hyperbolic cosine.")
+cosh: Elementwise = _real("cosh", np.cosh, lambda g, input: mul(g, sinh(input)), (-2, 2), None, "Hyperbolic cosine.")
 tanh = _real("tanh", np.tanh, lambda g, out: mul(g, sub(1.0, square(out))), (-2, 2), None, "Hyperbolic tangent.")
 asinh = _real("asinh", np.arcsinh, lambda g, input: mul(g, rsqrt(add(square(input), 1.0))), (-4, 4), None, "Inverse hyperbolic sine.")
 acosh = _real("acosh", np.arccosh, lambda g, input: mul(g, rsqrt(sub(square(input), 1.0))), (1.1, 4), None, "Inverse hyperbolic cosine.")
@@ -640,26 +731,29 @@ atanh = _real("atanh", np.arctanh, lambda g, input: div(g, sub(1.0, square(input
 sigmoid = _real("sigmoid", None, lambda g, out: mul(g, mul(out, sub(1.0, out))), (-4, 4), _scipy("expit"), "1 / (1 + e^-input)")
 erf = _real("erf", None, lambda g, input: mul(g, mul(exp(neg(square(input))), _2_SQRTPI)), (-2, 2), _scipy("erf"), "Error function.")
 erfc = _real("erfc", None, lambda g, input: mul(g, mul(exp(neg(square(input))), -_2_SQRTPI)), (-2, 2), _scipy("erfc"), "1 - erf(input)")
-erfinv = _real("erfinv", None, lambda g, out: mul(g, mul(exp(square(out)), 1 / _2_SQRTPI)), _INSIDE, _scipy("erfinv"), "Inverse error function.")
+erfinv = _real("erfinv", None, lambda g, out: mul(g, mul(exp(square(out)), 1 / _2_SQRTPI)), _INSIDE, _scipy("erfinv"),
+               "Inverse error function.")
 lgamma = _real("lgamma", None, lambda g, input: mul(g, digamma(input)), _POSITIVE, _scipy("gammaln"), "log |gamma(input)|")
-digamma = _real("digamma", None, lambda g, input: mul(g, polygamma(1, input)), _POSITIVE, _scipy("digamma"), "Derivative of lgamma.")
+digamma: Elementwise = _real("digamma", None, lambda g, input: mul(g, polygamma(1, input)), _POSITIVE, _scipy("digamma"),
+                             "Derivative of lgamma.")
 
 
 def _steps(name: str, function: Callable, doc: str) -> Elementwise:
     """A function that is constant between its jumps."""
-    return Elementwise(name, _keeps_integers(function), "input", {"input": lambda g: zeros_of(g)}, kinds="if", domain=(-4, 4), oracle=function, doc=doc)
+    return Elementwise(name, _keeps_integers(function), "input", {"input": lambda g: zeros_of(g)}, kinds="if", domain=(-4, 4),
+                       oracle=function, doc=doc)
 
 
 floor = _steps("floor", np.floor, "The largest whole number not above.")
 ceil = _steps("ceil", np.ceil, "The smallest whole number not below.")
-trunc = _steps("trunc", np.trunc, "The whole part.")
+trunc: Elementwise = _steps("trunc", np.trunc, "The whole part.")
 rint = _steps("round", np.rint, "The nearest whole number; halves to the even one.")
 
 eq = Elementwise("eq", np.equal, "input other", result="bool", doc="input == other")
 ne = Elementwise("ne", np.not_equal, "input other", result="bool", doc="input != other")
-lt = Elementwise("lt", np.less, "input other", result="bool", doc="input < other")
+lt: Elementwise = Elementwise("lt", np.less, "input other", result="bool", doc="input < other")
 le = Elementwise("le", np.less_equal, "input other", result="bool", doc="input <= other")
-gt = Elementwise("gt", np.greater, "input other", result="bool", doc="input > other")
+gt: Elementwise = Elementwise("gt", np.greater, "input other", result="bool", doc="input > other")
 ge = Elementwise("ge", np.greater_equal, "input other", result="bool", doc="input >= other")
 isnan = Elementwise("isnan", np.isnan, "input", result="bool", doc="Is it NaN?")
 isinf = Elementwise("isinf", np.isinf, "input", result="bool", doc="Is it infinite?")
@@ -674,7 +768,7 @@ bitwise_xor = Bitwise("bitwise_xor", np.bitwise_xor, "input other", kinds="bi", 
 bitwise_not = Bitwise("bitwise_not", np.invert, "input", kinds="bi", doc="~input")
 bitwise_left_shift = Bitwise("bitwise_left_shift", np.left_shift, "input other", kinds="i", doc="input << other")
 bitwise_right_shift = Bitwise("bitwise_right_shift", np.right_shift, "input other", kinds="i", doc="input >> other")
-where = Where("where", lambda c, a, b, out: np.copyto(out, np.where(c, a, b)), "condition input other",
+where: Where = Where("where", lambda c, a, b, out: np.copyto(out, np.where(c, a, b)), "condition input other",
               {"input": lambda g, condition: where(condition, g, 0.0), "other": lambda g, condition: where(condition, 0.0, g)},
               oracle=np.where, doc="condition ? input : other")
 copy = Move("copy", lambda a, out: np.copyto(out, a), "input", {"input": lambda g: g}, oracle=np.array, doc="A contiguous copy.")
@@ -766,7 +860,7 @@ def _prepare_polygamma(input: Layout, *, n: int) -> Plan:
     return Plan(run, out, "NumPy behind the door")
 
 
-_polygamma = Primitive("polygamma", _prepare_polygamma, {"input": lambda g, input, n: mul(g, _polygamma(input, n=n + 1))})
+_polygamma: Primitive = Primitive("polygamma", _prepare_polygamma, {"input": lambda g, input, n: mul(g, _polygamma(input, n=n + 1))})
 
 
 def polygamma(n: int, input: Tensor) -> Tensor:
@@ -790,7 +884,8 @@ _polygamma.reference(lambda a, *, n: _scipy("polygamma")(n, a))
 
 # ---- casts and copies -------------------------------------------------------------------------------------------------
 
-_CASTS = {np.dtype(t): n for t, n in (("float32", "cast_f32"), ("float64", "cast_f64"), ("int32", "cast_i32"), ("int64", "cast_i64"), ("bool", "cast_u8"))}
+_CASTS = {np.dtype(t): n for t, n in (("float32", "cast_f32"), ("float64", "cast_f64"), ("int32", "cast_i32"), ("int64", "cast_i64"),
+                                      ("bool", "cast_u8"))}
 
 
 def _prepare_cast(input: Layout, *, dtype: np.dtype) -> Plan:
@@ -828,8 +923,8 @@ def cast(t: Tensor, dtype: Any) -> Tensor:
 @_cast.samples
 def _cast_samples(make: Any) -> Iterator[tuple]:
     yield make(3, 5), {"dtype": np.dtype("float64")}
-    yield make(33), {"dtype": np.dtype("float32")}
-    yield make.ints(4, 3), {"dtype": np.dtype("float64")}
+    yield make.ints(33), {"dtype": np.dtype("float32")}
+    yield make.ints(4, 3), {"dtype": np.dtype("int32")}
     yield make.bools(0, 3), {"dtype": np.dtype("int64")}
 
 
@@ -875,8 +970,12 @@ def copy_array(to: Array, source: Array) -> None:
 def in_place(name: str, function: Any) -> Callable:
     """The method `name_`: writes into its first argument what `function` computes; not recorded."""
     if isinstance(function, Elementwise):
+        binary = _in_place(function) if len(function.inputs) == 2 else None
+
         def method(input: Tensor, *others: Any, **options: Any) -> Tensor:
-            return function.into(input, input, *others, **options)
+            if options or binary is None:
+                return function.into(input, input, *others, **options)
+            return binary(input, *others)
     else:
         def method(input: Tensor, *others: Any, **options: Any) -> Tensor:
             for t in (input, *others) if mode.grad else ():
@@ -888,8 +987,9 @@ def in_place(name: str, function: Any) -> Callable:
 
 
 __all__ = ["abs", "acos", "acosh", "add", "asin", "asinh", "atan", "atan2", "atanh", "bitwise_and", "bitwise_left_shift", "bitwise_not",
-           "bitwise_or", "bitwise_right_shift", "bitwise_xor", "ceil", "cos", "cosh", "digamma", "div", "eq", "erf", "erfc", "erfinv", "exp", "exp2",
-           "expm1", "floor", "floor_divide", "fmod", "ge", "gt", "isfinite", "isinf", "isnan", "le", "lgamma", "log", "log10", "log1p", "log2",
-           "logical_and", "logical_not", "logical_or", "logical_xor", "lt", "maximum", "minimum", "mul", "ne", "neg", "polygamma", "pow",
-           "reciprocal", "remainder", "rsqrt", "sign", "sin", "sinh", "sqrt", "square", "sub", "tan", "trunc", "where"]
+           "bitwise_or", "bitwise_right_shift", "bitwise_xor", "ceil", "cos", "cosh", "digamma", "div", "eq", "erf", "erfc", "erfinv",
+           "exp", "exp2", "expm1", "floor", "floor_divide", "fmod", "ge", "gt", "isfinite", "isinf", "isnan", "le", "lgamma", "log",
+           "log10", "log1p", "log2", "logical_and", "logical_not", "logical_or", "logical_xor", "lt", "maximum", "minimum", "mul", "ne",
+           "neg", "polygamma", "pow", "reciprocal", "remainder", "rsqrt", "sign", "sin", "sinh", "sqrt", "square", "sub", "tan",
+           "trunc", "where"]
 INPLACE = frozenset(__all__) - {"where", "polygamma", "isnan", "isinf", "isfinite", "maximum", "minimum"}

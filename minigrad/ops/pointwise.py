@@ -11,7 +11,7 @@ from .. import engine
 from ..device import KernelTable
 from ..device import device as open_device
 from ..engine import mode
-from ..memory import Array, Layout, alloc, layout
+from ..memory import Array, Layout, alloc
 from ..op import Op, op
 from ..shape import BOOL, default_float, elementwise_plan, fail, is_float, promote, scalar_type
 from ..shape import result_type as result_type_of
@@ -34,7 +34,6 @@ from .elementwise import (
     eq,
     exp,
     expm1,
-    floor_divide,
     ge,
     gt,
     isfinite,
@@ -47,7 +46,6 @@ from .elementwise import (
     logical_or,
     lt,
     maximum,
-    minimum,
     mul,
     ne,
     neg,
@@ -64,14 +62,23 @@ from .elementwise import (
     where,
 )
 
-
 _NUMBERS = (float, int)
+
+
+def _not_tensors(make: Any) -> Iterator[tuple]:
+    yield ("two", "three", {}), TypeError, "must be a tensor"
 
 
 class Formula(Op):
     """A composite without kernels: calling it runs the definition, whose arguments may be numbers too."""
 
+    def __init__(self, definition: Callable) -> None:
+        super().__init__(definition)
+        self.error_function = _not_tensors
+
     def __call__(self, *inputs: Any, **attrs: Any) -> Any:
+        if not any([isinstance(t, Tensor) for t in (*inputs, *attrs.values())]):
+            raise TypeError(f"[{self.name}] at least one argument must be a tensor; got {', '.join([type(t).__name__ for t in inputs])}")
         return self.definition(*inputs, **attrs)
 
     @property
@@ -230,7 +237,8 @@ def masked_fill(input: Tensor, mask: Tensor, value: Any) -> Tensor:
     """`value` (a number or a 0-d tensor) where the bool `mask` is true, else `input`, in the dtype of `input`."""
     source = input.array.layout
     if not isinstance(mask, Tensor) or mask.array.layout.dtype != BOOL:
-        fail("masked_fill", "mask must be a bool tensor", mask.array.layout if isinstance(mask, Tensor) else type(mask).__name__, "compare first")
+        got = mask.array.layout if isinstance(mask, Tensor) else type(mask).__name__
+        fail("masked_fill", "mask must be a bool tensor", got, "compare first")
     if not isinstance(value, Tensor):
         return where(mask, constant(value, source.dtype, source.device), input)
     if value.array.layout.ndim:
@@ -437,7 +445,7 @@ def numel(input: Tensor) -> int:
 def _to(dtype: str) -> Callable[[Tensor], Tensor]:
     def method(input: Tensor) -> Tensor:
         if dtype == "bfloat16":
-            import ml_dtypes        # noqa: F401 (registers the dtype)
+            import ml_dtypes  # noqa: F401 (registers the dtype)
         return cast(input, dtype)
     method.__doc__ = f"The values as {dtype}."
     return method
@@ -487,16 +495,17 @@ arccos, arcsin, arctan, arctan2, arccosh, arcsinh, arctanh = acos, asin, atan, a
 not_equal, less, less_equal, greater, greater_equal = ne, lt, le, gt, ge
 fix, clip, sgn = trunc, clamp, sign
 
-__all__ = ["absolute", "addcdiv", "addcmul", "allclose", "arccos", "arccosh", "arcsin", "arcsinh", "arctan", "arctan2", "arctanh", "clamp",
-           "clamp_max", "clamp_min", "clip", "copysign", "deg2rad", "divide", "equal", "fix", "float_power", "fmax", "fmin", "frac", "greater",
-           "greater_equal", "heaviside", "hypot", "is_complex", "is_floating_point", "is_nonzero", "is_signed", "is_tensor", "isclose", "isneginf",
-           "isposinf", "ldexp", "lerp", "less", "less_equal", "logaddexp", "logaddexp2", "logit", "masked_fill", "multiply", "nan_to_num",
-           "negative", "not_equal", "numel", "positive", "promote_types", "rad2deg", "result_type", "round", "rsub", "sgn", "signbit", "sinc",
-           "subtract", "true_divide", "xlogy"]
-INPLACE = frozenset(("absolute", "addcdiv", "addcmul", "arccos", "arccosh", "arcsin", "arcsinh", "arctan", "arctan2", "arctanh", "clamp",
-                     "clamp_max", "clamp_min", "clip", "copysign", "deg2rad", "divide", "fix", "float_power", "frac", "greater", "greater_equal",
-                     "heaviside", "hypot", "ldexp", "lerp", "less", "less_equal", "logit", "masked_fill", "multiply", "nan_to_num", "negative",
-                     "not_equal", "rad2deg", "round", "sgn", "sinc", "subtract", "true_divide", "xlogy"))
+__all__ = ["absolute", "addcdiv", "addcmul", "allclose", "arccos", "arccosh", "arcsin", "arcsinh", "arctan", "arctan2", "arctanh",
+           "clamp", "clamp_max", "clamp_min", "clip", "copysign", "deg2rad", "divide", "equal", "fix", "float_power", "fmax", "fmin",
+           "frac", "greater", "greater_equal", "heaviside", "hypot", "is_complex", "is_floating_point", "is_nonzero", "is_signed",
+           "is_tensor", "isclose", "isneginf", "isposinf", "ldexp", "lerp", "less", "less_equal", "logaddexp", "logaddexp2", "logit",
+           "masked_fill", "multiply", "nan_to_num", "negative", "not_equal", "numel", "positive", "promote_types", "rad2deg",
+           "result_type", "round", "rsub", "sgn", "signbit", "sinc", "subtract", "true_divide", "xlogy"]
+INPLACE = frozenset(("absolute", "addcdiv", "addcmul", "arccos", "arccosh", "arcsin", "arcsinh", "arctan", "arctan2", "arctanh",
+                     "clamp", "clamp_max", "clamp_min", "clip", "copysign", "deg2rad", "divide", "fix", "float_power", "frac",
+                     "greater", "greater_equal", "heaviside", "hypot", "ldexp", "lerp", "less", "less_equal", "logit", "masked_fill",
+                     "multiply", "nan_to_num", "negative", "not_equal", "rad2deg", "round", "sgn", "sinc", "subtract", "true_divide",
+                     "xlogy"))
 METHODS: dict[str, Any] = {
     **{name: _to(dtype) for name, dtype in (
         ("float", "float32"), ("double", "float64"), ("half", "float16"), ("bfloat16", "bfloat16"), ("long", "int64"), ("int", "int32"),
@@ -532,8 +541,7 @@ def _two(low: float = -2.0, high: float = 2.0) -> Callable:
 
 
 def _two_errors(make: Any) -> Iterator[tuple]:
-    formula_error = (make(3, 4, low=0.1), make(5, low=0.1), {})
-    yield formula_error, RuntimeError, "broadcast"
+    yield (make(3, 4, low=0.1), make(5, low=0.1), {}), RuntimeError, "broadcast"
 
 
 def _special(name: str) -> Callable:
@@ -581,7 +589,7 @@ def _nan_to_num_samples(make: Any) -> Iterator[tuple]:
     yield make(0, 2), 1.0
 
 
-nan_to_num.reference(lambda a, nan=None, posinf=None, neginf=None: np.nan_to_num(a, nan=0.0 if nan is None else nan, posinf=posinf, neginf=neginf))
+nan_to_num.reference(lambda a, nan=None, posinf=None, neginf=None: np.nan_to_num(a, nan=nan or 0.0, posinf=posinf, neginf=neginf))
 
 
 @clamp_between.samples

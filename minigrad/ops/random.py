@@ -16,7 +16,7 @@ from ..device import device as open_device
 from ..engine import Node, mode
 from ..memory import Array, Layout, alloc, layout
 from ..op import FusedPlan, op, remember
-from ..shape import BOOL, FLOAT32, INT64, default_float, fail, is_float
+from ..shape import BOOL, FLOAT32, INT64, fail, is_float
 from ..tensor import Tensor, bump, new_tensor, writable
 from .creation import _layout, _like
 from .elementwise import (
@@ -184,12 +184,14 @@ def randn(*size: Any, generator: Generator | None = None, dtype: Any = None, dev
     return _finish(_draw("normal", _layout(size, dtype, device, "randn"), generator, 0.0, 1.0), requires_grad)
 
 
-def rand_like(input: Tensor, *, generator: Generator | None = None, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+def rand_like(input: Tensor, *, generator: Generator | None = None, dtype: Any = None, device: Any = None,
+              requires_grad: bool = False) -> Tensor:
     """Uniform on [0, 1), in the shape of `input`."""
     return _finish(_draw("uniform", _like(input, dtype, device), generator, 0.0, 1.0), requires_grad)
 
 
-def randn_like(input: Tensor, *, generator: Generator | None = None, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+def randn_like(input: Tensor, *, generator: Generator | None = None, dtype: Any = None, device: Any = None,
+               requires_grad: bool = False) -> Tensor:
     """Standard normal, in the shape of `input`."""
     return _finish(_draw("normal", _like(input, dtype, device), generator, 0.0, 1.0), requires_grad)
 
@@ -221,8 +223,8 @@ def randint(*args: Any, low: int = 0, high: int | None = None, size: Any = None,
     return _finish(_integers(to, int(low), int(high), generator), requires_grad)
 
 
-def randint_like(input: Tensor, low: int, high: int | None = None, *, generator: Generator | None = None, dtype: Any = None, device: Any = None,
-                 requires_grad: bool = False) -> Tensor:
+def randint_like(input: Tensor, low: int, high: int | None = None, *, generator: Generator | None = None, dtype: Any = None,
+                 device: Any = None, requires_grad: bool = False) -> Tensor:
     """Whole numbers, low <= x < high, in the shape and dtype of `input`; `randint_like(input, high)` starts at 0."""
     low, high = (0, low) if high is None else (low, high)
     return _finish(_integers(_like(input, dtype, device), int(low), int(high), generator), requires_grad)
@@ -302,7 +304,8 @@ def multinomial(input: Tensor, num_samples: int, replacement: bool = False, *, g
     if num_samples <= 0:
         fail("multinomial", "cannot sample n_sample <= 0 samples", num_samples)
     if not replacement and num_samples > source.shape[-1]:
-        fail("multinomial", "cannot sample n_sample > prob_dist.size(-1) samples without replacement", [num_samples, source], "use replacement=True")
+        fail("multinomial", "cannot sample n_sample > prob_dist.size(-1) samples without replacement", [num_samples, source],
+             "use replacement=True")
     rows = input.detach().reshape(-1, source.shape[-1])
     if mode.recorder is None:
         values = rows.numpy(force=True)
@@ -344,14 +347,20 @@ def normal_(input: Tensor, mean: float = 0.0, std: float = 1.0, *, generator: Ge
 
 def bernoulli_(input: Tensor, p: Any = 0.5, *, generator: Generator | None = None) -> Tensor:
     """Overwrites the values with 1 (probability p, a number or a tensor) and 0."""
-    drawn = bernoulli(p, generator=generator) if isinstance(p, Tensor) else _events(input.array.layout, _probability("bernoulli_", p), generator)
-    return _overwrite("bernoulli_", input, drawn.array)
+    if isinstance(p, Tensor):
+        return _overwrite("bernoulli_", input, bernoulli(p, generator=generator).array)
+    return _overwrite("bernoulli_", input, _events(input.array.layout, _probability("bernoulli_", p), generator).array)
 
 
 def random_(input: Tensor, *bounds: int, generator: Generator | None = None) -> Tensor:
     """Overwrites the values with whole numbers: `random_(to)`, `random_(from, to)`; without bounds, all that the dtype holds exactly."""
     dtype = input.array.layout.dtype
-    limit = 2 if dtype == BOOL else 1 << (np.finfo(dtype).nmant + 1) if is_float(dtype) else min(int(np.iinfo(dtype).max), (1 << 63) - 2) + 1
+    if dtype == BOOL:
+        limit = 2
+    elif is_float(dtype):
+        limit = 1 << (np.finfo(dtype).nmant + 1 if dtype.kind == "f" else 8)
+    else:
+        limit = min(int(np.iinfo(dtype).max), (1 << 63) - 2) + 1
     low, high = (0, limit) if not bounds else (0, bounds[0]) if len(bounds) == 1 else bounds
     return _overwrite("random_", input, _integers(_like(input, INT64, None), low, high, generator))
 
@@ -457,7 +466,8 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True, *, generator: 
     kernel.call(y.ptr, mask.ptr, input.array.ptr, _state("dropout", to.device, generator), to.size, p)
     if mode.grad and input.requires_grad:
         kept = new_tensor(mask, None)
-        return new_tensor(y, Node(masked_dropout, (input.node or input, None), to, (fused, (input, kept), mask), input.array.version, None, attrs))
+        saved = (fused, (input, kept), mask)
+        return new_tensor(y, Node(masked_dropout, (input.node or input, None), to, saved, input.array.version, None, attrs))
     return new_tensor(y, None)
 
 
@@ -473,6 +483,8 @@ def feature_dropout(input: Tensor, p: float = 0.5, training: bool = True, *, gen
     return masked_dropout(input, logical_not(_events(layout(source.device, BOOL, shape), p, generator)), p=p)
 
 
-METHODS: dict[str, Callable] = {"uniform_": uniform_, "normal_": normal_, "bernoulli_": bernoulli_, "random_": random_, "exponential_": exponential_}
+METHODS: dict[str, Callable] = {"uniform_": uniform_, "normal_": normal_, "bernoulli_": bernoulli_, "random_": random_,
+                                "exponential_": exponential_}
 __all__ = ["Generator", "bernoulli", "default_generator", "dropout", "feature_dropout", "get_rng_state", "initial_seed", "manual_seed",
-           "multinomial", "normal", "rand", "rand_like", "randint", "randint_like", "randn", "randn_like", "randperm", "seed", "set_rng_state"]
+           "multinomial", "normal", "rand", "rand_like", "randint", "randint_like", "randn", "randn_like", "randperm", "seed",
+           "set_rng_state"]
