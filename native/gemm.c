@@ -12,13 +12,15 @@
  *
  * The fast one keeps a tile of c in registers: R rows by S vectors, R * S accumulators. Per step of k it loads S vectors of
  * b, broadcasts R elements of a, and does R * S multiply-adds, so that the two load ports keep up with the two
- * multiply-add ports. Around it: blocks of KC steps of k, so that a strip of b (KC rows, S vectors wide) stays in the
- * first-level cache while tile after tile of rows passes over it, and groups of rows whose part of a stays in the second.
+ * multiply-add ports. Around it: blocks of KC steps of k, so that a strip of b (KC rows, S vectors wide) stays in cache
+ * while tile after tile of rows passes over it.
  *
- * Operands are used where they lie while that is cheap: a through its two strides (a broadcast does not care), b
- * wherever its columns are adjacent. Else they are packed, in the order in which the tile reads them:
+ * Operands are used where they lie while that is cheap: a through its two strides (a broadcast does not care), b wherever
+ * its columns are adjacent. That is best up to about 512 x 512. Else they are packed, in the order in which the tile reads
+ * them: a strip of b by the piece of work that needs it, into memory that stays in the first-level cache; tiles of a for all
+ * pieces beforehand.
  *
- *   b  strips [strip][k][S * VL], columns past n are 0        a  row tiles [tile][k][R]
+ *   strip of b [k][S * VL], columns past n are 0             row tiles of a [tile][k][R]
  *
  * Order of summation, the same on each path, so that paths may be chosen by speed alone and a value depends on its row of
  * a and its column of b only, not on the other rows, the tile it falls in, or the threads:
@@ -68,7 +70,8 @@
 /* ---- the tile ---- */
 
 /* Without masks, what is left to do for a tile that sticks out of c: its sums come through memory, row by row. */
-static __attribute__((noinline)) void finish_edge(int rows, int vectors, const V *sum, T *c, int64_t crs, int tail, int add, const T *bias) {
+static __attribute__((noinline)) void finish_edge(int rows, int vectors, const V *sum, T *c, int64_t crs, int tail, int add,
+                                                  const T *bias) {
   for (int i = 0; i < rows; i++)
     for (int s = 0; s < vectors; s++) {
       T *to = c + i * crs + s * VL;
@@ -98,6 +101,11 @@ INLINE void tile(const int R, const int S, const int far, int64_t k, const T *a,
   for (int i = 0; i < R; i++)
     UNROLL
     for (int s = 0; s < S; s++) sum[i][s] = vzero();
+  if (k >= 128 && add)                   /* c comes from far: asked for now, into the second-level cache */
+    UNROLL
+    for (int i = 0; i < R; i++)
+      UNROLL
+      for (int s = 0; s < S; s++) __builtin_prefetch(c + i * crs + s * VL, 1, 2);
   for (int64_t p = 0; p < k; p++) {
     V bv[8];
     UNROLL
@@ -263,7 +271,7 @@ typedef struct {
   T *c;
   const T *a, *b, *bias;
   int64_t m, n, k, ars, acs, brs, bcs, crs;
-  int add, S, pack_b, far;               /* S: vectors of a strip; pack_b: also where b's columns are adjacent */
+  int add, S, pack_b, fetch;             /* S: vectors of a strip; pack_b: also where b's columns are adjacent */
   int64_t row_tiles, groups, columns;    /* pieces of work: row tiles, groups of them, columns of a piece */
   T *packed_a;                           /* null: used where it lies */
 } block;
@@ -312,7 +320,7 @@ static void multiply(void *context, int64_t begin, int64_t end) {
           along = R;
         }
         if (next_b) fetch_ahead(x, next_b, S * VL, t - first, last - first);
-        tile_fn *run = S == 8 && x->far ? tile_1x8_far : tiles[S][R - 1];
+        tile_fn *run = S == 8 && x->fetch ? tile_1x8_far : tiles[S][R - 1];
         run(x->k, a, across * (int64_t)sizeof(T), along * (int64_t)sizeof(T), b, down * (int64_t)sizeof(T),
             x->c + i * x->crs + j, x->crs, tail, x->add, bias);
       }
@@ -378,18 +386,22 @@ static void dots(void *context, int64_t begin, int64_t end) {
 
 /* ---- one product ---- */
 
+/* The general case. What decides between the paths is time alone, measured on AVX-512 with 2 MiB of second-level cache:
+ * a is packed when it is read many times (n) and, by its size or by long steps along k, from far; b when whole-vector loads
+ * would straddle cache lines or come from far, and there are rows enough to pay for it. */
 static void chains(T *c, const T *a, const T *b, const T *bias, int64_t m, int64_t n, int64_t k, int64_t ars, int64_t acs,
-                    int64_t brs, int64_t bcs, int64_t crs, int accumulate) {
+                   int64_t brs, int64_t bcs, int64_t crs, int accumulate) {
   block x = {.ars = ars, .acs = acs, .brs = brs, .bcs = bcs, .crs = crs};
   double bytes_a = (double)m * (double)k * sizeof(T), bytes_b = (double)n * (double)k * sizeof(T);
-  int split = (((uintptr_t)b | (uintptr_t)brs * sizeof(T)) % VBYTES) != 0;   /* loads would straddle cache lines */
-  int pack_a = n >= 256 && bytes_a > (ars == 1 ? 7e5 : 2e6);
-  x.pack_b = m >= 128 && (split || bytes_b > 2e6);
-  x.far = bytes_b > 5e5;
+  int split = (((uintptr_t)b | (uintptr_t)brs * sizeof(T)) % VBYTES) != 0, far = bytes_b > 2e6;
+  int pack_a = n >= 256 && (far || bytes_a > (ars == 1 ? 7e5 : 2e6));
+  x.pack_b = m >= 128 && (far || split);
+  x.fetch = bytes_b > 5e5;
   if (m == 1) x.S = brs == 1 && bcs != 1 ? 2 : 8;
   else x.S = n > 2 * VL && (m <= WIDE_ROWS || (WIDE_ROWS > 2 && !pack_a)) ? 4 : 2;
   int64_t tallest = x.S == 2 ? ROWS : x.S == 4 ? WIDE_ROWS : 1;
-  int64_t most = ROWS * (pack_a ? 64 : bcs == 1 && !x.pack_b ? 8 : 32), row_blocks = (m - 1) / most + 1, block_rows = (m - 1) / row_blocks + 1;
+  int64_t most = ROWS * (bcs == 1 && !x.pack_b ? 8 : 32);        /* rows of an unpacked a that pass over a strip together */
+  int64_t row_blocks = pack_a ? (m - 1) / (ROWS * 64) + 1 : 1, block_rows = (m - 1) / row_blocks + 1;
   int64_t strips = (n - 1) / (x.S * VL) + 1;
   x.n = n;
   for (int64_t p = 0; p < k; p += KC) {
@@ -407,14 +419,20 @@ static void chains(T *c, const T *a, const T *b, const T *bias, int64_t m, int64
         x.packed_a = mg_scratch(6, (size_t)(x.m * x.k) * sizeof(T));
         mg_parallel(x.row_tiles, 4, pack_tiles, &x);
       }
-      int64_t pieces = x.m * x.n * x.k < 2 * PIECE ? 1 : mg_get_num_threads();
-      if (pieces > 1) pieces = MIN(4 * pieces, x.m * x.n * x.k / PIECE);
-      int64_t across = (strips - 1) / MIN(pieces, strips) + 1;            /* strips of a piece */
-      x.columns = across * x.S * VL;
-      across = (strips - 1) / across + 1;
-      x.groups = MIN(x.row_tiles, (pieces - 1) / across + 1);
-      if (across * x.groups == 1) multiply(&x, 0, 1);
-      else mg_parallel(across * x.groups, 1, multiply, &x);
+      /* Work for the threads: groups of rows if there are enough of them, else strips apart, else both. */
+      int64_t work = x.m * x.n * x.k, wanted = work < 2 * PIECE ? 1 : mg_get_num_threads(), apart = 1;
+      if (wanted > 1) wanted = MIN(4 * wanted, work / PIECE);
+      x.groups = pack_a ? 1 : (x.m - 1) / most + 1;
+      if (x.groups < wanted) {
+        int64_t together = (strips - 1) / MIN(wanted, strips) + 1;
+        apart = (strips - 1) / together + 1;
+        x.groups = MIN(x.row_tiles, MAX(x.groups, (wanted - 1) / apart + 1));
+        x.columns = together * x.S * VL;
+      } else {
+        x.columns = n;
+      }
+      if (wanted == 1) multiply(&x, 0, x.groups * apart);
+      else mg_parallel(x.groups * apart, 1, multiply, &x);
     }
   }
 }
@@ -445,7 +463,13 @@ static void product(T *c, const T *a, const T *b, const T *bias, int64_t m, int6
   }
 }
 
-typedef struct { T *c; const T *a, *b, *bias; const int64_t *offsets; int64_t m, n, k, ars, acs, brs, bcs, crs; int accumulate; } batch_job;
+typedef struct {
+  T *c;
+  const T *a, *b, *bias;
+  const int64_t *offsets;
+  int64_t m, n, k, ars, acs, brs, bcs, crs;
+  int accumulate;
+} batch_job;
 
 static void products(void *context, int64_t begin, int64_t end) {
   const batch_job *x = context;
