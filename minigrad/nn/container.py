@@ -40,7 +40,7 @@ class _Listed(Module):
             delattr(self, name)
         self._renumber(list(self._modules.values()))
 
-    def _renumber(self, modules: list[Module | None]) -> None:
+    def _renumber(self, modules: list[Any]) -> None:
         self._modules.clear()
         self._modules.update((str(i), m) for i, m in enumerate(modules))
 
@@ -135,7 +135,7 @@ class ModuleList(_Listed):
 
     def __getitem__(self, index: int | slice) -> Any:
         if isinstance(index, slice):
-            return type(self)(list(self._modules.values())[index])
+            return type(self)(list(self)[index])
         return self._modules[self._name_at(index)]
 
     def insert(self, index: int, module: Module) -> None:

@@ -452,7 +452,15 @@ class Module:
                     yield from module.named_modules(memo, prefix + ("." if prefix else "") + name, remove_duplicate)
 
     def modules(self, remove_duplicate: bool = True) -> Iterator[Module]:
-        return (module for _, module in self.named_modules(remove_duplicate=remove_duplicate))
+        """The modules of ``named_modules``."""
+        seen, stack = set(), [self]
+        while stack:
+            module = stack.pop()
+            if module not in seen:
+                if remove_duplicate:
+                    seen.add(module)
+                yield module
+                stack += [m for m in reversed(module._modules.values()) if m is not None]
 
     def named_children(self) -> Iterator[tuple[str, Module]]:
         """(name, module) of the direct submodules."""
@@ -478,15 +486,24 @@ class Module:
         """(path, parameter), in the order of registration; a shared parameter comes once."""
         return self._named_members("_parameters", prefix, recurse, remove_duplicate)
 
+    def _members(self, table: str, recurse: bool) -> Iterator[Any]:
+        seen = set()
+        for module in self.modules() if recurse else (self,):
+            for value in module.__dict__[table].values():
+                if value is not None and id(value) not in seen:
+                    seen.add(id(value))
+                    yield value
+
     def parameters(self, recurse: bool = True) -> Iterator[Parameter]:
-        return (p for _, p in self.named_parameters(recurse=recurse))
+        """The parameters of ``named_parameters``."""
+        return self._members("_parameters", recurse)
 
     def named_buffers(self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True) -> Iterator[tuple[str, Tensor]]:
         """(path, buffer), persistent or not."""
         return self._named_members("_buffers", prefix, recurse, remove_duplicate)
 
     def buffers(self, recurse: bool = True) -> Iterator[Tensor]:
-        return (b for _, b in self.named_buffers(recurse=recurse))
+        return self._members("_buffers", recurse)
 
     def apply(self, fn: Callable[[Module], Any]) -> Self:
         """``fn`` on every module, children first: the usual way to initialise a model."""

@@ -65,21 +65,23 @@ class _Hyper:
 
     def write(self, values: tuple[float, ...]) -> None:
         if values != self.values:
-            self.tensor.array.np[...] = values
+            self.tensor.device.write(self.tensor.array, values)
             self.values = values
 
 
 class _Batch:
     """The parameters of a group that share a device and dtype: (parameter, state arrays, step). Gradients come anew with each
-    step, mostly at the same addresses; the batch does not keep them."""
+    step; the batch does not keep them, it writes their addresses into its table."""
 
     def __init__(self, rows: list[tuple], kernel: Kernel | None, hyper: _Hyper) -> None:
         self.rows, self.kernel, self.hyper = rows, kernel, hyper
-        self.storages = [row[0].array.storage for row in rows]
+        self.params = [row[0] for row in rows]
+        self.storages = [p.array.storage for p in self.params]
+        self.grads: list[int] = []
         if kernel is not None:
-            self.columns = [[p.array.ptr, p.grad.array.ptr, *(s.array.ptr if s is not None else 0 for s in state), step.array.ptr, p.numel()]
-                            for p, state, step in rows]
-            self.table = rows[0][0].device.constant(np.array(self.columns, np.int64))
+            self.columns = np.array([[p.array.ptr, 0, *(s.array.ptr if s is not None else 0 for s in state), step.array.ptr, p.numel()]
+                                     for p, state, step in rows], np.int64)
+            self.table = rows[0][0].device.constant(self.columns)
 
 
 class _Plan:
@@ -219,11 +221,13 @@ class Optimizer:
         for p in group["params"]:
             g = p.grad
             if g is not None:
-                g = g.array
-                key += (p.array.ptr, g.ptr, g.layout)
+                key += (p.array.ptr, g.array.layout)
         plan = self._plans.get(index)
-        if plan is None or plan.key != key or plan.flags != flags or plan.state is not self.state or plan.count != len(self.state):
-            plan = self._plans[index] = self._prepare(index, group, key, flags)
+        if plan is None or plan.key != key or plan.flags != flags or plan.state is not self.state or plan.count != len(self.state) \
+                or mode.recorder is not None:
+            plan = self._prepare(index, group, key, flags)
+            if mode.recorder is None:           # a recorded launch has its table to itself
+                self._plans[index] = plan
         for batch in plan.batches:
             batch.hyper.write(values)
             self._launch(batch, flags)
@@ -260,11 +264,14 @@ class Optimizer:
                 step.add_(1)
                 self._define(flags, numbers, p, p.grad, state, step)
             return
+        grads = [p.grad.array.ptr for p in batch.params]
+        if grads != batch.grads:
+            batch.columns[:, 1] = batch.grads = grads
+            batch.params[0].device.write(batch.table, batch.columns)
         if recorder is not None:                # the launch names the table only, not what the table points to
-            for row in batch.columns:
-                for address in row[:-1]:
-                    if address:
-                        recorder.hold(address)
+            for address in batch.columns[:, :-1].ravel().tolist():
+                if address:
+                    recorder.hold(address)
         batch.kernel.call(batch.table.ptr, hyper.array.ptr, len(batch.rows), *flags)
         for storage in batch.storages:
             storage.version += 1

@@ -17,7 +17,7 @@ from minigrad.ops.creation import empty, tensor
 from minigrad.ops.shape_ops import stack
 from minigrad.tensor import Tensor, bump
 
-_tables: dict[tuple[int, ...], Array] = {}
+_tables: dict[tuple, tuple[np.ndarray, Array]] = {}
 
 
 def _not_foreach(foreach: bool | None) -> None:
@@ -38,17 +38,20 @@ def _table(grads: list[Tensor]) -> Array | None:
     if any(not g.layout.contiguous or g.layout.dtype is not first.dtype or g.layout.device is not first.device for g in grads) \
             or first.device.kernels.grad_norm_sq.get(first.dtype) is None:
         return None
-    key = tuple([n for g in grads for n in (g.array.ptr, g.array.layout.size)])
-    found = _tables.get(key)
-    if found is None:
-        if len(_tables) >= 32:
-            _tables.clear()
-        rows = [[0, g.array.ptr, 0, 0, 0, 0, g.array.layout.size] for g in grads]
-        found = _tables[key] = first.device.constant(np.array(rows, np.int64))
-    if mode.recorder is not None:       # a launch names the table only, not what the table points to
+    key = (first.device, first.dtype, *[g.array.layout.size for g in grads])
+    rows, table = _tables.get(key, (None, None))
+    if rows is None or mode.recorder is not None:               # a recorded launch has its table to itself
+        rows = np.array([[0, 0, 0, 0, 0, 0, g.array.layout.size] for g in grads], np.int64)
+        table = first.device.constant(rows)
+        if mode.recorder is None:
+            if len(_tables) >= 32:
+                _tables.clear()
+            _tables[key] = rows, table
+    rows[:, 1] = [g.array.ptr for g in grads]
+    if mode.recorder is not None:               # a launch names the table only, not what the table points to
         for g in grads:
             mode.recorder.hold(g.array.ptr)
-    return found
+    return table
 
 
 def _norm(x: Tensor, p: float) -> Tensor:
