@@ -593,3 +593,14 @@ def test_parameters_as_a_vector():
     assert m[0].weight.tolist() == [[0, 1], [2, 3], [4, 5]] and m[1].bias.tolist() == [12]
     with pytest.raises(TypeError):
         nn.utils.vector_to_parameters([1.0], m.parameters())
+
+
+def test_summary():
+    m = nn.Sequential(nn.Linear(3, 4), nn.Sequential(nn.BatchNorm1d(4), nn.Dropout()))
+    m[0].requires_grad_(False)
+    text = nn.summary(m, (2, 3))
+    assert [line.split() for line in text.splitlines() if "-" not in line] == [
+        ["module", "type", "output", "parameters"], ["model", "Sequential", "(2,", "4)"], ["0", "Linear", "(2,", "4)", "16"],
+        ["1", "Sequential", "(2,", "4)"], ["0", "BatchNorm1d", "(2,", "4)", "8"], ["1", "Dropout", "(2,", "4)"],
+        "24 parameters, 8 of them trained".split()]
+    assert m.training and m[1][0].num_batches_tracked.item() == 0 and not m[0]._forward_hooks

@@ -11,7 +11,7 @@ import numpy as np
 
 from minigrad.ops.creation import as_tensor
 from minigrad.ops.random import randperm
-from minigrad.tensor import Tensor
+from minigrad.tensor import Tensor, new_tensor
 
 
 class Dataset:
@@ -44,7 +44,8 @@ class TensorDataset(Dataset):
 def _rows(t: Tensor, where: np.ndarray) -> Tensor:
     if t.requires_grad or t.device.type != "cpu":
         return t[as_tensor(where).to(t.device)]
-    return as_tensor(np.take(t.array.np, where, axis=0))    # no launch: a loader's thread may run while a step is recorded
+    rows = np.take(t.array.np, where, axis=0)               # no launch: a loader's thread may run while a step is recorded
+    return new_tensor(t.device.wrap(rows), None)            # type: ignore[attr-defined]
 
 
 class Subset(Dataset):
