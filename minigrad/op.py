@@ -51,6 +51,10 @@ def remember(plans: dict, key: Any, plan: Any) -> Any:
 
 def _parameters(function: Callable) -> tuple[list[str], list[str]]:
     """The positional (tensor) and keyword-only (attribute) parameter names of a definition."""
+    code = getattr(function, "__code__", None)
+    if code is not None:                                    # at import, for hundreds of functions: inspect is slow
+        n = code.co_argcount
+        return list(code.co_varnames[:n]), list(code.co_varnames[n:n + code.co_kwonlyargcount])
     kinds = inspect.signature(function).parameters.values()
     return ([p.name for p in kinds if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)],
             [p.name for p in kinds if p.kind == p.KEYWORD_ONLY])
@@ -198,8 +202,7 @@ class Op(Documented):
     def __init__(self, definition: Callable, nondifferentiable: tuple[int, ...] = ()) -> None:
         super().__init__(definition.__name__, definition.__doc__)
         self.definition = definition
-        self.__wrapped__ = definition          # inspect.getsource(op) shows the definition
-        self.__signature__ = inspect.signature(definition)
+        self.__wrapped__ = definition          # inspect.getsource(op) and inspect.signature(op) show the definition's
         self.__module__ = definition.__module__
         self.inputs, self.attributes = (tuple(n) for n in _parameters(definition))
         self.nondifferentiable = nondifferentiable
