@@ -213,18 +213,16 @@ class Tensor:
 
     def item(self) -> Any:
         """The value of a one-element tensor as a Python number."""
-        if mode.recorder is not None:
-            mode.recorder.refuse("item()")
         if self.array.layout.size != 1:
             fail("item", "only one-element tensors have an item", self.array.layout, "use tolist()")
-        return self._host().item()
+        return self._host("item()").item()
 
     def tolist(self) -> Any:
-        if mode.recorder is not None:
-            mode.recorder.refuse("tolist()")
-        return self._host().tolist()
+        return self._host("tolist()").tolist()
 
-    def _host(self) -> np.ndarray:
+    def _host(self, reader: str) -> np.ndarray:
+        if mode.recorder is not None:
+            mode.recorder.refuse(reader)
         return self.array.np if self.array.layout.device.type == "cpu" else self.array.layout.device.download(self.array)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
@@ -270,9 +268,7 @@ class Tensor:
     def __bool__(self) -> bool:
         if self.array.layout.size != 1:
             fail("bool", "the truth value of a tensor with more or less than one element is ambiguous", self.array.layout, "use any() or all()")
-        if mode.recorder is not None:
-            mode.recorder.refuse("bool()")
-        return bool(self._host().item())
+        return bool(self._host("bool()").item())
 
     def __len__(self) -> int:
         if not self.array.layout.ndim:
@@ -291,7 +287,7 @@ class Tensor:
 
     def __repr__(self) -> str:
         layout = self.array.layout
-        values = np.array2string(self._host(), separator=", ", prefix="tensor(", precision=4, threshold=1000)
+        values = np.array2string(self._host("repr()"), separator=", ", prefix="tensor(", precision=4, threshold=1000)
         notes = []
         if layout.size == 0 and layout.shape != (0,):
             notes.append(f"size={layout.shape}")
