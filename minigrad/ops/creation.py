@@ -36,7 +36,7 @@ def as_array(data: Any, dtype: Any = None) -> np.ndarray:
         data = _unwrap(data)
     if not isinstance(data, np.ndarray) and not hasattr(data, "__array__"):
         if hasattr(data, "__cuda_array_interface__"):
-            import cupy                     # only CuPy can read another library's GPU memory
+            import cupy  # only CuPy reads another library's GPU memory
             data = cupy.asarray(data).get()
         elif hasattr(data, "__dlpack__"):
             data = np.from_dlpack(data)
@@ -158,7 +158,12 @@ def from_dlpack(ext_tensor: Any) -> Tensor:
 
 # ---- filled ---------------------------------------------------------------------------------------------------------
 
-def _layout(size: tuple[Any, ...], dtype: Any, device: Any, op: str) -> Layout:
+def _layout(size: tuple[Any, ...], dtype: Any, device: Any, op: str, given: dict | None = None) -> Layout:
+    """The layout of `zeros(2, 3)`, `zeros((2, 3))` and `zeros(size=(2, 3))`."""
+    if given:
+        if size or list(given) != ["size"]:
+            raise TypeError(f"[{op}] unexpected argument {next(iter(given))!r}; expected size, dtype, device or requires_grad")
+        size = (given["size"],)
     shape = shape_of(size[0] if len(size) == 1 and isinstance(size[0], (tuple, list)) else size, op)
     return layout(open_device(device or "cpu"), np.dtype(dtype) if dtype is not None else default_float(), shape)
 
@@ -169,19 +174,19 @@ def filled(to: Layout, value: Any) -> Tensor:
     return t
 
 
-def empty(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+def empty(*args: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False, **given: Any) -> Tensor:
     """An uninitialised tensor."""
-    return _finish(new_tensor(alloc(_layout(size, dtype, device, "empty")), None), requires_grad)
+    return _finish(new_tensor(alloc(_layout(args, dtype, device, "empty", given)), None), requires_grad)
 
 
-def zeros(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+def zeros(*args: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False, **given: Any) -> Tensor:
     """A tensor of zeros."""
-    return _finish(filled(_layout(size, dtype, device, "zeros"), 0), requires_grad)
+    return _finish(filled(_layout(args, dtype, device, "zeros", given), 0), requires_grad)
 
 
-def ones(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+def ones(*args: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False, **given: Any) -> Tensor:
     """A tensor of ones."""
-    return _finish(filled(_layout(size, dtype, device, "ones"), 1), requires_grad)
+    return _finish(filled(_layout(args, dtype, device, "ones", given), 1), requires_grad)
 
 
 def full(size: Any, fill_value: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
@@ -196,8 +201,8 @@ def full(size: Any, fill_value: Any, *, dtype: Any = None, device: Any = None, r
 def _like(t: Any, dtype: Any, device: Any) -> Layout:
     if not isinstance(t, Tensor):
         raise TypeError(f"[like] expected a Tensor; got {type(t).__name__}")
-    source = t.array.layout
-    return layout(source.device if device is None else open_device(device), source.dtype if dtype is None else np.dtype(dtype), source.shape)
+    have = t.array.layout
+    return layout(have.device if device is None else open_device(device), have.dtype if dtype is None else np.dtype(dtype), have.shape)
 
 
 def empty_like(input: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
@@ -269,7 +274,8 @@ def linspace(start: Any, end: Any, steps: int, *, dtype: Any = None, device: Any
     return _on(values.astype(default_float() if dtype is None else dtype), device, requires_grad)
 
 
-def logspace(start: Any, end: Any, steps: int, base: float = 10.0, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+def logspace(start: Any, end: Any, steps: int, base: float = 10.0, *, dtype: Any = None, device: Any = None,
+             requires_grad: bool = False) -> Tensor:
     """`steps` values base^start to base^end with evenly spaced exponents."""
     if operator.index(steps) < 0:
         fail("logspace", "steps must not be negative", steps)
@@ -310,7 +316,8 @@ def _prepare_transfer(x: Layout, *, source: Device, target: Device) -> Plan:
     return Plan(run, layout(target, x.dtype, x.shape), "through host memory")
 
 
-_transfer = Primitive("transfer", _prepare_transfer, {"x": lambda g, source, target: _transfer(g, source=target, target=source)}, ["x"])
+_transfer: Primitive = Primitive("transfer", _prepare_transfer, {
+    "x": lambda g, source, target: _transfer(g, source=target, target=source)}, ["x"])
 
 
 @_transfer.samples

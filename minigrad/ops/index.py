@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import inspect
 import operator
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -26,8 +27,7 @@ from ..shape import BOOL, INT64, axis_of, broadcast_shapes, fail
 from ..tensor import Tensor, bump, new_tensor
 from . import elementwise as ew
 from .elementwise import add, cast, constant, copy, copy_array, mul, where
-from .shape_ops import (_expanded, _permuted, _reshaped, _rule_axis, _window, bind, mover, planner, position, through, whole,
-                        windowed)
+from .shape_ops import _expanded, _permuted, _reshaped, _rule_axis, _window, bind, mover, planner, position, through, whole, windowed
 
 __all__ = ["gather", "scatter", "scatter_add", "index_select", "index_add", "index_copy", "index_fill", "take", "take_along_dim",
            "repeat_interleave", "masked_select", "nonzero", "argwhere", "one_hot", "select_scatter", "slice_scatter"]
@@ -150,13 +150,16 @@ def _prepare_index_add(x: Layout, index: Layout, src: Layout, *, axis: int, ndim
     out, m = layout(x.device, x.dtype, x.shape), index.size
     kernel, move = x.device.kernels.index_add.get(x.dtype), mover(out, x)
 
+    def add_blocks(at: Any, v: Any, out: Any) -> None:
+        where_to: Any = (slice(None), at.reshape(-1))
+        np.add.at(out.reshape(outer, n, inner), where_to, v.reshape(outer, m, inner))
+
     def run(a: Array, i: Array, s: Array) -> Array:
         y = alloc(out)
         move(y, 0, a)
         i, s = dense(i), dense(s)
         if kernel is None:
-            x.device.host.call(lambda at, v, out: np.add.at(out.reshape(outer, n, inner), (slice(None), at.reshape(-1)), v.reshape(outer, m, inner)),
-                               y.np, i.np, s.np)
+            x.device.host.call(add_blocks, y.np, i.np, s.np)
         else:
             kernel.call(y.ptr, i.ptr, s.ptr, outer, m, n, inner)
         return y
@@ -196,7 +199,7 @@ def _quick(op: Primitive) -> Any:
     return call
 
 
-take_at = _quick(_take)         # (x, index, axis, ndims): `take` with an index that is known to be in range
+take_at: Callable[..., Tensor] = _quick(_take)         # (x, index, axis, ndims): `take` with an index that is known to be in range
 
 
 def _spots(make: Any, n: int, *shape: int) -> Tensor:
@@ -314,16 +317,16 @@ def _prepare_scatter(name: str) -> Any:
 
 _gather = Primitive("gather", _prepare_gather,
                     {"x": lambda g, index, x_shape, dim: _scatter_add(_zeros(x_shape, g.array.layout), index, g, dim=dim)})
-_scatter_add = Primitive("scatter_add", _prepare_scatter("scatter_add"),
+_scatter_add: Primitive = Primitive("scatter_add", _prepare_scatter("scatter_add"),
                          {"x": lambda g: g, "src": lambda g, index, dim: gather_at(g, index, dim)}, ["x", "index", "src"],
                          doc="x, with the elements of src added at the places of the index along `dim`.")
-_scatter = Primitive("scatter", _prepare_scatter("scatter"),
+_scatter: Primitive = Primitive("scatter", _prepare_scatter("scatter"),
                      {"x": lambda g, index, dim: _scatter(g, index, _zeros(index.array.layout.shape, g.array.layout), dim=dim),
                       "src": lambda g, index, dim: gather_at(g, index, dim)}, ["x", "index", "src"],
                      doc="x, with the elements of src in the places of the index along `dim`; where two fall together, the last one stays.")
 
 
-gather_at = _quick(_gather)     # (x, index, dim): `gather` with an index that is known to be in range
+gather_at: Callable[..., Tensor] = _quick(_gather)     # (x, index, dim): `gather` with an index that is known to be in range
 
 
 @_gather.samples
@@ -343,7 +346,9 @@ def _gather_errors(make: Any) -> Any:
 
 @_gather.reference
 def _gather_reference(x: Any, index: Any, *, dim: int) -> Any:
-    return np.take_along_axis(x, index, dim) if index.ndim == x.ndim else np.take_along_axis(x, np.expand_dims(index, dim), dim).squeeze(dim)
+    if index.ndim == x.ndim:
+        return np.take_along_axis(x, index, dim)
+    return np.take_along_axis(x, np.expand_dims(index, dim), dim).squeeze(dim)
 
 
 def _distinct(make: Any, n: int, *shape: int) -> Tensor:
@@ -363,7 +368,8 @@ def _scatter_add_samples(make: Any) -> Any:
 def _scatter_add_reference(x: Any, index: Any, src: Any, *, dim: int) -> Any:
     out = x.copy()
     for place in np.ndindex(index.shape):
-        out[(*place[:dim], index[place], *place[dim + 1:])] += src[place]
+        to = (*place[:dim], index[place], *place[dim + 1:])
+        out[to] += src[place]
     return out
 
 
@@ -403,7 +409,7 @@ def _prepare_replace(x: Layout, src: Layout, *, key: tuple) -> Plan:
     return Plan(run, out, "two copies")
 
 
-_replace = Primitive("replace", _prepare_replace,
+_replace: Primitive = Primitive("replace", _prepare_replace,
                      {"x": lambda g, src_shape, key: _replace(g, _zeros(src_shape, g.array.layout), key=key),
                       "src": lambda g, key: through(windowed, g, key)})
 
@@ -469,7 +475,8 @@ def _scattered(op: str, primitive: Primitive, x: Tensor, dim: int, index: Tensor
     if src.array.layout.dtype != have.dtype:
         fail(op, "src must have the tensor's dtype", [have, src.array.layout], "convert one of them")
     if not have.ndim or not at.array.layout.ndim:
-        one = primitive(through(_reshaped, x, (have.size,)), through(_reshaped, at, (at.numel(),)), through(_reshaped, src, (at.numel(),)), dim=0)
+        count = (at.numel(),)
+        one = primitive(through(_reshaped, x, (have.size,)), through(_reshaped, at, count), through(_reshaped, src, count), dim=0)
         return through(_reshaped, one, have.shape)
     if src.array.layout.shape != shape:
         if src.array.layout.ndim != len(shape) or any(m > n for m, n in zip(shape, src.array.layout.shape, strict=True)):
@@ -508,6 +515,10 @@ def _per_row(op: str, x: Tensor, dim: int, index: Tensor) -> tuple[Tensor, int]:
 
 def index_select(input: Tensor, dim: int, index: Tensor) -> Tensor:
     """The slices along `dim` that the vector `index` names."""
+    if type(dim) is int and type(index) is Tensor and index.array.layout.dtype is INT64 and index.array.layout.ndim == 1:
+        shape = input.array.layout.shape
+        if 0 <= dim < len(shape):
+            return take_at(input, checked("index_select", index, shape[dim], dim, False), dim, 1)
     at, a = _per_row("index_select", input, dim, index)
     if not input.array.layout.ndim:
         if at.numel() != 1:
@@ -594,8 +605,9 @@ def repeat_interleave(input: Tensor, repeats: Any = None, dim: int | None = None
     a = _rule_axis(0 if dim is None else dim, x.array.layout.ndim, "repeat_interleave")
     shape = x.array.layout.shape
     if isinstance(repeats, Tensor):
-        if repeats.array.layout.dtype.kind not in "iu" or repeats.array.layout.ndim > 1 or repeats.numel() not in (1, shape[a]):
-            fail("repeat_interleave", "repeats must be an integer, or a vector of one for each element", [x.array.layout, repeats.array.layout])
+        given = repeats.array.layout
+        if given.dtype.kind not in "iu" or given.ndim > 1 or given.size not in (1, shape[a]):
+            fail("repeat_interleave", "repeats must be an integer, or a vector of one for each element", [x.array.layout, given])
         _reads("repeat_interleave() with a tensor of repeats")
         times = np.broadcast_to(_host(repeats.array).reshape(-1), (shape[a],))
         if (times < 0).any():
@@ -615,14 +627,16 @@ def select_scatter(input: Tensor, src: Tensor, dim: int, index: int) -> Tensor:
     """`input` with `src` in the place of `input.select(dim, index)`."""
     have = input.array.layout
     a = _rule_axis(dim, have.ndim, "select_scatter")
-    return _replace(input, src, key=tuple([position(index, n, "select_scatter", a) if i == a else whole(n) for i, n in enumerate(have.shape)]))
+    key = [whole(n) for n in have.shape]
+    return _replace(input, src, key=(*key[:a], position(index, have.shape[a], "select_scatter", a), *key[a + 1:]))
 
 
 def slice_scatter(input: Tensor, src: Tensor, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1) -> Tensor:
     """`input` with `src` in the place of `input[..., start:end:step, ...]` at dimension `dim`."""
     have = input.array.layout
     a = _rule_axis(dim, have.ndim, "slice_scatter")
-    return _replace(input, src, key=tuple([_sliced(start, end, step, n) if i == a else whole(n) for i, n in enumerate(have.shape)]))
+    key = [whole(n) for n in have.shape]
+    return _replace(input, src, key=(*key[:a], _sliced(start, end, step, have.shape[a]), *key[a + 1:]))
 
 
 # ---- masks ----------------------------------------------------------------------------------------------------------
@@ -746,7 +760,7 @@ def _key(x: Layout, entries: tuple) -> tuple:
             key += [whole(n) for n in x.shape[i:i + x.ndim - used]]
             i += x.ndim - used
         else:
-            key.append(_sliced(*e, x.shape[i]) if isinstance(e, tuple) else position(e, x.shape[i], "index", i))
+            key.append(_sliced(e[0], e[1], e[2], x.shape[i]) if isinstance(e, tuple) else position(e, x.shape[i], "index", i))
             i += 1
     return tuple(key)
 
@@ -780,7 +794,11 @@ def getitem(input: Tensor, index: Any) -> Tensor:
         return through(_item, input, index)
     if kind is Tensor and index.array.layout.dtype is INT64 and index.array.layout.ndim and input.array.layout.ndim:
         return take_at(input, checked("index", index, input.array.layout.shape[0], 0), 0, 1)
-    entries = _plain_entries(index if type(index) is tuple else (index,))
+    if kind is slice:
+        start, stop, step = index.start, index.stop, index.step
+        if type(start) in _INT_OR_NONE and type(stop) in _INT_OR_NONE and type(step) in _INT_OR_NONE:
+            return through(_basic, input, ((start, stop, step),))
+    entries = _plain_entries(index if kind is tuple else (index,))
     if entries is not None:
         return through(_basic, input, entries)
     x, axis, ndims, at = _advanced(input, index if isinstance(index, tuple) else (index,))
@@ -804,7 +822,9 @@ def _as_index(e: Any, device: Any) -> Any:
         try:
             return operator.index(e)
         except TypeError:
-            raise (TypeError if isinstance(e, str) else IndexError)(f"[index] an index must be a number, slice, None, ..., or a tensor or list of integers or bools; got {type(e).__name__}") from None
+            kind = TypeError if isinstance(e, str) else IndexError
+            raise kind("[index] an index must be a number, slice, None, ..., or a tensor or list of integers or bools; "
+                       f"got {type(e).__name__}") from None
     dtype = t.array.layout.dtype
     if dtype == np.uint8:                           # a mask, as in PyTorch
         t = cast(t, BOOL)
@@ -858,7 +878,8 @@ def _advanced(x: Tensor, index: tuple) -> tuple[Tensor, int, int, Tensor]:
             n *= size
         if e.array.layout.dtype == BOOL:
             if e.array.layout.shape != shape[p:p + span]:
-                raise IndexError(f"[index] a mask must have the shape of the dimensions it stands for; got mask {e.array.layout}, tensor sizes {list(shape[p:p + span])}")
+                raise IndexError("[index] a mask must have the shape of the dimensions it stands for; "
+                                 f"got mask {e.array.layout}, tensor sizes {list(shape[p:p + span])}")
             indices.append(_places(e))
         else:
             indices.append(checked("index", e, n, p))
@@ -905,7 +926,8 @@ def _trimmed(value: Tensor, shape: tuple[int, ...]) -> Tensor:
     while len(given) > len(shape) and given[0] == 1:
         given = given[1:]
     if len(given) > len(shape) or any(n not in (1, m) for n, m in zip(reversed(given), reversed(shape), strict=False)):
-        fail("setitem", "the value must broadcast to the shape of the place", [f"value {list(value.array.layout.shape)}", f"place {list(shape)}"])
+        fail("setitem", "the value must broadcast to the shape of the place",
+             [f"value {list(value.array.layout.shape)}", f"place {list(shape)}"])
     return through(_reshaped, value, given)
 
 
@@ -927,4 +949,5 @@ def _put(axis: int, sizes: tuple[int, ...]) -> Any:
     return put
 
 
+INPLACE = {"scatter", "scatter_add", "index_add", "index_copy", "index_fill"}
 METHODS = {"__getitem__": getitem, "__setitem__": setitem}

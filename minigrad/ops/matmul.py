@@ -22,7 +22,8 @@ from .elementwise import add, mul
 from .reduce import _sum
 from .shape_ops import _expanded, _mT, _permuted, _reshaped, diagonal, through, view_strides
 
-__all__ = ["matmul", "mm", "bmm", "mv", "dot", "vdot", "outer", "inner", "addmm", "addmv", "addbmm", "baddbmm", "linear", "einsum", "tensordot"]
+__all__ = ["matmul", "mm", "bmm", "mv", "dot", "vdot", "outer", "inner", "addmm", "addmv", "addbmm", "baddbmm", "linear", "einsum",
+           "tensordot"]
 
 
 # ---- matmul ---------------------------------------------------------------------------------------------------------
@@ -414,7 +415,8 @@ def _parse(equation: str, shapes: tuple[tuple[int, ...], ...]) -> tuple[list[lis
         for d, n in zip(one, shape, strict=True):
             if sizes.setdefault(d, n) != n and n != 1:
                 if sizes[d] != 1:
-                    fail("einsum", f"label {chr(d) if d > 0 else '...'!r} must have one size", [list(s) for s in shapes], f"equation {equation!r}")
+                    name = chr(d) if d > 0 else "..."
+                    fail("einsum", f"label {name!r} must have one size in {equation!r}", [list(s) for s in shapes])
                 sizes[d] = n
     return labels, output
 
@@ -549,4 +551,5 @@ def _arrangement(labels: tuple[int, ...], shape: tuple[int, ...], groups: list[l
     return steps
 
 
+INPLACE = {"addmm", "addmv", "addbmm", "baddbmm"}
 METHODS = {"__matmul__": operator_matmul}

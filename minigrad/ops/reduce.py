@@ -8,6 +8,7 @@ from __future__ import annotations
 import builtins
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,9 +19,8 @@ from ..op import NoKernel, Plan, Primitive, dense, op
 from ..shape import BOOL, INT64, axes_of, axis_of, elementwise_plan, fail, is_float, reduce_plan
 from ..tensor import Tensor
 from . import elementwise as ew
-from .elementwise import Elementwise, add, cast, constant, div, exp, mul, sub, where
-from .shape_ops import (Bound, _cat, _expand, _expanded, _reshape, _reshaped, bind, contiguous, copy, flip, permute, planner, through,  # noqa: F401
-                        whole, windowed)
+from .elementwise import Elementwise, add, cast, constant, div, mul, sub, where
+from .shape_ops import Bound, _cat, _expanded, _reshaped, bind, copy, flip, permute, planner, through, whole, windowed
 
 __all__ = ["sum", "nansum", "mean", "nanmean", "prod", "amax", "amin", "aminmax", "max", "min", "argmax", "argmin", "any", "all",
            "count_nonzero", "var", "std", "var_mean", "std_mean", "norm", "cumsum", "cumprod"]
@@ -68,7 +68,6 @@ class Reduction(Primitive):
         out = layout(x.device, self.out or x.dtype, reduced_shape(x.shape, axes, keepdim))
         kernel = getattr(x.device.kernels, self.kernel).get(x.dtype)
         if kernel is None:
-            from functools import partial
             function = partial(_on_host, function=self.function, axes=axes, keepdim=keepdim)
 
             def run_host(a: Array) -> Array:
@@ -121,7 +120,7 @@ _count.reference(_oracle(np.count_nonzero))
 
 
 @planner
-def _sum_over(x: Layout, dim: Any, keepdim: Any) -> Bound | None:
+def _sum_over(x: Layout, dim: Any, keepdim: Any) -> Bound:
     if x.dtype == BOOL:
         return bind(_count, x, axes=axes_of(dim, x.ndim, "sum"), keepdim=builtins.bool(keepdim))
     return bind(_sum, x, axes=axes_of(dim, x.ndim, "sum"), keepdim=builtins.bool(keepdim))
@@ -589,7 +588,8 @@ def _norm_kernels(kernels: KernelTable, x: Layout, *, p: float, axes: tuple[int,
     out, kept = (layout(x.device, x.dtype, reduced_shape(x.shape, axes, k)) for k in (keepdim, True))
     flags, zero = layout(x.device, BOOL, out.shape), constant(0, x.dtype, x.device).array
     each, add_up, one = elementwise_plan(x, x), reduce_plan(x, axes), elementwise_plan(out, out)
-    two, test, pick = elementwise_plan(out, out, out), elementwise_plan(flags, out, zero.layout), elementwise_plan(out, flags, zero.layout, out)
+    two, test = elementwise_plan(out, out, out), elementwise_plan(flags, out, zero.layout)
+    pick = elementwise_plan(out, flags, zero.layout, out)
     across = elementwise_plan(x, x, kept)
 
     def run_forward(a: Array) -> Any:
@@ -662,6 +662,12 @@ def _scan(name: str, function: Callable) -> Callable:
     return prepare
 
 
+@planner
+def _cumsum_along(x: Layout, dim: Any) -> Bound:
+    a = axis_of(dim, x.ndim, "cumsum")
+    return bind(_cumsum, x, dim=a) if x.ndim else bind(_sum, x, axes=(), keepdim=False)
+
+
 _cumsum = Primitive("cumsum", _scan("cumsum", np.cumsum), {"x": lambda g, dim: flip(through(_cumsum_along, flip(g, dim), dim), dim)}, ["x"],
                     doc="Running sum along a dimension.")
 
@@ -689,12 +695,6 @@ def cumsum(input: Tensor, dim: int, *, dtype: Any = None) -> Tensor:
     elif isinstance(input, Tensor) and not is_float(input.array.layout.dtype):
         input = cast(input, INT64)
     return through(_cumsum_along, input, dim)
-
-
-@planner
-def _cumsum_along(x: Layout, dim: Any) -> Bound:
-    a = axis_of(dim, x.ndim, "cumsum")
-    return bind(_cumsum, x, dim=a) if x.ndim else bind(_sum, x, axes=(), keepdim=False)
 
 
 @op
@@ -736,3 +736,6 @@ def cumprod(input: Tensor, dim: int, *, dtype: Any = None) -> Tensor:
     x = cast(input, dtype) if dtype is not None else input if is_float(input.array.layout.dtype) else cast(input, INT64)
     a = axis_of(dim, x.array.layout.ndim, "cumprod")
     return cumulative_product(x, dim=a) if x.array.layout.ndim else copy.call(x)
+
+
+INPLACE = {"cumsum", "cumprod"}

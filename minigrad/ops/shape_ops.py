@@ -29,8 +29,12 @@ __all__ = ["reshape", "view", "view_as", "reshape_as", "permute", "transpose", "
            "chunk", "tensor_split", "unbind", "flip", "fliplr", "flipud", "roll", "rot90", "repeat", "tile", "pad", "meshgrid"]
 
 _new = object.__new__
-planner = lru_cache(maxsize=4096, typed=True)
 _NOTHING: tuple = ()
+
+
+def planner(plan: Callable[..., Any]) -> Callable[..., Any]:
+    """Remembers what `plan(layout, *args)` decided."""
+    return lru_cache(maxsize=4096, typed=True)(plan)
 
 
 class ViewPlan(Plan):
@@ -112,6 +116,13 @@ def sizes(args: tuple, op: str, infer: bool = False) -> tuple[int, ...]:
     if builtins.any(isinstance(n, (Tensor, bool)) for n in given):
         raise TypeError(f"[{op}] sizes must be whole numbers; got {given}")
     return shape_of(given, op, infer)
+
+
+def named(args: tuple, given: dict, name: str, op: str) -> tuple:
+    """The arguments of `f(2, 3)` or `f(name=(2, 3))`."""
+    if args or list(given) != [name]:
+        raise TypeError(f"[{op}] unexpected argument {next(iter(given))!r}; expected {name}")
+    return (given[name],)
 
 
 def axes(args: tuple, ndim: int, op: str) -> tuple[int, ...]:
@@ -224,12 +235,12 @@ def _prepare_reshape(x: Layout, *, shape: tuple[int, ...]) -> Plan:
     return Plan(run, out, "copies: the strides do not allow a view")
 
 
-_reshape = Primitive("reshape", _prepare_reshape, {"x": lambda g, x_shape: through(_reshaped, g, x_shape)})
-
-
 @planner
 def _reshaped(x: Layout, shape: tuple[int, ...]) -> Bound:
     return bind(_reshape, x, shape=shape)
+
+
+_reshape = Primitive("reshape", _prepare_reshape, {"x": lambda g, x_shape: through(_reshaped, g, x_shape)})
 
 
 @_reshape.samples
@@ -270,15 +281,15 @@ def _reshape_to(x: Layout, *shape: Any) -> Bound:
     return bind(_reshape, x, shape=infer_shape("reshape", x.size, sizes(shape, "reshape", infer=True)))
 
 
-def reshape(input: Tensor, *shape: Any) -> Tensor:
-    """The same elements under another shape (one size may be -1); a view if possible, else a copy."""
-    return through(_reshape_to, input, *shape)
+def reshape(input: Tensor, *args: Any, **given: Any) -> Tensor:
+    """The same elements under another `shape` (one size may be -1); a view if possible, else a copy."""
+    return through(_reshape_to, input, *(named(args, given, "shape", "reshape") if given else args))
 
 
 @planner
 def _view_to(x: Layout, *shape: Any) -> Bound:
     if len(shape) == 1 and not isinstance(shape[0], (int, tuple, list, np.integer)):
-        raise NotImplementedError("[view] reinterpreting the memory as another dtype is not supported; use .to(dtype) to convert the values")
+        raise NotImplementedError("[view] memory cannot be reinterpreted as another dtype; use .to(dtype) to convert the values")
     bound = bind(_reshape, x, shape=infer_shape("view", x.size, sizes(shape, "view", infer=True)))
     if bound.offset is None:
         fail("view", "the strides must allow the shape without a copy", [x, f"shape {list(bound.layout.shape)}"], "use reshape(...)")
@@ -398,12 +409,21 @@ def _permute_rule(x: Layout, *, axes: tuple[int, ...]) -> tuple[Layout, int]:
     return layout(x.device, x.dtype, tuple([x.shape[a] for a in axes]), tuple([x.strides[a] for a in axes])), 0
 
 
-_permute = _view_op("permute", _permute_rule, lambda g, axes: through(_permuted, g, inverse(axes)))
-
-
 @planner
 def _permuted(x: Layout, axes: tuple[int, ...]) -> Bound:
     return bind(_permute, x, axes=axes)
+
+
+@lru_cache(maxsize=1024)
+def inverse(axes: tuple[int, ...]) -> tuple[int, ...]:
+    """The permutation that undoes `axes`."""
+    back = [0] * len(axes)
+    for i, a in enumerate(axes):
+        back[a] = i
+    return tuple(back)
+
+
+_permute = _view_op("permute", _permute_rule, lambda g, axes: through(_permuted, g, inverse(axes)))
 
 
 @_permute.samples
@@ -425,23 +445,14 @@ def _permute_reference(x: Any, *, axes: tuple[int, ...]) -> Any:
     return x.transpose(axes)
 
 
-@lru_cache(maxsize=1024)
-def inverse(axes: tuple[int, ...]) -> tuple[int, ...]:
-    """The permutation that undoes `axes`."""
-    back = [0] * len(axes)
-    for i, a in enumerate(axes):
-        back[a] = i
-    return tuple(back)
-
-
 @planner
 def _permute_to(x: Layout, *dims: Any) -> Bound:
     return bind(_permute, x, axes=axes(dims, x.ndim, "permute"))
 
 
-def permute(input: Tensor, *dims: Any) -> Tensor:
-    """Dimensions in the given order: a view."""
-    return through(_permute_to, input, *dims)
+def permute(input: Tensor, *args: Any, **given: Any) -> Tensor:
+    """The dimensions in the order `dims`: a view."""
+    return through(_permute_to, input, *(named(args, given, "dims", "permute") if given else args))
 
 
 @planner
@@ -658,14 +669,6 @@ def _placer(name: str, rule: Callable[..., tuple[Layout, int]], cut: Callable) -
     return Primitive(name, prepare, {"x": cut}, ["x"], doc=_placer.__doc__)
 
 
-_window = _view_op("window", _window_rule, lambda g, x_shape, key: through(_placed, g, x_shape, key))
-_place = _placer("place", _window_rule, lambda g, key: through(windowed, g, key))
-_diagonal = _view_op("diagonal", _diagonal_rule,
-                     lambda g, x_shape, offset, dim1, dim2: _place_diagonal(g, shape=x_shape, offset=offset, dim1=dim1, dim2=dim2))
-_place_diagonal = _placer("place_diagonal", _diagonal_rule,
-                          lambda g, offset, dim1, dim2: _diagonal(g, offset=offset, dim1=dim1, dim2=dim2))
-
-
 @planner
 def windowed(x: Layout, key: tuple) -> Bound:
     return bind(_window, x, key=key)
@@ -674,6 +677,14 @@ def windowed(x: Layout, key: tuple) -> Bound:
 @planner
 def _placed(g: Layout, shape: tuple[int, ...], key: tuple) -> Bound:
     return bind(_place, g, shape=shape, key=key)
+
+
+_window = _view_op("window", _window_rule, lambda g, x_shape, key: through(_placed, g, x_shape, key))
+_place = _placer("place", _window_rule, lambda g, key: through(windowed, g, key))
+_diagonal: Primitive = _view_op("diagonal", _diagonal_rule,
+                     lambda g, x_shape, offset, dim1, dim2: _place_diagonal(g, shape=x_shape, offset=offset, dim1=dim1, dim2=dim2))
+_place_diagonal: Primitive = _placer("place_diagonal", _diagonal_rule,
+                          lambda g, offset, dim1, dim2: _diagonal(g, offset=offset, dim1=dim1, dim2=dim2))
 
 
 @_window.samples
@@ -875,7 +886,7 @@ def _prepare_triangle(x: Layout, *, diagonal: int, lower: bool) -> Plan:
     if x.ndim < 2:
         fail("tril" if lower else "triu", "needs at least two dimensions", x)
     out = layout(x.device, x.dtype, x.shape)
-    mask = np.tri(*x.shape[-2:], diagonal if lower else diagonal - 1, dtype=bool)
+    mask = np.tri(x.shape[-2], x.shape[-1], diagonal if lower else diagonal - 1, dtype=bool)
     keep, zero = x.device.upload(mask if lower else ~mask), constant(0, x.dtype, x.device).array
     kernel = x.device.kernels.where.move(x.dtype)
     if kernel is None or not x.size:
@@ -893,12 +904,12 @@ def _prepare_triangle(x: Layout, *, diagonal: int, lower: bool) -> Plan:
     return Plan(run, out, f"kernel {kernel.name}")
 
 
-_triangle = Primitive("triangle", _prepare_triangle, {"x": lambda g, diagonal, lower: through(_triangular, g, diagonal, lower)})
-
-
 @planner
 def _triangular(x: Layout, diagonal: Any, lower: bool) -> Bound:
     return bind(_triangle, x, diagonal=operator.index(diagonal), lower=lower)
+
+
+_triangle = Primitive("triangle", _prepare_triangle, {"x": lambda g, diagonal, lower: through(_triangular, g, diagonal, lower)})
 
 
 @_triangle.samples
@@ -949,7 +960,7 @@ class Join(Primitive):
         self.new = new
         self.seen: dict[tuple, JoinPlan] = {}       # plans by `dim` as the user wrote it
 
-    def __call__(self, *tensors: Tensor, dim: int) -> Tensor:
+    def __call__(self, *tensors: Tensor, dim: int) -> Tensor:      # type: ignore[override]
         arrays = [t.array for t in tensors]
         key = (dim, *[a.layout for a in arrays])
         plan = self.plans.get(key)
@@ -957,8 +968,8 @@ class Join(Primitive):
             plan = remember(self.plans, key, self._prepare(*[a.layout for a in arrays], dim=dim))
         return self.run(plan, tensors, arrays)
 
-    def run(self, plan: JoinPlan, tensors: Sequence[Tensor], arrays: list[Array]) -> Tensor:
-        array = plan.run(*arrays)
+    def run(self, plan: Any, tensors: Sequence[Tensor], arrays: list[Array]) -> Tensor:
+        array = plan.run(arrays)
         if mode.grad:
             for t in tensors:
                 if t.requires_grad:
@@ -982,7 +993,8 @@ class Join(Primitive):
         out = self(*given, dim=axis)
         if given is tensors and type(dim) is int:
             layouts = [t.array.layout for t in given]
-            remember(self.seen, (dim, *layouts), self.plans[axis, *layouts])
+            key = (axis, *layouts)
+            remember(self.seen, (dim, *layouts), self.plans[key])
         return out
 
     def backward(self, node: Node, g: Tensor, needs: list[bool]) -> list[Tensor | None]:
@@ -1003,21 +1015,34 @@ class Join(Primitive):
                 fail(self.name, "the tensors must have one dtype", layouts)
         total = builtins.sum(s[dim] for s in shapes)
         out = layout(first.device, first.dtype, (*shapes[0][:dim], total, *shapes[0][dim + 1:]))
-        moves, keys, at = [], [], 0
+        pieces, keys, at = [], [], 0
         lead, rest = [whole(n) for n in out.shape[:dim]], [whole(n) for n in out.shape[dim + 1:]]
         for x, shape in zip(layouts, shapes, strict=True):
             inside = layout(x.device, x.dtype, shape, out.strides)
             source = layout(x.device, x.dtype, shape, (*x.strides[:dim], 0, *x.strides[dim:]) if self.new else x.strides)
-            moves.append((mover(inside, source), at * out.strides[dim] * x.dtype.itemsize))
+            pieces.append((inside, source, at * out.strides[dim] * x.dtype.itemsize))
             keys.append((*lead, at if self.new else (at, 1, shape[dim]), *rest))
             at += shape[dim]
+        attrs, kernel = {"dim": dim, "keys": keys}, copy.kernel((out,))
+        if kernel is None or not builtins.all(x.size for x in layouts):
+            moves = [(mover(inside, source), offset) for inside, source, offset in pieces]
 
-        def run(*arrays: Array) -> Array:
+            def run(arrays: Sequence[Array]) -> Array:
+                y = alloc(out)
+                for (move, offset), a in zip(moves, arrays, strict=True):
+                    move(y, offset, a)
+                return y
+            return JoinPlan(run, out, attrs)
+        plans = [(offset, elementwise_plan(inside, source)) for inside, source, offset in pieces]
+        steps = [(offset, plan.ptr) for offset, plan in plans]
+
+        def launch(arrays: Sequence[Array], plans: list = plans) -> Array:       # the plans live as long as this
             y = alloc(out)
-            for (move, offset), a in zip(moves, arrays):        # noqa: B905 (as many as there were layouts)
-                move(y, offset, a)
+            start, call = y.ptr, kernel.call
+            for (offset, walk), a in zip(steps, arrays):        # noqa: B905 (as many as there were layouts)
+                call(start + offset, a.ptr, walk)
             return y
-        return JoinPlan(run, out, {"dim": dim, "keys": keys})
+        return JoinPlan(launch, out, attrs)
 
 
 _cat = Join("cat", False, "The tensors one after the other along an existing dimension.")
@@ -1155,7 +1180,8 @@ class Cut(Primitive):
             fail(self.name, f"the sizes must add up to size {x.shape[dim]} of dim {dim}", [x, f"sizes {list(sizes)}"])
         cuts, at = [], 0
         for n in sizes:
-            to, offset = _window_rule(x, key=tuple([(at if self.drop else (at, 1, n)) if i == dim else whole(m) for i, m in enumerate(x.shape)]))
+            key = [whole(m) for m in x.shape]
+            to, offset = _window_rule(x, key=(*key[:dim], at if self.drop else (at, 1, n), *key[dim + 1:]))
             cuts.append((to, offset * x.dtype.itemsize))
             at += n
         return Plan(lambda a: [memory.view(a, to, offset) for to, offset in cuts], tuple([to for to, _ in cuts]), "views")
@@ -1210,7 +1236,7 @@ def split(tensor: Tensor, split_size_or_sections: int | Sequence[int], dim: int 
     a = axis_of(dim, x.ndim, "split")
     if isinstance(split_size_or_sections, (tuple, list)):
         return _split(tensor, sizes=tuple([operator.index(n) for n in split_size_or_sections]), dim=a)
-    size = operator.index(split_size_or_sections)
+    size = operator.index(split_size_or_sections)       # type: ignore[arg-type]
     if size < 0 or size == 0 and x.shape[a]:
         fail("split", "the split size must be positive", [x, f"split_size {size}"])
     return _split(tensor, sizes=_even(x.shape[a], builtins.max(size, 1)), dim=a)
@@ -1273,12 +1299,12 @@ def _prepare_flip(x: Layout, *, axes: tuple[int, ...]) -> Plan:
     return Plan(run, out, "copy")
 
 
-_flip = Primitive("flip", _prepare_flip, {"x": lambda g, axes: through(_flipped, g, axes)})
-
-
 @planner
 def _flipped(x: Layout, axes: tuple[int, ...]) -> Bound:
     return bind(_flip, x, axes=axes)
+
+
+_flip = Primitive("flip", _prepare_flip, {"x": lambda g, axes: through(_flipped, g, axes)})
 
 
 @_flip.samples
@@ -1299,9 +1325,9 @@ def _flip_to(x: Layout, *dims: Any) -> Bound:
     return bind(_flip, x, axes=axes(dims, x.ndim, "flip") if x.ndim else ())
 
 
-def flip(input: Tensor, *dims: Any) -> Tensor:
+def flip(input: Tensor, *args: Any, **given: Any) -> Tensor:
     """The dimensions in `dims` backwards (a copy)."""
-    return through(_flip_to, input, *dims)
+    return through(_flip_to, input, *(named(args, given, "dims", "flip") if given else args))
 
 
 def fliplr(input: Tensor) -> Tensor:
@@ -1345,12 +1371,12 @@ def _prepare_roll(x: Layout, *, shift: int, dim: int) -> Plan:
     return Plan(run, out, "two copies")
 
 
-_roll = Primitive("roll", _prepare_roll, {"x": lambda g, shift, dim: through(_rolled, g, -shift, dim)})
-
-
 @planner
 def _rolled(x: Layout, shift: Any, dim: Any) -> Bound:
     return bind(_roll, x, shift=operator.index(shift), dim=_rule_axis(dim, x.ndim, "roll"))
+
+
+_roll = Primitive("roll", _prepare_roll, {"x": lambda g, shift, dim: through(_rolled, g, -shift, dim)})
 
 
 @_roll.samples
@@ -1398,8 +1424,9 @@ def repeat(input: Tensor, *repeats: Any) -> Tensor:
     return through(_reshaped, copy.call(spread), tuple([r * n for r, n in zip(times, shape, strict=True)]))
 
 
-def tile(input: Tensor, *dims: Any) -> Tensor:
-    """`repeat`, where missing leading numbers are 1."""
+def tile(input: Tensor, *args: Any, **given: Any) -> Tensor:
+    """`repeat(*dims)`, where missing leading numbers are 1."""
+    dims = named(args, given, "dims", "tile") if given else args
     times = sizes(tuple([_plain(d) for d in dims]), "tile")
     return repeat(input, (1,) * (input.array.layout.ndim - len(times)) + times)
 
@@ -1439,7 +1466,7 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
     if value is not None and value != 0:
         raise ValueError(f"[pad] mode {mode!r} takes no value; got {value}")
     if x.ndim not in (len(amounts) // 2 + 1, len(amounts) // 2 + 2):
-        raise NotImplementedError(f"[pad] mode {mode!r} pads the last 1, 2 or 3 dimensions of a tensor with one or two more; got {x}, pad {amounts}")
+        raise NotImplementedError(f"[pad] mode {mode!r} pads all dimensions of a tensor but the first one or two; got {x}, pad {amounts}")
     from .index import take_at
     for k in range(len(amounts) // 2):
         a, left, right = x.ndim - 1 - k, *amounts[2 * k:2 * k + 2]
@@ -1507,7 +1534,9 @@ def meshgrid(*tensors: Any, indexing: str | None = None) -> tuple[Tensor, ...]:
         order[0], order[1] = 1, 0
     n = [x.array.layout.size for x in given]
     shape = tuple([n[i] for i in order])
-    return tuple([through(_expanded, through(_reshaped, x, tuple([n[i] if j == i else 1 for j in order])), shape) for i, x in enumerate(given)])
+    lines = [through(_reshaped, x, tuple([n[i] if j == i else 1 for j in order])) for i, x in enumerate(given)]
+    return tuple([through(_expanded, line, shape) for line in lines])
 
 
+INPLACE = {"tril", "triu"}
 METHODS = {"T": property(reverse_dims), "mT": property(matrix_transpose)}

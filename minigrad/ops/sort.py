@@ -148,8 +148,10 @@ def kthvalue(input: Tensor, k: int, dim: int = -1, keepdim: bool = False) -> Val
     order = _argsort(_vector(input), dim=a, descending=False)
     one = through(windowed, order, tuple([(k - 1, 1, 1) if i == a else whole(n) for i, n in enumerate(order.array.layout.shape)]))
     values, indices = _picked(input, one, a)
+    if keepdim or not have.ndim:
+        return ValuesIndices(values, indices)
     shape = have.shape[:a] + have.shape[a + 1:]
-    return ValuesIndices(values, indices) if keepdim or not have.ndim else ValuesIndices(through(_reshaped, values, shape), through(_reshaped, indices, shape))
+    return ValuesIndices(through(_reshaped, values, shape), through(_reshaped, indices, shape))
 
 
 def _running(name: str, accumulate: Any, beats: Any) -> Any:
