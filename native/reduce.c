@@ -74,7 +74,7 @@ INLINE T step(int op, T a, T b) {
   return op == SUM ? (T)((TA)a + (TA)b) : op == PROD ? (T)((TA)a * (TA)b) : (op == MAX ? a > b : a < b) || ISNAN(a) ? a : b;
 }
 /* the first n lanes */
-INLINE VM lanes(int n) {
+INLINE VM first_lanes(int n) {
   static const TI number[] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
   VM v;
   memcpy(&v, number, VBYTES);
@@ -114,7 +114,7 @@ enum {
   STRIP = 64,                             /* columns reduced at once, up to 2 * STRIP - 1 */
   WIDTH = 1024,                           /* columns of one piece of work */
   GROUP = 64,                             /* rows whose partial results are stored together */
-  CHUNK = 1 << 17,                        /* elements of one piece of work, where an output is reduced by several */
+  CHUNK = 1 << 17,                        /* elements of one piece of work, where a reduction is split into several */
   GRAIN = 1 << 15,                        /* below this many elements a second thread does not pay */
   DIMS = 64
 };
@@ -157,40 +157,43 @@ INLINE V fold_block(int op, const T *p, int64_t n) {
   for (; i + VL <= n; i += VL) a[0] = vstep(op, a[0], vload(p + i));
   if (i < n) {
     const V tail = vload_n(p + i, (int)(n - i));
-    a[0] = vstep(op, a[0], op == SUM ? tail : vselect(lanes((int)(n - i)), tail, none));
+    a[0] = vstep(op, a[0], op == SUM ? tail : vselect(first_lanes((int)(n - i)), tail, none));
   }
   return a[0];
 }
 
-/* Columns four vectors at a time, then one; the last vector overlaps its neighbour, which only computes the same again.
- * Four rows are folded in pairs before they join the rest, which shortens the chain of roundings as well. */
+/* Columns go four vectors at a time, then one; the last one overlaps its neighbour, which only computes the same again. Only
+ * where there are fewer columns than lanes are there fewer: one(first column, vectors, lanes). */
+#define ACROSS(one) do { \
+    int64_t j = 0; \
+    for (; j + 4 * VL <= width; j += 4 * VL) one(j, 4, VL); \
+    for (; j + VL <= width; j += VL) one(j, 1, VL); \
+    if (j < width && width >= VL) one(width - VL, 1, VL); \
+    else if (j < width) one(j, 1, (int)width); \
+  } while (0)
+INLINE V load(const T *p, int lanes) { return lanes == VL ? vload(p) : vload_n(p, lanes); }
+INLINE void store(T *p, V v, int lanes) {
+  if (lanes == VL) vstore(p, v);
+  else vstore_n(p, v, lanes);
+}
+
+/* Four rows are folded in pairs before they join the rest: four times fewer roundings one upon another. */
+INLINE void fold_vectors(int op, T *out, const T *const *row, int64_t at, int64_t n, int vectors, int lanes) {
+  V a[4];
+  int64_t i = 0;
+  for (int l = 0; l < vectors; l++) a[l] = vset(identity(op));
+#define ROW(k) load(row[i + k] + at + l * VL, lanes)
+  for (; i + 4 <= n; i += 4)
+    for (int l = 0; l < vectors; l++) a[l] = vstep(op, a[l], vstep(op, vstep(op, ROW(0), ROW(1)), vstep(op, ROW(2), ROW(3))));
+  for (; i < n; i++)
+    for (int l = 0; l < vectors; l++) a[l] = vstep(op, a[l], ROW(0));
+#undef ROW
+  for (int l = 0; l < vectors; l++) store(out + l * VL, a[l], lanes);
+}
 INLINE void fold_columns(int op, T *out, const T *const *row, int64_t from, int64_t width, int64_t n) {
-  const V none = vset(identity(op));
-  int64_t j = 0;
-#define FOUR(load) vstep(op, vstep(op, load(0), load(1)), vstep(op, load(2), load(3)))
-  for (; j + 4 * VL <= width; j += 4 * VL) {
-    V a[4] = {none, none, none, none};
-    int64_t i = 0;
-#define LOAD(k) vload(row[i + k] + from + j + l * VL)
-    for (; i + 4 <= n; i += 4)
-      for (int l = 0; l < 4; l++) a[l] = vstep(op, a[l], FOUR(LOAD));
-    for (; i < n; i++)
-      for (int l = 0; l < 4; l++) a[l] = vstep(op, a[l], LOAD(0));
-#undef LOAD
-    for (int l = 0; l < 4; l++) vstore(out + j + l * VL, a[l]);
-  }
-  for (; j < width; j += VL) {
-    if (j + VL > width && width >= VL) j = width - VL;
-    const int w = width - j < VL ? (int)(width - j) : VL;
-    V a = none;
-    int64_t i = 0;
-#define LOAD(k) (w == VL ? vload(row[i + k] + from + j) : vload_n(row[i + k] + from + j, w))
-    for (; i + 4 <= n; i += 4) a = vstep(op, a, FOUR(LOAD));
-    for (; i < n; i++) a = vstep(op, a, LOAD(0));
-#undef LOAD
-    vstore_n(out + j, a, w);
-  }
-#undef FOUR
+#define ONE(j, vectors, lanes) fold_vectors(op, out + (j), row, from + (j), n, vectors, lanes)
+  ACROSS(ONE);
+#undef ONE
 }
 
 INLINE void fold_rows(int op, T *out, const T *p, int64_t count, int64_t stride, int64_t n) {
@@ -283,7 +286,7 @@ static inline int64_t locate(T m, const T *p, int64_t n) {
   int64_t i = (n - 1) / VL;
   const int rest = (int)(n - i * VL);
   VM number = (TI)i - (VM){0}, where = (TI)(2 * BLOCK / VL - 1) - (VM){0};
-  VM hit = (VM)(vload_n(p + i * VL, rest) == extreme) & lanes(rest);
+  VM hit = (VM)(vload_n(p + i * VL, rest) == extreme) & first_lanes(rest);
   where = (hit & number) | (~hit & where);
   while (i-- > 0) {
     number -= 1;
@@ -311,28 +314,28 @@ INLINE void arg_more(int op, Partial to, const T *p, int64_t n, int64_t first) {
   if (beats(op, m, to.value[0])) to.value[0] = m, to.index[0] = first + locate(m, p, n);
 }
 /* The lanes count rows in integers as wide as T: STEP fits into any. */
-INLINE void arg_strip(int op, Partial to, const T *const *row, int64_t from, int64_t width, int64_t n, int64_t first) {
-  if (n == 0) {
-    for (int64_t j = 0; j < width; j++) to.value[j] = identity(op), to.index[j] = 0;
-    return;
-  }
-  TI number[2 * STRIP];
-  for (int64_t j = 0; j < width; j += VL) {
-    if (j + VL > width && width >= VL) j = width - VL;
-    const int w = width - j < VL ? (int)(width - j) : VL;
-#define LOAD(i) (w == VL ? vload(row[i] + from + j) : vload_n(row[i] + from + j, w))
-    V best = LOAD(0);
-    VM where = {0};
-    for (int64_t i = 1; i < n; i++) {
-      const V x = LOAD(i);
-      const VM better = vbeats(op, x, best);
-      best = vselect(better, x, best);
-      where = (better & ((TI)i - (VM){0})) | (~better & where);
+INLINE void arg_vectors(int op, T *value, TI *number, const T *const *row, int64_t at, int64_t n, int vectors, int lanes) {
+  V best[4];
+  VM where[4];
+  for (int l = 0; l < vectors; l++) best[l] = load(row[0] + at + l * VL, lanes), where[l] = (VM){0};
+  for (int64_t i = 1; i < n; i++)
+    for (int l = 0; l < vectors; l++) {
+      const V x = load(row[i] + at + l * VL, lanes);
+      const VM better = vbeats(op, x, best[l]);
+      best[l] = vselect(better, x, best[l]);
+      where[l] = (better & ((TI)i - (VM){0})) | (~better & where[l]);
     }
-#undef LOAD
-    vstore_n(to.value + j, best, w);
-    memcpy(number + j, &where, VBYTES);
+  for (int l = 0; l < vectors; l++) {
+    store(value + l * VL, best[l], lanes);
+    memcpy(number + l * VL, &where[l], VBYTES);
   }
+}
+INLINE void arg_strip(int op, Partial to, const T *const *row, int64_t from, int64_t width, int64_t n, int64_t first) {
+  TI number[2 * STRIP] = {0};
+#define ONE(j, vectors, lanes) arg_vectors(op, to.value + (j), number + (j), row, from + (j), n, vectors, lanes)
+  if (n > 0) ACROSS(ONE);
+  else for (int64_t j = 0; j < width; j++) to.value[j] = identity(op);
+#undef ONE
   for (int64_t j = 0; j < width; j++) to.index[j] = first + number[j];
 }
 INLINE void arg_merge(int op, Partial a, Partial b, int64_t width) {
@@ -372,12 +375,20 @@ static void count_rows(Partial to, const T *p, int64_t count, int64_t stride, in
     to.index[j] = s;
   }
 }
+INLINE void count_vectors(TI *number, const T *const *row, int64_t at, int64_t n, int vectors, int lanes) {
+  VM c[4];
+  for (int l = 0; l < vectors; l++) c[l] = (VM){0};
+  for (int64_t i = 0; i < n; i++)
+    for (int l = 0; l < vectors; l++) c[l] -= (VM)(load(row[i] + at + l * VL, lanes) != (V){0});
+  for (int l = 0; l < vectors; l++) memcpy(number + l * VL, &c[l], VBYTES);
+}
 static void count_strip(Partial to, const T *const *row, int64_t from, int64_t width, int64_t n, int64_t first) {
   (void)first;
-  TI c[2 * STRIP] = {0};
-  for (int64_t i = 0; i < n; i++)
-    for (int64_t j = 0; j < width; j++) c[j] += row[i][from + j] != 0;
-  for (int64_t j = 0; j < width; j++) to.index[j] = c[j];
+  TI number[2 * STRIP];
+#define ONE(j, vectors, lanes) count_vectors(number + (j), row, from + (j), n, vectors, lanes)
+  ACROSS(ONE);
+#undef ONE
+  for (int64_t j = 0; j < width; j++) to.index[j] = number[j];
 }
 static void count_merge(Partial a, Partial b, int64_t width, int64_t n, int64_t m) {
   (void)n, (void)m;
@@ -424,7 +435,7 @@ static void moments_rows(Partial to, const T *p, int64_t count, int64_t stride, 
         if (pass) q = vfma(a, a, q), q1 = vfma(b, b, q1), q2 = vfma(e, e, q2), q3 = vfma(f, f, q3);
       }
       for (; i < n; i += VL) {
-        V a = n - i < VL ? vselect(lanes((int)(n - i)), vload_n(p + i, (int)(n - i)) - shift, vzero()) : vload(p + i) - shift;
+        V a = n - i < VL ? vselect(first_lanes((int)(n - i)), vload_n(p + i, (int)(n - i)) - shift, vzero()) : vload(p + i) - shift;
         s += a;
         q = vfma(a, a, q);
       }
@@ -434,33 +445,30 @@ static void moments_rows(Partial to, const T *p, int64_t count, int64_t stride, 
     moments_of(to, j, c, sum, squares, n);
   }
 }
+INLINE void moments_vectors(T *c, T *s, T *q, const T *const *row, int64_t at, int64_t n, int vectors, int lanes) {
+  V shift[4], sum[4], squares[4];
+  for (int l = 0; l < vectors; l++) shift[l] = n > 0 ? finite_or_0(load(row[0] + at + l * VL, lanes)) : vzero(), sum[l] = vzero();
+  for (int64_t i = 0; i < n; i++)
+    for (int l = 0; l < vectors; l++) sum[l] += load(row[i] + at + l * VL, lanes) - shift[l];
+  for (int l = 0; l < vectors; l++) shift[l] += sum[l] * vset((T)1 / (T)n), sum[l] = squares[l] = vzero();
+  for (int64_t i = 0; i < n; i++)
+    for (int l = 0; l < vectors; l++) {
+      const V a = load(row[i] + at + l * VL, lanes) - shift[l];
+      sum[l] += a;
+      squares[l] = vfma(a, a, squares[l]);
+    }
+  for (int l = 0; l < vectors; l++) {
+    store(c + l * VL, shift[l], lanes);
+    store(s + l * VL, sum[l], lanes);
+    store(q + l * VL, squares[l], lanes);
+  }
+}
 static void moments_strip(Partial to, const T *const *row, int64_t from, int64_t width, int64_t n, int64_t first) {
   (void)first;
   T c[2 * STRIP], s[2 * STRIP], q[2 * STRIP];
-  const V part = vset((T)1 / (T)n);
-  for (int64_t j = 0; j < width; j += VL) {
-    if (j + VL > width && width >= VL) j = width - VL;
-    const int w = width - j < VL ? (int)(width - j) : VL;
-#define LOAD(i) (w == VL ? vload(row[i] + from + j) : vload_n(row[i] + from + j, w))
-    V shift = n > 0 ? finite_or_0(LOAD(0)) : vzero(), sum = vzero(), squares = vzero(), sum1 = vzero(), squares1 = vzero();
-    int64_t i = 0;
-    for (; i + 2 <= n; i += 2) sum += LOAD(i) - shift, sum1 += LOAD(i + 1) - shift;
-    if (i < n) sum += LOAD(i) - shift;
-    shift += (sum + sum1) * part;
-    sum = sum1 = vzero();
-    for (i = 0; i + 2 <= n; i += 2) {
-      const V a = LOAD(i) - shift, b = LOAD(i + 1) - shift;
-      sum += a, sum1 += b;
-      squares = vfma(a, a, squares), squares1 = vfma(b, b, squares1);
-    }
-    if (i < n) {
-      const V a = LOAD(i) - shift;
-      sum += a;
-      squares = vfma(a, a, squares);
-    }
-#undef LOAD
-    vstore_n(c + j, shift, w), vstore_n(s + j, sum + sum1, w), vstore_n(q + j, squares + squares1, w);
-  }
+#define ONE(j, vectors, lanes) moments_vectors(c + (j), s + (j), q + (j), row, from + (j), n, vectors, lanes)
+  ACROSS(ONE);
+#undef ONE
   for (int64_t j = 0; j < width; j++) moments_of(to, j, c[j], s[j], q[j], n);
 }
 static void moments_merge(Partial a, Partial b, int64_t width, int64_t n, int64_t m) {
@@ -513,9 +521,10 @@ typedef struct {
   int64_t keep, reduce;                   /* how many outputs, of how many elements each */
   int64_t inner, inner_stride;            /* the last kept dimension */
   int64_t run, run_stride;                /* the last reduced dimension */
-  int64_t chunk, chunks;                  /* elements of an output to a piece of work */
   int64_t width;                          /* columns: outputs to a piece of work */
-  Partial partial;                        /* chunks > 1: result of chunk c of output k at c * keep + k */
+  int64_t chunk, chunks;                  /* an output's elements are reduced chunk by chunk, */
+  int split;                              /* each a piece of work of its own where there are few outputs: */
+  Partial partial;                        /* chunk c of output k at c * keep + k */
 } Job;
 
 static inline void copy_strided(T *to, const T *from, int64_t n, int64_t stride) {
@@ -523,10 +532,15 @@ static inline void copy_strided(T *to, const T *from, int64_t n, int64_t stride)
   else for (int64_t i = 0; i < n; i++) to[i] = from[i * stride];
 }
 
-/* Elements [begin, end) of one output. Blocks are read in place from runs that are contiguous and not too short, otherwise
+/* A chunk of an output begins and ends here. */
+static inline int64_t chunk_begin(const Job *job, int64_t c) { return c * job->chunk; }
+static inline int64_t chunk_end(const Job *job, int64_t c) { return c + 1 < job->chunks ? (c + 1) * job->chunk : job->reduce; }
+
+/* Chunk c of one output. Blocks are read in place from runs that are contiguous and not too short, otherwise
  * through a buffer. */
-static void reduce_row(const Job *job, Partial to, const T *x, int64_t begin, int64_t end) {
+static void reduce_row(const Job *job, Partial to, const T *x, int64_t c) {
   const Op *op = job->op;
+  const int64_t begin = chunk_begin(job, c), end = chunk_end(job, c);
   PARTIAL(next, 1);
   T buffer[BLOCK];
   Walk walk;
@@ -557,10 +571,11 @@ static void reduce_row(const Job *job, Partial to, const T *x, int64_t begin, in
   }
 }
 
-/* Rows, each by one piece of work: outputs [begin, end). */
+/* Outputs [begin, end), each with all its elements. */
 static void rows_piece(void *context, int64_t begin, int64_t end) {
   const Job *job = context;
   PARTIAL(to, GROUP);
+  PARTIAL(next, 1);
   const int short_rows = job->reduced.ndim <= 1 && (job->run_stride == 1 || job->run == 1) && job->reduce <= BLOCK;
   for (int64_t k = begin; k < end;) {
     Walk walk;
@@ -569,64 +584,85 @@ static void rows_piece(void *context, int64_t begin, int64_t end) {
     if (n > GROUP) n = GROUP;
     if (n > end - k) n = end - k;
     if (short_rows) job->op->rows(to, walk.p, n, job->inner_stride, job->reduce, 0);
-    else for (int64_t j = 0; j < n; j++) reduce_row(job, at(to, j), walk.p + j * job->inner_stride, 0, job->reduce);
+    else for (int64_t j = 0; j < n; j++) {
+      reduce_row(job, at(to, j), walk.p + j * job->inner_stride, 0);
+      for (int64_t c = 1; c < job->chunks; c++) {
+        reduce_row(job, next, walk.p + j * job->inner_stride, c);
+        job->op->merge(at(to, j), next, 1, chunk_begin(job, c), chunk_end(job, c) - chunk_begin(job, c));
+      }
+    }
     job->op->store(job->out, job->second, k, to, n, job->reduce);
     k += n;
   }
 }
 
-/* Few long rows: chunk u / keep of output u % keep. */
+/* Chunk u / keep of output u % keep. */
 static void row_chunks_piece(void *context, int64_t begin, int64_t end) {
   const Job *job = context;
   for (int64_t u = begin; u < end; u++) {
     Walk walk;
     walk_start(&walk, job->kept, job->x, u % job->keep);
-    const int64_t from = u / job->keep * job->chunk, to = from + job->chunk;
-    reduce_row(job, at(job->partial, u), walk.p, from, to < job->reduce ? to : job->reduce);
+    reduce_row(job, at(job->partial, u), walk.p, u / job->keep);
   }
 }
 
-/* Columns: a piece of work is up to `width` neighbours of the last kept dimension and one chunk of their elements. */
+/* Chunk c of `width` neighbours of the last kept dimension. */
+static void reduce_columns(const Job *job, Partial to, const T *x, int64_t width, int64_t c) {
+  const Op *op = job->op;
+  const int64_t begin = chunk_begin(job, c), end = chunk_end(job, c);
+  if (job->reduce == 0) {
+    for (int64_t j = 0; j < width; j += STRIP) op->strip(at(to, j), 0, 0, width - j < STRIP ? width - j : STRIP, 0, 0);
+    return;
+  }
+  PARTIAL(next, 2 * STRIP);
+  Walk walk;
+  walk_start(&walk, job->reduced, x, begin);
+  for (int64_t i = begin; i < end; i += STEP) {
+    const T *row[STEP];
+    const int64_t n = end - i < STEP ? end - i : STEP;
+    for (int64_t r = 0; r < n; r++) row[r] = walk.p, walk_next(&walk);
+    for (int64_t j = 0, w; j < width; j += w) {
+      w = width - j < 2 * STRIP ? width - j : STRIP;
+      const Partial into = i == begin ? at(to, j) : next;
+      if (job->inner_stride == 1) {
+        op->strip(into, row, j, w, n, i);
+      } else {
+        T tile[STEP][2 * STRIP];
+        const T *packed[STEP];
+        for (int64_t r = 0; r < n; r++) {
+          copy_strided(tile[r], row[r] + j * job->inner_stride, w, job->inner_stride);
+          packed[r] = tile[r];
+        }
+        op->strip(into, packed, 0, w, n, i);
+      }
+      if (i > begin) op->merge(at(to, j), next, w, i - begin, n);
+    }
+  }
+}
+
+/* Piece u: up to `width` columns of one line of the last kept dimension, and all their chunks or (split) one. */
 static void columns_piece(void *context, int64_t begin, int64_t end) {
   const Job *job = context;
-  const Op *op = job->op;
-  const int64_t across = (job->inner + job->width - 1) / job->width, lines = job->keep / job->inner;
+  const int64_t across = (job->inner + job->width - 1) / job->width, pieces = job->keep / job->inner * across;
   const Dims outer = {job->kept.ndim - 1, job->kept.shape, job->kept.stride};
-  PARTIAL(local, WIDTH);
-  PARTIAL(next, 2 * STRIP);
+  PARTIAL(to, WIDTH);
+  PARTIAL(next, WIDTH);
   for (int64_t u = begin; u < end; u++) {
-    const int64_t chunk = u / (lines * across), line = u / across % lines, first = u % across * job->width;
+    const int64_t line = u % pieces / across, first = u % across * job->width, k = line * job->inner + first;
     const int64_t width = job->inner - first < job->width ? job->inner - first : job->width;
-    const int64_t k = line * job->inner + first, from = chunk * job->chunk;
-    const int64_t to = from + job->chunk < job->reduce ? from + job->chunk : job->reduce;
-    const Partial result = job->chunks > 1 ? at(job->partial, chunk * job->keep + k) : local;
     Walk walk;
     walk_start(&walk, outer, job->x, line);
-    if (to > from) walk_start(&walk, job->reduced, walk.p + first * job->inner_stride, from);
-    int64_t i = from;
-    do {
-      const T *row[STEP];
-      const int64_t n = to - i < STEP ? to - i : STEP;
-      for (int64_t r = 0; r < n; r++) row[r] = walk.p, walk_next(&walk);
-      for (int64_t j = 0, w; j < width; j += w) {
-        w = width - j < 2 * STRIP ? width - j : STRIP;
-        const Partial into = i == from ? at(result, j) : next;
-        if (job->inner_stride == 1) {
-          op->strip(into, row, j, w, n, i);
-        } else {
-          T tile[STEP][2 * STRIP];
-          const T *packed[STEP];
-          for (int64_t r = 0; r < n; r++) {
-            copy_strided(tile[r], row[r] + j * job->inner_stride, w, job->inner_stride);
-            packed[r] = tile[r];
-          }
-          op->strip(into, packed, 0, w, n, i);
-        }
-        if (i > from) op->merge(at(result, j), next, w, i - from, n);
-      }
-      i += n;
-    } while (i < to);
-    if (job->chunks == 1) op->store(job->out, job->second, k, result, width, job->reduce);
+    const T *x = walk.p + first * job->inner_stride;
+    if (job->split) {
+      reduce_columns(job, at(job->partial, u / pieces * job->keep + k), x, width, u / pieces);
+      continue;
+    }
+    reduce_columns(job, to, x, width, 0);
+    for (int64_t c = 1; c < job->chunks; c++) {
+      reduce_columns(job, next, x, width, c);
+      job->op->merge(to, next, width, chunk_begin(job, c), chunk_end(job, c) - chunk_begin(job, c));
+    }
+    job->op->store(job->out, job->second, k, to, width, job->reduce);
   }
 }
 
@@ -634,18 +670,18 @@ static void columns_piece(void *context, int64_t begin, int64_t end) {
 static void join_piece(void *context, int64_t begin, int64_t end) {
   const Job *job = context;
   const Partial to = at(job->partial, begin);
-  for (int64_t c = 1; c < job->chunks; c++) {
-    const int64_t n = c * job->chunk, left = job->reduce - n;
-    job->op->merge(to, at(job->partial, c * job->keep + begin), end - begin, n, left < job->chunk ? left : job->chunk);
-  }
+  for (int64_t c = 1; c < job->chunks; c++)
+    job->op->merge(to, at(job->partial, c * job->keep + begin), end - begin, chunk_begin(job, c), chunk_end(job, c) - chunk_begin(job, c));
   job->op->store(job->out, job->second, begin, to, end - begin, job->reduce);
 }
 
-/* Cuts an output's elements into chunks, where there are too few outputs to keep several threads busy. */
-static void cut(Job *job, int64_t chunk) {
+/* Chunks are cut by the length of the reduction alone, so that an output keeps its bits whatever stands beside it; whether they
+ * are pieces of work of their own depends on how many others there are. */
+static void cut(Job *job, int64_t chunk, int64_t pieces) {
   job->chunk = chunk;
   job->chunks = job->reduce > chunk ? (job->reduce + chunk - 1) / chunk : 1;
-  if (job->chunks == 1) return;
+  job->split = job->chunks > 1 && pieces < 32;
+  if (!job->split) return;
   const size_t n = (size_t)(job->chunks * job->keep);
   double *p = mg_scratch(0, n * (3 * sizeof(double) + sizeof(T)));
   job->partial = (Partial){(T *)(p + 3 * n), (int64_t *)p, p + n, p + 2 * n};
@@ -670,16 +706,15 @@ static void reduce(const Op *op, void *out, void *second, const T *x, const int6
   if (columns && !(far == 1 && job.run > 1 && job.reduce > 0)) {
     job.width = job.inner < WIDTH ? job.inner : WIDTH;
     const int64_t pieces = job.keep / job.inner * ((job.inner + WIDTH - 1) / WIDTH);
-    const int64_t rows = (at_least_1(CHUNK / job.width) + STEP - 1) / STEP * STEP;
-    cut(&job, pieces < 32 ? rows : at_least_1(job.reduce));
-    mg_parallel(pieces * job.chunks, at_least_1(GRAIN / (job.width * at_least_1(job.chunk < job.reduce ? job.chunk : job.reduce))),
-                columns_piece, &job);
+    cut(&job, at_least_1(CHUNK / job.width), pieces);
+    const int64_t work = job.width * at_least_1(job.split ? job.chunk : job.reduce);
+    mg_parallel(job.split ? pieces * job.chunks : pieces, at_least_1(GRAIN / work), columns_piece, &job);
   } else {
-    cut(&job, job.keep < 32 ? CHUNK : job.reduce);
-    if (job.chunks == 1) mg_parallel(job.keep, at_least_1(GRAIN / job.reduce), rows_piece, &job);
-    else mg_parallel(job.keep * job.chunks, 1, row_chunks_piece, &job);
+    cut(&job, CHUNK, job.keep);
+    if (job.split) mg_parallel(job.keep * job.chunks, 1, row_chunks_piece, &job);
+    else mg_parallel(job.keep, at_least_1(GRAIN / job.reduce), rows_piece, &job);
   }
-  if (job.chunks > 1) mg_parallel(job.keep, WIDTH, join_piece, &job);
+  if (job.split) mg_parallel(job.keep, WIDTH, join_piece, &job);
 }
 
 #define REDUCTION(name, type, family, finish, more) \
