@@ -270,7 +270,8 @@ void FN(rms_norm_backward)(T *gx, T *gweight, T *partial, const T *gy, const T *
  *                   sums and no tails; a channel's `inner` columns are merged afterwards. inner == 1 is the 2-D case.
  */
 #define STRIP 128
-#define COLUMNS 512            /* room for the columns of the channels a thread works on at once */
+#define COLUMNS 512            /* at most so many columns are worked on at once */
+#define ROWS 64                /* rows of a block of columns */
 
 typedef struct {
   T *y, *mean, *var, *rstd;    /* eval: y only */
@@ -288,8 +289,8 @@ static inline void merge(moments_of *a, double n, double mean, double m2) {
   a->n = total;
 }
 
-/* channels that are worked on together in the column shape: enough columns for long runs, few enough for cache */
-static inline int64_t column_channels(int64_t inner) { return inner == 1 ? 4 * VL : COLUMNS / 2 / inner; }
+/* channels that are worked on together in the column shape: enough columns for long runs, few enough for L1 */
+static inline int64_t column_channels(int64_t inner) { return inner == 1 ? COLUMNS / 2 : COLUMNS / inner; }
 
 /* A loop over the blocks of a channel's strips: `strips` strips from number b on, elements [i, i + length) of each. */
 #define EACH_BLOCK(b, i, strips, length, batch, inner, ...) do { \
@@ -349,68 +350,97 @@ static void batch_norm_strips(void *context, int64_t begin, int64_t end) {
   }
 }
 
-/* Columns, W vectors of them side by side so that each row touched gives whole cache lines. */
-INLINE void column_moments(moments_of *total, const T *x, const T *origin, int64_t batch, int64_t stride, const int W, const int k) {
-  for (int64_t b = 0; b < batch; b += 64) {
-    const T *p = x + b * stride;
-    const int64_t count = least(64, batch - b);
-    V s[4], m[4], d2[4], d1[4];
-    for (int w = 0; w < W; w++) s[w] = d1[w] = d2[w] = vzero();
-    for (int64_t q = 0; q < count; q++)
-      for (int w = 0; w < W; w++) s[w] += get(p + q * stride + w * VL, k);
-    for (int w = 0; w < W; w++) m[w] = s[w] / vset((T)count);
-    for (int64_t q = 0; q < count; q++)
-      for (int w = 0; w < W; w++) {
-        V d = get(p + q * stride + w * VL, k) - m[w];
-        d1[w] += d;
-        d2[w] = vfma(d, d, d2[w]);
-      }
-    for (int w = 0; w < W; w++)
-      for (int l = 0; l < k; l++) {
-        const double rest = d1[w][l];
-        merge(total + w * VL + l, (double)count, (double)(m[w][l] - origin[w * VL + l]) + rest / (double)count, d2[w][l] - rest * rest / (double)count);
-      }
+/* The sums of a block: of `rows` rows and W vectors of columns. mean is the block's, rounded; rest and squares are the
+ * sums of the distances from it and of their squares. */
+INLINE void column_block(T *mean, T *rest, T *squares, const T *x, int64_t rows, int64_t stride, const int W, const int k) {
+  V s[4], m[4], d1[4], d2[4];
+  for (int w = 0; w < W; w++) s[w] = d1[w] = d2[w] = vzero();
+  for (int64_t q = 0; q < rows; q++)
+    for (int w = 0; w < W; w++) s[w] += get(x + q * stride + w * VL, k);
+  for (int w = 0; w < W; w++) m[w] = s[w] / vset((T)rows);
+  for (int64_t q = 0; q < rows; q++)
+    for (int w = 0; w < W; w++) {
+      V d = get(x + q * stride + w * VL, k) - m[w];
+      d1[w] += d;
+      d2[w] = vfma(d, d, d2[w]);
+    }
+  for (int w = 0; w < W; w++) put(mean + w * VL, m[w], k), put(rest + w * VL, d1[w], k), put(squares + w * VL, d2[w], k);
+}
+
+/* mean (counted from the channel's origin) and M2 of `channels` channels; first of their columns, then, merged, of them */
+static void column_moments(double *mean, double *m2, const T *x, int64_t batch, int64_t stride, int64_t channels, int64_t inner) {
+  const int64_t n = channels * inner;
+  T m[COLUMNS], rest[COLUMNS], squares[COLUMNS], origin[COLUMNS];
+  for (int64_t i = 0; i < channels; i++)
+    for (int64_t j = i * inner; j < (i + 1) * inner; j++) origin[j] = batch ? x[i * inner] : 0;
+  for (int64_t j = 0; j < n; j++) mean[j] = m2[j] = 0;
+  for (int64_t b = 0; b < batch; b += ROWS) {
+    const int64_t rows = least(ROWS, batch - b);
+    EACH_COLUMNS(j, W, k, n, column_block(m + j, rest + j, squares + j, x + b * stride + j, rows, stride, W, k););
+    const double part = (double)rows / (double)(b + rows), between = (double)b * part, each = 1 / (double)rows;
+    for (int64_t j = 0; j < n; j++) {
+      const double r = rest[j], delta = (double)(m[j] - origin[j]) + r * each - mean[j];
+      mean[j] += delta * part;
+      m2[j] += squares[j] - r * r * each + delta * delta * between;
+    }
+  }
+  for (int64_t i = 0; inner > 1 && i < channels; i++) {
+    const double *of = mean + i * inner, *squares_of = m2 + i * inner;
+    double sum = 0, within = 0, between = 0;
+    for (int64_t j = 0; j < inner; j++) sum += of[j], within += squares_of[j];
+    sum /= (double)inner;
+    for (int64_t j = 0; j < inner; j++) between += (of[j] - sum) * (of[j] - sum);
+    mean[i] = sum;
+    m2[i] = within + between * (double)batch;
+  }
+  for (int64_t i = 0; i < channels; i++) mean[i] += origin[i * inner];
+}
+
+/* Row by row: the three factors come from L1, the rows in the order of memory. */
+static void scale_columns(T *y, const T *x, const T *mean, const T *scale, const T *shift, int64_t batch, int64_t stride, int64_t n) {
+  for (int64_t q = 0; q < batch; q++)
+    EACH_VECTOR(j, k, n, put(y + q * stride + j, vfma(get(x + q * stride + j, k) - get(mean + j, k), get(scale + j, k), get(shift + j, k)), k););
+}
+
+/* A number a channel becomes one a column, in place, from the end. */
+static inline void spread(T *p, int64_t channels, int64_t inner) {
+  for (int64_t i = channels - 1; inner > 1 && i >= 0; i--) {
+    const T value = p[i];
+    for (int64_t j = i * inner; j < (i + 1) * inner; j++) p[j] = value;
   }
 }
 
-INLINE void scale_columns(T *y, const T *x, const T *mean, const T *scale, const T *shift, int64_t batch, int64_t stride, const int W, const int k) {
-  V m[4], a[4], b[4];
-  for (int w = 0; w < W; w++) m[w] = get(mean + w * VL, k), a[w] = get(scale + w * VL, k), b[w] = get(shift + w * VL, k);
-  for (int64_t q = 0; q < batch; q++)
-    for (int w = 0; w < W; w++) put(y + q * stride + w * VL, vfma(get(x + q * stride + w * VL, k) - m[w], a[w], b[w]), k);
+static void rstd_of(T *rstd, const T *var, int64_t n, double eps) {
+  EACH_VECTOR(j, k, n, put(rstd + j, 1 / vsqrt(get(var + j, k) + vset((T)eps)), k););
 }
 
 static void batch_norm_columns(void *context, int64_t begin, int64_t end) {
   const batch_norm_args *a = context;
   const int64_t inner = a->inner, stride = a->channels * inner, many = column_channels(inner);
-  moments_of s[COLUMNS];
-  T mean[COLUMNS], scale[COLUMNS], shift[COLUMNS];
+  const double each = 1 / (double)(a->batch * inner);
+  T mean[COLUMNS], var[COLUMNS], rstd[COLUMNS], shift[COLUMNS];
   for (int64_t unit = begin; unit < end; unit++) {
-    const int64_t c0 = unit * many, channels = least(many, a->channels - c0), n = channels * inner;
-    const T *x = a->x + c0 * inner;
-    T *y = a->y + c0 * inner;
-    if (!a->given_mean) {
-      memset(s, 0, (size_t)n * sizeof *s);
-      for (int64_t j = 0; j < n; j++) mean[j] = a->batch ? x[j / inner * inner] : 0;   /* the origin, for now */
-      EACH_COLUMNS(j, W, k, n, column_moments(s + j, x + j, mean + j, a->batch, stride, W, k););
+    const int64_t c = unit * many, channels = least(many, a->channels - c);
+    const size_t bytes = (size_t)channels * sizeof(T);
+    if (a->given_mean) {
+      memcpy(mean, a->given_mean + c, bytes);
+      memcpy(var, a->given_var + c, bytes);
+    } else {
+      double m[COLUMNS], m2[COLUMNS];
+      column_moments(m, m2, a->x + c * inner, a->batch, stride, channels, inner);
+      for (int64_t i = 0; i < channels; i++) mean[i] = (T)m[i], var[i] = (T)(m2[i] * each);
+      memcpy(a->mean + c, mean, bytes);
+      memcpy(a->var + c, var, bytes);
     }
-    for (int64_t i = 0; i < channels; i++) {
-      const int64_t c = c0 + i;
-      double m, v;
-      if (a->given_mean) m = a->given_mean[c], v = a->given_var[c];
-      else {
-        const moments_of *of = s + i * inner;
-        moments_of t = of[0];
-        for (int64_t j = 1; j < inner; j++) merge(&t, of[j].n, of[j].mean, of[j].m2);
-        a->mean[c] = (T)(m = mean[i * inner] + t.mean);
-        a->var[c] = (T)(v = t.m2 / t.n);
-      }
-      const double rstd = 1 / sqrt(v + a->eps);
-      if (a->rstd) a->rstd[c] = (T)rstd;
-      const T w = (T)(a->weight ? rstd * a->weight[c] : rstd), b = a->bias ? a->bias[c] : 0;
-      for (int64_t j = i * inner; j < (i + 1) * inner; j++) mean[j] = (T)m, scale[j] = w, shift[j] = b;
-    }
-    EACH_COLUMNS(j, W, k, n, scale_columns(y + j, x + j, mean + j, scale + j, shift + j, a->batch, stride, W, k););
+    rstd_of(rstd, var, channels, a->eps);
+    if (a->rstd) memcpy(a->rstd + c, rstd, bytes);
+    EACH_VECTOR(i, k, channels,
+      put(rstd + i, get(rstd + i, k) * get_or(a->weight, c + i, k, 1), k);
+      put(shift + i, get_or(a->bias, c + i, k, 0), k););
+    spread(mean, channels, inner);
+    spread(rstd, channels, inner);
+    spread(shift, channels, inner);
+    scale_columns(a->y + c * inner, a->x + c * inner, mean, rstd, shift, a->batch, stride, channels * inner);
   }
 }
 
@@ -446,18 +476,6 @@ typedef struct {
 } batch_norm_back_args;
 
 INLINE int needs_sums(const batch_norm_back_args *a) { return !a->var || a->gweight || a->gbias; }
-INLINE double rstd_of(const batch_norm_back_args *a, int64_t c) { return a->var ? 1 / sqrt(a->var[c] + a->eps) : a->rstd[c]; }
-
-/* writes the channel's gweight and gbias; the three factors of gx = ((gy + c1) + d * c2) * scale */
-INLINE void batch_norm_factors(const batch_norm_back_args *a, int64_t c, double sum, double sum_d, T *c1, T *c2, T *scale) {
-  const double rstd = rstd_of(a, c), count = (double)(a->batch * a->inner);
-  if (a->gbias) a->gbias[c] = (T)sum;
-  if (a->gweight) a->gweight[c] = (T)(sum_d * rstd);
-  *c1 = (T)(-sum / count);
-  *c2 = (T)(-sum_d * rstd * rstd / count);
-  *scale = (T)(a->weight ? rstd * a->weight[c] : rstd);
-}
-
 static void batch_norm_back_strips(void *context, int64_t begin, int64_t end) {
   const batch_norm_back_args *a = context;
   const int64_t inner = a->inner, stride = a->channels * inner;
@@ -478,10 +496,11 @@ static void batch_norm_back_strips(void *context, int64_t begin, int64_t end) {
             s2[u] = vfma(gj, get(p + q * stride + j, k) - m, s2[u]););
         sum += vsum((s1[0] + s1[1]) + (s1[2] + s1[3]));
         sum_d += vsum((s2[0] + s2[1]) + (s2[2] + s2[3])););
-    T f1, f2, scale;
-    batch_norm_factors(a, c, sum, sum_d, &f1, &f2, &scale);
+    const double rstd = a->var ? 1 / sqrt(a->var[c] + a->eps) : a->rstd[c], count = (double)(a->batch * inner);
+    if (a->gbias) a->gbias[c] = (T)sum;
+    if (a->gweight) a->gweight[c] = (T)(sum_d * rstd);
     if (!a->gx) continue;
-    const V c1 = vset(f1), c2 = vset(f2), s = vset(scale);
+    const V c1 = vset((T)(-sum / count)), c2 = vset((T)(-sum_d * rstd * rstd / count)), s = vset((T)(a->weight ? rstd * a->weight[c] : rstd));
     for (int64_t q = 0; q < a->batch; q++) {
       const T *g = gy + q * stride, *p = x + q * stride;
       T *gx = a->gx + c * inner + q * stride;
@@ -491,55 +510,65 @@ static void batch_norm_back_strips(void *context, int64_t begin, int64_t end) {
   }
 }
 
-INLINE void column_sums(double *sum, double *sum_d, const T *gy, const T *x, const T *mean, int64_t batch, int64_t stride, const int W, const int k) {
-  V m[4];
-  for (int w = 0; w < W; w++) m[w] = get(mean + w * VL, k);
-  for (int64_t b = 0; b < batch; b += 64) {
-    const int64_t last = least(b + 64, batch);
-    V s1[4], s2[4];
-    for (int w = 0; w < W; w++) s1[w] = s2[w] = vzero();
-    for (int64_t q = b; q < last; q++)
-      for (int w = 0; w < W; w++) {
-        V g = get(gy + q * stride + w * VL, k);
-        s1[w] += g;
-        s2[w] = vfma(g, get(x + q * stride + w * VL, k) - m[w], s2[w]);
-      }
-    for (int w = 0; w < W; w++)
-      for (int l = 0; l < k; l++) sum[w * VL + l] += s1[w][l], sum_d[w * VL + l] += s2[w][l];
-  }
+/* the sums of gy and of gy * (x - mean) down `rows` rows */
+INLINE void column_back_block(T *sum, T *sum_d, const T *gy, const T *x, const T *mean, int64_t rows, int64_t stride, const int W, const int k) {
+  V m[4], s1[4], s2[4];
+  for (int w = 0; w < W; w++) m[w] = get(mean + w * VL, k), s1[w] = s2[w] = vzero();
+  for (int64_t q = 0; q < rows; q++)
+    for (int w = 0; w < W; w++) {
+      V g = get(gy + q * stride + w * VL, k);
+      s1[w] += g;
+      s2[w] = vfma(g, get(x + q * stride + w * VL, k) - m[w], s2[w]);
+    }
+  for (int w = 0; w < W; w++) put(sum + w * VL, s1[w], k), put(sum_d + w * VL, s2[w], k);
+}
+
+/* gx = ((gy + c1) + (x - mean) * c2) * scale, or gy * scale */
+INLINE void column_back(T *gx, const T *gy, const T *x, const T *mean, const T *c1, const T *c2, const T *scale, int64_t batch, int64_t stride,
+                        const int frozen, int64_t n) {
+  for (int64_t q = 0; q < batch; q++)
+    EACH_VECTOR(j, k, n,
+      const int64_t i = q * stride + j;
+      V g = get(gy + i, k);
+      if (!frozen) g = vfma(get(x + i, k) - get(mean + j, k), get(c2 + j, k), g + get(c1 + j, k));
+      put(gx + i, g * get(scale + j, k), k););
 }
 
 static void batch_norm_back_columns(void *context, int64_t begin, int64_t end) {
   const batch_norm_back_args *a = context;
   const int64_t inner = a->inner, stride = a->channels * inner, many = column_channels(inner);
+  const double each = 1 / (double)(a->batch * inner);
   double sum[COLUMNS], sum_d[COLUMNS];
-  T mean[COLUMNS], c1[COLUMNS], c2[COLUMNS], scale[COLUMNS];
+  T mean[COLUMNS], rstd[COLUMNS], c1[COLUMNS], c2[COLUMNS];
   for (int64_t unit = begin; unit < end; unit++) {
-    const int64_t c0 = unit * many, channels = least(many, a->channels - c0), n = channels * inner;
-    const T *gy = a->gy + c0 * inner, *x = a->x + c0 * inner;
-    for (int64_t j = 0; j < n; j++) mean[j] = a->mean[c0 + j / inner], sum[j] = sum_d[j] = 0;
-    if (needs_sums(a)) EACH_COLUMNS(j, W, k, n, column_sums(sum + j, sum_d + j, gy + j, x + j, mean + j, a->batch, stride, W, k););
-    for (int64_t i = 0; i < channels; i++) {
-      double s = 0, d = 0;
-      T f1, f2, f3;
-      for (int64_t j = i * inner; j < (i + 1) * inner; j++) s += sum[j], d += sum_d[j];
-      batch_norm_factors(a, c0 + i, s, d, &f1, &f2, &f3);
-      for (int64_t j = i * inner; j < (i + 1) * inner; j++) c1[j] = f1, c2[j] = f2, scale[j] = f3;
+    const int64_t c = unit * many, channels = least(many, a->channels - c), n = channels * inner;
+    const T *gy = a->gy + c * inner, *x = a->x + c * inner;
+    memcpy(mean, a->mean + c, (size_t)channels * sizeof(T));
+    if (a->var) rstd_of(rstd, a->var + c, channels, a->eps);
+    else memcpy(rstd, a->rstd + c, (size_t)channels * sizeof(T));
+    spread(mean, channels, inner);
+    for (int64_t j = 0; j < n; j++) sum[j] = sum_d[j] = 0;
+    for (int64_t b = 0; needs_sums(a) && b < a->batch; b += ROWS) {
+      EACH_COLUMNS(j, W, k, n, column_back_block(c1 + j, c2 + j, gy + b * stride + j, x + b * stride + j, mean + j, least(ROWS, a->batch - b), stride, W, k););
+      for (int64_t j = 0; j < n; j++) sum[j] += c1[j], sum_d[j] += c2[j];
     }
+    for (int64_t i = 0; inner > 1 && i < channels; i++) {
+      double s = 0, d = 0;
+      for (int64_t j = i * inner; j < (i + 1) * inner; j++) s += sum[j], d += sum_d[j];
+      sum[i] = s;
+      sum_d[i] = d;
+    }
+    for (int64_t i = 0; i < channels; i++) sum_d[i] *= rstd[i];
+    for (int64_t i = 0; a->gbias && i < channels; i++) a->gbias[c + i] = (T)sum[i];
+    for (int64_t i = 0; a->gweight && i < channels; i++) a->gweight[c + i] = (T)sum_d[i];
     if (!a->gx) continue;
-    T *gx = a->gx + c0 * inner;
-    EACH_COLUMNS(j, W, k, n,
-      V m[4]; V f1[4]; V f2[4]; V f3[4];
-      for (int w = 0; w < W; w++) {
-        const int64_t i = j + w * VL;
-        m[w] = get(mean + i, k); f1[w] = get(c1 + i, k); f2[w] = get(c2 + i, k); f3[w] = get(scale + i, k);
-      }
-      for (int64_t q = 0; q < a->batch; q++)
-        for (int w = 0; w < W; w++) {
-          const int64_t i = q * stride + j + w * VL;
-          V g = get(gy + i, k);
-          put(gx + i, a->var ? g * f3[w] : vfma(get(x + i, k) - m[w], f2[w], g + f1[w]) * f3[w], k);
-        });
+    for (int64_t i = 0; i < channels; i++) c1[i] = (T)(-sum[i] * each), c2[i] = (T)(-sum_d[i] * rstd[i] * each);
+    EACH_VECTOR(i, k, channels, put(rstd + i, get(rstd + i, k) * get_or(a->weight, c + i, k, 1), k););
+    spread(c1, channels, inner);
+    spread(c2, channels, inner);
+    spread(rstd, channels, inner);
+    if (a->var) column_back(a->gx + c * inner, gy, x, mean, c1, c2, rstd, a->batch, stride, 1, n);
+    else column_back(a->gx + c * inner, gy, x, mean, c1, c2, rstd, a->batch, stride, 0, n);
   }
 }
 

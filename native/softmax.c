@@ -120,7 +120,7 @@ typedef struct { T *y; const T *x; int64_t n, inner; } softmax_args;
 INLINE void finish_row(const softmax_args *a, int64_t row, T m, T s, const what of) {
   const T *x = a->x + row * a->n;
   T *y = a->y + row * a->n;
-  const V shift = vset(m), factor = vset(of == SOFTMAX ? 1 / s : MATH(log)(s));
+  const V shift = vset(m), factor = of == SOFTMAX ? vset(1 / s) : vlog(vset(s));
   if (of == SOFTMAX) EACH_VECTOR(j, k, a->n, put(y + j, get(y + j, k) * factor, k););
   if (of == LOG_SOFTMAX) EACH_VECTOR(j, k, a->n, put(y + j, get(x + j, k) - shift - factor, k););
   if (of == LOGSUMEXP) a->y[row] = m + factor[0];
@@ -296,7 +296,7 @@ void FN(logsumexp_backward)(T *gx, const T *gy, const T *x, const T *y, int64_t 
  *   sum = sum of items;  mean = sum / wsum,  wsum = sum of weight[t] over the items not ignored (0 / 0 = NaN if none)
  *
  * One pass takes the logits to an item, without a log-softmax array; m and log(s) are kept (`stats`) for the backward.
- * The items are then added in order, in double, by one thread: there are `classes` times fewer of them. A target that is
+ * The items are then added by one thread: there are `classes` times fewer of them. A target that is
  * out of range (the shape rule refuses it, but a replayed program does not look) reads nothing and gives NaN.
  */
 typedef struct {
@@ -309,7 +309,6 @@ typedef struct {
 
 /* e / C * sum(weight * (log_sum - (x - top))) of one line */
 INLINE double smooth(const cross_entropy_args *a, const T *x, T top, T log_sum) {
-  if (a->smoothing == 0) return 0;
   double sum = 0;
   if (a->inner != 1)
     for (int64_t c = 0; c < a->classes; c++) sum += (a->weight ? a->weight[c] : 1) * (log_sum - (x[c * a->inner] - top));
@@ -324,48 +323,48 @@ INLINE double smooth(const cross_entropy_args *a, const T *x, T top, T log_sum) 
   return a->smoothing / (double)a->classes * sum;
 }
 
-INLINE void cross_entropy_item(const cross_entropy_args *a, int64_t item, const T *x, T top, T sum) {
+/* top and log_sum of the item are there already; x: its first logit */
+INLINE void cross_entropy_item(const cross_entropy_args *a, int64_t item, const T *x) {
   const int64_t t = a->target[item];
-  const T log_sum = MATH(log)(sum);
-  a->top[item] = top;
-  a->log_sum[item] = log_sum;
+  const T top = a->top[item], log_sum = a->log_sum[item];
   if (t == a->ignore) a->items[item] = 0;
   else if (t < 0 || t >= a->classes) a->items[item] = NAN;
   else {
     const T loss = log_sum - (x[t * a->inner] - top);
-    a->items[item] = (T)((1 - a->smoothing) * (a->weight ? a->weight[t] * loss : loss) + smooth(a, x, top, log_sum));
+    a->items[item] = a->weight ? a->weight[t] * loss : loss;
+    if (a->smoothing != 0) a->items[item] = (T)((1 - a->smoothing) * a->items[item] + smooth(a, x, top, log_sum));
   }
 }
 
 INLINE void cross_entropy_some(const cross_entropy_args *a, int64_t row, const int R) {
-  T m[4], s[4];
-  const T *x = a->x + row * a->classes;
-  short_rows(m, s, 0, x, a->classes, R, 0);
-  for (int r = 0; r < R; r++) cross_entropy_item(a, row + r, x + r * a->classes, m[r], s[r]);
+  const int64_t n = a->classes;
+  T s[4];
+  if (n <= SHORT) short_rows(a->top + row, s, 0, a->x + row * n, n, R, 0);
+  else long_row(a->top + row, s, 0, a->x + row * n, n, 0);
+  for (int r = 0; r < R; r++) {
+    a->log_sum[row + r] = vlog(vset(s[r]))[0];
+    cross_entropy_item(a, row + r, a->x + (row + r) * n);
+  }
+}
+
+INLINE void cross_entropy_columns(const cross_entropy_args *a, int64_t o, int64_t i, const int W, const int k) {
+  const int64_t n = a->classes, inner = a->inner, item = o * inner + i;
+  const T *x = a->x + o * n * inner + i;
+  V m[4], s[4];
+  columns(m, s, 0, x, n, inner, W, k, 0);
+  for (int w = 0; w < W; w++) put(a->top + item + w * VL, m[w], k), put(a->log_sum + item + w * VL, vlog(s[w]), k);
+  for (int l = 0; l < (W - 1) * VL + k; l++) cross_entropy_item(a, item + l, x + l);
 }
 
 static void cross_entropy_lines(void *context, int64_t begin, int64_t end) {
   const cross_entropy_args *a = context;
-  const int64_t n = a->classes, inner = a->inner;
-  if (inner != 1) {
-    EACH_UNIT(o, i, W, k, inner,
-      V m[4]; V s[4];
-      columns(m, s, 0, a->x + o * n * inner + i, n, inner, W, k, 0);
-      for (int w = 0; w < W; w++)
-        for (int l = 0; l < k; l++) {
-          const int64_t at = i + w * VL + l;
-          cross_entropy_item(a, o * inner + at, a->x + o * n * inner + at, m[w][l], s[w][l]);
-        });
-  } else if (n <= SHORT) {
+  if (a->inner != 1) {
+    EACH_UNIT(o, i, W, k, a->inner, cross_entropy_columns(a, o, i, W, k););
+  } else {
     int64_t row = begin;
-    for (; row + 4 <= end; row += 4) cross_entropy_some(a, row, 4);
+    for (; a->classes <= SHORT && row + 4 <= end; row += 4) cross_entropy_some(a, row, 4);
     for (; row < end; row++) cross_entropy_some(a, row, 1);
-  } else
-    for (int64_t row = begin; row < end; row++) {
-      T m, s;
-      long_row(&m, &s, 0, a->x + row * n, n, 0);
-      cross_entropy_item(a, row, a->x + row * n, m, s);
-    }
+  }
 }
 
 void FN(cross_entropy_forward)(T *loss, T *wsum, T *items, T *stats, const T *logits, const int64_t *target, const T *weight, int64_t outer, int64_t classes, int64_t inner, int64_t ignore_index, int64_t reduction, double label_smoothing) {
@@ -374,10 +373,17 @@ void FN(cross_entropy_forward)(T *loss, T *wsum, T *items, T *stats, const T *lo
   share(cross_entropy_lines, &a, outer, classes, inner);
   if (reduction == 0) return;
   double sum = 0, weights = 0;
-  for (int64_t i = 0; i < count; i++) {
-    const int64_t t = target[i];
-    sum += items[i];
-    if (t != ignore_index && t >= 0 && t < classes) weights += weight ? weight[t] : 1;
+  for (int64_t b = 0; b < count; b += BLOCK) {
+    V s[4] = {vzero(), vzero(), vzero(), vzero()};
+    EACH_VECTOR_4(j, u, k, least(BLOCK, count - b), s[u] += get(items + b + j, k););
+    sum += vsum((s[0] + s[1]) + (s[2] + s[3]));
+  }
+  if (weight)
+    for (int64_t i = 0; i < count; i++) weights += target[i] != ignore_index && target[i] >= 0 && target[i] < classes ? weight[target[i]] : 0;
+  else {
+    int64_t used = 0;
+    for (int64_t i = 0; i < count; i++) used += target[i] != ignore_index;
+    weights = (double)used;
   }
   *wsum = (T)weights;
   *loss = (T)(reduction == 1 ? sum / weights : sum);
@@ -389,20 +395,20 @@ void FN(cross_entropy_forward)(T *loss, T *wsum, T *items, T *stats, const T *lo
  */
 typedef struct {
   T *gx;
-  const T *gloss, *wsum, *top, *log_sum, *x, *weight;
+  const T *gloss, *top, *log_sum, *x, *weight;   /* gloss null: the gradient of all items is g */
   const int64_t *target;
-  int64_t classes, inner, ignore, reduction;
-  double smoothing, sum_weight;
+  int64_t classes, inner, ignore;
+  double g, smoothing, sum_weight;
 } cross_entropy_back_args;
 
 /* The three factors of an item: gx = p * f[0] - f[1] * weight - (c == t) * f[2]. 0 means: ignored, gx is 0. */
 INLINE int cross_entropy_factors(const cross_entropy_back_args *a, int64_t item, T *f) {
   const int64_t t = a->target[item];
   if (t == a->ignore) return 0;
-  double g = a->reduction == 0 ? a->gloss[item] : a->reduction == 1 ? *a->gloss / (double)*a->wsum : *a->gloss;
+  double g = a->gloss ? a->gloss[item] : a->g;
   if (t < 0 || t >= a->classes) g = NAN;
   const double hit = g * (1 - a->smoothing) * (a->weight && t >= 0 && t < a->classes ? a->weight[t] : 1);
-  const double each = g * a->smoothing / (double)a->classes;
+  const double each = a->smoothing == 0 ? 0 : g * a->smoothing / (double)a->classes;
   f[0] = (T)(hit + each * a->sum_weight);
   f[1] = (T)each;
   f[2] = (T)hit;
@@ -460,7 +466,8 @@ void FN(cross_entropy_backward)(T *gx, const T *gloss, const T *wsum, const T *s
     sum_weight = 0;
     for (int64_t c = 0; c < classes; c++) sum_weight += weight[c];
   }
-  cross_entropy_back_args a = {gx, gloss, wsum, stats, stats + outer * inner, logits, weight, target, classes, inner, ignore_index, reduction, label_smoothing, sum_weight};
+  const double g = reduction == 0 ? 0 : reduction == 1 ? *gloss / (double)*wsum : *gloss;
+  cross_entropy_back_args a = {gx, reduction ? 0 : gloss, stats, stats + outer * inner, logits, weight, target, classes, inner, ignore_index, g, label_smoothing, sum_weight};
   share(cross_entropy_back, &a, outer, classes, inner);
 }
 
