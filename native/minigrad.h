@@ -261,6 +261,11 @@ KERNEL(ONCE, check_index, int64_t *bad, const int64_t *index, int64_t n, int64_t
 /* negative indices count from the end: out = index < 0 ? index + size : index */
 KERNEL(ONCE, wrap_index, int64_t *out, const int64_t *index, int64_t n, int64_t size)
 
+/* ---- sort.c: along the middle axis of [outer, n, inner]: where the elements stand in order, ties in theirs, NaN as the largest;
+ * topk: the first k <= n of them, out [outer, k, inner] ---- */
+KERNEL(ANY, argsort, int64_t *out, const T *x, int64_t outer, int64_t n, int64_t inner, int64_t descending)
+KERNEL(ANY, topk, int64_t *out, const T *x, int64_t outer, int64_t n, int64_t inner, int64_t k, int64_t largest)
+
 /* ---- optim.c: one launch for all parameters. table: `count` rows of MG_OPTIM_COLUMNS int64, {param, grad, state1, state2, state3,
  * step, size}: addresses (0 where absent) of T arrays, of the parameter's double step count (the launch adds 1), and the number
  * of elements. hyper: {lr, weight_decay, eps, first, second} doubles, read at each launch ---- */

@@ -1,6 +1,7 @@
 """Order: sort, topk, running extremes, unique, bincount.
 
-The order is found by NumPy behind the kernel door; the values are gathered by it, which is what differentiates.
+Kernels (native/sort.c) find where the elements stand; the values are gathered by that, which is what differentiates. What
+has no kernel is found by NumPy behind the kernel door.
 """
 from __future__ import annotations
 
@@ -9,14 +10,15 @@ from typing import Any
 
 import numpy as np
 
+from ..device import Kernel
 from ..memory import Array, Layout, alloc, layout
-from ..op import Plan, Primitive
+from ..op import Plan, Primitive, dense
 from ..shape import INT64, axis_of, fail
 from ..tensor import Tensor, new_tensor
 from .elementwise import copy
 from .index import _reads, gather_at
-from .reduce import ValuesIndices
-from .shape_ops import _reshaped, through, whole, windowed
+from .reduce import ValuesIndices, _argmax, extent
+from .shape_ops import Bound, _reshaped, bind, planner, through, whole, windowed
 
 __all__ = ["sort", "argsort", "msort", "topk", "kthvalue", "cummax", "cummin", "unique", "unique_consecutive", "bincount"]
 
@@ -33,6 +35,18 @@ def _on_host(name: str, x: Layout, shape: tuple[int, ...], function: Any) -> Pla
     return Plan(run, out, f"{name}: NumPy behind the door")
 
 
+def _launched(kernel: Kernel, x: Layout, shape: tuple[int, ...], dim: int, options: tuple[int, ...]) -> Plan:
+    """A plan that calls `kernel(out, x, outer, n, inner, *options)`."""
+    out = layout(x.device, INT64, shape)
+    sizes = extent(x, tuple(range(dim))), x.shape[dim], extent(x, tuple(range(dim + 1, x.ndim)))
+
+    def run(a: Array) -> Array:
+        y, a = alloc(out), dense(a)
+        kernel.call(y.ptr, a.ptr, *sizes, *options)
+        return y
+    return Plan(run, out, f"kernel {kernel.name}")
+
+
 def _ordered(x: np.ndarray, dim: int, descending: bool) -> np.ndarray:
     """Indices that sort x, ties in their order, NaN as the largest."""
     if x.dtype.kind == "V":
@@ -45,6 +59,10 @@ def _ordered(x: np.ndarray, dim: int, descending: bool) -> np.ndarray:
 
 def _prepare_argsort(x: Layout, *, dim: int, descending: bool) -> Plan:
     """The indices that sort along a dimension; ties keep their order, NaN is the largest."""
+    kernel = x.device.kernels.argsort.get(x.dtype)
+    if kernel is not None and x.size:
+        return _launched(kernel, x, x.shape, dim, (int(descending),))
+
     def run(v: Any, out: Any) -> None:
         out[...] = _ordered(v, dim, descending)
     return _on_host("argsort", x, x.shape, run)
@@ -72,18 +90,14 @@ def _argsort_reference(x: Any, *, dim: int, descending: bool) -> Any:
 
 def _prepare_topk(x: Layout, *, k: int, dim: int, largest: bool) -> Plan:
     """The indices of the k largest (smallest) elements along a dimension, in order."""
+    shape = x.shape[:dim] + (k,) + x.shape[dim + 1:]
+    kernel = x.device.kernels.topk.get(x.dtype)
+    if kernel is not None and x.size:
+        return _launched(kernel, x, shape, dim, (k, int(largest)))
+
     def run(v: Any, out: Any) -> None:
-        n = v.shape[dim]
-        if v.dtype.kind == "V":
-            v = v.astype(np.float32)
-        if k * 8 >= n or v.dtype.kind == "b":
-            out[...] = np.take(_ordered(v, dim, largest), np.arange(k), dim)
-            return
-        few = np.take(np.argpartition(v, n - k if largest else k, dim), np.arange(n - k, n) if largest else np.arange(k), dim)
-        few.sort(dim)                       # ties in their order
-        chosen = np.take_along_axis(v, few, dim)
-        out[...] = np.take_along_axis(few, _ordered(chosen, dim, largest), dim)
-    return _on_host("topk", x, x.shape[:dim] + (k,) + x.shape[dim + 1:], run)
+        out[...] = np.take(_ordered(v, dim, largest), np.arange(k), dim)
+    return _on_host("topk", x, shape, run)
 
 
 _topk = Primitive("topk", _prepare_topk)
@@ -115,13 +129,18 @@ def _vector(x: Tensor) -> Tensor:
 
 def sort(input: Tensor, dim: int = -1, descending: bool = False, *, stable: bool = False) -> ValuesIndices:
     """(values, indices) in order along `dim`. The sort is always stable; NaN counts as the largest."""
-    return _picked(input, argsort(input, dim, descending), axis_of(dim, input.array.layout.ndim, "sort"))
+    return _picked(input, through(_argsorted, input, dim, descending), axis_of(dim, input.array.layout.ndim, "sort"))
+
+
+@planner
+def _argsorted(x: Layout, dim: Any, descending: Any) -> Bound:
+    a = axis_of(dim, x.ndim, "argsort")
+    return bind(_argsort, x, dim=a, descending=bool(descending)) if x.ndim else bind(_argmax, x, axes=(), keepdim=False)
 
 
 def argsort(input: Tensor, dim: int = -1, descending: bool = False, *, stable: bool = False) -> Tensor:
     """The indices that sort along `dim`. The sort is always stable; NaN counts as the largest."""
-    a = axis_of(dim, input.array.layout.ndim, "argsort")
-    return through(_reshaped, _argsort(_vector(input), dim=a, descending=bool(descending)), input.array.layout.shape)
+    return through(_argsorted, input, dim, descending)
 
 
 def msort(input: Tensor) -> Tensor:
