@@ -388,7 +388,7 @@ static void dots(void *context, int64_t begin, int64_t end) {
 
 /* The general case. What decides between the paths is time alone, measured on AVX-512 with 2 MiB of second-level cache:
  * a is packed when it is read many times (n) and, by its size or by long steps along k, from far; b when whole-vector loads
- * would straddle cache lines or come from far, and there are rows enough to pay for it. */
+ * would straddle cache lines or come from far, and there are rows enough to pay for it. Packed tiles of a take 1 MiB at most. */
 static void chains(T *c, const T *a, const T *b, const T *bias, int64_t m, int64_t n, int64_t k, int64_t ars, int64_t acs,
                    int64_t brs, int64_t bcs, int64_t crs, int accumulate) {
   block x = {.ars = ars, .acs = acs, .brs = brs, .bcs = bcs, .crs = crs};
@@ -401,7 +401,7 @@ static void chains(T *c, const T *a, const T *b, const T *bias, int64_t m, int64
   else x.S = n > 2 * VL && (m <= WIDE_ROWS || (WIDE_ROWS > 2 && !pack_a)) ? 4 : 2;
   int64_t tallest = x.S == 2 ? ROWS : x.S == 4 ? WIDE_ROWS : 1;
   int64_t most = ROWS * (bcs == 1 && !x.pack_b ? 8 : 32);        /* rows of an unpacked a that pass over a strip together */
-  int64_t row_blocks = pack_a ? (m - 1) / (ROWS * 64) + 1 : 1, block_rows = (m - 1) / row_blocks + 1;
+  int64_t row_blocks = pack_a ? (m - 1) / (ROWS * 256 / (int64_t)sizeof(T)) + 1 : 1, block_rows = (m - 1) / row_blocks + 1;
   int64_t strips = (n - 1) / (x.S * VL) + 1;
   x.n = n;
   for (int64_t p = 0; p < k; p += KC) {
