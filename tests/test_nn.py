@@ -513,6 +513,8 @@ def test_batch_norm_refuses_one_value_per_channel():
         with pytest.raises(ValueError, match="more than 1 value per channel"):
             m(x)
         assert m.num_batches_tracked.item() == 0 and m.eval()(x).shape == x.shape
+    m = nn.BatchNorm1d(3)
+    assert m(mg.ones(0, 3)).shape == (0, 3) and m.running_var.tolist() == [1.0] * 3 and m.num_batches_tracked.item() == 1
     with pytest.raises(ValueError, match="more than 1 spatial"):
         nn.InstanceNorm1d(3)(mg.ones(2, 3, 1))
     for m, x, text in ((nn.BatchNorm1d(3), mg.ones(2, 3, 1, 1), "2D or 3D"), (nn.BatchNorm2d(3), mg.ones(2, 3), "4D"),

@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from typing import Any
 
-import minigrad.ops as ops
 from minigrad.engine import mode, no_grad
+from minigrad.ops.index import one_hot as one_hot
+from minigrad.ops.shape_ops import pad as pad
 from minigrad.shape import broadcast_shapes
 from minigrad.tensor import Tensor, bump
+
+ops: Any = import_module("minigrad.ops")     # its names are gathered when it is imported, where no type checker looks
 
 # ---- helpers the layers share ----
 
@@ -264,10 +268,10 @@ def batch_norm(input: Tensor, running_mean: Tensor | None, running_var: Tensor |
                                "pass them, or training=True")
         return ops.batch_norm_eval(input, running_mean, running_var, weight, bias, eps=eps)
     y, mean, var = ops.batch_norm(input, weight, bias, eps=eps)
-    if running_mean is not None or running_var is not None:
-        count = input.numel() // input.shape[1] if input.numel() else 0
+    if input.numel():                           # an empty batch moves nothing
+        count = input.numel() // input.shape[1]
         _move(running_mean, mean, momentum, 1.0)
-        _move(running_var, var, momentum, count / (count - 1) if count else 1.0)
+        _move(running_var, var, momentum, count / (count - 1))
     return y
 
 

@@ -62,7 +62,7 @@ def _norm(x: Tensor, p: float) -> Tensor:
     if p == 2:
         return (x * x).sum().sqrt()
     if p == 0:
-        return (x != 0).to(x.dtype).sum()
+        return (x.abs() > 0).to(x.dtype).sum()
     return (x.abs() ** p).sum() ** (1.0 / p)
 
 
