@@ -201,7 +201,6 @@ KERNEL(REAL, softmax_backward, T *gx, const T *gy, const T *y, int64_t outer, in
 KERNEL(REAL, log_softmax_forward, T *y, const T *x, int64_t outer, int64_t n, int64_t inner)
 KERNEL(REAL, log_softmax_backward, T *gx, const T *gy, const T *y, int64_t outer, int64_t n, int64_t inner)
 KERNEL(REAL, logsumexp_forward, T *y, const T *x, int64_t outer, int64_t n, int64_t inner)
-KERNEL(REAL, logsumexp_backward, T *gx, const T *gy, const T *x, const T *y, int64_t outer, int64_t n, int64_t inner)
 /* reduction: 0 none, 1 mean, 2 sum. items [outer, inner] losses (the result for none; loss and wsum may then be null), loss [1] reduced,
  * wsum [1] the mean's divisor, stats T[2 * outer * inner]: maxima of the logits, then log(sum(exp(logits - maximum))) */
 KERNEL(REAL, cross_entropy_forward, T *loss, T *wsum, T *items, T *stats, const T *logits, const int64_t *target, const T *weight, int64_t outer, int64_t classes, int64_t inner, int64_t ignore_index, int64_t reduction, double label_smoothing)

@@ -11,7 +11,6 @@ void FN(fma_roof)(T *out, int64_t rounds) {
   const V b = vset(F(0.999)), c = vset(F(0.001));
   for (int j = 0; j < 16; j++) a[j] = vset((T)j);
   for (int64_t i = 0; i < rounds; i++) {
-#pragma GCC unroll 16
     for (int j = 0; j < 16; j++) a[j] = vfma(a[j], b, c);
   }
   T sum = 0;

@@ -183,7 +183,7 @@ void FN(logsumexp_forward)(T *y, const T *x, int64_t outer, int64_t n, int64_t i
  *
  *   softmax:      gx = y * (gy - sum(gy * y))
  *   log-softmax:  gx = gy - exp(y) * sum(gy)
- *   logsumexp:    gx = gy * exp(x - y), gy and y one number a line; where y is -inf, exp(-inf - -inf) is NaN as in PyTorch
+ *   logsumexp:    gx = gy * softmax(x): made of two launches in ops/softmax.py
  */
 typedef struct { T *gx; const T *gy, *y; int64_t n, inner; } softmax_back_args;
 
@@ -261,32 +261,6 @@ void FN(softmax_backward)(T *gx, const T *gy, const T *y, int64_t outer, int64_t
 void FN(log_softmax_backward)(T *gx, const T *gy, const T *y, int64_t outer, int64_t n, int64_t inner) {
   softmax_back_args a = {gx, gy, y, n, inner};
   share(log_softmax_back, &a, outer, n, inner);
-}
-
-typedef struct { T *gx; const T *gy, *x, *y; int64_t n, inner; } logsumexp_back_args;
-
-static void logsumexp_back(void *context, int64_t begin, int64_t end) {
-  const logsumexp_back_args *a = context;
-  const int64_t n = a->n, inner = a->inner;
-  if (inner != 1) {
-    EACH_UNIT(o, i, W, k, inner,
-      V g[4]; V y[4];
-      for (int w = 0; w < W; w++) g[w] = get(a->gy + o * inner + i + w * VL, k), y[w] = get(a->y + o * inner + i + w * VL, k);
-      for (int64_t q = 0; q < n; q++)
-        for (int w = 0; w < W; w++) {
-          const int64_t j = (o * n + q) * inner + i + w * VL;
-          put(a->gx + j, g[w] * vexp(get(a->x + j, k) - y[w]), k);
-        });
-  } else
-    for (int64_t o = begin; o < end; o++) {
-      const V g = vset(a->gy[o]), y = vset(a->y[o]);
-      EACH_VECTOR(j, k, n, put(a->gx + o * n + j, g * vexp(get(a->x + o * n + j, k) - y), k););
-    }
-}
-
-void FN(logsumexp_backward)(T *gx, const T *gy, const T *x, const T *y, int64_t outer, int64_t n, int64_t inner) {
-  logsumexp_back_args a = {gx, gy, x, y, n, inner};
-  share(logsumexp_back, &a, outer, n, inner);
 }
 
 /* ---- cross entropy: class indices `target` [outer, inner] in the classes (axis 1) of the logits --------------------

@@ -2,7 +2,7 @@
 //
 //   softmax:     y = exp(x - max) / sum(exp(x - max)),            gx = y * (gy - sum(gy * y))
 //   log_softmax: y = x - max - log(sum(exp(x - max))),            gx = gy - exp(y) * sum(gy)
-//   logsumexp:   y = max + log(sum(exp(x - max))),                gx = gy * exp(x - y)
+//   logsumexp:   y = max + log(sum(exp(x - max)))
 //
 // A line of n elements is walked by a warp or a block where they are neighbours (inner == 1; kept in registers, see Row in
 // common.cuh), otherwise by one thread, so that neighbouring threads have neighbouring lines. The kernels are written once,
@@ -108,15 +108,6 @@ template <bool ROWS> __device__ __forceinline__ void log_sum_exp(T *y, const T *
 KERNEL(logsumexp_forward)(T *y, const T *x, int64_t outer, int64_t n, int64_t inner) {
   if (inner == 1) log_sum_exp<true>(y, x, outer, n, inner);
   else log_sum_exp<false>(y, x, outer, n, inner);
-}
-KERNEL(logsumexp_backward)(T *gx, const T *gy, const T *x, const T *y, int64_t outer, int64_t n, int64_t inner) {
-  const int64_t total = outer * n * inner;
-  GRID_LOOP(i, total) {
-    const int64_t o = (int64_t)quotient((uint64_t)i, (uint64_t)(n * inner)), r = i - o * n * inner;
-    const int64_t line = o * inner + (inner == 1 ? 0 : r % inner);
-    const T top = y[line];
-    gx[i] = gy[line] * (x[i] == top ? T(1) : exp(x[i] - top));            // an infinity meets itself: 1, not NaN
-  }
 }
 
 // ---- cross-entropy: -sum over c of q_c w_c log softmax(x)_c, with q = (1 - e) [c == target] + e / classes ----

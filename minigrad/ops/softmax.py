@@ -8,11 +8,11 @@ import numpy as np
 from ..device import KernelTable, NoKernel
 from ..memory import Array, Layout, alloc, layout
 from ..op import op
-from ..shape import INT64, axis_of, fail, is_float
+from ..shape import INT64, axis_of, elementwise_plan, fail, is_float
 from ..tensor import Tensor
 from . import elementwise as e
 from .norm import address
-from .reduce import mean, reduced_shape, sum
+from .reduce import amax, mean, reduced_shape, sum
 from .shape_ops import reshape
 
 __all__ = ["softmax", "log_softmax", "logsumexp", "cross_entropy", "nll_loss"]
@@ -29,9 +29,7 @@ def _outer_n_inner(x: Layout, axis: int) -> tuple[int, int, int]:
 
 def _highest(x: Tensor, axis: int) -> Tensor:
     """The maximum along the axis, as data. Detached: the result does not depend on it, it only keeps e^x in range."""
-    from .reduce import amax
-    top = amax(x.detach(), axis, keepdim=True)
-    return e.where(e.isinf(top), 0.0, top)
+    return amax(x.detach(), axis, keepdim=True)
 
 
 @op
@@ -111,6 +109,7 @@ _log_softmax.samples(_axis_samples)
 def _logsumexp(x: Tensor, *, axis: int) -> Tensor:
     """log(sum(e^x)) along `axis`, which is dropped."""
     top = _highest(x, axis)
+    top = e.where(e.isinf(top), 0.0, top)       # an infinite maximum is the result itself
     total = e.add(e.log(sum(e.exp(e.sub(x, top)), axis, True)), top)
     return reshape(total, reduced_shape(tuple(x.shape), (axis,), False))
 
@@ -120,18 +119,20 @@ _logsumexp.check(_softmax_rule)
 
 @_logsumexp.fused
 def _logsumexp_kernels(kernels: KernelTable, x: Layout, *, axis: int) -> Any:
-    forward, backward = kernels.logsumexp_forward[x.dtype], kernels.logsumexp_backward[x.dtype]
+    forward, softmax_of, product = kernels.logsumexp_forward[x.dtype], kernels.softmax_forward[x.dtype], kernels.mul[x.dtype]
     outer, n, inner = _outer_n_inner(x, axis)
     out = layout(x.device, x.dtype, reduced_shape(x.shape, (axis,), False))
+    spread = elementwise_plan(x, x, layout(x.device, x.dtype, reduced_shape(x.shape, (axis,), True)))
 
     def run_forward(xa: Array) -> Any:
         y = alloc(out)
         forward.call(y.ptr, xa.ptr, outer, n, inner)
-        return y, (xa, y)
+        return y, xa
 
-    def run_backward(saved: Any, g: Array, needs: list[bool]) -> list[Array | None]:
-        gx = alloc(x)
-        backward.call(gx.ptr, g.ptr, saved[0].ptr, saved[1].ptr, outer, n, inner)
+    def run_backward(xa: Array, g: Array, needs: list[bool]) -> list[Array | None]:
+        gx = alloc(x)           # g softmax(x): from x, since e^(x - y) loses the digits that y has before the point
+        softmax_of.call(gx.ptr, xa.ptr, outer, n, inner)
+        product.call(gx.ptr, gx.ptr, g.ptr, spread.ptr)
         return [gx]
     return run_forward, run_backward
 
