@@ -309,7 +309,7 @@ static inline V vpoly_(V z, const T *c, int n) {
   return p;
 }
 static inline V vsign_(V magnitude, V sign) { return (V)((VM)magnitude | ((VM)sign & (VM)vset(F(-0.0)))); }   /* magnitude >= 0 */
-static inline V vpow2_(V k) { return (V)(((VM)(k + ROUNDER_) - (VM)vset(ROUNDER_) + BIAS_) << MANTISSA_); }       /* 2^k normal */
+static inline V vpow2_(V k) { return (V)(((VU)(k + ROUNDER_) - (VU)vset(ROUNDER_) + BIAS_) << MANTISSA_); }       /* 2^k normal */
 
 /* v * 2^k: rounds once, also into the subnormals, because the first of two products is exact. */
 static inline V vscale_(V v, V k) {
@@ -401,10 +401,9 @@ static inline V vlog_ends_(V u, V y) { (void)u; return y; }
 static inline Log_ vlog_split_(V x) {
   const VM tiny = x < PICK_(1.17549435e-38, 2.2250738585072014e-308);          /* subnormal: scaled up first */
   const V u = vselect(tiny, x * PICK_(33554432.0, 18014398509481984.0), x);
-  const VM root = (VM)vset(ROOT_), mask = (((VM){0} + 1) << MANTISSA_) - 1;
-  const VM bits = (VM)u - root + (((VM){0} + BIAS_) << MANTISSA_);             /* positive: the shift may be a logical one */
+  const VU root = (VU)vset(ROOT_), mask = (((VU){0} + 1) << MANTISSA_) - 1, bits = (VU)u - root + (((VU){0} + BIAS_) << MANTISSA_);
   const V two = vset(PICK_(8388608.0, 4503599627370496.0));                   /* 2^MANTISSA: its low bits are an integer */
-  const V k = (V)((VM)((VU)bits >> MANTISSA_) | (VM)two) - (two + vselect(tiny, vset(BIAS_ + PICK_(25.0, 54.0)), vset(BIAS_)));
+  const V k = (V)((bits >> MANTISSA_) | (VU)two) - (two + vselect(tiny, vset(BIAS_ + PICK_(25.0, 54.0)), vset(BIAS_)));
   return (Log_){k, (V)((bits & mask) + root) - 1};
 }
 static inline V vlog_ends_(V u, V y) {                         /* y = log u, but for u = inf, NaN, 0 and below */
@@ -453,7 +452,7 @@ static inline V vsquare_error_(V a, V square) {                /* a * a - square
 #if defined(__FMA__)
   return vfma(a, a, -square);
 #else
-  const V high = (V)((VM)a & ~((((VM){0} + 1) << (MANTISSA_ + 2) / 2) - 1)), rest = a - high;
+  const V high = (V)((VM)a & ~(VM)((((VU){0} + 1) << (MANTISSA_ + 2) / 2) - 1)), rest = a - high;
   return ((high * high - square) + 2 * high * rest) + rest * rest;
 #endif
 }
@@ -513,9 +512,9 @@ static inline Turn_ vturn_(V x) {
 /* quarter: 0 for sine, 1 for cosine */
 static inline V vsin_(V x, int quarter) {
   const Turn_ t = vturn_(x);
-  const VM n = t.n + quarter;
+  const VM n = (VM)((VU)t.n + (TU)quarter);
   V y = vselect((n & 1) == 0, t.sin, t.cos);
-  y = (V)((VM)y ^ ((n & 2) << (sizeof(T) * 8 - 2)));
+  y = (V)((VU)y ^ ((VU)(n & 2) << (sizeof(T) * 8 - 2)));
   const VM far = ~(VM)(vabs(x) <= PICK_(8192.0, 1048576.0));
   if (__builtin_expect(vany(far), 0))
     for (int i = 0; i < VL; i++)

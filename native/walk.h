@@ -101,7 +101,7 @@ WALK_TURN(walk_u16)
 WALK_TURN(walk_u32)
 WALK_TURN(walk_u64)
 #undef WALK_TURN
-static inline void walk_turn(void *to, int64_t pitch, const void *from, int64_t stride, int64_t rows, int64_t columns, int size) {
+static __attribute__((noinline)) void walk_turn(void *to, int64_t pitch, const void *from, int64_t stride, int64_t rows, int64_t columns, int size) {
   if (size == 1) walk_turn_walk_u8(to, pitch, from, stride, rows, columns);
   else if (size == 2) walk_turn_walk_u16(to, pitch, from, stride, rows, columns);
   else if (size == 4) walk_turn_walk_u32(to, pitch, from, stride, rows, columns);
@@ -109,7 +109,7 @@ static inline void walk_turn(void *to, int64_t pitch, const void *from, int64_t 
 }
 
 /* n elements of an operand from `index` on, to (gather) or from (scatter) contiguous memory. */
-static inline void walk_move(char *contiguous, char *strided, int scatter, const Walk *w, const int64_t *stride,
+static __attribute__((noinline)) void walk_move(char *contiguous, char *strided, int scatter, const Walk *w, const int64_t *stride,
                              const int64_t *index, int64_t n, int size) {
   const int64_t *shape = w->plan + 2;
   int last = (int)w->plan[0] - 1;
@@ -217,7 +217,7 @@ static inline void walk_strips(void *context, int64_t begin, int64_t end) {
 }
 
 /* Walks `operands` operands (output first); piece: WALK_LIGHT or WALK_HEAVY. Up to 4 pieces stay on the calling thread. */
-static inline void walk(const Walk *w, int64_t piece) {
+static __attribute__((noinline)) void walk(const Walk *w, int64_t piece) {
   const int64_t ndim = w->plan[0], size = w->plan[1], *shape = w->plan + 2;
   int flat = 1, turned = 0;
   if (size == 0) return;
