@@ -81,10 +81,11 @@ class Recorder:
             self.pins[address] = found[2]
 
     def _region(self, address: int) -> tuple[int, int, Any] | None:
-        i = bisect_right(self.starts, address) - 1
-        if i < 0 or address >= self.regions[i][0] + max(self.regions[i][1], 1):
-            return None
-        return self.regions[i]
+        """The registered memory around an address; the widest of those that begin at the same place."""
+        for i in range(bisect_right(self.starts, address) - 1, -1, -1):
+            if address < self.regions[i][0] + max(self.regions[i][1], 1):
+                return self.regions[i]
+        return None
 
     def python(self, action: Callable[[], Any]) -> None:
         """Something that replay must do in Python, at this place."""

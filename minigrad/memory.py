@@ -223,7 +223,7 @@ def register(root: Any, ptr: int, nbytes: int) -> None:
     """Makes `root`'s memory findable by address, so that a captured program can keep alive what it points to."""
     region = _Region(root, _forget)
     region.ptr, region.nbytes = ptr, nbytes
-    _regions[ptr] = region
+    _regions[id(region)] = region       # one address may be registered by several owners
 
 
 def register_fresh(root: Any, ptr: int, nbytes: int) -> None:
@@ -234,14 +234,13 @@ def register_fresh(root: Any, ptr: int, nbytes: int) -> None:
 
 
 def _forget(region: Any) -> None:
-    if _regions.get(region.ptr) is region:
-        del _regions[region.ptr]
+    _regions.pop(id(region), None)
 
 
 def regions() -> list[tuple[int, int, Any]]:
     """(first address, bytes, owner) of all registered memory, sorted."""
     found = [(r.ptr, r.nbytes, r()) for r in list(_regions.values())]
-    return sorted((f for f in found if f[2] is not None), key=lambda f: f[0])
+    return sorted((f for f in found if f[2] is not None), key=lambda f: f[:2])
 
 
 class private_pool:
