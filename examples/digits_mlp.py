@@ -15,7 +15,8 @@ import minigrad as mg
 from minigrad import data, io, nn, optim
 from minigrad.nn import functional as F
 
-NORMS = {"layer": nn.LayerNorm, "batch": nn.BatchNorm1d, "group": lambda n: nn.GroupNorm(8, n), "rms": nn.RMSNorm, "none": lambda n: nn.Identity()}
+NORMS = {"layer": nn.LayerNorm, "batch": nn.BatchNorm1d, "group": lambda n: nn.GroupNorm(8, n), "rms": nn.RMSNorm,
+         "none": lambda n: nn.Identity()}
 
 
 def build(norm: str, hidden: int = 128) -> nn.Module:

@@ -19,7 +19,8 @@ def backward(tensors: Any, grad_tensors: Any = None, retain_graph: bool | None =
              inputs: Any = None) -> None:
     """Adds the gradients of several tensors to `.grad` of the leaves behind them."""
     if create_graph:
-        raise RuntimeError("[autograd.backward] backward() never builds a graph; got create_graph=True; use autograd.grad(..., create_graph=True)")
+        raise RuntimeError("[autograd.backward] backward() never builds a graph; got create_graph=True; "
+                           "use autograd.grad(..., create_graph=True)")
     roots = [tensors] if isinstance(tensors, Tensor) else list(tensors)
     given = [None] * len(roots) if grad_tensors is None else [grad_tensors] if isinstance(grad_tensors, Tensor) else list(grad_tensors)
     engine.backward(roots, given, bool(retain_graph), [inputs] if isinstance(inputs, Tensor) else inputs)

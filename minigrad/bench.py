@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,8 +25,11 @@ import numpy as np
 import minigrad as mg
 
 from . import nn, optim
+from .capture import capture
+from .device import device
 from .nn import functional as F
 from .op import registry, set_fused
+from .ops.creation import tensor
 from .testing import samples_of
 
 BLOCKS = 15
@@ -61,7 +65,7 @@ def interleaved(*contestants: Callable[[], Any], blocks: int = BLOCKS) -> list[T
 def fma_peak() -> float:
     """Float32 GFLOP/s of one core, two a multiply-add."""
     out, rounds = mg.zeros(2), 200_000
-    kernel = out.device.kernels.fma_roof[mg.float32]
+    kernel = device("cpu").kernels.fma_roof[mg.float32]
     best, = interleaved(lambda: kernel.call(out.array.ptr, rounds))
     return 2 * 16 * out.numpy()[0] * rounds / best.minimum / 1e9
 
@@ -90,7 +94,7 @@ def _tensors(torch: Any, *shapes: tuple[int, ...]) -> list[tuple[Any, Any]]:
     pairs = []
     for shape in shapes:
         values = rng.standard_normal(shape).astype(np.float32)
-        pairs.append((mg.tensor(values, requires_grad=True), torch.tensor(values, requires_grad=True) if torch else None))
+        pairs.append((tensor(values, requires_grad=True), torch.tensor(values, requires_grad=True) if torch else None))
     return pairs
 
 
@@ -124,7 +128,7 @@ def _chain(x: Any, y: Any) -> Any:
 def workloads(torch: Any) -> list[Workload]:
     (x, tx), (y, ty) = _tensors(torch, (64, 64), (64, 64))
     found = [Workload("x + y, 64x64, recorded", _both(lambda: x + y, (lambda: tx + ty) if torch else None), goal=0.75)]
-    tf = torch.nn.functional if torch else None
+    tf: Any = torch.nn.functional if torch else None
     found.append(_pairwise(torch, "chain of 40 elementwise ops, 64x64, fwd+bwd", _chain, _chain, [(64, 64)] * 2, (64, 64), goal=0.75))
     for rows, n, goal in ((64, 512, 0.3), (4096, 768, 0.75)):
         found.append(_pairwise(torch, f"layer_norm {rows}x{n}, fwd+bwd", lambda x, w, b, n=n: F.layer_norm(x, (n,), w, b),
@@ -135,7 +139,8 @@ def workloads(torch: Any) -> list[Workload]:
         found.append(_pairwise(torch, f"batch_norm {'x'.join(map(str, shape))}, fwd+bwd",
                                lambda x, w, b: F.batch_norm(x, None, None, w, b, training=True),
                                lambda x, w, b: tf.batch_norm(x, None, None, w, b, training=True), [shape, (c,), (c,)], shape, goal=goal))
-    found.append(_pairwise(torch, "softmax 256x1000, fwd+bwd", lambda x: F.softmax(x, 1), lambda x: tf.softmax(x, 1), [(256, 1000)], (256, 1000)))
+    found.append(_pairwise(torch, "softmax 256x1000, fwd+bwd", lambda x: F.softmax(x, 1), lambda x: tf.softmax(x, 1),
+                           [(256, 1000)], (256, 1000)))
     for m, k, n in ((32, 64, 64), (128, 256, 256), (256, 1024, 1024)):
         load = _pairwise(torch, f"linear {m}x{k} to {n}, fwd+bwd", F.linear, tf.linear if tf else None, [(m, k), (n, k), (n,)], (m, n),
                          flops=6 * m * k * n)
@@ -175,8 +180,8 @@ def _mlp(torch: Any) -> Workload:
             optimizer.step()
             return loss
         return step
-    x, t = mg.tensor(images), mg.tensor(labels)
-    eager, captured = make(mg, nn, F, optim.Adam), mg.capture(make(mg, nn, F, optim.Adam))
+    x, t = tensor(images), tensor(labels)
+    eager, captured = make(mg, nn, F, optim.Adam), capture(make(mg, nn, F, optim.Adam))
     run: dict[str, Callable[[], Any]] = {"minigrad": lambda: captured(x, t), "minigrad eager": lambda: eager(x, t)}
     if torch:
         their_step, tx, tt = make(torch, torch.nn, torch.nn.functional, torch.optim.Adam), torch.tensor(images), torch.tensor(labels)
@@ -230,9 +235,10 @@ def _mlp_jax(images: np.ndarray, labels: np.ndarray) -> Callable[[], Any] | None
 def table(torch: Any) -> list[str]:
     """The workloads as Markdown."""
     peak, copy = fma_peak(), copy_bandwidth()
-    lines = [f"minigrad {mg.__version__}, {mg.simd_level()}, one thread; FMA peak {peak:.0f} GFLOP/s, copy {copy:.1f} GB/s (float32, same run)"
-             + (f"; torch {torch.__version__}" if torch else ""), "",
-             "| workload | minigrad min (median) | torch min (median) | share of torch | goal | others, roof |", "| --- | --- | --- | --- | --- | --- |"]
+    lines = [f"minigrad {mg.__version__}, {mg.simd_level()}, one thread; FMA peak {peak:.0f} GFLOP/s, copy {copy:.1f} GB/s "
+             "(float32, same run)" + (f"; torch {torch.__version__}" if torch else ""), "",
+             "| workload | minigrad min (median) | torch min (median) | share of torch | goal | others, roof |",
+             "| --- | --- | --- | --- | --- | --- |"]
     for load in workloads(torch):
         names = list(load.run)
         times = dict(zip(names, interleaved(*load.run.values()), strict=True))
@@ -288,13 +294,15 @@ def time_op(name: str) -> list[str]:
     lines = []
     for args, attrs in samples_of(op, np.float32):
         shapes = ", ".join(str(list(a.shape)) if isinstance(a, mg.Tensor) else str(a) for a in args)
+        run = partial(op, *args, **attrs)
         with set_fused("auto"):
-            result = op(*args, **attrs)
-            fused, = interleaved(lambda args=args, attrs=attrs: op(*args, **attrs), blocks=5)
+            result = run()
+            fused, = interleaved(run, blocks=5)
         with set_fused("off"):
-            plain, = interleaved(lambda args=args, attrs=attrs: op(*args, **attrs), blocks=5)
+            plain, = interleaved(run, blocks=5)
         moved = sum(t.nbytes for t in (*args, *(result if isinstance(result, tuple) else (result,))) if isinstance(t, mg.Tensor))
-        lines.append(f"{name}({shapes}, {attrs}): {_us(fused.minimum)}, {moved / fused.minimum / 1e9:.2f} GB/s; definition {_us(plain.minimum)}")
+        lines.append(f"{name}({shapes}, {attrs}): {_us(fused.minimum)}, {moved / fused.minimum / 1e9:.2f} GB/s; "
+                     f"definition {_us(plain.minimum)}")
     return lines
 
 
@@ -315,7 +323,7 @@ def main() -> None:
         import torch
         torch.set_num_threads(1)
     except ImportError:
-        torch = None
+        torch = None        # type: ignore[assignment]
     text = "\n".join(table(torch))
     print(text)
     if options.write:

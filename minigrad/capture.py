@@ -34,6 +34,9 @@ from .tensor import Tensor, new_tensor
 _HERE = str(Path(__file__).parent)
 
 
+copy_array: Callable[[Array, Array], None]      # set by ops/__init__.py
+
+
 class Recorder:
     """Writes down the launches of one run."""
 
@@ -55,7 +58,8 @@ class Recorder:
             self.python(lambda: kernel.function(*arguments))
             return
         if kernel.index < 0:
-            raise NotImplementedError(f"[capture] recording on this device is not supported yet; met {kernel.name}; capture a step on the CPU")
+            raise NotImplementedError(f"[capture] recording on this device is not supported yet; met {kernel.name}; "
+                                      "capture a step on the CPU")
         self.words.append(kernel.index)
         for kind, value in zip(kernel.signature, arguments, strict=True):
             if kind == "p" and value:
@@ -150,9 +154,6 @@ class _Program:
         for leaf, g in self.grads:
             leaf.grad = g
         return self.outputs
-
-
-copy_array: Callable[[Array, Array], None]      # set by ops/__init__.py
 
 
 class Captured:

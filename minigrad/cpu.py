@@ -15,15 +15,17 @@ LEVELS = ("baseline", "avx2", "avx512")
 _ALIGN = 64
 
 
-def _load() -> Any:
+def _load() -> tuple[Any, Any]:
     try:
         from . import _native
     except ImportError as error:
         raise ImportError("minigrad's C kernels are not built: run `pip install .` (it needs a C compiler) in the source folder; "
                           f"the loader said: {error}") from None
-    return _native.lib, _native.ffi
+    return _native.lib, _native.ffi      # type: ignore[attr-defined]
 
 
+lib: Any
+ffi: Any
 lib, ffi = _load()
 
 
@@ -140,8 +142,9 @@ class CPU(Device):
 
     def constant(self, values: np.ndarray, keep: Any = None) -> Array:
         if keep is not None:
-            values = values.view(_Table)
-            values.keep = keep
+            table = values.view(_Table)
+            table.keep = keep
+            values = table
         return self.wrap(values)
 
     def upload(self, values: np.ndarray) -> Array:

@@ -331,7 +331,7 @@ def walk(roots: list[Edge], gradients: list[Any], create_graph: bool, retain_gra
                 parent = node.inputs[0]
                 slots = pending.get(parent)
                 if slots is None:
-                    slots = pending[parent] = [None] * len(parent.layout)
+                    slots = pending[parent] = [None] * len(parent.layout)      # type: ignore[arg-type]
                 slots[node.index] = g
                 continue
             if useful is not None and node not in useful:
@@ -401,6 +401,7 @@ def _deposit(leaf: Tensor, g: Tensor, create_graph: bool, taken: set[int]) -> No
 def _lone_local() -> int:
     class Probe:
         __slots__ = ("array",)
+        array: Any
     probe = Probe()
     probe.array = object.__new__(Array)
     array = probe.array
@@ -419,8 +420,8 @@ def grad(outputs: Tensor | Sequence[Tensor], inputs: Tensor | Sequence[Tensor], 
     """
     if is_grads_batched:
         raise NotImplementedError("[autograd.grad] is_grads_batched is not supported; call grad once per vector")
-    outs = list(outputs) if isinstance(outputs, (tuple, list)) else [outputs]
-    ins = list(inputs) if isinstance(inputs, (tuple, list)) else [inputs]
+    outs: list[Any] = list(outputs) if isinstance(outputs, (tuple, list)) else [outputs]
+    ins: list[Any] = list(inputs) if isinstance(inputs, (tuple, list)) else [inputs]
     given = list(grad_outputs) if isinstance(grad_outputs, (tuple, list)) else [grad_outputs] * (1 if grad_outputs is not None else len(outs))
     if len(given) != len(outs):
         fail("autograd.grad", "grad_outputs must have one entry for each output", f"{len(given)} for {len(outs)} outputs")

@@ -100,7 +100,8 @@ class Array:
     layout: Layout
     ptr: int
     block: Block
-    version: int
+    if TYPE_CHECKING:
+        version: Any            # a slot of owners, a property of views
 
     @property
     def storage(self) -> Array:
@@ -149,7 +150,7 @@ class View(Array):
         return self.owner
 
     @property
-    def version(self) -> int:  # type: ignore[override]
+    def version(self) -> int:
         return self.owner.version
 
     @version.setter

@@ -96,6 +96,24 @@ class Documented:
         return f"<op {self.name}>"
 
 
+# where a VJP's arguments come from
+
+def _output(node: Any, g: Tensor) -> Tensor:
+    return new_tensor(node.out, node)
+
+
+def _saved(index: int) -> Callable[..., Any]:
+    return lambda node, g: node.saved[index]
+
+
+def _shape(index: int) -> Callable[..., Any]:
+    return lambda node, g: node.inputs[index].layout.shape
+
+
+def _attribute(name: str) -> Callable[..., Any]:
+    return lambda node, g: node.attrs[name]
+
+
 # ---- primitives -----------------------------------------------------------------------------------------------------
 
 class Primitive(Documented):
@@ -116,18 +134,18 @@ class Primitive(Documented):
 
     def _rule(self, vjp: Callable) -> Callable[[Node, Tensor], Tensor]:
         """The VJP with its arguments fetched from the node."""
-        fetch: list[Callable[[Node, Tensor], Any]] = []
+        fetch: list[Callable[..., Any]] = []
         for name in _parameters(vjp)[0]:
             if name == "g":
                 fetch.append(lambda node, g: g)
             elif name == "out":
-                fetch.append(lambda node, g: new_tensor(node.out, node))
+                fetch.append(_output)
             elif name in self.inputs:
-                fetch.append(lambda node, g, i=self.inputs.index(name): node.saved[i])
+                fetch.append(_saved(self.inputs.index(name)))
             elif name.endswith("_shape") and name[:-6] in self.inputs:
-                fetch.append(lambda node, g, i=self.inputs.index(name[:-6]): node.inputs[i].layout.shape)
+                fetch.append(_shape(self.inputs.index(name[:-6])))
             else:
-                fetch.append(lambda node, g, name=name: node.attrs[name])
+                fetch.append(_attribute(name))
         names = _parameters(vjp)[0]
         if names == ["g"]:                                              # the two common forms, without a list
             return lambda node, g: vjp(g)
@@ -225,7 +243,7 @@ class Op(Documented):
     def __call__(self, *inputs: Tensor | None, **attrs: Any) -> Any:
         try:
             key = (*[None if t is None else t.array.layout for t in inputs], *attrs.items())
-            plan = self.plans.get(key)
+            plan: Any = self.plans.get(key)
         except (AttributeError, TypeError):
             self._explain_arguments(inputs, attrs)
             raise
@@ -233,7 +251,7 @@ class Op(Documented):
             plan = self._plan(key, inputs, attrs)
         if type(plan) is str:
             return self.definition(*inputs, **attrs)
-        arrays = [None if t is None else t.array for t in inputs]
+        arrays: list[Any] = [None if t is None else t.array for t in inputs]
         for i in plan.dense:
             arrays[i] = contiguous_copy(arrays[i])
         outputs, saved = plan.forward(*arrays)
@@ -308,7 +326,7 @@ class Op(Documented):
 
 
 def _launch_backward(plan: FusedPlan, saved: Any, gs: list, node: Node, needs: list[bool]) -> list[Array | None] | None:
-    arrays = []
+    arrays: list[Any] = []
     layouts = node.layout if type(node.layout) is tuple else (node.layout,)
     for g, layout in zip(gs, layouts, strict=True):
         if g is not None and g.array.layout is not layout:
@@ -329,12 +347,12 @@ class GradOp:
         inputs, gs = tensors[:count], tensors[count:]
         return tuple(r for r in derived(self.of.definition, inputs, attrs, list(gs), list(needs), True) if r is not None)
 
-    def record(self, inputs: tuple, gs: list, attrs: dict, needs: list[bool], results: list[Array | None]) -> list[Tensor | None]:
+    def record(self, inputs: tuple, gs: list, attrs: dict | None, needs: list[bool], results: list[Array | None]) -> list[Tensor | None]:
         tensors = (*inputs, *gs)
         edges = tuple([edge_of(t) if t is not None and t.requires_grad else None for t in tensors])
         version = sum([t.array.version for t in tensors if t is not None])
         given = [r for r in results if r is not None]
-        all_attrs = {**attrs, "needs": tuple(r is not None for r in results), "count": len(inputs)}
+        all_attrs = {**(attrs or {}), "needs": tuple(r is not None for r in results), "count": len(inputs)}
         node = Node(self, edges, tuple([r.layout for r in given]), tensors, version, None, all_attrs)      # type: ignore[arg-type]
         slots = iter([new_tensor(r, Slot(node, i, r.layout)) for i, r in enumerate(given)])
         return [None if r is None else next(slots) for r in results]
@@ -350,7 +368,7 @@ def derived(definition: Callable, inputs: tuple[Tensor | None, ...], attrs: dict
     """The VJP of a definition: re-run it on aliases of the inputs (one tensor may come in twice, or be computed from
     another input), walk back to the aliases. With `create_graph`, the result is connected to the inputs and to `gs`."""
     with enable_grad():
-        aliases = []
+        aliases: list[Any] = []
         for t, need in zip(inputs, needs, strict=True):
             if t is None or not is_float(t.array.layout.dtype):
                 aliases.append(t)

@@ -41,7 +41,7 @@ def is_float(dtype: np.dtype) -> bool:
 def shape_of(size: Sequence[int] | int, op: str = "shape", infer: bool = False) -> tuple[int, ...]:
     """A shape argument as a tuple of ints, each at least 0 (or -1 once, where `infer`)."""
     try:
-        shape = (operator.index(size),) if not isinstance(size, (tuple, list)) else tuple(operator.index(n) for n in size)
+        shape = tuple(operator.index(n) for n in (size if isinstance(size, (tuple, list)) else (size,)))      # type: ignore[arg-type]
     except TypeError:
         fail(op, "sizes must be whole numbers", repr(size), kind=TypeError)
     total = 1

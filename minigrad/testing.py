@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -126,7 +127,7 @@ def check_gradients(op: Any, orders: Sequence[int] = (1, 2)) -> None:
             with set_fused(path):
                 for order in orders:
                     where = f"{op.name}, sample {i} {attrs}, fused {path}, derivative of order {order}"
-                    _retried(lambda seed, order=order, args=args, attrs=attrs: directional_error(op, args, attrs, order, seed), where)
+                    _retried(partial(directional_error, op, args, attrs, order), where)
 
 
 def _retried(error: Callable[[int], tuple[float, float] | None], where: str) -> None:
@@ -145,7 +146,7 @@ def directional_error(function: Callable, args: Sequence[Any], attrs: dict, orde
     """|derivative - central difference| along a random direction, and what is allowed. None: not differentiable."""
     base = [_values(a).astype(np.float64) if isinstance(a, Tensor) and is_float(a.dtype) else a for a in args]
     rng = np.random.default_rng(seed + 10)
-    direction = [rng.standard_normal(b.shape) if isinstance(b, np.ndarray) else None for b in base]
+    direction: list[Any] = [rng.standard_normal(b.shape) if isinstance(b, np.ndarray) else None for b in base]
     inner = [[rng.standard_normal(b.shape) if isinstance(b, np.ndarray) else None for b in base] for _ in range(order - 1)]
 
     def value(shift: float, with_gradient: bool) -> Any:
@@ -199,8 +200,8 @@ def check_fused(op: Any) -> None:
             used += any(type(p) is not str for p in op.plans.values())
         with set_fused("off"):
             plain, truth = evaluate(op, args, attrs), evaluate(op, args64, attrs)
-        for kind, f, p, t in zip(("output", "gradient"), fused, plain, truth, strict=True):
-            for k, (a, b, c) in enumerate(zip(f, p, t, strict=True)):
+        for kind, which in (("output", 0), ("gradient", 1)):
+            for k, (a, b, c) in enumerate(zip(fused[which], plain[which], truth[which], strict=True)):
                 if a is None or b is None or c is None:
                     if (a is None) != (b is None):
                         raise AssertionError(f"{op.name}, sample {i} {attrs}: {kind} {k} is there on one path only")
