@@ -41,7 +41,8 @@ library: Any = None             # cuBLAS, loaded at the first product; tests put
 _WORKSPACE = 32 << 20           # what NVIDIA recommends for Hopper; a fixed one keeps results the same and allows graph capture
 _N, _T = 0, 1                   # CUBLAS_OP_N, CUBLAS_OP_T
 _DEFAULT = -1                   # CUBLAS_GEMM_DEFAULT
-_TYPES = {"f32": (np.dtype("float32"), 0, 68), "f64": (np.dtype("float64"), 1, 70)}    # CUDA_R_32F, CUBLAS_COMPUTE_32F; the same for 64
+# element type: dtype, CUDA_R_32F, CUBLAS_COMPUTE_32F; CUDA_R_64F, CUBLAS_COMPUTE_64F
+_TYPES: dict[str, tuple[np.dtype, int, int]] = {"f32": (np.dtype("float32"), 0, 68), "f64": (np.dtype("float64"), 1, 70)}
 
 
 def _load() -> Any:
@@ -49,7 +50,7 @@ def _load() -> Any:
     global library
     if library is None:
         try:
-            from cuda.pathfinder import load_nvidia_dynamic_lib     # comes with CuPy
+            from cuda.pathfinder import load_nvidia_dynamic_lib  # comes with CuPy
             path = load_nvidia_dynamic_lib("cublas").abs_path
         except Exception:           # not there, or it found nothing: leave it to the system's loader
             from . import cuda
@@ -57,7 +58,7 @@ def _load() -> Any:
         try:
             library = ffi.dlopen(path)
         except OSError as error:
-            raise RuntimeError(f"[matmul] cuBLAS could not be loaded: {error}; pip install 'minigrad[cuda13]' (or cuda12) brings it") from None
+            raise RuntimeError(f"[matmul] cuBLAS could not be loaded ({error}); pip install 'minigrad[cuda13]' (or cuda12)") from None
     return library
 
 
@@ -82,8 +83,9 @@ class Handle:
         """The handle, on CuPy's current stream."""
         stream = self.cp.cuda.get_current_stream().ptr
         if stream != self.stream:
+            workspace = ffi.cast("void *", self.workspace.data.ptr)
             _check(self.lib.cublasSetStream_v2(self.handle, ffi.cast("void *", stream)), "cublasSetStream")
-            _check(self.lib.cublasSetWorkspace_v2(self.handle, ffi.cast("void *", self.workspace.data.ptr), _WORKSPACE), "cublasSetWorkspace")
+            _check(self.lib.cublasSetWorkspace_v2(self.handle, workspace, _WORKSPACE), "cublasSetWorkspace")
             self.stream = stream
         return self.handle
 
@@ -177,9 +179,10 @@ class Gemm:
     def _walk(self, name: str, shape: tuple[int, ...], *operands: Any) -> None:
         """An elementwise launch on (address, strides) pairs. Not through the door: it is part of this launch."""
         layouts = [memory.layout(self.device, self.dtype, shape, s) for s in operands[1::2]]
-        plan = self.plans.get((name, *layouts))
+        key = (name, *layouts)
+        plan = self.plans.get(key)
         if plan is None:
-            plan = self.plans[name, *layouts] = elementwise_plan(*layouts)
+            plan = self.plans[key] = elementwise_plan(*layouts)
         family = getattr(self.device.kernels, name)
         kernel = family.move(self.dtype) if name == "copy" else family[self.dtype]
         kernel.function(*operands[::2], plan.ptr)

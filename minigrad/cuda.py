@@ -157,9 +157,9 @@ def _row_norm_backward(sums: int, wanted: Sequence[int]) -> Rule:
     """`sums` column sums are kept, if one of the outputs `wanted` is."""
     def rule(device: CUDA, *a: Any) -> Sequence[Launch]:
         rows, n = a[-2:]
-        width = sums * n * 8                                                           # of doubles: enough for both types
-        launches = [Launch("", (_chunks(rows) if n else 0,), (min(512, _ceil(max(n, 1), 4 * 32) * 32), 1), width if width <= 12288 * 2 else 0)]
-        return [*launches, _columns(n, "columns")] if any(a[i] for i in wanted) else launches
+        width = min(sums * n * 8, 12288)                                               # of doubles: enough for both types; SHARED_SUMS
+        first = Launch("", (_chunks(rows) if n else 0,), (min(512, _ceil(max(n, 1), 4 * 32) * 32), 1), width)
+        return [first, _columns(n, "columns")] if any(a[i] for i in wanted) else [first]
     return rule
 
 
@@ -261,7 +261,6 @@ def _table() -> dict[str, Entry]:
     add("norm", "group_norm_backward", _group_norm_backward, shared=4608)
 
     add("softmax", "softmax_forward softmax_backward log_softmax_forward log_softmax_backward logsumexp_forward", _lines, shared=512)
-    table["logsumexp_backward"] = Entry("softmax", lambda device, *a: [_over(a[4] * a[5] * a[6])])
     add("softmax", "cross_entropy_forward", _cross_entropy_forward, shared=512)
     table["cross_entropy_backward"] = Entry("softmax", lambda device, *a: [_over(a[7] * a[8] * a[9])], shared=256)
 
@@ -303,7 +302,8 @@ def options(suffix: str) -> tuple[str, ...]:
 def signatures() -> dict[str, str]:
     """{full name: one letter an argument} of all kernels of native/minigrad.h."""
     from .cpu import ffi, lib
-    return {ffi.string(lib.mg_kernel_name(i)).decode(): ffi.string(lib.mg_kernel_signature(i)).decode() for i in range(lib.mg_kernel_count())}
+    index = range(lib.mg_kernel_count())
+    return {ffi.string(lib.mg_kernel_name(i)).decode(): ffi.string(lib.mg_kernel_signature(i)).decode() for i in index}
 
 
 def split(full: str) -> tuple[str, str]:
@@ -359,7 +359,7 @@ class CUDA(Device):
 
     def _no_kernel(self, function: Callable[..., Any], *arrays: Any) -> None:
         dtypes = ", ".join(dict.fromkeys(str(a.dtype) for a in arrays if hasattr(a, "dtype")))
-        name = next((f.__name__ for f in (*arrays, function) if callable(f) and hasattr(f, "__name__")), "this op")
+        name = next(filter(None, map(_public_name, (function, *getattr(function, "keywords", {}).values(), *arrays))), "this op")
         raise NotImplementedError(f"[{name}] has no CUDA kernel for {dtypes} on {self.name}; convert to float32, or work on the CPU")
 
     # -- memory --
@@ -376,11 +376,12 @@ class CUDA(Device):
         """A CuPy array's memory as an `Array`, shared, kept alive."""
         return memory.external(array, memory.from_numpy_layout(array, self), array.data.ptr)
 
-    def constant(self, values: np.ndarray) -> Array:
-        array = self.wrap(self._copied(values))
+    def constant(self, values: np.ndarray, keep: Any = None) -> Array:
+        copied = self._copied(values)
+        array = memory.external(copied, memory.from_numpy_layout(copied, self), copied.data.ptr, (copied, keep))
         if array.ptr:
             self.constants[array.ptr] = values.copy()
-            weakref.finalize(array.block.np, self.constants.pop, array.ptr, None)
+            weakref.finalize(copied, self.constants.pop, array.ptr, None)
         return array
 
     def _copied(self, values: np.ndarray) -> Any:
@@ -426,13 +427,22 @@ class CUDA(Device):
         self.gpu.synchronize()
 
 
-def _view(layout: Layout, ptr: int, root: Any) -> Any:
+def _public_name(thing: Any) -> str:
+    """Of a function (or a partial of one, or one made inside it) if it has a public one: what an op's host fallback is known by."""
+    name = getattr(thing, "__qualname__", getattr(thing, "__name__", "")) if callable(thing) else ""
+    name = name or _public_name(getattr(thing, "func", None)) if hasattr(thing, "func") else name
+    name = name.partition(".")[0]
+    return "" if name.startswith(("_", "<")) else name
+
+
+def _view(layout: Any, ptr: int, root: Any) -> Any:
     """A CuPy array over memory that `root` owns, and that it keeps alive: as long as there is one, the block is not reused."""
     size = layout.dtype.itemsize
     dims = list(zip(layout.shape, layout.strides, strict=True)) if layout.size else []
     low, high = (sum(pick(0, (n - 1) * s) for n, s in dims) * size for pick in (min, max))
-    owned = cp.cuda.UnownedMemory(ptr + low, high - low + size, root)
-    return cp.ndarray(layout.shape, layout.dtype, memptr=cp.cuda.MemoryPointer(owned, -low), strides=tuple(s * size for s in layout.strides))
+    owned = cp.cuda.UnownedMemory(ptr + low, high - low + size, root, layout.device.index)
+    strides = tuple(s * size for s in layout.strides)
+    return cp.ndarray(layout.shape, layout.dtype, memptr=cp.cuda.MemoryPointer(owned, -low), strides=strides)
 
 
 class _Views:

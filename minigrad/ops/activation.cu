@@ -28,13 +28,13 @@ BACKWARD(LIGHT, relu_backward, x <= 0 ? T(0) : g)
 FORWARD_1(LIGHT, leaky_relu, slope, x > 0 ? x : x * p)
 BACKWARD_1(LIGHT, leaky_relu_backward, slope, x > 0 ? g : g * p)
 FORWARD_2(LIGHT, hardtanh, low, high, clamp(x, p, q))
-BACKWARD_2(LIGHT, hardtanh_backward, low, high, x <= p || x >= q ? T(0) : g)
+BACKWARD_2(LIGHT, hardtanh_backward, low, high, x > p && x < q ? g : T(0))
 FORWARD(LIGHT, relu6, clamp(x, 0, 6))
-BACKWARD(LIGHT, relu6_backward, x <= 0 || x >= 6 ? T(0) : g)
+BACKWARD(LIGHT, relu6_backward, x > 0 && x < 6 ? g : T(0))
 FORWARD(HEAVY, hardsigmoid, clamp(x + 3, 0, 6) / 6)
 BACKWARD(HEAVY, hardsigmoid_backward, x > -3 && x < 3 ? g / 6 : T(0))
 FORWARD(HEAVY, hardswish, x * clamp(x + 3, 0, 6) / 6)
-BACKWARD(HEAVY, hardswish_backward, x <= -3 ? T(0) : x < 3 ? g * (x / 3 + T(0.5)) : g)
+BACKWARD(HEAVY, hardswish_backward, x <= -3 ? T(0) : x >= 3 ? g : g * (x / 3 + T(0.5)))
 
 // ---- rational, and from the output (x is y here) ----
 __device__ __forceinline__ T square_of(T x) { return x * x; }

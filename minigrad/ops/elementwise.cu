@@ -59,7 +59,7 @@ typedef T Wide;
 typedef uint64_t Wide;
 #endif
 UNARY(LIGHT, neg, WRAP(-(Wide)x))
-UNARY(LIGHT, sign, x > 0 ? T(1) : x < 0 ? T(-1) : x)       // of NaN, NaN
+UNARY(LIGHT, sign, T((x > 0) - (x < 0)))                   // of NaN, 0
 UNARY(LIGHT, square, WRAP((Wide)x * (Wide)x))
 BINARY(LIGHT, add, WRAP((Wide)x + (Wide)y))
 BINARY(LIGHT, sub, WRAP((Wide)x - (Wide)y))

@@ -416,17 +416,21 @@ CUOC_ENGINE static Segment shared_segment() {
 #endif
   return s;
 }
+// The fibers' stacks, each with a guard page under it: one set for all modules of a process, since guard pages are dear (a
+// process may have 65530 mappings). The first module makes them, emulator.py hands them to the others.
+static char *stacks;
+constexpr size_t kStep = kStack + 4096;
+CUOC_ENGINE static char *make_stacks() {
+  char *p = (char *)mmap(nullptr, kStep * kMax, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  for (unsigned i = 0; i < kMax; i++) mprotect(p + i * kStep, 4096, PROT_NONE);
+  return p;
+}
 CUOC_ENGINE static void make_threads() {
   if (T) return;
-  size_t step = kStack + 4096;  // a guard page under each stack
-  char *p = (char *)mmap(nullptr, step * kMax, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   T = new Thread[kMax]();
-  for (unsigned i = 0; i < kMax; i++) {
-    mprotect(p + i * step, 4096, PROT_NONE);
-    T[i].stack = p + i * step + 4096;
-  }
+  for (unsigned i = 0; i < kMax; i++) T[i].stack = stacks + i * kStep + 4096;
 #ifdef CUOC_RACECHECK
-  rc_ignore(p, step * kMax);
+  rc_ignore(stacks, kStep * kMax);
 #endif
 }
 CUOC_ENGINE static int launch(dim3 grid, dim3 block, const Launch &l, unsigned char *dyn, char *err, size_t n) {

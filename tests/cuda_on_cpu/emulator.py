@@ -81,6 +81,7 @@ def _build(code, options, name_expressions, mode):
 extern "C" {{
 cuoc::Kernel cuoc_kernels[] = {{ {table} {{nullptr, nullptr, nullptr, 0}} }};
 unsigned char *cuoc_dyn();
+char *cuoc_stacks(char *p) {{ return cuoc::stacks = p ? p : cuoc::make_stacks(); }}
 int cuoc_run(const unsigned *g, void (*thunk)(void **), void **args, unsigned shared, unsigned order, unsigned seed,
              int strict, int ftz, char *err, size_t n) {{
   return cuoc::launch(dim3(g[0], g[1], g[2]), dim3(g[3], g[4], g[5]),
@@ -117,6 +118,8 @@ int cuoc_run(const unsigned *g, void (*thunk)(void **), void **args, unsigned sh
 
 
 class RawModule:
+    _stacks = None      # of the emulated threads, shared by all modules
+
     def __init__(self, *, code, options=(), backend="nvrtc", name_expressions=None, **_ignored):
         self.code, self.options, self.name_expressions = code, tuple(options), tuple(name_expressions or ())
         self._lib = None
@@ -126,6 +129,8 @@ class RawModule:
             self.mode = os.environ.get("CUDA_ON_CPU", "")
             self.path = _build(self.code, self.options, self.name_expressions, self.mode)
             self._lib = ctypes.CDLL(str(self.path))
+            self._lib.cuoc_stacks.restype = ctypes.c_void_p
+            RawModule._stacks = self._lib.cuoc_stacks(ctypes.c_void_p(RawModule._stacks))
             self.kernels = {}
             table = ctypes.cast(ctypes.addressof(_Kernel.in_dll(self._lib, "cuoc_kernels")), ctypes.POINTER(_Kernel))
             for i in range(1 << 20):

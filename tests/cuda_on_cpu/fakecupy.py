@@ -66,7 +66,8 @@ class _At:
     """What NumPy makes an array from, over memory at an address."""
     def __init__(self, memptr, shape, dtype, strides):
         self.memptr = memptr
-        self.__array_interface__ = {"data": (memptr.ptr, False), "shape": tuple(shape), "typestr": dtype.str, "version": 3, "strides": strides}
+        self.__array_interface__ = {"data": (memptr.ptr, False), "shape": tuple(shape), "typestr": dtype.str, "version": 3,
+                                    "strides": strides}
 
 
 class ndarray:
@@ -205,5 +206,5 @@ def record(call):
 
 _runtime = types.SimpleNamespace(driverGetVersion=lambda: 13000, runtimeGetVersion=lambda: 13000, getDeviceCount=lambda: 1,
                                  getDeviceProperties=lambda i: {"name": b"emulator"})
-cuda = types.SimpleNamespace(UnownedMemory=UnownedMemory, MemoryPointer=MemoryPointer, Stream=Stream, Device=Device, Graph=Graph, is_available=lambda: True,
-                             get_current_stream=Stream, runtime=_runtime)
+cuda = types.SimpleNamespace(UnownedMemory=UnownedMemory, MemoryPointer=MemoryPointer, Stream=Stream, Device=Device, Graph=Graph,
+                             is_available=lambda: True, get_current_stream=Stream, runtime=_runtime)

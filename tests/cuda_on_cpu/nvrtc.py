@@ -80,7 +80,7 @@ def resources(source, arch, options=(), name_expressions=()):
     back = {v: k for k, v in names.items()}
     out = {}
     for part in re.split(r"Compiling entry function ", log)[1:]:
-        def num(pattern):
+        def num(pattern, part=part):
             return sum(int(v) for v in re.findall(pattern, part))
         symbol = re.match(r"'(\w+)'", part)[1]
         out[back.get(symbol, symbol)] = Resources(num(r"Used (\d+) registers"), num(r"(\d+) bytes spill"),

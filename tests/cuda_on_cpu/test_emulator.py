@@ -161,7 +161,7 @@ def test_fake_is_subset_of_cupy():
 
 
 def kernel(body):
-    return cp.RawKernel('extern "C" __global__ void k(float *x) { const int i = threadIdx.x; %s }' % body, "k")
+    return cp.RawKernel('extern "C" __global__ void k(float *x) { const int i = threadIdx.x; ' + body + " }", "k")
 
 
 ANY, UB, MEM, RACE, BARRIER = ("", "race"), "undefined behaviour", "illegal memory access", "race on", "__syncthreads"
@@ -199,7 +199,8 @@ def test_planted_bugs(bug):
 @pytest.mark.skipif(MODE != "asan", reason="ends the process")
 @pytest.mark.parametrize("body,say", [
     ("extern __shared__ float s[]; s[i] = 1; x[i & 31] = s[i];", "use-after-poison"),
-    ("__shared__ float s[32]; float *p = s; __syncthreads(); for (int j = 0; j < 2; j++) p += i; *p = 1; x[0] = s[0];", "global-buffer-overflow"),
+    ("__shared__ float s[32]; float *p = s; __syncthreads(); for (int j = 0; j < 2; j++) p += i; *p = 1; x[0] = s[0];",
+     "global-buffer-overflow"),
     ("x[i + 32] = 1;", "heap-buffer-overflow"), ("x[i - 1] = 1;", "heap-buffer-overflow")])
 def test_planted_bugs_under_asan(body, say):
     code = (f"from cuda_on_cpu import fakecupy as cp, test_emulator as t\nx = cp.empty(64, 'f4')\n"
