@@ -261,16 +261,28 @@ def arange(start: Any, end: Any = None, step: Any = 1, *, dtype: Any = None, dev
     whole = all(isinstance(v, int) for v in (start, end, step))
     if not whole and not np.isfinite((end - start) / step):
         fail("arange", "the bounds must be finite", [start, end, step])
+    if dtype is not None and not whole and np.dtype(dtype).kind in "iu":
+        return arange(int(start), int(end), int(step), dtype=dtype, device=device, requires_grad=requires_grad)
     count = -(-(end - start) // step) if whole else int(np.ceil((end - start) / step))
     dtype = np.dtype(dtype) if dtype is not None else INT64 if whole else default_float()
     return _on((start + step * np.arange(shape_of(count, "arange")[0])).astype(dtype), device, requires_grad)
+
+
+def _evenly(start: Any, end: Any, steps: int, dtype: Any) -> np.ndarray:
+    """Evenly spaced numbers, counted from the nearer end, so that both ends are exact. For integers the bounds are integers."""
+    start, end = _number(start), _number(end)
+    if dtype is not None and np.dtype(dtype).kind in "iu":
+        start, end = int(start), int(end)
+    i = np.arange(steps)
+    step = (end - start) / (steps - 1) if steps > 1 else 0.0
+    return np.where(i < max(steps // 2, 1), start + step * i, end - step * (steps - 1 - i))
 
 
 def linspace(start: Any, end: Any, steps: int, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """`steps` evenly spaced values from start to end, both included."""
     if operator.index(steps) < 0:
         fail("linspace", "steps must not be negative", steps)
-    values = np.linspace(_number(start), _number(end), steps)
+    values = _evenly(start, end, steps, dtype)
     return _on(values.astype(default_float() if dtype is None else dtype), device, requires_grad)
 
 
@@ -279,7 +291,7 @@ def logspace(start: Any, end: Any, steps: int, base: float = 10.0, *, dtype: Any
     """`steps` values base^start to base^end with evenly spaced exponents."""
     if operator.index(steps) < 0:
         fail("logspace", "steps must not be negative", steps)
-    values = np.logspace(_number(start), _number(end), steps, base=base)
+    values = np.power(float(base), _evenly(start, end, steps, dtype))
     return _on(values.astype(default_float() if dtype is None else dtype), device, requires_grad)
 
 

@@ -82,13 +82,13 @@ def checked(op: str, index: Tensor, n: int, dim: int, wrap: bool = True, kind: t
             source.layout.device.kernels.wrap_index.only.call(wrapped.ptr, source.ptr, source.layout.size, n)
             source = wrapped
         index = new_tensor(source, None)
-        return ew.minimum(ew.maximum(index, 0), n - 1) if mode.recorder else index
+        return ew.minimum.call(ew.maximum.call(index, 0), n - 1) if mode.recorder else index
 
 
 def _index_dtype(op: str, index: Any, exact: bool = True) -> Tensor:
     if not isinstance(index, Tensor):
         raise TypeError(f"[{op}] index must be a Tensor; got {type(index).__name__}")
-    if index.array.layout.dtype.kind not in "iu" or exact and index.array.layout.dtype.itemsize < 4:
+    if index.array.layout.dtype.kind not in "iu" or exact and index.array.layout.dtype.itemsize < 4 and index.array.layout.size:
         fail(op, "index must be an int64 tensor", index.array.layout, "convert with .long()")
     return index
 
@@ -354,7 +354,7 @@ def _gather_reference(x: Any, index: Any, *, dim: int) -> Any:
 def _distinct(make: Any, n: int, *shape: int) -> Tensor:
     """Indices that do not meet: a scatter with two at one place has no derivative."""
     order = (np.arange(shape[0])[:, None] * 3 + np.arange(shape[1] if len(shape) > 1 else 1)) % n
-    return cast(add(make.ints(*shape, high=1), engine.as_tensor(order.reshape(shape))), INT64)
+    return cast(add(make.ints(*shape, high=1), engine.as_tensor(order.reshape(shape)).to(make.device)), INT64)
 
 
 @_scatter_add.samples
@@ -457,6 +457,8 @@ def gather(input: Tensor, dim: int, index: Tensor, *, sparse_grad: bool = False)
     """out[i, j] = input[index[i, j], j] for dim 0, and so on: the elements along `dim` that the index names."""
     if sparse_grad:
         raise NotImplementedError("[gather] sparse_grad is not supported")
+    if not _index_dtype("gather", index).array.layout.size and index.ndim != input.ndim:       # no element: no shapes that must agree
+        return take_at(through(_reshaped, input, (input.array.layout.size,)), checked("gather", index, 1, 0), 0, 1)
     at, a, partial = _per_element("gather", input, dim, index, True)
     if not input.array.layout.ndim or not at.array.layout.ndim:
         flat = take_at(through(_reshaped, input, (input.array.layout.size,)), at, 0, 1)
@@ -566,9 +568,13 @@ def index_fill(input: Tensor, dim: int, index: Tensor, value: Any) -> Tensor:
     if isinstance(value, Tensor) and value.array.layout.ndim:
         fail("index_fill", "value must be a number or a 0-d tensor", value.array.layout)
     x = input if have.ndim else through(_reshaped, input, (1,))
-    shape = (*x.array.layout.shape[:a], at.numel(), *x.array.layout.shape[a + 1:])
+    n = x.array.layout.shape[a]
     filling = cast(value, have.dtype) if isinstance(value, Tensor) else constant(value, have.dtype, have.device)
-    return through(_reshaped, _scatter(x, _each_row(at, a, shape), through(_expanded, filling, shape), dim=a), have.shape)
+    # by a mask, not by scatter: a slice that is named twice is filled once, and counts once in the gradient of the value
+    yes = through(_expanded, constant(True, BOOL, have.device), (at.numel(),))
+    hit = _scatter(_zeros((n,), layout(have.device, BOOL, (n,))), at, yes, dim=0)
+    mask = through(_reshaped, hit, tuple([n if i == a else 1 for i in range(x.array.layout.ndim)]))
+    return through(_reshaped, where(mask, filling, x), have.shape)
 
 
 def take(input: Tensor, index: Tensor) -> Tensor:

@@ -248,6 +248,8 @@ def inner(input: Tensor, other: Tensor) -> Tensor:
 
 
 def _blend(input: Tensor, product: Tensor, beta: float, alpha: float) -> Tensor:
+    if not is_float(product.array.layout.dtype):
+        beta, alpha = int(beta), int(alpha)
     product = product if alpha == 1 else mul(product, alpha)
     if beta == 0:
         return product

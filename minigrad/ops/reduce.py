@@ -358,6 +358,8 @@ def aminmax(input: Tensor, *, dim: int | None = None, keepdim: bool = False) -> 
 
 
 def _extreme(name: str, input: Tensor, dim: Any, keepdim: bool, whole_of: Reduction, index_of: Reduction, pairs: Any) -> Any:
+    if not isinstance(input, Tensor):
+        raise TypeError(f"[{name}] input must be a tensor; got {type(input).__name__}")
     if isinstance(dim, Tensor):
         return pairs(input, dim)
     if dim is None:
@@ -556,7 +558,6 @@ def vector_norm(x: Tensor, *, p: float, axes: tuple[int, ...], keepdim: bool) ->
 
     p = inf, -inf: the largest, smallest |x|; p = 0: how many are not 0. Where x or the norm is 0, the gradient is 0.
     """
-    have = x.array.layout
     if p == 2:
         return root(_sum(mul(x, x), axes=axes, keepdim=keepdim))
     if p == 1:
@@ -564,7 +565,7 @@ def vector_norm(x: Tensor, *, p: float, axes: tuple[int, ...], keepdim: bool) ->
     if p in (float("inf"), float("-inf")):
         return (_amax if p > 0 else _amin)(ew.abs(x), axes=axes, keepdim=keepdim)
     if p == 0:
-        return _sum(cast(ew.ne(x, 0), have.dtype), axes=axes, keepdim=keepdim)
+        return _sum(where(ew.eq(x, 0), ew.sign(x), 1), axes=axes, keepdim=keepdim)         # 0 or 1, with gradient 0
     zero = ew.eq(x, 0)
     total = _sum(where(zero, 0 if p > 0 else float("inf"), ew.pow(where(zero, 1, ew.abs(x)), p)), axes=axes, keepdim=keepdim)
     none = ew.eq(total, 0)

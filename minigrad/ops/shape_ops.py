@@ -18,7 +18,7 @@ from .. import engine, memory
 from ..engine import Node, Slot, mode
 from ..memory import Array, Layout, alloc, contiguous_strides, layout
 from ..op import Plan, Primitive, remember, same_device
-from ..shape import axis_of, broadcast_shapes, elementwise_plan, fail, promote, shape_of
+from ..shape import axis_of, broadcast_shapes, elementwise_plan, fail, is_float, promote, shape_of
 from ..tensor import Tensor, new_tensor
 from .elementwise import cast, constant, copy, where
 
@@ -793,7 +793,12 @@ def _narrow(x: Layout, dim: Any, start: Any, length: Any) -> Bound:
 
 def narrow(input: Tensor, dim: int, start: int | Tensor, length: int) -> Tensor:
     """`input[..., start:start + length, ...]` at dimension `dim`: a view."""
-    return through(_narrow, input, dim, operator.index(start) if isinstance(start, Tensor) else start, length)
+    if isinstance(start, Tensor):
+        at = start.array.layout
+        if at.ndim or at.dtype.kind not in "iu":
+            fail("narrow", "start must be a number or a 0-d tensor of integers", at)
+        start = operator.index(start)
+    return through(_narrow, input, dim, start, length)
 
 
 @planner
@@ -843,7 +848,7 @@ def _unfold_rule(x: Layout, *, dim: int, size: int, step: int) -> tuple[Layout, 
 def _unfold_vjp(g: Tensor, x_shape: tuple[int, ...], dim: int, size: int, step: int) -> Tensor:
     from .index import add_at
     count = g.array.layout.shape[dim]
-    places = engine.as_tensor(step * np.arange(count)[:, None] + np.arange(size))
+    places = engine.as_tensor(step * np.arange(count)[:, None] + np.arange(size)).to(g.device)
     return add_at(x_shape, through(_movedim, g, -1, dim + 1), places, dim)
 
 
@@ -1398,6 +1403,8 @@ def roll(input: Tensor, shifts: int | Sequence[int], dims: int | Sequence[int] |
         return through(_rolled, input, shifts, dims)
     by = tuple(shifts) if isinstance(shifts, (tuple, list)) else (shifts,)
     along = () if dims is None else tuple(dims) if isinstance(dims, (tuple, list)) else (dims,)
+    if not by:
+        fail("roll", "at least one shift must be given", f"shifts {by}")
     if not along and len(by) == 1:
         return through(_reshaped, through(_rolled, ravel(input), by[0], 0), input.array.layout.shape)
     if len(along) != len(by):
@@ -1476,9 +1483,12 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
         most = {"reflect": n - 1, "circular": n}.get(mode)
         if most is not None and builtins.max(left, right) > most:
             fail("pad", f"mode {mode!r} can pad dimension {a} by at most {most}", [x, f"pad {amounts}"])
-        if left < 0 or right < 0:
-            input = through(_narrow, input, a, builtins.max(-left, 0), n + builtins.min(left, 0) + builtins.min(right, 0))
-            n, left, right = input.array.layout.shape[a], builtins.max(left, 0), builtins.max(right, 0)
+        if mode == "circular" and (left < 0 or right < 0):          # cut first: what is cut off does not come round again
+            n += builtins.min(left, 0) + builtins.min(right, 0)
+            if n < 1:
+                fail("pad", "circular padding needs something to repeat", [x, f"pad {amounts}"])
+            input = through(_narrow, input, a, builtins.max(-left, 0), n)
+            left, right = builtins.max(left, 0), builtins.max(right, 0)
         if left or right:
             input = take_at(input, _border(n, left, right, mode, x.device), a, 1)
     return input
@@ -1486,6 +1496,8 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
 
 def _pad_constant(input: Tensor, amounts: list[int], value: float) -> Tensor:
     x = input.array.layout
+    if not is_float(x.dtype):
+        value = int(value)
     pairs = [(0, 0)] * (x.ndim - len(amounts) // 2) + [(amounts[i], amounts[i + 1]) for i in range(len(amounts) - 2, -1, -2)]
     for a, (left, right) in enumerate(pairs):
         n = x.shape[a]
@@ -1502,7 +1514,7 @@ def _pad_constant(input: Tensor, amounts: list[int], value: float) -> Tensor:
     if tuple(shape) == input.array.layout.shape:
         return copy.call(input)
     placed = _place(input, shape=tuple(shape), key=tuple(key))
-    return placed if value == 0 else where(_inside(tuple(shape), tuple(key), x.device), placed, value)
+    return placed if value == 0 else where(_inside(tuple(shape), tuple(key), x.device), placed, constant(value, x.dtype, x.device))
 
 
 @lru_cache(maxsize=64)

@@ -270,7 +270,7 @@ def unique_consecutive(input: Tensor, return_inverse: bool = False, return_count
         rows = v.reshape(-1) if a is None else np.moveaxis(v, a, 0)
         if not len(rows):
             return [v if a is not None else rows, np.zeros(0, np.int64), np.zeros(0, np.int64)]
-        new = np.concatenate([[True], (rows[1:] != rows[:-1]).reshape(len(rows) - 1, -1).any(1)])
+        new = np.concatenate([[True], (rows[1:] != rows[:-1]).any(axis=tuple(range(1, rows.ndim)))])
         start = np.flatnonzero(new)
         kept = rows[start]
         return [kept if a is None else np.moveaxis(kept, 0, a), np.cumsum(new) - 1, np.diff([*start, len(rows)])]
