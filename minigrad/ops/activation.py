@@ -224,16 +224,27 @@ def leaky_relu(input: Tensor, *, negative_slope: float = 0.01) -> Tensor:
     return where(gt(input, 0), input, mul(input, negative_slope))
 
 
-@activation()
+@activation(floats_only=False)
 def hardtanh(input: Tensor, *, min_val: float = -1.0, max_val: float = 1.0) -> Tensor:
     """x cut to [min_val, max_val]; gradient 0 at the bounds."""
+    if not is_float(input.dtype):
+        min_val, max_val = int(min_val), int(max_val)
     return where(ge(input, max_val), max_val, where(le(input, min_val), min_val, input))
 
 
-@activation()
+@activation(floats_only=False)
 def relu6(input: Tensor) -> Tensor:
     """min(max(x, 0), 6)"""
-    return where(ge(input, 6), 6.0, where(le(input, 0), 0.0, input))
+    return where(ge(input, 6), 6, where(le(input, 0), 0, input))
+
+
+def _no_masks(input: Layout, **bounds: float) -> None:
+    if input.dtype == BOOL:
+        fail("hardtanh", "Bool inputs not supported for hardtanh", input, "convert first")
+
+
+hardtanh.check(_no_masks)
+relu6.check(_no_masks)
 
 
 @activation()
@@ -349,7 +360,7 @@ def logsigmoid(input: Tensor) -> Tensor:
     return neg(log1pexp(neg(input)))
 
 
-@activation()
+@activation(floats_only=False)
 def softsign(input: Tensor) -> Tensor:
     """x / (1 + |x|)"""
     return div(input, add(absolute(input), 1.0))

@@ -21,6 +21,7 @@ from ..op import Plan, Primitive, remember, same_device
 from ..shape import (
     BOOL,
     FLOAT32,
+    INT64,
     broadcast_shapes,
     default_float,
     elementwise_plan,
@@ -75,15 +76,17 @@ def _kind(dtype: np.dtype) -> str:
 class Elementwise(Primitive):
     """`out[i] = function(a[i], b[i], ...)` with broadcasting. `result`: "same" dtype as the operands, "float" (integers are
     converted first) or "bool". `kinds` are the dtypes it is defined for: b(ool) i(nteger) f(loat). `domain` is where samples
-    are drawn from, for all inputs or one each; `function` NumPy's, `oracle` what tests compare with if not `function`."""
+    are drawn from, for all inputs or one each; `function` NumPy's, `oracle` what tests compare with if not `function`. The public
+    function refuses numbers as its first `tensors` arguments, as PyTorch's does; the operators and `call` take them."""
 
     plans: dict[tuple, Any]     # type: ignore[assignment]
     call: Callable[..., Any]
 
     def __init__(self, name: str, function: Callable | None, inputs: str, vjps: dict[str, Callable] | None = None, *, result: str = "same",
-                 kinds: str = "bif", domain: tuple = (-2.0, 2.0), oracle: Callable | None = None, doc: str | None = None) -> None:
+                 kinds: str = "bif", domain: tuple = (-2.0, 2.0), oracle: Callable | None = None, tensors: int = 0,
+                 doc: str | None = None) -> None:
         super().__init__(name, self._prepare, vjps, inputs.split(), doc)      # type: ignore[arg-type]
-        self.function, self.result, self.kinds = function, result, kinds
+        self.function, self.result, self.kinds, self.tensors = function, result, kinds, tensors
         self.domains = domain if isinstance(domain[0], tuple) else (domain,) * len(self.inputs)
         self.dtypes: dict[tuple, np.dtype] = {}             # of the computation, by the operands' layouts and types
         self.by_number: Callable = _with_number(self, 0)    # f(tensor, number)
@@ -97,6 +100,10 @@ class Elementwise(Primitive):
         if named or len(inputs) != len(self.inputs):
             got = f"unexpected {', '.join(named)}" if named else f"got {len(inputs)}"
             raise TypeError(f"[{self.name}] takes {len(self.inputs)} arguments ({', '.join(self.inputs)}); {got}")
+        if self.tensors:
+            for name, t in zip(self.inputs[:self.tensors], inputs, strict=False):
+                if isinstance(t, NUMBERS):
+                    raise TypeError(f"[{self.name}] {name} must be a tensor; got {type(t).__name__}")
         if out is not None:
             return self.into(out, *inputs)
         result = self.call(*inputs)
@@ -638,6 +645,14 @@ class Difference(Scaled):
         return super().common_dtype(inputs)
 
 
+class Square(Elementwise):
+    """The square of a mask is an integer."""
+
+    def common_dtype(self, inputs: tuple[Any, ...]) -> np.dtype:
+        dtype = super().common_dtype(inputs)
+        return INT64 if dtype == BOOL else dtype
+
+
 class Quotient(Elementwise):
     """`input / other`; `rounding_mode` "floor" or "trunc" rounds, keeps integers integers, and has gradient 0."""
 
@@ -660,7 +675,7 @@ class Quotient(Elementwise):
             fail("div", "rounding_mode must be None, 'trunc' or 'floor'", repr(mode))
         if any([is_float(t.dtype) if isinstance(t, Tensor) else isinstance(t, float) for t in (input, other)]):
             return trunc(div(input, other))
-        return floor_divide(sub(input, fmod(input, other)), other)
+        return floor_divide(sub(input, fmod.call(input, other)), other)
 
 
 add = Scaled("add", np.add, "input other", {"input": lambda g: g, "other": lambda g: g}, doc="input + alpha * other")
@@ -676,15 +691,15 @@ abs = Elementwise("abs", np.absolute, "input", {"input": lambda g, input: mul(g,
 sign: Elementwise = Elementwise("sign", lambda a, out: np.copyto(out, a) if a.dtype == BOOL else np.sign(a, out=out), "input",
                    {"input": lambda g: zeros_of(g)}, oracle=lambda a: np.where(np.isnan(a), 0, np.sign(a)),
                    doc="-1, 0 or 1, as input is negative, zero or positive; 0 for NaN.")
-square = Elementwise("square", np.square, "input", {"input": lambda g, input: mul(g, mul(input, 2.0))}, kinds="if", doc="input^2")
+square = Square("square", np.square, "input", {"input": lambda g, input: mul(g, mul(input, 2.0))}, kinds="if", doc="input^2")
 reciprocal = Elementwise("reciprocal", np.reciprocal, "input", {"input": lambda g, out: neg(mul(g, square(out)))}, result="float",
                          domain=_POSITIVE, doc="1 / input")
 maximum = Elementwise("maximum", np.maximum, "input other", {"input": lambda g, input, other: _half_where_equal(g, input, other, lt),
                                                              "other": lambda g, input, other: _half_where_equal(g, other, input, lt)},
-                      doc="The larger; NaN if one is. Ties share the gradient.")
+                      tensors=2, doc="The larger; NaN if one is. Ties share the gradient.")
 minimum = Elementwise("minimum", np.minimum, "input other", {"input": lambda g, input, other: _half_where_equal(g, input, other, gt),
                                                              "other": lambda g, input, other: _half_where_equal(g, other, input, gt)},
-                      doc="The smaller; NaN if one is. Ties share the gradient.")
+                      tensors=2, doc="The smaller; NaN if one is. Ties share the gradient.")
 floor_divide = Division("floor_divide", _whole(np.floor_divide), "input other",
                         {"input": lambda g: zeros_of(g), "other": lambda g: zeros_of(g)}, kinds="if",
                         domain=((-9.0, 9.0), _WHOLE), oracle=np.floor_divide, doc="floor(input / other)")
@@ -693,12 +708,12 @@ remainder = Division("remainder", _whole(np.remainder), "input other",
                      kinds="if", domain=((-9.0, 9.0), _WHOLE), oracle=np.remainder, doc="input - floor(input / other) * other")
 fmod = Division("fmod", _whole(np.fmod), "input other",
                 {"input": lambda g: g, "other": lambda g, input, other: neg(mul(g, trunc(div(input, other))))},
-                kinds="if", domain=((-9.0, 9.0), _WHOLE), oracle=np.fmod, doc="input - trunc(input / other) * other")
+                kinds="if", domain=((-9.0, 9.0), _WHOLE), oracle=np.fmod, tensors=1, doc="input - trunc(input / other) * other")
 pow = Elementwise("pow", _integer_power, "input exponent", {"input": _power_rule, "exponent": _exponent_rule}, kinds="if",
                   domain=(_POSITIVE, (-2.0, 2.0)), oracle=np.power, doc="input^exponent")
 atan2 = Elementwise("atan2", np.arctan2, "input other", {"input": lambda g, input, other: _atan2_rule(g, other, input, other),
                                                          "other": lambda g, input, other: neg(_atan2_rule(g, input, input, other))},
-                    result="float", doc="The angle of the point (other, input).")
+                    result="float", tensors=2, doc="The angle of the point (other, input).")
 
 
 def _real(name: str, function: Callable | None, vjp: Callable, domain: tuple, oracle: Callable | None, doc: str) -> Elementwise:
@@ -749,18 +764,18 @@ ceil = _steps("ceil", np.ceil, "The smallest whole number not below.")
 trunc: Elementwise = _steps("trunc", np.trunc, "The whole part.")
 rint = _steps("round", np.rint, "The nearest whole number; halves to the even one.")
 
-eq = Elementwise("eq", np.equal, "input other", result="bool", doc="input == other")
-ne = Elementwise("ne", np.not_equal, "input other", result="bool", doc="input != other")
-lt: Elementwise = Elementwise("lt", np.less, "input other", result="bool", doc="input < other")
-le = Elementwise("le", np.less_equal, "input other", result="bool", doc="input <= other")
-gt: Elementwise = Elementwise("gt", np.greater, "input other", result="bool", doc="input > other")
-ge = Elementwise("ge", np.greater_equal, "input other", result="bool", doc="input >= other")
+eq = Elementwise("eq", np.equal, "input other", result="bool", tensors=1, doc="input == other")
+ne = Elementwise("ne", np.not_equal, "input other", result="bool", tensors=1, doc="input != other")
+lt: Elementwise = Elementwise("lt", np.less, "input other", result="bool", tensors=1, doc="input < other")
+le = Elementwise("le", np.less_equal, "input other", result="bool", tensors=1, doc="input <= other")
+gt: Elementwise = Elementwise("gt", np.greater, "input other", result="bool", tensors=1, doc="input > other")
+ge = Elementwise("ge", np.greater_equal, "input other", result="bool", tensors=1, doc="input >= other")
 isnan = Elementwise("isnan", np.isnan, "input", result="bool", doc="Is it NaN?")
 isinf = Elementwise("isinf", np.isinf, "input", result="bool", doc="Is it infinite?")
 isfinite = Elementwise("isfinite", np.isfinite, "input", result="bool", doc="Is it neither infinite nor NaN?")
-logical_and = Logical("logical_and", np.logical_and, "input other", result="bool", doc="Are both nonzero?")
-logical_or = Logical("logical_or", np.logical_or, "input other", result="bool", doc="Is one nonzero?")
-logical_xor = Logical("logical_xor", np.logical_xor, "input other", result="bool", doc="Is exactly one nonzero?")
+logical_and = Logical("logical_and", np.logical_and, "input other", result="bool", tensors=2, doc="Are both nonzero?")
+logical_or = Logical("logical_or", np.logical_or, "input other", result="bool", tensors=2, doc="Is one nonzero?")
+logical_xor = Logical("logical_xor", np.logical_xor, "input other", result="bool", tensors=2, doc="Is exactly one nonzero?")
 logical_not = Logical("logical_not", np.logical_not, "input", result="bool", doc="Is it zero?")
 bitwise_and = Bitwise("bitwise_and", np.bitwise_and, "input other", kinds="bi", doc="input & other")
 bitwise_or = Bitwise("bitwise_or", np.bitwise_or, "input other", kinds="bi", doc="input | other")
@@ -842,11 +857,13 @@ def _polygamma_host(n: int, x: Any, out: Any) -> None:
         total += b * factor
         factor = factor * (s + 2 * j + 1) * (s + 2 * j + 2) * a ** -2.0
     value = (-1) ** s * math.factorial(n) * total
+    pole = low & (x == np.floor(x))
     slope = np.polynomial.Polynomial([0, math.pi])
     for _ in range(n):
         slope = slope.deriv() * np.polynomial.Polynomial([-math.pi, 0, -math.pi])
     tangent = np.tan(math.pi * (x - np.floor(x)))
-    np.copyto(out, np.where(low, (-1) ** n * value - slope(1 / tangent), value), casting="same_kind")
+    value = np.where(low, (-1) ** n * value - slope(1 / tangent), value)
+    np.copyto(out, np.where(pole, (-1) ** s * math.inf, value), casting="same_kind")
 
 
 def _prepare_polygamma(input: Layout, *, n: int) -> Plan:

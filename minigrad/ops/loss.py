@@ -174,9 +174,9 @@ def _bce_samples(make: Any) -> Any:
 @op
 def binary_cross_entropy(x: Tensor, target: Tensor, weight: Tensor | None, *, reduction: str = "mean") -> Tensor:
     """-weight (t log(x) + (1 - t) log(1 - x)), the logarithms not below -100, reduced. x holds probabilities."""
-    log_x = e.log(e.maximum(x, _LOWEST))
-    log_rest = e.log1p(e.neg(e.minimum(x, 1 - _LOWEST)))
-    losses = e.neg(e.add(e.mul(target, log_x), e.mul(e.sub(1.0, target), e.maximum(log_rest, -100.0))))
+    log_x = e.log(e.maximum.call(x, _LOWEST))
+    log_rest = e.log1p(e.neg(e.minimum.call(x, 1 - _LOWEST)))
+    losses = e.neg(e.add(e.mul(target, log_x), e.mul(e.sub(1.0, target), e.maximum.call(log_rest, -100.0))))
     return reduced(losses if weight is None else e.mul(losses, weight), reduction)
 
 
@@ -197,7 +197,7 @@ def _bce_oracle(x: Any, target: Any, weight: Any, *, reduction: str = "mean") ->
 @op
 def _bce_with_logits(x: Tensor, target: Tensor, weight: Tensor | None, pos_weight: Tensor | None, *, reduction: str = "mean") -> Tensor:
     """(1 - t) x + (1 + (pos_weight - 1) t) log(1 + e^-x), by a stable form of log(1 + e^-x), times weight, reduced."""
-    softplus = e.add(e.log1p(e.exp(e.neg(e.abs(x)))), e.maximum(e.neg(x), 0.0))
+    softplus = e.add(e.log1p(e.exp(e.neg(e.abs(x)))), e.maximum.call(e.neg(x), 0.0))
     factor = softplus if pos_weight is None else e.mul(softplus, e.add(e.mul(e.sub(pos_weight, 1.0), target), 1.0))
     losses = e.add(e.mul(e.sub(1.0, target), x), factor)
     return reduced(losses if weight is None else e.mul(losses, weight), reduction)

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from functools import wraps
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from ..shape import BOOL, default_float, elementwise_plan, fail, is_float, promo
 from ..shape import result_type as result_type_of
 from ..tensor import Tensor, bump, writable
 from .elementwise import (
+    NUMBERS,
     abs,
     acos,
     acosh,
@@ -70,13 +72,18 @@ def _not_tensors(make: Any) -> Iterator[tuple]:
 
 
 class Formula(Op):
-    """A composite without kernels: calling it runs the definition, whose arguments may be numbers too."""
+    """A composite without kernels: calling it runs the definition. Arguments that are not annotated `Tensor` may be numbers too."""
 
     def __init__(self, definition: Callable) -> None:
         super().__init__(definition)
         self.error_function = _not_tensors
+        kinds = definition.__annotations__
+        self.tensors = tuple([kinds[n] == "Tensor" for n in self.inputs])
 
     def __call__(self, *inputs: Any, **attrs: Any) -> Any:
+        for needed, t, name in zip(self.tensors, inputs, self.inputs, strict=False):
+            if needed and isinstance(t, NUMBERS):
+                raise TypeError(f"[{self.name}] {name} must be a tensor; got {type(t).__name__}")
         if not any([isinstance(t, Tensor) for t in (*inputs, *attrs.values())]):
             raise TypeError(f"[{self.name}] at least one argument must be a tensor; got {', '.join([type(t).__name__ for t in inputs])}")
         return self.definition(*inputs, **attrs)
@@ -84,7 +91,10 @@ class Formula(Op):
     @property
     def method(self) -> Callable:
         """The form that binds as a method of Tensor."""
-        return self.definition
+        @wraps(self.definition)
+        def method(input: Tensor, *inputs: Any, **attrs: Any) -> Any:
+            return self(input, *inputs, **attrs)
+        return method
 
 
 def _floats(name: str, *inputs: Any) -> None:
