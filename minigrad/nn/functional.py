@@ -262,11 +262,13 @@ def batch_norm(input: Tensor, running_mean: Tensor | None, running_var: Tensor |
             raise ValueError(f"batch_norm eps must be positive during training, but got {eps}")
     elif eps < 0.0:
         raise ValueError(f"batch_norm eps must be non-negative, but got {eps}")
+    elif running_mean is None or running_var is None:
+        raise RuntimeError("[batch_norm] running_mean and running_var must be given in evaluation mode; got None; "
+                           "pass them, or training=True")
+    if input.ndim == 1 and not input.numel():   # nothing to normalize: no channels either
+        return ops.clone(input)
     if not training:
-        if running_mean is None or running_var is None:
-            raise RuntimeError("[batch_norm] running_mean and running_var must be given in evaluation mode; got None; "
-                               "pass them, or training=True")
-        return ops.batch_norm_eval(input, running_mean, running_var, weight, bias, eps=eps)
+        return ops.batch_norm_eval(input, running_mean, running_var, weight, bias, eps=eps)     # type: ignore[arg-type]
     y, mean, var = ops.batch_norm(input, weight, bias, eps=eps)
     if input.numel():                           # an empty batch moves nothing
         count = input.numel() // input.shape[1]

@@ -29,6 +29,8 @@ def _outer_n_inner(x: Layout, axis: int) -> tuple[int, int, int]:
 
 def _highest(x: Tensor, axis: int) -> Tensor:
     """The maximum along the axis, as data. Detached: the result does not depend on it, it only keeps e^x in range."""
+    if x.ndim and not x.shape[axis]:                # no elements have no maximum, and no power to keep in range
+        return sum(x.detach(), axis, True)
     return amax(x.detach(), axis, keepdim=True)
 
 
