@@ -4,7 +4,7 @@ A `Node` is one recorded op. Its `inputs` are edges, one per input: the node tha
 itself, or None where no gradient is asked for. Nodes know nothing of their outputs, and a saved output is kept as a
 bare array and wrapped again when it is needed: there are no cycles, and dropping the loss frees the graph at once.
 
-The walk is a loop over the reachable nodes in reverse order of creation (`seq`), which is a topological order.
+The walk is a loop that takes the newest node next (`seq`): reverse order of creation is a topological order.
 """
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import sys
 import weakref
 from collections.abc import Callable, Sequence
 from functools import wraps
+from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING, Any
 
 from .memory import Array, Buffer, Layout
@@ -21,7 +22,7 @@ from .shape import fail
 if TYPE_CHECKING:
     from .tensor import Tensor
 
-_sequence = itertools.count()
+_sequence = itertools.count(0, -1)      # counts down: a heap gives the newest first
 
 
 class Mode:
@@ -129,7 +130,7 @@ class Node:
 
     __slots__ = ("op", "inputs", "saved", "version", "layout", "out", "attrs", "seq", "__weakref__")
 
-    def __init__(self, op: Any, inputs: tuple[Edge, ...], layout: Layout, saved: Any = (), version: int = 0,
+    def __init__(self, op: Any, inputs: Sequence[Edge], layout: Any, saved: Any = (), version: int = 0,
                  out: Array | None = None, attrs: dict | None = None) -> None:
         self.op = op
         self.inputs = inputs
@@ -250,8 +251,8 @@ def keep_grad(t: Tensor) -> None:
 
 # ---- the walk -------------------------------------------------------------------------------------------------------
 
-def _reachable(roots: list[Edge], stop: set) -> list[Any]:
-    """All nodes behind the roots, newest first, not looking behind those in `stop`."""
+def _reachable(roots: list[Edge], stop: frozenset) -> list[Any]:
+    """All nodes behind the roots, oldest first, not looking behind those in `stop`."""
     seen = set()
     stack = [r for r in roots if type(r) is Node or type(r) is Slot]
     while stack:
@@ -263,17 +264,17 @@ def _reachable(roots: list[Edge], stop: set) -> list[Any]:
             for edge in node.inputs:
                 if (type(edge) is Node or type(edge) is Slot) and edge not in seen:
                     stack.append(edge)
-    return sorted(seen, key=_seq, reverse=True)
+    return sorted(seen, key=_age, reverse=True)
 
 
-def _seq(node: Any) -> int:
+def _age(node: Any) -> int:
     return node.seq
 
 
-def _useful(order: list[Any], targets: set) -> set:
+def _useful(order: list[Any], targets: frozenset) -> set:
     """The nodes from which a target can be reached, targets included."""
     useful = set(targets)
-    for node in reversed(order):
+    for node in order:
         if node not in useful and any(e is not None and e in useful for e in node.inputs):
             useful.add(node)
     return useful
@@ -290,37 +291,31 @@ def fit(g: Tensor, to: Layout) -> Tensor:
 def walk(roots: list[Edge], gradients: list[Any], create_graph: bool, retain_graph: bool,
          targets: list[Edge] | None = None, bounded: bool = False) -> dict[Edge, Any]:
     """Carries gradients from the roots back. Returns the gradient of each leaf, or of each target if targets are given.
-    `bounded`: no target lies behind another one, so the walk ends at them."""
-    order = _reachable(roots, set(targets or ()) if bounded else set())
-    useful = None if targets is None else _useful(order, set(targets))
-    wanted = frozenset() if targets is None else frozenset(targets)
+    `bounded`: no target lies behind another one, so the walk ends at them.
+
+    The frontier is a heap: the newest node next, whose gradient is complete, since whatever uses it is newer still.
+    """
+    wanted = frozenset(targets or ())
+    useful = None if targets is None else _useful(_reachable(roots, wanted if bounded else frozenset()), wanted)
     before, mode.grad = mode.grad, create_graph
-    pending: dict[Edge, Any] = {}
-    owned: set[Edge] = set()
+    pending: dict[Edge, Any] = {}       # edge -> the gradient so far; of a node with several outputs, a list
+    frontier: list[tuple[int, Any]] = []
+    owned: set[Edge] = set()            # edges whose gradient lies in a buffer made here: it may be added to in place
     kept: dict[Edge, Any] = {}
     hooked = hooks.tables
-
-    def add_to(edge: Edge, first: Any, g: Any) -> None:
-        """A further gradient of an edge: in place only into a buffer that this walk made."""
-        if create_graph:
-            pending[edge] = add(first, g)
-        elif edge in owned:
-            add_(first, g)
-        else:
-            pending[edge] = add(first, g)
-            owned.add(edge)
-
     try:
         for root, g in zip(roots, gradients, strict=True):
             g = fit(g, root.layout)
             if root in pending:
-                add_to(root, pending[root], g)
+                _add_to(pending, owned, root, g, create_graph)
             else:
                 pending[root] = g
-        for node in order:
-            g = pending.pop(node, None)
-            if g is None:
-                continue
+                if type(root) is Node or type(root) is Slot:
+                    frontier.append((root.seq, root))
+        heapify(frontier)
+        while frontier:
+            node = heappop(frontier)[1]
+            g = pending.pop(node)
             if hooked:
                 g = _hooked(node, g)
             if node in wanted:
@@ -331,10 +326,9 @@ def walk(roots: list[Edge], gradients: list[Any], create_graph: bool, retain_gra
                 parent = node.inputs[0]
                 slots = pending.get(parent)
                 if slots is None:
-                    slots = pending[parent] = [None] * len(parent.layout)      # type: ignore[arg-type]
+                    slots = pending[parent] = [None] * len(parent.layout)
+                    heappush(frontier, (parent.seq, parent))
                 slots[node.index] = g
-                continue
-            if useful is not None and node not in useful:
                 continue
             if node.saved is FREED:
                 fail("backward", f"the graph was freed by an earlier backward(): {node.op.name} has nothing saved", "",
@@ -342,26 +336,38 @@ def walk(roots: list[Edge], gradients: list[Any], create_graph: bool, retain_gra
             edges = node.inputs
             needs = [e is not None for e in edges] if useful is None else [e is not None and e in useful for e in edges]
             for edge, result in zip(edges, node.op.backward(node, g, needs)):      # noqa: B905 (this is the hot loop)
-                if edge is not None and result is not None:
-                    if result.array.layout is not edge.layout:
-                        result = fit(result, edge.layout)
-                    first = pending.get(edge)
-                    if first is None:
-                        pending[edge] = result
-                    else:
-                        add_to(edge, first, result)
+                if result is None or edge is None:
+                    continue
+                if result.array.layout is not edge.layout:
+                    result = fit(result, edge.layout)
+                if edge in pending:
+                    _add_to(pending, owned, edge, result, create_graph)
+                else:
+                    pending[edge] = result
+                    if type(edge) is Node or type(edge) is Slot:
+                        heappush(frontier, (edge.seq, edge))
             if not retain_graph:
                 node.saved = FREED
                 node.out = None
     finally:
         mode.grad = before
-    for edge in list(pending):
-        if hooked:
+    if hooked:
+        for edge in pending:
             pending[edge] = _hooked(edge, pending[edge])
     if targets is None:
         return pending
     kept.update((e, g) for e, g in pending.items() if e in wanted)
     return kept
+
+
+def _add_to(pending: dict, owned: set, edge: Edge, g: Tensor, create_graph: bool) -> None:
+    """A further gradient of an edge: in place only into a buffer that the walk made."""
+    if edge in owned:
+        add_(pending[edge], g)
+    else:
+        pending[edge] = add(pending[edge], g)
+        if not create_graph:
+            owned.add(edge)
 
 
 def backward(tensors: Sequence[Tensor], gradients: Sequence[Tensor | None], retain_graph: bool = False,

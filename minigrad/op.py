@@ -241,32 +241,43 @@ class Op(Documented):
         return prepare
 
     def __call__(self, *inputs: Tensor | None, **attrs: Any) -> Any:
+        arrays: list[Any] = []
+        edges: list[Any] = []
+        key: list[Any] = []
+        version, recording = 0, False
         try:
-            key = (*[None if t is None else t.array.layout for t in inputs], *attrs.items())
-            plan: Any = self.plans.get(key)
+            for t in inputs:            # one pass for all that is needed: this is the hot path of every layer
+                if t is None:
+                    arrays.append(None)
+                    edges.append(None)
+                    key.append(None)
+                else:
+                    array = t.array
+                    arrays.append(array)
+                    key.append(array.layout)
+                    version += array.version
+                    if t.requires_grad:
+                        edges.append(t.node or t)
+                        recording = True
+                    else:
+                        edges.append(None)
+            signature = (*key, *attrs, *attrs.values())
+            plan: Any = self.plans.get(signature)
         except (AttributeError, TypeError):
             self._explain_arguments(inputs, attrs)
             raise
         if plan is None:
-            plan = self._plan(key, inputs, attrs)
+            plan = self._plan(signature, inputs, attrs)
         if type(plan) is str:
             return self.definition(*inputs, **attrs)
-        arrays: list[Any] = [None if t is None else t.array for t in inputs]
         for i in plan.dense:
             arrays[i] = contiguous_copy(arrays[i])
         outputs, saved = plan.forward(*arrays)
-        if mode.grad:
-            for t in inputs:
-                if t is not None and t.requires_grad:
-                    return self._record(plan, inputs, attrs, outputs, saved)
-        return new_tensor(outputs, None) if type(outputs) is not tuple else tuple([new_tensor(o, None) for o in outputs])
-
-    def _record(self, plan: FusedPlan, inputs: tuple, attrs: dict, outputs: Any, saved: Any) -> Any:
-        edges = tuple([(t.node or t) if t is not None and t.requires_grad else None for t in inputs])
-        version = sum([t.array.version for t in inputs if t is not None])
+        if not (recording and mode.grad):
+            return new_tensor(outputs, None) if type(outputs) is not tuple else tuple([new_tensor(o, None) for o in outputs])
         if type(outputs) is not tuple:
             return new_tensor(outputs, Node(self, edges, outputs.layout, (plan, inputs, saved), version, None, attrs))
-        node = Node(self, edges, tuple([o.layout for o in outputs]), (plan, inputs, saved), version, None, attrs)      # type: ignore[arg-type]
+        node = Node(self, edges, tuple([o.layout for o in outputs]), (plan, inputs, saved), version, None, attrs)
         return tuple([new_tensor(o, None if i in self.nondifferentiable else Slot(node, i, o.layout)) for i, o in enumerate(outputs)])
 
     def _plan(self, key: tuple, inputs: tuple, attrs: dict) -> FusedPlan | str:
@@ -305,17 +316,19 @@ class Op(Documented):
     def backward(self, node: Node, g: Any, needs: list[bool]) -> list[Tensor | None]:
         """The VJP at a node with fused kernels: on saved arrays, or recorded as the grad-op."""
         plan, inputs, saved = node.saved
-        if sum([t.array.version for t in inputs if t is not None]) != node.version:
+        version = 0
+        for t in inputs:
+            if t is not None:
+                version += t.array.version
+        if version != node.version:
             stale(self.name)
+        results = None if plan.backward is None else plan.backward(saved, _gradient_arrays(node, g), needs)
         gs = g if type(g) is list else [g]
-        if plan.backward is None:
-            return derived(self.definition, inputs, node.attrs, gs, needs, mode.grad)
-        results = _launch_backward(plan, saved, gs, node, needs)
         if results is None:
             return derived(self.definition, inputs, node.attrs, gs, needs, mode.grad)
-        if not mode.grad:
-            return [None if r is None else new_tensor(r, None) for r in results]
-        return self.grad_op.record(inputs, gs, node.attrs, needs, results)
+        if mode.grad:
+            return self.grad_op.record(inputs, gs, node.attrs, needs, results)
+        return [None if r is None else new_tensor(r, None) for r in results]
 
     @property
     def grad_op(self) -> GradOp:
@@ -325,15 +338,11 @@ class Op(Documented):
         return self._grad_op
 
 
-def _launch_backward(plan: FusedPlan, saved: Any, gs: list, node: Node, needs: list[bool]) -> list[Array | None] | None:
-    arrays: list[Any] = []
-    layouts = node.layout if type(node.layout) is tuple else (node.layout,)
-    for g, layout in zip(gs, layouts, strict=True):
-        if g is not None and g.array.layout is not layout:
-            arrays.append(dense(g.array))
-        else:
-            arrays.append(None if g is None else g.array)
-    return plan.backward(saved, arrays if len(arrays) > 1 else arrays[0], needs)      # type: ignore[misc]
+def _gradient_arrays(node: Node, g: Any) -> Any:
+    """The arrays of the output gradients (one, or a list with None for those not asked for), contiguous for the kernels."""
+    if type(g) is list:
+        return [None if t is None else dense(t.array) for t in g]
+    return g.array if g.array.layout is node.layout else dense(g.array)
 
 
 class GradOp:
@@ -403,6 +412,11 @@ def op(definition: Callable | None = None, *, nondifferentiable: tuple[int, ...]
     if definition is None:
         return lambda f: Op(f, nondifferentiable)
     return Op(definition)
+
+
+def signature(inputs: Iterable[Tensor | None], attrs: dict) -> tuple:
+    """Under what an Op keeps its plan for a call."""
+    return (*[None if t is None else t.array.layout for t in inputs], *attrs, *attrs.values())
 
 
 # ---- modes ----------------------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..device import Kernel, door, opened
-from ..op import Op
+from ..op import Op, signature
 from ..tensor import Tensor
 
 __all__ = ["explain", "launches"]
@@ -22,8 +22,7 @@ def explain(op: Any, *args: Any, **attrs: Any) -> str:
     signature = ", ".join(repr(a.array.layout) if isinstance(a, Tensor) else repr(a) for a in args)
     why = "a function of other ops"
     if isinstance(op, Op):
-        key = (*[None if a is None else a.array.layout for a in args], *attrs.items())
-        plan = op.plans.get(key)
+        plan = op.plans.get(signature(args, attrs))
         why = f"the definition runs: {plan}" if isinstance(plan, str) else plan.why if plan is not None else "the definition runs"
     elif hasattr(op, "plans"):
         key = (*[a.array.layout for a in args if isinstance(a, Tensor)], *attrs.items())
