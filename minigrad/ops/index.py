@@ -800,6 +800,8 @@ def getitem(input: Tensor, index: Any) -> Tensor:
         return through(_item, input, index)
     if kind is Tensor and index.array.layout.dtype is INT64 and index.array.layout.ndim and input.array.layout.ndim:
         return take_at(input, checked("index", index, input.array.layout.shape[0], 0), 0, 1)
+    if index is None:
+        return through(_basic, input, (None,))
     if kind is slice:
         start, stop, step = index.start, index.stop, index.step
         if type(start) in _INT_OR_NONE and type(stop) in _INT_OR_NONE and type(step) in _INT_OR_NONE:
