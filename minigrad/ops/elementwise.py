@@ -682,7 +682,7 @@ add = Scaled("add", np.add, "input other", {"input": lambda g: g, "other": lambd
 sub = Difference("sub", np.subtract, "input other", {"input": lambda g: g, "other": lambda g: neg(g)}, kinds="if",
                  doc="input - alpha * other")
 mul: Elementwise = Elementwise("mul", np.multiply, "input other",
-                               {"input": lambda g, other: mul(g, other), "other": lambda g, input: mul(g, input)}, doc="input * other")
+                               {"input": lambda g, other: mul.call(g, other), "other": lambda g, input: mul.call(g, input)}, doc="input * other")
 div: Elementwise = Quotient("div", np.true_divide, "input other", {"input": lambda g, other: div(g, other),
                                                       "other": lambda g, other, out: neg(div(mul(g, out), other))},
                   result="float", domain=((-2.0, 2.0), _POSITIVE), doc="input / other")
@@ -721,7 +721,7 @@ def _real(name: str, function: Callable | None, vjp: Callable, domain: tuple, or
     return Elementwise(name, function, "input", {"input": vjp}, result="float", domain=domain, oracle=oracle, doc=doc)
 
 
-exp = _real("exp", np.exp, lambda g, out: mul(g, out), (-2, 2), None, "e^input")
+exp = _real("exp", np.exp, lambda g, out: mul.call(g, out), (-2, 2), None, "e^input")
 exp2 = _real("exp2", np.exp2, lambda g, out: mul(g, mul(out, _LN2)), (-2, 2), None, "2^input")
 expm1 = _real("expm1", np.expm1, lambda g, input: mul(g, exp(input)), (-2, 2), None, "e^input - 1, accurate near 0.")
 log = _real("log", np.log, lambda g, input: div(g, input), _POSITIVE, None, "Natural logarithm.")
