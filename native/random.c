@@ -168,7 +168,7 @@ static inline T radius(T u) {
   T m;
   memcpy(&i, &u, sizeof i);
   e = (i - ROOT_HALF) >> MANTISSA;
-  i -= e << MANTISSA;
+  i -= e * ((TI)1 << MANTISSA);           /* e may be negative */
   memcpy(&m, &i, sizeof m);
   const T f = m - 1, s = f / (2 + f), h = F(0.5) * f * f, r = LOG_SERIES(s * s);
   const T l = (T)e * (T)M_LN2 + (f - (h - s * (h + r)));

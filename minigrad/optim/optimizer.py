@@ -241,6 +241,7 @@ class Optimizer:
                 row = (p, self._begin(group, p, state), self._step_of(p, state))
                 if not state:
                     del self.state[p]
+                _fitting(p, row)
                 dense = p.is_contiguous() and p.grad.is_contiguous() and p.grad.dtype == p.dtype
                 batches.setdefault((p.device.name, p.dtype, dense), []).append(row)
         made = []
@@ -387,6 +388,20 @@ Optimizer.step = _hooked(Optimizer.step)        # type: ignore[method-assign]
 def begun(values: np.ndarray, device: Device) -> Tensor:
     """A tensor to keep, with its first values: not a launch, so that a recorded step does not begin anew at each replay."""
     return new_tensor(device.upload(values), None)
+
+
+def _fitting(p: Tensor, row: tuple) -> None:
+    """The kernel walks parameter, gradient and state as one: a gradient set by hand or a loaded state must have their size."""
+    g: Any = p.grad
+    if g.shape != p.shape or g.device is not p.device:
+        raise RuntimeError(f"[step] a gradient must have its parameter's shape and device; got {g.layout} for {p.layout}")
+    for s in row[1]:
+        if s is not None and (not isinstance(s, Tensor) or s.shape != p.shape or s.dtype != p.dtype or not s.is_contiguous()
+                              or s.device is not p.device):
+            raise RuntimeError(f"[step] the optimizer's state must have its parameter's shape and dtype; got "
+                               f"{s.layout if isinstance(s, Tensor) else repr(s)} for {p.layout}")
+    if row[2].numel() != 1:
+        raise RuntimeError(f"[step] a parameter's step count must be one number; got {row[2].layout}")
 
 
 def state_like(p: Tensor, state: dict[str, Any], name: str, value: float = 0.0) -> Tensor:
