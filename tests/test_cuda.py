@@ -657,7 +657,7 @@ def test_cupy_is_optional(monkeypatch):
 
 @pytest.mark.parametrize("arch", ["sm_75", "sm_80", "sm_90"])
 @pytest.mark.parametrize("file", FILES)
-def test_kernels_compile_within_bounds(file, arch):
+def test_kernels_compile_with_nvrtc_within_bounds(file, arch):
     """For real GPUs, without one: nothing spills, and each kernel stays within its row of the table."""
     try:
         nvrtc.library()
