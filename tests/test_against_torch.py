@@ -304,9 +304,51 @@ def test_module(name, training):
                 assert (p.grad is None) == (q.grad is None), f"{where}: {k}"
                 if q.grad is not None:
                     np.testing.assert_allclose(p.grad.numpy(), q.grad.numpy(), rtol=1e-6, atol=1e-8, err_msg=f"{where}: gradient of {k}")
+            pairs = zip(tensors_in((inputs, named)), tensors_in((called.args, called.kwargs)), strict=True)
+            leaves = [(a, b) for a, b in pairs if isinstance(b, torch.Tensor) and b.requires_grad and b.is_leaf]
+            compare_gradients([a.grad for a, _ in leaves], [b.grad for _, b in leaves], f"{where}: gradient of the input")
         ran += 1
     if not ran:
         pytest.skip("no sample applies")
+
+
+@pytest.mark.parametrize("name", [n for n, info in MODULES.items() if info.module_error_inputs_func is not None])
+def test_module_refusals(name):
+    info, kind, ran = MODULES[name], find(name), 0
+    for sample in info.module_error_inputs_func(info, device="cpu", dtype=torch.float64, requires_grad=False, training=False):
+        made, called = sample.module_error_input.constructor_input, sample.module_error_input.forward_input
+
+        def attempt(kind, convert, made=made, called=called):
+            arguments = convert(made.args), convert(made.kwargs), convert(called.args if called else ()), convert(called.kwargs if called else {})
+            try:
+                kind(*arguments[0], **arguments[1]).double()(*arguments[2], **arguments[3])
+            except Exception as error:
+                return type(error)
+            return None
+        theirs = attempt(info.module_cls, lambda v: v)
+        if theirs is not None:
+            try:
+                mine = attempt(kind, to_ours)
+            except Unsupported:
+                continue
+            assert mine is not None and issubclass(mine, (theirs, ValueError, RuntimeError)), f"{name} {made.args} {made.kwargs}: {mine}, torch {theirs}"
+            ran += 1
+    if not ran:
+        pytest.skip("no error sample applies")
+
+
+@pytest.mark.parametrize(("name", "arguments", "shape"), [("Flatten", (), (2, 3, 4)), ("Flatten", (0, 1), (2, 3, 4)), ("Unflatten", (1, (2, 3)), (4, 6)),
+                                                          ("Identity", (), (2, 3)), ("Hardsigmoid", (), (2, 3)), ("Hardswish", (), (2, 3))])
+def test_modules_that_the_database_lacks(name, arguments, shape):
+    values = np.random.default_rng(0).uniform(-4, 4, shape)
+    ours, theirs = getattr(mg.nn, name)(*arguments), getattr(torch.nn, name)(*arguments)
+    assert repr(ours) == repr(theirs) and list(ours.state_dict()) == list(theirs.state_dict())
+    x, y = mg.tensor(values, requires_grad=True), torch.tensor(values, requires_grad=True)
+    got, want = ours(x), theirs(y)
+    close(got, want, name)
+    (got * got).sum().backward()
+    (want * want).sum().backward()
+    compare_gradients([x.grad], [y.grad], name)
 
 
 def test_result_types_are_torchs():

@@ -208,7 +208,8 @@ def _picked(log_p: Tensor, target: Tensor, weight: Tensor | None, ignore_index: 
 
 
 @op
-def _cross_entropy(x: Tensor, target: Tensor, weight: Tensor | None, *, ignore_index: int, reduction: str, label_smoothing: float) -> Tensor:
+def _cross_entropy(x: Tensor, target: Tensor, weight: Tensor | None, *, ignore_index: int, reduction: str,
+                   label_smoothing: float) -> Tensor:
     """-sum_c q_c w_c log(softmax(x)_c), q the target distribution, mixed with the uniform one by `label_smoothing`
     (Szegedy et al. 2016, section 7).
 
@@ -232,10 +233,13 @@ def _cross_entropy(x: Tensor, target: Tensor, weight: Tensor | None, *, ignore_i
 
 
 @_cross_entropy.check
-def _cross_entropy_rule(x: Layout, target: Layout, weight: Layout | None, *, ignore_index: int, reduction: str, label_smoothing: float) -> None:
+def _cross_entropy_rule(x: Layout, target: Layout, weight: Layout | None, *, ignore_index: int, reduction: str,
+                        label_smoothing: float) -> None:
     _labels_rule("cross_entropy", x, target, weight)
     if not 0.0 <= label_smoothing <= 1.0:
         fail("cross_entropy", "label_smoothing must be between 0 and 1", label_smoothing)
+    if is_float(target.dtype) and ignore_index >= 0:
+        fail("cross_entropy", "ignore_index is not supported for floating point target", ignore_index, "leave it at its default, -100")
 
 
 def _labels_rule(op: str, x: Layout, target: Layout, weight: Layout | None) -> None:
@@ -316,7 +320,7 @@ def _cross_entropy_samples(make: Any) -> Any:
             options = {"ignore_index": 2, "reduction": reduction, "label_smoothing": smoothing}
             yield make(5, 7), make.ints(5, high=7), None, options
             yield make(3, 4, 5), make.ints(3, 5, high=4), make(4, low=0.5, high=2), options
-            yield make(3, 33), make(3, 33, low=0.1, high=1), make(33, low=0.5, high=2), options
+            yield make(3, 33), make(3, 33, low=0.1, high=1), make(33, low=0.5, high=2), {**options, "ignore_index": -100}
         yield make(6), make.ints(high=6), None, {"ignore_index": -100, "reduction": reduction, "label_smoothing": 0.0}
         yield make(31, 10), make.ints(31, high=10), None, {"ignore_index": -100, "reduction": reduction, "label_smoothing": 0.0}
 
@@ -327,6 +331,7 @@ def _cross_entropy_errors(make: Any) -> Any:
     yield (make(3, 4), make.ints(2, high=4), None, options), ValueError, r"without the class dimension.*\[3, 4\].*\[2\]"
     yield (make(3, 4), make.ints(3, high=4), make(3), options), RuntimeError, "one value per class"
     yield (make(3, 4), make.ints(3, high=4), None, {**options, "label_smoothing": 2.0}), RuntimeError, "between 0 and 1"
+    yield (make(3, 4), make(3, 4), None, {**options, "ignore_index": 1}), RuntimeError, "not supported for floating point"
 
 
 def check_labels(op: str, target: Tensor, classes: int, ignore_index: int) -> None:
