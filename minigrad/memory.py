@@ -69,7 +69,7 @@ def layout(device: Device, dtype: np.dtype, shape: tuple[int, ...], strides: tup
     if found is None:
         if dtype.kind not in "biufc" and dtype.name != "bfloat16" or not dtype.isnative:
             # the one door to memory: raw bytes read as Python objects would crash the process
-            raise TypeError(f"[tensor] elements must be numbers or bools in this machine's byte order; got dtype {dtype}; convert with astype()")
+            raise TypeError(f"[tensor] elements must be numbers or bools in this machine's byte order; got {dtype}; convert with astype()")
         dense = contiguous_strides(shape)
         contiguous = strides is None or 0 in shape or all(n == 1 or s == d for n, s, d in zip(shape, strides, dense, strict=True))
         if contiguous and strides is not None:

@@ -285,6 +285,8 @@ class Op(Documented):
         layouts = [None if t is None else t.array.layout for t in inputs]
         if len(inputs) != len(self.inputs):
             raise TypeError(f"[{self.name}] takes the tensors ({', '.join(self.inputs)}); got {len(inputs)} arguments")
+        if layouts and layouts[0] is None:
+            raise TypeError(f"[{self.name}] {self.inputs[0]} must be a Tensor; got None")
         same_device(self.name, layouts)
         if self.rule is not None:
             self.rule(*layouts, **attrs)

@@ -74,10 +74,16 @@ def trunc_normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, a: float 
         peak = ((min(max(mean, a), b) - mean) / std) ** 2
         return x, empty_like(tensor).uniform_(generator=generator).log() <= (peak - ((x - mean) / std) ** 2) * 0.5
 
+    if not (math.isfinite(mean) and 0 < std < math.inf and a < b):
+        raise ValueError(f"[trunc_normal_] expected a finite mean, std > 0 and a < b; got mean {mean}, std {std}, a {a}, b {b}")
     values, good = draw()
-    while not bool(good.all()):
+    for _ in range(10_000):
+        if bool(good.all()):
+            break
         again, accepted = draw()
         values, good = where(good, values, again), good | accepted
+    else:
+        raise RuntimeError(f"[trunc_normal_] [{a}, {b}] lies too far from mean {mean}, std {std} to draw from")
     return tensor.copy_(values)
 
 
