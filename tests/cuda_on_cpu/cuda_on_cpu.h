@@ -335,6 +335,9 @@ CUOC_ENGINE static void permute(std::vector<unsigned> &v, size_t n) {
   if (L.order == 2) for (size_t i = n; i > 1; i--) std::swap(v[i - 1], v[rnd() % i]);
 }
 CUOC_ENGINE static void start(Thread &t) {
+#ifdef CUOC_ASAN
+  __asan_unpoison_memory_region(t.stack, kStack);   // a thread ends inside to_scheduler(), whose frame is never left
+#endif
 #ifdef CUOC_USE_UCONTEXT
   getcontext(&t.ctx);
   t.ctx.uc_stack.ss_sp = t.stack, t.ctx.uc_stack.ss_size = kStack, t.ctx.uc_link = nullptr;
