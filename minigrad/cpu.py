@@ -19,8 +19,8 @@ def _load() -> tuple[Any, Any]:
     try:
         from . import _native
     except ImportError as error:
-        raise ImportError("minigrad's C kernels are not built: run `pip install .` (it needs a C compiler) in the source folder; "
-                          f"the loader said: {error}") from None
+        raise ImportError("minigrad's C kernels are not built here: run `pip install .` (it needs a C compiler) in the source folder, then "
+                          f"start Python outside of it, or `pip install -e .` to work inside; the loader said: {error}") from None
     return _native.lib, _native.ffi      # type: ignore[attr-defined]
 
 

@@ -1,9 +1,11 @@
 """The list of kernels is one: what minigrad.h declares is built, and is what the Python side launches."""
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -29,8 +31,9 @@ def test_no_kernel_is_missing():
 
 
 def run(code, **environment):
-    import os
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, **environment})
+    """In a fresh process, outside the source folder (whose minigrad is not built)."""
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, **environment},
+                          cwd=tempfile.gettempdir())
 
 
 @pytest.mark.parametrize("level", cpu.LEVELS[:cpu.LEVELS.index(cpu.best_simd_level()) + 1])
