@@ -32,7 +32,7 @@ newaxis = None
 # these names hide Python's own, so they come last
 float, int, bool = float32, int32, _np.dtype("bool")
 
-_LAZY = ("autograd", "bench", "data", "io", "nn", "optim", "study", "testing", "utils")
+_LAZY = ("autograd", "bench", "data", "io", "nn", "optim", "study", "testing")
 
 
 def show_config() -> str:
@@ -48,6 +48,8 @@ def __getattr__(name: str) -> Any:
     """Rooms that open when they are first asked for, and bfloat16, which needs ml_dtypes."""
     if name in _LAZY:
         return _import_module(f".{name}", __name__)
+    if name in ("save", "load"):
+        return getattr(_import_module(".io", __name__), name)
     if name == "bfloat16":
         try:
             from ml_dtypes import bfloat16

@@ -428,14 +428,15 @@ def grad(outputs: Tensor | Sequence[Tensor], inputs: Tensor | Sequence[Tensor], 
         raise NotImplementedError("[autograd.grad] is_grads_batched is not supported; call grad once per vector")
     outs: list[Any] = list(outputs) if isinstance(outputs, (tuple, list)) else [outputs]
     ins: list[Any] = list(inputs) if isinstance(inputs, (tuple, list)) else [inputs]
-    given = list(grad_outputs) if isinstance(grad_outputs, (tuple, list)) else [grad_outputs] * (1 if grad_outputs is not None else len(outs))
+    count = 1 if grad_outputs is not None else len(outs)
+    given = list(grad_outputs) if isinstance(grad_outputs, (tuple, list)) else [grad_outputs] * count
     if len(given) != len(outs):
         fail("autograd.grad", "grad_outputs must have one entry for each output", f"{len(given)} for {len(outs)} outputs")
     if materialize_grads and allow_unused is False:
         raise ValueError("[autograd.grad] allow_unused must not be False when materialize_grads is True")
     for i, t in enumerate(ins):
         if not t.requires_grad:
-            fail("autograd.grad", f"input {i} does not require a gradient", t.array.layout, "call requires_grad_() on it before the forward pass")
+            fail("autograd.grad", f"input {i} does not require a gradient", t.array.layout, "call requires_grad_() before the forward pass")
     roots, start = _starts("autograd.grad", outs, given)
     edges = [edge_of(t) for t in ins]
     found = walk(roots, start, create_graph, create_graph if retain_graph is None else retain_graph, edges)

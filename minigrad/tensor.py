@@ -267,7 +267,8 @@ class Tensor:
 
     def __bool__(self) -> bool:
         if self.array.layout.size != 1:
-            fail("bool", "the truth value of a tensor with more or less than one element is ambiguous", self.array.layout, "use any() or all()")
+            fail("bool", "the truth value of a tensor with more or less than one element is ambiguous", self.array.layout,
+                 "use any() or all()")
         return bool(self._host("bool()").item())
 
     def __len__(self) -> int:

@@ -235,8 +235,8 @@ def relaid(t: Tensor) -> Iterator[tuple[str, Tensor]]:
         yield "transposed", new_tensor(_strided(np.ascontiguousarray(values.T), lambda a: a.T), None)
     if values.ndim:
         yield "reversed", new_tensor(_strided(np.ascontiguousarray(values[::-1]), lambda a: a[::-1]), None)
-        wide = np.full((values.shape[0] + 2, *values.shape[1:-1], values.shape[-1] * 2 + 1) if values.ndim > 1 else (values.shape[0] * 2 + 3,),
-                       np.nan if values.dtype.kind == "f" else 0, values.dtype)
+        around = (values.shape[0] + 2, *values.shape[1:-1], values.shape[-1] * 2 + 1) if values.ndim > 1 else (values.shape[0] * 2 + 3,)
+        wide = np.full(around, np.nan if values.dtype.kind == "f" else 0, values.dtype)
         place = (slice(1, -1), ..., slice(1, None, 2)) if values.ndim > 1 else (slice(2, -1, 2),)
         wide[place] = values
         yield "offset and spread", new_tensor(_strided(wide, lambda a: a[place]), None)

@@ -71,7 +71,8 @@ def generate(levels: list[str]) -> tuple[str, str]:
             cast = [f"({c})a{i}" if s == "p" else f"a{i}" for i, (c, s) in enumerate(zip(c_types, signature, strict=True))]
             wrappers.append(f"static void w_{full}({', '.join(f'{words[s]} a{i}' for i, s in enumerate(signature))}) "
                             f"{{ p_{full}({', '.join(cast)}); }}\n#define {full} w_{full}")
-            load = [f"({c})(uintptr_t)w[{i}].i" if s == "p" else f"w[{i}].{s}" for i, (c, s) in enumerate(zip(c_types, signature, strict=True))]
+            load = [f"({c})(uintptr_t)w[{i}].i" if s == "p" else f"w[{i}].{s}"
+                    for i, (c, s) in enumerate(zip(c_types, signature, strict=True))]
             wrappers.append(f"static void t_{full}(const mg_word *w) {{ p_{full}({', '.join(load)}); }}")
             table.append(f'  {{ "{full}", "{signature}", t_{full} }},')
     source = "\n".join([

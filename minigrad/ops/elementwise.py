@@ -682,7 +682,8 @@ add = Scaled("add", np.add, "input other", {"input": lambda g: g, "other": lambd
 sub = Difference("sub", np.subtract, "input other", {"input": lambda g: g, "other": lambda g: neg(g)}, kinds="if",
                  doc="input - alpha * other")
 mul: Elementwise = Elementwise("mul", np.multiply, "input other",
-                               {"input": lambda g, other: mul.call(g, other), "other": lambda g, input: mul.call(g, input)}, doc="input * other")
+                               {"input": lambda g, other: mul.call(g, other), "other": lambda g, input: mul.call(g, input)},
+                               doc="input * other")
 div: Elementwise = Quotient("div", np.true_divide, "input other", {"input": lambda g, other: div(g, other),
                                                       "other": lambda g, other, out: neg(div(mul(g, out), other))},
                   result="float", domain=((-2.0, 2.0), _POSITIVE), doc="input / other")

@@ -63,13 +63,15 @@ def layer_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, *, normali
 
 
 @layer_norm.check
-def _layer_norm_rule(x: Layout, weight: Layout | None, bias: Layout | None, *, normalized_shape: tuple[int, ...], eps: float = 1e-5) -> None:
+def _layer_norm_rule(x: Layout, weight: Layout | None, bias: Layout | None, *, normalized_shape: tuple[int, ...],
+                     eps: float = 1e-5) -> None:
     n = len(normalized_shape)
     if n == 0 or x.shape[x.ndim - n:] != tuple(normalized_shape) or x.ndim < n:
         fail("layer_norm", "normalized_shape must be the trailing sizes of x", [f"x {x}", f"normalized_shape {list(normalized_shape)}"])
     for name, p in (("weight", weight), ("bias", bias)):
         if p is not None and p.shape != tuple(normalized_shape):
-            fail("layer_norm", f"{name} must have the shape normalized_shape", [f"{name} {p}", f"normalized_shape {list(normalized_shape)}"])
+            fail("layer_norm", f"{name} must have the shape normalized_shape",
+                 [f"{name} {p}", f"normalized_shape {list(normalized_shape)}"])
     _float_input("layer_norm", x)
 
 

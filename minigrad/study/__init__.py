@@ -19,7 +19,7 @@ def explain(op: Any, *args: Any, **attrs: Any) -> str:
     """
     name = getattr(op, "name", getattr(op, "__name__", str(op)))
     seen = launches(op, *args, **attrs)
-    signature = ", ".join(repr(a.array.layout) if isinstance(a, Tensor) else repr(a) for a in args)
+    called = ", ".join(repr(a.array.layout) if isinstance(a, Tensor) else repr(a) for a in args)
     why = "a function of other ops"
     if isinstance(op, Op):
         plan = op.plans.get(signature(args, attrs))
@@ -32,7 +32,7 @@ def explain(op: Any, *args: Any, **attrs: Any) -> str:
     for kernel in seen:
         counts[kernel] += 1
     listed = ", ".join(k if n == 1 else f"{k} x{n}" for k, n in counts.items()) or "nothing: a view"
-    return f"{name}({signature}): {why}\n  launches {listed}"
+    return f"{name}({called}): {why}\n  launches {listed}"
 
 
 def launches(function: Any, *args: Any, **kwargs: Any) -> list[str]:
