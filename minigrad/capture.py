@@ -19,6 +19,7 @@ from bisect import bisect_right
 from collections.abc import Callable
 from functools import update_wrapper
 from pathlib import Path
+from threading import get_ident
 from typing import Any
 
 import numpy as np
@@ -50,9 +51,13 @@ class Recorder:
         self.starts: list[int] = []
         self.modes: list[tuple[Any, bool]] = []
         self.before_replay: list[Callable[[], None]] = []
-        self.leaves: dict[int, Tensor] = {}     # whose .grad the step filled
+        self.leaves: dict[int, tuple[Tensor, Any]] = {}     # whose .grad the step filled, and what it was before
+        self.thread = get_ident()
 
     def visit(self, kernel: Kernel, arguments: tuple) -> None:
+        if get_ident() != self.thread:          # somebody else's work
+            kernel.function(*arguments)
+            return
         if kernel.name == "host":
             kernel.function(*arguments)
             self.python(lambda: kernel.function(*arguments))
@@ -106,6 +111,10 @@ class Recorder:
         if all(m is not module for m, _ in self.modes):
             self.modes.append((module, module.training))
 
+    def deposit(self, leaf: Tensor) -> None:
+        """A leaf whose `.grad` is about to be filled or added to."""
+        self.leaves.setdefault(id(leaf), (leaf, leaf.grad))
+
     def refuse(self, what: str) -> None:
         raise RuntimeError(f"[capture] {what} reads a value while recording, which replay cannot do; at {_user_line()}; "
                            "read it outside the captured function, from a returned tensor")
@@ -128,17 +137,20 @@ def _user_line() -> str:
 
 
 class _Program:
-    """One recorded signature."""
+    """One recorded signature. `known` are the leaves of earlier recordings with their `.grad` at the call: a step that finds
+    one there and still fills it afresh clears gradients itself; any other step's first deposit depends on what it finds."""
 
-    def __init__(self, recorder: Recorder, pool: Any, inputs: list[Tensor], outputs: Any) -> None:
+    def __init__(self, recorder: Recorder, pool: Any, inputs: list[Tensor], outputs: Any, known: dict[int, Any]) -> None:
         self.segments = [s if callable(s) else (s[0], s[0].__array_interface__["data"][0], s[1]) for s in recorder.segments]
         self.pins, self.pool = list({id(p): p for p in recorder.pins.values()}.values()), pool
         self.inputs, self.outputs = inputs, outputs
         self.modes, self.before_replay = recorder.modes, recorder.before_replay
-        self.grads = [(leaf, leaf.grad) for leaf in recorder.leaves.values()]
+        self.grads = [(leaf, leaf.grad) for leaf, _ in recorder.leaves.values()]
+        self.expected = [(leaf, before) for i, (leaf, before) in recorder.leaves.items()
+                         if before is not None or known.get(i) is None]
 
     def fits(self) -> bool:
-        return all([m.training is t for m, t in self.modes])
+        return all([m.training is t for m, t in self.modes]) and all([leaf.grad is before for leaf, before in self.expected])
 
     def replay(self, inputs: list[Tensor]) -> Any:
         for mine, given in zip(self.inputs, inputs, strict=True):
@@ -177,11 +189,12 @@ class Captured:
                 return program.replay(tensors)
         if mode.recorder is not None:
             fail("capture", "a captured function cannot be recorded inside another recording", "", "call it plainly inside")
-        program = self._record(args, kwargs, tensors)
+        before = {id(leaf): leaf.grad for program in known for leaf, _ in program.grads}
+        program = self._record(args, kwargs, tensors, before)
         self.programs.setdefault(key, []).append(program)
         return program.outputs
 
-    def _record(self, args: Any, kwargs: Any, tensors: list[Tensor]) -> _Program:
+    def _record(self, args: Any, kwargs: Any, tensors: list[Tensor], before: dict[int, Any]) -> _Program:
         with memory.private_pool() as pool:
             inputs = [_input(t) for t in tensors]
             it = iter(inputs)
@@ -193,7 +206,10 @@ class Captured:
             finally:
                 mode.recorder = None
         recorder.finish()
-        return _Program(recorder, pool.pools, inputs, outputs)
+        if any(id(t) in recorder.leaves for t in inputs):
+            fail("capture", "backward() in a captured function cannot fill .grad of an argument", "",
+                 "return autograd.grad(loss, argument) instead")
+        return _Program(recorder, pool.pools, inputs, outputs, before)
 
 
 def _input(t: Tensor) -> Tensor:

@@ -32,6 +32,11 @@ SOURCES = Path(__file__).parent / "ops"
 
 # ---- is there a GPU? ------------------------------------------------------------------------------------------------
 
+def is_available() -> bool:
+    """Is there a device "cuda"?"""
+    return not unavailable()
+
+
 def unavailable() -> str:
     """Why there is no device "cuda", in one sentence; empty if there is one."""
     global cp

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import sys
+import threading
 import weakref
 from collections.abc import Callable, Sequence
 from functools import wraps
@@ -25,15 +26,13 @@ if TYPE_CHECKING:
 _sequence = itertools.count(0, -1)      # counts down: a heap gives the newest first
 
 
-class Mode:
-    """Process-wide switches: `grad`, is the tape recording; `fused`, are kernels used ("auto", "off", "require");
-    `recorder`, the capture under way, to which layers and optimisers tell that they were met."""
+class Mode(threading.local):
+    """Switches, of each thread its own: `grad`, is the tape recording; `recorder`, the capture under way, to which layers and
+    optimisers tell that they were met. `fused`, are kernels used ("auto", "off", "require"), is one for the process."""
 
-    __slots__ = ("grad", "fused", "recorder")
-
-    def __init__(self) -> None:
-        self.grad, self.fused = True, "auto"
-        self.recorder: Any = None
+    grad = True
+    fused = "auto"
+    recorder: Any = None
 
 
 mode = Mode()
@@ -185,6 +184,7 @@ cast: Callable[[Any, Any], Any]
 clone: Callable[[Any], Any]
 transfer: Callable[..., Any]
 as_tensor: Callable[[Any], Any]
+empty: Callable[..., Any]
 ones_like: Callable[[Any], Any]
 
 class HookTable:
@@ -380,9 +380,9 @@ def backward(tensors: Sequence[Tensor], gradients: Sequence[Tensor | None], reta
     for edge, g in results.items():
         leaf = edge if inputs is None or type(edge) is not Node and type(edge) is not Slot else \
             next(t for t in inputs if edge_of(t) is edge)
-        _deposit(leaf, g, create_graph, taken)
         if mode.recorder is not None:
-            mode.recorder.leaves[id(leaf)] = leaf
+            mode.recorder.deposit(leaf)
+        _deposit(leaf, g, create_graph, taken)
         for function in post_hooks.of(leaf) if post_hooks.tables else ():
             function(leaf)
 
@@ -398,7 +398,8 @@ def _deposit(leaf: Tensor, g: Tensor, create_graph: bool, taken: set[int]) -> No
         return
     if not create_graph:
         array = g.array
-        shared = id(array) in taken or type(array) is not Buffer or sys.getrefcount(array) > _LONE_LOCAL
+        # a hook may have kept the gradient that it was shown
+        shared = id(array) in taken or hooks.tables or type(array) is not Buffer or sys.getrefcount(array) > _LONE_LOCAL
         g = clone(g.detach()) if shared else g
     taken.add(id(g.array))
     leaf.grad = g

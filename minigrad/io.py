@@ -38,7 +38,7 @@ def _describe(value: Any, path: str, arrays: dict[str, np.ndarray], seen: dict[i
         name = seen[id(value)][0] if id(value) in seen else ""
         if not name:
             name, n = path or "value", 1
-            while name in arrays:
+            while name in arrays or name == "__metadata__":         # the format's own key
                 name, n = f"{path}#{n}", n + 1
             host = value.detach().cpu().numpy() if isinstance(value, Tensor) else np.asarray(value)
             if host.dtype.kind not in "fiub" and host.dtype.name != "bfloat16":

@@ -164,7 +164,10 @@ _new = object.__new__
 def alloc(layout: Layout) -> Buffer:
     """An uninitialised array of a contiguous layout."""
     free = layout.free
-    block = free.pop() if free else _fresh(layout)
+    try:
+        block = free.pop()
+    except IndexError:          # empty (another thread may have taken the last one)
+        block = _fresh(layout)
     array = _new(Buffer)
     array.layout = layout
     array.ptr = block.ptr

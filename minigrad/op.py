@@ -23,7 +23,7 @@ from typing import Any
 
 from .device import NoKernel
 from .engine import Node, Slot, edge_of, enable_grad, mode, set_grad_enabled, walk
-from .memory import Array, Layout
+from .memory import Array, Buffer, Layout
 from .memory import layout as layout_of
 from .shape import fail, is_float
 from .tensor import Tensor, new_tensor
@@ -324,6 +324,9 @@ class Op(Documented):
                 version += t.array.version
         if version != node.version:
             stale(self.name)
+        for a in saved if type(saved) is tuple else (saved,):       # what the forward made was new then: version 0
+            if type(a) is Buffer and a.version and all([t is None or t.array is not a for t in inputs]):
+                stale(self.name)
         results = None if plan.backward is None else plan.backward(saved, _gradient_arrays(node, g), needs)
         gs = g if type(g) is list else [g]
         if results is None:
@@ -435,7 +438,7 @@ class set_fused:
 
     @staticmethod
     def _set(choice: str) -> None:
-        mode.fused = choice
+        type(mode).fused = choice
         for known in registry.values():
             if isinstance(known, Op):
                 known.plans.clear()

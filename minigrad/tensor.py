@@ -15,7 +15,7 @@ from .device import Device
 from .device import device as open_device
 from .engine import RemovableHandle, mode
 from .memory import Array, Layout
-from .shape import fail, is_float
+from .shape import default_float, fail, is_float
 
 _new = object.__new__
 
@@ -56,9 +56,12 @@ class Tensor:
     def __new__(cls, data: Any = None, *args: Any, **kwargs: Any) -> Any:
         return _new(cls)
 
-    def __init__(self, data: Any = (), requires_grad: bool = False) -> None:
-        source = data if isinstance(data, Tensor) else engine.as_tensor(data)
-        self.array, self.node, self.requires_grad, self.grad = source.array, None, requires_grad, None
+    def __init__(self, *data: Any) -> None:
+        """`Tensor(2, 3)`: uninitialised, of that shape; `Tensor([1, 2])`: the values. Of the default float dtype."""
+        source = engine.empty(*data) if all(isinstance(n, int) for n in data) else engine.as_tensor(data[0])
+        if not isinstance(data[0] if data else None, Tensor):
+            source = engine.cast(source, default_float())
+        self.array, self.node, self.requires_grad, self.grad = source.array, None, False, None
 
     # ---- what it is ----
 
@@ -149,6 +152,8 @@ class Tensor:
 
     @data.setter
     def data(self, value: Tensor) -> None:
+        if self.requires_grad and not is_float(value.array.layout.dtype):
+            fail("data", "a tensor that requires gradients needs floating-point data", value.array.layout, "convert with .float()")
         self.array = value.array
 
     def detach(self) -> Tensor:
@@ -246,6 +251,8 @@ class Tensor:
     def __dlpack__(self, **options: Any) -> Any:
         if self.requires_grad:
             fail("__dlpack__", "the tensor is part of a graph", self.array.layout, "call detach() first", BufferError)
+        if mode.recorder is not None:
+            mode.recorder.refuse("__dlpack__()")
         return self.array.np.__dlpack__(**options)
 
     def __dlpack_device__(self) -> tuple[int, int]:

@@ -174,3 +174,37 @@ def test_exotic_dtype_goes_through_python():
     f = mg.capture(lambda x: x * 2 + 1)
     for i in range(3):
         assert f(mg.tensor([i, 1], dtype=mg.float16)).tolist() == [2 * i + 1, 3]
+
+
+def test_gradients_accumulate_as_in_eager():
+    """Whether the step clears gradients itself or not, and whatever happens to them outside."""
+    seen = []
+    for wrap in (lambda f: f, mg.capture):
+        p = mg.ones(1, requires_grad=True)
+        step = wrap(lambda x, p=p: (x * p).sum().backward())
+        values = []
+        for i in range(8):
+            if i in (3, 4, 7):
+                p.grad = None
+            step(mg.ones(1) * (i + 1))
+            values.append(p.grad.item())
+        seen.append(values)
+    assert seen[0] == seen[1]
+
+
+def test_grad_of_an_argument_is_refused():
+    with pytest.raises(RuntimeError, match="argument"):
+        mg.capture(lambda x: (x * x).sum().backward())(mg.ones(2, requires_grad=True))
+    gradient = mg.capture(lambda x: mg.autograd.grad((x * x).sum(), x)[0])
+    for i in range(3):
+        assert gradient(mg.full((2,), float(i), requires_grad=True)).tolist() == [2.0 * i] * 2
+
+
+def test_first_draw_inside_a_recording():
+    import subprocess
+    import sys
+    import tempfile
+    code = ("import minigrad as mg\nf = mg.capture(lambda x: mg.nn.functional.dropout(x)); x = mg.ones(64)\n"
+            "print(len({tuple(f(x).tolist()) for _ in range(20)}))")
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tempfile.gettempdir())
+    assert ran.stdout.strip() == "20"

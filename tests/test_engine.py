@@ -272,3 +272,64 @@ def test_errors_inside_backward_leave_the_modes_alone():
     with pytest.raises(ZeroDivisionError):
         x2.sum().backward()
     assert mg.is_grad_enabled()
+
+
+def test_stale_output_of_a_fused_op():
+    x = leaf(1.0, 2.0)
+    y = x.softmax(0)
+    z = (y * 2).sum()
+    with mg.no_grad():
+        y.mul_(2)
+    with pytest.raises(RuntimeError, match="changed in place"):
+        z.backward()
+
+
+def test_an_index_is_kept_privately():
+    values = np.array([0, 1])
+    x = leaf(1.0, 2.0)
+    y = x[mg.from_numpy(values)]
+    values[:] = 10**9
+    y.sum().backward()
+    assert x.grad.tolist() == [1, 1]
+
+
+def test_a_gradient_kept_by_a_hook_is_not_dot_grad():
+    x, kept = leaf(1.0), []
+    x.register_hook(kept.append)
+    y = x + 1
+    y.retain_grad()
+    y.sum().backward()
+    x.grad.zero_()
+    assert kept[0].item() == 1 and y.grad.item() == 1
+
+
+def test_grad_mode_belongs_to_the_thread():
+    import threading
+    started, done = threading.Event(), threading.Event()
+
+    def other():
+        with mg.no_grad():
+            started.set()
+            done.wait(5)
+    thread = threading.Thread(target=other)
+    thread.start()
+    started.wait(5)
+    assert mg.is_grad_enabled() and (leaf(1.0) * 2).requires_grad
+    done.set()
+    thread.join()
+    assert mg.is_grad_enabled()
+
+
+@pytest.mark.parametrize("n", [20, 1000, 300_000])
+def test_overlapping_in_place(n):
+    a = mg.arange(float(n))
+    a[1:] += a[:-1]
+    assert a.tolist() == [0.0, *(2.0 * i - 1 for i in range(1, n))]
+    a = mg.arange(float(n))
+    a[1:] = a[:-1]
+    assert a.tolist() == [0.0, *map(float, range(n - 1))]
+
+
+def test_writing_into_expanded():
+    with pytest.raises(RuntimeError, match="share one place"):
+        mg.zeros(1).expand(3).add_(mg.ones(3))

@@ -30,6 +30,18 @@ def test_no_kernel_is_missing():
     assert asked <= set(FAMILIES), f"launched, but not in minigrad.h: {asked - set(FAMILIES)}"
 
 
+def test_workspace_sizes_agree():
+    """How many partial sums the kernels keep is said in minigrad.h and in the ops that allocate them: the same numbers."""
+    import inspect
+    from importlib import import_module
+    loss, norm = import_module("minigrad.ops.loss"), import_module("minigrad.ops.norm")
+    header = (Path(__file__).parent.parent / "native" / "minigrad.h").read_text()
+    for macro, function in (("MG_CHUNKS(rows)", norm._chunks), ("MG_LOSS_CHUNKS(n)", loss._chunks)):
+        text = next(line for line in header.splitlines() if line.startswith(f"#define {macro}"))
+        numbers = sorted(re.findall(r"\b\d+\b", text.split(")", 1)[1]))
+        assert numbers == sorted(re.findall(r"\b\d+\b", inspect.getsource(function).split("return")[1])), macro
+
+
 def run(code, **environment):
     """In a fresh process, outside the source folder (whose minigrad is not built)."""
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, **environment},

@@ -27,6 +27,7 @@ engine.cast = elementwise.cast
 engine.clone = creation.clone
 engine.transfer = creation.transfer
 engine.as_tensor = creation.as_tensor
+engine.empty = creation.empty
 engine.ones_like = creation.ones_like
 core.contiguous_copy = elementwise.contiguous_copy
 capture: Any = import_module("..capture", __name__)

@@ -129,17 +129,17 @@ def _plain(op: Activation) -> Callable[..., Tensor]:
         except (AttributeError, KeyError):
             return first(input, ())
         to = plan.layout
-        free = to.free
-        if free:
-            block = free.pop()
+        try:
+            block = to.free.pop()
+        except IndexError:
+            out = alloc(to)
+            ptr = out.ptr
+        else:
             out = _new(Buffer)
             out.layout = to
             out.ptr = ptr = block.ptr
             out.block = block
             out.version = 0
-        else:
-            out = alloc(to)
-            ptr = out.ptr
         call_kernel(ptr, x.ptr, plan.walk)
         t = _new(Tensor)
         t.array = out

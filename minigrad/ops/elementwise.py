@@ -216,9 +216,11 @@ class Elementwise(Primitive):
         key = (to, *[t.array.layout for t in tensors])      # type: ignore[union-attr]
         plan = self.plans.get(key)
         if plan is None:
+            written_once(self.name + "_", to)
             plan = remember(self.plans, key, self._prepare_into(*key))
+        place = target.array
         arrays = [t.array for t in tensors]                 # type: ignore[union-attr]
-        if plan.layout is to and not any([a.layout is not to and a.storage is target.array.storage for a in arrays]):
+        if plan.layout is to and not any([a.storage is place.storage and (a.layout is not to or a.ptr != place.ptr) for a in arrays]):
             self.launch(plan, target.array, arrays)
         else:                           # the result is made aside, then copied
             aside = alloc(layout(to.device, plan.layout.dtype, to.shape))
@@ -259,6 +261,13 @@ class Elementwise(Primitive):
             yield ("two", {}), TypeError, "tensors or numbers"
 
 
+def written_once(op: str, to: Layout) -> None:
+    """Refuses to write where several elements lie on one another (an expanded tensor, overlapping windows)."""
+    span = sum([(n - 1) * (s if s > 0 else -s) for n, s in zip(to.shape, to.strides, strict=True)]) + 1
+    if not to.contiguous and to.size > span:
+        fail(op, "several elements of the tensor written to share one place in memory", to, "write into a clone() of it")
+
+
 def accumulate(target: Tensor, more: Tensor) -> None:
     """target += more, for gradients of one layout: the engine's own buffers and `.grad`."""
     x, y = target.array, more.array
@@ -287,17 +296,17 @@ def _unary(op: Elementwise) -> Callable[[Any], Any]:
                 op._refuse((input,))
             return result
         to = plan.layout
-        free = to.free
-        if free:
-            block = free.pop()
-            out: Any = _new(Buffer)
+        try:
+            block = to.free.pop()
+        except IndexError:
+            out: Any = alloc(to)
+            ptr = out.ptr
+        else:
+            out = _new(Buffer)
             out.layout = to
             out.ptr = ptr = block.ptr
             out.block = block
             out.version = 0
-        else:
-            out = alloc(to)
-            ptr = out.ptr
         call_kernel(ptr, x.ptr, plan.walk)
         t = _new(Tensor)
         t.array = out
@@ -332,17 +341,17 @@ def _binary(op: Elementwise) -> Callable[[Any, Any], Any]:
         except (AttributeError, KeyError):
             return op.apply(input, other)
         to = plan.layout
-        free = to.free
-        if free:
-            block = free.pop()
-            out: Any = _new(Buffer)
+        try:
+            block = to.free.pop()
+        except IndexError:
+            out: Any = alloc(to)
+            ptr = out.ptr
+        else:
+            out = _new(Buffer)
             out.layout = to
             out.ptr = ptr = block.ptr
             out.block = block
             out.version = 0
-        else:
-            out = alloc(to)
-            ptr = out.ptr
         call_kernel(ptr, x.ptr, y.ptr, plan.walk)
         t = _new(Tensor)
         t.array = out
@@ -432,17 +441,17 @@ def _with_number(op: Elementwise, index: int) -> Callable[[Any, Any], Any]:
         except (AttributeError, KeyError):
             return learn(input, number)
         to = plan.layout
-        free = to.free
-        if free:
-            block = free.pop()
-            out: Any = _new(Buffer)
+        try:
+            block = to.free.pop()
+        except IndexError:
+            out: Any = alloc(to)
+            ptr = out.ptr
+        else:
+            out = _new(Buffer)
             out.layout = to
             out.ptr = ptr = block.ptr
             out.block = block
             out.version = 0
-        else:
-            out = alloc(to)
-            ptr = out.ptr
         if index:
             call_kernel(ptr, address, x.ptr, plan.walk)
         else:
@@ -974,9 +983,10 @@ def copy_array(to: Array, source: Array) -> None:
     if plan is None:
         if broadcast_shapes("copy_", to.layout.shape, source.layout.shape) != to.layout.shape:
             fail("copy_", "the source must broadcast to the target's shape", [to.layout, source.layout])
+        written_once("copy_", to.layout)
         kernel = copy.kernel((to.layout,))
         plan = remember(copy.plans, key, _Plan(kernel, to.layout, elementwise_plan(to.layout, source.layout) if kernel else None, "copy"))
-    if source.storage is to.storage and source.layout is not to.layout:
+    if source.storage is to.storage and (source.layout is not to.layout or source.ptr != to.ptr):
         fresh = alloc(layout(source.layout.device, source.layout.dtype, source.layout.shape))     # they may overlap
         copy_array(fresh, source)
         return copy_array(to, fresh)

@@ -26,7 +26,7 @@ from ..op import Plan, Primitive, dense, remember, same_device
 from ..shape import BOOL, INT64, axis_of, broadcast_shapes, fail
 from ..tensor import Tensor, bump, new_tensor
 from . import elementwise as ew
-from .elementwise import add, cast, constant, copy, copy_array, mul, where
+from .elementwise import add, cast, constant, contiguous_copy, copy, copy_array, mul, where
 from .shape_ops import _expanded, _permuted, _reshaped, _rule_axis, _window, bind, mover, planner, position, through, whole, windowed
 
 __all__ = ["gather", "scatter", "scatter_add", "index_select", "index_add", "index_copy", "index_fill", "take", "take_along_dim",
@@ -74,7 +74,8 @@ def checked(op: str, index: Tensor, n: int, dim: int, wrap: bool = True, kind: t
         bad = bad if not wrap else check_index(index, -n, n)
         raise kind(f"[{op}] index {bad} is out of range for dim {dim} with size {n}")
     if bad is None and not mode.recorder:
-        return index
+        # the tape keeps a copy of its own: whoever changes the caller's index later cannot lead the backward kernel astray
+        return new_tensor(contiguous_copy(index.array), None) if mode.grad else index
     with engine.no_grad():
         source = dense(index.array)
         if wrap:
@@ -915,6 +916,8 @@ def setitem(input: Tensor, index: Any, value: Any) -> None:
         fail("setitem", "writing into a tensor is not differentiable", have,
              "use where(mask, value, x), cat, scatter, index_add or index_copy, which return a new tensor, or write under `with no_grad()`")
     value = value.to(have.device) if isinstance(value, Tensor) else engine.as_tensor(value).to(have.device)
+    if isinstance(index, tuple) and len(index) > 1:         # read as numbers: `_advanced` would take out a copy and write to that
+        index = tuple([e.item() if isinstance(e, Tensor) and not e.ndim and e.dtype.kind in "iu" else e for e in index])
     with engine.no_grad():
         entries = _plain_entries(index if isinstance(index, tuple) else (index,))
         if entries is not None:

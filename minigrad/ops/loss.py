@@ -12,6 +12,7 @@ from ..op import op
 from ..shape import broadcast_shapes
 from ..tensor import Tensor
 from . import elementwise as e
+from .activation import logsigmoid
 from .norm import address, same_dtypes
 from .softmax import REDUCTIONS, reduced
 
@@ -197,7 +198,7 @@ def _bce_oracle(x: Any, target: Any, weight: Any, *, reduction: str = "mean") ->
 @op
 def _bce_with_logits(x: Tensor, target: Tensor, weight: Tensor | None, pos_weight: Tensor | None, *, reduction: str = "mean") -> Tensor:
     """(1 - t) x + (1 + (pos_weight - 1) t) log(1 + e^-x), by a stable form of log(1 + e^-x), times weight, reduced."""
-    softplus = e.add(e.log1p(e.exp(e.neg(e.abs(x)))), e.maximum.call(e.neg(x), 0.0))
+    softplus = e.neg(logsigmoid(x))
     factor = softplus if pos_weight is None else e.mul(softplus, e.add(e.mul(e.sub(pos_weight, 1.0), target), 1.0))
     losses = e.add(e.mul(e.sub(1.0, target), x), factor)
     return reduced(losses if weight is None else e.mul(losses, weight), reduction)

@@ -35,6 +35,7 @@ from .elementwise import (
     mul,
     neg,
     remainder,
+    written_once,
 )
 
 _MASK = (1 << 64) - 1
@@ -59,7 +60,7 @@ class Generator:
         return self
 
     def _write(self, values: np.ndarray) -> None:
-        copy_array(self.state, self.device.upload(values))
+        self.device.write(self.state, values)       # not a launch: a recorded step that makes a generator must not restart it
 
     def seed(self) -> int:
         """Starts the stream of a seed drawn from the system's randomness, which is returned."""
@@ -327,6 +328,7 @@ def multinomial(input: Tensor, num_samples: int, replacement: bool = False, *, g
 
 def _overwrite(name: str, input: Tensor, values: Array) -> Tensor:
     writable(name, input)
+    written_once(name, input.array.layout)
     copy_array(input.array, values)
     return bump(input)
 

@@ -77,6 +77,7 @@ class _Batch:
         self.rows, self.kernel, self.hyper = rows, kernel, hyper
         self.params = [row[0] for row in rows]
         self.storages = [p.array.storage for p in self.params]
+        self.keep = [s.array for _, state, step in rows for s in (*state, step) if s is not None]      # the table has their addresses
         self.grads: list[int] = []
         if kernel is not None:
             self.columns = np.array([[p.array.ptr, 0, *(s.array.ptr if s is not None else 0 for s in state), step.array.ptr, p.numel()]
@@ -221,7 +222,10 @@ class Optimizer:
         for p in group["params"]:
             g = p.grad
             if g is not None:
-                key += (p.array.ptr, g.array.layout)
+                key += (p.array.ptr, p.array.layout, g.array.layout)
+                for s in self.state.get(p, {}).values():
+                    if isinstance(s, Tensor):
+                        key.append(s.array)
         plan = self._plans.get(index)
         if plan is None or plan.key != key or plan.flags != flags or plan.state is not self.state or plan.count != len(self.state) \
                 or mode.recorder is not None:
