@@ -1,6 +1,6 @@
 """Ops: primitives, composites with fused kernels, and the derived backward.
 
-Two kinds of op (DESIGN rule 2):
+Two kinds of op:
 
 * a `Primitive` is one array computation and, per input, a VJP written in Tensor ops. Each VJP is a function whose
   parameter names say what it uses: `g` the gradient, `out` the output, an input's name (that input is saved), an

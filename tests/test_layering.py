@@ -1,4 +1,4 @@
-"""The house's layers (DESIGN): who may import whom, and how long the core may be."""
+"""The house's layers: who may import whom, and how long the core may be."""
 from __future__ import annotations
 
 import ast

@@ -5,7 +5,7 @@
 It keeps what CuPy forbids forbidden: no implicit conversion to NumPy, no copy between host and device while a stream
 captures. New memory is filled with NaN and lies against an inaccessible page, so an access past an array's end is an
 error of the launch. Only the names below exist: whatever else is used is an AttributeError here, and
-test_emulator.py holds them against the real CuPy. Arithmetic is left out on purpose (DESIGN rule 3: CuPy arrays
+test_emulator.py holds them against the real CuPy. Arithmetic is left out on purpose (CuPy arrays
 are containers).
 """
 import ctypes

@@ -41,13 +41,15 @@ def _table(grads: list[Tensor]) -> Array | None:
     key = (first.device, first.dtype, *[g.array.layout.size for g in grads])
     rows, table = _tables.get(key, (None, None))
     if rows is None or mode.recorder is not None:               # a recorded launch has its table to itself
-        rows = np.array([[0, 0, 0, 0, 0, 0, g.array.layout.size] for g in grads], np.int64)
+        rows = np.array([[0, g.array.ptr, 0, 0, 0, 0, g.array.layout.size] for g in grads], np.int64)
         table = first.device.constant(rows)
         if mode.recorder is None:
             if len(_tables) >= 32:
                 _tables.clear()
             _tables[key] = rows, table
-    rows[:, 1] = [g.array.ptr for g in grads]
+    else:
+        rows[:, 1] = [g.array.ptr for g in grads]
+        first.device.write(table, rows)
     if mode.recorder is not None:               # a launch names the table only, not what the table points to
         for g in grads:
             mode.recorder.hold(g.array.ptr)
