@@ -84,22 +84,24 @@ def _layer_norm_kernels(kernels: KernelTable, x: Layout, weight: Layout | None, 
     for size in normalized_shape:
         n *= size
     rows = x.size // n if n else 0
-    statistic = layout(x.device, x.dtype, (rows,))
+    statistics = layout(x.device, x.dtype, (2, rows))       # mean, then rstd
+    second = rows * x.dtype.itemsize
     partial = layout(x.device, x.dtype, (_chunks(rows) * 2 * n,))
 
     def run_forward(xa: Array, wa: Array | None, ba: Array | None) -> Any:
-        y, mu, rstd = alloc(x), alloc(statistic), alloc(statistic)
-        forward.call(y.ptr, mu.ptr, rstd.ptr, xa.ptr, address(wa), address(ba), rows, n, eps)
-        return y, (xa, mu, rstd, wa)
+        y, stats = alloc(x), alloc(statistics)
+        forward.call(y.ptr, stats.ptr, stats.ptr + second, xa.ptr, address(wa), address(ba), rows, n, eps)
+        return y, (xa, stats, wa)
 
     def run_backward(saved: Any, g: Array, needs: list[bool]) -> list[Array | None]:
-        xa, mu, rstd, wa = saved
+        xa, stats, wa = saved
         need_x, need_w, need_b = needs
         gx = alloc(x) if need_x else None
         gw = alloc(weight) if need_w else None          # type: ignore[arg-type]
         gb = alloc(bias) if need_b else None            # type: ignore[arg-type]
         scratch = alloc(partial) if need_w or need_b else None
-        backward.call(address(gx), address(gw), address(gb), address(scratch), g.ptr, xa.ptr, mu.ptr, rstd.ptr, address(wa), rows, n)
+        backward.call(address(gx), address(gw), address(gb), address(scratch), g.ptr, xa.ptr, stats.ptr, stats.ptr + second,
+                      address(wa), rows, n)
         return [gx, gw, gb]
     return run_forward, run_backward
 
