@@ -18,7 +18,9 @@ __all__ = ["layer_norm", "rms_norm", "batch_norm", "batch_norm_eval", "group_nor
 
 
 def same_dtypes(name: str, x: Layout, *others: Layout | None) -> None:
-    """Kernels take one dtype; a mixture goes by the definition."""
+    """Kernels take one dtype and at least one element; else the definition runs."""
+    if not x.size:
+        raise NoKernel("there are no elements")
     for o in others:
         if o is not None and o.dtype != x.dtype:
             raise NoKernel(f"{name} kernels take one dtype; got {x.dtype} and {o.dtype}")

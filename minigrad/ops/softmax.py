@@ -19,6 +19,9 @@ __all__ = ["softmax", "log_softmax", "logsumexp", "cross_entropy", "nll_loss"]
 
 
 def _outer_n_inner(x: Layout, axis: int) -> tuple[int, int, int]:
+    """The sizes before, along and behind the axis; the kernels walk lines of at least one element."""
+    if not x.size:
+        raise NoKernel("there are no elements")
     outer = inner = 1
     for n in x.shape[:axis]:
         outer *= n

@@ -49,7 +49,7 @@ def _table(grads: list[Tensor]) -> Array | None:
             _tables[key] = rows, table
     else:
         rows[:, 1] = [g.array.ptr for g in grads]
-        first.device.write(table, rows)
+        first.device.write(table, rows)      # type: ignore[arg-type]
     if mode.recorder is not None:               # a launch names the table only, not what the table points to
         for g in grads:
             mode.recorder.hold(g.array.ptr)
