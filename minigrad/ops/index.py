@@ -70,9 +70,9 @@ def checked(op: str, index: Tensor, n: int, dim: int, wrap: bool = True, kind: t
     if not index.array.layout.size:
         return index
     bad = check_index(index, 0, n)
-    if bad is not None and (not wrap or check_index(index, -n, n) is not None):
-        bad = bad if not wrap else check_index(index, -n, n)
-        raise kind(f"[{op}] index {bad} is out of range for dim {dim} with size {n}")
+    wrong = check_index(index, -n, n) if wrap and bad is not None else bad
+    if wrong is not None:
+        raise kind(f"[{op}] index {wrong} is out of range for dim {dim} with size {n}")
     if bad is None and not mode.recorder:
         # the tape keeps a copy of its own: whoever changes the caller's index later cannot lead the backward kernel astray
         return new_tensor(contiguous_copy(index.array), None) if mode.grad else index
@@ -440,7 +440,7 @@ def _within(x: Tensor, shape: tuple[int, ...], but: int | None = None) -> tuple:
     return tuple([whole(n if i == but else m) for i, (n, m) in enumerate(zip(x.array.layout.shape, shape, strict=True))])
 
 
-def _per_element(op: str, x: Tensor, dim: int, index: Tensor, smaller: bool) -> tuple[Tensor, int, bool]:
+def _per_element(op: str, x: Tensor, dim: int, index: Tensor) -> tuple[Tensor, int, bool]:
     """The index checked, the axis, and whether it leaves out elements of the other dimensions."""
     have, at = x.array.layout, _index_dtype(op, index).array.layout
     a = axis_of(dim, have.ndim, op)
@@ -460,7 +460,7 @@ def gather(input: Tensor, dim: int, index: Tensor, *, sparse_grad: bool = False)
         raise NotImplementedError("[gather] sparse_grad is not supported")
     if not _index_dtype("gather", index).array.layout.size and index.ndim != input.ndim:       # no element: no shapes that must agree
         return take_at(through(_reshaped, input, (input.array.layout.size,)), checked("gather", index, 1, 0), 0, 1)
-    at, a, partial = _per_element("gather", input, dim, index, True)
+    at, a, partial = _per_element("gather", input, dim, index)
     if not input.array.layout.ndim or not at.array.layout.ndim:
         flat = take_at(through(_reshaped, input, (input.array.layout.size,)), at, 0, 1)
         return flat
@@ -471,7 +471,7 @@ def gather(input: Tensor, dim: int, index: Tensor, *, sparse_grad: bool = False)
 
 def _scattered(op: str, primitive: Primitive, x: Tensor, dim: int, index: Tensor, src: Any) -> Tensor:
     have = x.array.layout
-    at, a, partial = _per_element(op, x, dim, index, True)
+    at, a, partial = _per_element(op, x, dim, index)
     shape = at.array.layout.shape
     if not isinstance(src, Tensor):
         src = through(_expanded, constant(src, have.dtype, have.device), shape)
