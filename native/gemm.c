@@ -28,10 +28,9 @@
  *   within a block of KC steps one chain of multiply-adds from 0; the blocks are added to c in order; bias comes last.
  *   n == 1 with adjacent columns of a: dot products, 2 vectors of partial sums (see `dots`).
  *
- * For other C files: FN(gemm) may be called from inside a piece of mg_parallel; it then runs on that thread. It uses
- * scratch slots 5, 6 and 7.
+ * Other kernel files use the tile and the packing through gemm.h, or call FN(gemm).
  */
-#include "simd.h"
+#include "gemm.h"
 
 #include "runtime.h"
 
@@ -44,20 +43,9 @@
 #define UNROLL _Pragma("GCC unroll 16")
 #endif
 
-/* The tallest tiles, by the number of vector registers: 32 (AVX-512, NEON) or 16. A tile 4 vectors wide reads the fewest
- * different rows of a, which is what counts while a lies spread out in memory; for a packed a tall tile is better,
- * because a narrow strip of b leaves room in the first-level cache. */
-#if defined(MG_LEVEL_avx512) || defined(__aarch64__)
-#define ROWS 14                          /* 1 or 2 vectors wide */
-#define WIDE_ROWS 6                      /* 3 or 4 vectors wide */
-#elif defined(MG_LEVEL_avx2)
-#define ROWS 6
-#define WIDE_ROWS 2
-#else
-#define ROWS 4
-#define WIDE_ROWS 2
-#endif
-#define KC 256                           /* steps of k in a block: with AVX-512 a strip of 2 vectors takes 32 KiB */
+#define ROWS GEMM_ROWS
+#define WIDE_ROWS GEMM_WIDE_ROWS
+#define KC GEMM_STEPS
 #define PIECE 65536                      /* multiply-adds that are worth a thread's while */
 
 /* Is a load of the first n elements of a vector as cheap as a whole one? Then the right edge of b is read where it lies. */
@@ -185,11 +173,16 @@ static tile_fn *const tiles[9][ROWS] = {       /* [S][R - 1] */
   [5] = {tile_1x5}, [6] = {tile_1x6}, [7] = {tile_1x7}, [8] = {tile_1x8},
 };
 
+void FN(gemm_tile)(int rows, int vectors, int64_t k, const T *a, int64_t across, int64_t along, const T *b, int64_t down, T *c,
+                   int64_t crs, int tail, int add, const T *bias) {
+  int64_t size = sizeof(T);
+  tiles[vectors][rows - 1](k, a, across * size, along * size, b, down * size, c, crs, tail, add, bias);
+}
+
 /* ---- packing ---- */
 
-/* to[p * width + r] = from[r * across + p * along] for r < width, p < k; `rows` (maybe more than width, maybe less, then
- * the rest is 0) may be read. Where a vector is wider than a tile, it is written whole as long as what follows is written later. */
-static void pack(T *to, int64_t width, int64_t rows, int64_t k, const T *from, int64_t across, int64_t along) {
+/* Where a vector is wider than a tile, it is written whole as long as what follows is written later. */
+void FN(gemm_pack)(T *to, int64_t width, int64_t rows, int64_t k, const T *from, int64_t across, int64_t along) {
   int64_t end = k * width;
   if (along == 1 && across != 1) {
     for (int64_t g = 0; g < width; g += VL) {
@@ -305,7 +298,7 @@ static void multiply(void *context, int64_t begin, int64_t end) {
       }
       if (x->pack_b || x->bcs != 1 || (tail < VL && !MASKS)) {
         T *strip = mg_scratch(7, (size_t)(x->k * S * VL) * sizeof(T));
-        pack(strip, S * VL, x->n - j, x->k, b, x->bcs, x->brs);
+        FN(gemm_pack)(strip, S * VL, x->n - j, x->k, b, x->bcs, x->brs);
         if (x->pack_b && j + 2 * S * VL <= j_end) next_b = b + S * VL * x->bcs;
         b = strip;
         down = S * VL;
@@ -332,7 +325,7 @@ static void pack_tiles(void *context, int64_t begin, int64_t end) {
   const block *x = context;
   for (int64_t t = begin; t < end; t++) {
     int64_t i = first_row(x->m, x->row_tiles, t), R = first_row(x->m, x->row_tiles, t + 1) - i;
-    pack(x->packed_a + i * x->k, R, x->m - i, x->k, x->a + i * x->ars, x->ars, x->acs);
+    FN(gemm_pack)(x->packed_a + i * x->k, R, x->m - i, x->k, x->a + i * x->ars, x->ars, x->acs);
   }
 }
 
