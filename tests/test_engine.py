@@ -284,6 +284,14 @@ def test_stale_output_of_a_fused_op():
         z.backward()
 
 
+@pytest.mark.parametrize("index", [-1 << 63, (1 << 63) - 1, -5, 4])
+@pytest.mark.parametrize("shape", [(4,), (0,), (4, 0)])
+def test_no_index_is_out_of_range(shape, index):
+    """Not even the smallest int64, which once meant "nothing to ignore"."""
+    with pytest.raises(IndexError, match="out of range"):
+        mg.zeros(*shape)[mg.tensor([index])]
+
+
 def test_an_index_is_kept_privately():
     values = np.array([0, 1])
     x = leaf(1.0, 2.0)

@@ -32,8 +32,6 @@ from .shape_ops import _expanded, _permuted, _reshaped, _rule_axis, _window, bin
 __all__ = ["gather", "scatter", "scatter_add", "index_select", "index_add", "index_copy", "index_fill", "take", "take_along_dim",
            "repeat_interleave", "masked_select", "nonzero", "argwhere", "one_hot", "select_scatter", "slice_scatter"]
 
-_NO_VALUE = -1 << 63
-
 
 # ---- checks ---------------------------------------------------------------------------------------------------------
 
@@ -44,10 +42,14 @@ def check_index(index: Tensor, low: int, high: int, ignore: int | None = None) -
     if not source.size:
         return None
     a = array if source.contiguous else dense(array)
+    if ignore is None:
+        if low >= high:                     # no value is right
+            return int(_host(a).reshape(-1)[0])
+        ignore = low                        # in the range anyway
     kernel, one = _checker(source.device)
     bad = alloc(one)
     launch = kernel.function if mode.recorder else kernel.call        # a check is no part of a recorded program
-    launch(bad.ptr, a.ptr, source.size, low, high, _NO_VALUE if ignore is None else ignore)
+    launch(bad.ptr, a.ptr, source.size, low, high, ignore)
     at = _host(bad).item()
     return None if at < 0 else int(_host(a).reshape(-1)[at])
 

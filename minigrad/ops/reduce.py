@@ -67,7 +67,7 @@ class Reduction(Primitive):
             fail(self.name, "needs numbers", x, kind=TypeError)
         out = layout(x.device, self.out or x.dtype, reduced_shape(x.shape, axes, keepdim))
         kernel = getattr(x.device.kernels, self.kernel).get(x.dtype)
-        if kernel is None or not x.size and x.device.type == "cpu":     # the C kernels look at a first row, which nothing has
+        if kernel is None:
             function = partial(_on_host, function=self.function, axes=axes, keepdim=keepdim)
 
             def run_host(a: Array) -> Array:
