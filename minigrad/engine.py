@@ -9,12 +9,12 @@ The walk is a loop that takes the newest node next (`seq`): reverse order of cre
 from __future__ import annotations
 
 import itertools
-import sys
 import threading
 import weakref
 from collections.abc import Callable, Sequence
 from functools import wraps
 from heapq import heapify, heappop, heappush
+from sys import getrefcount
 from typing import TYPE_CHECKING, Any
 
 from .memory import Array, Buffer, Layout
@@ -288,6 +288,9 @@ def fit(g: Tensor, to: Layout) -> Tensor:
     return g if have.dtype is to.dtype or have.dtype == to.dtype else cast(g, to.dtype)
 
 
+_NOTHING: frozenset = frozenset()
+
+
 def walk(roots: list[Edge], gradients: list[Any], create_graph: bool, retain_graph: bool,
          targets: list[Edge] | None = None, bounded: bool = False) -> dict[Edge, Any]:
     """Carries gradients from the roots back. Returns the gradient of each leaf, or of each target if targets are given.
@@ -295,7 +298,7 @@ def walk(roots: list[Edge], gradients: list[Any], create_graph: bool, retain_gra
 
     The frontier is a heap: the newest node next, whose gradient is complete, since whatever uses it is newer still.
     """
-    wanted = frozenset(targets or ())
+    wanted = frozenset(targets) if targets else _NOTHING
     useful = None if targets is None else _useful(_reachable(roots, wanted if bounded else frozenset()), wanted)
     before, mode.grad = mode.grad, create_graph
     pending: dict[Edge, Any] = {}       # edge -> the gradient so far; of a node with several outputs, a list
@@ -305,20 +308,22 @@ def walk(roots: list[Edge], gradients: list[Any], create_graph: bool, retain_gra
     hooked = hooks.tables
     try:
         for root, g in zip(roots, gradients, strict=True):
-            g = fit(g, root.layout)
+            if g.array.layout is not root.layout:
+                g = fit(g, root.layout)
             if root in pending:
                 _add_to(pending, owned, root, g, create_graph)
             else:
                 pending[root] = g
                 if type(root) is Node or type(root) is Slot:
                     frontier.append((root.seq, root))
-        heapify(frontier)
+        if len(frontier) > 1:
+            heapify(frontier)
         while frontier:
             node = heappop(frontier)[1]
             g = pending.pop(node)
             if hooked:
                 g = _hooked(node, g)
-            if node in wanted:
+            if wanted and node in wanted:
                 kept[node] = g
                 if not any(e is not None and e in useful for e in node.inputs):     # type: ignore[operator]
                     continue
@@ -340,7 +345,9 @@ def walk(roots: list[Edge], gradients: list[Any], create_graph: bool, retain_gra
                     continue
                 if result.array.layout is not edge.layout:
                     result = fit(result, edge.layout)
-                if edge in pending:
+                if edge in owned:
+                    add_(pending[edge], result)
+                elif edge in pending:
                     _add_to(pending, owned, edge, result, create_graph)
                 else:
                     pending[edge] = result
@@ -377,14 +384,16 @@ def backward(tensors: Sequence[Tensor], gradients: Sequence[Tensor | None], reta
     targets = None if inputs is None else [edge_of(t) for t in inputs]
     taken = {id(g.array) for g in start}
     results = walk(roots, start, create_graph, retain_graph or create_graph, targets)
+    recorder, hooked = mode.recorder, post_hooks.tables
     for edge, g in results.items():
         leaf = edge if inputs is None or type(edge) is not Node and type(edge) is not Slot else \
             next(t for t in inputs if edge_of(t) is edge)
-        if mode.recorder is not None:
-            mode.recorder.deposit(leaf)
+        if recorder is not None:
+            recorder.deposit(leaf)
         _deposit(leaf, g, create_graph, taken)
-        for function in post_hooks.of(leaf) if post_hooks.tables else ():
-            function(leaf)
+        if hooked:
+            for function in post_hooks.of(leaf):
+                function(leaf)
 
 
 def _deposit(leaf: Tensor, g: Tensor, create_graph: bool, taken: set[int]) -> None:
@@ -396,12 +405,13 @@ def _deposit(leaf: Tensor, g: Tensor, create_graph: bool, taken: set[int]) -> No
             with no_grad():
                 add_(leaf.grad, g)
         return
+    array = g.array
     if not create_graph:
-        array = g.array
         # a hook may have kept the gradient that it was shown
-        shared = id(array) in taken or hooks.tables or type(array) is not Buffer or sys.getrefcount(array) > _LONE_LOCAL
-        g = clone(g.detach()) if shared else g
-    taken.add(id(g.array))
+        if hooks.tables or type(array) is not Buffer or id(array) in taken or getrefcount(array) > _LONE_LOCAL:
+            g = clone(g.detach())
+            array = g.array
+    taken.add(id(array))
     leaf.grad = g
 
 
@@ -412,7 +422,7 @@ def _lone_local() -> int:
     probe = Probe()
     probe.array = object.__new__(Array)
     array = probe.array
-    return sys.getrefcount(array)
+    return getrefcount(array)
 
 
 _LONE_LOCAL = _lone_local()     # the references an array has when one tensor and one local variable hold it

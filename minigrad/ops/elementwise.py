@@ -271,8 +271,11 @@ def written_once(op: str, to: Layout) -> None:
 def accumulate(target: Tensor, more: Tensor) -> None:
     """target += more, for gradients of one layout: the engine's own buffers and `.grad`."""
     x, y = target.array, more.array
-    plan = add.plans.get((x.layout, y.layout))
-    if plan is None or plan.kernel is None or plan.layout is not x.layout:
+    key = x.layout, y.layout
+    plan = add.plans.get(key)
+    if plan is None:
+        plan = remember(add.plans, key, add._prepare(*key))
+    if plan.kernel is None or plan.layout is not x.layout:
         add.into(target, target, more)
     else:
         plan.kernel.call(x.ptr, x.ptr, y.ptr, plan.walk)
