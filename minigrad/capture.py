@@ -7,7 +7,8 @@ kernel's index and its arguments, 8 bytes each, in the form `native/program.c` r
 the buffers of the recording come from a private pool that the program owns, and whatever else a launch pointed to
 (parameters, optimiser state, plans) is kept alive by it. Later calls copy the tensor arguments into the recorded
 buffers and replay. Random numbers are fresh (the generator's counter is memory that the launch advances), and so is
-what an optimiser reads from memory (learning rate, step count).
+what an optimiser reads from memory (learning rate, step count). Checks of values (indices, labels) run at each replay. Where a
+parameter was given other memory, or a module other members, the step is recorded anew.
 
 What is not a launch (a Python number, a branch) is fixed at recording. Other threads must not run ops meanwhile.
 """
@@ -145,9 +146,19 @@ class _Program:
         self.pins, self.pool = list({id(p): p for p in recorder.pins.values()}.values()), pool
         self.inputs, self.outputs = inputs, outputs
         self.modes, self.before_replay = recorder.modes, recorder.before_replay
+        self.bindings, self.members = mode.bindings, _members(recorder.modes)
         self.grads = [(leaf, leaf.grad) for leaf, _ in recorder.leaves.values()]
         self.expected = [(leaf, before) for i, (leaf, before) in recorder.leaves.items()
                          if before is not None or known.get(i) is None]
+
+    def bound(self) -> bool:
+        """Do the modules still hold the members, and these the memory, that the recording met?"""
+        if mode.bindings != self.bindings:
+            now = _members(self.modes)
+            if len(now) != len(self.members) or any([a is not b for a, b in zip(now, self.members, strict=True)]):
+                return False
+            self.bindings = mode.bindings
+        return True
 
     def fits(self) -> bool:
         return all([m.training is t for m, t in self.modes]) and all([leaf.grad is before for leaf, before in self.expected])
@@ -168,6 +179,12 @@ class _Program:
         return self.outputs
 
 
+def _members(modes: list[tuple[Any, bool]]) -> list[Any]:
+    """What modules hold: parameters, buffers and submodules, and the arrays under the tensors."""
+    found = [t for m, _ in modes for table in (m._parameters, m._buffers, m._modules) for t in table.values()]
+    return found + [t.array for t in found if isinstance(t, Tensor)]
+
+
 class Captured:
     """A function whose launches are recorded by signature and replayed. Made by `capture`."""
 
@@ -185,13 +202,13 @@ class Captured:
             raise TypeError("[capture] arguments that are not tensors must be hashable: their values are part of the signature; "
                             f"got {key}") from None
         for program in known:
-            if program.fits():
+            if program.fits() and program.bound():
                 return program.replay(tensors)
         if mode.recorder is not None:
             fail("capture", "a captured function cannot be recorded inside another recording", "", "call it plainly inside")
         before = {id(leaf): leaf.grad for program in known for leaf, _ in program.grads}
         program = self._record(args, kwargs, tensors, before)
-        self.programs.setdefault(key, []).append(program)
+        self.programs[key] = [*[p for p in known if p.bound()], program]
         return program.outputs
 
     def _record(self, args: Any, kwargs: Any, tensors: list[Tensor], before: dict[int, Any]) -> _Program:

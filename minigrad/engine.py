@@ -28,10 +28,12 @@ _sequence = itertools.count(0, -1)      # counts down: a heap gives the newest f
 
 class Mode(threading.local):
     """Switches, of each thread its own: `grad`, is the tape recording; `recorder`, the capture under way, to which layers and
-    optimisers tell that they were met. `fused`, are kernels used ("auto", "off", "require"), is one for the process."""
+    optimisers tell that they were met. One for the process: `fused`, are kernels used ("auto", "off", "require"); `bindings`, counted
+    up when a tensor gets other memory or a module other members, whereupon captured programs look again at what they hold."""
 
     grad = True
     fused = "auto"
+    bindings = 0
     recorder: Any = None
 
 

@@ -128,7 +128,7 @@ class Primitive(Documented):
         self.vjps = vjps or {}
         used = {i: set(_parameters(self.vjps[n])[0]) for i, n in enumerate(self.inputs) if n in self.vjps}
         self.rules = {i: self._rule(self.vjps[self.inputs[i]]) for i in used}
-        self.rule_list = [self.rules.get(i) for i in range(len(self.inputs))]
+        self.rule_list: list[Any] = [self.rules.get(i) for i in range(len(self.inputs))]
         self.keeps_out = any("out" in u for u in used.values())
         # saves[i]: which inputs the rule of input i uses
         self.saves = {i: frozenset(k for k, n in enumerate(self.inputs) if n in u) for i, u in used.items()}

@@ -155,6 +155,7 @@ class Tensor:
         if self.requires_grad and not is_float(value.array.layout.dtype):
             fail("data", "a tensor that requires gradients needs floating-point data", value.array.layout, "convert with .float()")
         self.array = value.array
+        type(mode).bindings += 1
 
     def detach(self) -> Tensor:
         """A tensor on the same memory that is cut off from the graph."""

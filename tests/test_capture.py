@@ -208,3 +208,46 @@ def test_first_draw_inside_a_recording():
             "print(len({tuple(f(x).tolist()) for _ in range(20)}))")
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tempfile.gettempdir())
     assert ran.stdout.strip() == "20"
+
+
+def test_a_wrong_label_or_index_is_refused_at_replay_before_anything_is_updated():
+    model = nn.Linear(3, 4)
+    table = mg.randn(5, 3)
+    optimizer = optim.SGD(model.parameters(), lr=0.1)
+
+    @mg.capture
+    def step(rows, labels):
+        optimizer.zero_grad()
+        loss = F.cross_entropy(model(table[rows]), labels)
+        loss.backward()
+        optimizer.step()
+        return loss
+    step(mg.tensor([0, -5]), mg.tensor([1, 3]))
+    before = model.weight.numpy(force=True).copy()
+    with pytest.raises(IndexError, match="labels must lie"):
+        step(mg.tensor([0, 1]), mg.tensor([1, 4]))
+    with pytest.raises(IndexError, match="index 5 is out of range"):
+        step(mg.tensor([5, 1]), mg.tensor([1, 3]))
+    np.testing.assert_array_equal(model.weight.numpy(force=True), before)
+    want = F.cross_entropy(model(table[mg.tensor([-1, 4])]), mg.tensor([0, 0])).item()
+    assert step(mg.tensor([-1, 4]), mg.tensor([0, 0])).item() == want
+
+
+@pytest.mark.parametrize("change", ["data", "parameter", "module", "buffer"])
+def test_a_step_is_recorded_anew_when_a_member_was_rebound(change):
+    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4)).eval()
+    step = mg.capture(lambda x: model(x))
+    x = mg.randn(2, 3)
+    step(x)
+    if change == "data":
+        model[0].weight.data = mg.randn(4, 3)
+    elif change == "parameter":
+        model[0].weight = nn.Parameter(mg.randn(4, 3))
+    elif change == "module":
+        model[0] = nn.Linear(3, 4)
+    else:
+        model[1].running_mean = mg.randn(4)
+    np.testing.assert_array_equal(step(x).numpy(), model(x).numpy(force=True))
+    count = sum(map(len, step.programs.values()))
+    step(x)
+    assert sum(map(len, step.programs.values())) == count == 1

@@ -44,6 +44,11 @@ def _register(table: dict[int, Any], entry: Any, prepend: bool = False) -> Remov
     return handle
 
 
+def _rebound() -> None:
+    """Tells captured programs that some module holds other members than before."""
+    type(mode).bindings += 1
+
+
 class Parameter(Tensor):
     """A tensor that a ``Module`` lists among its ``parameters()`` when it is assigned as an attribute.
 
@@ -313,6 +318,7 @@ class Module:
                 raise ValueError(f"Cannot assign non-leaf Tensor to parameter '{name}'. Model parameters must be created explicitly; "
                                  f"to compute '{name}' from another Tensor, do so in forward().")
         self._parameters[name] = param
+        _rebound()
 
     def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
         """Adds a tensor that is state but does not train; ``persistent=False`` keeps it out of the state dict."""
@@ -320,6 +326,7 @@ class Module:
         if tensor is not None and not isinstance(tensor, Tensor):
             raise TypeError(f"cannot assign '{type(tensor).__name__}' object to buffer '{name}' (Tensor or None required)")
         self._buffers[name] = tensor
+        _rebound()
         (self._non_persistent_buffers_set.discard if persistent else self._non_persistent_buffers_set.add)(name)
 
     def add_module(self, name: str, module: Module | None) -> None:
@@ -328,6 +335,7 @@ class Module:
             raise TypeError(f"{type(module).__name__} is not a Module subclass")
         self._check_name("module", name, self.__dict__.get("_modules"))
         self._modules[name] = module
+        _rebound()
 
     register_module = add_module
 
@@ -360,6 +368,7 @@ class Module:
             if kind:
                 raise AttributeError(f"cannot assign {kind}s before Module.__init__() call")
             object.__setattr__(self, name, value)
+            return
         elif kind == "parameter":
             if name not in parameters:
                 self._forget(name)
@@ -382,12 +391,15 @@ class Module:
             self._buffers[name] = value
         else:
             object.__setattr__(self, name, value)
+            return
+        _rebound()
 
     def __delattr__(self, name: str) -> None:
         for table in (self._parameters, self._buffers, self._modules):
             if name in table:
                 del table[name]
                 self._non_persistent_buffers_set.discard(name)
+                _rebound()
                 return
         object.__delattr__(self, name)
 

@@ -65,27 +65,34 @@ def _host(array: Array) -> Any:
     return array.np if device.type == "cpu" else device.download(array)
 
 
+def guard(verify: Callable[[], None]) -> None:
+    """Runs a check of values; a captured program runs it again at this place of each replay."""
+    verify()
+    if mode.recorder is not None:
+        mode.recorder.python(verify)
+
+
 def checked(op: str, index: Tensor, n: int, dim: int, wrap: bool = True, kind: type[Exception] = IndexError) -> Tensor:
     """An index as int64 in [0, n), for a kernel. Negative ones count from the end if `wrap`."""
     if index.array.layout.dtype != INT64:
         index = cast(index, INT64)
     if not index.array.layout.size:
         return index
-    bad = check_index(index, 0, n)
-    wrong = check_index(index, -n, n) if wrap and bad is not None else bad
-    if wrong is not None:
-        raise kind(f"[{op}] index {wrong} is out of range for dim {dim} with size {n}")
-    if bad is None and not mode.recorder:
+    if mode.recorder is None and check_index(index, 0, n) is None:
         # the tape keeps a copy of its own: whoever changes the caller's index later cannot lead the backward kernel astray
         return new_tensor(contiguous_copy(index.array), None) if mode.grad else index
-    with engine.no_grad():
-        source = dense(index.array)
-        if wrap:
-            wrapped = alloc(layout(source.layout.device, INT64, source.layout.shape))
-            source.layout.device.kernels.wrap_index.only.call(wrapped.ptr, source.ptr, source.layout.size, n)
-            source = wrapped
-        index = new_tensor(source, None)
-        return ew.minimum.call(ew.maximum.call(index, 0), n - 1) if mode.recorder else index
+
+    def verify() -> None:
+        wrong = check_index(index, -n if wrap else 0, n)
+        if wrong is not None:
+            raise kind(f"[{op}] index {wrong} is out of range for dim {dim} with size {n}")
+    guard(verify)
+    source = dense(index.array)
+    if not wrap:
+        return new_tensor(source, None)
+    wrapped = alloc(layout(source.layout.device, INT64, source.layout.shape))
+    source.layout.device.kernels.wrap_index.only.call(wrapped.ptr, source.ptr, source.layout.size, n)
+    return new_tensor(wrapped, None)
 
 
 def _index_dtype(op: str, index: Any, exact: bool = True) -> Tensor:
@@ -713,13 +720,15 @@ def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
         _reads("one_hot() without num_classes")
         from .reduce import amax
         num_classes = amax(tensor).item() + 1
-        bad = check_index(cast(tensor, INT64), 0, max(num_classes, 1))
-    else:
-        if num_classes < 1:
-            fail("one_hot", "num_classes must be positive", num_classes)
-        bad = check_index(cast(tensor, INT64), 0, num_classes)
-    if bad is not None:
-        fail("one_hot", f"class values must lie in [0, {num_classes})", bad)
+    elif num_classes < 1:
+        fail("one_hot", "num_classes must be positive", num_classes)
+    values = cast(tensor, INT64)
+
+    def verify() -> None:
+        bad = check_index(values, 0, max(num_classes, 1))
+        if bad is not None:
+            fail("one_hot", f"class values must lie in [0, {num_classes})", bad)
+    guard(verify)
     classes = engine.as_tensor(np.arange(num_classes)).to(have.device)
     return cast(ew.eq(through(_reshaped, tensor, (*have.shape, 1)), classes), INT64)
 

@@ -340,12 +340,15 @@ def _cross_entropy_errors(make: Any) -> Any:
 def check_labels(op: str, target: Tensor, classes: int, ignore_index: int) -> None:
     """Refuses labels outside [0, classes) that are not `ignore_index`. On a GPU that would mean to wait for it: there the kernel
     reads nothing for such a label and makes its loss NaN."""
-    from .index import check_index
-    if not is_float(target.dtype) and target.device.type == "cpu":
+    from .index import check_index, guard
+
+    def verify() -> None:
         bad = check_index(target, 0, classes, ignore_index)
         if bad is not None:
             raise IndexError(f"[{op}] labels must lie in [0, {classes}) or be ignore_index {ignore_index}; got {bad}; "
                              "the classes are dimension 1 of the input")
+    if not is_float(target.dtype) and target.device.type == "cpu":
+        guard(verify)
 
 
 def cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None, *, ignore_index: int = -100, reduction: str = "mean",
