@@ -8,8 +8,9 @@ forward, backward and Adam are one native call.
 """
 from __future__ import annotations
 
-import minigrad as mg
 from experiment import Experiment, accuracy, parser
+
+import minigrad as mg
 from minigrad import data, nn, optim
 from minigrad.nn import functional as F
 

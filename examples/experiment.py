@@ -91,7 +91,8 @@ class Experiment:
         left.set_xlabel("epoch")
         figure.savefig(self.picture, dpi=100)
         last = self.history[-1]
-        print(", ".join(f"{name} {value:.4f}" for name, value in last.items()), f"(curves in {self.picture}, checkpoint in {self.checkpoint})")
+        print(", ".join(f"{name} {value:.4f}" for name, value in last.items()),
+              f"(curves in {self.picture}, checkpoint in {self.checkpoint})")
         return last
 
 

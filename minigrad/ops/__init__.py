@@ -16,8 +16,13 @@ from ..op import Op
 from ..tensor import Tensor
 from . import creation, elementwise, reduce, shape_ops
 
-FAMILIES = ("elementwise", "pointwise", "activation", "random", "reduce", "shape_ops", "index", "sort", "matmul", "norm", "softmax", "loss",
-            "linear", "creation")
+FAMILIES = (
+    "elementwise", "pointwise", "activation", "random",
+    "reduce", "shape_ops", "index", "sort",
+    "matmul", "norm",
+    "softmax", "loss",
+    "creation",
+)
 
 core: Any = import_module("..op", __name__)             # modules: `minigrad.op` and `minigrad.capture` are functions
 engine.add = elementwise.add.call
@@ -108,12 +113,7 @@ _public: dict[str, Any] = {}
 _inplace: set[str] = set()
 _methods: dict[str, Any] = {}
 for _family in FAMILIES:
-    try:
-        _module = import_module(f".{_family}", __name__)
-    except ModuleNotFoundError as _error:
-        if _error.name != f"{__name__}.{_family}":
-            raise
-        continue
+    _module = import_module(f".{_family}", __name__)
     _names = getattr(_module, "__all__", ())
     _public.update({_name: getattr(_module, _name) for _name in _names})
     __all__ += _names
