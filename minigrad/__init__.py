@@ -32,7 +32,7 @@ newaxis = None
 # these names hide Python's own, so they come last
 float, int, bool = float32, int32, _np.dtype("bool")
 
-_LAZY = ("autograd", "bench", "cuda", "data", "io", "nn", "optim", "study", "testing")
+_LAZY = ("autograd", "bench", "cuda", "data", "io", "nn", "optim", "study", "testing", "utils")
 
 
 def show_config() -> str:

@@ -27,11 +27,12 @@ _sequence = itertools.count(0, -1)      # counts down: a heap gives the newest f
 
 
 class Mode(threading.local):
-    """Switches, of each thread its own: `grad`, is the tape recording; `recorder`, the capture under way, to which layers and
-    optimisers tell that they were met. One for the process: `fused`, are kernels used ("auto", "off", "require"); `bindings`, counted
-    up when a tensor gets other memory or a module other members, whereupon captured programs look again at what they hold."""
+    """Switches, of each thread its own: `grad`, is the tape recording; `recompute`, does a checkpointed block run again; `recorder`, the
+    capture under way, to which layers and optimisers tell that they were met. One for the process: `fused`, are kernels used ("auto",
+    "off", "require"); `bindings`, counted up when a tensor gets other memory or a module other members (captured programs look again)."""
 
     grad = True
+    recompute = False
     fused = "auto"
     bindings = 0
     recorder: Any = None
@@ -296,7 +297,7 @@ _NOTHING: frozenset = frozenset()
 def walk(roots: list[Edge], gradients: list[Any], create_graph: bool, retain_graph: bool,
          targets: list[Edge] | None = None, bounded: bool = False) -> dict[Edge, Any]:
     """Carries gradients from the roots back. Returns the gradient of each leaf, or of each target if targets are given.
-    `bounded`: no target lies behind another one, so the walk ends at them.
+    `bounded`: the walk ends at the targets, also where one lies behind another; their hooks are left to the walk around this one.
 
     The frontier is a heap: the newest node next, whose gradient is complete, since whatever uses it is newer still.
     """
@@ -323,11 +324,12 @@ def walk(roots: list[Edge], gradients: list[Any], create_graph: bool, retain_gra
         while frontier:
             node = heappop(frontier)[1]
             g = pending.pop(node)
-            if hooked:
+            end = wanted and node in wanted
+            if hooked and not (end and bounded):
                 g = _hooked(node, g)
-            if wanted and node in wanted:
+            if end:
                 kept[node] = g
-                if not any(e is not None and e in useful for e in node.inputs):     # type: ignore[operator]
+                if bounded or not any(e is not None and e in useful for e in node.inputs):     # type: ignore[operator]
                     continue
             if type(node) is Slot:
                 parent = node.inputs[0]
@@ -360,7 +362,7 @@ def walk(roots: list[Edge], gradients: list[Any], create_graph: bool, retain_gra
                 node.out = None
     finally:
         mode.grad = before
-    if hooked:
+    if hooked and not bounded:
         for edge in pending:
             pending[edge] = _hooked(edge, pending[edge])
     if targets is None:

@@ -42,7 +42,12 @@ def test_device_opens_only_the_devices():
 
 def test_ops_import_core_only():
     for path in files("ops"):
-        assert not imports(path) & {"nn", "optim", "data", *OBSERVERS}, path
+        assert not imports(path) & {"nn", "optim", "data", "utils", *OBSERVERS}, path
+
+
+def test_utils_import_core_and_ops_only():
+    for path in files("utils"):
+        assert imports(path) <= CORE | {"ops", "utils"}, f"{path.name} imports {imports(path)}"
 
 
 def test_nothing_imports_the_observers():

@@ -116,10 +116,9 @@ def _find(name: str, root: Path, folder: Path, file: str, mirrors: tuple[str, ..
 def _image_set(name: str, path: Any, images: np.ndarray, labels: np.ndarray, classes: tuple[str, ...], flat: bool) -> TensorDataset:
     if labels.size and labels.max() >= len(classes):
         _wrong(name, path, f"labels below {len(classes)}", f"a label {labels.max()}")
-    scaled = np.empty(images.shape, np.float32)
-    np.divide(images, np.float32(255), out=scaled)
-    if flat:
-        scaled = scaled.reshape(len(scaled), math.prod(scaled.shape[1:]))
+    shape = (len(images), math.prod(images.shape[1:])) if flat else images.shape
+    scaled = np.empty(shape, np.float32)
+    np.divide(images.reshape(shape), np.float32(255), out=scaled)
     found = TensorDataset(as_tensor(scaled), as_tensor(labels.astype(np.int64)))
     found.classes = classes         # type: ignore[attr-defined]
     return found

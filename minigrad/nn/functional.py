@@ -279,7 +279,7 @@ def batch_norm(input: Tensor, running_mean: Tensor | None, running_var: Tensor |
 
 def _move(running: Tensor | None, batch: Tensor, momentum: float | Tensor, scale: float) -> None:
     """running = (1 - momentum) running + momentum scale batch, in place; a momentum that is a tensor is read by the launch."""
-    if running is None:
+    if running is None or mode.recompute:
         return
     x = running.layout
     if x.contiguous and batch.layout is x and not isinstance(momentum, Tensor):

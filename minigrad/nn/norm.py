@@ -11,7 +11,7 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
-from minigrad.engine import no_grad
+from minigrad.engine import mode, no_grad
 from minigrad.ops.creation import empty, ones, tensor, zeros
 from minigrad.tensor import Tensor
 
@@ -162,7 +162,8 @@ class _BatchNorm(_Tracked):
         if self.training and self.track_running_stats and self.num_batches_tracked is not None:
             F.check_batch_size(input.shape)     # before the counter moves
             with no_grad():
-                self.num_batches_tracked.add_(1)
+                if not mode.recompute:
+                    self.num_batches_tracked.add_(1)
                 if self.momentum is None:       # stays a tensor, so that a captured step replays it
                     factor = 1.0 / self.num_batches_tracked
         use = not self.training or self.track_running_stats

@@ -1,0 +1,197 @@
+"""Checkpointing (Chen et al. 2016): a block's activations are not kept for backward but computed again there.
+
+    from minigrad.utils.checkpoint import checkpoint
+    h = checkpoint(block, x)
+
+The block runs once as usual, which shows where its graph begins: at leaves (parameters) and at what was recorded before. Its graph is
+then dropped for one node between those ends and the outputs. Backward runs the block again and walks what that records, to the same
+ends. Gradients are those of the plain call, of any order.
+
+The second run draws the same random numbers (dropout's mask is the same), and moves no running statistics: BatchNorm counts a batch
+once. Both are launches like any others, so that a captured step replays them.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+from minigrad.device import opened
+from minigrad.engine import Node, Slot, edge_of, enable_grad, mode, walk
+from minigrad.memory import Array
+from minigrad.op import stale
+from minigrad.ops.elementwise import contiguous_copy, copy_array
+from minigrad.ops.random import default_generator
+from minigrad.shape import fail
+from minigrad.tensor import Tensor, new_tensor
+
+__all__ = ["checkpoint", "checkpoint_sequential", "noop_context_fn"]
+
+
+def noop_context_fn() -> tuple[AbstractContextManager, AbstractContextManager]:
+    return nullcontext(), nullcontext()
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, (tuple, list)):
+        for v in value:
+            yield from _tensors(v)
+    elif isinstance(value, dict):
+        yield from _tensors(list(value.values()))
+
+
+def _replace(value: Any, by: Iterator[Tensor]) -> Any:
+    """The same nesting with other tensors."""
+    if isinstance(value, Tensor):
+        return next(by)
+    if isinstance(value, (tuple, list)):
+        values = [_replace(v, by) for v in value]
+        return type(value)(*values) if hasattr(value, "_fields") else type(value)(values)
+    if isinstance(value, dict):
+        return {k: _replace(v, by) for k, v in value.items()}
+    return value
+
+
+class _Block:
+    """What it takes to run a block again."""
+
+    def __init__(self, function: Callable, args: tuple, kwargs: dict, states: list[tuple[Array, Array]], context: AbstractContextManager,
+                 compare: bool) -> None:
+        self.function, self.args, self.kwargs = function, args, kwargs
+        self.states = states                            # (a generator's state, what it was when the block ran)
+        self.context, self.compare = context, compare
+
+    def versions(self, ends: Iterable[Any]) -> int:
+        return sum([t.array.version for t in (*_tensors((self.args, self.kwargs)), *[e for e in ends if isinstance(e, Tensor)])])
+
+    def run_again(self, layouts: tuple) -> list[Tensor]:
+        with _drawn_from(self.states), self.context, enable_grad():
+            before, mode.recompute = mode.recompute, True
+            try:
+                outputs = list(_tensors(self.function(*self.args, **self.kwargs)))
+            finally:
+                mode.recompute = before
+        found = tuple([o.array.layout for o in outputs])
+        if self.compare and [(x.shape, x.dtype) for x in found] != [(x.shape, x.dtype) for x in layouts]:
+            fail("checkpoint", "the block must give the same outputs when it runs again in backward",
+                 f"first {list(layouts)}, then {list(found)}",
+                 "make it a function of its arguments and parameters, and leave train/eval mode alone between forward and backward")
+        return outputs
+
+
+@contextmanager
+def _drawn_from(states: list[tuple[Array, Array]]) -> Iterator[None]:
+    """Inside, generators go on from the given states; afterwards from where they were."""
+    now = [(state, contiguous_copy(state)) for state, _ in states]
+    for state, then in states:
+        copy_array(state, then)
+    try:
+        yield
+    finally:
+        for state, before in now:
+            copy_array(state, before)
+
+
+class _Checkpoint:
+    """The op of a checkpointed block's node."""
+
+    name = "checkpoint"
+
+    def backward(self, node: Node, gs: list[Tensor | None], needs: list[bool]) -> list[Tensor | None]:
+        block: _Block = node.saved
+        if block.versions(node.inputs) != node.version:
+            stale("checkpoint")
+        outputs = block.run_again(node.layout)
+        pairs = [(edge_of(o), g) for o, g in zip(outputs, gs, strict=False) if g is not None and o.requires_grad]
+        del outputs                                     # the walk frees what was recorded as it goes
+        ends = [e for e, need in zip(node.inputs, needs, strict=True) if need]
+        found = walk([p[0] for p in pairs], [p[1] for p in pairs], mode.grad, mode.grad, ends, bounded=True)
+        return [found.get(e) if need else None for e, need in zip(node.inputs, needs, strict=True)]
+
+
+_CHECKPOINT = _Checkpoint()
+
+
+def _ends(outputs: list[Tensor], start: int) -> tuple[Any, ...]:
+    """The edges where the graph behind the outputs begins: leaves, and nodes from before `start`."""
+    found: dict[Any, None] = {}
+    seen: set[Any] = set()
+    stack = [edge_of(o) for o in outputs if o.requires_grad]
+    while stack:
+        edge = stack.pop()
+        if edge is None or edge in seen:
+            continue
+        seen.add(edge)
+        if (type(edge) is Node or type(edge) is Slot) and edge.seq < start:         # sequence numbers count down
+            stack.extend(edge.inputs)
+        else:
+            found[edge] = None
+    return tuple(found)
+
+
+def checkpoint(function: Callable, *args: Any, use_reentrant: bool | None = None,
+               context_fn: Callable[[], tuple[AbstractContextManager, AbstractContextManager]] = noop_context_fn,
+               determinism_check: str = "default", debug: bool = False, early_stop: bool = True, preserve_rng_state: bool = True,
+               **kwargs: Any) -> Any:
+    """``function(*args, **kwargs)``, whose activations are computed again in backward instead of being kept.
+
+    function            any callable that does the same when it runs twice; outputs may be nested in tuples, lists and dicts
+    preserve_rng_state  the second run draws the same random numbers (of the default generators)
+    context_fn          gives two context managers, around the first and the second run
+    determinism_check   "default": the second run's outputs must have the same shapes and dtypes; "none": not looked at
+
+    There is one implementation, with ``.backward()`` and ``autograd.grad``, so that ``use_reentrant`` and ``early_stop``, which choose
+    between PyTorch's, make no difference.
+    """
+    if debug:
+        raise NotImplementedError("[checkpoint] debug=True is not supported; autograd.detect_anomaly() names ops and lines")
+    if determinism_check not in ("default", "none"):
+        raise ValueError(f"[checkpoint] determinism_check must be 'default' or 'none'; got {determinism_check!r}")
+    if use_reentrant and context_fn is not noop_context_fn:
+        raise ValueError("Passing `context_fn` or `debug` is only supported when use_reentrant=False.")
+    first, second = context_fn()
+    if not mode.grad:
+        with first:
+            return function(*args, **kwargs)
+    states = []
+    if preserve_rng_state:
+        now = [default_generator(d).state for d in opened()]
+        states = [(state, contiguous_copy(state)) for state in now]
+    start = Node(_CHECKPOINT, (), ()).seq
+    with first:
+        result = function(*args, **kwargs)
+    outputs = list(_tensors(result))
+    ends = _ends(outputs, start)
+    if not ends:
+        return result
+    block = _Block(function, args, kwargs, states, second, determinism_check == "default")
+    node = Node(_CHECKPOINT, ends, tuple([o.array.layout for o in outputs]), block, block.versions(ends))
+    by = [new_tensor(o.array, Slot(node, i, o.array.layout) if o.requires_grad else None) for i, o in enumerate(outputs)]
+    return _replace(result, iter(by))
+
+
+def checkpoint_sequential(functions: Any, segments: int, input: Any, use_reentrant: bool | None = None, **kwargs: Any) -> Any:
+    """Runs the modules of a ``Sequential`` (or a list of callables) in ``segments`` parts, all but the last checkpointed.
+
+    ``preserve_rng_state=`` as in ``checkpoint``.
+    """
+    preserve = kwargs.pop("preserve_rng_state", True)
+    if kwargs:
+        raise ValueError("Unexpected keyword arguments: " + ",".join(kwargs))
+    layers = list(functions.children()) if hasattr(functions, "children") else list(functions)
+    if not 1 <= segments <= max(len(layers), 1):
+        raise ValueError(f"[checkpoint_sequential] segments must be from 1 to the number of functions ({len(layers)}); got {segments}")
+
+    def part(begin: int, end: int) -> Callable:
+        def run(value: Any) -> Any:
+            for layer in layers[begin:end]:
+                value = layer(value)
+            return value
+        return run
+
+    size = len(layers) // segments
+    for i in range(segments - 1):
+        input = checkpoint(part(i * size, (i + 1) * size), input, use_reentrant=use_reentrant, preserve_rng_state=preserve)
+    return part((segments - 1) * size, len(layers))(input)
