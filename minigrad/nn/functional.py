@@ -5,15 +5,19 @@ carries the formula, the kernels and the derivatives.
 """
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Any
 
+from numpy import finfo
+
 from minigrad.engine import mode, no_grad
 from minigrad.ops.index import one_hot as one_hot
+from minigrad.ops.norm import axes_in_order, from_end, masked_norm, to_end, valid_mask
 from minigrad.ops.shape_ops import pad as pad
-from minigrad.shape import broadcast_shapes
+from minigrad.shape import axis_of, broadcast_shapes
 from minigrad.tensor import Tensor, bump
 
 ops: Any = import_module("minigrad.ops")     # its names are gathered when it is imported, where no type checker looks
@@ -30,12 +34,9 @@ def as_shape(shape: int | Sequence[int]) -> tuple[int, ...]:
     return (shape,) if isinstance(shape, int) or not isinstance(shape, Sequence) else tuple(shape)
 
 
-def check_batch_size(shape: Sequence[int]) -> None:
+def check_batch_size(shape: Sequence[int], axis: int = 1) -> None:
     """A channel's variance needs more than one value: N times the space of (N, C, *)."""
-    count = shape[0]
-    for n in shape[2:]:
-        count *= n
-    if count == 1:
+    if math.prod(n for i, n in enumerate(shape) if i != axis % len(shape)) == 1:
         raise ValueError(f"Expected more than 1 value per channel when training, got input size {tuple(shape)}")
 
 
@@ -231,33 +232,89 @@ def dropout2d(input: Tensor, p: float = 0.5, training: bool = True, inplace: boo
 
 
 # ---- normalization ----
+#
+# Beyond PyTorch, `mask=` (bool, true at what is valid) or `lengths=` (N,) keep padding out: statistics are those of the valid positions,
+# as if the others were not there, the output is 0 at the others whatever they hold, and no gradient comes from them or goes to them.
 
 
 def layer_norm(input: Tensor, normalized_shape: int | Sequence[int], weight: Tensor | None = None, bias: Tensor | None = None,
-               eps: float = 1e-5) -> Tensor:
-    """(x - mean) / sqrt(var + eps) * weight + bias over the last ``len(normalized_shape)`` dimensions."""
-    return ops.layer_norm(input, weight, bias, normalized_shape=as_shape(normalized_shape), eps=eps)
+               eps: float = 1e-5, *, mask: Tensor | None = None, lengths: Any = None, axis: Any = None) -> Tensor:
+    """(x - mean) / sqrt(var + eps) * weight + bias over the last ``len(normalized_shape)`` dimensions, or over those of ``axis``."""
+    shape = as_shape(normalized_shape)
+    if mask is None and lengths is None and axis is None:
+        return ops.layer_norm(input, weight, bias, normalized_shape=shape, eps=eps)
+
+    def plain(x: Tensor) -> Tensor:
+        return ops.layer_norm(x, weight, bias, normalized_shape=shape, eps=eps)
+    return _over_features("layer_norm", input, shape, weight, bias, eps, mask, lengths, axis, plain)
 
 
-def rms_norm(input: Tensor, normalized_shape: int | Sequence[int], weight: Tensor | None = None, eps: float | None = None) -> Tensor:
-    """x / sqrt(mean(x^2) + eps) * weight over the last dimensions; ``eps=None`` is the machine epsilon of x's type."""
-    return ops.rms_norm(input, weight, normalized_shape=as_shape(normalized_shape), eps=eps)
+def rms_norm(input: Tensor, normalized_shape: int | Sequence[int], weight: Tensor | None = None, eps: float | None = None, *,
+             mask: Tensor | None = None, lengths: Any = None, axis: Any = None) -> Tensor:
+    """x / sqrt(mean(x^2) + eps) * weight over the last dimensions, or over those of ``axis``; ``eps=None`` is the machine epsilon of
+    x's type."""
+    shape = as_shape(normalized_shape)
+    if mask is None and lengths is None and axis is None:
+        return ops.rms_norm(input, weight, normalized_shape=shape, eps=eps)
+
+    def plain(x: Tensor) -> Tensor:
+        return ops.rms_norm(x, weight, normalized_shape=shape, eps=eps)
+    epsilon = float(finfo(input.dtype).eps) if eps is None else eps
+    return _over_features("rms_norm", input, shape, weight, None, epsilon, mask, lengths, axis, plain)
 
 
-def group_norm(input: Tensor, num_groups: int, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5) -> Tensor:
+def _over_features(name: str, input: Tensor, shape: tuple[int, ...], weight: Tensor | None, bias: Tensor | None, eps: float,
+                   mask: Tensor | None, lengths: Any, axis: Any, plain: Callable[[Tensor], Tensor]) -> Tensor:
+    """A norm over some dimensions of each sample, with their axes or a mask."""
+    axes = axes_in_order(name, tuple(range(-len(shape), 0)) if axis is None else axis, input.ndim, len(shape))
+    x = to_end(input, axes)
+    if mask is None and lengths is None:
+        return from_end(plain(x), axes)
+    valid = to_end(valid_mask(name, input, mask, lengths, axes), axes)
+    if all(n == 1 for n in valid.shape[valid.ndim - len(shape):]):       # whole samples: the valid ones are normalized as always
+        y = plain(ops.where(valid, x, 0.0))
+    else:
+        y = masked_norm(x, valid, axes=tuple(range(x.ndim - len(shape), x.ndim)), eps=eps, centered=name == "layer_norm")[0]
+        y = _scaled(y, weight, bias, shape)
+    return from_end(ops.where(valid, y, 0.0), axes)
+
+
+def _scaled(y: Tensor, weight: Tensor | None, bias: Tensor | None, shape: Sequence[int]) -> Tensor:
+    y = y if weight is None else y * weight.reshape(shape)
+    return y if bias is None else y + bias.reshape(shape)
+
+
+def _channel_shape(x: Tensor) -> tuple[int, ...]:
+    return (x.shape[1], *(1,) * (x.ndim - 2))
+
+
+def group_norm(input: Tensor, num_groups: int, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5, *,
+               mask: Tensor | None = None, lengths: Any = None) -> Tensor:
     """(N, C, *): statistics over space and each of ``num_groups`` groups of channels of a sample; weight and bias (C)."""
     if input.ndim < 2:
         raise RuntimeError(f"Expected at least 2 dimensions for input tensor but received {input.ndim}")
     check_batch_size([input.shape[0] * input.shape[1] // num_groups, num_groups, *input.shape[2:]])
-    return ops.group_norm(input, weight, bias, num_groups=num_groups, eps=eps)
+    if mask is None and lengths is None:
+        return ops.group_norm(input, weight, bias, num_groups=num_groups, eps=eps)
+    n, c, *space = input.shape
+    if num_groups < 1 or c % num_groups:
+        ops.group_norm(input, weight, bias, num_groups=num_groups, eps=eps)     # refuses
+    valid = valid_mask("group_norm", input, mask, lengths, (1,))
+    per_channel = valid.shape[1] == c and c > 1
+    grouped = valid.reshape(valid.shape[0], num_groups if per_channel else 1, c // num_groups if per_channel else 1, *valid.shape[2:])
+    y = masked_norm(input.reshape(n, num_groups, c // num_groups, *space), grouped, axes=tuple(range(2, input.ndim + 1)), eps=eps)[0]
+    return ops.where(valid, _scaled(y.reshape(input.shape), weight, bias, _channel_shape(input)), 0.0)
 
 
 def batch_norm(input: Tensor, running_mean: Tensor | None, running_var: Tensor | None, weight: Tensor | None = None,
-               bias: Tensor | None = None, training: bool = False, momentum: float | Tensor = 0.1, eps: float = 1e-5) -> Tensor:
+               bias: Tensor | None = None, training: bool = False, momentum: float | Tensor = 0.1, eps: float = 1e-5, *,
+               mask: Tensor | None = None, lengths: Any = None, axis: int = 1) -> Tensor:
     """(N, C, *): statistics over N and space, in training those of the batch, which also move the running ones
-    (running = (1 - momentum) running + momentum batch, the variance unbiased); else the running ones."""
+    (running = (1 - momentum) running + momentum batch, the variance unbiased); else the running ones. ``axis`` is the channels'.
+    With a mask, a channel with fewer than two valid values leaves its running ones as they are."""
     if training:
-        check_batch_size(input.shape)
+        if mask is None and lengths is None:
+            check_batch_size(input.shape, axis)
         if eps <= 0.0:
             raise ValueError(f"batch_norm eps must be positive during training, but got {eps}")
     elif eps < 0.0:
@@ -267,6 +324,8 @@ def batch_norm(input: Tensor, running_mean: Tensor | None, running_var: Tensor |
                            "pass them, or training=True")
     if input.ndim == 1 and not input.numel():   # nothing to normalize: no channels either
         return ops.clone(input)
+    if mask is not None or lengths is not None or axis != 1:
+        return _batch_norm_of(input, running_mean, running_var, weight, bias, training, momentum, eps, mask, lengths, axis)
     if not training:
         return ops.batch_norm_eval(input, running_mean, running_var, weight, bias, eps=eps)     # type: ignore[arg-type]
     y, mean, var = ops.batch_norm(input, weight, bias, eps=eps)
@@ -275,6 +334,47 @@ def batch_norm(input: Tensor, running_mean: Tensor | None, running_var: Tensor |
         _move(running_mean, mean, momentum, 1.0)
         _move(running_var, var, momentum, count / (count - 1))
     return y
+
+
+def _batch_norm_of(input: Tensor, running_mean: Tensor | None, running_var: Tensor | None, weight: Tensor | None, bias: Tensor | None,
+                   training: bool, momentum: float | Tensor, eps: float, mask: Tensor | None, lengths: Any, axis: int) -> Tensor:
+    """``batch_norm`` with a mask or another axis of channels."""
+    at = axis_of(axis, input.ndim, "batch_norm")
+    valid = None if mask is None and lengths is None else valid_mask("batch_norm", input, mask, lengths, (at,))
+    if at != 1:
+        if at == input.ndim - 1:                # channels last: all else is the batch, and nothing moves
+            channels = input.shape[at]
+
+            def there(t: Tensor) -> Tensor:
+                return t.expand(*input.shape[:at], t.shape[at]).reshape(-1, t.shape[at]) if input.numel() else t.reshape(0, channels)
+
+            def back(y: Tensor) -> Tensor:
+                return y.reshape(input.shape)
+        else:
+            def there(t: Tensor) -> Tensor:
+                return t.movedim(at, 1)
+
+            def back(y: Tensor) -> Tensor:
+                return y.movedim(1, at)
+        return back(batch_norm(there(input), running_mean, running_var, weight, bias, training, momentum, eps,
+                               mask=None if valid is None else there(valid)))
+    if valid is None:
+        return batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
+    if not training:
+        y = ops.batch_norm_eval(ops.where(valid, input, 0.0), running_mean, running_var, weight, bias, eps=eps)
+        return ops.where(valid, y, 0.0)
+    y, mean, var, count = masked_norm(input, valid, axes=(0, *range(2, input.ndim)), eps=eps)
+    _move_counted(running_mean, running_var, mean.reshape(-1), var.reshape(-1), count.reshape(-1), momentum)
+    return ops.where(valid, _scaled(y, weight, bias, _channel_shape(input)), 0.0)
+
+
+def _move_counted(running_mean: Tensor | None, running_var: Tensor | None, mean: Tensor, var: Tensor, count: Tensor,
+                  momentum: float | Tensor) -> None:
+    """Moves the running statistics where there are two values at least (C,)."""
+    with no_grad():
+        factor = (count > 1).to(mean.dtype) * momentum
+        _move(running_mean, mean, factor, 1.0)
+        _move(running_var, var * (count / (count - 1).clamp(min=1)), factor, 1.0)
 
 
 def _move(running: Tensor | None, batch: Tensor, momentum: float | Tensor, scale: float) -> None:
@@ -293,11 +393,24 @@ def _move(running: Tensor | None, batch: Tensor, momentum: float | Tensor, scale
 
 
 def instance_norm(input: Tensor, running_mean: Tensor | None = None, running_var: Tensor | None = None, weight: Tensor | None = None,
-                  bias: Tensor | None = None, use_input_stats: bool = True, momentum: float | Tensor = 0.1, eps: float = 1e-5) -> Tensor:
+                  bias: Tensor | None = None, use_input_stats: bool = True, momentum: float | Tensor = 0.1, eps: float = 1e-5, *,
+                  mask: Tensor | None = None, lengths: Any = None) -> Tensor:
     """(N, C, *): statistics over the space of each sample and channel; they move the running ones, averaged over the batch.
     With ``use_input_stats=False`` the running ones are used."""
     if not use_input_stats:
-        return batch_norm(input, running_mean, running_var, weight, bias, False, momentum, eps)
+        return batch_norm(input, running_mean, running_var, weight, bias, False, momentum, eps, mask=mask, lengths=lengths)
+    if mask is not None or lengths is not None:
+        valid = valid_mask("instance_norm", input, mask, lengths, (1,))
+        y, mean, var, count = masked_norm(input, valid, axes=tuple(range(2, input.ndim)), eps=eps)
+        if running_mean is not None or running_var is not None:
+            with no_grad():                     # averaged over the samples that have a variance
+                there = (count > 1).to(mean.dtype)
+                share = there / there.sum(0, keepdim=True).clamp(min=1)
+                unbiased = var * (count / (count - 1).clamp(min=1))
+                factor = (there.sum(0) > 0).to(mean.dtype).reshape(-1) * momentum
+                _move(running_mean, (mean * share).sum(0).reshape(-1), factor, 1.0)
+                _move(running_var, (unbiased * share).sum(0).reshape(-1), factor, 1.0)
+        return ops.where(valid, _scaled(y, weight, bias, _channel_shape(input)), 0.0)
     count = input.numel() // (input.shape[0] * input.shape[1]) if input.numel() else 0
     if count == 1:
         raise ValueError(f"Expected more than 1 spatial element when training, got input size {tuple(input.shape)}")

@@ -5,6 +5,11 @@
 with mean and var (biased) over: the last dimensions of each sample (LayerNorm, Ba et al. 2016; RMSNorm, Zhang and Sennrich 2019,
 without the mean), batch and space of each channel (BatchNorm, Ioffe and Szegedy 2015), space of each sample and channel
 (InstanceNorm, Ulyanov et al. 2016), space and a group of channels of each sample (GroupNorm, Wu and He 2018).
+
+Every layer's call takes ``mask=`` or ``lengths=``, which keep padding out: the statistics are those of the valid positions, as if the
+others were not there, and the output is 0 at the others, whatever they hold. ``mask`` is bool, true at what is valid, with a value for
+each position: (N, *) for the channel norms (x without its channels), x without the normalized dimensions for LayerNorm and RMSNorm; or
+it has all dimensions of x and broadcasts. ``lengths`` (N,) is the same for x with one dimension of positions, (N, C, L) or (N, T, H).
 """
 from __future__ import annotations
 
@@ -38,22 +43,23 @@ class _Affine(Module):
 
 
 class LayerNorm(_Affine):
-    """Normalizes each sample over its last ``len(normalized_shape)`` dimensions: (*, *normalized_shape) -> same."""
+    """Normalizes each sample over its last ``len(normalized_shape)`` dimensions: (*, *normalized_shape) -> same; with ``axis``, over
+    those dimensions, in the order of ``normalized_shape`` (``LayerNorm(C, axis=1)`` over the channels of (N, C, H, W))."""
 
     def __init__(self, normalized_shape: int | tuple[int, ...], eps: float = 1e-5, elementwise_affine: bool = True, bias: bool = True,
-                 device: Any = None, dtype: Any = None) -> None:
+                 device: Any = None, dtype: Any = None, *, axis: int | tuple[int, ...] | None = None) -> None:
         super().__init__()
-        self.normalized_shape = F.as_shape(normalized_shape)
+        self.normalized_shape, self.axis = F.as_shape(normalized_shape), axis
         self.eps, self.elementwise_affine = eps, elementwise_affine
         _affine(self, self.normalized_shape, elementwise_affine, elementwise_affine and bias, device, dtype)
         self.reset_parameters()
 
-    def forward(self, input: Tensor) -> Tensor:
-        return F.layer_norm(input, self.normalized_shape, self.weight, self.bias, self.eps)
+    def forward(self, input: Tensor, mask: Tensor | None = None, lengths: Any = None) -> Tensor:
+        return F.layer_norm(input, self.normalized_shape, self.weight, self.bias, self.eps, mask=mask, lengths=lengths, axis=self.axis)
 
     def extra_repr(self) -> str:
         return (f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.elementwise_affine}, "
-                f"bias={self.bias is not None}")
+                f"bias={self.bias is not None}" + ("" if self.axis is None else f", axis={self.axis}"))
 
 
 class RMSNorm(_Affine):
@@ -62,19 +68,20 @@ class RMSNorm(_Affine):
     bias = None
 
     def __init__(self, normalized_shape: int | tuple[int, ...], eps: float | None = None, elementwise_affine: bool = True,
-                 device: Any = None, dtype: Any = None) -> None:
+                 device: Any = None, dtype: Any = None, *, axis: int | tuple[int, ...] | None = None) -> None:
         super().__init__()
-        self.normalized_shape = F.as_shape(normalized_shape)
+        self.normalized_shape, self.axis = F.as_shape(normalized_shape), axis
         self.eps, self.elementwise_affine = eps, elementwise_affine
         weight = Parameter(empty(self.normalized_shape, device=device, dtype=dtype)) if elementwise_affine else None
         self.register_parameter("weight", weight)
         self.reset_parameters()
 
-    def forward(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x, self.normalized_shape, self.weight, self.eps)
+    def forward(self, x: Tensor, mask: Tensor | None = None, lengths: Any = None) -> Tensor:
+        return F.rms_norm(x, self.normalized_shape, self.weight, self.eps, mask=mask, lengths=lengths, axis=self.axis)
 
     def extra_repr(self) -> str:
-        return f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.elementwise_affine}"
+        return (f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.elementwise_affine}"
+                + ("" if self.axis is None else f", axis={self.axis}"))
 
 
 class GroupNorm(_Affine):
@@ -89,8 +96,8 @@ class GroupNorm(_Affine):
         _affine(self, num_channels, affine, affine and bias, device, dtype)
         self.reset_parameters()
 
-    def forward(self, input: Tensor) -> Tensor:
-        return F.group_norm(input, self.num_groups, self.weight, self.bias, self.eps)
+    def forward(self, input: Tensor, mask: Tensor | None = None, lengths: Any = None) -> Tensor:
+        return F.group_norm(input, self.num_groups, self.weight, self.bias, self.eps, mask=mask, lengths=lengths)
 
     def extra_repr(self) -> str:
         return f"{self.num_groups}, {self.num_channels}, eps={self.eps}, affine={self.affine}, bias={self.bias is not None}"
@@ -150,17 +157,23 @@ class _Tracked(_Affine):
 
 
 class _BatchNorm(_Tracked):
-    """Normalizes each channel over the batch and space: (N, num_features, *) -> same."""
+    """Normalizes each channel over the batch and space: (N, num_features, *) -> same; with ``axis``, the channels are in that
+    dimension (``axis=-1``: channels last)."""
 
     def __init__(self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1, affine: bool = True,
-                 track_running_stats: bool = True, device: Any = None, dtype: Any = None, *, bias: bool = True) -> None:
+                 track_running_stats: bool = True, device: Any = None, dtype: Any = None, *, bias: bool = True, axis: int = 1) -> None:
         super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype, bias)
+        self.axis = axis
 
-    def forward(self, input: Tensor) -> Tensor:
+    def extra_repr(self) -> str:
+        return super().extra_repr() + ("" if self.axis == 1 else f", axis={self.axis}")
+
+    def forward(self, input: Tensor, mask: Tensor | None = None, lengths: Any = None) -> Tensor:
         self._check_input_dim(input)
         factor: Any = 0.0 if self.momentum is None else self.momentum
         if self.training and self.track_running_stats and self.num_batches_tracked is not None:
-            F.check_batch_size(input.shape)     # before the counter moves
+            if mask is None and lengths is None:
+                F.check_batch_size(input.shape, self.axis)      # before the counter moves
             with no_grad():
                 if not mode.recompute:
                     self.num_batches_tracked.add_(1)
@@ -169,7 +182,7 @@ class _BatchNorm(_Tracked):
         use = not self.training or self.track_running_stats
         batch = self.training or (self.running_mean is None and self.running_var is None)
         return F.batch_norm(input, self.running_mean if use else None, self.running_var if use else None, self.weight, self.bias,
-                            batch, factor, self.eps)
+                            batch, factor, self.eps, mask=mask, lengths=lengths, axis=self.axis)
 
 
 class BatchNorm1d(_BatchNorm):
@@ -197,7 +210,7 @@ class _InstanceNorm(_Tracked):
                  track_running_stats: bool = False, device: Any = None, dtype: Any = None, *, bias: bool = True) -> None:
         super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype, bias)
 
-    def forward(self, input: Tensor) -> Tensor:
+    def forward(self, input: Tensor, mask: Tensor | None = None, lengths: Any = None) -> Tensor:
         self._check_input_dim(input)
         single = input.ndim == self.ndims[0]
         dim = 0 if single else 1
@@ -207,7 +220,8 @@ class _InstanceNorm(_Tracked):
                                  f"but got: {input.shape[dim]}.")
             warnings.warn(f"input's size at dim={dim} does not match num_features; it is not used because affine=False", stacklevel=3)
         y = F.instance_norm(input.unsqueeze(0) if single else input, self.running_mean, self.running_var, self.weight, self.bias,
-                            self.training or not self.track_running_stats, 0.0 if self.momentum is None else self.momentum, self.eps)
+                            self.training or not self.track_running_stats, 0.0 if self.momentum is None else self.momentum, self.eps,
+                            mask=mask.unsqueeze(0) if single and mask is not None else mask, lengths=lengths)
         return y.squeeze(0) if single else y
 
 
