@@ -36,7 +36,7 @@ def as_shape(shape: int | Sequence[int]) -> tuple[int, ...]:
 
 def check_batch_size(shape: Sequence[int], axis: int = 1) -> None:
     """A channel's variance needs more than one value: N times the space of (N, C, *)."""
-    if math.prod(n for i, n in enumerate(shape) if i != axis % len(shape)) == 1:
+    if math.prod(n for i, n in enumerate(shape) if i not in (axis, axis + len(shape))) == 1:
         raise ValueError(f"Expected more than 1 value per channel when training, got input size {tuple(shape)}")
 
 
