@@ -68,7 +68,7 @@ class Recorder:
                                       "capture a step on the CPU")
         self.words.append(kernel.index)
         for kind, value in zip(kernel.signature, arguments, strict=True):
-            if kind == "p" and value:
+            if kind in "op" and value:
                 self.hold(value)
             self.words.append(struct.unpack("q", struct.pack("d", value))[0] if kind == "d" else value)
         self.count += 1

@@ -462,7 +462,7 @@ class _Views:
         return _view(self.layout, self.root.data.ptr, self.root)
 
 
-_CONVERT: dict[str, Callable[[Any], Any]] = {"p": int, "i": int, "d": float}      # CuPy passes an int as int64, a float as double
+_CONVERT: dict[str, Callable[[Any], Any]] = {"o": int, "p": int, "i": int, "d": float}      # CuPy passes an int as int64, a float as double
 
 
 def _launcher(device: CUDA, name: str, suffix: str, signature: str) -> Callable[..., None]:

@@ -18,7 +18,8 @@ MOVE_SUFFIX = {1: "u8", 2: "u16", 4: "i32", 8: "i64"}     # kernels that only mo
 
 
 class Kernel:
-    """One launchable function of a device. `signature` has one letter an argument: p address, i int64, d double."""
+    """One launchable function of a device. `signature` has one letter an argument: o address written
+    to, p address only read, i int64, d double."""
 
     __slots__ = ("name", "signature", "index", "function", "call")
 

@@ -189,6 +189,7 @@ transfer: Callable[..., Any]
 as_tensor: Callable[[Any], Any]
 empty: Callable[..., Any]
 ones_like: Callable[[Any], Any]
+located: Callable[[Any], str] = lambda edge: ""      # noqa: E731 (where a node or leaf belongs, for messages: set by nn/module.py)
 
 class HookTable:
     """Hooks by edge, weakly and by identity (a tensor's == is elementwise); empty, it costs the walk nothing."""
@@ -340,7 +341,7 @@ def walk(roots: list[Edge], gradients: list[Any], create_graph: bool, retain_gra
                 slots[node.index] = g
                 continue
             if node.saved is FREED:
-                fail("backward", f"the graph was freed by an earlier backward(): {node.op.name} has nothing saved", "",
+                fail("backward", f"the graph was freed by an earlier backward(): {node.op.name}{located(node)} has nothing saved", "",
                      "pass retain_graph=True to the first backward(), or detach() what is carried over from the step before")
             edges = node.inputs
             needs = [e is not None for e in edges] if useful is None else [e is not None and e in useful for e in edges]
@@ -462,7 +463,7 @@ def grad(outputs: Tensor | Sequence[Tensor], inputs: Tensor | Sequence[Tensor], 
             with no_grad():
                 g = ones_like(t) * 0
         elif g is None and not allow_unused:
-            fail("autograd.grad", f"input {i} was not used in computing the outputs", t.array.layout,
+            fail("autograd.grad", f"input {i}{located(t)} was not used in computing the outputs", t.array.layout,
                  "pass allow_unused=True to get None for it")
         results.append(g)
     return tuple(results)

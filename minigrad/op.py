@@ -21,6 +21,7 @@ import inspect
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from . import engine
 from .device import NoKernel
 from .engine import Node, Slot, edge_of, enable_grad, mode, set_grad_enabled, walk
 from .memory import Array, Buffer, Layout
@@ -60,8 +61,8 @@ def _parameters(function: Callable) -> tuple[list[str], list[str]]:
             [p.name for p in kinds if p.kind == p.KEYWORD_ONLY])
 
 
-def stale(name: str) -> None:
-    fail(name + " backward", "a tensor that the derivative needs was changed in place since the forward pass", "",
+def stale(name: str, node: Node | None = None) -> None:
+    fail(name + " backward", f"a tensor that the derivative needs was changed in place since the forward pass{engine.located(node)}", "",
          "make the change out of place, or before the tensor is used")
 
 
@@ -186,7 +187,7 @@ class Primitive(Documented):
             if t is not None:
                 version += t.array.version
         if version != node.version or (node.out is not None and node.out.version):
-            stale(self.name)
+            stale(self.name, node)
         return [rule(node, g) if need else None for rule, need in zip(self.rule_list, needs)]      # noqa: B905 (hot)
 
 
@@ -323,10 +324,10 @@ class Op(Documented):
             if t is not None:
                 version += t.array.version
         if version != node.version:
-            stale(self.name)
+            stale(self.name, node)
         for a in saved if type(saved) is tuple else (saved,):       # what the forward made was new then: version 0
             if type(a) is Buffer and a.version and all([t is None or t.array is not a for t in inputs]):
-                stale(self.name)
+                stale(self.name, node)
         results = None if plan.backward is None else plan.backward(saved, _gradient_arrays(node, g), needs)
         gs = g if type(g) is list else [g]
         if results is None:
@@ -373,7 +374,7 @@ class GradOp:
 
     def backward(self, node: Node, g: Any, needs: list[bool]) -> list[Tensor | None]:
         if sum([t.array.version for t in node.saved if t is not None]) != node.version:
-            stale(self.name)
+            stale(self.name, node)
         return derived(self.definition, node.saved, node.attrs, g, needs, mode.grad)
 
 

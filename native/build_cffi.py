@@ -54,7 +54,7 @@ def generate(levels: list[str]) -> tuple[str, str]:
         for ty in SETS[types]:
             full = f"{name}_{ty}" if ty else name
             c_types = [re.sub(r"\bT\b", TYPES.get(ty, "T"), a) for a, _ in arguments]
-            signature = "".join("p" if "*" in c else _SCALARS[c] for c in c_types)
+            signature = "".join(("p" if "const" in c else "o") if "*" in c else _SCALARS[c] for c in c_types)
             formal = ", ".join(c_types)
             if ty in LEVELLED:
                 variants = [f"{full}_{level}" for level in levels]
@@ -66,12 +66,12 @@ def generate(levels: list[str]) -> tuple[str, str]:
             pointers.append(f"static void (*p_{full})({formal});")
             select.append(f"  p_{full} = level == 0 ? {variants[0]}" +
                           "".join(f" : level == {i} ? {v}" for i, v in enumerate(variants[1:-1], 1)) + f" : {variants[-1]};")
-            words = {"p": "uintptr_t", "i": "int64_t", "d": "double"}
+            words = {"o": "uintptr_t", "p": "uintptr_t", "i": "int64_t", "d": "double"}
             cdef.append(f"void {full}({', '.join(words[s] for s in signature)});")
-            cast = [f"({c})a{i}" if s == "p" else f"a{i}" for i, (c, s) in enumerate(zip(c_types, signature, strict=True))]
+            cast = [f"({c})a{i}" if s in "op" else f"a{i}" for i, (c, s) in enumerate(zip(c_types, signature, strict=True))]
             wrappers.append(f"static void w_{full}({', '.join(f'{words[s]} a{i}' for i, s in enumerate(signature))}) "
                             f"{{ p_{full}({', '.join(cast)}); }}\n#define {full} w_{full}")
-            load = [f"({c})(uintptr_t)w[{i}].i" if s == "p" else f"w[{i}].{s}"
+            load = [f"({c})(uintptr_t)w[{i}].i" if s in "op" else f"w[{i}].{s}"
                     for i, (c, s) in enumerate(zip(c_types, signature, strict=True))]
             wrappers.append(f"static void t_{full}(const mg_word *w) {{ p_{full}({', '.join(load)}); }}")
             table.append(f'  {{ "{full}", "{signature}", t_{full} }},')

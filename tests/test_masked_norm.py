@@ -245,6 +245,8 @@ def test_capture():
             values.append(step(mg.tensor(x), mg.tensor(np.arange(L) < lengths[:, None]), mg.tensor(lengths)).item())
         runs.append((values, [b.numpy().tobytes() for b in norm.buffers()]))
     assert runs[0] == runs[1]
+    with pytest.raises(ValueError, match="lengths must be from 0 to 9"):        # checked at each replay
+        step(mg.tensor(x), mg.tensor(MASK), mg.tensor([10, 1, 1, 1, 1]))
 
 
 def test_errors():

@@ -6,6 +6,7 @@ on the class once a hook for all modules exists) is what ``__call__`` looks at.
 """
 from __future__ import annotations
 
+import gc
 import warnings
 from collections import OrderedDict, namedtuple
 from collections.abc import Callable, Iterator, Mapping
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from minigrad import engine
 from minigrad.engine import Node, RemovableHandle, Slot, edge_of, mode, no_grad
 from minigrad.ops.creation import as_tensor, empty, empty_like, zeros
 from minigrad.tensor import Tensor, new_tensor
@@ -797,3 +799,33 @@ def register_module_full_backward_pre_hook(hook: Callable) -> RemovableHandle:
 def register_module_full_backward_hook(hook: Callable) -> RemovableHandle:
     """``hook(module, grad_input, grad_output)`` after the backward of every module."""
     return _register_global(_global_backward_hooks, hook)
+
+
+# ---- messages that name a module ----
+
+def _located(edge: Any) -> str:
+    """" (Net.encoder.0)" for a node or a leaf that belongs to a module of a living model, " (after ...)" for a node that is computed from
+    one; else nothing. Asked only when something fails: it looks at every object there is."""
+    models = [m for m in gc.get_objects() if issubclass(type(m), Module)]
+    inside = {id(child) for m in models for child in m._modules.values()}
+    owners: dict[int, str] = {}
+    for model in models:
+        if id(model) not in inside:
+            for path, module in model.named_modules(prefix=type(model).__name__):
+                for name, p in module._parameters.items():
+                    owners.setdefault(id(p), f"{path}.{name}" if isinstance(edge, Tensor) else path)
+    if isinstance(edge, Tensor):
+        return f" ({owners[id(edge)]})" if id(edge) in owners else ""
+    generation, seen, word = [edge], set(), ""
+    while generation:
+        behind = [e for node in generation if node is not None for e in node.inputs if e is not None]
+        for e in behind:
+            if isinstance(e, Tensor) and id(e) in owners:
+                return f" ({word}{owners[id(e)]})"
+        generation = [e for e in dict.fromkeys(behind) if not isinstance(e, Tensor) and e not in seen]
+        seen.update(generation)
+        word = "after "
+    return ""
+
+
+engine.located = _located

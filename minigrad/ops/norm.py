@@ -529,9 +529,14 @@ def valid_mask(name: str, x: Tensor, mask: Tensor | None, lengths: Any, axes: tu
     if have.dtype.kind not in "iu" or have.shape != shape[:1]:
         fail(name, f"lengths must be whole numbers, one for each of the {shape[0]} samples", have)
     size = shape[positions[0]]
-    readable = mode.recorder is None and have.device.type == "cpu" and have.size
-    if readable and not 0 <= lengths.array.np.min() <= lengths.array.np.max() <= size:
-        fail(name, f"lengths must be from 0 to {size}, the size of dimension {positions[0]}", lengths.tolist(), kind=ValueError)
+    if have.device.type == "cpu" and have.size:
+        def check() -> None:
+            if not 0 <= lengths.array.np.min() <= lengths.array.np.max() <= size:
+                fail(name, f"lengths must be from 0 to {size}, the size of dimension {positions[0]}", lengths.array.np.tolist(),
+                     kind=ValueError)
+        check()
+        if mode.recorder is not None:
+            mode.recorder.python(check)
     steps = reshape(as_tensor(np.arange(size)).to(layout.device), [size if i == positions[0] else 1 for i in range(len(shape))])
     return lt(steps, reshape(lengths, [shape[0], *[1] * (len(shape) - 1)]))
 

@@ -16,8 +16,9 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
+from minigrad import engine
 from minigrad.device import opened
-from minigrad.engine import Node, Slot, edge_of, enable_grad, mode, walk
+from minigrad.engine import Node, Slot, edge_of, enable_grad, mode
 from minigrad.memory import Array
 from minigrad.op import stale
 from minigrad.ops.elementwise import contiguous_copy, copy_array
@@ -102,12 +103,12 @@ class _Checkpoint:
     def backward(self, node: Node, gs: list[Tensor | None], needs: list[bool]) -> list[Tensor | None]:
         block: _Block = node.saved
         if block.versions(node.inputs) != node.version:
-            stale("checkpoint")
+            stale("checkpoint", node)
         outputs = block.run_again(node.layout)
         pairs = [(edge_of(o), g) for o, g in zip(outputs, gs, strict=False) if g is not None and o.requires_grad]
         del outputs                                     # the walk frees what was recorded as it goes
         ends = [e for e, need in zip(node.inputs, needs, strict=True) if need]
-        found = walk([p[0] for p in pairs], [p[1] for p in pairs], mode.grad, mode.grad, ends, bounded=True)
+        found = engine.walk([p[0] for p in pairs], [p[1] for p in pairs], mode.grad, mode.grad, ends, bounded=True)
         return [found.get(e) if need else None for e, need in zip(node.inputs, needs, strict=True)]
 
 

@@ -1,0 +1,358 @@
+"""`detect_anomaly`: which op, in which module, on which line made the first value that is not finite, forward or backward.
+
+Off, it costs nothing: nothing in the framework asks whether it is on. On, it stands in three doors: the kernel door (every launch's
+operands are looked at before, its result after), `Node.__init__` (where each node was recorded is written down) and the walk (what
+each node's backward gives is looked at). Captured functions run eagerly meanwhile.
+"""
+from __future__ import annotations
+
+import linecache
+import sys
+import warnings
+import weakref
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+
+from .. import engine
+from ..device import Kernel, device, door
+from ..engine import Node, Slot, mode
+from ..memory import Array
+from ..nn.module import Module
+from ..op import Documented
+from ..shape import is_float
+from ..tensor import Tensor
+
+_HERE = str(Path(__file__).parents[1])
+_CALLS = {Module.__call__.__code__}
+_LINES = 2          # of the user's that a message shows
+
+
+class AnomalyError(RuntimeError):
+    """A value that is not finite."""
+
+
+# ---- where ------------------------------------------------------------------------------------------------------------
+
+def _frames(frame: FrameType | None) -> Iterator[FrameType]:
+    while frame is not None:
+        yield frame
+        frame = frame.f_back
+
+
+class Place:
+    """Where something happened: the modules being called, outermost first, and the user's lines, innermost first."""
+
+    __slots__ = ("modules", "root", "lines")
+
+    def __init__(self, frame: FrameType | None) -> None:
+        modules: list[Any] = []
+        lines: list[tuple[str, int, str]] = []
+        above: FrameType | None = None          # who called the outermost module
+        for f in _frames(frame):
+            if f.f_code in _CALLS:
+                modules.append(f.f_locals["self"])
+                above = f.f_back
+            elif not f.f_code.co_filename.startswith(_HERE) and len(lines) < _LINES:
+                lines.append((f.f_code.co_filename, f.f_lineno, f.f_code.co_name))
+        self.modules, self.lines = modules[::-1], lines
+        self.root = _name_of(modules[-1], above) if modules else ""
+
+    def path(self) -> str:
+        """model.encoder.0.norm: the root by the name its caller has for it, or by its type's."""
+        if not self.modules:
+            return ""
+        names = [self.root]
+        for outer, inner in zip(self.modules, self.modules[1:], strict=False):
+            names.append(next((n for n, m in outer.named_modules() if m is inner), type(inner).__name__))
+        return ".".join(n for n in names if n)
+
+    def __str__(self) -> str:
+        inside = f"in {self.path()} ({type(self.modules[-1]).__name__})" if self.modules else ""
+        shown = [f"{file}:{line} in {function}: {linecache.getline(file, line).strip()}" for file, line, function in self.lines]
+        return ", ".join(part for part in (inside, "at " + ", called from ".join(shown) if shown else "") if part)
+
+
+def _name_of(module: Any, frame: FrameType | None) -> str:
+    if frame is not None and not frame.f_code.co_filename.startswith(_HERE):
+        for names in (frame.f_locals, frame.f_globals):
+            for name, value in names.items():
+                if value is module:
+                    return name
+    return type(module).__name__
+
+
+def _op_name(frame: FrameType | None, kernel: str) -> str:
+    """The outermost op between the launch and the user's line; else the kernel."""
+    found = ""
+    for f in _frames(frame):
+        if not f.f_code.co_filename.startswith(_HERE) or f.f_code in _CALLS:
+            break
+        owner = f.f_locals.get("self", f.f_locals.get("op"))
+        if isinstance(owner, Documented):
+            found = owner.name
+    return found or kernel.rpartition("_")[0] or kernel
+
+
+# ---- what ---------------------------------------------------------------------------------------------------------------
+
+def _arrays(frame: FrameType | None) -> dict[int, Array]:
+    """The arrays in the variables of the function that launches, and of the three around it, by address."""
+    found: dict[int, Array] = {}
+    for f, _ in zip(_frames(frame), range(4), strict=False):
+        for value in list(f.f_locals.values()):
+            for v in value if type(value) in (list, tuple) else (value,):
+                v = v.array if isinstance(v, Tensor) else v
+                if isinstance(v, Array):
+                    found.setdefault(v.ptr, v)
+    return found
+
+
+def _values(x: Any) -> np.ndarray | None:
+    """An array's values on the host, if they are floating point."""
+    if isinstance(x, Array):
+        if not is_float(x.layout.dtype):
+            return None
+        x = x.np if x.layout.device.type == "cpu" else x.layout.device.download(x)
+    if not isinstance(x, (np.ndarray, np.generic, float)) or not is_float(np.asarray(x).dtype):
+        return None
+    host = np.asarray(x)
+    return host.astype(np.float32) if host.dtype.kind == "V" else host
+
+
+def _kinds(values: Any) -> tuple[bool, bool]:
+    """Is there a nan, an inf?"""
+    host = _values(values)
+    if host is None or np.isfinite(host).all():
+        return False, False
+    return bool(np.isnan(host).any()), bool(np.isinf(host).any())
+
+
+def _describe(x: Any) -> str:
+    host = _values(x)
+    if host is None:
+        return ""
+    bad = int((~np.isfinite(host)).sum())
+    return f"{host.dtype}{list(host.shape)}, {bad} of {host.size} elements"
+
+
+# ---- the mode -------------------------------------------------------------------------------------------------------------
+
+class _Watch:
+    """Stands for the op of a node during a walk."""
+
+    __slots__ = ("op", "mode")
+
+    def __init__(self, op: Any, mode: _Anomaly) -> None:
+        self.op, self.mode = op, mode
+
+    @property
+    def name(self) -> str:
+        return self.op.name
+
+    def backward(self, node: Node, g: Any, needs: list[bool]) -> Any:
+        return self.mode.backward(self.op, node, g, needs)
+
+
+class _Anomaly:
+    """What is swapped while the mode is on."""
+
+    def __init__(self) -> None:
+        self.places: weakref.WeakKeyDictionary[Node, Place] = weakref.WeakKeyDictionary()
+        self.walked: list[Node] = []            # the nodes whose backward runs, outermost first
+        self.busy = False
+        self.check_nan = True
+        self.undo: list[Callable[[], None]] = []
+        self.door: door | None = None
+
+    def swap(self, owner: Any, name: str, value: Any) -> Any:
+        before = owner.__dict__[name]
+        self.undo.append(lambda: setattr(owner, name, before))
+        setattr(owner, name, value)
+        return before
+
+    def install(self) -> None:
+        def init(node: Node, *args: Any, **kwargs: Any) -> None:
+            recorded(node, *args, **kwargs)
+            self.places[node] = Place(sys._getframe(1))
+        recorded = self.swap(Node, "__init__", init)
+
+        def walk(roots: list, *args: Any, **kwargs: Any) -> Any:
+            return self.walk(plain_walk, roots, *args, **kwargs)
+        plain_walk = self.swap(engine, "walk", walk)
+
+        def backward(tensors: Any, gradients: Any, retain_graph: bool = False, inputs: Any = None, create_graph: bool = False) -> None:
+            missing = self.parameters(tensors) if inputs is None else {}
+            plain_backward(tensors, gradients, retain_graph, inputs, create_graph)
+            names = [name for name, p in missing.items() if p.grad is None]
+            if names:
+                warnings.warn(f"[detect_anomaly] these parameters got no gradient: {', '.join(names)}; nothing of the loss was computed "
+                              "from them, or detach() or no_grad() cut them off", stacklevel=3)
+        plain_backward = self.swap(engine, "backward", backward)
+
+        def located(edge: Any) -> str:
+            place = self.places.get(edge) if type(edge) is Node else None
+            return plain_located(edge) if place is None else f" ({place})"
+        plain_located = self.swap(engine, "located", located)
+        capture: Any = import_module("..capture", __package__)
+
+        def eager(captured: Any, *args: Any, **kwargs: Any) -> Any:
+            return capture._detached(captured.function(*args, **kwargs))
+        self.swap(capture.Captured, "__call__", eager)
+        device("cpu")                           # a device has a door once it is open
+        self.door = door(self.launch)
+        self.door.__enter__()
+
+    def remove(self) -> None:
+        if self.door is not None:
+            self.door.__exit__()
+        for undo in reversed(self.undo):
+            undo()
+        self.undo, self.door = [], None
+
+    # ---- a launch ----
+
+    def launch(self, kernel: Kernel, arguments: tuple) -> None:
+        if self.busy or not self.check_nan or mode.recorder is not None:
+            return kernel.function(*arguments)
+        frame = sys._getframe(2)
+        self.busy = True
+        try:
+            if kernel.name == "host":
+                name, out, read = getattr(arguments[0], "__name__", "host_"), arguments[1], list(arguments[2:])
+            else:
+                known, name = _arrays(frame), kernel.name
+                pointers = [(kind, known.get(p)) for kind, p in zip(kernel.signature, arguments, strict=True) if kind in "op" and p]
+                out = next((a for kind, a in pointers if kind == "o"), None)        # the first: what comes after it may be scratch
+                read = [a for kind, a in pointers if kind == "p"]
+                read += [a for kind, a in zip(kernel.signature, arguments, strict=True) if kind == "d"]
+            given = [_kinds(x) for x in read]
+        finally:
+            self.busy = False
+        kernel.function(*arguments)
+        nan, inf = _kinds(out)
+        nan_in, inf_in = any(n for n, _ in given), any(i for _, i in given)
+        if nan and not nan_in:
+            self.report("nan", _op_name(frame, name), out, "out of inf" if inf_in else "out of finite values", frame)
+        if inf and not inf_in and not nan_in:
+            self.report("inf", _op_name(frame, name), out, "out of finite values", frame)
+
+    def report(self, what: str, op: str, out: Any, of: str, frame: FrameType | None) -> None:
+        got = _describe(out)
+        if not self.walked:
+            raise AnomalyError(f"[detect_anomaly] {op} made {what} {of}, {Place(frame)}; got {got}; look at what it was given there")
+        raise AnomalyError(self.of_backward(self.walked[-1], f"made {what} {of}", got))
+
+    def of_backward(self, node: Node, did: str, got: str) -> str:
+        place = self.places.get(node)
+        where = f"recorded {place}" if place is not None else "recorded before detect_anomaly() was on: put the forward pass inside"
+        return (f"[detect_anomaly] the backward of {node.op.name} {did}, {where}; got {got}; look at the inputs of {node.op.name} "
+                "in the forward pass")
+
+    # ---- a walk ----
+
+    def walk(self, plain: Callable, roots: list, *args: Any, **kwargs: Any) -> Any:
+        nodes = [n for n in engine._reachable(roots, frozenset()) if type(n) is Node and type(n.op) is not _Watch]
+        for node in nodes:
+            node.op = _Watch(node.op, self)
+        try:
+            return plain(roots, *args, **kwargs)
+        finally:
+            for node in nodes:
+                node.op = node.op.op
+
+    def backward(self, op: Any, node: Node, g: Any, needs: list[bool]) -> Any:
+        self.walked.append(node)
+        try:
+            results = op.backward(node, g, needs)
+        except AnomalyError:
+            raise
+        except Exception as error:
+            place = self.places.get(node)
+            if place is not None and hasattr(error, "add_note"):
+                error.add_note(f"in the backward of {op.name}, recorded {place}")
+            raise
+        finally:
+            self.walked.pop()
+        if self.check_nan:
+            for i, r in enumerate(results):
+                nan, inf = _kinds(r.array) if isinstance(r, Tensor) else (False, False)
+                if nan or inf:
+                    came = any(any(_kinds(t.array)) for t in (g if type(g) is list else [g]) if t is not None)
+                    did = f"gave {'nan' if nan else 'inf'} for its input {i}" + (" of a gradient that was not finite" if came else "")
+                    raise AnomalyError(self.of_backward(node, did, _describe(r.array)))
+        return results
+
+    def parameters(self, tensors: Any) -> dict[str, Tensor]:
+        """The parameters of the models that the graph runs through, by their paths."""
+        roots: dict[int, tuple[str, Any]] = {}
+        for node in engine._reachable([engine.edge_of(t) for t in tensors], frozenset()):
+            place = None if type(node) is Slot else self.places.get(node)
+            if place is not None and place.modules:
+                roots.setdefault(id(place.modules[0]), (place.root, place.modules[0]))
+        return {f"{name}.{path}": p for name, root in roots.values() for path, p in root.named_parameters() if p.requires_grad}
+
+
+_on: _Anomaly | None = None
+
+
+def is_anomaly_enabled() -> bool:
+    return _on is not None
+
+
+def is_anomaly_check_nan_enabled() -> bool:
+    return _on is not None and _on.check_nan
+
+
+def _switch(enabled: bool, check_nan: bool) -> None:
+    global _on
+    if enabled and _on is None:
+        found = _Anomaly()
+        found.install()
+        _on = found
+    elif not enabled and _on is not None:
+        _on.remove()
+        _on = None
+    if _on is not None:
+        _on.check_nan = check_nan
+
+
+class set_detect_anomaly:
+    """Switches the mode on or off: as a call, or for the length of a `with` block."""
+
+    def __init__(self, mode: bool, check_nan: bool = True) -> None:
+        self.before = is_anomaly_enabled(), is_anomaly_check_nan_enabled()
+        _switch(mode, check_nan)
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        _switch(*self.before)
+
+
+class detect_anomaly:
+    """Inside, the first op that makes a value that is not finite raises, forward or backward, and names itself, the module's path and
+    the line of the forward pass. inf that comes in with the operands (an additive mask) is let through.
+
+    Also names, in a warning after `backward()`, the parameters that got no gradient. With `check_nan=False` values are not looked at;
+    errors in backward still tell where the forward was. Slow: for finding a fault.
+
+    >>> with minigrad.autograd.detect_anomaly():
+    ...     loss = criterion(model(x), y)
+    ...     loss.backward()
+    """
+
+    def __init__(self, check_nan: bool = True) -> None:
+        self.check_nan = check_nan
+
+    def __enter__(self) -> None:
+        self.before = is_anomaly_enabled(), is_anomaly_check_nan_enabled()
+        _switch(True, self.check_nan)
+
+    def __exit__(self, *_: object) -> None:
+        _switch(*self.before)

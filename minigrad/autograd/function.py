@@ -1,0 +1,249 @@
+"""`Function`: an op whose backward is written by hand, with PyTorch's protocol.
+
+    class Cube(Function):
+        @staticmethod
+        def forward(ctx, x):
+            ctx.save_for_backward(x)
+            return x ** 3
+
+        @staticmethod
+        def backward(ctx, g):
+            x, = ctx.saved_tensors
+            return 3 * x ** 2 * g
+
+    y = Cube.apply(x)
+
+`forward` runs unrecorded. A backward in Tensor ops is differentiated again by `autograd.grad(..., create_graph=True)`, as any op's is.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+from ..engine import Node, Slot, edge_of, mode, no_grad
+from ..memory import Layout
+from ..op import stale
+from ..ops.creation import zeros_like_layout
+from ..shape import fail, is_float
+from ..tensor import Tensor, new_tensor
+
+__all__ = ["Function", "FunctionCtx", "once_differentiable"]
+
+
+class FunctionCtx:
+    """What `forward` leaves for `backward`: saved tensors, flags, and whatever attributes are set on it."""
+
+    needs_input_grad: tuple[bool, ...] = ()
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._to_save: tuple[Tensor | None, ...] = ()
+        self._saved: tuple[Any, ...] = ()               # tensors, or the index of an output: its array is in _outputs
+        self._version = 0
+        self._not_differentiable: tuple[Tensor, ...] = ()
+        self._materialize = True
+        self._outputs: dict[int, Any] = {}              # index -> (array, requires a gradient)
+        self._reading: Node | None = None               # the node whose backward runs
+
+    def save_for_backward(self, *tensors: Tensor | None) -> None:
+        """Keeps inputs, outputs or what is between for `saved_tensors`; a change in place meanwhile is found out."""
+        for t in tensors:
+            if t is not None and not isinstance(t, Tensor):
+                raise TypeError(f"[{self._name}] save_for_backward can only save variables, but got {type(t).__name__}; "
+                                "set anything else as an attribute: ctx.name = value")
+        self._to_save = tensors
+
+    def mark_non_differentiable(self, *tensors: Tensor) -> None:
+        """These outputs take no gradient."""
+        self._not_differentiable = tensors
+
+    def set_materialize_grads(self, value: bool) -> None:
+        """False: `backward` gets None, not zeros, for an output that nothing was computed from."""
+        self._materialize = value
+
+    def mark_dirty(self, *tensors: Tensor) -> None:
+        raise NotImplementedError(f"[{self._name}] mark_dirty is not supported: differentiable functions do not change their inputs; "
+                                  "return a new tensor")
+
+    def save_for_forward(self, *tensors: Tensor | None) -> None:
+        raise NotImplementedError(f"[{self._name}] save_for_forward is not supported: there is no forward-mode differentiation; "
+                                  "autograd.functional.jvp works by two backward passes")
+
+    @property
+    def saved_tensors(self) -> tuple[Tensor | None, ...]:
+        """What `save_for_backward` was given."""
+        if self._reading is None:
+            return self._to_save
+        if self._version != _version(self._saved, self._outputs):
+            stale(self._name, self._reading)
+        return tuple([self._output(s) if isinstance(s, int) else s for s in self._saved])
+
+    def _output(self, index: int) -> Tensor:
+        array, differentiable = self._outputs[index]
+        node: Any = self._reading
+        if not differentiable:
+            return new_tensor(array, None)
+        return new_tensor(array, Slot(node, index, array.layout) if type(node.layout) is tuple else node)
+
+    def _seal(self, outputs: list[Any], differentiable: list[bool]) -> None:
+        """Keeps outputs among the saved by their arrays: a tensor would hold its node, and the node this, in a cycle."""
+        places = {id(o): i for i, o in enumerate(outputs)}
+        self._saved = tuple([places.get(id(t), t) if t is not None else None for t in self._to_save])
+        self._outputs = {s: (outputs[s].array, differentiable[s]) for s in self._saved if isinstance(s, int)}
+        self._to_save = self._not_differentiable = ()
+        self._version = _version(self._saved, self._outputs)
+
+
+def _version(saved: tuple, outputs: dict[int, Any]) -> int:
+    return sum([outputs[s][0].version if isinstance(s, int) else s.array.version for s in saved if s is not None])
+
+
+class _FunctionOp:
+    """The op of a Function's nodes; `node.saved` is the context."""
+
+    def __init__(self, function: type[Function]) -> None:
+        self.function, self.name = function, function.__name__
+
+    def backward(self, node: Node, g: Any, needs: list[bool]) -> list[Tensor | None]:
+        ctx, several = node.saved, type(node.layout) is tuple
+        layouts: Any = node.layout if several else (node.layout,)
+        gs = g if several else [g]
+        if ctx._materialize:
+            gs = [zeros_like_layout(x) if t is None else t for t, x in zip(gs, layouts, strict=True)]
+        ctx._reading = node
+        try:
+            results = self.function.backward(ctx, *gs)
+        finally:
+            ctx._reading = None
+        return self._checked(results if isinstance(results, tuple) else (results,), node.inputs, needs)
+
+    def _checked(self, results: tuple, edges: Any, needs: list[bool]) -> list[Tensor | None]:
+        if len(results) > len(edges) and all(r is None for r in results[len(edges):]):
+            results = results[:len(edges)]
+        if len(results) != len(edges):
+            fail(self.name, "backward must return a gradient (or None) for each input of forward",
+                 f"{len(results)} for {len(edges)} inputs")
+        for i, (r, edge) in enumerate(zip(results, edges, strict=True)):
+            if r is None or edge is None:
+                continue
+            if not isinstance(r, Tensor):
+                raise TypeError(f"[{self.name}] backward must return tensors or None; got {type(r).__name__} at index {i}")
+            have, want = r.array.layout.shape, edge.layout.shape
+            same = [a == b or b == 1 for a, b in zip(reversed(have), reversed(want), strict=False)]
+            if len(have) < len(want) or not all(same):
+                fail(self.name, f"backward returned an invalid gradient at index {i}: it must have the shape of the input",
+                     [f"gradient {list(have)}", f"input {list(want)}"])
+        return [r if need else None for r, need in zip(results, needs, strict=True)]
+
+
+class Function:
+    """Base class: write `forward` and `backward` as static methods, call `apply`.
+
+    forward(ctx, *args) -> outputs, or forward(*args) with setup_context(ctx, inputs, output)
+    backward(ctx, *grads) -> a gradient or None for each argument of forward
+    """
+
+    _op: _FunctionOp
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls._op = _FunctionOp(cls)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        raise RuntimeError(f"[{type(self).__name__}] a Function has static methods only; call {type(self).__name__}.apply(...)")
+
+    @staticmethod
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        raise NotImplementedError("You must implement the forward function for custom autograd.Function.")
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Any) -> None:
+        raise NotImplementedError("setup_context is not implemented.")
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Any) -> Any:
+        raise NotImplementedError("You must implement either the backward or vjp method for your custom autograd.Function to use it "
+                                  "with backward mode AD.")
+
+    vjp = backward
+
+    @classmethod
+    def apply(cls, *args: Any, **kwargs: Any) -> Any:
+        """Runs `forward`, and records `backward` if a tensor among the arguments requires a gradient."""
+        if kwargs:
+            raise TypeError(f"[{cls.__name__}] apply takes positional arguments only; got {', '.join(kwargs)}")
+        if cls.backward is Function.backward and cls.vjp is not Function.vjp:
+            cls.backward = staticmethod(cls.vjp)
+        ctx = FunctionCtx(cls.__name__)
+        needs = tuple([isinstance(a, Tensor) and a.requires_grad for a in args])
+        recording = mode.grad and any(needs)
+        ctx.needs_input_grad = needs
+        with no_grad():
+            if cls.setup_context is Function.setup_context:
+                result = cls.forward(ctx, *args)
+            else:
+                result = cls.forward(*args)
+                cls.setup_context(ctx, args, result)
+        several = isinstance(result, tuple)
+        outputs = list(result) if several else [result]
+        for i, o in enumerate(outputs):
+            if not isinstance(o, Tensor) and not (several and o is not None):
+                raise TypeError(f"[{cls.__name__}] forward must return a Tensor or a tuple; got {type(o).__name__} at index {i}")
+        if not recording:
+            return tuple([_plain(o, args) for o in outputs]) if several else _plain(result, args)
+        return cls._record(ctx, args, needs, outputs, several)
+
+    @classmethod
+    def _record(cls, ctx: FunctionCtx, args: tuple, needs: tuple[bool, ...], outputs: list[Any], several: bool) -> Any:
+        refused = {id(t) for t in ctx._not_differentiable}
+        differentiable = [isinstance(o, Tensor) and is_float(o.dtype) and id(o) not in refused for o in outputs]
+        ctx._seal(outputs, differentiable)
+        if not any(differentiable):
+            return tuple([_plain(o, args) for o in outputs]) if several else _plain(outputs[0], args)
+        edges = tuple([edge_of(a) if need else None for a, need in zip(args, needs, strict=True)])
+        if not several:
+            return new_tensor(outputs[0].array, Node(cls._op, edges, outputs[0].layout, ctx))
+        none = outputs[differentiable.index(True)].layout       # for what is no tensor, and gets no gradient
+        layouts: Any = tuple([o.layout if isinstance(o, Tensor) else none for o in outputs])
+        node = Node(cls._op, edges, layouts, ctx)
+        return tuple([new_tensor(o.array, Slot(node, i, o.layout)) if d else _plain(o, args)
+                      for i, (o, d) in enumerate(zip(outputs, differentiable, strict=True))])
+
+
+def _plain(value: Any, args: tuple) -> Any:
+    """An output outside the graph; an argument that is handed through stays as it is but for its graph."""
+    return new_tensor(value.array, None) if isinstance(value, Tensor) and any(value is a for a in args) else value
+
+
+class _Once:
+    """The op of gradients that were computed outside the graph."""
+
+    name = "once_differentiable"
+
+    def backward(self, node: Node, g: Any, needs: list[bool]) -> Any:
+        fail(node.saved, "its backward is marked once_differentiable, and is being differentiated", "",
+             "write it in Tensor ops and take the mark away")
+
+
+_ONCE = _Once()
+
+
+def once_differentiable(fn: Callable) -> Callable:
+    """Decorates a `backward` that is not to be differentiated again (it uses NumPy, say): it runs unrecorded, and an attempt raises."""
+    @wraps(fn)
+    def backward(ctx: FunctionCtx, *grads: Any) -> Any:
+        with no_grad():
+            results = fn(ctx, *grads)
+        edges = [edge_of(t) for t in (*grads, *ctx.saved_tensors) if isinstance(t, Tensor) and t.requires_grad]
+        if not mode.grad or not edges:
+            return results
+        several = isinstance(results, tuple)
+
+        def guarded(r: Any) -> Any:
+            if not isinstance(r, Tensor):
+                return r
+            layout: Layout = r.layout
+            return new_tensor(r.array, Node(_ONCE, tuple(edges), layout, ctx._name))
+        return tuple([guarded(r) for r in results]) if several else guarded(results)
+    return backward

@@ -1,0 +1,194 @@
+"""Derivatives of functions of tensors, with PyTorch's signatures: `vjp jvp vhp hvp jacobian hessian`.
+
+`func` takes one tensor or several and returns one or several; what is returned follows `inputs` and the outputs: a tensor for a
+tensor, a tuple for a tuple. `create_graph=True` gives results that can be differentiated again. `strict=True` raises where something
+does not depend on an input, which otherwise is a derivative of zeros.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from .. import engine
+from ..engine import enable_grad
+from ..ops.creation import zeros, zeros_like
+from ..ops.shape_ops import stack
+from ..shape import fail
+from ..tensor import Tensor
+
+__all__ = ["hessian", "hvp", "jacobian", "jvp", "vhp", "vjp"]
+
+
+def _listed(value: Any, what: str, name: str) -> tuple[tuple[Tensor, ...], bool]:
+    """A tensor or a tuple of tensors as a tuple, and whether it was one."""
+    several = isinstance(value, tuple)
+    listed = value if several else (value,)
+    for i, t in enumerate(listed):
+        if not isinstance(t, Tensor):
+            raise TypeError(f"[{name}] {what} must be a Tensor or a tuple of Tensors; got {type(t).__name__}" + f" at {i}" * several)
+    return listed, several
+
+
+def _as_given(values: Sequence[Tensor], several: bool) -> Any:
+    return tuple(values) if several else values[0]
+
+
+def _own(inputs: tuple[Tensor, ...], create_graph: bool) -> tuple[Tensor, ...]:
+    """Tensors that stand for the arguments of this call alone: also where `func` knows the same tensors from elsewhere."""
+    return tuple([t.view(t.shape) if create_graph and t.requires_grad else t.detach().requires_grad_() for t in inputs])
+
+
+def _call(name: str, func: Callable, inputs: tuple[Tensor, ...], strict: bool) -> tuple[tuple[Tensor, ...], bool]:
+    outputs, several = _listed(func(*inputs), "what the function returns", name)
+    for i, o in enumerate(outputs):
+        if strict and not o.requires_grad:
+            fail(name, f"output {i} of the function must depend on its inputs", o.layout, "pass strict=False to get zeros")
+    return outputs, several
+
+
+def _vector(name: str, v: Any, like: tuple[Tensor, ...], create_graph: bool, stands_for: str) -> list[Tensor]:
+    """`v`, checked against what it multiplies; 1 for a single number."""
+    if v is None:
+        if len(like) != 1 or like[0].numel() != 1:
+            fail(name, f"v can be left out only where the {stands_for} is a single number", [t.layout for t in like], "pass v")
+        with engine.no_grad():
+            return [engine.ones_like(like[0])]
+    vs, _ = _listed(v, "v", name)
+    if len(vs) != len(like) or any(a.shape != b.shape for a, b in zip(vs, like, strict=True)):
+        fail(name, f"v must have the shapes of the {stands_for}", [f"v {[list(t.shape) for t in vs]}", f"{[list(t.shape) for t in like]}"])
+    return [t if create_graph else t.detach() for t in vs]
+
+
+def _gradients(name: str, outputs: Sequence[Tensor | None], inputs: Sequence[Tensor], vs: Sequence[Tensor], create_graph: bool,
+               strict: bool, retain_graph: bool = False) -> list[Tensor]:
+    """vs . d outputs / d inputs, zeros where there is no dependence."""
+    pairs = [(o, v) for o, v in zip(outputs, vs, strict=True) if o is not None and o.requires_grad]
+    found: Sequence[Tensor | None] = [None] * len(inputs)
+    if pairs:
+        found = engine.grad([o for o, _ in pairs], inputs, [v for _, v in pairs], retain_graph or create_graph, create_graph,
+                            allow_unused=True)
+    results = []
+    for i, (g, t) in enumerate(zip(found, inputs, strict=True)):
+        if strict and g is None:
+            fail(name, f"the function must depend on input {i}", t.layout, "pass strict=False to get zeros")
+        if strict and create_graph and not g.requires_grad:     # type: ignore[union-attr]
+            fail(name, f"the derivative must depend on input {i} where create_graph=True", t.layout, "pass strict=False")
+        results.append(zeros_like(t.detach()) if g is None else g)
+    return results
+
+
+def _finished(values: Sequence[Tensor], create_graph: bool) -> list[Tensor]:
+    return list(values) if create_graph else [t.detach() for t in values]
+
+
+def vjp(func: Callable, inputs: Any, v: Any = None, create_graph: bool = False, strict: bool = False) -> tuple[Any, Any]:
+    """(func(inputs), v J): the product of a vector, shaped as the output, with the Jacobian. One backward pass."""
+    return _vjp("vjp", func, inputs, v, create_graph, strict)
+
+
+def _vjp(name: str, func: Callable, inputs: Any, v: Any, create_graph: bool, strict: bool) -> tuple[Any, Any]:
+    listed, several = _listed(inputs, "inputs", name)
+    with enable_grad():
+        own = _own(listed, create_graph)
+        outputs, several_out = _call(name, func, own, strict)
+        vs = _vector(name, v, outputs, create_graph, "output")
+    found = _gradients(name, outputs, own, vs, create_graph, strict)
+    return _as_given(_finished(outputs, create_graph), several_out), _as_given(_finished(found, create_graph), several)
+
+
+def jvp(func: Callable, inputs: Any, v: Any = None, create_graph: bool = False, strict: bool = False) -> tuple[Any, Any]:
+    """(func(inputs), J v): the product of the Jacobian with a vector, shaped as the inputs. Two backward passes: u J is linear in u,
+    and its derivative in u, times v, is J v."""
+    return _jvp("jvp", func, inputs, v, create_graph, strict)
+
+
+def _jvp(name: str, func: Callable, inputs: Any, v: Any, create_graph: bool, strict: bool) -> tuple[Any, Any]:
+    listed, _ = _listed(inputs, "inputs", name)
+    with enable_grad():
+        own = _own(listed, create_graph)
+        vs = _vector(name, v, own, create_graph, "input")
+        outputs, several_out = _call(name, func, own, strict)
+        us = [zeros_like(o.detach()).requires_grad_() for o in outputs]
+        rows = _gradients(name, outputs, own, us, True, False)
+        if strict and not all(r.requires_grad for r in rows):
+            i = [r.requires_grad for r in rows].index(False)
+            fail(name, f"the function must depend on input {i}", own[i].layout, "pass strict=False to get zeros")
+        found = _gradients(name, rows, us, vs, create_graph, False)
+        if strict and create_graph and not all(t.requires_grad for t in found):
+            fail(name, "the derivative must depend on the inputs where create_graph=True", [t.layout for t in own], "pass strict=False")
+    return _as_given(_finished(outputs, create_graph), several_out), _as_given(_finished(found, create_graph), several_out)
+
+
+def _gradient_of(name: str, func: Callable, strict: bool, seen: list[Tensor]) -> Callable:
+    """The gradient of a function to one number, as a function; `seen` gets the number."""
+    def gradient(*inputs: Tensor) -> tuple[Tensor, ...]:
+        outputs, several = _call(name, func, inputs, strict)
+        if several or outputs[0].numel() != 1:
+            fail(name, "the function must return a single tensor with one element", [o.layout for o in outputs])
+        seen[:] = outputs
+        return tuple(_gradients(name, outputs, inputs, [engine.ones_like(outputs[0].detach())], True, strict))
+    return gradient
+
+
+def vhp(func: Callable, inputs: Any, v: Any = None, create_graph: bool = False, strict: bool = False) -> tuple[Any, Any]:
+    """(func(inputs), v H): the product of a vector with the Hessian of a function to one number."""
+    return _second("vhp", _vjp, func, inputs, v, create_graph, strict)
+
+
+def hvp(func: Callable, inputs: Any, v: Any = None, create_graph: bool = False, strict: bool = False) -> tuple[Any, Any]:
+    """(func(inputs), H v). The Hessian is symmetric: `vhp` gives the same with one backward pass less."""
+    return _second("hvp", _jvp, func, inputs, v, create_graph, strict)
+
+
+def _second(name: str, product: Callable, func: Callable, inputs: Any, v: Any, create_graph: bool, strict: bool) -> tuple[Any, Any]:
+    listed, several = _listed(inputs, "inputs", name)
+    value: list[Tensor] = []
+    vs = None if v is None else _listed(v, "v", name)[0]
+    _, found = product(name, _gradient_of(name, func, strict, value), listed, vs, create_graph, strict)
+    return _finished(value, create_graph)[0], _as_given(found, several)
+
+
+def jacobian(func: Callable, inputs: Any, create_graph: bool = False, strict: bool = False, vectorize: bool = False,
+             strategy: str = "reverse-mode") -> Any:
+    """J[i][j], shaped (*output i, *input j); without the tuple of what comes alone. One backward pass for each element of the outputs,
+    also with ``vectorize=True``, which asks for nothing but speed."""
+    return _jacobian("jacobian", func, inputs, create_graph, strict, vectorize, strategy)
+
+
+def _jacobian(name: str, func: Callable, inputs: Any, create_graph: bool, strict: bool, vectorize: bool, strategy: str) -> Any:
+    if strategy not in ("reverse-mode", "forward-mode"):
+        raise ValueError(f"[{name}] strategy must be 'reverse-mode' or 'forward-mode'; got {strategy!r}")
+    if strategy == "forward-mode":
+        raise NotImplementedError(f"[{name}] strategy='forward-mode' is not supported; use 'reverse-mode'")
+    if strict and vectorize:
+        fail(name, "strict and vectorize cannot be asked for together", "strict=True, vectorize=True")
+    listed, several = _listed(inputs, "inputs", name)
+    with enable_grad():
+        own = _own(listed, create_graph)
+        outputs, several_out = _call(name, func, own, strict)
+        rows = [_rows(name, o, own, create_graph, strict) for o in outputs]
+    found = [_as_given(_finished(row, create_graph), several) for row in rows]
+    return tuple(found) if several_out else found[0]
+
+
+def _rows(name: str, out: Tensor, inputs: tuple[Tensor, ...], create_graph: bool, strict: bool) -> list[Tensor]:
+    """d out / d input for each input."""
+    columns: list[list[Tensor]] = [[] for _ in inputs]
+    for element in range(out.numel()):
+        with engine.no_grad():
+            seed = zeros(out.numel(), dtype=out.dtype, device=out.device)
+            seed[element] = 1
+            seed = seed.reshape(out.shape)
+        for column, g in zip(columns, _gradients(name, [out], inputs, [seed], create_graph, strict, True), strict=True):
+            column.append(g)
+    return [stack(c).reshape(*out.shape, *t.shape) if c else zeros(*out.shape, *t.shape, dtype=out.dtype, device=out.device)
+            for c, t in zip(columns, inputs, strict=True)]
+
+
+def hessian(func: Callable, inputs: Any, create_graph: bool = False, strict: bool = False, vectorize: bool = False,
+            outer_jacobian_strategy: str = "reverse-mode") -> Any:
+    """H[i][j], shaped (*input i, *input j), of a function to one number: the Jacobian of its gradient."""
+    _, several = _listed(inputs, "inputs", "hessian")
+    gradient = _gradient_of("hessian", func, strict, [])
+    return _jacobian("hessian", gradient if several else lambda x: gradient(x)[0], inputs, create_graph, strict, vectorize,
+                     outer_jacobian_strategy)
