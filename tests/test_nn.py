@@ -601,8 +601,98 @@ def test_summary():
     m = nn.Sequential(nn.Linear(3, 4), nn.Sequential(nn.BatchNorm1d(4), nn.Dropout()))
     m[0].requires_grad_(False)
     text = nn.summary(m, (2, 3))
-    assert [line.split() for line in text.splitlines() if "-" not in line] == [
-        ["module", "type", "output", "parameters"], ["model", "Sequential", "(2,", "4)"], ["0", "Linear", "(2,", "4)", "16"],
-        ["1", "Sequential", "(2,", "4)"], ["0", "BatchNorm1d", "(2,", "4)", "8"], ["1", "Dropout", "(2,", "4)"],
-        "24 parameters, 8 of them trained".split()]
+    assert [line.split() for line in text.splitlines() if "---" not in line] == [
+        ["module", "type", "input", "output", "parameters"], "model Sequential (2, 3) (2, 4)".split(), "0 Linear (2, 3) (2, 4) 16".split(),
+        "1 Sequential (2, 4) (2, 4)".split(), "0 BatchNorm1d (2, 4) (2, 4) 8".split(), "1 Dropout (2, 4) (2, 4)".split(),
+        "24 parameters, 8 of them trained; 9 numbers in buffers; 0.1 KiB".split()]
     assert m.training and m[1][0].num_batches_tracked.item() == 0 and not m[0]._forward_hooks
+    assert nn.summary(m, input_data=mg.ones(2, 3)) == text
+
+
+def test_summary_of_several_inputs():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.n, self.u, self.t = nn.Linear(3, 4), nn.Linear(5, 4), nn.Tanh(), nn.Linear(1, 1), nn.Linear(3, 4)
+            self.t.weight = self.a.weight
+
+        def forward(self, x, y, scale=1.0):
+            h = self.n(self.n(self.a(x) + self.b(y) * scale))
+            return {"h": h, "pair": (h, self.t(x.double().float()), None)}
+    net = Net()
+    text = nn.summary(net, [(2, 3), (2, 5)], scale=2.0)
+    assert [line.split() for line in text.splitlines()[2:-2]] == [
+        "model Net [(2, 3), (2, 5), float] {h: (2, 4), pair: [(2, 4), (2, 4), None]}".split(), "a Linear (2, 3) (2, 4) 16".split(),
+        "b Linear (2, 5) (2, 4) 24".split(), "n Tanh (2, 4) (2, 4)".split(), "n Tanh (2, 4) (2, 4)".split(), "t Linear (2, 3) (2, 4) 4".split(),
+        "u Linear not called 2".split()]
+    assert text.endswith("46 parameters, 46 of them trained; 0.2 KiB")
+    assert nn.summary(net, input_data=(mg.ones(2, 3), mg.ones(2, 5))).count("\n") == text.count("\n")
+    assert "(2, 3), (2, 5)" in nn.summary(net, [(2, 3), (2, 5)], dtype=[mg.float32, mg.float32])
+    for wrong in ({}, {"input_shape": (1, 2), "input_data": mg.ones(2)}, {"input_shape": [(2, 3), (2, 5)], "dtype": [mg.float32]}):
+        with pytest.raises(ValueError, match="summary"):
+            nn.summary(net, **wrong)
+    with pytest.raises(RuntimeError):
+        nn.summary(net, [(2, 4), (2, 5)])
+    assert not net.a._forward_hooks and net.training
+
+
+def test_hooks_are_pytorchs():
+    torch = pytest.importorskip("torch")
+    from torch.nn.modules import module as theirs
+    x, w = array(4, 3), array(2, 3, seed=1)
+    logs = []
+    for lib, everywhere in ((torch, theirs), (mg, nn.module)):
+        log = []
+        m = lib.nn.Sequential(lib.nn.Linear(3, 2), lib.nn.Tanh())
+        with lib.no_grad():
+            m[0].weight.copy_(lib.tensor(w))
+            m[0].bias.zero_()
+        handles = [
+            m.register_forward_pre_hook(lambda mod, args, kwargs, log=log: log.append(("pre", len(args), sorted(kwargs))), with_kwargs=True),
+            m[0].register_forward_hook(lambda mod, args, out, log=log: log.append(("out", tuple(out.shape))) or out * 2),
+            m[0].register_full_backward_hook(lambda mod, gi, go, log=log: log.append(("full", [g.detach().numpy() for g in (*gi, *go)])) or (gi[0] * 3,)),
+            m[1].register_full_backward_pre_hook(lambda mod, go, log=log: log.append(("full pre", [g.detach().numpy() for g in go])) or (go[0] * 5,)),
+            everywhere.register_module_full_backward_hook(lambda mod, gi, go, log=log: log.append(("all", type(mod).__name__))),
+            everywhere.register_module_full_backward_pre_hook(lambda mod, go, log=log: log.append(("all pre", type(mod).__name__))),
+            everywhere.register_module_forward_hook(lambda mod, args, out, log=log: log.append(("all out", type(mod).__name__))),
+            m[0].weight.register_post_accumulate_grad_hook(lambda p, log=log: log.append(("post", p.grad.detach().numpy().copy()))),
+        ]
+        t = lib.tensor(x, requires_grad=True)
+        m(t).sum().backward()
+        log.append(("x", t.grad.numpy()))
+        for h in handles:
+            h.remove()
+        n = len(log)
+        m(t).sum().backward()
+        assert len(log) == n
+        logs.append(sorted(log, key=lambda e: e[0] == "post"))       # here .grad is filled after the walk, there on the way
+    assert [e[0] for e in logs[0]] == [e[0] for e in logs[1]]
+    for a, b in zip(*logs, strict=True):
+        if a[0] in ("full", "full pre", "post", "x"):
+            for p, q in zip(a[1] if isinstance(a[1], list) else [a[1]], b[1] if isinstance(b[1], list) else [b[1]], strict=True):
+                np.testing.assert_allclose(p, q, rtol=1e-5, atol=1e-6)
+        else:
+            assert a == b
+
+
+# ---- what a notebook shows ----
+
+def test_notebook_forms():
+    html = mg.tensor([[1.5, np.nan], [2.0, -np.inf]], requires_grad=True)._repr_html_()
+    assert "tensor [2, 2], float32, cpu, requires_grad=True" in html and html.count("<tr>") == 2
+    assert "<td>1.5</td><td>nan</td>" in html and "<td>-inf</td>" in html
+    html = mg.arange(60).reshape(30, 2)._repr_html_()
+    assert html.count("<tr>") == 11 and "⋮" in html and "<td>59</td>" in html
+    assert mg.ones(3, 40)._repr_html_().count("…") == 3
+    assert "shown: [0, :, :]" in mg.ones(2, 3, 4)._repr_html_() and "<td>3</td>" in mg.tensor(3.0)._repr_html_()
+    assert "<tr>" not in mg.ones(0, 3)._repr_html_() and "&lt;mul_backward&gt;" in (mg.ones(2, requires_grad=True) * 2)._repr_html_()
+    with pytest.raises(RuntimeError, match="reads a value while recording"):
+        mg.capture(lambda x: x._repr_html_())(mg.ones(2))
+
+    class Printer:
+        def __init__(self):
+            self.seen = []
+            self.text, self.break_, self.group = self.seen.append, lambda: self.seen.append("\n"), lambda: mg.no_grad()
+    printer = Printer()
+    mg.eye(2)._repr_pretty_(printer, False)
+    assert "".join(printer.seen) == repr(mg.eye(2))

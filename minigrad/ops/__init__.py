@@ -21,7 +21,7 @@ FAMILIES = (
     "reduce", "shape_ops", "index", "sort",
     "matmul", "norm",
     "softmax", "loss",
-    "creation",
+    "creation", "display",
 )
 
 core: Any = import_module("..op", __name__)             # modules: `minigrad.op` and `minigrad.capture` are functions
