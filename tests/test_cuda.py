@@ -20,6 +20,7 @@ from minigrad.device import MOVE_SUFFIX
 from minigrad.nn import functional as F
 from minigrad.op import Op, registry, set_fused
 from minigrad.ops import random
+from minigrad.utils.checkpoint import checkpoint
 
 device_module = sys.modules["minigrad.device"]       # minigrad.device is the function
 REAL = os.environ.get("MINIGRAD_TEST_CUDA") == "real"
@@ -605,6 +606,27 @@ def test_a_step_never_waits_for_the_gpu():
     want, _ = train("cpu", nn.LayerNorm, nn.ReLU, 4)
     got, _ = train("cuda", nn.LayerNorm, nn.ReLU, 4, hook)
     np.testing.assert_allclose(got, want, rtol=1e-4)
+
+
+def test_checkpoint_masks_and_anomaly_on_the_device():
+    """Random numbers are restored, padding stays out, and values on the device are looked at."""
+    x = rng.standard_normal((3, 4, 6)).astype(np.float32)
+    results = []
+    for on in ("cpu", "cuda"):
+        mg.manual_seed(1)
+        norm, t = nn.BatchNorm1d(4).to(on), mg.tensor(x, device=on, requires_grad=True)
+        y = checkpoint(lambda v, norm=norm: F.dropout(norm(v, lengths=[6, 2, 3]), 0.5), t)
+        (y * y).sum().backward()
+        results.append([v.numpy(force=True) for v in (y, t.grad, norm.weight.grad, *norm.buffers())])
+    for a, b in zip(*results, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+    layer = nn.Sequential(nn.Softplus(), nn.LayerNorm(6))
+    with mg.autograd.detect_anomaly():
+        layer.to("cuda")(mg.tensor(x, device="cuda")).sum().backward()
+        with pytest.raises(RuntimeError, match=r"\[detect_anomaly\] log made nan out of finite values"):
+            mg.tensor([-1.0], device="cuda").log()
+        with pytest.raises(RuntimeError, match="the backward of sqrt made inf"):
+            mg.zeros(2, device="cuda", requires_grad=True).sqrt().sum().backward()
 
 
 # ---- the device -----------------------------------------------------------------------------------------------------------

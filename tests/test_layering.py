@@ -42,7 +42,12 @@ def test_device_opens_only_the_devices():
 
 def test_ops_import_core_only():
     for path in files("ops"):
-        assert not imports(path) & {"nn", "optim", "data", "utils", *OBSERVERS}, path
+        assert not imports(path) & {"nn", "optim", "data", "utils", "autograd", *OBSERVERS}, path
+
+
+def test_layers_import_core_and_ops_only():
+    for path in files("nn"):
+        assert not imports(path) & {"optim", "data", "utils", "autograd", *OBSERVERS}, path
 
 
 def test_utils_import_core_and_ops_only():

@@ -20,4 +20,4 @@ def test_block(code, output, tmp_path):
 
 
 def test_blocks_are_found():
-    assert len(BLOCKS) == 2 and all(output for _, output in BLOCKS)
+    assert len(BLOCKS) == 3 and all(output for _, output in BLOCKS)

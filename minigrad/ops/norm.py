@@ -538,7 +538,7 @@ def valid_mask(name: str, x: Tensor, mask: Tensor | None, lengths: Any, axes: tu
         if mode.recorder is not None:
             mode.recorder.python(check)
     steps = reshape(as_tensor(np.arange(size)).to(layout.device), [size if i == positions[0] else 1 for i in range(len(shape))])
-    return lt(steps, reshape(lengths, [shape[0], *[1] * (len(shape) - 1)]))
+    return lt(steps, reshape(lengths.to(layout.device), [shape[0], *[1] * (len(shape) - 1)]))
 
 
 def to_end(x: Tensor, axes: tuple[int, ...]) -> Tensor:
