@@ -1,7 +1,6 @@
 """What a notebook shows of a tensor: a table with its shape, dtype, device and place in the graph above it."""
 from __future__ import annotations
 
-from html import escape
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,8 @@ def _shown(n: int) -> list[int | None]:
 
 def _repr_html_(input: Tensor) -> str:
     """As HTML: up to two dimensions as a table; of more, the last two, the first of each other."""
+    from html import escape         # not at import: it brings its table of entities
+
     if mode.recorder is not None:
         mode.recorder.refuse("_repr_html_()")
     layout = input.array.layout
