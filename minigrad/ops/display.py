@@ -18,7 +18,7 @@ def _shown(n: int) -> list[int | None]:
 
 def _repr_html_(input: Tensor) -> str:
     """As HTML: up to two dimensions as a table; of more, the last two, the first of each other."""
-    from html import escape         # not at import: it brings its table of entities
+    from html import escape  # not at import: it brings its table of entities
 
     if mode.recorder is not None:
         mode.recorder.refuse("_repr_html_()")
@@ -45,14 +45,4 @@ def _number(value: Any) -> str:
     return f"{float(value):.4g}" if value.dtype.kind in "fV" else str(value)
 
 
-def _repr_pretty_(input: Tensor, printer: Any, cycle: bool) -> None:
-    """In IPython's text: `repr`, indented as the list or dict around it asks."""
-    lines = repr(input).split("\n")
-    with printer.group():
-        for i, line in enumerate(lines):
-            if i:
-                printer.break_()
-            printer.text(line)
-
-
-METHODS = {"_repr_html_": _repr_html_, "_repr_pretty_": _repr_pretty_}
+METHODS = {"_repr_html_": _repr_html_}
