@@ -147,6 +147,12 @@ def workloads(torch: Any) -> list[Workload]:
                          flops=6 * m * k * n)
         load.run["numpy"] = _linear_numpy(m, k, n)
         found.append(load)
+    for b, h, t, d, goal in ((16, 4, 128, 32, 0.6), (4, 8, 512, 64, 0.5)):
+        shape = (b, h, t, d)
+        found.append(_pairwise(torch, f"causal attention {b}x{h}x{t}x{d}, fwd+bwd",
+                               lambda q, k, v: F.scaled_dot_product_attention(q, k, v, is_causal=True),
+                               lambda q, k, v: tf.scaled_dot_product_attention(q, k, v, is_causal=True), [shape] * 3, shape,
+                               goal=goal, flops=7 * b * h * t * t * d))
     found.append(_mlp(torch))
     return found
 

@@ -33,6 +33,22 @@ INLINE V keep_or(V v, int n, T otherwise) {
 }
 INLINE V keep(V v, int n) { return keep_or(v, n, 0); }
 
+INLINE T larger(T a, T b) { return a > b ? a : b; }
+
+/* The largest lane; which one if there is NaN does not matter here. */
+INLINE T largest(V v) {
+  V16 h[VBYTES / 16];
+  memcpy(h, &v, VBYTES);
+  for (int k = VBYTES / 32; k > 0; k /= 2)
+    for (int i = 0; i < k; i++)
+      for (int l = 0; l < (int)(16 / sizeof(T)); l++) h[i][l] = larger(h[i][l], h[i + k][l]);
+#if TYPE_IS == 1
+  return larger(larger(h[0][0], h[0][1]), larger(h[0][2], h[0][3]));
+#else
+  return larger(h[0][0], h[0][1]);
+#endif
+}
+
 /* A loop over [0, n) by vectors: the body, written once, is compiled for whole vectors (k == VL) and for the tail of
  * k elements. EACH_VECTOR_4 also counts u = 0..3, so that a sum can run in four chains instead of waiting for one. */
 #define EACH_VECTOR(j, k, n, ...) do { \

@@ -206,6 +206,14 @@ KERNEL(REAL, logsumexp_forward, T *y, const T *x, int64_t outer, int64_t n, int6
 KERNEL(REAL, cross_entropy_forward, T *loss, T *wsum, T *items, T *stats, const T *logits, const int64_t *target, const T *weight, int64_t outer, int64_t classes, int64_t inner, int64_t ignore_index, int64_t reduction, double label_smoothing)
 KERNEL(REAL, cross_entropy_backward, T *gx, const T *gloss, const T *wsum, const T *stats, const T *logits, const int64_t *target, const T *weight, int64_t outer, int64_t classes, int64_t inner, int64_t ignore_index, int64_t reduction, double label_smoothing)
 
+/* ---- attention.c: softmax(scale q k^T + mask) v of `items` problems. table: int64[items][4], where q [rows, depth], k [keys, depth],
+ * v [keys, value_depth] and the mask of an item begin, in elements; out [items, rows, value_depth], lse [items, rows] and the rest
+ * lie one behind the other. The mask is bias (added) or allowed (0: left out), at row * mask_row + key * mask_key with mask_key 0 or 1;
+ * both may be null. stream: a Philox state, or null without dropout; word (item * rows + row) * keys + key drops below p * 2^32.
+ * weights [items, rows, keys] may be null; gradients that are null are not made. All sizes at least 1. ---- */
+KERNEL(REAL, attention_forward, T *out, T *lse, T *weights, const T *q, const T *k, const T *v, const T *bias, const uint8_t *allowed, const int64_t *stream, const int64_t *table, int64_t items, int64_t rows, int64_t keys, int64_t depth, int64_t value_depth, int64_t mask_row, int64_t mask_key, int64_t causal, double scale, double p)
+KERNEL(REAL, attention_backward, T *gq, T *gk, T *gv, const T *gout, const T *out, const T *lse, const T *q, const T *k, const T *v, const T *bias, const uint8_t *allowed, const int64_t *stream, const int64_t *table, int64_t items, int64_t rows, int64_t keys, int64_t depth, int64_t value_depth, int64_t mask_row, int64_t mask_key, int64_t causal, double scale, double p)
+
 /* ---- loss.c: elementwise loss and its reduction (0 none: loss [n]; 1 mean, 2 sum: loss [1]); gloss is [n] or [1] alike.
  * partial: T[MG_LOSS_CHUNKS(n)]; weight, pos_weight: T[n] or null; gx or gtarget may be null ---- */
 #define MG_LOSS_CHUNKS(n) ((n) <= 16384 ? 1 : (n) <= 4194304 ? ((n) + 16383) / 16384 : 256)

@@ -33,22 +33,6 @@ static void share(void (*fn)(void *, int64_t, int64_t), void *a, int64_t outer, 
     EACH_COLUMNS(i_, W, k, least(WIDE, (inner) - first_), const int64_t i = first_ + i_; __VA_ARGS__); \
   }
 
-INLINE T larger(T a, T b) { return a > b ? a : b; }
-
-/* The largest lane; which one if there is NaN does not matter here. */
-INLINE T largest(V v) {
-  V16 h[VBYTES / 16];
-  memcpy(h, &v, VBYTES);
-  for (int k = VBYTES / 32; k > 0; k /= 2)
-    for (int i = 0; i < k; i++)
-      for (int l = 0; l < (int)(16 / sizeof(T)); l++) h[i][l] = larger(h[i][l], h[i + k][l]);
-#if TYPE_IS == 1
-  return larger(larger(h[0][0], h[0][1]), larger(h[0][2], h[0][3]));
-#else
-  return larger(h[0][0], h[0][1]);
-#endif
-}
-
 /* m and s of R <= 4 rows of n <= SHORT elements; if e is given, exp(x - m) is kept there */
 INLINE void short_rows(T *m, T *s, T *e, const T *x, int64_t n, const int R, const int finite) {
   V v[4], largest_of[4];

@@ -21,6 +21,7 @@ FAMILIES = (
     "reduce", "shape_ops", "index", "sort",
     "matmul", "norm",
     "softmax", "loss",
+    "attention",
     "creation", "display",
 )
 

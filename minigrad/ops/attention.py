@@ -1,0 +1,346 @@
+"""Scaled dot-product attention (native/attention.c): blocks of scores, never the whole matrix.
+
+Dropout is a function of data: the wrapper puts aside the state of the generator (the `stream`), and both the kernel and the
+definition draw word number (item, row, key) of it. So the kernel keeps no matrix for its backward, and a captured step draws
+fresh numbers at each replay.
+"""
+from __future__ import annotations
+
+from functools import lru_cache
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from ..device import Device, KernelTable
+from ..memory import Array, Layout, alloc, layout
+from ..op import Plan, Primitive, contiguous_copy, op
+from ..shape import BOOL, FLOAT32, INT64, broadcast_shapes, broadcast_strides, elementwise_plan, fail, is_float, reduce_plan
+from ..tensor import Tensor, new_tensor
+from . import elementwise as e
+from .creation import ones
+from .matmul import matmul
+from .norm import address, same_dtypes
+from .random import Generator, _probability, default_generator
+from .reduce import amax, sum
+from .shape_ops import reshape, swapaxes, tril
+
+__all__ = ["scaled_dot_product_attention"]
+
+
+# ---- dropout from a stream ------------------------------------------------------------------------------------------------
+
+def _prepare_dropped(stream: Layout, *, shape: tuple[int, ...], p: float) -> Plan:
+    """Bools, each true with probability p: words 0, 1, ... of a stream of random numbers, which stays as it is."""
+    if stream.dtype != INT64 or stream.shape != (4,):
+        fail("random_dropped", "the stream must be int64[4], a generator's state", stream)
+    out = layout(stream.device, BOOL, shape)
+    kernel = stream.device.kernels.bernoulli_mask[BOOL]
+
+    def run(state: Array) -> Array:
+        drawn, mask = contiguous_copy(state), alloc(out)
+        kernel.call(mask.ptr, drawn.ptr, out.size, p)
+        return mask
+    return Plan(run, out, f"kernel {kernel.name}")
+
+
+_dropped = Primitive("random_dropped", _prepare_dropped)
+
+
+@_dropped.samples
+def _dropped_samples(make: Any) -> Any:
+    for shape, p in (((3, 5), 0.5), ((33,), 0.1), ((2, 3), 0.0), ((4,), 1.0), ((0, 2), 0.5)):
+        yield make.ints(4, high=100), {"shape": shape, "p": p}
+
+
+@_dropped.errors
+def _dropped_errors(make: Any) -> Any:
+    yield (make.ints(3), {"shape": (2,), "p": 0.5}), RuntimeError, r"int64\[4\]"
+
+
+@_dropped.reference
+def _dropped_oracle(stream: Any, *, shape: tuple[int, ...], p: float) -> Any:
+    """Philox4x32-10 (Salmon et al. 2011) in whole numbers of Python."""
+    key, low, words = int(stream[0]), int(stream[1]) + (int(stream[2]) << 64), []
+    for block in range((prod(shape) + 3) // 4):
+        c = [(low + block) >> 32 * i & 0xFFFFFFFF for i in range(4)]
+        k = [key & 0xFFFFFFFF, key >> 32]
+        for _ in range(10):
+            a, b = c[0] * 0xD2511F53, c[2] * 0xCD9E8D57
+            c = [b >> 32 ^ c[1] ^ k[0], b & 0xFFFFFFFF, a >> 32 ^ c[3] ^ k[1], a & 0xFFFFFFFF]
+            k = [(k[0] + 0x9E3779B9) & 0xFFFFFFFF, (k[1] + 0xBB67AE85) & 0xFFFFFFFF]
+        words += c
+    return (np.array(words[:prod(shape)], np.float64) < p * 2.0 ** 32).reshape(shape)
+
+
+@lru_cache
+def _advance(device: Device, words: int) -> tuple[Layout, Array, Array]:
+    """What adds `words` words to a generator's counter: the layout of its state, the increment, the plan of the addition."""
+    state = layout(device, INT64, (4,))
+    return state, device.constant(np.array([0, (words + 3) // 4, 0, 0])), elementwise_plan(state, state, state)
+
+
+def _take_stream(device: Device, words: int, generator: Generator | None) -> Tensor:
+    """A copy of the generator's state, which is moved on by `words` words: their random numbers belong to the copy."""
+    own = generator or default_generator(device)
+    if own.device is not device:
+        fail("scaled_dot_product_attention", "the generator must be on the tensors' device", [own.device, device], "use Generator(device)")
+    stream = contiguous_copy(own.state)
+    _, step, plan = _advance(device, words)
+    device.kernels.add[INT64].call(own.state.ptr, own.state.ptr, step.ptr, plan.ptr)
+    return new_tensor(stream, None)
+
+
+# ---- attention --------------------------------------------------------------------------------------------------------------
+
+@op
+def _attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, stream: Tensor | None, *, is_causal: bool, scale: float,
+               p: float, need_weights: bool) -> Any:
+    """y = drop(softmax(scale query key^T + mask)) value (Vaswani et al. 2017, eq. 1); a row without any key gives 0.
+
+    Shapes: query (*, L, E), key (*, S, E), value (*, S, Ev), mask (*, L, S) bool (False: left out) or added, or None,
+    stream int64[4] or None -> y (*, L, Ev), and the weights (*, L, S) if `need_weights`. Leading dimensions broadcast.
+    Causal: query i sees keys 0 .. i.
+    """
+    scores = e.mul(matmul(query, swapaxes(key, -2, -1)), scale)
+    if mask is not None:
+        scores = e.where(mask, scores, -np.inf) if mask.dtype == BOOL else e.add(scores, mask)
+    if is_causal:
+        past = tril(ones(scores.shape[-2:], dtype=BOOL, device=scores.device))
+        scores = e.where(past, scores, -np.inf)
+    dead = e.eq(scores, -np.inf)                    # taken out before exp, so that no gradient is 0 * inf
+    # detached: the result does not depend on it, it only keeps e^x in range
+    top = amax(scores.detach(), -1, keepdim=True) if scores.shape[-1] else sum(scores.detach(), -1, True)
+    power = e.where(dead, 0.0, e.exp(e.sub(e.where(dead, 0.0, scores), e.where(e.eq(top, -np.inf), 0.0, top))))
+    total = sum(power, -1, True)
+    weights = e.div(power, e.where(e.eq(total, 0.0), 1.0, total))
+    if stream is not None:
+        kept = e.logical_not(_dropped(stream, shape=tuple(weights.shape), p=p))
+        weights = e.mul(weights, e.mul(e.cast(kept, weights.dtype), 1 / (1 - p) if p < 1 else 0.0))
+    y = matmul(weights, value)
+    return (y, weights) if need_weights else y
+
+
+def _problem(query: Layout, key: Layout, value: Layout, mask: Layout | None) -> tuple[int, ...]:
+    """The leading dimensions of the result."""
+    lead = broadcast_shapes("scaled_dot_product_attention", query.shape[:-2], key.shape[:-2], value.shape[:-2])
+    return lead if mask is None else broadcast_shapes("scaled_dot_product_attention", lead, mask.shape[:-2])
+
+
+@_attention.check
+def _attention_rule(query: Layout, key: Layout, value: Layout, mask: Layout | None, stream: Layout | None, *, is_causal: bool,
+                    scale: float, p: float, need_weights: bool) -> None:
+    name, given = "scaled_dot_product_attention", [f"query {query}", f"key {key}", f"value {value}"]
+    if min(query.ndim, key.ndim, value.ndim) < 2:
+        fail(name, "query, key and value need at least two dimensions, (*, length, size)", given)
+    if not query.dtype == key.dtype == value.dtype:
+        fail(name, "query, key and value must have one dtype", given, "convert with .to(dtype)")
+    if not is_float(query.dtype):
+        fail(name, "query, key and value must be floating point", given, "convert with .float()")
+    if query.shape[-1] != key.shape[-1]:
+        fail(name, "query and key must have one last size E", given)
+    if key.shape[-2] != value.shape[-2]:
+        fail(name, "key and value must have one length S (dimension -2)", given)
+    if mask is not None:
+        if mask.dtype not in (BOOL, query.dtype):
+            fail(name, "attn_mask must be bool, or floating point like query", [f"query {query}", f"attn_mask {mask}"])
+        wanted = (query.shape[-2], key.shape[-2])
+        two = (1, 1, *mask.shape)[-2:]
+        if any(m not in (1, n) for m, n in zip(two, wanted, strict=True)):
+            fail(name, "attn_mask must broadcast to (*, L, S)", [f"attn_mask {mask}", f"L, S = {wanted[0]}, {wanted[1]}"])
+    if stream is not None and (stream.dtype != INT64 or stream.shape != (4,)):
+        fail(name, "the stream must be int64[4], a generator's state", stream)
+    _problem(query, key, value, mask)
+
+
+def _offsets(device: Device, lead: tuple[int, ...], *operands: Layout | None) -> Array:
+    """attention.c's table: where each operand's item begins, for every item of the leading dimensions."""
+    table = np.zeros((*lead, 4), np.int64)
+    for column, x in enumerate(operands):
+        if x is None or x.ndim <= 2:
+            continue
+        strides = broadcast_strides(layout(device, x.dtype, x.shape[:-2]), lead)
+        inner = x.shape[-2] * x.shape[-1]
+        for d, (n, step) in enumerate(zip(lead, strides, strict=True)):
+            table[..., column] += (np.arange(n) * step * inner).reshape((n,) + (1,) * (len(lead) - d - 1))
+    return device.constant(np.ascontiguousarray(table.reshape(-1)))
+
+
+@_attention.fused
+def _attention_kernels(kernels: KernelTable, query: Layout, key: Layout, value: Layout, mask: Layout | None, stream: Layout | None, *,
+                       is_causal: bool, scale: float, p: float, need_weights: bool) -> Any:
+    forward, backward = kernels.attention_forward[query.dtype], kernels.attention_backward[query.dtype]
+    for x in (query, key, value, mask):
+        if x is not None:
+            same_dtypes("attention", x)
+    device, dtype, lead = query.device, query.dtype, _problem(query, key, value, mask)
+    rows, keys, depth, width = query.shape[-2], key.shape[-2], query.shape[-1], value.shape[-1]
+    items = prod(lead)
+    y_layout, lse_layout = layout(device, dtype, (*lead, rows, width)), layout(device, dtype, (*lead, rows))
+    w_layout = layout(device, dtype, (*lead, rows, keys))
+    two = (1, 1) if mask is None else (1, 1, *mask.shape)[-2:]
+    mask_steps = (two[1] if two[0] > 1 else 0, 1 if two[1] > 1 else 0)
+    is_bool = mask is not None and mask.dtype == BOOL
+    if mask is not None and mask.ndim < 2:
+        mask = layout(device, mask.dtype, two)
+    table = _offsets(device, lead, query, key, value, mask)
+    sizes = (items, rows, keys, depth, width, *mask_steps, int(is_causal), scale, p)
+
+    def pointers(q: Array, k: Array, v: Array, m: Array | None, s: Array | None) -> tuple[int, ...]:
+        at = address(m)
+        return (q.ptr, k.ptr, v.ptr, 0 if is_bool else at, at if is_bool else 0, address(s), table.ptr)
+
+    def run_forward(q: Array, k: Array, v: Array, m: Array | None, s: Array | None) -> Any:
+        y, lse = alloc(y_layout), alloc(lse_layout)
+        weights = alloc(w_layout) if need_weights else None
+        forward.call(y.ptr, lse.ptr, address(weights), *pointers(q, k, v, m, s), *sizes)
+        return (y, weights) if need_weights else y, (q, k, v, m, s, y, lse)
+
+    folds = [_fold(x, layout(device, dtype, (*lead, *x.shape[-2:]))) for x in (query, key, value)]
+    sum_kernel = kernels.sum[dtype]
+
+    def run_backward(saved: Any, g: Any, needs: list[bool]) -> list[Array | None] | None:
+        q, k, v, m, s, y, lse = saved
+        if need_weights:
+            g, g_weights = g
+            if g_weights is not None or g is None:
+                return None
+        if needs[3]:
+            return None
+        made = [alloc(full) if need else None for need, (_, full, _) in zip(needs, folds, strict=False)]
+        backward.call(*map(address, made), g.ptr, y.ptr, lse.ptr, *pointers(q, k, v, m, s), *sizes)
+        result: list[Array | None] = []
+        for x, (own, _, plan) in zip(made, folds, strict=True):
+            if x is not None and plan is not None:
+                folded = alloc(own)
+                sum_kernel.call(folded.ptr, x.ptr, plan.ptr)
+                x = folded
+            result.append(x)
+        return [*result, None, None]
+    return run_forward, run_backward
+
+
+def _fold(own: Layout, full: Layout) -> tuple[Layout, Layout, Array | None]:
+    """An operand's layout, that of its gradient for each item, and the plan that sums the one to the other."""
+    if own.size == full.size:
+        return own, own, None
+    padded = (1,) * (full.ndim - own.ndim) + own.shape
+    return own, full, reduce_plan(full, tuple(i for i, (n, m) in enumerate(zip(padded, full.shape, strict=True)) if n != m))
+
+
+@_attention.reference
+def _attention_oracle(query: Any, key: Any, value: Any, mask: Any, stream: Any, *, is_causal: bool, scale: float, p: float,
+                      need_weights: bool) -> Any:
+    scores = np.einsum("...le,...se->...ls", query, key) * scale
+    if mask is not None:
+        scores = np.where(mask, scores, -np.inf) if mask.dtype == bool else scores + mask
+    if is_causal:
+        scores = np.where(np.arange(scores.shape[-1]) <= np.arange(scores.shape[-2])[:, None], scores, -np.inf)
+    top = scores.max(-1, keepdims=True, initial=-np.inf)
+    weights = np.exp(scores - np.where(np.isneginf(top), 0, top))
+    total = weights.sum(-1, keepdims=True)
+    weights = np.divide(weights, total, out=np.zeros_like(weights), where=total != 0)
+    if stream is not None:
+        weights = np.where(_dropped_oracle(stream, shape=weights.shape, p=p), 0, weights / (1 - p) if p < 1 else 0)
+    y = np.einsum("...ls,...sv->...lv", weights, value)
+    return (y, weights) if need_weights else y
+
+
+_PLAIN = {"is_causal": False, "scale": 0.5, "p": 0.0, "need_weights": False}
+
+
+@_attention.samples
+def _attention_samples(make: Any) -> Any:
+    causal, weights = {**_PLAIN, "is_causal": True}, {**_PLAIN, "need_weights": True}
+    yield make(2, 5, 4), make(2, 7, 4), make(2, 7, 3), None, None, _PLAIN
+    yield make(2, 2, 33, 8), make(2, 2, 33, 8), make(2, 2, 33, 16), None, None, causal
+    yield make(5, 3), make(4, 3), make(4, 2), None, None, causal
+    yield make(4, 3), make(6, 3), make(6, 1), None, None, {**causal, "need_weights": True}
+    yield make(2, 3, 4), make(2, 5, 4), make(2, 5, 4), make.bools(2, 3, 5), None, weights
+    yield make(2, 3, 4), make(2, 5, 4), make(2, 5, 4), make(3, 5), None, weights
+    yield make(2, 3, 4), make(2, 5, 4), make(2, 5, 4), make.bools(2, 1, 5), None, _PLAIN
+    yield make(2, 3, 4), make(2, 5, 4), make(2, 5, 4), make(3, 1), None, _PLAIN
+    yield make(2, 3, 4), make(2, 5, 4), make(2, 5, 4), e.mul(make.bools(2, 3, 5), 0) == 1, None, weights       # no key at all
+    yield make(4, 3, 2, 4), make(1, 3, 5, 4), make(3, 5, 2), make.bools(4, 1, 2, 5), None, _PLAIN
+    yield make(3, 4), make(2, 5, 4), make(2, 5, 4), make.bools(5), None, causal
+    yield make(2, 3, 4), make(2, 5, 4), make(2, 5, 4), None, make.ints(4), {**weights, "p": 0.3}
+    yield make(2, 3, 4), make(2, 5, 4), make(2, 5, 4), make.bools(3, 5), make.ints(4), {**causal, "p": 0.5}
+    yield make(3, 4), make(5, 4), make(5, 4), None, make.ints(4), {**_PLAIN, "p": 1.0}
+    yield make(2, 70, 5), make(2, 150, 5), make(2, 150, 9), None, None, _PLAIN         # several blocks
+    yield make(1, 1, 1), make(1, 1, 1), make(1, 1, 1), None, None, _PLAIN
+    yield make(2, 0, 4), make(2, 3, 4), make(2, 3, 4), None, None, _PLAIN
+    yield make(2, 3, 4), make(2, 0, 4), make(2, 0, 4), None, None, weights
+
+
+@_attention.errors
+def _attention_errors(make: Any) -> Any:
+    q, k = make(2, 3, 4), make(2, 5, 4)
+    yield (q, make(2, 5, 3), k, None, None, _PLAIN), RuntimeError, r"last size E.*\[2, 5, 3\]"
+    yield (q, k, make(2, 4, 4), None, None, _PLAIN), RuntimeError, "one length S"
+    yield (q, make(3, 5, 4), make(3, 5, 4), None, None, _PLAIN), RuntimeError, "broadcast"
+    yield (q, k, k, make.bools(2, 4, 5), None, _PLAIN), RuntimeError, r"attn_mask must broadcast.*L, S = 3, 5"
+    yield (q, k, k, make.ints(3, 5), None, _PLAIN), RuntimeError, "attn_mask must be bool, or floating"
+    yield (q, k, make(2, 5, 4, dtype=np.float16), None, None, _PLAIN), RuntimeError, "one dtype"
+    yield (make.ints(3, 4), make.ints(3, 4), make.ints(3, 4), None, None, _PLAIN), RuntimeError, "floating point"
+    yield (make(4), k, k, None, None, _PLAIN), RuntimeError, "two dimensions"
+    yield (q, k, k, None, make.ints(3), {**_PLAIN, "p": 0.5}), RuntimeError, "stream"
+
+
+def _shared_heads(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> tuple[Any, ...]:
+    """Grouped queries (Ainslie et al. 2023): heads of query as (heads of key and value, group), which broadcast."""
+    name, given = "scaled_dot_product_attention", [f"query {query.layout}", f"key {key.layout}", f"value {value.layout}"]
+    if min(query.ndim, key.ndim, value.ndim) < 3:
+        fail(name, "enable_gqa needs heads in dimension -3", given)
+    heads, shared = query.shape[-3], key.shape[-3]
+    if not shared or value.shape[-3] == 0 or heads % shared or heads % value.shape[-3]:
+        fail(name, "with enable_gqa the heads of key and value (dimension -3) must divide the query's", given)
+    if value.shape[-3] != shared:
+        from .index import repeat_interleave
+        return query, repeat_interleave(key, heads // shared, -3), repeat_interleave(value, heads // value.shape[-3], -3), mask
+    split = lambda x, n, m: reshape(x, (*x.shape[:-3], n, m, *x.shape[-2:]))        # noqa: E731
+    if mask is not None and mask.ndim > 2:
+        mask = split(mask, shared, heads // shared) if mask.shape[-3] == heads else split(mask, mask.shape[-3], 1)
+    return split(query, shared, heads // shared), split(key, shared, 1), split(value, shared, 1), mask
+
+
+def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, dropout_p: float = 0.0,
+                                 is_causal: bool = False, scale: float | None = None, enable_gqa: bool = False, *,
+                                 need_weights: bool = False, generator: Generator | None = None) -> Any:
+    """softmax(scale query key^T + attn_mask) value, with dropout of the weights (Vaswani et al. 2017, eq. 1).
+
+    Shapes: query (*, L, E), key (*, S, E), value (*, S, Ev) -> (*, L, Ev); leading dimensions broadcast. `attn_mask` broadcasts to
+    (*, L, S): bool, True where a key takes part, or numbers to be added. `is_causal`: query i sees keys 0 .. i. `scale` is
+    1 / sqrt(E) by default. `enable_gqa`: heads of key and value (dimension -3) each serve a group of the query's.
+
+    `need_weights` gives (y, weights (*, L, S)); only then is there a matrix of L x S in memory, or where `attn_mask` itself requires
+    a gradient. A row without any key gives 0, its gradients are 0 (PyTorch issues 41508, 103749).
+    """
+    for name, t in (("query", query), ("key", key), ("value", value), ("attn_mask", attn_mask)):
+        if not isinstance(t, Tensor) and not (t is None and name == "attn_mask"):
+            raise TypeError(f"[scaled_dot_product_attention] {name} must be a Tensor; got {type(t).__name__}")
+    p = _probability("scaled_dot_product_attention", dropout_p)
+    if attn_mask is not None:
+        if is_causal:
+            fail("scaled_dot_product_attention", "attn_mask and is_causal=True exclude each other", [f"attn_mask {attn_mask.layout}"],
+                 "put the causal mask into attn_mask: mask & ones(L, S).tril()")
+        if attn_mask.dtype == FLOAT32 and is_float(query.dtype):
+            attn_mask = attn_mask if query.dtype == FLOAT32 else e.cast(attn_mask, query.dtype)
+    if scale is None:
+        size = query.shape[-1] if query.ndim else 1
+        scale = size ** -0.5 if size else np.inf
+    grouped = enable_gqa
+    if grouped:
+        shape = query.shape
+        query, key, value, attn_mask = _shared_heads(query, key, value, attn_mask)
+    stream = None
+    if p > 0:
+        _attention_rule(query.layout, key.layout, value.layout, None if attn_mask is None else attn_mask.layout, None, is_causal=is_causal,
+                        scale=scale, p=p, need_weights=need_weights)
+        lead = _problem(query.layout, key.layout, value.layout, None if attn_mask is None else attn_mask.layout)
+        stream = _take_stream(query.device, prod(lead) * query.shape[-2] * key.shape[-2], generator)
+    y = _attention(query, key, value, attn_mask, stream, is_causal=bool(is_causal), scale=float(scale), p=p,
+                   need_weights=bool(need_weights))
+    if not grouped or query.shape == shape:
+        return y
+    merge = lambda t: reshape(t, (*t.shape[:-4], shape[-3], *t.shape[-2:]))       # noqa: E731
+    return tuple(merge(t) for t in y) if need_weights else merge(y)

@@ -1,0 +1,392 @@
+/* Scaled dot-product attention: out = softmax(scale q k^T + mask) v, and its backward, for `items` independent problems.
+ *
+ *   q [rows, depth]   k [keys, depth]   v [keys, value_depth]   out [rows, value_depth]   lse [rows]
+ *
+ *   for i in rows:
+ *     s_j = scale q_i . k_j + bias_ij                  -inf where not allowed, or j > i and causal
+ *     m = max s_j;  l = sum_j exp(s_j - m);  lse_i = m + log l
+ *     out_i = sum_j exp(s_j - m) / l * drop_ij v_j     drop_ij: 0 with probability p, else 1 / (1 - p)
+ *
+ * The matrix s is never in memory as a whole (Dao et al. 2022, FlashAttention): a block of QUERIES rows meets blocks of KEYS
+ * keys one after the other; each block of scores, the size of a first-level cache, is made by the register tile of gemm.c,
+ * turned into exponentials, and multiplied with the block of v at once. The maximum grows on the way, and what was added up
+ * under an older one is scaled down to the new (Milakov and Gimelshein 2018):
+ *
+ *     m' = max(m, max of the block)      l' = l exp(m - m') + sum exp(s - m')      out' = out exp(m - m') + exp(s - m') v
+ *
+ * The backward needs q, k, v, out and lse only, and makes the blocks of weights w = exp(s - lse) again:
+ *
+ *     D_i = sum(gout_i out_i)      gv += (w drop)^T gout      ds = w (drop * (gout v^T) - D) scale      gq += ds k      gk += ds^T q
+ *
+ * Strips of k^T and v^T are packed once for all rows that meet them. Causal work is left out by tiles: of a tile of rows, no
+ * key beyond its last row is looked at. A row's bits do not depend on the tile it is in: blocks of keys begin at multiples of
+ * KEYS, and a key that is masked adds exactly 0. A row without any key gives 0, lse = inf, and gradients of 0.
+ *
+ * Dropout is drawn from Philox by position (item, row, key), in the forward and again in the backward; `stream` is the state
+ * that the wrapper put aside for this call.
+ */
+#include "gemm.h"
+#include "loops.h"
+#include "philox.h"
+
+#if IS_REAL
+
+#define QUERIES (GEMM_ROWS == 14 ? 56 : 48)    /* whole tiles */
+#define KEYS (512 / (int)sizeof(T))            /* whole strips */
+#define STRIP (2 * VL)                         /* columns of a strip of the register tile */
+#define CHUNK (8 * QUERIES)                    /* rows of a unit of work in the forward */
+#if defined(__clang__)
+#define EACH_ROW(r) _Pragma("clang loop unroll(full)") for (int r = 0; r < R; r++)
+#else
+#define EACH_ROW(r) _Pragma("GCC unroll 4") for (int r = 0; r < R; r++)
+#endif
+
+typedef struct {
+  T *out, *lse, *weights, *gq, *gk, *gv;
+  const T *q, *k, *v, *bias, *gout;
+  const uint8_t *allowed;
+  const int64_t *table;
+  Stream stream;
+  uint64_t limit;                              /* dropped: random word < limit; 0 without dropout */
+  int64_t rows, keys, depth, value_depth, mask_row, mask_key;
+  int causal;
+  T scale, keep;                               /* keep: what dropout multiplies with */
+} job;
+
+/* One of `items`: where its operands are, and its number. */
+typedef struct { const T *q, *k, *v, *bias; const uint8_t *allowed; int64_t number; } item;
+
+static item item_of(const job *x, int64_t n) {
+  const int64_t *at = x->table + 4 * n;
+  return (item){x->q + at[0], x->k + at[1], x->v + at[2], x->bias ? x->bias + at[3] : 0, x->allowed ? x->allowed + at[3] : 0, n};
+}
+
+/* First row of tile t when m rows are cut into the fewest tiles. */
+static int64_t tiles_of(int64_t m) { return (m + GEMM_ROWS - 1) / GEMM_ROWS; }
+static int64_t first_of(int64_t m, int64_t t) { const int64_t n = tiles_of(m); return m / n * t + least(t, m % n); }
+
+/* How many of the n keys from j on the rows before `row_end` may see. */
+static int64_t seen(const job *x, int64_t row_end, int64_t j, int64_t n) {
+  if (!x->causal) return n;
+  return row_end <= j ? 0 : least(row_end - j, n);
+}
+
+/* ---- the products of blocks: rows from `i`, keys from `j` on, a block has KEYS columns in memory ---- */
+
+#define STRIPS(j, n, vectors, tail, ...) \
+  for (int64_t j = 0; j < (n); j += STRIP) { \
+    const int64_t left_ = least(STRIP, (n) - j); \
+    const int vectors = left_ > VL ? 2 : 1, tail = (int)(left_ - (vectors - 1) * VL); \
+    __VA_ARGS__ \
+  }
+#define TILES(r, height, m, ...) \
+  for (int64_t t_ = 0, r = 0, end_; t_ < tiles_of(m); t_++, r = end_) { \
+    end_ = first_of(m, t_ + 1); \
+    const int height = (int)(end_ - r); \
+    __VA_ARGS__ \
+  }
+
+/* c[m, n] = a[m, depth] times n columns of the packed strips */
+static __attribute__((noinline)) void scores(const job *x, T *c, const T *a, int64_t depth, const T *strips, int64_t i, int64_t m, int64_t j, int64_t n) {
+  STRIPS(s, n, vectors, tail,
+    TILES(r, height, m,
+      if (seen(x, i + r + height, j + s, 1))
+        FN(gemm_tile)(height, vectors, depth, a + r * depth, depth, 1, strips + (j + s) * depth, STRIP, c + r * KEYS + s, KEYS, tail,
+                      0, 0);))
+}
+
+/* c[m, width] = (add ? c : 0) + w[m, n] b[n, width] */
+static __attribute__((noinline)) void weigh(const job *x, T *c, int64_t width, const T *w, const T *b, int64_t down, int64_t i, int64_t m, int64_t j,
+                  int64_t n, int add) {
+  STRIPS(s, width, vectors, tail,
+    TILES(r, height, m,
+      const int64_t k = seen(x, i + r + height, j, n);
+      if (k)
+        FN(gemm_tile)(height, vectors, k, w + r * KEYS, KEYS, 1, b + s, down, c + r * width + s, width, tail, add, 0);))
+}
+
+/* c[n, width] += w[m, n]^T b[m, width]; = by the first rows that see a key */
+static __attribute__((noinline)) void weigh_back(const job *x, T *c, int64_t width, const T *w, const T *b, int64_t down, int64_t i, int64_t m, int64_t j,
+                       int64_t n) {
+  STRIPS(s, width, vectors, tail,
+    TILES(r, height, n,
+      const int64_t p = x->causal && j + r > i ? j + r - i : 0;        /* rows before see none of these keys */
+      if (p < m)
+        FN(gemm_tile)(height, vectors, m - p, w + p * KEYS + r, 1, KEYS, b + p * down + s, down, c + r * width + s, width, tail,
+                      i > (x->causal ? j + r : 0), 0);))
+}
+
+/* ---- operands ---- */
+
+static int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
+
+/* The first n of `keys` rows of x [keys, depth], transposed: strips [depth][STRIP] */
+static __attribute__((noinline)) void pack_strips(T *to, const T *x, int64_t n, int64_t keys, int64_t depth) {
+  for (int64_t j = 0; j < n; j += STRIP) FN(gemm_pack)(to + j * depth, STRIP, keys - j, depth, x + j * depth, depth, 1);
+}
+
+/* Rows of whole vectors, as the register tile reads them: x itself where it is so */
+static __attribute__((noinline)) const T *whole_rows(T *to, const T *x, int64_t n, int64_t width) {
+  if (width % VL == 0) return x;
+  const int64_t down = round_up(width, VL);
+  for (int64_t i = 0; i < n; i++) EACH_VECTOR(j, k, width, vstore(to + i * down + j, get(x + i * width + j, k)););
+  return to;
+}
+static int64_t room(int64_t n, int64_t width) { return width % VL ? n * round_up(width, VL) : 0; }
+
+/* ---- rows of scores ----
+ *
+ * Rows of a block are walked in whole vectors, the same number in each row of a register tile: lanes behind the `count` keys
+ * that a row sees become -inf, so that they end as the zeros which the products read there. `plain` is the common case at
+ * compile time: no mask, scale > 0. */
+
+INLINE VM lanes_before(int64_t n) {
+  VM lane;
+  for (int l = 0; l < VL; l++) lane[l] = l;
+  return (VM)(lane < (TI)n - (VM){0});
+}
+
+typedef struct { const T *bias; const uint8_t *allowed; int64_t count; } row_mask;
+
+INLINE row_mask mask_of(const job *x, const item *at, int64_t i, int64_t j, int64_t n) {
+  const int64_t from = i * x->mask_row + j * x->mask_key;
+  return (row_mask){at->bias ? at->bias + from : 0, at->allowed ? at->allowed + from : 0, seen(x, i + 1, j, n)};
+}
+
+/* scale * s + mask for the vector at column c of n; not yet for lanes behind count */
+INLINE V logit(const job *x, const row_mask *m, V s, int64_t c, int64_t n) {
+  typedef uint8_t Bytes __attribute__((vector_size(VBYTES / sizeof(T))));
+  const int k = (int)least(VL, n - c);
+  V v = s * x->scale;
+  if (m->bias) v = v + (x->mask_key ? vload_n(m->bias + c, k) : vset(*m->bias));
+  if (m->allowed) {
+    Bytes b = {0};
+    if (!x->mask_key) b += *m->allowed;
+    else if (k == VL) memcpy(&b, m->allowed + c, VL);
+    else memcpy(&b, m->allowed + c, (size_t)k);
+    v = vselect(__builtin_convertvector(b, VM) != 0, v, vset(-INFINITY));
+  }
+  return v;
+}
+INLINE V behind(V v, int64_t c, int64_t count, T otherwise) {
+  return c + VL <= count ? v : vselect(lanes_before(count - c), v, vset(otherwise));
+}
+
+/* exp(v), and 0 where that is below the normal numbers: for -inf and its like the processor would take a slow path. */
+INLINE V exponential(V v) {
+  const V least_normal = vset(sizeof(T) == 4 ? -87 : -708);
+  return vselect(v < least_normal, vzero(), vexp(vupper_(least_normal, v)));
+}
+
+/* Multiplies by drop: row i, keys from j on */
+static __attribute__((noinline)) void drop(const job *x, const item *at, T *s, int64_t i, int64_t j, int64_t n) {
+  uint32_t word[WORDS];
+  const uint32_t last = (uint32_t)(x->limit - 1);
+  const T keep = x->keep;
+  for (int64_t b = 0; b < n; b += KEYS) {
+    const int64_t place = (at->number * x->rows + i) * x->keys + j + b, skip = place % 4, count = least(KEYS, n - b);
+    philox(word, x->stream, place - skip, skip + count);
+    for (int64_t c = 0; c < count; c++) s[b + c] *= word[skip + c] <= last ? 0 : keep;
+  }
+}
+
+/* ---- forward ---- */
+
+/* R rows of scores from row i on, keys [j, j + n), into exponentials; top and sum are those of the rows so far. Several rows side by
+ * side, because their horizontal maxima and sums would be waited for one by one. */
+INLINE void exponentials(const job *x, const item *at, T *s, T *top, T *sum, int64_t i, int64_t j, int64_t n, const int R,
+                         const int plain) {
+  const int64_t row0 = at->number * x->rows + i;
+  row_mask mask[4];
+  V most[4], total[4];
+  T high[4], shift[4], added[4];
+  EACH_ROW(r) mask[r] = mask_of(x, at, i + r, j, n), most[r] = vset(-INFINITY), total[r] = vzero();
+  for (int64_t c = 0; c < n; c += VL)
+    EACH_ROW(r) {
+      T *to = s + r * KEYS + c;
+      const V v = behind(plain ? vload(to) : logit(x, &mask[r], vload(to), c, n), c, mask[r].count, -INFINITY);
+      if (!plain) vstore(to, v);
+      most[r] = vupper_(v, most[r]);           /* NaN is left to the exponentials */
+    }
+  EACH_ROW(r) high[r] = largest(most[r]);
+  for (int r = 0; r < R; r++) {
+    if (plain) high[r] *= x->scale;
+    if (x->weights && mask[r].count) memcpy(x->weights + (row0 + r) * x->keys + j, s + r * KEYS, (size_t)mask[r].count * sizeof(T));
+    high[r] = larger(high[r], top[r]);
+    shift[r] = high[r] == -INFINITY ? 0 : high[r];
+  }
+  EACH_ROW(r) most[r] = vset(shift[r]);
+  for (int64_t c = 0; c < n; c += VL)
+    EACH_ROW(r) {
+      T *to = s + r * KEYS + c;
+      V v = vload(to);
+      v = plain ? behind(vfma(v, vset(x->scale), -most[r]), c, mask[r].count, -INFINITY) : v - most[r];
+      v = exponential(v);
+      vstore(to, v);
+      total[r] += v;
+    }
+  EACH_ROW(r) added[r] = vsum(total[r]);
+  for (int r = 0; r < R; r++) {
+    if (j > 0 && high[r] != top[r]) {
+      const V shrink = vexp(vset(top[r] - shift[r]));
+      T *out = x->out + (row0 + r) * x->value_depth;
+      sum[r] *= shrink[0];
+      EACH_VECTOR(c, k, x->value_depth, put(out + c, get(out + c, k) * shrink, k););
+    }
+    sum[r] += added[r];
+    top[r] = high[r];
+    if (x->limit) drop(x, at, s + r * KEYS, i + r, j, mask[r].count);
+  }
+}
+
+/* rows [i, i + m), m <= QUERIES; s: a block; strips of k, rows of v with step `down` */
+static void forward_block(const job *x, const item *at, T *s, const T *strips, const T *v, int64_t down, int64_t i, int64_t m) {
+  const int64_t width = x->value_depth, row0 = at->number * x->rows + i, all = seen(x, i + m, 0, x->keys);
+  const int plain = !at->bias && !at->allowed && x->scale > 0;
+  T *out = x->out + row0 * width, top[QUERIES], sum[QUERIES];
+  for (int64_t r = 0; r < m; r++) top[r] = -INFINITY, sum[r] = 0;
+  for (int64_t j = 0; j < all; j += KEYS) {
+    const int64_t n = least(KEYS, all - j);
+    scores(x, s, at->q + i * x->depth, x->depth, strips, i, m, j, n);
+    TILES(r, height, m,
+      const int64_t seen_by_tile = seen(x, i + r + height, j, n);
+      for (int64_t f = r; f < r + height;) {
+        T *row = s + f * KEYS;
+        const int four = plain && f + 4 <= r + height;
+        if (four) exponentials(x, at, row, top + f, sum + f, i + f, j, seen_by_tile, 4, 1);
+        else exponentials(x, at, row, top + f, sum + f, i + f, j, seen_by_tile, 1, plain);
+        f += four ? 4 : 1;
+      })
+    weigh(x, out, width, s, v + j * down, down, i, m, j, n, j > 0);
+  }
+  for (int64_t r = 0; r < m; r++) {
+    const T part = sum[r] == 0 ? 0 : 1 / sum[r], lse = sum[r] == 0 ? INFINITY : top[r] + vlog(vset(sum[r]))[0];
+    x->lse[row0 + r] = lse;
+    EACH_VECTOR(c, k, width, put(out + r * width + c, get(out + r * width + c, k) * part, k););
+    if (!x->weights) continue;
+    T *w = x->weights + (row0 + r) * x->keys;
+    const int64_t count = seen(x, i + r + 1, 0, x->keys);
+    const V shift = vset(sum[r] == 0 ? INFINITY : top[r]);
+    EACH_VECTOR(c, k, count,
+      const V s = get(w + c, k);
+      put(w + c, exponential(plain ? vfma(s, vset(x->scale), -shift) : s - shift) * part, k););
+    for (int64_t c = count; c < x->keys; c++) w[c] = 0 * part;        /* NaN stays in its whole row */
+    if (x->limit) drop(x, at, w, i + r, 0, count);
+  }
+}
+
+static int64_t chunks(const job *x) { return (x->rows + CHUNK - 1) / CHUNK; }
+
+static void forward_units(void *context, int64_t begin, int64_t end) {
+  const job *x = context;
+  for (int64_t unit = begin; unit < end; unit++) {
+    const item at = item_of(x, unit / chunks(x));
+    const int64_t first = unit % chunks(x) * CHUNK, last = least(first + CHUNK, x->rows), all = seen(x, last, 0, x->keys);
+    const int64_t packed = round_up(all, STRIP) * x->depth;
+    T *s = mg_scratch(0, (size_t)(QUERIES * KEYS + packed + room(all, x->value_depth)) * sizeof(T)), *strips = s + QUERIES * KEYS;
+    pack_strips(strips, at.k, all, x->keys, x->depth);
+    const T *v = whole_rows(strips + packed, at.v, all, x->value_depth);
+    for (int64_t i = first; i < last; i += QUERIES)
+      forward_block(x, &at, s, strips, v, round_up(x->value_depth, VL), i, least(QUERIES, last - i));
+  }
+}
+
+static job job_of(const T *q, const T *k, const T *v, const T *bias, const uint8_t *allowed, const int64_t *stream,
+                  const int64_t *table, int64_t rows, int64_t keys, int64_t depth, int64_t value_depth, int64_t mask_row,
+                  int64_t mask_key, int64_t causal, double scale, double p) {
+  job x = {.q = q, .k = k, .v = v, .bias = bias, .allowed = allowed, .table = table, .rows = rows, .keys = keys, .depth = depth,
+           .value_depth = value_depth, .mask_row = mask_row, .mask_key = mask_key, .causal = causal != 0, .scale = (T)scale};
+  if (stream) {
+    x.stream = (Stream){(uint64_t)stream[0], (uint64_t)stream[1], (uint64_t)stream[2]};
+    x.limit = threshold(p);
+    x.keep = p < 1 ? (T)(1 / (1 - p)) : 0;
+  }
+  return x;
+}
+
+void FN(attention_forward)(T *out, T *lse, T *weights, const T *q, const T *k, const T *v, const T *bias, const uint8_t *allowed,
+                           const int64_t *stream, const int64_t *table, int64_t items, int64_t rows, int64_t keys, int64_t depth,
+                           int64_t value_depth, int64_t mask_row, int64_t mask_key, int64_t causal, double scale, double p) {
+  job x = job_of(q, k, v, bias, allowed, stream, table, rows, keys, depth, value_depth, mask_row, mask_key, causal, scale, p);
+  x.out = out, x.lse = lse, x.weights = weights;
+  mg_parallel(items * chunks(&x), grain(items * chunks(&x), least(rows, CHUNK) * keys), forward_units, &x);
+}
+
+/* ---- backward ---- */
+
+/* A row's weights into w (times drop) and its ds into d, which comes as gout v^T: row i, keys [j, j + n) */
+INLINE void backward_row(const job *x, const item *at, T *w, T *d, T lse, T sum, int64_t i, int64_t j, int64_t n, const int plain) {
+  const row_mask mask = mask_of(x, at, i, j, n);
+  if (x->limit) drop(x, at, d, i, j, mask.count);
+  for (int64_t c = 0; c < n; c += VL) {
+    V v = vload(w + c);
+    v = plain ? vfma(v, vset(x->scale), vset(-lse)) : logit(x, &mask, v, c, n) - vset(lse);
+    v = exponential(behind(v, c, mask.count, -INFINITY));
+    vstore(w + c, v);
+    vstore(d + c, v * (behind(vload(d + c), c, mask.count, 0) - vset(sum)) * x->scale);
+  }
+  if (x->limit) drop(x, at, w, i, j, mask.count);
+}
+
+/* The same for a block of m rows. The products read GEMM_ROWS - 1 columns behind the last key that a row sees, at most. */
+static void backward_rows(const job *x, const item *at, T *w, T *d, const T *sums, int64_t i, int64_t m, int64_t j, int64_t n) {
+  const T *lse = x->lse + at->number * x->rows + i;
+  for (int64_t r = 0; r < m; r++) {
+    const int64_t count = seen(x, i + r + GEMM_ROWS, j, n);
+    if (at->bias || at->allowed) backward_row(x, at, w + r * KEYS, d + r * KEYS, lse[r], sums[i + r], i + r, j, count, 0);
+    else backward_row(x, at, w + r * KEYS, d + r * KEYS, lse[r], sums[i + r], i + r, j, count, 1);
+  }
+}
+
+static void backward_items(void *context, int64_t begin, int64_t end) {
+  const job *x = context;
+  const int64_t rows = x->rows, keys = x->keys, depth = x->depth, width = x->value_depth;
+  const int64_t down = round_up(depth, VL), vdown = round_up(width, VL), columns = round_up(keys, STRIP);
+  for (int64_t unit = begin; unit < end; unit++) {
+    const item at = item_of(x, unit);
+    const T *gout = x->gout + unit * rows * width, *out = x->out + unit * rows * width;
+    T *w = mg_scratch(0, (size_t)(2 * QUERIES * KEYS + columns * (depth + width) + room(rows + keys, depth) + room(rows, width) +
+                                  round_up(rows, VL)) * sizeof(T));
+    T *d = w + QUERIES * KEYS, *k_strips = d + QUERIES * KEYS, *v_strips = k_strips + columns * depth;
+    T *sums = v_strips + columns * width, *rest = sums + round_up(rows, VL);
+    const T *q_rows = whole_rows(rest, at.q, rows, depth);
+    const T *k_rows = whole_rows(rest + room(rows, depth), at.k, keys, depth);
+    const T *g_rows = whole_rows(rest + room(rows + keys, depth), gout, rows, width);
+    pack_strips(k_strips, at.k, keys, keys, depth);
+    pack_strips(v_strips, at.v, keys, keys, width);
+    for (int64_t i = 0; i < rows; i++) {
+      V sum = vzero();
+      EACH_VECTOR(c, k, width, sum = vfma(get(gout + i * width + c, k), get(out + i * width + c, k), sum););
+      sums[i] = vsum(sum);
+    }
+    T *gq = x->gq ? x->gq + unit * rows * depth : 0, *gk = x->gk ? x->gk + unit * keys * depth : 0;
+    T *gv = x->gv ? x->gv + unit * keys * width : 0;
+    if (x->causal && keys > rows) {            /* keys that no row sees */
+      if (gk) memset(gk + rows * depth, 0, (size_t)((keys - rows) * depth) * sizeof(T));
+      if (gv) memset(gv + rows * width, 0, (size_t)((keys - rows) * width) * sizeof(T));
+    }
+    for (int64_t j = 0; j < keys; j += KEYS) {
+      const int64_t n = least(KEYS, keys - j);
+      for (int64_t i = x->causal ? j / QUERIES * QUERIES : 0; i < rows; i += QUERIES) {
+        const int64_t m = least(QUERIES, rows - i);
+        scores(x, w, at.q + i * depth, depth, k_strips, i, m, j, n);
+        scores(x, d, gout + i * width, width, v_strips, i, m, j, n);
+        backward_rows(x, &at, w, d, sums, i, m, j, n);
+        if (gv) weigh_back(x, gv + j * width, width, w, g_rows + i * vdown, vdown, i, m, j, n);
+        if (gk) weigh_back(x, gk + j * depth, depth, d, q_rows + i * down, down, i, m, j, n);
+        if (gq) weigh(x, gq + i * depth, depth, d, k_rows + j * down, down, i, m, j, n, j > 0);
+      }
+    }
+  }
+}
+
+void FN(attention_backward)(T *gq, T *gk, T *gv, const T *gout, const T *out, const T *lse, const T *q, const T *k, const T *v,
+                            const T *bias, const uint8_t *allowed, const int64_t *stream, const int64_t *table, int64_t items,
+                            int64_t rows, int64_t keys, int64_t depth, int64_t value_depth, int64_t mask_row, int64_t mask_key,
+                            int64_t causal, double scale, double p) {
+  job x = job_of(q, k, v, bias, allowed, stream, table, rows, keys, depth, value_depth, mask_row, mask_key, causal, scale, p);
+  x.gq = gq, x.gk = gk, x.gv = gv, x.gout = gout, x.out = (T *)out, x.lse = (T *)lse;
+  mg_parallel(items, grain(items, rows * keys), backward_items, &x);
+}
+
+#endif
