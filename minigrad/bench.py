@@ -142,6 +142,14 @@ def workloads(torch: Any) -> list[Workload]:
                                lambda x, w, b: tf.batch_norm(x, None, None, w, b, training=True), [shape, (c,), (c,)], shape, goal=goal))
     found.append(_pairwise(torch, "softmax 256x1000, fwd+bwd", lambda x: F.softmax(x, 1), lambda x: tf.softmax(x, 1),
                            [(256, 1000)], (256, 1000)))
+    for x_shape, w_shape, goal in (((64, 1, 8, 8), (16, 1, 3, 3), 0.35), ((32, 32, 28, 28), (64, 32, 3, 3), 1.0)):
+        y_shape = (x_shape[0], w_shape[0], *x_shape[2:])
+        found.append(_pairwise(torch, f"conv2d {'x'.join(map(str, x_shape))} to {w_shape[0]} channels, 3x3, padding 1, fwd+bwd",
+                               lambda x, w, b: F.conv2d(x, w, b, padding=1), lambda x, w, b: tf.conv2d(x, w, b, padding=1),
+                               [x_shape, w_shape, w_shape[:1]], y_shape, goal=goal,
+                               flops=6 * y_shape[0] * y_shape[2] * y_shape[3] * w_shape[0] * w_shape[1] * 9))
+    found.append(_pairwise(torch, "max_pool2d 64x16x28x28, 2x2, fwd+bwd", lambda x: F.max_pool2d(x, 2), lambda x: tf.max_pool2d(x, 2),
+                           [(64, 16, 28, 28)], (64, 16, 14, 14)))
     for m, k, n in ((32, 64, 64), (128, 256, 256), (256, 1024, 1024)):
         load = _pairwise(torch, f"linear {m}x{k} to {n}, fwd+bwd", F.linear, tf.linear if tf else None, [(m, k), (n, k), (n,)], (m, n),
                          flops=6 * m * k * n)

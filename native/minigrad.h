@@ -175,6 +175,20 @@ KERNEL(LONG, random_bits, int64_t *out, int64_t *state, int64_t n)
 /* ---- gemm.c: strides in elements, any sign; bias may be null; offsets (c, a, b per item) may be null when batch == 1 ---- */
 KERNEL(REAL, gemm, T *c, const T *a, const T *b, const T *bias, const int64_t *offsets, int64_t batch, int64_t m, int64_t n, int64_t k, int64_t ars, int64_t acs, int64_t brs, int64_t bcs, int64_t crs, int64_t accumulate)
 
+/* ---- conv.c: geometry = { images, groups, channels in and out of a group, in[3], out[3], kernel[3], stride[3], pad before[3], dilation[3] };
+ * x [images, groups * c, in], w [groups * k, c, kernel], y [images, groups * k, out]; bias may be null. A transposed convolution is
+ * backward_input. sums: T[chunks * the size of w] ---- */
+KERNEL(REAL, conv_forward, T *y, const T *x, const T *w, const T *bias, const int64_t *geometry)
+KERNEL(REAL, conv_backward_input, T *gx, const T *gy, const T *w, const T *bias, const int64_t *geometry)
+KERNEL(REAL, conv_backward_weight, T *gw, T *sums, const T *x, const T *gy, const int64_t *geometry, int64_t chunks)
+
+/* ---- pool.c: windows = { planes, in[3], out[3], dilation[3], (begin, end) for each output of each dimension }; x [planes, in], y [planes, out];
+ * index: flat in `in`; divisor [out] ---- */
+KERNEL(REAL, max_pool_forward, T *y, int64_t *index, const T *x, const int64_t *windows)
+KERNEL(REAL, max_pool_backward, T *gx, const T *g, const int64_t *index, const int64_t *windows)
+KERNEL(REAL, avg_pool_forward, T *y, const T *x, const T *divisor, const int64_t *windows)
+KERNEL(REAL, avg_pool_backward, T *gx, const T *g, const T *divisor, const int64_t *windows)
+
 /* ---- norm.c ---- */
 /* rows or samples are split into MG_CHUNKS(rows) chunks for the sums over rows; partial holds one row of sums per chunk */
 #define MG_CHUNKS(rows) ((rows) <= 32 ? 1 : (rows) <= 4096 ? ((rows) + 31) / 32 : 128)

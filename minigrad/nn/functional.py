@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from importlib import import_module
 from typing import Any
 
@@ -16,8 +17,10 @@ from numpy import finfo
 from minigrad.engine import mode, no_grad
 from minigrad.ops.attention import scaled_dot_product_attention as scaled_dot_product_attention
 from minigrad.ops.embedding import embedding as embedding
+from minigrad.ops.conv import convolution, convolution_transpose
 from minigrad.ops.index import one_hot as one_hot
 from minigrad.ops.norm import axes_in_order, from_end, masked_norm, to_end, valid_mask
+from minigrad.ops.pool import adaptive_avg_pool, adaptive_max_pool, avg_pool, max_pool
 from minigrad.ops.shape_ops import pad as pad
 from minigrad.shape import BOOL, axis_of, broadcast_shapes, fail, is_float
 from minigrad.tensor import Tensor, bump
@@ -81,6 +84,258 @@ def _write_back(name: str, input: Tensor, op: Callable[..., Tensor], *args: Any,
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """input W^T + bias: (*, in), (out, in), (out) -> (*, out)."""
     return ops.linear(input, weight, bias)
+
+
+# ---- convolution and pooling ----
+
+Size = int | Sequence[int]
+
+
+def sizes_of(value: Size, dims: int, name: str = "", argument: str = "") -> tuple[int, ...]:
+    """One number for all spatial dimensions, or one for each."""
+    if isinstance(value, int):
+        return (value,) * dims
+    given = tuple(value)
+    if len(given) == 1:
+        given *= dims
+    if len(given) != dims or not all(isinstance(n, int) for n in given):
+        fail(name, f"{argument} must be a whole number or {dims} of them", f"{argument} {value}")
+    return given
+
+
+def _plain(value: Any) -> Any:
+    """An argument in the form a function can be remembered by."""
+    return tuple(value) if isinstance(value, list) else value
+
+
+@lru_cache(maxsize=1024)
+def _conv_options(name: str, dims: int, kernel: tuple[int, ...], stride: Any, padding: Any, dilation: Any, groups: int) -> dict[str, Any]:
+    stride, dilation = sizes_of(stride, dims, name, "stride"), sizes_of(dilation, dims, name, "dilation")
+    if isinstance(padding, str):
+        if padding not in ("same", "valid"):
+            fail(name, "padding must be numbers, 'same' or 'valid'", repr(padding))
+        if padding == "same" and any(s != 1 for s in stride):
+            fail(name, "padding='same' is for stride 1", f"stride {list(stride)}", "give the padding in numbers")
+        total = [d * (k - 1) if padding == "same" else 0 for d, k in zip(dilation, kernel, strict=True)]
+        pairs = tuple([(n // 2, n - n // 2) for n in total])
+    else:
+        pairs = tuple([(p, p) for p in sizes_of(padding, dims, name, "padding")])
+    return {"stride": stride, "padding": pairs, "dilation": dilation, "groups": groups}
+
+
+def _batched(name: str, input: Tensor, weight: Tensor, dims: int) -> Tensor:
+    """The input with a batch dimension."""
+    if weight.ndim != dims + 2 or input.ndim not in (dims + 1, dims + 2):
+        fail(name, f"the input must have {dims + 2} dimensions, or {dims + 1} without a batch, and weight {dims + 2}",
+             [f"input {input.layout}", f"weight {weight.layout}"])
+    return input if input.ndim == dims + 2 else input.unsqueeze(0)
+
+
+def _conv(name: str, dims: int, input: Tensor, weight: Tensor, bias: Tensor | None, stride: Any, padding: Any, dilation: Any,
+          groups: int) -> Tensor:
+    options = _conv_options(name, dims, tuple(weight.shape[2:]), _plain(stride), _plain(padding), _plain(dilation), groups)
+    y = convolution(_batched(name, input, weight, dims), weight, bias, **options)
+    return y if input.ndim == dims + 2 else y.squeeze(0)
+
+
+@lru_cache(maxsize=1024)
+def _transpose_options(name: str, dims: int, stride: Any, padding: Any, output_padding: Any, groups: int, dilation: Any) -> dict[str, Any]:
+    return {"stride": sizes_of(stride, dims, name, "stride"), "padding": sizes_of(padding, dims, name, "padding"),
+            "output_padding": sizes_of(output_padding, dims, name, "output_padding"),
+            "dilation": sizes_of(dilation, dims, name, "dilation"), "groups": groups}
+
+
+def _conv_transpose(name: str, dims: int, input: Tensor, weight: Tensor, bias: Tensor | None, stride: Any, padding: Any,
+                    output_padding: Any, groups: int, dilation: Any) -> Tensor:
+    options = _transpose_options(name, dims, _plain(stride), _plain(padding), _plain(output_padding), groups, _plain(dilation))
+    y = convolution_transpose(_batched(name, input, weight, dims), weight, bias, **options)
+    return y if input.ndim == dims + 2 else y.squeeze(0)
+
+
+def conv1d(input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Size = 1, padding: Size | str = 0,
+           dilation: Size = 1, groups: int = 1) -> Tensor:
+    """Cross-correlation of (N, C, L) or (C, L) with weight (out, C / groups, k)."""
+    return _conv("conv1d", 1, input, weight, bias, stride, padding, dilation, groups)
+
+
+def conv2d(input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Size = 1, padding: Size | str = 0,
+           dilation: Size = 1, groups: int = 1) -> Tensor:
+    """Cross-correlation of (N, C, H, W) or (C, H, W) with weight (out, C / groups, kH, kW)."""
+    return _conv("conv2d", 2, input, weight, bias, stride, padding, dilation, groups)
+
+
+def conv3d(input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Size = 1, padding: Size | str = 0,
+           dilation: Size = 1, groups: int = 1) -> Tensor:
+    """Cross-correlation of (N, C, D, H, W) or (C, D, H, W) with weight (out, C / groups, kD, kH, kW)."""
+    return _conv("conv3d", 3, input, weight, bias, stride, padding, dilation, groups)
+
+
+def conv_transpose1d(input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Size = 1, padding: Size = 0,
+                     output_padding: Size = 0, groups: int = 1, dilation: Size = 1) -> Tensor:
+    """The transpose of ``conv1d``: (N, C, L) or (C, L) with weight (C, out / groups, k)."""
+    return _conv_transpose("conv_transpose1d", 1, input, weight, bias, stride, padding, output_padding, groups, dilation)
+
+
+def conv_transpose2d(input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Size = 1, padding: Size = 0,
+                     output_padding: Size = 0, groups: int = 1, dilation: Size = 1) -> Tensor:
+    """The transpose of ``conv2d``: (N, C, H, W) or (C, H, W) with weight (C, out / groups, kH, kW)."""
+    return _conv_transpose("conv_transpose2d", 2, input, weight, bias, stride, padding, output_padding, groups, dilation)
+
+
+def conv_transpose3d(input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Size = 1, padding: Size = 0,
+                     output_padding: Size = 0, groups: int = 1, dilation: Size = 1) -> Tensor:
+    """The transpose of ``conv3d``: (N, C, D, H, W) or (C, D, H, W) with weight (C, out / groups, kD, kH, kW)."""
+    return _conv_transpose("conv_transpose3d", 3, input, weight, bias, stride, padding, output_padding, groups, dilation)
+
+
+def _pooled(name: str, input: Tensor, dims: int, empty_channels: bool = False) -> None:
+    """Space, channels and perhaps a batch; only the batch may be empty."""
+    if input.ndim not in (dims + 1, dims + 2) or not all(input.shape[input.ndim - dims - (0 if empty_channels else 1):]):
+        fail(name, f"the input must have {dims + 2} dimensions, or {dims + 1} without a batch, and only the batch may be empty",
+             input.layout)
+
+
+@lru_cache(maxsize=1024)
+def _pool_options(name: str, dims: int, kernel_size: Any, stride: Any, padding: Any) -> dict[str, Any]:
+    kernel = sizes_of(kernel_size, dims, name, "kernel_size")
+    empty = stride is None or isinstance(stride, tuple) and not stride
+    return {"kernel": kernel, "stride": kernel if empty else sizes_of(stride, dims, name, "stride"),
+            "padding": sizes_of(padding, dims, name, "padding")}
+
+
+def _max_pool(name: str, dims: int, input: Tensor, kernel_size: Any, stride: Any, padding: Any, dilation: Any,
+              ceil_mode: bool) -> tuple[Tensor, Tensor]:
+    _pooled(name, input, dims)
+    options = _pool_options(name, dims, _plain(kernel_size), _plain(stride), _plain(padding))
+    return max_pool(input, **options, dilation=sizes_of(dilation, dims, name, "dilation"), ceil_mode=bool(ceil_mode))
+
+
+def max_pool1d_with_indices(input: Tensor, kernel_size: Size, stride: Size | None = None, padding: Size = 0, dilation: Size = 1,
+                            ceil_mode: bool = False, return_indices: bool = False) -> tuple[Tensor, Tensor]:
+    """``max_pool1d`` and where in the space the elements stand."""
+    return _max_pool("max_pool1d", 1, input, kernel_size, stride, padding, dilation, ceil_mode)
+
+
+def max_pool1d(input: Tensor, kernel_size: Size, stride: Size | None = None, padding: Size = 0, dilation: Size = 1,
+               ceil_mode: bool = False, return_indices: bool = False) -> Any:
+    """The largest element of each window of (N, C, L) or (C, L); the stride is the kernel's size if not given."""
+    found = _max_pool("max_pool1d", 1, input, kernel_size, stride, padding, dilation, ceil_mode)
+    return found if return_indices else found[0]
+
+
+def max_pool2d_with_indices(input: Tensor, kernel_size: Size, stride: Size | None = None, padding: Size = 0, dilation: Size = 1,
+                            ceil_mode: bool = False, return_indices: bool = False) -> tuple[Tensor, Tensor]:
+    """``max_pool2d`` and where in the space the elements stand."""
+    return _max_pool("max_pool2d", 2, input, kernel_size, stride, padding, dilation, ceil_mode)
+
+
+def max_pool2d(input: Tensor, kernel_size: Size, stride: Size | None = None, padding: Size = 0, dilation: Size = 1,
+               ceil_mode: bool = False, return_indices: bool = False) -> Any:
+    """The largest element of each window of (N, C, H, W) or (C, H, W); the stride is the kernel's size if not given."""
+    found = _max_pool("max_pool2d", 2, input, kernel_size, stride, padding, dilation, ceil_mode)
+    return found if return_indices else found[0]
+
+
+def max_pool3d_with_indices(input: Tensor, kernel_size: Size, stride: Size | None = None, padding: Size = 0, dilation: Size = 1,
+                            ceil_mode: bool = False, return_indices: bool = False) -> tuple[Tensor, Tensor]:
+    """``max_pool3d`` and where in the space the elements stand."""
+    return _max_pool("max_pool3d", 3, input, kernel_size, stride, padding, dilation, ceil_mode)
+
+
+def max_pool3d(input: Tensor, kernel_size: Size, stride: Size | None = None, padding: Size = 0, dilation: Size = 1,
+               ceil_mode: bool = False, return_indices: bool = False) -> Any:
+    """The largest element of each window of (N, C, D, H, W) or (C, D, H, W); the stride is the kernel's size if not given."""
+    found = _max_pool("max_pool3d", 3, input, kernel_size, stride, padding, dilation, ceil_mode)
+    return found if return_indices else found[0]
+
+
+def _avg_pool(name: str, dims: int, input: Tensor, kernel_size: Any, stride: Any, padding: Any, ceil_mode: bool, count_include_pad: bool,
+              divisor_override: int | None) -> Tensor:
+    _pooled(name, input, dims)
+    options = _pool_options(name, dims, _plain(kernel_size), _plain(stride), _plain(padding))
+    return avg_pool(input, **options, ceil_mode=bool(ceil_mode), count_include_pad=bool(count_include_pad),
+                    divisor_override=divisor_override)
+
+
+def avg_pool1d(input: Tensor, kernel_size: Size, stride: Size | None = None, padding: Size = 0, ceil_mode: bool = False,
+               count_include_pad: bool = True) -> Tensor:
+    """The mean of each window of (N, C, L) or (C, L), the zeros of the padding counted or not."""
+    return _avg_pool("avg_pool1d", 1, input, kernel_size, stride, padding, ceil_mode, count_include_pad, None)
+
+
+def avg_pool2d(input: Tensor, kernel_size: Size, stride: Size | None = None, padding: Size = 0, ceil_mode: bool = False,
+               count_include_pad: bool = True, divisor_override: int | None = None) -> Tensor:
+    """The mean of each window of (N, C, H, W) or (C, H, W), padding counted or not; or the sum over ``divisor_override``."""
+    return _avg_pool("avg_pool2d", 2, input, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)
+
+
+def avg_pool3d(input: Tensor, kernel_size: Size, stride: Size | None = None, padding: Size = 0, ceil_mode: bool = False,
+               count_include_pad: bool = True, divisor_override: int | None = None) -> Tensor:
+    """The mean of each window of (N, C, D, H, W) or (C, D, H, W), padding counted or not; or the sum over ``divisor_override``."""
+    return _avg_pool("avg_pool3d", 3, input, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)
+
+
+def _adaptive_size(name: str, input: Tensor, output_size: Any, dims: int) -> tuple[int, ...]:
+    """The output size, None being the input's."""
+    given = tuple(output_size) if isinstance(output_size, Sequence) else (output_size,) * dims
+    if len(given) != dims:
+        fail(name, f"output_size must be a whole number or {dims} of them", f"output_size {output_size}")
+    space = input.shape[input.ndim - dims:]
+    return tuple([n if m is None else int(m) for m, n in zip(given, space, strict=True)])
+
+
+def adaptive_avg_pool1d(input: Tensor, output_size: Any) -> Tensor:
+    """The mean of each of ``output_size`` windows that share out the space of (N, C, L) or (C, L); None keeps a size."""
+    _pooled("adaptive_avg_pool1d", input, 1, empty_channels=True)
+    return adaptive_avg_pool(input, output_size=_adaptive_size("adaptive_avg_pool1d", input, output_size, 1))
+
+
+def adaptive_max_pool1d_with_indices(input: Tensor, output_size: Any, return_indices: bool = False) -> tuple[Tensor, Tensor]:
+    """``adaptive_max_pool1d`` and where in the space the elements stand."""
+    _pooled("adaptive_max_pool1d", input, 1)
+    return adaptive_max_pool(input, output_size=_adaptive_size("adaptive_max_pool1d", input, output_size, 1))
+
+
+def adaptive_max_pool1d(input: Tensor, output_size: Any, return_indices: bool = False) -> Any:
+    """The largest element of each of ``output_size`` windows that share out the space of (N, C, L) or (C, L); None keeps a size."""
+    found = adaptive_max_pool1d_with_indices(input, output_size)
+    return found if return_indices else found[0]
+
+
+def adaptive_avg_pool2d(input: Tensor, output_size: Any) -> Tensor:
+    """The mean of each of ``output_size`` windows that share out the space of (N, C, H, W) or (C, H, W); None keeps a size."""
+    _pooled("adaptive_avg_pool2d", input, 2, empty_channels=True)
+    return adaptive_avg_pool(input, output_size=_adaptive_size("adaptive_avg_pool2d", input, output_size, 2))
+
+
+def adaptive_max_pool2d_with_indices(input: Tensor, output_size: Any, return_indices: bool = False) -> tuple[Tensor, Tensor]:
+    """``adaptive_max_pool2d`` and where in the space the elements stand."""
+    _pooled("adaptive_max_pool2d", input, 2)
+    return adaptive_max_pool(input, output_size=_adaptive_size("adaptive_max_pool2d", input, output_size, 2))
+
+
+def adaptive_max_pool2d(input: Tensor, output_size: Any, return_indices: bool = False) -> Any:
+    """The largest element of each of ``output_size`` windows that share out the space of (N, C, H, W) or (C, H, W); None keeps a size."""
+    found = adaptive_max_pool2d_with_indices(input, output_size)
+    return found if return_indices else found[0]
+
+
+def adaptive_avg_pool3d(input: Tensor, output_size: Any) -> Tensor:
+    """The mean of each of ``output_size`` windows that share out the space of the input; None keeps a size."""
+    _pooled("adaptive_avg_pool3d", input, 3, empty_channels=True)
+    return adaptive_avg_pool(input, output_size=_adaptive_size("adaptive_avg_pool3d", input, output_size, 3))
+
+
+def adaptive_max_pool3d_with_indices(input: Tensor, output_size: Any, return_indices: bool = False) -> tuple[Tensor, Tensor]:
+    """``adaptive_max_pool3d`` and where in the space the elements stand."""
+    _pooled("adaptive_max_pool3d", input, 3)
+    return adaptive_max_pool(input, output_size=_adaptive_size("adaptive_max_pool3d", input, output_size, 3))
+
+
+def adaptive_max_pool3d(input: Tensor, output_size: Any, return_indices: bool = False) -> Any:
+    """The largest element of each of ``output_size`` windows that share out the space of the input; None keeps a size."""
+    found = adaptive_max_pool3d_with_indices(input, output_size)
+    return found if return_indices else found[0]
 
 
 # ---- activations ----

@@ -19,7 +19,7 @@ from . import creation, elementwise, reduce, shape_ops
 FAMILIES = (
     "elementwise", "pointwise", "activation", "random",
     "reduce", "shape_ops", "index", "sort",
-    "matmul", "norm",
+    "matmul", "norm", "conv", "pool",
     "softmax", "loss",
     "attention",
     "creation", "display",

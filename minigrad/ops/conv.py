@@ -1,0 +1,347 @@
+"""Convolution and transposed convolution over any number of spatial dimensions (kernels for one to three: native/conv.c).
+
+The definitions are sums over the taps of the kernel: of strided windows times that tap's weights. The functions and layers with PyTorch's
+names (`minigrad.nn`) bring padding by name or mode and inputs without a batch dimension into this form.
+"""
+from __future__ import annotations
+
+from itertools import product
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from ..device import KernelTable, NoKernel
+from ..memory import Array, Layout, alloc, layout
+from ..op import op
+from ..shape import fail, reduce_plan
+from ..tensor import Tensor
+from .elementwise import add
+from .matmul import matmul
+from .norm import address, same_dtypes
+from .shape_ops import _mT, _place, _reshaped, through, whole, windowed
+
+__all__: list[str] = []
+
+Sizes = tuple[int, ...]
+Pairs = tuple[tuple[int, int], ...]
+
+
+def conv_sizes(size: Sizes, kernel: Sizes, stride: Sizes, padding: Pairs, dilation: Sizes) -> Sizes:
+    """Spatial output sizes: (in + padding - dilation * (kernel - 1) - 1) // stride + 1."""
+    return tuple([(n + sum(p) - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in zip(size, kernel, stride, padding, dilation, strict=True)])
+
+
+def transposed_sizes(size: Sizes, kernel: Sizes, stride: Sizes, padding: Sizes, output_padding: Sizes, dilation: Sizes) -> Sizes:
+    """Sizes of the transposed convolution: (in - 1) * stride - 2 * padding + dilation * (kernel - 1) + output_padding + 1."""
+    return tuple([(n - 1) * s - 2 * p + d * (k - 1) + o + 1
+                  for n, k, s, p, o, d in zip(size, kernel, stride, padding, output_padding, dilation, strict=True)])
+
+
+def _taps(weight: Tensor, groups: int) -> Any:
+    """For each tap its place in the kernel and its weights (groups, weight.shape[0] / groups, weight.shape[1])."""
+    rows, columns, *kernel = weight.shape
+    for tap in product(*map(range, kernel)):
+        yield tap, through(_reshaped, through(windowed, weight, (whole(rows), whole(columns), *tap)), (groups, rows // groups, columns))
+
+
+def _with_bias(y: Tensor, bias: Tensor | None) -> Tensor:
+    return y if bias is None else add(y, through(_reshaped, bias, (bias.shape[0], *(1,) * (y.ndim - 2))))
+
+
+# ---- convolution ------------------------------------------------------------------------------------------------------
+
+@op
+def convolution(x: Tensor, weight: Tensor, bias: Tensor | None, *, stride: Sizes, padding: Pairs, dilation: Sizes, groups: int) -> Tensor:
+    """Cross-correlation (LeCun et al. 1998): each output is a weighted sum of the inputs under the kernel.
+
+        y[n, k, o] = bias[k] + sum over c, tap of weight[k, c, tap] x[n, c, o stride - before + tap dilation]
+
+    x is 0 outside. `padding` is (before, after) for each spatial dimension. With groups, the channels of x and y are split into as
+    many; each group of outputs sees its group of inputs.
+    Shapes: x (N, C, *), weight (K, C / groups, *kernel), bias (K,) or None -> y (N, K, *).
+    """
+    n, c, *size = x.shape
+    k, _, *kernel = weight.shape
+    out = conv_sizes(tuple(size), tuple(kernel), stride, padding, dilation)
+    if any(sum(p) for p in padding):
+        around = tuple([a + m + b for m, (a, b) in zip(size, padding, strict=True)])
+        x = _place(x, shape=(n, c, *around), key=(whole(n), whole(c), *[(a, 1, m) for m, (a, _) in zip(size, padding, strict=True)]))
+    y: Any = None
+    for tap, w in _taps(weight, groups):
+        window = tuple([(t * d, s, m) for t, d, s, m in zip(tap, dilation, stride, out, strict=True)])
+        seen = through(_reshaped, through(windowed, x, (whole(n), whole(c), *window)), (n, groups, c // groups, prod(out)))
+        part = matmul(w, seen)
+        y = part if y is None else add(y, part)
+    return _with_bias(through(_reshaped, y, (n, k, *out)), bias)
+
+
+def _same_rank(name: str, x: Layout, weight: Layout, bias: Layout | None, outputs: int, **numbers: Any) -> None:
+    dims = x.ndim - 2
+    if dims < 1 or weight.ndim != x.ndim:
+        fail(name, "x must be (N, C, *space) and weight have as many dimensions", [f"x {x}", f"weight {weight}"])
+    for key, value in numbers.items():
+        if len(value) != dims:
+            fail(name, f"{key} must have one entry for each of the {dims} spatial dimensions", [f"x {x}", f"{key} {value}"])
+    for key, least in (("stride", 1), ("dilation", 1), ("output_padding", 0)):
+        if any(v < least for v in numbers.get(key, ())):
+            fail(name, f"{key} must be at least {least}", f"{key} {numbers[key]}")
+    if any(v < 0 for p in numbers["padding"] for v in (p if isinstance(p, tuple) else (p,))):
+        fail(name, "padding must not be negative", f"padding {numbers['padding']}", "cut the input instead")
+    if any(n < 1 for n in weight.shape[2:]):
+        fail(name, "the kernel must have at least one element", f"weight {weight}")
+    if bias is not None and bias.shape != (outputs,):
+        fail(name, f"bias must have one value for each of the {outputs} output channels", [f"weight {weight}", f"bias {bias}"])
+    for p in (weight, bias):
+        if p is not None and p.dtype != x.dtype:
+            fail(name, "x, weight and bias must have one dtype", [x, weight] + ([bias] if bias else []), "convert with .to(dtype)")
+    if x.dtype.kind == "b":
+        fail(name, "needs numbers", x, "convert with .float()")
+
+
+@convolution.check
+def _convolution_rule(x: Layout, weight: Layout, bias: Layout | None, *, stride: Sizes, padding: Pairs, dilation: Sizes,
+                      groups: int) -> None:
+    _same_rank("convolution", x, weight, bias, weight.shape[0] if weight.ndim else 0, stride=stride, padding=padding,
+               dilation=dilation)
+    if groups < 1 or weight.shape[0] % groups or weight.shape[0] < groups:
+        fail("convolution", "groups must divide the output channels (dimension 0 of weight)", [f"weight {weight}", f"groups {groups}"])
+    if x.shape[1] != weight.shape[1] * groups:
+        fail("convolution", "the channels of x must be weight's dimension 1 times groups",
+             [f"x {x}", f"weight {weight}", f"groups {groups}"])
+    out = conv_sizes(x.shape[2:], weight.shape[2:], stride, padding, dilation)
+    if any(n < 1 for n in out):
+        fail("convolution", "the kernel (with dilation) must not be larger than the padded input",
+             [f"x {x}", f"weight {weight}", f"padding {list(padding)}", f"dilation {list(dilation)}"],
+             "use a smaller kernel or more padding")
+
+
+def _geometry(x: Layout, weight: Layout, y: Layout, stride: Sizes, before: Sizes, dilation: Sizes, groups: int) -> tuple[Array, int]:
+    """native/conv.c's geometry of the convolution x -> y (its table), and in how many chunks the weights' gradient is summed."""
+    def three(values: Sizes, fill: int) -> list[int]:
+        return [fill] * (3 - len(values)) + list(values)
+    numbers = [x.shape[0], groups, x.shape[1] // groups, y.shape[1] // groups, *three(x.shape[2:], 1), *three(y.shape[2:], 1),
+               *three(weight.shape[2:], 1), *three(stride, 1), *three(before, 0), *three(dilation, 1)]
+    positions = y.shape[0] * prod(y.shape[2:])
+    chunks = max(1, min(8, positions // 512, max(x.size, y.size) // weight.size))
+    return x.device.constant(np.array(numbers, np.int64)), chunks
+
+
+def _fits(x: Layout, weight: Layout, y: Layout) -> None:
+    if x.ndim > 5:
+        raise NoKernel(f"kernels take up to 3 spatial dimensions; got {x.ndim - 2}")
+    if not x.size or not weight.size or not y.size:
+        raise NoKernel("there are no elements")
+
+
+@convolution.fused
+def _convolution_kernels(kernels: KernelTable, x: Layout, weight: Layout, bias: Layout | None, *, stride: Sizes, padding: Pairs,
+                         dilation: Sizes, groups: int) -> Any:
+    forward, backward_input = kernels.conv_forward[x.dtype], kernels.conv_backward_input[x.dtype]
+    backward_weight = kernels.conv_backward_weight[x.dtype]
+    total = kernels.sum[x.dtype]
+    same_dtypes("convolution", x, weight, bias)
+    out = conv_sizes(x.shape[2:], weight.shape[2:], stride, padding, dilation)
+    y_layout = layout(x.device, x.dtype, (x.shape[0], weight.shape[0], *out))
+    _fits(x, weight, y_layout)
+    table, chunks = _geometry(x, weight, y_layout, stride, tuple([p[0] for p in padding]), dilation, groups)
+    sums = layout(x.device, x.dtype, (chunks * weight.size,))
+    over_space = reduce_plan(y_layout, (0, *range(2, x.ndim)))
+
+    def run_forward(xa: Array, wa: Array, ba: Array | None) -> Any:
+        y = alloc(y_layout)
+        forward.call(y.ptr, xa.ptr, wa.ptr, address(ba), table.ptr)
+        return y, (xa, wa)
+
+    def run_backward(saved: Any, g: Array, needs: list[bool]) -> list[Array | None]:
+        xa, wa = saved
+        gx = gw = gb = None
+        if needs[0]:
+            gx = alloc(x)
+            backward_input.call(gx.ptr, g.ptr, wa.ptr, 0, table.ptr)
+        if needs[1]:
+            gw, scratch = alloc(weight), alloc(sums)
+            backward_weight.call(gw.ptr, scratch.ptr, xa.ptr, g.ptr, table.ptr, chunks)
+        if needs[2]:
+            gb = alloc(bias)            # type: ignore[arg-type]
+            total.call(gb.ptr, g.ptr, over_space.ptr)
+        return [gx, gw, gb]
+    return run_forward, run_backward
+
+
+@convolution.reference
+def _convolution_reference(x: Any, weight: Any, bias: Any, *, stride: Sizes, padding: Pairs, dilation: Sizes, groups: int) -> Any:
+    dims = x.ndim - 2
+    padded = np.pad(x, ((0, 0), (0, 0), *padding))
+    reach = tuple(d * (k - 1) + 1 for d, k in zip(dilation, weight.shape[2:], strict=True))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, reach, tuple(range(2, x.ndim)))
+    steps = (slice(None), slice(None), *[slice(None, None, s) for s in stride], *[slice(None, None, d) for d in dilation])
+    windows = windows[steps]
+    c, k = weight.shape[1], weight.shape[0] // groups
+    axes = (1, *range(2 + dims, 2 + 2 * dims)), tuple(range(1, 2 + dims))
+    parts = [np.tensordot(windows[:, g * c:(g + 1) * c], weight[g * k:(g + 1) * k], axes) for g in range(groups)]
+    y = np.concatenate([np.moveaxis(part, -1, 1) for part in parts], 1)
+    return y if bias is None else y + bias.reshape(-1, *(1,) * dims)
+
+
+def _even(stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1, dims: int = 2) -> dict[str, Any]:
+    """Attributes for samples, the same number in each dimension."""
+    return {"stride": (stride,) * dims if isinstance(stride, int) else stride,
+            "padding": ((padding, padding),) * dims if isinstance(padding, int) else padding,
+            "dilation": (dilation,) * dims if isinstance(dilation, int) else dilation, "groups": groups}
+
+
+@convolution.samples
+def _convolution_samples(make: Any) -> Any:
+    yield make(3, 1, 8, 8), make(16, 1, 3, 3), make(16), _even(padding=1)
+    yield make(2, 5, 7, 9), make(33, 5, 3, 2), make(33), _even(padding=((1, 1), (0, 1)))
+    yield make(2, 3, 9, 7), make(4, 3, 3, 3), None, _even(stride=2, padding=1)
+    yield make(2, 4, 11, 8), make(6, 2, 3, 3), make(6), _even(stride=(3, 2), padding=2, dilation=(2, 3), groups=2)
+    yield make(1, 6, 6, 33), make(6, 1, 3, 3), make(6), _even(padding=1, groups=6)
+    yield make(2, 3, 9, 6), make(6, 1, 3, 2), None, _even(stride=2, padding=1, groups=3)
+    yield make(5, 32, 1, 1), make(17, 32, 1, 1), make(17), _even()
+    yield make(2, 3, 5, 5), make(5, 3, 1, 1), None, _even(stride=3)
+    yield make(300, 2, 2, 1), make(5, 2, 2, 1), make(5), _even(stride=2)
+    yield make(2, 3, 31), make(4, 3, 5), make(4), _even(stride=2, padding=2, dims=1)
+    yield make(1, 2, 4, 5, 3), make(3, 2, 2, 3, 2), make(3), _even(stride=(1, 2, 1), padding=((1, 0), (1, 1), (0, 1)), dims=3)
+    yield make(1, 40, 3, 3), make(7, 40, 3, 3), make(7), _even(padding=1)
+    yield make(1, 1, 1, 1), make(1, 1, 1, 1), make(1), _even(padding=2)
+    yield make(0, 2, 4, 4), make(3, 2, 3, 3), make(3), _even()
+
+
+@convolution.errors
+def _convolution_errors(make: Any) -> Any:
+    yield (make(2, 3, 4, 4), make(2, 3, 5, 5), None, _even()), RuntimeError, "larger than the padded input"
+    yield (make(2, 3, 4, 4), make(4, 2, 3, 3), None, _even()), RuntimeError, r"channels of x.*\[2, 3, 4, 4\].*\[4, 2, 3, 3\]"
+    yield (make(2, 4, 4, 4), make(3, 2, 3, 3), None, _even(groups=2)), RuntimeError, "groups must divide"
+    yield (make(2, 3, 4), make(4, 3, 3, 3), None, _even()), RuntimeError, "as many dimensions"
+    yield (make(2, 3, 4, 4), make(4, 3, 3, 3), None, _even(stride=0)), RuntimeError, "stride must be at least 1"
+    yield (make(2, 3, 4, 4), make(4, 3, 3, 3), None, _even(dilation=0)), RuntimeError, "dilation must be at least 1"
+    yield (make(2, 3, 4, 4), make(4, 3, 3, 3), None, _even(padding=-1)), RuntimeError, "padding must not be negative"
+    yield (make(2, 3, 4, 4), make(4, 3, 3, 3), make(3), _even()), RuntimeError, "bias must have"
+    yield (make(2, 3, 4, 4), make(4, 3, 3, 3, dtype=np.float16), None, _even()), RuntimeError, "one dtype"
+    yield (make(2, 3, 4, 4), make(4, 3, 3, 3), None, _even(dims=1)), RuntimeError, "one entry for each"
+
+
+# ---- transposed -----------------------------------------------------------------------------------------------------
+
+@op
+def convolution_transpose(x: Tensor, weight: Tensor, bias: Tensor | None, *, stride: Sizes, padding: Sizes, output_padding: Sizes,
+                          dilation: Sizes, groups: int) -> Tensor:
+    """The transpose of `convolution` as a linear map of x (Zeiler et al. 2010): each input adds its multiple of the kernel.
+
+        y[n, k, i stride - padding + tap dilation] += x[n, c, i] weight[c, k, tap],    then + bias[k]
+
+    `output_padding` lengthens the end, where nothing may reach: sizes that the convolution's stride made one.
+    Shapes: x (N, C, *), weight (C, K / groups, *kernel), bias (K,) or None -> y (N, K, *).
+    """
+    n, c, *size = x.shape
+    per_group, kernel = weight.shape[1], weight.shape[2:]
+    out = transposed_sizes(tuple(size), kernel, stride, padding, output_padding, dilation)
+    canvas = tuple([max((m - 1) * s + d * (k - 1) + 1, p + o)
+                    for m, k, s, p, d, o in zip(size, kernel, stride, padding, dilation, out, strict=True)])
+    flat = through(_reshaped, x, (n, groups, c // groups, prod(size)))
+    y: Any = None
+    for tap, w in _taps(weight, groups):
+        part = through(_reshaped, matmul(through(_mT, w), flat), (n, groups * per_group, *size))
+        places = tuple([(t * d, s, m) for t, d, s, m in zip(tap, dilation, stride, size, strict=True)])
+        part = _place(part, shape=(n, groups * per_group, *canvas), key=(whole(n), whole(groups * per_group), *places))
+        y = part if y is None else add(y, part)
+    y = through(windowed, y, (whole(n), whole(groups * per_group), *[(p, 1, o) for p, o in zip(padding, out, strict=True)]))
+    return _with_bias(y, bias)
+
+
+@convolution_transpose.check
+def _convolution_transpose_rule(x: Layout, weight: Layout, bias: Layout | None, *, stride: Sizes, padding: Sizes, output_padding: Sizes,
+                                dilation: Sizes, groups: int) -> None:
+    name = "convolution_transpose"
+    _same_rank(name, x, weight, bias, weight.shape[1] * groups if weight.ndim > 1 else 0, stride=stride, padding=padding,
+               output_padding=output_padding, dilation=dilation)
+    if groups < 1 or weight.shape[0] % groups or weight.shape[0] < groups:
+        fail(name, "groups must divide the input channels (dimension 0 of weight)", [f"weight {weight}", f"groups {groups}"])
+    if x.shape[1] != weight.shape[0]:
+        fail(name, "the channels of x must be weight's dimension 0", [f"x {x}", f"weight {weight}"])
+    if any(o >= max(s, d) for o, s, d in zip(output_padding, stride, dilation, strict=True)):
+        fail(name, "output_padding must be smaller than stride or dilation",
+             [f"output_padding {list(output_padding)}", f"stride {list(stride)}", f"dilation {list(dilation)}"])
+    if any(n < 1 for n in transposed_sizes(x.shape[2:], weight.shape[2:], stride, padding, output_padding, dilation)):
+        fail(name, "the output must have at least one element", [f"x {x}", f"weight {weight}", f"padding {list(padding)}"],
+             "use less padding")
+
+
+@convolution_transpose.fused
+def _convolution_transpose_kernels(kernels: KernelTable, x: Layout, weight: Layout, bias: Layout | None, *, stride: Sizes, padding: Sizes,
+                                   output_padding: Sizes, dilation: Sizes, groups: int) -> Any:
+    forward, backward_input = kernels.conv_forward[x.dtype], kernels.conv_backward_input[x.dtype]
+    backward_weight = kernels.conv_backward_weight[x.dtype]
+    total = kernels.sum[x.dtype]
+    same_dtypes("convolution_transpose", x, weight, bias)
+    out = transposed_sizes(x.shape[2:], weight.shape[2:], stride, padding, output_padding, dilation)
+    y_layout = layout(x.device, x.dtype, (x.shape[0], weight.shape[1] * groups, *out))
+    _fits(x, weight, y_layout)
+    table, chunks = _geometry(y_layout, weight, x, stride, padding, dilation, groups)
+    sums = layout(x.device, x.dtype, (chunks * weight.size,))
+    over_space = reduce_plan(y_layout, (0, *range(2, x.ndim)))
+
+    def run_forward(xa: Array, wa: Array, ba: Array | None) -> Any:
+        y = alloc(y_layout)
+        backward_input.call(y.ptr, xa.ptr, wa.ptr, address(ba), table.ptr)
+        return y, (xa, wa)
+
+    def run_backward(saved: Any, g: Array, needs: list[bool]) -> list[Array | None]:
+        xa, wa = saved
+        gx = gw = gb = None
+        if needs[0]:
+            gx = alloc(x)
+            forward.call(gx.ptr, g.ptr, wa.ptr, 0, table.ptr)
+        if needs[1]:
+            gw, scratch = alloc(weight), alloc(sums)
+            backward_weight.call(gw.ptr, scratch.ptr, g.ptr, xa.ptr, table.ptr, chunks)
+        if needs[2]:
+            gb = alloc(bias)            # type: ignore[arg-type]
+            total.call(gb.ptr, g.ptr, over_space.ptr)
+        return [gx, gw, gb]
+    return run_forward, run_backward
+
+
+@convolution_transpose.reference
+def _convolution_transpose_reference(x: Any, weight: Any, bias: Any, *, stride: Sizes, padding: Sizes, output_padding: Sizes,
+                                     dilation: Sizes, groups: int) -> Any:
+    n, c, k, dims = x.shape[0], x.shape[1] // groups, weight.shape[1], x.ndim - 2
+    reach = [d * (m - 1) + 1 for d, m in zip(dilation, weight.shape[2:], strict=True)]
+    full = np.zeros((n, groups * k, *[(m - 1) * s + r + o for m, s, r, o in zip(x.shape[2:], stride, reach, output_padding, strict=True)]),
+                    x.dtype)
+    for place in np.ndindex(*x.shape[2:]):
+        spot = [slice(i * s, i * s + r, d) for i, s, r, d in zip(place, stride, reach, dilation, strict=True)]
+        for g in range(groups):
+            to, at = (slice(None), slice(g * k, (g + 1) * k), *spot), (slice(None), slice(g * c, (g + 1) * c), *place)
+            full[to] += np.tensordot(x[at], weight[g * c:(g + 1) * c], 1)
+    inside = (slice(None), slice(None), *[slice(p, m - p) for p, m in zip(padding, full.shape[2:], strict=True)])
+    y = full[inside]
+    return y if bias is None else y + bias.reshape(-1, *(1,) * dims)
+
+
+def _transposed(output_padding: int = 0, padding: int = 0, dims: int = 2, **others: Any) -> dict[str, Any]:
+    return {**_even(dims=dims, **others), "padding": (padding,) * dims, "output_padding": (output_padding,) * dims}
+
+
+@convolution_transpose.samples
+def _convolution_transpose_samples(make: Any) -> Any:
+    yield make(2, 5, 4, 5), make(5, 33, 3, 3), make(33), _transposed()
+    yield make(2, 16, 4, 3), make(16, 7, 3, 3), make(7), _transposed(stride=2, padding=1, output_padding=1)
+    yield make(2, 4, 3, 4), make(4, 3, 3, 2), None, _transposed(stride=(2, 3), padding=1, dilation=2, groups=2)
+    yield make(1, 4, 5, 9), make(4, 1, 3, 3), make(4), _transposed(stride=2, padding=1, output_padding=1, groups=4)
+    yield make(2, 3, 3, 3), make(3, 5, 1, 1), make(5), _transposed(stride=2)
+    yield make(2, 3, 17), make(3, 4, 4), make(4), _transposed(stride=2, padding=1, dims=1)
+    yield make(1, 2, 2, 3, 2), make(2, 3, 2, 2, 3), make(3), _transposed(stride=2, dims=3)
+    yield make(0, 2, 4, 4), make(2, 3, 3, 3), None, _transposed()
+
+
+@convolution_transpose.errors
+def _convolution_transpose_errors(make: Any) -> Any:
+    yield (make(2, 3, 4, 4), make(2, 3, 3, 3), None, _transposed()), RuntimeError, r"dimension 0.*\[2, 3, 4, 4\].*\[2, 3, 3, 3\]"
+    yield (make(2, 3, 4, 4), make(3, 3, 3, 3), None, _transposed(groups=2)), RuntimeError, "groups must divide"
+    yield (make(2, 3, 4, 4), make(3, 2, 3, 3), None, _transposed(output_padding=1)), RuntimeError, "output_padding must be smaller"
+    yield (make(2, 3, 1, 1), make(3, 2, 1, 1), None, _transposed(padding=1)), RuntimeError, "at least one element"
+    yield (make(2, 3, 4, 4), make(3, 2, 3, 3), make(3), _transposed()), RuntimeError, "bias must have"
+    yield (make(2, 3, 4, 4), make(3, 2, 3, 3), None, _transposed(output_padding=-1)), RuntimeError, "output_padding must be at least 0"

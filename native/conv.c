@@ -1,0 +1,683 @@
+/* Convolution over one to three spatial dimensions, its gradients, and so the transposed convolution.
+ *
+ *   x [images, groups * c, in]   w [groups * k, c, kernel]   y [images, groups * k, out]     in, out, kernel: 3 sizes, leading 1s
+ *
+ * `geometry` is { images, groups, c, k, in[3], out[3], kernel[3], stride[3], pad[3], dilation[3] }, pad what stands before x (what
+ * stands behind follows from `out`; x is 0 there). The plain loops, for one image and group, a position or tap being 3 numbers:
+ *
+ *   forward          y[k, o] = bias[k] + sum over c, tap of w[k, c, tap] * x[c, o * stride - pad + tap * dilation]
+ *   backward_input   gx[c, i] = bias[c] + sum over k, tap, o with o * stride - pad + tap * dilation == i of w[k, c, tap] * g[k, o]
+ *   backward_weight  gw[k, c, tap] = sum over images, o of g[k, o] * x[c, o * stride - pad + tap * dilation]
+ *
+ * A transposed convolution is backward_input with a bias, its gradients are the two others; the bias' gradient is a sum.
+ *
+ * The fast ones. Everything is made of one step, a *sweep*: outputs on a grid, each reading the source at its own place
+ * plus an offset for each tap. Forward is one sweep; backward_input one for each residue of a position by the stride, with the
+ * taps that meet it, so that no product with a 0 between strides is computed. A sweep is cut, by shape alone, into pieces: a few small
+ * images or part of a large one, and one group. A piece copies its part of the source into scratch memory that stays in
+ * cache, with the zeros around it and the step taken out (columns and rows that differ by a step lie side by side, one
+ * plane for each residue that a tap needs), so that whatever stride, dilation and padding: neighbouring outputs read neighbours.
+ * Then
+ *
+ *   straight:  a tile of outputs x positions is summed straight from the scratch memory, all rows of a padded plane in one line;
+ *              positions between the rows are computed too, and dropped. Depthwise, 1 x 1, and wherever rows are long;
+ *   strips:    where more would be dropped than packing costs (small images), a matrix product: a = weights [m, steps], b = source under
+ *              (channel, tap) x positions, of which only a strip is ever written out, in the order in which gemm.h's tile reads it.
+ *
+ * The weights' gradient is the product over positions, source x g, 256 positions at a time; few outputs: sums of products of rows.
+ * Sums: chains of at most 256 multiply-adds in the order (channel, tap), or position, added up in order. The pieces of the weights' gradient
+ * are added within a chunk in order, then the chunks (their number comes from the shape). No sum depends on the threads.
+ */
+#include "gemm.h"
+
+#include "runtime.h"
+
+#define MIN(x, y) ((x) < (y) ? (x) : (y))
+#define MAX(x, y) ((x) > (y) ? (x) : (y))
+#define INLINE static inline __attribute__((always_inline))
+#if defined(__clang__)
+#define UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define UNROLL _Pragma("GCC unroll 16")
+#endif
+
+#define FEW 4                            /* outputs of a group for which tiles are wider */
+#define BLOCK GEMM_STEPS                 /* multiply-adds of a chain */
+#define POSITIONS 256                    /* of a piece at least, if there are that many */
+#define PART 2048                        /* positions of a part of a large image */
+#define SMALL 131072                     /* multiply-adds that are not worth a second thread */
+#define SLACK (8 * VL)                   /* elements behind scratch memory that whole vectors may touch */
+
+typedef struct { int64_t images, groups, c, k, in[3], out[3], kernel[3], stride[3], pad[3], dilation[3]; } shapes;
+
+static int64_t volume(const int64_t *size) { return size[0] * size[1] * size[2]; }
+static int64_t up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+/* ---- the sweep ---- */
+
+typedef struct { int64_t slot, at[3]; } tap;     /* which plane of residues, and where in it the first position reads */
+
+typedef struct {
+  const T *src;
+  T *dst;
+  int64_t images, groups, c, m;                  /* channels of a group: of the source, of the result */
+  int64_t src_size[3], dst_size[3], grid[3];
+  int64_t step[3];                               /* of the source from a position to the next */
+  int64_t dst_start[3], dst_step[3];
+  int64_t low[3], reach[3];                      /* the first source coordinate; the largest `at` of a tap */
+  int64_t taps, slots, steps;                    /* steps: of a product, c * taps and one for the bias if there is one */
+  const tap *tap;
+  const int64_t (*residue)[3];                   /* of each slot */
+  const T *weight;                               /* [group][tile of rows][steps][rows of the tile] */
+  int biased, straight, plain;                   /* plain: the grid is the whole result */
+  int64_t tallest, vectors;
+  int64_t axis, per_piece, pieces;               /* pieces: `per_piece` images, or so many lines of the grid's axis */
+} sweep;
+
+/* Taps from their offsets (source coordinate of position 0), t of them; the tables go to scratch slot 4. */
+static void set_taps(sweep *x, int64_t t, const int64_t (*offset)[3]) {
+  tap *taps = mg_scratch(4, (size_t)(t + 1) * (sizeof(tap) + sizeof(int64_t[3])));
+  int64_t (*residue)[3] = (void *)(taps + t + 1);
+  x->taps = t;
+  x->slots = 0;
+  for (int d = 0; d < 3; d++) {
+    x->low[d] = x->reach[d] = 0;
+    for (int64_t i = 0; i < t; i++) x->low[d] = i && x->low[d] < offset[i][d] ? x->low[d] : offset[i][d];
+  }
+  for (int64_t i = 0; i < t; i++) {
+    int64_t r[3], slot = 0;
+    for (int d = 0; d < 3; d++) {
+      r[d] = (offset[i][d] - x->low[d]) % x->step[d];
+      taps[i].at[d] = (offset[i][d] - x->low[d]) / x->step[d];
+      x->reach[d] = MAX(x->reach[d], taps[i].at[d]);
+    }
+    while (slot < x->slots && memcmp(residue[slot], r, sizeof r)) slot++;
+    if (slot == x->slots) memcpy(residue[x->slots++], r, sizeof r);
+    taps[i].slot = slot;
+  }
+  x->tap = taps;
+  x->residue = (const int64_t (*)[3])residue;
+}
+
+/* How it is cut, and what is left to say once size, step, grid and taps are there. */
+static void set_pieces(sweep *x) {
+  int64_t positions = volume(x->grid);
+  x->axis = x->grid[0] > 1 ? 0 : 1;
+  x->plain = !memcmp(x->grid, x->dst_size, sizeof x->grid);
+  int64_t line = positions / MAX(x->grid[x->axis], 1), lines = up(PART, MAX(line, 1));
+  if (positions < PART + PART / 2 || lines >= x->grid[x->axis]) {
+    x->axis = -1;
+    x->per_piece = up(POSITIONS, MAX(positions, 1));
+    x->pieces = up(x->images, x->per_piece);
+  } else {
+    x->per_piece = lines;
+    x->pieces = x->images * up(x->grid[x->axis], lines);
+  }
+}
+
+typedef struct {
+  int64_t first, count, group;           /* images */
+  int64_t grid[3], low[3], dst_start[3];
+  int64_t q[3], plane, channel, image;   /* scratch memory: size of a plane; elements of one, of a channel, of an image */
+  int64_t base;                          /* of a plain result: elements before the piece */
+} piece;
+
+static piece piece_of(const sweep *x, int64_t index, int64_t group) {
+  piece p = {.group = group, .count = 1};
+  memcpy(p.grid, x->grid, sizeof p.grid);
+  memcpy(p.low, x->low, sizeof p.low);
+  memcpy(p.dst_start, x->dst_start, sizeof p.dst_start);
+  if (x->axis < 0) {
+    p.first = index * x->per_piece;
+    p.count = MIN(x->per_piece, x->images - p.first);
+  } else {
+    int64_t parts = up(x->grid[x->axis], x->per_piece), start = index % parts * x->per_piece;
+    p.first = index / parts;
+    p.grid[x->axis] = MIN(x->per_piece, x->grid[x->axis] - start);
+    p.low[x->axis] += start * x->step[x->axis];
+    p.dst_start[x->axis] += start * x->dst_step[x->axis];
+    p.base = start * (volume(x->grid) / x->grid[x->axis]);
+  }
+  for (int d = 0; d < 3; d++) p.q[d] = p.grid[d] + x->reach[d];
+  p.plane = volume(p.q);
+  p.channel = x->slots * p.plane;
+  p.image = x->c * p.channel;
+  return p;
+}
+
+INLINE void copy(T *to, const T *from, int64_t n) {
+  for (; n >= VL; n -= VL, to += VL, from += VL) vstore(to, vload(from));
+  if (n > 0) vstore_n(to, vload_n(from, (int)n), (int)n);
+}
+
+INLINE void zero(T *to, int64_t n) {
+  for (; n >= VL; n -= VL, to += VL) vstore(to, vzero());
+  if (n > 0) vstore_n(to, vzero(), (int)n);
+}
+
+/* The source of a piece, with zeros around and without the step; where nothing is to be done but to copy, the source itself. */
+static const T *gathered(const sweep *x, const piece *p) {
+  int64_t size = volume(x->src_size);
+  const T *from = x->src + (p->first * x->groups + p->group) * x->c * size;
+  if (x->slots == 1 && x->groups == 1 && volume(x->step) == 1 && !memcmp(p->q, x->src_size, sizeof p->q) &&
+      !p->low[0] && !p->low[1] && !p->low[2] && (x->images - p->first - p->count) * x->c * size >= SLACK)
+    return from;
+  T *start = mg_scratch(0, (size_t)(p->count * p->image + SLACK) * sizeof(T));
+  int64_t begin[3], end[3], width = x->src_size[2], next = x->step[1] * width;
+  zero(start, p->count * p->image + SLACK);
+  for (int64_t s = 0; s < x->slots; s++) {
+    for (int d = 0; d < 3; d++) {        /* what of the plane lies inside the source */
+      int64_t first = p->low[d] + x->residue[s][d];
+      begin[d] = first < 0 ? up(-first, x->step[d]) : 0;
+      end[d] = first < x->src_size[d] ? MIN(up(x->src_size[d] - first, x->step[d]), p->q[d]) : 0;
+    }
+    int64_t length = end[2] - begin[2];
+    if (length <= 0) continue;
+    for (int64_t n = 0; n < p->count; n++)
+      for (int64_t ch = 0; ch < x->c; ch++)
+        for (int64_t z = begin[0]; z < end[0]; z++) {
+          int64_t sz = p->low[0] + x->residue[s][0] + z * x->step[0], sy = p->low[1] + x->residue[s][1] + begin[1] * x->step[1];
+          const T *row = from + (n * x->groups * x->c + ch) * size + (sz * x->src_size[1] + sy) * width + p->low[2] + x->residue[s][2] +
+                         begin[2] * x->step[2];
+          T *line = start + n * p->image + ch * p->channel + s * p->plane + (z * p->q[1] + begin[1]) * p->q[2] + begin[2];
+          if (x->step[2] > 1) {
+            for (int64_t y = begin[1]; y < end[1]; y++, line += p->q[2], row += next)
+              for (int64_t i = 0; i < length; i++) line[i] = row[i * x->step[2]];
+          } else if (length <= VL) {
+            for (int64_t y = begin[1]; y < end[1]; y++, line += p->q[2], row += next) vstore_n(line, vload_n(row, (int)length), (int)length);
+          } else {
+            for (int64_t y = begin[1]; y < end[1]; y++, line += p->q[2], row += next) copy(line, row, length);
+          }
+        }
+  }
+  return start;
+}
+
+static int64_t tap_at(const sweep *x, const piece *p, int64_t t) {
+  const tap *a = x->tap + t;
+  return a->slot * p->plane + (a->at[0] * p->q[1] + a->at[1]) * p->q[2] + a->at[2];
+}
+
+/* ---- strips: the source as a matrix (channel, tap) x positions ---- */
+
+typedef struct { int64_t column, length, image, at[3]; } run;      /* positions beside each other in a row of the grid */
+typedef struct { int32_t to; int64_t from; } move;                 /* a vector of one of them */
+
+/* The runs of `columns` positions from `start` on (all images of the piece in one line), and their vectors. */
+static int64_t runs_of(const piece *p, int64_t start, int64_t columns, run *runs, move *moves, int64_t *moved) {
+  int64_t count = 0, vectors = 0, j = start % p->grid[2], rest = start / p->grid[2];
+  int64_t i = rest % p->grid[1], d = rest / p->grid[1] % p->grid[0], n = rest / p->grid[1] / p->grid[0];
+  for (int64_t column = 0; column < columns;) {
+    int64_t length = MIN(p->grid[2] - j, columns - column), from = n * p->image + (d * p->q[1] + i) * p->q[2] + j;
+    runs[count++] = (run){column, length, n, {d, i, j}};
+    for (int64_t v = 0; v < length; v += VL) moves[vectors++] = (move){(int32_t)(column + v), from + v};
+    column += length;
+    j = 0;
+    if (++i == p->grid[1]) {
+      i = 0;
+      if (++d == p->grid[0]) {
+        d = 0;
+        n++;
+      }
+    }
+  }
+  *moved = vectors;
+  return count;
+}
+
+/* Rows begin..end of the matrix, `width` apart. Whole vectors are written, and what is too much is overwritten by what follows. */
+static void pack_source(const sweep *x, const piece *p, const T *src, int64_t begin, int64_t end, const int64_t *at, const move *moves,
+                        int64_t moved, T *to, int64_t width) {
+  int64_t t = x->taps ? begin % x->taps : 0;
+  src += x->taps ? begin / x->taps * p->channel : 0;
+  for (int64_t row = begin; row < end; row++, to += width) {
+    const T *from = src + at[t];
+    for (int64_t v = 0; v < moved; v++) vstore(to + moves[v].to, vload(from + moves[v].from));
+    if (++t == x->taps) {
+      t = 0;
+      src += p->channel;
+    }
+  }
+}
+
+static int64_t first_row(int64_t m, int64_t tiles, int64_t i) { return m / tiles * i + MIN(i, m % tiles); }
+
+/* [row] of a result tile into the places of its positions. */
+static void scatter(const sweep *x, const piece *p, const run *runs, int64_t count, const T *tile, int64_t width) {
+  int64_t size = volume(x->dst_size);
+  for (int64_t u = 0; u < count; u++) {
+    const run *r = runs + u;
+    int64_t at[3];
+    for (int d = 0; d < 3; d++) at[d] = p->dst_start[d] + r->at[d] * x->dst_step[d];
+    T *to = x->dst + ((p->first + r->image) * x->groups + p->group) * x->m * size + (at[0] * x->dst_size[1] + at[1]) * x->dst_size[2] + at[2];
+    const T *from = tile + r->column;
+    for (int64_t row = 0; row < x->m; row++, to += size, from += width) {
+      if (x->dst_step[2] == 1) copy(to, from, r->length);
+      else
+        for (int64_t j = 0; j < r->length; j++) to[j * x->dst_step[2]] = from[j];
+    }
+  }
+}
+
+static int64_t *tap_table(const sweep *x, const piece *p) {
+  int64_t *at = mg_scratch(3, (size_t)(x->taps + 1) * sizeof(int64_t));
+  for (int64_t t = 0; t < x->taps; t++) at[t] = tap_at(x, p, t);
+  return at;
+}
+
+static void product_piece(const sweep *x, const piece *p, const T *src) {
+  int64_t positions = volume(p->grid), total = p->count * positions, most = x->vectors * VL, size = volume(x->dst_size);
+  int64_t blocks = MAX(up(x->steps, BLOCK), 1), tiles = up(x->m, x->tallest), *at = tap_table(x, p);
+  T *strip = mg_scratch(1, (size_t)((up(x->steps, blocks) + 1) * most + SLACK) * sizeof(T));
+  T *tile = mg_scratch(2, (size_t)(x->m * most) * sizeof(T));
+  const T *weight = x->weight + p->group * x->m * x->steps;
+  run runs[4 * VL];
+  move moves[4 * VL];
+  for (int64_t start = 0; start < total; start += most) {
+    int64_t columns = MIN(most, total - start), vectors = up(columns, VL), width = vectors * VL, moved;
+    int64_t count = runs_of(p, start, columns, runs, moves, &moved);
+    int tail = (int)(columns - (vectors - 1) * VL), direct = x->plain && runs[0].image == runs[count - 1].image;
+    T *c = direct ? x->dst + ((p->first + runs[0].image) * x->groups + p->group) * x->m * size + p->base + start % positions : tile;
+    int64_t crs = direct ? size : width;
+    for (int64_t b = 0; b < blocks; b++) {
+      int64_t begin = first_row(x->steps, blocks, b), end = first_row(x->steps, blocks, b + 1);
+      pack_source(x, p, src, begin, end - (x->biased && b == blocks - 1), at, moves, moved, strip, width);
+      if (x->biased && b == blocks - 1)
+        for (int64_t v = 0; v < vectors; v++) vstore(strip + (end - 1 - begin) * width + v * VL, vset(1));
+      for (int64_t i = 0, r = 0, next; i < tiles; i++, r = next) {
+        next = first_row(x->m, tiles, i + 1);
+        FN(gemm_tile)((int)(next - r), (int)vectors, end - begin, weight + r * x->steps + begin * (next - r), 1, next - r, strip, width,
+                      c + r * crs, crs, tail, b > 0, 0);
+      }
+    }
+    if (!direct) scatter(x, p, runs, count, tile, width);
+  }
+}
+
+/* ---- straight from the scratch memory ---- */
+
+/* to[R rows][S vectors] = (add ? to : 0) + the sum over steps of weight * source. */
+INLINE void straight_tile(const int R, const int S, int64_t steps, const T *weight, const int64_t *at, const T *src, const T *bias,
+                          int add, T *to) {
+  V sum[GEMM_ROWS][8];
+  UNROLL
+  for (int r = 0; r < R; r++)
+    UNROLL
+    for (int s = 0; s < S; s++) sum[r][s] = vzero();
+  for (int64_t p = 0; p < steps; p++, weight += R) {
+    V v[8];
+    UNROLL
+    for (int s = 0; s < S; s++) v[s] = vload(src + at[p] + s * VL);
+    UNROLL
+    for (int r = 0; r < R; r++) {
+      V w = vset(weight[r]);
+      UNROLL
+      for (int s = 0; s < S; s++) sum[r][s] = vfma(w, v[s], sum[r][s]);
+    }
+  }
+  UNROLL
+  for (int r = 0; r < R; r++)
+    UNROLL
+    for (int s = 0; s < S; s++, to += VL) {
+      if (add) sum[r][s] = vload(to) + sum[r][s];
+      vstore(to, bias ? sum[r][s] + vset(bias[r]) : sum[r][s]);
+    }
+}
+
+typedef void straight_fn(int64_t steps, const T *weight, const int64_t *at, const T *src, const T *bias, int add, T *to);
+#define STRAIGHT(R, S)                                                                                                           \
+  static void straight_##R##x##S(int64_t steps, const T *weight, const int64_t *at, const T *src, const T *bias, int add, T *to) { \
+    straight_tile(R, S, steps, weight, at, src, bias, add, to);                                                                 \
+  }
+#define STRAIGHT2(R) STRAIGHT(R, 1) STRAIGHT(R, 2)
+#define TILES2(R) {straight_##R##x1, straight_##R##x2}
+STRAIGHT2(1) STRAIGHT2(2) STRAIGHT2(3) STRAIGHT2(4)
+STRAIGHT(1, 3) STRAIGHT(1, 4) STRAIGHT(2, 3) STRAIGHT(2, 4)
+#if GEMM_ROWS >= 6
+STRAIGHT2(5) STRAIGHT2(6)
+#endif
+#if GEMM_ROWS >= 14
+STRAIGHT(1, 5) STRAIGHT(1, 6) STRAIGHT(1, 7) STRAIGHT(1, 8) STRAIGHT(3, 3) STRAIGHT(3, 4) STRAIGHT(4, 3) STRAIGHT(4, 4)
+STRAIGHT2(7) STRAIGHT2(8) STRAIGHT2(9) STRAIGHT2(10) STRAIGHT2(11) STRAIGHT2(12) STRAIGHT2(13) STRAIGHT2(14)
+#endif
+static straight_fn *const straight_tiles[GEMM_ROWS][8] = {       /* [R - 1][S - 1] */
+#if GEMM_ROWS >= 14
+  {straight_1x1, straight_1x2, straight_1x3, straight_1x4, straight_1x5, straight_1x6, straight_1x7, straight_1x8},
+  {straight_2x1, straight_2x2, straight_2x3, straight_2x4}, {straight_3x1, straight_3x2, straight_3x3, straight_3x4},
+  {straight_4x1, straight_4x2, straight_4x3, straight_4x4}, TILES2(5), TILES2(6), TILES2(7), TILES2(8), TILES2(9), TILES2(10),
+  TILES2(11), TILES2(12), TILES2(13), TILES2(14),
+#else
+  {straight_1x1, straight_1x2, straight_1x3, straight_1x4}, {straight_2x1, straight_2x2, straight_2x3, straight_2x4}, TILES2(3), TILES2(4),
+#if GEMM_ROWS >= 6
+  TILES2(5), TILES2(6),
+#endif
+#endif
+};
+
+/* The widest tile of so many rows. */
+static int64_t widest(int64_t rows) {
+  if (GEMM_ROWS >= 14) return rows == 1 ? 8 : rows <= FEW ? 4 : 2;
+  return rows <= 2 ? 4 : 2;
+}
+
+static void straight_piece(const sweep *x, const piece *p, const T *src) {
+  int64_t steps = x->c * x->taps, length = (p->grid[1] - 1) * p->q[2] + p->grid[2], blocks = MAX(up(steps, BLOCK), 1);
+  int64_t size = volume(x->dst_size), *table = tap_table(x, p), tiles = up(x->m, x->tallest);
+  const T *weight = x->weight + p->group * x->m * x->steps;
+  int64_t *at = mg_scratch(1, (size_t)(steps + 1) * sizeof(int64_t));
+  for (int64_t ch = 0; ch < x->c; ch++)
+    for (int64_t t = 0; t < x->taps; t++) at[ch * x->taps + t] = ch * p->channel + table[t];
+  T *tile = mg_scratch(2, (size_t)(x->m * x->vectors * VL) * sizeof(T));
+  for (int64_t n = 0; n < p->count; n++)
+    for (int64_t z = 0; z < p->grid[0]; z++) {
+      const T *from = src + n * p->image + z * p->q[1] * p->q[2];
+      T *plane = x->dst + ((p->first + n) * x->groups + p->group) * x->m * size +
+                 ((p->dst_start[0] + z * x->dst_step[0]) * x->dst_size[1] + p->dst_start[1]) * x->dst_size[2] + p->dst_start[2];
+      /* tiles along the line as even as can be: several sums at once, because one would wait for itself */
+      int64_t left = up(length, VL), parts = up(left, x->vectors), i = 0;
+      for (int64_t e = 0, vectors; parts > 0; e += vectors * VL, left -= vectors, parts--) {
+        vectors = up(left, parts);
+        int64_t width = vectors * VL;
+        T *soon = plane + i * x->dst_step[1] * x->dst_size[2] + MAX(e - i * p->q[2], 0) * x->dst_step[2];
+        for (int64_t row = 0; row < x->m && steps > 32; row++, soon += size)     /* asked for now, written when the sums are there */
+          for (int64_t v = 0; v <= vectors; v++) __builtin_prefetch(soon + v * VL, 1, 2);
+        for (int64_t b = 0; b < blocks; b++) {
+          int64_t begin = first_row(steps, blocks, b), end = first_row(steps, blocks, b + 1);
+          for (int64_t k = 0, r = 0, next; k < tiles; k++, r = next) {
+            next = first_row(x->m, tiles, k + 1);
+            const T *w = weight + r * x->steps;
+            straight_tiles[next - r - 1][vectors - 1](end - begin, w + begin * (next - r), at + begin, from + e,
+                                                      x->biased && b == blocks - 1 ? w + steps * (next - r) : 0, b > 0, tile + r * width);
+          }
+        }
+        for (; i < p->grid[1] && i * p->q[2] < e + width; i++) {        /* the rows of the grid in the tile */
+          int64_t begin = MAX(i * p->q[2], e), end = MIN(i * p->q[2] + p->grid[2], e + width), column = begin - i * p->q[2];
+          T *to = plane + i * x->dst_step[1] * x->dst_size[2] + column * x->dst_step[2];
+          const T *of = tile + begin - e;
+          for (int64_t row = 0; row < x->m && begin < end; row++, to += size, of += width) {
+            if (x->dst_step[2] == 1) copy(to, of, end - begin);
+            else
+              for (int64_t j = 0; j < end - begin; j++) to[j * x->dst_step[2]] = of[j];
+          }
+          if (i * p->q[2] + p->grid[2] > e + width) break;
+        }
+      }
+    }
+}
+
+static void sweep_pieces(void *context, int64_t begin, int64_t end) {
+  const sweep *x = context;
+  for (int64_t i = begin; i < end; i++) {
+    piece p = piece_of(x, i / x->groups, i % x->groups);
+    const T *src = gathered(x, &p);
+    if (x->straight) straight_piece(x, &p, src);
+    else product_piece(x, &p, src);
+  }
+}
+
+/* Packs the weights, element (row, channel, tap) of a group at row * across + channel * along + which[tap], and runs the pieces. */
+static void run_sweep(sweep *x, const T *w, const T *bias, const int64_t *which, int64_t across, int64_t along, int64_t group_step) {
+  if (!x->images || !volume(x->grid)) return;
+  set_pieces(x);
+  x->biased = bias != 0;
+  x->steps = x->c * x->taps + x->biased;
+  /* What is computed straight, positions between rows and in the last vector included, against a packed strip: packing takes about as
+   * long as 8 more outputs. By the whole grid, so that all pieces go one way. */
+  int64_t line = (x->grid[1] - 1) * (x->grid[2] + x->reach[2]) + x->grid[2];
+  x->straight = up(line, VL) * VL * x->m <= x->grid[1] * x->grid[2] * (x->m + 8);
+  x->tallest = x->straight || x->m > GEMM_WIDE_ROWS ? GEMM_ROWS : GEMM_WIDE_ROWS;
+  int64_t tiles = up(x->m, x->tallest);
+  x->vectors = x->straight ? widest(up(x->m, tiles)) : x->tallest == GEMM_ROWS ? 2 : 4;
+  T *packed = mg_scratch(6, (size_t)(x->groups * x->m * x->steps + VL) * sizeof(T)), *to = packed;
+  for (int64_t g = 0; g < x->groups; g++)
+    for (int64_t i = 0, r = 0, next; i < tiles; i++, r = next) {
+      next = first_row(x->m, tiles, i + 1);
+      for (int64_t ch = 0; ch < x->c; ch++)
+        for (int64_t t = 0; t < x->taps; t++) {
+          const T *from = w + g * group_step + r * across + ch * along + which[t];
+          for (int64_t q = r; q < next; q++, from += across) *to++ = *from;
+        }
+      for (int64_t q = r; q < next && bias; q++) *to++ = bias[g * x->m + q];
+    }
+  x->weight = packed;
+  int64_t jobs = x->pieces * x->groups;
+  double work = (double)x->images * (double)volume(x->grid) * (double)(x->groups * x->m) * (double)(x->steps + 4);
+  mg_parallel(jobs, work < SMALL ? jobs : 1, sweep_pieces, x);
+}
+
+/* ---- forward and backward_input ---- */
+
+static sweep forward_sweep(const shapes *g, T *y, const T *x) {
+  sweep s = {.src = x, .dst = y, .images = g->images, .groups = g->groups, .c = g->c, .m = g->k, .dst_step = {1, 1, 1}};
+  memcpy(s.src_size, g->in, sizeof s.src_size);
+  memcpy(s.dst_size, g->out, sizeof s.dst_size);
+  memcpy(s.grid, g->out, sizeof s.grid);
+  memcpy(s.step, g->stride, sizeof s.step);
+  return s;
+}
+
+/* All taps in order, where position 0 reads them; offset and which: scratch slot 5. */
+static void forward_taps(const shapes *g, int64_t (**offset)[3], int64_t **which) {
+  int64_t n = volume(g->kernel), t = 0;
+  *offset = mg_scratch(5, (size_t)(n + 1) * 4 * sizeof(int64_t));
+  *which = (int64_t *)(*offset + n + 1);
+  for (int64_t z = 0; z < g->kernel[0]; z++)
+    for (int64_t y = 0; y < g->kernel[1]; y++)
+      for (int64_t x = 0; x < g->kernel[2]; x++, t++) {
+        int64_t at[3] = {z, y, x};
+        for (int d = 0; d < 3; d++) (*offset)[t][d] = at[d] * g->dilation[d] - g->pad[d];
+        (*which)[t] = t;
+      }
+}
+
+void FN(conv_forward)(T *y, const T *x, const T *w, const T *bias, const int64_t *geometry) {
+  shapes g;
+  int64_t (*offset)[3], *which;
+  memcpy(&g, geometry, sizeof g);
+  sweep s = forward_sweep(&g, y, x);
+  int64_t taps = volume(g.kernel);
+  forward_taps(&g, &offset, &which);
+  set_taps(&s, taps, (const int64_t (*)[3])offset);
+  run_sweep(&s, w, bias, which, g.c * taps, taps, g.k * g.c * taps);
+}
+
+/* Where a weight is infinite or NaN, the zeros around the source must not meet it: only what lies inside is added. */
+typedef struct { const shapes *g; T *gx; const T *gy, *w, *bias; } plain_job;
+
+static void plain_input(void *context, int64_t begin, int64_t end) {
+  const plain_job *x = context;
+  const shapes *g = x->g;
+  int64_t in = volume(g->in), out = volume(g->out), taps = volume(g->kernel);
+  for (int64_t n = begin; n < end; n++) {
+    int64_t group = n % g->groups;
+    T *gx = x->gx + n * g->c * in;
+    const T *gy = x->gy + n * g->k * out, *w = x->w + group * g->k * g->c * taps;
+    for (int64_t i = 0; i < g->c * in; i++) gx[i] = x->bias ? x->bias[group * g->c + i / in] : 0;
+    for (int64_t t = 0; t < taps; t++)
+      for (int64_t o = 0; o < out; o++) {
+        int64_t tap[3] = {t / g->kernel[2] / g->kernel[1], t / g->kernel[2] % g->kernel[1], t % g->kernel[2]}, to = 0, inside = 1;
+        int64_t at[3] = {o / g->out[2] / g->out[1], o / g->out[2] % g->out[1], o % g->out[2]};
+        for (int d = 0; d < 3; d++) {
+          int64_t i = at[d] * g->stride[d] - g->pad[d] + tap[d] * g->dilation[d];
+          inside &= i >= 0 && i < g->in[d];
+          to = to * g->in[d] + i;
+        }
+        for (int64_t k = 0; inside && k < g->k; k++)
+          for (int64_t c = 0; c < g->c; c++) gx[c * in + to] += gy[k * out + o] * w[(k * g->c + c) * taps + t];
+      }
+  }
+}
+
+static int all_finite(const T *w, int64_t n) {
+  V zeros = vzero();
+  for (; n > 0; n -= VL, w += VL) zeros += (n < VL ? vload_n(w, (int)n) : vload(w)) * vzero();
+  return vsum(zeros) == 0;
+}
+
+/* One sweep for each residue a of positions i by the stride. Position i = a + stride * q reads g at
+ * (i + pad - tap * dilation) / stride = q + (a + pad - tap * dilation) / stride, if that is a whole number. */
+void FN(conv_backward_input)(T *gx, const T *gy, const T *w, const T *bias, const int64_t *geometry) {
+  shapes g;
+  memcpy(&g, geometry, sizeof g);
+  int64_t all = volume(g.kernel), a[3];
+  if (!all_finite(w, g.groups * g.k * g.c * all)) {
+    plain_job x = {&g, gx, gy, w, bias};
+    mg_parallel(g.images * g.groups, 1, plain_input, &x);
+    return;
+  }
+  for (a[0] = 0; a[0] < MIN(g.stride[0], g.in[0]); a[0]++)
+    for (a[1] = 0; a[1] < MIN(g.stride[1], g.in[1]); a[1]++)
+      for (a[2] = 0; a[2] < MIN(g.stride[2], g.in[2]); a[2]++) {
+        sweep s = {.src = gy, .dst = gx, .images = g.images, .groups = g.groups, .c = g.k, .m = g.c, .step = {1, 1, 1}};
+        memcpy(s.src_size, g.out, sizeof s.src_size);
+        memcpy(s.dst_size, g.in, sizeof s.dst_size);
+        for (int d = 0; d < 3; d++) {
+          s.grid[d] = up(g.in[d] - a[d], g.stride[d]);
+          s.dst_start[d] = a[d];
+          s.dst_step[d] = g.stride[d];
+        }
+        int64_t (*offset)[3] = mg_scratch(5, (size_t)(all + 1) * 4 * sizeof(int64_t)), *which = (int64_t *)(offset + all + 1), t = 0;
+        for (int64_t i = 0; i < all; i++) {
+          int64_t at[3] = {i / g.kernel[2] / g.kernel[1], i / g.kernel[2] % g.kernel[1], i % g.kernel[2]}, meets = 1;
+          for (int d = 0; d < 3; d++) {
+            int64_t from = a[d] + g.pad[d] - at[d] * g.dilation[d];
+            meets &= from % g.stride[d] == 0;
+            offset[t][d] = from / g.stride[d];
+          }
+          which[t] = i;
+          t += meets;
+        }
+        set_taps(&s, t, (const int64_t (*)[3])offset);
+        run_sweep(&s, w, bias, which, all, g.c * all, g.k * g.c * all);
+      }
+}
+
+/* ---- backward_weight ---- */
+
+typedef struct {
+  sweep x;
+  const T *gy;
+  T *sums;                               /* [chunk][group][c * taps][k] */
+  int64_t chunks;
+} weight_job;
+
+/* sums[(channel, tap)][k] += source x g over the positions of a piece. For so many positions all of g is packed, and the source by
+ * a few tiles' rows at a time: a strip of both stays in the first-level cache. */
+#define COLUMNS (BLOCK / 2)
+#define GROUP (2 * GEMM_ROWS)
+
+static void weight_product(const weight_job *job, const piece *p, const T *src, T *sums) {
+  const sweep *x = &job->x;
+  int64_t positions = volume(p->grid), total = p->count * positions, size = volume(x->dst_size), rows = x->c * x->taps;
+  int64_t pitch = COLUMNS + VL, groups = up(rows, GROUP), *at = tap_table(x, p), moved;
+  T *panel = mg_scratch(1, (size_t)(GROUP * pitch + SLACK) * sizeof(T));
+  T *packed = mg_scratch(2, (size_t)(COLUMNS * up(x->m, VL) * VL + SLACK) * sizeof(T));
+  run runs[COLUMNS];
+  move moves[COLUMNS];
+  for (int64_t start = 0; start < total; start += COLUMNS) {
+    int64_t columns = MIN(COLUMNS, total - start);
+    runs_of(p, start, columns, runs, moves, &moved);
+    for (int64_t j = 0; j < x->m; j += 2 * VL) {
+      int64_t width = MIN(up(x->m - j, VL), 2) * VL, n = start / positions, at_n = start % positions;
+      for (int64_t column = 0, here; column < columns; column += here, n++, at_n = 0) {
+        here = MIN(columns - column, positions - at_n);
+        FN(gemm_pack)(packed + j * COLUMNS + column * width, width, x->m - j, here,
+                      job->gy + (((p->first + n) * x->groups + p->group) * x->m + j) * size + p->base + at_n, size, 1);
+      }
+    }
+    for (int64_t i = 0; i < groups; i++) {
+      int64_t first = first_row(rows, groups, i), height = first_row(rows, groups, i + 1) - first, tiles = up(height, GEMM_ROWS);
+      pack_source(x, p, src, first, first + height, at, moves, moved, panel, pitch);
+      for (int64_t j = 0; j < x->m; j += 2 * VL) {
+        int64_t vectors = MIN(up(x->m - j, VL), 2), width = vectors * VL;
+        int tail = (int)MIN(x->m - j - (vectors - 1) * VL, VL);
+        for (int64_t k = 0, r = 0, next; k < tiles; k++, r = next) {
+          next = first_row(height, tiles, k + 1);
+          FN(gemm_tile)((int)(next - r), (int)vectors, columns, panel + r * pitch, pitch, 1, packed + j * COLUMNS, width,
+                        sums + (first + r) * x->m + j, x->m, tail, 1, 0);
+        }
+      }
+    }
+  }
+}
+
+/* N taps at once of one channel and one output: sums of products of rows. */
+INLINE void weight_taps(const int N, const piece *p, const T *g, const T *src, const int64_t *at, T *sums, int64_t down) {
+  V sum[9];
+  UNROLL
+  for (int t = 0; t < N; t++) sum[t] = vzero();
+  for (int64_t z = 0; z < p->grid[0]; z++)
+    for (int64_t i = 0; i < p->grid[1]; i++) {
+      const T *from = src + (z * p->q[1] + i) * p->q[2];
+      int64_t j = 0;
+      for (; j + VL <= p->grid[2]; j += VL, g += VL) {
+        V gv = vload(g);
+        UNROLL
+        for (int t = 0; t < N; t++) sum[t] = vfma(vload(from + at[t] + j), gv, sum[t]);
+      }
+      int n = (int)(p->grid[2] - j);
+      if (n) {
+        V gv = vload_n(g, n);
+        UNROLL
+        for (int t = 0; t < N; t++) sum[t] = vfma(vload_n(from + at[t] + j, n), gv, sum[t]);
+        g += n;
+      }
+    }
+  for (int t = 0; t < N; t++) sums[t * down] += vsum(sum[t]);
+}
+
+static void weight_few(const weight_job *job, const piece *p, const T *src, T *sums) {
+  const sweep *x = &job->x;
+  int64_t size = volume(x->dst_size), *at = tap_table(x, p), m = x->m;
+  for (int64_t n = 0; n < p->count; n++)
+    for (int64_t ch = 0; ch < x->c; ch++)
+      for (int64_t k = 0; k < m; k++) {
+        const T *g = job->gy + (((p->first + n) * x->groups + p->group) * m + k) * size + p->base;
+        const T *from = src + n * p->image + ch * p->channel;
+        T *to = sums + ch * x->taps * m + k;
+        int64_t t = 0;
+        for (; t + 9 <= x->taps; t += 9) weight_taps(9, p, g, from, at + t, to + t * m, m);
+        for (; t + 3 <= x->taps; t += 3) weight_taps(3, p, g, from, at + t, to + t * m, m);
+        for (; t < x->taps; t++) weight_taps(1, p, g, from, at + t, to + t * m, m);
+      }
+}
+
+static void weight_chunks(void *context, int64_t begin, int64_t end) {
+  const weight_job *job = context;
+  const sweep *x = &job->x;
+  int64_t size = x->c * x->taps * x->m;
+  for (int64_t i = begin; i < end; i++) {
+    int64_t group = i % x->groups, chunk = i / x->groups;
+    T *sums = job->sums + i * size;
+    zero(sums, size);
+    for (int64_t u = x->pieces * chunk / job->chunks; u < x->pieces * (chunk + 1) / job->chunks; u++) {
+      piece p = piece_of(x, u, group);
+      const T *src = gathered(x, &p);
+      if (x->straight) weight_few(job, &p, src, sums);
+      else weight_product(job, &p, src, sums);
+    }
+  }
+}
+
+/* sums: T[chunks * the size of w] */
+void FN(conv_backward_weight)(T *gw, T *sums, const T *x, const T *gy, const int64_t *geometry, int64_t chunks) {
+  shapes g;
+  int64_t (*offset)[3], *which;
+  memcpy(&g, geometry, sizeof g);
+  weight_job job = {.x = forward_sweep(&g, 0, x), .gy = gy, .sums = sums, .chunks = chunks};
+  int64_t taps = volume(g.kernel), rows = g.c * taps, size = rows * g.k, total = size * g.groups;
+  forward_taps(&g, &offset, &which);
+  set_taps(&job.x, taps, (const int64_t (*)[3])offset);
+  set_pieces(&job.x);
+  job.x.straight = g.k < FEW;
+  double work = (double)g.images * (double)volume(g.out) * (double)total;
+  mg_parallel(chunks * g.groups, work < SMALL ? chunks * g.groups : 1, weight_chunks, &job);
+  for (int64_t group = 0; group < g.groups; group++)
+    for (int64_t k = 0; k < g.k; k++)
+      for (int64_t r = 0; r < rows; r++) {
+        const T *from = sums + group * size + r * g.k + k;
+        T s = from[0];
+        for (int64_t chunk = 1; chunk < chunks; chunk++) s += from[chunk * total];
+        *gw++ = s;
+      }
+}
