@@ -43,7 +43,7 @@
 
 #define FEW 4                            /* outputs of a group for which tiles are wider */
 #define BLOCK GEMM_STEPS                 /* multiply-adds of a chain */
-#define POSITIONS 256                    /* of a piece at least, if there are that many */
+#define POSITIONS 256                    /* of a piece of several images, at most */
 #define PART 2048                        /* positions of a part of a large image */
 #define SMALL 131072                     /* multiply-adds that are not worth a second thread */
 #define SLACK (8 * VL)                   /* elements behind scratch memory that whole vectors may touch */
@@ -107,7 +107,7 @@ static void set_pieces(sweep *x) {
   int64_t line = positions / MAX(x->grid[x->axis], 1), lines = up(PART, MAX(line, 1));
   if (positions < PART + PART / 2 || lines >= x->grid[x->axis]) {
     x->axis = -1;
-    x->per_piece = up(POSITIONS, MAX(positions, 1));
+    x->per_piece = MAX(POSITIONS / MAX(positions, 1), 1);
     x->pieces = up(x->images, x->per_piece);
   } else {
     x->per_piece = lines;
@@ -432,11 +432,16 @@ static void run_sweep(sweep *x, const T *w, const T *bias, const int64_t *which,
   for (int64_t g = 0; g < x->groups; g++)
     for (int64_t i = 0, r = 0, next; i < tiles; i++, r = next) {
       next = first_row(x->m, tiles, i + 1);
-      for (int64_t ch = 0; ch < x->c; ch++)
-        for (int64_t t = 0; t < x->taps; t++) {
-          const T *from = w + g * group_step + r * across + ch * along + which[t];
-          for (int64_t q = r; q < next; q++, from += across) *to++ = *from;
-        }
+      if (along == x->taps) {                                /* forward: steps lie side by side */
+        FN(gemm_pack)(to, next - r, next - r, x->c * x->taps, w + g * group_step + r * across, across, 1);
+        to += (next - r) * x->c * x->taps;
+      } else {
+        for (int64_t ch = 0; ch < x->c; ch++)
+          for (int64_t t = 0; t < x->taps; t++) {
+            const T *from = w + g * group_step + r * across + ch * along + which[t];
+            for (int64_t q = r; q < next; q++, from += across) *to++ = *from;
+          }
+      }
       for (int64_t q = r; q < next && bias; q++) *to++ = bias[g * x->m + q];
     }
   x->weight = packed;
@@ -563,7 +568,7 @@ typedef struct {
 
 /* sums[(channel, tap)][k] += source x g over the positions of a piece. For so many positions all of g is packed, and the source by
  * a few tiles' rows at a time: a strip of both stays in the first-level cache. */
-#define COLUMNS (BLOCK / 2)
+#define COLUMNS BLOCK
 #define GROUP (2 * GEMM_ROWS)
 
 static void weight_product(const weight_job *job, const piece *p, const T *src, T *sums) {
@@ -672,12 +677,12 @@ void FN(conv_backward_weight)(T *gw, T *sums, const T *x, const T *gy, const int
   job.x.straight = g.k < FEW;
   double work = (double)g.images * (double)volume(g.out) * (double)total;
   mg_parallel(chunks * g.groups, work < SMALL ? chunks * g.groups : 1, weight_chunks, &job);
-  for (int64_t group = 0; group < g.groups; group++)
-    for (int64_t k = 0; k < g.k; k++)
-      for (int64_t r = 0; r < rows; r++) {
-        const T *from = sums + group * size + r * g.k + k;
-        T s = from[0];
-        for (int64_t chunk = 1; chunk < chunks; chunk++) s += from[chunk * total];
-        *gw++ = s;
-      }
+  for (int64_t chunk = 1; chunk < chunks; chunk++)
+    INDEPENDENT
+    for (int64_t i = 0; i < total; i++) sums[i] += sums[chunk * total + i];
+  for (int64_t group = 0; group < g.groups; group++, sums += size, gw += size)
+    for (int64_t k = 0; k < g.k; k += 16)                    /* transposed, by blocks that stay in cache */
+      for (int64_t r = 0; r < rows; r += 16)
+        for (int64_t i = k; i < MIN(k + 16, g.k); i++)
+          for (int64_t j = r; j < MIN(r + 16, rows); j++) gw[i * rows + j] = sums[j * g.k + i];
 }

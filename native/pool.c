@@ -120,7 +120,7 @@ void FN(max_pool_backward)(T *gx, const T *g, const int64_t *index, const int64_
   over_planes(&j, max_back);
 }
 
-/* Sums of at most 32 rows are added up apart, and columns in double, which bounds the error of large windows. */
+/* Sums of at most 32 rows, or vectors of columns, are added up apart, which bounds the error of large windows. */
 static void avg_planes(void *context, int64_t begin, int64_t end) {
   const job *j = context;
   int64_t width = j->s.in[2], size = volume(j->s.in), columns = j->s.out[2];
@@ -144,8 +144,14 @@ static void avg_planes(void *context, int64_t begin, int64_t end) {
           vstore(sums + c, total + sum);
         }
         for (int64_t o = 0; o < columns; o++) {
+          int64_t c = j->span[2][2 * o], last = j->span[2][2 * o + 1];
           double sum = 0;
-          for (int64_t c = j->span[2][2 * o]; c < j->span[2][2 * o + 1]; c++) sum += sums[c];
+          while (last - c >= VL) {
+            V part = vzero();
+            for (int64_t stop = MIN(last, c + 32 * VL); c + VL <= stop; c += VL) part += vload(sums + c);
+            sum += vsum(part);
+          }
+          for (; c < last; c++) sum += sums[c];
           y[o] = (T)(sum / divisor[o]);
         }
       }

@@ -116,6 +116,10 @@ def _table(x: Layout, windows: Windows, dilation: Sizes) -> Array:
     space = x.shape[x.ndim - dims:]
     if prod(space) >= 1 << 31:
         raise NoKernel("a plane of 2^31 elements or more")
+    while dims > 1 and windows[-1] == ((0, space[-1]),) and dilation[-1] == dilation[-2] == 1:      # whole rows: one longer row
+        n = space[-1]
+        windows = (*windows[:-2], tuple([(b * n, e * n) for b, e in windows[-2]]))
+        space, dilation, dims = (*space[:-2], space[-2] * n), dilation[:-1], dims - 1
     fill = [1] * (3 - dims)
     spans = [(0, 1)] * (3 - dims) + [span for spans in windows for span in spans]
     numbers = [x.size // prod(space), *fill, *space, *fill, *_shape(windows), *fill, *dilation, *[v for span in spans for v in span]]
