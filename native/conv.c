@@ -296,14 +296,13 @@ static void product_piece(const sweep *x, const piece *p, const T *src) {
 
 /* ---- straight from the scratch memory ---- */
 
-/* to[R rows][S vectors] = (add ? to : 0) + the sum over steps of weight * source. */
-INLINE void straight_tile(const int R, const int S, int64_t steps, const T *weight, const int64_t *at, const T *src, const T *bias,
-                          int add, T *to) {
+/* to[R rows][S vectors] = start of the row + the sum over steps of weight * source. */
+INLINE void straight_tile(const int R, const int S, int64_t steps, const T *weight, const int64_t *at, const T *src, const T *start, T *to) {
   V sum[GEMM_ROWS][8];
   UNROLL
   for (int r = 0; r < R; r++)
     UNROLL
-    for (int s = 0; s < S; s++) sum[r][s] = vzero();
+    for (int s = 0; s < S; s++) sum[r][s] = vset(start[r]);
   for (int64_t p = 0; p < steps; p++, weight += R) {
     V v[8];
     UNROLL
@@ -318,38 +317,34 @@ INLINE void straight_tile(const int R, const int S, int64_t steps, const T *weig
   UNROLL
   for (int r = 0; r < R; r++)
     UNROLL
-    for (int s = 0; s < S; s++, to += VL) {
-      if (add) sum[r][s] = vload(to) + sum[r][s];
-      vstore(to, bias ? sum[r][s] + vset(bias[r]) : sum[r][s]);
-    }
+    for (int s = 0; s < S; s++) vstore(to + (r * S + s) * VL, sum[r][s]);
 }
 
-typedef void straight_fn(int64_t steps, const T *weight, const int64_t *at, const T *src, const T *bias, int add, T *to);
-#define STRAIGHT(R, S)                                                                                                           \
-  static void straight_##R##x##S(int64_t steps, const T *weight, const int64_t *at, const T *src, const T *bias, int add, T *to) { \
-    straight_tile(R, S, steps, weight, at, src, bias, add, to);                                                                 \
+typedef void straight_fn(int64_t steps, const T *weight, const int64_t *at, const T *src, const T *start, T *to);
+#define STRAIGHT(R, S)                                                                                                          \
+  static void straight_##R##x##S(int64_t steps, const T *weight, const int64_t *at, const T *src, const T *start, T *to) {       \
+    straight_tile(R, S, steps, weight, at, src, start, to);                                                                    \
   }
-#define STRAIGHT2(R) STRAIGHT(R, 1) STRAIGHT(R, 2)
-#define TILES2(R) {straight_##R##x1, straight_##R##x2}
-STRAIGHT2(1) STRAIGHT2(2) STRAIGHT2(3) STRAIGHT2(4)
-STRAIGHT(1, 3) STRAIGHT(1, 4) STRAIGHT(2, 3) STRAIGHT(2, 4)
+STRAIGHT(1, 1) STRAIGHT(1, 2) STRAIGHT(1, 3) STRAIGHT(1, 4) STRAIGHT(2, 1) STRAIGHT(2, 2) STRAIGHT(2, 3) STRAIGHT(2, 4)
+STRAIGHT(3, 2) STRAIGHT(4, 2)
 #if GEMM_ROWS >= 6
-STRAIGHT2(5) STRAIGHT2(6)
+STRAIGHT(5, 2) STRAIGHT(6, 2)
 #endif
 #if GEMM_ROWS >= 14
-STRAIGHT(1, 5) STRAIGHT(1, 6) STRAIGHT(1, 7) STRAIGHT(1, 8) STRAIGHT(3, 3) STRAIGHT(3, 4) STRAIGHT(4, 3) STRAIGHT(4, 4)
-STRAIGHT2(7) STRAIGHT2(8) STRAIGHT2(9) STRAIGHT2(10) STRAIGHT2(11) STRAIGHT2(12) STRAIGHT2(13) STRAIGHT2(14)
+STRAIGHT(1, 5) STRAIGHT(1, 6) STRAIGHT(1, 7) STRAIGHT(1, 8) STRAIGHT(3, 1) STRAIGHT(3, 3) STRAIGHT(3, 4) STRAIGHT(4, 1) STRAIGHT(4, 3)
+STRAIGHT(4, 4) STRAIGHT(7, 2) STRAIGHT(8, 2) STRAIGHT(9, 2) STRAIGHT(10, 2) STRAIGHT(11, 2) STRAIGHT(12, 2) STRAIGHT(13, 2) STRAIGHT(14, 2)
 #endif
 static straight_fn *const straight_tiles[GEMM_ROWS][8] = {       /* [R - 1][S - 1] */
 #if GEMM_ROWS >= 14
   {straight_1x1, straight_1x2, straight_1x3, straight_1x4, straight_1x5, straight_1x6, straight_1x7, straight_1x8},
   {straight_2x1, straight_2x2, straight_2x3, straight_2x4}, {straight_3x1, straight_3x2, straight_3x3, straight_3x4},
-  {straight_4x1, straight_4x2, straight_4x3, straight_4x4}, TILES2(5), TILES2(6), TILES2(7), TILES2(8), TILES2(9), TILES2(10),
-  TILES2(11), TILES2(12), TILES2(13), TILES2(14),
+  {straight_4x1, straight_4x2, straight_4x3, straight_4x4}, {0, straight_5x2}, {0, straight_6x2}, {0, straight_7x2}, {0, straight_8x2},
+  {0, straight_9x2}, {0, straight_10x2}, {0, straight_11x2}, {0, straight_12x2}, {0, straight_13x2}, {0, straight_14x2},
 #else
-  {straight_1x1, straight_1x2, straight_1x3, straight_1x4}, {straight_2x1, straight_2x2, straight_2x3, straight_2x4}, TILES2(3), TILES2(4),
+  {straight_1x1, straight_1x2, straight_1x3, straight_1x4}, {straight_2x1, straight_2x2, straight_2x3, straight_2x4},
+  {0, straight_3x2}, {0, straight_4x2},
 #if GEMM_ROWS >= 6
-  TILES2(5), TILES2(6),
+  {0, straight_5x2}, {0, straight_6x2},
 #endif
 #endif
 };
@@ -367,7 +362,8 @@ static void straight_piece(const sweep *x, const piece *p, const T *src) {
   int64_t *at = mg_scratch(1, (size_t)(steps + 1) * sizeof(int64_t));
   for (int64_t ch = 0; ch < x->c; ch++)
     for (int64_t t = 0; t < x->taps; t++) at[ch * x->taps + t] = ch * p->channel + table[t];
-  T *tile = mg_scratch(2, (size_t)(x->m * x->vectors * VL) * sizeof(T));
+  T *tile = mg_scratch(2, (size_t)((x->m + GEMM_ROWS) * x->vectors * VL) * sizeof(T)), *later = tile + x->m * x->vectors * VL;
+  static const T none[GEMM_ROWS];
   for (int64_t n = 0; n < p->count; n++)
     for (int64_t z = 0; z < p->grid[0]; z++) {
       const T *from = src + n * p->image + z * p->q[1] * p->q[2];
@@ -376,7 +372,7 @@ static void straight_piece(const sweep *x, const piece *p, const T *src) {
       /* tiles along the line as even as can be: several sums at once, because one would wait for itself */
       int64_t left = up(length, VL), parts = up(left, x->vectors), i = 0;
       for (int64_t e = 0, vectors; parts > 0; e += vectors * VL, left -= vectors, parts--) {
-        vectors = up(left, parts);
+        vectors = x->vectors == 2 && x->m > 2 ? 2 : up(left, parts);
         int64_t width = vectors * VL;
         T *soon = plane + i * x->dst_step[1] * x->dst_size[2] + MAX(e - i * p->q[2], 0) * x->dst_step[2];
         for (int64_t row = 0; row < x->m && steps > 32; row++, soon += size)     /* asked for now, written when the sums are there */
@@ -385,9 +381,12 @@ static void straight_piece(const sweep *x, const piece *p, const T *src) {
           int64_t begin = first_row(steps, blocks, b), end = first_row(steps, blocks, b + 1);
           for (int64_t k = 0, r = 0, next; k < tiles; k++, r = next) {
             next = first_row(x->m, tiles, k + 1);
+            int64_t rows = next - r, here = rows * width;
             const T *w = weight + r * x->steps;
-            straight_tiles[next - r - 1][vectors - 1](end - begin, w + begin * (next - r), at + begin, from + e,
-                                                      x->biased && b == blocks - 1 ? w + steps * (next - r) : 0, b > 0, tile + r * width);
+            T *to = tile + r * width, *out = b ? later : to;
+            const T *start = x->biased && !b ? w + steps * rows : none;
+            straight_tiles[rows - 1][vectors - 1](end - begin, w + begin * rows, at + begin, from + e, start, out);
+            for (int64_t v = 0; v < here && b; v += VL) vstore(to + v, vload(to + v) + vload(out + v));
           }
         }
         for (; i < p->grid[1] && i * p->q[2] < e + width; i++) {        /* the rows of the grid in the tile */
