@@ -16,8 +16,8 @@ from numpy import finfo
 
 from minigrad.engine import mode, no_grad
 from minigrad.ops.attention import scaled_dot_product_attention as scaled_dot_product_attention
-from minigrad.ops.embedding import embedding as embedding
 from minigrad.ops.conv import convolution, convolution_transpose
+from minigrad.ops.embedding import embedding as embedding
 from minigrad.ops.index import one_hot as one_hot
 from minigrad.ops.norm import axes_in_order, from_end, masked_norm, to_end, valid_mask
 from minigrad.ops.pool import adaptive_avg_pool, adaptive_max_pool, avg_pool, max_pool
