@@ -209,6 +209,19 @@ KERNEL(REAL, running_update, T *running, const T *value, int64_t n, double momen
 KERNEL(REAL, group_norm_forward, T *y, T *mean, T *rstd, const T *x, const T *weight, const T *bias, int64_t batch, int64_t groups, int64_t cpg, int64_t inner, double eps)
 KERNEL(REAL, group_norm_backward, T *gx, T *gweight, T *gbias, T *partial, const T *gy, const T *x, const T *mean, const T *rstd, const T *weight, int64_t batch, int64_t groups, int64_t cpg, int64_t inner)
 
+/* ---- rnn.c: one layer in one direction. kind: 0 tanh, 1 relu, 2 LSTM, 3 GRU; norm: 0 none, 1 layer, 2 rms. n = gates * hidden,
+ * outputs = hidden unless w_hr. May be null: h0 c0 b_ih b_hh mask lengths, norm weights and biases; what the kind has not (cn cells
+ * tanhc: LSTM only, inner: GRU only, gates: LSTM and GRU), what is not asked for of the gradients but gh0 and gc0.
+ * y [steps, batch, outputs], gates [.., n], cells tanhc inner [.., hidden], projected [.., hidden] with w_hr; with norm raw_x raw_h
+ * [.., n] and stats [6, steps, batch]; hin [.., outputs] if mask, or lengths and reverse.
+ * work: T[4 * hidden + up32(n) * outputs + up32(outputs) * hidden], up32 rounding up to whole 32. ---- */
+KERNEL(REAL, rnn_forward, T *y, T *hn, T *cn, T *gates, T *cells, T *tanhc, T *inner, T *projected, T *raw_x, T *raw_h, T *stats, T *hin, T *work, const T *x, const T *h0, const T *c0, const T *w_ih, const T *w_hh, const T *w_hr, const T *b_ih, const T *b_hh, const T *nw_ih, const T *nb_ih, const T *nw_hh, const T *nb_hh, const T *nw_c, const T *nb_c, const T *mask, const int64_t *lengths, int64_t steps, int64_t batch, int64_t inputs, int64_t hidden, int64_t outputs, int64_t kind, int64_t norm, int64_t reverse, double eps)
+/* dx dr [MG_RNN_STEPS(batch), batch, n], dr == dx if not GRU and without norm; dhs [.., outputs] with w_hr; sums: T[MG_RNN_BLOCKS(batch) * (6 * n + 2 * hidden)];
+ * gb_hh beside gb_ih for GRU only. work: T[up32(outputs) * n + up32(hidden) * outputs] */
+#define MG_RNN_BLOCKS(batch) (((batch) - 1) / 16 + 1)
+#define MG_RNN_STEPS(batch) ((batch) < 256 ? 256 / (batch) : 1)
+KERNEL(REAL, rnn_backward, T *gx, T *gh0, T *gc0, T *gw_ih, T *gw_hh, T *gw_hr, T *gb_ih, T *gb_hh, T *gnw_ih, T *gnw_hh, T *gnw_c, T *gnb_c, T *dx, T *dr, T *dhs, T *sums, T *work, const T *gy, const T *ghn, const T *gcn, const T *x, const T *h0, const T *c0, const T *w_ih, const T *w_hh, const T *w_hr, const T *nw_ih, const T *nw_hh, const T *nw_c, const T *mask, const int64_t *lengths, const T *y, const T *gates, const T *cells, const T *tanhc, const T *inner, const T *projected, const T *raw_x, const T *raw_h, const T *stats, const T *hin, int64_t steps, int64_t batch, int64_t inputs, int64_t hidden, int64_t outputs, int64_t kind, int64_t norm, int64_t reverse)
+
 /* ---- softmax.c: along the middle axis of [outer, n, inner] ---- */
 KERNEL(REAL, softmax_forward, T *y, const T *x, int64_t outer, int64_t n, int64_t inner)
 KERNEL(REAL, softmax_backward, T *gx, const T *gy, const T *y, int64_t outer, int64_t n, int64_t inner)

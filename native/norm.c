@@ -11,6 +11,7 @@
  * Same bits: how sums are split depends on shapes only, never on threads, and a row's result not on its neighbours.
  */
 #include "loops.h"
+#include "norm.h"
 
 #if IS_REAL
 
@@ -249,6 +250,18 @@ void FN(rms_norm_backward)(T *gx, T *gweight, T *partial, const T *gy, const T *
   layer_norm_back_args a = {gx, gweight ? partial : 0, gy, x, 0, rstd, weight, rows, n, chunk};
   mg_parallel(chunks, grain(chunks, chunk * n), rms_norm_chunks, &a);
   sum_rows(gweight, partial, chunks, n, n);
+}
+
+void FN(norm_rows_backward)(T *gx, T *sums, const T *gy, const T *x, const T *mean, const T *rstd, const T *weight, int64_t rows,
+                            int64_t n, int64_t centred) {
+  layer_norm_back_args a = {gx, sums, gy, x, mean, rstd, weight, rows, n, rows};
+  int64_t row = 0;
+  for (; row + 4 <= rows; row += 4)
+    if (centred) layer_norm_back_some(&a, row, sums, 0, 4, 1);
+    else layer_norm_back_some(&a, row, sums, 0, 4, 0);
+  for (; row < rows; row++)
+    if (centred) layer_norm_back_some(&a, row, sums, 0, 1, 1);
+    else layer_norm_back_some(&a, row, sums, 0, 1, 0);
 }
 
 /* ---- batch norm: x is [batch, channels, inner], S all of a channel ------------------------------------------------

@@ -19,7 +19,7 @@ from . import creation, elementwise, reduce, shape_ops
 FAMILIES = (
     "elementwise", "pointwise", "activation", "random",
     "reduce", "shape_ops", "index", "sort",
-    "matmul", "norm", "conv", "pool",
+    "matmul", "norm", "conv", "pool", "rnn",
     "softmax", "loss",
     "attention",
     "creation", "display",
