@@ -47,6 +47,7 @@ from .pooling import (
     MaxPool2d,
     MaxPool3d,
 )
+from .rnn import GRU, LSTM, RNN, GRUCell, LSTMCell, Recurrent, RNNBase, RNNCell, RNNCellBase
 from .summary import summary
 
 __all__ = sorted(name for name in globals() if not name.startswith("_"))
