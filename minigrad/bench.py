@@ -161,8 +161,52 @@ def workloads(torch: Any) -> list[Workload]:
                                lambda q, k, v: F.scaled_dot_product_attention(q, k, v, is_causal=True),
                                lambda q, k, v: tf.scaled_dot_product_attention(q, k, v, is_causal=True), [shape] * 3, shape,
                                goal=goal, flops=7 * b * h * t * t * d))
+    for kind, steps, batch, inputs, hidden, goal in (
+            ("RNN", 28, 64, 28, 128, 0.6), ("RNN", 28, 64, 128, 128, 0.6), ("GRU", 28, 64, 128, 128, 0.5),
+            ("LSTM", 28, 64, 128, 128, 0.9), ("LSTM", 64, 32, 256, 256, 1.0)):
+        found.append(_recurrent(torch, kind, steps, batch, inputs, hidden, goal))
+    for steps, batch, inputs, hidden in ((28, 64, 128, 128), (64, 32, 256, 256)):
+        found.append(_recurrent(torch, "LSTM", steps, batch, inputs, hidden, 0.3, norm="layer"))
     found.append(_mlp(torch))
     return found
+
+
+def _recurrent(torch: Any, kind: str, steps: int, batch: int, inputs: int, hidden: int, goal: float, norm: str | None = None) -> Workload:
+    """A recurrent layer, forward and backward; the normalised LSTM against a loop of torch's layer_norm."""
+    layer = getattr(nn, kind)(inputs, hidden, norm=norm)
+    (x, tx), (seed, their_seed) = _tensors(torch, (steps, batch, inputs), (steps, batch, hidden))
+    mine = _backward(lambda x: layer(x)[0], [x], seed.detach())
+
+    def ours() -> None:
+        layer.zero_grad()
+        mine()
+    theirs = None
+    if torch:
+        other = getattr(torch.nn, kind)(inputs, hidden)
+        norms = [torch.nn.LayerNorm(size) for size in (4 * hidden, 4 * hidden, hidden)] if norm else []
+        run = partial(_normalised_lstm, torch, other, *norms) if norm else lambda x: other(x)[0]
+        back = _backward(run, [tx], their_seed.detach())
+
+        def theirs() -> None:
+            for module in (other, *norms):
+                module.zero_grad()
+            back()
+    gates = {"RNN": 1, "LSTM": 4, "GRU": 3}[kind]
+    name = f"{'layer-normalised ' if norm else ''}{kind} T{steps} B{batch} {inputs} to {hidden}, fwd+bwd"
+    return Workload(name, _both(ours, theirs), goal=goal, flops=6 * steps * batch * gates * hidden * (inputs + hidden))
+
+
+def _normalised_lstm(torch: Any, lstm: Any, norm_ih: Any, norm_hh: Any, norm_c: Any, x: Any) -> Any:
+    """Ba et al. 2016, eq. 20 to 22, as a torch user writes it."""
+    h = c = x.new_zeros(x.shape[1], lstm.hidden_size)
+    outputs = []
+    for now in x:
+        p = norm_ih(now @ lstm.weight_ih_l0.T) + norm_hh(h @ lstm.weight_hh_l0.T) + lstm.bias_ih_l0 + lstm.bias_hh_l0
+        i, f, g, o = p.chunk(4, 1)
+        c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+        h = o.sigmoid() * norm_c(c).tanh()
+        outputs.append(h)
+    return torch.stack(outputs)
 
 
 def _linear_numpy(m: int, k: int, n: int) -> Callable[[], None]:
