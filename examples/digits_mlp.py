@@ -24,6 +24,17 @@ def build(norm: str = "layer", hidden: int = 128, dropout: float = 0.2) -> nn.Mo
                          nn.Linear(hidden, hidden), make(hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, 10))
 
 
+def training_step(model: nn.Module, optimizer: optim.Optimizer):
+    """One step on a batch; returns the loss."""
+    def step(images: mg.Tensor, labels: mg.Tensor) -> mg.Tensor:
+        optimizer.zero_grad()
+        loss = F.cross_entropy(model(images), labels)
+        loss.backward()
+        optimizer.step()
+        return loss
+    return step
+
+
 def main() -> None:
     arguments = parser(__doc__, epochs=30)
     arguments.add_argument("--norm", choices=NORMS, default="layer")
@@ -36,13 +47,7 @@ def main() -> None:
     optimizer = optim.Adam(model.parameters(), lr=options.lr)
     run.keep(model=model, optimizer=optimizer, loader=loader)
 
-    @run.captured
-    def step(images: mg.Tensor, labels: mg.Tensor) -> mg.Tensor:
-        optimizer.zero_grad()
-        loss = F.cross_entropy(model(images), labels)
-        loss.backward()
-        optimizer.step()
-        return loss
+    step = run.captured(training_step(model, optimizer))
 
     for _ in run.epochs():
         losses = [step(images.to(run.device), labels.to(run.device)).item() for images, labels in loader]

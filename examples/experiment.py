@@ -71,12 +71,20 @@ class Experiment:
                   total=self.options.epochs) as self.bar:
             yield from self.bar
 
+    def batches(self, loader: Any) -> Any:
+        """The batches of a long epoch, under a progress bar of their own."""
+        return tqdm(loader, desc="batches", leave=False)
+
     def log(self, **values: float) -> None:
         """The figures of an epoch; saves the checkpoint."""
         self.history.append(values)
         self.bar.set_postfix({name: f"{value:.4f}" for name, value in values.items()})
         state = {name: part.state_dict() for name, part in self.parts.items()}
         io.save({**state, "rng": mg.get_rng_state(), "history": self.history}, self.checkpoint)
+
+    def print(self, text: str) -> None:
+        """Text beside the progress bar."""
+        self.bar.write(f"---\n{text}\n---")
 
     def finish(self) -> dict[str, float]:
         """Draws the curves, the first figure on the left axis and the others on the right. Returns the last figures."""
@@ -114,3 +122,17 @@ def accuracy(model: nn.Module, dataset: data.TensorDataset) -> float:
                     for i in range(0, len(labels), 500))
     model.train()
     return right / len(labels)
+
+
+def corpus() -> tuple[data.CharTokenizer, mg.Tensor, mg.Tensor]:
+    """CPython's documentation as characters: the tokenizer, nine tenths to train on, the last tenth held out."""
+    text = data.python_docs_text()
+    tokenizer = data.CharTokenizer(text)
+    tokens = tokenizer.encode(text)
+    cut = len(tokens) * 9 // 10
+    return tokenizer, tokens[:cut], tokens[cut:]
+
+
+def sample(logits: mg.Tensor, temperature: float = 0.8) -> mg.Tensor:
+    """One token (1,) drawn from the softmax of logits (characters,)."""
+    return mg.multinomial((logits / temperature).softmax(-1), 1)

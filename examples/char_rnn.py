@@ -1,0 +1,112 @@
+"""A layer-normalised LSTM learns to write like CPython's documentation, character by character.
+
+    python examples/char_rnn.py
+    python examples/char_rnn.py --epochs 10 --resume
+
+Prints a sample after every epoch, and bits per character on the last tenth of the text, which it never trains on.
+"""
+from __future__ import annotations
+
+import math
+
+from experiment import Experiment, corpus, parser, sample
+
+import minigrad as mg
+from minigrad import data, nn, optim
+from minigrad.nn import functional as F
+
+LENGTH = 64         # steps through which gradients flow; the state is carried on
+
+
+class CharRNN(nn.Module):
+    """tokens (N, T), state -> logits (N, T, characters), state"""
+
+    def __init__(self, characters: int, hidden: int = 192, layers: int = 1, norm: str | None = "layer") -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(characters, 64)
+        self.lstm = nn.LSTM(64, hidden, layers, batch_first=True, norm=norm, forget_bias=1.0)
+        self.head = nn.Linear(hidden, characters)
+
+    def forward(self, tokens: mg.Tensor, state: tuple[mg.Tensor, mg.Tensor]) -> tuple[mg.Tensor, tuple[mg.Tensor, mg.Tensor]]:
+        y, state = self.lstm(self.embedding(tokens), state)
+        return self.head(y), state
+
+    def start(self, n: int) -> tuple[mg.Tensor, mg.Tensor]:
+        shape = (self.lstm.num_layers, n, self.lstm.hidden_size)
+        device = self.head.weight.device
+        return mg.zeros(shape, device=device), mg.zeros(shape, device=device)
+
+
+def streams(tokens: mg.Tensor, n: int) -> list[mg.Tensor]:
+    """The text as n streams side by side, cut into windows (n, LENGTH + 1) that follow each other; their ends overlap."""
+    length = (len(tokens) - 1) // (n * LENGTH) * LENGTH
+    rows = mg.stack([tokens[i * length:(i + 1) * length + 1] for i in range(n)])
+    return [rows[:, i:i + LENGTH + 1].contiguous() for i in range(0, length, LENGTH)]
+
+
+def loss_of(model: CharRNN, window: mg.Tensor, state: tuple) -> tuple[mg.Tensor, tuple]:
+    """Mean cross entropy of each next character. window: (N, T + 1) tokens."""
+    logits, state = model(window[:, :-1], state)
+    return F.cross_entropy(logits.flatten(0, 1), window[:, 1:].flatten()), state
+
+
+def training_step(model: CharRNN, optimizer: optim.Optimizer):
+    """One step on windows (N, T + 1) from a state (h, c); returns the loss and the state behind it, outside the graph."""
+    def step(window: mg.Tensor, h: mg.Tensor, c: mg.Tensor) -> tuple:
+        optimizer.zero_grad()
+        loss, state = loss_of(model, window, (h, c))
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        return loss, *[s.detach() for s in state]
+    return step
+
+
+def write(model: CharRNN, tokenizer: data.CharTokenizer, start: str = "The ", count: int = 200) -> str:
+    """`count` characters drawn one after the other."""
+    tokens, state = tokenizer.encode(start).to(model.head.weight.device), model.start(1)
+    pieces = [tokens]
+    with mg.no_grad():
+        for _ in range(count):
+            logits, state = model(pieces[-1].unsqueeze(0), state)
+            pieces.append(sample(logits[0, -1]))
+    return tokenizer.decode(mg.cat(pieces))
+
+
+def held_out_loss(model: CharRNN, windows: list[mg.Tensor]) -> float:
+    """The mean over windows that follow each other, with the state carried on."""
+    state, losses = model.start(len(windows[0])), []
+    with mg.no_grad():
+        for window in windows:
+            loss, state = loss_of(model, window, state)
+            losses.append(loss.item())
+    return sum(losses) / len(losses)
+
+
+def main() -> None:
+    options = parser(__doc__, epochs=8, batch_size=32, lr=4e-3).parse_args()
+    run = Experiment("char_rnn", options)
+
+    tokenizer, train, held_out = corpus()
+    windows = [w.to(run.device) for w in streams(train, options.batch_size)]
+    test = [w.to(run.device) for w in streams(held_out, 8)]
+    model = CharRNN(len(tokenizer)).to(run.device)
+    optimizer = optim.Adam(model.parameters(), lr=options.lr)
+    scheduler = optim.lr_scheduler.CosineAnnealingLR(optimizer, options.epochs)
+    run.keep(model=model, optimizer=optimizer, scheduler=scheduler)
+
+    step = run.captured(training_step(model, optimizer))
+
+    for _ in run.epochs():
+        state, losses = model.start(options.batch_size), []
+        for window in run.batches(windows):
+            loss, *state = step(window, *state)
+            losses.append(loss.item())
+        scheduler.step()
+        run.log(loss=sum(losses) / len(losses), bits_per_character=held_out_loss(model, test) / math.log(2))
+        run.print(write(model, tokenizer))
+    run.finish()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,76 @@
+"""A small residual net with batch normalization learns CIFAR-10 from the original (binary) files.
+
+    python examples/cifar_cnn.py --download                  # fetches the files into --data first
+    python examples/cifar_cnn.py --data ~/cifar --epochs 10
+"""
+from __future__ import annotations
+
+from pathlib import Path
+
+from experiment import Experiment, accuracy, parser
+
+import minigrad as mg
+from minigrad import data, nn, optim
+from minigrad.nn import functional as F
+
+
+class Residual(nn.Module):
+    """relu(x + norm(conv(relu(norm(conv(x))))))   He et al. 2016, fig. 2."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.norm1 = nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.norm2 = nn.BatchNorm2d(channels)
+
+    def forward(self, x: mg.Tensor) -> mg.Tensor:
+        y = F.relu(self.norm1(self.conv1(x)))
+        return F.relu(x + self.norm2(self.conv2(y)))
+
+
+def build(channels: int = 32) -> nn.Module:
+    def narrow(inputs: int, outputs: int) -> list[nn.Module]:
+        return [nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(), nn.MaxPool2d(2)]
+    return nn.Sequential(*narrow(3, channels), Residual(channels), *narrow(channels, 2 * channels), Residual(2 * channels),
+                         *narrow(2 * channels, 4 * channels), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4 * channels, 10))
+
+
+def training_step(model: nn.Module, optimizer: optim.Optimizer):
+    """One step on a batch; returns the loss."""
+    def step(images: mg.Tensor, labels: mg.Tensor) -> mg.Tensor:
+        optimizer.zero_grad()
+        loss = F.cross_entropy(model(images), labels)
+        loss.backward()
+        optimizer.step()
+        return loss
+    return step
+
+
+def main() -> None:
+    arguments = parser(__doc__, epochs=10, batch_size=64)
+    arguments.add_argument("--data", type=Path, default=Path("datasets"), help="folder of the files")
+    arguments.add_argument("--download", action="store_true", help="fetch the archive if it is not there")
+    options = arguments.parse_args()
+    run = Experiment("cifar_cnn", options)
+
+    train, test = data.cifar10(options.data, download=options.download)
+    loader = data.DataLoader(train, batch_size=options.batch_size, shuffle=True, drop_last=True, seed=options.seed)
+    model = build().to(run.device)
+    optimizer = optim.AdamW(model.parameters(), lr=options.lr, weight_decay=0.05)
+    scheduler = optim.lr_scheduler.OneCycleLR(optimizer, options.lr, total_steps=options.epochs * len(loader))
+    run.keep(model=model, optimizer=optimizer, scheduler=scheduler, loader=loader)
+
+    step = run.captured(training_step(model, optimizer))
+
+    for _ in run.epochs():
+        losses = []
+        for images, labels in run.batches(loader):
+            losses.append(step(images.to(run.device), labels.to(run.device)).item())
+            scheduler.step()
+        run.log(loss=sum(losses) / len(losses), accuracy=accuracy(model, test))
+    run.finish()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,55 @@
+"""A small convolutional net with batch normalization learns scikit-learn's handwritten digits.
+
+    python examples/digits_cnn.py
+    python examples/digits_cnn.py --epochs 40 --resume
+"""
+from __future__ import annotations
+
+from experiment import Experiment, accuracy, parser
+
+import minigrad as mg
+from minigrad import data, nn, optim
+from minigrad.nn import functional as F
+
+
+def build(channels: int = 32, dropout: float = 0.2) -> nn.Module:
+    def block(inputs: int, outputs: int) -> list[nn.Module]:
+        return [nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()]
+    return nn.Sequential(*block(1, channels), *block(channels, channels), nn.MaxPool2d(2),
+                         *block(channels, 2 * channels), nn.MaxPool2d(2),
+                         nn.Flatten(), nn.Dropout(dropout), nn.Linear(2 * channels * 4, 10))
+
+
+def training_step(model: nn.Module, optimizer: optim.Optimizer):
+    """One step on a batch; returns the loss."""
+    def step(images: mg.Tensor, labels: mg.Tensor) -> mg.Tensor:
+        optimizer.zero_grad()
+        loss = F.cross_entropy(model(images), labels)
+        loss.backward()
+        optimizer.step()
+        return loss
+    return step
+
+
+def main() -> None:
+    options = parser(__doc__, epochs=20).parse_args()
+    run = Experiment("digits_cnn", options)
+
+    train, test = data.digits(seed=0, flat=False)
+    loader = data.DataLoader(train, batch_size=options.batch_size, shuffle=True, drop_last=True, seed=options.seed)
+    model = build().to(run.device)
+    optimizer = optim.AdamW(model.parameters(), lr=options.lr)
+    scheduler = optim.lr_scheduler.CosineAnnealingLR(optimizer, options.epochs)
+    run.keep(model=model, optimizer=optimizer, scheduler=scheduler, loader=loader)
+
+    step = run.captured(training_step(model, optimizer))
+
+    for _ in run.epochs():
+        losses = [step(images.to(run.device), labels.to(run.device)).item() for images, labels in loader]
+        scheduler.step()
+        run.log(loss=sum(losses) / len(losses), accuracy=accuracy(model, test))
+    run.finish()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,58 @@
+"""A convolutional net learns MNIST (or Fashion-MNIST, with --fashion) from the original files.
+
+    python examples/mnist_cnn.py --download                  # fetches the files into --data first
+    python examples/mnist_cnn.py --data ~/mnist --epochs 5
+"""
+from __future__ import annotations
+
+from pathlib import Path
+
+from experiment import Experiment, accuracy, parser
+
+import minigrad as mg
+from minigrad import data, nn, optim
+from minigrad.nn import functional as F
+
+
+def build(channels: int = 16, dropout: float = 0.2) -> nn.Module:
+    def block(inputs: int, outputs: int) -> list[nn.Module]:
+        return [nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(), nn.MaxPool2d(2)]
+    return nn.Sequential(*block(1, channels), *block(channels, 2 * channels), *block(2 * channels, 2 * channels), nn.Flatten(),
+                         nn.Dropout(dropout), nn.Linear(2 * channels * 9, 10))
+
+
+def training_step(model: nn.Module, optimizer: optim.Optimizer):
+    """One step on a batch; returns the loss."""
+    def step(images: mg.Tensor, labels: mg.Tensor) -> mg.Tensor:
+        optimizer.zero_grad()
+        loss = F.cross_entropy(model(images), labels)
+        loss.backward()
+        optimizer.step()
+        return loss
+    return step
+
+
+def main() -> None:
+    arguments = parser(__doc__, epochs=3, batch_size=64)
+    arguments.add_argument("--data", type=Path, default=Path("datasets"), help="folder of the files")
+    arguments.add_argument("--download", action="store_true", help="fetch the files that are not there")
+    arguments.add_argument("--fashion", action="store_true", help="Fashion-MNIST instead")
+    options = arguments.parse_args()
+    run = Experiment("fashion_mnist_cnn" if options.fashion else "mnist_cnn", options)
+
+    train, test = (data.fashion_mnist if options.fashion else data.mnist)(options.data, download=options.download)
+    loader = data.DataLoader(train, batch_size=options.batch_size, shuffle=True, drop_last=True, seed=options.seed)
+    model = build().to(run.device)
+    optimizer = optim.AdamW(model.parameters(), lr=options.lr)
+    run.keep(model=model, optimizer=optimizer, loader=loader)
+
+    step = run.captured(training_step(model, optimizer))
+
+    for _ in run.epochs():
+        losses = [step(images.to(run.device), labels.to(run.device)).item() for images, labels in run.batches(loader)]
+        run.log(loss=sum(losses) / len(losses), accuracy=accuracy(model, test))
+    run.finish()
+
+
+if __name__ == "__main__":
+    main()
