@@ -16,8 +16,7 @@ from __future__ import annotations
 
 import struct
 import traceback
-from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import update_wrapper
 from pathlib import Path
 from threading import get_ident
@@ -48,11 +47,11 @@ class Recorder:
         self.count = 0
         self.pins: dict[int, Any] = {}          # what launches pointed to outside the private pool
         self.inside: set[int] = set()           # addresses inside the private pool
-        self.regions: list[tuple[int, int, Any]] = []
-        self.starts: list[int] = []
+        self.map = memory.Map()
         self.modes: list[tuple[Any, bool]] = []
         self.before_replay: list[Callable[[], None]] = []
         self.leaves: dict[int, tuple[Tensor, Any]] = {}     # whose .grad the step filled, and what it was before
+        self.emptied: set[int] = set()          # leaves whose .grad the step dropped before it filled it
         self.thread = get_ident()
 
     def visit(self, kernel: Kernel, arguments: tuple) -> None:
@@ -78,24 +77,13 @@ class Recorder:
         """Keeps the memory at an address alive as long as the program."""
         if address in self.pins or address in self.inside:
             return
-        found = self._region(address)
-        if found is None:
-            self.regions = memory.regions()
-            self.starts = [r[0] for r in self.regions]
-            found = self._region(address)
+        found = self.map.find(address)
         if found is None:
             raise RuntimeError(f"[capture] a launch points to memory that nobody owns ({address:#x})")
         if found[0] in memory.private_regions:
             self.inside.add(address)            # pinned at the end: until then the private pool may reuse it
         else:
-            self.pins[address] = found[2]
-
-    def _region(self, address: int) -> tuple[int, int, Any] | None:
-        """The registered memory around an address; the widest of those that begin at the same place."""
-        for i in range(bisect_right(self.starts, address) - 1, -1, -1):
-            if address < self.regions[i][0] + max(self.regions[i][1], 1):
-                return self.regions[i]
-        return None
+            self.pins[address] = found[1]
 
     def python(self, action: Callable[[], Any]) -> None:
         """Something that replay must do in Python, at this place."""
@@ -116,18 +104,21 @@ class Recorder:
         """A leaf whose `.grad` is about to be filled or added to."""
         self.leaves.setdefault(id(leaf), (leaf, leaf.grad))
 
+    def drop(self, leaf: Tensor) -> None:
+        """A leaf whose `.grad` is dropped: what it was before the call does not matter."""
+        if id(leaf) not in self.leaves:
+            self.emptied.add(id(leaf))
+
     def refuse(self, what: str) -> None:
         raise RuntimeError(f"[capture] {what} reads a value while recording, which replay cannot do; at {_user_line()}; "
                            "read it outside the captured function, from a returned tensor")
 
     def finish(self) -> None:
         self._close()
-        self.regions = memory.regions()
-        self.starts = [r[0] for r in self.regions]
         for address in self.inside:
-            found = self._region(address)
+            found = self.map.find(address)
             if found is not None:
-                self.pins[address] = found[2]
+                self.pins[address] = found[1]
 
 
 def _user_line() -> str:
@@ -149,7 +140,7 @@ class _Program:
         self.bindings, self.members = mode.bindings, _members(recorder.modes)
         self.grads = [(leaf, leaf.grad) for leaf, _ in recorder.leaves.values()]
         self.expected = [(leaf, before) for i, (leaf, before) in recorder.leaves.items()
-                         if before is not None or known.get(i) is None]
+                         if before is not None or known.get(i) is None and i not in recorder.emptied]
 
     def bound(self) -> bool:
         """Do the modules still hold the members, and these the memory, that the recording met?"""
@@ -267,6 +258,19 @@ def _detached(value: Any) -> Any:
     if type(value) is dict:
         return {k: _detached(v) for k, v in value.items()}
     return value
+
+
+def drop_grads(leaves: Iterable[Tensor], set_to_none: bool) -> None:
+    """`zero_grad()` of optimisers and modules; a recording is told."""
+    recorder = mode.recorder
+    for leaf in leaves:
+        if not set_to_none:
+            if leaf.grad is not None:
+                leaf.grad = leaf.grad.detach().zero_()      # type: ignore[attr-defined]
+            continue
+        leaf.grad = None
+        if recorder is not None:
+            recorder.drop(leaf)
 
 
 def capture(function: Callable) -> Captured:

@@ -148,7 +148,7 @@ class CPU(Device):
         return self.wrap(values)
 
     def upload(self, values: np.ndarray) -> Array:
-        out = memory.alloc(memory.layout(self, values.dtype, values.shape))
+        out = memory.apart(memory.layout(self, values.dtype, values.shape))
         out.block.np[...] = values
         return out
 

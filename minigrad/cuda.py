@@ -397,7 +397,7 @@ class CUDA(Device):
         return array
 
     def upload(self, values: np.ndarray) -> Array:
-        out = memory.alloc(memory.layout(self, values.dtype, values.shape))
+        out = memory.apart(memory.layout(self, values.dtype, values.shape))
         self.write(out, values)
         return out
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import sys
 import weakref
+from bisect import bisect_right
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,6 +26,7 @@ _regions: dict[int, _Region] = {}
 _grown = 0
 _private: dict[Layout, list] | None = None    # free lists of the capture under way
 private_regions: set[int] = set()             # first addresses of the memory taken for it
+recent: list[_Region] | None = None           # what was registered since its map was looked at
 
 
 class Layout:
@@ -176,6 +178,25 @@ def alloc(layout: Layout) -> Buffer:
     return array
 
 
+def apart(layout: Layout) -> Buffer:
+    """An array for values that no launch writes: during a capture in memory of its own, because what comes from the program's
+    pool is written over by each replay, and these values would not be written again."""
+    global _private
+    if _private is None:
+        return alloc(layout)
+    pool, _private = _private, None
+    try:
+        block = layout.device.fresh(layout)         # `lone` stays -1: never pooled
+    finally:
+        _private = pool
+    array = _new(Buffer)
+    array.layout = layout
+    array.ptr = block.ptr
+    array.block = block
+    array.version = 0
+    return array
+
+
 def view(array: Array, to: Layout, offset: int = 0) -> View:
     """`array`'s memory under another layout, starting `offset` bytes further."""
     v = _new(View)
@@ -231,6 +252,8 @@ def register(root: Any, ptr: int, nbytes: int) -> None:
     region = _Region(root, _forget)
     region.ptr, region.nbytes = ptr, nbytes
     _regions[id(region)] = region       # one address may be registered by several owners
+    if recent is not None:
+        recent.append(region)
 
 
 def register_fresh(root: Any, ptr: int, nbytes: int) -> None:
@@ -244,10 +267,34 @@ def _forget(region: Any) -> None:
     _regions.pop(id(region), None)
 
 
-def regions() -> list[tuple[int, int, Any]]:
-    """(first address, bytes, owner) of all registered memory, sorted."""
-    found = [(r.ptr, r.nbytes, r()) for r in list(_regions.values())]
-    return sorted((f for f in found if f[2] is not None), key=lambda f: f[:2])
+class Map:
+    """Whose memory an address lies in: all that is registered, and what is registered while it is used. It keeps nothing alive,
+    so that a buffer that dies meanwhile finds its way back to its pool."""
+
+    def __init__(self) -> None:
+        global recent
+        recent = []
+        self.regions = sorted(_regions.values(), key=_place)
+        self.places = [_place(r) for r in self.regions]
+
+    def find(self, address: int) -> tuple[int, Any] | None:
+        """(first address, owner) of the memory around an address; the widest of those that begin at the same place."""
+        while recent:
+            region = recent.pop()
+            i = bisect_right(self.places, _place(region))
+            self.places.insert(i, _place(region))
+            self.regions.insert(i, region)
+        for i in range(bisect_right(self.places, (address, 1 << 63)) - 1, -1, -1):
+            region = self.regions[i]
+            if address < region.ptr + max(region.nbytes, 1):
+                owner = region()
+                if owner is not None:
+                    return region.ptr, owner
+        return None
+
+
+def _place(region: Any) -> tuple[int, int]:
+    return region.ptr, region.nbytes
 
 
 class private_pool:
@@ -264,8 +311,8 @@ class private_pool:
         return self
 
     def __exit__(self, *_: object) -> None:
-        global _private
-        _private = None
+        global _private, recent
+        _private = recent = None
         for known in self.pools:
             known.free = self.public.get(known, [])
 

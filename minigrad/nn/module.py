@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from minigrad import engine
+from minigrad.capture import drop_grads
 from minigrad.engine import Node, RemovableHandle, Slot, edge_of, mode, no_grad
 from minigrad.ops.creation import as_tensor, empty, empty_like, zeros
 from minigrad.tensor import Tensor, new_tensor
@@ -548,9 +549,7 @@ class Module:
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Drops the gradients of all parameters, or with ``set_to_none=False`` fills them with 0."""
-        for p in self.parameters():
-            if p.grad is not None:
-                p.grad = None if set_to_none else p.grad.detach().zero_()
+        drop_grads(self.parameters(), set_to_none)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Replaces the memory of every parameter, gradient and buffer; parameters stay the same objects."""

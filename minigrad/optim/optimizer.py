@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from minigrad.capture import drop_grads
 from minigrad.device import Device, Kernel
 from minigrad.engine import RemovableHandle, enable_grad, mode, no_grad
 from minigrad.ops.creation import as_tensor
@@ -181,9 +182,7 @@ class Optimizer:
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Drops the gradients, or with ``set_to_none=False`` fills them with 0."""
         for group in self.param_groups:
-            for p in group["params"]:
-                if p.grad is not None:
-                    p.grad = None if set_to_none else p.grad.detach().zero_()
+            drop_grads(group["params"], set_to_none)
 
     # ---- the step ----
 
