@@ -38,7 +38,7 @@ def training_step(model: nn.Module, optimizer: optim.Optimizer):
 
 
 def main() -> None:
-    arguments = parser(__doc__, epochs=30)
+    arguments = parser(__doc__, epochs=30, lr=4e-3)
     arguments.add_argument("--norm", choices=("layer", "rms", "none"), default="layer")
     options = arguments.parse_args()
     run = Experiment(f"digits_rnn_{options.norm}", options)
@@ -47,12 +47,14 @@ def main() -> None:
     loader = data.DataLoader(train, batch_size=options.batch_size, shuffle=True, drop_last=True, seed=options.seed)
     model = RowReader(None if options.norm == "none" else options.norm).to(run.device)
     optimizer = optim.Adam(model.parameters(), lr=options.lr)
-    run.keep(model=model, optimizer=optimizer, loader=loader)
+    scheduler = optim.lr_scheduler.CosineAnnealingLR(optimizer, options.epochs)
+    run.keep(model=model, optimizer=optimizer, scheduler=scheduler, loader=loader)
 
     step = run.captured(training_step(model, optimizer))
 
     for _ in run.epochs():
         losses = [step(images.to(run.device), labels.to(run.device)).item() for images, labels in loader]
+        scheduler.step()
         run.log(loss=sum(losses) / len(losses), accuracy=accuracy(model, test))
     run.finish()
 
