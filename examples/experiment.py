@@ -95,8 +95,9 @@ class Experiment:
             side = right if i else left
             side.plot(range(1, len(self.history) + 1), [h[name] for h in self.history], color=f"C{i}", label=name)
             side.set_ylabel(name if i == 0 else ", ".join(names[1:]))
-        figure.legend(loc="upper center", ncols=len(names))
+        figure.legend(loc="outside upper center", ncols=len(names))
         left.set_xlabel("epoch")
+        left.xaxis.get_major_locator().set_params(integer=True)
         figure.savefig(self.picture, dpi=100)
         last = self.history[-1]
         print(", ".join(f"{name} {value:.4f}" for name, value in last.items()),
