@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 
-from experiment import Experiment, corpus, parser, sample
+from experiment import Experiment, corpus, cosine, parser, sample
 
 import minigrad as mg
 from minigrad import data, nn, optim
@@ -92,7 +92,7 @@ def main() -> None:
     test = [w.to(run.device) for w in streams(held_out, 8)]
     model = CharRNN(len(tokenizer)).to(run.device)
     optimizer = optim.Adam(model.parameters(), lr=options.lr)
-    scheduler = optim.lr_scheduler.CosineAnnealingLR(optimizer, options.epochs)
+    scheduler = optim.lr_scheduler.LambdaLR(optimizer, cosine(options.epochs))
     run.keep(model=model, optimizer=optimizer, scheduler=scheduler)
 
     step = run.captured(training_step(model, optimizer))
@@ -103,8 +103,8 @@ def main() -> None:
             loss, *state = step(window, *state)
             losses.append(loss.item())
         scheduler.step()
-        run.log(loss=sum(losses) / len(losses), bits_per_character=held_out_loss(model, test) / math.log(2))
         run.print(write(model, tokenizer))
+        run.log(loss=sum(losses) / len(losses), bits_per_character=held_out_loss(model, test) / math.log(2))
     run.finish()
 
 

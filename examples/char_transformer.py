@@ -93,8 +93,8 @@ def main() -> None:
 
     for _ in run.epochs():
         losses = [step(batch.to(run.device)).item() for batch, in run.batches(loader)]
-        run.log(loss=sum(losses) / len(losses), bits_per_character=held_out_loss(model, test) / math.log(2))
         run.print(write(model, tokenizer))
+        run.log(loss=sum(losses) / len(losses), bits_per_character=held_out_loss(model, test) / math.log(2))
     run.finish()
 
 

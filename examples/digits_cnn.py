@@ -5,7 +5,7 @@
 """
 from __future__ import annotations
 
-from experiment import Experiment, accuracy, parser
+from experiment import Experiment, accuracy, cosine, parser
 
 import minigrad as mg
 from minigrad import data, nn, optim
@@ -39,7 +39,7 @@ def main() -> None:
     loader = data.DataLoader(train, batch_size=options.batch_size, shuffle=True, drop_last=True, seed=options.seed)
     model = build().to(run.device)
     optimizer = optim.AdamW(model.parameters(), lr=options.lr)
-    scheduler = optim.lr_scheduler.CosineAnnealingLR(optimizer, options.epochs)
+    scheduler = optim.lr_scheduler.LambdaLR(optimizer, cosine(options.epochs))
     run.keep(model=model, optimizer=optimizer, scheduler=scheduler, loader=loader)
 
     step = run.captured(training_step(model, optimizer))

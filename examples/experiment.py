@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,15 +23,27 @@ from minigrad import data, io, nn
 
 def parser(doc: str, *, epochs: int, batch_size: int = 32, lr: float = 2e-3) -> argparse.ArgumentParser:
     """The options that every example takes."""
-    options = argparse.ArgumentParser(description=doc.splitlines()[0])
-    options.add_argument("--epochs", type=int, default=epochs)
+    options = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--epochs", type=_positive, default=epochs)
     options.add_argument("--seed", type=int, default=0)
-    options.add_argument("--batch-size", type=int, default=batch_size)
+    options.add_argument("--batch-size", type=_positive, default=batch_size)
     options.add_argument("--lr", type=float, default=lr)
     options.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
     options.add_argument("--out", type=Path, default=Path("runs"), help="folder for the checkpoint and the plot")
     options.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
     return options
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1; got {number}")
+    return number
+
+
+def cosine(epochs: int) -> Callable[[int], float]:
+    """The factor of the learning rate in each epoch, from 1 to nearly 0; a run that is resumed for longer gets the longer curve."""
+    return lambda epoch: 0.5 + 0.5 * math.cos(math.pi * epoch / epochs)
 
 
 class Experiment:
@@ -67,6 +80,8 @@ class Experiment:
 
     def epochs(self) -> Iterator[int]:
         """The epochs still to do, under a progress bar."""
+        if len(self.history) >= self.options.epochs:
+            print(f"all {self.options.epochs} epochs are done; ask for more with --epochs")
         with tqdm(range(len(self.history), self.options.epochs), desc=self.name, unit="epoch", initial=len(self.history),
                   total=self.options.epochs) as self.bar:
             yield from self.bar

@@ -19,7 +19,7 @@ import traceback
 from collections.abc import Callable, Iterable
 from functools import update_wrapper
 from pathlib import Path
-from threading import get_ident
+from threading import Lock, get_ident
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,7 @@ from .shape import fail
 from .tensor import Tensor, new_tensor
 
 _HERE = str(Path(__file__).parent)
+_one_at_a_time = Lock()         # pools and door are the process's: a second recording waits for the first
 
 
 copy_array: Callable[[Array, Array], None]      # set by ops/__init__.py
@@ -198,7 +199,8 @@ class Captured:
         if mode.recorder is not None:
             fail("capture", "a captured function cannot be recorded inside another recording", "", "call it plainly inside")
         before = {id(leaf): leaf.grad for program in known for leaf, _ in program.grads}
-        program = self._record(args, kwargs, tensors, before)
+        with _one_at_a_time:
+            program = self._record(args, kwargs, tensors, before)
         self.programs[key] = [*[p for p in known if p.bound()], program]
         return program.outputs
 
@@ -278,7 +280,8 @@ def capture(function: Callable) -> Captured:
 
     The signature is: shapes, dtypes, devices of the tensor arguments; values of the others; train/eval mode of the
     modules it meets. Returned tensors are overwritten by the next call of that signature. `function` may hold forward,
-    backward, clipping, optimiser and scheduler; reading a value inside (`item()`, `bool(t)`, `numpy()`) raises.
+    backward, clipping, optimiser and scheduler; reading a value inside (`item()`, `bool(t)`, `numpy()`) raises. While one
+    thread records, another that records waits; others must not run ops meanwhile. Replays may run beside anything.
 
     >>> step = minigrad.capture(step)
     >>> loss = step(x, y)

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -303,3 +304,27 @@ def test_values_that_no_launch_writes_survive_the_replays():
         np.testing.assert_array_equal(captured(x).numpy(), step(x).numpy())
     assert weights[0].tolist() == [4, 5, 6]
     assert (mg.zeros(3) + 1.625).tolist() == [1.625] * 3
+
+
+def test_threads_may_record_at_the_same_time():
+    batches = [mg.randn(8, 64) for _ in range(12)]
+
+    def train(seed, wrap):
+        model = nn.Sequential(nn.Linear(64, 32), nn.LayerNorm(32), nn.Linear(32, 4))
+        with mg.no_grad():
+            for i, p in enumerate(model.parameters()):
+                p.copy_(mg.from_numpy(np.random.default_rng([seed, i]).standard_normal(p.shape).astype(np.float32)))
+        optimizer = optim.Adam(model.parameters())
+
+        def step(x):
+            optimizer.zero_grad()
+            loss = model(x).square().mean()
+            loss.backward()
+            optimizer.step()
+            return loss
+        step = wrap(step)
+        return lambda: [step(x).item() for x in batches]
+    want = [train(seed, lambda f: f)() for seed in range(4)]
+    runs = [train(seed, mg.capture) for seed in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(lambda run: run(), runs)) == want
