@@ -108,7 +108,10 @@ static void max_back(void *context, int64_t begin, int64_t end) {
   for (int64_t p = begin; p < end; p++) {
     T *gx = j->y + p * in;
     memset(gx, 0, (size_t)in * sizeof(T));
-    for (int64_t o = 0; o < out; o++) gx[j->from[p * out + o]] += j->x[p * out + o];
+    for (int64_t o = 0; o < out; o++) {
+      const int64_t i = j->from[p * out + o];
+      if (i >= 0 && i < in) gx[i] += j->x[p * out + o];        /* the caller has the indices too, and may have written to them */
+    }
   }
 }
 

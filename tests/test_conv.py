@@ -215,3 +215,36 @@ def test_a_captured_cnn_has_the_bits_of_the_eager_one():
     for (name, a), b in zip(eager_model.state_dict().items(), captured_model.state_dict().values(), strict=True):
         assert (a.numpy() == b.numpy()).all(), name
     assert losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize("fused", ["auto", "off"])
+def test_steps_that_are_never_taken_may_be_any_number(fused):
+    """The stride from a lone output and the dilation of a lone tap, up to the largest int64: what adds them up must not wrap round."""
+    most = (1 << 63) - 1
+    x = mg.arange(16.0).reshape(1, 1, 4, 4).requires_grad_()
+    w = mg.ones(1, 1, 2, 2, requires_grad=True)
+    one = mg.ones(1, 1, 1, 1, requires_grad=True)
+    with set_fused(fused):
+        for y, count in ((F.conv2d(x, w, stride=most), 4), (F.conv2d(x, one, dilation=most), 16),
+                         (F.max_pool2d(x, 1, 1, dilation=most), 16), (F.max_pool2d(x, 2, most), 1)):
+            assert mg.autograd.grad(y.sum(), x)[0].sum().item() == count
+        y = F.conv_transpose2d(one, w, stride=most)
+        assert y.tolist() == [[[[1.0, 1.0], [1.0, 1.0]]]] and mg.autograd.grad(y.sum(), one)[0].item() == 4
+
+
+def test_padding_beyond_all_memory_is_an_error_and_no_abort():
+    x, w = mg.ones(1, 1, 1), mg.ones(1, 1, 2)
+    with pytest.raises(MemoryError):
+        F.conv1d(x, w, padding=1 << 43, dilation=1 << 44)
+    with pytest.raises(MemoryError):
+        F.conv_transpose1d(x, w, padding=1 << 43, dilation=1 << 44)
+    with pytest.raises(RuntimeError, match="output_size must be at most"):
+        F.adaptive_avg_pool1d(x, 1 << 40)
+
+
+def test_indices_that_were_written_to_lead_no_gradient_astray():
+    x = mg.randn(1, 2, 4, 4, requires_grad=True)
+    y, index = F.max_pool2d(x, 2, return_indices=True)
+    index.numpy()[...] = [[[1 << 40, -1], [0, -1 << 63]]] * 2
+    y.sum().backward()
+    assert x.grad.sum().item() == 2

@@ -120,8 +120,15 @@ def _geometry(x: Layout, weight: Layout, y: Layout, stride: Sizes, before: Sizes
     """native/conv.c's geometry of the convolution x -> y (its table), and in how many chunks the weights' gradient is summed."""
     def three(values: Sizes, fill: int) -> list[int]:
         return [fill] * (3 - len(values)) + list(values)
-    numbers = [x.shape[0], groups, x.shape[1] // groups, y.shape[1] // groups, *three(x.shape[2:], 1), *three(y.shape[2:], 1),
-               *three(weight.shape[2:], 1), *three(stride, 1), *three(before, 0), *three(dilation, 1)]
+    space, kernel, out = x.shape[2:], weight.shape[2:], y.shape[2:]
+    reach = [n + p + d * (k - 1) for n, p, d, k in zip(space, before, dilation, kernel, strict=True)]
+    if prod(reach) > 16 * (prod(space) + prod(out)) + 4096:
+        raise NoKernel("kernels copy the input with its padding, which is far larger than input and output")
+    # the stride from a lone output and the dilation of a lone tap are never taken, and int64 need not hold sums of them
+    stride = tuple([s if o > 1 else min(s, r) for s, o, r in zip(stride, out, reach, strict=True)])
+    dilation = tuple([d if k > 1 else 1 for d, k in zip(dilation, kernel, strict=True)])
+    numbers = [x.shape[0], groups, x.shape[1] // groups, y.shape[1] // groups, *three(space, 1), *three(out, 1), *three(kernel, 1),
+               *three(stride, 1), *three(before, 0), *three(dilation, 1)]
     positions = y.shape[0] * prod(y.shape[2:])
     chunks = max(1, min(8, positions // 512, max(x.size, y.size) // weight.size))
     return x.device.constant(np.array(numbers, np.int64)), chunks

@@ -27,6 +27,7 @@ __all__: list[str] = []
 
 Sizes = tuple[int, ...]
 Windows = tuple[tuple[tuple[int, int], ...], ...]       # (begin, end) of each output, for each dimension
+_WINDOWS_MAX = 1 << 24                                  # in an adaptive dimension: each is written down
 
 
 # ---- windows --------------------------------------------------------------------------------------------------------
@@ -120,6 +121,7 @@ def _table(x: Layout, windows: Windows, dilation: Sizes) -> Array:
         n = space[-1]
         windows = (*windows[:-2], tuple([(b * n, e * n) for b, e in windows[-2]]))
         space, dilation, dims = (*space[:-2], space[-2] * n), dilation[:-1], dims - 1
+    dilation = tuple([min(d, n) for d, n in zip(dilation, space, strict=True)])     # a larger step leaves a window as well
     fill = [1] * (3 - dims)
     spans = [(0, 1)] * (3 - dims) + [span for spans in windows for span in spans]
     numbers = [x.size // prod(space), *fill, *space, *fill, *_shape(windows), *fill, *dilation, *[v for span in spans for v in span]]
@@ -206,6 +208,8 @@ def _check_adaptive(name: str, x: Layout, output_size: Sizes) -> None:
         fail(name, f"x must have {dims} dimensions of space that are not empty", f"x {x}")
     if any(n < 0 for n in output_size):
         fail(name, "output_size must not be negative", f"output_size {list(output_size)}")
+    if any(n > _WINDOWS_MAX for n in output_size):
+        fail(name, f"output_size must be at most {_WINDOWS_MAX}", f"output_size {list(output_size)}")
 
 
 # ---- the largest ------------------------------------------------------------------------------------------------------
