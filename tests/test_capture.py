@@ -328,3 +328,14 @@ def test_threads_may_record_at_the_same_time():
     runs = [train(seed, mg.capture) for seed in range(4)]
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(lambda run: run(), runs)) == want
+
+
+def test_an_index_is_kept_privately_in_a_recording_too():
+    values, weight = np.array([1, 2, 1]), mg.ones(4, 2, requires_grad=True)
+    index = mg.from_numpy(values)
+
+    def step(g):
+        y = F.embedding(index, weight)
+        values[:] = 1 << 40
+        return mg.autograd.grad(y, weight, g)[0]
+    assert mg.capture(step)(mg.ones(3, 2)).tolist() == [[0, 0], [2, 2], [1, 1], [0, 0]]

@@ -88,8 +88,8 @@ def checked(op: str, index: Tensor, n: int, dim: int, wrap: bool = True, kind: t
             raise kind(f"[{op}] index {wrong} is out of range for dim {dim} with size {n}")
     guard(verify)
     source = dense(index.array)
-    if not wrap:
-        return new_tensor(source, None)
+    if not wrap:                                                    # a copy for the tape here, too
+        return new_tensor(contiguous_copy(index.array) if mode.grad else source, None)
     wrapped = alloc(layout(source.layout.device, INT64, source.layout.shape))
     source.layout.device.kernels.wrap_index.only.call(wrapped.ptr, source.ptr, source.layout.size, n)
     return new_tensor(wrapped, None)
