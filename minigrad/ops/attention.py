@@ -23,7 +23,7 @@ from .matmul import matmul
 from .norm import address, same_dtypes
 from .random import Generator, _probability, default_generator
 from .reduce import amax, sum
-from .shape_ops import reshape, swapaxes, tril
+from .shape_ops import expand, reshape, swapaxes, tril
 
 __all__ = ["scaled_dot_product_attention"]
 
@@ -108,6 +108,9 @@ def _attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, s
     if is_causal:
         past = tril(ones(scores.shape[-2:], dtype=BOOL, device=scores.device))
         scores = e.where(past, scores, -np.inf)
+    if stream is not None or need_weights:          # each item of the result has weights and random numbers of its own
+        lead = _problem(query.layout, key.layout, value.layout, None if mask is None else mask.layout)
+        scores = expand(scores, (*lead, *scores.shape[-2:]))
     dead = e.eq(scores, -np.inf)                    # taken out before exp, so that no gradient is 0 * inf
     # detached: the result does not depend on it, it only keeps e^x in range
     top = amax(scores.detach(), -1, keepdim=True) if scores.shape[-1] else sum(scores.detach(), -1, True)
@@ -238,6 +241,7 @@ def _attention_oracle(query: Any, key: Any, value: Any, mask: Any, stream: Any, 
         scores = np.where(np.arange(scores.shape[-1]) <= np.arange(scores.shape[-2])[:, None], scores, -np.inf)
     top = scores.max(-1, keepdims=True, initial=-np.inf)
     weights = np.exp(scores - np.where(np.isneginf(top), 0, top))
+    weights = np.broadcast_to(weights, (*np.broadcast_shapes(weights.shape[:-2], value.shape[:-2]), *weights.shape[-2:]))
     total = weights.sum(-1, keepdims=True)
     weights = np.divide(weights, total, out=np.zeros_like(weights), where=total != 0)
     if stream is not None:
@@ -266,6 +270,7 @@ def _attention_samples(make: Any) -> Any:
     yield make(2, 3, 4), make(2, 5, 4), make(2, 5, 4), None, make.ints(4), {**weights, "p": 0.3}
     yield make(2, 3, 4), make(2, 5, 4), make(2, 5, 4), make.bools(3, 5), make.ints(4), {**causal, "p": 0.5}
     yield make(3, 4), make(5, 4), make(5, 4), None, make.ints(4), {**_PLAIN, "p": 1.0}
+    yield make(3, 4), make(1, 5, 4), make(2, 5, 4), None, make.ints(4), {**weights, "p": 0.5}       # value has the most items
     yield make(2, 70, 5), make(2, 150, 5), make(2, 150, 9), None, None, _PLAIN         # several blocks
     yield make(1, 1, 1), make(1, 1, 1), make(1, 1, 1), None, None, _PLAIN
     yield make(2, 0, 4), make(2, 3, 4), make(2, 3, 4), None, None, _PLAIN
