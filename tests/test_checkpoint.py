@@ -252,3 +252,15 @@ def test_contexts():
     with pytest.raises(ValueError, match="use_reentrant=False"):
         checkpoint(lambda t: t, x, context_fn=lambda: (Note(""), Note("")), use_reentrant=True)
     assert minigrad.utils.checkpoint.checkpoint is checkpoint
+
+
+@pytest.mark.parametrize("lengths", [None, [3, 2, 1]])
+def test_batch_norm_of_a_recurrence_counts_a_batch_once(lengths):
+    x = mg.randn(3, 3, 2, requires_grad=True)
+    plain = nn.LSTM(2, 4, norm="batch", norm_max_length=3)
+    again = nn.LSTM(2, 4, norm="batch", norm_max_length=3)
+    again.load_state_dict(plain.state_dict())
+    plain(x, lengths=lengths)[0].sum().backward()
+    checkpoint(again, x, lengths=lengths)[0].sum().backward()
+    for (name, a), b in zip(plain.state_dict().items(), again.state_dict().values(), strict=True):
+        assert a.tolist() == b.tolist(), name

@@ -81,22 +81,10 @@ class StepBatchNorm(Module):
         init.ones_(self.running_var)            # type: ignore[arg-type]
 
     def forward(self, input: Tensor, step: int, live: Tensor | None = None) -> Tensor:
-        if mode.recorder is not None:
-            mode.recorder.meet(self)
         at = min(step, self.max_length - 1)
         mean, var = select(self.running_mean, 0, at), select(self.running_var, 0, at)
-        if live is None or not self.training:
-            return F.batch_norm(input, mean, var, self.weight, self.bias, self.training, self.momentum, self.eps)
-        counts = live.to(input.dtype)
-        count = counts.sum().clamp(min=1.0)
-        mu = (input * counts).sum(0) / count
-        centered = input - mu
-        square = (centered * centered * counts).sum(0) / count
-        with no_grad():                         # a step that fewer than two rows reach says nothing of the spread
-            pace = (count > 1.0).to(input.dtype) * self.momentum
-            mean.add_((mu.detach() - mean) * pace)
-            var.add_((square.detach() * (count / (count - 1.0).clamp(min=1.0)) - var) * pace)
-        return centered * (square + self.eps).rsqrt() * self.weight + self.bias
+        return F.batch_norm(input, mean, var, self.weight, self.bias, self.training, self.momentum, self.eps,
+                            mask=live if self.training else None)
 
     def extra_repr(self) -> str:
         return f"{self.size}, max_length={self.max_length}, eps={self.eps}, momentum={self.momentum}"

@@ -123,6 +123,8 @@ def check_lengths(op: str, lengths: np.ndarray, batch: int, steps: int) -> None:
 
 def host_batch_sizes(packed: PackedSequence) -> np.ndarray:
     """``batch_sizes`` on the host, checked: whatever the user built, nothing is read out of bounds."""
+    if mode.recorder is not None and type(packed.batch_sizes.array).__name__ != "External":
+        mode.recorder.refuse("PackedSequence.batch_sizes")
     sizes = packed.batch_sizes.array.np
     if sizes.ndim != 1 or not sizes.size or (np.diff(sizes) > 0).any() or sizes[-1] < 1 or sizes.sum() != packed.data.size(0):
         fail("PackedSequence", "batch_sizes must be positive, never grow, and add up to the length of data",
