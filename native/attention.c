@@ -35,6 +35,7 @@
 #define KEYS (512 / (int)sizeof(T))            /* whole strips */
 #define STRIP (2 * VL)                         /* columns of a strip of the register tile */
 #define CHUNK (8 * QUERIES)                    /* rows of a unit of work in the forward */
+#define APART static __attribute__((noinline))      /* one copy in the wheel; a call costs nothing there */
 #if defined(__clang__)
 #define EACH_ROW(r) _Pragma("clang loop unroll(full)") for (int r = 0; r < R; r++)
 #else
@@ -87,7 +88,7 @@ static int64_t seen(const job *x, int64_t row_end, int64_t j, int64_t n) {
   }
 
 /* c[m, n] = a[m, depth] times n columns of the packed strips */
-static __attribute__((noinline)) void scores(const job *x, T *c, const T *a, int64_t depth, const T *strips, int64_t i, int64_t m, int64_t j, int64_t n) {
+APART void scores(const job *x, T *c, const T *a, int64_t depth, const T *strips, int64_t i, int64_t m, int64_t j, int64_t n) {
   STRIPS(s, n, vectors, tail,
     TILES(r, height, m,
       if (seen(x, i + r + height, j + s, 1))
@@ -96,8 +97,8 @@ static __attribute__((noinline)) void scores(const job *x, T *c, const T *a, int
 }
 
 /* c[m, width] = (add ? c : 0) + w[m, n] b[n, width] */
-static __attribute__((noinline)) void weigh(const job *x, T *c, int64_t width, const T *w, const T *b, int64_t down, int64_t i, int64_t m, int64_t j,
-                  int64_t n, int add) {
+APART void weigh(const job *x, T *c, int64_t width, const T *w, const T *b, int64_t down, int64_t i, int64_t m, int64_t j, int64_t n,
+                 int add) {
   STRIPS(s, width, vectors, tail,
     TILES(r, height, m,
       const int64_t k = seen(x, i + r + height, j, n);
@@ -106,8 +107,8 @@ static __attribute__((noinline)) void weigh(const job *x, T *c, int64_t width, c
 }
 
 /* c[n, width] += w[m, n]^T b[m, width]; = by the first rows that see a key */
-static __attribute__((noinline)) void weigh_back(const job *x, T *c, int64_t width, const T *w, const T *b, int64_t down, int64_t i, int64_t m, int64_t j,
-                       int64_t n) {
+APART void weigh_back(const job *x, T *c, int64_t width, const T *w, const T *b, int64_t down, int64_t i, int64_t m, int64_t j,
+                      int64_t n) {
   STRIPS(s, width, vectors, tail,
     TILES(r, height, n,
       const int64_t p = x->causal && j + r > i ? j + r - i : 0;        /* rows before see none of these keys */
@@ -121,12 +122,12 @@ static __attribute__((noinline)) void weigh_back(const job *x, T *c, int64_t wid
 static int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
 /* The first n of `keys` rows of x [keys, depth], transposed: strips [depth][STRIP] */
-static __attribute__((noinline)) void pack_strips(T *to, const T *x, int64_t n, int64_t keys, int64_t depth) {
+APART void pack_strips(T *to, const T *x, int64_t n, int64_t keys, int64_t depth) {
   for (int64_t j = 0; j < n; j += STRIP) FN(gemm_pack)(to + j * depth, STRIP, keys - j, depth, x + j * depth, depth, 1);
 }
 
 /* Rows of whole vectors, as the register tile reads them: x itself where it is so */
-static __attribute__((noinline)) const T *whole_rows(T *to, const T *x, int64_t n, int64_t width) {
+APART const T *whole_rows(T *to, const T *x, int64_t n, int64_t width) {
   if (width % VL == 0) return x;
   const int64_t down = round_up(width, VL);
   for (int64_t i = 0; i < n; i++) EACH_VECTOR(j, k, width, vstore(to + i * down + j, get(x + i * width + j, k)););
@@ -179,7 +180,7 @@ INLINE V exponential(V v) {
 }
 
 /* Multiplies by drop: row i, keys from j on */
-static __attribute__((noinline)) void drop(const job *x, const item *at, T *s, int64_t i, int64_t j, int64_t n) {
+APART void drop(const job *x, const item *at, T *s, int64_t i, int64_t j, int64_t n) {
   uint32_t word[WORDS];
   const uint32_t last = (uint32_t)(x->limit - 1);
   const T keep = x->keep;

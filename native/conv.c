@@ -25,8 +25,8 @@
  *              (channel, tap) x positions, of which only a strip is ever written out, in the order in which gemm.h's tile reads it.
  *
  * The weights' gradient is the product over positions, source x g, 256 positions at a time; few outputs: sums of products of rows.
- * Sums: chains of at most 256 multiply-adds in the order (channel, tap), or position, added up in order. The pieces of the weights' gradient
- * are added within a chunk in order, then the chunks (their number comes from the shape). No sum depends on the threads.
+ * Sums: chains of at most 256 multiply-adds in the order (channel, tap), or position, added up in order. The pieces of the weights'
+ * gradient are added within a chunk in order, then the chunks (their number comes from the shape). No sum depends on the threads.
  */
 #include "gemm.h"
 
@@ -184,7 +184,8 @@ static const T *gathered(const sweep *x, const piece *p) {
             for (int64_t y = begin[1]; y < end[1]; y++, line += p->q[2], row += next)
               for (int64_t i = 0; i < length; i++) line[i] = row[i * x->step[2]];
           } else if (length <= VL) {
-            for (int64_t y = begin[1]; y < end[1]; y++, line += p->q[2], row += next) vstore_n(line, vload_n(row, (int)length), (int)length);
+            for (int64_t y = begin[1]; y < end[1]; y++, line += p->q[2], row += next)
+              vstore_n(line, vload_n(row, (int)length), (int)length);
           } else {
             for (int64_t y = begin[1]; y < end[1]; y++, line += p->q[2], row += next) copy(line, row, length);
           }
@@ -249,7 +250,8 @@ static void scatter(const sweep *x, const piece *p, const run *runs, int64_t cou
     const run *r = runs + u;
     int64_t at[3];
     for (int d = 0; d < 3; d++) at[d] = p->dst_start[d] + r->at[d] * x->dst_step[d];
-    T *to = x->dst + ((p->first + r->image) * x->groups + p->group) * x->m * size + (at[0] * x->dst_size[1] + at[1]) * x->dst_size[2] + at[2];
+    T *to = x->dst + ((p->first + r->image) * x->groups + p->group) * x->m * size;
+    to += (at[0] * x->dst_size[1] + at[1]) * x->dst_size[2] + at[2];
     const T *from = tile + r->column;
     for (int64_t row = 0; row < x->m; row++, to += size, from += width) {
       if (x->dst_step[2] == 1) copy(to, from, r->length);
@@ -297,7 +299,8 @@ static void product_piece(const sweep *x, const piece *p, const T *src) {
 /* ---- straight from the scratch memory ---- */
 
 /* to[R rows][S vectors] = start of the row + the sum over steps of weight * source. */
-INLINE void straight_tile(const int R, const int S, int64_t steps, const T *weight, const int64_t *at, const T *src, const T *start, T *to) {
+INLINE void straight_tile(const int R, const int S, int64_t steps, const T *weight, const int64_t *at, const T *src, const T *start,
+                          T *to) {
   V sum[GEMM_ROWS][8];
   UNROLL
   for (int r = 0; r < R; r++)

@@ -258,7 +258,11 @@ APART void add_vector(T *to, const T *from, int64_t n) {
   if (from) EACH_VECTOR(j, k, n, put(to + j, get(to + j, k) + get(from + j, k), k););
 }
 
-void FN(rnn_forward)(T *y, T *hn, T *cn, T *gates, T *cells, T *tanhc, T *inner, T *projected, T *raw_x, T *raw_h, T *stats, T *hin, T *work, const T *x, const T *h0, const T *c0, const T *w_ih, const T *w_hh, const T *w_hr, const T *b_ih, const T *b_hh, const T *nw_ih, const T *nb_ih, const T *nw_hh, const T *nb_hh, const T *nw_c, const T *nb_c, const T *mask, const int64_t *lengths, int64_t steps, int64_t batch, int64_t inputs, int64_t hidden, int64_t outputs, int64_t kind, int64_t norm, int64_t reverse, double eps) {
+void FN(rnn_forward)(T *y, T *hn, T *cn, T *gates, T *cells, T *tanhc, T *inner, T *projected, T *raw_x, T *raw_h, T *stats, T *hin,
+                     T *work, const T *x, const T *h0, const T *c0, const T *w_ih, const T *w_hh, const T *w_hr, const T *b_ih,
+                     const T *b_hh, const T *nw_ih, const T *nb_ih, const T *nw_hh, const T *nb_hh, const T *nw_c, const T *nb_c,
+                     const T *mask, const int64_t *lengths, int64_t steps, int64_t batch, int64_t inputs, int64_t hidden, int64_t outputs,
+                     int64_t kind, int64_t norm, int64_t reverse, double eps) {
   const int64_t gate_count = kind == LSTM ? 4 : kind == GRU ? 3 : 1, n = gate_count * hidden;
   const int64_t apart = kind == GRU ? 2 * hidden : 0;      /* GRU: the biases of q_n stay apart, behind the others */
   T *bias = work, *packed_hh = bias + 4 * hidden, *packed_hr = packed_hh + (n + STRIP - 1) / STRIP * STRIP * outputs;
@@ -367,7 +371,9 @@ static void lstm_back(const Job *x, int64_t t, int64_t first, int64_t rows, T *d
       const T *o = x->gates + (at + r) * x->n + 3 * H, *tanhc = x->tanhc + (at + r) * H, *d = from + r * H;
       if (!live(x, t, first + r)) copy_or_zero(dtanh + r * H, 0, H);
       else
-        EACH_VECTOR(j, k, H, const V tanhed = get(tanhc + j, k); put(dtanh + r * H + j, get(d + j, k) * get(o + j, k) * (1 - tanhed * tanhed), k););
+        EACH_VECTOR(j, k, H,
+          const V tanhed = get(tanhc + j, k);
+          put(dtanh + r * H + j, get(d + j, k) * get(o + j, k) * (1 - tanhed * tanhed), k););
     }
     normalize_back(x, dtanh, sums, dtanh, 4, at, x->cells + at * H, x->nw_c, rows, H);
   }
@@ -437,7 +443,12 @@ APART void collect(const Job *x, T *out, int64_t at, int64_t n) {
   for (int64_t b = 1; b < blocks(x); b++) add_vector(out, x->sums + b * sums_of(x) + at, n);
 }
 
-void FN(rnn_backward)(T *gx, T *gh0, T *gc0, T *gw_ih, T *gw_hh, T *gw_hr, T *gb_ih, T *gb_hh, T *gnw_ih, T *gnw_hh, T *gnw_c, T *gnb_c, T *dx, T *dr, T *dhs, T *sums, T *work, const T *gy, const T *ghn, const T *gcn, const T *x, const T *h0, const T *c0, const T *w_ih, const T *w_hh, const T *w_hr, const T *nw_ih, const T *nw_hh, const T *nw_c, const T *mask, const int64_t *lengths, const T *y, const T *gates, const T *cells, const T *tanhc, const T *inner, const T *projected, const T *raw_x, const T *raw_h, const T *stats, const T *hin, int64_t steps, int64_t batch, int64_t inputs, int64_t hidden, int64_t outputs, int64_t kind, int64_t norm, int64_t reverse) {
+void FN(rnn_backward)(T *gx, T *gh0, T *gc0, T *gw_ih, T *gw_hh, T *gw_hr, T *gb_ih, T *gb_hh, T *gnw_ih, T *gnw_hh, T *gnw_c, T *gnb_c,
+                      T *dx, T *dr, T *dhs, T *sums, T *work, const T *gy, const T *ghn, const T *gcn, const T *x, const T *h0,
+                      const T *c0, const T *w_ih, const T *w_hh, const T *w_hr, const T *nw_ih, const T *nw_hh, const T *nw_c,
+                      const T *mask, const int64_t *lengths, const T *y, const T *gates, const T *cells, const T *tanhc, const T *inner,
+                      const T *projected, const T *raw_x, const T *raw_h, const T *stats, const T *hin, int64_t steps, int64_t batch,
+                      int64_t inputs, int64_t hidden, int64_t outputs, int64_t kind, int64_t norm, int64_t reverse) {
   const int64_t gate_count = kind == LSTM ? 4 : kind == GRU ? 3 : 1, n = gate_count * hidden, rows = steps * batch;
   T *packed_hr = work + (outputs + STRIP - 1) / STRIP * STRIP * n;
   /* the job serves both ways; what forward wrote is only read here */

@@ -1,6 +1,7 @@
 """Recurrent layers and cells: PyTorch's, and normalised ones.
 
-    RNN, LSTM, GRU              sequences, in one native call for each layer and direction
+    RNN, LSTM, GRU              sequences, in one native call for each layer and direction (a loop of launches with norm="batch" or
+                                reset_after=False)
     RNNCell, LSTMCell, GRUCell  one step
     Recurrent                   layers, directions and lengths around any cell
 
@@ -195,17 +196,18 @@ def _scan(step: Callable[..., tuple], x: Tensor, states: list[Tensor] | None, le
     return ([_turned(r, lengths) for r in results] if reverse else results), last
 
 
-def _dropout_probability(dropout: Any, name: str = "dropout") -> float:
+def _dropout_probability(owner: str, name: str, dropout: Any) -> float:
     if not isinstance(dropout, numbers.Number) or not 0 <= dropout <= 1 or isinstance(dropout, bool):      # type: ignore[operator]
-        raise ValueError(f"[nn.RNN] {name} must be a number between 0 and 1, the probability of an element to be zeroed; got {dropout!r}")
+        raise ValueError(f"[nn.{owner}] {name} must be a number between 0 and 1, the probability of an element to be zeroed; "
+                         f"got {dropout!r}")
     return float(dropout)                       # type: ignore[arg-type]
 
 
-def _whole(name: str, value: Any) -> None:
+def _whole(owner: str, name: str, value: Any) -> None:
     if not isinstance(value, int):
-        raise TypeError(f"[nn.RNN] {name} must be an int; got {type(value).__name__}")
+        raise TypeError(f"[nn.{owner}] {name} must be an int; got {type(value).__name__}")
     if value <= 0:
-        raise ValueError(f"[nn.RNN] {name} must be greater than zero; got {value}")
+        raise ValueError(f"[nn.{owner}] {name} must be greater than zero; got {value}")
 
 
 def _batch_norms(module: Module, suffix: str) -> Callable[[int, Tensor | None], ops.Normalize]:
@@ -245,15 +247,16 @@ class RNNBase(Module):
         self.kind = mode[:3] if mode.startswith("RNN") else mode
         self.mode, self.input_size, self.hidden_size, self.num_layers = mode, input_size, hidden_size, num_layers
         self.bias, self.batch_first, self.bidirectional, self.proj_size = bias, batch_first, bidirectional, proj_size
-        self.dropout, self.recurrent_dropout = _dropout_probability(dropout), _dropout_probability(recurrent_dropout, "recurrent_dropout")
+        self.dropout = _dropout_probability(self.kind, "dropout", dropout)
+        self.recurrent_dropout = _dropout_probability(self.kind, "recurrent_dropout", recurrent_dropout)
         if self.dropout > 0 and num_layers == 1:
             warnings.warn(f"dropout acts between layers: with num_layers=1, dropout={dropout} does nothing", stacklevel=3)
         for name, flag in (("bias", bias), ("batch_first", batch_first)):
             if not isinstance(flag, bool):
                 raise TypeError(f"[nn.{self.kind}] {name} must be a bool; got {type(flag).__name__}")
-        _whole("input_size", input_size)
-        _whole("hidden_size", hidden_size)
-        _whole("num_layers", num_layers)
+        _whole(self.kind, "input_size", input_size)
+        _whole(self.kind, "hidden_size", hidden_size)
+        _whole(self.kind, "num_layers", num_layers)
         if not 0 <= proj_size < hidden_size:
             raise ValueError(f"[nn.{self.kind}] proj_size must be smaller than hidden_size, or 0 for no projection; got {proj_size}")
         if forget_bias is not None and (self.kind != "LSTM" or not bias):
@@ -487,8 +490,8 @@ class RNNCellBase(Module):
                  norm_eps: float = 1e-5, norm_max_length: int | None = None, norm_momentum: float = 0.1,
                  forget_bias: float | None = None) -> None:
         super().__init__()
-        _whole("input_size", input_size)
-        _whole("hidden_size", hidden_size)
+        _whole(kind + "Cell", "input_size", input_size)
+        _whole(kind + "Cell", "hidden_size", hidden_size)
         if forget_bias is not None and not bias:
             raise ValueError(f"[nn.{kind}Cell] forget_bias needs bias=True")
         self.kind, self.input_size, self.hidden_size, self.bias, self.forget_bias = kind, input_size, hidden_size, bias, forget_bias
@@ -618,9 +621,9 @@ class Recurrent(Module):
     def __init__(self, cell: Any, num_layers: int = 1, batch_first: bool = False, dropout: float = 0.0,
                  bidirectional: bool = False) -> None:
         super().__init__()
-        _whole("num_layers", num_layers)
+        _whole("Recurrent", "num_layers", num_layers)
         self.num_layers, self.batch_first, self.bidirectional = num_layers, batch_first, bidirectional
-        self.dropout = _dropout_probability(dropout)
+        self.dropout = _dropout_probability("Recurrent", "dropout", dropout)
         directions = 2 if bidirectional else 1
         count = num_layers * directions
         if isinstance(cell, Module) and not isinstance(cell, ModuleList):
