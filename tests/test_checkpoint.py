@@ -220,7 +220,7 @@ def test_errors():
         checkpoint(lambda t: t, x, determinism_check="all")
     with pytest.raises(ValueError, match="segments must be from 1"):
         checkpoint_sequential([F.relu], 2, x)
-    with pytest.raises(ValueError, match="Unexpected keyword"):
+    with pytest.raises(ValueError, match="takes no keywords but.*got other"):
         checkpoint_sequential([F.relu], 1, x, other=1)
     state = mg.get_rng_state()
     y = checkpoint(lambda t: 1 / len(calls) * F.dropout(t * w), x)

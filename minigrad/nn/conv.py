@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from minigrad.ops.creation import empty
+from minigrad.shape import fail
 from minigrad.tensor import Tensor
 
 from . import functional as F
@@ -26,13 +27,12 @@ class _Conv(Module):
     def __init__(self, in_channels: int, out_channels: int, kernel_size: Any, stride: Any, padding: Any, dilation: Any, output_padding: Any,
                  groups: int, bias: bool, padding_mode: str, device: Any, dtype: Any) -> None:
         super().__init__()
-        if groups <= 0:
-            raise ValueError("groups must be a positive integer")
-        if in_channels % groups:
-            raise ValueError("in_channels must be divisible by groups")
-        if out_channels % groups:
-            raise ValueError("out_channels must be divisible by groups")
         kind, n = type(self).__name__, self.dims
+        if groups <= 0:
+            fail(kind, "groups must be a positive integer", groups, kind=ValueError)
+        for name, channels in (("in_channels", in_channels), ("out_channels", out_channels)):
+            if channels % groups:
+                fail(kind, f"{name} must be divisible by groups", [f"{name} {channels}", f"groups {groups}"], kind=ValueError)
         self.in_channels, self.out_channels, self.groups, self.padding_mode = in_channels, out_channels, groups, padding_mode
         self.kernel_size, self.stride = F.sizes_of(kernel_size, n, kind, "kernel_size"), F.sizes_of(stride, n, kind, "stride")
         self.dilation = F.sizes_of(dilation, n, kind, "dilation")
@@ -40,13 +40,14 @@ class _Conv(Module):
         self.padding = padding if isinstance(padding, str) else F.sizes_of(padding, n, kind, "padding")
         if isinstance(padding, str):
             if padding not in ("same", "valid"):
-                raise ValueError(f"Invalid padding string {padding!r}, should be one of ('same', 'valid')")
+                fail(kind, "padding must be numbers, 'same' or 'valid'", repr(padding), kind=ValueError)
             if padding == "same" and any(s != 1 for s in self.stride):
-                raise ValueError("padding='same' is not supported for strided convolutions")
+                fail(kind, "padding='same' is for stride 1, not for strided convolutions", f"stride {list(self.stride)}",
+                     "give the padding in numbers", ValueError)
         if padding_mode not in _MODES:
-            raise ValueError(f"padding_mode must be one of {_MODES}, but got padding_mode={padding_mode!r}")
-        channels = (in_channels, out_channels // groups) if self.transposed else (out_channels, in_channels // groups)
-        self.weight = Parameter(empty((*channels, *self.kernel_size), device=device, dtype=dtype))
+            fail(kind, f"padding_mode must be one of {', '.join(_MODES)}", repr(padding_mode), kind=ValueError)
+        shape = (in_channels, out_channels // groups) if self.transposed else (out_channels, in_channels // groups)
+        self.weight = Parameter(empty((*shape, *self.kernel_size), device=device, dtype=dtype))
         self.register_parameter("bias", Parameter(empty(out_channels, device=device, dtype=dtype)) if bias else None)
         self.reset_parameters()
 
@@ -116,9 +117,9 @@ class _Transposed(_Conv):
                  groups: int = 1, bias: bool = True, dilation: Any = 1, padding_mode: str = "zeros", device: Any = None,
                  dtype: Any = None) -> None:
         if padding_mode != "zeros":
-            raise ValueError(f'Only "zeros" padding mode is supported for {type(self).__name__}')
+            fail(type(self).__name__, "padding_mode must be 'zeros' for a transposed convolution", repr(padding_mode), kind=ValueError)
         if isinstance(padding, str):
-            raise TypeError(f"{type(self).__name__} takes its padding in numbers; got {padding!r}")
+            fail(type(self).__name__, "padding must be numbers", repr(padding), kind=TypeError)
         super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, output_padding, groups, bias, padding_mode,
                          device, dtype)
 
@@ -131,14 +132,14 @@ class _Transposed(_Conv):
         lead = input.ndim - self.dims
         wanted = output_size[lead:] if len(output_size) == input.ndim else output_size
         if len(wanted) != self.dims:
-            raise ValueError(f"{type(self).__name__}: for {input.ndim}D input, output_size must have {self.dims} or {input.ndim} elements "
-                             f"(got {len(output_size)})")
+            fail(type(self).__name__, f"output_size must have {self.dims} or {input.ndim} elements for this input",
+                 [f"output_size {list(output_size)}", f"input {input.layout}"], kind=ValueError)
         least = [(n - 1) * s - 2 * p + d * (k - 1) + 1
                  for n, s, p, d, k in zip(input.shape[lead:], self.stride, self.padding, self.dilation, self.kernel_size, strict=True)]
         most = [n + s - 1 for n, s in zip(least, self.stride, strict=True)]
         if any(not a <= n <= b for a, n, b in zip(least, wanted, most, strict=True)):
-            raise ValueError(f"requested an output size of {list(wanted)}, but valid sizes range from {least} to {most} "
-                             f"(for an input of {list(input.shape[lead:])})")
+            fail(type(self).__name__, f"output_size must be from {least} to {most} for this input",
+                 [f"output_size {list(wanted)}", f"input {input.layout}"], kind=ValueError)
         return tuple([n - a for n, a in zip(wanted, least, strict=True)])
 
 

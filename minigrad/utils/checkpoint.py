@@ -151,7 +151,7 @@ def checkpoint(function: Callable, *args: Any, use_reentrant: bool | None = None
     if determinism_check not in ("default", "none"):
         raise ValueError(f"[checkpoint] determinism_check must be 'default' or 'none'; got {determinism_check!r}")
     if use_reentrant and context_fn is not noop_context_fn:
-        raise ValueError("Passing `context_fn` or `debug` is only supported when use_reentrant=False.")
+        raise ValueError("[checkpoint] context_fn is for use_reentrant=False; got use_reentrant=True; leave one of them out")
     first, second = context_fn()
     if not mode.grad:
         with first:
@@ -180,7 +180,7 @@ def checkpoint_sequential(functions: Any, segments: int, input: Any, use_reentra
     """
     preserve = kwargs.pop("preserve_rng_state", True)
     if kwargs:
-        raise ValueError("Unexpected keyword arguments: " + ",".join(kwargs))
+        raise ValueError(f"[checkpoint_sequential] takes no keywords but preserve_rng_state and use_reentrant; got {', '.join(kwargs)}")
     layers = list(functions.children()) if hasattr(functions, "children") else list(functions)
     if not 1 <= segments <= max(len(layers), 1):
         raise ValueError(f"[checkpoint_sequential] segments must be from 1 to the number of functions ({len(layers)}); got {segments}")

@@ -37,7 +37,8 @@ class PackedSequence(_Packed):
                 unsorted_indices: Tensor | None = None) -> PackedSequence:
         if batch_sizes is None:
             if not (isinstance(data, tuple | list) and len(data) == 2):
-                raise AssertionError("Expected data to be a list or tuple of length 2")
+                fail("PackedSequence", "without batch_sizes, data must be the pair (data, batch_sizes)", type(data).__name__,
+                     kind=AssertionError)
             data, batch_sizes = data
         elif batch_sizes.device.type != "cpu":
             raise ValueError(f"[PackedSequence] batch_sizes must be on the CPU; got {batch_sizes.device}; use pack_sequence or "
