@@ -95,6 +95,11 @@ def checked(op: str, index: Tensor, n: int, dim: int, wrap: bool = True, kind: t
     return new_tensor(wrapped, None)
 
 
+def for_caller(index: Tensor, x: Tensor) -> Tensor:
+    """Indices of elements of x that a function returns beside them: a copy where the tape of x keeps these for its backward kernel."""
+    return new_tensor(contiguous_copy(index.array), None) if mode.grad and x.requires_grad else index
+
+
 def _index_dtype(op: str, index: Any, exact: bool = True) -> Tensor:
     if not isinstance(index, Tensor):
         raise TypeError(f"[{op}] index must be a Tensor; got {type(index).__name__}")

@@ -364,13 +364,13 @@ def _extreme(name: str, input: Tensor, dim: Any, keepdim: bool, whole_of: Reduct
         return pairs(input, dim)
     if dim is None:
         return through(_extreme_over, input, whole_of)
-    from .index import gather_at
+    from .index import for_caller, gather_at
     x = input.array.layout
     if isinstance(dim, (tuple, list)):
         raise TypeError(f"[{name}] dim must be one axis; got {dim}; use a{name}(...) for several")
     a = axis_of(dim, x.ndim, name)
     indices = through(_over, input, index_of, a, keepdim)
-    return ValuesIndices(gather_at(input, indices, a) if x.ndim else copy.call(input), indices)
+    return ValuesIndices(gather_at(input, indices, a), for_caller(indices, input)) if x.ndim else ValuesIndices(copy.call(input), indices)
 
 
 def max(input: Tensor, dim: Any = None, keepdim: bool = False, *, other: Tensor | None = None) -> Any:

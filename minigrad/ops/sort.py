@@ -16,7 +16,7 @@ from ..op import Plan, Primitive, dense
 from ..shape import INT64, axis_of, fail
 from ..tensor import Tensor, new_tensor
 from .elementwise import copy
-from .index import _reads, gather_at
+from .index import _reads, for_caller, gather_at
 from .reduce import ValuesIndices, _argmax, extent
 from .shape_ops import Bound, _reshaped, bind, planner, through, whole, windowed
 
@@ -119,7 +119,7 @@ def _topk_reference(x: Any, *, k: int, dim: int, largest: bool) -> Any:
 def _picked(input: Tensor, indices: Tensor, dim: int) -> ValuesIndices:
     """The values at the indices; a 0-d tensor is itself."""
     if input.array.layout.ndim:
-        return ValuesIndices(gather_at(input, indices, dim), indices)
+        return ValuesIndices(gather_at(input, indices, dim), for_caller(indices, input))
     return ValuesIndices(copy.call(input), through(_reshaped, indices, ()))
 
 
