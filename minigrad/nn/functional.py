@@ -23,7 +23,7 @@ from minigrad.ops.norm import axes_in_order, from_end, masked_norm, to_end, vali
 from minigrad.ops.pool import adaptive_avg_pool, adaptive_max_pool, avg_pool, max_pool
 from minigrad.ops.shape_ops import pad as pad
 from minigrad.shape import BOOL, axis_of, broadcast_shapes, fail, is_float
-from minigrad.tensor import Tensor, bump
+from minigrad.tensor import Tensor, bump, new_tensor
 
 ops: Any = import_module("minigrad.ops")     # its names are gathered when it is imported, where no type checker looks
 
@@ -71,11 +71,21 @@ def _checked(reduction: str) -> str:
 
 
 def _write_back(name: str, input: Tensor, op: Callable[..., Tensor], *args: Any, **options: Any) -> Tensor:
-    """``inplace=True``: allowed where nothing is recorded."""
-    if mode.grad and input.requires_grad:
-        raise NotImplementedError(f"[{name}] inplace=True changes a tensor that is being recorded; use inplace=False "
-                                  "(its buffer is reused anyway), or no_grad()")
-    return input.copy_(op(input, *args, **options))
+    """``inplace=True``: the result goes into ``input``'s memory. In a graph, the op is recorded on a copy of the old values and
+    ``input`` takes the result's place in the graph; what was saved of it before is stale from then on, as in PyTorch."""
+    if not (mode.grad and input.requires_grad):
+        return input.copy_(op(input, *args, **options))
+    if input.node is None:
+        fail(name, "inplace=True cannot change a leaf that requires gradients", input.array.layout, "use inplace=False, or no_grad()")
+    if input.array.storage is not input.array:
+        raise NotImplementedError(f"[{name}] inplace=True changes a view of a tensor that is being recorded; use inplace=False, or clone()")
+    with no_grad():
+        before = input.clone()
+    out = op(new_tensor(before.array, input.node), *args, **options)
+    with no_grad():
+        input.copy_(out)
+    input.node = out.node
+    return input
 
 
 # ---- dense ----
