@@ -109,9 +109,14 @@ def _umask() -> int:
     return mask
 
 
-def load(f: str | os.PathLike | Any, map_location: Any = None) -> Any:
+def load(f: str | os.PathLike | Any, map_location: Any = None, pickle_module: Any = None, *, weights_only: bool = True,
+         mmap: bool | None = None) -> Any:
     """What ``save`` wrote to ``f``, tensors on ``map_location`` (default the CPU). Another program's safetensors file gives a flat
-    dict of its tensors. A truncated file, or one of another format, raises ValueError."""
+    dict of its tensors. A truncated file, or one of another format, raises ValueError. ``weights_only`` changes nothing: a file
+    never holds anything else."""
+    if pickle_module is not None or mmap:
+        raise NotImplementedError(f"load: {'mmap' if pickle_module is None else 'pickle_module'} is not supported; "
+                                  "files are safetensors, read whole, never pickles")
     safetensors = _safetensors()
     data = f.read() if hasattr(f, "read") else Path(f).read_bytes()
     where = "the file object" if hasattr(f, "read") else f"{os.fspath(f)!r}"

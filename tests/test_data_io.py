@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import minigrad as mg
 from minigrad import nn, optim
-from minigrad.data import DataLoader, Dataset, Subset, TensorDataset, default_collate, digits, random_split
+from minigrad.data import ConcatDataset, DataLoader, Dataset, Subset, TensorDataset, default_collate, digits, random_split
 from minigrad.io import load, save
 
 
@@ -185,6 +185,54 @@ def test_samplers_and_single_samples():
     assert [x.tolist() for x in first] == [[0, 1, 2], [3, 4, 5]]
 
 
+@pytest.mark.parametrize("kind", [list, np.asarray, mg.tensor])
+def test_anything_indexed_is_a_data_set(kind):
+    rows = kind([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
+    pairs = list(zip(rows, [0, 1, 2], strict=True))
+    if kind is list:
+        rows = [tuple(r) for r in rows]
+        assert [[c.tolist() for c in b] for b in DataLoader(rows, 2)] == [[[1.0, 3.0], [2.0, 4.0]], [[5.0], [6.0]]]
+    else:
+        assert [b.tolist() for b in DataLoader(rows, 2)] == [[[1.0, 2.0], [3.0, 4.0]], [[5.0, 6.0]]]
+    assert [b[1].tolist() for b in DataLoader(pairs, 2)] == [[0, 1], [2]]
+
+
+def test_concatenation():
+    both = numbers(3) + numbers(2)
+    assert isinstance(both, ConcatDataset) and len(both) == 5 and both.cumulative_sizes == [3, 5]
+    assert [both[i][0].item() for i in (0, 2, 3, 4, -1)] == [0, 2, 0, 1, 1] and seen(DataLoader(both, 5)) == [[0, 1, 2, 0, 1]]
+    with pytest.raises(ValueError, match="exceed"):
+        both[5]
+
+
+def test_sampler_classes():
+    """What PyTorch's hold, with random numbers of ours."""
+    torch_data = pytest.importorskip("torch").utils.data
+    d = numbers(6)
+    for n in (mg.data, torch_data):
+        g = (mg if n is mg.data else pytest.importorskip("torch")).Generator().manual_seed(3)
+        assert list(n.SequentialSampler(d)) == list(range(6))
+        order = n.RandomSampler(d, generator=g)
+        assert sorted(order) == list(range(6)) and len({tuple(order) for _ in range(20)}) > 1 and len(order) == 6
+        assert len(list(n.RandomSampler(d, num_samples=14, generator=g))) == 14
+        assert set(list(n.RandomSampler(d, num_samples=14, generator=g))[:6]) == set(range(6))
+        assert len(list(n.RandomSampler(d, replacement=True, num_samples=40, generator=g))) == 40
+        assert sorted(n.SubsetRandomSampler([4, 2, 9], generator=g)) == [2, 4, 9]
+        assert set(n.WeightedRandomSampler([0.0, 1.0, 3.0, 0.0], 50, generator=g)) == {1, 2}
+        assert sorted(n.WeightedRandomSampler([0.0, 1.0, 3.0, 2.0], 3, replacement=False, generator=g)) == [1, 2, 3]
+        assert list(n.BatchSampler(range(5), 2, False)) == [[0, 1], [2, 3], [4]] and len(n.BatchSampler(range(5), 2, True)) == 2
+        for wrong in (lambda: n.BatchSampler(range(5), 0, False), lambda: n.WeightedRandomSampler([1.0], 0),
+                      lambda: n.WeightedRandomSampler([[1.0]], 1), lambda: n.RandomSampler(d, num_samples=0)):
+            with pytest.raises(ValueError):
+                wrong()
+    assert seen(DataLoader(d, batch_sampler=mg.data.BatchSampler(mg.data.SequentialSampler(d), 4, True))) == [[0, 1, 2, 3]]
+
+
+def test_pytorchs_name_of_the_room():
+    from minigrad.utils.data import DataLoader as same
+    assert same is DataLoader and mg.utils.data.TensorDataset is TensorDataset and mg.utils.data.__all__ is mg.data.__all__
+
+
 @pytest.mark.parametrize(("options", "error", "text"), [
     ({"batch_size": 0}, ValueError, "batch_size"), ({"num_workers": -1}, ValueError, "num_workers"),
     ({"sampler": [0], "shuffle": True}, ValueError, "sampler"), ({"batch_sampler": [[0]], "drop_last": True}, ValueError, "batch_sampler"),
@@ -274,6 +322,15 @@ def load_of(tree):
     save(tree, buffer)
     buffer.seek(0)
     return load(buffer)
+
+
+def test_pytorchs_options_of_load(tmp_path):
+    save({"w": mg.ones(2)}, tmp_path / "w")
+    for options in ({"weights_only": True}, {"weights_only": False}, {"map_location": mg.device("cpu")}):
+        assert load(tmp_path / "w", **options)["w"].tolist() == [1.0, 1.0]
+    for options in ({"mmap": True}, {"pickle_module": os}):
+        with pytest.raises(NotImplementedError, match=next(iter(options))):
+            load(tmp_path / "w", **options)
 
 
 def test_bad_files(tmp_path):

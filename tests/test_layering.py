@@ -52,7 +52,8 @@ def test_layers_import_core_and_ops_only():
 
 def test_utils_import_core_and_ops_only():
     for path in files("utils"):
-        assert imports(path) <= CORE | {"ops", "utils"}, f"{path.name} imports {imports(path)}"
+        room = {"data"} if path.name == "data.py" else set()           # it is minigrad.data under PyTorch's name
+        assert imports(path) <= CORE | {"ops", "utils"} | room, f"{path.name} imports {imports(path)}"
 
 
 def test_nothing_imports_the_observers():

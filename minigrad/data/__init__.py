@@ -1,10 +1,12 @@
 """Data sets and loaders."""
-from .dataset import Dataset, Subset, TensorDataset, random_split
+from .dataset import ConcatDataset, Dataset, Subset, TensorDataset, random_split
 from .digits import digits
 from .fetch import download, unpack
 from .images import cifar10, fashion_mnist, mnist, read_cifar10, read_idx
 from .loader import DataLoader, default_collate, default_convert
+from .sampler import BatchSampler, RandomSampler, Sampler, SequentialSampler, SubsetRandomSampler, WeightedRandomSampler
 from .text import CharTokenizer, python_docs_text
 
-__all__ = ["CharTokenizer", "DataLoader", "Dataset", "Subset", "TensorDataset", "cifar10", "default_collate", "default_convert", "digits",
-           "download", "fashion_mnist", "mnist", "python_docs_text", "random_split", "read_cifar10", "read_idx", "unpack"]
+__all__ = ["BatchSampler", "CharTokenizer", "ConcatDataset", "DataLoader", "Dataset", "RandomSampler", "Sampler", "SequentialSampler",
+           "Subset", "SubsetRandomSampler", "TensorDataset", "WeightedRandomSampler", "cifar10", "default_collate", "default_convert",
+           "digits", "download", "fashion_mnist", "mnist", "python_docs_text", "random_split", "read_cifar10", "read_idx", "unpack"]

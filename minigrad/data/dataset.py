@@ -4,7 +4,8 @@ from __future__ import annotations
 import itertools
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,9 @@ class Dataset:
 
     def __getitem__(self, index: Any) -> Any:
         raise NotImplementedError("Subclasses of Dataset should implement __getitem__.")
+
+    def __add__(self, other: Any) -> ConcatDataset:
+        return ConcatDataset([self, other])
 
 
 class TensorDataset(Dataset):
@@ -70,11 +74,34 @@ class Subset(Dataset):
         return take([self.indices[i] for i in indices])
 
 
+class ConcatDataset(Dataset):
+    """The samples of several data sets, one after the other."""
+
+    def __init__(self, datasets: Iterable[Any]) -> None:
+        self.datasets = list(datasets)
+        if not self.datasets:
+            raise AssertionError("datasets should not be an empty iterable")
+        self.cumulative_sizes = list(itertools.accumulate(len(d) for d in self.datasets))
+
+    def __getitem__(self, index: int) -> Any:
+        if not -len(self) <= index < len(self):
+            raise ValueError("absolute value of index should not exceed dataset length")
+        index %= len(self)
+        i = bisect_right(self.cumulative_sizes, index)
+        return self.datasets[i][index - self.cumulative_sizes[i - 1] if i else index]
+
+    def __len__(self) -> int:
+        return self.cumulative_sizes[-1]
+
+
 def batch_taker(dataset: Any) -> Callable[[Sequence[int]], Any] | None:
-    """The data set's ``take``, unless a subclass changed what a sample is (``__getitem__``) and not ``take``."""
+    """The data set's ``take``, unless a subclass changed what a sample is (``__getitem__``) and not ``take``. Tensors and arrays are
+    data sets too, but their ``take`` is something else."""
+    if not isinstance(dataset, Dataset):
+        return None
     for cls in type(dataset).__mro__:
         if "take" in cls.__dict__:
-            return None if isinstance(dataset, Subset) and batch_taker(dataset.dataset) is None else dataset.take
+            return None if isinstance(dataset, Subset) and batch_taker(dataset.dataset) is None else dataset.take      # type: ignore[attr-defined]
         if "__getitem__" in cls.__dict__:
             return None
     return None
