@@ -18,7 +18,7 @@ from ..memory import Array, Layout, alloc, layout
 from ..op import NoKernel, Plan, Primitive, op, remember, same_device
 from ..shape import BOOL, axis_of, broadcast_shapes, fail, is_float, reduce_plan
 from ..tensor import Tensor, new_tensor
-from .elementwise import add, mul
+from .elementwise import add, copy, mul
 from .reduce import _sum
 from .shape_ops import _expanded, _mT, _permuted, _reshaped, diagonal, through, view_strides
 
@@ -155,12 +155,19 @@ def operator_matmul(input: Tensor, other: Any) -> Tensor:
     return new_tensor(c, None)
 
 
-def matmul(input: Tensor, other: Tensor) -> Tensor:
+def matmul(input: Tensor, other: Tensor, *, out: Tensor | None = None) -> Tensor:
     """Matrix product over the last two dimensions; leading ones broadcast; vectors are a row on the left, a column on the right."""
-    out = operator_matmul(input, other)
-    if out is NotImplemented:
+    product = operator_matmul(input, other)
+    if product is NotImplemented:
         raise TypeError(f"[matmul] expected tensors; got {type(input).__name__} and {type(other).__name__}")
-    return out
+    return product if out is None else into(out, product)
+
+
+def into(out: Tensor, result: Tensor) -> Tensor:
+    """`out=`: the result in memory that is there already; not recorded."""
+    if out.array.layout.shape != result.array.layout.shape:
+        fail("matmul", "out must have the shape of the result", [out.array.layout, result.array.layout])
+    return copy.into(out, result)
 
 
 @_matmul.samples

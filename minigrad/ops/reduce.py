@@ -20,7 +20,7 @@ from ..shape import BOOL, INT64, axes_of, axis_of, elementwise_plan, fail, is_fl
 from ..tensor import Tensor
 from . import elementwise as ew
 from .elementwise import Elementwise, add, cast, constant, div, mul, sub, where
-from .shape_ops import Bound, _cat, _expanded, _reshaped, bind, copy, flip, permute, planner, through, whole, windowed
+from .shape_ops import Bound, _cat, _expanded, _reshaped, bind, copy, flip, permute, planner, respelled, through, whole, windowed
 
 __all__ = ["sum", "nansum", "mean", "nanmean", "prod", "amax", "amin", "aminmax", "max", "min", "argmax", "argmin", "any", "all",
            "count_nonzero", "var", "std", "var_mean", "std_mean", "norm", "cumsum", "cumprod"]
@@ -129,8 +129,10 @@ def _sum_over(x: Layout, dim: Any, keepdim: Any) -> Bound:
 _WIDEN = "iu"           # integers sum to int64
 
 
-def sum(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
+def sum(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None, **numpy: Any) -> Tensor:
     """Sum over `dim` (an axis, several, or all). Integers and bools sum to int64."""
+    if numpy:
+        return sum(input, dtype=dtype, **respelled("sum", numpy, dim=dim, keepdim=keepdim))
     if dtype is not None:
         input = cast(input, dtype)
         if input.array.layout.dtype != INT64 and not is_float(input.array.layout.dtype):
@@ -216,8 +218,10 @@ def _mean_over(x: Layout, dim: Any, keepdim: Any) -> Bound:
     return bind(_mean, x, axes=axes_of(dim, x.ndim, "mean"), keepdim=builtins.bool(keepdim))
 
 
-def mean(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
+def mean(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None, **numpy: Any) -> Tensor:
     """Arithmetic mean over `dim`; float tensors only."""
+    if numpy:
+        return mean(input, dtype=dtype, **respelled("mean", numpy, dim=dim, keepdim=keepdim))
     return through(_mean_over, input if dtype is None else cast(input, dtype), dim, keepdim)
 
 
@@ -273,8 +277,10 @@ product.samples(_identity_samples)
 product.reference(_oracle(np.prod))
 
 
-def prod(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
+def prod(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None, **numpy: Any) -> Tensor:
     """Product over `dim` (an axis, or all). Integers and bools multiply to int64."""
+    if numpy:
+        return prod(input, dtype=dtype, **respelled("prod", numpy, dim=dim, keepdim=keepdim))
     x = cast(input, dtype) if dtype is not None else input if is_float(input.array.layout.dtype) else cast(input, INT64)
     axes = axes_of(dim, x.array.layout.ndim, "prod")
     return product(x, axes=axes, keepdim=builtins.bool(keepdim))
@@ -332,13 +338,17 @@ def _extreme_over(x: Layout, reduction: Reduction, dim: Any = None, keepdim: Any
     return _over(x, reduction, dim, keepdim)
 
 
-def amax(input: Tensor, dim: Any = (), keepdim: bool = False) -> Tensor:
+def amax(input: Tensor, dim: Any = (), keepdim: bool = False, **numpy: Any) -> Tensor:
     """Largest element over `dim` (an axis, several, or all); ties share the gradient."""
+    if numpy:
+        return amax(input, **respelled("amax", numpy, dim=dim, keepdim=keepdim))
     return through(_extreme_over, input, _amax, dim, keepdim)
 
 
-def amin(input: Tensor, dim: Any = (), keepdim: bool = False) -> Tensor:
+def amin(input: Tensor, dim: Any = (), keepdim: bool = False, **numpy: Any) -> Tensor:
     """Smallest element over `dim` (an axis, several, or all); ties share the gradient."""
+    if numpy:
+        return amin(input, **respelled("amin", numpy, dim=dim, keepdim=keepdim))
     return through(_extreme_over, input, _amin, dim, keepdim)
 
 
@@ -373,33 +383,45 @@ def _extreme(name: str, input: Tensor, dim: Any, keepdim: bool, whole_of: Reduct
     return ValuesIndices(gather_at(input, indices, a), for_caller(indices, input)) if x.ndim else ValuesIndices(copy.call(input), indices)
 
 
-def max(input: Tensor, dim: Any = None, keepdim: bool = False, *, other: Tensor | None = None) -> Any:
+def max(input: Tensor, dim: Any = None, keepdim: bool = False, *, other: Tensor | None = None, **numpy: Any) -> Any:
     """`max(x)`: the largest element. `max(x, dim)`: (values, indices), of the first where several tie. `max(x, y)`: elementwise."""
+    if numpy:
+        return max(input, other=other, **respelled("max", numpy, dim=dim, keepdim=keepdim))
     return _extreme("max", input, dim if other is None else other, keepdim, _amax, _argmax, ew.maximum)
 
 
-def min(input: Tensor, dim: Any = None, keepdim: bool = False, *, other: Tensor | None = None) -> Any:
+def min(input: Tensor, dim: Any = None, keepdim: bool = False, *, other: Tensor | None = None, **numpy: Any) -> Any:
     """`min(x)`: the smallest element. `min(x, dim)`: (values, indices), of the first where several tie. `min(x, y)`: elementwise."""
+    if numpy:
+        return min(input, other=other, **respelled("min", numpy, dim=dim, keepdim=keepdim))
     return _extreme("min", input, dim if other is None else other, keepdim, _amin, _argmin, ew.minimum)
 
 
-def argmax(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
+def argmax(input: Tensor, dim: int | None = None, keepdim: bool = False, **numpy: Any) -> Tensor:
     """Index of the largest element, the first where several tie; without `dim`, in the flattened tensor."""
+    if numpy:
+        return argmax(input, **respelled("argmax", numpy, dim=dim, keepdim=keepdim))
     return through(_over, input, _argmax, dim, keepdim)
 
 
-def argmin(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
+def argmin(input: Tensor, dim: int | None = None, keepdim: bool = False, **numpy: Any) -> Tensor:
     """Index of the smallest element, the first where several tie; without `dim`, in the flattened tensor."""
+    if numpy:
+        return argmin(input, **respelled("argmin", numpy, dim=dim, keepdim=keepdim))
     return through(_over, input, _argmin, dim, keepdim)
 
 
-def any(input: Tensor, dim: Any = None, keepdim: bool = False) -> Tensor:
+def any(input: Tensor, dim: Any = None, keepdim: bool = False, **numpy: Any) -> Tensor:
     """Is any element not 0?"""
+    if numpy:
+        return any(input, **respelled("any", numpy, dim=dim, keepdim=keepdim))
     return _truth(through(_over, input, _any, dim, keepdim), input)
 
 
-def all(input: Tensor, dim: Any = None, keepdim: bool = False) -> Tensor:
+def all(input: Tensor, dim: Any = None, keepdim: bool = False, **numpy: Any) -> Tensor:
     """Is no element 0?"""
+    if numpy:
+        return all(input, **respelled("all", numpy, dim=dim, keepdim=keepdim))
     return _truth(through(_over, input, _all, dim, keepdim), input)
 
 
@@ -527,13 +549,19 @@ def _moments(name: str, x: Tensor, dim: Any, unbiased: Any, correction: Any, kee
     return moments(x, axes=axes_of(dim, x.array.layout.ndim, name), correction=correction, keepdim=builtins.bool(keepdim))
 
 
-def var(input: Tensor, dim: Any = None, unbiased: bool | None = None, keepdim: bool = False, *, correction: float | None = None) -> Tensor:
+def var(input: Tensor, dim: Any = None, unbiased: bool | None = None, keepdim: bool = False, *, correction: float | None = None,
+        **numpy: Any) -> Tensor:
     """Variance over `dim`: squared distances from the mean, divided by count - correction (default 1)."""
+    if numpy:
+        return var(input, unbiased=unbiased, correction=correction, **respelled("var", numpy, dim=dim, keepdim=keepdim))
     return _moments("var", input, dim, unbiased, correction, keepdim)[0]
 
 
-def std(input: Tensor, dim: Any = None, unbiased: bool | None = None, keepdim: bool = False, *, correction: float | None = None) -> Tensor:
+def std(input: Tensor, dim: Any = None, unbiased: bool | None = None, keepdim: bool = False, *, correction: float | None = None,
+        **numpy: Any) -> Tensor:
     """Standard deviation over `dim`: the root of the variance."""
+    if numpy:
+        return std(input, unbiased=unbiased, correction=correction, **respelled("std", numpy, dim=dim, keepdim=keepdim))
     return root(_moments("std", input, dim, unbiased, correction, keepdim)[0])
 
 
@@ -689,8 +717,10 @@ def _cumsum_reference(x: Any, *, dim: int) -> Any:
     return np.cumsum(x, dim)
 
 
-def cumsum(input: Tensor, dim: int, *, dtype: Any = None) -> Tensor:
+def cumsum(input: Tensor, dim: Any = None, *, dtype: Any = None, **numpy: Any) -> Tensor:
     """Running sum along `dim`. Integers and bools sum to int64."""
+    if numpy:
+        return cumsum(input, dtype=dtype, **respelled("cumsum", numpy, dim=dim))
     if dtype is not None:
         input = cast(input, dtype)
     elif isinstance(input, Tensor) and not is_float(input.array.layout.dtype):
@@ -732,8 +762,10 @@ def _cumprod_reference(x: Any, *, dim: int) -> Any:
     return np.cumprod(x, dim)
 
 
-def cumprod(input: Tensor, dim: int, *, dtype: Any = None) -> Tensor:
+def cumprod(input: Tensor, dim: Any = None, *, dtype: Any = None, **numpy: Any) -> Tensor:
     """Running product along `dim`. Integers and bools multiply to int64."""
+    if numpy:
+        return cumprod(input, dtype=dtype, **respelled("cumprod", numpy, dim=dim))
     x = cast(input, dtype) if dtype is not None else input if is_float(input.array.layout.dtype) else cast(input, INT64)
     a = axis_of(dim, x.array.layout.ndim, "cumprod")
     return cumulative_product(x, dim=a) if x.array.layout.ndim else copy.call(x)

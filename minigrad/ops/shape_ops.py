@@ -125,6 +125,18 @@ def named(args: tuple, given: dict, name: str, op: str) -> tuple:
     return (given[name],)
 
 
+def respelled(op: str, numpy: dict[str, Any], **options: Any) -> dict[str, Any]:
+    """The options of a function that was called with NumPy's `axis` or `keepdims`, which PyTorch takes for `dim` and `keepdim`."""
+    for name, value in numpy.items():
+        ours = {"axis": "dim", "keepdims": "keepdim"}.get(name)
+        if ours not in options:
+            raise TypeError(f"[{op}] unexpected argument {name!r}; expected {', '.join(options)}")
+        if builtins.all(options[ours] is not unset for unset in (None, False, ())):
+            raise TypeError(f"[{op}] {ours} and {name} are the same option; got {options[ours]} and {value}")
+        options[ours] = value
+    return options
+
+
 def axes(args: tuple, ndim: int, op: str) -> tuple[int, ...]:
     """`f(0, 1)` and `f((0, 1))` alike, as axes in the order given, none twice."""
     given = args[0] if len(args) == 1 and isinstance(args[0], (tuple, list)) else args
@@ -1106,8 +1118,10 @@ def _joined(op: str, tensors: Any) -> list[Tensor]:
     return tensors                                  # type: ignore[return-value]
 
 
-def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
+def cat(tensors: Sequence[Tensor], dim: int = 0, **numpy: Any) -> Tensor:
     """The tensors one after the other along an existing dimension. Empty 1-d tensors are left out, as in PyTorch."""
+    if numpy:
+        return cat(tensors, **respelled("cat", numpy, dim=dim or None))
     found = _cat.known(tensors, dim)
     if found is not None:
         return found
@@ -1125,8 +1139,10 @@ def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
 concat = concatenate = cat
 
 
-def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
+def stack(tensors: Sequence[Tensor], dim: int = 0, **numpy: Any) -> Tensor:
     """The tensors one after the other along a new dimension."""
+    if numpy:
+        return stack(tensors, **respelled("stack", numpy, dim=dim or None))
     found = _stack.known(tensors, dim)
     if found is not None:
         return found

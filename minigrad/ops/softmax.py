@@ -13,7 +13,7 @@ from ..tensor import Tensor
 from . import elementwise as e
 from .norm import address
 from .reduce import amax, mean, reduced_shape, sum
-from .shape_ops import reshape
+from .shape_ops import reshape, respelled
 
 __all__ = ["softmax", "log_softmax", "logsumexp", "cross_entropy", "nll_loss"]
 
@@ -151,14 +151,18 @@ def _logsumexp_oracle(x: Any, *, axis: int) -> Any:
 _logsumexp.samples(_axis_samples)
 
 
-def softmax(input: Tensor, dim: int, dtype: Any = None) -> Tensor:
+def softmax(input: Tensor, dim: Any = None, dtype: Any = None, **numpy: Any) -> Tensor:
     """e^x / sum(e^x) along `dim`; `dtype` converts first. Rows of -inf only give nan, as in PyTorch."""
+    if numpy:
+        return softmax(input, dtype=dtype, **respelled("softmax", numpy, dim=dim))
     x = input if dtype is None else e.cast(input, dtype)
     return _softmax(x, axis=axis_of(dim, x.ndim, "softmax")) if x.ndim else e.exp(e.sub(x, x))
 
 
-def log_softmax(input: Tensor, dim: int, dtype: Any = None) -> Tensor:
+def log_softmax(input: Tensor, dim: Any = None, dtype: Any = None, **numpy: Any) -> Tensor:
     """x - log(sum(e^x)) along `dim`; `dtype` converts first."""
+    if numpy:
+        return log_softmax(input, dtype=dtype, **respelled("log_softmax", numpy, dim=dim))
     x = input if dtype is None else e.cast(input, dtype)
     return _log_softmax(x, axis=axis_of(dim, x.ndim, "log_softmax")) if x.ndim else e.sub(x, x)
 
