@@ -434,14 +434,15 @@ _LONE_LOCAL = _lone_local()     # the references an array has when one tensor an
 
 
 def grad(outputs: Tensor | Sequence[Tensor], inputs: Tensor | Sequence[Tensor], grad_outputs: Any = None,
-         retain_graph: bool | None = None, create_graph: bool = False, allow_unused: bool | None = None,
+         retain_graph: bool | None = None, create_graph: bool = False, only_inputs: bool = True, allow_unused: bool | None = None,
          is_grads_batched: bool = False, materialize_grads: bool = False) -> tuple[Tensor | None, ...]:
     """The gradients of `outputs` with respect to `inputs`, a tuple as long as `inputs`; `.grad` is left alone.
 
     With `create_graph=True` the gradients are recorded themselves, and may be differentiated again, to any order.
     """
-    if is_grads_batched:
-        raise NotImplementedError("[autograd.grad] is_grads_batched is not supported; call grad once per vector")
+    if is_grads_batched or not only_inputs:
+        raise NotImplementedError("[autograd.grad] is_grads_batched is not supported; call grad once per vector" if is_grads_batched else
+                                  "[autograd.grad] only_inputs=False is not supported; use backward() to fill .grad")
     outs: list[Any] = list(outputs) if isinstance(outputs, (tuple, list)) else [outputs]
     ins: list[Any] = list(inputs) if isinstance(inputs, (tuple, list)) else [inputs]
     count = 1 if grad_outputs is not None else len(outs)

@@ -180,6 +180,14 @@ def test_grad_unused():
     assert autograd.grad((x * 2).sum(), [x, y], materialize_grads=True)[1].tolist() == [0]
 
 
+def test_pytorchs_order_of_arguments_of_grad():
+    x, y = leaf(1.0), leaf(2.0)
+    assert autograd.grad((x * 2).sum(), [x, y], None, None, False, True, True)[1] is None       # only_inputs, allow_unused
+    for option in ({"only_inputs": False}, {"is_grads_batched": True}):
+        with pytest.raises(NotImplementedError, match=next(iter(option))):
+            autograd.grad((x * 2).sum(), x, **option)
+
+
 @pytest.mark.parametrize("order, expected", [(1, 32.0), (2, 48.0), (3, 48.0), (4, 24.0)])
 def test_any_order(order, expected):
     x = leaf(2.0)

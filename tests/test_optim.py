@@ -181,9 +181,9 @@ def test_in_place_steps_are_counted():
     (lambda p: optim.Adam(p, betas=(0.9, -0.1)), ValueError, "index 1"),
     (lambda p: optim.Adam(p, eps=-1e-8), ValueError, "Invalid epsilon value"),
     (lambda p: optim.Adam(p, lr=float("nan")), ValueError, "Invalid learning rate: nan"),
-    (lambda p: optim.Adam(p, fused=True), NotImplementedError, "fused"),
+    (lambda p: optim.Adam(p, fused=True, foreach=True), RuntimeError, "together"),
     (lambda p: optim.Adam(p, capturable=True), NotImplementedError, "capturable"),
-    (lambda p: optim.RMSprop(p, foreach=True), NotImplementedError, "foreach"),
+    (lambda p: optim.RMSprop(p, differentiable=True), NotImplementedError, "differentiable"),
     (lambda p: optim.RMSprop(p, alpha=-1), ValueError, "Invalid alpha value"),
     (lambda p: optim.Adagrad(p, lr_decay=-1), ValueError, "Invalid lr_decay value"),
     (lambda p: optim.Adagrad(p, differentiable=True), NotImplementedError, "differentiable"),
@@ -193,6 +193,21 @@ def test_in_place_steps_are_counted():
 def test_bad_arguments(make, error, text):
     with pytest.raises(error, match=text):
         make(parameters())
+
+
+@pytest.mark.parametrize("make", [optim.SGD, optim.Adam, optim.AdamW, optim.RMSprop, optim.Adagrad])
+def test_one_launch_is_what_foreach_and_fused_ask_for(make):
+    found = []
+    for option in ("foreach", "fused", None):
+        if option == "fused" and make is optim.RMSprop:         # PyTorch has none either
+            continue
+        p = nn.Parameter(mg.tensor([1.0, -2.0]))
+        optimizer = make([p], lr=0.1, **({option: True} if option else {}))
+        p.grad = mg.tensor([0.5, 3.0])
+        optimizer.step()
+        found.append(p.tolist())
+        assert option is None or optimizer.state_dict()["param_groups"][0][option] is True
+    assert all(values == found[0] for values in found)
 
 
 # ---- schedules ----

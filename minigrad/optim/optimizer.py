@@ -31,12 +31,14 @@ def at_least(name: str, value: Any, low: float = 0.0, below: float | None = None
         raise ValueError(f"Invalid {name}: {value}")
 
 
-def only_default(**options: Any) -> None:
-    """PyTorch's switches between implementations: there is one here, so they stay at None or False."""
+def only_default(*, foreach: bool | None = None, fused: bool | None = None, **options: Any) -> None:
+    """PyTorch's switches between implementations. There is one here, all parameters in one launch: who asks for `foreach` or `fused`
+    has it already, the other switches stay at None or False."""
+    if foreach and fused:
+        raise RuntimeError("`fused` and `foreach` cannot be `True` together.")
     for name, value in options.items():
         if value:
-            raise NotImplementedError(f"{name}={value!r} is not supported: leave {name} at its default, "
-                                      "all parameters go in one launch anyway")
+            raise NotImplementedError(f"{name}={value!r} is not supported: leave {name} at its default")
 
 
 def _hooked(step: Callable) -> Callable:
