@@ -235,18 +235,23 @@ def _signature(value: Any, tensors: list[Tensor]) -> Any:
     if isinstance(value, Tensor):
         tensors.append(value)
         return value.array.layout, value.requires_grad
-    if type(value) in (tuple, list):
+    if isinstance(value, (tuple, list)):
         return type(value), *[_signature(v, tensors) for v in value]
     if type(value) is dict:
         return dict, *[(k, _signature(v, tensors)) for k, v in value.items()]
     return type(value), value
 
 
+def _like(value: Any, items: list[Any]) -> Any:
+    """The items as the list, tuple or named tuple that `value` is."""
+    return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+
+
 def _replace(value: Any, tensors: Any) -> Any:
     if isinstance(value, Tensor):
         return next(tensors)
-    if type(value) in (tuple, list):
-        return type(value)(_replace(v, tensors) for v in value)
+    if isinstance(value, (tuple, list)):
+        return _like(value, [_replace(v, tensors) for v in value])
     if type(value) is dict:
         return {k: _replace(v, tensors) for k, v in value.items()}
     return value
@@ -255,8 +260,8 @@ def _replace(value: Any, tensors: Any) -> Any:
 def _detached(value: Any) -> Any:
     if isinstance(value, Tensor):
         return new_tensor(value.array, None)
-    if type(value) in (tuple, list):
-        return type(value)(_detached(v) for v in value)
+    if isinstance(value, (tuple, list)):
+        return _like(value, [_detached(v) for v in value])
     if type(value) is dict:
         return {k: _detached(v) for k, v in value.items()}
     return value

@@ -1,6 +1,7 @@
 """Recurrence against PyTorch: its layers for the plain ones, hand-written loops for the normalised ones; lengths, packing, states."""
 from __future__ import annotations
 
+import collections
 import itertools
 import warnings
 
@@ -724,3 +725,35 @@ def test_batch_sizes_cannot_be_an_argument_of_a_captured_function():
     for scale in (1.0, 2.0):
         given = mg.tensor(x * scale)
         assert packs(given).tolist() == layer(pads.pack_padded_sequence(given, [3, 2, 1]))[0].data.tolist()
+
+
+def test_a_captured_step_refuses_wrong_lengths_at_replay():
+    lstm = nn.LSTM(3, 4, norm="layer")
+    step = mg.capture(lambda x, lengths: lstm(x, lengths=lengths)[0])
+    x = mg.randn(5, 2, 3)
+    step(x, mg.tensor([5, 1]))
+    for wrong in ([6, 1], [5, 0], [-1, 2]):
+        with pytest.raises(ValueError, match="lengths must lie between 1 and the number of steps 5"):
+            step(x, mg.tensor(wrong))
+    np.testing.assert_array_equal(step(x, mg.tensor([2, 3])).numpy(), lstm(x, lengths=mg.tensor([2, 3]))[0].numpy(force=True))
+
+
+def test_recurrent_and_cells_refuse_states_and_masks_of_another_shape():
+    x = mg.randn(5, 2, 3)
+    for cell, hx in ((nn.GRUCell(3, 4), mg.randn(3, 2, 4)), (nn.LSTMCell(3, 4), (mg.randn(1, 3, 4), mg.randn(1, 3, 4)))):
+        with pytest.raises(RuntimeError, match=r"each state of hx must be \(layers \* directions = 1, batch = 2, size\)"):
+            nn.Recurrent(cell)(x, hx)
+    cell = nn.GRUCell(1, 4, norm="batch", norm_max_length=1)
+    with pytest.raises(RuntimeError, match=r"live must be a bool tensor \(batch, 1\)"):
+        cell(mg.randn(12, 1), live=mg.tensor([True] * 12))
+    with pytest.raises(ValueError, match="step must be"):
+        cell(mg.randn(12, 1), step=-1)
+
+
+def test_a_packed_sequence_has_one_signature():
+    captured = mg.capture(lambda pair: pair[0] + pair[1])
+    Pair = collections.namedtuple("Pair", "a b")
+    for _ in range(3):
+        x = mg.randn(3)
+        np.testing.assert_array_equal(captured(Pair(x, x)).numpy(), (x + x).numpy())
+    assert len(captured.programs) == 1

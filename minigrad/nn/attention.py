@@ -145,6 +145,9 @@ class TransformerEncoder(Module):
     def __init__(self, encoder_layer: Module, num_layers: int, norm: Module | None = None, enable_nested_tensor: bool = True,
                  mask_check: bool = True) -> None:
         super().__init__()
+        if not isinstance(encoder_layer, Module):
+            fail("nn.TransformerEncoder", "encoder_layer must be a Module", type(encoder_layer).__name__,
+                 "pass nn.TransformerEncoderLayer(...)", TypeError)
         self.layers = ModuleList([deepcopy(encoder_layer) for _ in range(num_layers)])
         self.num_layers, self.norm = num_layers, norm
         self.enable_nested_tensor, self.mask_check = enable_nested_tensor, mask_check

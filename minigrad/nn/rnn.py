@@ -14,7 +14,8 @@ Beside PyTorch's options all take ``norm="layer" | "rms" | "batch"``:
              steps (later ones use the last); weights start at 0.1. The steps of the backward direction count from a sequence's end.
 
 The norms are the submodules ``norm_ih_l{k}``, ``norm_hh_l{k}`` and (LSTM) ``norm_c_l{k}``, with ``_reverse`` behind; of cells
-``norm_ih``, ``norm_hh``, ``norm_c``. ``bias=False`` is about ``bias_ih`` and ``bias_hh``: norms keep theirs.
+``norm_ih``, ``norm_hh``, ``norm_c``. Of "layer" and "rms" they hold the parameters only: the kernels of the layer run them, with
+the layer's ``norm_eps``. ``bias=False`` is about ``bias_ih`` and ``bias_hh``: norms keep theirs.
 """
 from __future__ import annotations
 
@@ -32,9 +33,9 @@ from minigrad.engine import mode, no_grad
 from minigrad.ops import rnn as ops
 from minigrad.ops.creation import empty, ones, zeros
 from minigrad.ops.elementwise import gt, where
-from minigrad.ops.index import gather, index_select
+from minigrad.ops.index import check_index, gather, guard, index_select
 from minigrad.ops.shape_ops import cat, expand, flip, reshape, select, squeeze, stack, transpose, unsqueeze
-from minigrad.shape import INT64, fail
+from minigrad.shape import BOOL, INT64, fail
 from minigrad.tensor import Tensor, new_tensor
 
 from . import functional as F
@@ -159,17 +160,24 @@ def _constant(values: tuple[int, ...], device: Device, column: bool = False) -> 
 
 
 def _lengths(name: str, lengths: Any, x: Tensor) -> Tensor:
-    """The lengths of a padded batch as a checked int64 tensor beside x (steps, batch, *). While a capture records, a tensor's values
-    cannot be read: lengths out of range then count as the nearest possible."""
+    """The lengths of a padded batch as an int64 tensor beside x (steps, batch, *), checked; in a captured step at each replay."""
     steps, batch = x.shape[:2]
     if isinstance(lengths, Tensor):
         if lengths.ndim != 1 or lengths.dtype.kind not in "iu":
             fail(name, "lengths must be whole numbers, one for each sequence", lengths.layout)
         if mode.recorder is None:
             check_lengths(name, host_lengths(name, lengths), batch, steps)
-        elif lengths.shape != (batch,):
+            return lengths.detach().to(x.device).to(INT64)
+        if lengths.shape != (batch,):
             fail(name, "lengths must have one entry for each sequence of the batch", [lengths.layout, f"batch size {batch}"])
-        return lengths.detach().to(x.device).to(INT64)
+        given = lengths.detach().to(x.device).to(INT64)
+
+        def verify() -> None:
+            wrong = check_index(given, 1, steps + 1)
+            if wrong is not None:
+                fail(name, f"lengths must lie between 1 and the number of steps {steps}", wrong, kind=ValueError)
+        guard(verify)
+        return given
     values = host_lengths(name, lengths)
     check_lengths(name, values, batch, steps)
     return _constant(tuple(values.tolist()), x.device)
@@ -530,6 +538,10 @@ class RNNCellBase(Module):
         if input.shape[-1] != self.input_size:
             fail(name, f"the last size of the input must be input_size {self.input_size}", input.layout)
         x = input if input.ndim == 2 else unsqueeze(input, 0)
+        if not isinstance(step, int) or step < 0:
+            fail(name, "step must be a whole number, at least 0", repr(step), kind=ValueError)
+        if live is not None and (live.dtype != BOOL or live.shape != (x.shape[0], 1)):
+            fail(name, f"live must be a bool tensor (batch, 1) = {[x.shape[0], 1]}", live.layout)
         for i, s in enumerate(states):
             if s is None:
                 states[i] = zeros(x.shape[0], self.hidden_size, dtype=x.dtype, device=x.device)
@@ -665,6 +677,10 @@ class Recurrent(Module):
         order, back = (input.sorted_indices, input.unsorted_indices) if packed else (None, None)
         several = isinstance(hx, tuple | list)
         given: list[Any] = [] if hx is None else list(hx) if several else [hx]
+        for state in given:
+            if not isinstance(state, Tensor) or state.ndim != 3 or state.shape[:2] != (len(self.cells), x.shape[1]):
+                fail("nn.Recurrent", f"each state of hx must be (layers * directions = {len(self.cells)}, batch = {x.shape[1]}, size)",
+                     state.layout if isinstance(state, Tensor) else type(state).__name__)
         if order is not None:
             given = [index_select(s, 1, order) for s in given]
         directions = 2 if self.bidirectional else 1
