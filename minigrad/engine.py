@@ -23,7 +23,7 @@ from .shape import fail
 if TYPE_CHECKING:
     from .tensor import Tensor
 
-_sequence = itertools.count(0, -1)      # counts down: a heap gives the newest first
+sequence = itertools.count(0, -1)      # counts down: a heap gives the newest first
 
 
 class Mode(threading.local):
@@ -130,7 +130,7 @@ class Node:
     what is saved, `layout` that of the output, `out` the output's array if the op's derivative uses it.
     """
 
-    __slots__ = ("op", "inputs", "saved", "version", "layout", "out", "attrs", "seq", "__weakref__")
+    __slots__ = ("op", "inputs", "saved", "version", "layout", "out", "attrs", "needs", "seq", "__weakref__")
 
     def __init__(self, op: Any, inputs: Sequence[Edge], layout: Any, saved: Any = (), version: int = 0,
                  out: Array | None = None, attrs: dict | None = None) -> None:
@@ -141,7 +141,8 @@ class Node:
         self.version = version
         self.out = out
         self.attrs = attrs
-        self.seq = next(_sequence)
+        self.needs: Sequence[bool] | None = None        # which inputs have an edge, where whoever recorded it knows
+        self.seq = next(sequence)
 
     @property
     def next_functions(self) -> tuple[tuple[Edge, int], ...]:
@@ -162,7 +163,7 @@ class Slot:
 
     def __init__(self, node: Node, index: int, layout: Layout) -> None:
         self.inputs, self.index, self.layout = (node,), index, layout
-        self.seq = next(_sequence)
+        self.seq = next(sequence)
 
     @property
     def op(self) -> Any:
@@ -344,7 +345,7 @@ def walk(roots: list[Edge], gradients: list[Any], create_graph: bool, retain_gra
                 fail("backward", f"the graph was freed by an earlier backward(): {node.op.name}{located(node)} has nothing saved", "",
                      "pass retain_graph=True to the first backward(), or detach() what is carried over from the step before")
             edges = node.inputs
-            needs = [e is not None for e in edges] if useful is None else [e is not None and e in useful for e in edges]
+            needs = useful is None and node.needs or [e is not None and (useful is None or e in useful) for e in edges]
             for edge, result in zip(edges, node.op.backward(node, g, needs)):      # noqa: B905 (this is the hot loop)
                 if result is None or edge is None:
                     continue

@@ -15,7 +15,7 @@ import numpy as np
 
 from .. import engine
 from ..device import Device, Kernel
-from ..engine import Node, mode
+from ..engine import Node, mode, sequence
 from ..memory import Array, Buffer, Layout, alloc, layout
 from ..op import Plan, Primitive, remember, same_device
 from ..shape import (
@@ -36,6 +36,7 @@ from ..tensor import Tensor, bump, new_tensor, writable
 _new = object.__new__
 NUMBERS = (float, int, bool, np.floating, np.integer, np.bool_)
 _PLAIN = frozenset((float, int, bool))
+_ONE = (True,)
 _constants: dict[tuple, Tensor] = {}
 
 
@@ -279,7 +280,7 @@ def accumulate(target: Tensor, more: Tensor) -> None:
         add.into(target, target, more)
     else:
         plan.kernel.call(x.ptr, x.ptr, y.ptr, plan.walk)
-        x.storage.version += 1      # type: ignore[misc]
+        (x if type(x) is Buffer else x.storage).version += 1      # type: ignore[misc]
 
 
 # ---- the hot path: one dictionary look-up decides everything that was decided before for these layouts ----------------
@@ -315,8 +316,16 @@ def _unary(op: Elementwise) -> Callable[[Any], Any]:
         t.array = out
         t.grad = None
         if differentiable and mode.grad and input.requires_grad:
-            t.node = Node(op, (input.node or input,), to, (input,) if saves_input else (None,), x.version if saves_input else 0,
-                          out if keeps_out else None)
+            t.node = node = _new(Node)       # attribute by attribute: a call of Node takes 80 ns more
+            node.op = op
+            node.inputs = (input.node or input,)
+            node.needs = _ONE
+            node.layout = to
+            node.saved = (input,) if saves_input else (None,)
+            node.version = x.version if saves_input else 0
+            node.out = out if keeps_out else None
+            node.attrs = None
+            node.seq = next(sequence)
             t.requires_grad = True
             return t
         t.node = None
@@ -370,8 +379,16 @@ def _binary(op: Elementwise) -> Callable[[Any, Any], Any]:
                 if (ra and a_needs_b) or (rb and b_needs_b):
                     sb = other
                     version += y.version
-                t.node = Node(op, ((input.node or input) if ra and a_rule else None, (other.node or other) if rb and b_rule else None), to,
-                              (sa, sb), version, out if keeps_out else None)
+                t.node = node = _new(Node)       # attribute by attribute: a call of Node takes 80 ns more
+                node.op = op
+                node.needs = need_a, need_b = ra and a_rule, rb and b_rule
+                node.inputs = (input.node or input) if need_a else None, (other.node or other) if need_b else None
+                node.layout = to
+                node.saved = sa, sb
+                node.version = version
+                node.out = out if keeps_out else None
+                node.attrs = None
+                node.seq = next(sequence)
                 t.requires_grad = True
                 return t
         t.node = None
@@ -434,7 +451,7 @@ def _with_number(op: Elementwise, index: int) -> Callable[[Any, Any], Any]:
     known: dict[tuple, tuple] = {}
     differentiable, keeps_out = index in op.rules, op.keeps_out
     uses = op.saves.get(index, ())
-    saves_tensor, saves_number = index in uses, 1 - index in uses
+    saves_tensor, saves_number, needs = index in uses, 1 - index in uses, (index == 0, index == 1)
 
     def call(input: Any, number: Any) -> Any:
         try:
@@ -464,8 +481,16 @@ def _with_number(op: Elementwise, index: int) -> Callable[[Any, Any], Any]:
         t.grad = None
         if differentiable and mode.grad and input.requires_grad:
             edge, saved, value = input.node or input, input if saves_tensor else None, value if saves_number else None
-            t.node = Node(op, (None, edge) if index else (edge, None), to, (value, saved) if index else (saved, value),
-                          x.version if saves_tensor else 0, out if keeps_out else None)
+            t.node = node = _new(Node)       # attribute by attribute: a call of Node takes 80 ns more
+            node.op = op
+            node.inputs = (None, edge) if index else (edge, None)
+            node.needs = needs
+            node.layout = to
+            node.saved = (value, saved) if index else (saved, value)
+            node.version = x.version if saves_tensor else 0
+            node.out = out if keeps_out else None
+            node.attrs = None
+            node.seq = next(sequence)
             t.requires_grad = True
             return t
         t.node = None
