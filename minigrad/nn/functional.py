@@ -285,25 +285,24 @@ def avg_pool3d(input: Tensor, kernel_size: Size, stride: Size | None = None, pad
     return _avg_pool("avg_pool3d", 3, input, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)
 
 
-def _adaptive_size(name: str, input: Tensor, output_size: Any, dims: int) -> tuple[int, ...]:
-    """The output size, None being the input's."""
+def _adaptive(op: Callable[..., Any], name: str, dims: int, input: Tensor, output_size: Any, empty_channels: bool = False) -> Any:
+    """Checks the input and the output size, None being the input's, and pools."""
+    _pooled(name, input, dims, empty_channels=empty_channels)
     given = tuple(output_size) if isinstance(output_size, Sequence) else (output_size,) * dims
     if len(given) != dims:
         fail(name, f"output_size must be a whole number or {dims} of them", f"output_size {output_size}")
     space = input.shape[input.ndim - dims:]
-    return tuple([n if m is None else int(m) for m, n in zip(given, space, strict=True)])
+    return op(input, output_size=tuple([n if m is None else int(m) for m, n in zip(given, space, strict=True)]))
 
 
 def adaptive_avg_pool1d(input: Tensor, output_size: Any) -> Tensor:
     """The mean of each of ``output_size`` windows that share out the space of (N, C, L) or (C, L); None keeps a size."""
-    _pooled("adaptive_avg_pool1d", input, 1, empty_channels=True)
-    return adaptive_avg_pool(input, output_size=_adaptive_size("adaptive_avg_pool1d", input, output_size, 1))
+    return _adaptive(adaptive_avg_pool, "adaptive_avg_pool1d", 1, input, output_size, empty_channels=True)
 
 
 def adaptive_max_pool1d_with_indices(input: Tensor, output_size: Any, return_indices: bool = False) -> tuple[Tensor, Tensor]:
     """``adaptive_max_pool1d`` and where in the space the elements stand."""
-    _pooled("adaptive_max_pool1d", input, 1)
-    return adaptive_max_pool(input, output_size=_adaptive_size("adaptive_max_pool1d", input, output_size, 1))
+    return _adaptive(adaptive_max_pool, "adaptive_max_pool1d", 1, input, output_size)
 
 
 def adaptive_max_pool1d(input: Tensor, output_size: Any, return_indices: bool = False) -> Any:
@@ -314,14 +313,12 @@ def adaptive_max_pool1d(input: Tensor, output_size: Any, return_indices: bool = 
 
 def adaptive_avg_pool2d(input: Tensor, output_size: Any) -> Tensor:
     """The mean of each of ``output_size`` windows that share out the space of (N, C, H, W) or (C, H, W); None keeps a size."""
-    _pooled("adaptive_avg_pool2d", input, 2, empty_channels=True)
-    return adaptive_avg_pool(input, output_size=_adaptive_size("adaptive_avg_pool2d", input, output_size, 2))
+    return _adaptive(adaptive_avg_pool, "adaptive_avg_pool2d", 2, input, output_size, empty_channels=True)
 
 
 def adaptive_max_pool2d_with_indices(input: Tensor, output_size: Any, return_indices: bool = False) -> tuple[Tensor, Tensor]:
     """``adaptive_max_pool2d`` and where in the space the elements stand."""
-    _pooled("adaptive_max_pool2d", input, 2)
-    return adaptive_max_pool(input, output_size=_adaptive_size("adaptive_max_pool2d", input, output_size, 2))
+    return _adaptive(adaptive_max_pool, "adaptive_max_pool2d", 2, input, output_size)
 
 
 def adaptive_max_pool2d(input: Tensor, output_size: Any, return_indices: bool = False) -> Any:
@@ -332,14 +329,12 @@ def adaptive_max_pool2d(input: Tensor, output_size: Any, return_indices: bool = 
 
 def adaptive_avg_pool3d(input: Tensor, output_size: Any) -> Tensor:
     """The mean of each of ``output_size`` windows that share out the space of the input; None keeps a size."""
-    _pooled("adaptive_avg_pool3d", input, 3, empty_channels=True)
-    return adaptive_avg_pool(input, output_size=_adaptive_size("adaptive_avg_pool3d", input, output_size, 3))
+    return _adaptive(adaptive_avg_pool, "adaptive_avg_pool3d", 3, input, output_size, empty_channels=True)
 
 
 def adaptive_max_pool3d_with_indices(input: Tensor, output_size: Any, return_indices: bool = False) -> tuple[Tensor, Tensor]:
     """``adaptive_max_pool3d`` and where in the space the elements stand."""
-    _pooled("adaptive_max_pool3d", input, 3)
-    return adaptive_max_pool(input, output_size=_adaptive_size("adaptive_max_pool3d", input, output_size, 3))
+    return _adaptive(adaptive_max_pool, "adaptive_max_pool3d", 3, input, output_size)
 
 
 def adaptive_max_pool3d(input: Tensor, output_size: Any, return_indices: bool = False) -> Any:

@@ -141,39 +141,47 @@ def _fits(x: Layout, weight: Layout, y: Layout) -> None:
         raise NoKernel("there are no elements")
 
 
-@convolution.fused
-def _convolution_kernels(kernels: KernelTable, x: Layout, weight: Layout, bias: Layout | None, *, stride: Sizes, padding: Pairs,
-                         dilation: Sizes, groups: int) -> Any:
-    forward, backward_input = kernels.conv_forward[x.dtype], kernels.conv_backward_input[x.dtype]
-    backward_weight = kernels.conv_backward_weight[x.dtype]
-    total = kernels.sum[x.dtype]
-    same_dtypes("convolution", x, weight, bias)
-    out = conv_sizes(x.shape[2:], weight.shape[2:], stride, padding, dilation)
-    y_layout = layout(x.device, x.dtype, (x.shape[0], weight.shape[0], *out))
-    _fits(x, weight, y_layout)
-    table, chunks = _geometry(x, weight, y_layout, stride, tuple([p[0] for p in padding]), dilation, groups)
+def _launches(kernels: KernelTable, x: Layout, weight: Layout, bias: Layout | None, y: Layout, geometry: tuple[Array, int],
+              transposed: bool) -> Any:
+    """forward and backward of a convolution, or of its transpose: the same three kernels with x and y in each other's place."""
+    there, back = kernels.conv_forward[x.dtype], kernels.conv_backward_input[x.dtype]
+    if transposed:
+        there, back = back, there
+    backward_weight, total = kernels.conv_backward_weight[x.dtype], kernels.sum[x.dtype]
+    table, chunks = geometry
     sums = layout(x.device, x.dtype, (chunks * weight.size,))
-    over_space = reduce_plan(y_layout, (0, *range(2, x.ndim)))
+    over_space = reduce_plan(y, (0, *range(2, x.ndim)))
 
     def run_forward(xa: Array, wa: Array, ba: Array | None) -> Any:
-        y = alloc(y_layout)
-        forward.call(y.ptr, xa.ptr, wa.ptr, address(ba), table.ptr)
-        return y, (xa, wa)
+        ya = alloc(y)
+        there.call(ya.ptr, xa.ptr, wa.ptr, address(ba), table.ptr)
+        return ya, (xa, wa)
 
     def run_backward(saved: Any, g: Array, needs: list[bool]) -> list[Array | None]:
         xa, wa = saved
         gx = gw = gb = None
         if needs[0]:
             gx = alloc(x)
-            backward_input.call(gx.ptr, g.ptr, wa.ptr, 0, table.ptr)
+            back.call(gx.ptr, g.ptr, wa.ptr, 0, table.ptr)
         if needs[1]:
             gw, scratch = alloc(weight), alloc(sums)
-            backward_weight.call(gw.ptr, scratch.ptr, xa.ptr, g.ptr, table.ptr, chunks)
+            source, seen = (g, xa) if transposed else (xa, g)
+            backward_weight.call(gw.ptr, scratch.ptr, source.ptr, seen.ptr, table.ptr, chunks)
         if needs[2]:
             gb = alloc(bias)            # type: ignore[arg-type]
             total.call(gb.ptr, g.ptr, over_space.ptr)
         return [gx, gw, gb]
     return run_forward, run_backward
+
+
+@convolution.fused
+def _convolution_kernels(kernels: KernelTable, x: Layout, weight: Layout, bias: Layout | None, *, stride: Sizes, padding: Pairs,
+                         dilation: Sizes, groups: int) -> Any:
+    same_dtypes("convolution", x, weight, bias)
+    out = conv_sizes(x.shape[2:], weight.shape[2:], stride, padding, dilation)
+    y = layout(x.device, x.dtype, (x.shape[0], weight.shape[0], *out))
+    _fits(x, weight, y)
+    return _launches(kernels, x, weight, bias, y, _geometry(x, weight, y, stride, tuple([p[0] for p in padding]), dilation, groups), False)
 
 
 @convolution.reference
@@ -279,36 +287,11 @@ def _convolution_transpose_rule(x: Layout, weight: Layout, bias: Layout | None, 
 @convolution_transpose.fused
 def _convolution_transpose_kernels(kernels: KernelTable, x: Layout, weight: Layout, bias: Layout | None, *, stride: Sizes, padding: Sizes,
                                    output_padding: Sizes, dilation: Sizes, groups: int) -> Any:
-    forward, backward_input = kernels.conv_forward[x.dtype], kernels.conv_backward_input[x.dtype]
-    backward_weight = kernels.conv_backward_weight[x.dtype]
-    total = kernels.sum[x.dtype]
     same_dtypes("convolution_transpose", x, weight, bias)
     out = transposed_sizes(x.shape[2:], weight.shape[2:], stride, padding, output_padding, dilation)
-    y_layout = layout(x.device, x.dtype, (x.shape[0], weight.shape[1] * groups, *out))
-    _fits(x, weight, y_layout)
-    table, chunks = _geometry(y_layout, weight, x, stride, padding, dilation, groups)
-    sums = layout(x.device, x.dtype, (chunks * weight.size,))
-    over_space = reduce_plan(y_layout, (0, *range(2, x.ndim)))
-
-    def run_forward(xa: Array, wa: Array, ba: Array | None) -> Any:
-        y = alloc(y_layout)
-        backward_input.call(y.ptr, xa.ptr, wa.ptr, address(ba), table.ptr)
-        return y, (xa, wa)
-
-    def run_backward(saved: Any, g: Array, needs: list[bool]) -> list[Array | None]:
-        xa, wa = saved
-        gx = gw = gb = None
-        if needs[0]:
-            gx = alloc(x)
-            forward.call(gx.ptr, g.ptr, wa.ptr, 0, table.ptr)
-        if needs[1]:
-            gw, scratch = alloc(weight), alloc(sums)
-            backward_weight.call(gw.ptr, scratch.ptr, g.ptr, xa.ptr, table.ptr, chunks)
-        if needs[2]:
-            gb = alloc(bias)            # type: ignore[arg-type]
-            total.call(gb.ptr, g.ptr, over_space.ptr)
-        return [gx, gw, gb]
-    return run_forward, run_backward
+    y = layout(x.device, x.dtype, (x.shape[0], weight.shape[1] * groups, *out))
+    _fits(x, weight, y)
+    return _launches(kernels, x, weight, bias, y, _geometry(y, weight, x, stride, padding, dilation, groups), True)
 
 
 @convolution_transpose.reference
