@@ -1,24 +1,164 @@
 """``MultiheadAttention`` and the encoder half of the transformer (Vaswani et al. 2017)."""
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from typing import Any
 
 import numpy as np
 
-from minigrad.ops.creation import empty, full
-from minigrad.ops.shape_ops import triu
-from minigrad.shape import fail
+from minigrad.ops.attention import scaled_dot_product_attention
+from minigrad.ops.creation import empty, full, zeros, zeros_like
+from minigrad.ops.elementwise import logical_not, logical_or, where
+from minigrad.ops.shape_ops import cat, pad, triu
+from minigrad.shape import BOOL, fail, is_float
 from minigrad.tensor import Tensor
 
-from . import functional as F
 from . import init
+from .activation import gelu, relu
 from .container import ModuleList
 from .dropout import Dropout
-from .linear import Linear
+from .linear import Linear, linear
 from .module import Module, Parameter
 from .norm import LayerNorm
+
+
+def _masks(bsz: int, heads: int, tgt: int, src: int, attn_mask: Tensor | None, key_padding_mask: Tensor | None,
+           dtype: Any) -> Tensor | None:
+    """Both masks, which name what is left out, as one for ``scaled_dot_product_attention``, (N or 1, heads or 1, L or 1, S)."""
+    both = []
+    if attn_mask is not None:
+        both.append(attn_mask.reshape(1, 1, tgt, src) if attn_mask.ndim == 2 else attn_mask.reshape(bsz, heads, tgt, src))
+    if key_padding_mask is not None:
+        both.append(key_padding_mask.reshape(bsz, 1, 1, src))
+    if not both:
+        return None
+    if all(m.dtype == BOOL for m in both):
+        return logical_not(both[0] if len(both) == 1 else logical_or(*both))
+    added = [where(m, -float("inf"), zeros_like(m, dtype=dtype)) if m.dtype == BOOL else m.to(dtype) for m in both]
+    return added[0] if len(added) == 1 else added[0] + added[1]
+
+
+def _check_heads(query: Tensor, key: Tensor, value: Tensor, embed_dim: int, num_heads: int, separate: bool, batch: int,
+                 key_padding_mask: Tensor | None, attn_mask: Tensor | None) -> None:
+    """What multi_head_attention_forward wants of (batched) operands; the types of the exceptions are PyTorch's."""
+    op, given = "multi_head_attention_forward", [f"query {query.layout}", f"key {key.layout}", f"value {value.layout}"]
+    if query.shape[-1] != embed_dim:
+        fail(op, f"the query's last size must be embed_dim = {embed_dim}", given, kind=AssertionError)
+    if num_heads < 1 or embed_dim % num_heads:
+        fail(op, "embed_dim must be divisible by num_heads", [f"embed_dim {embed_dim}", f"num_heads {num_heads}"], kind=AssertionError)
+    if key.shape[:2] != value.shape[:2] or not separate and key.shape != value.shape:
+        fail(op, "key and value must have one shape" if not separate else "key and value must have one length and batch", given,
+             kind=AssertionError)
+    if query.shape[batch] != key.shape[batch]:
+        fail(op, "query, key and value must have one batch size N", given)
+    bsz, tgt, src = query.shape[batch], query.shape[1 - batch], key.shape[1 - batch]
+    for name, mask in (("key_padding_mask", key_padding_mask), ("attn_mask", attn_mask)):
+        if mask is not None and mask.dtype != BOOL and not is_float(mask.dtype):
+            fail(op, f"{name} must be bool or floating point", mask.layout, kind=AssertionError)
+    if key_padding_mask is not None and tuple(key_padding_mask.shape) != (bsz, src):
+        fail(op, "key_padding_mask must be (N, S)", [key_padding_mask.layout, f"N, S = {bsz}, {src}"], kind=AssertionError)
+    if attn_mask is not None and tuple(attn_mask.shape) not in ((tgt, src), (bsz * num_heads, tgt, src)):
+        fail(op, "attn_mask must be (L, S) or (N * num_heads, L, S)",
+             [attn_mask.layout, f"L, S = {tgt}, {src}", f"N * num_heads = {bsz * num_heads}"],
+             kind=RuntimeError if attn_mask.ndim in (2, 3) else AssertionError)
+
+
+def _in_projections(query: Tensor, key: Tensor, value: Tensor, weight: Tensor | None, weights: Sequence[Tensor | None],
+                    bias: Tensor | None) -> Sequence[Tensor]:
+    """q, k, v: one product for what comes from one tensor."""
+    if weight is None:
+        biases = (None, None, None) if bias is None else bias.chunk(3)
+        return [linear(x, w, b) for x, w, b in zip((query, key, value), weights, biases, strict=True)]      # type: ignore[arg-type]
+    e = weight.shape[0] // 3
+    if query is key and key is value:
+        return linear(query, weight, bias).split(e, -1)
+    if key is value:
+        (wq, wkv), (bq, bkv) = weight.split([e, 2 * e]), (None, None) if bias is None else bias.split([e, 2 * e])
+        return linear(query, wq, bq), *linear(key, wkv, bkv).split(e, -1)
+    biases = (None, None, None) if bias is None else bias.split(e)
+    return [linear(x, w, b) for x, w, b in zip((query, key, value), weight.split(e), biases, strict=True)]
+
+
+def multi_head_attention_forward(
+        query: Tensor, key: Tensor, value: Tensor, embed_dim_to_check: int, num_heads: int, in_proj_weight: Tensor | None,
+        in_proj_bias: Tensor | None, bias_k: Tensor | None, bias_v: Tensor | None, add_zero_attn: bool, dropout_p: float,
+        out_proj_weight: Tensor, out_proj_bias: Tensor | None, training: bool = True, key_padding_mask: Tensor | None = None,
+        need_weights: bool = True, attn_mask: Tensor | None = None, use_separate_proj_weight: bool = False,
+        q_proj_weight: Tensor | None = None, k_proj_weight: Tensor | None = None, v_proj_weight: Tensor | None = None,
+        static_k: Tensor | None = None, static_v: Tensor | None = None, average_attn_weights: bool = True, is_causal: bool = False,
+        *, batch_first: bool = False) -> tuple[Tensor, Tensor | None]:
+    """Attention in ``num_heads`` subspaces, and its weights: query (L, N, E), key and value (S, N, *), or N first, or without N.
+
+    Masks are bool (True: left out) or numbers that are added: ``key_padding_mask`` (N, S), ``attn_mask`` (L, S) or
+    (N * num_heads, L, S). A query whose keys are all masked gets 0 from the attention, in the weights too. See ``nn.MultiheadAttention``.
+    """
+    op, rank = "multi_head_attention_forward", query.ndim
+    if rank not in (2, 3) or key.ndim != rank or value.ndim != rank:
+        fail(op, "query, key and value must all have 3 dimensions, or 2 without a batch", [query.layout, key.layout, value.layout],
+             kind=AssertionError)
+    for name, mask, ranks in (("key_padding_mask", key_padding_mask, (rank - 1,)), ("attn_mask", attn_mask, (2, 3))):
+        if mask is not None and mask.ndim not in ranks:
+            fail(op, f"{name} must have {' or '.join(map(str, ranks))} dimensions here", [f"query {query.layout}", f"{name} {mask.layout}"],
+                 kind=AssertionError)
+    if is_causal and attn_mask is None:
+        fail(op, "is_causal is a hint about attn_mask, which is None", fix="pass TransformerEncoder.generate_square_subsequent_mask(L) too")
+    batch = 0 if batch_first and rank == 3 else 1
+    if rank == 2:
+        same = query is key, key is value
+        query = query.unsqueeze(1)
+        key = query if same[0] else key.unsqueeze(1)
+        value = key if same[1] else value.unsqueeze(1)
+        key_padding_mask = None if key_padding_mask is None else key_padding_mask.unsqueeze(0)
+    _check_heads(query, key, value, embed_dim_to_check, num_heads, use_separate_proj_weight, batch, key_padding_mask, attn_mask)
+    if (bias_k is None) != (bias_v is None):
+        fail(op, "bias_k and bias_v come together", kind=AssertionError)
+    if use_separate_proj_weight and (q_proj_weight is None or k_proj_weight is None or v_proj_weight is None):
+        fail(op, "use_separate_proj_weight=True needs q_proj_weight, k_proj_weight and v_proj_weight", kind=AssertionError)
+    if not use_separate_proj_weight and in_proj_weight is None:
+        fail(op, "use_separate_proj_weight=False needs in_proj_weight", kind=AssertionError)
+    bsz, tgt, src = query.shape[batch], query.shape[1 - batch], key.shape[1 - batch]
+    head = embed_dim_to_check // num_heads
+
+    q, k, v = _in_projections(query, key, value, None if use_separate_proj_weight else in_proj_weight,
+                              (q_proj_weight, k_proj_weight, v_proj_weight), in_proj_bias)
+
+    def heads(x: Tensor) -> Tensor:             # (N, heads, length, head)
+        return x.reshape(*x.shape[:2], num_heads, head).permute(*((0, 2, 1, 3) if batch == 0 else (1, 2, 0, 3)))
+
+    def given(name: str, x: Tensor) -> Tensor:
+        if x.ndim != 3 or x.shape[0] != bsz * num_heads or x.shape[2] != head:
+            fail(op, f"{name} must be (N * num_heads, S, head_dim) = ({bsz * num_heads}, S, {head})", x.layout, kind=AssertionError)
+        if bias_k is not None:
+            fail(op, f"bias_k and bias_v cannot be added to {name}", kind=AssertionError)
+        return x.reshape(bsz, num_heads, -1, head)
+    q = heads(q)
+    k = heads(k) if static_k is None else given("static_k", static_k)
+    v = heads(v) if static_v is None else given("static_v", static_v)
+    added = 0
+    if bias_k is not None and bias_v is not None:
+        k, v = (cat([x, b.reshape(1, num_heads, 1, head).expand(bsz, -1, -1, -1)], 2) for x, b in ((k, bias_k), (v, bias_v)))
+        added += 1
+    if add_zero_attn:
+        nothing = zeros((bsz, num_heads, 1, head), dtype=q.dtype, device=q.device)
+        k, v = cat([k, nothing], 2), cat([v, nothing], 2)
+        added += 1
+    causal = is_causal and key_padding_mask is None and not need_weights and not added
+    if causal:
+        attn_mask = None
+    if added:
+        attn_mask, key_padding_mask = (None if m is None else pad(m, (0, added)) for m in (attn_mask, key_padding_mask))
+    mask = _masks(bsz, num_heads, tgt, src + added, attn_mask, key_padding_mask, q.dtype)
+    result = scaled_dot_product_attention(q, k, v, mask, dropout_p if training else 0.0, causal, need_weights=need_weights)
+    y, weights = result if need_weights else (result, None)
+    y = y.permute(*((0, 2, 1, 3) if batch == 0 else (2, 0, 1, 3)))
+    y = linear(y.reshape(*y.shape[:2], embed_dim_to_check), out_proj_weight, out_proj_bias)
+    if weights is not None and average_attn_weights:
+        weights = weights.mean(1)
+    if rank == 2:
+        y, weights = y.squeeze(1), None if weights is None else weights.squeeze(0)
+    return y, weights
+
 
 
 class MultiheadAttention(Module):
@@ -77,7 +217,7 @@ class MultiheadAttention(Module):
     def forward(self, query: Tensor, key: Tensor, value: Tensor, key_padding_mask: Tensor | None = None, need_weights: bool = True,
                 attn_mask: Tensor | None = None, average_attn_weights: bool = True,
                 is_causal: bool = False) -> tuple[Tensor, Tensor | None]:
-        return F.multi_head_attention_forward(
+        return multi_head_attention_forward(
             query, key, value, self.embed_dim, self.num_heads, self.in_proj_weight, self.in_proj_bias, self.bias_k, self.bias_v,
             self.add_zero_attn, self.dropout, self.out_proj.weight, self.out_proj.bias, training=self.training,
             key_padding_mask=key_padding_mask, need_weights=need_weights, attn_mask=attn_mask,
@@ -91,7 +231,7 @@ def _activation(choice: str | Callable[[Tensor], Tensor]) -> Callable[[Tensor], 
         return choice
     if choice not in ("relu", "gelu"):
         fail("TransformerEncoderLayer", "activation must be 'relu', 'gelu' or a function", repr(choice))
-    return F.relu if choice == "relu" else F.gelu
+    return relu if choice == "relu" else gelu
 
 
 class TransformerEncoderLayer(Module):
@@ -104,7 +244,7 @@ class TransformerEncoderLayer(Module):
     """
 
     def __init__(self, d_model: int, nhead: int, dim_feedforward: int = 2048, dropout: float = 0.1,
-                 activation: str | Callable[[Tensor], Tensor] = F.relu, layer_norm_eps: float = 1e-5, batch_first: bool = False,
+                 activation: str | Callable[[Tensor], Tensor] = relu, layer_norm_eps: float = 1e-5, batch_first: bool = False,
                  norm_first: bool = False, bias: bool = True, device: Any = None, dtype: Any = None) -> None:
         super().__init__()
         to: dict[str, Any] = {"device": device, "dtype": dtype}

@@ -1,16 +1,42 @@
 """Dropout layers: zeros at random in training, the identity in evaluation."""
 from __future__ import annotations
 
+import warnings
+
+from minigrad.ops.random import dropout as dropout_op
+from minigrad.ops.random import feature_dropout
 from minigrad.tensor import Tensor
 
-from . import functional as F
+from .arguments import check_probability, write_back
 from .module import Module
+
+
+def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
+    """In training, x mask / (1 - p), the mask 1 with probability 1 - p; else x."""
+    check_probability(p)
+    if not training or p == 0.0:
+        return input
+    return write_back("dropout", input, dropout_op, p) if inplace else dropout_op(input, p)
+
+
+def dropout2d(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
+    """``dropout`` of whole channels: one mask value for each of the first two dimensions."""
+    check_probability(p)
+    if input.ndim not in (3, 4):
+        warnings.warn(f"dropout2d: Received a {input.ndim}-D input, which is deprecated; use dropout, or an input (N, C, H, W)",
+                      stacklevel=3)
+    if input.ndim == 3:
+        warnings.warn("dropout2d: Received a 3D input to dropout2d, which is read as (N, C, L)", stacklevel=3)
+    if not training or p == 0.0:
+        return input
+    return write_back("dropout2d", input, feature_dropout, p) if inplace else feature_dropout(input, p)
+
 
 
 class _Dropout(Module):
     def __init__(self, p: float = 0.5, inplace: bool = False) -> None:
         super().__init__()
-        F.check_probability(p)
+        check_probability(p)
         self.p, self.inplace = p, inplace
 
     def extra_repr(self) -> str:
@@ -21,11 +47,11 @@ class Dropout(_Dropout):
     """Zeros each element with probability ``p`` and scales the others by 1 / (1 - p) (Srivastava et al. 2014)."""
 
     def forward(self, input: Tensor) -> Tensor:
-        return F.dropout(input, self.p, self.training, self.inplace)
+        return dropout(input, self.p, self.training, self.inplace)
 
 
 class Dropout2d(_Dropout):
     """Zeros whole channels of (N, C, H, W) with probability ``p`` and scales the others by 1 / (1 - p) (Tompson et al. 2015)."""
 
     def forward(self, input: Tensor) -> Tensor:
-        return F.dropout2d(input, self.p, self.training, self.inplace)
+        return dropout2d(input, self.p, self.training, self.inplace)

@@ -5,10 +5,10 @@ from typing import Any
 
 from minigrad.engine import no_grad
 from minigrad.ops.creation import empty
+from minigrad.ops.embedding import embedding
 from minigrad.shape import fail
 from minigrad.tensor import Tensor
 
-from . import functional as F
 from . import init
 from .module import Module, Parameter
 
@@ -50,7 +50,7 @@ class Embedding(Module):
                 self.weight[self.padding_idx].fill_(0)
 
     def forward(self, input: Tensor) -> Tensor:
-        return F.embedding(input, self.weight, self.padding_idx, self.max_norm, self.norm_type, self.scale_grad_by_freq, self.sparse)
+        return embedding(input, self.weight, self.padding_idx, self.max_norm, self.norm_type, self.scale_grad_by_freq, self.sparse)
 
     def extra_repr(self) -> str:
         text = f"{self.num_embeddings}, {self.embedding_dim}"

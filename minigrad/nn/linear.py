@@ -5,11 +5,17 @@ import math
 from typing import Any
 
 from minigrad.ops.creation import empty
+from minigrad.ops.matmul import linear as linear_op
 from minigrad.tensor import Tensor
 
-from . import functional as F
 from . import init
 from .module import Module, Parameter
+
+
+def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """input W^T + bias: (*, in), (out, in), (out) -> (*, out)."""
+    return linear_op(input, weight, bias)
+
 
 
 class Identity(Module):
@@ -42,7 +48,7 @@ class Linear(Module):
             init.uniform_(self.bias, -bound, bound)
 
     def forward(self, input: Tensor) -> Tensor:
-        return F.linear(input, self.weight, self.bias)
+        return linear(input, self.weight, self.bias)
 
     def extra_repr(self) -> str:
         return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"

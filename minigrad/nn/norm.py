@@ -14,15 +14,279 @@ it has all dimensions of x and broadcasts. ``lengths`` (N,) is the same for x wi
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from minigrad.engine import mode, no_grad
-from minigrad.ops.creation import empty, ones, tensor, zeros
-from minigrad.tensor import Tensor
+import numpy as np
 
-from . import functional as F
+from minigrad.engine import mode, no_grad
+from minigrad.ops.creation import as_tensor, clone, empty, ones, tensor, zeros
+from minigrad.ops.elementwise import lt, where
+from minigrad.ops.norm import batch_norm as batch_norm_op
+from minigrad.ops.norm import batch_norm_eval, masked_norm
+from minigrad.ops.norm import group_norm as group_norm_op
+from minigrad.ops.norm import instance_norm as instance_norm_op
+from minigrad.ops.norm import layer_norm as layer_norm_op
+from minigrad.ops.norm import rms_norm as rms_norm_op
+from minigrad.ops.shape_ops import movedim, reshape
+from minigrad.shape import BOOL, axes_of, axis_of, fail
+from minigrad.tensor import Tensor, bump
+
 from . import init
+from .arguments import as_shape, check_batch_size
 from .module import Module, Parameter
+
+
+def valid_mask(name: str, x: Tensor, mask: Tensor | None, lengths: Any, axes: tuple[int, ...]) -> Tensor:
+    """A norm's `mask=` or `lengths=` as a bool tensor with x's number of dimensions, broadcasting to x.
+
+    `axes` are those the norm has parameters for (channels, or normalized_shape). A mask comes without them, one value for each
+    position, or with as many dimensions as x. lengths (N,) are for an x with one dimension of positions besides the batch.
+    """
+    layout, shape = x.array.layout, x.array.layout.shape
+    if mask is not None:
+        if lengths is not None:
+            raise ValueError(f"[{name}] takes mask= or lengths=; got both")
+        if not isinstance(mask, Tensor) or mask.array.layout.dtype != BOOL:
+            fail(name, "mask must be a bool tensor, true at what is valid", mask.array.layout if isinstance(mask, Tensor) else
+                 type(mask).__name__, "compare, e.g. mask = tokens != 0", TypeError)
+        have = mask.array.layout.shape
+        without = tuple([n for i, n in enumerate(shape) if i not in axes])
+        full = tuple([1 if i in axes else next(sizes) for sizes in [iter(have)] for i in range(len(shape))]) \
+            if len(have) == len(without) else have
+        if len(full) != len(shape) or any(m not in (1, n) for m, n in zip(full, shape, strict=True)):
+            fail(name, "mask must have a value for each position (x without its channels or normalized dimensions), or broadcast to x "
+                 "with all its dimensions", [f"x {layout}", f"mask {list(have)}", f"expected {list(without)}"])
+        return reshape(mask, full)
+    positions = [i for i in range(1, len(shape)) if i not in axes]
+    if len(positions) != 1 or 0 in axes:
+        fail(name, "lengths are for an x with a batch and one dimension of positions, besides its channels or normalized dimensions",
+             layout, "pass mask= instead", ValueError)
+    if not isinstance(lengths, Tensor):
+        lengths = as_tensor(lengths)
+    have = lengths.array.layout
+    if have.dtype.kind not in "iu" or have.shape != shape[:1]:
+        fail(name, f"lengths must be whole numbers, one for each of the {shape[0]} samples", have)
+    size = shape[positions[0]]
+    if have.device.type == "cpu" and have.size:
+        def check() -> None:
+            if not 0 <= lengths.array.np.min() <= lengths.array.np.max() <= size:
+                fail(name, f"lengths must be from 0 to {size}, the size of dimension {positions[0]}", lengths.array.np.tolist(),
+                     kind=ValueError)
+        check()
+        if mode.recorder is not None:
+            mode.recorder.python(check)
+    steps = reshape(as_tensor(np.arange(size)).to(layout.device), [size if i == positions[0] else 1 for i in range(len(shape))])
+    return lt(steps, reshape(lengths.to(layout.device), [shape[0], *[1] * (len(shape) - 1)]))
+
+
+def to_end(x: Tensor, axes: tuple[int, ...]) -> Tensor:
+    """With `axes` moved behind the other dimensions."""
+    return movedim(x, axes, tuple(range(-len(axes), 0)))
+
+
+def from_end(x: Tensor, axes: tuple[int, ...]) -> Tensor:
+    """Undoes `to_end`."""
+    return movedim(x, tuple(range(-len(axes), 0)), axes)
+
+
+def axes_in_order(name: str, axis: Any, ndim: int, count: int) -> tuple[int, ...]:
+    """`axis=` of a norm over `count` dimensions as non-negative axes, in the order given."""
+    given = tuple(axis) if isinstance(axis, (tuple, list)) else (axis,)
+    if len(given) != count or len(axes_of(given, ndim, name)) != count:
+        fail(name, "axis must name one dimension for each size of normalized_shape", f"axis {axis}, {count} sizes", kind=ValueError)
+    return tuple([a % ndim for a in given])
+
+
+def layer_norm(input: Tensor, normalized_shape: int | Sequence[int], weight: Tensor | None = None, bias: Tensor | None = None,
+               eps: float = 1e-5, *, mask: Tensor | None = None, lengths: Any = None, axis: Any = None) -> Tensor:
+    """(x - mean) / sqrt(var + eps) * weight + bias over the last ``len(normalized_shape)`` dimensions, or over those of ``axis``."""
+    shape = as_shape(normalized_shape)
+    if mask is None and lengths is None and axis is None:
+        return layer_norm_op(input, weight, bias, normalized_shape=shape, eps=eps)
+
+    def plain(x: Tensor) -> Tensor:
+        return layer_norm_op(x, weight, bias, normalized_shape=shape, eps=eps)
+    return _over_features("layer_norm", input, shape, weight, bias, eps, mask, lengths, axis, plain)
+
+
+def rms_norm(input: Tensor, normalized_shape: int | Sequence[int], weight: Tensor | None = None, eps: float | None = None, *,
+             mask: Tensor | None = None, lengths: Any = None, axis: Any = None) -> Tensor:
+    """x / sqrt(mean(x^2) + eps) * weight over the last dimensions, or over those of ``axis``; ``eps=None`` is the machine epsilon of
+    x's type."""
+    shape = as_shape(normalized_shape)
+    if mask is None and lengths is None and axis is None:
+        return rms_norm_op(input, weight, normalized_shape=shape, eps=eps)
+
+    def plain(x: Tensor) -> Tensor:
+        return rms_norm_op(x, weight, normalized_shape=shape, eps=eps)
+    epsilon = float(np.finfo(input.dtype).eps) if eps is None else eps
+    return _over_features("rms_norm", input, shape, weight, None, epsilon, mask, lengths, axis, plain)
+
+
+def _over_features(name: str, input: Tensor, shape: tuple[int, ...], weight: Tensor | None, bias: Tensor | None, eps: float,
+                   mask: Tensor | None, lengths: Any, axis: Any, plain: Callable[[Tensor], Tensor]) -> Tensor:
+    """A norm over some dimensions of each sample, with their axes or a mask."""
+    axes = axes_in_order(name, tuple(range(-len(shape), 0)) if axis is None else axis, input.ndim, len(shape))
+    x = to_end(input, axes)
+    if mask is None and lengths is None:
+        return from_end(plain(x), axes)
+    valid = to_end(valid_mask(name, input, mask, lengths, axes), axes)
+    if all(n == 1 for n in valid.shape[valid.ndim - len(shape):]):       # whole samples: the valid ones are normalized as always
+        y = plain(where(valid, x, 0.0))
+    else:
+        y = masked_norm(x, valid, axes=tuple(range(x.ndim - len(shape), x.ndim)), eps=eps, centered=name == "layer_norm")[0]
+        y = _scaled(y, weight, bias, shape)
+    return from_end(where(valid, y, 0.0), axes)
+
+
+def _scaled(y: Tensor, weight: Tensor | None, bias: Tensor | None, shape: Sequence[int]) -> Tensor:
+    y = y if weight is None else y * weight.reshape(shape)
+    return y if bias is None else y + bias.reshape(shape)
+
+
+def _channel_shape(x: Tensor) -> tuple[int, ...]:
+    return (x.shape[1], *(1,) * (x.ndim - 2))
+
+
+def group_norm(input: Tensor, num_groups: int, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5, *,
+               mask: Tensor | None = None, lengths: Any = None) -> Tensor:
+    """(N, C, *): statistics over space and each of ``num_groups`` groups of channels of a sample; weight and bias (C)."""
+    if input.ndim < 2:
+        raise RuntimeError(f"Expected at least 2 dimensions for input tensor but received {input.ndim}")
+    check_batch_size([input.shape[0] * input.shape[1] // num_groups, num_groups, *input.shape[2:]])
+    if mask is None and lengths is None:
+        return group_norm_op(input, weight, bias, num_groups=num_groups, eps=eps)
+    n, c, *space = input.shape
+    if num_groups < 1 or c % num_groups:
+        group_norm_op(input, weight, bias, num_groups=num_groups, eps=eps)     # refuses
+    valid = valid_mask("group_norm", input, mask, lengths, (1,))
+    per_channel = valid.shape[1] == c and c > 1
+    grouped = valid.reshape(valid.shape[0], num_groups if per_channel else 1, c // num_groups if per_channel else 1, *valid.shape[2:])
+    y = masked_norm(input.reshape(n, num_groups, c // num_groups, *space), grouped, axes=tuple(range(2, input.ndim + 1)), eps=eps)[0]
+    return where(valid, _scaled(y.reshape(input.shape), weight, bias, _channel_shape(input)), 0.0)
+
+
+def batch_norm(input: Tensor, running_mean: Tensor | None, running_var: Tensor | None, weight: Tensor | None = None,
+               bias: Tensor | None = None, training: bool = False, momentum: float | Tensor = 0.1, eps: float = 1e-5, *,
+               mask: Tensor | None = None, lengths: Any = None, axis: int = 1) -> Tensor:
+    """(N, C, *): statistics over N and space, in training those of the batch, which also move the running ones
+    (running = (1 - momentum) running + momentum batch, the variance unbiased); else the running ones. ``axis`` is the channels'.
+    With a mask, a channel with fewer than two valid values leaves its running ones as they are."""
+    if training:
+        if mask is None and lengths is None:
+            check_batch_size(input.shape, axis)
+        if eps <= 0.0:
+            raise ValueError(f"batch_norm eps must be positive during training, but got {eps}")
+    elif eps < 0.0:
+        raise ValueError(f"batch_norm eps must be non-negative, but got {eps}")
+    elif running_mean is None or running_var is None:
+        raise RuntimeError("[batch_norm] running_mean and running_var must be given in evaluation mode; got None; "
+                           "pass them, or training=True")
+    if input.ndim == 1 and not input.numel():   # nothing to normalize: no channels either
+        return clone(input)
+    if mask is not None or lengths is not None or axis != 1:
+        return _batch_norm_of(input, running_mean, running_var, weight, bias, training, momentum, eps, mask, lengths, axis)
+    if not training:
+        return batch_norm_eval(input, running_mean, running_var, weight, bias, eps=eps)     # type: ignore[arg-type]
+    y, mean, var = batch_norm_op(input, weight, bias, eps=eps)
+    if input.numel():                           # an empty batch moves nothing
+        count = input.numel() // input.shape[1]
+        _move(running_mean, mean, momentum, 1.0)
+        _move(running_var, var, momentum, count / (count - 1))
+    return y
+
+
+def _batch_norm_of(input: Tensor, running_mean: Tensor | None, running_var: Tensor | None, weight: Tensor | None, bias: Tensor | None,
+                   training: bool, momentum: float | Tensor, eps: float, mask: Tensor | None, lengths: Any, axis: int) -> Tensor:
+    """``batch_norm`` with a mask or another axis of channels."""
+    at = axis_of(axis, input.ndim, "batch_norm")
+    valid = None if mask is None and lengths is None else valid_mask("batch_norm", input, mask, lengths, (at,))
+    if at != 1:
+        if at == input.ndim - 1:                # channels last: all else is the batch, and nothing moves
+            channels = input.shape[at]
+
+            def there(t: Tensor) -> Tensor:
+                return t.expand(*input.shape[:at], t.shape[at]).reshape(-1, t.shape[at]) if input.numel() else t.reshape(0, channels)
+
+            def back(y: Tensor) -> Tensor:
+                return y.reshape(input.shape)
+        else:
+            def there(t: Tensor) -> Tensor:
+                return t.movedim(at, 1)
+
+            def back(y: Tensor) -> Tensor:
+                return y.movedim(1, at)
+        return back(batch_norm(there(input), running_mean, running_var, weight, bias, training, momentum, eps,
+                               mask=None if valid is None else there(valid)))
+    if valid is None:
+        return batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
+    if not training:
+        y = batch_norm_eval(where(valid, input, 0.0), running_mean, running_var, weight, bias, eps=eps)
+        return where(valid, y, 0.0)
+    y, mean, var, count = masked_norm(input, valid, axes=(0, *range(2, input.ndim)), eps=eps)
+    _move_counted(running_mean, running_var, mean.reshape(-1), var.reshape(-1), count.reshape(-1), momentum)
+    return where(valid, _scaled(y, weight, bias, _channel_shape(input)), 0.0)
+
+
+def _move_counted(running_mean: Tensor | None, running_var: Tensor | None, mean: Tensor, var: Tensor, count: Tensor,
+                  momentum: float | Tensor) -> None:
+    """Moves the running statistics where there are two values at least (C,)."""
+    with no_grad():
+        factor = (count > 1).to(mean.dtype) * momentum
+        _move(running_mean, mean, factor, 1.0)
+        _move(running_var, var * (count / (count - 1).clamp(min=1)), factor, 1.0)
+
+
+def _move(running: Tensor | None, batch: Tensor, momentum: float | Tensor, scale: float) -> None:
+    """running = (1 - momentum) running + momentum scale batch, in place; a momentum that is a tensor is read by the launch."""
+    if running is None or mode.recompute:
+        return
+    x = running.layout
+    if x.contiguous and batch.layout is x and not isinstance(momentum, Tensor):
+        kernel = x.device.kernels.running_update.get(x.dtype)
+        if kernel is not None:
+            kernel.call(running.array.ptr, batch.array.ptr, x.size, float(momentum), scale)
+            bump(running)
+            return
+    with no_grad():
+        running.add_((batch * scale - running) * momentum)
+
+
+def instance_norm(input: Tensor, running_mean: Tensor | None = None, running_var: Tensor | None = None, weight: Tensor | None = None,
+                  bias: Tensor | None = None, use_input_stats: bool = True, momentum: float | Tensor = 0.1, eps: float = 1e-5, *,
+                  mask: Tensor | None = None, lengths: Any = None) -> Tensor:
+    """(N, C, *): statistics over the space of each sample and channel; they move the running ones, averaged over the batch.
+    With ``use_input_stats=False`` the running ones are used."""
+    if not use_input_stats:
+        return batch_norm(input, running_mean, running_var, weight, bias, False, momentum, eps, mask=mask, lengths=lengths)
+    if mask is not None or lengths is not None:
+        valid = valid_mask("instance_norm", input, mask, lengths, (1,))
+        y, mean, var, count = masked_norm(input, valid, axes=tuple(range(2, input.ndim)), eps=eps)
+        if running_mean is not None or running_var is not None:
+            with no_grad():                     # averaged over the samples that have a variance
+                there = (count > 1).to(mean.dtype)
+                share = there / there.sum(0, keepdim=True).clamp(min=1)
+                unbiased = var * (count / (count - 1).clamp(min=1))
+                factor = (there.sum(0) > 0).to(mean.dtype).reshape(-1) * momentum
+                _move(running_mean, (mean * share).sum(0).reshape(-1), factor, 1.0)
+                _move(running_var, (unbiased * share).sum(0).reshape(-1), factor, 1.0)
+        return where(valid, _scaled(y, weight, bias, _channel_shape(input)), 0.0)
+    count = input.numel() // (input.shape[0] * input.shape[1]) if input.numel() else 0
+    if count == 1:
+        raise ValueError(f"Expected more than 1 spatial element when training, got input size {tuple(input.shape)}")
+    if running_mean is not None or running_var is not None:
+        with no_grad():
+            flat = input.detach().reshape(input.shape[0], input.shape[1], -1)
+            _move(running_mean, flat.mean(2).mean(0), momentum, 1.0)
+            _move(running_var, flat.var(2).mean(0), momentum, 1.0)
+    return instance_norm_op(input, weight, bias, eps=eps)
+
+
+def normalize(input: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12) -> Tensor:
+    """x / max(||x||_p, eps) along ``dim``"""
+    return input / input.norm(p, dim, keepdim=True).clamp(min=eps)
+
 
 
 def _affine(module: Module, shape: Any, weight: bool, bias: bool, device: Any, dtype: Any) -> None:
@@ -49,13 +313,13 @@ class LayerNorm(_Affine):
     def __init__(self, normalized_shape: int | tuple[int, ...], eps: float = 1e-5, elementwise_affine: bool = True, bias: bool = True,
                  device: Any = None, dtype: Any = None, *, axis: int | tuple[int, ...] | None = None) -> None:
         super().__init__()
-        self.normalized_shape, self.axis = F.as_shape(normalized_shape), axis
+        self.normalized_shape, self.axis = as_shape(normalized_shape), axis
         self.eps, self.elementwise_affine = eps, elementwise_affine
         _affine(self, self.normalized_shape, elementwise_affine, elementwise_affine and bias, device, dtype)
         self.reset_parameters()
 
     def forward(self, input: Tensor, mask: Tensor | None = None, lengths: Any = None) -> Tensor:
-        return F.layer_norm(input, self.normalized_shape, self.weight, self.bias, self.eps, mask=mask, lengths=lengths, axis=self.axis)
+        return layer_norm(input, self.normalized_shape, self.weight, self.bias, self.eps, mask=mask, lengths=lengths, axis=self.axis)
 
     def extra_repr(self) -> str:
         return (f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.elementwise_affine}, "
@@ -70,14 +334,14 @@ class RMSNorm(_Affine):
     def __init__(self, normalized_shape: int | tuple[int, ...], eps: float | None = None, elementwise_affine: bool = True,
                  device: Any = None, dtype: Any = None, *, axis: int | tuple[int, ...] | None = None) -> None:
         super().__init__()
-        self.normalized_shape, self.axis = F.as_shape(normalized_shape), axis
+        self.normalized_shape, self.axis = as_shape(normalized_shape), axis
         self.eps, self.elementwise_affine = eps, elementwise_affine
         weight = Parameter(empty(self.normalized_shape, device=device, dtype=dtype)) if elementwise_affine else None
         self.register_parameter("weight", weight)
         self.reset_parameters()
 
     def forward(self, x: Tensor, mask: Tensor | None = None, lengths: Any = None) -> Tensor:
-        return F.rms_norm(x, self.normalized_shape, self.weight, self.eps, mask=mask, lengths=lengths, axis=self.axis)
+        return rms_norm(x, self.normalized_shape, self.weight, self.eps, mask=mask, lengths=lengths, axis=self.axis)
 
     def extra_repr(self) -> str:
         return (f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.elementwise_affine}"
@@ -97,7 +361,7 @@ class GroupNorm(_Affine):
         self.reset_parameters()
 
     def forward(self, input: Tensor, mask: Tensor | None = None, lengths: Any = None) -> Tensor:
-        return F.group_norm(input, self.num_groups, self.weight, self.bias, self.eps, mask=mask, lengths=lengths)
+        return group_norm(input, self.num_groups, self.weight, self.bias, self.eps, mask=mask, lengths=lengths)
 
     def extra_repr(self) -> str:
         return f"{self.num_groups}, {self.num_channels}, eps={self.eps}, affine={self.affine}, bias={self.bias is not None}"
@@ -173,7 +437,7 @@ class _BatchNorm(_Tracked):
         factor: Any = 0.0 if self.momentum is None else self.momentum
         if self.training and self.track_running_stats and self.num_batches_tracked is not None:
             if mask is None and lengths is None:
-                F.check_batch_size(input.shape, self.axis)      # before the counter moves
+                check_batch_size(input.shape, self.axis)      # before the counter moves
             with no_grad():
                 if not mode.recompute:
                     self.num_batches_tracked.add_(1)
@@ -181,7 +445,7 @@ class _BatchNorm(_Tracked):
                     factor = 1.0 / self.num_batches_tracked
         use = not self.training or self.track_running_stats
         batch = self.training or (self.running_mean is None and self.running_var is None)
-        return F.batch_norm(input, self.running_mean if use else None, self.running_var if use else None, self.weight, self.bias,
+        return batch_norm(input, self.running_mean if use else None, self.running_var if use else None, self.weight, self.bias,
                             batch, factor, self.eps, mask=mask, lengths=lengths, axis=self.axis)
 
 
@@ -219,7 +483,7 @@ class _InstanceNorm(_Tracked):
                 raise ValueError(f"expected input's size at dim={dim} to match num_features ({self.num_features}), "
                                  f"but got: {input.shape[dim]}.")
             warnings.warn(f"input's size at dim={dim} does not match num_features; it is not used because affine=False", stacklevel=3)
-        y = F.instance_norm(input.unsqueeze(0) if single else input, self.running_mean, self.running_var, self.weight, self.bias,
+        y = instance_norm(input.unsqueeze(0) if single else input, self.running_mean, self.running_var, self.weight, self.bias,
                             self.training or not self.track_running_stats, 0.0 if self.momentum is None else self.momentum, self.eps,
                             mask=mask.unsqueeze(0) if single and mask is not None else mask, lengths=lengths)
         return y.squeeze(0) if single else y

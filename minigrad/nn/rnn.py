@@ -38,11 +38,11 @@ from minigrad.ops.shape_ops import cat, expand, flip, reshape, select, squeeze, 
 from minigrad.shape import BOOL, INT64, fail
 from minigrad.tensor import Tensor, new_tensor
 
-from . import functional as F
 from . import init
 from .container import ModuleList
+from .dropout import dropout
 from .module import Module, Parameter
-from .norm import LayerNorm, RMSNorm
+from .norm import LayerNorm, RMSNorm, batch_norm
 from .utils.rnn import PackedSequence, check_lengths, host_batch_sizes, host_lengths, pack, packed_lengths, unpack
 
 NORMS = (None, "layer", "rms", "batch")
@@ -85,7 +85,7 @@ class StepBatchNorm(Module):
     def forward(self, input: Tensor, step: int, live: Tensor | None = None) -> Tensor:
         at = min(step, self.max_length - 1)
         mean, var = select(self.running_mean, 0, at), select(self.running_var, 0, at)
-        return F.batch_norm(input, mean, var, self.weight, self.bias, self.training, self.momentum, self.eps,
+        return batch_norm(input, mean, var, self.weight, self.bias, self.training, self.momentum, self.eps,
                             mask=live if self.training else None)
 
     def extra_repr(self) -> str:
@@ -405,7 +405,7 @@ class RNNBase(Module):
         directions = 2 if self.bidirectional else 1
         for i in range(0, len(self._suffixes), directions):
             if i and self.training and self.dropout > 0:
-                x = F.dropout(x, self.dropout)
+                x = dropout(x, self.dropout)
             both = [self._sequence(self._suffixes[i + d], x, [None if s is None else select(s, 0, i + d) for s in states], lengths, d == 1)
                     for d in range(directions)]
             results += both
@@ -419,7 +419,7 @@ class RNNBase(Module):
                               for n in ("weight_ih" + suffix, "weight_hh" + suffix, "bias_ih" + suffix, "bias_hh" + suffix)]
         mask = None
         if self.training and self.recurrent_dropout > 0:
-            mask = F.dropout(ones(x.shape[1], weights[1].shape[1], dtype=x.dtype, device=x.device), self.recurrent_dropout)
+            mask = dropout(ones(x.shape[1], weights[1].shape[1], dtype=x.dtype, device=x.device), self.recurrent_dropout)
         options: dict[str, Any] = {}
         if self.kind == "RNN":
             options["nonlinearity"] = "tanh" if self.mode == "RNN_TANH" else "relu"
@@ -687,7 +687,7 @@ class Recurrent(Module):
         last: list[list[Tensor]] = []
         for i in range(0, len(self.cells), directions):
             if i and self.training and self.dropout > 0:
-                x = F.dropout(x, self.dropout)
+                x = dropout(x, self.dropout)
             outputs = []
             for d in range(directions):
                 y, end, several = self._sequence(self.cells[i + d], x, [select(s, 0, i + d) for s in given], several, valid, d == 1)

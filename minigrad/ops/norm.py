@@ -6,16 +6,14 @@ from typing import Any
 import numpy as np
 
 from ..device import KernelTable, NoKernel
-from ..engine import mode
 from ..memory import Array, Layout, alloc, layout
 from ..op import op
-from ..shape import BOOL, axes_of, fail, is_float
+from ..shape import BOOL, fail, is_float
 from ..tensor import Tensor
-from .creation import as_tensor
-from .elementwise import add, cast, div, gt, lt, mul, rsqrt, sub, where
+from .elementwise import add, cast, div, gt, mul, rsqrt, sub, where
 from .reduce import mean
 from .reduce import sum as total
-from .shape_ops import expand, movedim, reshape
+from .shape_ops import expand, reshape
 
 __all__ = ["layer_norm", "rms_norm", "batch_norm", "batch_norm_eval", "group_norm", "instance_norm"]
 
@@ -496,64 +494,3 @@ def _masked_norm_samples(make: Any) -> Any:
 def _masked_norm_errors(make: Any) -> Any:
     yield (make(2, 3), make(2, 3), {"axes": (1,)}), RuntimeError, r"bool and broadcast to x.*mask float\d+\[2, 3\]"
     yield (make(2, 3), make.bools(3, 3), {"axes": (1,)}), RuntimeError, r"mask bool\[3, 3\]"
-
-
-def valid_mask(name: str, x: Tensor, mask: Tensor | None, lengths: Any, axes: tuple[int, ...]) -> Tensor:
-    """A norm's `mask=` or `lengths=` as a bool tensor with x's number of dimensions, broadcasting to x.
-
-    `axes` are those the norm has parameters for (channels, or normalized_shape). A mask comes without them, one value for each
-    position, or with as many dimensions as x. lengths (N,) are for an x with one dimension of positions besides the batch.
-    """
-    layout, shape = x.array.layout, x.array.layout.shape
-    if mask is not None:
-        if lengths is not None:
-            raise ValueError(f"[{name}] takes mask= or lengths=; got both")
-        if not isinstance(mask, Tensor) or mask.array.layout.dtype != BOOL:
-            fail(name, "mask must be a bool tensor, true at what is valid", mask.array.layout if isinstance(mask, Tensor) else
-                 type(mask).__name__, "compare, e.g. mask = tokens != 0", TypeError)
-        have = mask.array.layout.shape
-        without = tuple([n for i, n in enumerate(shape) if i not in axes])
-        full = tuple([1 if i in axes else next(sizes) for sizes in [iter(have)] for i in range(len(shape))]) \
-            if len(have) == len(without) else have
-        if len(full) != len(shape) or any(m not in (1, n) for m, n in zip(full, shape, strict=True)):
-            fail(name, "mask must have a value for each position (x without its channels or normalized dimensions), or broadcast to x "
-                 "with all its dimensions", [f"x {layout}", f"mask {list(have)}", f"expected {list(without)}"])
-        return reshape(mask, full)
-    positions = [i for i in range(1, len(shape)) if i not in axes]
-    if len(positions) != 1 or 0 in axes:
-        fail(name, "lengths are for an x with a batch and one dimension of positions, besides its channels or normalized dimensions",
-             layout, "pass mask= instead", ValueError)
-    if not isinstance(lengths, Tensor):
-        lengths = as_tensor(lengths)
-    have = lengths.array.layout
-    if have.dtype.kind not in "iu" or have.shape != shape[:1]:
-        fail(name, f"lengths must be whole numbers, one for each of the {shape[0]} samples", have)
-    size = shape[positions[0]]
-    if have.device.type == "cpu" and have.size:
-        def check() -> None:
-            if not 0 <= lengths.array.np.min() <= lengths.array.np.max() <= size:
-                fail(name, f"lengths must be from 0 to {size}, the size of dimension {positions[0]}", lengths.array.np.tolist(),
-                     kind=ValueError)
-        check()
-        if mode.recorder is not None:
-            mode.recorder.python(check)
-    steps = reshape(as_tensor(np.arange(size)).to(layout.device), [size if i == positions[0] else 1 for i in range(len(shape))])
-    return lt(steps, reshape(lengths.to(layout.device), [shape[0], *[1] * (len(shape) - 1)]))
-
-
-def to_end(x: Tensor, axes: tuple[int, ...]) -> Tensor:
-    """With `axes` moved behind the other dimensions."""
-    return movedim(x, axes, tuple(range(-len(axes), 0)))
-
-
-def from_end(x: Tensor, axes: tuple[int, ...]) -> Tensor:
-    """Undoes `to_end`."""
-    return movedim(x, tuple(range(-len(axes), 0)), axes)
-
-
-def axes_in_order(name: str, axis: Any, ndim: int, count: int) -> tuple[int, ...]:
-    """`axis=` of a norm over `count` dimensions as non-negative axes, in the order given."""
-    given = tuple(axis) if isinstance(axis, (tuple, list)) else (axis,)
-    if len(given) != count or len(axes_of(given, ndim, name)) != count:
-        fail(name, "axis must name one dimension for each size of normalized_shape", f"axis {axis}, {count} sizes", kind=ValueError)
-    return tuple([a % ndim for a in given])
