@@ -1,31 +1,31 @@
 """``Module``: a tree of parameters, buffers and submodules, with hooks, modes and a state dict. ``Parameter``: a tensor that trains.
 
-The names, orders and error types are PyTorch's (`torch.nn.Module`), so that a model and its checkpoint move between the two.
-A call without hooks costs one attribute test: hook tables are made by the first registration, and ``_hooked`` (on the instance, or
-on the class once a hook for all modules exists) is what ``__call__`` looks at.
-"""
+The names, orders and error types are PyTorch's (`torch.nn.Module`), so that a model and its checkpoint move between the two."""
 from __future__ import annotations
 
 import gc
-import warnings
 from collections import OrderedDict, namedtuple
 from collections.abc import Callable, Iterator, Mapping
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from minigrad import engine
 from minigrad.capture import drop_grads
-from minigrad.engine import Node, RemovableHandle, Slot, edge_of, mode, no_grad
-from minigrad.ops.creation import as_tensor, empty, empty_like, zeros
-from minigrad.tensor import Tensor, new_tensor
+from minigrad.engine import mode, no_grad
+from minigrad.ops.creation import as_tensor, empty, empty_like
+from minigrad.tensor import Tensor
+
+from .hooks import Hookable as Hookable
+from .hooks import register_module_forward_hook as register_module_forward_hook
+from .hooks import register_module_forward_pre_hook as register_module_forward_pre_hook
+from .hooks import register_module_full_backward_hook as register_module_full_backward_hook
+from .hooks import register_module_full_backward_pre_hook as register_module_full_backward_pre_hook
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 _EXTRA_STATE = "_extra_state"
-_NONE: Mapping[int, Any] = MappingProxyType({})     # stands for every hook table that was never written to
 
 
 class _IncompatibleKeys(namedtuple("IncompatibleKeys", ["missing_keys", "unexpected_keys"])):
@@ -37,14 +37,6 @@ class _IncompatibleKeys(namedtuple("IncompatibleKeys", ["missing_keys", "unexpec
         return super().__repr__() if self.missing_keys or self.unexpected_keys else "<All keys matched successfully>"
 
     __str__ = __repr__
-
-
-def _register(table: dict[int, Any], entry: Any, prepend: bool = False) -> RemovableHandle:
-    handle = RemovableHandle(table)
-    table[handle.id] = entry
-    if prepend:
-        table.move_to_end(handle.id, last=False)        # type: ignore[attr-defined]
-    return handle
 
 
 def _rebound() -> None:
@@ -71,102 +63,6 @@ class Parameter(Tensor):
         return "Parameter containing:\n" + super().__repr__()
 
 
-class _Gate:
-    """The identity on several tensors; backward sends all their gradients through ``seen`` at once."""
-
-    name = "module_hook"
-
-    def __init__(self, seen: Callable[[tuple], tuple]) -> None:
-        self.seen = seen
-
-    def __call__(self, tensors: list[Tensor]) -> list[Tensor]:
-        layouts: Any = tuple(t.layout for t in tensors)
-        node = Node(self, tuple(edge_of(t) for t in tensors), layouts)
-        return [new_tensor(t.array, Slot(node, i, t.layout)) for i, t in enumerate(tensors)]
-
-    def backward(self, node: Node, grads: list[Tensor | None], needs: list[bool]) -> tuple:
-        return self.seen(tuple(grads))
-
-
-class _BackwardHooks:
-    """Full backward hooks of one call: a gate behind the outputs learns ``grad_output``, one before the inputs ``grad_input``."""
-
-    def __init__(self, module: Module, pre_hooks: list[Callable], hooks: list[Callable]) -> None:
-        self.module, self.pre_hooks, self.hooks = module, pre_hooks, hooks
-        self.grad_output: tuple | None = None
-        self.count = 0                          # of the positional inputs
-        self.gated = False                      # some input requires a gradient
-
-    def _through_gate(self, values: tuple, on_grads: Callable[[tuple], tuple]) -> tuple[tuple, bool]:
-        where = [i for i, v in enumerate(values) if isinstance(v, Tensor) and v.requires_grad] if mode.grad else []
-        if not where:
-            return values, False
-
-        still = [(i, v.layout) for i, v in enumerate(values) if isinstance(v, Tensor) and not v.requires_grad and v.is_floating_point()]
-
-        def seen(grads: tuple) -> tuple:
-            full: list[Any] = [None] * len(values)
-            for i, x in still:                  # as in PyTorch: zeros for a tensor that takes no gradient, None for what is no tensor
-                full[i] = zeros(x.shape, dtype=x.dtype, device=x.device)
-            for i, g in zip(where, grads, strict=True):
-                full[i] = g
-            changed = on_grads(tuple(full))
-            return tuple(changed[i] for i in where)
-
-        out = list(values)
-        for i, t in zip(where, _Gate(seen)([values[i] for i in where]), strict=True):
-            out[i] = t
-        return (type(values)(*out) if hasattr(values, "_fields") else tuple(out)), True
-
-    def inputs(self, args: tuple) -> tuple:
-        self.count = len(args)
-        args, self.gated = self._through_gate(args, self._on_grad_input)
-        return args
-
-    def outputs(self, result: Any) -> Any:
-        if not isinstance(result, Tensor | tuple):
-            warnings.warn("backward hooks need a module that returns a Tensor or a tuple of Tensors, "
-                          f"but {type(self.module).__name__} returned {type(result)}", stacklevel=4)
-            return result
-        values, _ = self._through_gate(result if isinstance(result, tuple) else (result,), self._on_grad_output)
-        return values if isinstance(result, tuple) else values[0]
-
-    def _on_grad_output(self, grads: tuple) -> tuple:
-        for hook in self.pre_hooks:
-            changed = hook(self.module, grads)
-            if changed is not None:
-                changed = changed if isinstance(changed, tuple) else (changed,)
-                if len(changed) != len(grads):
-                    raise RuntimeError(f"Backward pre hook returned an invalid number of grad_output, got {len(changed)}, "
-                                       f"but expected {len(grads)}")
-                grads = changed
-        if self.gated:
-            self.grad_output = grads
-        elif self.hooks:
-            warnings.warn("Full backward hook is firing when gradients are computed with respect to module outputs, "
-                          "since no inputs require gradients", stacklevel=2)
-            for hook in self.hooks:
-                changed = hook(self.module, (None,) * self.count, grads)
-                if changed is not None and not (isinstance(changed, tuple) and all(g is None for g in changed)):
-                    raise RuntimeError("Backward hook for Modules where no input requires gradient should always return None "
-                                       "or None for all gradients.")
-        return grads
-
-    def _on_grad_input(self, grads: tuple) -> tuple:
-        if self.grad_output is None:            # the gradient came to the inputs past the outputs
-            return grads
-        for hook in self.hooks:
-            changed = hook(self.module, grads, self.grad_output)
-            if changed is not None:
-                changed = changed if isinstance(changed, tuple) else (changed,)
-                if len(changed) != len(grads):
-                    raise RuntimeError(f"Backward hook returned an invalid number of grad_input, got {len(changed)}, "
-                                       f"but expected {len(grads)}")
-                grads = changed
-        self.grad_output = None
-        return grads
-
-
 def _indent(text: str) -> str:
     return text.replace("\n", "\n  ")
 
@@ -175,7 +71,7 @@ def _is_array(value: Any) -> bool:
     return isinstance(value, Tensor) or hasattr(value, "__array__") or hasattr(value, "__cuda_array_interface__")
 
 
-class Module:
+class Module(Hookable):
     """Base class of layers and models: assign parameters, buffers and modules as attributes and write ``forward``.
 
         class Net(nn.Module):
@@ -194,10 +90,6 @@ class Module:
     _non_persistent_buffers_set: set[str]
     _version = 1                                # of the state dict's layout; travels in its _metadata
 
-    _hooked = False
-    _forward_pre_hooks = _forward_hooks = _backward_pre_hooks = _backward_hooks = _NONE
-    _state_dict_pre_hooks = _state_dict_hooks = _load_state_dict_pre_hooks = _load_state_dict_post_hooks = _NONE
-
     def __init__(self) -> None:
         self.__dict__.update(training=True, _parameters={}, _buffers={}, _non_persistent_buffers_set=set(), _modules={})
 
@@ -212,90 +104,6 @@ class Module:
         if self._hooked:
             return self._call_hooked(args, kwargs)
         return self.forward(*args, **kwargs)
-
-    def _call_hooked(self, args: tuple, kwargs: dict[str, Any]) -> Any:
-        result, ran = None, set()
-        forward_hooks = [*_global_forward_hooks.items(), *self._forward_hooks.items()]
-        try:
-            for hook, with_kwargs in [*_global_forward_pre_hooks.values(), *self._forward_pre_hooks.values()]:
-                if with_kwargs:
-                    changed = hook(self, args, kwargs)
-                    if changed is not None:
-                        if not (isinstance(changed, tuple) and len(changed) == 2):
-                            raise RuntimeError("forward pre-hook must return None or a tuple of (new_args, new_kwargs), "
-                                               f"but got {changed}.")
-                        args, kwargs = changed
-                else:
-                    changed = hook(self, args)
-                    if changed is not None:
-                        args = changed if isinstance(changed, tuple) else (changed,)
-            pre = [*_global_backward_pre_hooks.values(), *self._backward_pre_hooks.values()]
-            full = [*_global_backward_hooks.values(), *self._backward_hooks.values()]
-            backward = _BackwardHooks(self, pre, full) if pre or full else None
-            if backward:
-                args = backward.inputs(args)
-            result = self.forward(*args, **kwargs)
-            for key, (hook, with_kwargs, _) in forward_hooks:
-                ran.add(key)
-                changed = hook(self, args, kwargs, result) if with_kwargs else hook(self, args, result)
-                if changed is not None:
-                    result = changed
-            return backward.outputs(result) if backward else result
-        except Exception:
-            for key, (hook, with_kwargs, always) in forward_hooks:
-                if always and key not in ran:
-                    try:
-                        changed = hook(self, args, kwargs, result) if with_kwargs else hook(self, args, result)
-                        result = result if changed is None else changed
-                    except Exception as e:
-                        warnings.warn("module forward hook with ``always_call=True`` raised an exception that was silenced as "
-                                      f"another error was raised in forward: {e}", stacklevel=3)
-            raise
-
-    # ---- hooks ----
-
-    def _hook_table(self, name: str) -> dict[int, Any]:
-        if name not in self.__dict__:
-            self.__dict__[name] = OrderedDict()
-        return self.__dict__[name]
-
-    def _add_call_hook(self, name: str, entry: Any, prepend: bool) -> RemovableHandle:
-        self.__dict__["_hooked"] = True
-        return _register(self._hook_table(name), entry, prepend)
-
-    def register_forward_pre_hook(self, hook: Callable, *, prepend: bool = False, with_kwargs: bool = False) -> RemovableHandle:
-        """``hook(module, args[, kwargs])`` before ``forward``; returns None, new args, or with ``with_kwargs`` (args, kwargs)."""
-        return self._add_call_hook("_forward_pre_hooks", (hook, with_kwargs), prepend)
-
-    def register_forward_hook(self, hook: Callable, *, prepend: bool = False, with_kwargs: bool = False,
-                              always_call: bool = False) -> RemovableHandle:
-        """``hook(module, args[, kwargs], output)`` after ``forward``; returns None or another output.
-        ``always_call`` runs it also when the call raises."""
-        return self._add_call_hook("_forward_hooks", (hook, with_kwargs, always_call), prepend)
-
-    def register_full_backward_pre_hook(self, hook: Callable, prepend: bool = False) -> RemovableHandle:
-        """``hook(module, grad_output)`` before the module's backward; returns None or another grad_output."""
-        return self._add_call_hook("_backward_pre_hooks", hook, prepend)
-
-    def register_full_backward_hook(self, hook: Callable, prepend: bool = False) -> RemovableHandle:
-        """``hook(module, grad_input, grad_output)`` after the module's backward; returns None or another grad_input."""
-        return self._add_call_hook("_backward_hooks", hook, prepend)
-
-    def register_state_dict_pre_hook(self, hook: Callable) -> RemovableHandle:
-        """``hook(module, prefix, keep_vars)`` before ``state_dict`` collects this module."""
-        return _register(self._hook_table("_state_dict_pre_hooks"), hook)
-
-    def register_state_dict_post_hook(self, hook: Callable) -> RemovableHandle:
-        """``hook(module, state_dict, prefix, local_metadata)`` after it; changes ``state_dict`` in place and returns None."""
-        return _register(self._hook_table("_state_dict_hooks"), hook)
-
-    def register_load_state_dict_pre_hook(self, hook: Callable) -> RemovableHandle:
-        """``hook(module, state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs)`` before loading."""
-        return _register(self._hook_table("_load_state_dict_pre_hooks"), hook)
-
-    def register_load_state_dict_post_hook(self, hook: Callable) -> RemovableHandle:
-        """``hook(module, incompatible_keys)`` after loading; may change the two lists of keys in place, returns None."""
-        return _register(self._hook_table("_load_state_dict_post_hooks"), hook)
 
     # ---- members ----
 
@@ -757,47 +565,6 @@ class Module:
             return f"{self._get_name()}({extra})"
         lines = (extra.split("\n") if extra else []) + children
         return f"{self._get_name()}(\n  " + "\n  ".join(lines) + "\n)"
-
-
-# ---- hooks for all modules; with one of these, every call takes the hooked path ----
-
-_global_forward_pre_hooks: dict[int, Any] = OrderedDict()
-_global_forward_hooks: dict[int, Any] = OrderedDict()
-_global_backward_pre_hooks: dict[int, Any] = OrderedDict()
-_global_backward_hooks: dict[int, Any] = OrderedDict()
-
-
-class _GlobalHandle(RemovableHandle):
-    def remove(self) -> None:
-        super().remove()
-        Module._hooked = bool(_global_forward_pre_hooks or _global_forward_hooks or _global_backward_pre_hooks or _global_backward_hooks)
-
-
-def _register_global(table: dict[int, Any], entry: Any) -> RemovableHandle:
-    handle = _GlobalHandle(table)
-    table[handle.id] = entry
-    Module._hooked = True
-    return handle
-
-
-def register_module_forward_pre_hook(hook: Callable) -> RemovableHandle:
-    """``hook(module, args)`` before the forward of every module."""
-    return _register_global(_global_forward_pre_hooks, (hook, False))
-
-
-def register_module_forward_hook(hook: Callable, *, with_kwargs: bool = False, always_call: bool = False) -> RemovableHandle:
-    """``hook(module, args[, kwargs], output)`` after the forward of every module."""
-    return _register_global(_global_forward_hooks, (hook, with_kwargs, always_call))
-
-
-def register_module_full_backward_pre_hook(hook: Callable) -> RemovableHandle:
-    """``hook(module, grad_output)`` before the backward of every module."""
-    return _register_global(_global_backward_pre_hooks, hook)
-
-
-def register_module_full_backward_hook(hook: Callable) -> RemovableHandle:
-    """``hook(module, grad_input, grad_output)`` after the backward of every module."""
-    return _register_global(_global_backward_hooks, hook)
 
 
 # ---- messages that name a module ----
