@@ -1,4 +1,4 @@
-"""Layers, losses, initial values: PyTorch's ``torch.nn``, on minigrad's ops."""
+"""Layers, losses, initial values: PyTorch's `torch.nn`, on minigrad's ops."""
 
 from . import functional, init, utils
 from .activation import (

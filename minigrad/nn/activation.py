@@ -1,146 +1,24 @@
-"""Activations as modules; the formulas are at the functions of the same name in ``functional``."""
+"""Activations: each function with its layer. The formulas that are computed, and their kernels, are in `ops/activation.py`.
+
+All work element by element and keep the shape, but `glu` (it halves a dimension) and `softmax`, `log_softmax` (along
+a dimension). `inplace=True` writes the result into the memory of the input.
+"""
 from __future__ import annotations
 
 import warnings
-from typing import Any
 
-from minigrad.ops import activation as ops
-from minigrad.ops.creation import empty
-from minigrad.ops.softmax import log_softmax as log_softmax_op
-from minigrad.ops.softmax import softmax as softmax_op
-from minigrad.tensor import Tensor
-
+from ..ops import activation as ops
+from ..ops.creation import empty
+from ..ops.softmax import log_softmax as log_softmax_op
+from ..ops.softmax import softmax as softmax_op
+from ..tensor import Tensor
 from . import init
-from .arguments import write_back
+from .arguments import DeviceLike, DtypeLike, write_back
 from .module import Module, Parameter
 
 
-def relu(input: Tensor, inplace: bool = False) -> Tensor:
-    """max(x, 0)"""
-    return write_back("relu", input, ops.relu) if inplace else ops.relu(input)
-
-
-def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
-    """max(x, 0) + negative_slope min(x, 0)"""
-    if inplace:
-        return write_back("leaky_relu", input, ops.leaky_relu, negative_slope=negative_slope)
-    return ops.leaky_relu(input, negative_slope=negative_slope)
-
-
-def elu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
-    """max(x, 0) + min(alpha (e^x - 1), 0)"""
-    return write_back("elu", input, ops.elu, alpha=alpha) if inplace else ops.elu(input, alpha=alpha)
-
-
-def selu(input: Tensor, inplace: bool = False) -> Tensor:
-    """scale (max(x, 0) + min(alpha (e^x - 1), 0)), alpha = 1.6732632, scale = 1.0507010"""
-    return write_back("selu", input, ops.selu) if inplace else ops.selu(input)
-
-
-def celu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
-    """max(x, 0) + min(alpha (e^(x / alpha) - 1), 0)"""
-    return write_back("celu", input, ops.celu, alpha=alpha) if inplace else ops.celu(input, alpha=alpha)
-
-
-def gelu(input: Tensor, approximate: str = "none") -> Tensor:
-    """x Phi(x), Phi the normal distribution; ``approximate="tanh"``: x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2"""
-    if approximate not in ("none", "tanh"):
-        raise RuntimeError(f"approximate argument must be either none or tanh, got {approximate!r}.")
-    return ops.gelu(input, approximate)
-
-
-def silu(input: Tensor, inplace: bool = False) -> Tensor:
-    """x sigmoid(x)"""
-    return write_back("silu", input, ops.silu) if inplace else ops.silu(input)
-
-
-def mish(input: Tensor, inplace: bool = False) -> Tensor:
-    """x tanh(softplus(x))"""
-    return write_back("mish", input, ops.mish) if inplace else ops.mish(input)
-
-
-def softplus(input: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tensor:
-    """log(1 + e^(beta x)) / beta, and x itself where beta x > threshold"""
-    return ops.softplus(input, beta=beta, threshold=threshold)
-
-
-def softsign(input: Tensor) -> Tensor:
-    """x / (1 + |x|)"""
-    return ops.softsign(input)
-
-
-def sigmoid(input: Tensor) -> Tensor:
-    """1 / (1 + e^-x)"""
-    return ops.sigmoid(input)
-
-
-def tanh(input: Tensor) -> Tensor:
-    """tanh(x)"""
-    return ops.tanh(input)
-
-
-def logsigmoid(input: Tensor) -> Tensor:
-    """log(sigmoid(x))"""
-    return ops.logsigmoid(input)
-
-
-def hardtanh(input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> Tensor:
-    """x cut to [min_val, max_val]"""
-    if min_val > max_val:
-        raise ValueError("min_val cannot be greater than max_val")
-    if inplace:
-        return write_back("hardtanh", input, ops.hardtanh, min_val=min_val, max_val=max_val)
-    return ops.hardtanh(input, min_val=min_val, max_val=max_val)
-
-
-def relu6(input: Tensor, inplace: bool = False) -> Tensor:
-    """min(max(x, 0), 6)"""
-    return write_back("relu6", input, ops.relu6) if inplace else ops.relu6(input)
-
-
-def hardswish(input: Tensor, inplace: bool = False) -> Tensor:
-    """x relu6(x + 3) / 6"""
-    return write_back("hardswish", input, ops.hardswish) if inplace else ops.hardswish(input)
-
-
-def hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:
-    """relu6(x + 3) / 6"""
-    return write_back("hardsigmoid", input, ops.hardsigmoid) if inplace else ops.hardsigmoid(input)
-
-
-def glu(input: Tensor, dim: int = -1) -> Tensor:
-    """a sigmoid(b), a and b the halves of the input along ``dim``"""
-    if input.ndim == 0:
-        raise RuntimeError("glu does not support scalars because halving size must be even")
-    return ops.glu(input, dim)
-
-
-def prelu(input: Tensor, weight: Tensor) -> Tensor:
-    """max(x, 0) + weight min(x, 0): one slope, or one for each channel (dimension 1)"""
-    return ops.prelu(input, weight)
-
-
-def _implicit_dim(name: str, ndim: int, stacklevel: int) -> int:
-    warnings.warn(f"Implicit dimension choice for {name} has been deprecated. Change the call to include dim=X as an argument.",
-                  stacklevel=stacklevel)
-    return 0 if ndim in (0, 1, 3) else 1
-
-
-def softmax(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: Any = None) -> Tensor:
-    """e^x / sum(e^x) along ``dim``; ``dtype`` casts first"""
-    dim = _implicit_dim("softmax", input.ndim, _stacklevel) if dim is None else dim
-    return softmax_op(input if dtype is None else input.to(dtype), dim)
-
-
-def log_softmax(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: Any = None) -> Tensor:
-    """x - log(sum(e^x)) along ``dim``; ``dtype`` casts first"""
-    dim = _implicit_dim("log_softmax", input.ndim, _stacklevel) if dim is None else dim
-    return log_softmax_op(input if dtype is None else input.to(dtype), dim)
-
-
-
 class _Inplace(Module):
-    """An activation whose only option is ``inplace``."""
+    """An activation whose only option is `inplace`."""
 
     def __init__(self, inplace: bool = False) -> None:
         super().__init__()
@@ -150,107 +28,290 @@ class _Inplace(Module):
         return "inplace=True" if self.inplace else ""
 
 
-def _and_inplace(module: Any) -> str:
-    return ", inplace=True" if module.inplace else ""
+def _and_inplace(inplace: bool) -> str:
+    """What `extra_repr` says of `inplace` after other options."""
+    return ", inplace=True" if inplace else ""
+
+
+# ---- rectifiers: max(x, 0) and functions of its form ----
+
+
+def relu(input: Tensor, inplace: bool = False) -> Tensor:
+    """max(x, 0)"""
+    return write_back("relu", input, ops.relu) if inplace else ops.relu(input)
 
 
 class ReLU(_Inplace):
     """max(x, 0)"""
 
     def forward(self, input: Tensor) -> Tensor:
+        """(*) -> (*)"""
         return relu(input, self.inplace)
+
+
+def relu6(input: Tensor, inplace: bool = False) -> Tensor:
+    """min(max(x, 0), 6)"""
+    return write_back("relu6", input, ops.relu6) if inplace else ops.relu6(input)
+
+
+def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
+    """max(x, 0) + negative_slope min(x, 0)"""
+    if inplace:
+        return write_back("leaky_relu", input, ops.leaky_relu, negative_slope=negative_slope)
+    return ops.leaky_relu(input, negative_slope=negative_slope)
+
+
+class LeakyReLU(Module):
+    """max(x, 0) + negative_slope min(x, 0)"""
+
+    def __init__(self, negative_slope: float = 0.01, inplace: bool = False) -> None:
+        super().__init__()
+        self.negative_slope, self.inplace = negative_slope, inplace
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(*) -> (*)"""
+        return leaky_relu(input, self.negative_slope, self.inplace)
+
+    def extra_repr(self) -> str:
+        return f"negative_slope={self.negative_slope}{_and_inplace(self.inplace)}"
+
+
+def prelu(input: Tensor, weight: Tensor) -> Tensor:
+    """max(x, 0) + weight min(x, 0) (He et al. 2015): weight has one slope, or one for each channel (dimension 1)."""
+    return ops.prelu(input, weight)
+
+
+class PReLU(Module):
+    """max(x, 0) + weight min(x, 0) with trained slopes: one, or one for each channel (dimension 1) (He et al. 2015)."""
+
+    def __init__(self, num_parameters: int = 1, init: float = 0.25, device: DeviceLike = None,
+                 dtype: DtypeLike = None) -> None:
+        super().__init__()
+        self.num_parameters, self.init = num_parameters, init
+        self.weight = Parameter(empty(num_parameters, device=device, dtype=dtype))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Sets all slopes to `init`."""
+        init.constant_(self.weight, self.init)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(N, num_parameters, *) -> same; any shape if there is one slope."""
+        return ops.prelu(input, self.weight)
+
+    def extra_repr(self) -> str:
+        return f"num_parameters={self.num_parameters}"
+
+
+class _Alpha(Module):
+    """What ELU and CELU share: the options `alpha` and `inplace`."""
+
+    def __init__(self, alpha: float = 1.0, inplace: bool = False) -> None:
+        super().__init__()
+        self.alpha, self.inplace = alpha, inplace
+
+    def extra_repr(self) -> str:
+        return f"alpha={self.alpha}{_and_inplace(self.inplace)}"
+
+
+def elu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
+    """max(x, 0) + min(alpha (e^x - 1), 0) (Clevert et al. 2015)"""
+    return write_back("elu", input, ops.elu, alpha=alpha) if inplace else ops.elu(input, alpha=alpha)
+
+
+class ELU(_Alpha):
+    """max(x, 0) + min(alpha (e^x - 1), 0) (Clevert et al. 2015)"""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(*) -> (*)"""
+        return elu(input, self.alpha, self.inplace)
+
+
+def celu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
+    """max(x, 0) + min(alpha (e^(x / alpha) - 1), 0) (Barron 2017)"""
+    return write_back("celu", input, ops.celu, alpha=alpha) if inplace else ops.celu(input, alpha=alpha)
+
+
+class CELU(_Alpha):
+    """max(x, 0) + min(alpha (e^(x / alpha) - 1), 0) (Barron 2017)"""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(*) -> (*)"""
+        return celu(input, self.alpha, self.inplace)
+
+
+def selu(input: Tensor, inplace: bool = False) -> Tensor:
+    """scale (max(x, 0) + min(alpha (e^x - 1), 0)), alpha = 1.6732632, scale = 1.0507010 (Klambauer et al. 2017)"""
+    return write_back("selu", input, ops.selu) if inplace else ops.selu(input)
 
 
 class SELU(_Inplace):
     """scale (max(x, 0) + min(alpha (e^x - 1), 0)), alpha and scale as in Klambauer et al. 2017"""
 
     def forward(self, input: Tensor) -> Tensor:
+        """(*) -> (*)"""
         return selu(input, self.inplace)
 
 
-class SiLU(_Inplace):
-    """x sigmoid(x)"""
+# ---- smooth gates: x times a number from 0 to 1 that grows with x ----
+
+
+def gelu(input: Tensor, approximate: str = "none") -> Tensor:
+    """x Phi(x), Phi the distribution function of N(0, 1) (Hendrycks and Gimpel 2016).
+
+    `approximate="tanh"`: x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2. Other words raise RuntimeError.
+    """
+    if approximate not in ("none", "tanh"):
+        raise RuntimeError(f"[gelu] approximate must be 'none' or 'tanh'; got {approximate!r}")
+    return ops.gelu(input, approximate)
+
+
+class GELU(Module):
+    """x Phi(x), Phi the distribution function of N(0, 1); `approximate="tanh"` is its usual approximation."""
+
+    def __init__(self, approximate: str = "none") -> None:
+        super().__init__()
+        self.approximate = approximate
 
     def forward(self, input: Tensor) -> Tensor:
+        """(*) -> (*)"""
+        return gelu(input, approximate=self.approximate)
+
+    def extra_repr(self) -> str:
+        return f"approximate={self.approximate!r}"
+
+
+def silu(input: Tensor, inplace: bool = False) -> Tensor:
+    """x sigmoid(x) (Elfwing et al. 2017)"""
+    return write_back("silu", input, ops.silu) if inplace else ops.silu(input)
+
+
+class SiLU(_Inplace):
+    """x sigmoid(x) (Elfwing et al. 2017)"""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(*) -> (*)"""
         return silu(input, self.inplace)
 
 
+def mish(input: Tensor, inplace: bool = False) -> Tensor:
+    """x tanh(softplus(x)) (Misra 2019)"""
+    return write_back("mish", input, ops.mish) if inplace else ops.mish(input)
+
+
 class Mish(_Inplace):
-    """x tanh(softplus(x))"""
+    """x tanh(softplus(x)) (Misra 2019)"""
 
     def forward(self, input: Tensor) -> Tensor:
+        """(*) -> (*)"""
         return mish(input, self.inplace)
 
 
+def hardswish(input: Tensor, inplace: bool = False) -> Tensor:
+    """x relu6(x + 3) / 6 (Howard et al. 2019)"""
+    return write_back("hardswish", input, ops.hardswish) if inplace else ops.hardswish(input)
+
+
 class Hardswish(_Inplace):
-    """x relu6(x + 3) / 6"""
+    """x relu6(x + 3) / 6 (Howard et al. 2019)"""
 
     def forward(self, input: Tensor) -> Tensor:
+        """(*) -> (*)"""
         return hardswish(input, self.inplace)
 
     def extra_repr(self) -> str:
         return ""
 
 
-class Hardsigmoid(_Inplace):
-    """relu6(x + 3) / 6"""
+# ---- sigmoids and other bounded functions ----
 
-    def forward(self, input: Tensor) -> Tensor:
-        return hardsigmoid(input, self.inplace)
 
-    def extra_repr(self) -> str:
-        return ""
+def sigmoid(input: Tensor) -> Tensor:
+    """1 / (1 + e^-x)"""
+    return ops.sigmoid(input)
 
 
 class Sigmoid(Module):
     """1 / (1 + e^-x)"""
 
     def forward(self, input: Tensor) -> Tensor:
-        return sigmoid(input)
+        """(*) -> (*)"""
+        return ops.sigmoid(input)
 
 
-class Tanh(Module):
-    """tanh(x)"""
+def hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:
+    """relu6(x + 3) / 6"""
+    return write_back("hardsigmoid", input, ops.hardsigmoid) if inplace else ops.hardsigmoid(input)
+
+
+class Hardsigmoid(_Inplace):
+    """relu6(x + 3) / 6"""
 
     def forward(self, input: Tensor) -> Tensor:
-        return tanh(input)
+        """(*) -> (*)"""
+        return hardsigmoid(input, self.inplace)
+
+    def extra_repr(self) -> str:
+        return ""
+
+
+def logsigmoid(input: Tensor) -> Tensor:
+    """log(sigmoid(x))"""
+    return ops.logsigmoid(input)
 
 
 class LogSigmoid(Module):
     """log(sigmoid(x))"""
 
     def forward(self, input: Tensor) -> Tensor:
-        return logsigmoid(input)
+        """(*) -> (*)"""
+        return ops.logsigmoid(input)
 
 
-class Softsign(Module):
-    """x / (1 + |x|)"""
+def tanh(input: Tensor) -> Tensor:
+    """(e^x - e^-x) / (e^x + e^-x)"""
+    return ops.tanh(input)
+
+
+class Tanh(Module):
+    """(e^x - e^-x) / (e^x + e^-x)"""
 
     def forward(self, input: Tensor) -> Tensor:
-        return softsign(input)
+        """(*) -> (*)"""
+        return ops.tanh(input)
+
+
+def hardtanh(input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> Tensor:
+    """min(max(x, min_val), max_val); raises ValueError if min_val > max_val."""
+    if min_val > max_val:
+        raise ValueError(f"[hardtanh] min_val cannot be greater than max_val; got {min_val} and {max_val}")
+    if inplace:
+        return write_back("hardtanh", input, ops.hardtanh, min_val=min_val, max_val=max_val)
+    return ops.hardtanh(input, min_val=min_val, max_val=max_val)
 
 
 class Hardtanh(Module):
-    """x cut to [min_val, max_val]"""
+    """min(max(x, min_val), max_val); `min_value` and `max_value` are old names of the two."""
 
     def __init__(self, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False,
                  min_value: float | None = None, max_value: float | None = None) -> None:
         super().__init__()
         if min_value is not None:
-            warnings.warn("keyword argument `min_value` is deprecated and renamed to `min_val`", FutureWarning, stacklevel=2)
+            warnings.warn("`min_value` is the old name of `min_val`", FutureWarning, stacklevel=2)
             min_val = min_value
         if max_value is not None:
-            warnings.warn("keyword argument `max_value` is deprecated and renamed to `max_val`", FutureWarning, stacklevel=2)
+            warnings.warn("`max_value` is the old name of `max_val`", FutureWarning, stacklevel=2)
             max_val = max_value
         if max_val <= min_val:
-            raise AssertionError(f"max_val ({max_val}) must be greater than min_val ({min_val})")
+            raise AssertionError(f"[nn.Hardtanh] max_val must be greater than min_val; got {max_val} and {min_val}")
         self.min_val, self.max_val, self.inplace = min_val, max_val, inplace
 
     def forward(self, input: Tensor) -> Tensor:
+        """(*) -> (*)"""
         return hardtanh(input, self.min_val, self.max_val, self.inplace)
 
     def extra_repr(self) -> str:
-        return f"min_val={self.min_val}, max_val={self.max_val}{_and_inplace(self)}"
+        return f"min_val={self.min_val}, max_val={self.max_val}{_and_inplace(self.inplace)}"
 
 
 class ReLU6(Hardtanh):
@@ -263,91 +324,45 @@ class ReLU6(Hardtanh):
         return "inplace=True" if self.inplace else ""
 
 
-class LeakyReLU(Module):
-    """max(x, 0) + negative_slope min(x, 0)"""
-
-    def __init__(self, negative_slope: float = 0.01, inplace: bool = False) -> None:
-        super().__init__()
-        self.negative_slope, self.inplace = negative_slope, inplace
-
-    def forward(self, input: Tensor) -> Tensor:
-        return leaky_relu(input, self.negative_slope, self.inplace)
-
-    def extra_repr(self) -> str:
-        return f"negative_slope={self.negative_slope}{_and_inplace(self)}"
+def softsign(input: Tensor) -> Tensor:
+    """x / (1 + |x|)"""
+    return ops.softsign(input)
 
 
-class _Alpha(Module):
-    def __init__(self, alpha: float = 1.0, inplace: bool = False) -> None:
-        super().__init__()
-        self.alpha, self.inplace = alpha, inplace
-
-    def extra_repr(self) -> str:
-        return f"alpha={self.alpha}{_and_inplace(self)}"
-
-
-class ELU(_Alpha):
-    """max(x, 0) + min(alpha (e^x - 1), 0)"""
+class Softsign(Module):
+    """x / (1 + |x|)"""
 
     def forward(self, input: Tensor) -> Tensor:
-        return elu(input, self.alpha, self.inplace)
+        """(*) -> (*)"""
+        return ops.softsign(input)
 
 
-class CELU(_Alpha):
-    """max(x, 0) + min(alpha (e^(x / alpha) - 1), 0)"""
-
-    def forward(self, input: Tensor) -> Tensor:
-        return celu(input, self.alpha, self.inplace)
-
-
-class GELU(Module):
-    """x Phi(x); ``approximate="tanh"`` is the usual approximation of the normal distribution Phi"""
-
-    def __init__(self, approximate: str = "none") -> None:
-        super().__init__()
-        self.approximate = approximate
-
-    def forward(self, input: Tensor) -> Tensor:
-        return gelu(input, approximate=self.approximate)
-
-    def extra_repr(self) -> str:
-        return f"approximate={self.approximate!r}"
+def softplus(input: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tensor:
+    """log(1 + e^(beta x)) / beta, and x itself where beta x > threshold."""
+    return ops.softplus(input, beta=beta, threshold=threshold)
 
 
 class Softplus(Module):
-    """log(1 + e^(beta x)) / beta, and x itself where beta x > threshold"""
+    """log(1 + e^(beta x)) / beta, and x itself where beta x > threshold."""
 
     def __init__(self, beta: float = 1.0, threshold: float = 20.0) -> None:
         super().__init__()
         self.beta, self.threshold = beta, threshold
 
     def forward(self, input: Tensor) -> Tensor:
-        return softplus(input, self.beta, self.threshold)
+        """(*) -> (*)"""
+        return ops.softplus(input, beta=self.beta, threshold=self.threshold)
 
     def extra_repr(self) -> str:
         return f"beta={self.beta}, threshold={self.threshold}"
 
 
-class PReLU(Module):
-    """max(x, 0) + weight min(x, 0), the slopes learnt: one, or one for each channel (dimension 1)"""
-
-    def __init__(self, num_parameters: int = 1, init: float = 0.25, device: Any = None, dtype: Any = None) -> None:
-        super().__init__()
-        self.num_parameters, self.init = num_parameters, init
-        self.weight = Parameter(empty(num_parameters, device=device, dtype=dtype))
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        init.constant_(self.weight, self.init)
-
-    def forward(self, input: Tensor) -> Tensor:
-        return prelu(input, self.weight)
-
-    def extra_repr(self) -> str:
-        return f"num_parameters={self.num_parameters}"
+# ---- along a dimension ----
 
 
 class _AlongDim(Module):
+    """An activation whose only option is the dimension it works along."""
+
     def __init__(self, dim: int | None = None) -> None:
         super().__init__()
         self.dim = dim
@@ -356,8 +371,18 @@ class _AlongDim(Module):
         return f"dim={self.dim}"
 
 
+def glu(input: Tensor, dim: int = -1) -> Tensor:
+    """a sigmoid(b), a and b the halves of the input along `dim` (Dauphin et al. 2016): that size is halved.
+
+    Raises RuntimeError if the size along `dim` is odd, or if the input has no dimensions.
+    """
+    if input.ndim == 0:
+        raise RuntimeError("[glu] input must have a dimension of even size; got a scalar")
+    return ops.glu(input, dim)
+
+
 class GLU(_AlongDim):
-    """a sigmoid(b), a and b the halves of the input along ``dim``"""
+    """a sigmoid(b), a and b the halves of the input along `dim` (Dauphin et al. 2016)."""
 
     dim: int
 
@@ -365,18 +390,39 @@ class GLU(_AlongDim):
         super().__init__(dim)
 
     def forward(self, input: Tensor) -> Tensor:
+        """(*, 2n, *) -> (*, n, *)"""
         return glu(input, self.dim)
 
 
+def _implicit_dim(name: str, ndim: int, stacklevel: int) -> int:
+    """The dimension that PyTorch takes where none is given, with a warning."""
+    warnings.warn(f"Implicit dimension choice for {name} is deprecated; pass dim=", stacklevel=stacklevel)
+    return 0 if ndim in (0, 1, 3) else 1
+
+
+def softmax(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: DtypeLike = None) -> Tensor:
+    """e^x / sum(e^x) along `dim`; `dtype` casts the input first. `dim=None` warns and takes 0 or 1."""
+    dim = _implicit_dim("softmax", input.ndim, _stacklevel) if dim is None else dim
+    return softmax_op(input if dtype is None else input.to(dtype), dim)
+
+
 class Softmax(_AlongDim):
-    """e^x / sum(e^x) along ``dim``"""
+    """e^x / sum(e^x) along `dim`"""
 
     def forward(self, input: Tensor) -> Tensor:
+        """(*) -> (*)"""
         return softmax(input, self.dim, _stacklevel=5)
 
 
+def log_softmax(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: DtypeLike = None) -> Tensor:
+    """x - log(sum(e^x)) along `dim`; `dtype` casts the input first. `dim=None` warns and takes 0 or 1."""
+    dim = _implicit_dim("log_softmax", input.ndim, _stacklevel) if dim is None else dim
+    return log_softmax_op(input if dtype is None else input.to(dtype), dim)
+
+
 class LogSoftmax(_AlongDim):
-    """x - log(sum(e^x)) along ``dim``"""
+    """x - log(sum(e^x)) along `dim`"""
 
     def forward(self, input: Tensor) -> Tensor:
+        """(*) -> (*)"""
         return log_softmax(input, self.dim, _stacklevel=5)

@@ -1,4 +1,4 @@
-"""The arguments of layers and of their functions: sizes, reductions, probabilities, `inplace=True`."""
+"""What layers and their functions share about arguments: types, sizes, reductions, probabilities and `inplace=True`."""
 from __future__ import annotations
 
 import math
@@ -6,50 +6,67 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from minigrad.engine import mode, no_grad
-from minigrad.shape import fail
-from minigrad.tensor import Tensor, new_tensor
+import numpy as np
+
+from ..device import Device
+from ..engine import mode, no_grad
+from ..shape import fail
+from ..tensor import Tensor, new_tensor
+
+Size = int | Sequence[int]                      # one number for all spatial dimensions, or one for each
+DeviceLike = Device | str | None                # None: the default device
+DtypeLike = np.dtype | type | str | None        # None: the default dtype
 
 
 def check_probability(p: float) -> None:
+    """Raises ValueError unless 0 <= p <= 1."""
     if p < 0.0 or p > 1.0:
-        raise ValueError(f"dropout probability has to be between 0 and 1, but got {p}")
+        raise ValueError(f"[dropout] the probability p must be between 0 and 1; got {p}")
 
 
-def as_shape(shape: int | Sequence[int]) -> tuple[int, ...]:
+def as_shape(shape: Size) -> tuple[int, ...]:
+    """`normalized_shape` as a tuple: a number is one dimension."""
     return (shape,) if isinstance(shape, int) or not isinstance(shape, Sequence) else tuple(shape)
 
 
 def check_batch_size(shape: Sequence[int], axis: int = 1) -> None:
-    """A channel's variance needs more than one value: N times the space of (N, C, *)."""
+    """Raises ValueError if a channel of an input (N, C, *) has one value only: its variance needs more."""
     if math.prod(n for i, n in enumerate(shape) if i not in (axis, axis + len(shape))) == 1:
         raise ValueError(f"Expected more than 1 value per channel when training, got input size {tuple(shape)}")
 
 
 def reduction_of(size_average: bool | None, reduce: bool | None, reduction: str) -> str:
-    """The reduction's name, also from its old spelling."""
+    """The name of the reduction; PyTorch's old spelling, `size_average` and `reduce`, still works and warns."""
     if size_average is None and reduce is None:
         return reduction
     new = "none" if reduce is False else "sum" if size_average is False else "mean"
-    warnings.warn(f"size_average and reduce args will be deprecated, please use reduction='{new}' instead.", stacklevel=4)
+    warnings.warn(f"size_average and reduce are the old spelling of a reduction; use reduction='{new}' instead",
+                  stacklevel=4)
     return new
 
 
 def checked_reduction(reduction: str) -> str:
+    """`reduction` if it is "none", "mean" or "sum"; else raises ValueError."""
     if reduction not in ("none", "mean", "sum"):
-        raise ValueError(f"{reduction} is not a valid value for reduction")
+        raise ValueError(f"{reduction} is not a valid value for reduction; use 'none', 'mean' or 'sum'")
     return reduction
 
 
 def write_back(name: str, input: Tensor, op: Callable[..., Tensor], *args: Any, **options: Any) -> Tensor:
-    """``inplace=True``: the result goes into ``input``'s memory. In a graph, the op is recorded on a copy of the old values and
-    ``input`` takes the result's place in the graph; what was saved of it before is stale from then on, as in PyTorch."""
+    """What `inplace=True` does: `op(input, *args, **options)` is written into the memory of `input`, which is returned.
+
+    If `input` is recorded, the op is recorded on a copy of the old values, and `input` becomes the op's result in the
+    graph. What other ops saved of `input` before is stale from then on, as in PyTorch. A leaf that requires gradients
+    raises RuntimeError, a view of a recorded tensor NotImplementedError.
+    """
     if not (mode.grad and input.requires_grad):
         return input.copy_(op(input, *args, **options))
     if input.node is None:
-        fail(name, "inplace=True cannot change a leaf that requires gradients", input.array.layout, "use inplace=False, or no_grad()")
+        fail(name, "inplace=True cannot change a leaf that requires gradients", input.array.layout,
+             "use inplace=False, or no_grad()")
     if input.array.storage is not input.array:
-        raise NotImplementedError(f"[{name}] inplace=True changes a view of a tensor that is being recorded; use inplace=False, or clone()")
+        raise NotImplementedError(f"[{name}] inplace=True changes a view of a tensor that is being recorded; "
+                                  "use inplace=False, or clone()")
     with no_grad():
         before = input.clone()
     out = op(new_tensor(before.array, input.node), *args, **options)
@@ -59,11 +76,8 @@ def write_back(name: str, input: Tensor, op: Callable[..., Tensor], *args: Any, 
     return input
 
 
-Size = int | Sequence[int]
-
-
 def sizes_of(value: Size, dims: int, name: str = "", argument: str = "") -> tuple[int, ...]:
-    """One number for all spatial dimensions, or one for each."""
+    """A size for each of `dims` spatial dimensions: one number stands for all of them."""
     if isinstance(value, int):
         return (value,) * dims
     given = tuple(value)
@@ -75,5 +89,5 @@ def sizes_of(value: Size, dims: int, name: str = "", argument: str = "") -> tupl
 
 
 def hashable(value: Any) -> Any:
-    """An argument in the form a function can be remembered by."""
+    """An argument as a key of `lru_cache`: lists become tuples."""
     return tuple(value) if isinstance(value, list) else value

@@ -1,4 +1,4 @@
-"""``MultiheadAttention`` and the encoder half of the transformer (Vaswani et al. 2017)."""
+"""`MultiheadAttention` and the encoder half of the transformer (Vaswani et al. 2017)."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
@@ -7,13 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from minigrad.ops.attention import scaled_dot_product_attention
-from minigrad.ops.creation import empty, full, zeros, zeros_like
-from minigrad.ops.elementwise import logical_not, logical_or, where
-from minigrad.ops.shape_ops import cat, pad, triu
-from minigrad.shape import BOOL, fail, is_float
-from minigrad.tensor import Tensor
-
+from ..ops.attention import scaled_dot_product_attention
+from ..ops.creation import empty, full, zeros, zeros_like
+from ..ops.elementwise import logical_not, logical_or, where
+from ..ops.shape_ops import cat, pad, triu
+from ..shape import BOOL, fail, is_float
+from ..tensor import Tensor
 from . import init
 from .activation import gelu, relu
 from .container import ModuleList
@@ -25,7 +24,7 @@ from .norm import LayerNorm
 
 def _masks(bsz: int, heads: int, tgt: int, src: int, attn_mask: Tensor | None, key_padding_mask: Tensor | None,
            dtype: Any) -> Tensor | None:
-    """Both masks, which name what is left out, as one for ``scaled_dot_product_attention``, (N or 1, heads or 1, L or 1, S)."""
+    """Both masks, which name what is left out, as one for `scaled_dot_product_attention`, (N or 1, heads or 1, L or 1, S)."""
     both = []
     if attn_mask is not None:
         both.append(attn_mask.reshape(1, 1, tgt, src) if attn_mask.ndim == 2 else attn_mask.reshape(bsz, heads, tgt, src))
@@ -88,10 +87,10 @@ def multi_head_attention_forward(
         q_proj_weight: Tensor | None = None, k_proj_weight: Tensor | None = None, v_proj_weight: Tensor | None = None,
         static_k: Tensor | None = None, static_v: Tensor | None = None, average_attn_weights: bool = True, is_causal: bool = False,
         *, batch_first: bool = False) -> tuple[Tensor, Tensor | None]:
-    """Attention in ``num_heads`` subspaces, and its weights: query (L, N, E), key and value (S, N, *), or N first, or without N.
+    """Attention in `num_heads` subspaces, and its weights: query (L, N, E), key and value (S, N, *), or N first, or without N.
 
-    Masks are bool (True: left out) or numbers that are added: ``key_padding_mask`` (N, S), ``attn_mask`` (L, S) or
-    (N * num_heads, L, S). A query whose keys are all masked gets 0 from the attention, in the weights too. See ``nn.MultiheadAttention``.
+    Masks are bool (True: left out) or numbers that are added: `key_padding_mask` (N, S), `attn_mask` (L, S) or
+    (N * num_heads, L, S). A query whose keys are all masked gets 0 from the attention, in the weights too. See `nn.MultiheadAttention`.
     """
     op, rank = "multi_head_attention_forward", query.ndim
     if rank not in (2, 3) or key.ndim != rank or value.ndim != rank:
@@ -162,13 +161,13 @@ def multi_head_attention_forward(
 
 
 class MultiheadAttention(Module):
-    """Attention in ``num_heads`` subspaces of size ``embed_dim / num_heads``, each with its own projections (section 3.2.2).
+    """Attention in `num_heads` subspaces of size `embed_dim / num_heads`, each with its own projections (section 3.2.2).
 
-    Called with query (L, N, embed_dim), key (S, N, kdim) and value (S, N, vdim), or (N, L, E) with ``batch_first``, or without N,
+    Called with query (L, N, embed_dim), key (S, N, kdim) and value (S, N, vdim), or (N, L, E) with `batch_first`, or without N,
     it gives (output like query, weights). Masks are bool (True: **left out**, as in PyTorch) or numbers that are added:
-    ``key_padding_mask`` (N, S), ``attn_mask`` (L, S) or (N * num_heads, L, S). ``weights`` are (N, L, S), averaged over heads, or
-    (N, num_heads, L, S), or None with ``need_weights=False``, which spares the L x S matrix. A query whose keys are all masked
-    gives the output of attention 0, not NaN. ``is_causal`` says that ``attn_mask`` is the causal one.
+    `key_padding_mask` (N, S), `attn_mask` (L, S) or (N * num_heads, L, S). `weights` are (N, L, S), averaged over heads, or
+    (N, num_heads, L, S), or None with `need_weights=False`, which spares the L x S matrix. A query whose keys are all masked
+    gives the output of attention 0, not NaN. `is_causal` says that `attn_mask` is the causal one.
     """
 
     def __init__(self, embed_dim: int, num_heads: int, dropout: float = 0.0, bias: bool = True, add_bias_kv: bool = False,
@@ -240,7 +239,7 @@ class TransformerEncoderLayer(Module):
         norm_first=False (Vaswani et al. 2017):   x = norm1(x + attention(x));   x = norm2(x + feedforward(x))
         norm_first=True (Xiong et al. 2020):      x = x + attention(norm1(x));   x = x + feedforward(norm2(x))
 
-    Shapes: src (S, N, d_model), or (N, S, d_model) with ``batch_first``, or (S, d_model). Masks as in ``MultiheadAttention``.
+    Shapes: src (S, N, d_model), or (N, S, d_model) with `batch_first`, or (S, d_model). Masks as in `MultiheadAttention`.
     """
 
     def __init__(self, d_model: int, nhead: int, dim_feedforward: int = 2048, dropout: float = 0.1,
@@ -276,10 +275,10 @@ class TransformerEncoderLayer(Module):
 
 
 class TransformerEncoder(Module):
-    """``num_layers`` copies of ``encoder_layer`` one after the other, then ``norm`` if it is given.
+    """`num_layers` copies of `encoder_layer` one after the other, then `norm` if it is given.
 
-    ``is_causal=True`` says that ``mask`` is the causal one, so that the kernel leaves out what lies beyond; None is as False: the
-    mask is applied as it is. ``enable_nested_tensor`` and ``mask_check`` are accepted; they change nothing here.
+    `is_causal=True` says that `mask` is the causal one, so that the kernel leaves out what lies beyond; None is as False: the
+    mask is applied as it is. `enable_nested_tensor` and `mask_check` are accepted; they change nothing here.
     """
 
     def __init__(self, encoder_layer: Module, num_layers: int, norm: Module | None = None, enable_nested_tensor: bool = True,

@@ -1,4 +1,4 @@
-"""Modules that hold modules: ``Sequential`` (a chain), ``ModuleList`` (a list), ``ModuleDict`` (a dict)."""
+"""Modules that hold modules: `Sequential` (a chain), `ModuleList` (a list), `ModuleDict` (a dict)."""
 from __future__ import annotations
 
 import operator
@@ -50,7 +50,7 @@ class _Listed(Module):
         return self
 
     def pop(self, key: int | slice) -> Any:
-        """Takes out and returns what is at ``key``."""
+        """Takes out and returns what is at `key`."""
         found = self[key]
         del self[key]
         return found
@@ -60,7 +60,7 @@ class _Listed(Module):
 
 
 class Sequential(_Listed):
-    """Modules called one after the other; made of modules, or of an ``OrderedDict`` of named ones."""
+    """Modules called one after the other; made of modules, or of an `OrderedDict` of named ones."""
 
     def __init__(self, *args: Any) -> None:
         super().__init__()
@@ -79,7 +79,7 @@ class Sequential(_Listed):
         return self._modules[self._name_at(index)]
 
     def insert(self, index: int, module: Module) -> Self:
-        """Puts ``module`` before position ``index``."""
+        """Puts `module` before position `index`."""
         if not isinstance(module, Module):
             raise AssertionError(f"module should be of type: {Module}")
         if not -len(self) <= index <= len(self):
@@ -126,7 +126,7 @@ class Sequential(_Listed):
 
 
 class ModuleList(_Listed):
-    """A list whose modules are registered; it has no ``forward`` of its own."""
+    """A list whose modules are registered; it has no `forward` of its own."""
 
     def __init__(self, modules: Iterable[Module] | None = None) -> None:
         super().__init__()
@@ -139,7 +139,7 @@ class ModuleList(_Listed):
         return self._modules[self._name_at(index)]
 
     def insert(self, index: int, module: Module) -> None:
-        """Puts ``module`` before position ``index``."""
+        """Puts `module` before position `index`."""
         modules = list(self._modules.values())
         modules.insert(index, module)
         self._renumber(modules)
@@ -170,7 +170,7 @@ class ModuleList(_Listed):
 
 
 class ModuleDict(Module):
-    """A dict whose modules are registered, in the order of insertion; it has no ``forward`` of its own."""
+    """A dict whose modules are registered, in the order of insertion; it has no `forward` of its own."""
 
     def __init__(self, modules: Mapping[str, Module] | Iterable[tuple[str, Module]] | None = None) -> None:
         super().__init__()
@@ -199,7 +199,7 @@ class ModuleDict(Module):
         self._modules.clear()
 
     def pop(self, key: str) -> Any:
-        """Takes out and returns the module of ``key``."""
+        """Takes out and returns the module of `key`."""
         return self._modules.pop(key)
 
     def keys(self) -> Any:

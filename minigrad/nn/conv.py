@@ -1,4 +1,4 @@
-"""Convolution layers: ``Conv1d-3d`` and ``ConvTranspose1d-3d``. The ops are ``minigrad.ops.conv``."""
+"""Convolution layers: `Conv1d-3d` and `ConvTranspose1d-3d`. The ops are `minigrad.ops.conv`."""
 from __future__ import annotations
 
 import math
@@ -6,12 +6,11 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
-from minigrad.ops.conv import convolution, convolution_transpose
-from minigrad.ops.creation import empty
-from minigrad.ops.shape_ops import pad
-from minigrad.shape import fail
-from minigrad.tensor import Tensor
-
+from ..ops.conv import convolution, convolution_transpose
+from ..ops.creation import empty
+from ..ops.shape_ops import pad
+from ..shape import fail
+from ..tensor import Tensor
 from . import init
 from .arguments import Size, hashable, sizes_of
 from .module import Module, Parameter
@@ -81,19 +80,19 @@ def conv3d(input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Si
 
 def conv_transpose1d(input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Size = 1, padding: Size = 0,
                      output_padding: Size = 0, groups: int = 1, dilation: Size = 1) -> Tensor:
-    """The transpose of ``conv1d``: (N, C, L) or (C, L) with weight (C, out / groups, k)."""
+    """The transpose of `conv1d`: (N, C, L) or (C, L) with weight (C, out / groups, k)."""
     return _conv_transpose("conv_transpose1d", 1, input, weight, bias, stride, padding, output_padding, groups, dilation)
 
 
 def conv_transpose2d(input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Size = 1, padding: Size = 0,
                      output_padding: Size = 0, groups: int = 1, dilation: Size = 1) -> Tensor:
-    """The transpose of ``conv2d``: (N, C, H, W) or (C, H, W) with weight (C, out / groups, kH, kW)."""
+    """The transpose of `conv2d`: (N, C, H, W) or (C, H, W) with weight (C, out / groups, kH, kW)."""
     return _conv_transpose("conv_transpose2d", 2, input, weight, bias, stride, padding, output_padding, groups, dilation)
 
 
 def conv_transpose3d(input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Size = 1, padding: Size = 0,
                      output_padding: Size = 0, groups: int = 1, dilation: Size = 1) -> Tensor:
-    """The transpose of ``conv3d``: (N, C, D, H, W) or (C, D, H, W) with weight (C, out / groups, kD, kH, kW)."""
+    """The transpose of `conv3d`: (N, C, D, H, W) or (C, D, H, W) with weight (C, out / groups, kD, kH, kW)."""
     return _conv_transpose("conv_transpose3d", 3, input, weight, bias, stride, padding, output_padding, groups, dilation)
 
 
@@ -228,21 +227,21 @@ class _Transposed(_Conv):
 
 
 class ConvTranspose1d(_Transposed):
-    """The transpose of ``Conv1d``: (N, C, L) or (C, L) -> (N, out_channels, L') or (out_channels, L')."""
+    """The transpose of `Conv1d`: (N, C, L) or (C, L) -> (N, out_channels, L') or (out_channels, L')."""
 
     dims = 1
     run = staticmethod(conv_transpose1d)
 
 
 class ConvTranspose2d(_Transposed):
-    """The transpose of ``Conv2d``: (N, C, H, W) or (C, H, W) -> (N, out_channels, H', W') or (out_channels, H', W')."""
+    """The transpose of `Conv2d`: (N, C, H, W) or (C, H, W) -> (N, out_channels, H', W') or (out_channels, H', W')."""
 
     dims = 2
     run = staticmethod(conv_transpose2d)
 
 
 class ConvTranspose3d(_Transposed):
-    """The transpose of ``Conv3d``: (N, C, D, H, W) or (C, D, H, W) -> (N, out_channels, D', H', W') or (out_channels, D', H', W')."""
+    """The transpose of `Conv3d`: (N, C, D, H, W) or (C, D, H, W) -> (N, out_channels, D', H', W') or (out_channels, D', H', W')."""
 
     dims = 3
     run = staticmethod(conv_transpose3d)

@@ -1,18 +1,20 @@
-"""Dropout layers: zeros at random in training, the identity in evaluation."""
+"""Dropout: random zeros in training, the identity in evaluation."""
 from __future__ import annotations
 
 import warnings
 
-from minigrad.ops.random import dropout as dropout_op
-from minigrad.ops.random import feature_dropout
-from minigrad.tensor import Tensor
-
+from ..ops.random import dropout as dropout_op
+from ..ops.random import feature_dropout
+from ..tensor import Tensor
 from .arguments import check_probability, write_back
 from .module import Module
 
 
 def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
-    """In training, x mask / (1 - p), the mask 1 with probability 1 - p; else x."""
+    """In training, x mask / (1 - p), where mask is 1 with probability 1 - p; else x (Srivastava et al. 2014).
+
+    Any shape. Raises ValueError unless 0 <= p <= 1.
+    """
     check_probability(p)
     if not training or p == 0.0:
         return input
@@ -20,20 +22,24 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool 
 
 
 def dropout2d(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
-    """``dropout`` of whole channels: one mask value for each of the first two dimensions."""
+    """`dropout` of whole channels: one mask value for each (n, c) of an input (N, C, H, W) (Tompson et al. 2015).
+
+    An input that has not four dimensions gives a warning, as in PyTorch; three dimensions are read as (N, C, L).
+    """
     check_probability(p)
     if input.ndim not in (3, 4):
-        warnings.warn(f"dropout2d: Received a {input.ndim}-D input, which is deprecated; use dropout, or an input (N, C, H, W)",
-                      stacklevel=3)
+        warnings.warn(f"dropout2d: Received a {input.ndim}-D input, which is deprecated; "
+                      "use dropout, or an input (N, C, H, W)", stacklevel=3)
     if input.ndim == 3:
-        warnings.warn("dropout2d: Received a 3D input to dropout2d, which is read as (N, C, L)", stacklevel=3)
+        warnings.warn("dropout2d: Received a 3D input, which is read as (N, C, L)", stacklevel=3)
     if not training or p == 0.0:
         return input
-    return write_back("dropout2d", input, feature_dropout, p) if inplace else feature_dropout(input, p)
-
+    return write_back("dropout", input, feature_dropout, p) if inplace else feature_dropout(input, p)
 
 
 class _Dropout(Module):
+    """What the two layers share: the options `p` and `inplace`."""
+
     def __init__(self, p: float = 0.5, inplace: bool = False) -> None:
         super().__init__()
         check_probability(p)
@@ -44,14 +50,16 @@ class _Dropout(Module):
 
 
 class Dropout(_Dropout):
-    """Zeros each element with probability ``p`` and scales the others by 1 / (1 - p) (Srivastava et al. 2014)."""
+    """Zeros each element with probability `p` and scales the others by 1 / (1 - p) (Srivastava et al. 2014)."""
 
     def forward(self, input: Tensor) -> Tensor:
+        """Any shape -> same."""
         return dropout(input, self.p, self.training, self.inplace)
 
 
 class Dropout2d(_Dropout):
-    """Zeros whole channels of (N, C, H, W) with probability ``p`` and scales the others by 1 / (1 - p) (Tompson et al. 2015)."""
+    """Zeros whole channels of (N, C, H, W) with probability `p` and scales the others by 1 / (1 - p) (Tompson et al. 2015)."""
 
     def forward(self, input: Tensor) -> Tensor:
+        """(N, C, H, W) -> same."""
         return dropout2d(input, self.p, self.training, self.inplace)

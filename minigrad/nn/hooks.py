@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from minigrad.engine import Node, RemovableHandle, Slot, edge_of, mode
-from minigrad.ops.creation import zeros
-from minigrad.tensor import Tensor, new_tensor
+from ..engine import Node, RemovableHandle, Slot, edge_of, mode
+from ..ops.creation import zeros
+from ..tensor import Tensor, new_tensor
 
 _NONE: Mapping[int, Any] = MappingProxyType({})     # stands for every hook table that was never written to
 
@@ -27,7 +27,7 @@ def _register(table: dict[int, Any], entry: Any, prepend: bool = False) -> Remov
 
 
 class _Gate:
-    """The identity on several tensors; backward sends all their gradients through ``seen`` at once."""
+    """The identity on several tensors; backward sends all their gradients through `seen` at once."""
 
     name = "module_hook"
 
@@ -44,7 +44,7 @@ class _Gate:
 
 
 class _BackwardHooks:
-    """Full backward hooks of one call: a gate behind the outputs learns ``grad_output``, one before the inputs ``grad_input``."""
+    """Full backward hooks of one call: a gate behind the outputs learns `grad_output`, one before the inputs `grad_input`."""
 
     def __init__(self, module: Any, pre_hooks: list[Callable], hooks: list[Callable]) -> None:
         self.module, self.pre_hooks, self.hooks = module, pre_hooks, hooks
@@ -149,37 +149,37 @@ class Hookable:
         return _register(self._hook_table(name), entry, prepend)
 
     def register_forward_pre_hook(self, hook: Callable, *, prepend: bool = False, with_kwargs: bool = False) -> RemovableHandle:
-        """``hook(module, args[, kwargs])`` before ``forward``; returns None, new args, or with ``with_kwargs`` (args, kwargs)."""
+        """`hook(module, args[, kwargs])` before `forward`; returns None, new args, or with `with_kwargs` (args, kwargs)."""
         return self._add_call_hook("_forward_pre_hooks", (hook, with_kwargs), prepend)
 
     def register_forward_hook(self, hook: Callable, *, prepend: bool = False, with_kwargs: bool = False,
                               always_call: bool = False) -> RemovableHandle:
-        """``hook(module, args[, kwargs], output)`` after ``forward``; returns None or another output.
-        ``always_call`` runs it also when the call raises."""
+        """`hook(module, args[, kwargs], output)` after `forward`; returns None or another output.
+        `always_call` runs it also when the call raises."""
         return self._add_call_hook("_forward_hooks", (hook, with_kwargs, always_call), prepend)
 
     def register_full_backward_pre_hook(self, hook: Callable, prepend: bool = False) -> RemovableHandle:
-        """``hook(module, grad_output)`` before the module's backward; returns None or another grad_output."""
+        """`hook(module, grad_output)` before the module's backward; returns None or another grad_output."""
         return self._add_call_hook("_backward_pre_hooks", hook, prepend)
 
     def register_full_backward_hook(self, hook: Callable, prepend: bool = False) -> RemovableHandle:
-        """``hook(module, grad_input, grad_output)`` after the module's backward; returns None or another grad_input."""
+        """`hook(module, grad_input, grad_output)` after the module's backward; returns None or another grad_input."""
         return self._add_call_hook("_backward_hooks", hook, prepend)
 
     def register_state_dict_pre_hook(self, hook: Callable) -> RemovableHandle:
-        """``hook(module, prefix, keep_vars)`` before ``state_dict`` collects this module."""
+        """`hook(module, prefix, keep_vars)` before `state_dict` collects this module."""
         return _register(self._hook_table("_state_dict_pre_hooks"), hook)
 
     def register_state_dict_post_hook(self, hook: Callable) -> RemovableHandle:
-        """``hook(module, state_dict, prefix, local_metadata)`` after it; changes ``state_dict`` in place and returns None."""
+        """`hook(module, state_dict, prefix, local_metadata)` after it; changes `state_dict` in place and returns None."""
         return _register(self._hook_table("_state_dict_hooks"), hook)
 
     def register_load_state_dict_pre_hook(self, hook: Callable) -> RemovableHandle:
-        """``hook(module, state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs)`` before loading."""
+        """`hook(module, state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs)` before loading."""
         return _register(self._hook_table("_load_state_dict_pre_hooks"), hook)
 
     def register_load_state_dict_post_hook(self, hook: Callable) -> RemovableHandle:
-        """``hook(module, incompatible_keys)`` after loading; may change the two lists of keys in place, returns None."""
+        """`hook(module, incompatible_keys)` after loading; may change the two lists of keys in place, returns None."""
         return _register(self._hook_table("_load_state_dict_post_hooks"), hook)
 
     def _call_hooked(self, args: tuple, kwargs: dict[str, Any]) -> Any:
@@ -217,7 +217,7 @@ class Hookable:
                         changed = hook(self, args, kwargs, result) if with_kwargs else hook(self, args, result)
                         result = result if changed is None else changed
                     except Exception as e:
-                        warnings.warn("module forward hook with ``always_call=True`` raised an exception that was silenced as "
+                        warnings.warn("module forward hook with `always_call=True` raised an exception that was silenced as "
                                       f"another error was raised in forward: {e}", stacklevel=3)
             raise
 
@@ -236,20 +236,20 @@ def _register_global(table: dict[int, Any], entry: Any) -> RemovableHandle:
 
 
 def register_module_forward_pre_hook(hook: Callable) -> RemovableHandle:
-    """``hook(module, args)`` before the forward of every module."""
+    """`hook(module, args)` before the forward of every module."""
     return _register_global(_global_forward_pre_hooks, (hook, False))
 
 
 def register_module_forward_hook(hook: Callable, *, with_kwargs: bool = False, always_call: bool = False) -> RemovableHandle:
-    """``hook(module, args[, kwargs], output)`` after the forward of every module."""
+    """`hook(module, args[, kwargs], output)` after the forward of every module."""
     return _register_global(_global_forward_hooks, (hook, with_kwargs, always_call))
 
 
 def register_module_full_backward_pre_hook(hook: Callable) -> RemovableHandle:
-    """``hook(module, grad_output)`` before the backward of every module."""
+    """`hook(module, grad_output)` before the backward of every module."""
     return _register_global(_global_backward_pre_hooks, hook)
 
 
 def register_module_full_backward_hook(hook: Callable) -> RemovableHandle:
-    """``hook(module, grad_input, grad_output)`` after the backward of every module."""
+    """`hook(module, grad_input, grad_output)` after the backward of every module."""
     return _register_global(_global_backward_hooks, hook)

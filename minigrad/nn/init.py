@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from minigrad.engine import no_grad
-from minigrad.ops.creation import as_tensor, empty_like, eye
-from minigrad.ops.elementwise import where
-from minigrad.ops.random import randperm
-from minigrad.tensor import Tensor
+from ..engine import no_grad
+from ..ops.creation import as_tensor, empty_like, eye
+from ..ops.elementwise import where
+from ..ops.random import randperm
+from ..tensor import Tensor
 
 __all__ = ["calculate_gain", "uniform_", "normal_", "trunc_normal_", "constant_", "ones_", "zeros_", "eye_", "dirac_",
            "xavier_uniform_", "xavier_normal_", "kaiming_uniform_", "kaiming_normal_", "orthogonal_", "sparse_"]
@@ -89,7 +89,7 @@ def trunc_normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, a: float 
 
 @no_grad
 def constant_(tensor: Tensor, val: float) -> Tensor:
-    """All values ``val``."""
+    """All values `val`."""
     return tensor.fill_(val)
 
 
@@ -115,7 +115,7 @@ def eye_(tensor: Tensor) -> Tensor:
 
 @no_grad
 def dirac_(tensor: Tensor, groups: int = 1) -> Tensor:
-    """A convolution weight (out, in, *kernel) that passes its input channels through, in each of ``groups`` groups."""
+    """A convolution weight (out, in, *kernel) that passes its input channels through, in each of `groups` groups."""
     if tensor.ndim not in (3, 4, 5):
         raise ValueError("Only tensors with 3, 4, or 5 dimensions are supported")
     if tensor.shape[0] % groups != 0:
@@ -163,7 +163,7 @@ def _nothing_to_do(tensor: Tensor) -> bool:
 
 def kaiming_uniform_(tensor: Tensor, a: float = 0, mode: str = "fan_in", nonlinearity: str = "leaky_relu",
                      generator: Any = None) -> Tensor:
-    """U(-b, b), b = gain sqrt(3 / fan) (He et al. 2015); ``a`` is the slope of a leaky_relu behind the layer."""
+    """U(-b, b), b = gain sqrt(3 / fan) (He et al. 2015); `a` is the slope of a leaky_relu behind the layer."""
     if _nothing_to_do(tensor):
         return tensor
     bound = calculate_gain(nonlinearity, a) * math.sqrt(3.0 / _fan(tensor, mode))
@@ -172,7 +172,7 @@ def kaiming_uniform_(tensor: Tensor, a: float = 0, mode: str = "fan_in", nonline
 
 def kaiming_normal_(tensor: Tensor, a: float = 0, mode: str = "fan_in", nonlinearity: str = "leaky_relu",
                     generator: Any = None) -> Tensor:
-    """N(0, s^2), s = gain / sqrt(fan) (He et al. 2015); ``a`` is the slope of a leaky_relu behind the layer."""
+    """N(0, s^2), s = gain / sqrt(fan) (He et al. 2015); `a` is the slope of a leaky_relu behind the layer."""
     if _nothing_to_do(tensor):
         return tensor
     return normal_(tensor, 0.0, calculate_gain(nonlinearity, a) / math.sqrt(_fan(tensor, mode)), generator)
@@ -180,7 +180,7 @@ def kaiming_normal_(tensor: Tensor, a: float = 0, mode: str = "fan_in", nonlinea
 
 @no_grad
 def orthogonal_(tensor: Tensor, gain: float = 1, generator: Any = None) -> Tensor:
-    """``gain`` times a uniformly drawn (semi-)orthogonal matrix, trailing dimensions flattened (Saxe et al. 2013)."""
+    """`gain` times a uniformly drawn (semi-)orthogonal matrix, trailing dimensions flattened (Saxe et al. 2013)."""
     if tensor.ndim < 2:
         raise ValueError("Only tensors with 2 or more dimensions are supported")
     if 0 in tensor.shape:
@@ -195,7 +195,7 @@ def orthogonal_(tensor: Tensor, gain: float = 1, generator: Any = None) -> Tenso
 
 @no_grad
 def sparse_(tensor: Tensor, sparsity: float, std: float = 0.01, generator: Any = None) -> Tensor:
-    """N(0, std^2) with the share ``sparsity`` of each column set to 0 (Martens 2010); 2-d tensors."""
+    """N(0, std^2) with the share `sparsity` of each column set to 0 (Martens 2010); 2-d tensors."""
     if tensor.ndim != 2:
         raise ValueError("Only tensors with 2 dimensions are supported")
     rows, columns = tensor.shape

@@ -1,40 +1,36 @@
-"""``Linear`` and the layers that only pass or reshape: ``Identity``, ``Flatten``, ``Unflatten``."""
+"""`Linear`, and the layers that only pass on or reshape: `Identity`, `Flatten`, `Unflatten`."""
 from __future__ import annotations
 
 import math
 from typing import Any
 
-from minigrad.ops.creation import empty
-from minigrad.ops.matmul import linear as linear_op
-from minigrad.tensor import Tensor
-
+from ..ops.creation import empty
+from ..ops.matmul import linear as linear_op
+from ..tensor import Tensor
 from . import init
+from .arguments import DeviceLike, DtypeLike
 from .module import Module, Parameter
 
 
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """input W^T + bias: (*, in), (out, in), (out) -> (*, out)."""
+    """input W^T + bias.
+
+    Shapes: input (*, in_features), weight (out_features, in_features), bias (out_features) or None -> (*, out_features).
+    """
     return linear_op(input, weight, bias)
-
-
-
-class Identity(Module):
-    """Returns its input; takes and forgets any arguments."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__()
-
-    def forward(self, input: Tensor) -> Tensor:
-        return input
 
 
 class Linear(Module):
     """y = x W^T + b: (*, in_features) -> (*, out_features).
 
-    ``weight`` (out_features, in_features) and ``bias`` (out_features) start in U(-k, k), k = 1 / sqrt(in_features).
+    `weight` (out_features, in_features) and `bias` (out_features) start in U(-k, k), k = 1 / sqrt(in_features).
+
+        >>> nn.Linear(3, 2)(minigrad.ones(4, 3)).shape
+        (4, 2)
     """
 
-    def __init__(self, in_features: int, out_features: int, bias: bool = True, device: Any = None, dtype: Any = None) -> None:
+    def __init__(self, in_features: int, out_features: int, bias: bool = True, device: DeviceLike = None,
+                 dtype: DtypeLike = None) -> None:
         super().__init__()
         self.in_features, self.out_features = in_features, out_features
         self.weight = Parameter(empty((out_features, in_features), device=device, dtype=dtype))
@@ -42,26 +38,40 @@ class Linear(Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
+        """Draws weight and bias anew, from U(-k, k), k = 1 / sqrt(in_features)."""
         init.kaiming_uniform_(self.weight, a=math.sqrt(5))
         if self.bias is not None:
             bound = 1 / math.sqrt(self.in_features) if self.in_features > 0 else 0
             init.uniform_(self.bias, -bound, bound)
 
     def forward(self, input: Tensor) -> Tensor:
-        return linear(input, self.weight, self.bias)
+        """(*, in_features) -> (*, out_features)."""
+        return linear_op(input, self.weight, self.bias)
 
     def extra_repr(self) -> str:
         return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
 
 
+class Identity(Module):
+    """Returns its input. The constructor takes any arguments and ignores them."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__()
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The input itself."""
+        return input
+
+
 class Flatten(Module):
-    """Merges the dimensions from ``start_dim`` to ``end_dim`` into one."""
+    """Merges the dimensions from `start_dim` to `end_dim` into one: (N, C, H, W) -> (N, C * H * W) by default."""
 
     def __init__(self, start_dim: int = 1, end_dim: int = -1) -> None:
         super().__init__()
         self.start_dim, self.end_dim = start_dim, end_dim
 
     def forward(self, input: Tensor) -> Tensor:
+        """`input.flatten(start_dim, end_dim)`."""
         return input.flatten(self.start_dim, self.end_dim)
 
     def extra_repr(self) -> str:
@@ -69,18 +79,21 @@ class Flatten(Module):
 
 
 class Unflatten(Module):
-    """Splits dimension ``dim`` into the dimensions ``unflattened_size``."""
+    """Splits dimension `dim` into the dimensions `unflattened_size`, one of which may be -1."""
 
     def __init__(self, dim: int, unflattened_size: tuple[int, ...]) -> None:
         super().__init__()
         if not isinstance(unflattened_size, tuple | list):
-            raise TypeError(f"unflattened_size must be a tuple of ints, but found type {type(unflattened_size).__name__}")
+            raise TypeError("[nn.Unflatten] unflattened_size must be a tuple of ints; "
+                            f"got {type(unflattened_size).__name__}")
         for i, n in enumerate(unflattened_size):
             if not isinstance(n, int):
-                raise TypeError(f"unflattened_size must be tuple of ints, but found element of type {type(n).__name__} at pos {i}")
+                raise TypeError("[nn.Unflatten] unflattened_size must be a tuple of ints; "
+                                f"got {type(n).__name__} at position {i}")
         self.dim, self.unflattened_size = dim, unflattened_size
 
     def forward(self, input: Tensor) -> Tensor:
+        """`input.unflatten(dim, unflattened_size)`."""
         return input.unflatten(self.dim, self.unflattened_size)
 
     def extra_repr(self) -> str:

@@ -1,74 +1,70 @@
-"""Losses as modules; the formulas are at the functions of the same name in ``functional``.
+"""Losses: each function with its layer. The kernels are in `ops/loss.py` and `ops/softmax.py`.
 
-``reduction`` is "mean", "sum" or "none". ``size_average`` and ``reduce`` are its old spelling.
+Shapes: where nothing else is said, input (*) and target (*) of one shape -> a scalar, or (*) with `reduction="none"`.
+`reduction` is "mean", "sum" or "none"; other words raise ValueError. `size_average` and `reduce` are the old spelling
+of `reduction`, as in PyTorch, and warn.
 """
 from __future__ import annotations
 
 import warnings
 
-from minigrad.ops import loss as ops
-from minigrad.ops.softmax import cross_entropy as cross_entropy_op
-from minigrad.ops.softmax import nll_loss as nll_loss_op
-from minigrad.shape import broadcast_shapes
-from minigrad.tensor import Tensor
-
+from ..ops import loss as ops
+from ..ops.softmax import cross_entropy as cross_entropy_op
+from ..ops.softmax import nll_loss as nll_loss_op
+from ..shape import broadcast_shapes
+from ..tensor import Tensor
 from .arguments import checked_reduction, reduction_of
 from .module import Module
 
 
+class _Loss(Module):
+    """A loss with the option `reduction`."""
+
+    def __init__(self, size_average: bool | None = None, reduce: bool | None = None, reduction: str = "mean") -> None:
+        super().__init__()
+        self.reduction = reduction_of(size_average, reduce, reduction)
+
+
+class _WeightedLoss(_Loss):
+    """A loss with the options `weight`, which is kept as a buffer, and `reduction`."""
+
+    def __init__(self, weight: Tensor | None = None, size_average: bool | None = None, reduce: bool | None = None,
+                 reduction: str = "mean") -> None:
+        super().__init__(size_average, reduce, reduction)
+        self.register_buffer("weight", weight)
+
+
+# ---- regression ----
+
+
 def _reduce(loss: Tensor, reduction: str, divisor: Tensor | None = None) -> Tensor:
+    """The loss of all elements as one number; "mean" divides by `divisor` if it is given."""
     if reduction == "none":
         return loss
     if reduction == "sum":
         return loss.sum()
     if reduction == "mean":
         return loss.mean() if divisor is None else loss.sum() / divisor
-    raise ValueError(f"Invalid reduction mode: {reduction}. Expected one of 'none', 'mean', 'sum'.")
+    raise ValueError(f"[loss] reduction must be 'none', 'mean' or 'sum'; got {reduction!r}")
 
 
 def _pair(input: Tensor, target: Tensor, weight: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Both at their common shape, with a warning if theirs differ."""
+    """Both at their common shape, with a warning if their shapes differ."""
     if target.shape != input.shape:
-        warnings.warn(f"Using a target size ({tuple(target.shape)}) that is different to the input size ({tuple(input.shape)}). "
-                      "This will likely lead to incorrect results due to broadcasting. Please ensure they have the same size.",
-                      stacklevel=3)
+        warnings.warn(f"the target size {tuple(target.shape)} differs from the input size {tuple(input.shape)}: "
+                      "both are broadcast, which is seldom meant; give them the same size", stacklevel=3)
     if weight is not None and weight.shape != input.shape:
-        raise ValueError("Weights and input must have the same size.")
+        raise ValueError("[loss] weight and input must have the same size; "
+                         f"got weight {tuple(weight.shape)}, input {tuple(input.shape)}")
     if target.shape != input.shape:
         shape = broadcast_shapes("loss", input.shape, target.shape)
         return input.expand(shape), target.expand(shape)
     return input, target
 
 
-def cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None, size_average: bool | None = None,
-                  ignore_index: int = -100, reduce: bool | None = None, reduction: str = "mean",
-                  label_smoothing: float = 0.0) -> Tensor:
-    """-sum_c q_c log(softmax(x)_c): x (N, C, *), the target labels (N, *) or probabilities (N, C, *); "mean" divides by the
-    weights of the labels that are not ``ignore_index``; ``label_smoothing`` mixes q with the uniform distribution."""
-    return cross_entropy_op(input, target, weight, ignore_index=ignore_index,
-                             reduction=checked_reduction(reduction_of(size_average, reduce, reduction)), label_smoothing=label_smoothing)
-
-
-def nll_loss(input: Tensor, target: Tensor, weight: Tensor | None = None, size_average: bool | None = None,
-             ignore_index: int = -100, reduce: bool | None = None, reduction: str = "mean") -> Tensor:
-    """-weight[t] x[t]: x log-probabilities (N, C, *), t labels (N, *); "mean" divides by the weights of the labels counted."""
-    return nll_loss_op(input, target, weight, ignore_index=ignore_index,
-                        reduction=checked_reduction(reduction_of(size_average, reduce, reduction)))
-
-
-def mse_loss(input: Tensor, target: Tensor, size_average: bool | None = None, reduce: bool | None = None,
-             reduction: str = "mean", weight: Tensor | None = None) -> Tensor:
-    """(input - target)^2; with ``weight``, "mean" divides by its sum."""
-    reduction = checked_reduction(reduction_of(size_average, reduce, reduction))
-    input, target = _pair(input, target, weight)
-    if weight is None:
-        return ops.mse_loss(input, target, reduction=reduction)
-    return _reduce((input - target) ** 2 * weight, reduction, weight.sum())
-
-
-def l1_loss(input: Tensor, target: Tensor, size_average: bool | None = None, reduce: bool | None = None, reduction: str = "mean",
-            weight: Tensor | None = None) -> Tensor:
-    """|input - target|; with ``weight``, "mean" divides by its sum."""
+def l1_loss(input: Tensor, target: Tensor, size_average: bool | None = None, reduce: bool | None = None,
+            reduction: str = "mean", weight: Tensor | None = None) -> Tensor:
+    """|input - target|. `weight`, of the same shape, multiplies each term; "mean" then divides by its sum."""
     reduction = checked_reduction(reduction_of(size_average, reduce, reduction))
     input, target = _pair(input, target, weight)
     if weight is None:
@@ -76,115 +72,112 @@ def l1_loss(input: Tensor, target: Tensor, size_average: bool | None = None, red
     return _reduce((input - target).abs() * weight, reduction, weight.sum())
 
 
-def smooth_l1_loss(input: Tensor, target: Tensor, size_average: bool | None = None, reduce: bool | None = None,
-                   reduction: str = "mean", beta: float = 1.0) -> Tensor:
-    """|d| - beta / 2 where |d| >= beta, else d^2 / (2 beta), d = input - target"""
-    reduction = checked_reduction(reduction_of(size_average, reduce, reduction))
-    input, target = _pair(input, target)
-    if beta < 0:
-        raise RuntimeError("smooth_l1_loss does not support negative values for beta.")
-    return ops.smooth_l1_loss(input, target, reduction=reduction, beta=beta) if beta else ops.l1_loss(input, target, reduction=reduction)
-
-
-def huber_loss(input: Tensor, target: Tensor, reduction: str = "mean", delta: float = 1.0, weight: Tensor | None = None) -> Tensor:
-    """delta (|d| - delta / 2) where |d| > delta, else d^2 / 2, d = input - target"""
-    checked_reduction(reduction)
-    input, target = _pair(input, target, weight)
-    if delta <= 0:
-        raise RuntimeError("huber_loss does not support non-positive values for delta.")
-    if weight is None:
-        return ops.huber_loss(input, target, reduction=reduction, delta=delta)
-    return _reduce(ops.huber_loss(input, target, reduction="none", delta=delta) * weight, reduction)
-
-
-def binary_cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None, size_average: bool | None = None,
-                         reduce: bool | None = None, reduction: str = "mean") -> Tensor:
-    """-weight (t log(p) + (1 - t) log(1 - p)), the logarithms not below -100"""
-    reduction = checked_reduction(reduction_of(size_average, reduce, reduction))
-    if target.shape != input.shape:
-        raise ValueError(f"Using a target size ({tuple(target.shape)}) that is different to the input size ({tuple(input.shape)}) is "
-                         "deprecated. Please ensure they have the same size.")
-    if weight is not None and weight.shape != input.shape:
-        weight = weight.expand(input.shape)
-    return ops.binary_cross_entropy(input, target, weight, reduction=reduction)
-
-
-def binary_cross_entropy_with_logits(input: Tensor, target: Tensor, weight: Tensor | None = None, size_average: bool | None = None,
-                                     reduce: bool | None = None, reduction: str = "mean", pos_weight: Tensor | None = None) -> Tensor:
-    """``binary_cross_entropy`` of sigmoid(input) in one stable step; ``pos_weight`` multiplies the term of t"""
-    reduction = checked_reduction(reduction_of(size_average, reduce, reduction))
-    if target.shape != input.shape:
-        raise ValueError(f"Target size ({tuple(target.shape)}) must be the same as input size ({tuple(input.shape)})")
-    return ops.binary_cross_entropy_with_logits(input, target, weight, pos_weight, reduction=reduction)
-
-
-def kl_div(input: Tensor, target: Tensor, size_average: bool | None = None, reduce: bool | None = None, reduction: str = "mean",
-           log_target: bool = False) -> Tensor:
-    """t (log(t) - input), the input log-probabilities; "batchmean" divides the sum by the first dimension"""
-    reduction = reduction_of(size_average, reduce, reduction)
-    if reduction == "batchmean":
-        total = ops.kl_div(input, target, reduction="sum", log_target=log_target)
-        return total / input.shape[0] if input.ndim else total
-    if reduction == "mean" and size_average is None and reduce is None:
-        warnings.warn("reduction: 'mean' divides the total loss by both the batch size and the support size. 'batchmean' divides only "
-                      "by the batch size, and aligns with the KL div math definition.", stacklevel=2)
-    return ops.kl_div(input, target, reduction=checked_reduction(reduction), log_target=log_target)
-
-
-
-class _Loss(Module):
-    def __init__(self, size_average: bool | None = None, reduce: bool | None = None, reduction: str = "mean") -> None:
-        super().__init__()
-        self.reduction = reduction_of(size_average, reduce, reduction)
-
-
-class _WeightedLoss(_Loss):
-    def __init__(self, weight: Tensor | None = None, size_average: bool | None = None, reduce: bool | None = None,
-                 reduction: str = "mean") -> None:
-        super().__init__(size_average, reduce, reduction)
-        self.register_buffer("weight", weight)
-
-
 class L1Loss(_Loss):
     """|input - target|"""
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        """(*), (*) -> scalar, or (*) unreduced"""
         return l1_loss(input, target, reduction=self.reduction)
+
+
+def mse_loss(input: Tensor, target: Tensor, size_average: bool | None = None, reduce: bool | None = None,
+             reduction: str = "mean", weight: Tensor | None = None) -> Tensor:
+    """(input - target)^2. `weight`, of the same shape, multiplies each term; "mean" then divides by its sum."""
+    reduction = checked_reduction(reduction_of(size_average, reduce, reduction))
+    input, target = _pair(input, target, weight)
+    if weight is None:
+        return ops.mse_loss(input, target, reduction=reduction)
+    return _reduce((input - target) ** 2 * weight, reduction, weight.sum())
 
 
 class MSELoss(_Loss):
     """(input - target)^2"""
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        """(*), (*) -> scalar, or (*) unreduced"""
         return mse_loss(input, target, reduction=self.reduction)
 
 
-class SmoothL1Loss(_Loss):
-    """|d| - beta / 2 where |d| >= beta, else d^2 / (2 beta), d = input - target"""
+def smooth_l1_loss(input: Tensor, target: Tensor, size_average: bool | None = None, reduce: bool | None = None,
+                   reduction: str = "mean", beta: float = 1.0) -> Tensor:
+    """|d| - beta / 2 where |d| >= beta, else d^2 / (2 beta), d = input - target (Girshick 2015).
 
-    def __init__(self, size_average: bool | None = None, reduce: bool | None = None, reduction: str = "mean", beta: float = 1.0) -> None:
+    `beta=0` is `l1_loss`; a negative one raises RuntimeError.
+    """
+    reduction = checked_reduction(reduction_of(size_average, reduce, reduction))
+    input, target = _pair(input, target)
+    if beta < 0:
+        raise RuntimeError(f"[smooth_l1_loss] beta must not be negative; got {beta}")
+    if not beta:
+        return ops.l1_loss(input, target, reduction=reduction)
+    return ops.smooth_l1_loss(input, target, reduction=reduction, beta=beta)
+
+
+class SmoothL1Loss(_Loss):
+    """|d| - beta / 2 where |d| >= beta, else d^2 / (2 beta), d = input - target (Girshick 2015)."""
+
+    def __init__(self, size_average: bool | None = None, reduce: bool | None = None, reduction: str = "mean",
+                 beta: float = 1.0) -> None:
         super().__init__(size_average, reduce, reduction)
         self.beta = beta
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        """(*), (*) -> scalar, or (*) unreduced"""
         return smooth_l1_loss(input, target, reduction=self.reduction, beta=self.beta)
 
 
+def huber_loss(input: Tensor, target: Tensor, reduction: str = "mean", delta: float = 1.0,
+               weight: Tensor | None = None) -> Tensor:
+    """delta (|d| - delta / 2) where |d| > delta, else d^2 / 2, d = input - target (Huber 1964).
+
+    `weight`, of the same shape, multiplies each term. A `delta` that is not positive raises RuntimeError.
+    """
+    checked_reduction(reduction)
+    input, target = _pair(input, target, weight)
+    if delta <= 0:
+        raise RuntimeError(f"[huber_loss] delta must be positive; got {delta}")
+    if weight is None:
+        return ops.huber_loss(input, target, reduction=reduction, delta=delta)
+    return _reduce(ops.huber_loss(input, target, reduction="none", delta=delta) * weight, reduction)
+
+
 class HuberLoss(_Loss):
-    """delta (|d| - delta / 2) where |d| > delta, else d^2 / 2, d = input - target"""
+    """delta (|d| - delta / 2) where |d| > delta, else d^2 / 2, d = input - target (Huber 1964)."""
 
     def __init__(self, reduction: str = "mean", delta: float = 1.0) -> None:
         if not isinstance(delta, float | int):
-            raise TypeError(f"delta must be a float or int, got: {type(delta)}")
+            raise TypeError(f"[nn.HuberLoss] delta must be a float or int; got {type(delta).__name__}")
         super().__init__(reduction=reduction)
         self.delta = delta
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        """(*), (*) -> scalar, or (*) unreduced"""
         return huber_loss(input, target, reduction=self.reduction, delta=self.delta)
 
 
+# ---- classification ----
+
+
+def cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None, size_average: bool | None = None,
+                  ignore_index: int = -100, reduce: bool | None = None, reduction: str = "mean",
+                  label_smoothing: float = 0.0) -> Tensor:
+    """-sum_c weight_c q_c log(softmax(x)_c), q the wanted distribution.
+
+    Shapes: input x (N, C, *) or (C), target labels (N, *) or probabilities (N, C, *), weight (C). "mean" divides by the
+    sum of the weights of the labels that are not `ignore_index`. `label_smoothing` from 0 to 1 is the share of the
+    uniform distribution in q (Szegedy et al. 2015).
+    """
+    return cross_entropy_op(input, target, weight, ignore_index=ignore_index,
+                            reduction=checked_reduction(reduction_of(size_average, reduce, reduction)),
+                            label_smoothing=label_smoothing)
+
+
 class CrossEntropyLoss(_WeightedLoss):
-    """Negative log-likelihood of softmax(input): logits (N, C, ...), targets class labels (N, ...) or probabilities (N, C, ...)"""
+    """-sum_c weight_c q_c log(softmax(x)_c): logits (N, C, *), target labels (N, *) or probabilities (N, C, *).
+
+        >>> nn.CrossEntropyLoss()(minigrad.zeros(3, 4), minigrad.tensor([0, 1, 2])).item()      # log(4)
+        1.3862943649291992
+    """
 
     def __init__(self, weight: Tensor | None = None, size_average: bool | None = None, ignore_index: int = -100,
                  reduce: bool | None = None, reduction: str = "mean", label_smoothing: float = 0.0) -> None:
@@ -192,12 +185,24 @@ class CrossEntropyLoss(_WeightedLoss):
         self.ignore_index, self.label_smoothing = ignore_index, label_smoothing
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
-        return cross_entropy(input, target, weight=self.weight, ignore_index=self.ignore_index, reduction=self.reduction,
-                               label_smoothing=self.label_smoothing)
+        """(N, C, *), (N, *) or (N, C, *) -> scalar, or (N, *) unreduced"""
+        return cross_entropy(input, target, weight=self.weight, ignore_index=self.ignore_index,
+                             reduction=self.reduction, label_smoothing=self.label_smoothing)
+
+
+def nll_loss(input: Tensor, target: Tensor, weight: Tensor | None = None, size_average: bool | None = None,
+             ignore_index: int = -100, reduce: bool | None = None, reduction: str = "mean") -> Tensor:
+    """-weight[t] x[t], x log-probabilities.
+
+    Shapes: input x (N, C, *) or (C), target labels t (N, *), weight (C). "mean" divides by the sum of the weights of
+    the labels that are not `ignore_index`.
+    """
+    return nll_loss_op(input, target, weight, ignore_index=ignore_index,
+                       reduction=checked_reduction(reduction_of(size_average, reduce, reduction)))
 
 
 class NLLLoss(_WeightedLoss):
-    """-input[label]: log-probabilities (N, C, ...), class labels (N, ...)"""
+    """-weight[t] x[t]: log-probabilities x (N, C, *), class labels t (N, *)."""
 
     def __init__(self, weight: Tensor | None = None, size_average: bool | None = None, ignore_index: int = -100,
                  reduce: bool | None = None, reduction: str = "mean") -> None:
@@ -205,18 +210,49 @@ class NLLLoss(_WeightedLoss):
         self.ignore_index = ignore_index
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        """(N, C, *), (N, *) -> scalar, or (N, *) unreduced"""
         return nll_loss(input, target, weight=self.weight, ignore_index=self.ignore_index, reduction=self.reduction)
 
 
+def binary_cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None, size_average: bool | None = None,
+                         reduce: bool | None = None, reduction: str = "mean") -> Tensor:
+    """-weight (t log(p) + (1 - t) log(1 - p)), p the input, t the target; no logarithm is below -100.
+
+    Raises ValueError if input and target differ in shape; `weight` broadcasts to it.
+    """
+    reduction = checked_reduction(reduction_of(size_average, reduce, reduction))
+    if target.shape != input.shape:
+        raise ValueError("[binary_cross_entropy] input and target must have the same size; "
+                         f"got input {tuple(input.shape)}, target size {tuple(target.shape)}")
+    if weight is not None and weight.shape != input.shape:
+        weight = weight.expand(input.shape)
+    return ops.binary_cross_entropy(input, target, weight, reduction=reduction)
+
+
 class BCELoss(_WeightedLoss):
-    """-(t log(p) + (1 - t) log(1 - p)), the logarithms not below -100"""
+    """-weight (t log(p) + (1 - t) log(1 - p)), p the input, t the target; no logarithm is below -100."""
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        """(*), (*) -> scalar, or (*) unreduced"""
         return binary_cross_entropy(input, target, weight=self.weight, reduction=self.reduction)
 
 
+def binary_cross_entropy_with_logits(input: Tensor, target: Tensor, weight: Tensor | None = None,
+                                     size_average: bool | None = None, reduce: bool | None = None,
+                                     reduction: str = "mean", pos_weight: Tensor | None = None) -> Tensor:
+    """`binary_cross_entropy` of sigmoid(input), in one step that is stable for large inputs.
+
+    `pos_weight` multiplies the term of t. Raises ValueError if input and target differ in shape.
+    """
+    reduction = checked_reduction(reduction_of(size_average, reduce, reduction))
+    if target.shape != input.shape:
+        raise ValueError("[binary_cross_entropy_with_logits] input and target must have the same size; "
+                         f"got input {tuple(input.shape)}, target size {tuple(target.shape)}")
+    return ops.binary_cross_entropy_with_logits(input, target, weight, pos_weight, reduction=reduction)
+
+
 class BCEWithLogitsLoss(_Loss):
-    """``BCELoss`` of sigmoid(input), computed in one stable step; ``pos_weight`` weighs the positive answers"""
+    """`BCELoss` of sigmoid(input), in one step that is stable for large inputs; `pos_weight` multiplies the term of t."""
 
     def __init__(self, weight: Tensor | None = None, size_average: bool | None = None, reduce: bool | None = None,
                  reduction: str = "mean", pos_weight: Tensor | None = None) -> None:
@@ -225,11 +261,30 @@ class BCEWithLogitsLoss(_Loss):
         self.register_buffer("pos_weight", pos_weight)
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
-        return binary_cross_entropy_with_logits(input, target, self.weight, reduction=self.reduction, pos_weight=self.pos_weight)
+        """(*), (*) -> scalar, or (*) unreduced"""
+        return binary_cross_entropy_with_logits(input, target, self.weight, reduction=self.reduction,
+                                                pos_weight=self.pos_weight)
+
+
+def kl_div(input: Tensor, target: Tensor, size_average: bool | None = None, reduce: bool | None = None,
+           reduction: str = "mean", log_target: bool = False) -> Tensor:
+    """t (log(t) - input), input log-probabilities, t the target, or e^target with `log_target` (Kullback, Leibler 1951).
+
+    `reduction="batchmean"` divides the sum by the first size, which is the divergence by its definition; "mean" divides
+    by the number of elements and warns.
+    """
+    reduction = reduction_of(size_average, reduce, reduction)
+    if reduction == "batchmean":
+        total = ops.kl_div(input, target, reduction="sum", log_target=log_target)
+        return total / input.shape[0] if input.ndim else total
+    if reduction == "mean" and size_average is None and reduce is None:
+        warnings.warn("reduction: 'mean' divides the total loss by the number of elements; 'batchmean' divides it by "
+                      "the batch size, as the definition of the divergence does", stacklevel=2)
+    return ops.kl_div(input, target, reduction=checked_reduction(reduction), log_target=log_target)
 
 
 class KLDivLoss(_Loss):
-    """target (log(target) - input), the input log-probabilities; ``reduction="batchmean"`` is the divergence by its definition"""
+    """t (log(t) - input), input log-probabilities; `reduction="batchmean"` is the divergence by its definition."""
 
     def __init__(self, size_average: bool | None = None, reduce: bool | None = None, reduction: str = "mean",
                  log_target: bool = False) -> None:
@@ -237,4 +292,5 @@ class KLDivLoss(_Loss):
         self.log_target = log_target
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        """(*), (*) -> scalar, or (*) unreduced"""
         return kl_div(input, target, reduction=self.reduction, log_target=self.log_target)

@@ -1,4 +1,4 @@
-"""``Module``: a tree of parameters, buffers and submodules, with hooks, modes and a state dict. ``Parameter``: a tensor that trains.
+"""`Module`: a tree of parameters, buffers and submodules, with hooks, modes and a state dict. `Parameter`: a tensor that trains.
 
 The names, orders and error types are PyTorch's (`torch.nn.Module`), so that a model and its checkpoint move between the two."""
 from __future__ import annotations
@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from minigrad import engine
-from minigrad.capture import drop_grads
-from minigrad.engine import mode, no_grad
-from minigrad.ops.creation import as_tensor, empty, empty_like
-from minigrad.tensor import Tensor
-
+from .. import engine
+from ..capture import drop_grads
+from ..engine import mode, no_grad
+from ..ops.creation import as_tensor, empty, empty_like
+from ..tensor import Tensor
 from .hooks import Hookable as Hookable
 from .hooks import register_module_forward_hook as register_module_forward_hook
 from .hooks import register_module_forward_pre_hook as register_module_forward_pre_hook
@@ -29,7 +28,7 @@ _EXTRA_STATE = "_extra_state"
 
 
 class _IncompatibleKeys(namedtuple("IncompatibleKeys", ["missing_keys", "unexpected_keys"])):
-    """What ``load_state_dict`` returns."""
+    """What `load_state_dict` returns."""
 
     __slots__ = ()
 
@@ -45,9 +44,9 @@ def _rebound() -> None:
 
 
 class Parameter(Tensor):
-    """A tensor that a ``Module`` lists among its ``parameters()`` when it is assigned as an attribute.
+    """A tensor that a `Module` lists among its `parameters()` when it is assigned as an attribute.
 
-    It shares memory with ``data`` and is a leaf of the graph, also inside ``no_grad()``.
+    It shares memory with `data` and is a leaf of the graph, also inside `no_grad()`.
     """
 
     def __init__(self, data: Any = None, requires_grad: bool = True) -> None:
@@ -72,7 +71,7 @@ def _is_array(value: Any) -> bool:
 
 
 class Module(Hookable):
-    """Base class of layers and models: assign parameters, buffers and modules as attributes and write ``forward``.
+    """Base class of layers and models: assign parameters, buffers and modules as attributes and write `forward`.
 
         class Net(nn.Module):
             def __init__(self):
@@ -132,7 +131,7 @@ class Module(Hookable):
         _rebound()
 
     def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
-        """Adds a tensor that is state but does not train; ``persistent=False`` keeps it out of the state dict."""
+        """Adds a tensor that is state but does not train; `persistent=False` keeps it out of the state dict."""
         self._check_name("buffer", name, self.__dict__.get("_buffers"))
         if tensor is not None and not isinstance(tensor, Tensor):
             raise TypeError(f"cannot assign '{type(tensor).__name__}' object to buffer '{name}' (Tensor or None required)")
@@ -141,7 +140,7 @@ class Module(Hookable):
         (self._non_persistent_buffers_set.discard if persistent else self._non_persistent_buffers_set.add)(name)
 
     def add_module(self, name: str, module: Module | None) -> None:
-        """Adds a submodule under ``name``."""
+        """Adds a submodule under `name`."""
         if module is not None and not isinstance(module, Module):
             raise TypeError(f"{type(module).__name__} is not a Module subclass")
         self._check_name("module", name, self.__dict__.get("_modules"))
@@ -218,7 +217,7 @@ class Module(Hookable):
         return sorted({*super().__dir__(), *(k for t in (self._parameters, self._buffers, self._modules) for k in t if k.isidentifier())})
 
     def get_submodule(self, target: str) -> Module:
-        """The module at the dotted path ``target``; the empty path is the module itself."""
+        """The module at the dotted path `target`; the empty path is the module itself."""
         module: Any = self
         for name in target.split(".") if target else ():
             if not hasattr(module, name):
@@ -229,7 +228,7 @@ class Module(Hookable):
         return module
 
     def set_submodule(self, target: str, module: Module, strict: bool = False) -> None:
-        """Puts ``module`` at the dotted path ``target``; ``strict`` asks that one is there already."""
+        """Puts `module` at the dotted path `target`; `strict` asks that one is there already."""
         if target == "":
             raise ValueError("Cannot set the submodule without a target name!")
         if not isinstance(module, Module):
@@ -254,11 +253,11 @@ class Module(Hookable):
         return value
 
     def get_parameter(self, target: str) -> Parameter:
-        """The parameter at the dotted path ``target``."""
+        """The parameter at the dotted path `target`."""
         return self._get_member(target, "an nn.Parameter")
 
     def get_buffer(self, target: str) -> Tensor:
-        """The buffer at the dotted path ``target``."""
+        """The buffer at the dotted path `target`."""
         return self._get_member(target, "a buffer")
 
     # ---- walking the tree ----
@@ -275,7 +274,7 @@ class Module(Hookable):
                     yield from module.named_modules(memo, prefix + ("." if prefix else "") + name, remove_duplicate)
 
     def modules(self, remove_duplicate: bool = True) -> Iterator[Module]:
-        """The modules of ``named_modules``."""
+        """The modules of `named_modules`."""
         seen, stack = set(), [self]
         while stack:
             module = stack.pop()
@@ -318,7 +317,7 @@ class Module(Hookable):
                     yield value
 
     def parameters(self, recurse: bool = True) -> Iterator[Parameter]:
-        """The parameters of ``named_parameters``."""
+        """The parameters of `named_parameters`."""
         return self._members("_parameters", recurse)
 
     def named_buffers(self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True) -> Iterator[tuple[str, Tensor]]:
@@ -329,7 +328,7 @@ class Module(Hookable):
         return self._members("_buffers", recurse)
 
     def apply(self, fn: Callable[[Module], Any]) -> Self:
-        """``fn`` on every module, children first: the usual way to initialise a model."""
+        """`fn` on every module, children first: the usual way to initialise a model."""
         for module in self.children():
             module.apply(fn)
         fn(self)
@@ -356,7 +355,7 @@ class Module(Hookable):
         return self
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Drops the gradients of all parameters, or with ``set_to_none=False`` fills them with 0."""
+        """Drops the gradients of all parameters, or with `set_to_none=False` fills them with 0."""
         drop_grads(self.parameters(), set_to_none)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
@@ -376,7 +375,7 @@ class Module(Hookable):
         return self
 
     def to(self, *args: Any, **kwargs: Any) -> Self:
-        """``to(device=, dtype=, non_blocking=)``, ``to(dtype)``, ``to(tensor)``: moves all, casts what is floating point; in place."""
+        """`to(device=, dtype=, non_blocking=)`, `to(dtype)`, `to(tensor)`: moves all, casts what is floating point; in place."""
         device, dtype = kwargs.pop("device", None), kwargs.pop("dtype", None)
         like, non_blocking = kwargs.pop("tensor", None), kwargs.pop("non_blocking", False)
         if kwargs.pop("memory_format", None) is not None:
@@ -401,7 +400,7 @@ class Module(Hookable):
         return self._apply(lambda t: t.to(device=device, dtype=dtype if t.is_floating_point() else None, non_blocking=non_blocking))
 
     def to_empty(self, *, device: Any, recurse: bool = True) -> Self:
-        """Moves to ``device`` without copying values."""
+        """Moves to `device` without copying values."""
         return self._apply(lambda t: empty_like(t, device=device), recurse=recurse)
 
     def cpu(self) -> Self:
@@ -428,7 +427,7 @@ class Module(Hookable):
     # ---- state dict ----
 
     def get_extra_state(self) -> Any:
-        """Override together with ``set_extra_state`` to carry more than tensors in the state dict."""
+        """Override together with `set_extra_state` to carry more than tensors in the state dict."""
         raise RuntimeError("Reached a code path in Module.get_extra_state() that should never be called.")
 
     def set_extra_state(self, state: Any) -> None:
@@ -445,7 +444,7 @@ class Module(Hookable):
             destination[prefix + _EXTRA_STATE] = self.get_extra_state()
 
     def state_dict(self, *, destination: Any = None, prefix: str = "", keep_vars: bool = False) -> dict[str, Any]:
-        """{path: tensor} of all parameters and persistent buffers, sharing their memory; detached unless ``keep_vars``."""
+        """{path: tensor} of all parameters and persistent buffers, sharing their memory; detached unless `keep_vars`."""
         if destination is None:
             destination = OrderedDict()
             destination._metadata = OrderedDict()
@@ -516,7 +515,7 @@ class Module(Hookable):
         """Copies tensors (or NumPy and CuPy arrays) by path into this module.
 
         strict: missing and unexpected keys raise. assign: take the given tensors themselves, with their dtype and device, instead
-        of copying into ours; only ``requires_grad`` stays. Returns (missing_keys, unexpected_keys).
+        of copying into ours; only `requires_grad` stays. Returns (missing_keys, unexpected_keys).
         """
         if not isinstance(state_dict, Mapping):
             raise TypeError(f"Expected state_dict to be dict-like, got {type(state_dict)}.")
@@ -537,7 +536,7 @@ class Module(Hookable):
             keys = _IncompatibleKeys(missing, unexpected)
             for hook in module._load_state_dict_post_hooks.values():
                 if hook(module, keys) is not None:
-                    raise AssertionError("Hooks registered with ``register_load_state_dict_post_hook`` are not expected to return new "
+                    raise AssertionError("Hooks registered with `register_load_state_dict_post_hook` are not expected to return new "
                                          "values, if incompatible_keys need to be modified, it should be done inplace.")
 
         load(self, OrderedDict(state_dict), "")
@@ -555,7 +554,7 @@ class Module(Hookable):
         return type(self).__name__
 
     def extra_repr(self) -> str:
-        """What ``repr`` shows between the parentheses, before the submodules."""
+        """What `repr` shows between the parentheses, before the submodules."""
         return ""
 
     def __repr__(self) -> str:

@@ -1,4 +1,4 @@
-"""Normalization layers. The ops are pure (``minigrad.ops.norm``); BatchNorm and InstanceNorm own their running statistics.
+"""Normalization layers. The ops are pure (`minigrad.ops.norm`); BatchNorm and InstanceNorm own their running statistics.
 
     y = (x - mean) / sqrt(var + eps) * weight + bias
 
@@ -6,10 +6,10 @@ with mean and var (biased) over: the last dimensions of each sample (LayerNorm, 
 without the mean), batch and space of each channel (BatchNorm, Ioffe and Szegedy 2015), space of each sample and channel
 (InstanceNorm, Ulyanov et al. 2016), space and a group of channels of each sample (GroupNorm, Wu and He 2018).
 
-Every layer's call takes ``mask=`` or ``lengths=``, which keep padding out: the statistics are those of the valid positions, as if the
-others were not there, and the output is 0 at the others, whatever they hold. ``mask`` is bool, true at what is valid, with a value for
+Every layer's call takes `mask=` or `lengths=`, which keep padding out: the statistics are those of the valid positions, as if the
+others were not there, and the output is 0 at the others, whatever they hold. `mask` is bool, true at what is valid, with a value for
 each position: (N, *) for the channel norms (x without its channels), x without the normalized dimensions for LayerNorm and RMSNorm; or
-it has all dimensions of x and broadcasts. ``lengths`` (N,) is the same for x with one dimension of positions, (N, C, L) or (N, T, H).
+it has all dimensions of x and broadcasts. `lengths` (N,) is the same for x with one dimension of positions, (N, C, L) or (N, T, H).
 """
 from __future__ import annotations
 
@@ -19,19 +19,18 @@ from typing import Any
 
 import numpy as np
 
-from minigrad.engine import mode, no_grad
-from minigrad.ops.creation import as_tensor, clone, empty, ones, tensor, zeros
-from minigrad.ops.elementwise import lt, where
-from minigrad.ops.norm import batch_norm as batch_norm_op
-from minigrad.ops.norm import batch_norm_eval, masked_norm
-from minigrad.ops.norm import group_norm as group_norm_op
-from minigrad.ops.norm import instance_norm as instance_norm_op
-from minigrad.ops.norm import layer_norm as layer_norm_op
-from minigrad.ops.norm import rms_norm as rms_norm_op
-from minigrad.ops.shape_ops import movedim, reshape
-from minigrad.shape import BOOL, axes_of, axis_of, fail
-from minigrad.tensor import Tensor, bump
-
+from ..engine import mode, no_grad
+from ..ops.creation import as_tensor, clone, empty, ones, tensor, zeros
+from ..ops.elementwise import lt, where
+from ..ops.norm import batch_norm as batch_norm_op
+from ..ops.norm import batch_norm_eval, masked_norm
+from ..ops.norm import group_norm as group_norm_op
+from ..ops.norm import instance_norm as instance_norm_op
+from ..ops.norm import layer_norm as layer_norm_op
+from ..ops.norm import rms_norm as rms_norm_op
+from ..ops.shape_ops import movedim, reshape
+from ..shape import BOOL, axes_of, axis_of, fail
+from ..tensor import Tensor, bump
 from . import init
 from .arguments import as_shape, check_batch_size
 from .module import Module, Parameter
@@ -100,7 +99,7 @@ def axes_in_order(name: str, axis: Any, ndim: int, count: int) -> tuple[int, ...
 
 def layer_norm(input: Tensor, normalized_shape: int | Sequence[int], weight: Tensor | None = None, bias: Tensor | None = None,
                eps: float = 1e-5, *, mask: Tensor | None = None, lengths: Any = None, axis: Any = None) -> Tensor:
-    """(x - mean) / sqrt(var + eps) * weight + bias over the last ``len(normalized_shape)`` dimensions, or over those of ``axis``."""
+    """(x - mean) / sqrt(var + eps) * weight + bias over the last `len(normalized_shape)` dimensions, or over those of `axis`."""
     shape = as_shape(normalized_shape)
     if mask is None and lengths is None and axis is None:
         return layer_norm_op(input, weight, bias, normalized_shape=shape, eps=eps)
@@ -112,7 +111,7 @@ def layer_norm(input: Tensor, normalized_shape: int | Sequence[int], weight: Ten
 
 def rms_norm(input: Tensor, normalized_shape: int | Sequence[int], weight: Tensor | None = None, eps: float | None = None, *,
              mask: Tensor | None = None, lengths: Any = None, axis: Any = None) -> Tensor:
-    """x / sqrt(mean(x^2) + eps) * weight over the last dimensions, or over those of ``axis``; ``eps=None`` is the machine epsilon of
+    """x / sqrt(mean(x^2) + eps) * weight over the last dimensions, or over those of `axis`; `eps=None` is the machine epsilon of
     x's type."""
     shape = as_shape(normalized_shape)
     if mask is None and lengths is None and axis is None:
@@ -151,7 +150,7 @@ def _channel_shape(x: Tensor) -> tuple[int, ...]:
 
 def group_norm(input: Tensor, num_groups: int, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5, *,
                mask: Tensor | None = None, lengths: Any = None) -> Tensor:
-    """(N, C, *): statistics over space and each of ``num_groups`` groups of channels of a sample; weight and bias (C)."""
+    """(N, C, *): statistics over space and each of `num_groups` groups of channels of a sample; weight and bias (C)."""
     if input.ndim < 2:
         raise RuntimeError(f"Expected at least 2 dimensions for input tensor but received {input.ndim}")
     check_batch_size([input.shape[0] * input.shape[1] // num_groups, num_groups, *input.shape[2:]])
@@ -171,7 +170,7 @@ def batch_norm(input: Tensor, running_mean: Tensor | None, running_var: Tensor |
                bias: Tensor | None = None, training: bool = False, momentum: float | Tensor = 0.1, eps: float = 1e-5, *,
                mask: Tensor | None = None, lengths: Any = None, axis: int = 1) -> Tensor:
     """(N, C, *): statistics over N and space, in training those of the batch, which also move the running ones
-    (running = (1 - momentum) running + momentum batch, the variance unbiased); else the running ones. ``axis`` is the channels'.
+    (running = (1 - momentum) running + momentum batch, the variance unbiased); else the running ones. `axis` is the channels'.
     With a mask, a channel with fewer than two valid values leaves its running ones as they are."""
     if training:
         if mask is None and lengths is None:
@@ -199,7 +198,7 @@ def batch_norm(input: Tensor, running_mean: Tensor | None, running_var: Tensor |
 
 def _batch_norm_of(input: Tensor, running_mean: Tensor | None, running_var: Tensor | None, weight: Tensor | None, bias: Tensor | None,
                    training: bool, momentum: float | Tensor, eps: float, mask: Tensor | None, lengths: Any, axis: int) -> Tensor:
-    """``batch_norm`` with a mask or another axis of channels."""
+    """`batch_norm` with a mask or another axis of channels."""
     at = axis_of(axis, input.ndim, "batch_norm")
     valid = None if mask is None and lengths is None else valid_mask("batch_norm", input, mask, lengths, (at,))
     if at != 1:
@@ -257,7 +256,7 @@ def instance_norm(input: Tensor, running_mean: Tensor | None = None, running_var
                   bias: Tensor | None = None, use_input_stats: bool = True, momentum: float | Tensor = 0.1, eps: float = 1e-5, *,
                   mask: Tensor | None = None, lengths: Any = None) -> Tensor:
     """(N, C, *): statistics over the space of each sample and channel; they move the running ones, averaged over the batch.
-    With ``use_input_stats=False`` the running ones are used."""
+    With `use_input_stats=False` the running ones are used."""
     if not use_input_stats:
         return batch_norm(input, running_mean, running_var, weight, bias, False, momentum, eps, mask=mask, lengths=lengths)
     if mask is not None or lengths is not None:
@@ -284,7 +283,7 @@ def instance_norm(input: Tensor, running_mean: Tensor | None = None, running_var
 
 
 def normalize(input: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12) -> Tensor:
-    """x / max(||x||_p, eps) along ``dim``"""
+    """x / max(||x||_p, eps) along `dim`"""
     return input / input.norm(p, dim, keepdim=True).clamp(min=eps)
 
 
@@ -307,8 +306,8 @@ class _Affine(Module):
 
 
 class LayerNorm(_Affine):
-    """Normalizes each sample over its last ``len(normalized_shape)`` dimensions: (*, *normalized_shape) -> same; with ``axis``, over
-    those dimensions, in the order of ``normalized_shape`` (``LayerNorm(C, axis=1)`` over the channels of (N, C, H, W))."""
+    """Normalizes each sample over its last `len(normalized_shape)` dimensions: (*, *normalized_shape) -> same; with `axis`, over
+    those dimensions, in the order of `normalized_shape` (`LayerNorm(C, axis=1)` over the channels of (N, C, H, W))."""
 
     def __init__(self, normalized_shape: int | tuple[int, ...], eps: float = 1e-5, elementwise_affine: bool = True, bias: bool = True,
                  device: Any = None, dtype: Any = None, *, axis: int | tuple[int, ...] | None = None) -> None:
@@ -327,7 +326,7 @@ class LayerNorm(_Affine):
 
 
 class RMSNorm(_Affine):
-    """x / sqrt(mean(x^2) + eps) * weight over the last dimensions; ``eps=None`` is the machine epsilon of the input's type."""
+    """x / sqrt(mean(x^2) + eps) * weight over the last dimensions; `eps=None` is the machine epsilon of the input's type."""
 
     bias = None
 
@@ -349,7 +348,7 @@ class RMSNorm(_Affine):
 
 
 class GroupNorm(_Affine):
-    """Normalizes ``num_groups`` groups of channels of each sample: (N, num_channels, *) -> same."""
+    """Normalizes `num_groups` groups of channels of each sample: (N, num_channels, *) -> same."""
 
     def __init__(self, num_groups: int, num_channels: int, eps: float = 1e-5, affine: bool = True, device: Any = None,
                  dtype: Any = None, *, bias: bool = True) -> None:
@@ -370,8 +369,8 @@ class GroupNorm(_Affine):
 class _Tracked(_Affine):
     """What BatchNorm and InstanceNorm share: running_mean, running_var and num_batches_tracked.
 
-    In training, running = (1 - momentum) running + momentum batch, with the unbiased variance; ``momentum=None`` averages over
-    all batches. Without ``track_running_stats`` evaluation uses the batch too.
+    In training, running = (1 - momentum) running + momentum batch, with the unbiased variance; `momentum=None` averages over
+    all batches. Without `track_running_stats` evaluation uses the batch too.
     """
 
     _version = 2                                # 2: num_batches_tracked is in the state dict
@@ -421,8 +420,8 @@ class _Tracked(_Affine):
 
 
 class _BatchNorm(_Tracked):
-    """Normalizes each channel over the batch and space: (N, num_features, *) -> same; with ``axis``, the channels are in that
-    dimension (``axis=-1``: channels last)."""
+    """Normalizes each channel over the batch and space: (N, num_features, *) -> same; with `axis`, the channels are in that
+    dimension (`axis=-1`: channels last)."""
 
     def __init__(self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1, affine: bool = True,
                  track_running_stats: bool = True, device: Any = None, dtype: Any = None, *, bias: bool = True, axis: int = 1) -> None:

@@ -1,14 +1,13 @@
-"""Pooling layers. The ops are ``minigrad.ops.pool``; inputs are (N, C, *space) or (C, *space)."""
+"""Pooling layers. The ops are `minigrad.ops.pool`; inputs are (N, C, *space) or (C, *space)."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
-from minigrad.ops.pool import adaptive_avg_pool, adaptive_max_pool, avg_pool, max_pool
-from minigrad.shape import fail
-from minigrad.tensor import Tensor
-
+from ..ops.pool import adaptive_avg_pool, adaptive_max_pool, avg_pool, max_pool
+from ..shape import fail
+from ..tensor import Tensor
 from .arguments import Size, hashable, sizes_of
 from .module import Module
 
@@ -37,7 +36,7 @@ def _max_pool(name: str, dims: int, input: Tensor, kernel_size: Any, stride: Any
 
 def max_pool1d_with_indices(input: Tensor, kernel_size: Size, stride: Size | None = None, padding: Size = 0, dilation: Size = 1,
                             ceil_mode: bool = False, return_indices: bool = False) -> tuple[Tensor, Tensor]:
-    """``max_pool1d`` and where in the space the elements stand."""
+    """`max_pool1d` and where in the space the elements stand."""
     return _max_pool("max_pool1d", 1, input, kernel_size, stride, padding, dilation, ceil_mode)
 
 
@@ -50,7 +49,7 @@ def max_pool1d(input: Tensor, kernel_size: Size, stride: Size | None = None, pad
 
 def max_pool2d_with_indices(input: Tensor, kernel_size: Size, stride: Size | None = None, padding: Size = 0, dilation: Size = 1,
                             ceil_mode: bool = False, return_indices: bool = False) -> tuple[Tensor, Tensor]:
-    """``max_pool2d`` and where in the space the elements stand."""
+    """`max_pool2d` and where in the space the elements stand."""
     return _max_pool("max_pool2d", 2, input, kernel_size, stride, padding, dilation, ceil_mode)
 
 
@@ -63,7 +62,7 @@ def max_pool2d(input: Tensor, kernel_size: Size, stride: Size | None = None, pad
 
 def max_pool3d_with_indices(input: Tensor, kernel_size: Size, stride: Size | None = None, padding: Size = 0, dilation: Size = 1,
                             ceil_mode: bool = False, return_indices: bool = False) -> tuple[Tensor, Tensor]:
-    """``max_pool3d`` and where in the space the elements stand."""
+    """`max_pool3d` and where in the space the elements stand."""
     return _max_pool("max_pool3d", 3, input, kernel_size, stride, padding, dilation, ceil_mode)
 
 
@@ -90,13 +89,13 @@ def avg_pool1d(input: Tensor, kernel_size: Size, stride: Size | None = None, pad
 
 def avg_pool2d(input: Tensor, kernel_size: Size, stride: Size | None = None, padding: Size = 0, ceil_mode: bool = False,
                count_include_pad: bool = True, divisor_override: int | None = None) -> Tensor:
-    """The mean of each window of (N, C, H, W) or (C, H, W), padding counted or not; or the sum over ``divisor_override``."""
+    """The mean of each window of (N, C, H, W) or (C, H, W), padding counted or not; or the sum over `divisor_override`."""
     return _avg_pool("avg_pool2d", 2, input, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)
 
 
 def avg_pool3d(input: Tensor, kernel_size: Size, stride: Size | None = None, padding: Size = 0, ceil_mode: bool = False,
                count_include_pad: bool = True, divisor_override: int | None = None) -> Tensor:
-    """The mean of each window of (N, C, D, H, W) or (C, D, H, W), padding counted or not; or the sum over ``divisor_override``."""
+    """The mean of each window of (N, C, D, H, W) or (C, D, H, W), padding counted or not; or the sum over `divisor_override`."""
     return _avg_pool("avg_pool3d", 3, input, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)
 
 
@@ -111,49 +110,49 @@ def _adaptive(op: Callable[..., Any], name: str, dims: int, input: Tensor, outpu
 
 
 def adaptive_avg_pool1d(input: Tensor, output_size: Any) -> Tensor:
-    """The mean of each of ``output_size`` windows that share out the space of (N, C, L) or (C, L); None keeps a size."""
+    """The mean of each of `output_size` windows that share out the space of (N, C, L) or (C, L); None keeps a size."""
     return _adaptive(adaptive_avg_pool, "adaptive_avg_pool1d", 1, input, output_size, empty_channels=True)
 
 
 def adaptive_max_pool1d_with_indices(input: Tensor, output_size: Any, return_indices: bool = False) -> tuple[Tensor, Tensor]:
-    """``adaptive_max_pool1d`` and where in the space the elements stand."""
+    """`adaptive_max_pool1d` and where in the space the elements stand."""
     return _adaptive(adaptive_max_pool, "adaptive_max_pool1d", 1, input, output_size)
 
 
 def adaptive_max_pool1d(input: Tensor, output_size: Any, return_indices: bool = False) -> Any:
-    """The largest element of each of ``output_size`` windows that share out the space of (N, C, L) or (C, L); None keeps a size."""
+    """The largest element of each of `output_size` windows that share out the space of (N, C, L) or (C, L); None keeps a size."""
     found = adaptive_max_pool1d_with_indices(input, output_size)
     return found if return_indices else found[0]
 
 
 def adaptive_avg_pool2d(input: Tensor, output_size: Any) -> Tensor:
-    """The mean of each of ``output_size`` windows that share out the space of (N, C, H, W) or (C, H, W); None keeps a size."""
+    """The mean of each of `output_size` windows that share out the space of (N, C, H, W) or (C, H, W); None keeps a size."""
     return _adaptive(adaptive_avg_pool, "adaptive_avg_pool2d", 2, input, output_size, empty_channels=True)
 
 
 def adaptive_max_pool2d_with_indices(input: Tensor, output_size: Any, return_indices: bool = False) -> tuple[Tensor, Tensor]:
-    """``adaptive_max_pool2d`` and where in the space the elements stand."""
+    """`adaptive_max_pool2d` and where in the space the elements stand."""
     return _adaptive(adaptive_max_pool, "adaptive_max_pool2d", 2, input, output_size)
 
 
 def adaptive_max_pool2d(input: Tensor, output_size: Any, return_indices: bool = False) -> Any:
-    """The largest element of each of ``output_size`` windows that share out the space of (N, C, H, W) or (C, H, W); None keeps a size."""
+    """The largest element of each of `output_size` windows that share out the space of (N, C, H, W) or (C, H, W); None keeps a size."""
     found = adaptive_max_pool2d_with_indices(input, output_size)
     return found if return_indices else found[0]
 
 
 def adaptive_avg_pool3d(input: Tensor, output_size: Any) -> Tensor:
-    """The mean of each of ``output_size`` windows that share out the space of the input; None keeps a size."""
+    """The mean of each of `output_size` windows that share out the space of the input; None keeps a size."""
     return _adaptive(adaptive_avg_pool, "adaptive_avg_pool3d", 3, input, output_size, empty_channels=True)
 
 
 def adaptive_max_pool3d_with_indices(input: Tensor, output_size: Any, return_indices: bool = False) -> tuple[Tensor, Tensor]:
-    """``adaptive_max_pool3d`` and where in the space the elements stand."""
+    """`adaptive_max_pool3d` and where in the space the elements stand."""
     return _adaptive(adaptive_max_pool, "adaptive_max_pool3d", 3, input, output_size)
 
 
 def adaptive_max_pool3d(input: Tensor, output_size: Any, return_indices: bool = False) -> Any:
-    """The largest element of each of ``output_size`` windows that share out the space of the input; None keeps a size."""
+    """The largest element of each of `output_size` windows that share out the space of the input; None keeps a size."""
     found = adaptive_max_pool3d_with_indices(input, output_size)
     return found if return_indices else found[0]
 
@@ -256,19 +255,19 @@ class _AdaptiveAvgPool(_Adaptive):
 
 
 class AdaptiveAvgPool1d(_AdaptiveAvgPool):
-    """(N, C, L) or (C, L) averaged to the length ``output_size``."""
+    """(N, C, L) or (C, L) averaged to the length `output_size`."""
 
     run = staticmethod(adaptive_avg_pool1d)
 
 
 class AdaptiveAvgPool2d(_AdaptiveAvgPool):
-    """(N, C, H, W) or (C, H, W) averaged to the sizes ``output_size``; None keeps one."""
+    """(N, C, H, W) or (C, H, W) averaged to the sizes `output_size`; None keeps one."""
 
     run = staticmethod(adaptive_avg_pool2d)
 
 
 class AdaptiveAvgPool3d(_AdaptiveAvgPool):
-    """(N, C, D, H, W) or (C, D, H, W) averaged to the sizes ``output_size``; None keeps one."""
+    """(N, C, D, H, W) or (C, D, H, W) averaged to the sizes `output_size`; None keeps one."""
 
     run = staticmethod(adaptive_avg_pool3d)
 
@@ -285,18 +284,18 @@ class _AdaptiveMaxPool(_Adaptive):
 
 
 class AdaptiveMaxPool1d(_AdaptiveMaxPool):
-    """The largest elements of ``output_size`` windows that share out (N, C, L) or (C, L)."""
+    """The largest elements of `output_size` windows that share out (N, C, L) or (C, L)."""
 
     run = staticmethod(adaptive_max_pool1d)
 
 
 class AdaptiveMaxPool2d(_AdaptiveMaxPool):
-    """The largest elements of ``output_size`` windows that share out (N, C, H, W) or (C, H, W)."""
+    """The largest elements of `output_size` windows that share out (N, C, H, W) or (C, H, W)."""
 
     run = staticmethod(adaptive_max_pool2d)
 
 
 class AdaptiveMaxPool3d(_AdaptiveMaxPool):
-    """The largest elements of ``output_size`` windows that share out (N, C, D, H, W) or (C, D, H, W)."""
+    """The largest elements of `output_size` windows that share out (N, C, D, H, W) or (C, D, H, W)."""
 
     run = staticmethod(adaptive_max_pool3d)

@@ -5,17 +5,17 @@
     RNNCell, LSTMCell, GRUCell  one step
     Recurrent                   layers, directions and lengths around any cell
 
-Beside PyTorch's options all take ``norm="layer" | "rms" | "batch"``:
+Beside PyTorch's options all take `norm="layer" | "rms" | "batch"`:
 
     "layer"  Ba, Kiros and Hinton 2016, eq. 20 to 22: LayerNorm of W_ih x and of W_hh h, each over all gates together, then biases;
              LSTM also LayerNorm of the cell state inside the output's tanh
     "rms"    the same with root mean squares (Zhang and Sennrich 2019): weights only
-    "batch"  Cooijmans et al. 2016: BatchNorm in the same places, with statistics of its own for each of the first ``norm_max_length``
+    "batch"  Cooijmans et al. 2016: BatchNorm in the same places, with statistics of its own for each of the first `norm_max_length`
              steps (later ones use the last); weights start at 0.1. The steps of the backward direction count from a sequence's end.
 
-The norms are the submodules ``norm_ih_l{k}``, ``norm_hh_l{k}`` and (LSTM) ``norm_c_l{k}``, with ``_reverse`` behind; of cells
-``norm_ih``, ``norm_hh``, ``norm_c``. Of "layer" and "rms" they hold the parameters only: the kernels of the layer run them, with
-the layer's ``norm_eps``. ``bias=False`` is about ``bias_ih`` and ``bias_hh``: norms keep theirs.
+The norms are the submodules `norm_ih_l{k}`, `norm_hh_l{k}` and (LSTM) `norm_c_l{k}`, with `_reverse` behind; of cells
+`norm_ih`, `norm_hh`, `norm_c`. Of "layer" and "rms" they hold the parameters only: the kernels of the layer run them, with
+the layer's `norm_eps`. `bias=False` is about `bias_ih` and `bias_hh`: norms keep theirs.
 """
 from __future__ import annotations
 
@@ -28,16 +28,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from minigrad.device import Device
-from minigrad.engine import mode, no_grad
-from minigrad.ops import rnn as ops
-from minigrad.ops.creation import empty, ones, zeros
-from minigrad.ops.elementwise import gt, where
-from minigrad.ops.index import check_index, gather, guard, index_select
-from minigrad.ops.shape_ops import cat, expand, flip, reshape, select, squeeze, stack, transpose, unsqueeze
-from minigrad.shape import BOOL, INT64, fail
-from minigrad.tensor import Tensor, new_tensor
-
+from ..device import Device
+from ..engine import mode, no_grad
+from ..ops import rnn as ops
+from ..ops.creation import empty, ones, zeros
+from ..ops.elementwise import gt, where
+from ..ops.index import check_index, gather, guard, index_select
+from ..ops.shape_ops import cat, expand, flip, reshape, select, squeeze, stack, transpose, unsqueeze
+from ..shape import BOOL, INT64, fail
+from ..tensor import Tensor, new_tensor
 from . import init
 from .container import ModuleList
 from .dropout import dropout
@@ -52,8 +51,8 @@ _OPS: dict[str, tuple[Any, Any]] = {"RNN": (ops.rnn_sequence, ops.rnn_cell), "LS
 
 
 class States(NamedTuple):
-    """What ``return_states=True`` adds: every step's hidden state ``h``, cell state ``c`` (LSTM) and gates (LSTM i f g o, GRU r z n),
-    each (layers * directions, steps, batch, size), or with ``batch_first`` (layers * directions, batch, steps, size)."""
+    """What `return_states=True` adds: every step's hidden state `h`, cell state `c` (LSTM) and gates (LSTM i f g o, GRU r z n),
+    each (layers * directions, steps, batch, size), or with `batch_first` (layers * directions, batch, steps, size)."""
 
     h: Tensor
     c: Tensor | None
@@ -63,8 +62,8 @@ class States(NamedTuple):
 # ---- norms ----------------------------------------------------------------------------------------------------------
 
 class StepBatchNorm(Module):
-    """BatchNorm over a batch (batch, size) with running statistics of its own for each of ``max_length`` steps; later steps use the
-    last. Rows where ``live`` (batch, 1) is False do not count."""
+    """BatchNorm over a batch (batch, size) with running statistics of its own for each of `max_length` steps; later steps use the
+    last. Rows where `live` (batch, 1) is False do not count."""
 
     def __init__(self, size: int, max_length: int, eps: float, momentum: float, device: Any = None, dtype: Any = None) -> None:
         super().__init__()
@@ -199,7 +198,7 @@ def _turned(x: Tensor, lengths: Tensor | None) -> Tensor:
 
 
 def _scan(step: Callable[..., tuple], x: Tensor, states: list[Tensor] | None, lengths: Tensor | None, reverse: bool) -> tuple[list, list]:
-    """``ops.scan`` for steps that look at the step's number: the backward direction counts from a sequence's end."""
+    """`ops.scan` for steps that look at the step's number: the backward direction counts from a sequence's end."""
     results, last = ops.scan(step, _turned(x, lengths) if reverse else x, states, lengths)
     return ([_turned(r, lengths) for r in results] if reverse else results), last
 
@@ -228,20 +227,20 @@ def _batch_norms(module: Module, suffix: str) -> Callable[[int, Tensor | None], 
 # ---- layers ---------------------------------------------------------------------------------------------------------
 
 class RNNBase(Module):
-    """What ``RNN``, ``LSTM`` and ``GRU`` share: options, parameters, lengths, layers and directions.
+    """What `RNN`, `LSTM` and `GRU` share: options, parameters, lengths, layers and directions.
 
-    input (steps, batch, input_size), with ``batch_first`` (batch, steps, input_size), one sequence (steps, input_size), or a
-    ``PackedSequence`` -> output with every step's h of the last layer (directions side by side), and the last states of all layers
+    input (steps, batch, input_size), with `batch_first` (batch, steps, input_size), one sequence (steps, input_size), or a
+    `PackedSequence` -> output with every step's h of the last layer (directions side by side), and the last states of all layers
     and directions (layers * directions, batch, size). Beside PyTorch's options:
 
-    ``norm``, ``norm_eps``, ``norm_max_length``, ``norm_momentum``: see the module's text.
-    ``lengths=`` (in the call): the lengths of the sequences of a padded batch, in any order, instead of packing. Outputs past a
+    `norm`, `norm_eps`, `norm_max_length`, `norm_momentum`: see the module's text.
+    `lengths=` (in the call): the lengths of the sequences of a padded batch, in any order, instead of packing. Outputs past a
     length are 0, last states are those at the length, the backward direction starts there.
-    ``return_states=True`` (here or in the call): every step's states and gates of all layers come as a third result (``States``).
-    ``learn_initial_state=True``: the states that a call without ``hx`` starts from are the parameters ``h_0`` (and ``c_0``).
-    ``recurrent_dropout=p``: in training h is zeroed with probability p on its way into W_hh, by one mask for the whole sequence
+    `return_states=True` (here or in the call): every step's states and gates of all layers come as a third result (`States`).
+    `learn_initial_state=True`: the states that a call without `hx` starts from are the parameters `h_0` (and `c_0`).
+    `recurrent_dropout=p`: in training h is zeroed with probability p on its way into W_hh, by one mask for the whole sequence
     (Gal and Ghahramani 2016), scaled by 1 / (1 - p).
-    ``forget_bias=`` (LSTM): what the forget gates' biases start from, in sum. ``reset_after=False`` (GRU): see ``GRU``.
+    `forget_bias=` (LSTM): what the forget gates' biases start from, in sum. `reset_after=False` (GRU): see `GRU`.
     """
 
     def __init__(self, mode: str, input_size: int, hidden_size: int, num_layers: int = 1, bias: bool = True, batch_first: bool = False,
@@ -452,7 +451,7 @@ def _stacked(tensors: list[Tensor]) -> Tensor:
 
 
 class RNN(RNNBase):
-    """Elman network (1990): h' = tanh(W_ih x + b_ih + W_hh h + b_hh), or relu (``nonlinearity``). Options: see ``RNNBase``."""
+    """Elman network (1990): h' = tanh(W_ih x + b_ih + W_hh h + b_hh), or relu (`nonlinearity`). Options: see `RNNBase`."""
 
     def __init__(self, input_size: int, hidden_size: int, num_layers: int = 1, nonlinearity: str = "tanh", *args: Any,
                  **kwargs: Any) -> None:
@@ -465,17 +464,17 @@ class RNN(RNNBase):
 
 
 class LSTM(RNNBase):
-    """Long short-term memory (Hochreiter and Schmidhuber 1997), with ``proj_size`` a projection of h (Sak et al. 2014); the formulas
-    stand at ``minigrad.ops.rnn.lstm_cell``, the options at ``RNNBase``. States come and go as pairs (h, c)."""
+    """Long short-term memory (Hochreiter and Schmidhuber 1997), with `proj_size` a projection of h (Sak et al. 2014); the formulas
+    stand at `minigrad.ops.rnn.lstm_cell`, the options at `RNNBase`. States come and go as pairs (h, c)."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__("LSTM", *args, **kwargs)
 
 
 class GRU(RNNBase):
-    """Gated recurrent unit (Cho et al. 2014); the formulas stand at ``minigrad.ops.rnn.gru_cell``, the options at ``RNNBase``.
+    """Gated recurrent unit (Cho et al. 2014); the formulas stand at `minigrad.ops.rnn.gru_cell`, the options at `RNNBase`.
 
-    ``reset_after=False`` is the paper's first version, n = tanh(W_in x + b_in + W_hn (r h) + b_hn). With ``norm`` all of W_ih x and
+    `reset_after=False` is the paper's first version, n = tanh(W_in x + b_in + W_hn (r h) + b_hn). With `norm` all of W_ih x and
     all of W_hh h is normalised, and the reset comes after.
     """
 
@@ -490,8 +489,8 @@ class GRU(RNNBase):
 class RNNCellBase(Module):
     """What the cells share. A call takes input (batch, input_size) or (input_size,) and the state before, None for zeros.
 
-    ``norm`` and its options are those of the layers. With ``norm="batch"`` the call also takes ``step=``, the number of the step, whose
-    statistics are meant, and ``live=`` (batch, 1), False for rows that do not count.
+    `norm` and its options are those of the layers. With `norm="batch"` the call also takes `step=`, the number of the step, whose
+    statistics are meant, and `live=` (batch, 1), False for rows that do not count.
     """
 
     def __init__(self, kind: str, input_size: int, hidden_size: int, bias: bool, device: Any, dtype: Any, *, norm: str | None = None,
@@ -565,7 +564,7 @@ class RNNCellBase(Module):
 
 
 class RNNCell(RNNCellBase):
-    """One step of ``RNN``: h' = tanh(W_ih x + b_ih + W_hh h + b_hh), or relu."""
+    """One step of `RNN`: h' = tanh(W_ih x + b_ih + W_hh h + b_hh), or relu."""
 
     def __init__(self, input_size: int, hidden_size: int, bias: bool = True, nonlinearity: str = "tanh", device: Any = None,
                  dtype: Any = None, **norm: Any) -> None:
@@ -585,7 +584,7 @@ class RNNCell(RNNCellBase):
 
 
 class LSTMCell(RNNCellBase):
-    """One step of ``LSTM``; hx and the result are pairs (h, c). ``forget_bias``: what the forget gate's biases start from, in sum."""
+    """One step of `LSTM`; hx and the result are pairs (h, c). `forget_bias`: what the forget gate's biases start from, in sum."""
 
     def __init__(self, input_size: int, hidden_size: int, bias: bool = True, device: Any = None, dtype: Any = None, **norm: Any) -> None:
         super().__init__("LSTM", input_size, hidden_size, bias, device, dtype, **norm)
@@ -602,7 +601,7 @@ class LSTMCell(RNNCellBase):
 
 
 class GRUCell(RNNCellBase):
-    """One step of ``GRU``."""
+    """One step of `GRU`."""
 
     def __init__(self, input_size: int, hidden_size: int, bias: bool = True, device: Any = None, dtype: Any = None, *,
                  reset_after: bool = True, **norm: Any) -> None:
@@ -624,10 +623,10 @@ class Recurrent(Module):
     """Layers, directions and lengths around any cell: a module that maps (input (batch, size), state or None) to the next state, a
     tensor h or a tuple whose first is h.
 
-    ``cell``: a cell of this package (further layers and directions get cells of the same options); or a list of cells, layer by
+    `cell`: a cell of this package (further layers and directions get cells of the same options); or a list of cells, layer by
     layer, forward before backward; or a function (layer, direction) -> cell. Any module will do where one cell is enough.
-    Calls are like those of ``LSTM``: input (steps, batch, size), ``lengths=``, -> output, last state(s) (layers * directions, batch, size).
-    ``hx`` None: the cells start from zeros (the first call gets None).
+    Calls are like those of `LSTM`: input (steps, batch, size), `lengths=`, -> output, last state(s) (layers * directions, batch, size).
+    `hx` None: the cells start from zeros (the first call gets None).
     """
 
     def __init__(self, cell: Any, num_layers: int = 1, batch_first: bool = False, dropout: float = 0.0,

@@ -1,13 +1,12 @@
-"""``summary``: a model's layers, their input and output shapes and parameters, as a table."""
+"""`summary`: a model's layers, their input and output shapes and parameters, as a table."""
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from minigrad.engine import no_grad
-from minigrad.ops.creation import zeros
-from minigrad.tensor import Tensor
-
+from ..engine import no_grad
+from ..ops.creation import zeros
+from ..tensor import Tensor
 from .module import Module
 
 
@@ -36,9 +35,9 @@ def _inputs(input_shape: Any, dtype: Any, device: Any) -> list[Tensor]:
 
 def summary(model: Module, input_shape: Any = None, dtype: Any = None, device: Any = None, *, input_data: Any = None,
             **kwargs: Any) -> str:
-    """The table of one forward pass of zeros of ``input_shape`` (the batch dimension included), as text.
+    """The table of one forward pass of zeros of `input_shape` (the batch dimension included), as text.
 
-    input_shape  one shape, or a list of shapes for a model with several inputs; ``dtype`` is that of all of them, or a list
+    input_shape  one shape, or a list of shapes for a model with several inputs; `dtype` is that of all of them, or a list
     input_data   instead of shapes: the tensor, or the tuple of arguments, that the model is called with
     kwargs       go to the model's call
 

@@ -1,4 +1,4 @@
-"""Gradient clipping, parameters as one vector, and (``utils.rnn``) batches of sequences."""
+"""Gradient clipping, parameters as one vector, and (`utils.rnn`) batches of sequences."""
 from . import rnn
 from .clip_grad import clip_grad_norm_, clip_grad_value_, get_total_norm
 from .convert_parameters import parameters_to_vector, vector_to_parameters

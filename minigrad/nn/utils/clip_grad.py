@@ -11,11 +11,11 @@ from math import inf
 
 import numpy as np
 
-from minigrad.engine import mode, no_grad
-from minigrad.memory import Array
-from minigrad.ops.creation import empty, tensor
-from minigrad.ops.shape_ops import stack
-from minigrad.tensor import Tensor, bump
+from ...engine import mode, no_grad
+from ...memory import Array
+from ...ops.creation import empty, tensor
+from ...ops.shape_ops import stack
+from ...tensor import Tensor, bump
 
 _tables: dict[tuple, tuple[np.ndarray, Array]] = {}
 
@@ -78,7 +78,7 @@ def _checked(total: Tensor, norm_type: float, error_if_nonfinite: bool) -> Tenso
 @no_grad
 def get_total_norm(tensors: Tensor | Iterable[Tensor], norm_type: float = 2.0, error_if_nonfinite: bool = False,
                    foreach: bool | None = None) -> Tensor:
-    """The ``norm_type``-norm of all tensors as if they were one vector; a scalar tensor."""
+    """The `norm_type`-norm of all tensors as if they were one vector; a scalar tensor."""
     _not_foreach(foreach)
     found = [tensors] if isinstance(tensors, Tensor) else list(tensors)
     norm_type = float(norm_type)

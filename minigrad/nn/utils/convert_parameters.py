@@ -3,9 +3,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from minigrad.engine import no_grad
-from minigrad.ops.shape_ops import cat
-from minigrad.tensor import Tensor
+from ...engine import no_grad
+from ...ops.shape_ops import cat
+from ...tensor import Tensor
 
 
 def _one_device(parameters: Iterable[Tensor]) -> list[Tensor]:
@@ -16,12 +16,12 @@ def _one_device(parameters: Iterable[Tensor]) -> list[Tensor]:
 
 
 def parameters_to_vector(parameters: Iterable[Tensor]) -> Tensor:
-    """All values of ``parameters``, one after the other: shape (sum of sizes,). Differentiable."""
+    """All values of `parameters`, one after the other: shape (sum of sizes,). Differentiable."""
     return cat([p.reshape(-1) for p in _one_device(parameters)])
 
 
 def vector_to_parameters(vec: Tensor, parameters: Iterable[Tensor]) -> None:
-    """Writes slices of ``vec`` into ``parameters``, in order."""
+    """Writes slices of `vec` into `parameters`, in order."""
     if not isinstance(vec, Tensor):
         raise TypeError(f"expected Tensor, but got: {type(vec).__name__}")
     start = 0

@@ -1,4 +1,4 @@
-"""Batches of sequences of different lengths: padded to one length, or packed without padding, as in ``torch.nn.utils.rnn``."""
+"""Batches of sequences of different lengths: padded to one length, or packed without padding, as in `torch.nn.utils.rnn`."""
 from __future__ import annotations
 
 from collections.abc import Iterable
@@ -6,14 +6,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from minigrad.device import device as open_device
-from minigrad.engine import mode
-from minigrad.ops.creation import full
-from minigrad.ops.index import index_select
-from minigrad.ops.shape_ops import cat, narrow, reshape, select, stack, transpose
-from minigrad.ops.sort import argsort
-from minigrad.shape import fail
-from minigrad.tensor import Tensor, new_tensor
+from ...device import device as open_device
+from ...engine import mode
+from ...ops.creation import full
+from ...ops.index import index_select
+from ...ops.shape_ops import cat, narrow, reshape, select, stack, transpose
+from ...ops.sort import argsort
+from ...shape import fail
+from ...tensor import Tensor, new_tensor
 
 __all__ = ["PackedSequence", "invert_permutation", "pack_padded_sequence", "pad_packed_sequence", "pad_sequence", "unpad_sequence",
            "pack_sequence", "unpack_sequence"]
@@ -27,9 +27,9 @@ class _Packed(NamedTuple):
 
 
 class PackedSequence(_Packed):
-    """Sequences of different lengths without padding, the longest first: ``data`` holds the first elements of all, then the second
-    elements of those that have one, and so on; ``batch_sizes`` (int64, on the CPU) says how many these are. ``sorted_indices`` is where
-    each sequence stood in the batch it was made of, ``unsorted_indices`` the way back; None: the batch was in order."""
+    """Sequences of different lengths without padding, the longest first: `data` holds the first elements of all, then the second
+    elements of those that have one, and so on; `batch_sizes` (int64, on the CPU) says how many these are. `sorted_indices` is where
+    each sequence stood in the batch it was made of, `unsorted_indices` the way back; None: the batch was in order."""
 
     __slots__ = ()
 
@@ -48,7 +48,7 @@ class PackedSequence(_Packed):
         return super().__new__(cls, data, batch_sizes, sorted_indices, unsorted_indices)
 
     def to(self, *args: Any, **kwargs: Any) -> PackedSequence:
-        """``data`` (and, to another device, the indices) converted by ``Tensor.to``; ``batch_sizes`` stay on the CPU."""
+        """`data` (and, to another device, the indices) converted by `Tensor.to`; `batch_sizes` stay on the CPU."""
         data = self.data.to(*args, **kwargs)
         if data is self.data:
             return self
@@ -123,7 +123,7 @@ def check_lengths(op: str, lengths: np.ndarray, batch: int, steps: int) -> None:
 
 
 def host_batch_sizes(packed: PackedSequence) -> np.ndarray:
-    """``batch_sizes`` on the host, checked: whatever the user built, nothing is read out of bounds."""
+    """`batch_sizes` on the host, checked: whatever the user built, nothing is read out of bounds."""
     if mode.recorder is not None and type(packed.batch_sizes.array).__name__ != "External":
         mode.recorder.refuse("PackedSequence.batch_sizes")
     sizes = packed.batch_sizes.array.np
@@ -157,7 +157,7 @@ def pack(input: Tensor, sizes: np.ndarray) -> Tensor:
 
 
 def unpack(data: Tensor, sizes: np.ndarray, steps: int, padding_value: float = 0.0) -> Tensor:
-    """The inverse of ``pack``: (steps, batch, *), padded."""
+    """The inverse of `pack`: (steps, batch, *), padded."""
     total, *rest = data.shape
     batch = int(sizes[0])
     table = np.full(steps * batch, total)
@@ -167,9 +167,9 @@ def unpack(data: Tensor, sizes: np.ndarray, steps: int, padding_value: float = 0
 
 
 def pack_padded_sequence(input: Tensor, lengths: Any, batch_first: bool = False, enforce_sorted: bool = True) -> PackedSequence:
-    """Packs a padded batch, (steps, batch, *) or with ``batch_first`` (batch, steps, *).
+    """Packs a padded batch, (steps, batch, *) or with `batch_first` (batch, steps, *).
 
-    With ``enforce_sorted`` the lengths must be in falling order; else the sequences are sorted, and ``pad_packed_sequence`` and the
+    With `enforce_sorted` the lengths must be in falling order; else the sequences are sorted, and `pad_packed_sequence` and the
     recurrent layers bring results back into the order of the batch.
     """
     if input.ndim < 2:
@@ -211,7 +211,7 @@ def pad_packed_sequence(sequence: PackedSequence, batch_first: bool = False, pad
 
 
 def pad_sequence(sequences: Iterable[Tensor], batch_first: bool = False, padding_value: float = 0.0, padding_side: str = "right") -> Tensor:
-    """Stacks tensors (length, *) of different lengths, filled up with ``padding_value``: (longest, batch, *) or (batch, longest, *)."""
+    """Stacks tensors (length, *) of different lengths, filled up with `padding_value`: (longest, batch, *) or (batch, longest, *)."""
     if not isinstance(sequences, Iterable):
         fail("pad_sequence", "sequences must be an iterable of tensors", type(sequences).__name__)
     tensors = list(sequences)
