@@ -1,4 +1,4 @@
-"""Activations: each function with its layer. The formulas that are computed, and their kernels, are in `ops/activation.py`.
+"""Activations: each function with its layer. The ops and their kernels are in `ops/activation.py`.
 
 All work element by element and keep the shape, but `glu` (it halves a dimension) and `softmax`, `log_softmax` (along
 a dimension). `inplace=True` writes the result into the memory of the input.

@@ -58,7 +58,7 @@ class Dropout(_Dropout):
 
 
 class Dropout2d(_Dropout):
-    """Zeros whole channels of (N, C, H, W) with probability `p` and scales the others by 1 / (1 - p) (Tompson et al. 2015)."""
+    """Zeros whole channels with probability `p` and scales the others by 1 / (1 - p) (Tompson et al. 2015)."""
 
     def forward(self, input: Tensor) -> Tensor:
         """(N, C, H, W) -> same."""

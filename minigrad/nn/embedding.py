@@ -74,7 +74,7 @@ class Embedding(Module):
     def from_pretrained(cls, embeddings: Tensor, freeze: bool = True, padding_idx: int | None = None,
                         max_norm: float | None = None, norm_type: float = 2.0, scale_grad_by_freq: bool = False,
                         sparse: bool = False) -> Embedding:
-        """An embedding whose weight is the given tensor (num_embeddings, embedding_dim); `freeze`: it is not trained."""
+        """An embedding whose weight is the given tensor (num_embeddings, embedding_dim); not trained if `freeze`."""
         if embeddings.ndim != 2:
             fail("Embedding.from_pretrained", "embeddings must have two dimensions, (num_embeddings, embedding_dim)",
                  embeddings.layout, kind=AssertionError)

@@ -15,7 +15,7 @@ from .module import Module, Parameter
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """input W^T + bias.
 
-    Shapes: input (*, in_features), weight (out_features, in_features), bias (out_features) or None -> (*, out_features).
+    Shapes: input (*, in), weight (out, in), bias (out) or None -> (*, out).
     """
     return linear_op(input, weight, bias)
 

@@ -252,7 +252,7 @@ def binary_cross_entropy_with_logits(input: Tensor, target: Tensor, weight: Tens
 
 
 class BCEWithLogitsLoss(_Loss):
-    """`BCELoss` of sigmoid(input), in one step that is stable for large inputs; `pos_weight` multiplies the term of t."""
+    """`BCELoss` of sigmoid(input), in one stable step; `pos_weight` multiplies the term of t."""
 
     def __init__(self, weight: Tensor | None = None, size_average: bool | None = None, reduce: bool | None = None,
                  reduction: str = "mean", pos_weight: Tensor | None = None) -> None:
@@ -268,10 +268,10 @@ class BCEWithLogitsLoss(_Loss):
 
 def kl_div(input: Tensor, target: Tensor, size_average: bool | None = None, reduce: bool | None = None,
            reduction: str = "mean", log_target: bool = False) -> Tensor:
-    """t (log(t) - input), input log-probabilities, t the target, or e^target with `log_target` (Kullback, Leibler 1951).
+    """t (log(t) - input), input log-probabilities, t the target, or e^target with `log_target`.
 
-    `reduction="batchmean"` divides the sum by the first size, which is the divergence by its definition; "mean" divides
-    by the number of elements and warns.
+    `reduction="batchmean"` divides the sum by the first size, which is the divergence by its definition (Kullback and
+    Leibler 1951); "mean" divides by the number of elements and warns.
     """
     reduction = reduction_of(size_average, reduce, reduction)
     if reduction == "batchmean":
