@@ -1,6 +1,7 @@
 """Convolutions: the functions `conv1d` to `conv_transpose3d`, then their layers. The kernels are in `ops/conv.py`.
 
-Inputs are (N, C, *space), or (C, *space) without a batch. An output size L' of a convolution is
+Inputs are (N, C, *space), or (C, *space) without a batch; then the output has no batch either. An output size L' of a
+convolution is
 
     (L + 2 padding - dilation (k - 1) - 1) // stride + 1
 
@@ -81,7 +82,7 @@ def conv1d(input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Si
            dilation: Size = 1, groups: int = 1) -> Tensor:
     """Cross-correlation: y[n, o, *] = bias[o] + sum over c and the kernel's places of x[n, c, *] weight[o, c, *].
 
-    Shapes: input (N, C, L), weight (out, C / groups, k), bias (out) -> (N, out, L'); N may be left out.
+    Shapes: input (N, C, L), weight (out, C / groups, k), bias (out) -> (N, out, L').
 
     `groups=g`: g convolutions side by side, each of C / g channels. `padding` is a number, numbers, "same" (output as
     large as the input, stride 1) or "valid" (none). Raises RuntimeError if sizes do not fit.
@@ -93,7 +94,7 @@ def conv2d(input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Si
            dilation: Size = 1, groups: int = 1) -> Tensor:
     """Cross-correlation: y[n, o, *] = bias[o] + sum over c and the kernel's places of x[n, c, *] weight[o, c, *].
 
-    Shapes: input (N, C, H, W), weight (out, C / groups, kH, kW), bias (out) -> (N, out, H', W'); N may be left out.
+    Shapes: input (N, C, H, W), weight (out, C / groups, kH, kW), bias (out) -> (N, out, H', W').
 
     Options as for `conv1d`, one number for both dimensions or one for each (LeCun et al. 1989).
     """
@@ -104,7 +105,7 @@ def conv3d(input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Si
            dilation: Size = 1, groups: int = 1) -> Tensor:
     """Cross-correlation: y[n, o, *] = bias[o] + sum over c and the kernel's places of x[n, c, *] weight[o, c, *].
 
-    Shapes: input (N, C, D, H, W), weight (out, C / groups, kD, kH, kW), bias (out) -> (N, out, D', H', W'); N may be left out.
+    Shapes: input (N, C, D, H, W), weight (out, C / groups, kD, kH, kW), bias (out) -> (N, out, D', H', W').
 
     Options as for `conv1d`, one number for all dimensions or one for each.
     """
@@ -115,7 +116,7 @@ def conv_transpose1d(input: Tensor, weight: Tensor, bias: Tensor | None = None, 
                      output_padding: Size = 0, groups: int = 1, dilation: Size = 1) -> Tensor:
     """The transpose of `conv1d` as a linear map, plus bias: its derivative with respect to the input.
 
-    Shapes: input (N, C, L), weight (C, out / groups, k), bias (out) -> (N, out, L'); N may be left out.
+    Shapes: input (N, C, L), weight (C, out / groups, k), bias (out) -> (N, out, L').
     """
     return _conv_transpose("conv_transpose1d", 1, input, weight, bias, stride, padding, output_padding, groups,
                            dilation)
@@ -125,7 +126,7 @@ def conv_transpose2d(input: Tensor, weight: Tensor, bias: Tensor | None = None, 
                      output_padding: Size = 0, groups: int = 1, dilation: Size = 1) -> Tensor:
     """The transpose of `conv2d` as a linear map, plus bias: its derivative with respect to the input.
 
-    Shapes: input (N, C, H, W), weight (C, out / groups, kH, kW), bias (out) -> (N, out, H', W'); N may be left out.
+    Shapes: input (N, C, H, W), weight (C, out / groups, kH, kW), bias (out) -> (N, out, H', W').
     """
     return _conv_transpose("conv_transpose2d", 2, input, weight, bias, stride, padding, output_padding, groups,
                            dilation)
@@ -135,7 +136,7 @@ def conv_transpose3d(input: Tensor, weight: Tensor, bias: Tensor | None = None, 
                      output_padding: Size = 0, groups: int = 1, dilation: Size = 1) -> Tensor:
     """The transpose of `conv3d` as a linear map, plus bias: its derivative with respect to the input.
 
-    Shapes: input (N, C, D, H, W), weight (C, out / groups, kD, kH, kW), bias (out) -> (N, out, D', H', W'); N may be left out.
+    Shapes: input (N, C, D, H, W), weight (C, out / groups, kD, kH, kW), bias (out) -> (N, out, D', H', W').
     """
     return _conv_transpose("conv_transpose3d", 3, input, weight, bias, stride, padding, output_padding, groups,
                            dilation)

@@ -242,7 +242,7 @@ class _MaxPool(Module):
         self.return_indices, self.ceil_mode = return_indices, ceil_mode
 
     def forward(self, input: Tensor) -> Any:
-        """(N, C, *space) -> (N, C, *space'), or both without N; with `return_indices` the pair with the indices."""
+        """(N, C, *space) -> (N, C, *space'), or both without N; `return_indices`: the pair with the indices."""
         return self.run(input, self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode,
                         self.return_indices)
 
@@ -390,6 +390,6 @@ class AdaptiveMaxPool2d(_AdaptiveMaxPool):
 
 
 class AdaptiveMaxPool3d(_AdaptiveMaxPool):
-    """The largest element of each of `output_size` windows that share out the space of (N, C, D, H, W) or (C, D, H, W)."""
+    """The largest element of each of `output_size` windows that share out the space of (N, C, D, H, W)."""
 
     run = staticmethod(adaptive_max_pool3d)

@@ -6,10 +6,11 @@ from typing import Any
 import numpy as np
 
 from ..device import KernelTable, NoKernel
+from ..engine import no_grad
 from ..memory import Array, Layout, alloc, layout
 from ..op import op
 from ..shape import BOOL, fail, is_float
-from ..tensor import Tensor
+from ..tensor import Tensor, bump
 from .elementwise import add, cast, div, gt, mul, rsqrt, sub, where
 from .reduce import mean
 from .reduce import sum as total
@@ -361,6 +362,24 @@ def _batch_norm_eval_samples(make: Any) -> Any:
 @batch_norm_eval.errors
 def _batch_norm_eval_errors(make: Any) -> Any:
     yield (make(4, 3), make(3), make(2), None, None), RuntimeError, "running_var must have one value per channel"
+
+
+def running_update(running: Tensor, batch: Tensor, momentum: float | Tensor, scale: float = 1.0) -> None:
+    """Moves running statistics towards those of a batch, in place and outside the graph.
+
+        running = (1 - momentum) running + momentum scale batch
+
+    Shapes: running and batch (C,); momentum a number, or a tensor (C,) or (). `scale` makes a biased variance unbiased.
+    """
+    x = running.layout
+    if x.contiguous and batch.layout is x and not isinstance(momentum, Tensor):
+        kernel = x.device.kernels.running_update.get(x.dtype)
+        if kernel is not None:
+            kernel.call(running.array.ptr, batch.array.ptr, x.size, float(momentum), scale)
+            bump(running)
+            return
+    with no_grad():                             # a momentum that is a tensor is read by the launch, so that replay reads it again
+        running.add_((batch * scale - running) * momentum)
 
 
 # ---- group and instance norm --------------------------------------------------------------------------------------------
