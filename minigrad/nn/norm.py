@@ -1,4 +1,4 @@
-"""Normalization: each function with its layers. The kernels are in `ops/norm.py`; running statistics belong to the layers.
+"""Normalization: each function with its layers. Kernels are in `ops/norm.py`; running statistics belong to the layers.
 
     y = (x - mean) / sqrt(var + eps) * weight + bias
 
@@ -12,8 +12,8 @@ with mean and (biased) variance over
 
 Beyond PyTorch, functions and layers take `mask=` or `lengths=`, which keep padding out: the statistics are those of the
 valid positions, as if the others were not there; the output is 0 at the others, whatever they hold (nan too), and no
-gradient comes from them or goes to them. `mask` is bool, true at what is valid. It has a value for each position: (N, *)
-for the channel norms (x without its channels), x without the normalized dimensions for LayerNorm and RMSNorm; or it has
+gradient comes from them or goes to them. `mask` is bool, true at what is valid. It has a value for each position:
+(N, *), x without its channels, for the channel norms; x without the normalized dimensions for LayerNorm and RMSNorm. Or it has
 all dimensions of x and broadcasts. `lengths` (N,) says the same of an x with one dimension of positions: (N, C, L) or
 (N, T, H).
 """
@@ -58,8 +58,9 @@ def valid_mask(name: str, x: Tensor, mask: Tensor | None, lengths: Lengths, axes
         raise ValueError(f"[{name}] takes mask= or lengths=; got both")
     layout, shape = x.array.layout, x.array.layout.shape
     if not isinstance(mask, Tensor) or mask.array.layout.dtype != BOOL:
-        fail(name, "mask must be a bool tensor, true at what is valid", mask.array.layout if isinstance(mask, Tensor) else
-             type(mask).__name__, "compare, e.g. mask = tokens != 0", TypeError)
+        fail(name, "mask must be a bool tensor, true at what is valid",
+             mask.array.layout if isinstance(mask, Tensor) else type(mask).__name__,
+             "compare, e.g. mask = tokens != 0", TypeError)
     have = mask.array.layout.shape
     without = tuple([n for i, n in enumerate(shape) if i not in axes])
     full = have
@@ -67,8 +68,8 @@ def valid_mask(name: str, x: Tensor, mask: Tensor | None, lengths: Lengths, axes
         sizes = iter(have)
         full = tuple([1 if i in axes else next(sizes) for i in range(len(shape))])
     if len(full) != len(shape) or any(m not in (1, n) for m, n in zip(full, shape, strict=True)):
-        fail(name, "mask must have a value for each position (x without its channels or normalized dimensions), or broadcast "
-             "to x with all its dimensions", [f"x {layout}", f"mask {list(have)}", f"expected {list(without)}"])
+        fail(name, "mask must have a value for each position (x without its channels or normalized dimensions), or "
+             "broadcast to x with all its dimensions", [f"x {layout}", f"mask {list(have)}", f"expected {list(without)}"])
     return reshape(mask, full)
 
 
@@ -77,8 +78,8 @@ def _mask_of_lengths(name: str, x: Tensor, lengths: Any, axes: tuple[int, ...]) 
     layout, shape = x.array.layout, x.array.layout.shape
     positions = [i for i in range(1, len(shape)) if i not in axes]
     if len(positions) != 1 or 0 in axes:
-        fail(name, "lengths are for an x with a batch and one dimension of positions, besides its channels or normalized "
-             "dimensions", layout, "pass mask= instead", ValueError)
+        fail(name, "lengths are for an x with a batch and one dimension of positions, besides its channels or "
+             "normalized dimensions", layout, "pass mask= instead", ValueError)
     if not isinstance(lengths, Tensor):
         lengths = as_tensor(lengths)
     have, size = lengths.array.layout, shape[positions[0]]
@@ -152,15 +153,16 @@ def axes_in_order(name: str, axis: Any, ndim: int, count: int) -> tuple[int, ...
     return tuple([a % ndim for a in given])
 
 
-def _over_features(name: str, input: Tensor, shape: tuple[int, ...], weight: Tensor | None, bias: Tensor | None, eps: float,
-                   mask: Tensor | None, lengths: Lengths, axis: Axis, plain: Callable[[Tensor], Tensor]) -> Tensor:
-    """A norm over some dimensions of each sample, with `axis=`, `mask=` or `lengths=`; `plain` is the norm without them."""
+def _over_features(name: str, input: Tensor, shape: tuple[int, ...], weight: Tensor | None, bias: Tensor | None,
+                   eps: float, mask: Tensor | None, lengths: Lengths, axis: Axis,
+                   plain: Callable[[Tensor], Tensor]) -> Tensor:
+    """A norm over some dimensions of each sample, with `axis=`, `mask=` or `lengths=`; `plain` is it without them."""
     axes = axes_in_order(name, tuple(range(-len(shape), 0)) if axis is None else axis, input.ndim, len(shape))
     x = to_end(input, axes)
     if mask is None and lengths is None:
         return from_end(plain(x), axes)
     valid = to_end(valid_mask(name, input, mask, lengths, axes), axes)
-    if all(n == 1 for n in valid.shape[valid.ndim - len(shape):]):      # whole samples: the valid ones are normalized as always
+    if all(n == 1 for n in valid.shape[valid.ndim - len(shape):]):      # whole samples are valid or not
         y = plain(where(valid, x, 0.0))
     else:
         last = tuple(range(x.ndim - len(shape), x.ndim))
@@ -171,10 +173,11 @@ def _over_features(name: str, input: Tensor, shape: tuple[int, ...], weight: Ten
 
 def layer_norm(input: Tensor, normalized_shape: Size, weight: Tensor | None = None, bias: Tensor | None = None,
                eps: float = 1e-5, *, mask: Tensor | None = None, lengths: Lengths = None, axis: Axis = None) -> Tensor:
-    """(x - mean) / sqrt(var + eps) * weight + bias over the last dimensions, or those of `axis` (Ba et al. 2016, eq. 4).
+    """(x - mean) / sqrt(var + eps) * weight + bias over the last dimensions, or those of `axis`.
 
-    Shapes: input (*, *normalized_shape), weight and bias normalized_shape -> same. `axis` names the dimensions instead,
-    in the order of `normalized_shape`. Raises RuntimeError if their sizes are not `normalized_shape`.
+    Ba, Kiros and Hinton 2016, eq. 4. Shapes: input (*, *normalized_shape), weight and bias normalized_shape -> same.
+    `axis` names the dimensions instead, in the order of `normalized_shape`. Raises RuntimeError if
+    their sizes are not `normalized_shape`.
     """
     shape = as_shape(normalized_shape)
     if mask is None and lengths is None and axis is None:
@@ -219,7 +222,8 @@ def rms_norm(input: Tensor, normalized_shape: Size, weight: Tensor | None = None
              mask: Tensor | None = None, lengths: Lengths = None, axis: Axis = None) -> Tensor:
     """x / sqrt(mean(x^2) + eps) * weight over the last dimensions, or those of `axis` (Zhang and Sennrich 2019, eq. 4).
 
-    Shapes: input (*, *normalized_shape), weight normalized_shape -> same. `eps=None` is the machine epsilon of x's dtype.
+    Shapes: input (*, *normalized_shape), weight normalized_shape -> same. `eps=None` is the machine epsilon of the
+    input's dtype.
     """
     shape = as_shape(normalized_shape)
     if mask is None and lengths is None and axis is None:
@@ -262,11 +266,11 @@ class RMSNorm(_Affine):
 # ---- over groups of channels ----
 
 
-def group_norm(input: Tensor, num_groups: int, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5, *,
-               mask: Tensor | None = None, lengths: Lengths = None) -> Tensor:
+def group_norm(input: Tensor, num_groups: int, weight: Tensor | None = None, bias: Tensor | None = None,
+               eps: float = 1e-5, *, mask: Tensor | None = None, lengths: Lengths = None) -> Tensor:
     """(x - mean) / sqrt(var + eps) * weight + bias over each of `num_groups` groups of channels of a sample, and space.
 
-    Shapes: input (N, C, *), weight and bias (C) -> same (Wu and He 2018, eq. 7). Raises RuntimeError unless `num_groups`
+    Wu and He 2018, eq. 7. Shapes: input (N, C, *), weight and bias (C) -> same. Raises RuntimeError unless `num_groups`
     divides C, ValueError if a group has one value only.
     """
     if input.ndim < 2:
@@ -316,8 +320,8 @@ def batch_norm(input: Tensor, running_mean: Tensor | None, running_var: Tensor |
 
     Shapes: input (N, C, *), the others (C) -> like input; `axis` is the dimension of the channels. In training the
     statistics are those of the batch, which also move the running ones: running = (1 - momentum) running + momentum
-    batch, the variance unbiased. Else they are the running ones. With a mask, a channel with fewer than two valid values
-    leaves its running statistics as they are. Raises ValueError in training if a channel has one value only.
+    batch, the variance unbiased. Else they are the running ones. With a mask, a channel with fewer than two valid
+    values leaves its running statistics as they are. Raises ValueError in training if a channel has one value only.
     """
     if training:
         if mask is None and lengths is None:
@@ -341,7 +345,7 @@ def batch_norm(input: Tensor, running_mean: Tensor | None, running_var: Tensor |
     if not training:
         return batch_norm_eval(input, running_mean, running_var, weight, bias, eps=eps)     # type: ignore[arg-type]
     y, mean, var = batch_norm_op(input, weight, bias, eps=eps)
-    if input.numel() and not mode.recompute:    # an empty batch moves nothing, nor does a checkpointed block that runs again
+    if input.numel() and not mode.recompute:    # nothing moves for an empty batch, or where a checkpoint runs again
         count = input.numel() // input.shape[1]
         if running_mean is not None:
             running_update(running_mean, mean, momentum)
@@ -518,7 +522,8 @@ def instance_norm(input: Tensor, running_mean: Tensor | None = None, running_var
     ones; with `use_input_stats=False` the running ones are used. Raises ValueError if a space has one element only.
     """
     if not use_input_stats:
-        return batch_norm(input, running_mean, running_var, weight, bias, False, momentum, eps, mask=mask, lengths=lengths)
+        return batch_norm(input, running_mean, running_var, weight, bias, False, momentum, eps, mask=mask,
+                          lengths=lengths)
     update = (running_mean is not None or running_var is not None) and not mode.recompute
     if mask is not None or lengths is not None:
         valid = valid_mask("instance_norm", input, mask, lengths, (1,))
@@ -573,9 +578,9 @@ class _InstanceNorm(_Tracked):
                           stacklevel=3)
         if single:
             input, mask = input.unsqueeze(0), None if mask is None else mask.unsqueeze(0)
+        momentum = 0.0 if self.momentum is None else self.momentum
         y = instance_norm(input, self.running_mean, self.running_var, self.weight, self.bias,
-                          self.training or not self.track_running_stats, 0.0 if self.momentum is None else self.momentum,
-                          self.eps, mask=mask, lengths=lengths)
+                          self.training or not self.track_running_stats, momentum, self.eps, mask=mask, lengths=lengths)
         return y.squeeze(0) if single else y
 
 

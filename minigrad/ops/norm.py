@@ -378,7 +378,7 @@ def running_update(running: Tensor, batch: Tensor, momentum: float | Tensor, sca
             kernel.call(running.array.ptr, batch.array.ptr, x.size, float(momentum), scale)
             bump(running)
             return
-    with no_grad():                             # a momentum that is a tensor is read by the launch, so that replay reads it again
+    with no_grad():                             # the launch reads a momentum that is a tensor: so does replay
         running.add_((batch * scale - running) * momentum)
 
 
