@@ -13,9 +13,9 @@ with mean and (biased) variance over
 Beyond PyTorch, functions and layers take `mask=` or `lengths=`, which keep padding out: the statistics are those of the
 valid positions, as if the others were not there; the output is 0 at the others, whatever they hold (nan too), and no
 gradient comes from them or goes to them. `mask` is bool, true at what is valid. It has a value for each position:
-(N, *), x without its channels, for the channel norms; x without the normalized dimensions for LayerNorm and RMSNorm. Or it has
-all dimensions of x and broadcasts. `lengths` (N,) says the same of an x with one dimension of positions: (N, C, L) or
-(N, T, H).
+(N, *), x without its channels, for the channel norms; x without the normalized dimensions for LayerNorm and RMSNorm. Or
+it has all dimensions of x and broadcasts. `lengths` (N,) says the same of an x with one dimension of positions:
+(N, C, L) or (N, T, H).
 """
 from __future__ import annotations
 
@@ -69,7 +69,8 @@ def valid_mask(name: str, x: Tensor, mask: Tensor | None, lengths: Lengths, axes
         full = tuple([1 if i in axes else next(sizes) for i in range(len(shape))])
     if len(full) != len(shape) or any(m not in (1, n) for m, n in zip(full, shape, strict=True)):
         fail(name, "mask must have a value for each position (x without its channels or normalized dimensions), or "
-             "broadcast to x with all its dimensions", [f"x {layout}", f"mask {list(have)}", f"expected {list(without)}"])
+             "broadcast to x with all its dimensions",
+             [f"x {layout}", f"mask {list(have)}", f"expected {list(without)}"])
     return reshape(mask, full)
 
 
