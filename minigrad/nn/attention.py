@@ -139,7 +139,7 @@ def _one_mask(bsz: int, heads: int, tgt: int, src: int, attn_mask: Tensor | None
               dtype: np.dtype) -> Tensor | None:
     """Both masks, which name what is left out, as the one of `scaled_dot_product_attention`.
 
-    Shape: (N or 1, heads or 1, L or 1, S). If both masks are bool it is bool, true where a key takes part; else numbers.
+    Shape: (N or 1, heads or 1, L or 1, S). If both are bool it is bool, true where a key takes part; else numbers.
     """
     both = []
     if attn_mask is not None:
@@ -168,9 +168,9 @@ def multi_head_attention_forward(
 
     Shapes: query (L, N, E), key and value (S, N, *), or N first with `batch_first`, or without N -> (output like query,
     weights (N, L, S), or (N, num_heads, L, S) if not averaged, or None). Masks are bool (true: left out) or numbers
-    that are added: `key_padding_mask` (N, S), `attn_mask` (L, S) or (N * num_heads, L, S). A query whose keys are all masked
-    gets 0 from the attention, in the weights too. Arguments are those of `nn.MultiheadAttention`; errors are PyTorch's
-    types, AssertionError for most.
+    that are added: `key_padding_mask` (N, S), `attn_mask` (L, S) or (N * num_heads, L, S). A query whose keys are all
+    masked gets 0 from the attention, in the weights too. Arguments are those of `nn.MultiheadAttention`; the types of
+    the errors are PyTorch's, AssertionError for most.
     """
     rank, separate = query.ndim, use_separate_proj_weight
     _check_ranks(query, key, value, key_padding_mask, attn_mask, is_causal)

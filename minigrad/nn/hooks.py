@@ -1,7 +1,7 @@
-"""The hooks of modules: `Hookable` keeps and calls them, and is what `Module` inherits.
+"""The hooks of modules: `Hookable` keeps them and calls them; `Module` inherits from it.
 
-A call without hooks costs one attribute test: hook tables are made by the first registration, and `_hooked` (on the instance, or
-on the class once a hook for all modules exists) is what `Module.__call__` looks at.
+A call without hooks costs one attribute test: hook tables are made by the first registration, and `_hooked` (on the
+instance, or on the class while there is a hook for all modules) is what `Module.__call__` looks at.
 """
 from __future__ import annotations
 
@@ -15,10 +15,17 @@ from ..engine import Node, RemovableHandle, Slot, edge_of, mode
 from ..ops.creation import zeros
 from ..tensor import Tensor, new_tensor
 
-_NONE: Mapping[int, Any] = MappingProxyType({})     # stands for every hook table that was never written to
+_NONE: Mapping[int, Any] = MappingProxyType({})     # the hook table of every module to which no hook was added
+
+# hooks for all modules; while there is one, every call takes the way through `_call_hooked`
+_global_forward_pre_hooks: dict[int, Any] = OrderedDict()
+_global_forward_hooks: dict[int, Any] = OrderedDict()
+_global_backward_pre_hooks: dict[int, Any] = OrderedDict()
+_global_backward_hooks: dict[int, Any] = OrderedDict()
 
 
 def _register(table: dict[int, Any], entry: Any, prepend: bool = False) -> RemovableHandle:
+    """Adds a hook to a table, at the end or (`prepend`) before the others."""
     handle = RemovableHandle(table)
     table[handle.id] = entry
     if prepend:
@@ -26,8 +33,11 @@ def _register(table: dict[int, Any], entry: Any, prepend: bool = False) -> Remov
     return handle
 
 
+# ---- backward hooks ----
+
+
 class _Gate:
-    """The identity on several tensors; backward sends all their gradients through `seen` at once."""
+    """The op that is the identity on several tensors; backward passes all their gradients through `seen` at once."""
 
     name = "module_hook"
 
@@ -43,25 +53,41 @@ class _Gate:
         return self.seen(tuple(grads))
 
 
+def _replaced(changed: Any, grads: tuple, what: str, where: str) -> tuple:
+    """The gradients that a hook returned instead of `grads`; None keeps them, one tensor is a tuple of it."""
+    if changed is None:
+        return grads
+    changed = changed if isinstance(changed, tuple) else (changed,)
+    if len(changed) != len(grads):
+        raise RuntimeError(f"[Module] {what} returned an invalid number of {where}; got {len(changed)}, "
+                           f"expected {len(grads)}")
+    return changed
+
+
 class _BackwardHooks:
-    """Full backward hooks of one call: a gate behind the outputs learns `grad_output`, one before the inputs `grad_input`."""
+    """The full backward hooks of one call.
+
+    Two gates see the gradients: one on the outputs of the call gets `grad_output`, one on the inputs `grad_input`.
+    Hooks need both, so `grad_output` is kept until the second gate runs.
+    """
 
     def __init__(self, module: Any, pre_hooks: list[Callable], hooks: list[Callable]) -> None:
         self.module, self.pre_hooks, self.hooks = module, pre_hooks, hooks
         self.grad_output: tuple | None = None
         self.count = 0                          # of the positional inputs
-        self.gated = False                      # some input requires a gradient
+        self.gated = False                      # does some input require a gradient?
 
     def _through_gate(self, values: tuple, on_grads: Callable[[tuple], tuple]) -> tuple[tuple, bool]:
+        """The values, those that require a gradient put through a gate; were there any?"""
         where = [i for i, v in enumerate(values) if isinstance(v, Tensor) and v.requires_grad] if mode.grad else []
         if not where:
             return values, False
-
-        still = [(i, v.layout) for i, v in enumerate(values) if isinstance(v, Tensor) and not v.requires_grad and v.is_floating_point()]
+        still = [(i, v.layout) for i, v in enumerate(values)
+                 if isinstance(v, Tensor) and not v.requires_grad and v.is_floating_point()]
 
         def seen(grads: tuple) -> tuple:
             full: list[Any] = [None] * len(values)
-            for i, x in still:                  # as in PyTorch: zeros for a tensor that takes no gradient, None for what is no tensor
+            for i, x in still:                  # as in PyTorch: zeros for a tensor without gradient, else None
                 full[i] = zeros(x.shape, dtype=x.dtype, device=x.device)
             for i, g in zip(where, grads, strict=True):
                 full[i] = g
@@ -74,11 +100,13 @@ class _BackwardHooks:
         return (type(values)(*out) if hasattr(values, "_fields") else tuple(out)), True
 
     def inputs(self, args: tuple) -> tuple:
+        """The positional arguments of the call, through their gate."""
         self.count = len(args)
         args, self.gated = self._through_gate(args, self._on_grad_input)
         return args
 
     def outputs(self, result: Any) -> Any:
+        """What the call returned, through its gate."""
         if not isinstance(result, Tensor | tuple):
             warnings.warn("backward hooks need a module that returns a Tensor or a tuple of Tensors, "
                           f"but {type(self.module).__name__} returned {type(result)}", stacklevel=4)
@@ -88,46 +116,29 @@ class _BackwardHooks:
 
     def _on_grad_output(self, grads: tuple) -> tuple:
         for hook in self.pre_hooks:
-            changed = hook(self.module, grads)
-            if changed is not None:
-                changed = changed if isinstance(changed, tuple) else (changed,)
-                if len(changed) != len(grads):
-                    raise RuntimeError(f"Backward pre hook returned an invalid number of grad_output, got {len(changed)}, "
-                                       f"but expected {len(grads)}")
-                grads = changed
+            grads = _replaced(hook(self.module, grads), grads, "a full backward pre-hook", "grad_output")
         if self.gated:
             self.grad_output = grads
         elif self.hooks:
-            warnings.warn("Full backward hook is firing when gradients are computed with respect to module outputs, "
+            warnings.warn("a full backward hook runs when the gradients of the outputs are there, "
                           "since no inputs require gradients", stacklevel=2)
             for hook in self.hooks:
                 changed = hook(self.module, (None,) * self.count, grads)
                 if changed is not None and not (isinstance(changed, tuple) and all(g is None for g in changed)):
-                    raise RuntimeError("Backward hook for Modules where no input requires gradient should always return None "
-                                       "or None for all gradients.")
+                    raise RuntimeError("[Module] where no input requires a gradient, a full backward hook must return "
+                                       f"None, or None for every input; got {type(changed).__name__}")
         return grads
 
     def _on_grad_input(self, grads: tuple) -> tuple:
-        if self.grad_output is None:            # the gradient came to the inputs past the outputs
+        if self.grad_output is None:            # the gradient did not come through the outputs
             return grads
         for hook in self.hooks:
-            changed = hook(self.module, grads, self.grad_output)
-            if changed is not None:
-                changed = changed if isinstance(changed, tuple) else (changed,)
-                if len(changed) != len(grads):
-                    raise RuntimeError(f"Backward hook returned an invalid number of grad_input, got {len(changed)}, "
-                                       f"but expected {len(grads)}")
-                grads = changed
+            grads = _replaced(hook(self.module, grads, self.grad_output), grads, "a full backward hook", "grad_input")
         self.grad_output = None
         return grads
 
 
-# ---- hooks for all modules; with one of these, every call takes the hooked path ----
-
-_global_forward_pre_hooks: dict[int, Any] = OrderedDict()
-_global_forward_hooks: dict[int, Any] = OrderedDict()
-_global_backward_pre_hooks: dict[int, Any] = OrderedDict()
-_global_backward_hooks: dict[int, Any] = OrderedDict()
+# ---- what a module inherits ----
 
 
 class Hookable:
@@ -140,6 +151,7 @@ class Hookable:
     _state_dict_pre_hooks = _state_dict_hooks = _load_state_dict_pre_hooks = _load_state_dict_post_hooks = _NONE
 
     def _hook_table(self, name: str) -> dict[int, Any]:
+        """The table `name` of this module, made at the first registration."""
         if name not in self.__dict__:
             self.__dict__[name] = OrderedDict()
         return self.__dict__[name]
@@ -148,56 +160,60 @@ class Hookable:
         self.__dict__["_hooked"] = True
         return _register(self._hook_table(name), entry, prepend)
 
-    def register_forward_pre_hook(self, hook: Callable, *, prepend: bool = False, with_kwargs: bool = False) -> RemovableHandle:
-        """`hook(module, args[, kwargs])` before `forward`; returns None, new args, or with `with_kwargs` (args, kwargs)."""
+    def register_forward_pre_hook(self, hook: Callable, *, prepend: bool = False,
+                                  with_kwargs: bool = False) -> RemovableHandle:
+        """Adds `hook(module, args[, kwargs])`, called before `forward`.
+
+        It returns None, or new args, or with `with_kwargs` the pair (args, kwargs). `prepend`: before the other hooks.
+        """
         return self._add_call_hook("_forward_pre_hooks", (hook, with_kwargs), prepend)
 
     def register_forward_hook(self, hook: Callable, *, prepend: bool = False, with_kwargs: bool = False,
                               always_call: bool = False) -> RemovableHandle:
-        """`hook(module, args[, kwargs], output)` after `forward`; returns None or another output.
-        `always_call` runs it also when the call raises."""
+        """Adds `hook(module, args[, kwargs], output)`, called after `forward`; it returns None or another output.
+
+        `always_call`: also when the call raises.
+        """
         return self._add_call_hook("_forward_hooks", (hook, with_kwargs, always_call), prepend)
 
     def register_full_backward_pre_hook(self, hook: Callable, prepend: bool = False) -> RemovableHandle:
-        """`hook(module, grad_output)` before the module's backward; returns None or another grad_output."""
+        """Adds `hook(module, grad_output)`, called before the module's backward; returns None or a grad_output."""
         return self._add_call_hook("_backward_pre_hooks", hook, prepend)
 
     def register_full_backward_hook(self, hook: Callable, prepend: bool = False) -> RemovableHandle:
-        """`hook(module, grad_input, grad_output)` after the module's backward; returns None or another grad_input."""
+        """Adds `hook(module, grad_input, grad_output)`, called after the module's backward.
+
+        It returns None, or another grad_input.
+        """
         return self._add_call_hook("_backward_hooks", hook, prepend)
 
     def register_state_dict_pre_hook(self, hook: Callable) -> RemovableHandle:
-        """`hook(module, prefix, keep_vars)` before `state_dict` collects this module."""
+        """Adds `hook(module, prefix, keep_vars)`, called before `state_dict` collects this module."""
         return _register(self._hook_table("_state_dict_pre_hooks"), hook)
 
     def register_state_dict_post_hook(self, hook: Callable) -> RemovableHandle:
-        """`hook(module, state_dict, prefix, local_metadata)` after it; changes `state_dict` in place and returns None."""
+        """Adds `hook(module, state_dict, prefix, local_metadata)`, called after it; changes `state_dict` in place."""
         return _register(self._hook_table("_state_dict_hooks"), hook)
 
     def register_load_state_dict_pre_hook(self, hook: Callable) -> RemovableHandle:
-        """`hook(module, state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs)` before loading."""
+        """Adds a hook that is called before this module loads its part of a state dict.
+
+            hook(module, state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs)
+        """
         return _register(self._hook_table("_load_state_dict_pre_hooks"), hook)
 
     def register_load_state_dict_post_hook(self, hook: Callable) -> RemovableHandle:
-        """`hook(module, incompatible_keys)` after loading; may change the two lists of keys in place, returns None."""
+        """Adds `hook(module, incompatible_keys)`, called after loading; it may change the lists of keys in place."""
         return _register(self._hook_table("_load_state_dict_post_hooks"), hook)
 
+    # ---- the call with hooks ----
+
     def _call_hooked(self, args: tuple, kwargs: dict[str, Any]) -> Any:
+        """What `Module.__call__` does where there are hooks."""
         result, ran = None, set()
         forward_hooks = [*_global_forward_hooks.items(), *self._forward_hooks.items()]
         try:
-            for hook, with_kwargs in [*_global_forward_pre_hooks.values(), *self._forward_pre_hooks.values()]:
-                if with_kwargs:
-                    changed = hook(self, args, kwargs)
-                    if changed is not None:
-                        if not (isinstance(changed, tuple) and len(changed) == 2):
-                            raise RuntimeError("forward pre-hook must return None or a tuple of (new_args, new_kwargs), "
-                                               f"but got {changed}.")
-                        args, kwargs = changed
-                else:
-                    changed = hook(self, args)
-                    if changed is not None:
-                        args = changed if isinstance(changed, tuple) else (changed,)
+            args, kwargs = self._run_pre_hooks(args, kwargs)
             pre = [*_global_backward_pre_hooks.values(), *self._backward_pre_hooks.values()]
             full = [*_global_backward_hooks.values(), *self._backward_hooks.values()]
             backward = _BackwardHooks(self, pre, full) if pre or full else None
@@ -217,15 +233,36 @@ class Hookable:
                         changed = hook(self, args, kwargs, result) if with_kwargs else hook(self, args, result)
                         result = result if changed is None else changed
                     except Exception as e:
-                        warnings.warn("module forward hook with `always_call=True` raised an exception that was silenced as "
-                                      f"another error was raised in forward: {e}", stacklevel=3)
+                        warnings.warn("a forward hook with always_call=True raised, which is silenced because forward "
+                                      f"had raised before: {e}", stacklevel=3)
             raise
+
+    def _run_pre_hooks(self, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+        """The arguments of `forward`, as the pre-hooks leave them."""
+        for hook, with_kwargs in [*_global_forward_pre_hooks.values(), *self._forward_pre_hooks.values()]:
+            changed = hook(self, args, kwargs) if with_kwargs else hook(self, args)
+            if changed is None:
+                continue
+            if not with_kwargs:
+                args = changed if isinstance(changed, tuple) else (changed,)
+            elif isinstance(changed, tuple) and len(changed) == 2:
+                args, kwargs = changed
+            else:
+                raise RuntimeError("[Module] a forward pre-hook must return None or a tuple of (new_args, new_kwargs); "
+                                   f"got {changed}")
+        return args, kwargs
+
+
+# ---- hooks for all modules ----
 
 
 class _GlobalHandle(RemovableHandle):
+    """The handle of a hook for all modules; removing the last one makes calls plain again."""
+
     def remove(self) -> None:
         super().remove()
-        Hookable._hooked = bool(_global_forward_pre_hooks or _global_forward_hooks or _global_backward_pre_hooks or _global_backward_hooks)
+        Hookable._hooked = bool(_global_forward_pre_hooks or _global_forward_hooks or _global_backward_pre_hooks
+                                or _global_backward_hooks)
 
 
 def _register_global(table: dict[int, Any], entry: Any) -> RemovableHandle:
@@ -236,20 +273,21 @@ def _register_global(table: dict[int, Any], entry: Any) -> RemovableHandle:
 
 
 def register_module_forward_pre_hook(hook: Callable) -> RemovableHandle:
-    """`hook(module, args)` before the forward of every module."""
+    """Adds `hook(module, args)`, called before the forward of every module."""
     return _register_global(_global_forward_pre_hooks, (hook, False))
 
 
-def register_module_forward_hook(hook: Callable, *, with_kwargs: bool = False, always_call: bool = False) -> RemovableHandle:
-    """`hook(module, args[, kwargs], output)` after the forward of every module."""
+def register_module_forward_hook(hook: Callable, *, with_kwargs: bool = False,
+                                 always_call: bool = False) -> RemovableHandle:
+    """Adds `hook(module, args[, kwargs], output)`, called after the forward of every module."""
     return _register_global(_global_forward_hooks, (hook, with_kwargs, always_call))
 
 
 def register_module_full_backward_pre_hook(hook: Callable) -> RemovableHandle:
-    """`hook(module, grad_output)` before the backward of every module."""
+    """Adds `hook(module, grad_output)`, called before the backward of every module."""
     return _register_global(_global_backward_pre_hooks, hook)
 
 
 def register_module_full_backward_hook(hook: Callable) -> RemovableHandle:
-    """`hook(module, grad_input, grad_output)` after the backward of every module."""
+    """Adds `hook(module, grad_input, grad_output)`, called after the backward of every module."""
     return _register_global(_global_backward_hooks, hook)
