@@ -3,18 +3,18 @@ from __future__ import annotations
 
 import operator
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import ItemsView, Iterable, Iterator, KeysView, Mapping, ValuesView
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from .module import Module, _indent
+from .module import Module, indent
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 
 class _Listed(Module):
-    """Children in a fixed order, addressed by position. Slices and negative positions work as for lists."""
+    """Modules in a fixed order, addressed by position. Slices and negative positions work as for lists."""
 
     def __len__(self) -> int:
         return len(self._modules)
@@ -26,6 +26,7 @@ class _Listed(Module):
         return [name for name in super().__dir__() if not name.isdigit()]
 
     def _name_at(self, index: Any) -> str:
+        """The name of the module at a position."""
         i = operator.index(index)
         if not -len(self) <= i < len(self):
             raise IndexError(f"index {index} is out of range")
@@ -41,6 +42,7 @@ class _Listed(Module):
         self._renumber(list(self._modules.values()))
 
     def _renumber(self, modules: list[Any]) -> None:
+        """Makes these the modules, named "0", "1", ..."""
         self._modules.clear()
         self._modules.update((str(i), m) for i, m in enumerate(modules))
 
@@ -50,7 +52,7 @@ class _Listed(Module):
         return self
 
     def pop(self, key: int | slice) -> Any:
-        """Takes out and returns what is at `key`."""
+        """Removes and returns the module at `key`, or those of a slice."""
         found = self[key]
         del self[key]
         return found
@@ -60,15 +62,23 @@ class _Listed(Module):
 
 
 class Sequential(_Listed):
-    """Modules called one after the other; made of modules, or of an `OrderedDict` of named ones."""
+    """Modules called one after the other; made of modules, or of an `OrderedDict` of named ones.
+
+        >>> nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10))(minigrad.ones(5, 64)).shape
+        (5, 10)
+    """
 
     def __init__(self, *args: Any) -> None:
         super().__init__()
-        named = args[0].items() if len(args) == 1 and isinstance(args[0], OrderedDict) else ((str(i), m) for i, m in enumerate(args))
+        if len(args) == 1 and isinstance(args[0], OrderedDict):
+            named = list(args[0].items())
+        else:
+            named = [(str(i), module) for i, module in enumerate(args)]
         for name, module in named:
             self.add_module(name, module)
 
     def forward(self, input: Any) -> Any:
+        """The output of the last module; each gets the output of the one before."""
         for module in self._modules.values():
             input = module(input)               # type: ignore[misc]
         return input
@@ -81,9 +91,9 @@ class Sequential(_Listed):
     def insert(self, index: int, module: Module) -> Self:
         """Puts `module` before position `index`."""
         if not isinstance(module, Module):
-            raise AssertionError(f"module should be of type: {Module}")
+            raise AssertionError(f"[Sequential.insert] module must be a Module; got {type(module).__name__}")
         if not -len(self) <= index <= len(self):
-            raise IndexError(f"Index out of range: {index}")
+            raise IndexError(f"[Sequential.insert] index {index} is out of range for {len(self)} modules")
         modules = list(self._modules.values())
         modules.insert(index, module)
         self._renumber(modules)
@@ -106,7 +116,7 @@ class Sequential(_Listed):
     @staticmethod
     def _only_sequential(other: Any) -> None:
         if not isinstance(other, Sequential):
-            raise ValueError(f"add operator supports only objects of Sequential class, but {type(other)} is given.")
+            raise ValueError(f"[Sequential] only a Sequential can be added; got {type(other).__name__}")
 
     def __mul__(self, other: int) -> Sequential:
         self._only_positive(other)
@@ -120,9 +130,9 @@ class Sequential(_Listed):
 
     def _only_positive(self, other: Any) -> None:
         if not isinstance(other, int):
-            raise TypeError(f"unsupported operand type(s) for *: {type(self)} and {type(other)}")
+            raise TypeError(f"[Sequential] the factor must be an int; got {type(other).__name__}")
         if other <= 0:
-            raise ValueError(f"Non-positive multiplication factor {other} for {type(self)}")
+            raise ValueError(f"[Sequential] the factor must be positive; got {other}")
 
 
 class ModuleList(_Listed):
@@ -147,7 +157,7 @@ class ModuleList(_Listed):
     def extend(self, modules: Iterable[Module]) -> Self:
         """Adds the modules of an iterable at the end."""
         if not isinstance(modules, Iterable):
-            raise TypeError(f"ModuleList.extend should be called with an iterable, but got {type(modules).__name__}")
+            raise TypeError(f"[ModuleList.extend] modules must be an iterable; got {type(modules).__name__}")
         for module in list(modules):
             self.append(module)
         return self
@@ -166,7 +176,7 @@ class ModuleList(_Listed):
             else:
                 runs.append((i, i, text))
         lines = [f"({a}): {text}" if a == b else f"({a}-{b}): {b - a + 1} x {text}" for a, b, text in runs]
-        return self._get_name() + ("(\n  " + "\n  ".join(map(_indent, lines)) + "\n)" if lines else "()")
+        return self._get_name() + ("(\n  " + "\n  ".join(map(indent, lines)) + "\n)" if lines else "()")
 
 
 class ModuleDict(Module):
@@ -196,30 +206,35 @@ class ModuleDict(Module):
         return key in self._modules
 
     def clear(self) -> None:
+        """Removes all modules."""
         self._modules.clear()
 
     def pop(self, key: str) -> Any:
-        """Takes out and returns the module of `key`."""
+        """Removes and returns the module of `key`."""
         return self._modules.pop(key)
 
-    def keys(self) -> Any:
+    def keys(self) -> KeysView[str]:
+        """The names."""
         return self._modules.keys()
 
-    def items(self) -> Any:
+    def items(self) -> ItemsView[str, Any]:
+        """(name, module), in the order of insertion."""
         return self._modules.items()
 
-    def values(self) -> Any:
+    def values(self) -> ValuesView[Any]:
+        """The modules."""
         return self._modules.values()
 
     def update(self, modules: Mapping[str, Module] | Iterable[tuple[str, Module]]) -> None:
         """Adds the modules of a mapping, or of (name, module) pairs; an existing name is replaced."""
         if not isinstance(modules, Iterable):
-            raise TypeError(f"ModuleDict.update should be called with an iterable of key/value pairs, but got {type(modules).__name__}")
+            raise TypeError("[ModuleDict.update] modules must be an iterable of key/value pairs; "
+                            f"got {type(modules).__name__}")
         pairs: Iterable = modules.items() if isinstance(modules, Mapping | ModuleDict) else modules
         for i, pair in enumerate(pairs):
             if not isinstance(pair, Iterable):
-                raise TypeError(f"ModuleDict update sequence element #{i} should be Iterable; is {type(pair).__name__}")
+                raise TypeError(f"[ModuleDict.update] element {i} must be a pair; got {type(pair).__name__}")
             pair = tuple(pair)
             if len(pair) != 2:
-                raise ValueError(f"ModuleDict update sequence element #{i} has length {len(pair)}; 2 is required")
+                raise ValueError(f"[ModuleDict.update] element {i} must be a pair; got {len(pair)} values")
             self[pair[0]] = pair[1]

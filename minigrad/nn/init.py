@@ -1,26 +1,26 @@
 """Initial values of parameters: every function fills its tensor in place, unrecorded, and returns it.
 
-`fan_in` is the number of inputs one output sums over (columns of a `Linear` weight times the receptive field of a convolution),
-`fan_out` the number of outputs one input reaches.
+`fan_in` is the number of inputs that one output sums over (columns of a `Linear` weight times the kernel elements of a
+convolution), `fan_out` the number of outputs that one input reaches. `generator` draws the numbers; None: the default one.
 """
 from __future__ import annotations
 
 import math
 import warnings
-from typing import Any
 
 import numpy as np
 
 from ..engine import no_grad
 from ..ops.creation import as_tensor, empty_like, eye
 from ..ops.elementwise import where
-from ..ops.random import randperm
+from ..ops.random import Generator, randperm
 from ..tensor import Tensor
 
 __all__ = ["calculate_gain", "uniform_", "normal_", "trunc_normal_", "constant_", "ones_", "zeros_", "eye_", "dirac_",
            "xavier_uniform_", "xavier_normal_", "kaiming_uniform_", "kaiming_normal_", "orthogonal_", "sparse_"]
 
-_LINEAR = ("linear", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "sigmoid")
+_LINEAR = ("linear", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d",
+           "sigmoid")
 
 
 def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
@@ -35,37 +35,38 @@ def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
     if nonlinearity == "leaky_relu":
         slope = 0.01 if param is None else param
         if isinstance(slope, bool) or not isinstance(slope, int | float):
-            raise ValueError(f"negative_slope {param} not a valid number")
+            raise ValueError(f"[calculate_gain] the slope of leaky_relu must be a number; got {param!r}")
         return math.sqrt(2.0 / (1.0 + slope**2))
     if nonlinearity == "selu":
         return 0.75
-    raise ValueError(f"Unsupported nonlinearity {nonlinearity}")
+    raise ValueError(f"[calculate_gain] nonlinearity must be one of {', '.join(_LINEAR)}, tanh, relu, leaky_relu, selu; "
+                     f"got {nonlinearity!r}")
 
 
 @no_grad
-def uniform_(tensor: Tensor, a: float = 0.0, b: float = 1.0, generator: Any = None) -> Tensor:
+def uniform_(tensor: Tensor, a: float = 0.0, b: float = 1.0, generator: Generator | None = None) -> Tensor:
     """U(a, b)."""
     return tensor.uniform_(a, b, generator=generator)
 
 
 @no_grad
-def normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, generator: Any = None) -> Tensor:
+def normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, generator: Generator | None = None) -> Tensor:
     """N(mean, std^2)."""
     return tensor.normal_(mean, std, generator=generator)
 
 
 @no_grad
 def trunc_normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, a: float = -2.0, b: float = 2.0,
-                  generator: Any = None) -> Tensor:
+                  generator: Generator | None = None) -> Tensor:
     """N(mean, std^2) cut to [a, b], by rejection: from the normal where that keeps most draws, else from U(a, b)."""
     if mean < a - 2 * std or mean > b + 2 * std:
-        warnings.warn("mean is more than 2 std from [a, b] in nn.init.trunc_normal_. The distribution of values may be incorrect.",
-                      stacklevel=2)
+        warnings.warn("nn.init.trunc_normal_: mean is more than 2 std from [a, b]; "
+                      "the distribution of values may be incorrect", stacklevel=2)
 
     def cdf(x: float) -> float:
         return 0.5 * (1.0 + math.erf((x - mean) / (std * math.sqrt(2.0))))
 
-    def draw() -> tuple[Tensor, Tensor]:
+    def draw() -> tuple[Tensor, Tensor]:        # values, and which of them are accepted
         x = empty_like(tensor)
         if cdf(b) - cdf(a) > 0.3:
             x.normal_(mean, std, generator=generator)
@@ -75,7 +76,8 @@ def trunc_normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, a: float 
         return x, empty_like(tensor).uniform_(generator=generator).log() <= (peak - ((x - mean) / std) ** 2) * 0.5
 
     if not (math.isfinite(mean) and 0 < std < math.inf and a < b):
-        raise ValueError(f"[trunc_normal_] expected a finite mean, std > 0 and a < b; got mean {mean}, std {std}, a {a}, b {b}")
+        raise ValueError("[trunc_normal_] expected a finite mean, std > 0 and a < b; "
+                         f"got mean {mean}, std {std}, a {a}, b {b}")
     values, good = draw()
     for _ in range(10_000):
         if bool(good.all()):
@@ -109,7 +111,7 @@ def zeros_(tensor: Tensor) -> Tensor:
 def eye_(tensor: Tensor) -> Tensor:
     """The identity matrix, cut or zero-padded to the shape of a 2-d tensor."""
     if tensor.ndim != 2:
-        raise ValueError("Only tensors with 2 dimensions are supported")
+        raise ValueError(f"[eye_] Only tensors with 2 dimensions are supported; got {tensor.layout}")
     return tensor.copy_(eye(*tensor.shape, dtype=tensor.dtype, device=tensor.device))
 
 
@@ -117,9 +119,9 @@ def eye_(tensor: Tensor) -> Tensor:
 def dirac_(tensor: Tensor, groups: int = 1) -> Tensor:
     """A convolution weight (out, in, *kernel) that passes its input channels through, in each of `groups` groups."""
     if tensor.ndim not in (3, 4, 5):
-        raise ValueError("Only tensors with 3, 4, or 5 dimensions are supported")
+        raise ValueError(f"[dirac_] Only tensors with 3, 4, or 5 dimensions are supported; got {tensor.layout}")
     if tensor.shape[0] % groups != 0:
-        raise ValueError("dim 0 must be divisible by groups")
+        raise ValueError(f"[dirac_] dim 0 must be divisible by groups; got {tensor.layout}, groups {groups}")
     values = np.zeros(tuple(tensor.shape), np.float64)
     centre = tuple(k // 2 for k in tensor.shape[2:])
     each = tensor.shape[0] // groups
@@ -131,39 +133,42 @@ def dirac_(tensor: Tensor, groups: int = 1) -> Tensor:
 
 
 def _calculate_fan_in_and_fan_out(tensor: Tensor) -> tuple[int, int]:
+    """fan_in and fan_out of a weight (out, in, *kernel)."""
     if tensor.ndim < 2:
-        raise ValueError("Fan in and fan out can not be computed for tensor with fewer than 2 dimensions")
+        raise ValueError(f"[init] a tensor with fewer than 2 dimensions has no fan in and fan out; got {tensor.layout}")
     field = math.prod(tensor.shape[2:])
     return tensor.shape[1] * field, tensor.shape[0] * field
 
 
 def _fan(tensor: Tensor, mode: str) -> int:
+    """fan_in or fan_out, as `mode` says."""
     modes = ["fan_in", "fan_out"]
     if mode.lower() not in modes:
-        raise ValueError(f"Mode {mode.lower()} not supported, please use one of {modes}")
+        raise ValueError(f"[init] mode must be one of {modes}; got {mode!r}")
     return _calculate_fan_in_and_fan_out(tensor)[modes.index(mode.lower())]
 
 
-def xavier_uniform_(tensor: Tensor, gain: float = 1.0, generator: Any = None) -> Tensor:
+def xavier_uniform_(tensor: Tensor, gain: float = 1.0, generator: Generator | None = None) -> Tensor:
     """U(-a, a), a = gain sqrt(6 / (fan_in + fan_out)) (Glorot and Bengio 2010)."""
     a = gain * math.sqrt(6.0 / sum(_calculate_fan_in_and_fan_out(tensor)))
     return uniform_(tensor, -a, a, generator)
 
 
-def xavier_normal_(tensor: Tensor, gain: float = 1.0, generator: Any = None) -> Tensor:
+def xavier_normal_(tensor: Tensor, gain: float = 1.0, generator: Generator | None = None) -> Tensor:
     """N(0, s^2), s = gain sqrt(2 / (fan_in + fan_out)) (Glorot and Bengio 2010)."""
     return normal_(tensor, 0.0, gain * math.sqrt(2.0 / sum(_calculate_fan_in_and_fan_out(tensor))), generator)
 
 
 def _nothing_to_do(tensor: Tensor) -> bool:
+    """Has the tensor no elements? Then there is a warning."""
     if 0 in tensor.shape:
         warnings.warn("Initializing zero-element tensors is a no-op", stacklevel=3)
     return 0 in tensor.shape
 
 
 def kaiming_uniform_(tensor: Tensor, a: float = 0, mode: str = "fan_in", nonlinearity: str = "leaky_relu",
-                     generator: Any = None) -> Tensor:
-    """U(-b, b), b = gain sqrt(3 / fan) (He et al. 2015); `a` is the slope of a leaky_relu behind the layer."""
+                     generator: Generator | None = None) -> Tensor:
+    """U(-b, b), b = gain sqrt(3 / fan) (He et al. 2015); `a` is the slope of a leaky_relu that follows the layer."""
     if _nothing_to_do(tensor):
         return tensor
     bound = calculate_gain(nonlinearity, a) * math.sqrt(3.0 / _fan(tensor, mode))
@@ -171,18 +176,18 @@ def kaiming_uniform_(tensor: Tensor, a: float = 0, mode: str = "fan_in", nonline
 
 
 def kaiming_normal_(tensor: Tensor, a: float = 0, mode: str = "fan_in", nonlinearity: str = "leaky_relu",
-                    generator: Any = None) -> Tensor:
-    """N(0, s^2), s = gain / sqrt(fan) (He et al. 2015); `a` is the slope of a leaky_relu behind the layer."""
+                    generator: Generator | None = None) -> Tensor:
+    """N(0, s^2), s = gain / sqrt(fan) (He et al. 2015); `a` is the slope of a leaky_relu that follows the layer."""
     if _nothing_to_do(tensor):
         return tensor
     return normal_(tensor, 0.0, calculate_gain(nonlinearity, a) / math.sqrt(_fan(tensor, mode)), generator)
 
 
 @no_grad
-def orthogonal_(tensor: Tensor, gain: float = 1, generator: Any = None) -> Tensor:
+def orthogonal_(tensor: Tensor, gain: float = 1, generator: Generator | None = None) -> Tensor:
     """`gain` times a uniformly drawn (semi-)orthogonal matrix, trailing dimensions flattened (Saxe et al. 2013)."""
     if tensor.ndim < 2:
-        raise ValueError("Only tensors with 2 or more dimensions are supported")
+        raise ValueError(f"[orthogonal_] Only tensors with 2 or more dimensions are supported; got {tensor.layout}")
     if 0 in tensor.shape:
         return tensor
     rows = tensor.shape[0]
@@ -194,10 +199,10 @@ def orthogonal_(tensor: Tensor, gain: float = 1, generator: Any = None) -> Tenso
 
 
 @no_grad
-def sparse_(tensor: Tensor, sparsity: float, std: float = 0.01, generator: Any = None) -> Tensor:
+def sparse_(tensor: Tensor, sparsity: float, std: float = 0.01, generator: Generator | None = None) -> Tensor:
     """N(0, std^2) with the share `sparsity` of each column set to 0 (Martens 2010); 2-d tensors."""
     if tensor.ndim != 2:
-        raise ValueError("Only tensors with 2 dimensions are supported")
+        raise ValueError(f"[sparse_] Only tensors with 2 dimensions are supported; got {tensor.layout}")
     rows, columns = tensor.shape
     zeros = math.ceil(sparsity * rows)
     values = empty_like(tensor).normal_(0.0, std, generator=generator).numpy().copy()

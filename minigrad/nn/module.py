@@ -1,6 +1,8 @@
-"""`Module`: a tree of parameters, buffers and submodules, with hooks, modes and a state dict. `Parameter`: a tensor that trains.
+"""`Module`: a tree of parameters, buffers and submodules, with a state dict. `Parameter`: a tensor that trains.
 
-The names, orders and error types are PyTorch's (`torch.nn.Module`), so that a model and its checkpoint move between the two."""
+The names, orders and error types are PyTorch's (`torch.nn.Module`), so that a model and its checkpoint move between the
+two. The hooks of modules are in `nn/hooks.py`.
+"""
 from __future__ import annotations
 
 import gc
@@ -15,7 +17,8 @@ from ..capture import drop_grads
 from ..engine import mode, no_grad
 from ..ops.creation import as_tensor, empty, empty_like
 from ..tensor import Tensor
-from .hooks import Hookable as Hookable
+from .arguments import DeviceLike
+from .hooks import Hookable
 from .hooks import register_module_forward_hook as register_module_forward_hook
 from .hooks import register_module_forward_pre_hook as register_module_forward_pre_hook
 from .hooks import register_module_full_backward_hook as register_module_full_backward_hook
@@ -24,7 +27,7 @@ from .hooks import register_module_full_backward_pre_hook as register_module_ful
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-_EXTRA_STATE = "_extra_state"
+_EXTRA_STATE = "_extra_state"                   # the key of `get_extra_state` in a state dict
 
 
 class _IncompatibleKeys(namedtuple("IncompatibleKeys", ["missing_keys", "unexpected_keys"])):
@@ -62,11 +65,13 @@ class Parameter(Tensor):
         return "Parameter containing:\n" + super().__repr__()
 
 
-def _indent(text: str) -> str:
+def indent(text: str) -> str:
+    """A text of several lines, all but the first indented by two spaces."""
     return text.replace("\n", "\n  ")
 
 
 def _is_array(value: Any) -> bool:
+    """Is it a Tensor, or a NumPy or CuPy array?"""
     return isinstance(value, Tensor) or hasattr(value, "__array__") or hasattr(value, "__cuda_array_interface__")
 
 
@@ -87,7 +92,7 @@ class Module(Hookable):
     _buffers: dict[str, Tensor | None]
     _modules: dict[str, Module | None]
     _non_persistent_buffers_set: set[str]
-    _version = 1                                # of the state dict's layout; travels in its _metadata
+    _version = 1                                # of the state dict's layout; kept in its _metadata
 
     def __init__(self) -> None:
         self.__dict__.update(training=True, _parameters={}, _buffers={}, _non_persistent_buffers_set=set(), _modules={})
@@ -95,11 +100,12 @@ class Module(Hookable):
     # ---- calling ----
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        raise NotImplementedError(f'Module [{type(self).__name__}] is missing the required "forward" function')
+        """What the module computes: each class defines its own. Call the module, not `forward`, so that hooks run."""
+        raise NotImplementedError(f'[Module] {type(self).__name__} is missing the required "forward" function')
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if mode.recorder is not None:
-            mode.recorder.meet(self)           # its mode belongs to the recorded signature
+            mode.recorder.meet(self)            # the mode of the module belongs to the recorded signature
         if self._hooked:
             return self._call_hooked(args, kwargs)
         return self.forward(*args, **kwargs)
@@ -123,10 +129,11 @@ class Module(Hookable):
         self._check_name("parameter", name, self.__dict__.get("_parameters"))
         if param is not None:
             if not isinstance(param, Parameter):
-                raise TypeError(f"cannot assign '{type(param).__name__}' object to parameter '{name}' (nn.Parameter or None required)")
+                raise TypeError(f"cannot assign '{type(param).__name__}' object to parameter '{name}' "
+                                "(nn.Parameter or None required)")
             if param.grad_fn is not None:
-                raise ValueError(f"Cannot assign non-leaf Tensor to parameter '{name}'. Model parameters must be created explicitly; "
-                                 f"to compute '{name}' from another Tensor, do so in forward().")
+                raise ValueError(f"[Module] parameter '{name}' must be a leaf; got the result of {param.grad_fn}; "
+                                 f"compute '{name}' in forward() instead")
         self._parameters[name] = param
         _rebound()
 
@@ -134,7 +141,8 @@ class Module(Hookable):
         """Adds a tensor that is state but does not train; `persistent=False` keeps it out of the state dict."""
         self._check_name("buffer", name, self.__dict__.get("_buffers"))
         if tensor is not None and not isinstance(tensor, Tensor):
-            raise TypeError(f"cannot assign '{type(tensor).__name__}' object to buffer '{name}' (Tensor or None required)")
+            raise TypeError(f"cannot assign '{type(tensor).__name__}' object to buffer '{name}' "
+                            "(Tensor or None required)")
         self._buffers[name] = tensor
         _rebound()
         (self._non_persistent_buffers_set.discard if persistent else self._non_persistent_buffers_set.add)(name)
@@ -165,6 +173,7 @@ class Module(Hookable):
         raise AttributeError(f"'{type(self).__name__}' object has no attribute '{name}'")
 
     def _forget(self, name: str) -> None:
+        """Removes whatever has this name."""
         self.__dict__.pop(name, None)
         for table in (self._parameters, self._buffers, self._modules):
             table.pop(name, None)
@@ -185,7 +194,8 @@ class Module(Hookable):
             self.register_parameter(name, value)
         elif name in parameters:
             if value is not None:
-                raise TypeError(f"cannot assign '{type(value).__name__}' as parameter '{name}' (nn.Parameter or None expected)")
+                raise TypeError(f"cannot assign '{type(value).__name__}' as parameter '{name}' "
+                                "(nn.Parameter or None expected)")
             parameters[name] = None
         elif kind == "module":
             if name not in self._modules:
@@ -193,7 +203,8 @@ class Module(Hookable):
             self._modules[name] = value
         elif name in self._modules:
             if value is not None:
-                raise TypeError(f"cannot assign '{type(value).__name__}' as child module '{name}' (nn.Module or None expected)")
+                raise TypeError(f"cannot assign '{type(value).__name__}' as child module '{name}' "
+                                "(nn.Module or None expected)")
             self._modules[name] = None
         elif name in self._buffers:
             if value is not None and not isinstance(value, Tensor):
@@ -214,7 +225,8 @@ class Module(Hookable):
         object.__delattr__(self, name)
 
     def __dir__(self) -> list[str]:
-        return sorted({*super().__dir__(), *(k for t in (self._parameters, self._buffers, self._modules) for k in t if k.isidentifier())})
+        members = [*self._parameters, *self._buffers, *self._modules]
+        return sorted({*super().__dir__(), *(name for name in members if name.isidentifier())})
 
     def get_submodule(self, target: str) -> Module:
         """The module at the dotted path `target`; the empty path is the module itself."""
@@ -228,11 +240,11 @@ class Module(Hookable):
         return module
 
     def set_submodule(self, target: str, module: Module, strict: bool = False) -> None:
-        """Puts `module` at the dotted path `target`; `strict` asks that one is there already."""
+        """Puts `module` at the dotted path `target`; with `strict` there must be one already."""
         if target == "":
-            raise ValueError("Cannot set the submodule without a target name!")
+            raise ValueError("[set_submodule] target must name a submodule; got the empty path")
         if not isinstance(module, Module):
-            raise ValueError(f"`module` is not an nn.Module, found {type(module)}")
+            raise ValueError(f"[set_submodule] module must be an nn.Module; got {type(module).__name__}")
         path, _, name = target.rpartition(".")
         parent = self.get_submodule(path)
         if hasattr(parent, name):
@@ -243,6 +255,7 @@ class Module(Hookable):
         setattr(parent, name, module)
 
     def _get_member(self, target: str, kind: str) -> Any:
+        """The parameter or buffer at a dotted path; `kind` is its name in the error message."""
         path, _, name = target.rpartition(".")
         module = self.get_submodule(path)
         if not hasattr(module, name):
@@ -262,8 +275,12 @@ class Module(Hookable):
 
     # ---- walking the tree ----
 
-    def named_modules(self, memo: set | None = None, prefix: str = "", remove_duplicate: bool = True) -> Iterator[tuple[str, Module]]:
-        """(path, module) of this module and all below it, parents first; a module met twice comes once."""
+    def named_modules(self, memo: set | None = None, prefix: str = "",
+                      remove_duplicate: bool = True) -> Iterator[tuple[str, Module]]:
+        """(path, module) of this module and all below it, parents first; a module that is used twice comes once.
+
+        `memo` is the set of modules that are left out, `prefix` comes before all paths.
+        """
         memo = set() if memo is None else memo
         if self not in memo:
             if remove_duplicate:
@@ -293,22 +310,28 @@ class Module(Hookable):
                 yield name, module
 
     def children(self) -> Iterator[Module]:
+        """The modules of `named_children`."""
         return (module for _, module in self.named_children())
 
-    def _named_members(self, table: str, prefix: str, recurse: bool, remove_duplicate: bool) -> Iterator[tuple[str, Any]]:
+    def _named_members(self, table: str, prefix: str, recurse: bool,
+                       remove_duplicate: bool) -> Iterator[tuple[str, Any]]:
+        """(path, value) of the table `table` of this module and, with `recurse`, of all below it."""
         memo = set()
-        for path, module in self.named_modules(prefix=prefix, remove_duplicate=remove_duplicate) if recurse else [(prefix, self)]:
+        modules = self.named_modules(prefix=prefix, remove_duplicate=remove_duplicate) if recurse else [(prefix, self)]
+        for path, module in modules:
             for name, value in getattr(module, table).items():
                 if value is not None and id(value) not in memo:
                     if remove_duplicate:
                         memo.add(id(value))
                     yield path + ("." if path else "") + name, value
 
-    def named_parameters(self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True) -> Iterator[tuple[str, Parameter]]:
+    def named_parameters(self, prefix: str = "", recurse: bool = True,
+                         remove_duplicate: bool = True) -> Iterator[tuple[str, Parameter]]:
         """(path, parameter), in the order of registration; a shared parameter comes once."""
         return self._named_members("_parameters", prefix, recurse, remove_duplicate)
 
     def _members(self, table: str, recurse: bool) -> Iterator[Any]:
+        """The values of `_named_members`, without the cost of their paths."""
         seen = set()
         for module in self.modules() if recurse else (self,):
             for value in module.__dict__[table].values():
@@ -320,11 +343,13 @@ class Module(Hookable):
         """The parameters of `named_parameters`."""
         return self._members("_parameters", recurse)
 
-    def named_buffers(self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True) -> Iterator[tuple[str, Tensor]]:
+    def named_buffers(self, prefix: str = "", recurse: bool = True,
+                      remove_duplicate: bool = True) -> Iterator[tuple[str, Tensor]]:
         """(path, buffer), persistent or not."""
         return self._named_members("_buffers", prefix, recurse, remove_duplicate)
 
     def buffers(self, recurse: bool = True) -> Iterator[Tensor]:
+        """The buffers of `named_buffers`."""
         return self._members("_buffers", recurse)
 
     def apply(self, fn: Callable[[Module], Any]) -> Self:
@@ -337,25 +362,26 @@ class Module(Hookable):
     # ---- modes, gradients, devices and types ----
 
     def train(self, mode: bool = True) -> Self:
-        """Training mode for this module and all below it (Dropout and BatchNorm care)."""
+        """Sets the training mode of this module and all below it, which Dropout and BatchNorm look at."""
         if not isinstance(mode, bool):
-            raise ValueError("training mode is expected to be boolean")
+            raise ValueError(f"[train] mode must be boolean; got {mode!r}")
         self.training = mode
         for module in self.children():
             module.train(mode)
         return self
 
     def eval(self) -> Self:
+        """Sets the evaluation mode: `train(False)`."""
         return self.train(False)
 
     def requires_grad_(self, requires_grad: bool = True) -> Self:
-        """Freezes (False) or unfreezes all parameters."""
+        """Makes all parameters train, or with False not."""
         for p in self.parameters():
             p.requires_grad_(requires_grad)
         return self
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Drops the gradients of all parameters, or with `set_to_none=False` fills them with 0."""
+        """Sets the gradients of all parameters to None, or with `set_to_none=False` to 0."""
         drop_grads(self.parameters(), set_to_none)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
@@ -375,11 +401,14 @@ class Module(Hookable):
         return self
 
     def to(self, *args: Any, **kwargs: Any) -> Self:
-        """`to(device=, dtype=, non_blocking=)`, `to(dtype)`, `to(tensor)`: moves all, casts what is floating point; in place."""
+        """`to(device=, dtype=, non_blocking=)`, `to(dtype)` or `to(tensor)`, in place.
+
+        Moves all parameters and buffers; casts those that are floating point. Another dtype raises TypeError.
+        """
         device, dtype = kwargs.pop("device", None), kwargs.pop("dtype", None)
         like, non_blocking = kwargs.pop("tensor", None), kwargs.pop("non_blocking", False)
         if kwargs.pop("memory_format", None) is not None:
-            raise NotImplementedError("Module.to: memory_format is not supported")
+            raise NotImplementedError("[Module.to] memory_format is not supported")
         if kwargs:
             raise TypeError(f"to() got an unexpected keyword argument '{next(iter(kwargs))}'")
         for a in args:
@@ -396,55 +425,72 @@ class Module(Hookable):
         if dtype is not None:
             dtype = np.dtype(dtype)
             if not empty(0, dtype=dtype).is_floating_point():
-                raise TypeError(f"nn.Module.to only accepts floating point dtypes, but got desired dtype={dtype}")
-        return self._apply(lambda t: t.to(device=device, dtype=dtype if t.is_floating_point() else None, non_blocking=non_blocking))
+                raise TypeError(f"[Module.to] dtype must be floating point; got {dtype}")
 
-    def to_empty(self, *, device: Any, recurse: bool = True) -> Self:
+        def moved(t: Tensor) -> Tensor:
+            return t.to(device=device, dtype=dtype if t.is_floating_point() else None, non_blocking=non_blocking)
+        return self._apply(moved)
+
+    def to_empty(self, *, device: DeviceLike, recurse: bool = True) -> Self:
         """Moves to `device` without copying values."""
         return self._apply(lambda t: empty_like(t, device=device), recurse=recurse)
 
     def cpu(self) -> Self:
+        """Moves all parameters and buffers to the CPU."""
         return self._apply(lambda t: t.cpu())
 
-    def cuda(self, device: Any = None) -> Self:
+    def cuda(self, device: DeviceLike = None) -> Self:
+        """Moves all parameters and buffers to a GPU, the first one by default."""
         return self._apply(lambda t: t.cuda(device))
 
     def type(self, dst_type: Any) -> Self:
+        """Casts all parameters and buffers to `dst_type`."""
         return self._apply(lambda t: t.type(dst_type))
 
     def float(self) -> Self:
+        """Casts all floating-point parameters and buffers to float32."""
         return self._apply(lambda t: t.float() if t.is_floating_point() else t)
 
     def double(self) -> Self:
+        """Casts all floating-point parameters and buffers to float64."""
         return self._apply(lambda t: t.double() if t.is_floating_point() else t)
 
     def half(self) -> Self:
+        """Casts all floating-point parameters and buffers to float16."""
         return self._apply(lambda t: t.half() if t.is_floating_point() else t)
 
     def bfloat16(self) -> Self:
+        """Casts all floating-point parameters and buffers to bfloat16."""
         return self._apply(lambda t: t.bfloat16() if t.is_floating_point() else t)
 
     # ---- state dict ----
 
     def get_extra_state(self) -> Any:
         """Override together with `set_extra_state` to carry more than tensors in the state dict."""
-        raise RuntimeError("Reached a code path in Module.get_extra_state() that should never be called.")
+        raise RuntimeError("[Module] get_extra_state() must be overridden where it is used")
 
     def set_extra_state(self, state: Any) -> None:
-        raise RuntimeError("Reached a code path in Module.set_extra_state() that should never be called.")
+        """Takes from a state dict what `get_extra_state` gave."""
+        raise RuntimeError("[Module] set_extra_state() must be overridden where it is used")
 
     def _local_state(self) -> dict[str, Tensor]:
+        """The parameters and persistent buffers of this module itself, by name."""
         buffers = {k: b for k, b in self._buffers.items() if k not in self._non_persistent_buffers_set}
         return {k: v for k, v in (self._parameters | buffers).items() if v is not None}
 
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        """Adds the state of this module itself to `destination`."""
         for name, value in self._local_state().items():
             destination[prefix + name] = value if keep_vars else value.detach()
         if type(self).get_extra_state is not Module.get_extra_state:
             destination[prefix + _EXTRA_STATE] = self.get_extra_state()
 
     def state_dict(self, *, destination: Any = None, prefix: str = "", keep_vars: bool = False) -> dict[str, Any]:
-        """{path: tensor} of all parameters and persistent buffers, sharing their memory; detached unless `keep_vars`."""
+        """{path: tensor} of all parameters and persistent buffers.
+
+        The tensors share memory with the model; they are detached unless `keep_vars`. `destination` is the dict to
+        fill, `prefix` comes before all paths.
+        """
         if destination is None:
             destination = OrderedDict()
             destination._metadata = OrderedDict()
@@ -462,41 +508,22 @@ class Module(Hookable):
                 raise RuntimeError("state_dict post-hook must return None")
         return destination
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, local_metadata: dict[str, Any], strict: bool,
-                              missing_keys: list[str], unexpected_keys: list[str], error_msgs: list[str]) -> None:
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, local_metadata: dict[str, Any],
+                              strict: bool, missing_keys: list[str], unexpected_keys: list[str],
+                              error_msgs: list[str]) -> None:
+        """Loads the state of this module itself, and adds what is wrong to the three lists."""
         for hook in self._load_state_dict_pre_hooks.values():
             hook(self, state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs)
         own = self._local_state()
         assign = local_metadata.get("assign_to_params_buffers", False)
         for name, value in own.items():
             key = prefix + name
-            if key not in state_dict:
+            if key in state_dict:
+                error = self._load_member(name, value, key, state_dict[key], assign)
+                if error:
+                    error_msgs.append(error)
+            else:
                 missing_keys.append(key)
-                continue
-            given = state_dict[key]
-            if not _is_array(given):
-                error_msgs.append(f'While copying the parameter named "{key}", expected a Tensor or an array from checkpoint '
-                                  f"but received {type(given)}")
-                continue
-            if len(value.shape) == 0 and tuple(given.shape) == (1,):
-                given = given[0]
-            if tuple(given.shape) != tuple(value.shape):
-                error_msgs.append(f"size mismatch for {key}: copying a param with shape {tuple(given.shape)} from checkpoint, "
-                                  f"the shape in current model is {tuple(value.shape)}.")
-                continue
-            try:
-                given = as_tensor(given)
-                if not assign:
-                    with no_grad():
-                        value.copy_(given)
-                elif isinstance(value, Parameter):
-                    setattr(self, name, given.requires_grad_(value.requires_grad) if isinstance(given, Parameter)
-                            else Parameter(given, value.requires_grad))
-                else:
-                    setattr(self, name, given)
-            except Exception as e:
-                error_msgs.append(f'While copying the parameter named "{key}", whose dimensions in the model are {tuple(value.shape)} '
-                                  f"and whose dimensions in the checkpoint are {tuple(given.shape)}, an exception occurred : {e.args}.")
         extra = prefix + _EXTRA_STATE
         if type(self).set_extra_state is not Module.set_extra_state:
             if extra in state_dict:
@@ -511,14 +538,41 @@ class Module(Hookable):
                 if name not in (self._modules if below else own):
                     unexpected_keys.append(key)
 
-    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> _IncompatibleKeys:
-        """Copies tensors (or NumPy and CuPy arrays) by path into this module.
+    def _load_member(self, name: str, value: Tensor, key: str, given: Any, assign: bool) -> str:
+        """Copies `given` into the parameter or buffer `value`, or puts it in its place; what is wrong, or ""."""
+        if not _is_array(given):
+            return f'"{key}" must be a Tensor or an array in the checkpoint; got {type(given)}'
+        if len(value.shape) == 0 and tuple(given.shape) == (1,):
+            given = given[0]
+        if tuple(given.shape) != tuple(value.shape):
+            return (f"size mismatch for {key}: copying a param with shape {tuple(given.shape)} from checkpoint, "
+                    f"the shape in current model is {tuple(value.shape)}.")
+        try:
+            given = as_tensor(given)
+            if not assign:
+                with no_grad():
+                    value.copy_(given)
+            elif isinstance(value, Parameter):
+                same = isinstance(given, Parameter)
+                setattr(self, name, given.requires_grad_(value.requires_grad) if same
+                        else Parameter(given, value.requires_grad))
+            else:
+                setattr(self, name, given)
+        except Exception as e:
+            return (f'copying "{key}" raised {e.args}; the shape in the model is {tuple(value.shape)}, '
+                    f"in the checkpoint {tuple(given.shape)}")
+        return ""
 
-        strict: missing and unexpected keys raise. assign: take the given tensors themselves, with their dtype and device, instead
-        of copying into ours; only `requires_grad` stays. Returns (missing_keys, unexpected_keys).
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True,
+                        assign: bool = False) -> _IncompatibleKeys:
+        """Copies tensors (or NumPy and CuPy arrays) by path into this module and all below it.
+
+        `strict`: missing and unexpected keys raise RuntimeError, as other sizes always do. `assign`: the given tensors
+        themselves take the place of ours, with their dtype and device; only `requires_grad` stays. Returns the named
+        tuple (missing_keys, unexpected_keys).
         """
         if not isinstance(state_dict, Mapping):
-            raise TypeError(f"Expected state_dict to be dict-like, got {type(state_dict)}.")
+            raise TypeError(f"[load_state_dict] state_dict must be dict-like; got {type(state_dict).__name__}")
         missing: list[str] = []
         unexpected: list[str] = []
         errors: list[str] = []
@@ -536,8 +590,8 @@ class Module(Hookable):
             keys = _IncompatibleKeys(missing, unexpected)
             for hook in module._load_state_dict_post_hooks.values():
                 if hook(module, keys) is not None:
-                    raise AssertionError("Hooks registered with `register_load_state_dict_post_hook` are not expected to return new "
-                                         "values, if incompatible_keys need to be modified, it should be done inplace.")
+                    raise AssertionError("[load_state_dict] a post-hook must return None; change the lists of keys in "
+                                         "place instead")
 
         load(self, OrderedDict(state_dict), "")
         if strict:
@@ -559,7 +613,7 @@ class Module(Hookable):
 
     def __repr__(self) -> str:
         extra = self.extra_repr()
-        children = [f"({name}): {_indent(repr(module))}" for name, module in self._modules.items()]
+        children = [f"({name}): {indent(repr(module))}" for name, module in self._modules.items()]
         if not children and "\n" not in extra:
             return f"{self._get_name()}({extra})"
         lines = (extra.split("\n") if extra else []) + children
@@ -569,8 +623,11 @@ class Module(Hookable):
 # ---- messages that name a module ----
 
 def _located(edge: Any) -> str:
-    """" (Net.encoder.0)" for a node or a leaf that belongs to a module of a living model, " (after ...)" for a node that is computed from
-    one; else nothing. Asked only when something fails: it looks at every object there is."""
+    """Where a node or leaf of the graph belongs, for the messages of the engine.
+
+    " (Net.encoder.0)" for a parameter of a module of a living model and for a node computed from one, " (after ...)"
+    for a node computed from such a node, else "". It looks at every object of the process, so it is for errors only.
+    """
     models = [m for m in gc.get_objects() if issubclass(type(m), Module)]
     inside = {id(child) for m in models for child in m._modules.values()}
     owners: dict[int, str] = {}
@@ -583,11 +640,11 @@ def _located(edge: Any) -> str:
         return f" ({owners[id(edge)]})" if id(edge) in owners else ""
     generation, seen, word = [edge], set(), ""
     while generation:
-        behind = [e for node in generation if node is not None for e in node.inputs if e is not None]
-        for e in behind:
+        inputs = [e for node in generation if node is not None for e in node.inputs if e is not None]
+        for e in inputs:
             if isinstance(e, Tensor) and id(e) in owners:
                 return f" ({word}{owners[id(e)]})"
-        generation = [e for e in dict.fromkeys(behind) if not isinstance(e, Tensor) and e not in seen]
+        generation = [e for e in dict.fromkeys(inputs) if not isinstance(e, Tensor) and e not in seen]
         seen.update(generation)
         word = "after "
     return ""
