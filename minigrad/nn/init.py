@@ -1,7 +1,8 @@
 """Initial values of parameters: every function fills its tensor in place, unrecorded, and returns it.
 
 `fan_in` is the number of inputs that one output sums over (columns of a `Linear` weight times the kernel elements of a
-convolution), `fan_out` the number of outputs that one input reaches. `generator` draws the numbers; None: the default one.
+convolution), `fan_out` the number of outputs that one input reaches. `generator` draws the numbers, by default the
+global one.
 """
 from __future__ import annotations
 
@@ -39,8 +40,8 @@ def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
         return math.sqrt(2.0 / (1.0 + slope**2))
     if nonlinearity == "selu":
         return 0.75
-    raise ValueError(f"[calculate_gain] nonlinearity must be one of {', '.join(_LINEAR)}, tanh, relu, leaky_relu, selu; "
-                     f"got {nonlinearity!r}")
+    known = ", ".join((*_LINEAR, "tanh", "relu", "leaky_relu", "selu"))
+    raise ValueError(f"[calculate_gain] nonlinearity must be one of {known}; got {nonlinearity!r}")
 
 
 @no_grad

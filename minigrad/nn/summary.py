@@ -1,12 +1,13 @@
 """`summary`: a model's layers, their input and output shapes and parameters, as a table."""
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..engine import no_grad
 from ..ops.creation import zeros
 from ..tensor import Tensor
+from .arguments import DeviceLike
 from .module import Module
 
 
@@ -22,7 +23,7 @@ def _shapes(value: Any) -> str:
     return "None" if value is None else type(value).__name__
 
 
-def _inputs(input_shape: Any, dtype: Any, device: Any) -> list[Tensor]:
+def _inputs(input_shape: Any, dtype: Any, device: DeviceLike) -> list[Tensor]:
     """Zeros of one shape, or of several."""
     several = len(input_shape) > 0 and not all(isinstance(n, int) for n in input_shape)
     shapes = list(input_shape) if several else [input_shape]
@@ -33,67 +34,88 @@ def _inputs(input_shape: Any, dtype: Any, device: Any) -> list[Tensor]:
     return [zeros(tuple(s), dtype=d, device=device) for s, d in zip(shapes, dtypes, strict=True)]
 
 
-def summary(model: Module, input_shape: Any = None, dtype: Any = None, device: Any = None, *, input_data: Any = None,
-            **kwargs: Any) -> str:
+class _Rows:
+    """The lines of the table, added by hooks while the model is called."""
+
+    def __init__(self, model: Module) -> None:
+        self.paths = {module: path for path, module in model.named_modules()}
+        self.rows: list[list[str]] = []
+        self.open: list[list[str]] = []         # the lines of the calls that have not returned, outermost first
+        self.called: set[Module] = set()
+        self.counted: set[int] = set()          # ids of the parameters that a line above has counted
+
+    def line(self, module: Module, given: str) -> list[str]:
+        """Name, type, shapes of the input and (later) of the output, number of parameters."""
+        path = self.paths[module]
+        every = list(module.parameters(recurse=False))
+        own = [p for p in every if id(p) not in self.counted]
+        self.counted.update(id(p) for p in own)
+        number = f"{sum(p.numel() for p in own):,}" if own else "(shared)" if every else ""
+        name = "  " * (path.count(".") + 1 if path else 0) + (path.rpartition(".")[2] or "model")
+        return [name, type(module).__name__, given, "", number]
+
+    def before(self, module: Module, args: tuple, kwargs: dict[str, Any]) -> None:
+        """The hook before a module's forward."""
+        self.open.append(self.line(module, _shapes([*args, *kwargs.values()])))
+        self.called.add(module)
+        self.rows.append(self.open[-1])
+
+    def after(self, module: Module, args: tuple, output: Any) -> None:
+        """The hook after it."""
+        self.open.pop()[3] = _shapes(output)
+
+    def watch(self, model: Module, args: Sequence[Any], kwargs: dict[str, Any]) -> None:
+        """Calls the model once, in evaluation mode and unrecorded; modes and hooks are then as before."""
+        handles, modes = [], [(module, module.training) for module in self.paths]
+        try:
+            for module in self.paths:
+                handles.append(module.register_forward_pre_hook(self.before, with_kwargs=True))
+                handles.append(module.register_forward_hook(self.after))
+            model.eval()
+            with no_grad():
+                model(*args, **kwargs)
+        finally:
+            for handle in handles:
+                handle.remove()
+            for module, mode in modes:
+                module.training = mode
+        self.rows += [self.line(module, "not called") for module in self.paths if module not in self.called]
+
+
+def summary(model: Module, input_shape: Any = None, dtype: Any = None, device: DeviceLike = None, *,
+            input_data: Any = None, **kwargs: Any) -> str:
     """The table of one forward pass of zeros of `input_shape` (the batch dimension included), as text.
 
-    input_shape  one shape, or a list of shapes for a model with several inputs; `dtype` is that of all of them, or a list
+    input_shape  one shape, or a list of shapes for a model with several inputs
+    dtype        of all inputs, or a list with one for each
     input_data   instead of shapes: the tensor, or the tuple of arguments, that the model is called with
     kwargs       go to the model's call
 
-    A line for each module in the order of the calls: path, type, shapes in and out, own parameters, counted where the module or the
-    tensor is met first. Modules that were not called come last. The pass runs in evaluation mode and unrecorded; the modes are put back.
+    It has a line for each module in the order of the calls: path, type, shapes in and out, and the number of own
+    parameters; a parameter that several modules share counts in the first line. Modules that were not called come last.
+    The pass runs in evaluation mode and unrecorded; the modes are then as before.
 
         print(nn.summary(model, (1, 64)))
         print(nn.summary(translator, [(2, 7), (2, 5)], dtype=minigrad.int64))
     """
     if (input_shape is None) == (input_data is None):
-        raise ValueError("[summary] takes input_shape or input_data; got " + ("neither" if input_data is None else "both"))
-    args = _inputs(input_shape, dtype, device) if input_data is None else \
-        list(input_data) if isinstance(input_data, tuple | list) else [input_data]
-    rows: list[list[str]] = []
-    handles, modes = [], [(module, module.training) for module in model.modules()]
-    paths = {module: path for path, module in model.named_modules()}
-    counted: set[int] = set()
-    called: set[Module] = set()
-
-    def line(module: Module, given: str) -> list[str]:
-        path = paths[module]
-        own = [p for p in module.parameters(recurse=False) if id(p) not in counted]
-        shared = len(own) < len(list(module.parameters(recurse=False)))
-        counted.update(id(p) for p in own)
-        number = f"{sum(p.numel() for p in own):,}" if own else "(shared)" if shared else ""
-        name = "  " * (path.count(".") + 1 if path else 0) + (path.rpartition(".")[2] or "model")
-        return [name, type(module).__name__, given, "", number]
-
-    def before(module: Module, args: tuple, kwargs: dict[str, Any]) -> None:
-        calls.append(line(module, _shapes([*args, *kwargs.values()])))
-        called.add(module)
-        rows.append(calls[-1])
-
-    def after(module: Module, args: tuple, output: Any) -> None:
-        calls.pop()[3] = _shapes(output)
-
-    calls: list[list[str]] = []
-    try:
-        for module in paths:
-            handles += [module.register_forward_pre_hook(before, with_kwargs=True), module.register_forward_hook(after)]
-        model.eval()
-        with no_grad():
-            model(*args, **kwargs)
-    finally:
-        for handle in handles:
-            handle.remove()
-        for module, mode in modes:
-            module.training = mode
-    rows += [line(module, "not called") for module in paths if module not in called]
-    return _table(rows, model)
+        given = "neither" if input_data is None else "both"
+        raise ValueError(f"[summary] takes input_shape or input_data; got {given}")
+    if input_data is None:
+        args = _inputs(input_shape, dtype, device)
+    else:
+        args = list(input_data) if isinstance(input_data, tuple | list) else [input_data]
+    found = _Rows(model)
+    found.watch(model, args, kwargs)
+    return _table(found.rows, model)
 
 
 def _table(rows: list[list[str]], model: Module) -> str:
+    """The lines under their head, and the sums of the model below."""
     rows = [["module", "type", "input", "output", "parameters"], *rows]
     widths = [max(len(row[i]) for row in rows) for i in range(5)]
-    lines = ["  ".join([*[row[i].ljust(widths[i]) for i in range(4)], row[4].rjust(widths[4])]).rstrip() for row in rows]
+    lines = ["  ".join([*[row[i].ljust(widths[i]) for i in range(4)], row[4].rjust(widths[4])]).rstrip()
+             for row in rows]
     every = sum(p.numel() for p in model.parameters())
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     kept = sum(b.numel() for b in model.buffers())

@@ -1,6 +1,6 @@
 """Gradient clipping, in place and without reading a value back, so that a captured step replays it.
 
-Gradients of one device and dtype take one launch for all of them (native/optim.c); anything else goes by Tensor ops.
+Gradients of one device and dtype take one launch for all of them (native/optim.c); for others Tensor ops are used.
 """
 from __future__ import annotations
 
@@ -17,30 +17,37 @@ from ...ops.creation import empty, tensor
 from ...ops.shape_ops import stack
 from ...tensor import Tensor, bump
 
-_tables: dict[tuple, tuple[np.ndarray, Array]] = {}
+_tables: dict[tuple, tuple[np.ndarray, Array]] = {}     # by device, dtype and sizes: the rows, and where they are kept
 
 
 def _not_foreach(foreach: bool | None) -> None:
+    """Raises on PyTorch's `foreach=True`."""
     if foreach:
-        raise NotImplementedError("foreach=True is not supported; leave it at None")
+        raise NotImplementedError("[clip_grad] foreach=True is not supported; leave it at None")
 
 
-def _listed(parameters: Tensor | Iterable[Tensor]) -> list[Tensor]:
+def _gradients(parameters: Tensor | Iterable[Tensor]) -> list[Tensor]:
+    """The gradients of the parameters that have one."""
     found = [parameters] if isinstance(parameters, Tensor) else list(parameters)
     if not found and isinstance(parameters, types.GeneratorType):
-        warnings.warn("`parameters` is an empty generator, no gradient clipping will occur.", stacklevel=4)
+        warnings.warn("`parameters` is an empty generator: no gradient is clipped", stacklevel=4)
     return [p.grad for p in found if p.grad is not None]
 
 
 def _table(grads: list[Tensor]) -> Array | None:
-    """The table of gradients that a launch takes (of its columns only gradient and size), or None if one launch cannot do it."""
+    """The table of gradients that a launch takes, or None if one launch cannot do it.
+
+    The table is that of the optimizers; of its columns only the gradient's address and its size are used here.
+    """
     first = grads[0].layout
-    if any(not g.layout.contiguous or g.layout.dtype is not first.dtype or g.layout.device is not first.device for g in grads) \
-            or first.device.kernels.grad_norm_sq.get(first.dtype) is None:
+    if first.device.kernels.grad_norm_sq.get(first.dtype) is None:
         return None
+    for g in grads:
+        if not g.layout.contiguous or g.layout.dtype is not first.dtype or g.layout.device is not first.device:
+            return None
     key = (first.device, first.dtype, *[g.array.layout.size for g in grads])
     rows, table = _tables.get(key, (None, None))
-    if rows is None or mode.recorder is not None:               # a recorded launch has its table to itself
+    if rows is None or mode.recorder is not None:               # nothing may rewrite the table of a recorded launch
         rows = np.array([[0, g.array.ptr, 0, 0, 0, 0, g.array.layout.size] for g in grads], np.int64)
         table = first.device.constant(rows)
         if mode.recorder is None:
@@ -50,13 +57,14 @@ def _table(grads: list[Tensor]) -> Array | None:
     else:
         rows[:, 1] = [g.array.ptr for g in grads]
         first.device.write(table, rows)      # type: ignore[arg-type]
-    if mode.recorder is not None:               # a launch names the table only, not what the table points to
+    if mode.recorder is not None:               # a launch has the address of the table only, not of the gradients
         for g in grads:
             mode.recorder.hold(g.array.ptr)
     return table
 
 
 def _norm(x: Tensor, p: float) -> Tensor:
+    """(sum |x|^p)^(1 / p), and its limits at p = 0, inf and -inf."""
     if p == inf:
         return x.abs().max()
     if p == -inf:
@@ -69,16 +77,20 @@ def _norm(x: Tensor, p: float) -> Tensor:
 
 
 def _checked(total: Tensor, norm_type: float, error_if_nonfinite: bool) -> Tensor:
+    """The norm itself; RuntimeError if it must be finite and is not."""
     if error_if_nonfinite and not bool(total.isfinite()):
-        raise RuntimeError(f"The total norm of order {norm_type} for gradients from `parameters` is non-finite, so it cannot be clipped. "
-                           "To disable this error and scale the gradients by the non-finite norm anyway, set `error_if_nonfinite=False`")
+        raise RuntimeError(f"[clip_grad_norm_] the total norm of order {norm_type} of the gradients is non-finite; "
+                           "look for the cause, or pass error_if_nonfinite=False to scale by it")
     return total
 
 
 @no_grad
 def get_total_norm(tensors: Tensor | Iterable[Tensor], norm_type: float = 2.0, error_if_nonfinite: bool = False,
                    foreach: bool | None = None) -> Tensor:
-    """The `norm_type`-norm of all tensors as if they were one vector; a scalar tensor."""
+    """The `norm_type`-norm of all tensors as if they were one vector: a scalar tensor.
+
+    `error_if_nonfinite`: RuntimeError if it is nan or infinite. `foreach=True` raises NotImplementedError.
+    """
     _not_foreach(foreach)
     found = [tensors] if isinstance(tensors, Tensor) else list(tensors)
     norm_type = float(norm_type)
@@ -89,11 +101,14 @@ def get_total_norm(tensors: Tensor | Iterable[Tensor], norm_type: float = 2.0, e
 
 
 @no_grad
-def clip_grad_norm_(parameters: Tensor | Iterable[Tensor], max_norm: float, norm_type: float = 2.0, error_if_nonfinite: bool = False,
-                    foreach: bool | None = None) -> Tensor:
-    """Scales all gradients by min(1, max_norm / (norm + 1e-6)), in place; returns the norm before. (Pascanu et al. 2013)"""
+def clip_grad_norm_(parameters: Tensor | Iterable[Tensor], max_norm: float, norm_type: float = 2.0,
+                    error_if_nonfinite: bool = False, foreach: bool | None = None) -> Tensor:
+    """Scales all gradients by min(1, max_norm / (norm + 1e-6)), in place (Pascanu et al. 2013).
+
+    `norm` is `get_total_norm` of the gradients before, and is returned. Parameters without gradient are left out.
+    """
     _not_foreach(foreach)
-    grads, norm_type = _listed(parameters), float(norm_type)
+    grads, norm_type = _gradients(parameters), float(norm_type)
     table = _table(grads) if grads and norm_type == 2 else None
     if table is None:
         total = get_total_norm(grads, norm_type, error_if_nonfinite)
@@ -116,7 +131,7 @@ def clip_grad_norm_(parameters: Tensor | Iterable[Tensor], max_norm: float, norm
 def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float, foreach: bool | None = None) -> None:
     """Cuts every gradient value to [-clip_value, clip_value], in place."""
     _not_foreach(foreach)
-    grads, clip_value = _listed(parameters), float(clip_value)
+    grads, clip_value = _gradients(parameters), float(clip_value)
     table = _table(grads) if grads else None
     if table is not None:
         grads[0].device.kernels.grad_clip[grads[0].dtype].call(table.ptr, len(grads), clip_value)

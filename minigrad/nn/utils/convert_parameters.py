@@ -9,9 +9,11 @@ from ...tensor import Tensor
 
 
 def _one_device(parameters: Iterable[Tensor]) -> list[Tensor]:
+    """The parameters as a list; TypeError if they are on different devices."""
     found = list(parameters)
     if len({str(p.device) for p in found}) > 1:
-        raise TypeError("Found two parameters on different devices, this is currently not supported.")
+        raise TypeError("[parameters_to_vector] all parameters must be on one device; "
+                        f"got {', '.join(sorted({str(p.device) for p in found}))}")
     return found
 
 
@@ -21,9 +23,9 @@ def parameters_to_vector(parameters: Iterable[Tensor]) -> Tensor:
 
 
 def vector_to_parameters(vec: Tensor, parameters: Iterable[Tensor]) -> None:
-    """Writes slices of `vec` into `parameters`, in order."""
+    """Writes slices of `vec`, of shape (sum of sizes,), into `parameters`, in order."""
     if not isinstance(vec, Tensor):
-        raise TypeError(f"expected Tensor, but got: {type(vec).__name__}")
+        raise TypeError(f"[vector_to_parameters] vec must be a Tensor; got {type(vec).__name__}")
     start = 0
     with no_grad():
         for p in _one_device(parameters):
