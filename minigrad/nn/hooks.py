@@ -50,6 +50,7 @@ class _Gate:
         return [new_tensor(t.array, Slot(node, i, t.layout)) for i, t in enumerate(tensors)]
 
     def backward(self, node: Node, grads: list[Tensor | None], needs: list[bool]) -> tuple:
+        """The gradients of the inputs."""
         return self.seen(tuple(grads))
 
 
@@ -260,6 +261,7 @@ class _GlobalHandle(RemovableHandle):
     """The handle of a hook for all modules; removing the last one makes calls plain again."""
 
     def remove(self) -> None:
+        """Removes the hook."""
         super().remove()
         Hookable._hooked = bool(_global_forward_pre_hooks or _global_forward_hooks or _global_backward_pre_hooks
                                 or _global_backward_hooks)
