@@ -33,7 +33,7 @@ _NAME = "multi_head_attention_forward"
 
 def _check_ranks(query: Tensor, key: Tensor, value: Tensor, key_padding_mask: Tensor | None, attn_mask: Tensor | None,
                  is_causal: bool) -> None:
-    """Checks the numbers of dimensions; the types of the exceptions are PyTorch's, here and in the next two checks."""
+    """Checks the numbers of dimensions; the types of the exceptions are PyTorch's, here and in the steps below."""
     rank = query.ndim
     if rank not in (2, 3) or key.ndim != rank or value.ndim != rank:
         fail(_NAME, "query, key and value must all have 3 dimensions, or 2 without a batch",
@@ -74,24 +74,17 @@ def _check_sizes(query: Tensor, key: Tensor, value: Tensor, embed_dim: int, num_
              kind=RuntimeError if attn_mask.ndim in (2, 3) else AssertionError)
 
 
-def _check_weights(separate: bool, in_proj_weight: Tensor | None, projections: Sequence[Tensor | None],
-                   bias_k: Tensor | None, bias_v: Tensor | None) -> None:
-    """Checks that the weights that are used are given."""
-    if (bias_k is None) != (bias_v is None):
-        fail(_NAME, "bias_k and bias_v come together", kind=AssertionError)
-    if separate and any(w is None for w in projections):
-        fail(_NAME, "use_separate_proj_weight=True needs q_proj_weight, k_proj_weight and v_proj_weight",
-             kind=AssertionError)
-    if not separate and in_proj_weight is None:
-        fail(_NAME, "use_separate_proj_weight=False needs in_proj_weight", kind=AssertionError)
-
-
-def _in_projections(query: Tensor, key: Tensor, value: Tensor, weight: Tensor | None, weights: Sequence[Tensor | None],
-                    bias: Tensor | None) -> Sequence[Tensor]:
-    """q, k, v (.., E): one matrix product for those of query, key and value that are one tensor."""
-    if weight is None:
+def _in_projections(query: Tensor, key: Tensor, value: Tensor, separate: bool, weight: Tensor | None,
+                    wq: Tensor | None, wk: Tensor | None, wv: Tensor | None, bias: Tensor | None) -> Sequence[Tensor]:
+    """q, k, v (*, E), by `separate` weights or by one; one matrix product for those operands that are one tensor."""
+    if separate:
+        if wq is None or wk is None or wv is None:
+            fail(_NAME, "use_separate_proj_weight=True needs q_proj_weight, k_proj_weight and v_proj_weight",
+                 kind=AssertionError)
         biases = (None, None, None) if bias is None else bias.chunk(3)
-        return [linear_op(x, w, b) for x, w, b in zip((query, key, value), weights, biases, strict=True)]
+        return [linear_op(x, w, b) for x, w, b in zip((query, key, value), (wq, wk, wv), biases, strict=True)]
+    if weight is None:
+        fail(_NAME, "use_separate_proj_weight=False needs in_proj_weight", kind=AssertionError)
     e = weight.shape[0] // 3
     if query is key and key is value:
         return linear_op(query, weight, bias).split(e, -1)
@@ -122,6 +115,8 @@ def _given_heads(name: str, x: Tensor, bsz: int, num_heads: int, head: int, bias
 def _with_added_keys(k: Tensor, v: Tensor, bias_k: Tensor | None, bias_v: Tensor | None,
                      add_zero_attn: bool) -> tuple[Tensor, Tensor, int]:
     """k and v (N, heads, S, head_dim) with one key more for the biases and one more of zeros; how many were added."""
+    if (bias_k is None) != (bias_v is None):
+        fail(_NAME, "bias_k and bias_v come together", kind=AssertionError)
     bsz, num_heads, _, head = k.shape
     added = 0
     if bias_k is not None and bias_v is not None:
@@ -182,19 +177,18 @@ def multi_head_attention_forward(
         value = key if other else value.unsqueeze(1)
         key_padding_mask = None if key_padding_mask is None else key_padding_mask.unsqueeze(0)
     _check_sizes(query, key, value, embed_dim_to_check, num_heads, separate, batch, key_padding_mask, attn_mask)
-    projections = (q_proj_weight, k_proj_weight, v_proj_weight)
-    _check_weights(separate, in_proj_weight, projections, bias_k, bias_v)
     bsz, tgt, src = query.shape[batch], query.shape[1 - batch], key.shape[1 - batch]
     head = embed_dim_to_check // num_heads
 
-    q, k, v = _in_projections(query, key, value, None if separate else in_proj_weight, projections, in_proj_bias)
+    q, k, v = _in_projections(query, key, value, separate, in_proj_weight, q_proj_weight, k_proj_weight,
+                              v_proj_weight, in_proj_bias)
     q = _in_heads(q, num_heads, batch)
     k = _in_heads(k, num_heads, batch) if static_k is None else \
         _given_heads("static_k", static_k, bsz, num_heads, head, bias_k)
     v = _in_heads(v, num_heads, batch) if static_v is None else \
         _given_heads("static_v", static_v, bsz, num_heads, head, bias_k)
     causal = is_causal and key_padding_mask is None and not need_weights
-    if bias_k is not None or add_zero_attn:
+    if bias_k is not None or bias_v is not None or add_zero_attn:
         k, v, added = _with_added_keys(k, v, bias_k, bias_v, add_zero_attn)
         src, causal = src + added, False
         attn_mask = None if attn_mask is None else pad(attn_mask, (0, added))
@@ -224,7 +218,7 @@ class MultiheadAttention(Module):
 
         >>> y, weights = nn.MultiheadAttention(8, 2, batch_first=True)(*[minigrad.ones(1, 3, 8)] * 3)
         >>> y.shape, weights.shape
-        ((1, 3, 8), (1, 3, 3))
+        (Size([1, 3, 8]), Size([1, 3, 3]))
     """
 
     def __init__(self, embed_dim: int, num_heads: int, dropout: float = 0.0, bias: bool = True,

@@ -65,7 +65,7 @@ class Sequential(_Listed):
     """Modules called one after the other; made of modules, or of an `OrderedDict` of named ones.
 
         >>> nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10))(minigrad.ones(5, 64)).shape
-        (5, 10)
+        Size([5, 10])
     """
 
     def __init__(self, *args: Any) -> None:

@@ -249,7 +249,7 @@ class Conv2d(_Convolution):
     """Cross-correlation: (N, C, H, W) -> (N, out_channels, H', W'), or both without N.
 
         >>> nn.Conv2d(3, 8, kernel_size=3, padding=1)(minigrad.ones(2, 3, 16, 16)).shape
-        (2, 8, 16, 16)
+        Size([2, 8, 16, 16])
     """
 
     dims = 2

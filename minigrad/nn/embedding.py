@@ -19,7 +19,7 @@ class Embedding(Module):
     of a row is divided by how often the batch uses it. `sparse=True` raises NotImplementedError.
 
         >>> nn.Embedding(10, 3)(minigrad.tensor([[1, 2], [4, 5]])).shape
-        (2, 2, 3)
+        Size([2, 2, 3])
     """
 
     def __init__(self, num_embeddings: int, embedding_dim: int, padding_idx: int | None = None,

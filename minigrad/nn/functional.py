@@ -1,6 +1,6 @@
-"""PyTorch's `torch.nn.functional`: the functions behind the layers, gathered under their PyTorch names.
+"""PyTorch's `torch.nn.functional`: the functions of the layers, gathered under their PyTorch names.
 
-Each function stands in the file of its layer (`nn/norm.py` has `layer_norm` and `LayerNorm`); nothing is defined here.
+Each function is in the file of its layer (`nn/norm.py` has `layer_norm` and `LayerNorm`); nothing is defined here.
 """
 from ..ops.attention import scaled_dot_product_attention
 from ..ops.embedding import embedding

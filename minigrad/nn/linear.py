@@ -26,7 +26,7 @@ class Linear(Module):
     `weight` (out_features, in_features) and `bias` (out_features) start in U(-k, k), k = 1 / sqrt(in_features).
 
         >>> nn.Linear(3, 2)(minigrad.ones(4, 3)).shape
-        (4, 2)
+        Size([4, 2])
     """
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True, device: DeviceLike = None,

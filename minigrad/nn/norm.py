@@ -19,6 +19,7 @@ it has all dimensions of x and broadcasts. `lengths` (N,) says the same of an x 
 """
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -136,7 +137,7 @@ class _Affine(Module):
 
 
 def to_end(x: Tensor, axes: tuple[int, ...]) -> Tensor:
-    """x with `axes` moved behind the other dimensions."""
+    """x with `axes` moved after the other dimensions."""
     return movedim(x, axes, tuple(range(-len(axes), 0)))
 
 
@@ -163,7 +164,7 @@ def _over_features(name: str, input: Tensor, shape: tuple[int, ...], weight: Ten
     if mask is None and lengths is None:
         return from_end(plain(x), axes)
     valid = to_end(valid_mask(name, input, mask, lengths, axes), axes)
-    if all(n == 1 for n in valid.shape[valid.ndim - len(shape):]):      # whole samples are valid or not
+    if math.prod(valid.shape[valid.ndim - len(shape):]) == 1:           # whole samples are valid or not
         y = plain(where(valid, x, 0.0))
     else:
         last = tuple(range(x.ndim - len(shape), x.ndim))
@@ -196,7 +197,7 @@ class LayerNorm(_Affine):
     channels of (N, C, H, W).
 
         >>> nn.LayerNorm(2)(minigrad.tensor([[1.0, 3.0]]))
-        tensor([[-1.,  1.]], requires_grad=True)
+        tensor([[-1.,  1.]], grad_fn=<layer_norm_backward>)
     """
 
     def __init__(self, normalized_shape: Size, eps: float = 1e-5, elementwise_affine: bool = True, bias: bool = True,
@@ -276,8 +277,8 @@ def group_norm(input: Tensor, num_groups: int, weight: Tensor | None = None, bia
     """
     if input.ndim < 2:
         raise RuntimeError(f"[group_norm] input must have at least the dimensions (N, C); got {input.layout}")
-    check_batch_size([input.shape[0] * input.shape[1] // num_groups, num_groups, *input.shape[2:]])
     n, c, *space = input.shape
+    check_batch_size([n * c // num_groups, num_groups, *space])
     plain = mask is None and lengths is None
     if plain or num_groups < 1 or c % num_groups:           # the op refuses a wrong number of groups
         return group_norm_op(input, weight, bias, num_groups=num_groups, eps=eps)

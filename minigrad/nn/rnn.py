@@ -275,11 +275,6 @@ def _unpacked(name: str, input: PackedSequence, sizes: np.ndarray, lengths: Leng
     return x, _constant(tuple(packed_lengths(sizes).tolist()), x.device)
 
 
-def _packed_like(input: Any, y: Tensor, sizes: np.ndarray) -> Any:
-    """The padded output y (steps, batch, size) packed as the input was."""
-    return type(input)(pack(y, sizes), input.batch_sizes, input.sorted_indices, input.unsorted_indices)
-
-
 def _turned(x: Tensor, lengths: Tensor | None) -> Tensor:
     """Each sequence of x (steps, batch, size) from its end to its start; padding stays where it is."""
     if lengths is None:
@@ -421,6 +416,7 @@ class RNNBase(Module):
                  proj_size)
         """
         batched, order, back, valid, sizes = True, None, None, None, None
+        packed: Any = input
         if isinstance(input, PackedSequence):
             self._check_input(input.data, 2)
             sizes, order, back = host_batch_sizes(input), input.sorted_indices, input.unsorted_indices
@@ -444,7 +440,7 @@ class RNNBase(Module):
         if back is not None:
             last = [index_select(s, 1, back) for s in last]
         if sizes is not None:
-            y = _packed_like(input, y, sizes)
+            y = type(packed)(pack(y, sizes), packed.batch_sizes, order, back)
         elif not batched:
             y, last = squeeze(y, 1), [squeeze(s, 1) for s in last]
         elif self.batch_first:
@@ -563,7 +559,7 @@ class RNN(RNNBase):
 
         >>> output, h = nn.RNN(3, 4)(minigrad.ones(5, 2, 3))
         >>> output.shape, h.shape
-        ((5, 2, 4), (1, 2, 4))
+        (Size([5, 2, 4]), Size([1, 2, 4]))
     """
 
     def __init__(self, input_size: int, hidden_size: int, num_layers: int = 1, nonlinearity: str = "tanh", *args: Any,
@@ -582,7 +578,7 @@ class LSTM(RNNBase):
 
         >>> output, (h, c) = nn.LSTM(3, 4)(minigrad.ones(5, 2, 3))
         >>> output.shape, h.shape, c.shape
-        ((5, 2, 4), (1, 2, 4), (1, 2, 4))
+        (Size([5, 2, 4]), Size([1, 2, 4]), Size([1, 2, 4]))
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -763,7 +759,7 @@ class Recurrent(Module):
 
         >>> output, h = nn.Recurrent(nn.GRUCell(3, 4), num_layers=2)(minigrad.ones(5, 2, 3))
         >>> output.shape, h.shape
-        ((5, 2, 4), (2, 2, 4))
+        (Size([5, 2, 4]), Size([2, 2, 4]))
     """
 
     def __init__(self, cell: Any, num_layers: int = 1, batch_first: bool = False, dropout: float = 0.0,
@@ -806,6 +802,7 @@ class Recurrent(Module):
         Arguments are those of `RNNBase.forward`. With `hx=None` the cells start from zeros: their first call gets None.
         """
         order, back, valid, sizes = None, None, None, None
+        packed: Any = input
         if isinstance(input, PackedSequence):
             sizes, order, back = host_batch_sizes(input), input.sorted_indices, input.unsorted_indices
             x, valid = _unpacked("nn.Recurrent", input, sizes, lengths)
@@ -843,7 +840,7 @@ class Recurrent(Module):
         if back is not None:
             ends = [index_select(s, 1, back) for s in ends]
         if sizes is not None:
-            x = _packed_like(input, x, sizes)
+            x = type(packed)(pack(x, sizes), packed.batch_sizes, order, back)
         elif self.batch_first:
             x = transpose(x, 0, 1)
         return x, tuple(ends) if several else ends[0]
