@@ -26,10 +26,10 @@ import numpy as np
 import minigrad as mg
 
 from . import nn, optim
-from .capture import capture
-from .device import device
+from .core.capture import capture
+from .core.op import registry, set_fused
+from .devices import device
 from .nn import functional as F
-from .op import registry, set_fused
 from .ops.creation import tensor
 from .testing import samples_of
 

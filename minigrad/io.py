@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from minigrad.ops.creation import as_tensor
-from minigrad.tensor import Tensor
+
+from .core.tensor import Tensor
 
 _KEY = "minigrad"           # of the metadata entry with the tree
 _VERSION = 1

@@ -17,12 +17,13 @@ from typing import Any
 
 import numpy as np
 
-from . import cpu, engine
-from .memory import layout, view
-from .op import Op, Primitive, registry, set_fused
+from .core import engine
+from .core.op import Op, Primitive, registry, set_fused
+from .core.shape import is_float
+from .core.tensor import Tensor, new_tensor
+from .devices.memory import layout, view
+from .devices.native import get_num_threads, set_num_threads
 from .ops.creation import as_tensor, tensor
-from .shape import is_float
-from .tensor import Tensor, new_tensor
 
 FLOATS = (np.dtype("float32"), np.dtype("float64"))
 _ULPS = 8           # what fused kernels may differ beyond 3 times the definition's own error
@@ -251,7 +252,7 @@ def _strided(memory: np.ndarray, cut: Callable[[np.ndarray], np.ndarray]) -> Any
 
 
 def cpu_device() -> Any:
-    from .device import device
+    from .devices import device
     return device("cpu")
 
 
@@ -298,18 +299,18 @@ def check_specials(op: Any) -> None:
 
 def check_threads(op: Any) -> None:
     """1 and 2 threads give the same bits."""
-    before = cpu.get_num_threads()
+    before = get_num_threads()
     try:
         for i, (args, attrs) in enumerate(samples_of(op, np.float32)):
             results = []
             for n in (1, 2):
-                cpu.set_num_threads(n)
+                set_num_threads(n)
                 outputs, gradients = evaluate(op, args, attrs)
                 results.append([r.tobytes() for r in (*outputs, *gradients) if r is not None])
             if results[0] != results[1]:
                 raise AssertionError(f"{op.name}, sample {i} {attrs}: 1 and 2 threads give different bits")
     finally:
-        cpu.set_num_threads(before)
+        set_num_threads(before)
 
 
 def check_errors(op: Any) -> None:

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 import minigrad as mg
 from minigrad import nn, optim
-from minigrad.data import ConcatDataset, DataLoader, Dataset, Subset, TensorDataset, default_collate, digits, random_split
+from minigrad.data.dataset import ConcatDataset, Dataset, Subset, TensorDataset, random_split
+from minigrad.data.digits import digits
+from minigrad.data.loader import DataLoader, default_collate
 from minigrad.io import load, save
 
 

@@ -3,9 +3,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from .. import engine
-from ..engine import enable_grad, grad, inference_mode, is_grad_enabled, no_grad, set_grad_enabled
-from ..tensor import Tensor
+from ..core import engine
+from ..core.engine import grad
+from ..core.tape import enable_grad, inference_mode, is_grad_enabled, no_grad, set_grad_enabled
+from ..core.tensor import Tensor
 from . import function, functional
 from .anomaly import detect_anomaly, is_anomaly_check_nan_enabled, is_anomaly_enabled, set_detect_anomaly
 from .checking import GradcheckError, gradcheck, gradgradcheck

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from .. import engine
-from ..engine import enable_grad, grad, no_grad
-from ..shape import is_float
-from ..tensor import Tensor
+from ..core.engine import functions, grad
+from ..core.shape import is_float
+from ..core.tape import enable_grad, no_grad
+from ..core.tensor import Tensor
 
 __all__ = ["GradcheckError", "gradcheck", "gradgradcheck"]
 
@@ -96,7 +96,7 @@ def _compare_fast(func: Callable, args: tuple, checked: list[int], eps: float, a
         u = rng.standard_normal(tuple(out.shape))
         for i in checked:
             v = rng.standard_normal(tuple(args[i].shape))
-            seed = engine.as_tensor(u.astype(out.dtype)).to(out.device)
+            seed = functions.as_tensor(u.astype(out.dtype)).to(out.device)
             g = grad([out], [args[i]], [seed], retain_graph=True, allow_unused=True)[0] if out.requires_grad else None
             analytical = 0.0 if g is None else float((g.numpy(force=True) * v).sum())
             ends = [_moved(func, args, i, k, args[i].numpy(force=True) + sign * eps * v) for sign in (1, -1)]
@@ -114,7 +114,7 @@ def _check_gradients(func: Callable, args: tuple, checked: list[int], dtypes: bo
     for chosen in subsets:
         if not chosen:
             continue
-        seeds = [engine.ones_like(o.detach()) for o in chosen]
+        seeds = [functions.ones_like(o.detach()) for o in chosen]
         try:
             found = grad(chosen, [args[i] for i in checked], seeds, retain_graph=True, allow_unused=True)
         except Exception as error:
@@ -136,7 +136,7 @@ def _jacobian_rows(out: Tensor, inputs: Sequence[Tensor]) -> list[np.ndarray]:
     for element in range(out.numel()):
         one = np.zeros(tuple(out.shape), out.dtype)
         one.reshape(-1)[element] = 1
-        seed = engine.as_tensor(one).to(out.device)
+        seed = functions.as_tensor(one).to(out.device)
         found = grad([out], inputs, [seed], retain_graph=True, allow_unused=True) if out.requires_grad else [None] * len(inputs)
         for column, (g, t) in enumerate(zip(found, inputs, strict=True)):
             rows[column].append(np.zeros(t.numel()) if g is None else g.numpy(force=True).reshape(-1))
@@ -145,7 +145,7 @@ def _jacobian_rows(out: Tensor, inputs: Sequence[Tensor]) -> list[np.ndarray]:
 
 def _moved(func: Callable, args: tuple, index: int, output: int, values: np.ndarray) -> np.ndarray:
     """An output at other values of one input, flat."""
-    own = engine.as_tensor(np.asarray(values, args[index].dtype)).to(args[index].device)
+    own = functions.as_tensor(np.asarray(values, args[index].dtype)).to(args[index].device)
     with no_grad():
         result = _float_outputs(func(*args[:index], own.requires_grad_(), *args[index + 1:]))[output]
     return result.numpy(force=True).astype(np.float64).reshape(-1)
@@ -179,7 +179,7 @@ def gradgradcheck(func: Callable, inputs: Any, grad_outputs: Any = None, *, eps:
 
         def seed(o: Tensor) -> Tensor:
             values = rng.standard_normal((*o.shape, 2) if gen_non_contig_grad_outputs else tuple(o.shape)).astype(o.dtype)
-            t = engine.as_tensor(values).to(o.device)
+            t = functions.as_tensor(values).to(o.device)
             return (t[..., 0] if gen_non_contig_grad_outputs else t).detach().requires_grad_()      # type: ignore[index]
         gs = [seed(o) for o in outputs]
     else:

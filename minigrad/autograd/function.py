@@ -21,12 +21,12 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
-from ..engine import Node, Slot, edge_of, mode, no_grad
-from ..memory import Layout
-from ..op import stale
+from ..core.op import stale
+from ..core.shape import fail, is_float
+from ..core.tape import Node, Slot, edge_of, mode, no_grad, recorded
+from ..core.tensor import Tensor, new_tensor
+from ..devices.memory import Layout
 from ..ops.creation import zeros_like_layout
-from ..shape import fail, is_float
-from ..tensor import Tensor, new_tensor
 
 __all__ = ["Function", "FunctionCtx", "once_differentiable"]
 
@@ -203,10 +203,10 @@ class Function:
             return tuple([_plain(o, args) for o in outputs]) if several else _plain(outputs[0], args)
         edges = tuple([edge_of(a) if need else None for a, need in zip(args, needs, strict=True)])
         if not several:
-            return new_tensor(outputs[0].array, Node(cls._op, edges, outputs[0].layout, ctx))
+            return new_tensor(outputs[0].array, recorded(cls._op, edges, outputs[0].layout, ctx))
         none = outputs[differentiable.index(True)].layout       # for what is no tensor, and gets no gradient
         layouts: Any = tuple([o.layout if isinstance(o, Tensor) else none for o in outputs])
-        node = Node(cls._op, edges, layouts, ctx)
+        node = recorded(cls._op, edges, layouts, ctx)
         return tuple([new_tensor(o.array, Slot(node, i, o.layout)) if d else _plain(o, args)
                       for i, (o, d) in enumerate(zip(outputs, differentiable, strict=True))])
 
@@ -244,6 +244,6 @@ def once_differentiable(fn: Callable) -> Callable:
             if not isinstance(r, Tensor):
                 return r
             layout: Layout = r.layout
-            return new_tensor(r.array, Node(_ONCE, tuple(edges), layout, ctx._name))
+            return new_tensor(r.array, recorded(_ONCE, tuple(edges), layout, ctx._name))
         return tuple([guarded(r) for r in results]) if several else guarded(results)
     return backward

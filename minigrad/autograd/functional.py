@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from .. import engine
-from ..engine import enable_grad
+from ..core import engine
+from ..core.engine import functions
+from ..core.shape import fail
+from ..core.tape import enable_grad, no_grad
+from ..core.tensor import Tensor
 from ..ops.creation import zeros, zeros_like
-from ..ops.shape_ops import stack
-from ..shape import fail
-from ..tensor import Tensor
+from ..ops.join import stack
 
 __all__ = ["hessian", "hvp", "jacobian", "jvp", "vhp", "vjp"]
 
@@ -51,8 +52,8 @@ def _vector(name: str, v: Any, like: tuple[Tensor, ...], create_graph: bool, sta
     if v is None:
         if len(like) != 1 or like[0].numel() != 1:
             fail(name, f"v can be left out only where the {stands_for} is a single number", [t.layout for t in like], "pass v")
-        with engine.no_grad():
-            return [engine.ones_like(like[0])]
+        with no_grad():
+            return [functions.ones_like(like[0])]
     vs, _ = _listed(v, "v", name)
     if len(vs) != len(like) or any(a.shape != b.shape for a, b in zip(vs, like, strict=True)):
         fail(name, f"v must have the shapes of the {stands_for}", [f"v {[list(t.shape) for t in vs]}", f"{[list(t.shape) for t in like]}"])
@@ -126,7 +127,7 @@ def _gradient_of(name: str, func: Callable, strict: bool, seen: list[Tensor]) ->
         if several or outputs[0].numel() != 1:
             fail(name, "the function must return a single tensor with one element", [o.layout for o in outputs])
         seen[:] = outputs
-        return tuple(_gradients(name, outputs, inputs, [engine.ones_like(outputs[0].detach())], True, strict))
+        return tuple(_gradients(name, outputs, inputs, [functions.ones_like(outputs[0].detach())], True, strict))
     return gradient
 
 
@@ -175,7 +176,7 @@ def _rows(name: str, out: Tensor, inputs: tuple[Tensor, ...], create_graph: bool
     """d out / d input for each input."""
     columns: list[list[Tensor]] = [[] for _ in inputs]
     for element in range(out.numel()):
-        with engine.no_grad():
+        with no_grad():
             seed = zeros(out.numel(), dtype=out.dtype, device=out.device)
             seed[element] = 1
             seed = seed.reshape(out.shape)

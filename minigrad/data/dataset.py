@@ -12,7 +12,8 @@ import numpy as np
 
 from minigrad.ops.creation import as_tensor
 from minigrad.ops.random import randperm
-from minigrad.tensor import Tensor, new_tensor
+
+from ..core.tensor import Tensor, new_tensor
 
 
 class Dataset:

@@ -11,9 +11,9 @@ import numpy as np
 
 from minigrad.ops.creation import as_tensor, tensor
 from minigrad.ops.random import randint
-from minigrad.ops.shape_ops import stack
-from minigrad.tensor import Tensor
 
+from ..core.tensor import Tensor
+from ..ops.join import stack
 from .dataset import batch_taker
 
 

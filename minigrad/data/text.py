@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from minigrad.ops.creation import as_tensor
-from minigrad.tensor import Tensor
+
+from ..core.tensor import Tensor
 
 
 def python_docs_text() -> str:

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from minigrad.ops.creation import empty, full
-from minigrad.ops.shape_ops import triu
-from minigrad.shape import fail
-from minigrad.tensor import Tensor
 
+from ..core.shape import fail
+from ..core.tensor import Tensor
+from ..ops.arrange import triu
 from . import functional as F
 from . import init
 from .container import ModuleList

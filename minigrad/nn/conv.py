@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 from minigrad.ops.creation import empty
-from minigrad.shape import fail
-from minigrad.tensor import Tensor
 
+from ..core.shape import fail
+from ..core.tensor import Tensor
 from . import functional as F
 from . import init
 from .module import Module, Parameter

@@ -1,8 +1,7 @@
 """Dropout layers: zeros at random in training, the identity in evaluation."""
 from __future__ import annotations
 
-from minigrad.tensor import Tensor
-
+from ..core.tensor import Tensor
 from . import functional as F
 from .module import Module
 

@@ -3,11 +3,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from minigrad.engine import no_grad
 from minigrad.ops.creation import empty
-from minigrad.shape import fail
-from minigrad.tensor import Tensor
 
+from ..core.shape import fail
+from ..core.tape import no_grad
+from ..core.tensor import Tensor
 from . import functional as F
 from . import init
 from .module import Module, Parameter

@@ -14,16 +14,17 @@ from typing import Any
 
 from numpy import finfo
 
-from minigrad.engine import mode, no_grad
 from minigrad.ops.attention import scaled_dot_product_attention as scaled_dot_product_attention
 from minigrad.ops.conv import convolution, convolution_transpose
 from minigrad.ops.embedding import embedding as embedding
 from minigrad.ops.index import one_hot as one_hot
 from minigrad.ops.norm import axes_in_order, from_end, masked_norm, to_end, valid_mask
 from minigrad.ops.pool import adaptive_avg_pool, adaptive_max_pool, avg_pool, max_pool
-from minigrad.ops.shape_ops import pad as pad
-from minigrad.shape import BOOL, axis_of, broadcast_shapes, fail, is_float
-from minigrad.tensor import Tensor, bump, new_tensor
+
+from ..core.shape import BOOL, axis_of, broadcast_shapes, fail, is_float
+from ..core.tape import mode, no_grad
+from ..core.tensor import Tensor, bump, new_tensor
+from ..ops.arrange import pad
 
 ops: Any = import_module("minigrad.ops")     # its names are gathered when it is imported, where no type checker looks
 

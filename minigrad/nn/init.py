@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from minigrad.engine import no_grad
 from minigrad.ops.creation import as_tensor, empty_like, eye
-from minigrad.ops.elementwise import where
 from minigrad.ops.random import randperm
-from minigrad.tensor import Tensor
+
+from ..core.tape import no_grad
+from ..core.tensor import Tensor
+from ..ops.math import where
 
 __all__ = ["calculate_gain", "uniform_", "normal_", "trunc_normal_", "constant_", "ones_", "zeros_", "eye_", "dirac_",
            "xavier_uniform_", "xavier_normal_", "kaiming_uniform_", "kaiming_normal_", "orthogonal_", "sparse_"]

@@ -5,8 +5,8 @@ import math
 from typing import Any
 
 from minigrad.ops.creation import empty
-from minigrad.tensor import Tensor
 
+from ..core.tensor import Tensor
 from . import functional as F
 from . import init
 from .module import Module, Parameter

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from minigrad import engine
-from minigrad.capture import drop_grads
-from minigrad.engine import Node, RemovableHandle, Slot, edge_of, mode, no_grad
 from minigrad.ops.creation import as_tensor, empty, empty_like, zeros
-from minigrad.tensor import Tensor, new_tensor
+
+from ..core.engine import drop_grads
+from ..core.tape import Node, RemovableHandle, Slot, edge_of, locators, mode, no_grad, recorded
+from ..core.tensor import Tensor, new_tensor
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -81,7 +81,7 @@ class _Gate:
 
     def __call__(self, tensors: list[Tensor]) -> list[Tensor]:
         layouts: Any = tuple(t.layout for t in tensors)
-        node = Node(self, tuple(edge_of(t) for t in tensors), layouts)
+        node = recorded(self, tuple(edge_of(t) for t in tensors), layouts)
         return [new_tensor(t.array, Slot(node, i, t.layout)) for i, t in enumerate(tensors)]
 
     def backward(self, node: Node, grads: list[Tensor | None], needs: list[bool]) -> tuple:
@@ -827,4 +827,4 @@ def _located(edge: Any) -> str:
     return ""
 
 
-engine.located = _located
+locators.append(_located)

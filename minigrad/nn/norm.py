@@ -16,10 +16,10 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
-from minigrad.engine import mode, no_grad
 from minigrad.ops.creation import empty, ones, tensor, zeros
-from minigrad.tensor import Tensor
 
+from ..core.tape import mode, no_grad
+from ..core.tensor import Tensor
 from . import functional as F
 from . import init
 from .module import Module, Parameter

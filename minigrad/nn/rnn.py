@@ -28,16 +28,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from minigrad.device import Device
-from minigrad.engine import mode, no_grad
 from minigrad.ops import rnn as ops
 from minigrad.ops.creation import empty, ones, zeros
-from minigrad.ops.elementwise import gt, where
-from minigrad.ops.index import check_index, gather, guard, index_select
-from minigrad.ops.shape_ops import cat, expand, flip, reshape, select, squeeze, stack, transpose, unsqueeze
-from minigrad.shape import BOOL, INT64, fail
-from minigrad.tensor import Tensor, new_tensor
 
+from ..core.shape import BOOL, INT64, fail
+from ..core.tape import mode, no_grad
+from ..core.tensor import Tensor, new_tensor
+from ..devices.base import Device
+from ..ops.arrange import flip
+from ..ops.index import gather, index_select
+from ..ops.join import cat, stack
+from ..ops.math import gt, where
+from ..ops.take import check_index, guard
+from ..ops.view import expand, reshape, select, squeeze, transpose, unsqueeze
 from . import functional as F
 from . import init
 from .container import ModuleList

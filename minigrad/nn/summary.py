@@ -4,10 +4,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from minigrad.engine import no_grad
 from minigrad.ops.creation import zeros
-from minigrad.tensor import Tensor
 
+from ..core.tape import no_grad
+from ..core.tensor import Tensor
 from .module import Module
 
 

@@ -11,18 +11,25 @@ from typing import Any
 
 import numpy as np
 
-from ..device import Kernel, NoKernel
-from ..engine import Node, mode
-from ..memory import Array, Buffer, Layout, alloc, layout
-from ..op import Op, remember, stale
-from ..shape import BOOL, axis_of, elementwise_plan, fail, is_float
-from ..tensor import Tensor, new_tensor
-from .elementwise import abs as absolute
-from .elementwise import add, div, erfc, exp, expm1, ge, gt, le, log1p, logical_and, lt, mul, neg, square, where
-from .elementwise import sigmoid as _sigmoid
-from .elementwise import tanh as _tanh
-from .pointwise import Formula
-from .shape_ops import narrow, reshape
+from ..core.op import Op, stale
+from ..core.shape import BOOL, axis_of, fail, is_float
+from ..core.tape import mode
+from ..core.tensor import Tensor
+from ..devices.base import Kernel, NoKernel
+from ..devices.launch import KERNELS, by_plan, launch
+from ..devices.memory import Array, Layout, alloc, layout
+from ..devices.plan import elementwise_plan, remember
+from .dispatch import activation_with_numbers, plain_activation
+from .formula import Formula
+from .math import abs as absolute
+from .math import add, div, erfc, exp, expm1, ge, gt, le, log1p, logical_and, lt, mul, neg, square, where
+from .math import sigmoid as _sigmoid
+from .math import tanh as _tanh
+from .view import narrow, reshape
+
+__all__ = ["celu", "elu", "gelu", "glu", "hardsigmoid", "hardswish", "hardtanh", "leaky_relu", "logsigmoid",
+           "mish", "prelu", "relu", "relu6", "selu", "sigmoid", "silu", "softplus", "softsign", "tanh",
+           "threshold"]
 
 _new = object.__new__
 
@@ -44,8 +51,11 @@ class Activation(Op):
     def __init__(self, definition: Callable, saves: str, floats_only: bool, kernel: str) -> None:
         super().__init__(definition)
         self.saves_output, self.floats_only, self.kernel = saves == "output", floats_only, kernel or self.name
+        launch("ops/activation.cu", f"{self.kernel}_backward", by_plan)
+        if self.kernel not in KERNELS:                          # those of sigmoid and tanh are elementwise primitives
+            launch("ops/activation.cu", self.kernel, by_plan)
         self.defaults = definition.__kwdefaults__ or {}
-        self.call = _with_numbers(self) if self.attributes else _plain(self)
+        self.call = activation_with_numbers(self) if self.attributes else plain_activation(self)
 
     def __call__(self, input: Any, *numbers: Any, **named: Any) -> Tensor:      # type: ignore[override]
         if len(numbers) < len(self.attributes):
@@ -116,66 +126,6 @@ class PlainActivation(Activation):
         return self.call
 
 
-def _plain(op: Activation) -> Callable[..., Tensor]:
-    """The hot path, as that of elementwise.py."""
-    plans: Any = op.plans
-    saves_output, first = op.saves_output, op.first
-
-    def call(input: Any) -> Tensor:
-        try:
-            x = input.array
-            plan = plans[x.layout,]
-            call_kernel = plan.kernel.call
-        except (AttributeError, KeyError):
-            return first(input, ())
-        to = plan.layout
-        try:
-            block = to.free.pop()
-        except IndexError:
-            out = alloc(to)
-            ptr = out.ptr
-        else:
-            out = _new(Buffer)
-            out.layout = to
-            out.ptr = ptr = block.ptr
-            out.block = block
-            out.version = 0
-        call_kernel(ptr, x.ptr, plan.walk)
-        t = _new(Tensor)
-        t.array = out
-        t.grad = None
-        if mode.grad and input.requires_grad:
-            t.node = Node(op, (input.node or input,), to, (plan, (input,), out if saves_output else x), x.version, None, plan.attrs)
-            t.requires_grad = True
-            return t
-        t.node = None
-        t.requires_grad = False
-        return t
-    return call
-
-
-def _with_numbers(op: Activation) -> Callable[..., Tensor]:
-    plans: Any = op.plans
-    saves_output, first = op.saves_output, op.first
-
-    def call(input: Any, *numbers: Any) -> Tensor:
-        try:
-            x = input.array
-            key = (x.layout, *numbers)
-            plan = plans[key]
-            call_kernel = plan.kernel.call
-        except (AttributeError, KeyError):
-            return first(input, numbers)
-        to = plan.layout
-        out = alloc(to)
-        call_kernel(out.ptr, x.ptr, plan.walk, *numbers)
-        if mode.grad and input.requires_grad:
-            saved = out if saves_output else x
-            return new_tensor(out, Node(op, (input.node or input,), to, (plan, (input,), saved), x.version, None, plan.attrs))
-        return new_tensor(out, None)
-    return call
-
-
 def activation(saves: str = "input", floats_only: bool = True, kernel: str = "") -> Callable[[Callable], Activation]:
     """Makes an activation function of a definition."""
     def make(definition: Callable) -> Activation:
@@ -191,7 +141,6 @@ def log1pexp(z: Tensor) -> Tensor:
 
 
 # ---- from the output ---------------------------------------------------------------------------------------------------
-
 @activation(saves="output", floats_only=False)
 def sigmoid(input: Tensor) -> Tensor:
     """1 / (1 + e^-x)"""
@@ -205,7 +154,6 @@ def tanh(input: Tensor) -> Tensor:
 
 
 # ---- piecewise linear --------------------------------------------------------------------------------------------------
-
 @activation(floats_only=False)
 def relu(input: Tensor) -> Tensor:
     """max(x, 0); gradient 0 at 0."""
@@ -283,7 +231,6 @@ def prelu(input: Tensor, weight: Tensor) -> Tensor:
 
 
 # ---- smooth ------------------------------------------------------------------------------------------------------------
-
 @activation()
 def elu(input: Tensor, *, alpha: float = 1.0) -> Tensor:
     """max(x, 0) + min(alpha * (e^x - 1), 0)"""
@@ -379,13 +326,10 @@ def glu(input: Tensor, dim: int = -1) -> Tensor:
     return mul(narrow(input, axis, 0, half), sigmoid(narrow(input, axis, half, half)))
 
 
-__all__ = ["celu", "elu", "gelu", "glu", "hardsigmoid", "hardswish", "hardtanh", "leaky_relu", "logsigmoid", "mish", "prelu", "relu",
-           "relu6", "selu", "sigmoid", "silu", "softplus", "softsign", "tanh", "threshold"]
 INPLACE = frozenset(("celu", "elu", "hardtanh", "leaky_relu", "relu", "relu6", "selu", "sigmoid", "silu", "tanh", "threshold"))
 
 
 # ---- samples -----------------------------------------------------------------------------------------------------------
-
 def _samples(*attrs: dict) -> Callable:
     def samples(make: Any) -> Iterator[tuple]:
         for shape in ((3, 5), (31,), (32,), (33,), (1,), (), (0, 4)):

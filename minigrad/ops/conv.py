@@ -11,17 +11,17 @@ from typing import Any
 
 import numpy as np
 
-from ..device import KernelTable, NoKernel
-from ..memory import Array, Layout, alloc, layout
-from ..op import op
-from ..shape import fail, reduce_plan
-from ..tensor import Tensor
-from .elementwise import add
+from ..core.op import address, op, same_dtypes
+from ..core.shape import fail
+from ..core.tensor import Tensor
+from ..devices.base import KernelTable, NoKernel
+from ..devices.memory import Array, Layout, alloc, layout
+from ..devices.plan import reduce_plan
+from .arguments import whole
+from .dispatch import through
+from .math import add
 from .matmul import matmul
-from .norm import address, same_dtypes
-from .shape_ops import _mT, _place, _reshaped, through, whole, windowed
-
-__all__: list[str] = []
+from .view import _mT, _place, _reshaped, windowed
 
 Sizes = tuple[int, ...]
 Pairs = tuple[tuple[int, int], ...]

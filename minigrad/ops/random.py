@@ -6,37 +6,29 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import lru_cache, partial
+from math import prod
 from typing import Any
 
 import numpy as np
 
-from ..device import Device, KernelTable, NoKernel
-from ..device import device as open_device
-from ..engine import Node, mode
-from ..memory import Array, Layout, alloc, layout
-from ..op import FusedPlan, op, remember
-from ..shape import BOOL, FLOAT32, INT64, fail, is_float
-from ..tensor import Tensor, bump, new_tensor, writable
+from ..core.arrays import cast_array, contiguous_copy, copy_array, written_once
+from ..core.op import FusedPlan, Primitive, op
+from ..core.shape import BOOL, FLOAT32, INT64, fail, is_float
+from ..core.tape import mode, recorded
+from ..core.tensor import Tensor, bump, new_tensor, writable
+from ..devices import device as open_device
+from ..devices.base import Device, KernelTable, NoKernel
+from ..devices.launch import Rule, ceil_div, launch, over, single
+from ..devices.memory import Array, Layout, alloc, layout
+from ..devices.plan import Plan, elementwise_plan, remember
+from .convert import cast
 from .creation import _layout, _like
-from .elementwise import (
-    add,
-    bitwise_and,
-    cast,
-    cast_array,
-    contiguous_copy,
-    copy_array,
-    ge,
-    le,
-    log1p,
-    logical_and,
-    logical_not,
-    lt,
-    mul,
-    neg,
-    remainder,
-    written_once,
-)
+from .math import add, bitwise_and, ge, le, log1p, logical_and, logical_not, lt, mul, neg, remainder
+
+__all__ = ["Generator", "bernoulli", "default_generator", "dropout", "feature_dropout", "get_rng_state",
+           "initial_seed", "manual_seed", "multinomial", "normal", "rand", "rand_like", "randint",
+           "randint_like", "randn", "randn_like", "randperm", "seed", "set_rng_state"]
 
 _MASK = (1 << 64) - 1
 _defaults: dict[Device, Generator] = {}
@@ -140,7 +132,6 @@ def _state(name: str, device: Device, generator: Generator | None) -> int:
 
 
 # ---- launches ----------------------------------------------------------------------------------------------------------
-
 def _draw(kernel: str, to: Layout, generator: Generator | None, low: float, high: float) -> Array:
     """A new array of `to` filled by the kernel "uniform" or "normal"; other float types by way of float32."""
     family = getattr(to.device.kernels, kernel)
@@ -174,7 +165,6 @@ def _finish(array: Array, requires_grad: bool) -> Tensor:
 
 
 # ---- tensors of random numbers -------------------------------------------------------------------------------------------
-
 def rand(*size: Any, generator: Generator | None = None, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """Uniform on [0, 1)."""
     return _finish(_draw("uniform", _layout(size, dtype, device, "rand"), generator, 0.0, 1.0), requires_grad)
@@ -325,7 +315,6 @@ def multinomial(input: Tensor, num_samples: int, replacement: bool = False, *, g
 
 
 # ---- in place ------------------------------------------------------------------------------------------------------------
-
 def _overwrite(name: str, input: Tensor, values: Array) -> Tensor:
     writable(name, input)
     written_once(name, input.array.layout)
@@ -376,7 +365,6 @@ def exponential_(input: Tensor, lambd: float = 1.0, *, generator: Generator | No
 
 
 # ---- dropout -------------------------------------------------------------------------------------------------------------
-
 @op
 def masked_dropout(input: Tensor, mask: Tensor, *, p: float) -> Tensor:
     """input * mask / (1 - p): dropout with its random choice given (Srivastava et al. 2014). The mask is data: it has no gradient.
@@ -469,7 +457,7 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True, *, generator: 
     if mode.grad and input.requires_grad:
         kept = new_tensor(mask, None)
         saved = (fused, (input, kept), mask)
-        return new_tensor(y, Node(masked_dropout, (input.node or input, None), to, saved, input.array.version, None, attrs))
+        return new_tensor(y, recorded(masked_dropout, (input.node or input, None), to, saved, input.array.version, None, attrs))
     return new_tensor(y, None)
 
 
@@ -487,6 +475,77 @@ def feature_dropout(input: Tensor, p: float = 0.5, training: bool = True, *, gen
 
 METHODS: dict[str, Callable] = {"uniform_": uniform_, "normal_": normal_, "bernoulli_": bernoulli_, "random_": random_,
                                 "exponential_": exponential_}
-__all__ = ["Generator", "bernoulli", "default_generator", "dropout", "feature_dropout", "get_rng_state", "initial_seed", "manual_seed",
-           "multinomial", "normal", "rand", "rand_like", "randint", "randint_like", "randn", "randn_like", "randperm", "seed",
-           "set_rng_state"]
+
+
+# ---- dropout from a stream ------------------------------------------------------------------------------------------------
+def _prepare_dropped(stream: Layout, *, shape: tuple[int, ...], p: float) -> Plan:
+    """Bools, each true with probability p: words 0, 1, ... of a stream of random numbers, which stays as it is."""
+    if stream.dtype != INT64 or stream.shape != (4,):
+        fail("random_dropped", "the stream must be int64[4], a generator's state", stream)
+    out = layout(stream.device, BOOL, shape)
+    kernel = stream.device.kernels.bernoulli_mask[BOOL]
+
+    def run(state: Array) -> Array:
+        drawn, mask = contiguous_copy(state), alloc(out)
+        kernel.call(mask.ptr, drawn.ptr, out.size, p)
+        return mask
+    return Plan(run, out, f"kernel {kernel.name}")
+
+
+_dropped = Primitive("random_dropped", _prepare_dropped)
+
+
+@_dropped.samples
+def _dropped_samples(make: Any) -> Any:
+    for shape, p in (((3, 5), 0.5), ((33,), 0.1), ((2, 3), 0.0), ((4,), 1.0), ((0, 2), 0.5)):
+        yield make.ints(4, high=100), {"shape": shape, "p": p}
+
+
+@_dropped.errors
+def _dropped_errors(make: Any) -> Any:
+    yield (make.ints(3), {"shape": (2,), "p": 0.5}), RuntimeError, r"int64\[4\]"
+
+
+@_dropped.reference
+def _dropped_oracle(stream: Any, *, shape: tuple[int, ...], p: float) -> Any:
+    """Philox4x32-10 (Salmon et al. 2011) in whole numbers of Python."""
+    key, low, words = int(stream[0]), int(stream[1]) + (int(stream[2]) << 64), []
+    for block in range((prod(shape) + 3) // 4):
+        c = [(low + block) >> 32 * i & 0xFFFFFFFF for i in range(4)]
+        k = [key & 0xFFFFFFFF, key >> 32]
+        for _ in range(10):
+            a, b = c[0] * 0xD2511F53, c[2] * 0xCD9E8D57
+            c = [b >> 32 ^ c[1] ^ k[0], b & 0xFFFFFFFF, a >> 32 ^ c[3] ^ k[1], a & 0xFFFFFFFF]
+            k = [(k[0] + 0x9E3779B9) & 0xFFFFFFFF, (k[1] + 0xBB67AE85) & 0xFFFFFFFF]
+        words += c
+    return (np.array(words[:prod(shape)], np.float64) < p * 2.0 ** 32).reshape(shape)
+
+
+@lru_cache
+def _advance(device: Device, words: int) -> tuple[Layout, Array, Array]:
+    """What adds `words` words to a generator's counter: the layout of its state, the increment, the plan of the addition."""
+    state = layout(device, INT64, (4,))
+    return state, device.constant(np.array([0, (words + 3) // 4, 0, 0])), elementwise_plan(state, state, state)
+
+
+def _take_stream(device: Device, words: int, generator: Generator | None) -> Tensor:
+    """A copy of the generator's state, which is moved on by `words` words: their random numbers belong to the copy."""
+    own = generator or default_generator(device)
+    if own.device is not device:
+        fail("scaled_dot_product_attention", "the generator must be on the tensors' device", [own.device, device], "use Generator(device)")
+    stream = contiguous_copy(own.state)
+    _, step, plan = _advance(device, words)
+    device.kernels.add[INT64].call(own.state.ptr, own.state.ptr, step.ptr, plan.ptr)
+    return new_tensor(stream, None)
+
+
+# ---- launches on CUDA ------------------------------------------------------------------------------------------------
+
+def _drawing(each: int) -> Rule:
+    """`each` elements a thread; then one thread advances the generator."""
+    return lambda k, host: [over(ceil_div(k.n, each)), single("advance")] if k.n else []
+
+
+launch("ops/random.cu", "uniform normal random_bits", _drawing(2))
+launch("ops/random.cu", "bernoulli_mask dropout_forward", _drawing(4))
+launch("ops/random.cu", "dropout_backward", lambda k, host: [over(k.n)] if k.n else [])

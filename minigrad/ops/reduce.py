@@ -7,23 +7,31 @@ from __future__ import annotations
 
 import builtins
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..device import KernelTable
-from ..memory import Array, Layout, alloc, layout
-from ..op import NoKernel, Plan, Primitive, dense, op
-from ..shape import BOOL, INT64, axes_of, axis_of, elementwise_plan, fail, is_float, reduce_plan
-from ..tensor import Tensor
-from . import elementwise as ew
-from .elementwise import Elementwise, add, cast, constant, div, mul, sub, where
-from .shape_ops import Bound, _cat, _expanded, _reshaped, bind, copy, flip, permute, planner, respelled, through, whole, windowed
+from ..core.arrays import dense
+from ..core.op import Primitive, op
+from ..core.shape import BOOL, INT64, axes_of, axis_of, fail, is_float
+from ..core.tensor import Tensor
+from ..devices.base import KernelTable, NoKernel
+from ..devices.launch import BLOCKS, THREADS, Launch, ceil_div, launch, over, power_of_two
+from ..devices.memory import Array, Layout, alloc, layout
+from ..devices.plan import Plan, elementwise_plan, reduce_plan
+from .arguments import respelled, whole
+from .arrange import flip
+from .convert import cast
+from .dispatch import Bound, bind, constant, planner, through
+from .join import _cat
+from .math import abs, add, copy, div, eq, isnan, logical_not, maximum, minimum, mul, pow, root, sign, sub, where
+from .view import _expanded, _reshaped, permute, windowed
 
-__all__ = ["sum", "nansum", "mean", "nanmean", "prod", "amax", "amin", "aminmax", "max", "min", "argmax", "argmin", "any", "all",
-           "count_nonzero", "var", "std", "var_mean", "std_mean", "norm", "cumsum", "cumprod"]
+__all__ = ["sum", "nansum", "mean", "nanmean", "prod", "amax", "amin", "aminmax", "max", "min", "argmax",
+           "argmin", "any", "all", "count_nonzero", "var", "std", "var_mean", "std_mean", "norm", "cumsum",
+           "cumprod"]
 
 
 def reduced_shape(shape: tuple[int, ...], axes: tuple[int, ...], keepdim: bool) -> tuple[int, ...]:
@@ -110,7 +118,6 @@ def _oracle(function: Callable) -> Callable:
 
 
 # ---- sum and mean ---------------------------------------------------------------------------------------------------
-
 _sum = Reduction("sum", "sum", np.sum, lambda g, x_shape, axes, keepdim: spread(g, x_shape, axes, keepdim), doc="Sum over axes.")
 _count = Reduction("count_nonzero", "count_nonzero", np.count_nonzero, out=INT64, doc="How many elements are not 0.")
 _sum.samples(_identity_samples)
@@ -148,7 +155,7 @@ def nansum(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any 
 
 
 def _no_nans(x: Tensor) -> Tensor:
-    return where(ew.isnan(x), 0, x) if is_float(x.array.layout.dtype) else x
+    return where(isnan(x), 0, x) if is_float(x.array.layout.dtype) else x
 
 
 @planner
@@ -230,11 +237,10 @@ def nanmean(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any
     x = input if dtype is None else cast(input, dtype)
     if not is_float(x.array.layout.dtype):
         fail("nanmean", "needs a floating-point tensor", x.array.layout, "convert with .float()")
-    return div.call(nansum(x, dim, keepdim), sum(ew.logical_not(ew.isnan(x)), dim, keepdim))
+    return div.call(nansum(x, dim, keepdim), sum(logical_not(isnan(x)), dim, keepdim))
 
 
 # ---- products -------------------------------------------------------------------------------------------------------
-
 def _halves(x: Tensor, dim: int, start: int, length: int) -> Tensor:
     shape = x.array.layout.shape
     return through(windowed, x, tuple([(start, 1, length) if i == dim else whole(n) for i, n in enumerate(shape)]))
@@ -287,11 +293,10 @@ def prod(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = 
 
 
 # ---- extremes -------------------------------------------------------------------------------------------------------
-
 def _extreme_vjp(g: Tensor, x: Tensor, out: Tensor, axes: tuple[int, ...], keepdim: bool) -> Tensor:
     """Elements that tie for the extreme share its gradient."""
     have = x.array.layout
-    winners = cast(ew.eq(x, spread(out, have.shape, axes, keepdim)), have.dtype)
+    winners = cast(eq(x, spread(out, have.shape, axes, keepdim)), have.dtype)
     if extent(have, axes) == 1:
         return mul(spread(g, have.shape, axes, keepdim), winners)
     return mul(spread(div(g, through(_sum_over, winners, axes, keepdim) if axes else winners), have.shape, axes, keepdim), winners)
@@ -374,7 +379,7 @@ def _extreme(name: str, input: Tensor, dim: Any, keepdim: bool, whole_of: Reduct
         return pairs(input, dim)
     if dim is None:
         return through(_extreme_over, input, whole_of)
-    from .index import for_caller, gather_at
+    from .take import for_caller, gather_at
     x = input.array.layout
     if isinstance(dim, (tuple, list)):
         raise TypeError(f"[{name}] dim must be one axis; got {dim}; use a{name}(...) for several")
@@ -387,14 +392,14 @@ def max(input: Tensor, dim: Any = None, keepdim: bool = False, *, other: Tensor 
     """`max(x)`: the largest element. `max(x, dim)`: (values, indices), of the first where several tie. `max(x, y)`: elementwise."""
     if numpy:
         return max(input, other=other, **respelled("max", numpy, dim=dim, keepdim=keepdim))
-    return _extreme("max", input, dim if other is None else other, keepdim, _amax, _argmax, ew.maximum)
+    return _extreme("max", input, dim if other is None else other, keepdim, _amax, _argmax, maximum)
 
 
 def min(input: Tensor, dim: Any = None, keepdim: bool = False, *, other: Tensor | None = None, **numpy: Any) -> Any:
     """`min(x)`: the smallest element. `min(x, dim)`: (values, indices), of the first where several tie. `min(x, y)`: elementwise."""
     if numpy:
         return min(input, other=other, **respelled("min", numpy, dim=dim, keepdim=keepdim))
-    return _extreme("min", input, dim if other is None else other, keepdim, _amin, _argmin, ew.minimum)
+    return _extreme("min", input, dim if other is None else other, keepdim, _amin, _argmin, minimum)
 
 
 def argmax(input: Tensor, dim: int | None = None, keepdim: bool = False, **numpy: Any) -> Tensor:
@@ -436,7 +441,6 @@ def count_nonzero(input: Tensor, dim: Any = None) -> Tensor:
 
 
 # ---- variance -------------------------------------------------------------------------------------------------------
-
 @op
 def moments(x: Tensor, *, axes: tuple[int, ...], correction: float, keepdim: bool) -> tuple[Tensor, Tensor]:
     """Variance and mean over axes.
@@ -521,22 +525,6 @@ def _moments_reference(x: Any, *, axes: tuple[int, ...], correction: float, keep
     return np.var(x, axis=axes, ddof=correction, keepdims=keepdim), np.mean(x, axis=axes, keepdims=keepdim)
 
 
-def _root_vjp(g: Tensor, out: Tensor) -> Tensor:
-    """g / (2 root), and 0 where the root is 0 (PyTorch's choice for norms and deviations)."""
-    zero = ew.eq(out, 0)
-    return div(where(zero, 0, mul(g, 0.5)), where(zero, 1, out))
-
-
-class Root(Elementwise):
-    """Square root whose gradient at 0 is 0."""
-
-    def kernel(self, layouts: tuple[Layout, ...]) -> Any:
-        return layouts[0].device.kernels.sqrt.get(layouts[0].dtype)
-
-
-root = Root("root", np.sqrt, "a", {"a": _root_vjp}, result="float", domain=(0.1, 4.0), doc="Square root whose gradient at 0 is 0.")
-
-
 def _moments(name: str, x: Tensor, dim: Any, unbiased: Any, correction: Any, keepdim: bool) -> Any:
     if isinstance(dim, bool):                               # var(x, unbiased)
         dim, unbiased = None, dim
@@ -579,7 +567,6 @@ def std_mean(input: Tensor, dim: Any = None, unbiased: bool | None = None, keepd
 
 
 # ---- norm -------------------------------------------------------------------------------------------------------
-
 @op
 def vector_norm(x: Tensor, *, p: float, axes: tuple[int, ...], keepdim: bool) -> Tensor:
     """The p-norm over axes: sum(|x|^p)^(1/p).
@@ -589,15 +576,15 @@ def vector_norm(x: Tensor, *, p: float, axes: tuple[int, ...], keepdim: bool) ->
     if p == 2:
         return root(_sum(mul(x, x), axes=axes, keepdim=keepdim))
     if p == 1:
-        return _sum(ew.abs(x), axes=axes, keepdim=keepdim)
+        return _sum(abs(x), axes=axes, keepdim=keepdim)
     if p in (float("inf"), float("-inf")):
-        return (_amax if p > 0 else _amin)(ew.abs(x), axes=axes, keepdim=keepdim)
+        return (_amax if p > 0 else _amin)(abs(x), axes=axes, keepdim=keepdim)
     if p == 0:
-        return _sum(where(ew.eq(x, 0), ew.sign(x), 1), axes=axes, keepdim=keepdim)         # 0 or 1, with gradient 0
-    zero = ew.eq(x, 0)
-    total = _sum(where(zero, 0 if p > 0 else float("inf"), ew.pow(where(zero, 1, ew.abs(x)), p)), axes=axes, keepdim=keepdim)
-    none = ew.eq(total, 0)
-    return where(none, 0 if p > 0 else float("inf"), ew.pow(where(none, 1, total), 1.0 / p))
+        return _sum(where(eq(x, 0), sign(x), 1), axes=axes, keepdim=keepdim)         # 0 or 1, with gradient 0
+    zero = eq(x, 0)
+    total = _sum(where(zero, 0 if p > 0 else float("inf"), pow(where(zero, 1, abs(x)), p)), axes=axes, keepdim=keepdim)
+    none = eq(total, 0)
+    return where(none, 0 if p > 0 else float("inf"), pow(where(none, 1, total), 1.0 / p))
 
 
 @vector_norm.check
@@ -670,7 +657,6 @@ def norm(input: Tensor, p: float | str | None = "fro", dim: Any = None, keepdim:
 
 
 # ---- scans ----------------------------------------------------------------------------------------------------------
-
 def _scan(name: str, function: Callable) -> Callable:
     def prepare(x: Layout, *, dim: int) -> Plan:
         out = layout(x.device, x.dtype, x.shape)
@@ -772,3 +758,31 @@ def cumprod(input: Tensor, dim: Any = None, *, dtype: Any = None, **numpy: Any) 
 
 
 INPLACE = {"cumsum", "cumprod"}
+
+
+# ---- launches on CUDA ------------------------------------------------------------------------------------------------
+
+def _reduction_rule(k: Any, host: Any) -> Sequence[Launch]:
+    plan = host[k.plan]
+    kept, reduced = int(plan[0]), int(plan[1])
+    keep, reduce = (int(np.prod(s, dtype=np.int64)) for s in (plan[2:2 + kept], plan[2 + kept:2 + kept + reduced]))
+    if keep == 0:
+        return []
+    segments = builtins.max(1, builtins.min(ceil_div(reduce, 16384), 256, builtins.max(16384 // keep, 1)))   # segments_of()
+    if reduce < 32 or plan[-1] != 1:                                                                         # Plan::columns
+        tall = power_of_two(reduce // 4, 16)
+        first = Launch("", (builtins.min(ceil_div(keep, 32), BLOCKS), segments), (32, tall))
+    elif reduce <= 1024:
+        first = Launch("", (builtins.min(ceil_div(keep, 4), BLOCKS), segments), (32, power_of_two(keep, 4)))
+    else:
+        first = Launch("", (builtins.min(keep, BLOCKS), segments), (THREADS, 1))
+    return [first] if segments == 1 else [first, over(keep, "segments")]
+
+
+def _scan_rule(k: Any, host: Any) -> Sequence[Launch]:
+    lines = k.outer * 32 if k.inner == 1 else k.outer * k.inner         # a warp for each line that lies together
+    return [over(lines if k.n else 0)]
+
+
+launch("ops/reduce.cu", "sum prod max min argmax argmin count_nonzero any all moments", _reduction_rule, shared=12288)
+launch("ops/reduce.cu", "cumsum cumprod", _scan_rule)

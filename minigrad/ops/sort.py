@@ -10,17 +10,22 @@ from typing import Any
 
 import numpy as np
 
-from ..device import Kernel
-from ..memory import Array, Layout, alloc, layout
-from ..op import Plan, Primitive, dense
-from ..shape import INT64, axis_of, fail
-from ..tensor import Tensor, new_tensor
-from .elementwise import copy
-from .index import _reads, for_caller, gather_at
+from ..core.arrays import dense
+from ..core.op import Primitive
+from ..core.shape import INT64, axis_of, fail
+from ..core.tensor import Tensor, new_tensor
+from ..devices.base import Kernel
+from ..devices.memory import Array, Layout, alloc, layout
+from ..devices.plan import Plan
+from .arguments import whole
+from .dispatch import Bound, bind, planner, through
+from .math import copy
 from .reduce import ValuesIndices, _argmax, extent
-from .shape_ops import Bound, _reshaped, bind, planner, through, whole, windowed
+from .take import _reads, for_caller, gather_at
+from .view import _reshaped, windowed
 
-__all__ = ["sort", "argsort", "msort", "topk", "kthvalue", "cummax", "cummin", "unique", "unique_consecutive", "bincount"]
+__all__ = ["sort", "argsort", "msort", "topk", "kthvalue", "cummax", "cummin", "unique", "unique_consecutive",
+           "bincount"]
 
 
 def _on_host(name: str, x: Layout, shape: tuple[int, ...], function: Any) -> Plan:

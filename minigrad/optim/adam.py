@@ -3,9 +3,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from minigrad.ops.elementwise import maximum
-from minigrad.tensor import Tensor
-
+from ..core.tensor import Tensor
+from ..ops.math import maximum
 from .optimizer import Optimizer, Params, at_least, one_element, only_default, state_like
 
 

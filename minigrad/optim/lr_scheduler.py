@@ -14,9 +14,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, SupportsFloat
 
-from minigrad.engine import mode
-from minigrad.tensor import Tensor
-
+from ..core.tape import mode
+from ..core.tensor import Tensor
 from .optimizer import Optimizer
 
 _EPOCH_WARNING = ("The epoch parameter in `scheduler.step()` was not necessary and is being deprecated where possible. "

@@ -10,17 +10,18 @@ from __future__ import annotations
 import functools
 import warnings
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 from typing import Any
 
 import numpy as np
 
-from minigrad.capture import drop_grads
-from minigrad.device import Device, Kernel
-from minigrad.engine import RemovableHandle, enable_grad, mode, no_grad
-from minigrad.ops.creation import as_tensor
-from minigrad.tensor import Tensor, new_tensor
+from ..core.engine import drop_grads
+from ..core.tape import RemovableHandle, enable_grad, mode, no_grad
+from ..core.tensor import Tensor, new_tensor
+from ..devices.base import Device, Kernel
+from ..devices.launch import THREADS, Launch, launch, over, single
+from ..ops.creation import as_tensor
 
 _HOOKS = ("_step_pre_hooks", "_step_post_hooks", "_state_dict_pre_hooks", "_state_dict_post_hooks",
           "_load_state_dict_pre_hooks", "_load_state_dict_post_hooks")
@@ -422,3 +423,25 @@ def one_element(lr: Any) -> None:
 
 
 Params = Iterable[Any]
+
+
+# ---- launches on CUDA ------------------------------------------------------------------------------------------------
+
+def _tensors_rule(k: Any, host: Any) -> Sequence[Launch]:
+    """A row of blocks for each tensor of the table."""
+    table = host[k.table]
+    longest = int(table[:, -1].max(initial=0))
+    if longest == 0:
+        return []
+    first = over(longest, each=4)
+    return [first._replace(grid=(first.grid[0], min(len(table), 65535)))]
+
+
+def _step_rule(k: Any, host: Any) -> Sequence[Launch]:
+    return [*_tensors_rule(k, host), over(len(host[k.table]), "count")]
+
+
+launch("optim/optim.cu", "sgd adam rmsprop adagrad", _step_rule, shared=16)
+launch("optim/optim.cu", "grad_scale grad_clip", _tensors_rule)
+launch("optim/optim.cu", "grad_norm_sq", lambda k, host: [Launch("", (128,), (THREADS,)), single("add")], shared=4096)
+launch("optim/optim.cu", "clip_factor", lambda k, host: [single()])

@@ -3,8 +3,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from minigrad.tensor import Tensor
-
+from ..core.tensor import Tensor
 from .optimizer import Optimizer, Params, at_least, one_element, only_default, state_like
 
 

@@ -5,9 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from minigrad.ops.elementwise import where
-from minigrad.tensor import Tensor
-
+from ..core.tensor import Tensor
+from ..ops.math import where
 from .optimizer import Optimizer, Params, at_least, begun, one_element, only_default, state_like
 
 

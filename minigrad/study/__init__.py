@@ -3,15 +3,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..device import Kernel, door, opened
-from ..op import Op, signature
-from ..tensor import Tensor
+from ..core.op import Op, signature
+from ..core.tensor import Tensor
+from ..devices import launch_hook, opened
+from ..devices.base import Kernel
 
 __all__ = ["explain", "launches"]
 
 
 def explain(op: Any, *args: Any, **attrs: Any) -> str:
-    """Which path `op(*args, **attrs)` takes (fused kernel, definition or NumPy behind the door), why, and what it launches.
+    """Which path `op(*args, **attrs)` takes (fused kernel, definition or NumPy), why, and what it launches.
 
     >>> print(study.explain(minigrad.layer_norm, x, w, b, normalized_shape=(512,)))
     layer_norm(float32[64, 512], float32[512], float32[512]): fused kernel on cpu
@@ -43,6 +44,6 @@ def launches(function: Any, *args: Any, **kwargs: Any) -> list[str]:
         seen.append(kernel.name if kernel.name != "host" else f"NumPy {getattr(arguments[0], '__name__', 'function')}")
         kernel.function(*arguments)
     opened()
-    with door(visit):
+    with launch_hook(visit):
         function(*args, **kwargs)
     return seen

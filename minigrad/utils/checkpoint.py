@@ -16,15 +16,16 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
-from minigrad import engine
-from minigrad.device import opened
-from minigrad.engine import Node, Slot, edge_of, enable_grad, mode
-from minigrad.memory import Array
-from minigrad.op import stale
-from minigrad.ops.elementwise import contiguous_copy, copy_array
 from minigrad.ops.random import default_generator
-from minigrad.shape import fail
-from minigrad.tensor import Tensor, new_tensor
+
+from ..core import engine
+from ..core.arrays import contiguous_copy, copy_array
+from ..core.op import stale
+from ..core.shape import fail
+from ..core.tape import Node, Slot, edge_of, enable_grad, mode, recorded
+from ..core.tensor import Tensor, new_tensor
+from ..devices import opened
+from ..devices.memory import Array
 
 __all__ = ["checkpoint", "checkpoint_sequential", "noop_context_fn"]
 
@@ -160,7 +161,7 @@ def checkpoint(function: Callable, *args: Any, use_reentrant: bool | None = None
     if preserve_rng_state:
         now = [default_generator(d).state for d in opened()]
         states = [(state, contiguous_copy(state)) for state in now]
-    start = Node(_CHECKPOINT, (), ()).seq
+    start = recorded(_CHECKPOINT, (), ()).seq
     with first:
         result = function(*args, **kwargs)
     outputs = list(_tensors(result))
@@ -168,7 +169,7 @@ def checkpoint(function: Callable, *args: Any, use_reentrant: bool | None = None
     if not ends:
         return result
     block = _Block(function, args, kwargs, states, second, determinism_check == "default")
-    node = Node(_CHECKPOINT, ends, tuple([o.array.layout for o in outputs]), block, block.versions(ends))
+    node = recorded(_CHECKPOINT, ends, tuple([o.array.layout for o in outputs]), block, block.versions(ends))
     by = [new_tensor(o.array, Slot(node, i, o.array.layout) if o.requires_grad else None) for i, o in enumerate(outputs)]
     return _replace(result, iter(by))
 

@@ -11,11 +11,12 @@ from math import inf
 
 import numpy as np
 
-from minigrad.engine import mode, no_grad
-from minigrad.memory import Array
 from minigrad.ops.creation import empty, tensor
-from minigrad.ops.shape_ops import stack
-from minigrad.tensor import Tensor, bump
+
+from ...core.tape import mode, no_grad
+from ...core.tensor import Tensor, bump
+from ...devices.memory import Array
+from ...ops.join import stack
 
 _tables: dict[tuple, tuple[np.ndarray, Array]] = {}
 

@@ -6,14 +6,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from minigrad.device import device as open_device
-from minigrad.engine import mode
 from minigrad.ops.creation import full
 from minigrad.ops.index import index_select
-from minigrad.ops.shape_ops import cat, narrow, reshape, select, stack, transpose
 from minigrad.ops.sort import argsort
-from minigrad.shape import fail
-from minigrad.tensor import Tensor, new_tensor
+
+from ...core.shape import fail
+from ...core.tape import mode
+from ...core.tensor import Tensor, new_tensor
+from ...devices import device as open_device
+from ...ops.join import cat, stack
+from ...ops.view import narrow, reshape, select, transpose
 
 __all__ = ["PackedSequence", "invert_permutation", "pack_padded_sequence", "pad_packed_sequence", "pad_sequence", "unpad_sequence",
            "pack_sequence", "unpack_sequence"]

@@ -8,17 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from .. import engine
-from ..device import KernelTable
-from ..device import device as open_device
-from ..engine import mode
-from ..memory import Array, Layout, alloc
-from ..op import Op, op
-from ..shape import BOOL, default_float, elementwise_plan, fail, is_float, promote, scalar_type
-from ..shape import result_type as result_type_of
-from ..tensor import Tensor, bump, writable
-from .elementwise import (
-    NUMBERS,
+from ..core.op import Op, op
+from ..core.shape import BOOL, default_float, fail, is_float
+from ..core.tensor import Tensor
+from ..devices.base import KernelTable
+from ..devices.memory import Array, Layout, alloc
+from ..devices.plan import elementwise_plan
+from .convert import cast, result_type
+from .dispatch import constant
+from .elementwise import NUMBERS
+from .math import (
     abs,
     acos,
     acosh,
@@ -28,10 +27,7 @@ from .elementwise import (
     atan,
     atan2,
     atanh,
-    cast,
-    constant,
     copy,
-    copy_array,
     div,
     eq,
     exp,
@@ -51,7 +47,6 @@ from .elementwise import (
     mul,
     ne,
     neg,
-    polygamma,
     pow,
     reciprocal,
     rint,
@@ -63,6 +58,14 @@ from .elementwise import (
     trunc,
     where,
 )
+
+__all__ = ["absolute", "addcdiv", "addcmul", "allclose", "arccos", "arccosh", "arcsin", "arcsinh", "arctan",
+           "arctan2", "arctanh", "clamp", "clamp_max", "clamp_min", "clip", "copysign", "deg2rad", "divide",
+           "equal", "fix", "float_power", "fmax", "fmin", "frac", "greater", "greater_equal", "heaviside",
+           "hypot", "is_nonzero", "isclose", "isneginf", "isposinf", "ldexp", "lerp", "less", "less_equal",
+           "logaddexp", "logaddexp2", "logit", "masked_fill", "multiply", "nan_to_num", "negative",
+           "not_equal", "positive", "rad2deg", "round", "rsub", "sgn", "signbit", "sinc", "subtract",
+           "true_divide", "xlogy"]
 
 _NUMBERS = (float, int)
 
@@ -108,7 +111,6 @@ def _as_float(t: Any) -> Any:
 
 
 # ---- parts and rounding ------------------------------------------------------------------------------------------------
-
 @Formula
 def frac(input: Tensor) -> Tensor:
     """The part after the point: input - trunc(input)."""
@@ -178,7 +180,6 @@ def _bfloat16_limits() -> Any:
 
 
 # ---- choosing ----------------------------------------------------------------------------------------------------------
-
 @Formula
 def fmax(input: Tensor, other: Tensor) -> Tensor:
     """The larger; of a number and NaN, the number."""
@@ -257,7 +258,6 @@ def masked_fill(input: Tensor, mask: Tensor, value: Any) -> Tensor:
 
 
 # ---- arithmetic --------------------------------------------------------------------------------------------------------
-
 @Formula
 def lerp(input: Tensor, end: Tensor, weight: Any) -> Tensor:
     """input + weight * (end - input), exact at weight 0 and 1."""
@@ -378,7 +378,6 @@ def positive(input: Tensor) -> Tensor:
 
 
 # ---- comparing ---------------------------------------------------------------------------------------------------------
-
 @Formula
 def isclose(input: Tensor, other: Tensor, rtol: float = 1e-05, atol: float = 1e-08, equal_nan: bool = False) -> Tensor:
     """|input - other| <= atol + rtol * |other|, or both the same infinity (or, with `equal_nan`, both NaN)."""
@@ -410,125 +409,19 @@ def is_nonzero(input: Tensor) -> bool:
     return bool(input)
 
 
-def result_type(tensor1: Any, tensor2: Any) -> np.dtype:
-    """The dtype of an operation between two tensors or numbers."""
-    tensors = [t for t in (tensor1, tensor2) if isinstance(t, Tensor)]
-    dtype = result_type_of(*[t.array.layout for t in tensors]) if tensors else BOOL
-    for t in (tensor1, tensor2):
-        if not isinstance(t, Tensor):
-            dtype = promote(dtype, scalar_type(t, dtype))
-    return dtype
-
-
-def promote_types(type1: Any, type2: Any) -> np.dtype:
-    """The smallest dtype that both convert to."""
-    return promote(np.dtype(type1), np.dtype(type2))
-
-
-def is_tensor(obj: Any) -> bool:
-    """Is it a Tensor?"""
-    return isinstance(obj, Tensor)
-
-
-def is_floating_point(input: Tensor) -> bool:
-    """Is the dtype one of floating-point numbers?"""
-    return is_float(input.array.layout.dtype)
-
-
-def is_complex(input: Tensor) -> bool:
-    """There are no complex tensors."""
-    return False
-
-
-def is_signed(input: Tensor) -> bool:
-    """Can the dtype hold negative numbers?"""
-    return input.array.layout.dtype.kind not in "bu"
-
-
-def numel(input: Tensor) -> int:
-    """The number of elements."""
-    return input.array.layout.size
-
-
-# ---- casts by name, and filling in place --------------------------------------------------------------------------------
-
-def _to(dtype: str) -> Callable[[Tensor], Tensor]:
-    def method(input: Tensor) -> Tensor:
-        if dtype == "bfloat16":
-            import ml_dtypes  # noqa: F401 (registers the dtype)
-        return cast(input, dtype)
-    method.__doc__ = f"The values as {dtype}."
-    return method
-
-
-def _type(input: Tensor, dtype: Any = None) -> Any:
-    """The values in another dtype; without one, the dtype's name."""
-    return str(input.array.layout.dtype) if dtype is None else cast(input, dtype)
-
-
-def type_as(input: Tensor, other: Tensor) -> Tensor:
-    """The values in the dtype and on the device of `other`."""
-    return input.to(other.device, other.dtype)
-
-
-def copy_(input: Tensor, src: Any, non_blocking: bool = False) -> Tensor:
-    """Overwrites the values with those of `src`, broadcast and converted; not differentiable."""
-    if not isinstance(src, Tensor):
-        src = engine.as_tensor(src)
-    for t in (input, src) if mode.grad else ():
-        writable("copy_", t)
-    if src.device is not input.device:
-        src = src.to(open_device(input.device))
-    copy_array(input.array, src.array)
-    return bump(input)
-
-
-def fill_(input: Tensor, value: Any) -> Tensor:
-    """Overwrites all values with one number (or a 0-d tensor)."""
-    writable("fill_", input)
-    to = input.array.layout
-    if isinstance(value, Tensor):
-        if value.array.layout.ndim:
-            fail("fill_", "value must be a number or a 0-d tensor", value.array.layout, "use copy_")
-        return copy_(input, value)
-    copy_array(input.array, constant(value, to.dtype, to.device).array)
-    return bump(input)
-
-
-def zero_(input: Tensor) -> Tensor:
-    """Overwrites all values with 0."""
-    return fill_(input, 0)
-
-
 absolute, negative, subtract, multiply, divide, true_divide = abs, neg, sub, mul, div, div
 arccos, arcsin, arctan, arctan2, arccosh, arcsinh, arctanh = acos, asin, atan, atan2, acosh, asinh, atanh
 not_equal, less, less_equal, greater, greater_equal = ne, lt, le, gt, ge
 fix, clip, sgn = trunc, clamp, sign
 
-__all__ = ["absolute", "addcdiv", "addcmul", "allclose", "arccos", "arccosh", "arcsin", "arcsinh", "arctan", "arctan2", "arctanh",
-           "clamp", "clamp_max", "clamp_min", "clip", "copysign", "deg2rad", "divide", "equal", "fix", "float_power", "fmax", "fmin",
-           "frac", "greater", "greater_equal", "heaviside", "hypot", "is_complex", "is_floating_point", "is_nonzero", "is_signed",
-           "is_tensor", "isclose", "isneginf", "isposinf", "ldexp", "lerp", "less", "less_equal", "logaddexp", "logaddexp2", "logit",
-           "masked_fill", "multiply", "nan_to_num", "negative", "not_equal", "numel", "positive", "promote_types", "rad2deg",
-           "result_type", "round", "rsub", "sgn", "signbit", "sinc", "subtract", "true_divide", "xlogy"]
 INPLACE = frozenset(("absolute", "addcdiv", "addcmul", "arccos", "arccosh", "arcsin", "arcsinh", "arctan", "arctan2", "arctanh",
                      "clamp", "clamp_max", "clamp_min", "clip", "copysign", "deg2rad", "divide", "fix", "float_power", "frac",
                      "greater", "greater_equal", "heaviside", "hypot", "ldexp", "lerp", "less", "less_equal", "logit", "masked_fill",
                      "multiply", "nan_to_num", "negative", "not_equal", "rad2deg", "round", "sgn", "sinc", "subtract", "true_divide",
                      "xlogy"))
-METHODS: dict[str, Any] = {
-    **{name: _to(dtype) for name, dtype in (
-        ("float", "float32"), ("double", "float64"), ("half", "float16"), ("bfloat16", "bfloat16"), ("long", "int64"), ("int", "int32"),
-        ("short", "int16"), ("char", "int8"), ("byte", "uint8"), ("bool", "bool"))},
-    "type": _type, "type_as": type_as, "copy_": copy_, "fill_": fill_, "zero_": zero_,
-    "where": lambda input, condition, other: where(condition, input, other),
-    "polygamma": lambda input, n: polygamma(n, input),
-    "__array_priority__": 1000,             # NumPy leaves `array * tensor` to the tensor
-}
 
 
 # ---- samples -----------------------------------------------------------------------------------------------------------
-
 def _sampled(formula: Op, samples: Callable, reference: Callable, errors: Callable | None = None) -> None:
     formula.samples(samples)
     formula.reference(reference)

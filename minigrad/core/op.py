@@ -21,33 +21,17 @@ import inspect
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from . import engine
-from .device import NoKernel
-from .engine import Node, Slot, edge_of, enable_grad, mode, set_grad_enabled, walk
-from .memory import Array, Buffer, Layout
-from .memory import layout as layout_of
+from ..devices.base import NoKernel
+from ..devices.memory import Array, Buffer, Layout
+from ..devices.memory import layout as layout_of
+from ..devices.plan import Plan, remember
+from .arrays import contiguous_copy, dense
+from .engine import functions, walk
 from .shape import fail, is_float
+from .tape import Node, Slot, edge_of, enable_grad, located, mode, recorded, set_grad_enabled
 from .tensor import Tensor, new_tensor
 
-_PLANS_MAX = 4096
 registry: dict[str, Primitive | Op] = {}      # every op by name, in order of definition: what tests, bench and docs walk
-
-
-class Plan:
-    """How one signature of an op runs: `run(*arrays) -> array`, and why. `layout` is that of the output."""
-
-    __slots__ = ("run", "layout", "why")
-
-    def __init__(self, run: Callable[..., Any], layout: Any, why: str = "") -> None:
-        self.run, self.layout, self.why = run, layout, why
-
-
-def remember(plans: dict, key: Any, plan: Any) -> Any:
-    """Keeps a plan under its signature; too many signatures (ever new shapes or scalars) start the table afresh."""
-    if len(plans) >= _PLANS_MAX:
-        plans.clear()
-    plans[key] = plan
-    return plan
 
 
 def _parameters(function: Callable) -> tuple[list[str], list[str]]:
@@ -62,7 +46,7 @@ def _parameters(function: Callable) -> tuple[list[str], list[str]]:
 
 
 def stale(name: str, node: Node | None = None) -> None:
-    fail(name + " backward", f"a tensor that the derivative needs was changed in place since the forward pass{engine.located(node)}", "",
+    fail(name + " backward", f"a tensor that the derivative needs was changed in place since the forward pass{located(node)}", "",
          "make the change out of place, or before the tensor is used")
 
 
@@ -98,7 +82,6 @@ class Documented:
 
 
 # where a VJP's arguments come from
-
 def _output(node: Any, g: Tensor) -> Tensor:
     return new_tensor(node.out, node)
 
@@ -116,7 +99,6 @@ def _attribute(name: str) -> Callable[..., Any]:
 
 
 # ---- primitives -----------------------------------------------------------------------------------------------------
-
 class Primitive(Documented):
     """One array computation plus VJPs. `prepare(*layouts, **attrs) -> Plan` checks the signature and chooses the kernel."""
 
@@ -178,7 +160,7 @@ class Primitive(Documented):
         keep: frozenset[int] = frozenset().union(*[self.saves[i] for i, e in enumerate(edges) if e is not None])
         saved = tuple([t if i in keep else None for i, t in enumerate(inputs)])
         version = sum([t.array.version for t in saved if t is not None])
-        node = Node(self, edges, array.layout, saved, version, array if self.keeps_out else None, attrs)
+        node = recorded(self, edges, array.layout, saved, version, array if self.keeps_out else None, attrs)
         return new_tensor(array, node)
 
     def backward(self, node: Node, g: Tensor, needs: list[bool]) -> list[Tensor | None]:
@@ -192,7 +174,6 @@ class Primitive(Documented):
 
 
 # ---- composites -----------------------------------------------------------------------------------------------------
-
 class FusedPlan:
     """A signature with kernels. `forward(*arrays) -> (outputs, saved)`; `backward(saved, gs, needs) -> gradients`, or None
     where only the definition can give what is needed."""
@@ -203,16 +184,6 @@ class FusedPlan:
         self.forward, self.backward, self.why = forward, backward, why
         self.dense = dense                                  # inputs that are copied because they are not contiguous
         self.outputs: tuple[Layout, ...] | None = None      # known after the first run
-
-
-def dense(array: Array) -> Array:
-    """The array itself if contiguous, else a contiguous copy."""
-    return array if array.layout.contiguous else contiguous_copy(array)
-
-
-contiguous_copy: Callable[[Array], Array]      # set by ops/elementwise.py
-alias: Callable[[Tensor], Tensor]              # the identity primitive, set by ops/shape_ops.py
-zeros_like_layout: Callable[[Layout], Tensor]  # set by ops/creation.py
 
 
 class Op(Documented):
@@ -277,8 +248,8 @@ class Op(Documented):
         if not (recording and mode.grad):
             return new_tensor(outputs, None) if type(outputs) is not tuple else tuple([new_tensor(o, None) for o in outputs])
         if type(outputs) is not tuple:
-            return new_tensor(outputs, Node(self, edges, outputs.layout, (plan, inputs, saved), version, None, attrs))
-        node = Node(self, edges, tuple([o.layout for o in outputs]), (plan, inputs, saved), version, None, attrs)
+            return new_tensor(outputs, recorded(self, edges, outputs.layout, (plan, inputs, saved), version, None, attrs))
+        node = recorded(self, edges, tuple([o.layout for o in outputs]), (plan, inputs, saved), version, None, attrs)
         return tuple([new_tensor(o, None if i in self.nondifferentiable else Slot(node, i, o.layout)) for i, o in enumerate(outputs)])
 
     def _plan(self, key: tuple, inputs: tuple, attrs: dict) -> FusedPlan | str:
@@ -368,7 +339,7 @@ class GradOp:
         version = sum([t.array.version for t in tensors if t is not None])
         given = [r for r in results if r is not None]
         all_attrs = {**(attrs or {}), "needs": tuple(r is not None for r in results), "count": len(inputs)}
-        node = Node(self, edges, tuple([r.layout for r in given]), tensors, version, None, all_attrs)      # type: ignore[arg-type]
+        node = recorded(self, edges, tuple([r.layout for r in given]), tensors, version, None, all_attrs)      # type: ignore[arg-type]
         slots = iter([new_tensor(r, Slot(node, i, r.layout)) for i, r in enumerate(given)])
         return [None if r is None else next(slots) for r in results]
 
@@ -388,7 +359,7 @@ def derived(definition: Callable, inputs: tuple[Tensor | None, ...], attrs: dict
             if t is None or not is_float(t.array.layout.dtype):
                 aliases.append(t)
             elif create_graph and t.requires_grad:
-                aliases.append(alias(t))
+                aliases.append(functions.alias(t))
             else:
                 aliases.append(t.detach().requires_grad_(need))
         outputs = definition(*aliases, **(attrs or {}))
@@ -398,7 +369,7 @@ def derived(definition: Callable, inputs: tuple[Tensor | None, ...], attrs: dict
     found = walk([p[0] for p in pairs], [p[1] for p in pairs], create_graph, create_graph,
                  [t for t in targets if t is not None], bounded=True)
     with set_grad_enabled(create_graph):
-        return [None if t is None else found[t] if t in found else zeros_like_layout(a.array.layout)
+        return [None if t is None else found[t] if t in found else functions.zeros(a.array.layout)
                 for t, a in zip(targets, aliases, strict=True)]
 
 
@@ -426,7 +397,6 @@ def signature(inputs: Iterable[Tensor | None], attrs: dict) -> tuple:
 
 
 # ---- modes ----------------------------------------------------------------------------------------------------------
-
 class set_fused:
     """Which path composites take: "auto" (kernels where they apply), "off" (definitions), "require" (raise where no
     kernel applies). As a call, or for the length of a `with` block."""
@@ -451,3 +421,15 @@ class set_fused:
         self._set(self.before)
 
 
+def same_dtypes(name: str, x: Layout, *others: Layout | None) -> None:
+    """Kernels take one dtype and at least one element; else the definition runs."""
+    if not x.size:
+        raise NoKernel("there are no elements")
+    for o in others:
+        if o is not None and o.dtype != x.dtype:
+            raise NoKernel(f"{name} kernels take one dtype; got {x.dtype} and {o.dtype}")
+
+
+def address(array: Array | None) -> int:
+    """A kernel's pointer argument that may be null."""
+    return 0 if array is None else array.ptr

@@ -1,0 +1,371 @@
+from __future__ import annotations
+
+import builtins
+import operator
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from ..core.arrays import mover
+from ..core.op import Primitive, same_device
+from ..core.shape import axis_of, fail, promote
+from ..core.tape import Node, Slot, mode, recorded
+from ..core.tensor import Tensor, new_tensor
+from ..devices import memory
+from ..devices.memory import Array, Layout, alloc, layout
+from ..devices.plan import Plan, elementwise_plan, remember
+from .arguments import _rule_axis, respelled, whole
+from .convert import cast
+from .dispatch import _NOTHING, constant, through
+from .math import copy
+from .view import _narrow, _reshaped, _window_rule, atleast_1d, atleast_2d, atleast_3d, windowed
+
+__all__ = ["cat", "concat", "concatenate", "stack", "hstack", "vstack", "dstack", "row_stack", "column_stack", "split",
+           "split_with_sizes", "chunk", "tensor_split", "unbind"]
+
+
+# ---- joins ----------------------------------------------------------------------------------------------------------
+class JoinPlan(Plan):
+    """A join and what its nodes carry: where each input lies in the output."""
+
+    __slots__ = ("attrs",)
+
+    def __init__(self, run: Callable, to: Layout, attrs: dict) -> None:
+        super().__init__(run, to, "one copy for each input")
+        self.attrs = attrs
+
+
+class Join(Primitive):
+    """`cat` and (with `new`) `stack`: any number of inputs, one copy each into the output; the gradient is cut again."""
+
+    def __init__(self, name: str, new: bool, doc: str) -> None:
+        super().__init__(name, self._prepare, {}, ["tensors"], doc)
+        self.new = new
+        self.seen: dict[tuple, JoinPlan] = {}       # plans by `dim` as the user wrote it
+
+    def __call__(self, *tensors: Tensor, dim: int) -> Tensor:      # type: ignore[override]
+        arrays = [t.array for t in tensors]
+        key = (dim, *[a.layout for a in arrays])
+        plan = self.plans.get(key)
+        if plan is None:
+            plan = remember(self.plans, key, self._prepare(*[a.layout for a in arrays], dim=dim))
+        return self.run(plan, tensors, arrays)
+
+    def run(self, plan: Any, tensors: Sequence[Tensor], arrays: list[Array]) -> Tensor:
+        array = plan.run(arrays)
+        if mode.grad:
+            for t in tensors:
+                if t.requires_grad:
+                    edges = tuple([(t.node or t) if t.requires_grad else None for t in tensors])
+                    return new_tensor(array, recorded(self, edges, plan.layout, _NOTHING, 0, None, plan.attrs))
+        return new_tensor(array, None)
+
+    def known(self, tensors: Any, dim: Any) -> Tensor | None:
+        """The join of inputs whose layouts were joined before; None if they were not, or if they are no tensors."""
+        if type(tensors) is not list and type(tensors) is not tuple:
+            return None
+        try:
+            arrays = [t.array for t in tensors]
+            plan = self.seen.get((dim, *[a.layout for a in arrays]))
+        except (AttributeError, TypeError):
+            return None
+        return None if plan is None else self.run(plan, tensors, arrays)
+
+    def first(self, tensors: Any, given: list[Tensor], dim: Any, axis: int) -> Tensor:
+        """The join itself; remembered, if the inputs are `tensors` as they came."""
+        out = self(*given, dim=axis)
+        if given is tensors and type(dim) is int:
+            layouts = [t.array.layout for t in given]
+            key = (axis, *layouts)
+            remember(self.seen, (dim, *layouts), self.plans[key])
+        return out
+
+    def backward(self, node: Node, g: Tensor, needs: list[bool]) -> list[Tensor | None]:
+        return [through(windowed, g, key) if need else None for key, need in zip(node.attrs["keys"], needs, strict=True)]      # type: ignore[index]
+
+    def _prepare(self, *layouts: Layout, dim: int) -> Plan:
+        first = layouts[0]
+        same_device(self.name, layouts)
+        if self.new:
+            shapes = [(*x.shape[:dim], 1, *x.shape[dim:]) for x in layouts]
+        else:
+            shapes = [x.shape for x in layouts]
+        for x, shape in zip(layouts, shapes, strict=True):
+            if shape[:dim] + shape[dim + 1:] != shapes[0][:dim] + shapes[0][dim + 1:] or len(shape) != len(shapes[0]):
+                what = "all tensors must have the same shape" if self.new else f"sizes must agree in every dimension but {dim}"
+                fail(self.name, what, layouts)
+            if x.dtype != first.dtype:
+                fail(self.name, "the tensors must have one dtype", layouts)
+        total = builtins.sum(s[dim] for s in shapes)
+        out = layout(first.device, first.dtype, (*shapes[0][:dim], total, *shapes[0][dim + 1:]))
+        pieces, keys, at = [], [], 0
+        lead, rest = [whole(n) for n in out.shape[:dim]], [whole(n) for n in out.shape[dim + 1:]]
+        for x, shape in zip(layouts, shapes, strict=True):
+            inside = layout(x.device, x.dtype, shape, out.strides)
+            source = layout(x.device, x.dtype, shape, (*x.strides[:dim], 0, *x.strides[dim:]) if self.new else x.strides)
+            pieces.append((inside, source, at * out.strides[dim] * x.dtype.itemsize))
+            keys.append((*lead, at if self.new else (at, 1, shape[dim]), *rest))
+            at += shape[dim]
+        attrs, kernel = {"dim": dim, "keys": keys}, copy.kernel((out,))
+        if kernel is None or not builtins.all(x.size for x in layouts):
+            moves = [(mover(inside, source), offset) for inside, source, offset in pieces]
+
+            def run(arrays: Sequence[Array]) -> Array:
+                y = alloc(out)
+                for (move, offset), a in zip(moves, arrays, strict=True):
+                    move(y, offset, a)
+                return y
+            return JoinPlan(run, out, attrs)
+        plans = [(offset, elementwise_plan(inside, source)) for inside, source, offset in pieces]
+        steps = [(offset, plan.ptr) for offset, plan in plans]
+
+        def launch(arrays: Sequence[Array], plans: list = plans) -> Array:       # the plans live as long as this
+            y = alloc(out)
+            start, call = y.ptr, kernel.call
+            for (offset, walk), a in zip(steps, arrays):        # noqa: B905 (as many as there were layouts)
+                call(start + offset, a.ptr, walk)
+            return y
+        return JoinPlan(launch, out, attrs)
+
+
+_cat = Join("cat", False, "The tensors one after the other along an existing dimension.")
+_stack = Join("stack", True, "The tensors one after the other along a new dimension.")
+
+
+@_cat.samples
+def _cat_samples(make: Any) -> Any:
+    yield make(2, 3), make(5, 3), {"dim": 0}
+    yield make(2, 3), make(2, 0), make(2, 33), {"dim": 1}
+    yield make(2, 1, 2), {"dim": 1}
+
+
+@_cat.errors
+def _cat_errors(make: Any) -> Any:
+    yield (make(2, 3), make(2, 4), {"dim": 0}), RuntimeError, r"sizes must agree.*\[2, 3\].*\[2, 4\]"
+
+
+@_cat.reference
+def _cat_reference(*tensors: Any, dim: int) -> Any:
+    return np.concatenate(tensors, dim)
+
+
+@_stack.samples
+def _stack_samples(make: Any) -> Any:
+    yield make(2, 33), make(2, 33), {"dim": 0}
+    yield make(2, 3), make(2, 3), make(2, 3), {"dim": 2}
+    yield make(), make(), {"dim": 0}
+
+
+@_stack.errors
+def _stack_errors(make: Any) -> Any:
+    yield (make(2, 3), make(3, 2), {"dim": 0}), RuntimeError, "same shape"
+
+
+@_stack.reference
+def _stack_reference(*tensors: Any, dim: int) -> Any:
+    return np.stack(tensors, dim)
+
+
+def _joined(op: str, tensors: Any) -> list[Tensor]:
+    """The inputs of a join, in one dtype."""
+    if isinstance(tensors, Tensor) or not isinstance(tensors, (tuple, list)):
+        raise TypeError(f"[{op}] expected a tuple or list of tensors; got {type(tensors).__name__}")
+    for x in tensors:
+        if not isinstance(x, Tensor):
+            raise TypeError(f"[{op}] expected tensors; got {type(x).__name__}")
+    if not tensors:
+        fail(op, "needs at least one tensor", kind=ValueError if op == "cat" else RuntimeError)
+    dtype = tensors[0].array.layout.dtype
+    for x in tensors:
+        if x.array.layout.dtype is not dtype:
+            for y in tensors:
+                dtype = promote(dtype, y.array.layout.dtype)
+            return [cast(y, dtype) for y in tensors]
+    return tensors                                  # type: ignore[return-value]
+
+
+def cat(tensors: Sequence[Tensor], dim: int = 0, **numpy: Any) -> Tensor:
+    """The tensors one after the other along an existing dimension. Empty 1-d tensors are left out, as in PyTorch."""
+    if numpy:
+        return cat(tensors, **respelled("cat", numpy, dim=dim or None))
+    found = _cat.known(tensors, dim)
+    if found is not None:
+        return found
+    given = _joined("cat", tensors)
+    ndim = given[0].array.layout.ndim
+    if given[0].array.layout.shape == (0,):
+        ndim = builtins.max(x.array.layout.ndim for x in given)
+    if not ndim or builtins.any(not x.array.layout.ndim for x in given):
+        fail("cat", "0-d tensors cannot be joined", [x.array.layout for x in given], "use stack(...)")
+    if ndim > 1 and builtins.any(x.array.layout.shape == (0,) for x in given):
+        given = [x for x in given if x.array.layout.shape != (0,)]
+    return _cat.first(tensors, given, dim, axis_of(dim, ndim, "cat"))
+
+
+concat = concatenate = cat
+
+
+def stack(tensors: Sequence[Tensor], dim: int = 0, **numpy: Any) -> Tensor:
+    """The tensors one after the other along a new dimension."""
+    if numpy:
+        return stack(tensors, **respelled("stack", numpy, dim=dim or None))
+    found = _stack.known(tensors, dim)
+    if found is not None:
+        return found
+    given = _joined("stack", tensors)
+    return _stack.first(tensors, given, dim, axis_of(dim, given[0].array.layout.ndim + 1, "stack"))
+
+
+def hstack(tensors: Sequence[Tensor]) -> Tensor:
+    """Along the second dimension (vectors: along the only one)."""
+    given = atleast_1d(*_joined("hstack", tensors))
+    given = given if isinstance(given, tuple) else (given,)
+    return cat(given, 0 if given[0].array.layout.ndim == 1 else 1)
+
+
+def vstack(tensors: Sequence[Tensor]) -> Tensor:
+    """Along the first dimension, vectors as rows."""
+    return cat(atleast_2d(tuple(_joined("vstack", tensors))), 0)
+
+
+row_stack = vstack
+
+
+def dstack(tensors: Sequence[Tensor]) -> Tensor:
+    """Along the third dimension."""
+    return cat(atleast_3d(tuple(_joined("dstack", tensors))), 2)
+
+
+def column_stack(tensors: Sequence[Tensor]) -> Tensor:
+    """Along the second dimension, vectors as columns."""
+    return cat([through(_reshaped, x, (x.numel(), 1)) if x.array.layout.ndim < 2 else x for x in _joined("column_stack", tensors)], 1)
+
+
+# ---- cuts -----------------------------------------------------------------------------------------------------------
+class Cut(Primitive):
+    """`split` and (with `drop`) `unbind`: views, one after the other along a dimension; one node joins their gradients."""
+
+    def __init__(self, name: str, drop: bool, doc: str) -> None:
+        super().__init__(name, self._prepare, {}, ["x"], doc)
+        self.drop = drop
+
+    def __call__(self, x: Tensor, *, sizes: tuple[int, ...], dim: int) -> tuple[Tensor, ...]:      # type: ignore[override]
+        array = x.array
+        key = (array.layout, sizes, dim)
+        plan = self.plans.get(key)
+        if plan is None:
+            plan = remember(self.plans, key, self._prepare(array.layout, sizes=sizes, dim=dim))
+        arrays = plan.run(array)
+        if not (mode.grad and x.requires_grad):
+            return tuple([new_tensor(a, None) for a in arrays])
+        node = recorded(self, (x.node or x,), plan.layout, _NOTHING, 0, None, {"dim": dim})
+        return tuple([new_tensor(a, Slot(node, i, a.layout)) for i, a in enumerate(arrays)])
+
+    def _prepare(self, x: Layout, *, sizes: tuple[int, ...], dim: int) -> Plan:
+        if builtins.sum(sizes) != x.shape[dim] or builtins.min(sizes, default=0) < 0:
+            fail(self.name, f"the sizes must add up to size {x.shape[dim]} of dim {dim}", [x, f"sizes {list(sizes)}"])
+        cuts, at = [], 0
+        for n in sizes:
+            key = [whole(m) for m in x.shape]
+            to, offset = _window_rule(x, key=(*key[:dim], at if self.drop else (at, 1, n), *key[dim + 1:]))
+            cuts.append((to, offset * x.dtype.itemsize))
+            at += n
+        return Plan(lambda a: [memory.view(a, to, offset) for to, offset in cuts], tuple([to for to, _ in cuts]), "views")
+
+    def backward(self, node: Node, g: Any, needs: list[bool]) -> list[Tensor | None]:
+        gs = [new_tensor(constant(0, x.dtype, x.device).array, None).expand(x.shape) if piece is None else piece      # type: ignore[attr-defined]
+              for piece, x in zip(g, node.layout, strict=True)]          # type: ignore[call-overload]
+        return [(_stack if self.drop else _cat)(*gs, dim=node.attrs["dim"])]      # type: ignore[index]
+
+
+_split = Cut("split", False, "Consecutive pieces along a dimension.")
+_unbind = Cut("unbind", True, "The elements of a dimension, without it.")
+
+
+@_split.samples
+def _split_samples(make: Any) -> Any:
+    yield make(5, 33), {"sizes": (2, 0, 3), "dim": 0}
+    yield make(2, 33), {"sizes": (1, 31, 1), "dim": 1}
+
+
+@_split.errors
+def _split_errors(make: Any) -> Any:
+    yield (make(5, 3), {"sizes": (2, 2), "dim": 0}), RuntimeError, "add up to size 5"
+
+
+@_split.reference
+def _split_reference(x: Any, *, sizes: tuple[int, ...], dim: int) -> Any:
+    return tuple(np.split(x, np.cumsum(sizes)[:-1], dim))
+
+
+@_unbind.samples
+def _unbind_samples(make: Any) -> Any:
+    yield make(3, 4), {"sizes": (1, 1, 1), "dim": 0}
+    yield make(2, 3), {"sizes": (1, 1, 1), "dim": 1}
+
+
+@_unbind.reference
+def _unbind_reference(x: Any, *, sizes: tuple[int, ...], dim: int) -> Any:
+    return tuple(np.moveaxis(x, dim, 0))
+
+
+@lru_cache(maxsize=1024)
+def _even(n: int, size: int) -> tuple[int, ...]:
+    return tuple([builtins.min(size, n - i) for i in range(0, n, size)]) if n else (0,)
+
+
+def split(tensor: Tensor, split_size_or_sections: int | Sequence[int], dim: int = 0) -> tuple[Tensor, ...]:
+    """Pieces of one size (the last may be smaller), or of the sizes given: views."""
+    x = tensor.array.layout
+    if not x.ndim:
+        fail("split", "needs at least one dimension", x)
+    a = axis_of(dim, x.ndim, "split")
+    if isinstance(split_size_or_sections, (tuple, list)):
+        return _split(tensor, sizes=tuple([operator.index(n) for n in split_size_or_sections]), dim=a)
+    size = operator.index(split_size_or_sections)       # type: ignore[arg-type]
+    if size < 0 or size == 0 and x.shape[a]:
+        fail("split", "the split size must be positive", [x, f"split_size {size}"])
+    return _split(tensor, sizes=_even(x.shape[a], builtins.max(size, 1)), dim=a)
+
+
+def split_with_sizes(input: Tensor, split_sizes: Sequence[int], dim: int = 0) -> tuple[Tensor, ...]:
+    """Pieces of the sizes given: views."""
+    return split(input, list(split_sizes), dim)
+
+
+def chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
+    """At most `chunks` pieces of one size (the last may be smaller): views."""
+    x = input.array.layout
+    a = _rule_axis(dim, x.ndim, "chunk")
+    if operator.index(chunks) < 1:
+        fail("chunk", "chunks must be positive", chunks)
+    if x.shape[a] == 0:
+        return _split(input, sizes=(0,) * chunks, dim=a)
+    return _split(input, sizes=_even(x.shape[a], -(-x.shape[a] // chunks)), dim=a)
+
+
+def tensor_split(input: Tensor, indices_or_sections: int | Sequence[int] | Tensor, dim: int = 0) -> tuple[Tensor, ...]:
+    """Pieces of sizes as even as possible, or cut at the indices: views."""
+    x = input.array.layout
+    a = _rule_axis(dim, x.ndim, "tensor_split")
+    n = x.shape[a]
+    if isinstance(indices_or_sections, Tensor):
+        indices_or_sections = indices_or_sections.tolist()
+    if isinstance(indices_or_sections, int):
+        if indices_or_sections < 1:
+            fail("tensor_split", "the number of sections must be positive", indices_or_sections)
+        small, more = divmod(n, indices_or_sections)
+        return _split(input, sizes=(small + 1,) * more + (small,) * (indices_or_sections - more), dim=a)
+    # each piece is a slice: indices out of order or out of range give empty or overlapping ones
+    edges = [0, *[operator.index(i) for i in indices_or_sections]]
+    bounds = [slice(low, high).indices(n) for low, high in zip(edges, [*edges[1:], n], strict=True)]
+    return tuple([through(_narrow, input, a, low, builtins.max(high - low, 0)) for low, high, _ in bounds])
+
+
+def unbind(input: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
+    """The elements of a dimension, as views without it."""
+    x = input.array.layout
+    a = _rule_axis(dim, x.ndim, "unbind")
+    return _unbind(input, sizes=(1,) * x.shape[a], dim=a)
