@@ -17,7 +17,7 @@ from ..core.op import Op
 from ..core.tape import mode
 from ..core.tensor import Tensor, writable
 from . import convert, creation, math, reduce, view
-from .dispatch import binary_in_place
+from .dispatch import binary_in_place, named
 from .elementwise import Elementwise, is_operand
 
 functions.add = math.add.call
@@ -46,7 +46,7 @@ OPERATORS = {"add": ("add", True, True), "sub": ("sub", True, True), "mul": ("mu
 
 def _takes_tensor(function: Any) -> bool:
     """Is the first parameter annotated `Tensor`?"""
-    plain = getattr(function, "definition", function)
+    plain = getattr(function, "__wrapped__", function)
     code = getattr(plain, "__code__", None)
     return code is not None and code.co_argcount > 0 and plain.__annotations__.get(code.co_varnames[0]) in ("Tensor", Tensor)
 
@@ -55,13 +55,12 @@ def _method(function: Any) -> Callable:
     """A function in the form that binds `self`."""
     if not isinstance(function, (Op, Elementwise)):
         return function
-    if hasattr(function, "method"):
-        return function.method
+    if isinstance(function, Elementwise) and len(function.inputs) == 1:
+        return function.call
 
-    @wraps(function.definition)
     def method(self: Tensor, *args: Any, **options: Any) -> Any:
         return function(self, *args, **options)
-    return method
+    return wraps(function.definition)(method) if isinstance(function, Op) else named(method, function.name, function.__doc__)
 
 
 def _operator(function: Any) -> Callable:
@@ -116,8 +115,7 @@ def in_place(name: str, function: Any) -> Callable:
                 if isinstance(t, Tensor):
                     writable(name + "_", t)
             return math.copy.into(input, function(input, *others, **options))
-    method.__name__, method.__doc__ = name + "_", f"`{name}`, written into the tensor itself; not differentiable."
-    return method
+    return named(method, f"{name}_", f"`{name}`, written into the tensor itself; not differentiable.")
 
 
 __all__: list[str] = []

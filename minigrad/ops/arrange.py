@@ -18,9 +18,9 @@ from ..devices import memory
 from ..devices.memory import Array, Layout, alloc, layout
 from ..devices.plan import Plan, elementwise_plan
 from .arguments import _rule_axis, axes, hashable, named, sizes
-from .dispatch import Bound, bind, constant, planner, through
+from .dispatch import bind, constant, planner, through
 from .math import copy, where
-from .view import _expanded, _movedim, _narrow, _place, _reshape, _reshaped, _view_op, _window, ravel
+from .view import _expanded, _movedim, _narrow, _place, _reshape, _reshaped, _window, ravel, view_op
 
 __all__ = ["unfold", "tril", "triu", "flip", "fliplr", "flipud", "roll", "rot90", "repeat", "tile", "pad",
            "meshgrid"]
@@ -41,7 +41,7 @@ def _unfold_vjp(g: Tensor, x_shape: tuple[int, ...], dim: int, size: int, step: 
     return add_at(x_shape, through(_movedim, g, -1, dim + 1), places, dim)
 
 
-_unfold = _view_op("unfold", _unfold_rule, _unfold_vjp)
+_unfold = view_op("unfold", _unfold_rule, _unfold_vjp)
 
 
 @_unfold.samples
@@ -58,7 +58,7 @@ def _unfold_reference(x: Any, *, dim: int, size: int, step: int) -> Any:
 
 
 @planner
-def _unfold_to(x: Layout, dimension: Any, size: Any, step: Any) -> Bound:
+def _unfold_to(x: Layout, dimension: Any, size: Any, step: Any) -> Plan:
     a = axis_of(dimension, x.ndim, "unfold")
     size, step, n = operator.index(size), operator.index(step), x.shape[a] if x.ndim else 1
     if step < 1 or not 0 <= size <= n:
@@ -87,7 +87,7 @@ def _prepare_triangle(x: Layout, *, diagonal: int, lower: bool) -> Plan:
             y = alloc(out)
             x.device.host.call(lambda v, out: np.copyto(out, np.tril(v, diagonal) if lower else np.triu(v, diagonal)), y.np, a.np)
             return y
-        return Plan(run_host, out, f"no where kernel for {x.dtype}: NumPy behind the door")
+        return Plan(run_host, out, f"no where kernel for {x.dtype}: NumPy")
     plan = elementwise_plan(out, keep.layout, x, zero.layout)
 
     def run(a: Array) -> Array:
@@ -98,7 +98,7 @@ def _prepare_triangle(x: Layout, *, diagonal: int, lower: bool) -> Plan:
 
 
 @planner
-def _triangular(x: Layout, diagonal: Any, lower: bool) -> Bound:
+def _triangular(x: Layout, diagonal: Any, lower: bool) -> Plan:
     return bind(_triangle, x, diagonal=operator.index(diagonal), lower=lower)
 
 
@@ -149,7 +149,7 @@ def _prepare_flip(x: Layout, *, axes: tuple[int, ...]) -> Plan:
 
 
 @planner
-def _flipped(x: Layout, axes: tuple[int, ...]) -> Bound:
+def _flipped(x: Layout, axes: tuple[int, ...]) -> Plan:
     return bind(_flip, x, axes=axes)
 
 
@@ -170,7 +170,7 @@ def _flip_reference(x: Any, *, axes: tuple[int, ...]) -> Any:
 
 
 @planner
-def _flip_to(x: Layout, *dims: Any) -> Bound:
+def _flip_to(x: Layout, *dims: Any) -> Plan:
     return bind(_flip, x, axes=axes(dims, x.ndim, "flip") if x.ndim else ())
 
 
@@ -221,7 +221,7 @@ def _prepare_roll(x: Layout, *, shift: int, dim: int) -> Plan:
 
 
 @planner
-def _rolled(x: Layout, shift: Any, dim: Any) -> Bound:
+def _rolled(x: Layout, shift: Any, dim: Any) -> Plan:
     return bind(_roll, x, shift=operator.index(shift), dim=_rule_axis(dim, x.ndim, "roll"))
 
 

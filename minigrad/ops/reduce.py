@@ -24,7 +24,7 @@ from ..devices.plan import Plan, elementwise_plan, reduce_plan
 from .arguments import respelled, whole
 from .arrange import flip
 from .convert import cast
-from .dispatch import Bound, bind, constant, planner, through
+from .dispatch import bind, constant, planner, through
 from .join import _cat
 from .math import abs, add, copy, div, eq, isnan, logical_not, maximum, minimum, mul, pow, root, sign, sub, where
 from .view import _expanded, _reshaped, permute, windowed
@@ -59,37 +59,33 @@ def _on_host(x: Any, out: Any, *, function: Callable, axes: tuple[int, ...], kee
     out[...] = function(x, axis=axes, keepdims=keepdim) if axes else function(x[None], axis=0)
 
 
-class Reduction(Primitive):
-    """The kernel `kernel` over `axes`, else NumPy's `function` behind the door. `out` is the dtype of the result if it is
-    not the input's; `least` says that there is no value for no elements."""
-
-    def __init__(self, name: str, kernel: str, function: Callable, vjp: Callable | None = None, *, out: np.dtype | None = None,
-                 least: bool = False, doc: str) -> None:
-        super().__init__(name, self._prepare, {"x": vjp} if vjp else {}, ["x"], doc)
-        self.kernel, self.function, self.out, self.least = kernel, function, out, least
-
-    def _prepare(self, x: Layout, *, axes: tuple[int, ...], keepdim: bool) -> Plan:
-        if self.least and not extent(x, axes):
-            raise IndexError(f"[{self.name}] needs at least one element along the reduced dimensions; got {x}, dim {list(axes)}")
+def reduction(name: str, kernel: str, function: Callable, vjp: Callable | None = None, *, out: np.dtype | None = None,
+              least: bool = False, doc: str) -> Primitive:
+    """The kernel `kernel` over `axes`, else NumPy's `function`. `out`: the dtype of the result if it is not the input's;
+    `least`: there is no value for no elements."""
+    def prepare(x: Layout, *, axes: tuple[int, ...], keepdim: bool) -> Plan:
+        if least and not extent(x, axes):
+            raise IndexError(f"[{name}] needs at least one element along the reduced dimensions; got {x}, dim {list(axes)}")
         if x.dtype.kind == "c" or x.dtype.hasobject:
-            fail(self.name, "needs numbers", x, kind=TypeError)
-        out = layout(x.device, self.out or x.dtype, reduced_shape(x.shape, axes, keepdim))
-        kernel = getattr(x.device.kernels, self.kernel).get(x.dtype)
-        if kernel is None:
-            function = partial(_on_host, function=self.function, axes=axes, keepdim=keepdim)
+            fail(name, "needs numbers", x, kind=TypeError)
+        to = layout(x.device, out or x.dtype, reduced_shape(x.shape, axes, keepdim))
+        found = getattr(x.device.kernels, kernel).get(x.dtype)
+        if found is None:
+            on_host = partial(_on_host, function=function, axes=axes, keepdim=keepdim)
 
             def run_host(a: Array) -> Array:
-                y = alloc(out)
-                x.device.host.call(function, y.np, a.np)
+                y = alloc(to)
+                x.device.host.call(on_host, y.np, a.np)
                 return y
-            return Plan(run_host, out, f"no {self.kernel} kernel for {x.dtype}: NumPy behind the door")
-        call, plan = kernel, reduce_plan(x, axes)
+            return Plan(run_host, to, f"no {kernel} kernel for {x.dtype}: NumPy")
+        table = reduce_plan(x, axes)
 
         def run(a: Array) -> Array:
-            y = alloc(out)
-            call.call(y.ptr, a.ptr, plan.ptr)
+            y = alloc(to)
+            found.call(y.ptr, a.ptr, table.ptr)
             return y
-        return Plan(run, out, f"kernel {kernel.name}")
+        return Plan(run, to, f"kernel {found.name}")
+    return Primitive(name, prepare, {"x": vjp} if vjp else {}, ["x"], doc)
 
 
 def _plain_samples(make: Any) -> Any:
@@ -118,8 +114,8 @@ def _oracle(function: Callable) -> Callable:
 
 
 # ---- sum and mean ---------------------------------------------------------------------------------------------------
-_sum = Reduction("sum", "sum", np.sum, lambda g, x_shape, axes, keepdim: spread(g, x_shape, axes, keepdim), doc="Sum over axes.")
-_count = Reduction("count_nonzero", "count_nonzero", np.count_nonzero, out=INT64, doc="How many elements are not 0.")
+_sum = reduction("sum", "sum", np.sum, lambda g, x_shape, axes, keepdim: spread(g, x_shape, axes, keepdim), doc="Sum over axes.")
+_count = reduction("count_nonzero", "count_nonzero", np.count_nonzero, out=INT64, doc="How many elements are not 0.")
 _sum.samples(_identity_samples)
 _sum.reference(_oracle(np.sum))
 _count.samples(_identity_samples)
@@ -127,7 +123,7 @@ _count.reference(_oracle(np.count_nonzero))
 
 
 @planner
-def _sum_over(x: Layout, dim: Any, keepdim: Any) -> Bound:
+def _sum_over(x: Layout, dim: Any, keepdim: Any) -> Plan:
     if x.dtype == BOOL:
         return bind(_count, x, axes=axes_of(dim, x.ndim, "sum"), keepdim=builtins.bool(keepdim))
     return bind(_sum, x, axes=axes_of(dim, x.ndim, "sum"), keepdim=builtins.bool(keepdim))
@@ -159,7 +155,7 @@ def _no_nans(x: Tensor) -> Tensor:
 
 
 @planner
-def _sum_rest(g: Layout, shape: tuple[int, ...]) -> Bound:
+def _sum_rest(g: Layout, shape: tuple[int, ...]) -> Plan:
     lead = g.ndim - len(shape)
     ones = tuple([i + lead for i, n in enumerate(shape) if n == 1 and g.shape[i + lead] != 1])
     return bind(_sum, g, axes=(*range(lead), *ones), keepdim=builtins.bool(ones))
@@ -186,7 +182,7 @@ def _prepare_mean(x: Layout, *, axes: tuple[int, ...], keepdim: bool) -> Plan:
             y = alloc(out)
             x.device.host.call(function, y.np, a.np)
             return y
-        return Plan(run_host, out, f"no kernels for {x.dtype}: NumPy behind the door")
+        return Plan(run_host, out, f"no kernels for {x.dtype}: NumPy")
     count = constant(n, x.dtype, x.device).array
     plan, add_up = elementwise_plan(out, out, count.layout), total.run
 
@@ -221,7 +217,7 @@ def _mean_errors(make: Any) -> Any:
 
 
 @planner
-def _mean_over(x: Layout, dim: Any, keepdim: Any) -> Bound:
+def _mean_over(x: Layout, dim: Any, keepdim: Any) -> Plan:
     return bind(_mean, x, axes=axes_of(dim, x.ndim, "mean"), keepdim=builtins.bool(keepdim))
 
 
@@ -302,8 +298,8 @@ def _extreme_vjp(g: Tensor, x: Tensor, out: Tensor, axes: tuple[int, ...], keepd
     return mul(spread(div(g, through(_sum_over, winners, axes, keepdim) if axes else winners), have.shape, axes, keepdim), winners)
 
 
-_amax = Reduction("amax", "max", np.max, _extreme_vjp, least=True, doc="Largest element over axes; NaN if there is one.")
-_amin = Reduction("amin", "min", np.min, _extreme_vjp, least=True, doc="Smallest element over axes; NaN if there is one.")
+_amax = reduction("amax", "max", np.max, _extreme_vjp, least=True, doc="Largest element over axes; NaN if there is one.")
+_amin = reduction("amin", "min", np.min, _extreme_vjp, least=True, doc="Smallest element over axes; NaN if there is one.")
 
 
 def _flat_index(function: Callable) -> Callable:
@@ -318,10 +314,10 @@ def _flat_index(function: Callable) -> Callable:
     return index
 
 
-_argmax = Reduction("argmax", "argmax", _flat_index(np.argmax), out=INT64, least=True, doc="Where the first largest element is.")
-_argmin = Reduction("argmin", "argmin", _flat_index(np.argmin), out=INT64, least=True, doc="Where the first smallest element is.")
-_any = Reduction("any", "any", np.any, out=BOOL, doc="Is any element not 0?")
-_all = Reduction("all", "all", np.all, out=BOOL, doc="Is no element 0?")
+_argmax = reduction("argmax", "argmax", _flat_index(np.argmax), out=INT64, least=True, doc="Where the first largest element is.")
+_argmin = reduction("argmin", "argmin", _flat_index(np.argmin), out=INT64, least=True, doc="Where the first smallest element is.")
+_any = reduction("any", "any", np.any, out=BOOL, doc="Is any element not 0?")
+_all = reduction("all", "all", np.all, out=BOOL, doc="Is no element 0?")
 for _each, _function in ((_amax, np.max), (_amin, np.min), (_argmax, _flat_index(np.argmax)), (_argmin, _flat_index(np.argmin))):
     _each.samples(_plain_samples)
     _each.errors(_least_errors)
@@ -332,15 +328,15 @@ for _each, _function in ((_any, np.any), (_all, np.all)):
 
 
 @planner
-def _over(x: Layout, reduction: Reduction, dim: Any, keepdim: Any) -> Bound:
-    return bind(reduction, x, axes=axes_of(dim, x.ndim, reduction.name), keepdim=builtins.bool(keepdim))
+def _over(x: Layout, op: Primitive, dim: Any, keepdim: Any) -> Plan:
+    return bind(op, x, axes=axes_of(dim, x.ndim, op.name), keepdim=builtins.bool(keepdim))
 
 
 @planner
-def _extreme_over(x: Layout, reduction: Reduction, dim: Any = None, keepdim: Any = False) -> Bound:
+def _extreme_over(x: Layout, op: Primitive, dim: Any = None, keepdim: Any = False) -> Plan:
     if not x.size and (dim is None or dim == ()):
-        fail(reduction.name, "needs at least one element", x, "pass dim=")
-    return _over(x, reduction, dim, keepdim)
+        fail(op.name, "needs at least one element", x, "pass dim=")
+    return _over(x, op, dim, keepdim)
 
 
 def amax(input: Tensor, dim: Any = (), keepdim: bool = False, **numpy: Any) -> Tensor:
@@ -372,7 +368,7 @@ def aminmax(input: Tensor, *, dim: int | None = None, keepdim: bool = False) -> 
     return MinMax(through(_over, input, _amin, dim, keepdim), through(_over, input, _amax, dim, keepdim))
 
 
-def _extreme(name: str, input: Tensor, dim: Any, keepdim: bool, whole_of: Reduction, index_of: Reduction, pairs: Any) -> Any:
+def _extreme(name: str, input: Tensor, dim: Any, keepdim: bool, whole_of: Primitive, index_of: Primitive, pairs: Any) -> Any:
     if not isinstance(input, Tensor):
         raise TypeError(f"[{name}] input must be a tensor; got {type(input).__name__}")
     if isinstance(dim, Tensor):
@@ -666,7 +662,7 @@ def _scan(name: str, function: Callable) -> Callable:
                 y = alloc(out)
                 x.device.host.call(lambda v, out: function(v, axis=dim, out=out), y.np, a.np)
                 return y
-            return Plan(run_host, out, f"no {name} kernel for {x.dtype}: NumPy behind the door")
+            return Plan(run_host, out, f"no {name} kernel for {x.dtype}: NumPy")
         outer, n, inner = extent(x, tuple(range(dim))), x.shape[dim], extent(x, tuple(range(dim + 1, x.ndim)))
 
         def run(a: Array) -> Array:
@@ -678,7 +674,7 @@ def _scan(name: str, function: Callable) -> Callable:
 
 
 @planner
-def _cumsum_along(x: Layout, dim: Any) -> Bound:
+def _cumsum_along(x: Layout, dim: Any) -> Plan:
     a = axis_of(dim, x.ndim, "cumsum")
     return bind(_cumsum, x, dim=a) if x.ndim else bind(_sum, x, axes=(), keepdim=False)
 

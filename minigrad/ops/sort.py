@@ -18,7 +18,7 @@ from ..devices.base import Kernel
 from ..devices.memory import Array, Layout, alloc, layout
 from ..devices.plan import Plan
 from .arguments import whole
-from .dispatch import Bound, bind, planner, through
+from .dispatch import bind, planner, through
 from .math import copy
 from .reduce import ValuesIndices, _argmax, extent
 from .take import _reads, for_caller, gather_at
@@ -37,7 +37,7 @@ def _on_host(name: str, x: Layout, shape: tuple[int, ...], function: Any) -> Pla
         if out.size:
             x.device.host.call(function, y.np, a.np)
         return y
-    return Plan(run, out, f"{name}: NumPy behind the door")
+    return Plan(run, out, f"{name}: NumPy")
 
 
 def _launched(kernel: Kernel, x: Layout, shape: tuple[int, ...], dim: int, options: tuple[int, ...]) -> Plan:
@@ -138,7 +138,7 @@ def sort(input: Tensor, dim: int = -1, descending: bool = False, *, stable: bool
 
 
 @planner
-def _argsorted(x: Layout, dim: Any, descending: Any) -> Bound:
+def _argsorted(x: Layout, dim: Any, descending: Any) -> Plan:
     a = axis_of(dim, x.ndim, "argsort")
     return bind(_argsort, x, dim=a, descending=bool(descending)) if x.ndim else bind(_argmax, x, axes=(), keepdim=False)
 

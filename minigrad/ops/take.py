@@ -17,7 +17,7 @@ from ..devices.launch import Launch, launch, over, threads_for
 from ..devices.memory import Array, Layout, alloc, layout
 from ..devices.plan import Plan
 from .convert import cast
-from .dispatch import bind, constant, quick, through
+from .dispatch import bind, constant, indexed, through
 from .math import add
 from .view import _expanded, _window, windowed
 
@@ -126,7 +126,7 @@ def _prepare_take(x: Layout, index: Layout, *, axis: int, ndims: int) -> Plan:
         else:
             kernel.call(y.ptr, a.ptr, i.ptr, outer, m, n, inner)
         return y
-    return Plan(run, out, f"kernel {kernel.name}" if kernel else f"no take kernel for {x.dtype}: NumPy behind the door")
+    return Plan(run, out, f"kernel {kernel.name}" if kernel else f"no take kernel for {x.dtype}: NumPy")
 
 
 def _block_rule(op: str, x: Layout, index: Layout, axis: int, ndims: int) -> None:
@@ -165,7 +165,7 @@ def _prepare_index_add(x: Layout, index: Layout, src: Layout, *, axis: int, ndim
         else:
             kernel.call(y.ptr, i.ptr, s.ptr, outer, m, n, inner)
         return y
-    return Plan(run, out, f"kernel {kernel.name}" if kernel else f"no index_add kernel for {x.dtype}: NumPy behind the door")
+    return Plan(run, out, f"kernel {kernel.name}" if kernel else f"no index_add kernel for {x.dtype}: NumPy")
 
 
 _index_add = Primitive("index_add", _prepare_index_add,
@@ -182,7 +182,7 @@ def add_at(shape: tuple[int, ...], src: Tensor, index: Tensor, axis: int, ndims:
     return _index_add(_zeros(shape, src.array.layout), index, src, axis=axis, ndims=ndims)
 
 
-take_at: Callable[..., Tensor] = quick(_take)         # (x, index, axis, ndims): `take` with an index that is known to be in range
+take_at: Callable[..., Tensor] = indexed(_take)         # (x, index, axis, ndims): `take` with an index that is known to be in range
 
 
 def _spots(make: Any, n: int, *shape: int) -> Tensor:
@@ -261,7 +261,7 @@ def _prepare_gather(x: Layout, index: Layout, *, dim: int) -> Plan:
         else:
             kernel.call(y.ptr, a.ptr, i.ptr, outer, m, n, inner)
         return y
-    return Plan(run, out, f"kernel {kernel.name}" if kernel else f"no gather kernel for {x.dtype}: NumPy behind the door")
+    return Plan(run, out, f"kernel {kernel.name}" if kernel else f"no gather kernel for {x.dtype}: NumPy")
 
 
 def _prepare_scatter(name: str) -> Any:
@@ -293,7 +293,7 @@ def _prepare_scatter(name: str) -> Any:
             places = list(np.indices(full(at).shape, sparse=True))
             places[dim] = full(at)
             np.add.at(out, tuple(places), full(v))
-        return Plan(run, out, f"kernel {kernel.name}" if kernel else f"no {name} kernel for {x.dtype}: NumPy behind the door")
+        return Plan(run, out, f"kernel {kernel.name}" if kernel else f"no {name} kernel for {x.dtype}: NumPy")
     return prepare
 
 
@@ -308,7 +308,7 @@ _scatter: Primitive = Primitive("scatter", _prepare_scatter("scatter"),
                      doc="x, with the elements of src in the places of the index along `dim`; where two fall together, the last one stays.")
 
 
-gather_at: Callable[..., Tensor] = quick(_gather)     # (x, index, dim): `gather` with an index that is known to be in range
+gather_at: Callable[..., Tensor] = indexed(_gather)     # (x, index, dim): `gather` with an index that is known to be in range
 
 
 @_gather.samples

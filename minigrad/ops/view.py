@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 
 from ..core.arrays import mover
-from ..core.op import Primitive
+from ..core.op import Primitive, parameters
 from ..core.shape import axis_of, broadcast_shapes, fail
 from ..core.tensor import Tensor
 from ..devices.memory import Array, Layout, alloc, contiguous_strides, layout
-from ..devices.plan import Plan, view_strides
+from ..devices.plan import Plan, view_plan, view_strides
 from .arguments import _rule_axis, axes, infer_shape, named, position, sizes, whole
-from .dispatch import Bound, ViewPlan, bind, constant, planner, through
+from .dispatch import bind, constant, planner, through
 from .math import copy
 
 __all__ = ["reshape", "view", "view_as", "reshape_as", "permute", "transpose", "swapaxes", "swapdims", "t",
@@ -32,12 +32,12 @@ _new = object.__new__
 
 
 # ---- the views ------------------------------------------------------------------------------------------------------
-def _view_op(name: str, rule: Callable[..., tuple[Layout, int]], vjp: Callable) -> Primitive:
+def view_op(name: str, rule: Callable[..., tuple[Layout, int]], vjp: Callable) -> Primitive:
     """A primitive of a rule `rule(x, **attrs) -> (layout, offset in elements)`."""
     def prepare(x: Layout, **attrs: Any) -> Plan:
         to, offset = rule(x, **attrs)
-        return ViewPlan(to, offset * x.dtype.itemsize)
-    return Primitive(name, prepare, {"x": vjp}, ["x"], doc=rule.__doc__)
+        return view_plan(to, offset * x.dtype.itemsize)
+    return Primitive(name, prepare, {"x": vjp}, ["x"], rule.__doc__, parameters(rule)[1])
 
 
 def _alias_rule(x: Layout) -> tuple[Layout, int]:
@@ -45,7 +45,7 @@ def _alias_rule(x: Layout) -> tuple[Layout, int]:
     return x, 0
 
 
-alias = _view_op("alias", _alias_rule, lambda g: g)
+alias = view_op("alias", _alias_rule, lambda g: g)
 
 
 @alias.samples
@@ -68,7 +68,7 @@ def _prepare_reshape(x: Layout, *, shape: tuple[int, ...]) -> Plan:
         fail("reshape", "the number of elements must not change", [x, f"shape {list(shape)}"], "use -1 for one size to have it inferred")
     strides = view_strides(x, shape) if x.size else contiguous_strides(shape)
     if strides is not None:
-        return ViewPlan(layout(x.device, x.dtype, shape, strides), 0)
+        return view_plan(layout(x.device, x.dtype, shape, strides), 0)
     out, move = layout(x.device, x.dtype, shape), mover(layout(x.device, x.dtype, x.shape), x)
 
     def run(a: Array) -> Array:
@@ -79,7 +79,7 @@ def _prepare_reshape(x: Layout, *, shape: tuple[int, ...]) -> Plan:
 
 
 @planner
-def _reshaped(x: Layout, shape: tuple[int, ...]) -> Bound:
+def _reshaped(x: Layout, shape: tuple[int, ...]) -> Plan:
     return bind(_reshape, x, shape=shape)
 
 
@@ -106,7 +106,7 @@ def _reshape_reference(x: Any, *, shape: tuple[int, ...]) -> Any:
 
 
 @planner
-def _reshape_to(x: Layout, *shape: Any) -> Bound:
+def _reshape_to(x: Layout, *shape: Any) -> Plan:
     return bind(_reshape, x, shape=infer_shape("reshape", x.size, sizes(shape, "reshape", infer=True)))
 
 
@@ -116,7 +116,7 @@ def reshape(input: Tensor, *args: Any, **given: Any) -> Tensor:
 
 
 @planner
-def _view_to(x: Layout, *shape: Any) -> Bound:
+def _view_to(x: Layout, *shape: Any) -> Plan:
     if len(shape) == 1 and not isinstance(shape[0], (int, tuple, list, np.integer)):
         raise NotImplementedError("[view] memory cannot be reinterpreted as another dtype; use .to(dtype) to convert the values")
     bound = bind(_reshape, x, shape=infer_shape("view", x.size, sizes(shape, "view", infer=True)))
@@ -141,7 +141,7 @@ def reshape_as(input: Tensor, other: Tensor) -> Tensor:
 
 
 @planner
-def _ravel(x: Layout) -> Bound:
+def _ravel(x: Layout) -> Plan:
     return bind(_reshape, x, shape=(x.size,))
 
 
@@ -151,7 +151,7 @@ def ravel(input: Tensor) -> Tensor:
 
 
 @planner
-def _flatten(x: Layout, start_dim: Any, end_dim: Any) -> Bound:
+def _flatten(x: Layout, start_dim: Any, end_dim: Any) -> Plan:
     a, b = axis_of(start_dim, x.ndim, "flatten"), axis_of(end_dim, x.ndim, "flatten")
     if a > b:
         fail("flatten", "start_dim must not come after end_dim", [x, f"start_dim {start_dim}", f"end_dim {end_dim}"])
@@ -167,7 +167,7 @@ def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
 
 
 @planner
-def _unflatten(x: Layout, dim: Any, shape: Any) -> Bound:
+def _unflatten(x: Layout, dim: Any, shape: Any) -> Plan:
     a = _rule_axis(dim, x.ndim, "unflatten")
     parts = infer_shape("unflatten", x.shape[a], sizes((shape,), "unflatten", infer=True))
     total = 1
@@ -184,7 +184,7 @@ def unflatten(input: Tensor, dim: int, sizes: Sequence[int]) -> Tensor:
 
 
 @planner
-def _squeeze(x: Layout, dim: Any) -> Bound:
+def _squeeze(x: Layout, dim: Any) -> Plan:
     given = range(x.ndim) if dim is None else [a for a in axes((dim,), x.ndim, "squeeze") if a < x.ndim]
     return bind(_reshape, x, shape=tuple([n for i, n in enumerate(x.shape) if n != 1 or i not in given]))
 
@@ -195,7 +195,7 @@ def squeeze(input: Tensor, dim: int | tuple[int, ...] | None = None) -> Tensor:
 
 
 @planner
-def _unsqueeze(x: Layout, dim: Any) -> Bound:
+def _unsqueeze(x: Layout, dim: Any) -> Plan:
     a = axis_of(dim, x.ndim + 1, "unsqueeze")
     return bind(_reshape, x, shape=(*x.shape[:a], 1, *x.shape[a:]))
 
@@ -238,7 +238,7 @@ def _permute_rule(x: Layout, *, axes: tuple[int, ...]) -> tuple[Layout, int]:
 
 
 @planner
-def _permuted(x: Layout, axes: tuple[int, ...]) -> Bound:
+def _permuted(x: Layout, axes: tuple[int, ...]) -> Plan:
     return bind(_permute, x, axes=axes)
 
 
@@ -251,7 +251,7 @@ def inverse(axes: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(back)
 
 
-_permute = _view_op("permute", _permute_rule, lambda g, axes: through(_permuted, g, inverse(axes)))
+_permute = view_op("permute", _permute_rule, lambda g, axes: through(_permuted, g, inverse(axes)))
 
 
 @_permute.samples
@@ -274,7 +274,7 @@ def _permute_reference(x: Any, *, axes: tuple[int, ...]) -> Any:
 
 
 @planner
-def _permute_to(x: Layout, *dims: Any) -> Bound:
+def _permute_to(x: Layout, *dims: Any) -> Plan:
     return bind(_permute, x, axes=axes(dims, x.ndim, "permute"))
 
 
@@ -284,7 +284,7 @@ def permute(input: Tensor, *args: Any, **given: Any) -> Tensor:
 
 
 @planner
-def _transpose(x: Layout, dim0: Any, dim1: Any) -> Bound:
+def _transpose(x: Layout, dim0: Any, dim1: Any) -> Plan:
     order = list(range(x.ndim))
     a, b = axis_of(dim0, x.ndim, "transpose"), axis_of(dim1, x.ndim, "transpose")
     if order:
@@ -308,7 +308,7 @@ def swapdims(input: Tensor, dim0: int, dim1: int) -> Tensor:
 
 
 @planner
-def _t(x: Layout) -> Bound:
+def _t(x: Layout) -> Plan:
     if x.ndim > 2:
         fail("t", "needs at most two dimensions", x, "use transpose(dim0, dim1) or mT")
     return bind(_permute, x, axes=tuple(reversed(range(x.ndim))))
@@ -320,12 +320,12 @@ def t(input: Tensor) -> Tensor:
 
 
 @planner
-def _reversed(x: Layout) -> Bound:
+def _reversed(x: Layout) -> Plan:
     return bind(_permute, x, axes=tuple(reversed(range(x.ndim))))
 
 
 @planner
-def _mT(x: Layout) -> Bound:
+def _mT(x: Layout) -> Plan:
     if x.ndim < 2:
         fail("mT", "needs at least two dimensions", x)
     return bind(_permute, x, axes=(*range(x.ndim - 2), x.ndim - 1, x.ndim - 2))
@@ -342,7 +342,7 @@ def reverse_dims(input: Tensor) -> Tensor:
 
 
 @planner
-def _movedim(x: Layout, source: Any, destination: Any) -> Bound:
+def _movedim(x: Layout, source: Any, destination: Any) -> Plan:
     a = axes((source,) if isinstance(source, int) else source, x.ndim, "movedim")
     b = axes((destination,) if isinstance(destination, int) else destination, x.ndim, "movedim")
     if len(a) != len(b):
@@ -373,11 +373,11 @@ def _expand_rule(x: Layout, *, shape: tuple[int, ...]) -> tuple[Layout, int]:
     return layout(x.device, x.dtype, shape, (*[0] * lead, *strides)), 0
 
 
-_expand = _view_op("expand", _expand_rule, lambda g: g)      # the engine sums over what was repeated
+_expand = view_op("expand", _expand_rule, lambda g: g)      # the engine sums over what was repeated
 
 
 @planner
-def _expanded(x: Layout, shape: tuple[int, ...]) -> Bound:
+def _expanded(x: Layout, shape: tuple[int, ...]) -> Plan:
     return bind(_expand, x, shape=shape)
 
 
@@ -402,7 +402,7 @@ def _expand_reference(x: Any, *, shape: tuple[int, ...]) -> Any:
 
 
 @planner
-def _expand_to(x: Layout, *shape: Any) -> Bound:
+def _expand_to(x: Layout, *shape: Any) -> Plan:
     given = shape[0] if len(shape) == 1 and isinstance(shape[0], (tuple, list)) else shape
     lead = len(given) - x.ndim
     wanted = sizes(tuple(x.shape[i - lead] if i >= lead >= 0 and type(n) is int and n == -1 else n for i, n in enumerate(given)), "expand")
@@ -492,22 +492,22 @@ def _placer(name: str, rule: Callable[..., tuple[Layout, int]], cut: Callable) -
             move(y, start, a)
             return y
         return Plan(run, out, "zeros, and a copy into the view")
-    return Primitive(name, prepare, {"x": cut}, ["x"], doc=_placer.__doc__)
+    return Primitive(name, prepare, {"x": cut}, ["x"], _placer.__doc__, ["shape", *parameters(rule)[1]])
 
 
 @planner
-def windowed(x: Layout, key: tuple) -> Bound:
+def windowed(x: Layout, key: tuple) -> Plan:
     return bind(_window, x, key=key)
 
 
 @planner
-def _placed(g: Layout, shape: tuple[int, ...], key: tuple) -> Bound:
+def _placed(g: Layout, shape: tuple[int, ...], key: tuple) -> Plan:
     return bind(_place, g, shape=shape, key=key)
 
 
-_window = _view_op("window", _window_rule, lambda g, x_shape, key: through(_placed, g, x_shape, key))
+_window = view_op("window", _window_rule, lambda g, x_shape, key: through(_placed, g, x_shape, key))
 _place = _placer("place", _window_rule, lambda g, key: through(windowed, g, key))
-_diagonal: Primitive = _view_op("diagonal", _diagonal_rule,
+_diagonal: Primitive = view_op("diagonal", _diagonal_rule,
                      lambda g, x_shape, offset, dim1, dim2: _place_diagonal(g, shape=x_shape, offset=offset, dim1=dim1, dim2=dim2))
 _place_diagonal: Primitive = _placer("place_diagonal", _diagonal_rule,
                           lambda g, offset, dim1, dim2: _diagonal(g, offset=offset, dim1=dim1, dim2=dim2))
@@ -582,7 +582,7 @@ def _place_diagonal_reference(g: Any, *, shape: tuple[int, ...], offset: int, di
 
 
 @planner
-def _select(x: Layout, dim: Any, index: Any) -> Bound:
+def _select(x: Layout, dim: Any, index: Any) -> Plan:
     a = _rule_axis(dim, x.ndim, "select")
     return bind(_window, x, key=tuple([position(index, n, "select", a) if i == a else whole(n) for i, n in enumerate(x.shape)]))
 
@@ -593,7 +593,7 @@ def select(input: Tensor, dim: int, index: int) -> Tensor:
 
 
 @planner
-def _narrow(x: Layout, dim: Any, start: Any, length: Any) -> Bound:
+def _narrow(x: Layout, dim: Any, start: Any, length: Any) -> Plan:
     a = _rule_axis(dim, x.ndim, "narrow")
     n, first, count = x.shape[a], operator.index(start), operator.index(length)
     if not -n <= first <= n:
@@ -615,7 +615,7 @@ def narrow(input: Tensor, dim: int, start: int | Tensor, length: int) -> Tensor:
 
 
 @planner
-def _diagonal_of(x: Layout, offset: Any, dim1: Any, dim2: Any) -> Bound:
+def _diagonal_of(x: Layout, offset: Any, dim1: Any, dim2: Any) -> Plan:
     a, b = _rule_axis(dim1, x.ndim, "diagonal"), _rule_axis(dim2, x.ndim, "diagonal")
     if a == b:
         fail("diagonal", "dim1 and dim2 must differ", [x, f"dims {dim1}, {dim2}"])
