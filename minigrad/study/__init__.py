@@ -1,4 +1,4 @@
-"""Looking at the core: which path an op takes, and why."""
+"""Shows what the core does: which path an op takes and why, and which kernels a call launches."""
 from __future__ import annotations
 
 from typing import Any
@@ -11,7 +11,8 @@ __all__ = ["explain", "launches"]
 
 
 def explain(op: Any, *args: Any, **attrs: Any) -> str:
-    """Which path `op(*args, **attrs)` takes (fused kernel, definition or NumPy behind the door), why, and what it launches.
+    """Runs `op(*args, **attrs)` and says which path it took (fused kernel, definition or NumPy), why, and what it
+    launched.
 
     >>> print(study.explain(minigrad.layer_norm, x, w, b, normalized_shape=(512,)))
     layer_norm(float32[64, 512], float32[512], float32[512]): fused kernel on cpu
@@ -23,7 +24,9 @@ def explain(op: Any, *args: Any, **attrs: Any) -> str:
     why = "a function of other ops"
     if isinstance(op, Op):
         plan = op.plans.get(signature(args, attrs))
-        why = f"the definition runs: {plan}" if isinstance(plan, str) else plan.why if plan is not None else "the definition runs"
+        why = "the definition runs"
+        if plan is not None:
+            why = f"{why}: {plan}" if isinstance(plan, str) else plan.why
     elif hasattr(op, "plans"):
         key = (*[a.array.layout for a in args if isinstance(a, Tensor)], *attrs.items())
         plan = op.plans.get(key)
@@ -36,10 +39,16 @@ def explain(op: Any, *args: Any, **attrs: Any) -> str:
 
 
 def launches(function: Any, *args: Any, **kwargs: Any) -> list[str]:
-    """The names of the kernels that a call launches, in order."""
+    """Runs `function(*args, **kwargs)` and returns the names of the kernels it launched, in order.
+
+    A computation by NumPy is listed as "NumPy" and the name of its function.
+
+    >>> study.launches(lambda: x + y)
+    ['add_f32']
+    """
     seen: list[str] = []
 
-    def visit(kernel: Kernel, arguments: tuple) -> None:
+    def visit(kernel: Kernel, arguments: tuple[Any, ...]) -> None:
         seen.append(kernel.name if kernel.name != "host" else f"NumPy {getattr(arguments[0], '__name__', 'function')}")
         kernel.function(*arguments)
     opened()
