@@ -1,4 +1,4 @@
-"""Timings beside torch and JAX, where they are installed, and beside the peak of this machine.
+"""Timings of minigrad, compared with torch and JAX where they are installed, and with the peak of this machine.
 
     python -m minigrad.bench                       the table of workloads, interleaved with torch in one process
     python -m minigrad.bench layer_norm mse_loss   the samples of these ops: kernel and definition

@@ -105,16 +105,16 @@ def save(obj: Any, f: str | os.PathLike[str] | IO[bytes]) -> None:
         f.write(data)
         return
     place = Path(f)
-    handle, beside = tempfile.mkstemp(prefix=place.name + ".", suffix=".part", dir=place.parent)
+    handle, part = tempfile.mkstemp(prefix=place.name + ".", suffix=".part", dir=place.parent)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(beside, 0o666 & ~_umask())
-        os.replace(beside, place)
+        os.chmod(part, 0o666 & ~_umask())
+        os.replace(part, place)
     except BaseException:
-        Path(beside).unlink(missing_ok=True)
+        Path(part).unlink(missing_ok=True)
         raise
 
 

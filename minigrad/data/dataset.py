@@ -112,7 +112,7 @@ def batch_taker(dataset: Any) -> Callable[[Sequence[int]], Any] | None:
     """The method `take` of a data set, or None where samples must be read one by one.
 
     None for what is no `Dataset` (`take` of tensors and arrays means something else), and for a subclass that defines
-    `__getitem__` anew without `take`: the inherited `take` would give other samples.
+    another `__getitem__` without `take`: the inherited `take` would give other samples.
     """
     if not isinstance(dataset, Dataset):
         return None

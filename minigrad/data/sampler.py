@@ -63,7 +63,7 @@ class RandomSampler(Sampler):
             raise ValueError(f"num_samples should be a positive integer value, but got num_samples={num_samples}")
 
     def __iter__(self) -> Iterator[int]:
-        """The indices of one epoch, drawn anew."""
+        """The indices of one epoch, newly drawn."""
         n = len(self.data_source)
         if self.replacement:
             yield from randint(0, n, (self.num_samples,), generator=self.generator).tolist()
@@ -83,7 +83,7 @@ class SubsetRandomSampler(Sampler):
         self.indices, self.generator = indices, generator
 
     def __iter__(self) -> Iterator[int]:
-        """The indices of one epoch, in an order drawn anew."""
+        """The indices of one epoch, in a newly drawn order."""
         return (self.indices[i] for i in randperm(len(self.indices), generator=self.generator).tolist())
 
     def __len__(self) -> int:
@@ -117,7 +117,7 @@ class WeightedRandomSampler(Sampler):
                              f"{tuple(self.weights.shape)}")
 
     def __iter__(self) -> Iterator[int]:
-        """The indices of one epoch, drawn anew."""
+        """The indices of one epoch, newly drawn."""
         return iter(multinomial(self.weights, self.num_samples, self.replacement, generator=self.generator).tolist())
 
     def __len__(self) -> int:

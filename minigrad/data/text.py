@@ -93,7 +93,7 @@ class CharTokenizer:
         return {"chars": self.chars, "unknown": self.unknown}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Takes over the numbers of another tokenizer. ValueError if the characters are not in order."""
+        """Loads the numbers of another tokenizer. ValueError if the characters are not in order."""
         chars = state_dict["chars"]
         if list(chars) != sorted(set(chars)):
             raise ValueError("[CharTokenizer] load_state_dict: chars must be different characters in the order of "

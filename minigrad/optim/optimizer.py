@@ -26,7 +26,7 @@ from minigrad.engine import RemovableHandle, enable_grad, mode, no_grad
 from minigrad.ops.creation import as_tensor
 from minigrad.tensor import Tensor, new_tensor
 
-Params: TypeAlias = Iterable[Tensor] | Iterable[tuple[str, Tensor]] | Iterable[dict[str, Any]]
+Params: TypeAlias = Iterable[Tensor | tuple[str, Tensor] | dict[str, Any]]       # all of one kind
 Numbers: TypeAlias = tuple[float, ...]                  # of a group: (lr, weight_decay, eps, first, second)
 Flags: TypeAlias = tuple[int, ...]                      # of a group: they choose the form of the update
 State: TypeAlias = tuple[Tensor | None, ...]            # of a parameter: up to three tensors, in the kernel's order
@@ -359,7 +359,7 @@ class Optimizer:
         return result
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes over options and state from `state_dict`. Parameters are matched by their order.
+        """Loads options and state from `state_dict`. Parameters are matched by their order.
 
         Tensors (or arrays) are copied. Where the optimiser has a state tensor of the same shape, the values go into
         that tensor, so that a captured step continues from what was loaded. ValueError if the groups have other sizes.

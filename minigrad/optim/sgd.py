@@ -72,7 +72,7 @@ class SGD(Optimizer):
             return None, None, None
         if state.get("momentum_buffer") is None:
             self._hidden_steps.pop(p, None)
-        elif p not in self._hidden_steps:       # the buffer was loaded: its first step lies behind it
+        elif p not in self._hidden_steps:       # the buffer was loaded: its first step is done
             self._hidden_steps[p] = begun(np.array(1.0), p.device)
         return state_like(p, state, "momentum_buffer"), None, None
 
