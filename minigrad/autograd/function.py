@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..engine import Node, Slot, edge_of, mode, no_grad
 from ..memory import Layout
@@ -39,6 +39,10 @@ class FunctionCtx:
     """
 
     needs_input_grad: tuple[bool, ...] = ()
+
+    if TYPE_CHECKING:           # a program may set any attribute: ctx.name = value
+        def __getattr__(self, name: str) -> Any: ...
+        def __setattr__(self, name: str, value: Any) -> None: ...
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -80,7 +84,7 @@ class FunctionCtx:
                                   "differentiation; autograd.functional.jvp works by two backward passes")
 
     @property
-    def saved_tensors(self) -> tuple[Tensor | None, ...]:
+    def saved_tensors(self) -> tuple[Any, ...]:         # of Tensors, and None where None was saved
         """The tensors that `save_for_backward` got. RuntimeError if one of them was changed in place since."""
         if self._reading is None:
             return self._to_save

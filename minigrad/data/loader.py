@@ -21,9 +21,9 @@ from .sampler import batch_count, batched, check_batch_size
 def default_collate(batch: Sequence[Any]) -> Any:
     """Makes one batch of a list of samples.
 
-    Tensors, NumPy arrays and numbers are stacked along a new first dimension (floats as float64, integers as int64).
-    Samples that are tuples, lists or dicts are collated entry by entry; strings become a list. TypeError for other
-    samples, RuntimeError if tuples or lists differ in length.
+    Tensors, NumPy arrays and numbers are stacked along a new first dimension; Python floats become float64, integers
+    int64. Samples that are tuples, lists or dicts are collated entry by entry; strings become a list. TypeError for
+    other samples, RuntimeError if tuples or lists differ in length.
 
         default_collate([(tensor_a, 0), (tensor_b, 1)])     # [tensor (2, *tensor_a.shape), tensor([0, 1])]
     """

@@ -37,6 +37,7 @@ StepPostHook: TypeAlias = Callable[["Optimizer", tuple[Any, ...], dict[str, Any]
 StateDictPreHook: TypeAlias = Callable[["Optimizer"], None]
 StateDictPostHook: TypeAlias = Callable[["Optimizer", dict[str, Any]], dict[str, Any] | None]
 
+_Row: TypeAlias = tuple[Any, State, Tensor]             # parameter (a Tensor that has a gradient), state, step
 _Loss = TypeVar("_Loss")
 _HOOKS = ("_step_pre_hooks", "_step_post_hooks", "_state_dict_pre_hooks", "_state_dict_post_hooks",
           "_load_state_dict_pre_hooks", "_load_state_dict_post_hooks")
@@ -92,9 +93,6 @@ class _Hyper:
         if values != self.values:
             self.tensor.device.write(self.tensor.array, values)
             self.values = values
-
-
-_Row: TypeAlias = tuple[Any, State, Tensor]         # parameter (a Tensor that has a gradient), state, step
 
 
 class _Batch:
