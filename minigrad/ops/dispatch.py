@@ -173,7 +173,7 @@ def ternary(op: Any) -> Callable[[Any, Any, Any], Any]:
         out = alloc(plan.layout)
         call_kernel(out.ptr, c.ptr, x.ptr, y.ptr, plan.walk)
         if mode.grad and (input.requires_grad or other.requires_grad):
-            return op.record((condition, input, other), out)
+            return op.record(plan, (condition, input, other), out)
         return new_tensor(out, None)
     return call
 

@@ -172,7 +172,7 @@ def _prepare_mean(x: Layout, *, axes: tuple[int, ...], keepdim: bool) -> Plan:
     if not is_float(x.dtype):
         fail("mean", "needs a floating-point tensor", x, "convert with .float()")
     n = extent(x, axes)
-    total = _sum._prepare(x, axes=axes, keepdim=keepdim)
+    total = _sum.plan((x,), {"axes": axes, "keepdim": keepdim})
     out = total.layout
     kernel = x.device.kernels.div.get(x.dtype)
     if kernel is None:
