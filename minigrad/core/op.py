@@ -28,7 +28,7 @@ from ..devices.plan import FusedPlan, Plan, remember
 from .arrays import contiguous_copy, dense
 from .engine import functions, walk
 from .shape import fail, is_float
-from .tape import Node, Slot, edge_of, enable_grad, located, mode, recorded, set_grad_enabled
+from .tape import Node, Slot, edge_of, enable_grad, located, mode, paused, recorded, set_grad_enabled
 from .tensor import Tensor, new_tensor
 
 registry: dict[str, Primitive | Op] = {}      # every op by name, in order of definition: what tests, bench and docs walk
@@ -208,7 +208,7 @@ class Primitive(Documented):
 
     def finish(self, plan: Plan, inputs: Sequence[Tensor], made: Any) -> Any:
         """What a plan made, as a tensor (or a tuple of them), recorded if need be."""
-        if self.records and mode.grad:
+        if self.records and (not paused or mode.grad):
             for t in inputs:
                 if t.requires_grad:
                     return self.record(plan, inputs, made)
@@ -306,7 +306,7 @@ class Op(Documented):
         for i in plan.copied:
             arrays[i] = contiguous_copy(arrays[i])
         outputs, saved = plan.forward(*arrays)
-        if not (recording and mode.grad):
+        if not (recording and (not paused or mode.grad)):
             return new_tensor(outputs, None) if type(outputs) is not tuple else tuple([new_tensor(o, None) for o in outputs])
         if type(outputs) is not tuple:
             return new_tensor(outputs, recorded(self, edges, outputs.layout, (plan, inputs, saved), version, None, attrs))

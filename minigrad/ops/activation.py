@@ -212,6 +212,7 @@ def celu(input: Tensor, *, alpha: float = 1.0) -> Tensor:
 
 @celu.check
 def _celu_rule(x: Layout, *, alpha: float) -> None:
+    _floats_only("celu")(x)
     if alpha == 0:
         fail("celu", "alpha must not be 0", alpha)
 

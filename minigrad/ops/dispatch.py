@@ -14,7 +14,7 @@ import numpy as np
 
 from ..core.op import Op, Primitive, complete
 from ..core.shape import fail
-from ..core.tape import mode, recorded
+from ..core.tape import mode, paused, recorded
 from ..core.tensor import Tensor, new_tensor
 from ..devices.base import Device
 from ..devices.memory import Array, Buffer, Layout, View, alloc
@@ -83,7 +83,7 @@ def unary(op: Any) -> Callable[[Any], Any]:
         t = _new(Tensor)
         t.array = out
         t.grad = None
-        if differentiable and mode.grad and input.requires_grad:
+        if differentiable and input.requires_grad and (not paused or mode.grad):
             t.node = recorded(op, (input.node or input,), to, (input,) if saves_input else _NOT_SAVED,
                               x.version if saves_input else 0, out if keeps_out else None, None, _ONE)
             t.requires_grad = True
@@ -128,9 +128,9 @@ def binary(op: Any) -> Callable[[Any, Any], Any]:
         t = _new(Tensor)
         t.array = out
         t.grad = None
-        if differentiable and mode.grad:
+        if differentiable:
             ra, rb = input.requires_grad, other.requires_grad
-            if ra or rb:
+            if (ra or rb) and (not paused or mode.grad):
                 version = 0
                 sa = sb = None
                 if (ra and a_needs_a) or (rb and b_needs_a):
@@ -172,7 +172,7 @@ def ternary(op: Any) -> Callable[[Any, Any, Any], Any]:
             return op.apply(condition, input, other)
         out = alloc(plan.layout)
         call_kernel(out.ptr, c.ptr, x.ptr, y.ptr, plan.walk)
-        if mode.grad and (input.requires_grad or other.requires_grad):
+        if (input.requires_grad or other.requires_grad) and (not paused or mode.grad):
             return op.record(plan, (condition, input, other), out)
         return new_tensor(out, None)
     return call
@@ -190,7 +190,7 @@ def binary_in_place(op: Any) -> Callable[[Any, Any], Any]:
             call_kernel = plan.kernel.call
         except (AttributeError, KeyError):
             return op.into(input, input, other)
-        if plan.layout is not to or mode.grad and (input.requires_grad or other.requires_grad) or x.block is y.block:
+        if plan.layout is not to or (input.requires_grad or other.requires_grad) and mode.grad or x.block is y.block:
             return op.into(input, input, other)
         call_kernel(x.ptr, x.ptr, y.ptr, plan.walk)
         x.storage.version += 1
@@ -232,7 +232,7 @@ def with_number(op: Any, index: int) -> Callable[[Any, Any], Any]:
         t = _new(Tensor)
         t.array = out
         t.grad = None
-        if differentiable and mode.grad and input.requires_grad:
+        if differentiable and input.requires_grad and (not paused or mode.grad):
             edge, saved, value = input.node or input, input if saves_tensor else None, value if saves_number else None
             t.node = recorded(op, (None, edge) if index else (edge, None), to, (value, saved) if index else (saved, value),
                               x.version if saves_tensor else 0, out if keeps_out else None, None, needs)
@@ -285,7 +285,7 @@ def activation(op: Op, saves_output: bool) -> Callable[[Any], Tensor]:
         t = _new(Tensor)
         t.array = out
         t.grad = None
-        if mode.grad and input.requires_grad:
+        if input.requires_grad and (not paused or mode.grad):
             saved = plan, (input,), out if saves_output else x
             t.node = recorded(op, (input.node or input,), to, saved, x.version, None, plan.attrs)
             t.requires_grad = True
@@ -318,7 +318,7 @@ def activation_with_numbers(op: Op, saves_output: bool) -> Callable[..., Tensor]
         to = plan.layout
         out = alloc(to)
         call_kernel(out.ptr, x.ptr, plan.walk, *numbers)
-        if mode.grad and input.requires_grad:
+        if input.requires_grad and (not paused or mode.grad):
             saved = plan, (input,), out if saves_output else x
             return new_tensor(out, recorded(op, (input.node or input,), to, saved, x.version, None, plan.attrs))
         return new_tensor(out, None)
@@ -360,7 +360,7 @@ def through(decide: Callable[..., Plan], t: Tensor, *args: Any) -> Tensor:
         v.block = a.block
         v.owner = a.owner if type(a) is View else a
     op = plan.op
-    if t.requires_grad and op.records and mode.grad:
+    if t.requires_grad and op.records and (not paused or mode.grad):
         if op.keeps:
             return op.record(plan, (t,), array)
         out = _new(Tensor)
@@ -385,7 +385,7 @@ def indexed(op: Primitive) -> Callable[..., Tensor]:
         if plan is None:
             plan = op.plan((a.layout, i.layout), dict(zip(names, values, strict=True)))
         array = plan.run(a, i)                      # type: ignore[misc]
-        if mode.grad and x.requires_grad:
+        if x.requires_grad and (not paused or mode.grad):
             return new_tensor(array, recorded(op, (x.node or x, None), plan.layout, (None, index), i.version, None, plan.attrs))
         return new_tensor(array, None)
     return call
