@@ -22,7 +22,7 @@ from .convert import cast
 from .creation import ones
 from .math import add, div, eq, exp, logical_not, mul, sub, where
 from .matmul import matmul
-from .random import Generator, _dropped, _dropped_oracle, _probability, _take_stream
+from .random import Generator, check_probability, dropped_op, dropped_oracle, take_stream
 from .reduce import amax, sum
 from .view import expand, reshape, swapaxes
 
@@ -55,7 +55,7 @@ def _attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, s
     total = sum(power, -1, True)
     weights = div(power, where(eq(total, 0.0), 1.0, total))
     if stream is not None:
-        kept = logical_not(_dropped(stream, shape=tuple(weights.shape), p=p))
+        kept = logical_not(dropped_op(stream, shape=tuple(weights.shape), p=p))
         weights = mul(weights, mul(cast(kept, weights.dtype), 1 / (1 - p) if p < 1 else 0.0))
     y = matmul(weights, value)
     return (y, weights) if need_weights else y
@@ -182,7 +182,7 @@ def _attention_oracle(query: Any, key: Any, value: Any, mask: Any, stream: Any, 
     total = weights.sum(-1, keepdims=True)
     weights = np.divide(weights, total, out=np.zeros_like(weights), where=total != 0)
     if stream is not None:
-        weights = np.where(_dropped_oracle(stream, shape=weights.shape, p=p), 0, weights / (1 - p) if p < 1 else 0)
+        weights = np.where(dropped_oracle(stream, shape=weights.shape, p=p), 0, weights / (1 - p) if p < 1 else 0)
     y = np.einsum("...ls,...sv->...lv", weights, value)
     return (y, weights) if need_weights else y
 
@@ -260,7 +260,7 @@ def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor, attn
     for name, t in (("query", query), ("key", key), ("value", value), ("attn_mask", attn_mask)):
         if not isinstance(t, Tensor) and not (t is None and name == "attn_mask"):
             raise TypeError(f"[scaled_dot_product_attention] {name} must be a Tensor; got {type(t).__name__}")
-    p = _probability("scaled_dot_product_attention", dropout_p)
+    p = check_probability("scaled_dot_product_attention", dropout_p)
     if attn_mask is not None:
         if is_causal:
             fail("scaled_dot_product_attention", "attn_mask and is_causal=True exclude each other", [f"attn_mask {attn_mask.layout}"],
@@ -279,7 +279,7 @@ def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor, attn
         _attention_rule(query.layout, key.layout, value.layout, None if attn_mask is None else attn_mask.layout, None, is_causal=is_causal,
                         scale=scale, p=p, need_weights=need_weights)
         lead = _problem(query.layout, key.layout, value.layout, None if attn_mask is None else attn_mask.layout)
-        stream = _take_stream(query.device, prod(lead) * query.shape[-2] * key.shape[-2], generator)
+        stream = take_stream(query.device, prod(lead) * query.shape[-2] * key.shape[-2], generator)
     y = _attention(query, key, value, attn_mask, stream, is_causal=bool(is_causal), scale=float(scale), p=p,
                    need_weights=bool(need_weights))
     if not grouped or query.shape == shape:

@@ -11,8 +11,8 @@ from ..core.tensor import Tensor
 from .dispatch import through
 from .math import mul
 from .matmul import matmul
-from .reduce import _sum
-from .view import _expanded, _permuted, _reshaped, diagonal
+from .reduce import sum_op
+from .view import as_expanded, as_permuted, as_reshaped, diagonal
 
 __all__ = ["inner", "einsum", "tensordot"]
 
@@ -135,7 +135,7 @@ def _contract(operands: list[Tensor], labels: list[list[int]], output: list[int]
     x, one = terms[0]
     x, one = _summed(x, one, set(output))
     order = tuple([one.index(d) for d in output])
-    return x if order == tuple(range(len(order))) else through(_permuted, x, order)
+    return x if order == tuple(range(len(order))) else through(as_permuted, x, order)
 
 
 def _cost(terms: list, i: int, j: int, output: list[int]) -> int:
@@ -165,7 +165,7 @@ def _simplified(x: Tensor, labels: list[int]) -> tuple[Tensor, list[int]]:
 def _summed(x: Tensor, labels: list[int], keep: set[int]) -> tuple[Tensor, list[int]]:
     """The labels nobody asks for summed out."""
     axes = tuple([i for i, d in enumerate(labels) if d not in keep])
-    return (_sum(x, axes=axes, keepdim=False), [d for d in labels if d in keep]) if axes else (x, labels)
+    return (sum_op(x, axes=axes, keepdim=False), [d for d in labels if d in keep]) if axes else (x, labels)
 
 
 def _pair(x: Tensor, a: list[int], y: Tensor, b: list[int], keep: set[int]) -> tuple[Tensor, list[int]]:
@@ -178,7 +178,7 @@ def _pair(x: Tensor, a: list[int], y: Tensor, b: list[int], keep: set[int]) -> t
     for step, value in steps_y:
         y = through(step, y, value)
     z = matmul(x, y) if over else mul(x, y)         # without a sum: [batch, left, 1] * [batch, 1, right]
-    return z if z.array.layout.shape == shape else through(_reshaped, z, shape), labels
+    return z if z.array.layout.shape == shape else through(as_reshaped, z, shape), labels
 
 
 @lru_cache(maxsize=1024)
@@ -200,12 +200,12 @@ def _arrangement(labels: tuple[int, ...], shape: tuple[int, ...], groups: list[l
     steps: list[tuple] = []
     order = tuple([labels.index(d) for group in groups for d in group])
     if order != tuple(range(len(order))):
-        steps.append((_permuted, order))
+        steps.append((as_permuted, order))
     now = tuple([shape[i] for i in order])
     full = tuple([sizes[d] for group in groups for d in group])
     if now != full:
-        steps.append((_expanded, full))
+        steps.append((as_expanded, full))
     joined = tuple([sizes[d] for d in groups[0]] + [prod(sizes[d] for d in group) for group in groups[1:]])
     if joined != full:
-        steps.append((_reshaped, joined))
+        steps.append((as_reshaped, joined))
     return steps

@@ -12,14 +12,14 @@ from ..core.arrays import mover
 from ..core.op import Primitive, same_device
 from ..core.shape import axis_of, fail, promote
 from ..core.tape import Node
-from ..core.tensor import Tensor, new_tensor
+from ..core.tensor import Tensor
 from ..devices import memory
 from ..devices.memory import Array, Layout, alloc, layout
 from ..devices.plan import Plan, elementwise_plan, remember
-from .arguments import _rule_axis, respelled, whole
+from .arguments import existing_axis, respelled, whole
 from .convert import cast
-from .dispatch import constant, through
-from .view import _expanded, _narrow, _reshaped, _window_rule, atleast_1d, atleast_2d, atleast_3d, windowed
+from .dispatch import through
+from .view import as_narrowed, as_reshaped, atleast_1d, atleast_2d, atleast_3d, window_rule, windowed, zeros_on
 
 __all__ = ["cat", "concat", "concatenate", "stack", "hstack", "vstack", "dstack", "row_stack", "column_stack", "split",
            "split_with_sizes", "chunk", "tensor_split", "unbind"]
@@ -87,40 +87,40 @@ def _copies(out: Layout, pieces: list[tuple[Layout, Layout, int]], full: bool) -
     return launch
 
 
-_cat = _join("cat", False, "The tensors one after the other along an existing dimension.")
-_stack = _join("stack", True, "The tensors one after the other along a new dimension.")
+cat_op = _join("cat", False, "The tensors one after the other along an existing dimension.")
+stack_op = _join("stack", True, "The tensors one after the other along a new dimension.")
 
 
-@_cat.samples
+@cat_op.samples
 def _cat_samples(make: Any) -> Any:
     yield make(2, 3), make(5, 3), {"dim": 0}
     yield make(2, 3), make(2, 0), make(2, 33), {"dim": 1}
     yield make(2, 1, 2), {"dim": 1}
 
 
-@_cat.errors
+@cat_op.errors
 def _cat_errors(make: Any) -> Any:
     yield (make(2, 3), make(2, 4), {"dim": 0}), RuntimeError, r"sizes must agree.*\[2, 3\].*\[2, 4\]"
 
 
-@_cat.reference
+@cat_op.reference
 def _cat_reference(*tensors: Any, dim: int) -> Any:
     return np.concatenate(tensors, dim)
 
 
-@_stack.samples
+@stack_op.samples
 def _stack_samples(make: Any) -> Any:
     yield make(2, 33), make(2, 33), {"dim": 0}
     yield make(2, 3), make(2, 3), make(2, 3), {"dim": 2}
     yield make(), make(), {"dim": 0}
 
 
-@_stack.errors
+@stack_op.errors
 def _stack_errors(make: Any) -> Any:
     yield (make(2, 3), make(3, 2), {"dim": 0}), RuntimeError, "same shape"
 
 
-@_stack.reference
+@stack_op.reference
 def _stack_reference(*tensors: Any, dim: int) -> Any:
     return np.stack(tensors, dim)
 
@@ -170,7 +170,7 @@ def cat(tensors: Sequence[Tensor], dim: int = 0, **numpy: Any) -> Tensor:
     """The tensors one after the other along an existing dimension. Empty 1-d tensors are left out, as in PyTorch."""
     if numpy:
         return cat(tensors, **respelled("cat", numpy, dim=dim or None))
-    found = _again(_cat, tensors, dim)
+    found = _again(cat_op, tensors, dim)
     if found is not None:
         return found
     given = _joined("cat", tensors)
@@ -181,7 +181,7 @@ def cat(tensors: Sequence[Tensor], dim: int = 0, **numpy: Any) -> Tensor:
         fail("cat", "0-d tensors cannot be joined", [x.array.layout for x in given], "use stack(...)")
     if ndim > 1 and builtins.any(x.array.layout.shape == (0,) for x in given):
         given = [x for x in given if x.array.layout.shape != (0,)]
-    return _first(_cat, tensors, given, dim, axis_of(dim, ndim, "cat"))
+    return _first(cat_op, tensors, given, dim, axis_of(dim, ndim, "cat"))
 
 
 concat = concatenate = cat
@@ -191,11 +191,11 @@ def stack(tensors: Sequence[Tensor], dim: int = 0, **numpy: Any) -> Tensor:
     """The tensors one after the other along a new dimension."""
     if numpy:
         return stack(tensors, **respelled("stack", numpy, dim=dim or None))
-    found = _again(_stack, tensors, dim)
+    found = _again(stack_op, tensors, dim)
     if found is not None:
         return found
     given = _joined("stack", tensors)
-    return _first(_stack, tensors, given, dim, axis_of(dim, given[0].array.layout.ndim + 1, "stack"))
+    return _first(stack_op, tensors, given, dim, axis_of(dim, given[0].array.layout.ndim + 1, "stack"))
 
 
 def hstack(tensors: Sequence[Tensor]) -> Tensor:
@@ -220,7 +220,7 @@ def dstack(tensors: Sequence[Tensor]) -> Tensor:
 
 def column_stack(tensors: Sequence[Tensor]) -> Tensor:
     """Along the second dimension, vectors as columns."""
-    return cat([through(_reshaped, x, (x.numel(), 1)) if x.array.layout.ndim < 2 else x for x in _joined("column_stack", tensors)], 1)
+    return cat([through(as_reshaped, x, (x.numel(), 1)) if x.array.layout.ndim < 2 else x for x in _joined("column_stack", tensors)], 1)
 
 
 # ---- cuts -----------------------------------------------------------------------------------------------------------
@@ -232,20 +232,15 @@ def _cut(name: str, drop: bool, doc: str) -> Primitive:
         cuts, at = [], 0
         for n in sizes:
             key = [whole(m) for m in x.shape]
-            to, offset = _window_rule(x, key=(*key[:dim], at if drop else (at, 1, n), *key[dim + 1:]))
+            to, offset = window_rule(x, key=(*key[:dim], at if drop else (at, 1, n), *key[dim + 1:]))
             cuts.append((to, offset * x.dtype.itemsize))
             at += n
         return Plan(lambda a: [memory.view(a, to, offset) for to, offset in cuts], tuple([to for to, _ in cuts]), "views")
 
     def backward(node: Node, g: Any, needs: list[bool]) -> list[Tensor | None]:
-        pieces = [zeros_of(x) if piece is None else piece for piece, x in zip(g, node.layout, strict=True)]
-        return [(_stack if drop else _cat)(*pieces, dim=node.attrs["dim"])]         # type: ignore[index]
+        pieces = [zeros_on(x.shape, x) if piece is None else piece for piece, x in zip(g, node.layout, strict=True)]
+        return [(stack_op if drop else cat_op)(*pieces, dim=node.attrs["dim"])]         # type: ignore[index]
     return Primitive(name, prepare, inputs=["x"], doc=doc, backward=backward)
-
-
-def zeros_of(x: Layout) -> Tensor:
-    """Zeros of a layout, all of them one number in memory."""
-    return through(_expanded, new_tensor(constant(0, x.dtype, x.device).array, None), x.shape)
 
 
 _split = _cut("split", False, "Consecutive pieces along a dimension.")
@@ -306,7 +301,7 @@ def split_with_sizes(input: Tensor, split_sizes: Sequence[int], dim: int = 0) ->
 def chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
     """At most `chunks` pieces of one size (the last may be smaller): views."""
     x = input.array.layout
-    a = _rule_axis(dim, x.ndim, "chunk")
+    a = existing_axis(dim, x.ndim, "chunk")
     if operator.index(chunks) < 1:
         fail("chunk", "chunks must be positive", chunks)
     if x.shape[a] == 0:
@@ -317,7 +312,7 @@ def chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
 def tensor_split(input: Tensor, indices_or_sections: int | Sequence[int] | Tensor, dim: int = 0) -> tuple[Tensor, ...]:
     """Pieces of sizes as even as possible, or cut at the indices: views."""
     x = input.array.layout
-    a = _rule_axis(dim, x.ndim, "tensor_split")
+    a = existing_axis(dim, x.ndim, "tensor_split")
     n = x.shape[a]
     if isinstance(indices_or_sections, Tensor):
         indices_or_sections = indices_or_sections.tolist()
@@ -329,11 +324,11 @@ def tensor_split(input: Tensor, indices_or_sections: int | Sequence[int] | Tenso
     # each piece is a slice: indices out of order or out of range give empty or overlapping ones
     edges = [0, *[operator.index(i) for i in indices_or_sections]]
     bounds = [slice(low, high).indices(n) for low, high in zip(edges, [*edges[1:], n], strict=True)]
-    return tuple([through(_narrow, input, a, low, builtins.max(high - low, 0)) for low, high, _ in bounds])
+    return tuple([through(as_narrowed, input, a, low, builtins.max(high - low, 0)) for low, high, _ in bounds])
 
 
 def unbind(input: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
     """The elements of a dimension, as views without it."""
     x = input.array.layout
-    a = _rule_axis(dim, x.ndim, "unbind")
+    a = existing_axis(dim, x.ndim, "unbind")
     return _unbind(input, sizes=(1,) * x.shape[a], dim=a)

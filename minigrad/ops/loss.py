@@ -17,7 +17,7 @@ from .activation import logsigmoid
 from .convert import cast
 from .math import abs, add, div, eq, exp, gt, le, log, log1p, lt, maximum, minimum, mul, neg, sub, where
 from .reduce import mean, sum
-from .softmax import _log_softmax, _outer_n_inner
+from .softmax import _log_softmax, outer_n_inner
 from .view import reshape
 
 __all__ = ["mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss", "binary_cross_entropy",
@@ -338,7 +338,7 @@ def _cross_entropy_kernels(kernels: KernelTable, x: Layout, target: Layout, weig
         raise NoKernel("class probabilities go by the definition")
     if weight is not None and weight.dtype != x.dtype:
         raise NoKernel("weight has another dtype")
-    outer, classes, inner = _outer_n_inner(x, _class_axis(x))
+    outer, classes, inner = outer_n_inner(x, _class_axis(x))
     code = REDUCTIONS[reduction]
     one = layout(x.device, x.dtype, ())
     items = layout(x.device, x.dtype, target.shape)

@@ -17,8 +17,8 @@ from ..devices.memory import Array, Layout, alloc, layout
 from ..devices.plan import Plan, reduce_plan, remember, view_strides
 from .dispatch import through
 from .math import add, copy, mul
-from .reduce import _sum
-from .view import _mT, _reshaped
+from .reduce import sum_op
+from .view import as_matrix_transpose, as_reshaped
 
 __all__ = ["matmul", "mm", "bmm", "mv", "dot", "vdot", "outer", "addmm", "addmv", "addbmm", "baddbmm",
            "linear"]
@@ -92,12 +92,12 @@ def gemm_plan(out: Layout, a: Layout, b: Layout) -> tuple[Any, ...]:
 
 
 def _column(x: Tensor) -> Tensor:
-    return through(_reshaped, x, (*x.array.layout.shape, 1))
+    return through(as_reshaped, x, (*x.array.layout.shape, 1))
 
 
 def _row(x: Tensor) -> Tensor:
     shape = x.array.layout.shape
-    return through(_reshaped, x, (*shape[:-1], 1, shape[-1]))
+    return through(as_reshaped, x, (*shape[:-1], 1, shape[-1]))
 
 
 def _rows(x: Tensor) -> Tensor:
@@ -106,15 +106,15 @@ def _rows(x: Tensor) -> Tensor:
     total = 1
     for n in shape[:-1]:
         total *= n
-    return through(_reshaped, x, (total, shape[-1]))
+    return through(as_reshaped, x, (total, shape[-1]))
 
 
 def _matmul_vjp_a(g: Tensor, b: Tensor, a_shape: tuple[int, ...]) -> Tensor:
     if b.array.layout.ndim == 1:
         return mul(g if len(a_shape) == 1 else _column(g), b)
     if len(a_shape) == 1:
-        return through(_reshaped, matmul(b, _column(g)), b.array.layout.shape[:-1])
-    return matmul(g, through(_mT, b))
+        return through(as_reshaped, matmul(b, _column(g)), b.array.layout.shape[:-1])
+    return matmul(g, through(as_matrix_transpose, b))
 
 
 def _matmul_vjp_b(g: Tensor, a: Tensor, b_shape: tuple[int, ...]) -> Tensor:
@@ -123,10 +123,10 @@ def _matmul_vjp_b(g: Tensor, a: Tensor, b_shape: tuple[int, ...]) -> Tensor:
         return mul(g, a) if len(b_shape) == 1 else mul(_column(a), _row(g))
     if len(b_shape) == 1:
         flat = _rows(a)
-        return matmul(through(_reshaped, g, (flat.array.layout.shape[0],)), flat)
+        return matmul(through(as_reshaped, g, (flat.array.layout.shape[0],)), flat)
     if len(b_shape) == 2 and have.ndim > 2:
         a, g = _rows(a), _rows(g)
-    return matmul(through(_mT, a), g)
+    return matmul(through(as_matrix_transpose, a), g)
 
 
 _matmul = Primitive("matmul", _prepare_matmul, {"a": _matmul_vjp_a, "b": _matmul_vjp_b})
@@ -278,7 +278,7 @@ def baddbmm(input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: float = 1, a
 
 def addbmm(input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
     """beta * input + alpha * (the sum of batch1 @ batch2 over the batch)"""
-    product = _sum(bmm(batch1, batch2), axes=(0,), keepdim=False)
+    product = sum_op(bmm(batch1, batch2), axes=(0,), keepdim=False)
     return _blend(input, _fits("addbmm", input, product), beta, alpha)
 
 
@@ -289,7 +289,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
     Shapes: x (*, in), weight (out, in) or (in,), bias (out,) or () or None -> y (*, out) or (*,).
     """
-    y = matmul(x, through(_mT, weight) if weight.array.layout.ndim == 2 else weight)
+    y = matmul(x, through(as_matrix_transpose, weight) if weight.array.layout.ndim == 2 else weight)
     return y if bias is None else add(y, bias)
 
 

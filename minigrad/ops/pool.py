@@ -22,7 +22,7 @@ from ..devices.memory import Array, Layout, alloc, layout
 from .dispatch import through
 from .math import add, div, gt, logical_or, ne, where
 from .take import take_at
-from .view import _expanded
+from .view import as_expanded
 
 __all__: list[str] = []
 
@@ -92,7 +92,7 @@ def _largest(x: Tensor, windows: Windows, dilation: Sizes) -> tuple[Tensor, Tens
     index: Any = None
     for v, flat, _ in _seen(x, windows, dilation):
         if best is None:
-            best, index = v, through(_expanded, flat, v.shape).contiguous()
+            best, index = v, through(as_expanded, flat, v.shape).contiguous()
         else:
             better = logical_or(gt(v, best), ne(v, v))
             best, index = where(better, v, best), where(better, flat, index)

@@ -25,9 +25,9 @@ from .arguments import respelled, whole
 from .arrange import flip
 from .convert import cast
 from .dispatch import bind, constant, planner, through
-from .join import _cat
+from .join import cat_op
 from .math import abs, add, copy, div, eq, isnan, logical_not, maximum, minimum, mul, pow, root, sign, sub, where
-from .view import _expanded, _reshaped, permute, windowed
+from .view import as_expanded, as_reshaped, permute, windowed
 
 __all__ = ["sum", "nansum", "mean", "nanmean", "prod", "amax", "amin", "aminmax", "max", "min", "argmax",
            "argmin", "any", "all", "count_nonzero", "var", "std", "var_mean", "std_mean", "norm", "cumsum",
@@ -49,8 +49,8 @@ def extent(x: Layout, axes: tuple[int, ...]) -> int:
 def spread(g: Tensor, shape: tuple[int, ...], axes: tuple[int, ...], keepdim: bool) -> Tensor:
     """A reduced tensor over the shape it was reduced from: a view."""
     if not keepdim and len(axes) < len(shape):
-        g = through(_reshaped, g, tuple([1 if i in axes else n for i, n in enumerate(shape)]))
-    return through(_expanded, g, shape)
+        g = through(as_reshaped, g, tuple([1 if i in axes else n for i, n in enumerate(shape)]))
+    return through(as_expanded, g, shape)
 
 
 def _on_host(x: Any, out: Any, *, function: Callable, axes: tuple[int, ...], keepdim: bool) -> None:
@@ -114,10 +114,10 @@ def _oracle(function: Callable) -> Callable:
 
 
 # ---- sum and mean ---------------------------------------------------------------------------------------------------
-_sum = reduction("sum", "sum", np.sum, lambda g, x_shape, axes, keepdim: spread(g, x_shape, axes, keepdim), doc="Sum over axes.")
+sum_op = reduction("sum", "sum", np.sum, lambda g, x_shape, axes, keepdim: spread(g, x_shape, axes, keepdim), doc="Sum over axes.")
 _count = reduction("count_nonzero", "count_nonzero", np.count_nonzero, out=INT64, doc="How many elements are not 0.")
-_sum.samples(_identity_samples)
-_sum.reference(_oracle(np.sum))
+sum_op.samples(_identity_samples)
+sum_op.reference(_oracle(np.sum))
 _count.samples(_identity_samples)
 _count.reference(_oracle(np.count_nonzero))
 
@@ -126,7 +126,7 @@ _count.reference(_oracle(np.count_nonzero))
 def _sum_over(x: Layout, dim: Any, keepdim: Any) -> Plan:
     if x.dtype == BOOL:
         return bind(_count, x, axes=axes_of(dim, x.ndim, "sum"), keepdim=builtins.bool(keepdim))
-    return bind(_sum, x, axes=axes_of(dim, x.ndim, "sum"), keepdim=builtins.bool(keepdim))
+    return bind(sum_op, x, axes=axes_of(dim, x.ndim, "sum"), keepdim=builtins.bool(keepdim))
 
 
 _WIDEN = "iu"           # integers sum to int64
@@ -158,13 +158,13 @@ def _no_nans(x: Tensor) -> Tensor:
 def _sum_rest(g: Layout, shape: tuple[int, ...]) -> Plan:
     lead = g.ndim - len(shape)
     ones = tuple([i + lead for i, n in enumerate(shape) if n == 1 and g.shape[i + lead] != 1])
-    return bind(_sum, g, axes=(*range(lead), *ones), keepdim=builtins.bool(ones))
+    return bind(sum_op, g, axes=(*range(lead), *ones), keepdim=builtins.bool(ones))
 
 
 def sum_to(g: Tensor, to: Layout) -> Tensor:
     """Undoes broadcasting: sums `g` to the shape it was broadcast from."""
     g = through(_sum_rest, g, to.shape)
-    return g if g.array.layout.shape == to.shape else through(_reshaped, g, to.shape)
+    return g if g.array.layout.shape == to.shape else through(as_reshaped, g, to.shape)
 
 
 def _prepare_mean(x: Layout, *, axes: tuple[int, ...], keepdim: bool) -> Plan:
@@ -172,7 +172,7 @@ def _prepare_mean(x: Layout, *, axes: tuple[int, ...], keepdim: bool) -> Plan:
     if not is_float(x.dtype):
         fail("mean", "needs a floating-point tensor", x, "convert with .float()")
     n = extent(x, axes)
-    total = _sum.plan((x,), {"axes": axes, "keepdim": keepdim})
+    total = sum_op.plan((x,), {"axes": axes, "keepdim": keepdim})
     out = total.layout
     kernel = x.device.kernels.div.get(x.dtype)
     if kernel is None:
@@ -251,16 +251,16 @@ def product(x: Tensor, *, axes: tuple[int, ...], keepdim: bool) -> Tensor:
     have = x.array.layout
     kept = [i for i in range(have.ndim) if i not in axes]
     n = extent(have, axes)
-    y = through(_reshaped, permute(x, (*kept, *axes)), (*[have.shape[i] for i in kept], n))
+    y = through(as_reshaped, permute(x, (*kept, *axes)), (*[have.shape[i] for i in kept], n))
     last = len(kept)
     if n == 0:
-        y = add(_sum(y, axes=(last,), keepdim=True), 1)
+        y = add(sum_op(y, axes=(last,), keepdim=True), 1)
     while n > 1:
         half = n // 2
         z = mul(_halves(y, last, 0, half), _halves(y, last, half, half))
-        y = _cat(z, _halves(y, last, n - 1, 1), dim=last) if n % 2 else z
+        y = cat_op(z, _halves(y, last, n - 1, 1), dim=last) if n % 2 else z
         n -= half
-    return through(_reshaped, y, reduced_shape(have.shape, axes, keepdim))
+    return through(as_reshaped, y, reduced_shape(have.shape, axes, keepdim))
 
 
 @product.fused
@@ -314,11 +314,11 @@ def _flat_index(function: Callable) -> Callable:
     return index
 
 
-_argmax = reduction("argmax", "argmax", _flat_index(np.argmax), out=INT64, least=True, doc="Where the first largest element is.")
+argmax_op = reduction("argmax", "argmax", _flat_index(np.argmax), out=INT64, least=True, doc="Where the first largest element is.")
 _argmin = reduction("argmin", "argmin", _flat_index(np.argmin), out=INT64, least=True, doc="Where the first smallest element is.")
 _any = reduction("any", "any", np.any, out=BOOL, doc="Is any element not 0?")
 _all = reduction("all", "all", np.all, out=BOOL, doc="Is no element 0?")
-for _each, _function in ((_amax, np.max), (_amin, np.min), (_argmax, _flat_index(np.argmax)), (_argmin, _flat_index(np.argmin))):
+for _each, _function in ((_amax, np.max), (_amin, np.min), (argmax_op, _flat_index(np.argmax)), (_argmin, _flat_index(np.argmin))):
     _each.samples(_plain_samples)
     _each.errors(_least_errors)
     _each.reference(_oracle(_function))
@@ -388,7 +388,7 @@ def max(input: Tensor, dim: Any = None, keepdim: bool = False, *, other: Tensor 
     """`max(x)`: the largest element. `max(x, dim)`: (values, indices), of the first where several tie. `max(x, y)`: elementwise."""
     if numpy:
         return max(input, other=other, **respelled("max", numpy, dim=dim, keepdim=keepdim))
-    return _extreme("max", input, dim if other is None else other, keepdim, _amax, _argmax, maximum)
+    return _extreme("max", input, dim if other is None else other, keepdim, _amax, argmax_op, maximum)
 
 
 def min(input: Tensor, dim: Any = None, keepdim: bool = False, *, other: Tensor | None = None, **numpy: Any) -> Any:
@@ -402,7 +402,7 @@ def argmax(input: Tensor, dim: int | None = None, keepdim: bool = False, **numpy
     """Index of the largest element, the first where several tie; without `dim`, in the flattened tensor."""
     if numpy:
         return argmax(input, **respelled("argmax", numpy, dim=dim, keepdim=keepdim))
-    return through(_over, input, _argmax, dim, keepdim)
+    return through(_over, input, argmax_op, dim, keepdim)
 
 
 def argmin(input: Tensor, dim: int | None = None, keepdim: bool = False, **numpy: Any) -> Tensor:
@@ -445,10 +445,10 @@ def moments(x: Tensor, *, axes: tuple[int, ...], correction: float, keepdim: boo
     """
     centre = _mean(x, axes=axes, keepdim=True)
     distance = sub(x, centre)
-    squares = _sum(mul(distance, distance), axes=axes, keepdim=keepdim)
+    squares = sum_op(mul(distance, distance), axes=axes, keepdim=keepdim)
     n = extent(x.array.layout, axes)
     shape = squares.array.layout.shape
-    return div(squares, builtins.max(n - correction, 0)), centre if keepdim else through(_reshaped, centre, shape)
+    return div(squares, builtins.max(n - correction, 0)), centre if keepdim else through(as_reshaped, centre, shape)
 
 
 @moments.check
@@ -570,15 +570,15 @@ def vector_norm(x: Tensor, *, p: float, axes: tuple[int, ...], keepdim: bool) ->
     p = inf, -inf: the largest, smallest |x|; p = 0: how many are not 0. Where x or the norm is 0, the gradient is 0.
     """
     if p == 2:
-        return root(_sum(mul(x, x), axes=axes, keepdim=keepdim))
+        return root(sum_op(mul(x, x), axes=axes, keepdim=keepdim))
     if p == 1:
-        return _sum(abs(x), axes=axes, keepdim=keepdim)
+        return sum_op(abs(x), axes=axes, keepdim=keepdim)
     if p in (float("inf"), float("-inf")):
         return (_amax if p > 0 else _amin)(abs(x), axes=axes, keepdim=keepdim)
     if p == 0:
-        return _sum(where(eq(x, 0), sign(x), 1), axes=axes, keepdim=keepdim)         # 0 or 1, with gradient 0
+        return sum_op(where(eq(x, 0), sign(x), 1), axes=axes, keepdim=keepdim)         # 0 or 1, with gradient 0
     zero = eq(x, 0)
-    total = _sum(where(zero, 0 if p > 0 else float("inf"), pow(where(zero, 1, abs(x)), p)), axes=axes, keepdim=keepdim)
+    total = sum_op(where(zero, 0 if p > 0 else float("inf"), pow(where(zero, 1, abs(x)), p)), axes=axes, keepdim=keepdim)
     none = eq(total, 0)
     return where(none, 0 if p > 0 else float("inf"), pow(where(none, 1, total), 1.0 / p))
 
@@ -676,7 +676,7 @@ def _scan(name: str, function: Callable) -> Callable:
 @planner
 def _cumsum_along(x: Layout, dim: Any) -> Plan:
     a = axis_of(dim, x.ndim, "cumsum")
-    return bind(_cumsum, x, dim=a) if x.ndim else bind(_sum, x, axes=(), keepdim=False)
+    return bind(_cumsum, x, dim=a) if x.ndim else bind(sum_op, x, axes=(), keepdim=False)
 
 
 _cumsum = Primitive("cumsum", _scan("cumsum", np.cumsum), {"x": lambda g, dim: flip(through(_cumsum_along, flip(g, dim), dim), dim)}, ["x"],
@@ -719,7 +719,7 @@ def cumulative_product(x: Tensor, *, dim: int) -> Tensor:
     """
     n, step = x.array.layout.shape[dim], 1
     while step < n:
-        x = _cat(_halves(x, dim, 0, step), mul(_halves(x, dim, step, n - step), _halves(x, dim, 0, n - step)), dim=dim)
+        x = cat_op(_halves(x, dim, 0, step), mul(_halves(x, dim, step, n - step), _halves(x, dim, 0, n - step)), dim=dim)
         step *= 2
     return copy.call(x) if n < 2 else x
 

@@ -20,7 +20,7 @@ from .view import reshape
 __all__ = ["softmax", "log_softmax", "logsumexp"]
 
 
-def _outer_n_inner(x: Layout, axis: int) -> tuple[int, int, int]:
+def outer_n_inner(x: Layout, axis: int) -> tuple[int, int, int]:
     """The sizes before, along and behind the axis; the kernels walk lines of at least one element."""
     if not x.size:
         raise NoKernel("there are no elements")
@@ -59,7 +59,7 @@ def _softmax_kernels(kernels: KernelTable, x: Layout, *, axis: int) -> Any:
 
 def _along_axis(forward: Any, backward: Any, x: Layout, axis: int) -> Any:
     """Closures over kernels (y, x, sizes) and (gx, gy, y, sizes)."""
-    outer, n, inner = _outer_n_inner(x, axis)
+    outer, n, inner = outer_n_inner(x, axis)
 
     def run_forward(xa: Array) -> Any:
         y = alloc(x)
@@ -127,7 +127,7 @@ _logsumexp.check(_softmax_rule)
 @_logsumexp.fused
 def _logsumexp_kernels(kernels: KernelTable, x: Layout, *, axis: int) -> Any:
     forward, softmax_of, product = kernels.logsumexp_forward[x.dtype], kernels.softmax_forward[x.dtype], kernels.mul[x.dtype]
-    outer, n, inner = _outer_n_inner(x, axis)
+    outer, n, inner = outer_n_inner(x, axis)
     out = layout(x.device, x.dtype, reduced_shape(x.shape, (axis,), False))
     spread = elementwise_plan(x, x, layout(x.device, x.dtype, reduced_shape(x.shape, (axis,), True)))
 
