@@ -7,16 +7,17 @@ from typing import Any
 
 import numpy as _np
 
-from .capture import capture
-from .cpu import get_num_threads, set_num_threads, simd_level
-from .device import Device, device
-from .engine import enable_grad, inference_mode, is_grad_enabled, no_grad, set_grad_enabled
-from .memory import empty_cache
-from .op import op, set_fused
+from .core.capture import capture
+from .core.op import op, set_fused
+from .core.shape import default_float as get_default_dtype
+from .core.shape import set_default_float as set_default_dtype
+from .core.tape import enable_grad, inference_mode, is_grad_enabled, no_grad, set_grad_enabled
+from .core.tensor import Size, Tensor
+from .devices import device
+from .devices.base import Device
+from .devices.memory import empty_cache
+from .devices.native import get_num_threads, set_num_threads, simd_level
 from .ops import *
-from .shape import default_float as get_default_dtype
-from .shape import set_default_float as set_default_dtype
-from .tensor import Size, Tensor
 
 __version__ = "0.1.0"
 

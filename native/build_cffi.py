@@ -28,6 +28,7 @@ int mg_cpu_level(void);
 void mg_select(int level);
 const char *mg_kernel_name(int64_t index);
 const char *mg_kernel_signature(int64_t index);
+const char *mg_kernel_arguments(int64_t index);
 int64_t mg_kernel_count(void);
 """
 
@@ -50,6 +51,7 @@ def kernels(header: str) -> list[tuple[str, str, list[tuple[str, str]]]]:
 def generate(levels: list[str]) -> tuple[str, str]:
     """cdef and C source."""
     cdef, prototypes, pointers, select, wrappers, table = [SERVICES], [], [], [], [], []
+    named = []          # the arguments' names of each kernel, separated by spaces
     for types, name, arguments in kernels((HERE / "minigrad.h").read_text()):
         for ty in SETS[types]:
             full = f"{name}_{ty}" if ty else name
@@ -75,6 +77,7 @@ def generate(levels: list[str]) -> tuple[str, str]:
                     for i, (c, s) in enumerate(zip(c_types, signature, strict=True))]
             wrappers.append(f"static void t_{full}(const mg_word *w) {{ p_{full}({', '.join(load)}); }}")
             table.append(f'  {{ "{full}", "{signature}", t_{full} }},')
+            named.append(f'  "{" ".join(argument for _, argument in arguments)}",')
     source = "\n".join([
         "#include <stdint.h>", "#include <stddef.h>", '#include "runtime.h"', *prototypes, *pointers,
         "void mg_select(int level) {", "  (void)level;", *select, "}", *wrappers,
@@ -82,6 +85,8 @@ def generate(levels: list[str]) -> tuple[str, str]:
         f"int64_t mg_kernel_count(void) {{ return {len(table)}; }}",
         "const char *mg_kernel_name(int64_t i) { return mg_kernels[i].name; }",
         "const char *mg_kernel_signature(int64_t i) { return mg_kernels[i].signature; }",
+        "static const char *const argument_names[] = {", *named, "};",
+        "const char *mg_kernel_arguments(int64_t i) { return argument_names[i]; }",
     ])
     services = re.findall(r"/\* cdef \*/(.*?)/\* end \*/", (HERE / "runtime.h").read_text(), re.S)
     return "\n".join(cdef + services), source

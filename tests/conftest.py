@@ -4,14 +4,14 @@ from __future__ import annotations
 import pytest
 
 import minigrad as mg
-from minigrad import cpu
-from minigrad.engine import mode
+from minigrad.core.tape import mode
+from minigrad.devices.native import get_num_threads, simd_level
 
 
 @pytest.fixture(autouse=True)
 def no_leaked_modes():
-    before = (mode.grad, mode.fused, cpu.simd_level(), cpu.get_num_threads(), mg.get_default_dtype())
+    before = (mode.grad, mode.fused, simd_level(), get_num_threads(), mg.get_default_dtype())
     yield
-    after = (mode.grad, mode.fused, cpu.simd_level(), cpu.get_num_threads(), mg.get_default_dtype())
+    after = (mode.grad, mode.fused, simd_level(), get_num_threads(), mg.get_default_dtype())
     assert after == before, f"a test left modes {after}, found {before}"
     assert mode.recorder is None

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 import minigrad as mg
-from minigrad import autograd, device, engine, nn, optim
-from minigrad.autograd import detect_anomaly, set_detect_anomaly
-from minigrad.engine import Node
+from minigrad import autograd, nn, optim
+from minigrad.autograd.anomaly import detect_anomaly, set_detect_anomaly
+from minigrad.core import engine, tape
+from minigrad.devices import opened
 from minigrad.nn import functional as F
 from minigrad.utils.checkpoint import checkpoint
 
@@ -149,24 +150,24 @@ def test_errors_in_backward_tell_where_the_forward_was():
 
 
 def test_nothing_is_left_behind():
-    kernels = [k for d in device.opened() for k in (*d.kernels, d.host)] if hasattr(device, "opened") else []
-    before = Node.__init__, engine.walk, engine.backward, engine.located
+    kernels = [k for d in opened() for k in (*d.kernels, d.host)]
+    before = list(tape.observers), list(tape.locators), engine.walk, engine.backward
     with detect_anomaly():
-        assert Node.__init__ is not before[0]
+        assert tape.observers != before[0] and all(k.call != k.function for k in kernels)
         with detect_anomaly(check_nan=False):
             assert not autograd.is_anomaly_check_nan_enabled()
         assert autograd.is_anomaly_check_nan_enabled()
         with set_detect_anomaly(False):
-            assert not autograd.is_anomaly_enabled() and Node.__init__ is before[0]
+            assert not autograd.is_anomaly_enabled() and tape.observers == before[0]
         y = (mg.ones(2, requires_grad=True) * 2).sum()
         y.backward(retain_graph=True)
         assert type(y.grad_fn.op).__name__ != "_Watch"
-    assert (Node.__init__, engine.walk, engine.backward, engine.located) == before and not autograd.is_anomaly_enabled()
+    assert (tape.observers, tape.locators, engine.walk, engine.backward) == before and not autograd.is_anomaly_enabled()
     assert all(k.call == k.function for k in kernels)
     set_detect_anomaly(True)
     assert autograd.is_anomaly_enabled()
     set_detect_anomaly(False)
-    assert (Node.__init__, engine.walk) == before[:2]
+    assert (tape.observers, tape.locators) == before[:2]
 
 
 # ---- without the mode: names are looked for when something failed ----

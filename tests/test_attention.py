@@ -9,9 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import minigrad as mg
-from minigrad import cpu, memory, nn, optim
+from minigrad import nn, optim
+from minigrad.core.op import set_fused
+from minigrad.devices import cpu, memory
+from minigrad.devices.native import get_num_threads, set_num_threads
 from minigrad.nn import functional as F
-from minigrad.op import set_fused
 
 try:
     import torch
@@ -128,7 +130,7 @@ def test_a_row_without_keys(path, dtype, number):
 
 def test_third_derivative():
     from minigrad import testing
-    from minigrad.op import registry
+    from minigrad.core.op import registry
     op = registry["_attention"]
     for i, (args, attrs) in enumerate(testing.samples_of(op)):
         if i in (0, 3, 6, 8, 12):
@@ -161,16 +163,16 @@ def test_memory_is_linear_in_the_length():
 def test_items_and_threads_do_not_matter():
     """A problem alone gives the bits it gives among others, with one thread and with two."""
     q, k, v, g = RNG(5).standard_normal((4, 6, 150, 20)).astype(np.float32)
-    before, results = cpu.get_num_threads(), []
+    before, results = get_num_threads(), []
     try:
         for threads, part in ((1, slice(None)), (2, slice(None)), (2, slice(3, 4))):
-            cpu.set_num_threads(threads)
+            set_num_threads(threads)
             ours = leaves(q[part], k[part], v[part])
             y = F.scaled_dot_product_attention(*ours, is_causal=True)
             y.backward(mg.tensor(g[part]))
             results.append([t.numpy(force=True) for t in (y, *[x.grad for x in ours])])
     finally:
-        cpu.set_num_threads(before)
+        set_num_threads(before)
     for a, b, alone in zip(*results, strict=True):
         assert np.array_equal(a, b) and np.array_equal(a[3:4], alone)
     ours = leaves(q, k, v)

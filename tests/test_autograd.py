@@ -9,8 +9,8 @@ import pytest
 
 import minigrad as mg
 from minigrad import autograd
-from minigrad.autograd import Function, functional
-from minigrad.autograd.function import once_differentiable
+from minigrad.autograd import functional
+from minigrad.autograd.function import Function, once_differentiable
 
 torch = pytest.importorskip("torch")
 RNG = np.random.default_rng(0)

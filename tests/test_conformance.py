@@ -4,19 +4,20 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from minigrad import cpu, testing
-from minigrad.op import registry
+from minigrad import testing
+from minigrad.core.op import registry
+from minigrad.devices.native import LEVELS, best_simd_level, set_simd_level, simd_level
 
-LEVELS = cpu.LEVELS[:cpu.LEVELS.index(cpu.best_simd_level()) + 1]
+LEVELS = LEVELS[:LEVELS.index(best_simd_level()) + 1]
 SAMPLED = [name for name, op in registry.items() if op.sample_function is not None]
 
 
 @pytest.fixture
 def level(request):
-    before = cpu.simd_level()
-    cpu.set_simd_level(request.param)
+    before = simd_level()
+    set_simd_level(request.param)
     yield request.param
-    cpu.set_simd_level(before)
+    set_simd_level(before)
 
 
 @pytest.mark.parametrize("name", list(registry))
@@ -47,12 +48,12 @@ def test_third_derivative(name):
 def test_levels_agree():
     """The same formula at every level: results differ by rounding only."""
     results = {}
-    before = cpu.simd_level()
+    before = simd_level()
     for chosen in LEVELS:
-        cpu.set_simd_level(chosen)
+        set_simd_level(chosen)
         op = registry["layer_norm"]
         results[chosen] = [testing.evaluate(op, args, attrs)[0][0] for args, attrs in testing.samples_of(op, np.float32)]
-    cpu.set_simd_level(before)
+    set_simd_level(before)
     for other in LEVELS[1:]:
         for a, b in zip(results[LEVELS[0]], results[other], strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)

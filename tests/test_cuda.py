@@ -15,14 +15,17 @@ import pytest
 from cuda_on_cpu import emulator, fakeblas, fakecupy, nvrtc
 
 import minigrad as mg
-from minigrad import blas, cuda, nn, optim, testing
-from minigrad.device import MOVE_SUFFIX
+from minigrad import devices, nn, optim, testing
+from minigrad.core.op import Op, registry, set_fused
+from minigrad.devices import blas, cuda
+from minigrad.devices.base import MOVE_SUFFIX, split
+from minigrad.devices.launch import KERNELS
+from minigrad.devices.native import signatures
 from minigrad.nn import functional as F
-from minigrad.op import Op, registry, set_fused
 from minigrad.ops import random
+from minigrad.ops.norm import _chunks
 from minigrad.utils.checkpoint import checkpoint
 
-device_module = sys.modules["minigrad.device"]       # minigrad.device is the function
 REAL = os.environ.get("MINIGRAD_TEST_CUDA") == "real"
 RACE = os.environ.get("CUDA_ON_CPU") == "race"
 HEADER = Path(__file__).parent.parent / "native" / "minigrad.h"
@@ -43,8 +46,8 @@ def gpu():
     opened = mg.device("cuda")
     yield opened
     random._defaults.pop(opened, None)
-    for name in [n for n, d in device_module._devices.items() if d is opened]:
-        del device_module._devices[name]
+    for name in [n for n, d in devices._devices.items() if d is opened]:
+        del devices._devices[name]
     blas._handles.clear()
     cuda.cp = blas.library = None
 
@@ -130,10 +133,10 @@ ULPS = {"tan": 64, "lgamma": 64, "erfc": 64, "erfinv": 64, "digamma": 64, "pow":
 
 def elementwise_cases():
     cases = []
-    for full, signature in cuda.signatures().items():
-        name, suffix = cuda.split(full)
-        if name in cuda.KERNELS and cuda.KERNELS[name].file in ("elementwise", "activation"):
-            cases.append((full, name, suffix, signature))
+    for full, signature in signatures().items():
+        name, suffix = split(full)
+        if name in KERNELS and KERNELS[name].file in ("ops/elementwise.cu", "ops/activation.cu"):
+            cases.append((full, name, suffix, signature.letters))
     return cases
 
 
@@ -177,10 +180,10 @@ REDUCTIONS = {
 }
 
 
-@pytest.mark.parametrize("full", [k for k in cuda.signatures() if cuda.split(k)[0] in
+@pytest.mark.parametrize("full", [k for k in signatures() if split(k)[0] in
                                   ("sum", "prod", "max", "min", "argmax", "argmin", "count_nonzero", "any", "all", "moments")])
 def test_reductions(full, order):
-    name, suffix = cuda.split(full)
+    name, suffix = split(full)
     if RACE and suffix != "f32":
         pytest.skip("one type is enough for races")
     to = np.int64 if name in ("argmax", "argmin", "count_nonzero") else np.uint8 if name in ("any", "all") else DTYPES[suffix]
@@ -214,7 +217,7 @@ def test_layer_and_rms_norm(suffix, order):
     t = DTYPES[suffix]
     for rows, n in ROWS:
         x, gy, w, b = values(t, (rows, n)), values(t, (rows, n)), values(t, n), values(t, n)
-        y, stat, partial = np.zeros_like(x), np.ones(rows, t), np.zeros(cuda._chunks(rows) * 2 * n, t)
+        y, stat, partial = np.zeros_like(x), np.ones(rows, t), np.zeros(_chunks(rows) * 2 * n, t)
         big = x + t(1000)
         for source, weight, bias in ((x, w, b), (x, None, None), (big, w, b)):
             # y may differ by what rounding the mean to T does to x - mean
@@ -407,7 +410,7 @@ def test_gradient_clipping(suffix, order):
 
 
 def test_large_indices_are_divided_without_the_compilers_routine():
-    text = cuda.source("index").split("#line")[0] + """
+    text = cuda.source("ops/index.cu").split("#line")[0] + """
 extern "C" __global__ void divide(int64_t *q, const int64_t *i, const int64_t *n, int64_t count) {
   GRID_LOOP(k, count) q[k] = (int64_t)quotient((uint64_t)i[k], (uint64_t)n[k]);
 }"""
@@ -450,12 +453,12 @@ def test_gemm_batches():
 
 
 # ---- one text for both devices ----------------------------------------------------------------------------------------
-FILES = sorted({e.file for e in cuda.KERNELS.values()})
+FILES = sorted({e.file for e in KERNELS.values()})
 
 
 def suffixes_of(file):
-    names = [cuda.split(full) for full in cuda.signatures()]
-    return sorted({suffix for name, suffix in names if name in cuda.KERNELS and cuda.KERNELS[name].file == file})
+    names = [split(full) for full in signatures()]
+    return sorted({suffix for name, suffix in names if name in KERNELS and KERNELS[name].file == file})
 
 
 
@@ -488,30 +491,30 @@ def test_argument_lists_are_those_of_the_header(suffix):
         if suffix not in suffixes_of(file):
             continue
         got.update(parameters(preprocess(cuda.source(file), "-DCUDA_ON_CPU", *cuda.options(suffix)[1:]), "__global__"))
-    kernels = {name: args for name, args in want.items() if cuda.split(name)[0] in cuda.KERNELS}
+    kernels = {name: args for name, args in want.items() if split(name)[0] in KERNELS}
     assert {k: got.get(k) for k in kernels} == kernels
     steps = {k: v for k, v in got.items() if k not in kernels}
     for step, args in steps.items():        # a STEP takes its kernel's arguments; and no CUDA kernel is without a C twin
-        base = [k for k in kernels if step.startswith(cuda.split(k)[0] + "_") and step.endswith(suffix)]
+        base = [k for k in kernels if step.startswith(split(k)[0] + "_") and step.endswith(suffix)]
         assert base and args == kernels[max(base, key=len)], step
 
 
 def test_every_cuda_kernel_has_a_c_twin():
     """The other way round it need not be: a kernel missing on this device means the definition."""
-    assert set(cuda.KERNELS) <= {cuda.split(full)[0] for full in cuda.signatures()}
+    assert set(KERNELS) <= {split(full)[0] for full in signatures()}
 
 
 def test_constants_of_the_table_are_those_of_the_header():
-    for name, function in (("MG_CHUNKS", cuda._chunks),):
+    for name, function in (("MG_CHUNKS", _chunks),):
         text = re.search(rf"#define {name}\(\w+\) (.*)", HEADER.read_text())[1]
-        for file in ("norm",):
+        for file in ("ops/norm.cu",):
             assert text in cuda.source(file)
         for n in (0, 1, 32, 33, 4096, 4097, 10**6):
             condition = text.replace("(rows)", str(n))
             a, b, c, d, e = re.fullmatch(r"\((.*?) \? (.*?) : (.*?) \? \((.*?)\) / 32 : (\d+)\)", condition).groups()
             assert function(n) == (int(b) if eval(a) else eval(d) // 32 if eval(c) else int(e))
-    assert re.search(r"#define MG_LOSS_CHUNKS\(n\) (.*)", HEADER.read_text())[1] in cuda.source("loss")
-    assert re.search("#define MG_OPTIM_COLUMNS .*", HEADER.read_text())[0] in cuda.source("optim")
+    assert re.search(r"#define MG_LOSS_CHUNKS\(n\) (.*)", HEADER.read_text())[1] in cuda.source("ops/loss.cu")
+    assert re.search("#define MG_OPTIM_COLUMNS .*", HEADER.read_text())[0] in cuda.source("optim/optim.cu")
 
 
 # ---- ops ----------------------------------------------------------------------------------------------------------------
@@ -671,7 +674,7 @@ def test_why_there_is_no_gpu(monkeypatch, driver, count, say):
 def test_cupy_is_optional(monkeypatch):
     monkeypatch.setattr(cuda, "cp", None)
     monkeypatch.setitem(sys.modules, "cupy", None)
-    with pytest.raises(RuntimeError, match=r"CuPy is not installed.*minigrad\[cuda13\]"):
+    with pytest.raises(RuntimeError, match=r"CuPy is not installed.*cupy-cuda13x"):
         cuda.CUDA(0)
 
 
@@ -687,9 +690,9 @@ def test_kernels_compile_with_nvrtc_within_bounds(file, arch):
         pytest.skip(str(e))
     for suffix in suffixes_of(file):
         for kernel, used in nvrtc.resources(cuda.source(file), arch, cuda.options(suffix)).items():
-            name, step = cuda.split(kernel)[0], ""
-            while name not in cuda.KERNELS:
+            name, step = split(kernel)[0], ""
+            while name not in KERNELS:
                 name, _, step = name.rpartition("_")
-            bound = cuda.KERNELS[name]
+            bound = KERNELS[name]
             assert used.spill == 0 and used.stack <= bound.stack and used.registers <= bound.registers, (kernel, step, used)
             assert used.shared <= bound.shared and used.registers * 512 <= 65536, (kernel, step, used)

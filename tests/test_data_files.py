@@ -17,7 +17,10 @@ from hypothesis import strategies as st
 
 import minigrad as mg
 from minigrad import data
-from minigrad.data import CharTokenizer, cifar10, download, fashion_mnist, images, mnist, python_docs_text, read_cifar10, read_idx, unpack
+from minigrad.data import images
+from minigrad.data.fetch import download, unpack
+from minigrad.data.images import cifar10, fashion_mnist, mnist, read_cifar10, read_idx
+from minigrad.data.text import CharTokenizer, python_docs_text
 
 RNG = np.random.default_rng(0)
 

@@ -21,9 +21,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import minigrad as mg
-from minigrad import cpu, memory, nn, ops, testing
-from minigrad.op import Op, registry
-from minigrad.tensor import Tensor
+from minigrad import nn, ops, testing
+from minigrad.core.op import Op, registry
+from minigrad.core.tensor import Tensor
+from minigrad.devices import cpu, memory
 
 ORDINARY = (RuntimeError, IndexError, TypeError, ValueError, NotImplementedError, ZeroDivisionError, OverflowError, MemoryError, BufferError,
             KeyError, ImportError)

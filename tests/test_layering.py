@@ -1,68 +1,99 @@
-"""The house's layers: who may import whom, and how long the core may be."""
+"""The house: five floors, every import runs down, no circle; how long the core may be, and what one must read to follow `x + y`."""
 from __future__ import annotations
 
 import ast
 from pathlib import Path
 
+import pytest
+
 import minigrad
 
 ROOT = Path(minigrad.__file__).parent
-CORE = {"memory", "device", "shape", "tensor", "engine", "op"}
-OBSERVERS = {"study", "testing", "bench"}
+FLOORS = {"devices": 1, "core": 2, "ops": 3, "study": 3, "nn": 4, "optim": 4, "data": 4, "io": 4, "testing": 4, "__init__": 4,
+          "autograd": 5, "utils": 5, "bench": 5, "cuda": 5, "__main__": 5}
+MODULES = {".".join(path.relative_to(ROOT.parent).with_suffix("").parts).removesuffix(".__init__"): path for path in ROOT.rglob("*.py")}
+CORE = ("shape", "tape", "engine", "tensor", "op")
+READING = ("core/shape", "core/tape", "core/engine", "core/tensor", "core/op", "devices/memory", "devices/plan", "ops/dispatch")
 
 
-def imports(path: Path) -> set[str]:
-    """The rooms of minigrad that a file imports when it is loaded or run, e.g. {"tensor", "ops"}."""
-    here = ["minigrad", *path.relative_to(ROOT).parent.parts]
+def imports(module: str) -> set[str]:
+    """The modules of minigrad that a module imports, anywhere in its text."""
+    path = MODULES[module]
+    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
-        names = []
         if isinstance(node, ast.Import):
-            names = [a.name for a in node.names]
+            found |= {a.name for a in node.names}
         elif isinstance(node, ast.ImportFrom):
-            base = here[:len(here) - node.level + 1] if node.level else []
-            module = [*base, *(node.module.split(".") if node.module else [])]
-            names = [".".join([*module, a.name]) for a in node.names]
-        found |= {n.split(".")[1] for n in names if n.startswith("minigrad.")}
-    return found
+            base = package.split(".")[:len(package.split(".")) - node.level + 1] if node.level else []
+            source = ".".join([*base, *([node.module] if node.module else [])])
+            for a in node.names:
+                found.add(f"{source}.{a.name}" if f"{source}.{a.name}" in MODULES else source)
+    return {name for name in found if name in MODULES} - {module}
 
 
-def files(*rooms: str) -> list[Path]:
-    return [p for r in rooms for p in ([ROOT / f"{r}.py"] if (ROOT / f"{r}.py").exists() else sorted((ROOT / r).rglob("*.py")))]
+def room(module: str) -> str:
+    return module.split(".")[1] if "." in module else "__init__"
 
 
-def test_core_imports_no_ops():
-    for path in files("memory", "shape", "tensor", "engine", "op"):
-        assert imports(path) <= CORE, f"{path.name} imports {imports(path) - CORE}"
+def test_every_room_has_a_floor():
+    assert {room(m) for m in MODULES} == set(FLOORS)
 
 
-def test_device_opens_only_the_devices():
-    assert imports(ROOT / "device.py") <= CORE | {"cpu", "cuda"}
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_every_import_runs_down(module):
+    up = {m for m in imports(module) if room(m) != room(module) and FLOORS[room(m)] > FLOORS[room(module)]}
+    assert not up, f"{module} imports {up} from a higher floor"
 
 
-def test_ops_import_core_only():
-    for path in files("ops"):
-        assert not imports(path) & {"nn", "optim", "data", "utils", "autograd", *OBSERVERS}, path
+def test_rooms_on_one_floor_form_no_circle():
+    below = {m: {room(n) for n in imports(m)} for m in MODULES}
+    for a in FLOORS:
+        for b in FLOORS:
+            both = any(b in below[m] for m in MODULES if room(m) == a) and any(a in below[m] for m in MODULES if room(m) == b)
+            assert a == b or not both, f"{a} and {b} import each other"
 
 
-def test_layers_import_core_and_ops_only():
-    for path in files("nn"):
-        assert not imports(path) & {"optim", "data", "utils", "autograd", *OBSERVERS}, path
+def test_no_modules_form_a_circle():
+    edges = {m: imports(m) for m in MODULES}
+    done: set[str] = set()
+
+    def visit(module: str, path: tuple[str, ...]) -> None:
+        assert module not in path, " -> ".join([*path[path.index(module):], module])
+        if module not in done:
+            for other in sorted(edges[module]):
+                visit(other, (*path, module))
+            done.add(module)
+    for module in sorted(edges):
+        visit(module, ())
 
 
-def test_utils_import_core_and_ops_only():
-    for path in files("utils"):
-        room = {"data"} if path.name == "data.py" else set()           # it is minigrad.data under PyTorch's name
-        assert imports(path) <= CORE | {"ops", "utils"} | room, f"{path.name} imports {imports(path)}"
+def test_core_never_imports_ops():
+    for module in MODULES:
+        if room(module) in ("core", "devices"):
+            assert not {room(m) for m in imports(module)} - {"core", "devices"}, module
 
 
-def test_nothing_imports_the_observers():
-    for path in ROOT.rglob("*.py"):
-        room = path.relative_to(ROOT).parts[0].removesuffix(".py")
-        if room not in OBSERVERS and room != "__init__":
-            assert not imports(path) & OBSERVERS, f"{path} imports {imports(path) & OBSERVERS}"
+def lines(*names: str) -> int:
+    return sum(len((ROOT / f"{name}.py").read_text().splitlines()) for name in names)
 
 
 def test_core_is_short():
-    lines = sum(len((ROOT / f"{name}.py").read_text().splitlines()) for name in ("tensor", "engine", "op", "shape"))
-    assert lines < 1500, f"tensor, engine, op and shape have {lines} lines"
+    assert lines(*[f"core/{name}" for name in CORE]) < 1500
+
+
+def test_what_one_reads_to_follow_an_addition_is_short():
+    assert lines(*READING) < 2400
+
+
+def test_no_function_is_longer_than_60_lines():
+    for path in ROOT.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                assert node.end_lineno - node.lineno < 60, f"{path.relative_to(ROOT)}: {node.name} has {node.end_lineno - node.lineno + 1} lines"
+
+
+def test_no_line_is_longer_than_120_columns():
+    for path in ROOT.rglob("*.py"):
+        for number, line in enumerate(path.read_text().splitlines(), 1):
+            assert len(line) <= 120, f"{path.relative_to(ROOT)}:{number} has {len(line)} columns"

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import minigrad as mg
-from minigrad import memory
+from minigrad.devices import memory
 
 SHAPES = [(3,), (2, 4), (8,), (4, 2), ()]
 

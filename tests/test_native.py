@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import minigrad as mg
-from minigrad import cpu
+from minigrad.devices.native import LEVELS, best_simd_level
 
 SOURCES = [p.read_text() for p in Path(mg.__file__).parent.rglob("*.py")]
 FAMILIES = sorted({re.sub(r"_(f32|f64|i32|i64|u8|u16)$", "", k.name) for k in mg.device("cpu").kernels})
@@ -48,7 +48,7 @@ def run(code, **environment):
                           cwd=tempfile.gettempdir())
 
 
-@pytest.mark.parametrize("level", cpu.LEVELS[:cpu.LEVELS.index(cpu.best_simd_level()) + 1])
+@pytest.mark.parametrize("level", LEVELS[:LEVELS.index(best_simd_level()) + 1])
 def test_forced_level(level):
     assert run("import minigrad; print(minigrad.simd_level())", MINIGRAD_SIMD=level).stdout.strip() == level
 

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 import minigrad as mg
-from minigrad import cpu, nn, optim
+from minigrad import nn, optim
+from minigrad.core.op import registry, set_fused
+from minigrad.devices.native import get_num_threads
 from minigrad.nn import functional as F
 from minigrad.nn.utils import rnn as pads
-from minigrad.op import registry, set_fused
 
 torch = pytest.importorskip("torch", reason="torch is not installed: the comparison with it is skipped")
 RNG = np.random.default_rng(0)
@@ -566,7 +567,7 @@ def test_many_steps_of_many_rows(kind, options, lengths):
 def test_bits(kind, norm):
     """1 and 2 threads give the same bits; a row's result and its input's gradient do not depend on the other rows."""
     layer = getattr(nn, kind)(20, 65, norm=norm, bidirectional=True)
-    data, before = values(6, 70, 20).astype(np.float32), cpu.get_num_threads()
+    data, before = values(6, 70, 20).astype(np.float32), get_num_threads()
 
     def run(rows):
         layer.zero_grad()

@@ -1,8 +1,8 @@
 """`detect_anomaly`: which op, in which module, on which line made the first value that is not finite, forward or backward.
 
-Off, it costs nothing: nothing in the framework asks whether it is on. On, it stands in three doors: the kernel door (every launch's
-operands are looked at before, its result after), `Node.__init__` (where each node was recorded is written down) and the walk (what
-each node's backward gives is looked at). Captured functions run eagerly meanwhile.
+Off, it costs nothing: nothing in the framework asks whether it is on. On, it checks the operands of every launch before and its
+result after (`launch_hook`), notes where each node is recorded (`tape.observers`), and checks what the backward of each node gives
+(`engine.walk`). Captured functions run eagerly in the meantime.
 """
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ import sys
 import warnings
 import weakref
 from collections.abc import Callable, Iterator
-from importlib import import_module
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import numpy as np
 
-from .. import engine
-from ..device import Kernel, device, door
-from ..engine import Node, Slot, mode
-from ..memory import Array
+from ..core import capture, engine
+from ..core.op import Documented
+from ..core.shape import is_float
+from ..core.tape import Node, Slot, edge_of, locators, mode, observers
+from ..core.tensor import Tensor
+from ..devices import device, launch_hook
+from ..devices.base import Kernel
+from ..devices.memory import Array
 from ..nn.module import Module
-from ..op import Documented
-from ..shape import is_float
-from ..tensor import Tensor
 
 _HERE = str(Path(__file__).parents[1])
 _CALLS = {Module.__call__.__code__}
@@ -167,7 +167,7 @@ class _Anomaly:
         self.busy = False
         self.check_nan = True
         self.undo: list[Callable[[], None]] = []
-        self.door: door | None = None
+        self.hook: launch_hook | None = None
 
     def swap(self, owner: Any, name: str, value: Any) -> Any:
         before = owner.__dict__[name]
@@ -176,10 +176,8 @@ class _Anomaly:
         return before
 
     def install(self) -> None:
-        def init(node: Node, *args: Any, **kwargs: Any) -> None:
-            recorded(node, *args, **kwargs)
-            self.places[node] = Place(sys._getframe(1))
-        recorded = self.swap(Node, "__init__", init)
+        observers.append(self.note)
+        locators.append(self.locate)
 
         def walk(roots: list, *args: Any, **kwargs: Any) -> Any:
             return self.walk(plain_walk, roots, *args, **kwargs)
@@ -194,25 +192,31 @@ class _Anomaly:
                               "from them, or detach() or no_grad() cut them off", stacklevel=3)
         plain_backward = self.swap(engine, "backward", backward)
 
-        def located(edge: Any) -> str:
-            place = self.places.get(edge) if type(edge) is Node else None
-            return plain_located(edge) if place is None else f" ({place})"
-        plain_located = self.swap(engine, "located", located)
-        capture: Any = import_module("..capture", __package__)
-
         def eager(captured: Any, *args: Any, **kwargs: Any) -> Any:
             return capture._detached(captured.function(*args, **kwargs))
         self.swap(capture.Captured, "__call__", eager)
-        device("cpu")                           # a device has a door once it is open
-        self.door = door(self.launch)
-        self.door.__enter__()
+        device("cpu")                           # only the launches of devices in use can be hooked
+        self.hook = launch_hook(self.launch)
+        self.hook.__enter__()
 
     def remove(self) -> None:
-        if self.door is not None:
-            self.door.__exit__()
+        if self.hook is not None:
+            self.hook.__exit__()
         for undo in reversed(self.undo):
             undo()
-        self.undo, self.door = [], None
+        observers.remove(self.note)
+        locators.remove(self.locate)
+        self.undo, self.hook = [], None
+
+    # ---- a node ----
+
+    def note(self, node: Node) -> None:
+        """Called with each node as it is recorded."""
+        self.places[node] = Place(sys._getframe(1))
+
+    def locate(self, edge: Any) -> str:
+        place = self.places.get(edge) if type(edge) is Node else None
+        return "" if place is None else f" ({place})"
 
     # ---- a launch ----
 
@@ -290,7 +294,7 @@ class _Anomaly:
     def parameters(self, tensors: Any) -> dict[str, Tensor]:
         """The parameters of the models that the graph runs through, by their paths."""
         roots: dict[int, tuple[str, Any]] = {}
-        for node in engine._reachable([engine.edge_of(t) for t in tensors], frozenset()):
+        for node in engine._reachable([edge_of(t) for t in tensors], frozenset()):
             place = None if type(node) is Slot else self.places.get(node)
             if place is not None and place.modules:
                 roots.setdefault(id(place.modules[0]), (place.root, place.modules[0]))

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import warnings
 
+from ..core.tensor import Tensor
 from ..ops import activation as ops
 from ..ops.creation import empty
 from ..ops.softmax import log_softmax as log_softmax_op
 from ..ops.softmax import softmax as softmax_op
-from ..tensor import Tensor
 from . import init
 from .arguments import DeviceLike, DtypeLike, write_back
 from .module import Module, Parameter

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from ..device import Device
-from ..engine import mode, no_grad
-from ..shape import fail
-from ..tensor import Tensor, new_tensor
+from ..core.shape import fail
+from ..core.tape import mode, no_grad
+from ..core.tensor import Tensor, new_tensor
+from ..devices.base import Device
 
 Size = int | Sequence[int]                      # one number for all spatial dimensions, or one for each
 DeviceLike = Device | str | None                # None: the default device

@@ -10,13 +10,14 @@ from copy import deepcopy
 
 import numpy as np
 
+from ..core.shape import BOOL, fail, is_float
+from ..core.tensor import Tensor
+from ..ops.arrange import pad, triu
 from ..ops.attention import scaled_dot_product_attention
 from ..ops.creation import empty, full, zeros, zeros_like
-from ..ops.elementwise import logical_not, logical_or, where
+from ..ops.join import cat
+from ..ops.math import logical_not, logical_or, where
 from ..ops.matmul import linear as linear_op
-from ..ops.shape_ops import cat, pad, triu
-from ..shape import BOOL, fail, is_float
-from ..tensor import Tensor
 from . import init
 from .activation import gelu, relu
 from .arguments import DeviceLike, DtypeLike

@@ -14,11 +14,11 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
+from ..core.shape import fail
+from ..core.tensor import Tensor
+from ..ops.arrange import pad
 from ..ops.conv import convolution, convolution_transpose
 from ..ops.creation import empty
-from ..ops.shape_ops import pad
-from ..shape import fail
-from ..tensor import Tensor
 from . import init
 from .arguments import DeviceLike, DtypeLike, Size, hashable, sizes_of
 from .module import Module, Parameter

@@ -3,9 +3,9 @@ from __future__ import annotations
 
 import warnings
 
+from ..core.tensor import Tensor
 from ..ops.random import dropout as dropout_op
 from ..ops.random import feature_dropout
-from ..tensor import Tensor
 from .arguments import check_probability, write_back
 from .module import Module
 

@@ -1,11 +1,11 @@
 """`Embedding`: a trained vector for each of a number of things."""
 from __future__ import annotations
 
-from ..engine import no_grad
+from ..core.shape import fail
+from ..core.tape import no_grad
+from ..core.tensor import Tensor
 from ..ops.creation import empty
 from ..ops.embedding import embedding
-from ..shape import fail
-from ..tensor import Tensor
 from . import init
 from .arguments import DeviceLike, DtypeLike
 from .module import Module, Parameter

@@ -2,10 +2,10 @@
 
 Each function is in the file of its layer (`nn/norm.py` has `layer_norm` and `LayerNorm`); nothing is defined here.
 """
+from ..ops.arrange import pad
 from ..ops.attention import scaled_dot_product_attention
 from ..ops.embedding import embedding
 from ..ops.index import one_hot
-from ..ops.shape_ops import pad
 from .activation import (
     celu,
     elu,

@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from ..engine import Node, RemovableHandle, Slot, edge_of, mode
+from ..core.tape import Node, RemovableHandle, Slot, edge_of, mode, recorded
+from ..core.tensor import Tensor, new_tensor
 from ..ops.creation import zeros
-from ..tensor import Tensor, new_tensor
 
 _NONE: Mapping[int, Any] = MappingProxyType({})     # the hook table of every module to which no hook was added
 
@@ -46,7 +46,7 @@ class _Gate:
 
     def __call__(self, tensors: list[Tensor]) -> list[Tensor]:
         layouts: Any = tuple(t.layout for t in tensors)
-        node = Node(self, tuple(edge_of(t) for t in tensors), layouts)
+        node = recorded(self, tuple(edge_of(t) for t in tensors), layouts)
         return [new_tensor(t.array, Slot(node, i, t.layout)) for i, t in enumerate(tensors)]
 
     def backward(self, node: Node, grads: list[Tensor | None], needs: list[bool]) -> tuple:

@@ -11,11 +11,11 @@ import warnings
 
 import numpy as np
 
-from ..engine import no_grad
+from ..core.tape import no_grad
+from ..core.tensor import Tensor
 from ..ops.creation import as_tensor, empty_like, eye
-from ..ops.elementwise import where
+from ..ops.math import where
 from ..ops.random import Generator, randperm
-from ..tensor import Tensor
 
 __all__ = ["calculate_gain", "uniform_", "normal_", "trunc_normal_", "constant_", "ones_", "zeros_", "eye_", "dirac_",
            "xavier_uniform_", "xavier_normal_", "kaiming_uniform_", "kaiming_normal_", "orthogonal_", "sparse_"]

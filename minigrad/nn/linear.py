@@ -4,9 +4,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from ..core.tensor import Tensor
 from ..ops.creation import empty
 from ..ops.matmul import linear as linear_op
-from ..tensor import Tensor
 from . import init
 from .arguments import DeviceLike, DtypeLike
 from .module import Module, Parameter

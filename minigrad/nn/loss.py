@@ -1,4 +1,4 @@
-"""Losses: each function with its layer. The kernels are in `ops/loss.py` and `ops/softmax.py`.
+"""Losses: each function with its layer. The kernels are in `ops/loss.py`.
 
 Shapes: where nothing else is said, input (*) and target (*) of one shape -> a scalar, or (*) with `reduction="none"`.
 `reduction` is "mean", "sum" or "none"; other words raise ValueError. `size_average` and `reduce` are the old spelling
@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import warnings
 
+from ..core.shape import broadcast_shapes
+from ..core.tensor import Tensor
 from ..ops import loss as ops
-from ..ops.softmax import cross_entropy as cross_entropy_op
-from ..ops.softmax import nll_loss as nll_loss_op
-from ..shape import broadcast_shapes
-from ..tensor import Tensor
 from .arguments import checked_reduction, reduction_of
 from .module import Module
 
@@ -167,9 +165,9 @@ def cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None, s
     sum of the weights of the labels that are not `ignore_index`. `label_smoothing` from 0 to 1 is the share of the
     uniform distribution in q (Szegedy et al. 2015).
     """
-    return cross_entropy_op(input, target, weight, ignore_index=ignore_index,
-                            reduction=checked_reduction(reduction_of(size_average, reduce, reduction)),
-                            label_smoothing=label_smoothing)
+    return ops.cross_entropy(input, target, weight, ignore_index=ignore_index,
+                             reduction=checked_reduction(reduction_of(size_average, reduce, reduction)),
+                             label_smoothing=label_smoothing)
 
 
 class CrossEntropyLoss(_WeightedLoss):
@@ -197,8 +195,8 @@ def nll_loss(input: Tensor, target: Tensor, weight: Tensor | None = None, size_a
     Shapes: input x (N, C, *) or (C), target labels t (N, *), weight (C). "mean" divides by the sum of the weights of
     the labels that are not `ignore_index`.
     """
-    return nll_loss_op(input, target, weight, ignore_index=ignore_index,
-                       reduction=checked_reduction(reduction_of(size_average, reduce, reduction)))
+    return ops.nll_loss(input, target, weight, ignore_index=ignore_index,
+                        reduction=checked_reduction(reduction_of(size_average, reduce, reduction)))
 
 
 class NLLLoss(_WeightedLoss):

@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .. import engine
-from ..capture import drop_grads
-from ..engine import mode, no_grad
+from ..core.engine import drop_grads
+from ..core.tape import locators, mode, no_grad
+from ..core.tensor import Tensor
 from ..ops.creation import as_tensor, empty, empty_like
-from ..tensor import Tensor
 from .arguments import DeviceLike
 from .hooks import Hookable
 from .hooks import register_module_forward_hook as register_module_forward_hook
@@ -650,4 +649,4 @@ def _located(edge: Any) -> str:
     return ""
 
 
-engine.located = _located
+locators.append(_located)

@@ -26,18 +26,18 @@ from typing import Any
 
 import numpy as np
 
-from ..engine import mode, no_grad
+from ..core.shape import BOOL, axes_of, axis_of, fail
+from ..core.tape import mode, no_grad
+from ..core.tensor import Tensor
 from ..ops.creation import as_tensor, clone, empty, ones, tensor, zeros
-from ..ops.elementwise import lt, where
+from ..ops.math import lt, where
 from ..ops.norm import batch_norm as batch_norm_op
 from ..ops.norm import batch_norm_eval, masked_norm, running_update
 from ..ops.norm import group_norm as group_norm_op
 from ..ops.norm import instance_norm as instance_norm_op
 from ..ops.norm import layer_norm as layer_norm_op
 from ..ops.norm import rms_norm as rms_norm_op
-from ..ops.shape_ops import movedim, reshape
-from ..shape import BOOL, axes_of, axis_of, fail
-from ..tensor import Tensor
+from ..ops.view import movedim, reshape
 from . import init
 from .arguments import DeviceLike, DtypeLike, Size, as_shape, check_batch_size
 from .module import Module, Parameter

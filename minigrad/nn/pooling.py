@@ -13,9 +13,9 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
+from ..core.shape import fail
+from ..core.tensor import Tensor
 from ..ops.pool import adaptive_avg_pool, adaptive_max_pool, avg_pool, max_pool
-from ..shape import fail
-from ..tensor import Tensor
 from .arguments import Size, hashable, sizes_of
 from .module import Module
 

@@ -30,15 +30,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..device import Device
-from ..engine import mode, no_grad
+from ..core.shape import BOOL, INT64, fail
+from ..core.tape import mode, no_grad
+from ..core.tensor import Tensor, new_tensor
+from ..devices.base import Device
 from ..ops import rnn as ops
+from ..ops.arrange import flip
 from ..ops.creation import empty, ones, zeros
-from ..ops.elementwise import gt, where
-from ..ops.index import check_index, gather, guard, index_select
-from ..ops.shape_ops import cat, expand, flip, reshape, select, squeeze, stack, transpose, unsqueeze
-from ..shape import BOOL, INT64, fail
-from ..tensor import Tensor, new_tensor
+from ..ops.index import gather, index_select
+from ..ops.join import cat, stack
+from ..ops.math import gt, where
+from ..ops.take import check_index, guard
+from ..ops.view import expand, reshape, select, squeeze, transpose, unsqueeze
 from . import init
 from .arguments import DeviceLike, DtypeLike
 from .container import ModuleList

@@ -4,9 +4,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..engine import no_grad
+from ..core.tape import no_grad
+from ..core.tensor import Tensor
 from ..ops.creation import zeros
-from ..tensor import Tensor
 from .arguments import DeviceLike
 from .module import Module
 

@@ -1,7 +1,7 @@
 """The ops. Importing this package gathers their public names and binds them to `Tensor` and to the engine.
 
-The rule, instead of a second list: every name in the `__all__` of a family below is a function of `minigrad`; if its
-first parameter is annotated `Tensor`, it is a method of Tensor too. A family's INPLACE names those that have an in-place method
+The rule, instead of a second list: every name in the `__all__` of a module of this folder is a function of `minigrad`; if its
+first parameter is annotated `Tensor`, it is a method of Tensor too. A module's INPLACE names those that have an in-place method
 `name_` besides, its METHODS what is a method only; the operators below call the function of the name given.
 """
 from __future__ import annotations
@@ -9,37 +9,29 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import wraps
 from importlib import import_module
+from pkgutil import iter_modules
 from typing import Any
 
-from .. import engine
-from ..op import Op
-from ..tensor import Tensor
-from . import creation, elementwise, reduce, shape_ops
+from ..core.engine import functions
+from ..core.op import Op
+from ..core.tape import mode
+from ..core.tensor import Tensor, writable
+from . import convert, creation, math, reduce, view
+from .dispatch import binary_in_place, named
+from .elementwise import Elementwise, is_operand
 
-FAMILIES = (
-    "elementwise", "pointwise", "activation", "random",
-    "reduce", "shape_ops", "index", "sort",
-    "matmul", "norm", "conv", "pool", "rnn",
-    "softmax", "loss",
-    "attention",
-    "creation", "display",
-)
-
-core: Any = import_module("..op", __name__)             # modules: `minigrad.op` and `minigrad.capture` are functions
-engine.add = elementwise.add.call
-engine.add_ = elementwise.accumulate
-engine.sum_to = reduce.sum_to
-engine.cast = elementwise.cast
-engine.clone = creation.clone
-engine.transfer = creation.transfer
-engine.as_tensor = creation.as_tensor
-engine.empty = creation.empty
-engine.ones_like = creation.ones_like
-core.contiguous_copy = elementwise.contiguous_copy
-capture: Any = import_module("..capture", __name__)
-capture.copy_array = elementwise.copy_array
-core.alias = shape_ops.alias
-core.zeros_like_layout = creation.zeros_like_layout
+functions.add = math.add.call
+functions.accumulate = math.accumulate
+functions.sum_to = reduce.sum_to
+functions.cast = convert.cast
+functions.clone = creation.clone
+functions.transfer = convert.transfer
+functions.as_tensor = creation.as_tensor
+functions.empty = creation.empty
+functions.ones_like = creation.ones_like
+functions.zeros = creation.zeros_like_layout
+functions.zero_ = convert.zero_
+functions.alias = view.alias
 
 # operator: function, is there a reflected form, is there an in-place form
 OPERATORS = {"add": ("add", True, True), "sub": ("sub", True, True), "mul": ("mul", True, True), "truediv": ("div", True, True),
@@ -54,49 +46,48 @@ OPERATORS = {"add": ("add", True, True), "sub": ("sub", True, True), "mul": ("mu
 
 def _takes_tensor(function: Any) -> bool:
     """Is the first parameter annotated `Tensor`?"""
-    plain = getattr(function, "definition", function)
+    plain = getattr(function, "__wrapped__", function)
     code = getattr(plain, "__code__", None)
     return code is not None and code.co_argcount > 0 and plain.__annotations__.get(code.co_varnames[0]) in ("Tensor", Tensor)
 
 
 def _method(function: Any) -> Callable:
     """A function in the form that binds `self`."""
-    if not isinstance(function, (Op, elementwise.Elementwise)):
+    if not isinstance(function, (Op, Elementwise)):
         return function
-    if hasattr(function, "method"):
-        return function.method
+    if isinstance(function, Elementwise) and len(function.inputs) == 1:
+        return function.call
 
-    @wraps(function.definition)
     def method(self: Tensor, *args: Any, **options: Any) -> Any:
         return function(self, *args, **options)
-    return method
+    return wraps(function.definition)(method) if isinstance(function, Op) else named(method, function.name, function.__doc__)
 
 
 def _operator(function: Any) -> Callable:
     """For `a + b`: what is neither tensor nor number leaves the operator to the other side."""
-    if isinstance(function, elementwise.Elementwise):
+    if isinstance(function, Elementwise):
         return function.call
 
     def operator(self: Tensor, *other: Any) -> Any:
-        return function(self, *other) if elementwise.is_operand(*other) else NotImplemented
+        return function(self, *other) if is_operand(*other) else NotImplemented
     return operator
 
 
 def _reflected(function: Any) -> Callable:
-    if isinstance(function, elementwise.Elementwise):
-        return function.call if function in (elementwise.add, elementwise.mul) else function.reflected
+    if isinstance(function, Elementwise):
+        return function.call if function in (math.add, math.mul) else function.reflected
 
     def operator(self: Tensor, other: Any) -> Any:
-        return function(other, self) if elementwise.is_operand(other) else NotImplemented
+        return function(other, self) if is_operand(other) else NotImplemented
     return operator
 
 
 def _bind(public: dict[str, Any], inplace: set[str], methods: dict[str, Any]) -> None:
     for name, function in public.items():
-        if isinstance(function, elementwise.Elementwise) or _takes_tensor(function):
+        if isinstance(function, Elementwise) or _takes_tensor(function):
             setattr(Tensor, name, _method(function))
             if name in inplace:
-                setattr(Tensor, name + "_", elementwise.in_place(name, function))
+                setattr(Tensor, name + "_", in_place(name, function))
     for short, (name, has_reflected, has_inplace) in OPERATORS.items():
         function = public.get(name)
         if function is not None:
@@ -109,11 +100,29 @@ def _bind(public: dict[str, Any], inplace: set[str], methods: dict[str, Any]) ->
         setattr(Tensor, name, method)
 
 
+def in_place(name: str, function: Any) -> Callable:
+    """The method `name_`: writes into its first argument what `function` computes; not recorded."""
+    if isinstance(function, Elementwise):
+        binary = binary_in_place(function) if len(function.inputs) == 2 else None
+
+        def method(input: Tensor, *others: Any, **options: Any) -> Tensor:
+            if options or binary is None:
+                return function.into(input, input, *others, **options)
+            return binary(input, *others)
+    else:
+        def method(input: Tensor, *others: Any, **options: Any) -> Tensor:
+            for t in (input, *others) if mode.grad else ():
+                if isinstance(t, Tensor):
+                    writable(name + "_", t)
+            return math.copy.into(input, function(input, *others, **options))
+    return named(method, f"{name}_", f"`{name}`, written into the tensor itself; not differentiable.")
+
+
 __all__: list[str] = []
 _public: dict[str, Any] = {}
 _inplace: set[str] = set()
 _methods: dict[str, Any] = {}
-for _family in FAMILIES:
+for _family in sorted(found.name for found in iter_modules(__path__)):
     _module = import_module(f".{_family}", __name__)
     _names = getattr(_module, "__all__", ())
     _public.update({_name: getattr(_module, _name) for _name in _names})

@@ -6,93 +6,30 @@ fresh numbers at each replay.
 """
 from __future__ import annotations
 
-from functools import lru_cache
 from math import prod
 from typing import Any
 
 import numpy as np
 
-from ..device import Device, KernelTable
-from ..memory import Array, Layout, alloc, layout
-from ..op import Plan, Primitive, contiguous_copy, op
-from ..shape import BOOL, FLOAT32, INT64, broadcast_shapes, broadcast_strides, elementwise_plan, fail, is_float, reduce_plan
-from ..tensor import Tensor, new_tensor
-from . import elementwise as e
+from ..core.op import address, op, same_dtypes
+from ..core.shape import BOOL, FLOAT32, INT64, broadcast_shapes, fail, is_float
+from ..core.tensor import Tensor
+from ..devices.base import Device, KernelTable
+from ..devices.memory import Array, Layout, alloc, layout
+from ..devices.plan import broadcast_strides, reduce_plan
+from .arrange import tril
+from .convert import cast
 from .creation import ones
+from .math import add, div, eq, exp, logical_not, mul, sub, where
 from .matmul import matmul
-from .norm import address, same_dtypes
-from .random import Generator, _probability, default_generator
+from .random import Generator, check_probability, dropped_op, dropped_oracle, take_stream
 from .reduce import amax, sum
-from .shape_ops import expand, reshape, swapaxes, tril
+from .view import expand, reshape, swapaxes
 
 __all__ = ["scaled_dot_product_attention"]
 
 
-# ---- dropout from a stream ------------------------------------------------------------------------------------------------
-
-def _prepare_dropped(stream: Layout, *, shape: tuple[int, ...], p: float) -> Plan:
-    """Bools, each true with probability p: words 0, 1, ... of a stream of random numbers, which stays as it is."""
-    if stream.dtype != INT64 or stream.shape != (4,):
-        fail("random_dropped", "the stream must be int64[4], a generator's state", stream)
-    out = layout(stream.device, BOOL, shape)
-    kernel = stream.device.kernels.bernoulli_mask[BOOL]
-
-    def run(state: Array) -> Array:
-        drawn, mask = contiguous_copy(state), alloc(out)
-        kernel.call(mask.ptr, drawn.ptr, out.size, p)
-        return mask
-    return Plan(run, out, f"kernel {kernel.name}")
-
-
-_dropped = Primitive("random_dropped", _prepare_dropped)
-
-
-@_dropped.samples
-def _dropped_samples(make: Any) -> Any:
-    for shape, p in (((3, 5), 0.5), ((33,), 0.1), ((2, 3), 0.0), ((4,), 1.0), ((0, 2), 0.5)):
-        yield make.ints(4, high=100), {"shape": shape, "p": p}
-
-
-@_dropped.errors
-def _dropped_errors(make: Any) -> Any:
-    yield (make.ints(3), {"shape": (2,), "p": 0.5}), RuntimeError, r"int64\[4\]"
-
-
-@_dropped.reference
-def _dropped_oracle(stream: Any, *, shape: tuple[int, ...], p: float) -> Any:
-    """Philox4x32-10 (Salmon et al. 2011) in whole numbers of Python."""
-    key, low, words = int(stream[0]), int(stream[1]) + (int(stream[2]) << 64), []
-    for block in range((prod(shape) + 3) // 4):
-        c = [(low + block) >> 32 * i & 0xFFFFFFFF for i in range(4)]
-        k = [key & 0xFFFFFFFF, key >> 32]
-        for _ in range(10):
-            a, b = c[0] * 0xD2511F53, c[2] * 0xCD9E8D57
-            c = [b >> 32 ^ c[1] ^ k[0], b & 0xFFFFFFFF, a >> 32 ^ c[3] ^ k[1], a & 0xFFFFFFFF]
-            k = [(k[0] + 0x9E3779B9) & 0xFFFFFFFF, (k[1] + 0xBB67AE85) & 0xFFFFFFFF]
-        words += c
-    return (np.array(words[:prod(shape)], np.float64) < p * 2.0 ** 32).reshape(shape)
-
-
-@lru_cache
-def _advance(device: Device, words: int) -> tuple[Layout, Array, Array]:
-    """What adds `words` words to a generator's counter: the layout of its state, the increment, the plan of the addition."""
-    state = layout(device, INT64, (4,))
-    return state, device.constant(np.array([0, (words + 3) // 4, 0, 0])), elementwise_plan(state, state, state)
-
-
-def _take_stream(device: Device, words: int, generator: Generator | None) -> Tensor:
-    """A copy of the generator's state, which is moved on by `words` words: their random numbers belong to the copy."""
-    own = generator or default_generator(device)
-    if own.device is not device:
-        fail("scaled_dot_product_attention", "the generator must be on the tensors' device", [own.device, device], "use Generator(device)")
-    stream = contiguous_copy(own.state)
-    _, step, plan = _advance(device, words)
-    device.kernels.add[INT64].call(own.state.ptr, own.state.ptr, step.ptr, plan.ptr)
-    return new_tensor(stream, None)
-
-
 # ---- attention --------------------------------------------------------------------------------------------------------------
-
 @op
 def _attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, stream: Tensor | None, *, is_causal: bool, scale: float,
                p: float, need_weights: bool) -> Any:
@@ -102,24 +39,24 @@ def _attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, s
     stream int64[4] or None -> y (*, L, Ev), and the weights (*, L, S) if `need_weights`. Leading dimensions broadcast.
     Causal: query i sees keys 0 .. i.
     """
-    scores = e.mul(matmul(query, swapaxes(key, -2, -1)), scale)
+    scores = mul(matmul(query, swapaxes(key, -2, -1)), scale)
     if mask is not None:
-        scores = e.where(mask, scores, -np.inf) if mask.dtype == BOOL else e.add(scores, mask)
+        scores = where(mask, scores, -np.inf) if mask.dtype == BOOL else add(scores, mask)
     if is_causal:
         past = tril(ones(scores.shape[-2:], dtype=BOOL, device=scores.device))
-        scores = e.where(past, scores, -np.inf)
+        scores = where(past, scores, -np.inf)
     if stream is not None or need_weights:          # each item of the result has weights and random numbers of its own
         lead = _problem(query.layout, key.layout, value.layout, None if mask is None else mask.layout)
         scores = expand(scores, (*lead, *scores.shape[-2:]))
-    dead = e.eq(scores, -np.inf)                    # taken out before exp, so that no gradient is 0 * inf
+    dead = eq(scores, -np.inf)                    # taken out before exp, so that no gradient is 0 * inf
     # detached: the result does not depend on it, it only keeps e^x in range
     top = amax(scores.detach(), -1, keepdim=True) if scores.shape[-1] else sum(scores.detach(), -1, True)
-    power = e.where(dead, 0.0, e.exp(e.sub(e.where(dead, 0.0, scores), e.where(e.eq(top, -np.inf), 0.0, top))))
+    power = where(dead, 0.0, exp(sub(where(dead, 0.0, scores), where(eq(top, -np.inf), 0.0, top))))
     total = sum(power, -1, True)
-    weights = e.div(power, e.where(e.eq(total, 0.0), 1.0, total))
+    weights = div(power, where(eq(total, 0.0), 1.0, total))
     if stream is not None:
-        kept = e.logical_not(_dropped(stream, shape=tuple(weights.shape), p=p))
-        weights = e.mul(weights, e.mul(e.cast(kept, weights.dtype), 1 / (1 - p) if p < 1 else 0.0))
+        kept = logical_not(dropped_op(stream, shape=tuple(weights.shape), p=p))
+        weights = mul(weights, mul(cast(kept, weights.dtype), 1 / (1 - p) if p < 1 else 0.0))
     y = matmul(weights, value)
     return (y, weights) if need_weights else y
 
@@ -245,7 +182,7 @@ def _attention_oracle(query: Any, key: Any, value: Any, mask: Any, stream: Any, 
     total = weights.sum(-1, keepdims=True)
     weights = np.divide(weights, total, out=np.zeros_like(weights), where=total != 0)
     if stream is not None:
-        weights = np.where(_dropped_oracle(stream, shape=weights.shape, p=p), 0, weights / (1 - p) if p < 1 else 0)
+        weights = np.where(dropped_oracle(stream, shape=weights.shape, p=p), 0, weights / (1 - p) if p < 1 else 0)
     y = np.einsum("...ls,...sv->...lv", weights, value)
     return (y, weights) if need_weights else y
 
@@ -264,7 +201,7 @@ def _attention_samples(make: Any) -> Any:
     yield make(2, 3, 4), make(2, 5, 4), make(2, 5, 4), make(3, 5), None, weights
     yield make(2, 3, 4), make(2, 5, 4), make(2, 5, 4), make.bools(2, 1, 5), None, _PLAIN
     yield make(2, 3, 4), make(2, 5, 4), make(2, 5, 4), make(3, 1), None, _PLAIN
-    yield make(2, 3, 4), make(2, 5, 4), make(2, 5, 4), e.mul(make.bools(2, 3, 5), 0) == 1, None, weights       # no key at all
+    yield make(2, 3, 4), make(2, 5, 4), make(2, 5, 4), mul(make.bools(2, 3, 5), 0) == 1, None, weights       # no key at all
     yield make(4, 3, 2, 4), make(1, 3, 5, 4), make(3, 5, 2), make.bools(4, 1, 2, 5), None, _PLAIN
     yield make(3, 4), make(2, 5, 4), make(2, 5, 4), make.bools(5), None, causal
     yield make(2, 3, 4), make(2, 5, 4), make(2, 5, 4), None, make.ints(4), {**weights, "p": 0.3}
@@ -323,13 +260,13 @@ def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor, attn
     for name, t in (("query", query), ("key", key), ("value", value), ("attn_mask", attn_mask)):
         if not isinstance(t, Tensor) and not (t is None and name == "attn_mask"):
             raise TypeError(f"[scaled_dot_product_attention] {name} must be a Tensor; got {type(t).__name__}")
-    p = _probability("scaled_dot_product_attention", dropout_p)
+    p = check_probability("scaled_dot_product_attention", dropout_p)
     if attn_mask is not None:
         if is_causal:
             fail("scaled_dot_product_attention", "attn_mask and is_causal=True exclude each other", [f"attn_mask {attn_mask.layout}"],
                  "put the causal mask into attn_mask: mask & ones(L, S).tril()")
         if attn_mask.dtype == FLOAT32 and is_float(query.dtype):
-            attn_mask = attn_mask if query.dtype == FLOAT32 else e.cast(attn_mask, query.dtype)
+            attn_mask = attn_mask if query.dtype == FLOAT32 else cast(attn_mask, query.dtype)
     if scale is None:
         size = query.shape[-1] if query.ndim else 1
         scale = size ** -0.5 if size else np.inf
@@ -342,7 +279,7 @@ def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor, attn
         _attention_rule(query.layout, key.layout, value.layout, None if attn_mask is None else attn_mask.layout, None, is_causal=is_causal,
                         scale=scale, p=p, need_weights=need_weights)
         lead = _problem(query.layout, key.layout, value.layout, None if attn_mask is None else attn_mask.layout)
-        stream = _take_stream(query.device, prod(lead) * query.shape[-2] * key.shape[-2], generator)
+        stream = take_stream(query.device, prod(lead) * query.shape[-2] * key.shape[-2], generator)
     y = _attention(query, key, value, attn_mask, stream, is_causal=bool(is_causal), scale=float(scale), p=p,
                    need_weights=bool(need_weights))
     if not grouped or query.shape == shape:

@@ -11,17 +11,17 @@ from typing import Any
 
 import numpy as np
 
-from ..device import KernelTable, NoKernel
-from ..memory import Array, Layout, alloc, layout
-from ..op import op
-from ..shape import fail, reduce_plan
-from ..tensor import Tensor
-from .elementwise import add
+from ..core.op import address, op, same_dtypes
+from ..core.shape import fail
+from ..core.tensor import Tensor
+from ..devices.base import KernelTable, NoKernel
+from ..devices.memory import Array, Layout, alloc, layout
+from ..devices.plan import reduce_plan
+from .arguments import whole
+from .dispatch import through
+from .math import add
 from .matmul import matmul
-from .norm import address, same_dtypes
-from .shape_ops import _mT, _place, _reshaped, through, whole, windowed
-
-__all__: list[str] = []
+from .view import as_matrix_transpose, as_reshaped, place_op, windowed
 
 Sizes = tuple[int, ...]
 Pairs = tuple[tuple[int, int], ...]
@@ -42,11 +42,11 @@ def _taps(weight: Tensor, groups: int) -> Any:
     """For each tap its place in the kernel and its weights (groups, weight.shape[0] / groups, weight.shape[1])."""
     rows, columns, *kernel = weight.shape
     for tap in product(*map(range, kernel)):
-        yield tap, through(_reshaped, through(windowed, weight, (whole(rows), whole(columns), *tap)), (groups, rows // groups, columns))
+        yield tap, through(as_reshaped, through(windowed, weight, (whole(rows), whole(columns), *tap)), (groups, rows // groups, columns))
 
 
 def _with_bias(y: Tensor, bias: Tensor | None) -> Tensor:
-    return y if bias is None else add(y, through(_reshaped, bias, (bias.shape[0], *(1,) * (y.ndim - 2))))
+    return y if bias is None else add(y, through(as_reshaped, bias, (bias.shape[0], *(1,) * (y.ndim - 2))))
 
 
 # ---- convolution ------------------------------------------------------------------------------------------------------
@@ -66,14 +66,14 @@ def convolution(x: Tensor, weight: Tensor, bias: Tensor | None, *, stride: Sizes
     out = conv_sizes(tuple(size), tuple(kernel), stride, padding, dilation)
     if any(sum(p) for p in padding):
         around = tuple([a + m + b for m, (a, b) in zip(size, padding, strict=True)])
-        x = _place(x, shape=(n, c, *around), key=(whole(n), whole(c), *[(a, 1, m) for m, (a, _) in zip(size, padding, strict=True)]))
+        x = place_op(x, shape=(n, c, *around), key=(whole(n), whole(c), *[(a, 1, m) for m, (a, _) in zip(size, padding, strict=True)]))
     y: Any = None
     for tap, w in _taps(weight, groups):
         window = tuple([(t * d, s, m) for t, d, s, m in zip(tap, dilation, stride, out, strict=True)])
-        seen = through(_reshaped, through(windowed, x, (whole(n), whole(c), *window)), (n, groups, c // groups, prod(out)))
+        seen = through(as_reshaped, through(windowed, x, (whole(n), whole(c), *window)), (n, groups, c // groups, prod(out)))
         part = matmul(w, seen)
         y = part if y is None else add(y, part)
-    return _with_bias(through(_reshaped, y, (n, k, *out)), bias)
+    return _with_bias(through(as_reshaped, y, (n, k, *out)), bias)
 
 
 def _same_rank(name: str, x: Layout, weight: Layout, bias: Layout | None, outputs: int, **numbers: Any) -> None:
@@ -255,12 +255,12 @@ def convolution_transpose(x: Tensor, weight: Tensor, bias: Tensor | None, *, str
     out = transposed_sizes(tuple(size), kernel, stride, padding, output_padding, dilation)
     canvas = tuple([max((m - 1) * s + d * (k - 1) + 1, p + o)
                     for m, k, s, p, d, o in zip(size, kernel, stride, padding, dilation, out, strict=True)])
-    flat = through(_reshaped, x, (n, groups, c // groups, prod(size)))
+    flat = through(as_reshaped, x, (n, groups, c // groups, prod(size)))
     y: Any = None
     for tap, w in _taps(weight, groups):
-        part = through(_reshaped, matmul(through(_mT, w), flat), (n, groups * per_group, *size))
+        part = through(as_reshaped, matmul(through(as_matrix_transpose, w), flat), (n, groups * per_group, *size))
         places = tuple([(t * d, s, m) for t, d, s, m in zip(tap, dilation, stride, size, strict=True)])
-        part = _place(part, shape=(n, groups * per_group, *canvas), key=(whole(n), whole(groups * per_group), *places))
+        part = place_op(part, shape=(n, groups * per_group, *canvas), key=(whole(n), whole(groups * per_group), *places))
         y = part if y is None else add(y, part)
     y = through(windowed, y, (whole(n), whole(groups * per_group), *[(p, 1, o) for p, o in zip(padding, out, strict=True)]))
     return _with_bias(y, bias)

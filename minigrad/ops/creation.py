@@ -7,17 +7,17 @@ from typing import Any
 
 import numpy as np
 
-from ..device import Device
-from ..device import device as open_device
-from ..engine import mode
-from ..memory import Array, Layout, alloc, layout
-from ..op import Plan, Primitive
-from ..shape import BOOL, INT64, default_float, fail, is_float, promote, shape_of
-from ..tensor import Tensor, new_tensor
-from .elementwise import constant, copy, copy_array
+from ..core.arrays import copy_array
+from ..core.shape import BOOL, INT64, default_float, fail, is_float, promote, shape_of
+from ..core.tensor import Tensor, new_tensor
+from ..devices import device as open_device
+from ..devices.memory import Layout, alloc, layout
+from .dispatch import constant
+from .math import copy
 
-__all__ = ["tensor", "as_tensor", "asarray", "from_numpy", "from_dlpack", "empty", "zeros", "ones", "full", "empty_like", "zeros_like",
-           "ones_like", "full_like", "arange", "linspace", "logspace", "eye", "tril_indices", "triu_indices", "clone"]
+__all__ = ["tensor", "as_tensor", "asarray", "from_numpy", "from_dlpack", "empty", "zeros", "ones", "full",
+           "empty_like", "zeros_like", "ones_like", "full_like", "arange", "linspace", "logspace", "eye",
+           "tril_indices", "triu_indices", "clone"]
 
 
 def _finish(t: Tensor, requires_grad: bool) -> Tensor:
@@ -25,7 +25,6 @@ def _finish(t: Tensor, requires_grad: bool) -> Tensor:
 
 
 # ---- from data ------------------------------------------------------------------------------------------------------
-
 def as_array(data: Any, dtype: Any = None) -> np.ndarray:
     """Anything array-like as a NumPy array with the dtype `tensor` gives it: Python floats are float32, ints int64."""
     if isinstance(data, Tensor):
@@ -157,8 +156,7 @@ def from_dlpack(ext_tensor: Any) -> Tensor:
 
 
 # ---- filled ---------------------------------------------------------------------------------------------------------
-
-def _layout(size: tuple[Any, ...], dtype: Any, device: Any, op: str, given: dict | None = None) -> Layout:
+def layout_for(size: tuple[Any, ...], dtype: Any, device: Any, op: str, given: dict | None = None) -> Layout:
     """The layout of `zeros(2, 3)`, `zeros((2, 3))` and `zeros(size=(2, 3))`."""
     if given:
         if size or list(given) != ["size"]:
@@ -176,17 +174,17 @@ def filled(to: Layout, value: Any) -> Tensor:
 
 def empty(*args: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False, **given: Any) -> Tensor:
     """An uninitialised tensor."""
-    return _finish(new_tensor(alloc(_layout(args, dtype, device, "empty", given)), None), requires_grad)
+    return _finish(new_tensor(alloc(layout_for(args, dtype, device, "empty", given)), None), requires_grad)
 
 
 def zeros(*args: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False, **given: Any) -> Tensor:
     """A tensor of zeros."""
-    return _finish(filled(_layout(args, dtype, device, "zeros", given), 0), requires_grad)
+    return _finish(filled(layout_for(args, dtype, device, "zeros", given), 0), requires_grad)
 
 
 def ones(*args: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False, **given: Any) -> Tensor:
     """A tensor of ones."""
-    return _finish(filled(_layout(args, dtype, device, "ones", given), 1), requires_grad)
+    return _finish(filled(layout_for(args, dtype, device, "ones", given), 1), requires_grad)
 
 
 def full(size: Any, fill_value: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
@@ -195,10 +193,10 @@ def full(size: Any, fill_value: Any, *, dtype: Any = None, device: Any = None, r
         fill_value = fill_value.item()
     if dtype is None:
         dtype = BOOL if isinstance(fill_value, bool) else INT64 if isinstance(fill_value, int) else default_float()
-    return _finish(filled(_layout((size,), dtype, device, "full"), fill_value), requires_grad)
+    return _finish(filled(layout_for((size,), dtype, device, "full"), fill_value), requires_grad)
 
 
-def _like(t: Any, dtype: Any, device: Any) -> Layout:
+def like_layout(t: Any, dtype: Any, device: Any) -> Layout:
     if not isinstance(t, Tensor):
         raise TypeError(f"[like] expected a Tensor; got {type(t).__name__}")
     have = t.array.layout
@@ -207,23 +205,23 @@ def _like(t: Any, dtype: Any, device: Any) -> Layout:
 
 def empty_like(input: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """An uninitialised tensor of `input`'s shape, dtype and device."""
-    return _finish(new_tensor(alloc(_like(input, dtype, device)), None), requires_grad)
+    return _finish(new_tensor(alloc(like_layout(input, dtype, device)), None), requires_grad)
 
 
 def zeros_like(input: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """Zeros in `input`'s shape, dtype and device."""
-    return _finish(filled(_like(input, dtype, device), 0), requires_grad)
+    return _finish(filled(like_layout(input, dtype, device), 0), requires_grad)
 
 
 def ones_like(input: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """Ones in `input`'s shape, dtype and device."""
-    return _finish(filled(_like(input, dtype, device), 1), requires_grad)
+    return _finish(filled(like_layout(input, dtype, device), 1), requires_grad)
 
 
 def full_like(input: Any, fill_value: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """One value in `input`'s shape, dtype and device."""
     value = fill_value.item() if isinstance(fill_value, (Tensor, np.generic)) else fill_value
-    return _finish(filled(_like(input, dtype, device), value), requires_grad)
+    return _finish(filled(like_layout(input, dtype, device), value), requires_grad)
 
 
 def zeros_like_layout(to: Layout) -> Tensor:
@@ -240,7 +238,6 @@ def _new_like(create: Any) -> Any:
 
 
 # ---- ranges ---------------------------------------------------------------------------------------------------------
-
 def _on(values: np.ndarray, device: Any, requires_grad: bool) -> Tensor:
     return _finish(new_tensor(open_device(device or "cpu").upload(values), None), requires_grad)
 
@@ -313,39 +310,9 @@ def triu_indices(row: int, col: int, offset: int = 0, *, dtype: Any = INT64, dev
 
 
 # ---- copies ---------------------------------------------------------------------------------------------------------
-
 def clone(input: Tensor, *, memory_format: Any = None) -> Tensor:
     """A copy; differentiable."""
     return copy.call(input)
-
-
-def _prepare_transfer(x: Layout, *, source: Device, target: Device) -> Plan:
-    """A copy on another device."""
-    def run(a: Array) -> Array:
-        if mode.recorder:
-            mode.recorder.refuse("moving to another device")
-        return target.upload(source.download(a))
-    return Plan(run, layout(target, x.dtype, x.shape), "through host memory")
-
-
-_transfer: Primitive = Primitive("transfer", _prepare_transfer, {
-    "x": lambda g, source, target: _transfer(g, source=target, target=source)}, ["x"])
-
-
-@_transfer.samples
-def _transfer_samples(make: Any) -> Any:
-    t = make(3, 4)
-    yield t, {"source": t.device, "target": open_device("cpu")}
-
-
-@_transfer.reference
-def _transfer_reference(x: Any, *, source: Device, target: Device) -> Any:
-    return x
-
-
-def transfer(t: Tensor, device: Device) -> Tensor:
-    """A copy on another device; differentiable."""
-    return _transfer(t, source=t.array.layout.device, target=device)
 
 
 METHODS = {f"new_{create.__name__}": _new_like(create) for create in (zeros, ones, empty, full, tensor)}

@@ -1,16 +1,15 @@
 """Rows of a table by number: an embedding, on the kernels of index.c."""
 from __future__ import annotations
 
-from ..engine import no_grad
-from ..shape import fail, is_float
-from ..tensor import Tensor
-from . import elementwise as e
+from ..core.shape import fail, is_float
+from ..core.tape import no_grad
+from ..core.tensor import Tensor
 from .creation import ones
-from .index import add_at, checked, index_copy, take_at
+from .index import index_copy
+from .math import add, div, eq, gt, mul, sub, where
 from .reduce import norm
-from .shape_ops import reshape
-
-__all__: list[str] = []         # nn.functional.embedding: torch.embedding has another order of arguments
+from .take import add_at, checked, take_at
+from .view import reshape
 
 
 def _padding(padding_idx: int | None, n: int) -> int | None:
@@ -49,12 +48,12 @@ def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None, max
     rows = take_at(weight, flat, 0, 1)
     if scale_grad_by_freq and is_float(have.dtype):
         counts = add_at((have.shape[0],), ones(flat.shape, dtype=have.dtype, device=weight.device), flat, 0)
-        share = e.div(rows, reshape(take_at(counts, flat, 0, 1), (-1, 1)))
+        share = div(rows, reshape(take_at(counts, flat, 0, 1), (-1, 1)))
         # detached: the value is that of `rows`, the gradient that of `share`; the option asks for a gradient that is not the derivative
-        rows = e.add(rows.detach(), e.sub(share, share.detach()))
+        rows = add(rows.detach(), sub(share, share.detach()))
     if padding is not None:
         # detached: the padding row takes no gradient, by definition of the option
-        rows = e.where(reshape(e.eq(flat, padding), (-1, 1)), rows.detach(), rows)
+        rows = where(reshape(eq(flat, padding), (-1, 1)), rows.detach(), rows)
     return rows if index.ndim == 1 else reshape(rows, (*index.shape, have.shape[1]))
 
 
@@ -63,4 +62,4 @@ def _renormalize(weight: Tensor, index: Tensor, max_norm: float, norm_type: floa
     with no_grad():
         rows = take_at(weight, index, 0, 1)
         size = norm(rows, norm_type, 1, keepdim=True)
-        weight.copy_(index_copy(weight, 0, index, e.where(e.gt(size, max_norm), e.mul(rows, e.div(max_norm, e.add(size, 1e-7))), rows)))
+        weight.copy_(index_copy(weight, 0, index, where(gt(size, max_norm), mul(rows, div(max_norm, add(size, 1e-7))), rows)))

@@ -10,445 +10,45 @@ the memory.
 """
 from __future__ import annotations
 
-import inspect
 import operator
-from collections.abc import Callable
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-from .. import engine
-from ..device import Device, Kernel
-from ..engine import Node, mode
-from ..memory import Array, Layout, alloc, layout
-from ..op import Plan, Primitive, dense, remember, same_device
-from ..shape import BOOL, INT64, axis_of, broadcast_shapes, fail
-from ..tensor import Tensor, bump, new_tensor
-from . import elementwise as ew
-from .elementwise import add, cast, constant, contiguous_copy, copy, copy_array, mul, where
-from .shape_ops import _expanded, _permuted, _reshaped, _rule_axis, _window, bind, mover, planner, position, through, whole, windowed
-
-__all__ = ["gather", "scatter", "scatter_add", "index_select", "index_add", "index_copy", "index_fill", "take", "take_along_dim",
-           "repeat_interleave", "masked_select", "nonzero", "argwhere", "one_hot", "select_scatter", "slice_scatter"]
-
-
-# ---- checks ---------------------------------------------------------------------------------------------------------
-
-def check_index(index: Tensor, low: int, high: int, ignore: int | None = None) -> int | None:
-    """The first value of an int64 tensor outside [low, high) that is not `ignore`; None if there is none."""
-    array = index.array
-    source = array.layout
-    if not source.size:
-        return None
-    a = array if source.contiguous else dense(array)
-    if ignore is None:
-        if low >= high:                     # no value is right
-            return int(_host(a).reshape(-1)[0])
-        ignore = low                        # in the range anyway
-    kernel, one = _checker(source.device)
-    bad = alloc(one)
-    launch = kernel.function if mode.recorder else kernel.call        # a check is no part of a recorded program
-    launch(bad.ptr, a.ptr, source.size, low, high, ignore)
-    at = _host(bad).item()
-    return None if at < 0 else int(_host(a).reshape(-1)[at])
-
-
-@lru_cache
-def _checker(device: Device) -> tuple[Kernel, Layout]:
-    """The kernel that checks indices, and the layout of its answer."""
-    return device.kernels.check_index.only, layout(device, INT64, (1,))
-
-
-def _host(array: Array) -> Any:
-    device = array.layout.device
-    return array.np if device.type == "cpu" else device.download(array)
-
-
-def guard(verify: Callable[[], None]) -> None:
-    """Runs a check of values; a captured program runs it again at this place of each replay."""
-    verify()
-    if mode.recorder is not None:
-        mode.recorder.python(verify)
-
-
-def checked(op: str, index: Tensor, n: int, dim: int, wrap: bool = True, kind: type[Exception] = IndexError) -> Tensor:
-    """An index as int64 in [0, n), for a kernel. Negative ones count from the end if `wrap`."""
-    if index.array.layout.dtype != INT64:
-        index = cast(index, INT64)
-    if not index.array.layout.size:
-        return index
-    if mode.recorder is None and check_index(index, 0, n) is None:
-        # the tape keeps a copy of its own: whoever changes the caller's index later cannot lead the backward kernel astray
-        return new_tensor(contiguous_copy(index.array), None) if mode.grad else index
-
-    def verify() -> None:
-        wrong = check_index(index, -n if wrap else 0, n)
-        if wrong is not None:
-            raise kind(f"[{op}] index {wrong} is out of range for dim {dim} with size {n}")
-    guard(verify)
-    source = dense(index.array)
-    if not wrap:                                                    # a copy for the tape here, too
-        return new_tensor(contiguous_copy(index.array) if mode.grad else source, None)
-    wrapped = alloc(layout(source.layout.device, INT64, source.layout.shape))
-    source.layout.device.kernels.wrap_index.only.call(wrapped.ptr, source.ptr, source.layout.size, n)
-    return new_tensor(wrapped, None)
-
-
-def for_caller(index: Tensor, x: Tensor) -> Tensor:
-    """Indices of elements of x that a function returns beside them: a copy where the tape of x keeps these for its backward kernel."""
-    return new_tensor(contiguous_copy(index.array), None) if mode.grad and x.requires_grad else index
-
-
-def _index_dtype(op: str, index: Any, exact: bool = True) -> Tensor:
-    if not isinstance(index, Tensor):
-        raise TypeError(f"[{op}] index must be a Tensor; got {type(index).__name__}")
-    if index.array.layout.dtype.kind not in "iu" or exact and index.array.layout.dtype.itemsize < 4 and index.array.layout.size:
-        fail(op, "index must be an int64 tensor", index.array.layout, "convert with .long()")
-    return index
-
-
-# ---- take and index_add: one index for a block ----------------------------------------------------------------------
-
-def _blocks(x: Layout, axis: int, ndims: int) -> tuple[int, int, int]:
-    """x as [outer, n, inner], n the dimensions from `axis` on that an index counts through."""
-    outer = n = inner = 1
-    for i, size in enumerate(x.shape):
-        if i < axis:
-            outer *= size
-        elif i < axis + ndims:
-            n *= size
-        else:
-            inner *= size
-    return outer, n, inner
-
-
-def _prepare_take(x: Layout, index: Layout, *, axis: int, ndims: int) -> Plan:
-    """out[..., j..., ...] = x[..., index[j...], ...]: blocks of x; the index counts through `ndims` dimensions from `axis` on."""
-    _block_rule("take", x, index, axis, ndims)
-    outer, n, inner = _blocks(x, axis, ndims)
-    out, m = layout(x.device, x.dtype, x.shape[:axis] + index.shape + x.shape[axis + ndims:]), index.size
-    kernel = x.device.kernels.take.move(x.dtype)
-
-    def run(a: Array, i: Array) -> Array:
-        y = alloc(out)
-        a, i = dense(a), dense(i)
-        if kernel is None:
-            x.device.host.call(lambda v, at, out: np.take(v.reshape(outer, n, inner), at.reshape(-1), 1, out=out.reshape(outer, m, inner)),
-                               y.np, a.np, i.np)
-        else:
-            kernel.call(y.ptr, a.ptr, i.ptr, outer, m, n, inner)
-        return y
-    return Plan(run, out, f"kernel {kernel.name}" if kernel else f"no take kernel for {x.dtype}: NumPy behind the door")
-
-
-def _block_rule(op: str, x: Layout, index: Layout, axis: int, ndims: int) -> None:
-    same_device(op, (x, index))
-    if index.dtype != INT64:
-        fail(op, "index must be int64", index, "convert with .long()")
-    if not 0 <= axis <= axis + ndims <= x.ndim:
-        fail(op, "axis and ndims must name dimensions of x", [x, f"axis {axis}", f"ndims {ndims}"])
-
-
-_take = Primitive("take", _prepare_take,
-                  {"x": lambda g, index, x_shape, axis, ndims: add_at(x_shape, g, index, axis, ndims)})
-
-
-def _prepare_index_add(x: Layout, index: Layout, src: Layout, *, axis: int, ndims: int) -> Plan:
-    """x, with the blocks of src added at the places of the index."""
-    _block_rule("index_add", x, index, axis, ndims)
-    same_device("index_add", (x, src))
-    wanted = x.shape[:axis] + index.shape + x.shape[axis + ndims:]
-    if src.shape != wanted or src.dtype != x.dtype:
-        fail("index_add", "src must have the shape of what the index takes from x, and x's dtype", [x, index, src])
-    outer, n, inner = _blocks(x, axis, ndims)
-    out, m = layout(x.device, x.dtype, x.shape), index.size
-    kernel, move = x.device.kernels.index_add.get(x.dtype), mover(out, x)
-
-    def add_blocks(at: Any, v: Any, out: Any) -> None:
-        where_to: Any = (slice(None), at.reshape(-1))
-        np.add.at(out.reshape(outer, n, inner), where_to, v.reshape(outer, m, inner))
-
-    def run(a: Array, i: Array, s: Array) -> Array:
-        y = alloc(out)
-        move(y, 0, a)
-        i, s = dense(i), dense(s)
-        if kernel is None:
-            x.device.host.call(add_blocks, y.np, i.np, s.np)
-        else:
-            kernel.call(y.ptr, i.ptr, s.ptr, outer, m, n, inner)
-        return y
-    return Plan(run, out, f"kernel {kernel.name}" if kernel else f"no index_add kernel for {x.dtype}: NumPy behind the door")
-
-
-_index_add = Primitive("index_add", _prepare_index_add,
-                       {"x": lambda g: g, "src": lambda g, index, axis, ndims: take_at(g, index, axis, ndims)})
-
-
-def _zeros(shape: tuple[int, ...], like: Layout) -> Tensor:
-    """Zeros that take no memory: a view of one."""
-    return through(_expanded, constant(0, like.dtype, like.device), shape)
-
-
-def add_at(shape: tuple[int, ...], src: Tensor, index: Tensor, axis: int, ndims: int = 1) -> Tensor:
-    """Zeros of `shape` with src added at the places of the index: the gradient of `take`."""
-    return _index_add(_zeros(shape, src.array.layout), index, src, axis=axis, ndims=ndims)
-
-
-def _quick(op: Primitive) -> Any:
-    """`op(x, index, *attributes)` in one look-up."""
-    names = tuple(inspect.signature(op.prepare).parameters)[2:]
-    known: dict[tuple, tuple] = {}
-
-    def call(x: Tensor, index: Tensor, *values: int) -> Tensor:
-        a, i = x.array, index.array
-        found = known.get((a.layout, i.layout, values))
-        if found is None:
-            attrs = dict(zip(names, values, strict=True))
-            found = remember(known, (a.layout, i.layout, values), (op.prepare(a.layout, i.layout, **attrs), attrs))
-        plan, attrs = found
-        array = plan.run(a, i)
-        if mode.grad and x.requires_grad:
-            return new_tensor(array, Node(op, (x.node or x, None), plan.layout, (None, index), i.version, None, attrs))
-        return new_tensor(array, None)
-    return call
-
-
-take_at: Callable[..., Tensor] = _quick(_take)         # (x, index, axis, ndims): `take` with an index that is known to be in range
-
-
-def _spots(make: Any, n: int, *shape: int) -> Tensor:
-    return make.ints(*shape, high=n)
-
-
-@_take.samples
-def _take_samples(make: Any) -> Any:
-    yield make(5, 33), _spots(make, 5, 7), {"axis": 0, "ndims": 1}
-    yield make(5, 33), _spots(make, 33, 2, 3), {"axis": 1, "ndims": 1}
-    yield make(2, 3, 4, 31), _spots(make, 12, 8), {"axis": 1, "ndims": 2}
-    yield make(5), _spots(make, 5), {"axis": 0, "ndims": 1}
-    yield make(5, 2), _spots(make, 5, 0), {"axis": 0, "ndims": 1}
-
-
-@_take.errors
-def _take_errors(make: Any) -> Any:
-    yield (make(5), make(2), {"axis": 0, "ndims": 1}), RuntimeError, "int64"
-    yield (make(5), make.ints(2, high=5), {"axis": 1, "ndims": 1}), RuntimeError, "axis and ndims"
-
-
-@_take.reference
-def _take_reference(x: Any, index: Any, *, axis: int, ndims: int) -> Any:
-    flat = x.reshape(*x.shape[:axis], -1, *x.shape[axis + ndims:])
-    return np.take(flat, index, axis)
-
-
-@_index_add.samples
-def _index_add_samples(make: Any) -> Any:
-    yield make(5, 33), _spots(make, 5, 7), make(7, 33), {"axis": 0, "ndims": 1}
-    yield make(5, 31), _spots(make, 31, 2, 3), make(5, 2, 3), {"axis": 1, "ndims": 1}
-    yield make(2, 3, 4), _spots(make, 12, 8), make(2, 8), {"axis": 1, "ndims": 2}
-    yield make(4, 2), _spots(make, 4, 0), make(0, 2), {"axis": 0, "ndims": 1}
-
-
-@_index_add.errors
-def _index_add_errors(make: Any) -> Any:
-    yield (make(5, 2), make.ints(3, high=5), make(2, 2), {"axis": 0, "ndims": 1}), RuntimeError, "what the index takes"
-
-
-@_index_add.reference
-def _index_add_reference(x: Any, index: Any, src: Any, *, axis: int, ndims: int) -> Any:
-    flat = x.reshape(*x.shape[:axis], -1, *x.shape[axis + ndims:]).copy()
-    np.add.at(flat, (slice(None),) * axis + (index,), src)
-    return flat.reshape(x.shape)
-
-
-# ---- gather and scatter: one index for each element -----------------------------------------------------------------
-
-def _element_rule(op: str, x: Layout, index: Layout, dim: int) -> tuple[int, int, int, int]:
-    same_device(op, (x, index))
-    if index.dtype != INT64:
-        fail(op, "index must be int64", index, "convert with .long()")
-    if not 0 <= dim < x.ndim or index.shape[:dim] != x.shape[:dim] or x.shape[dim + 1:] not in (index.shape[dim + 1:], index.shape[dim:]) \
-            or index.ndim not in (x.ndim, x.ndim - 1):
-        fail(op, f"index must have the sizes of the tensor in every dimension but {dim}, which it may lack", [x, index])
-    outer, n, inner = _blocks(x, dim, 1)
-    return outer, index.shape[dim] if index.ndim == x.ndim else 1, n, inner
-
-
-def _with_axis(x: Layout, index: Layout, dim: int) -> Any:
-    """For NumPy: puts in the axis that an index may lack."""
-    return (lambda v: np.expand_dims(v, dim)) if index.ndim < x.ndim else lambda v: v
-
-
-def _prepare_gather(x: Layout, index: Layout, *, dim: int) -> Plan:
-    """out[..., j, ...] = x[..., index[..., j, ...], ...] along `dim`; an index without that dimension takes one element along it."""
-    outer, m, n, inner = _element_rule("gather", x, index, dim)
-    out, kernel = layout(x.device, x.dtype, index.shape), x.device.kernels.gather.move(x.dtype)
-    full = _with_axis(x, index, dim)
-
-    def run(a: Array, i: Array) -> Array:
-        y = alloc(out)
-        a, i = dense(a), dense(i)
-        if kernel is None:
-            x.device.host.call(lambda v, at, out: np.copyto(full(out), np.take_along_axis(v, full(at), dim)), y.np, a.np, i.np)
-        else:
-            kernel.call(y.ptr, a.ptr, i.ptr, outer, m, n, inner)
-        return y
-    return Plan(run, out, f"kernel {kernel.name}" if kernel else f"no gather kernel for {x.dtype}: NumPy behind the door")
-
-
-def _prepare_scatter(name: str) -> Any:
-    def prepare(x: Layout, index: Layout, src: Layout, *, dim: int) -> Plan:
-        outer, m, n, inner = _element_rule(name, x, index, dim)
-        same_device(name, (x, src))
-        if src.shape != index.shape or src.dtype != x.dtype:
-            fail(name, "src must have the shape of index and the dtype of the tensor", [x, index, src])
-        out, family = layout(x.device, x.dtype, x.shape), getattr(x.device.kernels, name)
-        kernel = family.move(x.dtype) if name == "scatter" else family.get(x.dtype)
-        move = mover(out, x)
-
-        def run(a: Array, i: Array, s: Array) -> Array:
-            y = alloc(out)
-            move(y, 0, a)
-            i, s = dense(i), dense(s)
-            if kernel is None:
-                x.device.host.call(put if name == "scatter" else put_add, y.np, i.np, s.np)
-            else:
-                kernel.call(y.ptr, i.ptr, s.ptr, outer, m, n, inner)
-            return y
-
-        full = _with_axis(x, index, dim)
-
-        def put(at: Any, v: Any, out: Any) -> None:
-            np.put_along_axis(out, full(at), full(v), dim)
-
-        def put_add(at: Any, v: Any, out: Any) -> None:
-            places = list(np.indices(full(at).shape, sparse=True))
-            places[dim] = full(at)
-            np.add.at(out, tuple(places), full(v))
-        return Plan(run, out, f"kernel {kernel.name}" if kernel else f"no {name} kernel for {x.dtype}: NumPy behind the door")
-    return prepare
-
-
-_gather = Primitive("gather", _prepare_gather,
-                    {"x": lambda g, index, x_shape, dim: _scatter_add(_zeros(x_shape, g.array.layout), index, g, dim=dim)})
-_scatter_add: Primitive = Primitive("scatter_add", _prepare_scatter("scatter_add"),
-                         {"x": lambda g: g, "src": lambda g, index, dim: gather_at(g, index, dim)}, ["x", "index", "src"],
-                         doc="x, with the elements of src added at the places of the index along `dim`.")
-_scatter: Primitive = Primitive("scatter", _prepare_scatter("scatter"),
-                     {"x": lambda g, index, dim: _scatter(g, index, _zeros(index.array.layout.shape, g.array.layout), dim=dim),
-                      "src": lambda g, index, dim: gather_at(g, index, dim)}, ["x", "index", "src"],
-                     doc="x, with the elements of src in the places of the index along `dim`; where two fall together, the last one stays.")
-
-
-gather_at: Callable[..., Tensor] = _quick(_gather)     # (x, index, dim): `gather` with an index that is known to be in range
-
-
-@_gather.samples
-def _gather_samples(make: Any) -> Any:
-    yield make(5, 33), _spots(make, 5, 2, 33), {"dim": 0}
-    yield make(5, 33), _spots(make, 33, 5, 31), {"dim": 1}
-    yield make(2, 3, 4), _spots(make, 3, 2, 7, 4), {"dim": 1}
-    yield make(3, 2), _spots(make, 3, 0, 2), {"dim": 0}
-    yield make(4, 33, 2), _spots(make, 33, 4, 2), {"dim": 1}
-
-
-@_gather.errors
-def _gather_errors(make: Any) -> Any:
-    yield (make(5, 3), make.ints(2, 4, high=5), {"dim": 0}), RuntimeError, r"every dimension but 0.*\[5, 3\].*\[2, 4\]"
-    yield (make(5), make(2), {"dim": 0}), RuntimeError, "int64"
-
-
-@_gather.reference
-def _gather_reference(x: Any, index: Any, *, dim: int) -> Any:
-    if index.ndim == x.ndim:
-        return np.take_along_axis(x, index, dim)
-    return np.take_along_axis(x, np.expand_dims(index, dim), dim).squeeze(dim)
-
-
-def _distinct(make: Any, n: int, *shape: int) -> Tensor:
-    """Indices that do not meet: a scatter with two at one place has no derivative."""
-    order = (np.arange(shape[0])[:, None] * 3 + np.arange(shape[1] if len(shape) > 1 else 1)) % n
-    return cast(add(make.ints(*shape, high=1), engine.as_tensor(order.reshape(shape)).to(make.device)), INT64)
-
-
-@_scatter_add.samples
-def _scatter_add_samples(make: Any) -> Any:
-    yield make(5, 33), _spots(make, 5, 7, 33), make(7, 33), {"dim": 0}
-    yield make(5, 33), _spots(make, 33, 5, 31), make(5, 31), {"dim": 1}
-    yield make(2, 3, 4), _spots(make, 3, 2, 7, 4), make(2, 7, 4), {"dim": 1}
-
-
-@_scatter_add.reference
-def _scatter_add_reference(x: Any, index: Any, src: Any, *, dim: int) -> Any:
-    out = x.copy()
-    for place in np.ndindex(index.shape):
-        to = (*place[:dim], index[place], *place[dim + 1:])
-        out[to] += src[place]
-    return out
-
-
-@_scatter.samples
-def _scatter_samples(make: Any) -> Any:
-    yield make(5), _distinct(make, 5, 2), make(2), {"dim": 0}
-    yield make(31, 2), _distinct(make, 31, 5, 2), make(5, 2), {"dim": 0}
-    yield make(3, 33), _distinct(make, 33, 3, 32), make(3, 32), {"dim": 1}
-
-
-@_scatter.errors
-def _scatter_errors(make: Any) -> Any:
-    yield (make(5, 3), make.ints(2, 3, high=5), make(3, 3), {"dim": 0}), RuntimeError, "shape of index"
-
-
-@_scatter.reference
-def _scatter_reference(x: Any, index: Any, src: Any, *, dim: int) -> Any:
-    out = x.copy()
-    np.put_along_axis(out, index, src, dim)
-    return out
-
-
-def _prepare_replace(x: Layout, src: Layout, *, key: tuple) -> Plan:
-    """x, with src in the place of a window."""
-    window = bind(_window, layout(x.device, x.dtype, x.shape), key=key)
-    if window.layout.shape != src.shape or src.dtype != x.dtype:
-        fail("replace", "src must have the shape of the window and the tensor's dtype", [window.layout, src])
-    out = layout(x.device, x.dtype, x.shape)
-    base, inside = mover(out, x), mover(window.layout, src)
-    offset = window.offset
-
-    def run(a: Array, s: Array) -> Array:
-        y = alloc(out)
-        base(y, 0, a)
-        inside(y, offset, s)        # type: ignore[arg-type]
-        return y
-    return Plan(run, out, "two copies")
-
-
-_replace: Primitive = Primitive("replace", _prepare_replace,
-                     {"x": lambda g, src_shape, key: _replace(g, _zeros(src_shape, g.array.layout), key=key),
-                      "src": lambda g, key: through(windowed, g, key)})
-
-
-@_replace.samples
-def _replace_samples(make: Any) -> Any:
-    yield make(5, 33), make(2, 31), {"key": ((1, 2, 2), (0, 1, 31))}
-    yield make(5, 3), make(3), {"key": (2, (0, 1, 3))}
-
-
-@_replace.errors
-def _replace_errors(make: Any) -> Any:
-    yield (make(5), make(3), {"key": ((0, 1, 2),)}), RuntimeError, "shape of the window"
-
-
-@_replace.reference
-def _replace_reference(x: Any, src: Any, *, key: tuple) -> Any:
-    out = x.copy()
-    out[tuple(slice(e[0], e[0] + e[1] * e[2], e[1]) if isinstance(e, tuple) else e for e in key)] = src
-    return out
+from ..core.arrays import copy_array
+from ..core.engine import functions
+from ..core.op import Primitive
+from ..core.shape import BOOL, INT64, axis_of, broadcast_shapes, fail
+from ..core.tape import mode, no_grad
+from ..core.tensor import Tensor, bump, new_tensor
+from ..devices.memory import Layout, alloc, layout
+from .arguments import existing_axis, position, whole
+from .convert import cast
+from .dispatch import bind, constant, planner, through
+from .math import add, copy, eq, mul
+from .math import where as choose
+from .take import (
+    check_index,
+    checked,
+    gather_at,
+    guard,
+    host_index,
+    index_add_op,
+    index_dtype,
+    reads_to_host,
+    replace_op,
+    scatter_add_op,
+    scatter_op,
+    take_at,
+)
+from .view import as_expanded, as_permuted, as_reshaped, window_op, windowed, zeros_on
+
+__all__ = ["where", "gather", "scatter", "scatter_add", "index_select", "index_add", "index_copy", "index_fill",
+           "take", "take_along_dim", "repeat_interleave", "masked_select", "nonzero", "argwhere", "one_hot",
+           "select_scatter", "slice_scatter"]
 
 
 # ---- the functions --------------------------------------------------------------------------------------------------
-
 def _within(x: Tensor, shape: tuple[int, ...], but: int | None = None) -> tuple:
     """The window of x's first elements that has the sizes of `shape` (in all dimensions but `but`)."""
     return tuple([whole(n if i == but else m) for i, (n, m) in enumerate(zip(x.array.layout.shape, shape, strict=True))])
@@ -456,7 +56,7 @@ def _within(x: Tensor, shape: tuple[int, ...], but: int | None = None) -> tuple:
 
 def _per_element(op: str, x: Tensor, dim: int, index: Tensor) -> tuple[Tensor, int, bool]:
     """The index checked, the axis, and whether it leaves out elements of the other dimensions."""
-    have, at = x.array.layout, _index_dtype(op, index).array.layout
+    have, at = x.array.layout, index_dtype(op, index).array.layout
     a = axis_of(dim, have.ndim, op)
     if max(have.ndim, 1) != max(at.ndim, 1):
         fail(op, "index must have as many dimensions as the tensor", [have, at])
@@ -472,11 +72,11 @@ def gather(input: Tensor, dim: int, index: Tensor, *, sparse_grad: bool = False)
     """out[i, j] = input[index[i, j], j] for dim 0, and so on: the elements along `dim` that the index names."""
     if sparse_grad:
         raise NotImplementedError("[gather] sparse_grad is not supported")
-    if not _index_dtype("gather", index).array.layout.size and index.ndim != input.ndim:       # no element: no shapes that must agree
-        return take_at(through(_reshaped, input, (input.array.layout.size,)), checked("gather", index, 1, 0), 0, 1)
+    if not index_dtype("gather", index).array.layout.size and index.ndim != input.ndim:       # no element: no shapes that must agree
+        return take_at(through(as_reshaped, input, (input.array.layout.size,)), checked("gather", index, 1, 0), 0, 1)
     at, a, partial = _per_element("gather", input, dim, index)
     if not input.array.layout.ndim or not at.array.layout.ndim:
-        flat = take_at(through(_reshaped, input, (input.array.layout.size,)), at, 0, 1)
+        flat = take_at(through(as_reshaped, input, (input.array.layout.size,)), at, 0, 1)
         return flat
     if partial:
         input = through(windowed, input, _within(input, at.array.layout.shape, a))
@@ -488,13 +88,13 @@ def _scattered(op: str, primitive: Primitive, x: Tensor, dim: int, index: Tensor
     at, a, partial = _per_element(op, x, dim, index)
     shape = at.array.layout.shape
     if not isinstance(src, Tensor):
-        src = through(_expanded, constant(src, have.dtype, have.device), shape)
+        src = through(as_expanded, constant(src, have.dtype, have.device), shape)
     if src.array.layout.dtype != have.dtype:
         fail(op, "src must have the tensor's dtype", [have, src.array.layout], "convert one of them")
     if not have.ndim or not at.array.layout.ndim:
         count = (at.numel(),)
-        one = primitive(through(_reshaped, x, (have.size,)), through(_reshaped, at, count), through(_reshaped, src, count), dim=0)
-        return through(_reshaped, one, have.shape)
+        one = primitive(through(as_reshaped, x, (have.size,)), through(as_reshaped, at, count), through(as_reshaped, src, count), dim=0)
+        return through(as_reshaped, one, have.shape)
     if src.array.layout.shape != shape:
         if src.array.layout.ndim != len(shape) or any(m > n for m, n in zip(shape, src.array.layout.shape, strict=True)):
             fail(op, "index must not be larger than src in any dimension", [at.array.layout, src.array.layout])
@@ -502,7 +102,7 @@ def _scattered(op: str, primitive: Primitive, x: Tensor, dim: int, index: Tensor
     if not partial:
         return primitive(x, at, src, dim=a)
     key = _within(x, shape, a)
-    return _replace(x, primitive(through(windowed, x, key), at, src, dim=a), key=key)
+    return replace_op(x, primitive(through(windowed, x, key), at, src, dim=a), key=key)
 
 
 def scatter(input: Tensor, dim: int, index: Tensor, src: Any = None, *, value: Any = None, reduce: str | None = None) -> Tensor:
@@ -512,20 +112,20 @@ def scatter(input: Tensor, dim: int, index: Tensor, src: Any = None, *, value: A
         raise TypeError("[scatter] needs src or value")
     if reduce not in (None, "add"):
         raise NotImplementedError(f"[scatter] reduce must be None or 'add'; got {reduce!r}")
-    return _scattered("scatter", _scatter if reduce is None else _scatter_add, input, dim, index, given)
+    return _scattered("scatter", scatter_op if reduce is None else scatter_add_op, input, dim, index, given)
 
 
 def scatter_add(input: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
     """out[index[i, j], j] += src[i, j] for dim 0, and so on, starting from `input`."""
-    return _scattered("scatter_add", _scatter_add, input, dim, index, src)
+    return _scattered("scatter_add", scatter_add_op, input, dim, index, src)
 
 
 def _per_row(op: str, x: Tensor, dim: int, index: Tensor) -> tuple[Tensor, int]:
     have = x.array.layout
     a = axis_of(dim, have.ndim, op)
-    if _index_dtype(op, index).array.layout.ndim > 1:
+    if index_dtype(op, index).array.layout.ndim > 1:
         fail(op, "index must be a vector", index.array.layout, kind=IndexError)
-    flat = index if index.array.layout.ndim else through(_reshaped, index, (1,))
+    flat = index if index.array.layout.ndim else through(as_reshaped, index, (1,))
     kind = RuntimeError if op == "index_add" else IndexError        # PyTorch's choices
     return checked(op, flat, have.shape[a] if have.ndim else 1, a, wrap=False, kind=kind), a
 
@@ -549,31 +149,31 @@ def _rows(op: str, input: Tensor, dim: int, index: Tensor, source: Tensor) -> tu
     have, given = input.array.layout, source.array.layout
     if given.dtype != have.dtype:
         fail(op, "source must have the tensor's dtype", [have, given], "convert one of them")
-    x = input if have.ndim else through(_reshaped, input, (1,))
+    x = input if have.ndim else through(as_reshaped, input, (1,))
     wanted = (*have.shape[:a], at.numel(), *have.shape[a + 1:])
     if given.shape != wanted:
         if given.size != at.numel() or given.ndim > 1 or have.ndim > 1:
             fail(op, f"source must have the tensor's shape, but the index's size in dim {a}", [have, at.array.layout, given],
                  kind=IndexError if op == "index_copy" else RuntimeError)
-        source = through(_reshaped, source, wanted)
+        source = through(as_reshaped, source, wanted)
     return x, at, source, a
 
 
 def index_add(input: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: float = 1) -> Tensor:
     """`input` with `alpha` times the slices of `source` added at the places along `dim` that `index` names."""
     x, at, rows, a = _rows("index_add", input, dim, index, source)
-    return through(_reshaped, _index_add(x, at, rows if alpha == 1 else mul(rows, alpha), axis=a, ndims=1), input.array.layout.shape)
+    return through(as_reshaped, index_add_op(x, at, rows if alpha == 1 else mul(rows, alpha), axis=a, ndims=1), input.array.layout.shape)
 
 
 def _each_row(at: Tensor, a: int, shape: tuple[int, ...]) -> Tensor:
     """A row index as an index for each element of `shape`."""
-    return through(_expanded, through(_reshaped, at, tuple([n if i == a else 1 for i, n in enumerate(shape)])), shape)
+    return through(as_expanded, through(as_reshaped, at, tuple([n if i == a else 1 for i, n in enumerate(shape)])), shape)
 
 
 def index_copy(input: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor:
     """`input` with the slices of `source` in the places along `dim` that `index` names."""
     x, at, rows, a = _rows("index_copy", input, dim, index, source)
-    return through(_reshaped, _scatter(x, _each_row(at, a, rows.array.layout.shape), rows, dim=a), input.array.layout.shape)
+    return through(as_reshaped, scatter_op(x, _each_row(at, a, rows.array.layout.shape), rows, dim=a), input.array.layout.shape)
 
 
 def index_fill(input: Tensor, dim: int, index: Tensor, value: Any) -> Tensor:
@@ -582,37 +182,37 @@ def index_fill(input: Tensor, dim: int, index: Tensor, value: Any) -> Tensor:
     have = input.array.layout
     if isinstance(value, Tensor) and value.array.layout.ndim:
         fail("index_fill", "value must be a number or a 0-d tensor", value.array.layout)
-    x = input if have.ndim else through(_reshaped, input, (1,))
+    x = input if have.ndim else through(as_reshaped, input, (1,))
     n = x.array.layout.shape[a]
     filling = cast(value, have.dtype) if isinstance(value, Tensor) else constant(value, have.dtype, have.device)
     # by a mask, not by scatter: a slice that is named twice is filled once, and counts once in the gradient of the value
-    yes = through(_expanded, constant(True, BOOL, have.device), (at.numel(),))
-    hit = _scatter(_zeros((n,), layout(have.device, BOOL, (n,))), at, yes, dim=0)
-    mask = through(_reshaped, hit, tuple([n if i == a else 1 for i in range(x.array.layout.ndim)]))
-    return through(_reshaped, where(mask, filling, x), have.shape)
+    yes = through(as_expanded, constant(True, BOOL, have.device), (at.numel(),))
+    hit = scatter_op(zeros_on((n,), layout(have.device, BOOL, (n,))), at, yes, dim=0)
+    mask = through(as_reshaped, hit, tuple([n if i == a else 1 for i in range(x.array.layout.ndim)]))
+    return through(as_reshaped, where(mask, filling, x), have.shape)
 
 
 def take(input: Tensor, index: Tensor) -> Tensor:
     """The elements that `index` names in the flattened tensor, in the index's shape."""
     n = input.array.layout.size
-    at = checked("take", _index_dtype("take", index), n, 0)
+    at = checked("take", index_dtype("take", index), n, 0)
     return take_at(input, at, 0, input.array.layout.ndim)
 
 
 def take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None) -> Tensor:
     """`gather` where the other dimensions broadcast; without `dim`, both are flattened."""
-    _index_dtype("take_along_dim", indices)
+    index_dtype("take_along_dim", indices)
     if dim is None:
-        at = checked("take_along_dim", through(_reshaped, indices, (indices.numel(),)), input.numel(), 0)
+        at = checked("take_along_dim", through(as_reshaped, indices, (indices.numel(),)), input.numel(), 0)
         return take_at(input, at, 0, input.array.layout.ndim)
     have, given = input.array.layout, indices.array.layout
     if have.ndim != given.ndim:
         fail("take_along_dim", "indices must have as many dimensions as the tensor", [have, given])
-    a = _rule_axis(dim, have.ndim, "take_along_dim")
+    a = existing_axis(dim, have.ndim, "take_along_dim")
     shape = broadcast_shapes("take_along_dim", have.shape[:a] + (1,) + have.shape[a + 1:], given.shape[:a] + (1,) + given.shape[a + 1:])
-    x = through(_expanded, input, (*shape[:a], have.shape[a], *shape[a + 1:]))
+    x = through(as_expanded, input, (*shape[:a], have.shape[a], *shape[a + 1:]))
     index = checked("take_along_dim", indices, have.shape[a], a)
-    return gather_at(x, through(_expanded, index, (*shape[:a], given.shape[a], *shape[a + 1:])), a)
+    return gather_at(x, through(as_expanded, index, (*shape[:a], given.shape[a], *shape[a + 1:])), a)
 
 
 def repeat_interleave(input: Tensor, repeats: Any = None, dim: int | None = None, *, output_size: int | None = None) -> Tensor:
@@ -621,55 +221,48 @@ def repeat_interleave(input: Tensor, repeats: Any = None, dim: int | None = None
     `repeat_interleave(repeats)` gives 0 repeats[0] times, 1 repeats[1] times, and so on.
     """
     if repeats is None:
-        return repeat_interleave(engine.as_tensor(np.arange(input.numel())).to(input.device), input, 0, output_size=output_size)
-    x = input if dim is not None else through(_reshaped, input, (input.numel(),))
-    a = _rule_axis(0 if dim is None else dim, x.array.layout.ndim, "repeat_interleave")
+        return repeat_interleave(functions.as_tensor(np.arange(input.numel())).to(input.device), input, 0, output_size=output_size)
+    x = input if dim is not None else through(as_reshaped, input, (input.numel(),))
+    a = existing_axis(0 if dim is None else dim, x.array.layout.ndim, "repeat_interleave")
     shape = x.array.layout.shape
     if isinstance(repeats, Tensor):
         given = repeats.array.layout
         if given.dtype.kind not in "iu" or given.ndim > 1 or given.size not in (1, shape[a]):
             fail("repeat_interleave", "repeats must be an integer, or a vector of one for each element", [x.array.layout, given])
-        _reads("repeat_interleave() with a tensor of repeats")
-        times = np.broadcast_to(_host(repeats.array).reshape(-1), (shape[a],))
+        reads_to_host("repeat_interleave() with a tensor of repeats")
+        times = np.broadcast_to(host_index(repeats.array).reshape(-1), (shape[a],))
         if (times < 0).any():
             fail("repeat_interleave", "repeats must not be negative", times.min())
         places = np.repeat(np.arange(shape[a]), times)
         if output_size is not None and len(places) != output_size:
             fail("repeat_interleave", f"the repeats add up to {len(places)}", f"output_size {output_size}")
-        return take_at(x, engine.as_tensor(places).to(x.device), a, 1)
+        return take_at(x, functions.as_tensor(places).to(x.device), a, 1)
     n = operator.index(repeats)
     if n < 0:
         fail("repeat_interleave", "repeats must not be negative", n)
-    spread = through(_expanded, through(_reshaped, x, (*shape[:a + 1], 1, *shape[a + 1:])), (*shape[:a + 1], n, *shape[a + 1:]))
-    return through(_reshaped, copy.call(spread), (*shape[:a], shape[a] * n, *shape[a + 1:]))
+    spread = through(as_expanded, through(as_reshaped, x, (*shape[:a + 1], 1, *shape[a + 1:])), (*shape[:a + 1], n, *shape[a + 1:]))
+    return through(as_reshaped, copy.call(spread), (*shape[:a], shape[a] * n, *shape[a + 1:]))
 
 
 def select_scatter(input: Tensor, src: Tensor, dim: int, index: int) -> Tensor:
     """`input` with `src` in the place of `input.select(dim, index)`."""
     have = input.array.layout
-    a = _rule_axis(dim, have.ndim, "select_scatter")
+    a = existing_axis(dim, have.ndim, "select_scatter")
     key = [whole(n) for n in have.shape]
-    return _replace(input, src, key=(*key[:a], position(index, have.shape[a], "select_scatter", a), *key[a + 1:]))
+    return replace_op(input, src, key=(*key[:a], position(index, have.shape[a], "select_scatter", a), *key[a + 1:]))
 
 
 def slice_scatter(input: Tensor, src: Tensor, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1) -> Tensor:
     """`input` with `src` in the place of `input[..., start:end:step, ...]` at dimension `dim`."""
     have = input.array.layout
-    a = _rule_axis(dim, have.ndim, "slice_scatter")
+    a = existing_axis(dim, have.ndim, "slice_scatter")
     key = [whole(n) for n in have.shape]
-    return _replace(input, src, key=(*key[:a], _sliced(start, end, step, have.shape[a]), *key[a + 1:]))
-
-
-# ---- masks ----------------------------------------------------------------------------------------------------------
-
-def _reads(what: str) -> None:
-    if mode.recorder:
-        mode.recorder.refuse(what)
+    return replace_op(input, src, key=(*key[:a], _sliced(start, end, step, have.shape[a]), *key[a + 1:]))
 
 
 def _places(mask: Tensor) -> Tensor:
     """The flat positions of what is not 0, in order. Their number depends on the values, which are read."""
-    _reads("nonzero()")
+    reads_to_host("nonzero()")
     device = mask.array.layout.device
     found: list[Any] = []
     device.host.call(_find, found, mask.array.np)
@@ -684,7 +277,7 @@ def nonzero(input: Tensor, *, as_tuple: bool = False) -> Any:
     """The indices of what is not 0: one row for each (as_tuple: one vector for each dimension)."""
     have = input.array.layout
     if as_tuple and not have.ndim:
-        input = through(_reshaped, input, (1,))
+        input = through(as_reshaped, input, (1,))
         have = input.array.layout
     flat = _places(input)
     count = flat.numel()
@@ -703,6 +296,14 @@ def _column(flat: Tensor, shape: tuple[int, ...], i: int) -> Tensor:
     return new_tensor(out, None)
 
 
+def where(condition: Tensor, input: Any = None, other: Any = None, *, out: Tensor | None = None) -> Any:
+    """`input` where the condition is true, else `other`, broadcast to one shape; with the condition alone, the indices of
+    its true elements, a tuple with one tensor for each dimension."""
+    if input is None and other is None:
+        return nonzero(condition, as_tuple=True)
+    return choose(condition, input, other, out=out)
+
+
 def argwhere(input: Tensor) -> Tensor:
     """The indices of what is not 0, one row for each."""
     return nonzero(input)
@@ -713,16 +314,16 @@ def masked_select(input: Tensor, mask: Tensor) -> Tensor:
     if mask.array.layout.dtype != BOOL:
         fail("masked_select", "mask must be bool", mask.array.layout, "compare first, e.g. x > 0")
     shape = broadcast_shapes("masked_select", input.array.layout.shape, mask.array.layout.shape)
-    return take_at(through(_expanded, input, shape), _places(through(_expanded, mask, shape)), 0, len(shape))
+    return take_at(through(as_expanded, input, shape), _places(through(as_expanded, mask, shape)), 0, len(shape))
 
 
 def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
     """Int64 rows with a 1 at the class that the tensor names; the number of classes is found if it is -1."""
-    have = _index_dtype("one_hot", tensor).array.layout
+    have = index_dtype("one_hot", tensor).array.layout
     if num_classes == -1:
         if not have.size:
             fail("one_hot", "num_classes cannot be found from no elements", have, "pass num_classes")
-        _reads("one_hot() without num_classes")
+        reads_to_host("one_hot() without num_classes")
         from .reduce import amax
         num_classes = amax(tensor).item() + 1
     elif num_classes < 1:
@@ -734,12 +335,11 @@ def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
         if bad is not None:
             fail("one_hot", f"class values must lie in [0, {num_classes})", bad)
     guard(verify)
-    classes = engine.as_tensor(np.arange(num_classes)).to(have.device)
-    return cast(ew.eq(through(_reshaped, tensor, (*have.shape, 1)), classes), INT64)
+    classes = functions.as_tensor(np.arange(num_classes)).to(have.device)
+    return cast(eq(through(as_reshaped, tensor, (*have.shape, 1)), classes), INT64)
 
 
 # ---- t[...] ---------------------------------------------------------------------------------------------------------
-
 def _bound(value: Any) -> int | None:
     try:
         return None if value is None else operator.index(value)
@@ -759,13 +359,13 @@ def _sliced(start: Any, stop: Any, step: Any, n: int) -> tuple[int, int, int]:
 def _item(x: Layout, i: int) -> Any:
     if not x.ndim:
         raise IndexError("[index] a 0-d tensor cannot be indexed with a number; use item()")
-    return bind(_window, x, key=(position(i, x.shape[0], "index", 0), *[whole(n) for n in x.shape[1:]]))
+    return bind(window_op, x, key=(position(i, x.shape[0], "index", 0), *[whole(n) for n in x.shape[1:]]))
 
 
 @planner
 def _basic(x: Layout, entries: tuple) -> Any:
     """Ints, (start, stop, step), None and Ellipsis."""
-    return bind(_window, x, key=_key(x, entries))
+    return bind(window_op, x, key=_key(x, entries))
 
 
 def _key(x: Layout, entries: tuple) -> tuple:
@@ -839,7 +439,7 @@ def _as_index(e: Any, device: Any) -> Any:
     if isinstance(e, Tensor):
         t = e
     elif isinstance(e, (list, tuple, range, np.ndarray)):
-        t = engine.as_tensor(np.asarray(e) if isinstance(e, range) else e)
+        t = functions.as_tensor(np.asarray(e) if isinstance(e, range) else e)
         if not t.numel() and not isinstance(e, np.ndarray):
             t = cast(t, INT64)
         t = t.to(device)
@@ -870,7 +470,7 @@ def _advanced(x: Tensor, index: tuple) -> tuple[Tensor, int, int, Tensor]:
     parts: list[tuple[int, int, Any]] = []          # (place in `entries`, dimensions, index)
     for e in given:
         if isinstance(e, bool):
-            parts.append((len(entries), 1, engine.as_tensor(np.zeros(int(e), np.int64)).to(have.device)))
+            parts.append((len(entries), 1, functions.as_tensor(np.zeros(int(e), np.int64)).to(have.device)))
             entries.append(None)
         elif isinstance(e, Tensor):
             span = e.array.layout.ndim if e.array.layout.dtype == BOOL else 1
@@ -893,7 +493,7 @@ def _advanced(x: Tensor, index: tuple) -> tuple[Tensor, int, int, Tensor]:
             x = take_at(x, checked("index", e, size, p), p - n, 1)
         rest = [(p - sum(s[0] < p for s in single), span, e) for p, span, e in parts if e.array.layout.ndim]
         if not rest:
-            return x, 0, 0, engine.as_tensor(np.zeros((), np.int64)).to(have.device)
+            return x, 0, 0, functions.as_tensor(np.zeros((), np.int64)).to(have.device)
         parts = rest
     shape = x.array.layout.shape
     indices, counts = [], []
@@ -918,7 +518,7 @@ def _advanced(x: Tensor, index: tuple) -> tuple[Tensor, int, int, Tensor]:
         raise IndexError(str(error)) from None
     if any(a[0] + a[1] != b[0] for a, b in zip(parts, parts[1:], strict=False)):
         axes = [d for p, span, _ in parts for d in range(p, p + span)]
-        x, axis = through(_permuted, x, (*axes, *[d for d in range(len(shape)) if d not in axes])), 0
+        x, axis = through(as_permuted, x, (*axes, *[d for d in range(len(shape)) if d not in axes])), 0
     at = indices[0]
     for i, n in zip(indices[1:], counts[1:], strict=True):
         at = add(mul(at, n), i)
@@ -931,10 +531,10 @@ def setitem(input: Tensor, index: Any, value: Any) -> None:
     if mode.grad and (input.requires_grad or isinstance(value, Tensor) and value.requires_grad):
         fail("setitem", "writing into a tensor is not differentiable", have,
              "use where(mask, value, x), cat, scatter, index_add or index_copy, which return a new tensor, or write under `with no_grad()`")
-    value = value.to(have.device) if isinstance(value, Tensor) else engine.as_tensor(value).to(have.device)
+    value = value.to(have.device) if isinstance(value, Tensor) else functions.as_tensor(value).to(have.device)
     if isinstance(index, tuple) and len(index) > 1:         # read as numbers: `_advanced` would take out a copy and write to that
         index = tuple([e.item() if isinstance(e, Tensor) and not e.ndim and e.dtype.kind in "iu" else e for e in index])
-    with engine.no_grad():
+    with no_grad():
         entries = _plain_entries(index if isinstance(index, tuple) else (index,))
         if entries is not None:
             target = through(_basic, input, entries)
@@ -955,7 +555,7 @@ def _trimmed(value: Tensor, shape: tuple[int, ...]) -> Tensor:
     if len(given) > len(shape) or any(n not in (1, m) for n, m in zip(reversed(given), reversed(shape), strict=False)):
         fail("setitem", "the value must broadcast to the shape of the place",
              [f"value {list(value.array.layout.shape)}", f"place {list(shape)}"])
-    return through(_reshaped, value, given)
+    return through(as_reshaped, value, given)
 
 
 def _fill(x: Tensor, index: Any, value: Tensor) -> bool:
@@ -965,8 +565,8 @@ def _fill(x: Tensor, index: Any, value: Tensor) -> bool:
     have, mask = x.array.layout, _as_index(index, x.array.layout.device)
     if not isinstance(mask, Tensor) or mask.array.layout.dtype != BOOL or mask.array.layout.shape != have.shape[:mask.array.layout.ndim]:
         return False
-    mask = through(_reshaped, mask, mask.array.layout.shape + (1,) * (have.ndim - mask.array.layout.ndim))
-    copy_array(x.array, where(mask, cast(through(_reshaped, value, ()), have.dtype), x).array)
+    mask = through(as_reshaped, mask, mask.array.layout.shape + (1,) * (have.ndim - mask.array.layout.ndim))
+    copy_array(x.array, where(mask, cast(through(as_reshaped, value, ()), have.dtype), x).array)
     return True
 
 

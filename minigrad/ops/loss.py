@@ -2,21 +2,26 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from ..device import KernelTable, NoKernel
-from ..memory import Array, Layout, alloc, layout
-from ..op import op
-from ..shape import broadcast_shapes
-from ..tensor import Tensor
-from . import elementwise as e
+from ..core.op import address, op, same_dtypes
+from ..core.shape import INT64, broadcast_shapes, fail, is_float
+from ..core.tensor import Tensor
+from ..devices.base import KernelTable, NoKernel
+from ..devices.launch import THREADS, Launch, launch, over, per_row, threads_for
+from ..devices.memory import Array, Layout, alloc, layout
 from .activation import logsigmoid
-from .norm import address, same_dtypes
-from .softmax import REDUCTIONS, reduced
+from .convert import cast
+from .math import abs, add, div, eq, exp, gt, le, log, log1p, lt, maximum, minimum, mul, neg, sub, where
+from .reduce import mean, sum
+from .softmax import _log_softmax, outer_n_inner
+from .view import reshape
 
-__all__ = ["mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss", "binary_cross_entropy", "binary_cross_entropy_with_logits", "kl_div"]
+__all__ = ["mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss", "binary_cross_entropy",
+           "binary_cross_entropy_with_logits", "kl_div", "cross_entropy", "nll_loss"]
 
 
 def _chunks(n: int) -> int:
@@ -71,8 +76,8 @@ def _pair_rule(op_name: str) -> Any:
 @op
 def mse_loss(x: Tensor, target: Tensor, *, reduction: str = "mean") -> Tensor:
     """(x - target)^2, reduced. Shapes: x and target alike."""
-    d = e.sub(x, target)
-    return reduced(e.mul(d, d), reduction)
+    d = sub(x, target)
+    return reduced(mul(d, d), reduction)
 
 
 @mse_loss.fused
@@ -93,7 +98,7 @@ def _mse_errors(make: Any) -> Any:
 @op
 def l1_loss(x: Tensor, target: Tensor, *, reduction: str = "mean") -> Tensor:
     """|x - target|, reduced. Shapes: x and target alike."""
-    return reduced(e.abs(e.sub(x, target)), reduction)
+    return reduced(abs(sub(x, target)), reduction)
 
 
 @l1_loss.fused
@@ -109,9 +114,9 @@ l1_loss.reference(lambda x, target, *, reduction: _reduced_oracle(np.abs(x - tar
 @op
 def huber_loss(x: Tensor, target: Tensor, *, reduction: str = "mean", delta: float = 1.0) -> Tensor:
     """d^2 / 2 where |d| <= delta, else delta (|d| - delta / 2), d = x - target, reduced (Huber 1964)."""
-    d = e.sub(x, target)
-    size = e.abs(d)
-    return reduced(e.where(e.le(size, delta), e.mul(e.mul(d, d), 0.5), e.mul(e.sub(size, delta / 2), delta)), reduction)
+    d = sub(x, target)
+    size = abs(d)
+    return reduced(where(le(size, delta), mul(mul(d, d), 0.5), mul(sub(size, delta / 2), delta)), reduction)
 
 
 @huber_loss.fused
@@ -138,9 +143,9 @@ huber_loss.reference(lambda x, target, *, reduction, delta: _reduced_oracle(_hub
 @op
 def smooth_l1_loss(x: Tensor, target: Tensor, *, reduction: str = "mean", beta: float = 1.0) -> Tensor:
     """d^2 / (2 beta) where |d| < beta, else |d| - beta / 2, d = x - target, reduced (Girshick 2015, eq. 3); beta > 0."""
-    d = e.sub(x, target)
-    size = e.abs(d)
-    return reduced(e.where(e.lt(size, beta), e.mul(e.mul(d, d), 0.5 / beta), e.sub(size, beta / 2)), reduction)
+    d = sub(x, target)
+    size = abs(d)
+    return reduced(where(lt(size, beta), mul(mul(d, d), 0.5 / beta), sub(size, beta / 2)), reduction)
 
 
 @smooth_l1_loss.fused
@@ -161,7 +166,6 @@ smooth_l1_loss.reference(lambda x, target, *, reduction, beta: _reduced_oracle(_
 
 
 # ---- binary cross-entropy -------------------------------------------------------------------------------------------------
-
 _LOWEST = math.exp(-100.0)
 
 
@@ -175,10 +179,10 @@ def _bce_samples(make: Any) -> Any:
 @op
 def binary_cross_entropy(x: Tensor, target: Tensor, weight: Tensor | None, *, reduction: str = "mean") -> Tensor:
     """-weight (t log(x) + (1 - t) log(1 - x)), the logarithms not below -100, reduced. x holds probabilities."""
-    log_x = e.log(e.maximum.call(x, _LOWEST))
-    log_rest = e.log1p(e.neg(e.minimum.call(x, 1 - _LOWEST)))
-    losses = e.neg(e.add(e.mul(target, log_x), e.mul(e.sub(1.0, target), e.maximum.call(log_rest, -100.0))))
-    return reduced(losses if weight is None else e.mul(losses, weight), reduction)
+    log_x = log(maximum.call(x, _LOWEST))
+    log_rest = log1p(neg(minimum.call(x, 1 - _LOWEST)))
+    losses = neg(add(mul(target, log_x), mul(sub(1.0, target), maximum.call(log_rest, -100.0))))
+    return reduced(losses if weight is None else mul(losses, weight), reduction)
 
 
 @binary_cross_entropy.fused
@@ -198,10 +202,10 @@ def _bce_oracle(x: Any, target: Any, weight: Any, *, reduction: str = "mean") ->
 @op
 def _bce_with_logits(x: Tensor, target: Tensor, weight: Tensor | None, pos_weight: Tensor | None, *, reduction: str = "mean") -> Tensor:
     """(1 - t) x + (1 + (pos_weight - 1) t) log(1 + e^-x), by a stable form of log(1 + e^-x), times weight, reduced."""
-    softplus = e.neg(logsigmoid(x))
-    factor = softplus if pos_weight is None else e.mul(softplus, e.add(e.mul(e.sub(pos_weight, 1.0), target), 1.0))
-    losses = e.add(e.mul(e.sub(1.0, target), x), factor)
-    return reduced(losses if weight is None else e.mul(losses, weight), reduction)
+    softplus = neg(logsigmoid(x))
+    factor = softplus if pos_weight is None else mul(softplus, add(mul(sub(pos_weight, 1.0), target), 1.0))
+    losses = add(mul(sub(1.0, target), x), factor)
+    return reduced(losses if weight is None else mul(losses, weight), reduction)
 
 
 @_bce_with_logits.fused
@@ -234,9 +238,217 @@ def binary_cross_entropy_with_logits(input: Tensor, target: Tensor, weight: Tens
 def kl_div(input: Tensor, target: Tensor, *, reduction: str = "mean", log_target: bool = False) -> Tensor:
     """t (log(t) - input), 0 where t is 0; with `log_target`, t is given as its logarithm. Reduced."""
     if log_target:
-        losses = e.mul(e.exp(target), e.sub(target, input))
+        losses = mul(exp(target), sub(target, input))
     else:
-        positive = e.gt(target, 0.0)
-        entropy = e.where(positive, e.mul(target, e.log(e.where(positive, target, 1.0))), 0.0)
-        losses = e.sub(entropy, e.mul(target, input))
+        positive = gt(target, 0.0)
+        entropy = where(positive, mul(target, log(where(positive, target, 1.0))), 0.0)
+        losses = sub(entropy, mul(target, input))
     return reduced(losses, reduction)
+
+
+# ---- cross-entropy ------------------------------------------------------------------------------------------------------
+REDUCTIONS = {"none": 0, "mean": 1, "sum": 2}
+
+
+def _class_axis(x: Tensor | Layout) -> int:
+    return 0 if x.ndim == 1 else 1
+
+
+def reduced(losses: Tensor, reduction: str, divisor: Tensor | float | None = None) -> Tensor:
+    """Losses by `reduction`; "mean" divides by `divisor` (default: their number)."""
+    if reduction == "none":
+        return losses
+    if reduction == "sum":
+        return sum(losses)
+    return mean(losses) if divisor is None else div(sum(losses), divisor)
+
+
+def _picked(log_p: Tensor, target: Tensor, weight: Tensor | None, ignore_index: int) -> tuple[Tensor, Tensor]:
+    """-weight[t] log_p[t] and weight[t], both 0 where the target is ignored."""
+    from .index import gather, index_select
+    axis = _class_axis(log_p)
+    ignored = eq(target, ignore_index)
+    safe = where(ignored, 0, target)
+    shape = tuple(target.shape)
+    chosen = reshape(gather(log_p, axis, reshape(safe, (*shape[:axis], 1, *shape[axis:]))), shape)
+    scale = where(ignored, 0.0, cast(add(mul(safe, 0), 1), log_p.dtype)) if weight is None else \
+        where(ignored, 0.0, reshape(index_select(weight, 0, reshape(safe, (-1,))), shape))
+    return neg(where(ignored, 0.0, mul(chosen, scale))), scale
+
+
+@op
+def _cross_entropy(x: Tensor, target: Tensor, weight: Tensor | None, *, ignore_index: int, reduction: str,
+                   label_smoothing: float) -> Tensor:
+    """-sum_c q_c w_c log(softmax(x)_c), q the target distribution, mixed with the uniform one by `label_smoothing`
+    (Szegedy et al. 2016, section 7).
+
+    Shapes: x (N, C, *) or (C,), target the labels (N, *) int64 or the distribution, like x; weight (C,) or None.
+    "mean" divides by the weights of the labels counted, or by the number of distributions.
+    """
+    axis = _class_axis(x)
+    log_p = _log_softmax(x, axis=axis)
+    classes = x.shape[axis]
+    broadcast = (classes, *(1,) * (x.ndim - axis - 1))
+    weighted = log_p if weight is None else mul(log_p, reshape(weight, broadcast))
+    if is_float(target.dtype):
+        q = target if label_smoothing == 0 else add(mul(target, 1 - label_smoothing), label_smoothing / classes)
+        losses = neg(sum(mul(weighted, q), axis))
+        return reduced(losses, reduction)
+    losses, scale = _picked(log_p, target, weight, ignore_index)
+    if label_smoothing:
+        uniform = where(eq(target, ignore_index), 0.0, neg(sum(weighted, axis)))
+        losses = add(mul(losses, 1 - label_smoothing), mul(uniform, label_smoothing / classes))
+    return reduced(losses, reduction, sum(scale) if reduction == "mean" else None)
+
+
+@_cross_entropy.check
+def _cross_entropy_rule(x: Layout, target: Layout, weight: Layout | None, *, ignore_index: int, reduction: str,
+                        label_smoothing: float) -> None:
+    _labels_rule("cross_entropy", x, target, weight)
+    if not 0.0 <= label_smoothing <= 1.0:
+        fail("cross_entropy", "label_smoothing must be between 0 and 1", label_smoothing)
+    if is_float(target.dtype) and ignore_index >= 0:
+        fail("cross_entropy", "ignore_index is not supported for floating point target", ignore_index, "leave it at its default, -100")
+
+
+def _labels_rule(op: str, x: Layout, target: Layout, weight: Layout | None) -> None:
+    if not is_float(x.dtype):
+        fail(op, "the input must be floating point", x, "convert with .float()")
+    if x.ndim == 0:
+        fail(op, "the input must have a class dimension", x, kind=ValueError)
+    axis = 0 if x.ndim == 1 else 1
+    labels = x.shape[:axis] + x.shape[axis + 1:]
+    if is_float(target.dtype) and op == "cross_entropy":
+        if target.shape != x.shape:
+            fail(op, "a target of class probabilities must have the input's shape", [x, target])
+    elif target.dtype != INT64:
+        fail(op, "labels must be int64", target, "convert with .long()")
+    elif target.shape != labels:
+        fail(op, "labels must have the input's shape without the class dimension", [x, target],
+             "the classes are dimension 1 of the input (0 if it has one dimension)", ValueError)
+    if weight is not None and weight.shape != (x.shape[axis],):
+        fail(op, "weight must have one value per class", [x, weight])
+
+
+@_cross_entropy.fused
+def _cross_entropy_kernels(kernels: KernelTable, x: Layout, target: Layout, weight: Layout | None, *, ignore_index: int,
+                           reduction: str, label_smoothing: float) -> Any:
+    forward, backward = kernels.cross_entropy_forward[x.dtype], kernels.cross_entropy_backward[x.dtype]
+    if target.dtype != INT64:
+        raise NoKernel("class probabilities go by the definition")
+    if weight is not None and weight.dtype != x.dtype:
+        raise NoKernel("weight has another dtype")
+    outer, classes, inner = outer_n_inner(x, _class_axis(x))
+    code = REDUCTIONS[reduction]
+    one = layout(x.device, x.dtype, ())
+    items = layout(x.device, x.dtype, target.shape)
+    stats = layout(x.device, x.dtype, (2 * outer * inner,))
+
+    def run_forward(xa: Array, ta: Array, wa: Array | None) -> Any:
+        each, kept = alloc(items), alloc(stats)
+        loss, divisor = (alloc(one), alloc(one)) if code else (None, None)
+        forward.call(address(loss), address(divisor), each.ptr, kept.ptr, xa.ptr, ta.ptr, address(wa), outer, classes, inner,
+                     ignore_index, code, label_smoothing)
+        return loss if code else each, (xa, ta, wa, divisor, kept)
+
+    def run_backward(saved: Any, g: Array, needs: list[bool]) -> list[Array | None] | None:
+        if len(needs) > 2 and needs[2]:
+            return None
+        xa, ta, wa, divisor, kept = saved
+        gx = alloc(x)
+        backward.call(gx.ptr, g.ptr, address(divisor), kept.ptr, xa.ptr, ta.ptr, address(wa), outer, classes, inner,
+                      ignore_index, code, label_smoothing)
+        return [gx, None, None]
+    return run_forward, run_backward
+
+
+@_cross_entropy.reference
+def _cross_entropy_oracle(x: Any, target: Any, weight: Any, *, ignore_index: int, reduction: str, label_smoothing: float) -> Any:
+    from scipy.special import log_softmax as oracle
+    axis = 0 if x.ndim == 1 else 1
+    log_p = np.moveaxis(oracle(x, axis=axis), axis, -1)
+    classes = log_p.shape[-1]
+    w = np.ones(classes, x.dtype) if weight is None else weight
+    if target.dtype.kind == "f":
+        q, scale = np.moveaxis(target, axis, -1), None
+    else:
+        q = np.eye(classes, dtype=x.dtype)[np.where(target == ignore_index, 0, target)] * (target != ignore_index)[..., None]
+        scale = w[np.where(target == ignore_index, 0, target)] * (target != ignore_index)
+    smooth = (1 - label_smoothing) * q + label_smoothing / classes * (1 if scale is None else (target != ignore_index)[..., None])
+    losses = -(smooth * w * log_p).sum(-1)
+    total = losses.sum()
+    if reduction == "none":
+        return losses
+    return total if reduction == "sum" else total / (losses.size if scale is None else scale.sum())
+
+
+@_cross_entropy.samples
+def _cross_entropy_samples(make: Any) -> Any:
+    for reduction in ("none", "mean", "sum"):
+        for smoothing in (0.0, 0.3):
+            options = {"ignore_index": 2, "reduction": reduction, "label_smoothing": smoothing}
+            yield make(5, 7), make.ints(5, high=7), None, options
+            yield make(3, 4, 5), make.ints(3, 5, high=4), make(4, low=0.5, high=2), options
+            yield make(3, 33), make(3, 33, low=0.1, high=1), make(33, low=0.5, high=2), {**options, "ignore_index": -100}
+        yield make(6), make.ints(high=6), None, {"ignore_index": -100, "reduction": reduction, "label_smoothing": 0.0}
+        yield make(31, 10), make.ints(31, high=10), None, {"ignore_index": -100, "reduction": reduction, "label_smoothing": 0.0}
+
+
+@_cross_entropy.errors
+def _cross_entropy_errors(make: Any) -> Any:
+    options = {"ignore_index": -100, "reduction": "mean", "label_smoothing": 0.0}
+    yield (make(3, 4), make.ints(2, high=4), None, options), ValueError, r"without the class dimension.*\[3, 4\].*\[2\]"
+    yield (make(3, 4), make.ints(3, high=4), make(3), options), RuntimeError, "one value per class"
+    yield (make(3, 4), make.ints(3, high=4), None, {**options, "label_smoothing": 2.0}), RuntimeError, "between 0 and 1"
+    yield (make(3, 4), make(3, 4), None, {**options, "ignore_index": 1}), RuntimeError, "not supported for floating point"
+
+
+def check_labels(op: str, target: Tensor, classes: int, ignore_index: int) -> None:
+    """Refuses labels outside [0, classes) that are not `ignore_index`. On a GPU that would mean to wait for it: there the kernel
+    reads nothing for such a label and makes its loss NaN."""
+    from .take import check_index, guard
+
+    def verify() -> None:
+        bad = check_index(target, 0, classes, ignore_index)
+        if bad is not None:
+            raise IndexError(f"[{op}] labels must lie in [0, {classes}) or be ignore_index {ignore_index}; got {bad}; "
+                             "the classes are dimension 1 of the input")
+    if not is_float(target.dtype) and target.device.type == "cpu":
+        guard(verify)
+
+
+def cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None, *, ignore_index: int = -100, reduction: str = "mean",
+                  label_smoothing: float = 0.0) -> Tensor:
+    """See `nn.functional.cross_entropy`."""
+    if target.dtype == INT64 and input.ndim:
+        check_labels("cross_entropy", target, input.shape[_class_axis(input)], ignore_index)
+    return _cross_entropy(input, target, weight, ignore_index=ignore_index, reduction=reduction, label_smoothing=float(label_smoothing))
+
+
+def nll_loss(input: Tensor, target: Tensor, weight: Tensor | None = None, *, ignore_index: int = -100, reduction: str = "mean") -> Tensor:
+    """-weight[t] x[t]. Shapes: x (N, C, *) or (C,) log-probabilities, target (N, *) int64, weight (C,) or None."""
+    _labels_rule("nll_loss", input.layout, target.layout, None if weight is None else weight.layout)
+    check_labels("nll_loss", target, input.shape[_class_axis(input)], ignore_index)
+    losses, scale = _picked(input, target, weight, ignore_index)
+    return reduced(losses, reduction, sum(scale) if reduction == "mean" else None)
+
+
+# ---- launches on CUDA ------------------------------------------------------------------------------------------------
+
+def _cross_entropy_rule_forward(k: Any, host: Any) -> Sequence[Launch]:
+    first = per_row(k.outer, k.classes) if k.inner == 1 else over(k.outer * k.inner)
+    return [first] if k.reduction == 0 else [first, Launch("reduce", (1,), (threads_for(k.outer * k.inner),))]
+
+
+def _loss_rule(k: Any, host: Any) -> Sequence[Launch]:
+    if k.reduction == 0:
+        return [over(k.n)]
+    chunks = _chunks(k.n)
+    return [Launch("", (chunks,), (threads_for(k.n, THREADS),)), Launch("total", (1,), (threads_for(chunks, THREADS),))]
+
+
+launch("ops/softmax.cu", "cross_entropy_forward", _cross_entropy_rule_forward, shared=512)
+launch("ops/softmax.cu", "cross_entropy_backward", lambda k, host: [over(k.outer * k.classes * k.inner)], shared=256)
+for _loss in ("mse_loss", "l1_loss", "huber_loss", "bce_loss", "bce_logits_loss"):
+    launch("ops/loss.cu", f"{_loss}_forward", _loss_rule, shared=256)
+    launch("ops/loss.cu", f"{_loss}_backward", lambda k, host: [over(k.n)])

@@ -4,30 +4,27 @@ The kernel takes row and column strides, so transposes and other views are multi
 """
 from __future__ import annotations
 
-import operator
-from collections.abc import Sequence
-from functools import lru_cache
-from math import prod
 from typing import Any
 
 import numpy as np
 
-from ..device import KernelTable
-from ..engine import Node, mode
-from ..memory import Array, Layout, alloc, layout
-from ..op import NoKernel, Plan, Primitive, op, remember, same_device
-from ..shape import BOOL, axis_of, broadcast_shapes, fail, is_float, reduce_plan
-from ..tensor import Tensor, new_tensor
-from .elementwise import add, copy, mul
-from .reduce import _sum
-from .shape_ops import _expanded, _mT, _permuted, _reshaped, diagonal, through, view_strides
+from ..core.op import Primitive, op, same_device
+from ..core.shape import BOOL, broadcast_shapes, fail, is_float
+from ..core.tape import mode, recorded
+from ..core.tensor import Tensor, new_tensor
+from ..devices.base import KernelTable, NoKernel
+from ..devices.memory import Array, Layout, alloc, layout
+from ..devices.plan import Plan, reduce_plan, remember, view_strides
+from .dispatch import through
+from .math import add, copy, mul
+from .reduce import sum_op
+from .view import as_matrix_transpose, as_reshaped
 
-__all__ = ["matmul", "mm", "bmm", "mv", "dot", "vdot", "outer", "inner", "addmm", "addmv", "addbmm", "baddbmm", "linear", "einsum",
-           "tensordot"]
+__all__ = ["matmul", "mm", "bmm", "mv", "dot", "vdot", "outer", "addmm", "addmv", "addbmm", "baddbmm",
+           "linear"]
 
 
 # ---- matmul ---------------------------------------------------------------------------------------------------------
-
 def _prepare_matmul(a: Layout, b: Layout) -> Plan:
     """Matrix product over the last two dimensions; leading ones broadcast; a vector is a row on the left, a column on the right."""
     same_device("matmul", (a, b))
@@ -95,12 +92,12 @@ def gemm_plan(out: Layout, a: Layout, b: Layout) -> tuple[Any, ...]:
 
 
 def _column(x: Tensor) -> Tensor:
-    return through(_reshaped, x, (*x.array.layout.shape, 1))
+    return through(as_reshaped, x, (*x.array.layout.shape, 1))
 
 
 def _row(x: Tensor) -> Tensor:
     shape = x.array.layout.shape
-    return through(_reshaped, x, (*shape[:-1], 1, shape[-1]))
+    return through(as_reshaped, x, (*shape[:-1], 1, shape[-1]))
 
 
 def _rows(x: Tensor) -> Tensor:
@@ -109,15 +106,15 @@ def _rows(x: Tensor) -> Tensor:
     total = 1
     for n in shape[:-1]:
         total *= n
-    return through(_reshaped, x, (total, shape[-1]))
+    return through(as_reshaped, x, (total, shape[-1]))
 
 
 def _matmul_vjp_a(g: Tensor, b: Tensor, a_shape: tuple[int, ...]) -> Tensor:
     if b.array.layout.ndim == 1:
         return mul(g if len(a_shape) == 1 else _column(g), b)
     if len(a_shape) == 1:
-        return through(_reshaped, matmul(b, _column(g)), b.array.layout.shape[:-1])
-    return matmul(g, through(_mT, b))
+        return through(as_reshaped, matmul(b, _column(g)), b.array.layout.shape[:-1])
+    return matmul(g, through(as_matrix_transpose, b))
 
 
 def _matmul_vjp_b(g: Tensor, a: Tensor, b_shape: tuple[int, ...]) -> Tensor:
@@ -126,10 +123,10 @@ def _matmul_vjp_b(g: Tensor, a: Tensor, b_shape: tuple[int, ...]) -> Tensor:
         return mul(g, a) if len(b_shape) == 1 else mul(_column(a), _row(g))
     if len(b_shape) == 1:
         flat = _rows(a)
-        return matmul(through(_reshaped, g, (flat.array.layout.shape[0],)), flat)
+        return matmul(through(as_reshaped, g, (flat.array.layout.shape[0],)), flat)
     if len(b_shape) == 2 and have.ndim > 2:
         a, g = _rows(a), _rows(g)
-    return matmul(through(_mT, a), g)
+    return matmul(through(as_matrix_transpose, a), g)
 
 
 _matmul = Primitive("matmul", _prepare_matmul, {"a": _matmul_vjp_a, "b": _matmul_vjp_b})
@@ -150,7 +147,7 @@ def operator_matmul(input: Tensor, other: Any) -> Tensor:
         ra, rb = input.requires_grad, other.requires_grad
         if ra or rb:
             version = (b.version if ra else 0) + (a.version if rb else 0)
-            return new_tensor(c, Node(_matmul, ((input.node or input) if ra else None, (other.node or other) if rb else None), plan.layout,
+            return new_tensor(c, recorded(_matmul, ((input.node or input) if ra else None, (other.node or other) if rb else None), plan.layout,
                                       (input if rb else None, other if ra else None), version))
     return new_tensor(c, None)
 
@@ -247,13 +244,6 @@ def outer(input: Tensor, vec2: Tensor) -> Tensor:
     return mul(_column(input), vec2)
 
 
-def inner(input: Tensor, other: Tensor) -> Tensor:
-    """Sums of products over the last dimensions."""
-    if not input.array.layout.ndim or not other.array.layout.ndim:
-        return mul(input, other)
-    return tensordot(input, other, ([-1], [-1]))
-
-
 def _blend(input: Tensor, product: Tensor, beta: float, alpha: float) -> Tensor:
     if not is_float(product.array.layout.dtype):
         beta, alpha = int(beta), int(alpha)
@@ -288,19 +278,18 @@ def baddbmm(input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: float = 1, a
 
 def addbmm(input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
     """beta * input + alpha * (the sum of batch1 @ batch2 over the batch)"""
-    product = _sum(bmm(batch1, batch2), axes=(0,), keepdim=False)
+    product = sum_op(bmm(batch1, batch2), axes=(0,), keepdim=False)
     return _blend(input, _fits("addbmm", input, product), beta, alpha)
 
 
 # ---- linear ---------------------------------------------------------------------------------------------------------
-
 @op
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """y = x weight^T + bias
 
     Shapes: x (*, in), weight (out, in) or (in,), bias (out,) or () or None -> y (*, out) or (*,).
     """
-    y = matmul(x, through(_mT, weight) if weight.array.layout.ndim == 2 else weight)
+    y = matmul(x, through(as_matrix_transpose, weight) if weight.array.layout.ndim == 2 else weight)
     return y if bias is None else add(y, bias)
 
 
@@ -370,194 +359,6 @@ def _linear_errors(make: Any) -> Any:
 @linear.reference
 def _linear_reference(x: Any, weight: Any, bias: Any) -> Any:
     return x @ weight.T + (0 if bias is None else bias)
-
-
-# ---- tensordot and einsum -------------------------------------------------------------------------------------------
-
-def tensordot(a: Tensor, b: Tensor, dims: int | Sequence[Sequence[int]] = 2) -> Tensor:
-    """Sums of products over several dimensions: the last `dims` of a with the first of b, or the pairs given."""
-    x, y = a.array.layout, b.array.layout
-    if isinstance(dims, Tensor):
-        dims = dims.tolist()
-    if isinstance(dims, int):
-        if not 0 <= dims <= min(x.ndim, y.ndim):
-            fail("tensordot", "dims must lie between 0 and the number of dimensions", [x, y, f"dims {dims}"])
-        of_a, of_b = tuple(range(x.ndim - dims, x.ndim)), tuple(range(dims))
-    else:
-        pair = [(d,) if isinstance(d, int) else tuple(d) for d in dims]
-        if len(pair) != 2 or len(pair[0]) != len(pair[1]):
-            fail("tensordot", "dims must name as many dimensions of a as of b", [x, y, f"dims {dims}"])
-        of_a, of_b = tuple(axis_of(d, x.ndim, "tensordot") for d in pair[0]), tuple(axis_of(d, y.ndim, "tensordot") for d in pair[1])
-    labels_a, labels_b = list(range(x.ndim)), list(range(x.ndim, x.ndim + y.ndim))
-    for i, j in zip(of_a, of_b, strict=True):
-        if x.shape[i] != y.shape[j]:
-            if 1 not in (x.shape[i], y.shape[j]):
-                fail("tensordot", f"dimension {i} of a and {j} of b must have one size", [x, y])
-        labels_b[j] = labels_a[i]
-    out = [d for i, d in enumerate(labels_a) if i not in of_a] + [d for j, d in enumerate(labels_b) if j not in of_b]
-    return _contract([a, b], [labels_a, labels_b], out)
-
-
-@lru_cache(maxsize=1024)
-def _parse(equation: str, shapes: tuple[tuple[int, ...], ...]) -> tuple[list[list[int]], list[int]]:
-    """The labels of each operand and of the output, as numbers; what "..." stands for are numbers below 0, from the right."""
-    ranks = [len(shape) for shape in shapes]
-    left, arrow, right = equation.replace(" ", "").partition("->")
-    terms = left.split(",")
-    if len(terms) != len(ranks):
-        fail("einsum", f"the equation names {len(terms)} operands", f"{len(ranks)} operands for {equation!r}")
-    labels = [_labels(term, rank, equation) for term, rank in zip(terms, ranks, strict=True)]
-    dots = max([-min([d for d in one if d < 0], default=0) for one in labels], default=0)
-    if arrow:
-        output = _labels(right, None, equation, dots)
-        if len(set(output)) != len(output):
-            fail("einsum", "each output label may appear once", repr(equation))
-    else:
-        all_labels = [d for one in labels for d in one if d >= 0]
-        output = [-d for d in range(dots, 0, -1)] + sorted([d for d in set(all_labels) if all_labels.count(d) == 1])
-    known = {d for one in labels for d in one}
-    for d in output:
-        if d not in known:
-            fail("einsum", "each output label must appear in an input", repr(equation))
-    sizes: dict[int, int] = {}
-    for one, shape in zip(labels, shapes, strict=True):
-        for d, n in zip(one, shape, strict=True):
-            if sizes.setdefault(d, n) != n and n != 1:
-                if sizes[d] != 1:
-                    name = chr(d) if d > 0 else "..."
-                    fail("einsum", f"label {name!r} must have one size in {equation!r}", [list(s) for s in shapes])
-                sizes[d] = n
-    return labels, output
-
-
-def _labels(term: str, rank: int | None, equation: str, dots: int = 0) -> list[int]:
-    before, dotted, after = term.partition("...")
-    for letter in before + after:
-        if not (letter.isascii() and letter.isalpha()):
-            fail("einsum", "labels must be letters", repr(equation))
-    if rank is not None:
-        dots = rank - len(before) - len(after)
-        if dots < 0 or dots and not dotted:
-            fail("einsum", f"an operand of {rank} dimensions needs as many labels", f"{term!r} in {equation!r}")
-    return [ord(c) for c in before] + ([-d for d in range(dots, 0, -1)] if dotted else []) + [ord(c) for c in after]
-
-
-def einsum(equation: Any, *operands: Any) -> Tensor:
-    """Sums of products after Einstein: "ij,jk->ik". Labels that the output lacks are summed over, repeated ones in an
-    operand take its diagonal, "..." stands for further dimensions, which broadcast. Also `einsum(a, [0, 1], b, [1, 2], [0, 2])`."""
-    if isinstance(equation, Tensor):
-        terms = [equation, *operands]
-        given = terms[0:len(terms) - len(terms) % 2:2]
-        lists = terms[1::2]
-        text = ",".join(_spelled(one) for one in lists) + (f"->{_spelled(terms[-1])}" if len(terms) % 2 else "")
-        return einsum(text, *given)
-    if len(operands) == 1 and isinstance(operands[0], (tuple, list)):
-        operands = tuple(operands[0])
-    for x in operands:
-        if not isinstance(x, Tensor):
-            raise TypeError(f"[einsum] operands must be tensors; got {type(x).__name__}")
-    if not isinstance(equation, str) or not operands:
-        fail("einsum", "needs an equation and at least one operand", repr(equation))
-    return _contract(list(operands), *_parse(equation, tuple([x.array.layout.shape for x in operands])))
-
-
-def _spelled(labels: Sequence[Any]) -> str:
-    """A sublist as letters."""
-    for d in labels:
-        if d is not Ellipsis and not 0 <= operator.index(d) < 52:
-            fail("einsum", "sublist labels must lie in [0, 52)", list(labels))
-    letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-    return "".join("..." if d is Ellipsis else letters[d] for d in labels)
-
-
-def _contract(operands: list[Tensor], labels: list[list[int]], output: list[int]) -> Tensor:
-    """Operands pair by pair, the pair with the smallest result first; then what is left is brought into order."""
-    terms = [_simplified(x, one) for x, one in zip(operands, labels, strict=True)]
-    while len(terms) > 1:
-        first, second = 0, 1
-        if len(terms) > 2:
-            costs = {(i, j): _cost(terms, i, j, output) for i in range(len(terms)) for j in range(i + 1, len(terms))}
-            first, second = min(costs, key=lambda pair: (costs[pair], pair))
-        rest = [t for k, t in enumerate(terms) if k not in (first, second)]
-        keep = {*output, *[d for _, one in rest for d in one]}
-        terms = [*rest, _pair(*terms[first], *terms[second], keep)]
-    x, one = terms[0]
-    x, one = _summed(x, one, set(output))
-    order = tuple([one.index(d) for d in output])
-    return x if order == tuple(range(len(order))) else through(_permuted, x, order)
-
-
-def _cost(terms: list, i: int, j: int, output: list[int]) -> int:
-    sizes = {d: n for k in (i, j) for d, n in zip(terms[k][1], terms[k][0].array.layout.shape, strict=True)}
-    keep = {*output, *[d for k, (_, one) in enumerate(terms) if k not in (i, j) for d in one]}
-    total = 1
-    for d, n in sizes.items():
-        total *= n if d in keep else 1
-    return total
-
-
-def _simplified(x: Tensor, labels: list[int]) -> tuple[Tensor, list[int]]:
-    """The diagonal where a label repeats."""
-    labels = list(labels)
-    for d in labels:
-        while labels.count(d) > 1:
-            i = labels.index(d)
-            j = labels.index(d, i + 1)
-            shape = x.array.layout.shape
-            if shape[i] != shape[j]:
-                fail("einsum", "a label repeated in one operand must have one size", x.array.layout)
-            x = diagonal(x, 0, i, j)
-            labels = [e for k, e in enumerate(labels) if k not in (i, j)] + [d]
-    return x, labels
-
-
-def _summed(x: Tensor, labels: list[int], keep: set[int]) -> tuple[Tensor, list[int]]:
-    """The labels nobody asks for summed out."""
-    axes = tuple([i for i, d in enumerate(labels) if d not in keep])
-    return (_sum(x, axes=axes, keepdim=False), [d for d in labels if d in keep]) if axes else (x, labels)
-
-
-def _pair(x: Tensor, a: list[int], y: Tensor, b: list[int], keep: set[int]) -> tuple[Tensor, list[int]]:
-    """The product of two operands, summed over the labels not in `keep`."""
-    x, a = _summed(x, a, keep | set(b))
-    y, b = _summed(y, b, keep | set(a))
-    steps_x, steps_y, over, shape, labels = _recipe(tuple(a), x.array.layout.shape, tuple(b), y.array.layout.shape, frozenset(keep))
-    for step, value in steps_x:
-        x = through(step, x, value)
-    for step, value in steps_y:
-        y = through(step, y, value)
-    z = matmul(x, y) if over else mul(x, y)         # without a sum: [batch, left, 1] * [batch, 1, right]
-    return z if z.array.layout.shape == shape else through(_reshaped, z, shape), labels
-
-
-@lru_cache(maxsize=1024)
-def _recipe(a: tuple[int, ...], a_shape: tuple[int, ...], b: tuple[int, ...], b_shape: tuple[int, ...], keep: frozenset[int]) -> tuple:
-    """How two operands become the factors [batch, left, over] and [batch, over, right] of one matmul, and its result's shape."""
-    sizes = dict(zip(a, a_shape, strict=True))
-    for d, n in zip(b, b_shape, strict=True):
-        sizes[d] = n if sizes.get(d, 1) == 1 else sizes[d]
-    both = [d for d in a if d in b]
-    batch, over = [d for d in both if d in keep], [d for d in both if d not in keep]
-    left, right = [d for d in a if d not in both], [d for d in b if d not in both]
-    labels = batch + left + right
-    return (_arrangement(a, a_shape, [batch, left, over], sizes), _arrangement(b, b_shape, [batch, over, right], sizes), bool(over),
-            tuple([sizes[d] for d in labels]), labels)
-
-
-def _arrangement(labels: tuple[int, ...], shape: tuple[int, ...], groups: list[list[int]], sizes: dict[int, int]) -> list[tuple]:
-    """The views that bring dimensions into the order of the groups: those of the first as they are, of the others each group joined."""
-    steps: list[tuple] = []
-    order = tuple([labels.index(d) for group in groups for d in group])
-    if order != tuple(range(len(order))):
-        steps.append((_permuted, order))
-    now = tuple([shape[i] for i in order])
-    full = tuple([sizes[d] for group in groups for d in group])
-    if now != full:
-        steps.append((_expanded, full))
-    joined = tuple([sizes[d] for d in groups[0]] + [prod(sizes[d] for d in group) for group in groups[1:]])
-    if joined != full:
-        steps.append((_reshaped, joined))
-    return steps
 
 
 INPLACE = {"addmm", "addmv", "addbmm", "baddbmm"}

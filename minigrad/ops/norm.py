@@ -1,36 +1,25 @@
 """Normalization over features (layer, RMS), over the batch (batch), over groups of channels (group, instance)."""
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from ..device import KernelTable, NoKernel
-from ..engine import no_grad
-from ..memory import Array, Layout, alloc, layout
-from ..op import op
-from ..shape import BOOL, fail, is_float
-from ..tensor import Tensor, bump
-from .elementwise import add, cast, div, gt, mul, rsqrt, sub, where
+from ..core.op import address, op, same_dtypes
+from ..core.shape import BOOL, fail, is_float
+from ..core.tape import no_grad
+from ..core.tensor import Tensor, bump
+from ..devices.base import KernelTable
+from ..devices.launch import Launch, Rule, ceil_div, columns, launch, over, per_row, threads_for
+from ..devices.memory import Array, Layout, alloc, layout
+from .convert import cast
+from .math import add, div, gt, mul, rsqrt, sub, where
 from .reduce import mean
 from .reduce import sum as total
-from .shape_ops import expand, reshape
+from .view import expand, reshape
 
 __all__ = ["layer_norm", "rms_norm", "batch_norm", "batch_norm_eval", "group_norm", "instance_norm"]
-
-
-def same_dtypes(name: str, x: Layout, *others: Layout | None) -> None:
-    """Kernels take one dtype and at least one element; else the definition runs."""
-    if not x.size:
-        raise NoKernel("there are no elements")
-    for o in others:
-        if o is not None and o.dtype != x.dtype:
-            raise NoKernel(f"{name} kernels take one dtype; got {x.dtype} and {o.dtype}")
-
-
-def address(array: Array | None) -> int:
-    """A kernel's pointer argument that may be null."""
-    return 0 if array is None else array.ptr
 
 
 def _float_input(op: str, x: Layout) -> None:
@@ -134,7 +123,6 @@ def _layer_norm_errors(make: Any) -> Any:
 
 
 # ---- RMS norm ---------------------------------------------------------------------------------------------------------
-
 @op
 def rms_norm(x: Tensor, weight: Tensor | None, *, normalized_shape: tuple[int, ...], eps: float | None = None) -> Tensor:
     """Root mean square normalization (Zhang and Sennrich 2019, eq. 4), over the last dimensions.
@@ -212,7 +200,6 @@ def _rms_norm_errors(make: Any) -> Any:
 
 
 # ---- batch norm -------------------------------------------------------------------------------------------------------
-
 def _channels(x: Tensor | Layout) -> tuple[int, ...]:
     """The shape by which a per-channel vector broadcasts over x (N, C, *)."""
     return (1, x.shape[1], *(1,) * (x.ndim - 2))
@@ -383,7 +370,6 @@ def running_update(running: Tensor, batch: Tensor, momentum: float | Tensor, sca
 
 
 # ---- group and instance norm --------------------------------------------------------------------------------------------
-
 @op
 def group_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, *, num_groups: int, eps: float = 1e-5) -> Tensor:
     """Group normalization (Wu and He 2018, eq. 7): per sample over space and each of `num_groups` groups of channels.
@@ -461,7 +447,6 @@ def instance_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, *, eps:
 
 
 # ---- padding kept out ---------------------------------------------------------------------------------------------------
-
 @op(nondifferentiable=(1, 2, 3))
 def masked_norm(x: Tensor, mask: Tensor, *, axes: tuple[int, ...], eps: float = 1e-5,
                 centered: bool = True) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -513,3 +498,40 @@ def _masked_norm_samples(make: Any) -> Any:
 def _masked_norm_errors(make: Any) -> Any:
     yield (make(2, 3), make(2, 3), {"axes": (1,)}), RuntimeError, r"bool and broadcast to x.*mask float\d+\[2, 3\]"
     yield (make(2, 3), make.bools(3, 3), {"axes": (1,)}), RuntimeError, r"mask bool\[3, 3\]"
+
+
+# ---- launches on CUDA ------------------------------------------------------------------------------------------------
+
+def _row_norm_rule(sums: int, *wanted: str) -> Rule:
+    """`sums` column sums are kept where one of the outputs named by `wanted` is."""
+    def rule(k: Any, host: Any) -> Sequence[Launch]:
+        shared = min(sums * k.n * 8, 12288)                            # of doubles: enough for both types; SHARED_SUMS
+        first = Launch("", (_chunks(k.rows) if k.n else 0,), (threads_for(ceil_div(max(k.n, 1), 4)), 1), shared)
+        return [first, columns(k.n, "columns")] if any(getattr(k, name) for name in wanted) else [first]
+    return rule
+
+
+def _channel_launches(apply: bool) -> Rule:
+    """A block for each channel, or for 32 of them; with `apply`, then a launch over the elements."""
+    def rule(k: Any, host: Any) -> Sequence[Launch]:
+        if k.batch * k.inner == 0:
+            return []
+        first = Launch("", (k.channels if k.inner >= 32 else ceil_div(k.channels, 32),), (32, 16))
+        return [first, over(k.batch * k.channels * k.inner, "apply")] if apply else [first]
+    return rule
+
+
+def _group_norm_backward_rule(k: Any, host: Any) -> Sequence[Launch]:
+    rows = per_row(k.batch * k.groups, k.cpg * k.inner)
+    return [rows, columns(k.groups * k.cpg, "columns")] if k.gweight or k.gbias else [rows]
+
+
+launch("ops/norm.cu", "layer_norm_forward rms_norm_forward", lambda k, host: [per_row(k.rows, k.n)], shared=256)
+launch("ops/norm.cu", "layer_norm_backward", _row_norm_rule(2, "gweight", "gbias"), shared=4608)
+launch("ops/norm.cu", "rms_norm_backward", _row_norm_rule(1, "gweight"), shared=4608)
+launch("ops/norm.cu", "batch_norm_forward batch_norm_eval_backward", _channel_launches(True), shared=4608)
+launch("ops/norm.cu", "batch_norm_backward", _channel_launches(False), shared=4608)
+launch("ops/norm.cu", "batch_norm_eval_forward", lambda k, host: [over(k.batch * k.channels * k.inner)])
+launch("ops/norm.cu", "running_update", lambda k, host: [over(k.n)])
+launch("ops/norm.cu", "group_norm_forward", lambda k, host: [per_row(k.batch * k.groups, k.cpg * k.inner)], shared=256)
+launch("ops/norm.cu", "group_norm_backward", _group_norm_backward_rule, shared=4608)

@@ -13,15 +13,16 @@ from typing import Any
 
 import numpy as np
 
-from ..device import KernelTable, NoKernel
-from ..engine import as_tensor
-from ..memory import Array, Layout, alloc, layout
-from ..op import op
-from ..shape import INT64, fail, is_float
-from ..tensor import Tensor
-from .elementwise import add, div, gt, logical_or, ne, where
-from .index import take_at
-from .shape_ops import _expanded, through
+from ..core.engine import functions
+from ..core.op import op
+from ..core.shape import INT64, fail, is_float
+from ..core.tensor import Tensor
+from ..devices.base import KernelTable, NoKernel
+from ..devices.memory import Array, Layout, alloc, layout
+from .dispatch import through
+from .math import add, div, gt, logical_or, ne, where
+from .take import take_at
+from .view import as_expanded
 
 __all__: list[str] = []
 
@@ -61,7 +62,7 @@ def _shape(windows: Windows) -> Sizes:
 def _places(size: Sizes, windows: Windows, dilation: Sizes, device: Any) -> list[tuple[list[Tensor], Tensor, Tensor | None]]:
     """For each place of a window, in order: the coordinates it has in each dimension, the flat index, and where it is no repetition."""
     def on_device(values: Any) -> Tensor:
-        return as_tensor(np.ascontiguousarray(values)).to(device)
+        return functions.as_tensor(np.ascontiguousarray(values)).to(device)
     axes = []
     for spans, d in zip(windows, dilation, strict=True):
         begin, end = np.array(spans, np.int64).reshape(-1, 2).T
@@ -91,7 +92,7 @@ def _largest(x: Tensor, windows: Windows, dilation: Sizes) -> tuple[Tensor, Tens
     index: Any = None
     for v, flat, _ in _seen(x, windows, dilation):
         if best is None:
-            best, index = v, through(_expanded, flat, v.shape).contiguous()
+            best, index = v, through(as_expanded, flat, v.shape).contiguous()
         else:
             better = logical_or(gt(v, best), ne(v, v))
             best, index = where(better, v, best), where(better, flat, index)
@@ -103,7 +104,7 @@ def _average(x: Tensor, windows: Windows, divisor: np.ndarray) -> Tensor:
     for v, _, inside in _seen(x, windows, (1,) * len(windows)):
         v = v if inside is None else where(inside, v, 0)
         total = v if total is None else add(total, v)
-    by = as_tensor(divisor.astype(x.dtype)).to(x.device)
+    by = functions.as_tensor(divisor.astype(x.dtype)).to(x.device)
     return div(total, by) if is_float(x.dtype) else div(total, by, rounding_mode="trunc")
 
 

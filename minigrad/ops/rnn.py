@@ -14,17 +14,18 @@ from typing import Any
 
 import numpy as np
 
-from ..device import KernelTable, NoKernel
-from ..memory import Array, Layout, alloc, layout
-from ..op import op
-from ..shape import INT64, fail, is_float
-from ..tensor import Tensor
+from ..core.op import address, op, same_dtypes
+from ..core.shape import INT64, fail, is_float
+from ..core.tensor import Tensor
+from ..devices.base import KernelTable, NoKernel
+from ..devices.memory import Array, Layout, alloc, layout
 from .activation import relu
 from .creation import zeros
-from .elementwise import add, gt, mul, sigmoid, sub, tanh, where
+from .join import cat, stack
+from .math import add, gt, mul, sigmoid, sub, tanh, where
 from .matmul import linear
-from .norm import address, layer_norm, rms_norm, same_dtypes
-from .shape_ops import cat, narrow, reshape, select, stack
+from .norm import layer_norm, rms_norm
+from .view import narrow, reshape, select
 
 __all__: list[str] = []         # what users call are the layers; these ops are theirs
 

@@ -10,17 +10,22 @@ from typing import Any
 
 import numpy as np
 
-from ..device import Kernel
-from ..memory import Array, Layout, alloc, layout
-from ..op import Plan, Primitive, dense
-from ..shape import INT64, axis_of, fail
-from ..tensor import Tensor, new_tensor
-from .elementwise import copy
-from .index import _reads, for_caller, gather_at
-from .reduce import ValuesIndices, _argmax, extent
-from .shape_ops import Bound, _reshaped, bind, planner, through, whole, windowed
+from ..core.arrays import dense
+from ..core.op import Primitive
+from ..core.shape import INT64, axis_of, fail
+from ..core.tensor import Tensor, new_tensor
+from ..devices.base import Kernel
+from ..devices.memory import Array, Layout, alloc, layout
+from ..devices.plan import Plan
+from .arguments import whole
+from .dispatch import bind, planner, through
+from .math import copy
+from .reduce import ValuesIndices, argmax_op, extent
+from .take import for_caller, gather_at, reads_to_host
+from .view import as_reshaped, windowed
 
-__all__ = ["sort", "argsort", "msort", "topk", "kthvalue", "cummax", "cummin", "unique", "unique_consecutive", "bincount"]
+__all__ = ["sort", "argsort", "msort", "topk", "kthvalue", "cummax", "cummin", "unique", "unique_consecutive",
+           "bincount"]
 
 
 def _on_host(name: str, x: Layout, shape: tuple[int, ...], function: Any) -> Plan:
@@ -32,7 +37,7 @@ def _on_host(name: str, x: Layout, shape: tuple[int, ...], function: Any) -> Pla
         if out.size:
             x.device.host.call(function, y.np, a.np)
         return y
-    return Plan(run, out, f"{name}: NumPy behind the door")
+    return Plan(run, out, f"{name}: NumPy")
 
 
 def _launched(kernel: Kernel, x: Layout, shape: tuple[int, ...], dim: int, options: tuple[int, ...]) -> Plan:
@@ -120,11 +125,11 @@ def _picked(input: Tensor, indices: Tensor, dim: int) -> ValuesIndices:
     """The values at the indices; a 0-d tensor is itself."""
     if input.array.layout.ndim:
         return ValuesIndices(gather_at(input, indices, dim), for_caller(indices, input))
-    return ValuesIndices(copy.call(input), through(_reshaped, indices, ()))
+    return ValuesIndices(copy.call(input), through(as_reshaped, indices, ()))
 
 
 def _vector(x: Tensor) -> Tensor:
-    return x if x.array.layout.ndim else through(_reshaped, x, (1,))
+    return x if x.array.layout.ndim else through(as_reshaped, x, (1,))
 
 
 def sort(input: Tensor, dim: int = -1, descending: bool = False, *, stable: bool = False) -> ValuesIndices:
@@ -133,9 +138,9 @@ def sort(input: Tensor, dim: int = -1, descending: bool = False, *, stable: bool
 
 
 @planner
-def _argsorted(x: Layout, dim: Any, descending: Any) -> Bound:
+def _argsorted(x: Layout, dim: Any, descending: Any) -> Plan:
     a = axis_of(dim, x.ndim, "argsort")
-    return bind(_argsort, x, dim=a, descending=bool(descending)) if x.ndim else bind(_argmax, x, axes=(), keepdim=False)
+    return bind(_argsort, x, dim=a, descending=bool(descending)) if x.ndim else bind(argmax_op, x, axes=(), keepdim=False)
 
 
 def argsort(input: Tensor, dim: int = -1, descending: bool = False, *, stable: bool = False) -> Tensor:
@@ -170,7 +175,7 @@ def kthvalue(input: Tensor, k: int, dim: int = -1, keepdim: bool = False) -> Val
     if keepdim or not have.ndim:
         return ValuesIndices(values, indices)
     shape = have.shape[:a] + have.shape[a + 1:]
-    return ValuesIndices(through(_reshaped, values, shape), through(_reshaped, indices, shape))
+    return ValuesIndices(through(as_reshaped, values, shape), through(as_reshaped, indices, shape))
 
 
 def _running(name: str, accumulate: Any, beats: Any) -> Any:
@@ -237,7 +242,7 @@ class _Found:
     """Results that a host function leaves behind because their size is not known before."""
 
     def __init__(self, what: str, x: Tensor, function: Any) -> None:
-        _reads(what)
+        reads_to_host(what)
         self.results: list[Any] = []
         device = x.array.layout.device
         device.host.call(lambda v, out: out.extend(function(v)), self.results, x.array.np)

@@ -11,11 +11,11 @@ from math import inf
 
 import numpy as np
 
-from ...engine import mode, no_grad
-from ...memory import Array
+from ...core.tape import mode, no_grad
+from ...core.tensor import Tensor, bump
+from ...devices.memory import Array
 from ...ops.creation import empty, tensor
-from ...ops.shape_ops import stack
-from ...tensor import Tensor, bump
+from ...ops.join import stack
 
 _tables: dict[tuple, tuple[np.ndarray, Array]] = {}     # by device, dtype and sizes: the rows, and where they are kept
 

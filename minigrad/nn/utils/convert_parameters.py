@@ -3,9 +3,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ...engine import no_grad
-from ...ops.shape_ops import cat
-from ...tensor import Tensor
+from ...core.tape import no_grad
+from ...core.tensor import Tensor
+from ...ops.join import cat
 
 
 def _one_device(parameters: Iterable[Tensor]) -> list[Tensor]:

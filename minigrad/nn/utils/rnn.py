@@ -6,14 +6,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...device import device as open_device
-from ...engine import mode
+from ...core.shape import fail
+from ...core.tape import mode
+from ...core.tensor import Tensor, new_tensor
+from ...devices import device as open_device
 from ...ops.creation import full
 from ...ops.index import index_select
-from ...ops.shape_ops import cat, narrow, reshape, select, stack, transpose
+from ...ops.join import cat, stack
 from ...ops.sort import argsort
-from ...shape import fail
-from ...tensor import Tensor, new_tensor
+from ...ops.view import narrow, reshape, select, transpose
 
 __all__ = ["PackedSequence", "invert_permutation", "pack_padded_sequence", "pad_packed_sequence", "pad_sequence",
            "unpad_sequence", "pack_sequence", "unpack_sequence"]

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..devices import device as open_device
+from ..devices.base import Device
+from ..devices.memory import Array, Layout
 from . import engine
-from .device import Device
-from .device import device as open_device
-from .engine import RemovableHandle, mode
-from .memory import Array, Layout
+from .display import host_values, html, text
+from .engine import functions
 from .shape import default_float, fail, is_float
+from .tape import RemovableHandle, Slot, Variable, edge_of, hooks, mode, no_grad, post_hooks
 
 _new = object.__new__
 
@@ -35,13 +37,10 @@ class Size(tuple):
         return f"Size({list(self)})"
 
 
-class Tensor:
+class Tensor(Variable):
     """An n-dimensional array that records what is computed from it. Made by `minigrad.tensor`, `zeros`, `randn`, ..."""
 
-    __slots__ = ("array", "node", "requires_grad", "grad", "__weakref__")
-    array: Array
-    node: Any
-    requires_grad: bool
+    __slots__ = ()
     grad: Tensor | None
 
     if TYPE_CHECKING:       # what minigrad.ops binds
@@ -58,9 +57,9 @@ class Tensor:
 
     def __init__(self, *data: Any) -> None:
         """`Tensor(2, 3)`: uninitialised, of that shape; `Tensor([1, 2])`: the values. Of the default float dtype."""
-        source = engine.empty(*data) if all(isinstance(n, int) for n in data) else engine.as_tensor(data[0])
+        source = functions.empty(*data) if all(isinstance(n, int) for n in data) else functions.as_tensor(data[0])
         if not isinstance(data[0] if data else None, Tensor):
-            source = engine.cast(source, default_float())
+            source = functions.cast(source, default_float())
         self.array, self.node, self.requires_grad, self.grad = source.array, None, False, None
 
     # ---- what it is ----
@@ -135,7 +134,7 @@ class Tensor:
     @property
     def grad_fn(self) -> Any:
         node = self.node
-        return node.inputs[0] if type(node) is engine.Slot else node
+        return node.inputs[0] if type(node) is Slot else node
 
     @property
     def is_leaf(self) -> bool:
@@ -181,20 +180,20 @@ class Tensor:
             fail("backward", "backward() never builds a graph", "create_graph=True",
                  "use autograd.grad(..., create_graph=True), which returns gradients that can be differentiated again")
         if gradient is not None and not isinstance(gradient, Tensor):
-            gradient = engine.as_tensor(gradient)
+            gradient = functions.as_tensor(gradient)
         engine.backward([self], [gradient], bool(retain_graph), [inputs] if isinstance(inputs, Tensor) else inputs)
 
     def register_hook(self, hook: Callable[[Tensor], Tensor | None]) -> RemovableHandle:
         """Calls `hook(grad)` when this tensor's gradient has been computed; what it returns (if not None) replaces it."""
         if not self.requires_grad:
             fail("register_hook", "the tensor does not require a gradient", self.array.layout)
-        return engine.hooks.add(engine.edge_of(self), hook)
+        return hooks.add(edge_of(self), hook)
 
     def register_post_accumulate_grad_hook(self, hook: Callable[[Tensor], None]) -> RemovableHandle:
         """Calls `hook(self)` after a gradient was added to this leaf's `.grad`."""
         if self.node is not None or not self.requires_grad:
             fail("register_post_accumulate_grad_hook", "needs a leaf that requires gradients", self.array.layout)
-        return engine.post_hooks.add(self, hook)
+        return post_hooks.add(self, hook)
 
     def retain_grad(self) -> None:
         """Keeps `.grad` of a tensor that is not a leaf."""
@@ -221,15 +220,10 @@ class Tensor:
         """The value of a one-element tensor as a Python number."""
         if self.array.layout.size != 1:
             fail("item", "only one-element tensors have an item", self.array.layout, "use tolist()")
-        return self._host("item()").item()
+        return host_values(self, "item()").item()
 
     def tolist(self) -> Any:
-        return self._host("tolist()").tolist()
-
-    def _host(self, reader: str) -> np.ndarray:
-        if mode.recorder is not None:
-            mode.recorder.refuse(reader)
-        return self.array.np if self.array.layout.device.type == "cpu" else self.array.layout.device.download(self.array)
+        return host_values(self, "tolist()").tolist()
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         values = self.numpy()
@@ -277,7 +271,7 @@ class Tensor:
         if self.array.layout.size != 1:
             fail("bool", "the truth value of a tensor with more or less than one element is ambiguous", self.array.layout,
                  "use any() or all()")
-        return bool(self._host("bool()").item())
+        return bool(host_values(self, "bool()").item())
 
     def __len__(self) -> int:
         if not self.array.layout.ndim:
@@ -295,20 +289,10 @@ class Tensor:
         return format(self.item(), spec) if self.array.layout.ndim == 0 else object.__format__(self, spec)
 
     def __repr__(self) -> str:
-        layout = self.array.layout
-        values = np.array2string(self._host("repr()"), separator=", ", prefix="tensor(", precision=4, threshold=1000)
-        notes = []
-        if layout.size == 0 and layout.shape != (0,):
-            notes.append(f"size={layout.shape}")
-        if layout.dtype not in (np.float32, np.int64, np.bool_) or layout.size == 0:
-            notes.append(f"dtype={layout.dtype}")
-        if layout.device.type != "cpu":
-            notes.append(f"device='{layout.device}'")
-        if self.node is not None:
-            notes.append(f"grad_fn={self.node}")
-        elif self.requires_grad:
-            notes.append("requires_grad=True")
-        return f"tensor({', '.join([values, *notes])})"
+        return text(self)
+
+    def _repr_html_(self) -> str:
+        return html(self)
 
     # ---- moving ----
 
@@ -328,10 +312,10 @@ class Tensor:
                 dtype = a
         out = self
         if target is not None and open_device(target) is not self.array.layout.device:
-            out = engine.transfer(out, device=open_device(target))
+            out = functions.transfer(out, open_device(target))
         if dtype is not None and np.dtype(dtype) != out.array.layout.dtype:
-            out = engine.cast(out, np.dtype(dtype))
-        return engine.clone(out) if copy and out is self else out
+            out = functions.cast(out, np.dtype(dtype))
+        return functions.clone(out) if copy and out is self else out
 
     def cpu(self) -> Tensor:
         return self.to("cpu")
@@ -342,12 +326,13 @@ class Tensor:
     def __deepcopy__(self, memo: dict) -> Tensor:
         if self.node is not None:
             fail("deepcopy", "only leaf tensors can be copied deeply", self.array.layout, "detach() first")
-        with engine.no_grad():
-            copied = engine.clone(self)
+        with no_grad():
+            copied = functions.clone(self)
             out = _new(type(self))
             out.array, out.node, out.requires_grad = copied.array, None, self.requires_grad
-            out.grad = None if self.grad is None else engine.clone(self.grad)
-        out.__dict__.update(self.__dict__) if hasattr(self, "__dict__") else None
+            out.grad = None if self.grad is None else functions.clone(self.grad)
+        if hasattr(self, "__dict__"):
+            out.__dict__.update(self.__dict__)
         memo[id(self)] = out
         return out
 

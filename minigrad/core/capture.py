@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import struct
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import update_wrapper
 from pathlib import Path
 from threading import Lock, get_ident
@@ -24,31 +24,29 @@ from typing import Any
 
 import numpy as np
 
-from . import memory
-from .cpu import lib
-from .device import Kernel, door
-from .engine import mode, no_grad
-from .memory import Array
+from ..devices import launch_hook, memory
+from ..devices.addresses import Map
+from ..devices.base import Kernel
+from ..devices.native import lib
+from .arrays import copy_array
 from .shape import fail
+from .tape import mode, no_grad
 from .tensor import Tensor, new_tensor
 
 _HERE = str(Path(__file__).parent)
 _one_at_a_time = Lock()         # pools and door are the process's: a second recording waits for the first
 
 
-copy_array: Callable[[Array, Array], None]      # set by ops/__init__.py
-
-
 class Recorder:
     """Writes down the launches of one run."""
 
-    def __init__(self) -> None:
+    def __init__(self, regions: Map) -> None:
         self.segments: list[Any] = []           # (words, count) of native launches, or a Python callable
         self.words: list[int] = []
         self.count = 0
         self.pins: dict[int, Any] = {}          # what launches pointed to outside the private pool
         self.inside: set[int] = set()           # addresses inside the private pool
-        self.map = memory.Map()
+        self.map = regions
         self.modes: list[tuple[Any, bool]] = []
         self.before_replay: list[Callable[[], None]] = []
         self.leaves: dict[int, tuple[Tensor, Any]] = {}     # whose .grad the step filled, and what it was before
@@ -205,13 +203,13 @@ class Captured:
         return program.outputs
 
     def _record(self, args: Any, kwargs: Any, tensors: list[Tensor], before: dict[int, Any]) -> _Program:
-        with memory.private_pool() as pool:
+        with memory.private_pool() as pool, Map() as regions:
             inputs = [_input(t) for t in tensors]
             it = iter(inputs)
             own_args, own_kwargs = _replace(args, it), _replace(kwargs, it)
-            recorder = mode.recorder = Recorder()
+            recorder = mode.recorder = Recorder(regions)
             try:
-                with door(recorder.visit):
+                with launch_hook(recorder.visit):
                     outputs = _detached(self.function(*own_args, **own_kwargs))
             finally:
                 mode.recorder = None
@@ -265,19 +263,6 @@ def _detached(value: Any) -> Any:
     if type(value) is dict:
         return {k: _detached(v) for k, v in value.items()}
     return value
-
-
-def drop_grads(leaves: Iterable[Tensor], set_to_none: bool) -> None:
-    """`zero_grad()` of optimisers and modules; a recording is told."""
-    recorder = mode.recorder
-    for leaf in leaves:
-        if not set_to_none:
-            if leaf.grad is not None:
-                leaf.grad = leaf.grad.detach().zero_()      # type: ignore[attr-defined]
-            continue
-        leaf.grad = None
-        if recorder is not None:
-            recorder.drop(leaf)
 
 
 def capture(function: Callable) -> Captured:

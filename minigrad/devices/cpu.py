@@ -1,82 +1,18 @@
-"""The CPU device: NumPy arrays as containers, the C kernels of `minigrad._native` behind the door."""
+"""The CPU device: NumPy arrays as containers, the C kernels of `minigrad._native` as launches."""
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from . import memory
-from .device import Device, Kernel, KernelTable
+from .addresses import register
+from .base import Device, Kernel, KernelTable
 from .memory import Array, Block, Layout
+from .native import lib, signatures
 
-LEVELS = ("baseline", "avx2", "avx512")
 _ALIGN = 64
-
-
-def _load() -> tuple[Any, Any]:
-    try:
-        from . import _native
-    except ImportError as error:
-        raise ImportError("minigrad's C kernels are not built here: run `pip install .` (it needs a C compiler) in the source folder, then "
-                          f"start Python outside of it, or `pip install -e .` to work inside; the loader said: {error}") from None
-    return _native.lib, _native.ffi      # type: ignore[attr-defined]
-
-
-lib: Any
-ffi: Any
-lib, ffi = _load()
-
-
-def best_simd_level() -> str:
-    """The highest ISA level of this CPU."""
-    best = lib.mg_cpu_level()
-    if best < 0:
-        raise ImportError("minigrad needs a CPU of level x86-64-v2 (SSE4.2) or arm64; this one is older")
-    return LEVELS[best]
-
-
-def set_simd_level(level: str) -> None:
-    """Chooses the kernels of an ISA level: baseline, avx2 or avx512 (`MINIGRAD_SIMD` does so at import)."""
-    global _level
-    if level not in LEVELS:
-        raise ValueError(f"[set_simd_level] unknown level {level!r}; use one of {', '.join(LEVELS)}")
-    if LEVELS.index(level) > LEVELS.index(best_simd_level()):
-        raise ValueError(f"[set_simd_level] this CPU has {best_simd_level()} at most; got {level!r}")
-    _level = level
-    lib.mg_select(LEVELS.index(level))
-
-
-def simd_level() -> str:
-    """The ISA level in use: baseline, avx2 or avx512."""
-    return _level
-
-
-_level = "baseline"
-set_simd_level(os.environ.get("MINIGRAD_SIMD") or best_simd_level())
-
-
-def set_num_threads(n: int) -> None:
-    """How many threads a kernel may use; results do not depend on it."""
-    if not isinstance(n, int) or n < 1:
-        raise RuntimeError(f"[set_num_threads] expected a positive int; got {n!r}")
-    lib.mg_set_num_threads(n)
-
-
-def get_num_threads() -> int:
-    return lib.mg_get_num_threads()
-
-
-def _threads_from_environment() -> None:
-    wish = os.environ.get("MINIGRAD_NUM_THREADS", "")
-    if wish:
-        if not wish.isdigit() or int(wish) < 1:
-            raise ImportError(f"MINIGRAD_NUM_THREADS is {wish!r}; it must be a positive whole number")
-        lib.mg_set_num_threads(int(wish))
-
-
-_threads_from_environment()
 
 
 def _run_on_host(function: Callable[..., Any], out: Any, *inputs: Any) -> None:
@@ -107,10 +43,8 @@ class CPU(Device):
     type = name = "cpu"
 
     def __init__(self) -> None:
-        kernels = {}
-        for i in range(lib.mg_kernel_count()):
-            name, signature = ffi.string(lib.mg_kernel_name(i)).decode(), ffi.string(lib.mg_kernel_signature(i)).decode()
-            kernels[name] = Kernel(name, signature, i, getattr(lib, name))
+        kernels = {name: Kernel(name, signature.letters, i, getattr(lib, name))
+                   for i, (name, signature) in enumerate(signatures().items())}
         self.kernels = KernelTable("cpu", kernels)
         self.host = Kernel("host", "*", -1, _run_on_host)
 
@@ -137,7 +71,7 @@ class CPU(Device):
         ptr = array.__array_interface__["data"][0]
         low = ptr + sum(min(0, (n - 1) * s) for n, s in zip(array.shape, array.strides, strict=True)) if array.size else ptr
         high = ptr + sum(max(0, (n - 1) * s) for n, s in zip(array.shape, array.strides, strict=True)) + array.itemsize
-        memory.register(array, low, high - low)
+        register(array, low, high - low)
         return memory.external(array, memory.from_numpy_layout(array, self), ptr)
 
     def constant(self, values: np.ndarray, keep: Any = None) -> Array:

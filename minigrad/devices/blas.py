@@ -13,16 +13,13 @@ Products are in full float32 (no TF32) or float64.
 """
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from cffi import FFI
 
 from . import memory
-from .shape import elementwise_plan
-
-if TYPE_CHECKING:
-    from .cuda import CUDA
+from .plan import elementwise_plan
 
 ffi = FFI()
 ffi.cdef("""
@@ -45,7 +42,7 @@ _DEFAULT = -1                   # CUBLAS_GEMM_DEFAULT
 _TYPES: dict[str, tuple[np.dtype, int, int]] = {"f32": (np.dtype("float32"), 0, 68), "f64": (np.dtype("float64"), 1, 70)}
 
 
-def _load() -> Any:
+def _load(cp: Any) -> Any:
     """libcublas of the CUDA that CuPy uses: from NVIDIA's wheels, a toolkit, or the system."""
     global library
     if library is None:
@@ -53,12 +50,11 @@ def _load() -> Any:
             from cuda.pathfinder import load_nvidia_dynamic_lib  # comes with CuPy
             path = load_nvidia_dynamic_lib("cublas").abs_path
         except Exception:           # not there, or it found nothing: leave it to the system's loader
-            from . import cuda
-            path = f"libcublas.so.{cuda.cp.cuda.runtime.runtimeGetVersion() // 1000}"
+            path = f"libcublas.so.{cp.cuda.runtime.runtimeGetVersion() // 1000}"
         try:
             library = ffi.dlopen(path)
         except OSError as error:
-            raise RuntimeError(f"[matmul] cuBLAS could not be loaded ({error}); pip install 'minigrad[cuda13]' (or cuda12)") from None
+            raise RuntimeError(f"[matmul] cuBLAS could not be loaded ({error}); pip install 'cupy-cuda13x[ctk]' (or cuda12x)") from None
     return library
 
 
@@ -68,11 +64,10 @@ def _check(status: int, what: str) -> None:
 
 
 class Handle:
-    """cuBLAS on one GPU."""
+    """cuBLAS on one GPU, by way of CuPy (`cp`)."""
 
-    def __init__(self, device: CUDA) -> None:
-        from . import cuda
-        self.lib, self.cp = _load(), cuda.cp
+    def __init__(self, cp: Any) -> None:
+        self.lib, self.cp = _load(cp), cp
         handle = ffi.new("void **")
         _check(self.lib.cublasCreate_v2(handle), "cublasCreate")
         self.handle = handle[0]
@@ -103,10 +98,10 @@ def _expressible(rows: int, columns: int, row_stride: int, column_stride: int) -
 
 
 class Gemm:
-    """The kernel `gemm` of one element type."""
+    """The kernel `gemm` of one element type on a CUDA device."""
 
-    def __init__(self, device: CUDA, suffix: str) -> None:
-        self.device = device
+    def __init__(self, device: Any, cp: Any, suffix: str) -> None:
+        self.device, self.cp = device, cp
         self.dtype, self.type, self.compute = _TYPES[suffix]
         c = "float" if suffix == "f32" else "double"
         self.one, self.zero = ffi.new(f"{c} *", 1.0), ffi.new(f"{c} *", 0.0)
@@ -124,7 +119,7 @@ class Gemm:
         else:
             handle = _handles.get(self.device.index)
             if handle is None:
-                handle = _handles[self.device.index] = Handle(self.device)
+                handle = _handles[self.device.index] = Handle(self.cp)
             keep: list[Any] = []        # copies stay until the product is launched; the stream's order does the rest
             a, ars, acs, a_places = self._dense(keep, a, [p[1] for p in places], m, k, ars, acs)
             b, brs, bcs, b_places = self._dense(keep, b, [p[2] for p in places], k, n, brs, bcs)
@@ -177,7 +172,7 @@ class Gemm:
             self._walk("copy", (m, n), c + c0 * self.dtype.itemsize, (crs, 1), self.plans[key].ptr, (0, 0))
 
     def _walk(self, name: str, shape: tuple[int, ...], *operands: Any) -> None:
-        """An elementwise launch on (address, strides) pairs. Not through the door: it is part of this launch."""
+        """An elementwise launch on (address, strides) pairs. Not through `Kernel.call`: it is part of this launch."""
         layouts = [memory.layout(self.device, self.dtype, shape, s) for s in operands[1::2]]
         key = (name, *layouts)
         plan = self.plans.get(key)

@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from .memory import Array, Layout
+from ..devices.memory import Layout
 
 FLOAT32, FLOAT64, INT64, BOOL = np.dtype("float32"), np.dtype("float64"), np.dtype("int64"), np.dtype("bool")
 _default_float = FLOAT32
@@ -37,7 +37,6 @@ def is_float(dtype: np.dtype) -> bool:
 
 
 # ---- shapes and axes ------------------------------------------------------------------------------------------------
-
 def shape_of(size: Sequence[int] | int, op: str = "shape", infer: bool = False) -> tuple[int, ...]:
     """A shape argument as a tuple of ints, each at least 0 (or -1 once, where `infer`)."""
     try:
@@ -91,7 +90,6 @@ def axes_of(axes: Any, ndim: int, op: str) -> tuple[int, ...]:
 
 
 # ---- result dtypes --------------------------------------------------------------------------------------------------
-
 def _category(dtype: np.dtype) -> int:
     return 0 if dtype.kind == "b" else 1 if dtype.kind in "iu" else 2 if is_float(dtype) else 3
 
@@ -128,38 +126,3 @@ def scalar_type(value: bool | int | float, beside: np.dtype) -> np.dtype:
     if isinstance(value, int):
         return INT64 if beside.kind == "b" else beside
     return beside if _category(beside) >= 2 else _default_float
-
-
-# ---- plans ----------------------------------------------------------------------------------------------------------
-
-def broadcast_strides(layout: Layout, shape: tuple[int, ...]) -> list[int]:
-    """The strides by which `layout` is walked as if it had `shape`: 0 where it is broadcast."""
-    lead = len(shape) - layout.ndim
-    return [0] * lead + [0 if n == 1 else s for n, s in zip(layout.shape, layout.strides, strict=True)]
-
-
-def _coalesce(shape: Sequence[int], strides: list[list[int]]) -> tuple[list[int], list[list[int]]]:
-    """Drops size-1 dimensions and joins neighbours that every operand walks as one."""
-    dims = [(n, [s[i] for s in strides]) for i, n in enumerate(shape) if n != 1]
-    joined: list[tuple[int, list[int]]] = []
-    for n, steps in dims:
-        if joined and all(outer == inner * n for outer, inner in zip(joined[-1][1], steps, strict=True)):
-            joined[-1] = (joined[-1][0] * n, steps)
-        else:
-            joined.append((n, steps))
-    return [n for n, _ in joined], [[s[k] for _, s in joined] for k in range(len(strides))]
-
-
-def elementwise_plan(out: Layout, *inputs: Layout) -> Array:
-    """minigrad.h's `plan`: { ndim, size, shape, strides of the output, strides of each input }."""
-    shape, strides = _coalesce(out.shape, [broadcast_strides(o, out.shape) for o in (out, *inputs)])
-    values = [len(shape), out.size, *shape, *(s for one in strides for s in one)]
-    return out.device.constant(np.array(values, np.int64))
-
-
-def reduce_plan(x: Layout, axes: tuple[int, ...]) -> Array:
-    """reduce.c's plan: { nkeep, nreduce, keep shape, reduce shape, keep strides, reduce strides }."""
-    keep = [i for i in range(x.ndim) if i not in axes]
-    ks, kst = _coalesce([x.shape[i] for i in keep], [[x.strides[i] for i in keep]])
-    rs, rst = _coalesce([x.shape[i] for i in axes], [[x.strides[i] for i in axes]])
-    return x.device.constant(np.array([len(ks), len(rs), *ks, *rs, *kst[0], *rst[0]], np.int64))

@@ -1,12 +1,12 @@
-"""Where arrays live and who runs kernels: `Device`, the kernel door, and the table of devices.
+"""What a device is: kernels by name, and the memory that they work on.
 
-Every computation on array data is a `Kernel.call(...)`: addresses as ints, then int64 sizes, then float scalars, in
-the order of native/minigrad.h. `call` is a plain attribute, so that capture, traces and profiles can stand in the door
-(`door`), and nothing is tested per call when nobody does.
+Every computation on array data is a `Kernel.call(...)`: addresses as ints, then int64 sizes, then float scalars, in the
+order of native/minigrad.h. `call` is a plain attribute, so that capture, traces and profiles can replace it
+(`devices.launch_hook`), and a launch tests nothing when nobody does.
 """
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from typing import Any
 
 import numpy as np
@@ -58,25 +58,32 @@ class Family:
         return self.members[""]
 
 
-class KernelTable:
-    """`table.layer_norm_forward[dtype]`: the kernels of a device by name."""
+_SUFFIXES = frozenset(TYPE_SUFFIX.values()) | frozenset(MOVE_SUFFIX.values())
 
-    def __init__(self, device: str, kernels: dict[str, Kernel]) -> None:
-        self._device = device
+
+def split(full: str) -> tuple[str, str]:
+    """"layer_norm_forward_f32" as ("layer_norm_forward", "f32"); the suffix is empty where a kernel has no element type."""
+    name, _, suffix = full.rpartition("_")
+    return (name, suffix) if suffix in _SUFFIXES else (full, "")
+
+
+class KernelTable:
+    """The kernels of a device by name: `table.layer_norm_forward[dtype]`. A name that is not in `known` counts as missing."""
+
+    def __init__(self, device: str, kernels: dict[str, Kernel], known: Container[str] | None = None) -> None:
+        self._device, self._kernels, self._known = device, kernels, known
         families: dict[str, dict[str, Kernel]] = {}
-        suffixes = set(TYPE_SUFFIX.values()) | set(MOVE_SUFFIX.values())
         for full, kernel in kernels.items():
-            name, _, suffix = full.rpartition("_")
-            name, suffix = (name, suffix) if suffix in suffixes else (full, "")
+            name, suffix = split(full)
             families.setdefault(name, {})[suffix] = kernel
-        self._kernels = kernels
         self._families = {name: Family(name, device, members) for name, members in families.items()}
 
     def __getattr__(self, name: str) -> Family:
-        try:
-            return self.__dict__["_families"][name]
-        except KeyError:
-            return Family(name, self.__dict__.get("_device", "?"), {})
+        fields = self.__dict__
+        found = fields.get("_families", {}).get(name)
+        if found is None or fields["_known"] is not None and name not in fields["_known"]:
+            return Family(name, fields.get("_device", "?"), {})
+        return found
 
     def __iter__(self) -> Iterator[Kernel]:
         return iter(self._kernels.values())
@@ -91,7 +98,7 @@ class Device:
     type: str
     name: str
     kernels: KernelTable
-    host: Kernel        # host.call(function, out, *inputs): the door for launches without a native kernel
+    host: Kernel        # host.call(function, out, *inputs): launches that have no native kernel
 
     def fresh(self, layout: Layout) -> Block:
         raise NotImplementedError
@@ -122,9 +129,6 @@ class Device:
     def __str__(self) -> str:
         return self.name
 
-    def __reduce__(self) -> tuple:
-        return device, (self.name,)
-
     def __eq__(self, other: object) -> bool:
         return self is other or (isinstance(other, str) and _same_name(self, other))
 
@@ -133,61 +137,3 @@ class Device:
 
 def _same_name(known: Device, name: str) -> bool:
     return known.name == name or (name == "cuda" and known.name == "cuda:0") or (name == "cpu:0" and known.name == "cpu")
-
-
-_devices: dict[str, Device] = {}
-
-
-def device(name: str | Device | Any = "cpu") -> Device:
-    """The device of a name: "cpu", "cuda" (the first GPU) or "cuda:N". Raises RuntimeError with the reason if it is not there."""
-    if isinstance(name, Device):
-        return name
-    found = _devices.get(name) if isinstance(name, str) else None
-    if found is None:
-        found = _devices[name] = _open(name)
-    return found
-
-
-def _open(name: Any) -> Device:
-    kind, _, index = str(name).partition(":")
-    if not isinstance(name, str) or kind not in ("cpu", "cuda") or (index and not index.isdigit()):
-        raise RuntimeError(f"[device] unknown device {name!r}; use 'cpu', 'cuda' or 'cuda:N'")
-    if kind == "cpu":
-        if index not in ("", "0"):
-            raise RuntimeError(f"[device] there is one CPU device; got {name!r}; use 'cpu'")
-        from .cpu import CPU
-        return _devices.setdefault("cpu", CPU())
-    from .cuda import CUDA
-    return _devices.setdefault(f"cuda:{index or 0}", CUDA(int(index or 0)))
-
-
-def opened() -> list[Device]:
-    """The devices in use."""
-    return list(dict.fromkeys(_devices.values()))
-
-
-class door:
-    """Stands in the door: inside, each launch of every open device calls `visitor(kernel, arguments)` instead of the kernel.
-
-    The visitor launches with `kernel.function(*arguments)`.
-    """
-
-    def __init__(self, visitor: Callable[[Kernel, tuple], None]) -> None:
-        self.visitor = visitor
-
-    def __enter__(self) -> door:
-        self.kernels = [(k, k.call) for d in opened() for k in (*d.kernels, d.host)]
-        for kernel, before in self.kernels:
-            kernel.call = self._guest(kernel, before)
-        return self
-
-    def _guest(self, kernel: Kernel, before: Callable) -> Callable[..., None]:
-        visitor = self.visitor
-
-        def call(*arguments: Any) -> None:
-            visitor(kernel, arguments)
-        return call
-
-    def __exit__(self, *_: object) -> None:
-        for kernel, before in self.kernels:
-            kernel.call = before

@@ -10,23 +10,31 @@ program) refers to the memory under it; otherwise the memory is left to them.
 from __future__ import annotations
 
 import sys
-import weakref
-from bisect import bisect_right
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from .device import Device
+from .addresses import register
+
+
+class Device(Protocol):
+    """What memory needs to know of a device."""
+
+    type: str
+
+    def fresh(self, layout: Layout) -> Block:
+        """New memory of a layout."""
+
+    def container(self, array: Array) -> Any:
+        """The NumPy or CuPy array over the memory of `array`."""
+
 
 _LAYOUTS_MAX = 16384           # interned layouts kept; more (many sequence lengths) and the table starts afresh
 _POOL_MAX = 1 << 30            # bytes newly taken from the system after which unused buffers are given back
 _layouts: dict[tuple, Layout] = {}
-_regions: dict[int, _Region] = {}
 _grown = 0
 _private: dict[Layout, list] | None = None    # free lists of the capture under way
 private_regions: set[int] = set()             # first addresses of the memory taken for it
-recent: list[_Region] | None = None           # what was registered since its map was looked at
 
 
 class Layout:
@@ -239,62 +247,11 @@ def empty_cache() -> None:
             known.free.clear()
 
 
-# ---- what capture needs: private pools, and which memory an address lies in -----------------------------------------
-
-class _Region(weakref.ref):
-    __slots__ = ("ptr", "nbytes")
-    ptr: int
-    nbytes: int
-
-
-def register(root: Any, ptr: int, nbytes: int) -> None:
-    """Makes `root`'s memory findable by address, so that a captured program can keep alive what it points to."""
-    region = _Region(root, _forget)
-    region.ptr, region.nbytes = ptr, nbytes
-    _regions[id(region)] = region       # one address may be registered by several owners
-    if recent is not None:
-        recent.append(region)
-
-
 def register_fresh(root: Any, ptr: int, nbytes: int) -> None:
     """`register` for pooled memory: notes whether it was taken for the capture under way."""
     register(root, ptr, nbytes)
     if _private is not None:
         private_regions.add(ptr)
-
-
-def _forget(region: Any) -> None:
-    _regions.pop(id(region), None)
-
-
-class Map:
-    """Whose memory an address lies in: all that is registered, and what is registered while it is used. It keeps nothing alive,
-    so that a buffer that dies meanwhile finds its way back to its pool."""
-
-    def __init__(self) -> None:
-        global recent
-        recent = []
-        self.regions = sorted(_regions.values(), key=_place)
-        self.places = [_place(r) for r in self.regions]
-
-    def find(self, address: int) -> tuple[int, Any] | None:
-        """(first address, owner) of the memory around an address; the widest of those that begin at the same place."""
-        while recent:
-            region = recent.pop()
-            i = bisect_right(self.places, _place(region))
-            self.places.insert(i, _place(region))
-            self.regions.insert(i, region)
-        for i in range(bisect_right(self.places, (address, 1 << 63)) - 1, -1, -1):
-            region = self.regions[i]
-            if address < region.ptr + max(region.nbytes, 1):
-                owner = region()
-                if owner is not None:
-                    return region.ptr, owner
-        return None
-
-
-def _place(region: Any) -> tuple[int, int]:
-    return region.ptr, region.nbytes
 
 
 class private_pool:
@@ -311,8 +268,8 @@ class private_pool:
         return self
 
     def __exit__(self, *_: object) -> None:
-        global _private, recent
-        _private = recent = None
+        global _private
+        _private = None
         for known in self.pools:
             known.free = self.public.get(known, [])
 

@@ -1,0 +1,102 @@
+"""Copies, casts and fills of arrays, outside the graph."""
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ..devices import memory
+from ..devices.memory import Array, Layout, alloc, layout
+from ..devices.plan import Plan, elementwise_plan, remember
+from .shape import broadcast_shapes, fail
+
+_CASTS = {np.dtype("float32"): "cast_f32", np.dtype("float64"): "cast_f64", np.dtype("int32"): "cast_i32",
+          np.dtype("int64"): "cast_i64", np.dtype("bool"): "cast_u8"}
+_casts: dict[tuple, Plan] = {}      # by layout and dtype
+_copies: dict[tuple, Any] = {}      # by the layouts of target and source: the function that copies
+
+
+def written_once(op: str, to: Layout) -> None:
+    """Refuses to write where several elements share one place in memory (an expanded tensor, overlapping windows)."""
+    span = sum([(n - 1) * (s if s > 0 else -s) for n, s in zip(to.shape, to.strides, strict=True)]) + 1
+    if not to.contiguous and to.size > span:
+        fail(op, "several elements of the tensor written to share one place in memory", to, "write into a clone() of it")
+
+
+def prepare_cast(input: Layout, *, dtype: np.dtype) -> Plan:
+    """The values in another dtype."""
+    out = layout(input.device, dtype, input.shape)
+    kernel = getattr(input.device.kernels, _CASTS[dtype]).get(input.dtype) if dtype in _CASTS else None
+    if kernel is None:
+        def run_host(x: Array) -> Array:
+            y = alloc(out)
+            input.device.host.call(_cast_host, y.np, x.np)
+            return y
+        return Plan(run_host, out, f"no cast kernel from {input.dtype} to {dtype}: NumPy")
+    plan = elementwise_plan(out, input)
+
+    def run(x: Array) -> Array:
+        y = alloc(out)
+        kernel.call(y.ptr, x.ptr, plan.ptr)
+        return y
+    return Plan(run, out, f"kernel {kernel.name}")
+
+
+def _cast_host(a: Any, out: Any) -> None:
+    out[...] = a.astype(out.dtype)
+
+
+def cast_array(array: Array, dtype: np.dtype) -> Array:
+    """The values in another dtype."""
+    key = (array.layout, dtype)
+    plan = _casts.get(key)
+    return (plan or remember(_casts, key, prepare_cast(array.layout, dtype=dtype))).run(array)
+
+
+def contiguous_copy(array: Array) -> Array:
+    """A contiguous copy."""
+    out = alloc(layout(array.layout.device, array.layout.dtype, array.layout.shape))
+    copy_array(out, array)
+    return out
+
+
+def dense(array: Array) -> Array:
+    """The array itself if contiguous, else a contiguous copy."""
+    return array if array.layout.contiguous else contiguous_copy(array)
+
+
+def copy_array(to: Array, source: Array) -> None:
+    """Copies values between arrays of one device, broadcasting and converting as needed."""
+    if to.layout.size == 0:
+        return
+    if source.layout.dtype != to.layout.dtype:
+        source = cast_array(source, to.layout.dtype)
+    key = (to.layout, source.layout)
+    move = _copies.get(key)
+    if move is None:
+        if broadcast_shapes("copy_", to.layout.shape, source.layout.shape) != to.layout.shape:
+            fail("copy_", "the source must broadcast to the target's shape", [to.layout, source.layout])
+        written_once("copy_", to.layout)
+        move = remember(_copies, key, mover(to.layout, source.layout))
+    if source.storage is to.storage and (source.layout is not to.layout or source.ptr != to.ptr):
+        return copy_array(to, contiguous_copy(source))      # the two may overlap
+    move(to, 0, source)
+
+
+def mover(to: Layout, source: Layout) -> Callable[[Array, int, Array], None]:
+    """`move(out, offset, x)` writes x, broadcast to `to`, under layout `to` into out's memory, `offset` bytes from its start."""
+    if to.size == 0:
+        return lambda out, offset, x: None
+    kernel = to.device.kernels.copy.move(to.dtype)
+    if kernel is None:
+        return lambda out, offset, x: to.device.host.call(_copy_host, memory.view(out, to, offset).np, x.np)
+    plan = elementwise_plan(to, source)
+
+    def move(out: Array, offset: int, x: Array, plan: Array = plan, walk: int = plan.ptr) -> None:
+        kernel.call(out.ptr + offset, x.ptr, walk)
+    return move
+
+
+def _copy_host(a: Any, out: Any) -> None:
+    np.copyto(out, a)

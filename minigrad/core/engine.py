@@ -1,0 +1,315 @@
+"""The walk: `backward`, `grad`.
+
+The walk is a loop that takes the newest node next (`seq`): the reverse order of creation is a topological order. Gradients are
+dropped as they are used, and added in place only into buffers that the walk made.
+"""
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterable, Sequence
+from heapq import heappop, heappush
+from sys import getrefcount
+from typing import Any
+
+from ..devices.base import Device
+from ..devices.memory import Array, Buffer, Layout
+from .shape import fail
+from .tape import FREED, Edge, Node, Slot, Variable, edge_of, hooks, located, mode, no_grad, post_hooks, set_recording
+
+
+class Functions:
+    """What the core needs of ops, which it may not import. `minigrad/ops/__init__.py` sets all of them."""
+
+    add: Callable[[Any, Any], Any]
+    accumulate: Callable[[Any, Any], None]              # target += more
+    sum_to: Callable[[Any, Layout], Any]                # undoes broadcasting
+    cast: Callable[[Any, Any], Any]
+    clone: Callable[[Any], Any]
+    transfer: Callable[[Any, Device], Any]
+    as_tensor: Callable[[Any], Any]
+    empty: Callable[..., Any]
+    ones_like: Callable[[Any], Any]
+    zeros: Callable[[Layout], Any]                      # of a layout
+    zero_: Callable[[Any], Any]
+    alias: Callable[[Any], Any]                         # the identity, as a node
+
+
+functions = Functions()
+
+
+def drop_grads(leaves: Iterable[Variable], set_to_none: bool) -> None:
+    """`zero_grad()` of optimisers and modules; an active recording is told."""
+    recorder = mode.recorder
+    for leaf in leaves:
+        if not set_to_none:
+            if leaf.grad is not None:
+                leaf.grad = functions.zero_(leaf.grad.detach())
+            continue
+        leaf.grad = None
+        if recorder is not None:
+            recorder.drop(leaf)
+
+
+def _hooked(edge: Edge, g: Variable) -> Variable:
+    for function in hooks.of(edge):
+        changed = function(g)
+        if changed is not None:
+            if changed.array.layout.shape != g.array.layout.shape:
+                fail("register_hook", "a hook must return a gradient of the same shape", [g.array.layout, changed.array.layout])
+            g = changed
+    return g
+
+
+def keep_grad(t: Variable) -> None:
+    """A hook that stores the gradient in `t.grad`, without keeping `t` alive."""
+    reference = weakref.ref(t)
+
+    def store(g: Variable) -> None:
+        alive = reference()
+        if alive is not None:
+            alive.grad = g if alive.grad is None else functions.add(alive.grad, g)
+    hooks.add(edge_of(t), store)
+
+
+# ---- the walk -------------------------------------------------------------------------------------------------------
+def _reachable(roots: list[Edge], stop: frozenset) -> list[Any]:
+    """All nodes behind the roots, oldest first, not looking behind those in `stop`."""
+    seen = set()
+    stack = [r for r in roots if type(r) is Node or type(r) is Slot]
+    while stack:
+        node = stack.pop()
+        if node not in seen:
+            seen.add(node)
+            if node in stop:
+                continue
+            for edge in node.inputs:
+                if (type(edge) is Node or type(edge) is Slot) and edge not in seen:
+                    stack.append(edge)
+    return sorted(seen, key=_age, reverse=True)
+
+
+def _age(node: Any) -> int:
+    return node.seq
+
+
+def _useful(order: list[Any], targets: frozenset) -> set:
+    """The nodes from which a target can be reached, targets included."""
+    useful = set(targets)
+    for node in order:
+        if node not in useful and any(e is not None and e in useful for e in node.inputs):
+            useful.add(node)
+    return useful
+
+
+def fit(g: Variable, to: Layout) -> Variable:
+    """A gradient in the shape and dtype of what it belongs to: broadcasting is undone here, once for all ops."""
+    have = g.array.layout
+    if have.shape != to.shape:
+        g = functions.sum_to(g, to)
+    return g if have.dtype is to.dtype or have.dtype == to.dtype else functions.cast(g, to.dtype)
+
+
+_NOTHING: frozenset = frozenset()
+
+
+def walk(roots: list[Edge], gradients: list[Any], create_graph: bool, retain_graph: bool,
+         targets: list[Edge] | None = None, bounded: bool = False) -> dict[Edge, Any]:
+    """Carries gradients from the roots back. Returns the gradient of each leaf, or of each target if targets are given.
+
+    `bounded`: the walk ends at the targets, also where one lies behind another; their hooks are left to the surrounding walk.
+
+    The frontier is a heap: the newest node comes next. Its gradient is complete, since whatever uses its output is newer still.
+    """
+    wanted = frozenset(targets) if targets else _NOTHING
+    useful = None if targets is None else _useful(_reachable(roots, wanted if bounded else _NOTHING), wanted)
+    before = set_recording(create_graph)
+    pending: dict[Edge, Any] = {}       # edge -> the gradient so far; for a node with several outputs, a list
+    frontier: list[tuple[int, Any]] = []
+    owned: set[Edge] = set()            # edges whose gradient lies in a buffer made here: it may be added to in place
+    kept: dict[Edge, Any] = {}
+    hooked = hooks.tables
+    try:
+        for root, g in zip(roots, gradients, strict=True):
+            _send(root, g, pending, owned, frontier, create_graph)
+        while frontier:
+            node = heappop(frontier)[1]
+            g = pending.pop(node)
+            end = wanted and node in wanted
+            if hooked and not (end and bounded):
+                g = _hooked(node, g)
+            if end:
+                kept[node] = g
+                if bounded or not any(e is not None and e in useful for e in node.inputs):     # type: ignore[operator]
+                    continue
+            if type(node) is Slot:
+                _collect(node, g, pending, frontier)
+                continue
+            if node.saved is FREED:
+                _refuse_freed(node)
+            edges = node.inputs
+            needs = node.needs
+            if needs is None or useful is not None:
+                needs = [e is not None and (useful is None or e in useful) for e in edges]
+            for edge, result in zip(edges, node.op.backward(node, g, needs)):      # noqa: B905 (this is the hot loop)
+                if result is None or edge is None:
+                    continue
+                if edge in pending or result.array.layout is not edge.layout:
+                    _send(edge, result, pending, owned, frontier, create_graph)
+                else:
+                    pending[edge] = result
+                    if type(edge) is Node or type(edge) is Slot:
+                        heappush(frontier, (edge.seq, edge))
+            if not retain_graph:
+                node.saved = FREED
+                node.out = None
+    finally:
+        set_recording(before)
+    if hooked and not bounded:
+        for edge in pending:
+            pending[edge] = _hooked(edge, pending[edge])
+    if targets is None:
+        return pending
+    kept.update((e, g) for e, g in pending.items() if e in wanted)
+    return kept
+
+
+def _send(edge: Edge, g: Any, pending: dict, owned: set, frontier: list, create_graph: bool) -> None:
+    """Adds a gradient to what is pending at an edge: in place only into a buffer that the walk made."""
+    if g.array.layout is not edge.layout:
+        g = fit(g, edge.layout)
+    if edge in owned:
+        functions.accumulate(pending[edge], g)
+    elif edge in pending:
+        pending[edge] = functions.add(pending[edge], g)
+        if not create_graph:
+            owned.add(edge)
+    else:
+        pending[edge] = g
+        if type(edge) is Node or type(edge) is Slot:
+            heappush(frontier, (edge.seq, edge))
+
+
+def _collect(slot: Slot, g: Any, pending: dict, frontier: list) -> None:
+    """Puts the gradient of one output into the list of its node's gradients."""
+    node = slot.inputs[0]
+    gradients = pending.get(node)
+    if gradients is None:
+        gradients = pending[node] = [None] * len(node.layout)
+        heappush(frontier, (node.seq, node))
+    gradients[slot.index] = g
+
+
+def _refuse_freed(node: Node) -> None:
+    fail("backward", f"the graph was freed by an earlier backward(): {node.op.name}{located(node)} has nothing saved", "",
+         "pass retain_graph=True to the first backward(), or detach() what is carried over from the step before")
+
+
+def backward(tensors: Sequence[Variable], gradients: Sequence[Variable | None], retain_graph: bool = False,
+             inputs: Sequence[Variable] | None = None, create_graph: bool = False) -> None:
+    """Adds the gradients of `tensors` to `.grad` of the leaves behind them (or of `inputs`)."""
+    roots, start = _starts("backward", tensors, gradients)
+    targets = None if inputs is None else [edge_of(t) for t in inputs]
+    taken = {id(g.array) for g in start}
+    results = walk(roots, start, create_graph, retain_graph or create_graph, targets)
+    recorder, hooked = mode.recorder, post_hooks.tables
+    for edge, g in results.items():
+        leaf = edge if inputs is None or type(edge) is not Node and type(edge) is not Slot else \
+            next(t for t in inputs if edge_of(t) is edge)
+        if recorder is not None:
+            recorder.deposit(leaf)
+        _deposit(leaf, g, create_graph, taken)
+        if hooked:
+            for function in post_hooks.of(leaf):
+                function(leaf)
+
+
+def _deposit(leaf: Variable, g: Variable, create_graph: bool, taken: set[int]) -> None:
+    """Adds `g` to `leaf.grad`. A gradient that something else still refers to is copied: two leaves never share one."""
+    if leaf.grad is not None:
+        if create_graph:
+            leaf.grad = functions.add(leaf.grad, g)
+        else:
+            with no_grad():
+                functions.accumulate(leaf.grad, g)
+        return
+    array = g.array
+    if not create_graph:
+        # a hook may have kept the gradient that it was shown
+        if hooks.tables or type(array) is not Buffer or id(array) in taken or getrefcount(array) > _LONE_LOCAL:
+            with no_grad():
+                g = functions.clone(g)
+            array = g.array
+    taken.add(id(array))
+    leaf.grad = g
+
+
+def _lone_local() -> int:
+    class Probe:
+        __slots__ = ("array",)
+        array: Any
+    probe = Probe()
+    probe.array = object.__new__(Array)
+    array = probe.array
+    return getrefcount(array)
+
+
+_LONE_LOCAL = _lone_local()     # the references an array has when one tensor and one local variable hold it
+
+
+def grad(outputs: Variable | Sequence[Variable], inputs: Variable | Sequence[Variable], grad_outputs: Any = None,
+         retain_graph: bool | None = None, create_graph: bool = False, only_inputs: bool = True, allow_unused: bool | None = None,
+         is_grads_batched: bool = False, materialize_grads: bool = False) -> tuple[Any, ...]:
+    """The gradients of `outputs` with respect to `inputs`, a tuple as long as `inputs`; `.grad` is left alone.
+
+    With `create_graph=True` the gradients are recorded themselves, and may be differentiated again, to any order.
+    """
+    if is_grads_batched or not only_inputs:
+        raise NotImplementedError("[autograd.grad] is_grads_batched is not supported; call grad once per vector" if is_grads_batched else
+                                  "[autograd.grad] only_inputs=False is not supported; use backward() to fill .grad")
+    outs: list[Any] = list(outputs) if isinstance(outputs, (tuple, list)) else [outputs]
+    ins: list[Any] = list(inputs) if isinstance(inputs, (tuple, list)) else [inputs]
+    count = 1 if grad_outputs is not None else len(outs)
+    given = list(grad_outputs) if isinstance(grad_outputs, (tuple, list)) else [grad_outputs] * count
+    if len(given) != len(outs):
+        fail("autograd.grad", "grad_outputs must have one entry for each output", f"{len(given)} for {len(outs)} outputs")
+    if materialize_grads and allow_unused is False:
+        raise ValueError("[autograd.grad] allow_unused must not be False when materialize_grads is True")
+    for i, t in enumerate(ins):
+        if not t.requires_grad:
+            fail("autograd.grad", f"input {i} does not require a gradient", t.array.layout, "call requires_grad_() before the forward pass")
+    roots, start = _starts("autograd.grad", outs, given)
+    edges = [edge_of(t) for t in ins]
+    found = walk(roots, start, create_graph, create_graph if retain_graph is None else retain_graph, edges)
+    results = []
+    for i, (t, edge) in enumerate(zip(ins, edges, strict=True)):
+        g = found.get(edge)
+        if g is None and materialize_grads:
+            with no_grad():
+                g = functions.ones_like(t) * 0
+        elif g is None and not allow_unused:
+            fail("autograd.grad", f"input {i}{located(t)} was not used in computing the outputs", t.array.layout,
+                 "pass allow_unused=True to get None for it")
+        results.append(g)
+    return tuple(results)
+
+
+def _starts(op: str, tensors: Sequence[Variable], gradients: Sequence[Variable | None]) -> tuple[list[Edge], list[Variable]]:
+    """The edges to start from and their gradients, checked; a scalar's missing gradient is 1."""
+    if len(gradients) != len(tensors):
+        fail(op, "one gradient is needed for each tensor", f"{len(gradients)} for {len(tensors)} tensors")
+    roots, start = [], []
+    for t, g in zip(tensors, gradients, strict=True):
+        layout = t.array.layout
+        if not t.requires_grad:
+            fail(op, "the tensor does not require a gradient and has no graph behind it", layout,
+                 "set requires_grad=True on what it is computed from, outside no_grad()")
+        if g is None:
+            if layout.size != 1:
+                fail(op, "a gradient can be left out for a scalar only", layout, "reduce it first (loss.sum()) or pass gradient=")
+            with no_grad():
+                g = functions.ones_like(t)
+        elif g.array.layout.shape != layout.shape:
+            fail(op, "the gradient must have the tensor's shape", [layout, g.array.layout])
+        roots.append(edge_of(t))
+        start.append(g)
+    return roots, start

@@ -1,0 +1,75 @@
+"""Where arrays live and who runs kernels: the devices by name, those in use, and hooks on their launches."""
+from __future__ import annotations
+
+import copyreg
+from collections.abc import Callable
+from typing import Any
+
+from .base import Device, Kernel
+
+_devices: dict[str, Device] = {}
+
+
+def device(name: str | Device | Any = "cpu") -> Device:
+    """The device of a name: "cpu", "cuda" (the first GPU) or "cuda:N". Raises RuntimeError with the reason if there is none.
+
+    >>> minigrad.device("cpu")
+    device('cpu')
+    """
+    if isinstance(name, Device):
+        return name
+    found = _devices.get(name) if isinstance(name, str) else None
+    if found is None:
+        found = _devices[name] = _open(name)
+        copyreg.pickle(type(found), _reduced)
+    return found
+
+
+def _open(name: Any) -> Device:
+    kind, _, index = str(name).partition(":")
+    if not isinstance(name, str) or kind not in ("cpu", "cuda") or (index and not index.isdigit()):
+        raise RuntimeError(f"[device] unknown device {name!r}; use 'cpu', 'cuda' or 'cuda:N'")
+    if kind == "cpu":
+        if index not in ("", "0"):
+            raise RuntimeError(f"[device] there is one CPU device; got {name!r}; use 'cpu'")
+        from .cpu import CPU
+        return _devices.setdefault("cpu", CPU())
+    from .cuda import CUDA
+    return _devices.setdefault(f"cuda:{index or 0}", CUDA(int(index or 0)))
+
+
+def _reduced(known: Device) -> tuple[Callable[..., Device], tuple[str]]:
+    """How a device is pickled and copied: by its name."""
+    return device, (known.name,)
+
+
+def opened() -> list[Device]:
+    """The devices in use."""
+    return list(dict.fromkeys(_devices.values()))
+
+
+class launch_hook:
+    """Inside the `with` block, every launch of every device in use calls `visitor(kernel, arguments)` instead of the kernel.
+
+    The visitor launches with `kernel.function(*arguments)`. Hooks may be nested: the inner one is called.
+    """
+
+    def __init__(self, visitor: Callable[[Kernel, tuple], None]) -> None:
+        self.visitor = visitor
+
+    def __enter__(self) -> launch_hook:
+        self.kernels = [(k, k.call) for d in opened() for k in (*d.kernels, d.host)]
+        for kernel, _ in self.kernels:
+            kernel.call = self._visit(kernel)
+        return self
+
+    def _visit(self, kernel: Kernel) -> Callable[..., None]:
+        visitor = self.visitor
+
+        def call(*arguments: Any) -> None:
+            visitor(kernel, arguments)
+        return call
+
+    def __exit__(self, *_: object) -> None:
+        for kernel, before in self.kernels:
+            kernel.call = before

@@ -1,0 +1,69 @@
+"""Which memory an address lies in: what capture asks to keep alive what a recorded launch points to."""
+from __future__ import annotations
+
+import weakref
+from bisect import bisect_right
+from typing import Any
+
+
+class _Region(weakref.ref):
+    """A piece of memory, referred to weakly through the object that owns it."""
+
+    __slots__ = ("ptr", "nbytes")
+    ptr: int
+    nbytes: int
+
+
+_regions: dict[int, _Region] = {}
+_maps: list[Map] = []               # the maps in use: they are told of new regions
+
+
+def register(root: Any, ptr: int, nbytes: int) -> None:
+    """Makes the memory that `root` owns findable by address."""
+    region = _Region(root, _forget)
+    region.ptr, region.nbytes = ptr, nbytes
+    _regions[id(region)] = region       # several owners may register one address
+    for known in _maps:
+        known.added.append(region)
+
+
+def _forget(region: Any) -> None:
+    _regions.pop(id(region), None)
+
+
+def _place(region: Any) -> tuple[int, int]:
+    return region.ptr, region.nbytes
+
+
+class Map:
+    """Finds the owner of an address among all regions, those registered inside its `with` block included.
+
+    A map holds weak references only: a buffer that dies in the meantime still returns to its pool.
+    """
+
+    def __init__(self) -> None:
+        self.added: list[_Region] = []
+
+    def __enter__(self) -> Map:
+        self.regions = sorted(_regions.values(), key=_place)
+        self.places = [_place(r) for r in self.regions]
+        _maps.append(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        _maps.remove(self)
+
+    def find(self, address: int) -> tuple[int, Any] | None:
+        """(first address, owner) of the memory around an address; of regions that begin at the same place, the largest."""
+        while self.added:
+            region = self.added.pop()
+            i = bisect_right(self.places, _place(region))
+            self.places.insert(i, _place(region))
+            self.regions.insert(i, region)
+        for i in range(bisect_right(self.places, (address, 1 << 63)) - 1, -1, -1):
+            region = self.regions[i]
+            if address < region.ptr + max(region.nbytes, 1):
+                owner = region()
+                if owner is not None:
+                    return region.ptr, owner
+        return None

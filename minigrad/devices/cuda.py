@@ -1,0 +1,241 @@
+"""The CUDA device: CuPy arrays as containers, the kernels of the package's .cu files as launches.
+
+A CUDA kernel has the name and the argument list of its C twin (native/minigrad.h). Each op adds to the table of `launch.py`
+what a GPU needs besides: the file of the text, and a rule for the number of blocks and threads. Everything else (which element
+types there are, what is an address, an int64, a double) comes from the list of C kernels, so that code that prepares a launch
+is written once, for both devices.
+
+The text is compiled by NVRTC through `cupy.RawModule`, once for each file and element type, at the first launch that needs
+it; CuPy keeps the result on disk. A kernel that is not in the table is missing on this device: a composite then runs its
+definition, and a primitive raises NotImplementedError.
+
+All launches go to CuPy's current stream, in order. A pooled buffer may be handed out again while an earlier launch still uses
+it: what its next owner launches comes after that. A launch never waits for the GPU and reads nothing back; the values of a plan
+or a pointer table are kept on the host when it is made (`constant`).
+"""
+from __future__ import annotations
+
+import weakref
+from collections import ChainMap, namedtuple
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from . import blas, memory
+from .base import Device, Kernel, KernelTable, split
+from .launch import KERNELS
+from .memory import Array, Block, Layout
+from .native import Signature, signatures
+from .plan import elementwise_plan
+
+cp: Any = None          # the array module: CuPy, imported when "cuda" is first asked for; tests put their stand-in here
+PACKAGE = Path(__file__).parent.parent
+
+
+# ---- is there a GPU? ------------------------------------------------------------------------------------------------
+def is_available() -> bool:
+    """Is there a device "cuda"?"""
+    return not unavailable()
+
+
+def unavailable() -> str:
+    """Why there is no device "cuda", in one sentence; empty if there is one."""
+    global cp
+    if cp is None:
+        try:
+            import cupy
+        except ImportError as error:
+            return (f"CuPy is not installed ({error}); pip install 'cupy-cuda13x[ctk]', "
+                    "or 'cupy-cuda12x[ctk]' if `nvidia-smi` shows CUDA Version 12")
+        cp = cupy
+    runtime = cp.cuda.runtime
+    driver, built = runtime.driverGetVersion(), runtime.runtimeGetVersion()
+    if driver == 0:
+        return "no NVIDIA driver was found; install one, or work on the CPU"
+    if driver // 1000 < built // 1000:
+        return (f"the NVIDIA driver is too old for this CuPy: it supports CUDA {_version(driver)}, CuPy was built for {_version(built)}; "
+                f"update the driver, or install 'cupy-cuda{driver // 1000}x[ctk]' in place of 'cupy-cuda{built // 1000}x'")
+    if not cp.cuda.is_available():
+        return "there is a driver but no GPU is visible; see `nvidia-smi` and CUDA_VISIBLE_DEVICES"
+    return ""
+
+
+def _version(number: int) -> str:
+    return f"{number // 1000}.{number % 1000 // 10}"
+
+
+def source(file: str) -> str:
+    """The CUDA text of a kernel file, with what all of them share in front."""
+    return f'{(PACKAGE / "ops/common.cuh").read_text()}\n#line 1 "{file}"\n{(PACKAGE / file).read_text()}'
+
+
+def options(suffix: str) -> tuple[str, ...]:
+    """The compiler options for an element type ("f32", ...), or "" for the kernels that have none."""
+    return ("-std=c++17", f"-DMG_TYPE={suffix}") if suffix else ("-std=c++17",)
+
+
+# ---- the device -----------------------------------------------------------------------------------------------------
+class CUDA(Device):
+    type = "cuda"
+
+    def __init__(self, index: int = 0) -> None:
+        reason = unavailable()
+        if not reason:
+            count = cp.cuda.runtime.getDeviceCount()
+            reason = f"there is no GPU {index}: {count} visible" if index >= count else ""
+        if reason:
+            raise RuntimeError(f"[device] 'cuda' is not available: {reason}")
+        self.index, self.name = index, f"cuda:{index}"
+        self.gpu = cp.cuda.Device(index)
+        self.several = count > 1
+        self.constants: dict[int, np.ndarray] = {}      # host values of what `constant` made, by address
+        self.modules: dict[tuple[str, str], Any] = {}
+        kernels = {}
+        for full, signature in signatures().items():
+            name, suffix = split(full)
+            run = blas.Gemm(self, cp, suffix) if name == "gemm" else _launcher(self, name, suffix, signature)
+            kernels[full] = Kernel(full, signature.letters, -1, run)
+        # ops that are imported later add to KERNELS then
+        self.kernels = KernelTable(self.name, kernels, ChainMap(KERNELS, {"gemm": None}))     # type: ignore[dict-item]
+        self.host = Kernel("host", "*", -1, self._no_kernel)
+
+    def describe(self) -> str:
+        """The GPU's name."""
+        name = cp.cuda.runtime.getDeviceProperties(self.index)["name"]
+        return name.decode() if isinstance(name, bytes) else str(name)
+
+    def use(self) -> None:
+        """Makes this GPU the one that CuPy works on."""
+        if self.several:
+            self.gpu.use()
+
+    def function(self, file: str, suffix: str, name: str) -> Any:
+        """The compiled CUDA function; the first one of a file and type compiles it."""
+        module = self.modules.get((file, suffix))
+        if module is None:
+            module = self.modules[file, suffix] = cp.RawModule(code=source(file), options=options(suffix))
+        return module.get_function(name)
+
+    def _no_kernel(self, function: Callable[..., Any], *arrays: Any) -> None:
+        dtypes = ", ".join(dict.fromkeys(str(a.dtype) for a in arrays if hasattr(a, "dtype")))
+        name = next(filter(None, map(_public_name, (function, *getattr(function, "keywords", {}).values(), *arrays))), "this op")
+        raise NotImplementedError(f"[{name}] has no CUDA kernel for {dtypes} on {self.name}; convert to float32, or work on the CPU")
+
+    # -- memory --
+
+    def fresh(self, layout: Layout) -> Block:
+        self.use()
+        root = cp.empty((layout.nbytes,), np.uint8)
+        return Block(_Views(layout, root), root, root.data.ptr, layout.free)
+
+    def container(self, array: Array) -> Any:
+        return _view(array.layout, array.ptr, array.block.root)
+
+    def wrap(self, array: Any) -> Array:
+        """A CuPy array's memory as an `Array`, shared, kept alive."""
+        return memory.external(array, memory.from_numpy_layout(array, self), array.data.ptr)
+
+    def constant(self, values: np.ndarray, keep: Any = None) -> Array:
+        copied = self._copied(values)
+        array = memory.external(copied, memory.from_numpy_layout(copied, self), copied.data.ptr, (copied, keep))
+        if array.ptr:
+            self.constants[array.ptr] = values.copy()
+            weakref.finalize(copied, self.constants.pop, array.ptr, None)
+        return array
+
+    def _copied(self, values: np.ndarray) -> Any:
+        self.use()
+        array = cp.empty(values.shape, values.dtype)
+        if values.size:
+            array.set(np.ascontiguousarray(values).reshape(values.shape))
+        return array
+
+    def upload(self, values: np.ndarray) -> Array:
+        out = memory.apart(memory.layout(self, values.dtype, values.shape))
+        self.write(out, values)
+        return out
+
+    def write(self, array: Array, values: Any) -> None:
+        """Host values into a contiguous array of this device."""
+        layout = array.layout
+        if layout.size:
+            self.use()
+            host = np.ascontiguousarray(np.broadcast_to(np.asarray(values, layout.dtype), layout.shape)).reshape(layout.shape)
+            array.np.set(host)
+            if array.ptr in self.constants:
+                self.constants[array.ptr] = host.copy()
+
+    def download(self, array: Array) -> np.ndarray:
+        layout = array.layout
+        if layout.size == 0:
+            return np.empty(layout.shape, layout.dtype)
+        self.use()
+        if not layout.contiguous:
+            dense = memory.alloc(memory.layout(self, layout.dtype, layout.shape))
+            copy = self.kernels.copy.move(layout.dtype)
+            if copy is None:
+                raise NotImplementedError(f"[copy] has no CUDA kernel for {layout.dtype} on {self.name}")
+            plan = elementwise_plan(dense.layout, layout)
+            copy.call(dense.ptr, array.ptr, plan.ptr)
+            array = dense
+        return array.np.get().reshape(layout.shape)
+
+    def synchronize(self) -> None:
+        """Waits until everything launched so far is done."""
+        self.gpu.synchronize()
+
+
+def _public_name(thing: Any) -> str:
+    """Of a function (or a partial of one, or one made inside it) if it has a public one: what an op's host fallback is known by."""
+    name = getattr(thing, "__qualname__", getattr(thing, "__name__", "")) if callable(thing) else ""
+    name = name or _public_name(getattr(thing, "func", None)) if hasattr(thing, "func") else name
+    name = name.partition(".")[0]
+    return "" if name.startswith(("_", "<")) else name
+
+
+def _view(layout: Any, ptr: int, root: Any) -> Any:
+    """A CuPy array over memory that `root` owns, and that it keeps alive: as long as there is one, the block is not reused."""
+    size = layout.dtype.itemsize
+    dims = list(zip(layout.shape, layout.strides, strict=True)) if layout.size else []
+    low, high = (sum(pick(0, (n - 1) * s) for n, s in dims) * size for pick in (min, max))
+    owned = cp.cuda.UnownedMemory(ptr + low, high - low + size, root, layout.device.index)
+    strides = tuple(s * size for s in layout.strides)
+    return cp.ndarray(layout.shape, layout.dtype, memptr=cp.cuda.MemoryPointer(owned, -low), strides=strides)
+
+
+class _Views:
+    """A block's `np`: indexing it makes a CuPy array over the block."""
+
+    __slots__ = ("layout", "root")
+
+    def __init__(self, layout: Layout, root: Any) -> None:
+        self.layout, self.root = layout, root
+
+    def __getitem__(self, _: Any) -> Any:
+        return _view(self.layout, self.root.data.ptr, self.root)
+
+
+_CONVERT: dict[str, Callable[[Any], Any]] = {"o": int, "p": int, "i": int, "d": float}      # CuPy passes an int as int64, a float as double
+
+
+def _launcher(device: CUDA, name: str, suffix: str, signature: Signature) -> Callable[..., None]:
+    """What a kernel of the table does when it is called: the arguments are those of the C kernel."""
+    host = device.constants
+    convert = [_CONVERT[letter] for letter in signature.letters]
+    arguments = namedtuple("arguments", signature.names)        # type: ignore[misc]
+    functions: dict[str, Any] = {}
+
+    def launch(*given: Any) -> None:
+        entry = KERNELS[name]
+        k = arguments(*[c(a) for c, a in zip(convert, given, strict=True)])
+        device.use()
+        for step, grid, block, shared in entry.rule(k, host):
+            if grid[0]:
+                function = functions.get(step)
+                if function is None:
+                    full = "_".join(filter(None, (name, step, suffix)))
+                    function = functions[step] = device.function(entry.file, suffix, full)
+                function(grid, block, tuple(k), shared_mem=shared)
+    return launch

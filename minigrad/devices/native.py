@@ -1,0 +1,86 @@
+"""The C library `minigrad._native`: loading it, the SIMD level, the threads, the signatures of its kernels."""
+from __future__ import annotations
+
+import os
+from typing import Any, NamedTuple
+
+LEVELS = ("baseline", "avx2", "avx512")
+
+
+def _load() -> tuple[Any, Any]:
+    try:
+        from .._native import ffi, lib  # type: ignore[import-not-found]
+    except ImportError as error:
+        raise ImportError("minigrad's C kernels are not built here: run `pip install .` (it needs a C compiler) in the source folder, then "
+                          f"start Python outside of it, or `pip install -e .` to work inside; the loader said: {error}") from None
+    return lib, ffi
+
+
+lib: Any
+ffi: Any
+lib, ffi = _load()
+
+
+def best_simd_level() -> str:
+    """The highest ISA level of this CPU."""
+    best = lib.mg_cpu_level()
+    if best < 0:
+        raise ImportError("minigrad needs a CPU of level x86-64-v2 (SSE4.2) or arm64; this one is older")
+    return LEVELS[best]
+
+
+def set_simd_level(level: str) -> None:
+    """Chooses the kernels of an ISA level: baseline, avx2 or avx512 (`MINIGRAD_SIMD` does so at import)."""
+    global _level
+    if level not in LEVELS:
+        raise ValueError(f"[set_simd_level] unknown level {level!r}; use one of {', '.join(LEVELS)}")
+    if LEVELS.index(level) > LEVELS.index(best_simd_level()):
+        raise ValueError(f"[set_simd_level] this CPU has {best_simd_level()} at most; got {level!r}")
+    _level = level
+    lib.mg_select(LEVELS.index(level))
+
+
+def simd_level() -> str:
+    """The ISA level in use: baseline, avx2 or avx512."""
+    return _level
+
+
+_level = "baseline"
+set_simd_level(os.environ.get("MINIGRAD_SIMD") or best_simd_level())
+
+
+def set_num_threads(n: int) -> None:
+    """How many threads a kernel may use; results do not depend on it."""
+    if not isinstance(n, int) or n < 1:
+        raise RuntimeError(f"[set_num_threads] expected a positive int; got {n!r}")
+    lib.mg_set_num_threads(n)
+
+
+def get_num_threads() -> int:
+    return lib.mg_get_num_threads()
+
+
+def _threads_from_environment() -> None:
+    wish = os.environ.get("MINIGRAD_NUM_THREADS", "")
+    if wish:
+        if not wish.isdigit() or int(wish) < 1:
+            raise ImportError(f"MINIGRAD_NUM_THREADS is {wish!r}; it must be a positive whole number")
+        lib.mg_set_num_threads(int(wish))
+
+
+_threads_from_environment()
+
+
+class Signature(NamedTuple):
+    """The arguments of a kernel: one letter each (o address written to, p address only read, i int64, d double), and their names."""
+
+    letters: str
+    names: list[str]
+
+
+def signatures() -> dict[str, Signature]:
+    """The signatures of all kernels of native/minigrad.h, by full name ("layer_norm_forward_f32"), in order of index."""
+    def text(pointer: Any) -> str:
+        return ffi.string(pointer).decode()
+    return {text(lib.mg_kernel_name(i)): Signature(text(lib.mg_kernel_signature(i)), text(lib.mg_kernel_arguments(i)).split())
+            for i in range(lib.mg_kernel_count())}

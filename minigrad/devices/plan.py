@@ -1,0 +1,119 @@
+"""Plans: what an op decided for a signature, and the tables by which kernels walk their operands."""
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from .memory import Array, Layout, contiguous_strides, view
+
+_PLANS_MAX = 4096
+
+
+class Plan:
+    """How one signature of a primitive runs, and why: `run(*arrays)` gives the output, whose layout is `layout`.
+
+    Two kinds are run without a call of `run` where it matters: a view, whose output is the input's memory `offset` bytes further,
+    and one walked kernel, `kernel.call(out, inputs..., walk)`, where `walk` is the address of `table`. `op` and `attrs` say
+    whose plan it is and what its nodes carry; `Primitive.plan` sets them.
+    """
+
+    __slots__ = ("run", "layout", "why", "kernel", "walk", "table", "offset", "op", "attrs")
+
+    def __init__(self, run: Callable[..., Any] | None, layout: Any, why: str = "", kernel: Any = None, table: Array | None = None,
+                 offset: int | None = None, attrs: dict | None = None) -> None:
+        self.run, self.layout, self.why, self.kernel, self.table, self.offset = run, layout, why, kernel, table, offset
+        self.walk = 0 if table is None else table.ptr
+        self.op: Any = None
+        self.attrs = attrs
+
+
+class FusedPlan(Plan):
+    """A signature with kernels. `forward(*arrays) -> (outputs, saved)`; `backward(saved, gs, needs) -> gradients`, or None
+    where only the definition can give what is needed. `copied`: the inputs that are copied because they are not contiguous."""
+
+    __slots__ = ("forward", "backward", "copied")
+
+    def __init__(self, forward: Callable, backward: Callable | None, why: str = "", copied: tuple[int, ...] = (), layout: Any = None,
+                 kernel: Any = None, table: Array | None = None, attrs: dict | None = None) -> None:
+        super().__init__(None, layout, why, kernel, table, attrs=attrs)
+        self.forward, self.backward, self.copied = forward, backward, copied
+
+
+def view_plan(to: Layout, offset: int) -> Plan:
+    """The plan of a view: the input's memory, `offset` bytes further, under the layout `to`."""
+    return Plan(lambda x: view(x, to, offset), to, "view", offset=offset)
+
+
+def remember(plans: dict, key: Any, plan: Any) -> Any:
+    """Keeps a plan under its signature; too many signatures (ever new shapes or scalars) start the table afresh."""
+    if len(plans) >= _PLANS_MAX:
+        plans.clear()
+    plans[key] = plan
+    return plan
+
+
+def view_strides(x: Layout, shape: tuple[int, ...]) -> tuple[int, ...] | None:
+    """The strides under which `x`'s memory reads as `shape`, or None if it needs a copy."""
+    if x.contiguous:
+        return contiguous_strides(shape)
+    old = [(n, s) for n, s in zip(x.shape, x.strides, strict=True) if n != 1]
+    new = [n for n in shape if n != 1]
+    out: list[int] = []
+    i = j = 0
+    while i < len(old) and j < len(new):
+        a, b, start_i, start_j = old[i][0], new[j], i, j
+        while a != b:
+            if a < b:
+                i += 1
+                a *= old[i][0]
+            else:
+                j += 1
+                b *= new[j]
+        for k in range(start_i, i):
+            if old[k][1] != old[k + 1][1] * old[k + 1][0]:
+                return None
+        step = old[i][1]
+        group = []
+        for n in reversed(new[start_j:j + 1]):
+            group.append(step)
+            step *= n
+        out += reversed(group)
+        i, j = i + 1, j + 1
+    it = iter(out)
+    return tuple(next(it) if n != 1 else 1 for n in shape)
+
+
+# ---- plans ----------------------------------------------------------------------------------------------------------
+def broadcast_strides(layout: Layout, shape: tuple[int, ...]) -> list[int]:
+    """The strides by which `layout` is walked as if it had `shape`: 0 where it is broadcast."""
+    lead = len(shape) - layout.ndim
+    return [0] * lead + [0 if n == 1 else s for n, s in zip(layout.shape, layout.strides, strict=True)]
+
+
+def _coalesce(shape: Sequence[int], strides: list[list[int]]) -> tuple[list[int], list[list[int]]]:
+    """Drops size-1 dimensions and joins neighbours that every operand walks as one."""
+    dims = [(n, [s[i] for s in strides]) for i, n in enumerate(shape) if n != 1]
+    joined: list[tuple[int, list[int]]] = []
+    for n, steps in dims:
+        if joined and all(outer == inner * n for outer, inner in zip(joined[-1][1], steps, strict=True)):
+            joined[-1] = (joined[-1][0] * n, steps)
+        else:
+            joined.append((n, steps))
+    return [n for n, _ in joined], [[s[k] for _, s in joined] for k in range(len(strides))]
+
+
+def elementwise_plan(out: Layout, *inputs: Layout) -> Array:
+    """minigrad.h's `plan`: { ndim, size, shape, strides of the output, strides of each input }."""
+    shape, strides = _coalesce(out.shape, [broadcast_strides(o, out.shape) for o in (out, *inputs)])
+    values = [len(shape), out.size, *shape, *(s for one in strides for s in one)]
+    return out.device.constant(np.array(values, np.int64))
+
+
+def reduce_plan(x: Layout, axes: tuple[int, ...]) -> Array:
+    """reduce.c's plan: { nkeep, nreduce, keep shape, reduce shape, keep strides, reduce strides }."""
+    keep = [i for i in range(x.ndim) if i not in axes]
+    ks, kst = _coalesce([x.shape[i] for i in keep], [[x.strides[i] for i in keep]])
+    rs, rst = _coalesce([x.shape[i] for i in axes], [[x.strides[i] for i in axes]])
+    return x.device.constant(np.array([len(ks), len(rs), *ks, *rs, *kst[0], *rst[0]], np.int64))

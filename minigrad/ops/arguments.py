@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import builtins
+import operator
+from typing import Any
+
+from ..core.shape import axis_of, fail, shape_of
+from ..core.tensor import Tensor
+
+
+def hashable(value: Any) -> Any:
+    """An argument in the form a planner can remember it by."""
+    if isinstance(value, (list, tuple)):
+        return tuple([hashable(v) for v in value])
+    return value.__index__() if isinstance(value, Tensor) else value
+
+
+def sizes(args: tuple, op: str, infer: bool = False) -> tuple[int, ...]:
+    """`f(2, 3)` and `f((2, 3))` alike, as a shape."""
+    given = args[0] if len(args) == 1 and isinstance(args[0], (tuple, list)) else args
+    if builtins.any(isinstance(n, (Tensor, bool)) for n in given):
+        raise TypeError(f"[{op}] sizes must be whole numbers; got {given}")
+    return shape_of(given, op, infer)
+
+
+def named(args: tuple, given: dict, name: str, op: str) -> tuple:
+    """The arguments of `f(2, 3)` or `f(name=(2, 3))`."""
+    if args or list(given) != [name]:
+        raise TypeError(f"[{op}] unexpected argument {next(iter(given))!r}; expected {name}")
+    return (given[name],)
+
+
+def respelled(op: str, numpy: dict[str, Any], **options: Any) -> dict[str, Any]:
+    """The options of a function that was called with NumPy's `axis` or `keepdims`, which PyTorch takes for `dim` and `keepdim`."""
+    for name, value in numpy.items():
+        ours = {"axis": "dim", "keepdims": "keepdim"}.get(name)
+        if ours not in options:
+            raise TypeError(f"[{op}] unexpected argument {name!r}; expected {', '.join(options)}")
+        if builtins.all(options[ours] is not unset for unset in (None, False, ())):
+            raise TypeError(f"[{op}] {ours} and {name} are the same option; got {options[ours]} and {value}")
+        options[ours] = value
+    return options
+
+
+def axes(args: tuple, ndim: int, op: str) -> tuple[int, ...]:
+    """`f(0, 1)` and `f((0, 1))` alike, as axes in the order given, none twice."""
+    given = args[0] if len(args) == 1 and isinstance(args[0], (tuple, list)) else args
+    found = tuple([axis_of(d, ndim, op) for d in given])
+    if len(set(found)) != len(found):
+        fail(op, "each dim may appear once", list(given))
+    return found
+
+
+def existing_axis(dim: Any, ndim: int, op: str) -> int:
+    """An axis of a tensor that must have one."""
+    if ndim == 0:
+        axis_of(dim, ndim, op)
+        raise IndexError(f"[{op}] needs at least one dimension; got a 0-d tensor")
+    return axis_of(dim, ndim, op)
+
+
+def infer_shape(op: str, size: int, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Replaces one -1 by what the number of elements asks for."""
+    if -1 not in shape:
+        return shape
+    if shape.count(-1) > 1:
+        fail(op, "only one size may be -1", list(shape))
+    known = 1
+    for n in shape:
+        known *= n if n != -1 else 1
+    if known == 0 or size % known:
+        fail(op, f"{size} elements do not fit the shape", list(shape))
+    return tuple(size // known if n == -1 else n for n in shape)
+
+
+def whole(n: int) -> tuple[int, int, int]:
+    """A window's entry for all of a dimension."""
+    return 0, 1, n
+
+
+def position(index: Any, n: int, op: str, dim: int) -> int:
+    """An index as 0 <= index < n."""
+    i = operator.index(index)
+    if not -n <= i < n:
+        raise IndexError(f"[{op}] index {i} is out of range for dim {dim} with size {n}")
+    return i % n

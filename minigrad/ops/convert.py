@@ -1,0 +1,169 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from ..core.arrays import copy_array, prepare_cast
+from ..core.engine import functions
+from ..core.op import Primitive
+from ..core.shape import BOOL, fail, is_float, promote, scalar_type
+from ..core.shape import result_type as result_type_of
+from ..core.tape import mode
+from ..core.tensor import Tensor, bump, writable
+from ..devices import device as open_device
+from ..devices.base import Device
+from ..devices.launch import by_plan, launch
+from ..devices.memory import Array, Layout, layout
+from ..devices.plan import Plan
+from .dispatch import constant
+
+__all__ = ["is_complex", "is_floating_point", "is_signed", "is_tensor", "numel", "promote_types",
+           "result_type"]
+
+
+def _prepare_transfer(x: Layout, *, source: Device, target: Device) -> Plan:
+    """A copy on another device."""
+    def run(a: Array) -> Array:
+        if mode.recorder:
+            mode.recorder.refuse("moving to another device")
+        return target.upload(source.download(a))
+    return Plan(run, layout(target, x.dtype, x.shape), "through host memory")
+
+
+_transfer: Primitive = Primitive("transfer", _prepare_transfer, {
+    "x": lambda g, source, target: _transfer(g, source=target, target=source)}, ["x"])
+
+
+@_transfer.samples
+def _transfer_samples(make: Any) -> Any:
+    t = make(3, 4)
+    yield t, {"source": t.device, "target": open_device("cpu")}
+
+
+@_transfer.reference
+def _transfer_reference(x: Any, *, source: Device, target: Device) -> Any:
+    return x
+
+
+def transfer(t: Tensor, device: Device) -> Tensor:
+    """A copy on another device; differentiable."""
+    return _transfer(t, source=t.array.layout.device, target=device)
+
+
+launch("ops/elementwise.cu", "cast_f32 cast_f64 cast_i32 cast_i64 cast_u8", by_plan)
+_cast = Primitive("cast", prepare_cast, {"input": lambda g: g}, doc="The values in another dtype.")      # the engine casts back
+
+
+def cast(t: Tensor, dtype: Any) -> Tensor:
+    """`t` in another dtype (itself if it has it already). The gradient is cast back."""
+    dtype = np.dtype(dtype)
+    return t if t.array.layout.dtype == dtype else _cast(t, dtype=dtype)
+
+
+@_cast.samples
+def _cast_samples(make: Any) -> Iterator[tuple]:
+    yield make(3, 5), {"dtype": np.dtype("float64")}
+    yield make.ints(33), {"dtype": np.dtype("float32")}
+    yield make.ints(4, 3), {"dtype": np.dtype("int32")}
+    yield make.bools(0, 3), {"dtype": np.dtype("int64")}
+
+
+_cast.reference(lambda a, *, dtype: a.astype(dtype))
+
+
+def result_type(tensor1: Any, tensor2: Any) -> np.dtype:
+    """The dtype of an operation between two tensors or numbers."""
+    tensors = [t for t in (tensor1, tensor2) if isinstance(t, Tensor)]
+    dtype = result_type_of(*[t.array.layout for t in tensors]) if tensors else BOOL
+    for t in (tensor1, tensor2):
+        if not isinstance(t, Tensor):
+            dtype = promote(dtype, scalar_type(t, dtype))
+    return dtype
+
+
+def promote_types(type1: Any, type2: Any) -> np.dtype:
+    """The smallest dtype that both convert to."""
+    return promote(np.dtype(type1), np.dtype(type2))
+
+
+def is_tensor(obj: Any) -> bool:
+    """Is it a Tensor?"""
+    return isinstance(obj, Tensor)
+
+
+def is_floating_point(input: Tensor) -> bool:
+    """Is the dtype one of floating-point numbers?"""
+    return is_float(input.array.layout.dtype)
+
+
+def is_complex(input: Tensor) -> bool:
+    """There are no complex tensors."""
+    return False
+
+
+def is_signed(input: Tensor) -> bool:
+    """Can the dtype hold negative numbers?"""
+    return input.array.layout.dtype.kind not in "bu"
+
+
+def numel(input: Tensor) -> int:
+    """The number of elements."""
+    return input.array.layout.size
+
+
+# ---- casts by name, and filling in place --------------------------------------------------------------------------------
+def _to(dtype: str) -> Callable[[Tensor], Tensor]:
+    def method(input: Tensor) -> Tensor:
+        if dtype == "bfloat16":
+            import ml_dtypes  # noqa: F401 (registers the dtype)
+        return cast(input, dtype)
+    method.__doc__ = f"The values as {dtype}."
+    return method
+
+
+def _type(input: Tensor, dtype: Any = None) -> Any:
+    """The values in another dtype; without one, the dtype's name."""
+    return str(input.array.layout.dtype) if dtype is None else cast(input, dtype)
+
+
+def type_as(input: Tensor, other: Tensor) -> Tensor:
+    """The values in the dtype and on the device of `other`."""
+    return input.to(other.device, other.dtype)
+
+
+def copy_(input: Tensor, src: Any, non_blocking: bool = False) -> Tensor:
+    """Overwrites the values with those of `src`, broadcast and converted; not differentiable."""
+    if not isinstance(src, Tensor):
+        src = functions.as_tensor(src)
+    for t in (input, src) if mode.grad else ():
+        writable("copy_", t)
+    if src.device is not input.device:
+        src = src.to(open_device(input.device))
+    copy_array(input.array, src.array)
+    return bump(input)
+
+
+def fill_(input: Tensor, value: Any) -> Tensor:
+    """Overwrites all values with one number (or a 0-d tensor)."""
+    writable("fill_", input)
+    to = input.array.layout
+    if isinstance(value, Tensor):
+        if value.array.layout.ndim:
+            fail("fill_", "value must be a number or a 0-d tensor", value.array.layout, "use copy_")
+        return copy_(input, value)
+    copy_array(input.array, constant(value, to.dtype, to.device).array)
+    return bump(input)
+
+
+def zero_(input: Tensor) -> Tensor:
+    """Overwrites all values with 0."""
+    return fill_(input, 0)
+METHODS: dict[str, Any] = {
+    **{name: _to(dtype) for name, dtype in (
+        ("float", "float32"), ("double", "float64"), ("half", "float16"), ("bfloat16", "bfloat16"), ("long", "int64"), ("int", "int32"),
+        ("short", "int16"), ("char", "int8"), ("byte", "uint8"), ("bool", "bool"))},
+    "type": _type, "type_as": type_as, "copy_": copy_, "fill_": fill_, "zero_": zero_,
+    "__array_priority__": 1000,             # NumPy leaves `array * tensor` to the tensor
+}

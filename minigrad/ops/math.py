@@ -1,0 +1,420 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from ..core.arrays import copy_array
+from ..core.op import Primitive
+from ..core.shape import BOOL, FLOAT32, INT64, default_float, fail, is_float
+from ..core.tensor import Tensor, new_tensor
+from ..devices.memory import Array, Buffer, Layout, alloc, layout
+from ..devices.plan import Plan
+from .convert import cast
+from .dispatch import binary, constant
+from .elementwise import Elementwise
+
+__all__ = ["abs", "acos", "acosh", "add", "asin", "asinh", "atan", "atan2", "atanh", "bitwise_and",
+           "bitwise_left_shift", "bitwise_not", "bitwise_or", "bitwise_right_shift", "bitwise_xor", "ceil",
+           "cos", "cosh", "digamma", "div", "eq", "erf", "erfc", "erfinv", "exp", "exp2", "expm1", "floor",
+           "floor_divide", "fmod", "ge", "gt", "isfinite", "isinf", "isnan", "le", "lgamma", "log", "log10",
+           "log1p", "log2", "logical_and", "logical_not", "logical_or", "logical_xor", "lt", "maximum",
+           "minimum", "mul", "ne", "neg", "polygamma", "pow", "reciprocal", "remainder", "rsqrt", "sign",
+           "sin", "sinh", "sqrt", "square", "sub", "tan", "trunc"]
+
+
+def accumulate(target: Tensor, more: Tensor) -> None:
+    """target += more, for gradients of one layout: the engine's own buffers and `.grad`."""
+    x, y = target.array, more.array
+    key = x.layout, y.layout
+    plan = add.plans.get(key)
+    if plan is None:
+        plan = add.plan(key, {})
+    if plan.kernel is None or plan.layout is not x.layout:
+        add.into(target, target, more)
+    else:
+        plan.kernel.call(x.ptr, x.ptr, y.ptr, plan.walk)
+        (x if type(x) is Buffer else x.storage).version += 1      # type: ignore[misc]
+
+
+def _whole(function: Callable) -> Callable:
+    """A NumPy division that refuses zero divisors of integers."""
+    def run(a: Any, b: Any, out: Any) -> None:
+        if b.dtype.kind in "iu" and (b == 0).any():
+            fail(function.__name__, "ZeroDivisionError: an integer was divided by zero", "", "use floats, or where()")
+        function(a, b, out=out)
+    return run
+
+
+def _keeps_integers(function: Callable) -> Callable:
+    """A rounding function, the identity on integers."""
+    def run(a: Any, out: Any) -> None:
+        np.copyto(out, a) if a.dtype.kind in "iub" else function(a, out=out)
+    return run
+
+
+def _integer_power(a: Any, b: Any, out: Any) -> None:
+    """Negative powers of integers are 0, but of 1 and -1."""
+    if a.dtype.kind not in "iu":
+        np.power(a, b, out=out)
+        return
+    negative = b < 0
+    sign = np.where((a == -1) & (b % 2 != 0), -1, np.where(np.abs(a) == 1, 1, 0))
+    np.copyto(out, np.where(negative, sign, np.power(a, np.where(negative, 0, b))), casting="unsafe")
+
+
+def _scipy(name: str) -> Callable:
+    """An oracle for tests; nothing else needs SciPy."""
+    def oracle(*arrays: Any) -> Any:
+        import scipy.special
+        return getattr(scipy.special, name)(*arrays)
+    return oracle
+
+
+# ---- the primitives: gradients are those of the formula; at kinks, PyTorch's choice ------------------------------------
+def zeros_of(g: Tensor) -> Tensor:
+    """Zeros like `g`: the gradient of what is constant wherever it has one."""
+    to = g.array.layout
+    out = alloc(layout(to.device, to.dtype, to.shape))
+    copy_array(out, constant(0, to.dtype, to.device).array)
+    return new_tensor(out, None)
+
+
+def _half_where_equal(g: Tensor, a: Tensor, b: Tensor, below: Callable) -> Tensor:
+    """The gradient of maximum or minimum in `a`: none where it lost, half in a tie."""
+    return where(below(a, b), 0.0, where(eq(a, b), mul(g, 0.5), g))
+
+
+def _power_rule(g: Tensor, input: Tensor, exponent: Tensor) -> Tensor:
+    return where(eq(exponent, 0), 0.0, mul(g, mul(exponent, pow(input, sub(exponent, 1)))))
+
+
+def _exponent_rule(g: Tensor, input: Tensor, exponent: Tensor, out: Tensor) -> Tensor:
+    flat = logical_and(eq(input, 0), ge(exponent, 0))           # 0^b is constant in b; 0 log 0 is not what is meant
+    return where(flat, 0.0, mul(g, mul(out, log(where(flat, 1.0, input)))))
+
+
+def _atan2_rule(g: Tensor, numerator: Tensor, input: Tensor, other: Tensor) -> Tensor:
+    norm = add(square(input), square(other))
+    return mul(g, div(numerator, where(eq(norm, 0), 1.0, norm)))        # 0 at the origin
+
+
+_POSITIVE, _WHOLE, _INSIDE = (0.1, 4.0), (0.2, 3.0), (-0.9, 0.9)
+_LN2, _LN10, _2_SQRTPI = math.log(2), math.log(10), 2 / math.sqrt(math.pi)
+
+
+def _scaled(name: str) -> Callable[..., tuple]:
+    """The option alpha of `input + alpha * other` and `input - alpha * other`: other operands."""
+    def options(input: Any, other: Any, *, alpha: Any = 1) -> tuple:
+        if type(alpha) is int and alpha == 1:
+            return input, other
+        real = any([isinstance(t, float) or isinstance(t, Tensor) and is_float(t.dtype) for t in (input, other)])
+        if isinstance(alpha, float) and not real:
+            fail(name, "alpha must be a whole number for integer tensors", alpha, "convert the tensors with .float()")
+        return input, mul(other, alpha) if isinstance(other, Tensor) else other * alpha
+    return options
+
+
+def _rounded(input: Any, other: Any, *, rounding_mode: str | None = None) -> Any:
+    """The option of `div`: "floor" or "trunc" round, keep integers integers, and have gradient 0."""
+    if rounding_mode is None:
+        return input, other
+    if rounding_mode == "floor":
+        return floor_divide(input, other)
+    if rounding_mode != "trunc":
+        fail("div", "rounding_mode must be None, 'trunc' or 'floor'", repr(rounding_mode))
+    if any([is_float(t.dtype) if isinstance(t, Tensor) else isinstance(t, float) for t in (input, other)]):
+        return trunc(div(input, other))
+    return floor_divide(sub(input, fmod.call(input, other)), other)
+
+
+def _no_masks(op: Elementwise, inputs: tuple, dtype: np.dtype) -> np.dtype:
+    """The difference is not for masks, not even beside a number."""
+    for t in inputs:
+        op.allow(t.array.layout.dtype if isinstance(t, Tensor) else BOOL if isinstance(t, (bool, np.bool_)) else FLOAT32)
+    return dtype
+
+
+def _truth(op: Elementwise, inputs: tuple, dtype: np.dtype) -> np.dtype:
+    """Truth values: operands of other dtypes are compared with 0 first."""
+    return BOOL
+
+
+def _masks_count(op: Elementwise, inputs: tuple, dtype: np.dtype) -> np.dtype:
+    """The square of a mask is an integer."""
+    return INT64 if dtype == BOOL else dtype
+
+
+add = Elementwise("add", np.add, "input other", {"input": lambda g: g, "other": lambda g: g}, options=_scaled("add"),
+                  doc="input + alpha * other")
+sub = Elementwise("sub", np.subtract, "input other", {"input": lambda g: g, "other": lambda g: neg(g)}, kinds="if",
+                  dtypes=_no_masks, options=_scaled("sub"), doc="input - alpha * other")
+mul: Elementwise = Elementwise("mul", np.multiply, "input other",
+                               {"input": lambda g, other: mul.call(g, other), "other": lambda g, input: mul.call(g, input)},
+                               doc="input * other")
+div: Elementwise = Elementwise("div", np.true_divide, "input other", {"input": lambda g, other: div(g, other),
+                                                                      "other": lambda g, other, out: neg(div(mul(g, out), other))},
+                               result="float", domain=((-2.0, 2.0), _POSITIVE), options=_rounded, doc="input / other")
+neg: Elementwise = Elementwise("neg", np.negative, "input", {"input": lambda g: neg(g)}, kinds="if", doc="-input")
+abs = Elementwise("abs", np.absolute, "input", {"input": lambda g, input: mul(g, sign(input))}, kinds="if", doc="|input|; gradient 0 at 0.")
+sign: Elementwise = Elementwise("sign", lambda a, out: np.copyto(out, a) if a.dtype == BOOL else np.sign(a, out=out), "input",
+                   {"input": lambda g: zeros_of(g)}, oracle=lambda a: np.where(np.isnan(a), 0, np.sign(a)),
+                   doc="-1, 0 or 1, as input is negative, zero or positive; 0 for NaN.")
+square = Elementwise("square", np.square, "input", {"input": lambda g, input: mul(g, mul(input, 2.0))}, kinds="if", dtypes=_masks_count,
+                     doc="input^2")
+reciprocal = Elementwise("reciprocal", np.reciprocal, "input", {"input": lambda g, out: neg(mul(g, square(out)))}, result="float",
+                         domain=_POSITIVE, doc="1 / input")
+maximum = Elementwise("maximum", np.maximum, "input other", {"input": lambda g, input, other: _half_where_equal(g, input, other, lt),
+                                                             "other": lambda g, input, other: _half_where_equal(g, other, input, lt)},
+                      tensors=2, doc="The larger; NaN if one is. Ties share the gradient.")
+minimum = Elementwise("minimum", np.minimum, "input other", {"input": lambda g, input, other: _half_where_equal(g, input, other, gt),
+                                                             "other": lambda g, input, other: _half_where_equal(g, other, input, gt)},
+                      tensors=2, doc="The smaller; NaN if one is. Ties share the gradient.")
+floor_divide = Elementwise("floor_divide", _whole(np.floor_divide), "input other", 
+                        {"input": lambda g: zeros_of(g), "other": lambda g: zeros_of(g)}, kinds="if", kernel_kinds="f",
+                        domain=((-9.0, 9.0), _WHOLE), oracle=np.floor_divide, doc="floor(input / other)")
+remainder = Elementwise("remainder", _whole(np.remainder), "input other", 
+                     {"input": lambda g: g, "other": lambda g, input, other: neg(mul(g, floor_divide(input, other)))},
+                     kinds="if", kernel_kinds="f", domain=((-9.0, 9.0), _WHOLE), oracle=np.remainder, doc="input - floor(input / other) * other")
+fmod = Elementwise("fmod", _whole(np.fmod), "input other", 
+                {"input": lambda g: g, "other": lambda g, input, other: neg(mul(g, trunc(div(input, other))))},
+                kinds="if", kernel_kinds="f", domain=((-9.0, 9.0), _WHOLE), oracle=np.fmod, tensors=1, doc="input - trunc(input / other) * other")
+pow = Elementwise("pow", _integer_power, "input exponent", {"input": _power_rule, "exponent": _exponent_rule}, kinds="if",
+                  domain=(_POSITIVE, (-2.0, 2.0)), oracle=np.power, doc="input^exponent")
+atan2 = Elementwise("atan2", np.arctan2, "input other", {"input": lambda g, input, other: _atan2_rule(g, other, input, other),
+                                                         "other": lambda g, input, other: neg(_atan2_rule(g, input, input, other))},
+                    result="float", tensors=2, doc="The angle of the point (other, input).")
+
+
+def _real(name: str, function: Callable | None, vjp: Callable, domain: tuple, oracle: Callable | None, doc: str,
+          stack: int = 0) -> Elementwise:
+    """A function of one real number; integers become floats. `stack`: bytes of local memory that the CUDA kernel may use."""
+    return Elementwise(name, function, "input", {"input": vjp}, result="float", domain=domain, oracle=oracle, stack=stack, doc=doc)
+
+
+exp = _real("exp", np.exp, lambda g, out: mul.call(g, out), (-2, 2), None, "e^input")
+exp2 = _real("exp2", np.exp2, lambda g, out: mul(g, mul(out, _LN2)), (-2, 2), None, "2^input")
+expm1 = _real("expm1", np.expm1, lambda g, input: mul(g, exp(input)), (-2, 2), None, "e^input - 1, accurate near 0.")
+log = _real("log", np.log, lambda g, input: div(g, input), _POSITIVE, None, "Natural logarithm.")
+log2 = _real("log2", np.log2, lambda g, input: div(g, mul(input, _LN2)), _POSITIVE, None, "Logarithm to base 2.")
+log10 = _real("log10", np.log10, lambda g, input: div(g, mul(input, _LN10)), _POSITIVE, None, "Logarithm to base 10.")
+log1p = _real("log1p", np.log1p, lambda g, input: div(g, add(input, 1.0)), (-0.9, 4), None, "log(1 + input), accurate near 0.")
+sqrt = _real("sqrt", np.sqrt, lambda g, out: div(mul(g, 0.5), out), _POSITIVE, None, "Square root.")
+rsqrt = _real("rsqrt", None, lambda g, out: mul(mul(g, -0.5), mul(out, square(out))), _POSITIVE, lambda a: 1 / np.sqrt(a),
+              "1 / sqrt(input)")
+sin = _real("sin", np.sin, lambda g, input: mul(g, cos(input)), (-4, 4), None, "Sine.", stack=40)         # sin, cos and tan: the reduction of huge angles needs a table of its own
+cos: Elementwise = _real("cos", np.cos, lambda g, input: neg(mul(g, sin(input))), (-4, 4), None, "Cosine.", stack=40)
+tan = _real("tan", np.tan, lambda g, out: mul(g, add(square(out), 1.0)), (-1.4, 1.4), None, "Tangent.", stack=40)
+asin = _real("asin", np.arcsin, lambda g, input: mul(g, rsqrt(sub(1.0, square(input)))), _INSIDE, None, "Inverse sine.")
+acos = _real("acos", np.arccos, lambda g, input: neg(mul(g, rsqrt(sub(1.0, square(input))))), _INSIDE, None, "Inverse cosine.")
+atan = _real("atan", np.arctan, lambda g, input: div(g, add(square(input), 1.0)), (-4, 4), None, "Inverse tangent.")
+sinh = _real("sinh", np.sinh, lambda g, input: mul(g, cosh(input)), (-2, 2), None, "Hyperbolic sine.")
+cosh: Elementwise = _real("cosh", np.cosh, lambda g, input: mul(g, sinh(input)), (-2, 2), None, "Hyperbolic cosine.")
+tanh = _real("tanh", np.tanh, lambda g, out: mul(g, sub(1.0, square(out))), (-2, 2), None, "Hyperbolic tangent.")
+asinh = _real("asinh", np.arcsinh, lambda g, input: mul(g, rsqrt(add(square(input), 1.0))), (-4, 4), None, "Inverse hyperbolic sine.")
+acosh = _real("acosh", np.arccosh, lambda g, input: mul(g, rsqrt(sub(square(input), 1.0))), (1.1, 4), None, "Inverse hyperbolic cosine.")
+atanh = _real("atanh", np.arctanh, lambda g, input: div(g, sub(1.0, square(input))), _INSIDE, None, "Inverse hyperbolic tangent.")
+sigmoid = _real("sigmoid", None, lambda g, out: mul(g, mul(out, sub(1.0, out))), (-4, 4), _scipy("expit"), "1 / (1 + e^-input)")
+erf = _real("erf", None, lambda g, input: mul(g, mul(exp(neg(square(input))), _2_SQRTPI)), (-2, 2), _scipy("erf"), "Error function.")
+erfc = _real("erfc", None, lambda g, input: mul(g, mul(exp(neg(square(input))), -_2_SQRTPI)), (-2, 2), _scipy("erfc"), "1 - erf(input)")
+erfinv = _real("erfinv", None, lambda g, out: mul(g, mul(exp(square(out)), 1 / _2_SQRTPI)), _INSIDE, _scipy("erfinv"),
+               "Inverse error function.")
+lgamma = _real("lgamma", None, lambda g, input: mul(g, digamma(input)), _POSITIVE, _scipy("gammaln"), "log |gamma(input)|")
+digamma: Elementwise = _real("digamma", None, lambda g, input: mul(g, polygamma(1, input)), _POSITIVE, _scipy("digamma"),
+                             "Derivative of lgamma.")
+
+
+def _steps(name: str, function: Callable, doc: str) -> Elementwise:
+    """A function that is constant between its jumps."""
+    return Elementwise(name, _keeps_integers(function), "input", {"input": lambda g: zeros_of(g)}, kinds="if", domain=(-4, 4),
+                       oracle=function, doc=doc)
+
+
+floor = _steps("floor", np.floor, "The largest whole number not above.")
+ceil = _steps("ceil", np.ceil, "The smallest whole number not below.")
+trunc: Elementwise = _steps("trunc", np.trunc, "The whole part.")
+rint = _steps("round", np.rint, "The nearest whole number; halves to the even one.")
+
+eq = Elementwise("eq", np.equal, "input other", result="bool", tensors=1, doc="input == other")
+ne = Elementwise("ne", np.not_equal, "input other", result="bool", tensors=1, doc="input != other")
+lt: Elementwise = Elementwise("lt", np.less, "input other", result="bool", tensors=1, doc="input < other")
+le = Elementwise("le", np.less_equal, "input other", result="bool", tensors=1, doc="input <= other")
+gt: Elementwise = Elementwise("gt", np.greater, "input other", result="bool", tensors=1, doc="input > other")
+ge = Elementwise("ge", np.greater_equal, "input other", result="bool", tensors=1, doc="input >= other")
+isnan = Elementwise("isnan", np.isnan, "input", result="bool", doc="Is it NaN?")
+isinf = Elementwise("isinf", np.isinf, "input", result="bool", doc="Is it infinite?")
+isfinite = Elementwise("isfinite", np.isfinite, "input", result="bool", doc="Is it neither infinite nor NaN?")
+logical_and = Elementwise("logical_and", np.logical_and, "input other", result="bool", dtypes=_truth, tensors=2, doc="Are both nonzero?")
+logical_or = Elementwise("logical_or", np.logical_or, "input other", result="bool", dtypes=_truth, tensors=2, doc="Is one nonzero?")
+logical_xor = Elementwise("logical_xor", np.logical_xor, "input other", result="bool", dtypes=_truth, tensors=2, doc="Is exactly one nonzero?")
+logical_not = Elementwise("logical_not", np.logical_not, "input", result="bool", dtypes=_truth, doc="Is it zero?")
+bitwise_and = Elementwise("bitwise_and", np.bitwise_and, "input other", kinds="bi", kernel="logical_and", kernel_kinds="b", doc="input & other")
+bitwise_or = Elementwise("bitwise_or", np.bitwise_or, "input other", kinds="bi", kernel="logical_or", kernel_kinds="b", doc="input | other")
+bitwise_xor = Elementwise("bitwise_xor", np.bitwise_xor, "input other", kinds="bi", kernel="logical_xor", kernel_kinds="b", doc="input ^ other")
+bitwise_not = Elementwise("bitwise_not", np.invert, "input", kinds="bi", kernel="logical_not", kernel_kinds="b", doc="~input")
+bitwise_left_shift = Elementwise("bitwise_left_shift", np.left_shift, "input other", kinds="i", kernel_kinds="", doc="input << other")
+bitwise_right_shift = Elementwise("bitwise_right_shift", np.right_shift, "input other", kinds="i", kernel_kinds="", doc="input >> other")
+where: Elementwise = Elementwise("where", lambda c, a, b, out: np.copyto(out, np.where(c, a, b)), "condition input other",
+              {"input": lambda g, condition: where(condition, g, 0.0), "other": lambda g, condition: where(condition, 0.0, g)},
+              oracle=np.where, kernel_kinds="size", selects=True, doc="condition ? input : other")
+copy = Elementwise("copy", lambda a, out: np.copyto(out, a), "input", {"input": lambda g: g}, oracle=np.array, kernel_kinds="size", doc="A contiguous copy.")
+
+
+@where.samples
+def _where_samples(make: Any) -> Iterator[tuple]:
+    yield make.bools(3, 5), make(3, 5), make(3, 5)
+    yield make.bools(33), make(4, 33), make(4, 1)
+    yield make.bools(3, 1), make(1), make(5)
+    yield make.bools(0, 2), make(2), make()
+
+
+@where.errors
+def _where_errors(make: Any) -> Iterator[tuple]:
+    yield (make(3), make(3), make(3), {}), RuntimeError, "condition must be bool"
+    yield (make.bools(3), make(4), make(3), {}), RuntimeError, "broadcast"
+
+
+def _with_integers(division: Elementwise) -> None:
+    """Samples and error samples of a division: whole numbers too, and a zero divisor."""
+    @division.samples
+    def _samples(make: Any) -> Iterator[tuple]:
+        yield from division.plain_samples(make)
+        yield make.ints(3, 5) - 5, make.ints(5) + 1
+
+    @division.errors
+    def _errors(make: Any) -> Iterator[tuple]:
+        yield from division.plain_errors(make)
+        yield (make.ints(3), 0, {}), RuntimeError, "ZeroDivisionError"
+
+
+for _division in (floor_divide, remainder, fmod):
+    _with_integers(_division)
+
+
+# ---- powers by a number, and the derivatives of digamma ----------------------------------------------------------------
+def _prepare_power(input: Layout, *, exponent: float) -> Plan:
+    """input^exponent, the exponent a number; cubes and inverse squares are products, which are faster"""
+    value = constant(exponent, input.dtype, input.device).array
+    plan = pow.plan((input, value.layout), {})
+    out = plan.layout
+    squares = square.plan((input,), {})
+    after = mul.plan((out, input), {}) if exponent == 3 else reciprocal.plan((out,), {})
+
+    def run(x: Array) -> Array:
+        y = alloc(out)
+        if exponent == 3 or exponent == -2:
+            square.launch(squares, y, [x])
+            (mul if exponent == 3 else reciprocal).launch(after, y, [y, x] if exponent == 3 else [y])
+        else:
+            pow.launch(plan, y, [x, value])
+        return y
+    return Plan(run, out, plan.why)
+
+
+def _power_by_number(input: Any, exponent: Any) -> Any:
+    if not isinstance(input, Tensor):
+        return NotImplemented
+    if not is_float(input.array.layout.dtype):
+        if not isinstance(exponent, float):
+            if exponent < 0:
+                fail("pow", "Integers to negative integer powers are not allowed", [input.array.layout, exponent], "convert with .float()")
+            return pow.apply(input, exponent)
+        input = cast(input, default_float())
+    short = _SHORT_POWERS.get(exponent)
+    return short(input) if short is not None else _power(input, exponent=float(exponent))
+
+
+_power = Primitive("power", _prepare_power, {
+    "input": lambda g, input, exponent: mul(g, mul(_power_by_number(input, exponent - 1), exponent)) if exponent else zeros_of(g)})
+_SHORT_POWERS: dict[float, Callable] = {1: copy, 2: square, 0.5: sqrt, -0.5: rsqrt, -1: reciprocal}
+pow.by_number = _power_by_number
+pow.call = binary(pow)
+
+
+@_power.samples
+def _power_samples(make: Any) -> Iterator[tuple]:
+    for exponent in (0.0, 1.5, 3.0, 4.0, -2.0, -3.0):
+        yield make(3, 5, low=0.1, high=3), {"exponent": exponent}
+    yield make(33), {"exponent": 5.0}
+    yield make(0, 4), {"exponent": 2.5}
+
+
+_power.reference(lambda a, *, exponent: a ** exponent)
+
+
+def _polygamma_host(n: int, x: Any, out: Any) -> None:
+    """psi_n(x) = (-1)^(n+1) n! sum_k (x + k)^-(n+1): the first terms, and the Euler-Maclaurin formula for the rest. Below 1/2,
+    psi_n(1 - x) (-1)^n - psi_n(x) = d^n/dx^n pi cot(pi x), a polynomial in cot."""
+    x = np.asarray(x, np.float64)
+    low = x < 0.5
+    a, s = np.where(low, 1 - x, x), n + 1
+    total = np.zeros_like(a)
+    for _ in range(12 + n):
+        total += a ** -s
+        a = a + 1
+    total += a ** (1 - s) / (s - 1) + 0.5 * a ** -s
+    factor = s * a ** (-s - 1)
+    for j, b in enumerate((1 / 12, -1 / 720, 1 / 30240, -1 / 1209600, 1 / 47900160, -691 / 1307674368000)):
+        total += b * factor
+        factor = factor * (s + 2 * j + 1) * (s + 2 * j + 2) * a ** -2.0
+    value = (-1) ** s * math.factorial(n) * total
+    pole = low & (x == np.floor(x))
+    slope = np.polynomial.Polynomial([0, math.pi])
+    for _ in range(n):
+        slope = slope.deriv() * np.polynomial.Polynomial([-math.pi, 0, -math.pi])
+    tangent = np.tan(math.pi * (x - np.floor(x)))
+    value = np.where(low, (-1) ** n * value - slope(1 / tangent), value)
+    np.copyto(out, np.where(pole, (-1) ** s * math.inf, value), casting="same_kind")
+
+
+def _prepare_polygamma(input: Layout, *, n: int) -> Plan:
+    """The nth derivative of digamma."""
+    out = layout(input.device, input.dtype, input.shape)
+
+    def run(x: Array) -> Array:
+        y = alloc(out)
+        input.device.host.call(partial(_polygamma_host, n), y.np, x.np)
+        return y
+    return Plan(run, out, "NumPy")
+
+
+_polygamma: Primitive = Primitive("polygamma", _prepare_polygamma, {"input": lambda g, input, n: mul(g, _polygamma(input, n=n + 1))})
+
+
+def polygamma(n: int, input: Tensor) -> Tensor:
+    """The nth derivative of digamma (n = 0: digamma itself)."""
+    if n < 0:
+        fail("polygamma", "n must not be negative", n)
+    if not is_float(input.array.layout.dtype):
+        input = cast(input, default_float())
+    return _polygamma(input, n=n) if n else digamma(input)
+
+
+@_polygamma.samples
+def _polygamma_samples(make: Any) -> Iterator[tuple]:
+    for n in (1, 2, 3):
+        yield make(3, 5, low=0.1, high=4), {"n": n}
+    yield make(0, 4), {"n": 1}
+
+
+_polygamma.reference(lambda a, *, n: _scipy("polygamma")(n, a))
+
+
+
+
+def _root_vjp(g: Tensor, out: Tensor) -> Tensor:
+    """g / (2 root), and 0 where the root is 0 (PyTorch's choice for norms and deviations)."""
+    zero = eq(out, 0)
+    return div(where(zero, 0, mul(g, 0.5)), where(zero, 1, out))
+
+
+root = Elementwise("root", np.sqrt, "a", {"a": _root_vjp}, result="float", domain=(0.1, 4.0), kernel="sqrt",
+                   doc="Square root whose gradient at 0 is 0.")
+
+
+INPLACE = frozenset(__all__) - {"polygamma", "isnan", "isinf", "isfinite", "maximum", "minimum"}
+METHODS = {"where": lambda input, condition, other: where(condition, input, other),
+           "polygamma": lambda input, n: polygamma(n, input)}

@@ -1,0 +1,423 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from ..core.arrays import contiguous_copy, dense, mover
+from ..core.engine import functions
+from ..core.op import Primitive, same_device
+from ..core.shape import INT64, fail
+from ..core.tape import mode
+from ..core.tensor import Tensor, new_tensor
+from ..devices.base import Device, Kernel
+from ..devices.launch import Launch, launch, over, threads_for
+from ..devices.memory import Array, Layout, alloc, layout
+from ..devices.plan import Plan
+from .convert import cast
+from .dispatch import bind, indexed, through
+from .math import add
+from .view import window_op, windowed, zeros_on
+
+
+# ---- checks ---------------------------------------------------------------------------------------------------------
+def check_index(index: Tensor, low: int, high: int, ignore: int | None = None) -> int | None:
+    """The first value of an int64 tensor outside [low, high) that is not `ignore`; None if there is none."""
+    array = index.array
+    source = array.layout
+    if not source.size:
+        return None
+    a = array if source.contiguous else dense(array)
+    if ignore is None:
+        if low >= high:                     # no value is right
+            return int(host_index(a).reshape(-1)[0])
+        ignore = low                        # in the range anyway
+    kernel, one = _checker(source.device)
+    bad = alloc(one)
+    launch = kernel.function if mode.recorder else kernel.call        # a check is no part of a recorded program
+    launch(bad.ptr, a.ptr, source.size, low, high, ignore)
+    at = host_index(bad).item()
+    return None if at < 0 else int(host_index(a).reshape(-1)[at])
+
+
+@lru_cache
+def _checker(device: Device) -> tuple[Kernel, Layout]:
+    """The kernel that checks indices, and the layout of its answer."""
+    return device.kernels.check_index.only, layout(device, INT64, (1,))
+
+
+def host_index(array: Array) -> Any:
+    device = array.layout.device
+    return array.np if device.type == "cpu" else device.download(array)
+
+
+def guard(verify: Callable[[], None]) -> None:
+    """Runs a check of values; a captured program runs it again at this place of each replay."""
+    verify()
+    if mode.recorder is not None:
+        mode.recorder.python(verify)
+
+
+def checked(op: str, index: Tensor, n: int, dim: int, wrap: bool = True, kind: type[Exception] = IndexError) -> Tensor:
+    """An index as int64 in [0, n), for a kernel. Negative ones count from the end if `wrap`."""
+    if index.array.layout.dtype != INT64:
+        index = cast(index, INT64)
+    if not index.array.layout.size:
+        return index
+    if mode.recorder is None and check_index(index, 0, n) is None:
+        # the tape keeps a copy of its own: whoever changes the caller's index later cannot lead the backward kernel astray
+        return new_tensor(contiguous_copy(index.array), None) if mode.grad else index
+
+    def verify() -> None:
+        wrong = check_index(index, -n if wrap else 0, n)
+        if wrong is not None:
+            raise kind(f"[{op}] index {wrong} is out of range for dim {dim} with size {n}")
+    guard(verify)
+    source = dense(index.array)
+    if not wrap:                                                    # a copy for the tape here, too
+        return new_tensor(contiguous_copy(index.array) if mode.grad else source, None)
+    wrapped = alloc(layout(source.layout.device, INT64, source.layout.shape))
+    source.layout.device.kernels.wrap_index.only.call(wrapped.ptr, source.ptr, source.layout.size, n)
+    return new_tensor(wrapped, None)
+
+
+def for_caller(index: Tensor, x: Tensor) -> Tensor:
+    """Indices of elements of x that a function returns beside them: a copy where the tape of x keeps these for its backward kernel."""
+    return new_tensor(contiguous_copy(index.array), None) if mode.grad and x.requires_grad else index
+
+
+def index_dtype(op: str, index: Any, exact: bool = True) -> Tensor:
+    if not isinstance(index, Tensor):
+        raise TypeError(f"[{op}] index must be a Tensor; got {type(index).__name__}")
+    if index.array.layout.dtype.kind not in "iu" or exact and index.array.layout.dtype.itemsize < 4 and index.array.layout.size:
+        fail(op, "index must be an int64 tensor", index.array.layout, "convert with .long()")
+    return index
+
+
+# ---- take and index_add: one index for a block ----------------------------------------------------------------------
+def _blocks(x: Layout, axis: int, ndims: int) -> tuple[int, int, int]:
+    """x as [outer, n, inner], n the dimensions from `axis` on that an index counts through."""
+    outer = n = inner = 1
+    for i, size in enumerate(x.shape):
+        if i < axis:
+            outer *= size
+        elif i < axis + ndims:
+            n *= size
+        else:
+            inner *= size
+    return outer, n, inner
+
+
+def _prepare_take(x: Layout, index: Layout, *, axis: int, ndims: int) -> Plan:
+    """out[..., j..., ...] = x[..., index[j...], ...]: blocks of x; the index counts through `ndims` dimensions from `axis` on."""
+    _block_rule("take", x, index, axis, ndims)
+    outer, n, inner = _blocks(x, axis, ndims)
+    out, m = layout(x.device, x.dtype, x.shape[:axis] + index.shape + x.shape[axis + ndims:]), index.size
+    kernel = x.device.kernels.take.move(x.dtype)
+
+    def run(a: Array, i: Array) -> Array:
+        y = alloc(out)
+        a, i = dense(a), dense(i)
+        if kernel is None:
+            x.device.host.call(lambda v, at, out: np.take(v.reshape(outer, n, inner), at.reshape(-1), 1, out=out.reshape(outer, m, inner)),
+                               y.np, a.np, i.np)
+        else:
+            kernel.call(y.ptr, a.ptr, i.ptr, outer, m, n, inner)
+        return y
+    return Plan(run, out, f"kernel {kernel.name}" if kernel else f"no take kernel for {x.dtype}: NumPy")
+
+
+def _block_rule(op: str, x: Layout, index: Layout, axis: int, ndims: int) -> None:
+    same_device(op, (x, index))
+    if index.dtype != INT64:
+        fail(op, "index must be int64", index, "convert with .long()")
+    if not 0 <= axis <= axis + ndims <= x.ndim:
+        fail(op, "axis and ndims must name dimensions of x", [x, f"axis {axis}", f"ndims {ndims}"])
+
+
+_take = Primitive("take", _prepare_take,
+                  {"x": lambda g, index, x_shape, axis, ndims: add_at(x_shape, g, index, axis, ndims)})
+
+
+def _prepare_index_add(x: Layout, index: Layout, src: Layout, *, axis: int, ndims: int) -> Plan:
+    """x, with the blocks of src added at the places of the index."""
+    _block_rule("index_add", x, index, axis, ndims)
+    same_device("index_add", (x, src))
+    wanted = x.shape[:axis] + index.shape + x.shape[axis + ndims:]
+    if src.shape != wanted or src.dtype != x.dtype:
+        fail("index_add", "src must have the shape of what the index takes from x, and x's dtype", [x, index, src])
+    outer, n, inner = _blocks(x, axis, ndims)
+    out, m = layout(x.device, x.dtype, x.shape), index.size
+    kernel, move = x.device.kernels.index_add.get(x.dtype), mover(out, x)
+
+    def add_blocks(at: Any, v: Any, out: Any) -> None:
+        where_to: Any = (slice(None), at.reshape(-1))
+        np.add.at(out.reshape(outer, n, inner), where_to, v.reshape(outer, m, inner))
+
+    def run(a: Array, i: Array, s: Array) -> Array:
+        y = alloc(out)
+        move(y, 0, a)
+        i, s = dense(i), dense(s)
+        if kernel is None:
+            x.device.host.call(add_blocks, y.np, i.np, s.np)
+        else:
+            kernel.call(y.ptr, i.ptr, s.ptr, outer, m, n, inner)
+        return y
+    return Plan(run, out, f"kernel {kernel.name}" if kernel else f"no index_add kernel for {x.dtype}: NumPy")
+
+
+index_add_op = Primitive("index_add", _prepare_index_add,
+                       {"x": lambda g: g, "src": lambda g, index, axis, ndims: take_at(g, index, axis, ndims)})
+
+
+def add_at(shape: tuple[int, ...], src: Tensor, index: Tensor, axis: int, ndims: int = 1) -> Tensor:
+    """Zeros of `shape` with src added at the places of the index: the gradient of `take`."""
+    return index_add_op(zeros_on(shape, src.array.layout), index, src, axis=axis, ndims=ndims)
+
+
+take_at: Callable[..., Tensor] = indexed(_take)         # (x, index, axis, ndims): `take` with an index that is known to be in range
+
+
+def _spots(make: Any, n: int, *shape: int) -> Tensor:
+    return make.ints(*shape, high=n)
+
+
+@_take.samples
+def _take_samples(make: Any) -> Any:
+    yield make(5, 33), _spots(make, 5, 7), {"axis": 0, "ndims": 1}
+    yield make(5, 33), _spots(make, 33, 2, 3), {"axis": 1, "ndims": 1}
+    yield make(2, 3, 4, 31), _spots(make, 12, 8), {"axis": 1, "ndims": 2}
+    yield make(5), _spots(make, 5), {"axis": 0, "ndims": 1}
+    yield make(5, 2), _spots(make, 5, 0), {"axis": 0, "ndims": 1}
+
+
+@_take.errors
+def _take_errors(make: Any) -> Any:
+    yield (make(5), make(2), {"axis": 0, "ndims": 1}), RuntimeError, "int64"
+    yield (make(5), make.ints(2, high=5), {"axis": 1, "ndims": 1}), RuntimeError, "axis and ndims"
+
+
+@_take.reference
+def _take_reference(x: Any, index: Any, *, axis: int, ndims: int) -> Any:
+    flat = x.reshape(*x.shape[:axis], -1, *x.shape[axis + ndims:])
+    return np.take(flat, index, axis)
+
+
+@index_add_op.samples
+def _index_add_samples(make: Any) -> Any:
+    yield make(5, 33), _spots(make, 5, 7), make(7, 33), {"axis": 0, "ndims": 1}
+    yield make(5, 31), _spots(make, 31, 2, 3), make(5, 2, 3), {"axis": 1, "ndims": 1}
+    yield make(2, 3, 4), _spots(make, 12, 8), make(2, 8), {"axis": 1, "ndims": 2}
+    yield make(4, 2), _spots(make, 4, 0), make(0, 2), {"axis": 0, "ndims": 1}
+
+
+@index_add_op.errors
+def _index_add_errors(make: Any) -> Any:
+    yield (make(5, 2), make.ints(3, high=5), make(2, 2), {"axis": 0, "ndims": 1}), RuntimeError, "what the index takes"
+
+
+@index_add_op.reference
+def _index_add_reference(x: Any, index: Any, src: Any, *, axis: int, ndims: int) -> Any:
+    flat = x.reshape(*x.shape[:axis], -1, *x.shape[axis + ndims:]).copy()
+    np.add.at(flat, (slice(None),) * axis + (index,), src)
+    return flat.reshape(x.shape)
+
+
+# ---- gather and scatter: one index for each element -----------------------------------------------------------------
+def _element_rule(op: str, x: Layout, index: Layout, dim: int) -> tuple[int, int, int, int]:
+    same_device(op, (x, index))
+    if index.dtype != INT64:
+        fail(op, "index must be int64", index, "convert with .long()")
+    if not 0 <= dim < x.ndim or index.shape[:dim] != x.shape[:dim] or x.shape[dim + 1:] not in (index.shape[dim + 1:], index.shape[dim:]) \
+            or index.ndim not in (x.ndim, x.ndim - 1):
+        fail(op, f"index must have the sizes of the tensor in every dimension but {dim}, which it may lack", [x, index])
+    outer, n, inner = _blocks(x, dim, 1)
+    return outer, index.shape[dim] if index.ndim == x.ndim else 1, n, inner
+
+
+def _with_axis(x: Layout, index: Layout, dim: int) -> Any:
+    """For NumPy: puts in the axis that an index may lack."""
+    return (lambda v: np.expand_dims(v, dim)) if index.ndim < x.ndim else lambda v: v
+
+
+def _prepare_gather(x: Layout, index: Layout, *, dim: int) -> Plan:
+    """out[..., j, ...] = x[..., index[..., j, ...], ...] along `dim`; an index without that dimension takes one element along it."""
+    outer, m, n, inner = _element_rule("gather", x, index, dim)
+    out, kernel = layout(x.device, x.dtype, index.shape), x.device.kernels.gather.move(x.dtype)
+    full = _with_axis(x, index, dim)
+
+    def run(a: Array, i: Array) -> Array:
+        y = alloc(out)
+        a, i = dense(a), dense(i)
+        if kernel is None:
+            x.device.host.call(lambda v, at, out: np.copyto(full(out), np.take_along_axis(v, full(at), dim)), y.np, a.np, i.np)
+        else:
+            kernel.call(y.ptr, a.ptr, i.ptr, outer, m, n, inner)
+        return y
+    return Plan(run, out, f"kernel {kernel.name}" if kernel else f"no gather kernel for {x.dtype}: NumPy")
+
+
+def _prepare_scatter(name: str) -> Any:
+    def prepare(x: Layout, index: Layout, src: Layout, *, dim: int) -> Plan:
+        outer, m, n, inner = _element_rule(name, x, index, dim)
+        same_device(name, (x, src))
+        if src.shape != index.shape or src.dtype != x.dtype:
+            fail(name, "src must have the shape of index and the dtype of the tensor", [x, index, src])
+        out, family = layout(x.device, x.dtype, x.shape), getattr(x.device.kernels, name)
+        kernel = family.move(x.dtype) if name == "scatter" else family.get(x.dtype)
+        move = mover(out, x)
+
+        def run(a: Array, i: Array, s: Array) -> Array:
+            y = alloc(out)
+            move(y, 0, a)
+            i, s = dense(i), dense(s)
+            if kernel is None:
+                x.device.host.call(put if name == "scatter" else put_add, y.np, i.np, s.np)
+            else:
+                kernel.call(y.ptr, i.ptr, s.ptr, outer, m, n, inner)
+            return y
+
+        full = _with_axis(x, index, dim)
+
+        def put(at: Any, v: Any, out: Any) -> None:
+            np.put_along_axis(out, full(at), full(v), dim)
+
+        def put_add(at: Any, v: Any, out: Any) -> None:
+            places = list(np.indices(full(at).shape, sparse=True))
+            places[dim] = full(at)
+            np.add.at(out, tuple(places), full(v))
+        return Plan(run, out, f"kernel {kernel.name}" if kernel else f"no {name} kernel for {x.dtype}: NumPy")
+    return prepare
+
+
+_gather = Primitive("gather", _prepare_gather,
+                    {"x": lambda g, index, x_shape, dim: scatter_add_op(zeros_on(x_shape, g.array.layout), index, g, dim=dim)})
+scatter_add_op: Primitive = Primitive("scatter_add", _prepare_scatter("scatter_add"),
+                         {"x": lambda g: g, "src": lambda g, index, dim: gather_at(g, index, dim)}, ["x", "index", "src"],
+                         doc="x, with the elements of src added at the places of the index along `dim`.")
+scatter_op: Primitive = Primitive("scatter", _prepare_scatter("scatter"),
+                     {"x": lambda g, index, dim: scatter_op(g, index, zeros_on(index.array.layout.shape, g.array.layout), dim=dim),
+                      "src": lambda g, index, dim: gather_at(g, index, dim)}, ["x", "index", "src"],
+                     doc="x, with the elements of src in the places of the index along `dim`; where two fall together, the last one stays.")
+
+
+gather_at: Callable[..., Tensor] = indexed(_gather)     # (x, index, dim): `gather` with an index that is known to be in range
+
+
+@_gather.samples
+def _gather_samples(make: Any) -> Any:
+    yield make(5, 33), _spots(make, 5, 2, 33), {"dim": 0}
+    yield make(5, 33), _spots(make, 33, 5, 31), {"dim": 1}
+    yield make(2, 3, 4), _spots(make, 3, 2, 7, 4), {"dim": 1}
+    yield make(3, 2), _spots(make, 3, 0, 2), {"dim": 0}
+    yield make(4, 33, 2), _spots(make, 33, 4, 2), {"dim": 1}
+
+
+@_gather.errors
+def _gather_errors(make: Any) -> Any:
+    yield (make(5, 3), make.ints(2, 4, high=5), {"dim": 0}), RuntimeError, r"every dimension but 0.*\[5, 3\].*\[2, 4\]"
+    yield (make(5), make(2), {"dim": 0}), RuntimeError, "int64"
+
+
+@_gather.reference
+def _gather_reference(x: Any, index: Any, *, dim: int) -> Any:
+    if index.ndim == x.ndim:
+        return np.take_along_axis(x, index, dim)
+    return np.take_along_axis(x, np.expand_dims(index, dim), dim).squeeze(dim)
+
+
+def _distinct(make: Any, n: int, *shape: int) -> Tensor:
+    """Indices that do not meet: a scatter with two at one place has no derivative."""
+    order = (np.arange(shape[0])[:, None] * 3 + np.arange(shape[1] if len(shape) > 1 else 1)) % n
+    return cast(add(make.ints(*shape, high=1), functions.as_tensor(order.reshape(shape)).to(make.device)), INT64)
+
+
+@scatter_add_op.samples
+def _scatter_add_samples(make: Any) -> Any:
+    yield make(5, 33), _spots(make, 5, 7, 33), make(7, 33), {"dim": 0}
+    yield make(5, 33), _spots(make, 33, 5, 31), make(5, 31), {"dim": 1}
+    yield make(2, 3, 4), _spots(make, 3, 2, 7, 4), make(2, 7, 4), {"dim": 1}
+
+
+@scatter_add_op.reference
+def _scatter_add_reference(x: Any, index: Any, src: Any, *, dim: int) -> Any:
+    out = x.copy()
+    for place in np.ndindex(index.shape):
+        to = (*place[:dim], index[place], *place[dim + 1:])
+        out[to] += src[place]
+    return out
+
+
+@scatter_op.samples
+def _scatter_samples(make: Any) -> Any:
+    yield make(5), _distinct(make, 5, 2), make(2), {"dim": 0}
+    yield make(31, 2), _distinct(make, 31, 5, 2), make(5, 2), {"dim": 0}
+    yield make(3, 33), _distinct(make, 33, 3, 32), make(3, 32), {"dim": 1}
+
+
+@scatter_op.errors
+def _scatter_errors(make: Any) -> Any:
+    yield (make(5, 3), make.ints(2, 3, high=5), make(3, 3), {"dim": 0}), RuntimeError, "shape of index"
+
+
+@scatter_op.reference
+def _scatter_reference(x: Any, index: Any, src: Any, *, dim: int) -> Any:
+    out = x.copy()
+    np.put_along_axis(out, index, src, dim)
+    return out
+
+
+def _prepare_replace(x: Layout, src: Layout, *, key: tuple) -> Plan:
+    """x, with src in the place of a window."""
+    window = bind(window_op, layout(x.device, x.dtype, x.shape), key=key)
+    if window.layout.shape != src.shape or src.dtype != x.dtype:
+        fail("replace", "src must have the shape of the window and the tensor's dtype", [window.layout, src])
+    out = layout(x.device, x.dtype, x.shape)
+    base, inside = mover(out, x), mover(window.layout, src)
+    offset = window.offset
+
+    def run(a: Array, s: Array) -> Array:
+        y = alloc(out)
+        base(y, 0, a)
+        inside(y, offset, s)        # type: ignore[arg-type]
+        return y
+    return Plan(run, out, "two copies")
+
+
+replace_op: Primitive = Primitive("replace", _prepare_replace,
+                     {"x": lambda g, src_shape, key: replace_op(g, zeros_on(src_shape, g.array.layout), key=key),
+                      "src": lambda g, key: through(windowed, g, key)})
+
+
+@replace_op.samples
+def _replace_samples(make: Any) -> Any:
+    yield make(5, 33), make(2, 31), {"key": ((1, 2, 2), (0, 1, 31))}
+    yield make(5, 3), make(3), {"key": (2, (0, 1, 3))}
+
+
+@replace_op.errors
+def _replace_errors(make: Any) -> Any:
+    yield (make(5), make(3), {"key": ((0, 1, 2),)}), RuntimeError, "shape of the window"
+
+
+@replace_op.reference
+def _replace_reference(x: Any, src: Any, *, key: tuple) -> Any:
+    out = x.copy()
+    out[tuple(slice(e[0], e[0] + e[1] * e[2], e[1]) if isinstance(e, tuple) else e for e in key)] = src
+    return out
+
+
+# ---- masks ----------------------------------------------------------------------------------------------------------
+def reads_to_host(what: str) -> None:
+    if mode.recorder:
+        mode.recorder.refuse(what)
+
+
+# ---- launches on CUDA ------------------------------------------------------------------------------------------------
+
+launch("ops/index.cu", "take gather", lambda k, host: [over(k.outer * k.m * k.inner)])
+launch("ops/index.cu", "scatter index_add scatter_add", lambda k, host: [over(k.outer * k.inner if k.m else 0)])
+launch("ops/index.cu", "check_index", lambda k, host: [Launch("", (1,), (threads_for(k.n),))], shared=4096)
+launch("ops/index.cu", "wrap_index", lambda k, host: [over(k.n)])
