@@ -1,8 +1,9 @@
 """The ops. Importing this package gathers their public names and binds them to `Tensor` and to the engine.
 
-The rule, instead of a second list: every name in the `__all__` of a module of this folder is a function of `minigrad`; if its
-first parameter is annotated `Tensor`, it is a method of Tensor too. A module's INPLACE names those that have an in-place method
-`name_` besides, its METHODS what is a method only; the operators below call the function of the name given.
+The rule, instead of a second list: every name in the `__all__` of a module of this folder is a function of `minigrad`;
+if its first parameter is annotated `Tensor`, it is a method of Tensor too. A module's INPLACE names those that have an
+in-place method `name_` besides, its METHODS what is a method only; the operators below call the function of the name
+given.
 """
 from __future__ import annotations
 
@@ -34,21 +35,24 @@ functions.zero_ = convert.zero_
 functions.alias = view.alias
 
 # operator: function, is there a reflected form, is there an in-place form
-OPERATORS = {"add": ("add", True, True), "sub": ("sub", True, True), "mul": ("mul", True, True), "truediv": ("div", True, True),
-             "floordiv": ("floor_divide", True, True), "mod": ("remainder", True, True), "pow": ("pow", True, True),
-             "matmul": ("matmul", True, False), "and": ("bitwise_and", True, True), "or": ("bitwise_or", True, True),
-             "xor": ("bitwise_xor", True, True), "lshift": ("bitwise_left_shift", True, True),
-             "rshift": ("bitwise_right_shift", True, True), "eq": ("eq", False, False), "ne": ("ne", False, False),
-             "lt": ("lt", False, False), "le": ("le", False, False), "gt": ("gt", False, False), "ge": ("ge", False, False),
-             "neg": ("neg", False, False), "abs": ("abs", False, False), "invert": ("bitwise_not", False, False),
-             "pos": ("positive", False, False)}
+OPERATORS = {
+    "add": ("add", True, True), "sub": ("sub", True, True), "mul": ("mul", True, True), "truediv": ("div", True, True),
+    "floordiv": ("floor_divide", True, True), "mod": ("remainder", True, True), "pow": ("pow", True, True),
+    "matmul": ("matmul", True, False), "and": ("bitwise_and", True, True), "or": ("bitwise_or", True, True),
+    "xor": ("bitwise_xor", True, True), "lshift": ("bitwise_left_shift", True, True),
+    "rshift": ("bitwise_right_shift", True, True), "eq": ("eq", False, False), "ne": ("ne", False, False),
+    "lt": ("lt", False, False), "le": ("le", False, False), "gt": ("gt", False, False), "ge": ("ge", False, False),
+    "neg": ("neg", False, False), "abs": ("abs", False, False), "invert": ("bitwise_not", False, False),
+    "pos": ("positive", False, False)}
 
 
 def _takes_tensor(function: Any) -> bool:
     """Is the first parameter annotated `Tensor`?"""
     plain = getattr(function, "__wrapped__", function)
     code = getattr(plain, "__code__", None)
-    return code is not None and code.co_argcount > 0 and plain.__annotations__.get(code.co_varnames[0]) in ("Tensor", Tensor)
+    if code is None or not code.co_argcount:
+        return False
+    return plain.__annotations__.get(code.co_varnames[0]) in ("Tensor", Tensor)
 
 
 def _method(function: Any) -> Callable:
@@ -60,7 +64,9 @@ def _method(function: Any) -> Callable:
 
     def method(self: Tensor, *args: Any, **options: Any) -> Any:
         return function(self, *args, **options)
-    return wraps(function.definition)(method) if isinstance(function, Op) else named(method, function.name, function.__doc__)
+    if isinstance(function, Op):
+        return wraps(function.definition)(method)
+    return named(method, function.name, function.__doc__)
 
 
 def _operator(function: Any) -> Callable:
