@@ -1,4 +1,5 @@
-"""What is shown of a tensor: its text, and for notebooks a table with its shape, dtype, device and place in the graph above it."""
+"""What is shown of a tensor: its text; for notebooks a table, under a line of shape, dtype, device and place in the graph.
+"""
 from __future__ import annotations
 
 from typing import Any
