@@ -64,6 +64,6 @@ def __getattr__(name: str) -> _Any:
 
 
 def __dir__() -> list[str]:
-    """What is public: every name above without an underscore (those of the ops too) that is no module, and the lazy ones."""
-    names = [name for name, value in globals().items() if not name.startswith("_") and not isinstance(value, _ModuleType)]
-    return [*names, *_LAZY_MODULES, "load", "save", "bfloat16"]
+    """What is public: each name above without an underscore (the ops' too) that is no module, and what is lazy."""
+    here = [name for name, value in globals().items() if name[0] != "_" and not isinstance(value, _ModuleType)]
+    return [*here, *_LAZY_MODULES, "load", "save", "bfloat16"]

@@ -1,5 +1,4 @@
-"""What is shown of a tensor: its text; for notebooks a table, under a line of shape, dtype, device and place in the graph.
-"""
+"""What is shown of a tensor: its text; for notebooks a table, with shape, dtype, device and place in the graph above."""
 from __future__ import annotations
 
 from typing import Any
