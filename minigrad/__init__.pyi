@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from typing import Any, Literal, overload
 
 import numpy as np
+from numpy import dtype as dtype
+from numpy import finfo as finfo
+from numpy import iinfo as iinfo
 
-from .core.methods import Operand
-from .ops.random import Generator
-from .ops.reduce import MinMax, ValuesIndices
 from . import autograd as autograd
 from . import bench as bench
 from . import cuda as cuda
@@ -23,10 +23,9 @@ from . import study as study
 from . import testing as testing
 from . import utils as utils
 from .core.capture import capture as capture
+from .core.methods import Operand
 from .core.op import op as op
 from .core.op import set_fused as set_fused
-from .core.shape import default_float as get_default_dtype
-from .core.shape import set_default_float as set_default_dtype
 from .core.tape import enable_grad as enable_grad
 from .core.tape import inference_mode as inference_mode
 from .core.tape import is_grad_enabled as is_grad_enabled
@@ -43,9 +42,7 @@ from .devices.native import simd_level as simd_level
 from .io import load as load
 from .io import save as save
 from .ops.random import Generator as Generator
-from numpy import dtype as dtype
-from numpy import finfo as finfo
-from numpy import iinfo as iinfo
+from .ops.reduce import MinMax, ValuesIndices
 
 __version__: builtins.str
 bfloat16: np.dtype[Any]
@@ -224,6 +221,7 @@ def full_like(input: Any, fill_value: Any, *, dtype: Any = None, device: Any = N
 def gather(input: Tensor, dim: builtins.int, index: Tensor, *, sparse_grad: builtins.bool = False) -> Tensor: ...
 def ge(input: Tensor, other: Operand, *, out: Tensor | None = None) -> Tensor: ...
 def gelu(input: Tensor, approximate: builtins.str = 'none') -> Tensor: ...
+def get_default_dtype() -> np.dtype[Any]: ...
 def get_rng_state() -> Tensor: ...
 def glu(input: Tensor, dim: builtins.int = -1) -> Tensor: ...
 def greater(input: Tensor, other: Operand, *, out: Tensor | None = None) -> Tensor: ...
@@ -415,6 +413,7 @@ def seed() -> builtins.int: ...
 def select(input: Tensor, dim: builtins.int, index: builtins.int) -> Tensor: ...
 def select_scatter(input: Tensor, src: Tensor, dim: builtins.int, index: builtins.int) -> Tensor: ...
 def selu(input: Tensor) -> Tensor: ...
+def set_default_dtype(dtype: np.dtype[Any]) -> None: ...
 def set_rng_state(new_state: Tensor) -> None: ...
 def sgn(input: Tensor, *, out: Tensor | None = None) -> Tensor: ...
 def show_config() -> builtins.str: ...

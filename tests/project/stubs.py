@@ -20,7 +20,7 @@ import inspect
 import math
 import sys
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from inspect import Parameter, Signature
 from pathlib import Path
 from typing import Any
@@ -82,10 +82,18 @@ class Names:
             annotation = "None" if annotation is None else annotation.__name__
         return ast.unparse(_Qualified(self, scope).visit(ast.parse(annotation, mode="eval").body))
 
-    def lines(self) -> list[str]:
-        """The import statements."""
-        return [f"from {module} import {', '.join(sorted(names))}" for module, names in
-                sorted(self.imports.items(), key=lambda item: (item[0].startswith("."), -len(item[0]) + len(item[0].lstrip(".")), item))]
+    def text_of_imports(self, public: Iterable[tuple[str, str]] = ()) -> str:
+        """The import statements. In a stub, `import x as x` makes a name public."""
+        public = set(public)
+        found = [(module, f"{name} as {name}") for module, name in public]
+        for module, names in self.imports.items():
+            private = [name for name in sorted(names) if (module, name) not in public]
+            found += [(module, ", ".join(private))] if private else []
+        lines = [f"from {module} import {names}" for module, names in sorted(found, key=lambda f: (f[0] == "typing", f))]
+        groups = ["import builtins"], ["import numpy as np"], []
+        for line in lines:
+            groups[1 if line.startswith("from numpy") else 2 if line.startswith("from .") else 0].append(line)
+        return "\n\n".join("\n".join(group) for group in groups) + "\n"
 
 
 class _Qualified(ast.NodeTransformer):
@@ -240,8 +248,10 @@ def bound() -> dict[str, Any]:
 def method_lines(name: str, value: Any, names: Names) -> Iterator[str]:
     """One method, property or constant of `Methods`."""
     if name in OPERATORS | COMPARISONS:
-        wrong = name in ("__eq__", "__ne__")                # `object` says that they return a bool
-        yield from definition(name, ["self", "other: Operand"], "Tensor", "    ", "  # type: ignore[override]" if wrong else "")
+        wrong = ""
+        if name in COMPARISONS:         # `object` says that == and != return a bool; numbers have comparisons of their own
+            wrong = "  # type: ignore[override]" if name in ("__eq__", "__ne__") else "  # type: ignore[misc]"
+        yield from definition(name, ["self", "other: Operand"], "Tensor", "    ", wrong)
     elif name in UNARY:
         yield from definition(name, ["self"], "Tensor", "    ")
     elif isinstance(value, property):
@@ -268,55 +278,39 @@ def methods_stub() -> str:
     names.imported("typing", "TypeAlias")
     body = [line for name, value in bound().items() for line in method_lines(name, value, names)]
     return "\n".join([HEAD.format("What `minigrad.ops` binds to `Tensor`, for type checkers and editors."),
-                      "import builtins", *_with_numpy(names), "", f"Operand: TypeAlias = {OPERAND}", "",
+                      names.text_of_imports(), f"Operand: TypeAlias = {OPERAND}", "",
                       "class Methods(Variable):", "    __slots__ = ()", *body, ""])
 
 
-def _with_numpy(names: Names) -> list[str]:
-    standard = [line for line in names.lines() if not line.startswith("from .")]
-    return [*standard, "", "import numpy as np", "", *names.lines()[len(standard):]]
-
-
-def imported_names() -> Iterator[tuple[str, str, str]]:
-    """(module, name, name here) of what `minigrad/__init__.py` imports from its submodules, one by one."""
+def imported_names() -> Iterator[tuple[str, str]]:
+    """(module, name) of what `minigrad/__init__.py` imports from its submodules under the same name."""
     for node in ast.parse((ROOT / "__init__.py").read_text()).body:
         if isinstance(node, ast.ImportFrom) and node.level:
-            for a in node.names:
-                if a.name != "*":
-                    yield f".{node.module}", a.name, a.asname or a.name
+            yield from ((f".{node.module}", a.name) for a in node.names if a.name != "*" and a.asname in (None, a.name))
 
 
 def package_stub() -> str:
     """The text of `minigrad/__init__.pyi`."""
     names = Names("minigrad")
     names.imported("minigrad.core.methods", "Operand")
-    done, reexported, variables, functions = set(), [], [], []
-    for module, name, here in imported_names():
-        reexported.append(f"from {module} import {name} as {here}")
-        done.add(here)
-    lazy = minigrad._LAZY_MODULES
-    reexported += [f"from . import {name} as {name}" for name in sorted(lazy)]
-    reexported += ["from .io import load as load", "from .io import save as save"]
-    for name in sorted(set(dir(minigrad)) - done - {*lazy, "load", "save", "bfloat16"}):
+    public = [*imported_names(), *[(".", name) for name in minigrad._LAZY_MODULES], (".io", "load"), (".io", "save")]
+    variables, functions = ["bfloat16: np.dtype[Any]"], []
+    for name in sorted(set(dir(minigrad)) - {"bfloat16", *[name for _, name in public]}):
         value = getattr(minigrad, name)
         if isinstance(value, np.dtype):
             variables.append(f"{name}: np.dtype[np.{'bool_' if value.kind == 'b' else value.name}]")
         elif value is None or isinstance(value, float):
             variables.append(f"{name}: {'None' if value is None else 'builtins.float'}")
         elif isinstance(value, type):
-            module = value.__module__.replace("minigrad.", ".", 1)
-            reexported.append(f"from {module} import {value.__name__} as {name}")
+            public.append((value.__module__.replace("minigrad.", ".", 1), name))
         elif name in OVERLOADS:
-            first = next(iter(signature_of(value).parameters))
-            functions += list(overloads(name, f"{first}: Tensor", names))
+            functions += overloads(name, f"{next(iter(signature_of(value).parameters))}: Tensor", names)
         else:
             signature = signature_of(value)
             returns = names.text(signature.return_annotation, underlying(value).__globals__)      # type: ignore[attr-defined]
             functions += definition(name, parameter_texts(value, signature, names), returns)
-    variables.append("bfloat16: np.dtype[Any]")
-    imports = [line for line in _with_numpy(names) if line != "from .core.tensor import Tensor"]
-    return "\n".join([HEAD.format("The public names of minigrad, for type checkers and editors."), "import builtins", *imports,
-                      *sorted(reexported), "", "__version__: builtins.str", *sorted(variables), "", *functions, ""])
+    return "\n".join([HEAD.format("The public names of minigrad, for type checkers and editors."), names.text_of_imports(public),
+                      "__version__: builtins.str", *sorted(variables), "", *functions, ""])
 
 
 STUBS: dict[str, Callable[[], str]] = {"__init__.pyi": package_stub, "core/methods.pyi": methods_stub}
