@@ -129,7 +129,9 @@ class _Qualified(ast.NodeTransformer):
 # ---- signatures -----------------------------------------------------------------------------------------------------
 def underlying(function: Any) -> Callable:
     """The plain function whose signature an op shows."""
-    return function if isinstance(function, types.FunctionType) else getattr(function, "definition", type(function).__call__)
+    if isinstance(function, types.FunctionType):
+        return inspect.unwrap(function)
+    return getattr(function, "definition", type(function).__call__)
 
 
 def signature_of(function: Any) -> Signature:
@@ -151,9 +153,9 @@ def signature_of(function: Any) -> Signature:
     return Signature([*inputs, *[p for p in parameters if p.kind == p.KEYWORD_ONLY]], return_annotation="Tensor")
 
 
-def is_open(signature: Signature) -> bool:
-    """Does it take arguments that it does not name?"""
-    return any(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in signature.parameters.values())
+def is_open(method: Callable) -> bool:
+    """Does its code take arguments that it does not name, and hand them on?"""
+    return bool(method.__code__.co_flags & (inspect.CO_VARARGS | inspect.CO_VARKEYWORDS))    # type: ignore[attr-defined]
 
 
 def method_signature(name: str, method: Callable) -> tuple[Any, Signature]:
@@ -161,12 +163,12 @@ def method_signature(name: str, method: Callable) -> tuple[Any, Signature]:
 
     Methods of ops hand their arguments on: those not named in the method are those of the op."""
     own = inspect.signature(method)
-    in_place = name.endswith("_") and is_open(own)
+    in_place = name.endswith("_") and is_open(method)
     function = OPS.get(name[:-1] if in_place else name)
     if function is None or isinstance(function, types.FunctionType) and not in_place:
         return method, own.replace(parameters=list(own.parameters.values())[1:])
     of = signature_of(function)
-    parameters = [p for p in list(of.parameters.values())[1:] if is_open(own) or p.name in own.parameters]
+    parameters = [p for p in list(of.parameters.values())[1:] if is_open(method) or p.name in own.parameters]
     if in_place:
         return function, of.replace(parameters=[p for p in parameters if p.name != "out"], return_annotation="Tensor")
     return function, of.replace(parameters=parameters)
