@@ -3,8 +3,8 @@
     python tests/project/stubs.py            compares them with the package, and fails where they differ
     python tests/project/stubs.py --write    writes them
 
-`minigrad.ops` gathers functions from its modules and binds methods to `Tensor` when it is imported, so no type checker sees
-them in the sources. This program reads them from the imported package and writes two files:
+`minigrad.ops` gathers functions from its modules and binds methods to `Tensor` when it is imported, so no type checker
+sees them in the sources. This program reads them from the imported package and writes two files:
 
 * `minigrad/__init__.pyi`: every public name of `minigrad`;
 * `minigrad/core/methods.pyi`: `Methods`, for type checkers the base class of `Tensor`, with all that is bound.
@@ -36,13 +36,17 @@ from minigrad import Tensor  # noqa: E402
 ROOT = Path(minigrad.__file__).parent
 OPS = {name: getattr(minigrad, name) for name in minigrad.ops.__all__}
 WIDTH = 120
-HEAD = '"""{}\n\nWritten by tests/project/stubs.py: change the sources, then run `python tests/project/stubs.py --write`.\n"""\n'
+HEAD = '''"""{}
+
+Written by tests/project/stubs.py: change the sources, then run `python tests/project/stubs.py --write`.
+"""
+'''
 OPERAND = "Tensor | builtins.float | np.number[Any] | np.bool_ | np.ndarray[Any, Any]"       # float: int and bool too
 BINARY = ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "and", "or", "xor", "lshift", "rshift")
 OPERATORS = {f"__{prefix}{name}__" for name in BINARY for prefix in ("", "r", "i")}
 COMPARISONS = {f"__{name}__" for name in ("eq", "ne", "lt", "le", "gt", "ge")}
 UNARY = {f"__{name}__" for name in ("neg", "pos", "abs", "invert")}
-# What these return depends on their arguments, which one signature cannot say: the parameters after the first, the result.
+# What these return depends on their arguments, which one signature cannot say: (parameters after the first, result).
 OVERLOADS = {
     **dict.fromkeys(("max", "min"), (
         ("", "Tensor"), ("other: Tensor", "Tensor"),
@@ -67,10 +71,10 @@ class Names:
 
     def imported(self, module: str, name: str) -> str:
         """A name, imported: relatively from a module of minigrad."""
-        if module.startswith("minigrad."):
-            ours, its = self.package.split("."), module.split(".")
-            common = 2 if len(ours) == 2 and ours[:2] == its[:2] else 1
-            module = "." * (len(ours) - common + 1) + ".".join(its[common:])
+        if module.startswith(f"{self.package}."):
+            module = module.removeprefix(self.package)
+        elif module.startswith("minigrad."):
+            module = "." + module.removeprefix("minigrad")
         self.imports.setdefault(module, set()).add(name)
         return name
 
@@ -89,7 +93,7 @@ class Names:
         for module, names in self.imports.items():
             private = [name for name in sorted(names) if (module, name) not in public]
             found += [(module, ", ".join(private))] if private else []
-        lines = [f"from {module} import {names}" for module, names in sorted(found, key=lambda f: (f[0] == "typing", f))]
+        lines = [f"from {module} import {names}" for module, names in sorted(found)]
         groups = ["import builtins"], ["import numpy as np"], []
         for line in lines:
             groups[1 if line.startswith("from numpy") else 2 if line.startswith("from .") else 0].append(line)
@@ -127,7 +131,7 @@ class _Qualified(ast.NodeTransformer):
 
 
 # ---- signatures -----------------------------------------------------------------------------------------------------
-def underlying(function: Any) -> Callable:
+def underlying(function: Any) -> Any:
     """The plain function whose signature an op shows."""
     if isinstance(function, types.FunctionType):
         return inspect.unwrap(function)
@@ -141,11 +145,12 @@ def signature_of(function: Any) -> Signature:
         return signature
     parameters = list(signature.parameters.values())
     if hasattr(function, "definition"):                     # an op or an activation
-        call = [p.kind for p in inspect.signature(type(function).__call__).parameters.values()][1:]
-        if call[:2] == [Parameter.POSITIONAL_OR_KEYWORD, Parameter.VAR_POSITIONAL]:     # an activation's numbers
-            parameters = [p.replace(kind=p.POSITIONAL_OR_KEYWORD) for p in parameters]
-        if getattr(function, "prepare", None) is not None:      # fused kernels take tensors by position
-            parameters = [p.replace(kind=p.POSITIONAL_ONLY) if p.kind == p.POSITIONAL_OR_KEYWORD else p for p in parameters]
+        either = Parameter.POSITIONAL_OR_KEYWORD
+        call = [p.kind for p in inspect.signature(type(function).__call__).parameters.values()]
+        if call[1:3] == [either, Parameter.VAR_POSITIONAL]:         # an activation takes its numbers by position too
+            parameters = [p.replace(kind=either) for p in parameters]
+        if getattr(function, "prepare", None) is not None:          # fused kernels take tensors by position only
+            parameters = [p.replace(kind=p.POSITIONAL_ONLY) if p.kind == either else p for p in parameters]
         return signature.replace(parameters=parameters)
     alone = max(function.tensors, len(function.inputs) == 1)    # an elementwise primitive: so many must be tensors
     inputs = [Parameter(name, Parameter.POSITIONAL_OR_KEYWORD, annotation="Tensor" if i < alone else "Operand")
@@ -153,15 +158,16 @@ def signature_of(function: Any) -> Signature:
     return Signature([*inputs, *[p for p in parameters if p.kind == p.KEYWORD_ONLY]], return_annotation="Tensor")
 
 
-def is_open(method: Callable) -> bool:
+def is_open(method: Any) -> bool:
     """Does its code take arguments that it does not name, and hand them on?"""
-    return bool(method.__code__.co_flags & (inspect.CO_VARARGS | inspect.CO_VARKEYWORDS))    # type: ignore[attr-defined]
+    return bool(method.__code__.co_flags & (inspect.CO_VARARGS | inspect.CO_VARKEYWORDS))
 
 
-def method_signature(name: str, method: Callable) -> tuple[Any, Signature]:
+def method_signature(name: str, method: Any) -> tuple[Any, Signature]:
     """How a bound method is called, without its first parameter, and the function whose names its annotations use.
 
-    Methods of ops hand their arguments on: those not named in the method are those of the op."""
+    Methods of ops hand their arguments on: those not named in the method are those of the op.
+    """
     own = inspect.signature(method)
     in_place = name.endswith("_") and is_open(method)
     function = OPS.get(name[:-1] if in_place else name)
@@ -186,13 +192,13 @@ def given_by_name(function: Any) -> str:
 def default_text(p: Parameter) -> str:
     if p.default is Parameter.empty:
         return ""
-    plain = p.default is None or type(p.default) in (bool, int, str) or type(p.default) is float and math.isfinite(p.default)
+    plain = isinstance(p.default, (bool, int, str, float, types.NoneType)) and p.default not in (math.inf, -math.inf)
     return f" = {p.default!r}" if plain else " = ..."
 
 
 def parameter_texts(function: Any, signature: Signature, names: Names) -> list[str]:
     """Each parameter as text, with `*` and `/` where they belong."""
-    scope = underlying(function).__globals__                # type: ignore[attr-defined]
+    scope = underlying(function).__globals__
     parameters, found, star = list(signature.parameters.values()), [], False
     for i, p in enumerate(parameters):
         respelled = p.kind == p.VAR_KEYWORD and p.name in ("numpy", "given")
@@ -242,7 +248,7 @@ def bound() -> dict[str, Any]:
     tree = ast.parse((ROOT / "core" / "tensor.py").read_text())
     body = next(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "Tensor").body
     own = {node.name for node in body if isinstance(node, ast.FunctionDef)}
-    own |= {target.id for node in body if isinstance(node, ast.Assign) for target in node.targets if isinstance(target, ast.Name)}
+    own |= {ast.unparse(target) for node in body if isinstance(node, ast.Assign) for target in node.targets}
     made = {"__module__", "__doc__", "__annotations__", "__static_attributes__", "__firstlineno__", "__orig_bases__"}
     return {name: value for name, value in sorted(vars(Tensor).items()) if name not in own | made}
 
@@ -251,14 +257,15 @@ def method_lines(name: str, value: Any, names: Names) -> Iterator[str]:
     """One method, property or constant of `Methods`."""
     if name in OPERATORS | COMPARISONS:
         wrong = ""
-        if name in COMPARISONS:         # `object` says that == and != return a bool; numbers have comparisons of their own
+        if name in COMPARISONS:         # `object` says that == and != return a bool; numbers define the others too
             wrong = "  # type: ignore[override]" if name in ("__eq__", "__ne__") else "  # type: ignore[misc]"
         yield from definition(name, ["self", "other: Operand"], "Tensor", "    ", wrong)
     elif name in UNARY:
         yield from definition(name, ["self"], "Tensor", "    ")
     elif isinstance(value, property):
         yield "    @property"
-        returns = names.text(inspect.signature(value.fget).return_annotation, value.fget.__globals__)   # type: ignore
+        getter: Any = value.fget
+        returns = names.text(inspect.signature(getter).return_annotation, underlying(getter).__globals__)
         yield from definition(name, ["self"], returns, "    ")
     elif not callable(value):
         yield f"    {name}: builtins.{type(value).__name__}"
@@ -266,10 +273,9 @@ def method_lines(name: str, value: Any, names: Names) -> Iterator[str]:
         yield from overloads(name, "self", names, "    ")
     else:
         function, signature = method_signature(name, value)
-        returns = names.text(signature.return_annotation, underlying(function).__globals__)      # type: ignore[attr-defined]
-        wrong = name in ("__reduce_ex__",)
-        yield from definition(name, ["self", *parameter_texts(function, signature, names)], returns, "    ",
-                              "  # type: ignore[override]" if wrong else "")
+        returns = names.text(signature.return_annotation, underlying(function).__globals__)
+        wrong = "  # type: ignore[override]" if name == "__reduce_ex__" else ""
+        yield from definition(name, ["self", *parameter_texts(function, signature, names)], returns, "    ", wrong)
 
 
 def methods_stub() -> str:
@@ -309,10 +315,10 @@ def package_stub() -> str:
             functions += overloads(name, f"{next(iter(signature_of(value).parameters))}: Tensor", names)
         else:
             signature = signature_of(value)
-            returns = names.text(signature.return_annotation, underlying(value).__globals__)      # type: ignore[attr-defined]
+            returns = names.text(signature.return_annotation, underlying(value).__globals__)
             functions += definition(name, parameter_texts(value, signature, names), returns)
-    return "\n".join([HEAD.format("The public names of minigrad, for type checkers and editors."), names.text_of_imports(public),
-                      "__version__: builtins.str", *sorted(variables), "", *functions, ""])
+    return "\n".join([HEAD.format("The public names of minigrad, for type checkers and editors."),
+                      names.text_of_imports(public), "__version__: builtins.str", *sorted(variables), "", *functions, ""])
 
 
 STUBS: dict[str, Callable[[], str]] = {"__init__.pyi": package_stub, "core/methods.pyi": methods_stub}
@@ -324,7 +330,7 @@ def differences() -> str:
     for file, write in STUBS.items():
         path, want = ROOT / file, write()
         have = path.read_text() if path.exists() else ""
-        found += difflib.unified_diff(have.splitlines(), want.splitlines(), f"minigrad/{file}", "the package", lineterm="", n=0)
+        found += difflib.unified_diff(have.splitlines(), want.splitlines(), f"minigrad/{file}", "the package", "", "", 0, "")
     return "\n".join(found)
 
 

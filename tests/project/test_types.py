@@ -1,4 +1,4 @@
-"""What editors, type checkers and `help` see: stubs that are up to date, programs that pass or fail, docstrings, `dir`."""
+"""What editors, type checkers, `help` and `dir` show: the stubs, a right and a wrong program, docstrings, public names."""
 from __future__ import annotations
 
 import inspect
@@ -68,10 +68,8 @@ def programs(tmp_path_factory) -> Path:
 def by_mypy(programs: Path) -> dict[str, dict[int, str]]:
     """The errors of `mypy --strict` by file and line."""
     pytest.importorskip("mypy", reason="mypy is not installed")
-    place = stubs.ROOT.parent
-    path = {} if "site-packages" in place.parts else {"MYPYPATH": str(place)}
-    ran = checked(programs, ["mypy", "--strict", "--config-file=", "--no-color-output", "--hide-error-context", "good.py",
-                             "mistakes.py"], **path)
+    command = ["mypy", "--strict", "--config-file=", "--no-color-output", "good.py", "mistakes.py"]
+    ran = checked(programs, command, PYTHONPATH=str(stubs.ROOT.parent))     # as an installed package
     assert ran.returncode in (0, 1), ran.stdout + ran.stderr
     errors: dict[str, dict[int, str]] = {"good.py": {}, "mistakes.py": {}}
     for line in ran.stdout.splitlines():
@@ -132,7 +130,7 @@ def test_pyright_finds_every_mistake(by_pyright):
 @pytest.mark.slow
 def test_jedi_completes():
     jedi = pytest.importorskip("jedi", reason="jedi is not installed")
-    project = jedi.Project(str(stubs.ROOT.parent), added_sys_path=[str(stubs.ROOT.parent)], load_unsafe_extensions=False)
+    project = jedi.Project(str(stubs.ROOT.parent), added_sys_path=[str(stubs.ROOT.parent)])
 
     def names(code: str) -> set[str]:
         return {c.name for c in jedi.Script(f"import minigrad as mg\n{code}", project=project).complete()}
@@ -146,24 +144,24 @@ def test_jedi_completes():
 # ---- dir and help ---------------------------------------------------------------------------------------------------
 def test_dir_shows_what_is_public_and_nothing_else():
     shown = dir(mg)
-    assert {"Tensor", "Size", "Device", "device", "autograd", "bench", "cuda", "data", "io", "nn", "optim", "study", "testing", "utils",
-            "save", "load", "float32", "int", "bool", "e", "inf", "nan", "pi", "newaxis", "no_grad", "capture", "op",
-            *mg.ops.__all__} <= set(shown)
+    submodules = {"autograd", "bench", "cuda", "data", "io", "nn", "optim", "study", "testing", "utils"}
+    values = {"float32", "int", "bool", "bfloat16", "e", "inf", "nan", "pi", "newaxis"}
+    others = {"Tensor", "Size", "Device", "device", "save", "load", "no_grad", "capture", "op"}
+    assert {*submodules, *values, *others, *mg.ops.__all__} <= set(shown)
     assert len(shown) == len(set(shown)) and not [name for name in shown if name.startswith("_")]
     assert not {"ops", "core", "devices", "annotations", "Any", "np"} & set(shown)
     for name in set(shown) - {"bfloat16"}:
         assert hasattr(mg, name), name
 
 
-# Docstrings that are still missing, by the file that has to say them. Empty this list.
+# Docstrings that are still missing, by the file where they belong.
 UNDOCUMENTED = {
     "core/shape.py": {"get_default_dtype", "set_default_dtype"},
     "core/tape.py": {"is_grad_enabled", "Tensor.array", "Tensor.grad", "Tensor.node", "Tensor.requires_grad"},
     "devices/native.py": {"get_num_threads"},
-    "ops/elementwise.py, ops/math.py, ops/activation.py (methods of one tensor)":
-        {f"Tensor.{name}" for name in mg.ops.__all__ if hasattr(Tensor, name) and not getattr(Tensor, name).__doc__}
-        | {"Tensor.where", "Tensor.polygamma"},
+    "ops/math.py": {"Tensor.where", "Tensor.polygamma"},
 }
+METHODS_OF_OPS = sorted(name for name in mg.ops.__all__ if isinstance(vars(Tensor).get(name), types.FunctionType))
 
 
 def test_every_public_name_has_a_docstring():
@@ -171,5 +169,18 @@ def test_every_public_name_has_a_docstring():
     missing = {name for name, value in here.items()
                if (callable(value) or isinstance(value, types.ModuleType)) and not inspect.getdoc(value)}
     attributes = {name: inspect.getattr_static(Tensor, name) for name in dir(Tensor) if not name.startswith("_")}
-    missing |= {f"Tensor.{name}" for name, value in attributes.items() if not inspect.getdoc(value)}
+    missing |= {f"Tensor.{name}" for name, value in attributes.items()
+                if name not in METHODS_OF_OPS and not inspect.getdoc(value)}
     assert missing <= set().union(*UNDOCUMENTED.values())
+
+
+@pytest.mark.xfail(strict=True, reason="methods bound by ops/__init__.py do not show their op's signature and docstring")
+def test_help_of_a_method_shows_its_op():
+    for name in METHODS_OF_OPS:
+        method = getattr(Tensor, name)
+        assert inspect.getdoc(method) and method.__name__ == name, name
+        shown = set(inspect.signature(method).parameters)
+        hidden = {"others", "inputs", "numbers", "named", "attrs", "options"} & shown
+        assert not hidden, f"{name} hides its arguments behind {hidden}"
+        if hasattr(Tensor, f"{name}_"):
+            assert "others" not in inspect.signature(getattr(Tensor, f"{name}_")).parameters, f"{name}_"
