@@ -94,7 +94,7 @@ class Names:
             private = [name for name in sorted(names) if (module, name) not in public]
             found += [(module, ", ".join(private))] if private else []
         lines = [f"from {module} import {names}" for module, names in sorted(found)]
-        groups = ["import builtins"], ["import numpy as np"], []
+        groups: tuple[list[str], ...] = ["import builtins"], ["import numpy as np"], []
         for line in lines:
             groups[1 if line.startswith("from numpy") else 2 if line.startswith("from .") else 0].append(line)
         return "\n\n".join("\n".join(group) for group in groups) + "\n"
@@ -211,7 +211,7 @@ def parameter_texts(function: Any, signature: Signature, names: Names) -> list[s
         elif respelled:
             found.append(f"{given_by_name(function)}: Any = ...")
         else:
-            found.append({p.VAR_POSITIONAL: "*", p.VAR_KEYWORD: "**"}.get(p.kind, "") + text)
+            found.append("*" * (p.kind == p.VAR_POSITIONAL) + "**" * (p.kind == p.VAR_KEYWORD) + text)
         if p.kind == p.POSITIONAL_ONLY and p.kind not in [after.kind for after in parameters[i + 1:]]:
             found.append("/")
     return found
@@ -301,8 +301,9 @@ def package_stub() -> str:
     """The text of `minigrad/__init__.pyi`."""
     names = Names("minigrad")
     names.imported("minigrad.core.methods", "Operand")
-    public = [*imported_names(), *[(".", name) for name in minigrad._LAZY_MODULES], (".io", "load"), (".io", "save")]
-    variables, functions = ["bfloat16: np.dtype[Any]"], []
+    modules: tuple[str, ...] = vars(minigrad)["_LAZY_MODULES"]
+    public = [*imported_names(), *[(".", name) for name in modules], (".io", "load"), (".io", "save")]
+    variables, functions = ["bfloat16: np.dtype[Any]"], list[str]()
     for name in sorted(set(dir(minigrad)) - {"bfloat16", *[name for _, name in public]}):
         value = getattr(minigrad, name)
         if isinstance(value, np.dtype):
@@ -317,8 +318,9 @@ def package_stub() -> str:
             signature = signature_of(value)
             returns = names.text(signature.return_annotation, underlying(value).__globals__)
             functions += definition(name, parameter_texts(value, signature, names), returns)
-    return "\n".join([HEAD.format("The public names of minigrad, for type checkers and editors."),
-                      names.text_of_imports(public), "__version__: builtins.str", *sorted(variables), "", *functions, ""])
+    head = HEAD.format("The public names of minigrad, for type checkers and editors.")
+    variables = ["__version__: builtins.str", *sorted(variables)]
+    return "\n".join([head, names.text_of_imports(public), *variables, "", *functions, ""])
 
 
 STUBS: dict[str, Callable[[], str]] = {"__init__.pyi": package_stub, "core/methods.pyi": methods_stub}
@@ -326,11 +328,11 @@ STUBS: dict[str, Callable[[], str]] = {"__init__.pyi": package_stub, "core/metho
 
 def differences() -> str:
     """What the files would change to; empty where they are up to date."""
-    found = []
+    found: list[str] = []
     for file, write in STUBS.items():
-        path, want = ROOT / file, write()
-        have = path.read_text() if path.exists() else ""
-        found += difflib.unified_diff(have.splitlines(), want.splitlines(), f"minigrad/{file}", "the package", "", "", 0, "")
+        path, want = ROOT / file, write().splitlines()
+        have = path.read_text().splitlines() if path.exists() else []
+        found += difflib.unified_diff(have, want, f"minigrad/{file}", "the package", "", "", 0, "")
     return "\n".join(found)
 
 
