@@ -66,7 +66,7 @@ class Tensor(Methods):
 
     @property
     def layout(self) -> Layout:
-        """The interned layout of the array: device, dtype, shape, strides and offset."""
+        """Device, dtype, shape and strides of the array: one object for all arrays that agree in them."""
         return self.array.layout
 
     @property
@@ -138,7 +138,7 @@ class Tensor(Methods):
     @overload
     def stride(self, dim: int) -> int: ...
     def stride(self, dim: int | None = None) -> tuple[int, ...] | int:
-        """How many elements apart neighbours lie, for each dimension or for one."""
+        """How many elements apart neighbours lie along each dimension, or along one."""
         return self.array.layout.strides if dim is None else self.array.layout.strides[dim]
 
     def is_contiguous(self) -> bool:
