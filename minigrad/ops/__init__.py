@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import wraps
 from importlib import import_module
+from inspect import Parameter, Signature, signature
 from pkgutil import iter_modules
 from typing import Any
 
@@ -18,7 +19,7 @@ from ..core.op import Op
 from ..core.tape import mode
 from ..core.tensor import Tensor, writable
 from . import convert, creation, math, reduce, view
-from .dispatch import binary_in_place, named
+from .dispatch import binary_in_place, described
 from .elementwise import Elementwise, is_operand
 
 functions.add = math.add.call
@@ -55,18 +56,28 @@ def _takes_tensor(function: Any) -> bool:
     return plain.__annotations__.get(code.co_varnames[0]) in ("Tensor", Tensor)
 
 
+def _signature(op: Elementwise) -> Signature:
+    """What `help` shows of the method of an elementwise primitive: its inputs, and the options of those with several."""
+    inputs = [Parameter(name, Parameter.POSITIONAL_OR_KEYWORD, annotation="Tensor") for name in op.inputs]
+    if len(inputs) == 1:
+        return Signature(inputs, return_annotation="Tensor")
+    calls = (op.options, Elementwise.__call__) if op.options is not None else (Elementwise.__call__,)
+    options = [p for call in calls for p in signature(call).parameters.values() if p.kind == Parameter.KEYWORD_ONLY]
+    return Signature([*inputs, *options], return_annotation="Tensor")
+
+
 def _method(function: Any) -> Callable:
     """A function in the form that binds `self`."""
     if not isinstance(function, (Op, Elementwise)):
         return function
     if isinstance(function, Elementwise) and len(function.inputs) == 1:
-        return function.call
+        return described(function.call, function.name, function.__doc__, _signature(function))
 
     def method(self: Tensor, *args: Any, **options: Any) -> Any:
         return function(self, *args, **options)
     if isinstance(function, Op):
         return wraps(function.definition)(method)
-    return named(method, function.name, function.__doc__)
+    return described(method, function.name, function.__doc__, _signature(function))
 
 
 def _operator(function: Any) -> Callable:
@@ -121,7 +132,8 @@ def in_place(name: str, function: Any) -> Callable:
                 if isinstance(t, Tensor):
                     writable(name + "_", t)
             return math.copy.into(input, function(input, *others, **options))
-    return named(method, f"{name}_", f"`{name}`, written into the tensor itself; not differentiable.")
+    shown = _signature(function) if isinstance(function, Elementwise) else signature(function)
+    return described(method, f"{name}_", f"`{name}`, written into the tensor itself; not differentiable.", shown)
 
 
 __all__: list[str] = []

@@ -44,10 +44,12 @@ def constant(value: Any, dtype: np.dtype, device: Device) -> Tensor:
     return found
 
 
-def named(call: Callable, name: str, doc: str | None) -> Callable:
-    """The function under the name and with the text that `help` shows."""
+def described(call: Callable, name: str, doc: str | None, signature: Any = None) -> Callable:
+    """The function with the name, text and signature that `help` shows."""
     call.__name__ = call.__qualname__ = name
     call.__doc__ = doc
+    if signature is not None:
+        call.__signature__ = signature          # type: ignore[attr-defined]
     return call
 
 

@@ -32,7 +32,7 @@ from ..devices.launch import by_plan, launch
 from ..devices.memory import Array, Layout, alloc, layout
 from ..devices.plan import Plan, elementwise_plan, remember
 from .convert import cast
-from .dispatch import binary, constant, named, ternary, unary, with_number
+from .dispatch import binary, constant, described, ternary, unary, with_number
 
 NUMBERS = (float, int, bool, np.floating, np.integer, np.bool_)
 
@@ -74,7 +74,7 @@ class Elementwise(Primitive):
         self.known_dtypes: dict[tuple, np.dtype] = {}           # of the computation, by the operands' layouts and types
         self.by_number: Callable[[Any, Any], Any] = with_number(self, 0)    # f(tensor, number)
         self.reflected: Callable[[Any, Any], Any] = with_number(self, 1)    # the number is the first operand
-        self.call: Callable[..., Any] = named((unary, binary, ternary)[len(self.inputs) - 1](self), name, doc)
+        self.call: Callable[..., Any] = described((unary, binary, ternary)[len(self.inputs) - 1](self), name, doc)
         if kernel_kinds:
             launch("ops/elementwise.cu", self.kernel_name, by_plan, stack=stack)
         self.sample_function, self.error_function = self.plain_samples, self.plain_errors
