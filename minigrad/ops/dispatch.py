@@ -315,7 +315,8 @@ def activation_with_numbers(op: Op, saves_output: bool) -> Callable[..., Tensor]
             numbers = tuple([attrs[n] for n in names])
         try:
             x = input.array
-            plan = plans[(x.layout, *numbers)]
+            key = (x.layout, *numbers)
+            plan = plans[key]
             call_kernel = plan.kernel.call
         except (AttributeError, KeyError):
             return op(input, **dict(zip(names, numbers, strict=True)))
