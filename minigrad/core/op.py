@@ -31,7 +31,7 @@ from .shape import fail, is_float
 from .tape import Node, Slot, edge_of, enable_grad, located, mode, paused, recorded, set_grad_enabled
 from .tensor import Tensor, new_tensor
 
-registry: dict[str, Primitive | Op] = {}      # every op by name, in order of definition: what tests, bench and docs walk
+registry: dict[str, Primitive | Op] = {}      # every op by name, for tests, bench and documentation
 
 
 def parameters(function: Callable) -> tuple[list[str], list[str]]:
@@ -46,13 +46,16 @@ def parameters(function: Callable) -> tuple[list[str], list[str]]:
 
 
 def stale(name: str, node: Node | None = None) -> None:
-    fail(name + " backward", f"a tensor that the derivative needs was changed in place since the forward pass{located(node)}", "",
-         "make the change out of place, or before the tensor is used")
+    """Raises because a saved tensor was changed in place."""
+    fail(name + " backward", "a tensor that the derivative needs was changed in place since the forward pass"
+         f"{located(node)}", "", "make the change out of place, or before the tensor is used")
 
 
 class Documented:
-    """What tests, bench and documentation read of an op: its name, samples, error samples and outside oracle. `public` is what
-    users call: the op itself, or a function that is faster."""
+    """What tests, bench and documentation read of an op: name, samples, error samples, an outside oracle.
+
+    `public` is what users call: the op itself, or a faster function.
+    """
 
     def __init__(self, name: str, doc: str | None) -> None:
         self.name, self.__name__, self.__doc__ = name, name, doc
@@ -63,7 +66,7 @@ class Documented:
         registry[name] = self                                   # type: ignore[assignment]
 
     def samples(self, function: Callable) -> Callable:
-        """Decorates `def _(make): yield make(2, 3), make(3), dict(eps=1e-5)`: arguments the op is tested and timed on."""
+        """Decorates `def _(make): yield make(2, 3), make(3), dict(eps=1e-5)`: what it is tested and timed on."""
         self.sample_function = function
         return function
 
@@ -124,10 +127,10 @@ def _attribute(name: str) -> Callable[..., Any]:
 
 
 class Primitive(Documented):
-    """One array computation plus VJPs. `prepare(*layouts, **attrs) -> Plan` checks the signature and chooses the kernel.
+    """One array computation plus VJPs. `prepare(*layouts, **attrs) -> Plan` checks a signature and chooses the kernel.
 
-    `vjps` has one for each input that has a derivative. Where one computation gives the gradients of all inputs (a join), or
-    where there are several outputs (a cut), `backward(node, g, needs)` takes their place; nothing is saved for it.
+    `vjps` has one for each input that has a derivative. Where one computation gives the gradients of all inputs
+    (a join), or where there are several outputs (a cut), `backward(node, g, needs)` replaces them and saves nothing.
     """
 
     def __init__(self, name: str, prepare: Callable[..., Plan], vjps: dict[str, Callable] | None = None,
@@ -158,10 +161,11 @@ class Primitive(Documented):
         known = {"g", "out", *self.inputs, *[f"{n}_shape" for n in self.inputs], *self.attributes}
         for name, vjp in self.vjps.items():
             if name not in self.inputs:
-                raise TypeError(f"[{self.name}] there is a VJP of {name!r}, which is no input; inputs are {', '.join(self.inputs)}")
+                raise TypeError(f"[{self.name}] there is a VJP of {name!r}; the inputs are {', '.join(self.inputs)}")
             for asked in parameters(vjp)[0]:
                 if asked not in known:
-                    raise TypeError(f"[{self.name}] the VJP of {name} asks for {asked!r}; it may ask for {', '.join(sorted(known))}")
+                    raise TypeError(f"[{self.name}] the VJP of {name} asks for {asked!r}; "
+                                    f"it may ask for {', '.join(sorted(known))}")
 
     def _rule(self, vjp: Callable) -> Callable[[Node, Tensor], Tensor]:
         """The VJP with its arguments fetched from the node."""
@@ -186,7 +190,7 @@ class Primitive(Documented):
         return lambda node, g: vjp(*[f(node, g) for f in fetch])
 
     def plan(self, layouts: Iterable[Layout], attrs: dict[str, Any]) -> Plan:
-        """The plan of a signature, made at its first call. The key is the layouts, then the attributes in the order of `prepare`."""
+        """The plan of a signature, made at its first call. Its key: layouts, then attributes in `prepare`'s order."""
         if len(attrs) != len(self.attributes):
             attrs = complete(self.name, self.attributes, self.defaults, attrs)
         try:
@@ -229,7 +233,8 @@ class Primitive(Documented):
         keep: frozenset[int] = frozenset().union(*[self.saves[i] for i, e in enumerate(edges) if e is not None])
         saved = tuple([t if i in keep else None for i, t in enumerate(inputs)])
         version = sum([t.array.version for t in saved if t is not None])
-        return new_tensor(made, recorded(self, edges, made.layout, saved, version, made if self.keeps_out else None, plan.attrs))
+        out = made if self.keeps_out else None
+        return new_tensor(made, recorded(self, edges, made.layout, saved, version, out, plan.attrs))
 
     def backward(self, node: Node, g: Tensor, needs: list[bool]) -> list[Tensor | None]:
         version = 0
@@ -244,8 +249,10 @@ class Primitive(Documented):
 # ---- composites -----------------------------------------------------------------------------------------------------
 
 class Op(Documented):
-    """A composite: `definition(*tensors, **attrs)` in Tensor ops, with optional fused kernels. `any_layout`: its kernels walk
-    inputs of any strides, so that nothing is copied before them."""
+    """A composite: `definition(*tensors, **attrs)` in Tensor ops, with optional fused kernels.
+
+    `any_layout`: its kernels take inputs of any strides, so that nothing is copied before them.
+    """
 
     def __init__(self, definition: Callable, nondifferentiable: tuple[int, ...] = (), any_layout: bool = False) -> None:
         super().__init__(definition.__name__, definition.__doc__)
@@ -266,8 +273,8 @@ class Op(Documented):
         return rule
 
     def fused(self, prepare: Callable) -> Callable:
-        """Decorates `prepare(kernels, *layouts, **attrs) -> (forward, backward)`, run once per signature with contiguous
-        layouts; it raises NoKernel(reason) where the kernels do not apply."""
+        """Decorates `prepare(kernels, *layouts, **attrs) -> (forward, backward)`, which runs once per signature with
+        contiguous layouts and raises NoKernel(reason) where the kernels do not apply."""
         self.prepare = prepare
         return prepare
 
@@ -307,16 +314,20 @@ class Op(Documented):
             arrays[i] = contiguous_copy(arrays[i])
         outputs, saved = plan.forward(*arrays)
         if not (recording and (not paused or mode.grad)):
-            return new_tensor(outputs, None) if type(outputs) is not tuple else tuple([new_tensor(o, None) for o in outputs])
+            many = type(outputs) is tuple
+            return tuple([new_tensor(o, None) for o in outputs]) if many else new_tensor(outputs, None)
+        keep = plan, inputs, saved
         if type(outputs) is not tuple:
-            return new_tensor(outputs, recorded(self, edges, outputs.layout, (plan, inputs, saved), version, None, attrs))
-        node = recorded(self, edges, tuple([o.layout for o in outputs]), (plan, inputs, saved), version, None, attrs)
-        return tuple([new_tensor(o, None if i in self.nondifferentiable else Slot(node, i, o.layout)) for i, o in enumerate(outputs)])
+            return new_tensor(outputs, recorded(self, edges, outputs.layout, keep, version, None, attrs))
+        node = recorded(self, edges, tuple([o.layout for o in outputs]), keep, version, None, attrs)
+        constant = self.nondifferentiable
+        return tuple([new_tensor(o, None if i in constant else Slot(node, i, o.layout)) for i, o in enumerate(outputs)])
 
     def plan(self, inputs: Iterable[Tensor | None], attrs: dict[str, Any]) -> FusedPlan | str | None:
-        """The plan of an earlier call, or None. The key is the layouts, then the attributes in the order of the signature."""
+        """The plan of an earlier call, or None. Its key: the layouts, then the attributes in the definition's order."""
         full = complete(self.name, self.attributes, self.defaults, attrs)
-        return self.plans.get((*[None if t is None else t.array.layout for t in inputs], *[full[n] for n in self.attributes]))
+        layouts = [None if t is None else t.array.layout for t in inputs]
+        return self.plans.get((*layouts, *[full[n] for n in self.attributes]))
 
     def _plan(self, key: tuple, inputs: tuple, attrs: dict) -> FusedPlan | str:
         """Checks the signature, then chooses: kernels, or the definition and why."""
@@ -333,7 +344,7 @@ class Op(Documented):
         if mode.fused == "off":
             return remember(self.plans, key, "fused kernels are switched off")
         first = next(x for x in layouts if x is not None)
-        flat = layouts if self.any_layout else [None if x is None else layout_of(x.device, x.dtype, x.shape) for x in layouts]
+        flat = layouts if self.any_layout else [x and layout_of(x.device, x.dtype, x.shape) for x in layouts]
         try:
             made = self.prepare(first.device.kernels, *flat, **attrs)
         except NoKernel as reason:
@@ -354,7 +365,8 @@ class Op(Documented):
             try:
                 hash(value)
             except TypeError:
-                raise TypeError(f"[{self.name}] {name} must be hashable; got {value!r}; pass a tuple instead of a list") from None
+                raise TypeError(f"[{self.name}] {name} must be hashable; got {value!r}; "
+                                "pass a tuple instead of a list") from None
 
     def backward(self, node: Node, g: Any, needs: list[bool]) -> list[Tensor | None]:
         """The VJP at a node with fused kernels: on saved arrays, or recorded as the grad-op."""
@@ -373,7 +385,7 @@ class Op(Documented):
         if results is None:
             return derived(self.definition, inputs, node.attrs, gs, needs, mode.grad)
         if mode.grad:
-            return self.grad_op.record(inputs, gs, node.attrs, needs, results)
+            return self.grad_op.record(inputs, gs, node.attrs, results)
         return [None if r is None else new_tensor(r, None) for r in results]
 
     @property
@@ -385,7 +397,7 @@ class Op(Documented):
 
 
 def _gradient_arrays(node: Node, g: Any) -> Any:
-    """The arrays of the output gradients (one, or a list with None for those not asked for), contiguous for the kernels."""
+    """The arrays of the output gradients (one, or a list with None for those not needed), made contiguous."""
     if type(g) is list:
         return [None if t is None else dense(t.array) for t in g]
     return g.array if g.array.layout is node.layout else dense(g.array)
@@ -397,18 +409,21 @@ class GradOp:
     def __init__(self, of: Op) -> None:
         self.of, self.name = of, of.name + "_grad"
 
-    def definition(self, *tensors: Tensor | None, needs: tuple[bool, ...], count: int, **attrs: Any) -> tuple[Tensor, ...]:
+    def definition(self, *tensors: Tensor | None, needs: tuple[bool, ...], count: int,
+                   **attrs: Any) -> tuple[Tensor, ...]:
         """The VJP of the op's definition: the gradients of the needed inputs."""
-        inputs, gs = tensors[:count], tensors[count:]
-        return tuple(r for r in derived(self.of.definition, inputs, attrs, list(gs), list(needs), True) if r is not None)
+        results = derived(self.of.definition, tensors[:count], attrs, list(tensors[count:]), list(needs), True)
+        return tuple(r for r in results if r is not None)
 
-    def record(self, inputs: tuple, gs: list, attrs: dict | None, needs: list[bool], results: list[Array | None]) -> list[Tensor | None]:
+    def record(self, inputs: tuple, gs: list, attrs: dict | None,
+               results: list[Array | None]) -> list[Tensor | None]:
+        """The gradients that the kernels gave, with a node over the op's inputs and output gradients."""
         tensors = (*inputs, *gs)
         edges = tuple([edge_of(t) if t is not None and t.requires_grad else None for t in tensors])
         version = sum([t.array.version for t in tensors if t is not None])
         given = [r for r in results if r is not None]
         all_attrs = {**(attrs or {}), "needs": tuple(r is not None for r in results), "count": len(inputs)}
-        node = recorded(self, edges, tuple([r.layout for r in given]), tensors, version, None, all_attrs)      # type: ignore[arg-type]
+        node = recorded(self, edges, tuple([r.layout for r in given]), tensors, version, None, all_attrs)
         slots = iter([new_tensor(r, Slot(node, i, r.layout)) for i, r in enumerate(given)])
         return [None if r is None else next(slots) for r in results]
 

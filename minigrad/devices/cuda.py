@@ -98,7 +98,7 @@ class CUDA(Device):
             run = blas.Gemm(self, cp, suffix) if name == "gemm" else _launcher(self, name, suffix, signature)
             kernels[full] = Kernel(full, signature.letters, -1, run)
         # ops that are imported later add to KERNELS then
-        self.kernels = KernelTable(self.name, kernels, ChainMap(KERNELS, {"gemm": None}))     # type: ignore[dict-item]
+        self.kernels = KernelTable(self.name, kernels, ChainMap[str, Any](KERNELS, {"gemm": None}))
         self.host = Kernel("host", "*", -1, self._no_kernel)
 
     def describe(self) -> str:

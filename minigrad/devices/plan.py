@@ -23,7 +23,8 @@ class Plan:
 
     def __init__(self, run: Callable[..., Any] | None, layout: Any, why: str = "", kernel: Any = None, table: Array | None = None,
                  offset: int | None = None, attrs: dict | None = None) -> None:
-        self.run, self.layout, self.why, self.kernel, self.table, self.offset = run, layout, why, kernel, table, offset
+        self.run: Any = run
+        self.layout, self.why, self.kernel, self.table, self.offset = layout, why, kernel, table, offset
         self.walk = 0 if table is None else table.ptr
         self.op: Any = None
         self.attrs = attrs

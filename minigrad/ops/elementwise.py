@@ -1,8 +1,8 @@
 """Elementwise primitives: one kernel each, walked by a plan; broadcasting, promotion, numbers as operands.
 
-The kernels are in native/elementwise.c and ops/elementwise.cu. 16-bit floats are computed in float32, as PyTorch does; for other
-dtypes without a kernel NumPy's function runs as a launch with `out=`. The table of the primitives is in math.py; what can be
-composed of them is in formula.py and activation.py.
+The kernels are in native/elementwise.c and ops/elementwise.cu. 16-bit floats are computed in float32, as PyTorch does;
+for other dtypes without a kernel NumPy's function runs as a launch with `out=`. The table of the primitives is in
+math.py; what can be composed of them is in formula.py and activation.py.
 """
 from __future__ import annotations
 
@@ -14,7 +14,17 @@ import numpy as np
 from ..core.arrays import cast_array, copy_array, written_once
 from ..core.engine import functions
 from ..core.op import Primitive, same_device
-from ..core.shape import BOOL, FLOAT32, broadcast_shapes, default_float, fail, is_float, promote, result_type, scalar_type
+from ..core.shape import (
+    BOOL,
+    FLOAT32,
+    broadcast_shapes,
+    default_float,
+    fail,
+    is_float,
+    promote,
+    result_type,
+    scalar_type,
+)
 from ..core.tape import mode
 from ..core.tensor import Tensor, bump, writable
 from ..devices.base import Kernel
@@ -22,7 +32,7 @@ from ..devices.launch import by_plan, launch
 from ..devices.memory import Array, Layout, alloc, layout
 from ..devices.plan import Plan, elementwise_plan, remember
 from .convert import cast
-from .dispatch import binary, constant, named, ternary, unary, with_number
+from .dispatch import binary, constant, described, ternary, unary, with_number
 
 NUMBERS = (float, int, bool, np.floating, np.integer, np.bool_)
 
@@ -43,18 +53,19 @@ class Elementwise(Primitive):
     * `function`: NumPy's, for dtypes without a kernel; `oracle`: what tests compare with, if not `function`;
     * `result`: "same" dtype as the operands, "float" (integers are converted first) or "bool";
     * `kinds`: the dtypes it is defined for, of b(ool) i(nteger) f(loat);
-    * `kernel`: the name of its kernel if not its own; `kernel_kinds`: the dtypes that have one ("size": found by item size);
+    * `kernel`: the name of its kernel if not its own; `kernel_kinds`: the dtypes that have one ("size": by item size);
     * `dtypes(op, inputs, dtype) -> dtype`: the dtype of the computation, where it is not that of promotion;
     * `options(*inputs, **options)`: what further keyword arguments mean: other inputs, or the result itself;
     * `selects`: the first operand is a bool condition, of which only the shape counts for promotion;
     * `tensors`: the first so many arguments may not be numbers, as PyTorch has it (the operators and `call` take them);
-    * `domain`: where samples are drawn from, for all inputs or one each; `stack`: local memory that the CUDA kernel may use.
+    * `domain`: where samples are drawn from, for all inputs or one each; `stack`: local memory of the CUDA kernel.
     """
 
     def __init__(self, name: str, function: Callable | None, inputs: str, vjps: dict[str, Callable] | None = None, *,
                  result: str = "same", kinds: str = "bif", domain: tuple = (-2.0, 2.0), oracle: Callable | None = None,
                  tensors: int = 0, kernel: str = "", kernel_kinds: str = "bif", dtypes: Callable | None = None,
-                 options: Callable | None = None, selects: bool = False, stack: int = 0, doc: str | None = None) -> None:
+                 options: Callable | None = None, selects: bool = False, stack: int = 0,
+                 doc: str | None = None) -> None:
         super().__init__(name, self.prepare_plan, vjps, inputs.split(), doc, attributes=())
         self.function, self.result, self.kinds, self.tensors = function, result, kinds, tensors
         self.kernel_name, self.kernel_kinds, self.dtypes, self.options = kernel or name, kernel_kinds, dtypes, options
@@ -62,11 +73,12 @@ class Elementwise(Primitive):
         self.domains = domain if isinstance(domain[0], tuple) else (domain,) * len(self.inputs)
         self.known_dtypes: dict[tuple, np.dtype] = {}           # of the computation, by the operands' layouts and types
         self.by_number: Callable[[Any, Any], Any] = with_number(self, 0)    # f(tensor, number)
-        self.reflected: Callable[[Any, Any], Any] = with_number(self, 1)    # f(tensor, number): the number is the first operand
-        self.call: Callable[..., Any] = named((unary, binary, ternary)[len(self.inputs) - 1](self), name, doc)
+        self.reflected: Callable[[Any, Any], Any] = with_number(self, 1)    # the number is the first operand
+        self.call: Callable[..., Any] = described((unary, binary, ternary)[len(self.inputs) - 1](self), name, doc)
         if kernel_kinds:
             launch("ops/elementwise.cu", self.kernel_name, by_plan, stack=stack)
-        self.sample_function, self.error_function, self.oracle = self.plain_samples, self.plain_errors, oracle or function
+        self.sample_function, self.error_function = self.plain_samples, self.plain_errors
+        self.oracle = oracle or function
 
     def __call__(self, *inputs: Any, out: Tensor | None = None, **named: Any) -> Tensor:
         if named:
@@ -121,7 +133,8 @@ class Elementwise(Primitive):
     def _widened(self, out: Layout, layouts: tuple[Layout, ...]) -> Plan:
         """16-bit floats are computed in float32."""
         dtype = layouts[-1].dtype
-        wide = self.prepare_plan(*[layout(x.device, FLOAT32 if x.dtype == dtype else x.dtype, x.shape) for x in layouts])
+        widened = [layout(x.device, FLOAT32 if x.dtype == dtype else x.dtype, x.shape) for x in layouts]
+        wide = self.prepare_plan(*widened)
 
         def run(*arrays: Array) -> Array:
             y = alloc(out)
@@ -132,7 +145,8 @@ class Elementwise(Primitive):
     def allow(self, dtype: np.dtype) -> None:
         """Refuses a dtype that it is not defined for."""
         if kind_of(dtype) not in self.kinds:
-            fix = "use ~ or logical_not() and ^ or logical_xor() on masks, or convert" if dtype == BOOL else "convert first"
+            masks = "use ~ or logical_not() and ^ or logical_xor() on masks, or convert"
+            fix = masks if dtype == BOOL else "convert first"
             fail(self.name, f"is not defined for {dtype} tensors", "", fix, NotImplementedError)
 
     def kernel(self, x: Layout) -> Kernel | None:
@@ -232,10 +246,7 @@ class Elementwise(Primitive):
     def _prepare_into(self, to: Layout, *layouts: Layout) -> Plan:
         plan = self.plan(layouts, {})
         have = plan.layout
-        if have.shape != to.shape:
-            fail(self.name + "_", "the result must have the shape of the tensor written to", [to, have], "use the out-of-place form")
-        if "bif".index(kind_of(have.dtype)) > "bif".index(kind_of(to.dtype)):
-            fail(self.name + "_", f"a {have.dtype} result cannot be written into a {to.dtype} tensor", to, "convert first")
+        check_target(self.name + "_", to, have)
         if have.dtype == to.dtype and have.device is to.device and plan.kernel is not None:
             return Plan(None, to, plan.why, plan.kernel, elementwise_plan(to, *layouts))
         return plan
@@ -246,9 +257,11 @@ class Elementwise(Primitive):
         """Operands of several shapes, broadcasting ones and empty ones included."""
         shapes: tuple = ((3, 5), (31,), (32,), (33,), (1,), (), (0, 4))
         if len(self.inputs) == 2:
-            shapes = (((3, 5), (3, 5)), ((31,), ()), ((4, 1), (33,)), ((2, 1, 4), (3, 1)), ((1,), (1,)), ((), ()), ((0, 3), (1, 3)))
+            shapes = (((3, 5), (3, 5)), ((31,), ()), ((4, 1), (33,)), ((2, 1, 4), (3, 1)), ((1,), (1,)), ((), ()),
+                      ((0, 3), (1, 3)))
         for shape in shapes:
-            yield tuple(self._draw(make, s, d) for s, d in zip(shape if len(self.inputs) == 2 else (shape,), self.domains, strict=True))
+            each = shape if len(self.inputs) == 2 else (shape,)
+            yield tuple(self._draw(make, s, d) for s, d in zip(each, self.domains, strict=True))
 
     def _draw(self, make: Any, shape: tuple, domain: tuple) -> Any:
         if "f" in self.kinds:
@@ -258,20 +271,25 @@ class Elementwise(Primitive):
     def plain_errors(self, make: Any) -> Iterator[tuple]:
         """Shapes that do not broadcast, and what is no operand."""
         if len(self.inputs) == 2:
-            yield (self._draw(make, (3, 4), self.domains[0]), self._draw(make, (5,), self.domains[1]), {}), RuntimeError, "broadcast"
+            a, b = self._draw(make, (3, 4), self.domains[0]), self._draw(make, (5,), self.domains[1])
+            yield (a, b, {}), RuntimeError, "broadcast"
             yield (self._draw(make, (3,), self.domains[0]), "two", {}), TypeError, "tensors or numbers"
         else:
             yield ("two", {}), TypeError, "tensors or numbers"
 
 
 def write(target: Tensor, result: Tensor) -> Tensor:
-    """Writes a finished result into `target`, as `out=` and in-place forms do: same shape, and a dtype that holds it."""
+    """Writes a finished result into `target`, as `out=` and in-place forms do."""
     for t in (target, result) if mode.grad else ():
         writable("out", t)
-    have, to = result.array.layout, target.array.layout
-    if have.shape != to.shape:
-        fail("out", "the result must have the shape of the tensor written to", [to, have], "use the out-of-place form")
-    if "bif".index(kind_of(have.dtype)) > "bif".index(kind_of(to.dtype)):
-        fail("out", f"a {have.dtype} result cannot be written into a {to.dtype} tensor", to, "convert first")
+    check_target("out", target.array.layout, result.array.layout)
     copy_array(target.array, result.array)
     return bump(target)
+
+
+def check_target(op: str, to: Layout, have: Layout) -> None:
+    """Refuses to write a result of layout `have` into a tensor of layout `to`: another shape, or a lower dtype."""
+    if have.shape != to.shape:
+        fail(op, "the result must have the shape of the tensor written to", [to, have], "use the out-of-place form")
+    if "bif".index(kind_of(have.dtype)) > "bif".index(kind_of(to.dtype)):
+        fail(op, f"a {have.dtype} result cannot be written into a {to.dtype} tensor", to, "convert first")

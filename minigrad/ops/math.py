@@ -416,5 +416,16 @@ root = Elementwise("root", np.sqrt, "a", {"a": _root_vjp}, result="float", domai
 
 
 INPLACE = frozenset(__all__) - {"polygamma", "isnan", "isinf", "isfinite", "maximum", "minimum"}
-METHODS = {"where": lambda input, condition, other: where(condition, input, other),
-           "polygamma": lambda input, n: polygamma(n, input)}
+
+
+def _where_method(input: Tensor, condition: Tensor, other: Tensor | float) -> Tensor:
+    """`input` where the condition is true, else `other`, broadcast to one shape."""
+    return where(condition, input, other)
+
+
+def _polygamma_method(input: Tensor, n: int) -> Tensor:
+    """The nth derivative of digamma, elementwise: a tensor of the shape of `input`."""
+    return polygamma(n, input)
+
+
+METHODS = {"where": _where_method, "polygamma": _polygamma_method}
