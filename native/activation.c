@@ -1,3 +1,4 @@
+/* types: f32 f64 */
 /* Activation functions, forward and backward: out[i] = f(x[i]), gx[i] = g[i] * f'(x[i]).
  *
  * Plain loop and fast loop are those of elementwise.c: f is written once on vectors, walk.h brings any layout into

@@ -1,3 +1,4 @@
+/* types: f32 f64 */
 /* Scaled dot-product attention: out = softmax(scale q k^T + mask) v, and its backward, for `items` independent problems.
  *
  *   q [rows, depth]   k [keys, depth]   v [keys, value_depth]   out [rows, value_depth]   lse [rows]

@@ -1,3 +1,4 @@
+/* types: f32 f64 */
 /* Convolution over one to three spatial dimensions, its gradients, and so the transposed convolution.
  *
  *   x [images, groups * c, in]   w [groups * k, c, kernel]   y [images, groups * k, out]     in, out, kernel: 3 sizes, leading 1s

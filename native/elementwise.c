@@ -1,3 +1,4 @@
+/* types: f32 f64 i32 i64 u8 u16 */
 /* Elementwise arithmetic: out[i] = f(a[i], b[i], ...) over operands of any layout.
  *
  * The plain loop of every kernel here is
@@ -204,7 +205,22 @@ static inline T floor_divide_1(T x, T y) {
   T whole = MATH(floor)(q);
   return q - whole > F(0.5) ? whole + 1 : whole;
 }
-#define LANES2(name, f) static inline V name(V x, V y) { V r; for (int i = 0; i < VL; i++) r[i] = f(x[i], y[i]); return r; }
+/* f lane by lane, through memory: VL calls written out would be much code and not faster. */
+#define LANES(name, f) \
+  static inline V name(V x) { \
+    T t[VBYTES / sizeof(T)]; \
+    vstore(t, x); \
+    _Pragma("GCC unroll 1") for (int i = 0; i < VL; i++) t[i] = f(t[i]); \
+    return vload(t); \
+  }
+#define LANES2(name, f) \
+  static inline V name(V x, V y) { \
+    T t[VBYTES / sizeof(T)], u[VBYTES / sizeof(T)]; \
+    vstore(t, x); \
+    vstore(u, y); \
+    _Pragma("GCC unroll 1") for (int i = 0; i < VL; i++) t[i] = f(t[i], u[i]); \
+    return vload(t); \
+  }
 LANES2(fmod_, fmod_1)
 LANES2(remainder_, remainder_1)
 LANES2(floor_divide_, floor_divide_1)
@@ -277,7 +293,6 @@ HEAVY_UNARY(sin, vsin)
 HEAVY_UNARY(cos, vcos)
 
 /* The C library's, lane by lane. */
-#define LANES(name, f) static inline V name(V x) { for (int i = 0; i < VL; i++) x[i] = f(x[i]); return x; }
 #define LIBRARY(name) LANES(name##_, MATH(name)) HEAVY_UNARY(name, name##_)
 LIBRARY(log10)
 LIBRARY(tan)

@@ -1,3 +1,4 @@
+/* types: f32 f64 */
 /* Matrix product: c = (accumulate ? c : 0) + a b + bias. Linear layers, convolutions, recurrent steps and attention
  * stand on it.
  *
@@ -58,7 +59,7 @@
 /* ---- the tile ---- */
 
 /* Without masks, what is left to do for a tile that sticks out of c: its sums come through memory, row by row. */
-static __attribute__((noinline)) void finish_edge(int rows, int vectors, const V *sum, T *c, int64_t crs, int tail, int add,
+static __attribute__((noinline, noclone)) void finish_edge(int rows, int vectors, const V *sum, T *c, int64_t crs, int tail, int add,
                                                   const T *bias) {
   for (int i = 0; i < rows; i++)
     for (int s = 0; s < vectors; s++) {

@@ -1,3 +1,4 @@
+/* types: f32 f64 i32 i64 u8 u16 */
 /* Indexing along the middle axis of [outer, n, inner]: take and gather read, scatter writes, index_add and scatter_add add up.
  *
  *     take           out[o, j, i] = x[o, index[j], i]            index_add     out[o, index[j], i] += src[o, j, i]

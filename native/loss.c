@@ -1,3 +1,4 @@
+/* types: f32 f64 */
 /* Elementwise losses of x against target, n contiguous elements each, with the reduction in the same pass.
  *
  *   loss[i] = f(x[i], target[i])          reduction 0: all of them; 1: their sum / n; 2: their sum
@@ -5,7 +6,7 @@
  *
  * so that a training step reads x and target once forward and once backward, and no array of losses exists.
  *
- * The sum: chunks of at least 16384 elements, at most MG_LOSS_CHUNKS(n) of them, each summed in four chains of
+ * The sum: chunks of at least 16384 elements, at most mg_loss_chunks(n) of them, each summed in four chains of
  * vectors over blocks of BLOCK elements and across blocks in double; then the chunks in order. All by n alone.
  */
 #include "loops.h"
@@ -106,7 +107,7 @@ PIECES(bce_logits, BCE_LOGITS)
 
 /* cost: what one element takes, in those of a loss that only loads and adds */
 static void run_forward(void (*piece)(void *, int64_t, int64_t), loss_args *a, T *loss, T *partial, int64_t reduction, int64_t cost) {
-  const int64_t n = a->n, chunk = n <= 4194304 ? 16384 : ((n + 255) / 256 + 63) / 64 * 64, chunks = (n + chunk - 1) / chunk;
+  const int64_t n = a->n, chunks = mg_loss_chunks(n), chunk = chunks < 256 ? 16384 : ((n + 255) / 256 + 63) / 64 * 64;
   a->loss = loss;
   a->partial = reduction ? partial : 0;
   a->chunk = chunk;

@@ -21,6 +21,8 @@
 
 #include <stdint.h>
 
+#include "workspace.h"
+
 #define MG_CAT4_(a, b, c, d) a##b##c##d
 #define MG_CAT4(a, b, c, d) MG_CAT4_(a, b, c, d)
 #define MG_CAT2_(a, b) a##b
@@ -190,13 +192,12 @@ KERNEL(REAL, avg_pool_forward, T *y, const T *x, const T *divisor, const int64_t
 KERNEL(REAL, avg_pool_backward, T *gx, const T *g, const T *divisor, const int64_t *windows)
 
 /* ---- norm.c ---- */
-/* rows or samples are split into MG_CHUNKS(rows) chunks for the sums over rows; partial holds one row of sums per chunk */
-#define MG_CHUNKS(rows) ((rows) <= 32 ? 1 : (rows) <= 4096 ? ((rows) + 31) / 32 : 128)
+/* rows or samples are split into mg_chunks(rows) chunks for the sums over rows; partial holds one row of sums per chunk */
 KERNEL(REAL, layer_norm_forward, T *y, T *mean, T *rstd, const T *x, const T *weight, const T *bias, int64_t rows, int64_t n, double eps)
-/* partial: T[MG_CHUNKS(rows) * 2 * n] */
+/* partial: T[mg_chunks(rows) * 2 * n] */
 KERNEL(REAL, layer_norm_backward, T *gx, T *gweight, T *gbias, T *partial, const T *gy, const T *x, const T *mean, const T *rstd, const T *weight, int64_t rows, int64_t n)
 KERNEL(REAL, rms_norm_forward, T *y, T *rstd, const T *x, const T *weight, int64_t rows, int64_t n, double eps)
-/* partial: T[MG_CHUNKS(rows) * n] */
+/* partial: T[mg_chunks(rows) * n] */
 KERNEL(REAL, rms_norm_backward, T *gx, T *gweight, T *partial, const T *gy, const T *x, const T *rstd, const T *weight, int64_t rows, int64_t n)
 /* x is [batch, channels, inner]; mean var rstd are [channels], var biased */
 KERNEL(REAL, batch_norm_forward, T *y, T *mean, T *var, T *rstd, const T *x, const T *weight, const T *bias, int64_t batch, int64_t channels, int64_t inner, double eps)
@@ -216,10 +217,8 @@ KERNEL(REAL, group_norm_backward, T *gx, T *gweight, T *gbias, T *partial, const
  * [.., n] and stats [6, steps, batch]; hin [.., outputs] if mask, or lengths and reverse.
  * work: T[4 * hidden + up32(n) * outputs + up32(outputs) * hidden], up32 rounding up to whole 32. ---- */
 KERNEL(REAL, rnn_forward, T *y, T *hn, T *cn, T *gates, T *cells, T *tanhc, T *inner, T *projected, T *raw_x, T *raw_h, T *stats, T *hin, T *work, const T *x, const T *h0, const T *c0, const T *w_ih, const T *w_hh, const T *w_hr, const T *b_ih, const T *b_hh, const T *nw_ih, const T *nb_ih, const T *nw_hh, const T *nb_hh, const T *nw_c, const T *nb_c, const T *mask, const int64_t *lengths, int64_t steps, int64_t batch, int64_t inputs, int64_t hidden, int64_t outputs, int64_t kind, int64_t norm, int64_t reverse, double eps)
-/* dx dr [MG_RNN_STEPS(batch), batch, n], dr == dx if not GRU and without norm; dhs [.., outputs] with w_hr; sums: T[MG_RNN_BLOCKS(batch) * (6 * n + 2 * hidden)];
+/* dx dr [mg_rnn_steps(batch), batch, n], dr == dx if not GRU and without norm; dhs [.., outputs] with w_hr; sums: T[mg_rnn_blocks(batch) * (6 * n + 2 * hidden)];
  * gb_hh beside gb_ih for GRU only. work: T[up32(outputs) * n + up32(hidden) * outputs] */
-#define MG_RNN_BLOCKS(batch) (((batch) - 1) / 16 + 1)
-#define MG_RNN_STEPS(batch) ((batch) < 256 ? 256 / (batch) : 1)
 KERNEL(REAL, rnn_backward, T *gx, T *gh0, T *gc0, T *gw_ih, T *gw_hh, T *gw_hr, T *gb_ih, T *gb_hh, T *gnw_ih, T *gnw_hh, T *gnw_c, T *gnb_c, T *dx, T *dr, T *dhs, T *sums, T *work, const T *gy, const T *ghn, const T *gcn, const T *x, const T *h0, const T *c0, const T *w_ih, const T *w_hh, const T *w_hr, const T *nw_ih, const T *nw_hh, const T *nw_c, const T *mask, const int64_t *lengths, const T *y, const T *gates, const T *cells, const T *tanhc, const T *inner, const T *projected, const T *raw_x, const T *raw_h, const T *stats, const T *hin, int64_t steps, int64_t batch, int64_t inputs, int64_t hidden, int64_t outputs, int64_t kind, int64_t norm, int64_t reverse)
 
 /* ---- softmax.c: along the middle axis of [outer, n, inner] ---- */
@@ -242,8 +241,7 @@ KERNEL(REAL, attention_forward, T *out, T *lse, T *weights, const T *q, const T 
 KERNEL(REAL, attention_backward, T *gq, T *gk, T *gv, const T *gout, const T *out, const T *lse, const T *q, const T *k, const T *v, const T *bias, const uint8_t *allowed, const int64_t *stream, const int64_t *table, int64_t items, int64_t rows, int64_t keys, int64_t depth, int64_t value_depth, int64_t mask_row, int64_t mask_key, int64_t causal, double scale, double p)
 
 /* ---- loss.c: elementwise loss and its reduction (0 none: loss [n]; 1 mean, 2 sum: loss [1]); gloss is [n] or [1] alike.
- * partial: T[MG_LOSS_CHUNKS(n)]; weight, pos_weight: T[n] or null; gx or gtarget may be null ---- */
-#define MG_LOSS_CHUNKS(n) ((n) <= 16384 ? 1 : (n) <= 4194304 ? ((n) + 16383) / 16384 : 256)
+ * partial: T[mg_loss_chunks(n)]; weight, pos_weight: T[n] or null; gx or gtarget may be null ---- */
 KERNEL(REAL, mse_loss_forward, T *loss, T *partial, const T *x, const T *target, int64_t n, int64_t reduction)
 KERNEL(REAL, mse_loss_backward, T *gx, T *gtarget, const T *gloss, const T *x, const T *target, int64_t n, int64_t reduction)
 KERNEL(REAL, l1_loss_forward, T *loss, T *partial, const T *x, const T *target, int64_t n, int64_t reduction)
@@ -303,7 +301,6 @@ KERNEL(ANY, topk, int64_t *out, const T *x, int64_t outer, int64_t n, int64_t in
 /* ---- optim.c: one launch for all parameters. table: `count` rows of MG_OPTIM_COLUMNS int64, {param, grad, state1, state2, state3,
  * step, size}: addresses (0 where absent) of T arrays, of the parameter's double step count (the launch adds 1), and the number
  * of elements. hyper: {lr, weight_decay, eps, first, second} doubles, read at each launch ---- */
-#define MG_OPTIM_COLUMNS 7
 /* first second = momentum dampening; state1 momentum buffer (0 when momentum is 0), set to the gradient while step is 0 */
 KERNEL(REAL, sgd, const int64_t *table, const double *hyper, int64_t count, int64_t nesterov, int64_t maximize)
 /* first second = beta1 beta2; state1 exp_avg, state2 exp_avg_sq, state3 max_exp_avg_sq (amsgrad); decoupled: AdamW */

@@ -1,3 +1,4 @@
+/* types: f32 f64 */
 /* Normalisation: layer, RMS, batch and group norm (instance norm is group norm with one channel a group).
  *
  * All of them are
@@ -44,7 +45,7 @@ INLINE void add_squares(V *rest, V *squares, const V *mean, const T *x, int64_t 
 
 /* mean (0 unless `centred`) and rstd of R rows, broadcast. The distances from the first, rounded mean add up to what
  * that mean is off by; correcting it costs one addition and makes the mean the nearest T to the true one. */
-INLINE void moments(V *mean, V *rstd, const T *x, int64_t n, double eps, const int R, const int centred) {
+INLINE void moments_of_rows(V *mean, V *rstd, const T *x, int64_t n, double eps, const int R, const int centred) {
   V s[4], q[4];
   T var[4];
   for (int r = 0; r < R; r++) s[r] = q[r] = mean[r] = vzero();
@@ -77,6 +78,15 @@ INLINE void moments(V *mean, V *rstd, const T *x, int64_t n, double eps, const i
     }
   }
   for (int r = 0; r < R; r++) rstd[r] = vset(1 / MATH(sqrt)(var[r] + (T)eps));
+}
+/* compiled once for each use, and shared by layer, RMS and group norm: a call costs nothing beside the work on a row */
+NOINLINE void moments_4(V *mean, V *rstd, const T *x, int64_t n, double eps) { moments_of_rows(mean, rstd, x, n, eps, 4, 1); }
+NOINLINE void moments_1(V *mean, V *rstd, const T *x, int64_t n, double eps) { moments_of_rows(mean, rstd, x, n, eps, 1, 1); }
+NOINLINE void squares_4(V *mean, V *rstd, const T *x, int64_t n, double eps) { moments_of_rows(mean, rstd, x, n, eps, 4, 0); }
+NOINLINE void squares_1(V *mean, V *rstd, const T *x, int64_t n, double eps) { moments_of_rows(mean, rstd, x, n, eps, 1, 0); }
+INLINE void moments(V *mean, V *rstd, const T *x, int64_t n, double eps, const int R, const int centred) {
+  if (centred) (R == 4 ? moments_4 : moments_1)(mean, rstd, x, n, eps);
+  else (R == 4 ? squares_4 : squares_1)(mean, rstd, x, n, eps);
 }
 
 typedef struct {
@@ -135,7 +145,7 @@ void FN(rms_norm_forward)(T *y, T *rstd, const T *x, const T *weight, int64_t ro
  *                  gx = rstd * (g - c1 - d * c2);   gweight += gy * d * rstd;   gbias += gy
  *
  * Again four rows at a time: what they give to a column is added in registers first, so that the column sums cost one
- * load and one store for four rows. The rows are split into MG_CHUNKS(rows) chunks, each with its own column sums in
+ * load and one store for four rows. The rows are split into mg_chunks(rows) chunks, each with its own column sums in
  * `partial`; these are added in order at the end, so the bits depend on the shape alone.
  */
 typedef struct {
@@ -169,7 +179,7 @@ INLINE void layer_norm_back_sums(const layer_norm_back_args *a, V *s1, V *s2, co
     });
 }
 
-INLINE void layer_norm_back_some(const layer_norm_back_args *a, int64_t row, T *gw, int first, const int R, const int centred) {
+INLINE void layer_norm_back_of(const layer_norm_back_args *a, int64_t row, T *gw, int first, const int R, const int centred) {
   const int64_t n = a->n;
   V mean[4], rstd[4], s1[4], s2[4], c1[4], c2[4];
   for (int r = 0; r < R; r++) {
@@ -210,15 +220,26 @@ INLINE void layer_norm_back_some(const layer_norm_back_args *a, int64_t row, T *
     });
 }
 
-INLINE void layer_norm_back_chunks(const layer_norm_back_args *a, int64_t begin, int64_t end, const int centred) {
+typedef void back_rows(const layer_norm_back_args *a, int64_t row, T *gw, int first);
+NOINLINE void layer_back_4(const layer_norm_back_args *a, int64_t row, T *gw, int first) { layer_norm_back_of(a, row, gw, first, 4, 1); }
+NOINLINE void layer_back_1(const layer_norm_back_args *a, int64_t row, T *gw, int first) { layer_norm_back_of(a, row, gw, first, 1, 1); }
+NOINLINE void rms_back_4(const layer_norm_back_args *a, int64_t row, T *gw, int first) { layer_norm_back_of(a, row, gw, first, 4, 0); }
+NOINLINE void rms_back_1(const layer_norm_back_args *a, int64_t row, T *gw, int first) { layer_norm_back_of(a, row, gw, first, 1, 0); }
+
+/* Rows [row, last). first: are the sums in gw to be overwritten, not added to? */
+static void layer_norm_back_rows(const layer_norm_back_args *a, int64_t row, int64_t last, T *gw, int first, int centred) {
+  back_rows *four = centred ? layer_back_4 : rms_back_4, *one = centred ? layer_back_1 : rms_back_1;
+  for (; row + 4 <= last; row += 4, first = 0) four(a, row, gw, first);
+  for (; row < last; row++, first = 0) one(a, row, gw, first);
+}
+
+static void layer_norm_back_chunks(const layer_norm_back_args *a, int64_t begin, int64_t end, int centred) {
   const int64_t width = centred ? 2 * a->n : a->n;
   for (int64_t c = begin; c < end; c++) {
     T *gw = a->partial ? a->partial + c * width : 0;
-    int64_t row = c * a->chunk, last = least(row + a->chunk, a->rows);
+    const int64_t row = c * a->chunk, last = least(row + a->chunk, a->rows);
     if (gw && row >= last) memset(gw, 0, (size_t)width * sizeof(T));
-    int first = 1;
-    for (; row + 4 <= last; row += 4, first = 0) layer_norm_back_some(a, row, gw, first, 4, centred);
-    for (; row < last; row++, first = 0) layer_norm_back_some(a, row, gw, first, 1, centred);
+    layer_norm_back_rows(a, row, last, gw, 1, centred);
   }
 }
 static void layer_norm_chunks(void *context, int64_t begin, int64_t end) { layer_norm_back_chunks(context, begin, end, 1); }
@@ -238,7 +259,7 @@ static void sum_rows(T *out, const T *p, int64_t rows, int64_t stride, int64_t n
 }
 
 void FN(layer_norm_backward)(T *gx, T *gweight, T *gbias, T *partial, const T *gy, const T *x, const T *mean, const T *rstd, const T *weight, int64_t rows, int64_t n) {
-  const int64_t chunks = MG_CHUNKS(rows), chunk = (rows + chunks - 1) / chunks;
+  const int64_t chunks = mg_chunks(rows), chunk = (rows + chunks - 1) / chunks;
   layer_norm_back_args a = {gx, gweight || gbias ? partial : 0, gy, x, mean, rstd, weight, rows, n, chunk};
   mg_parallel(chunks, grain(chunks, chunk * n), layer_norm_chunks, &a);
   sum_rows(gweight, partial, chunks, 2 * n, n);
@@ -246,7 +267,7 @@ void FN(layer_norm_backward)(T *gx, T *gweight, T *gbias, T *partial, const T *g
 }
 
 void FN(rms_norm_backward)(T *gx, T *gweight, T *partial, const T *gy, const T *x, const T *rstd, const T *weight, int64_t rows, int64_t n) {
-  const int64_t chunks = MG_CHUNKS(rows), chunk = (rows + chunks - 1) / chunks;
+  const int64_t chunks = mg_chunks(rows), chunk = (rows + chunks - 1) / chunks;
   layer_norm_back_args a = {gx, gweight ? partial : 0, gy, x, 0, rstd, weight, rows, n, chunk};
   mg_parallel(chunks, grain(chunks, chunk * n), rms_norm_chunks, &a);
   sum_rows(gweight, partial, chunks, n, n);
@@ -255,13 +276,7 @@ void FN(rms_norm_backward)(T *gx, T *gweight, T *partial, const T *gy, const T *
 void FN(norm_rows_backward)(T *gx, T *sums, const T *gy, const T *x, const T *mean, const T *rstd, const T *weight, int64_t rows,
                             int64_t n, int64_t centred) {
   layer_norm_back_args a = {gx, sums, gy, x, mean, rstd, weight, rows, n, rows};
-  int64_t row = 0;
-  for (; row + 4 <= rows; row += 4)
-    if (centred) layer_norm_back_some(&a, row, sums, 0, 4, 1);
-    else layer_norm_back_some(&a, row, sums, 0, 4, 0);
-  for (; row < rows; row++)
-    if (centred) layer_norm_back_some(&a, row, sums, 0, 1, 1);
-    else layer_norm_back_some(&a, row, sums, 0, 1, 0);
+  layer_norm_back_rows(&a, 0, rows, sums, 0, (int)centred);
 }
 
 /* ---- batch norm: x is [batch, channels, inner], S all of a channel ------------------------------------------------

@@ -1,3 +1,4 @@
+/* types: none */
 /* The thread pool, the scratch memory of a thread, and the question which instructions this CPU has.
  *
  * Why a pool of our own: the usual run-times spin at their barriers and lose a factor of 100 when a core is taken away.

@@ -1,3 +1,4 @@
+/* types: none */
 /* A captured program and its replay.
  *
  * A program is a flat array of 8-byte words, one launch after the other: the kernel's index in mg_kernels, then its

@@ -1,3 +1,4 @@
+/* types: f32 f64 i32 i64 u8 */
 /* Reductions: sum, prod, max, min, argmax, argmin, count_nonzero, any, all, moments; and the scans cumsum, cumprod.
  *
  * The plain loop, for an output k and its elements x_0, x_1, ... in the plan's order:

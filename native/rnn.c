@@ -1,3 +1,4 @@
+/* types: f32 f64 */
 /* Recurrence over a sequence: the RNN with tanh or relu, LSTM and GRU, plain or normalised, one layer in one direction per
  * call. Layers, directions and dropout between layers are Python's.
  *
@@ -15,7 +16,7 @@
  *           v = tanh(p_n + r q_n);   h = (1 - z) v + z h
  *     y[t, b] = h
  *
- * The fast one. Steps are taken some at a time (MG_RNN_STEPS: about 256 rows, so that what one part of the work leaves for the
+ * The fast one. Steps are taken some at a time (mg_rnn_steps: about 256 rows, so that what one part of the work leaves for the
  * next is still in the second-level cache). Their products with x do not wait for each other: one large product. What remains
  * is w_hh h, step by step. Rows of the batch do not know of each other, so blocks of about 16 of them go through these steps on
  * their own, without a barrier between steps; their states and pre-activations stay in the first-level cache, and w_hh, packed
@@ -193,7 +194,7 @@ static void rnn_row(const Job *x, int64_t at, int64_t row, const T *p, const T *
 
 /* ---- forward: blocks of rows, each through the whole sequence ---- */
 
-static int64_t blocks(const Job *x) { return MG_RNN_BLOCKS(x->batch); }
+static int64_t blocks(const Job *x) { return mg_rnn_blocks(x->batch); }
 
 static void forward_step(const Job *x, int64_t t, int64_t first, int64_t rows, T *scratch) {
   const int64_t H = x->hidden, P = x->outputs, n = x->n, at = t * x->batch + first;
@@ -243,7 +244,7 @@ static void forward_blocks(void *context, int64_t begin, int64_t end) {
 
 /* The steps taken together from the s-th to be taken on. */
 static void take(Job *x, int64_t s) {
-  const int64_t end = least(s + MG_RNN_STEPS(x->batch), x->steps);
+  const int64_t end = least(s + mg_rnn_steps(x->batch), x->steps);
   x->from = x->reverse ? x->steps - end : s;
   x->to = x->reverse ? x->steps - s : end;
 }
@@ -265,7 +266,7 @@ void FN(rnn_forward)(T *y, T *hn, T *cn, T *gates, T *cells, T *tanhc, T *inner,
                      int64_t kind, int64_t norm, int64_t reverse, double eps) {
   const int64_t gate_count = kind == LSTM ? 4 : kind == GRU ? 3 : 1, n = gate_count * hidden;
   const int64_t apart = kind == GRU ? 2 * hidden : 0;      /* GRU: the biases of q_n stay apart, behind the others */
-  T *bias = work, *packed_hh = bias + 4 * hidden, *packed_hr = packed_hh + (n + STRIP - 1) / STRIP * STRIP * outputs;
+  T *bias = work, *packed_hh = bias + 4 * hidden, *packed_hr = packed_hh + mg_rnn_round_up(n) * outputs;
   Job job = {.steps = steps, .batch = batch, .inputs = inputs, .hidden = hidden, .outputs = outputs, .n = n, .kind = kind, .norm = norm,
              .reverse = reverse, .eps = eps, .lengths = lengths, .mask = mask, .nw_ih = nw_ih, .nw_hh = nw_hh, .nw_c = nw_c, .nb_c = nb_c,
              .y = y, .hn = hn, .cn = cn, .gates = gates, .cells = cells, .tanhc = tanhc, .inner = inner, .projected = projected,
@@ -284,7 +285,7 @@ void FN(rnn_forward)(T *y, T *hn, T *cn, T *gates, T *cells, T *tanhc, T *inner,
   copy_or_zero(hn, h0, batch * outputs);
   if (kind == LSTM) copy_or_zero(cn, c0, batch * hidden);
   T *p = norm ? raw_x : kind < LSTM ? y : gates;
-  for (int64_t s = 0; s < steps; s += MG_RNN_STEPS(batch)) {
+  for (int64_t s = 0; s < steps; s += mg_rnn_steps(batch)) {
     take(&job, s);
     const int64_t at = job.from * batch;
     FN(gemm)(p + at * n, x + at * inputs, w_ih, 0, 0, 1, (job.to - job.from) * batch, n, inputs, inputs, 1, 1, inputs, n, 0);
@@ -355,7 +356,7 @@ static void rnn_row_back(const Job *x, int64_t at, int64_t row, T *dp) {
 /* ---- backward: blocks of rows ---- */
 
 /* A block's sums: of the norms' weights (and biases) of w_ih x, w_hh h and c, then of dp and of dq. */
-static int64_t sums_of(const Job *x) { return 6 * x->n + 2 * x->hidden; }
+static int64_t sums_of(const Job *x) { return mg_rnn_sums_of_block(x->n, x->hidden); }
 
 static void lstm_back(const Job *x, int64_t t, int64_t first, int64_t rows, T *dp, T *dm, T *dtanh, T *sums) {
   const int64_t H = x->hidden, P = x->outputs, at = t * x->batch + first;
@@ -450,7 +451,7 @@ void FN(rnn_backward)(T *gx, T *gh0, T *gc0, T *gw_ih, T *gw_hh, T *gw_hr, T *gb
                       const T *projected, const T *raw_x, const T *raw_h, const T *stats, const T *hin, int64_t steps, int64_t batch,
                       int64_t inputs, int64_t hidden, int64_t outputs, int64_t kind, int64_t norm, int64_t reverse) {
   const int64_t gate_count = kind == LSTM ? 4 : kind == GRU ? 3 : 1, n = gate_count * hidden, rows = steps * batch;
-  T *packed_hr = work + (outputs + STRIP - 1) / STRIP * STRIP * n;
+  T *packed_hr = work + mg_rnn_round_up(outputs) * n;
   /* the job serves both ways; what forward wrote is only read here */
   Job job = {.steps = steps, .batch = batch, .inputs = inputs, .hidden = hidden, .outputs = outputs, .n = n, .kind = kind, .norm = norm,
              .reverse = reverse, .lengths = lengths, .mask = mask, .nw_ih = nw_ih, .nw_hh = nw_hh, .nw_c = nw_c, .h0 = h0, .c0 = c0,
@@ -463,7 +464,7 @@ void FN(rnn_backward)(T *gx, T *gh0, T *gc0, T *gw_ih, T *gw_hh, T *gw_hr, T *gb
   if (kind == LSTM) copy_or_zero(gc0, gcn, batch * hidden);
   memset(sums, 0, (size_t)(blocks(&job) * sums_of(&job)) * sizeof(T));
   int further = 0, further_h = 0;        /* has anything been added to gw_ih, to gw_hh? */
-  for (int64_t s = (steps - 1) / MG_RNN_STEPS(batch) * MG_RNN_STEPS(batch); s >= 0; s -= MG_RNN_STEPS(batch)) {
+  for (int64_t s = (steps - 1) / mg_rnn_steps(batch) * mg_rnn_steps(batch); s >= 0; s -= mg_rnn_steps(batch)) {
     take(&job, s);
     const int64_t at = job.from * batch, together = (job.to - job.from) * batch;
     mg_parallel(blocks(&job), 1, backward_blocks, &job);

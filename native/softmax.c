@@ -1,3 +1,4 @@
+/* types: f32 f64 */
 /* Softmax, log-softmax, logsumexp and cross entropy along the middle axis of [outer, n, inner], contiguous.
  *
  * All of them begin with the same two numbers for each line of n elements, m = max(x) and s = sum(exp(x - m)):
@@ -33,8 +34,12 @@ static void share(void (*fn)(void *, int64_t, int64_t), void *a, int64_t outer, 
     EACH_COLUMNS(i_, W, k, least(WIDE, (inner) - first_), const int64_t i = first_ + i_; __VA_ARGS__); \
   }
 
-/* m and s of R <= 4 rows of n <= SHORT elements; if e is given, exp(x - m) is kept there */
-INLINE void short_rows(T *m, T *s, T *e, const T *x, int64_t n, const int R, const int finite) {
+/* The first pass, m and s of lines, is compiled once for each shape (4 rows, 1 row, a long row, 4 vectors of columns, 1 vector) and
+ * shared by the kernels of this file. It is most of the code here, and a copy in each kernel would not be faster. `finite`: an infinite
+ * m is replaced by 0. If e is given, exp(x - m) is kept there. */
+
+/* m and s of R <= 4 rows of n <= SHORT elements */
+INLINE void some_short_rows(T *m, T *s, T *e, const T *x, int64_t n, const int R, const int finite) {
   V v[4], largest_of[4];
   for (int r = 0; r < R; r++) largest_of[r] = vset(-INFINITY), v[r] = vzero();
   EACH_VECTOR(j, k, n, for (int r = 0; r < R; r++) largest_of[r] = vmax(largest_of[r], keep_or(get(x + r * n + j, k), k, -INFINITY)););
@@ -51,9 +56,15 @@ INLINE void short_rows(T *m, T *s, T *e, const T *x, int64_t n, const int R, con
     });
   for (int r = 0; r < R; r++) s[r] = vsum(v[r]);
 }
+NOINLINE void short_rows_4(T *m, T *s, T *e, const T *x, int64_t n, int finite) { some_short_rows(m, s, e, x, n, 4, finite); }
+NOINLINE void short_rows_1(T *m, T *s, T *e, const T *x, int64_t n, int finite) { some_short_rows(m, s, e, x, n, 1, finite); }
+INLINE void short_rows(T *m, T *s, T *e, const T *x, int64_t n, const int R, int finite) {
+  if (R == 4) short_rows_4(m, s, e, x, n, finite);
+  else short_rows_1(m, s, e, x, n, finite);
+}
 
 /* the same for one row of any length */
-INLINE void long_row(T *m, T *s, T *e, const T *x, int64_t n, const int finite) {
+NOINLINE void long_row(T *m, T *s, T *e, const T *x, int64_t n, const int finite) {
   V v[4];
   for (int u = 0; u < 4; u++) v[u] = vset(-INFINITY);
   EACH_VECTOR_4(j, u, k, n, v[u] = vmax(v[u], keep_or(get(x + j, k), k, -INFINITY)););
@@ -74,7 +85,7 @@ INLINE void long_row(T *m, T *s, T *e, const T *x, int64_t n, const int finite) 
 }
 
 /* m and s of W * VL neighbouring lines (k of them if W == 1), x at the first element of the first */
-INLINE void columns(V *m, V *s, T *e, const T *x, int64_t n, int64_t stride, const int W, const int k, const int finite) {
+INLINE void some_columns_of(V *m, V *s, T *e, const T *x, int64_t n, int64_t stride, const int W, const int k, const int finite) {
   for (int w = 0; w < W; w++) m[w] = vset(-INFINITY), s[w] = vzero();
   for (int64_t q = 0; q < n; q++)
     for (int w = 0; w < W; w++) m[w] = vmax(m[w], get(x + q * stride + w * VL, k));
@@ -90,6 +101,20 @@ INLINE void columns(V *m, V *s, T *e, const T *x, int64_t n, int64_t stride, con
       }
     for (int w = 0; w < W; w++) s[w] += part[w];
   }
+}
+NOINLINE void columns_4(V *m, V *s, T *e, const T *x, int64_t n, int64_t stride, int finite) {
+  some_columns_of(m, s, e, x, n, stride, 4, VL, finite);
+}
+NOINLINE void columns_1(V *m, V *s, T *e, const T *x, int64_t n, int64_t stride, int finite) {
+  some_columns_of(m, s, e, x, n, stride, 1, VL, finite);
+}
+NOINLINE void columns_tail(V *m, V *s, T *e, const T *x, int64_t n, int64_t stride, int k, int finite) {
+  some_columns_of(m, s, e, x, n, stride, 1, k, finite);
+}
+INLINE void columns(V *m, V *s, T *e, const T *x, int64_t n, int64_t stride, const int W, const int k, int finite) {
+  if (W == 4) columns_4(m, s, e, x, n, stride, finite);
+  else if (k == VL) columns_1(m, s, e, x, n, stride, finite);
+  else columns_tail(m, s, e, x, n, stride, k, finite);
 }
 
 /* ---- softmax, log-softmax, logsumexp ------------------------------------------------------------------------------

@@ -1,3 +1,4 @@
+/* types: f32 f64 i32 i64 u8 */
 /* Order along the middle axis of [outer, n, inner]: argsort and topk. What they return is where the elements stand.
  *
  * The plain loop, for a line x_0, x_1, ...:

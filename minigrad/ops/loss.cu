@@ -3,7 +3,6 @@
 // Forward: the loss of each element, or a partial sum for each block and then one block over the partial sums, in order.
 // Backward: gx = gloss * d loss / dx (times 1 / n for the mean), and the same for the target.
 #if IS_REAL
-#define MG_LOSS_CHUNKS(n) ((n) <= 16384 ? 1 : (n) <= 4194304 ? ((n) + 16383) / 16384 : 256)
 
 // of(i): the loss of element i. A block has a chunk of neighbours, whatever the grid is.
 template <class F> __device__ __forceinline__ void forward(T *loss, T *partial, int64_t n, int64_t reduction, F of) {
@@ -11,7 +10,7 @@ template <class F> __device__ __forceinline__ void forward(T *loss, T *partial, 
     GRID_LOOP(i, n) loss[i] = of(i);
     return;
   }
-  const int64_t chunks = MG_LOSS_CHUNKS(n), length = (n + chunks - 1) / chunks;
+  const int64_t chunks = mg_loss_chunks(n), length = (n + chunks - 1) / chunks;
   for (int64_t chunk = blockIdx.x; chunk < chunks; chunk += gridDim.x) {
     const int64_t begin = chunk * length, end = begin + length < n ? begin + length : n;
     Sum s;
@@ -23,7 +22,7 @@ template <class F> __device__ __forceinline__ void forward(T *loss, T *partial, 
 __device__ __forceinline__ void total(T *loss, const T *partial, int64_t n, int64_t reduction) {
   if (reduction == 0) return;
   Sum s;
-  for (int64_t i = threadIdx.x; i < MG_LOSS_CHUNKS(n); i += blockDim.x) s.add(partial[i]);
+  for (int64_t i = threadIdx.x; i < mg_loss_chunks(n); i += blockDim.x) s.add(partial[i]);
   const T all = row_sum(s.value());
   if (threadIdx.x == 0) loss[0] = reduction == 1 ? all / n : all;
 }

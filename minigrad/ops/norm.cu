@@ -49,16 +49,14 @@ KERNEL(rms_norm_forward)(T *y, T *rstd, const T *x, const T *weight, int64_t row
 // Backward: one block for each chunk of rows. It walks its rows, writes gx, and keeps the chunk's column sums, of which a
 // thread owns every blockDim.x-th column: in shared memory where they fit, otherwise at once in `partial`. A second launch
 // adds the chunks up, in order.
-#define MG_CHUNKS(rows) ((rows) <= 32 ? 1 : (rows) <= 4096 ? ((rows) + 31) / 32 : 128)
-#define SHARED_SUMS 12288                  // bytes of column sums that go to shared memory: the table's launch gives as much
 
 __device__ __forceinline__ void row_norm_backward(T *gx, T *partial, const T *gy, const T *x, const T *mean, const T *rstd, const T *weight,
                                                   int64_t rows, int64_t n, bool centred) {
   extern __shared__ __align__(16) unsigned char shared_bytes[];
-  const int64_t chunks = MG_CHUNKS(rows), length = (rows + chunks - 1) / chunks, width = centred ? 2 * n : n;
+  const int64_t chunks = mg_chunks(rows), length = (rows + chunks - 1) / chunks, width = centred ? 2 * n : n;
   const int64_t begin = blockIdx.x * length, end = begin + length < rows ? begin + length : rows;
   T *out = partial ? partial + blockIdx.x * width : 0;
-  T *sums = width * sizeof(T) <= SHARED_SUMS ? reinterpret_cast<T *>(shared_bytes) : out;
+  T *sums = width * sizeof(T) <= MG_SHARED_SUMS_BYTES ? reinterpret_cast<T *>(shared_bytes) : out;
   if (out)
     for (int64_t j = threadIdx.x; j < n; j += blockDim.x) {
       sums[j] = 0;
@@ -113,15 +111,15 @@ KERNEL(layer_norm_backward)(T *gx, T *gweight, T *gbias, T *partial, const T *gy
   row_norm_backward(gx, gweight || gbias ? partial : 0, gy, x, mean, rstd, weight, rows, n, true);
 }
 STEP(layer_norm_backward, columns)(T *gx, T *gweight, T *gbias, T *partial, const T *gy, const T *x, const T *mean, const T *rstd, const T *weight, int64_t rows, int64_t n) {
-  sum_rows(gweight, partial, MG_CHUNKS(rows), 2 * n, n);
-  sum_rows(gbias, partial + n, MG_CHUNKS(rows), 2 * n, n);
+  sum_rows(gweight, partial, mg_chunks(rows), 2 * n, n);
+  sum_rows(gbias, partial + n, mg_chunks(rows), 2 * n, n);
 }
 
 KERNEL(rms_norm_backward)(T *gx, T *gweight, T *partial, const T *gy, const T *x, const T *rstd, const T *weight, int64_t rows, int64_t n) {
   row_norm_backward(gx, gweight ? partial : 0, gy, x, 0, rstd, weight, rows, n, false);
 }
 STEP(rms_norm_backward, columns)(T *gx, T *gweight, T *partial, const T *gy, const T *x, const T *rstd, const T *weight, int64_t rows, int64_t n) {
-  sum_rows(gweight, partial, MG_CHUNKS(rows), n, n);
+  sum_rows(gweight, partial, mg_chunks(rows), n, n);
 }
 
 // ---- batch norm: x is [batch, channels, inner] ------------------------------------------------------------------------

@@ -3,7 +3,6 @@
 //
 // blockIdx.y goes over parameters, blockIdx.x over a parameter's elements. All blocks of a parameter read its step count, so
 // it cannot be advanced by the same launch: a second one does it, with a thread for each parameter.
-#define MG_OPTIM_COLUMNS 7
 
 #ifdef MG_TYPE
 #if IS_REAL

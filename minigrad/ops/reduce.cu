@@ -14,16 +14,7 @@
 #define IS_NUMBER (TYPE_IS <= 4)
 #if IS_ANY
 
-#define SEGMENT 16384                      // elements of an output from which on it is cut
-#define SEGMENTS_MAX 256
-#define RESULTS_MAX 16384                  // outputs * segments
-__device__ double segment_results[3 * RESULTS_MAX];      // one stream: no two launches use it at once
-
-__device__ __forceinline__ int64_t segments_of(int64_t keep, int64_t reduce) {
-  const int64_t wanted = (reduce + SEGMENT - 1) / SEGMENT, room = keep ? RESULTS_MAX / keep : 1;
-  const int64_t n = wanted < SEGMENTS_MAX ? wanted : SEGMENTS_MAX;
-  return n < room ? (n > 1 ? n : 1) : (room > 1 ? room : 1);
-}
+__device__ double segment_results[3 * MG_SEGMENT_RESULTS_MAX];      // one stream: no two launches use it at once
 
 struct Dims {
   int ndim;
@@ -80,7 +71,7 @@ template <class S, class Store> __device__ __forceinline__ void reduce(const T *
   __shared__ double room[(sizeof(S) + 7) / 8 * MAX_THREADS];                 // S has a constructor, which __shared__ may not
   S *of_thread = reinterpret_cast<S *>(room);
   const Plan plan(values);
-  const int64_t segments = segments_of(plan.keep, plan.reduce);
+  const int64_t segments = mg_segments(plan.keep, plan.reduce);
   const int thread = threadIdx.y * blockDim.x + threadIdx.x;
   const int lanes = plan.columns ? blockDim.y : blockDim.x, lane = plan.columns ? threadIdx.y : threadIdx.x;
   const int apart = plan.columns ? blockDim.x : 1;                           // of two lanes in of_thread
@@ -104,7 +95,7 @@ template <class S, class Store> __device__ __forceinline__ void reduce(const T *
 }
 template <class S, class Store> __device__ __forceinline__ void merge_segments(const int64_t *values, Store store) {
   const Plan plan(values);
-  const int64_t segments = segments_of(plan.keep, plan.reduce);
+  const int64_t segments = mg_segments(plan.keep, plan.reduce);
   const S *results = reinterpret_cast<const S *>(segment_results);
   GRID_LOOP(k, plan.keep) {
     S s = results[k];
