@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from . import memory
+from . import cpu, memory
 from .device import MOVE_SUFFIX, TYPE_SUFFIX, Device, Kernel, KernelTable
 from .memory import Array, Block, Layout
 
@@ -129,7 +129,7 @@ def _reduction(device: CUDA, *a: Any) -> Sequence[Launch]:
     keep, reduce = (int(np.prod(s, dtype=np.int64)) for s in (plan[2:2 + kept], plan[2 + kept:2 + kept + reduced]))
     if keep == 0:
         return []
-    segments = max(1, min(_ceil(reduce, 16384), 256, max(16384 // keep, 1)))           # segments_of() in reduce.cu
+    segments = cpu.segments(keep, reduce)
     if reduce < 32 or plan[-1] != 1:                                                   # Plan::columns
         tall = _power_of_two(reduce // 4, 16)
         first = Launch("", (min(_ceil(keep, 32), _BLOCKS), segments), (32, tall))
@@ -150,10 +150,6 @@ def _lines(device: CUDA, *a: Any) -> Sequence[Launch]:
     return [_per_row(outer, n) if inner == 1 else _over(outer * inner)]
 
 
-def _chunks(rows: int) -> int:
-    return 1 if rows <= 32 else _ceil(rows, 32) if rows <= 4096 else 128               # MG_CHUNKS
-
-
 def _row_norm(rows: int, n: int) -> Rule:
     return lambda device, *a: [_per_row(a[rows], a[n])]
 
@@ -162,8 +158,8 @@ def _row_norm_backward(sums: int, wanted: Sequence[int]) -> Rule:
     """`sums` column sums are kept, if one of the outputs `wanted` is."""
     def rule(device: CUDA, *a: Any) -> Sequence[Launch]:
         rows, n = a[-2:]
-        width = min(sums * n * 8, 12288)                                               # of doubles: enough for both types; SHARED_SUMS
-        first = Launch("", (_chunks(rows) if n else 0,), (min(512, _ceil(max(n, 1), 4 * 32) * 32), 1), width)
+        width = min(sums * n * 8, cpu.SHARED_SUMS_BYTES)                               # of doubles: enough for both types
+        first = Launch("", (cpu.norm_chunks(rows) if n else 0,), (min(512, _ceil(max(n, 1), 4 * 32) * 32), 1), width)
         return [first, _columns(n, "columns")] if any(a[i] for i in wanted) else [first]
     return rule
 
@@ -196,7 +192,7 @@ def _loss_forward(n: int) -> Rule:
         size, reduction = a[n], a[n + 1]
         if reduction == 0:
             return [_over(size)]
-        chunks = 1 if size <= 16384 else _ceil(size, 16384) if size <= 4194304 else 256                # MG_LOSS_CHUNKS
+        chunks = cpu.loss_chunks(size)
         return [Launch("", (chunks,), _over(min(size, _THREADS)).block), Launch("total", (1,), (_ceil(min(chunks, 256), 32) * 32,))]
     return rule
 
@@ -295,8 +291,9 @@ KERNELS = _table()
 
 
 def source(file: str) -> str:
-    """The CUDA text of a kernel file, with what all of them share in front."""
-    return f'{(SOURCES / "common.cuh").read_text()}\n#line 1 "{file}.cu"\n{(SOURCES / file).with_suffix(".cu").read_text()}'
+    """The CUDA text of a kernel file, with what all of them share in front: common.cuh and native/workspace.h."""
+    parts = [((SOURCES / "common.cuh").read_text(), "workspace.h"), (cpu.WORKSPACE_TEXT, f"{file}.cu")]
+    return "".join(f'{text}\n#line 1 "{following}"\n' for text, following in parts) + (SOURCES / file).with_suffix(".cu").read_text()
 
 
 def options(suffix: str) -> tuple[str, ...]:

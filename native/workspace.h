@@ -1,10 +1,13 @@
-/* How much work space kernels need, and in how many parts they split their sums: each formula once, for C, CUDA and Python.
+/* How much work space kernels need, and in how many parts they split their sums: each formula once, for C, CUDA and
+ * Python.
  *
  * This text is valid C and CUDA. build_cffi.py gives its functions and constants to Python under the same names
- * (`minigrad._native.lib.mg_chunks(rows)`), and embeds the text itself, which minigrad/cuda.py puts in front of each .cu file.
- * So a kernel and the Python code that allocates for it cannot disagree. All results count elements, unless a name says bytes.
+ * (`minigrad._native.lib.mg_chunks(rows)`), and embeds the text itself, which minigrad/cuda.py puts in front of each
+ * .cu file. So a kernel and the Python code that allocates for it cannot disagree. All results count elements, unless a
+ * name says bytes.
  *
- * build_cffi.py finds a function by its first line, `MG_FORMULA name(arguments) {`, and a constant by `#define MG_NAME number`.
+ * build_cffi.py finds a function by its first line, `MG_FORMULA name(arguments) {`, and a constant by `#define MG_NAME
+ * number`.
  */
 #ifndef MINIGRAD_WORKSPACE_H
 #define MINIGRAD_WORKSPACE_H
@@ -43,7 +46,7 @@ MG_FORMULA mg_rnn_blocks(int64_t batch) {
 }
 /* steps that share one large product with x */
 MG_FORMULA mg_rnn_steps(int64_t batch) {
-  return batch < 256 ? 256 / batch : 1;
+  return batch < 1 || batch > 255 ? 1 : 256 / batch;
 }
 MG_FORMULA mg_rnn_round_up(int64_t n) {
   return (n + 31) / 32 * 32;

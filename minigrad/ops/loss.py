@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import cpu
 from ..device import KernelTable, NoKernel
 from ..memory import Array, Layout, alloc, layout
 from ..op import op
@@ -19,11 +20,6 @@ from .softmax import REDUCTIONS, reduced
 __all__ = ["mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss", "binary_cross_entropy", "binary_cross_entropy_with_logits", "kl_div"]
 
 
-def _chunks(n: int) -> int:
-    """How many partial sums loss.c keeps (MG_LOSS_CHUNKS in native/minigrad.h)."""
-    return 1 if n <= 16384 else (n + 16383) // 16384 if n <= 4194304 else 256
-
-
 def _pairwise(name: str, kernels: KernelTable, x: Layout, target: Layout, extra: tuple[Layout | None, ...], reduction: str,
               scalars: tuple[float, ...] = ()) -> Any:
     """Closures over kernels (loss, partial, x, target, extra..., n, reduction, scalars...) and
@@ -34,7 +30,7 @@ def _pairwise(name: str, kernels: KernelTable, x: Layout, target: Layout, extra:
         raise NoKernel("broadcasting goes by the definition")
     code, n = REDUCTIONS[reduction], x.size
     out = layout(x.device, x.dtype, () if code else x.shape)
-    partial = layout(x.device, x.dtype, (_chunks(n),))
+    partial = layout(x.device, x.dtype, (cpu.loss_chunks(n),))
 
     def run_forward(xa: Array, ta: Array, *more: Array | None) -> Any:
         loss, scratch = alloc(out), alloc(partial)

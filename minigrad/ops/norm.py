@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import cpu
 from ..device import KernelTable, NoKernel
 from ..engine import mode
 from ..memory import Array, Layout, alloc, layout
@@ -44,11 +45,6 @@ def _affine(y: Tensor, weight: Tensor | None, bias: Tensor | None, shape: tuple[
     if weight is not None:
         y = mul(y, reshape(weight, shape))
     return y if bias is None else add(y, reshape(bias, shape))
-
-
-def _chunks(rows: int) -> int:
-    """How many partial sums over rows norm.c keeps (MG_CHUNKS in native/minigrad.h)."""
-    return 1 if rows <= 32 else (rows + 31) // 32 if rows <= 4096 else 128
 
 
 @op
@@ -91,7 +87,7 @@ def _layer_norm_kernels(kernels: KernelTable, x: Layout, weight: Layout | None, 
     rows = x.size // n if n else 0
     statistics = layout(x.device, x.dtype, (2, rows))       # mean, then rstd
     second = rows * x.dtype.itemsize
-    partial = layout(x.device, x.dtype, (_chunks(rows) * 2 * n,))
+    partial = layout(x.device, x.dtype, (cpu.layer_norm_partial(rows, n),))
 
     def run_forward(xa: Array, wa: Array | None, ba: Array | None) -> Any:
         y, stats = alloc(x), alloc(statistics)
@@ -173,7 +169,7 @@ def _rms_norm_kernels(kernels: KernelTable, x: Layout, weight: Layout | None, *,
         n *= size
     rows = x.size // n if n else 0
     statistic = layout(x.device, x.dtype, (rows,))
-    partial = layout(x.device, x.dtype, (_chunks(rows) * n,))
+    partial = layout(x.device, x.dtype, (cpu.rms_norm_partial(rows, n),))
     epsilon = _rms_eps(x.dtype, eps)
 
     def run_forward(xa: Array, wa: Array | None) -> Any:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import cpu
 from ..device import KernelTable, NoKernel
 from ..memory import Array, Layout, alloc, layout
 from ..op import op
@@ -289,10 +290,6 @@ def _no_norm_before(name: str, norm: str | None, reset_after: bool) -> None:
 _ROLES = ("x", "h", "c", "w_ih", "w_hh", "w_hr", "b_ih", "b_hh", "nw_ih", "nb_ih", "nw_hh", "nb_hh", "nw_c", "nb_c", "mask", "lengths")
 
 
-def _up32(n: int) -> int:
-    return (n + 31) // 32 * 32
-
-
 def _prepare(kernels: KernelTable, inputs: Sequence[str], layouts: Sequence[Layout | None], kind: int, norm: str | None, eps: float,
              reverse: bool, cell: bool) -> Any:
     """forward and backward of a sequence, or of a cell as a sequence of one step."""
@@ -313,10 +310,10 @@ def _prepare(kernels: KernelTable, inputs: Sequence[str], layouts: Sequence[Layo
         return layout(x.device, x.dtype, shape)
     every_n, every_hidden, every_output = shaped(steps, batch, n), shaped(steps, batch, hidden), shaped(steps, batch, outputs)
     last_h, last_c, statistics, bias_like = shaped(batch, outputs), shaped(batch, hidden), shaped(6, rows), shaped(n)
-    forward_work = shaped(4 * hidden + _up32(n) * outputs + (_up32(outputs) * hidden if projects else 0))
-    backward_work = shaped(_up32(outputs) * n + (_up32(hidden) * outputs if projects else 0))
-    together = shaped(256 // batch if batch < 256 else 1, batch, n)               # MG_RNN_STEPS
-    sums_layout = shaped(((batch - 1) // 16 + 1) * (6 * n + 2 * hidden))      # MG_RNN_BLOCKS
+    forward_work = shaped(cpu.rnn_forward_work(n, hidden, outputs, projects))
+    backward_work = shaped(cpu.rnn_backward_work(n, hidden, outputs, projects))
+    together = shaped(cpu.rnn_steps(batch), batch, n)
+    sums_layout = shaped(cpu.rnn_sums(batch, n, hidden))
     places = tuple([inputs.index(role) if role in inputs else -1 for role in _ROLES])
     sizes = (steps, batch, width, hidden, outputs, kind, normal, int(reverse))
 
