@@ -26,7 +26,7 @@ def _safetensors() -> Any:
     try:
         import safetensors.numpy
     except ImportError as error:
-        raise ImportError("minigrad.save and load need safetensors: pip install minigrad[io]") from error
+        raise ImportError("minigrad.save and load need safetensors: pip install safetensors") from error
     return safetensors
 
 
