@@ -13,6 +13,7 @@ from ..core.tensor import Tensor
 from ..devices.base import KernelTable, NoKernel
 from ..devices.launch import THREADS, Launch, launch, over, per_row, threads_for
 from ..devices.memory import Array, Layout, alloc, layout
+from ..devices.native import loss_chunks
 from .activation import logsigmoid
 from .convert import cast
 from .math import abs, add, div, eq, exp, gt, le, log, log1p, lt, maximum, minimum, mul, neg, sub, where
@@ -22,11 +23,6 @@ from .view import reshape
 
 __all__ = ["mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss", "binary_cross_entropy",
            "binary_cross_entropy_with_logits", "kl_div", "cross_entropy", "nll_loss"]
-
-
-def _chunks(n: int) -> int:
-    """How many partial sums loss.c keeps (MG_LOSS_CHUNKS in native/minigrad.h)."""
-    return 1 if n <= 16384 else (n + 16383) // 16384 if n <= 4194304 else 256
 
 
 def _pairwise(name: str, kernels: KernelTable, x: Layout, target: Layout, extra: tuple[Layout | None, ...], reduction: str,
@@ -39,7 +35,7 @@ def _pairwise(name: str, kernels: KernelTable, x: Layout, target: Layout, extra:
         raise NoKernel("broadcasting goes by the definition")
     code, n = REDUCTIONS[reduction], x.size
     out = layout(x.device, x.dtype, () if code else x.shape)
-    partial = layout(x.device, x.dtype, (_chunks(n),))
+    partial = layout(x.device, x.dtype, (loss_chunks(n),))
 
     def run_forward(xa: Array, ta: Array, *more: Array | None) -> Any:
         loss, scratch = alloc(out), alloc(partial)
@@ -443,7 +439,7 @@ def _cross_entropy_rule_forward(k: Any, host: Any) -> Sequence[Launch]:
 def _loss_rule(k: Any, host: Any) -> Sequence[Launch]:
     if k.reduction == 0:
         return [over(k.n)]
-    chunks = _chunks(k.n)
+    chunks = loss_chunks(k.n)
     return [Launch("", (chunks,), (threads_for(k.n, THREADS),)), Launch("total", (1,), (threads_for(chunks, THREADS),))]
 
 

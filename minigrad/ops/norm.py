@@ -10,6 +10,7 @@ from ..core.op import address, op, same_dtypes
 from ..core.shape import BOOL, fail, is_float
 from ..core.tape import no_grad
 from ..core.tensor import Tensor, bump
+from ..devices import native
 from ..devices.base import KernelTable
 from ..devices.launch import Launch, Rule, ceil_div, columns, launch, over, per_row, threads_for
 from ..devices.memory import Array, Layout, alloc, layout
@@ -32,11 +33,6 @@ def _affine(y: Tensor, weight: Tensor | None, bias: Tensor | None, shape: tuple[
     if weight is not None:
         y = mul(y, reshape(weight, shape))
     return y if bias is None else add(y, reshape(bias, shape))
-
-
-def _chunks(rows: int) -> int:
-    """How many partial sums over rows norm.c keeps (MG_CHUNKS in native/minigrad.h)."""
-    return 1 if rows <= 32 else (rows + 31) // 32 if rows <= 4096 else 128
 
 
 @op
@@ -79,7 +75,7 @@ def _layer_norm_kernels(kernels: KernelTable, x: Layout, weight: Layout | None, 
     rows = x.size // n if n else 0
     statistics = layout(x.device, x.dtype, (2, rows))       # mean, then rstd
     second = rows * x.dtype.itemsize
-    partial = layout(x.device, x.dtype, (_chunks(rows) * 2 * n,))
+    partial = layout(x.device, x.dtype, (native.layer_norm_partial(rows, n),))
 
     def run_forward(xa: Array, wa: Array | None, ba: Array | None) -> Any:
         y, stats = alloc(x), alloc(statistics)
@@ -160,7 +156,7 @@ def _rms_norm_kernels(kernels: KernelTable, x: Layout, weight: Layout | None, *,
         n *= size
     rows = x.size // n if n else 0
     statistic = layout(x.device, x.dtype, (rows,))
-    partial = layout(x.device, x.dtype, (_chunks(rows) * n,))
+    partial = layout(x.device, x.dtype, (native.rms_norm_partial(rows, n),))
     epsilon = _rms_eps(x.dtype, eps)
 
     def run_forward(xa: Array, wa: Array | None) -> Any:
@@ -505,8 +501,8 @@ def _masked_norm_errors(make: Any) -> Any:
 def _row_norm_rule(sums: int, *wanted: str) -> Rule:
     """`sums` column sums are kept where one of the outputs named by `wanted` is."""
     def rule(k: Any, host: Any) -> Sequence[Launch]:
-        shared = min(sums * k.n * 8, 12288)                            # of doubles: enough for both types; SHARED_SUMS
-        first = Launch("", (_chunks(k.rows) if k.n else 0,), (threads_for(ceil_div(max(k.n, 1), 4)), 1), shared)
+        shared = min(sums * k.n * 8, native.SHARED_SUMS_BYTES)         # of doubles: enough for both types
+        first = Launch("", (native.norm_chunks(k.rows) if k.n else 0,), (threads_for(ceil_div(max(k.n, 1), 4)), 1), shared)
         return [first, columns(k.n, "columns")] if any(getattr(k, name) for name in wanted) else [first]
     return rule
 

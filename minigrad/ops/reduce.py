@@ -17,6 +17,7 @@ from ..core.arrays import dense
 from ..core.op import Primitive, op
 from ..core.shape import BOOL, INT64, axes_of, axis_of, fail, is_float
 from ..core.tensor import Tensor
+from ..devices import native
 from ..devices.base import KernelTable, NoKernel
 from ..devices.launch import BLOCKS, THREADS, Launch, ceil_div, launch, over, power_of_two
 from ..devices.memory import Array, Layout, alloc, layout
@@ -764,7 +765,7 @@ def _reduction_rule(k: Any, host: Any) -> Sequence[Launch]:
     keep, reduce = (int(np.prod(s, dtype=np.int64)) for s in (plan[2:2 + kept], plan[2 + kept:2 + kept + reduced]))
     if keep == 0:
         return []
-    segments = builtins.max(1, builtins.min(ceil_div(reduce, 16384), 256, builtins.max(16384 // keep, 1)))   # segments_of()
+    segments = native.segments(keep, reduce)
     if reduce < 32 or plan[-1] != 1:                                                                         # Plan::columns
         tall = power_of_two(reduce // 4, 16)
         first = Launch("", (builtins.min(ceil_div(keep, 32), BLOCKS), segments), (32, tall))
