@@ -1,8 +1,8 @@
 """Scaled dot-product attention (native/attention.c): blocks of scores, never the whole matrix.
 
-Dropout is a function of data: the wrapper puts aside the state of the generator (the `stream`), and both the kernel and the
-definition draw word number (item, row, key) of it. So the kernel keeps no matrix for its backward, and a captured step draws
-fresh numbers at each replay.
+Dropout is a function of data: the wrapper puts aside the state of the generator (the `stream`), and both the kernel and
+the definition draw word number (item, row, key) of it. So the kernel keeps no matrix for its backward, and a captured
+step draws fresh numbers at each replay.
 """
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ from .view import expand, reshape, swapaxes
 __all__ = ["scaled_dot_product_attention"]
 
 
-# ---- attention --------------------------------------------------------------------------------------------------------------
+# ---- attention -------------------------------------------------------------------------------------------------------
 @op
-def _attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, stream: Tensor | None, *, is_causal: bool, scale: float,
-               p: float, need_weights: bool) -> Any:
+def _attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, stream: Tensor | None, *,
+               is_causal: bool, scale: float, p: float, need_weights: bool) -> Any:
     """y = drop(softmax(scale query key^T + mask)) value (Vaswani et al. 2017, eq. 1); a row without any key gives 0.
 
     Shapes: query (*, L, E), key (*, S, E), value (*, S, Ev), mask (*, L, S) bool (False: left out) or added, or None,
@@ -68,8 +68,8 @@ def _problem(query: Layout, key: Layout, value: Layout, mask: Layout | None) -> 
 
 
 @_attention.check
-def _attention_rule(query: Layout, key: Layout, value: Layout, mask: Layout | None, stream: Layout | None, *, is_causal: bool,
-                    scale: float, p: float, need_weights: bool) -> None:
+def _attention_rule(query: Layout, key: Layout, value: Layout, mask: Layout | None, stream: Layout | None, *,
+                    is_causal: bool, scale: float, p: float, need_weights: bool) -> None:
     name, given = "scaled_dot_product_attention", [f"query {query}", f"key {key}", f"value {value}"]
     if min(query.ndim, key.ndim, value.ndim) < 2:
         fail(name, "query, key and value need at least two dimensions, (*, length, size)", given)
@@ -87,7 +87,8 @@ def _attention_rule(query: Layout, key: Layout, value: Layout, mask: Layout | No
         wanted = (query.shape[-2], key.shape[-2])
         two = (1, 1, *mask.shape)[-2:]
         if any(m not in (1, n) for m, n in zip(two, wanted, strict=True)):
-            fail(name, "attn_mask must broadcast to (*, L, S)", [f"attn_mask {mask}", f"L, S = {wanted[0]}, {wanted[1]}"])
+            fail(name, "attn_mask must broadcast to (*, L, S)",
+                 [f"attn_mask {mask}", f"L, S = {wanted[0]}, {wanted[1]}"])
     if stream is not None and (stream.dtype != INT64 or stream.shape != (4,)):
         fail(name, "the stream must be int64[4], a generator's state", stream)
     _problem(query, key, value, mask)
@@ -107,8 +108,8 @@ def _offsets(device: Device, lead: tuple[int, ...], *operands: Layout | None) ->
 
 
 @_attention.fused
-def _attention_kernels(kernels: KernelTable, query: Layout, key: Layout, value: Layout, mask: Layout | None, stream: Layout | None, *,
-                       is_causal: bool, scale: float, p: float, need_weights: bool) -> Any:
+def _attention_kernels(kernels: KernelTable, query: Layout, key: Layout, value: Layout, mask: Layout | None,
+                       stream: Layout | None, *, is_causal: bool, scale: float, p: float, need_weights: bool) -> Any:
     forward, backward = kernels.attention_forward[query.dtype], kernels.attention_backward[query.dtype]
     for x in (query, key, value, mask):
         if x is not None:
@@ -165,12 +166,13 @@ def _fold(own: Layout, full: Layout) -> tuple[Layout, Layout, Array | None]:
     if own.size == full.size:
         return own, own, None
     padded = (1,) * (full.ndim - own.ndim) + own.shape
-    return own, full, reduce_plan(full, tuple(i for i, (n, m) in enumerate(zip(padded, full.shape, strict=True)) if n != m))
+    return own, full, reduce_plan(full, tuple(i for i, (n, m) in enumerate(zip(padded, full.shape, strict=True))
+                                              if n != m))
 
 
 @_attention.reference
-def _attention_oracle(query: Any, key: Any, value: Any, mask: Any, stream: Any, *, is_causal: bool, scale: float, p: float,
-                      need_weights: bool) -> Any:
+def _attention_oracle(query: Any, key: Any, value: Any, mask: Any, stream: Any, *, is_causal: bool, scale: float,
+                      p: float, need_weights: bool) -> Any:
     scores = np.einsum("...le,...se->...ls", query, key) * scale
     if mask is not None:
         scores = np.where(mask, scores, -np.inf) if mask.dtype == bool else scores + mask
@@ -178,7 +180,8 @@ def _attention_oracle(query: Any, key: Any, value: Any, mask: Any, stream: Any, 
         scores = np.where(np.arange(scores.shape[-1]) <= np.arange(scores.shape[-2])[:, None], scores, -np.inf)
     top = scores.max(-1, keepdims=True, initial=-np.inf)
     weights = np.exp(scores - np.where(np.isneginf(top), 0, top))
-    weights = np.broadcast_to(weights, (*np.broadcast_shapes(weights.shape[:-2], value.shape[:-2]), *weights.shape[-2:]))
+    weights = np.broadcast_to(weights, (*np.broadcast_shapes(weights.shape[:-2], value.shape[:-2]),
+                                        *weights.shape[-2:]))
     total = weights.sum(-1, keepdims=True)
     weights = np.divide(weights, total, out=np.zeros_like(weights), where=total != 0)
     if stream is not None:
@@ -201,13 +204,15 @@ def _attention_samples(make: Any) -> Any:
     yield make(2, 3, 4), make(2, 5, 4), make(2, 5, 4), make(3, 5), None, weights
     yield make(2, 3, 4), make(2, 5, 4), make(2, 5, 4), make.bools(2, 1, 5), None, _PLAIN
     yield make(2, 3, 4), make(2, 5, 4), make(2, 5, 4), make(3, 1), None, _PLAIN
-    yield make(2, 3, 4), make(2, 5, 4), make(2, 5, 4), mul(make.bools(2, 3, 5), 0) == 1, None, weights       # no key at all
+    # no key at all
+    yield make(2, 3, 4), make(2, 5, 4), make(2, 5, 4), mul(make.bools(2, 3, 5), 0) == 1, None, weights
     yield make(4, 3, 2, 4), make(1, 3, 5, 4), make(3, 5, 2), make.bools(4, 1, 2, 5), None, _PLAIN
     yield make(3, 4), make(2, 5, 4), make(2, 5, 4), make.bools(5), None, causal
     yield make(2, 3, 4), make(2, 5, 4), make(2, 5, 4), None, make.ints(4), {**weights, "p": 0.3}
     yield make(2, 3, 4), make(2, 5, 4), make(2, 5, 4), make.bools(3, 5), make.ints(4), {**causal, "p": 0.5}
     yield make(3, 4), make(5, 4), make(5, 4), None, make.ints(4), {**_PLAIN, "p": 1.0}
-    yield make(3, 4), make(1, 5, 4), make(2, 5, 4), None, make.ints(4), {**weights, "p": 0.5}       # value has the most items
+    # value has the most items
+    yield make(3, 4), make(1, 5, 4), make(2, 5, 4), None, make.ints(4), {**weights, "p": 0.5}
     yield make(2, 70, 5), make(2, 150, 5), make(2, 150, 9), None, None, _PLAIN         # several blocks
     yield make(1, 1, 1), make(1, 1, 1), make(1, 1, 1), None, None, _PLAIN
     yield make(2, 0, 4), make(2, 3, 4), make(2, 3, 4), None, None, _PLAIN
@@ -230,7 +235,8 @@ def _attention_errors(make: Any) -> Any:
 
 def _shared_heads(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> tuple[Any, ...]:
     """Grouped queries (Ainslie et al. 2023): heads of query as (heads of key and value, group), which broadcast."""
-    name, given = "scaled_dot_product_attention", [f"query {query.layout}", f"key {key.layout}", f"value {value.layout}"]
+    name, given = "scaled_dot_product_attention", [f"query {query.layout}", f"key {key.layout}",
+                                                   f"value {value.layout}"]
     if min(query.ndim, key.ndim, value.ndim) < 3:
         fail(name, "enable_gqa needs heads in dimension -3", given)
     heads, shared = query.shape[-3], key.shape[-3]
@@ -238,24 +244,27 @@ def _shared_heads(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None
         fail(name, "with enable_gqa the heads of key and value (dimension -3) must divide the query's", given)
     if value.shape[-3] != shared:
         from .index import repeat_interleave
-        return query, repeat_interleave(key, heads // shared, -3), repeat_interleave(value, heads // value.shape[-3], -3), mask
+        return query, repeat_interleave(key, heads // shared, -3), repeat_interleave(value, heads // value.shape[-3],
+                                                                                     -3), mask
     split = lambda x, n, m: reshape(x, (*x.shape[:-3], n, m, *x.shape[-2:]))        # noqa: E731
     if mask is not None and mask.ndim > 2:
         mask = split(mask, shared, heads // shared) if mask.shape[-3] == heads else split(mask, mask.shape[-3], 1)
     return split(query, shared, heads // shared), split(key, shared, 1), split(value, shared, 1), mask
 
 
-def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, dropout_p: float = 0.0,
-                                 is_causal: bool = False, scale: float | None = None, enable_gqa: bool = False, *,
-                                 need_weights: bool = False, generator: Generator | None = None) -> Any:
+def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None,
+                                 dropout_p: float = 0.0, is_causal: bool = False, scale: float | None = None,
+                                 enable_gqa: bool = False, *, need_weights: bool = False,
+                                 generator: Generator | None = None) -> Any:
     """softmax(scale query key^T + attn_mask) value, with dropout of the weights (Vaswani et al. 2017, eq. 1).
 
-    Shapes: query (*, L, E), key (*, S, E), value (*, S, Ev) -> (*, L, Ev); leading dimensions broadcast. `attn_mask` broadcasts to
-    (*, L, S): bool, True where a key takes part, or numbers to be added. `is_causal`: query i sees keys 0 .. i. `scale` is
-    1 / sqrt(E) by default. `enable_gqa`: heads of key and value (dimension -3) each serve a group of the query's.
+    Shapes: query (*, L, E), key (*, S, E), value (*, S, Ev) -> (*, L, Ev); leading dimensions broadcast. `attn_mask`
+    broadcasts to (*, L, S): bool, True where a key takes part, or numbers to be added. `is_causal`: query i sees keys 0
+    .. i. `scale` is 1 / sqrt(E) by default. `enable_gqa`: heads of key and value (dimension -3) each serve a group of
+    the query's.
 
-    `need_weights` gives (y, weights (*, L, S)); only then is there a matrix of L x S in memory, or where `attn_mask` itself requires
-    a gradient. A row without any key gives 0, its gradients are 0 (PyTorch issues 41508, 103749).
+    `need_weights` gives (y, weights (*, L, S)); only then is there a matrix of L x S in memory, or where `attn_mask`
+    itself requires a gradient. A row without any key gives 0, its gradients are 0 (PyTorch issues 41508, 103749).
     """
     for name, t in (("query", query), ("key", key), ("value", value), ("attn_mask", attn_mask)):
         if not isinstance(t, Tensor) and not (t is None and name == "attn_mask"):
@@ -263,8 +272,8 @@ def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor, attn
     p = _probability("scaled_dot_product_attention", dropout_p)
     if attn_mask is not None:
         if is_causal:
-            fail("scaled_dot_product_attention", "attn_mask and is_causal=True exclude each other", [f"attn_mask {attn_mask.layout}"],
-                 "put the causal mask into attn_mask: mask & ones(L, S).tril()")
+            fail("scaled_dot_product_attention", "attn_mask and is_causal=True exclude each other",
+                 [f"attn_mask {attn_mask.layout}"], "put the causal mask into attn_mask: mask & ones(L, S).tril()")
         if attn_mask.dtype == FLOAT32 and is_float(query.dtype):
             attn_mask = attn_mask if query.dtype == FLOAT32 else cast(attn_mask, query.dtype)
     if scale is None:
@@ -276,8 +285,8 @@ def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor, attn
         query, key, value, attn_mask = _shared_heads(query, key, value, attn_mask)
     stream = None
     if p > 0:
-        _attention_rule(query.layout, key.layout, value.layout, None if attn_mask is None else attn_mask.layout, None, is_causal=is_causal,
-                        scale=scale, p=p, need_weights=need_weights)
+        _attention_rule(query.layout, key.layout, value.layout, None if attn_mask is None else attn_mask.layout, None,
+                        is_causal=is_causal, scale=scale, p=p, need_weights=need_weights)
         lead = _problem(query.layout, key.layout, value.layout, None if attn_mask is None else attn_mask.layout)
         stream = _take_stream(query.device, prod(lead) * query.shape[-2] * key.shape[-2], generator)
     y = _attention(query, key, value, attn_mask, stream, is_causal=bool(is_causal), scale=float(scale), p=p,

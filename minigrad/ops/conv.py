@@ -1,7 +1,9 @@
-"""Convolution and transposed convolution over any number of spatial dimensions (kernels for one to three: native/conv.c).
+"""Convolution and transposed convolution over any number of spatial dimensions (kernels for one to three:
+native/conv.c).
 
-The definitions are sums over the taps of the kernel: of strided windows times that tap's weights. The functions and layers with PyTorch's
-names (`minigrad.nn`) bring padding by name or mode and inputs without a batch dimension into this form.
+The definitions are sums over the taps of the kernel: of strided windows times that tap's weights. The functions and
+layers with PyTorch's names (`minigrad.nn`) bring padding by name or mode and inputs without a batch dimension into this
+form.
 """
 from __future__ import annotations
 
@@ -29,11 +31,14 @@ Pairs = tuple[tuple[int, int], ...]
 
 def conv_sizes(size: Sizes, kernel: Sizes, stride: Sizes, padding: Pairs, dilation: Sizes) -> Sizes:
     """Spatial output sizes: (in + padding - dilation * (kernel - 1) - 1) // stride + 1."""
-    return tuple([(n + sum(p) - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in zip(size, kernel, stride, padding, dilation, strict=True)])
+    return tuple([(n + sum(p) - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in zip(size, kernel, stride, padding,
+                                                                                   dilation, strict=True)])
 
 
-def transposed_sizes(size: Sizes, kernel: Sizes, stride: Sizes, padding: Sizes, output_padding: Sizes, dilation: Sizes) -> Sizes:
-    """Sizes of the transposed convolution: (in - 1) * stride - 2 * padding + dilation * (kernel - 1) + output_padding + 1."""
+def transposed_sizes(size: Sizes, kernel: Sizes, stride: Sizes, padding: Sizes, output_padding: Sizes,
+                     dilation: Sizes) -> Sizes:
+    """Sizes of the transposed convolution: (in - 1) * stride - 2 * padding + dilation * (kernel - 1) + output_padding +
+    1."""
     return tuple([(n - 1) * s - 2 * p + d * (k - 1) + o + 1
                   for n, k, s, p, o, d in zip(size, kernel, stride, padding, output_padding, dilation, strict=True)])
 
@@ -42,23 +47,25 @@ def _taps(weight: Tensor, groups: int) -> Any:
     """For each tap its place in the kernel and its weights (groups, weight.shape[0] / groups, weight.shape[1])."""
     rows, columns, *kernel = weight.shape
     for tap in product(*map(range, kernel)):
-        yield tap, through(_reshaped, through(windowed, weight, (whole(rows), whole(columns), *tap)), (groups, rows // groups, columns))
+        yield tap, through(_reshaped, through(windowed, weight, (whole(rows), whole(columns), *tap)),
+                           (groups, rows // groups, columns))
 
 
 def _with_bias(y: Tensor, bias: Tensor | None) -> Tensor:
     return y if bias is None else add(y, through(_reshaped, bias, (bias.shape[0], *(1,) * (y.ndim - 2))))
 
 
-# ---- convolution ------------------------------------------------------------------------------------------------------
+# ---- convolution -----------------------------------------------------------------------------------------------------
 
 @op
-def convolution(x: Tensor, weight: Tensor, bias: Tensor | None, *, stride: Sizes, padding: Pairs, dilation: Sizes, groups: int) -> Tensor:
+def convolution(x: Tensor, weight: Tensor, bias: Tensor | None, *, stride: Sizes, padding: Pairs, dilation: Sizes,
+                groups: int) -> Tensor:
     """Cross-correlation (LeCun et al. 1998): each output is a weighted sum of the inputs under the kernel.
 
         y[n, k, o] = bias[k] + sum over c, tap of weight[k, c, tap] x[n, c, o stride - before + tap dilation]
 
-    x is 0 outside. `padding` is (before, after) for each spatial dimension. With groups, the channels of x and y are split into as
-    many; each group of outputs sees its group of inputs.
+    x is 0 outside. `padding` is (before, after) for each spatial dimension. With groups, the channels of x and y are
+    split into as many; each group of outputs sees its group of inputs.
     Shapes: x (N, C, *), weight (K, C / groups, *kernel), bias (K,) or None -> y (N, K, *).
     """
     n, c, *size = x.shape
@@ -66,11 +73,13 @@ def convolution(x: Tensor, weight: Tensor, bias: Tensor | None, *, stride: Sizes
     out = conv_sizes(tuple(size), tuple(kernel), stride, padding, dilation)
     if any(sum(p) for p in padding):
         around = tuple([a + m + b for m, (a, b) in zip(size, padding, strict=True)])
-        x = _place(x, shape=(n, c, *around), key=(whole(n), whole(c), *[(a, 1, m) for m, (a, _) in zip(size, padding, strict=True)]))
+        x = _place(x, shape=(n, c, *around), key=(whole(n), whole(c),
+                                                  *[(a, 1, m) for m, (a, _) in zip(size, padding, strict=True)]))
     y: Any = None
     for tap, w in _taps(weight, groups):
         window = tuple([(t * d, s, m) for t, d, s, m in zip(tap, dilation, stride, out, strict=True)])
-        seen = through(_reshaped, through(windowed, x, (whole(n), whole(c), *window)), (n, groups, c // groups, prod(out)))
+        seen = through(_reshaped, through(windowed, x, (whole(n), whole(c), *window)),
+                       (n, groups, c // groups, prod(out)))
         part = matmul(w, seen)
         y = part if y is None else add(y, part)
     return _with_bias(through(_reshaped, y, (n, k, *out)), bias)
@@ -82,7 +91,8 @@ def _same_rank(name: str, x: Layout, weight: Layout, bias: Layout | None, output
         fail(name, "x must be (N, C, *space) and weight have as many dimensions", [f"x {x}", f"weight {weight}"])
     for key, value in numbers.items():
         if len(value) != dims:
-            fail(name, f"{key} must have one entry for each of the {dims} spatial dimensions", [f"x {x}", f"{key} {value}"])
+            fail(name, f"{key} must have one entry for each of the {dims} spatial dimensions",
+                 [f"x {x}", f"{key} {value}"])
     for key, least in (("stride", 1), ("dilation", 1), ("output_padding", 0)):
         if any(v < least for v in numbers.get(key, ())):
             fail(name, f"{key} must be at least {least}", f"{key} {numbers[key]}")
@@ -91,10 +101,12 @@ def _same_rank(name: str, x: Layout, weight: Layout, bias: Layout | None, output
     if any(n < 1 for n in weight.shape[2:]):
         fail(name, "the kernel must have at least one element", f"weight {weight}")
     if bias is not None and bias.shape != (outputs,):
-        fail(name, f"bias must have one value for each of the {outputs} output channels", [f"weight {weight}", f"bias {bias}"])
+        fail(name, f"bias must have one value for each of the {outputs} output channels",
+             [f"weight {weight}", f"bias {bias}"])
     for p in (weight, bias):
         if p is not None and p.dtype != x.dtype:
-            fail(name, "x, weight and bias must have one dtype", [x, weight] + ([bias] if bias else []), "convert with .to(dtype)")
+            fail(name, "x, weight and bias must have one dtype", [x, weight] + ([bias] if bias else []),
+                 "convert with .to(dtype)")
     if x.dtype.kind == "b":
         fail(name, "needs numbers", x, "convert with .float()")
 
@@ -105,7 +117,8 @@ def _convolution_rule(x: Layout, weight: Layout, bias: Layout | None, *, stride:
     _same_rank("convolution", x, weight, bias, weight.shape[0] if weight.ndim else 0, stride=stride, padding=padding,
                dilation=dilation)
     if groups < 1 or weight.shape[0] % groups or weight.shape[0] < groups:
-        fail("convolution", "groups must divide the output channels (dimension 0 of weight)", [f"weight {weight}", f"groups {groups}"])
+        fail("convolution", "groups must divide the output channels (dimension 0 of weight)",
+             [f"weight {weight}", f"groups {groups}"])
     if x.shape[1] != weight.shape[1] * groups:
         fail("convolution", "the channels of x must be weight's dimension 1 times groups",
              [f"x {x}", f"weight {weight}", f"groups {groups}"])
@@ -116,8 +129,10 @@ def _convolution_rule(x: Layout, weight: Layout, bias: Layout | None, *, stride:
              "use a smaller kernel or more padding")
 
 
-def _geometry(x: Layout, weight: Layout, y: Layout, stride: Sizes, before: Sizes, dilation: Sizes, groups: int) -> tuple[Array, int]:
-    """native/conv.c's geometry of the convolution x -> y (its table), and in how many chunks the weights' gradient is summed."""
+def _geometry(x: Layout, weight: Layout, y: Layout, stride: Sizes, before: Sizes, dilation: Sizes,
+              groups: int) -> tuple[Array, int]:
+    """native/conv.c's geometry of the convolution x -> y (its table), and in how many chunks the weights' gradient is
+    summed."""
     def three(values: Sizes, fill: int) -> list[int]:
         return [fill] * (3 - len(values)) + list(values)
     space, kernel, out = x.shape[2:], weight.shape[2:], y.shape[2:]
@@ -127,8 +142,8 @@ def _geometry(x: Layout, weight: Layout, y: Layout, stride: Sizes, before: Sizes
     # the stride from a lone output and the dilation of a lone tap are never taken, and int64 need not hold sums of them
     stride = tuple([s if o > 1 else min(s, r) for s, o, r in zip(stride, out, reach, strict=True)])
     dilation = tuple([d if k > 1 else 1 for d, k in zip(dilation, kernel, strict=True)])
-    numbers = [x.shape[0], groups, x.shape[1] // groups, y.shape[1] // groups, *three(space, 1), *three(out, 1), *three(kernel, 1),
-               *three(stride, 1), *three(before, 0), *three(dilation, 1)]
+    numbers = [x.shape[0], groups, x.shape[1] // groups, y.shape[1] // groups, *three(space, 1), *three(out, 1),
+               *three(kernel, 1), *three(stride, 1), *three(before, 0), *three(dilation, 1)]
     positions = y.shape[0] * prod(y.shape[2:])
     chunks = max(1, min(8, positions // 512, max(x.size, y.size) // weight.size))
     return x.device.constant(np.array(numbers, np.int64)), chunks
@@ -141,9 +156,10 @@ def _fits(x: Layout, weight: Layout, y: Layout) -> None:
         raise NoKernel("there are no elements")
 
 
-def _launches(kernels: KernelTable, x: Layout, weight: Layout, bias: Layout | None, y: Layout, geometry: tuple[Array, int],
-              transposed: bool) -> Any:
-    """forward and backward of a convolution, or of its transpose: the same three kernels with x and y in each other's place."""
+def _launches(kernels: KernelTable, x: Layout, weight: Layout, bias: Layout | None, y: Layout,
+              geometry: tuple[Array, int], transposed: bool) -> Any:
+    """forward and backward of a convolution, or of its transpose: the same three kernels with x and y in each other's
+    place."""
     there, back = kernels.conv_forward[x.dtype], kernels.conv_backward_input[x.dtype]
     if transposed:
         there, back = back, there
@@ -175,22 +191,25 @@ def _launches(kernels: KernelTable, x: Layout, weight: Layout, bias: Layout | No
 
 
 @convolution.fused
-def _convolution_kernels(kernels: KernelTable, x: Layout, weight: Layout, bias: Layout | None, *, stride: Sizes, padding: Pairs,
-                         dilation: Sizes, groups: int) -> Any:
+def _convolution_kernels(kernels: KernelTable, x: Layout, weight: Layout, bias: Layout | None, *, stride: Sizes,
+                         padding: Pairs, dilation: Sizes, groups: int) -> Any:
     same_dtypes("convolution", x, weight, bias)
     out = conv_sizes(x.shape[2:], weight.shape[2:], stride, padding, dilation)
     y = layout(x.device, x.dtype, (x.shape[0], weight.shape[0], *out))
     _fits(x, weight, y)
-    return _launches(kernels, x, weight, bias, y, _geometry(x, weight, y, stride, tuple([p[0] for p in padding]), dilation, groups), False)
+    return _launches(kernels, x, weight, bias, y, _geometry(x, weight, y, stride, tuple([p[0] for p in padding]),
+                                                            dilation, groups), False)
 
 
 @convolution.reference
-def _convolution_reference(x: Any, weight: Any, bias: Any, *, stride: Sizes, padding: Pairs, dilation: Sizes, groups: int) -> Any:
+def _convolution_reference(x: Any, weight: Any, bias: Any, *, stride: Sizes, padding: Pairs, dilation: Sizes,
+                           groups: int) -> Any:
     dims = x.ndim - 2
     padded = np.pad(x, ((0, 0), (0, 0), *padding))
     reach = tuple(d * (k - 1) + 1 for d, k in zip(dilation, weight.shape[2:], strict=True))
     windows = np.lib.stride_tricks.sliding_window_view(padded, reach, tuple(range(2, x.ndim)))
-    steps = (slice(None), slice(None), *[slice(None, None, s) for s in stride], *[slice(None, None, d) for d in dilation])
+    steps = (slice(None), slice(None), *[slice(None, None, s) for s in stride],
+             *[slice(None, None, d) for d in dilation])
     windows = windows[steps]
     c, k = weight.shape[1], weight.shape[0] // groups
     axes = (1, *range(2 + dims, 2 + 2 * dims)), tuple(range(1, 2 + dims))
@@ -218,7 +237,8 @@ def _convolution_samples(make: Any) -> Any:
     yield make(2, 3, 5, 5), make(5, 3, 1, 1), None, _even(stride=3)
     yield make(300, 2, 2, 1), make(5, 2, 2, 1), make(5), _even(stride=2)
     yield make(2, 3, 31), make(4, 3, 5), make(4), _even(stride=2, padding=2, dims=1)
-    yield make(1, 2, 4, 5, 3), make(3, 2, 2, 3, 2), make(3), _even(stride=(1, 2, 1), padding=((1, 0), (1, 1), (0, 1)), dims=3)
+    yield make(1, 2, 4, 5, 3), make(3, 2, 2, 3, 2), make(3), _even(stride=(1, 2, 1), padding=((1, 0), (1, 1), (0, 1)),
+                                                                   dims=3)
     yield make(1, 40, 3, 3), make(7, 40, 3, 3), make(7), _even(padding=1)
     yield make(1, 1, 1, 1), make(1, 1, 1, 1), make(1), _even(padding=2)
     yield make(0, 2, 4, 4), make(3, 2, 3, 3), make(3), _even()
@@ -227,7 +247,8 @@ def _convolution_samples(make: Any) -> Any:
 @convolution.errors
 def _convolution_errors(make: Any) -> Any:
     yield (make(2, 3, 4, 4), make(2, 3, 5, 5), None, _even()), RuntimeError, "larger than the padded input"
-    yield (make(2, 3, 4, 4), make(4, 2, 3, 3), None, _even()), RuntimeError, r"channels of x.*\[2, 3, 4, 4\].*\[4, 2, 3, 3\]"
+    yield (make(2, 3, 4, 4), make(4, 2, 3, 3), None,
+           _even()), RuntimeError, r"channels of x.*\[2, 3, 4, 4\].*\[4, 2, 3, 3\]"
     yield (make(2, 4, 4, 4), make(3, 2, 3, 3), None, _even(groups=2)), RuntimeError, "groups must divide"
     yield (make(2, 3, 4), make(4, 3, 3, 3), None, _even()), RuntimeError, "as many dimensions"
     yield (make(2, 3, 4, 4), make(4, 3, 3, 3), None, _even(stride=0)), RuntimeError, "stride must be at least 1"
@@ -241,9 +262,10 @@ def _convolution_errors(make: Any) -> Any:
 # ---- transposed -----------------------------------------------------------------------------------------------------
 
 @op
-def convolution_transpose(x: Tensor, weight: Tensor, bias: Tensor | None, *, stride: Sizes, padding: Sizes, output_padding: Sizes,
-                          dilation: Sizes, groups: int) -> Tensor:
-    """The transpose of `convolution` as a linear map of x (Zeiler et al. 2010): each input adds its multiple of the kernel.
+def convolution_transpose(x: Tensor, weight: Tensor, bias: Tensor | None, *, stride: Sizes, padding: Sizes,
+                          output_padding: Sizes, dilation: Sizes, groups: int) -> Tensor:
+    """The transpose of `convolution` as a linear map of x (Zeiler et al. 2010): each input adds its multiple of the
+    kernel.
 
         y[n, k, i stride - padding + tap dilation] += x[n, c, i] weight[c, k, tap],    then + bias[k]
 
@@ -262,31 +284,34 @@ def convolution_transpose(x: Tensor, weight: Tensor, bias: Tensor | None, *, str
         places = tuple([(t * d, s, m) for t, d, s, m in zip(tap, dilation, stride, size, strict=True)])
         part = _place(part, shape=(n, groups * per_group, *canvas), key=(whole(n), whole(groups * per_group), *places))
         y = part if y is None else add(y, part)
-    y = through(windowed, y, (whole(n), whole(groups * per_group), *[(p, 1, o) for p, o in zip(padding, out, strict=True)]))
+    y = through(windowed, y, (whole(n), whole(groups * per_group),
+                              *[(p, 1, o) for p, o in zip(padding, out, strict=True)]))
     return _with_bias(y, bias)
 
 
 @convolution_transpose.check
-def _convolution_transpose_rule(x: Layout, weight: Layout, bias: Layout | None, *, stride: Sizes, padding: Sizes, output_padding: Sizes,
-                                dilation: Sizes, groups: int) -> None:
+def _convolution_transpose_rule(x: Layout, weight: Layout, bias: Layout | None, *, stride: Sizes, padding: Sizes,
+                                output_padding: Sizes, dilation: Sizes, groups: int) -> None:
     name = "convolution_transpose"
-    _same_rank(name, x, weight, bias, weight.shape[1] * groups if weight.ndim > 1 else 0, stride=stride, padding=padding,
-               output_padding=output_padding, dilation=dilation)
+    _same_rank(name, x, weight, bias, weight.shape[1] * groups if weight.ndim > 1 else 0, stride=stride,
+               padding=padding, output_padding=output_padding, dilation=dilation)
     if groups < 1 or weight.shape[0] % groups or weight.shape[0] < groups:
-        fail(name, "groups must divide the input channels (dimension 0 of weight)", [f"weight {weight}", f"groups {groups}"])
+        fail(name, "groups must divide the input channels (dimension 0 of weight)",
+             [f"weight {weight}", f"groups {groups}"])
     if x.shape[1] != weight.shape[0]:
         fail(name, "the channels of x must be weight's dimension 0", [f"x {x}", f"weight {weight}"])
     if any(o >= max(s, d) for o, s, d in zip(output_padding, stride, dilation, strict=True)):
         fail(name, "output_padding must be smaller than stride or dilation",
              [f"output_padding {list(output_padding)}", f"stride {list(stride)}", f"dilation {list(dilation)}"])
     if any(n < 1 for n in transposed_sizes(x.shape[2:], weight.shape[2:], stride, padding, output_padding, dilation)):
-        fail(name, "the output must have at least one element", [f"x {x}", f"weight {weight}", f"padding {list(padding)}"],
-             "use less padding")
+        fail(name, "the output must have at least one element",
+             [f"x {x}", f"weight {weight}", f"padding {list(padding)}"], "use less padding")
 
 
 @convolution_transpose.fused
-def _convolution_transpose_kernels(kernels: KernelTable, x: Layout, weight: Layout, bias: Layout | None, *, stride: Sizes, padding: Sizes,
-                                   output_padding: Sizes, dilation: Sizes, groups: int) -> Any:
+def _convolution_transpose_kernels(kernels: KernelTable, x: Layout, weight: Layout, bias: Layout | None, *,
+                                   stride: Sizes, padding: Sizes, output_padding: Sizes, dilation: Sizes,
+                                   groups: int) -> Any:
     same_dtypes("convolution_transpose", x, weight, bias)
     out = transposed_sizes(x.shape[2:], weight.shape[2:], stride, padding, output_padding, dilation)
     y = layout(x.device, x.dtype, (x.shape[0], weight.shape[1] * groups, *out))
@@ -295,11 +320,12 @@ def _convolution_transpose_kernels(kernels: KernelTable, x: Layout, weight: Layo
 
 
 @convolution_transpose.reference
-def _convolution_transpose_reference(x: Any, weight: Any, bias: Any, *, stride: Sizes, padding: Sizes, output_padding: Sizes,
-                                     dilation: Sizes, groups: int) -> Any:
+def _convolution_transpose_reference(x: Any, weight: Any, bias: Any, *, stride: Sizes, padding: Sizes,
+                                     output_padding: Sizes, dilation: Sizes, groups: int) -> Any:
     n, c, k, dims = x.shape[0], x.shape[1] // groups, weight.shape[1], x.ndim - 2
     reach = [d * (m - 1) + 1 for d, m in zip(dilation, weight.shape[2:], strict=True)]
-    full = np.zeros((n, groups * k, *[(m - 1) * s + r + o for m, s, r, o in zip(x.shape[2:], stride, reach, output_padding, strict=True)]),
+    full = np.zeros((n, groups * k, *[(m - 1) * s + r + o for m, s, r, o in zip(x.shape[2:], stride, reach,
+                                                                                output_padding, strict=True)]),
                     x.dtype)
     for place in np.ndindex(*x.shape[2:]):
         spot = [slice(i * s, i * s + r, d) for i, s, r, d in zip(place, stride, reach, dilation, strict=True)]
@@ -329,9 +355,12 @@ def _convolution_transpose_samples(make: Any) -> Any:
 
 @convolution_transpose.errors
 def _convolution_transpose_errors(make: Any) -> Any:
-    yield (make(2, 3, 4, 4), make(2, 3, 3, 3), None, _transposed()), RuntimeError, r"dimension 0.*\[2, 3, 4, 4\].*\[2, 3, 3, 3\]"
+    yield (make(2, 3, 4, 4), make(2, 3, 3, 3), None,
+           _transposed()), RuntimeError, r"dimension 0.*\[2, 3, 4, 4\].*\[2, 3, 3, 3\]"
     yield (make(2, 3, 4, 4), make(3, 3, 3, 3), None, _transposed(groups=2)), RuntimeError, "groups must divide"
-    yield (make(2, 3, 4, 4), make(3, 2, 3, 3), None, _transposed(output_padding=1)), RuntimeError, "output_padding must be smaller"
+    yield (make(2, 3, 4, 4), make(3, 2, 3, 3), None,
+           _transposed(output_padding=1)), RuntimeError, "output_padding must be smaller"
     yield (make(2, 3, 1, 1), make(3, 2, 1, 1), None, _transposed(padding=1)), RuntimeError, "at least one element"
     yield (make(2, 3, 4, 4), make(3, 2, 3, 3), make(3), _transposed()), RuntimeError, "bias must have"
-    yield (make(2, 3, 4, 4), make(3, 2, 3, 3), None, _transposed(output_padding=-1)), RuntimeError, "output_padding must be at least 0"
+    yield (make(2, 3, 4, 4), make(3, 2, 3, 3), None,
+           _transposed(output_padding=-1)), RuntimeError, "output_padding must be at least 0"

@@ -38,7 +38,8 @@ def tensordot(a: Tensor, b: Tensor, dims: int | Sequence[Sequence[int]] = 2) -> 
         pair = [(d,) if isinstance(d, int) else tuple(d) for d in dims]
         if len(pair) != 2 or len(pair[0]) != len(pair[1]):
             fail("tensordot", "dims must name as many dimensions of a as of b", [x, y, f"dims {dims}"])
-        of_a, of_b = tuple(axis_of(d, x.ndim, "tensordot") for d in pair[0]), tuple(axis_of(d, y.ndim, "tensordot") for d in pair[1])
+        of_a, of_b = tuple(axis_of(d, x.ndim, "tensordot") for d in pair[0]), tuple(axis_of(d, y.ndim, "tensordot")
+                                                                                    for d in pair[1])
     labels_a, labels_b = list(range(x.ndim)), list(range(x.ndim, x.ndim + y.ndim))
     for i, j in zip(of_a, of_b, strict=True):
         if x.shape[i] != y.shape[j]:
@@ -51,7 +52,8 @@ def tensordot(a: Tensor, b: Tensor, dims: int | Sequence[Sequence[int]] = 2) -> 
 
 @lru_cache(maxsize=1024)
 def _parse(equation: str, shapes: tuple[tuple[int, ...], ...]) -> tuple[list[list[int]], list[int]]:
-    """The labels of each operand and of the output, as numbers; what "..." stands for are numbers below 0, from the right."""
+    """The labels of each operand and of the output, as numbers; what "..." stands for are numbers below 0, from the
+    right."""
     ranks = [len(shape) for shape in shapes]
     left, arrow, right = equation.replace(" ", "").partition("->")
     terms = left.split(",")
@@ -95,7 +97,8 @@ def _labels(term: str, rank: int | None, equation: str, dots: int = 0) -> list[i
 
 def einsum(equation: Any, *operands: Any) -> Tensor:
     """Sums of products after Einstein: "ij,jk->ik". Labels that the output lacks are summed over, repeated ones in an
-    operand take its diagonal, "..." stands for further dimensions, which broadcast. Also `einsum(a, [0, 1], b, [1, 2], [0, 2])`."""
+    operand take its diagonal, "..." stands for further dimensions, which broadcast. Also `einsum(a, [0, 1], b, [1, 2],
+    [0, 2])`."""
     if isinstance(equation, Tensor):
         terms = [equation, *operands]
         given = terms[0:len(terms) - len(terms) % 2:2]
@@ -172,7 +175,8 @@ def _pair(x: Tensor, a: list[int], y: Tensor, b: list[int], keep: set[int]) -> t
     """The product of two operands, summed over the labels not in `keep`."""
     x, a = _summed(x, a, keep | set(b))
     y, b = _summed(y, b, keep | set(a))
-    steps_x, steps_y, over, shape, labels = _recipe(tuple(a), x.array.layout.shape, tuple(b), y.array.layout.shape, frozenset(keep))
+    steps_x, steps_y, over, shape, labels = _recipe(tuple(a), x.array.layout.shape, tuple(b), y.array.layout.shape,
+                                                    frozenset(keep))
     for step, value in steps_x:
         x = through(step, x, value)
     for step, value in steps_y:
@@ -182,8 +186,10 @@ def _pair(x: Tensor, a: list[int], y: Tensor, b: list[int], keep: set[int]) -> t
 
 
 @lru_cache(maxsize=1024)
-def _recipe(a: tuple[int, ...], a_shape: tuple[int, ...], b: tuple[int, ...], b_shape: tuple[int, ...], keep: frozenset[int]) -> tuple:
-    """How two operands become the factors [batch, left, over] and [batch, over, right] of one matmul, and its result's shape."""
+def _recipe(a: tuple[int, ...], a_shape: tuple[int, ...], b: tuple[int, ...], b_shape: tuple[int, ...],
+            keep: frozenset[int]) -> tuple:
+    """How two operands become the factors [batch, left, over] and [batch, over, right] of one matmul, and its result's
+    shape."""
     sizes = dict(zip(a, a_shape, strict=True))
     for d, n in zip(b, b_shape, strict=True):
         sizes[d] = n if sizes.get(d, 1) == 1 else sizes[d]
@@ -191,12 +197,14 @@ def _recipe(a: tuple[int, ...], a_shape: tuple[int, ...], b: tuple[int, ...], b_
     batch, over = [d for d in both if d in keep], [d for d in both if d not in keep]
     left, right = [d for d in a if d not in both], [d for d in b if d not in both]
     labels = batch + left + right
-    return (_arrangement(a, a_shape, [batch, left, over], sizes), _arrangement(b, b_shape, [batch, over, right], sizes), bool(over),
-            tuple([sizes[d] for d in labels]), labels)
+    return (_arrangement(a, a_shape, [batch, left, over], sizes), _arrangement(b, b_shape, [batch, over, right], sizes),
+            bool(over), tuple([sizes[d] for d in labels]), labels)
 
 
-def _arrangement(labels: tuple[int, ...], shape: tuple[int, ...], groups: list[list[int]], sizes: dict[int, int]) -> list[tuple]:
-    """The views that bring dimensions into the order of the groups: those of the first as they are, of the others each group joined."""
+def _arrangement(labels: tuple[int, ...], shape: tuple[int, ...], groups: list[list[int]],
+                 sizes: dict[int, int]) -> list[tuple]:
+    """The views that bring dimensions into the order of the groups: those of the first as they are, of the others each
+    group joined."""
     steps: list[tuple] = []
     order = tuple([labels.index(d) for group in groups for d in group])
     if order != tuple(range(len(order))):

@@ -16,26 +16,28 @@ def _padding(padding_idx: int | None, n: int) -> int | None:
     if padding_idx is None:
         return None
     if not -n <= padding_idx < n:
-        fail("embedding", "padding_idx must be within num_embeddings", [f"padding_idx {padding_idx}", f"num_embeddings {n}"],
-             kind=AssertionError)
+        fail("embedding", "padding_idx must be within num_embeddings",
+             [f"padding_idx {padding_idx}", f"num_embeddings {n}"], kind=AssertionError)
     return padding_idx % n
 
 
-def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None, max_norm: float | None = None, norm_type: float = 2.0,
-              scale_grad_by_freq: bool = False, sparse: bool = False) -> Tensor:
+def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None, max_norm: float | None = None,
+              norm_type: float = 2.0, scale_grad_by_freq: bool = False, sparse: bool = False) -> Tensor:
     """The rows of `weight` that `input` names: weight[input].
 
     Shapes: input (*) int32 or int64, weight (V, D) -> (*, D).
 
-    The row `padding_idx` gets no gradient. `max_norm`: rows that are used and whose `norm_type`-norm is larger are scaled
-    down to it first, in `weight` itself. `scale_grad_by_freq`: a row's gradient is divided by how often it was used.
+    The row `padding_idx` gets no gradient. `max_norm`: rows that are used and whose `norm_type`-norm is larger are
+    scaled down to it first, in `weight` itself. `scale_grad_by_freq`: a row's gradient is divided by how often it was
+    used.
     """
     for name, t in (("input", input), ("weight", weight)):
         if not isinstance(t, Tensor):
             raise TypeError(f"[embedding] {name} must be a Tensor; got {type(t).__name__}")
     have = weight.layout
     if sparse:
-        fail("embedding", "sparse=True is not supported: there are no sparse tensors", fix="use sparse=False", kind=NotImplementedError)
+        fail("embedding", "sparse=True is not supported: there are no sparse tensors", fix="use sparse=False",
+             kind=NotImplementedError)
     if have.ndim != 2:
         fail("embedding", "weight must have two dimensions, (num_embeddings, embedding_dim)", have)
     if input.dtype.name not in ("int32", "int64"):
@@ -49,7 +51,8 @@ def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None, max
     if scale_grad_by_freq and is_float(have.dtype):
         counts = add_at((have.shape[0],), ones(flat.shape, dtype=have.dtype, device=weight.device), flat, 0)
         share = div(rows, reshape(take_at(counts, flat, 0, 1), (-1, 1)))
-        # detached: the value is that of `rows`, the gradient that of `share`; the option asks for a gradient that is not the derivative
+        # detached: the value is that of `rows`, the gradient that of `share`; the option asks for a gradient that is
+        # not the derivative
         rows = add(rows.detach(), sub(share, share.detach()))
     if padding is not None:
         # detached: the padding row takes no gradient, by definition of the option
@@ -62,4 +65,5 @@ def _renormalize(weight: Tensor, index: Tensor, max_norm: float, norm_type: floa
     with no_grad():
         rows = take_at(weight, index, 0, 1)
         size = norm(rows, norm_type, 1, keepdim=True)
-        weight.copy_(index_copy(weight, 0, index, where(gt(size, max_norm), mul(rows, div(max_norm, add(size, 1e-7))), rows)))
+        weight.copy_(index_copy(weight, 0, index, where(gt(size, max_norm), mul(rows, div(max_norm, add(size, 1e-7))),
+                                                        rows)))

@@ -1,4 +1,5 @@
-"""Products of matrices: one primitive over native/gemm.c, and what is made of it: linear, einsum, tensordot and the rest.
+"""Products of matrices: one primitive over native/gemm.c, and what is made of it: linear, einsum, tensordot and the
+rest.
 
 The kernel takes row and column strides, so transposes and other views are multiplied where they lie.
 """
@@ -26,7 +27,8 @@ __all__ = ["matmul", "mm", "bmm", "mv", "dot", "vdot", "outer", "addmm", "addmv"
 
 # ---- matmul ---------------------------------------------------------------------------------------------------------
 def _prepare_matmul(a: Layout, b: Layout) -> Plan:
-    """Matrix product over the last two dimensions; leading ones broadcast; a vector is a row on the left, a column on the right."""
+    """Matrix product over the last two dimensions; leading ones broadcast; a vector is a row on the left, a column on
+    the right."""
     same_device("matmul", (a, b))
     if not a.ndim or not b.ndim:
         fail("matmul", "both tensors need at least one dimension", [a, b], "use mul for numbers")
@@ -65,7 +67,8 @@ def _on_host(a: Any, b: Any, out: Any) -> None:
 
 
 def gemm_plan(out: Layout, a: Layout, b: Layout) -> tuple[Any, ...]:
-    """gemm's arguments from `offsets` on for out = a @ b: (table or None, batch, m, n, k, ars, acs, brs, bcs, crs, accumulate)."""
+    """gemm's arguments from `offsets` on for out = a @ b: (table or None, batch, m, n, k, ars, acs, brs, bcs, crs,
+    accumulate)."""
     k = a.shape[-1]
     ars, acs = (a.strides[-2], a.strides[-1]) if a.ndim > 1 else (0, a.strides[-1])
     brs, bcs = (b.strides[-2], b.strides[-1]) if b.ndim > 1 else (b.strides[-1], 0)
@@ -147,13 +150,15 @@ def operator_matmul(input: Tensor, other: Any) -> Tensor:
         ra, rb = input.requires_grad, other.requires_grad
         if ra or rb:
             version = (b.version if ra else 0) + (a.version if rb else 0)
-            return new_tensor(c, recorded(_matmul, ((input.node or input) if ra else None, (other.node or other) if rb else None), plan.layout,
+            return new_tensor(c, recorded(_matmul, ((input.node or input) if ra else None,
+                                                    (other.node or other) if rb else None), plan.layout,
                                       (input if rb else None, other if ra else None), version))
     return new_tensor(c, None)
 
 
 def matmul(input: Tensor, other: Tensor, *, out: Tensor | None = None) -> Tensor:
-    """Matrix product over the last two dimensions; leading ones broadcast; vectors are a row on the left, a column on the right."""
+    """Matrix product over the last two dimensions; leading ones broadcast; vectors are a row on the left, a column on
+    the right."""
     product = operator_matmul(input, other)
     if product is NotImplemented:
         raise TypeError(f"[matmul] expected tensors; got {type(input).__name__} and {type(other).__name__}")
@@ -203,7 +208,8 @@ def _ranks(name: str, want: tuple[int, ...], *given: Tensor) -> None:
         if not isinstance(x, Tensor):
             raise TypeError(f"[{name}] expected tensors; got {type(x).__name__}")
         if x.array.layout.ndim != n:
-            fail(name, f"expected tensors of {', '.join(map(str, want))} dimensions", [x.array.layout for x in given], "use matmul")
+            fail(name, f"expected tensors of {', '.join(map(str, want))} dimensions", [x.array.layout for x in given],
+                 "use matmul")
 
 
 def mm(input: Tensor, mat2: Tensor) -> Tensor:
@@ -216,7 +222,8 @@ def bmm(input: Tensor, mat2: Tensor) -> Tensor:
     """Products of two batches of matrices."""
     _ranks("bmm", (3, 3), input, mat2)
     if input.array.layout.shape[0] != mat2.array.layout.shape[0]:
-        fail("bmm", "the batches must have one size", [input.array.layout, mat2.array.layout], "use matmul to broadcast")
+        fail("bmm", "the batches must have one size", [input.array.layout, mat2.array.layout],
+             "use matmul to broadcast")
     return matmul(input, mat2)
 
 
@@ -301,7 +308,8 @@ def _linear_rule(x: Layout, weight: Layout, bias: Layout | None) -> None:
         fail("linear", "bias must be (out,) for a weight (out, in)", [f"weight {weight}", f"bias {bias}"])
     for p in (weight, bias):
         if p is not None and p.dtype != x.dtype:
-            fail("linear", "x, weight and bias must have one dtype", [x, weight] + ([bias] if bias else []), "convert with .to(dtype)")
+            fail("linear", "x, weight and bias must have one dtype", [x, weight] + ([bias] if bias else []),
+                 "convert with .to(dtype)")
 
 
 @linear.fused

@@ -1,7 +1,9 @@
-"""Pooling over any number of trailing dimensions (kernels for one to three: native/pool.c): the largest element of a window, or the mean.
+"""Pooling over any number of trailing dimensions (kernels for one to three: native/pool.c): the largest element of a
+window, or the mean.
 
-A window is in each dimension begin, begin + dilation, ... below end, all inside x: strided, padded, ceiled and adaptive windows alike. The
-definitions walk the places of a window: the first element of all windows, the second, ...; a window that is shorter repeats its last.
+A window is in each dimension begin, begin + dilation, ... below end, all inside x: strided, padded, ceiled and adaptive
+windows alike. The definitions walk the places of a window: the first element of all windows, the second, ...; a window
+that is shorter repeats its last.
 """
 from __future__ import annotations
 
@@ -35,8 +37,8 @@ _WINDOWS_MAX = 1 << 24                                  # in an adaptive dimensi
 
 @lru_cache(maxsize=1024)
 def sliding(size: Sizes, kernel: Sizes, stride: Sizes, padding: Sizes, dilation: Sizes, ceil_mode: bool) -> Windows:
-    """Windows of a kernel that moves by the stride, from `padding` before the first element. With `ceil_mode` the last may stick out
-    behind, as long as it begins inside or before."""
+    """Windows of a kernel that moves by the stride, from `padding` before the first element. With `ceil_mode` the last
+    may stick out behind, as long as it begins inside or before."""
     found = []
     for n, k, s, p, d in zip(size, kernel, stride, padding, dilation, strict=True):
         reach = d * (k - 1) + 1
@@ -51,7 +53,8 @@ def sliding(size: Sizes, kernel: Sizes, stride: Sizes, padding: Sizes, dilation:
 @lru_cache(maxsize=1024)
 def adaptive(size: Sizes, output_size: Sizes) -> Windows:
     """Windows that share out the elements: output i of m sees floor(i n / m) to ceil((i + 1) n / m)."""
-    return tuple([tuple([(i * n // m, -(-(i + 1) * n // m)) for i in range(m)]) for n, m in zip(size, output_size, strict=True)])
+    return tuple([tuple([(i * n // m, -(-(i + 1) * n // m)) for i in range(m)])
+                  for n, m in zip(size, output_size, strict=True)])
 
 
 def _shape(windows: Windows) -> Sizes:
@@ -59,15 +62,18 @@ def _shape(windows: Windows) -> Sizes:
 
 
 @lru_cache(maxsize=256)
-def _places(size: Sizes, windows: Windows, dilation: Sizes, device: Any) -> list[tuple[list[Tensor], Tensor, Tensor | None]]:
-    """For each place of a window, in order: the coordinates it has in each dimension, the flat index, and where it is no repetition."""
+def _places(size: Sizes, windows: Windows, dilation: Sizes, device: Any) -> list[tuple[list[Tensor], Tensor,
+                                                                                       Tensor | None]]:
+    """For each place of a window, in order: the coordinates it has in each dimension, the flat index, and where it is
+    no repetition."""
     def on_device(values: Any) -> Tensor:
         return functions.as_tensor(np.ascontiguousarray(values)).to(device)
     axes = []
     for spans, d in zip(windows, dilation, strict=True):
         begin, end = np.array(spans, np.int64).reshape(-1, 2).T
         longest = max([-(-(e - b) // d) for b, e in spans], default=1)
-        axes.append([(np.minimum(begin + t * d, begin + (end - begin - 1) // d * d), begin + t * d < end) for t in range(longest)])
+        axes.append([(np.minimum(begin + t * d, begin + (end - begin - 1) // d * d), begin + t * d < end)
+                     for t in range(longest)])
     found = []
     for place in product(*axes):
         flat, inside = np.zeros((), np.int64), np.ones((), bool)
@@ -78,7 +84,8 @@ def _places(size: Sizes, windows: Windows, dilation: Sizes, device: Any) -> list
 
 
 def _seen(x: Tensor, windows: Windows, dilation: Sizes) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
-    """For each place of the windows: the values there (*, out), the flat index (out), where it is no repetition (out)."""
+    """For each place of the windows: the values there (*, out), the flat index (out), where it is no repetition
+    (out)."""
     dims = len(windows)
     for coordinates, flat, inside in _places(x.shape[x.ndim - dims:], windows, dilation, x.device):
         v = x
@@ -118,14 +125,17 @@ def _table(x: Layout, windows: Windows, dilation: Sizes) -> Array:
     space = x.shape[x.ndim - dims:]
     if prod(space) >= 1 << 31:
         raise NoKernel("a plane of 2^31 elements or more")
-    while dims > 1 and windows[-1] == ((0, space[-1]),) and dilation[-1] == dilation[-2] == 1:      # whole rows: one longer row
+    # whole rows: one longer row
+    while dims > 1 and windows[-1] == ((0, space[-1]),) and dilation[-1] == dilation[-2] == 1:
         n = space[-1]
         windows = (*windows[:-2], tuple([(b * n, e * n) for b, e in windows[-2]]))
         space, dilation, dims = (*space[:-2], space[-2] * n), dilation[:-1], dims - 1
-    dilation = tuple([min(d, n) for d, n in zip(dilation, space, strict=True)])     # a larger step leaves a window as well
+    # a larger step leaves a window as well
+    dilation = tuple([min(d, n) for d, n in zip(dilation, space, strict=True)])
     fill = [1] * (3 - dims)
     spans = [(0, 1)] * (3 - dims) + [span for spans in windows for span in spans]
-    numbers = [x.size // prod(space), *fill, *space, *fill, *_shape(windows), *fill, *dilation, *[v for span in spans for v in span]]
+    numbers = [x.size // prod(space), *fill, *space, *fill, *_shape(windows), *fill, *dilation,
+               *[v for span in spans for v in span]]
     return x.device.constant(np.array(numbers, np.int64))
 
 
@@ -188,19 +198,22 @@ def _largest_reference(x: Any, windows: Windows, dilation: Sizes) -> Any:
     return y, index
 
 
-def _check(name: str, x: Layout, kernel: Sizes, stride: Sizes, padding: Sizes, dilation: Sizes, ceil_mode: bool) -> None:
+def _check(name: str, x: Layout, kernel: Sizes, stride: Sizes, padding: Sizes, dilation: Sizes,
+           ceil_mode: bool) -> None:
     dims = len(kernel)
     if not dims or x.ndim < dims or not all(x.shape[x.ndim - dims:]):
         fail(name, f"x must have {dims} dimensions of space that are not empty", f"x {x}")
-    for key, values, least in (("kernel", kernel, 1), ("stride", stride, 1), ("padding", padding, 0), ("dilation", dilation, 1)):
+    for key, values, least in (("kernel", kernel, 1), ("stride", stride, 1), ("padding", padding, 0),
+                               ("dilation", dilation, 1)):
         if len(values) != dims or any(v < least for v in values):
             fail(name, f"{key} must be at least {least} in each of the {dims} dimensions", f"{key} {list(values)}")
     if any(2 * p > d * (k - 1) + 1 for p, k, d in zip(padding, kernel, dilation, strict=True)):
-        fail(name, "padding must be at most half of the kernel (with dilation)", [f"padding {list(padding)}", f"kernel {list(kernel)}"])
+        fail(name, "padding must be at most half of the kernel (with dilation)",
+             [f"padding {list(padding)}", f"kernel {list(kernel)}"])
     windows = sliding(x.shape[x.ndim - dims:], kernel, stride, padding, dilation, ceil_mode)
     if not all(windows) or any(b >= e for spans in windows for b, e in spans):
-        fail(name, "each window must see at least one element, and there must be a window", [f"x {x}", f"kernel {list(kernel)}"],
-             "use a smaller kernel or dilation")
+        fail(name, "each window must see at least one element, and there must be a window",
+             [f"x {x}", f"kernel {list(kernel)}"], "use a smaller kernel or dilation")
 
 
 def _check_adaptive(name: str, x: Layout, output_size: Sizes) -> None:
@@ -213,7 +226,7 @@ def _check_adaptive(name: str, x: Layout, output_size: Sizes) -> None:
         fail(name, f"output_size must be at most {_WINDOWS_MAX}", f"output_size {list(output_size)}")
 
 
-# ---- the largest ------------------------------------------------------------------------------------------------------
+# ---- the largest -----------------------------------------------------------------------------------------------------
 
 def _moving(x: Any, kernel: Sizes, stride: Sizes, padding: Sizes, dilation: Sizes, ceil_mode: bool) -> Windows:
     return sliding(tuple(x.shape[x.ndim - len(kernel):]), kernel, stride, padding, dilation, ceil_mode)
@@ -224,7 +237,8 @@ def _shared(x: Any, output_size: Sizes) -> Windows:
 
 
 @op(nondifferentiable=(1,))
-def max_pool(x: Tensor, *, kernel: Sizes, stride: Sizes, padding: Sizes, dilation: Sizes, ceil_mode: bool) -> tuple[Tensor, Tensor]:
+def max_pool(x: Tensor, *, kernel: Sizes, stride: Sizes, padding: Sizes, dilation: Sizes,
+             ceil_mode: bool) -> tuple[Tensor, Tensor]:
     """The largest element of each window, and its flat index in the space: the first of equal ones, but the last NaN.
 
     Shapes: x (*, *space) -> y and index (int64), both (*, *out).
@@ -247,10 +261,12 @@ def _max_pool_reference(x: Any, *, dilation: Sizes, **attrs: Any) -> Any:
     return _largest_reference(x, _moving(x, dilation=dilation, **attrs), dilation)
 
 
-def _attrs(kernel: Any, stride: Any, padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False, dims: int = 2) -> dict[str, Any]:
+def _attrs(kernel: Any, stride: Any, padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False,
+           dims: int = 2) -> dict[str, Any]:
     def each(v: Any) -> Sizes:
         return (v,) * dims if isinstance(v, int) else v
-    return {"kernel": each(kernel), "stride": each(stride), "padding": each(padding), "dilation": each(dilation), "ceil_mode": ceil_mode}
+    return {"kernel": each(kernel), "stride": each(stride), "padding": each(padding), "dilation": each(dilation),
+            "ceil_mode": ceil_mode}
 
 
 @max_pool.samples
@@ -318,7 +334,8 @@ def _adaptive_max_pool_errors(make: Any) -> Any:
 
 def _divisors(x: Any, kernel: Sizes, stride: Sizes, padding: Sizes, ceil_mode: bool, count_include_pad: bool,
               divisor_override: int | None) -> tuple[Windows, np.ndarray]:
-    """The windows, and by what the sum of each is divided: its elements, with padding (not what ceil_mode adds) or not."""
+    """The windows, and by what the sum of each is divided: its elements, with padding (not what ceil_mode adds) or
+    not."""
     size = tuple(x.shape[x.ndim - len(kernel):])
     windows = sliding(size, kernel, stride, padding, (1,) * len(kernel), ceil_mode)
     counts = np.ones((), np.float64)
@@ -331,8 +348,8 @@ def _divisors(x: Any, kernel: Sizes, stride: Sizes, padding: Sizes, ceil_mode: b
 @op
 def avg_pool(x: Tensor, *, kernel: Sizes, stride: Sizes, padding: Sizes, ceil_mode: bool, count_include_pad: bool,
              divisor_override: int | None) -> Tensor:
-    """The mean of each window: of all its elements, zeros of the padding included, or only of those inside; or the sum over
-    `divisor_override`.
+    """The mean of each window: of all its elements, zeros of the padding included, or only of those inside; or the sum
+    over `divisor_override`.
 
     Shapes: x (*, *space) -> y (*, *out).
     """
@@ -353,8 +370,8 @@ def _avg_pool_kernels(kernels: KernelTable, x: Layout, **attrs: Any) -> Any:
 
 
 @avg_pool.reference
-def _avg_pool_reference(x: Any, *, kernel: Sizes, stride: Sizes, padding: Sizes, ceil_mode: bool, count_include_pad: bool,
-                        divisor_override: int | None) -> Any:
+def _avg_pool_reference(x: Any, *, kernel: Sizes, stride: Sizes, padding: Sizes, ceil_mode: bool,
+                        count_include_pad: bool, divisor_override: int | None) -> Any:
     dims = len(kernel)
     size = x.shape[x.ndim - dims:]
     windows = sliding(size, kernel, stride, padding, (1,) * dims, ceil_mode)

@@ -1,7 +1,7 @@
 """Order: sort, topk, running extremes, unique, bincount.
 
-Kernels (native/sort.c) find where the elements stand; the values are gathered by that, which is what differentiates. What
-has no kernel is found by NumPy behind the kernel door.
+Kernels (native/sort.c) find where the elements stand; the values are gathered by that, which is what differentiates.
+What has no kernel is found by NumPy behind the kernel door.
 """
 from __future__ import annotations
 
@@ -170,7 +170,8 @@ def kthvalue(input: Tensor, k: int, dim: int = -1, keepdim: bool = False) -> Val
     if not 1 <= k <= (have.shape[a] if have.ndim else 1):
         fail("kthvalue", "k must lie between 1 and the size of dim", [have, f"k {k}", f"dim {dim}"])
     order = _argsort(_vector(input), dim=a, descending=False)
-    one = through(windowed, order, tuple([(k - 1, 1, 1) if i == a else whole(n) for i, n in enumerate(order.array.layout.shape)]))
+    one = through(windowed, order, tuple([(k - 1, 1, 1) if i == a else whole(n)
+                                          for i, n in enumerate(order.array.layout.shape)]))
     values, indices = _picked(input, one, a)
     if keepdim or not have.ndim:
         return ValuesIndices(values, indices)
@@ -236,7 +237,7 @@ def cummin(input: Tensor, dim: int) -> ValuesIndices:
     return _cumulative("cummin", _cummin, input, dim)
 
 
-# ---- results whose size depends on the values -------------------------------------------------------------------------
+# ---- results whose size depends on the values ------------------------------------------------------------------------
 
 class _Found:
     """Results that a host function leaves behind because their size is not known before."""
@@ -253,11 +254,14 @@ class _Found:
         return new_tensor(self.device.upload(values if shape is None else values.reshape(shape)), None)
 
 
-def unique(input: Tensor, sorted: bool = True, return_inverse: bool = False, return_counts: bool = False, dim: int | None = None) -> Any:
-    """The distinct elements in order (or the distinct slices along `dim`); with inverse indices, and counts, if asked for."""
+def unique(input: Tensor, sorted: bool = True, return_inverse: bool = False, return_counts: bool = False,
+           dim: int | None = None) -> Any:
+    """The distinct elements in order (or the distinct slices along `dim`); with inverse indices, and counts, if asked
+    for."""
     have = input.array.layout
     a = None if dim is None else axis_of(dim, have.ndim, "unique")
-    found = _Found("unique()", input, lambda v: np.unique(v, return_inverse=True, return_counts=True, axis=a, equal_nan=False))
+    found = _Found("unique()", input, lambda v: np.unique(v, return_inverse=True, return_counts=True, axis=a,
+                                                          equal_nan=False))
     results = [found.tensor(0)]
     if return_inverse:
         results.append(found.tensor(1, have.shape if a is None else (have.shape[a],)))
@@ -266,7 +270,8 @@ def unique(input: Tensor, sorted: bool = True, return_inverse: bool = False, ret
     return results[0] if len(results) == 1 else tuple(results)
 
 
-def unique_consecutive(input: Tensor, return_inverse: bool = False, return_counts: bool = False, dim: int | None = None) -> Any:
+def unique_consecutive(input: Tensor, return_inverse: bool = False, return_counts: bool = False,
+                       dim: int | None = None) -> Any:
     """Each run of equal elements (or slices along `dim`) once; with inverse indices, and run lengths, if asked for."""
     have = input.array.layout
     a = None if dim is None else axis_of(dim, have.ndim, "unique_consecutive")
