@@ -13,8 +13,8 @@ Sennrich 2019): the two pre-activations W_ih x and W_hh h are normalised separat
 before the biases are added. LSTM also normalises the cell state inside the output's tanh. With `norm=None`, N is the
 identity.
 
-The file has five parts: the steps (the papers' equations), the ops, the shape rule, the kernels, the samples with their
-oracle.
+The file has, in this order: the equations of one step, the loop over the steps, the six ops (cells and sequences),
+their shape rule, their kernels, an oracle in NumPy, samples.
 """
 from __future__ import annotations
 
@@ -306,7 +306,7 @@ GRU = Network(3, ("hn",), ("y", "hn", "gates"))
 
 
 class Member(NamedTuple):
-    """One of the six ops."""
+    """One of the six ops: a network, as a cell or over a sequence."""
 
     op: Op
     network: Network
@@ -318,6 +318,7 @@ class Member(NamedTuple):
 
     @property
     def results(self) -> tuple[str, ...]:
+        """The names of what the op returns, as in `Written`."""
         return self.network.of_cell if self.is_cell else self.network.of_sequence
 
     def by_role(self, values: Sequence[Any]) -> Inputs:
@@ -332,6 +333,7 @@ MEMBERS = (Member(rnn_cell, RNN, True), Member(lstm_cell, LSTM, True), Member(gr
 # ---- the shape rule -------------------------------------------------------------------------------------------------
 
 def _check_options(name: str, given: Inputs, nonlinearity: str, norm: str | None, reset_after: bool) -> None:
+    """The values of the options, and that no parameter is given that the norm does not use."""
     if nonlinearity not in ("tanh", "relu"):
         fail(name, "nonlinearity must be 'tanh' or 'relu'", repr(nonlinearity), kind=ValueError)
     if norm is not None and not reset_after:
@@ -391,6 +393,7 @@ def _check_signature(member: Member, given: Inputs, nonlinearity: str, norm: str
 
 
 # ---- the kernels, with their arguments by name -----------------------------------------------------------------------
+
 # The fields of the records below are the names that native/minigrad.h gives the arguments of rnn_forward and
 # rnn_backward (h and c are h0 and c0 there). A field holds the layout of an array, or None for a null pointer. n is
 # gates * hidden.
@@ -465,18 +468,16 @@ def _argument_names(kernel: str) -> list[str]:
     return signatures()[kernel].names
 
 
-Launch = Callable[[list], None]
-
-
 def _launcher(kernel: Kernel, given: Sequence[str], writes: dict[str, Layout | None], numbers: dict[str, float],
-              same: dict[str, str]) -> tuple[Launch, list[str]]:
-    """The launch of a kernel with all arguments by name, and the names of the arrays that it works with.
+              same: dict[str, str]) -> tuple[Callable[[list], None], list[str]]:
+    """Prepares a kernel whose arguments are given by name: `launch(values)`, and the names of the arrays in `values`.
 
-    `launch(values)` takes a list of the arrays `given`. It appends the arrays of `writes`, runs the kernel on all of
-    them and on `numbers`, and appends None, for `_picker`. `writes` with the layout None is a null pointer.
-    `same={"dr": "dx"}` passes the array `dx` as `dr` too.
+    `values` is a list of the arrays `given`. `launch` appends the arrays of `writes`, runs the kernel on all of them
+    and on `numbers`, and appends a None, which `_picker` needs. An argument in `writes` whose layout is None is a null
+    pointer. With `same={"dr": "dx"}`, the argument `dr` is the array `dx`.
 
-    The names are compared here, once for each signature: they must be those of the kernel's arguments, each once.
+    The names are compared here, once for each signature: they must be those of the kernel's arguments, each once. So a
+    wrong name is an error before anything runs, and a launch only puts addresses into the kernel's order.
     """
     made = {name: to for name, to in writes.items() if to is not None}
     null = [name for name in writes if name not in made and name not in same]
@@ -498,15 +499,17 @@ def _launcher(kernel: Kernel, given: Sequence[str], writes: dict[str, Layout | N
 
 
 def _picker(fields: Sequence[str], names: Sequence[str]) -> Callable[[list], Any]:
-    """Takes `fields` out of a list of the arrays `names` with None at its end: a field that is no array is None."""
+    """Takes `fields` from a list of the arrays `names` followed by a None, which is for a field that is not there."""
     return itemgetter(*[names.index(field) if field in names else len(names) for field in fields])
 
 
 def _up32(n: int) -> int:
+    """n rounded up to a multiple of 32."""
     return (n + 31) // 32 * 32
 
 
 def _sizes_of(member: Member, given: Inputs, nonlinearity: str, norm: str | None, reverse: bool) -> Sizes:
+    """The sizes of one signature; NoKernel where the kernels do not apply."""
     network, x = member.network, given.x
     rows, outputs = given.w_hh.shape
     if not outputs:
@@ -556,11 +559,13 @@ def _forward(kernel: Kernel, member: Member, given: Inputs, sizes: Sizes, eps: f
 
 
 def _backward(kernel: Kernel, member: Member, given: Inputs, sizes: Sizes, keeps: Sequence[str]) -> Callable[..., Any]:
-    """The backward of one signature: (arrays kept, gradients of the results, which inputs need one) -> their gradients,
-    or None where only the definition has them: of the mask, and through an LSTM's `cells` and the `gates`."""
+    """The backward of one signature: (arrays kept, gradients of the results, which inputs need one) -> their gradients.
+
+    It gives None where only the definition has them: of the mask, and through the results `cells` and `gates`.
+    """
     @lru_cache(maxsize=64)
-    def prepared(needs: tuple[bool, ...], incoming: tuple[bool, ...]) -> tuple[Launch, Callable[[list], Any]] | None:
-        """The launch for these needs, where these results have a gradient, and the picker of the inputs' gradients."""
+    def prepared(needs: tuple[bool, ...], incoming: tuple[bool, ...]) -> tuple[Callable, Callable] | None:
+        """The launch for the inputs that need a gradient and the results that have one, and its picker by input."""
         need = member.by_role(needs)
         results = [name for name, has in zip(member.results, incoming, strict=True) if has]
         if need.mask or not INCOMING.keys() >= set(results):

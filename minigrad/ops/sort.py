@@ -273,7 +273,7 @@ def unique(input: Tensor, sorted: bool = True, return_inverse: bool = False, ret
            dim: int | None = None) -> Any:
     """The different elements in ascending order, or with `dim` the different slices along it.
 
-    Gives them alone, or in a tuple with those asked for of: the indices that restore `input` from them
+    Gives them alone, or in a tuple with what the options add: the indices that restore `input` from them
     (`return_inverse`), how often each occurs (`return_counts`). The result is always sorted and has no gradient.
     """
     have = input.array.layout
@@ -294,7 +294,7 @@ def unique_consecutive(input: Tensor, return_inverse: bool = False, return_count
                        dim: int | None = None) -> Any:
     """One element of each run of equal elements, or with `dim` one slice of each run of equal slices.
 
-    Gives them alone, or in a tuple with those asked for of: the indices that restore `input` from them
+    Gives them alone, or in a tuple with what the options add: the indices that restore `input` from them
     (`return_inverse`), the lengths of the runs (`return_counts`). The result has no gradient.
     """
     have = input.array.layout
