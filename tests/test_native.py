@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import minigrad as mg
+from minigrad.devices import native
 from minigrad.devices.native import LEVELS, best_simd_level
 
 SOURCES = [p.read_text() for p in Path(mg.__file__).parent.rglob("*.py")]

@@ -377,7 +377,7 @@ class Op(Documented):
                 version += t.array.version
         if version != node.version:
             stale(self.name, node)
-        for a in saved if type(saved) is tuple else (saved,):       # what the forward made was new then: version 0
+        for a in saved if isinstance(saved, tuple) else (saved,):       # what the forward made was new then: version 0
             if type(a) is Buffer and a.version and all([t is None or t.array is not a for t in inputs]):
                 stale(self.name, node)
         results = None if plan.backward is None else plan.backward(saved, _gradient_arrays(node, g), needs)

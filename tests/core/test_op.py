@@ -1,0 +1,117 @@
+"""The op machinery: what is refused when an op is defined, keys of plans, where nodes are made."""
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import minigrad as mg
+from minigrad.core import op as machinery
+from minigrad.core import tape
+from minigrad.core.op import Primitive
+from minigrad.devices.plan import Plan, view_plan
+
+ROOT = Path(mg.__file__).parent
+
+
+@pytest.fixture(autouse=True)
+def own_registry():
+    """Ops that a test defines are forgotten after it."""
+    before = dict(machinery.registry)
+    yield
+    machinery.registry.clear()
+    machinery.registry.update(before)
+
+
+def test_a_vjp_may_ask_only_for_what_there_is():
+    def prepare(x, y, *, dim):
+        return view_plan(x, 0)
+    with pytest.raises(TypeError, match=r"\[two\] the VJP of x asks for 'x_shpe'; it may ask for dim, g, out, x, x_shape, y, y_shape"):
+        Primitive("two", prepare, {"x": lambda g, x_shpe: g})
+    with pytest.raises(TypeError, match=r"\[two\] there is a VJP of 'z'; the inputs are x, y"):
+        Primitive("two", prepare, {"z": lambda g: g})
+    Primitive("two", prepare, {"x": lambda g, out, x, y_shape, dim: g})
+
+
+def test_the_order_of_keywords_makes_no_second_plan():
+    @mg.op
+    def scaled(x, *, a=1.0, b=2.0):
+        return x * a + b
+    x = mg.ones(3)
+    for attrs in ({"a": 3.0, "b": 2.0}, {"b": 2.0, "a": 3.0}, {"a": 3.0}):
+        assert scaled(x, **attrs).tolist() == [5.0, 5.0, 5.0]
+    assert len(scaled.plans) == 1 and scaled.plan([x], {"b": 2.0, "a": 3.0}) is scaled.plan([x], {"a": 3.0})
+
+    def prepare(x, *, a, b=2):
+        return Plan(lambda array: array, x, f"{a} {b}")
+    moved = Primitive("moved", prepare, {})
+    first = moved.plan([x.layout], {"a": 1, "b": 2})
+    assert moved.plan([x.layout], {"b": 2, "a": 1}) is first and moved.plan([x.layout], {"a": 1}) is first
+    assert moved.plan([x.layout], {"a": 2}) is not first and len(moved.plans) == 2
+
+
+def test_unknown_and_missing_attributes_are_refused_also_where_a_plan_is_known():
+    @mg.op
+    def shifted(x, *, by, scale=1.0):
+        return x * scale + by
+    x = mg.ones(2)
+    shifted(x, by=1.0)
+    for attrs, text in (({}, "the attribute by is missing"), ({"by": 1.0, "scal": 1.0}, "unexpected keyword argument 'scal'"),
+                        ({"scale": 1.0}, "the attribute by is missing"), ({"by": 1.0, "scale": 1.0, "more": 2}, "'more'")):
+        for _ in range(2):
+            with pytest.raises(TypeError, match=text):
+                shifted(x, **attrs)
+
+
+def test_every_node_is_seen_by_an_observer():
+    x = mg.ones(2, 2, requires_grad=True)
+    w = mg.ones(2, 2, requires_grad=True)
+    calls = {"add": lambda: x + w, "mul": lambda: x * 2.0, "neg": lambda: -x, "relu": lambda: x.relu(), "leaky": lambda: mg.leaky_relu(x, 0.1),
+             "view": lambda: x.reshape(4), "cat": lambda: mg.cat([x, w]), "split": lambda: x.split(1)[0], "matmul": lambda: x @ w,
+             "sum": lambda: x.sum(), "where": lambda: mg.where(x > 0, x, w), "index": lambda: x[0],
+             "layer_norm": lambda: mg.layer_norm(x, None, None, normalized_shape=(2,)), "take": lambda: x[mg.tensor([0, 1])]}
+    for name, call in calls.items():
+        for _ in range(3):                      # the first call of a signature goes another way than the later ones
+            seen = []
+            tape.observers.append(seen.append)
+            try:
+                result = call()
+            finally:
+                tape.observers.pop()
+            assert result.grad_fn in seen, name
+
+
+def test_nodes_are_made_in_one_place():
+    for path in ROOT.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Node":
+                raise AssertionError(f"{path.relative_to(ROOT)}:{node.lineno} makes a node; call core.tape.recorded")
+
+
+def test_no_function_hides_the_module_that_holds_it():
+    for room in ("core", "devices"):
+        for path in (ROOT / room).glob("*.py"):
+            package = getattr(__import__(f"minigrad.{room}", fromlist=[path.stem]), path.stem, None)
+            assert path.stem == "__init__" or type(package).__name__ == "module", f"{room}.{path.stem} is {package!r}"
+
+
+def test_recording_is_off_in_one_thread_only():
+    import threading
+    x = mg.ones(2, requires_grad=True)
+    inside, outside = [], []
+    entered, done = threading.Event(), threading.Event()
+
+    def other():
+        with mg.no_grad():
+            entered.set()
+            done.wait(5)
+            inside.append((x * 2).requires_grad)
+        outside.append((x * 2).requires_grad)
+    thread = threading.Thread(target=other)
+    thread.start()
+    entered.wait(5)
+    assert (x * 2).requires_grad and (x + x).requires_grad and x.sum().requires_grad      # this thread goes on recording
+    done.set()
+    thread.join()
+    assert inside == [False] and outside == [True] and not tape.paused
