@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from support import HEADER
 
 import minigrad as mg
 from minigrad.devices.native import LEVELS, best_simd_level
@@ -35,7 +36,7 @@ def test_workspace_sizes_agree():
     import inspect
     from importlib import import_module
     loss, norm = import_module("minigrad.ops.loss"), import_module("minigrad.ops.norm")
-    header = (Path(__file__).parent.parent / "native" / "minigrad.h").read_text()
+    header = HEADER.read_text()
     for macro, function in (("MG_CHUNKS(rows)", norm._chunks), ("MG_LOSS_CHUNKS(n)", loss._chunks)):
         text = next(line for line in header.splitlines() if line.startswith(f"#define {macro}"))
         numbers = sorted(re.findall(r"\b\d+\b", text.split(")", 1)[1]))

@@ -4,11 +4,11 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from support import ROOT
 
-TEXT = (Path(__file__).parent.parent / "README.md").read_text()
+TEXT = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"^```python\n(.*?)^```\n(?:\n```output\n(.*?)^```\n)?", TEXT, re.M | re.S)
 
 

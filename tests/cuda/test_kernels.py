@@ -8,11 +8,11 @@ import re
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 from cuda_on_cpu import emulator, fakeblas, fakecupy, nvrtc
+from support import HEADER
 
 import minigrad as mg
 from minigrad import devices, nn, optim, testing
@@ -28,7 +28,6 @@ from minigrad.utils.checkpoint import checkpoint
 
 REAL = os.environ.get("MINIGRAD_TEST_CUDA") == "real"
 RACE = os.environ.get("CUDA_ON_CPU") == "race"
-HEADER = Path(__file__).parent.parent / "native" / "minigrad.h"
 DTYPES = {"f32": np.float32, "f64": np.float64, "i32": np.int32, "i64": np.int64, "u8": np.uint8, "u16": np.uint16}
 rng = np.random.default_rng(0)
 emulated = pytest.mark.skipif(not REAL and (sys.platform != "linux" or not shutil.which(os.environ.get("CXX", "g++"))),

@@ -12,10 +12,9 @@ import sys
 
 import numpy as np
 import pytest
-
-from . import fakecupy as cp
-from . import nvrtc
-from .emulator import LaunchError
+from cuda_on_cpu import fakecupy as cp
+from cuda_on_cpu import nvrtc
+from cuda_on_cpu.emulator import HERE, LaunchError
 
 MODE = os.environ.get("CUDA_ON_CPU", "")
 rng = np.random.default_rng(0)
@@ -160,8 +159,11 @@ def test_fake_is_subset_of_cupy():
         assert [n for n in public if not hasattr(getattr(real.cuda, cls), n)] == []
 
 
+TEXT = 'extern "C" __global__ void k(float *x) {{ const int i = threadIdx.x; {} }}'
+
+
 def kernel(body):
-    return cp.RawKernel('extern "C" __global__ void k(float *x) { const int i = threadIdx.x; ' + body + " }", "k")
+    return cp.RawKernel(TEXT.format(body), "k")
 
 
 ANY, UB, MEM, RACE, BARRIER = ("", "race"), "undefined behaviour", "illegal memory access", "race on", "__syncthreads"
@@ -203,9 +205,9 @@ def test_planted_bugs(bug):
      "global-buffer-overflow"),
     ("x[i + 32] = 1;", "heap-buffer-overflow"), ("x[i - 1] = 1;", "heap-buffer-overflow")])
 def test_planted_bugs_under_asan(body, say):
-    code = (f"from cuda_on_cpu import fakecupy as cp, test_emulator as t\nx = cp.empty(64, 'f4')\n"
-            f"t.kernel({body!r})((1,), (40,), (x,), shared_mem=128)")
-    r = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=os.path.join(os.path.dirname(__file__), ".."))
+    code = (f"from cuda_on_cpu import fakecupy as cp\nx = cp.empty(64, 'f4')\n"
+            f"cp.RawKernel({TEXT.format(body)!r}, 'k')((1,), (40,), (x,), shared_mem=128)")
+    r = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=HERE.parent)
     assert r.returncode and say in r.stderr, r.stderr
 
 
