@@ -1,14 +1,9 @@
-"""Data from files: downloads, archives, IDX and CIFAR files, text. Everything is written here or served from this machine."""
+"""Data sets of images: IDX and CIFAR files, MNIST. Everything is written here or served from this machine."""
 from __future__ import annotations
 
 import gzip
 import hashlib
-import http.server
-import io
 import struct
-import tarfile
-import threading
-from unittest import mock
 
 import numpy as np
 import pytest
@@ -18,9 +13,7 @@ from hypothesis import strategies as st
 import minigrad as mg
 from minigrad import data
 from minigrad.data import images
-from minigrad.data.fetch import download, unpack
 from minigrad.data.images import cifar10, fashion_mnist, mnist, read_cifar10, read_idx
-from minigrad.data.text import CharTokenizer, python_docs_text
 
 RNG = np.random.default_rng(0)
 
@@ -29,161 +22,6 @@ def idx_bytes(array):
     code = {"uint8": 8, "int8": 9, "int16": 11, "int32": 12, "float32": 13, "float64": 14}[array.dtype.name]
     return bytes([0, 0, code, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape) + array.astype(array.dtype.newbyteorder(">")).tobytes()
 
-
-class Server:
-    """Serves `files` from 127.0.0.1; `cut` ends each answer after so many bytes, `ranges` is whether it can go on."""
-
-    def __init__(self):
-        self.files, self.cut, self.ranges, self.asked, owner = {}, None, True, [], self
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_GET(self):
-                content = owner.files.get(self.path)
-                wanted = self.headers.get("Range")
-                owner.asked.append(wanted)
-                if content is None:
-                    return self.send_error(404)
-                start = int(wanted[6:-1]) if wanted and owner.ranges else 0
-                if start and start >= len(content):
-                    self.send_response(416)
-                    self.send_header("Content-Range", f"bytes */{len(content)}")
-                    self.send_header("Content-Length", "0")
-                    return self.end_headers()
-                self.send_response(206 if start else 200)
-                if start:
-                    self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
-                self.send_header("Content-Length", str(len(content) - start))
-                self.end_headers()
-                self.wfile.write(content[start:][:owner.cut])
-
-            def log_message(self, *_):
-                pass
-
-        self.http = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.http.server_address[1]}"
-        self.thread = threading.Thread(target=self.http.serve_forever, args=(0.02,), daemon=True)
-        self.thread.start()
-
-    def close(self):
-        self.http.shutdown()
-        self.http.server_close()
-        self.thread.join()
-
-
-@pytest.fixture
-def server():
-    s = Server()
-    yield s
-    s.close()
-
-
-CONTENT = RNG.integers(0, 256, 700_000, np.uint8).tobytes()
-MD5, SHA = hashlib.md5(CONTENT).hexdigest(), hashlib.sha256(CONTENT).hexdigest()
-
-
-# ---- download ----
-
-def test_download(server, tmp_path):
-    server.files["/a"] = CONTENT
-    place = download(server.url + "/a", tmp_path / "new" / "a.bin", md5=MD5, sha256=SHA)
-    assert place.read_bytes() == CONTENT and [p.name for p in place.parent.iterdir()] == ["a.bin"]
-    asked = len(server.asked)
-    assert download(server.url + "/a", place, md5=MD5) == place and len(server.asked) == asked       # it is there
-    place.write_bytes(b"mine")
-    with pytest.raises(ValueError, match=rf"a\.bin is there, but its checksum is wrong: expected md5 {MD5}, found .*4 bytes"):
-        download(server.url + "/a", place, md5=MD5)
-    assert place.read_bytes() == b"mine"
-
-
-def test_an_interrupted_download_goes_on(server, tmp_path):
-    server.files["/a"], server.cut = CONTENT, 300_000
-    place = tmp_path / "a.bin"
-    with pytest.raises(ConnectionError, match="ended after 300,000 of 700,000 bytes.*call again"):
-        download(server.url + "/a", place, sha256=SHA)
-    assert not place.exists() and (tmp_path / "a.bin.part").stat().st_size == 300_000
-    with pytest.raises(ConnectionError, match="ended after 600,000 of 700,000"):
-        download(server.url + "/a", place, sha256=SHA)
-    assert download(server.url + "/a", place, sha256=SHA).read_bytes() == CONTENT
-    assert server.asked == [None, "bytes=300000-", "bytes=600000-"] and not (tmp_path / "a.bin.part").exists()
-
-
-def test_a_server_that_cannot_go_on_starts_again(server, tmp_path):
-    server.files["/a"], server.ranges = CONTENT, False
-    (tmp_path / "a.bin.part").write_bytes(CONTENT[:1000])
-    assert download(server.url + "/a", tmp_path / "a.bin").read_bytes() == CONTENT
-
-
-@pytest.mark.parametrize("left", [b"x" * 1000, b"x" * len(CONTENT), b"x" * (len(CONTENT) + 5)])
-def test_what_was_left_is_another_file(server, tmp_path, left):
-    server.files["/a"] = CONTENT
-    (tmp_path / "a.bin.part").write_bytes(left)
-    assert download(server.url + "/a", tmp_path / "a.bin", md5=MD5).read_bytes() == CONTENT
-
-
-def test_what_was_left_is_complete(server, tmp_path):
-    server.files["/a"] = CONTENT
-    (tmp_path / "a.bin.part").write_bytes(CONTENT)
-    assert download(server.url + "/a", tmp_path / "a.bin", md5=MD5).read_bytes() == CONTENT
-    assert server.asked == [f"bytes={len(CONTENT)}-"]
-
-
-def test_a_wrong_file_is_thrown_away(server, tmp_path):
-    server.files["/a"] = b"<html>moved</html>"
-    with pytest.raises(ValueError, match=rf"is not the file: expected sha256 {SHA}, found .*18 bytes.*thrown away"):
-        download(server.url + "/a", tmp_path / "a.bin", sha256=SHA)
-    assert not list(tmp_path.iterdir())
-
-
-def test_mirrors(server, tmp_path):
-    server.files["/b"] = CONTENT
-    assert download([server.url + "/a", server.url + "/b"], tmp_path / "a.bin", md5=MD5).read_bytes() == CONTENT
-    with pytest.raises(ConnectionError, match="/a: .*404.*; .*/c: .*404"):
-        download([server.url + "/a", server.url + "/c"], tmp_path / "b.bin")
-
-
-def test_without_tqdm(server, tmp_path):
-    server.files["/a"] = CONTENT
-    with mock.patch.dict("sys.modules", {"tqdm": None}):
-        assert download(server.url + "/a", tmp_path / "a.bin").stat().st_size == len(CONTENT)
-
-
-# ---- archives ----
-
-def archive(path, members, mode="w:gz"):
-    with tarfile.open(path, mode) as tar:
-        for name, content in members.items():
-            info = tarfile.TarInfo(name)
-            if isinstance(content, bytes):
-                info.size = len(content)
-                tar.addfile(info, io.BytesIO(content))
-            else:
-                info.type, info.linkname = tarfile.SYMTYPE, content
-                tar.addfile(info)
-
-
-def test_unpack_writes_only_what_was_asked_for(tmp_path):
-    archive(tmp_path / "a.tgz", {"../evil": b"1", "/tmp/evil": b"2", "d/good": b"good", "d/other": b"3"})
-    unpack(tmp_path / "a.tgz", {"d/good": tmp_path / "out" / "g"})
-    assert (tmp_path / "out" / "g").read_bytes() == b"good"
-    assert sorted(p.name for p in tmp_path.rglob("*")) == ["a.tgz", "g", "out"] and not (tmp_path.parent / "evil").exists()
-
-
-def test_unpack_errors(tmp_path):
-    archive(tmp_path / "a.tgz", {"link": "/etc/passwd", "big": CONTENT})
-    with pytest.raises(ValueError, match="link in .*a.tgz must be a regular file"):
-        unpack(tmp_path / "a.tgz", {"link": tmp_path / "x"})
-    with pytest.raises(ValueError, match="lacks nothing"):
-        unpack(tmp_path / "a.tgz", {"nothing": tmp_path / "x"})
-    (tmp_path / "b.tgz").write_bytes((tmp_path / "a.tgz").read_bytes()[:200_000])
-    archive(tmp_path / "c.tar", {"big": CONTENT}, "w")
-    (tmp_path / "d.tar").write_bytes((tmp_path / "c.tar").read_bytes()[:200_000])
-    (tmp_path / "e.tgz").write_bytes(b"hello")
-    for name in ("b.tgz", "d.tar", "e.tgz"):
-        with pytest.raises(ValueError, match=f"{name} is truncated or not a tar archive.*download it again"):
-            unpack(tmp_path / name, {"big": tmp_path / "x"})
-    assert not (tmp_path / "x").exists() and not list(tmp_path.glob("*.part"))
-    with pytest.raises(FileNotFoundError):
-        unpack(tmp_path / "none.tgz", {"big": tmp_path / "x"})
 
 
 # ---- IDX ----
@@ -316,7 +154,7 @@ def test_cifar(tmp_path, folder):
         cifar10(tmp_path)
 
 
-def test_cifar_from_the_archive(server, tmp_path, monkeypatch):
+def test_cifar_from_the_archive(archive, server, tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError, match="data_batch_1.bin is needed .*the binary version, not the Python one"):
         cifar10(tmp_path)
     archive(tmp_path / "there.tgz", {f"cifar-10-batches-bin/{n}": c for n, c in CIFAR.items()} | {"../evil": b"1"})
@@ -331,48 +169,3 @@ def test_cifar_from_the_archive(server, tmp_path, monkeypatch):
     assert len(server.asked) == asked
     (tmp_path / "cifar-10-batches-bin" / "test_batch.bin").unlink()
     check_cifar(tmp_path)                                       # out of the archive again
-
-
-# ---- text ----
-
-def test_python_docs_text():
-    text = python_docs_text()
-    assert len(text) > 300_000 and "assert" in text and text == python_docs_text()
-    with mock.patch.dict("sys.modules", {"pydoc_data.topics": None}), pytest.raises(ImportError, match="pydoc_data.topics"):
-        python_docs_text()
-
-
-@given(st.text(), st.text())
-def test_characters(text, other):
-    tokenizer = CharTokenizer(text)
-    ids = tokenizer.encode(text)
-    assert ids.dtype == mg.int64 and ids.shape == (len(text),) and tokenizer.decode(ids) == text
-    assert len(tokenizer) == len(set(text)) and list(tokenizer.chars) == sorted(set(text))
-    if set(other) <= set(text):
-        assert tokenizer.decode(tokenizer.encode(other).tolist()) == other
-    else:
-        with pytest.raises(ValueError, match="every character must occur"):
-            tokenizer.encode(other)
-    lenient = CharTokenizer(text, unknown="?")
-    assert lenient.decode(lenient.encode(other)) == "".join(c if c in text else "?" for c in other)
-
-
-def test_tokenizer_state(tmp_path):
-    tokenizer = CharTokenizer("hello ½ \ud800", unknown="☐")
-    mg.save({"tokenizer": tokenizer.state_dict()}, tmp_path / "t.safetensors")
-    other = CharTokenizer()
-    other.load_state_dict(mg.load(tmp_path / "t.safetensors")["tokenizer"])
-    assert other.chars == tokenizer.chars and other.decode(other.encode("hellö")) == "hell☐"
-    assert CharTokenizer().fit(["ab", "ca"]).chars == "abc"
-    with pytest.raises(ValueError, match="different characters in the order"):
-        other.load_state_dict({"chars": "ba", "unknown": None})
-    with pytest.raises(IndexError, match="0 <= n < 3; got 0 to 3"):
-        CharTokenizer("abc").decode([0, 3])
-    with pytest.raises(IndexError, match="got -1 to 0"):
-        CharTokenizer("abc").decode([0, -1])
-    with pytest.raises(ValueError, match="one dimension"):
-        CharTokenizer("abc").decode([[0]])
-    with pytest.raises(ValueError, match=r"got 'd' at 1, which is none of the 3"):
-        CharTokenizer("abc").encode("ad")
-    with pytest.raises(ValueError, match="one character"):
-        CharTokenizer("abc", unknown="ab")

@@ -1,8 +1,8 @@
-"""Data sets, the loader, the digits, and files."""
-import os
+"""The loader: batches, seeds, resuming, workers, collation."""
+from __future__ import annotations
+
 import threading
-from collections import OrderedDict, namedtuple
-from unittest import mock
+from collections import namedtuple
 
 import numpy as np
 import pytest
@@ -10,11 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import minigrad as mg
-from minigrad import nn, optim
-from minigrad.data.dataset import ConcatDataset, Dataset, Subset, TensorDataset, random_split
-from minigrad.data.digits import digits
+from minigrad.data.dataset import Dataset, TensorDataset
 from minigrad.data.loader import DataLoader, default_collate
-from minigrad.io import load, save
 
 
 def numbers(n):
@@ -24,61 +21,6 @@ def numbers(n):
 def seen(loader):
     return [batch[0].tolist() for batch in loader]
 
-
-# ---- data sets ----
-
-def test_tensor_dataset_and_subset():
-    d = numbers(6)
-    assert len(d) == 6 and [t.tolist() for t in d[2]] == [2, [4.0, 5.0]]
-    assert [t.tolist() for t in d.take([3, 0])] == [[3, 0], [[6.0, 7.0], [0.0, 1.0]]]
-    s = Subset(Subset(d, [5, 3, 1]), [2, 0])
-    assert len(s) == 2 and s[0][0].item() == 1 and s.take([1, 0])[0].tolist() == [5, 1]
-    with pytest.raises(AssertionError, match="Size mismatch"):
-        TensorDataset(mg.arange(3), mg.arange(4))
-    with pytest.raises(NotImplementedError):
-        Dataset()[0]
-
-
-def test_a_subclass_that_changes_samples_is_read_one_by_one():
-    class Doubled(TensorDataset):
-        def __getitem__(self, index):
-            return tuple(2 * int(t[index]) if t.ndim == 1 else t[index] for t in self.tensors)
-
-    assert seen(DataLoader(Doubled(mg.arange(4)), batch_size=2)) == [[0, 2], [4, 6]]
-    assert seen(DataLoader(Subset(Doubled(mg.arange(4)), [3, 1]), batch_size=2)) == [[6, 2]]
-
-
-@pytest.mark.parametrize("lengths", [[7, 3], [0.7, 0.3], [0.34, 0.33, 0.33]])
-def test_random_split(lengths):
-    mg.manual_seed(3)
-    parts = random_split(numbers(10), lengths)
-    assert [len(p) for p in parts] == ([7, 3] if len(lengths) == 2 else [4, 3, 3])
-    assert sorted(i for p in parts for i in p.indices) == list(range(10))
-    mg.manual_seed(3)
-    assert [p.indices for p in random_split(numbers(10), lengths)] == [p.indices for p in parts]
-    with pytest.raises(ValueError, match="Sum of input lengths"):
-        random_split(numbers(10), [4, 4])
-    with pytest.raises(ValueError, match="Fraction at index 0"):
-        random_split(numbers(10), [-0.5, 1.5])
-    with pytest.warns(UserWarning, match="is 0"):
-        random_split(numbers(1), [0.5, 0.5])
-
-
-def test_digits():
-    train, test = digits()
-    assert len(train) + len(test) == 1797 and len(test) == 359
-    x, y = train.tensors
-    assert x.shape == (1438, 64) and x.dtype == np.float32 and 0 <= x.min().item() and x.max().item() == 1.0
-    assert y.dtype == np.int64 and set(y.tolist()) == set(range(10))
-    again = digits()[1].tensors
-    assert np.array_equal(again[0].numpy(), test.tensors[0].numpy())
-    assert not np.array_equal(digits(seed=1)[1].tensors[1].numpy(), test.tensors[1].numpy())
-    assert digits(flat=False)[0].tensors[0].shape == (1438, 1, 8, 8)
-    with mock.patch.dict("sys.modules", {"sklearn.datasets": None}), pytest.raises(ImportError, match=r"minigrad\[examples\]"):
-        digits()
-
-
-# ---- the loader ----
 
 @given(n=st.integers(0, 23), size=st.integers(1, 7), drop=st.booleans(), shuffle=st.booleans(), workers=st.integers(0, 2))
 @settings(max_examples=40, deadline=None)
@@ -199,42 +141,6 @@ def test_anything_indexed_is_a_data_set(kind):
     assert [b[1].tolist() for b in DataLoader(pairs, 2)] == [[0, 1], [2]]
 
 
-def test_concatenation():
-    both = numbers(3) + numbers(2)
-    assert isinstance(both, ConcatDataset) and len(both) == 5 and both.cumulative_sizes == [3, 5]
-    assert [both[i][0].item() for i in (0, 2, 3, 4, -1)] == [0, 2, 0, 1, 1] and seen(DataLoader(both, 5)) == [[0, 1, 2, 0, 1]]
-    with pytest.raises(ValueError, match="exceed"):
-        both[5]
-
-
-def test_sampler_classes():
-    """What PyTorch's hold, with random numbers of ours."""
-    torch_data = pytest.importorskip("torch").utils.data
-    d = numbers(6)
-    for n in (mg.data, torch_data):
-        g = (mg if n is mg.data else pytest.importorskip("torch")).Generator().manual_seed(3)
-        assert list(n.SequentialSampler(d)) == list(range(6))
-        order = n.RandomSampler(d, generator=g)
-        assert sorted(order) == list(range(6)) and len({tuple(order) for _ in range(20)}) > 1 and len(order) == 6
-        assert len(list(n.RandomSampler(d, num_samples=14, generator=g))) == 14
-        assert set(list(n.RandomSampler(d, num_samples=14, generator=g))[:6]) == set(range(6))
-        assert len(list(n.RandomSampler(d, replacement=True, num_samples=40, generator=g))) == 40
-        assert sorted(n.SubsetRandomSampler([4, 2, 9], generator=g)) == [2, 4, 9]
-        assert set(n.WeightedRandomSampler([0.0, 1.0, 3.0, 0.0], 50, generator=g)) == {1, 2}
-        assert sorted(n.WeightedRandomSampler([0.0, 1.0, 3.0, 2.0], 3, replacement=False, generator=g)) == [1, 2, 3]
-        assert list(n.BatchSampler(range(5), 2, False)) == [[0, 1], [2, 3], [4]] and len(n.BatchSampler(range(5), 2, True)) == 2
-        for wrong in (lambda: n.BatchSampler(range(5), 0, False), lambda: n.WeightedRandomSampler([1.0], 0),
-                      lambda: n.WeightedRandomSampler([[1.0]], 1), lambda: n.RandomSampler(d, num_samples=0)):
-            with pytest.raises(ValueError):
-                wrong()
-    assert seen(DataLoader(d, batch_sampler=mg.data.BatchSampler(mg.data.SequentialSampler(d), 4, True))) == [[0, 1, 2, 3]]
-
-
-def test_pytorchs_name_of_the_room():
-    from minigrad.utils.data import DataLoader as same
-    assert same is DataLoader and mg.utils.data.TensorDataset is TensorDataset and mg.utils.data.__all__ is mg.data.__all__
-
-
 @pytest.mark.parametrize(("options", "error", "text"), [
     ({"batch_size": 0}, ValueError, "batch_size"), ({"num_workers": -1}, ValueError, "num_workers"),
     ({"sampler": [0], "shuffle": True}, ValueError, "sampler"), ({"batch_sampler": [[0]], "drop_last": True}, ValueError, "batch_sampler"),
@@ -246,112 +152,3 @@ def test_loader_errors(options, error, text):
         DataLoader(numbers(4), **options)
     with pytest.raises(TypeError, match="__getitem__"):
         DataLoader(iter([1]))
-
-
-# ---- files ----
-
-def same(a, b):
-    if isinstance(a, mg.Tensor):
-        return isinstance(b, mg.Tensor) and same(a.detach().numpy(), b.detach().numpy())
-    if isinstance(a, (np.ndarray, np.generic)):
-        return isinstance(b, np.ndarray) and a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
-    if isinstance(a, dict):
-        return isinstance(b, dict) and same(list(a), list(b)) and all(same(a[k], b[k]) for k in a)
-    if isinstance(a, (list, tuple)):
-        return type(a) is type(b) and len(a) == len(b) and all(map(same, a, b))
-    return type(a) is type(b) and (a == b or (a != a and b != b))
-
-
-arrays = st.builds(lambda shape, dtype: np.arange(int(np.prod(shape))).reshape(shape).astype(dtype),
-                   st.lists(st.integers(0, 3), max_size=3),
-                   st.sampled_from([np.float32, np.float64, np.float16, np.int32, np.int64, np.bool_, np.uint8, np.uint64]))
-leaves = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(), arrays, arrays.map(mg.tensor))
-keys = st.one_of(st.text(), st.integers(), st.none())
-trees = st.recursive(leaves, lambda t: st.one_of(st.lists(t, max_size=3), st.lists(t, max_size=3).map(tuple),
-                                                 st.dictionaries(keys, t, max_size=3)))
-
-
-@given(tree=trees)
-@settings(max_examples=150, deadline=None)
-def test_trees_round_trip(tmp_path_factory, tree):
-    path = tmp_path_factory.getbasetemp() / "tree.safetensors"
-    save(tree, path)
-    assert same(tree, load(path))
-
-
-def test_a_training_run_round_trips(tmp_path):
-    model = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
-    o = optim.Adam(model.parameters(), betas=(0.8, 0.9))
-    for p in model.parameters():
-        p.grad = mg.ones(*p.shape)
-    o.step()
-    state = {"model": model.state_dict(), "optimizer": o.state_dict(), "rng": mg.get_rng_state(), "loader": {"seed": None}, "epoch": 3}
-    save(state, tmp_path / "run.safetensors")
-    found = load(str(tmp_path / "run.safetensors"))
-    assert same(dict(state["model"]), found["model"]) and same(state["optimizer"], found["optimizer"]) and found["epoch"] == 3
-    other = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
-    other.load_state_dict(found["model"])
-    again = optim.Adam(other.parameters())
-    again.load_state_dict(found["optimizer"])
-    assert again.param_groups[0]["betas"] == (0.8, 0.9)
-    assert os.listdir(tmp_path) == ["run.safetensors"]
-
-
-def test_other_programs_read_and_write_it(tmp_path):
-    numpy = pytest.importorskip("safetensors.numpy")
-    model = nn.Linear(3, 2)
-    save(model.state_dict(), tmp_path / "a.safetensors")
-    assert set(numpy.load_file(tmp_path / "a.safetensors")) == {"weight", "bias"}
-    numpy.save_file({"weight": np.ones((2, 3), np.float32), "bias": np.zeros(2, np.float32)}, tmp_path / "b.safetensors")
-    model.load_state_dict(load(tmp_path / "b.safetensors"))
-    assert model.weight.sum().item() == 6.0
-
-
-def test_file_objects_ties_and_dotted_keys():
-    import io
-    t = mg.ones(2)
-    buffer = io.BytesIO()
-    save({"a.b": t, "a": {"b": mg.zeros(2)}, "tie": [t, t]}, buffer)
-    buffer.seek(0)
-    found = load(buffer)
-    assert found["a.b"].tolist() == [1.0, 1.0] and found["a"]["b"].tolist() == [0.0, 0.0] and found["tie"][0] is found["a.b"]
-    assert same(OrderedDict(x=1), load_of(OrderedDict(x=1))) is True
-
-
-def load_of(tree):
-    import io
-    buffer = io.BytesIO()
-    save(tree, buffer)
-    buffer.seek(0)
-    return load(buffer)
-
-
-def test_pytorchs_options_of_load(tmp_path):
-    save({"w": mg.ones(2)}, tmp_path / "w")
-    for options in ({"weights_only": True}, {"weights_only": False}, {"map_location": mg.device("cpu")}):
-        assert load(tmp_path / "w", **options)["w"].tolist() == [1.0, 1.0]
-    for options in ({"mmap": True}, {"pickle_module": os}):
-        with pytest.raises(NotImplementedError, match=next(iter(options))):
-            load(tmp_path / "w", **options)
-
-
-def test_bad_files(tmp_path):
-    path = tmp_path / "x.safetensors"
-    save({"w": mg.ones(100)}, path)
-    data = path.read_bytes()
-    for bad in (b"", data[:5], data[:60], data[:-1], data + b"x", b"\x80\x04" + data, b"not a file at all",
-                data.replace(b"tensor", b"tinsor"), data.replace(b"version", b"virsion")):
-        (tmp_path / "bad").write_bytes(bad)
-        with pytest.raises(ValueError, match="load:"):
-            load(tmp_path / "bad")
-    with pytest.raises(FileNotFoundError):
-        load(tmp_path / "nothing")
-    with pytest.raises(TypeError, match="cannot write a set .*at a.0"):
-        save({"a": [{1}]}, path)
-    with pytest.raises(TypeError, match="a key must be"):
-        save({(1, 2): 3}, path)
-    with mock.patch("os.replace", side_effect=OSError("disk full")), pytest.raises(OSError, match="disk full"):
-        save({"w": 1}, path)
-    assert path.read_bytes() == data and sorted(os.listdir(tmp_path)) == ["bad", "x.safetensors"]
-    with mock.patch.dict("sys.modules", {"safetensors.numpy": None}), pytest.raises(ImportError, match=r"minigrad\[io\]"):
-        load(path)

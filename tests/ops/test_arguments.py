@@ -11,8 +11,7 @@ AXIS = ["sum", "mean", "prod", "amax", "amin", "max", "min", "argmax", "argmin",
 
 
 @pytest.mark.parametrize("name", AXIS)
-def test_axis_and_keepdims(name):
-    torch = pytest.importorskip("torch")
+def test_axis_and_keepdims(torch, name):
     values = np.random.default_rng(0).normal(size=(3, 4, 5)).astype("float32")
     keep = "keepdim" in inspect.signature(getattr(mg, name)).parameters
     for options in ({"axis": 1}, {"axis": -1, "keepdims": True} if keep else {"axis": -1}, {"dim": 0, "keepdims": True} if keep else {"dim": 0}):

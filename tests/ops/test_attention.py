@@ -1,4 +1,4 @@
-"""Attention and embeddings beyond their samples: against torch, masked rows, memory, capture, refusals."""
+"""Attention beyond its samples: against torch, rows without keys, memory, threads, dropout, refusals."""
 from __future__ import annotations
 
 import itertools
@@ -9,17 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import minigrad as mg
-from minigrad import nn, optim
 from minigrad.core.op import set_fused
 from minigrad.devices import cpu, memory
 from minigrad.devices.native import get_num_threads, set_num_threads
 from minigrad.nn import functional as F
 
-try:
-    import torch
-except ImportError:
-    torch = None
-with_torch = pytest.mark.skipif(torch is None, reason="torch is not installed: the comparison with it is skipped")
 RNG = np.random.default_rng
 
 
@@ -28,6 +22,7 @@ def leaves(*arrays):
 
 
 def theirs(*arrays):
+    import torch
     return [torch.tensor(a, requires_grad=True) for a in arrays]
 
 
@@ -35,19 +30,16 @@ def same(ours, other, tolerance, where=""):
     np.testing.assert_allclose(ours.numpy(force=True), other.detach().numpy(), rtol=tolerance, atol=tolerance, err_msg=where)
 
 
-# ---- scaled_dot_product_attention ---------------------------------------------------------------------------------------------
-
 SHAPES = [((2, 3), 5, 7, 4, 3), ((1,), 130, 300, 17, 33), ((2,), 300, 130, 8, 8), ((), 61, 61, 1, 1), ((2, 1), 128, 128, 32, 32)]
 MASKS = {"none": None, "bool": lambda r, b, n, s: r.random((n, s)) < 0.6, "number": lambda r, b, n, s: r.standard_normal((n, s)),
          "keys": lambda r, b, n, s: r.random((*b, 1, s)) < 0.6, "infinite": lambda r, b, n, s: np.where(r.random((n, s)) < 0.5, -np.inf, 0.0),
          "rows": lambda r, b, n, s: r.standard_normal((n, 1)), "causal": None}
 
 
-@with_torch
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 @pytest.mark.parametrize("mask", MASKS)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_sdpa_is_torchs(shape, mask, dtype):
+def test_sdpa_is_torchs(torch, shape, mask, dtype):
     """Values and gradients, of one block and several; second derivatives of the small ones."""
     rng, (batch, rows, keys, depth, width) = RNG(0), shape
     q, k, v, g = (rng.standard_normal((*batch, *s)) for s in ((rows, depth), (keys, depth), (keys, width), (rows, width)))
@@ -73,9 +65,8 @@ def test_sdpa_is_torchs(shape, mask, dtype):
             same(a, b, 1e-9, "second derivative")
 
 
-@with_torch
 @pytest.mark.parametrize("mask", [None, (5, 7), (2, 1, 5, 7), (1, 4, 5, 7)], ids=str)
-def test_grouped_queries(mask):
+def test_grouped_queries(torch, mask):
     rng = RNG(1)
     q, k, v = rng.standard_normal((2, 4, 5, 6)), rng.standard_normal((2, 2, 7, 6)), rng.standard_normal((2, 2, 7, 3))
     m = None if mask is None else rng.standard_normal(mask)
@@ -235,173 +226,3 @@ def test_refusals():
     for args, options, kind, text in cases:
         with pytest.raises(kind, match=text):
             F.scaled_dot_product_attention(*args, **options)
-
-
-# ---- MultiheadAttention and the encoder -----------------------------------------------------------------------------------------
-
-@with_torch
-@pytest.mark.filterwarnings("ignore:Support for mismatched")
-@pytest.mark.parametrize("mask", ["none", "bool 2d", "bool 3d", "number", "mixed", "causal"])
-@pytest.mark.parametrize("options", [
-    {}, {"batch_first": True}, {"bias": False, "add_zero_attn": True}, {"add_bias_kv": True}, {"kdim": 5, "vdim": 6, "batch_first": True},
-    {"add_bias_kv": True, "add_zero_attn": True, "batch_first": True}], ids=str)
-def test_multihead_attention_is_torchs(options, mask):
-    rng, (n, length, source, size, heads) = RNG(8), (3, 5, 5, 8, 2)
-    first = options.get("batch_first", False)
-    torch.manual_seed(0)
-    other = torch.nn.MultiheadAttention(size, heads, **options).double()
-    ours = nn.MultiheadAttention(size, heads, **options).double()
-    ours.load_state_dict({k: v.numpy() for k, v in other.state_dict().items()})
-    shapes = [(n, length, size), (n, source, options.get("kdim", size)), (n, source, options.get("vdim", size))]
-    arrays = [rng.standard_normal(s if first else (s[1], s[0], s[2])) for s in shapes]
-    padding = np.arange(source) >= np.array([[5], [3], [2]])
-    causal = np.triu(np.ones((length, source), bool), 1)
-    masks = {"none": {}, "bool 2d": {"attn_mask": causal, "key_padding_mask": padding}, "causal": {"attn_mask": causal, "is_causal": True},
-             "bool 3d": {"attn_mask": np.repeat(causal[None], n * heads, 0)}, "number": {"attn_mask": rng.standard_normal((length, source))},
-             "mixed": {"attn_mask": rng.standard_normal((length, source)), "key_padding_mask": padding}}[mask]
-    for need, average, shared in ((True, True, False), (True, False, False), (False, True, True)):
-        inputs = [arrays[0]] * 3 if shared and "kdim" not in options else arrays
-        mine, its = leaves(*inputs), theirs(*inputs)
-        if inputs[0] is inputs[1]:
-            mine, its = mine[:1] * 3, its[:1] * 3
-        extra = bool(options.get("add_bias_kv") or options.get("add_zero_attn"))
-        chosen = {k: v for k, v in masks.items() if not (k == "is_causal" and extra)}        # torch then hides the added keys
-        y, w = ours(*mine, need_weights=need, average_attn_weights=average, **{k: mg.tensor(v) if k != "is_causal" else v for k, v in chosen.items()})
-        z, u = other(*its, need_weights=need, average_attn_weights=average,
-                     **{k: torch.tensor(v) if k != "is_causal" else v for k, v in chosen.items()})
-        same(y, z, 1e-10)
-        assert (w is None) == (u is None)
-        if w is not None:
-            same(w, u, 1e-10)
-        for m in (ours, other):
-            m.zero_grad()
-        (y * y).sum().backward()
-        (z * z).sum().backward()
-        for a, b in zip([*mine, *ours.parameters()], [*its, *other.parameters()], strict=True):
-            same(a.grad, b.grad, 1e-9)
-
-
-def test_masked_rows_of_multihead_attention():
-    """The deviation from PyTorch: 0 weights and finite gradients, in training too."""
-    layer, x = nn.MultiheadAttention(8, 2), mg.randn(3, 2, 8, requires_grad=True)
-    padding = mg.tensor(np.array([[True, True, True], [False, False, True]]))
-    y, w = layer(x, x, x, key_padding_mask=padding)
-    assert not w[0].numpy(force=True).any() and np.isfinite(y.numpy(force=True)).all()
-    np.testing.assert_allclose(y[:, 0].numpy(force=True), np.broadcast_to(layer.out_proj.bias.numpy(force=True), (3, 8)), atol=1e-7)
-    (y.sum() + (w * w).sum()).backward()
-    assert np.isfinite(x.grad.numpy()).all() and all(np.isfinite(p.grad.numpy()).all() for p in layer.parameters())
-
-
-@with_torch
-@pytest.mark.parametrize("norm_first", [False, True])
-def test_encoder_is_torchs(norm_first):
-    torch.manual_seed(0)
-    other = torch.nn.TransformerEncoder(torch.nn.TransformerEncoderLayer(8, 2, 16, 0.0, "gelu", batch_first=True, norm_first=norm_first), 2,
-                                        torch.nn.LayerNorm(8), enable_nested_tensor=False).double()
-    ours = nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 16, 0.0, "gelu", batch_first=True, norm_first=norm_first), 2,
-                                 nn.LayerNorm(8), enable_nested_tensor=False).double()
-    ours.load_state_dict({k: v.numpy() for k, v in other.state_dict().items()})
-    x = RNG(9).standard_normal((2, 6, 8))
-    padding = np.arange(6) >= np.array([[6], [4]])
-    mask = nn.TransformerEncoder.generate_square_subsequent_mask(6, dtype=mg.float64)
-    np.testing.assert_array_equal(mask.numpy(), torch.nn.Transformer.generate_square_subsequent_mask(6).numpy())
-    for options in ({}, {"mask": mask}, {"mask": mask, "is_causal": True}, {"src_key_padding_mask": mg.tensor(padding)}):
-        converted = {k: torch.tensor(v.numpy()) if isinstance(v, mg.Tensor) else v for k, v in options.items()}
-        same(ours(mg.tensor(x), **options), other(torch.tensor(x), **converted), 1e-10, str(list(options)))
-
-
-def test_module_refusals():
-    x, layer = mg.zeros(3, 2, 8), nn.MultiheadAttention(8, 2)
-    cases = [
-        (lambda: nn.MultiheadAttention(8, 3), AssertionError, "divisible"), (lambda: nn.MultiheadAttention(0, 3), ValueError, "greater than 0"),
-        (lambda: nn.TransformerEncoderLayer(8, 2, activation="tanh"), RuntimeError, "activation must be"),
-        (lambda: layer(mg.zeros(3, 2, 7), x, x), AssertionError, "embed_dim = 8"), (lambda: layer(x, mg.zeros(4, 2, 8), x), AssertionError, "one shape"),
-        (lambda: layer(x, x, x, attn_mask=mg.zeros(2, 3)), RuntimeError, "attn_mask must be"),
-        (lambda: layer(x, x, x, attn_mask=mg.zeros(3, 3, dtype=mg.int64)), AssertionError, "bool or floating"),
-        (lambda: layer(x, x, x, key_padding_mask=mg.zeros(3, 2)), AssertionError, r"key_padding_mask must be \(N, S\)"),
-        (lambda: layer(x, x, x, key_padding_mask=mg.zeros(3)), AssertionError, "key_padding_mask must have 2 dimensions"),
-        (lambda: layer(x, x, x, is_causal=True), RuntimeError, "hint about attn_mask"), (lambda: layer(x, x, x[0]), AssertionError, "3 dimensions"),
-        (lambda: layer(x, mg.zeros(3, 1, 8), mg.zeros(3, 1, 8)), RuntimeError, "batch size"),
-    ]
-    for call, kind, text in cases:
-        with pytest.raises(kind, match=text):
-            call()
-
-
-# ---- Embedding ------------------------------------------------------------------------------------------------------------------
-
-@with_torch
-@pytest.mark.parametrize("options", [{}, {"padding_idx": 2}, {"padding_idx": -1, "scale_grad_by_freq": True}, {"max_norm": 1.0},
-                                     {"max_norm": 0.7, "norm_type": 1.0, "padding_idx": 0}], ids=str)
-@pytest.mark.parametrize("index", [np.array([[1, 2, 2], [4, 0, 2]]), np.array(3), np.zeros((0, 2), np.int64), np.array([1, 1], np.int32)], ids=str)
-def test_embedding_is_torchs(options, index):
-    other, ours = torch.nn.Embedding(5, 3, **options).double(), nn.Embedding(5, 3, **options).double()
-    assert repr(ours) == repr(other) and list(ours.state_dict()) == list(other.state_dict())
-    ours.load_state_dict({"weight": other.weight.detach().numpy().copy()})
-    y, z = ours(mg.tensor(index)), other(torch.tensor(index))
-    same(y, z, 1e-12)
-    same(ours.weight, other.weight, 1e-12)
-    (y * y).sum().backward()
-    (z * z).sum().backward()
-    same(ours.weight.grad, other.weight.grad, 1e-12)
-
-
-def test_embedding_from_pretrained_and_refusals():
-    values = RNG(10).standard_normal((4, 3))
-    frozen, free = nn.Embedding.from_pretrained(mg.tensor(values)), nn.Embedding.from_pretrained(mg.tensor(values), freeze=False)
-    assert not frozen.weight.requires_grad and free.weight.requires_grad
-    np.testing.assert_array_equal(frozen(mg.tensor([3, 1])).numpy(), values[[3, 1]])
-    padded = nn.Embedding(50, 40, padding_idx=-1)
-    assert not padded.weight[49].numpy(force=True).any() and abs(padded.weight.numpy(force=True)[:49].std() - 1) < 0.1
-    cases = [
-        (lambda: padded(mg.tensor([50])), IndexError, "index 50 is out of range"), (lambda: padded(mg.tensor([-1])), IndexError, "index -1"),
-        (lambda: padded(mg.tensor([0.5])), RuntimeError, "int32 or int64"), (lambda: padded([1]), TypeError, "input must be a Tensor"),
-        (lambda: nn.Embedding(4, 3, sparse=True), NotImplementedError, "sparse"), (lambda: nn.Embedding(4, 3, 4), AssertionError, "padding_idx"),
-        (lambda: nn.Embedding(4, 3, _weight=mg.zeros(3, 3)), AssertionError, "num_embeddings"),
-        (lambda: F.embedding(mg.tensor([0]), mg.zeros(3)), RuntimeError, "two dimensions"),
-        (lambda: F.embedding(mg.tensor([0]), mg.zeros(3, 2), sparse=True), NotImplementedError, "sparse"),
-        (lambda: nn.Embedding.from_pretrained(mg.zeros(3)), AssertionError, "two dimensions"),
-    ]
-    for call, kind, text in cases:
-        with pytest.raises(kind, match=text):
-            call()
-
-
-# ---- capture --------------------------------------------------------------------------------------------------------------------
-
-class Model(nn.Module):
-    def __init__(self, dropout):
-        super().__init__()
-        self.embed = nn.Embedding(11, 16, padding_idx=0)
-        self.encoder = nn.TransformerEncoder(nn.TransformerEncoderLayer(16, 2, 32, dropout, "gelu", batch_first=True, norm_first=True), 2, nn.LayerNorm(16))
-        self.head = nn.Linear(16, 11)
-
-    def forward(self, tokens, mask, padding):
-        return self.head(self.encoder(self.embed(tokens), mask, padding, is_causal=True))
-
-
-@pytest.mark.parametrize("padded", [False, True])
-@pytest.mark.parametrize("dropout", [0.0, 0.2])
-def test_captured_training_is_eager_training(dropout, padded):
-    """A pre-norm transformer with Embedding and Adam: 20 steps, the same bits; dropout draws fresh numbers."""
-    rng = RNG(11)
-    batches = [(mg.tensor(rng.integers(0, 11, (3, 9))), mg.tensor(rng.integers(0, 11, (3, 9)))) for _ in range(20)]
-    runs = []
-    for wrap in (lambda f: f, mg.capture):
-        mg.manual_seed(5)
-        model = Model(dropout)
-        optimizer = optim.Adam(model.parameters(), lr=1e-2)
-        mask = nn.TransformerEncoder.generate_square_subsequent_mask(9)
-
-        def step(x, t, model=model, optimizer=optimizer, mask=mask):
-            optimizer.zero_grad()
-            loss = F.cross_entropy(model(x, mask, x == 0 if padded else None).reshape(-1, 11), t.reshape(-1))
-            loss.backward()
-            optimizer.step()
-            return loss
-        run = wrap(step)
-        losses = [run(x, t).item() for x, t in batches]
-        runs.append((losses, [p.numpy(force=True).copy() for p in model.parameters()]))
-    assert runs[0][0] == runs[1][0]
-    assert all(np.array_equal(a, b) for a, b in zip(runs[0][1], runs[1][1], strict=True))
-    assert np.isfinite(runs[0][0]).all()

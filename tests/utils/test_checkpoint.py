@@ -104,8 +104,7 @@ def test_gradients_of_any_order():
     assert autograd.gradgradcheck(lambda a: checkpoint(lambda t: (t @ w).tanh() * t, a), x)
 
 
-def test_against_torch():
-    torch = pytest.importorskip("torch")
+def test_against_torch(torch):
     from torch.utils import checkpoint as theirs
     results = []
     for run_block, tensor in ((checkpoint, mg.tensor), (lambda f, *a, **k: theirs.checkpoint(f, *a, use_reentrant=False, **k), torch.tensor)):
