@@ -11,7 +11,14 @@ from minigrad.devices.native import get_num_threads, simd_level
 @pytest.fixture
 def torch():
     """PyTorch, as the judge of a comparison. Whoever asks for it is marked `torch`, and skipped without it."""
-    return pytest.importorskip("torch", reason="PyTorch is not installed: pip install '.[compare]'")
+    found = pytest.importorskip("torch", reason="PyTorch is not installed: pip install '.[compare]'")
+    found.set_num_threads(1)                # its threads wait in a busy loop for the next of these small tasks
+    return found
+
+
+def pytest_ignore_collect(collection_path, config):
+    """Reading PyTorch's databases of samples takes seconds; all that is run on them is slow."""
+    return True if collection_path.name == "test_against_torch.py" and "not slow" in config.option.markexpr else None
 
 
 def pytest_collection_modifyitems(items):
