@@ -1,7 +1,10 @@
-"""Fixtures for all tests. No test may leave a process-wide switch behind, no test file a tensor in a cycle."""
+"""Fixtures for all tests. No test may leave a process-wide switch behind, no test file a tensor or node that is part of a cycle."""
 from __future__ import annotations
 
+import gc
+
 import pytest
+from support import tensors_in_cycles
 
 import minigrad as mg
 from minigrad.core.tape import mode
@@ -35,3 +38,17 @@ def no_leaked_modes():
     after = (mode.grad, mode.fused, simd_level(), get_num_threads(), mg.get_default_dtype())
     assert after == before, f"a test left modes {after}, found {before}"
     assert mode.recorder is None
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_tensor_in_a_cycle():
+    """Dropping a loss frees its graph at once. What a test file leaves to the garbage collector is looked through at its end; the
+    collector is off until then, unless a test switches it on."""
+    gc.collect()
+    gc.disable()
+    yield
+    try:
+        found = tensors_in_cycles()
+    finally:
+        gc.enable()
+    assert not found, f"{len(found)} tensors or nodes are part of cycles, such as {found[:3]}"

@@ -1,7 +1,10 @@
 """What is recorded, where, and the hooks on it."""
 from __future__ import annotations
 
+import gc
+
 import pytest
+from support import tensors_in_cycles
 
 import minigrad as mg
 
@@ -109,3 +112,21 @@ def test_grad_mode_belongs_to_the_thread():
     done.set()
     thread.join()
     assert mg.is_grad_enabled()
+
+
+def test_the_search_for_cycles_sees_one():
+    """What each test file is looked through for at its end, in conftest.py."""
+    gc.collect()
+    x = leaf(1.0)
+    y = x * 2
+    y.grad = y + 1                      # no cycle: a node refers to nodes and leaves
+    loose, box = leaf(2.0), []
+    box += [box, loose]                 # hangs off a cycle of others
+    del x, y, loose, box
+    found = tensors_in_cycles()
+    assert found == [], found
+    x = leaf(1.0)
+    x.grad = x
+    del x
+    assert len(tensors_in_cycles()) == 1
+    gc.collect()

@@ -6,6 +6,7 @@ import pytest
 
 import minigrad as mg
 from minigrad import autograd, nn
+from minigrad.core.op import set_fused
 from minigrad.nn import functional as F
 
 RNG = np.random.default_rng(0)
@@ -300,3 +301,17 @@ def test_batch_norm_refuses_one_value_per_channel():
         nn.GroupNorm(3, 4)
     with pytest.raises(ValueError, match="eps"):
         nn.BatchNorm1d(3, eps=0.0)(mg.ones(2, 3))
+
+
+@pytest.mark.parametrize("dtype", KINDS)
+@pytest.mark.parametrize("bias", [True, False])
+def test_gradients_of_batch_norm_in_eval_mode(dtype, bias):
+    """The kernel for it against the definition: the op's samples ask for gradients of the statistics too, which only the definition has."""
+    layer, results = affine(nn.BatchNorm1d(C, bias=bias, dtype=mg.dtype(dtype))), []
+    layer(mg.tensor(RNG.standard_normal((N, C, L)).astype(dtype)))          # statistics of its own
+    x, g = (RNG.standard_normal((N, C, L)).astype(dtype) for _ in range(2))
+    for path in ("require", "off"):
+        with set_fused(path):
+            results.append(gradients(layer.eval(), x, lambda m, t: m(t), g))
+    for a, b in zip([*results[0][:2], *results[0][2]], [*results[1][:2], *results[1][2]], strict=True):
+        close(a, b, dtype)
