@@ -272,6 +272,7 @@ def test_a_step_that_drops_its_gradients_is_recorded_once():
         assert sum(map(len, step.programs.values())) == 1
 
 
+@pytest.mark.slow
 def test_recording_does_not_slow_down_with_its_length():
     """Each new address once led to a look at all memory: 2 seconds where 0.03 are enough."""
     x = mg.randn(8)

@@ -18,8 +18,9 @@ from cuda_on_cpu.emulator import HERE, LaunchError
 
 MODE = os.environ.get("CUDA_ON_CPU", "")
 rng = np.random.default_rng(0)
-pytestmark = pytest.mark.skipif(not shutil.which(os.environ.get("CXX", "g++")) or sys.platform != "linux",
-                                reason="the CUDA emulator needs g++ on Linux")
+pytestmark = [pytest.mark.cuda, pytest.mark.slow,
+              pytest.mark.skipif(not shutil.which(os.environ.get("CXX", "g++")) or sys.platform != "linux",
+                                  reason="the CUDA emulator needs g++ on Linux")]
 
 
 @pytest.fixture(params=["0", "1", "2:7"], ids=["ascending", "descending", "shuffled"])

@@ -8,7 +8,7 @@ from cuda_on_cpu.twins import DTYPES, compare, emulated, rng, values
 from minigrad.devices import cuda
 from minigrad.devices.base import MOVE_SUFFIX
 
-pytestmark = [emulated, pytest.mark.usefixtures("gpu")]
+pytestmark = [emulated, pytest.mark.slow, pytest.mark.usefixtures("gpu")]
 
 
 @pytest.mark.parametrize("suffix", ["u8", "u16", "i32", "i64", "f32", "f64"])

@@ -6,7 +6,7 @@ import pytest
 from cuda_on_cpu import fakeblas
 from cuda_on_cpu.twins import DTYPES, REAL, Plan, compare, emulated, values
 
-pytestmark = [emulated, pytest.mark.usefixtures("gpu")]
+pytestmark = [emulated, pytest.mark.slow, pytest.mark.usefixtures("gpu")]
 
 
 @pytest.mark.parametrize("suffix", ["f32", "f64"])

@@ -8,7 +8,7 @@ from cuda_on_cpu.twins import DTYPES, compare, emulated, launch, values
 import minigrad as mg
 from minigrad.ops.norm import _chunks
 
-pytestmark = [emulated, pytest.mark.usefixtures("gpu")]
+pytestmark = [emulated, pytest.mark.slow, pytest.mark.usefixtures("gpu")]
 ROWS = [(1, 1), (3, 31), (5, 33), (40, 100), (3, 1500), (0, 4)]
 
 

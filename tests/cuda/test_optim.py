@@ -7,7 +7,7 @@ from cuda_on_cpu.twins import DTYPES, emulated, values
 
 import minigrad as mg
 
-pytestmark = [emulated, pytest.mark.usefixtures("gpu")]
+pytestmark = [emulated, pytest.mark.slow, pytest.mark.usefixtures("gpu")]
 OPTIMISERS = {"sgd": [(0, 0), (1, 0), (0, 1)], "adam": [(0, 0, 0), (1, 0, 1), (0, 1, 0)], "rmsprop": [(0, 0), (1, 1)],
               "adagrad": [(0,), (1,)]}
 

@@ -73,6 +73,7 @@ def test_constants_of_the_table_are_those_of_the_header():
     assert re.search("#define MG_OPTIM_COLUMNS .*", HEADER.read_text())[0] in cuda.source("optim/optim.cu")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arch", ["sm_75", "sm_80", "sm_90"])
 @pytest.mark.parametrize("file", FILES)
 def test_kernels_compile_with_nvrtc_within_bounds(file, arch):

@@ -11,7 +11,7 @@ from minigrad.devices import cuda
 from minigrad.nn import functional as F
 from minigrad.utils.checkpoint import checkpoint
 
-pytestmark = [emulated, pytest.mark.usefixtures("gpu")]
+pytestmark = [emulated, pytest.mark.slow, pytest.mark.usefixtures("gpu")]
 
 
 class Net(nn.Module):

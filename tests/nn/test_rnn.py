@@ -67,6 +67,7 @@ OPTIONS = [(kind, layers, both, first, bias, proj) for kind, layers, both, first
            itertools.product(KINDS, (1, 2), (False, True), (False, True), (True, False), (0, 2)) if not proj or kind == "LSTM"]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("way", ["plain", "packed", "lengths", "unbatched", "hx"])
 @pytest.mark.parametrize(("kind", "layers", "both", "first", "bias", "proj"), OPTIONS)
@@ -214,6 +215,7 @@ NORMED = [(kind, norm, layers, both, bias, proj) for kind, norm, layers, both, b
           itertools.product(KINDS, ("layer", "rms"), (1, 2), (False, True), (True, False), (0, 2)) if not proj or kind == "LSTM"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lengths", [None, [2, 4, 3]], ids=["whole", "lengths"])
 @pytest.mark.parametrize(("kind", "norm", "layers", "both", "bias", "proj"), NORMED)
 def test_normalised_layers_are_the_papers(torch, kind, norm, layers, both, bias, proj, lengths):

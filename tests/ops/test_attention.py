@@ -36,6 +36,7 @@ MASKS = {"none": None, "bool": lambda r, b, n, s: r.random((n, s)) < 0.6, "numbe
          "rows": lambda r, b, n, s: r.standard_normal((n, 1)), "causal": None}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 @pytest.mark.parametrize("mask", MASKS)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)

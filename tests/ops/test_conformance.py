@@ -25,7 +25,7 @@ def test_has_samples(name):
     assert registry[name].sample_function is not None, f"{name} has no samples"
 
 
-@pytest.mark.parametrize("level", LEVELS, indirect=True)
+@pytest.mark.parametrize("level", [pytest.param(level, marks=() if level == LEVELS[-1] else pytest.mark.slow) for level in LEVELS], indirect=True)
 @pytest.mark.parametrize("check", [c for c in testing.CHECKS if c != "errors"])
 @pytest.mark.parametrize("name", SAMPLED)
 def test_op(name, check, level):

@@ -43,6 +43,7 @@ def test_function(name, seed):
             compare(call, result, want)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS)
 @examples(5)
 @given(SEEDS)

@@ -38,6 +38,7 @@ SMALL = {"digits_mlp": lambda e: e.build("batch", 32), "digits_cnn": lambda e: e
          "char_transformer": lambda e: e.CharTransformer(30, 16, 2, 2), "adding_problem": lambda e: e.Adder("gru", 16)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SMALL)
 def test_200_captured_steps_are_eager_ones(name):
     """Bit for bit, with dropout and running statistics."""
@@ -61,6 +62,7 @@ def test_200_captured_steps_are_eager_ones(name):
         np.testing.assert_array_equal(got[key], want[key], err_msg=key)
 
 
+@pytest.mark.slow
 def test_a_program_runs_and_resumes(tmp_path):
     pytest.importorskip("sklearn", reason="the digits come with scikit-learn")
     pytest.importorskip("matplotlib", reason="the examples' extra is not installed")

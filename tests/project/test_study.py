@@ -5,6 +5,8 @@ import subprocess
 import sys
 import tempfile
 
+import pytest
+
 import minigrad as mg
 from minigrad import study
 from minigrad.ops.norm import layer_norm
@@ -37,6 +39,7 @@ def test_launches_in_order():
     assert study.launches(lambda: (x * x).sum().backward()) == ["mul_f32", "sum_f32", "copy_i32", "mul_f32", "mul_f32", "add_f32"]
 
 
+@pytest.mark.slow
 def test_commands():
     run = lambda *args: subprocess.run([sys.executable, *args], capture_output=True, text=True, cwd=tempfile.gettempdir())      # noqa: E731
     shown = run("-m", "minigrad").stdout.splitlines()
