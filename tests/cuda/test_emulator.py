@@ -1,7 +1,6 @@
 """The emulator itself: CUDA's semantics, planted bugs, and the stand-in for CuPy against the real module.
 
-Runs in three modes:  pytest;  CUDA_ON_CPU=race pytest;
-CUDA_ON_CPU=asan LD_PRELOAD=$(g++ -print-file-name=libasan.so) ASAN_OPTIONS=detect_leaks=0 pytest --capture=sys
+Runs in three modes, see tests/cuda_on_cpu/README.md: CUDA_ON_CPU unset, "race" and "asan".
 """
 import ctypes
 import os
