@@ -3,11 +3,12 @@
     python examples/char_rnn.py
     python examples/char_rnn.py --epochs 10 --resume
 
-Prints a sample after every epoch, and bits per character on the last tenth of the text, which it never trains on.
+Prints a sample after every epoch, and bits per character on the last tenth of the text, which is not trained on.
 """
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 from experiment import Experiment, corpus, cosine, parser, sample
 
@@ -15,11 +16,13 @@ import minigrad as mg
 from minigrad import data, nn, optim
 from minigrad.nn import functional as F
 
-LENGTH = 64         # steps through which gradients flow; the state is carried on
+LENGTH = 64         # gradients flow through this many steps; the state goes on to the next window
+
+State = tuple[mg.Tensor, mg.Tensor]     # (h, c), each (layers, N, hidden)
 
 
 class CharRNN(nn.Module):
-    """tokens (N, T), state -> logits (N, T, characters), state"""
+    """Tokens (N, T) and a state -> logits (N, T, characters) and the next state."""
 
     def __init__(self, characters: int, hidden: int = 192, layers: int = 1, norm: str | None = "layer") -> None:
         super().__init__()
@@ -27,32 +30,37 @@ class CharRNN(nn.Module):
         self.lstm = nn.LSTM(64, hidden, layers, batch_first=True, norm=norm, forget_bias=1.0)
         self.head = nn.Linear(hidden, characters)
 
-    def forward(self, tokens: mg.Tensor, state: tuple[mg.Tensor, mg.Tensor]) -> tuple[mg.Tensor, tuple[mg.Tensor, mg.Tensor]]:
+    def forward(self, tokens: mg.Tensor, state: State) -> tuple[mg.Tensor, State]:
+        """Logits (N, T, characters) and the state after the last token."""
         y, state = self.lstm(self.embedding(tokens), state)
         return self.head(y), state
 
-    def start(self, n: int) -> tuple[mg.Tensor, mg.Tensor]:
+    def start(self, n: int) -> State:
+        """The state before the first token of n sequences: zeros."""
         shape = (self.lstm.num_layers, n, self.lstm.hidden_size)
         device = self.head.weight.device
         return mg.zeros(shape, device=device), mg.zeros(shape, device=device)
 
 
 def streams(tokens: mg.Tensor, n: int) -> list[mg.Tensor]:
-    """The text as n streams side by side, cut into windows (n, LENGTH + 1) that follow each other; their ends overlap."""
+    """The text as n parallel streams, cut into successive windows (n, LENGTH + 1).
+
+    A window begins with the last character of the window before: each character but the first is predicted once.
+    """
     length = (len(tokens) - 1) // (n * LENGTH) * LENGTH
     rows = mg.stack([tokens[i * length:(i + 1) * length + 1] for i in range(n)])
     return [rows[:, i:i + LENGTH + 1].contiguous() for i in range(0, length, LENGTH)]
 
 
-def loss_of(model: CharRNN, window: mg.Tensor, state: tuple) -> tuple[mg.Tensor, tuple]:
+def loss_of(model: CharRNN, window: mg.Tensor, state: State) -> tuple[mg.Tensor, State]:
     """Mean cross entropy of each next character. window: (N, T + 1) tokens."""
     logits, state = model(window[:, :-1], state)
     return F.cross_entropy(logits.flatten(0, 1), window[:, 1:].flatten()), state
 
 
-def training_step(model: CharRNN, optimizer: optim.Optimizer):
-    """One step on windows (N, T + 1) from a state (h, c); returns the loss and the state behind it, outside the graph."""
-    def step(window: mg.Tensor, h: mg.Tensor, c: mg.Tensor) -> tuple:
+def training_step(model: CharRNN, optimizer: optim.Optimizer) -> Callable[..., tuple[mg.Tensor, ...]]:
+    """One step on windows (N, T + 1) from a state (h, c). Returns the loss and the next h and c, detached."""
+    def step(window: mg.Tensor, h: mg.Tensor, c: mg.Tensor) -> tuple[mg.Tensor, ...]:
         optimizer.zero_grad()
         loss, state = loss_of(model, window, (h, c))
         loss.backward()
@@ -63,7 +71,7 @@ def training_step(model: CharRNN, optimizer: optim.Optimizer):
 
 
 def write(model: CharRNN, tokenizer: data.CharTokenizer, start: str = "The ", count: int = 200) -> str:
-    """`count` characters drawn one after the other."""
+    """A text of `count` characters after `start`, drawn one after the other."""
     tokens, state = tokenizer.encode(start).to(model.head.weight.device), model.start(1)
     pieces = [tokens]
     with mg.no_grad():
@@ -74,7 +82,7 @@ def write(model: CharRNN, tokenizer: data.CharTokenizer, start: str = "The ", co
 
 
 def held_out_loss(model: CharRNN, windows: list[mg.Tensor]) -> float:
-    """The mean over windows that follow each other, with the state carried on."""
+    """The mean loss over successive windows; the state goes from each to the next."""
     state, losses = model.start(len(windows[0])), []
     with mg.no_grad():
         for window in windows:
@@ -84,6 +92,7 @@ def held_out_loss(model: CharRNN, windows: list[mg.Tensor]) -> float:
 
 
 def main() -> None:
+    """The command line."""
     options = parser(__doc__, epochs=8, batch_size=32, lr=4e-3).parse_args()
     run = Experiment("char_rnn", options)
 

@@ -3,11 +3,12 @@
     python examples/char_transformer.py
     python examples/char_transformer.py --epochs 8 --resume
 
-Prints a sample after every epoch, and bits per character on the last tenth of the text, which it never trains on.
+Prints a sample after every epoch, and bits per character on the last tenth of the text, which is not trained on.
 """
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 from experiment import Experiment, corpus, parser, sample
 
@@ -19,7 +20,7 @@ LENGTH = 64
 
 
 class CharTransformer(nn.Module):
-    """tokens (N, T <= length) -> logits (N, T, characters), each position seeing itself and what is before it."""
+    """Tokens (N, T <= length) -> logits (N, T, characters). Each position attends to itself and to earlier ones."""
 
     def __init__(self, characters: int, width: int = 96, heads: int = 4, layers: int = 3, dropout: float = 0.1,
                  length: int = LENGTH) -> None:
@@ -27,13 +28,16 @@ class CharTransformer(nn.Module):
         self.length = length
         self.embedding = nn.Embedding(characters, width)
         self.position = nn.Embedding(length, width)
-        layer = nn.TransformerEncoderLayer(width, heads, 4 * width, dropout, activation="gelu", batch_first=True, norm_first=True)
+        layer = nn.TransformerEncoderLayer(width, heads, 4 * width, dropout, activation="gelu", batch_first=True,
+                                           norm_first=True)
         self.encoder = nn.TransformerEncoder(layer, layers, nn.LayerNorm(width), enable_nested_tensor=False)
         self.head = nn.Linear(width, characters)
-        self.register_buffer("mask", mg.ones(length, length, dtype=mg.bool).triu(1), persistent=False)     # what is not seen
+        later = mg.ones(length, length, dtype=mg.bool).triu(1)          # True: not attended to
+        self.register_buffer("mask", later, persistent=False)
         self.register_buffer("places", mg.arange(length), persistent=False)
 
     def forward(self, tokens: mg.Tensor) -> mg.Tensor:
+        """Logits (N, T, characters) of the next character at each position."""
         n = tokens.shape[1]
         x = self.embedding(tokens) + self.position(self.places[:n])
         return self.head(self.encoder(x, mask=self.mask[:n, :n], is_causal=True))
@@ -44,7 +48,7 @@ def loss_of(model: nn.Module, window: mg.Tensor) -> mg.Tensor:
     return F.cross_entropy(model(window[:, :-1]).flatten(0, 1), window[:, 1:].flatten())
 
 
-def training_step(model: nn.Module, optimizer: optim.Optimizer):
+def training_step(model: nn.Module, optimizer: optim.Optimizer) -> Callable[..., mg.Tensor]:
     """One step on windows (N, T + 1); returns the loss."""
     def step(window: mg.Tensor) -> mg.Tensor:
         optimizer.zero_grad()
@@ -57,7 +61,7 @@ def training_step(model: nn.Module, optimizer: optim.Optimizer):
 
 
 def write(model: CharTransformer, tokenizer: data.CharTokenizer, start: str = "The ", count: int = 200) -> str:
-    """`count` characters drawn one after the other."""
+    """A text of `count` characters after `start`, drawn one after the other."""
     model.eval()
     tokens = tokenizer.encode(start).to(model.places.device)
     with mg.no_grad():
@@ -69,6 +73,7 @@ def write(model: CharTransformer, tokenizer: data.CharTokenizer, start: str = "T
 
 
 def held_out_loss(model: nn.Module, windows: mg.Tensor) -> float:
+    """The mean loss on windows (N, T + 1), in evaluation mode."""
     model.eval()
     with mg.no_grad():
         losses = [loss_of(model, batch).item() for batch in windows.split(64)]
@@ -77,14 +82,15 @@ def held_out_loss(model: nn.Module, windows: mg.Tensor) -> float:
 
 
 def main() -> None:
+    """The command line."""
     options = parser(__doc__, epochs=6, batch_size=32, lr=2e-3).parse_args()
     run = Experiment("char_transformer", options)
 
     tokenizer, train, held_out = corpus()
     window = LENGTH + 1
     test = held_out[:len(held_out) // window * window].reshape(-1, window).to(run.device)
-    loader = data.DataLoader(data.TensorDataset(train[:len(train) // window * window].reshape(-1, window)), batch_size=options.batch_size,
-                             shuffle=True, drop_last=True, seed=options.seed)
+    windows = data.TensorDataset(train[:len(train) // window * window].reshape(-1, window))
+    loader = data.DataLoader(windows, batch_size=options.batch_size, shuffle=True, drop_last=True, seed=options.seed)
     model = CharTransformer(len(tokenizer)).to(run.device)
     optimizer = optim.AdamW(model.parameters(), lr=options.lr, weight_decay=0.01)
     run.keep(model=model, optimizer=optimizer, loader=loader)

@@ -5,6 +5,7 @@
 """
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from experiment import Experiment, accuracy, parser
@@ -15,7 +16,7 @@ from minigrad.nn import functional as F
 
 
 class Residual(nn.Module):
-    """relu(x + norm(conv(relu(norm(conv(x))))))   He et al. 2016, fig. 2."""
+    """relu(x + norm(conv(relu(norm(conv(x)))))), He et al. 2016, fig. 2: (N, C, H, W) -> (N, C, H, W)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -25,18 +26,23 @@ class Residual(nn.Module):
         self.norm2 = nn.BatchNorm2d(channels)
 
     def forward(self, x: mg.Tensor) -> mg.Tensor:
+        """x (N, C, H, W) -> (N, C, H, W)."""
         y = F.relu(self.norm1(self.conv1(x)))
         return F.relu(x + self.norm2(self.conv2(y)))
 
 
 def build(channels: int = 32) -> nn.Module:
+    """Images (N, 3, 32, 32) -> logits (N, 10)."""
     def narrow(inputs: int, outputs: int) -> list[nn.Module]:
-        return [nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(), nn.MaxPool2d(2)]
-    return nn.Sequential(*narrow(3, channels), Residual(channels), *narrow(channels, 2 * channels), Residual(2 * channels),
-                         *narrow(2 * channels, 4 * channels), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4 * channels, 10))
+        return [nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(),
+                nn.MaxPool2d(2)]
+    return nn.Sequential(*narrow(3, channels), Residual(channels),
+                         *narrow(channels, 2 * channels), Residual(2 * channels),
+                         *narrow(2 * channels, 4 * channels),
+                         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4 * channels, 10))
 
 
-def training_step(model: nn.Module, optimizer: optim.Optimizer):
+def training_step(model: nn.Module, optimizer: optim.Optimizer) -> Callable[..., mg.Tensor]:
     """One step on a batch; returns the loss."""
     def step(images: mg.Tensor, labels: mg.Tensor) -> mg.Tensor:
         optimizer.zero_grad()
@@ -48,9 +54,10 @@ def training_step(model: nn.Module, optimizer: optim.Optimizer):
 
 
 def main() -> None:
+    """The command line."""
     arguments = parser(__doc__, epochs=10, batch_size=64)
     arguments.add_argument("--data", type=Path, default=Path("datasets"), help="folder of the files")
-    arguments.add_argument("--download", action="store_true", help="fetch the archive if it is not there")
+    arguments.add_argument("--download", action="store_true", help="fetch the archive if it is missing")
     options = arguments.parse_args()
     run = Experiment("cifar_cnn", options)
 

@@ -5,6 +5,8 @@
 """
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from experiment import Experiment, accuracy, cosine, parser
 
 import minigrad as mg
@@ -13,6 +15,7 @@ from minigrad.nn import functional as F
 
 
 def build(channels: int = 32, dropout: float = 0.2) -> nn.Module:
+    """Images (N, 1, 8, 8) -> logits (N, 10)."""
     def block(inputs: int, outputs: int) -> list[nn.Module]:
         return [nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()]
     return nn.Sequential(*block(1, channels), *block(channels, channels), nn.MaxPool2d(2),
@@ -20,7 +23,7 @@ def build(channels: int = 32, dropout: float = 0.2) -> nn.Module:
                          nn.Flatten(), nn.Dropout(dropout), nn.Linear(2 * channels * 4, 10))
 
 
-def training_step(model: nn.Module, optimizer: optim.Optimizer):
+def training_step(model: nn.Module, optimizer: optim.Optimizer) -> Callable[..., mg.Tensor]:
     """One step on a batch; returns the loss."""
     def step(images: mg.Tensor, labels: mg.Tensor) -> mg.Tensor:
         optimizer.zero_grad()
@@ -32,6 +35,7 @@ def training_step(model: nn.Module, optimizer: optim.Optimizer):
 
 
 def main() -> None:
+    """The command line."""
     options = parser(__doc__, epochs=20).parse_args()
     run = Experiment("digits_cnn", options)
 

@@ -5,6 +5,8 @@
 """
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from experiment import Experiment, accuracy, cosine, parser
 
 import minigrad as mg
@@ -13,7 +15,7 @@ from minigrad.nn import functional as F
 
 
 class RowReader(nn.Module):
-    """images (N, 8, 8), a row a step -> logits (N, 10) from the last hidden state."""
+    """Images (N, 8, 8), one row in each step -> logits (N, 10), read from the last hidden state."""
 
     def __init__(self, norm: str | None = "layer", hidden: int = 64) -> None:
         super().__init__()
@@ -21,11 +23,12 @@ class RowReader(nn.Module):
         self.head = nn.Linear(hidden, 10)
 
     def forward(self, images: mg.Tensor) -> mg.Tensor:
+        """Logits (N, 10) of images (N, 8, 8)."""
         _, (h, _) = self.lstm(images)
         return self.head(h[-1])
 
 
-def training_step(model: nn.Module, optimizer: optim.Optimizer):
+def training_step(model: nn.Module, optimizer: optim.Optimizer) -> Callable[..., mg.Tensor]:
     """One step on a batch; returns the loss."""
     def step(images: mg.Tensor, labels: mg.Tensor) -> mg.Tensor:
         optimizer.zero_grad()
@@ -38,12 +41,14 @@ def training_step(model: nn.Module, optimizer: optim.Optimizer):
 
 
 def main() -> None:
+    """The command line."""
     arguments = parser(__doc__, epochs=30, lr=4e-3)
     arguments.add_argument("--norm", choices=("layer", "rms", "none"), default="layer")
     options = arguments.parse_args()
     run = Experiment(f"digits_rnn_{options.norm}", options)
 
-    train, test = (data.TensorDataset(images.reshape(-1, 8, 8), labels) for images, labels in (d.tensors for d in data.digits(seed=0)))
+    train, test = (data.TensorDataset(images.reshape(-1, 8, 8), labels)
+                   for images, labels in (part.tensors for part in data.digits(seed=0)))
     loader = data.DataLoader(train, batch_size=options.batch_size, shuffle=True, drop_last=True, seed=options.seed)
     model = RowReader(None if options.norm == "none" else options.norm).to(run.device)
     optimizer = optim.Adam(model.parameters(), lr=options.lr)

@@ -1,7 +1,7 @@
-"""What the examples share: options, progress bar, checkpoint and --resume, the plot.
+"""Shared by the examples: options, progress bar, checkpoint and --resume, the plot.
 
     run = Experiment("digits_cnn", parser(__doc__, epochs=20).parse_args())
-    run.keep(model=model, optimizer=optimizer, loader=loader)      # with --resume: loaded from the checkpoint
+    run.keep(model=model, optimizer=optimizer, loader=loader)      # with --resume: loads the checkpoint
     for epoch in run.epochs():
         ...
         run.log(loss=..., accuracy=...)                            # progress bar, history, checkpoint
@@ -21,7 +21,7 @@ import minigrad as mg
 from minigrad import data, io, nn
 
 
-def parser(doc: str, *, epochs: int, batch_size: int = 32, lr: float = 2e-3) -> argparse.ArgumentParser:
+def parser(doc: str | None, *, epochs: int, batch_size: int = 32, lr: float = 2e-3) -> argparse.ArgumentParser:
     """The options that every example takes."""
     options = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--epochs", type=_positive, default=epochs)
@@ -30,7 +30,7 @@ def parser(doc: str, *, epochs: int, batch_size: int = 32, lr: float = 2e-3) -> 
     options.add_argument("--lr", type=float, default=lr)
     options.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
     options.add_argument("--out", type=Path, default=Path("runs"), help="folder for the checkpoint and the plot")
-    options.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
+    options.add_argument("--resume", action="store_true", help="continue from the checkpoint in --out")
     return options
 
 
@@ -42,12 +42,15 @@ def _positive(text: str) -> int:
 
 
 def cosine(epochs: int) -> Callable[[int], float]:
-    """The factor of the learning rate in each epoch, from 1 to nearly 0; a run that is resumed for longer gets the longer curve."""
+    """The factor of the learning rate in each epoch, from 1 down to almost 0, for `LambdaLR`.
+
+    A run that is resumed with more epochs follows the curve of all these epochs.
+    """
     return lambda epoch: 0.5 + 0.5 * math.cos(math.pi * epoch / epochs)
 
 
 class Experiment:
-    """A training run: what it keeps, how far it is, what it has seen."""
+    """A training run with its checkpoint, its history and its progress bar."""
 
     def __init__(self, name: str, options: argparse.Namespace) -> None:
         self.name, self.options = name, options
@@ -60,12 +63,16 @@ class Experiment:
         mg.manual_seed(options.seed)
 
     def keep(self, **parts: Any) -> None:
-        """What the checkpoint holds, each with state_dict() and load_state_dict(), beside the random state and the history."""
+        """Names the parts of the checkpoint: objects with `state_dict` and `load_state_dict`. With --resume, loads
+        them.
+
+        The checkpoint holds the random state and the history as well.
+        """
         self.parts = parts
         if not self.options.resume:
             return
         if not self.checkpoint.exists():
-            print(f"there is no {self.checkpoint}; starting afresh")
+            print(f"there is no {self.checkpoint}; starting from the beginning")
             return
         saved = io.load(self.checkpoint)
         for name, part in parts.items():
@@ -75,34 +82,34 @@ class Experiment:
         print(f"resumed after epoch {len(self.history)}")
 
     def captured(self, step: Callable[..., Any]) -> Callable[..., Any]:
-        """The step as one native call where capture can record (on the CPU), else as it is."""
+        """The step as one native call on the CPU, where capture can record it; on other devices the step itself."""
         return mg.capture(step) if self.device.type == "cpu" else step
 
     def epochs(self) -> Iterator[int]:
-        """The epochs still to do, under a progress bar."""
+        """The epochs that are left, with a progress bar."""
         if len(self.history) >= self.options.epochs:
             print(f"all {self.options.epochs} epochs are done; ask for more with --epochs")
-        with tqdm(range(len(self.history), self.options.epochs), desc=self.name, unit="epoch", initial=len(self.history),
-                  total=self.options.epochs) as self.bar:
+        done, total = len(self.history), self.options.epochs
+        with tqdm(range(done, total), desc=self.name, unit="epoch", initial=done, total=total) as self.bar:
             yield from self.bar
 
     def batches(self, loader: Any) -> Any:
-        """The batches of a long epoch, under a progress bar of their own."""
+        """The batches of a long epoch, with a progress bar of their own."""
         return tqdm(loader, desc="batches", leave=False)
 
     def log(self, **values: float) -> None:
-        """The figures of an epoch; saves the checkpoint."""
+        """Ends an epoch: shows and keeps its figures, and saves the checkpoint."""
         self.history.append(values)
         self.bar.set_postfix({name: f"{value:.4f}" for name, value in values.items()})
         state = {name: part.state_dict() for name, part in self.parts.items()}
         io.save({**state, "rng": mg.get_rng_state(), "history": self.history}, self.checkpoint)
 
     def print(self, text: str) -> None:
-        """Text beside the progress bar."""
+        """Prints text without breaking the progress bar."""
         self.bar.write(f"---\n{text}\n---")
 
     def finish(self) -> dict[str, float]:
-        """Draws the curves, the first figure on the left axis and the others on the right. Returns the last figures."""
+        """Draws the curves: the first figure on the left axis, the others on the right. Returns the last figures."""
         figure, left = axes()
         right = left.twinx()
         names = list(self.history[-1])
@@ -129,7 +136,7 @@ def axes() -> Any:
 
 
 def accuracy(model: nn.Module, dataset: data.TensorDataset) -> float:
-    """The share of a data set that a classifier gets right, in evaluation mode."""
+    """The share of samples for which the largest logit is that of the label, in evaluation mode."""
     inputs, labels = dataset.tensors
     device = next(model.parameters()).device
     model.eval()

@@ -5,6 +5,7 @@
 """
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from experiment import Experiment, accuracy, parser
@@ -15,13 +16,15 @@ from minigrad.nn import functional as F
 
 
 def build(channels: int = 16, dropout: float = 0.2) -> nn.Module:
+    """Images (N, 1, 28, 28) -> logits (N, 10)."""
     def block(inputs: int, outputs: int) -> list[nn.Module]:
-        return [nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(), nn.MaxPool2d(2)]
-    return nn.Sequential(*block(1, channels), *block(channels, 2 * channels), *block(2 * channels, 2 * channels), nn.Flatten(),
-                         nn.Dropout(dropout), nn.Linear(2 * channels * 9, 10))
+        return [nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(),
+                nn.MaxPool2d(2)]
+    return nn.Sequential(*block(1, channels), *block(channels, 2 * channels), *block(2 * channels, 2 * channels),
+                         nn.Flatten(), nn.Dropout(dropout), nn.Linear(2 * channels * 9, 10))
 
 
-def training_step(model: nn.Module, optimizer: optim.Optimizer):
+def training_step(model: nn.Module, optimizer: optim.Optimizer) -> Callable[..., mg.Tensor]:
     """One step on a batch; returns the loss."""
     def step(images: mg.Tensor, labels: mg.Tensor) -> mg.Tensor:
         optimizer.zero_grad()
@@ -33,9 +36,10 @@ def training_step(model: nn.Module, optimizer: optim.Optimizer):
 
 
 def main() -> None:
+    """The command line."""
     arguments = parser(__doc__, epochs=3, batch_size=64)
     arguments.add_argument("--data", type=Path, default=Path("datasets"), help="folder of the files")
-    arguments.add_argument("--download", action="store_true", help="fetch the files that are not there")
+    arguments.add_argument("--download", action="store_true", help="fetch the files that are missing")
     arguments.add_argument("--fashion", action="store_true", help="Fashion-MNIST instead")
     options = arguments.parse_args()
     run = Experiment("fashion_mnist_cnn" if options.fashion else "mnist_cnn", options)

@@ -1,9 +1,12 @@
-"""minigrad: a small tensor-and-autograd framework with normalization as a first-class op."""
-from __future__ import annotations
+"""minigrad: a small tensor-and-autograd framework with normalization as a first-class op.
 
+`dir(minigrad)` lists what is public. Type checkers and editors read the names in `__init__.pyi`, which
+`tests/project/stubs.py` writes.
+"""
 from importlib import import_module as _import_module
 from math import e, inf, nan, pi
-from typing import Any
+from types import ModuleType as _ModuleType
+from typing import Any as _Any
 
 import numpy as _np
 
@@ -33,7 +36,7 @@ newaxis = None
 # these names hide Python's own, so they come last
 float, int, bool = float32, int32, _np.dtype("bool")
 
-_LAZY = ("autograd", "bench", "cuda", "data", "io", "nn", "optim", "study", "testing", "utils")
+_LAZY_MODULES = ("autograd", "bench", "cuda", "data", "io", "nn", "optim", "study", "testing", "utils")
 
 
 def show_config() -> str:
@@ -45,11 +48,11 @@ def show_config() -> str:
     return f"minigrad {__version__}\nSIMD level: {simd_level()}\nthreads: {get_num_threads()}\nGPU: {gpu}"
 
 
-def __getattr__(name: str) -> Any:
-    """Rooms that open when they are first asked for, and bfloat16, which needs ml_dtypes."""
-    if name in _LAZY:
+def __getattr__(name: str) -> _Any:
+    """Submodules that are imported when they are first asked for, and bfloat16, which needs ml_dtypes."""
+    if name in _LAZY_MODULES:
         return _import_module(f".{name}", __name__)
-    if name in ("save", "load"):
+    if name in ("load", "save"):
         return getattr(_import_module(".io", __name__), name)
     if name == "bfloat16":
         try:
@@ -58,3 +61,9 @@ def __getattr__(name: str) -> Any:
             raise AttributeError("bfloat16 needs the package ml_dtypes: pip install ml_dtypes") from None
         return _np.dtype(bfloat16)
     raise AttributeError(f"module 'minigrad' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """What is public: each name above without an underscore (the ops' too) that is no module, and what is lazy."""
+    here = [name for name, value in globals().items() if name[0] != "_" and not isinstance(value, _ModuleType)]
+    return [*here, *_LAZY_MODULES, "load", "save", "bfloat16"]

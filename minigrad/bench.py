@@ -1,11 +1,12 @@
-"""Timings against the roof of this machine, and against torch and JAX where they are installed.
+"""Timings of minigrad, compared with torch and JAX where they are installed, and with the peak of this machine.
 
-    python -m minigrad.bench                       the standing workloads, interleaved with torch in one process
-    python -m minigrad.bench layer_norm softmax    the samples of these ops: kernels beside the definition
-    python -m minigrad.bench --write FILE          also writes the table as Markdown
+    python -m minigrad.bench                       the table of workloads, interleaved with torch in one process
+    python -m minigrad.bench layer_norm mse_loss   the samples of these ops: kernel and definition
+    python -m minigrad.bench --write FILE          also writes the table to a Markdown file
 
-One thread. Times are minima and medians over blocks of repetitions that alternate between the contestants; what to read is
-the ratios and the shares of the roof (FMA peak and copy bandwidth, measured in the same run). Pin it: `taskset -c 1 ...`.
+All on one thread. Times are minima and medians over blocks of calls; the blocks alternate between the frameworks. The
+ratios are more reliable than the times, and so are the shares of the peak (FMA rate and copy bandwidth, measured in the
+same run). Run it on one core: `taskset -c 1 python -m minigrad.bench`.
 """
 from __future__ import annotations
 
@@ -16,10 +17,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -35,17 +36,18 @@ from .testing import samples_of
 
 BLOCKS = 15
 BLOCK_SECONDS = 0.02
+Run: TypeAlias = Callable[[], Any]
 
 
 class Times(NamedTuple):
-    """Seconds a call."""
+    """Seconds for one call."""
 
     minimum: float
     median: float
 
 
-def interleaved(*contestants: Callable[[], Any], blocks: int = BLOCKS) -> list[Times]:
-    """Times of each contestant, in alternating blocks."""
+def interleaved(*contestants: Run, blocks: int = BLOCKS) -> list[Times]:
+    """The times of each function, measured in alternating blocks of about `BLOCK_SECONDS`."""
     counts = []
     for run in contestants:
         run()
@@ -64,15 +66,15 @@ def interleaved(*contestants: Callable[[], Any], blocks: int = BLOCKS) -> list[T
 
 
 def fma_peak() -> float:
-    """Float32 GFLOP/s of one core, two a multiply-add."""
+    """GFLOP/s of one core in float32; a multiply-add counts as two."""
     out, rounds = mg.zeros(2), 200_000
     kernel = device("cpu").kernels.fma_roof[mg.float32]
     best, = interleaved(lambda: kernel.call(out.array.ptr, rounds))
-    return 2 * 16 * out.numpy()[0] * rounds / best.minimum / 1e9
+    return float(2 * 16 * out.numpy()[0] * rounds / best.minimum / 1e9)
 
 
 def copy_bandwidth() -> float:
-    """GB/s of reading and writing memory, far beyond the caches."""
+    """GB/s of reading and writing memory, with arrays much larger than the caches."""
     x = mg.ones(24 << 20)
     y = mg.empty(24 << 20)
     best, = interleaved(lambda: y.copy_(x), blocks=9)
@@ -80,30 +82,32 @@ def copy_bandwidth() -> float:
 
 
 class Workload(NamedTuple):
-    """Contestants by name, the goal as a share of torch's time, and what the machine must do at least."""
+    """One row of the table."""
 
     name: str
-    run: dict[str, Callable[[], Any]]
-    goal: float | None = None
-    flops: float = 0.0
-    bytes: float = 0.0
+    run: dict[str, Run]             # name of the framework: one run of the workload
+    goal: float | None = None       # the time we want, as a share of torch's
+    flops: float = 0.0              # operations that a run needs at least
+    bytes: float = 0.0              # bytes that a run must read and write at least
 
 
 def _tensors(torch: Any, *shapes: tuple[int, ...]) -> list[tuple[Any, Any]]:
-    """Pairs (ours, torch's) of leaves with the same values."""
+    """Leaves with the same random values in pairs (minigrad's, torch's); the second is None without torch."""
     rng = np.random.default_rng(0)
     pairs = []
     for shape in shapes:
         values = rng.standard_normal(shape).astype(np.float32)
-        pairs.append((tensor(values, requires_grad=True), torch.tensor(values, requires_grad=True) if torch else None))
+        theirs = torch.tensor(values, requires_grad=True) if torch else None
+        pairs.append((tensor(values, requires_grad=True), theirs))
     return pairs
 
 
-def _both(ours: Callable[[], Any], theirs: Callable[[], Any] | None) -> dict[str, Callable[[], Any]]:
+def _both(ours: Run, theirs: Run | None) -> dict[str, Run]:
     return {"minigrad": ours} if theirs is None else {"minigrad": ours, "torch": theirs}
 
 
-def _backward(function: Callable, leaves: list[Any], seed: Any) -> Callable[[], None]:
+def _backward(function: Callable[..., Any], leaves: list[Any], seed: Any) -> Run:
+    """Runs `function` forward and backward, from `seed` as the gradient of its output."""
     def run() -> None:
         for leaf in leaves:
             leaf.grad = None
@@ -111,8 +115,9 @@ def _backward(function: Callable, leaves: list[Any], seed: Any) -> Callable[[], 
     return run
 
 
-def _pairwise(torch: Any, name: str, ours: Callable, theirs: Callable | None, shapes: list[tuple[int, ...]], out: tuple[int, ...],
-              **facts: Any) -> Workload:
+def _pairwise(torch: Any, name: str, ours: Callable[..., Any], theirs: Callable[..., Any] | None,
+              shapes: list[tuple[int, ...]], out: tuple[int, ...], **facts: Any) -> Workload:
+    """A function of tensors of these shapes, forward and backward; `out` is the shape of its output."""
     pairs = _tensors(torch, *shapes, out)
     (seed, their_seed), pairs = pairs[-1], pairs[:-1]
     mine = _backward(ours, [p[0] for p in pairs], seed.detach())
@@ -127,52 +132,83 @@ def _chain(x: Any, y: Any) -> Any:
 
 
 def workloads(torch: Any) -> list[Workload]:
+    """The rows of the table. `torch` is the module, or None."""
+    parts = (_elementwise, _normalization, _convolution, _linear, _attention, _recurrence)
+    return [*(load for part in parts for load in part(torch)), _mlp(torch)]
+
+
+def _functional(torch: Any) -> Any:
+    return torch.nn.functional if torch else None
+
+
+def _elementwise(torch: Any) -> Iterator[Workload]:
     (x, tx), (y, ty) = _tensors(torch, (64, 64), (64, 64))
-    found = [Workload("x + y, 64x64, recorded", _both(lambda: x + y, (lambda: tx + ty) if torch else None), goal=0.75)]
-    tf: Any = torch.nn.functional if torch else None
-    found.append(_pairwise(torch, "chain of 40 elementwise ops, 64x64, fwd+bwd", _chain, _chain, [(64, 64)] * 2, (64, 64), goal=0.75))
+    yield Workload("x + y, 64x64, recorded", _both(lambda: x + y, (lambda: tx + ty) if torch else None), goal=0.75)
+    yield _pairwise(torch, "chain of 40 elementwise ops, 64x64, fwd+bwd", _chain, _chain, [(64, 64)] * 2, (64, 64),
+                    goal=0.75)
+
+
+def _normalization(torch: Any) -> Iterator[Workload]:
+    tf = _functional(torch)
     for rows, n, goal in ((64, 512, 0.3), (4096, 768, 0.75)):
-        found.append(_pairwise(torch, f"layer_norm {rows}x{n}, fwd+bwd", lambda x, w, b, n=n: F.layer_norm(x, (n,), w, b),
-                               lambda x, w, b, n=n: tf.layer_norm(x, (n,), w, b), [(rows, n), (n,), (n,)], (rows, n),
-                               goal=goal, bytes=5 * rows * n * 4))
+        yield _pairwise(torch, f"layer_norm {rows}x{n}, fwd+bwd",
+                        lambda x, w, b, n=n: F.layer_norm(x, (n,), w, b),
+                        lambda x, w, b, n=n: tf.layer_norm(x, (n,), w, b),
+                        [(rows, n), (n,), (n,)], (rows, n), goal=goal, bytes=5 * rows * n * 4)
     for shape, goal in (((64, 512), 0.6), ((256, 128), 0.6), ((64, 32, 28, 28), 0.4), ((32, 16, 8, 8), 0.4)):
         c = shape[1]
-        found.append(_pairwise(torch, f"batch_norm {'x'.join(map(str, shape))}, fwd+bwd",
-                               lambda x, w, b: F.batch_norm(x, None, None, w, b, training=True),
-                               lambda x, w, b: tf.batch_norm(x, None, None, w, b, training=True), [shape, (c,), (c,)], shape, goal=goal))
-    found.append(_pairwise(torch, "softmax 256x1000, fwd+bwd", lambda x: F.softmax(x, 1), lambda x: tf.softmax(x, 1),
-                           [(256, 1000)], (256, 1000)))
+        yield _pairwise(torch, f"batch_norm {'x'.join(map(str, shape))}, fwd+bwd",
+                        lambda x, w, b: F.batch_norm(x, None, None, w, b, training=True),
+                        lambda x, w, b: tf.batch_norm(x, None, None, w, b, training=True),
+                        [shape, (c,), (c,)], shape, goal=goal)
+    yield _pairwise(torch, "softmax 256x1000, fwd+bwd", lambda x: F.softmax(x, 1), lambda x: tf.softmax(x, 1),
+                    [(256, 1000)], (256, 1000))
+
+
+def _convolution(torch: Any) -> Iterator[Workload]:
+    tf = _functional(torch)
     for x_shape, w_shape, goal in (((64, 1, 8, 8), (16, 1, 3, 3), 0.35), ((32, 32, 28, 28), (64, 32, 3, 3), 1.0)):
-        y_shape = (x_shape[0], w_shape[0], *x_shape[2:])
-        found.append(_pairwise(torch, f"conv2d {'x'.join(map(str, x_shape))} to {w_shape[0]} channels, 3x3, padding 1, fwd+bwd",
-                               lambda x, w, b: F.conv2d(x, w, b, padding=1), lambda x, w, b: tf.conv2d(x, w, b, padding=1),
-                               [x_shape, w_shape, w_shape[:1]], y_shape, goal=goal,
-                               flops=6 * y_shape[0] * y_shape[2] * y_shape[3] * w_shape[0] * w_shape[1] * 9))
-    found.append(_pairwise(torch, "max_pool2d 64x16x28x28, 2x2, fwd+bwd", lambda x: F.max_pool2d(x, 2), lambda x: tf.max_pool2d(x, 2),
-                           [(64, 16, 28, 28)], (64, 16, 14, 14)))
+        n, _, height, width = x_shape
+        channels = w_shape[0]
+        yield _pairwise(torch, f"conv2d {'x'.join(map(str, x_shape))} to {channels} channels, 3x3, padding 1, fwd+bwd",
+                        lambda x, w, b: F.conv2d(x, w, b, padding=1), lambda x, w, b: tf.conv2d(x, w, b, padding=1),
+                        [x_shape, w_shape, (channels,)], (n, channels, height, width), goal=goal,
+                        flops=6 * n * height * width * channels * w_shape[1] * 9)
+    yield _pairwise(torch, "max_pool2d 64x16x28x28, 2x2, fwd+bwd", lambda x: F.max_pool2d(x, 2),
+                    lambda x: tf.max_pool2d(x, 2), [(64, 16, 28, 28)], (64, 16, 14, 14))
+
+
+def _linear(torch: Any) -> Iterator[Workload]:
+    tf = _functional(torch)
     for m, k, n in ((32, 64, 64), (128, 256, 256), (256, 1024, 1024)):
-        load = _pairwise(torch, f"linear {m}x{k} to {n}, fwd+bwd", F.linear, tf.linear if tf else None, [(m, k), (n, k), (n,)], (m, n),
-                         flops=6 * m * k * n)
+        load = _pairwise(torch, f"linear {m}x{k} to {n}, fwd+bwd", F.linear, tf.linear if tf else None,
+                         [(m, k), (n, k), (n,)], (m, n), flops=6 * m * k * n)
         load.run["numpy"] = _linear_numpy(m, k, n)
-        found.append(load)
+        yield load
+
+
+def _attention(torch: Any) -> Iterator[Workload]:
+    tf = _functional(torch)
     for b, h, t, d, goal in ((16, 4, 128, 32, 0.6), (4, 8, 512, 64, 0.5)):
         shape = (b, h, t, d)
-        found.append(_pairwise(torch, f"causal attention {b}x{h}x{t}x{d}, fwd+bwd",
-                               lambda q, k, v: F.scaled_dot_product_attention(q, k, v, is_causal=True),
-                               lambda q, k, v: tf.scaled_dot_product_attention(q, k, v, is_causal=True), [shape] * 3, shape,
-                               goal=goal, flops=7 * b * h * t * t * d))
+        yield _pairwise(torch, f"causal attention {b}x{h}x{t}x{d}, fwd+bwd",
+                        lambda q, k, v: F.scaled_dot_product_attention(q, k, v, is_causal=True),
+                        lambda q, k, v: tf.scaled_dot_product_attention(q, k, v, is_causal=True), [shape] * 3, shape,
+                        goal=goal, flops=7 * b * h * t * t * d)
+
+
+def _recurrence(torch: Any) -> Iterator[Workload]:
     for kind, steps, batch, inputs, hidden, goal in (
             ("RNN", 28, 64, 28, 128, 0.6), ("RNN", 28, 64, 128, 128, 0.6), ("GRU", 28, 64, 128, 128, 0.5),
             ("LSTM", 28, 64, 128, 128, 0.9), ("LSTM", 64, 32, 256, 256, 1.0)):
-        found.append(_recurrent(torch, kind, steps, batch, inputs, hidden, goal))
+        yield _recurrent(torch, kind, steps, batch, inputs, hidden, goal)
     for steps, batch, inputs, hidden in ((28, 64, 128, 128), (64, 32, 256, 256)):
-        found.append(_recurrent(torch, "LSTM", steps, batch, inputs, hidden, 0.3, norm="layer"))
-    found.append(_mlp(torch))
-    return found
+        yield _recurrent(torch, "LSTM", steps, batch, inputs, hidden, 0.3, norm="layer")
 
 
-def _recurrent(torch: Any, kind: str, steps: int, batch: int, inputs: int, hidden: int, goal: float, norm: str | None = None) -> Workload:
-    """A recurrent layer, forward and backward; the normalised LSTM against a loop of torch's layer_norm."""
+def _recurrent(torch: Any, kind: str, steps: int, batch: int, inputs: int, hidden: int, goal: float,
+               norm: str | None = None) -> Workload:
+    """A recurrent layer, forward and backward. A normalised LSTM is compared with a loop in torch."""
     layer = getattr(nn, kind)(inputs, hidden, norm=norm)
     (x, tx), (seed, their_seed) = _tensors(torch, (steps, batch, inputs), (steps, batch, hidden))
     mine = _backward(lambda x: layer(x)[0], [x], seed.detach())
@@ -197,7 +233,7 @@ def _recurrent(torch: Any, kind: str, steps: int, batch: int, inputs: int, hidde
 
 
 def _normalised_lstm(torch: Any, lstm: Any, norm_ih: Any, norm_hh: Any, norm_c: Any, x: Any) -> Any:
-    """Ba et al. 2016, eq. 20 to 22, as a torch user writes it."""
+    """The layer-normalised LSTM (Ba et al. 2016, eq. 20 to 22) as a torch user writes it."""
     h = c = x.new_zeros(x.shape[1], lstm.hidden_size)
     outputs = []
     for now in x:
@@ -209,8 +245,8 @@ def _normalised_lstm(torch: Any, lstm: Any, norm_ih: Any, norm_hh: Any, norm_c: 
     return torch.stack(outputs)
 
 
-def _linear_numpy(m: int, k: int, n: int) -> Callable[[], None]:
-    """The products of a linear layer, forward and backward, through NumPy."""
+def _linear_numpy(m: int, k: int, n: int) -> Run:
+    """The products of a linear layer, forward and backward, in NumPy."""
     rng = np.random.default_rng(0)
     x, w, b, g = (rng.standard_normal(s).astype(np.float32) for s in ((m, k), (n, k), (n,), (m, n)))
 
@@ -228,8 +264,8 @@ def _mlp(torch: Any) -> Workload:
     images, labels = rng.standard_normal((32, 64)).astype(np.float32), rng.integers(0, 10, 32)
 
     def make(frame: Any, layers: Any, functional: Any, adam: Any) -> Callable[[Any, Any], Any]:
-        model = layers.Sequential(layers.Linear(64, 64), layers.LayerNorm(64), layers.ReLU(), layers.Linear(64, 64), layers.LayerNorm(64),
-                                  layers.ReLU(), layers.Linear(64, 10))
+        model = layers.Sequential(layers.Linear(64, 64), layers.LayerNorm(64), layers.ReLU(),
+                                  layers.Linear(64, 64), layers.LayerNorm(64), layers.ReLU(), layers.Linear(64, 10))
         optimizer = adam(model.parameters(), lr=1e-3)
 
         def step(x: Any, t: Any) -> Any:
@@ -241,9 +277,10 @@ def _mlp(torch: Any) -> Workload:
         return step
     x, t = tensor(images), tensor(labels)
     eager, captured = make(mg, nn, F, optim.Adam), capture(make(mg, nn, F, optim.Adam))
-    run: dict[str, Callable[[], Any]] = {"minigrad": lambda: captured(x, t), "minigrad eager": lambda: eager(x, t)}
+    run: dict[str, Run] = {"minigrad": lambda: captured(x, t), "minigrad eager": lambda: eager(x, t)}
     if torch:
-        their_step, tx, tt = make(torch, torch.nn, torch.nn.functional, torch.optim.Adam), torch.tensor(images), torch.tensor(labels)
+        their_step = make(torch, torch.nn, torch.nn.functional, torch.optim.Adam)
+        tx, tt = torch.tensor(images), torch.tensor(labels)
         run["torch"] = lambda: their_step(tx, tt)
     jax_step = _mlp_jax(images, labels)
     if jax_step:
@@ -251,7 +288,8 @@ def _mlp(torch: Any) -> Workload:
     return Workload("MLP 64-64-64-10 training step, LayerNorm, batch 32, Adam (captured)", run, goal=0.2)
 
 
-def _mlp_jax(images: np.ndarray, labels: np.ndarray) -> Callable[[], Any] | None:
+def _mlp_jax(images: np.ndarray, labels: np.ndarray) -> Run | None:
+    """The same step in JAX, compiled; None if JAX is not installed."""
     try:
         import jax
         import jax.numpy as jnp
@@ -259,15 +297,16 @@ def _mlp_jax(images: np.ndarray, labels: np.ndarray) -> Callable[[], Any] | None
         return None
     rng = np.random.default_rng(0)
     sizes = (64, 64, 64, 10)
-    params = [{"w": jnp.array(rng.standard_normal((a, b)) / a ** 0.5, jnp.float32), "b": jnp.zeros(b), "g": jnp.ones(b), "h": jnp.zeros(b)}
+    params = [{"w": jnp.array(rng.standard_normal((a, b)) / a ** 0.5, jnp.float32), "b": jnp.zeros(b),
+               "g": jnp.ones(b), "h": jnp.zeros(b)}
               for a, b in zip(sizes, sizes[1:], strict=False)]
 
     def loss(p: Any, x: Any, t: Any) -> Any:
         for i, layer in enumerate(p):
             x = x @ layer["w"] + layer["b"]
             if i < 2:
-                x = (x - x.mean(1, keepdims=True)) * jax.lax.rsqrt(x.var(1, keepdims=True) + 1e-5) * layer["g"] + layer["h"]
-                x = jax.nn.relu(x)
+                rstd = jax.lax.rsqrt(x.var(1, keepdims=True) + 1e-5)
+                x = jax.nn.relu((x - x.mean(1, keepdims=True)) * rstd * layer["g"] + layer["h"])
         return -jax.nn.log_softmax(x)[jnp.arange(len(t)), t].mean()
 
     @jax.jit
@@ -276,7 +315,8 @@ def _mlp_jax(images: np.ndarray, labels: np.ndarray) -> Callable[[], Any] | None
         n = n + 1
         m = jax.tree.map(lambda a, b: 0.9 * a + 0.1 * b, m, g)
         v = jax.tree.map(lambda a, b: 0.999 * a + 0.001 * b * b, v, g)
-        p = jax.tree.map(lambda a, b, c: a - 1e-3 * (b / (1 - 0.9 ** n)) / (jnp.sqrt(c / (1 - 0.999 ** n)) + 1e-8), p, m, v)
+        p = jax.tree.map(lambda a, b, c: a - 1e-3 * (b / (1 - 0.9 ** n)) / (jnp.sqrt(c / (1 - 0.999 ** n)) + 1e-8),
+                         p, m, v)
         return p, m, v, n, value
     zeros = jax.tree.map(jnp.zeros_like, params)
     state = [params, zeros, zeros, jnp.float32(0)]
@@ -289,13 +329,13 @@ def _mlp_jax(images: np.ndarray, labels: np.ndarray) -> Callable[[], Any] | None
     return run
 
 
-# ---- the standing table -------------------------------------------------------------------------------------------------
+# ---- the table ----
 
 def table(torch: Any) -> list[str]:
-    """The workloads as Markdown."""
+    """Measures the workloads. Returns the lines of the table as Markdown, and prints them as they come."""
     peak, copy = fma_peak(), copy_bandwidth()
-    lines = [f"minigrad {mg.__version__}, {mg.simd_level()}, one thread; FMA peak {peak:.0f} GFLOP/s, copy {copy:.1f} GB/s "
-             "(float32, same run)" + (f"; torch {torch.__version__}" if torch else ""), "",
+    lines = [f"minigrad {mg.__version__}, {mg.simd_level()}, one thread; FMA peak {peak:.0f} GFLOP/s, "
+             f"copy {copy:.1f} GB/s (float32, same run)" + (f"; torch {torch.__version__}" if torch else ""), "",
              "| workload | minigrad min (median) | torch min (median) | share of torch | goal | others, roof |",
              "| --- | --- | --- | --- | --- | --- |"]
     for load in workloads(torch):
@@ -307,12 +347,15 @@ def table(torch: Any) -> list[str]:
             notes.append(f"{load.flops / ours.minimum / 1e9 / peak:.0%} of FMA peak")
         if load.bytes:
             notes.append(f"{load.bytes / ours.minimum / 1e9 / copy:.0%} of copy bandwidth")
-        lines.append(f"| {load.name} | {_us(ours.minimum)} ({_us(ours.median)}) | "
-                     + (f"{_us(theirs.minimum)} ({_us(theirs.median)}) | {ours.minimum / theirs.minimum:.2f}" if theirs else "- | -")
+        other = "- | -"
+        if theirs:
+            other = f"{_us(theirs.minimum)} ({_us(theirs.median)}) | {ours.minimum / theirs.minimum:.2f}"
+        lines.append(f"| {load.name} | {_us(ours.minimum)} ({_us(ours.median)}) | {other}"
                      + f" | {load.goal if load.goal is not None else ''} | {'; '.join(notes)} |")
         print(lines[-1], file=sys.stderr, flush=True)
     lines += ["", f"`import minigrad` over `import numpy`: {import_time() * 1e3:.0f} ms (goal: at most 60).",
-              f"Resident memory over 10,000 captured and 2,000 eager training steps of the MLP: {memory_growth() / 1024:+.1f} MB."]
+              "Resident memory over 10,000 captured and 2,000 eager training steps of the MLP: "
+              f"{memory_growth() / 1024:+.1f} MB."]
     return lines
 
 
@@ -321,7 +364,7 @@ def _us(seconds: float) -> str:
 
 
 def import_time() -> float:
-    """Seconds that importing minigrad takes beyond NumPy, the best of some fresh processes."""
+    """Seconds that `import minigrad` takes beyond `import numpy`, the best of seven fresh processes."""
     def fresh(statement: str) -> float:
         code = f"import time; t = time.perf_counter(); {statement}; print(time.perf_counter() - t)"
         return min(float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True,
@@ -330,7 +373,7 @@ def import_time() -> float:
 
 
 def memory_growth() -> int:
-    """KiB by which resident memory grows while the MLP trains, after a warm-up."""
+    """KiB by which resident memory grows while the MLP trains, after a warm-up; 0 on systems without /proc."""
     def resident() -> int:
         return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") // 1024
     if not Path("/proc/self/statm").exists():
@@ -346,29 +389,31 @@ def memory_growth() -> int:
     return resident() - before
 
 
-# ---- one op -------------------------------------------------------------------------------------------------------------
+# ---- one op ----
 
 def time_op(name: str) -> list[str]:
-    """The samples of an op: kernels, definition, and the bytes that go in and out against the time."""
+    """Times the samples of an op. A line for each: time of the kernels, bytes per second, time of the definition."""
     op = registry[name]
     lines = []
     for args, attrs in samples_of(op, np.float32):
         shapes = ", ".join(str(list(a.shape)) if isinstance(a, mg.Tensor) else str(a) for a in args)
-        run = partial(op, *args, **attrs)
+        run = partial(op.public, *args, **attrs)
         with set_fused("auto"):
             result = run()
             fused, = interleaved(run, blocks=5)
         with set_fused("off"):
             plain, = interleaved(run, blocks=5)
-        moved = sum(t.nbytes for t in (*args, *(result if isinstance(result, tuple) else (result,))) if isinstance(t, mg.Tensor))
+        results = result if isinstance(result, tuple) else (result,)
+        moved = sum(t.nbytes for t in (*args, *results) if isinstance(t, mg.Tensor))
         lines.append(f"{name}({shapes}, {attrs}): {_us(fused.minimum)}, {moved / fused.minimum / 1e9:.2f} GB/s; "
                      f"definition {_us(plain.minimum)}")
     return lines
 
 
 def main() -> None:
+    """The command line."""
     parser = argparse.ArgumentParser(prog="python -m minigrad.bench", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("ops", nargs="*", metavar="OP", help=f"ops whose samples to time, of: {', '.join(registry)}")
+    parser.add_argument("ops", nargs="*", metavar="OP", help=f"time the samples of these ops: {', '.join(registry)}")
     parser.add_argument("--write", type=Path, help="write the table to this file")
     options = parser.parse_args()
     unknown = [o for o in options.ops if o not in registry]

@@ -1,19 +1,23 @@
-"""Checks that an op keeps its promises, driven by the op's own samples. Public: `check_op(my_op)` works for users' ops.
+"""Checks of an op, driven by the samples of the op. `check_op(my_op)` works for a user's op too.
 
     >>> from minigrad.testing import check_op
-    >>> check_op(my_op)            # raises AssertionError naming the check, the sample and the worst element
+    >>> check_op(my_op)            # AssertionError names the op, the sample and the error
 
-What is checked, for every sample: the definition against the op's outside oracle; gradients against finite differences
-along random directions in float64, of order 1 and 2, with fused kernels and without; fused kernels against the
-definition, with float64 as the arbiter; transposed, reversed and offset operands; inf and nan; that inputs are left
-alone; that the bits do not depend on the number of threads; and that error samples are refused with their message.
+These checks run for every sample:
+    oracle      the definition and the kernels against an independent computation, in float64
+    gradients   derivatives of order 1 and 2 against finite differences, in float64, with fused kernels and without
+    fused       fused kernels against the definition, in float32; the definition in float64 says which error is allowed
+    layouts     transposed, reversed and offset operands give the same values, and inputs are not modified
+    specials    inf and nan in an input
+    threads     1 and 2 threads give the same bits
+    errors      each error sample raises its error with its message
 """
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -26,37 +30,52 @@ from .devices.native import get_num_threads, set_num_threads
 from .ops.creation import as_tensor, tensor
 
 FLOATS = (np.dtype("float32"), np.dtype("float64"))
-_ULPS = 8           # what fused kernels may differ beyond 3 times the definition's own error
+_ULPS = 8           # a kernel's error may be 3 times that of the definition, plus this number of ulps
+
+Attributes: TypeAlias = dict[str, Any]
+Arguments: TypeAlias = tuple[Any, ...]
 
 
 class Make:
-    """Makes seeded sample tensors: `make(3, 4, low=-2, high=2)`, `make.ints(5, high=10)`, `make.bools(3)`."""
+    """Makes the tensors of samples, from a seed: `make(3, 4, low=-2, high=2)`, `make.ints(5, high=10)`,
+    `make.bools(3)`.
+
+    dtype   of the tensors that `make(...)` returns
+    device  where all of them are
+    """
 
     def __init__(self, dtype: Any = np.float64, seed: int = 0, device: str = "cpu") -> None:
         self.dtype, self.device, self.rng = np.dtype(dtype), device, np.random.default_rng(seed)
 
     def __call__(self, *shape: int, low: float = -2.0, high: float = 2.0, dtype: Any = None) -> Tensor:
-        # drawn as float32, so that float32 and float64 runs see the same numbers
+        """Uniform numbers in [low, high), the same for float32 and float64."""
         values = np.asarray(self.rng.uniform(low, high, shape), np.float32)
         return tensor(values.astype(self.dtype if dtype is None else dtype), device=self.device)
 
     def ints(self, *shape: int, low: int = 0, high: int = 10) -> Tensor:
+        """Whole numbers, low <= x < high, int64."""
         return tensor(np.asarray(self.rng.integers(low, high, shape)), device=self.device)
 
     def bools(self, *shape: int) -> Tensor:
+        """True and False with equal probability."""
         return tensor(np.asarray(self.rng.integers(0, 2, shape), bool), device=self.device)
 
 
-def samples_of(op: Any, dtype: Any = np.float64, device: str = "cpu") -> list[tuple[tuple, dict]]:
-    """The op's samples as (arguments, attributes)."""
+def samples_of(op: Any, dtype: Any = np.float64, device: str = "cpu") -> list[tuple[Arguments, Attributes]]:
+    """The samples of the op as (arguments, attributes). AssertionError if it has none."""
     if op.sample_function is None:
         raise AssertionError(f"{op.name} has no samples; add `@{op.name}.samples`")
     return [_split(s) for s in op.sample_function(Make(dtype, device=device))]
 
 
-def _split(sample: Any) -> tuple[tuple, dict]:
+def _split(sample: Any) -> tuple[Arguments, Attributes]:
     sample = sample if isinstance(sample, tuple) else (sample,)
     return (sample[:-1], sample[-1]) if sample and isinstance(sample[-1], dict) else (sample, {})
+
+
+def called(op: Any) -> Callable[..., Any]:
+    """What users call for an op: the op itself, or its faster function."""
+    return getattr(op, "public", op)
 
 
 def _outputs(result: Any) -> list[Tensor]:
@@ -68,26 +87,30 @@ def _values(t: Tensor) -> np.ndarray:
 
 
 def _leaves(args: Sequence[Any]) -> tuple[list[Any], list[Tensor]]:
-    """The arguments with float tensors as leaves that require gradients, and those leaves."""
+    """The arguments, where each float tensor is a new leaf that requires a gradient; and these leaves."""
     own = [a.detach().requires_grad_() if isinstance(a, Tensor) and is_float(a.dtype) else a for a in args]
     return own, [a for a in own if isinstance(a, Tensor) and a.requires_grad]
 
 
-def evaluate(op: Callable, args: Sequence[Any], attrs: dict, seed: int = 1) -> tuple[list[np.ndarray], list[np.ndarray | None]]:
-    """Outputs, and the gradients of the float inputs for a fixed random gradient of the outputs."""
+def evaluate(op: Callable[..., Any], args: Sequence[Any], attrs: Attributes,
+             seed: int = 1) -> tuple[list[np.ndarray], list[np.ndarray | None]]:
+    """The outputs, and the gradients of the float inputs for random gradients of the outputs (from `seed`)."""
     own, leaves = _leaves(args)
-    outputs = _outputs(op(*own, **attrs))
+    outputs = _outputs(called(op)(*own, **attrs))
     rng = np.random.default_rng(seed)
     roots = [o for o in outputs if o.requires_grad]
-    gs = [as_tensor(np.asarray(rng.uniform(-1, 1, o.shape), np.float32).astype(o.dtype), device=o.device) for o in roots]
-    gradients: Sequence[Tensor | None] = engine.grad(roots, leaves, gs, allow_unused=True) if roots and leaves else [None] * len(leaves)
+    gs = [as_tensor(np.asarray(rng.uniform(-1, 1, o.shape), np.float32).astype(o.dtype), device=o.device)
+          for o in roots]
+    gradients: Sequence[Tensor | None] = [None] * len(leaves)
+    if roots and leaves:
+        gradients = engine.grad(roots, leaves, gs, allow_unused=True)
     return [_values(o) for o in outputs], [None if g is None else _values(g) for g in gradients]
 
 
-# ---- the checks: each takes an op and raises AssertionError -------------------------------------------------------------
+# ---- the checks: each takes an op and raises AssertionError ----
 
 def check_oracle(op: Any) -> None:
-    """Definition and kernels against the outside computation, in float64."""
+    """Definition and kernels against the op's reference, an independent computation in NumPy, in float64."""
     if op.oracle is None:
         return
     for i, (args, attrs) in enumerate(samples_of(op)):
@@ -95,13 +118,14 @@ def check_oracle(op: Any) -> None:
             want = op.oracle(*[_values(a) if isinstance(a, Tensor) else a for a in args], **attrs)
         for path in ("auto", "off"):
             with set_fused(path):
-                got = _outputs(op(*args, **attrs))
+                got = _outputs(called(op)(*args, **attrs))
             for g, w in zip(got, want if isinstance(want, tuple) else (want,), strict=False):
-                _close(_values(g), np.asarray(w), 1e-9, f"{op.name}, sample {i} {attrs}, fused {path}, against the oracle")
+                _close(_values(g), np.asarray(w), 1e-9,
+                       f"{op.name}, sample {i} {attrs}, fused {path}, against the oracle")
 
 
 def _close(got: np.ndarray, want: np.ndarray, tolerance: float, where: str) -> None:
-    """Compares relative to the largest element; infinities and NaN must stand in the same places."""
+    """Compares relative to the largest element. Infinities and NaN must be in the same places."""
     if got.shape != want.shape:
         raise AssertionError(f"{where}: shape {got.shape}, expected {want.shape}")
     if got.dtype.kind != "f":
@@ -119,7 +143,7 @@ def _close(got: np.ndarray, want: np.ndarray, tolerance: float, where: str) -> N
 
 
 def check_gradients(op: Any, orders: Sequence[int] = (1, 2)) -> None:
-    """Derivatives along random directions against central differences, in float64; fused kernels on and off."""
+    """Derivatives along random directions against central differences, in float64, with fused kernels on and off."""
     for i, (args, attrs) in enumerate(samples_of(op)):
         _, leaves = _leaves(args)
         if not leaves or any(t.numel() == 0 for t in leaves):
@@ -132,7 +156,7 @@ def check_gradients(op: Any, orders: Sequence[int] = (1, 2)) -> None:
 
 
 def _retried(error: Callable[[int], tuple[float, float] | None], where: str) -> None:
-    """A direction across a kink proves nothing: a few others are tried."""
+    """Tries up to four directions: one that crosses a kink (of relu, say) does not show that a derivative is wrong."""
     worst: Any = None
     for seed in range(4):
         found = error(seed)
@@ -142,20 +166,28 @@ def _retried(error: Callable[[int], tuple[float, float] | None], where: str) -> 
     raise AssertionError(f"{where}: differs from finite differences by {worst[0]:.3g}, allowed {worst[1]:.3g}")
 
 
-def directional_error(function: Callable, args: Sequence[Any], attrs: dict, order: int, seed: int = 0,
+def directional_error(function: Callable[..., Any], args: Sequence[Any], attrs: Attributes, order: int, seed: int = 0,
                       step: float = 1e-5) -> tuple[float, float] | None:
-    """|derivative - central difference| along a random direction, and what is allowed. None: not differentiable."""
+    """|derivative - central difference| along a random direction, and the error that is allowed, in float64.
+
+    Order 2 is the derivative of a directional first derivative. None if the function is not differentiable so often.
+    """
     base = [_values(a).astype(np.float64) if isinstance(a, Tensor) and is_float(a.dtype) else a for a in args]
     rng = np.random.default_rng(seed + 10)
-    direction: list[Any] = [rng.standard_normal(b.shape) if isinstance(b, np.ndarray) else None for b in base]
-    inner = [[rng.standard_normal(b.shape) if isinstance(b, np.ndarray) else None for b in base] for _ in range(order - 1)]
+
+    def random_direction() -> list[Any]:
+        return [rng.standard_normal(b.shape) if isinstance(b, np.ndarray) else None for b in base]
+
+    direction = random_direction()
+    inner = [random_direction() for _ in range(order - 1)]
 
     def value(shift: float, with_gradient: bool) -> Any:
-        own = [tensor(b + shift * d, requires_grad=True) if isinstance(b, np.ndarray) else b for b, d in zip(base, direction, strict=True)]
+        own = [tensor(b + shift * d, requires_grad=True) if isinstance(b, np.ndarray) else b
+               for b, d in zip(base, direction, strict=True)]
         leaves = [o for o, b in zip(own, base, strict=True) if isinstance(b, np.ndarray)]
         weights = np.random.default_rng(seed + 20)
         total: Any = None
-        for o in _outputs(function(*own, **attrs)):
+        for o in _outputs(called(function)(*own, **attrs)):
             if o.requires_grad:
                 part = (o * tensor(weights.standard_normal(o.shape))).sum()      # type: ignore[operator]
                 total = part if total is None else total + part
@@ -163,8 +195,9 @@ def directional_error(function: Callable, args: Sequence[Any], attrs: dict, orde
             return None
         for vectors in inner:
             gs = engine.grad([total], leaves, create_graph=True, allow_unused=True)
-            parts = [(g * tensor(v)).sum() for g, v in zip(gs, [v for v in vectors if v is not None], strict=True)      # type: ignore[operator]
-                     if g is not None]
+            known = [v for v in vectors if v is not None]
+            found: list[tuple[Any, Any]] = [(g, v) for g, v in zip(gs, known, strict=True) if g is not None]
+            parts = [(g * tensor(v)).sum() for g, v in found]
             if not any(p.requires_grad for p in parts):
                 return None
             total = parts[0]
@@ -173,7 +206,8 @@ def directional_error(function: Callable, args: Sequence[Any], attrs: dict, orde
         if not with_gradient:
             return total.item()
         gs = engine.grad([total], leaves, allow_unused=True)
-        slopes = [float((_values(g) * d).sum()) for g, d in zip(gs, [d for d in direction if d is not None], strict=True) if g is not None]
+        shifts = [d for d in direction if d is not None]
+        slopes = [float((_values(g) * d).sum()) for g, d in zip(gs, shifts, strict=True) if g is not None]
         return sum(slopes), sum(abs(s) for s in slopes)
 
     with np.errstate(all="ignore"):
@@ -189,8 +223,11 @@ def directional_error(function: Callable, args: Sequence[Any], attrs: dict, orde
 
 
 def check_fused(op: Any) -> None:
-    """Float32 kernels against the float32 definition, with the float64 definition as arbiter: the kernels' error is at
-    most 3 times the definition's, plus a few ulp of the largest element. Outputs and gradients."""
+    """Outputs and gradients of the fused kernels against the definition, in float32.
+
+    Both are compared with the definition in float64: the error of the kernel may be 3 times that of the definition,
+    plus a few ulps of the largest element. AssertionError also if no sample uses the kernels.
+    """
     if not isinstance(op, Op) or op.prepare is None:
         return
     narrow, wide = samples_of(op, np.float32), samples_of(op, np.float64)
@@ -213,6 +250,7 @@ def check_fused(op: Any) -> None:
 
 
 def arbitrate(fused: np.ndarray, plain: np.ndarray, truth: np.ndarray, where: str) -> None:
+    """AssertionError if `fused` is much farther from `truth` than `plain` is, as `check_fused` explains."""
     if fused.dtype.kind != "f":
         _close(fused, plain, 0, where)
         return
@@ -221,24 +259,29 @@ def arbitrate(fused: np.ndarray, plain: np.ndarray, truth: np.ndarray, where: st
         raise AssertionError(f"{where}: inf or nan differ between kernel and definition")
     if not finite.any():
         return
-    scale = max(1.0, float(np.abs(truth[finite]).max()))        # samples are of size 1: a result of 0 may come from their difference
+    scale = max(1.0, float(np.abs(truth[finite]).max()))    # at least 1: a small result can be a difference of samples
     own = float(np.abs(plain[finite] - truth[finite]).max())
     error = float(np.abs(fused[finite] - truth[finite]).max())
     allowed = 3 * own + _ULPS * float(np.finfo(np.float32).eps) * scale
     if error > allowed:
-        raise AssertionError(f"{where}: the kernel's error is {error:.3g}, the definition's {own:.3g}, allowed {allowed:.3g}")
+        raise AssertionError(f"{where}: the kernel's error is {error:.3g}, the definition's {own:.3g}, "
+                             f"allowed {allowed:.3g}")
 
 
 def relaid(t: Tensor) -> Iterator[tuple[str, Tensor]]:
-    """The same values in other memory layouts: transposed, reversed, offset."""
+    """Pairs (name, tensor): the same values in other memory layouts, transposed, reversed, and offset with gaps."""
     values = _values(t)
     if values.ndim >= 2:
         yield "transposed", new_tensor(_strided(np.ascontiguousarray(values.T), lambda a: a.T), None)
     if values.ndim:
         yield "reversed", new_tensor(_strided(np.ascontiguousarray(values[::-1]), lambda a: a[::-1]), None)
-        around = (values.shape[0] + 2, *values.shape[1:-1], values.shape[-1] * 2 + 1) if values.ndim > 1 else (values.shape[0] * 2 + 3,)
+        first, last = values.shape[0], values.shape[-1]
+        around: tuple[int, ...] = (first * 2 + 3,)
+        place: Any = (slice(2, -1, 2),)
+        if values.ndim > 1:
+            around = (first + 2, *values.shape[1:-1], last * 2 + 1)
+            place = (slice(1, -1), ..., slice(1, None, 2))
         wide = np.full(around, np.nan if values.dtype.kind == "f" else 0, values.dtype)
-        place = (slice(1, -1), ..., slice(1, None, 2)) if values.ndim > 1 else (slice(2, -1, 2),)
         wide[place] = values
         yield "offset and spread", new_tensor(_strided(wide, lambda a: a[place]), None)
 
@@ -252,12 +295,13 @@ def _strided(memory: np.ndarray, cut: Callable[[np.ndarray], np.ndarray]) -> Any
 
 
 def cpu_device() -> Any:
+    """The CPU as a device."""
     from .devices import device
     return device("cpu")
 
 
 def check_layouts(op: Any) -> None:
-    """Operands in other memory layouts give the same values; inputs are not written to."""
+    """Operands in other memory layouts give the same values, and the op does not write to its inputs."""
     for i, (args, attrs) in enumerate(samples_of(op, np.float32)):
         before = [_values(a).copy() if isinstance(a, Tensor) else None for a in args]
         want = evaluate(op, args, attrs)
@@ -275,7 +319,7 @@ def check_layouts(op: Any) -> None:
 
 
 def check_specials(op: Any) -> None:
-    """One inf and one nan in an input: kernels and definition agree on where the result is finite."""
+    """With inf, -inf or nan in an input, the results of kernels and definition are finite in the same places."""
     if not isinstance(op, Op) or op.prepare is None:
         return
     for i, (args, attrs) in enumerate(samples_of(op, np.float32)):
@@ -289,12 +333,13 @@ def check_specials(op: Any) -> None:
                 results = []
                 for path in ("auto", "off"):
                     with set_fused(path):
-                        results.append([_values(o) for o in _outputs(op(*changed, **attrs))])
+                        results.append([_values(o) for o in _outputs(called(op)(*changed, **attrs))])
                 for f, p in zip(*results, strict=True):
-                    both = np.isinf(f) & np.isinf(p)        # inf - inf on the way may make nan of inf, never a number
+                    # an intermediate inf - inf may give nan where the other path gives inf, but never a number
+                    both = np.isinf(f) & np.isinf(p)
                     if not np.array_equal(np.isfinite(f), np.isfinite(p)) or not np.array_equal(f[both], p[both]):
-                        raise AssertionError(f"{op.name}, sample {i} {attrs}: {special} in argument {k} comes out differently "
-                                             "from kernel and definition")
+                        raise AssertionError(f"{op.name}, sample {i} {attrs}: {special} in argument {k} comes out "
+                                             "differently from kernel and definition")
 
 
 def check_threads(op: Any) -> None:
@@ -314,16 +359,17 @@ def check_threads(op: Any) -> None:
 
 
 def check_errors(op: Any) -> None:
-    """Each error sample raises its exception, with its message."""
+    """Each error sample raises its error, with a message that matches its pattern."""
     if op.error_function is None:
         return
     for i, (sample, kind, pattern) in enumerate(op.error_function(Make(np.float32))):
         args, attrs = _split(sample)
         try:
-            op(*args, **attrs)
+            called(op)(*args, **attrs)
         except kind as error:
             if not re.search(pattern, str(error)):
-                raise AssertionError(f"{op.name}, error sample {i}: the message {str(error)!r} lacks {pattern!r}") from None
+                raise AssertionError(f"{op.name}, error sample {i}: the message {str(error)!r} lacks "
+                                     f"{pattern!r}") from None
         else:
             raise AssertionError(f"{op.name}, error sample {i}: nothing was raised, expected {kind.__name__}")
 
@@ -335,7 +381,7 @@ CHECKS: dict[str, Callable[[Any], None]] = {
 
 
 def check_op(op: Op | Primitive | str) -> None:
-    """All checks of one op (or of the op of that name)."""
-    found = registry[op] if isinstance(op, str) else op
+    """Runs all checks of an op, or of the op of that name. AssertionError names the first check that fails."""
+    found = registry[op] if isinstance(op, str) else getattr(op, "op", op)
     for check in CHECKS.values():
         check(found)

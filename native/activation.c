@@ -1,3 +1,4 @@
+/* types: f32 f64 */
 /* Activation functions, forward and backward: out[i] = f(x[i]), gx[i] = g[i] * f'(x[i]).
  *
  * Plain loop and fast loop are those of elementwise.c: f is written once on vectors, walk.h brings any layout into
@@ -12,40 +13,52 @@
 #include "simd.h"
 #include "walk.h"
 
-#define FORWARD_N(name, piece, PARAMETERS, ...)                                                                             \
-  static void span_##name(void *out_, const void *const *in, int64_t n, const double *scalars) {                            \
-    T *out = out_;                                                                                                          \
-    const T *x = in[0];                                                                                                     \
-    const V s[2] = {vset((T)scalars[0]), vset((T)scalars[1])};                                                              \
-    int64_t i = 0;                                                                                                          \
-    for (; i + VL <= n; i += VL) vstore(out + i, name##_(vload(x + i), s));                                                 \
-    if (i < n) vstore_n(out + i, name##_(vload_n(x + i, (int)(n - i)), s), (int)(n - i));                                   \
-  }                                                                                                                         \
-  void FN(name) PARAMETERS {                                                                                                \
-    walk(&(Walk){plan, span_##name, (const double[2]){__VA_ARGS__}, 2, {sizeof(T), sizeof(T)}, {(char *)out, (char *)a}}, piece); \
+#define FORWARD_N(name, piece, PARAMETERS, ...) \
+  static void span_##name(void *out_, const void *const *in, int64_t n, const double *scalars) { \
+    T *out = out_; \
+    const T *x = in[0]; \
+    const V s[2] = {vset((T)scalars[0]), vset((T)scalars[1])}; \
+    int64_t i = 0; \
+    for (; i + VL <= n; i += VL) vstore(out + i, name##_(vload(x + i), s)); \
+    if (i < n) vstore_n(out + i, name##_(vload_n(x + i, (int)(n - i)), s), (int)(n - i)); \
+  } \
+  void FN(name) PARAMETERS { \
+    walk( \
+        &(Walk){ \
+            plan, span_##name, (const double[2]){__VA_ARGS__}, 2, {sizeof(T), sizeof(T)}, {(char *)out, (char *)a}}, \
+        piece); \
   }
-#define BACKWARD_N(name, piece, PARAMETERS, ...)                                                                            \
-  static void span_##name(void *out_, const void *const *in, int64_t n, const double *scalars) {                            \
-    T *out = out_;                                                                                                          \
-    const T *g = in[0], *x = in[1];                                                                                         \
-    const V s[2] = {vset((T)scalars[0]), vset((T)scalars[1])};                                                              \
-    int64_t i = 0;                                                                                                          \
-    for (; i + VL <= n; i += VL) vstore(out + i, name##_(vload(g + i), vload(x + i), s));                                   \
-    if (i < n) vstore_n(out + i, name##_(vload_n(g + i, (int)(n - i)), vload_n(x + i, (int)(n - i)), s), (int)(n - i));     \
-  }                                                                                                                         \
-  void FN(name) PARAMETERS {                                                                                                \
-    walk(&(Walk){plan, span_##name, (const double[2]){__VA_ARGS__}, 3, {sizeof(T), sizeof(T), sizeof(T)},                   \
-                 {(char *)gx, (char *)g, (char *)x}}, piece);                                                               \
+#define BACKWARD_N(name, piece, PARAMETERS, ...) \
+  static void span_##name(void *out_, const void *const *in, int64_t n, const double *scalars) { \
+    T *out = out_; \
+    const T *g = in[0], *x = in[1]; \
+    const V s[2] = {vset((T)scalars[0]), vset((T)scalars[1])}; \
+    int64_t i = 0; \
+    for (; i + VL <= n; i += VL) vstore(out + i, name##_(vload(g + i), vload(x + i), s)); \
+    if (i < n) \
+      vstore_n(out + i, name##_(vload_n(g + i, (int)(n - i)), vload_n(x + i, (int)(n - i)), s), (int)(n - i)); \
+  } \
+  void FN(name) PARAMETERS { \
+    walk(&(Walk){plan, \
+                 span_##name, \
+                 (const double[2]){__VA_ARGS__}, \
+                 3, \
+                 {sizeof(T), sizeof(T), sizeof(T)}, \
+                 {(char *)gx, (char *)g, (char *)x}}, \
+         piece); \
   }
 /* with no scalar, one, two; LIGHT for arithmetic, HEAVY where a function of simd.h is called */
 #define LIGHT WALK_LIGHT
 #define HEAVY WALK_HEAVY
 #define FORWARD0(name, piece) FORWARD_N(name, piece, (T *out, const T *a, const int64_t *plan), 0)
 #define FORWARD1(name, piece) FORWARD_N(name, piece, (T *out, const T *a, const int64_t *plan, double p), p)
-#define FORWARD2(name, piece) FORWARD_N(name, piece, (T *out, const T *a, const int64_t *plan, double p, double q), p, q)
+#define FORWARD2(name, piece) \
+  FORWARD_N(name, piece, (T *out, const T *a, const int64_t *plan, double p, double q), p, q)
 #define BACKWARD0(name, piece) BACKWARD_N(name, piece, (T *gx, const T *g, const T *x, const int64_t *plan), 0)
-#define BACKWARD1(name, piece) BACKWARD_N(name, piece, (T *gx, const T *g, const T *x, const int64_t *plan, double p), p)
-#define BACKWARD2(name, piece) BACKWARD_N(name, piece, (T *gx, const T *g, const T *x, const int64_t *plan, double p, double q), p, q)
+#define BACKWARD1(name, piece) \
+  BACKWARD_N(name, piece, (T *gx, const T *g, const T *x, const int64_t *plan, double p), p)
+#define BACKWARD2(name, piece) \
+  BACKWARD_N(name, piece, (T *gx, const T *g, const T *x, const int64_t *plan, double p, double q), p, q)
 
 /* ---- piecewise linear ---- */
 static inline V relu_(V x, const V *s) { (void)s; return vselect(x < 0, vzero(), x); }
@@ -70,7 +83,10 @@ FORWARD0(relu6, LIGHT)
 BACKWARD0(relu6_backward, LIGHT)
 
 static inline V hardsigmoid_(V x, const V *s) { return relu6_(x + 3, s) / 6; }
-static inline V hardsigmoid_backward_(V g, V x, const V *s) { (void)s; return vselect((x > -3) & (x < 3), g / 6, vzero()); }
+static inline V hardsigmoid_backward_(V g, V x, const V *s) {
+  (void)s;
+  return vselect((x > -3) & (x < 3), g / 6, vzero());
+}
 FORWARD0(hardsigmoid, LIGHT)
 BACKWARD0(hardsigmoid_backward, LIGHT)
 
@@ -101,8 +117,14 @@ static inline V elu_(V x, const V *s) { return vselect(x > 0, x, s[0] * vexpm1(x
 static inline V elu_backward_(V g, V x, const V *s) { return vselect(x > 0, g, g * s[0] * vexp(x)); }
 static inline V celu_(V x, const V *s) { return vselect(x > 0, x, s[0] * vexpm1(x / s[0])); }
 static inline V celu_backward_(V g, V x, const V *s) { return vselect(x > 0, g, g * vexp(x / s[0])); }
-static inline V selu_(V x, const V *s) { (void)s; return vselect(x > 0, SELU_SCALE * x, SELU_SCALE * SELU_ALPHA * vexpm1(x)); }
-static inline V selu_backward_(V g, V x, const V *s) { (void)s; return vselect(x > 0, g * SELU_SCALE, g * (SELU_SCALE * SELU_ALPHA) * vexp(x)); }
+static inline V selu_(V x, const V *s) {
+  (void)s;
+  return vselect(x > 0, SELU_SCALE * x, SELU_SCALE * SELU_ALPHA * vexpm1(x));
+}
+static inline V selu_backward_(V g, V x, const V *s) {
+  (void)s;
+  return vselect(x > 0, g * SELU_SCALE, g * (SELU_SCALE * SELU_ALPHA) * vexp(x));
+}
 FORWARD1(elu, HEAVY)
 BACKWARD1(elu_backward, HEAVY)
 FORWARD1(celu, HEAVY)
@@ -110,10 +132,14 @@ BACKWARD1(celu_backward, HEAVY)
 FORWARD0(selu, HEAVY)
 BACKWARD0(selu_backward, HEAVY)
 
-/* ---- softplus = log(1 + exp(beta x)) / beta, and x itself where beta x > threshold; logsigmoid(x) = -softplus(-x) ---- */
+/* ---- softplus = log(1 + exp(beta x)) / beta, and x itself where beta x > threshold; logsigmoid(x) = -softplus(-x)
+ *     ---- */
 static inline V log1pexp(V z) { return vselect(z < 0, vzero(), z) + vlog1p(vexp(-vabs(z))); }
 static inline V softplus_(V x, const V *s) { V z = x * s[0]; return vselect(z > s[1], x, log1pexp(z) / s[0]); }
-static inline V softplus_backward_(V g, V x, const V *s) { V z = x * s[0]; return vselect(z > s[1], g, g * vsigmoid(z)); }
+static inline V softplus_backward_(V g, V x, const V *s) {
+  V z = x * s[0];
+  return vselect(z > s[1], g, g * vsigmoid(z));
+}
 static inline V logsigmoid_(V x, const V *s) { (void)s; return -log1pexp(-x); }
 static inline V logsigmoid_backward_(V g, V x, const V *s) { (void)s; return g * vsigmoid(-x); }
 FORWARD2(softplus, HEAVY)
@@ -123,7 +149,11 @@ BACKWARD0(logsigmoid_backward, HEAVY)
 
 /* ---- silu = x S(x), S the sigmoid; S' = S (1 - S), and 1 - S(x) = S(-x) without cancellation ---- */
 static inline V silu_(V x, const V *s) { (void)s; return x * vsigmoid(x); }
-static inline V silu_backward_(V g, V x, const V *s) { (void)s; Sigmoid p = vsigmoids(x); return g * (p.up * (1 + x * p.down)); }
+static inline V silu_backward_(V g, V x, const V *s) {
+  (void)s;
+  Sigmoid p = vsigmoids(x);
+  return g * (p.up * (1 + x * p.down));
+}
 FORWARD0(silu, HEAVY)
 BACKWARD0(silu_backward, HEAVY)
 
@@ -135,7 +165,8 @@ typedef struct { V t, slope; } Mish;
 static inline Mish mish_t(V x) {
   const VM negative = x < 0;
   const V e = vexp(-vabs(x)), e2 = e * e, one = vset(1);
-  const V over = vselect(negative, 2 * e + e2, 1 + 2 * e), rest = vselect(negative, 2 * one, 2 * e2), r = 1 / (over + rest);
+  const V over = vselect(negative, 2 * e + e2, 1 + 2 * e), rest = vselect(negative, 2 * one, 2 * e2),
+          r = 1 / (over + rest);
   const V t = over * r;
   return (Mish){t, rest * r * (1 + t) * (vselect(negative, e, one) / (1 + e))};
 }
@@ -146,7 +177,11 @@ BACKWARD0(mish_backward, HEAVY)
 
 /* ---- gelu = x P(x), P the normal distribution function ---- */
 static inline V gelu_(V x, const V *s) { (void)s; return x * vnormal(x).p; }
-static inline V gelu_backward_(V g, V x, const V *s) { (void)s; Normal n = vnormal(x); return g * (n.p + x * n.density); }
+static inline V gelu_backward_(V g, V x, const V *s) {
+  (void)s;
+  Normal n = vnormal(x);
+  return g * (n.p + x * n.density);
+}
 FORWARD0(gelu, HEAVY)
 BACKWARD0(gelu_backward, HEAVY)
 

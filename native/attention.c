@@ -1,4 +1,6 @@
-/* Scaled dot-product attention: out = softmax(scale q k^T + mask) v, and its backward, for `items` independent problems.
+/* types: f32 f64 */
+/* Scaled dot-product attention: out = softmax(scale q k^T + mask) v, and its backward, for `items` independent
+ * problems.
  *
  *   q [rows, depth]   k [keys, depth]   v [keys, value_depth]   out [rows, value_depth]   lse [rows]
  *
@@ -7,23 +9,26 @@
  *     m = max s_j;  l = sum_j exp(s_j - m);  lse_i = m + log l
  *     out_i = sum_j exp(s_j - m) / l * drop_ij v_j     drop_ij: 0 with probability p, else 1 / (1 - p)
  *
- * The matrix s is never in memory as a whole (Dao et al. 2022, FlashAttention): a block of QUERIES rows meets blocks of KEYS
- * keys one after the other; each block of scores, the size of a first-level cache, is made by the register tile of gemm.c,
- * turned into exponentials, and multiplied with the block of v at once. The maximum grows on the way, and what was added up
- * under an older one is scaled down to the new (Milakov and Gimelshein 2018):
+ * The matrix s is never in memory as a whole (Dao et al. 2022, FlashAttention): a block of QUERIES rows meets blocks of
+ * KEYS keys one after the other; each block of scores, the size of a first-level cache, is made by the register tile of
+ * gemm.c, turned into exponentials, and multiplied with the block of v at once. The maximum grows on the way, and what
+ * was added up under an older one is scaled down to the new (Milakov and Gimelshein 2018):
  *
- *     m' = max(m, max of the block)      l' = l exp(m - m') + sum exp(s - m')      out' = out exp(m - m') + exp(s - m') v
+ *     m' = max(m, max of the block)      l' = l exp(m - m') + sum exp(s - m')      out' = out exp(m - m') + exp(s -
+ *                                        m') v
  *
  * The backward needs q, k, v, out and lse only, and makes the blocks of weights w = exp(s - lse) again:
  *
- *     D_i = sum(gout_i out_i)      gv += (w drop)^T gout      ds = w (drop * (gout v^T) - D) scale      gq += ds k      gk += ds^T q
+ *     D_i = sum(gout_i out_i)      gv += (w drop)^T gout      ds = w (drop * (gout v^T) - D) scale      gq += ds k
+ *                                                             gk += ds^T q
  *
- * Strips of k^T and v^T are packed once for all rows that meet them. Causal work is left out by tiles: of a tile of rows, no
- * key beyond its last row is looked at. A row's bits do not depend on the tile it is in: blocks of keys begin at multiples of
- * KEYS, and a key that is masked adds exactly 0. A row without any key gives 0, lse = inf, and gradients of 0.
+ * Strips of k^T and v^T are packed once for all rows that meet them. Causal work is left out by tiles: of a tile of
+ * rows, no key beyond its last row is looked at. A row's bits do not depend on the tile it is in: blocks of keys begin
+ * at multiples of KEYS, and a key that is masked adds exactly 0. A row without any key gives 0, lse = inf, and
+ * gradients of 0.
  *
- * Dropout is drawn from Philox by position (item, row, key), in the forward and again in the backward; `stream` is the state
- * that the wrapper put aside for this call.
+ * Dropout is drawn from Philox by position (item, row, key), in the forward and again in the backward; `stream` is the
+ * state that the wrapper put aside for this call.
  */
 #include "gemm.h"
 #include "loops.h"
@@ -59,7 +64,8 @@ typedef struct { const T *q, *k, *v, *bias; const uint8_t *allowed; int64_t numb
 
 static item item_of(const job *x, int64_t n) {
   const int64_t *at = x->table + 4 * n;
-  return (item){x->q + at[0], x->k + at[1], x->v + at[2], x->bias ? x->bias + at[3] : 0, x->allowed ? x->allowed + at[3] : 0, n};
+  return (item){
+      x->q + at[0], x->k + at[1], x->v + at[2], x->bias ? x->bias + at[3] : 0, x->allowed ? x->allowed + at[3] : 0, n};
 }
 
 /* First row of tile t when m rows are cut into the fewest tiles. */
@@ -88,17 +94,18 @@ static int64_t seen(const job *x, int64_t row_end, int64_t j, int64_t n) {
   }
 
 /* c[m, n] = a[m, depth] times n columns of the packed strips */
-APART void scores(const job *x, T *c, const T *a, int64_t depth, const T *strips, int64_t i, int64_t m, int64_t j, int64_t n) {
+APART void scores(const job *x, T *c, const T *a, int64_t depth, const T *strips, int64_t i, int64_t m, int64_t j,
+                  int64_t n) {
   STRIPS(s, n, vectors, tail,
-    TILES(r, height, m,
-      if (seen(x, i + r + height, j + s, 1))
-        FN(gemm_tile)(height, vectors, depth, a + r * depth, depth, 1, strips + (j + s) * depth, STRIP, c + r * KEYS + s, KEYS, tail,
-                      0, 0);))
+         TILES(r, height, m,
+               if (seen(x, i + r + height, j + s, 1))
+                   FN(gemm_tile)(height, vectors, depth, a + r * depth, depth, 1, strips + (j + s) * depth, STRIP,
+                                 c + r * KEYS + s, KEYS, tail, 0, 0);))
 }
 
 /* c[m, width] = (add ? c : 0) + w[m, n] b[n, width] */
-APART void weigh(const job *x, T *c, int64_t width, const T *w, const T *b, int64_t down, int64_t i, int64_t m, int64_t j, int64_t n,
-                 int add) {
+APART void weigh(const job *x, T *c, int64_t width, const T *w, const T *b, int64_t down, int64_t i, int64_t m,
+                 int64_t j, int64_t n, int add) {
   STRIPS(s, width, vectors, tail,
     TILES(r, height, m,
       const int64_t k = seen(x, i + r + height, j, n);
@@ -107,14 +114,13 @@ APART void weigh(const job *x, T *c, int64_t width, const T *w, const T *b, int6
 }
 
 /* c[n, width] += w[m, n]^T b[m, width]; = by the first rows that see a key */
-APART void weigh_back(const job *x, T *c, int64_t width, const T *w, const T *b, int64_t down, int64_t i, int64_t m, int64_t j,
-                      int64_t n) {
+APART void weigh_back(const job *x, T *c, int64_t width, const T *w, const T *b, int64_t down, int64_t i, int64_t m,
+                      int64_t j, int64_t n) {
   STRIPS(s, width, vectors, tail,
-    TILES(r, height, n,
-      const int64_t p = x->causal && j + r > i ? j + r - i : 0;        /* rows before see none of these keys */
-      if (p < m)
-        FN(gemm_tile)(height, vectors, m - p, w + p * KEYS + r, 1, KEYS, b + p * down + s, down, c + r * width + s, width, tail,
-                      i > (x->causal ? j + r : 0), 0);))
+         TILES(r, height, n,
+               const int64_t p = x->causal && j + r > i ? j + r - i : 0; /* rows before see none of these keys */
+               if (p < m) FN(gemm_tile)(height, vectors, m - p, w + p * KEYS + r, 1, KEYS, b + p * down + s, down,
+                                        c + r * width + s, width, tail, i > (x->causal ? j + r : 0), 0);))
 }
 
 /* ---- operands ---- */
@@ -137,9 +143,9 @@ static int64_t room(int64_t n, int64_t width) { return width % VL ? n * round_up
 
 /* ---- rows of scores ----
  *
- * Rows of a block are walked in whole vectors, the same number in each row of a register tile: lanes behind the `count` keys
- * that a row sees become -inf, so that they end as the zeros which the products read there. `plain` is the common case at
- * compile time: no mask, scale > 0. */
+ * Rows of a block are walked in whole vectors, the same number in each row of a register tile: lanes behind the `count`
+ * keys that a row sees become -inf, so that they end as the zeros which the products read there. `plain` is the common
+ * case at compile time: no mask, scale > 0. */
 
 INLINE VM lanes_before(int64_t n) {
   VM lane;
@@ -193,10 +199,10 @@ APART void drop(const job *x, const item *at, T *s, int64_t i, int64_t j, int64_
 
 /* ---- forward ---- */
 
-/* R rows of scores from row i on, keys [j, j + n), into exponentials; top and sum are those of the rows so far. Several rows side by
- * side, because their horizontal maxima and sums would be waited for one by one. */
-INLINE void exponentials(const job *x, const item *at, T *s, T *top, T *sum, int64_t i, int64_t j, int64_t n, const int R,
-                         const int plain) {
+/* R rows of scores from row i on, keys [j, j + n), into exponentials; top and sum are those of the rows so far. Several
+ * rows side by side, because their horizontal maxima and sums would be waited for one by one. */
+INLINE void exponentials(const job *x, const item *at, T *s, T *top, T *sum, int64_t i, int64_t j, int64_t n,
+                         const int R, const int plain) {
   const int64_t row0 = at->number * x->rows + i;
   row_mask mask[4];
   V most[4], total[4];
@@ -212,7 +218,8 @@ INLINE void exponentials(const job *x, const item *at, T *s, T *top, T *sum, int
   EACH_ROW(r) high[r] = largest(most[r]);
   for (int r = 0; r < R; r++) {
     if (plain) high[r] *= x->scale;
-    if (x->weights && mask[r].count) memcpy(x->weights + (row0 + r) * x->keys + j, s + r * KEYS, (size_t)mask[r].count * sizeof(T));
+    if (x->weights && mask[r].count)
+      memcpy(x->weights + (row0 + r) * x->keys + j, s + r * KEYS, (size_t)mask[r].count * sizeof(T));
     high[r] = larger(high[r], top[r]);
     shift[r] = high[r] == -INFINITY ? 0 : high[r];
   }
@@ -241,7 +248,8 @@ INLINE void exponentials(const job *x, const item *at, T *s, T *top, T *sum, int
 }
 
 /* rows [i, i + m), m <= QUERIES; s: a block; strips of k, rows of v with step `down` */
-static void forward_block(const job *x, const item *at, T *s, const T *strips, const T *v, int64_t down, int64_t i, int64_t m) {
+static void forward_block(const job *x, const item *at, T *s, const T *strips, const T *v, int64_t down, int64_t i,
+                          int64_t m) {
   const int64_t width = x->value_depth, row0 = at->number * x->rows + i, all = seen(x, i + m, 0, x->keys);
   const int plain = !at->bias && !at->allowed && x->scale > 0;
   T *out = x->out + row0 * width, top[QUERIES], sum[QUERIES];
@@ -282,9 +290,11 @@ static void forward_units(void *context, int64_t begin, int64_t end) {
   const job *x = context;
   for (int64_t unit = begin; unit < end; unit++) {
     const item at = item_of(x, unit / chunks(x));
-    const int64_t first = unit % chunks(x) * CHUNK, last = least(first + CHUNK, x->rows), all = seen(x, last, 0, x->keys);
+    const int64_t first = unit % chunks(x) * CHUNK, last = least(first + CHUNK, x->rows),
+                  all = seen(x, last, 0, x->keys);
     const int64_t packed = round_up(all, STRIP) * x->depth;
-    T *s = mg_scratch(0, (size_t)(QUERIES * KEYS + packed + room(all, x->value_depth)) * sizeof(T)), *strips = s + QUERIES * KEYS;
+    T *s = mg_scratch(0, (size_t)(QUERIES * KEYS + packed + room(all, x->value_depth)) * sizeof(T)),
+      *strips = s + QUERIES * KEYS;
     pack_strips(strips, at.k, all, x->keys, x->depth);
     const T *v = whole_rows(strips + packed, at.v, all, x->value_depth);
     for (int64_t i = first; i < last; i += QUERIES)
@@ -293,10 +303,22 @@ static void forward_units(void *context, int64_t begin, int64_t end) {
 }
 
 static job job_of(const T *q, const T *k, const T *v, const T *bias, const uint8_t *allowed, const int64_t *stream,
-                  const int64_t *table, int64_t rows, int64_t keys, int64_t depth, int64_t value_depth, int64_t mask_row,
-                  int64_t mask_key, int64_t causal, double scale, double p) {
-  job x = {.q = q, .k = k, .v = v, .bias = bias, .allowed = allowed, .table = table, .rows = rows, .keys = keys, .depth = depth,
-           .value_depth = value_depth, .mask_row = mask_row, .mask_key = mask_key, .causal = causal != 0, .scale = (T)scale};
+                  const int64_t *table, int64_t rows, int64_t keys, int64_t depth, int64_t value_depth,
+                  int64_t mask_row, int64_t mask_key, int64_t causal, double scale, double p) {
+  job x = {.q = q,
+           .k = k,
+           .v = v,
+           .bias = bias,
+           .allowed = allowed,
+           .table = table,
+           .rows = rows,
+           .keys = keys,
+           .depth = depth,
+           .value_depth = value_depth,
+           .mask_row = mask_row,
+           .mask_key = mask_key,
+           .causal = causal != 0,
+           .scale = (T)scale};
   if (stream) {
     x.stream = (Stream){(uint64_t)stream[0], (uint64_t)stream[1], (uint64_t)stream[2]};
     x.limit = threshold(p);
@@ -305,10 +327,12 @@ static job job_of(const T *q, const T *k, const T *v, const T *bias, const uint8
   return x;
 }
 
-void FN(attention_forward)(T *out, T *lse, T *weights, const T *q, const T *k, const T *v, const T *bias, const uint8_t *allowed,
-                           const int64_t *stream, const int64_t *table, int64_t items, int64_t rows, int64_t keys, int64_t depth,
-                           int64_t value_depth, int64_t mask_row, int64_t mask_key, int64_t causal, double scale, double p) {
-  job x = job_of(q, k, v, bias, allowed, stream, table, rows, keys, depth, value_depth, mask_row, mask_key, causal, scale, p);
+void FN(attention_forward)(T *out, T *lse, T *weights, const T *q, const T *k, const T *v, const T *bias,
+                           const uint8_t *allowed, const int64_t *stream, const int64_t *table, int64_t items,
+                           int64_t rows, int64_t keys, int64_t depth, int64_t value_depth, int64_t mask_row,
+                           int64_t mask_key, int64_t causal, double scale, double p) {
+  job x = job_of(q, k, v, bias, allowed, stream, table, rows, keys, depth, value_depth, mask_row, mask_key, causal,
+                 scale, p);
   x.out = out, x.lse = lse, x.weights = weights;
   mg_parallel(items * chunks(&x), grain(items * chunks(&x), least(rows, CHUNK) * keys), forward_units, &x);
 }
@@ -316,7 +340,8 @@ void FN(attention_forward)(T *out, T *lse, T *weights, const T *q, const T *k, c
 /* ---- backward ---- */
 
 /* A row's weights into w (times drop) and its ds into d, which comes as gout v^T: row i, keys [j, j + n) */
-INLINE void backward_row(const job *x, const item *at, T *w, T *d, T lse, T sum, int64_t i, int64_t j, int64_t n, const int plain) {
+INLINE void backward_row(const job *x, const item *at, T *w, T *d, T lse, T sum, int64_t i, int64_t j, int64_t n,
+                         const int plain) {
   const row_mask mask = mask_of(x, at, i, j, n);
   if (x->limit) drop(x, at, d, i, j, mask.count);
   for (int64_t c = 0; c < n; c += VL) {
@@ -329,12 +354,15 @@ INLINE void backward_row(const job *x, const item *at, T *w, T *d, T lse, T sum,
   if (x->limit) drop(x, at, w, i, j, mask.count);
 }
 
-/* The same for a block of m rows. The products read GEMM_ROWS - 1 columns behind the last key that a row sees, at most. */
-static void backward_rows(const job *x, const item *at, T *w, T *d, const T *sums, int64_t i, int64_t m, int64_t j, int64_t n) {
+/* The same for a block of m rows. The products read GEMM_ROWS - 1 columns behind the last key that a row sees, at
+ * most. */
+static void backward_rows(const job *x, const item *at, T *w, T *d, const T *sums, int64_t i, int64_t m, int64_t j,
+                          int64_t n) {
   const T *lse = x->lse + at->number * x->rows + i;
   for (int64_t r = 0; r < m; r++) {
     const int64_t count = seen(x, i + r + GEMM_ROWS, j, n);
-    if (at->bias || at->allowed) backward_row(x, at, w + r * KEYS, d + r * KEYS, lse[r], sums[i + r], i + r, j, count, 0);
+    if (at->bias || at->allowed)
+      backward_row(x, at, w + r * KEYS, d + r * KEYS, lse[r], sums[i + r], i + r, j, count, 0);
     else backward_row(x, at, w + r * KEYS, d + r * KEYS, lse[r], sums[i + r], i + r, j, count, 1);
   }
 }
@@ -346,8 +374,9 @@ static void backward_items(void *context, int64_t begin, int64_t end) {
   for (int64_t unit = begin; unit < end; unit++) {
     const item at = item_of(x, unit);
     const T *gout = x->gout + unit * rows * width, *out = x->out + unit * rows * width;
-    T *w = mg_scratch(0, (size_t)(2 * QUERIES * KEYS + columns * (depth + width) + room(rows + keys, depth) + room(rows, width) +
-                                  round_up(rows, VL)) * sizeof(T));
+    T *w = mg_scratch(0, (size_t)(2 * QUERIES * KEYS + columns * (depth + width) + room(rows + keys, depth) +
+                                  room(rows, width) + round_up(rows, VL)) *
+                             sizeof(T));
     T *d = w + QUERIES * KEYS, *k_strips = d + QUERIES * KEYS, *v_strips = k_strips + columns * depth;
     T *sums = v_strips + columns * width, *rest = sums + round_up(rows, VL);
     const T *q_rows = whole_rows(rest, at.q, rows, depth);
@@ -381,11 +410,13 @@ static void backward_items(void *context, int64_t begin, int64_t end) {
   }
 }
 
-void FN(attention_backward)(T *gq, T *gk, T *gv, const T *gout, const T *out, const T *lse, const T *q, const T *k, const T *v,
-                            const T *bias, const uint8_t *allowed, const int64_t *stream, const int64_t *table, int64_t items,
-                            int64_t rows, int64_t keys, int64_t depth, int64_t value_depth, int64_t mask_row, int64_t mask_key,
-                            int64_t causal, double scale, double p) {
-  job x = job_of(q, k, v, bias, allowed, stream, table, rows, keys, depth, value_depth, mask_row, mask_key, causal, scale, p);
+void FN(attention_backward)(T *gq, T *gk, T *gv, const T *gout, const T *out, const T *lse, const T *q, const T *k,
+                            const T *v, const T *bias, const uint8_t *allowed, const int64_t *stream,
+                            const int64_t *table, int64_t items, int64_t rows, int64_t keys, int64_t depth,
+                            int64_t value_depth, int64_t mask_row, int64_t mask_key, int64_t causal, double scale,
+                            double p) {
+  job x = job_of(q, k, v, bias, allowed, stream, table, rows, keys, depth, value_depth, mask_row, mask_key, causal,
+                 scale, p);
   x.gq = gq, x.gk = gk, x.gv = gv, x.gout = gout, x.out = (T *)out, x.lse = (T *)lse;
   mg_parallel(items, grain(items, rows * keys), backward_items, &x);
 }

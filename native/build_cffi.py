@@ -2,12 +2,14 @@
 
     python build_cffi.py OUTPUT.c baseline [avx2 avx512]
 
-For each kernel and element type the module holds: a function pointer set by `mg_select(level)`, a wrapper that takes
-addresses as integers (what cffi calls), and a thunk that takes its arguments from an array of 8-byte words (what
-program.c replays).
+For each kernel and element type the module holds a row of function pointers, one for each SIMD level, of which
+`mg_select(level)` copies one to `mg_now`; a macro of the kernel's name, which calls through that pointer and takes
+addresses as integers (cffi's generated code uses it as if it were the function); and a thunk that takes its arguments
+from an array of 8-byte words (what program.c replays). Beside the kernels it holds the formulas of workspace.h.
 """
 from __future__ import annotations
 
+import json
 import re
 import sys
 from pathlib import Path
@@ -19,10 +21,12 @@ TYPES = {"f32": "float", "f64": "double", "i32": "int32_t", "i64": "int64_t", "u
 SETS = {"REAL": ["f32", "f64"], "NUMBER": ["f32", "f64", "i32", "i64"], "ANY": ["f32", "f64", "i32", "i64", "u8"],
         "MOVE": ["u8", "u16", "i32", "i64"], "BOOL": ["u8"], "LONG": ["i64"], "ONCE": [""]}
 LEVELLED = {"f32", "f64"}       # the other types are compiled once, at the baseline
-_DEFINITION = re.compile(r"^KERNEL\((\w+), *(\w+), *(.*)\)$", re.M)
+_KERNEL = re.compile(r"^KERNEL\((\w+),\s*(\w+),\s*([^()]*)\)$", re.M)               # may run over several lines
+_SHORTHAND = re.compile(r"^#define (\w+)\(types, name\) KERNEL\(types, name, (.*)\)$", re.M)
 _SCALARS = {"int64_t": "i", "double": "d"}
+_WORDS = {"o": "uintptr_t", "p": "uintptr_t", "i": "int64_t", "d": "double"}      # by letter of a signature
 
-# what is not a kernel: run-time services of parallel.c and program.c
+# what is not a kernel: what this file itself generates
 SERVICES = """
 int mg_cpu_level(void);
 void mg_select(int level);
@@ -30,66 +34,72 @@ const char *mg_kernel_name(int64_t index);
 const char *mg_kernel_signature(int64_t index);
 const char *mg_kernel_arguments(int64_t index);
 int64_t mg_kernel_count(void);
+const char *mg_workspace_text(void);
 """
 
 
 def kernels(header: str) -> list[tuple[str, str, list[tuple[str, str]]]]:
-    """(set of types, name, [(C type, argument name)]) for each KERNEL line of minigrad.h, macros of the header expanded."""
-    header = re.sub(r"/\*.*?\*/", "", header, flags=re.S).replace("\\\n", " ")
-    lines = []
-    shorthand = dict(re.findall(r"^#define (\w+)\(types, name\) KERNEL\(types, name, (.*)\)$", header, re.M))
-    for line in header.splitlines():
-        m = re.match(r"^(\w+)\((\w+), *(\w+)\)$", line)
-        lines.append(f"KERNEL({m[2]}, {m[3]}, {shorthand[m[1]]})" if m and m[1] in shorthand else line)
+    """(set of types, name, [(C type, argument name)]) for each KERNEL line of minigrad.h, shorthands of the header expanded."""
+    header = re.sub(r"/\*.*?\*/", "", header, flags=re.S)
+    for shorthand, arguments in _SHORTHAND.findall(header):
+        header = re.sub(rf"^{shorthand}\((\w+), *(\w+)\)$", rf"KERNEL(\1, \2, {arguments})", header, flags=re.M)
     found = []
-    for types, name, arguments in _DEFINITION.findall("\n".join(lines)):
+    for types, name, arguments in _KERNEL.findall(header):
         split = [re.fullmatch(r"\s*(.*?[\s*])(\w+)\s*", a) for a in arguments.split(",")]
         found.append((types, name, [(m[1].strip(), m[2]) for m in split if m]))
     return found
 
 
+def workspace(text: str) -> tuple[list[str], str]:
+    """cdef lines for the functions and constants of workspace.h, and the C function that returns its text."""
+    cdef = [f"int64_t {name}({arguments});" for name, arguments in re.findall(r"^MG_FORMULA (\w+)\((.*)\) \{", text, re.M)]
+    cdef += [f"#define {name} ..." for name in re.findall(r"^#define (MG_\w+) \d+", text, re.M)]
+    literal = "\n".join("  " + json.dumps(line) for line in text.splitlines(keepends=True))
+    return cdef, f"const char *mg_workspace_text(void) {{\n  return\n{literal};\n}}"
+
+
 def generate(levels: list[str]) -> tuple[str, str]:
     """cdef and C source."""
-    cdef, prototypes, pointers, select, wrappers, table = [SERVICES], [], [], [], [], []
-    named = []          # the arguments' names of each kernel, separated by spaces
+    cdef, prototypes, macros, thunks, names = [SERVICES], [], [], [], []
+    labels = []                                                     # the arguments' names of each kernel
+    rows: list[list[str]] = [[] for _ in levels]                    # the kernels of a level, in the order of `names`
     for types, name, arguments in kernels((HERE / "minigrad.h").read_text()):
         for ty in SETS[types]:
             full = f"{name}_{ty}" if ty else name
             c_types = [re.sub(r"\bT\b", TYPES.get(ty, "T"), a) for a, _ in arguments]
             signature = "".join(("p" if "const" in c else "o") if "*" in c else _SCALARS[c] for c in c_types)
             formal = ", ".join(c_types)
-            if ty in LEVELLED:
-                variants = [f"{full}_{level}" for level in levels]
-            elif ty:
-                variants = [f"{full}_{levels[0]}"] * len(levels)
-            else:
-                variants = [full] * len(levels)
-            prototypes += [f"void {v}({formal});" for v in dict.fromkeys(variants)]
-            pointers.append(f"static void (*p_{full})({formal});")
-            select.append(f"  p_{full} = level == 0 ? {variants[0]}" +
-                          "".join(f" : level == {i} ? {v}" for i, v in enumerate(variants[1:-1], 1)) + f" : {variants[-1]};")
-            words = {"o": "uintptr_t", "p": "uintptr_t", "i": "int64_t", "d": "double"}
-            cdef.append(f"void {full}({', '.join(words[s] for s in signature)});")
-            cast = [f"({c})a{i}" if s in "op" else f"a{i}" for i, (c, s) in enumerate(zip(c_types, signature, strict=True))]
-            wrappers.append(f"static void w_{full}({', '.join(f'{words[s]} a{i}' for i, s in enumerate(signature))}) "
-                            f"{{ p_{full}({', '.join(cast)}); }}\n#define {full} w_{full}")
-            load = [f"({c})(uintptr_t)w[{i}].i" if s in "op" else f"w[{i}].{s}"
+            suffixes = [f"_{level}" for level in levels] if ty in LEVELLED else [f"_{levels[0]}" if ty else ""] * len(levels)
+            prototypes += [f"void {full}{suffix}({formal});" for suffix in dict.fromkeys(suffixes)]
+            for row, suffix in zip(rows, suffixes, strict=True):
+                row.append(f"(mg_function){full}{suffix},")
+            cdef.append(f"void {full}({', '.join(_WORDS[s] for s in signature)});")
+            cast = [f"({c})(uintptr_t)(a{i})" if s in "op" else f"(a{i})"
                     for i, (c, s) in enumerate(zip(c_types, signature, strict=True))]
-            wrappers.append(f"static void t_{full}(const mg_word *w) {{ p_{full}({', '.join(load)}); }}")
-            table.append(f'  {{ "{full}", "{signature}", t_{full} }},')
-            named.append(f'  "{" ".join(argument for _, argument in arguments)}",')
+            macros.append(f"#define {full}({', '.join(f'a{i}' for i in range(len(cast)))}) "
+                          f"((void (*)({formal}))mg_now[{len(names)}])({', '.join(cast)})")
+            words = ", ".join(f"w[{i}].{'i' if s in 'op' else s}" for i, s in enumerate(signature))
+            thunks.append(f"static void t_{full}(const mg_word *w) {{ {full}({words}); }}")
+            names.append(f'  {{ "{full}", "{signature}", t_{full} }},')
+            labels.append(f'  "{" ".join(argument for _, argument in arguments)}",')
+    formulas, text = workspace((HERE / "workspace.h").read_text())
     source = "\n".join([
-        "#include <stdint.h>", "#include <stddef.h>", '#include "runtime.h"', *prototypes, *pointers,
-        "void mg_select(int level) {", "  (void)level;", *select, "}", *wrappers,
-        "const mg_kernel mg_kernels[] = {", *table, '  { NULL, NULL, NULL }', "};",
-        f"int64_t mg_kernel_count(void) {{ return {len(table)}; }}",
+        "#include <stddef.h>", "#include <string.h>", '#include "runtime.h"', '#include "workspace.h"', *prototypes,
+        "typedef void (*mg_function)(void);",
+        f"static const mg_function mg_levels[{len(levels)}][{len(names)}] = {{", *[f"{{ {' '.join(row)} }}," for row in rows], "};",
+        f"static mg_function mg_now[{len(names)}];",
+        "void mg_select(int level) { memcpy(mg_now, mg_levels[level], sizeof mg_now); }",
+        *macros, *thunks,
+        "const mg_kernel mg_kernels[] = {", *names, '  { NULL, NULL, NULL }', "};",
+        f"int64_t mg_kernel_count(void) {{ return {len(names)}; }}",
         "const char *mg_kernel_name(int64_t i) { return mg_kernels[i].name; }",
         "const char *mg_kernel_signature(int64_t i) { return mg_kernels[i].signature; }",
-        "static const char *const argument_names[] = {", *named, "};",
+        "static const char *const argument_names[] = {", *labels, "};",
         "const char *mg_kernel_arguments(int64_t i) { return argument_names[i]; }",
+        text,
     ])
     services = re.findall(r"/\* cdef \*/(.*?)/\* end \*/", (HERE / "runtime.h").read_text(), re.S)
-    return "\n".join(cdef + services), source
+    return "\n".join(cdef + formulas + services), source
 
 
 if __name__ == "__main__":

@@ -1,32 +1,40 @@
+/* types: f32 f64 */
 /* Convolution over one to three spatial dimensions, its gradients, and so the transposed convolution.
  *
- *   x [images, groups * c, in]   w [groups * k, c, kernel]   y [images, groups * k, out]     in, out, kernel: 3 sizes, leading 1s
+ *   x [images, groups * c, in]   w [groups * k, c, kernel]   y [images, groups * k, out]
+ *   in, out, kernel: 3 sizes, leading 1s
  *
- * `geometry` is { images, groups, c, k, in[3], out[3], kernel[3], stride[3], pad[3], dilation[3] }, pad what stands before x (what
- * stands behind follows from `out`; x is 0 there). The plain loops, for one image and group, a position or tap being 3 numbers:
+ * `geometry` is { images, groups, c, k, in[3], out[3], kernel[3], stride[3], pad[3], dilation[3] }, pad what stands
+ * before x (what stands behind follows from `out`; x is 0 there). The plain loops, for one image and group, a position
+ * or tap being 3 numbers:
  *
  *   forward          y[k, o] = bias[k] + sum over c, tap of w[k, c, tap] * x[c, o * stride - pad + tap * dilation]
- *   backward_input   gx[c, i] = bias[c] + sum over k, tap, o with o * stride - pad + tap * dilation == i of w[k, c, tap] * g[k, o]
+ *   backward_input   gx[c, i] = bias[c] + sum of w[k, c, tap] * g[k, o]
+ *                    over k, tap, o with o * stride - pad + tap * dilation == i
  *   backward_weight  gw[k, c, tap] = sum over images, o of g[k, o] * x[c, o * stride - pad + tap * dilation]
  *
- * A transposed convolution is backward_input with a bias, its gradients are the two others; the bias' gradient is a sum.
+ * A transposed convolution is backward_input with a bias, its gradients are the two others; the bias' gradient is a
+ * sum.
  *
  * The fast ones. Everything is made of one step, a *sweep*: outputs on a grid, each reading the source at its own place
- * plus an offset for each tap. Forward is one sweep; backward_input one for each residue of a position by the stride, with the
- * taps that meet it, so that no product with a 0 between strides is computed. A sweep is cut, by shape alone, into pieces: a few small
- * images or part of a large one, and one group. A piece copies its part of the source into scratch memory that stays in
- * cache, with the zeros around it and the step taken out (columns and rows that differ by a step lie side by side, one
- * plane for each residue that a tap needs), so that whatever stride, dilation and padding: neighbouring outputs read neighbours.
- * Then
+ * plus an offset for each tap. Forward is one sweep; backward_input one for each residue of a position by the stride,
+ * with the taps that meet it, so that no product with a 0 between strides is computed. A sweep is cut, by shape alone,
+ * into pieces: a few small images or part of a large one, and one group. A piece copies its part of the source into
+ * scratch memory that stays in cache, with the zeros around it and the step taken out (columns and rows that differ by
+ * a step lie side by side, one plane for each residue that a tap needs), so that whatever stride, dilation and padding:
+ * neighbouring outputs read neighbours. Then
  *
- *   straight:  a tile of outputs x positions is summed straight from the scratch memory, all rows of a padded plane in one line;
- *              positions between the rows are computed too, and dropped. Depthwise, 1 x 1, and wherever rows are long;
- *   strips:    where more would be dropped than packing costs (small images), a matrix product: a = weights [m, steps], b = source under
- *              (channel, tap) x positions, of which only a strip is ever written out, in the order in which gemm.h's tile reads it.
+ *   straight:  a tile of outputs x positions is summed straight from the scratch memory, all rows of a padded plane in
+ *              one line; positions between the rows are computed too, and dropped. Depthwise, 1 x 1, and wherever rows
+ *              are long;
+ *   strips:    where more would be dropped than packing costs (small images), a matrix product: a = weights [m, steps],
+ *              b = source under (channel, tap) x positions, of which only a strip is ever written out, in the order in
+ *              which gemm.h's tile reads it.
  *
- * The weights' gradient is the product over positions, source x g, 256 positions at a time; few outputs: sums of products of rows.
- * Sums: chains of at most 256 multiply-adds in the order (channel, tap), or position, added up in order. The pieces of the weights'
- * gradient are added within a chunk in order, then the chunks (their number comes from the shape). No sum depends on the threads.
+ * The weights' gradient is the product over positions, source x g, 256 positions at a time; few outputs: sums of
+ * products of rows. Sums: chains of at most 256 multiply-adds in the order (channel, tap), or position, added up in
+ * order. The pieces of the weights' gradient are added within a chunk in order, then the chunks (their number comes
+ * from the shape). No sum depends on the threads.
  */
 #include "gemm.h"
 
@@ -65,7 +73,8 @@ typedef struct {
   int64_t step[3];                               /* of the source from a position to the next */
   int64_t dst_start[3], dst_step[3];
   int64_t low[3], reach[3];                      /* the first source coordinate; the largest `at` of a tap */
-  int64_t taps, slots, steps;                    /* steps: of a product, c * taps and one for the bias if there is one */
+  /* steps: of a product, c * taps and one for the bias if there is one */
+  int64_t taps, slots, steps;
   const tap *tap;
   const int64_t (*residue)[3];                   /* of each slot */
   const T *weight;                               /* [group][tile of rows][steps][rows of the tile] */
@@ -118,7 +127,8 @@ static void set_pieces(sweep *x) {
 typedef struct {
   int64_t first, count, group;           /* images */
   int64_t grid[3], low[3], dst_start[3];
-  int64_t q[3], plane, channel, image;   /* scratch memory: size of a plane; elements of one, of a channel, of an image */
+  /* scratch memory: size of a plane; elements of one, of a channel, of an image */
+  int64_t q[3], plane, channel, image;
   int64_t base;                          /* of a plain result: elements before the piece */
 } piece;
 
@@ -155,7 +165,8 @@ INLINE void zero(T *to, int64_t n) {
   if (n > 0) vstore_n(to, vzero(), (int)n);
 }
 
-/* The source of a piece, with zeros around and without the step; where nothing is to be done but to copy, the source itself. */
+/* The source of a piece, with zeros around and without the step; where nothing is to be done but to copy, the source
+ * itself. */
 static const T *gathered(const sweep *x, const piece *p) {
   int64_t size = volume(x->src_size);
   const T *from = x->src + (p->first * x->groups + p->group) * x->c * size;
@@ -176,10 +187,12 @@ static const T *gathered(const sweep *x, const piece *p) {
     for (int64_t n = 0; n < p->count; n++)
       for (int64_t ch = 0; ch < x->c; ch++)
         for (int64_t z = begin[0]; z < end[0]; z++) {
-          int64_t sz = p->low[0] + x->residue[s][0] + z * x->step[0], sy = p->low[1] + x->residue[s][1] + begin[1] * x->step[1];
-          const T *row = from + (n * x->groups * x->c + ch) * size + (sz * x->src_size[1] + sy) * width + p->low[2] + x->residue[s][2] +
-                         begin[2] * x->step[2];
-          T *line = start + n * p->image + ch * p->channel + s * p->plane + (z * p->q[1] + begin[1]) * p->q[2] + begin[2];
+          int64_t sz = p->low[0] + x->residue[s][0] + z * x->step[0],
+                  sy = p->low[1] + x->residue[s][1] + begin[1] * x->step[1];
+          const T *row = from + (n * x->groups * x->c + ch) * size + (sz * x->src_size[1] + sy) * width + p->low[2] +
+                         x->residue[s][2] + begin[2] * x->step[2];
+          T *line =
+              start + n * p->image + ch * p->channel + s * p->plane + (z * p->q[1] + begin[1]) * p->q[2] + begin[2];
           if (x->step[2] > 1) {
             for (int64_t y = begin[1]; y < end[1]; y++, line += p->q[2], row += next)
               for (int64_t i = 0; i < length; i++) line[i] = row[i * x->step[2]];
@@ -201,7 +214,8 @@ static int64_t tap_at(const sweep *x, const piece *p, int64_t t) {
 
 /* ---- strips: the source as a matrix (channel, tap) x positions ---- */
 
-typedef struct { int64_t column, length, image, at[3]; } run;      /* positions beside each other in a row of the grid */
+/* positions beside each other in a row of the grid */
+typedef struct { int64_t column, length, image, at[3]; } run;
 typedef struct { int32_t to; int64_t from; } move;                 /* a vector of one of them */
 
 /* The runs of `columns` positions from `start` on (all images of the piece in one line), and their vectors. */
@@ -226,9 +240,10 @@ static int64_t runs_of(const piece *p, int64_t start, int64_t columns, run *runs
   return count;
 }
 
-/* Rows begin..end of the matrix, `width` apart. Whole vectors are written, and what is too much is overwritten by what follows. */
-static void pack_source(const sweep *x, const piece *p, const T *src, int64_t begin, int64_t end, const int64_t *at, const move *moves,
-                        int64_t moved, T *to, int64_t width) {
+/* Rows begin..end of the matrix, `width` apart. Whole vectors are written, and what is too much is overwritten by what
+ * follows. */
+static void pack_source(const sweep *x, const piece *p, const T *src, int64_t begin, int64_t end, const int64_t *at,
+                        const move *moves, int64_t moved, T *to, int64_t width) {
   int64_t t = x->taps ? begin % x->taps : 0;
   src += x->taps ? begin / x->taps * p->channel : 0;
   for (int64_t row = begin; row < end; row++, to += width) {
@@ -279,7 +294,9 @@ static void product_piece(const sweep *x, const piece *p, const T *src) {
     int64_t columns = MIN(most, total - start), vectors = up(columns, VL), width = vectors * VL, moved;
     int64_t count = runs_of(p, start, columns, runs, moves, &moved);
     int tail = (int)(columns - (vectors - 1) * VL), direct = x->plain && runs[0].image == runs[count - 1].image;
-    T *c = direct ? x->dst + ((p->first + runs[0].image) * x->groups + p->group) * x->m * size + p->base + start % positions : tile;
+    T *c = direct ? x->dst + ((p->first + runs[0].image) * x->groups + p->group) * x->m * size + p->base +
+                        start % positions
+                  : tile;
     int64_t crs = direct ? size : width;
     for (int64_t b = 0; b < blocks; b++) {
       int64_t begin = first_row(x->steps, blocks, b), end = first_row(x->steps, blocks, b + 1);
@@ -288,8 +305,8 @@ static void product_piece(const sweep *x, const piece *p, const T *src) {
         for (int64_t v = 0; v < vectors; v++) vstore(strip + (end - 1 - begin) * width + v * VL, vset(1));
       for (int64_t i = 0, r = 0, next; i < tiles; i++, r = next) {
         next = first_row(x->m, tiles, i + 1);
-        FN(gemm_tile)((int)(next - r), (int)vectors, end - begin, weight + r * x->steps + begin * (next - r), 1, next - r, strip, width,
-                      c + r * crs, crs, tail, b > 0, 0);
+        FN(gemm_tile)((int)(next - r), (int)vectors, end - begin, weight + r * x->steps + begin * (next - r), 1,
+                      next - r, strip, width, c + r * crs, crs, tail, b > 0, 0);
       }
     }
     if (!direct) scatter(x, p, runs, count, tile, width);
@@ -299,8 +316,8 @@ static void product_piece(const sweep *x, const piece *p, const T *src) {
 /* ---- straight from the scratch memory ---- */
 
 /* to[R rows][S vectors] = start of the row + the sum over steps of weight * source. */
-INLINE void straight_tile(const int R, const int S, int64_t steps, const T *weight, const int64_t *at, const T *src, const T *start,
-                          T *to) {
+INLINE void straight_tile(const int R, const int S, int64_t steps, const T *weight, const int64_t *at, const T *src,
+                          const T *start, T *to) {
   V sum[GEMM_ROWS][8];
   UNROLL
   for (int r = 0; r < R; r++)
@@ -324,25 +341,29 @@ INLINE void straight_tile(const int R, const int S, int64_t steps, const T *weig
 }
 
 typedef void straight_fn(int64_t steps, const T *weight, const int64_t *at, const T *src, const T *start, T *to);
-#define STRAIGHT(R, S)                                                                                                          \
-  static void straight_##R##x##S(int64_t steps, const T *weight, const int64_t *at, const T *src, const T *start, T *to) {       \
-    straight_tile(R, S, steps, weight, at, src, start, to);                                                                    \
+#define STRAIGHT(R, S) \
+  static void straight_##R##x##S(int64_t steps, const T *weight, const int64_t *at, const T *src, const T *start, \
+                                 T *to) { \
+    straight_tile(R, S, steps, weight, at, src, start, to); \
   }
+// clang-format off
 STRAIGHT(1, 1) STRAIGHT(1, 2) STRAIGHT(1, 3) STRAIGHT(1, 4) STRAIGHT(2, 1) STRAIGHT(2, 2) STRAIGHT(2, 3) STRAIGHT(2, 4)
 STRAIGHT(3, 2) STRAIGHT(4, 2)
 #if GEMM_ROWS >= 6
 STRAIGHT(5, 2) STRAIGHT(6, 2)
 #endif
 #if GEMM_ROWS >= 14
-STRAIGHT(1, 5) STRAIGHT(1, 6) STRAIGHT(1, 7) STRAIGHT(1, 8) STRAIGHT(3, 1) STRAIGHT(3, 3) STRAIGHT(3, 4) STRAIGHT(4, 1) STRAIGHT(4, 3)
-STRAIGHT(4, 4) STRAIGHT(7, 2) STRAIGHT(8, 2) STRAIGHT(9, 2) STRAIGHT(10, 2) STRAIGHT(11, 2) STRAIGHT(12, 2) STRAIGHT(13, 2) STRAIGHT(14, 2)
+STRAIGHT(1, 5) STRAIGHT(1, 6) STRAIGHT(1, 7) STRAIGHT(1, 8) STRAIGHT(3, 1) STRAIGHT(3, 3) STRAIGHT(3, 4)
+STRAIGHT(4, 1) STRAIGHT(4, 3) STRAIGHT(4, 4) STRAIGHT(7, 2) STRAIGHT(8, 2) STRAIGHT(9, 2) STRAIGHT(10, 2)
+STRAIGHT(11, 2) STRAIGHT(12, 2) STRAIGHT(13, 2) STRAIGHT(14, 2)
 #endif
 static straight_fn *const straight_tiles[GEMM_ROWS][8] = {       /* [R - 1][S - 1] */
 #if GEMM_ROWS >= 14
   {straight_1x1, straight_1x2, straight_1x3, straight_1x4, straight_1x5, straight_1x6, straight_1x7, straight_1x8},
   {straight_2x1, straight_2x2, straight_2x3, straight_2x4}, {straight_3x1, straight_3x2, straight_3x3, straight_3x4},
-  {straight_4x1, straight_4x2, straight_4x3, straight_4x4}, {0, straight_5x2}, {0, straight_6x2}, {0, straight_7x2}, {0, straight_8x2},
-  {0, straight_9x2}, {0, straight_10x2}, {0, straight_11x2}, {0, straight_12x2}, {0, straight_13x2}, {0, straight_14x2},
+  {straight_4x1, straight_4x2, straight_4x3, straight_4x4}, {0, straight_5x2}, {0, straight_6x2}, {0, straight_7x2},
+  {0, straight_8x2}, {0, straight_9x2}, {0, straight_10x2}, {0, straight_11x2}, {0, straight_12x2}, {0, straight_13x2},
+  {0, straight_14x2},
 #else
   {straight_1x1, straight_1x2, straight_1x3, straight_1x4}, {straight_2x1, straight_2x2, straight_2x3, straight_2x4},
   {0, straight_3x2}, {0, straight_4x2},
@@ -351,6 +372,7 @@ static straight_fn *const straight_tiles[GEMM_ROWS][8] = {       /* [R - 1][S - 
 #endif
 #endif
 };
+// clang-format on
 
 /* The widest tile of so many rows. */
 static int64_t widest(int64_t rows) {
@@ -365,20 +387,23 @@ static void straight_piece(const sweep *x, const piece *p, const T *src) {
   int64_t *at = mg_scratch(1, (size_t)(steps + 1) * sizeof(int64_t));
   for (int64_t ch = 0; ch < x->c; ch++)
     for (int64_t t = 0; t < x->taps; t++) at[ch * x->taps + t] = ch * p->channel + table[t];
-  T *tile = mg_scratch(2, (size_t)((x->m + GEMM_ROWS) * x->vectors * VL) * sizeof(T)), *later = tile + x->m * x->vectors * VL;
+  T *tile = mg_scratch(2, (size_t)((x->m + GEMM_ROWS) * x->vectors * VL) * sizeof(T)),
+    *later = tile + x->m * x->vectors * VL;
   static const T none[GEMM_ROWS];
   for (int64_t n = 0; n < p->count; n++)
     for (int64_t z = 0; z < p->grid[0]; z++) {
       const T *from = src + n * p->image + z * p->q[1] * p->q[2];
       T *plane = x->dst + ((p->first + n) * x->groups + p->group) * x->m * size +
-                 ((p->dst_start[0] + z * x->dst_step[0]) * x->dst_size[1] + p->dst_start[1]) * x->dst_size[2] + p->dst_start[2];
+                 ((p->dst_start[0] + z * x->dst_step[0]) * x->dst_size[1] + p->dst_start[1]) * x->dst_size[2] +
+                 p->dst_start[2];
       /* tiles along the line as even as can be: several sums at once, because one would wait for itself */
       int64_t left = up(length, VL), parts = up(left, x->vectors), i = 0;
       for (int64_t e = 0, vectors; parts > 0; e += vectors * VL, left -= vectors, parts--) {
         vectors = x->vectors == 2 && x->m > 2 ? 2 : up(left, parts);
         int64_t width = vectors * VL;
         T *soon = plane + i * x->dst_step[1] * x->dst_size[2] + MAX(e - i * p->q[2], 0) * x->dst_step[2];
-        for (int64_t row = 0; row < x->m && steps > 32; row++, soon += size)     /* asked for now, written when the sums are there */
+        /* asked for now, written when the sums are there */
+        for (int64_t row = 0; row < x->m && steps > 32; row++, soon += size)
           for (int64_t v = 0; v <= vectors; v++) __builtin_prefetch(soon + v * VL, 1, 2);
         for (int64_t b = 0; b < blocks; b++) {
           int64_t begin = first_row(steps, blocks, b), end = first_row(steps, blocks, b + 1);
@@ -393,7 +418,8 @@ static void straight_piece(const sweep *x, const piece *p, const T *src) {
           }
         }
         for (; i < p->grid[1] && i * p->q[2] < e + width; i++) {        /* the rows of the grid in the tile */
-          int64_t begin = MAX(i * p->q[2], e), end = MIN(i * p->q[2] + p->grid[2], e + width), column = begin - i * p->q[2];
+          int64_t begin = MAX(i * p->q[2], e), end = MIN(i * p->q[2] + p->grid[2], e + width),
+                  column = begin - i * p->q[2];
           T *to = plane + i * x->dst_step[1] * x->dst_size[2] + column * x->dst_step[2];
           const T *of = tile + begin - e;
           for (int64_t row = 0; row < x->m && begin < end; row++, to += size, of += width) {
@@ -417,14 +443,16 @@ static void sweep_pieces(void *context, int64_t begin, int64_t end) {
   }
 }
 
-/* Packs the weights, element (row, channel, tap) of a group at row * across + channel * along + which[tap], and runs the pieces. */
-static void run_sweep(sweep *x, const T *w, const T *bias, const int64_t *which, int64_t across, int64_t along, int64_t group_step) {
+/* Packs the weights, element (row, channel, tap) of a group at row * across + channel * along + which[tap], and runs
+ * the pieces. */
+static void run_sweep(sweep *x, const T *w, const T *bias, const int64_t *which, int64_t across, int64_t along,
+                      int64_t group_step) {
   if (!x->images || !volume(x->grid)) return;
   set_pieces(x);
   x->biased = bias != 0;
   x->steps = x->c * x->taps + x->biased;
-  /* What is computed straight, positions between rows and in the last vector included, against a packed strip: packing takes about as
-   * long as 8 more outputs. By the whole grid, so that all pieces go one way. */
+  /* What is computed straight, positions between rows and in the last vector included, against a packed strip: packing
+   * takes about as long as 8 more outputs. By the whole grid, so that all pieces go one way. */
   int64_t line = (x->grid[1] - 1) * (x->grid[2] + x->reach[2]) + x->grid[2];
   x->straight = up(line, VL) * VL * x->m <= x->grid[1] * x->grid[2] * (x->m + 8);
   x->tallest = x->straight || x->m > GEMM_WIDE_ROWS ? GEMM_ROWS : GEMM_WIDE_ROWS;
@@ -502,7 +530,8 @@ static void plain_input(void *context, int64_t begin, int64_t end) {
     for (int64_t i = 0; i < g->c * in; i++) gx[i] = x->bias ? x->bias[group * g->c + i / in] : 0;
     for (int64_t t = 0; t < taps; t++)
       for (int64_t o = 0; o < out; o++) {
-        int64_t tap[3] = {t / g->kernel[2] / g->kernel[1], t / g->kernel[2] % g->kernel[1], t % g->kernel[2]}, to = 0, inside = 1;
+        int64_t tap[3] = {t / g->kernel[2] / g->kernel[1], t / g->kernel[2] % g->kernel[1], t % g->kernel[2]}, to = 0,
+                inside = 1;
         int64_t at[3] = {o / g->out[2] / g->out[1], o / g->out[2] % g->out[1], o % g->out[2]};
         for (int d = 0; d < 3; d++) {
           int64_t i = at[d] * g->stride[d] - g->pad[d] + tap[d] * g->dilation[d];
@@ -543,7 +572,8 @@ void FN(conv_backward_input)(T *gx, const T *gy, const T *w, const T *bias, cons
           s.dst_start[d] = a[d];
           s.dst_step[d] = g.stride[d];
         }
-        int64_t (*offset)[3] = mg_scratch(5, (size_t)(all + 1) * 4 * sizeof(int64_t)), *which = (int64_t *)(offset + all + 1), t = 0;
+        int64_t (*offset)[3] = mg_scratch(5, (size_t)(all + 1) * 4 * sizeof(int64_t)),
+                *which = (int64_t *)(offset + all + 1), t = 0;
         for (int64_t i = 0; i < all; i++) {
           int64_t at[3] = {i / g.kernel[2] / g.kernel[1], i / g.kernel[2] % g.kernel[1], i % g.kernel[2]}, meets = 1;
           for (int d = 0; d < 3; d++) {
@@ -568,8 +598,8 @@ typedef struct {
   int64_t chunks;
 } weight_job;
 
-/* sums[(channel, tap)][k] += source x g over the positions of a piece. For so many positions all of g is packed, and the source by
- * a few tiles' rows at a time: a strip of both stays in the first-level cache. */
+/* sums[(channel, tap)][k] += source x g over the positions of a piece. For so many positions all of g is packed, and
+ * the source by a few tiles' rows at a time: a strip of both stays in the first-level cache. */
 #define COLUMNS BLOCK
 #define GROUP (2 * GEMM_ROWS)
 
@@ -593,15 +623,16 @@ static void weight_product(const weight_job *job, const piece *p, const T *src, 
       }
     }
     for (int64_t i = 0; i < groups; i++) {
-      int64_t first = first_row(rows, groups, i), height = first_row(rows, groups, i + 1) - first, tiles = up(height, GEMM_ROWS);
+      int64_t first = first_row(rows, groups, i), height = first_row(rows, groups, i + 1) - first,
+              tiles = up(height, GEMM_ROWS);
       pack_source(x, p, src, first, first + height, at, moves, moved, panel, pitch);
       for (int64_t j = 0; j < x->m; j += 2 * VL) {
         int64_t vectors = MIN(up(x->m - j, VL), 2), width = vectors * VL;
         int tail = (int)MIN(x->m - j - (vectors - 1) * VL, VL);
         for (int64_t k = 0, r = 0, next; k < tiles; k++, r = next) {
           next = first_row(height, tiles, k + 1);
-          FN(gemm_tile)((int)(next - r), (int)vectors, columns, panel + r * pitch, pitch, 1, packed + j * COLUMNS, width,
-                        sums + (first + r) * x->m + j, x->m, tail, 1, 0);
+          FN(gemm_tile)((int)(next - r), (int)vectors, columns, panel + r * pitch, pitch, 1, packed + j * COLUMNS,
+                        width, sums + (first + r) * x->m + j, x->m, tail, 1, 0);
         }
       }
     }
@@ -609,7 +640,8 @@ static void weight_product(const weight_job *job, const piece *p, const T *src, 
 }
 
 /* N taps at once of one channel and one output: sums of products of rows. */
-INLINE void weight_taps(const int N, const piece *p, const T *g, const T *src, const int64_t *at, T *sums, int64_t down) {
+INLINE void weight_taps(const int N, const piece *p, const T *g, const T *src, const int64_t *at, T *sums,
+                        int64_t down) {
   V sum[9];
   UNROLL
   for (int t = 0; t < N; t++) sum[t] = vzero();

@@ -1,3 +1,4 @@
+/* types: f32 f64 i32 i64 u8 u16 */
 /* Elementwise arithmetic: out[i] = f(a[i], b[i], ...) over operands of any layout.
  *
  * The plain loop of every kernel here is
@@ -32,13 +33,13 @@ typedef T U;
 /* E: what f works on, a vector of reals or one integer. */
 #if IS_REAL
 typedef V E;
-#define UNARY_LOOP(f)                                                                                                       \
-  int64_t i = 0;                                                                                                            \
-  for (; i + VL <= n; i += VL) vstore(out + i, f(vload(a + i)));                                                            \
+#define UNARY_LOOP(f) \
+  int64_t i = 0; \
+  for (; i + VL <= n; i += VL) vstore(out + i, f(vload(a + i))); \
   if (i < n) vstore_n(out + i, f(vload_n(a + i, (int)(n - i))), (int)(n - i));
-#define BINARY_LOOP(f)                                                                                                      \
-  int64_t i = 0;                                                                                                            \
-  for (; i + VL <= n; i += VL) vstore(out + i, f(vload(a + i), vload(b + i)));                                              \
+#define BINARY_LOOP(f) \
+  int64_t i = 0; \
+  for (; i + VL <= n; i += VL) vstore(out + i, f(vload(a + i), vload(b + i))); \
   if (i < n) vstore_n(out + i, f(vload_n(a + i, (int)(n - i)), vload_n(b + i, (int)(n - i))), (int)(n - i));
 #else
 typedef T E;
@@ -47,25 +48,26 @@ typedef T E;
 #endif
 
 /* The kernels of minigrad.h, made from f. `To` is the element type of the output. */
-#define DEFINE_UNARY(name, f, To, LOOP, piece)                                                                              \
-  static void span_##name(void *out_, const void *const *in, int64_t n, const double *scalars) {                            \
-    To *out = out_;                                                                                                         \
-    const T *a = in[0];                                                                                                     \
-    (void)scalars;                                                                                                          \
-    LOOP(f)                                                                                                                 \
-  }                                                                                                                         \
-  void FN(name)(To *out, const T *a, const int64_t *plan) {                                                                 \
-    walk(&(Walk){plan, span_##name, 0, 2, {sizeof(To), sizeof(T)}, {(char *)out, (char *)a}}, piece);                       \
+#define DEFINE_UNARY(name, f, To, LOOP, piece) \
+  static void span_##name(void *out_, const void *const *in, int64_t n, const double *scalars) { \
+    To *out = out_; \
+    const T *a = in[0]; \
+    (void)scalars; \
+    LOOP(f) \
+  } \
+  void FN(name)(To *out, const T *a, const int64_t *plan) { \
+    walk(&(Walk){plan, span_##name, 0, 2, {sizeof(To), sizeof(T)}, {(char *)out, (char *)a}}, piece); \
   }
-#define DEFINE_BINARY(name, f, To, LOOP, piece)                                                                             \
-  static void span_##name(void *out_, const void *const *in, int64_t n, const double *scalars) {                            \
-    To *out = out_;                                                                                                         \
-    const T *a = in[0], *b = in[1];                                                                                         \
-    (void)scalars;                                                                                                          \
-    LOOP(f)                                                                                                                 \
-  }                                                                                                                         \
-  void FN(name)(To *out, const T *a, const T *b, const int64_t *plan) {                                                     \
-    walk(&(Walk){plan, span_##name, 0, 3, {sizeof(To), sizeof(T), sizeof(T)}, {(char *)out, (char *)a, (char *)b}}, piece); \
+#define DEFINE_BINARY(name, f, To, LOOP, piece) \
+  static void span_##name(void *out_, const void *const *in, int64_t n, const double *scalars) { \
+    To *out = out_; \
+    const T *a = in[0], *b = in[1]; \
+    (void)scalars; \
+    LOOP(f) \
+  } \
+  void FN(name)(To *out, const T *a, const T *b, const int64_t *plan) { \
+    walk(&(Walk){plan, span_##name, 0, 3, {sizeof(To), sizeof(T), sizeof(T)}, {(char *)out, (char *)a, (char *)b}}, \
+         piece); \
   }
 #define EACH_UNARY(name, f) DEFINE_UNARY(name, f, T, UNARY_LOOP, WALK_LIGHT)
 #define EACH_BINARY(name, f) DEFINE_BINARY(name, f, T, BINARY_LOOP, WALK_LIGHT)
@@ -79,10 +81,11 @@ typedef T E;
 /* ---- moving: copy, where ---- */
 #if IS_MOVE
 
-/* Transposition. An input whose inner stride is not 1 but that is contiguous along another dimension k: the planes (k, inner)
- * are turned tile by tile (walk.h), a band of BAND rows of k at a time. Plain loop:
+/* Transposition. An input whose inner stride is not 1 but that is contiguous along another dimension k: the planes (k,
+ * inner) are turned tile by tile (walk.h), a band of BAND rows of k at a time. Plain loop:
  *
- *     for (i ...) for (j ...) out[i * out_stride + j] = a[i + j * in_stride];                                          */
+ *     for (i ...) for (j ...) out[i * out_stride + j] = a[i + j *
+ * in_stride]; */
 #define BAND 16
 typedef struct { T *out; const T *a; const int64_t *plan; int k; int64_t bands; } Transposition;
 
@@ -99,7 +102,8 @@ static void transpose_bands(void *context, int64_t begin, int64_t end) {
       a_at += plane % shape[d] * from[d];
       plane /= shape[d];
     }
-    walk_turn(t->out + out_at, to[t->k], t->a + a_at, from[last], shape[t->k] - first < BAND ? shape[t->k] - first : BAND, shape[last], sizeof(T));
+    walk_turn(t->out + out_at, to[t->k], t->a + a_at, from[last],
+              shape[t->k] - first < BAND ? shape[t->k] - first : BAND, shape[last], sizeof(T));
   }
 }
 
@@ -142,7 +146,9 @@ void FN(where)(T *out, const uint8_t *condition, const T *a, const T *b, const i
 #if IS_REAL
 /* Out of range and NaN give the smallest integer, what the x86 instruction does. Both bounds are exact in T. */
 static inline int32_t as_i32(T x) { return x >= F(-2147483648.0) && x < F(2147483648.0) ? (int32_t)x : INT32_MIN; }
-static inline int64_t as_i64(T x) { return x >= F(-9223372036854775808.0) && x < F(9223372036854775808.0) ? (int64_t)x : INT64_MIN; }
+static inline int64_t as_i64(T x) {
+  return x >= F(-9223372036854775808.0) && x < F(9223372036854775808.0) ? (int64_t)x : INT64_MIN;
+}
 #else
 #define as_i32(x) (int32_t)(x)              /* wraps */
 #define as_i64(x) (int64_t)(x)
@@ -204,7 +210,22 @@ static inline T floor_divide_1(T x, T y) {
   T whole = MATH(floor)(q);
   return q - whole > F(0.5) ? whole + 1 : whole;
 }
-#define LANES2(name, f) static inline V name(V x, V y) { V r; for (int i = 0; i < VL; i++) r[i] = f(x[i], y[i]); return r; }
+/* f lane by lane, through memory: VL calls written out would be much code and not faster. */
+#define LANES(name, f) \
+  static inline V name(V x) { \
+    T t[VBYTES / sizeof(T)]; \
+    vstore(t, x); \
+    _Pragma("GCC unroll 1") for (int i = 0; i < VL; i++) t[i] = f(t[i]); \
+    return vload(t); \
+  }
+#define LANES2(name, f) \
+  static inline V name(V x, V y) { \
+    T t[VBYTES / sizeof(T)], u[VBYTES / sizeof(T)]; \
+    vstore(t, x); \
+    vstore(u, y); \
+    _Pragma("GCC unroll 1") for (int i = 0; i < VL; i++) t[i] = f(t[i], u[i]); \
+    return vload(t); \
+  }
 LANES2(fmod_, fmod_1)
 LANES2(remainder_, remainder_1)
 LANES2(floor_divide_, floor_divide_1)
@@ -277,7 +298,6 @@ HEAVY_UNARY(sin, vsin)
 HEAVY_UNARY(cos, vcos)
 
 /* The C library's, lane by lane. */
-#define LANES(name, f) static inline V name(V x) { for (int i = 0; i < VL; i++) x[i] = f(x[i]); return x; }
 #define LIBRARY(name) LANES(name##_, MATH(name)) HEAVY_UNARY(name, name##_)
 LIBRARY(log10)
 LIBRARY(tan)
@@ -295,7 +315,10 @@ HEAVY_BINARY(pow, pow_)
 HEAVY_BINARY(atan2, atan2_)
 
 /* log |gamma(x)|: the reentrant form, because lgamma() writes a global. */
-static inline T lgamma_1(T x) { int sign; return TYPE_IS == 1 ? (T)lgammaf_r((float)x, &sign) : (T)lgamma_r((double)x, &sign); }
+static inline T lgamma_1(T x) {
+  int sign;
+  return TYPE_IS == 1 ? (T)lgammaf_r((float)x, &sign) : (T)lgamma_r((double)x, &sign);
+}
 LANES(lgamma_, lgamma_1)
 HEAVY_UNARY(lgamma, lgamma_)
 
@@ -311,7 +334,8 @@ static inline T digamma_1(T t) {
     x = 1 - x;
   }
   for (; x < 10; x += 1) sum -= 1 / x;
-  static const double c[] = {1.0 / 12, -1.0 / 120, 1.0 / 252, -1.0 / 240, 1.0 / 132, -691.0 / 32760, 1.0 / 12, -3617.0 / 8160};
+  static const double c[] = {1.0 / 12,  -1.0 / 120,     1.0 / 252, -1.0 / 240,
+                             1.0 / 132, -691.0 / 32760, 1.0 / 12,  -3617.0 / 8160};
   double z = 1 / (x * x), series = 0;
   for (int k = 7; k >= 0; k--) series = (series + c[k]) * z;
   return (T)(sum + log(x) - 0.5 / x - series);
@@ -319,8 +343,8 @@ static inline T digamma_1(T t) {
 LANES(digamma_, digamma_1)
 HEAVY_UNARY(digamma, digamma_)
 
-/* y = erfinv(x), in double: Winitzki's closed form (2008) is right to 2e-3; each Halley step cubes the error, so two reach
- * double precision. Near |x| = 1 the equation solved is erfc(y) = 1 - |x|, whose right side is exact. */
+/* y = erfinv(x), in double: Winitzki's closed form (2008) is right to 2e-3; each Halley step cubes the error, so two
+ * reach double precision. Near |x| = 1 the equation solved is erfc(y) = 1 - |x|, whose right side is exact. */
 static inline T erfinv_1(T t) {
   double x = fabs((double)t), a = 0.147, l = log1p(-x * x), b = 2 / (M_PI * a) + l / 2;
   if (!(x < 1)) return x == 1 ? (T)copysign(INFINITY, (double)t) : (T)NAN;

@@ -1,3 +1,4 @@
+/* types: f32 f64 */
 /* Matrix product: c = (accumulate ? c : 0) + a b + bias. Linear layers, convolutions, recurrent steps and attention
  * stand on it.
  *
@@ -10,20 +11,20 @@
  *     s = 0;  for p in k: s += a[i, p] * b[p, j]
  *     c[i, j] = (accumulate ? c[i, j] : 0) + s + bias[j]
  *
- * The fast one keeps a tile of c in registers: R rows by S vectors, R * S accumulators. Per step of k it loads S vectors of
- * b, broadcasts R elements of a, and does R * S multiply-adds, so that the two load ports keep up with the two
- * multiply-add ports. Around it: blocks of KC steps of k, so that a strip of b (KC rows, S vectors wide) stays in cache
- * while tile after tile of rows passes over it.
+ * The fast one keeps a tile of c in registers: R rows by S vectors, R * S accumulators. Per step of k it loads S
+ * vectors of b, broadcasts R elements of a, and does R * S multiply-adds, so that the two load ports keep up with the
+ * two multiply-add ports. Around it: blocks of KC steps of k, so that a strip of b (KC rows, S vectors wide) stays in
+ * cache while tile after tile of rows passes over it.
  *
- * Operands are used where they lie while that is cheap: a through its two strides (a broadcast does not care), b wherever
- * its columns are adjacent. That is best up to about 512 x 512. Else they are packed, in the order in which the tile reads
- * them: a strip of b by the piece of work that needs it, into memory that stays in the first-level cache; tiles of a for all
- * pieces beforehand.
+ * Operands are used where they lie while that is cheap: a through its two strides (a broadcast does not care), b
+ * wherever its columns are adjacent. That is best up to about 512 x 512. Else they are packed, in the order in which
+ * the tile reads them: a strip of b by the piece of work that needs it, into memory that stays in the first-level
+ * cache; tiles of a for all pieces beforehand.
  *
  *   strip of b [k][S * VL], columns past n are 0             row tiles of a [tile][k][R]
  *
- * Order of summation, the same on each path, so that paths may be chosen by speed alone and a value depends on its row of
- * a and its column of b only, not on the other rows, the tile it falls in, or the threads:
+ * Order of summation, the same on each path, so that paths may be chosen by speed alone and a value depends on its row
+ * of a and its column of b only, not on the other rows, the tile it falls in, or the threads:
  *
  *   within a block of KC steps one chain of multiply-adds from 0; the blocks are added to c in order; bias comes last.
  *   n == 1 with adjacent columns of a: dot products, 2 vectors of partial sums (see `dots`).
@@ -48,7 +49,8 @@
 #define KC GEMM_STEPS
 #define PIECE 65536                      /* multiply-adds that are worth a thread's while */
 
-/* Is a load of the first n elements of a vector as cheap as a whole one? Then the right edge of b is read where it lies. */
+/* Is a load of the first n elements of a vector as cheap as a whole one? Then the right edge of b is read where it
+ * lies. */
 #if defined(MG_LEVEL_avx512)
 #define MASKS 1
 #else
@@ -58,8 +60,8 @@
 /* ---- the tile ---- */
 
 /* Without masks, what is left to do for a tile that sticks out of c: its sums come through memory, row by row. */
-static __attribute__((noinline)) void finish_edge(int rows, int vectors, const V *sum, T *c, int64_t crs, int tail, int add,
-                                                  const T *bias) {
+static __attribute__((noinline, noclone)) void finish_edge(int rows, int vectors, const V *sum, T *c, int64_t crs,
+                                                           int tail, int add, const T *bias) {
   for (int i = 0; i < rows; i++)
     for (int s = 0; s < vectors; s++) {
       T *to = c + i * crs + s * VL;
@@ -74,13 +76,13 @@ static __attribute__((noinline)) void finish_edge(int rows, int vectors, const V
 INLINE V load(const T *p, int last, int tail) { return MASKS && last ? vload_n(p, tail) : vload(p); }
 INLINE void store(T *p, V v, int last, int tail) { if (MASKS && last) vstore_n(p, v, tail); else vstore(p, v); }
 
-/* c[R, S vectors] over k steps. Strides of a and b in bytes (an element stride here makes GCC write each loop twice, for
- * 1 and for the rest); rows of a are reached from 3 pointers, by 0, 1, 2, 3, 4 times `across`, which costs no register
- * more. The last vector has `tail` valid columns; without MASKS, b has whole vectors all the same. add: c's old values are
- * added. A sum is never -0, so that adding 0 for no bias changes nothing. far: b comes from beyond the second-level
- * cache, in steps too long for the prefetcher. */
-INLINE void tile(const int R, const int S, const int far, int64_t k, const T *a, int64_t across, int64_t along, const T *b,
-                 int64_t down, T *c, int64_t crs, int tail, int add, const T *bias) {
+/* c[R, S vectors] over k steps. Strides of a and b in bytes (an element stride here makes GCC write each loop twice,
+ * for 1 and for the rest); rows of a are reached from 3 pointers, by 0, 1, 2, 3, 4 times `across`, which costs no
+ * register more. The last vector has `tail` valid columns; without MASKS, b has whole vectors all the same. add: c's
+ * old values are added. A sum is never -0, so that adding 0 for no bias changes nothing. far: b comes from beyond the
+ * second-level cache, in steps too long for the prefetcher. */
+INLINE void tile(const int R, const int S, const int far, int64_t k, const T *a, int64_t across, int64_t along,
+                 const T *b, int64_t down, T *c, int64_t crs, int tail, int add, const T *bias) {
   V sum[ROWS][8];
   const char *bp = (const char *)b, *row[3] = {(const char *)a, (const char *)a, (const char *)a};
   if (R > 5) row[1] += 5 * across;
@@ -135,13 +137,15 @@ INLINE void tile(const int R, const int S, const int far, int64_t k, const T *a,
 
 typedef void tile_fn(int64_t k, const T *a, int64_t across, int64_t along, const T *b, int64_t down, T *c, int64_t crs,
                      int tail, int add, const T *bias);
-#define TILE_(name, R, S, far)                                                                                           \
-  static void name(int64_t k, const T *a, int64_t across, int64_t along, const T *b, int64_t down, T *c, int64_t crs,   \
-                   int tail, int add, const T *bias) {                                                                   \
-    tile(R, S, far, k, a, across, along, b, down, c, crs, tail, add, bias);                                              \
+#define TILE_(name, R, S, far) \
+  static void name(int64_t k, const T *a, int64_t across, int64_t along, const T *b, int64_t down, T *c, int64_t crs, \
+                   int tail, int add, const T *bias) { \
+    tile(R, S, far, k, a, across, along, b, down, c, crs, tail, add, bias); \
   }
 #define TILE(R, S) TILE_(tile_##R##x##S, R, S, 0)
-TILE(1, 1) TILE(2, 1) TILE(3, 1) TILE(4, 1) TILE(1, 2) TILE(2, 2) TILE(3, 2) TILE(4, 2) TILE(1, 3) TILE(2, 3) TILE(1, 4) TILE(2, 4)
+// clang-format off
+TILE(1, 1) TILE(2, 1) TILE(3, 1) TILE(4, 1) TILE(1, 2) TILE(2, 2) TILE(3, 2) TILE(4, 2) TILE(1, 3) TILE(2, 3)
+TILE(1, 4) TILE(2, 4)
 TILE(1, 5) TILE(1, 6) TILE(1, 7) TILE(1, 8) TILE_(tile_1x8_far, 1, 8, 1)
 #if ROWS >= 6
 TILE(5, 1) TILE(6, 1) TILE(5, 2) TILE(6, 2)
@@ -172,9 +176,10 @@ static tile_fn *const tiles[9][ROWS] = {       /* [S][R - 1] */
 #endif
   [5] = {tile_1x5}, [6] = {tile_1x6}, [7] = {tile_1x7}, [8] = {tile_1x8},
 };
+// clang-format on
 
-void FN(gemm_tile)(int rows, int vectors, int64_t k, const T *a, int64_t across, int64_t along, const T *b, int64_t down, T *c,
-                   int64_t crs, int tail, int add, const T *bias) {
+void FN(gemm_tile)(int rows, int vectors, int64_t k, const T *a, int64_t across, int64_t along, const T *b,
+                   int64_t down, T *c, int64_t crs, int tail, int add, const T *bias) {
   int64_t size = sizeof(T);
   tiles[vectors][rows - 1](k, a, across * size, along * size, b, down * size, c, crs, tail, add, bias);
 }
@@ -221,7 +226,8 @@ void FN(gemm_pack)(T *to, int64_t width, int64_t rows, int64_t k, const T *from,
           for (int64_t p = 0; p < k; p++) {
             const T *at = from + p * along + g;
             __builtin_prefetch(at + 8 * along);
-            vstore_n(to + p * width + g, rows - g >= VL ? vload(at) : vload_n(at, (int)MAX(rows - g, 0)), (int)MIN(width - g, VL));
+            vstore_n(to + p * width + g, rows - g >= VL ? vload(at) : vload_n(at, (int)MAX(rows - g, 0)),
+                     (int)MIN(width - g, VL));
           }
     }
   } else {
@@ -230,9 +236,10 @@ void FN(gemm_pack)(T *to, int64_t width, int64_t rows, int64_t k, const T *from,
   }
 }
 
-/* One row of c, 1 or 2 vectors of it, where b's rows are adjacent (a transposed weight): blocks of b are turned in registers
- * and used once. Two vectors, because one chain of multiply-adds would wait for itself. */
-INLINE void row_strip(const int S, int64_t k, const T *a, int64_t acs, const T *b, int64_t bcs, T *c, int add, const T *bias) {
+/* One row of c, 1 or 2 vectors of it, where b's rows are adjacent (a transposed weight): blocks of b are turned in
+ * registers and used once. Two vectors, because one chain of multiply-adds would wait for itself. */
+INLINE void row_strip(const int S, int64_t k, const T *a, int64_t acs, const T *b, int64_t bcs, T *c, int add,
+                      const T *bias) {
   V sum[2] = {vzero(), vzero()};
   for (int64_t p = 0; p < k; p += VL) {
     int steps = (int)MIN(k - p, VL);
@@ -274,13 +281,15 @@ static int64_t first_row(int64_t m, int64_t t, int64_t i) { return m / t * i + M
 
 /* Asks for part i of t of what the next strip of b is packed from, into the second-level cache. */
 INLINE void fetch_ahead(const block *x, const T *b, int64_t columns, int64_t i, int64_t t) {
-  int64_t lines = x->bcs == 1 ? x->k : columns, step = x->bcs == 1 ? x->brs : x->bcs, length = x->bcs == 1 ? columns : x->k;
+  int64_t lines = x->bcs == 1 ? x->k : columns, step = x->bcs == 1 ? x->brs : x->bcs,
+          length = x->bcs == 1 ? columns : x->k;
   for (int64_t line = lines * i / t; line < lines * (i + 1) / t; line++)
     for (int64_t at = 0; at < length; at += 64 / (int64_t)sizeof(T)) __builtin_prefetch(b + line * step + at, 0, 2);
 }
 
-/* Pieces of a block of at most KC steps: piece = group of row tiles + groups * group of strips. Each strip of b is packed,
- * if need be, into memory that stays in the first-level cache, and used at once for all row tiles of the group. */
+/* Pieces of a block of at most KC steps: piece = group of row tiles + groups * group of strips. Each strip of b is
+ * packed, if need be, into memory that stays in the first-level cache, and used at once for all row tiles of the
+ * group. */
 static void multiply(void *context, int64_t begin, int64_t end) {
   const block *x = context;
   for (int64_t piece = begin; piece < end; piece++) {
@@ -380,10 +389,11 @@ static void dots(void *context, int64_t begin, int64_t end) {
 /* ---- one product ---- */
 
 /* The general case. What decides between the paths is time alone, measured on AVX-512 with 2 MiB of second-level cache:
- * a is packed when it is read many times (n) and, by its size or by long steps along k, from far; b when whole-vector loads
- * would straddle cache lines or come from far, and there are rows enough to pay for it. Packed tiles of a take 1 MiB at most. */
-static void chains(T *c, const T *a, const T *b, const T *bias, int64_t m, int64_t n, int64_t k, int64_t ars, int64_t acs,
-                   int64_t brs, int64_t bcs, int64_t crs, int accumulate) {
+ * a is packed when it is read many times (n) and, by its size or by long steps along k, from far; b when whole-vector
+ * loads would straddle cache lines or come from far, and there are rows enough to pay for it. Packed tiles of a take 1
+ * MiB at most. */
+static void chains(T *c, const T *a, const T *b, const T *bias, int64_t m, int64_t n, int64_t k, int64_t ars,
+                   int64_t acs, int64_t brs, int64_t bcs, int64_t crs, int accumulate) {
   block x = {.ars = ars, .acs = acs, .brs = brs, .bcs = bcs, .crs = crs};
   double bytes_a = (double)m * (double)k * sizeof(T), bytes_b = (double)n * (double)k * sizeof(T);
   int split = (((uintptr_t)b | (uintptr_t)brs * sizeof(T)) % VBYTES) != 0, far = bytes_b > 2e6;
@@ -393,8 +403,10 @@ static void chains(T *c, const T *a, const T *b, const T *bias, int64_t m, int64
   if (m == 1) x.S = brs == 1 && bcs != 1 ? 2 : 8;
   else x.S = n > 2 * VL && (m <= WIDE_ROWS || (WIDE_ROWS > 2 && !pack_a)) ? 4 : 2;
   int64_t tallest = x.S == 2 ? ROWS : x.S == 4 ? WIDE_ROWS : 1;
-  int64_t most = ROWS * (bcs == 1 && !x.pack_b ? 8 : 32);        /* rows of an unpacked a that pass over a strip together */
-  int64_t row_blocks = pack_a ? (m - 1) / (ROWS * 256 / (int64_t)sizeof(T)) + 1 : 1, block_rows = (m - 1) / row_blocks + 1;
+  /* rows of an unpacked a that pass over a strip together */
+  int64_t most = ROWS * (bcs == 1 && !x.pack_b ? 8 : 32);
+  int64_t row_blocks = pack_a ? (m - 1) / (ROWS * 256 / (int64_t)sizeof(T)) + 1 : 1,
+          block_rows = (m - 1) / row_blocks + 1;
   int64_t strips = (n - 1) / (x.S * VL) + 1;
   x.n = n;
   for (int64_t p = 0; p < k; p += KC) {
@@ -430,8 +442,8 @@ static void chains(T *c, const T *a, const T *b, const T *bias, int64_t m, int64
   }
 }
 
-static void product(T *c, const T *a, const T *b, const T *bias, int64_t m, int64_t n, int64_t k, int64_t ars, int64_t acs,
-                    int64_t brs, int64_t bcs, int64_t crs, int accumulate) {
+static void product(T *c, const T *a, const T *b, const T *bias, int64_t m, int64_t n, int64_t k, int64_t ars,
+                    int64_t acs, int64_t brs, int64_t bcs, int64_t crs, int accumulate) {
   static const T zero = 0;
   if (k == 0) {                          /* one step of zeros */
     chains(c, &zero, &zero, bias, m, n, 1, 0, 0, 0, 0, crs, accumulate);
@@ -445,7 +457,8 @@ static void product(T *c, const T *a, const T *b, const T *bias, int64_t m, int6
     }
     dots_job x = {c, a, b, bias, k, ars, crs, accumulate};
     mg_parallel(m, MAX(PIECE / k, 1), dots, &x);
-  } else {                               /* the column is computed as a row: c' = b' a', so that a's rows are its columns */
+  /* the column is computed as a row: c' = b' a', so that a's rows are its columns */
+  } else {
     int direct = crs == 1 && !accumulate && !bias;
     T *row = direct ? c : mg_scratch(5, (size_t)m * sizeof(T));
     chains(row, b, a, 0, 1, m, k, 0, brs, acs, ars, m, 0);
@@ -467,13 +480,13 @@ typedef struct {
 static void products(void *context, int64_t begin, int64_t end) {
   const batch_job *x = context;
   for (int64_t i = begin; i < end; i++)
-    product(x->c + x->offsets[3 * i], x->a + x->offsets[3 * i + 1], x->b + x->offsets[3 * i + 2], x->bias, x->m, x->n, x->k,
-            x->ars, x->acs, x->brs, x->bcs, x->crs, x->accumulate);
+    product(x->c + x->offsets[3 * i], x->a + x->offsets[3 * i + 1], x->b + x->offsets[3 * i + 2], x->bias, x->m, x->n,
+            x->k, x->ars, x->acs, x->brs, x->bcs, x->crs, x->accumulate);
 }
 
 /* Small products of a batch are shared out whole; large ones follow each other, each cut up for all threads. */
-void FN(gemm)(T *c, const T *a, const T *b, const T *bias, const int64_t *offsets, int64_t batch, int64_t m, int64_t n, int64_t k,
-              int64_t ars, int64_t acs, int64_t brs, int64_t bcs, int64_t crs, int64_t accumulate) {
+void FN(gemm)(T *c, const T *a, const T *b, const T *bias, const int64_t *offsets, int64_t batch, int64_t m, int64_t n,
+              int64_t k, int64_t ars, int64_t acs, int64_t brs, int64_t bcs, int64_t crs, int64_t accumulate) {
   static const int64_t none[3] = {0, 0, 0};
   if (m == 0 || n == 0 || batch == 0) return;
   batch_job x = {c, a, b, bias, offsets ? offsets : none, m, n, k, ars, acs, brs, bcs, crs, accumulate != 0};

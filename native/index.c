@@ -1,20 +1,27 @@
-/* Indexing along the middle axis of [outer, n, inner]: take and gather read, scatter writes, index_add and scatter_add add up.
+/* types: f32 f64 i32 i64 u8 u16 */
+/* Indexing along the middle axis of [outer, n, inner]: take and gather read, scatter writes, index_add and scatter_add
+ * add up.
  *
  *     take           out[o, j, i] = x[o, index[j], i]            index_add     out[o, index[j], i] += src[o, j, i]
- *     gather         out[o, j, i] = x[o, index[o, j, i], i]      scatter_add   out[o, index[o, j, i], i] += src[o, j, i]
- *                                                                scatter       out[o, index[o, j, i], i]  = src[o, j, i]
+ *     gather         out[o, j, i] = x[o, index[o, j, i], i]      scatter_add   out[o, index[o, j, i], i] += src[o, j,
+ *         i]
+ *                                                                scatter       out[o, index[o, j, i], i]  = src[o, j,
+ *                                                                    i]
  *
- * Indices are int64 in [0, n): check_index and wrap_index came first. An embedding is a take, its gradient an index_add.
+ * Indices are int64 in [0, n): check_index and wrap_index came first. An embedding is a take, its gradient an
+ * index_add.
  *
- * Reading is split by the rows (o, j) of the output, in any order. Writing is not: the same place may be met twice, and then the
- * order of j counts, for the bits of a sum as for the last word of a scatter. So there a piece of work is a strip of the inner
- * axis of one o, and within it j runs in order.
+ * Reading is split by the rows (o, j) of the output, in any order. Writing is not: the same place may be met twice, and
+ * then the order of j counts, for the bits of a sum as for the last word of a scatter. So there a piece of work is a
+ * strip of the inner axis of one o, and within it j runs in order.
  *
- * Movers are compiled for the unsigned and signed integers of each item size, whatever the dtype; the adders for numbers. */
+ * Movers are compiled for the unsigned and signed integers of each item size, whatever the dtype; the adders for
+ * numbers. */
 #include "runtime.h"
 #include "simd.h"
 
-enum { STRIP = 256, GRAIN = 1 << 15 };       /* elements: of a row written at a time; below which a second thread does not pay */
+/* elements: of a row written at a time; below which a second thread does not pay */
+enum { STRIP = 256, GRAIN = 1 << 15 };
 
 typedef struct {
   T *out;
@@ -66,7 +73,8 @@ READER(take)
 READER(gather)
 #endif
 
-/* ---- writers: piece u is strip u % strips of o = u / strips. `own`: each element of src has its own index, not each row ---- */
+/* ---- writers: piece u is strip u % strips of o = u / strips. `own`: each element of src has its own index, not each
+ *     row ---- */
 
 #define WRITER(name, own, assign) \
   static void name##_piece(void *context, int64_t begin, int64_t end) { \
@@ -94,7 +102,8 @@ READER(gather)
   void FN(name)(T *out, const int64_t *index, const T *src, int64_t outer, int64_t m, int64_t n, int64_t inner) { \
     Job job = {out, src, index, m, n, inner}; \
     if (m > 0 && inner > 0) \
-      mg_parallel(outer * ((inner + STRIP - 1) / STRIP), grain(m * (inner < STRIP ? inner : STRIP)), name##_piece, &job); \
+      mg_parallel(outer * ((inner + STRIP - 1) / STRIP), grain(m * (inner < STRIP ? inner : STRIP)), name##_piece, \
+                  &job); \
   }
 
 #if IS_REAL

@@ -8,6 +8,7 @@
 #if IS_REAL
 
 #define INLINE static inline __attribute__((always_inline))
+#define NOINLINE static __attribute__((noinline, noclone))
 #define BLOCK 2048             /* elements summed in type T before the sum goes on in double */
 #define SMALL 32768            /* elements below which work is not shared between threads */
 

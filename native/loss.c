@@ -1,3 +1,4 @@
+/* types: f32 f64 */
 /* Elementwise losses of x against target, n contiguous elements each, with the reduction in the same pass.
  *
  *   loss[i] = f(x[i], target[i])          reduction 0: all of them; 1: their sum / n; 2: their sum
@@ -5,7 +6,7 @@
  *
  * so that a training step reads x and target once forward and once backward, and no array of losses exists.
  *
- * The sum: chunks of at least 16384 elements, at most MG_LOSS_CHUNKS(n) of them, each summed in four chains of
+ * The sum: chunks of at least 16384 elements, at most mg_loss_chunks(n) of them, each summed in four chains of
  * vectors over blocks of BLOCK elements and across blocks in double; then the chunks in order. All by n alone.
  */
 #include "loops.h"
@@ -35,7 +36,8 @@ INLINE V value(const loss_args *a, int64_t i, const int k, const what of) {
   if (of == HUBER) {
     const T delta = (T)a->delta;
     const V square = vset((T)(0.5 * a->scale)) * d * d;
-    return vselect((VM)(vabs(d) < vset(delta)), square, vset((T)(a->scale * a->delta)) * (vabs(d) - vset((T)0.5 * delta)));
+    return vselect((VM)(vabs(d) < vset(delta)), square,
+                   vset((T)(a->scale * a->delta)) * (vabs(d) - vset((T)0.5 * delta)));
   }
   if (of == BCE) loss = (t - 1) * log_or_100(vlog1p(-x)) - t * log_or_100(vlog(x));
   else {
@@ -105,8 +107,9 @@ PIECES(bce, BCE)
 PIECES(bce_logits, BCE_LOGITS)
 
 /* cost: what one element takes, in those of a loss that only loads and adds */
-static void run_forward(void (*piece)(void *, int64_t, int64_t), loss_args *a, T *loss, T *partial, int64_t reduction, int64_t cost) {
-  const int64_t n = a->n, chunk = n <= 4194304 ? 16384 : ((n + 255) / 256 + 63) / 64 * 64, chunks = (n + chunk - 1) / chunk;
+static void run_forward(void (*piece)(void *, int64_t, int64_t), loss_args *a, T *loss, T *partial, int64_t reduction,
+                        int64_t cost) {
+  const int64_t n = a->n, chunks = mg_loss_chunks(n), chunk = chunks < 256 ? 16384 : ((n + 255) / 256 + 63) / 64 * 64;
   a->loss = loss;
   a->partial = reduction ? partial : 0;
   a->chunk = chunk;
@@ -129,8 +132,10 @@ void FN(mse_loss_forward)(T *loss, T *partial, const T *x, const T *target, int6
   loss_args a = {.x = x, .target = target, .n = n};
   run_forward(mse_forward_, &a, loss, partial, reduction, 1);
 }
-void FN(mse_loss_backward)(T *gx, T *gtarget, const T *gloss, const T *x, const T *target, int64_t n, int64_t reduction) {
-  loss_args a = {.gx = gx, .gtarget = gtarget, .gloss = gloss, .x = x, .target = target, .n = n, .reduction = reduction};
+void FN(mse_loss_backward)(T *gx, T *gtarget, const T *gloss, const T *x, const T *target, int64_t n,
+                           int64_t reduction) {
+  loss_args a = {
+      .gx = gx, .gtarget = gtarget, .gloss = gloss, .x = x, .target = target, .n = n, .reduction = reduction};
   run_backward(mse_backward_, &a, 1);
 }
 
@@ -139,38 +144,69 @@ void FN(l1_loss_forward)(T *loss, T *partial, const T *x, const T *target, int64
   loss_args a = {.x = x, .target = target, .n = n};
   run_forward(l1_forward_, &a, loss, partial, reduction, 1);
 }
-void FN(l1_loss_backward)(T *gx, T *gtarget, const T *gloss, const T *x, const T *target, int64_t n, int64_t reduction) {
-  loss_args a = {.gx = gx, .gtarget = gtarget, .gloss = gloss, .x = x, .target = target, .n = n, .reduction = reduction};
+void FN(l1_loss_backward)(T *gx, T *gtarget, const T *gloss, const T *x, const T *target, int64_t n,
+                          int64_t reduction) {
+  loss_args a = {
+      .gx = gx, .gtarget = gtarget, .gloss = gloss, .x = x, .target = target, .n = n, .reduction = reduction};
   run_backward(l1_backward_, &a, 1);
 }
 
 /* huber, d = x - t: scale * (d^2 / 2 where |d| < delta, else delta * (|d| - delta / 2)) */
-void FN(huber_loss_forward)(T *loss, T *partial, const T *x, const T *target, int64_t n, int64_t reduction, double delta, double scale) {
+void FN(huber_loss_forward)(T *loss, T *partial, const T *x, const T *target, int64_t n, int64_t reduction,
+                            double delta, double scale) {
   loss_args a = {.x = x, .target = target, .n = n, .delta = delta, .scale = scale};
   run_forward(huber_forward_, &a, loss, partial, reduction, 1);
 }
-void FN(huber_loss_backward)(T *gx, T *gtarget, const T *gloss, const T *x, const T *target, int64_t n, int64_t reduction, double delta, double scale) {
-  loss_args a = {.gx = gx, .gtarget = gtarget, .gloss = gloss, .x = x, .target = target, .n = n, .reduction = reduction, .delta = delta, .scale = scale};
+void FN(huber_loss_backward)(T *gx, T *gtarget, const T *gloss, const T *x, const T *target, int64_t n,
+                             int64_t reduction, double delta, double scale) {
+  loss_args a = {.gx = gx,
+                 .gtarget = gtarget,
+                 .gloss = gloss,
+                 .x = x,
+                 .target = target,
+                 .n = n,
+                 .reduction = reduction,
+                 .delta = delta,
+                 .scale = scale};
   run_backward(huber_backward_, &a, 1);
 }
 
 /* binary cross entropy: -weight * (t * log(x) + (1 - t) * log(1 - x)), logarithms cut off at -100 as in PyTorch */
-void FN(bce_loss_forward)(T *loss, T *partial, const T *x, const T *target, const T *weight, int64_t n, int64_t reduction) {
+void FN(bce_loss_forward)(T *loss, T *partial, const T *x, const T *target, const T *weight, int64_t n,
+                          int64_t reduction) {
   loss_args a = {.x = x, .target = target, .weight = weight, .n = n};
   run_forward(bce_forward_, &a, loss, partial, reduction, 4);
 }
-void FN(bce_loss_backward)(T *gx, T *gtarget, const T *gloss, const T *x, const T *target, const T *weight, int64_t n, int64_t reduction) {
-  loss_args a = {.gx = gx, .gtarget = gtarget, .gloss = gloss, .x = x, .target = target, .weight = weight, .n = n, .reduction = reduction};
+void FN(bce_loss_backward)(T *gx, T *gtarget, const T *gloss, const T *x, const T *target, const T *weight, int64_t n,
+                           int64_t reduction) {
+  loss_args a = {.gx = gx,
+                 .gtarget = gtarget,
+                 .gloss = gloss,
+                 .x = x,
+                 .target = target,
+                 .weight = weight,
+                 .n = n,
+                 .reduction = reduction};
   run_backward(bce_backward_, &a, 4);
 }
 
 /* the same of sigmoid(x): weight * ((1 - t) * x + (1 + (pos_weight - 1) * t) * log(1 + exp(-x))) */
-void FN(bce_logits_loss_forward)(T *loss, T *partial, const T *x, const T *target, const T *weight, const T *pos_weight, int64_t n, int64_t reduction) {
+void FN(bce_logits_loss_forward)(T *loss, T *partial, const T *x, const T *target, const T *weight, const T *pos_weight,
+                                 int64_t n, int64_t reduction) {
   loss_args a = {.x = x, .target = target, .weight = weight, .pos_weight = pos_weight, .n = n};
   run_forward(bce_logits_forward_, &a, loss, partial, reduction, 4);
 }
-void FN(bce_logits_loss_backward)(T *gx, T *gtarget, const T *gloss, const T *x, const T *target, const T *weight, const T *pos_weight, int64_t n, int64_t reduction) {
-  loss_args a = {.gx = gx, .gtarget = gtarget, .gloss = gloss, .x = x, .target = target, .weight = weight, .pos_weight = pos_weight, .n = n, .reduction = reduction};
+void FN(bce_logits_loss_backward)(T *gx, T *gtarget, const T *gloss, const T *x, const T *target, const T *weight,
+                                  const T *pos_weight, int64_t n, int64_t reduction) {
+  loss_args a = {.gx = gx,
+                 .gtarget = gtarget,
+                 .gloss = gloss,
+                 .x = x,
+                 .target = target,
+                 .weight = weight,
+                 .pos_weight = pos_weight,
+                 .n = n,
+                 .reduction = reduction};
   run_backward(bce_logits_backward_, &a, 4);
 }
 

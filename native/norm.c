@@ -1,3 +1,4 @@
+/* types: f32 f64 */
 /* Normalisation: layer, RMS, batch and group norm (instance norm is group norm with one channel a group).
  *
  * All of them are
@@ -33,7 +34,8 @@ INLINE void add_rows(V *s, const T *x, int64_t stride, int64_t n, const int R) {
   EACH_VECTOR(j, k, n, for (int r = 0; r < R; r++) s[r] += get(x + r * stride + j, k););
 }
 /* rest[r] += the distances from mean[r], squares[r] += their squares */
-INLINE void add_squares(V *rest, V *squares, const V *mean, const T *x, int64_t stride, int64_t n, const int R, const int centred) {
+INLINE void add_squares(V *rest, V *squares, const V *mean, const T *x, int64_t stride, int64_t n, const int R,
+                        const int centred) {
   EACH_VECTOR(j, k, n,
     for (int r = 0; r < R; r++) {
       V d = keep(get(x + r * stride + j, k) - mean[r], k);
@@ -44,7 +46,7 @@ INLINE void add_squares(V *rest, V *squares, const V *mean, const T *x, int64_t 
 
 /* mean (0 unless `centred`) and rstd of R rows, broadcast. The distances from the first, rounded mean add up to what
  * that mean is off by; correcting it costs one addition and makes the mean the nearest T to the true one. */
-INLINE void moments(V *mean, V *rstd, const T *x, int64_t n, double eps, const int R, const int centred) {
+INLINE void moments_of_rows(V *mean, V *rstd, const T *x, int64_t n, double eps, const int R, const int centred) {
   V s[4], q[4];
   T var[4];
   for (int r = 0; r < R; r++) s[r] = q[r] = mean[r] = vzero();
@@ -77,6 +79,23 @@ INLINE void moments(V *mean, V *rstd, const T *x, int64_t n, double eps, const i
     }
   }
   for (int r = 0; r < R; r++) rstd[r] = vset(1 / MATH(sqrt)(var[r] + (T)eps));
+}
+/* compiled once for each use, and shared by layer, RMS and group norm: a call costs nothing beside the work on a row */
+NOINLINE void moments_4(V *mean, V *rstd, const T *x, int64_t n, double eps) {
+  moments_of_rows(mean, rstd, x, n, eps, 4, 1);
+}
+NOINLINE void moments_1(V *mean, V *rstd, const T *x, int64_t n, double eps) {
+  moments_of_rows(mean, rstd, x, n, eps, 1, 1);
+}
+NOINLINE void squares_4(V *mean, V *rstd, const T *x, int64_t n, double eps) {
+  moments_of_rows(mean, rstd, x, n, eps, 4, 0);
+}
+NOINLINE void squares_1(V *mean, V *rstd, const T *x, int64_t n, double eps) {
+  moments_of_rows(mean, rstd, x, n, eps, 1, 0);
+}
+INLINE void moments(V *mean, V *rstd, const T *x, int64_t n, double eps, const int R, const int centred) {
+  if (centred) (R == 4 ? moments_4 : moments_1)(mean, rstd, x, n, eps);
+  else (R == 4 ? squares_4 : squares_1)(mean, rstd, x, n, eps);
 }
 
 typedef struct {
@@ -119,7 +138,8 @@ static void rms_norm_rows(void *context, int64_t begin, int64_t end) {
   for (; row < end; row++) layer_norm_some(a, row, 1, 0);
 }
 
-void FN(layer_norm_forward)(T *y, T *mean, T *rstd, const T *x, const T *weight, const T *bias, int64_t rows, int64_t n, double eps) {
+void FN(layer_norm_forward)(T *y, T *mean, T *rstd, const T *x, const T *weight, const T *bias, int64_t rows, int64_t n,
+                            double eps) {
   layer_norm_args a = {y, mean, rstd, x, weight, bias, n, eps};
   mg_parallel(rows, (grain(rows, n) + 3) / 4 * 4, layer_norm_rows, &a);
 }
@@ -135,7 +155,7 @@ void FN(rms_norm_forward)(T *y, T *rstd, const T *x, const T *weight, int64_t ro
  *                  gx = rstd * (g - c1 - d * c2);   gweight += gy * d * rstd;   gbias += gy
  *
  * Again four rows at a time: what they give to a column is added in registers first, so that the column sums cost one
- * load and one store for four rows. The rows are split into MG_CHUNKS(rows) chunks, each with its own column sums in
+ * load and one store for four rows. The rows are split into mg_chunks(rows) chunks, each with its own column sums in
  * `partial`; these are added in order at the end, so the bits depend on the shape alone.
  */
 typedef struct {
@@ -145,8 +165,8 @@ typedef struct {
 } layer_norm_back_args;
 
 /* Elements [b, b + length) of R rows: adds to the rows' sums s1 and s2 and to the columns' sums gw and gb. */
-INLINE void layer_norm_back_sums(const layer_norm_back_args *a, V *s1, V *s2, const V *mean, const V *rstd, int64_t row, int64_t b,
-                                 int64_t length, T *gw, int first, const int R, const int centred) {
+INLINE void layer_norm_back_sums(const layer_norm_back_args *a, V *s1, V *s2, const V *mean, const V *rstd, int64_t row,
+                                 int64_t b, int64_t length, T *gw, int first, const int R, const int centred) {
   const int64_t n = a->n;
   const T *x = a->x + row * n;
   const T *gy = a->gy + row * n;
@@ -169,7 +189,8 @@ INLINE void layer_norm_back_sums(const layer_norm_back_args *a, V *s1, V *s2, co
     });
 }
 
-INLINE void layer_norm_back_some(const layer_norm_back_args *a, int64_t row, T *gw, int first, const int R, const int centred) {
+INLINE void layer_norm_back_of(const layer_norm_back_args *a, int64_t row, T *gw, int first, const int R,
+                               const int centred) {
   const int64_t n = a->n;
   V mean[4], rstd[4], s1[4], s2[4], c1[4], c2[4];
   for (int r = 0; r < R; r++) {
@@ -210,19 +231,43 @@ INLINE void layer_norm_back_some(const layer_norm_back_args *a, int64_t row, T *
     });
 }
 
-INLINE void layer_norm_back_chunks(const layer_norm_back_args *a, int64_t begin, int64_t end, const int centred) {
+typedef void back_rows(const layer_norm_back_args *a, int64_t row, T *gw, int first);
+NOINLINE void layer_back_4(const layer_norm_back_args *a, int64_t row, T *gw, int first) {
+  layer_norm_back_of(a, row, gw, first, 4, 1);
+}
+NOINLINE void layer_back_1(const layer_norm_back_args *a, int64_t row, T *gw, int first) {
+  layer_norm_back_of(a, row, gw, first, 1, 1);
+}
+NOINLINE void rms_back_4(const layer_norm_back_args *a, int64_t row, T *gw, int first) {
+  layer_norm_back_of(a, row, gw, first, 4, 0);
+}
+NOINLINE void rms_back_1(const layer_norm_back_args *a, int64_t row, T *gw, int first) {
+  layer_norm_back_of(a, row, gw, first, 1, 0);
+}
+
+/* Rows [row, last). first: are the sums in gw to be overwritten, not added to? */
+static void layer_norm_back_rows(const layer_norm_back_args *a, int64_t row, int64_t last, T *gw, int first,
+                                 int centred) {
+  back_rows *four = centred ? layer_back_4 : rms_back_4, *one = centred ? layer_back_1 : rms_back_1;
+  for (; row + 4 <= last; row += 4, first = 0) four(a, row, gw, first);
+  for (; row < last; row++, first = 0) one(a, row, gw, first);
+}
+
+static void layer_norm_back_chunks(const layer_norm_back_args *a, int64_t begin, int64_t end, int centred) {
   const int64_t width = centred ? 2 * a->n : a->n;
   for (int64_t c = begin; c < end; c++) {
     T *gw = a->partial ? a->partial + c * width : 0;
-    int64_t row = c * a->chunk, last = least(row + a->chunk, a->rows);
+    const int64_t row = c * a->chunk, last = least(row + a->chunk, a->rows);
     if (gw && row >= last) memset(gw, 0, (size_t)width * sizeof(T));
-    int first = 1;
-    for (; row + 4 <= last; row += 4, first = 0) layer_norm_back_some(a, row, gw, first, 4, centred);
-    for (; row < last; row++, first = 0) layer_norm_back_some(a, row, gw, first, 1, centred);
+    layer_norm_back_rows(a, row, last, gw, 1, centred);
   }
 }
-static void layer_norm_chunks(void *context, int64_t begin, int64_t end) { layer_norm_back_chunks(context, begin, end, 1); }
-static void rms_norm_chunks(void *context, int64_t begin, int64_t end) { layer_norm_back_chunks(context, begin, end, 0); }
+static void layer_norm_chunks(void *context, int64_t begin, int64_t end) {
+  layer_norm_back_chunks(context, begin, end, 1);
+}
+static void rms_norm_chunks(void *context, int64_t begin, int64_t end) {
+  layer_norm_back_chunks(context, begin, end, 0);
+}
 
 /* out[j] = sum over rows of p[row * stride + j], in order, in runs of 32 to bound the error; nothing if out is null */
 static void sum_rows(T *out, const T *p, int64_t rows, int64_t stride, int64_t n) {
@@ -237,31 +282,27 @@ static void sum_rows(T *out, const T *p, int64_t rows, int64_t stride, int64_t n
     put(out + j, total, k););
 }
 
-void FN(layer_norm_backward)(T *gx, T *gweight, T *gbias, T *partial, const T *gy, const T *x, const T *mean, const T *rstd, const T *weight, int64_t rows, int64_t n) {
-  const int64_t chunks = MG_CHUNKS(rows), chunk = (rows + chunks - 1) / chunks;
+void FN(layer_norm_backward)(T *gx, T *gweight, T *gbias, T *partial, const T *gy, const T *x, const T *mean,
+                             const T *rstd, const T *weight, int64_t rows, int64_t n) {
+  const int64_t chunks = mg_chunks(rows), chunk = (rows + chunks - 1) / chunks;
   layer_norm_back_args a = {gx, gweight || gbias ? partial : 0, gy, x, mean, rstd, weight, rows, n, chunk};
   mg_parallel(chunks, grain(chunks, chunk * n), layer_norm_chunks, &a);
   sum_rows(gweight, partial, chunks, 2 * n, n);
   sum_rows(gbias, partial + n, chunks, 2 * n, n);
 }
 
-void FN(rms_norm_backward)(T *gx, T *gweight, T *partial, const T *gy, const T *x, const T *rstd, const T *weight, int64_t rows, int64_t n) {
-  const int64_t chunks = MG_CHUNKS(rows), chunk = (rows + chunks - 1) / chunks;
+void FN(rms_norm_backward)(T *gx, T *gweight, T *partial, const T *gy, const T *x, const T *rstd, const T *weight,
+                           int64_t rows, int64_t n) {
+  const int64_t chunks = mg_chunks(rows), chunk = (rows + chunks - 1) / chunks;
   layer_norm_back_args a = {gx, gweight ? partial : 0, gy, x, 0, rstd, weight, rows, n, chunk};
   mg_parallel(chunks, grain(chunks, chunk * n), rms_norm_chunks, &a);
   sum_rows(gweight, partial, chunks, n, n);
 }
 
-void FN(norm_rows_backward)(T *gx, T *sums, const T *gy, const T *x, const T *mean, const T *rstd, const T *weight, int64_t rows,
-                            int64_t n, int64_t centred) {
+void FN(norm_rows_backward)(T *gx, T *sums, const T *gy, const T *x, const T *mean, const T *rstd, const T *weight,
+                            int64_t rows, int64_t n, int64_t centred) {
   layer_norm_back_args a = {gx, sums, gy, x, mean, rstd, weight, rows, n, rows};
-  int64_t row = 0;
-  for (; row + 4 <= rows; row += 4)
-    if (centred) layer_norm_back_some(&a, row, sums, 0, 4, 1);
-    else layer_norm_back_some(&a, row, sums, 0, 4, 0);
-  for (; row < rows; row++)
-    if (centred) layer_norm_back_some(&a, row, sums, 0, 1, 1);
-    else layer_norm_back_some(&a, row, sums, 0, 1, 0);
+  layer_norm_back_rows(&a, 0, rows, sums, 0, (int)centred);
 }
 
 /* ---- batch norm: x is [batch, channels, inner], S all of a channel ------------------------------------------------
@@ -334,7 +375,8 @@ static moments_of strip_moments(const T *x, T origin, int64_t batch, int64_t str
         d2[u] = vfma(d, d, d2[u]););
     /* what rounding the block's mean to T left over */
     const double rest = vsum((d1[0] + d1[1]) + (d1[2] + d1[3]));
-    merge(&total, count, (double)(mean - origin) + rest / count, vsum((d2[0] + d2[1]) + (d2[2] + d2[3])) - rest * rest / count););
+    const double squares = vsum((d2[0] + d2[1]) + (d2[2] + d2[3]));
+    merge(&total, count, (double)(mean - origin) + rest / count, squares - rest * rest / count););
   return total;
 }
 
@@ -365,7 +407,8 @@ static void batch_norm_strips(void *context, int64_t begin, int64_t end) {
 
 /* The sums of a block: of `rows` rows and W vectors of columns. mean is the block's, rounded; rest and squares are the
  * sums of the distances from it and of their squares. */
-INLINE void column_block(T *mean, T *rest, T *squares, const T *x, int64_t rows, int64_t stride, const int W, const int k) {
+INLINE void column_block(T *mean, T *rest, T *squares, const T *x, int64_t rows, int64_t stride, const int W,
+                         const int k) {
   V s[4], m[4], d1[4], d2[4];
   for (int w = 0; w < W; w++) s[w] = d1[w] = d2[w] = vzero();
   for (int64_t q = 0; q < rows; q++)
@@ -377,11 +420,14 @@ INLINE void column_block(T *mean, T *rest, T *squares, const T *x, int64_t rows,
       d1[w] += d;
       d2[w] = vfma(d, d, d2[w]);
     }
-  for (int w = 0; w < W; w++) put(mean + w * VL, m[w], k), put(rest + w * VL, d1[w], k), put(squares + w * VL, d2[w], k);
+  for (int w = 0; w < W; w++)
+    put(mean + w * VL, m[w], k), put(rest + w * VL, d1[w], k), put(squares + w * VL, d2[w], k);
 }
 
-/* mean (counted from the channel's origin) and M2 of `channels` channels; first of their columns, then, merged, of them */
-static void column_moments(double *mean, double *m2, const T *x, int64_t batch, int64_t stride, int64_t channels, int64_t inner) {
+/* mean (counted from the channel's origin) and M2 of `channels` channels; first of their columns, then, merged, of
+ * them */
+static void column_moments(double *mean, double *m2, const T *x, int64_t batch, int64_t stride, int64_t channels,
+                           int64_t inner) {
   const int64_t n = channels * inner;
   T m[COLUMNS], rest[COLUMNS], squares[COLUMNS], origin[COLUMNS];
   for (int64_t i = 0; i < channels; i++)
@@ -410,9 +456,12 @@ static void column_moments(double *mean, double *m2, const T *x, int64_t batch, 
 }
 
 /* Row by row: the three factors come from L1, the rows in the order of memory. */
-static void scale_columns(T *y, const T *x, const T *mean, const T *scale, const T *shift, int64_t batch, int64_t stride, int64_t n) {
+static void scale_columns(T *y, const T *x, const T *mean, const T *scale, const T *shift, int64_t batch,
+                          int64_t stride, int64_t n) {
   for (int64_t q = 0; q < batch; q++)
-    EACH_VECTOR(j, k, n, put(y + q * stride + j, vfma(get(x + q * stride + j, k) - get(mean + j, k), get(scale + j, k), get(shift + j, k)), k););
+    EACH_VECTOR(j, k, n,
+      const V d = get(x + q * stride + j, k) - get(mean + j, k);
+      put(y + q * stride + j, vfma(d, get(scale + j, k), get(shift + j, k)), k););
 }
 
 /* A number a channel becomes one a column, in place, from the end. */
@@ -465,12 +514,14 @@ static void batch_norm(batch_norm_args *a) {
   }
 }
 
-void FN(batch_norm_forward)(T *y, T *mean, T *var, T *rstd, const T *x, const T *weight, const T *bias, int64_t batch, int64_t channels, int64_t inner, double eps) {
+void FN(batch_norm_forward)(T *y, T *mean, T *var, T *rstd, const T *x, const T *weight, const T *bias, int64_t batch,
+                            int64_t channels, int64_t inner, double eps) {
   batch_norm_args a = {y, mean, var, rstd, x, weight, bias, 0, 0, batch, channels, inner, eps};
   batch_norm(&a);
 }
 
-void FN(batch_norm_eval_forward)(T *y, const T *x, const T *mean, const T *var, const T *weight, const T *bias, int64_t batch, int64_t channels, int64_t inner, double eps) {
+void FN(batch_norm_eval_forward)(T *y, const T *x, const T *mean, const T *var, const T *weight, const T *bias,
+                                 int64_t batch, int64_t channels, int64_t inner, double eps) {
   batch_norm_args a = {y, 0, 0, 0, x, weight, bias, mean, var, batch, channels, inner, eps};
   batch_norm(&a);
 }
@@ -513,7 +564,8 @@ static void batch_norm_back_strips(void *context, int64_t begin, int64_t end) {
     if (a->gbias) a->gbias[c] = (T)sum;
     if (a->gweight) a->gweight[c] = (T)(sum_d * rstd);
     if (!a->gx) continue;
-    const V c1 = vset((T)(-sum / count)), c2 = vset((T)(-sum_d * rstd * rstd / count)), s = vset((T)(a->weight ? rstd * a->weight[c] : rstd));
+    const V c1 = vset((T)(-sum / count)), c2 = vset((T)(-sum_d * rstd * rstd / count)),
+            s = vset((T)(a->weight ? rstd * a->weight[c] : rstd));
     for (int64_t q = 0; q < a->batch; q++) {
       const T *g = gy + q * stride, *p = x + q * stride;
       T *gx = a->gx + c * inner + q * stride;
@@ -524,7 +576,8 @@ static void batch_norm_back_strips(void *context, int64_t begin, int64_t end) {
 }
 
 /* the sums of gy and of gy * (x - mean) down `rows` rows */
-INLINE void column_back_block(T *sum, T *sum_d, const T *gy, const T *x, const T *mean, int64_t rows, int64_t stride, const int W, const int k) {
+INLINE void column_back_block(T *sum, T *sum_d, const T *gy, const T *x, const T *mean, int64_t rows, int64_t stride,
+                              const int W, const int k) {
   V m[4], s1[4], s2[4];
   for (int w = 0; w < W; w++) m[w] = get(mean + w * VL, k), s1[w] = s2[w] = vzero();
   for (int64_t q = 0; q < rows; q++)
@@ -537,8 +590,8 @@ INLINE void column_back_block(T *sum, T *sum_d, const T *gy, const T *x, const T
 }
 
 /* gx = ((gy + c1) + (x - mean) * c2) * scale, or gy * scale */
-INLINE void column_back(T *gx, const T *gy, const T *x, const T *mean, const T *c1, const T *c2, const T *scale, int64_t batch, int64_t stride,
-                        const int frozen, int64_t n) {
+INLINE void column_back(T *gx, const T *gy, const T *x, const T *mean, const T *c1, const T *c2, const T *scale,
+                        int64_t batch, int64_t stride, const int frozen, int64_t n) {
   for (int64_t q = 0; q < batch; q++)
     EACH_VECTOR(j, k, n,
       const int64_t i = q * stride + j;
@@ -562,7 +615,9 @@ static void batch_norm_back_columns(void *context, int64_t begin, int64_t end) {
     spread(mean, channels, inner);
     for (int64_t j = 0; j < n; j++) sum[j] = sum_d[j] = 0;
     for (int64_t b = 0; needs_sums(a) && b < a->batch; b += ROWS) {
-      EACH_COLUMNS(j, W, k, n, column_back_block(c1 + j, c2 + j, gy + b * stride + j, x + b * stride + j, mean + j, least(ROWS, a->batch - b), stride, W, k););
+      const int64_t rows = least(ROWS, a->batch - b), at = b * stride;
+      EACH_COLUMNS(j, W, k, n,
+        column_back_block(c1 + j, c2 + j, gy + at + j, x + at + j, mean + j, rows, stride, W, k););
       for (int64_t j = 0; j < n; j++) sum[j] += c1[j], sum_d[j] += c2[j];
     }
     for (int64_t i = 0; inner > 1 && i < channels; i++) {
@@ -593,12 +648,14 @@ static void batch_norm_back(batch_norm_back_args *a) {
   }
 }
 
-void FN(batch_norm_backward)(T *gx, T *gweight, T *gbias, const T *gy, const T *x, const T *mean, const T *rstd, const T *weight, int64_t batch, int64_t channels, int64_t inner) {
+void FN(batch_norm_backward)(T *gx, T *gweight, T *gbias, const T *gy, const T *x, const T *mean, const T *rstd,
+                             const T *weight, int64_t batch, int64_t channels, int64_t inner) {
   batch_norm_back_args a = {gx, gweight, gbias, gy, x, mean, rstd, 0, weight, batch, channels, inner, 0};
   batch_norm_back(&a);
 }
 
-void FN(batch_norm_eval_backward)(T *gx, T *gweight, T *gbias, const T *gy, const T *x, const T *mean, const T *var, const T *weight, int64_t batch, int64_t channels, int64_t inner, double eps) {
+void FN(batch_norm_eval_backward)(T *gx, T *gweight, T *gbias, const T *gy, const T *x, const T *mean, const T *var,
+                                  const T *weight, int64_t batch, int64_t channels, int64_t inner, double eps) {
   batch_norm_back_args a = {gx, gweight, gbias, gy, x, mean, 0, var, weight, batch, channels, inner, eps};
   batch_norm_back(&a);
 }
@@ -632,10 +689,13 @@ INLINE void group_norm_some(const group_norm_args *a, int64_t row, const int R) 
     a->mean[row + r] = mean[r][0];
     a->rstd[row + r] = rstd[r][0];
     if (inner == 1)
-      EACH_VECTOR(j, k, n, put(y + j, vfma((get(x + j, k) - mean[r]) * rstd[r], get_or(weight, j, k, 1), get_or(bias, j, k, 0)), k););
+      EACH_VECTOR(j, k, n,
+        const V xhat = (get(x + j, k) - mean[r]) * rstd[r];
+        put(y + j, vfma(xhat, get_or(weight, j, k, 1), get_or(bias, j, k, 0)), k););
     else
       for (int64_t c = 0; c < cpg; c++)
-        scale_strips(y + c * inner, x + c * inner, mean[r][0], weight ? rstd[r][0] * weight[c] : rstd[r][0], bias ? bias[c] : 0, 1, 0, inner);
+        scale_strips(y + c * inner, x + c * inner, mean[r][0], weight ? rstd[r][0] * weight[c] : rstd[r][0],
+                     bias ? bias[c] : 0, 1, 0, inner);
   }
 }
 
@@ -646,7 +706,8 @@ static void group_norm_rows(void *context, int64_t begin, int64_t end) {
   for (; row < end; row++) group_norm_some(a, row, 1);
 }
 
-void FN(group_norm_forward)(T *y, T *mean, T *rstd, const T *x, const T *weight, const T *bias, int64_t batch, int64_t groups, int64_t cpg, int64_t inner, double eps) {
+void FN(group_norm_forward)(T *y, T *mean, T *rstd, const T *x, const T *weight, const T *bias, int64_t batch,
+                            int64_t groups, int64_t cpg, int64_t inner, double eps) {
   group_norm_args a = {y, mean, rstd, x, weight, bias, groups, cpg, inner, eps};
   mg_parallel(batch * groups, (grain(batch * groups, cpg * inner) + 3) / 4 * 4, group_norm_rows, &a);
 }
@@ -706,7 +767,9 @@ static void group_norm_back_rows(void *context, int64_t begin, int64_t end) {
     T *gx = a->gx + row * n;
     const V k1 = vset((T)(-c1 / (double)n * rstd)), k2 = vset((T)(-c2 / (double)n * rstd * rstd));
     if (inner == 1)
-      EACH_VECTOR(j, k, n, put(gx + j, vfma(get(x + j, k) - m, k2, vfma(get(gy + j, k), get_or(weight, j, k, 1) * rs, k1)), k););
+      EACH_VECTOR(j, k, n,
+        const V g = vfma(get(gy + j, k), get_or(weight, j, k, 1) * rs, k1);
+        put(gx + j, vfma(get(x + j, k) - m, k2, g), k););
     else
       for (int64_t c = 0; c < cpg; c++) {
         const V w = vset(weight ? weight[c] * rstd : rstd);
@@ -716,7 +779,9 @@ static void group_norm_back_rows(void *context, int64_t begin, int64_t end) {
   }
 }
 
-void FN(group_norm_backward)(T *gx, T *gweight, T *gbias, T *partial, const T *gy, const T *x, const T *mean, const T *rstd, const T *weight, int64_t batch, int64_t groups, int64_t cpg, int64_t inner) {
+void FN(group_norm_backward)(T *gx, T *gweight, T *gbias, T *partial, const T *gy, const T *x, const T *mean,
+                             const T *rstd, const T *weight, int64_t batch, int64_t groups, int64_t cpg,
+                             int64_t inner) {
   const int64_t channels = groups * cpg;
   group_norm_back_args a = {gx, partial, gy, x, mean, rstd, weight, batch, groups, cpg, inner};
   mg_parallel(batch * groups, grain(batch * groups, cpg * inner), group_norm_back_rows, &a);

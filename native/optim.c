@@ -1,9 +1,12 @@
-/* Optimisers: one launch updates all parameters, in one pass over their memory. Formulas and their order of operations are those
- * of torch.optim's single-tensor code; g is the gradient (negated by `maximize`), p the parameter, t the step count from 1.
+/* types: f32 f64 */
+/* Optimisers: one launch updates all parameters, in one pass over their memory. Formulas and their order of operations
+ * are those of torch.optim's single-tensor code; g is the gradient (negated by `maximize`), p the parameter, t the step
+ * count from 1.
  *
  *     table   a row of MG_OPTIM_COLUMNS int64 per parameter, addresses or 0:
  *                 param  grad  state1  state2  state3  step  size
- *             step is the address of this parameter's own double: how many updates it has had. The launch adds 1, so a replayed
+ *             step is the address of this parameter's own double: how many updates it has had. The launch adds 1, so a
+ *                 replayed
  *             program counts on. It may be 0 for sgd without momentum. A row of size 0 is allowed.
  *     hyper   doubles read at each launch, so that a schedule acts on a replayed program too:
  *                 lr  weight_decay  eps  first  second
@@ -14,12 +17,12 @@
  *     rmsprop  alpha     momentum   mean of g^2       mean of g (centered)  momentum buffer
  *     adagrad  lr_decay  -          sum of g^2        -                   -
  *
- * The momentum buffers are not touched, and may be 0, where the momentum is 0. Clipping uses tables of the same shape and reads
- * of them grad and size only.
+ * The momentum buffers are not touched, and may be 0, where the momentum is 0. Clipping uses tables of the same shape
+ * and reads of them grad and size only.
  *
- * The plain loop of each is its formula, element by element. The fast one differs in that the elements of all parameters form
- * one long line, cut into pieces for the threads without regard to where one parameter ends: many small ones cost no more than
- * a large one. */
+ * The plain loop of each is its formula, element by element. The fast one differs in that the elements of all
+ * parameters form one long line, cut into pieces for the threads without regard to where one parameter ends: many small
+ * ones cost no more than a large one. */
 #include "runtime.h"
 #include "simd.h"
 
@@ -83,10 +86,12 @@ INLINE V lerp(V start, V end, double weight) {
   if (job->maximize) g = -g; \
   if (decay) g = vfma(vset((T)weight_decay), p, g);
 #define ROW \
-  T *param = address(row, PARAM), *state1 = address(row, STATE1), *state2 = address(row, STATE2), *state3 = address(row, STATE3); \
+  T *param = address(row, PARAM), *state1 = address(row, STATE1), *state2 = address(row, STATE2), \
+    *state3 = address(row, STATE3); \
   const T *grad = address(row, GRAD); \
   const double *step = address(row, STEP_), *hyper = job->hyper; \
-  const double lr = hyper[LR], weight_decay = hyper[WEIGHT_DECAY], eps = hyper[EPS], first = hyper[FIRST], second = hyper[SECOND]; \
+  const double lr = hyper[LR], weight_decay = hyper[WEIGHT_DECAY], eps = hyper[EPS], first = hyper[FIRST], \
+               second = hyper[SECOND]; \
   const int64_t option = job->option; \
   (void)state1, (void)state2, (void)state3, (void)step, (void)eps, (void)first, (void)second, (void)option;
 
@@ -107,17 +112,20 @@ static void sgd_update(const Job *job, const int64_t *row, int64_t begin, int64_
 #undef BODY
 }
 void FN(sgd)(const int64_t *table, const double *hyper, int64_t count, int64_t nesterov, int64_t maximize) {
-  Job job = {.update = sgd_update, .table = table, .hyper = hyper, .count = count, .option = nesterov, .maximize = maximize};
+  Job job = {
+      .update = sgd_update, .table = table, .hyper = hyper, .count = count, .option = nesterov, .maximize = maximize};
   launch(&job);
 }
 
-/* m += (1 - beta1) (g - m);  v = beta2 v + (1 - beta2) g^2;  p -= lr / (1 - beta1^t) m / (sqrt(v / (1 - beta2^t)) + eps)
+/* m += (1 - beta1) (g - m);  v = beta2 v + (1 - beta2) g^2;  p -= lr / (1 - beta1^t) m / (sqrt(v / (1 - beta2^t)) +
+ *                                                            eps)
  * with max(v so far) for v under amsgrad; decoupled: p -= lr weight_decay p first, instead of the penalty in g */
 static void adam_update(const Job *job, const int64_t *row, int64_t begin, int64_t end) {
   ROW
   const double t = *step + 1;
   const V size = vset((T)(-lr / (1 - pow(first, t)))), scale = vset((T)(1 / sqrt(1 - pow(second, t))));
-  const V keep = vset((T)second), take = vset((T)(1 - second)), small = vset((T)eps), shrink = vset((T)(1 - lr * weight_decay));
+  const V keep = vset((T)second), take = vset((T)(1 - second)), small = vset((T)eps),
+          shrink = vset((T)(1 - lr * weight_decay));
   const int penalty = weight_decay != 0 && !job->decoupled, decay = weight_decay != 0 && job->decoupled;
 #define BODY(i, w) do { \
     GRADIENT(i, w, penalty) \
@@ -135,8 +143,14 @@ static void adam_update(const Job *job, const int64_t *row, int64_t begin, int64
   VECTORS(BODY)
 #undef BODY
 }
-void FN(adam)(const int64_t *table, const double *hyper, int64_t count, int64_t amsgrad, int64_t decoupled, int64_t maximize) {
-  Job job = {.update = adam_update, .table = table, .hyper = hyper, .count = count, .option = amsgrad, .decoupled = decoupled,
+void FN(adam)(const int64_t *table, const double *hyper, int64_t count, int64_t amsgrad, int64_t decoupled,
+              int64_t maximize) {
+  Job job = {.update = adam_update,
+             .table = table,
+             .hyper = hyper,
+             .count = count,
+             .option = amsgrad,
+             .decoupled = decoupled,
              .maximize = maximize};
   launch(&job);
 }
@@ -144,8 +158,8 @@ void FN(adam)(const int64_t *table, const double *hyper, int64_t count, int64_t 
 /* v = alpha v + (1 - alpha) g^2;  centered: a += (1 - alpha) (g - a), v - a^2 for v below
  * u = g / (sqrt(v) + eps);  momentum: u = b = momentum b + u;  p -= lr u */
 static void rmsprop_update(const Job *job, const int64_t *row, int64_t begin, int64_t end) {
-  ROW
-  const V keep = vset((T)first), take = vset((T)(1 - first)), small = vset((T)eps), momentum = vset((T)second), rate = vset((T)-lr);
+  ROW const V keep = vset((T)first), take = vset((T)(1 - first)), small = vset((T)eps), momentum = vset((T)second),
+              rate = vset((T)-lr);
 #define BODY(i, w) do { \
     GRADIENT(i, w, weight_decay != 0) \
     V v = load(state1, i, w) * keep + take * g * g; \
@@ -168,7 +182,12 @@ static void rmsprop_update(const Job *job, const int64_t *row, int64_t begin, in
 #undef BODY
 }
 void FN(rmsprop)(const int64_t *table, const double *hyper, int64_t count, int64_t centered, int64_t maximize) {
-  Job job = {.update = rmsprop_update, .table = table, .hyper = hyper, .count = count, .option = centered, .maximize = maximize};
+  Job job = {.update = rmsprop_update,
+             .table = table,
+             .hyper = hyper,
+             .count = count,
+             .option = centered,
+             .maximize = maximize};
   launch(&job);
 }
 
@@ -192,8 +211,8 @@ void FN(adagrad)(const int64_t *table, const double *hyper, int64_t count, int64
 
 /* ---- clipping ---- */
 
-/* Squares are added in double, so that gradients of 1e30 have a norm in float too; the line is cut into chunks whose sums are
- * added in order: same bits for any number of threads. */
+/* Squares are added in double, so that gradients of 1e30 have a norm in float too; the line is cut into chunks whose
+ * sums are added in order: same bits for any number of threads. */
 static void norm_update(const Job *job, const int64_t *row, int64_t begin, int64_t end) {
   const T *g = address(row, GRAD);
   double s[16] = {0}, total = 0;
@@ -215,7 +234,10 @@ static void norm_chunks(void *context, int64_t begin, int64_t end) {
 }
 void FN(grad_norm_sq)(double *out, const int64_t *table, int64_t count) {
   const int64_t chunks = (line_length(table, count) + CHUNK - 1) / CHUNK;
-  Job job = {.update = norm_update, .table = table, .count = count, .partial = mg_scratch(0, (size_t)(chunks + 1) * sizeof(double))};
+  Job job = {.update = norm_update,
+             .table = table,
+             .count = count,
+             .partial = mg_scratch(0, (size_t)(chunks + 1) * sizeof(double))};
   mg_parallel(chunks, 1, norm_chunks, &job);
   double total = 0;
   for (int64_t c = 0; c < chunks; c++) total += job.partial[c];

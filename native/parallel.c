@@ -1,9 +1,10 @@
+/* types: none */
 /* The thread pool, the scratch memory of a thread, and the question which instructions this CPU has.
  *
  * Why a pool of our own: the usual run-times spin at their barriers and lose a factor of 100 when a core is taken away.
- * Here a worker looks for work for SPIN_NS at most and then sleeps; the caller does the same while it waits for the last
- * worker. Threads are created by the first call that has work for them, never at import; a forked child starts without
- * any and makes its own when it needs them.
+ * Here a worker looks for work for SPIN_NS at most and then sleeps; the caller does the same while it waits for the
+ * last worker. Threads are created by the first call that has work for them, never at import; a forked child starts
+ * without any and makes its own when it needs them.
  *
  * A region is n indices cut into pieces of `grain`. Everybody who takes part, the caller included, draws piece numbers
  * from one counter until it runs dry. Who computes a piece is chance; what is in it is not.
@@ -11,8 +12,9 @@
  * The gate: one atomic word, (epoch, workers inside, open). The caller writes the job, then opens the gate under a new
  * epoch; a worker enters by raising the count with a compare-and-swap that fails once the gate is shut, so a late riser
  * never reads a job that is being replaced. The caller shuts the gate when the counter is dry and leaves when the
- * count is 0. Sleeping uses one mutex and two condition variables; the flag `sleepers` (or `waiting`) is raised before the
- * gate is read again and the gate is changed before the flag is read, both sequentially consistent, so no wake-up is lost.
+ * count is 0. Sleeping uses one mutex and two condition variables; the flag `sleepers` (or `waiting`) is raised before
+ * the gate is read again and the gate is changed before the flag is read, both sequentially consistent, so no wake-up
+ * is lost.
  *
  * `busy` makes the pool one caller's at a time: a nested call and a call from a second thread find it taken and run
  * their pieces themselves, in order.
@@ -53,9 +55,11 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t work = PTHREAD_COND_INITIALIZER, done = PTHREAD_COND_INITIALIZER;
 static pthread_t workers[MAX_THREADS];   /* this and the rest belongs to whoever holds `busy` */
 static int64_t started;                  /* workers that run */
-static int64_t pool_size = 1;            /* threads the pool was last built for: `started` + 1, or more if the system refused some */
+/* threads the pool was last built for: `started` + 1, or more if the system refused some */
+static int64_t pool_size = 1;
 static int watching_forks;
-static atomic_int spin_ns;               /* 0 when there are more threads than CPUs: spinning would only be in the way */
+/* 0 when there are more threads than CPUs: spinning would only be in the way */
+static atomic_int spin_ns;
 
 /* ---- CPUs ---- */
 
@@ -74,8 +78,8 @@ static int64_t cpus_allowed(void) {
   return online > 0 ? online : 1;
 }
 
-/* 2 AVX-512 (f, dq, cd, bw, vl: x86-64-v4), 1 AVX2 + FMA (x86-64-v3), 0 baseline (x86-64-v2, or any other architecture),
- * -1 below it. The wide registers count only if the operating system saves them (XCR0). */
+/* 2 AVX-512 (f, dq, cd, bw, vl: x86-64-v4), 1 AVX2 + FMA (x86-64-v3), 0 baseline (x86-64-v2, or any other
+ * architecture), -1 below it. The wide registers count only if the operating system saves them (XCR0). */
 int mg_cpu_level(void) {
 #if defined(__x86_64__)
   unsigned a, b, c, d;

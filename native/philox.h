@@ -17,7 +17,8 @@ static Stream take(int64_t *state, int64_t words) {
   return s;
 }
 
-/* out[0 .. words), words from number `first` on (a multiple of 4); out has room for WORDS, some are written beyond `words`. */
+/* out[0 .. words), words from number `first` on (a multiple of 4); out has room for WORDS, some are written beyond
+ * `words`. */
 static void philox(uint32_t *out, Stream s, int64_t first, int64_t words) {
   for (int64_t w = 0; w < words; w += 4 * WL) {
     const uint64_t low = s.low + (uint64_t)(first + w) / 4, high = s.high + (low < s.low);

@@ -1,19 +1,21 @@
+/* types: f32 f64 */
 /* Pooling over windows of one to three spatial dimensions: the largest element of each with its index, or the mean.
  *
  *   x [planes, in]   y [planes, out]   in, out: 3 sizes, leading 1s
  *
- * `windows` is { planes, in[3], out[3], dilation[3], then for each dimension and each of its outputs: begin, end }: output o sees,
- * in each dimension, begin, begin + dilation, ... below end, all inside x. Strided, padded, ceiled, dilated and adaptive windows are all of
- * this form, and padding has no further say (a mean's divisor comes in a table). The plain loops, for a plane and an output:
+ * `windows` is { planes, in[3], out[3], dilation[3], then for each dimension and each of its outputs: begin, end }:
+ * output o sees, in each dimension, begin, begin + dilation, ... below end, all inside x. Strided, padded, ceiled,
+ * dilated and adaptive windows are all of this form, and padding has no further say (a mean's divisor comes in a
+ * table). The plain loops, for a plane and an output:
  *
  *   max_pool_forward    best = its first element; for each other one in order: if it is > best or NaN, it is the best
  *   max_pool_backward   gx[index[o]] += g[o]
  *   avg_pool_forward    y[o] = (sum of the window) / divisor[o]
  *   avg_pool_backward   gx[i] += g[o] / divisor[o] for each i of the window
  *
- * The fast ones take windows apart: the rows of a window are joined first, for all columns at once in vectors, then the columns of each
- * window in the row that comes out. In order of index the first of equal elements wins, and the last NaN: of columns
- * that are equal, the one from the upper row (for NaN the lower).
+ * The fast ones take windows apart: the rows of a window are joined first, for all columns at once in vectors, then the
+ * columns of each window in the row that comes out. In order of index the first of equal elements wins, and the last
+ * NaN: of columns that are equal, the one from the upper row (for NaN the lower).
  */
 #include "simd.h"
 
@@ -49,14 +51,16 @@ static void over_planes(job *j, void (*run)(void *, int64_t, int64_t)) {
 }
 
 /* For each output row and plane, `top` a window of rows: for (z) for (row) in order. */
-#define ROWS_OF(j, a, b, z, row)                                                                                              \
-  for (int64_t z = (j)->span[0][2 * (a)]; z < (j)->span[0][2 * (a) + 1]; z += (j)->s.dilation[0])                              \
-    for (int64_t row = z * (j)->s.in[1] + (j)->span[1][2 * (b)], row##_end = z * (j)->s.in[1] + (j)->span[1][2 * (b) + 1];     \
+#define ROWS_OF(j, a, b, z, row) \
+  for (int64_t z = (j)->span[0][2 * (a)]; z < (j)->span[0][2 * (a) + 1]; z += (j)->s.dilation[0]) \
+    for (int64_t row = z * (j)->s.in[1] + (j)->span[1][2 * (b)], \
+                 row##_end = z * (j)->s.in[1] + (j)->span[1][2 * (b) + 1]; \
          row < row##_end; row += (j)->s.dilation[1])
 
 static void max_planes(void *context, int64_t begin, int64_t end) {
   const job *j = context;
-  int64_t width = j->s.in[2], size = volume(j->s.in), columns = j->s.out[2], step = j->s.dilation[2], padded = width + VL;
+  int64_t width = j->s.in[2], size = volume(j->s.in), columns = j->s.out[2], step = j->s.dilation[2],
+          padded = width + VL;
   T *best = mg_scratch(0, (size_t)padded * sizeof(T));
   TI *origin = mg_scratch(1, (size_t)padded * sizeof(TI));
   T *y = j->y + begin * volume(j->s.out);
@@ -65,7 +69,8 @@ static void max_planes(void *context, int64_t begin, int64_t end) {
     for (int64_t a = 0; a < j->s.out[0]; a++)
       for (int64_t b = 0; b < j->s.out[1]; b++, y += columns, index += columns) {
         const T *x = j->x + p * size;
-        for (int64_t c = 0; c < width; c += VL) {      /* the rows of the window joined; origin: which row a column is from */
+        /* the rows of the window joined; origin: which row a column is from */
+        for (int64_t c = 0; c < width; c += VL) {
           int n = (int)MIN(width - c, VL), first = 1;
           V top = vzero();
           VM from = {0};
@@ -84,7 +89,8 @@ static void max_planes(void *context, int64_t begin, int64_t end) {
           T top = best[c];
           for (c += step; c < last; c += step) {
             T v = best[c];
-            int better = v > top || (v == top && origin[c] < origin[at]) || (v != v && (top == top || origin[c] >= origin[at]));
+            int better =
+                v > top || (v == top && origin[c] < origin[at]) || (v != v && (top == top || origin[c] >= origin[at]));
             top = better ? v : top;
             at = better ? c : at;
           }
@@ -110,7 +116,8 @@ static void max_back(void *context, int64_t begin, int64_t end) {
     memset(gx, 0, (size_t)in * sizeof(T));
     for (int64_t o = 0; o < out; o++) {
       const int64_t i = j->from[p * out + o];
-      if (i >= 0 && i < in) gx[i] += j->x[p * out + o];        /* the caller has the indices too, and may have written to them */
+      /* the caller has the indices too, and may have written to them */
+      if (i >= 0 && i < in) gx[i] += j->x[p * out + o];
     }
   }
 }

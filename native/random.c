@@ -1,18 +1,21 @@
+/* types: f32 f64 i64 u8 */
 /* Random numbers from Philox4x32-10 (Salmon, Moraes, Dror, Shaw: Parallel random numbers: as easy as 1, 2, 3, SC 2011).
  *
  * The generator is a function, not a machine: block number c under key k is four 32-bit words
  *
- *     repeat 10 times:  (c0, c1, c2, c3) = (hi(M1 c2) ^ c1 ^ k0, lo(M1 c2), hi(M0 c0) ^ c3 ^ k1, lo(M0 c0));  k += (W0, W1)
+ *     repeat 10 times:  (c0, c1, c2, c3) = (hi(M1 c2) ^ c1 ^ k0, lo(M1 c2), hi(M0 c0) ^ c3 ^ k1, lo(M0 c0));  k +=
+ *                       (W0, W1)
  *
- * so any element can be computed alone. state = {key, counter low, counter high, unused} lives in memory; a launch reads it
- * and advances the counter by the blocks it used, which is why a replayed program draws fresh numbers. Word w of a launch is
- * word w % 4 of block counter + w / 4; element i uses
+ * so any element can be computed alone. state = {key, counter low, counter high, unused} lives in memory; a launch
+ * reads it and advances the counter by the blocks it used, which is why a replayed program draws fresh numbers. Word w
+ * of a launch is word w % 4 of block counter + w / 4; element i uses
  *
  *     32-bit numbers (f32, masks)   word i                                     uniform: the top 24 bits
  *     64-bit numbers (f64, bits)    words 2i (low half) and 2i + 1             uniform: the top 53 bits
  *
  * whatever the number of threads, the vector width or the device. The floating-point work is made of +, -, *, /, sqrt
- * only, in one fixed order and without fused multiply-add (-ffp-contract=off), so it too gives the same bits everywhere.
+ * only, in one fixed order and without fused multiply-add (-ffp-contract=off), so it too gives the same bits
+ * everywhere.
  *
  * The fast loop: a vector of 64-bit lanes holds one counter word of WL blocks, because the machine's multiplication is
  * 32 x 32 -> 64 bits per 64-bit lane. Upper halves of lanes may hold rubbish: the multiplication ignores them. */
@@ -60,7 +63,9 @@ static void bits_piece(void *context, int64_t begin, int64_t end) {
     memcpy(t->out + i, word, (size_t)n * 8);
   }
 }
-void FN(random_bits)(int64_t *out, int64_t *state, int64_t n) { pieces(n, bits_piece, &(Bits){out, take(state, 2 * n)}); }
+void FN(random_bits)(int64_t *out, int64_t *state, int64_t n) {
+  pieces(n, bits_piece, &(Bits){out, take(state, 2 * n)});
+}
 #endif
 
 #if IS_REAL
@@ -98,15 +103,21 @@ static void uniform_piece(void *context, int64_t begin, int64_t end) {
 }
 void FN(uniform)(T *out, int64_t *state, int64_t n, double low, double high) {
   const T a = (T)low, b = (T)high;
-  pieces(n, uniform_piece, &(Job){.out = out, .s = take(state, n * PER), .a = a, .b = (T)(high - low), .top = b > a ? MATH(nextafter)(b, a) : a});
+  pieces(n, uniform_piece,
+         &(Job){.out = out,
+                .s = take(state, n * PER),
+                .a = a,
+                .b = (T)(high - low),
+                .top = b > a ? MATH(nextafter)(b, a) : a});
 }
 
-/* ---- normal: Box and Muller (1958). Elements 2k and 2k + 1 are one point of the plane: radius sqrt(-2 log u) from the bits
+/* ---- normal: Box and Muller (1958). Elements 2k and 2k + 1 are one point of the plane: radius sqrt(-2 log u) from
+ *     the bits
  * of the first, a uniform angle from those of the second.
  *
- * log u = e log 2 + log m with m in [sqrt 1/2, sqrt 2), log m by the atanh series as in simd.h. The angle is a quadrant and
- * a rest of +- pi/4, where sine and cosine are short polynomials (weighted least squares on Chebyshev nodes, refitted
- * after each rounding of a coefficient; relative error below 2^-28 in f32, 2^-58 in f64). */
+ * log u = e log 2 + log m with m in [sqrt 1/2, sqrt 2), log m by the atanh series as in simd.h. The angle is a quadrant
+ * and a rest of +- pi/4, where sine and cosine are short polynomials (weighted least squares on Chebyshev nodes,
+ * refitted after each rounding of a coefficient; relative error below 2^-28 in f32, 2^-58 in f64). */
 #if TYPE_IS == 1
 #define SINE(x, z) ((x) + (x) * (z) * (-0.166666552f + (z) * (0.00833219104f + (z) * -0.000195185989f)))
 #define COSINE(z) (1 - 0.5f * (z) + (z) * (z) * (0.0416666456f + (z) * (-0.0013887313f + (z) * 2.44329585e-05f)))
@@ -114,12 +125,27 @@ void FN(uniform)(T *out, int64_t *state, int64_t n, double low, double high) {
 #define MANTISSA 23
 #define ROOT_HALF 0x3F3504F3
 #else
-#define SINE(x, z) ((x) + (x) * (z) * (-0.16666666666666632 + (z) * (0.008333333333322476 + (z) * (-0.00019841269829839233 + (z) * (       \
-                    2.7557313698627415e-06 + (z) * (-2.505075868782087e-08 + (z) * 1.5896807413019552e-10))))))
-#define COSINE(z) (1 - 0.5 * (z) + (z) * (z) * (0.0416666666666666 + (z) * (-0.001388888888887446 + (z) * (2.4801587289656914e-05 + (z) * ( \
-                   -2.755731439524641e-07 + (z) * (2.087572831369024e-09 + (z) * -1.1359875939293001e-11))))))
-#define LOG_SERIES(z) ((z) * (0.6666666666666735 + (z) * (0.39999999999409863 + (z) * (0.2857142874347979 + (z) * (0.22222198458066783 +  \
-                       (z) * (0.18183570497487536 + (z) * (0.15313887332380782 + (z) * 0.14797639298807755)))))))
+#define SINE(x, z) \
+  ((x) + \
+   (x) * (z) * \
+       (-0.16666666666666632 + \
+        (z) * (0.008333333333322476 + (z) * (-0.00019841269829839233 + \
+                                             (z) * (2.7557313698627415e-06 + \
+                                                    (z) * (-2.505075868782087e-08 + (z) * 1.5896807413019552e-10))))))
+#define COSINE(z) \
+  (1 - 0.5 * (z) + \
+   (z) * (z) * \
+       (0.0416666666666666 + (z) * (-0.001388888888887446 + \
+                                    (z) * (2.4801587289656914e-05 + \
+                                           (z) * (-2.755731439524641e-07 + \
+                                                  (z) * (2.087572831369024e-09 + (z) * -1.1359875939293001e-11))))))
+#define LOG_SERIES(z) \
+  ((z) * \
+   (0.6666666666666735 + \
+    (z) * (0.39999999999409863 + \
+           (z) * (0.2857142874347979 + \
+                  (z) * (0.22222198458066783 + \
+                         (z) * (0.18183570497487536 + (z) * (0.15313887332380782 + (z) * 0.14797639298807755)))))))
 #define MANTISSA 52
 #define ROOT_HALF 0x3FE6A09E667F3BCD
 #endif
@@ -158,7 +184,8 @@ void FN(normal)(T *out, int64_t *state, int64_t n, double mean, double std) {
   pieces(n, normal_piece, &(Job){.out = out, .s = take(state, (n + 1) / 2 * 2 * PER), .a = (T)mean, .b = (T)std});
 }
 
-/* ---- dropout: mask[i] = word i >= p * 2^32;  y = x * mask / (1 - p), a product so that inf and NaN show as in PyTorch ---- */
+/* ---- dropout: mask[i] = word i >= p * 2^32;  y = x * mask / (1 - p), a product so that inf and NaN show as in
+ *                                              PyTorch ---- */
 static void dropout_forward_piece(void *context, int64_t begin, int64_t end) {
   const Job *t = context;
   uint32_t word[WORDS];
@@ -178,7 +205,8 @@ static void dropout_forward_piece(void *context, int64_t begin, int64_t end) {
 }
 static T kept_scale(double p) { return p < 1 ? (T)(1 / (1 - p)) : 0; }
 void FN(dropout_forward)(T *y, uint8_t *mask, const T *x, int64_t *state, int64_t n, double p) {
-  pieces(n, dropout_forward_piece, &(Job){.out = y, .x = x, .mask = mask, .s = take(state, n), .a = kept_scale(p), .limit = threshold(p)});
+  pieces(n, dropout_forward_piece,
+         &(Job){.out = y, .x = x, .mask = mask, .s = take(state, n), .a = kept_scale(p), .limit = threshold(p)});
 }
 
 static void dropout_backward_piece(void *context, int64_t begin, int64_t end) {

@@ -1,11 +1,12 @@
+/* types: f32 f64 i32 i64 u8 */
 /* Reductions: sum, prod, max, min, argmax, argmin, count_nonzero, any, all, moments; and the scans cumsum, cumprod.
  *
  * The plain loop, for an output k and its elements x_0, x_1, ... in the plan's order:
  *
  *     s = identity;  for (i = 0; i < reduce; i++) s = op(s, x_i);  out[k] = s;
  *
- * It waits for each addition to finish before the next, and the error of a float sum grows with the length. So a reduction
- * here is three small functions of its own:
+ * It waits for each addition to finish before the next, and the error of a float sum grows with the length. So a
+ * reduction here is three small functions of its own:
  *
  *     rows     up to BLOCK contiguous elements to a partial result: lanes side by side, folded at the end
  *     strip    up to STEP rows to one partial result per column: the lanes are the columns, nothing is folded
@@ -15,8 +16,8 @@
  * `strip` where the kept ones do, and packs a block into a buffer where neither do (strides 2, 0, -1, ...).
  *
  * Float sums: T adds some ten elements one to another; such partial sums are added in double, for T = double with
- * the rounding errors summed beside (Knuth's two-sum). The error stays at a few roundings whatever the length. Moments are two
- * passes over each block while it is in the cache, joined by Chan's formula: never E[x^2] - E[x]^2.
+ * the rounding errors summed beside (Knuth's two-sum). The error stays at a few roundings whatever the length. Moments
+ * are two passes over each block while it is in the cache, joined by Chan's formula: never E[x^2] - E[x]^2.
  *
  * Same bits: blocks and chunks are cut by shape alone, so neither the thread count nor the other outputs matter.
  */
@@ -71,14 +72,18 @@ INLINE V vstep(int op, V a, V b) {
   return op == SUM ? (V)((VA)a + (VA)b) : op == PROD ? (V)((VA)a * (VA)b) : op == MAX ? vmax(a, b) : vmin(a, b);
 }
 INLINE T step(int op, T a, T b) {
-  return op == SUM ? (T)((TA)a + (TA)b) : op == PROD ? (T)((TA)a * (TA)b) : (op == MAX ? a > b : a < b) || ISNAN(a) ? a : b;
+  return op == SUM                                 ? (T)((TA)a + (TA)b)
+         : op == PROD                              ? (T)((TA)a * (TA)b)
+         : (op == MAX ? a > b : a < b) || ISNAN(a) ? a
+                                                   : b;
 }
 /* the first n lanes */
 INLINE VM first_lanes(int n) {
   static const TI number[] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15,
                              16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31,
                              32, 33, 34, 35, 36, 37, 38, 39, 40, 41, 42, 43, 44, 45, 46, 47,
-                             48, 49, 50, 51, 52, 53, 54, 55, 56, 57, 58, 59, 60, 61, 62, 63};      /* as many as a vector of bytes has */
+                             /* as many as a vector of bytes has */
+                             48, 49, 50, 51, 52, 53, 54, 55, 56, 57, 58, 59, 60, 61, 62, 63};
   VM v;
   memcpy(&v, number, VBYTES);
   return v < (TI)n - (VM){0};
@@ -132,7 +137,8 @@ static inline Partial at(Partial p, int64_t i) { return (Partial){p.value + i, p
   const Partial name = {name##_value, name##_index, name##_high, name##_low}
 
 typedef struct {
-  /* p[j * stride + i], i < n <= BLOCK, for each row j < count; first: how many elements of the output came before p[0] */
+  /* p[j * stride + i], i < n <= BLOCK, for each row j < count; first: how many elements of the output came before
+   * p[0] */
   void (*rows)(Partial to, const T *p, int64_t count, int64_t stride, int64_t n, int64_t first);
   /* row[i][from + j], i < n <= STEP, for each column j < width; n may be 0: the identity */
   void (*strip)(Partial to, const T *const *row, int64_t from, int64_t width, int64_t n, int64_t first);
@@ -146,7 +152,8 @@ typedef struct {
 
 /* ---- sum, prod, max, min ---- */
 
-/* n contiguous elements into one vector. Eight accumulators, since an addition takes four cycles and two may start in each. */
+/* n contiguous elements into one vector. Eight accumulators, since an addition takes four cycles and two may start in
+ * each. */
 INLINE V fold_block(int op, const T *p, int64_t n) {
   const V none = vset(identity(op));
   V a[8] = {none, none, none, none, none, none, none, none};
@@ -165,8 +172,8 @@ INLINE V fold_block(int op, const T *p, int64_t n) {
   return a[0];
 }
 
-/* Columns go four vectors at a time, then one; the last one overlaps its neighbour, which only computes the same again. Only
- * where there are fewer columns than lanes are there fewer: one(first column, vectors, lanes). */
+/* Columns go four vectors at a time, then one; the last one overlaps its neighbour, which only computes the same again.
+ * Only where there are fewer columns than lanes are there fewer: one(first column, vectors, lanes). */
 #define ACROSS(one) do { \
     int64_t j = 0; \
     for (; j + 4 * VL <= width; j += 4 * VL) one(j, 4, VL); \
@@ -187,7 +194,8 @@ INLINE void fold_vectors(int op, T *out, const T *const *row, int64_t at, int64_
   for (int l = 0; l < vectors; l++) a[l] = vset(identity(op));
 #define ROW(k) load(row[i + k] + at + l * VL, lanes)
   for (; i + 4 <= n; i += 4)
-    for (int l = 0; l < vectors; l++) a[l] = vstep(op, a[l], vstep(op, vstep(op, ROW(0), ROW(1)), vstep(op, ROW(2), ROW(3))));
+    for (int l = 0; l < vectors; l++)
+      a[l] = vstep(op, a[l], vstep(op, vstep(op, ROW(0), ROW(1)), vstep(op, ROW(2), ROW(3))));
   for (; i < n; i++)
     for (int l = 0; l < vectors; l++) a[l] = vstep(op, a[l], ROW(0));
 #undef ROW
@@ -277,8 +285,8 @@ INLINE VM vbeats(int op, V a, V b) {
   return better;
 }
 
-/* The extreme first, at full speed; then where it stands: from the end to the front each lane keeps the number of the last
- * vector where it met the extreme. No branch depends on the data, so short rows do not mispredict. */
+/* The extreme first, at full speed; then where it stands: from the end to the front each lane keeps the number of the
+ * last vector where it met the extreme. No branch depends on the data, so short rows do not mispredict. */
 static inline int64_t locate(T m, const T *p, int64_t n) {
   if (ISNAN(m)) {
     int64_t i = 0;
@@ -317,7 +325,8 @@ INLINE void arg_more(int op, Partial to, const T *p, int64_t n, int64_t first) {
   if (beats(op, m, to.value[0])) to.value[0] = m, to.index[0] = first + locate(m, p, n);
 }
 /* The lanes count rows in integers as wide as T: STEP fits into any. */
-INLINE void arg_vectors(int op, T *value, TI *number, const T *const *row, int64_t at, int64_t n, int vectors, int lanes) {
+INLINE void arg_vectors(int op, T *value, TI *number, const T *const *row, int64_t at, int64_t n, int vectors,
+                        int lanes) {
   V best[4];
   VM where[4];
   for (int l = 0; l < vectors; l++) best[l] = load(row[0] + at + l * VL, lanes), where[l] = (VM){0};
@@ -410,9 +419,9 @@ static void all_store(void *out, void *second, int64_t k, Partial from, int64_t 
 
 #if IS_REAL
 /* A block's deviations are taken from c, near its mean, so that s = sum(x - c) and q = sum((x - c)^2) hardly cancel in
- * mean = c + s / n, m2 = q - s^2 / n. To find c the same is done with c = the first element: a constant block then gives
- * m2 = 0 to the bit. The mean stays in two parts, c and s / n: the difference of two blocks' means would lose what their sums
- * round away. A c that is not finite is the mean, and m2 is NaN. */
+ * mean = c + s / n, m2 = q - s^2 / n. To find c the same is done with c = the first element: a constant block then
+ * gives m2 = 0 to the bit. The mean stays in two parts, c and s / n: the difference of two blocks' means would lose
+ * what their sums round away. A c that is not finite is the mean, and m2 is NaN. */
 static inline void moments_of(Partial to, int64_t j, T c, T s, T q, int64_t n) {
   const double share = (double)s / (double)n, left = (double)q - share * (double)s;
   const int finite = c - c == 0;
@@ -438,7 +447,8 @@ static void moments_rows(Partial to, const T *p, int64_t count, int64_t stride, 
         if (pass) q = vfma(a, a, q), q1 = vfma(b, b, q1), q2 = vfma(e, e, q2), q3 = vfma(f, f, q3);
       }
       for (; i < n; i += VL) {
-        V a = n - i < VL ? vselect(first_lanes((int)(n - i)), vload_n(p + i, (int)(n - i)) - shift, vzero()) : vload(p + i) - shift;
+        V a = n - i < VL ? vselect(first_lanes((int)(n - i)), vload_n(p + i, (int)(n - i)) - shift, vzero())
+                         : vload(p + i) - shift;
         s += a;
         q = vfma(a, a, q);
       }
@@ -450,7 +460,8 @@ static void moments_rows(Partial to, const T *p, int64_t count, int64_t stride, 
 }
 INLINE void moments_vectors(T *c, T *s, T *q, const T *const *row, int64_t at, int64_t n, int vectors, int lanes) {
   V shift[4], sum[4], squares[4];
-  for (int l = 0; l < vectors; l++) shift[l] = n > 0 ? finite_or_0(load(row[0] + at + l * VL, lanes)) : vzero(), sum[l] = vzero();
+  for (int l = 0; l < vectors; l++)
+    shift[l] = n > 0 ? finite_or_0(load(row[0] + at + l * VL, lanes)) : vzero(), sum[l] = vzero();
   for (int64_t i = 0; i < n; i++)
     for (int l = 0; l < vectors; l++) sum[l] += load(row[i] + at + l * VL, lanes) - shift[l];
   for (int l = 0; l < vectors; l++) shift[l] += sum[l] * vset((T)1 / (T)n), sum[l] = squares[l] = vzero();
@@ -488,7 +499,8 @@ static void moments_merge(Partial a, Partial b, int64_t width, int64_t n, int64_
 }
 static void moments_store(void *out, void *second, int64_t k, Partial from, int64_t width, int64_t n) {
   (void)n;
-  for (int64_t j = 0; j < width; j++) ((T *)out)[k + j] = (T)((double)from.value[j] + from.high[j]), ((T *)second)[k + j] = (T)from.low[j];
+  for (int64_t j = 0; j < width; j++)
+    ((T *)out)[k + j] = (T)((double)from.value[j] + from.high[j]), ((T *)second)[k + j] = (T)from.low[j];
 }
 #endif
 
@@ -537,7 +549,9 @@ static inline void copy_strided(T *to, const T *from, int64_t n, int64_t stride)
 
 /* A chunk of an output begins and ends here. */
 static inline int64_t chunk_begin(const Job *job, int64_t c) { return c * job->chunk; }
-static inline int64_t chunk_end(const Job *job, int64_t c) { return c + 1 < job->chunks ? (c + 1) * job->chunk : job->reduce; }
+static inline int64_t chunk_end(const Job *job, int64_t c) {
+  return c + 1 < job->chunks ? (c + 1) * job->chunk : job->reduce;
+}
 
 /* Chunk c of one output. Blocks are read in place from runs that are contiguous and not too short, otherwise
  * through a buffer. */
@@ -674,12 +688,13 @@ static void join_piece(void *context, int64_t begin, int64_t end) {
   const Job *job = context;
   const Partial to = at(job->partial, begin);
   for (int64_t c = 1; c < job->chunks; c++)
-    job->op->merge(to, at(job->partial, c * job->keep + begin), end - begin, chunk_begin(job, c), chunk_end(job, c) - chunk_begin(job, c));
+    job->op->merge(to, at(job->partial, c * job->keep + begin), end - begin, chunk_begin(job, c),
+                   chunk_end(job, c) - chunk_begin(job, c));
   job->op->store(job->out, job->second, begin, to, end - begin, job->reduce);
 }
 
-/* Chunks are cut by the length of the reduction alone, so that an output keeps its bits whatever stands beside it; whether they
- * are pieces of work of their own depends on how many others there are. */
+/* Chunks are cut by the length of the reduction alone, so that an output keeps its bits whatever stands beside it;
+ * whether they are pieces of work of their own depends on how many others there are. */
 static void cut(Job *job, int64_t chunk, int64_t pieces) {
   job->chunk = chunk;
   job->chunks = job->reduce > chunk ? (job->reduce + chunk - 1) / chunk : 1;
@@ -695,8 +710,17 @@ static int64_t at_least_1(int64_t n) { return n > 1 ? n : 1; }
 static void reduce(const Op *op, void *out, void *second, const T *x, const int64_t *plan) {
   const int64_t nkeep = plan[0], nreduce = plan[1];
   const int64_t *shape = plan + 2, *stride = shape + nkeep + nreduce;
-  Job job = {.op = op, .out = out, .second = second, .x = x, .kept = {nkeep, shape, stride},
-             .reduced = {nreduce, shape + nkeep, stride + nkeep}, .keep = 1, .reduce = 1, .inner = 1, .run = 1, .chunks = 1};
+  Job job = {.op = op,
+             .out = out,
+             .second = second,
+             .x = x,
+             .kept = {nkeep, shape, stride},
+             .reduced = {nreduce, shape + nkeep, stride + nkeep},
+             .keep = 1,
+             .reduce = 1,
+             .inner = 1,
+             .run = 1,
+             .chunks = 1};
   for (int64_t d = 0; d < nkeep; d++) job.keep *= shape[d];
   for (int64_t d = 0; d < nreduce; d++) job.reduce *= shape[nkeep + d];
   if (job.keep == 0) return;
@@ -747,8 +771,9 @@ void FN(moments)(T *mean, T *m2, const T *x, const int64_t *plan) {
  *
  *     s = identity;  for (i = 0; i < n; i++) out[i] = s = op(s, x[i]);
  *
- * with s a double for float and double, as in PyTorch. Across the columns of an inner axis that vectorises as it stands. Along a
- * row each step waits for the last, so sums go four at a time: the chain is one addition for four elements. (Not products:
+ * with s a double for float and double, as in PyTorch. Across the columns of an inner axis that vectorises as it
+ * stands. Along a row each step waits for the last, so sums go four at a time: the chain is one addition for four
+ * elements. (Not products:
  * a pair of large factors may overflow where the running product does not.) */
 #if TYPE_IS != 5
 #if IS_REAL
@@ -797,7 +822,8 @@ INLINE void scan_piece(int op, const Scan *scan, int64_t begin, int64_t end) {
     Scan scan = {out, x, n, inner}; \
     const int64_t width = inner < SCAN_WIDTH ? inner : SCAN_WIDTH; \
     if (n > 0 && inner > 0) \
-      mg_parallel(outer * ((inner + SCAN_WIDTH - 1) / SCAN_WIDTH), at_least_1(GRAIN / (n * width)), name##_piece, &scan); \
+      mg_parallel(outer * ((inner + SCAN_WIDTH - 1) / SCAN_WIDTH), at_least_1(GRAIN / (n * width)), name##_piece, \
+                  &scan); \
   }
 SCANS(SUM, cumsum)
 SCANS(PROD, cumprod)

@@ -1,11 +1,14 @@
-/* Recurrence over a sequence: the RNN with tanh or relu, LSTM and GRU, plain or normalised, one layer in one direction per
- * call. Layers, directions and dropout between layers are Python's.
+/* types: f32 f64 */
+/* Recurrence over a sequence: the RNN with tanh or relu, LSTM and GRU, plain or normalised, one layer in one direction
+ * per call. Layers, directions and dropout between layers are Python's.
  *
- *   x [steps, batch, inputs]      h0 [batch, outputs], c0 [batch, hidden] or null (zeros)      y [steps, batch, outputs]
- *   w_ih [n, inputs], w_hh [n, outputs], n = gates * hidden: LSTM i f g o, GRU r z n, RNN 1     outputs == hidden without w_hr
+ *   x [steps, batch, inputs]      h0 [batch, outputs], c0 [batch, hidden] or null (zeros)      y [steps, batch,
+ *                                 outputs]
+ *   w_ih [n, inputs], w_hh [n, outputs], n = gates * hidden: LSTM i f g o, GRU r z n, RNN 1     outputs == hidden
+ *       without w_hr
  *
- * The plain loop; N is the normalization of a row (1 layer: Ba et al. 2016, 2 root mean square; 0: the row itself), each with
- * its own weight, the biases of all parts added up. Steps run from the last to the first if `reverse`.
+ * The plain loop; N is the normalization of a row (1 layer: Ba et al. 2016, 2 root mean square; 0: the row itself),
+ * each with its own weight, the biases of all parts added up. Steps run from the last to the first if `reverse`.
  *
  *   for each step t, for each row b of the batch with t < lengths[b] (else: y = 0, h and c stay):
  *     p = N(w_ih x[t, b]) + N(w_hh (h * mask)) + bias
@@ -15,20 +18,21 @@
  *           v = tanh(p_n + r q_n);   h = (1 - z) v + z h
  *     y[t, b] = h
  *
- * The fast one. Steps are taken some at a time (MG_RNN_STEPS: about 256 rows, so that what one part of the work leaves for the
- * next is still in the second-level cache). Their products with x do not wait for each other: one large product. What remains
- * is w_hh h, step by step. Rows of the batch do not know of each other, so blocks of about 16 of them go through these steps on
- * their own, without a barrier between steps; their states and pre-activations stay in the first-level cache, and w_hh, packed
- * once in the order in which the register tile reads it, streams from the second. Gates, state and output of a block are one
- * pass over it. Only a normalised row must be complete before its first gate; the row kernels of norm.c do that part, on rows
- * that are in the cache anyway.
+ * The fast one. Steps are taken some at a time (mg_rnn_steps: about 256 rows, so that what one part of the work leaves
+ * for the next is still in the second-level cache). Their products with x do not wait for each other: one large
+ * product. What remains is w_hh h, step by step. Rows of the batch do not know of each other, so blocks of about 16 of
+ * them go through these steps on their own, without a barrier between steps; their states and pre-activations stay in
+ * the first-level cache, and w_hh, packed once in the order in which the register tile reads it, streams from the
+ * second. Gates, state and output of a block are one pass over it. Only a normalised row must be complete before its
+ * first gate; the row kernels of norm.c do that part, on rows that are in the cache anyway.
  *
- * Backward: the same blocks, from the last step to the first, turn the gradient of h into that of the pre-activations and
- * that, through w_hh packed the other way, into that of the h before; on the way they add up, each block for itself, what the
- * biases and the norms' weights get. What the weight matrices and x get is again one large product for the steps taken together.
+ * Backward: the same blocks, from the last step to the first, turn the gradient of h into that of the pre-activations
+ * and that, through w_hh packed the other way, into that of the h before; on the way they add up, each block for
+ * itself, what the biases and the norms' weights get. What the weight matrices and x get is again one large product for
+ * the steps taken together.
  *
- * Same bits: a row's values depend on its own inputs, the weights and the shapes only; sums over rows and steps run in the order
- * of the steps in each block, then of the blocks.
+ * Same bits: a row's values depend on its own inputs, the weights and the shapes only; sums over rows and steps run in
+ * the order of the steps in each block, then of the blocks.
  */
 #include "gemm.h"
 #include "loops.h"
@@ -49,7 +53,8 @@ typedef struct {
   /* forward */
   T *y, *hn, *cn, *gates, *cells, *tanhc, *inner, *projected, *hin;
   const T *bias;
-  /* backward: dh and dc run along; dx and dr are the gradients of w_ih x and w_hh h from step `from` on, sums the blocks' */
+  /* backward: dh and dc run along; dx and dr are the gradients of w_ih x and w_hh h from step `from` on, sums the
+   * blocks' */
   T *dh, *dc, *dx, *dr, *dhs, *sums;
   const T *gy, *h0;
   /* both */
@@ -81,26 +86,30 @@ static void product(T *c, const T *a, const T *packed, int64_t rows, int64_t n, 
     for (int64_t p = 0; p < k; p += GEMM_STEPS)
       for (int64_t t = 0; t < tiles; t++) {
         const int64_t i = rows * t / tiles, height = rows * (t + 1) / tiles - i;
-        FN(gemm_tile)((int)height, vectors, least(k - p, GEMM_STEPS), a + i * k + p, k, 1, packed + j * k + p * STRIP, STRIP,
-                      c + i * n + j, n, tail, add || p > 0, 0);
+        FN(gemm_tile)((int)height, vectors, least(k - p, GEMM_STEPS), a + i * k + p, k, 1, packed + j * k + p * STRIP,
+                      STRIP, c + i * n + j, n, tail, add || p > 0, 0);
       }
   }
 }
 
 /* ---- the row norms of norm.c ---- */
 
-static void normalize(const Job *x, T *y, int which, int64_t at, const T *in, const T *weight, const T *bias, int64_t rows, int64_t n) {
-  if (x->norm == LAYER) FN(layer_norm_forward)(y, statistic(x, which, at), statistic(x, which + 1, at), in, weight, bias, rows, n, x->eps);
+static void normalize(const Job *x, T *y, int which, int64_t at, const T *in, const T *weight, const T *bias,
+                      int64_t rows, int64_t n) {
+  if (x->norm == LAYER)
+    FN(layer_norm_forward)(y, statistic(x, which, at), statistic(x, which + 1, at), in, weight, bias, rows, n, x->eps);
   else FN(rms_norm_forward)(y, statistic(x, which + 1, at), in, weight, rows, n, x->eps);
 }
-APART void normalize_back(const Job *x, T *gin, T *sums, const T *gy, int which, int64_t at, const T *in, const T *weight, int64_t rows,
-                           int64_t n) {
-  FN(norm_rows_backward)(gin, sums, gy, in, statistic(x, which, at), statistic(x, which + 1, at), weight, rows, n, x->norm == LAYER);
+APART void normalize_back(const Job *x, T *gin, T *sums, const T *gy, int which, int64_t at, const T *in,
+                          const T *weight, int64_t rows, int64_t n) {
+  FN(norm_rows_backward)(gin, sums, gy, in, statistic(x, which, at), statistic(x, which + 1, at), weight, rows, n,
+                         x->norm == LAYER);
 }
 
 /* ---- forward: gates of one row ---- */
 
-/* EACH_VECTOR with one copy of the body: beside so many exponentials it does not matter to ask each load whether it is whole. */
+/* EACH_VECTOR with one copy of the body: beside so many exponentials it does not matter to ask each load whether it is
+ * whole. */
 #define EACH_VECTOR_ONCE(j, k, n, ...) do { \
     for (int64_t j = 0; j < (n); j += VL) { const int k = (int)least((n) - j, VL); __VA_ARGS__ } \
   } while (0)
@@ -193,7 +202,7 @@ static void rnn_row(const Job *x, int64_t at, int64_t row, const T *p, const T *
 
 /* ---- forward: blocks of rows, each through the whole sequence ---- */
 
-static int64_t blocks(const Job *x) { return MG_RNN_BLOCKS(x->batch); }
+static int64_t blocks(const Job *x) { return mg_rnn_blocks(x->batch); }
 
 static void forward_step(const Job *x, int64_t t, int64_t first, int64_t rows, T *scratch) {
   const int64_t H = x->hidden, P = x->outputs, n = x->n, at = t * x->batch + first;
@@ -243,7 +252,7 @@ static void forward_blocks(void *context, int64_t begin, int64_t end) {
 
 /* The steps taken together from the s-th to be taken on. */
 static void take(Job *x, int64_t s) {
-  const int64_t end = least(s + MG_RNN_STEPS(x->batch), x->steps);
+  const int64_t end = least(s + mg_rnn_steps(x->batch), x->steps);
   x->from = x->reverse ? x->steps - end : s;
   x->to = x->reverse ? x->steps - s : end;
 }
@@ -258,18 +267,46 @@ APART void add_vector(T *to, const T *from, int64_t n) {
   if (from) EACH_VECTOR(j, k, n, put(to + j, get(to + j, k) + get(from + j, k), k););
 }
 
-void FN(rnn_forward)(T *y, T *hn, T *cn, T *gates, T *cells, T *tanhc, T *inner, T *projected, T *raw_x, T *raw_h, T *stats, T *hin,
-                     T *work, const T *x, const T *h0, const T *c0, const T *w_ih, const T *w_hh, const T *w_hr, const T *b_ih,
-                     const T *b_hh, const T *nw_ih, const T *nb_ih, const T *nw_hh, const T *nb_hh, const T *nw_c, const T *nb_c,
-                     const T *mask, const int64_t *lengths, int64_t steps, int64_t batch, int64_t inputs, int64_t hidden, int64_t outputs,
-                     int64_t kind, int64_t norm, int64_t reverse, double eps) {
+void FN(rnn_forward)(T *y, T *hn, T *cn, T *gates, T *cells, T *tanhc, T *inner, T *projected, T *raw_x, T *raw_h,
+                     T *stats, T *hin, T *work, const T *x, const T *h0, const T *c0, const T *w_ih, const T *w_hh,
+                     const T *w_hr, const T *b_ih, const T *b_hh, const T *nw_ih, const T *nb_ih, const T *nw_hh,
+                     const T *nb_hh, const T *nw_c, const T *nb_c, const T *mask, const int64_t *lengths, int64_t steps,
+                     int64_t batch, int64_t inputs, int64_t hidden, int64_t outputs, int64_t kind, int64_t norm,
+                     int64_t reverse, double eps) {
   const int64_t gate_count = kind == LSTM ? 4 : kind == GRU ? 3 : 1, n = gate_count * hidden;
   const int64_t apart = kind == GRU ? 2 * hidden : 0;      /* GRU: the biases of q_n stay apart, behind the others */
-  T *bias = work, *packed_hh = bias + 4 * hidden, *packed_hr = packed_hh + (n + STRIP - 1) / STRIP * STRIP * outputs;
-  Job job = {.steps = steps, .batch = batch, .inputs = inputs, .hidden = hidden, .outputs = outputs, .n = n, .kind = kind, .norm = norm,
-             .reverse = reverse, .eps = eps, .lengths = lengths, .mask = mask, .nw_ih = nw_ih, .nw_hh = nw_hh, .nw_c = nw_c, .nb_c = nb_c,
-             .y = y, .hn = hn, .cn = cn, .gates = gates, .cells = cells, .tanhc = tanhc, .inner = inner, .projected = projected,
-             .raw_x = raw_x, .raw_h = raw_h, .hin = hin, .bias = bias, .stats = stats, .packed_hh = packed_hh, .packed_hr = packed_hr};
+  T *bias = work, *packed_hh = bias + 4 * hidden, *packed_hr = packed_hh + mg_rnn_round_up(n) * outputs;
+  Job job = {.steps = steps,
+             .batch = batch,
+             .inputs = inputs,
+             .hidden = hidden,
+             .outputs = outputs,
+             .n = n,
+             .kind = kind,
+             .norm = norm,
+             .reverse = reverse,
+             .eps = eps,
+             .lengths = lengths,
+             .mask = mask,
+             .nw_ih = nw_ih,
+             .nw_hh = nw_hh,
+             .nw_c = nw_c,
+             .nb_c = nb_c,
+             .y = y,
+             .hn = hn,
+             .cn = cn,
+             .gates = gates,
+             .cells = cells,
+             .tanhc = tanhc,
+             .inner = inner,
+             .projected = projected,
+             .raw_x = raw_x,
+             .raw_h = raw_h,
+             .hin = hin,
+             .bias = bias,
+             .stats = stats,
+             .packed_hh = packed_hh,
+             .packed_hr = packed_hr};
   memset(bias, 0, (size_t)(4 * hidden) * sizeof(T));
   add_vector(bias, b_ih, n);
   add_vector(bias, nb_ih, n);
@@ -284,18 +321,19 @@ void FN(rnn_forward)(T *y, T *hn, T *cn, T *gates, T *cells, T *tanhc, T *inner,
   copy_or_zero(hn, h0, batch * outputs);
   if (kind == LSTM) copy_or_zero(cn, c0, batch * hidden);
   T *p = norm ? raw_x : kind < LSTM ? y : gates;
-  for (int64_t s = 0; s < steps; s += MG_RNN_STEPS(batch)) {
+  for (int64_t s = 0; s < steps; s += mg_rnn_steps(batch)) {
     take(&job, s);
     const int64_t at = job.from * batch;
-    FN(gemm)(p + at * n, x + at * inputs, w_ih, 0, 0, 1, (job.to - job.from) * batch, n, inputs, inputs, 1, 1, inputs, n, 0);
+    FN(gemm)(p + at * n, x + at * inputs, w_ih, 0, 0, 1, (job.to - job.from) * batch, n, inputs, inputs, 1, 1, inputs,
+             n, 0);
     mg_parallel(blocks(&job), 1, forward_blocks, &job);
   }
 }
 
 /* ---- backward: one row ----
  *
- * dm is the complete gradient of h (LSTM: of what w_hr takes), dh what remains of it for the step before beside what comes through
- * w_hh; dp and dq, which LSTM and RNN have in common, are the gradients of p and q. */
+ * dm is the complete gradient of h (LSTM: of what w_hr takes), dh what remains of it for the step before beside what
+ * comes through w_hh; dp and dq, which LSTM and RNN have in common, are the gradients of p and q. */
 
 /* dtanh: the gradient of c through the tanh, or null without norm */
 static void lstm_row_back(const Job *x, int64_t t, int64_t row, T *dp, const T *dm, const T *dtanh) {
@@ -355,7 +393,7 @@ static void rnn_row_back(const Job *x, int64_t at, int64_t row, T *dp) {
 /* ---- backward: blocks of rows ---- */
 
 /* A block's sums: of the norms' weights (and biases) of w_ih x, w_hh h and c, then of dp and of dq. */
-static int64_t sums_of(const Job *x) { return 6 * x->n + 2 * x->hidden; }
+static int64_t sums_of(const Job *x) { return mg_rnn_sums_of_block(x->n, x->hidden); }
 
 static void lstm_back(const Job *x, int64_t t, int64_t first, int64_t rows, T *dp, T *dm, T *dtanh, T *sums) {
   const int64_t H = x->hidden, P = x->outputs, at = t * x->batch + first;
@@ -397,7 +435,9 @@ static void add_rows(T *sums, const T *d, int64_t rows, int64_t n) {
 static void backward_step(const Job *x, int64_t t, int64_t first, int64_t rows, T *scratch, T *sums) {
   const int64_t H = x->hidden, P = x->outputs, n = x->n, at = t * x->batch + first, taken = at - x->from * x->batch;
   T *dh = x->dh + first * P, *dm = scratch, *dtanh = dm + rows * H, *spare = dtanh + rows * H;
-  T *dp = x->norm ? spare + rows * P : x->dx + taken * n, *dq = x->kind != GRU ? dp : x->norm ? dp + rows * n : x->dr + taken * n;
+  T *dp = x->norm ? spare + rows * P : x->dx + taken * n, *dq = x->kind != GRU ? dp
+                                                                : x->norm      ? dp + rows * n
+                                                                               : x->dr + taken * n;
   for (int64_t r = 0; r < rows; r++) {
     if (!live(x, t, first + r)) {
       copy_or_zero(dp + r * n, 0, n);
@@ -430,7 +470,8 @@ static void backward_blocks(void *context, int64_t begin, int64_t end) {
   const Job *x = context;
   for (int64_t b = begin; b < end; b++) {
     const int64_t first = x->batch * b / blocks(x), rows = x->batch * (b + 1) / blocks(x) - first;
-    T *scratch = mg_scratch(4, (size_t)(rows * (2 * x->hidden + x->outputs + 2 * x->n)) * sizeof(T)), *sums = x->sums + b * sums_of(x);
+    T *scratch = mg_scratch(4, (size_t)(rows * (2 * x->hidden + x->outputs + 2 * x->n)) * sizeof(T)),
+      *sums = x->sums + b * sums_of(x);
     if (x->reverse) for (int64_t t = x->from; t < x->to; t++) backward_step(x, t, first, rows, scratch, sums);
     else for (int64_t t = x->to - 1; t >= x->from; t--) backward_step(x, t, first, rows, scratch, sums);
   }
@@ -443,27 +484,56 @@ APART void collect(const Job *x, T *out, int64_t at, int64_t n) {
   for (int64_t b = 1; b < blocks(x); b++) add_vector(out, x->sums + b * sums_of(x) + at, n);
 }
 
-void FN(rnn_backward)(T *gx, T *gh0, T *gc0, T *gw_ih, T *gw_hh, T *gw_hr, T *gb_ih, T *gb_hh, T *gnw_ih, T *gnw_hh, T *gnw_c, T *gnb_c,
-                      T *dx, T *dr, T *dhs, T *sums, T *work, const T *gy, const T *ghn, const T *gcn, const T *x, const T *h0,
-                      const T *c0, const T *w_ih, const T *w_hh, const T *w_hr, const T *nw_ih, const T *nw_hh, const T *nw_c,
-                      const T *mask, const int64_t *lengths, const T *y, const T *gates, const T *cells, const T *tanhc, const T *inner,
-                      const T *projected, const T *raw_x, const T *raw_h, const T *stats, const T *hin, int64_t steps, int64_t batch,
+void FN(rnn_backward)(T *gx, T *gh0, T *gc0, T *gw_ih, T *gw_hh, T *gw_hr, T *gb_ih, T *gb_hh, T *gnw_ih, T *gnw_hh,
+                      T *gnw_c, T *gnb_c, T *dx, T *dr, T *dhs, T *sums, T *work, const T *gy, const T *ghn,
+                      const T *gcn, const T *x, const T *h0, const T *c0, const T *w_ih, const T *w_hh, const T *w_hr,
+                      const T *nw_ih, const T *nw_hh, const T *nw_c, const T *mask, const int64_t *lengths, const T *y,
+                      const T *gates, const T *cells, const T *tanhc, const T *inner, const T *projected,
+                      const T *raw_x, const T *raw_h, const T *stats, const T *hin, int64_t steps, int64_t batch,
                       int64_t inputs, int64_t hidden, int64_t outputs, int64_t kind, int64_t norm, int64_t reverse) {
   const int64_t gate_count = kind == LSTM ? 4 : kind == GRU ? 3 : 1, n = gate_count * hidden, rows = steps * batch;
-  T *packed_hr = work + (outputs + STRIP - 1) / STRIP * STRIP * n;
+  T *packed_hr = work + mg_rnn_round_up(outputs) * n;
   /* the job serves both ways; what forward wrote is only read here */
-  Job job = {.steps = steps, .batch = batch, .inputs = inputs, .hidden = hidden, .outputs = outputs, .n = n, .kind = kind, .norm = norm,
-             .reverse = reverse, .lengths = lengths, .mask = mask, .nw_ih = nw_ih, .nw_hh = nw_hh, .nw_c = nw_c, .h0 = h0, .c0 = c0,
-             .y = (T *)y, .gates = (T *)gates, .cells = (T *)cells, .tanhc = (T *)tanhc, .inner = (T *)inner, .raw_x = (T *)raw_x,
-             .raw_h = (T *)raw_h, .stats = (T *)stats, .dh = gh0, .dc = gc0, .dx = dx, .dr = dr, .dhs = dhs, .sums = sums, .gy = gy,
-             .packed_hh = work, .packed_hr = packed_hr};
+  Job job = {.steps = steps,
+             .batch = batch,
+             .inputs = inputs,
+             .hidden = hidden,
+             .outputs = outputs,
+             .n = n,
+             .kind = kind,
+             .norm = norm,
+             .reverse = reverse,
+             .lengths = lengths,
+             .mask = mask,
+             .nw_ih = nw_ih,
+             .nw_hh = nw_hh,
+             .nw_c = nw_c,
+             .h0 = h0,
+             .c0 = c0,
+             .y = (T *)y,
+             .gates = (T *)gates,
+             .cells = (T *)cells,
+             .tanhc = (T *)tanhc,
+             .inner = (T *)inner,
+             .raw_x = (T *)raw_x,
+             .raw_h = (T *)raw_h,
+             .stats = (T *)stats,
+             .dh = gh0,
+             .dc = gc0,
+             .dx = dx,
+             .dr = dr,
+             .dhs = dhs,
+             .sums = sums,
+             .gy = gy,
+             .packed_hh = work,
+             .packed_hr = packed_hr};
   pack(work, w_hh, n, outputs, 1, outputs);
   if (w_hr) pack(packed_hr, w_hr, outputs, hidden, 1, hidden);
   copy_or_zero(gh0, ghn, batch * outputs);
   if (kind == LSTM) copy_or_zero(gc0, gcn, batch * hidden);
   memset(sums, 0, (size_t)(blocks(&job) * sums_of(&job)) * sizeof(T));
   int further = 0, further_h = 0;        /* has anything been added to gw_ih, to gw_hh? */
-  for (int64_t s = (steps - 1) / MG_RNN_STEPS(batch) * MG_RNN_STEPS(batch); s >= 0; s -= MG_RNN_STEPS(batch)) {
+  for (int64_t s = (steps - 1) / mg_rnn_steps(batch) * mg_rnn_steps(batch); s >= 0; s -= mg_rnn_steps(batch)) {
     take(&job, s);
     const int64_t at = job.from * batch, together = (job.to - job.from) * batch;
     mg_parallel(blocks(&job), 1, backward_blocks, &job);
@@ -477,7 +547,8 @@ void FN(rnn_backward)(T *gx, T *gh0, T *gc0, T *gw_ih, T *gw_hh, T *gw_hr, T *gb
       const int64_t start = reverse ? job.to == steps : job.from == 0, later = together - start * batch;
       const T *behind = reverse || !start ? dr : dr + batch * n, *first = reverse ? dr + later * n : dr;
       const T *h = reverse ? y + (at + batch) * outputs : y + (start ? at : at - batch) * outputs;
-      if (later || !further_h) FN(gemm)(gw_hh, behind, h, 0, 0, 1, n, outputs, later, 1, n, outputs, 1, outputs, further_h);
+      if (later || !further_h)
+        FN(gemm)(gw_hh, behind, h, 0, 0, 1, n, outputs, later, 1, n, outputs, 1, outputs, further_h);
       if (start && h0) FN(gemm)(gw_hh, first, h0, 0, 0, 1, n, outputs, batch, 1, n, outputs, 1, outputs, 1);
     }
     further_h = 1;

@@ -1,3 +1,4 @@
+/* types: f32 f64 */
 /* What this core can do at best: how many fused multiply-adds, for bench's "share of the roof". The plain loop is
  *
  *     for (i < rounds) for (j < 16 VL) a[j] = a[j] * b + c;

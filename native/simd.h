@@ -26,8 +26,8 @@
 #define VBYTES 32
 #else
 #define VBYTES 16
-#if defined(__SSE2__)
-#include <immintrin.h>
+#if defined(__SSE4_1__)
+#include <smmintrin.h>                    /* immintrin.h takes a quarter of a second to read */
 #endif
 #endif
 
@@ -107,7 +107,9 @@ static inline void vstore_n(T *p, V v, int n) { _mm512_mask_storeu_pd(p, tail_(n
 static inline V vfma(V a, V b, V c) { return (V)_mm512_fmadd_pd((__m512d)a, (__m512d)b, (__m512d)c); }
 static inline V vsqrt(V a) { return (V)_mm512_sqrt_pd((__m512d)a); }
 #elif defined(MG_LEVEL_avx2) && TYPE_IS == 1
-static inline __m256i tail_(int n) { return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)); }
+static inline __m256i tail_(int n) {
+  return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
 static inline V vload_n(const T *p, int n) { return (V)_mm256_maskload_ps(p, tail_(n)); }
 static inline void vstore_n(T *p, V v, int n) { _mm256_maskstore_ps(p, tail_(n), (__m256)v); }
 static inline V vfma(V a, V b, V c) { return (V)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c); }
@@ -171,7 +173,11 @@ static inline V vupper_(V a, V b) { return vselect(a > b, a, b); }
 #elif defined(__SSE4_1__)
 #define ROUND_(name, libm, mode) static inline V name(V a) { return (V)_mm_round_pd((__m128d)a, mode | 8); }
 #else
-#define ROUND_(name, libm, mode) static inline V name(V a) { for (int i = 0; i < VL; i++) a[i] = MATH(libm)(a[i]); return a; }
+#define ROUND_(name, libm, mode) \
+  static inline V name(V a) { \
+    for (int i = 0; i < VL; i++) a[i] = MATH(libm)(a[i]); \
+    return a; \
+  }
 #endif
 ROUND_(vround, rint, 0)
 ROUND_(vfloor, floor, 1)
@@ -208,12 +214,20 @@ static inline T vsum(V v) {
   return h[0][0] + h[0][1];
 #endif
 }
-static inline T vmaxall(V v) { T m = v[0]; for (int i = 1; i < VL; i++) m = v[i] > m || v[i] != v[i] ? v[i] : m; return m; }
-static inline T vminall(V v) { T m = v[0]; for (int i = 1; i < VL; i++) m = v[i] < m || v[i] != v[i] ? v[i] : m; return m; }
+static inline T vmaxall(V v) {
+  T m = v[0];
+  for (int i = 1; i < VL; i++) m = v[i] > m || v[i] != v[i] ? v[i] : m;
+  return m;
+}
+static inline T vminall(V v) {
+  T m = v[0];
+  for (int i = 1; i < VL; i++) m = v[i] < m || v[i] != v[i] ? v[i] : m;
+  return m;
+}
 
-/* A VL x VL block, transposed on its way from memory: lane l of t[q] is p[l * stride + q]. 16-byte pieces of rows are loaded
- * into the lanes where they belong, which leaves a 4 x 4 (2 x 2 for f64) transposition inside each 16 bytes: half the
- * shuffles of a transposition in registers. */
+/* A VL x VL block, transposed on its way from memory: lane l of t[q] is p[l * stride + q]. 16-byte pieces of rows are
+ * loaded into the lanes where they belong, which leaves a 4 x 4 (2 x 2 for f64) transposition inside each 16 bytes:
+ * half the shuffles of a transposition in registers. */
 #if defined(__SSE2__)
 #if defined(MG_LEVEL_avx512) && TYPE_IS == 1
 #define LOAD_(p, s) _mm_loadu_ps((const float *)((p) + (s)))
@@ -230,13 +244,17 @@ static inline T vminall(V v) { T m = v[0]; for (int i = 1; i < VL; i++) m = v[i]
 #define LOW2_(a, b) (V)_mm512_unpacklo_pd((__m512d)(a), (__m512d)(b))
 #define HIGH2_(a, b) (V)_mm512_unpackhi_pd((__m512d)(a), (__m512d)(b))
 #elif defined(MG_LEVEL_avx2) && TYPE_IS == 1
-#define PIECES_(p) (V)_mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps((const float *)(p))), _mm_loadu_ps((const float *)((p) + next)), 1)
+#define PIECES_(p) \
+  (V) _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps((const float *)(p))), \
+                           _mm_loadu_ps((const float *)((p) + next)), 1)
 #define LOW_(a, b) (V)_mm256_unpacklo_ps((__m256)(a), (__m256)(b))
 #define HIGH_(a, b) (V)_mm256_unpackhi_ps((__m256)(a), (__m256)(b))
 #define LOW2_(a, b) (V)_mm256_unpacklo_pd((__m256d)(a), (__m256d)(b))
 #define HIGH2_(a, b) (V)_mm256_unpackhi_pd((__m256d)(a), (__m256d)(b))
 #elif defined(MG_LEVEL_avx2)
-#define PIECES_(p) (V)_mm256_insertf128_pd(_mm256_castpd128_pd256(_mm_loadu_pd((const double *)(p))), _mm_loadu_pd((const double *)((p) + next)), 1)
+#define PIECES_(p) \
+  (V) _mm256_insertf128_pd(_mm256_castpd128_pd256(_mm_loadu_pd((const double *)(p))), \
+                           _mm_loadu_pd((const double *)((p) + next)), 1)
 #define LOW2_(a, b) (V)_mm256_unpacklo_pd((__m256d)(a), (__m256d)(b))
 #define HIGH2_(a, b) (V)_mm256_unpackhi_pd((__m256d)(a), (__m256d)(b))
 #else
@@ -247,8 +265,9 @@ static inline T vminall(V v) { T m = v[0]; for (int i = 1; i < VL; i++) m = v[i]
 #define HIGH2_(a, b) (V)_mm_unpackhi_pd((__m128d)(a), (__m128d)(b))
 #endif
 static inline __attribute__((always_inline)) void vload_columns(V *t, const T *p, int64_t stride) {
-  int64_t next = 16 * stride, third = 48 * stride;   /* bytes from a piece to the next and to the last; hidden from GCC, */
-  const char *row0 = (const char *)p, *row1 = (const char *)(p + stride);   /* which would keep 16 sums of them in memory */
+  /* bytes from a piece to the next and to the last; hidden from GCC, which would keep 16 sums of them in memory */
+  int64_t next = 16 * stride, third = 48 * stride;
+  const char *row0 = (const char *)p, *row1 = (const char *)(p + stride);
   __asm__("" : "+r"(next), "+r"(third), "+r"(row1));
   (void)next, (void)third;
 #if TYPE_IS == 1
@@ -279,12 +298,14 @@ static inline void vload_columns(V *t, const T *p, int64_t stride) {
 
 /* ---- elementary functions ----
  *
- *   vexp vexp2 vexpm1 vlog vlog2 vlog1p vtanh vsigmoid verf verfc vsin vcos, vsigmoids (of x and -x), vnormal (P and density)
+ *   vexp vexp2 vexpm1 vlog vlog2 vlog1p vtanh vsigmoid verf verfc vsin vcos, vsigmoids (of x and -x), vnormal (P and
+ *       density)
  *
- * One formula for all levels; f32 and f64 differ in constants only. Errors are at most 2 units in the last place (verfc: 4)
- * over the whole range; subnormal results, infinities, NaN and the sign of zero are right. The coefficients were fitted
- * to 60-digit values (mpmath): weighted least squares on Chebyshev nodes, reweighted until the error is nearly level
- * (Lawson's method), coefficients rounded to T one by one and the rest refitted. POLY lists them from the constant up. */
+ * One formula for all levels; f32 and f64 differ in constants only. Errors are at most 2 units in the last place
+ * (verfc: 4) over the whole range; subnormal results, infinities, NaN and the sign of zero are right. The coefficients
+ * were fitted to 60-digit values (mpmath): weighted least squares on Chebyshev nodes, reweighted until the error is
+ * nearly level (Lawson's method), coefficients rounded to T one by one and the rest refitted. POLY lists them from the
+ * constant up. */
 #if TYPE_IS == 1
 #define PICK_(f32, f64) f32##f
 #define POLY_(z, f32, f64) ({ static const T c_[] = f32; vpoly_(z, c_, sizeof c_ / sizeof *c_); })
@@ -297,7 +318,8 @@ static inline void vload_columns(V *t, const T *p, int64_t stride) {
 #define BIAS_ 1023
 #endif
 #define LIST_(...) {__VA_ARGS__}
-#define ROUNDER_ PICK_(12582912.0, 6755399441055744.0)    /* 1.5 * 2^MANTISSA: x + ROUNDER_ holds round(x) in its low bits */
+#define ROUNDER_ \
+  PICK_(12582912.0, 6755399441055744.0) /* 1.5 * 2^MANTISSA: x + ROUNDER_ holds round(x) in its low bits */
 #define LOG2E_ F(1.442695040888963407359925)
 #define LN2_HIGH_ PICK_(0.693145751953125, 0.6931471805592082)           /* 15 (40) bits: k * LN2_HIGH_ is exact */
 #define LN2_LOW_ PICK_(1.42860677e-06, 7.371002565167799e-13)         /* positive, so that k = inf works */
@@ -308,8 +330,10 @@ static inline V vpoly_(V z, const T *c, int n) {
   for (int k = n - 2; k >= 0; k--) p = vfma(p, z, vset(c[k]));
   return p;
 }
-static inline V vsign_(V magnitude, V sign) { return (V)((VM)magnitude | ((VM)sign & (VM)vset(F(-0.0)))); }   /* magnitude >= 0 */
-static inline V vpow2_(V k) { return (V)(((VU)(k + ROUNDER_) - (VU)vset(ROUNDER_) + BIAS_) << MANTISSA_); }       /* 2^k normal */
+/* magnitude >= 0 */
+static inline V vsign_(V magnitude, V sign) { return (V)((VM)magnitude | ((VM)sign & (VM)vset(F(-0.0)))); }
+/* 2^k normal */
+static inline V vpow2_(V k) { return (V)(((VU)(k + ROUNDER_) - (VU)vset(ROUNDER_) + BIAS_) << MANTISSA_); }
 
 /* v * 2^k: rounds once, also into the subnormals, because the first of two products is exact. */
 static inline V vscale_(V v, V k) {
@@ -323,14 +347,16 @@ static inline V vscale_(V v, V k) {
 #endif
 }
 
-/* exp(x) = 2^k (1 + p) with |x - k log 2| <= log(2) / 2: p = r + r^2 P(r), error below 2^-31 (f32), 2^-61 (f64). `low` is a
- * correction to x that is too small for x's format. */
+/* exp(x) = 2^k (1 + p) with |x - k log 2| <= log(2) / 2: p = r + r^2 P(r), error below 2^-31 (f32), 2^-61 (f64). `low`
+ * is a correction to x that is too small for x's format. */
 typedef struct { V k, p; } Exp_;
 static inline V vexpm1_small_(V r) {
-  return vfma(r * r, POLY_(r, LIST_(0.5f, 0.166666672f, 0.0416664779f, 0.00833319221f, 0.00139337103f, 0.000199584538f),
-                              LIST_(0.5, 0.16666666666666677, 0.04166666666666668, 0.008333333333321428, 0.0013888888888877432,
-                                    0.00019841269886631242, 2.4801587340668924e-05, 2.7557243702649166e-06, 2.755725914106419e-07,
-                                    2.510921428216453e-08, 2.0919526883209687e-09)), r);
+  return vfma(r * r,
+              POLY_(r, LIST_(0.5f, 0.166666672f, 0.0416664779f, 0.00833319221f, 0.00139337103f, 0.000199584538f),
+                    LIST_(0.5, 0.16666666666666677, 0.04166666666666668, 0.008333333333321428, 0.0013888888888877432,
+                          0.00019841269886631242, 2.4801587340668924e-05, 2.7557243702649166e-06, 2.755725914106419e-07,
+                          2.510921428216453e-08, 2.0919526883209687e-09)),
+              r);
 }
 static inline Exp_ vexp_(V x, V low) {
   const V k = vfma(x, vset(LOG2E_), vset(ROUNDER_)) - ROUNDER_;
@@ -362,16 +388,19 @@ static inline V vexpm1(V x) {
 static inline V vtanh(V x) {
   const V a = vlower_(vset(PICK_(10.0, 20.0)), vabs(x)), z = a * a;
   const Exp_ e = vexp_(2 * a, vzero());
-  const V small = vfma(a * z, POLY_(z, LIST_(-0.333332837f, 0.133314863f, -0.0537431315f, 0.0206494499f, -0.00571580464f),
-                                       LIST_(-0.33333333333333315, 0.13333333333330002, -0.05396825396617985, 0.021869488471594135,
-                                             -0.008863234353044838, 0.003592114361721891, -0.0014557280858505917,
-                                             0.0005894602525478222, -0.0002370338740029426, 9.159528746789556e-05,
-                                             -3.022257172794677e-05, 6.057321963298768e-06)), a);
+  const V small =
+      vfma(a * z,
+           POLY_(z, LIST_(-0.333332837f, 0.133314863f, -0.0537431315f, 0.0206494499f, -0.00571580464f),
+                 LIST_(-0.33333333333333315, 0.13333333333330002, -0.05396825396617985, 0.021869488471594135,
+                       -0.008863234353044838, 0.003592114361721891, -0.0014557280858505917, 0.0005894602525478222,
+                       -0.0002370338740029426, 9.159528746789556e-05, -3.022257172794677e-05, 6.057321963298768e-06)),
+           a);
   return vsign_(vselect(a < F(0.625), small, 1 - 2 / (vscale_(1 + e.p, e.k) + 1)), x);
 }
 
-/* S(x) = 1 / (1 + exp(-x)) and S(-x), by e = exp(-|x|) <= 1: the larger is q = 1 / (1 + e), the smaller e q = e - e (e q),
- * the second form because the errors of q count for less in it. Neither is a difference from 1, so both keep their digits. */
+/* S(x) = 1 / (1 + exp(-x)) and S(-x), by e = exp(-|x|) <= 1: the larger is q = 1 / (1 + e), the smaller e q = e - e (e
+ * q), the second form because the errors of q count for less in it. Neither is a difference from 1, so both keep their
+ * digits. */
 typedef struct { V up, down; } Sigmoid;
 static inline Sigmoid vsigmoids(V x) {
   const V e = vexp(-vabs(x)), large = 1 / (1 + e), small = vfma(-e, e * large, e);
@@ -391,7 +420,8 @@ static inline Log_ vlog_split_(V u) {
 #if TYPE_IS == 1
   const V k = (V)_mm512_getexp_ps((__m512)u), m = (V)_mm512_getmant_ps((__m512)u, _MM_MANT_NORM_1_2, _MM_MANT_SIGN_nan);
 #else
-  const V k = (V)_mm512_getexp_pd((__m512d)u), m = (V)_mm512_getmant_pd((__m512d)u, _MM_MANT_NORM_1_2, _MM_MANT_SIGN_nan);
+  const V k = (V)_mm512_getexp_pd((__m512d)u),
+          m = (V)_mm512_getmant_pd((__m512d)u, _MM_MANT_NORM_1_2, _MM_MANT_SIGN_nan);
 #endif
   const VM high = m >= 2 * ROOT_;
   return (Log_){vselect(high, k + 1, k), vselect(high, m * F(0.5), m) - 1};
@@ -401,8 +431,10 @@ static inline V vlog_ends_(V u, V y) { (void)u; return y; }
 static inline Log_ vlog_split_(V x) {
   const VM tiny = x < PICK_(1.17549435e-38, 2.2250738585072014e-308);          /* subnormal: scaled up first */
   const V u = vselect(tiny, x * PICK_(33554432.0, 18014398509481984.0), x);
-  const VU root = (VU)vset(ROOT_), mask = (((VU){0} + 1) << MANTISSA_) - 1, bits = (VU)u - root + (((VU){0} + BIAS_) << MANTISSA_);
-  const V two = vset(PICK_(8388608.0, 4503599627370496.0));                   /* 2^MANTISSA: its low bits are an integer */
+  const VU root = (VU)vset(ROOT_), mask = (((VU){0} + 1) << MANTISSA_) - 1,
+           bits = (VU)u - root + (((VU){0} + BIAS_) << MANTISSA_);
+  /* 2^MANTISSA: its low bits are an integer */
+  const V two = vset(PICK_(8388608.0, 4503599627370496.0));
   const V k = (V)((bits >> MANTISSA_) | (VU)two) - (two + vselect(tiny, vset(BIAS_ + PICK_(25.0, 54.0)), vset(BIAS_)));
   return (Log_){k, (V)((bits & mask) + root) - 1};
 }
@@ -427,7 +459,8 @@ static inline V vlog2(V x) {
   const V y = vlog_sum_(vzero(), l.f, vzero());
   return vlog_ends_(x, l.k + vfma(y, vset(LOG2E_), y * PICK_(1.92596303e-08, 2.0355273740931033e-17)));
 }
-/* log(1 + x): what rounding took from u = 1 + x is put back as low = (1 + x - u) / u; where u needs no scaling, f is x itself. */
+/* log(1 + x): what rounding took from u = 1 + x is put back as low = (1 + x - u) / u; where u needs no scaling, f is x
+ * itself. */
 static inline V vlog1p(V x) {
   const V u = 1 + x, v = u - 1, lost = (1 - (u - v)) + (x - v);
   const Log_ l = vlog_split_(u);
@@ -437,15 +470,18 @@ static inline V vlog1p(V x) {
 }
 
 /* erf x = x + x E(x^2) for |x| < 1, else 1 - erfc|x|.
- * erfc a = exp(-a^2) Q(y) / (1 + 2a), y = (a - c) / (a + c), a >= 0.45: the factor beside exp is smooth and slow in y (the
- * mapping of Shepherd and Laframboise, 1981). a^2 is carried with the error of its rounding. */
+ * erfc a = exp(-a^2) Q(y) / (1 + 2a), y = (a - c) / (a + c), a >= 0.45: the factor beside exp is smooth and slow in y
+ * (the mapping of Shepherd and Laframboise, 1981). a^2 is carried with the error of its rounding. */
 static inline V verf_small_(V x) {
-  return vfma(x, POLY_(x * x, LIST_(0.128379166f, -0.376126289f, 0.112836517f, -0.0268584713f, 0.00520288385f, -0.000823624316f,
-                                    9.56367803e-05f, -5.02588864e-06f),
-                              LIST_(0.1283791670955126, -0.3761263890318409, 0.11283791670968307, -0.026866170647219065,
-                                    0.005223977643095428, -0.0008548327923711833, 0.00012055362496470333, -1.4926292069237338e-05,
-                                    1.647142502071232e-06, -1.645413836806252e-07, 1.5319698810702457e-08, -1.3794843324243929e-09,
-                                    9.862662254210394e-11)), x);
+  return vfma(x,
+              POLY_(x * x,
+                    LIST_(0.128379166f, -0.376126289f, 0.112836517f, -0.0268584713f, 0.00520288385f, -0.000823624316f,
+                          9.56367803e-05f, -5.02588864e-06f),
+                    LIST_(0.1283791670955126, -0.3761263890318409, 0.11283791670968307, -0.026866170647219065,
+                          0.005223977643095428, -0.0008548327923711833, 0.00012055362496470333, -1.4926292069237338e-05,
+                          1.647142502071232e-06, -1.645413836806252e-07, 1.5319698810702457e-08,
+                          -1.3794843324243929e-09, 9.862662254210394e-11)),
+              x);
 }
 typedef struct { V e, q; } Erfc_;                             /* erfc a = e q, e = exp(-a^2) */
 static inline V vsquare_error_(V a, V square) {                /* a * a - square, exactly */
@@ -460,14 +496,16 @@ static inline Erfc_ verfc_large_(V a) {
   const T c = PICK_(2.0, 4.0);
   a = vlower_(vset(PICK_(12.0, 28.0)), a);
   const V y = (a - c) / (a + c);
-  const V q = POLY_(y, LIST_(1.27697837f, -0.0927638263f, -0.166030005f, 0.164050937f, -0.0542254299f, -0.00802716706f, 0.00875313487f,
-                             0.0012247822f, -0.00153054832f, -0.00032058885f, 0.000268089963f),
-                       LIST_(1.2329951186255526, -0.1396211168405625, 0.015379652102613259, 0.06809705425469104, -0.10103906603603001,
-                             0.09373283499841845, -0.06633036581759862, 0.037167515536007285, -0.01619773399894097,
-                             0.005031969996046738, -0.0007577736832963425, -0.00019925683004543238, 0.00015062338291857902,
-                             -2.4398563153090745e-05, -1.1226895959716736e-05, 5.707678866744984e-06, 3.029104767967794e-07,
-                             -8.211998090231247e-07, 6.388360013797202e-08, 1.046037488789703e-07, -1.064580628842541e-08,
-                             -1.0110772264359911e-08, -3.0822886157539124e-10));
+  const V q =
+      POLY_(y,
+            LIST_(1.27697837f, -0.0927638263f, -0.166030005f, 0.164050937f, -0.0542254299f, -0.00802716706f,
+                  0.00875313487f, 0.0012247822f, -0.00153054832f, -0.00032058885f, 0.000268089963f),
+            LIST_(1.2329951186255526, -0.1396211168405625, 0.015379652102613259, 0.06809705425469104,
+                  -0.10103906603603001, 0.09373283499841845, -0.06633036581759862, 0.037167515536007285,
+                  -0.01619773399894097, 0.005031969996046738, -0.0007577736832963425, -0.00019925683004543238,
+                  0.00015062338291857902, -2.4398563153090745e-05, -1.1226895959716736e-05, 5.707678866744984e-06,
+                  3.029104767967794e-07, -8.211998090231247e-07, 6.388360013797202e-08, 1.046037488789703e-07,
+                  -1.064580628842541e-08, -1.0110772264359911e-08, -3.0822886157539124e-10));
   const V square = a * a;
   const Exp_ e = vexp_(-square, -vsquare_error_(a, square));
   return (Erfc_){vscale_(1 + e.p, e.k), q / (1 + 2 * a)};
@@ -489,24 +527,30 @@ static inline Normal vnormal(V x) {
   const V t = x * F(-0.70710678118654752440), a = vabs(t);
   const Erfc_ c = verfc_large_(a);
   const V y = c.e * (F(0.5) * c.q);
-  return (Normal){vselect(a < F(0.5), F(0.5) - F(0.5) * verf_small_(t), vselect(t < 0, 1 - y, y)), c.e * F(0.39894228040143267794)};
+  return (Normal){vselect(a < F(0.5), F(0.5) - F(0.5) * verf_small_(t), vselect(t < 0, 1 - y, y)),
+                  c.e * F(0.39894228040143267794)};
 }
 
-/* Sine and cosine. x = n pi/2 + r + low, pi/2 in four parts of which n times the first three are exact; `low` collects what
- * rounding takes from r. Good for |x| up to 2^13 (2^20); beyond, and for inf and NaN, the C library does the lane. */
+/* Sine and cosine. x = n pi/2 + r + low, pi/2 in four parts of which n times the first three are exact; `low` collects
+ * what rounding takes from r. Good for |x| up to 2^13 (2^20); beyond, and for inf and NaN, the C library does the
+ * lane. */
 typedef struct { VM n; V sin, cos; } Turn_;
 static inline Turn_ vturn_(V x) {
   const V t = vfma(x, vset(F(0.6366197723675813430755351)), vset(ROUNDER_)), n = t - ROUNDER_;
   const V p = n * PICK_(0.000483751297, 6.077100506303966e-11), q = n * PICK_(7.54953362e-08, 2.0222662487111665e-21);
   const V a = vfma(n, vset(PICK_(-1.5703125, -1.5707963267341256)), x), b = a - p, r = b - q;
   const V low = vfma(n, vset(PICK_(-2.56334407e-12, -8.4784276603689e-32)), (a - b - p) + (b - r - q)), z = r * r;
-  const V s = r + vfma(r * z, POLY_(z, LIST_(-0.166666552f, 0.00833219104f, -0.000195185989f),
-                                       LIST_(-0.16666666666666632, 0.008333333333322476, -0.00019841269829839233, 2.7557313698627415e-06,
-                                             -2.505075868782087e-08, 1.5896807413019552e-10)), low);
-  const V c = (1 - F(0.5) * z) + vfma(z * z, POLY_(z, LIST_(0.0416666456f, -0.0013887313f, 2.44329585e-05f),
-                                                      LIST_(0.0416666666666666, -0.001388888888887446, 2.4801587289656914e-05,
-                                                            -2.755731439524641e-07, 2.087572831369024e-09, -1.1359875939293001e-11)),
-                                      -r * low);
+  const V s = r + vfma(r * z,
+                       POLY_(z, LIST_(-0.166666552f, 0.00833219104f, -0.000195185989f),
+                             LIST_(-0.16666666666666632, 0.008333333333322476, -0.00019841269829839233,
+                                   2.7557313698627415e-06, -2.505075868782087e-08, 1.5896807413019552e-10)),
+                       low);
+  const V c =
+      (1 - F(0.5) * z) + vfma(z * z,
+                              POLY_(z, LIST_(0.0416666456f, -0.0013887313f, 2.44329585e-05f),
+                                    LIST_(0.0416666666666666, -0.001388888888887446, 2.4801587289656914e-05,
+                                          -2.755731439524641e-07, 2.087572831369024e-09, -1.1359875939293001e-11)),
+                              -r * low);
   return (Turn_){(VM)t, s, c};
 }
 /* quarter: 0 for sine, 1 for cosine */

@@ -1,3 +1,4 @@
+/* types: f32 f64 */
 /* Softmax, log-softmax, logsumexp and cross entropy along the middle axis of [outer, n, inner], contiguous.
  *
  * All of them begin with the same two numbers for each line of n elements, m = max(x) and s = sum(exp(x - m)):
@@ -33,11 +34,17 @@ static void share(void (*fn)(void *, int64_t, int64_t), void *a, int64_t outer, 
     EACH_COLUMNS(i_, W, k, least(WIDE, (inner) - first_), const int64_t i = first_ + i_; __VA_ARGS__); \
   }
 
-/* m and s of R <= 4 rows of n <= SHORT elements; if e is given, exp(x - m) is kept there */
-INLINE void short_rows(T *m, T *s, T *e, const T *x, int64_t n, const int R, const int finite) {
+/* The first pass, m and s of lines, is compiled once for each shape (4 rows, 1 row, a long row, 4 vectors of columns, 1
+ * vector) and shared by the kernels of this file. It is most of the code here, and a copy in each kernel would not be
+ * faster. `finite`: an infinite m is replaced by 0. If e is given, exp(x - m) is kept there. */
+
+/* m and s of R <= 4 rows of n <= SHORT elements */
+INLINE void some_short_rows(T *m, T *s, T *e, const T *x, int64_t n, const int R, const int finite) {
   V v[4], largest_of[4];
   for (int r = 0; r < R; r++) largest_of[r] = vset(-INFINITY), v[r] = vzero();
-  EACH_VECTOR(j, k, n, for (int r = 0; r < R; r++) largest_of[r] = vmax(largest_of[r], keep_or(get(x + r * n + j, k), k, -INFINITY)););
+  EACH_VECTOR(j, k, n,
+    for (int r = 0; r < R; r++)
+      largest_of[r] = vmax(largest_of[r], keep_or(get(x + r * n + j, k), k, -INFINITY)););
   for (int r = 0; r < R; r++) {
     m[r] = largest(largest_of[r]);
     if (finite && MATH(fabs)(m[r]) == INFINITY) m[r] = 0;
@@ -51,9 +58,19 @@ INLINE void short_rows(T *m, T *s, T *e, const T *x, int64_t n, const int R, con
     });
   for (int r = 0; r < R; r++) s[r] = vsum(v[r]);
 }
+NOINLINE void short_rows_4(T *m, T *s, T *e, const T *x, int64_t n, int finite) {
+  some_short_rows(m, s, e, x, n, 4, finite);
+}
+NOINLINE void short_rows_1(T *m, T *s, T *e, const T *x, int64_t n, int finite) {
+  some_short_rows(m, s, e, x, n, 1, finite);
+}
+INLINE void short_rows(T *m, T *s, T *e, const T *x, int64_t n, const int R, int finite) {
+  if (R == 4) short_rows_4(m, s, e, x, n, finite);
+  else short_rows_1(m, s, e, x, n, finite);
+}
 
 /* the same for one row of any length */
-INLINE void long_row(T *m, T *s, T *e, const T *x, int64_t n, const int finite) {
+NOINLINE void long_row(T *m, T *s, T *e, const T *x, int64_t n, const int finite) {
   V v[4];
   for (int u = 0; u < 4; u++) v[u] = vset(-INFINITY);
   EACH_VECTOR_4(j, u, k, n, v[u] = vmax(v[u], keep_or(get(x + j, k), k, -INFINITY)););
@@ -74,7 +91,8 @@ INLINE void long_row(T *m, T *s, T *e, const T *x, int64_t n, const int finite) 
 }
 
 /* m and s of W * VL neighbouring lines (k of them if W == 1), x at the first element of the first */
-INLINE void columns(V *m, V *s, T *e, const T *x, int64_t n, int64_t stride, const int W, const int k, const int finite) {
+INLINE void some_columns_of(V *m, V *s, T *e, const T *x, int64_t n, int64_t stride, const int W, const int k,
+                            const int finite) {
   for (int w = 0; w < W; w++) m[w] = vset(-INFINITY), s[w] = vzero();
   for (int64_t q = 0; q < n; q++)
     for (int w = 0; w < W; w++) m[w] = vmax(m[w], get(x + q * stride + w * VL, k));
@@ -90,6 +108,20 @@ INLINE void columns(V *m, V *s, T *e, const T *x, int64_t n, int64_t stride, con
       }
     for (int w = 0; w < W; w++) s[w] += part[w];
   }
+}
+NOINLINE void columns_4(V *m, V *s, T *e, const T *x, int64_t n, int64_t stride, int finite) {
+  some_columns_of(m, s, e, x, n, stride, 4, VL, finite);
+}
+NOINLINE void columns_1(V *m, V *s, T *e, const T *x, int64_t n, int64_t stride, int finite) {
+  some_columns_of(m, s, e, x, n, stride, 1, VL, finite);
+}
+NOINLINE void columns_tail(V *m, V *s, T *e, const T *x, int64_t n, int64_t stride, int k, int finite) {
+  some_columns_of(m, s, e, x, n, stride, 1, k, finite);
+}
+INLINE void columns(V *m, V *s, T *e, const T *x, int64_t n, int64_t stride, const int W, const int k, int finite) {
+  if (W == 4) columns_4(m, s, e, x, n, stride, finite);
+  else if (k == VL) columns_1(m, s, e, x, n, stride, finite);
+  else columns_tail(m, s, e, x, n, stride, k, finite);
 }
 
 /* ---- softmax, log-softmax, logsumexp ------------------------------------------------------------------------------
@@ -186,7 +218,9 @@ INLINE void back_rows(const softmax_back_args *a, int64_t row, const int R, cons
     });
   for (int r = 0; r < R; r++) s[r] = vset(vsum(s[r]));
   for (int r = 0; r < R; r++)
-    EACH_VECTOR(j, k, n, const int64_t i = (row + r) * n + j; put(a->gx + i, back(get(a->gy + i, k), get(a->y + i, k), s[r], of), k););
+    EACH_VECTOR(j, k, n,
+      const int64_t i = (row + r) * n + j;
+      put(a->gx + i, back(get(a->gy + i, k), get(a->y + i, k), s[r], of), k););
 }
 
 INLINE void back_long(const softmax_back_args *a, int64_t row, const what of) {
@@ -250,7 +284,8 @@ void FN(log_softmax_backward)(T *gx, const T *gy, const T *y, int64_t outer, int
 /* ---- cross entropy: class indices `target` [outer, inner] in the classes (axis 1) of the logits --------------------
  *
  *   for each item with target t, logp = x - m - log(s), label smoothing e, classes C:
- *     item = (1 - e) * weight[t] * -logp[t]  +  e / C * sum over c of weight[c] * -logp[c]      0 where t == ignore_index
+ *     item = (1 - e) * weight[t] * -logp[t]  +  e / C * sum over c of weight[c] * -logp[c]
+ *     item = 0 where t == ignore_index
  *   sum = sum of items;  mean = sum / wsum,  wsum = sum of weight[t] over the items not ignored (0 / 0 = NaN if none)
  *
  * One pass takes the logits to an item, without a log-softmax array; m and log(s) are kept (`stats`) for the backward.
@@ -269,7 +304,8 @@ typedef struct {
 INLINE double smooth(const cross_entropy_args *a, const T *x, T top, T log_sum) {
   double sum = 0;
   if (a->inner != 1)
-    for (int64_t c = 0; c < a->classes; c++) sum += (a->weight ? a->weight[c] : 1) * (log_sum - (x[c * a->inner] - top));
+    for (int64_t c = 0; c < a->classes; c++)
+      sum += (a->weight ? a->weight[c] : 1) * (log_sum - (x[c * a->inner] - top));
   else
     for (int64_t b = 0; b < a->classes; b += BLOCK) {
       V s = vzero();
@@ -325,9 +361,12 @@ static void cross_entropy_lines(void *context, int64_t begin, int64_t end) {
   }
 }
 
-void FN(cross_entropy_forward)(T *loss, T *wsum, T *items, T *stats, const T *logits, const int64_t *target, const T *weight, int64_t outer, int64_t classes, int64_t inner, int64_t ignore_index, int64_t reduction, double label_smoothing) {
+void FN(cross_entropy_forward)(T *loss, T *wsum, T *items, T *stats, const T *logits, const int64_t *target,
+                               const T *weight, int64_t outer, int64_t classes, int64_t inner, int64_t ignore_index,
+                               int64_t reduction, double label_smoothing) {
   const int64_t count = outer * inner;
-  cross_entropy_args a = {items, stats, stats + count, logits, weight, target, classes, inner, ignore_index, label_smoothing};
+  cross_entropy_args a = {items,  stats,   stats + count, logits,       weight,
+                          target, classes, inner,         ignore_index, label_smoothing};
   share(cross_entropy_lines, &a, outer, classes, inner);
   if (reduction == 0) return;
   double sum = 0, weights = 0;
@@ -337,7 +376,8 @@ void FN(cross_entropy_forward)(T *loss, T *wsum, T *items, T *stats, const T *lo
     sum += vsum((s[0] + s[1]) + (s[2] + s[3]));
   }
   if (weight)
-    for (int64_t i = 0; i < count; i++) weights += target[i] != ignore_index && target[i] >= 0 && target[i] < classes ? weight[target[i]] : 0;
+    for (int64_t i = 0; i < count; i++)
+      weights += target[i] != ignore_index && target[i] >= 0 && target[i] < classes ? weight[target[i]] : 0;
   else {
     int64_t used = 0;
     for (int64_t i = 0; i < count; i++) used += target[i] != ignore_index;
@@ -407,7 +447,9 @@ INLINE void cross_entropy_back_row(const cross_entropy_back_args *a, int64_t row
   }
   const V m = vset(a->top[row]), log_sum = vset(a->log_sum[row]), scale = vset(f[0]), each = vset(f[1]);
   if (a->smoothing == 0) EACH_VECTOR(j, k, n, put(gx + j, vexp(get(x + j, k) - m - log_sum) * scale, k););
-  else EACH_VECTOR(j, k, n, put(gx + j, vexp(get(x + j, k) - m - log_sum) * scale - each * get_or(a->weight, j, k, 1), k););
+  else
+    EACH_VECTOR(j, k, n,
+      put(gx + j, vexp(get(x + j, k) - m - log_sum) * scale - each * get_or(a->weight, j, k, 1), k););
   if (t >= 0 && t < n) gx[t] -= f[2];
 }
 
@@ -418,14 +460,18 @@ static void cross_entropy_back(void *context, int64_t begin, int64_t end) {
     EACH_UNIT(o, i, W, k, a->inner, for (int w = 0; w < W; w++) cross_entropy_back_columns(a, o, i + w * VL, k););
 }
 
-void FN(cross_entropy_backward)(T *gx, const T *gloss, const T *wsum, const T *stats, const T *logits, const int64_t *target, const T *weight, int64_t outer, int64_t classes, int64_t inner, int64_t ignore_index, int64_t reduction, double label_smoothing) {
+void FN(cross_entropy_backward)(T *gx, const T *gloss, const T *wsum, const T *stats, const T *logits,
+                                const int64_t *target, const T *weight, int64_t outer, int64_t classes, int64_t inner,
+                                int64_t ignore_index, int64_t reduction, double label_smoothing) {
   double sum_weight = (double)classes;
   if (weight && label_smoothing != 0) {
     sum_weight = 0;
     for (int64_t c = 0; c < classes; c++) sum_weight += weight[c];
   }
   const double g = reduction == 0 ? 0 : reduction == 1 ? *gloss / (double)*wsum : *gloss;
-  cross_entropy_back_args a = {gx, reduction ? 0 : gloss, stats, stats + outer * inner, logits, weight, target, classes, inner, ignore_index, g, label_smoothing, sum_weight};
+  cross_entropy_back_args a = {
+      gx,    reduction ? 0 : gloss, stats, stats + outer * inner, logits,    weight, target, classes,
+      inner, ignore_index,          g,     label_smoothing,       sum_weight};
   share(cross_entropy_back, &a, outer, classes, inner);
 }
 

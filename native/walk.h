@@ -7,7 +7,8 @@
  *   chunks   short inner dimension: a span takes several rows at once. Operands that are contiguous as a whole stay
  *            where they are; the others are gathered. What is constant over the outer dimensions (a bias row, a
  *            scalar) is gathered once and used for all chunks, so x[m, n] + b[n] runs as fast as x + y;
- *   strips   a large operand is transposed: the inner dimension is cut into strips of WALK_STRIP, walked in chunks, so that
+ *   strips   a large operand is transposed: the inner dimension is cut into strips of WALK_STRIP, walked in chunks, so
+ *            that
  *            each cache line of the transposed operand is read once and whole.
  *
  * Elementwise work has no order, so threads split the output's linear index wherever it suits. */
@@ -65,7 +66,8 @@ typedef uint64_t __attribute__((may_alias)) walk_u64;
       for (int64_t i = 0; i < n; i++) d[i * to_stride] = s[i * from_stride];                    \
     }                                                                                           \
   }
-static inline void walk_move_row(void *to, int64_t to_stride, const void *from, int64_t from_stride, int64_t n, int size) {
+static inline void walk_move_row(void *to, int64_t to_stride, const void *from, int64_t from_stride, int64_t n,
+                                 int size) {
   if (to_stride == 1 && from_stride == 1 && n >= 16) memcpy(to, from, (size_t)(n * size));
   else if (size == 1) WALK_MOVE(walk_u8)
   else if (size == 2) WALK_MOVE(walk_u16)
@@ -74,34 +76,36 @@ static inline void walk_move_row(void *to, int64_t to_stride, const void *from, 
 }
 #undef WALK_MOVE
 
-/* Transposition: to[i * pitch + j] = from[j * stride + i]. In squares of WALK_TILE x WALK_TILE: their lines are read once
- * and whole, turned in L1 and written whole. */
+/* Transposition: to[i * pitch + j] = from[j * stride + i]. In squares of WALK_TILE x WALK_TILE: their lines are read
+ * once and whole, turned in L1 and written whole. */
 #define WALK_TILE 16
-#define WALK_TURN(type)                                                                                       \
-  static inline void walk_turn_##type(type *to, int64_t pitch, const type *from, int64_t stride, int64_t rows, int64_t columns) { \
-    for (int64_t j0 = 0; j0 < columns; j0 += WALK_TILE)                                                       \
-      for (int64_t i0 = 0; i0 < rows; i0 += WALK_TILE) {                                                      \
-        const int64_t n = columns - j0 < WALK_TILE ? columns - j0 : WALK_TILE;                                \
-        const int64_t m = rows - i0 < WALK_TILE ? rows - i0 : WALK_TILE;                                      \
-        const type *s = from + j0 * stride + i0;                                                              \
-        type *d = to + i0 * pitch + j0;                                                                       \
-        if (m == WALK_TILE && n == WALK_TILE) {                                                               \
-          type square[WALK_TILE][WALK_TILE];                                                                  \
-          for (int j = 0; j < WALK_TILE; j++) memcpy(square[j], s + j * stride, sizeof square[j]);            \
-          for (int i = 0; i < WALK_TILE; i++)                                                                 \
-            for (int j = 0; j < WALK_TILE; j++) d[i * pitch + j] = square[j][i];                              \
-        } else {                                                                                              \
-          for (int64_t i = 0; i < m; i++)                                                                     \
-            for (int64_t j = 0; j < n; j++) d[i * pitch + j] = s[j * stride + i];                             \
-        }                                                                                                     \
-      }                                                                                                       \
+#define WALK_TURN(type) \
+  static inline void walk_turn_##type(type *to, int64_t pitch, const type *from, int64_t stride, int64_t rows, \
+                                      int64_t columns) { \
+    for (int64_t j0 = 0; j0 < columns; j0 += WALK_TILE) \
+      for (int64_t i0 = 0; i0 < rows; i0 += WALK_TILE) { \
+        const int64_t n = columns - j0 < WALK_TILE ? columns - j0 : WALK_TILE; \
+        const int64_t m = rows - i0 < WALK_TILE ? rows - i0 : WALK_TILE; \
+        const type *s = from + j0 * stride + i0; \
+        type *d = to + i0 * pitch + j0; \
+        if (m == WALK_TILE && n == WALK_TILE) { \
+          type square[WALK_TILE][WALK_TILE]; \
+          for (int j = 0; j < WALK_TILE; j++) memcpy(square[j], s + j * stride, sizeof square[j]); \
+          for (int i = 0; i < WALK_TILE; i++) \
+            for (int j = 0; j < WALK_TILE; j++) d[i * pitch + j] = square[j][i]; \
+        } else { \
+          for (int64_t i = 0; i < m; i++) \
+            for (int64_t j = 0; j < n; j++) d[i * pitch + j] = s[j * stride + i]; \
+        } \
+      } \
   }
 WALK_TURN(walk_u8)
 WALK_TURN(walk_u16)
 WALK_TURN(walk_u32)
 WALK_TURN(walk_u64)
 #undef WALK_TURN
-static __attribute__((noinline)) void walk_turn(void *to, int64_t pitch, const void *from, int64_t stride, int64_t rows, int64_t columns, int size) {
+static __attribute__((noinline)) void walk_turn(void *to, int64_t pitch, const void *from, int64_t stride, int64_t rows,
+                                                int64_t columns, int size) {
   if (size == 1) walk_turn_walk_u8(to, pitch, from, stride, rows, columns);
   else if (size == 2) walk_turn_walk_u16(to, pitch, from, stride, rows, columns);
   else if (size == 4) walk_turn_walk_u32(to, pitch, from, stride, rows, columns);
@@ -109,13 +113,13 @@ static __attribute__((noinline)) void walk_turn(void *to, int64_t pitch, const v
 }
 
 /* n elements of an operand from `index` on, to (gather) or from (scatter) contiguous memory. */
-static __attribute__((noinline)) void walk_move(char *contiguous, char *strided, int scatter, const Walk *w, const int64_t *stride,
-                             const int64_t *index, int64_t n, int size) {
+static __attribute__((noinline)) void walk_move(char *contiguous, char *strided, int scatter, const Walk *w,
+                                                const int64_t *stride, const int64_t *index, int64_t n, int size) {
   const int64_t *shape = w->plan + 2;
   int last = (int)w->plan[0] - 1;
   int64_t at[WALK_DIMS], inner = stride[last];
-  if (!scatter && last > 0 && stride[last - 1] == 1 && inner != 1 && inner != 0 && index[last] == 0 && n > shape[last] &&
-      n % shape[last] == 0 && index[last - 1] + n / shape[last] <= shape[last - 1]) {
+  if (!scatter && last > 0 && stride[last - 1] == 1 && inner != 1 && inner != 0 && index[last] == 0 &&
+      n > shape[last] && n % shape[last] == 0 && index[last - 1] + n / shape[last] <= shape[last - 1]) {
     walk_turn(contiguous, shape[last], strided, inner, n / shape[last], shape[last], size);
     return;
   }
@@ -216,7 +220,8 @@ static inline void walk_strips(void *context, int64_t begin, int64_t end) {
   }
 }
 
-/* Walks `operands` operands (output first); piece: WALK_LIGHT or WALK_HEAVY. Up to 4 pieces stay on the calling thread. */
+/* Walks `operands` operands (output first); piece: WALK_LIGHT or WALK_HEAVY. Up to 4 pieces stay on the calling
+ * thread. */
 static __attribute__((noinline)) void walk(const Walk *w, int64_t piece) {
   const int64_t ndim = w->plan[0], size = w->plan[1], *shape = w->plan + 2;
   int flat = 1, turned = 0;

@@ -1,7 +1,7 @@
-"""Gradients as functions, functions with their own backward, and checks of derivatives and values."""
+"""`torch.autograd` of minigrad: `grad` and `backward`, `Function`, `functional`, `gradcheck`, anomaly detection."""
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
 from ..core import engine
 from ..core.engine import grad
@@ -12,17 +12,29 @@ from .anomaly import detect_anomaly, is_anomaly_check_nan_enabled, is_anomaly_en
 from .checking import GradcheckError, gradcheck, gradgradcheck
 from .function import Function
 
-__all__ = ["Function", "GradcheckError", "backward", "detect_anomaly", "enable_grad", "function", "functional", "grad", "gradcheck",
-           "gradgradcheck", "inference_mode", "is_anomaly_check_nan_enabled", "is_anomaly_enabled", "is_grad_enabled", "no_grad",
-           "set_detect_anomaly", "set_grad_enabled"]
+__all__ = ["Function", "GradcheckError", "backward", "detect_anomaly", "enable_grad", "function", "functional", "grad",
+           "gradcheck", "gradgradcheck", "inference_mode", "is_anomaly_check_nan_enabled", "is_anomaly_enabled",
+           "is_grad_enabled", "no_grad", "set_detect_anomaly", "set_grad_enabled"]
 
 
-def backward(tensors: Any, grad_tensors: Any = None, retain_graph: bool | None = None, create_graph: bool = False,
-             inputs: Any = None) -> None:
-    """Adds the gradients of several tensors to `.grad` of the leaves behind them."""
+def backward(tensors: Tensor | Sequence[Tensor], grad_tensors: Tensor | Sequence[Tensor | None] | None = None,
+             retain_graph: bool | None = None, create_graph: bool = False,
+             inputs: Tensor | Sequence[Tensor] | None = None) -> None:
+    """Computes the gradients of one or more tensors, and adds them to `.grad` of the leaves they depend on.
+
+    tensors       a tensor or several
+    grad_tensors  the gradient of each, of its shape; None for a tensor with one element means 1
+    retain_graph  keeps what was saved for backward, so that the same graph can be used again
+    create_graph  must stay False, else RuntimeError; `autograd.grad` gives gradients that can be differentiated
+    inputs        the leaves that get gradients (default: all)
+
+        autograd.backward([loss_a, loss_b])         # the same as (loss_a + loss_b).backward()
+    """
     if create_graph:
         raise RuntimeError("[autograd.backward] backward() never builds a graph; got create_graph=True; "
                            "use autograd.grad(..., create_graph=True)")
     roots = [tensors] if isinstance(tensors, Tensor) else list(tensors)
-    given = [None] * len(roots) if grad_tensors is None else [grad_tensors] if isinstance(grad_tensors, Tensor) else list(grad_tensors)
+    given: list[Tensor | None] = [None] * len(roots)
+    if grad_tensors is not None:
+        given = [grad_tensors] if isinstance(grad_tensors, Tensor) else list(grad_tensors)
     engine.backward(roots, given, bool(retain_graph), [inputs] if isinstance(inputs, Tensor) else inputs)

@@ -1,4 +1,4 @@
-"""`Function`: an op whose backward is written by hand, with PyTorch's protocol.
+"""`Function`: an op with a backward that is written by hand, as in PyTorch.
 
     class Cube(Function):
         @staticmethod
@@ -13,13 +13,14 @@
 
     y = Cube.apply(x)
 
-`forward` runs unrecorded. A backward in Tensor ops is differentiated again by `autograd.grad(..., create_graph=True)`, as any op's is.
+`forward` runs without recording. If `backward` consists of Tensor ops, `autograd.grad(..., create_graph=True)` can
+differentiate it again.
 """
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..core.op import stale
 from ..core.shape import fail, is_float
@@ -32,14 +33,21 @@ __all__ = ["Function", "FunctionCtx", "once_differentiable"]
 
 
 class FunctionCtx:
-    """What `forward` leaves for `backward`: saved tensors, flags, and whatever attributes are set on it."""
+    """The context `ctx`: `forward` saves tensors in it and sets attributes on it, and `backward` reads them.
+
+    `needs_input_grad[i]` says whether argument i of `forward` requires a gradient.
+    """
 
     needs_input_grad: tuple[bool, ...] = ()
+
+    if TYPE_CHECKING:           # a program may set any attribute: ctx.name = value
+        def __getattr__(self, name: str) -> Any: ...
+        def __setattr__(self, name: str, value: Any) -> None: ...
 
     def __init__(self, name: str) -> None:
         self._name = name
         self._to_save: tuple[Tensor | None, ...] = ()
-        self._saved: tuple[Any, ...] = ()               # tensors, or the index of an output: its array is in _outputs
+        self._saved: tuple[Any, ...] = ()               # tensors; for an output its index, its array is in _outputs
         self._version = 0
         self._not_differentiable: tuple[Tensor, ...] = ()
         self._materialize = True
@@ -47,32 +55,37 @@ class FunctionCtx:
         self._reading: Node | None = None               # the node whose backward runs
 
     def save_for_backward(self, *tensors: Tensor | None) -> None:
-        """Keeps inputs, outputs or what is between for `saved_tensors`; a change in place meanwhile is found out."""
+        """Saves inputs, outputs or intermediate tensors for `saved_tensors`. TypeError for what is no tensor or None.
+
+        If one of them is changed in place before backward, `saved_tensors` raises RuntimeError.
+        """
         for t in tensors:
             if t is not None and not isinstance(t, Tensor):
-                raise TypeError(f"[{self._name}] save_for_backward can only save variables, but got {type(t).__name__}; "
-                                "set anything else as an attribute: ctx.name = value")
+                raise TypeError(f"[{self._name}] save_for_backward can only save variables, but got "
+                                f"{type(t).__name__}; set anything else as an attribute: ctx.name = value")
         self._to_save = tensors
 
     def mark_non_differentiable(self, *tensors: Tensor) -> None:
-        """These outputs take no gradient."""
+        """Marks outputs that do not require a gradient, such as indices."""
         self._not_differentiable = tensors
 
     def set_materialize_grads(self, value: bool) -> None:
-        """False: `backward` gets None, not zeros, for an output that nothing was computed from."""
+        """With False, `backward` gets None instead of zeros for an output without a gradient."""
         self._materialize = value
 
     def mark_dirty(self, *tensors: Tensor) -> None:
-        raise NotImplementedError(f"[{self._name}] mark_dirty is not supported: differentiable functions do not change their inputs; "
-                                  "return a new tensor")
+        """Not supported: raises NotImplementedError. A `Function` must not change its inputs in place."""
+        raise NotImplementedError(f"[{self._name}] mark_dirty is not supported: differentiable functions do not change "
+                                  "their inputs; return a new tensor")
 
     def save_for_forward(self, *tensors: Tensor | None) -> None:
-        raise NotImplementedError(f"[{self._name}] save_for_forward is not supported: there is no forward-mode differentiation; "
-                                  "autograd.functional.jvp works by two backward passes")
+        """Not supported: raises NotImplementedError. There is no forward-mode differentiation."""
+        raise NotImplementedError(f"[{self._name}] save_for_forward is not supported: there is no forward-mode "
+                                  "differentiation; autograd.functional.jvp works by two backward passes")
 
     @property
-    def saved_tensors(self) -> tuple[Tensor | None, ...]:
-        """What `save_for_backward` was given."""
+    def saved_tensors(self) -> tuple[Any, ...]:         # of Tensors, and None where None was saved
+        """The tensors that `save_for_backward` got. RuntimeError if one of them was changed in place since."""
         if self._reading is None:
             return self._to_save
         if self._version != _version(self._saved, self._outputs):
@@ -87,7 +100,7 @@ class FunctionCtx:
         return new_tensor(array, Slot(node, index, array.layout) if type(node.layout) is tuple else node)
 
     def _seal(self, outputs: list[Any], differentiable: list[bool]) -> None:
-        """Keeps outputs among the saved by their arrays: a tensor would hold its node, and the node this, in a cycle."""
+        """Keeps the arrays of saved outputs, not the tensors: those hold the node, and the node holds this context."""
         places = {id(o): i for i, o in enumerate(outputs)}
         self._saved = tuple([places.get(id(t), t) if t is not None else None for t in self._to_save])
         self._outputs = {s: (outputs[s].array, differentiable[s]) for s in self._saved if isinstance(s, int)}
@@ -95,12 +108,13 @@ class FunctionCtx:
         self._version = _version(self._saved, self._outputs)
 
 
-def _version(saved: tuple, outputs: dict[int, Any]) -> int:
+def _version(saved: tuple[Any, ...], outputs: dict[int, Any]) -> int:
+    """The sum of the version counters of the saved tensors: it grows when one of them is changed in place."""
     return sum([outputs[s][0].version if isinstance(s, int) else s.array.version for s in saved if s is not None])
 
 
 class _FunctionOp:
-    """The op of a Function's nodes; `node.saved` is the context."""
+    """The op in the nodes of a `Function`; `node.saved` is the context."""
 
     def __init__(self, function: type[Function]) -> None:
         self.function, self.name = function, function.__name__
@@ -118,7 +132,7 @@ class _FunctionOp:
             ctx._reading = None
         return self._checked(results if isinstance(results, tuple) else (results,), node.inputs, needs)
 
-    def _checked(self, results: tuple, edges: Any, needs: list[bool]) -> list[Tensor | None]:
+    def _checked(self, results: tuple[Any, ...], edges: Any, needs: list[bool]) -> list[Tensor | None]:
         if len(results) > len(edges) and all(r is None for r in results[len(edges):]):
             results = results[:len(edges)]
         if len(results) != len(edges):
@@ -128,20 +142,24 @@ class _FunctionOp:
             if r is None or edge is None:
                 continue
             if not isinstance(r, Tensor):
-                raise TypeError(f"[{self.name}] backward must return tensors or None; got {type(r).__name__} at index {i}")
+                raise TypeError(f"[{self.name}] backward must return tensors or None; "
+                                f"got {type(r).__name__} at index {i}")
             have, want = r.array.layout.shape, edge.layout.shape
             same = [a == b or b == 1 for a, b in zip(reversed(have), reversed(want), strict=False)]
             if len(have) < len(want) or not all(same):
-                fail(self.name, f"backward returned an invalid gradient at index {i}: it must have the shape of the input",
+                fail(self.name,
+                     f"backward returned an invalid gradient at index {i}: it must have the shape of the input",
                      [f"gradient {list(have)}", f"input {list(want)}"])
         return [r if need else None for r, need in zip(results, needs, strict=True)]
 
 
 class Function:
-    """Base class: write `forward` and `backward` as static methods, call `apply`.
+    """Base class. A subclass defines `forward` and `backward` as static methods; a program calls `apply`.
 
-    forward(ctx, *args) -> outputs, or forward(*args) with setup_context(ctx, inputs, output)
-    backward(ctx, *grads) -> a gradient or None for each argument of forward
+    forward(ctx, *args)     returns a tensor or a tuple. Or: forward(*args), with setup_context(ctx, inputs, output)
+    backward(ctx, *grads)   gets the gradients of the outputs, returns a gradient or None for each argument of `forward`
+
+    The module's docstring shows an example. A `Function` has no instances: RuntimeError.
     """
 
     _op: _FunctionOp
@@ -151,26 +169,33 @@ class Function:
         cls._op = _FunctionOp(cls)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        raise RuntimeError(f"[{type(self).__name__}] a Function has static methods only; call {type(self).__name__}.apply(...)")
+        name = type(self).__name__
+        raise RuntimeError(f"[{name}] a Function has static methods only; call {name}.apply(...)")
 
     @staticmethod
     def forward(*args: Any, **kwargs: Any) -> Any:
+        """Computes the outputs, without recording: a tensor, or a tuple of tensors and other values."""
         raise NotImplementedError("You must implement the forward function for custom autograd.Function.")
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple, output: Any) -> None:
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> Any:
+        """If a subclass defines it, `forward` gets no `ctx`, and this saves what `backward` needs."""
         raise NotImplementedError("setup_context is not implemented.")
 
     @staticmethod
-    def backward(ctx: Any, *grad_outputs: Any) -> Any:
-        raise NotImplementedError("You must implement either the backward or vjp method for your custom autograd.Function to use it "
-                                  "with backward mode AD.")
+    def backward(ctx: Any, *grad_outputs: Any, **kwargs: Any) -> Any:
+        """Computes the gradients: one, or None, for each argument of `forward`. `vjp` is another name for it."""
+        raise NotImplementedError("You must implement either the backward or vjp method for your custom "
+                                  "autograd.Function to use it with backward mode AD.")
 
     vjp = backward
 
     @classmethod
     def apply(cls, *args: Any, **kwargs: Any) -> Any:
-        """Runs `forward`, and records `backward` if a tensor among the arguments requires a gradient."""
+        """Runs `forward` on the arguments, and records `backward` if one of them is a tensor that requires a gradient.
+
+        TypeError for keyword arguments, for a single output that is no tensor, and for None in a tuple of outputs.
+        """
         if kwargs:
             raise TypeError(f"[{cls.__name__}] apply takes positional arguments only; got {', '.join(kwargs)}")
         if cls.backward is Function.backward and cls.vjp is not Function.vjp:
@@ -189,13 +214,15 @@ class Function:
         outputs = list(result) if several else [result]
         for i, o in enumerate(outputs):
             if not isinstance(o, Tensor) and not (several and o is not None):
-                raise TypeError(f"[{cls.__name__}] forward must return a Tensor or a tuple; got {type(o).__name__} at index {i}")
+                raise TypeError(f"[{cls.__name__}] forward must return a Tensor or a tuple; "
+                                f"got {type(o).__name__} at index {i}")
         if not recording:
             return tuple([_plain(o, args) for o in outputs]) if several else _plain(result, args)
         return cls._record(ctx, args, needs, outputs, several)
 
     @classmethod
-    def _record(cls, ctx: FunctionCtx, args: tuple, needs: tuple[bool, ...], outputs: list[Any], several: bool) -> Any:
+    def _record(cls, ctx: FunctionCtx, args: tuple[Any, ...], needs: tuple[bool, ...], outputs: list[Any],
+                several: bool) -> Any:
         refused = {id(t) for t in ctx._not_differentiable}
         differentiable = [isinstance(o, Tensor) and is_float(o.dtype) and id(o) not in refused for o in outputs]
         ctx._seal(outputs, differentiable)
@@ -204,33 +231,40 @@ class Function:
         edges = tuple([edge_of(a) if need else None for a, need in zip(args, needs, strict=True)])
         if not several:
             return new_tensor(outputs[0].array, recorded(cls._op, edges, outputs[0].layout, ctx))
-        none = outputs[differentiable.index(True)].layout       # for what is no tensor, and gets no gradient
+        none = outputs[differentiable.index(True)].layout       # any layout: for outputs that are no tensors
         layouts: Any = tuple([o.layout if isinstance(o, Tensor) else none for o in outputs])
         node = recorded(cls._op, edges, layouts, ctx)
         return tuple([new_tensor(o.array, Slot(node, i, o.layout)) if d else _plain(o, args)
                       for i, (o, d) in enumerate(zip(outputs, differentiable, strict=True))])
 
 
-def _plain(value: Any, args: tuple) -> Any:
-    """An output outside the graph; an argument that is handed through stays as it is but for its graph."""
+def _plain(value: Any, args: tuple[Any, ...]) -> Any:
+    """An output outside of the graph. If `forward` returned an argument, this is a tensor with the argument's array."""
     return new_tensor(value.array, None) if isinstance(value, Tensor) and any(value is a for a in args) else value
 
 
 class _Once:
-    """The op of gradients that were computed outside the graph."""
+    """The op of gradients that were computed without recording."""
 
     name = "once_differentiable"
 
     def backward(self, node: Node, g: Any, needs: list[bool]) -> Any:
         fail(node.saved, "its backward is marked once_differentiable, and is being differentiated", "",
-             "write it in Tensor ops and take the mark away")
+             "write it in Tensor ops and remove the mark")
 
 
 _ONCE = _Once()
 
 
-def once_differentiable(fn: Callable) -> Callable:
-    """Decorates a `backward` that is not to be differentiated again (it uses NumPy, say): it runs unrecorded, and an attempt raises."""
+def once_differentiable(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorates a `backward` that cannot be differentiated again, for example because it uses NumPy.
+
+    It then runs without recording, and differentiating its results raises RuntimeError.
+
+        @staticmethod
+        @once_differentiable
+        def backward(ctx, g): ...
+    """
     @wraps(fn)
     def backward(ctx: FunctionCtx, *grads: Any) -> Any:
         with no_grad():

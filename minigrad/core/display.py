@@ -1,4 +1,4 @@
-"""What is shown of a tensor: its text, and for notebooks a table with its shape, dtype, device and place in the graph above it."""
+"""What is shown of a tensor: its text; for notebooks a table, with shape, dtype, device and place in the graph above."""
 from __future__ import annotations
 
 from typing import Any

@@ -14,7 +14,7 @@ from typing import Any
 from ..devices.base import Device
 from ..devices.memory import Array, Buffer, Layout
 from .shape import fail
-from .tape import FREED, Edge, Node, Slot, Variable, edge_of, hooks, located, mode, no_grad, post_hooks
+from .tape import FREED, Edge, Node, Slot, Variable, edge_of, hooks, located, mode, no_grad, post_hooks, set_recording
 
 
 class Functions:
@@ -122,7 +122,7 @@ def walk(roots: list[Edge], gradients: list[Any], create_graph: bool, retain_gra
     """
     wanted = frozenset(targets) if targets else _NOTHING
     useful = None if targets is None else _useful(_reachable(roots, wanted if bounded else _NOTHING), wanted)
-    before, mode.grad = mode.grad, create_graph
+    before = set_recording(create_graph)
     pending: dict[Edge, Any] = {}       # edge -> the gradient so far; for a node with several outputs, a list
     frontier: list[tuple[int, Any]] = []
     owned: set[Edge] = set()            # edges whose gradient lies in a buffer made here: it may be added to in place
@@ -163,7 +163,7 @@ def walk(roots: list[Edge], gradients: list[Any], create_graph: bool, retain_gra
                 node.saved = FREED
                 node.out = None
     finally:
-        mode.grad = before
+        set_recording(before)
     if hooked and not bounded:
         for edge in pending:
             pending[edge] = _hooked(edge, pending[edge])

@@ -18,23 +18,23 @@ What runs for a call is decided once per signature (the layouts of the inputs an
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from ..devices.base import NoKernel
 from ..devices.memory import Array, Buffer, Layout
 from ..devices.memory import layout as layout_of
-from ..devices.plan import Plan, remember
+from ..devices.plan import FusedPlan, Plan, remember
 from .arrays import contiguous_copy, dense
 from .engine import functions, walk
 from .shape import fail, is_float
-from .tape import Node, Slot, edge_of, enable_grad, located, mode, recorded, set_grad_enabled
+from .tape import Node, Slot, edge_of, enable_grad, located, mode, paused, recorded, set_grad_enabled
 from .tensor import Tensor, new_tensor
 
-registry: dict[str, Primitive | Op] = {}      # every op by name, in order of definition: what tests, bench and docs walk
+registry: dict[str, Primitive | Op] = {}      # every op by name, for tests, bench and documentation
 
 
-def _parameters(function: Callable) -> tuple[list[str], list[str]]:
+def parameters(function: Callable) -> tuple[list[str], list[str]]:
     """The positional (tensor) and keyword-only (attribute) parameter names of a definition."""
     code = getattr(function, "__code__", None)
     if code is not None:                                    # at import, for hundreds of functions: inspect is slow
@@ -46,24 +46,27 @@ def _parameters(function: Callable) -> tuple[list[str], list[str]]:
 
 
 def stale(name: str, node: Node | None = None) -> None:
-    fail(name + " backward", f"a tensor that the derivative needs was changed in place since the forward pass{located(node)}", "",
-         "make the change out of place, or before the tensor is used")
+    """Raises because a saved tensor was changed in place."""
+    fail(name + " backward", "a tensor that the derivative needs was changed in place since the forward pass"
+         f"{located(node)}", "", "make the change out of place, or before the tensor is used")
 
 
 class Documented:
-    """What tests, bench and documentation read of an op: its samples, error samples and outside oracle."""
+    """What tests, bench and documentation read of an op: name, samples, error samples, an outside oracle.
 
-    name: str
+    `public` is what users call: the op itself, or a faster function.
+    """
 
     def __init__(self, name: str, doc: str | None) -> None:
         self.name, self.__name__, self.__doc__ = name, name, doc
         self.sample_function: Callable | None = None
         self.error_function: Callable | None = None
         self.oracle: Callable | None = None
+        self.public: Any = self
         registry[name] = self                                   # type: ignore[assignment]
 
     def samples(self, function: Callable) -> Callable:
-        """Decorates `def _(make): yield make(2, 3), make(3), dict(eps=1e-5)`: arguments the op is tested and timed on."""
+        """Decorates `def _(make): yield make(2, 3), make(3), dict(eps=1e-5)`: what it is tested and timed on."""
         self.sample_function = function
         return function
 
@@ -81,7 +84,32 @@ class Documented:
         return f"<op {self.name}>"
 
 
-# where a VJP's arguments come from
+def public(op: Primitive | Op, call: Callable) -> Any:
+    """Makes `call` the function that users call for an op: it carries the op and its decorators."""
+    op.public = call
+    for name in ("samples", "errors", "reference", "check", "fused"):
+        if hasattr(op, name):
+            setattr(call, name, getattr(op, name))
+    call.op = op                                                # type: ignore[attr-defined]
+    return call
+
+
+def complete(name: str, attributes: tuple[str, ...], defaults: dict[str, Any], attrs: dict[str, Any]) -> dict[str, Any]:
+    """All attributes of a call, those left out with their defaults; refuses unknown and missing ones."""
+    full = {**defaults, **attrs}
+    for n in attributes:
+        if n not in full:
+            raise TypeError(f"[{name}] the attribute {n} is missing; got {', '.join(attrs) or 'none'}")
+    for n in full:
+        if n not in attributes:
+            raise TypeError(f"[{name}] unexpected keyword argument {n!r}; it takes {', '.join(attributes) or 'none'}")
+    return full
+
+
+# ---- primitives -----------------------------------------------------------------------------------------------------
+
+# where the arguments of a VJP come from
+
 def _output(node: Any, g: Tensor) -> Tensor:
     return new_tensor(node.out, node)
 
@@ -98,70 +126,115 @@ def _attribute(name: str) -> Callable[..., Any]:
     return lambda node, g: node.attrs[name]
 
 
-# ---- primitives -----------------------------------------------------------------------------------------------------
 class Primitive(Documented):
-    """One array computation plus VJPs. `prepare(*layouts, **attrs) -> Plan` checks the signature and chooses the kernel."""
+    """One array computation plus VJPs. `prepare(*layouts, **attrs) -> Plan` checks a signature and chooses the kernel.
+
+    `vjps` has one for each input that has a derivative. Where one computation gives the gradients of all inputs
+    (a join), or where there are several outputs (a cut), `backward(node, g, needs)` replaces them and saves nothing.
+    """
 
     def __init__(self, name: str, prepare: Callable[..., Plan], vjps: dict[str, Callable] | None = None,
-                 inputs: Iterable[str] | None = None, doc: str | None = None) -> None:
+                 inputs: Iterable[str] | None = None, doc: str | None = None, attributes: Iterable[str] | None = None,
+                 backward: Callable | None = None) -> None:
         super().__init__(name, doc or prepare.__doc__)
         self.prepare = prepare
-        self.inputs = tuple(inputs) if inputs is not None else tuple(_parameters(prepare)[0])
+        positional, keywords = parameters(prepare)
+        self.inputs = tuple(positional if inputs is None else inputs)
+        self.attributes = tuple(keywords if attributes is None else attributes)
+        self.defaults: dict[str, Any] = getattr(prepare, "__kwdefaults__", None) or {}
         self.plans: dict[tuple, Plan] = {}
         self.vjps = vjps or {}
-        used = {i: set(_parameters(self.vjps[n])[0]) for i, n in enumerate(self.inputs) if n in self.vjps}
+        self._check_vjps()
+        used = {i: set(parameters(self.vjps[n])[0]) for i, n in enumerate(self.inputs) if n in self.vjps}
         self.rules = {i: self._rule(self.vjps[self.inputs[i]]) for i in used}
         self.rule_list: list[Any] = [self.rules.get(i) for i in range(len(self.inputs))]
         self.keeps_out = any("out" in u for u in used.values())
         # saves[i]: which inputs the rule of input i uses
         self.saves = {i: frozenset(k for k, n in enumerate(self.inputs) if n in u) for i, u in used.items()}
+        self.keeps = self.keeps_out or any(self.saves.values())
+        self.joint = backward is not None
+        self.records = bool(self.rules) or self.joint
+        if backward is not None:
+            self.backward = backward                            # type: ignore[method-assign]
+
+    def _check_vjps(self) -> None:
+        known = {"g", "out", *self.inputs, *[f"{n}_shape" for n in self.inputs], *self.attributes}
+        for name, vjp in self.vjps.items():
+            if name not in self.inputs:
+                raise TypeError(f"[{self.name}] there is a VJP of {name!r}; the inputs are {', '.join(self.inputs)}")
+            for asked in parameters(vjp)[0]:
+                if asked not in known:
+                    raise TypeError(f"[{self.name}] the VJP of {name} asks for {asked!r}; "
+                                    f"it may ask for {', '.join(sorted(known))}")
 
     def _rule(self, vjp: Callable) -> Callable[[Node, Tensor], Tensor]:
         """The VJP with its arguments fetched from the node."""
+        names = parameters(vjp)[0]
+        if names == ["g"]:                                              # the two common forms, without a list
+            return lambda node, g: vjp(g)
+        if len(names) == 2 and names[0] == "g" and names[1] in self.inputs:
+            index = self.inputs.index(names[1])
+            return lambda node, g: vjp(g, node.saved[index])
         fetch: list[Callable[..., Any]] = []
-        for name in _parameters(vjp)[0]:
+        for name in names:
             if name == "g":
                 fetch.append(lambda node, g: g)
             elif name == "out":
                 fetch.append(_output)
             elif name in self.inputs:
                 fetch.append(_saved(self.inputs.index(name)))
-            elif name.endswith("_shape") and name[:-6] in self.inputs:
-                fetch.append(_shape(self.inputs.index(name[:-6])))
-            else:
+            elif name in self.attributes:
                 fetch.append(_attribute(name))
-        names = _parameters(vjp)[0]
-        if names == ["g"]:                                              # the two common forms, without a list
-            return lambda node, g: vjp(g)
-        if len(names) == 2 and names[0] == "g" and names[1] in self.inputs:
-            index = self.inputs.index(names[1])
-            return lambda node, g: vjp(g, node.saved[index])
+            else:
+                fetch.append(_shape(self.inputs.index(name[:-len("_shape")])))
         return lambda node, g: vjp(*[f(node, g) for f in fetch])
 
-    def __call__(self, *inputs: Tensor, **attrs: Any) -> Tensor:
-        arrays = [t.array for t in inputs]
-        key = (*[a.layout for a in arrays], *attrs.items())
+    def plan(self, layouts: Iterable[Layout], attrs: dict[str, Any]) -> Plan:
+        """The plan of a signature, made at its first call. Its key: layouts, then attributes in `prepare`'s order."""
+        if len(attrs) != len(self.attributes):
+            attrs = complete(self.name, self.attributes, self.defaults, attrs)
+        try:
+            key = (*layouts, *map(attrs.__getitem__, self.attributes))
+        except KeyError:
+            complete(self.name, self.attributes, self.defaults, attrs)
+            raise
         plan = self.plans.get(key)
         if plan is None:
-            plan = remember(self.plans, key, self.prepare(*[a.layout for a in arrays], **attrs))
-        array = plan.run(*arrays)
-        if mode.grad and self.rules:
+            plan = remember(self.plans, key, self.prepare(*key[:len(key) - len(attrs)], **attrs))
+            plan.op = self
+            plan.attrs = plan.attrs or attrs
+        return plan
+
+    def __call__(self, *inputs: Tensor, **attrs: Any) -> Any:
+        arrays = [t.array for t in inputs]
+        plan = self.plan([a.layout for a in arrays], attrs)
+        return self.finish(plan, inputs, plan.run(*arrays))     # type: ignore[misc]
+
+    def finish(self, plan: Plan, inputs: Sequence[Tensor], made: Any) -> Any:
+        """What a plan made, as a tensor (or a tuple of them), recorded if need be."""
+        if self.records and (not paused or mode.grad):
             for t in inputs:
                 if t.requires_grad:
-                    return self.record(inputs, array, attrs)
-        return new_tensor(array, None)
+                    return self.record(plan, inputs, made)
+        return new_tensor(made, None) if type(made) is not list else tuple([new_tensor(a, None) for a in made])
 
-    def record(self, inputs: tuple[Tensor, ...], array: Array, attrs: dict | None = None) -> Tensor:
-        """The output as a tensor with its node."""
+    def record(self, plan: Plan, inputs: Sequence[Tensor], made: Any) -> Any:
+        """What a plan made, with its node."""
+        if self.joint:
+            edges = tuple([(t.node or t) if t.requires_grad else None for t in inputs])
+            node = recorded(self, edges, plan.layout, (), 0, None, plan.attrs)
+            if type(made) is list:
+                return tuple([new_tensor(a, Slot(node, i, a.layout)) for i, a in enumerate(made)])
+            return new_tensor(made, node)
         rules = self.rules
-        if not is_float(array.layout.dtype):
-            return new_tensor(array, None)
+        if not is_float(made.layout.dtype):
+            return new_tensor(made, None)
         edges = tuple([(t.node or t) if t.requires_grad and i in rules else None for i, t in enumerate(inputs)])
         keep: frozenset[int] = frozenset().union(*[self.saves[i] for i, e in enumerate(edges) if e is not None])
         saved = tuple([t if i in keep else None for i, t in enumerate(inputs)])
         version = sum([t.array.version for t in saved if t is not None])
-        node = recorded(self, edges, array.layout, saved, version, array if self.keeps_out else None, attrs)
-        return new_tensor(array, node)
+        out = made if self.keeps_out else None
+        return new_tensor(made, recorded(self, edges, made.layout, saved, version, out, plan.attrs))
 
     def backward(self, node: Node, g: Tensor, needs: list[bool]) -> list[Tensor | None]:
         version = 0
@@ -174,29 +247,22 @@ class Primitive(Documented):
 
 
 # ---- composites -----------------------------------------------------------------------------------------------------
-class FusedPlan:
-    """A signature with kernels. `forward(*arrays) -> (outputs, saved)`; `backward(saved, gs, needs) -> gradients`, or None
-    where only the definition can give what is needed."""
-
-    __slots__ = ("forward", "backward", "why", "dense", "outputs")
-
-    def __init__(self, forward: Callable, backward: Callable | None, why: str, dense: tuple[int, ...]) -> None:
-        self.forward, self.backward, self.why = forward, backward, why
-        self.dense = dense                                  # inputs that are copied because they are not contiguous
-        self.outputs: tuple[Layout, ...] | None = None      # known after the first run
-
 
 class Op(Documented):
-    """A composite: `definition(*tensors, **attrs)` in Tensor ops, with optional fused kernels."""
+    """A composite: `definition(*tensors, **attrs)` in Tensor ops, with optional fused kernels.
 
-    def __init__(self, definition: Callable, nondifferentiable: tuple[int, ...] = ()) -> None:
+    `any_layout`: its kernels take inputs of any strides, so that nothing is copied before them.
+    """
+
+    def __init__(self, definition: Callable, nondifferentiable: tuple[int, ...] = (), any_layout: bool = False) -> None:
         super().__init__(definition.__name__, definition.__doc__)
         self.definition = definition
         self.__wrapped__ = definition          # inspect.getsource(op) and inspect.signature(op) show the definition's
         self.__module__ = definition.__module__
-        self.inputs, self.attributes = (tuple(n) for n in _parameters(definition))
-        self.nondifferentiable = nondifferentiable
-        self.plans: dict[tuple, FusedPlan | str] = {}
+        self.inputs, self.attributes = (tuple(n) for n in parameters(definition))
+        self.defaults: dict[str, Any] = definition.__kwdefaults__ or {}
+        self.nondifferentiable, self.any_layout = nondifferentiable, any_layout
+        self.plans: dict[tuple, FusedPlan | str] = {}           # a str says why the definition runs
         self.prepare: Callable | None = None
         self.rule: Callable | None = None
         self._grad_op: GradOp | None = None
@@ -207,8 +273,8 @@ class Op(Documented):
         return rule
 
     def fused(self, prepare: Callable) -> Callable:
-        """Decorates `prepare(kernels, *layouts, **attrs) -> (forward, backward)`, run once per signature with contiguous
-        layouts; it raises NoKernel(reason) where the kernels do not apply."""
+        """Decorates `prepare(kernels, *layouts, **attrs) -> (forward, backward)`, which runs once per signature with
+        contiguous layouts and raises NoKernel(reason) where the kernels do not apply."""
         self.prepare = prepare
         return prepare
 
@@ -217,6 +283,8 @@ class Op(Documented):
         edges: list[Any] = []
         key: list[Any] = []
         version, recording = 0, False
+        if len(attrs) != len(self.attributes):
+            attrs = complete(self.name, self.attributes, self.defaults, attrs)
         try:
             for t in inputs:            # one pass for all that is needed: this is the hot path of every layer
                 if t is None:
@@ -233,24 +301,33 @@ class Op(Documented):
                         recording = True
                     else:
                         edges.append(None)
-            signature = (*key, *attrs, *attrs.values())
+            signature = (*key, *map(attrs.__getitem__, self.attributes))
             plan: Any = self.plans.get(signature)
-        except (AttributeError, TypeError):
+        except (AttributeError, KeyError, TypeError):
             self._explain_arguments(inputs, attrs)
             raise
         if plan is None:
             plan = self._plan(signature, inputs, attrs)
         if type(plan) is str:
             return self.definition(*inputs, **attrs)
-        for i in plan.dense:
+        for i in plan.copied:
             arrays[i] = contiguous_copy(arrays[i])
         outputs, saved = plan.forward(*arrays)
-        if not (recording and mode.grad):
-            return new_tensor(outputs, None) if type(outputs) is not tuple else tuple([new_tensor(o, None) for o in outputs])
+        if not (recording and (not paused or mode.grad)):
+            many = type(outputs) is tuple
+            return tuple([new_tensor(o, None) for o in outputs]) if many else new_tensor(outputs, None)
+        keep = plan, inputs, saved
         if type(outputs) is not tuple:
-            return new_tensor(outputs, recorded(self, edges, outputs.layout, (plan, inputs, saved), version, None, attrs))
-        node = recorded(self, edges, tuple([o.layout for o in outputs]), (plan, inputs, saved), version, None, attrs)
-        return tuple([new_tensor(o, None if i in self.nondifferentiable else Slot(node, i, o.layout)) for i, o in enumerate(outputs)])
+            return new_tensor(outputs, recorded(self, edges, outputs.layout, keep, version, None, attrs))
+        node = recorded(self, edges, tuple([o.layout for o in outputs]), keep, version, None, attrs)
+        constant = self.nondifferentiable
+        return tuple([new_tensor(o, None if i in constant else Slot(node, i, o.layout)) for i, o in enumerate(outputs)])
+
+    def plan(self, inputs: Iterable[Tensor | None], attrs: dict[str, Any]) -> FusedPlan | str | None:
+        """The plan of an earlier call, or None. Its key: the layouts, then the attributes in the definition's order."""
+        full = complete(self.name, self.attributes, self.defaults, attrs)
+        layouts = [None if t is None else t.array.layout for t in inputs]
+        return self.plans.get((*layouts, *[full[n] for n in self.attributes]))
 
     def _plan(self, key: tuple, inputs: tuple, attrs: dict) -> FusedPlan | str:
         """Checks the signature, then chooses: kernels, or the definition and why."""
@@ -267,17 +344,20 @@ class Op(Documented):
         if mode.fused == "off":
             return remember(self.plans, key, "fused kernels are switched off")
         first = next(x for x in layouts if x is not None)
+        flat = layouts if self.any_layout else [x and layout_of(x.device, x.dtype, x.shape) for x in layouts]
         try:
-            flat = [None if x is None else layout_of(x.device, x.dtype, x.shape) for x in layouts]
-            forward, backward = self.prepare(first.device.kernels, *flat, **attrs)
+            made = self.prepare(first.device.kernels, *flat, **attrs)
         except NoKernel as reason:
             if mode.fused == "require":
                 fail(self.name, f"fused kernels are required, but {reason}", layouts, "set_fused('auto')")
             return remember(self.plans, key, str(reason))
-        copied = tuple(i for i, x in enumerate(layouts) if x is not None and not x.contiguous)
-        return remember(self.plans, key, FusedPlan(forward, backward, f"fused kernel on {first.device}", copied))
+        plan = made if isinstance(made, FusedPlan) else FusedPlan(*made)
+        plan.why = f"fused kernel on {first.device}"
+        plan.copied = tuple(i for i, (x, y) in enumerate(zip(layouts, flat, strict=True)) if x is not y)
+        return remember(self.plans, key, plan)
 
     def _explain_arguments(self, inputs: tuple, attrs: dict) -> None:
+        complete(self.name, self.attributes, self.defaults, attrs)
         for name, t in zip(self.inputs, inputs, strict=False):
             if t is not None and not isinstance(t, Tensor):
                 raise TypeError(f"[{self.name}] {name} must be a Tensor; got {type(t).__name__}")
@@ -285,7 +365,8 @@ class Op(Documented):
             try:
                 hash(value)
             except TypeError:
-                raise TypeError(f"[{self.name}] {name} must be hashable; got {value!r}; pass a tuple instead of a list") from None
+                raise TypeError(f"[{self.name}] {name} must be hashable; got {value!r}; "
+                                "pass a tuple instead of a list") from None
 
     def backward(self, node: Node, g: Any, needs: list[bool]) -> list[Tensor | None]:
         """The VJP at a node with fused kernels: on saved arrays, or recorded as the grad-op."""
@@ -296,7 +377,7 @@ class Op(Documented):
                 version += t.array.version
         if version != node.version:
             stale(self.name, node)
-        for a in saved if type(saved) is tuple else (saved,):       # what the forward made was new then: version 0
+        for a in saved if isinstance(saved, tuple) else (saved,):       # what the forward made was new then: version 0
             if type(a) is Buffer and a.version and all([t is None or t.array is not a for t in inputs]):
                 stale(self.name, node)
         results = None if plan.backward is None else plan.backward(saved, _gradient_arrays(node, g), needs)
@@ -304,7 +385,7 @@ class Op(Documented):
         if results is None:
             return derived(self.definition, inputs, node.attrs, gs, needs, mode.grad)
         if mode.grad:
-            return self.grad_op.record(inputs, gs, node.attrs, needs, results)
+            return self.grad_op.record(inputs, gs, node.attrs, results)
         return [None if r is None else new_tensor(r, None) for r in results]
 
     @property
@@ -316,7 +397,7 @@ class Op(Documented):
 
 
 def _gradient_arrays(node: Node, g: Any) -> Any:
-    """The arrays of the output gradients (one, or a list with None for those not asked for), contiguous for the kernels."""
+    """The arrays of the output gradients (one, or a list with None for those not needed), made contiguous."""
     if type(g) is list:
         return [None if t is None else dense(t.array) for t in g]
     return g.array if g.array.layout is node.layout else dense(g.array)
@@ -328,18 +409,21 @@ class GradOp:
     def __init__(self, of: Op) -> None:
         self.of, self.name = of, of.name + "_grad"
 
-    def definition(self, *tensors: Tensor | None, needs: tuple[bool, ...], count: int, **attrs: Any) -> tuple[Tensor, ...]:
+    def definition(self, *tensors: Tensor | None, needs: tuple[bool, ...], count: int,
+                   **attrs: Any) -> tuple[Tensor, ...]:
         """The VJP of the op's definition: the gradients of the needed inputs."""
-        inputs, gs = tensors[:count], tensors[count:]
-        return tuple(r for r in derived(self.of.definition, inputs, attrs, list(gs), list(needs), True) if r is not None)
+        results = derived(self.of.definition, tensors[:count], attrs, list(tensors[count:]), list(needs), True)
+        return tuple(r for r in results if r is not None)
 
-    def record(self, inputs: tuple, gs: list, attrs: dict | None, needs: list[bool], results: list[Array | None]) -> list[Tensor | None]:
+    def record(self, inputs: tuple, gs: list, attrs: dict | None,
+               results: list[Array | None]) -> list[Tensor | None]:
+        """The gradients that the kernels gave, with a node over the op's inputs and output gradients."""
         tensors = (*inputs, *gs)
         edges = tuple([edge_of(t) if t is not None and t.requires_grad else None for t in tensors])
         version = sum([t.array.version for t in tensors if t is not None])
         given = [r for r in results if r is not None]
         all_attrs = {**(attrs or {}), "needs": tuple(r is not None for r in results), "count": len(inputs)}
-        node = recorded(self, edges, tuple([r.layout for r in given]), tensors, version, None, all_attrs)      # type: ignore[arg-type]
+        node = recorded(self, edges, tuple([r.layout for r in given]), tensors, version, None, all_attrs)
         slots = iter([new_tensor(r, Slot(node, i, r.layout)) for i, r in enumerate(given)])
         return [None if r is None else next(slots) for r in results]
 
@@ -389,11 +473,6 @@ def op(definition: Callable | None = None, *, nondifferentiable: tuple[int, ...]
     if definition is None:
         return lambda f: Op(f, nondifferentiable)
     return Op(definition)
-
-
-def signature(inputs: Iterable[Tensor | None], attrs: dict) -> tuple:
-    """Under what an Op keeps its plan for a call."""
-    return (*[None if t is None else t.array.layout for t in inputs], *attrs, *attrs.values())
 
 
 # ---- modes ----------------------------------------------------------------------------------------------------------

@@ -1,33 +1,42 @@
 """`Tensor`: an array, and its place in the graph.
 
-The operators and methods that compute (`+`, `sum`, `reshape`, ...) are bound by `minigrad.ops` from the ops themselves;
-here is what a tensor is: its array, `requires_grad`, `grad`, conversions, and the doors to `backward`.
+Here is what a tensor is: its array, `requires_grad`, `grad`, its values for Python, and the start of a backward pass.
+`minigrad.ops` binds the methods that compute (`+`, `sum`, `reshape`, ...) and those that move (`ops/interchange.py`).
+Type checkers and editors read these in `methods.pyi`, which `tests/project/stubs.py` writes. At run time `Methods` is
+`Variable` itself.
 """
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
-from ..devices import device as open_device
 from ..devices.base import Device
 from ..devices.memory import Array, Layout
 from . import engine
 from .display import host_values, html, text
 from .engine import functions
 from .shape import default_float, fail, is_float
-from .tape import RemovableHandle, Slot, Variable, edge_of, hooks, mode, no_grad, post_hooks
+from .tape import RemovableHandle, Slot, Variable, edge_of, hooks, mode, post_hooks
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from .methods import Methods
+else:
+    Methods = Variable
 
 _new = object.__new__
 
 
-class Size(tuple):
-    """A shape; `numel()` is the number of elements."""
+class Size(tuple[int, ...]):
+    """A shape: a tuple of sizes. `numel()` is the number of elements."""
 
     __slots__ = ()
 
     def numel(self) -> int:
+        """The number of elements of a tensor of this shape: the product of the sizes, 1 for `()`."""
         total = 1
         for n in self:
             total *= n
@@ -37,22 +46,13 @@ class Size(tuple):
         return f"Size({list(self)})"
 
 
-class Tensor(Variable):
+class Tensor(Methods):
     """An n-dimensional array that records what is computed from it. Made by `minigrad.tensor`, `zeros`, `randn`, ..."""
 
     __slots__ = ()
     grad: Tensor | None
 
-    if TYPE_CHECKING:       # what minigrad.ops binds
-        def __getattr__(self, name: Any) -> Any: ...
-
-        __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = __pow__ = __rpow__ = __getattr__
-        __floordiv__ = __rfloordiv__ = __mod__ = __rmod__ = __matmul__ = __and__ = __or__ = __xor__ = __getitem__ = __add__
-        __lt__ = __le__ = __gt__ = __ge__ = __add__
-
-        def __neg__(self) -> Tensor: ...
-
-    def __new__(cls, data: Any = None, *args: Any, **kwargs: Any) -> Any:
+    def __new__(cls, data: Any = None, *args: Any, **kwargs: Any) -> Self:
         return _new(cls)
 
     def __init__(self, *data: Any) -> None:
@@ -66,42 +66,56 @@ class Tensor(Variable):
 
     @property
     def layout(self) -> Layout:
+        """Device, dtype, shape and strides of the array: one object for all arrays that agree in them."""
         return self.array.layout
 
     @property
     def shape(self) -> Size:
+        """The sizes of the dimensions, `Size([])` for a 0-d tensor."""
         return Size(self.array.layout.shape)
 
     @property
-    def dtype(self) -> np.dtype:
+    def dtype(self) -> np.dtype[Any]:
+        """The type of the elements, a NumPy dtype."""
         return self.array.layout.dtype
 
     @property
     def device(self) -> Device:
+        """The device that holds the memory. Move with `to(device)`."""
         return self.array.layout.device
 
     @property
     def ndim(self) -> int:
+        """The number of dimensions."""
         return self.array.layout.ndim
 
     @property
     def itemsize(self) -> int:
+        """The bytes of one element."""
         return self.array.layout.dtype.itemsize
 
     @property
     def nbytes(self) -> int:
+        """The bytes of all elements, `numel() * itemsize`."""
         return self.array.layout.nbytes
 
     @property
     def is_cuda(self) -> bool:
+        """Is the memory on a GPU?"""
         return self.array.layout.device.type == "cuda"
 
     def dim(self) -> int:
+        """The number of dimensions."""
         return self.array.layout.ndim
 
     ndimension = dim
 
-    def size(self, dim: int | None = None) -> Any:
+    @overload
+    def size(self, dim: None = None) -> Size: ...
+    @overload
+    def size(self, dim: int) -> int: ...
+    def size(self, dim: int | None = None) -> Size | int:
+        """The shape, or the size of one dimension. IndexError unless -ndim <= dim < ndim."""
         if dim is None:
             return self.shape
         n = self.array.layout.ndim
@@ -110,49 +124,63 @@ class Tensor(Variable):
         return self.array.layout.shape[dim]
 
     def numel(self) -> int:
+        """The number of elements."""
         return self.array.layout.size
 
     nelement = numel
 
     def element_size(self) -> int:
+        """The bytes of one element."""
         return self.array.layout.dtype.itemsize
 
-    def stride(self, dim: int | None = None) -> Any:
+    @overload
+    def stride(self, dim: None = None) -> tuple[int, ...]: ...
+    @overload
+    def stride(self, dim: int) -> int: ...
+    def stride(self, dim: int | None = None) -> tuple[int, ...] | int:
+        """How many elements apart neighbours lie along each dimension, or along one."""
         return self.array.layout.strides if dim is None else self.array.layout.strides[dim]
 
     def is_contiguous(self) -> bool:
+        """Do the elements lie in row-major order without gaps?"""
         return self.array.layout.contiguous
 
     def is_floating_point(self) -> bool:
+        """Is the dtype one of floating-point numbers (bfloat16 too)?"""
         return is_float(self.array.layout.dtype)
 
     def data_ptr(self) -> int:
+        """The address of the first element."""
         return self.array.ptr
 
     # ---- autograd ----
 
     @property
     def grad_fn(self) -> Any:
+        """The node of the op that made this tensor, None for a leaf."""
         node = self.node
         return node.inputs[0] if type(node) is Slot else node
 
     @property
     def is_leaf(self) -> bool:
+        """Was it made by no recorded op? `backward` adds to `.grad` of leaves that require gradients."""
         return self.node is None
 
     @property
     def _version(self) -> int:
+        """How often this memory was changed in place."""
         return self.array.version
 
     @property
     def data(self) -> Tensor:
-        """The same memory, outside the graph."""
+        """A tensor on the same memory, outside the graph. Assigning a tensor replaces the memory."""
         return new_tensor(self.array, None)
 
     @data.setter
     def data(self, value: Tensor) -> None:
         if self.requires_grad and not is_float(value.array.layout.dtype):
-            fail("data", "a tensor that requires gradients needs floating-point data", value.array.layout, "convert with .float()")
+            fail("data", "a tensor that requires gradients needs floating-point data", value.array.layout,
+                 "convert with .float()")
         self.array = value.array
         type(mode).bindings += 1
 
@@ -161,13 +189,15 @@ class Tensor(Variable):
         return new_tensor(self.array, None)
 
     def detach_(self) -> Tensor:
+        """Cuts this tensor itself off from the graph. Returns it."""
         self.node, self.requires_grad = None, False
         return self
 
     def requires_grad_(self, requires_grad: bool = True) -> Tensor:
-        """Asks for gradients (float tensors only), in place."""
+        """Asks for gradients (of float tensors), or no longer (leaves). Returns the tensor; RuntimeError for others."""
         if requires_grad and not is_float(self.array.layout.dtype):
-            fail("requires_grad_", "only floating-point tensors can require gradients", self.array.layout, "convert with .float()")
+            fail("requires_grad_", "only floating-point tensors can require gradients", self.array.layout,
+                 "convert with .float()")
         if not requires_grad and self.node is not None:
             fail("requires_grad_", "only a leaf can stop requiring gradients", self.array.layout, "use detach()")
         self.requires_grad = requires_grad or self.node is not None
@@ -175,7 +205,9 @@ class Tensor(Variable):
 
     def backward(self, gradient: Tensor | None = None, retain_graph: bool | None = None, create_graph: bool = False,
                  inputs: Any = None) -> None:
-        """Adds d(self)/d(leaf) to `.grad` of every leaf behind this tensor, and frees the graph (unless `retain_graph`)."""
+        """Adds d(self)/d(leaf) to `.grad` of every leaf behind this tensor (or of `inputs`). It starts from `gradient`,
+        of this tensor's shape; a one-element tensor needs none. The graph is freed, unless `retain_graph`.
+        """
         if create_graph:
             fail("backward", "backward() never builds a graph", "create_graph=True",
                  "use autograd.grad(..., create_graph=True), which returns gradients that can be differentiated again")
@@ -184,7 +216,7 @@ class Tensor(Variable):
         engine.backward([self], [gradient], bool(retain_graph), [inputs] if isinstance(inputs, Tensor) else inputs)
 
     def register_hook(self, hook: Callable[[Tensor], Tensor | None]) -> RemovableHandle:
-        """Calls `hook(grad)` when this tensor's gradient has been computed; what it returns (if not None) replaces it."""
+        """Calls `hook(grad)` when this tensor's gradient is known. What the hook returns (if not None) replaces it."""
         if not self.requires_grad:
             fail("register_hook", "the tensor does not require a gradient", self.array.layout)
         return hooks.add(edge_of(self), hook)
@@ -196,7 +228,7 @@ class Tensor(Variable):
         return post_hooks.add(self, hook)
 
     def retain_grad(self) -> None:
-        """Keeps `.grad` of a tensor that is not a leaf."""
+        """Lets `backward` set `.grad` of this tensor too, though it is not a leaf."""
         if not self.requires_grad:
             fail("retain_grad", "the tensor does not require a gradient", self.array.layout)
         if self.node is not None:
@@ -205,14 +237,19 @@ class Tensor(Variable):
     # ---- values ----
 
     def numpy(self, *, force: bool = False) -> np.ndarray:
-        """The values as a NumPy array that shares memory (on the CPU). `force` detaches, and copies from other devices."""
+        """The values as a NumPy array that shares memory (on the CPU). `force` detaches, and copies from a GPU.
+
+        RuntimeError for a tensor in a graph, TypeError for one on a GPU, unless `force`.
+        """
         if mode.recorder is not None:
             mode.recorder.refuse("numpy()")
         if self.requires_grad and not force:
-            fail("numpy", "the tensor is part of a graph", self.array.layout, "call detach() first, or numpy(force=True)")
+            fail("numpy", "the tensor is part of a graph", self.array.layout,
+                 "call detach() first, or numpy(force=True)")
         if self.array.layout.device.type != "cpu":
             if not force:
-                fail("numpy", "the tensor is not on the CPU", [self.array.layout, self.device], "call cpu() first", TypeError)
+                fail("numpy", "the tensor is not on the CPU", [self.array.layout, self.device], "call cpu() first",
+                     TypeError)
             return self.array.layout.device.download(self.array)
         return self.array.np
 
@@ -223,35 +260,8 @@ class Tensor(Variable):
         return host_values(self, "item()").item()
 
     def tolist(self) -> Any:
+        """The values as nested lists of Python numbers; one number for a 0-d tensor."""
         return host_values(self, "tolist()").tolist()
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        values = self.numpy()
-        if dtype is not None and np.dtype(dtype) != values.dtype:
-            return values.astype(dtype)
-        return values.copy() if copy else values
-
-    @property
-    def __array_interface__(self) -> dict:
-        if self.array.layout.device.type != "cpu":
-            raise AttributeError("__array_interface__")
-        return self.numpy().__array_interface__
-
-    @property
-    def __cuda_array_interface__(self) -> dict:
-        if self.array.layout.device.type != "cuda":
-            raise AttributeError("__cuda_array_interface__")
-        return self.array.np.__cuda_array_interface__
-
-    def __dlpack__(self, **options: Any) -> Any:
-        if self.requires_grad:
-            fail("__dlpack__", "the tensor is part of a graph", self.array.layout, "call detach() first", BufferError)
-        if mode.recorder is not None:
-            mode.recorder.refuse("__dlpack__()")
-        return self.array.np.__dlpack__(**options)
-
-    def __dlpack_device__(self) -> tuple[int, int]:
-        return self.array.np.__dlpack_device__()
 
     def __float__(self) -> float:
         return float(self.item())
@@ -269,8 +279,8 @@ class Tensor(Variable):
 
     def __bool__(self) -> bool:
         if self.array.layout.size != 1:
-            fail("bool", "the truth value of a tensor with more or less than one element is ambiguous", self.array.layout,
-                 "use any() or all()")
+            fail("bool", "the truth value of a tensor with more or less than one element is ambiguous",
+                 self.array.layout, "use any() or all()")
         return bool(host_values(self, "bool()").item())
 
     def __len__(self) -> int:
@@ -281,7 +291,7 @@ class Tensor(Variable):
     def __iter__(self) -> Iterator[Tensor]:
         if not self.array.layout.ndim:
             raise TypeError("[iter] a 0-d tensor cannot be iterated")
-        return iter([self[i] for i in range(self.array.layout.shape[0])])      # type: ignore[index]
+        return iter([self[i] for i in range(self.array.layout.shape[0])])
 
     __hash__ = object.__hash__
 
@@ -292,58 +302,8 @@ class Tensor(Variable):
         return text(self)
 
     def _repr_html_(self) -> str:
+        """For notebooks."""
         return html(self)
-
-    # ---- moving ----
-
-    def to(self, *args: Any, **kwargs: Any) -> Tensor:
-        """`to(dtype)`, `to(device)`, `to(device, dtype)`, `to(other)`; `copy=True` always copies. Differentiable."""
-        target, dtype = kwargs.pop("device", None), kwargs.pop("dtype", None)
-        copy = kwargs.pop("copy", False)
-        kwargs.pop("non_blocking", None)
-        if kwargs:
-            raise TypeError(f"[to] unexpected argument {next(iter(kwargs))!r}")
-        for a in args:
-            if isinstance(a, Tensor):
-                target, dtype = a.device, a.dtype
-            elif isinstance(a, (str, Device)):
-                target = a
-            elif not isinstance(a, bool):
-                dtype = a
-        out = self
-        if target is not None and open_device(target) is not self.array.layout.device:
-            out = functions.transfer(out, open_device(target))
-        if dtype is not None and np.dtype(dtype) != out.array.layout.dtype:
-            out = functions.cast(out, np.dtype(dtype))
-        return functions.clone(out) if copy and out is self else out
-
-    def cpu(self) -> Tensor:
-        return self.to("cpu")
-
-    def cuda(self, device: Any = "cuda") -> Tensor:
-        return self.to(f"cuda:{device}" if isinstance(device, int) else device)
-
-    def __deepcopy__(self, memo: dict) -> Tensor:
-        if self.node is not None:
-            fail("deepcopy", "only leaf tensors can be copied deeply", self.array.layout, "detach() first")
-        with no_grad():
-            copied = functions.clone(self)
-            out = _new(type(self))
-            out.array, out.node, out.requires_grad = copied.array, None, self.requires_grad
-            out.grad = None if self.grad is None else functions.clone(self.grad)
-        if hasattr(self, "__dict__"):
-            out.__dict__.update(self.__dict__)
-        memo[id(self)] = out
-        return out
-
-    def __reduce_ex__(self, protocol: Any) -> tuple:
-        return _rebuild, (type(self), self.numpy(force=True).copy(), self.requires_grad and self.node is None, self.device.name)
-
-
-def _rebuild(kind: type, values: np.ndarray, requires_grad: bool, device: str) -> Tensor:
-    out: Any = _new(kind)
-    out.array, out.node, out.requires_grad, out.grad = open_device(device).upload(values), None, requires_grad, None
-    return out
 
 
 def new_tensor(array: Array, node: Any) -> Tensor:

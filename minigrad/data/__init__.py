@@ -1,4 +1,10 @@
-"""Data sets and loaders."""
+"""Data sets, samplers and the loader, with the arguments of `torch.utils.data`; files of known data sets; characters.
+
+    train, test = data.digits()
+    loader = data.DataLoader(train, batch_size=32, shuffle=True, seed=0)
+    for images, labels in loader:
+        ...
+"""
 from .dataset import ConcatDataset, Dataset, Subset, TensorDataset, random_split
 from .digits import digits
 from .fetch import download, unpack
@@ -7,6 +13,7 @@ from .loader import DataLoader, default_collate, default_convert
 from .sampler import BatchSampler, RandomSampler, Sampler, SequentialSampler, SubsetRandomSampler, WeightedRandomSampler
 from .text import CharTokenizer, python_docs_text
 
-__all__ = ["BatchSampler", "CharTokenizer", "ConcatDataset", "DataLoader", "Dataset", "RandomSampler", "Sampler", "SequentialSampler",
-           "Subset", "SubsetRandomSampler", "TensorDataset", "WeightedRandomSampler", "cifar10", "default_collate", "default_convert",
-           "digits", "download", "fashion_mnist", "mnist", "python_docs_text", "random_split", "read_cifar10", "read_idx", "unpack"]
+__all__ = ["BatchSampler", "CharTokenizer", "ConcatDataset", "DataLoader", "Dataset", "RandomSampler", "Sampler",
+           "SequentialSampler", "Subset", "SubsetRandomSampler", "TensorDataset", "WeightedRandomSampler", "cifar10",
+           "default_collate", "default_convert", "digits", "download", "fashion_mnist", "mnist", "python_docs_text",
+           "random_split", "read_cifar10", "read_idx", "unpack"]

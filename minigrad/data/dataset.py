@@ -1,4 +1,4 @@
-"""Data sets: anything with ``len`` and ``[index]``; a batch at once through ``take(indices)`` where a set can do that."""
+"""Data sets. Anything with `len` and `[index]` is one; with a method `take(indices)` it gives a whole batch at once."""
 from __future__ import annotations
 
 import itertools
@@ -11,13 +11,24 @@ from typing import Any
 import numpy as np
 
 from minigrad.ops.creation import as_tensor
-from minigrad.ops.random import randperm
+from minigrad.ops.random import Generator, randperm
 
 from ..core.tensor import Tensor, new_tensor
 
 
 class Dataset:
-    """Base class of data sets with ``__getitem__`` and ``__len__``."""
+    """Base class. A subclass defines `__getitem__` (a sample, of any form) and `__len__`.
+
+    It may define `take(indices)` as well: the batch of these samples, which `DataLoader` then asks for instead of
+    single samples. `a + b` is the `ConcatDataset` of both.
+
+        class Squares(Dataset):
+            def __len__(self):
+                return 100
+
+            def __getitem__(self, index):
+                return float(index), float(index**2)
+    """
 
     def __getitem__(self, index: Any) -> Any:
         raise NotImplementedError("Subclasses of Dataset should implement __getitem__.")
@@ -27,7 +38,7 @@ class Dataset:
 
 
 class TensorDataset(Dataset):
-    """Sample i is (t[i] for each tensor t); all tensors share their first size."""
+    """Sample i is the tuple of t[i] for each tensor t. AssertionError unless all tensors have the same first size."""
 
     def __init__(self, *tensors: Tensor) -> None:
         if any(t.shape[0] != tensors[0].shape[0] for t in tensors):
@@ -41,7 +52,7 @@ class TensorDataset(Dataset):
         return self.tensors[0].shape[0]
 
     def take(self, indices: Sequence[int]) -> list[Tensor]:
-        """The batch of these samples: one gather for each tensor."""
+        """The batch of these samples: for each tensor (N, ...) a new one (len(indices), ...)."""
         where = np.asarray(indices, np.int64)
         return [_rows(t, where) for t in self.tensors]
 
@@ -49,12 +60,12 @@ class TensorDataset(Dataset):
 def _rows(t: Tensor, where: np.ndarray) -> Tensor:
     if t.requires_grad or t.device.type != "cpu":
         return t[as_tensor(where).to(t.device)]
-    rows = np.take(t.array.np, where, axis=0)               # no launch: a loader's thread may run while a step is recorded
-    return new_tensor(t.device.wrap(rows), None)            # type: ignore[attr-defined]
+    rows = np.take(t.array.np, where, axis=0)       # not a launch: a loader's thread may run while a step is recorded
+    return new_tensor(t.device.wrap(rows), None)    # type: ignore[attr-defined]
 
 
 class Subset(Dataset):
-    """The samples ``indices`` of another data set."""
+    """The samples of another data set at `indices`: sample i is dataset[indices[i]]."""
 
     def __init__(self, dataset: Any, indices: Sequence[int]) -> None:
         self.dataset, self.indices = dataset, indices
@@ -68,7 +79,7 @@ class Subset(Dataset):
         return len(self.indices)
 
     def take(self, indices: Sequence[int]) -> Any:
-        """The batch of these samples, where the data set behind can do that at once."""
+        """The batch of these samples, from `take` of the other data set; TypeError if that set has none."""
         take = batch_taker(self.dataset)
         if take is None:
             raise TypeError(f"{type(self.dataset).__name__} reads samples one by one")
@@ -76,7 +87,10 @@ class Subset(Dataset):
 
 
 class ConcatDataset(Dataset):
-    """The samples of several data sets, one after the other."""
+    """The samples of several data sets, one set after the other. AssertionError without a set.
+
+    Index -1 is the last sample; ValueError for an index outside of -len to len - 1.
+    """
 
     def __init__(self, datasets: Iterable[Any]) -> None:
         self.datasets = list(datasets)
@@ -96,20 +110,33 @@ class ConcatDataset(Dataset):
 
 
 def batch_taker(dataset: Any) -> Callable[[Sequence[int]], Any] | None:
-    """The data set's ``take``, unless a subclass changed what a sample is (``__getitem__``) and not ``take``. Tensors and arrays are
-    data sets too, but their ``take`` is something else."""
+    """The method `take` of a data set, or None where samples must be read one by one.
+
+    None for what is no `Dataset` (`take` of tensors and arrays means something else), and for a subclass that defines
+    another `__getitem__` without `take`: the inherited `take` would give other samples.
+    """
     if not isinstance(dataset, Dataset):
         return None
     for cls in type(dataset).__mro__:
         if "take" in cls.__dict__:
-            return None if isinstance(dataset, Subset) and batch_taker(dataset.dataset) is None else dataset.take      # type: ignore[attr-defined]
+            if isinstance(dataset, Subset) and batch_taker(dataset.dataset) is None:
+                return None
+            take: Callable[[Sequence[int]], Any] = dataset.take     # type: ignore[attr-defined]
+            return take
         if "__getitem__" in cls.__dict__:
             return None
     return None
 
 
-def random_split(dataset: Any, lengths: Sequence[int | float], generator: Any = None) -> list[Subset]:
-    """Parts the samples at random into subsets of the given lengths, or of fractions that sum to 1."""
+def random_split(dataset: Any, lengths: Sequence[int | float], generator: Generator | None = None) -> list[Subset]:
+    """Splits the samples at random into subsets.
+
+    lengths    the sizes, which sum to len(dataset), or fractions that sum to 1; else ValueError. Sizes from fractions
+               are rounded down, and the samples left over go one each to the first subsets.
+    generator  draws the order (default: the global generator)
+
+        train, test = random_split(dataset, [0.8, 0.2], generator=minigrad.Generator().manual_seed(0))
+    """
     if math.isclose(sum(lengths), 1) and sum(lengths) <= 1:
         for i, share in enumerate(lengths):
             if not 0 <= share <= 1:
@@ -119,7 +146,8 @@ def random_split(dataset: Any, lengths: Sequence[int | float], generator: Any = 
             counts[i % len(counts)] += 1
         for i, n in enumerate(counts):
             if n == 0:
-                warnings.warn(f"Length of split at index {i} is 0. This might result in an empty dataset.", stacklevel=2)
+                warnings.warn(f"Length of split at index {i} is 0. This might result in an empty dataset.",
+                              stacklevel=2)
     else:
         counts = [int(n) for n in lengths]
     if sum(counts) != len(dataset) or (counts != list(lengths) and sum(lengths) > 1):

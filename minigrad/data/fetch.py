@@ -1,7 +1,7 @@
-"""``download`` and ``unpack``: a file from the network, and files out of an archive, complete or not at all.
+"""`download` fetches a file, `unpack` takes files out of an archive. A file appears under its name only when complete.
 
-A download goes to ``NAME.part`` beside its place. What an interrupted one left there is gone on with (an HTTP range request); when it
-is complete and its checksum is right, it is moved into place, so that a file under its own name is always a whole one.
+A download is written to `NAME.part` in the same folder. An interrupted download is continued by an HTTP range
+request. When it is complete and its checksum is right, it gets its own name.
 """
 from __future__ import annotations
 
@@ -16,14 +16,16 @@ _TIMEOUT = 60       # seconds without a byte
 
 
 class _Bar:
-    """tqdm's progress bar if it is installed and somebody looks at a terminal; else nothing."""
+    """tqdm's progress bar, if tqdm is installed and the output is a terminal; else no bar."""
 
     def __init__(self, show: bool, name: str, total: int | None, start: int) -> None:
         try:
             from tqdm import tqdm
         except ImportError:
             show = False
-        self.bar = tqdm(desc=name, total=total, initial=start, unit="B", unit_scale=True, disable=None) if show else None
+        self.bar: Any = None
+        if show:
+            self.bar = tqdm(desc=name, total=total, initial=start, unit="B", unit_scale=True, disable=None)
 
     def __enter__(self) -> _Bar:
         return self
@@ -37,22 +39,26 @@ class _Bar:
             self.bar.close()
 
 
-def download(url: str | Sequence[str], path: str | os.PathLike, *, md5: str | None = None, sha256: str | None = None,
-             progress: bool = True) -> Path:
-    """Fetches ``url`` (or the first of several mirrors that answers) to ``path``, and returns the path.
+def download(url: str | Sequence[str], path: str | os.PathLike[str], *, md5: str | None = None,
+             sha256: str | None = None, progress: bool = True) -> Path:
+    """Fetches a file to `path`, and returns the path. The folder is made if it is missing.
 
-    The folder is made if need be. A file that is there already is left alone if its checksum is right (or none is given); else it
-    raises ValueError and is left for its owner to look at. An interrupted download is gone on with at the next call. A download whose
-    checksum is wrong raises ValueError and is thrown away. If no mirror answers, ConnectionError says what each of them said.
+    url          the address, or several: mirrors, which are tried in order until one answers
+    md5, sha256  the checksums the file must have, in hex
+    progress     shows a progress bar in a terminal, if tqdm is installed
+
+    A file that exists is not fetched again. If its checksum is wrong, ValueError is raised and the file stays as it is.
+    An interrupted download is continued by the next call. A download with a wrong checksum is deleted and raises
+    ValueError. If no mirror answers, ConnectionError lists the answer of each.
     """
-    from http.client import HTTPException  # network and archives are imported when they are needed
+    from http.client import HTTPException  # network and archive modules are slow to import: only when needed
 
     place = Path(path)
     if place.exists():
         found = _digest(place, md5, sha256)
         if found is not None:
-            raise ValueError(f"[download] {place} is there, but its checksum is wrong: expected {found[0]}, found {found[1]}; "
-                             "move it away and download again")
+            raise ValueError(f"[download] {place} is there, but its checksum is wrong: expected {found[0]}, "
+                             f"found {found[1]}; move it away and download again")
         return place
     place.parent.mkdir(parents=True, exist_ok=True)
     said = []
@@ -60,7 +66,7 @@ def download(url: str | Sequence[str], path: str | os.PathLike, *, md5: str | No
         try:
             part, resumed = _fetch(mirror, place, progress)
             found = _digest(part, md5, sha256)
-            if found is not None and resumed:               # begun elsewhere, or the file changed meanwhile: once more from the start
+            if found is not None and resumed:       # the part was of another version of the file: start again
                 part.unlink()
                 part, _ = _fetch(mirror, place, progress)
                 found = _digest(part, md5, sha256)
@@ -69,7 +75,8 @@ def download(url: str | Sequence[str], path: str | os.PathLike, *, md5: str | No
             continue
         if found is not None:
             part.unlink()
-            raise ValueError(f"[download] what {mirror} sent is not the file: expected {found[0]}, found {found[1]}; it was thrown away")
+            raise ValueError(f"[download] what {mirror} sent is not the file: expected {found[0]}, found {found[1]}; "
+                             "it was thrown away")
         os.replace(part, place)
         return place
     raise ConnectionError(f"[download] could not fetch {place.name} to {place.parent}; " + "; ".join(said) +
@@ -77,26 +84,28 @@ def download(url: str | Sequence[str], path: str | os.PathLike, *, md5: str | No
 
 
 def _fetch(url: str, place: Path, progress: bool) -> tuple[Path, bool]:
-    """The whole file as NAME.part, and whether it was begun earlier."""
+    """The whole file as NAME.part, and whether an earlier call fetched a part of it."""
     import urllib.error
     import urllib.request
 
     part = place.with_name(place.name + ".part")
     start = part.stat().st_size if part.exists() else 0
-    request = urllib.request.Request(url, headers={"User-Agent": "minigrad", **({"Range": f"bytes={start}-"} if start else {})})
+    headers = {"User-Agent": "minigrad", **({"Range": f"bytes={start}-"} if start else {})}
+    request = urllib.request.Request(url, headers=headers)
     try:
         answer: Any = urllib.request.urlopen(request, timeout=_TIMEOUT)
     except urllib.error.HTTPError as error:
-        if error.code == 416 and start:                     # nothing behind `start`: it is complete, or another file's
+        if error.code == 416 and start:             # the server has no bytes after `start`
             if (error.headers.get("Content-Range") or "").rpartition("/")[2] == str(start):
-                return part, True
+                return part, True                   # the part is complete
             part.unlink()
             return _fetch(url, place, progress)
         raise
     with answer:
-        resumed = start > 0 and answer.status == 206 and (answer.headers.get("Content-Range") or "").startswith(f"bytes {start}-")
+        sent = answer.headers.get("Content-Range") or ""
+        resumed = start > 0 and answer.status == 206 and sent.startswith(f"bytes {start}-")
         if not resumed:
-            start = 0                                       # the server sends everything
+            start = 0                               # the server sends the whole file
         length = answer.headers.get("Content-Length")
         total = start + int(length) if length is not None else None
         have = start
@@ -125,9 +134,12 @@ def _digest(path: Path, md5: str | None, sha256: str | None) -> tuple[str, str] 
     return None
 
 
-def unpack(archive: str | os.PathLike, members: Mapping[str, str | os.PathLike]) -> None:
-    """Writes the named members of a tar archive to the given paths. Nothing else of the archive is looked at: no path or link in it
-    decides where anything is written. Each file appears complete or not at all."""
+def unpack(archive: str | os.PathLike[str], members: Mapping[str, str | os.PathLike[str]]) -> None:
+    """Writes members of a tar archive to files: `members` is {name in the archive: path}.
+
+    Only `members` says where files are written, never a path or a link in the archive. Each file appears complete or
+    not at all. ValueError if the archive is damaged, lacks a member, or if a member is not a regular file.
+    """
     import tarfile
 
     wanted = dict(members)
@@ -141,7 +153,7 @@ def unpack(archive: str | os.PathLike, members: Mapping[str, str | os.PathLike])
                     raise ValueError(f"[unpack] {member.name} in {archive} must be a regular file")
                 _write_whole(Path(wanted.pop(member.name)), source, member.size, archive)
     except (tarfile.TarError, EOFError, OSError) as error:
-        if isinstance(error, OSError) and error.filename is not None:       # of the file system, not of the archive
+        if isinstance(error, OSError) and error.filename is not None:   # from the file system, not from the archive
             raise
         _broken(archive, error)
     if wanted:
@@ -149,7 +161,8 @@ def unpack(archive: str | os.PathLike, members: Mapping[str, str | os.PathLike])
 
 
 def _broken(archive: Any, error: Any) -> NoReturn:
-    raise ValueError(f"[unpack] {archive} is truncated or not a tar archive: {str(error).partition(':')[0]}; download it again") from error
+    raise ValueError(f"[unpack] {archive} is truncated or not a tar archive: {str(error).partition(':')[0]}; "
+                     "download it again") from error
 
 
 def _write_whole(place: Path, source: Any, size: int, archive: Any) -> None:

@@ -1,4 +1,4 @@
-"""``DataLoader``: batches of a data set, shuffled by a seed, read ahead by threads, and resumable in the middle of an epoch."""
+"""`DataLoader`: batches of a data set, shuffled by a seed, read ahead by threads, resumable within an epoch."""
 from __future__ import annotations
 
 from collections import deque
@@ -10,16 +10,23 @@ from typing import Any
 import numpy as np
 
 from minigrad.ops.creation import as_tensor, tensor
-from minigrad.ops.random import randint
+from minigrad.ops.random import Generator, randint
 
 from ..core.tensor import Tensor
 from ..ops.join import stack
 from .dataset import batch_taker
+from .sampler import batch_count, batched, check_batch_size
 
 
 def default_collate(batch: Sequence[Any]) -> Any:
-    """Samples to a batch: tensors, arrays and numbers are stacked along a new first dimension, within tuples, lists and dicts;
-    strings stay a list."""
+    """Makes one batch of a list of samples.
+
+    Tensors, NumPy arrays and numbers are stacked along a new first dimension; Python floats become float64, integers
+    int64. Samples that are tuples, lists or dicts are collated entry by entry; strings become a list. TypeError for
+    other samples, RuntimeError if tuples or lists differ in length.
+
+        default_collate([(tensor_a, 0), (tensor_b, 1)])     # [tensor (2, *tensor_a.shape), tensor([0, 1])]
+    """
     first = batch[0]
     if isinstance(first, Tensor):
         if any(t.requires_grad or t.device.type != "cpu" for t in batch):
@@ -27,7 +34,8 @@ def default_collate(batch: Sequence[Any]) -> Any:
         return as_tensor(np.stack([t.array.np for t in batch]))
     if isinstance(first, np.ndarray | np.generic):
         if first.dtype.kind in "OSUMm":
-            raise TypeError(f"default_collate: batch must contain tensors, numpy arrays, numbers, dicts or lists; found {first.dtype}")
+            raise TypeError("default_collate: batch must contain tensors, numpy arrays, numbers, dicts or lists; "
+                            f"found {first.dtype}")
         return as_tensor(np.stack(batch))
     if isinstance(first, float):
         return tensor(list(batch), dtype=np.float64)
@@ -42,45 +50,68 @@ def default_collate(batch: Sequence[Any]) -> Any:
             raise RuntimeError("each element in list of batch should be of equal size")
         columns = [default_collate(column) for column in zip(*batch, strict=True)]
         return type(first)(*columns) if hasattr(first, "_fields") else columns
-    raise TypeError(f"default_collate: batch must contain tensors, numpy arrays, numbers, dicts or lists; found {type(first)}")
+    raise TypeError("default_collate: batch must contain tensors, numpy arrays, numbers, dicts or lists; "
+                    f"found {type(first)}")
 
 
 def default_convert(sample: Any) -> Any:
-    """A sample as it is, NumPy arrays in it made tensors: what a loader without batches hands out."""
+    """The sample with its NumPy arrays as tensors, also within tuples, lists and dicts; used with `batch_size=None`."""
     if isinstance(sample, np.ndarray | np.generic) and sample.dtype.kind not in "OSUMm":
         return as_tensor(np.asarray(sample))
     if isinstance(sample, Mapping):
         return {key: default_convert(value) for key, value in sample.items()}
     if isinstance(sample, tuple | list):
         values = [default_convert(value) for value in sample]
-        return type(sample)(*values) if hasattr(sample, "_fields") else values if isinstance(sample, list) else tuple(values)
+        if hasattr(sample, "_fields"):                  # a named tuple
+            return type(sample)(*values)
+        return values if isinstance(sample, list) else tuple(values)
     return sample
 
 
 class DataLoader:
-    """Iterates over a data set in batches.
+    """Iterates over a data set in batches. An iteration is one epoch.
 
-    shuffle      a new order each epoch: its seed is drawn from ``generator`` (or the global one), or is ``seed`` and the epoch's number
-    num_workers  threads that read samples ahead, ``prefetch_factor`` batches each; the order of batches stays. Collation runs in
-                 the calling thread.
-    collate_fn   makes a batch of a list of samples (``default_collate``)
-    sampler, batch_sampler   other sources of indices, or of lists of indices
+    dataset        has `__getitem__` and `__len__`, else TypeError; see `Dataset`
+    batch_size     samples in a batch; None gives single samples
+    shuffle        a new order each epoch. Its seed is drawn from `generator`, or made of `seed` and the epoch's number
+    sampler        gives the indices instead: see `data.sampler`
+    batch_sampler  gives the lists of indices instead
+    num_workers    threads that read samples ahead. The order of the batches does not change, and `collate_fn` runs in
+                   the thread that iterates
+    collate_fn     makes a batch of a list of samples (default: `default_collate`)
+    drop_last      leaves out the last batch if it is smaller
+    generator      draws the seed of an epoch (default: the global generator)
+    seed           fixes the order of every epoch
+    prefetch_factor   how many batches a thread reads ahead (default 2)
+    persistent_workers   accepted, without effect
+    pin_memory, timeout, worker_init_fn, multiprocessing_context, pin_memory_device, in_order
+                   must keep their defaults, else NotImplementedError: workers are threads
 
-    ``state_dict()`` in the middle of an epoch tells which batches were handed out; after ``load_state_dict`` the next iteration goes
-    on behind them, in the same order.
+    ValueError for arguments that exclude each other.
+
+    `state_dict()` can be taken in the middle of an epoch. After `load_state_dict` the next iteration continues that
+    epoch with the next batch, in the same order.
+
+        loader = DataLoader(dataset, batch_size=32, shuffle=True, seed=0)
+        for images, labels in loader:
+            ...
     """
 
-    def __init__(self, dataset: Any, batch_size: int | None = 1, shuffle: bool | None = None, sampler: Iterable[int] | None = None,
-                 batch_sampler: Iterable[Sequence[int]] | None = None, num_workers: int = 0, collate_fn: Callable | None = None,
-                 pin_memory: bool = False, drop_last: bool = False, timeout: float = 0, worker_init_fn: Callable | None = None,
-                 multiprocessing_context: Any = None, generator: Any = None, *, prefetch_factor: int | None = None,
-                 persistent_workers: bool = False, pin_memory_device: str = "", in_order: bool = True, seed: int | None = None) -> None:
+    def __init__(self, dataset: Any, batch_size: int | None = 1, shuffle: bool | None = None,
+                 sampler: Iterable[int] | None = None, batch_sampler: Iterable[Sequence[int]] | None = None,
+                 num_workers: int = 0, collate_fn: Callable[[Any], Any] | None = None, pin_memory: bool = False,
+                 drop_last: bool = False, timeout: float = 0, worker_init_fn: Callable[[int], None] | None = None,
+                 multiprocessing_context: Any = None, generator: Generator | None = None, *,
+                 prefetch_factor: int | None = None, persistent_workers: bool = False, pin_memory_device: str = "",
+                 in_order: bool = True, seed: int | None = None) -> None:
         for name, value in (("pin_memory", pin_memory), ("timeout", timeout), ("worker_init_fn", worker_init_fn),
-                            ("multiprocessing_context", multiprocessing_context), ("pin_memory_device", pin_memory_device),
-                            ("in_order", not in_order)):
+                            ("multiprocessing_context", multiprocessing_context),
+                            ("pin_memory_device", pin_memory_device), ("in_order", not in_order)):
             if value:
-                raise NotImplementedError(f"DataLoader: {name} is not supported; workers are threads, leave it at its default")
-        if not hasattr(dataset, "__getitem__") or (not hasattr(dataset, "__len__") and sampler is None and batch_sampler is None):
+                raise NotImplementedError(f"DataLoader: {name} is not supported; workers are threads, "
+                                          "leave it at its default")
+        sized = hasattr(dataset, "__len__") or sampler is not None or batch_sampler is not None
+        if not hasattr(dataset, "__getitem__") or not sized:
             raise TypeError(f"DataLoader needs a dataset with __getitem__ and __len__; got {type(dataset).__name__}")
         if num_workers < 0:
             raise ValueError("num_workers option should be non-negative")
@@ -91,28 +122,29 @@ class DataLoader:
         if sampler is not None and shuffle:
             raise ValueError("sampler option is mutually exclusive with shuffle")
         if batch_sampler is not None and (batch_size != 1 or shuffle or sampler is not None or drop_last):
-            raise ValueError("batch_sampler option is mutually exclusive with batch_size, shuffle, sampler, and drop_last")
+            raise ValueError("batch_sampler option is mutually exclusive with batch_size, shuffle, sampler, "
+                             "and drop_last")
         if batch_size is None and drop_last:
             raise ValueError("batch_size=None option disables auto-batching and is mutually exclusive with drop_last")
-        if batch_size is not None and (not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size <= 0):
-            raise ValueError(f"batch_size should be a positive integer value, but got batch_size={batch_size}")
+        if batch_size is not None:
+            check_batch_size(batch_size)
         self.dataset, self.batch_size = dataset, None if batch_sampler is not None else batch_size
-        self.shuffle, self.sampler, self.batch_sampler, self.drop_last = bool(shuffle), sampler, batch_sampler, drop_last
+        self.shuffle, self.drop_last = bool(shuffle), drop_last
+        self.sampler, self.batch_sampler = sampler, batch_sampler
         self.num_workers, self.prefetch_factor = num_workers, 2 if prefetch_factor is None else max(prefetch_factor, 1)
         self.collate_fn, self.generator, self.seed = collate_fn, generator, seed
         self._take = batch_taker(dataset) if collate_fn is None else None
         self._epoch = 0
-        self._position = 0                              # batches handed out in this epoch
-        self._epoch_seed: int | None = None             # of this epoch's order, once drawn
-        self._begun = False                             # an iteration over this epoch: a second one is the next epoch
+        self._position = 0              # the number of batches given in this epoch
+        self._epoch_seed: int | None = None     # of this epoch's order; None until it is drawn
+        self._begun = False             # whether an iteration over this epoch began: another one is the next epoch
 
     def __len__(self) -> int:
+        """The number of batches in an epoch."""
         if self.batch_sampler is not None:
             return len(self.batch_sampler)              # type: ignore[arg-type]
         n = len(self.dataset if self.sampler is None else self.sampler)        # type: ignore[arg-type]
-        if self.batch_size is None:
-            return n
-        return n // self.batch_size if self.drop_last else -(-n // self.batch_size)
+        return n if self.batch_size is None else batch_count(n, self.batch_size, self.drop_last)
 
     # ---- which samples ----
 
@@ -128,7 +160,8 @@ class DataLoader:
             else:
                 self._epoch_seed = int(randint(0, (1 << 62), (1,), generator=self.generator).item())
         words = [self._epoch_seed >> 32 * i & 0xFFFFFFFF for i in range(3)]
-        return np.random.RandomState(words).permutation(n).tolist()     # a stream that NumPy keeps as it is
+        order: list[int] = np.random.RandomState(words).permutation(n).tolist()     # NumPy promises not to change this
+        return order
 
     def _batches(self) -> Iterator[Any]:
         """Lists of indices, or single indices without batches."""
@@ -137,10 +170,7 @@ class DataLoader:
         elif self.batch_size is None:
             yield from self._order()
         else:
-            order = iter(self._order())
-            while batch := list(islice(order, self.batch_size)):
-                if len(batch) == self.batch_size or not self.drop_last:
-                    yield batch
+            yield from batched(self._order(), self.batch_size, self.drop_last)
 
     # ---- their values ----
 
@@ -149,7 +179,7 @@ class DataLoader:
         return self.batch_size is None and self.batch_sampler is None
 
     def _read(self, indices: Any) -> tuple[Any, bool]:
-        """What the data set has for one batch, and whether it is a batch already. Runs in a worker's thread."""
+        """The samples of one batch, and whether they form a batch already. Runs in a worker's thread."""
         if self._single:
             return self.dataset[indices], False
         if self._take is not None:
@@ -165,9 +195,9 @@ class DataLoader:
         return default_convert(values) if self._single else default_collate(values)
 
     def _ahead(self, batches: Iterator[Any]) -> Iterator[Any]:
-        """Reads by threads, some batches ahead, in order."""
+        """Reads in threads, several batches ahead, and gives the batches in order."""
         with ThreadPoolExecutor(self.num_workers, thread_name_prefix="minigrad-data") as pool:
-            waiting: deque[Future] = deque()
+            waiting: deque[Future[tuple[Any, bool]]] = deque()
             try:
                 for indices in islice(batches, self.num_workers * self.prefetch_factor):
                     waiting.append(pool.submit(self._read, indices))
@@ -181,6 +211,7 @@ class DataLoader:
                     future.cancel()
 
     def __iter__(self) -> Iterator[Any]:
+        """The batches of the next epoch, or the rest of the epoch that `load_state_dict` restored."""
         if self._begun:
             self._next_epoch()
         self._begun, start = True, self._position
@@ -198,10 +229,10 @@ class DataLoader:
     # ---- resuming ----
 
     def state_dict(self) -> dict[str, Any]:
-        """{"epoch", "position" (batches handed out in it), "seed" of its order}: numbers and None."""
+        """{"epoch": its number, "position": the number of batches given in it, "seed": of its order, or None}."""
         return {"epoch": self._epoch, "position": self._position, "seed": self._epoch_seed}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Goes on where another loader over the same data set was: the next iteration begins behind its position."""
+        """Continues where another loader over the same data set was: the next iteration gives its next batch."""
         self._epoch, self._position, self._epoch_seed = (state_dict[key] for key in ("epoch", "position", "seed"))
         self._begun = False

@@ -27,7 +27,7 @@ from . import blas, memory
 from .base import Device, Kernel, KernelTable, split
 from .launch import KERNELS
 from .memory import Array, Block, Layout
-from .native import Signature, signatures
+from .native import WORKSPACE_TEXT, Signature, signatures
 from .plan import elementwise_plan
 
 cp: Any = None          # the array module: CuPy, imported when "cuda" is first asked for; tests put their stand-in here
@@ -67,8 +67,9 @@ def _version(number: int) -> str:
 
 
 def source(file: str) -> str:
-    """The CUDA text of a kernel file, with what all of them share in front."""
-    return f'{(PACKAGE / "ops/common.cuh").read_text()}\n#line 1 "{file}"\n{(PACKAGE / file).read_text()}'
+    """The CUDA text of a kernel file, after what all of them share: common.cuh and native/workspace.h."""
+    parts = [((PACKAGE / "ops/common.cuh").read_text(), "workspace.h"), (WORKSPACE_TEXT, file)]
+    return "".join(f'{text}\n#line 1 "{following}"\n' for text, following in parts) + (PACKAGE / file).read_text()
 
 
 def options(suffix: str) -> tuple[str, ...]:
@@ -98,7 +99,7 @@ class CUDA(Device):
             run = blas.Gemm(self, cp, suffix) if name == "gemm" else _launcher(self, name, suffix, signature)
             kernels[full] = Kernel(full, signature.letters, -1, run)
         # ops that are imported later add to KERNELS then
-        self.kernels = KernelTable(self.name, kernels, ChainMap(KERNELS, {"gemm": None}))     # type: ignore[dict-item]
+        self.kernels = KernelTable(self.name, kernels, ChainMap[str, Any](KERNELS, {"gemm": None}))
         self.host = Kernel("host", "*", -1, self._no_kernel)
 
     def describe(self) -> str:

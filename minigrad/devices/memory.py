@@ -17,8 +17,8 @@ import numpy as np
 from .addresses import register
 
 
-class Device(Protocol):
-    """What memory needs to know of a device."""
+class Place(Protocol):
+    """All that memory needs to know of a device (`base.Device`)."""
 
     type: str
 
@@ -42,12 +42,12 @@ class Layout:
 
     __slots__ = ("device", "dtype", "shape", "strides", "ndim", "size", "contiguous", "free", "__weakref__")
 
-    device: Device
+    device: Any                 # a base.Device; only the methods of `Place` are used here
     dtype: np.dtype
     shape: tuple[int, ...]
     strides: tuple[int, ...]
 
-    def __init__(self, device: Device, dtype: np.dtype, shape: tuple[int, ...], strides: tuple[int, ...], contiguous: bool) -> None:
+    def __init__(self, device: Place, dtype: np.dtype, shape: tuple[int, ...], strides: tuple[int, ...], contiguous: bool) -> None:
         self.device, self.dtype, self.shape, self.strides, self.contiguous = device, dtype, shape, strides, contiguous
         self.ndim = len(shape)
         self.size = 1
@@ -71,7 +71,7 @@ def contiguous_strides(shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(reversed(strides))
 
 
-def layout(device: Device, dtype: np.dtype, shape: tuple[int, ...], strides: tuple[int, ...] | None = None) -> Layout:
+def layout(device: Place, dtype: np.dtype, shape: tuple[int, ...], strides: tuple[int, ...] | None = None) -> Layout:
     """The interned layout. Strides that walk the memory in C order give the contiguous layout, whatever the strides
     of size-1 or empty dimensions say."""
     key = (device, dtype, shape, strides)
@@ -274,7 +274,7 @@ class private_pool:
             known.free = self.public.get(known, [])
 
 
-def from_numpy_layout(array: np.ndarray, device: Device) -> Layout:
+def from_numpy_layout(array: np.ndarray, device: Place) -> Layout:
     """The layout of a NumPy array whose strides are whole multiples of its item size."""
     size = array.itemsize
     return layout(device, array.dtype, array.shape, tuple(s // size for s in array.strides))

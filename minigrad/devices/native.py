@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 LEVELS = ("baseline", "avx2", "avx512")
@@ -19,6 +20,21 @@ def _load() -> tuple[Any, Any]:
 lib: Any
 ffi: Any
 lib, ffi = _load()
+
+
+# How much work space the kernels need: the functions and constants of native/workspace.h, which say what they count. CUDA
+# kernels are compiled with the same text.
+loss_chunks: Callable[[int], int] = lib.mg_loss_chunks
+norm_chunks: Callable[[int], int] = lib.mg_chunks
+layer_norm_partial: Callable[[int, int], int] = lib.mg_layer_norm_partial
+rms_norm_partial: Callable[[int, int], int] = lib.mg_rms_norm_partial
+rnn_steps: Callable[[int], int] = lib.mg_rnn_steps
+rnn_sums: Callable[[int, int, int], int] = lib.mg_rnn_sums
+rnn_forward_work: Callable[[int, int, int, int], int] = lib.mg_rnn_forward_work
+rnn_backward_work: Callable[[int, int, int, int], int] = lib.mg_rnn_backward_work
+segments: Callable[[int, int], int] = lib.mg_segments
+SHARED_SUMS_BYTES: int = lib.MG_SHARED_SUMS_BYTES
+WORKSPACE_TEXT: str = ffi.string(lib.mg_workspace_text()).decode()
 
 
 def best_simd_level() -> str:

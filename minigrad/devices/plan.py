@@ -6,18 +6,45 @@ from typing import Any
 
 import numpy as np
 
-from .memory import Array, Layout, contiguous_strides
+from .memory import Array, Layout, contiguous_strides, view
 
 _PLANS_MAX = 4096
 
 
 class Plan:
-    """How one signature of an op runs: `run(*arrays) -> array`, and why. `layout` is that of the output."""
+    """How one signature of a primitive runs, and why: `run(*arrays)` gives the output, whose layout is `layout`.
 
-    __slots__ = ("run", "layout", "why")
+    Two kinds are run without a call of `run` where it matters: a view, whose output is the input's memory `offset` bytes further,
+    and one walked kernel, `kernel.call(out, inputs..., walk)`, where `walk` is the address of `table`. `op` and `attrs` say
+    whose plan it is and what its nodes carry; `Primitive.plan` sets them.
+    """
 
-    def __init__(self, run: Callable[..., Any], layout: Any, why: str = "") -> None:
-        self.run, self.layout, self.why = run, layout, why
+    __slots__ = ("run", "layout", "why", "kernel", "walk", "table", "offset", "op", "attrs")
+
+    def __init__(self, run: Callable[..., Any] | None, layout: Any, why: str = "", kernel: Any = None, table: Array | None = None,
+                 offset: int | None = None, attrs: dict | None = None) -> None:
+        self.run: Any = run
+        self.layout, self.why, self.kernel, self.table, self.offset = layout, why, kernel, table, offset
+        self.walk = 0 if table is None else table.ptr
+        self.op: Any = None
+        self.attrs = attrs
+
+
+class FusedPlan(Plan):
+    """A signature with kernels. `forward(*arrays) -> (outputs, saved)`; `backward(saved, gs, needs) -> gradients`, or None
+    where only the definition can give what is needed. `copied`: the inputs that are copied because they are not contiguous."""
+
+    __slots__ = ("forward", "backward", "copied")
+
+    def __init__(self, forward: Callable, backward: Callable | None, why: str = "", copied: tuple[int, ...] = (), layout: Any = None,
+                 kernel: Any = None, table: Array | None = None, attrs: dict | None = None) -> None:
+        super().__init__(None, layout, why, kernel, table, attrs=attrs)
+        self.forward, self.backward, self.copied = forward, backward, copied
+
+
+def view_plan(to: Layout, offset: int) -> Plan:
+    """The plan of a view: the input's memory, `offset` bytes further, under the layout `to`."""
+    return Plan(lambda x: view(x, to, offset), to, "view", offset=offset)
 
 
 def remember(plans: dict, key: Any, plan: Any) -> Any:

@@ -1,14 +1,16 @@
 """The ops. Importing this package gathers their public names and binds them to `Tensor` and to the engine.
 
-The rule, instead of a second list: every name in the `__all__` of a module of this folder is a function of `minigrad`; if its
-first parameter is annotated `Tensor`, it is a method of Tensor too. A module's INPLACE names those that have an in-place method
-`name_` besides, its METHODS what is a method only; the operators below call the function of the name given.
+The rule, instead of a second list: every name in the `__all__` of a module of this folder is a function of `minigrad`;
+if its first parameter is annotated `Tensor`, it is a method of Tensor too. A module's INPLACE names those that have an
+in-place method `name_` besides, its METHODS what is a method only; the operators below call the function of the name
+given.
 """
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
 from importlib import import_module
+from inspect import Parameter, Signature, signature
 from pkgutil import iter_modules
 from typing import Any
 
@@ -17,7 +19,7 @@ from ..core.op import Op
 from ..core.tape import mode
 from ..core.tensor import Tensor, writable
 from . import convert, creation, math, reduce, view
-from .dispatch import binary_in_place
+from .dispatch import binary_in_place, described
 from .elementwise import Elementwise, is_operand
 
 functions.add = math.add.call
@@ -34,34 +36,48 @@ functions.zero_ = convert.zero_
 functions.alias = view.alias
 
 # operator: function, is there a reflected form, is there an in-place form
-OPERATORS = {"add": ("add", True, True), "sub": ("sub", True, True), "mul": ("mul", True, True), "truediv": ("div", True, True),
-             "floordiv": ("floor_divide", True, True), "mod": ("remainder", True, True), "pow": ("pow", True, True),
-             "matmul": ("matmul", True, False), "and": ("bitwise_and", True, True), "or": ("bitwise_or", True, True),
-             "xor": ("bitwise_xor", True, True), "lshift": ("bitwise_left_shift", True, True),
-             "rshift": ("bitwise_right_shift", True, True), "eq": ("eq", False, False), "ne": ("ne", False, False),
-             "lt": ("lt", False, False), "le": ("le", False, False), "gt": ("gt", False, False), "ge": ("ge", False, False),
-             "neg": ("neg", False, False), "abs": ("abs", False, False), "invert": ("bitwise_not", False, False),
-             "pos": ("positive", False, False)}
+OPERATORS = {
+    "add": ("add", True, True), "sub": ("sub", True, True), "mul": ("mul", True, True), "truediv": ("div", True, True),
+    "floordiv": ("floor_divide", True, True), "mod": ("remainder", True, True), "pow": ("pow", True, True),
+    "matmul": ("matmul", True, False), "and": ("bitwise_and", True, True), "or": ("bitwise_or", True, True),
+    "xor": ("bitwise_xor", True, True), "lshift": ("bitwise_left_shift", True, True),
+    "rshift": ("bitwise_right_shift", True, True), "eq": ("eq", False, False), "ne": ("ne", False, False),
+    "lt": ("lt", False, False), "le": ("le", False, False), "gt": ("gt", False, False), "ge": ("ge", False, False),
+    "neg": ("neg", False, False), "abs": ("abs", False, False), "invert": ("bitwise_not", False, False),
+    "pos": ("positive", False, False)}
 
 
 def _takes_tensor(function: Any) -> bool:
     """Is the first parameter annotated `Tensor`?"""
-    plain = getattr(function, "definition", function)
+    plain = getattr(function, "__wrapped__", function)
     code = getattr(plain, "__code__", None)
-    return code is not None and code.co_argcount > 0 and plain.__annotations__.get(code.co_varnames[0]) in ("Tensor", Tensor)
+    if code is None or not code.co_argcount:
+        return False
+    return plain.__annotations__.get(code.co_varnames[0]) in ("Tensor", Tensor)
+
+
+def _signature(op: Elementwise) -> Signature:
+    """What `help` shows of the method of an elementwise primitive: its inputs, and the options of those with several."""
+    inputs = [Parameter(name, Parameter.POSITIONAL_OR_KEYWORD, annotation="Tensor") for name in op.inputs]
+    if len(inputs) == 1:
+        return Signature(inputs, return_annotation="Tensor")
+    calls = (op.options, Elementwise.__call__) if op.options is not None else (Elementwise.__call__,)
+    options = [p for call in calls for p in signature(call).parameters.values() if p.kind == Parameter.KEYWORD_ONLY]
+    return Signature([*inputs, *options], return_annotation="Tensor")
 
 
 def _method(function: Any) -> Callable:
     """A function in the form that binds `self`."""
     if not isinstance(function, (Op, Elementwise)):
         return function
-    if hasattr(function, "method"):
-        return function.method
+    if isinstance(function, Elementwise) and len(function.inputs) == 1:
+        return described(function.call, function.name, function.__doc__, _signature(function))
 
-    @wraps(function.definition)
     def method(self: Tensor, *args: Any, **options: Any) -> Any:
         return function(self, *args, **options)
-    return method
+    if isinstance(function, Op):
+        return wraps(function.definition)(method)
+    return described(method, function.name, function.__doc__, _signature(function))
 
 
 def _operator(function: Any) -> Callable:
@@ -116,8 +132,8 @@ def in_place(name: str, function: Any) -> Callable:
                 if isinstance(t, Tensor):
                     writable(name + "_", t)
             return math.copy.into(input, function(input, *others, **options))
-    method.__name__, method.__doc__ = name + "_", f"`{name}`, written into the tensor itself; not differentiable."
-    return method
+    shown = _signature(function) if isinstance(function, Elementwise) else signature(function)
+    return described(method, f"{name}_", f"`{name}`, written into the tensor itself; not differentiable.", shown)
 
 
 __all__: list[str] = []

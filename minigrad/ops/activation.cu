@@ -1,22 +1,38 @@
-// Activation functions, forward and backward: out[i] = f(x[i]), gx[i] = g[i] * f'(x[i]), by plans (common.cuh). The formulas are
-// those of native/activation.c, in forms that neither overflow nor cancel; comparisons are written so that a NaN takes the
-// branch that it takes in PyTorch.
+// Activation functions, forward and backward: out[i] = f(x[i]), gx[i] = g[i] * f'(x[i]), by plans (common.cuh). The
+// formulas are those of native/activation.c, in forms that neither overflow nor cancel; comparisons are written so that
+// a NaN takes the branch that it takes in PyTorch.
 #if IS_REAL
 #define LIGHT 4
 #define HEAVY 1
 #define FORWARD(weight, name, expression) \
-  KERNEL(name)(T *out, const T *a, const int64_t *plan) { map<weight>(plan, [](T x) -> T { return expression; }, out, a); }
+  KERNEL(name)(T *out, const T *a, const int64_t *plan) { \
+    map<weight>(plan, [](T x) -> T { return expression; }, out, a); \
+  }
 #define BACKWARD(weight, name, expression) \
-  KERNEL(name)(T *gx, const T *g, const T *x, const int64_t *plan) { map<weight>(plan, [](T g, T x) -> T { return expression; }, gx, g, x); }
+  KERNEL(name)(T *gx, const T *g, const T *x, const int64_t *plan) { \
+    map<weight>(plan, [](T g, T x) -> T { return expression; }, gx, g, x); \
+  }
 // with scalars; p is the first, as T
 #define FORWARD_1(weight, name, s, expression) \
-  KERNEL(name)(T *out, const T *a, const int64_t *plan, double s) { const T p = (T)s; map<weight>(plan, [=](T x) -> T { return expression; }, out, a); }
+  KERNEL(name)(T *out, const T *a, const int64_t *plan, double s) { \
+    const T p = (T)s; \
+    map<weight>(plan, [=](T x) -> T { return expression; }, out, a); \
+  }
 #define BACKWARD_1(weight, name, s, expression) \
-  KERNEL(name)(T *gx, const T *g, const T *x, const int64_t *plan, double s) { const T p = (T)s; map<weight>(plan, [=](T g, T x) -> T { return expression; }, gx, g, x); }
+  KERNEL(name)(T *gx, const T *g, const T *x, const int64_t *plan, double s) { \
+    const T p = (T)s; \
+    map<weight>(plan, [=](T g, T x) -> T { return expression; }, gx, g, x); \
+  }
 #define FORWARD_2(weight, name, s, t, expression) \
-  KERNEL(name)(T *out, const T *a, const int64_t *plan, double s, double t) { const T p = (T)s, q = (T)t; map<weight>(plan, [=](T x) -> T { return expression; }, out, a); }
+  KERNEL(name)(T *out, const T *a, const int64_t *plan, double s, double t) { \
+    const T p = (T)s, q = (T)t; \
+    map<weight>(plan, [=](T x) -> T { return expression; }, out, a); \
+  }
 #define BACKWARD_2(weight, name, s, t, expression) \
-  KERNEL(name)(T *gx, const T *g, const T *x, const int64_t *plan, double s, double t) { const T p = (T)s, q = (T)t; map<weight>(plan, [=](T g, T x) -> T { return expression; }, gx, g, x); }
+  KERNEL(name)(T *gx, const T *g, const T *x, const int64_t *plan, double s, double t) { \
+    const T p = (T)s, q = (T)t; \
+    map<weight>(plan, [=](T g, T x) -> T { return expression; }, gx, g, x); \
+  }
 
 // ---- piecewise linear ----
 __device__ __forceinline__ T clamp(T x, T low, T high) {
@@ -40,8 +56,12 @@ BACKWARD(HEAVY, hardswish_backward, x <= -3 ? T(0) : x >= 3 ? g : g * (x / 3 + T
 __device__ __forceinline__ T square_of(T x) { return x * x; }
 FORWARD(HEAVY, softsign, x / (1 + fabs(x)))
 BACKWARD(HEAVY, softsign_backward, g / square_of(1 + fabs(x)))
-KERNEL(tanh_backward)(T *gx, const T *g, const T *y, const int64_t *plan) { map<LIGHT>(plan, [](T g, T y) -> T { return g * (1 - y * y); }, gx, g, y); }
-KERNEL(sigmoid_backward)(T *gx, const T *g, const T *y, const int64_t *plan) { map<LIGHT>(plan, [](T g, T y) -> T { return g * (1 - y) * y; }, gx, g, y); }
+KERNEL(tanh_backward)(T *gx, const T *g, const T *y, const int64_t *plan) {
+  map<LIGHT>(plan, [](T g, T y) -> T { return g * (1 - y * y); }, gx, g, y);
+}
+KERNEL(sigmoid_backward)(T *gx, const T *g, const T *y, const int64_t *plan) {
+  map<LIGHT>(plan, [](T g, T y) -> T { return g * (1 - y) * y; }, gx, g, y);
+}
 
 // ---- exponential ----
 #define SELU_ALPHA T(1.6732632423543772848170429916717)
@@ -67,7 +87,8 @@ struct Mish {
   T t, slope;
   __device__ __forceinline__ explicit Mish(T x) {
     const bool negative = x < 0;
-    const T e = exp(-fabs(x)), over = negative ? 2 * e + e * e : 1 + 2 * e, rest = negative ? T(2) : 2 * e * e, r = 1 / (over + rest);
+    const T e = exp(-fabs(x)), over = negative ? 2 * e + e * e : 1 + 2 * e, rest = negative ? T(2) : 2 * e * e,
+            r = 1 / (over + rest);
     t = over * r;
     slope = rest * r * (1 + t) * ((negative ? e : T(1)) / (1 + e));
   }
@@ -76,7 +97,8 @@ FORWARD(HEAVY, mish, x * Mish(x).t)
 __device__ __forceinline__ T mish_slope(T x) { const Mish m(x); return m.t + x * m.slope; }
 BACKWARD(HEAVY, mish_backward, g * mish_slope(x))
 
-// gelu = x P(x), P the normal distribution function; by erfc, which keeps its relative accuracy where 1 + erf has none left
+// gelu = x P(x), P the normal distribution function; by erfc, which keeps its relative accuracy where 1 + erf has none
+// left
 __device__ __forceinline__ T normal_cdf(T x) { return T(0.5) * erfc(x * T(-0.70710678118654752440)); }
 FORWARD(HEAVY, gelu, x * normal_cdf(x))
 BACKWARD(HEAVY, gelu_backward, g * (normal_cdf(x) + x * exp(T(-0.5) * x * x) * T(0.39894228040143267794)))

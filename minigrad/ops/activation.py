@@ -11,16 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from ..core.op import Op, stale
+from ..core.op import Op, public, stale
 from ..core.shape import BOOL, axis_of, fail, is_float
-from ..core.tape import mode
 from ..core.tensor import Tensor
-from ..devices.base import Kernel, NoKernel
+from ..devices.base import KernelTable
 from ..devices.launch import KERNELS, by_plan, launch
 from ..devices.memory import Array, Layout, alloc, layout
-from ..devices.plan import elementwise_plan, remember
-from .dispatch import activation_with_numbers, plain_activation
-from .formula import Formula
+from ..devices.plan import FusedPlan, elementwise_plan
+from . import dispatch
+from .formula import formula
 from .math import abs as absolute
 from .math import add, div, erfc, exp, expm1, ge, gt, le, log1p, logical_and, lt, mul, neg, square, where
 from .math import sigmoid as _sigmoid
@@ -31,106 +30,62 @@ __all__ = ["celu", "elu", "gelu", "glu", "hardsigmoid", "hardswish", "hardtanh",
            "mish", "prelu", "relu", "relu6", "selu", "sigmoid", "silu", "softplus", "softsign", "tanh",
            "threshold"]
 
-_new = object.__new__
-
-
-class _Plan:
-    """A signature with kernels: `kernel.call(out, input, walk, *numbers)`; `backward` as in op.FusedPlan."""
-
-    __slots__ = ("kernel", "layout", "walk", "keep", "attrs", "backward", "why")
-
-    def __init__(self, kernel: Kernel, to: Layout, plan: Array, attrs: dict, backward: Callable) -> None:
-        self.kernel, self.layout, self.keep, self.walk, self.attrs, self.backward = kernel, to, plan, plan.ptr, attrs, backward
-        self.why = f"fused kernel {kernel.name}"
-
-
-class Activation(Op):
-    """A composite of one tensor and some numbers with the kernels `kernel` and `kernel_backward`, which are walked by plans: any
-    layout, nothing copied. `saves`: does the backward kernel take the input or the output?"""
-
-    def __init__(self, definition: Callable, saves: str, floats_only: bool, kernel: str) -> None:
-        super().__init__(definition)
-        self.saves_output, self.floats_only, self.kernel = saves == "output", floats_only, kernel or self.name
-        launch("ops/activation.cu", f"{self.kernel}_backward", by_plan)
-        if self.kernel not in KERNELS:                          # those of sigmoid and tanh are elementwise primitives
-            launch("ops/activation.cu", self.kernel, by_plan)
-        self.defaults = definition.__kwdefaults__ or {}
-        self.call = activation_with_numbers(self) if self.attributes else plain_activation(self)
-
-    def __call__(self, input: Any, *numbers: Any, **named: Any) -> Tensor:      # type: ignore[override]
-        if len(numbers) < len(self.attributes):
-            numbers += tuple([named.pop(n) if n in named else self.defaults[n] for n in self.attributes[len(numbers):]])
-        if named or len(numbers) > len(self.attributes):
-            raise TypeError(f"[{self.name}] takes a tensor and ({', '.join(self.attributes)}); got {[*numbers, *named]}")
-        return self.call(input, *numbers)
-
-    @property
-    def method(self) -> Callable:
-        """The form that binds as a method of Tensor."""
-        def method(input: Tensor, *numbers: Any, **named: Any) -> Tensor:
-            return self(input, *numbers, **named)
-        method.__name__, method.__doc__ = self.name, self.__doc__
-        return method
-
-    def first(self, input: Any, numbers: tuple) -> Tensor:
-        """A signature met for the first time, and those that run the definition."""
-        if not isinstance(input, Tensor):
-            raise TypeError(f"[{self.name}] input must be a Tensor; got {type(input).__name__}")
-        attrs = dict(zip(self.attributes, numbers, strict=True))
-        source = input.array.layout
-        key = (source, *numbers)
-        plan = self.plans.get(key)
-        if plan is None:
-            if self.floats_only and not is_float(source.dtype):
-                fail(self.name, "is defined for floating-point tensors only", source, "convert with .float()")
-            if self.rule is not None:
-                self.rule(source, **attrs)
-            plan = remember(self.plans, key, self._choose(source, attrs))
-        return self.definition(input, **attrs) if type(plan) is str else self.call(input, *numbers)
-
-    def _choose(self, source: Layout, attrs: dict) -> Any:
-        if mode.fused == "off":
-            return "fused kernels are switched off"
-        try:
-            return self._kernels(source, attrs)
-        except NoKernel as reason:
-            if mode.fused == "require":
-                fail(self.name, f"fused kernels are required, but {reason}", source, "set_fused('auto')")
-            return str(reason)
-
-    def _kernels(self, source: Layout, attrs: dict) -> _Plan:
-        kernels = source.device.kernels
-        forward, backward = getattr(kernels, self.kernel)[source.dtype], getattr(kernels, self.kernel + "_backward")[source.dtype]
-        out = layout(source.device, source.dtype, source.shape)
-        back = elementwise_plan(out, out, out if self.saves_output else source)
-        numbers, saves_output, name = tuple(attrs.values()), self.saves_output, self.name
-
-        def run_backward(saved: Array, g: Array, needs: list[bool]) -> list[Array | None]:
-            if saves_output and saved.version:
-                stale(name)
-            gx = alloc(out)
-            backward.call(gx.ptr, g.ptr, saved.ptr, back.ptr, *numbers)
-            return [gx]
-        return _Plan(forward, out, elementwise_plan(out, source), attrs, run_backward)
-
-
-class PlainActivation(Activation):
-    """An activation without numbers."""
-
-    def __call__(self, input: Any) -> Tensor:       # type: ignore[override]
-        return self.call(input)
-
-    @property
-    def method(self) -> Callable:
-        """The form that binds as a method of Tensor."""
-        return self.call
-
-
-def activation(saves: str = "input", floats_only: bool = True, kernel: str = "") -> Callable[[Callable], Activation]:
-    """Makes an activation function of a definition."""
-    def make(definition: Callable) -> Activation:
-        return (Activation if definition.__kwdefaults__ else PlainActivation)(definition, saves, floats_only, kernel)
+def activation(saves: str = "input", floats_only: bool = True, kernel: str = "") -> Callable[[Callable], Any]:
+    """Makes an activation function of a definition with one tensor and perhaps some numbers: an op whose kernels `kernel` and
+    `kernel_backward` are walked by plans, so that any layout is taken and nothing copied. `saves`: does the backward kernel take
+    the input or the output?"""
+    def make(definition: Callable) -> Any:
+        name = kernel or definition.__name__
+        op = Op(definition, any_layout=True)
+        op.fused(by_formula(op, name, saves == "output"))
+        if floats_only:
+            op.check(_floats_only(op.name))
+        op.errors(_float_errors if floats_only else _errors)
+        launch("ops/activation.cu", f"{name}_backward", by_plan)
+        if name not in KERNELS:                                 # those of sigmoid and tanh are elementwise primitives
+            launch("ops/activation.cu", name, by_plan)
+        call = dispatch.activation_with_numbers if op.attributes else dispatch.activation
+        return public(op, call(op, saves == "output"))
     return make
+
+
+def by_formula(op: Op, name: str, saves_output: bool) -> Callable[..., FusedPlan]:
+    """The launches of an activation: `kernel.call(out, input, walk, *numbers)`, and its backward from what was saved."""
+    def prepare(kernels: KernelTable, x: Layout, **attrs: Any) -> FusedPlan:
+        kernel, back_kernel = getattr(kernels, name)[x.dtype], getattr(kernels, f"{name}_backward")[x.dtype]
+        out = layout(x.device, x.dtype, x.shape)
+        table, back = elementwise_plan(out, x), elementwise_plan(out, out, out if saves_output else x)
+        numbers = tuple([attrs[n] for n in op.attributes])
+
+        def forward(xa: Array) -> tuple[Array, Array]:
+            y = alloc(out)
+            kernel.call(y.ptr, xa.ptr, table.ptr, *numbers)
+            return y, y if saves_output else xa
+
+        def backward(saved: Array, g: Array, needs: list[bool]) -> list[Array | None]:
+            if saves_output and saved.version:
+                stale(op.name)
+            gx = alloc(out)
+            back_kernel.call(gx.ptr, g.ptr, saved.ptr, back.ptr, *numbers)
+            return [gx]
+        return FusedPlan(forward, backward, layout=out, kernel=kernel, table=table, attrs=attrs)
+    return prepare
+
+
+def _floats_only(name: str) -> Callable[..., None]:
+    def rule(x: Layout, **attrs: Any) -> None:
+        if not is_float(x.dtype):
+            fail(name, "is defined for floating-point tensors only", x, "convert with .float()")
+    return rule
+
+
+def _errors(make: Any) -> Iterator[tuple]:
+    yield (2.0, {}), TypeError, "must be a Tensor"
+
+
+def _float_errors(make: Any) -> Iterator[tuple]:
+    yield (make.ints(3), {}), RuntimeError, "floating-point"
+    yield (2.0, {}), TypeError, "must be a Tensor"
 
 
 def log1pexp(z: Tensor) -> Tensor:
@@ -209,13 +164,13 @@ def hardswish(input: Tensor) -> Tensor:
     return where(between, div(mul(x, add(x, 3.0)), 6.0), mul(input, where(gt(input, 0), 1.0, 0.0)))
 
 
-@Formula
+@formula
 def threshold(input: Tensor, threshold: float, value: float) -> Tensor:
     """x where x > threshold, else value."""
     return where(le(input, threshold), value, input)
 
 
-@Formula
+@formula
 def prelu(input: Tensor, weight: Tensor) -> Tensor:
     """max(x, 0) + weight * min(x, 0), the weight one number or one for each channel (dimension 1).
 
@@ -257,6 +212,7 @@ def celu(input: Tensor, *, alpha: float = 1.0) -> Tensor:
 
 @celu.check
 def _celu_rule(x: Layout, *, alpha: float) -> None:
+    _floats_only("celu")(x)
     if alpha == 0:
         fail("celu", "alpha must not be 0", alpha)
 
@@ -278,7 +234,7 @@ def gelu(input: Tensor, approximate: str = "none") -> Tensor:
     """x * P(X <= x), X standard normal; `approximate="tanh"` is the usual approximation."""
     if approximate not in ("none", "tanh"):
         fail("gelu", "approximate must be 'none' or 'tanh'", repr(approximate))
-    return gelu_erf.call(input) if approximate == "none" else gelu_tanh.call(input)
+    return gelu_erf(input) if approximate == "none" else gelu_tanh(input)
 
 
 @activation()
@@ -313,7 +269,7 @@ def softsign(input: Tensor) -> Tensor:
     return div(input, add(absolute(input), 1.0))
 
 
-@Formula
+@formula
 def glu(input: Tensor, dim: int = -1) -> Tensor:
     """a * sigmoid(b), a and b the two halves of the input along `dim` (Dauphin et al. 2017)."""
     source = input.array.layout
@@ -339,19 +295,9 @@ def _samples(*attrs: dict) -> Callable:
     return samples
 
 
-def _errors(make: Any) -> Iterator[tuple]:
-    yield (2.0, {}), TypeError, "must be a Tensor"
-
-
-def _float_errors(make: Any) -> Iterator[tuple]:
-    yield (make.ints(3), {}), RuntimeError, "floating-point"
-    yield (2.0, {}), TypeError, "must be a Tensor"
-
-
-def _document(op: Activation, oracle: Callable, *attrs: dict) -> None:
+def _document(op: Any, oracle: Callable, *attrs: dict) -> None:
     op.samples(_samples(*attrs))
     op.reference(oracle)
-    op.errors(_float_errors if op.floats_only else _errors)
 
 
 def _expit(x: Any) -> Any:

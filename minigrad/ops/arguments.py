@@ -51,7 +51,7 @@ def axes(args: tuple, ndim: int, op: str) -> tuple[int, ...]:
     return found
 
 
-def _rule_axis(dim: Any, ndim: int, op: str) -> int:
+def existing_axis(dim: Any, ndim: int, op: str) -> int:
     """An axis of a tensor that must have one."""
     if ndim == 0:
         axis_of(dim, ndim, op)

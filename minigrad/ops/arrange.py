@@ -17,10 +17,10 @@ from ..core.tensor import Tensor, new_tensor
 from ..devices import memory
 from ..devices.memory import Array, Layout, alloc, layout
 from ..devices.plan import Plan, elementwise_plan
-from .arguments import _rule_axis, axes, hashable, named, sizes
-from .dispatch import Bound, bind, constant, planner, through
+from .arguments import axes, existing_axis, hashable, named, sizes
+from .dispatch import bind, constant, planner, through
 from .math import copy, where
-from .view import _expanded, _movedim, _narrow, _place, _reshape, _reshaped, _view_op, _window, ravel
+from .view import as_expanded, as_moved, as_narrowed, as_reshaped, place_op, ravel, reshape_op, view_op, window_op
 
 __all__ = ["unfold", "tril", "triu", "flip", "fliplr", "flipud", "roll", "rot90", "repeat", "tile", "pad",
            "meshgrid"]
@@ -38,10 +38,10 @@ def _unfold_vjp(g: Tensor, x_shape: tuple[int, ...], dim: int, size: int, step: 
     from .take import add_at
     count = g.array.layout.shape[dim]
     places = functions.as_tensor(step * np.arange(count)[:, None] + np.arange(size)).to(g.device)
-    return add_at(x_shape, through(_movedim, g, -1, dim + 1), places, dim)
+    return add_at(x_shape, through(as_moved, g, -1, dim + 1), places, dim)
 
 
-_unfold = _view_op("unfold", _unfold_rule, _unfold_vjp)
+_unfold = view_op("unfold", _unfold_rule, _unfold_vjp)
 
 
 @_unfold.samples
@@ -58,13 +58,13 @@ def _unfold_reference(x: Any, *, dim: int, size: int, step: int) -> Any:
 
 
 @planner
-def _unfold_to(x: Layout, dimension: Any, size: Any, step: Any) -> Bound:
+def _unfold_to(x: Layout, dimension: Any, size: Any, step: Any) -> Plan:
     a = axis_of(dimension, x.ndim, "unfold")
     size, step, n = operator.index(size), operator.index(step), x.shape[a] if x.ndim else 1
     if step < 1 or not 0 <= size <= n:
         fail("unfold", "size must lie between 0 and the dimension's size, and step be positive", [x, f"size {size}", f"step {step}"])
     if not x.ndim:
-        return bind(_reshape, x, shape=(size,)) if size else bind(_window, x, key=((0, 1, 0),))
+        return bind(reshape_op, x, shape=(size,)) if size else bind(window_op, x, key=((0, 1, 0),))
     return bind(_unfold, x, dim=a, size=size, step=step)
 
 
@@ -87,7 +87,7 @@ def _prepare_triangle(x: Layout, *, diagonal: int, lower: bool) -> Plan:
             y = alloc(out)
             x.device.host.call(lambda v, out: np.copyto(out, np.tril(v, diagonal) if lower else np.triu(v, diagonal)), y.np, a.np)
             return y
-        return Plan(run_host, out, f"no where kernel for {x.dtype}: NumPy behind the door")
+        return Plan(run_host, out, f"no where kernel for {x.dtype}: NumPy")
     plan = elementwise_plan(out, keep.layout, x, zero.layout)
 
     def run(a: Array) -> Array:
@@ -98,7 +98,7 @@ def _prepare_triangle(x: Layout, *, diagonal: int, lower: bool) -> Plan:
 
 
 @planner
-def _triangular(x: Layout, diagonal: Any, lower: bool) -> Bound:
+def _triangular(x: Layout, diagonal: Any, lower: bool) -> Plan:
     return bind(_triangle, x, diagonal=operator.index(diagonal), lower=lower)
 
 
@@ -149,7 +149,7 @@ def _prepare_flip(x: Layout, *, axes: tuple[int, ...]) -> Plan:
 
 
 @planner
-def _flipped(x: Layout, axes: tuple[int, ...]) -> Bound:
+def _flipped(x: Layout, axes: tuple[int, ...]) -> Plan:
     return bind(_flip, x, axes=axes)
 
 
@@ -170,7 +170,7 @@ def _flip_reference(x: Any, *, axes: tuple[int, ...]) -> Any:
 
 
 @planner
-def _flip_to(x: Layout, *dims: Any) -> Bound:
+def _flip_to(x: Layout, *dims: Any) -> Plan:
     return bind(_flip, x, axes=axes(dims, x.ndim, "flip") if x.ndim else ())
 
 
@@ -221,8 +221,8 @@ def _prepare_roll(x: Layout, *, shift: int, dim: int) -> Plan:
 
 
 @planner
-def _rolled(x: Layout, shift: Any, dim: Any) -> Bound:
-    return bind(_roll, x, shift=operator.index(shift), dim=_rule_axis(dim, x.ndim, "roll"))
+def _rolled(x: Layout, shift: Any, dim: Any) -> Plan:
+    return bind(_roll, x, shift=operator.index(shift), dim=existing_axis(dim, x.ndim, "roll"))
 
 
 _roll = Primitive("roll", _prepare_roll, {"x": lambda g, shift, dim: through(_rolled, g, -shift, dim)})
@@ -250,7 +250,7 @@ def roll(input: Tensor, shifts: int | Sequence[int], dims: int | Sequence[int] |
     if not by:
         fail("roll", "at least one shift must be given", f"shifts {by}")
     if not along and len(by) == 1:
-        return through(_reshaped, through(_rolled, ravel(input), by[0], 0), input.array.layout.shape)
+        return through(as_reshaped, through(_rolled, ravel(input), by[0], 0), input.array.layout.shape)
     if len(along) != len(by):
         fail("roll", "shifts and dims must have the same length", [f"shifts {by}", f"dims {dims}"])
     for shift, dim in zip(by, along, strict=True):
@@ -268,10 +268,10 @@ def repeat(input: Tensor, *repeats: Any) -> Tensor:
         fail("repeat", "needs a number for each dimension", [x, f"repeats {list(times)}"])
     shape = (1,) * lead + x.shape
     if builtins.all(n == 1 for n in times):
-        return copy.call(through(_reshaped, input, shape))
-    split_up = through(_reshaped, input, tuple([m for n in shape for m in (1, n)]))
-    spread = through(_expanded, split_up, tuple([m for r, n in zip(times, shape, strict=True) for m in (r, n)]))
-    return through(_reshaped, copy.call(spread), tuple([r * n for r, n in zip(times, shape, strict=True)]))
+        return copy.call(through(as_reshaped, input, shape))
+    split_up = through(as_reshaped, input, tuple([m for n in shape for m in (1, n)]))
+    spread = through(as_expanded, split_up, tuple([m for r, n in zip(times, shape, strict=True) for m in (r, n)]))
+    return through(as_reshaped, copy.call(spread), tuple([r * n for r, n in zip(times, shape, strict=True)]))
 
 
 def tile(input: Tensor, *args: Any, **given: Any) -> Tensor:
@@ -329,7 +329,7 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
             n += builtins.min(left, 0) + builtins.min(right, 0)
             if n < 1:
                 fail("pad", "circular padding needs something to repeat", [x, f"pad {amounts}"])
-            input = through(_narrow, input, a, builtins.max(-left, 0), n)
+            input = through(as_narrowed, input, a, builtins.max(-left, 0), n)
             left, right = builtins.max(left, 0), builtins.max(right, 0)
         if left or right:
             input = take_at(input, _border(n, left, right, mode, x.device), a, 1)
@@ -347,7 +347,7 @@ def _pad_constant(input: Tensor, amounts: list[int], value: float) -> Tensor:
             fail("pad", "the padded sizes must not be negative", [x, f"pad {amounts}"])
         if left < 0 or right < 0:
             low, high = builtins.max(-left, 0), n - builtins.max(-right, 0)
-            input = through(_narrow, input, a, low, builtins.max(high - low, 0))
+            input = through(as_narrowed, input, a, low, builtins.max(high - low, 0))
     # cut first, then put what is left into the larger tensor
     key, shape = [], []
     for n, (left, right) in zip(input.array.layout.shape, pairs, strict=True):
@@ -355,7 +355,7 @@ def _pad_constant(input: Tensor, amounts: list[int], value: float) -> Tensor:
         shape.append(n + builtins.max(left, 0) + builtins.max(right, 0))
     if tuple(shape) == input.array.layout.shape:
         return copy.call(input)
-    placed = _place(input, shape=tuple(shape), key=tuple(key))
+    placed = place_op(input, shape=tuple(shape), key=tuple(key))
     return placed if value == 0 else where(_inside(tuple(shape), tuple(key), x.device), placed, constant(value, x.dtype, x.device))
 
 
@@ -388,8 +388,8 @@ def meshgrid(*tensors: Any, indexing: str | None = None) -> tuple[Tensor, ...]:
         order[0], order[1] = 1, 0
     n = [x.array.layout.size for x in given]
     shape = tuple([n[i] for i in order])
-    lines = [through(_reshaped, x, tuple([n[i] if j == i else 1 for j in order])) for i, x in enumerate(given)]
-    return tuple([through(_expanded, line, shape) for line in lines])
+    lines = [through(as_reshaped, x, tuple([n[i] if j == i else 1 for j in order])) for i, x in enumerate(given)]
+    return tuple([through(as_expanded, line, shape) for line in lines])
 
 
 INPLACE = {"tril", "triu"}

@@ -1,8 +1,13 @@
-"""Scaled dot-product attention (native/attention.c): blocks of scores, never the whole matrix.
+"""Scaled dot-product attention (Vaswani et al. 2017), by blocks: the matrix of scores is never in memory as a whole.
 
-Dropout is a function of data: the wrapper puts aside the state of the generator (the `stream`), and both the kernel and the
-definition draw word number (item, row, key) of it. So the kernel keeps no matrix for its backward, and a captured step draws
-fresh numbers at each replay.
+The kernel (native/attention.c) is FlashAttention (Dao et al. 2022): for a block of queries it goes through the keys
+block by block, with the online softmax of Milakov and Gimelshein (2018), which scales what it has summed down when the
+maximum grows. For the backward it keeps one number for each query, the logarithm of the softmax's denominator (`lse`),
+and computes the blocks of weights again.
+
+Random numbers for dropout are a function of an input: `scaled_dot_product_attention` takes the state of the generator
+as the tensor `stream`, and both the kernel and the definition draw the number at position (item, query, key) from it.
+So the kernel need not keep a mask for its backward, and a captured step draws new numbers at each replay.
 """
 from __future__ import annotations
 
@@ -22,22 +27,25 @@ from .convert import cast
 from .creation import ones
 from .math import add, div, eq, exp, logical_not, mul, sub, where
 from .matmul import matmul
-from .random import Generator, _dropped, _dropped_oracle, _probability, _take_stream
+from .random import Generator, check_probability, dropped_op, dropped_oracle, take_stream
 from .reduce import amax, sum
 from .view import expand, reshape, swapaxes
 
 __all__ = ["scaled_dot_product_attention"]
 
 
-# ---- attention --------------------------------------------------------------------------------------------------------------
+# ---- attention -------------------------------------------------------------------------------------------------------
 @op
-def _attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, stream: Tensor | None, *, is_causal: bool, scale: float,
-               p: float, need_weights: bool) -> Any:
-    """y = drop(softmax(scale query key^T + mask)) value (Vaswani et al. 2017, eq. 1); a row without any key gives 0.
+def _attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, stream: Tensor | None, *,
+               is_causal: bool, scale: float, p: float, need_weights: bool) -> Any:
+    """y = drop(softmax(scale query key^T + mask)) value (Vaswani et al. 2017, eq. 1).
 
-    Shapes: query (*, L, E), key (*, S, E), value (*, S, Ev), mask (*, L, S) bool (False: left out) or added, or None,
-    stream int64[4] or None -> y (*, L, Ev), and the weights (*, L, S) if `need_weights`. Leading dimensions broadcast.
-    Causal: query i sees keys 0 .. i.
+    Shapes: query (*, L, E), key (*, S, E), value (*, S, Ev), mask (*, L, S) or None, stream int64 (4,) or None ->
+    y (*, L, Ev), and with `need_weights` also the weights (*, L, S). Leading dimensions broadcast.
+
+    A bool mask leaves out the keys where it is False; any other is added to the scores. With `is_causal`, query i has
+    the keys 0 .. i only. A query without any key gives 0, and its gradients are 0. `drop` sets a weight to 0 with
+    probability p, and divides the others by 1 - p.
     """
     scores = mul(matmul(query, swapaxes(key, -2, -1)), scale)
     if mask is not None:
@@ -45,31 +53,31 @@ def _attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, s
     if is_causal:
         past = tril(ones(scores.shape[-2:], dtype=BOOL, device=scores.device))
         scores = where(past, scores, -np.inf)
-    if stream is not None or need_weights:          # each item of the result has weights and random numbers of its own
-        lead = _problem(query.layout, key.layout, value.layout, None if mask is None else mask.layout)
+    if stream is not None or need_weights:          # each item of the result has its own weights and random numbers
+        lead = _lead(query.layout, key.layout, value.layout, None if mask is None else mask.layout)
         scores = expand(scores, (*lead, *scores.shape[-2:]))
-    dead = eq(scores, -np.inf)                    # taken out before exp, so that no gradient is 0 * inf
-    # detached: the result does not depend on it, it only keeps e^x in range
+    dead = eq(scores, -np.inf)                      # set to 0 before exp, so that no gradient is 0 * inf
+    # detached: the maximum only keeps e^x in range, the result does not depend on it
     top = amax(scores.detach(), -1, keepdim=True) if scores.shape[-1] else sum(scores.detach(), -1, True)
     power = where(dead, 0.0, exp(sub(where(dead, 0.0, scores), where(eq(top, -np.inf), 0.0, top))))
     total = sum(power, -1, True)
     weights = div(power, where(eq(total, 0.0), 1.0, total))
     if stream is not None:
-        kept = logical_not(_dropped(stream, shape=tuple(weights.shape), p=p))
+        kept = logical_not(dropped_op(stream, shape=tuple(weights.shape), p=p))
         weights = mul(weights, mul(cast(kept, weights.dtype), 1 / (1 - p) if p < 1 else 0.0))
     y = matmul(weights, value)
     return (y, weights) if need_weights else y
 
 
-def _problem(query: Layout, key: Layout, value: Layout, mask: Layout | None) -> tuple[int, ...]:
+def _lead(query: Layout, key: Layout, value: Layout, mask: Layout | None) -> tuple[int, ...]:
     """The leading dimensions of the result."""
     lead = broadcast_shapes("scaled_dot_product_attention", query.shape[:-2], key.shape[:-2], value.shape[:-2])
     return lead if mask is None else broadcast_shapes("scaled_dot_product_attention", lead, mask.shape[:-2])
 
 
 @_attention.check
-def _attention_rule(query: Layout, key: Layout, value: Layout, mask: Layout | None, stream: Layout | None, *, is_causal: bool,
-                    scale: float, p: float, need_weights: bool) -> None:
+def _attention_rule(query: Layout, key: Layout, value: Layout, mask: Layout | None, stream: Layout | None, *,
+                    is_causal: bool, scale: float, p: float, need_weights: bool) -> None:
     name, given = "scaled_dot_product_attention", [f"query {query}", f"key {key}", f"value {value}"]
     if min(query.ndim, key.ndim, value.ndim) < 2:
         fail(name, "query, key and value need at least two dimensions, (*, length, size)", given)
@@ -87,14 +95,15 @@ def _attention_rule(query: Layout, key: Layout, value: Layout, mask: Layout | No
         wanted = (query.shape[-2], key.shape[-2])
         two = (1, 1, *mask.shape)[-2:]
         if any(m not in (1, n) for m, n in zip(two, wanted, strict=True)):
-            fail(name, "attn_mask must broadcast to (*, L, S)", [f"attn_mask {mask}", f"L, S = {wanted[0]}, {wanted[1]}"])
+            fail(name, "attn_mask must broadcast to (*, L, S)",
+                 [f"attn_mask {mask}", f"L, S = {wanted[0]}, {wanted[1]}"])
     if stream is not None and (stream.dtype != INT64 or stream.shape != (4,)):
         fail(name, "the stream must be int64[4], a generator's state", stream)
-    _problem(query, key, value, mask)
+    _lead(query, key, value, mask)
 
 
 def _offsets(device: Device, lead: tuple[int, ...], *operands: Layout | None) -> Array:
-    """attention.c's table: where each operand's item begins, for every item of the leading dimensions."""
+    """The table of native/attention.c: for each item of the leading dimensions, the first element of each operand."""
     table = np.zeros((*lead, 4), np.int64)
     for column, x in enumerate(operands):
         if x is None or x.ndim <= 2:
@@ -107,70 +116,72 @@ def _offsets(device: Device, lead: tuple[int, ...], *operands: Layout | None) ->
 
 
 @_attention.fused
-def _attention_kernels(kernels: KernelTable, query: Layout, key: Layout, value: Layout, mask: Layout | None, stream: Layout | None, *,
-                       is_causal: bool, scale: float, p: float, need_weights: bool) -> Any:
+def _attention_kernels(kernels: KernelTable, query: Layout, key: Layout, value: Layout, mask: Layout | None,
+                       stream: Layout | None, *, is_causal: bool, scale: float, p: float, need_weights: bool) -> Any:
     forward, backward = kernels.attention_forward[query.dtype], kernels.attention_backward[query.dtype]
     for x in (query, key, value, mask):
         if x is not None:
             same_dtypes("attention", x)
-    device, dtype, lead = query.device, query.dtype, _problem(query, key, value, mask)
+    device, dtype, lead = query.device, query.dtype, _lead(query, key, value, mask)
     rows, keys, depth, width = query.shape[-2], key.shape[-2], query.shape[-1], value.shape[-1]
-    items = prod(lead)
     y_layout, lse_layout = layout(device, dtype, (*lead, rows, width)), layout(device, dtype, (*lead, rows))
-    w_layout = layout(device, dtype, (*lead, rows, keys))
+    weights_layout = layout(device, dtype, (*lead, rows, keys))
     two = (1, 1) if mask is None else (1, 1, *mask.shape)[-2:]
-    mask_steps = (two[1] if two[0] > 1 else 0, 1 if two[1] > 1 else 0)
+    mask_steps = (two[1] if two[0] > 1 else 0, 1 if two[1] > 1 else 0)         # from row to row, from key to key
     is_bool = mask is not None and mask.dtype == BOOL
     if mask is not None and mask.ndim < 2:
         mask = layout(device, mask.dtype, two)
     table = _offsets(device, lead, query, key, value, mask)
-    sizes = (items, rows, keys, depth, width, *mask_steps, int(is_causal), scale, p)
+    numbers = (prod(lead), rows, keys, depth, width, *mask_steps, int(is_causal), scale, p)
 
-    def pointers(q: Array, k: Array, v: Array, m: Array | None, s: Array | None) -> tuple[int, ...]:
+    def operands(q: Array, k: Array, v: Array, m: Array | None, s: Array | None) -> tuple[int, ...]:
+        """The kernels' arguments q, k, v, bias, allowed, stream, table: a bool mask is `allowed`, any other `bias`."""
         at = address(m)
         return (q.ptr, k.ptr, v.ptr, 0 if is_bool else at, at if is_bool else 0, address(s), table.ptr)
 
     def run_forward(q: Array, k: Array, v: Array, m: Array | None, s: Array | None) -> Any:
         y, lse = alloc(y_layout), alloc(lse_layout)
-        weights = alloc(w_layout) if need_weights else None
-        forward.call(y.ptr, lse.ptr, address(weights), *pointers(q, k, v, m, s), *sizes)
+        weights = alloc(weights_layout) if need_weights else None
+        forward.call(y.ptr, lse.ptr, address(weights), *operands(q, k, v, m, s), *numbers)
         return (y, weights) if need_weights else y, (q, k, v, m, s, y, lse)
 
-    folds = [_fold(x, layout(device, dtype, (*lead, *x.shape[-2:]))) for x in (query, key, value)]
-    sum_kernel = kernels.sum[dtype]
+    folds, total = [_fold(x, lead) for x in (query, key, value)], kernels.sum[dtype]
 
     def run_backward(saved: Any, g: Any, needs: list[bool]) -> list[Array | None] | None:
         q, k, v, m, s, y, lse = saved
         if need_weights:
             g, g_weights = g
             if g_weights is not None or g is None:
-                return None
+                return None         # the definition computes gradients through the weights
         if needs[3]:
-            return None
+            return None             # and the gradient of the mask
         made = [alloc(full) if need else None for need, (_, full, _) in zip(needs, folds, strict=False)]
-        backward.call(*map(address, made), g.ptr, y.ptr, lse.ptr, *pointers(q, k, v, m, s), *sizes)
+        backward.call(*map(address, made), g.ptr, y.ptr, lse.ptr, *operands(q, k, v, m, s), *numbers)
         result: list[Array | None] = []
         for x, (own, _, plan) in zip(made, folds, strict=True):
             if x is not None and plan is not None:
-                folded = alloc(own)
-                sum_kernel.call(folded.ptr, x.ptr, plan.ptr)
-                x = folded
+                summed = alloc(own)
+                total.call(summed.ptr, x.ptr, plan.ptr)
+                x = summed
             result.append(x)
         return [*result, None, None]
     return run_forward, run_backward
 
 
-def _fold(own: Layout, full: Layout) -> tuple[Layout, Layout, Array | None]:
-    """An operand's layout, that of its gradient for each item, and the plan that sums the one to the other."""
+def _fold(own: Layout, lead: tuple[int, ...]) -> tuple[Layout, Layout, Array | None]:
+    """An operand's layout; that of its gradient for each item of the leading dimensions, as the kernel writes it; and
+    the plan that sums this to the operand's gradient, or None where the operand was not broadcast."""
+    full = layout(own.device, own.dtype, (*lead, *own.shape[-2:]))
     if own.size == full.size:
         return own, own, None
     padded = (1,) * (full.ndim - own.ndim) + own.shape
-    return own, full, reduce_plan(full, tuple(i for i, (n, m) in enumerate(zip(padded, full.shape, strict=True)) if n != m))
+    axes = tuple(i for i, (n, m) in enumerate(zip(padded, full.shape, strict=True)) if n != m)
+    return own, full, reduce_plan(full, axes)
 
 
 @_attention.reference
-def _attention_oracle(query: Any, key: Any, value: Any, mask: Any, stream: Any, *, is_causal: bool, scale: float, p: float,
-                      need_weights: bool) -> Any:
+def _attention_oracle(query: Any, key: Any, value: Any, mask: Any, stream: Any, *, is_causal: bool, scale: float,
+                      p: float, need_weights: bool) -> Any:
     scores = np.einsum("...le,...se->...ls", query, key) * scale
     if mask is not None:
         scores = np.where(mask, scores, -np.inf) if mask.dtype == bool else scores + mask
@@ -178,11 +189,12 @@ def _attention_oracle(query: Any, key: Any, value: Any, mask: Any, stream: Any, 
         scores = np.where(np.arange(scores.shape[-1]) <= np.arange(scores.shape[-2])[:, None], scores, -np.inf)
     top = scores.max(-1, keepdims=True, initial=-np.inf)
     weights = np.exp(scores - np.where(np.isneginf(top), 0, top))
-    weights = np.broadcast_to(weights, (*np.broadcast_shapes(weights.shape[:-2], value.shape[:-2]), *weights.shape[-2:]))
+    lead = np.broadcast_shapes(weights.shape[:-2], value.shape[:-2])
+    weights = np.broadcast_to(weights, (*lead, *weights.shape[-2:]))
     total = weights.sum(-1, keepdims=True)
     weights = np.divide(weights, total, out=np.zeros_like(weights), where=total != 0)
     if stream is not None:
-        weights = np.where(_dropped_oracle(stream, shape=weights.shape, p=p), 0, weights / (1 - p) if p < 1 else 0)
+        weights = np.where(dropped_oracle(stream, shape=weights.shape, p=p), 0, weights / (1 - p) if p < 1 else 0)
     y = np.einsum("...ls,...sv->...lv", weights, value)
     return (y, weights) if need_weights else y
 
@@ -201,13 +213,15 @@ def _attention_samples(make: Any) -> Any:
     yield make(2, 3, 4), make(2, 5, 4), make(2, 5, 4), make(3, 5), None, weights
     yield make(2, 3, 4), make(2, 5, 4), make(2, 5, 4), make.bools(2, 1, 5), None, _PLAIN
     yield make(2, 3, 4), make(2, 5, 4), make(2, 5, 4), make(3, 1), None, _PLAIN
-    yield make(2, 3, 4), make(2, 5, 4), make(2, 5, 4), mul(make.bools(2, 3, 5), 0) == 1, None, weights       # no key at all
+    # no query has a key
+    yield make(2, 3, 4), make(2, 5, 4), make(2, 5, 4), mul(make.bools(2, 3, 5), 0) == 1, None, weights
     yield make(4, 3, 2, 4), make(1, 3, 5, 4), make(3, 5, 2), make.bools(4, 1, 2, 5), None, _PLAIN
     yield make(3, 4), make(2, 5, 4), make(2, 5, 4), make.bools(5), None, causal
     yield make(2, 3, 4), make(2, 5, 4), make(2, 5, 4), None, make.ints(4), {**weights, "p": 0.3}
     yield make(2, 3, 4), make(2, 5, 4), make(2, 5, 4), make.bools(3, 5), make.ints(4), {**causal, "p": 0.5}
     yield make(3, 4), make(5, 4), make(5, 4), None, make.ints(4), {**_PLAIN, "p": 1.0}
-    yield make(3, 4), make(1, 5, 4), make(2, 5, 4), None, make.ints(4), {**weights, "p": 0.5}       # value has the most items
+    # value has more items than query and key
+    yield make(3, 4), make(1, 5, 4), make(2, 5, 4), None, make.ints(4), {**weights, "p": 0.5}
     yield make(2, 70, 5), make(2, 150, 5), make(2, 150, 9), None, None, _PLAIN         # several blocks
     yield make(1, 1, 1), make(1, 1, 1), make(1, 1, 1), None, None, _PLAIN
     yield make(2, 0, 4), make(2, 3, 4), make(2, 3, 4), None, None, _PLAIN
@@ -229,8 +243,10 @@ def _attention_errors(make: Any) -> Any:
 
 
 def _shared_heads(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> tuple[Any, ...]:
-    """Grouped queries (Ainslie et al. 2023): heads of query as (heads of key and value, group), which broadcast."""
-    name, given = "scaled_dot_product_attention", [f"query {query.layout}", f"key {key.layout}", f"value {value.layout}"]
+    """Grouped queries (Ainslie et al. 2023): splits the heads of the query in two dimensions (heads of the key, group),
+    and those of key and value in (heads, 1), so that they broadcast."""
+    name = "scaled_dot_product_attention"
+    given = [f"query {query.layout}", f"key {key.layout}", f"value {value.layout}"]
     if min(query.ndim, key.ndim, value.ndim) < 3:
         fail(name, "enable_gqa needs heads in dimension -3", given)
     heads, shared = query.shape[-3], key.shape[-3]
@@ -238,51 +254,61 @@ def _shared_heads(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None
         fail(name, "with enable_gqa the heads of key and value (dimension -3) must divide the query's", given)
     if value.shape[-3] != shared:
         from .index import repeat_interleave
-        return query, repeat_interleave(key, heads // shared, -3), repeat_interleave(value, heads // value.shape[-3], -3), mask
-    split = lambda x, n, m: reshape(x, (*x.shape[:-3], n, m, *x.shape[-2:]))        # noqa: E731
+        key, value = [repeat_interleave(x, heads // x.shape[-3], -3) for x in (key, value)]
+        return query, key, value, mask
+
+    def split(x: Tensor, n: int, m: int) -> Tensor:
+        return reshape(x, (*x.shape[:-3], n, m, *x.shape[-2:]))
     if mask is not None and mask.ndim > 2:
         mask = split(mask, shared, heads // shared) if mask.shape[-3] == heads else split(mask, mask.shape[-3], 1)
     return split(query, shared, heads // shared), split(key, shared, 1), split(value, shared, 1), mask
 
 
-def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, dropout_p: float = 0.0,
-                                 is_causal: bool = False, scale: float | None = None, enable_gqa: bool = False, *,
-                                 need_weights: bool = False, generator: Generator | None = None) -> Any:
+def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None,
+                                 dropout_p: float = 0.0, is_causal: bool = False, scale: float | None = None,
+                                 enable_gqa: bool = False, *, need_weights: bool = False,
+                                 generator: Generator | None = None) -> Any:
     """softmax(scale query key^T + attn_mask) value, with dropout of the weights (Vaswani et al. 2017, eq. 1).
 
-    Shapes: query (*, L, E), key (*, S, E), value (*, S, Ev) -> (*, L, Ev); leading dimensions broadcast. `attn_mask` broadcasts to
-    (*, L, S): bool, True where a key takes part, or numbers to be added. `is_causal`: query i sees keys 0 .. i. `scale` is
-    1 / sqrt(E) by default. `enable_gqa`: heads of key and value (dimension -3) each serve a group of the query's.
+    Shapes: query (*, L, E), key (*, S, E), value (*, S, Ev) -> (*, L, Ev), or with `need_weights` a tuple of this and
+    the weights (*, L, S). Leading dimensions broadcast. One floating-point dtype.
 
-    `need_weights` gives (y, weights (*, L, S)); only then is there a matrix of L x S in memory, or where `attn_mask` itself requires
-    a gradient. A row without any key gives 0, its gradients are 0 (PyTorch issues 41508, 103749).
+    - `attn_mask` broadcasts to (*, L, S). If it is bool, a query has the keys where it is True, else it is added to the
+      scores. A query without any key gives 0, and its gradients are 0 (PyTorch issues 41508, 103749).
+    - `dropout_p`: the probability with which a weight is set to 0; the others are divided by 1 - dropout_p.
+    - `is_causal`: query i has the keys 0 .. i only.
+    - `scale`: 1 / sqrt(E) by default.
+    - `enable_gqa`: the heads are dimension -3, and each head of key and value serves a group of the query's heads.
+
+    No matrix of L x S is in memory, unless `need_weights` asks for it or `attn_mask` requires a gradient.
     """
     for name, t in (("query", query), ("key", key), ("value", value), ("attn_mask", attn_mask)):
         if not isinstance(t, Tensor) and not (t is None and name == "attn_mask"):
             raise TypeError(f"[scaled_dot_product_attention] {name} must be a Tensor; got {type(t).__name__}")
-    p = _probability("scaled_dot_product_attention", dropout_p)
+    p = check_probability("scaled_dot_product_attention", dropout_p)
     if attn_mask is not None:
         if is_causal:
-            fail("scaled_dot_product_attention", "attn_mask and is_causal=True exclude each other", [f"attn_mask {attn_mask.layout}"],
-                 "put the causal mask into attn_mask: mask & ones(L, S).tril()")
+            fail("scaled_dot_product_attention", "attn_mask and is_causal=True exclude each other",
+                 [f"attn_mask {attn_mask.layout}"], "put the causal mask into attn_mask: mask & ones(L, S).tril()")
         if attn_mask.dtype == FLOAT32 and is_float(query.dtype):
             attn_mask = attn_mask if query.dtype == FLOAT32 else cast(attn_mask, query.dtype)
     if scale is None:
         size = query.shape[-1] if query.ndim else 1
         scale = size ** -0.5 if size else np.inf
-    grouped = enable_gqa
-    if grouped:
-        shape = query.shape
+    shape = query.shape
+    if enable_gqa:
         query, key, value, attn_mask = _shared_heads(query, key, value, attn_mask)
     stream = None
     if p > 0:
-        _attention_rule(query.layout, key.layout, value.layout, None if attn_mask is None else attn_mask.layout, None, is_causal=is_causal,
-                        scale=scale, p=p, need_weights=need_weights)
-        lead = _problem(query.layout, key.layout, value.layout, None if attn_mask is None else attn_mask.layout)
-        stream = _take_stream(query.device, prod(lead) * query.shape[-2] * key.shape[-2], generator)
+        layouts = (query.layout, key.layout, value.layout, None if attn_mask is None else attn_mask.layout)
+        _attention_rule(*layouts, None, is_causal=is_causal, scale=scale, p=p, need_weights=need_weights)
+        lead = _lead(*layouts)
+        stream = take_stream(query.device, prod(lead) * query.shape[-2] * key.shape[-2], generator)
     y = _attention(query, key, value, attn_mask, stream, is_causal=bool(is_causal), scale=float(scale), p=p,
                    need_weights=bool(need_weights))
-    if not grouped or query.shape == shape:
+    if query.shape == shape:
         return y
-    merge = lambda t: reshape(t, (*t.shape[:-4], shape[-3], *t.shape[-2:]))       # noqa: E731
-    return tuple(merge(t) for t in y) if need_weights else merge(y)
+
+    def merged(t: Tensor) -> Tensor:
+        return reshape(t, (*t.shape[:-4], shape[-3], *t.shape[-2:]))
+    return tuple(merged(t) for t in y) if need_weights else merged(y)

@@ -1,7 +1,8 @@
 // What every CUDA kernel file begins with. minigrad/cuda.py puts this text in front of a .cu file and compiles the two
 // with NVRTC, once for each element type (-DMG_TYPE=f32), as native/ does with C: one text, T is the element type.
 //
-//   KERNEL(name)(arguments) { ... }     the CUDA twin of the C kernel `name`: the same arguments, word for word, as on its
+//   KERNEL(name)(arguments) { ... }     the CUDA twin of the C kernel `name`: the same arguments, word for word, as on
+//                                       its
 //                                       line of native/minigrad.h (tests/test_cuda.py holds them together)
 //   STEP(name, part)(arguments)         one more launch of the same kernel, after it: the same arguments again
 //
@@ -96,7 +97,8 @@ template <class Op> __device__ __forceinline__ T row_all(T v) {
 __device__ __forceinline__ T row_sum(T v) { return row_all<Add>(v); }
 __device__ __forceinline__ T row_max(T v) { return row_all<Largest>(v); }
 
-// ---- rows. blockDim is (threads of a row, rows): a warp for a row up to n = 1024, so that nothing waits at a barrier, and
+// ---- rows. blockDim is (threads of a row, rows): a warp for a row up to n = 1024, so that nothing waits at a
+//     barrier, and
 // a block for a longer one. A thread keeps its first KEPT elements of the row in registers, so a row of up to
 // KEPT * blockDim.x elements is read once; what lies beyond is read again, from L1 or L2. ----
 #define KEPT 8
@@ -121,7 +123,8 @@ struct Row {
   }
 };
 #define EACH_ROW(row, rows) \
-  for (int64_t row = (int64_t)blockIdx.x * blockDim.y + threadIdx.y; row < (rows); row += (int64_t)gridDim.x * blockDim.y)
+  for (int64_t row = (int64_t)blockIdx.x * blockDim.y + threadIdx.y; row < (rows); \
+       row += (int64_t)gridDim.x * blockDim.y)
 
 // never overflows: exp() sees negative numbers only
 __device__ __forceinline__ T sigmoid(T x) {
@@ -133,14 +136,15 @@ __device__ __forceinline__ T sigmoid(T x) {
 __device__ __forceinline__ T inverse_root(T v) { return 1 / sqrt(v); }
 #endif
 
-// ---- elementwise kernels: out[i] = f(a[i], ...) over operands of any layout, by a plan (minigrad.h) -------------------
+// ---- elementwise kernels: out[i] = f(a[i], ...) over operands of any layout, by a plan (minigrad.h)
+//     -------------------
 //
 //   for i < size:  index = unravel(i, shape);  out[index . strides 0] = f(a[index . strides 1], ...)
 //
 // With one dimension there is nothing to unravel, and a thread takes U elements, a block's width apart: it loads all U
 // before it stores the first, so that U loads are under way at once (the compiler cannot reorder them itself: out may
-// be a). U is 4 for arithmetic, 1 for functions that cost more than memory does: then one loop serves both cases, and the
-// function's code stands there once. Indices are unravelled in 32 bits below 2^31 elements.
+// be a). U is 4 for arithmetic, 1 for functions that cost more than memory does: then one loop serves both cases, and
+// the function's code stands there once. Indices are unravelled in 32 bits below 2^31 elements.
 
 // i / n. The compiler's 64-bit division is a call, which makes registers spill; this one needs about three rounds, each
 // with an estimate that is good to 20 bits and never too large.

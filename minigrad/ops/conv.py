@@ -1,10 +1,12 @@
-"""Convolution and transposed convolution over any number of spatial dimensions (kernels for one to three: native/conv.c).
+"""Convolution and transposed convolution over any number of spatial dimensions (native/conv.c: one to three).
 
-The definitions are sums over the taps of the kernel: of strided windows times that tap's weights. The functions and layers with PyTorch's
-names (`minigrad.nn`) bring padding by name or mode and inputs without a batch dimension into this form.
+A tap is one position of the convolution's kernel. The definitions are sums over the taps: the part of x that the tap
+reaches, times the weights of the tap. The functions and layers of `minigrad.nn`, which have PyTorch's names and
+options, convert padding modes and inputs without a batch dimension to the form of these ops.
 """
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import product
 from math import prod
 from typing import Any
@@ -21,44 +23,53 @@ from .arguments import whole
 from .dispatch import through
 from .math import add
 from .matmul import matmul
-from .view import _mT, _place, _reshaped, windowed
+from .view import as_matrix_transpose, as_reshaped, place_op, windowed
 
 Sizes = tuple[int, ...]
 Pairs = tuple[tuple[int, int], ...]
 
 
 def conv_sizes(size: Sizes, kernel: Sizes, stride: Sizes, padding: Pairs, dilation: Sizes) -> Sizes:
-    """Spatial output sizes: (in + padding - dilation * (kernel - 1) - 1) // stride + 1."""
-    return tuple([(n + sum(p) - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in zip(size, kernel, stride, padding, dilation, strict=True)])
+    """The spatial sizes of the output: (in + padding - dilation * (kernel - 1) - 1) // stride + 1."""
+    return tuple([(n + sum(p) - d * (k - 1) - 1) // s + 1
+                  for n, k, s, p, d in zip(size, kernel, stride, padding, dilation, strict=True)])
 
 
-def transposed_sizes(size: Sizes, kernel: Sizes, stride: Sizes, padding: Sizes, output_padding: Sizes, dilation: Sizes) -> Sizes:
-    """Sizes of the transposed convolution: (in - 1) * stride - 2 * padding + dilation * (kernel - 1) + output_padding + 1."""
+def transposed_sizes(size: Sizes, kernel: Sizes, stride: Sizes, padding: Sizes, output_padding: Sizes,
+                     dilation: Sizes) -> Sizes:
+    """The spatial sizes of the transposed convolution's output:
+
+        (in - 1) * stride - 2 * padding + dilation * (kernel - 1) + output_padding + 1
+    """
     return tuple([(n - 1) * s - 2 * p + d * (k - 1) + o + 1
                   for n, k, s, p, o, d in zip(size, kernel, stride, padding, output_padding, dilation, strict=True)])
 
 
-def _taps(weight: Tensor, groups: int) -> Any:
-    """For each tap its place in the kernel and its weights (groups, weight.shape[0] / groups, weight.shape[1])."""
+def _taps(weight: Tensor, groups: int) -> Iterator[tuple[Sizes, Tensor]]:
+    """Each tap's position in the kernel, and its weights (groups, weight.shape[0] / groups, weight.shape[1])."""
     rows, columns, *kernel = weight.shape
     for tap in product(*map(range, kernel)):
-        yield tap, through(_reshaped, through(windowed, weight, (whole(rows), whole(columns), *tap)), (groups, rows // groups, columns))
+        at_tap = through(windowed, weight, (whole(rows), whole(columns), *tap))
+        yield tap, through(as_reshaped, at_tap, (groups, rows // groups, columns))
 
 
 def _with_bias(y: Tensor, bias: Tensor | None) -> Tensor:
-    return y if bias is None else add(y, through(_reshaped, bias, (bias.shape[0], *(1,) * (y.ndim - 2))))
+    """y (N, K, *) + bias (K,)."""
+    return y if bias is None else add(y, through(as_reshaped, bias, (bias.shape[0], *(1,) * (y.ndim - 2))))
 
 
-# ---- convolution ------------------------------------------------------------------------------------------------------
+# ---- convolution -----------------------------------------------------------------------------------------------------
 
 @op
-def convolution(x: Tensor, weight: Tensor, bias: Tensor | None, *, stride: Sizes, padding: Pairs, dilation: Sizes, groups: int) -> Tensor:
+def convolution(x: Tensor, weight: Tensor, bias: Tensor | None, *, stride: Sizes, padding: Pairs, dilation: Sizes,
+                groups: int) -> Tensor:
     """Cross-correlation (LeCun et al. 1998): each output is a weighted sum of the inputs under the kernel.
 
         y[n, k, o] = bias[k] + sum over c, tap of weight[k, c, tap] x[n, c, o stride - before + tap dilation]
 
-    x is 0 outside. `padding` is (before, after) for each spatial dimension. With groups, the channels of x and y are split into as
-    many; each group of outputs sees its group of inputs.
+    Outside of its sizes x counts as 0. `padding` is (before, after) for each spatial dimension. The channels of x and y
+    are split into `groups` groups, and each group of y is computed from the same group of x.
+
     Shapes: x (N, C, *), weight (K, C / groups, *kernel), bias (K,) or None -> y (N, K, *).
     """
     n, c, *size = x.shape
@@ -66,23 +77,26 @@ def convolution(x: Tensor, weight: Tensor, bias: Tensor | None, *, stride: Sizes
     out = conv_sizes(tuple(size), tuple(kernel), stride, padding, dilation)
     if any(sum(p) for p in padding):
         around = tuple([a + m + b for m, (a, b) in zip(size, padding, strict=True)])
-        x = _place(x, shape=(n, c, *around), key=(whole(n), whole(c), *[(a, 1, m) for m, (a, _) in zip(size, padding, strict=True)]))
+        inside = [(a, 1, m) for m, (a, _) in zip(size, padding, strict=True)]
+        x = place_op(x, shape=(n, c, *around), key=(whole(n), whole(c), *inside))
     y: Any = None
     for tap, w in _taps(weight, groups):
         window = tuple([(t * d, s, m) for t, d, s, m in zip(tap, dilation, stride, out, strict=True)])
-        seen = through(_reshaped, through(windowed, x, (whole(n), whole(c), *window)), (n, groups, c // groups, prod(out)))
-        part = matmul(w, seen)
+        reached = through(windowed, x, (whole(n), whole(c), *window))
+        part = matmul(w, through(as_reshaped, reached, (n, groups, c // groups, prod(out))))
         y = part if y is None else add(y, part)
-    return _with_bias(through(_reshaped, y, (n, k, *out)), bias)
+    return _with_bias(through(as_reshaped, y, (n, k, *out)), bias)
 
 
 def _same_rank(name: str, x: Layout, weight: Layout, bias: Layout | None, outputs: int, **numbers: Any) -> None:
+    """What both ops require of dimensions, dtypes, and the numbers for each spatial dimension."""
     dims = x.ndim - 2
     if dims < 1 or weight.ndim != x.ndim:
         fail(name, "x must be (N, C, *space) and weight have as many dimensions", [f"x {x}", f"weight {weight}"])
     for key, value in numbers.items():
         if len(value) != dims:
-            fail(name, f"{key} must have one entry for each of the {dims} spatial dimensions", [f"x {x}", f"{key} {value}"])
+            fail(name, f"{key} must have one entry for each of the {dims} spatial dimensions",
+                 [f"x {x}", f"{key} {value}"])
     for key, least in (("stride", 1), ("dilation", 1), ("output_padding", 0)):
         if any(v < least for v in numbers.get(key, ())):
             fail(name, f"{key} must be at least {least}", f"{key} {numbers[key]}")
@@ -91,10 +105,12 @@ def _same_rank(name: str, x: Layout, weight: Layout, bias: Layout | None, output
     if any(n < 1 for n in weight.shape[2:]):
         fail(name, "the kernel must have at least one element", f"weight {weight}")
     if bias is not None and bias.shape != (outputs,):
-        fail(name, f"bias must have one value for each of the {outputs} output channels", [f"weight {weight}", f"bias {bias}"])
+        fail(name, f"bias must have one value for each of the {outputs} output channels",
+             [f"weight {weight}", f"bias {bias}"])
     for p in (weight, bias):
         if p is not None and p.dtype != x.dtype:
-            fail(name, "x, weight and bias must have one dtype", [x, weight] + ([bias] if bias else []), "convert with .to(dtype)")
+            fail(name, "x, weight and bias must have one dtype", [x, weight] + ([bias] if bias else []),
+                 "convert with .to(dtype)")
     if x.dtype.kind == "b":
         fail(name, "needs numbers", x, "convert with .float()")
 
@@ -105,7 +121,8 @@ def _convolution_rule(x: Layout, weight: Layout, bias: Layout | None, *, stride:
     _same_rank("convolution", x, weight, bias, weight.shape[0] if weight.ndim else 0, stride=stride, padding=padding,
                dilation=dilation)
     if groups < 1 or weight.shape[0] % groups or weight.shape[0] < groups:
-        fail("convolution", "groups must divide the output channels (dimension 0 of weight)", [f"weight {weight}", f"groups {groups}"])
+        fail("convolution", "groups must divide the output channels (dimension 0 of weight)",
+             [f"weight {weight}", f"groups {groups}"])
     if x.shape[1] != weight.shape[1] * groups:
         fail("convolution", "the channels of x must be weight's dimension 1 times groups",
              [f"x {x}", f"weight {weight}", f"groups {groups}"])
@@ -116,34 +133,39 @@ def _convolution_rule(x: Layout, weight: Layout, bias: Layout | None, *, stride:
              "use a smaller kernel or more padding")
 
 
-def _geometry(x: Layout, weight: Layout, y: Layout, stride: Sizes, before: Sizes, dilation: Sizes, groups: int) -> tuple[Array, int]:
-    """native/conv.c's geometry of the convolution x -> y (its table), and in how many chunks the weights' gradient is summed."""
+def _geometry(x: Layout, weight: Layout, y: Layout, stride: Sizes, before: Sizes, dilation: Sizes,
+              groups: int) -> tuple[Array, int]:
+    """The table `geometry` of native/conv.c for the convolution x -> y, and the number of partial sums in which the
+    kernel computes the gradient of the weights."""
     def three(values: Sizes, fill: int) -> list[int]:
         return [fill] * (3 - len(values)) + list(values)
     space, kernel, out = x.shape[2:], weight.shape[2:], y.shape[2:]
     reach = [n + p + d * (k - 1) for n, p, d, k in zip(space, before, dilation, kernel, strict=True)]
     if prod(reach) > 16 * (prod(space) + prod(out)) + 4096:
-        raise NoKernel("kernels copy the input with its padding, which is far larger than input and output")
-    # the stride from a lone output and the dilation of a lone tap are never taken, and int64 need not hold sums of them
+        raise NoKernel("the kernels copy the input with its padding, and this padding is far larger than the input")
+    # with one output the stride has no effect, with one tap the dilation has none: small numbers then keep sums in
+    # int64
     stride = tuple([s if o > 1 else min(s, r) for s, o, r in zip(stride, out, reach, strict=True)])
     dilation = tuple([d if k > 1 else 1 for d, k in zip(dilation, kernel, strict=True)])
-    numbers = [x.shape[0], groups, x.shape[1] // groups, y.shape[1] // groups, *three(space, 1), *three(out, 1), *three(kernel, 1),
-               *three(stride, 1), *three(before, 0), *three(dilation, 1)]
+    numbers = [x.shape[0], groups, x.shape[1] // groups, y.shape[1] // groups, *three(space, 1), *three(out, 1),
+               *three(kernel, 1), *three(stride, 1), *three(before, 0), *three(dilation, 1)]
     positions = y.shape[0] * prod(y.shape[2:])
     chunks = max(1, min(8, positions // 512, max(x.size, y.size) // weight.size))
     return x.device.constant(np.array(numbers, np.int64)), chunks
 
 
 def _fits(x: Layout, weight: Layout, y: Layout) -> None:
+    """Raises NoKernel where the kernels do not apply."""
     if x.ndim > 5:
         raise NoKernel(f"kernels take up to 3 spatial dimensions; got {x.ndim - 2}")
     if not x.size or not weight.size or not y.size:
         raise NoKernel("there are no elements")
 
 
-def _launches(kernels: KernelTable, x: Layout, weight: Layout, bias: Layout | None, y: Layout, geometry: tuple[Array, int],
-              transposed: bool) -> Any:
-    """forward and backward of a convolution, or of its transpose: the same three kernels with x and y in each other's place."""
+def _launches(kernels: KernelTable, x: Layout, weight: Layout, bias: Layout | None, y: Layout,
+              geometry: tuple[Array, int], transposed: bool) -> Any:
+    """Forward and backward of a convolution x -> y, or of its transpose, which uses the same three kernels with x and y
+    exchanged."""
     there, back = kernels.conv_forward[x.dtype], kernels.conv_backward_input[x.dtype]
     if transposed:
         there, back = back, there
@@ -165,8 +187,8 @@ def _launches(kernels: KernelTable, x: Layout, weight: Layout, bias: Layout | No
             back.call(gx.ptr, g.ptr, wa.ptr, 0, table.ptr)
         if needs[1]:
             gw, scratch = alloc(weight), alloc(sums)
-            source, seen = (g, xa) if transposed else (xa, g)
-            backward_weight.call(gw.ptr, scratch.ptr, source.ptr, seen.ptr, table.ptr, chunks)
+            source, result = (g, xa) if transposed else (xa, g)
+            backward_weight.call(gw.ptr, scratch.ptr, source.ptr, result.ptr, table.ptr, chunks)
         if needs[2]:
             gb = alloc(bias)            # type: ignore[arg-type]
             total.call(gb.ptr, g.ptr, over_space.ptr)
@@ -175,22 +197,25 @@ def _launches(kernels: KernelTable, x: Layout, weight: Layout, bias: Layout | No
 
 
 @convolution.fused
-def _convolution_kernels(kernels: KernelTable, x: Layout, weight: Layout, bias: Layout | None, *, stride: Sizes, padding: Pairs,
-                         dilation: Sizes, groups: int) -> Any:
+def _convolution_kernels(kernels: KernelTable, x: Layout, weight: Layout, bias: Layout | None, *, stride: Sizes,
+                         padding: Pairs, dilation: Sizes, groups: int) -> Any:
     same_dtypes("convolution", x, weight, bias)
     out = conv_sizes(x.shape[2:], weight.shape[2:], stride, padding, dilation)
     y = layout(x.device, x.dtype, (x.shape[0], weight.shape[0], *out))
     _fits(x, weight, y)
-    return _launches(kernels, x, weight, bias, y, _geometry(x, weight, y, stride, tuple([p[0] for p in padding]), dilation, groups), False)
+    geometry = _geometry(x, weight, y, stride, tuple([p[0] for p in padding]), dilation, groups)
+    return _launches(kernels, x, weight, bias, y, geometry, transposed=False)
 
 
 @convolution.reference
-def _convolution_reference(x: Any, weight: Any, bias: Any, *, stride: Sizes, padding: Pairs, dilation: Sizes, groups: int) -> Any:
+def _convolution_reference(x: Any, weight: Any, bias: Any, *, stride: Sizes, padding: Pairs, dilation: Sizes,
+                           groups: int) -> Any:
     dims = x.ndim - 2
     padded = np.pad(x, ((0, 0), (0, 0), *padding))
     reach = tuple(d * (k - 1) + 1 for d, k in zip(dilation, weight.shape[2:], strict=True))
     windows = np.lib.stride_tricks.sliding_window_view(padded, reach, tuple(range(2, x.ndim)))
-    steps = (slice(None), slice(None), *[slice(None, None, s) for s in stride], *[slice(None, None, d) for d in dilation])
+    steps = (slice(None), slice(None), *[slice(None, None, s) for s in stride],
+             *[slice(None, None, d) for d in dilation])
     windows = windows[steps]
     c, k = weight.shape[1], weight.shape[0] // groups
     axes = (1, *range(2 + dims, 2 + 2 * dims)), tuple(range(1, 2 + dims))
@@ -218,7 +243,8 @@ def _convolution_samples(make: Any) -> Any:
     yield make(2, 3, 5, 5), make(5, 3, 1, 1), None, _even(stride=3)
     yield make(300, 2, 2, 1), make(5, 2, 2, 1), make(5), _even(stride=2)
     yield make(2, 3, 31), make(4, 3, 5), make(4), _even(stride=2, padding=2, dims=1)
-    yield make(1, 2, 4, 5, 3), make(3, 2, 2, 3, 2), make(3), _even(stride=(1, 2, 1), padding=((1, 0), (1, 1), (0, 1)), dims=3)
+    uneven = _even(stride=(1, 2, 1), padding=((1, 0), (1, 1), (0, 1)), dims=3)
+    yield make(1, 2, 4, 5, 3), make(3, 2, 2, 3, 2), make(3), uneven
     yield make(1, 40, 3, 3), make(7, 40, 3, 3), make(7), _even(padding=1)
     yield make(1, 1, 1, 1), make(1, 1, 1, 1), make(1), _even(padding=2)
     yield make(0, 2, 4, 4), make(3, 2, 3, 3), make(3), _even()
@@ -227,7 +253,8 @@ def _convolution_samples(make: Any) -> Any:
 @convolution.errors
 def _convolution_errors(make: Any) -> Any:
     yield (make(2, 3, 4, 4), make(2, 3, 5, 5), None, _even()), RuntimeError, "larger than the padded input"
-    yield (make(2, 3, 4, 4), make(4, 2, 3, 3), None, _even()), RuntimeError, r"channels of x.*\[2, 3, 4, 4\].*\[4, 2, 3, 3\]"
+    shapes = r"channels of x.*\[2, 3, 4, 4\].*\[4, 2, 3, 3\]"
+    yield (make(2, 3, 4, 4), make(4, 2, 3, 3), None, _even()), RuntimeError, shapes
     yield (make(2, 4, 4, 4), make(3, 2, 3, 3), None, _even(groups=2)), RuntimeError, "groups must divide"
     yield (make(2, 3, 4), make(4, 3, 3, 3), None, _even()), RuntimeError, "as many dimensions"
     yield (make(2, 3, 4, 4), make(4, 3, 3, 3), None, _even(stride=0)), RuntimeError, "stride must be at least 1"
@@ -238,16 +265,18 @@ def _convolution_errors(make: Any) -> Any:
     yield (make(2, 3, 4, 4), make(4, 3, 3, 3), None, _even(dims=1)), RuntimeError, "one entry for each"
 
 
-# ---- transposed -----------------------------------------------------------------------------------------------------
+# ---- transposed ------------------------------------------------------------------------------------------------------
 
 @op
-def convolution_transpose(x: Tensor, weight: Tensor, bias: Tensor | None, *, stride: Sizes, padding: Sizes, output_padding: Sizes,
-                          dilation: Sizes, groups: int) -> Tensor:
-    """The transpose of `convolution` as a linear map of x (Zeiler et al. 2010): each input adds its multiple of the kernel.
+def convolution_transpose(x: Tensor, weight: Tensor, bias: Tensor | None, *, stride: Sizes, padding: Sizes,
+                          output_padding: Sizes, dilation: Sizes, groups: int) -> Tensor:
+    """The transpose of `convolution` as a linear map (Zeiler et al. 2010): each input adds a multiple of the kernel.
 
         y[n, k, i stride - padding + tap dilation] += x[n, c, i] weight[c, k, tap],    then + bias[k]
 
-    `output_padding` lengthens the end, where nothing may reach: sizes that the convolution's stride made one.
+    `output_padding` adds to the end of y: with a stride, a convolution maps several input sizes to one output size, and
+    this number chooses among them.
+
     Shapes: x (N, C, *), weight (C, K / groups, *kernel), bias (K,) or None -> y (N, K, *).
     """
     n, c, *size = x.shape
@@ -255,52 +284,55 @@ def convolution_transpose(x: Tensor, weight: Tensor, bias: Tensor | None, *, str
     out = transposed_sizes(tuple(size), kernel, stride, padding, output_padding, dilation)
     canvas = tuple([max((m - 1) * s + d * (k - 1) + 1, p + o)
                     for m, k, s, p, d, o in zip(size, kernel, stride, padding, dilation, out, strict=True)])
-    flat = through(_reshaped, x, (n, groups, c // groups, prod(size)))
+    flat = through(as_reshaped, x, (n, groups, c // groups, prod(size)))
     y: Any = None
     for tap, w in _taps(weight, groups):
-        part = through(_reshaped, matmul(through(_mT, w), flat), (n, groups * per_group, *size))
+        part = through(as_reshaped, matmul(through(as_matrix_transpose, w), flat), (n, groups * per_group, *size))
         places = tuple([(t * d, s, m) for t, d, s, m in zip(tap, dilation, stride, size, strict=True)])
-        part = _place(part, shape=(n, groups * per_group, *canvas), key=(whole(n), whole(groups * per_group), *places))
+        part = place_op(part, shape=(n, groups * per_group, *canvas), key=(whole(n), whole(groups * per_group), *places))
         y = part if y is None else add(y, part)
-    y = through(windowed, y, (whole(n), whole(groups * per_group), *[(p, 1, o) for p, o in zip(padding, out, strict=True)]))
-    return _with_bias(y, bias)
+    inside = [(p, 1, o) for p, o in zip(padding, out, strict=True)]
+    return _with_bias(through(windowed, y, (whole(n), whole(groups * per_group), *inside)), bias)
 
 
 @convolution_transpose.check
-def _convolution_transpose_rule(x: Layout, weight: Layout, bias: Layout | None, *, stride: Sizes, padding: Sizes, output_padding: Sizes,
-                                dilation: Sizes, groups: int) -> None:
+def _convolution_transpose_rule(x: Layout, weight: Layout, bias: Layout | None, *, stride: Sizes, padding: Sizes,
+                                output_padding: Sizes, dilation: Sizes, groups: int) -> None:
     name = "convolution_transpose"
-    _same_rank(name, x, weight, bias, weight.shape[1] * groups if weight.ndim > 1 else 0, stride=stride, padding=padding,
-               output_padding=output_padding, dilation=dilation)
+    _same_rank(name, x, weight, bias, weight.shape[1] * groups if weight.ndim > 1 else 0, stride=stride,
+               padding=padding, output_padding=output_padding, dilation=dilation)
     if groups < 1 or weight.shape[0] % groups or weight.shape[0] < groups:
-        fail(name, "groups must divide the input channels (dimension 0 of weight)", [f"weight {weight}", f"groups {groups}"])
+        fail(name, "groups must divide the input channels (dimension 0 of weight)",
+             [f"weight {weight}", f"groups {groups}"])
     if x.shape[1] != weight.shape[0]:
         fail(name, "the channels of x must be weight's dimension 0", [f"x {x}", f"weight {weight}"])
     if any(o >= max(s, d) for o, s, d in zip(output_padding, stride, dilation, strict=True)):
         fail(name, "output_padding must be smaller than stride or dilation",
              [f"output_padding {list(output_padding)}", f"stride {list(stride)}", f"dilation {list(dilation)}"])
     if any(n < 1 for n in transposed_sizes(x.shape[2:], weight.shape[2:], stride, padding, output_padding, dilation)):
-        fail(name, "the output must have at least one element", [f"x {x}", f"weight {weight}", f"padding {list(padding)}"],
-             "use less padding")
+        fail(name, "the output must have at least one element",
+             [f"x {x}", f"weight {weight}", f"padding {list(padding)}"], "use less padding")
 
 
 @convolution_transpose.fused
-def _convolution_transpose_kernels(kernels: KernelTable, x: Layout, weight: Layout, bias: Layout | None, *, stride: Sizes, padding: Sizes,
-                                   output_padding: Sizes, dilation: Sizes, groups: int) -> Any:
+def _convolution_transpose_kernels(kernels: KernelTable, x: Layout, weight: Layout, bias: Layout | None, *,
+                                   stride: Sizes, padding: Sizes, output_padding: Sizes, dilation: Sizes,
+                                   groups: int) -> Any:
     same_dtypes("convolution_transpose", x, weight, bias)
     out = transposed_sizes(x.shape[2:], weight.shape[2:], stride, padding, output_padding, dilation)
     y = layout(x.device, x.dtype, (x.shape[0], weight.shape[1] * groups, *out))
     _fits(x, weight, y)
-    return _launches(kernels, x, weight, bias, y, _geometry(y, weight, x, stride, padding, dilation, groups), True)
+    geometry = _geometry(y, weight, x, stride, padding, dilation, groups)
+    return _launches(kernels, x, weight, bias, y, geometry, transposed=True)
 
 
 @convolution_transpose.reference
-def _convolution_transpose_reference(x: Any, weight: Any, bias: Any, *, stride: Sizes, padding: Sizes, output_padding: Sizes,
-                                     dilation: Sizes, groups: int) -> Any:
+def _convolution_transpose_reference(x: Any, weight: Any, bias: Any, *, stride: Sizes, padding: Sizes,
+                                     output_padding: Sizes, dilation: Sizes, groups: int) -> Any:
     n, c, k, dims = x.shape[0], x.shape[1] // groups, weight.shape[1], x.ndim - 2
     reach = [d * (m - 1) + 1 for d, m in zip(dilation, weight.shape[2:], strict=True)]
-    full = np.zeros((n, groups * k, *[(m - 1) * s + r + o for m, s, r, o in zip(x.shape[2:], stride, reach, output_padding, strict=True)]),
-                    x.dtype)
+    sizes = [(m - 1) * s + r + o for m, s, r, o in zip(x.shape[2:], stride, reach, output_padding, strict=True)]
+    full = np.zeros((n, groups * k, *sizes), x.dtype)
     for place in np.ndindex(*x.shape[2:]):
         spot = [slice(i * s, i * s + r, d) for i, s, r, d in zip(place, stride, reach, dilation, strict=True)]
         for g in range(groups):
@@ -312,6 +344,7 @@ def _convolution_transpose_reference(x: Any, weight: Any, bias: Any, *, stride: 
 
 
 def _transposed(output_padding: int = 0, padding: int = 0, dims: int = 2, **others: Any) -> dict[str, Any]:
+    """Attributes for samples, the same number in each dimension."""
     return {**_even(dims=dims, **others), "padding": (padding,) * dims, "output_padding": (output_padding,) * dims}
 
 
@@ -329,9 +362,11 @@ def _convolution_transpose_samples(make: Any) -> Any:
 
 @convolution_transpose.errors
 def _convolution_transpose_errors(make: Any) -> Any:
-    yield (make(2, 3, 4, 4), make(2, 3, 3, 3), None, _transposed()), RuntimeError, r"dimension 0.*\[2, 3, 4, 4\].*\[2, 3, 3, 3\]"
+    shapes = r"dimension 0.*\[2, 3, 4, 4\].*\[2, 3, 3, 3\]"
+    yield (make(2, 3, 4, 4), make(2, 3, 3, 3), None, _transposed()), RuntimeError, shapes
     yield (make(2, 3, 4, 4), make(3, 3, 3, 3), None, _transposed(groups=2)), RuntimeError, "groups must divide"
-    yield (make(2, 3, 4, 4), make(3, 2, 3, 3), None, _transposed(output_padding=1)), RuntimeError, "output_padding must be smaller"
+    large, negative = _transposed(output_padding=1), _transposed(output_padding=-1)
+    yield (make(2, 3, 4, 4), make(3, 2, 3, 3), None, large), RuntimeError, "output_padding must be smaller"
     yield (make(2, 3, 1, 1), make(3, 2, 1, 1), None, _transposed(padding=1)), RuntimeError, "at least one element"
     yield (make(2, 3, 4, 4), make(3, 2, 3, 3), make(3), _transposed()), RuntimeError, "bias must have"
-    yield (make(2, 3, 4, 4), make(3, 2, 3, 3), None, _transposed(output_padding=-1)), RuntimeError, "output_padding must be at least 0"
+    yield (make(2, 3, 4, 4), make(3, 2, 3, 3), None, negative), RuntimeError, "output_padding must be at least 0"

@@ -156,7 +156,7 @@ def from_dlpack(ext_tensor: Any) -> Tensor:
 
 
 # ---- filled ---------------------------------------------------------------------------------------------------------
-def _layout(size: tuple[Any, ...], dtype: Any, device: Any, op: str, given: dict | None = None) -> Layout:
+def layout_for(size: tuple[Any, ...], dtype: Any, device: Any, op: str, given: dict | None = None) -> Layout:
     """The layout of `zeros(2, 3)`, `zeros((2, 3))` and `zeros(size=(2, 3))`."""
     if given:
         if size or list(given) != ["size"]:
@@ -174,17 +174,17 @@ def filled(to: Layout, value: Any) -> Tensor:
 
 def empty(*args: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False, **given: Any) -> Tensor:
     """An uninitialised tensor."""
-    return _finish(new_tensor(alloc(_layout(args, dtype, device, "empty", given)), None), requires_grad)
+    return _finish(new_tensor(alloc(layout_for(args, dtype, device, "empty", given)), None), requires_grad)
 
 
 def zeros(*args: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False, **given: Any) -> Tensor:
     """A tensor of zeros."""
-    return _finish(filled(_layout(args, dtype, device, "zeros", given), 0), requires_grad)
+    return _finish(filled(layout_for(args, dtype, device, "zeros", given), 0), requires_grad)
 
 
 def ones(*args: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False, **given: Any) -> Tensor:
     """A tensor of ones."""
-    return _finish(filled(_layout(args, dtype, device, "ones", given), 1), requires_grad)
+    return _finish(filled(layout_for(args, dtype, device, "ones", given), 1), requires_grad)
 
 
 def full(size: Any, fill_value: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
@@ -193,10 +193,10 @@ def full(size: Any, fill_value: Any, *, dtype: Any = None, device: Any = None, r
         fill_value = fill_value.item()
     if dtype is None:
         dtype = BOOL if isinstance(fill_value, bool) else INT64 if isinstance(fill_value, int) else default_float()
-    return _finish(filled(_layout((size,), dtype, device, "full"), fill_value), requires_grad)
+    return _finish(filled(layout_for((size,), dtype, device, "full"), fill_value), requires_grad)
 
 
-def _like(t: Any, dtype: Any, device: Any) -> Layout:
+def like_layout(t: Any, dtype: Any, device: Any) -> Layout:
     if not isinstance(t, Tensor):
         raise TypeError(f"[like] expected a Tensor; got {type(t).__name__}")
     have = t.array.layout
@@ -205,23 +205,23 @@ def _like(t: Any, dtype: Any, device: Any) -> Layout:
 
 def empty_like(input: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """An uninitialised tensor of `input`'s shape, dtype and device."""
-    return _finish(new_tensor(alloc(_like(input, dtype, device)), None), requires_grad)
+    return _finish(new_tensor(alloc(like_layout(input, dtype, device)), None), requires_grad)
 
 
 def zeros_like(input: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """Zeros in `input`'s shape, dtype and device."""
-    return _finish(filled(_like(input, dtype, device), 0), requires_grad)
+    return _finish(filled(like_layout(input, dtype, device), 0), requires_grad)
 
 
 def ones_like(input: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """Ones in `input`'s shape, dtype and device."""
-    return _finish(filled(_like(input, dtype, device), 1), requires_grad)
+    return _finish(filled(like_layout(input, dtype, device), 1), requires_grad)
 
 
 def full_like(input: Any, fill_value: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """One value in `input`'s shape, dtype and device."""
     value = fill_value.item() if isinstance(fill_value, (Tensor, np.generic)) else fill_value
-    return _finish(filled(_like(input, dtype, device), value), requires_grad)
+    return _finish(filled(like_layout(input, dtype, device), value), requires_grad)
 
 
 def zeros_like_layout(to: Layout) -> Tensor:

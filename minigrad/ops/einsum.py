@@ -1,3 +1,9 @@
+"""Sums of products over named dimensions: einsum, tensordot, inner.
+
+Operands are joined pair by pair. A pair becomes one product of matrices (native/gemm.c): its dimensions are brought
+into the order batch, left or right, summed. Everything is made of views, `matmul`, `mul` and `sum`, and has its
+derivatives from them.
+"""
 from __future__ import annotations
 
 import operator
@@ -11,22 +17,29 @@ from ..core.tensor import Tensor
 from .dispatch import through
 from .math import mul
 from .matmul import matmul
-from .reduce import _sum
-from .view import _expanded, _permuted, _reshaped, diagonal
+from .reduce import sum_op
+from .view import as_expanded, as_permuted, as_reshaped, diagonal
 
 __all__ = ["inner", "einsum", "tensordot"]
 
 
 def inner(input: Tensor, other: Tensor) -> Tensor:
-    """Sums of products over the last dimensions."""
+    """Sums of products over the last dimension of both.
+
+    Shapes: input (*, n), other (**, n) -> (*, **). If one of them has no dimension, it is their product.
+    """
     if not input.array.layout.ndim or not other.array.layout.ndim:
         return mul(input, other)
     return tensordot(input, other, ([-1], [-1]))
 
 
-# ---- tensordot and einsum -------------------------------------------------------------------------------------------
+# ---- tensordot and einsum --------------------------------------------------------------------------------------------
 def tensordot(a: Tensor, b: Tensor, dims: int | Sequence[Sequence[int]] = 2) -> Tensor:
-    """Sums of products over several dimensions: the last `dims` of a with the first of b, or the pairs given."""
+    """Sums of products over several dimensions.
+
+    `dims` is a number, for the last `dims` dimensions of a with the first of b in order, or two lists of as many
+    dimensions, of a and of b. Gives the other dimensions of a, then those of b.
+    """
     x, y = a.array.layout, b.array.layout
     if isinstance(dims, Tensor):
         dims = dims.tolist()
@@ -38,7 +51,8 @@ def tensordot(a: Tensor, b: Tensor, dims: int | Sequence[Sequence[int]] = 2) -> 
         pair = [(d,) if isinstance(d, int) else tuple(d) for d in dims]
         if len(pair) != 2 or len(pair[0]) != len(pair[1]):
             fail("tensordot", "dims must name as many dimensions of a as of b", [x, y, f"dims {dims}"])
-        of_a, of_b = tuple(axis_of(d, x.ndim, "tensordot") for d in pair[0]), tuple(axis_of(d, y.ndim, "tensordot") for d in pair[1])
+        of_a = tuple(axis_of(d, x.ndim, "tensordot") for d in pair[0])
+        of_b = tuple(axis_of(d, y.ndim, "tensordot") for d in pair[1])
     labels_a, labels_b = list(range(x.ndim)), list(range(x.ndim, x.ndim + y.ndim))
     for i, j in zip(of_a, of_b, strict=True):
         if x.shape[i] != y.shape[j]:
@@ -51,7 +65,8 @@ def tensordot(a: Tensor, b: Tensor, dims: int | Sequence[Sequence[int]] = 2) -> 
 
 @lru_cache(maxsize=1024)
 def _parse(equation: str, shapes: tuple[tuple[int, ...], ...]) -> tuple[list[list[int]], list[int]]:
-    """The labels of each operand and of the output, as numbers; what "..." stands for are numbers below 0, from the right."""
+    """The labels of each operand and of the output, as numbers: a letter's code; for the dimensions of "..." -1, -2,
+    ... from the right."""
     ranks = [len(shape) for shape in shapes]
     left, arrow, right = equation.replace(" ", "").partition("->")
     terms = left.split(",")
@@ -82,6 +97,8 @@ def _parse(equation: str, shapes: tuple[tuple[int, ...], ...]) -> tuple[list[lis
 
 
 def _labels(term: str, rank: int | None, equation: str, dots: int = 0) -> list[int]:
+    """The labels of one term as numbers; "..." are `dots` dimensions, or as many as an operand of `rank` dimensions
+    needs."""
     before, dotted, after = term.partition("...")
     for letter in before + after:
         if not (letter.isascii() and letter.isalpha()):
@@ -94,8 +111,15 @@ def _labels(term: str, rank: int | None, equation: str, dots: int = 0) -> list[i
 
 
 def einsum(equation: Any, *operands: Any) -> Tensor:
-    """Sums of products after Einstein: "ij,jk->ik". Labels that the output lacks are summed over, repeated ones in an
-    operand take its diagonal, "..." stands for further dimensions, which broadcast. Also `einsum(a, [0, 1], b, [1, 2], [0, 2])`."""
+    """Sums of products in Einstein's notation: `einsum("ij,jk->ik", a, b)` is a @ b.
+
+    A label that the output does not have is summed over. A label repeated in one operand takes its diagonal. "..." are
+    further dimensions, which broadcast. Without "->", the output has the labels that occur once, in alphabetical order.
+    The other form, `einsum(a, [0, 1], b, [1, 2], [0, 2])`, has numbers from 0 to 51 as labels.
+
+    >>> einsum("bij,bij->b", ones(2, 3, 4), ones(2, 3, 4)).tolist()
+    [12.0, 12.0]
+    """
     if isinstance(equation, Tensor):
         terms = [equation, *operands]
         given = terms[0:len(terms) - len(terms) % 2:2]
@@ -113,7 +137,7 @@ def einsum(equation: Any, *operands: Any) -> Tensor:
 
 
 def _spelled(labels: Sequence[Any]) -> str:
-    """A sublist as letters."""
+    """The labels of a list as letters."""
     for d in labels:
         if d is not Ellipsis and not 0 <= operator.index(d) < 52:
             fail("einsum", "sublist labels must lie in [0, 52)", list(labels))
@@ -122,7 +146,7 @@ def _spelled(labels: Sequence[Any]) -> str:
 
 
 def _contract(operands: list[Tensor], labels: list[list[int]], output: list[int]) -> Tensor:
-    """Operands pair by pair, the pair with the smallest result first; then what is left is brought into order."""
+    """Joins the operands pair by pair, first the pair with the smallest result; then brings the last one into order."""
     terms = [_simplified(x, one) for x, one in zip(operands, labels, strict=True)]
     while len(terms) > 1:
         first, second = 0, 1
@@ -135,10 +159,11 @@ def _contract(operands: list[Tensor], labels: list[list[int]], output: list[int]
     x, one = terms[0]
     x, one = _summed(x, one, set(output))
     order = tuple([one.index(d) for d in output])
-    return x if order == tuple(range(len(order))) else through(_permuted, x, order)
+    return x if order == tuple(range(len(order))) else through(as_permuted, x, order)
 
 
 def _cost(terms: list, i: int, j: int, output: list[int]) -> int:
+    """The size of the result if terms i and j are joined."""
     sizes = {d: n for k in (i, j) for d, n in zip(terms[k][1], terms[k][0].array.layout.shape, strict=True)}
     keep = {*output, *[d for k, (_, one) in enumerate(terms) if k not in (i, j) for d in one]}
     total = 1
@@ -163,27 +188,30 @@ def _simplified(x: Tensor, labels: list[int]) -> tuple[Tensor, list[int]]:
 
 
 def _summed(x: Tensor, labels: list[int], keep: set[int]) -> tuple[Tensor, list[int]]:
-    """The labels nobody asks for summed out."""
+    """x summed over the labels that are not in `keep`."""
     axes = tuple([i for i, d in enumerate(labels) if d not in keep])
-    return (_sum(x, axes=axes, keepdim=False), [d for d in labels if d in keep]) if axes else (x, labels)
+    return (sum_op(x, axes=axes, keepdim=False), [d for d in labels if d in keep]) if axes else (x, labels)
 
 
 def _pair(x: Tensor, a: list[int], y: Tensor, b: list[int], keep: set[int]) -> tuple[Tensor, list[int]]:
     """The product of two operands, summed over the labels not in `keep`."""
     x, a = _summed(x, a, keep | set(b))
     y, b = _summed(y, b, keep | set(a))
-    steps_x, steps_y, over, shape, labels = _recipe(tuple(a), x.array.layout.shape, tuple(b), y.array.layout.shape, frozenset(keep))
+    steps_x, steps_y, over, shape, labels = _recipe(tuple(a), x.array.layout.shape, tuple(b), y.array.layout.shape,
+                                                    frozenset(keep))
     for step, value in steps_x:
         x = through(step, x, value)
     for step, value in steps_y:
         y = through(step, y, value)
     z = matmul(x, y) if over else mul(x, y)         # without a sum: [batch, left, 1] * [batch, 1, right]
-    return z if z.array.layout.shape == shape else through(_reshaped, z, shape), labels
+    return z if z.array.layout.shape == shape else through(as_reshaped, z, shape), labels
 
 
 @lru_cache(maxsize=1024)
-def _recipe(a: tuple[int, ...], a_shape: tuple[int, ...], b: tuple[int, ...], b_shape: tuple[int, ...], keep: frozenset[int]) -> tuple:
-    """How two operands become the factors [batch, left, over] and [batch, over, right] of one matmul, and its result's shape."""
+def _recipe(a: tuple[int, ...], a_shape: tuple[int, ...], b: tuple[int, ...], b_shape: tuple[int, ...],
+            keep: frozenset[int]) -> tuple:
+    """How two operands become the factors [batch, left, over] and [batch, over, right] of one matmul: the views of
+    each, whether there is a sum, the result's shape and labels."""
     sizes = dict(zip(a, a_shape, strict=True))
     for d, n in zip(b, b_shape, strict=True):
         sizes[d] = n if sizes.get(d, 1) == 1 else sizes[d]
@@ -191,21 +219,23 @@ def _recipe(a: tuple[int, ...], a_shape: tuple[int, ...], b: tuple[int, ...], b_
     batch, over = [d for d in both if d in keep], [d for d in both if d not in keep]
     left, right = [d for d in a if d not in both], [d for d in b if d not in both]
     labels = batch + left + right
-    return (_arrangement(a, a_shape, [batch, left, over], sizes), _arrangement(b, b_shape, [batch, over, right], sizes), bool(over),
-            tuple([sizes[d] for d in labels]), labels)
+    return (_arrangement(a, a_shape, [batch, left, over], sizes), _arrangement(b, b_shape, [batch, over, right], sizes),
+            bool(over), tuple([sizes[d] for d in labels]), labels)
 
 
-def _arrangement(labels: tuple[int, ...], shape: tuple[int, ...], groups: list[list[int]], sizes: dict[int, int]) -> list[tuple]:
-    """The views that bring dimensions into the order of the groups: those of the first as they are, of the others each group joined."""
+def _arrangement(labels: tuple[int, ...], shape: tuple[int, ...], groups: list[list[int]],
+                 sizes: dict[int, int]) -> list[tuple]:
+    """The views that bring the dimensions into the order of the groups. The dimensions of the first group stay apart,
+    those of each other group become one."""
     steps: list[tuple] = []
     order = tuple([labels.index(d) for group in groups for d in group])
     if order != tuple(range(len(order))):
-        steps.append((_permuted, order))
+        steps.append((as_permuted, order))
     now = tuple([shape[i] for i in order])
     full = tuple([sizes[d] for group in groups for d in group])
     if now != full:
-        steps.append((_expanded, full))
+        steps.append((as_expanded, full))
     joined = tuple([sizes[d] for d in groups[0]] + [prod(sizes[d] for d in group) for group in groups[1:]])
     if joined != full:
-        steps.append((_reshaped, joined))
+        steps.append((as_reshaped, joined))
     return steps

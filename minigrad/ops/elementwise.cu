@@ -1,17 +1,25 @@
-// Elementwise primitives, of operands of any layout: see "elementwise kernels" in common.cuh for the loop they all share.
-// LIGHT kernels cost less than the memory they touch and take four elements a thread; the HEAVY ones take one. Division
-// and roots are light in float, but routines in double.
+// Elementwise primitives, of operands of any layout: see "elementwise kernels" in common.cuh for the loop they all
+// share. LIGHT kernels cost less than the memory they touch and take four elements a thread; the HEAVY ones take one.
+// Division and roots are light in float, but routines in double.
 #define LIGHT 4
 #define HEAVY 1
 #define LIGHT_F32 (TYPE_IS == 1 ? LIGHT : HEAVY)
 #define UNARY(weight, name, expression) \
-  KERNEL(name)(T *out, const T *a, const int64_t *plan) { map<weight>(plan, [](T x) -> T { return expression; }, out, a); }
+  KERNEL(name)(T *out, const T *a, const int64_t *plan) { \
+    map<weight>(plan, [](T x) -> T { return expression; }, out, a); \
+  }
 #define BINARY(weight, name, expression) \
-  KERNEL(name)(T *out, const T *a, const T *b, const int64_t *plan) { map<weight>(plan, [](T x, T y) -> T { return expression; }, out, a, b); }
+  KERNEL(name)(T *out, const T *a, const T *b, const int64_t *plan) { \
+    map<weight>(plan, [](T x, T y) -> T { return expression; }, out, a, b); \
+  }
 #define COMPARE(name, expression) \
-  KERNEL(name)(uint8_t *out, const T *a, const T *b, const int64_t *plan) { map<LIGHT>(plan, [](T x, T y) -> uint8_t { return expression; }, out, a, b); }
+  KERNEL(name)(uint8_t *out, const T *a, const T *b, const int64_t *plan) { \
+    map<LIGHT>(plan, [](T x, T y) -> uint8_t { return expression; }, out, a, b); \
+  }
 #define CLASSIFY(name, expression) \
-  KERNEL(name)(uint8_t *out, const T *a, const int64_t *plan) { map<LIGHT>(plan, [](T x) -> uint8_t { return expression; }, out, a); }
+  KERNEL(name)(uint8_t *out, const T *a, const int64_t *plan) { \
+    map<LIGHT>(plan, [](T x) -> uint8_t { return expression; }, out, a); \
+  }
 
 #define IS_MOVE (TYPE_IS >= 3)             // u8 u16 i32 i64: moves go by item size
 #define IS_ANY (TYPE_IS <= 5)
@@ -29,13 +37,16 @@ KERNEL(where)(T *out, const uint8_t *condition, const T *a, const T *b, const in
 // GPU's own conversion would give the nearest end, and 0 for NaN) ----
 #if IS_ANY
 #define CAST(suffix, type, expression) \
-  KERNEL(cast_##suffix)(type *out, const T *a, const int64_t *plan) { map<LIGHT>(plan, [](T x) -> type { return expression; }, out, a); }
+  KERNEL(cast_##suffix)(type * out, const T *a, const int64_t *plan) { \
+    map<LIGHT>(plan, [](T x) -> type { return expression; }, out, a); \
+  }
 CAST(f32, float, (float)x)
 CAST(f64, double, (double)x)
 CAST(u8, uint8_t, x != 0)
 #if IS_REAL
 CAST(i32, int32_t, x >= T(-2147483648.0) && x < T(2147483648.0) ? (int32_t)x : (int32_t)0x80000000)
-CAST(i64, int64_t, x >= T(-9223372036854775808.0) && x < T(9223372036854775808.0) ? (int64_t)x : (int64_t)0x8000000000000000)
+CAST(i64, int64_t,
+     x >= T(-9223372036854775808.0) && x < T(9223372036854775808.0) ? (int64_t)x : (int64_t)0x8000000000000000)
 #else
 CAST(i32, int32_t, (int32_t)x)
 CAST(i64, int64_t, (int64_t)x)
@@ -69,8 +80,8 @@ BINARY(LIGHT, minimum, x < y || x != x ? x : y)
 #endif
 
 #if IS_REAL
-// Python's rules: the remainder takes the sign of y, and x == floor_divide * y + remainder. Both start from the exact fmod;
-// the quotient is then near an integer, and rounding it takes away the error of the division.
+// Python's rules: the remainder takes the sign of y, and x == floor_divide * y + remainder. Both start from the exact
+// fmod; the quotient is then near an integer, and rounding it takes away the error of the division.
 __device__ __forceinline__ T floor_remainder(T x, T y) {
   const T r = fmod(x, y);
   return r != 0 && (y < 0) != (r < 0) ? r + y : r;

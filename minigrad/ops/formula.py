@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..core.op import Op, op
+from ..core.op import Op, op, public
 from ..core.shape import BOOL, default_float, fail, is_float
 from ..core.tensor import Tensor
 from ..devices.base import KernelTable
@@ -16,7 +16,6 @@ from ..devices.memory import Array, Layout, alloc
 from ..devices.plan import elementwise_plan
 from .convert import cast, result_type
 from .dispatch import constant
-from .elementwise import NUMBERS
 from .math import (
     abs,
     acos,
@@ -74,30 +73,22 @@ def _not_tensors(make: Any) -> Iterator[tuple]:
     yield ("two", "three", {}), TypeError, "must be a tensor"
 
 
-class Formula(Op):
-    """A composite without kernels: calling it runs the definition. Arguments that are not annotated `Tensor` may be numbers too."""
+def formula(definition: Callable) -> Any:
+    """An op without kernels: calling it runs the definition. Arguments that are not annotated `Tensor` may be numbers too."""
+    op = Op(definition)
+    op.error_function = _not_tensors
+    kinds = definition.__annotations__
+    tensors = tuple([(n, kinds[n] == "Tensor") for n in op.inputs])
 
-    def __init__(self, definition: Callable) -> None:
-        super().__init__(definition)
-        self.error_function = _not_tensors
-        kinds = definition.__annotations__
-        self.tensors = tuple([kinds[n] == "Tensor" for n in self.inputs])
-
-    def __call__(self, *inputs: Any, **attrs: Any) -> Any:
-        for needed, t, name in zip(self.tensors, inputs, self.inputs, strict=False):
-            if needed and isinstance(t, NUMBERS):
-                raise TypeError(f"[{self.name}] {name} must be a tensor; got {type(t).__name__}")
+    @wraps(definition)
+    def call(*inputs: Any, **attrs: Any) -> Any:
+        for (name, needed), t in zip(tensors, inputs, strict=False):
+            if needed and isinstance(t, _NUMBERS):
+                raise TypeError(f"[{op.name}] {name} must be a tensor; got {type(t).__name__}")
         if not any([isinstance(t, Tensor) for t in (*inputs, *attrs.values())]):
-            raise TypeError(f"[{self.name}] at least one argument must be a tensor; got {', '.join([type(t).__name__ for t in inputs])}")
-        return self.definition(*inputs, **attrs)
-
-    @property
-    def method(self) -> Callable:
-        """The form that binds as a method of Tensor."""
-        @wraps(self.definition)
-        def method(input: Tensor, *inputs: Any, **attrs: Any) -> Any:
-            return self(input, *inputs, **attrs)
-        return method
+            raise TypeError(f"[{op.name}] at least one argument must be a tensor; got {', '.join([type(t).__name__ for t in inputs])}")
+        return definition(*inputs, **attrs)
+    return public(op, call)
 
 
 def _floats(name: str, *inputs: Any) -> None:
@@ -111,14 +102,14 @@ def _as_float(t: Any) -> Any:
 
 
 # ---- parts and rounding ------------------------------------------------------------------------------------------------
-@Formula
+@formula
 def frac(input: Tensor) -> Tensor:
     """The part after the point: input - trunc(input)."""
     _floats("frac", input)
     return sub(input, trunc(input))
 
 
-@Formula
+@formula
 def round(input: Tensor, *, decimals: int = 0) -> Tensor:
     """The nearest number with so many decimals; halves go to the even digit."""
     if decimals == 0:
@@ -128,7 +119,7 @@ def round(input: Tensor, *, decimals: int = 0) -> Tensor:
     return div(rint(mul(input, power)), power) if decimals > 0 else mul(rint(div(input, power)), power)
 
 
-@Formula
+@formula
 def signbit(input: Tensor) -> Tensor:
     """Is the sign a minus? Also that of -0.0; not that of NaN."""
     if not is_float(input.array.layout.dtype):
@@ -136,7 +127,7 @@ def signbit(input: Tensor) -> Tensor:
     return lt(where(eq(input, 0), reciprocal(input), input), 0)
 
 
-@Formula
+@formula
 def copysign(input: Tensor, other: Any) -> Tensor:
     """The magnitude of `input` with the sign of `other`."""
     negative = signbit(other) if isinstance(other, Tensor) else math.copysign(1, other) < 0
@@ -144,25 +135,25 @@ def copysign(input: Tensor, other: Any) -> Tensor:
     return where(negative, neg(size), size) if isinstance(negative, Tensor) else neg(size) if negative else size
 
 
-@Formula
+@formula
 def heaviside(input: Tensor, values: Tensor) -> Tensor:
     """0 below 0, 1 above, `values` at 0."""
     return where(eq(input, 0), values, cast(gt(input, 0), input.array.layout.dtype))
 
 
-@Formula
+@formula
 def isposinf(input: Tensor) -> Tensor:
     """Is it +inf?"""
     return eq(input, math.inf)
 
 
-@Formula
+@formula
 def isneginf(input: Tensor) -> Tensor:
     """Is it -inf?"""
     return eq(input, -math.inf)
 
 
-@Formula
+@formula
 def nan_to_num(input: Tensor, nan: float | None = None, posinf: float | None = None, neginf: float | None = None) -> Tensor:
     """NaN, inf and -inf replaced: by 0 and by the largest and smallest finite number, if nothing else is given."""
     dtype = input.array.layout.dtype
@@ -180,13 +171,13 @@ def _bfloat16_limits() -> Any:
 
 
 # ---- choosing ----------------------------------------------------------------------------------------------------------
-@Formula
+@formula
 def fmax(input: Tensor, other: Tensor) -> Tensor:
     """The larger; of a number and NaN, the number."""
     return where(logical_or(ge(input, other), isnan(other)), input, other)
 
 
-@Formula
+@formula
 def fmin(input: Tensor, other: Tensor) -> Tensor:
     """The smaller; of a number and NaN, the number."""
     return where(logical_or(le(input, other), isnan(other)), input, other)
@@ -218,7 +209,7 @@ def _clamp_kernels(kernels: KernelTable, x: Layout, *, low: float, high: float) 
     return run_forward, run_backward
 
 
-@Formula
+@formula
 def clamp(input: Tensor, min: Any = None, max: Any = None) -> Tensor:
     """min(max(input, min), max); the bounds are numbers, tensors or None. Where min > max the result is max."""
     if min is None and max is None:
@@ -243,7 +234,7 @@ def clamp_max(input: Tensor, max: Any) -> Tensor:
     return clamp(input, None, max)
 
 
-@Formula
+@formula
 def masked_fill(input: Tensor, mask: Tensor, value: Any) -> Tensor:
     """`value` (a number or a 0-d tensor) where the bool `mask` is true, else `input`, in the dtype of `input`."""
     source = input.array.layout
@@ -258,7 +249,7 @@ def masked_fill(input: Tensor, mask: Tensor, value: Any) -> Tensor:
 
 
 # ---- arithmetic --------------------------------------------------------------------------------------------------------
-@Formula
+@formula
 def lerp(input: Tensor, end: Tensor, weight: Any) -> Tensor:
     """input + weight * (end - input), exact at weight 0 and 1."""
     _floats("lerp", input, end)
@@ -269,13 +260,13 @@ def lerp(input: Tensor, end: Tensor, weight: Any) -> Tensor:
     return near if -0.5 < weight < 0.5 else far
 
 
-@Formula
+@formula
 def addcmul(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: Any = 1) -> Tensor:
     """input + value * tensor1 * tensor2"""
     return add(input, mul(tensor1 if type(value) is int and value == 1 else mul(tensor1, value), tensor2))
 
 
-@Formula
+@formula
 def addcdiv(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: Any = 1) -> Tensor:
     """input + value * tensor1 / tensor2"""
     if not any([is_float(t.array.layout.dtype) for t in (tensor1, tensor2)]):
@@ -284,7 +275,7 @@ def addcdiv(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: Any = 1) 
     return add(input, quotient if type(value) is int and value == 1 else mul(quotient, value))
 
 
-@Formula
+@formula
 def hypot(input: Tensor, other: Tensor) -> Tensor:
     """sqrt(input^2 + other^2), without overflow on the way."""
     _floats("hypot", input, other)
@@ -294,7 +285,7 @@ def hypot(input: Tensor, other: Tensor) -> Tensor:
     return where(logical_or(isinf(input), isinf(other)), math.inf, length)
 
 
-@Formula
+@formula
 def logaddexp(input: Tensor, other: Tensor) -> Tensor:
     """log(e^input + e^other)"""
     _floats("logaddexp", input, other)
@@ -306,13 +297,13 @@ def logaddexp(input: Tensor, other: Tensor) -> Tensor:
     return where(done, high, add(log1p(add(expm1(sub(a, top)), exp(sub(b, top)))), top))
 
 
-@Formula
+@formula
 def logaddexp2(input: Tensor, other: Tensor) -> Tensor:
     """log2(2^input + 2^other)"""
     return mul(logaddexp(mul(input, math.log(2)), mul(other, math.log(2))), 1 / math.log(2))
 
 
-@Formula
+@formula
 def xlogy(input: Any, other: Any) -> Tensor:
     """input * log(other), and 0 where input is 0 (unless other is NaN)."""
     input, other = _as_float(input), _as_float(other)
@@ -324,7 +315,7 @@ def xlogy(input: Any, other: Any) -> Tensor:
     return mul(input, log(where(no_log, 1.0, other)))
 
 
-@Formula
+@formula
 def logit(input: Tensor, eps: float | None = None) -> Tensor:
     """log(input / (1 - input)); with `eps`, input is clamped to [eps, 1 - eps] first."""
     input = _as_float(input)
@@ -333,7 +324,7 @@ def logit(input: Tensor, eps: float | None = None) -> Tensor:
     return log(div(input, sub(1.0, input)))
 
 
-@Formula
+@formula
 def sinc(input: Tensor) -> Tensor:
     """sin(pi x) / (pi x), and 1 at 0."""
     zero = eq(input, 0)
@@ -346,25 +337,25 @@ def float_power(input: Any, exponent: Any) -> Tensor:
     return pow(*[cast(t, np.float64) if isinstance(t, Tensor) else float(t) for t in (input, exponent)])
 
 
-@Formula
+@formula
 def ldexp(input: Tensor, other: Tensor) -> Tensor:
     """input * 2^other"""
     return mul(_as_float(input), pow(2.0, _as_float(other)))
 
 
-@Formula
+@formula
 def rsub(input: Tensor, other: Any, *, alpha: Any = 1) -> Tensor:
     """other - alpha * input"""
     return sub(other, mul(input, alpha))
 
 
-@Formula
+@formula
 def deg2rad(input: Tensor) -> Tensor:
     """input * pi / 180"""
     return mul(_as_float(input), math.pi / 180)
 
 
-@Formula
+@formula
 def rad2deg(input: Tensor) -> Tensor:
     """input * 180 / pi"""
     return mul(_as_float(input), 180 / math.pi)
@@ -378,7 +369,7 @@ def positive(input: Tensor) -> Tensor:
 
 
 # ---- comparing ---------------------------------------------------------------------------------------------------------
-@Formula
+@formula
 def isclose(input: Tensor, other: Tensor, rtol: float = 1e-05, atol: float = 1e-08, equal_nan: bool = False) -> Tensor:
     """|input - other| <= atol + rtol * |other|, or both the same infinity (or, with `equal_nan`, both NaN)."""
     if input.array.layout.dtype != other.array.layout.dtype:

@@ -1,7 +1,8 @@
 // Indexing: the kernels of native/index.c, where their formulas are. Indices were checked and wrapped before.
 //
 // The transposes add in order: a thread owns the elements (o, *, i) of `out` and goes through the sources one after the
-// other, so that no two threads meet and the sums are the same at each run. (Atomics would be faster, and differ from run to run.)
+// other, so that no two threads meet and the sums are the same at each run. (Atomics would be faster, and differ from
+// run to run.)
 #ifdef MG_TYPE
 #define IS_MOVE (TYPE_IS >= 3)
 #define IS_NUMBER (TYPE_IS <= 4)

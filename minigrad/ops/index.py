@@ -22,27 +22,26 @@ from ..core.shape import BOOL, INT64, axis_of, broadcast_shapes, fail
 from ..core.tape import mode, no_grad
 from ..core.tensor import Tensor, bump, new_tensor
 from ..devices.memory import Layout, alloc, layout
-from .arguments import _rule_axis, position, whole
+from .arguments import existing_axis, position, whole
 from .convert import cast
 from .dispatch import bind, constant, planner, through
 from .math import add, copy, eq, mul
 from .math import where as choose
 from .take import (
-    _host,
-    _index_add,
-    _index_dtype,
-    _reads,
-    _replace,
-    _scatter,
-    _scatter_add,
-    _zeros,
     check_index,
     checked,
     gather_at,
     guard,
+    host_index,
+    index_add_op,
+    index_dtype,
+    reads_to_host,
+    replace_op,
+    scatter_add_op,
+    scatter_op,
     take_at,
 )
-from .view import _expanded, _permuted, _reshaped, _window, windowed
+from .view import as_expanded, as_permuted, as_reshaped, window_op, windowed, zeros_on
 
 __all__ = ["where", "gather", "scatter", "scatter_add", "index_select", "index_add", "index_copy", "index_fill",
            "take", "take_along_dim", "repeat_interleave", "masked_select", "nonzero", "argwhere", "one_hot",
@@ -57,7 +56,7 @@ def _within(x: Tensor, shape: tuple[int, ...], but: int | None = None) -> tuple:
 
 def _per_element(op: str, x: Tensor, dim: int, index: Tensor) -> tuple[Tensor, int, bool]:
     """The index checked, the axis, and whether it leaves out elements of the other dimensions."""
-    have, at = x.array.layout, _index_dtype(op, index).array.layout
+    have, at = x.array.layout, index_dtype(op, index).array.layout
     a = axis_of(dim, have.ndim, op)
     if max(have.ndim, 1) != max(at.ndim, 1):
         fail(op, "index must have as many dimensions as the tensor", [have, at])
@@ -73,11 +72,11 @@ def gather(input: Tensor, dim: int, index: Tensor, *, sparse_grad: bool = False)
     """out[i, j] = input[index[i, j], j] for dim 0, and so on: the elements along `dim` that the index names."""
     if sparse_grad:
         raise NotImplementedError("[gather] sparse_grad is not supported")
-    if not _index_dtype("gather", index).array.layout.size and index.ndim != input.ndim:       # no element: no shapes that must agree
-        return take_at(through(_reshaped, input, (input.array.layout.size,)), checked("gather", index, 1, 0), 0, 1)
+    if not index_dtype("gather", index).array.layout.size and index.ndim != input.ndim:       # no element: no shapes that must agree
+        return take_at(through(as_reshaped, input, (input.array.layout.size,)), checked("gather", index, 1, 0), 0, 1)
     at, a, partial = _per_element("gather", input, dim, index)
     if not input.array.layout.ndim or not at.array.layout.ndim:
-        flat = take_at(through(_reshaped, input, (input.array.layout.size,)), at, 0, 1)
+        flat = take_at(through(as_reshaped, input, (input.array.layout.size,)), at, 0, 1)
         return flat
     if partial:
         input = through(windowed, input, _within(input, at.array.layout.shape, a))
@@ -89,13 +88,13 @@ def _scattered(op: str, primitive: Primitive, x: Tensor, dim: int, index: Tensor
     at, a, partial = _per_element(op, x, dim, index)
     shape = at.array.layout.shape
     if not isinstance(src, Tensor):
-        src = through(_expanded, constant(src, have.dtype, have.device), shape)
+        src = through(as_expanded, constant(src, have.dtype, have.device), shape)
     if src.array.layout.dtype != have.dtype:
         fail(op, "src must have the tensor's dtype", [have, src.array.layout], "convert one of them")
     if not have.ndim or not at.array.layout.ndim:
         count = (at.numel(),)
-        one = primitive(through(_reshaped, x, (have.size,)), through(_reshaped, at, count), through(_reshaped, src, count), dim=0)
-        return through(_reshaped, one, have.shape)
+        one = primitive(through(as_reshaped, x, (have.size,)), through(as_reshaped, at, count), through(as_reshaped, src, count), dim=0)
+        return through(as_reshaped, one, have.shape)
     if src.array.layout.shape != shape:
         if src.array.layout.ndim != len(shape) or any(m > n for m, n in zip(shape, src.array.layout.shape, strict=True)):
             fail(op, "index must not be larger than src in any dimension", [at.array.layout, src.array.layout])
@@ -103,7 +102,7 @@ def _scattered(op: str, primitive: Primitive, x: Tensor, dim: int, index: Tensor
     if not partial:
         return primitive(x, at, src, dim=a)
     key = _within(x, shape, a)
-    return _replace(x, primitive(through(windowed, x, key), at, src, dim=a), key=key)
+    return replace_op(x, primitive(through(windowed, x, key), at, src, dim=a), key=key)
 
 
 def scatter(input: Tensor, dim: int, index: Tensor, src: Any = None, *, value: Any = None, reduce: str | None = None) -> Tensor:
@@ -113,20 +112,20 @@ def scatter(input: Tensor, dim: int, index: Tensor, src: Any = None, *, value: A
         raise TypeError("[scatter] needs src or value")
     if reduce not in (None, "add"):
         raise NotImplementedError(f"[scatter] reduce must be None or 'add'; got {reduce!r}")
-    return _scattered("scatter", _scatter if reduce is None else _scatter_add, input, dim, index, given)
+    return _scattered("scatter", scatter_op if reduce is None else scatter_add_op, input, dim, index, given)
 
 
 def scatter_add(input: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
     """out[index[i, j], j] += src[i, j] for dim 0, and so on, starting from `input`."""
-    return _scattered("scatter_add", _scatter_add, input, dim, index, src)
+    return _scattered("scatter_add", scatter_add_op, input, dim, index, src)
 
 
 def _per_row(op: str, x: Tensor, dim: int, index: Tensor) -> tuple[Tensor, int]:
     have = x.array.layout
     a = axis_of(dim, have.ndim, op)
-    if _index_dtype(op, index).array.layout.ndim > 1:
+    if index_dtype(op, index).array.layout.ndim > 1:
         fail(op, "index must be a vector", index.array.layout, kind=IndexError)
-    flat = index if index.array.layout.ndim else through(_reshaped, index, (1,))
+    flat = index if index.array.layout.ndim else through(as_reshaped, index, (1,))
     kind = RuntimeError if op == "index_add" else IndexError        # PyTorch's choices
     return checked(op, flat, have.shape[a] if have.ndim else 1, a, wrap=False, kind=kind), a
 
@@ -150,31 +149,31 @@ def _rows(op: str, input: Tensor, dim: int, index: Tensor, source: Tensor) -> tu
     have, given = input.array.layout, source.array.layout
     if given.dtype != have.dtype:
         fail(op, "source must have the tensor's dtype", [have, given], "convert one of them")
-    x = input if have.ndim else through(_reshaped, input, (1,))
+    x = input if have.ndim else through(as_reshaped, input, (1,))
     wanted = (*have.shape[:a], at.numel(), *have.shape[a + 1:])
     if given.shape != wanted:
         if given.size != at.numel() or given.ndim > 1 or have.ndim > 1:
             fail(op, f"source must have the tensor's shape, but the index's size in dim {a}", [have, at.array.layout, given],
                  kind=IndexError if op == "index_copy" else RuntimeError)
-        source = through(_reshaped, source, wanted)
+        source = through(as_reshaped, source, wanted)
     return x, at, source, a
 
 
 def index_add(input: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: float = 1) -> Tensor:
     """`input` with `alpha` times the slices of `source` added at the places along `dim` that `index` names."""
     x, at, rows, a = _rows("index_add", input, dim, index, source)
-    return through(_reshaped, _index_add(x, at, rows if alpha == 1 else mul(rows, alpha), axis=a, ndims=1), input.array.layout.shape)
+    return through(as_reshaped, index_add_op(x, at, rows if alpha == 1 else mul(rows, alpha), axis=a, ndims=1), input.array.layout.shape)
 
 
 def _each_row(at: Tensor, a: int, shape: tuple[int, ...]) -> Tensor:
     """A row index as an index for each element of `shape`."""
-    return through(_expanded, through(_reshaped, at, tuple([n if i == a else 1 for i, n in enumerate(shape)])), shape)
+    return through(as_expanded, through(as_reshaped, at, tuple([n if i == a else 1 for i, n in enumerate(shape)])), shape)
 
 
 def index_copy(input: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor:
     """`input` with the slices of `source` in the places along `dim` that `index` names."""
     x, at, rows, a = _rows("index_copy", input, dim, index, source)
-    return through(_reshaped, _scatter(x, _each_row(at, a, rows.array.layout.shape), rows, dim=a), input.array.layout.shape)
+    return through(as_reshaped, scatter_op(x, _each_row(at, a, rows.array.layout.shape), rows, dim=a), input.array.layout.shape)
 
 
 def index_fill(input: Tensor, dim: int, index: Tensor, value: Any) -> Tensor:
@@ -183,37 +182,37 @@ def index_fill(input: Tensor, dim: int, index: Tensor, value: Any) -> Tensor:
     have = input.array.layout
     if isinstance(value, Tensor) and value.array.layout.ndim:
         fail("index_fill", "value must be a number or a 0-d tensor", value.array.layout)
-    x = input if have.ndim else through(_reshaped, input, (1,))
+    x = input if have.ndim else through(as_reshaped, input, (1,))
     n = x.array.layout.shape[a]
     filling = cast(value, have.dtype) if isinstance(value, Tensor) else constant(value, have.dtype, have.device)
     # by a mask, not by scatter: a slice that is named twice is filled once, and counts once in the gradient of the value
-    yes = through(_expanded, constant(True, BOOL, have.device), (at.numel(),))
-    hit = _scatter(_zeros((n,), layout(have.device, BOOL, (n,))), at, yes, dim=0)
-    mask = through(_reshaped, hit, tuple([n if i == a else 1 for i in range(x.array.layout.ndim)]))
-    return through(_reshaped, where(mask, filling, x), have.shape)
+    yes = through(as_expanded, constant(True, BOOL, have.device), (at.numel(),))
+    hit = scatter_op(zeros_on((n,), layout(have.device, BOOL, (n,))), at, yes, dim=0)
+    mask = through(as_reshaped, hit, tuple([n if i == a else 1 for i in range(x.array.layout.ndim)]))
+    return through(as_reshaped, where(mask, filling, x), have.shape)
 
 
 def take(input: Tensor, index: Tensor) -> Tensor:
     """The elements that `index` names in the flattened tensor, in the index's shape."""
     n = input.array.layout.size
-    at = checked("take", _index_dtype("take", index), n, 0)
+    at = checked("take", index_dtype("take", index), n, 0)
     return take_at(input, at, 0, input.array.layout.ndim)
 
 
 def take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None) -> Tensor:
     """`gather` where the other dimensions broadcast; without `dim`, both are flattened."""
-    _index_dtype("take_along_dim", indices)
+    index_dtype("take_along_dim", indices)
     if dim is None:
-        at = checked("take_along_dim", through(_reshaped, indices, (indices.numel(),)), input.numel(), 0)
+        at = checked("take_along_dim", through(as_reshaped, indices, (indices.numel(),)), input.numel(), 0)
         return take_at(input, at, 0, input.array.layout.ndim)
     have, given = input.array.layout, indices.array.layout
     if have.ndim != given.ndim:
         fail("take_along_dim", "indices must have as many dimensions as the tensor", [have, given])
-    a = _rule_axis(dim, have.ndim, "take_along_dim")
+    a = existing_axis(dim, have.ndim, "take_along_dim")
     shape = broadcast_shapes("take_along_dim", have.shape[:a] + (1,) + have.shape[a + 1:], given.shape[:a] + (1,) + given.shape[a + 1:])
-    x = through(_expanded, input, (*shape[:a], have.shape[a], *shape[a + 1:]))
+    x = through(as_expanded, input, (*shape[:a], have.shape[a], *shape[a + 1:]))
     index = checked("take_along_dim", indices, have.shape[a], a)
-    return gather_at(x, through(_expanded, index, (*shape[:a], given.shape[a], *shape[a + 1:])), a)
+    return gather_at(x, through(as_expanded, index, (*shape[:a], given.shape[a], *shape[a + 1:])), a)
 
 
 def repeat_interleave(input: Tensor, repeats: Any = None, dim: int | None = None, *, output_size: int | None = None) -> Tensor:
@@ -223,15 +222,15 @@ def repeat_interleave(input: Tensor, repeats: Any = None, dim: int | None = None
     """
     if repeats is None:
         return repeat_interleave(functions.as_tensor(np.arange(input.numel())).to(input.device), input, 0, output_size=output_size)
-    x = input if dim is not None else through(_reshaped, input, (input.numel(),))
-    a = _rule_axis(0 if dim is None else dim, x.array.layout.ndim, "repeat_interleave")
+    x = input if dim is not None else through(as_reshaped, input, (input.numel(),))
+    a = existing_axis(0 if dim is None else dim, x.array.layout.ndim, "repeat_interleave")
     shape = x.array.layout.shape
     if isinstance(repeats, Tensor):
         given = repeats.array.layout
         if given.dtype.kind not in "iu" or given.ndim > 1 or given.size not in (1, shape[a]):
             fail("repeat_interleave", "repeats must be an integer, or a vector of one for each element", [x.array.layout, given])
-        _reads("repeat_interleave() with a tensor of repeats")
-        times = np.broadcast_to(_host(repeats.array).reshape(-1), (shape[a],))
+        reads_to_host("repeat_interleave() with a tensor of repeats")
+        times = np.broadcast_to(host_index(repeats.array).reshape(-1), (shape[a],))
         if (times < 0).any():
             fail("repeat_interleave", "repeats must not be negative", times.min())
         places = np.repeat(np.arange(shape[a]), times)
@@ -241,29 +240,29 @@ def repeat_interleave(input: Tensor, repeats: Any = None, dim: int | None = None
     n = operator.index(repeats)
     if n < 0:
         fail("repeat_interleave", "repeats must not be negative", n)
-    spread = through(_expanded, through(_reshaped, x, (*shape[:a + 1], 1, *shape[a + 1:])), (*shape[:a + 1], n, *shape[a + 1:]))
-    return through(_reshaped, copy.call(spread), (*shape[:a], shape[a] * n, *shape[a + 1:]))
+    spread = through(as_expanded, through(as_reshaped, x, (*shape[:a + 1], 1, *shape[a + 1:])), (*shape[:a + 1], n, *shape[a + 1:]))
+    return through(as_reshaped, copy.call(spread), (*shape[:a], shape[a] * n, *shape[a + 1:]))
 
 
 def select_scatter(input: Tensor, src: Tensor, dim: int, index: int) -> Tensor:
     """`input` with `src` in the place of `input.select(dim, index)`."""
     have = input.array.layout
-    a = _rule_axis(dim, have.ndim, "select_scatter")
+    a = existing_axis(dim, have.ndim, "select_scatter")
     key = [whole(n) for n in have.shape]
-    return _replace(input, src, key=(*key[:a], position(index, have.shape[a], "select_scatter", a), *key[a + 1:]))
+    return replace_op(input, src, key=(*key[:a], position(index, have.shape[a], "select_scatter", a), *key[a + 1:]))
 
 
 def slice_scatter(input: Tensor, src: Tensor, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1) -> Tensor:
     """`input` with `src` in the place of `input[..., start:end:step, ...]` at dimension `dim`."""
     have = input.array.layout
-    a = _rule_axis(dim, have.ndim, "slice_scatter")
+    a = existing_axis(dim, have.ndim, "slice_scatter")
     key = [whole(n) for n in have.shape]
-    return _replace(input, src, key=(*key[:a], _sliced(start, end, step, have.shape[a]), *key[a + 1:]))
+    return replace_op(input, src, key=(*key[:a], _sliced(start, end, step, have.shape[a]), *key[a + 1:]))
 
 
 def _places(mask: Tensor) -> Tensor:
     """The flat positions of what is not 0, in order. Their number depends on the values, which are read."""
-    _reads("nonzero()")
+    reads_to_host("nonzero()")
     device = mask.array.layout.device
     found: list[Any] = []
     device.host.call(_find, found, mask.array.np)
@@ -278,7 +277,7 @@ def nonzero(input: Tensor, *, as_tuple: bool = False) -> Any:
     """The indices of what is not 0: one row for each (as_tuple: one vector for each dimension)."""
     have = input.array.layout
     if as_tuple and not have.ndim:
-        input = through(_reshaped, input, (1,))
+        input = through(as_reshaped, input, (1,))
         have = input.array.layout
     flat = _places(input)
     count = flat.numel()
@@ -315,16 +314,16 @@ def masked_select(input: Tensor, mask: Tensor) -> Tensor:
     if mask.array.layout.dtype != BOOL:
         fail("masked_select", "mask must be bool", mask.array.layout, "compare first, e.g. x > 0")
     shape = broadcast_shapes("masked_select", input.array.layout.shape, mask.array.layout.shape)
-    return take_at(through(_expanded, input, shape), _places(through(_expanded, mask, shape)), 0, len(shape))
+    return take_at(through(as_expanded, input, shape), _places(through(as_expanded, mask, shape)), 0, len(shape))
 
 
 def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
     """Int64 rows with a 1 at the class that the tensor names; the number of classes is found if it is -1."""
-    have = _index_dtype("one_hot", tensor).array.layout
+    have = index_dtype("one_hot", tensor).array.layout
     if num_classes == -1:
         if not have.size:
             fail("one_hot", "num_classes cannot be found from no elements", have, "pass num_classes")
-        _reads("one_hot() without num_classes")
+        reads_to_host("one_hot() without num_classes")
         from .reduce import amax
         num_classes = amax(tensor).item() + 1
     elif num_classes < 1:
@@ -337,7 +336,7 @@ def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
             fail("one_hot", f"class values must lie in [0, {num_classes})", bad)
     guard(verify)
     classes = functions.as_tensor(np.arange(num_classes)).to(have.device)
-    return cast(eq(through(_reshaped, tensor, (*have.shape, 1)), classes), INT64)
+    return cast(eq(through(as_reshaped, tensor, (*have.shape, 1)), classes), INT64)
 
 
 # ---- t[...] ---------------------------------------------------------------------------------------------------------
@@ -360,13 +359,13 @@ def _sliced(start: Any, stop: Any, step: Any, n: int) -> tuple[int, int, int]:
 def _item(x: Layout, i: int) -> Any:
     if not x.ndim:
         raise IndexError("[index] a 0-d tensor cannot be indexed with a number; use item()")
-    return bind(_window, x, key=(position(i, x.shape[0], "index", 0), *[whole(n) for n in x.shape[1:]]))
+    return bind(window_op, x, key=(position(i, x.shape[0], "index", 0), *[whole(n) for n in x.shape[1:]]))
 
 
 @planner
 def _basic(x: Layout, entries: tuple) -> Any:
     """Ints, (start, stop, step), None and Ellipsis."""
-    return bind(_window, x, key=_key(x, entries))
+    return bind(window_op, x, key=_key(x, entries))
 
 
 def _key(x: Layout, entries: tuple) -> tuple:
@@ -519,7 +518,7 @@ def _advanced(x: Tensor, index: tuple) -> tuple[Tensor, int, int, Tensor]:
         raise IndexError(str(error)) from None
     if any(a[0] + a[1] != b[0] for a, b in zip(parts, parts[1:], strict=False)):
         axes = [d for p, span, _ in parts for d in range(p, p + span)]
-        x, axis = through(_permuted, x, (*axes, *[d for d in range(len(shape)) if d not in axes])), 0
+        x, axis = through(as_permuted, x, (*axes, *[d for d in range(len(shape)) if d not in axes])), 0
     at = indices[0]
     for i, n in zip(indices[1:], counts[1:], strict=True):
         at = add(mul(at, n), i)
@@ -556,7 +555,7 @@ def _trimmed(value: Tensor, shape: tuple[int, ...]) -> Tensor:
     if len(given) > len(shape) or any(n not in (1, m) for n, m in zip(reversed(given), reversed(shape), strict=False)):
         fail("setitem", "the value must broadcast to the shape of the place",
              [f"value {list(value.array.layout.shape)}", f"place {list(shape)}"])
-    return through(_reshaped, value, given)
+    return through(as_reshaped, value, given)
 
 
 def _fill(x: Tensor, index: Any, value: Tensor) -> bool:
@@ -566,8 +565,8 @@ def _fill(x: Tensor, index: Any, value: Tensor) -> bool:
     have, mask = x.array.layout, _as_index(index, x.array.layout.device)
     if not isinstance(mask, Tensor) or mask.array.layout.dtype != BOOL or mask.array.layout.shape != have.shape[:mask.array.layout.ndim]:
         return False
-    mask = through(_reshaped, mask, mask.array.layout.shape + (1,) * (have.ndim - mask.array.layout.ndim))
-    copy_array(x.array, where(mask, cast(through(_reshaped, value, ()), have.dtype), x).array)
+    mask = through(as_reshaped, mask, mask.array.layout.shape + (1,) * (have.ndim - mask.array.layout.ndim))
+    copy_array(x.array, where(mask, cast(through(as_reshaped, value, ()), have.dtype), x).array)
     return True
 
 

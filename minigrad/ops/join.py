@@ -11,161 +11,141 @@ import numpy as np
 from ..core.arrays import mover
 from ..core.op import Primitive, same_device
 from ..core.shape import axis_of, fail, promote
-from ..core.tape import Node, Slot, mode, recorded
-from ..core.tensor import Tensor, new_tensor
+from ..core.tape import Node
+from ..core.tensor import Tensor
 from ..devices import memory
 from ..devices.memory import Array, Layout, alloc, layout
 from ..devices.plan import Plan, elementwise_plan, remember
-from .arguments import _rule_axis, respelled, whole
+from .arguments import existing_axis, respelled, whole
 from .convert import cast
-from .dispatch import _NOTHING, constant, through
-from .math import copy
-from .view import _narrow, _reshaped, _window_rule, atleast_1d, atleast_2d, atleast_3d, windowed
+from .dispatch import through
+from .view import as_narrowed, as_reshaped, atleast_1d, atleast_2d, atleast_3d, window_rule, windowed, zeros_on
 
 __all__ = ["cat", "concat", "concatenate", "stack", "hstack", "vstack", "dstack", "row_stack", "column_stack", "split",
            "split_with_sizes", "chunk", "tensor_split", "unbind"]
 
 
 # ---- joins ----------------------------------------------------------------------------------------------------------
-class JoinPlan(Plan):
-    """A join and what its nodes carry: where each input lies in the output."""
 
-    __slots__ = ("attrs",)
-
-    def __init__(self, run: Callable, to: Layout, attrs: dict) -> None:
-        super().__init__(run, to, "one copy for each input")
-        self.attrs = attrs
-
-
-class Join(Primitive):
-    """`cat` and (with `new`) `stack`: any number of inputs, one copy each into the output; the gradient is cut again."""
-
-    def __init__(self, name: str, new: bool, doc: str) -> None:
-        super().__init__(name, self._prepare, {}, ["tensors"], doc)
-        self.new = new
-        self.seen: dict[tuple, JoinPlan] = {}       # plans by `dim` as the user wrote it
-
-    def __call__(self, *tensors: Tensor, dim: int) -> Tensor:      # type: ignore[override]
-        arrays = [t.array for t in tensors]
-        key = (dim, *[a.layout for a in arrays])
-        plan = self.plans.get(key)
-        if plan is None:
-            plan = remember(self.plans, key, self._prepare(*[a.layout for a in arrays], dim=dim))
-        return self.run(plan, tensors, arrays)
-
-    def run(self, plan: Any, tensors: Sequence[Tensor], arrays: list[Array]) -> Tensor:
-        array = plan.run(arrays)
-        if mode.grad:
-            for t in tensors:
-                if t.requires_grad:
-                    edges = tuple([(t.node or t) if t.requires_grad else None for t in tensors])
-                    return new_tensor(array, recorded(self, edges, plan.layout, _NOTHING, 0, None, plan.attrs))
-        return new_tensor(array, None)
-
-    def known(self, tensors: Any, dim: Any) -> Tensor | None:
-        """The join of inputs whose layouts were joined before; None if they were not, or if they are no tensors."""
-        if type(tensors) is not list and type(tensors) is not tuple:
-            return None
-        try:
-            arrays = [t.array for t in tensors]
-            plan = self.seen.get((dim, *[a.layout for a in arrays]))
-        except (AttributeError, TypeError):
-            return None
-        return None if plan is None else self.run(plan, tensors, arrays)
-
-    def first(self, tensors: Any, given: list[Tensor], dim: Any, axis: int) -> Tensor:
-        """The join itself; remembered, if the inputs are `tensors` as they came."""
-        out = self(*given, dim=axis)
-        if given is tensors and type(dim) is int:
-            layouts = [t.array.layout for t in given]
-            key = (axis, *layouts)
-            remember(self.seen, (dim, *layouts), self.plans[key])
-        return out
-
-    def backward(self, node: Node, g: Tensor, needs: list[bool]) -> list[Tensor | None]:
-        return [through(windowed, g, key) if need else None for key, need in zip(node.attrs["keys"], needs, strict=True)]      # type: ignore[index]
-
-    def _prepare(self, *layouts: Layout, dim: int) -> Plan:
+def _join(name: str, new: bool, doc: str) -> Primitive:
+    """`cat` and (with `new`) `stack`: any number of inputs, one copy each into the output. The gradient is cut again: `keys` says
+    where each input lies in the output."""
+    def prepare(*layouts: Layout, dim: int) -> Plan:
+        shapes = [(*x.shape[:dim], 1, *x.shape[dim:]) if new else x.shape for x in layouts]
+        _check_join(name, new, layouts, shapes, dim)
         first = layouts[0]
-        same_device(self.name, layouts)
-        if self.new:
-            shapes = [(*x.shape[:dim], 1, *x.shape[dim:]) for x in layouts]
-        else:
-            shapes = [x.shape for x in layouts]
-        for x, shape in zip(layouts, shapes, strict=True):
-            if shape[:dim] + shape[dim + 1:] != shapes[0][:dim] + shapes[0][dim + 1:] or len(shape) != len(shapes[0]):
-                what = "all tensors must have the same shape" if self.new else f"sizes must agree in every dimension but {dim}"
-                fail(self.name, what, layouts)
-            if x.dtype != first.dtype:
-                fail(self.name, "the tensors must have one dtype", layouts)
         total = builtins.sum(s[dim] for s in shapes)
         out = layout(first.device, first.dtype, (*shapes[0][:dim], total, *shapes[0][dim + 1:]))
         pieces, keys, at = [], [], 0
         lead, rest = [whole(n) for n in out.shape[:dim]], [whole(n) for n in out.shape[dim + 1:]]
         for x, shape in zip(layouts, shapes, strict=True):
             inside = layout(x.device, x.dtype, shape, out.strides)
-            source = layout(x.device, x.dtype, shape, (*x.strides[:dim], 0, *x.strides[dim:]) if self.new else x.strides)
+            source = layout(x.device, x.dtype, shape, (*x.strides[:dim], 0, *x.strides[dim:]) if new else x.strides)
             pieces.append((inside, source, at * out.strides[dim] * x.dtype.itemsize))
-            keys.append((*lead, at if self.new else (at, 1, shape[dim]), *rest))
+            keys.append((*lead, at if new else (at, 1, shape[dim]), *rest))
             at += shape[dim]
-        attrs, kernel = {"dim": dim, "keys": keys}, copy.kernel((out,))
-        if kernel is None or not builtins.all(x.size for x in layouts):
-            moves = [(mover(inside, source), offset) for inside, source, offset in pieces]
+        return Plan(_copies(out, pieces, builtins.all(x.size for x in layouts)), out, "one copy for each input",
+                    attrs={"dim": dim, "keys": keys})
 
-            def run(arrays: Sequence[Array]) -> Array:
-                y = alloc(out)
-                for (move, offset), a in zip(moves, arrays, strict=True):
-                    move(y, offset, a)
-                return y
-            return JoinPlan(run, out, attrs)
-        plans = [(offset, elementwise_plan(inside, source)) for inside, source, offset in pieces]
-        steps = [(offset, plan.ptr) for offset, plan in plans]
+    def backward(node: Node, g: Tensor, needs: list[bool]) -> list[Tensor | None]:
+        keys = node.attrs["keys"]                                       # type: ignore[index]
+        return [through(windowed, g, key) if need else None for key, need in zip(keys, needs, strict=True)]
+    return Primitive(name, prepare, inputs=["tensors"], doc=doc, backward=backward)
 
-        def launch(arrays: Sequence[Array], plans: list = plans) -> Array:       # the plans live as long as this
+
+def _check_join(name: str, new: bool, layouts: Sequence[Layout], shapes: list[tuple[int, ...]], dim: int) -> None:
+    same_device(name, layouts)
+    for x, shape in zip(layouts, shapes, strict=True):
+        if shape[:dim] + shape[dim + 1:] != shapes[0][:dim] + shapes[0][dim + 1:] or len(shape) != len(shapes[0]):
+            what = "all tensors must have the same shape" if new else f"sizes must agree in every dimension but {dim}"
+            fail(name, what, layouts)
+        if x.dtype != layouts[0].dtype:
+            fail(name, "the tensors must have one dtype", layouts)
+
+
+def _copies(out: Layout, pieces: list[tuple[Layout, Layout, int]], full: bool) -> Callable[..., Array]:
+    """Copies each input into its piece of the output: (layout inside the output, layout of the input, offset in bytes)."""
+    kernel = out.device.kernels.copy.move(out.dtype)
+    if kernel is None or not full:
+        moves = [(mover(inside, source), offset) for inside, source, offset in pieces]
+
+        def run(*arrays: Array) -> Array:
             y = alloc(out)
-            start, call = y.ptr, kernel.call
-            for (offset, walk), a in zip(steps, arrays):        # noqa: B905 (as many as there were layouts)
-                call(start + offset, a.ptr, walk)
+            for (move, offset), a in zip(moves, arrays, strict=True):
+                move(y, offset, a)
             return y
-        return JoinPlan(launch, out, attrs)
+        return run
+    tables = [(offset, elementwise_plan(inside, source)) for inside, source, offset in pieces]
+    steps = [(offset, table.ptr) for offset, table in tables]
+
+    def launch(*arrays: Array, tables: list = tables) -> Array:         # the tables live as long as this
+        y = alloc(out)
+        start, call = y.ptr, kernel.call
+        for (offset, walk), a in zip(steps, arrays):                    # noqa: B905 (as many as there were layouts)
+            call(start + offset, a.ptr, walk)
+        return y
+    return launch
 
 
-_cat = Join("cat", False, "The tensors one after the other along an existing dimension.")
-_stack = Join("stack", True, "The tensors one after the other along a new dimension.")
+cat_op = _join("cat", False, "The tensors one after the other along an existing dimension.")
+stack_op = _join("stack", True, "The tensors one after the other along a new dimension.")
 
 
-@_cat.samples
+@cat_op.samples
 def _cat_samples(make: Any) -> Any:
     yield make(2, 3), make(5, 3), {"dim": 0}
     yield make(2, 3), make(2, 0), make(2, 33), {"dim": 1}
     yield make(2, 1, 2), {"dim": 1}
 
 
-@_cat.errors
+@cat_op.errors
 def _cat_errors(make: Any) -> Any:
     yield (make(2, 3), make(2, 4), {"dim": 0}), RuntimeError, r"sizes must agree.*\[2, 3\].*\[2, 4\]"
 
 
-@_cat.reference
+@cat_op.reference
 def _cat_reference(*tensors: Any, dim: int) -> Any:
     return np.concatenate(tensors, dim)
 
 
-@_stack.samples
+@stack_op.samples
 def _stack_samples(make: Any) -> Any:
     yield make(2, 33), make(2, 33), {"dim": 0}
     yield make(2, 3), make(2, 3), make(2, 3), {"dim": 2}
     yield make(), make(), {"dim": 0}
 
 
-@_stack.errors
+@stack_op.errors
 def _stack_errors(make: Any) -> Any:
     yield (make(2, 3), make(3, 2), {"dim": 0}), RuntimeError, "same shape"
 
 
-@_stack.reference
+@stack_op.reference
 def _stack_reference(*tensors: Any, dim: int) -> Any:
     return np.stack(tensors, dim)
+
+
+_seen: dict[tuple, Plan] = {}       # plans by op, `dim` as the user wrote it, and layouts
+
+
+def _again(op: Primitive, tensors: Any, dim: Any) -> Tensor | None:
+    """The join of inputs whose layouts were joined before; None if they were not, or if they are no tensors."""
+    if type(tensors) is not list and type(tensors) is not tuple:
+        return None
+    try:
+        arrays = [t.array for t in tensors]
+        plan = _seen.get((op, dim, *[a.layout for a in arrays]))
+    except (AttributeError, TypeError):
+        return None
+    return None if plan is None else op.finish(plan, tensors, plan.run(*arrays))       # type: ignore[misc]
+
+
+def _first(op: Primitive, tensors: Any, given: list[Tensor], dim: Any, axis: int) -> Tensor:
+    """The join itself; remembered, if the inputs are `tensors` as they came."""
+    if given is tensors and type(dim) is int:
+        layouts = [t.array.layout for t in given]
+        remember(_seen, (op, dim, *layouts), op.plan(layouts, {"dim": axis}))
+    return op(*given, dim=axis)
 
 
 def _joined(op: str, tensors: Any) -> list[Tensor]:
@@ -190,7 +170,7 @@ def cat(tensors: Sequence[Tensor], dim: int = 0, **numpy: Any) -> Tensor:
     """The tensors one after the other along an existing dimension. Empty 1-d tensors are left out, as in PyTorch."""
     if numpy:
         return cat(tensors, **respelled("cat", numpy, dim=dim or None))
-    found = _cat.known(tensors, dim)
+    found = _again(cat_op, tensors, dim)
     if found is not None:
         return found
     given = _joined("cat", tensors)
@@ -201,7 +181,7 @@ def cat(tensors: Sequence[Tensor], dim: int = 0, **numpy: Any) -> Tensor:
         fail("cat", "0-d tensors cannot be joined", [x.array.layout for x in given], "use stack(...)")
     if ndim > 1 and builtins.any(x.array.layout.shape == (0,) for x in given):
         given = [x for x in given if x.array.layout.shape != (0,)]
-    return _cat.first(tensors, given, dim, axis_of(dim, ndim, "cat"))
+    return _first(cat_op, tensors, given, dim, axis_of(dim, ndim, "cat"))
 
 
 concat = concatenate = cat
@@ -211,11 +191,11 @@ def stack(tensors: Sequence[Tensor], dim: int = 0, **numpy: Any) -> Tensor:
     """The tensors one after the other along a new dimension."""
     if numpy:
         return stack(tensors, **respelled("stack", numpy, dim=dim or None))
-    found = _stack.known(tensors, dim)
+    found = _again(stack_op, tensors, dim)
     if found is not None:
         return found
     given = _joined("stack", tensors)
-    return _stack.first(tensors, given, dim, axis_of(dim, given[0].array.layout.ndim + 1, "stack"))
+    return _first(stack_op, tensors, given, dim, axis_of(dim, given[0].array.layout.ndim + 1, "stack"))
 
 
 def hstack(tensors: Sequence[Tensor]) -> Tensor:
@@ -240,48 +220,31 @@ def dstack(tensors: Sequence[Tensor]) -> Tensor:
 
 def column_stack(tensors: Sequence[Tensor]) -> Tensor:
     """Along the second dimension, vectors as columns."""
-    return cat([through(_reshaped, x, (x.numel(), 1)) if x.array.layout.ndim < 2 else x for x in _joined("column_stack", tensors)], 1)
+    return cat([through(as_reshaped, x, (x.numel(), 1)) if x.array.layout.ndim < 2 else x for x in _joined("column_stack", tensors)], 1)
 
 
 # ---- cuts -----------------------------------------------------------------------------------------------------------
-class Cut(Primitive):
+def _cut(name: str, drop: bool, doc: str) -> Primitive:
     """`split` and (with `drop`) `unbind`: views, one after the other along a dimension; one node joins their gradients."""
-
-    def __init__(self, name: str, drop: bool, doc: str) -> None:
-        super().__init__(name, self._prepare, {}, ["x"], doc)
-        self.drop = drop
-
-    def __call__(self, x: Tensor, *, sizes: tuple[int, ...], dim: int) -> tuple[Tensor, ...]:      # type: ignore[override]
-        array = x.array
-        key = (array.layout, sizes, dim)
-        plan = self.plans.get(key)
-        if plan is None:
-            plan = remember(self.plans, key, self._prepare(array.layout, sizes=sizes, dim=dim))
-        arrays = plan.run(array)
-        if not (mode.grad and x.requires_grad):
-            return tuple([new_tensor(a, None) for a in arrays])
-        node = recorded(self, (x.node or x,), plan.layout, _NOTHING, 0, None, {"dim": dim})
-        return tuple([new_tensor(a, Slot(node, i, a.layout)) for i, a in enumerate(arrays)])
-
-    def _prepare(self, x: Layout, *, sizes: tuple[int, ...], dim: int) -> Plan:
+    def prepare(x: Layout, *, sizes: tuple[int, ...], dim: int) -> Plan:
         if builtins.sum(sizes) != x.shape[dim] or builtins.min(sizes, default=0) < 0:
-            fail(self.name, f"the sizes must add up to size {x.shape[dim]} of dim {dim}", [x, f"sizes {list(sizes)}"])
+            fail(name, f"the sizes must add up to size {x.shape[dim]} of dim {dim}", [x, f"sizes {list(sizes)}"])
         cuts, at = [], 0
         for n in sizes:
             key = [whole(m) for m in x.shape]
-            to, offset = _window_rule(x, key=(*key[:dim], at if self.drop else (at, 1, n), *key[dim + 1:]))
+            to, offset = window_rule(x, key=(*key[:dim], at if drop else (at, 1, n), *key[dim + 1:]))
             cuts.append((to, offset * x.dtype.itemsize))
             at += n
         return Plan(lambda a: [memory.view(a, to, offset) for to, offset in cuts], tuple([to for to, _ in cuts]), "views")
 
-    def backward(self, node: Node, g: Any, needs: list[bool]) -> list[Tensor | None]:
-        gs = [new_tensor(constant(0, x.dtype, x.device).array, None).expand(x.shape) if piece is None else piece      # type: ignore[attr-defined]
-              for piece, x in zip(g, node.layout, strict=True)]          # type: ignore[call-overload]
-        return [(_stack if self.drop else _cat)(*gs, dim=node.attrs["dim"])]      # type: ignore[index]
+    def backward(node: Node, g: Any, needs: list[bool]) -> list[Tensor | None]:
+        pieces = [zeros_on(x.shape, x) if piece is None else piece for piece, x in zip(g, node.layout, strict=True)]
+        return [(stack_op if drop else cat_op)(*pieces, dim=node.attrs["dim"])]         # type: ignore[index]
+    return Primitive(name, prepare, inputs=["x"], doc=doc, backward=backward)
 
 
-_split = Cut("split", False, "Consecutive pieces along a dimension.")
-_unbind = Cut("unbind", True, "The elements of a dimension, without it.")
+_split = _cut("split", False, "Consecutive pieces along a dimension.")
+_unbind = _cut("unbind", True, "The elements of a dimension, without it.")
 
 
 @_split.samples
@@ -338,7 +301,7 @@ def split_with_sizes(input: Tensor, split_sizes: Sequence[int], dim: int = 0) ->
 def chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
     """At most `chunks` pieces of one size (the last may be smaller): views."""
     x = input.array.layout
-    a = _rule_axis(dim, x.ndim, "chunk")
+    a = existing_axis(dim, x.ndim, "chunk")
     if operator.index(chunks) < 1:
         fail("chunk", "chunks must be positive", chunks)
     if x.shape[a] == 0:
@@ -349,7 +312,7 @@ def chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
 def tensor_split(input: Tensor, indices_or_sections: int | Sequence[int] | Tensor, dim: int = 0) -> tuple[Tensor, ...]:
     """Pieces of sizes as even as possible, or cut at the indices: views."""
     x = input.array.layout
-    a = _rule_axis(dim, x.ndim, "tensor_split")
+    a = existing_axis(dim, x.ndim, "tensor_split")
     n = x.shape[a]
     if isinstance(indices_or_sections, Tensor):
         indices_or_sections = indices_or_sections.tolist()
@@ -361,11 +324,11 @@ def tensor_split(input: Tensor, indices_or_sections: int | Sequence[int] | Tenso
     # each piece is a slice: indices out of order or out of range give empty or overlapping ones
     edges = [0, *[operator.index(i) for i in indices_or_sections]]
     bounds = [slice(low, high).indices(n) for low, high in zip(edges, [*edges[1:], n], strict=True)]
-    return tuple([through(_narrow, input, a, low, builtins.max(high - low, 0)) for low, high, _ in bounds])
+    return tuple([through(as_narrowed, input, a, low, builtins.max(high - low, 0)) for low, high, _ in bounds])
 
 
 def unbind(input: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
     """The elements of a dimension, as views without it."""
     x = input.array.layout
-    a = _rule_axis(dim, x.ndim, "unbind")
+    a = existing_axis(dim, x.ndim, "unbind")
     return _unbind(input, sizes=(1,) * x.shape[a], dim=a)

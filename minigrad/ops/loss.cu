@@ -1,9 +1,9 @@
-// Elementwise losses and their reduction: 0 none (loss [n]), 1 mean, 2 sum (loss [1]). The formulas are native/loss.c's.
+// Elementwise losses and their reduction: 0 none (loss [n]), 1 mean, 2 sum (loss [1]). The formulas are
+// native/loss.c's.
 //
-// Forward: the loss of each element, or a partial sum for each block and then one block over the partial sums, in order.
-// Backward: gx = gloss * d loss / dx (times 1 / n for the mean), and the same for the target.
+// Forward: the loss of each element, or a partial sum for each block and then one block over the partial sums, in
+// order. Backward: gx = gloss * d loss / dx (times 1 / n for the mean), and the same for the target.
 #if IS_REAL
-#define MG_LOSS_CHUNKS(n) ((n) <= 16384 ? 1 : (n) <= 4194304 ? ((n) + 16383) / 16384 : 256)
 
 // of(i): the loss of element i. A block has a chunk of neighbours, whatever the grid is.
 template <class F> __device__ __forceinline__ void forward(T *loss, T *partial, int64_t n, int64_t reduction, F of) {
@@ -11,7 +11,7 @@ template <class F> __device__ __forceinline__ void forward(T *loss, T *partial, 
     GRID_LOOP(i, n) loss[i] = of(i);
     return;
   }
-  const int64_t chunks = MG_LOSS_CHUNKS(n), length = (n + chunks - 1) / chunks;
+  const int64_t chunks = mg_loss_chunks(n), length = (n + chunks - 1) / chunks;
   for (int64_t chunk = blockIdx.x; chunk < chunks; chunk += gridDim.x) {
     const int64_t begin = chunk * length, end = begin + length < n ? begin + length : n;
     Sum s;
@@ -23,12 +23,13 @@ template <class F> __device__ __forceinline__ void forward(T *loss, T *partial, 
 __device__ __forceinline__ void total(T *loss, const T *partial, int64_t n, int64_t reduction) {
   if (reduction == 0) return;
   Sum s;
-  for (int64_t i = threadIdx.x; i < MG_LOSS_CHUNKS(n); i += blockDim.x) s.add(partial[i]);
+  for (int64_t i = threadIdx.x; i < mg_loss_chunks(n); i += blockDim.x) s.add(partial[i]);
   const T all = row_sum(s.value());
   if (threadIdx.x == 0) loss[0] = reduction == 1 ? all / n : all;
 }
 // dx(i), dt(i): the derivatives by x and by the target
-template <class X, class Y> __device__ __forceinline__ void backward(T *gx, T *gtarget, const T *gloss, int64_t n, int64_t reduction, X dx, Y dt) {
+template <class X, class Y>
+__device__ __forceinline__ void backward(T *gx, T *gtarget, const T *gloss, int64_t n, int64_t reduction, X dx, Y dt) {
   GRID_LOOP(i, n) {
     const T g = reduction == 0 ? gloss[i] : reduction == 1 ? gloss[0] / n : gloss[0];
     if (gx) gx[i] = g * dx(i);
@@ -36,10 +37,14 @@ template <class X, class Y> __device__ __forceinline__ void backward(T *gx, T *g
   }
 }
 #define LOSS(name, FORWARD_ARGUMENTS, BACKWARD_ARGUMENTS, value, by_x, by_target) \
-  KERNEL(name##_forward)FORWARD_ARGUMENTS { forward(loss, partial, n, reduction, [=](int64_t i) -> T { return value; }); } \
-  STEP(name##_forward, total)FORWARD_ARGUMENTS { total(loss, partial, n, reduction); } \
-  KERNEL(name##_backward)BACKWARD_ARGUMENTS { \
-    backward(gx, gtarget, gloss, n, reduction, [=](int64_t i) -> T { return by_x; }, [=](int64_t i) -> T { return by_target; }); \
+  KERNEL(name##_forward) FORWARD_ARGUMENTS { \
+    forward(loss, partial, n, reduction, [=](int64_t i) -> T { return value; }); \
+  } \
+  STEP(name##_forward, total) FORWARD_ARGUMENTS { total(loss, partial, n, reduction); } \
+  KERNEL(name##_backward) BACKWARD_ARGUMENTS { \
+    backward( \
+        gx, gtarget, gloss, n, reduction, [=](int64_t i) -> T { return by_x; }, \
+        [=](int64_t i) -> T { return by_target; }); \
   }
 
 __device__ __forceinline__ T square_of(T x) { return x * x; }
@@ -52,11 +57,16 @@ LOSS(l1_loss, (T *loss, T *partial, const T *x, const T *target, int64_t n, int6
      (T *gx, T *gtarget, const T *gloss, const T *x, const T *target, int64_t n, int64_t reduction),
      fabs(x[i] - target[i]), sign_of(x[i] - target[i]), -sign_of(x[i] - target[i]))
 
-__device__ __forceinline__ T huber(T d, T delta) { return fabs(d) <= delta ? T(0.5) * d * d : delta * (fabs(d) - T(0.5) * delta); }
+__device__ __forceinline__ T huber(T d, T delta) {
+  return fabs(d) <= delta ? T(0.5) * d * d : delta * (fabs(d) - T(0.5) * delta);
+}
 __device__ __forceinline__ T huber_slope(T d, T delta) { return d > delta ? delta : d < -delta ? -delta : d; }
-LOSS(huber_loss, (T *loss, T *partial, const T *x, const T *target, int64_t n, int64_t reduction, double delta, double scale),
-     (T *gx, T *gtarget, const T *gloss, const T *x, const T *target, int64_t n, int64_t reduction, double delta, double scale),
-     (T)scale * huber(x[i] - target[i], (T)delta), (T)scale * huber_slope(x[i] - target[i], (T)delta), -(T)scale * huber_slope(x[i] - target[i], (T)delta))
+LOSS(huber_loss,
+     (T * loss, T *partial, const T *x, const T *target, int64_t n, int64_t reduction, double delta, double scale),
+     (T *gx, T *gtarget, const T *gloss, const T *x, const T *target, int64_t n, int64_t reduction, double delta,
+      double scale),
+     (T)scale *huber(x[i] - target[i], (T)delta), (T)scale *huber_slope(x[i] - target[i], (T)delta),
+     -(T)scale *huber_slope(x[i] - target[i], (T)delta))
 
 // -(t log x + (1 - t) log(1 - x)), each logarithm at least -100
 __device__ __forceinline__ T weighed(const T *weight, int64_t i) { return weight ? weight[i] : T(1); }
@@ -74,8 +84,11 @@ LOSS(bce_loss, (T *loss, T *partial, const T *x, const T *target, const T *weigh
 // the same of a sigmoid: (1 - t) x + (1 + (p - 1) t) log(1 + exp(-x)), p the weight of the positive answers
 __device__ __forceinline__ T log1pexp(T z) { return (z < 0 ? T(0) : z) + log1p(exp(-fabs(z))); }
 __device__ __forceinline__ T bce_logits(T x, T t, T p) { return (1 - t) * x + (1 + (p - 1) * t) * log1pexp(-x); }
-LOSS(bce_logits_loss, (T *loss, T *partial, const T *x, const T *target, const T *weight, const T *pos_weight, int64_t n, int64_t reduction),
-     (T *gx, T *gtarget, const T *gloss, const T *x, const T *target, const T *weight, const T *pos_weight, int64_t n, int64_t reduction),
+LOSS(bce_logits_loss,
+     (T * loss, T *partial, const T *x, const T *target, const T *weight, const T *pos_weight, int64_t n,
+      int64_t reduction),
+     (T *gx, T *gtarget, const T *gloss, const T *x, const T *target, const T *weight, const T *pos_weight, int64_t n,
+      int64_t reduction),
      weighed(weight, i) * bce_logits(x[i], target[i], weighed(pos_weight, i)),
      weighed(weight, i) * ((1 - target[i]) - (1 + (weighed(pos_weight, i) - 1) * target[i]) * sigmoid(-x[i])),
      weighed(weight, i) * ((weighed(pos_weight, i) - 1) * log1pexp(-x[i]) - x[i]))

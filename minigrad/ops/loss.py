@@ -1,4 +1,8 @@
-"""Elementwise losses with their reduction: one kernel forward, one backward."""
+"""Losses with their reduction: one kernel forward, one backward (native/loss.c and softmax.c, and loss.cu and
+softmax.cu beside this file).
+
+`reduction` is "none", "mean" or "sum". Elementwise losses broadcast x and target; their kernels take equal shapes only.
+"""
 from __future__ import annotations
 
 import math
@@ -13,33 +17,29 @@ from ..core.tensor import Tensor
 from ..devices.base import KernelTable, NoKernel
 from ..devices.launch import THREADS, Launch, launch, over, per_row, threads_for
 from ..devices.memory import Array, Layout, alloc, layout
+from ..devices.native import loss_chunks
 from .activation import logsigmoid
 from .convert import cast
 from .math import abs, add, div, eq, exp, gt, le, log, log1p, lt, maximum, minimum, mul, neg, sub, where
 from .reduce import mean, sum
-from .softmax import _log_softmax, _outer_n_inner
+from .softmax import log_softmax, outer_n_inner
 from .view import reshape
 
 __all__ = ["mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss", "binary_cross_entropy",
            "binary_cross_entropy_with_logits", "kl_div", "cross_entropy", "nll_loss"]
 
 
-def _chunks(n: int) -> int:
-    """How many partial sums loss.c keeps (MG_LOSS_CHUNKS in native/minigrad.h)."""
-    return 1 if n <= 16384 else (n + 16383) // 16384 if n <= 4194304 else 256
-
-
-def _pairwise(name: str, kernels: KernelTable, x: Layout, target: Layout, extra: tuple[Layout | None, ...], reduction: str,
-              scalars: tuple[float, ...] = ()) -> Any:
-    """Closures over kernels (loss, partial, x, target, extra..., n, reduction, scalars...) and
+def _pairwise(name: str, kernels: KernelTable, x: Layout, target: Layout, extra: tuple[Layout | None, ...],
+              reduction: str, scalars: tuple[float, ...] = ()) -> Any:
+    """Forward and backward with the kernels (loss, partial, x, target, extra..., n, reduction, scalars...) and
     (gx, gtarget, gloss, x, target, extra..., n, reduction, scalars...)."""
     forward, backward = getattr(kernels, name + "_forward")[x.dtype], getattr(kernels, name + "_backward")[x.dtype]
     same_dtypes(name, x, target, *extra)
     if any(o is not None and o.shape != x.shape for o in (target, *extra)):
-        raise NoKernel("broadcasting goes by the definition")
+        raise NoKernel("the kernels do not broadcast")
     code, n = REDUCTIONS[reduction], x.size
     out = layout(x.device, x.dtype, () if code else x.shape)
-    partial = layout(x.device, x.dtype, (_chunks(n),))
+    partial = layout(x.device, x.dtype, (loss_chunks(n),))
 
     def run_forward(xa: Array, ta: Array, *more: Array | None) -> Any:
         loss, scratch = alloc(out), alloc(partial)
@@ -48,7 +48,7 @@ def _pairwise(name: str, kernels: KernelTable, x: Layout, target: Layout, extra:
 
     def run_backward(saved: Any, g: Array, needs: list[bool]) -> list[Array | None] | None:
         if any(needs[2:]):
-            return None
+            return None         # the definition computes the gradients of the weights
         xa, ta, more = saved
         gx, gt = alloc(x) if needs[0] else None, alloc(x) if needs[1] else None
         backward.call(address(gx), address(gt), g.ptr, xa.ptr, ta.ptr, *[address(m) for m in more], n, code, *scalars)
@@ -75,7 +75,7 @@ def _pair_rule(op_name: str) -> Any:
 
 @op
 def mse_loss(x: Tensor, target: Tensor, *, reduction: str = "mean") -> Tensor:
-    """(x - target)^2, reduced. Shapes: x and target alike."""
+    """(x - target)^2, reduced. Shapes: x and target broadcast -> their shape for "none", else ()."""
     d = sub(x, target)
     return reduced(mul(d, d), reduction)
 
@@ -97,7 +97,7 @@ def _mse_errors(make: Any) -> Any:
 
 @op
 def l1_loss(x: Tensor, target: Tensor, *, reduction: str = "mean") -> Tensor:
-    """|x - target|, reduced. Shapes: x and target alike."""
+    """|x - target|, reduced. Shapes: x and target broadcast -> their shape for "none", else ()."""
     return reduced(abs(sub(x, target)), reduction)
 
 
@@ -113,14 +113,18 @@ l1_loss.reference(lambda x, target, *, reduction: _reduced_oracle(np.abs(x - tar
 
 @op
 def huber_loss(x: Tensor, target: Tensor, *, reduction: str = "mean", delta: float = 1.0) -> Tensor:
-    """d^2 / 2 where |d| <= delta, else delta (|d| - delta / 2), d = x - target, reduced (Huber 1964)."""
+    """d^2 / 2 where |d| <= delta, else delta (|d| - delta / 2), with d = x - target, reduced (Huber 1964).
+
+    Shapes: x and target broadcast -> their shape for "none", else ().
+    """
     d = sub(x, target)
     size = abs(d)
     return reduced(where(le(size, delta), mul(mul(d, d), 0.5), mul(sub(size, delta / 2), delta)), reduction)
 
 
 @huber_loss.fused
-def _huber_kernels(kernels: KernelTable, x: Layout, target: Layout, *, reduction: str = "mean", delta: float = 1.0) -> Any:
+def _huber_kernels(kernels: KernelTable, x: Layout, target: Layout, *, reduction: str = "mean",
+                   delta: float = 1.0) -> Any:
     return _pairwise("huber_loss", kernels, x, target, (), reduction, (delta, 1.0))
 
 
@@ -142,14 +146,19 @@ huber_loss.reference(lambda x, target, *, reduction, delta: _reduced_oracle(_hub
 
 @op
 def smooth_l1_loss(x: Tensor, target: Tensor, *, reduction: str = "mean", beta: float = 1.0) -> Tensor:
-    """d^2 / (2 beta) where |d| < beta, else |d| - beta / 2, d = x - target, reduced (Girshick 2015, eq. 3); beta > 0."""
+    """d^2 / (2 beta) where |d| < beta, else |d| - beta / 2, with d = x - target and beta > 0, reduced (Girshick 2015,
+    eq. 3).
+
+    Shapes: x and target broadcast -> their shape for "none", else ().
+    """
     d = sub(x, target)
     size = abs(d)
     return reduced(where(lt(size, beta), mul(mul(d, d), 0.5 / beta), sub(size, beta / 2)), reduction)
 
 
 @smooth_l1_loss.fused
-def _smooth_l1_kernels(kernels: KernelTable, x: Layout, target: Layout, *, reduction: str = "mean", beta: float = 1.0) -> Any:
+def _smooth_l1_kernels(kernels: KernelTable, x: Layout, target: Layout, *, reduction: str = "mean",
+                       beta: float = 1.0) -> Any:
     return _pairwise("huber_loss", kernels, x, target, (), reduction, (beta, 1.0 / beta))
 
 
@@ -162,23 +171,29 @@ def _smooth_l1_samples(make: Any) -> Any:
         yield x, target, {**options, "beta": 0.7}
 
 
-smooth_l1_loss.reference(lambda x, target, *, reduction, beta: _reduced_oracle(_huber(x - target, beta) / beta, reduction))
+@smooth_l1_loss.reference
+def _smooth_l1_oracle(x: Any, target: Any, *, reduction: str, beta: float) -> Any:
+    return _reduced_oracle(_huber(x - target, beta) / beta, reduction)
 
 
-# ---- binary cross-entropy -------------------------------------------------------------------------------------------------
-_LOWEST = math.exp(-100.0)
+# ---- binary cross-entropy --------------------------------------------------------------------------------------------
+_LOWEST = math.exp(-100.0)          # its logarithm is the smallest that the loss takes: log(0) counts as -100
 
 
 def _bce_samples(make: Any) -> Any:
     for reduction in ("none", "mean", "sum"):
         yield make(4, 33, low=0.05, high=0.95), make(4, 33, low=0.1, high=0.9), None, {"reduction": reduction}
-        yield make(5, low=0.05, high=0.95), make(5, low=0.1, high=0.9), make(5, low=0.5, high=2), {"reduction": reduction}
-        yield make(3, 2, low=0.05, high=0.95), make(3, 2, low=0.1, high=0.9), make(2, low=0.5, high=2), {"reduction": reduction}
+        for shape, weight in (((5,), 5), ((3, 2), 2)):
+            x, target = make(*shape, low=0.05, high=0.95), make(*shape, low=0.1, high=0.9)
+            yield x, target, make(weight, low=0.5, high=2), {"reduction": reduction}
 
 
 @op
 def binary_cross_entropy(x: Tensor, target: Tensor, weight: Tensor | None, *, reduction: str = "mean") -> Tensor:
-    """-weight (t log(x) + (1 - t) log(1 - x)), the logarithms not below -100, reduced. x holds probabilities."""
+    """-weight (t log(x) + (1 - t) log(1 - x)), reduced; a logarithm below -100 counts as -100. x holds probabilities.
+
+    Shapes: x, target and weight (or None) broadcast -> their shape for "none", else ().
+    """
     log_x = log(maximum.call(x, _LOWEST))
     log_rest = log1p(neg(minimum.call(x, 1 - _LOWEST)))
     losses = neg(add(mul(target, log_x), mul(sub(1.0, target), maximum.call(log_rest, -100.0))))
@@ -186,7 +201,8 @@ def binary_cross_entropy(x: Tensor, target: Tensor, weight: Tensor | None, *, re
 
 
 @binary_cross_entropy.fused
-def _bce_kernels(kernels: KernelTable, x: Layout, target: Layout, weight: Layout | None, *, reduction: str = "mean") -> Any:
+def _bce_kernels(kernels: KernelTable, x: Layout, target: Layout, weight: Layout | None, *,
+                 reduction: str = "mean") -> Any:
     return _pairwise("bce_loss", kernels, x, target, (weight,), reduction)
 
 
@@ -200,8 +216,12 @@ def _bce_oracle(x: Any, target: Any, weight: Any, *, reduction: str = "mean") ->
 
 
 @op
-def _bce_with_logits(x: Tensor, target: Tensor, weight: Tensor | None, pos_weight: Tensor | None, *, reduction: str = "mean") -> Tensor:
-    """(1 - t) x + (1 + (pos_weight - 1) t) log(1 + e^-x), by a stable form of log(1 + e^-x), times weight, reduced."""
+def _bce_with_logits(x: Tensor, target: Tensor, weight: Tensor | None, pos_weight: Tensor | None, *,
+                     reduction: str = "mean") -> Tensor:
+    """weight ((1 - t) x + (1 + (pos_weight - 1) t) log(1 + e^-x)), reduced; log(1 + e^-x) in a form without overflow.
+
+    It is `binary_cross_entropy` of sigmoid(x). Shapes: all tensors broadcast -> their shape for "none", else ().
+    """
     softplus = neg(logsigmoid(x))
     factor = softplus if pos_weight is None else mul(softplus, add(mul(sub(pos_weight, 1.0), target), 1.0))
     losses = add(mul(sub(1.0, target), x), factor)
@@ -209,8 +229,8 @@ def _bce_with_logits(x: Tensor, target: Tensor, weight: Tensor | None, pos_weigh
 
 
 @_bce_with_logits.fused
-def _bce_logits_kernels(kernels: KernelTable, x: Layout, target: Layout, weight: Layout | None, pos_weight: Layout | None, *,
-                        reduction: str = "mean") -> Any:
+def _bce_logits_kernels(kernels: KernelTable, x: Layout, target: Layout, weight: Layout | None,
+                        pos_weight: Layout | None, *, reduction: str = "mean") -> Any:
     return _pairwise("bce_logits_loss", kernels, x, target, (weight, pos_weight), reduction)
 
 
@@ -218,7 +238,8 @@ def _bce_logits_kernels(kernels: KernelTable, x: Layout, target: Layout, weight:
 def _bce_logits_samples(make: Any) -> Any:
     for reduction in ("none", "mean", "sum"):
         yield make(4, 33), make(4, 33, low=0.1, high=0.9), None, None, {"reduction": reduction}
-        yield make(5), make(5, low=0.1, high=0.9), make(5, low=0.5, high=2), make(5, low=0.5, high=2), {"reduction": reduction}
+        weights = make(5, low=0.5, high=2), make(5, low=0.5, high=2)
+        yield make(5), make(5, low=0.1, high=0.9), *weights, {"reduction": reduction}
         yield make(3, 2), make(3, 2, low=0.1, high=0.9), None, make(2, low=0.5, high=2), {"reduction": reduction}
 
 
@@ -229,14 +250,21 @@ def _bce_logits_oracle(x: Any, target: Any, weight: Any, pos_weight: Any, *, red
     return _reduced_oracle(losses if weight is None else losses * weight, reduction)
 
 
-def binary_cross_entropy_with_logits(input: Tensor, target: Tensor, weight: Tensor | None = None, pos_weight: Tensor | None = None, *,
-                                     reduction: str = "mean") -> Tensor:
-    """See `nn.functional.binary_cross_entropy_with_logits`."""
+def binary_cross_entropy_with_logits(input: Tensor, target: Tensor, weight: Tensor | None = None,
+                                     pos_weight: Tensor | None = None, *, reduction: str = "mean") -> Tensor:
+    """`binary_cross_entropy` of sigmoid(input), without overflow; `pos_weight` multiplies the term of t.
+
+    Shapes: all tensors broadcast -> their shape for "none", else ().
+    """
     return _bce_with_logits(input, target, weight, pos_weight, reduction=reduction)
 
 
 def kl_div(input: Tensor, target: Tensor, *, reduction: str = "mean", log_target: bool = False) -> Tensor:
-    """t (log(t) - input), 0 where t is 0; with `log_target`, t is given as its logarithm. Reduced."""
+    """t (log(t) - input), 0 where t is 0, reduced (Kullback and Leibler 1951).
+
+    Shapes: input and target broadcast -> their shape for "none", else (). `input` holds log-probabilities; with
+    `log_target`, `target` is log(t).
+    """
     if log_target:
         losses = mul(exp(target), sub(target, input))
     else:
@@ -246,7 +274,7 @@ def kl_div(input: Tensor, target: Tensor, *, reduction: str = "mean", log_target
     return reduced(losses, reduction)
 
 
-# ---- cross-entropy ------------------------------------------------------------------------------------------------------
+# ---- cross-entropy ---------------------------------------------------------------------------------------------------
 REDUCTIONS = {"none": 0, "mean": 1, "sum": 2}
 
 
@@ -255,7 +283,7 @@ def _class_axis(x: Tensor | Layout) -> int:
 
 
 def reduced(losses: Tensor, reduction: str, divisor: Tensor | float | None = None) -> Tensor:
-    """Losses by `reduction`; "mean" divides by `divisor` (default: their number)."""
+    """The losses reduced. "mean" divides the sum by `divisor`, by default the number of losses."""
     if reduction == "none":
         return losses
     if reduction == "sum":
@@ -264,29 +292,34 @@ def reduced(losses: Tensor, reduction: str, divisor: Tensor | float | None = Non
 
 
 def _picked(log_p: Tensor, target: Tensor, weight: Tensor | None, ignore_index: int) -> tuple[Tensor, Tensor]:
-    """-weight[t] log_p[t] and weight[t], both 0 where the target is ignored."""
+    """-weight[t] log_p[t] and weight[t] for the labels t, both 0 where the label is `ignore_index`."""
     from .index import gather, index_select
     axis = _class_axis(log_p)
     ignored = eq(target, ignore_index)
     safe = where(ignored, 0, target)
     shape = tuple(target.shape)
     chosen = reshape(gather(log_p, axis, reshape(safe, (*shape[:axis], 1, *shape[axis:]))), shape)
-    scale = where(ignored, 0.0, cast(add(mul(safe, 0), 1), log_p.dtype)) if weight is None else \
-        where(ignored, 0.0, reshape(index_select(weight, 0, reshape(safe, (-1,))), shape))
+    if weight is None:
+        scale = where(ignored, 0.0, cast(add(mul(safe, 0), 1), log_p.dtype))
+    else:
+        scale = where(ignored, 0.0, reshape(index_select(weight, 0, reshape(safe, (-1,))), shape))
     return neg(where(ignored, 0.0, mul(chosen, scale))), scale
 
 
 @op
 def _cross_entropy(x: Tensor, target: Tensor, weight: Tensor | None, *, ignore_index: int, reduction: str,
                    label_smoothing: float) -> Tensor:
-    """-sum_c q_c w_c log(softmax(x)_c), q the target distribution, mixed with the uniform one by `label_smoothing`
-    (Szegedy et al. 2016, section 7).
+    """-sum_c q_c w_c log(softmax(x)_c), where q is the target distribution and w the weight.
 
-    Shapes: x (N, C, *) or (C,), target the labels (N, *) int64 or the distribution, like x; weight (C,) or None.
-    "mean" divides by the weights of the labels counted, or by the number of distributions.
+    With `label_smoothing` s, q is (1 - s) of the target and s of the uniform distribution (Szegedy et al. 2016,
+    section 7). Labels equal to `ignore_index` give 0. "mean" divides by the sum of the weights of all other labels, or
+    by the number of distributions.
+
+    Shapes: x (N, C, *) or (C,), target either labels, int64 (N, *) or (), or distributions, like x; weight (C,) or None
+    -> (N, *) or () for "none", else ().
     """
     axis = _class_axis(x)
-    log_p = _log_softmax(x, axis=axis)
+    log_p = log_softmax(x, axis)
     classes = x.shape[axis]
     broadcast = (classes, *(1,) * (x.ndim - axis - 1))
     weighted = log_p if weight is None else mul(log_p, reshape(weight, broadcast))
@@ -308,10 +341,12 @@ def _cross_entropy_rule(x: Layout, target: Layout, weight: Layout | None, *, ign
     if not 0.0 <= label_smoothing <= 1.0:
         fail("cross_entropy", "label_smoothing must be between 0 and 1", label_smoothing)
     if is_float(target.dtype) and ignore_index >= 0:
-        fail("cross_entropy", "ignore_index is not supported for floating point target", ignore_index, "leave it at its default, -100")
+        fail("cross_entropy", "ignore_index is not supported for floating point target", ignore_index,
+             "leave it at its default, -100")
 
 
 def _labels_rule(op: str, x: Layout, target: Layout, weight: Layout | None) -> None:
+    """x is (N, C, *) or (C,), target and weight fit it."""
     if not is_float(x.dtype):
         fail(op, "the input must be floating point", x, "convert with .float()")
     if x.ndim == 0:
@@ -335,10 +370,10 @@ def _cross_entropy_kernels(kernels: KernelTable, x: Layout, target: Layout, weig
                            reduction: str, label_smoothing: float) -> Any:
     forward, backward = kernels.cross_entropy_forward[x.dtype], kernels.cross_entropy_backward[x.dtype]
     if target.dtype != INT64:
-        raise NoKernel("class probabilities go by the definition")
+        raise NoKernel("the kernels take labels, not class probabilities")
     if weight is not None and weight.dtype != x.dtype:
         raise NoKernel("weight has another dtype")
-    outer, classes, inner = _outer_n_inner(x, _class_axis(x))
+    outer, classes, inner = outer_n_inner(x, _class_axis(x))
     code = REDUCTIONS[reduction]
     one = layout(x.device, x.dtype, ())
     items = layout(x.device, x.dtype, target.shape)
@@ -347,13 +382,13 @@ def _cross_entropy_kernels(kernels: KernelTable, x: Layout, target: Layout, weig
     def run_forward(xa: Array, ta: Array, wa: Array | None) -> Any:
         each, kept = alloc(items), alloc(stats)
         loss, divisor = (alloc(one), alloc(one)) if code else (None, None)
-        forward.call(address(loss), address(divisor), each.ptr, kept.ptr, xa.ptr, ta.ptr, address(wa), outer, classes, inner,
-                     ignore_index, code, label_smoothing)
+        forward.call(address(loss), address(divisor), each.ptr, kept.ptr, xa.ptr, ta.ptr, address(wa), outer, classes,
+                     inner, ignore_index, code, label_smoothing)
         return loss if code else each, (xa, ta, wa, divisor, kept)
 
     def run_backward(saved: Any, g: Array, needs: list[bool]) -> list[Array | None] | None:
         if len(needs) > 2 and needs[2]:
-            return None
+            return None         # the definition computes the gradient of the weight
         xa, ta, wa, divisor, kept = saved
         gx = alloc(x)
         backward.call(gx.ptr, g.ptr, address(divisor), kept.ptr, xa.ptr, ta.ptr, address(wa), outer, classes, inner,
@@ -363,7 +398,8 @@ def _cross_entropy_kernels(kernels: KernelTable, x: Layout, target: Layout, weig
 
 
 @_cross_entropy.reference
-def _cross_entropy_oracle(x: Any, target: Any, weight: Any, *, ignore_index: int, reduction: str, label_smoothing: float) -> Any:
+def _cross_entropy_oracle(x: Any, target: Any, weight: Any, *, ignore_index: int, reduction: str,
+                          label_smoothing: float) -> Any:
     from scipy.special import log_softmax as oracle
     axis = 0 if x.ndim == 1 else 1
     log_p = np.moveaxis(oracle(x, axis=axis), axis, -1)
@@ -372,9 +408,10 @@ def _cross_entropy_oracle(x: Any, target: Any, weight: Any, *, ignore_index: int
     if target.dtype.kind == "f":
         q, scale = np.moveaxis(target, axis, -1), None
     else:
-        q = np.eye(classes, dtype=x.dtype)[np.where(target == ignore_index, 0, target)] * (target != ignore_index)[..., None]
-        scale = w[np.where(target == ignore_index, 0, target)] * (target != ignore_index)
-    smooth = (1 - label_smoothing) * q + label_smoothing / classes * (1 if scale is None else (target != ignore_index)[..., None])
+        counted = target != ignore_index
+        safe = np.where(counted, target, 0)
+        q, scale = np.eye(classes, dtype=x.dtype)[safe] * counted[..., None], w[safe] * counted
+    smooth = (1 - label_smoothing) * q + label_smoothing / classes * (1 if scale is None else counted[..., None])
     losses = -(smooth * w * log_p).sum(-1)
     total = losses.sum()
     if reduction == "none":
@@ -389,9 +426,11 @@ def _cross_entropy_samples(make: Any) -> Any:
             options = {"ignore_index": 2, "reduction": reduction, "label_smoothing": smoothing}
             yield make(5, 7), make.ints(5, high=7), None, options
             yield make(3, 4, 5), make.ints(3, 5, high=4), make(4, low=0.5, high=2), options
-            yield make(3, 33), make(3, 33, low=0.1, high=1), make(33, low=0.5, high=2), {**options, "ignore_index": -100}
-        yield make(6), make.ints(high=6), None, {"ignore_index": -100, "reduction": reduction, "label_smoothing": 0.0}
-        yield make(31, 10), make.ints(31, high=10), None, {"ignore_index": -100, "reduction": reduction, "label_smoothing": 0.0}
+            options = {**options, "ignore_index": -100}
+            yield make(3, 33), make(3, 33, low=0.1, high=1), make(33, low=0.5, high=2), options
+        plain = {"ignore_index": -100, "reduction": reduction, "label_smoothing": 0.0}
+        yield make(6), make.ints(high=6), None, plain
+        yield make(31, 10), make.ints(31, high=10), None, plain
 
 
 @_cross_entropy.errors
@@ -400,12 +439,15 @@ def _cross_entropy_errors(make: Any) -> Any:
     yield (make(3, 4), make.ints(2, high=4), None, options), ValueError, r"without the class dimension.*\[3, 4\].*\[2\]"
     yield (make(3, 4), make.ints(3, high=4), make(3), options), RuntimeError, "one value per class"
     yield (make(3, 4), make.ints(3, high=4), None, {**options, "label_smoothing": 2.0}), RuntimeError, "between 0 and 1"
-    yield (make(3, 4), make(3, 4), None, {**options, "ignore_index": 1}), RuntimeError, "not supported for floating point"
+    ignoring = {**options, "ignore_index": 1}
+    yield (make(3, 4), make(3, 4), None, ignoring), RuntimeError, "not supported for floating point"
 
 
 def check_labels(op: str, target: Tensor, classes: int, ignore_index: int) -> None:
-    """Refuses labels outside [0, classes) that are not `ignore_index`. On a GPU that would mean to wait for it: there the kernel
-    reads nothing for such a label and makes its loss NaN."""
+    """Raises IndexError for a label outside [0, classes) that is not `ignore_index`.
+
+    On a GPU there is no check, since it would have to wait for the GPU; there the loss of such a label is NaN.
+    """
     from .take import check_index, guard
 
     def verify() -> None:
@@ -417,16 +459,30 @@ def check_labels(op: str, target: Tensor, classes: int, ignore_index: int) -> No
         guard(verify)
 
 
-def cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None, *, ignore_index: int = -100, reduction: str = "mean",
-                  label_smoothing: float = 0.0) -> Tensor:
-    """See `nn.functional.cross_entropy`."""
+def cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None, *, ignore_index: int = -100,
+                  reduction: str = "mean", label_smoothing: float = 0.0) -> Tensor:
+    """-sum_c q_c w_c log(softmax(input)_c), where q is the target distribution and w the weight.
+
+    `label_smoothing` s mixes (1 - s) of the target with s of the uniform distribution (Szegedy et al. 2016, section 7).
+    Labels equal to `ignore_index` give 0 and are not counted by "mean", which divides by the sum of the labels'
+    weights.
+
+    Shapes: input (N, C, *) or (C,), target labels, int64 (N, *) or (), or distributions, like input; weight (C,) or
+    None -> (N, *) or () for "none", else (). A label outside [0, C) raises IndexError.
+    """
     if target.dtype == INT64 and input.ndim:
         check_labels("cross_entropy", target, input.shape[_class_axis(input)], ignore_index)
-    return _cross_entropy(input, target, weight, ignore_index=ignore_index, reduction=reduction, label_smoothing=float(label_smoothing))
+    return _cross_entropy(input, target, weight, ignore_index=ignore_index, reduction=reduction,
+                          label_smoothing=float(label_smoothing))
 
 
-def nll_loss(input: Tensor, target: Tensor, weight: Tensor | None = None, *, ignore_index: int = -100, reduction: str = "mean") -> Tensor:
-    """-weight[t] x[t]. Shapes: x (N, C, *) or (C,) log-probabilities, target (N, *) int64, weight (C,) or None."""
+def nll_loss(input: Tensor, target: Tensor, weight: Tensor | None = None, *, ignore_index: int = -100,
+             reduction: str = "mean") -> Tensor:
+    """-weight[t] input[t] for the labels t: the negative log-likelihood.
+
+    Shapes: input (N, C, *) or (C,) log-probabilities, target int64 (N, *) or (), weight (C,) or None -> (N, *) or ()
+    for "none", else (). Labels equal to `ignore_index` give 0. "mean" divides by the sum of the labels' weights.
+    """
     _labels_rule("nll_loss", input.layout, target.layout, None if weight is None else weight.layout)
     check_labels("nll_loss", target, input.shape[_class_axis(input)], ignore_index)
     losses, scale = _picked(input, target, weight, ignore_index)
@@ -443,7 +499,7 @@ def _cross_entropy_rule_forward(k: Any, host: Any) -> Sequence[Launch]:
 def _loss_rule(k: Any, host: Any) -> Sequence[Launch]:
     if k.reduction == 0:
         return [over(k.n)]
-    chunks = _chunks(k.n)
+    chunks = loss_chunks(k.n)
     return [Launch("", (chunks,), (threads_for(k.n, THREADS),)), Launch("total", (1,), (threads_for(chunks, THREADS),))]
 
 

@@ -12,10 +12,10 @@ from ..core.op import Primitive
 from ..core.shape import BOOL, FLOAT32, INT64, default_float, fail, is_float
 from ..core.tensor import Tensor, new_tensor
 from ..devices.memory import Array, Buffer, Layout, alloc, layout
-from ..devices.plan import Plan, remember
+from ..devices.plan import Plan
 from .convert import cast
 from .dispatch import binary, constant
-from .elementwise import Bitwise, Division, Elementwise, Logical, Move, Where
+from .elementwise import Elementwise
 
 __all__ = ["abs", "acos", "acosh", "add", "asin", "asinh", "atan", "atan2", "atanh", "bitwise_and",
            "bitwise_left_shift", "bitwise_not", "bitwise_or", "bitwise_right_shift", "bitwise_xor", "ceil",
@@ -32,7 +32,7 @@ def accumulate(target: Tensor, more: Tensor) -> None:
     key = x.layout, y.layout
     plan = add.plans.get(key)
     if plan is None:
-        plan = remember(add.plans, key, add._prepare(*key))
+        plan = add.plan(key, {})
     if plan.kernel is None or plan.layout is not x.layout:
         add.into(target, target, more)
     else:
@@ -106,79 +106,65 @@ _POSITIVE, _WHOLE, _INSIDE = (0.1, 4.0), (0.2, 3.0), (-0.9, 0.9)
 _LN2, _LN10, _2_SQRTPI = math.log(2), math.log(10), 2 / math.sqrt(math.pi)
 
 
-class Scaled(Elementwise):
-    """`input + alpha * other`, or minus."""
-
-    def __call__(self, input: Any, other: Any, *, alpha: Any = 1, out: Tensor | None = None) -> Tensor:      # type: ignore[override]
-        return super().__call__(input, other if type(alpha) is int and alpha == 1 else self.scaled(input, other, alpha), out=out)
-
-    def into(self, target: Tensor, input: Any, other: Any, *, alpha: Any = 1) -> Tensor:      # type: ignore[override]
-        return super().into(target, input, other if type(alpha) is int and alpha == 1 else self.scaled(input, other, alpha))
-
-    def scaled(self, input: Any, other: Any, alpha: Any) -> Any:
+def _scaled(name: str) -> Callable[..., tuple]:
+    """The option alpha of `input + alpha * other` and `input - alpha * other`: other operands."""
+    def options(input: Any, other: Any, *, alpha: Any = 1) -> tuple:
+        if type(alpha) is int and alpha == 1:
+            return input, other
         real = any([isinstance(t, float) or isinstance(t, Tensor) and is_float(t.dtype) for t in (input, other)])
         if isinstance(alpha, float) and not real:
-            fail(self.name, "alpha must be a whole number for integer tensors", alpha, "convert the tensors with .float()")
-        return mul(other, alpha) if isinstance(other, Tensor) else other * alpha
+            fail(name, "alpha must be a whole number for integer tensors", alpha, "convert the tensors with .float()")
+        return input, mul(other, alpha) if isinstance(other, Tensor) else other * alpha
+    return options
 
 
-class Difference(Scaled):
-    """`input - alpha * other`, which is not for masks."""
+def _rounded(input: Any, other: Any, *, rounding_mode: str | None = None) -> Any:
+    """The option of `div`: "floor" or "trunc" round, keep integers integers, and have gradient 0."""
+    if rounding_mode is None:
+        return input, other
+    if rounding_mode == "floor":
+        return floor_divide(input, other)
+    if rounding_mode != "trunc":
+        fail("div", "rounding_mode must be None, 'trunc' or 'floor'", repr(rounding_mode))
+    if any([is_float(t.dtype) if isinstance(t, Tensor) else isinstance(t, float) for t in (input, other)]):
+        return trunc(div(input, other))
+    return floor_divide(sub(input, fmod.call(input, other)), other)
 
-    def common_dtype(self, inputs: tuple[Any, ...]) -> np.dtype:
-        for t in inputs:
-            self.allow(t.array.layout.dtype if isinstance(t, Tensor) else BOOL if isinstance(t, (bool, np.bool_)) else FLOAT32)
-        return super().common_dtype(inputs)
+
+def _no_masks(op: Elementwise, inputs: tuple, dtype: np.dtype) -> np.dtype:
+    """The difference is not for masks, not even beside a number."""
+    for t in inputs:
+        op.allow(t.array.layout.dtype if isinstance(t, Tensor) else BOOL if isinstance(t, (bool, np.bool_)) else FLOAT32)
+    return dtype
 
 
-class Square(Elementwise):
+def _truth(op: Elementwise, inputs: tuple, dtype: np.dtype) -> np.dtype:
+    """Truth values: operands of other dtypes are compared with 0 first."""
+    return BOOL
+
+
+def _masks_count(op: Elementwise, inputs: tuple, dtype: np.dtype) -> np.dtype:
     """The square of a mask is an integer."""
-
-    def common_dtype(self, inputs: tuple[Any, ...]) -> np.dtype:
-        dtype = super().common_dtype(inputs)
-        return INT64 if dtype == BOOL else dtype
+    return INT64 if dtype == BOOL else dtype
 
 
-class Quotient(Elementwise):
-    """`input / other`; `rounding_mode` "floor" or "trunc" rounds, keeps integers integers, and has gradient 0."""
-
-    def __call__(self, input: Any, other: Any, *, rounding_mode: str | None = None,      # type: ignore[override]
-                 out: Tensor | None = None) -> Tensor:
-        if rounding_mode is None:
-            return super().__call__(input, other, out=out)
-        result = self.rounded(input, other, rounding_mode)
-        return result if out is None else copy.into(out, result)
-
-    def into(self, target: Tensor, input: Any, other: Any, *, rounding_mode: str | None = None) -> Tensor:      # type: ignore[override]
-        if rounding_mode is None:
-            return super().into(target, input, other)
-        return copy.into(target, self.rounded(input, other, rounding_mode))
-
-    def rounded(self, input: Any, other: Any, mode: str) -> Tensor:
-        if mode == "floor":
-            return floor_divide(input, other)
-        if mode != "trunc":
-            fail("div", "rounding_mode must be None, 'trunc' or 'floor'", repr(mode))
-        if any([is_float(t.dtype) if isinstance(t, Tensor) else isinstance(t, float) for t in (input, other)]):
-            return trunc(div(input, other))
-        return floor_divide(sub(input, fmod.call(input, other)), other)
-
-
-add = Scaled("add", np.add, "input other", {"input": lambda g: g, "other": lambda g: g}, doc="input + alpha * other")
-sub = Difference("sub", np.subtract, "input other", {"input": lambda g: g, "other": lambda g: neg(g)}, kinds="if",
-                 doc="input - alpha * other")
+add = Elementwise("add", np.add, "input other", {"input": lambda g: g, "other": lambda g: g}, options=_scaled("add"),
+                  doc="input + alpha * other")
+sub = Elementwise("sub", np.subtract, "input other", {"input": lambda g: g, "other": lambda g: neg(g)}, kinds="if",
+                  dtypes=_no_masks, options=_scaled("sub"), doc="input - alpha * other")
 mul: Elementwise = Elementwise("mul", np.multiply, "input other",
                                {"input": lambda g, other: mul.call(g, other), "other": lambda g, input: mul.call(g, input)},
                                doc="input * other")
-div: Elementwise = Quotient("div", np.true_divide, "input other", {"input": lambda g, other: div(g, other),
-                                                      "other": lambda g, other, out: neg(div(mul(g, out), other))},
-                  result="float", domain=((-2.0, 2.0), _POSITIVE), doc="input / other")
+div: Elementwise = Elementwise("div", np.true_divide, "input other", {"input": lambda g, other: div(g, other),
+                                                                      "other": lambda g, other, out: neg(div(mul(g, out), other))},
+                               result="float", domain=((-2.0, 2.0), _POSITIVE), options=_rounded, doc="input / other")
 neg: Elementwise = Elementwise("neg", np.negative, "input", {"input": lambda g: neg(g)}, kinds="if", doc="-input")
 abs = Elementwise("abs", np.absolute, "input", {"input": lambda g, input: mul(g, sign(input))}, kinds="if", doc="|input|; gradient 0 at 0.")
 sign: Elementwise = Elementwise("sign", lambda a, out: np.copyto(out, a) if a.dtype == BOOL else np.sign(a, out=out), "input",
                    {"input": lambda g: zeros_of(g)}, oracle=lambda a: np.where(np.isnan(a), 0, np.sign(a)),
                    doc="-1, 0 or 1, as input is negative, zero or positive; 0 for NaN.")
-square = Square("square", np.square, "input", {"input": lambda g, input: mul(g, mul(input, 2.0))}, kinds="if", doc="input^2")
+square = Elementwise("square", np.square, "input", {"input": lambda g, input: mul(g, mul(input, 2.0))}, kinds="if", dtypes=_masks_count,
+                     doc="input^2")
 reciprocal = Elementwise("reciprocal", np.reciprocal, "input", {"input": lambda g, out: neg(mul(g, square(out)))}, result="float",
                          domain=_POSITIVE, doc="1 / input")
 maximum = Elementwise("maximum", np.maximum, "input other", {"input": lambda g, input, other: _half_where_equal(g, input, other, lt),
@@ -187,15 +173,15 @@ maximum = Elementwise("maximum", np.maximum, "input other", {"input": lambda g, 
 minimum = Elementwise("minimum", np.minimum, "input other", {"input": lambda g, input, other: _half_where_equal(g, input, other, gt),
                                                              "other": lambda g, input, other: _half_where_equal(g, other, input, gt)},
                       tensors=2, doc="The smaller; NaN if one is. Ties share the gradient.")
-floor_divide = Division("floor_divide", _whole(np.floor_divide), "input other",
-                        {"input": lambda g: zeros_of(g), "other": lambda g: zeros_of(g)}, kinds="if",
+floor_divide = Elementwise("floor_divide", _whole(np.floor_divide), "input other", 
+                        {"input": lambda g: zeros_of(g), "other": lambda g: zeros_of(g)}, kinds="if", kernel_kinds="f",
                         domain=((-9.0, 9.0), _WHOLE), oracle=np.floor_divide, doc="floor(input / other)")
-remainder = Division("remainder", _whole(np.remainder), "input other",
+remainder = Elementwise("remainder", _whole(np.remainder), "input other", 
                      {"input": lambda g: g, "other": lambda g, input, other: neg(mul(g, floor_divide(input, other)))},
-                     kinds="if", domain=((-9.0, 9.0), _WHOLE), oracle=np.remainder, doc="input - floor(input / other) * other")
-fmod = Division("fmod", _whole(np.fmod), "input other",
+                     kinds="if", kernel_kinds="f", domain=((-9.0, 9.0), _WHOLE), oracle=np.remainder, doc="input - floor(input / other) * other")
+fmod = Elementwise("fmod", _whole(np.fmod), "input other", 
                 {"input": lambda g: g, "other": lambda g, input, other: neg(mul(g, trunc(div(input, other))))},
-                kinds="if", domain=((-9.0, 9.0), _WHOLE), oracle=np.fmod, tensors=1, doc="input - trunc(input / other) * other")
+                kinds="if", kernel_kinds="f", domain=((-9.0, 9.0), _WHOLE), oracle=np.fmod, tensors=1, doc="input - trunc(input / other) * other")
 pow = Elementwise("pow", _integer_power, "input exponent", {"input": _power_rule, "exponent": _exponent_rule}, kinds="if",
                   domain=(_POSITIVE, (-2.0, 2.0)), oracle=np.power, doc="input^exponent")
 atan2 = Elementwise("atan2", np.arctan2, "input other", {"input": lambda g, input, other: _atan2_rule(g, other, input, other),
@@ -261,30 +247,61 @@ ge = Elementwise("ge", np.greater_equal, "input other", result="bool", tensors=1
 isnan = Elementwise("isnan", np.isnan, "input", result="bool", doc="Is it NaN?")
 isinf = Elementwise("isinf", np.isinf, "input", result="bool", doc="Is it infinite?")
 isfinite = Elementwise("isfinite", np.isfinite, "input", result="bool", doc="Is it neither infinite nor NaN?")
-logical_and = Logical("logical_and", np.logical_and, "input other", result="bool", tensors=2, doc="Are both nonzero?")
-logical_or = Logical("logical_or", np.logical_or, "input other", result="bool", tensors=2, doc="Is one nonzero?")
-logical_xor = Logical("logical_xor", np.logical_xor, "input other", result="bool", tensors=2, doc="Is exactly one nonzero?")
-logical_not = Logical("logical_not", np.logical_not, "input", result="bool", doc="Is it zero?")
-bitwise_and = Bitwise("bitwise_and", np.bitwise_and, "input other", kinds="bi", doc="input & other")
-bitwise_or = Bitwise("bitwise_or", np.bitwise_or, "input other", kinds="bi", doc="input | other")
-bitwise_xor = Bitwise("bitwise_xor", np.bitwise_xor, "input other", kinds="bi", doc="input ^ other")
-bitwise_not = Bitwise("bitwise_not", np.invert, "input", kinds="bi", doc="~input")
-bitwise_left_shift = Bitwise("bitwise_left_shift", np.left_shift, "input other", kinds="i", doc="input << other")
-bitwise_right_shift = Bitwise("bitwise_right_shift", np.right_shift, "input other", kinds="i", doc="input >> other")
-where: Where = Where("where", lambda c, a, b, out: np.copyto(out, np.where(c, a, b)), "condition input other",
+logical_and = Elementwise("logical_and", np.logical_and, "input other", result="bool", dtypes=_truth, tensors=2, doc="Are both nonzero?")
+logical_or = Elementwise("logical_or", np.logical_or, "input other", result="bool", dtypes=_truth, tensors=2, doc="Is one nonzero?")
+logical_xor = Elementwise("logical_xor", np.logical_xor, "input other", result="bool", dtypes=_truth, tensors=2, doc="Is exactly one nonzero?")
+logical_not = Elementwise("logical_not", np.logical_not, "input", result="bool", dtypes=_truth, doc="Is it zero?")
+bitwise_and = Elementwise("bitwise_and", np.bitwise_and, "input other", kinds="bi", kernel="logical_and", kernel_kinds="b", doc="input & other")
+bitwise_or = Elementwise("bitwise_or", np.bitwise_or, "input other", kinds="bi", kernel="logical_or", kernel_kinds="b", doc="input | other")
+bitwise_xor = Elementwise("bitwise_xor", np.bitwise_xor, "input other", kinds="bi", kernel="logical_xor", kernel_kinds="b", doc="input ^ other")
+bitwise_not = Elementwise("bitwise_not", np.invert, "input", kinds="bi", kernel="logical_not", kernel_kinds="b", doc="~input")
+bitwise_left_shift = Elementwise("bitwise_left_shift", np.left_shift, "input other", kinds="i", kernel_kinds="", doc="input << other")
+bitwise_right_shift = Elementwise("bitwise_right_shift", np.right_shift, "input other", kinds="i", kernel_kinds="", doc="input >> other")
+where: Elementwise = Elementwise("where", lambda c, a, b, out: np.copyto(out, np.where(c, a, b)), "condition input other",
               {"input": lambda g, condition: where(condition, g, 0.0), "other": lambda g, condition: where(condition, 0.0, g)},
-              oracle=np.where, doc="condition ? input : other")
-copy = Move("copy", lambda a, out: np.copyto(out, a), "input", {"input": lambda g: g}, oracle=np.array, doc="A contiguous copy.")
+              oracle=np.where, kernel_kinds="size", selects=True, doc="condition ? input : other")
+copy = Elementwise("copy", lambda a, out: np.copyto(out, a), "input", {"input": lambda g: g}, oracle=np.array, kernel_kinds="size", doc="A contiguous copy.")
+
+
+@where.samples
+def _where_samples(make: Any) -> Iterator[tuple]:
+    yield make.bools(3, 5), make(3, 5), make(3, 5)
+    yield make.bools(33), make(4, 33), make(4, 1)
+    yield make.bools(3, 1), make(1), make(5)
+    yield make.bools(0, 2), make(2), make()
+
+
+@where.errors
+def _where_errors(make: Any) -> Iterator[tuple]:
+    yield (make(3), make(3), make(3), {}), RuntimeError, "condition must be bool"
+    yield (make.bools(3), make(4), make(3), {}), RuntimeError, "broadcast"
+
+
+def _with_integers(division: Elementwise) -> None:
+    """Samples and error samples of a division: whole numbers too, and a zero divisor."""
+    @division.samples
+    def _samples(make: Any) -> Iterator[tuple]:
+        yield from division.plain_samples(make)
+        yield make.ints(3, 5) - 5, make.ints(5) + 1
+
+    @division.errors
+    def _errors(make: Any) -> Iterator[tuple]:
+        yield from division.plain_errors(make)
+        yield (make.ints(3), 0, {}), RuntimeError, "ZeroDivisionError"
+
+
+for _division in (floor_divide, remainder, fmod):
+    _with_integers(_division)
 
 
 # ---- powers by a number, and the derivatives of digamma ----------------------------------------------------------------
 def _prepare_power(input: Layout, *, exponent: float) -> Plan:
     """input^exponent, the exponent a number; cubes and inverse squares are products, which are faster"""
     value = constant(exponent, input.dtype, input.device).array
-    plan = pow._prepare(input, value.layout)
+    plan = pow.plan((input, value.layout), {})
     out = plan.layout
-    squares = square._prepare(input)
-    after = mul._prepare(out, input) if exponent == 3 else reciprocal._prepare(out)
+    squares = square.plan((input,), {})
+    after = mul.plan((out, input), {}) if exponent == 3 else reciprocal.plan((out,), {})
 
     def run(x: Array) -> Array:
         y = alloc(out)
@@ -361,7 +378,7 @@ def _prepare_polygamma(input: Layout, *, n: int) -> Plan:
         y = alloc(out)
         input.device.host.call(partial(_polygamma_host, n), y.np, x.np)
         return y
-    return Plan(run, out, "NumPy behind the door")
+    return Plan(run, out, "NumPy")
 
 
 _polygamma: Primitive = Primitive("polygamma", _prepare_polygamma, {"input": lambda g, input, n: mul(g, _polygamma(input, n=n + 1))})
@@ -394,16 +411,21 @@ def _root_vjp(g: Tensor, out: Tensor) -> Tensor:
     return div(where(zero, 0, mul(g, 0.5)), where(zero, 1, out))
 
 
-class Root(Elementwise):
-    """Square root whose gradient at 0 is 0."""
-
-    def kernel(self, layouts: tuple[Layout, ...]) -> Any:
-        return layouts[0].device.kernels.sqrt.get(layouts[0].dtype)
-
-
-root = Root("root", np.sqrt, "a", {"a": _root_vjp}, result="float", domain=(0.1, 4.0), doc="Square root whose gradient at 0 is 0.")
+root = Elementwise("root", np.sqrt, "a", {"a": _root_vjp}, result="float", domain=(0.1, 4.0), kernel="sqrt",
+                   doc="Square root whose gradient at 0 is 0.")
 
 
 INPLACE = frozenset(__all__) - {"polygamma", "isnan", "isinf", "isfinite", "maximum", "minimum"}
-METHODS = {"where": lambda input, condition, other: where(condition, input, other),
-           "polygamma": lambda input, n: polygamma(n, input)}
+
+
+def _where_method(input: Tensor, condition: Tensor, other: Tensor | float) -> Tensor:
+    """`input` where the condition is true, else `other`, broadcast to one shape."""
+    return where(condition, input, other)
+
+
+def _polygamma_method(input: Tensor, n: int) -> Tensor:
+    """The nth derivative of digamma, elementwise: a tensor of the shape of `input`."""
+    return polygamma(n, input)
+
+
+METHODS = {"where": _where_method, "polygamma": _polygamma_method}

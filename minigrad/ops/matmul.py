@@ -1,6 +1,6 @@
-"""Products of matrices: one primitive over native/gemm.c, and what is made of it: linear, einsum, tensordot and the rest.
+"""Products of matrices and vectors: `matmul` (native/gemm.c), and the functions and the op `linear` that call it.
 
-The kernel takes row and column strides, so transposes and other views are multiplied where they lie.
+The kernel takes strides of rows and columns, so transposes and other views are multiplied without a copy.
 """
 from __future__ import annotations
 
@@ -17,16 +17,20 @@ from ..devices.memory import Array, Layout, alloc, layout
 from ..devices.plan import Plan, reduce_plan, remember, view_strides
 from .dispatch import through
 from .math import add, copy, mul
-from .reduce import _sum
-from .view import _mT, _reshaped
+from .reduce import sum_op
+from .view import as_matrix_transpose, as_reshaped
 
 __all__ = ["matmul", "mm", "bmm", "mv", "dot", "vdot", "outer", "addmm", "addmv", "addbmm", "baddbmm",
            "linear"]
 
 
-# ---- matmul ---------------------------------------------------------------------------------------------------------
+# ---- matmul ----------------------------------------------------------------------------------------------------------
 def _prepare_matmul(a: Layout, b: Layout) -> Plan:
-    """Matrix product over the last two dimensions; leading ones broadcast; a vector is a row on the left, a column on the right."""
+    """The product of matrices over the last two dimensions. All dimensions before them broadcast.
+
+    Shapes: a (*, m, k), b (*, k, n) -> (*, m, n). A vector is a row on the left, a column on the right, and the result
+    lacks that dimension.
+    """
     same_device("matmul", (a, b))
     if not a.ndim or not b.ndim:
         fail("matmul", "both tensors need at least one dimension", [a, b], "use mul for numbers")
@@ -46,11 +50,11 @@ def _prepare_matmul(a: Layout, b: Layout) -> Plan:
             if out.size:
                 a.device.host.call(_on_host, z.np, x.np, y.np)
             return z
-        return Plan(run_host, out, f"no gemm kernel for {a.dtype}: NumPy behind the door")
+        return Plan(run_host, out, f"no gemm kernel for {a.dtype}: NumPy on the host")
     table, *numbers = gemm_plan(out, a, b)
     offsets = table.ptr if table is not None else 0
 
-    def run(x: Array, y: Array, table: Array | None = table) -> Array:         # the table lives as long as the plan
+    def run(x: Array, y: Array, table: Array | None = table) -> Array:         # the default keeps the table alive
         z = alloc(out)
         kernel.call(z.ptr, x.ptr, y.ptr, 0, offsets, *numbers)
         return z
@@ -58,14 +62,18 @@ def _prepare_matmul(a: Layout, b: Layout) -> Plan:
 
 
 def _on_host(a: Any, b: Any, out: Any) -> None:
-    if is_float(a.dtype) and a.dtype.itemsize == 2:         # halves are added up in float32
+    if is_float(a.dtype) and a.dtype.itemsize == 2:         # sums of half-precision products are made in float32
         out[...] = np.matmul(a.astype(np.float32), b.astype(np.float32))
     else:
         out[...] = np.matmul(a, b)
 
 
 def gemm_plan(out: Layout, a: Layout, b: Layout) -> tuple[Any, ...]:
-    """gemm's arguments from `offsets` on for out = a @ b: (table or None, batch, m, n, k, ars, acs, brs, bcs, crs, accumulate)."""
+    """The arguments of the kernel gemm for out = a @ b, from `offsets` on.
+
+    (table of offsets or None, batch, m, n, k, ars, acs, brs, bcs, crs, accumulate), where ars is the stride of a's
+    rows, acs that of its columns, and so on.
+    """
     k = a.shape[-1]
     ars, acs = (a.strides[-2], a.strides[-1]) if a.ndim > 1 else (0, a.strides[-1])
     brs, bcs = (b.strides[-2], b.strides[-1]) if b.ndim > 1 else (b.strides[-1], 0)
@@ -76,7 +84,7 @@ def gemm_plan(out: Layout, a: Layout, b: Layout) -> tuple[Any, ...]:
         batch *= size
     if batch == 1:
         return None, 1, m, n, k, ars, acs, brs, bcs, n, 0
-    if b.ndim <= 2 or all(size == 1 for size in b.shape[:-2]):         # one matrix on the right: all rows of a at once
+    if b.ndim <= 2 or all(size == 1 for size in b.shape[:-2]):      # one matrix on the right: one product for all rows
         flat = view_strides(a, (batch * m, k))
         if flat is not None and a.size == batch * m * k:
             return None, 1, batch * m, n, k, flat[0], flat[1], brs, bcs, n, 0
@@ -92,29 +100,31 @@ def gemm_plan(out: Layout, a: Layout, b: Layout) -> tuple[Any, ...]:
 
 
 def _column(x: Tensor) -> Tensor:
-    return through(_reshaped, x, (*x.array.layout.shape, 1))
+    """(*, n) as (*, n, 1)."""
+    return through(as_reshaped, x, (*x.array.layout.shape, 1))
 
 
 def _row(x: Tensor) -> Tensor:
+    """(*, n) as (*, 1, n)."""
     shape = x.array.layout.shape
-    return through(_reshaped, x, (*shape[:-1], 1, shape[-1]))
+    return through(as_reshaped, x, (*shape[:-1], 1, shape[-1]))
 
 
 def _rows(x: Tensor) -> Tensor:
-    """All leading dimensions as one."""
+    """(*, n) as (rows, n)."""
     shape = x.array.layout.shape
     total = 1
     for n in shape[:-1]:
         total *= n
-    return through(_reshaped, x, (total, shape[-1]))
+    return through(as_reshaped, x, (total, shape[-1]))
 
 
 def _matmul_vjp_a(g: Tensor, b: Tensor, a_shape: tuple[int, ...]) -> Tensor:
     if b.array.layout.ndim == 1:
         return mul(g if len(a_shape) == 1 else _column(g), b)
     if len(a_shape) == 1:
-        return through(_reshaped, matmul(b, _column(g)), b.array.layout.shape[:-1])
-    return matmul(g, through(_mT, b))
+        return through(as_reshaped, matmul(b, _column(g)), b.array.layout.shape[:-1])
+    return matmul(g, through(as_matrix_transpose, b))
 
 
 def _matmul_vjp_b(g: Tensor, a: Tensor, b_shape: tuple[int, ...]) -> Tensor:
@@ -123,17 +133,17 @@ def _matmul_vjp_b(g: Tensor, a: Tensor, b_shape: tuple[int, ...]) -> Tensor:
         return mul(g, a) if len(b_shape) == 1 else mul(_column(a), _row(g))
     if len(b_shape) == 1:
         flat = _rows(a)
-        return matmul(through(_reshaped, g, (flat.array.layout.shape[0],)), flat)
+        return matmul(through(as_reshaped, g, (flat.array.layout.shape[0],)), flat)
     if len(b_shape) == 2 and have.ndim > 2:
         a, g = _rows(a), _rows(g)
-    return matmul(through(_mT, a), g)
+    return matmul(through(as_matrix_transpose, a), g)
 
 
 _matmul = Primitive("matmul", _prepare_matmul, {"a": _matmul_vjp_a, "b": _matmul_vjp_b})
 
 
 def operator_matmul(input: Tensor, other: Any) -> Tensor:
-    """`input @ other`"""
+    """`input @ other`; NotImplemented where one is no Tensor."""
     try:
         a, b = input.array, other.array
     except AttributeError:
@@ -147,13 +157,21 @@ def operator_matmul(input: Tensor, other: Any) -> Tensor:
         ra, rb = input.requires_grad, other.requires_grad
         if ra or rb:
             version = (b.version if ra else 0) + (a.version if rb else 0)
-            return new_tensor(c, recorded(_matmul, ((input.node or input) if ra else None, (other.node or other) if rb else None), plan.layout,
-                                      (input if rb else None, other if ra else None), version))
+            edges = (input.node or input) if ra else None, (other.node or other) if rb else None
+            saved = input if rb else None, other if ra else None
+            return new_tensor(c, recorded(_matmul, edges, plan.layout, saved, version))
     return new_tensor(c, None)
 
 
 def matmul(input: Tensor, other: Tensor, *, out: Tensor | None = None) -> Tensor:
-    """Matrix product over the last two dimensions; leading ones broadcast; vectors are a row on the left, a column on the right."""
+    """The product of matrices over the last two dimensions. All dimensions before them broadcast.
+
+    Shapes: input (*, m, k), other (*, k, n) -> (*, m, n). A vector is a row on the left, a column on the right, and the
+    result lacks that dimension. Both have one dtype, not bool.
+
+    >>> matmul(ones(2, 3), ones(3)).tolist()
+    [3.0, 3.0]
+    """
     product = operator_matmul(input, other)
     if product is NotImplemented:
         raise TypeError(f"[matmul] expected tensors; got {type(input).__name__} and {type(other).__name__}")
@@ -161,7 +179,7 @@ def matmul(input: Tensor, other: Tensor, *, out: Tensor | None = None) -> Tensor
 
 
 def into(out: Tensor, result: Tensor) -> Tensor:
-    """`out=`: the result in memory that is there already; not recorded."""
+    """Writes `result` into the tensor `out`, for `out=` arguments; not recorded."""
     if out.array.layout.shape != result.array.layout.shape:
         fail("matmul", "out must have the shape of the result", [out.array.layout, result.array.layout])
     return copy.into(out, result)
@@ -199,52 +217,56 @@ def _matmul_reference(a: Any, b: Any) -> Any:
 
 
 def _ranks(name: str, want: tuple[int, ...], *given: Tensor) -> None:
+    """Raises unless the tensors given have as many dimensions as `want` says."""
     for x, n in zip(given, want, strict=True):
         if not isinstance(x, Tensor):
             raise TypeError(f"[{name}] expected tensors; got {type(x).__name__}")
         if x.array.layout.ndim != n:
-            fail(name, f"expected tensors of {', '.join(map(str, want))} dimensions", [x.array.layout for x in given], "use matmul")
+            fail(name, f"expected tensors of {', '.join(map(str, want))} dimensions", [x.array.layout for x in given],
+                 "use matmul")
 
 
 def mm(input: Tensor, mat2: Tensor) -> Tensor:
-    """Product of two matrices."""
+    """The product of two matrices. Shapes: input (m, k), mat2 (k, n) -> (m, n)."""
     _ranks("mm", (2, 2), input, mat2)
     return matmul(input, mat2)
 
 
 def bmm(input: Tensor, mat2: Tensor) -> Tensor:
-    """Products of two batches of matrices."""
+    """The products of two batches of matrices. Shapes: input (batch, m, k), mat2 (batch, k, n) -> (batch, m, n)."""
     _ranks("bmm", (3, 3), input, mat2)
     if input.array.layout.shape[0] != mat2.array.layout.shape[0]:
-        fail("bmm", "the batches must have one size", [input.array.layout, mat2.array.layout], "use matmul to broadcast")
+        fail("bmm", "the batches must have one size", [input.array.layout, mat2.array.layout],
+             "use matmul to broadcast")
     return matmul(input, mat2)
 
 
 def mv(input: Tensor, vec: Tensor) -> Tensor:
-    """Product of a matrix and a vector."""
+    """The product of a matrix and a vector. Shapes: input (m, k), vec (k,) -> (m,)."""
     _ranks("mv", (2, 1), input, vec)
     return matmul(input, vec)
 
 
 def dot(input: Tensor, tensor: Tensor) -> Tensor:
-    """Sum of the products of two vectors' elements."""
+    """The sum of the products of two vectors' elements. Shapes: both (n,) -> ()."""
     _ranks("dot", (1, 1), input, tensor)
     return matmul(input, tensor)
 
 
 def vdot(input: Tensor, other: Tensor) -> Tensor:
-    """`dot(input, other)`"""
+    """The same as `dot`: there are no complex numbers."""
     _ranks("vdot", (1, 1), input, other)
     return matmul(input, other)
 
 
 def outer(input: Tensor, vec2: Tensor) -> Tensor:
-    """The products of each element of one vector with each of another."""
+    """The products of each element of one vector with each of another. Shapes: input (m,), vec2 (n,) -> (m, n)."""
     _ranks("outer", (1, 1), input, vec2)
     return mul(_column(input), vec2)
 
 
 def _blend(input: Tensor, product: Tensor, beta: float, alpha: float) -> Tensor:
+    """beta * input + alpha * product; without input where beta is 0."""
     if not is_float(product.array.layout.dtype):
         beta, alpha = int(beta), int(alpha)
     product = product if alpha == 1 else mul(product, alpha)
@@ -254,7 +276,7 @@ def _blend(input: Tensor, product: Tensor, beta: float, alpha: float) -> Tensor:
 
 
 def _fits(name: str, input: Tensor, product: Tensor) -> Tensor:
-    """The input must broadcast to the product."""
+    """The product, if the input broadcasts to its shape."""
     want, have = product.array.layout.shape, input.array.layout.shape
     if broadcast_shapes(name, have, want) != want:
         fail(name, "input must broadcast to the shape of the product", [input.array.layout, product.array.layout])
@@ -262,34 +284,46 @@ def _fits(name: str, input: Tensor, product: Tensor) -> Tensor:
 
 
 def addmm(input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
-    """beta * input + alpha * (mat1 @ mat2)"""
+    """beta * input + alpha * (mat1 @ mat2).
+
+    Shapes: mat1 (m, k), mat2 (k, n), input broadcasts to the result (m, n).
+    """
     return _blend(input, _fits("addmm", input, mm(mat1, mat2)), beta, alpha)
 
 
 def addmv(input: Tensor, mat: Tensor, vec: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
-    """beta * input + alpha * (mat @ vec)"""
+    """beta * input + alpha * (mat @ vec).
+
+    Shapes: mat (m, k), vec (k,), input broadcasts to the result (m,).
+    """
     return _blend(input, _fits("addmv", input, mv(mat, vec)), beta, alpha)
 
 
 def baddbmm(input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
-    """beta * input + alpha * (batch1 @ batch2)"""
+    """beta * input + alpha * (batch1 @ batch2).
+
+    Shapes: batch1 (batch, m, k), batch2 (batch, k, n), input broadcasts to the result (batch, m, n).
+    """
     return _blend(input, _fits("baddbmm", input, bmm(batch1, batch2)), beta, alpha)
 
 
 def addbmm(input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
-    """beta * input + alpha * (the sum of batch1 @ batch2 over the batch)"""
-    product = _sum(bmm(batch1, batch2), axes=(0,), keepdim=False)
+    """beta * input + alpha * (the sum of batch1 @ batch2 over the batch).
+
+    Shapes: batch1 (batch, m, k), batch2 (batch, k, n), input broadcasts to the result (m, n).
+    """
+    product = sum_op(bmm(batch1, batch2), axes=(0,), keepdim=False)
     return _blend(input, _fits("addbmm", input, product), beta, alpha)
 
 
-# ---- linear ---------------------------------------------------------------------------------------------------------
+# ---- linear ----------------------------------------------------------------------------------------------------------
 @op
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """y = x weight^T + bias
 
-    Shapes: x (*, in), weight (out, in) or (in,), bias (out,) or () or None -> y (*, out) or (*,).
+    Shapes: x (*, in), weight (out, in) or (in,), bias (out,) or () or None -> y (*, out) or (*,). One dtype.
     """
-    y = matmul(x, through(_mT, weight) if weight.array.layout.ndim == 2 else weight)
+    y = matmul(x, through(as_matrix_transpose, weight) if weight.array.layout.ndim == 2 else weight)
     return y if bias is None else add(y, bias)
 
 
@@ -301,7 +335,8 @@ def _linear_rule(x: Layout, weight: Layout, bias: Layout | None) -> None:
         fail("linear", "bias must be (out,) for a weight (out, in)", [f"weight {weight}", f"bias {bias}"])
     for p in (weight, bias):
         if p is not None and p.dtype != x.dtype:
-            fail("linear", "x, weight and bias must have one dtype", [x, weight] + ([bias] if bias else []), "convert with .to(dtype)")
+            fail("linear", "x, weight and bias must have one dtype", [x, weight] + ([bias] if bias else []),
+                 "convert with .to(dtype)")
 
 
 @linear.fused

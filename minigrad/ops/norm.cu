@@ -1,12 +1,14 @@
 // Normalisation: layer, RMS, batch and group norm. The formulas, and what the arguments mean, are in native/norm.c.
 //
-//     y = (x - mean) * rstd * weight + bias,      gx = rstd * (g - average(g) - xhat * average(g * xhat)),   g = gy * weight
+//     y = (x - mean) * rstd * weight + bias,      gx = rstd * (g - average(g) - xhat * average(g * xhat)),   g = gy *
+//                                                 weight
 //
-// Accuracy: the variance is the mean of (x - mean)^2, never E[x^2] - E[x]^2, and before anything is summed an element of the
-// row is subtracted from all of it: with a mean of 10^4 and a deviation of 1 the sums then lose nothing.
-// Same bits: who sums what depends on the shape alone, and a row's result not on the other rows.
+// Accuracy: the variance is the mean of (x - mean)^2, never E[x^2] - E[x]^2, and before anything is summed an element
+// of the row is subtracted from all of it: with a mean of 10^4 and a deviation of 1 the sums then lose nothing. Same
+// bits: who sums what depends on the shape alone, and a row's result not on the other rows.
 
-// ---- layer and RMS norm: x is [rows, n] -------------------------------------------------------------------------------
+// ---- layer and RMS norm: x is [rows, n]
+//     -------------------------------------------------------------------------------
 //
 // A warp or a block for each row, kept in registers: Row, in common.cuh.
 #if IS_REAL
@@ -24,13 +26,16 @@ __device__ __forceinline__ T row_statistics(const Row &x, bool centred, double e
   return inverse_root(row_sum(q.value()) / x.n + (T)eps);
 }
 
-KERNEL(layer_norm_forward)(T *y, T *mean, T *rstd, const T *x, const T *weight, const T *bias, int64_t rows, int64_t n, double eps) {
+KERNEL(layer_norm_forward)(T *y, T *mean, T *rstd, const T *x, const T *weight, const T *bias, int64_t rows, int64_t n,
+                           double eps) {
   EACH_ROW(row, rows) {
     const Row of(x + row * n, n);
     T first, offset;
     const T r = row_statistics(of, true, eps, first, offset);
     T *to = y + row * n;
-    of.each([&](int64_t j, T v) { to[j] = ((v - first) - offset) * r * (weight ? weight[j] : T(1)) + (bias ? bias[j] : T(0)); });
+    of.each([&](int64_t j, T v) {
+      to[j] = ((v - first) - offset) * r * (weight ? weight[j] : T(1)) + (bias ? bias[j] : T(0));
+    });
     if (threadIdx.x == 0) mean[row] = first + offset, rstd[row] = r;
   }
 }
@@ -46,19 +51,18 @@ KERNEL(rms_norm_forward)(T *y, T *rstd, const T *x, const T *weight, int64_t row
   }
 }
 
-// Backward: one block for each chunk of rows. It walks its rows, writes gx, and keeps the chunk's column sums, of which a
-// thread owns every blockDim.x-th column: in shared memory where they fit, otherwise at once in `partial`. A second launch
-// adds the chunks up, in order.
-#define MG_CHUNKS(rows) ((rows) <= 32 ? 1 : (rows) <= 4096 ? ((rows) + 31) / 32 : 128)
-#define SHARED_SUMS 12288                  // bytes of column sums that go to shared memory: the table's launch gives as much
+// Backward: one block for each chunk of rows. It walks its rows, writes gx, and keeps the chunk's column sums, of which
+// a thread owns every blockDim.x-th column: in shared memory where they fit, otherwise at once in `partial`. A second
+// launch adds the chunks up, in order.
 
-__device__ __forceinline__ void row_norm_backward(T *gx, T *partial, const T *gy, const T *x, const T *mean, const T *rstd, const T *weight,
-                                                  int64_t rows, int64_t n, bool centred) {
+__device__ __forceinline__ void row_norm_backward(T *gx, T *partial, const T *gy, const T *x, const T *mean,
+                                                  const T *rstd, const T *weight, int64_t rows, int64_t n,
+                                                  bool centred) {
   extern __shared__ __align__(16) unsigned char shared_bytes[];
-  const int64_t chunks = MG_CHUNKS(rows), length = (rows + chunks - 1) / chunks, width = centred ? 2 * n : n;
+  const int64_t chunks = mg_chunks(rows), length = (rows + chunks - 1) / chunks, width = centred ? 2 * n : n;
   const int64_t begin = blockIdx.x * length, end = begin + length < rows ? begin + length : rows;
   T *out = partial ? partial + blockIdx.x * width : 0;
-  T *sums = width * sizeof(T) <= SHARED_SUMS ? reinterpret_cast<T *>(shared_bytes) : out;
+  T *sums = width * sizeof(T) <= MG_SHARED_SUMS_BYTES ? reinterpret_cast<T *>(shared_bytes) : out;
   if (out)
     for (int64_t j = threadIdx.x; j < n; j += blockDim.x) {
       sums[j] = 0;
@@ -87,7 +91,8 @@ __device__ __forceinline__ void row_norm_backward(T *gx, T *partial, const T *gy
     }
 }
 
-// The sum of v over the threads that share threadIdx.x, or with `all` over the block, in each thread. blockDim is (32, TALL).
+// The sum of v over the threads that share threadIdx.x, or with `all` over the block, in each thread. blockDim is (32,
+// TALL).
 #define TALL 16
 __device__ __forceinline__ T column_sum(T v, bool all) {
   __shared__ T of_thread[TALL][33];
@@ -109,37 +114,47 @@ __device__ __forceinline__ void sum_rows(T *out, const T *p, int64_t rows, int64
   if (out && j < n && threadIdx.y == 0) out[j] = total;
 }
 
-KERNEL(layer_norm_backward)(T *gx, T *gweight, T *gbias, T *partial, const T *gy, const T *x, const T *mean, const T *rstd, const T *weight, int64_t rows, int64_t n) {
+KERNEL(layer_norm_backward)(T *gx, T *gweight, T *gbias, T *partial, const T *gy, const T *x, const T *mean,
+                            const T *rstd, const T *weight, int64_t rows, int64_t n) {
   row_norm_backward(gx, gweight || gbias ? partial : 0, gy, x, mean, rstd, weight, rows, n, true);
 }
-STEP(layer_norm_backward, columns)(T *gx, T *gweight, T *gbias, T *partial, const T *gy, const T *x, const T *mean, const T *rstd, const T *weight, int64_t rows, int64_t n) {
-  sum_rows(gweight, partial, MG_CHUNKS(rows), 2 * n, n);
-  sum_rows(gbias, partial + n, MG_CHUNKS(rows), 2 * n, n);
+STEP(layer_norm_backward, columns)(T *gx, T *gweight, T *gbias, T *partial, const T *gy, const T *x, const T *mean,
+                                   const T *rstd, const T *weight, int64_t rows, int64_t n) {
+  sum_rows(gweight, partial, mg_chunks(rows), 2 * n, n);
+  sum_rows(gbias, partial + n, mg_chunks(rows), 2 * n, n);
 }
 
-KERNEL(rms_norm_backward)(T *gx, T *gweight, T *partial, const T *gy, const T *x, const T *rstd, const T *weight, int64_t rows, int64_t n) {
+KERNEL(rms_norm_backward)(T *gx, T *gweight, T *partial, const T *gy, const T *x, const T *rstd, const T *weight,
+                          int64_t rows, int64_t n) {
   row_norm_backward(gx, gweight ? partial : 0, gy, x, 0, rstd, weight, rows, n, false);
 }
-STEP(rms_norm_backward, columns)(T *gx, T *gweight, T *partial, const T *gy, const T *x, const T *rstd, const T *weight, int64_t rows, int64_t n) {
-  sum_rows(gweight, partial, MG_CHUNKS(rows), n, n);
+STEP(rms_norm_backward, columns)(T *gx, T *gweight, T *partial, const T *gy, const T *x, const T *rstd, const T *weight,
+                                 int64_t rows, int64_t n) {
+  sum_rows(gweight, partial, mg_chunks(rows), n, n);
 }
 
-// ---- batch norm: x is [batch, channels, inner] ------------------------------------------------------------------------
+// ---- batch norm: x is [batch, channels, inner]
+//     ------------------------------------------------------------------------
 //
-// A launch of (32, TALL) blocks for the sums of the channels, then one over all elements. From inner = 32 on a block has one
-// channel and its warps run along the strips; below, a block has 32 channels, one for each lane, and the warps share the batch.
+// A launch of (32, TALL) blocks for the sums of the channels, then one over all elements. From inner = 32 on a block
+// has one channel and its warps run along the strips; below, a block has 32 channels, one for each lane, and the warps
+// share the batch.
 struct Channel {
   bool strips;
   int64_t c, batch, channels, inner;
   __device__ __forceinline__ Channel(int64_t b, int64_t cs, int64_t i)
-      : strips(i >= 32), c(i >= 32 ? blockIdx.x : (int64_t)blockIdx.x * 32 + threadIdx.x), batch(b), channels(cs), inner(i) {}
+      : strips(i >= 32), c(i >= 32 ? blockIdx.x : (int64_t)blockIdx.x * 32 + threadIdx.x), batch(b), channels(cs),
+        inner(i) {}
   __device__ __forceinline__ bool inside() const { return c < channels; }
-  __device__ __forceinline__ bool writes() const { return inside() && threadIdx.y == 0 && (!strips || threadIdx.x == 0); }
+  __device__ __forceinline__ bool writes() const {
+    return inside() && threadIdx.y == 0 && (!strips || threadIdx.x == 0);
+  }
   template <class F> __device__ __forceinline__ T sum(F f) const {         // of f(index) over the channel
     Sum s;
     if (inside())
       for (int64_t b = threadIdx.y; b < batch; b += TALL)
-        for (int64_t i = strips ? threadIdx.x : 0; i < inner; i += strips ? 32 : 1) s.add(f((b * channels + c) * inner + i));
+        for (int64_t i = strips ? threadIdx.x : 0; i < inner; i += strips ? 32 : 1)
+          s.add(f((b * channels + c) * inner + i));
     return column_sum(s.value(), strips);
   }
 };
@@ -149,21 +164,24 @@ __device__ __forceinline__ int64_t channel_of(int64_t i, int64_t total, int64_t 
   return (int64_t)(strip - quotient(strip, (uint64_t)channels) * channels);
 }
 
-KERNEL(batch_norm_forward)(T *y, T *mean, T *var, T *rstd, const T *x, const T *weight, const T *bias, int64_t batch, int64_t channels, int64_t inner, double eps) {
+KERNEL(batch_norm_forward)(T *y, T *mean, T *var, T *rstd, const T *x, const T *weight, const T *bias, int64_t batch,
+                           int64_t channels, int64_t inner, double eps) {
   const Channel of(batch, channels, inner);
   const T first = of.inside() ? x[of.c * inner] : T(0), count = (T)(batch * inner);
   const T offset = of.sum([&](int64_t i) { return x[i] - first; }) / count;
   const T v = of.sum([&](int64_t i) { const T d = (x[i] - first) - offset; return d * d; }) / count;
   if (of.writes()) mean[of.c] = first + offset, var[of.c] = v, rstd[of.c] = inverse_root(v + (T)eps);
 }
-STEP(batch_norm_forward, apply)(T *y, T *mean, T *var, T *rstd, const T *x, const T *weight, const T *bias, int64_t batch, int64_t channels, int64_t inner, double eps) {
+STEP(batch_norm_forward, apply)(T *y, T *mean, T *var, T *rstd, const T *x, const T *weight, const T *bias,
+                                int64_t batch, int64_t channels, int64_t inner, double eps) {
   const int64_t total = batch * channels * inner;
   GRID_LOOP(i, total) {
     const int64_t c = channel_of(i, total, channels, inner);
     y[i] = (x[i] - mean[c]) * (weight ? rstd[c] * weight[c] : rstd[c]) + (bias ? bias[c] : T(0));
   }
 }
-KERNEL(batch_norm_eval_forward)(T *y, const T *x, const T *mean, const T *var, const T *weight, const T *bias, int64_t batch, int64_t channels, int64_t inner, double eps) {
+KERNEL(batch_norm_eval_forward)(T *y, const T *x, const T *mean, const T *var, const T *weight, const T *bias,
+                                int64_t batch, int64_t channels, int64_t inner, double eps) {
   const int64_t total = batch * channels * inner;
   GRID_LOOP(i, total) {
     const int64_t c = channel_of(i, total, channels, inner);
@@ -172,8 +190,10 @@ KERNEL(batch_norm_eval_forward)(T *y, const T *x, const T *mean, const T *var, c
   }
 }
 
-// gx needs the channel's two sums, which the caller may not want: the threads that made them write it too, in one launch.
-KERNEL(batch_norm_backward)(T *gx, T *gweight, T *gbias, const T *gy, const T *x, const T *mean, const T *rstd, const T *weight, int64_t batch, int64_t channels, int64_t inner) {
+// gx needs the channel's two sums, which the caller may not want: the threads that made them write it too, in one
+// launch.
+KERNEL(batch_norm_backward)(T *gx, T *gweight, T *gbias, const T *gy, const T *x, const T *mean, const T *rstd,
+                            const T *weight, int64_t batch, int64_t channels, int64_t inner) {
   const Channel of(batch, channels, inner);
   const T m = of.inside() ? mean[of.c] : T(0), r = of.inside() ? rstd[of.c] : T(0), count = (T)(batch * inner);
   const T s1 = of.sum([&](int64_t i) { return gy[i]; });
@@ -188,7 +208,8 @@ KERNEL(batch_norm_backward)(T *gx, T *gweight, T *gbias, const T *gy, const T *x
       gx[at] = (gy[at] - c1 - (x[at] - m) * r * c2) * scale;
     }
 }
-KERNEL(batch_norm_eval_backward)(T *gx, T *gweight, T *gbias, const T *gy, const T *x, const T *mean, const T *var, const T *weight, int64_t batch, int64_t channels, int64_t inner, double eps) {
+KERNEL(batch_norm_eval_backward)(T *gx, T *gweight, T *gbias, const T *gy, const T *x, const T *mean, const T *var,
+                                 const T *weight, int64_t batch, int64_t channels, int64_t inner, double eps) {
   const Channel of(batch, channels, inner);
   const T m = of.inside() ? mean[of.c] : T(0), r = of.inside() ? inverse_root(var[of.c] + (T)eps) : T(0);
   const T s1 = gbias ? of.sum([&](int64_t i) { return gy[i]; }) : T(0);
@@ -196,7 +217,8 @@ KERNEL(batch_norm_eval_backward)(T *gx, T *gweight, T *gbias, const T *gy, const
   if (of.writes() && gbias) gbias[of.c] = s1;
   if (of.writes() && gweight) gweight[of.c] = s2;
 }
-STEP(batch_norm_eval_backward, apply)(T *gx, T *gweight, T *gbias, const T *gy, const T *x, const T *mean, const T *var, const T *weight, int64_t batch, int64_t channels, int64_t inner, double eps) {
+STEP(batch_norm_eval_backward, apply)(T *gx, T *gweight, T *gbias, const T *gy, const T *x, const T *mean, const T *var,
+                                      const T *weight, int64_t batch, int64_t channels, int64_t inner, double eps) {
   const int64_t total = batch * channels * inner;
   if (!gx) return;
   GRID_LOOP(i, total) {
@@ -210,8 +232,10 @@ KERNEL(running_update)(T *running, const T *value, int64_t n, double momentum, d
   GRID_LOOP(i, n) running[i] = (T)((1 - momentum) * running[i] + momentum * scale * value[i]);
 }
 
-// ---- group norm: x is [batch, groups, cpg, inner]: layer norm's statistics over rows of n = cpg * inner, weight and bias by channel
-KERNEL(group_norm_forward)(T *y, T *mean, T *rstd, const T *x, const T *weight, const T *bias, int64_t batch, int64_t groups, int64_t cpg, int64_t inner, double eps) {
+// ---- group norm: x is [batch, groups, cpg, inner]: layer norm's statistics over rows of n = cpg * inner, weight and
+//     bias by channel
+KERNEL(group_norm_forward)(T *y, T *mean, T *rstd, const T *x, const T *weight, const T *bias, int64_t batch,
+                           int64_t groups, int64_t cpg, int64_t inner, double eps) {
   const int64_t n = cpg * inner;
   EACH_ROW(row, batch * groups) {
     const Row of(x + row * n, n);
@@ -220,16 +244,18 @@ KERNEL(group_norm_forward)(T *y, T *mean, T *rstd, const T *x, const T *weight, 
     const int64_t channel = row % groups * cpg;
     T *to = y + row * n;
     of.each([&](int64_t j, T v) {
-      const int64_t c = channel + (n <= 0x7fffffff ? quotient((uint32_t)j, (uint32_t)inner) : quotient((uint64_t)j, (uint64_t)inner));
+      const int64_t c =
+          channel + (n <= 0x7fffffff ? quotient((uint32_t)j, (uint32_t)inner) : quotient((uint64_t)j, (uint64_t)inner));
       to[j] = ((v - first) - offset) * r * (weight ? weight[c] : T(1)) + (bias ? bias[c] : T(0));
     });
     if (threadIdx.x == 0) mean[row] = first + offset, rstd[row] = r;
   }
 }
 
-// `partial` holds, for each sample and channel, sum(gy) and then sum(gy * xhat): a warp for each channel of the row. They
-// give the row's two averages, and, summed over the batch by the second launch, gbias and gweight.
-KERNEL(group_norm_backward)(T *gx, T *gweight, T *gbias, T *partial, const T *gy, const T *x, const T *mean, const T *rstd, const T *weight, int64_t batch, int64_t groups, int64_t cpg, int64_t inner) {
+// `partial` holds, for each sample and channel, sum(gy) and then sum(gy * xhat): a warp for each channel of the row.
+// They give the row's two averages, and, summed over the batch by the second launch, gbias and gweight.
+KERNEL(group_norm_backward)(T *gx, T *gweight, T *gbias, T *partial, const T *gy, const T *x, const T *mean,
+                            const T *rstd, const T *weight, int64_t batch, int64_t groups, int64_t cpg, int64_t inner) {
   const int64_t n = cpg * inner, rows = batch * groups;
   const int warps = blockDim.x >> 5, warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
   EACH_ROW(row, rows) {
@@ -253,11 +279,14 @@ KERNEL(group_norm_backward)(T *gx, T *gweight, T *gbias, T *partial, const T *gy
     const T c1 = row_sum(s1.value()) / n, c2 = row_sum(s2.value()) / n;
     for (int64_t k = warp; k < cpg; k += warps) {
       const T w = weight ? weight[channel + k] : T(1);
-      for (int64_t j = k * inner + lane; j < (k + 1) * inner; j += 32) gx[row * n + j] = (pg[j] * w - c1 - (px[j] - m) * r * c2) * r;
+      for (int64_t j = k * inner + lane; j < (k + 1) * inner; j += 32)
+        gx[row * n + j] = (pg[j] * w - c1 - (px[j] - m) * r * c2) * r;
     }
   }
 }
-STEP(group_norm_backward, columns)(T *gx, T *gweight, T *gbias, T *partial, const T *gy, const T *x, const T *mean, const T *rstd, const T *weight, int64_t batch, int64_t groups, int64_t cpg, int64_t inner) {
+STEP(group_norm_backward, columns)(T *gx, T *gweight, T *gbias, T *partial, const T *gy, const T *x, const T *mean,
+                                   const T *rstd, const T *weight, int64_t batch, int64_t groups, int64_t cpg,
+                                   int64_t inner) {
   sum_rows(gbias, partial, batch, groups * cpg, groups * cpg);
   sum_rows(gweight, partial + batch * groups * cpg, batch, groups * cpg, groups * cpg);
 }

@@ -1,4 +1,10 @@
-"""Normalization over features (layer, RMS), over the batch (batch), over groups of channels (group, instance)."""
+"""Normalization over features (layer, RMS), over the batch (batch), over groups of channels (group, instance), and of
+padded data (masked).
+
+This file is the model of an op family. Each op has, in this order: its definition in Tensor ops, from which its
+derivatives come; its shape rule; its kernels (native/norm.c, and norm.cu beside this file); an independent NumPy
+computation of the same result; samples; signatures that must be refused. At the end are the launches on CUDA.
+"""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -10,6 +16,7 @@ from ..core.op import address, op, same_dtypes
 from ..core.shape import BOOL, axes_of, fail, is_float
 from ..core.tape import mode
 from ..core.tensor import Tensor
+from ..devices import native
 from ..devices.base import KernelTable
 from ..devices.launch import Launch, Rule, ceil_div, columns, launch, over, per_row, threads_for
 from ..devices.memory import Array, Layout, alloc, layout
@@ -35,18 +42,14 @@ def _affine(y: Tensor, weight: Tensor | None, bias: Tensor | None, shape: tuple[
     return y if bias is None else add(y, reshape(bias, shape))
 
 
-def _chunks(rows: int) -> int:
-    """How many partial sums over rows norm.c keeps (MG_CHUNKS in native/minigrad.h)."""
-    return 1 if rows <= 32 else (rows + 31) // 32 if rows <= 4096 else 128
-
-
 @op
-def layer_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, *, normalized_shape: tuple[int, ...], eps: float = 1e-5) -> Tensor:
+def layer_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, *, normalized_shape: tuple[int, ...],
+               eps: float = 1e-5) -> Tensor:
     """Layer normalization (Ba, Kiros and Hinton 2016, eq. 4), over the last dimensions.
 
         y = (x - mean) / sqrt(var + eps) * weight + bias,      mean and biased variance over `normalized_shape`
 
-    Shapes: x (*, *normalized_shape), weight and bias normalized_shape or None -> y like x.
+    Shapes: x (*, *normalized_shape) floating point, weight and bias normalized_shape or None -> y like x.
     """
     axes = tuple(range(x.ndim - len(normalized_shape), x.ndim))
     centered = sub(x, mean(x, axes, True))
@@ -61,7 +64,8 @@ def _layer_norm_rule(x: Layout, weight: Layout | None, bias: Layout | None, *, n
                      eps: float = 1e-5) -> None:
     n = len(normalized_shape)
     if n == 0 or x.shape[x.ndim - n:] != tuple(normalized_shape) or x.ndim < n:
-        fail("layer_norm", "normalized_shape must be the trailing sizes of x", [f"x {x}", f"normalized_shape {list(normalized_shape)}"])
+        fail("layer_norm", "normalized_shape must be the trailing sizes of x",
+             [f"x {x}", f"normalized_shape {list(normalized_shape)}"])
     for name, p in (("weight", weight), ("bias", bias)):
         if p is not None and p.shape != tuple(normalized_shape):
             fail("layer_norm", f"{name} must have the shape normalized_shape",
@@ -80,7 +84,7 @@ def _layer_norm_kernels(kernels: KernelTable, x: Layout, weight: Layout | None, 
     rows = x.size // n if n else 0
     statistics = layout(x.device, x.dtype, (2, rows))       # mean, then rstd
     second = rows * x.dtype.itemsize
-    partial = layout(x.device, x.dtype, (_chunks(rows) * 2 * n,))
+    partial = layout(x.device, x.dtype, (native.layer_norm_partial(rows, n),))
 
     def run_forward(xa: Array, wa: Array | None, ba: Array | None) -> Any:
         y, stats = alloc(x), alloc(statistics)
@@ -94,8 +98,8 @@ def _layer_norm_kernels(kernels: KernelTable, x: Layout, weight: Layout | None, 
         gw = alloc(weight) if need_w else None          # type: ignore[arg-type]
         gb = alloc(bias) if need_b else None            # type: ignore[arg-type]
         scratch = alloc(partial) if need_w or need_b else None
-        backward.call(address(gx), address(gw), address(gb), address(scratch), g.ptr, xa.ptr, stats.ptr, stats.ptr + second,
-                      address(wa), rows, n)
+        backward.call(address(gx), address(gw), address(gb), address(scratch), g.ptr, xa.ptr, stats.ptr,
+                      stats.ptr + second, address(wa), rows, n)
         return [gx, gw, gb]
     return run_forward, run_backward
 
@@ -109,9 +113,11 @@ def _layer_norm_oracle(x: Any, weight: Any, bias: Any, *, normalized_shape: tupl
 
 @layer_norm.samples
 def _layer_norm_samples(make: Any) -> Any:
-    for shape, normalized in (((4, 33), (33,)), ((2, 3, 5), (3, 5)), ((1, 32), (32,)), ((3, 31), (31,)), ((0, 4), (4,))):
+    for shape, normalized in (((4, 33), (33,)), ((2, 3, 5), (3, 5)), ((1, 32), (32,)), ((3, 31), (31,)),
+                              ((0, 4), (4,))):
         yield make(*shape), make(*normalized), make(*normalized), {"normalized_shape": normalized}
-    yield make(7, 1), make(1), make(1), {"normalized_shape": (1,), "eps": 0.1}       # all difference of equals: 0 up to rounding
+    # each row has one element, so x - mean is 0 up to rounding
+    yield make(7, 1), make(1), make(1), {"normalized_shape": (1,), "eps": 0.1}
     yield make(4, 16), None, None, {"normalized_shape": (16,)}
     yield make(4, 16), make(16), None, {"normalized_shape": (16,), "eps": 0.1}
     yield make(4, 64, low=9999, high=10001), make(64), make(64), {"normalized_shape": (64,)}
@@ -123,14 +129,15 @@ def _layer_norm_errors(make: Any) -> Any:
     yield (make(4, 8), None, None, {"normalized_shape": (4,)}), RuntimeError, "trailing sizes"
 
 
-# ---- RMS norm ---------------------------------------------------------------------------------------------------------
+# ---- RMS norm --------------------------------------------------------------------------------------------------------
 @op
-def rms_norm(x: Tensor, weight: Tensor | None, *, normalized_shape: tuple[int, ...], eps: float | None = None) -> Tensor:
+def rms_norm(x: Tensor, weight: Tensor | None, *, normalized_shape: tuple[int, ...],
+             eps: float | None = None) -> Tensor:
     """Root mean square normalization (Zhang and Sennrich 2019, eq. 4), over the last dimensions.
 
         y = x / sqrt(mean(x^2) + eps) * weight,      eps None: the machine epsilon of x's dtype
 
-    Shapes: x (*, *normalized_shape), weight normalized_shape or None -> y like x.
+    Shapes: x (*, *normalized_shape) floating point, weight normalized_shape or None -> y like x.
     """
     axes = tuple(range(x.ndim - len(normalized_shape), x.ndim))
     y = mul(x, rsqrt(add(mean(mul(x, x), axes, True), _rms_eps(x.dtype, eps))))
@@ -138,16 +145,20 @@ def rms_norm(x: Tensor, weight: Tensor | None, *, normalized_shape: tuple[int, .
 
 
 def _rms_eps(dtype: Any, eps: float | None) -> float:
+    """`eps`, or its default."""
     return float(np.finfo(dtype).eps) if eps is None else eps
 
 
 @rms_norm.check
-def _rms_norm_rule(x: Layout, weight: Layout | None, *, normalized_shape: tuple[int, ...], eps: float | None = None) -> None:
+def _rms_norm_rule(x: Layout, weight: Layout | None, *, normalized_shape: tuple[int, ...],
+                   eps: float | None = None) -> None:
     n = len(normalized_shape)
     if n == 0 or x.shape[x.ndim - n:] != tuple(normalized_shape) or x.ndim < n:
-        fail("rms_norm", "normalized_shape must be the trailing sizes of x", [f"x {x}", f"normalized_shape {list(normalized_shape)}"])
+        fail("rms_norm", "normalized_shape must be the trailing sizes of x",
+             [f"x {x}", f"normalized_shape {list(normalized_shape)}"])
     if weight is not None and weight.shape != tuple(normalized_shape):
-        fail("rms_norm", "weight must have the shape normalized_shape", [f"weight {weight}", f"normalized_shape {list(normalized_shape)}"])
+        fail("rms_norm", "weight must have the shape normalized_shape",
+             [f"weight {weight}", f"normalized_shape {list(normalized_shape)}"])
     _float_input("rms_norm", x)
 
 
@@ -161,7 +172,7 @@ def _rms_norm_kernels(kernels: KernelTable, x: Layout, weight: Layout | None, *,
         n *= size
     rows = x.size // n if n else 0
     statistic = layout(x.device, x.dtype, (rows,))
-    partial = layout(x.device, x.dtype, (_chunks(rows) * n,))
+    partial = layout(x.device, x.dtype, (native.rms_norm_partial(rows, n),))
     epsilon = _rms_eps(x.dtype, eps)
 
     def run_forward(xa: Array, wa: Array | None) -> Any:
@@ -171,9 +182,10 @@ def _rms_norm_kernels(kernels: KernelTable, x: Layout, weight: Layout | None, *,
 
     def run_backward(saved: Any, g: Array, needs: list[bool]) -> list[Array | None]:
         xa, rstd, wa = saved
-        gx = alloc(x) if needs[0] else None
-        gw = alloc(weight) if needs[1] else None        # type: ignore[arg-type]
-        scratch = alloc(partial) if needs[1] else None
+        need_x, need_w = needs
+        gx = alloc(x) if need_x else None
+        gw = alloc(weight) if need_w else None          # type: ignore[arg-type]
+        scratch = alloc(partial) if need_w else None
         backward.call(address(gx), address(gw), address(scratch), g.ptr, xa.ptr, rstd.ptr, address(wa), rows, n)
         return [gx, gw]
     return run_forward, run_backward
@@ -200,13 +212,14 @@ def _rms_norm_errors(make: Any) -> Any:
     yield (make(4, 8), None, {"normalized_shape": (4,)}), RuntimeError, "trailing sizes"
 
 
-# ---- batch norm -------------------------------------------------------------------------------------------------------
+# ---- batch norm ------------------------------------------------------------------------------------------------------
 def _channels(x: Tensor | Layout) -> tuple[int, ...]:
     """The shape by which a per-channel vector broadcasts over x (N, C, *)."""
     return (1, x.shape[1], *(1,) * (x.ndim - 2))
 
 
 def _channel_rule(op: str, x: Layout, **vectors: Layout | None) -> None:
+    """x is (N, C, *) and floating point; each of `vectors` is (C,)."""
     if x.ndim < 2:
         fail(op, "x must have at least the dimensions (N, C)", x)
     _float_input(op, x)
@@ -216,18 +229,20 @@ def _channel_rule(op: str, x: Layout, **vectors: Layout | None) -> None:
 
 
 def _batch_channels_inner(x: Layout) -> tuple[int, int, int]:
+    """N, C and the size of all other dimensions together."""
     batch, channels = x.shape[:2]
     return batch, channels, x.size // (batch * channels) if batch * channels else 0
 
 
 @op(nondifferentiable=(1, 2))
-def batch_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, *, eps: float = 1e-5) -> tuple[Tensor, Tensor, Tensor]:
+def batch_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, *,
+               eps: float = 1e-5) -> tuple[Tensor, Tensor, Tensor]:
     """Batch normalization in training (Ioffe and Szegedy 2015, algorithm 1), per channel over the batch and space.
 
         y = (x - mean_c) / sqrt(var_c + eps) * weight_c + bias_c
 
-    Shapes: x (N, C, *), weight and bias (C,) or None -> y like x, mean (C,), biased var (C,). Running statistics belong to
-    the layer: mean and var are returned for it, outside the graph.
+    Shapes: x (N, C, *), weight and bias (C,) or None -> y like x, mean (C,), biased var (C,). The layer keeps the
+    running statistics: mean and var are returned for them and have no gradient.
     """
     axes = (0, *range(2, x.ndim))
     mu = mean(x, axes, True)
@@ -235,7 +250,7 @@ def batch_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, *, eps: fl
     var = mean(mul(centered, centered), axes, True)
     y = _affine(mul(centered, rsqrt(add(var, eps))), weight, bias, _channels(x))
     flat = (x.shape[1],)
-    # detached: they feed running statistics, which are state, not part of the function
+    # detached: mean and var update running statistics, which are state and not part of the function
     return y, reshape(mu, flat).detach(), reshape(var, flat).detach()
 
 
@@ -245,7 +260,8 @@ def _batch_norm_rule(x: Layout, weight: Layout | None, bias: Layout | None, *, e
 
 
 @batch_norm.fused
-def _batch_norm_kernels(kernels: KernelTable, x: Layout, weight: Layout | None, bias: Layout | None, *, eps: float = 1e-5) -> Any:
+def _batch_norm_kernels(kernels: KernelTable, x: Layout, weight: Layout | None, bias: Layout | None, *,
+                        eps: float = 1e-5) -> Any:
     forward, backward = kernels.batch_norm_forward[x.dtype], kernels.batch_norm_backward[x.dtype]
     same_dtypes("batch_norm", x, weight, bias)
     batch, channels, inner = _batch_channels_inner(x)
@@ -258,8 +274,12 @@ def _batch_norm_kernels(kernels: KernelTable, x: Layout, weight: Layout | None, 
 
     def run_backward(saved: Any, gs: list, needs: list[bool]) -> list[Array | None]:
         xa, mu, rstd, wa = saved
-        gx, gw, gb = alloc(x) if needs[0] else None, alloc(vector) if needs[1] else None, alloc(vector) if needs[2] else None
-        backward.call(address(gx), address(gw), address(gb), gs[0].ptr, xa.ptr, mu.ptr, rstd.ptr, address(wa), batch, channels, inner)
+        need_x, need_w, need_b = needs
+        gx = alloc(x) if need_x else None
+        gw = alloc(vector) if need_w else None
+        gb = alloc(vector) if need_b else None
+        backward.call(address(gx), address(gw), address(gb), gs[0].ptr, xa.ptr, mu.ptr, rstd.ptr, address(wa), batch,
+                      channels, inner)
         return [gx, gw, gb]
     return run_forward, run_backward
 
@@ -304,14 +324,14 @@ def batch_norm_eval(x: Tensor, running_mean: Tensor, running_var: Tensor, weight
 
 
 @batch_norm_eval.check
-def _batch_norm_eval_rule(x: Layout, running_mean: Layout, running_var: Layout, weight: Layout | None, bias: Layout | None, *,
-                          eps: float = 1e-5) -> None:
+def _batch_norm_eval_rule(x: Layout, running_mean: Layout, running_var: Layout, weight: Layout | None,
+                          bias: Layout | None, *, eps: float = 1e-5) -> None:
     _channel_rule("batch_norm_eval", x, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias)
 
 
 @batch_norm_eval.fused
-def _batch_norm_eval_kernels(kernels: KernelTable, x: Layout, running_mean: Layout, running_var: Layout, weight: Layout | None,
-                             bias: Layout | None, *, eps: float = 1e-5) -> Any:
+def _batch_norm_eval_kernels(kernels: KernelTable, x: Layout, running_mean: Layout, running_var: Layout,
+                             weight: Layout | None, bias: Layout | None, *, eps: float = 1e-5) -> Any:
     forward, backward = kernels.batch_norm_eval_forward[x.dtype], kernels.batch_norm_eval_backward[x.dtype]
     same_dtypes("batch_norm_eval", x, running_mean, running_var, weight, bias)
     batch, channels, inner = _batch_channels_inner(x)
@@ -323,17 +343,22 @@ def _batch_norm_eval_kernels(kernels: KernelTable, x: Layout, running_mean: Layo
         return y, (xa, ma, va, wa)
 
     def run_backward(saved: Any, g: Array, needs: list[bool]) -> list[Array | None] | None:
-        if needs[1] or needs[2]:
-            return None                 # gradients of given statistics: by the definition
+        need_x, need_mean, need_var, need_w, need_b = needs
+        if need_mean or need_var:
+            return None                 # the definition computes the gradients of the statistics
         xa, ma, va, wa = saved
-        gx, gw, gb = alloc(x) if needs[0] else None, alloc(vector) if needs[3] else None, alloc(vector) if needs[4] else None
-        backward.call(address(gx), address(gw), address(gb), g.ptr, xa.ptr, ma.ptr, va.ptr, address(wa), batch, channels, inner, eps)
+        gx = alloc(x) if need_x else None
+        gw = alloc(vector) if need_w else None
+        gb = alloc(vector) if need_b else None
+        backward.call(address(gx), address(gw), address(gb), g.ptr, xa.ptr, ma.ptr, va.ptr, address(wa), batch,
+                      channels, inner, eps)
         return [gx, None, None, gw, gb]
     return run_forward, run_backward
 
 
 @batch_norm_eval.reference
-def _batch_norm_eval_oracle(x: Any, running_mean: Any, running_var: Any, weight: Any, bias: Any, *, eps: float = 1e-5) -> Any:
+def _batch_norm_eval_oracle(x: Any, running_mean: Any, running_var: Any, weight: Any, bias: Any, *,
+                            eps: float = 1e-5) -> Any:
     shape = _channels(x)
     y = (x - running_mean.reshape(shape)) / np.sqrt(running_var.reshape(shape) + eps)
     return y * (1 if weight is None else weight.reshape(shape)) + (0 if bias is None else bias.reshape(shape))
@@ -352,7 +377,7 @@ def _batch_norm_eval_errors(make: Any) -> Any:
     yield (make(4, 3), make(3), make(2), None, None), RuntimeError, "running_var must have one value per channel"
 
 
-# ---- group and instance norm --------------------------------------------------------------------------------------------
+# ---- group and instance norm -----------------------------------------------------------------------------------------
 @op
 def group_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, *, num_groups: int, eps: float = 1e-5) -> Tensor:
     """Group normalization (Wu and He 2018, eq. 7): per sample over space and each of `num_groups` groups of channels.
@@ -369,7 +394,8 @@ def group_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, *, num_gro
 
 
 @group_norm.check
-def _group_norm_rule(x: Layout, weight: Layout | None, bias: Layout | None, *, num_groups: int, eps: float = 1e-5) -> None:
+def _group_norm_rule(x: Layout, weight: Layout | None, bias: Layout | None, *, num_groups: int,
+                     eps: float = 1e-5) -> None:
     _channel_rule("group_norm", x, weight=weight, bias=bias)
     if num_groups < 1 or x.shape[1] % num_groups:
         fail("group_norm", "num_groups must divide the channels (dimension 1)", [f"x {x}", f"num_groups {num_groups}"])
@@ -388,12 +414,16 @@ def _group_norm_kernels(kernels: KernelTable, x: Layout, weight: Layout | None, 
 
     def run_forward(xa: Array, wa: Array | None, ba: Array | None) -> Any:
         y, mu, rstd = alloc(x), alloc(statistic), alloc(statistic)
-        forward.call(y.ptr, mu.ptr, rstd.ptr, xa.ptr, address(wa), address(ba), batch, num_groups, per_group, inner, eps)
+        forward.call(y.ptr, mu.ptr, rstd.ptr, xa.ptr, address(wa), address(ba),
+                     batch, num_groups, per_group, inner, eps)
         return y, (xa, mu, rstd, wa)
 
     def run_backward(saved: Any, g: Array, needs: list[bool]) -> list[Array | None]:
         xa, mu, rstd, wa = saved
-        gx, gw, gb = alloc(x) if needs[0] else None, alloc(vector) if needs[1] else None, alloc(vector) if needs[2] else None
+        need_x, need_w, need_b = needs
+        gx = alloc(x) if need_x else None
+        gw = alloc(vector) if need_w else None
+        gb = alloc(vector) if need_b else None
         scratch = alloc(partial)
         backward.call(address(gx), address(gw), address(gb), scratch.ptr, g.ptr, xa.ptr, mu.ptr, rstd.ptr, address(wa),
                       batch, num_groups, per_group, inner)
@@ -411,7 +441,8 @@ def _group_norm_oracle(x: Any, weight: Any, bias: Any, *, num_groups: int, eps: 
 
 @group_norm.samples
 def _group_norm_samples(make: Any) -> Any:
-    for shape, groups in (((3, 6), 2), ((2, 4, 5), 4), ((2, 6, 3, 5), 3), ((2, 33, 2), 1), ((1, 32, 31), 8), ((2, 4, 1, 2, 2), 2)):
+    for shape, groups in (((3, 6), 2), ((2, 4, 5), 4), ((2, 6, 3, 5), 3), ((2, 33, 2), 1), ((1, 32, 31), 8),
+                          ((2, 4, 1, 2, 2), 2)):
         yield make(*shape), make(shape[1]), make(shape[1]), {"num_groups": groups}
     yield make(2, 4, 3), None, None, {"num_groups": 2, "eps": 0.1}
     yield make(2, 4, 16, low=9999, high=10001), make(4), make(4), {"num_groups": 2}
@@ -424,21 +455,27 @@ def _group_norm_errors(make: Any) -> Any:
 
 
 def instance_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, *, eps: float = 1e-5) -> Tensor:
-    """Instance normalization (Ulyanov, Vedaldi and Lempitsky 2016): per sample and channel, over space. It is group
-    normalization with one channel per group."""
+    """Instance normalization (Ulyanov, Vedaldi and Lempitsky 2016): per sample and channel, over space.
+
+        y = (x - mean_nc) / sqrt(var_nc + eps) * weight_c + bias_c
+
+    Shapes: x (N, C, *), weight and bias (C,) or None -> y like x. It is `group_norm` with one channel in each group.
+    """
     return group_norm(x, weight, bias, num_groups=x.shape[1], eps=eps)
 
 
-# ---- padding kept out ---------------------------------------------------------------------------------------------------
+# ---- masked norm: without the padding --------------------------------------------------------------------------------
 @op(nondifferentiable=(1, 2, 3))
 def masked_norm(x: Tensor, mask: Tensor, *, axes: tuple[int, ...], eps: float = 1e-5,
                 centered: bool = True) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Normalization over `axes` by the elements where `mask` is true; 0 at the others, whatever they hold (nan too).
+    """Normalization over `axes`, with the elements where `mask` is true; y is 0 at the others, even where x is NaN.
 
-        y = (x - mean) / sqrt(var + eps),      mean and biased variance over the valid elements; with `centered=False` mean is 0
+        y = (x - mean) / sqrt(var + eps),      mean and biased variance over the valid elements
 
-    Shapes: x any, mask bool, broadcasting to x -> y like x; mean, var and the number of valid elements with size 1 along `axes`.
-    Where nothing is valid mean, var and y are 0.
+    With `centered=False`, mean is 0 in this formula. Where no element is valid, mean, var and y are 0.
+
+    Shapes: x any, mask bool, broadcasts to x -> y like x; mean, var and the number of valid elements, with size 1 along
+    `axes`. Only y has a gradient.
     """
     mask = expand(mask, x.shape)
     count = total(cast(mask, x.dtype), axes, True)
@@ -448,14 +485,16 @@ def masked_norm(x: Tensor, mask: Tensor, *, axes: tuple[int, ...], eps: float = 
     if centered:
         kept = where(mask, sub(kept, mu), 0.0)
     var = mul(total(mul(kept, kept), axes, True), share)
-    # detached: they feed running statistics, which are state, not part of the function
+    # detached: mean and var update running statistics, which are state and not part of the function
     return mul(kept, rsqrt(add(var, eps))), mu.detach(), var.detach(), count
 
 
 @masked_norm.check
-def _masked_norm_rule(x: Layout, mask: Layout, *, axes: tuple[int, ...], eps: float = 1e-5, centered: bool = True) -> None:
+def _masked_norm_rule(x: Layout, mask: Layout, *, axes: tuple[int, ...], eps: float = 1e-5,
+                      centered: bool = True) -> None:
     _float_input("masked_norm", x)
-    if mask.dtype != BOOL or mask.ndim != x.ndim or any(m not in (1, n) for m, n in zip(mask.shape, x.shape, strict=True)):
+    fits = mask.ndim == x.ndim and all(m in (1, n) for m, n in zip(mask.shape, x.shape, strict=True))
+    if mask.dtype != BOOL or not fits:
         fail("masked_norm", "mask must be bool and broadcast to x", [f"x {x}", f"mask {mask}"])
 
 
@@ -547,16 +586,17 @@ def axes_in_order(name: str, axis: Any, ndim: int, count: int) -> tuple[int, ...
 # ---- launches on CUDA ------------------------------------------------------------------------------------------------
 
 def _row_norm_rule(sums: int, *wanted: str) -> Rule:
-    """`sums` column sums are kept where one of the outputs named by `wanted` is."""
+    """The kernel keeps `sums` sums per column if one of the outputs named in `wanted` is wanted."""
     def rule(k: Any, host: Any) -> Sequence[Launch]:
-        shared = min(sums * k.n * 8, 12288)                            # of doubles: enough for both types; SHARED_SUMS
-        first = Launch("", (_chunks(k.rows) if k.n else 0,), (threads_for(ceil_div(max(k.n, 1), 4)), 1), shared)
+        shared = min(sums * k.n * 8, native.SHARED_SUMS_BYTES)         # bytes of doubles, which suffice for both types
+        blocks = native.norm_chunks(k.rows) if k.n else 0
+        first = Launch("", (blocks,), (threads_for(ceil_div(max(k.n, 1), 4)), 1), shared)
         return [first, columns(k.n, "columns")] if any(getattr(k, name) for name in wanted) else [first]
     return rule
 
 
 def _channel_launches(apply: bool) -> Rule:
-    """A block for each channel, or for 32 of them; with `apply`, then a launch over the elements."""
+    """A block for each channel, or for each 32 channels; with `apply`, then a launch over the elements."""
     def rule(k: Any, host: Any) -> Sequence[Launch]:
         if k.batch * k.inner == 0:
             return []

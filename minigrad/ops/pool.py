@@ -1,7 +1,9 @@
-"""Pooling over any number of trailing dimensions (kernels for one to three: native/pool.c): the largest element of a window, or the mean.
+"""Pooling over any number of trailing dimensions: the maximum or the mean of each window (native/pool.c: one to three).
 
-A window is in each dimension begin, begin + dilation, ... below end, all inside x: strided, padded, ceiled and adaptive windows alike. The
-definitions walk the places of a window: the first element of all windows, the second, ...; a window that is shorter repeats its last.
+In each dimension a window is a range of indices: begin, begin + dilation, ..., all below end and inside x. This
+describes the windows of all four ops, with stride, padding and `ceil_mode`, or adaptive. The definitions go through the
+places of a window: they take the first element of all windows, then the second, and so on. A window that has fewer
+elements than the longest repeats its last one.
 """
 from __future__ import annotations
 
@@ -22,21 +24,23 @@ from ..devices.memory import Array, Layout, alloc, layout
 from .dispatch import through
 from .math import add, div, gt, logical_or, ne, where
 from .take import take_at
-from .view import _expanded
+from .view import as_expanded
 
 __all__: list[str] = []
 
 Sizes = tuple[int, ...]
 Windows = tuple[tuple[tuple[int, int], ...], ...]       # (begin, end) of each output, for each dimension
-_WINDOWS_MAX = 1 << 24                                  # in an adaptive dimension: each is written down
+_WINDOWS_MAX = 1 << 24                                  # in an adaptive dimension: the table holds each of them
 
 
-# ---- windows --------------------------------------------------------------------------------------------------------
+# ---- windows ---------------------------------------------------------------------------------------------------------
 
 @lru_cache(maxsize=1024)
 def sliding(size: Sizes, kernel: Sizes, stride: Sizes, padding: Sizes, dilation: Sizes, ceil_mode: bool) -> Windows:
-    """Windows of a kernel that moves by the stride, from `padding` before the first element. With `ceil_mode` the last may stick out
-    behind, as long as it begins inside or before."""
+    """The windows of a kernel that starts `padding` before the first element and moves by `stride`.
+
+    With `ceil_mode` the last window may reach over the end, if it begins inside x or in the padding before it.
+    """
     found = []
     for n, k, s, p, d in zip(size, kernel, stride, padding, dilation, strict=True):
         reach = d * (k - 1) + 1
@@ -50,24 +54,29 @@ def sliding(size: Sizes, kernel: Sizes, stride: Sizes, padding: Sizes, dilation:
 
 @lru_cache(maxsize=1024)
 def adaptive(size: Sizes, output_size: Sizes) -> Windows:
-    """Windows that share out the elements: output i of m sees floor(i n / m) to ceil((i + 1) n / m)."""
-    return tuple([tuple([(i * n // m, -(-(i + 1) * n // m)) for i in range(m)]) for n, m in zip(size, output_size, strict=True)])
+    """Windows of about equal size that cover all elements: output i of m has floor(i n / m) to ceil((i + 1) n / m)."""
+    return tuple([tuple([(i * n // m, -(-(i + 1) * n // m)) for i in range(m)])
+                  for n, m in zip(size, output_size, strict=True)])
 
 
 def _shape(windows: Windows) -> Sizes:
+    """The number of windows in each dimension: the spatial sizes of the output."""
     return tuple([len(w) for w in windows])
 
 
 @lru_cache(maxsize=256)
-def _places(size: Sizes, windows: Windows, dilation: Sizes, device: Any) -> list[tuple[list[Tensor], Tensor, Tensor | None]]:
-    """For each place of a window, in order: the coordinates it has in each dimension, the flat index, and where it is no repetition."""
+def _places(size: Sizes, windows: Windows, dilation: Sizes,
+            device: Any) -> list[tuple[list[Tensor], Tensor, Tensor | None]]:
+    """For each place of a window, in order: its coordinates in each dimension (out of that dimension), its flat index
+    (out), and where it is not a repetition, bool (out), or None if it nowhere is one."""
     def on_device(values: Any) -> Tensor:
         return functions.as_tensor(np.ascontiguousarray(values)).to(device)
     axes = []
     for spans, d in zip(windows, dilation, strict=True):
         begin, end = np.array(spans, np.int64).reshape(-1, 2).T
         longest = max([-(-(e - b) // d) for b, e in spans], default=1)
-        axes.append([(np.minimum(begin + t * d, begin + (end - begin - 1) // d * d), begin + t * d < end) for t in range(longest)])
+        axes.append([(np.minimum(begin + t * d, begin + (end - begin - 1) // d * d), begin + t * d < end)
+                     for t in range(longest)])
     found = []
     for place in product(*axes):
         flat, inside = np.zeros((), np.int64), np.ones((), bool)
@@ -78,7 +87,7 @@ def _places(size: Sizes, windows: Windows, dilation: Sizes, device: Any) -> list
 
 
 def _seen(x: Tensor, windows: Windows, dilation: Sizes) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
-    """For each place of the windows: the values there (*, out), the flat index (out), where it is no repetition (out)."""
+    """For each place of a window: the values there (*, out), the flat index (out), and where it is not a repetition."""
     dims = len(windows)
     for coordinates, flat, inside in _places(x.shape[x.ndim - dims:], windows, dilation, x.device):
         v = x
@@ -88,11 +97,12 @@ def _seen(x: Tensor, windows: Windows, dilation: Sizes) -> Iterator[tuple[Tensor
 
 
 def _largest(x: Tensor, windows: Windows, dilation: Sizes) -> tuple[Tensor, Tensor]:
+    """The definition of both maxima: the values and their flat indices."""
     best: Any = None
     index: Any = None
     for v, flat, _ in _seen(x, windows, dilation):
         if best is None:
-            best, index = v, through(_expanded, flat, v.shape).contiguous()
+            best, index = v, through(as_expanded, flat, v.shape).contiguous()
         else:
             better = logical_or(gt(v, best), ne(v, v))
             best, index = where(better, v, best), where(better, flat, index)
@@ -100,6 +110,7 @@ def _largest(x: Tensor, windows: Windows, dilation: Sizes) -> tuple[Tensor, Tens
 
 
 def _average(x: Tensor, windows: Windows, divisor: np.ndarray) -> Tensor:
+    """The definition of both means: the sum of each window, divided by its `divisor`."""
     total: Any = None
     for v, _, inside in _seen(x, windows, (1,) * len(windows)):
         v = v if inside is None else where(inside, v, 0)
@@ -109,7 +120,7 @@ def _average(x: Tensor, windows: Windows, divisor: np.ndarray) -> Tensor:
 
 
 def _table(x: Layout, windows: Windows, dilation: Sizes) -> Array:
-    """native/pool.c's windows."""
+    """The table `windows` of native/pool.c."""
     dims = len(windows)
     if dims > 3:
         raise NoKernel(f"kernels take up to 3 dimensions; got {dims}")
@@ -117,23 +128,28 @@ def _table(x: Layout, windows: Windows, dilation: Sizes) -> Array:
         raise NoKernel("there are no elements")
     space = x.shape[x.ndim - dims:]
     if prod(space) >= 1 << 31:
-        raise NoKernel("a plane of 2^31 elements or more")
-    while dims > 1 and windows[-1] == ((0, space[-1]),) and dilation[-1] == dilation[-2] == 1:      # whole rows: one longer row
+        raise NoKernel("the kernels take planes of less than 2^31 elements")
+    # a window over the whole last dimension: its rows follow each other in memory and are one longer row
+    while dims > 1 and windows[-1] == ((0, space[-1]),) and dilation[-1] == dilation[-2] == 1:
         n = space[-1]
         windows = (*windows[:-2], tuple([(b * n, e * n) for b, e in windows[-2]]))
         space, dilation, dims = (*space[:-2], space[-2] * n), dilation[:-1], dims - 1
-    dilation = tuple([min(d, n) for d, n in zip(dilation, space, strict=True)])     # a larger step leaves a window as well
+    # a step of the whole size already leaves the window
+    dilation = tuple([min(d, n) for d, n in zip(dilation, space, strict=True)])
     fill = [1] * (3 - dims)
     spans = [(0, 1)] * (3 - dims) + [span for spans in windows for span in spans]
-    numbers = [x.size // prod(space), *fill, *space, *fill, *_shape(windows), *fill, *dilation, *[v for span in spans for v in span]]
+    numbers = [x.size // prod(space), *fill, *space, *fill, *_shape(windows), *fill, *dilation,
+               *[v for span in spans for v in span]]
     return x.device.constant(np.array(numbers, np.int64))
 
 
 def _out(x: Layout, windows: Windows) -> Sizes:
+    """The shape of the output."""
     return (*x.shape[:x.ndim - len(windows)], *_shape(windows))
 
 
 def _largest_kernels(kernels: KernelTable, x: Layout, windows: Windows, dilation: Sizes) -> Any:
+    """Forward and backward of both maxima."""
     forward, backward = kernels.max_pool_forward[x.dtype], kernels.max_pool_backward[x.dtype]
     table = _table(x, windows, dilation)
     y_layout, index_layout = layout(x.device, x.dtype, _out(x, windows)), layout(x.device, INT64, _out(x, windows))
@@ -151,6 +167,7 @@ def _largest_kernels(kernels: KernelTable, x: Layout, windows: Windows, dilation
 
 
 def _average_kernels(kernels: KernelTable, x: Layout, windows: Windows, divisor: np.ndarray) -> Any:
+    """Forward and backward of both means."""
     forward, backward = kernels.avg_pool_forward[x.dtype], kernels.avg_pool_backward[x.dtype]
     table, by = _table(x, windows, (1,) * len(windows)), x.device.upload(divisor.astype(x.dtype))
     y_layout = layout(x.device, x.dtype, _out(x, windows))
@@ -168,7 +185,7 @@ def _average_kernels(kernels: KernelTable, x: Layout, windows: Windows, divisor:
 
 
 def _windows_of(array: Any, windows: Windows, dilation: Sizes) -> Iterator[tuple[tuple, Any, np.ndarray]]:
-    """For the references: (index of an output, the window, the flat indices of its elements)."""
+    """For the references, each output: its index, the window's elements (*, n), and their flat indices (n,)."""
     space = array.shape[array.ndim - len(windows):]
     flat = np.arange(prod(space)).reshape(space)
     for place in np.ndindex(*_shape(windows)):
@@ -188,22 +205,27 @@ def _largest_reference(x: Any, windows: Windows, dilation: Sizes) -> Any:
     return y, index
 
 
-def _check(name: str, x: Layout, kernel: Sizes, stride: Sizes, padding: Sizes, dilation: Sizes, ceil_mode: bool) -> None:
+def _check(name: str, x: Layout, kernel: Sizes, stride: Sizes, padding: Sizes, dilation: Sizes,
+           ceil_mode: bool) -> None:
+    """The shape rule of both ops with a kernel."""
     dims = len(kernel)
     if not dims or x.ndim < dims or not all(x.shape[x.ndim - dims:]):
         fail(name, f"x must have {dims} dimensions of space that are not empty", f"x {x}")
-    for key, values, least in (("kernel", kernel, 1), ("stride", stride, 1), ("padding", padding, 0), ("dilation", dilation, 1)):
+    numbers = (("kernel", kernel, 1), ("stride", stride, 1), ("padding", padding, 0), ("dilation", dilation, 1))
+    for key, values, least in numbers:
         if len(values) != dims or any(v < least for v in values):
             fail(name, f"{key} must be at least {least} in each of the {dims} dimensions", f"{key} {list(values)}")
     if any(2 * p > d * (k - 1) + 1 for p, k, d in zip(padding, kernel, dilation, strict=True)):
-        fail(name, "padding must be at most half of the kernel (with dilation)", [f"padding {list(padding)}", f"kernel {list(kernel)}"])
+        fail(name, "padding must be at most half of the kernel (with dilation)",
+             [f"padding {list(padding)}", f"kernel {list(kernel)}"])
     windows = sliding(x.shape[x.ndim - dims:], kernel, stride, padding, dilation, ceil_mode)
     if not all(windows) or any(b >= e for spans in windows for b, e in spans):
-        fail(name, "each window must see at least one element, and there must be a window", [f"x {x}", f"kernel {list(kernel)}"],
-             "use a smaller kernel or dilation")
+        fail(name, "each window must have at least one element, and there must be a window",
+             [f"x {x}", f"kernel {list(kernel)}"], "use a smaller kernel or dilation")
 
 
 def _check_adaptive(name: str, x: Layout, output_size: Sizes) -> None:
+    """The shape rule of both adaptive ops."""
     dims = len(output_size)
     if not dims or x.ndim < dims or not all(x.shape[x.ndim - dims:]):
         fail(name, f"x must have {dims} dimensions of space that are not empty", f"x {x}")
@@ -213,7 +235,7 @@ def _check_adaptive(name: str, x: Layout, output_size: Sizes) -> None:
         fail(name, f"output_size must be at most {_WINDOWS_MAX}", f"output_size {list(output_size)}")
 
 
-# ---- the largest ------------------------------------------------------------------------------------------------------
+# ---- the maximum -----------------------------------------------------------------------------------------------------
 
 def _moving(x: Any, kernel: Sizes, stride: Sizes, padding: Sizes, dilation: Sizes, ceil_mode: bool) -> Windows:
     return sliding(tuple(x.shape[x.ndim - len(kernel):]), kernel, stride, padding, dilation, ceil_mode)
@@ -224,10 +246,14 @@ def _shared(x: Any, output_size: Sizes) -> Windows:
 
 
 @op(nondifferentiable=(1,))
-def max_pool(x: Tensor, *, kernel: Sizes, stride: Sizes, padding: Sizes, dilation: Sizes, ceil_mode: bool) -> tuple[Tensor, Tensor]:
-    """The largest element of each window, and its flat index in the space: the first of equal ones, but the last NaN.
+def max_pool(x: Tensor, *, kernel: Sizes, stride: Sizes, padding: Sizes, dilation: Sizes,
+             ceil_mode: bool) -> tuple[Tensor, Tensor]:
+    """The maximum of each window, and its flat index in the space.
 
-    Shapes: x (*, *space) -> y and index (int64), both (*, *out).
+    Of equal elements it is the first; if there are NaN, it is the last NaN. Elements in the padding never are the
+    maximum.
+
+    Shapes: x (*, *space), the attributes one number for each dimension of space -> y and index (int64), both (*, *out).
     """
     return _largest(x, _moving(x, kernel, stride, padding, dilation, ceil_mode), dilation)
 
@@ -247,10 +273,12 @@ def _max_pool_reference(x: Any, *, dilation: Sizes, **attrs: Any) -> Any:
     return _largest_reference(x, _moving(x, dilation=dilation, **attrs), dilation)
 
 
-def _attrs(kernel: Any, stride: Any, padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False, dims: int = 2) -> dict[str, Any]:
+def _attrs(kernel: Any, stride: Any, padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False,
+           dims: int = 2) -> dict[str, Any]:
     def each(v: Any) -> Sizes:
         return (v,) * dims if isinstance(v, int) else v
-    return {"kernel": each(kernel), "stride": each(stride), "padding": each(padding), "dilation": each(dilation), "ceil_mode": ceil_mode}
+    return {"kernel": each(kernel), "stride": each(stride), "padding": each(padding), "dilation": each(dilation),
+            "ceil_mode": ceil_mode}
 
 
 @max_pool.samples
@@ -277,7 +305,7 @@ def _max_pool_errors(make: Any) -> Any:
 
 @op(nondifferentiable=(1,))
 def adaptive_max_pool(x: Tensor, *, output_size: Sizes) -> tuple[Tensor, Tensor]:
-    """The largest element of each of `output_size` windows that share out the elements, and its flat index.
+    """The maximum of each of `output_size` windows (see `adaptive`), and its flat index in the space.
 
     Shapes: x (*, *space) -> y and index (int64), both (*, *output_size).
     """
@@ -314,11 +342,12 @@ def _adaptive_max_pool_errors(make: Any) -> Any:
     yield (make(2, 0, 4), {"output_size": (1, 2)}), RuntimeError, "not empty"
 
 
-# ---- the mean -------------------------------------------------------------------------------------------------------
+# ---- the mean --------------------------------------------------------------------------------------------------------
 
 def _divisors(x: Any, kernel: Sizes, stride: Sizes, padding: Sizes, ceil_mode: bool, count_include_pad: bool,
               divisor_override: int | None) -> tuple[Windows, np.ndarray]:
-    """The windows, and by what the sum of each is divided: its elements, with padding (not what ceil_mode adds) or not."""
+    """The windows, and the divisor of each window's sum: the number of its elements, with those in the padding if
+    `count_include_pad` (never those that `ceil_mode` adds), or `divisor_override`."""
     size = tuple(x.shape[x.ndim - len(kernel):])
     windows = sliding(size, kernel, stride, padding, (1,) * len(kernel), ceil_mode)
     counts = np.ones((), np.float64)
@@ -331,10 +360,11 @@ def _divisors(x: Any, kernel: Sizes, stride: Sizes, padding: Sizes, ceil_mode: b
 @op
 def avg_pool(x: Tensor, *, kernel: Sizes, stride: Sizes, padding: Sizes, ceil_mode: bool, count_include_pad: bool,
              divisor_override: int | None) -> Tensor:
-    """The mean of each window: of all its elements, zeros of the padding included, or only of those inside; or the sum over
-    `divisor_override`.
+    """The mean of each window. Elements in the padding are 0, and count if `count_include_pad`.
 
-    Shapes: x (*, *space) -> y (*, *out).
+    With `divisor_override`, the sum of each window divided by this number.
+
+    Shapes: x (*, *space), the attributes one number for each dimension of space -> y (*, *out).
     """
     return _average(x, *_divisors(x, kernel, stride, padding, ceil_mode, count_include_pad, divisor_override))
 
@@ -353,8 +383,8 @@ def _avg_pool_kernels(kernels: KernelTable, x: Layout, **attrs: Any) -> Any:
 
 
 @avg_pool.reference
-def _avg_pool_reference(x: Any, *, kernel: Sizes, stride: Sizes, padding: Sizes, ceil_mode: bool, count_include_pad: bool,
-                        divisor_override: int | None) -> Any:
+def _avg_pool_reference(x: Any, *, kernel: Sizes, stride: Sizes, padding: Sizes, ceil_mode: bool,
+                        count_include_pad: bool, divisor_override: int | None) -> Any:
     dims = len(kernel)
     size = x.shape[x.ndim - dims:]
     windows = sliding(size, kernel, stride, padding, (1,) * dims, ceil_mode)
@@ -393,7 +423,7 @@ def _avg_pool_errors(make: Any) -> Any:
 
 @op
 def adaptive_avg_pool(x: Tensor, *, output_size: Sizes) -> Tensor:
-    """The mean of each of `output_size` windows that share out the elements.
+    """The mean of each of `output_size` windows (see `adaptive`).
 
     Shapes: x (*, *space) -> y (*, *output_size).
     """
@@ -401,6 +431,7 @@ def adaptive_avg_pool(x: Tensor, *, output_size: Sizes) -> Tensor:
 
 
 def _sharing(x: Any, output_size: Sizes) -> tuple[Windows, np.ndarray]:
+    """The windows, and the number of elements of each."""
     windows = _shared(x, output_size)
     counts = np.ones((), np.float64)
     for spans in windows:

@@ -1,11 +1,12 @@
-// Random numbers from Philox4x32-10: the same numbers as native/random.c, where the generator, the layout of `state` and the
-// way from bits to numbers are described. Word w of a launch is word w % 4 of block counter + w / 4 under the key.
+// Random numbers from Philox4x32-10: the same numbers as native/random.c, where the generator, the layout of `state`
+// and the way from bits to numbers are described. Word w of a launch is word w % 4 of block counter + w / 4 under the
+// key.
 //
 // A thread computes one block of four words and the elements made of them. All blocks read the counter, so it cannot be
 // advanced by the same launch: a second one, of one thread, does it.
 //
-// The arithmetic from bits to numbers is + - * / sqrt in a fixed order, each rounded by itself: the *_rn functions keep the
-// compiler from fusing a multiplication with an addition, so that GPU and CPU give the same bits.
+// The arithmetic from bits to numbers is + - * / sqrt in a fixed order, each rounded by itself: the *_rn functions keep
+// the compiler from fusing a multiplication with an addition, so that GPU and CPU give the same bits.
 struct Philox { uint32_t word[4]; };
 
 __device__ __forceinline__ Philox philox(const int64_t *state, uint64_t block) {
@@ -14,7 +15,8 @@ __device__ __forceinline__ Philox philox(const int64_t *state, uint64_t block) {
   uint32_t c0 = (uint32_t)low, c1 = (uint32_t)(low >> 32), c2 = (uint32_t)high, c3 = (uint32_t)(high >> 32);
 #pragma unroll
   for (int round = 0; round < 10; round++) {
-    const uint32_t h0 = __umulhi(0xD2511F53u, c0), l0 = 0xD2511F53u * c0, h1 = __umulhi(0xCD9E8D57u, c2), l1 = 0xCD9E8D57u * c2;
+    const uint32_t h0 = __umulhi(0xD2511F53u, c0), l0 = 0xD2511F53u * c0, h1 = __umulhi(0xCD9E8D57u, c2),
+                   l1 = 0xCD9E8D57u * c2;
     c0 = h1 ^ c1 ^ k0, c1 = l1, c2 = h0 ^ c3 ^ k1, c3 = l0;
     k0 += 0x9E3779B9u, k1 += 0xBB67AE85u;
   }
@@ -70,8 +72,9 @@ typedef int32_t Int;
 #define DIV __fdiv_rn
 #define ROOT __fsqrt_rn
 #define UNIFORM(bits) MUL((T)(int32_t)((bits) >> 8), 5.9604644775390625e-08f)                                  // [0, 1)
-#define POSITIVE(bits) ADD(MUL((T)(int32_t)((bits) >> 1), 4.656612873077393e-10f), 2.3283064365386963e-10f)     // (0, 1]
-#define TURN(bits) MUL((T)((int32_t)((bits) & 0x3FFFFFFFu) - 0x20000000), (T)(1.5707963267948966 * 9.313225746154785e-10))
+#define POSITIVE(bits) ADD(MUL((T)(int32_t)((bits) >> 1), 4.656612873077393e-10f), 2.3283064365386963e-10f) // (0, 1]
+#define TURN(bits) \
+  MUL((T)((int32_t)((bits) & 0x3FFFFFFFu) - 0x20000000), (T)(1.5707963267948966 * 9.313225746154785e-10))
 #define QUADRANT(bits) ((bits) >> 30)
 #define AS_INT __float_as_int
 #define AS_REAL __int_as_float
@@ -88,7 +91,8 @@ typedef int64_t Int;
 #define ROOT __dsqrt_rn
 #define UNIFORM(bits) MUL((T)(int64_t)((bits) >> 11), 1.1102230246251565e-16)
 #define POSITIVE(bits) ADD(MUL((T)(int64_t)((bits) >> 11), 1.1102230246251565e-16), 5.551115123125783e-17)
-#define TURN(bits) MUL((T)((int64_t)((bits) & 0x3FFFFFFFFFFFFFFFull) - 0x2000000000000000ll), 1.5707963267948966 * 2.168404344971009e-19)
+#define TURN(bits) \
+  MUL((T)((int64_t)((bits) & 0x3FFFFFFFFFFFFFFFull) - 0x2000000000000000ll), 1.5707963267948966 * 2.168404344971009e-19)
 #define QUADRANT(bits) ((uint32_t)((bits) >> 62))
 #define AS_INT __double_as_longlong
 #define AS_REAL __longlong_as_double
@@ -120,7 +124,8 @@ KERNEL(uniform)(T *out, int64_t *state, int64_t n, double low, double high) {
 }
 STEP(uniform, advance)(T *out, int64_t *state, int64_t n, double low, double high) { advance(state, n * PER); }
 
-// ---- normal: Box and Muller, by native/random.c's own log, sine and cosine (there: where the coefficients come from) ----
+// ---- normal: Box and Muller, by native/random.c's own log, sine and cosine (there: where the coefficients come from)
+//     ----
 __device__ __forceinline__ T polynomial(T z, const T *c, int n) {
   T v = c[n - 1];
 #pragma unroll
@@ -133,15 +138,13 @@ __device__ __forceinline__ T sine_terms(T z) { TERMS(-0.166666552f, 0.0083321910
 __device__ __forceinline__ T cosine_terms(T z) { TERMS(0.0416666456f, -0.0013887313f, 2.44329585e-05f) }
 __device__ __forceinline__ T log_terms(T z) { TERMS(0.666667759f, 0.399775743f, 0.298712373f) }
 #else
-__device__ __forceinline__ T sine_terms(T z) {
-  TERMS(-0.16666666666666632, 0.008333333333322476, -0.00019841269829839233, 2.7557313698627415e-06, -2.505075868782087e-08, 1.5896807413019552e-10)
-}
-__device__ __forceinline__ T cosine_terms(T z) {
-  TERMS(0.0416666666666666, -0.001388888888887446, 2.4801587289656914e-05, -2.755731439524641e-07, 2.087572831369024e-09, -1.1359875939293001e-11)
-}
-__device__ __forceinline__ T log_terms(T z) {
-  TERMS(0.6666666666666735, 0.39999999999409863, 0.2857142874347979, 0.22222198458066783, 0.18183570497487536, 0.15313887332380782, 0.14797639298807755)
-}
+__device__ __forceinline__ T sine_terms(T z){TERMS(-0.16666666666666632, 0.008333333333322476, -0.00019841269829839233,
+                                                   2.7557313698627415e-06, -2.505075868782087e-08,
+                                                   1.5896807413019552e-10)} __device__ __forceinline__ T
+    cosine_terms(T z){TERMS(0.0416666666666666, -0.001388888888887446, 2.4801587289656914e-05, -2.755731439524641e-07,
+                            2.087572831369024e-09, -1.1359875939293001e-11)} __device__ __forceinline__ T
+    log_terms(T z){TERMS(0.6666666666666735, 0.39999999999409863, 0.2857142874347979, 0.22222198458066783,
+                         0.18183570497487536, 0.15313887332380782, 0.14797639298807755)}
 #endif
 // x + x z S(z)
 __device__ __forceinline__ T sine(T x, T z) { return ADD(x, MUL(MUL(x, z), sine_terms(z))); }
@@ -152,7 +155,8 @@ __device__ __forceinline__ T radius(T u) {
   Int i = AS_INT(u);
   const Int e = (i - ROOT_HALF) >> MANTISSA;
   i -= e * ((Int)1 << MANTISSA);
-  const T f = ADD(AS_REAL(i), -1), s = DIV(f, ADD(2, f)), h = MUL(MUL(F(0.5), f), f), z = MUL(s, s), r = MUL(z, log_terms(z));
+  const T f = ADD(AS_REAL(i), -1), s = DIV(f, ADD(2, f)), h = MUL(MUL(F(0.5), f), f), z = MUL(s, s),
+          r = MUL(z, log_terms(z));
   const T l = ADD(MUL((T)e, (T)0.6931471805599453), ADD(f, -ADD(h, -MUL(s, ADD(h, r)))));
   return ROOT(l < 0 ? MUL(-2, l) : T(0));
 }
@@ -166,16 +170,20 @@ KERNEL(normal)(T *out, int64_t *state, int64_t n, double mean, double std) {
       const Bits angle = bits_of(p, e + 1);
       const T r = radius(POSITIVE(bits_of(p, e))), x = TURN(angle), z = MUL(x, x), s = sine(x, z), c = cosine(z);
       const uint32_t q = QUADRANT(angle);
-      const T a = q & 1 ? s : c, b = q & 1 ? c : s;                          // quadrants: (c, s) (-s, c) (-c, -s) (s, -c)
+      // quadrants: (c, s) (-s, c) (-c, -s) (s, -c)
+      const T a = q & 1 ? s : c, b = q & 1 ? c : s;
       const int64_t i = ELEMENTS * block + e;
       if (i < n) out[i] = ADD(m, MUL(d, MUL(r, (q + 1) & 2 ? -a : a)));
       if (i + 1 < n) out[i + 1] = ADD(m, MUL(d, MUL(r, q & 2 ? -b : b)));
     }
   }
 }
-STEP(normal, advance)(T *out, int64_t *state, int64_t n, double mean, double std) { advance(state, (n + 1) / 2 * 2 * PER); }
+STEP(normal, advance)(T *out, int64_t *state, int64_t n, double mean, double std) {
+  advance(state, (n + 1) / 2 * 2 * PER);
+}
 
-// ---- dropout: mask[i] = word i >= p * 2^32;  y = x * mask / (1 - p), a product so that inf and NaN show as in PyTorch ----
+// ---- dropout: mask[i] = word i >= p * 2^32;  y = x * mask / (1 - p), a product so that inf and NaN show as in
+//                                              PyTorch ----
 __device__ __forceinline__ T kept_scale(double p) { return p < 1 ? (T)(1 / (1 - p)) : T(0); }
 
 KERNEL(dropout_forward)(T *y, uint8_t *mask, const T *x, int64_t *state, int64_t n, double p) {
@@ -186,7 +194,9 @@ KERNEL(dropout_forward)(T *y, uint8_t *mask, const T *x, int64_t *state, int64_t
     y[i] = x[i] * (keep ? scale : T(0)), mask[i] = keep;
   });
 }
-STEP(dropout_forward, advance)(T *y, uint8_t *mask, const T *x, int64_t *state, int64_t n, double p) { advance(state, n); }
+STEP(dropout_forward, advance)(T *y, uint8_t *mask, const T *x, int64_t *state, int64_t n, double p) {
+  advance(state, n);
+}
 
 KERNEL(dropout_backward)(T *gx, const T *gy, const uint8_t *mask, int64_t n, double p) {
   const T scale = kept_scale(p);

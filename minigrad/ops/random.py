@@ -23,7 +23,7 @@ from ..devices.launch import Rule, ceil_div, launch, over, single
 from ..devices.memory import Array, Layout, alloc, layout
 from ..devices.plan import Plan, elementwise_plan, remember
 from .convert import cast
-from .creation import _layout, _like
+from .creation import layout_for, like_layout
 from .math import add, bitwise_and, ge, le, log1p, logical_and, logical_not, lt, mul, neg, remainder
 
 __all__ = ["Generator", "bernoulli", "default_generator", "dropout", "feature_dropout", "get_rng_state",
@@ -167,24 +167,24 @@ def _finish(array: Array, requires_grad: bool) -> Tensor:
 # ---- tensors of random numbers -------------------------------------------------------------------------------------------
 def rand(*size: Any, generator: Generator | None = None, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """Uniform on [0, 1)."""
-    return _finish(_draw("uniform", _layout(size, dtype, device, "rand"), generator, 0.0, 1.0), requires_grad)
+    return _finish(_draw("uniform", layout_for(size, dtype, device, "rand"), generator, 0.0, 1.0), requires_grad)
 
 
 def randn(*size: Any, generator: Generator | None = None, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """Normal with mean 0 and standard deviation 1."""
-    return _finish(_draw("normal", _layout(size, dtype, device, "randn"), generator, 0.0, 1.0), requires_grad)
+    return _finish(_draw("normal", layout_for(size, dtype, device, "randn"), generator, 0.0, 1.0), requires_grad)
 
 
 def rand_like(input: Tensor, *, generator: Generator | None = None, dtype: Any = None, device: Any = None,
               requires_grad: bool = False) -> Tensor:
     """Uniform on [0, 1), in the shape of `input`."""
-    return _finish(_draw("uniform", _like(input, dtype, device), generator, 0.0, 1.0), requires_grad)
+    return _finish(_draw("uniform", like_layout(input, dtype, device), generator, 0.0, 1.0), requires_grad)
 
 
 def randn_like(input: Tensor, *, generator: Generator | None = None, dtype: Any = None, device: Any = None,
                requires_grad: bool = False) -> Tensor:
     """Standard normal, in the shape of `input`."""
-    return _finish(_draw("normal", _like(input, dtype, device), generator, 0.0, 1.0), requires_grad)
+    return _finish(_draw("normal", like_layout(input, dtype, device), generator, 0.0, 1.0), requires_grad)
 
 
 def _integers(to: Layout, low: int, high: int, generator: Generator | None) -> Array:
@@ -210,7 +210,7 @@ def randint(*args: Any, low: int = 0, high: int | None = None, size: Any = None,
         low = given[0]
     if high is None or size is None:
         raise TypeError("[randint] expected randint(high, size) or randint(low, high, size), the size a tuple")
-    to = _layout((size,), INT64 if dtype is None else dtype, device, "randint")
+    to = layout_for((size,), INT64 if dtype is None else dtype, device, "randint")
     return _finish(_integers(to, int(low), int(high), generator), requires_grad)
 
 
@@ -218,7 +218,7 @@ def randint_like(input: Tensor, low: int, high: int | None = None, *, generator:
                  device: Any = None, requires_grad: bool = False) -> Tensor:
     """Whole numbers, low <= x < high, in the shape and dtype of `input`; `randint_like(input, high)` starts at 0."""
     low, high = (0, low) if high is None else (low, high)
-    return _finish(_integers(_like(input, dtype, device), int(low), int(high), generator), requires_grad)
+    return _finish(_integers(like_layout(input, dtype, device), int(low), int(high), generator), requires_grad)
 
 
 def _order(bits: Any, out: Any) -> None:
@@ -227,7 +227,7 @@ def _order(bits: Any, out: Any) -> None:
 
 def randperm(n: int, *, generator: Generator | None = None, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """The numbers 0 .. n - 1 in random order."""
-    to = _layout((n,), INT64 if dtype is None else dtype, device, "randperm")
+    to = layout_for((n,), INT64 if dtype is None else dtype, device, "randperm")
     bits, out = _bits(to, generator), alloc(layout(to.device, INT64, to.shape))
     to.device.host.call(_order, out.np, bits.array.np)
     return _finish(out if to.dtype == INT64 else cast_array(out, to.dtype), requires_grad)
@@ -244,9 +244,9 @@ def normal(mean: Any, std: Any = 1.0, size: Any = None, *, generator: Generator 
     if not tensors:
         if size is None:
             raise TypeError("[normal] size is needed where mean and std are numbers")
-        return _finish(_draw("normal", _layout((size,), dtype, device, "normal"), generator, float(mean), float(std)), requires_grad)
+        return _finish(_draw("normal", layout_for((size,), dtype, device, "normal"), generator, float(mean), float(std)), requires_grad)
     shaped = add(mul(tensors[0].detach(), 0), tensors[-1].detach())
-    noise = new_tensor(_draw("normal", _like(shaped, None, None), generator, 0.0, 1.0), None)
+    noise = new_tensor(_draw("normal", like_layout(shaped, None, None), generator, 0.0, 1.0), None)
     parts = [t.detach() if isinstance(t, Tensor) else t for t in (mean, std)]
     return add(mul(noise, parts[1]), parts[0])
 
@@ -261,14 +261,14 @@ def bernoulli(input: Tensor, p: float | None = None, *, generator: Generator | N
     """1 with probability `input` (or `p`) for each element, else 0."""
     source = input.array.layout
     if p is not None:
-        return cast(_events(source, _probability("bernoulli", p), generator), source.dtype)
+        return cast(_events(source, check_probability("bernoulli", p), generator), source.dtype)
     if not is_float(source.dtype):
         fail("bernoulli", "probabilities are floating-point numbers", source, "convert with .float()")
     _all("bernoulli", "probabilities must be in [0, 1]", logical_and(ge(input, 0), le(input, 1)))
-    return cast(lt(new_tensor(_draw("uniform", _like(input, None, None), generator, 0.0, 1.0), None), input.detach()), source.dtype)
+    return cast(lt(new_tensor(_draw("uniform", like_layout(input, None, None), generator, 0.0, 1.0), None), input.detach()), source.dtype)
 
 
-def _probability(name: str, p: Any) -> float:
+def check_probability(name: str, p: Any) -> float:
     if not 0.0 <= p <= 1.0:
         raise (ValueError if name == "dropout" else RuntimeError)(f"[{name}] the probability has to be between 0 and 1, but got {p}")
     return float(p)
@@ -326,21 +326,21 @@ def uniform_(input: Tensor, from_: float = 0.0, to: float = 1.0, *, generator: G
     """Overwrites the values with uniform numbers, from <= x < to."""
     if not from_ <= to:
         fail("uniform_", f"expects to return a [from, to) range, but found from={from_} > to={to}")
-    return _overwrite("uniform_", input, _draw("uniform", _like(input, None, None), generator, float(from_), float(to)))
+    return _overwrite("uniform_", input, _draw("uniform", like_layout(input, None, None), generator, float(from_), float(to)))
 
 
 def normal_(input: Tensor, mean: float = 0.0, std: float = 1.0, *, generator: Generator | None = None) -> Tensor:
     """Overwrites the values with normal numbers."""
     if std < 0:
         fail("normal_", f"expects std >= 0.0, but found std {std}")
-    return _overwrite("normal_", input, _draw("normal", _like(input, None, None), generator, float(mean), float(std)))
+    return _overwrite("normal_", input, _draw("normal", like_layout(input, None, None), generator, float(mean), float(std)))
 
 
 def bernoulli_(input: Tensor, p: Any = 0.5, *, generator: Generator | None = None) -> Tensor:
     """Overwrites the values with 1 (probability p, a number or a tensor) and 0."""
     if isinstance(p, Tensor):
         return _overwrite("bernoulli_", input, bernoulli(p, generator=generator).array)
-    return _overwrite("bernoulli_", input, _events(input.array.layout, _probability("bernoulli_", p), generator).array)
+    return _overwrite("bernoulli_", input, _events(input.array.layout, check_probability("bernoulli_", p), generator).array)
 
 
 def random_(input: Tensor, *bounds: int, generator: Generator | None = None) -> Tensor:
@@ -353,14 +353,14 @@ def random_(input: Tensor, *bounds: int, generator: Generator | None = None) -> 
     else:
         limit = min(int(np.iinfo(dtype).max), (1 << 63) - 2) + 1
     low, high = (0, limit) if not bounds else (0, bounds[0]) if len(bounds) == 1 else bounds
-    return _overwrite("random_", input, _integers(_like(input, INT64, None), low, high, generator))
+    return _overwrite("random_", input, _integers(like_layout(input, INT64, None), low, high, generator))
 
 
 def exponential_(input: Tensor, lambd: float = 1.0, *, generator: Generator | None = None) -> Tensor:
     """Overwrites the values with exponential numbers: density lambd e^(-lambd x)."""
     if not lambd > 0:
         fail("exponential_", f"expects lambda > 0.0, but found lambda={lambd}")
-    u = new_tensor(_draw("uniform", _like(input, None, None), generator, 0.0, 1.0), None)
+    u = new_tensor(_draw("uniform", like_layout(input, None, None), generator, 0.0, 1.0), None)
     return _overwrite("exponential_", input, mul(log1p(neg(u)), -1 / lambd).array)
 
 
@@ -439,7 +439,7 @@ def _dropout_plan(source: Layout, p: float) -> Any:
 
 def dropout(input: Tensor, p: float = 0.5, training: bool = True, *, generator: Generator | None = None) -> Tensor:
     """In training, each element is 0 with probability p, else divided by 1 - p; otherwise `input` itself."""
-    p = _probability("dropout", p)
+    p = check_probability("dropout", p)
     if not training or p == 0.0:
         return input
     source = input.array.layout
@@ -463,7 +463,7 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True, *, generator: 
 
 def feature_dropout(input: Tensor, p: float = 0.5, training: bool = True, *, generator: Generator | None = None) -> Tensor:
     """Dropout of whole channels: one random choice for each of the first two dimensions (N, C, *)."""
-    p = _probability("dropout", p)
+    p = check_probability("dropout", p)
     source = input.array.layout
     if source.ndim < 2:
         fail("feature_dropout", "requires at least 2 dimensions in the input", source)
@@ -492,22 +492,22 @@ def _prepare_dropped(stream: Layout, *, shape: tuple[int, ...], p: float) -> Pla
     return Plan(run, out, f"kernel {kernel.name}")
 
 
-_dropped = Primitive("random_dropped", _prepare_dropped)
+dropped_op = Primitive("random_dropped", _prepare_dropped)
 
 
-@_dropped.samples
+@dropped_op.samples
 def _dropped_samples(make: Any) -> Any:
     for shape, p in (((3, 5), 0.5), ((33,), 0.1), ((2, 3), 0.0), ((4,), 1.0), ((0, 2), 0.5)):
         yield make.ints(4, high=100), {"shape": shape, "p": p}
 
 
-@_dropped.errors
+@dropped_op.errors
 def _dropped_errors(make: Any) -> Any:
     yield (make.ints(3), {"shape": (2,), "p": 0.5}), RuntimeError, r"int64\[4\]"
 
 
-@_dropped.reference
-def _dropped_oracle(stream: Any, *, shape: tuple[int, ...], p: float) -> Any:
+@dropped_op.reference
+def dropped_oracle(stream: Any, *, shape: tuple[int, ...], p: float) -> Any:
     """Philox4x32-10 (Salmon et al. 2011) in whole numbers of Python."""
     key, low, words = int(stream[0]), int(stream[1]) + (int(stream[2]) << 64), []
     for block in range((prod(shape) + 3) // 4):
@@ -528,7 +528,7 @@ def _advance(device: Device, words: int) -> tuple[Layout, Array, Array]:
     return state, device.constant(np.array([0, (words + 3) // 4, 0, 0])), elementwise_plan(state, state, state)
 
 
-def _take_stream(device: Device, words: int, generator: Generator | None) -> Tensor:
+def take_stream(device: Device, words: int, generator: Generator | None) -> Tensor:
     """A copy of the generator's state, which is moved on by `words` words: their random numbers belong to the copy."""
     own = generator or default_generator(device)
     if own.device is not device:

@@ -2,28 +2,21 @@
 //
 //   for each output k:  s = nothing;  for i < reduce:  s.take(x[k . keep strides + i . reduce strides]);  out[k] = s
 //
-// Each reduction is a small struct: collect() what one thread has seen, merge() with what another has. One driver shares the
-// work, by the plan (native/minigrad.h) alone, so the bits are the same at each run:
+// Each reduction is a small struct: collect() what one thread has seen, merge() with what another has. One driver
+// shares the work, by the plan (native/minigrad.h) alone, so the bits are the same at each run:
 //
 //   rows      the reduced elements are neighbours: threadIdx.x runs along them, threadIdx.y over outputs
-//   columns   the kept ones are, or there are few reduced ones: threadIdx.x runs over outputs, threadIdx.y along the reduced
+//   columns   the kept ones are, or there are few reduced ones: threadIdx.x runs over outputs, threadIdx.y along the
+//             reduced
 //
 // blockDim.x and blockDim.y are powers of two. A long reduction to few outputs is cut into segments (blockIdx.y), whose
-// results go to `segment_results`; a second launch merges these. Float sums: at most 64 terms meet in T, then in double.
+// results go to `segment_results`; a second launch merges these. Float sums: at most 64 terms meet in T, then in
+// double.
 #define IS_ANY (TYPE_IS <= 5)
 #define IS_NUMBER (TYPE_IS <= 4)
 #if IS_ANY
 
-#define SEGMENT 16384                      // elements of an output from which on it is cut
-#define SEGMENTS_MAX 256
-#define RESULTS_MAX 16384                  // outputs * segments
-__device__ double segment_results[3 * RESULTS_MAX];      // one stream: no two launches use it at once
-
-__device__ __forceinline__ int64_t segments_of(int64_t keep, int64_t reduce) {
-  const int64_t wanted = (reduce + SEGMENT - 1) / SEGMENT, room = keep ? RESULTS_MAX / keep : 1;
-  const int64_t n = wanted < SEGMENTS_MAX ? wanted : SEGMENTS_MAX;
-  return n < room ? (n > 1 ? n : 1) : (room > 1 ? room : 1);
-}
+__device__ double segment_results[3 * MG_SEGMENT_RESULTS_MAX];      // one stream: no two launches use it at once
 
 struct Dims {
   int ndim;
@@ -67,7 +60,8 @@ struct Share {
   const T *x;
   const Dims &dims;
   int64_t first, end, step;
-  template <class F> __device__ __forceinline__ void each(F f) const {       // f(index within the reduced elements, value)
+  // f(index within the reduced elements, value)
+  template <class F> __device__ __forceinline__ void each(F f) const {
 #pragma unroll 4
     for (int64_t i = first; i < end; i += step) f(i, x[dims.offset(i)]);
   }
@@ -77,10 +71,11 @@ struct Share {
 
 // store(k, state) for each output k
 template <class S, class Store> __device__ __forceinline__ void reduce(const T *x, const int64_t *values, Store store) {
-  __shared__ double room[(sizeof(S) + 7) / 8 * MAX_THREADS];                 // S has a constructor, which __shared__ may not
+  // S has a constructor, which __shared__ may not
+  __shared__ double room[(sizeof(S) + 7) / 8 * MAX_THREADS];
   S *of_thread = reinterpret_cast<S *>(room);
   const Plan plan(values);
-  const int64_t segments = segments_of(plan.keep, plan.reduce);
+  const int64_t segments = mg_segments(plan.keep, plan.reduce);
   const int thread = threadIdx.y * blockDim.x + threadIdx.x;
   const int lanes = plan.columns ? blockDim.y : blockDim.x, lane = plan.columns ? threadIdx.y : threadIdx.x;
   const int apart = plan.columns ? blockDim.x : 1;                           // of two lanes in of_thread
@@ -104,7 +99,7 @@ template <class S, class Store> __device__ __forceinline__ void reduce(const T *
 }
 template <class S, class Store> __device__ __forceinline__ void merge_segments(const int64_t *values, Store store) {
   const Plan plan(values);
-  const int64_t segments = segments_of(plan.keep, plan.reduce);
+  const int64_t segments = mg_segments(plan.keep, plan.reduce);
   const S *results = reinterpret_cast<const S *>(segment_results);
   GRID_LOOP(k, plan.keep) {
     S s = results[k];
@@ -114,8 +109,12 @@ template <class S, class Store> __device__ __forceinline__ void merge_segments(c
 }
 
 #define REDUCTION(name, S, Out, expression) \
-  KERNEL(name)(Out *out, const T *x, const int64_t *plan) { reduce<S>(x, plan, [=](int64_t k, const S &s) { out[k] = expression; }); } \
-  STEP(name, segments)(Out *out, const T *x, const int64_t *plan) { merge_segments<S>(plan, [=](int64_t k, const S &s) { out[k] = expression; }); }
+  KERNEL(name)(Out * out, const T *x, const int64_t *plan) { \
+    reduce<S>(x, plan, [=](int64_t k, const S &s) { out[k] = expression; }); \
+  } \
+  STEP(name, segments)(Out * out, const T *x, const int64_t *plan) { \
+    merge_segments<S>(plan, [=](int64_t k, const S &s) { out[k] = expression; }); \
+  }
 
 // ---- what is kept while reducing ----
 
@@ -138,14 +137,18 @@ typedef T Product_T;
 #else
 struct Total {                             // wraps around, which only unsigned arithmetic may
   uint64_t value = 0;
-  __device__ __forceinline__ void collect(const Share &share) { share.each([&](int64_t, T v) { value += (uint64_t)v; }); }
+  __device__ __forceinline__ void collect(const Share &share) {
+    share.each([&](int64_t, T v) { value += (uint64_t)v; });
+  }
   __device__ __forceinline__ void merge(const Total &other) { value += other.value; }
 };
 typedef uint64_t Product_T;
 #endif
 struct Product {
   Product_T value = 1;
-  __device__ __forceinline__ void collect(const Share &share) { share.each([&](int64_t, T v) { value *= (Product_T)v; }); }
+  __device__ __forceinline__ void collect(const Share &share) {
+    share.each([&](int64_t, T v) { value *= (Product_T)v; });
+  }
   __device__ __forceinline__ void merge(const Product &other) { value *= other.value; }
 };
 REDUCTION(sum, Total, T, (T)s.value)
@@ -172,7 +175,9 @@ REDUCTION(argmin, Extreme<false>, int64_t, s.index)
 
 struct Count {                             // of those that are not 0, and of those that are
   int64_t some = 0, none = 0;
-  __device__ __forceinline__ void collect(const Share &share) { share.each([&](int64_t, T v) { v != 0 ? some++ : none++; }); }
+  __device__ __forceinline__ void collect(const Share &share) {
+    share.each([&](int64_t, T v) { v != 0 ? some++ : none++; });
+  }
   __device__ __forceinline__ void merge(const Count &other) { some += other.some, none += other.none; }
 };
 REDUCTION(count_nonzero, Count, int64_t, s.some)
@@ -180,8 +185,8 @@ REDUCTION(any, Count, uint8_t, s.some > 0)
 REDUCTION(all, Count, uint8_t, s.none == 0)
 
 #if IS_REAL
-// Mean and m2 = sum((x - mean)^2): each thread in two passes over its share, shifted by its first element, so that a large mean
-// costs nothing; the shares are merged with the formula of Chan, Golub and LeVeque (1979), in double.
+// Mean and m2 = sum((x - mean)^2): each thread in two passes over its share, shifted by its first element, so that a
+// large mean costs nothing; the shares are merged with the formula of Chan, Golub and LeVeque (1979), in double.
 struct Moments {
   double n = 0, mean = 0, m2 = 0;
   __device__ __forceinline__ void collect(const Share &share) {
@@ -216,7 +221,8 @@ STEP(moments, segments)(T *mean, T *m2, const T *x, const int64_t *plan) {
 }
 #endif
 
-// ---- scans along the middle axis of [outer, n, inner]: where its elements are neighbours a warp takes a line, 32 elements at
+// ---- scans along the middle axis of [outer, n, inner]: where its elements are neighbours a warp takes a line, 32
+//     elements at
 // a time, otherwise a thread. Float sums are carried from one 32 to the next in double ----
 #if IS_NUMBER
 #if IS_REAL
@@ -224,7 +230,8 @@ typedef double Carry;
 #else
 typedef uint64_t Carry;
 #endif
-template <bool PRODUCT> __device__ __forceinline__ void scan(T *out, const T *x, int64_t outer, int64_t n, int64_t inner) {
+template <bool PRODUCT>
+__device__ __forceinline__ void scan(T *out, const T *x, int64_t outer, int64_t n, int64_t inner) {
   if (inner != 1) {
     GRID_LOOP(line, outer * inner) {
       const int64_t o = (int64_t)quotient((uint64_t)line, (uint64_t)inner), start = o * n * inner + (line - o * inner);
@@ -238,7 +245,8 @@ template <bool PRODUCT> __device__ __forceinline__ void scan(T *out, const T *x,
     return;
   }
   const int lane = threadIdx.x & 31;
-  for (int64_t line = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) >> 5; line < outer; line += ((int64_t)gridDim.x * blockDim.x) >> 5) {
+  for (int64_t line = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) >> 5; line < outer;
+       line += ((int64_t)gridDim.x * blockDim.x) >> 5) {
     Carry carry = PRODUCT;
     for (int64_t j = 0; j < n; j += 32) {
       Carry v = j + lane < n ? (Carry)x[line * n + j + lane] : (Carry)PRODUCT;

@@ -17,6 +17,7 @@ from ..core.arrays import dense
 from ..core.op import Primitive, op
 from ..core.shape import BOOL, INT64, axes_of, axis_of, fail, is_float
 from ..core.tensor import Tensor
+from ..devices import native
 from ..devices.base import KernelTable, NoKernel
 from ..devices.launch import BLOCKS, THREADS, Launch, ceil_div, launch, over, power_of_two
 from ..devices.memory import Array, Layout, alloc, layout
@@ -24,10 +25,10 @@ from ..devices.plan import Plan, elementwise_plan, reduce_plan
 from .arguments import respelled, whole
 from .arrange import flip
 from .convert import cast
-from .dispatch import Bound, bind, constant, planner, through
-from .join import _cat
+from .dispatch import bind, constant, planner, through
+from .join import cat_op
 from .math import abs, add, copy, div, eq, isnan, logical_not, maximum, minimum, mul, pow, root, sign, sub, where
-from .view import _expanded, _reshaped, permute, windowed
+from .view import as_expanded, as_reshaped, permute, windowed
 
 __all__ = ["sum", "nansum", "mean", "nanmean", "prod", "amax", "amin", "aminmax", "max", "min", "argmax",
            "argmin", "any", "all", "count_nonzero", "var", "std", "var_mean", "std_mean", "norm", "cumsum",
@@ -49,8 +50,8 @@ def extent(x: Layout, axes: tuple[int, ...]) -> int:
 def spread(g: Tensor, shape: tuple[int, ...], axes: tuple[int, ...], keepdim: bool) -> Tensor:
     """A reduced tensor over the shape it was reduced from: a view."""
     if not keepdim and len(axes) < len(shape):
-        g = through(_reshaped, g, tuple([1 if i in axes else n for i, n in enumerate(shape)]))
-    return through(_expanded, g, shape)
+        g = through(as_reshaped, g, tuple([1 if i in axes else n for i, n in enumerate(shape)]))
+    return through(as_expanded, g, shape)
 
 
 def _on_host(x: Any, out: Any, *, function: Callable, axes: tuple[int, ...], keepdim: bool) -> None:
@@ -59,37 +60,33 @@ def _on_host(x: Any, out: Any, *, function: Callable, axes: tuple[int, ...], kee
     out[...] = function(x, axis=axes, keepdims=keepdim) if axes else function(x[None], axis=0)
 
 
-class Reduction(Primitive):
-    """The kernel `kernel` over `axes`, else NumPy's `function` behind the door. `out` is the dtype of the result if it is
-    not the input's; `least` says that there is no value for no elements."""
-
-    def __init__(self, name: str, kernel: str, function: Callable, vjp: Callable | None = None, *, out: np.dtype | None = None,
-                 least: bool = False, doc: str) -> None:
-        super().__init__(name, self._prepare, {"x": vjp} if vjp else {}, ["x"], doc)
-        self.kernel, self.function, self.out, self.least = kernel, function, out, least
-
-    def _prepare(self, x: Layout, *, axes: tuple[int, ...], keepdim: bool) -> Plan:
-        if self.least and not extent(x, axes):
-            raise IndexError(f"[{self.name}] needs at least one element along the reduced dimensions; got {x}, dim {list(axes)}")
+def reduction(name: str, kernel: str, function: Callable, vjp: Callable | None = None, *, out: np.dtype | None = None,
+              least: bool = False, doc: str) -> Primitive:
+    """The kernel `kernel` over `axes`, else NumPy's `function`. `out`: the dtype of the result if it is not the input's;
+    `least`: there is no value for no elements."""
+    def prepare(x: Layout, *, axes: tuple[int, ...], keepdim: bool) -> Plan:
+        if least and not extent(x, axes):
+            raise IndexError(f"[{name}] needs at least one element along the reduced dimensions; got {x}, dim {list(axes)}")
         if x.dtype.kind == "c" or x.dtype.hasobject:
-            fail(self.name, "needs numbers", x, kind=TypeError)
-        out = layout(x.device, self.out or x.dtype, reduced_shape(x.shape, axes, keepdim))
-        kernel = getattr(x.device.kernels, self.kernel).get(x.dtype)
-        if kernel is None:
-            function = partial(_on_host, function=self.function, axes=axes, keepdim=keepdim)
+            fail(name, "needs numbers", x, kind=TypeError)
+        to = layout(x.device, out or x.dtype, reduced_shape(x.shape, axes, keepdim))
+        found = getattr(x.device.kernels, kernel).get(x.dtype)
+        if found is None:
+            on_host = partial(_on_host, function=function, axes=axes, keepdim=keepdim)
 
             def run_host(a: Array) -> Array:
-                y = alloc(out)
-                x.device.host.call(function, y.np, a.np)
+                y = alloc(to)
+                x.device.host.call(on_host, y.np, a.np)
                 return y
-            return Plan(run_host, out, f"no {self.kernel} kernel for {x.dtype}: NumPy behind the door")
-        call, plan = kernel, reduce_plan(x, axes)
+            return Plan(run_host, to, f"no {kernel} kernel for {x.dtype}: NumPy")
+        table = reduce_plan(x, axes)
 
         def run(a: Array) -> Array:
-            y = alloc(out)
-            call.call(y.ptr, a.ptr, plan.ptr)
+            y = alloc(to)
+            found.call(y.ptr, a.ptr, table.ptr)
             return y
-        return Plan(run, out, f"kernel {kernel.name}")
+        return Plan(run, to, f"kernel {found.name}")
+    return Primitive(name, prepare, {"x": vjp} if vjp else {}, ["x"], doc)
 
 
 def _plain_samples(make: Any) -> Any:
@@ -118,19 +115,19 @@ def _oracle(function: Callable) -> Callable:
 
 
 # ---- sum and mean ---------------------------------------------------------------------------------------------------
-_sum = Reduction("sum", "sum", np.sum, lambda g, x_shape, axes, keepdim: spread(g, x_shape, axes, keepdim), doc="Sum over axes.")
-_count = Reduction("count_nonzero", "count_nonzero", np.count_nonzero, out=INT64, doc="How many elements are not 0.")
-_sum.samples(_identity_samples)
-_sum.reference(_oracle(np.sum))
+sum_op = reduction("sum", "sum", np.sum, lambda g, x_shape, axes, keepdim: spread(g, x_shape, axes, keepdim), doc="Sum over axes.")
+_count = reduction("count_nonzero", "count_nonzero", np.count_nonzero, out=INT64, doc="How many elements are not 0.")
+sum_op.samples(_identity_samples)
+sum_op.reference(_oracle(np.sum))
 _count.samples(_identity_samples)
 _count.reference(_oracle(np.count_nonzero))
 
 
 @planner
-def _sum_over(x: Layout, dim: Any, keepdim: Any) -> Bound:
+def _sum_over(x: Layout, dim: Any, keepdim: Any) -> Plan:
     if x.dtype == BOOL:
         return bind(_count, x, axes=axes_of(dim, x.ndim, "sum"), keepdim=builtins.bool(keepdim))
-    return bind(_sum, x, axes=axes_of(dim, x.ndim, "sum"), keepdim=builtins.bool(keepdim))
+    return bind(sum_op, x, axes=axes_of(dim, x.ndim, "sum"), keepdim=builtins.bool(keepdim))
 
 
 _WIDEN = "iu"           # integers sum to int64
@@ -159,16 +156,16 @@ def _no_nans(x: Tensor) -> Tensor:
 
 
 @planner
-def _sum_rest(g: Layout, shape: tuple[int, ...]) -> Bound:
+def _sum_rest(g: Layout, shape: tuple[int, ...]) -> Plan:
     lead = g.ndim - len(shape)
     ones = tuple([i + lead for i, n in enumerate(shape) if n == 1 and g.shape[i + lead] != 1])
-    return bind(_sum, g, axes=(*range(lead), *ones), keepdim=builtins.bool(ones))
+    return bind(sum_op, g, axes=(*range(lead), *ones), keepdim=builtins.bool(ones))
 
 
 def sum_to(g: Tensor, to: Layout) -> Tensor:
     """Undoes broadcasting: sums `g` to the shape it was broadcast from."""
     g = through(_sum_rest, g, to.shape)
-    return g if g.array.layout.shape == to.shape else through(_reshaped, g, to.shape)
+    return g if g.array.layout.shape == to.shape else through(as_reshaped, g, to.shape)
 
 
 def _prepare_mean(x: Layout, *, axes: tuple[int, ...], keepdim: bool) -> Plan:
@@ -176,7 +173,7 @@ def _prepare_mean(x: Layout, *, axes: tuple[int, ...], keepdim: bool) -> Plan:
     if not is_float(x.dtype):
         fail("mean", "needs a floating-point tensor", x, "convert with .float()")
     n = extent(x, axes)
-    total = _sum._prepare(x, axes=axes, keepdim=keepdim)
+    total = sum_op.plan((x,), {"axes": axes, "keepdim": keepdim})
     out = total.layout
     kernel = x.device.kernels.div.get(x.dtype)
     if kernel is None:
@@ -186,7 +183,7 @@ def _prepare_mean(x: Layout, *, axes: tuple[int, ...], keepdim: bool) -> Plan:
             y = alloc(out)
             x.device.host.call(function, y.np, a.np)
             return y
-        return Plan(run_host, out, f"no kernels for {x.dtype}: NumPy behind the door")
+        return Plan(run_host, out, f"no kernels for {x.dtype}: NumPy")
     count = constant(n, x.dtype, x.device).array
     plan, add_up = elementwise_plan(out, out, count.layout), total.run
 
@@ -221,7 +218,7 @@ def _mean_errors(make: Any) -> Any:
 
 
 @planner
-def _mean_over(x: Layout, dim: Any, keepdim: Any) -> Bound:
+def _mean_over(x: Layout, dim: Any, keepdim: Any) -> Plan:
     return bind(_mean, x, axes=axes_of(dim, x.ndim, "mean"), keepdim=builtins.bool(keepdim))
 
 
@@ -255,16 +252,16 @@ def product(x: Tensor, *, axes: tuple[int, ...], keepdim: bool) -> Tensor:
     have = x.array.layout
     kept = [i for i in range(have.ndim) if i not in axes]
     n = extent(have, axes)
-    y = through(_reshaped, permute(x, (*kept, *axes)), (*[have.shape[i] for i in kept], n))
+    y = through(as_reshaped, permute(x, (*kept, *axes)), (*[have.shape[i] for i in kept], n))
     last = len(kept)
     if n == 0:
-        y = add(_sum(y, axes=(last,), keepdim=True), 1)
+        y = add(sum_op(y, axes=(last,), keepdim=True), 1)
     while n > 1:
         half = n // 2
         z = mul(_halves(y, last, 0, half), _halves(y, last, half, half))
-        y = _cat(z, _halves(y, last, n - 1, 1), dim=last) if n % 2 else z
+        y = cat_op(z, _halves(y, last, n - 1, 1), dim=last) if n % 2 else z
         n -= half
-    return through(_reshaped, y, reduced_shape(have.shape, axes, keepdim))
+    return through(as_reshaped, y, reduced_shape(have.shape, axes, keepdim))
 
 
 @product.fused
@@ -302,8 +299,8 @@ def _extreme_vjp(g: Tensor, x: Tensor, out: Tensor, axes: tuple[int, ...], keepd
     return mul(spread(div(g, through(_sum_over, winners, axes, keepdim) if axes else winners), have.shape, axes, keepdim), winners)
 
 
-_amax = Reduction("amax", "max", np.max, _extreme_vjp, least=True, doc="Largest element over axes; NaN if there is one.")
-_amin = Reduction("amin", "min", np.min, _extreme_vjp, least=True, doc="Smallest element over axes; NaN if there is one.")
+_amax = reduction("amax", "max", np.max, _extreme_vjp, least=True, doc="Largest element over axes; NaN if there is one.")
+_amin = reduction("amin", "min", np.min, _extreme_vjp, least=True, doc="Smallest element over axes; NaN if there is one.")
 
 
 def _flat_index(function: Callable) -> Callable:
@@ -318,11 +315,11 @@ def _flat_index(function: Callable) -> Callable:
     return index
 
 
-_argmax = Reduction("argmax", "argmax", _flat_index(np.argmax), out=INT64, least=True, doc="Where the first largest element is.")
-_argmin = Reduction("argmin", "argmin", _flat_index(np.argmin), out=INT64, least=True, doc="Where the first smallest element is.")
-_any = Reduction("any", "any", np.any, out=BOOL, doc="Is any element not 0?")
-_all = Reduction("all", "all", np.all, out=BOOL, doc="Is no element 0?")
-for _each, _function in ((_amax, np.max), (_amin, np.min), (_argmax, _flat_index(np.argmax)), (_argmin, _flat_index(np.argmin))):
+argmax_op = reduction("argmax", "argmax", _flat_index(np.argmax), out=INT64, least=True, doc="Where the first largest element is.")
+_argmin = reduction("argmin", "argmin", _flat_index(np.argmin), out=INT64, least=True, doc="Where the first smallest element is.")
+_any = reduction("any", "any", np.any, out=BOOL, doc="Is any element not 0?")
+_all = reduction("all", "all", np.all, out=BOOL, doc="Is no element 0?")
+for _each, _function in ((_amax, np.max), (_amin, np.min), (argmax_op, _flat_index(np.argmax)), (_argmin, _flat_index(np.argmin))):
     _each.samples(_plain_samples)
     _each.errors(_least_errors)
     _each.reference(_oracle(_function))
@@ -332,15 +329,15 @@ for _each, _function in ((_any, np.any), (_all, np.all)):
 
 
 @planner
-def _over(x: Layout, reduction: Reduction, dim: Any, keepdim: Any) -> Bound:
-    return bind(reduction, x, axes=axes_of(dim, x.ndim, reduction.name), keepdim=builtins.bool(keepdim))
+def _over(x: Layout, op: Primitive, dim: Any, keepdim: Any) -> Plan:
+    return bind(op, x, axes=axes_of(dim, x.ndim, op.name), keepdim=builtins.bool(keepdim))
 
 
 @planner
-def _extreme_over(x: Layout, reduction: Reduction, dim: Any = None, keepdim: Any = False) -> Bound:
+def _extreme_over(x: Layout, op: Primitive, dim: Any = None, keepdim: Any = False) -> Plan:
     if not x.size and (dim is None or dim == ()):
-        fail(reduction.name, "needs at least one element", x, "pass dim=")
-    return _over(x, reduction, dim, keepdim)
+        fail(op.name, "needs at least one element", x, "pass dim=")
+    return _over(x, op, dim, keepdim)
 
 
 def amax(input: Tensor, dim: Any = (), keepdim: bool = False, **numpy: Any) -> Tensor:
@@ -372,7 +369,7 @@ def aminmax(input: Tensor, *, dim: int | None = None, keepdim: bool = False) -> 
     return MinMax(through(_over, input, _amin, dim, keepdim), through(_over, input, _amax, dim, keepdim))
 
 
-def _extreme(name: str, input: Tensor, dim: Any, keepdim: bool, whole_of: Reduction, index_of: Reduction, pairs: Any) -> Any:
+def _extreme(name: str, input: Tensor, dim: Any, keepdim: bool, whole_of: Primitive, index_of: Primitive, pairs: Any) -> Any:
     if not isinstance(input, Tensor):
         raise TypeError(f"[{name}] input must be a tensor; got {type(input).__name__}")
     if isinstance(dim, Tensor):
@@ -392,7 +389,7 @@ def max(input: Tensor, dim: Any = None, keepdim: bool = False, *, other: Tensor 
     """`max(x)`: the largest element. `max(x, dim)`: (values, indices), of the first where several tie. `max(x, y)`: elementwise."""
     if numpy:
         return max(input, other=other, **respelled("max", numpy, dim=dim, keepdim=keepdim))
-    return _extreme("max", input, dim if other is None else other, keepdim, _amax, _argmax, maximum)
+    return _extreme("max", input, dim if other is None else other, keepdim, _amax, argmax_op, maximum)
 
 
 def min(input: Tensor, dim: Any = None, keepdim: bool = False, *, other: Tensor | None = None, **numpy: Any) -> Any:
@@ -406,7 +403,7 @@ def argmax(input: Tensor, dim: int | None = None, keepdim: bool = False, **numpy
     """Index of the largest element, the first where several tie; without `dim`, in the flattened tensor."""
     if numpy:
         return argmax(input, **respelled("argmax", numpy, dim=dim, keepdim=keepdim))
-    return through(_over, input, _argmax, dim, keepdim)
+    return through(_over, input, argmax_op, dim, keepdim)
 
 
 def argmin(input: Tensor, dim: int | None = None, keepdim: bool = False, **numpy: Any) -> Tensor:
@@ -449,10 +446,10 @@ def moments(x: Tensor, *, axes: tuple[int, ...], correction: float, keepdim: boo
     """
     centre = _mean(x, axes=axes, keepdim=True)
     distance = sub(x, centre)
-    squares = _sum(mul(distance, distance), axes=axes, keepdim=keepdim)
+    squares = sum_op(mul(distance, distance), axes=axes, keepdim=keepdim)
     n = extent(x.array.layout, axes)
     shape = squares.array.layout.shape
-    return div(squares, builtins.max(n - correction, 0)), centre if keepdim else through(_reshaped, centre, shape)
+    return div(squares, builtins.max(n - correction, 0)), centre if keepdim else through(as_reshaped, centre, shape)
 
 
 @moments.check
@@ -574,15 +571,15 @@ def vector_norm(x: Tensor, *, p: float, axes: tuple[int, ...], keepdim: bool) ->
     p = inf, -inf: the largest, smallest |x|; p = 0: how many are not 0. Where x or the norm is 0, the gradient is 0.
     """
     if p == 2:
-        return root(_sum(mul(x, x), axes=axes, keepdim=keepdim))
+        return root(sum_op(mul(x, x), axes=axes, keepdim=keepdim))
     if p == 1:
-        return _sum(abs(x), axes=axes, keepdim=keepdim)
+        return sum_op(abs(x), axes=axes, keepdim=keepdim)
     if p in (float("inf"), float("-inf")):
         return (_amax if p > 0 else _amin)(abs(x), axes=axes, keepdim=keepdim)
     if p == 0:
-        return _sum(where(eq(x, 0), sign(x), 1), axes=axes, keepdim=keepdim)         # 0 or 1, with gradient 0
+        return sum_op(where(eq(x, 0), sign(x), 1), axes=axes, keepdim=keepdim)         # 0 or 1, with gradient 0
     zero = eq(x, 0)
-    total = _sum(where(zero, 0 if p > 0 else float("inf"), pow(where(zero, 1, abs(x)), p)), axes=axes, keepdim=keepdim)
+    total = sum_op(where(zero, 0 if p > 0 else float("inf"), pow(where(zero, 1, abs(x)), p)), axes=axes, keepdim=keepdim)
     none = eq(total, 0)
     return where(none, 0 if p > 0 else float("inf"), pow(where(none, 1, total), 1.0 / p))
 
@@ -666,7 +663,7 @@ def _scan(name: str, function: Callable) -> Callable:
                 y = alloc(out)
                 x.device.host.call(lambda v, out: function(v, axis=dim, out=out), y.np, a.np)
                 return y
-            return Plan(run_host, out, f"no {name} kernel for {x.dtype}: NumPy behind the door")
+            return Plan(run_host, out, f"no {name} kernel for {x.dtype}: NumPy")
         outer, n, inner = extent(x, tuple(range(dim))), x.shape[dim], extent(x, tuple(range(dim + 1, x.ndim)))
 
         def run(a: Array) -> Array:
@@ -678,9 +675,9 @@ def _scan(name: str, function: Callable) -> Callable:
 
 
 @planner
-def _cumsum_along(x: Layout, dim: Any) -> Bound:
+def _cumsum_along(x: Layout, dim: Any) -> Plan:
     a = axis_of(dim, x.ndim, "cumsum")
-    return bind(_cumsum, x, dim=a) if x.ndim else bind(_sum, x, axes=(), keepdim=False)
+    return bind(_cumsum, x, dim=a) if x.ndim else bind(sum_op, x, axes=(), keepdim=False)
 
 
 _cumsum = Primitive("cumsum", _scan("cumsum", np.cumsum), {"x": lambda g, dim: flip(through(_cumsum_along, flip(g, dim), dim), dim)}, ["x"],
@@ -723,7 +720,7 @@ def cumulative_product(x: Tensor, *, dim: int) -> Tensor:
     """
     n, step = x.array.layout.shape[dim], 1
     while step < n:
-        x = _cat(_halves(x, dim, 0, step), mul(_halves(x, dim, step, n - step), _halves(x, dim, 0, n - step)), dim=dim)
+        x = cat_op(_halves(x, dim, 0, step), mul(_halves(x, dim, step, n - step), _halves(x, dim, 0, n - step)), dim=dim)
         step *= 2
     return copy.call(x) if n < 2 else x
 
@@ -768,7 +765,7 @@ def _reduction_rule(k: Any, host: Any) -> Sequence[Launch]:
     keep, reduce = (int(np.prod(s, dtype=np.int64)) for s in (plan[2:2 + kept], plan[2 + kept:2 + kept + reduced]))
     if keep == 0:
         return []
-    segments = builtins.max(1, builtins.min(ceil_div(reduce, 16384), 256, builtins.max(16384 // keep, 1)))   # segments_of()
+    segments = native.segments(keep, reduce)
     if reduce < 32 or plan[-1] != 1:                                                                         # Plan::columns
         tall = power_of_two(reduce // 4, 16)
         first = Launch("", (builtins.min(ceil_div(keep, 32), BLOCKS), segments), (32, tall))

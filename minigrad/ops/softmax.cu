@@ -4,9 +4,9 @@
 //   log_softmax: y = x - max - log(sum(exp(x - max))),            gx = gy - exp(y) * sum(gy)
 //   logsumexp:   y = max + log(sum(exp(x - max)))
 //
-// A line of n elements is walked by a warp or a block where they are neighbours (inner == 1; kept in registers, see Row in
-// common.cuh), otherwise by one thread, so that neighbouring threads have neighbouring lines. The kernels are written once,
-// over Line<true> and Line<false>. Which of the two, and how many threads, depends on the shape alone.
+// A line of n elements is walked by a warp or a block where they are neighbours (inner == 1; kept in registers, see Row
+// in common.cuh), otherwise by one thread, so that neighbouring threads have neighbouring lines. The kernels are
+// written once, over Line<true> and Line<false>. Which of the two, and how many threads, depends on the shape alone.
 #if IS_REAL
 
 template <bool ROWS> struct Line;
@@ -14,7 +14,8 @@ template <> struct Line<true> : Row {
   __device__ __forceinline__ Line(const T *x, int64_t line, int64_t n, int64_t) : Row(x + line * n, n) {}
   static __device__ __forceinline__ int64_t first() { return (int64_t)blockIdx.x * blockDim.y + threadIdx.y; }
   static __device__ __forceinline__ int64_t step() { return (int64_t)gridDim.x * blockDim.y; }
-  static __device__ __forceinline__ int64_t start(int64_t line, int64_t n, int64_t) { return line * n; }    // of the line in memory
+  // of the line in memory
+  static __device__ __forceinline__ int64_t start(int64_t line, int64_t n, int64_t) { return line * n; }
   static __device__ __forceinline__ bool one() { return threadIdx.x == 0; }
   static __device__ __forceinline__ T sum(T v) { return row_sum(v); }
   static __device__ __forceinline__ T max(T v) { return row_max(v); }
@@ -23,7 +24,8 @@ template <> struct Line<true> : Row {
 template <> struct Line<false> {
   const T *p;
   int64_t n, inner;
-  __device__ __forceinline__ Line(const T *x, int64_t line, int64_t length, int64_t i) : p(x + start(line, length, i)), n(length), inner(i) {}
+  __device__ __forceinline__ Line(const T *x, int64_t line, int64_t length, int64_t i)
+      : p(x + start(line, length, i)), n(length), inner(i) {}
   static __device__ __forceinline__ int64_t first() { return (int64_t)blockIdx.x * blockDim.x + threadIdx.x; }
   static __device__ __forceinline__ int64_t step() { return (int64_t)gridDim.x * blockDim.x; }
   static __device__ __forceinline__ int64_t start(int64_t line, int64_t n, int64_t inner) {
@@ -52,7 +54,8 @@ template <class L> __device__ __forceinline__ T sum_exp(const L &x, T m) {
   return L::sum(s.value());
 }
 
-template <bool ROWS> __device__ __forceinline__ void softmax(T *y, const T *x, int64_t outer, int64_t n, int64_t inner, bool logarithm) {
+template <bool ROWS>
+__device__ __forceinline__ void softmax(T *y, const T *x, int64_t outer, int64_t n, int64_t inner, bool logarithm) {
   typedef Line<ROWS> L;
   EACH_LINE(line, L, outer * inner) {
     const L of(x, line, n, inner);
@@ -75,7 +78,9 @@ KERNEL(log_softmax_forward)(T *y, const T *x, int64_t outer, int64_t n, int64_t 
   else softmax<false>(y, x, outer, n, inner, true);
 }
 
-template <bool ROWS> __device__ __forceinline__ void softmax_back(T *gx, const T *gy, const T *y, int64_t outer, int64_t n, int64_t inner, bool logarithm) {
+template <bool ROWS>
+__device__ __forceinline__ void softmax_back(T *gx, const T *gy, const T *y, int64_t outer, int64_t n, int64_t inner,
+                                             bool logarithm) {
   typedef Line<ROWS> L;
   EACH_LINE(line, L, outer * inner) {
     const L of(y, line, n, inner);
@@ -84,7 +89,9 @@ template <bool ROWS> __device__ __forceinline__ void softmax_back(T *gx, const T
     Sum s;
     of.each([&](int64_t j, T v) { s.add(logarithm ? g[j * inner] : g[j * inner] * v); });
     const T total = L::sum(s.value());
-    of.each([&](int64_t j, T v) { to[j * inner] = logarithm ? g[j * inner] - exp(v) * total : v * (g[j * inner] - total); });
+    of.each([&](int64_t j, T v) {
+      to[j * inner] = logarithm ? g[j * inner] - exp(v) * total : v * (g[j * inner] - total);
+    });
   }
 }
 KERNEL(softmax_backward)(T *gx, const T *gy, const T *y, int64_t outer, int64_t n, int64_t inner) {
@@ -97,7 +104,8 @@ KERNEL(log_softmax_backward)(T *gx, const T *gy, const T *y, int64_t outer, int6
 }
 
 // An infinite maximum is not subtracted: a line of -inf gives -inf, one with inf gives inf.
-template <bool ROWS> __device__ __forceinline__ void log_sum_exp(T *y, const T *x, int64_t outer, int64_t n, int64_t inner) {
+template <bool ROWS>
+__device__ __forceinline__ void log_sum_exp(T *y, const T *x, int64_t outer, int64_t n, int64_t inner) {
   typedef Line<ROWS> L;
   EACH_LINE(line, L, outer * inner) {
     const L of(x, line, n, inner);
@@ -112,13 +120,16 @@ KERNEL(logsumexp_forward)(T *y, const T *x, int64_t outer, int64_t n, int64_t in
 
 // ---- cross-entropy: -sum over c of q_c w_c log softmax(x)_c, with q = (1 - e) [c == target] + e / classes ----
 //
-// The forward launch writes each position's loss and its two statistics, a second one, of one block, the reduced loss and the
-// divisor of the mean. The probabilities are never stored. The CPU checks the targets before; that would make the GPU wait,
-// so here a target out of range reads nothing and makes its loss (and so the mean) NaN.
+// The forward launch writes each position's loss and its two statistics, a second one, of one block, the reduced loss
+// and the divisor of the mean. The probabilities are never stored. The CPU checks the targets before; that would make
+// the GPU wait, so here a target out of range reads nothing and makes its loss (and so the mean) NaN.
 __device__ __forceinline__ bool valid(int64_t target, int64_t classes) { return target >= 0 && target < classes; }
 __device__ __forceinline__ T weight_of(const T *weight, int64_t c) { return weight ? weight[c] : T(1); }
 
-template <bool ROWS> __device__ __forceinline__ void cross_entropy(T *items, T *stats, const T *logits, const int64_t *target, const T *weight, int64_t outer, int64_t classes, int64_t inner, int64_t ignore_index, T smoothing) {
+template <bool ROWS>
+__device__ __forceinline__ void cross_entropy(T *items, T *stats, const T *logits, const int64_t *target,
+                                              const T *weight, int64_t outer, int64_t classes, int64_t inner,
+                                              int64_t ignore_index, T smoothing) {
   typedef Line<ROWS> L;
   const int64_t lines = outer * inner;
   EACH_LINE(line, L, lines) {
@@ -141,11 +152,17 @@ template <bool ROWS> __device__ __forceinline__ void cross_entropy(T *items, T *
     items[line] = loss, stats[line] = m, stats[lines + line] = l;
   }
 }
-KERNEL(cross_entropy_forward)(T *loss, T *wsum, T *items, T *stats, const T *logits, const int64_t *target, const T *weight, int64_t outer, int64_t classes, int64_t inner, int64_t ignore_index, int64_t reduction, double label_smoothing) {
-  if (inner == 1) cross_entropy<true>(items, stats, logits, target, weight, outer, classes, inner, ignore_index, (T)label_smoothing);
-  else cross_entropy<false>(items, stats, logits, target, weight, outer, classes, inner, ignore_index, (T)label_smoothing);
+KERNEL(cross_entropy_forward)(T *loss, T *wsum, T *items, T *stats, const T *logits, const int64_t *target,
+                              const T *weight, int64_t outer, int64_t classes, int64_t inner, int64_t ignore_index,
+                              int64_t reduction, double label_smoothing) {
+  if (inner == 1)
+    cross_entropy<true>(items, stats, logits, target, weight, outer, classes, inner, ignore_index, (T)label_smoothing);
+  else
+    cross_entropy<false>(items, stats, logits, target, weight, outer, classes, inner, ignore_index, (T)label_smoothing);
 }
-STEP(cross_entropy_forward, reduce)(T *loss, T *wsum, T *items, T *stats, const T *logits, const int64_t *target, const T *weight, int64_t outer, int64_t classes, int64_t inner, int64_t ignore_index, int64_t reduction, double label_smoothing) {
+STEP(cross_entropy_forward, reduce)(T *loss, T *wsum, T *items, T *stats, const T *logits, const int64_t *target,
+                                    const T *weight, int64_t outer, int64_t classes, int64_t inner,
+                                    int64_t ignore_index, int64_t reduction, double label_smoothing) {
   const int64_t lines = outer * inner;
   Sum of_loss, of_weight;
   for (int64_t line = threadIdx.x; line < lines; line += blockDim.x) {
@@ -158,7 +175,9 @@ STEP(cross_entropy_forward, reduce)(T *loss, T *wsum, T *items, T *stats, const 
   *loss = reduction == 1 ? s / w : s;
   *wsum = w;
 }
-KERNEL(cross_entropy_backward)(T *gx, const T *gloss, const T *wsum, const T *stats, const T *logits, const int64_t *target, const T *weight, int64_t outer, int64_t classes, int64_t inner, int64_t ignore_index, int64_t reduction, double label_smoothing) {
+KERNEL(cross_entropy_backward)(T *gx, const T *gloss, const T *wsum, const T *stats, const T *logits,
+                               const int64_t *target, const T *weight, int64_t outer, int64_t classes, int64_t inner,
+                               int64_t ignore_index, int64_t reduction, double label_smoothing) {
   const int64_t total = outer * classes * inner, lines = outer * inner;
   const T e = (T)label_smoothing;
   T all = classes;                         // the sum of all class weights, which smoothing needs
@@ -169,7 +188,8 @@ KERNEL(cross_entropy_backward)(T *gx, const T *gloss, const T *wsum, const T *st
   }
   GRID_LOOP(i, total) {
     const int64_t o = (int64_t)quotient((uint64_t)i, (uint64_t)(classes * inner)), r = i - o * classes * inner;
-    const int64_t c = inner == 1 ? r : (int64_t)quotient((uint64_t)r, (uint64_t)inner), line = o * inner + (r - c * inner);
+    const int64_t c = inner == 1 ? r : (int64_t)quotient((uint64_t)r, (uint64_t)inner),
+                  line = o * inner + (r - c * inner);
     const int64_t t = target[line];
     const bool ok = valid(t, classes);
     T g = 0;

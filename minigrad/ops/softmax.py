@@ -1,4 +1,7 @@
-"""Softmax, log-softmax and log-sum-exp along one axis, and cross-entropy, which is made of them."""
+"""Softmax, log-softmax and log-sum-exp (native/softmax.c, and softmax.cu beside this file).
+
+All three subtract the maximum first, so that no power overflows: e^x / sum(e^x) = e^(x - m) / sum(e^(x - m)).
+"""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -7,7 +10,7 @@ from typing import Any
 from ..core.op import op
 from ..core.shape import axis_of, fail, is_float
 from ..core.tensor import Tensor
-from ..devices.base import KernelTable, NoKernel
+from ..devices.base import Kernel, KernelTable, NoKernel
 from ..devices.launch import Launch, launch, over, per_row
 from ..devices.memory import Array, Layout, alloc, layout
 from ..devices.plan import elementwise_plan
@@ -20,8 +23,8 @@ from .view import reshape
 __all__ = ["softmax", "log_softmax", "logsumexp"]
 
 
-def _outer_n_inner(x: Layout, axis: int) -> tuple[int, int, int]:
-    """The sizes before, along and behind the axis; the kernels walk lines of at least one element."""
+def outer_n_inner(x: Layout, axis: int) -> tuple[int, int, int]:
+    """The number of elements before, along and after the axis, as the kernels take them."""
     if not x.size:
         raise NoKernel("there are no elements")
     outer = inner = 1
@@ -33,15 +36,15 @@ def _outer_n_inner(x: Layout, axis: int) -> tuple[int, int, int]:
 
 
 def _highest(x: Tensor, axis: int) -> Tensor:
-    """The maximum along the axis, as data. Detached: the result does not depend on it, it only keeps e^x in range."""
-    if x.ndim and not x.shape[axis]:                # no elements have no maximum, and no power to keep in range
+    """The maximum along the axis, detached: it only keeps e^x in range, the result does not depend on it."""
+    if x.ndim and not x.shape[axis]:                # without elements there is no maximum; the sum is 0
         return sum(x.detach(), axis, True)
     return amax(x.detach(), axis, keepdim=True)
 
 
 @op
 def _softmax(x: Tensor, *, axis: int) -> Tensor:
-    """y = e^x / sum(e^x) along `axis`. Shapes: x any -> y like x."""
+    """y = e^x / sum(e^x) along `axis`. Shapes: x any, floating point -> y like x."""
     power = exp(sub(x, _highest(x, axis)))
     return div(power, sum(power, axis, True))
 
@@ -57,9 +60,9 @@ def _softmax_kernels(kernels: KernelTable, x: Layout, *, axis: int) -> Any:
     return _along_axis(kernels.softmax_forward[x.dtype], kernels.softmax_backward[x.dtype], x, axis)
 
 
-def _along_axis(forward: Any, backward: Any, x: Layout, axis: int) -> Any:
-    """Closures over kernels (y, x, sizes) and (gx, gy, y, sizes)."""
-    outer, n, inner = _outer_n_inner(x, axis)
+def _along_axis(forward: Kernel, backward: Kernel, x: Layout, axis: int) -> Any:
+    """Forward and backward with the kernels (y, x, sizes) and (gx, gy, y, sizes)."""
+    outer, n, inner = outer_n_inner(x, axis)
 
     def run_forward(xa: Array) -> Any:
         y = alloc(x)
@@ -90,7 +93,7 @@ _softmax.samples(_axis_samples)
 
 @op
 def _log_softmax(x: Tensor, *, axis: int) -> Tensor:
-    """y = x - log(sum(e^x)) along `axis`. Shapes: x any -> y like x."""
+    """y = x - log(sum(e^x)) along `axis`. Shapes: x any, floating point -> y like x."""
     shifted = sub(x, _highest(x, axis))
     return sub(shifted, log(sum(exp(shifted), axis, True)))
 
@@ -114,9 +117,9 @@ _log_softmax.samples(_axis_samples)
 
 @op
 def _logsumexp(x: Tensor, *, axis: int) -> Tensor:
-    """log(sum(e^x)) along `axis`, which is dropped."""
+    """y = log(sum(e^x)) along `axis`. Shapes: x any, floating point -> y without `axis`."""
     top = _highest(x, axis)
-    top = where(isinf(top), 0.0, top)       # an infinite maximum is the result itself
+    top = where(isinf(top), 0.0, top)       # inf - inf would be NaN; without the shift the result is inf or -inf
     total = add(log(sum(exp(sub(x, top)), axis, True)), top)
     return reshape(total, reduced_shape(tuple(x.shape), (axis,), False))
 
@@ -126,8 +129,9 @@ _logsumexp.check(_softmax_rule)
 
 @_logsumexp.fused
 def _logsumexp_kernels(kernels: KernelTable, x: Layout, *, axis: int) -> Any:
-    forward, softmax_of, product = kernels.logsumexp_forward[x.dtype], kernels.softmax_forward[x.dtype], kernels.mul[x.dtype]
-    outer, n, inner = _outer_n_inner(x, axis)
+    forward, softmax_of = kernels.logsumexp_forward[x.dtype], kernels.softmax_forward[x.dtype]
+    product = kernels.mul[x.dtype]
+    outer, n, inner = outer_n_inner(x, axis)
     out = layout(x.device, x.dtype, reduced_shape(x.shape, (axis,), False))
     spread = elementwise_plan(x, x, layout(x.device, x.dtype, reduced_shape(x.shape, (axis,), True)))
 
@@ -137,7 +141,7 @@ def _logsumexp_kernels(kernels: KernelTable, x: Layout, *, axis: int) -> Any:
         return y, xa
 
     def run_backward(xa: Array, g: Array, needs: list[bool]) -> list[Array | None]:
-        gx = alloc(x)           # g softmax(x): from x, since e^(x - y) loses the digits that y has before the point
+        gx = alloc(x)           # g softmax(x), computed from x: e^(x - y) is inaccurate where y is large
         softmax_of.call(gx.ptr, xa.ptr, outer, n, inner)
         product.call(gx.ptr, gx.ptr, g.ptr, spread.ptr)
         return [gx]
@@ -154,7 +158,10 @@ _logsumexp.samples(_axis_samples)
 
 
 def softmax(input: Tensor, dim: Any = None, dtype: Any = None, **numpy: Any) -> Tensor:
-    """e^x / sum(e^x) along `dim`; `dtype` converts first. Rows of -inf only give nan, as in PyTorch."""
+    """e^x / sum(e^x) along `dim`; `dtype` converts first. A row with only -inf gives NaN, as in PyTorch.
+
+    Shapes: input any, floating point -> like input. `axis=` is another name of `dim=`.
+    """
     if numpy:
         return softmax(input, dtype=dtype, **respelled("softmax", numpy, dim=dim))
     x = input if dtype is None else cast(input, dtype)
@@ -162,7 +169,10 @@ def softmax(input: Tensor, dim: Any = None, dtype: Any = None, **numpy: Any) -> 
 
 
 def log_softmax(input: Tensor, dim: Any = None, dtype: Any = None, **numpy: Any) -> Tensor:
-    """x - log(sum(e^x)) along `dim`; `dtype` converts first."""
+    """x - log(sum(e^x)) along `dim`; `dtype` converts first.
+
+    Shapes: input any, floating point -> like input. `axis=` is another name of `dim=`.
+    """
     if numpy:
         return log_softmax(input, dtype=dtype, **respelled("log_softmax", numpy, dim=dim))
     x = input if dtype is None else cast(input, dtype)
@@ -170,7 +180,11 @@ def log_softmax(input: Tensor, dim: Any = None, dtype: Any = None, **numpy: Any)
 
 
 def logsumexp(input: Tensor, dim: int | tuple[int, ...], keepdim: bool = False) -> Tensor:
-    """log(sum(e^x)) over `dim` (one axis or several), without overflow. Integers are converted first."""
+    """log(sum(e^x)) over `dim`, one axis or several, without overflow.
+
+    Shapes: input any -> without the axes in `dim`, or with size 1 there if `keepdim`. Integers are converted to the
+    default float dtype first.
+    """
     from ..core.shape import axes_of, default_float
     from .view import permute
     x = input if is_float(input.dtype) else cast(input, default_float())
@@ -178,7 +192,7 @@ def logsumexp(input: Tensor, dim: int | tuple[int, ...], keepdim: bool = False) 
     if not x.ndim:
         return add(x, 0.0)
     shape = reduced_shape(tuple(x.shape), axes, keepdim)
-    if len(axes) > 1:                   # several axes are made one, the last
+    if len(axes) > 1:                   # join the axes to one, the last
         keep = tuple(i for i in range(x.ndim) if i not in axes)
         x = reshape(permute(x, keep + axes), (*[x.shape[i] for i in keep], -1))
         axes = (x.ndim - 1,)

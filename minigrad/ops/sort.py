@@ -1,7 +1,7 @@
 """Order: sort, topk, running extremes, unique, bincount.
 
-Kernels (native/sort.c) find where the elements stand; the values are gathered by that, which is what differentiates. What
-has no kernel is found by NumPy behind the kernel door.
+The primitives give indices only (native/sort.c; NumPy on the host where there is no kernel). The values are then
+gathered by these indices, and the gather has the derivative.
 """
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from ..devices.base import Kernel
 from ..devices.memory import Array, Layout, alloc, layout
 from ..devices.plan import Plan
 from .arguments import whole
-from .dispatch import Bound, bind, planner, through
+from .dispatch import bind, planner, through
 from .math import copy
-from .reduce import ValuesIndices, _argmax, extent
-from .take import _reads, for_caller, gather_at
-from .view import _reshaped, windowed
+from .reduce import ValuesIndices, argmax_op, extent
+from .take import for_caller, gather_at, reads_to_host
+from .view import as_reshaped, windowed
 
 __all__ = ["sort", "argsort", "msort", "topk", "kthvalue", "cummax", "cummin", "unique", "unique_consecutive",
            "bincount"]
@@ -37,7 +37,7 @@ def _on_host(name: str, x: Layout, shape: tuple[int, ...], function: Any) -> Pla
         if out.size:
             x.device.host.call(function, y.np, a.np)
         return y
-    return Plan(run, out, f"{name}: NumPy behind the door")
+    return Plan(run, out, f"{name}: NumPy on the host")
 
 
 def _launched(kernel: Kernel, x: Layout, shape: tuple[int, ...], dim: int, options: tuple[int, ...]) -> Plan:
@@ -53,7 +53,7 @@ def _launched(kernel: Kernel, x: Layout, shape: tuple[int, ...], dim: int, optio
 
 
 def _ordered(x: np.ndarray, dim: int, descending: bool) -> np.ndarray:
-    """Indices that sort x, ties in their order, NaN as the largest."""
+    """The indices that sort x along `dim`; equal elements keep their order, NaN is the largest."""
     if x.dtype.kind == "V":
         x = x.astype(np.float32)
     if not descending:
@@ -63,7 +63,7 @@ def _ordered(x: np.ndarray, dim: int, descending: bool) -> np.ndarray:
 
 
 def _prepare_argsort(x: Layout, *, dim: int, descending: bool) -> Plan:
-    """The indices that sort along a dimension; ties keep their order, NaN is the largest."""
+    """The indices, int64, that sort along a dimension; equal elements keep their order, NaN is the largest."""
     kernel = x.device.kernels.argsort.get(x.dtype)
     if kernel is not None and x.size:
         return _launched(kernel, x, x.shape, dim, (int(descending),))
@@ -94,7 +94,7 @@ def _argsort_reference(x: Any, *, dim: int, descending: bool) -> Any:
 
 
 def _prepare_topk(x: Layout, *, k: int, dim: int, largest: bool) -> Plan:
-    """The indices of the k largest (smallest) elements along a dimension, in order."""
+    """The indices, int64, of the k largest (or smallest) elements along a dimension, in order."""
     shape = x.shape[:dim] + (k,) + x.shape[dim + 1:]
     kernel = x.device.kernels.topk.get(x.dtype)
     if kernel is not None and x.size:
@@ -122,39 +122,50 @@ def _topk_reference(x: Any, *, k: int, dim: int, largest: bool) -> Any:
 
 
 def _picked(input: Tensor, indices: Tensor, dim: int) -> ValuesIndices:
-    """The values at the indices; a 0-d tensor is itself."""
+    """The values at the indices, and the indices; a tensor without dimensions is its own value."""
     if input.array.layout.ndim:
         return ValuesIndices(gather_at(input, indices, dim), for_caller(indices, input))
-    return ValuesIndices(copy.call(input), through(_reshaped, indices, ()))
+    return ValuesIndices(copy.call(input), through(as_reshaped, indices, ()))
 
 
 def _vector(x: Tensor) -> Tensor:
-    return x if x.array.layout.ndim else through(_reshaped, x, (1,))
+    """x, as (1,) where it has no dimension."""
+    return x if x.array.layout.ndim else through(as_reshaped, x, (1,))
 
 
 def sort(input: Tensor, dim: int = -1, descending: bool = False, *, stable: bool = False) -> ValuesIndices:
-    """(values, indices) in order along `dim`. The sort is always stable; NaN counts as the largest."""
+    """(values, indices) in order along `dim`.
+
+    Shapes: input any -> both like input; the indices are int64. The sort is always stable. NaN is the largest value.
+
+    >>> sort(tensor([3.0, 1.0, 2.0])).indices.tolist()
+    [1, 2, 0]
+    """
     return _picked(input, through(_argsorted, input, dim, descending), axis_of(dim, input.array.layout.ndim, "sort"))
 
 
 @planner
-def _argsorted(x: Layout, dim: Any, descending: Any) -> Bound:
+def _argsorted(x: Layout, dim: Any, descending: Any) -> Plan:
     a = axis_of(dim, x.ndim, "argsort")
-    return bind(_argsort, x, dim=a, descending=bool(descending)) if x.ndim else bind(_argmax, x, axes=(), keepdim=False)
+    return bind(_argsort, x, dim=a, descending=bool(descending)) if x.ndim else bind(argmax_op, x, axes=(), keepdim=False)
 
 
 def argsort(input: Tensor, dim: int = -1, descending: bool = False, *, stable: bool = False) -> Tensor:
-    """The indices that sort along `dim`. The sort is always stable; NaN counts as the largest."""
+    """The indices, int64, that sort along `dim`. The sort is always stable. NaN is the largest value."""
     return through(_argsorted, input, dim, descending)
 
 
 def msort(input: Tensor) -> Tensor:
-    """The values in order along the first dimension."""
+    """The values in order along the first dimension. Shapes: like input."""
     return sort(input, 0).values
 
 
 def topk(input: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: bool = True) -> ValuesIndices:
-    """(values, indices) of the k largest (smallest) elements along `dim`, in order."""
+    """(values, indices) of the k largest (or smallest) elements along `dim`, in order.
+
+    Shapes: input any -> both like input, with size k in `dim`. NaN is the largest value. `sorted` is there for
+    PyTorch's signature; the results are always in order.
+    """
     have = input.array.layout
     a = axis_of(dim, have.ndim, "topk")
     k = operator.index(k)
@@ -164,21 +175,26 @@ def topk(input: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: boo
 
 
 def kthvalue(input: Tensor, k: int, dim: int = -1, keepdim: bool = False) -> ValuesIndices:
-    """(values, indices) of the k-th smallest element along `dim`."""
+    """(values, indices) of the k-th smallest element along `dim`; k = 1 is the smallest.
+
+    Shapes: input any -> both without `dim`, or with size 1 there if `keepdim`.
+    """
     have = input.array.layout
     a = axis_of(dim, have.ndim, "kthvalue")
     if not 1 <= k <= (have.shape[a] if have.ndim else 1):
         fail("kthvalue", "k must lie between 1 and the size of dim", [have, f"k {k}", f"dim {dim}"])
     order = _argsort(_vector(input), dim=a, descending=False)
-    one = through(windowed, order, tuple([(k - 1, 1, 1) if i == a else whole(n) for i, n in enumerate(order.array.layout.shape)]))
+    window = tuple([(k - 1, 1, 1) if i == a else whole(n) for i, n in enumerate(order.array.layout.shape)])
+    one = through(windowed, order, window)
     values, indices = _picked(input, one, a)
     if keepdim or not have.ndim:
         return ValuesIndices(values, indices)
     shape = have.shape[:a] + have.shape[a + 1:]
-    return ValuesIndices(through(_reshaped, values, shape), through(_reshaped, indices, shape))
+    return ValuesIndices(through(as_reshaped, values, shape), through(as_reshaped, indices, shape))
 
 
 def _running(name: str, accumulate: Any, beats: Any) -> Any:
+    """The `prepare` of a running extreme: `accumulate` gives the extreme so far, `beats(v, extreme)` where v is one."""
     def prepare(x: Layout, *, dim: int) -> Plan:
         def run(v: Any, out: Any) -> None:
             best = accumulate(v, axis=dim)
@@ -192,9 +208,9 @@ def _running(name: str, accumulate: Any, beats: Any) -> Any:
 
 
 _cummax = Primitive("cummax", _running("cummax", np.maximum.accumulate, np.greater_equal), inputs=["x"],
-                    doc="Where the largest element so far stands, the last one where several tie.")
+                    doc="The index of the largest element so far along `dim`; of equal ones the last.")
 _cummin = Primitive("cummin", _running("cummin", np.minimum.accumulate, np.less_equal), inputs=["x"],
-                    doc="Where the smallest element so far stands, the last one where several tie.")
+                    doc="The index of the smallest element so far along `dim`; of equal ones the last.")
 
 
 def _running_samples(make: Any) -> Any:
@@ -227,22 +243,22 @@ def _cumulative(name: str, primitive: Primitive, input: Tensor, dim: int) -> Val
 
 
 def cummax(input: Tensor, dim: int) -> ValuesIndices:
-    """(values, indices) of the largest element so far along `dim`."""
+    """(values, indices) of the largest element so far along `dim`; of equal ones the last. Shapes: both like input."""
     return _cumulative("cummax", _cummax, input, dim)
 
 
 def cummin(input: Tensor, dim: int) -> ValuesIndices:
-    """(values, indices) of the smallest element so far along `dim`."""
+    """(values, indices) of the smallest element so far along `dim`; of equal ones the last. Shapes: both like input."""
     return _cumulative("cummin", _cummin, input, dim)
 
 
-# ---- results whose size depends on the values -------------------------------------------------------------------------
+# ---- results whose size depends on the values ------------------------------------------------------------------------
 
 class _Found:
-    """Results that a host function leaves behind because their size is not known before."""
+    """The results of a function on the host whose sizes depend on the values of `x`."""
 
     def __init__(self, what: str, x: Tensor, function: Any) -> None:
-        _reads(what)
+        reads_to_host(what)
         self.results: list[Any] = []
         device = x.array.layout.device
         device.host.call(lambda v, out: out.extend(function(v)), self.results, x.array.np)
@@ -253,11 +269,19 @@ class _Found:
         return new_tensor(self.device.upload(values if shape is None else values.reshape(shape)), None)
 
 
-def unique(input: Tensor, sorted: bool = True, return_inverse: bool = False, return_counts: bool = False, dim: int | None = None) -> Any:
-    """The distinct elements in order (or the distinct slices along `dim`); with inverse indices, and counts, if asked for."""
+def unique(input: Tensor, sorted: bool = True, return_inverse: bool = False, return_counts: bool = False,
+           dim: int | None = None) -> Any:
+    """The different elements in ascending order, or with `dim` the different slices along it.
+
+    Gives them alone, or in a tuple with what the options add: the indices that restore `input` from them
+    (`return_inverse`), how often each occurs (`return_counts`). The result is always sorted and has no gradient.
+    """
     have = input.array.layout
     a = None if dim is None else axis_of(dim, have.ndim, "unique")
-    found = _Found("unique()", input, lambda v: np.unique(v, return_inverse=True, return_counts=True, axis=a, equal_nan=False))
+
+    def different(v: Any) -> Any:
+        return np.unique(v, return_inverse=True, return_counts=True, axis=a, equal_nan=False)
+    found = _Found("unique()", input, different)
     results = [found.tensor(0)]
     if return_inverse:
         results.append(found.tensor(1, have.shape if a is None else (have.shape[a],)))
@@ -266,8 +290,13 @@ def unique(input: Tensor, sorted: bool = True, return_inverse: bool = False, ret
     return results[0] if len(results) == 1 else tuple(results)
 
 
-def unique_consecutive(input: Tensor, return_inverse: bool = False, return_counts: bool = False, dim: int | None = None) -> Any:
-    """Each run of equal elements (or slices along `dim`) once; with inverse indices, and run lengths, if asked for."""
+def unique_consecutive(input: Tensor, return_inverse: bool = False, return_counts: bool = False,
+                       dim: int | None = None) -> Any:
+    """One element of each run of equal elements, or with `dim` one slice of each run of equal slices.
+
+    Gives them alone, or in a tuple with what the options add: the indices that restore `input` from them
+    (`return_inverse`), the lengths of the runs (`return_counts`). The result has no gradient.
+    """
     have = input.array.layout
     a = None if dim is None else axis_of(dim, have.ndim, "unique_consecutive")
 
@@ -289,7 +318,11 @@ def unique_consecutive(input: Tensor, return_inverse: bool = False, return_count
 
 
 def bincount(input: Tensor, weights: Tensor | None = None, minlength: int = 0) -> Tensor:
-    """How often each number 0, 1, ... stands in a vector (or the sum of its weights)."""
+    """How often each number 0, 1, ... occurs in a vector, or the sum of the weights at its places.
+
+    Shapes: input (n,) integers, not negative; weights (n,) or None -> (max(largest number + 1, minlength),), int64
+    without weights. The result has no gradient.
+    """
     have = input.array.layout
     if have.ndim != 1 or have.dtype.kind not in "iu":
         fail("bincount", "needs a vector of non-negative integers", have)

@@ -17,9 +17,9 @@ from ..devices.launch import Launch, launch, over, threads_for
 from ..devices.memory import Array, Layout, alloc, layout
 from ..devices.plan import Plan
 from .convert import cast
-from .dispatch import bind, constant, quick, through
+from .dispatch import bind, indexed, through
 from .math import add
-from .view import _expanded, _window, windowed
+from .view import window_op, windowed, zeros_on
 
 
 # ---- checks ---------------------------------------------------------------------------------------------------------
@@ -32,14 +32,14 @@ def check_index(index: Tensor, low: int, high: int, ignore: int | None = None) -
     a = array if source.contiguous else dense(array)
     if ignore is None:
         if low >= high:                     # no value is right
-            return int(_host(a).reshape(-1)[0])
+            return int(host_index(a).reshape(-1)[0])
         ignore = low                        # in the range anyway
     kernel, one = _checker(source.device)
     bad = alloc(one)
     launch = kernel.function if mode.recorder else kernel.call        # a check is no part of a recorded program
     launch(bad.ptr, a.ptr, source.size, low, high, ignore)
-    at = _host(bad).item()
-    return None if at < 0 else int(_host(a).reshape(-1)[at])
+    at = host_index(bad).item()
+    return None if at < 0 else int(host_index(a).reshape(-1)[at])
 
 
 @lru_cache
@@ -48,7 +48,7 @@ def _checker(device: Device) -> tuple[Kernel, Layout]:
     return device.kernels.check_index.only, layout(device, INT64, (1,))
 
 
-def _host(array: Array) -> Any:
+def host_index(array: Array) -> Any:
     device = array.layout.device
     return array.np if device.type == "cpu" else device.download(array)
 
@@ -88,7 +88,7 @@ def for_caller(index: Tensor, x: Tensor) -> Tensor:
     return new_tensor(contiguous_copy(index.array), None) if mode.grad and x.requires_grad else index
 
 
-def _index_dtype(op: str, index: Any, exact: bool = True) -> Tensor:
+def index_dtype(op: str, index: Any, exact: bool = True) -> Tensor:
     if not isinstance(index, Tensor):
         raise TypeError(f"[{op}] index must be a Tensor; got {type(index).__name__}")
     if index.array.layout.dtype.kind not in "iu" or exact and index.array.layout.dtype.itemsize < 4 and index.array.layout.size:
@@ -126,7 +126,7 @@ def _prepare_take(x: Layout, index: Layout, *, axis: int, ndims: int) -> Plan:
         else:
             kernel.call(y.ptr, a.ptr, i.ptr, outer, m, n, inner)
         return y
-    return Plan(run, out, f"kernel {kernel.name}" if kernel else f"no take kernel for {x.dtype}: NumPy behind the door")
+    return Plan(run, out, f"kernel {kernel.name}" if kernel else f"no take kernel for {x.dtype}: NumPy")
 
 
 def _block_rule(op: str, x: Layout, index: Layout, axis: int, ndims: int) -> None:
@@ -165,24 +165,19 @@ def _prepare_index_add(x: Layout, index: Layout, src: Layout, *, axis: int, ndim
         else:
             kernel.call(y.ptr, i.ptr, s.ptr, outer, m, n, inner)
         return y
-    return Plan(run, out, f"kernel {kernel.name}" if kernel else f"no index_add kernel for {x.dtype}: NumPy behind the door")
+    return Plan(run, out, f"kernel {kernel.name}" if kernel else f"no index_add kernel for {x.dtype}: NumPy")
 
 
-_index_add = Primitive("index_add", _prepare_index_add,
+index_add_op = Primitive("index_add", _prepare_index_add,
                        {"x": lambda g: g, "src": lambda g, index, axis, ndims: take_at(g, index, axis, ndims)})
-
-
-def _zeros(shape: tuple[int, ...], like: Layout) -> Tensor:
-    """Zeros that take no memory: a view of one."""
-    return through(_expanded, constant(0, like.dtype, like.device), shape)
 
 
 def add_at(shape: tuple[int, ...], src: Tensor, index: Tensor, axis: int, ndims: int = 1) -> Tensor:
     """Zeros of `shape` with src added at the places of the index: the gradient of `take`."""
-    return _index_add(_zeros(shape, src.array.layout), index, src, axis=axis, ndims=ndims)
+    return index_add_op(zeros_on(shape, src.array.layout), index, src, axis=axis, ndims=ndims)
 
 
-take_at: Callable[..., Tensor] = quick(_take)         # (x, index, axis, ndims): `take` with an index that is known to be in range
+take_at: Callable[..., Tensor] = indexed(_take)         # (x, index, axis, ndims): `take` with an index that is known to be in range
 
 
 def _spots(make: Any, n: int, *shape: int) -> Tensor:
@@ -210,7 +205,7 @@ def _take_reference(x: Any, index: Any, *, axis: int, ndims: int) -> Any:
     return np.take(flat, index, axis)
 
 
-@_index_add.samples
+@index_add_op.samples
 def _index_add_samples(make: Any) -> Any:
     yield make(5, 33), _spots(make, 5, 7), make(7, 33), {"axis": 0, "ndims": 1}
     yield make(5, 31), _spots(make, 31, 2, 3), make(5, 2, 3), {"axis": 1, "ndims": 1}
@@ -218,12 +213,12 @@ def _index_add_samples(make: Any) -> Any:
     yield make(4, 2), _spots(make, 4, 0), make(0, 2), {"axis": 0, "ndims": 1}
 
 
-@_index_add.errors
+@index_add_op.errors
 def _index_add_errors(make: Any) -> Any:
     yield (make(5, 2), make.ints(3, high=5), make(2, 2), {"axis": 0, "ndims": 1}), RuntimeError, "what the index takes"
 
 
-@_index_add.reference
+@index_add_op.reference
 def _index_add_reference(x: Any, index: Any, src: Any, *, axis: int, ndims: int) -> Any:
     flat = x.reshape(*x.shape[:axis], -1, *x.shape[axis + ndims:]).copy()
     np.add.at(flat, (slice(None),) * axis + (index,), src)
@@ -261,7 +256,7 @@ def _prepare_gather(x: Layout, index: Layout, *, dim: int) -> Plan:
         else:
             kernel.call(y.ptr, a.ptr, i.ptr, outer, m, n, inner)
         return y
-    return Plan(run, out, f"kernel {kernel.name}" if kernel else f"no gather kernel for {x.dtype}: NumPy behind the door")
+    return Plan(run, out, f"kernel {kernel.name}" if kernel else f"no gather kernel for {x.dtype}: NumPy")
 
 
 def _prepare_scatter(name: str) -> Any:
@@ -293,22 +288,22 @@ def _prepare_scatter(name: str) -> Any:
             places = list(np.indices(full(at).shape, sparse=True))
             places[dim] = full(at)
             np.add.at(out, tuple(places), full(v))
-        return Plan(run, out, f"kernel {kernel.name}" if kernel else f"no {name} kernel for {x.dtype}: NumPy behind the door")
+        return Plan(run, out, f"kernel {kernel.name}" if kernel else f"no {name} kernel for {x.dtype}: NumPy")
     return prepare
 
 
 _gather = Primitive("gather", _prepare_gather,
-                    {"x": lambda g, index, x_shape, dim: _scatter_add(_zeros(x_shape, g.array.layout), index, g, dim=dim)})
-_scatter_add: Primitive = Primitive("scatter_add", _prepare_scatter("scatter_add"),
+                    {"x": lambda g, index, x_shape, dim: scatter_add_op(zeros_on(x_shape, g.array.layout), index, g, dim=dim)})
+scatter_add_op: Primitive = Primitive("scatter_add", _prepare_scatter("scatter_add"),
                          {"x": lambda g: g, "src": lambda g, index, dim: gather_at(g, index, dim)}, ["x", "index", "src"],
                          doc="x, with the elements of src added at the places of the index along `dim`.")
-_scatter: Primitive = Primitive("scatter", _prepare_scatter("scatter"),
-                     {"x": lambda g, index, dim: _scatter(g, index, _zeros(index.array.layout.shape, g.array.layout), dim=dim),
+scatter_op: Primitive = Primitive("scatter", _prepare_scatter("scatter"),
+                     {"x": lambda g, index, dim: scatter_op(g, index, zeros_on(index.array.layout.shape, g.array.layout), dim=dim),
                       "src": lambda g, index, dim: gather_at(g, index, dim)}, ["x", "index", "src"],
                      doc="x, with the elements of src in the places of the index along `dim`; where two fall together, the last one stays.")
 
 
-gather_at: Callable[..., Tensor] = quick(_gather)     # (x, index, dim): `gather` with an index that is known to be in range
+gather_at: Callable[..., Tensor] = indexed(_gather)     # (x, index, dim): `gather` with an index that is known to be in range
 
 
 @_gather.samples
@@ -339,14 +334,14 @@ def _distinct(make: Any, n: int, *shape: int) -> Tensor:
     return cast(add(make.ints(*shape, high=1), functions.as_tensor(order.reshape(shape)).to(make.device)), INT64)
 
 
-@_scatter_add.samples
+@scatter_add_op.samples
 def _scatter_add_samples(make: Any) -> Any:
     yield make(5, 33), _spots(make, 5, 7, 33), make(7, 33), {"dim": 0}
     yield make(5, 33), _spots(make, 33, 5, 31), make(5, 31), {"dim": 1}
     yield make(2, 3, 4), _spots(make, 3, 2, 7, 4), make(2, 7, 4), {"dim": 1}
 
 
-@_scatter_add.reference
+@scatter_add_op.reference
 def _scatter_add_reference(x: Any, index: Any, src: Any, *, dim: int) -> Any:
     out = x.copy()
     for place in np.ndindex(index.shape):
@@ -355,19 +350,19 @@ def _scatter_add_reference(x: Any, index: Any, src: Any, *, dim: int) -> Any:
     return out
 
 
-@_scatter.samples
+@scatter_op.samples
 def _scatter_samples(make: Any) -> Any:
     yield make(5), _distinct(make, 5, 2), make(2), {"dim": 0}
     yield make(31, 2), _distinct(make, 31, 5, 2), make(5, 2), {"dim": 0}
     yield make(3, 33), _distinct(make, 33, 3, 32), make(3, 32), {"dim": 1}
 
 
-@_scatter.errors
+@scatter_op.errors
 def _scatter_errors(make: Any) -> Any:
     yield (make(5, 3), make.ints(2, 3, high=5), make(3, 3), {"dim": 0}), RuntimeError, "shape of index"
 
 
-@_scatter.reference
+@scatter_op.reference
 def _scatter_reference(x: Any, index: Any, src: Any, *, dim: int) -> Any:
     out = x.copy()
     np.put_along_axis(out, index, src, dim)
@@ -376,7 +371,7 @@ def _scatter_reference(x: Any, index: Any, src: Any, *, dim: int) -> Any:
 
 def _prepare_replace(x: Layout, src: Layout, *, key: tuple) -> Plan:
     """x, with src in the place of a window."""
-    window = bind(_window, layout(x.device, x.dtype, x.shape), key=key)
+    window = bind(window_op, layout(x.device, x.dtype, x.shape), key=key)
     if window.layout.shape != src.shape or src.dtype != x.dtype:
         fail("replace", "src must have the shape of the window and the tensor's dtype", [window.layout, src])
     out = layout(x.device, x.dtype, x.shape)
@@ -391,23 +386,23 @@ def _prepare_replace(x: Layout, src: Layout, *, key: tuple) -> Plan:
     return Plan(run, out, "two copies")
 
 
-_replace: Primitive = Primitive("replace", _prepare_replace,
-                     {"x": lambda g, src_shape, key: _replace(g, _zeros(src_shape, g.array.layout), key=key),
+replace_op: Primitive = Primitive("replace", _prepare_replace,
+                     {"x": lambda g, src_shape, key: replace_op(g, zeros_on(src_shape, g.array.layout), key=key),
                       "src": lambda g, key: through(windowed, g, key)})
 
 
-@_replace.samples
+@replace_op.samples
 def _replace_samples(make: Any) -> Any:
     yield make(5, 33), make(2, 31), {"key": ((1, 2, 2), (0, 1, 31))}
     yield make(5, 3), make(3), {"key": (2, (0, 1, 3))}
 
 
-@_replace.errors
+@replace_op.errors
 def _replace_errors(make: Any) -> Any:
     yield (make(5), make(3), {"key": ((0, 1, 2),)}), RuntimeError, "shape of the window"
 
 
-@_replace.reference
+@replace_op.reference
 def _replace_reference(x: Any, src: Any, *, key: tuple) -> Any:
     out = x.copy()
     out[tuple(slice(e[0], e[0] + e[1] * e[2], e[1]) if isinstance(e, tuple) else e for e in key)] = src
@@ -415,7 +410,7 @@ def _replace_reference(x: Any, src: Any, *, key: tuple) -> Any:
 
 
 # ---- masks ----------------------------------------------------------------------------------------------------------
-def _reads(what: str) -> None:
+def reads_to_host(what: str) -> None:
     if mode.recorder:
         mode.recorder.refuse(what)
 

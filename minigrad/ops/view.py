@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 
 from ..core.arrays import mover
-from ..core.op import Primitive
+from ..core.op import Primitive, parameters
 from ..core.shape import axis_of, broadcast_shapes, fail
 from ..core.tensor import Tensor
 from ..devices.memory import Array, Layout, alloc, contiguous_strides, layout
-from ..devices.plan import Plan, view_strides
-from .arguments import _rule_axis, axes, infer_shape, named, position, sizes, whole
-from .dispatch import Bound, ViewPlan, bind, constant, planner, through
+from ..devices.plan import Plan, view_plan, view_strides
+from .arguments import axes, existing_axis, infer_shape, named, position, sizes, whole
+from .dispatch import bind, constant, planner, through
 from .math import copy
 
 __all__ = ["reshape", "view", "view_as", "reshape_as", "permute", "transpose", "swapaxes", "swapdims", "t",
@@ -32,12 +32,12 @@ _new = object.__new__
 
 
 # ---- the views ------------------------------------------------------------------------------------------------------
-def _view_op(name: str, rule: Callable[..., tuple[Layout, int]], vjp: Callable) -> Primitive:
+def view_op(name: str, rule: Callable[..., tuple[Layout, int]], vjp: Callable) -> Primitive:
     """A primitive of a rule `rule(x, **attrs) -> (layout, offset in elements)`."""
     def prepare(x: Layout, **attrs: Any) -> Plan:
         to, offset = rule(x, **attrs)
-        return ViewPlan(to, offset * x.dtype.itemsize)
-    return Primitive(name, prepare, {"x": vjp}, ["x"], doc=rule.__doc__)
+        return view_plan(to, offset * x.dtype.itemsize)
+    return Primitive(name, prepare, {"x": vjp}, ["x"], rule.__doc__, parameters(rule)[1])
 
 
 def _alias_rule(x: Layout) -> tuple[Layout, int]:
@@ -45,7 +45,7 @@ def _alias_rule(x: Layout) -> tuple[Layout, int]:
     return x, 0
 
 
-alias = _view_op("alias", _alias_rule, lambda g: g)
+alias = view_op("alias", _alias_rule, lambda g: g)
 
 
 @alias.samples
@@ -68,7 +68,7 @@ def _prepare_reshape(x: Layout, *, shape: tuple[int, ...]) -> Plan:
         fail("reshape", "the number of elements must not change", [x, f"shape {list(shape)}"], "use -1 for one size to have it inferred")
     strides = view_strides(x, shape) if x.size else contiguous_strides(shape)
     if strides is not None:
-        return ViewPlan(layout(x.device, x.dtype, shape, strides), 0)
+        return view_plan(layout(x.device, x.dtype, shape, strides), 0)
     out, move = layout(x.device, x.dtype, shape), mover(layout(x.device, x.dtype, x.shape), x)
 
     def run(a: Array) -> Array:
@@ -79,14 +79,14 @@ def _prepare_reshape(x: Layout, *, shape: tuple[int, ...]) -> Plan:
 
 
 @planner
-def _reshaped(x: Layout, shape: tuple[int, ...]) -> Bound:
-    return bind(_reshape, x, shape=shape)
+def as_reshaped(x: Layout, shape: tuple[int, ...]) -> Plan:
+    return bind(reshape_op, x, shape=shape)
 
 
-_reshape = Primitive("reshape", _prepare_reshape, {"x": lambda g, x_shape: through(_reshaped, g, x_shape)})
+reshape_op = Primitive("reshape", _prepare_reshape, {"x": lambda g, x_shape: through(as_reshaped, g, x_shape)})
 
 
-@_reshape.samples
+@reshape_op.samples
 def _reshape_samples(make: Any) -> Any:
     yield make(4, 33), {"shape": (33, 4)}
     yield make(2, 3, 5), {"shape": (30,)}
@@ -95,19 +95,19 @@ def _reshape_samples(make: Any) -> Any:
     yield make(0, 3), {"shape": (3, 0)}
 
 
-@_reshape.errors
+@reshape_op.errors
 def _reshape_errors(make: Any) -> Any:
     yield (make(4, 3), {"shape": (5, 2)}), RuntimeError, r"number of elements.*\[4, 3\].*\[5, 2\]"
 
 
-@_reshape.reference
+@reshape_op.reference
 def _reshape_reference(x: Any, *, shape: tuple[int, ...]) -> Any:
     return x.reshape(shape)
 
 
 @planner
-def _reshape_to(x: Layout, *shape: Any) -> Bound:
-    return bind(_reshape, x, shape=infer_shape("reshape", x.size, sizes(shape, "reshape", infer=True)))
+def _reshape_to(x: Layout, *shape: Any) -> Plan:
+    return bind(reshape_op, x, shape=infer_shape("reshape", x.size, sizes(shape, "reshape", infer=True)))
 
 
 def reshape(input: Tensor, *args: Any, **given: Any) -> Tensor:
@@ -116,10 +116,10 @@ def reshape(input: Tensor, *args: Any, **given: Any) -> Tensor:
 
 
 @planner
-def _view_to(x: Layout, *shape: Any) -> Bound:
+def _view_to(x: Layout, *shape: Any) -> Plan:
     if len(shape) == 1 and not isinstance(shape[0], (int, tuple, list, np.integer)):
         raise NotImplementedError("[view] memory cannot be reinterpreted as another dtype; use .to(dtype) to convert the values")
-    bound = bind(_reshape, x, shape=infer_shape("view", x.size, sizes(shape, "view", infer=True)))
+    bound = bind(reshape_op, x, shape=infer_shape("view", x.size, sizes(shape, "view", infer=True)))
     if bound.offset is None:
         fail("view", "the strides must allow the shape without a copy", [x, f"shape {list(bound.layout.shape)}"], "use reshape(...)")
     return bound
@@ -141,8 +141,8 @@ def reshape_as(input: Tensor, other: Tensor) -> Tensor:
 
 
 @planner
-def _ravel(x: Layout) -> Bound:
-    return bind(_reshape, x, shape=(x.size,))
+def _ravel(x: Layout) -> Plan:
+    return bind(reshape_op, x, shape=(x.size,))
 
 
 def ravel(input: Tensor) -> Tensor:
@@ -151,14 +151,14 @@ def ravel(input: Tensor) -> Tensor:
 
 
 @planner
-def _flatten(x: Layout, start_dim: Any, end_dim: Any) -> Bound:
+def _flatten(x: Layout, start_dim: Any, end_dim: Any) -> Plan:
     a, b = axis_of(start_dim, x.ndim, "flatten"), axis_of(end_dim, x.ndim, "flatten")
     if a > b:
         fail("flatten", "start_dim must not come after end_dim", [x, f"start_dim {start_dim}", f"end_dim {end_dim}"])
     joined = 1
     for n in x.shape[a:b + 1]:
         joined *= n
-    return bind(_reshape, x, shape=(*x.shape[:a], joined, *x.shape[b + 1:]))
+    return bind(reshape_op, x, shape=(*x.shape[:a], joined, *x.shape[b + 1:]))
 
 
 def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
@@ -167,15 +167,15 @@ def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
 
 
 @planner
-def _unflatten(x: Layout, dim: Any, shape: Any) -> Bound:
-    a = _rule_axis(dim, x.ndim, "unflatten")
+def _unflatten(x: Layout, dim: Any, shape: Any) -> Plan:
+    a = existing_axis(dim, x.ndim, "unflatten")
     parts = infer_shape("unflatten", x.shape[a], sizes((shape,), "unflatten", infer=True))
     total = 1
     for n in parts:
         total *= n
     if total != x.shape[a] or not parts:
         fail("unflatten", f"the sizes must multiply to size {x.shape[a]} of dim {dim}", [x, f"sizes {list(parts)}"])
-    return bind(_reshape, x, shape=(*x.shape[:a], *parts, *x.shape[a + 1:]))
+    return bind(reshape_op, x, shape=(*x.shape[:a], *parts, *x.shape[a + 1:]))
 
 
 def unflatten(input: Tensor, dim: int, sizes: Sequence[int]) -> Tensor:
@@ -184,9 +184,9 @@ def unflatten(input: Tensor, dim: int, sizes: Sequence[int]) -> Tensor:
 
 
 @planner
-def _squeeze(x: Layout, dim: Any) -> Bound:
+def _squeeze(x: Layout, dim: Any) -> Plan:
     given = range(x.ndim) if dim is None else [a for a in axes((dim,), x.ndim, "squeeze") if a < x.ndim]
-    return bind(_reshape, x, shape=tuple([n for i, n in enumerate(x.shape) if n != 1 or i not in given]))
+    return bind(reshape_op, x, shape=tuple([n for i, n in enumerate(x.shape) if n != 1 or i not in given]))
 
 
 def squeeze(input: Tensor, dim: int | tuple[int, ...] | None = None) -> Tensor:
@@ -195,9 +195,9 @@ def squeeze(input: Tensor, dim: int | tuple[int, ...] | None = None) -> Tensor:
 
 
 @planner
-def _unsqueeze(x: Layout, dim: Any) -> Bound:
+def _unsqueeze(x: Layout, dim: Any) -> Plan:
     a = axis_of(dim, x.ndim + 1, "unsqueeze")
-    return bind(_reshape, x, shape=(*x.shape[:a], 1, *x.shape[a:]))
+    return bind(reshape_op, x, shape=(*x.shape[:a], 1, *x.shape[a:]))
 
 
 def unsqueeze(input: Tensor, dim: int) -> Tensor:
@@ -211,7 +211,7 @@ def _at_least(n: int, where_to: Callable[[tuple[int, ...]], tuple[int, ...]], te
     if len(tensors) != 1:
         return tuple([_at_least(n, where_to, (t,)) for t in tensors])
     x = tensors[0]
-    return x if x.array.layout.ndim >= n else through(_reshaped, x, where_to(x.array.layout.shape))
+    return x if x.array.layout.ndim >= n else through(as_reshaped, x, where_to(x.array.layout.shape))
 
 
 def atleast_1d(*tensors: Any) -> Any:
@@ -238,7 +238,7 @@ def _permute_rule(x: Layout, *, axes: tuple[int, ...]) -> tuple[Layout, int]:
 
 
 @planner
-def _permuted(x: Layout, axes: tuple[int, ...]) -> Bound:
+def as_permuted(x: Layout, axes: tuple[int, ...]) -> Plan:
     return bind(_permute, x, axes=axes)
 
 
@@ -251,7 +251,7 @@ def inverse(axes: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(back)
 
 
-_permute = _view_op("permute", _permute_rule, lambda g, axes: through(_permuted, g, inverse(axes)))
+_permute = view_op("permute", _permute_rule, lambda g, axes: through(as_permuted, g, inverse(axes)))
 
 
 @_permute.samples
@@ -274,7 +274,7 @@ def _permute_reference(x: Any, *, axes: tuple[int, ...]) -> Any:
 
 
 @planner
-def _permute_to(x: Layout, *dims: Any) -> Bound:
+def _permute_to(x: Layout, *dims: Any) -> Plan:
     return bind(_permute, x, axes=axes(dims, x.ndim, "permute"))
 
 
@@ -284,7 +284,7 @@ def permute(input: Tensor, *args: Any, **given: Any) -> Tensor:
 
 
 @planner
-def _transpose(x: Layout, dim0: Any, dim1: Any) -> Bound:
+def _transpose(x: Layout, dim0: Any, dim1: Any) -> Plan:
     order = list(range(x.ndim))
     a, b = axis_of(dim0, x.ndim, "transpose"), axis_of(dim1, x.ndim, "transpose")
     if order:
@@ -308,7 +308,7 @@ def swapdims(input: Tensor, dim0: int, dim1: int) -> Tensor:
 
 
 @planner
-def _t(x: Layout) -> Bound:
+def _t(x: Layout) -> Plan:
     if x.ndim > 2:
         fail("t", "needs at most two dimensions", x, "use transpose(dim0, dim1) or mT")
     return bind(_permute, x, axes=tuple(reversed(range(x.ndim))))
@@ -320,12 +320,12 @@ def t(input: Tensor) -> Tensor:
 
 
 @planner
-def _reversed(x: Layout) -> Bound:
+def _reversed(x: Layout) -> Plan:
     return bind(_permute, x, axes=tuple(reversed(range(x.ndim))))
 
 
 @planner
-def _mT(x: Layout) -> Bound:
+def as_matrix_transpose(x: Layout) -> Plan:
     if x.ndim < 2:
         fail("mT", "needs at least two dimensions", x)
     return bind(_permute, x, axes=(*range(x.ndim - 2), x.ndim - 1, x.ndim - 2))
@@ -333,7 +333,7 @@ def _mT(x: Layout) -> Bound:
 
 def matrix_transpose(input: Tensor) -> Tensor:
     """The last two dimensions swapped: `x.mT`."""
-    return through(_mT, input)
+    return through(as_matrix_transpose, input)
 
 
 def reverse_dims(input: Tensor) -> Tensor:
@@ -342,7 +342,7 @@ def reverse_dims(input: Tensor) -> Tensor:
 
 
 @planner
-def _movedim(x: Layout, source: Any, destination: Any) -> Bound:
+def as_moved(x: Layout, source: Any, destination: Any) -> Plan:
     a = axes((source,) if isinstance(source, int) else source, x.ndim, "movedim")
     b = axes((destination,) if isinstance(destination, int) else destination, x.ndim, "movedim")
     if len(a) != len(b):
@@ -355,12 +355,12 @@ def _movedim(x: Layout, source: Any, destination: Any) -> Bound:
 
 def movedim(input: Tensor, source: int | tuple[int, ...], destination: int | tuple[int, ...]) -> Tensor:
     """Dimensions moved to other places, the rest in order: a view."""
-    return through(_movedim, input, source, destination)
+    return through(as_moved, input, source, destination)
 
 
 def moveaxis(input: Tensor, source: int | tuple[int, ...], destination: int | tuple[int, ...]) -> Tensor:
     """`movedim(input, source, destination)`"""
-    return through(_movedim, input, source, destination)
+    return through(as_moved, input, source, destination)
 
 
 # ---- expand ---------------------------------------------------------------------------------------------------------
@@ -373,12 +373,17 @@ def _expand_rule(x: Layout, *, shape: tuple[int, ...]) -> tuple[Layout, int]:
     return layout(x.device, x.dtype, shape, (*[0] * lead, *strides)), 0
 
 
-_expand = _view_op("expand", _expand_rule, lambda g: g)      # the engine sums over what was repeated
+_expand = view_op("expand", _expand_rule, lambda g: g)      # the engine sums over what was repeated
 
 
 @planner
-def _expanded(x: Layout, shape: tuple[int, ...]) -> Bound:
+def as_expanded(x: Layout, shape: tuple[int, ...]) -> Plan:
     return bind(_expand, x, shape=shape)
+
+
+def zeros_on(shape: tuple[int, ...], like: Layout) -> Tensor:
+    """Zeros in the dtype and on the device of `like` that take the memory of one number."""
+    return through(as_expanded, constant(0, like.dtype, like.device), shape)
 
 
 @_expand.samples
@@ -402,7 +407,7 @@ def _expand_reference(x: Any, *, shape: tuple[int, ...]) -> Any:
 
 
 @planner
-def _expand_to(x: Layout, *shape: Any) -> Bound:
+def _expand_to(x: Layout, *shape: Any) -> Plan:
     given = shape[0] if len(shape) == 1 and isinstance(shape[0], (tuple, list)) else shape
     lead = len(given) - x.ndim
     wanted = sizes(tuple(x.shape[i - lead] if i >= lead >= 0 and type(n) is int and n == -1 else n for i, n in enumerate(given)), "expand")
@@ -418,7 +423,7 @@ def expand(input: Tensor, *sizes: Any) -> Tensor:
 
 def expand_as(input: Tensor, other: Tensor) -> Tensor:
     """`input.expand(other.shape)`"""
-    return through(_expanded, input, other.array.layout.shape)
+    return through(as_expanded, input, other.array.layout.shape)
 
 
 def broadcast_to(input: Tensor, size: Sequence[int]) -> Tensor:
@@ -430,7 +435,7 @@ def broadcast_tensors(*tensors: Any) -> tuple[Tensor, ...]:
     """The tensors expanded to their common shape."""
     given = tensors[0] if len(tensors) == 1 and isinstance(tensors[0], (tuple, list)) else tensors
     shape = broadcast_shapes("broadcast_tensors", *[x.array.layout.shape for x in given])
-    return tuple([through(_expanded, x, shape) for x in given])
+    return tuple([through(as_expanded, x, shape) for x in given])
 
 
 def contiguous(input: Tensor) -> Tensor:
@@ -439,7 +444,7 @@ def contiguous(input: Tensor) -> Tensor:
 
 
 # ---- windows: basic indexing, diagonals -----------------------------------------------------------------------------
-def _window_rule(x: Layout, *, key: tuple) -> tuple[Layout, int]:
+def window_rule(x: Layout, *, key: tuple) -> tuple[Layout, int]:
     """Basic indexing. `key` has an entry per dimension: an int (taken out), or (start, step, length); None is a new dimension."""
     shape, strides, offset, i = [], [], 0, 0
     for entry in key:
@@ -492,28 +497,28 @@ def _placer(name: str, rule: Callable[..., tuple[Layout, int]], cut: Callable) -
             move(y, start, a)
             return y
         return Plan(run, out, "zeros, and a copy into the view")
-    return Primitive(name, prepare, {"x": cut}, ["x"], doc=_placer.__doc__)
+    return Primitive(name, prepare, {"x": cut}, ["x"], _placer.__doc__, ["shape", *parameters(rule)[1]])
 
 
 @planner
-def windowed(x: Layout, key: tuple) -> Bound:
-    return bind(_window, x, key=key)
+def windowed(x: Layout, key: tuple) -> Plan:
+    return bind(window_op, x, key=key)
 
 
 @planner
-def _placed(g: Layout, shape: tuple[int, ...], key: tuple) -> Bound:
-    return bind(_place, g, shape=shape, key=key)
+def _placed(g: Layout, shape: tuple[int, ...], key: tuple) -> Plan:
+    return bind(place_op, g, shape=shape, key=key)
 
 
-_window = _view_op("window", _window_rule, lambda g, x_shape, key: through(_placed, g, x_shape, key))
-_place = _placer("place", _window_rule, lambda g, key: through(windowed, g, key))
-_diagonal: Primitive = _view_op("diagonal", _diagonal_rule,
+window_op = view_op("window", window_rule, lambda g, x_shape, key: through(_placed, g, x_shape, key))
+place_op = _placer("place", window_rule, lambda g, key: through(windowed, g, key))
+_diagonal: Primitive = view_op("diagonal", _diagonal_rule,
                      lambda g, x_shape, offset, dim1, dim2: _place_diagonal(g, shape=x_shape, offset=offset, dim1=dim1, dim2=dim2))
 _place_diagonal: Primitive = _placer("place_diagonal", _diagonal_rule,
                           lambda g, offset, dim1, dim2: _diagonal(g, offset=offset, dim1=dim1, dim2=dim2))
 
 
-@_window.samples
+@window_op.samples
 def _window_samples(make: Any) -> Any:
     yield make(5, 33), {"key": ((1, 2, 2), (0, 1, 33))}
     yield make(5, 33), {"key": (2, (0, 1, 33))}
@@ -522,31 +527,31 @@ def _window_samples(make: Any) -> Any:
     yield make(), {"key": (None,)}
 
 
-@_window.errors
+@window_op.errors
 def _window_errors(make: Any) -> Any:
     yield (make(3), {"key": ((0, 1, 4),)}), RuntimeError, "inside the tensor"
     yield (make(3), {"key": (3,)}), IndexError, "inside the tensor"
     yield (make(3), {"key": (0, 0)}), IndexError, "|".join(["list index", "tuple index"])
 
 
-@_window.reference
+@window_op.reference
 def _window_reference(x: Any, *, key: tuple) -> Any:
     return x[tuple(slice(e[0], e[0] + e[1] * e[2], e[1]) if isinstance(e, tuple) else e for e in key)]
 
 
-@_place.samples
+@place_op.samples
 def _place_samples(make: Any) -> Any:
     yield make(2, 33), {"shape": (5, 33), "key": ((1, 2, 2), (0, 1, 33))}
     yield make(33), {"shape": (5, 33), "key": (2, (0, 1, 33))}
     yield make(1, 0), {"shape": (3,), "key": (None, (0, 1, 0))}
 
 
-@_place.errors
+@place_op.errors
 def _place_errors(make: Any) -> Any:
     yield (make(2), {"shape": (5,), "key": ((0, 1, 3),)}), RuntimeError, "shape of the view"
 
 
-@_place.reference
+@place_op.reference
 def _place_reference(g: Any, *, shape: tuple[int, ...], key: tuple) -> Any:
     out = np.zeros(shape, g.dtype)
     _window_reference(out, key=key)[...] = g
@@ -582,9 +587,9 @@ def _place_diagonal_reference(g: Any, *, shape: tuple[int, ...], offset: int, di
 
 
 @planner
-def _select(x: Layout, dim: Any, index: Any) -> Bound:
-    a = _rule_axis(dim, x.ndim, "select")
-    return bind(_window, x, key=tuple([position(index, n, "select", a) if i == a else whole(n) for i, n in enumerate(x.shape)]))
+def _select(x: Layout, dim: Any, index: Any) -> Plan:
+    a = existing_axis(dim, x.ndim, "select")
+    return bind(window_op, x, key=tuple([position(index, n, "select", a) if i == a else whole(n) for i, n in enumerate(x.shape)]))
 
 
 def select(input: Tensor, dim: int, index: int) -> Tensor:
@@ -593,15 +598,15 @@ def select(input: Tensor, dim: int, index: int) -> Tensor:
 
 
 @planner
-def _narrow(x: Layout, dim: Any, start: Any, length: Any) -> Bound:
-    a = _rule_axis(dim, x.ndim, "narrow")
+def as_narrowed(x: Layout, dim: Any, start: Any, length: Any) -> Plan:
+    a = existing_axis(dim, x.ndim, "narrow")
     n, first, count = x.shape[a], operator.index(start), operator.index(length)
     if not -n <= first <= n:
         raise IndexError(f"[narrow] start must lie in [{-n}, {n}]; got {start}; the tensor is {x}")
     first += n if first < 0 else 0
     if count < 0 or first + count > n:
         fail("narrow", f"start + length must not exceed size {n}", [x, f"start {start}", f"length {length}"])
-    return bind(_window, x, key=tuple([(first, 1, count) if i == a else whole(m) for i, m in enumerate(x.shape)]))
+    return bind(window_op, x, key=tuple([(first, 1, count) if i == a else whole(m) for i, m in enumerate(x.shape)]))
 
 
 def narrow(input: Tensor, dim: int, start: int | Tensor, length: int) -> Tensor:
@@ -611,12 +616,12 @@ def narrow(input: Tensor, dim: int, start: int | Tensor, length: int) -> Tensor:
         if at.ndim or at.dtype.kind not in "iu":
             fail("narrow", "start must be a number or a 0-d tensor of integers", at)
         start = operator.index(start)
-    return through(_narrow, input, dim, start, length)
+    return through(as_narrowed, input, dim, start, length)
 
 
 @planner
-def _diagonal_of(x: Layout, offset: Any, dim1: Any, dim2: Any) -> Bound:
-    a, b = _rule_axis(dim1, x.ndim, "diagonal"), _rule_axis(dim2, x.ndim, "diagonal")
+def _diagonal_of(x: Layout, offset: Any, dim1: Any, dim2: Any) -> Plan:
+    a, b = existing_axis(dim1, x.ndim, "diagonal"), existing_axis(dim2, x.ndim, "diagonal")
     if a == b:
         fail("diagonal", "dim1 and dim2 must differ", [x, f"dims {dim1}, {dim2}"])
     return bind(_diagonal, x, offset=operator.index(offset), dim1=a, dim2=b)

@@ -1,4 +1,8 @@
-"""Optimisers and learning-rate schedules."""
+"""Optimisers and learning-rate schedules, with the arguments and the state dicts of `torch.optim`.
+
+    optimizer = optim.AdamW(model.parameters(), lr=1e-3)
+    scheduler = optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=10)
+"""
 from . import lr_scheduler
 from .adagrad import Adagrad
 from .adam import Adam, AdamW

@@ -1,7 +1,15 @@
-"""Learning-rate schedules: each writes ``lr`` into the optimiser's groups; call ``step()`` once after each epoch (or batch).
+"""Learning-rate schedules with the sequences and the state dicts of `torch.optim.lr_scheduler`.
 
-The forms are chainable: the next rate is computed from the present one, so that several schedules can act on one optimiser, as in
-PyTorch (`torch.optim.lr_scheduler`), whose sequences and state dicts these have.
+A schedule writes `lr` into the groups of its optimiser. Call `step()` once after each epoch (or after each batch),
+after `optimizer.step()`. Most schedules are chainable: they compute the next rate from the current one, so that
+several of them can act on one optimiser.
+
+    scheduler = lr_scheduler.StepLR(optimizer, step_size=30, gamma=0.1)
+    for epoch in range(100):
+        train(...)                  # calls optimizer.step()
+        scheduler.step()
+
+In the docstrings, `base` is the group's rate at the beginning ("initial_lr"), and `epoch` counts the calls of `step()`.
 """
 from __future__ import annotations
 
@@ -12,11 +20,13 @@ import warnings
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, SupportsFloat
+from typing import Any, SupportsFloat, TypeAlias
 
 from ..core.tape import mode
 from ..core.tensor import Tensor
 from .optimizer import Optimizer
+
+Rates: TypeAlias = Sequence[float | Tensor]
 
 _EPOCH_WARNING = ("The epoch parameter in `scheduler.step()` was not necessary and is being deprecated where possible. "
                   "Please use `scheduler.step()` to step the scheduler.")
@@ -41,8 +51,8 @@ def _per_group(name: str, optimizer: Optimizer, value: Any) -> list[Any]:
     count = len(optimizer.param_groups)
     if isinstance(value, list | tuple):
         if len(value) != count:
-            raise ValueError(f"{name} must have the same length as optimizer.param_groups. {name} has {len(value)} values, "
-                             f"param_groups has {count}.")
+            raise ValueError(f"{name} must have the same length as optimizer.param_groups. {name} has {len(value)} "
+                             f"values, param_groups has {count}.")
         return list(value)
     return [_copied(value) for _ in range(count)]
 
@@ -52,12 +62,16 @@ def _is_optimizer(optimizer: Any) -> None:
         raise TypeError(f"{type(optimizer).__name__} is not an Optimizer")
 
 
-_within = False         # a schedule's step that calls another's
+_within = False         # True while the step of a schedule runs, which may call the step of another
 
 
-def _replayed(step: Callable) -> Callable:
-    """Makes a ``step`` method that a captured function calls run at each replay: it is Python, not a launch. It runs before the
-    launches, in the order of recording with what the optimisers read, so that each replay sees the rates an eager step would."""
+def _replayed(step: Callable[..., Any]) -> Callable[..., Any]:
+    """Makes a `step` method that a captured function calls run again at each replay.
+
+    A replay repeats launches only, and `step` is Python. So the recorder keeps the call and runs it before the
+    launches, in order with the calls by which optimisers read their numbers. Each replay thus uses the rates of an
+    eager step.
+    """
     @functools.wraps(step)
     def wrapper(self: Any, *args: Any, **kwargs: Any) -> None:
         global _within
@@ -72,7 +86,14 @@ def _replayed(step: Callable) -> Callable:
 
 
 class LRScheduler:
-    """Base class: ``get_lr`` gives the rates of all groups for ``last_epoch``, from the present ones."""
+    """Base class of the schedules. A subclass defines `get_lr`.
+
+    optimizer   the optimiser whose groups get the rates
+    last_epoch  -1 to begin. To continue at another epoch, each group must have "initial_lr" (from a loaded state), else
+                KeyError
+
+    `base_lrs` holds the rate of each group at the beginning, `last_epoch` the number of the current epoch.
+    """
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -90,8 +111,8 @@ class LRScheduler:
             if last_epoch == -1:
                 group.setdefault("initial_lr", _copied(group["lr"]))
             elif "initial_lr" not in group:
-                raise KeyError(f"param 'initial_lr' is not specified in param_groups[{i}] when resuming scheduler with last_epoch >= 0; "
-                               "load the optimizer's state first")
+                raise KeyError(f"param 'initial_lr' is not specified in param_groups[{i}] when resuming scheduler "
+                               "with last_epoch >= 0; load the optimizer's state first")
         self.base_lrs = _values(optimizer, "initial_lr")
         self.last_epoch = last_epoch
         self._initial_step()
@@ -104,37 +125,44 @@ class LRScheduler:
         finally:
             self._is_initial = False
 
-    def get_lr(self) -> list[Any]:
+    def get_lr(self) -> Rates:
+        """The rates for `last_epoch`, one for each group. `step` calls it; a program calls `get_last_lr`."""
         raise NotImplementedError
 
-    def get_last_lr(self) -> list[Any]:
-        """The rates of the last step, one for each group."""
+    def get_last_lr(self) -> list[float | Tensor]:
+        """The rates that the last step wrote, one for each group."""
         return self._last_lr
 
     def _check_called_within_step(self) -> None:
         if not self._get_lr_called_within_step:
-            warnings.warn("To get the last learning rate computed by the scheduler, please use `get_last_lr()`.", UserWarning, stacklevel=3)
+            warnings.warn("To get the last learning rate computed by the scheduler, please use `get_last_lr()`.",
+                          UserWarning, stacklevel=3)
 
     @_replayed
     def step(self, epoch: int | None = None) -> None:
-        """Goes on by one epoch and writes the new rates."""
+        """Moves to the next epoch and writes its rates. `epoch` moves to that epoch instead; PyTorch deprecates it."""
         if self._step_count == 1 and not self.optimizer._opt_called:
-            warnings.warn("Detected call of `lr_scheduler.step()` before `optimizer.step()`: call them in the opposite order, "
-                          "or the first value of the learning rate schedule is skipped.", UserWarning, stacklevel=2)
+            warnings.warn("Detected call of `lr_scheduler.step()` before `optimizer.step()`: call them in the opposite "
+                          "order, or the first value of the learning rate schedule is skipped.",
+                          UserWarning, stacklevel=2)
         self._step_count += 1
         if epoch is not None:
             warnings.warn(_EPOCH_WARNING, UserWarning, stacklevel=2)
         self._update_lr(epoch)
 
     def _update_lr(self, epoch: int | None = None) -> None:
+        rates_of = self.get_lr
+        if epoch is None:
+            self.last_epoch += 1
+        else:
+            self.last_epoch = epoch
+            rates_of = getattr(self, "_get_closed_form_lr", rates_of)
+        self._write_rates(rates_of)
+
+    def _write_rates(self, rates_of: Callable[[], Rates]) -> None:
         self._get_lr_called_within_step = True
         try:
-            if epoch is None:
-                self.last_epoch += 1
-                rates = self.get_lr()
-            else:
-                self.last_epoch = epoch
-                rates = self._get_closed_form_lr() if hasattr(self, "_get_closed_form_lr") else self.get_lr()
+            rates = rates_of()
         finally:
             self._get_lr_called_within_step = False
         for group, lr in zip(self.optimizer.param_groups, rates, strict=True):
@@ -142,15 +170,22 @@ class LRScheduler:
         self._last_lr = _values(self.optimizer, "lr")
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything but the optimiser."""
+        """All attributes of the schedule except the optimiser, for `minigrad.save`."""
         return {k: v for k, v in self.__dict__.items() if k != "optimizer"}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Loads the attributes in `state_dict`. The rates of the groups come with the state of the optimiser."""
         self.__dict__.update(state_dict)
 
 
 class LambdaLR(LRScheduler):
-    """base lr times ``lr_lambda(epoch)``, one function or one for each group."""
+    """lr = base lr_lambda(epoch).
+
+    lr_lambda   a function of the epoch's number, or a list with one function for each group; ValueError for another
+                number
+
+        scheduler = LambdaLR(optimizer, lambda epoch: 0.95**epoch)
+    """
 
     def __init__(self, optimizer: Optimizer, lr_lambda: Callable[[int], float] | Sequence[Callable[[int], float]],
                  last_epoch: int = -1) -> None:
@@ -163,17 +198,19 @@ class LambdaLR(LRScheduler):
             self.lr_lambdas = [lr_lambda] * len(optimizer.param_groups)     # type: ignore[list-item]
         super().__init__(optimizer, last_epoch)
 
-    def get_lr(self) -> list[Any]:
+    def get_lr(self) -> Rates:
+        """The rates for `last_epoch`: see the class."""
         self._check_called_within_step()
         return [base * f(self.last_epoch) for f, base in zip(self.lr_lambdas, self.base_lrs, strict=True)]
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain functions are left out; callable objects give their attributes."""
+        """As in `LRScheduler`; of `lr_lambda`, a callable object gives its attributes, a plain function gives None."""
         state = super().state_dict()
         state["lr_lambdas"] = [None if isinstance(f, types.FunctionType) else dict(f.__dict__) for f in self.lr_lambdas]
         return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Loads what `state_dict` returned."""
         super().load_state_dict({k: v for k, v in state_dict.items() if k != "lr_lambdas"})
         for f, attributes in zip(self.lr_lambdas, state_dict["lr_lambdas"], strict=True):
             if attributes is not None:
@@ -181,13 +218,14 @@ class LambdaLR(LRScheduler):
 
 
 class StepLR(LRScheduler):
-    """lr times ``gamma`` every ``step_size`` epochs."""
+    """lr = base gamma^floor(epoch / step_size): the rate is multiplied by `gamma` every `step_size` epochs."""
 
     def __init__(self, optimizer: Optimizer, step_size: int, gamma: float = 0.1, last_epoch: int = -1) -> None:
         self.step_size, self.gamma = step_size, gamma
         super().__init__(optimizer, last_epoch)
 
-    def get_lr(self) -> list[Any]:
+    def get_lr(self) -> Rates:
+        """The rates for `last_epoch`: see the class."""
         self._check_called_within_step()
         factor = self.gamma if self.last_epoch and self.last_epoch % self.step_size == 0 else 1
         return [lr * factor for lr in _values(self.optimizer, "lr")]
@@ -197,13 +235,15 @@ class StepLR(LRScheduler):
 
 
 class MultiStepLR(LRScheduler):
-    """lr times ``gamma`` at each of the epochs ``milestones``."""
+    """The rate is multiplied by `gamma` at each epoch in `milestones`; an epoch that is given twice counts twice."""
 
-    def __init__(self, optimizer: Optimizer, milestones: Iterable[int], gamma: float = 0.1, last_epoch: int = -1) -> None:
+    def __init__(self, optimizer: Optimizer, milestones: Iterable[int], gamma: float = 0.1,
+                 last_epoch: int = -1) -> None:
         self.milestones, self.gamma = Counter(milestones), gamma
         super().__init__(optimizer, last_epoch)
 
-    def get_lr(self) -> list[Any]:
+    def get_lr(self) -> Rates:
+        """The rates for `last_epoch`: see the class."""
         self._check_called_within_step()
         factor = self.gamma ** self.milestones[self.last_epoch] if self.last_epoch in self.milestones else 1
         return [lr * factor for lr in _values(self.optimizer, "lr")]
@@ -214,17 +254,23 @@ class MultiStepLR(LRScheduler):
 
 
 class ConstantLR(LRScheduler):
-    """lr times ``factor`` until epoch ``total_iters``, then the full lr."""
+    """lr = base factor until epoch `total_iters`, then base. ValueError unless 0 <= factor <= 1."""
 
-    def __init__(self, optimizer: Optimizer, factor: float = 1.0 / 3, total_iters: int = 5, last_epoch: int = -1) -> None:
+    def __init__(self, optimizer: Optimizer, factor: float = 1.0 / 3, total_iters: int = 5,
+                 last_epoch: int = -1) -> None:
         if factor > 1.0 or factor < 0:
             raise ValueError("Constant multiplicative factor expected to be between 0 and 1.")
         self.factor, self.total_iters = factor, total_iters
         super().__init__(optimizer, last_epoch)
 
-    def get_lr(self) -> list[Any]:
+    def get_lr(self) -> Rates:
+        """The rates for `last_epoch`: see the class."""
         self._check_called_within_step()
-        factor = self.factor if self.last_epoch == 0 else 1.0 / self.factor if self.last_epoch == self.total_iters else 1
+        factor: float = 1
+        if self.last_epoch == 0:
+            factor = self.factor
+        elif self.last_epoch == self.total_iters:
+            factor = 1.0 / self.factor
         return [lr * factor for lr in _values(self.optimizer, "lr")]
 
     def _get_closed_form_lr(self) -> list[Any]:
@@ -233,10 +279,14 @@ class ConstantLR(LRScheduler):
 
 
 class LinearLR(LRScheduler):
-    """The factor goes from ``start_factor`` to ``end_factor`` in equal steps over ``total_iters`` epochs."""
+    """lr = base (start_factor + (end_factor - start_factor) min(epoch, total_iters) / total_iters).
 
-    def __init__(self, optimizer: Optimizer, start_factor: float = 1.0 / 3, end_factor: float = 1.0, total_iters: int = 5,
-                 last_epoch: int = -1) -> None:
+    The factor changes in equal steps over `total_iters` epochs. ValueError unless 0 < start_factor <= 1 and
+    0 <= end_factor <= 1.
+    """
+
+    def __init__(self, optimizer: Optimizer, start_factor: float = 1.0 / 3, end_factor: float = 1.0,
+                 total_iters: int = 5, last_epoch: int = -1) -> None:
         if start_factor > 1.0 or start_factor <= 0:
             raise ValueError("Starting multiplicative factor expected to be greater than 0 and less or equal to 1.")
         if end_factor > 1.0 or end_factor < 0:
@@ -244,7 +294,8 @@ class LinearLR(LRScheduler):
         self.start_factor, self.end_factor, self.total_iters = start_factor, end_factor, total_iters
         super().__init__(optimizer, last_epoch)
 
-    def get_lr(self) -> list[Any]:
+    def get_lr(self) -> Rates:
+        """The rates for `last_epoch`: see the class."""
         self._check_called_within_step()
         rates = _values(self.optimizer, "lr")
         if self.last_epoch == 0:
@@ -261,13 +312,14 @@ class LinearLR(LRScheduler):
 
 
 class ExponentialLR(LRScheduler):
-    """lr times ``gamma`` every epoch."""
+    """lr = base gamma^epoch."""
 
     def __init__(self, optimizer: Optimizer, gamma: float, last_epoch: int = -1) -> None:
         self.gamma = gamma
         super().__init__(optimizer, last_epoch)
 
-    def get_lr(self) -> list[Any]:
+    def get_lr(self) -> Rates:
+        """The rates for `last_epoch`: see the class."""
         self._check_called_within_step()
         rates = _values(self.optimizer, "lr")
         return rates if self._is_initial else [lr * self.gamma for lr in rates]
@@ -277,21 +329,27 @@ class ExponentialLR(LRScheduler):
 
 
 class CosineAnnealingLR(LRScheduler):
-    """eta_min + (base lr - eta_min) (1 + cos(pi epoch / T_max)) / 2      (Loshchilov and Hutter 2017, without restarts)"""
+    """lr = eta_min + (base - eta_min) (1 + cos(pi epoch / T_max)) / 2
+
+    Loshchilov and Hutter 2017, eq. 5, without restarts: the rate falls to `eta_min` at epoch `T_max`, and rises again
+    to `base` over the next `T_max` epochs if the schedule is stepped further.
+    """
 
     def __init__(self, optimizer: Optimizer, T_max: int, eta_min: float = 0.0, last_epoch: int = -1) -> None:
         self.T_max, self.eta_min = T_max, eta_min
         super().__init__(optimizer, last_epoch)
 
-    def get_lr(self) -> list[Any]:
+    def get_lr(self) -> Rates:
+        """The rates for `last_epoch`: see the class."""
         self._check_called_within_step()
         rates, epoch, half = _values(self.optimizer, "lr"), self.last_epoch, math.pi / self.T_max
         if self._is_initial:
             return rates
         if self._step_count == 1 and epoch > 0:
             return self._get_closed_form_lr()
-        if (epoch - 1 - self.T_max) % (2 * self.T_max) == 0:        # coming up from eta_min, where the ratio below is 0 / 0
-            return [lr + (base - self.eta_min) * (1 - math.cos(half)) / 2 for lr, base in zip(rates, self.base_lrs, strict=True)]
+        if (epoch - 1 - self.T_max) % (2 * self.T_max) == 0:    # the last rate was eta_min: the ratio below is 0 / 0
+            rise = (1 - math.cos(half)) / 2
+            return [lr + (base - self.eta_min) * rise for lr, base in zip(rates, self.base_lrs, strict=True)]
         ratio = (1 + math.cos(half * epoch)) / (1 + math.cos(half * (epoch - 1)))
         return [ratio * (lr - self.eta_min) + self.eta_min for lr in rates]
 
@@ -301,12 +359,23 @@ class CosineAnnealingLR(LRScheduler):
 
 
 class CosineAnnealingWarmRestarts(LRScheduler):
-    """Cosine annealing over T_0 epochs, then again from the start over T_0 T_mult, T_0 T_mult^2, ... (Loshchilov and Hutter 2017)
+    """lr = eta_min + (base - eta_min) (1 + cos(pi T_cur / T_i)) / 2      (Loshchilov and Hutter 2017, eq. 5: SGDR)
 
-    ``step(epoch)`` takes fractions of an epoch, so that the rate can change within one.
+    `T_cur` counts the epochs since the last restart, `T_i` is the length of the current cycle: `T_0` at first, then
+    T_0 T_mult, T_0 T_mult^2, ... At each restart the rate jumps back to `base`.
+
+    `step(epoch)` takes fractions, so that the rate can change within an epoch:
+
+        for epoch in range(20):
+            for i, batch in enumerate(loader):
+                train(batch)
+                scheduler.step(epoch + i / len(loader))
+
+    ValueError unless `T_0` and `T_mult` are integers of at least 1.
     """
 
-    def __init__(self, optimizer: Optimizer, T_0: int, T_mult: int = 1, eta_min: float = 0.0, last_epoch: int = -1) -> None:
+    def __init__(self, optimizer: Optimizer, T_0: int, T_mult: int = 1, eta_min: float = 0.0,
+                 last_epoch: int = -1) -> None:
         if not isinstance(T_0, int) or T_0 <= 0:
             raise ValueError(f"Expected positive integer T_0, but got {T_0}")
         if not isinstance(T_mult, int) or T_mult < 1:
@@ -317,12 +386,14 @@ class CosineAnnealingWarmRestarts(LRScheduler):
         self.T_cur: float = last_epoch
         super().__init__(optimizer, last_epoch)
 
-    def get_lr(self) -> list[Any]:
+    def get_lr(self) -> Rates:
+        """The rates for `last_epoch`: see the class."""
         self._check_called_within_step()
         share = (1 + math.cos(math.pi * self.T_cur / self.T_i)) / 2
         return [self.eta_min + (base - self.eta_min) * share for base in self.base_lrs]
 
     def step(self, epoch: float | None = None) -> None:         # type: ignore[override]
+        """Moves to the next epoch, or to `epoch`, which may be a fraction and must not be negative (ValueError)."""
         if epoch is None and self.last_epoch < 0:
             epoch = 0
         if epoch is None:
@@ -342,22 +413,31 @@ class CosineAnnealingWarmRestarts(LRScheduler):
             self.T_cur = epoch - self.T_0 * (self.T_mult**n - 1) / (self.T_mult - 1)
             self.T_i = self.T_0 * self.T_mult**n
         self.last_epoch = math.floor(epoch)
-        self._get_lr_called_within_step = True
-        try:
-            rates = self.get_lr()
-        finally:
-            self._get_lr_called_within_step = False
-        for group, lr in zip(self.optimizer.param_groups, rates, strict=True):
-            _write(group, lr)
-        self._last_lr = _values(self.optimizer, "lr")
+        self._write_rates(self.get_lr)
 
 
 class OneCycleLR(LRScheduler):
-    """From max_lr / div_factor up to max_lr and down to max_lr / div_factor / final_div_factor, momentum the other way round
-    (Smith and Topin 2018). Step it after every batch. ``three_phase``: down to the initial rate first, then to the last."""
+    """One cycle of the rate (Smith and Topin 2018): up from max_lr / div_factor to max_lr, then down to
+    max_lr / div_factor / final_div_factor. Step it after every batch.
 
-    def __init__(self, optimizer: Optimizer, max_lr: float | Sequence[float], total_steps: int | None = None, epochs: int | None = None,
-                 steps_per_epoch: int | None = None, pct_start: float = 0.3, anneal_strategy: str = "cos",
+    max_lr           the largest rate, a number or one for each group
+    total_steps      the number of batches in the cycle; else `epochs` times `steps_per_epoch` (ValueError without
+                     either)
+    pct_start        the share of the cycle in which the rate rises, a float in [0, 1]
+    anneal_strategy  "cos" or "linear": how values change between the ends of a phase
+    cycle_momentum   momentum (or beta1, where the optimiser has betas) goes the other way: from `max_momentum` down to
+                     `base_momentum` while the rate rises, then back. ValueError if the optimiser has neither.
+    three_phase      the rate falls to the initial rate in as many steps as it rose, and in a third phase to the last
+                     rate
+
+    A step after `total_steps` raises ValueError.
+
+        scheduler = OneCycleLR(optimizer, max_lr=0.01, total_steps=10 * len(loader))
+    """
+
+    def __init__(self, optimizer: Optimizer, max_lr: float | Sequence[float], total_steps: int | None = None,
+                 epochs: int | None = None, steps_per_epoch: int | None = None,
+                 pct_start: float = 0.3, anneal_strategy: str = "cos",
                  cycle_momentum: bool = True, base_momentum: float | Sequence[float] = 0.85,
                  max_momentum: float | Sequence[float] = 0.95, div_factor: float = 25.0, final_div_factor: float = 1e4,
                  three_phase: bool = False, last_epoch: int = -1) -> None:
@@ -382,13 +462,15 @@ class OneCycleLR(LRScheduler):
         self._anneal_func_type = anneal_strategy
 
         def phase(end: float, lrs: tuple[str, str], momenta: tuple[str, str]) -> dict[str, Any]:
-            return {"end_step": end, "start_lr": lrs[0], "end_lr": lrs[1], "start_momentum": momenta[0], "end_momentum": momenta[1]}
+            return {"end_step": end, "start_lr": lrs[0], "end_lr": lrs[1],
+                    "start_momentum": momenta[0], "end_momentum": momenta[1]}
 
         rise, last = pct_start * self.total_steps, self.total_steps - 1
         self._schedule_phases = [phase(rise - 1, ("initial_lr", "max_lr"), ("max_momentum", "base_momentum"))]
         if three_phase:
-            self._schedule_phases += [phase(2 * rise - 2, ("max_lr", "initial_lr"), ("base_momentum", "max_momentum")),
-                                      phase(last, ("initial_lr", "min_lr"), ("max_momentum", "max_momentum"))]
+            self._schedule_phases += [
+                phase(2 * rise - 2, ("max_lr", "initial_lr"), ("base_momentum", "max_momentum")),
+                phase(last, ("initial_lr", "min_lr"), ("max_momentum", "max_momentum"))]
         else:
             self._schedule_phases += [phase(last, ("max_lr", "min_lr"), ("base_momentum", "max_momentum"))]
 
@@ -421,11 +503,13 @@ class OneCycleLR(LRScheduler):
             return end + (start - end) / 2.0 * (math.cos(math.pi * share) + 1)
         return (end - start) * share + start
 
-    def get_lr(self) -> list[Any]:
+    def get_lr(self) -> Rates:
+        """The rates for `last_epoch`: see the class."""
         self._check_called_within_step()
         step = self.last_epoch
         if step > self.total_steps:
-            raise ValueError(f"Tried to step {step} times. The specified number of total steps is {self.total_steps}")
+            raise ValueError(f"Tried to step {step} times. The specified number of total steps is "
+                             f"{self.total_steps}")
         start = 0.0
         for phase in self._schedule_phases[:-1]:
             if step <= phase["end_step"]:
@@ -438,18 +522,29 @@ class OneCycleLR(LRScheduler):
         for group in self.optimizer.param_groups:
             rates.append(self._between(group[phase["start_lr"]], group[phase["end_lr"]], share))
             if self.cycle_momentum:
-                self._set_momentum(group, self._between(group[phase["start_momentum"]], group[phase["end_momentum"]], share))
+                momentum = self._between(group[phase["start_momentum"]], group[phase["end_momentum"]], share)
+                self._set_momentum(group, momentum)
         return rates
 
 
 class ReduceLROnPlateau(LRScheduler):
-    """lr times ``factor`` when ``step(metric)`` has seen no improvement for more than ``patience`` epochs.
+    """Multiplies the rate by `factor` when a metric has not improved for more than `patience` epochs.
 
-    An improvement is better than the best by ``threshold``, relative or absolute; after a reduction ``cooldown`` epochs do not count.
+    mode            "min" or "max": the better metric is smaller, or larger
+    factor          below 1, else ValueError
+    threshold       a metric improves if it is better than the best one by more than this
+    threshold_mode  "rel": a share of the best metric; "abs": a difference
+    cooldown        the number of epochs after a reduction in which bad epochs do not count
+    min_lr          the smallest rate, a number or one for each group
+    eps             a reduction by no more than this is left out
+
+        scheduler = ReduceLROnPlateau(optimizer, patience=5)
+        scheduler.step(validation_loss)             # after each epoch
     """
 
-    def __init__(self, optimizer: Optimizer, mode: str = "min", factor: float = 0.1, patience: int = 10, threshold: float = 1e-4,
-                 threshold_mode: str = "rel", cooldown: int = 0, min_lr: float | Sequence[float] = 0, eps: float = 1e-8) -> None:
+    def __init__(self, optimizer: Optimizer, mode: str = "min", factor: float = 0.1, patience: int = 10,
+                 threshold: float = 1e-4, threshold_mode: str = "rel", cooldown: int = 0,
+                 min_lr: float | Sequence[float] = 0, eps: float = 1e-8) -> None:
         if factor >= 1.0:
             raise ValueError("Factor should be < 1.0.")
         _is_optimizer(optimizer)
@@ -468,20 +563,22 @@ class ReduceLROnPlateau(LRScheduler):
         self._reset()
 
     def _reset(self) -> None:
-        """Forgets what was seen."""
+        """Forgets the best metric and the counts."""
         self.best = self.mode_worse = math.inf if self.mode == "min" else -math.inf
         self.cooldown_counter = self.num_bad_epochs = 0
 
     @property
     def in_cooldown(self) -> bool:
+        """Whether bad epochs do not count at the moment, because the rate was reduced lately."""
         return self.cooldown_counter > 0
 
     def _is_better(self, a: float, best: float) -> bool:
         sign = 1 if self.mode == "min" else -1
-        return sign * a < sign * (best * (1 - sign * self.threshold) if self.threshold_mode == "rel" else best - sign * self.threshold)
+        bound = best * (1 - sign * self.threshold) if self.threshold_mode == "rel" else best - sign * self.threshold
+        return sign * a < sign * bound
 
     def step(self, metrics: SupportsFloat, epoch: int | None = None) -> None:       # type: ignore[override]
-        """Takes the epoch's metric (a number or a one-element tensor)."""
+        """Ends an epoch with this metric, a number or a tensor with one element."""
         current = float(metrics)
         if epoch is not None:
             warnings.warn(_EPOCH_WARNING, UserWarning, stacklevel=2)
@@ -502,8 +599,8 @@ class ReduceLROnPlateau(LRScheduler):
         groups = self.optimizer.param_groups
         if len(groups) != len(self.min_lrs):
             if self.default_min_lr is None:
-                raise RuntimeError(f"The optimizer has {len(groups)} param groups, but ReduceLROnPlateau was made with {len(self.min_lrs)} "
-                                   "min_lr: change the `min_lrs` field to match")
+                raise RuntimeError(f"The optimizer has {len(groups)} param groups, but ReduceLROnPlateau was made with "
+                                   f"{len(self.min_lrs)} min_lr: change the `min_lrs` field to match")
             self.min_lrs = [self.default_min_lr] * len(groups)
         for group, low in zip(groups, self.min_lrs, strict=True):
             old = float(group["lr"])
@@ -513,9 +610,18 @@ class ReduceLROnPlateau(LRScheduler):
 
 
 class SequentialLR(LRScheduler):
-    """Runs ``schedulers`` one after the other; the next begins at each of the epochs ``milestones``."""
+    """Runs `schedulers` one after the other. At each epoch in `milestones` the next one begins, from its epoch 0.
 
-    def __init__(self, optimizer: Optimizer, schedulers: list[LRScheduler], milestones: list[int], last_epoch: int = -1) -> None:
+    ValueError unless there is one milestone fewer than schedulers, or if one of them is a `ReduceLROnPlateau` or
+    belongs to another optimiser.
+
+        warmup = LinearLR(optimizer, 0.1, total_iters=5)
+        decay = CosineAnnealingLR(optimizer, T_max=95)
+        scheduler = SequentialLR(optimizer, [warmup, decay], milestones=[5])
+    """
+
+    def __init__(self, optimizer: Optimizer, schedulers: list[LRScheduler], milestones: list[int],
+                 last_epoch: int = -1) -> None:
         name = type(self).__name__
         if len(schedulers) < 1:
             raise ValueError(f"{name} expects at least one scheduler, but got no scheduler.")
@@ -523,17 +629,18 @@ class SequentialLR(LRScheduler):
             if not hasattr(s, "optimizer"):
                 raise TypeError(f"{name} at index {i} should have `optimizer` as its attribute.")
             if isinstance(s, ReduceLROnPlateau):
-                raise ValueError(f"{name} does not support `ReduceLROnPlateau`, whose `step` needs a metric, but got one at index {i}")
+                raise ValueError(f"{name} does not support `ReduceLROnPlateau`, whose `step` needs a metric, "
+                                 f"but got one at index {i}")
             if s.optimizer is not optimizer:
-                raise ValueError(f"{name} expects all schedulers to belong to the same optimizer, but the scheduler {type(s).__name__} at "
-                                 f"index {i} has another one.")
+                raise ValueError(f"{name} expects all schedulers to belong to the same optimizer, but the scheduler "
+                                 f"{type(s).__name__} at index {i} has another one.")
         if len(milestones) != len(schedulers) - 1:
-            raise ValueError("Sequential Schedulers expects number of schedulers provided to be one more than the number of milestone "
-                             f"points, but got number of schedulers {len(schedulers)} and the number of milestones to be equal to "
-                             f"{len(milestones)}")
+            raise ValueError("Sequential Schedulers expects number of schedulers provided to be one more than the "
+                             f"number of milestone points, but got number of schedulers {len(schedulers)} and the "
+                             f"number of milestones to be equal to {len(milestones)}")
         self._schedulers, self._milestones = schedulers, milestones
         self.last_epoch, self.optimizer = last_epoch + 1, optimizer
-        # making the schedulers stepped each of them once: back to the beginning, then step only the first
+        # Each schedule stepped once when it was made. This takes all those steps back, and steps only the first one.
         for group in optimizer.param_groups:
             _write(group, group["initial_lr"])
         nested: list[Any] = list(schedulers)
@@ -548,6 +655,7 @@ class SequentialLR(LRScheduler):
         self._last_lr = first.get_last_lr()
 
     def step(self) -> None:         # type: ignore[override]
+        """Moves to the next epoch: steps the schedule that is active there, or begins the next one."""
         self.last_epoch += 1
         i = bisect_right(self._milestones, self.last_epoch)
         scheduler = self._schedulers[i]
@@ -558,10 +666,11 @@ class SequentialLR(LRScheduler):
         self._last_lr = scheduler.get_last_lr()
 
     def state_dict(self) -> dict[str, Any]:
-        """The state of each schedule, and where this one is."""
+        """The attributes of this schedule except the optimiser, and in "_schedulers" the state of each schedule."""
         return {**super().state_dict(), "_schedulers": [s.state_dict() for s in self._schedulers]}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Loads what `state_dict` returned."""
         super().load_state_dict({k: v for k, v in state_dict.items() if k != "_schedulers"})
         for s, state in zip(self._schedulers, state_dict["_schedulers"], strict=True):
             s.load_state_dict(state)

@@ -1,9 +1,9 @@
-// Optimisers and gradient clipping: one launch for all parameters. `table` (in device memory) has a row of MG_OPTIM_COLUMNS
-// int64 for each parameter, `hyper` the numbers that may change from step to step: see native/minigrad.h.
+// Optimisers and gradient clipping: one launch for all parameters. `table` (in device memory) has a row of
+// MG_OPTIM_COLUMNS int64 for each parameter, `hyper` the numbers that may change from step to step: see
+// native/minigrad.h.
 //
-// blockIdx.y goes over parameters, blockIdx.x over a parameter's elements. All blocks of a parameter read its step count, so
-// it cannot be advanced by the same launch: a second one does it, with a thread for each parameter.
-#define MG_OPTIM_COLUMNS 7
+// blockIdx.y goes over parameters, blockIdx.x over a parameter's elements. All blocks of a parameter read its step
+// count, so it cannot be advanced by the same launch: a second one does it, with a thread for each parameter.
 
 #ifdef MG_TYPE
 #if IS_REAL
@@ -13,7 +13,8 @@ struct Parameter {
   double *step;
   int64_t size;
   __device__ __forceinline__ Parameter(const int64_t *row)
-      : p((T *)row[0]), state1((T *)row[2]), state2((T *)row[3]), state3((T *)row[4]), g((const T *)row[1]), step((double *)row[5]), size(row[6]) {}
+      : p((T *)row[0]), state1((T *)row[2]), state2((T *)row[3]), state3((T *)row[4]), g((const T *)row[1]),
+        step((double *)row[5]), size(row[6]) {}
 };
 #define EACH_PARAMETER(row, table, count) \
   for (int64_t k_ = blockIdx.y; k_ < (count); k_ += gridDim.y) \
@@ -26,7 +27,8 @@ __device__ __forceinline__ void count_steps(const int64_t *table, int64_t count)
   }
 }
 
-// d = g + weight_decay p;  buf = momentum buf + (1 - dampening) d, at first d;  p -= lr (nesterov ? d + momentum buf : buf)
+// d = g + weight_decay p;  buf = momentum buf + (1 - dampening) d, at first d;  p -= lr (nesterov ? d + momentum buf :
+//                          buf)
 KERNEL(sgd)(const int64_t *table, const double *hyper, int64_t count, int64_t nesterov, int64_t maximize) {
   const T lr = (T)hyper[0], decay = (T)hyper[1], momentum = (T)hyper[3], fresh = (T)(1 - hyper[4]);
   EACH_PARAMETER(r, table, count) {
@@ -43,14 +45,19 @@ KERNEL(sgd)(const int64_t *table, const double *hyper, int64_t count, int64_t ne
     }
   }
 }
-STEP(sgd, count)(const int64_t *table, const double *hyper, int64_t count, int64_t nesterov, int64_t maximize) { count_steps(table, count); }
+STEP(sgd, count)(const int64_t *table, const double *hyper, int64_t count, int64_t nesterov, int64_t maximize) {
+  count_steps(table, count);
+}
 
-// m = m + (1 - beta1) (g - m);  v = beta2 v + (1 - beta2) g^2;  p -= lr / (1 - beta1^t) m / (sqrt(v) / sqrt(1 - beta2^t) + eps).
+// m = m + (1 - beta1) (g - m);  v = beta2 v + (1 - beta2) g^2;  p -= lr / (1 - beta1^t) m / (sqrt(v) / sqrt(1 -
+//     beta2^t) + eps).
 // The powers are doubles and cost a routine each: one thread of a block computes them.
-KERNEL(adam)(const int64_t *table, const double *hyper, int64_t count, int64_t amsgrad, int64_t decoupled, int64_t maximize) {
+KERNEL(adam)(const int64_t *table, const double *hyper, int64_t count, int64_t amsgrad, int64_t decoupled,
+             int64_t maximize) {
   __shared__ double scale, root;
   const double lr = hyper[0], beta1 = hyper[3], beta2 = hyper[4];
-  const T decay = (T)hyper[1], shrink = (T)(1 - lr * hyper[1]), eps = (T)hyper[2], new1 = (T)(1 - beta1), old2 = (T)beta2, new2 = (T)(1 - beta2);
+  const T decay = (T)hyper[1], shrink = (T)(1 - lr * hyper[1]), eps = (T)hyper[2], new1 = (T)(1 - beta1),
+          old2 = (T)beta2, new2 = (T)(1 - beta2);
   EACH_PARAMETER(r, table, count) {
     __syncthreads();                       // scale and root may still be read
     if (threadIdx.x == 0) {
@@ -76,11 +83,16 @@ KERNEL(adam)(const int64_t *table, const double *hyper, int64_t count, int64_t a
     }
   }
 }
-STEP(adam, count)(const int64_t *table, const double *hyper, int64_t count, int64_t amsgrad, int64_t decoupled, int64_t maximize) { count_steps(table, count); }
+STEP(adam, count)(const int64_t *table, const double *hyper, int64_t count, int64_t amsgrad, int64_t decoupled,
+                  int64_t maximize) {
+  count_steps(table, count);
+}
 
-// s = alpha s + (1 - alpha) g^2;  d = g / (sqrt(s [- a^2, a the average of g]) + eps);  buf = momentum buf + d;  p -= lr (buf or d)
+// s = alpha s + (1 - alpha) g^2;  d = g / (sqrt(s [- a^2, a the average of g]) + eps);  buf = momentum buf + d;  p -=
+//                                 lr (buf or d)
 KERNEL(rmsprop)(const int64_t *table, const double *hyper, int64_t count, int64_t centered, int64_t maximize) {
-  const T lr = (T)hyper[0], decay = (T)hyper[1], eps = (T)hyper[2], alpha = (T)hyper[3], fresh = (T)(1 - hyper[3]), momentum = (T)hyper[4];
+  const T lr = (T)hyper[0], decay = (T)hyper[1], eps = (T)hyper[2], alpha = (T)hyper[3], fresh = (T)(1 - hyper[3]),
+          momentum = (T)hyper[4];
   EACH_PARAMETER(r, table, count)
     GRID_LOOP(i, r.size) {
       T g = maximize ? -r.g[i] : r.g[i];
@@ -98,7 +110,9 @@ KERNEL(rmsprop)(const int64_t *table, const double *hyper, int64_t count, int64_
       r.p[i] -= lr * d;
     }
 }
-STEP(rmsprop, count)(const int64_t *table, const double *hyper, int64_t count, int64_t centered, int64_t maximize) { count_steps(table, count); }
+STEP(rmsprop, count)(const int64_t *table, const double *hyper, int64_t count, int64_t centered, int64_t maximize) {
+  count_steps(table, count);
+}
 
 // s = s + g^2;  p -= lr / (1 + (t - 1) lr_decay) g / (sqrt(s) + eps)
 KERNEL(adagrad)(const int64_t *table, const double *hyper, int64_t count, int64_t maximize) {
@@ -114,10 +128,12 @@ KERNEL(adagrad)(const int64_t *table, const double *hyper, int64_t count, int64_
     }
   }
 }
-STEP(adagrad, count)(const int64_t *table, const double *hyper, int64_t count, int64_t maximize) { count_steps(table, count); }
+STEP(adagrad, count)(const int64_t *table, const double *hyper, int64_t count, int64_t maximize) {
+  count_steps(table, count);
+}
 
-// The sum of squares of all gradients: a part for each block, then one block adds the parts, in order. The squares meet in
-// double, so that no gradient a float can hold overflows.
+// The sum of squares of all gradients: a part for each block, then one block adds the parts, in order. The squares meet
+// in double, so that no gradient a float can hold overflows.
 #define NORM_BLOCKS 128
 __device__ double norm_parts[NORM_BLOCKS];   // one stream: no two launches use it at once
 

@@ -1,9 +1,13 @@
-"""``Optimizer``: parameter groups, per-parameter state, the state dict, and the step: one launch for all parameters.
+"""`Optimizer`: parameter groups, state of each parameter, state dict, and the step: one launch for all parameters.
 
-A subclass says what it reads from a group (`_read`), what state a parameter has (`_begin`), how one parameter is updated, in
-Tensor ops (`_define`), and the name of the fused kernel that does the same for a whole table of parameters (`_kernel`, in
-native/optim.c). Numbers that change while training (learning rate, momentum, betas) reach both through `hyper`, a small array
-that is read when the update runs, not when it is recorded: a captured step follows the schedule.
+A subclass defines four things:
+    _read    what it reads from a group
+    _begin   which state a parameter has
+    _define  the update of one parameter, in Tensor ops
+    _kernel  the name of the fused kernel in native/optim.c that does the same update for a table of parameters
+
+Numbers that change during training (learning rate, momentum, betas) reach the update through a small array, `hyper`.
+The update reads this array when it runs, not when it is recorded, so that a captured step follows the schedule.
 """
 from __future__ import annotations
 
@@ -12,29 +16,48 @@ import warnings
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
-from typing import Any
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
+
+from minigrad.ops.creation import as_tensor
 
 from ..core.engine import drop_grads
 from ..core.tape import RemovableHandle, enable_grad, mode, no_grad
 from ..core.tensor import Tensor, new_tensor
 from ..devices.base import Device, Kernel
 from ..devices.launch import THREADS, Launch, launch, over, single
-from ..ops.creation import as_tensor
 
+Params: TypeAlias = Iterable[Tensor | tuple[str, Tensor] | dict[str, Any]]       # all of one kind
+Numbers: TypeAlias = tuple[float, ...]                  # of a group: (lr, weight_decay, eps, first, second)
+Flags: TypeAlias = tuple[int, ...]                      # of a group: they choose the form of the update
+State: TypeAlias = tuple[Tensor | None, ...]            # of a parameter: up to three tensors, in the kernel's order
+
+StepPreHook: TypeAlias = Callable[["Optimizer", tuple[Any, ...], dict[str, Any]],
+                                  tuple[tuple[Any, ...], dict[str, Any]] | None]
+StepPostHook: TypeAlias = Callable[["Optimizer", tuple[Any, ...], dict[str, Any]], None]
+StateDictPreHook: TypeAlias = Callable[["Optimizer"], None]
+StateDictPostHook: TypeAlias = Callable[["Optimizer", dict[str, Any]], dict[str, Any] | None]
+
+_Row: TypeAlias = tuple[Any, State, Tensor]             # parameter (a Tensor that has a gradient), state, step
+_Loss = TypeVar("_Loss")
 _HOOKS = ("_step_pre_hooks", "_step_post_hooks", "_state_dict_pre_hooks", "_state_dict_post_hooks",
           "_load_state_dict_pre_hooks", "_load_state_dict_post_hooks")
 
 
 def at_least(name: str, value: Any, low: float = 0.0, below: float | None = None) -> None:
+    """ValueError "Invalid {name}: {value}" unless low <= value, and value < below where `below` is given."""
     if not (low <= value and (below is None or value < below)):
         raise ValueError(f"Invalid {name}: {value}")
 
 
 def only_default(*, foreach: bool | None = None, fused: bool | None = None, **options: Any) -> None:
-    """PyTorch's switches between implementations. There is one here, all parameters in one launch: who asks for `foreach` or `fused`
-    has it already, the other switches stay at None or False."""
+    """Checks the options by which PyTorch chooses between implementations.
+
+    minigrad has one implementation, which updates all parameters in one launch. So `foreach=True` and `fused=True` are
+    accepted without effect; both together raise RuntimeError, as in PyTorch. Any other option must be None or False,
+    else NotImplementedError.
+    """
     if foreach and fused:
         raise RuntimeError("`fused` and `foreach` cannot be `True` together.")
     for name, value in options.items():
@@ -42,8 +65,8 @@ def only_default(*, foreach: bool | None = None, fused: bool | None = None, **op
             raise NotImplementedError(f"{name}={value!r} is not supported: leave {name} at its default")
 
 
-def _hooked(step: Callable) -> Callable:
-    """Runs the step hooks around a ``step`` method, and notes for the schedulers that it ran."""
+def _hooked(step: Callable[..., Any]) -> Callable[..., Any]:
+    """Runs the step hooks around a `step` method, and sets `_opt_called`: it tells schedulers that `step` ran."""
     @functools.wraps(step)
     def wrapper(self: Optimizer, *args: Any, **kwargs: Any) -> Any:
         self._opt_called = True
@@ -51,7 +74,8 @@ def _hooked(step: Callable) -> Callable:
             changed = hook(self, args, kwargs)
             if changed is not None:
                 if not (isinstance(changed, tuple) and len(changed) == 2):
-                    raise RuntimeError(f"{step} must return None or a tuple of (new_args, new_kwargs), but got {changed}.")
+                    raise RuntimeError(f"{step} must return None or a tuple of (new_args, new_kwargs), "
+                                       f"but got {changed}.")
                 args, kwargs = changed
         result = step(self, *args, **kwargs)
         for hook in self._step_post_hooks.values():
@@ -61,51 +85,65 @@ def _hooked(step: Callable) -> Callable:
 
 
 class _Hyper:
-    """The numbers of a group that an update reads from memory: {lr, weight_decay, eps, first, second}."""
+    """The numbers of a group in memory, float64 (5,), where the update reads them."""
 
     def __init__(self, device: Device) -> None:
         self.tensor = begun(np.zeros(5), device)
         self.values: tuple[float, ...] | None = None
 
-    def write(self, values: tuple[float, ...]) -> None:
+    def write(self, values: Numbers) -> None:
         if values != self.values:
             self.tensor.device.write(self.tensor.array, values)
             self.values = values
 
 
 class _Batch:
-    """The parameters of a group that share a device and dtype: (parameter, state arrays, step). Gradients come anew with each
-    step; the batch does not keep them, it writes their addresses into its table."""
+    """The parameters of a group that share a device and a dtype. A row is (parameter, state, step).
 
-    def __init__(self, rows: list[tuple], kernel: Kernel | None, hyper: _Hyper) -> None:
+    Each step may have other gradient tensors. The batch does not keep them: it writes their addresses into its table.
+    """
+
+    def __init__(self, rows: list[_Row], kernel: Kernel | None, hyper: _Hyper) -> None:
         self.rows, self.kernel, self.hyper = rows, kernel, hyper
         self.params = [row[0] for row in rows]
         self.storages = [p.array.storage for p in self.params]
-        self.keep = [s.array for _, state, step in rows for s in (*state, step) if s is not None]      # the table has their addresses
+        # the table holds the addresses of these arrays, so the batch keeps the arrays alive
+        self.keep = [s.array for _, state, step in rows for s in (*state, step) if s is not None]
         self.grads: list[int] = []
         if kernel is not None:
-            self.columns = np.array([[p.array.ptr, 0, *(s.array.ptr if s is not None else 0 for s in state), step.array.ptr, p.numel()]
-                                     for p, state, step in rows], np.int64)
+            self.columns = np.array([[p.array.ptr, 0, *(s.array.ptr if s is not None else 0 for s in state),
+                                      step.array.ptr, p.numel()] for p, state, step in rows], np.int64)
             self.table = rows[0][0].device.constant(self.columns)
 
 
 class _Plan:
-    """The batches of one group, and what they were made for."""
+    """The batches of one group, and what they were made for: if key, flags or state change, the plan is stale."""
 
-    def __init__(self, key: list, flags: tuple, state: Any, batches: list[_Batch]) -> None:
+    def __init__(self, key: list[Any], flags: Flags, state: Any, batches: list[_Batch]) -> None:
         self.key, self.flags, self.state, self.count, self.batches = key, flags, state, len(state), batches
 
 
 class Optimizer:
-    """Base class. ``params``: an iterable of parameters, of (name, parameter) pairs, or of dicts (groups with own options)."""
+    """Base class of the optimisers.
+
+    params    an iterable of parameters, of (name, parameter) pairs, or of dicts: groups with options of their own.
+              Parameters are tensors that are leaves; each may be in one group only.
+    defaults  the options of groups that do not give them
+
+    `param_groups` is the list of groups, dicts with "params" and the options; `state` maps a parameter to its state.
+    A learning rate that is changed in a group is used by the next step, also by a step that `minigrad.capture` replays.
+
+        optimizer = optim.SGD([{"params": model[0].parameters()},
+                               {"params": model[1].parameters(), "lr": 1e-2}], lr=1e-1, momentum=0.9)
+    """
 
     _kernel = ""
-    _step_pre_hooks: OrderedDict[int, Callable]
-    _step_post_hooks: OrderedDict[int, Callable]
-    _state_dict_pre_hooks: OrderedDict[int, Callable]
-    _state_dict_post_hooks: OrderedDict[int, Callable]
-    _load_state_dict_pre_hooks: OrderedDict[int, Callable]
-    _load_state_dict_post_hooks: OrderedDict[int, Callable]
+    _step_pre_hooks: OrderedDict[int, StepPreHook]
+    _step_post_hooks: OrderedDict[int, StepPostHook]
+    _state_dict_pre_hooks: OrderedDict[int, StateDictPreHook]
+    _state_dict_post_hooks: OrderedDict[int, StateDictPostHook]
+    _load_state_dict_pre_hooks: OrderedDict[int, StateDictPostHook]
+    _load_state_dict_post_hooks: OrderedDict[int, StateDictPreHook]
     _opt_called = False
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -113,14 +151,15 @@ class Optimizer:
         if "step" in cls.__dict__:
             cls.step = _hooked(cls.__dict__["step"])        # type: ignore[method-assign]
 
-    def __init__(self, params: Any, defaults: dict[str, Any]) -> None:
+    def __init__(self, params: Params, defaults: dict[str, Any]) -> None:
         if isinstance(params, Tensor):
-            raise TypeError("params argument given to the optimizer should be an iterable of Tensors or dicts, but got Tensor")
+            raise TypeError("params argument given to the optimizer should be an iterable of Tensors or dicts, "
+                            "but got Tensor")
         self.defaults = defaults
         self.state: defaultdict[Any, dict[str, Any]] = defaultdict(dict)
         self.param_groups: list[dict[str, Any]] = []
         self._reset()
-        groups = list(params)
+        groups: list[Any] = list(params)
         if not groups:
             raise ValueError("optimizer got an empty parameter list")
         for group in groups if isinstance(groups[0], dict) else [{"params": groups}]:
@@ -148,13 +187,17 @@ class Optimizer:
         return "\n".join([*lines, ")"])
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Adds a group: {"params": ..., and its own options}; options left out are the defaults."""
+        """Adds a group: {"params": parameters, and options of its own}. Options that are missing get the defaults.
+
+        TypeError for a set of parameters (its order is not fixed) or for what is not a Tensor; ValueError for a tensor
+        that is not a leaf, for a parameter that another group has, or if only some of the parameters have names.
+        """
         if not isinstance(param_group, dict):
             raise TypeError(f"param_group must be a dict, but got {type(param_group)}")
         params = param_group["params"]
         if isinstance(params, set):
-            raise TypeError("optimizer parameters need to be organized in ordered collections, but the ordering of tensors in sets will "
-                            "change between runs. Please use a list instead.")
+            raise TypeError("optimizer parameters need to be organized in ordered collections, but the ordering of "
+                            "tensors in sets will change between runs. Please use a list instead.")
         params = [params] if isinstance(params, Tensor) else list(params)
         names = [p[0] for p in params if isinstance(p, tuple)]
         if names and len(names) != len(params):
@@ -172,8 +215,8 @@ class Optimizer:
             param_group.setdefault(name, default)
         own = {id(p) for p in params}
         if len(own) != len(params):
-            warnings.warn("optimizer contains a parameter group with duplicate parameters; in future, this will cause an error",
-                          stacklevel=3)
+            warnings.warn("optimizer contains a parameter group with duplicate parameters; in future, "
+                          "this will cause an error", stacklevel=3)
         for group in self.param_groups:
             if ("param_names" in group) != bool(names):
                 raise ValueError("all optimizer param groups should be with/without names. cannot add param group "
@@ -183,22 +226,23 @@ class Optimizer:
         self.param_groups.append(param_group)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Drops the gradients, or with ``set_to_none=False`` fills them with 0."""
+        """Sets the gradients to None, or with `set_to_none=False` fills them with 0."""
         for group in self.param_groups:
             drop_grads(group["params"], set_to_none)
 
     # ---- the step ----
 
-    def _read(self, group: dict[str, Any]) -> tuple[tuple[float, ...], tuple]:
-        """From a group: (lr, weight_decay, eps, first, second), and the flags that choose the update's form."""
+    def _read(self, group: dict[str, Any]) -> tuple[Numbers, Flags]:
+        """The group's numbers (lr, weight_decay, eps, first, second) and flags (the form of the update)."""
         raise NotImplementedError
 
-    def _begin(self, group: dict[str, Any], p: Tensor, state: dict[str, Any]) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        """Makes what is missing in a parameter's state; returns up to three arrays of the parameter's shape, in the kernel's order."""
+    def _begin(self, group: dict[str, Any], p: Tensor, state: dict[str, Any]) -> State:
+        """Makes what is missing in the parameter's state. Returns three tensors (or None) for the kernel."""
         raise NotImplementedError
 
-    def _define(self, flags: tuple, hyper: tuple[Tensor, ...], p: Tensor, g: Tensor, state: tuple, step: Tensor) -> None:
-        """The update of one parameter, in place, in Tensor ops; ``step`` was counted up already."""
+    def _define(self, flags: Flags, hyper: tuple[Tensor, ...], p: Tensor, g: Tensor, state: State,
+                step: Tensor) -> None:
+        """The update of one parameter, in place, in Tensor ops. `step` is the number of this step: 1 in the first."""
         raise NotImplementedError
 
     def _step_of(self, p: Tensor, state: dict[str, Any]) -> Tensor:
@@ -207,9 +251,13 @@ class Optimizer:
             state["step"] = begun(np.array(float(state.get("step", 0.0))), p.device)
         return state["step"]
 
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Updates all parameters that have a gradient. ``closure`` computes the loss anew, which is returned."""
-        loss = None
+    def step(self, closure: Callable[[], _Loss] | None = None) -> _Loss | None:
+        """Updates all parameters that have a gradient.
+
+        `closure`, if given, is called first: it clears the gradients, computes the loss, calls `backward`, and returns
+        the loss, which `step` returns. RuntimeError if a gradient or a state does not have its parameter's shape.
+        """
+        loss: _Loss | None = None
         if closure is not None:
             with enable_grad():
                 loss = closure()
@@ -229,22 +277,22 @@ class Optimizer:
                     if isinstance(s, Tensor):
                         key.append(s.array)
         plan = self._plans.get(index)
-        if plan is None or plan.key != key or plan.flags != flags or plan.state is not self.state or plan.count != len(self.state) \
-                or mode.recorder is not None:
+        if plan is None or plan.key != key or plan.flags != flags or plan.state is not self.state \
+                or plan.count != len(self.state) or mode.recorder is not None:
             plan = self._prepare(index, group, key, flags)
-            if mode.recorder is None:           # a recorded launch has its table to itself
+            if mode.recorder is None:           # a captured program has a table that no eager step writes to
                 self._plans[index] = plan
         for batch in plan.batches:
             batch.hyper.write(values)
             self._launch(batch, flags)
 
-    def _prepare(self, index: int, group: dict[str, Any], key: list, flags: tuple) -> _Plan:
+    def _prepare(self, index: int, group: dict[str, Any], key: list[Any], flags: Flags) -> _Plan:
         """Starts missing states and sorts the parameters into batches."""
-        batches: dict[tuple, list] = {}
+        batches: dict[tuple[Any, ...], list[_Row]] = {}
         for p in group["params"]:
             if p.grad is not None:
                 state = self.state[p]
-                row = (p, self._begin(group, p, state), self._step_of(p, state))
+                row: _Row = (p, self._begin(group, p, state), self._step_of(p, state))
                 if not state:
                     del self.state[p]
                 _fitting(p, row)
@@ -259,8 +307,8 @@ class Optimizer:
             made.append(_Batch(rows, kernel, self._hypers[index, name]))
         return _Plan(key, flags, self.state, made)
 
-    def _launch(self, batch: _Batch, flags: tuple) -> None:
-        """One launch for the whole batch, or without a kernel the definition for each parameter."""
+    def _launch(self, batch: _Batch, flags: Flags) -> None:
+        """One launch for the whole batch; without a kernel, the definition for each parameter."""
         recorder = mode.recorder
         if recorder is not None and self.sync_hyper not in recorder.before_replay:
             recorder.before_replay.append(self.sync_hyper)
@@ -275,7 +323,7 @@ class Optimizer:
         if grads != batch.grads:
             batch.columns[:, 1] = batch.grads = grads
             batch.params[0].device.write(batch.table, batch.columns)
-        if recorder is not None:                # the launch names the table only, not what the table points to
+        if recorder is not None:                # the launch names only the table: the recorder needs its addresses too
             for address in batch.columns[:, :-1].ravel().tolist():
                 if address:
                     recorder.hold(address)
@@ -284,14 +332,18 @@ class Optimizer:
             storage.version += 1
 
     def sync_hyper(self) -> None:
-        """Writes the groups' present learning rates and other numbers to where the update reads them: before a replay."""
+        """Writes each group's learning rate and other numbers to where the update reads them. Runs before a replay."""
         for (index, _), hyper in self._hypers.items():
             hyper.write(self._read(self.param_groups[index])[0])
 
     # ---- state dict ----
 
     def state_dict(self) -> dict[str, Any]:
-        """{"state": {parameter's number: its state}, "param_groups": [options, and "params": numbers]}; tensors are shared, not copied."""
+        """The state of the optimiser, for `minigrad.save`: a dict with two entries.
+
+            "state"         {number of a parameter: its state}; the tensors are shared, not copied
+            "param_groups"  a list of dicts: the options, and in "params" the numbers of the parameters
+        """
         for hook in self._state_dict_pre_hooks.values():
             hook(self)
         number: dict[int, int] = {}
@@ -301,14 +353,17 @@ class Optimizer:
                   for g in self.param_groups]
         state = {number[id(k)] if isinstance(k, Tensor) else k: v for k, v in self.state.items()}
         result: dict[str, Any] = {"state": state, "param_groups": groups}
-        for hook in self._state_dict_post_hooks.values():
-            changed = hook(self, result)
+        for post_hook in self._state_dict_post_hooks.values():
+            changed = post_hook(self, result)
             result = result if changed is None else changed
         return result
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes over options and state; parameters are matched by their order. Tensors (or arrays) are copied, into the present state
-        where that fits, so that captured steps go on from what was loaded."""
+        """Loads options and state from `state_dict`. Parameters are matched by their order.
+
+        Tensors (or arrays) are copied. Where the optimiser has a state tensor of the same shape, the values go into
+        that tensor, so that a captured step continues from what was loaded. ValueError if the groups have other sizes.
+        """
         state_dict = dict(state_dict)
         for hook in self._load_state_dict_pre_hooks.values():
             changed = hook(self, state_dict)
@@ -317,17 +372,21 @@ class Optimizer:
         if len(saved) != len(self.param_groups):
             raise ValueError("loaded state dict has a different number of parameter groups")
         if any(len(s["params"]) != len(g["params"]) for s, g in zip(saved, self.param_groups, strict=True)):
-            raise ValueError("loaded state dict contains a parameter group that doesn't match the size of optimizer's group")
-        by_number = {n: p for s, g in zip(saved, self.param_groups, strict=True) for n, p in zip(s["params"], g["params"], strict=True)}
+            raise ValueError("loaded state dict contains a parameter group that doesn't match the size of "
+                             "optimizer's group")
+        by_number = {n: p for s, g in zip(saved, self.param_groups, strict=True)
+                     for n, p in zip(s["params"], g["params"], strict=True)}
 
         def copied(p: Tensor, value: Any, key: Any, present: Any) -> Any:
             if isinstance(value, Tensor) or hasattr(value, "__array__"):
                 value = as_tensor(value)
                 if isinstance(present, Tensor) and present.shape == value.shape:
                     return present.copy_(value)
-                return value.to(device=p.device, dtype=p.dtype if key != "step" and p.is_floating_point() else None, copy=True)
+                dtype = p.dtype if key != "step" and p.is_floating_point() else None
+                return value.to(device=p.device, dtype=dtype, copy=True)
             if isinstance(value, dict):
-                return {k: copied(p, v, k, present.get(k) if isinstance(present, dict) else None) for k, v in value.items()}
+                there = present if isinstance(present, dict) else {}
+                return {k: copied(p, v, k, there.get(k)) for k, v in value.items()}
             if isinstance(value, list | tuple | set):
                 return type(value)(copied(p, v, None, None) for v in value)
             return value
@@ -339,7 +398,8 @@ class Optimizer:
                 state[number if p is None else p] = values if p is None else copied(p, values, None, self.state.get(p))
         groups = []
         for s, g in zip(saved, self.param_groups, strict=True):
-            new = {k: tuple(v) if isinstance(g.get(k), tuple) and isinstance(v, list) else v for k, v in s.items() if k != "params"}
+            new = {k: tuple(v) if isinstance(g.get(k), tuple) and isinstance(v, list) else v
+                   for k, v in s.items() if k != "params"}
             if "param_names" in g:
                 new.setdefault("param_names", g["param_names"])
             groups.append({**new, "params": g["params"]})
@@ -347,15 +407,15 @@ class Optimizer:
         self._plans.clear()
         self._hidden_steps.clear()
         self._loaded()
-        for hook in self._load_state_dict_post_hooks.values():
-            hook(self)
+        for post_hook in self._load_state_dict_post_hooks.values():
+            post_hook(self)
 
     def _loaded(self) -> None:
-        """What a subclass wants to put right in groups that were loaded."""
+        """A subclass may correct the loaded groups here."""
 
     # ---- hooks ----
 
-    def _add_hook(self, name: str, hook: Callable, prepend: bool = False) -> RemovableHandle:
+    def _add_hook(self, name: str, hook: Callable[..., Any], prepend: bool = False) -> RemovableHandle:
         table = self.__dict__[name]
         handle = RemovableHandle(table)
         table[handle.id] = hook
@@ -363,28 +423,31 @@ class Optimizer:
             table.move_to_end(handle.id, last=False)
         return handle
 
-    def register_step_pre_hook(self, hook: Callable) -> RemovableHandle:
-        """``hook(optimizer, args, kwargs)`` before each step; returns None or new (args, kwargs)."""
+    def register_step_pre_hook(self, hook: StepPreHook) -> RemovableHandle:
+        """Calls `hook(optimizer, args, kwargs)` before each step. The hook returns None or new (args, kwargs).
+
+        The handle's `remove()` takes the hook away; so it is for all hooks.
+        """
         return self._add_hook("_step_pre_hooks", hook)
 
-    def register_step_post_hook(self, hook: Callable) -> RemovableHandle:
-        """``hook(optimizer, args, kwargs)`` after each step."""
+    def register_step_post_hook(self, hook: StepPostHook) -> RemovableHandle:
+        """Calls `hook(optimizer, args, kwargs)` after each step."""
         return self._add_hook("_step_post_hooks", hook)
 
-    def register_state_dict_pre_hook(self, hook: Callable, prepend: bool = False) -> RemovableHandle:
-        """``hook(optimizer)`` before ``state_dict``."""
+    def register_state_dict_pre_hook(self, hook: StateDictPreHook, prepend: bool = False) -> RemovableHandle:
+        """Calls `hook(optimizer)` at the beginning of `state_dict`; with `prepend`, before the other hooks."""
         return self._add_hook("_state_dict_pre_hooks", hook, prepend)
 
-    def register_state_dict_post_hook(self, hook: Callable, prepend: bool = False) -> RemovableHandle:
-        """``hook(optimizer, state_dict)`` after ``state_dict``; returns None or another one."""
+    def register_state_dict_post_hook(self, hook: StateDictPostHook, prepend: bool = False) -> RemovableHandle:
+        """Calls `hook(optimizer, state_dict)` at the end of `state_dict`. The hook returns None or another dict."""
         return self._add_hook("_state_dict_post_hooks", hook, prepend)
 
-    def register_load_state_dict_pre_hook(self, hook: Callable, prepend: bool = False) -> RemovableHandle:
-        """``hook(optimizer, state_dict)`` before loading; returns None or another one."""
+    def register_load_state_dict_pre_hook(self, hook: StateDictPostHook, prepend: bool = False) -> RemovableHandle:
+        """Calls `hook(optimizer, state_dict)` before loading. The hook returns None or another dict."""
         return self._add_hook("_load_state_dict_pre_hooks", hook, prepend)
 
-    def register_load_state_dict_post_hook(self, hook: Callable, prepend: bool = False) -> RemovableHandle:
-        """``hook(optimizer)`` after loading."""
+    def register_load_state_dict_post_hook(self, hook: StateDictPreHook, prepend: bool = False) -> RemovableHandle:
+        """Calls `hook(optimizer)` after loading."""
         return self._add_hook("_load_state_dict_post_hooks", hook, prepend)
 
 
@@ -392,18 +455,19 @@ Optimizer.step = _hooked(Optimizer.step)        # type: ignore[method-assign]
 
 
 def begun(values: np.ndarray, device: Device) -> Tensor:
-    """A tensor to keep, with its first values: not a launch, so that a recorded step does not begin anew at each replay."""
+    """A state tensor with its first values. It is uploaded, not launched, so that a replay does not reset it."""
     return new_tensor(device.upload(values), None)
 
 
-def _fitting(p: Tensor, row: tuple) -> None:
-    """The kernel walks parameter, gradient and state as one: a gradient set by hand or a loaded state must have their size."""
+def _fitting(p: Tensor, row: _Row) -> None:
+    """Checks gradient and state, which may come from outside: the kernel reads both with the parameter's size."""
     g: Any = p.grad
     if g.shape != p.shape or g.device is not p.device:
-        raise RuntimeError(f"[step] a gradient must have its parameter's shape and device; got {g.layout} for {p.layout}")
+        raise RuntimeError(f"[step] a gradient must have its parameter's shape and device; "
+                           f"got {g.layout} for {p.layout}")
     for s in row[1]:
-        if s is not None and (not isinstance(s, Tensor) or s.shape != p.shape or s.dtype != p.dtype or not s.is_contiguous()
-                              or s.device is not p.device):
+        if s is not None and (not isinstance(s, Tensor) or s.shape != p.shape or s.dtype != p.dtype
+                              or not s.is_contiguous() or s.device is not p.device):
             raise RuntimeError(f"[step] the optimizer's state must have its parameter's shape and dtype; got "
                                f"{s.layout if isinstance(s, Tensor) else repr(s)} for {p.layout}")
     if row[2].numel() != 1:
@@ -411,18 +475,17 @@ def _fitting(p: Tensor, row: tuple) -> None:
 
 
 def state_like(p: Tensor, state: dict[str, Any], name: str, value: float = 0.0) -> Tensor:
-    """The array of that name in the parameter's state; at first all ``value``."""
+    """The tensor `state[name]`, of the shape and dtype of `p`. If it is missing, it is made and filled with `value`."""
     if state.get(name) is None:
         state[name] = begun(np.full(p.shape, value, p.dtype), p.device)
-    return state[name]
+    found: Tensor = state[name]
+    return found
 
 
-def one_element(lr: Any) -> None:
+def one_element(lr: float | Tensor) -> None:
+    """ValueError if the learning rate is a tensor with more or less than one element."""
     if isinstance(lr, Tensor) and lr.numel() != 1:
         raise ValueError("Tensor lr must be 1-element")
-
-
-Params = Iterable[Any]
 
 
 # ---- launches on CUDA ------------------------------------------------------------------------------------------------

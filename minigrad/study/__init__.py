@@ -1,18 +1,19 @@
-"""Looking at the core: which path an op takes, and why."""
+"""Shows what the core does: which path an op takes and why, and which kernels a call launches."""
 from __future__ import annotations
 
 from typing import Any
 
-from ..core.op import Op, signature
+from ..core.op import Op, Primitive
 from ..core.tensor import Tensor
-from ..devices import launch_hook, opened
+from ..devices import launch_hook
 from ..devices.base import Kernel
 
 __all__ = ["explain", "launches"]
 
 
 def explain(op: Any, *args: Any, **attrs: Any) -> str:
-    """Which path `op(*args, **attrs)` takes (fused kernel, definition or NumPy), why, and what it launches.
+    """Runs `op(*args, **attrs)` and says which path it took (fused kernel, definition or NumPy), why, and what it
+    launched.
 
     >>> print(study.explain(minigrad.layer_norm, x, w, b, normalized_shape=(512,)))
     layer_norm(float32[64, 512], float32[512], float32[512]): fused kernel on cpu
@@ -22,13 +23,16 @@ def explain(op: Any, *args: Any, **attrs: Any) -> str:
     seen = launches(op, *args, **attrs)
     called = ", ".join(repr(a.array.layout) if isinstance(a, Tensor) else repr(a) for a in args)
     why = "a function of other ops"
-    if isinstance(op, Op):
-        plan = op.plans.get(signature(args, attrs))
-        why = f"the definition runs: {plan}" if isinstance(plan, str) else plan.why if plan is not None else "the definition runs"
-    elif hasattr(op, "plans"):
-        key = (*[a.array.layout for a in args if isinstance(a, Tensor)], *attrs.items())
-        plan = op.plans.get(key)
-        why = plan.why if plan is not None and plan.why else "primitive"
+    found = getattr(op, "op", op)
+    if isinstance(found, Op):
+        attrs = {**dict(zip(found.attributes, args[len(found.inputs):], strict=False)), **attrs}    # of an activation
+        plan = found.plan(args[:len(found.inputs)], attrs)
+        why = "the definition runs"
+        if plan is not None:
+            why = f"{why}: {plan}" if isinstance(plan, str) else plan.why
+    elif isinstance(found, Primitive):
+        known = found.plans.get((*[a.array.layout for a in args if isinstance(a, Tensor)], *attrs.values()))
+        why = known.why if known is not None and known.why else "primitive"
     counts = dict.fromkeys(seen, 0)
     for kernel in seen:
         counts[kernel] += 1
@@ -37,13 +41,18 @@ def explain(op: Any, *args: Any, **attrs: Any) -> str:
 
 
 def launches(function: Any, *args: Any, **kwargs: Any) -> list[str]:
-    """The names of the kernels that a call launches, in order."""
+    """Runs `function(*args, **kwargs)` and returns the names of the kernels it launched, in order.
+
+    A computation by NumPy is listed as "NumPy" and the name of its function.
+
+    >>> study.launches(lambda: x + y)
+    ['add_f32']
+    """
     seen: list[str] = []
 
-    def visit(kernel: Kernel, arguments: tuple) -> None:
+    def visit(kernel: Kernel, arguments: tuple[Any, ...]) -> None:
         seen.append(kernel.name if kernel.name != "host" else f"NumPy {getattr(arguments[0], '__name__', 'function')}")
         kernel.function(*arguments)
-    opened()
     with launch_hook(visit):
         function(*args, **kwargs)
     return seen

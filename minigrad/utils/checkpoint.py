@@ -1,20 +1,20 @@
-"""Checkpointing (Chen et al. 2016): a block's activations are not kept for backward but computed again there.
+"""Checkpointing (Chen et al. 2016): the activations of a block are not kept for backward, but computed again.
 
     from minigrad.utils.checkpoint import checkpoint
     h = checkpoint(block, x)
 
-The block runs once as usual, which shows where its graph begins: at leaves (parameters) and at what was recorded before. Its graph is
-then dropped for one node between those ends and the outputs. Backward runs the block again and walks what that records, to the same
-ends. Gradients are those of the plain call, of any order.
+The block runs once as usual. This shows the ends of its graph: leaves (parameters), and nodes recorded before the
+block. One node from these ends to the outputs then replaces the graph of the block. Backward runs the block again,
+and walks the new graph to the same ends. The gradients are those of the plain call, of any order.
 
-The second run draws the same random numbers (dropout's mask is the same), and moves no running statistics: BatchNorm counts a batch
-once. Both are launches like any others, so that a captured step replays them.
+The second run draws the same random numbers, so that dropout has the same mask. It does not move running statistics, so
+that BatchNorm counts a batch once. Both runs consist of launches, so that a captured step replays them.
 """
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
+from typing import Any, TypeAlias
 
 from minigrad.ops.random import default_generator
 
@@ -30,11 +30,16 @@ from ..devices.memory import Array
 __all__ = ["checkpoint", "checkpoint_sequential", "noop_context_fn"]
 
 
-def noop_context_fn() -> tuple[AbstractContextManager, AbstractContextManager]:
+Context: TypeAlias = AbstractContextManager[Any]
+
+
+def noop_context_fn() -> tuple[Context, Context]:
+    """The default of `context_fn`: two context managers that do nothing."""
     return nullcontext(), nullcontext()
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:
+    """The tensors in nested tuples, lists and dicts, in order."""
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, (tuple, list)):
@@ -45,7 +50,7 @@ def _tensors(value: Any) -> Iterator[Tensor]:
 
 
 def _replace(value: Any, by: Iterator[Tensor]) -> Any:
-    """The same nesting with other tensors."""
+    """`value` with each tensor replaced by the next one in `by`."""
     if isinstance(value, Tensor):
         return next(by)
     if isinstance(value, (tuple, list)):
@@ -57,18 +62,21 @@ def _replace(value: Any, by: Iterator[Tensor]) -> Any:
 
 
 class _Block:
-    """What it takes to run a block again."""
+    """A block with its arguments and the states of the generators: what is needed to run it again."""
 
-    def __init__(self, function: Callable, args: tuple, kwargs: dict, states: list[tuple[Array, Array]], context: AbstractContextManager,
-                 compare: bool) -> None:
+    def __init__(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any],
+                 states: list[tuple[Array, Array]], context: Context, compare: bool) -> None:
         self.function, self.args, self.kwargs = function, args, kwargs
-        self.states = states                            # (a generator's state, what it was when the block ran)
+        self.states = states                            # (the state of a generator, its copy from before the first run)
         self.context, self.compare = context, compare
 
     def versions(self, ends: Iterable[Any]) -> int:
-        return sum([t.array.version for t in (*_tensors((self.args, self.kwargs)), *[e for e in ends if isinstance(e, Tensor)])])
+        """The sum of the version counters of arguments and leaves: it grows when one is changed in place."""
+        leaves = [e for e in ends if isinstance(e, Tensor)]
+        return sum([t.array.version for t in (*_tensors((self.args, self.kwargs)), *leaves)])
 
-    def run_again(self, layouts: tuple) -> list[Tensor]:
+    def run_again(self, layouts: tuple[Any, ...]) -> list[Tensor]:
+        """The outputs of a second run; RuntimeError if shapes or dtypes differ from those of the first."""
         with _drawn_from(self.states), self.context, enable_grad():
             before, mode.recompute = mode.recompute, True
             try:
@@ -79,13 +87,14 @@ class _Block:
         if self.compare and [(x.shape, x.dtype) for x in found] != [(x.shape, x.dtype) for x in layouts]:
             fail("checkpoint", "the block must give the same outputs when it runs again in backward",
                  f"first {list(layouts)}, then {list(found)}",
-                 "make it a function of its arguments and parameters, and leave train/eval mode alone between forward and backward")
+                 "make it a function of its arguments and parameters, and do not change train/eval mode between "
+                 "forward and backward")
         return outputs
 
 
 @contextmanager
 def _drawn_from(states: list[tuple[Array, Array]]) -> Iterator[None]:
-    """Inside, generators go on from the given states; afterwards from where they were."""
+    """Sets the generators to the given states, and afterwards back to the states they had before."""
     now = [(state, contiguous_copy(state)) for state, _ in states]
     for state, then in states:
         copy_array(state, then)
@@ -97,7 +106,7 @@ def _drawn_from(states: list[tuple[Array, Array]]) -> Iterator[None]:
 
 
 class _Checkpoint:
-    """The op of a checkpointed block's node."""
+    """The op in the node of a checkpointed block; `node.saved` is the block."""
 
     name = "checkpoint"
 
@@ -107,7 +116,7 @@ class _Checkpoint:
             stale("checkpoint", node)
         outputs = block.run_again(node.layout)
         pairs = [(edge_of(o), g) for o, g in zip(outputs, gs, strict=False) if g is not None and o.requires_grad]
-        del outputs                                     # the walk frees what was recorded as it goes
+        del outputs                                     # so that the walk can free each node after its use
         ends = [e for e, need in zip(node.inputs, needs, strict=True) if need]
         found = engine.walk([p[0] for p in pairs], [p[1] for p in pairs], mode.grad, mode.grad, ends, bounded=True)
         return [found.get(e) if need else None for e, need in zip(node.inputs, needs, strict=True)]
@@ -117,7 +126,7 @@ _CHECKPOINT = _Checkpoint()
 
 
 def _ends(outputs: list[Tensor], start: int) -> tuple[Any, ...]:
-    """The edges where the graph behind the outputs begins: leaves, and nodes from before `start`."""
+    """The ends of the outputs' graph: leaves, and nodes that were recorded before the node with number `start`."""
     found: dict[Any, None] = {}
     seen: set[Any] = set()
     stack = [edge_of(o) for o in outputs if o.requires_grad]
@@ -133,26 +142,32 @@ def _ends(outputs: list[Tensor], start: int) -> tuple[Any, ...]:
     return tuple(found)
 
 
-def checkpoint(function: Callable, *args: Any, use_reentrant: bool | None = None,
-               context_fn: Callable[[], tuple[AbstractContextManager, AbstractContextManager]] = noop_context_fn,
-               determinism_check: str = "default", debug: bool = False, early_stop: bool = True, preserve_rng_state: bool = True,
-               **kwargs: Any) -> Any:
-    """``function(*args, **kwargs)``, whose activations are computed again in backward instead of being kept.
+def checkpoint(function: Callable[..., Any], *args: Any, use_reentrant: bool | None = None,
+               context_fn: Callable[[], tuple[Context, Context]] = noop_context_fn, determinism_check: str = "default",
+               debug: bool = False, early_stop: bool = True, preserve_rng_state: bool = True, **kwargs: Any) -> Any:
+    """`function(*args, **kwargs)`, with activations that backward computes again instead of keeping them.
 
-    function            any callable that does the same when it runs twice; outputs may be nested in tuples, lists and dicts
-    preserve_rng_state  the second run draws the same random numbers (of the default generators)
-    context_fn          gives two context managers, around the first and the second run
-    determinism_check   "default": the second run's outputs must have the same shapes and dtypes; "none": not looked at
+    function            a callable that does the same when it runs twice. Outputs may be nested in tuples, lists and
+                        dicts
+    context_fn          returns two context managers, for the first and the second run
+    determinism_check   "default": RuntimeError if the second run gives outputs of other shapes or dtypes; "none": no
+                        check
+    preserve_rng_state  the second run draws the same random numbers from the default generators
+    debug               must stay False: NotImplementedError
+    use_reentrant, early_stop   accepted for PyTorch's signature, without effect: they choose between implementations,
+                                and
+                        there is one here, which works with `.backward()` and with `autograd.grad`
 
-    There is one implementation, with ``.backward()`` and ``autograd.grad``, so that ``use_reentrant`` and ``early_stop``, which choose
-    between PyTorch's, make no difference.
+    Backward raises RuntimeError if an argument or a parameter was changed in place meanwhile.
     """
     if debug:
-        raise NotImplementedError("[checkpoint] debug=True is not supported; autograd.detect_anomaly() names ops and lines")
+        raise NotImplementedError("[checkpoint] debug=True is not supported; "
+                                  "autograd.detect_anomaly() names ops and lines")
     if determinism_check not in ("default", "none"):
         raise ValueError(f"[checkpoint] determinism_check must be 'default' or 'none'; got {determinism_check!r}")
     if use_reentrant and context_fn is not noop_context_fn:
-        raise ValueError("[checkpoint] context_fn is for use_reentrant=False; got use_reentrant=True; leave one of them out")
+        raise ValueError("[checkpoint] context_fn is for use_reentrant=False; got use_reentrant=True; "
+                         "leave one of them out")
     first, second = context_fn()
     if not mode.grad:
         with first:
@@ -170,23 +185,30 @@ def checkpoint(function: Callable, *args: Any, use_reentrant: bool | None = None
         return result
     block = _Block(function, args, kwargs, states, second, determinism_check == "default")
     node = recorded(_CHECKPOINT, ends, tuple([o.array.layout for o in outputs]), block, block.versions(ends))
-    by = [new_tensor(o.array, Slot(node, i, o.array.layout) if o.requires_grad else None) for i, o in enumerate(outputs)]
+    by = [new_tensor(o.array, Slot(node, i, o.array.layout) if o.requires_grad else None)
+          for i, o in enumerate(outputs)]
     return _replace(result, iter(by))
 
 
-def checkpoint_sequential(functions: Any, segments: int, input: Any, use_reentrant: bool | None = None, **kwargs: Any) -> Any:
-    """Runs the modules of a ``Sequential`` (or a list of callables) in ``segments`` parts, all but the last checkpointed.
+def checkpoint_sequential(functions: Any, segments: int, input: Any, use_reentrant: bool | None = None,
+                          **kwargs: Any) -> Any:
+    """Runs the modules of a `Sequential`, or a list of callables, in `segments` parts, each but the last checkpointed.
 
-    ``preserve_rng_state=`` as in ``checkpoint``.
+    `use_reentrant` and `preserve_rng_state` are as in `checkpoint`. ValueError unless 1 <= segments <= number of
+    modules.
+
+        y = checkpoint_sequential(model, 4, x)
     """
     preserve = kwargs.pop("preserve_rng_state", True)
     if kwargs:
-        raise ValueError(f"[checkpoint_sequential] takes no keywords but preserve_rng_state and use_reentrant; got {', '.join(kwargs)}")
+        raise ValueError("[checkpoint_sequential] takes no keywords but preserve_rng_state and use_reentrant; "
+                         f"got {', '.join(kwargs)}")
     layers = list(functions.children()) if hasattr(functions, "children") else list(functions)
     if not 1 <= segments <= max(len(layers), 1):
-        raise ValueError(f"[checkpoint_sequential] segments must be from 1 to the number of functions ({len(layers)}); got {segments}")
+        raise ValueError("[checkpoint_sequential] segments must be from 1 to the number of functions "
+                         f"({len(layers)}); got {segments}")
 
-    def part(begin: int, end: int) -> Callable:
+    def part(begin: int, end: int) -> Callable[[Any], Any]:
         def run(value: Any) -> Any:
             for layer in layers[begin:end]:
                 value = layer(value)
@@ -195,5 +217,6 @@ def checkpoint_sequential(functions: Any, segments: int, input: Any, use_reentra
 
     size = len(layers) // segments
     for i in range(segments - 1):
-        input = checkpoint(part(i * size, (i + 1) * size), input, use_reentrant=use_reentrant, preserve_rng_state=preserve)
+        input = checkpoint(part(i * size, (i + 1) * size), input, use_reentrant=use_reentrant,
+                           preserve_rng_state=preserve)
     return part((segments - 1) * size, len(layers))(input)

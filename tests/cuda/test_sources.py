@@ -13,7 +13,6 @@ from minigrad.devices import cuda
 from minigrad.devices.base import split
 from minigrad.devices.launch import KERNELS
 from minigrad.devices.native import signatures
-from minigrad.ops.norm import _chunks
 
 pytestmark = [emulated, pytest.mark.usefixtures("gpu")]
 
@@ -60,17 +59,15 @@ def test_every_cuda_kernel_has_a_c_twin():
     assert set(KERNELS) <= {split(full)[0] for full in signatures()}
 
 
-def test_constants_of_the_table_are_those_of_the_header():
-    for name, function in (("MG_CHUNKS", _chunks),):
-        text = re.search(rf"#define {name}\(\w+\) (.*)", HEADER.read_text())[1]
-        for file in ("ops/norm.cu",):
-            assert text in cuda.source(file)
-        for n in (0, 1, 32, 33, 4096, 4097, 10**6):
-            condition = text.replace("(rows)", str(n))
-            a, b, c, d, e = re.fullmatch(r"\((.*?) \? (.*?) : (.*?) \? \((.*?)\) / 32 : (\d+)\)", condition).groups()
-            assert function(n) == (int(b) if eval(a) else eval(d) // 32 if eval(c) else int(e))
-    assert re.search(r"#define MG_LOSS_CHUNKS\(n\) (.*)", HEADER.read_text())[1] in cuda.source("ops/loss.cu")
-    assert re.search("#define MG_OPTIM_COLUMNS .*", HEADER.read_text())[0] in cuda.source("optim/optim.cu")
+def test_work_space_formulas_are_those_of_c():
+    """The CUDA text has native/workspace.h in it, and no kernel file defines one of its names again."""
+    text = (HEADER.parent / "workspace.h").read_text()
+    names = re.findall(r"^MG_FORMULA (\w+)|^#define (MG_[A-Z_]+) \d", text, re.M)
+    for file in FILES:
+        source = cuda.source(file)
+        assert source.count(text) == 1
+        own = source.replace(text, "")
+        assert not [n for pair in names for n in pair if n and re.search(rf"#define {n}\b|int64_t {n}\(", own)], file
 
 
 @pytest.mark.slow

@@ -1,0 +1,126 @@
+"""Tensors elsewhere: other devices, other dtypes, other libraries (NumPy, DLPack), copies and pickles.
+
+All of them are methods; `METHODS` binds them to `Tensor`.
+"""
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..core.shape import fail
+from ..core.tape import mode, no_grad
+from ..core.tensor import Tensor
+from ..devices import device as open_device
+from ..devices.base import Device
+from .convert import cast, transfer
+from .creation import clone
+
+_new = object.__new__
+
+
+# ---- devices and dtypes ---------------------------------------------------------------------------------------------
+def to(input: Tensor, *args: Any, device: Any = None, dtype: Any = None, copy: bool = False,
+       non_blocking: bool = False) -> Tensor:
+    """`to(dtype)`, `to(device)`, `to(device, dtype)`, `to(other)`: the values on that device, in that dtype.
+
+    The shape stays. Returns the tensor itself where nothing changes; `copy=True` always copies. Differentiable: the
+    gradient is moved back.
+    """
+    for a in args:
+        if isinstance(a, Tensor):
+            device, dtype = a.device, a.dtype
+        elif isinstance(a, (str, Device)):
+            device = a
+        elif not isinstance(a, bool):
+            dtype = a
+    out = input
+    if device is not None and open_device(device) is not input.array.layout.device:
+        out = transfer(out, open_device(device))
+    if dtype is not None and np.dtype(dtype) != out.array.layout.dtype:
+        out = cast(out, np.dtype(dtype))
+    return clone(out) if copy and out is input else out
+
+
+def cpu(input: Tensor) -> Tensor:
+    """The values on the CPU; the tensor itself if it is there already."""
+    return to(input, "cpu")
+
+
+def cuda(input: Tensor, device: Any = "cuda") -> Tensor:
+    """The values on a GPU, given as `"cuda:1"` or as its number. RuntimeError where there is none."""
+    return to(input, f"cuda:{device}" if isinstance(device, int) else device)
+
+
+# ---- other libraries ------------------------------------------------------------------------------------------------
+def as_numpy(input: Tensor, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+    """For `numpy.asarray(t)`: the values, on shared memory where neither a dtype nor a copy is asked for."""
+    values = input.numpy()
+    if dtype is not None and np.dtype(dtype) != values.dtype:
+        return values.astype(dtype)
+    return values.copy() if copy else values
+
+
+def array_interface(input: Tensor) -> dict[str, Any]:
+    """NumPy's description of the memory; only tensors on the CPU have it."""
+    if input.array.layout.device.type != "cpu":
+        raise AttributeError("__array_interface__")
+    return input.numpy().__array_interface__
+
+
+def cuda_array_interface(input: Tensor) -> dict[str, Any]:
+    """CuPy's description of the memory; only tensors on a GPU have it."""
+    if input.array.layout.device.type != "cuda":
+        raise AttributeError("__cuda_array_interface__")
+    return input.array.np.__cuda_array_interface__      # type: ignore[attr-defined, no-any-return, unused-ignore]
+
+
+def dlpack(input: Tensor, **options: Any) -> Any:
+    """A DLPack capsule on the same memory. BufferError for a tensor in a graph."""
+    if input.requires_grad:
+        fail("__dlpack__", "the tensor is part of a graph", input.array.layout, "call detach() first", BufferError)
+    if mode.recorder is not None:
+        mode.recorder.refuse("__dlpack__()")
+    return input.array.np.__dlpack__(**options)
+
+
+def dlpack_device(input: Tensor) -> tuple[int, int]:
+    """DLPack's device type and number."""
+    return input.array.np.__dlpack_device__()
+
+
+# ---- copies and pickles ---------------------------------------------------------------------------------------------
+def deepcopy(input: Tensor, memo: dict[int, Any]) -> Tensor:
+    """For `copy.deepcopy(t)`: a leaf with copies of the values and of the gradient. RuntimeError for other tensors."""
+    if input.node is not None:
+        fail("deepcopy", "only leaf tensors can be copied deeply", input.array.layout, "detach() first")
+    with no_grad():
+        copied = clone(input)
+        out = _new(type(input))
+        out.array, out.node, out.requires_grad = copied.array, None, input.requires_grad
+        out.grad = None if input.grad is None else clone(input.grad)
+    if hasattr(input, "__dict__"):
+        out.__dict__.update(input.__dict__)
+    memo[id(input)] = out
+    return out
+
+
+def reduce_ex(input: Tensor, protocol: Any) -> tuple[Any, ...]:
+    """For `pickle`: the class, the values, `requires_grad` (of a leaf) and the device."""
+    values = input.numpy(force=True).copy()
+    return _unpickled, (type(input), values, input.requires_grad and input.node is None, input.device.name)
+
+
+def _unpickled(kind: type, values: np.ndarray, requires_grad: bool, device: str) -> Tensor:
+    out: Any = _new(kind)
+    out.array, out.node, out.requires_grad, out.grad = open_device(device).upload(values), None, requires_grad, None
+    return out
+
+
+METHODS: dict[str, Any] = {
+    "to": to, "cpu": cpu, "cuda": cuda,
+    "__array__": as_numpy, "__array_interface__": property(array_interface),
+    "__cuda_array_interface__": property(cuda_array_interface),
+    "__dlpack__": dlpack, "__dlpack_device__": dlpack_device,
+    "__deepcopy__": deepcopy, "__reduce_ex__": reduce_ex,
+}

@@ -1,0 +1,86 @@
+/* How much work space kernels need, and in how many parts they split their sums: each formula once, for C, CUDA and
+ * Python.
+ *
+ * This text is valid C and CUDA. build_cffi.py gives its functions and constants to Python under the same names
+ * (`minigrad._native.lib.mg_chunks(rows)`), and embeds the text itself, which minigrad/cuda.py puts in front of each
+ * .cu file. So a kernel and the Python code that allocates for it cannot disagree. All results count elements, unless a
+ * name says bytes.
+ *
+ * build_cffi.py finds a function by its first line, `MG_FORMULA name(arguments) {`, and a constant by `#define MG_NAME
+ * number`.
+ */
+#ifndef MINIGRAD_WORKSPACE_H
+#define MINIGRAD_WORKSPACE_H
+
+#if defined(__CUDACC__) || defined(CUDA_ON_CPU)
+#define MG_FORMULA static __device__ __forceinline__ int64_t
+#else
+#include <stdint.h>
+#define MG_FORMULA static inline int64_t
+#endif
+
+/* ---- norm: the rows are split into this many chunks; each chunk has its own sums over its rows ---- */
+MG_FORMULA mg_chunks(int64_t rows) {
+  return rows <= 32 ? 1 : rows <= 4096 ? (rows + 31) / 32 : 128;
+}
+/* `partial` of layer_norm_backward: the sums for gweight and gbias of each chunk */
+MG_FORMULA mg_layer_norm_partial(int64_t rows, int64_t n) {
+  return mg_chunks(rows) * 2 * n;
+}
+/* `partial` of rms_norm_backward: the sums for gweight of each chunk */
+MG_FORMULA mg_rms_norm_partial(int64_t rows, int64_t n) {
+  return mg_chunks(rows) * n;
+}
+/* norm.cu: column sums of up to this many bytes are kept in shared memory, which the launch must provide */
+#define MG_SHARED_SUMS_BYTES 12288
+
+/* ---- loss: the elements are split into this many chunks; `partial` has one sum for each ---- */
+MG_FORMULA mg_loss_chunks(int64_t n) {
+  return n <= 16384 ? 1 : n <= 4194304 ? (n + 16383) / 16384 : 256;
+}
+
+/* ---- rnn: n = gates * hidden; `projects` is 1 with w_hr, else 0 ---- */
+/* rows of the batch that go through the sequence together form a block: this many blocks */
+MG_FORMULA mg_rnn_blocks(int64_t batch) {
+  return (batch - 1) / 16 + 1;
+}
+/* steps that share one large product with x */
+MG_FORMULA mg_rnn_steps(int64_t batch) {
+  return batch < 1 || batch > 255 ? 1 : 256 / batch;
+}
+MG_FORMULA mg_rnn_round_up(int64_t n) {
+  return (n + 31) / 32 * 32;
+}
+/* `work` of rnn_forward: the summed biases, then w_hh and w_hr in the order in which the register tile reads them */
+MG_FORMULA mg_rnn_forward_work(int64_t n, int64_t hidden, int64_t outputs, int64_t projects) {
+  return 4 * hidden + mg_rnn_round_up(n) * outputs + (projects ? mg_rnn_round_up(outputs) * hidden : 0);
+}
+/* `work` of rnn_backward: w_hh and w_hr, transposed, in that order */
+MG_FORMULA mg_rnn_backward_work(int64_t n, int64_t hidden, int64_t outputs, int64_t projects) {
+  return mg_rnn_round_up(outputs) * n + (projects ? mg_rnn_round_up(hidden) * outputs : 0);
+}
+/* sums of one block: gradients of the norms' weights (4 of n, 2 of hidden) and of the biases (2 of n) */
+MG_FORMULA mg_rnn_sums_of_block(int64_t n, int64_t hidden) {
+  return 6 * n + 2 * hidden;
+}
+/* `sums` of rnn_backward */
+MG_FORMULA mg_rnn_sums(int64_t batch, int64_t n, int64_t hidden) {
+  return mg_rnn_blocks(batch) * mg_rnn_sums_of_block(n, hidden);
+}
+
+/* ---- reduce.cu: a reduction is split into segments, so that few outputs still occupy the whole GPU ---- */
+/* elements of an output from which on it is split; the most segments of an output; the most results of segments */
+#define MG_SEGMENT 16384
+#define MG_SEGMENTS_MAX 256
+#define MG_SEGMENT_RESULTS_MAX 16384
+/* segments of each of `keep` outputs, which have `reduce` elements each */
+MG_FORMULA mg_segments(int64_t keep, int64_t reduce) {
+  const int64_t wanted = (reduce + MG_SEGMENT - 1) / MG_SEGMENT, room = keep ? MG_SEGMENT_RESULTS_MAX / keep : 1;
+  const int64_t n = wanted < MG_SEGMENTS_MAX ? wanted : MG_SEGMENTS_MAX;
+  return n < room ? (n > 1 ? n : 1) : (room > 1 ? room : 1);
+}
+
+/* ---- optim: int64 numbers of a row of `table` ---- */
+#define MG_OPTIM_COLUMNS 7
+
+#endif
