@@ -1,11 +1,34 @@
-"""No test may leave a process-wide switch behind, or a tensor behind in a cycle."""
+"""Fixtures for all tests. No test may leave a process-wide switch behind, no test file a tensor or node that is part of a cycle."""
 from __future__ import annotations
 
+import gc
+
 import pytest
+from support import tensors_in_cycles
 
 import minigrad as mg
 from minigrad.core.tape import mode
 from minigrad.devices.native import get_num_threads, simd_level
+
+
+@pytest.fixture
+def torch():
+    """PyTorch, as the judge of a comparison. Whoever asks for it is marked `torch`, and skipped without it."""
+    found = pytest.importorskip("torch", reason="PyTorch is not installed: pip install '.[compare]'")
+    found.set_num_threads(1)                # its threads wait in a busy loop for the next of these small tasks
+    return found
+
+
+def pytest_ignore_collect(collection_path, config):
+    """Reading PyTorch's databases of samples takes seconds; all that is run on them is slow."""
+    return True if collection_path.name == "test_against_torch.py" and "not slow" in config.option.markexpr else None
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        for mark, fixture in (("torch", "torch"), ("cuda", "gpu")):
+            if fixture in getattr(item, "fixturenames", ()):
+                item.add_marker(mark)
 
 
 @pytest.fixture(autouse=True)
@@ -15,3 +38,17 @@ def no_leaked_modes():
     after = (mode.grad, mode.fused, simd_level(), get_num_threads(), mg.get_default_dtype())
     assert after == before, f"a test left modes {after}, found {before}"
     assert mode.recorder is None
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_tensor_in_a_cycle():
+    """Dropping a loss frees its graph at once. What a test file leaves to the garbage collector is looked through at its end; the
+    collector is off until then, unless a test switches it on. Objects from before are frozen: to walk them all takes half a second."""
+    gc.disable()
+    gc.freeze()
+    yield
+    try:
+        found = tensors_in_cycles()
+    finally:
+        gc.enable()
+    assert not found, f"{len(found)} tensors or nodes are part of cycles, such as {found[:3]}"

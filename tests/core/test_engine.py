@@ -1,0 +1,220 @@
+"""What backward and grad promise."""
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import minigrad as mg
+from minigrad import autograd, nn
+
+
+def leaf(*values):
+    return mg.tensor(values, dtype=mg.float64, requires_grad=True)
+
+
+def test_accumulates():
+    x = leaf(1.0, 2.0)
+    (x * x).sum().backward()
+    (x * 3).sum().backward()
+    assert x.grad.tolist() == [5, 7]
+
+
+def test_long_chains_do_not_recurse():
+    x = leaf(1.0)
+    y = x
+    for _ in range(50_000):
+        y = y + x
+    y.sum().backward()
+    assert x.grad.tolist() == [50_001]
+    del y
+
+
+def test_diamonds_are_walked_once():
+    x = leaf(1.0)
+    y = x
+    for _ in range(200):
+        y = y + y           # 2^200 paths
+    y.sum().backward()
+    assert x.grad.item() == 2.0 ** 200
+
+
+def test_two_leaves_never_share_a_gradient():
+    x, y = leaf(1.0, 2.0), leaf(3.0, 4.0)
+    g = mg.tensor([1.0, 1.0], dtype=mg.float64)
+    (x + y).backward(g)
+    with mg.no_grad():
+        x.grad.mul_(5)
+    assert y.grad.tolist() == [1, 1] and g.tolist() == [1, 1]
+
+
+def test_second_backward_names_the_cure():
+    x = leaf(1.0, 2.0)
+    y = (x * x).sum()
+    y.backward()
+    with pytest.raises(RuntimeError, match="retain_graph=True"):
+        y.backward()
+
+
+def test_retain_graph():
+    x = leaf(1.0, 2.0)
+    y = (x * x).sum()
+    y.backward(retain_graph=True)
+    y.backward()
+    assert x.grad.tolist() == [4, 8]
+
+
+def test_backward_on_many_elements():
+    x = leaf(1.0, 2.0)
+    with pytest.raises(RuntimeError, match="scalar.*float64"):
+        (x * 2).backward()
+    (x * 2).backward(mg.tensor([1.0, 10.0], dtype=mg.float64))
+    assert x.grad.tolist() == [2, 20]
+    with pytest.raises(RuntimeError, match="shape"):
+        (x * 2).backward(mg.ones(3))
+
+
+def test_backward_without_graph():
+    with pytest.raises(RuntimeError, match="does not require"):
+        mg.ones(1).backward()
+    with pytest.raises(RuntimeError, match="create_graph"):
+        leaf(1.0).sum().backward(create_graph=True)
+
+
+@pytest.mark.parametrize("change", [lambda t: t.mul_(2), lambda t: t.zero_(), lambda t: t[0:1].add_(1), lambda t: t.view(2, 1).copy_(mg.ones(2, 1))])
+def test_stale_saved_tensor(change):
+    x = leaf(1.0, 2.0)
+    w = mg.tensor([1.0, 2.0], dtype=mg.float64)
+    y = (x * w).sum()
+    change(w)
+    with pytest.raises(RuntimeError, match="changed in place"):
+        y.backward()
+
+
+def test_stale_output():
+    x = leaf(1.0, 2.0)
+    y = x.exp()
+    z = y.sum()
+    with mg.no_grad():
+        y.add_(1)
+    with pytest.raises(RuntimeError, match="changed in place"):
+        z.backward()
+
+
+def test_unused_change_is_fine():
+    x = leaf(1.0, 2.0)
+    w = mg.tensor([1.0, 2.0], dtype=mg.float64)
+    y = (x + w).sum()       # the derivative of + uses neither
+    w.mul_(2)
+    y.backward()
+
+
+@pytest.mark.parametrize("change", [lambda x: x.add_(1), lambda x: x.__iadd__(1), lambda x: x.zero_(), lambda x: x.__setitem__(0, 1.0)])
+def test_in_place_on_graph_tensors(change):
+    x = leaf(1.0, 2.0)
+    for t in (x, x * 2):
+        with pytest.raises(RuntimeError, match="out-of-place|no_grad"):
+            change(t)
+    with mg.no_grad():
+        change(x)
+
+
+def test_grad_leaves_dot_grad_alone():
+    x, y = leaf(2.0), leaf(3.0)
+    z = x * y
+    gx, gy = autograd.grad(z.sum(), [x, y])
+    assert gx.item() == 3 and gy.item() == 2 and x.grad is None
+
+
+def test_grad_of_intermediate():
+    x = leaf(2.0)
+    y = x * x
+    z = (y * y).sum()
+    gy, gx = autograd.grad(z, [y, x])
+    assert gy.item() == 8 and gx.item() == 32
+
+
+def test_grad_unused():
+    x, y = leaf(1.0), leaf(2.0)
+    with pytest.raises(RuntimeError, match="allow_unused"):
+        autograd.grad((x * 2).sum(), [x, y])
+    assert autograd.grad((x * 2).sum(), [x, y], allow_unused=True)[1] is None
+    assert autograd.grad((x * 2).sum(), [x, y], materialize_grads=True)[1].tolist() == [0]
+
+
+def test_pytorchs_order_of_arguments_of_grad():
+    x, y = leaf(1.0), leaf(2.0)
+    assert autograd.grad((x * 2).sum(), [x, y], None, None, False, True, True)[1] is None       # only_inputs, allow_unused
+    for option in ({"only_inputs": False}, {"is_grads_batched": True}):
+        with pytest.raises(NotImplementedError, match=next(iter(option))):
+            autograd.grad((x * 2).sum(), x, **option)
+
+
+@pytest.mark.parametrize("order, expected", [(1, 32.0), (2, 48.0), (3, 48.0), (4, 24.0)])
+def test_any_order(order, expected):
+    x = leaf(2.0)
+    y = (x * x * x * x).sum()
+    for _ in range(order):
+        y, = autograd.grad(y, x, create_graph=True, materialize_grads=True)
+        y = y.sum()
+    assert y.item() == expected
+
+
+def test_same_tensor_twice_in_a_fused_op():
+    x = mg.tensor(np.random.default_rng(0).standard_normal((4, 5)), requires_grad=True)
+
+    def f(x):
+        return nn.functional.linear(x, x)       # x x^T
+    assert autograd.gradcheck(f, x) and autograd.gradgradcheck(f, x)
+
+
+def test_input_computed_from_another_input():
+    x = mg.tensor(np.random.default_rng(0).standard_normal((6, 3)), requires_grad=True)
+
+    def f(x):
+        return nn.functional.layer_norm(x, (3,), (x * x).sum(0), x[0])
+    assert autograd.gradcheck(f, x) and autograd.gradgradcheck(f, x)
+
+
+def test_broadcast_and_promotion_are_undone():
+    x = mg.ones(3, 1, requires_grad=True)
+    y = mg.ones(4, dtype=mg.float64, requires_grad=True)
+    (x * y).sum().backward()
+    assert x.grad.dtype == mg.float32 and x.grad.tolist() == [[4.0]] * 3 and y.grad.dtype == mg.float64 and y.grad.tolist() == [3.0] * 4
+
+
+def test_errors_inside_backward_leave_the_modes_alone():
+    x = leaf(1.0)
+    x2 = x * 2
+    x2.register_hook(lambda g: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        x2.sum().backward()
+    assert mg.is_grad_enabled()
+
+
+def test_stale_output_of_a_fused_op():
+    x = leaf(1.0, 2.0)
+    y = x.softmax(0)
+    z = (y * 2).sum()
+    with mg.no_grad():
+        y.mul_(2)
+    with pytest.raises(RuntimeError, match="changed in place"):
+        z.backward()
+
+
+def test_an_index_is_kept_privately():
+    values = np.array([0, 1])
+    x = leaf(1.0, 2.0)
+    y = x[mg.from_numpy(values)]
+    values[:] = 10**9
+    y.sum().backward()
+    assert x.grad.tolist() == [1, 1]
+
+
+def test_a_gradient_kept_by_a_hook_is_not_dot_grad():
+    x, kept = leaf(1.0), []
+    x.register_hook(kept.append)
+    y = x + 1
+    y.retain_grad()
+    y.sum().backward()
+    x.grad.zero_()
+    assert kept[0].item() == 1 and y.grad.item() == 1

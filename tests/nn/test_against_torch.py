@@ -1,0 +1,95 @@
+"""PyTorch as the outside judge of the layers: each sample of its module database.
+
+Same state dict, same outputs and gradients, same text, and what it refuses is refused.
+"""
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from torch_samples import MODULES, OTHER, Unsupported, close, compare_gradients, find, flat_outputs, tensors_in, to_ours
+
+import minigrad as mg
+
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
+
+
+@pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
+@pytest.mark.parametrize("name", MODULES)
+def test_module(torch, name, training):
+    """Same state dict, same outputs and gradients (float64) after copying the parameters; same string."""
+    info, kind, ran = MODULES[name], find(name), 0
+    for i, sample in enumerate(info.module_inputs_func(info, device="cpu", dtype=torch.float64, requires_grad=True, training=training)):
+        made, called = sample.constructor_input, sample.forward_input
+        try:
+            arguments, options = to_ours(made.args), to_ours(made.kwargs)
+            inputs, named = to_ours(called.args, True), to_ours(called.kwargs, True)
+        except Unsupported:
+            continue
+        where = f"{name} sample {i} {made.args} {made.kwargs}"
+        torch.manual_seed(0)
+        theirs = info.module_cls(*made.args, **made.kwargs).double().train(training)
+        ours = kind(*arguments, **options).double().train(training)
+        state, mine = theirs.state_dict(), ours.state_dict()
+        assert list(mine) == list(state), f"{where}: state dict {list(mine)}, torch {list(state)}"
+        assert [tuple(t.shape) for t in mine.values()] == [tuple(t.shape) for t in state.values()], where
+        assert repr(ours) == repr(theirs).replace("NonDynamicallyQuantizableLinear", "Linear"), where
+        ours.load_state_dict({k: mg.tensor(v.numpy()) for k, v in state.items()})
+        if name in OTHER or "Dropout" in name and training:
+            continue
+        want, got = theirs(*called.args, **called.kwargs), ours(*inputs, **named)
+        close(got, want, where, {"float64": 1e-8})
+        for (k, a), b in zip(ours.state_dict().items(), theirs.state_dict().values(), strict=True):
+            np.testing.assert_allclose(a.numpy(force=True), b.numpy(), rtol=1e-8, atol=1e-10, err_msg=f"{where}: {k} after the call")
+        roots, mine_roots = flat_outputs(want), flat_outputs(got)
+        if roots:
+            sum((t * t).sum() for t in roots).backward()
+            sum((t * t).sum() for t in mine_roots).backward()
+            for (k, p), q in zip(ours.named_parameters(), theirs.parameters(), strict=True):
+                assert (p.grad is None) == (q.grad is None), f"{where}: {k}"
+                if q.grad is not None:
+                    np.testing.assert_allclose(p.grad.numpy(), q.grad.numpy(), rtol=1e-6, atol=1e-8, err_msg=f"{where}: gradient of {k}")
+            pairs = zip(tensors_in((inputs, named)), tensors_in((called.args, called.kwargs)), strict=True)
+            leaves = [(a, b) for a, b in pairs if isinstance(b, torch.Tensor) and b.requires_grad and b.is_leaf]
+            compare_gradients([a.grad for a, _ in leaves], [b.grad for _, b in leaves], f"{where}: gradient of the input")
+        ran += 1
+    if not ran:
+        pytest.skip("no sample applies")
+
+
+@pytest.mark.parametrize("name", [n for n, info in MODULES.items() if info.module_error_inputs_func is not None])
+def test_module_refusals(torch, name):
+    info, kind, ran = MODULES[name], find(name), 0
+    for sample in info.module_error_inputs_func(info, device="cpu", dtype=torch.float64, requires_grad=False, training=False):
+        made, called = sample.module_error_input.constructor_input, sample.module_error_input.forward_input
+
+        def attempt(kind, convert, made=made, called=called):
+            arguments = convert(made.args), convert(made.kwargs), convert(called.args if called else ()), convert(called.kwargs if called else {})
+            try:
+                kind(*arguments[0], **arguments[1]).double()(*arguments[2], **arguments[3])
+            except Exception as error:
+                return type(error)
+            return None
+        theirs = attempt(info.module_cls, lambda v: v)
+        if theirs is not None:
+            try:
+                mine = attempt(kind, to_ours)
+            except Unsupported:
+                continue
+            assert mine is not None and issubclass(mine, (theirs, ValueError, RuntimeError)), f"{name} {made.args} {made.kwargs}: {mine}, torch {theirs}"
+            ran += 1
+    if not ran:
+        pytest.skip("no error sample applies")
+
+
+@pytest.mark.parametrize(("name", "arguments", "shape"), [("Flatten", (), (2, 3, 4)), ("Flatten", (0, 1), (2, 3, 4)), ("Unflatten", (1, (2, 3)), (4, 6)),
+                                                          ("Identity", (), (2, 3)), ("Hardsigmoid", (), (2, 3)), ("Hardswish", (), (2, 3))])
+def test_modules_that_the_database_lacks(torch, name, arguments, shape):
+    values = np.random.default_rng(0).uniform(-4, 4, shape)
+    ours, theirs = getattr(mg.nn, name)(*arguments), getattr(torch.nn, name)(*arguments)
+    assert repr(ours) == repr(theirs) and list(ours.state_dict()) == list(theirs.state_dict())
+    x, y = mg.tensor(values, requires_grad=True), torch.tensor(values, requires_grad=True)
+    got, want = ours(x), theirs(y)
+    close(got, want, name)
+    (got * got).sum().backward()
+    (want * want).sum().backward()
+    compare_gradients([x.grad], [y.grad], name)

@@ -1,0 +1,61 @@
+"""Losses."""
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import minigrad as mg
+from minigrad import nn
+from minigrad.nn import functional as F
+
+
+def array(*shape, seed=0, dtype=np.float32):
+    return np.random.RandomState(seed).randn(*shape).astype(dtype)
+
+
+LOSSES = [("MSELoss", {}), ("L1Loss", {}), ("SmoothL1Loss", {"beta": 0.5}), ("SmoothL1Loss", {"beta": 0.0}), ("HuberLoss", {"delta": 0.7}),
+          ("BCELoss", {}), ("BCEWithLogitsLoss", {}), ("KLDivLoss", {}), ("KLDivLoss", {"log_target": True}),
+          ("CrossEntropyLoss", {"label_smoothing": 0.2, "ignore_index": 1}), ("NLLLoss", {"ignore_index": 2})]
+WEIGHTED = ("BCELoss", "BCEWithLogitsLoss", "CrossEntropyLoss", "NLLLoss")
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none", "batchmean"])
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize(("name", "options"), LOSSES)
+@pytest.mark.filterwarnings("ignore:reduction")
+def test_losses_are_pytorchs(torch, name, options, reduction, weighted):
+    if (reduction == "batchmean" and name != "KLDivLoss") or (weighted and name not in WEIGHTED):
+        pytest.skip("no such option")
+    x, target = array(5, 4), 1 / (1 + np.exp(-array(5, 4, seed=1)))
+    if name in ("CrossEntropyLoss", "NLLLoss"):
+        target = np.array([0, 1, 3, 2, 3])
+    if name == "BCELoss":
+        x = 1 / (1 + np.exp(-x))
+    weight = np.array([0.5, 1.0, 2.0, 0.25], np.float32) if weighted else None
+    results = []
+    for n, make in ((nn, mg.tensor), (torch.nn, torch.tensor)):
+        w = {"weight": make(weight)} if weighted else {}
+        t = make(x, requires_grad=True)
+        loss = getattr(n, name)(reduction=reduction, **options, **w)(t, make(target))
+        loss.sum().backward()
+        results.append((loss.detach().numpy(), t.grad.numpy()))
+    for a, b in zip(*results, strict=True):
+        np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-6)
+
+
+def test_weighted_regression_losses(torch):
+    x, y, w = array(3, 4), array(3, 4, seed=1), abs(array(3, 4, seed=2))
+    for name in ("mse_loss", "l1_loss", "huber_loss"):
+        for reduction in ("none", "mean", "sum"):
+            a = getattr(F, name)(mg.tensor(x), mg.tensor(y), reduction=reduction, weight=mg.tensor(w))
+            b = getattr(torch.nn.functional, name)(torch.tensor(x), torch.tensor(y), reduction=reduction, weight=torch.tensor(w))
+            np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-5)
+    with pytest.raises(ValueError, match="same size"):
+        F.mse_loss(mg.tensor(x), mg.tensor(y), weight=mg.ones(3))
+    with pytest.warns(UserWarning, match="target size"):
+        assert F.mse_loss(mg.zeros(3, 4), mg.ones(4)).item() == 1.0
+    with pytest.warns(UserWarning, match="reduction='sum'"):
+        assert F.mse_loss(mg.zeros(3, 4), mg.ones(3, 4), size_average=False).item() == 12.0
+    for reduction in ("batchmean", "average"):
+        with pytest.raises(ValueError, match="not a valid value for reduction"):
+            F.mse_loss(mg.tensor(x), mg.tensor(y), reduction=reduction)

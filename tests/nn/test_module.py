@@ -1,0 +1,326 @@
+"""Modules: the tree of members, modes, conversion, state dicts, hooks."""
+from __future__ import annotations
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+
+import minigrad as mg
+from minigrad import nn
+
+
+def array(*shape, seed=0, dtype=np.float32):
+    return np.random.RandomState(seed).randn(*shape).astype(dtype)
+
+
+def tensor(*shape, seed=0, grad=False):
+    return mg.tensor(array(*shape, seed=seed), requires_grad=grad)
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Linear(3, 3)
+        self.second = nn.Linear(3, 3)
+        self.again = self.first
+        self.scale = nn.Parameter(mg.ones(1))
+        self.register_buffer("count", mg.zeros(1))
+        self.register_buffer("scratch", mg.zeros(1), persistent=False)
+        self.register_parameter("nothing", None)
+        self.note = "plain"
+
+    def forward(self, x, shift=0.0):
+        return self.second(self.first(x)) * self.scale + shift
+
+
+class Late(nn.Module):
+    def __init__(self):
+        self.layer = nn.Linear(1, 1)
+
+
+# ---- the tree ----
+
+def test_members():
+    m = Net()
+    assert [n for n, _ in m.named_parameters()] == ["scale", "first.weight", "first.bias", "second.weight", "second.bias"]
+    assert [n for n, _ in m.named_parameters(remove_duplicate=False)][-2:] == ["again.weight", "again.bias"]
+    assert [n for n, _ in m.named_parameters(prefix="p", recurse=False)] == ["p.scale"]
+    assert [n for n, _ in m.named_buffers()] == ["count", "scratch"]
+    assert [n for n, _ in m.named_children()] == ["first", "second"] and [n for n, _ in m.named_modules()] == ["", "first", "second"]
+    assert list(m.state_dict()) == ["scale", "count", "first.weight", "first.bias", "second.weight", "second.bias", "again.weight",
+                                    "again.bias"]
+    assert m.get_submodule("first") is m.first and m.get_submodule("") is m and m.get_parameter("first.bias") is m.first.bias
+    assert m.get_buffer("count") is m.count
+    m.set_submodule("second", nn.Identity())
+    assert isinstance(m.second, nn.Identity)
+    del m.scale, m.count, m.again
+    assert list(m.state_dict()) == ["first.weight", "first.bias"] and "scratch" in dir(m)
+    for call, text in ((lambda: m.get_submodule("third"), "no attribute `third`"), (lambda: m.get_submodule("note"), "not an nn.Module"),
+                       (lambda: m.get_parameter("note"), "not an nn.Parameter"), (lambda: m.get_buffer("first.bias"), "not a buffer"),
+                       (lambda: m.absent, "has no attribute 'absent'")):
+        with pytest.raises(AttributeError, match=text):
+            call()
+
+
+@pytest.mark.parametrize(("act", "error", "text"), [
+    (lambda m: setattr(m, "first", 3), TypeError, "child module 'first'"),
+    (lambda m: setattr(m, "scale", mg.ones(1)), TypeError, "as parameter 'scale'"),
+    (lambda m: setattr(m, "count", 3), TypeError, "as buffer 'count'"),
+    (lambda m: m.register_parameter("note", nn.Parameter(mg.ones(1))), KeyError, "already exists"),
+    (lambda m: m.register_parameter("a.b", None), KeyError, "contain"),
+    (lambda m: m.register_parameter("", None), KeyError, "empty string"),
+    (lambda m: m.register_parameter(3, None), TypeError, "should be a string"),
+    (lambda m: m.register_parameter("p", mg.ones(1)), TypeError, "nn.Parameter or None"),
+    (lambda m: m.register_buffer("b", 3), TypeError, "Tensor or None"),
+    (lambda m: m.add_module("m", 3), TypeError, "not a Module"),
+    (lambda m: m.train(1), ValueError, "boolean"),
+    (lambda m: m.to(mg.int64), TypeError, "floating point"),
+    (lambda m: m.load_state_dict(3), TypeError, "dict-like"),
+    (lambda m: nn.Module()(3), NotImplementedError, "missing the required \"forward\""),
+    (lambda m: nn.Parameter(mg.tensor([1, 2])), RuntimeError, "floating"),
+    (lambda m: Late(), AttributeError, "before Module"),
+])
+def test_wrong_members(act, error, text):
+    with pytest.raises(error, match=text):
+        act(Net())
+
+
+def test_assignment_moves_between_kinds():
+    m = nn.Module()
+    m.x = 3
+    m.x = nn.Parameter(mg.ones(2))
+    assert "x" in m._parameters and "x" not in m.__dict__
+    m.x = None
+    assert m.x is None and list(m.parameters()) == []
+    m.y = mg.ones(2)
+    assert list(m.buffers()) == []
+    m.register_buffer("z", mg.ones(2), persistent=False)
+    m.z = mg.zeros(2)
+    assert m.z.tolist() == [0.0, 0.0] and list(m.state_dict()) == []
+    m.z = nn.Linear(1, 1)
+    assert [n for n, _ in m.named_modules()] == ["", "z"] and m._buffers == {}
+
+
+def test_modes_and_gradients():
+    m = nn.Sequential(nn.Linear(2, 2), nn.Sequential(nn.Dropout(), nn.Linear(2, 1)))
+    assert m.eval() is m and not m[1][0].training and m.train()[1][0].training
+    m(mg.ones(1, 2)).sum().backward()
+    assert all(p.grad is not None for p in m.parameters())
+    m.zero_grad(set_to_none=False)
+    assert all((p.grad == 0).all() for p in m.parameters())
+    m.zero_grad()
+    assert all(p.grad is None for p in m.parameters())
+    m[0].requires_grad_(False)
+    m(mg.ones(1, 2)).sum().backward()
+    assert m[0].weight.grad is None and m[1][1].weight.grad is not None
+    order = []
+    m.apply(lambda module: order.append(type(module).__name__))
+    assert order == ["Linear", "Dropout", "Linear", "Sequential", "Sequential"]
+
+
+def test_conversion_keeps_parameters():
+    m = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    before = list(m.parameters())
+    m(mg.ones(3, 2) * mg.arange(3).reshape(3, 1)).sum().backward()
+    assert m.double() is m and all(a is b for a, b in zip(before, m.parameters(), strict=True))
+    assert {p.dtype for p in m.parameters()} == {p.grad.dtype for p in m.parameters()} == {np.dtype("float64")}
+    assert m[1].running_mean.dtype == np.float64 and m[1].num_batches_tracked.dtype == np.int64
+    assert m.to(mg.zeros(1)).float().to("cpu", mg.float64).half()[0].weight.dtype == np.float16
+    assert all(p.is_leaf and p.requires_grad for p in m.parameters())
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
+def test_copies_are_whole_and_apart(duplicate):
+    m = Net()
+    other = duplicate(m)
+    assert other.again is other.first and type(other.scale) is nn.Parameter
+    x = tensor(2, 3)
+    assert np.array_equal(m(x).detach().numpy(), other(x).detach().numpy())
+    with mg.no_grad():
+        m.scale.fill_(5.0)
+    assert other.scale.item() == 1.0
+
+
+# ---- state dicts ----
+
+def test_load_state_dict():
+    m, state = Net(), Net().state_dict()
+    assert repr(m.load_state_dict({k: v.numpy() for k, v in state.items()})) == "<All keys matched successfully>"
+    keys = m.load_state_dict({"scale": mg.ones(1), "new": mg.ones(1)}, strict=False)
+    assert keys.unexpected_keys == ["new"] and "first.weight" in keys.missing_keys
+    with pytest.raises(RuntimeError) as error:
+        changed = {**state, "first.new": mg.ones(1), "scale": mg.ones(3), "second.bias": "x"}
+        del changed["count"]
+        m.load_state_dict(changed)
+    for text in ("loading state_dict for Net", 'Missing key(s) in state_dict: "count"', 'Unexpected key(s) in state_dict: "first.new"',
+                 "size mismatch for scale: copying a param with shape (3,) from checkpoint, the shape in current model is (1,)",
+                 '"second.bias"'):
+        assert text in str(error.value)
+    weight = m.first.weight
+    given = {k: v.double() for k, v in state.items()}
+    m.load_state_dict(given, assign=True)
+    assert m.first.weight is not weight and m.first.weight.dtype == np.float64
+    assert m.first.weight.requires_grad and type(m.first.weight) is nn.Parameter
+    assert m.state_dict(keep_vars=True)["scale"] is m.scale and list(m.state_dict(prefix="x."))[0] == "x.scale"
+    old = nn.BatchNorm1d(2)
+    old.load_state_dict({k: v for k, v in nn.BatchNorm1d(2).state_dict().items() if k != "num_batches_tracked"})     # as before version 2
+
+
+def test_extra_state_and_state_hooks():
+    class Counter(nn.Linear):
+        steps = 0
+
+        def get_extra_state(self):
+            return {"steps": self.steps}
+
+        def set_extra_state(self, state):
+            self.steps = state["steps"]
+
+    m, other, seen = nn.Sequential(Counter(1, 1)), nn.Sequential(Counter(1, 1)), []
+    m[0].steps = 4
+    m.register_state_dict_pre_hook(lambda module, prefix, keep: seen.append("pre"))
+    handle = m.register_state_dict_post_hook(lambda module, state, prefix, meta: seen.append(len(state)))
+    other.register_load_state_dict_pre_hook(lambda module, state, prefix, *_: state.pop("junk"))
+    other.register_load_state_dict_post_hook(lambda module, keys: seen.append(keys.missing_keys))
+    other.load_state_dict({**m.state_dict(), "junk": 3})
+    assert other[0].steps == 4 and seen == ["pre", 3, []]
+    handle.remove()
+    m.state_dict()
+    assert seen[3:] == ["pre"]
+    with pytest.raises(RuntimeError, match="_extra_state"):
+        nn.Sequential(nn.Linear(1, 1)).load_state_dict(m.state_dict())
+
+
+# ---- hooks ----
+
+def test_forward_hooks():
+    m, seen = Net(), []
+    handles = [m.register_forward_hook(lambda mod, args, out: seen.append("b") or out * 2),
+               m.register_forward_hook(lambda mod, args, kwargs, out: seen.append(("a", kwargs)), prepend=True, with_kwargs=True),
+               m.register_forward_pre_hook(lambda mod, args: seen.append("pre") or args[0] + 1),
+               m.register_forward_pre_hook(lambda mod, args, kwargs: (args, {"shift": 10.0}), with_kwargs=True)]
+    x = tensor(2, 3)
+    y = m(x, shift=1.0)
+    assert seen == ["pre", ("a", {"shift": 10.0}), "b"]
+    for h in handles:
+        h.remove()
+    np.testing.assert_allclose(y.detach().numpy(), 2 * m(x + 1, 10.0).detach().numpy(), rtol=1e-6)
+    assert len(seen) == 3
+    m.register_forward_pre_hook(lambda mod, args, kwargs: 3, with_kwargs=True)
+    with pytest.raises(RuntimeError, match="pre-hook must return"):
+        m(x)
+
+
+def test_hooks_that_run_whatever_happens():
+    m, seen = nn.Linear(2, 2), []
+    m.register_forward_hook(lambda mod, args, out: seen.append("always"), always_call=True)
+    m.register_forward_hook(lambda mod, args, out: seen.append("never"))
+    refused = r"\[linear\] weight must be \(out, in\)"
+    with pytest.raises(RuntimeError, match=refused):
+        m(mg.ones(3, 3))
+    assert seen == ["always"]
+    m.register_forward_hook(lambda mod, args, out: 1 / 0, always_call=True)
+    with pytest.warns(UserWarning, match="silenced"), pytest.raises(RuntimeError, match=refused):
+        m(mg.ones(3, 3))
+
+
+def test_hooks_for_all_modules():
+    m, seen = nn.Sequential(nn.Identity(), nn.Tanh()), []
+    before = nn.module.register_module_forward_pre_hook(lambda mod, args: seen.append("in " + type(mod).__name__))
+    after = nn.module.register_module_forward_hook(lambda mod, args, out: seen.append("out " + type(mod).__name__))
+    m(mg.ones(1))
+    assert seen == ["in Sequential", "in Identity", "out Identity", "in Tanh", "out Tanh", "out Sequential"]
+    before.remove(), after.remove()
+    m(mg.ones(1))
+    assert len(seen) == 6 and not nn.Module._hooked
+
+
+def listed(grads):
+    return [None if g is None else g.tolist() for g in grads]
+
+
+@pytest.mark.parametrize("changes", [False, True])
+def test_backward_hooks_are_pytorchs(torch, changes):
+    logs, results = [], []
+    for n, make in ((nn, mg.tensor), (torch.nn, torch.tensor)):
+        class Two(n.Module):
+            def forward(self, a, b, c=None):
+                return a * b, a.exp()
+
+        m, log = Two(), []
+
+        def before(mod, gout, log=log):
+            log.append(("pre", listed(gout)))
+            return tuple(2 * g for g in gout) if changes else None
+
+        def after(mod, gin, gout, log=log):
+            log.append(("full", listed(gin), listed(gout)))
+            return tuple(None if g is None else 3 * g for g in gin) if changes else None
+
+        m.register_full_backward_pre_hook(before)
+        m.register_full_backward_hook(after)
+        a, b = make([0.5, 2.0], requires_grad=True), make([3.0, -1.0])
+        y, z = m(a, b)
+        (y.sum() + 2 * z.sum()).backward()
+        logs.append(log), results.append(a.grad.tolist())
+    assert [entry[0] for entry in logs[0]] == ["pre", "full"]
+    np.testing.assert_allclose(results[0], results[1], rtol=1e-6)
+    for mine, theirs in zip(*logs, strict=True):
+        for x, y in zip(mine[1:], theirs[1:], strict=True):
+            assert [v is None for v in x] == [v is None for v in y]
+            np.testing.assert_allclose([v for v in x if v is not None], [v for v in y if v is not None], rtol=1e-6)
+
+
+def test_backward_hooks_manners():
+    m, seen = nn.Linear(2, 2), []
+    m.register_full_backward_hook(lambda mod, gin, gout: seen.append(gin))
+    with pytest.warns(UserWarning, match="no inputs require gradients"):
+        m(mg.ones(1, 2)).sum().backward()
+    assert seen == [(None,)]
+    m(tensor(1, 2, grad=True)).sum().backward()
+    assert seen[1][0].shape == (1, 2)
+    with mg.no_grad():
+        m(tensor(1, 2))
+    m.register_full_backward_hook(lambda mod, gin, gout: (None, None))
+    with pytest.raises(RuntimeError, match="invalid number of grad_input"):
+        m(tensor(1, 2, grad=True)).sum().backward()
+
+
+def test_hooks_are_pytorchs(torch):
+    from torch.nn.modules import module as theirs
+    x, w = array(4, 3), array(2, 3, seed=1)
+    logs = []
+    for lib, everywhere in ((torch, theirs), (mg, nn.module)):
+        log = []
+        m = lib.nn.Sequential(lib.nn.Linear(3, 2), lib.nn.Tanh())
+        with lib.no_grad():
+            m[0].weight.copy_(lib.tensor(w))
+            m[0].bias.zero_()
+        handles = [
+            m.register_forward_pre_hook(lambda mod, args, kwargs, log=log: log.append(("pre", len(args), sorted(kwargs))), with_kwargs=True),
+            m[0].register_forward_hook(lambda mod, args, out, log=log: log.append(("out", tuple(out.shape))) or out * 2),
+            m[0].register_full_backward_hook(lambda mod, gi, go, log=log: log.append(("full", [g.detach().numpy() for g in (*gi, *go)])) or (gi[0] * 3,)),
+            m[1].register_full_backward_pre_hook(lambda mod, go, log=log: log.append(("full pre", [g.detach().numpy() for g in go])) or (go[0] * 5,)),
+            everywhere.register_module_full_backward_hook(lambda mod, gi, go, log=log: log.append(("all", type(mod).__name__))),
+            everywhere.register_module_full_backward_pre_hook(lambda mod, go, log=log: log.append(("all pre", type(mod).__name__))),
+            everywhere.register_module_forward_hook(lambda mod, args, out, log=log: log.append(("all out", type(mod).__name__))),
+            m[0].weight.register_post_accumulate_grad_hook(lambda p, log=log: log.append(("post", p.grad.detach().numpy().copy()))),
+        ]
+        t = lib.tensor(x, requires_grad=True)
+        m(t).sum().backward()
+        log.append(("x", t.grad.numpy()))
+        for h in handles:
+            h.remove()
+        n = len(log)
+        m(t).sum().backward()
+        assert len(log) == n
+        logs.append(sorted(log, key=lambda e: e[0] == "post"))       # here .grad is filled after the walk, there on the way
+    assert [e[0] for e in logs[0]] == [e[0] for e in logs[1]]
+    for a, b in zip(*logs, strict=True):
+        if a[0] in ("full", "full pre", "post", "x"):
+            for p, q in zip(a[1] if isinstance(a[1], list) else [a[1]], b[1] if isinstance(b[1], list) else [b[1]], strict=True):
+                np.testing.assert_allclose(p, q, rtol=1e-5, atol=1e-6)
+        else:
+            assert a == b

@@ -1,0 +1,317 @@
+"""Norm layers: `mask=`, `lengths=` and `axis=` held against runs without the padding; what batch and instance norm refuse."""
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import minigrad as mg
+from minigrad import autograd, nn
+from minigrad.core.op import set_fused
+from minigrad.nn import functional as F
+
+RNG = np.random.default_rng(0)
+N, C, L = 5, 6, 9
+LENGTHS = [9, 1, 4, 7, 3]
+MASK = np.arange(L) < np.array(LENGTHS)[:, None]            # (N, L)
+KINDS = [np.float32, np.float64]
+
+
+def padded(dtype, shape=(N, C, L), time=2):
+    """Random values, and rubbish behind each sample's length."""
+    x = RNG.standard_normal(shape).astype(dtype) * 2 + 1
+    keep = np.moveaxis(np.broadcast_to(MASK.reshape(N, L, *[1] * (x.ndim - 2)), np.moveaxis(x, time, 1).shape), 1, time)
+    return np.where(keep, x, RNG.choice([np.nan, np.inf, 1e30], shape)).astype(dtype), keep
+
+
+def affine(layer):
+    for p in layer.parameters():
+        with mg.no_grad():
+            p.copy_(mg.tensor(RNG.uniform(0.5, 2, tuple(p.shape)).astype(p.dtype)))
+    return layer
+
+
+def close(a, b, dtype):
+    np.testing.assert_allclose(np.asarray(a), np.asarray(b), rtol=2e-5 if dtype == np.float32 else 1e-12, atol=5e-5 if dtype == np.float32 else 1e-12)
+
+
+def gradients(layer, x, out, g):
+    t = mg.tensor(x, requires_grad=True)
+    layer.zero_grad()
+    y = out(layer, t)
+    y.backward(mg.tensor(g))
+    return y.numpy(force=True), t.grad.numpy(), [p.grad.numpy() for p in layer.parameters()]
+
+
+@pytest.mark.parametrize("dtype", KINDS)
+@pytest.mark.parametrize("how", ["mask", "lengths", "full mask"])
+@pytest.mark.parametrize("momentum", [0.3, None])
+def test_batch_norm_is_that_of_the_valid_positions(dtype, how, momentum):
+    x, keep = padded(dtype)
+    option = {"mask": {"mask": mg.tensor(MASK)}, "lengths": {"lengths": LENGTHS}, "full mask": {"mask": mg.tensor(keep[:, :1])}}[how]
+    layer, plain = (affine(nn.BatchNorm1d(C, momentum=momentum, dtype=mg.dtype(dtype))) for _ in range(2))
+    plain.load_state_dict(layer.state_dict())
+    rows = np.moveaxis(x, 1, 2)[MASK]                       # (valid positions, C)
+    g = RNG.standard_normal(x.shape).astype(dtype)
+    for _ in range(2):
+        y, gx, gp = gradients(layer, x, lambda m, t: m(t, **option), g)
+        want, want_gx, want_gp = gradients(plain, rows, lambda m, t: m(t), np.moveaxis(g, 1, 2)[MASK])
+        assert (y[~keep] == 0).all() and (gx[~keep] == 0).all()
+        close(np.moveaxis(y, 1, 2)[MASK], want, dtype)
+        close(np.moveaxis(gx, 1, 2)[MASK], want_gx, dtype)
+        for a, b in zip(gp, want_gp, strict=True):
+            close(a, b, dtype)
+        for a, b in zip(layer.buffers(), plain.buffers(), strict=True):
+            close(a, b, dtype)
+    layer.eval(), plain.eval()
+    y = layer(mg.tensor(x), **option).numpy(force=True)
+    assert (y[~keep] == 0).all()
+    close(np.moveaxis(y, 1, 2)[MASK], plain(mg.tensor(rows)).numpy(force=True), dtype)
+
+
+def test_batch_norm_of_samples_and_of_images():
+    x = RNG.standard_normal((6, 3)).astype(np.float32)
+    there = np.array([True, False, True, True, False, True])
+    layer, plain = nn.BatchNorm1d(3), nn.BatchNorm1d(3)
+    x[~there] = np.nan
+    y = layer(mg.tensor(x), mask=mg.tensor(there)).numpy(force=True)
+    close(y[there], plain(mg.tensor(x[there])).numpy(force=True), np.float32)
+    image = RNG.standard_normal((2, 3, 4, 5)).astype(np.float32)
+    seen = RNG.random((2, 4, 5)) < 0.6
+    layer, plain = nn.BatchNorm2d(3), nn.BatchNorm1d(3)
+    y = layer(mg.tensor(image), mask=mg.tensor(seen)).numpy(force=True)
+    close(np.moveaxis(y, 1, 3)[seen], plain(mg.tensor(np.moveaxis(image, 1, 3)[seen])).numpy(force=True), np.float32)
+    assert (np.moveaxis(y, 1, 3)[~seen] == 0).all()
+    for a, b in zip(layer.buffers(), plain.buffers(), strict=True):
+        close(a, b, np.float32)
+
+
+@pytest.mark.parametrize("valid", [0, 1])
+def test_too_few_values_leave_the_running_statistics(valid):
+    layer = nn.BatchNorm1d(3)
+    mask = np.zeros((2, 4), bool)
+    mask.reshape(-1)[:valid] = True
+    x = mg.tensor(RNG.standard_normal((2, 3, 4)), dtype=mg.float32, requires_grad=True)
+    y = layer(x, mask=mg.tensor(mask))
+    y.sum().backward()
+    assert layer.running_mean.tolist() == [0] * 3 and layer.running_var.tolist() == [1] * 3 and layer.num_batches_tracked.item() == 1
+    assert y.abs().max().item() < 1e-6 and np.isfinite(x.grad.numpy()).all()
+
+
+@pytest.mark.parametrize("dtype", KINDS)
+@pytest.mark.parametrize("make", [lambda **k: nn.InstanceNorm1d(C, affine=True, **k), lambda **k: nn.GroupNorm(3, C, **k),
+                                  lambda **k: nn.GroupNorm(1, C, **k)])
+@pytest.mark.parametrize("how", ["mask", "lengths", "full mask"])
+def test_norms_of_each_sample(dtype, make, how):
+    x, keep = padded(dtype)
+    x[1, :, 1] = 0.5                                        # instance norm takes two values at least without a mask
+    lengths = [9, 2, 4, 7, 3]
+    mask = np.arange(L) < np.array(lengths)[:, None]
+    option = {"mask": {"mask": mg.tensor(mask)}, "lengths": {"lengths": mg.tensor(lengths)},
+              "full mask": {"mask": mg.tensor(np.repeat(mask[:, None], C, 1))}}[how]
+    layer = affine(make(dtype=mg.dtype(dtype)))
+    g = RNG.standard_normal(x.shape).astype(dtype)
+    y, gx, gp = gradients(layer, x, lambda m, t: m(t, **option), g)
+    total = None
+    for i, n in enumerate(lengths):
+        want, want_gx, want_gp = gradients(layer, x[i:i + 1, :, :n], lambda m, t: m(t), g[i:i + 1, :, :n])
+        close(y[i:i + 1, :, :n], want, dtype)
+        close(gx[i:i + 1, :, :n], want_gx, dtype)
+        assert (y[i, :, n:] == 0).all() and (gx[i, :, n:] == 0).all()
+        total = want_gp if total is None else [a + b for a, b in zip(total, want_gp, strict=True)]
+    for a, b in zip(gp, total, strict=True):
+        close(a, b, dtype)
+
+
+def test_instance_norm_running_statistics():
+    x = RNG.standard_normal((3, C, L)).astype(np.float32)
+    lengths = [9, 9, 1]                                     # the last has no variance
+    layer, plain = (nn.InstanceNorm1d(C, track_running_stats=True) for _ in range(2))
+    layer(mg.tensor(x), lengths=lengths)
+    plain(mg.tensor(x[:2]))
+    for a, b in zip(layer.buffers(), plain.buffers(), strict=True):
+        close(a, b, np.float32)
+    layer.eval(), plain.eval()
+    close(layer(mg.tensor(x), lengths=lengths).numpy()[:2], plain(mg.tensor(x[:2])).numpy(), np.float32)
+    single = nn.InstanceNorm1d(C)
+    y = single(mg.tensor(x[0]), mask=mg.tensor(np.arange(L) < 4)).numpy()
+    close(y[:, :4], single(mg.tensor(x[0][:, :4])).numpy(), np.float32)
+
+
+@pytest.mark.parametrize("layer", [nn.LayerNorm, nn.RMSNorm])
+@pytest.mark.parametrize("how", ["mask", "lengths", "full mask"])
+def test_layer_norm_of_valid_positions_has_the_same_bits(layer, how):
+    x, _ = padded(np.float32, (N, L, C), 1)
+    layer = affine(layer(C))
+    option = {"mask": {"mask": mg.tensor(MASK)}, "lengths": {"lengths": LENGTHS}, "full mask": {"mask": mg.tensor(MASK[..., None])}}[how]
+    g = RNG.standard_normal(x.shape).astype(np.float32)
+    y, gx, gp = gradients(layer, x, lambda m, t: m(t, **option), g)
+    want, want_gx, want_gp = gradients(layer, x[MASK], lambda m, t: m(t), g[MASK])
+    assert np.array_equal(y[MASK], want) and np.array_equal(gx[MASK], want_gx) and (y[~MASK] == 0).all() and (gx[~MASK] == 0).all()
+    for a, b in zip(gp, want_gp, strict=True):
+        close(a, b, np.float32)
+
+
+@pytest.mark.parametrize("layer", [nn.LayerNorm, nn.RMSNorm])
+def test_layer_norm_with_a_mask_over_the_features(layer):
+    x = RNG.standard_normal((4, C, 3))
+    there = RNG.random((4, C, 3)) < 0.7
+    there[1, :, 2] = False                                  # nothing there
+    layer = affine(layer(C, axis=1, dtype=mg.float64))
+    y = layer(mg.tensor(x), mask=mg.tensor(there)).numpy(force=True)
+    assert (y[~there] == 0).all()
+    for n in range(4):
+        for k in range(3):
+            m = there[n, :, k]
+            if m.any():
+                v = x[n, m, k]
+                centre = v - v.mean() if isinstance(layer, nn.LayerNorm) else v
+                eps = layer.eps if layer.eps is not None else np.finfo(np.float64).eps
+                want = centre / np.sqrt((centre ** 2).mean() + eps) * layer.weight.numpy(force=True)[m]
+                close(y[n, m, k], want + (layer.bias.numpy(force=True)[m] if layer.bias is not None else 0), np.float64)
+
+
+# ---- axis ----
+
+@pytest.mark.parametrize("axis, shape", [(1, (4, C, 5)), (-1, (4, 5, C)), (2, (4, 5, C)), (0, (C, 4, 5)), (-2, (4, C, 5)), (-1, (7, C))])
+def test_batch_norm_axis(axis, shape):
+    layer, plain = (affine(nn.BatchNorm1d(C, axis=a)) for a in (axis, 1))
+    plain.load_state_dict(layer.state_dict())
+    x, g = (RNG.standard_normal(shape).astype(np.float32) for _ in range(2))
+    mask = RNG.random([n for i, n in enumerate(shape) if i != axis % len(shape)]) < 0.7
+    for option in ({}, {"mask": mg.tensor(mask)}):
+        if option and axis == 0:
+            move = {"mask": mg.tensor(np.moveaxis(mask[None], 0, 1)[:, 0] if mask.ndim == 2 else mask)}
+        else:
+            move = option
+        y, gx, gp = gradients(layer, x, lambda m, t, o=option: m(t, **o), g)
+        want, want_gx, want_gp = gradients(plain, np.moveaxis(x, axis, 1), lambda m, t, o=move: m(t, **o), np.moveaxis(g, axis, 1))
+        close(np.moveaxis(y, axis, 1), want, np.float32)
+        close(np.moveaxis(gx, axis, 1), want_gx, np.float32)
+        for a, b in zip([*gp, *layer.buffers()], [*want_gp, *plain.buffers()], strict=True):
+            close(a, b, np.float32)
+    layer.eval(), plain.eval()
+    close(np.moveaxis(layer(mg.tensor(x)).numpy(force=True), axis, 1), plain(mg.tensor(np.moveaxis(x, axis, 1).copy())).numpy(force=True), np.float32)
+    assert ("axis" in repr(layer)) == (axis != 1)
+
+
+def test_channels_last_does_not_transpose():
+    from minigrad import study
+    layer = nn.BatchNorm1d(C, axis=-1)
+    assert not [k for k in study.launches(layer, mg.randn(4, 5, C)) if "copy" in k]
+
+
+@pytest.mark.parametrize("axis, normalized", [(1, (C,)), (-1, (3,)), ((1, 2), (C, 4)), ((2, 1), (4, C)), ((-2, -1), (4, 3)), ((3, 1), (3, C))])
+@pytest.mark.parametrize("kind", [nn.LayerNorm, nn.RMSNorm])
+def test_layer_norm_axis(axis, normalized, kind):
+    layer, plain = affine(kind(normalized, axis=axis)), kind(normalized)
+    plain.load_state_dict(layer.state_dict())
+    x, g = (RNG.standard_normal((2, C, 4, 3)).astype(np.float32) for _ in range(2))
+    ends = axis if isinstance(axis, tuple) else (axis,)
+    to = tuple(range(-len(ends), 0))
+    y, gx, gp = gradients(layer, x, lambda m, t: m(t), g)
+    want, want_gx, want_gp = gradients(plain, np.moveaxis(x, ends, to), lambda m, t: m(t), np.moveaxis(g, ends, to))
+    close(np.moveaxis(y, ends, to), want, np.float32)
+    close(np.moveaxis(gx, ends, to), want_gx, np.float32)
+    for a, b in zip(gp, want_gp, strict=True):
+        close(a, b, np.float32)
+
+
+def test_derivatives_of_any_order():
+    mask = mg.tensor(MASK[:3, :5])
+    x = mg.tensor(RNG.standard_normal((3, 2, 5)), requires_grad=True)
+    w = mg.tensor(RNG.standard_normal(2), requires_grad=True)
+    for f in (lambda x, w: F.batch_norm(x, None, None, w, None, True, mask=mask), lambda x, w: F.instance_norm(x, weight=w, mask=mask, eps=0.1),
+              lambda x, w: F.group_norm(x, 1, w, None, mask=mask), lambda x, w: F.layer_norm(x, 2, w, axis=1, mask=mask, eps=0.1)):
+        assert autograd.gradcheck(f, (x, w)) and autograd.gradgradcheck(f, (x, w))
+
+
+def test_capture():
+    runs = []
+    for wrap in (lambda f: f, mg.capture):
+        mg.manual_seed(0)
+        norm, layer = nn.BatchNorm1d(C), nn.Linear(C, C)
+
+        def step(x, mask, lengths, norm=norm, layer=layer):
+            layer.zero_grad()
+            loss = (norm(layer(norm(x, mask=mask).transpose(1, 2)).transpose(1, 2), lengths=lengths) ** 2).sum()
+            loss.backward()
+            with mg.no_grad():
+                layer.weight.sub_(layer.weight.grad * 0.01)
+            return loss
+        step = wrap(step)
+        values = []
+        for i in range(6):
+            lengths = np.roll(LENGTHS, i)
+            x = np.random.default_rng(i).standard_normal((N, C, L)).astype(np.float32)
+            values.append(step(mg.tensor(x), mg.tensor(np.arange(L) < lengths[:, None]), mg.tensor(lengths)).item())
+        runs.append((values, [b.numpy().tobytes() for b in norm.buffers()]))
+    assert runs[0] == runs[1]
+    with pytest.raises(ValueError, match="lengths must be from 0 to 9"):        # checked at each replay
+        step(mg.tensor(x), mg.tensor(MASK), mg.tensor([10, 1, 1, 1, 1]))
+
+
+def test_errors():
+    x = mg.zeros(2, 3, 4)
+    norm, layer = nn.BatchNorm1d(3), nn.LayerNorm(4)
+    cases = [
+        (lambda: norm(x, mask=mg.ones(2, 4)), TypeError, r"\[batch_norm\] mask must be a bool tensor.*float32\[2, 4\]"),
+        (lambda: norm(x, mask=np.ones((2, 4), bool)), TypeError, "got ndarray"),
+        (lambda: norm(x, mask=mg.ones(2, 3, dtype=mg.bool)), RuntimeError, r"a value for each position.*mask \[2, 3\], expected \[2, 4\]"),
+        (lambda: norm(x, mask=mg.ones(2, dtype=mg.bool)), RuntimeError, r"mask \[2\]"),
+        (lambda: norm(x, mask=mg.ones(2, 4, dtype=mg.bool), lengths=[1, 2]), ValueError, "mask= or lengths=; got both"),
+        (lambda: norm(x, lengths=[1, 5]), ValueError, r"from 0 to 4, the size of dimension 2; got 1, 5"),
+        (lambda: norm(x, lengths=[-1, 2]), ValueError, "from 0 to 4"),
+        (lambda: norm(x, lengths=[1, 2, 3]), RuntimeError, r"one for each of the 2 samples; got int64\[3\]"),
+        (lambda: norm(x, lengths=[1.0, 2.0]), RuntimeError, "whole numbers"),
+        (lambda: norm(mg.zeros(2, 3), lengths=[1, 1]), ValueError, "one dimension of positions.*pass mask="),
+        (lambda: nn.BatchNorm2d(3)(mg.zeros(2, 3, 4, 4), lengths=[1, 1]), ValueError, "one dimension of positions"),
+        (lambda: nn.LayerNorm((3, 4))(x, lengths=[1, 1]), ValueError, r"\[layer_norm\] lengths are for"),
+        (lambda: layer(x, mask=mg.ones(2, 4, dtype=mg.bool)), RuntimeError, r"\[layer_norm\] mask must .*expected \[2, 3\]"),
+        (lambda: nn.LayerNorm(3, axis=2)(x), RuntimeError, "trailing sizes"),
+        (lambda: nn.LayerNorm(3, axis=(1, 2))(x), ValueError, r"one dimension for each size of normalized_shape; got axis \(1, 2\), 1 sizes"),
+        (lambda: nn.LayerNorm(3, axis=3)(x), IndexError, r"\[layer_norm\] dim out of range"),
+        (lambda: nn.BatchNorm1d(3, axis=5)(x), IndexError, r"\[batch_norm\] dim out of range"),
+        (lambda: nn.BatchNorm1d(3, axis=-1)(x), RuntimeError, "one value per channel"),
+        (lambda: nn.BatchNorm1d(3, axis=-1)(mg.zeros(1, 1, 3)), ValueError, "more than 1 value per channel"),
+        (lambda: F.group_norm(x, 2, mask=mg.ones(2, 4, dtype=mg.bool)), RuntimeError, "num_groups must divide"),
+    ]
+    for call, kind, text in cases:
+        with pytest.raises(kind, match=text):
+            call()
+    before = norm.num_batches_tracked.item()
+    assert norm(x, lengths=[0, 4]).shape == x.shape and norm.num_batches_tracked.item() == before + 1
+
+
+# ---- without a mask ----
+
+def test_batch_norm_refuses_one_value_per_channel():
+    for m, x in ((nn.BatchNorm1d(3), mg.ones(1, 3)), (nn.BatchNorm2d(3), mg.ones(1, 3, 1, 1))):
+        with pytest.raises(ValueError, match="more than 1 value per channel"):
+            m(x)
+        assert m.num_batches_tracked.item() == 0 and m.eval()(x).shape == x.shape
+    m = nn.BatchNorm1d(3)
+    assert m(mg.ones(0, 3)).shape == (0, 3) and m.running_var.tolist() == [1.0] * 3 and m.num_batches_tracked.item() == 1
+    with pytest.raises(ValueError, match="more than 1 spatial"):
+        nn.InstanceNorm1d(3)(mg.ones(2, 3, 1))
+    for m, x, text in ((nn.BatchNorm1d(3), mg.ones(2, 3, 1, 1), "2D or 3D"), (nn.BatchNorm2d(3), mg.ones(2, 3), "4D"),
+                       (nn.InstanceNorm2d(3), mg.ones(2, 3), "3D or 4D")):
+        with pytest.raises(ValueError, match=text):
+            m(x)
+    with pytest.raises(ValueError, match="divisible"):
+        nn.GroupNorm(3, 4)
+    with pytest.raises(ValueError, match="eps"):
+        nn.BatchNorm1d(3, eps=0.0)(mg.ones(2, 3))
+
+
+@pytest.mark.parametrize("dtype", KINDS)
+@pytest.mark.parametrize("bias", [True, False])
+def test_gradients_of_batch_norm_in_eval_mode(dtype, bias):
+    """The kernel for it against the definition: the op's samples ask for gradients of the statistics too, which only the definition has."""
+    layer, results = affine(nn.BatchNorm1d(C, bias=bias, dtype=mg.dtype(dtype))), []
+    layer(mg.tensor(RNG.standard_normal((N, C, L)).astype(dtype)))          # statistics of its own
+    x, g = (RNG.standard_normal((N, C, L)).astype(dtype) for _ in range(2))
+    for path in ("require", "off"):
+        with set_fused(path):
+            results.append(gradients(layer.eval(), x, lambda m, t: m(t), g))
+    for a, b in zip([*results[0][:2], *results[0][2]], [*results[1][:2], *results[1][2]], strict=True):
+        close(a, b, dtype)

@@ -1,0 +1,123 @@
+"""Convolution beyond its samples: kernels against definitions on shapes drawn at random, large images, infinities, absurd sizes."""
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import minigrad as mg
+from minigrad import testing
+from minigrad.core.op import set_fused
+from minigrad.nn import functional as F
+from minigrad.ops.conv import conv_sizes, convolution, convolution_transpose, transposed_sizes
+
+
+def values(*shape, seed=0, dtype=np.float64):
+    return mg.tensor(np.random.default_rng(seed).standard_normal(shape).astype(dtype))
+
+
+def both_paths(op, args, attrs, tolerance=1e-11):
+    """Outputs and gradients of the kernels against those of the definition."""
+    with set_fused("require"):
+        got = testing.evaluate(op, args, attrs)
+    with set_fused("off"):
+        want = testing.evaluate(op, args, attrs)
+    for a, b in zip([*got[0], *got[1]], [*want[0], *want[1]], strict=True):
+        assert (a is None) == (b is None)
+        if a is not None:
+            np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance * max(1, np.abs(b).max()), err_msg=str(attrs))
+
+
+numbers = lambda dims, low, high: st.tuples(*[st.integers(low, high)] * dims)      # noqa: E731
+
+
+@st.composite
+def convolutions(draw):
+    dims = draw(st.integers(1, 3))
+    groups, c, k = draw(st.sampled_from([1, 1, 2, 3])), draw(st.sampled_from([1, 2, 5])), draw(st.sampled_from([1, 3, 4, 6, 17]))
+    kernel, stride, dilation = draw(numbers(dims, 1, 4)), draw(numbers(dims, 1, 3)), draw(numbers(dims, 1, 3))
+    size, before, after = draw(numbers(dims, 1, 12 if dims < 3 else 5)), draw(numbers(dims, 0, 4)), draw(numbers(dims, 0, 4))
+    return draw(st.integers(1, 5)), groups, c, k, size, kernel, stride, dilation, before, after
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(convolutions())
+def test_convolution_kernels_on_any_shape(case):
+    n, groups, c, k, size, kernel, stride, dilation, before, after = case
+    padding = tuple(zip(before, after, strict=True))
+    if min(conv_sizes(size, kernel, stride, padding, dilation)) < 1:
+        return
+    args = values(n, groups * c, *size), values(groups * k, c, *kernel, seed=1), values(groups * k, seed=2)
+    both_paths(convolution, args, {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups})
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(convolutions())
+def test_transposed_convolution_kernels_on_any_shape(case):
+    n, groups, c, k, size, kernel, stride, dilation, padding, extra = case
+    extra = tuple([min(e, max(s, d) - 1) for e, s, d in zip(extra, stride, dilation, strict=True)])
+    if min(transposed_sizes(size, kernel, stride, padding, extra, dilation)) < 1:
+        return
+    args = values(n, groups * k, *size), values(groups * k, c, *kernel, seed=1), values(groups * c, seed=2)
+    both_paths(convolution_transpose, args, {"stride": stride, "padding": padding, "output_padding": extra, "dilation": dilation, "groups": groups})
+
+
+@pytest.mark.parametrize(("x", "w", "stride", "groups"), [
+    ((2, 3, 67, 70), (5, 3, 3, 3), 1, 1),           # parts of an image
+    ((1, 4, 129, 65), (8, 1, 5, 5), 2, 4),          # depthwise in parts
+    ((2, 2, 5000), (7, 2, 9), 3, 1),
+    ((1, 2, 5, 40, 40), (3, 2, 3, 3, 3), 1, 1),
+    ((40, 33, 3, 3), (9, 33, 3, 3), 1, 1),          # many images in a strip, more than one block of steps
+])
+def test_convolutions_that_are_cut_up(x, w, stride, groups):
+    dims = len(x) - 2
+    attrs = {"stride": (stride,) * dims, "padding": ((1, 1),) * dims, "dilation": (1,) * dims, "groups": groups}
+    both_paths(convolution, (values(*x), values(*w, seed=1), values(w[0], seed=2)), attrs)
+
+
+def test_a_sample_has_the_same_bits_in_any_batch():
+    x, w, b = values(7, 5, 6, 6, dtype=np.float32), values(19, 5, 3, 3, dtype=np.float32), values(19, dtype=np.float32)
+    whole = F.conv2d(x, w, b, padding=1).numpy()
+    for i in range(7):
+        assert (F.conv2d(x[i:i + 1], w, b, padding=1).numpy()[0] == whole[i]).all()
+
+
+@pytest.mark.parametrize("special", [np.inf, np.nan])
+def test_what_is_not_finite_stays_where_it_belongs(special):
+    """A weight that is not finite must not meet the zeros between and around the inputs of a transposed convolution."""
+    w = np.ones((2, 2, 3, 3))
+    w[0, 1, 0, 2] = special
+    args = values(1, 2, 4, 4), mg.tensor(w), None
+    attrs = {"stride": (2, 2), "padding": (1, 1), "output_padding": (0, 0), "dilation": (1, 1), "groups": 1}
+    with set_fused("require"):
+        got = convolution_transpose(*args, **attrs).numpy()
+    with set_fused("off"):
+        want = convolution_transpose(*args, **attrs).numpy()
+    np.testing.assert_array_equal(np.isfinite(got), np.isfinite(want))
+    assert np.isfinite(got).any()
+
+
+@pytest.mark.parametrize("fused", ["auto", "off"])
+def test_steps_that_are_never_taken_may_be_any_number(fused):
+    """The stride from a lone output and the dilation of a lone tap, up to the largest int64: what adds them up must not wrap round."""
+    most = (1 << 63) - 1
+    x = mg.arange(16.0).reshape(1, 1, 4, 4).requires_grad_()
+    w = mg.ones(1, 1, 2, 2, requires_grad=True)
+    one = mg.ones(1, 1, 1, 1, requires_grad=True)
+    with set_fused(fused):
+        for y, count in ((F.conv2d(x, w, stride=most), 4), (F.conv2d(x, one, dilation=most), 16),
+                         (F.max_pool2d(x, 1, 1, dilation=most), 16), (F.max_pool2d(x, 2, most), 1)):
+            assert mg.autograd.grad(y.sum(), x)[0].sum().item() == count
+        y = F.conv_transpose2d(one, w, stride=most)
+        assert y.tolist() == [[[[1.0, 1.0], [1.0, 1.0]]]] and mg.autograd.grad(y.sum(), one)[0].item() == 4
+
+
+def test_padding_beyond_all_memory_is_an_error_and_no_abort():
+    x, w = mg.ones(1, 1, 1), mg.ones(1, 1, 2)
+    with pytest.raises(MemoryError):
+        F.conv1d(x, w, padding=1 << 43, dilation=1 << 44)
+    with pytest.raises(MemoryError):
+        F.conv_transpose1d(x, w, padding=1 << 43, dilation=1 << 44)
+    with pytest.raises(RuntimeError, match="output_size must be at most"):
+        F.adaptive_avg_pool1d(x, 1 << 40)

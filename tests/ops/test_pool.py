@@ -1,0 +1,80 @@
+"""Pooling beyond its samples: kernels against definitions on shapes drawn at random, ties and NaN, indices that were written to."""
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import minigrad as mg
+from minigrad import testing
+from minigrad.core.op import set_fused
+from minigrad.nn import functional as F
+from minigrad.ops.pool import adaptive_max_pool, avg_pool, max_pool, sliding
+
+
+def both_paths(op, args, attrs, tolerance=1e-11):
+    """Outputs and gradients of the kernels against those of the definition."""
+    with set_fused("require"):
+        got = testing.evaluate(op, args, attrs)
+    with set_fused("off"):
+        want = testing.evaluate(op, args, attrs)
+    for a, b in zip([*got[0], *got[1]], [*want[0], *want[1]], strict=True):
+        assert (a is None) == (b is None)
+        if a is not None:
+            np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance * max(1, np.abs(b).max()), err_msg=str(attrs))
+
+
+numbers = lambda dims, low, high: st.tuples(*[st.integers(low, high)] * dims)      # noqa: E731
+
+
+@st.composite
+def poolings(draw):
+    dims = draw(st.integers(1, 3))
+    kernel, stride, dilation = draw(numbers(dims, 1, 4)), draw(numbers(dims, 1, 4)), draw(numbers(dims, 1, 3))
+    size, padding = draw(numbers(dims, 1, 20 if dims < 3 else 6)), draw(numbers(dims, 0, 2))
+    return draw(st.integers(1, 4)), size, kernel, stride, padding, dilation, draw(st.booleans()), draw(st.booleans())
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(poolings())
+def test_pooling_kernels_on_any_shape(case):
+    """With many equal elements, so that the order in which they are looked at counts."""
+    n, size, kernel, stride, padding, dilation, ceil_mode, include = case
+    padding = tuple([min(p, k // 2) for p, k in zip(padding, kernel, strict=True)])
+    x = mg.tensor(np.random.default_rng(0).integers(0, 4, (n, *size)).astype(np.float64))
+    windows = sliding(size, kernel, stride, padding, dilation, ceil_mode)
+    if all(windows) and all(b < e for spans in windows for b, e in spans):
+        both_paths(max_pool, (x,), {"kernel": kernel, "stride": stride, "padding": padding, "dilation": dilation, "ceil_mode": ceil_mode})
+    if all(sliding(size, kernel, stride, padding, (1,) * len(size), ceil_mode)):
+        both_paths(avg_pool, (x,), {"kernel": kernel, "stride": stride, "padding": padding, "ceil_mode": ceil_mode,
+                                    "count_include_pad": include, "divisor_override": None})
+    both_paths(adaptive_max_pool, (x,), {"output_size": kernel})
+
+
+@pytest.mark.parametrize("fused", ["require", "off"])
+def test_max_pool_of_nan_and_infinities_is_torchs(torch, fused):
+    rng = np.random.default_rng(0)
+    x = rng.choice([np.nan, -np.inf, np.inf, 0.0, 1.0, 2.0], (4, 3, 13, 11), p=[0.1, 0.3, 0.05, 0.25, 0.2, 0.1])
+    x[0] = -np.inf
+    for kernel, stride, padding, dilation, ceil_mode in ((2, 2, 0, 1, False), (3, 2, 1, 1, True), (3, 1, 1, 2, False)):
+        want = torch.nn.functional.max_pool2d(torch.tensor(x), kernel, stride, padding, dilation, ceil_mode, return_indices=True)
+        with set_fused(fused):
+            got = F.max_pool2d(mg.tensor(x), kernel, stride, padding, dilation, ceil_mode, return_indices=True)
+        np.testing.assert_array_equal(got[0].numpy(), want[0].numpy())
+        np.testing.assert_array_equal(got[1].numpy(), want[1].numpy())
+
+
+def test_the_mean_of_many_elements_is_accurate():
+    x = np.random.default_rng(0).uniform(9999, 10001, (1, 1, 3000, 64)).astype(np.float32)
+    for shape in ((1, 1, 3000, 64), (1, 1, 1, 192000)):
+        y = F.adaptive_avg_pool2d(mg.tensor(x.reshape(shape)), 1).item()
+        assert abs(y - x.astype(np.float64).mean()) < 1e-2
+
+
+def test_indices_that_were_written_to_lead_no_gradient_astray():
+    x = mg.randn(1, 2, 4, 4, requires_grad=True)
+    y, index = F.max_pool2d(x, 2, return_indices=True)
+    index.numpy()[...] = [[[1 << 40, -1], [0, -1 << 63]]] * 2
+    y.sum().backward()
+    assert x.grad.sum().item() == 2

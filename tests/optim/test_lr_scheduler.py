@@ -1,0 +1,139 @@
+"""Schedules against PyTorch's, and what they warn of."""
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+
+import minigrad as mg
+from minigrad import nn, optim
+from minigrad.optim import lr_scheduler
+
+SHAPES = ((3, 4), (5,), ())
+
+
+def parameters():
+    return [nn.Parameter(mg.zeros(s)) for s in SHAPES]
+
+
+SCHEDULES = [
+    ("StepLR", {"step_size": 3, "gamma": 0.5}),
+    ("MultiStepLR", {"milestones": [2, 5, 5, 9], "gamma": 0.3}),
+    ("ConstantLR", {"factor": 0.25, "total_iters": 4}),
+    ("LinearLR", {"start_factor": 0.2, "end_factor": 0.9, "total_iters": 6}),
+    ("ExponentialLR", {"gamma": 0.9}),
+    ("CosineAnnealingLR", {"T_max": 5, "eta_min": 0.01}),
+    ("CosineAnnealingWarmRestarts", {"T_0": 3, "T_mult": 2, "eta_min": 0.001}),
+    ("OneCycleLR", {"max_lr": [0.5, 0.8], "total_steps": 20}),
+    ("OneCycleLR", {"max_lr": 0.5, "epochs": 4, "steps_per_epoch": 5, "three_phase": True, "anneal_strategy": "linear"}),
+    ("LambdaLR", {"lr_lambda": lambda epoch: 0.9**epoch}),
+    ("LambdaLR", {"lr_lambda": [lambda epoch: 1 / (1 + epoch), lambda epoch: 0.5]}),
+]
+
+
+def optimizers(torch, name="SGD", **options):
+    mine, theirs = parameters(), [torch.nn.Parameter(torch.zeros(2)) for _ in SHAPES]
+    options = options or {"momentum": 0.9}
+    return tuple(getattr(where, name)([{"params": ps[:1], "lr": 0.1}, {"params": ps[1:]}], lr=0.7, **options)
+                 for where, ps in ((optim, mine), (torch.optim, theirs)))
+
+
+def rates(o):
+    return [tuple(g.get(k) for k in ("lr", "momentum", "betas")) for g in o.param_groups]
+
+
+def same(a, b):
+    for x, y in zip(rates(a), rates(b), strict=True):
+        np.testing.assert_allclose(np.hstack([v for v in x if v is not None]), np.hstack([v for v in y if v is not None]), rtol=1e-12)
+
+
+@pytest.mark.parametrize(("name", "options"), SCHEDULES)
+def test_schedules_are_pytorchs(torch, name, options):
+    a, b = optimizers(torch)
+    mine, theirs = getattr(lr_scheduler, name)(a, **options), getattr(torch.optim.lr_scheduler, name)(b, **options)
+    for step in range(19):
+        same(a, b)
+        a.step(), b.step()
+        mine.step(), theirs.step()
+        assert mine.get_last_lr() == [g["lr"] for g in a.param_groups]
+        if step == 7:
+            state = mine.state_dict()
+            assert set(theirs.state_dict()) <= set(state) | {"_is_initial"}
+            optimizer_state = a.state_dict()
+            a, _ = optimizers(torch)
+            mine = getattr(lr_scheduler, name)(a, **options)
+            a.load_state_dict(optimizer_state)
+            mine.load_state_dict(state)
+            a.step(), mine._step_count
+    same(a, b)
+
+
+def test_adams_beta_cycles(torch):
+    a, b = optimizers(torch, "Adam", eps=1e-7)
+    mine, theirs = lr_scheduler.OneCycleLR(a, 0.3, total_steps=9), torch.optim.lr_scheduler.OneCycleLR(b, 0.3, total_steps=9)
+    for _ in range(8):
+        same(a, b)
+        a.step(), b.step(), mine.step(), theirs.step()
+    mine.step()
+    with pytest.raises(ValueError, match="Tried to step"):
+        mine.step()
+
+
+@pytest.mark.parametrize("options", [
+    {"patience": 1, "factor": 0.5},
+    {"mode": "max", "threshold_mode": "abs", "threshold": 0.1, "cooldown": 2, "patience": 0, "min_lr": [0.01, 0.2]}])
+def test_plateau(torch, options):
+    a, b = optimizers(torch)
+    mine, theirs = lr_scheduler.ReduceLROnPlateau(a, **options), torch.optim.lr_scheduler.ReduceLROnPlateau(b, **options)
+    for metric in (1.0, 0.9, 0.95, 0.99, 1.2, 0.5, 0.5, 0.5, 0.5, 0.6, 0.7, 0.5, 0.4):
+        mine.step(mg.tensor(metric)), theirs.step(metric)
+        same(a, b)
+    assert mine.state_dict().keys() == theirs.state_dict().keys()
+
+
+def test_sequence(torch):
+    a, b = optimizers(torch)
+    made = []
+    for where, o in ((lr_scheduler, a), (torch.optim.lr_scheduler, b)):
+        parts = [where.LinearLR(o, 0.1, total_iters=4), where.CosineAnnealingLR(o, 6), where.ExponentialLR(o, 0.9)]
+        made.append(where.SequentialLR(o, parts, [4, 9]))
+    mine, theirs = made
+    for step in range(15):
+        same(a, b)
+        a.step(), b.step(), mine.step(), theirs.step()
+        if step == 6:
+            mine.load_state_dict(mine.state_dict())
+    with pytest.raises(ValueError, match="number of milestones"):
+        lr_scheduler.SequentialLR(a, [lr_scheduler.StepLR(a, 2)], [3])
+
+
+def test_chained(torch):
+    a, b = optimizers(torch)
+    made = [(w.StepLR(o, 4, 0.5), w.ExponentialLR(o, 0.9)) for w, o in ((lr_scheduler, a), (torch.optim.lr_scheduler, b))]
+    for _ in range(10):
+        a.step(), b.step()
+        for s in (*made[0], *made[1]):
+            s.step()
+        same(a, b)
+
+
+def test_schedule_manners():
+    (p, *_) = parameters()
+    o = optim.SGD([p], lr=0.1)
+    s = lr_scheduler.StepLR(o, 2)
+    with pytest.warns(UserWarning, match="before `optimizer.step"):
+        s.step()
+    with pytest.warns(UserWarning, match="get_last_lr"):
+        s.get_lr()
+    with pytest.raises(TypeError, match="is not an Optimizer"):
+        lr_scheduler.StepLR(3, 2)
+    with pytest.raises(KeyError, match="initial_lr"):
+        lr_scheduler.StepLR(optim.SGD([p], lr=0.1), 2, last_epoch=3)
+    with pytest.raises(ValueError, match="total_steps"):
+        lr_scheduler.OneCycleLR(o, 0.1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        p.grad = mg.ones_like(p)
+        o.step()
+        lr_scheduler.ExponentialLR(o, 0.5).step()

@@ -1,0 +1,241 @@
+"""Optimisers against PyTorch's, and what they promise by themselves."""
+from __future__ import annotations
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+
+import minigrad as mg
+from minigrad import nn, optim
+from minigrad.optim import lr_scheduler
+
+SHAPES = ((3, 4), (5,), ())
+OPTIMIZERS = [
+    ("SGD", {"lr": 0.1}),
+    ("SGD", {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.01}),
+    ("SGD", {"lr": 0.1, "momentum": 0.9, "dampening": 0.3, "maximize": True}),
+    ("SGD", {"lr": 0.1, "momentum": 0.9, "nesterov": True}),
+    ("Adam", {"lr": 0.01}),
+    ("Adam", {"lr": 0.01, "betas": (0.8, 0.95), "eps": 1e-6, "weight_decay": 0.1, "amsgrad": True, "maximize": True}),
+    ("Adam", {"weight_decay": 0.1, "decoupled_weight_decay": True}),
+    ("AdamW", {"lr": 0.02}),
+    ("AdamW", {"lr": 0.02, "weight_decay": 0.2, "amsgrad": True}),
+    ("RMSprop", {}),
+    ("RMSprop", {"alpha": 0.9, "weight_decay": 0.1, "momentum": 0.8, "centered": True, "maximize": True}),
+    ("Adagrad", {}),
+    ("Adagrad", {"lr": 0.1, "lr_decay": 0.1, "weight_decay": 0.1, "initial_accumulator_value": 0.5, "eps": 1e-8, "maximize": True}),
+]
+IDS = [f"{name}-{'-'.join(map(str, options)) or 'defaults'}" for name, options in OPTIMIZERS]
+
+
+def parameters(dtype=np.float32, seed=0):
+    draw = np.random.RandomState(seed)
+    return [nn.Parameter(mg.tensor(draw.randn(*s), dtype=dtype)) for s in SHAPES]
+
+
+def gradients(step, dtype=np.float32):
+    draw = np.random.RandomState(100 + step)
+    return [np.asarray(draw.randn(*s), dtype) for s in SHAPES]
+
+
+def give(params, step, skip=None):
+    for i, (p, g) in enumerate(zip(params, gradients(step, params[0].dtype), strict=False)):
+        p.grad = None if i == skip else mg.tensor(g)
+
+
+def values(params):
+    return [p.detach().numpy().copy() for p in params]
+
+
+def close(a, b, dtype=np.float32):
+    for x, y in zip(a, b, strict=True):
+        rtol, atol = (2e-5, 1e-6) if dtype == np.float32 else (1e-11, 1e-12)
+        np.testing.assert_allclose(np.asarray(x), np.asarray(y), rtol=rtol, atol=atol)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("name", "options"), OPTIMIZERS, ids=IDS)
+def test_steps_are_pytorchs(torch, name, options, dtype):
+    mine = parameters(dtype)
+    theirs = [torch.nn.Parameter(torch.tensor(v)) for v in values(mine)]
+    a, b = getattr(optim, name)(mine, **options), getattr(torch.optim, name)(theirs, **options)
+    for step in range(12):
+        skip = 1 if step in (0, 5) else None            # a parameter without a gradient keeps its own step count
+        give(mine, step, skip)
+        for i, (p, g) in enumerate(zip(theirs, gradients(step, dtype), strict=True)):
+            p.grad = None if i == skip else torch.tensor(g)
+        a.step()
+        b.step()
+        close(values(mine), [p.detach().numpy() for p in theirs], dtype)
+    mine_state, their_state = a.state_dict(), b.state_dict()
+    assert mine_state["param_groups"] == their_state["param_groups"]
+    assert [list(g) for g in mine_state["param_groups"]] == [list(g) for g in their_state["param_groups"]]
+    assert {k: set(v) for k, v in mine_state["state"].items()} == {k: set(v) for k, v in their_state["state"].items()}
+    for number, state in their_state["state"].items():
+        close([mine_state["state"][number][k].numpy() for k in state], [v.numpy() for v in state.values()], dtype)
+    # a PyTorch state goes on here
+    c = getattr(optim, name)(fresh := [nn.Parameter(mg.tensor(v)) for v in values(mine)], **options)
+    c.load_state_dict(their_state)
+    give(fresh, 50), give(mine, 50)
+    a.step(), c.step()
+    close(values(fresh), values(mine), dtype)
+
+
+@pytest.mark.parametrize(("name", "options"), OPTIMIZERS, ids=IDS)
+def test_definition_and_kernel_agree(name, options, monkeypatch):
+    one, two = parameters(), parameters()
+    a, b = getattr(optim, name)(one, **options), getattr(optim, name)(two, **options)
+    monkeypatch.setattr(b, "_kernel", "no_such_kernel")
+    for step in range(8):
+        give(one, step, 1 if step == 0 else None), give(two, step, 1 if step == 0 else None)
+        a.step(), b.step()
+    close(values(one), values(two))
+    assert all(batch.kernel is None for plan in b._plans.values() for batch in plan.batches)
+
+
+@pytest.mark.parametrize(("name", "options"), OPTIMIZERS, ids=IDS)
+def test_resume_gives_the_same_bits(name, options):
+    one = parameters()
+    a = getattr(optim, name)(one, **options)
+    for step in range(5):
+        give(one, step)
+        a.step()
+    two = [nn.Parameter(mg.tensor(v)) for v in values(one)]
+    b = getattr(optim, name)(two, **options)
+    b.load_state_dict(a.state_dict())
+    three = copy.deepcopy((one, a))
+    four = pickle.loads(pickle.dumps((one, a)))
+    for step in range(5, 9):
+        for params, o in ((one, a), (two, b), three, four):
+            give(params, step)
+            o.step()
+    for other in (two, three[0], four[0]):
+        assert all(np.array_equal(x, y) for x, y in zip(values(one), values(other), strict=True))
+
+
+def test_groups_have_their_own_options():
+    p, q, r = parameters()
+    o = optim.SGD([{"params": [p], "lr": 1.0}, {"params": q}], lr=0.5)
+    o.add_param_group({"params": [r], "lr": 0.25})
+    give([p, q, r], 0)
+    before = values([p, q, r])
+    o.step()
+    for x, y, g, lr in zip(before, values([p, q, r]), gradients(0), (1.0, 0.5, 0.25), strict=True):
+        np.testing.assert_allclose(y, x - lr * g, rtol=1e-6)
+    assert [g["lr"] for g in o.state_dict()["param_groups"]] == [1.0, 0.5, 0.25]
+    o.zero_grad()
+    assert all(t.grad is None for t in (p, q, r))
+
+
+def test_changes_between_steps_are_seen():
+    (p, *_), (q, *_) = parameters(), parameters()
+    a, b = optim.SGD([p], lr=0.1, momentum=0.9), optim.SGD([q], lr=0.1, momentum=0.9)
+    for step in range(4):
+        if step == 2:
+            a.param_groups[0].update(lr=0.3, momentum=0.5)
+            b.load_state_dict(b.state_dict())           # a plan made anew
+            b.param_groups[0].update(lr=0.3, momentum=0.5)
+        if step == 3:
+            p.data = p.data.clone()                     # the parameter's memory moves
+        give([p], step), give([q], step)
+        a.step(), b.step()
+    assert np.array_equal(p.detach().numpy(), q.detach().numpy())
+    a.state.clear()
+    give([p], 9)
+    a.step()
+    np.testing.assert_array_equal(a.state[p]["momentum_buffer"].numpy(), gradients(9)[0])
+
+
+def test_closure_and_hooks():
+    (p, *_) = parameters()
+    o = optim.SGD([p], lr=0.1)
+    seen = []
+    o.register_step_pre_hook(lambda o, args, kwargs: seen.append("before"))
+    o.register_step_post_hook(lambda o, args, kwargs: seen.append("after"))
+    give([p], 0)
+    assert o.step(lambda: seen.append("closure") or 7.0) == 7.0
+    assert seen == ["before", "closure", "after"]
+
+
+def test_in_place_steps_are_counted():
+    (p, *_) = parameters()
+    before = p._version
+    give([p], 0)
+    optim.Adam([p]).step()
+    assert p._version > before
+
+
+@pytest.mark.parametrize(("make", "error", "text"), [
+    (lambda p: optim.SGD(p[0], lr=0.1), TypeError, "iterable"),
+    (lambda p: optim.SGD([], lr=0.1), ValueError, "empty parameter list"),
+    (lambda p: optim.SGD(set(p)) if False else optim.SGD([{"params": set(p)}]), TypeError, "ordered"),
+    (lambda p: optim.SGD([3.0]), TypeError, "float"),
+    (lambda p: optim.SGD([p[0] * 2]), ValueError, "non-leaf"),
+    (lambda p: optim.SGD([{"params": [p[0]]}, {"params": [p[0]]}]), ValueError, "more than one parameter group"),
+    (lambda p: optim.SGD(p, lr=-1), ValueError, "Invalid learning rate: -1"),
+    (lambda p: optim.SGD(p, momentum=-1), ValueError, "Invalid momentum value: -1"),
+    (lambda p: optim.SGD(p, nesterov=True), ValueError, "Nesterov"),
+    (lambda p: optim.Adam(p, betas=(1.0, 0.9)), ValueError, "Invalid beta parameter at index 0: 1.0"),
+    (lambda p: optim.Adam(p, betas=(0.9, -0.1)), ValueError, "index 1"),
+    (lambda p: optim.Adam(p, eps=-1e-8), ValueError, "Invalid epsilon value"),
+    (lambda p: optim.Adam(p, lr=float("nan")), ValueError, "Invalid learning rate: nan"),
+    (lambda p: optim.Adam(p, fused=True, foreach=True), RuntimeError, "together"),
+    (lambda p: optim.Adam(p, capturable=True), NotImplementedError, "capturable"),
+    (lambda p: optim.RMSprop(p, differentiable=True), NotImplementedError, "differentiable"),
+    (lambda p: optim.RMSprop(p, alpha=-1), ValueError, "Invalid alpha value"),
+    (lambda p: optim.Adagrad(p, lr_decay=-1), ValueError, "Invalid lr_decay value"),
+    (lambda p: optim.Adagrad(p, differentiable=True), NotImplementedError, "differentiable"),
+    (lambda p: optim.SGD(p).load_state_dict(optim.SGD(p[:1]).state_dict()), ValueError, "doesn't match the size"),
+    (lambda p: optim.SGD(p).load_state_dict({"state": {}, "param_groups": []}), ValueError, "different number of parameter groups"),
+])
+def test_bad_arguments(make, error, text):
+    with pytest.raises(error, match=text):
+        make(parameters())
+
+
+@pytest.mark.parametrize("make", [optim.SGD, optim.Adam, optim.AdamW, optim.RMSprop, optim.Adagrad])
+def test_one_launch_is_what_foreach_and_fused_ask_for(make):
+    found = []
+    for option in ("foreach", "fused", None):
+        if option == "fused" and make is optim.RMSprop:         # PyTorch has none either
+            continue
+        p = nn.Parameter(mg.tensor([1.0, -2.0]))
+        optimizer = make([p], lr=0.1, **({option: True} if option else {}))
+        p.grad = mg.tensor([0.5, 3.0])
+        optimizer.step()
+        found.append(p.tolist())
+        assert option is None or optimizer.state_dict()["param_groups"][0][option] is True
+    assert all(values == found[0] for values in found)
+
+
+@pytest.mark.parametrize(("name", "options"), OPTIMIZERS, ids=IDS)
+def test_captured_steps_follow_the_schedule(name, options):
+    """Eager and captured training give the same bits, while the schedule moves the rates."""
+    def make():
+        mg.manual_seed(0)
+        model = nn.Linear(6, 3)
+        o = getattr(optim, name)(model.parameters(), **options)
+        s = lr_scheduler.ExponentialLR(o, 0.9)
+
+        def step(x, y):
+            o.zero_grad()
+            loss = ((model(x) - y) ** 2).mean()
+            loss.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            o.step()
+            s.step()
+            return loss
+        return model, o, step
+
+    draw = np.random.RandomState(0)
+    data = [(mg.tensor(draw.randn(8, 6), dtype=np.float32), mg.tensor(draw.randn(8, 3), dtype=np.float32)) for _ in range(6)]
+    (one, _, eager), (two, o, step) = make(), make()
+    captured = mg.capture(step)
+    for x, y in data:
+        a, b = eager(x, y), captured(x, y)
+        assert a.item() == b.item()
+        assert all(np.array_equal(p.detach().numpy(), q.detach().numpy()) for p, q in zip(one.parameters(), two.parameters(), strict=True))
+    give_rate = o.param_groups[0]["lr"]
+    assert give_rate == pytest.approx(options.get("lr", o.defaults["lr"]) * 0.9**6)

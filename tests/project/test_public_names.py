@@ -1,0 +1,167 @@
+"""Names that users may rely on: once public, a name stays."""
+from __future__ import annotations
+
+from importlib import import_module
+
+import pytest
+
+from minigrad import Tensor
+
+NAMES = {
+    "minigrad": """
+        Device Generator Size Tensor abs absolute acos acosh add addbmm addcdiv addcmul addmm addmv all allclose amax
+        amin aminmax any arange arccos arccosh arcsin arcsinh arctan arctan2 arctanh argmax argmin argsort argwhere
+        as_tensor asarray asin asinh atan atan2 atanh atleast_1d atleast_2d atleast_3d autograd baddbmm batch_norm
+        batch_norm_eval bernoulli binary_cross_entropy binary_cross_entropy_with_logits bincount bitwise_and
+        bitwise_left_shift bitwise_not bitwise_or bitwise_right_shift bitwise_xor bmm bool broadcast_tensors
+        broadcast_to capture cat ceil celu chunk clamp clamp_max clamp_min clip clone column_stack concat concatenate
+        contiguous copysign cos cosh count_nonzero cross_entropy cuda cummax cummin cumprod cumsum data
+        default_generator deg2rad device diag diag_embed diagonal digamma div divide dot double dropout dstack dtype e
+        einsum elu empty empty_cache empty_like enable_grad eq equal erf erfc erfinv exp exp2 expand expand_as expm1 eye
+        feature_dropout finfo fix flatten flip fliplr flipud float float16 float32 float64 float_power floor
+        floor_divide fmax fmin fmod frac from_dlpack from_numpy full full_like gather ge gelu get_default_dtype
+        get_num_threads get_rng_state glu greater greater_equal group_norm gt half hardsigmoid hardswish hardtanh
+        heaviside hstack huber_loss hypot iinfo index_add index_copy index_fill index_select inf inference_mode
+        initial_seed inner instance_norm int int16 int32 int64 int8 io is_complex is_floating_point is_grad_enabled
+        is_nonzero is_signed is_tensor isclose isfinite isinf isnan isneginf isposinf kl_div kthvalue l1_loss layer_norm
+        ldexp le leaky_relu lerp less less_equal lgamma linear linspace load log log10 log1p log2 log_softmax logaddexp
+        logaddexp2 logical_and logical_not logical_or logical_xor logit logsigmoid logspace logsumexp long lt
+        manual_seed masked_fill masked_select matmul max maximum mean meshgrid min minimum mish mm moveaxis movedim
+        mse_loss msort mul multinomial multiply mv nan nan_to_num nanmean nansum narrow ne neg negative newaxis nll_loss
+        nn no_grad nonzero norm normal not_equal numel one_hot ones ones_like op optim outer pad permute pi polygamma
+        positive pow prelu prod promote_types rad2deg rand rand_like randint randint_like randn randn_like randperm
+        ravel reciprocal relu relu6 remainder repeat repeat_interleave reshape reshape_as result_type rms_norm roll
+        rot90 round row_stack rsqrt rsub save scaled_dot_product_attention scatter scatter_add seed select
+        select_scatter selu set_default_dtype set_fused set_grad_enabled set_num_threads set_rng_state sgn short
+        show_config sigmoid sign signbit silu simd_level sin sinc sinh slice_scatter smooth_l1_loss softmax softplus
+        softsign sort split split_with_sizes sqrt square squeeze stack std std_mean study sub subtract sum swapaxes
+        swapdims t take take_along_dim tan tanh tensor tensor_split tensordot testing threshold tile topk transpose tril
+        tril_indices triu triu_indices true_divide trunc uint16 uint32 uint64 uint8 unbind unflatten unfold unique
+        unique_consecutive unsqueeze utils var var_mean vdot view view_as vstack where xlogy zeros zeros_like
+    """,
+    "minigrad.nn": """
+        AdaptiveAvgPool1d AdaptiveAvgPool2d AdaptiveAvgPool3d AdaptiveMaxPool1d AdaptiveMaxPool2d AdaptiveMaxPool3d
+        AvgPool1d AvgPool2d AvgPool3d BCELoss BCEWithLogitsLoss BatchNorm1d BatchNorm2d BatchNorm3d CELU Conv1d Conv2d
+        Conv3d ConvTranspose1d ConvTranspose2d ConvTranspose3d CrossEntropyLoss Dropout Dropout2d ELU Embedding Flatten
+        GELU GLU GRU GRUCell GroupNorm Hardsigmoid Hardswish Hardtanh HuberLoss Identity InstanceNorm1d InstanceNorm2d
+        InstanceNorm3d KLDivLoss L1Loss LSTM LSTMCell LayerNorm LeakyReLU Linear LogSigmoid LogSoftmax MSELoss MaxPool1d
+        MaxPool2d MaxPool3d Mish Module ModuleDict ModuleList MultiheadAttention NLLLoss PReLU Parameter RMSNorm RNN
+        RNNBase RNNCell RNNCellBase ReLU ReLU6 Recurrent SELU Sequential SiLU Sigmoid SmoothL1Loss Softmax Softplus
+        Softsign Tanh TransformerEncoder TransformerEncoderLayer Unflatten functional init summary utils
+    """,
+    "minigrad.nn.functional": """
+        adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool1d adaptive_max_pool1d_with_indices
+        adaptive_max_pool2d adaptive_max_pool2d_with_indices adaptive_max_pool3d adaptive_max_pool3d_with_indices
+        avg_pool1d avg_pool2d avg_pool3d batch_norm binary_cross_entropy binary_cross_entropy_with_logits celu conv1d
+        conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d cross_entropy dropout dropout2d elu embedding
+        gelu glu group_norm hardsigmoid hardswish hardtanh huber_loss instance_norm kl_div l1_loss layer_norm leaky_relu
+        linear log_softmax logsigmoid max_pool1d max_pool1d_with_indices max_pool2d max_pool2d_with_indices max_pool3d
+        max_pool3d_with_indices mish mse_loss multi_head_attention_forward nll_loss normalize one_hot pad prelu relu
+        relu6 rms_norm scaled_dot_product_attention selu sigmoid silu smooth_l1_loss softmax softplus softsign tanh
+    """,
+    "minigrad.nn.utils": """
+        clip_grad_norm_ clip_grad_value_ get_total_norm parameters_to_vector rnn vector_to_parameters
+    """,
+    "minigrad.nn.utils.rnn": """
+        PackedSequence invert_permutation pack_padded_sequence pack_sequence pad_packed_sequence pad_sequence
+        unpack_sequence unpad_sequence
+    """,
+    "minigrad.nn.init": """
+        calculate_gain constant_ dirac_ eye_ kaiming_normal_ kaiming_uniform_ normal_ ones_ orthogonal_ sparse_
+        trunc_normal_ uniform_ xavier_normal_ xavier_uniform_ zeros_
+    """,
+    "minigrad.optim": """
+        Adagrad Adam AdamW Optimizer RMSprop SGD lr_scheduler
+    """,
+    "minigrad.optim.lr_scheduler": """
+        ConstantLR CosineAnnealingLR CosineAnnealingWarmRestarts ExponentialLR LRScheduler LambdaLR LinearLR MultiStepLR
+        OneCycleLR ReduceLROnPlateau SequentialLR StepLR
+    """,
+    "minigrad.data": """
+        BatchSampler CharTokenizer ConcatDataset DataLoader Dataset RandomSampler Sampler SequentialSampler Subset
+        SubsetRandomSampler TensorDataset WeightedRandomSampler cifar10 default_collate default_convert digits download
+        fashion_mnist mnist python_docs_text random_split read_cifar10 read_idx unpack
+    """,
+    "minigrad.io": """
+        load save
+    """,
+    "minigrad.autograd": """
+        Function GradcheckError backward detect_anomaly enable_grad functional grad gradcheck gradgradcheck
+        inference_mode is_anomaly_check_nan_enabled is_anomaly_enabled is_grad_enabled no_grad set_detect_anomaly
+        set_grad_enabled
+    """,
+    "minigrad.autograd.functional": """
+        hessian hvp jacobian jvp vhp vjp
+    """,
+    "minigrad.utils": """
+        checkpoint data
+    """,
+    "minigrad.utils.data": """
+        BatchSampler CharTokenizer ConcatDataset DataLoader Dataset RandomSampler Sampler SequentialSampler Subset
+        SubsetRandomSampler TensorDataset WeightedRandomSampler cifar10 default_collate default_convert digits download
+        fashion_mnist mnist python_docs_text random_split read_cifar10 read_idx unpack
+    """,
+    "minigrad.utils.checkpoint": """
+        checkpoint checkpoint_sequential noop_context_fn
+    """,
+    "minigrad.study": """
+        explain launches
+    """,
+    "minigrad.testing": """
+        CHECKS Make arbitrate check_errors check_fused check_gradients check_layouts check_op check_oracle
+        check_specials check_threads directional_error evaluate relaid samples_of
+    """,
+    "minigrad.cuda": """
+        is_available unavailable
+    """,
+    "Tensor": """
+        T __abs__ __add__ __and__ __array__ __array_interface__ __array_priority__ __bool__ __complex__
+        __cuda_array_interface__ __deepcopy__ __dlpack__ __dlpack_device__ __eq__ __float__ __floordiv__ __format__
+        __ge__ __getitem__ __gt__ __hash__ __iadd__ __iand__ __ifloordiv__ __ilshift__ __imod__ __imul__ __index__
+        __int__ __invert__ __ior__ __ipow__ __irshift__ __isub__ __iter__ __itruediv__ __ixor__ __le__ __len__
+        __lshift__ __lt__ __matmul__ __mod__ __mul__ __ne__ __neg__ __or__ __pos__ __pow__ __radd__ __rand__ __repr__
+        __rfloordiv__ __rlshift__ __rmatmul__ __rmod__ __rmul__ __ror__ __rpow__ __rrshift__ __rshift__ __rsub__
+        __rtruediv__ __rxor__ __setitem__ __sub__ __truediv__ __xor__ _repr_html_ _version abs abs_ absolute absolute_
+        acos acos_ acosh acosh_ add add_ addbmm addbmm_ addcdiv addcdiv_ addcmul addcmul_ addmm addmm_ addmv addmv_ all
+        allclose amax amin aminmax any arccos arccos_ arccosh arccosh_ arcsin arcsin_ arcsinh arcsinh_ arctan arctan2
+        arctan2_ arctan_ arctanh arctanh_ argmax argmin argsort argwhere asin asin_ asinh asinh_ atan atan2 atan2_ atan_
+        atanh atanh_ backward baddbmm baddbmm_ batch_norm batch_norm_eval bernoulli bernoulli_ bfloat16
+        binary_cross_entropy binary_cross_entropy_with_logits bincount bitwise_and bitwise_and_ bitwise_left_shift
+        bitwise_left_shift_ bitwise_not bitwise_not_ bitwise_or bitwise_or_ bitwise_right_shift bitwise_right_shift_
+        bitwise_xor bitwise_xor_ bmm bool broadcast_to byte ceil ceil_ celu celu_ char chunk clamp clamp_ clamp_max
+        clamp_max_ clamp_min clamp_min_ clip clip_ clone contiguous copy_ copysign copysign_ cos cos_ cosh cosh_
+        count_nonzero cpu cross_entropy cuda cummax cummin cumprod cumprod_ cumsum cumsum_ data data_ptr deg2rad
+        deg2rad_ detach detach_ device diag diag_embed diagonal digamma digamma_ dim div div_ divide divide_ dot double
+        dropout dtype element_size elu elu_ eq eq_ equal erf erf_ erfc erfc_ erfinv erfinv_ exp exp2 exp2_ exp_ expand
+        expand_as expm1 expm1_ exponential_ feature_dropout fill_ fix fix_ flatten flip fliplr flipud float floor floor_
+        floor_divide floor_divide_ fmax fmin fmod fmod_ frac frac_ gather ge ge_ gelu glu grad grad_fn greater greater_
+        greater_equal greater_equal_ group_norm gt gt_ half hardsigmoid hardswish hardtanh hardtanh_ heaviside
+        heaviside_ huber_loss hypot hypot_ index_add index_add_ index_copy index_copy_ index_fill index_fill_
+        index_select inner instance_norm int is_complex is_contiguous is_cuda is_floating_point is_leaf is_nonzero
+        is_signed isclose isfinite isinf isnan isneginf isposinf item itemsize kl_div kthvalue l1_loss layer_norm ldexp
+        ldexp_ le le_ leaky_relu leaky_relu_ lerp lerp_ less less_ less_equal less_equal_ lgamma lgamma_ linear log
+        log10 log10_ log1p log1p_ log2 log2_ log_ log_softmax logaddexp logaddexp2 logical_and logical_and_ logical_not
+        logical_not_ logical_or logical_or_ logical_xor logical_xor_ logit logit_ logsigmoid logsumexp long lt lt_ mT
+        masked_fill masked_fill_ masked_select matmul max maximum mean min minimum mish mm moveaxis movedim mse_loss
+        msort mul mul_ multinomial multiply multiply_ mv nan_to_num nan_to_num_ nanmean nansum narrow nbytes ndim
+        ndimension ne ne_ neg neg_ negative negative_ nelement new_empty new_full new_ones new_tensor new_zeros nll_loss
+        nonzero norm normal_ not_equal not_equal_ numel numpy one_hot outer pad permute polygamma positive pow pow_
+        prelu prod rad2deg rad2deg_ rand_like randint_like randn_like random_ ravel reciprocal reciprocal_ register_hook
+        register_post_accumulate_grad_hook relu relu6 relu6_ relu_ remainder remainder_ repeat repeat_interleave
+        requires_grad requires_grad_ reshape reshape_as retain_grad rms_norm roll rot90 round round_ rsqrt rsqrt_ rsub
+        scaled_dot_product_attention scatter scatter_ scatter_add scatter_add_ select select_scatter selu selu_ sgn sgn_
+        shape short sigmoid sigmoid_ sign sign_ signbit silu silu_ sin sin_ sinc sinc_ sinh sinh_ size slice_scatter
+        smooth_l1_loss softmax softplus softsign sort split split_with_sizes sqrt sqrt_ square square_ squeeze std
+        std_mean stride sub sub_ subtract subtract_ sum swapaxes swapdims t take take_along_dim tan tan_ tanh tanh_
+        tensor_split tensordot threshold threshold_ tile to tolist topk transpose tril tril_ triu triu_ true_divide
+        true_divide_ trunc trunc_ type type_as unbind unflatten unfold uniform_ unique unique_consecutive unsqueeze var
+        var_mean vdot view view_as where zero_
+    """,
+}
+
+
+@pytest.mark.parametrize("module", NAMES)
+def test_every_public_name_is_there(module):
+    where = Tensor if module == "Tensor" else import_module(module)
+    missing = [name for name in NAMES[module].split() if not hasattr(where, name)]
+    assert not missing, f"{module} has lost {missing}"

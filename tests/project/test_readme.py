@@ -1,0 +1,23 @@
+"""The README's code runs, and prints what the README says."""
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+
+import pytest
+from support import ROOT
+
+TEXT = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"^```python\n(.*?)^```\n(?:\n```output\n(.*?)^```\n)?", TEXT, re.M | re.S)
+
+
+@pytest.mark.parametrize("code, output", BLOCKS)
+def test_block(code, output, tmp_path):
+    ran = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, cwd=tmp_path, timeout=120)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout == output
+
+
+def test_blocks_are_found():
+    assert len(BLOCKS) == 3 and all(output for _, output in BLOCKS)
