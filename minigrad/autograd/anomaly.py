@@ -295,8 +295,7 @@ class _Anomaly:
                 node.op = node.op.op
 
     def backward(self, op: Any, node: Node, g: Any, needs: list[bool]) -> Any:
-        """The backward of a node: errors name the place where it was recorded; the gradients it returns must be finite.
-        """
+        """The backward of a node; errors name where it was recorded, gradients that are not finite raise."""
         self.walked.append(node)
         try:
             results = op.backward(node, g, needs)

@@ -198,8 +198,7 @@ def _each_row(at: Tensor, a: int, shape: tuple[int, ...]) -> Tensor:
 
 def index_copy(input: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor:
     """A copy of `input` with the slices of `source` written to the places along `dim` that the vector `index` names:
-    out[index[i]] = source[i] for `dim` 0. The arguments are as in `index_add`. IndexError if an index is not in [0, n).
-    """
+    out[index[i]] = source[i] for `dim` 0. Arguments as in `index_add`; IndexError if an index is not in [0, n)."""
     x, at, rows, a = _rows("index_copy", input, dim, index, source)
     out = scatter_op(x, _each_row(at, a, rows.array.layout.shape), rows, dim=a)
     return through(as_reshaped, out, input.array.layout.shape)
@@ -312,8 +311,7 @@ def slice_scatter(input: Tensor, src: Tensor, dim: int = 0, start: int | None = 
 # ---- masks: nonzero, where, masked_select, one_hot -------------------------------------------------------------------
 
 def _places(mask: Tensor) -> Tensor:
-    """The flat positions of the elements that are not 0, in order. Their number depends on the values, which are read.
-    """
+    """The flat positions of the elements that are not 0, in order. The values are read."""
     reads_to_host("nonzero()")
     device = mask.array.layout.device
     found: list[Any] = []
@@ -461,7 +459,7 @@ def _key(x: Layout, entries: tuple) -> tuple:
             i += x.ndim - used
         else:
             n = x.shape[i]
-            key.append(_sliced(*e, n) if isinstance(e, tuple) else position(e, n, "index", i))
+            key.append(_sliced(e[0], e[1], e[2], n) if isinstance(e, tuple) else position(e, n, "index", i))
             i += 1
     return tuple(key)
 
@@ -673,8 +671,7 @@ def _fill(x: Tensor, index: Any, value: Tensor) -> bool:
 
 
 def _put(axis: int, sizes: tuple[int, ...]) -> Callable[..., None]:
-    """The function that writes values to the places of an index that counts through `sizes`, from dimension `axis` on.
-    """
+    """The function that writes values where an index says that counts through `sizes`, from `axis` on."""
     def put(at: Any, value: Any, out: Any) -> None:
         out[(slice(None),) * axis + (np.unravel_index(at, sizes) if len(sizes) != 1 else (at,))] = value
     return put

@@ -55,8 +55,7 @@ class Generator:
         self.seed()
 
     def manual_seed(self, seed: int) -> Generator:
-        """Starts the stream of `seed`, -2^63 <= seed < 2^64, and returns the generator. RuntimeError for another seed.
-        """
+        """Starts the stream of `seed` and returns the generator. RuntimeError unless -2^63 <= seed < 2^64."""
         if not isinstance(seed, (int, np.integer)) or not -1 << 63 <= seed < 1 << 64:
             fail("manual_seed", "the seed must be a whole number, -2^63 <= seed < 2^64", repr(seed))
         self._seed = int(seed) & _MASK
@@ -338,8 +337,7 @@ def multinomial(input: Tensor, num_samples: int, replacement: bool = False, *,
                 generator: Generator | None = None) -> Tensor:
     """Indices drawn with probabilities proportional to the weights in `input`: int64 (num_samples,) for weights (n,),
     or (m, num_samples) for each row of (m, n). Without `replacement` no index is drawn twice. The weights need not sum
-    to 1; RuntimeError if they are negative, not finite, or too few are positive (not checked while a capture records).
-    """
+    to 1; RuntimeError if they are negative, not finite, or too few are positive (unchecked while a capture records)."""
     source = input.array.layout
     if source.ndim not in (1, 2):
         fail("multinomial", "the weights must have one or two dimensions", source)
@@ -373,8 +371,7 @@ def _overwrite(name: str, input: Tensor, values: Array) -> Tensor:
 
 
 def uniform_(input: Tensor, from_: float = 0.0, to: float = 1.0, *, generator: Generator | None = None) -> Tensor:
-    """Overwrites the values with uniform random numbers, from_ <= x < to, and returns the tensor itself. Not recorded.
-    """
+    """Overwrites the values with uniform random numbers, from_ <= x < to; returns the tensor itself. Not recorded."""
     if not from_ <= to:
         fail("uniform_", f"expects to return a [from, to) range, but found from={from_} > to={to}")
     values = _draw("uniform", like_layout(input, None, None), generator, float(from_), float(to))

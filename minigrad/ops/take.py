@@ -115,8 +115,7 @@ def index_dtype(op: str, index: Any, exact: bool = True) -> Tensor:
 # ---- take and index_add: one index for a block -----------------------------------------------------------------------
 
 def _blocks(x: Layout, axis: int, ndims: int) -> tuple[int, int, int]:
-    """The shape of x as (outer, n, inner), where n counts the `ndims` dimensions from `axis` on: those an index is for.
-    """
+    """The shape of x as (outer, n, inner); n is the size of the `ndims` dimensions from `axis` on."""
     outer = n = inner = 1
     for i, size in enumerate(x.shape):
         if i < axis:
