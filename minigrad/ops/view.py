@@ -466,8 +466,8 @@ def _expand_to(x: Layout, *shape: Any) -> Plan:
 
 def expand(input: Tensor, *sizes: Any) -> Tensor:
     """Dimensions of size 1, and missing leading dimensions, repeated to the given `sizes`: a view (stride 0). -1 keeps
-    a size. RuntimeError if a size other than 1 would change. Writing in place to an expanded tensor is refused: clone
-    it first."""
+    a size. RuntimeError if a size other than 1 would change. In-place methods refuse an expanded tensor: clone it
+    first."""
     return through(_expand_to, input, *sizes)
 
 
