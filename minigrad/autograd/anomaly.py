@@ -1,8 +1,15 @@
-"""`detect_anomaly`: which op, in which module, on which line made the first value that is not finite, forward or backward.
+"""`detect_anomaly`: raises at the first value that is not finite, in forward or backward, and says which op made it, in
+which module, at which line.
 
-Off, it costs nothing: nothing in the framework asks whether it is on. On, it checks the operands of every launch before and its
-result after (`launch_hook`), notes where each node is recorded (`tape.observers`), and checks what the backward of each node gives
-(`engine.walk`). Captured functions run eagerly in the meantime.
+While it is off it costs nothing, because nothing else asks whether it is on. While it is on:
+
+* a launch hook checks the operands of every launch, and then its result (`_Anomaly.launch`);
+* `tape.observers` reports each node that is recorded, with its place in the program (`_Anomaly.note`);
+* `engine.walk` is replaced, so that what the backward of each node returns is checked (`_Anomaly.walk`);
+* `engine.backward` is replaced, to name the parameters that got no gradient;
+* captured functions run eagerly.
+
+Read first `Place`, then `_Anomaly.install`.
 """
 from __future__ import annotations
 
@@ -29,30 +36,31 @@ from ..nn.module import Module
 
 _HERE = str(Path(__file__).parents[1])
 _CALLS = {Module.__call__.__code__}
-_LINES = 2          # of the user's that a message shows
+_LINES = 2          # how many of the user's lines a message shows
 
 
 class AnomalyError(RuntimeError):
-    """A value that is not finite."""
+    """Raised by `detect_anomaly` for a value that is not finite."""
 
 
-# ---- where ------------------------------------------------------------------------------------------------------------
+# ---- where -----------------------------------------------------------------------------------------------------------
 
 def _frames(frame: FrameType | None) -> Iterator[FrameType]:
+    """The frame and its callers, innermost first."""
     while frame is not None:
         yield frame
         frame = frame.f_back
 
 
 class Place:
-    """Where something happened: the modules being called, outermost first, and the user's lines, innermost first."""
+    """A place in the program: the modules being called, outermost first, and the user's lines, innermost first."""
 
     __slots__ = ("modules", "root", "lines")
 
     def __init__(self, frame: FrameType | None) -> None:
         modules: list[Any] = []
         lines: list[tuple[str, int, str]] = []
-        above: FrameType | None = None          # who called the outermost module
+        above: FrameType | None = None          # the caller of the outermost module
         for f in _frames(frame):
             if f.f_code in _CALLS:
                 modules.append(f.f_locals["self"])
@@ -63,7 +71,8 @@ class Place:
         self.root = _name_of(modules[-1], above) if modules else ""
 
     def path(self) -> str:
-        """model.encoder.0.norm: the root by the name its caller has for it, or by its type's."""
+        """The path of the innermost module, such as model.encoder.0.norm. The first name is that of the variable that
+        holds the outermost module, or its type's name."""
         if not self.modules:
             return ""
         names = [self.root]
@@ -73,11 +82,13 @@ class Place:
 
     def __str__(self) -> str:
         inside = f"in {self.path()} ({type(self.modules[-1]).__name__})" if self.modules else ""
-        shown = [f"{file}:{line} in {function}: {linecache.getline(file, line).strip()}" for file, line, function in self.lines]
+        shown = [f"{file}:{line} in {function}: {linecache.getline(file, line).strip()}"
+                 for file, line, function in self.lines]
         return ", ".join(part for part in (inside, "at " + ", called from ".join(shown) if shown else "") if part)
 
 
 def _name_of(module: Any, frame: FrameType | None) -> str:
+    """The name of the variable that holds a module in the frame, or the name of the module's type."""
     if frame is not None and not frame.f_code.co_filename.startswith(_HERE):
         for names in (frame.f_locals, frame.f_globals):
             for name, value in names.items():
@@ -87,7 +98,7 @@ def _name_of(module: Any, frame: FrameType | None) -> str:
 
 
 def _op_name(frame: FrameType | None, kernel: str) -> str:
-    """The outermost op between the launch and the user's line; else the kernel."""
+    """The name of the outermost op between the launch and the user's line; if there is none, the kernel's."""
     found = ""
     for f in _frames(frame):
         if not f.f_code.co_filename.startswith(_HERE) or f.f_code in _CALLS:
@@ -98,10 +109,10 @@ def _op_name(frame: FrameType | None, kernel: str) -> str:
     return found or kernel.rpartition("_")[0] or kernel
 
 
-# ---- what ---------------------------------------------------------------------------------------------------------------
+# ---- what ------------------------------------------------------------------------------------------------------------
 
 def _arrays(frame: FrameType | None) -> dict[int, Array]:
-    """The arrays in the variables of the function that launches, and of the three around it, by address."""
+    """The arrays in the variables of the function that launches and of its three callers, by address."""
     found: dict[int, Array] = {}
     for f, _ in zip(_frames(frame), range(4), strict=False):
         for value in list(f.f_locals.values()):
@@ -113,7 +124,7 @@ def _arrays(frame: FrameType | None) -> dict[int, Array]:
 
 
 def _values(x: Any) -> np.ndarray | None:
-    """An array's values on the host, if they are floating point."""
+    """The values of an array or a number, on the host, if they are floating point; else None."""
     if isinstance(x, Array):
         if not is_float(x.layout.dtype):
             return None
@@ -125,7 +136,7 @@ def _values(x: Any) -> np.ndarray | None:
 
 
 def _kinds(values: Any) -> tuple[bool, bool]:
-    """Is there a nan, an inf?"""
+    """Whether there is a nan, and whether there is an inf."""
     host = _values(values)
     if host is None or np.isfinite(host).all():
         return False, False
@@ -133,6 +144,7 @@ def _kinds(values: Any) -> tuple[bool, bool]:
 
 
 def _describe(x: Any) -> str:
+    """Dtype, shape, and how many elements are not finite."""
     host = _values(x)
     if host is None:
         return ""
@@ -140,10 +152,10 @@ def _describe(x: Any) -> str:
     return f"{host.dtype}{list(host.shape)}, {bad} of {host.size} elements"
 
 
-# ---- the mode -------------------------------------------------------------------------------------------------------------
+# ---- the mode --------------------------------------------------------------------------------------------------------
 
 class _Watch:
-    """Stands for the op of a node during a walk."""
+    """Takes the place of a node's op during a walk: the mode runs the op's backward and checks what it returns."""
 
     __slots__ = ("op", "mode")
 
@@ -159,7 +171,7 @@ class _Watch:
 
 
 class _Anomaly:
-    """What is swapped while the mode is on."""
+    """The mode while it is on: what it replaced, and what it knows about nodes."""
 
     def __init__(self) -> None:
         self.places: weakref.WeakKeyDictionary[Node, Place] = weakref.WeakKeyDictionary()
@@ -170,12 +182,14 @@ class _Anomaly:
         self.hook: launch_hook | None = None
 
     def swap(self, owner: Any, name: str, value: Any) -> Any:
+        """Replaces an attribute until `remove`; returns the value it had."""
         before = owner.__dict__[name]
         self.undo.append(lambda: setattr(owner, name, before))
         setattr(owner, name, value)
         return before
 
     def install(self) -> None:
+        """Switches the mode on."""
         observers.append(self.note)
         locators.append(self.locate)
 
@@ -183,23 +197,26 @@ class _Anomaly:
             return self.walk(plain_walk, roots, *args, **kwargs)
         plain_walk = self.swap(engine, "walk", walk)
 
-        def backward(tensors: Any, gradients: Any, retain_graph: bool = False, inputs: Any = None, create_graph: bool = False) -> None:
+        def backward(tensors: Any, gradients: Any, retain_graph: bool = False, inputs: Any = None,
+                     create_graph: bool = False) -> None:
             missing = self.parameters(tensors) if inputs is None else {}
             plain_backward(tensors, gradients, retain_graph, inputs, create_graph)
             names = [name for name, p in missing.items() if p.grad is None]
             if names:
-                warnings.warn(f"[detect_anomaly] these parameters got no gradient: {', '.join(names)}; nothing of the loss was computed "
-                              "from them, or detach() or no_grad() cut them off", stacklevel=3)
+                warnings.warn(f"[detect_anomaly] these parameters got no gradient: {', '.join(names)}; "
+                              "nothing of the loss was computed from them, or detach() or no_grad() cut them off",
+                              stacklevel=3)
         plain_backward = self.swap(engine, "backward", backward)
 
         def eager(captured: Any, *args: Any, **kwargs: Any) -> Any:
             return capture._detached(captured.function(*args, **kwargs))
         self.swap(capture.Captured, "__call__", eager)
-        device("cpu")                           # only the launches of devices in use can be hooked
+        device("cpu")                           # a hook sees the launches of devices that are open
         self.hook = launch_hook(self.launch)
         self.hook.__enter__()
 
     def remove(self) -> None:
+        """Switches the mode off: puts everything back."""
         if self.hook is not None:
             self.hook.__exit__()
         for undo in reversed(self.undo):
@@ -211,16 +228,18 @@ class _Anomaly:
     # ---- a node ----
 
     def note(self, node: Node) -> None:
-        """Called with each node as it is recorded."""
+        """Remembers where a node is recorded; called for each node."""
         self.places[node] = Place(sys._getframe(1))
 
     def locate(self, edge: Any) -> str:
+        """Where a node was recorded, for error messages of the engine; empty if it is not known."""
         place = self.places.get(edge) if type(edge) is Node else None
         return "" if place is None else f" ({place})"
 
     # ---- a launch ----
 
     def launch(self, kernel: Kernel, arguments: tuple) -> None:
+        """The launch hook: runs a kernel, and raises if it makes nan, or inf out of finite values."""
         if self.busy or not self.check_nan or mode.recorder is not None:
             return kernel.function(*arguments)
         frame = sys._getframe(2)
@@ -230,10 +249,11 @@ class _Anomaly:
                 name, out, read = getattr(arguments[0], "__name__", "host_"), arguments[1], list(arguments[2:])
             else:
                 known, name = _arrays(frame), kernel.name
-                pointers = [(kind, known.get(p)) for kind, p in zip(kernel.signature, arguments, strict=True) if kind in "op" and p]
-                out = next((a for kind, a in pointers if kind == "o"), None)        # the first: what comes after it may be scratch
+                typed = list(zip(kernel.signature, arguments, strict=True))
+                pointers = [(kind, known.get(p)) for kind, p in typed if kind in "op" and p]
+                out = next((a for kind, a in pointers if kind == "o"), None)    # the first: later ones may be scratch
                 read = [a for kind, a in pointers if kind == "p"]
-                read += [a for kind, a in zip(kernel.signature, arguments, strict=True) if kind == "d"]
+                read += [a for kind, a in typed if kind == "d"]
             given = [_kinds(x) for x in read]
         finally:
             self.busy = False
@@ -246,20 +266,25 @@ class _Anomaly:
             self.report("inf", _op_name(frame, name), out, "out of finite values", frame)
 
     def report(self, what: str, op: str, out: Any, of: str, frame: FrameType | None) -> None:
+        """Raises AnomalyError for a launch in the forward pass, or in the backward of a node."""
         got = _describe(out)
         if not self.walked:
-            raise AnomalyError(f"[detect_anomaly] {op} made {what} {of}, {Place(frame)}; got {got}; look at what it was given there")
+            raise AnomalyError(f"[detect_anomaly] {op} made {what} {of}, {Place(frame)}; got {got}; "
+                               "look at what it was given there")
         raise AnomalyError(self.of_backward(self.walked[-1], f"made {what} {of}", got))
 
     def of_backward(self, node: Node, did: str, got: str) -> str:
+        """The message for an anomaly in the backward of a node."""
         place = self.places.get(node)
-        where = f"recorded {place}" if place is not None else "recorded before detect_anomaly() was on: put the forward pass inside"
-        return (f"[detect_anomaly] the backward of {node.op.name} {did}, {where}; got {got}; look at the inputs of {node.op.name} "
-                "in the forward pass")
+        where = ("recorded before detect_anomaly() was on: put the forward pass inside" if place is None
+                 else f"recorded {place}")
+        return (f"[detect_anomaly] the backward of {node.op.name} {did}, {where}; got {got}; "
+                f"look at the inputs of {node.op.name} in the forward pass")
 
     # ---- a walk ----
 
     def walk(self, plain: Callable, roots: list, *args: Any, **kwargs: Any) -> Any:
+        """The walk `plain`, with each node's op watched."""
         nodes = [n for n in engine._reachable(roots, frozenset()) if type(n) is Node and type(n.op) is not _Watch]
         for node in nodes:
             node.op = _Watch(node.op, self)
@@ -270,6 +295,7 @@ class _Anomaly:
                 node.op = node.op.op
 
     def backward(self, op: Any, node: Node, g: Any, needs: list[bool]) -> Any:
+        """The backward of a node; errors name where it was recorded, gradients that are not finite raise."""
         self.walked.append(node)
         try:
             results = op.backward(node, g, needs)
@@ -287,7 +313,8 @@ class _Anomaly:
                 nan, inf = _kinds(r.array) if isinstance(r, Tensor) else (False, False)
                 if nan or inf:
                     came = any(any(_kinds(t.array)) for t in (g if type(g) is list else [g]) if t is not None)
-                    did = f"gave {'nan' if nan else 'inf'} for its input {i}" + (" of a gradient that was not finite" if came else "")
+                    did = f"gave {'nan' if nan else 'inf'} for its input {i}"
+                    did += " of a gradient that was not finite" if came else ""
                     raise AnomalyError(self.of_backward(node, did, _describe(r.array)))
         return results
 
@@ -298,21 +325,25 @@ class _Anomaly:
             place = None if type(node) is Slot else self.places.get(node)
             if place is not None and place.modules:
                 roots.setdefault(id(place.modules[0]), (place.root, place.modules[0]))
-        return {f"{name}.{path}": p for name, root in roots.values() for path, p in root.named_parameters() if p.requires_grad}
+        return {f"{name}.{path}": p for name, root in roots.values()
+                for path, p in root.named_parameters() if p.requires_grad}
 
 
 _on: _Anomaly | None = None
 
 
 def is_anomaly_enabled() -> bool:
+    """True while `detect_anomaly` (or `set_detect_anomaly`) is on."""
     return _on is not None
 
 
 def is_anomaly_check_nan_enabled() -> bool:
+    """True while `detect_anomaly` is on and looks at values (`check_nan`)."""
     return _on is not None and _on.check_nan
 
 
 def _switch(enabled: bool, check_nan: bool) -> None:
+    """Brings the mode to the given state."""
     global _on
     if enabled and _on is None:
         found = _Anomaly()
@@ -326,7 +357,7 @@ def _switch(enabled: bool, check_nan: bool) -> None:
 
 
 class set_detect_anomaly:
-    """Switches the mode on or off: as a call, or for the length of a `with` block."""
+    """Switches `detect_anomaly` on or off: as a call, or for the length of a `with` block."""
 
     def __init__(self, mode: bool, check_nan: bool = True) -> None:
         self.before = is_anomaly_enabled(), is_anomaly_check_nan_enabled()
@@ -340,11 +371,12 @@ class set_detect_anomaly:
 
 
 class detect_anomaly:
-    """Inside, the first op that makes a value that is not finite raises, forward or backward, and names itself, the module's path and
-    the line of the forward pass. inf that comes in with the operands (an additive mask) is let through.
+    """Inside the `with` block, the first op that makes nan, or inf out of finite values, raises AnomalyError, in
+    forward or backward. The message names the op, the module's path and the line of the forward pass. Values that are
+    not finite when they come in, such as the -inf of an additive mask, are allowed.
 
-    Also names, in a warning after `backward()`, the parameters that got no gradient. With `check_nan=False` values are not looked at;
-    errors in backward still tell where the forward was. Slow: for finding a fault.
+    After `backward()`, a warning names the parameters that got no gradient. With `check_nan=False` values are not
+    checked, but errors in backward still name the line of the forward pass. Slow: use it to find a fault.
 
     >>> with minigrad.autograd.detect_anomaly():
     ...     loss = criterion(model(x), y)

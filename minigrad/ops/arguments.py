@@ -1,3 +1,7 @@
+"""What several functions do to their arguments: sizes, dims, names, indices.
+
+Each takes the name of the op (`op`), for its error message. Nothing here knows of kernels or of the tape.
+"""
 from __future__ import annotations
 
 import builtins
@@ -9,14 +13,14 @@ from ..core.tensor import Tensor
 
 
 def hashable(value: Any) -> Any:
-    """An argument in the form a planner can remember it by."""
+    """An argument in a form that can be part of a plan's key: lists as tuples, 0-d integer tensors as ints."""
     if isinstance(value, (list, tuple)):
         return tuple([hashable(v) for v in value])
     return value.__index__() if isinstance(value, Tensor) else value
 
 
 def sizes(args: tuple, op: str, infer: bool = False) -> tuple[int, ...]:
-    """`f(2, 3)` and `f((2, 3))` alike, as a shape."""
+    """The shape given as `f(2, 3)` or `f((2, 3))`. With `infer`, a size may be -1."""
     given = args[0] if len(args) == 1 and isinstance(args[0], (tuple, list)) else args
     if builtins.any(isinstance(n, (Tensor, bool)) for n in given):
         raise TypeError(f"[{op}] sizes must be whole numbers; got {given}")
@@ -24,14 +28,14 @@ def sizes(args: tuple, op: str, infer: bool = False) -> tuple[int, ...]:
 
 
 def named(args: tuple, given: dict, name: str, op: str) -> tuple:
-    """The arguments of `f(2, 3)` or `f(name=(2, 3))`."""
+    """The arguments of a call `f(2, 3)` or `f(name=(2, 3))`, where `given` holds the keyword arguments."""
     if args or list(given) != [name]:
         raise TypeError(f"[{op}] unexpected argument {next(iter(given))!r}; expected {name}")
     return (given[name],)
 
 
 def respelled(op: str, numpy: dict[str, Any], **options: Any) -> dict[str, Any]:
-    """The options of a function that was called with NumPy's `axis` or `keepdims`, which PyTorch takes for `dim` and `keepdim`."""
+    """The `options` of a call with NumPy's `axis` or `keepdims` in place of PyTorch's `dim` and `keepdim`."""
     for name, value in numpy.items():
         ours = {"axis": "dim", "keepdims": "keepdim"}.get(name)
         if ours not in options:
@@ -43,7 +47,8 @@ def respelled(op: str, numpy: dict[str, Any], **options: Any) -> dict[str, Any]:
 
 
 def axes(args: tuple, ndim: int, op: str) -> tuple[int, ...]:
-    """`f(0, 1)` and `f((0, 1))` alike, as axes in the order given, none twice."""
+    """The dims given as `f(0, 1)` or `f((0, 1))`, made non-negative, in the order given; RuntimeError if one is named
+    twice."""
     given = args[0] if len(args) == 1 and isinstance(args[0], (tuple, list)) else args
     found = tuple([axis_of(d, ndim, op) for d in given])
     if len(set(found)) != len(found):
@@ -52,7 +57,7 @@ def axes(args: tuple, ndim: int, op: str) -> tuple[int, ...]:
 
 
 def existing_axis(dim: Any, ndim: int, op: str) -> int:
-    """An axis of a tensor that must have one."""
+    """`dim`, made non-negative, of a tensor that must have at least one dimension (IndexError)."""
     if ndim == 0:
         axis_of(dim, ndim, op)
         raise IndexError(f"[{op}] needs at least one dimension; got a 0-d tensor")
@@ -60,7 +65,7 @@ def existing_axis(dim: Any, ndim: int, op: str) -> int:
 
 
 def infer_shape(op: str, size: int, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Replaces one -1 by what the number of elements asks for."""
+    """A shape with one -1 replaced: the sizes then multiply to `size` elements."""
     if -1 not in shape:
         return shape
     if shape.count(-1) > 1:
@@ -74,12 +79,12 @@ def infer_shape(op: str, size: int, shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def whole(n: int) -> tuple[int, int, int]:
-    """A window's entry for all of a dimension."""
+    """The entry of a window's key that takes all n elements of a dimension."""
     return 0, 1, n
 
 
 def position(index: Any, n: int, op: str, dim: int) -> int:
-    """An index as 0 <= index < n."""
+    """An index made non-negative; IndexError unless -n <= index < n."""
     i = operator.index(index)
     if not -n <= i < n:
         raise IndexError(f"[{op}] index {i} is out of range for dim {dim} with size {n}")

@@ -1,3 +1,7 @@
+"""Rearranged elements: unfold, triangles, flips, rolls, repetition, padding, meshgrid.
+
+All but `unfold` and `meshgrid` copy. Read first view.py: `view_op`, `window_op` and `place_op` are used here.
+"""
 from __future__ import annotations
 
 import builtins
@@ -26,8 +30,11 @@ __all__ = ["unfold", "tril", "triu", "flip", "fliplr", "flipud", "roll", "rot90"
            "meshgrid"]
 
 
+# ---- windows ---------------------------------------------------------------------------------------------------------
+
 def _unfold_rule(x: Layout, *, dim: int, size: int, step: int) -> tuple[Layout, int]:
-    """All windows of `size` elements, `step` apart, along a dimension; the window is the last dimension. They may overlap."""
+    """All windows of `size` elements, `step` apart, along a dimension; the window is the last dimension. Windows may
+    overlap."""
     count = (x.shape[dim] - size) // step + 1
     shape, strides = list(x.shape), list(x.strides)
     shape[dim], strides[dim] = count, x.strides[dim] * step
@@ -35,6 +42,7 @@ def _unfold_rule(x: Layout, *, dim: int, size: int, step: int) -> tuple[Layout, 
 
 
 def _unfold_vjp(g: Tensor, x_shape: tuple[int, ...], dim: int, size: int, step: int) -> Tensor:
+    """The gradient of `unfold`: each window's gradient added at the places that the window was read from."""
     from .take import add_at
     count = g.array.layout.shape[dim]
     places = functions.as_tensor(step * np.arange(count)[:, None] + np.arange(size)).to(g.device)
@@ -59,23 +67,31 @@ def _unfold_reference(x: Any, *, dim: int, size: int, step: int) -> Any:
 
 @planner
 def _unfold_to(x: Layout, dimension: Any, size: Any, step: Any) -> Plan:
+    """Planner of `unfold`."""
     a = axis_of(dimension, x.ndim, "unfold")
     size, step, n = operator.index(size), operator.index(step), x.shape[a] if x.ndim else 1
     if step < 1 or not 0 <= size <= n:
-        fail("unfold", "size must lie between 0 and the dimension's size, and step be positive", [x, f"size {size}", f"step {step}"])
+        fail("unfold", "size must lie between 0 and the dimension's size, and step be positive",
+             [x, f"size {size}", f"step {step}"])
     if not x.ndim:
         return bind(reshape_op, x, shape=(size,)) if size else bind(window_op, x, key=((0, 1, 0),))
     return bind(_unfold, x, dim=a, size=size, step=step)
 
 
 def unfold(input: Tensor, dimension: int, size: int, step: int) -> Tensor:
-    """All windows of `size` elements, `step` apart, along a dimension; the window is the last dimension: a view."""
+    """All windows of `size` elements, `step` apart, along `dimension`: a view whose last dimension is the window. Size
+    n of `dimension` becomes (n - size) // step + 1. RuntimeError unless 0 <= size <= n and step > 0.
+
+    >>> minigrad.arange(5).unfold(0, 3, 2).tolist()
+    [[0, 1, 2], [2, 3, 4]]
+    """
     return through(_unfold_to, input, dimension, size, step)
 
 
-# ---- triangles ------------------------------------------------------------------------------------------------------
+# ---- triangles -------------------------------------------------------------------------------------------------------
+
 def _prepare_triangle(x: Layout, *, diagonal: int, lower: bool) -> Plan:
-    """The elements on one side of a diagonal of the last two dimensions (and on it), zeros on the other."""
+    """The elements on a diagonal of the last two dimensions and on one side of it; zeros on the other side."""
     if x.ndim < 2:
         fail("tril" if lower else "triu", "needs at least two dimensions", x)
     out = layout(x.device, x.dtype, x.shape)
@@ -83,9 +99,12 @@ def _prepare_triangle(x: Layout, *, diagonal: int, lower: bool) -> Plan:
     keep, zero = x.device.upload(mask if lower else ~mask), constant(0, x.dtype, x.device).array
     kernel = x.device.kernels.where.move(x.dtype)
     if kernel is None or not x.size:
+        def triangle(v: Any, out: Any) -> None:
+            np.copyto(out, np.tril(v, diagonal) if lower else np.triu(v, diagonal))
+
         def run_host(a: Array) -> Array:
             y = alloc(out)
-            x.device.host.call(lambda v, out: np.copyto(out, np.tril(v, diagonal) if lower else np.triu(v, diagonal)), y.np, a.np)
+            x.device.host.call(triangle, y.np, a.np)
             return y
         return Plan(run_host, out, f"no where kernel for {x.dtype}: NumPy")
     plan = elementwise_plan(out, keep.layout, x, zero.layout)
@@ -99,10 +118,12 @@ def _prepare_triangle(x: Layout, *, diagonal: int, lower: bool) -> Plan:
 
 @planner
 def _triangular(x: Layout, diagonal: Any, lower: bool) -> Plan:
+    """Planner of `tril` (`lower`) and `triu`."""
     return bind(_triangle, x, diagonal=operator.index(diagonal), lower=lower)
 
 
-_triangle = Primitive("triangle", _prepare_triangle, {"x": lambda g, diagonal, lower: through(_triangular, g, diagonal, lower)})
+_triangle = Primitive("triangle", _prepare_triangle,
+                      {"x": lambda g, diagonal, lower: through(_triangular, g, diagonal, lower)})
 
 
 @_triangle.samples
@@ -124,18 +145,21 @@ def _triangle_reference(x: Any, *, diagonal: int, lower: bool) -> Any:
 
 
 def tril(input: Tensor, diagonal: int = 0) -> Tensor:
-    """The elements on and below a diagonal of the last two dimensions, zeros elsewhere."""
+    """The elements on and below a diagonal of the last two dimensions, zeros elsewhere. `diagonal` > 0 is above the
+    main diagonal, < 0 below it. RuntimeError for fewer than two dimensions."""
     return through(_triangular, input, diagonal, True)
 
 
 def triu(input: Tensor, diagonal: int = 0) -> Tensor:
-    """The elements on and above a diagonal of the last two dimensions, zeros elsewhere."""
+    """The elements on and above a diagonal of the last two dimensions, zeros elsewhere. `diagonal` > 0 is above the
+    main diagonal, < 0 below it. RuntimeError for fewer than two dimensions."""
     return through(_triangular, input, diagonal, False)
 
 
-# ---- order ----------------------------------------------------------------------------------------------------------
+# ---- order -----------------------------------------------------------------------------------------------------------
+
 def _prepare_flip(x: Layout, *, axes: tuple[int, ...]) -> Plan:
-    """Dimensions backwards: a copy through negative strides."""
+    """Dimensions in reverse order of their elements: a copy that reads with negative strides."""
     out = layout(x.device, x.dtype, x.shape)
     back = layout(x.device, x.dtype, x.shape, tuple([-s if i in axes else s for i, s in enumerate(x.strides)]))
     last = builtins.sum((x.shape[a] - 1) * x.strides[a] for a in axes) * x.dtype.itemsize if x.size else 0
@@ -150,6 +174,7 @@ def _prepare_flip(x: Layout, *, axes: tuple[int, ...]) -> Plan:
 
 @planner
 def _flipped(x: Layout, axes: tuple[int, ...]) -> Plan:
+    """Planner: `flip` of axes that are not negative."""
     return bind(_flip, x, axes=axes)
 
 
@@ -171,41 +196,43 @@ def _flip_reference(x: Any, *, axes: tuple[int, ...]) -> Any:
 
 @planner
 def _flip_to(x: Layout, *dims: Any) -> Plan:
+    """Planner of `flip`."""
     return bind(_flip, x, axes=axes(dims, x.ndim, "flip") if x.ndim else ())
 
 
 def flip(input: Tensor, *args: Any, **given: Any) -> Tensor:
-    """The dimensions in `dims` backwards (a copy)."""
+    """The elements in reverse order along each of `dims`: a copy. `flip(0, 1)` or `flip((0, 1))`."""
     return through(_flip_to, input, *(named(args, given, "dims", "flip") if given else args))
 
 
 def fliplr(input: Tensor) -> Tensor:
-    """The second dimension backwards."""
+    """The elements in reverse order along the second dimension: a copy."""
     if input.array.layout.ndim < 2:
         fail("fliplr", "needs at least two dimensions", input.array.layout)
     return through(_flipped, input, (1,))
 
 
 def flipud(input: Tensor) -> Tensor:
-    """The first dimension backwards."""
+    """The elements in reverse order along the first dimension: a copy."""
     if input.array.layout.ndim < 1:
         fail("flipud", "needs at least one dimension", input.array.layout)
     return through(_flipped, input, (0,))
 
 
 def rot90(input: Tensor, k: int = 1, dims: Sequence[int] = (0, 1)) -> Tensor:
-    """`k` quarter turns in the plane of two dimensions, from the first to the second."""
+    """`k` quarter turns in the plane of two dimensions, from the first of `dims` to the second; k < 0 turns back."""
     if len(dims) != 2 or input.array.layout.ndim < 2:
         fail("rot90", "needs a plane of two dimensions", [input.array.layout, f"dims {list(dims)}"])
     a, b = axes((dims,), input.array.layout.ndim, "rot90")
-    turned = [copy.call, lambda x: flip(x, (b,)).transpose(a, b), lambda x: flip(x, (a, b)), lambda x: flip(x.transpose(a, b), (b,))]
+    turned = [copy.call, lambda x: flip(x, (b,)).transpose(a, b), lambda x: flip(x, (a, b)),
+              lambda x: flip(x.transpose(a, b), (b,))]
     return turned[k % 4](input)
 
 
 def _prepare_roll(x: Layout, *, shift: int, dim: int) -> Plan:
-    """The elements shifted along a dimension; what leaves at the end comes back at the start."""
+    """The elements shifted along a dimension; those shifted out at the end come in at the start."""
     out, n = layout(x.device, x.dtype, x.shape), x.shape[dim]
-    cut = (n - shift) % n if n else 0           # the element that comes first
+    cut = (n - shift) % n if n else 0           # the element that comes first in the result
     moves = []
     for start, to, length in ((cut, 0, n - cut), (0, n - cut, cut)):
         shape = (*x.shape[:dim], length, *x.shape[dim + 1:])
@@ -222,6 +249,7 @@ def _prepare_roll(x: Layout, *, shift: int, dim: int) -> Plan:
 
 @planner
 def _rolled(x: Layout, shift: Any, dim: Any) -> Plan:
+    """Planner: `roll` along one dimension."""
     return bind(_roll, x, shift=operator.index(shift), dim=existing_axis(dim, x.ndim, "roll"))
 
 
@@ -242,7 +270,12 @@ def _roll_reference(x: Any, *, shift: int, dim: int) -> Any:
 
 
 def roll(input: Tensor, shifts: int | Sequence[int], dims: int | Sequence[int] | None = None) -> Tensor:
-    """The elements shifted along dimensions; what leaves at the end comes back at the start. Without dims, along all elements."""
+    """The elements shifted by `shifts` along `dims` (one shift for each); those shifted out at the end come in at the
+    start. Without `dims`, the flattened tensor is shifted by one shift, and keeps its shape. A copy.
+
+    >>> minigrad.arange(4).roll(1).tolist()
+    [3, 0, 1, 2]
+    """
     if type(shifts) is int and type(dims) is int:
         return through(_rolled, input, shifts, dims)
     by = tuple(shifts) if isinstance(shifts, (tuple, list)) else (shifts,)
@@ -258,9 +291,11 @@ def roll(input: Tensor, shifts: int | Sequence[int], dims: int | Sequence[int] |
     return input
 
 
-# ---- repetition -----------------------------------------------------------------------------------------------------
+# ---- repetition ------------------------------------------------------------------------------------------------------
+
 def repeat(input: Tensor, *repeats: Any) -> Tensor:
-    """The tensor laid side by side, `repeats` times along each dimension (further leading ones may be given)."""
+    """The tensor `repeats` times along each dimension, as a copy: `repeat(2, 3)` or `repeat((2, 3))`. More numbers than
+    dimensions add leading dimensions; fewer raise RuntimeError. Size n becomes n times its number."""
     times = sizes(tuple([hashable(r) for r in repeats]), "repeat")
     x = input.array.layout
     lead = len(times) - x.ndim
@@ -281,10 +316,11 @@ def tile(input: Tensor, *args: Any, **given: Any) -> Tensor:
     return repeat(input, (1,) * (input.array.layout.ndim - len(times)) + times)
 
 
-# ---- pad ------------------------------------------------------------------------------------------------------------
+# ---- pad -------------------------------------------------------------------------------------------------------------
+
 @lru_cache(maxsize=256)
 def _border(n: int, left: int, right: int, how: str, device: Any) -> Tensor:
-    """Where the elements of a padded dimension come from."""
+    """For each element of a padded dimension, the place in the input of size n that it is read from."""
     i = np.arange(-left, n + right)
     if how == "circular":
         i %= n
@@ -296,9 +332,15 @@ def _border(n: int, left: int, right: int, how: str, device: Any) -> Tensor:
 
 
 def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> Tensor:
-    """More elements at the borders: `pad` is (left, right) of the last dimension, then of the one before, and so on.
+    """`input` with elements added at the borders. `pad` is (left, right) of the last dimension, then of the one before,
+    and so on; a negative number cuts elements off.
 
-    mode: "constant" (`value`, default 0; negative numbers cut), "reflect", "replicate" or "circular".
+    mode: "constant" (the new elements are `value`, by default 0), "reflect" (mirrored at the border element, without
+    repeating it), "replicate" (the border element) or "circular" (from the other end). All but "constant" pad all
+    dimensions but the first one or two (NotImplementedError otherwise).
+
+    >>> minigrad.pad(minigrad.ones(2), (1, 2)).tolist()
+    [0.0, 1.0, 1.0, 0.0, 0.0]
     """
     x = input.array.layout
     if isinstance(pad, Tensor):
@@ -315,8 +357,15 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
     if value is not None and value != 0:
         raise ValueError(f"[pad] mode {mode!r} takes no value; got {value}")
     if x.ndim not in (len(amounts) // 2 + 1, len(amounts) // 2 + 2):
-        raise NotImplementedError(f"[pad] mode {mode!r} pads all dimensions of a tensor but the first one or two; got {x}, pad {amounts}")
+        raise NotImplementedError(f"[pad] mode {mode!r} pads all dimensions of a tensor but the first one or two; "
+                                  f"got {x}, pad {amounts}")
+    return _pad_from_input(input, amounts, mode)
+
+
+def _pad_from_input(input: Tensor, amounts: list[int], mode: str) -> Tensor:
+    """`pad` with a mode that takes the new elements from the input."""
     from .take import take_at
+    x = input.array.layout
     for k in range(len(amounts) // 2):
         a, left, right = x.ndim - 1 - k, *amounts[2 * k:2 * k + 2]
         n = x.shape[a]
@@ -325,7 +374,7 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
         most = {"reflect": n - 1, "circular": n}.get(mode)
         if most is not None and builtins.max(left, right) > most:
             fail("pad", f"mode {mode!r} can pad dimension {a} by at most {most}", [x, f"pad {amounts}"])
-        if mode == "circular" and (left < 0 or right < 0):          # cut first: what is cut off does not come round again
+        if mode == "circular" and (left < 0 or right < 0):      # cut first: elements cut off are not repeated
             n += builtins.min(left, 0) + builtins.min(right, 0)
             if n < 1:
                 fail("pad", "circular padding needs something to repeat", [x, f"pad {amounts}"])
@@ -337,10 +386,12 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
 
 
 def _pad_constant(input: Tensor, amounts: list[int], value: float) -> Tensor:
+    """`pad` with mode constant: cuts, then writes the rest into a larger tensor of `value`."""
     x = input.array.layout
     if not is_float(x.dtype):
         value = int(value)
-    pairs = [(0, 0)] * (x.ndim - len(amounts) // 2) + [(amounts[i], amounts[i + 1]) for i in range(len(amounts) - 2, -1, -2)]
+    given = [(amounts[i], amounts[i + 1]) for i in range(len(amounts) - 2, -1, -2)]
+    pairs = [(0, 0)] * (x.ndim - len(given)) + given
     for a, (left, right) in enumerate(pairs):
         n = x.shape[a]
         if n + left + right < 0:
@@ -348,7 +399,7 @@ def _pad_constant(input: Tensor, amounts: list[int], value: float) -> Tensor:
         if left < 0 or right < 0:
             low, high = builtins.max(-left, 0), n - builtins.max(-right, 0)
             input = through(as_narrowed, input, a, low, builtins.max(high - low, 0))
-    # cut first, then put what is left into the larger tensor
+    # what is cut off is gone: write the rest into the larger tensor
     key, shape = [], []
     for n, (left, right) in zip(input.array.layout.shape, pairs, strict=True):
         key.append((builtins.max(left, 0), 1, n))
@@ -356,19 +407,29 @@ def _pad_constant(input: Tensor, amounts: list[int], value: float) -> Tensor:
     if tuple(shape) == input.array.layout.shape:
         return copy.call(input)
     placed = place_op(input, shape=tuple(shape), key=tuple(key))
-    return placed if value == 0 else where(_inside(tuple(shape), tuple(key), x.device), placed, constant(value, x.dtype, x.device))
+    if value == 0:
+        return placed
+    return where(_inside(tuple(shape), tuple(key), x.device), placed, constant(value, x.dtype, x.device))
 
 
 @lru_cache(maxsize=64)
 def _inside(shape: tuple[int, ...], key: tuple, device: Any) -> Tensor:
-    """True where padding put the input."""
+    """True where the padded tensor holds elements of the input."""
     mask = np.zeros(shape, bool)
     mask[tuple(slice(start, start + n) for start, _, n in key)] = True
     return new_tensor(device.upload(mask), None)
 
 
+# ---- grids -----------------------------------------------------------------------------------------------------------
+
 def meshgrid(*tensors: Any, indexing: str | None = None) -> tuple[Tensor, ...]:
-    """Grids of coordinates of vectors: output i varies along dimension i ("ij"), or the first two swapped ("xy")."""
+    """A tuple of grids, one for each vector: views of the common shape. With `indexing` "ij" output i varies along
+    dimension i; with "xy" the first two dimensions are swapped. Without `indexing` it is "ij", with a warning.
+
+    >>> x, y = minigrad.meshgrid(minigrad.arange(2), minigrad.arange(3), indexing="ij")
+    >>> y.tolist()
+    [[0, 1, 2], [0, 1, 2]]
+    """
     given = tensors[0] if len(tensors) == 1 and isinstance(tensors[0], (tuple, list)) else tensors
     if indexing is None:
         indexing = "ij"

@@ -1,3 +1,8 @@
+"""Dtypes and devices: casts, transfers, questions about dtypes; and overwriting a tensor (`copy_`, `fill_`, `zero_`).
+
+Read first `promote` and `result_type` in core/shape.py: they say which dtype an operation has. `Tensor.to` is in
+core/tensor.py and calls `cast` and `transfer` here.
+"""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
@@ -24,7 +29,7 @@ __all__ = ["is_complex", "is_floating_point", "is_signed", "is_tensor", "numel",
 
 
 def _prepare_transfer(x: Layout, *, source: Device, target: Device) -> Plan:
-    """A copy on another device."""
+    """A copy on another device, by way of host memory."""
     def run(a: Array) -> Array:
         if mode.recorder:
             mode.recorder.refuse("moving to another device")
@@ -48,16 +53,17 @@ def _transfer_reference(x: Any, *, source: Device, target: Device) -> Any:
 
 
 def transfer(t: Tensor, device: Device) -> Tensor:
-    """A copy on another device; differentiable."""
+    """A copy of `t` on another device; differentiable."""
     return _transfer(t, source=t.array.layout.device, target=device)
 
 
 launch("ops/elementwise.cu", "cast_f32 cast_f64 cast_i32 cast_i64 cast_u8", by_plan)
-_cast = Primitive("cast", prepare_cast, {"input": lambda g: g}, doc="The values in another dtype.")      # the engine casts back
+_cast = Primitive("cast", prepare_cast, {"input": lambda g: g},          # the engine casts the gradient back
+                  doc="The values in another dtype.")
 
 
 def cast(t: Tensor, dtype: Any) -> Tensor:
-    """`t` in another dtype (itself if it has it already). The gradient is cast back."""
+    """`t` in another dtype; `t` itself if it has that dtype. The gradient is cast back."""
     dtype = np.dtype(dtype)
     return t if t.array.layout.dtype == dtype else _cast(t, dtype=dtype)
 
@@ -74,7 +80,12 @@ _cast.reference(lambda a, *, dtype: a.astype(dtype))
 
 
 def result_type(tensor1: Any, tensor2: Any) -> np.dtype:
-    """The dtype of an operation between two tensors or numbers."""
+    """The dtype of an operation between two tensors or numbers, by PyTorch's rules: tensors with dimensions outrank 0-d
+    tensors, and these outrank Python numbers, of the same or a lower category (bool, integer, float).
+
+    >>> minigrad.result_type(minigrad.ones(2, dtype="int32"), 1.5)
+    dtype('float32')
+    """
     tensors = [t for t in (tensor1, tensor2) if isinstance(t, Tensor)]
     dtype = result_type_of(*[t.array.layout for t in tensors]) if tensors else BOOL
     for t in (tensor1, tensor2):
@@ -84,27 +95,28 @@ def result_type(tensor1: Any, tensor2: Any) -> np.dtype:
 
 
 def promote_types(type1: Any, type2: Any) -> np.dtype:
-    """The smallest dtype that both convert to."""
+    """The dtype of an operation between two dtypes, by PyTorch's rules: within bool, integers or floats the wider one,
+    else the higher category's (int64 with float32 is float32)."""
     return promote(np.dtype(type1), np.dtype(type2))
 
 
 def is_tensor(obj: Any) -> bool:
-    """Is it a Tensor?"""
+    """True if `obj` is a Tensor."""
     return isinstance(obj, Tensor)
 
 
 def is_floating_point(input: Tensor) -> bool:
-    """Is the dtype one of floating-point numbers?"""
+    """True if the dtype is a floating-point one, bfloat16 included."""
     return is_float(input.array.layout.dtype)
 
 
 def is_complex(input: Tensor) -> bool:
-    """There are no complex tensors."""
+    """Always False: there are no complex tensors."""
     return False
 
 
 def is_signed(input: Tensor) -> bool:
-    """Can the dtype hold negative numbers?"""
+    """True if the dtype can hold negative numbers."""
     return input.array.layout.dtype.kind not in "bu"
 
 
@@ -113,28 +125,31 @@ def numel(input: Tensor) -> int:
     return input.array.layout.size
 
 
-# ---- casts by name, and filling in place --------------------------------------------------------------------------------
+# ---- casts by name, and filling in place -----------------------------------------------------------------------------
+
 def _to(dtype: str) -> Callable[[Tensor], Tensor]:
+    """The method that converts to `dtype`."""
     def method(input: Tensor) -> Tensor:
         if dtype == "bfloat16":
-            import ml_dtypes  # noqa: F401 (registers the dtype)
+            import ml_dtypes  # noqa: F401 (registers the dtype with NumPy)
         return cast(input, dtype)
     method.__doc__ = f"The values as {dtype}."
     return method
 
 
 def _type(input: Tensor, dtype: Any = None) -> Any:
-    """The values in another dtype; without one, the dtype's name."""
+    """`type()` is the name of the dtype, `type(dtype)` the values in that dtype."""
     return str(input.array.layout.dtype) if dtype is None else cast(input, dtype)
 
 
 def type_as(input: Tensor, other: Tensor) -> Tensor:
-    """The values in the dtype and on the device of `other`."""
+    """The values with the dtype and device of `other`."""
     return input.to(other.device, other.dtype)
 
 
 def copy_(input: Tensor, src: Any, non_blocking: bool = False) -> Tensor:
-    """Overwrites the values with those of `src`, broadcast and converted; not differentiable."""
+    """Overwrites the values with those of `src`, broadcast and converted, and returns the tensor itself. `src` may be
+    array-like. Not recorded: while gradients are recorded, tensors that require a gradient are refused."""
     if not isinstance(src, Tensor):
         src = functions.as_tensor(src)
     for t in (input, src) if mode.grad else ():
@@ -146,7 +161,8 @@ def copy_(input: Tensor, src: Any, non_blocking: bool = False) -> Tensor:
 
 
 def fill_(input: Tensor, value: Any) -> Tensor:
-    """Overwrites all values with one number (or a 0-d tensor)."""
+    """Overwrites all values with one number, or with the value of a 0-d tensor, and returns the tensor itself. Not
+    recorded: while gradients are recorded, a tensor that requires a gradient is refused."""
     writable("fill_", input)
     to = input.array.layout
     if isinstance(value, Tensor):
@@ -158,12 +174,14 @@ def fill_(input: Tensor, value: Any) -> Tensor:
 
 
 def zero_(input: Tensor) -> Tensor:
-    """Overwrites all values with 0."""
+    """Overwrites all values with 0 and returns the tensor itself; see `fill_`."""
     return fill_(input, 0)
+
+
 METHODS: dict[str, Any] = {
     **{name: _to(dtype) for name, dtype in (
-        ("float", "float32"), ("double", "float64"), ("half", "float16"), ("bfloat16", "bfloat16"), ("long", "int64"), ("int", "int32"),
-        ("short", "int16"), ("char", "int8"), ("byte", "uint8"), ("bool", "bool"))},
+        ("float", "float32"), ("double", "float64"), ("half", "float16"), ("bfloat16", "bfloat16"), ("long", "int64"),
+        ("int", "int32"), ("short", "int16"), ("char", "int8"), ("byte", "uint8"), ("bool", "bool"))},
     "type": _type, "type_as": type_as, "copy_": copy_, "fill_": fill_, "zero_": zero_,
-    "__array_priority__": 1000,             # NumPy leaves `array * tensor` to the tensor
+    "__array_priority__": 1000,             # for `array * tensor` NumPy calls the tensor's operator
 }

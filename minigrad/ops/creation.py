@@ -1,7 +1,12 @@
-"""Making tensors: from data, filled, ranges; and moving them between devices."""
+"""Making tensors: from data, filled with one value, and ranges. Random ones are in random.py, transfers in convert.py.
+
+`dtype` None means the default float dtype (float32 unless `set_default_dtype` changed it) or what the data says;
+`device` None means the CPU or where the data is. Read first `as_array`: it decides the dtype of data.
+"""
 from __future__ import annotations
 
 import operator
+from collections.abc import Callable, Iterator
 from functools import reduce
 from typing import Any
 
@@ -21,12 +26,15 @@ __all__ = ["tensor", "as_tensor", "asarray", "from_numpy", "from_dlpack", "empty
 
 
 def _finish(t: Tensor, requires_grad: bool) -> Tensor:
+    """The tensor, which then requires a gradient if asked for."""
     return t.requires_grad_() if requires_grad else t
 
 
-# ---- from data ------------------------------------------------------------------------------------------------------
+# ---- from data -------------------------------------------------------------------------------------------------------
+
 def as_array(data: Any, dtype: Any = None) -> np.ndarray:
-    """Anything array-like as a NumPy array with the dtype `tensor` gives it: Python floats are float32, ints int64."""
+    """Anything array-like as a NumPy array with the dtype that `tensor` gives it: `dtype`, else the data's own; Python
+    floats have the default float dtype, ints int64. TypeError for data that are not real numbers."""
     if isinstance(data, Tensor):
         values = data.numpy(force=True)
         return values if dtype is None else values.astype(np.dtype(dtype), copy=False)
@@ -44,13 +52,15 @@ def as_array(data: Any, dtype: Any = None) -> np.ndarray:
     try:
         values = np.asarray(data)
     except ValueError as error:
-        raise ValueError(f"[tensor] data must be a rectangular array; got nested sequences of different lengths ({error})") from None
+        raise ValueError("[tensor] data must be a rectangular array; got nested sequences of different lengths "
+                         f"({error})") from None
     except OverflowError:
         fail("tensor", "integers must fit int64", "")
     if values.dtype.hasobject or values.dtype.kind in "USMmV" and not is_float(values.dtype):
         raise TypeError(f"[tensor] data must be numbers; got {values.dtype}; convert it to a numeric array first")
     if values.dtype.kind == "c":
-        fail("tensor", "complex numbers are not supported", values.dtype, "work with real and imaginary parts", TypeError)
+        fail("tensor", "complex numbers are not supported", values.dtype, "work with real and imaginary parts",
+             TypeError)
     if dtype is not None:
         return values.astype(np.dtype(dtype), copy=False)
     if plain and (values.size == 0 or values.dtype.kind == "f"):
@@ -69,10 +79,12 @@ def _float_of(data: Any) -> np.dtype:
         first = first[0]
     if not isinstance(first, (np.ndarray, np.generic)):
         return default_float()
-    return reduce(promote, [d.dtype if isinstance(d, (np.ndarray, np.generic)) else default_float() for d in _leaves(data)])
+    leaves = _leaves(data)
+    return reduce(promote, [d.dtype if isinstance(d, (np.ndarray, np.generic)) else default_float() for d in leaves])
 
 
-def _leaves(data: Any) -> Any:
+def _leaves(data: Any) -> Iterator[Any]:
+    """The numbers and arrays of nested lists."""
     if isinstance(data, (list, tuple)):
         for d in data:
             yield from _leaves(d)
@@ -81,6 +93,7 @@ def _leaves(data: Any) -> Any:
 
 
 def _holds_tensors(data: Any) -> bool:
+    """Is the first element of nested lists a tensor?"""
     while isinstance(data, (list, tuple)):
         if not data:
             return False
@@ -89,27 +102,41 @@ def _holds_tensors(data: Any) -> bool:
 
 
 def _unwrap(data: Any) -> Any:
-    return [_unwrap(d) for d in data] if isinstance(data, (list, tuple)) else data.numpy(force=True) if isinstance(data, Tensor) else data
+    """Nested lists with NumPy arrays in place of tensors."""
+    if isinstance(data, (list, tuple)):
+        return [_unwrap(d) for d in data]
+    return data.numpy(force=True) if isinstance(data, Tensor) else data
 
 
 def _upload(values: np.ndarray, device: Any) -> Tensor:
+    """A tensor on a device with a copy of the values."""
     return new_tensor(open_device(device or "cpu").upload(np.ascontiguousarray(values).reshape(values.shape)), None)
 
 
 def _home(data: Any, device: Any) -> Any:
-    """Where data goes: as asked, else the GPU if it is there, else the CPU."""
-    return device if device is not None or isinstance(data, np.ndarray) or not hasattr(data, "__cuda_array_interface__") else "cuda"
+    """The device for data: `device`, else the GPU if the data is there, else the CPU (None)."""
+    if device is None and not isinstance(data, np.ndarray) and hasattr(data, "__cuda_array_interface__"):
+        return "cuda"
+    return device
 
 
 def tensor(data: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
-    """A new tensor with a copy of `data` (numbers, nested lists, arrays). Python floats become float32."""
+    """A new tensor with a copy of `data`: numbers, nested lists, arrays, tensors.
+
+    Without `dtype`, Python floats get the default float dtype, ints int64, bools bool; arrays keep theirs. ValueError
+    if nested lists have different lengths, TypeError if the data are not real numbers.
+
+    >>> minigrad.tensor([[1, 2], [3, 4.5]]).dtype
+    dtype('float32')
+    """
     if isinstance(data, Tensor):
         return _finish(data.detach().to(device=device, dtype=dtype, copy=True), requires_grad)
     return _finish(_upload(as_array(data, dtype), _home(data, device)), requires_grad)
 
 
 def as_tensor(data: Any, dtype: Any = None, device: Any = None) -> Tensor:
-    """`data` as a tensor, sharing memory where possible."""
+    """`data` as a tensor. A tensor of the right dtype and device is returned itself; a writable NumPy array of the
+    right dtype shares its memory with the result; everything else is copied."""
     if isinstance(data, Tensor):
         return data.to(device=device, dtype=dtype)
     values = as_array(data, dtype)
@@ -119,23 +146,30 @@ def as_tensor(data: Any, dtype: Any = None, device: Any = None) -> Tensor:
     return _upload(values, target)
 
 
-def asarray(obj: Any, *, dtype: Any = None, device: Any = None, copy: bool | None = None, requires_grad: bool = False) -> Tensor:
-    """`obj` as a tensor: shares memory where possible, copies always (`copy=True`) or never (`copy=False`, which may raise)."""
+def asarray(obj: Any, *, dtype: Any = None, device: Any = None, copy: bool | None = None,
+            requires_grad: bool = False) -> Tensor:
+    """`obj` as a tensor. `copy=True` always copies, `copy=False` never (ValueError if the memory cannot be shared),
+    `copy=None` shares it where possible, also with objects that have `__dlpack__`."""
     if copy:
         return tensor(obj, dtype=dtype, device=device, requires_grad=requires_grad)
-    t = from_dlpack(obj).to(dtype=dtype, device=device) if hasattr(obj, "__dlpack__") and not isinstance(obj, (Tensor, np.ndarray)) \
-        else as_tensor(obj, dtype=dtype, device=device)
+    if hasattr(obj, "__dlpack__") and not isinstance(obj, (Tensor, np.ndarray)):
+        t = from_dlpack(obj).to(dtype=dtype, device=device)
+    else:
+        t = as_tensor(obj, dtype=dtype, device=device)
     if copy is False and not (t is obj or isinstance(obj, np.ndarray) and np.shares_memory(t.numpy(force=True), obj)):
         raise ValueError("[asarray] the data cannot be shared; pass copy=None or copy=True")
     return _finish(t.detach() if requires_grad and t is obj else t, requires_grad)
 
 
 def _shareable(values: np.ndarray) -> bool:
-    return values.flags.writeable and values.flags.aligned and all(s % values.itemsize == 0 for s in values.strides)
+    """Can a tensor use the memory of this array?"""
+    flags = values.flags
+    return flags.writeable and flags.aligned and all(s % values.itemsize == 0 for s in values.strides)
 
 
 def from_numpy(array: np.ndarray) -> Tensor:
-    """A tensor on the memory of a NumPy array: changing one changes the other. Read-only arrays are copied."""
+    """A tensor on the memory of a NumPy array: a change of one is seen in the other. Arrays that are read-only, or have
+    a dtype or strides that tensors do not have, are copied."""
     if not isinstance(array, np.ndarray):
         raise TypeError(f"[from_numpy] expected a NumPy array; got {type(array).__name__}; use tensor(...)")
     values = as_array(array)
@@ -145,50 +179,56 @@ def from_numpy(array: np.ndarray) -> Tensor:
 
 
 def from_dlpack(ext_tensor: Any) -> Tensor:
-    """A tensor on the memory of another library's CPU tensor (anything with `__dlpack__`), shared if it is writable."""
+    """A tensor of another library's array or tensor, any object with `__dlpack__`. Writable CPU memory is shared, other
+    memory is copied."""
     if isinstance(ext_tensor, Tensor):
         return ext_tensor.detach()
     if not hasattr(ext_tensor, "__dlpack__"):
-        raise TypeError(f"[from_dlpack] expected an object with __dlpack__; got {type(ext_tensor).__name__}; use tensor(...)")
+        raise TypeError(f"[from_dlpack] expected an object with __dlpack__; got {type(ext_tensor).__name__}; "
+                        "use tensor(...)")
     if getattr(ext_tensor, "__dlpack_device__", lambda: (1, 0))()[0] not in (1, 3):
         return _upload(as_array(ext_tensor), "cuda")
     return from_numpy(np.from_dlpack(ext_tensor))
 
 
-# ---- filled ---------------------------------------------------------------------------------------------------------
+# ---- filled ----------------------------------------------------------------------------------------------------------
+
 def layout_for(size: tuple[Any, ...], dtype: Any, device: Any, op: str, given: dict | None = None) -> Layout:
-    """The layout of `zeros(2, 3)`, `zeros((2, 3))` and `zeros(size=(2, 3))`."""
+    """The layout of a call `zeros(2, 3)`, `zeros((2, 3))` or `zeros(size=(2, 3))`."""
     if given:
         if size or list(given) != ["size"]:
-            raise TypeError(f"[{op}] unexpected argument {next(iter(given))!r}; expected size, dtype, device or requires_grad")
+            raise TypeError(f"[{op}] unexpected argument {next(iter(given))!r}; "
+                            "expected size, dtype, device or requires_grad")
         size = (given["size"],)
     shape = shape_of(size[0] if len(size) == 1 and isinstance(size[0], (tuple, list)) else size, op)
     return layout(open_device(device or "cpu"), np.dtype(dtype) if dtype is not None else default_float(), shape)
 
 
 def filled(to: Layout, value: Any) -> Tensor:
+    """A new tensor of a layout, filled with one value."""
     t = new_tensor(alloc(to), None)
     copy_array(t.array, constant(value, to.dtype, to.device).array)
     return t
 
 
 def empty(*args: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False, **given: Any) -> Tensor:
-    """An uninitialised tensor."""
+    """A tensor with uninitialised values: `empty(2, 3)` or `empty((2, 3))`."""
     return _finish(new_tensor(alloc(layout_for(args, dtype, device, "empty", given)), None), requires_grad)
 
 
 def zeros(*args: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False, **given: Any) -> Tensor:
-    """A tensor of zeros."""
+    """A tensor of zeros: `zeros(2, 3)` or `zeros((2, 3))`."""
     return _finish(filled(layout_for(args, dtype, device, "zeros", given), 0), requires_grad)
 
 
 def ones(*args: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False, **given: Any) -> Tensor:
-    """A tensor of ones."""
+    """A tensor of ones: `ones(2, 3)` or `ones((2, 3))`."""
     return _finish(filled(layout_for(args, dtype, device, "ones", given), 1), requires_grad)
 
 
 def full(size: Any, fill_value: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
-    """A tensor filled with one value; without `dtype`, the value's own kind decides."""
+    """A tensor of shape `size` filled with `fill_value`. Without `dtype`: bool, int64 or the default float dtype, by
+    the kind of the value."""
     if isinstance(fill_value, (Tensor, np.generic)):
         fill_value = fill_value.item()
     if dtype is None:
@@ -197,57 +237,71 @@ def full(size: Any, fill_value: Any, *, dtype: Any = None, device: Any = None, r
 
 
 def like_layout(t: Any, dtype: Any, device: Any) -> Layout:
+    """The contiguous layout with the shape of `t`, and its dtype and device where none are given."""
     if not isinstance(t, Tensor):
         raise TypeError(f"[like] expected a Tensor; got {type(t).__name__}")
     have = t.array.layout
-    return layout(have.device if device is None else open_device(device), have.dtype if dtype is None else np.dtype(dtype), have.shape)
+    return layout(have.device if device is None else open_device(device),
+                  have.dtype if dtype is None else np.dtype(dtype), have.shape)
 
 
 def empty_like(input: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
-    """An uninitialised tensor of `input`'s shape, dtype and device."""
+    """A tensor with uninitialised values and the shape, dtype and device of `input`."""
     return _finish(new_tensor(alloc(like_layout(input, dtype, device)), None), requires_grad)
 
 
 def zeros_like(input: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
-    """Zeros in `input`'s shape, dtype and device."""
+    """Zeros with the shape, dtype and device of `input`."""
     return _finish(filled(like_layout(input, dtype, device), 0), requires_grad)
 
 
 def ones_like(input: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
-    """Ones in `input`'s shape, dtype and device."""
+    """Ones with the shape, dtype and device of `input`."""
     return _finish(filled(like_layout(input, dtype, device), 1), requires_grad)
 
 
-def full_like(input: Any, fill_value: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
-    """One value in `input`'s shape, dtype and device."""
+def full_like(input: Any, fill_value: Any, *, dtype: Any = None, device: Any = None,
+              requires_grad: bool = False) -> Tensor:
+    """`fill_value` in a tensor with the shape, dtype and device of `input`."""
     value = fill_value.item() if isinstance(fill_value, (Tensor, np.generic)) else fill_value
     return _finish(filled(like_layout(input, dtype, device), value), requires_grad)
 
 
 def zeros_like_layout(to: Layout) -> Tensor:
+    """Zeros with the shape, dtype and device of a layout: what the engine uses."""
     return filled(layout(to.device, to.dtype, to.shape), 0)
 
 
-def _new_like(create: Any) -> Any:
-    """`t.new_zeros(size)` and its kin: dtype and device are those of t."""
+def _new_like(create: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """The method `t.new_zeros(size)` and the like: dtype and device are those of t."""
     def method(input: Tensor, *size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
-        return create(*size, dtype=input.dtype if dtype is None else dtype, device=input.device if device is None else device,
-                      requires_grad=requires_grad)
-    method.__name__, method.__doc__ = f"new_{create.__name__}", f"`{create.__name__}` with the dtype and device of this tensor."
+        return create(*size, dtype=input.dtype if dtype is None else dtype,
+                      device=input.device if device is None else device, requires_grad=requires_grad)
+    method.__name__ = f"new_{create.__name__}"
+    method.__doc__ = f"`{create.__name__}` with the dtype and device of this tensor."
     return method
 
 
-# ---- ranges ---------------------------------------------------------------------------------------------------------
+# ---- ranges ----------------------------------------------------------------------------------------------------------
+
 def _on(values: np.ndarray, device: Any, requires_grad: bool) -> Tensor:
+    """A tensor on a device with these values."""
     return _finish(new_tensor(open_device(device or "cpu").upload(values), None), requires_grad)
 
 
 def _number(value: Any) -> Any:
+    """A 0-d tensor or a NumPy number as a Python number."""
     return value.item() if isinstance(value, (Tensor, np.generic)) else value
 
 
-def arange(start: Any, end: Any = None, step: Any = 1, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
-    """start, start + step, ... below end. Integers give int64, floats the default float dtype."""
+def arange(start: Any, end: Any = None, step: Any = 1, *, dtype: Any = None, device: Any = None,
+           requires_grad: bool = False) -> Tensor:
+    """The numbers start, start + step, ... before `end`, as a vector; `arange(end)` starts at 0. Without `dtype`: int64
+    if all are integers, else the default float dtype. RuntimeError if `step` is 0 or has the wrong sign.
+
+    >>> minigrad.arange(1, 6, 2).tolist()
+    [1, 3, 5]
+    """
     if end is None:
         start, end = 0, start
     start, end, step = _number(start), _number(end), _number(step)
@@ -266,7 +320,8 @@ def arange(start: Any, end: Any = None, step: Any = 1, *, dtype: Any = None, dev
 
 
 def _evenly(start: Any, end: Any, steps: int, dtype: Any) -> np.ndarray:
-    """Evenly spaced numbers, counted from the nearer end, so that both ends are exact. For integers the bounds are integers."""
+    """Evenly spaced numbers, each counted from the nearer end, so that both ends are exact. For an integer dtype the
+    bounds are made integers first."""
     start, end = _number(start), _number(end)
     if dtype is not None and np.dtype(dtype).kind in "iu":
         start, end = int(start), int(end)
@@ -275,8 +330,9 @@ def _evenly(start: Any, end: Any, steps: int, dtype: Any) -> np.ndarray:
     return np.where(i < max(steps // 2, 1), start + step * i, end - step * (steps - 1 - i))
 
 
-def linspace(start: Any, end: Any, steps: int, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
-    """`steps` evenly spaced values from start to end, both included."""
+def linspace(start: Any, end: Any, steps: int, *, dtype: Any = None, device: Any = None,
+             requires_grad: bool = False) -> Tensor:
+    """A vector of `steps` evenly spaced values from `start` to `end`, both included."""
     if operator.index(steps) < 0:
         fail("linspace", "steps must not be negative", steps)
     values = _evenly(start, end, steps, dtype)
@@ -285,7 +341,7 @@ def linspace(start: Any, end: Any, steps: int, *, dtype: Any = None, device: Any
 
 def logspace(start: Any, end: Any, steps: int, base: float = 10.0, *, dtype: Any = None, device: Any = None,
              requires_grad: bool = False) -> Tensor:
-    """`steps` values base^start to base^end with evenly spaced exponents."""
+    """A vector of `steps` values from base^start to base^end, with evenly spaced exponents."""
     if operator.index(steps) < 0:
         fail("logspace", "steps must not be negative", steps)
     values = np.power(float(base), _evenly(start, end, steps, dtype))
@@ -293,25 +349,28 @@ def logspace(start: Any, end: Any, steps: int, base: float = 10.0, *, dtype: Any
 
 
 def eye(n: int, m: int | None = None, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
-    """Ones on the diagonal."""
+    """A matrix (n, m), or (n, n), with ones on the main diagonal and zeros elsewhere."""
     if n < 0 or (m is not None and m < 0):
         fail("eye", "sizes must not be negative", [n, m])
     return _on(np.eye(n, m, dtype=default_float() if dtype is None else dtype), device, requires_grad)
 
 
 def tril_indices(row: int, col: int, offset: int = 0, *, dtype: Any = INT64, device: Any = None) -> Tensor:
-    """The row and column numbers of the elements on and below a diagonal, (2, count)."""
+    """The row and column numbers of the elements of a (row, col) matrix on and below a diagonal: shape (2, count).
+    `offset` > 0 is above the main diagonal, < 0 below it."""
     return _on(np.array(np.tril_indices(row, offset, col), dtype), device, False)
 
 
 def triu_indices(row: int, col: int, offset: int = 0, *, dtype: Any = INT64, device: Any = None) -> Tensor:
-    """The row and column numbers of the elements on and above a diagonal, (2, count)."""
+    """The row and column numbers of the elements of a (row, col) matrix on and above a diagonal: shape (2, count).
+    `offset` > 0 is above the main diagonal, < 0 below it."""
     return _on(np.array(np.triu_indices(row, offset, col), dtype), device, False)
 
 
-# ---- copies ---------------------------------------------------------------------------------------------------------
+# ---- copies ----------------------------------------------------------------------------------------------------------
+
 def clone(input: Tensor, *, memory_format: Any = None) -> Tensor:
-    """A copy; differentiable."""
+    """A contiguous copy; differentiable. `memory_format` is accepted and has no effect."""
     return copy.call(input)
 
 

@@ -1,16 +1,14 @@
-"""Indexing: `t[...]` of every kind, gather, scatter and their kin, nonzero and one_hot.
+"""Indexing: `t[...]`, and the functions that take or write elements by an index or a mask.
 
-All of it stands on five primitives: `window` (basic indexing, a view, in shape_ops), `take` and `index_add` (one index for
-a row or block), `gather` and `scatter_add` (one index for each element), with `scatter` beside them. Each is the
-gradient of another, so any order differentiates.
-
-An index is checked, and made non-negative, before a kernel sees it. That reads one value back; while a capture records
-it is checked as well, and what is recorded clamps the indices into range, so that a replay with wrong ones stays inside
-the memory.
+Basic indexing (numbers, slices, None, ...) is the primitive `window`, a view. Index tensors and masks become one index
+for the primitives of take.py, which also checks that it is in range. Each of these primitives is the gradient of
+another, so any order of derivative exists. Read first take.py; here, `gather` and `index_select` for the functions,
+`getitem` and `_advanced` for `t[...]`.
 """
 from __future__ import annotations
 
 import operator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -48,14 +46,16 @@ __all__ = ["where", "gather", "scatter", "scatter_add", "index_select", "index_a
            "select_scatter", "slice_scatter"]
 
 
-# ---- the functions --------------------------------------------------------------------------------------------------
+# ---- the functions ---------------------------------------------------------------------------------------------------
+
 def _within(x: Tensor, shape: tuple[int, ...], but: int | None = None) -> tuple:
-    """The window of x's first elements that has the sizes of `shape` (in all dimensions but `but`)."""
-    return tuple([whole(n if i == but else m) for i, (n, m) in enumerate(zip(x.array.layout.shape, shape, strict=True))])
+    """The key of the window of x's first elements with the sizes of `shape` (in dimension `but`, all elements)."""
+    pairs = zip(x.array.layout.shape, shape, strict=True)
+    return tuple([whole(n if i == but else m) for i, (n, m) in enumerate(pairs)])
 
 
 def _per_element(op: str, x: Tensor, dim: int, index: Tensor) -> tuple[Tensor, int, bool]:
-    """The index checked, the axis, and whether it leaves out elements of the other dimensions."""
+    """The index checked, the axis, and whether the index is smaller than the tensor in another dimension."""
     have, at = x.array.layout, index_dtype(op, index).array.layout
     a = axis_of(dim, have.ndim, op)
     if max(have.ndim, 1) != max(at.ndim, 1):
@@ -69,21 +69,29 @@ def _per_element(op: str, x: Tensor, dim: int, index: Tensor) -> tuple[Tensor, i
 
 
 def gather(input: Tensor, dim: int, index: Tensor, *, sparse_grad: bool = False) -> Tensor:
-    """out[i, j] = input[index[i, j], j] for dim 0, and so on: the elements along `dim` that the index names."""
+    """The elements along `dim` that `index` names: for two dimensions and `dim` 0, out[i, j] = input[index[i, j], j].
+
+    `index` (int64) has as many dimensions as `input`, and is not larger in any but `dim`; the result has its shape and
+    `input`'s dtype. Indices must be in [0, n), not negative: RuntimeError otherwise. `sparse_grad` is not supported.
+
+    >>> minigrad.tensor([[1, 2], [3, 4]]).gather(1, minigrad.tensor([[1], [0]])).tolist()
+    [[2], [3]]
+    """
     if sparse_grad:
         raise NotImplementedError("[gather] sparse_grad is not supported")
-    if not index_dtype("gather", index).array.layout.size and index.ndim != input.ndim:       # no element: no shapes that must agree
-        return take_at(through(as_reshaped, input, (input.array.layout.size,)), checked("gather", index, 1, 0), 0, 1)
+    have = input.array.layout
+    if not index_dtype("gather", index).array.layout.size and index.ndim != input.ndim:     # empty: any shape will do
+        return take_at(through(as_reshaped, input, (have.size,)), checked("gather", index, 1, 0), 0, 1)
     at, a, partial = _per_element("gather", input, dim, index)
-    if not input.array.layout.ndim or not at.array.layout.ndim:
-        flat = take_at(through(as_reshaped, input, (input.array.layout.size,)), at, 0, 1)
-        return flat
+    if not have.ndim or not at.array.layout.ndim:
+        return take_at(through(as_reshaped, input, (have.size,)), at, 0, 1)
     if partial:
         input = through(windowed, input, _within(input, at.array.layout.shape, a))
     return gather_at(input, at, a)
 
 
 def _scattered(op: str, primitive: Primitive, x: Tensor, dim: int, index: Tensor, src: Any) -> Tensor:
+    """`scatter` or `scatter_add` (`primitive`) of arguments as users give them; `src` may be a number."""
     have = x.array.layout
     at, a, partial = _per_element(op, x, dim, index)
     shape = at.array.layout.shape
@@ -93,11 +101,12 @@ def _scattered(op: str, primitive: Primitive, x: Tensor, dim: int, index: Tensor
         fail(op, "src must have the tensor's dtype", [have, src.array.layout], "convert one of them")
     if not have.ndim or not at.array.layout.ndim:
         count = (at.numel(),)
-        one = primitive(through(as_reshaped, x, (have.size,)), through(as_reshaped, at, count), through(as_reshaped, src, count), dim=0)
-        return through(as_reshaped, one, have.shape)
-    if src.array.layout.shape != shape:
-        if src.array.layout.ndim != len(shape) or any(m > n for m, n in zip(shape, src.array.layout.shape, strict=True)):
-            fail(op, "index must not be larger than src in any dimension", [at.array.layout, src.array.layout])
+        at, src = through(as_reshaped, at, count), through(as_reshaped, src, count)
+        return through(as_reshaped, primitive(through(as_reshaped, x, (have.size,)), at, src, dim=0), have.shape)
+    given = src.array.layout
+    if given.shape != shape:
+        if given.ndim != len(shape) or any(m > n for m, n in zip(shape, given.shape, strict=True)):
+            fail(op, "index must not be larger than src in any dimension", [at.array.layout, given])
         src = through(windowed, src, _within(src, shape))
     if not partial:
         return primitive(x, at, src, dim=a)
@@ -105,8 +114,15 @@ def _scattered(op: str, primitive: Primitive, x: Tensor, dim: int, index: Tensor
     return replace_op(x, primitive(through(windowed, x, key), at, src, dim=a), key=key)
 
 
-def scatter(input: Tensor, dim: int, index: Tensor, src: Any = None, *, value: Any = None, reduce: str | None = None) -> Tensor:
-    """out[index[i, j], j] = src[i, j] for dim 0, and so on; the rest as in `input`. `reduce="add"` adds."""
+def scatter(input: Tensor, dim: int, index: Tensor, src: Any = None, *, value: Any = None,
+            reduce: str | None = None) -> Tensor:
+    """A copy of `input` with elements of `src` written to the places along `dim` that `index` names: for two dimensions
+    and `dim` 0, out[index[i, j], j] = src[i, j].
+
+    `src` is a tensor of `input`'s dtype that is at least as large as `index` in each dimension, or a number (as
+    `value`). `index` is as in `gather`. Of several values for one place the last one stays. `reduce="add"` is
+    `scatter_add`; other values raise NotImplementedError.
+    """
     given = value if src is None else src
     if given is None:
         raise TypeError("[scatter] needs src or value")
@@ -116,11 +132,14 @@ def scatter(input: Tensor, dim: int, index: Tensor, src: Any = None, *, value: A
 
 
 def scatter_add(input: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
-    """out[index[i, j], j] += src[i, j] for dim 0, and so on, starting from `input`."""
+    """A copy of `input` with elements of `src` added at the places along `dim` that `index` names: for two dimensions
+    and `dim` 0, out[index[i, j], j] += src[i, j]. The arguments are as in `scatter`. Sums have the same bits in each
+    run."""
     return _scattered("scatter_add", scatter_add_op, input, dim, index, src)
 
 
 def _per_row(op: str, x: Tensor, dim: int, index: Tensor) -> tuple[Tensor, int]:
+    """The vector `index` checked, and the axis."""
     have = x.array.layout
     a = axis_of(dim, have.ndim, op)
     if index_dtype(op, index).array.layout.ndim > 1:
@@ -131,10 +150,11 @@ def _per_row(op: str, x: Tensor, dim: int, index: Tensor) -> tuple[Tensor, int]:
 
 
 def index_select(input: Tensor, dim: int, index: Tensor) -> Tensor:
-    """The slices along `dim` that the vector `index` names."""
-    if type(dim) is int and type(index) is Tensor and index.array.layout.dtype is INT64 and index.array.layout.ndim == 1:
-        shape = input.array.layout.shape
-        if 0 <= dim < len(shape):
+    """The slices along `dim` that the vector `index` names: dimension `dim` of the result has the size of `index`. A
+    copy. IndexError if an index is not in [0, n)."""
+    if type(dim) is int and type(index) is Tensor:                  # the common case, without further questions
+        given, shape = index.array.layout, input.array.layout.shape
+        if given.dtype is INT64 and given.ndim == 1 and 0 <= dim < len(shape):
             return take_at(input, checked("index_select", index, shape[dim], dim, False), dim, 1)
     at, a = _per_row("index_select", input, dim, index)
     if not input.array.layout.ndim:
@@ -145,6 +165,8 @@ def index_select(input: Tensor, dim: int, index: Tensor) -> Tensor:
 
 
 def _rows(op: str, input: Tensor, dim: int, index: Tensor, source: Tensor) -> tuple[Tensor, Tensor, Tensor, int]:
+    """The arguments of `index_add` and `index_copy`, checked: input, index, source with at least one dimension; the
+    axis."""
     at, a = _per_row(op, input, dim, index)
     have, given = input.array.layout, source.array.layout
     if given.dtype != have.dtype:
@@ -153,31 +175,38 @@ def _rows(op: str, input: Tensor, dim: int, index: Tensor, source: Tensor) -> tu
     wanted = (*have.shape[:a], at.numel(), *have.shape[a + 1:])
     if given.shape != wanted:
         if given.size != at.numel() or given.ndim > 1 or have.ndim > 1:
-            fail(op, f"source must have the tensor's shape, but the index's size in dim {a}", [have, at.array.layout, given],
-                 kind=IndexError if op == "index_copy" else RuntimeError)
+            fail(op, f"source must have the tensor's shape, but the index's size in dim {a}",
+                 [have, at.array.layout, given], kind=IndexError if op == "index_copy" else RuntimeError)
         source = through(as_reshaped, source, wanted)
     return x, at, source, a
 
 
 def index_add(input: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: float = 1) -> Tensor:
-    """`input` with `alpha` times the slices of `source` added at the places along `dim` that `index` names."""
+    """A copy of `input` with `alpha` times the slices of `source` added at the places along `dim` that the vector
+    `index` names: out[index[i]] += alpha * source[i] for `dim` 0. `source` has `input`'s dtype, and its shape but for
+    `dim`, where it has the size of `index`. RuntimeError if an index is not in [0, n)."""
     x, at, rows, a = _rows("index_add", input, dim, index, source)
-    return through(as_reshaped, index_add_op(x, at, rows if alpha == 1 else mul(rows, alpha), axis=a, ndims=1), input.array.layout.shape)
+    out = index_add_op(x, at, rows if alpha == 1 else mul(rows, alpha), axis=a, ndims=1)
+    return through(as_reshaped, out, input.array.layout.shape)
 
 
 def _each_row(at: Tensor, a: int, shape: tuple[int, ...]) -> Tensor:
     """A row index as an index for each element of `shape`."""
-    return through(as_expanded, through(as_reshaped, at, tuple([n if i == a else 1 for i, n in enumerate(shape)])), shape)
+    column = tuple([n if i == a else 1 for i, n in enumerate(shape)])
+    return through(as_expanded, through(as_reshaped, at, column), shape)
 
 
 def index_copy(input: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor:
-    """`input` with the slices of `source` in the places along `dim` that `index` names."""
+    """A copy of `input` with the slices of `source` written to the places along `dim` that the vector `index` names:
+    out[index[i]] = source[i] for `dim` 0. Arguments as in `index_add`; IndexError if an index is not in [0, n)."""
     x, at, rows, a = _rows("index_copy", input, dim, index, source)
-    return through(as_reshaped, scatter_op(x, _each_row(at, a, rows.array.layout.shape), rows, dim=a), input.array.layout.shape)
+    out = scatter_op(x, _each_row(at, a, rows.array.layout.shape), rows, dim=a)
+    return through(as_reshaped, out, input.array.layout.shape)
 
 
 def index_fill(input: Tensor, dim: int, index: Tensor, value: Any) -> Tensor:
-    """`input` with `value` in the slices along `dim` that `index` names."""
+    """A copy of `input` with `value` (a number or a 0-d tensor) in the slices along `dim` that the vector `index`
+    names. IndexError if an index is not in [0, n)."""
     at, a = _per_row("index_fill", input, dim, index)
     have = input.array.layout
     if isinstance(value, Tensor) and value.array.layout.ndim:
@@ -185,7 +214,7 @@ def index_fill(input: Tensor, dim: int, index: Tensor, value: Any) -> Tensor:
     x = input if have.ndim else through(as_reshaped, input, (1,))
     n = x.array.layout.shape[a]
     filling = cast(value, have.dtype) if isinstance(value, Tensor) else constant(value, have.dtype, have.device)
-    # by a mask, not by scatter: a slice that is named twice is filled once, and counts once in the gradient of the value
+    # by a mask, not by scatter: a slice that is named twice counts once in the gradient of `value`
     yes = through(as_expanded, constant(True, BOOL, have.device), (at.numel(),))
     hit = scatter_op(zeros_on((n,), layout(have.device, BOOL, (n,))), at, yes, dim=0)
     mask = through(as_reshaped, hit, tuple([n if i == a else 1 for i in range(x.array.layout.ndim)]))
@@ -193,14 +222,16 @@ def index_fill(input: Tensor, dim: int, index: Tensor, value: Any) -> Tensor:
 
 
 def take(input: Tensor, index: Tensor) -> Tensor:
-    """The elements that `index` names in the flattened tensor, in the index's shape."""
+    """The elements of the flattened `input` that `index` names, in the shape of `index`. Negative indices count from
+    the end; IndexError if one is out of range."""
     n = input.array.layout.size
     at = checked("take", index_dtype("take", index), n, 0)
     return take_at(input, at, 0, input.array.layout.ndim)
 
 
 def take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None) -> Tensor:
-    """`gather` where the other dimensions broadcast; without `dim`, both are flattened."""
+    """`gather` along `dim` with `indices` that broadcast against `input` in the other dimensions, and may be negative.
+    Without `dim` both are flattened. It takes what `argmax(dim, keepdim=True)`, `argsort` and the like return."""
     index_dtype("take_along_dim", indices)
     if dim is None:
         at = checked("take_along_dim", through(as_reshaped, indices, (indices.numel(),)), input.numel(), 0)
@@ -209,59 +240,78 @@ def take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None) -> Te
     if have.ndim != given.ndim:
         fail("take_along_dim", "indices must have as many dimensions as the tensor", [have, given])
     a = existing_axis(dim, have.ndim, "take_along_dim")
-    shape = broadcast_shapes("take_along_dim", have.shape[:a] + (1,) + have.shape[a + 1:], given.shape[:a] + (1,) + given.shape[a + 1:])
+    shape = broadcast_shapes("take_along_dim", have.shape[:a] + (1,) + have.shape[a + 1:],
+                             given.shape[:a] + (1,) + given.shape[a + 1:])
     x = through(as_expanded, input, (*shape[:a], have.shape[a], *shape[a + 1:]))
     index = checked("take_along_dim", indices, have.shape[a], a)
     return gather_at(x, through(as_expanded, index, (*shape[:a], given.shape[a], *shape[a + 1:])), a)
 
 
-def repeat_interleave(input: Tensor, repeats: Any = None, dim: int | None = None, *, output_size: int | None = None) -> Tensor:
-    """Each element along `dim` (of the flattened tensor without one) repeated `repeats` times, a number or one number for each.
+def repeat_interleave(input: Tensor, repeats: Any = None, dim: int | None = None, *,
+                      output_size: int | None = None) -> Tensor:
+    """Each element along `dim` (without `dim`: of the flattened tensor) repeated `repeats` times: a number, or a vector
+    with one number for each element. A vector's values are read. `output_size`, if given, must be the sum of a vector.
 
-    `repeat_interleave(repeats)` gives 0 repeats[0] times, 1 repeats[1] times, and so on.
+    `repeat_interleave(repeats)` with only a vector gives the index 0 repeats[0] times, then 1 repeats[1] times, and so
+    on.
+
+    >>> minigrad.tensor([1, 2]).repeat_interleave(2).tolist()
+    [1, 1, 2, 2]
     """
     if repeats is None:
-        return repeat_interleave(functions.as_tensor(np.arange(input.numel())).to(input.device), input, 0, output_size=output_size)
+        places = functions.as_tensor(np.arange(input.numel())).to(input.device)
+        return repeat_interleave(places, input, 0, output_size=output_size)
     x = input if dim is not None else through(as_reshaped, input, (input.numel(),))
     a = existing_axis(0 if dim is None else dim, x.array.layout.ndim, "repeat_interleave")
     shape = x.array.layout.shape
     if isinstance(repeats, Tensor):
-        given = repeats.array.layout
-        if given.dtype.kind not in "iu" or given.ndim > 1 or given.size not in (1, shape[a]):
-            fail("repeat_interleave", "repeats must be an integer, or a vector of one for each element", [x.array.layout, given])
-        reads_to_host("repeat_interleave() with a tensor of repeats")
-        times = np.broadcast_to(host_index(repeats.array).reshape(-1), (shape[a],))
-        if (times < 0).any():
-            fail("repeat_interleave", "repeats must not be negative", times.min())
-        places = np.repeat(np.arange(shape[a]), times)
-        if output_size is not None and len(places) != output_size:
-            fail("repeat_interleave", f"the repeats add up to {len(places)}", f"output_size {output_size}")
-        return take_at(x, functions.as_tensor(places).to(x.device), a, 1)
+        return _repeated_by(x, repeats, a, output_size)
     n = operator.index(repeats)
     if n < 0:
         fail("repeat_interleave", "repeats must not be negative", n)
-    spread = through(as_expanded, through(as_reshaped, x, (*shape[:a + 1], 1, *shape[a + 1:])), (*shape[:a + 1], n, *shape[a + 1:]))
+    split_up = through(as_reshaped, x, (*shape[:a + 1], 1, *shape[a + 1:]))
+    spread = through(as_expanded, split_up, (*shape[:a + 1], n, *shape[a + 1:]))
     return through(as_reshaped, copy.call(spread), (*shape[:a], shape[a] * n, *shape[a + 1:]))
 
 
+def _repeated_by(x: Tensor, repeats: Tensor, a: int, output_size: int | None) -> Tensor:
+    """`repeat_interleave` along axis a with a tensor of repeats, whose values are read."""
+    n, given = x.array.layout.shape[a], repeats.array.layout
+    if given.dtype.kind not in "iu" or given.ndim > 1 or given.size not in (1, n):
+        fail("repeat_interleave", "repeats must be an integer, or a vector of one for each element",
+             [x.array.layout, given])
+    reads_to_host("repeat_interleave() with a tensor of repeats")
+    times = np.broadcast_to(host_index(repeats.array).reshape(-1), (n,))
+    if (times < 0).any():
+        fail("repeat_interleave", "repeats must not be negative", times.min())
+    places = np.repeat(np.arange(n), times)
+    if output_size is not None and len(places) != output_size:
+        fail("repeat_interleave", f"the repeats add up to {len(places)}", f"output_size {output_size}")
+    return take_at(x, functions.as_tensor(places).to(x.device), a, 1)
+
+
 def select_scatter(input: Tensor, src: Tensor, dim: int, index: int) -> Tensor:
-    """`input` with `src` in the place of `input.select(dim, index)`."""
+    """A copy of `input` with `src` in the place of `input.select(dim, index)`, whose shape and dtype it must have."""
     have = input.array.layout
     a = existing_axis(dim, have.ndim, "select_scatter")
     key = [whole(n) for n in have.shape]
     return replace_op(input, src, key=(*key[:a], position(index, have.shape[a], "select_scatter", a), *key[a + 1:]))
 
 
-def slice_scatter(input: Tensor, src: Tensor, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1) -> Tensor:
-    """`input` with `src` in the place of `input[..., start:end:step, ...]` at dimension `dim`."""
+def slice_scatter(input: Tensor, src: Tensor, dim: int = 0, start: int | None = None, end: int | None = None,
+                  step: int = 1) -> Tensor:
+    """A copy of `input` with `src` in the place of `input[start:end:step]` along `dim`, whose shape and dtype it must
+    have."""
     have = input.array.layout
     a = existing_axis(dim, have.ndim, "slice_scatter")
     key = [whole(n) for n in have.shape]
     return replace_op(input, src, key=(*key[:a], _sliced(start, end, step, have.shape[a]), *key[a + 1:]))
 
 
+# ---- masks: nonzero, where, masked_select, one_hot -------------------------------------------------------------------
+
 def _places(mask: Tensor) -> Tensor:
-    """The flat positions of what is not 0, in order. Their number depends on the values, which are read."""
+    """The flat positions of the elements that are not 0, in order. The values are read."""
     reads_to_host("nonzero()")
     device = mask.array.layout.device
     found: list[Any] = []
@@ -270,11 +320,13 @@ def _places(mask: Tensor) -> Tensor:
 
 
 def _find(x: Any, out: list) -> None:
+    """Appends the positions to the list `out`: their number is not known before."""
     out.append(x.reshape(-1).nonzero()[0])
 
 
 def nonzero(input: Tensor, *, as_tuple: bool = False) -> Any:
-    """The indices of what is not 0: one row for each (as_tuple: one vector for each dimension)."""
+    """The indices of the elements that are not 0, in row-major order: int64 (count, ndim), one row for each; with
+    `as_tuple`, a tuple with one vector for each dimension. Values are read: refused while a capture records."""
     have = input.array.layout
     if as_tuple and not have.ndim:
         input = through(as_reshaped, input, (1,))
@@ -285,32 +337,43 @@ def nonzero(input: Tensor, *, as_tuple: bool = False) -> Any:
         return tuple([_column(flat, have.shape, i) for i in range(have.ndim)])
     out = alloc(layout(have.device, INT64, (count, have.ndim)))
     if have.ndim and count:
-        have.device.host.call(lambda f, out: np.stack(np.unravel_index(f, have.shape), 1, out=out), out.np, flat.array.np)
+        def rows(flat: Any, out: Any) -> None:
+            np.stack(np.unravel_index(flat, have.shape), 1, out=out)
+        have.device.host.call(rows, out.np, flat.array.np)
     return new_tensor(out, None)
 
 
 def _column(flat: Tensor, shape: tuple[int, ...], i: int) -> Tensor:
-    """Dimension i of flat positions."""
+    """The index in dimension i of each of the flat positions."""
     out = alloc(flat.array.layout)
-    flat.array.layout.device.host.call(lambda f, out: np.copyto(out, np.unravel_index(f, shape)[i]), out.np, flat.array.np)
+
+    def column(flat: Any, out: Any) -> None:
+        np.copyto(out, np.unravel_index(flat, shape)[i])
+    flat.array.layout.device.host.call(column, out.np, flat.array.np)
     return new_tensor(out, None)
 
 
 def where(condition: Tensor, input: Any = None, other: Any = None, *, out: Tensor | None = None) -> Any:
-    """`input` where the condition is true, else `other`, broadcast to one shape; with the condition alone, the indices of
-    its true elements, a tuple with one tensor for each dimension."""
+    """`input` where `condition` (bool) is True, else `other`; the three broadcast. `input` and `other` may be numbers.
+    With the condition alone, `nonzero(condition, as_tuple=True)`.
+
+    >>> x = minigrad.tensor([-1.0, 2.0])
+    >>> minigrad.where(x > 0, x, 0.0).tolist()
+    [0.0, 2.0]
+    """
     if input is None and other is None:
         return nonzero(condition, as_tuple=True)
     return choose(condition, input, other, out=out)
 
 
 def argwhere(input: Tensor) -> Tensor:
-    """The indices of what is not 0, one row for each."""
+    """The indices of the elements that are not 0, one row for each: `nonzero(input)`."""
     return nonzero(input)
 
 
 def masked_select(input: Tensor, mask: Tensor) -> Tensor:
-    """The elements where the mask (broadcast) is True, in a vector."""
+    """The elements where `mask` (bool, broadcast against `input`) is True, as a vector in row-major order. The mask's
+    values are read: refused while a capture records."""
     if mask.array.layout.dtype != BOOL:
         fail("masked_select", "mask must be bool", mask.array.layout, "compare first, e.g. x > 0")
     shape = broadcast_shapes("masked_select", input.array.layout.shape, mask.array.layout.shape)
@@ -318,7 +381,12 @@ def masked_select(input: Tensor, mask: Tensor) -> Tensor:
 
 
 def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
-    """Int64 rows with a 1 at the class that the tensor names; the number of classes is found if it is -1."""
+    """Int64 of shape (*, num_classes): in each row a 1 at the class that `tensor` (integers) names, else 0. With
+    `num_classes` -1 it is the largest class + 1, which is read. RuntimeError if a class is not in [0, num_classes).
+
+    >>> minigrad.nn.functional.one_hot(minigrad.tensor([0, 2])).tolist()
+    [[1, 0, 0], [0, 0, 1]]
+    """
     have = index_dtype("one_hot", tensor).array.layout
     if num_classes == -1:
         if not have.size:
@@ -339,8 +407,13 @@ def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
     return cast(eq(through(as_reshaped, tensor, (*have.shape, 1)), classes), INT64)
 
 
-# ---- t[...] ---------------------------------------------------------------------------------------------------------
+# ---- t[...] ----------------------------------------------------------------------------------------------------------
+
+_INT_OR_NONE = (int, type(None))
+
+
 def _bound(value: Any) -> int | None:
+    """A bound of a slice as int or None."""
     try:
         return None if value is None else operator.index(value)
     except TypeError:
@@ -348,7 +421,7 @@ def _bound(value: Any) -> int | None:
 
 
 def _sliced(start: Any, stop: Any, step: Any, n: int) -> tuple[int, int, int]:
-    """A slice as (start, step, length)."""
+    """A slice of n elements as (start, step, length)."""
     if step is not None and step <= 0:
         raise ValueError(f"[index] slice steps must be positive; got {step}; use flip(...)")
     places = range(*slice(start, stop, step).indices(n))
@@ -357,6 +430,7 @@ def _sliced(start: Any, stop: Any, step: Any, n: int) -> tuple[int, int, int]:
 
 @planner
 def _item(x: Layout, i: int) -> Any:
+    """Planner of `x[i]`."""
     if not x.ndim:
         raise IndexError("[index] a 0-d tensor cannot be indexed with a number; use item()")
     return bind(window_op, x, key=(position(i, x.shape[0], "index", 0), *[whole(n) for n in x.shape[1:]]))
@@ -364,11 +438,12 @@ def _item(x: Layout, i: int) -> Any:
 
 @planner
 def _basic(x: Layout, entries: tuple) -> Any:
-    """Ints, (start, stop, step), None and Ellipsis."""
+    """Planner of `x[entries]` with ints, (start, stop, step), None and Ellipsis."""
     return bind(window_op, x, key=_key(x, entries))
 
 
 def _key(x: Layout, entries: tuple) -> tuple:
+    """The entries of a basic index as the key of a window."""
     used = sum(e is not None and e is not Ellipsis for e in entries)
     if used > x.ndim:
         raise IndexError(f"[index] too many indices: {used} for a tensor of {x.ndim} dimensions; got {x}")
@@ -383,13 +458,14 @@ def _key(x: Layout, entries: tuple) -> tuple:
             key += [whole(n) for n in x.shape[i:i + x.ndim - used]]
             i += x.ndim - used
         else:
-            key.append(_sliced(e[0], e[1], e[2], x.shape[i]) if isinstance(e, tuple) else position(e, x.shape[i], "index", i))
+            n = x.shape[i]
+            key.append(_sliced(e[0], e[1], e[2], n) if isinstance(e, tuple) else position(e, n, "index", i))
             i += 1
     return tuple(key)
 
 
 def _plain_entries(index: tuple) -> tuple | None:
-    """The index in a form to remember a plan by, if it is basic."""
+    """The index as entries that `_basic` takes, if it is a basic index; else None."""
     entries: list[Any] = []
     for e in index:
         kind = type(e)
@@ -407,11 +483,9 @@ def _plain_entries(index: tuple) -> tuple | None:
     return tuple(entries)
 
 
-_INT_OR_NONE = (int, type(None))
-
-
 def getitem(input: Tensor, index: Any) -> Tensor:
-    """`input[index]`: basic indexing is a view, advanced and boolean indexing a copy; both are differentiable."""
+    """`input[index]`, as in NumPy and PyTorch. Numbers, slices (with positive steps), None and ... give a view; with
+    index tensors, lists or masks the result is a copy. Differentiable. IndexError if an index is out of range."""
     kind = type(index)
     if kind is int:
         return through(_item, input, index)
@@ -431,7 +505,7 @@ def getitem(input: Tensor, index: Any) -> Tensor:
 
 
 def _as_index(e: Any, device: Any) -> Any:
-    """An entry of an index: int, slice, None, Ellipsis, bool, or an int64 or bool tensor."""
+    """An entry of an index as int, slice, None, Ellipsis, bool, or an int64 or bool tensor."""
     if e is None or e is Ellipsis or isinstance(e, (slice, bool)):
         return e
     if isinstance(e, np.bool_):
@@ -451,25 +525,53 @@ def _as_index(e: Any, device: Any) -> Any:
             raise kind("[index] an index must be a number, slice, None, ..., or a tensor or list of integers or bools; "
                        f"got {type(e).__name__}") from None
     dtype = t.array.layout.dtype
-    if dtype == np.uint8:                           # a mask, as in PyTorch
+    if dtype == np.uint8:                           # a mask, as PyTorch treats it
         t = cast(t, BOOL)
     elif dtype.kind not in "iub":
         raise IndexError(f"[index] tensors used as indices must be int64, int32 or bool; got {t.array.layout}")
     return t.item() if t.array.layout.dtype == BOOL and not t.array.layout.ndim else t
 
 
-def _advanced(x: Tensor, index: tuple) -> tuple[Tensor, int, int, Tensor]:
-    """The basic part of an index applied, and the rest as one index through `ndims` dimensions from `axis` on.
+Part = tuple[int, int, Tensor]          # an index tensor: (first dimension it is for, how many dimensions, index)
 
-    Where index tensors stand apart, their dimensions come first, as in NumPy and PyTorch; a number counts as a
-    slice would that is taken out before.
+
+def _advanced(x: Tensor, index: tuple) -> tuple[Tensor, int, int, Tensor]:
+    """The basic part of an index applied; the rest as one index. Gives (x, axis, ndims, at): `at` counts through the
+    `ndims` dimensions of x from `axis` on, as `take_at` does.
+
+    If the index tensors are not next to each other, their dimensions come first, as in NumPy and PyTorch. Numbers do
+    not count as index tensors here: they are applied with the slices.
     """
+    x, parts = _split_index(x, index)
+    if len(parts) > 1:
+        x, parts = _without_numbers(x, parts)
+        if not parts:
+            return x, 0, 0, functions.as_tensor(np.zeros((), np.int64)).to(x.device)
+    shape = x.array.layout.shape
+    indices, counts = _checked_parts(parts, shape)
+    axis, ndims = parts[0][0], sum(span for _, span, _ in parts)
+    if len(parts) == 1:
+        return x, axis, ndims, indices[0]
+    try:
+        broadcast_shapes("index", *[i.array.layout.shape for i in indices])
+    except RuntimeError as error:
+        raise IndexError(str(error)) from None
+    if any(a[0] + a[1] != b[0] for a, b in zip(parts, parts[1:], strict=False)):        # not next to each other
+        axes = [d for p, span, _ in parts for d in range(p, p + span)]
+        x, axis = through(as_permuted, x, (*axes, *[d for d in range(len(shape)) if d not in axes])), 0
+    at = indices[0]
+    for i, n in zip(indices[1:], counts[1:], strict=True):
+        at = add(mul(at, n), i)
+    return x, axis, ndims, at
+
+
+def _split_index(x: Tensor, index: tuple) -> tuple[Tensor, list[Part]]:
+    """x with the basic part of an index applied, and the index tensors that are left."""
     have = x.array.layout
-    given = [_as_index(e, have.device) for e in index]
-    entries: list[Any] = []             # the basic index
-    parts: list[tuple[int, int, Any]] = []          # (place in `entries`, dimensions, index)
-    for e in given:
-        if isinstance(e, bool):
+    entries: list[Any] = []             # the basic index; an index tensor takes all of its dimensions here
+    parts: list[Part] = []              # with places in `entries`
+    for e in [_as_index(e, have.device) for e in index]:
+        if isinstance(e, bool):         # a new dimension of size 1, of which one element or none is taken
             parts.append((len(entries), 1, functions.as_tensor(np.zeros(int(e), np.int64)).to(have.device)))
             entries.append(None)
         elif isinstance(e, Tensor):
@@ -479,24 +581,28 @@ def _advanced(x: Tensor, index: tuple) -> tuple[Tensor, int, int, Tensor]:
         else:
             entries.append((_bound(e.start), _bound(e.stop), _bound(e.step)) if isinstance(e, slice) else e)
     key = _key(have, tuple(entries))
-    if Ellipsis in entries:             # what it stands for, in front of the entries behind it
+    if Ellipsis in entries:             # it becomes `filled` entries of the key
         hole = entries.index(Ellipsis)
         filled = have.ndim - sum(e is not None and e is not Ellipsis for e in entries)
         parts = [(p + filled - 1 if p > hole else p, span, e) for p, span, e in parts]
-    gone = [k for k, e in enumerate(key) if isinstance(e, int)]
-    parts = [(p - sum(g < p for g in gone), span, e) for p, span, e in parts]
-    x = through(windowed, x, key)
-    single = [p for p in parts if isinstance(p[2], Tensor) and not p[2].array.layout.ndim]
-    if len(parts) > 1 and single:       # 0-d index tensors are numbers: taken out first
-        for n, (p, _, e) in enumerate(single):
-            size = x.array.layout.shape[p - n]
-            x = take_at(x, checked("index", e, size, p), p - n, 1)
-        rest = [(p - sum(s[0] < p for s in single), span, e) for p, span, e in parts if e.array.layout.ndim]
-        if not rest:
-            return x, 0, 0, functions.as_tensor(np.zeros((), np.int64)).to(have.device)
-        parts = rest
-    shape = x.array.layout.shape
-    indices, counts = [], []
+    dropped = [k for k, e in enumerate(key) if isinstance(e, int)]
+    parts = [(p - sum(d < p for d in dropped), span, e) for p, span, e in parts]
+    return through(windowed, x, key), parts
+
+
+def _without_numbers(x: Tensor, parts: list[Part]) -> tuple[Tensor, list[Part]]:
+    """x and the parts after 0-d index tensors are applied: like numbers, they drop a dimension."""
+    numbers = [p for p in parts if not p[2].array.layout.ndim]
+    for k, (p, _, e) in enumerate(numbers):
+        size = x.array.layout.shape[p - k]
+        x = take_at(x, checked("index", e, size, p), p - k, 1)
+    return x, [(p - sum(s[0] < p for s in numbers), span, e) for p, span, e in parts if e.array.layout.ndim]
+
+
+def _checked_parts(parts: list[Part], shape: tuple[int, ...]) -> tuple[list[Tensor], list[int]]:
+    """The parts as indices in range (a mask as the positions of its True elements), and what they count through."""
+    indices: list[Tensor] = []
+    counts: list[int] = []
     for p, span, e in parts:
         n = 1
         for size in shape[p:p + span]:
@@ -509,30 +615,20 @@ def _advanced(x: Tensor, index: tuple) -> tuple[Tensor, int, int, Tensor]:
         else:
             indices.append(checked("index", e, n, p))
         counts.append(n)
-    axis, ndims = parts[0][0], sum(span for _, span, _ in parts)
-    if len(parts) == 1:
-        return x, axis, ndims, indices[0]
-    try:
-        broadcast_shapes("index", *[i.array.layout.shape for i in indices])
-    except RuntimeError as error:
-        raise IndexError(str(error)) from None
-    if any(a[0] + a[1] != b[0] for a, b in zip(parts, parts[1:], strict=False)):
-        axes = [d for p, span, _ in parts for d in range(p, p + span)]
-        x, axis = through(as_permuted, x, (*axes, *[d for d in range(len(shape)) if d not in axes])), 0
-    at = indices[0]
-    for i, n in zip(indices[1:], counts[1:], strict=True):
-        at = add(mul(at, n), i)
-    return x, axis, ndims, at
+    return indices, counts
 
 
 def setitem(input: Tensor, index: Any, value: Any) -> None:
-    """`input[index] = value`, in place: outside of a graph, or under `no_grad`."""
+    """`input[index] = value`, in place: `value` (a tensor, a number, array-like) is broadcast and converted. Not
+    recorded: while gradients are recorded, RuntimeError if `input` or `value` requires one."""
     have = input.array.layout
     if mode.grad and (input.requires_grad or isinstance(value, Tensor) and value.requires_grad):
         fail("setitem", "writing into a tensor is not differentiable", have,
-             "use where(mask, value, x), cat, scatter, index_add or index_copy, which return a new tensor, or write under `with no_grad()`")
+             "use where(mask, value, x), cat, scatter, index_add or index_copy, which return a new tensor, "
+             "or write under `with no_grad()`")
     value = value.to(have.device) if isinstance(value, Tensor) else functions.as_tensor(value).to(have.device)
-    if isinstance(index, tuple) and len(index) > 1:         # read as numbers: `_advanced` would take out a copy and write to that
+    if isinstance(index, tuple) and len(index) > 1:
+        # 0-d index tensors are read as numbers: for them `_advanced` would return a copy, and the write would go there
         index = tuple([e.item() if isinstance(e, Tensor) and not e.ndim and e.dtype.kind in "iu" else e for e in index])
     with no_grad():
         entries = _plain_entries(index if isinstance(index, tuple) else (index,))
@@ -548,7 +644,7 @@ def setitem(input: Tensor, index: Any, value: Any) -> None:
 
 
 def _trimmed(value: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """A value without the leading dimensions of size 1 that its place lacks; it must broadcast to the place."""
+    """A value without leading dimensions of size 1 that its place lacks; it must broadcast to the place."""
     given = value.array.layout.shape
     while len(given) > len(shape) and given[0] == 1:
         given = given[1:]
@@ -559,18 +655,23 @@ def _trimmed(value: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 
 def _fill(x: Tensor, index: Any, value: Tensor) -> bool:
-    """x[mask] = number, without reading where the mask is set. False if it is something else."""
+    """x[mask] = number, without reading where the mask is True. False if the index is not a mask, or value not one
+    number."""
     if isinstance(index, tuple) or value.array.layout.size != 1 or not isinstance(index, (Tensor, np.ndarray)):
         return False
     have, mask = x.array.layout, _as_index(index, x.array.layout.device)
-    if not isinstance(mask, Tensor) or mask.array.layout.dtype != BOOL or mask.array.layout.shape != have.shape[:mask.array.layout.ndim]:
+    if not isinstance(mask, Tensor):
         return False
-    mask = through(as_reshaped, mask, mask.array.layout.shape + (1,) * (have.ndim - mask.array.layout.ndim))
+    over = mask.array.layout
+    if over.dtype != BOOL or over.shape != have.shape[:over.ndim]:
+        return False
+    mask = through(as_reshaped, mask, over.shape + (1,) * (have.ndim - over.ndim))
     copy_array(x.array, where(mask, cast(through(as_reshaped, value, ()), have.dtype), x).array)
     return True
 
 
-def _put(axis: int, sizes: tuple[int, ...]) -> Any:
+def _put(axis: int, sizes: tuple[int, ...]) -> Callable[..., None]:
+    """The function that writes values where an index says that counts through `sizes`, from `axis` on."""
     def put(at: Any, value: Any, out: Any) -> None:
         out[(slice(None),) * axis + (np.unravel_index(at, sizes) if len(sizes) != 1 else (at,))] = value
     return put

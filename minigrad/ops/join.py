@@ -1,3 +1,8 @@
+"""Joins and cuts: cat, stack and their relatives; split, chunk, tensor_split, unbind.
+
+A join copies each input into its part of one output; its gradient is a view for each input. A cut is a list of views;
+its gradient is one join. Read first view.py (`window_rule`, `windowed`), then `_join` and `_cut` here.
+"""
 from __future__ import annotations
 
 import builtins
@@ -25,11 +30,11 @@ __all__ = ["cat", "concat", "concatenate", "stack", "hstack", "vstack", "dstack"
            "split_with_sizes", "chunk", "tensor_split", "unbind"]
 
 
-# ---- joins ----------------------------------------------------------------------------------------------------------
+# ---- joins -----------------------------------------------------------------------------------------------------------
 
 def _join(name: str, new: bool, doc: str) -> Primitive:
-    """`cat` and (with `new`) `stack`: any number of inputs, one copy each into the output. The gradient is cut again: `keys` says
-    where each input lies in the output."""
+    """The primitive `cat` or (with `new`) `stack`: any number of inputs, each copied into the output once. `keys` says
+    where each input lies in the output: the gradient of an input is that window of the output's gradient."""
     def prepare(*layouts: Layout, dim: int) -> Plan:
         shapes = [(*x.shape[:dim], 1, *x.shape[dim:]) if new else x.shape for x in layouts]
         _check_join(name, new, layouts, shapes, dim)
@@ -54,6 +59,7 @@ def _join(name: str, new: bool, doc: str) -> Primitive:
 
 
 def _check_join(name: str, new: bool, layouts: Sequence[Layout], shapes: list[tuple[int, ...]], dim: int) -> None:
+    """Raises unless the inputs have one device and dtype, and sizes that agree."""
     same_device(name, layouts)
     for x, shape in zip(layouts, shapes, strict=True):
         if shape[:dim] + shape[dim + 1:] != shapes[0][:dim] + shapes[0][dim + 1:] or len(shape) != len(shapes[0]):
@@ -64,7 +70,8 @@ def _check_join(name: str, new: bool, layouts: Sequence[Layout], shapes: list[tu
 
 
 def _copies(out: Layout, pieces: list[tuple[Layout, Layout, int]], full: bool) -> Callable[..., Array]:
-    """Copies each input into its piece of the output: (layout inside the output, layout of the input, offset in bytes)."""
+    """The function that copies each input into its piece of the output. A piece is (layout inside the output, layout of
+    the input, offset in bytes); `full` says that no input is empty."""
     kernel = out.device.kernels.copy.move(out.dtype)
     if kernel is None or not full:
         moves = [(mover(inside, source), offset) for inside, source, offset in pieces]
@@ -78,10 +85,10 @@ def _copies(out: Layout, pieces: list[tuple[Layout, Layout, int]], full: bool) -
     tables = [(offset, elementwise_plan(inside, source)) for inside, source, offset in pieces]
     steps = [(offset, table.ptr) for offset, table in tables]
 
-    def launch(*arrays: Array, tables: list = tables) -> Array:         # the tables live as long as this
+    def launch(*arrays: Array, tables: list = tables) -> Array:         # keeps the tables alive
         y = alloc(out)
         start, call = y.ptr, kernel.call
-        for (offset, walk), a in zip(steps, arrays):                    # noqa: B905 (as many as there were layouts)
+        for (offset, walk), a in zip(steps, arrays):                    # noqa: B905 (one step for each array)
             call(start + offset, a.ptr, walk)
         return y
     return launch
@@ -125,11 +132,11 @@ def _stack_reference(*tensors: Any, dim: int) -> Any:
     return np.stack(tensors, dim)
 
 
-_seen: dict[tuple, Plan] = {}       # plans by op, `dim` as the user wrote it, and layouts
+_seen: dict[tuple, Plan] = {}       # plans by op, `dim` as the caller gave it, and layouts
 
 
 def _again(op: Primitive, tensors: Any, dim: Any) -> Tensor | None:
-    """The join of inputs whose layouts were joined before; None if they were not, or if they are no tensors."""
+    """The join of inputs whose layouts were joined before; None if they were not, or are not all tensors."""
     if type(tensors) is not list and type(tensors) is not tuple:
         return None
     try:
@@ -141,7 +148,7 @@ def _again(op: Primitive, tensors: Any, dim: Any) -> Tensor | None:
 
 
 def _first(op: Primitive, tensors: Any, given: list[Tensor], dim: Any, axis: int) -> Tensor:
-    """The join itself; remembered, if the inputs are `tensors` as they came."""
+    """The join itself. Its plan is remembered if the inputs are `tensors` unchanged."""
     if given is tensors and type(dim) is int:
         layouts = [t.array.layout for t in given]
         remember(_seen, (op, dim, *layouts), op.plan(layouts, {"dim": axis}))
@@ -149,7 +156,7 @@ def _first(op: Primitive, tensors: Any, given: list[Tensor], dim: Any, axis: int
 
 
 def _joined(op: str, tensors: Any) -> list[Tensor]:
-    """The inputs of a join, in one dtype."""
+    """The inputs of a join, checked and converted to one dtype."""
     if isinstance(tensors, Tensor) or not isinstance(tensors, (tuple, list)):
         raise TypeError(f"[{op}] expected a tuple or list of tensors; got {type(tensors).__name__}")
     for x in tensors:
@@ -167,7 +174,14 @@ def _joined(op: str, tensors: Any) -> list[Tensor]:
 
 
 def cat(tensors: Sequence[Tensor], dim: int = 0, **numpy: Any) -> Tensor:
-    """The tensors one after the other along an existing dimension. Empty 1-d tensors are left out, as in PyTorch."""
+    """The tensors one after the other along the existing dimension `dim`.
+
+    All sizes but that of `dim` must agree (RuntimeError); different dtypes are promoted. Empty tensors of shape (0,)
+    are left out, as in PyTorch; 0-d tensors cannot be joined: use `stack`. NumPy's `axis` is accepted for `dim`.
+
+    >>> minigrad.cat([minigrad.zeros(2, 3), minigrad.zeros(4, 3)]).shape
+    Size([6, 3])
+    """
     if numpy:
         return cat(tensors, **respelled("cat", numpy, dim=dim or None))
     found = _again(cat_op, tensors, dim)
@@ -188,7 +202,14 @@ concat = concatenate = cat
 
 
 def stack(tensors: Sequence[Tensor], dim: int = 0, **numpy: Any) -> Tensor:
-    """The tensors one after the other along a new dimension."""
+    """The tensors one after the other along a new dimension, `dim` of the result.
+
+    All tensors must have the same shape (RuntimeError); different dtypes are promoted. NumPy's `axis` is accepted for
+    `dim`.
+
+    >>> minigrad.stack([minigrad.zeros(3), minigrad.zeros(3)], dim=1).shape
+    Size([3, 2])
+    """
     if numpy:
         return stack(tensors, **respelled("stack", numpy, dim=dim or None))
     found = _again(stack_op, tensors, dim)
@@ -199,14 +220,14 @@ def stack(tensors: Sequence[Tensor], dim: int = 0, **numpy: Any) -> Tensor:
 
 
 def hstack(tensors: Sequence[Tensor]) -> Tensor:
-    """Along the second dimension (vectors: along the only one)."""
+    """The tensors joined along the second dimension; vectors and 0-d tensors along the only one."""
     given = atleast_1d(*_joined("hstack", tensors))
     given = given if isinstance(given, tuple) else (given,)
     return cat(given, 0 if given[0].array.layout.ndim == 1 else 1)
 
 
 def vstack(tensors: Sequence[Tensor]) -> Tensor:
-    """Along the first dimension, vectors as rows."""
+    """The tensors joined along the first dimension; vectors are rows."""
     return cat(atleast_2d(tuple(_joined("vstack", tensors))), 0)
 
 
@@ -214,18 +235,21 @@ row_stack = vstack
 
 
 def dstack(tensors: Sequence[Tensor]) -> Tensor:
-    """Along the third dimension."""
+    """The tensors joined along the third dimension, after `atleast_3d`."""
     return cat(atleast_3d(tuple(_joined("dstack", tensors))), 2)
 
 
 def column_stack(tensors: Sequence[Tensor]) -> Tensor:
-    """Along the second dimension, vectors as columns."""
-    return cat([through(as_reshaped, x, (x.numel(), 1)) if x.array.layout.ndim < 2 else x for x in _joined("column_stack", tensors)], 1)
+    """The tensors joined along the second dimension; vectors and 0-d tensors are columns."""
+    given = _joined("column_stack", tensors)
+    return cat([through(as_reshaped, x, (x.numel(), 1)) if x.array.layout.ndim < 2 else x for x in given], 1)
 
 
-# ---- cuts -----------------------------------------------------------------------------------------------------------
+# ---- cuts ------------------------------------------------------------------------------------------------------------
+
 def _cut(name: str, drop: bool, doc: str) -> Primitive:
-    """`split` and (with `drop`) `unbind`: views, one after the other along a dimension; one node joins their gradients."""
+    """The primitive `split` or (with `drop`) `unbind`: views, one after the other along a dimension. One node joins
+    their gradients."""
     def prepare(x: Layout, *, sizes: tuple[int, ...], dim: int) -> Plan:
         if builtins.sum(sizes) != x.shape[dim] or builtins.min(sizes, default=0) < 0:
             fail(name, f"the sizes must add up to size {x.shape[dim]} of dim {dim}", [x, f"sizes {list(sizes)}"])
@@ -235,7 +259,8 @@ def _cut(name: str, drop: bool, doc: str) -> Primitive:
             to, offset = window_rule(x, key=(*key[:dim], at if drop else (at, 1, n), *key[dim + 1:]))
             cuts.append((to, offset * x.dtype.itemsize))
             at += n
-        return Plan(lambda a: [memory.view(a, to, offset) for to, offset in cuts], tuple([to for to, _ in cuts]), "views")
+        layouts = tuple([to for to, _ in cuts])
+        return Plan(lambda a: [memory.view(a, to, offset) for to, offset in cuts], layouts, "views")
 
     def backward(node: Node, g: Any, needs: list[bool]) -> list[Tensor | None]:
         pieces = [zeros_on(x.shape, x) if piece is None else piece for piece, x in zip(g, node.layout, strict=True)]
@@ -276,11 +301,17 @@ def _unbind_reference(x: Any, *, sizes: tuple[int, ...], dim: int) -> Any:
 
 @lru_cache(maxsize=1024)
 def _even(n: int, size: int) -> tuple[int, ...]:
+    """The sizes of the pieces when n elements are cut into pieces of `size`."""
     return tuple([builtins.min(size, n - i) for i in range(0, n, size)]) if n else (0,)
 
 
 def split(tensor: Tensor, split_size_or_sections: int | Sequence[int], dim: int = 0) -> tuple[Tensor, ...]:
-    """Pieces of one size (the last may be smaller), or of the sizes given: views."""
+    """A tuple of consecutive pieces along `dim`: pieces of one size (the last may be smaller) for an int, or of the
+    given sizes for a list. Views. RuntimeError if the sizes do not add up to the size of `dim`.
+
+    >>> [len(piece) for piece in minigrad.arange(5).split(2)]
+    [2, 2, 1]
+    """
     x = tensor.array.layout
     if not x.ndim:
         fail("split", "needs at least one dimension", x)
@@ -294,12 +325,13 @@ def split(tensor: Tensor, split_size_or_sections: int | Sequence[int], dim: int 
 
 
 def split_with_sizes(input: Tensor, split_sizes: Sequence[int], dim: int = 0) -> tuple[Tensor, ...]:
-    """Pieces of the sizes given: views."""
+    """A tuple of consecutive pieces along `dim`, of the given sizes: views."""
     return split(input, list(split_sizes), dim)
 
 
 def chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
-    """At most `chunks` pieces of one size (the last may be smaller): views."""
+    """A tuple of at most `chunks` pieces along `dim`, of one size (the last may be smaller): views. There can be fewer:
+    5 elements in 4 chunks are pieces of 2, 2 and 1."""
     x = input.array.layout
     a = existing_axis(dim, x.ndim, "chunk")
     if operator.index(chunks) < 1:
@@ -310,7 +342,12 @@ def chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
 
 
 def tensor_split(input: Tensor, indices_or_sections: int | Sequence[int] | Tensor, dim: int = 0) -> tuple[Tensor, ...]:
-    """Pieces of sizes as even as possible, or cut at the indices: views."""
+    """A tuple of pieces along `dim`: views. An int gives so many pieces, with sizes that differ by at most 1; a list
+    (or a tensor) of indices cuts before each of them, as NumPy's `array_split` does.
+
+    >>> [len(piece) for piece in minigrad.arange(5).tensor_split(4)]
+    [2, 1, 1, 1]
+    """
     x = input.array.layout
     a = existing_axis(dim, x.ndim, "tensor_split")
     n = x.shape[a]
@@ -321,14 +358,14 @@ def tensor_split(input: Tensor, indices_or_sections: int | Sequence[int] | Tenso
             fail("tensor_split", "the number of sections must be positive", indices_or_sections)
         small, more = divmod(n, indices_or_sections)
         return _split(input, sizes=(small + 1,) * more + (small,) * (indices_or_sections - more), dim=a)
-    # each piece is a slice: indices out of order or out of range give empty or overlapping ones
+    # each piece is a slice: indices that are out of order or out of range give empty or overlapping pieces
     edges = [0, *[operator.index(i) for i in indices_or_sections]]
     bounds = [slice(low, high).indices(n) for low, high in zip(edges, [*edges[1:], n], strict=True)]
     return tuple([through(as_narrowed, input, a, low, builtins.max(high - low, 0)) for low, high, _ in bounds])
 
 
 def unbind(input: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
-    """The elements of a dimension, as views without it."""
+    """A tuple of the elements along `dim`, each without that dimension: views."""
     x = input.array.layout
     a = existing_axis(dim, x.ndim, "unbind")
     return _unbind(input, sizes=(1,) * x.shape[a], dim=a)

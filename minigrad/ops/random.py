@@ -1,6 +1,11 @@
-"""Random numbers (native/random.c): Philox, whose key and counter are memory that every launch advances, and dropout.
+"""Random numbers, and dropout. The generator is Philox4x32-10 (Salmon et al. 2011), in native/random.c and random.cu.
 
-A seed gives the same numbers on every device, with any number of threads; a captured step draws fresh ones at each replay.
+A generator is four int64 in its device's memory: the seed (the key) and a counter that every launch advances. A seed
+gives the same numbers on every device and with any number of threads. A captured step draws new numbers at each replay,
+because the counter is read and advanced by the launches themselves. Read first `Generator`, then `_draw`, `_bits` and
+`_events`: most functions here call one of the three.
+
+Nothing here but dropout is recorded for gradients.
 """
 from __future__ import annotations
 
@@ -14,7 +19,7 @@ import numpy as np
 
 from ..core.arrays import cast_array, contiguous_copy, copy_array, written_once
 from ..core.op import FusedPlan, Primitive, op
-from ..core.shape import BOOL, FLOAT32, INT64, fail, is_float
+from ..core.shape import BOOL, FLOAT32, FLOAT64, INT64, fail, is_float
 from ..core.tape import mode, recorded
 from ..core.tensor import Tensor, bump, new_tensor, writable
 from ..devices import device as open_device
@@ -32,11 +37,17 @@ __all__ = ["Generator", "bernoulli", "default_generator", "dropout", "feature_dr
 
 _MASK = (1 << 64) - 1
 _defaults: dict[Device, Generator] = {}
-_seed: int | None = None            # the last manual_seed, for devices opened later
+_seed: int | None = None            # of the last manual_seed, for devices opened later
 
 
 class Generator:
-    """A stream of random numbers on a device: `seed` and a counter, in four int64 of its memory."""
+    """A stream of random numbers on a device: `state` holds the seed and a counter, four int64 in its memory. A new
+    generator starts from a seed drawn from the system.
+
+    >>> a, b = minigrad.Generator().manual_seed(0), minigrad.Generator().manual_seed(0)
+    >>> minigrad.equal(minigrad.rand(3, generator=a), minigrad.rand(3, generator=b))
+    True
+    """
 
     def __init__(self, device: Any = "cpu") -> None:
         self.device = open_device(device)
@@ -44,7 +55,7 @@ class Generator:
         self.seed()
 
     def manual_seed(self, seed: int) -> Generator:
-        """Starts the stream of `seed` (-2^63 <= seed < 2^64)."""
+        """Starts the stream of `seed` and returns the generator. RuntimeError unless -2^63 <= seed < 2^64."""
         if not isinstance(seed, (int, np.integer)) or not -1 << 63 <= seed < 1 << 64:
             fail("manual_seed", "the seed must be a whole number, -2^63 <= seed < 2^64", repr(seed))
         self._seed = int(seed) & _MASK
@@ -52,10 +63,11 @@ class Generator:
         return self
 
     def _write(self, values: np.ndarray) -> None:
-        self.device.write(self.state, values)       # not a launch: a recorded step that makes a generator must not restart it
+        """Overwrites the state. This is not a launch: a captured step must not repeat it at each replay."""
+        self.device.write(self.state, values)
 
     def seed(self) -> int:
-        """Starts the stream of a seed drawn from the system's randomness, which is returned."""
+        """Starts the stream of a seed drawn from the system, and returns that seed."""
         self.manual_seed(int.from_bytes(os.urandom(8), "little"))
         return self._seed
 
@@ -64,13 +76,14 @@ class Generator:
         return self._seed
 
     def get_state(self) -> Tensor:
-        """The state: four int64 (key, counter low and high, unused)."""
+        """A copy of the state: int64 of shape (4,), the key, the counter's low and high half, and an unused one."""
         return new_tensor(contiguous_copy(self.state), None)
 
     def set_state(self, new_state: Tensor) -> None:
-        """Continues where `get_state` was called."""
+        """Continues from a state that `get_state` returned; TypeError if it is not int64 of shape (4,)."""
         if new_state.array.layout.dtype != INT64 or new_state.array.layout.shape != (4,):
-            fail("set_state", "the state must be int64[4], as get_state returns", new_state.array.layout, kind=TypeError)
+            fail("set_state", "the state must be int64[4], as get_state returns", new_state.array.layout,
+                 kind=TypeError)
         values = new_state.numpy(force=True)
         self._seed = int(values[0]) & _MASK
         self._write(values)
@@ -80,7 +93,7 @@ class Generator:
 
 
 def default_generator(device: Any = "cpu") -> Generator:
-    """The generator that is used where none is given."""
+    """The generator of a device that is used where none is given."""
     on = open_device(device)
     found = _defaults.get(on)
     if found is None:
@@ -91,7 +104,8 @@ def default_generator(device: Any = "cpu") -> Generator:
 
 
 def manual_seed(seed: int) -> Generator:
-    """Starts the streams of all devices from `seed`."""
+    """Starts the default generators of all devices, those opened later too, from `seed`, -2^63 <= seed < 2^64. Returns
+    the CPU's."""
     global _seed
     default = default_generator("cpu").manual_seed(seed)
     _seed = seed
@@ -101,7 +115,7 @@ def manual_seed(seed: int) -> Generator:
 
 
 def seed() -> int:
-    """Starts the streams of all devices from a seed of the system's, which is returned."""
+    """Starts the default generators of all devices from a seed drawn from the system, and returns that seed."""
     chosen = int.from_bytes(os.urandom(8), "little")
     manual_seed(chosen)
     return chosen
@@ -113,17 +127,17 @@ def initial_seed() -> int:
 
 
 def get_rng_state() -> Tensor:
-    """The state of the CPU's default generator."""
+    """The state of the CPU's default generator, see `Generator.get_state`."""
     return default_generator("cpu").get_state()
 
 
 def set_rng_state(new_state: Tensor) -> None:
-    """Continues the CPU's default generator where `get_rng_state` was called."""
+    """Continues the CPU's default generator from a state that `get_rng_state` returned."""
     default_generator("cpu").set_state(new_state)
 
 
 def _state(name: str, device: Device, generator: Generator | None) -> int:
-    """The address of the generator's state."""
+    """The address of the state of a generator (None: the device's default one), which must be on the device."""
     if generator is None:
         return (_defaults.get(device) or default_generator(device)).state.ptr
     if generator.device is not device:
@@ -131,14 +145,17 @@ def _state(name: str, device: Device, generator: Generator | None) -> int:
     return generator.state.ptr
 
 
-# ---- launches ----------------------------------------------------------------------------------------------------------
+# ---- the three ways to draw ------------------------------------------------------------------------------------------
+
 def _draw(kernel: str, to: Layout, generator: Generator | None, low: float, high: float) -> Array:
-    """A new array of `to` filled by the kernel "uniform" or "normal"; other float types by way of float32."""
+    """A new array of layout `to`, filled by the kernel "uniform" (on [low, high)) or "normal" (mean `low`, standard
+    deviation `high`). Float types without a kernel are drawn as float32 and converted."""
     family = getattr(to.device.kernels, kernel)
     chosen = family.get(to.dtype)
     if chosen is None:
         if not is_float(to.dtype):
-            fail(kernel, "makes floating-point numbers only", to.dtype, "use randint, or convert the result", NotImplementedError)
+            fail(kernel, "makes floating-point numbers only", to.dtype, "use randint, or convert the result",
+                 NotImplementedError)
         return cast_array(_draw(kernel, layout(to.device, FLOAT32, to.shape), generator, low, high), to.dtype)
     out = alloc(to)
     chosen.call(out.ptr, _state(kernel, to.device, generator), to.size, low, high)
@@ -146,48 +163,56 @@ def _draw(kernel: str, to: Layout, generator: Generator | None, low: float, high
 
 
 def _bits(to: Layout, generator: Generator | None) -> Tensor:
-    """64 random bits per element."""
+    """An int64 tensor with 64 random bits in each element."""
     out = alloc(layout(to.device, INT64, to.shape))
     to.device.kernels.random_bits[INT64].call(out.ptr, _state("random_bits", to.device, generator), to.size)
     return new_tensor(out, None)
 
 
 def _events(to: Layout, p: float, generator: Generator | None) -> Tensor:
-    """Bools, each true with probability p."""
+    """A bool tensor, each element True with probability p."""
     out = alloc(layout(to.device, BOOL, to.shape))
     to.device.kernels.bernoulli_mask[BOOL].call(out.ptr, _state("bernoulli", to.device, generator), to.size, p)
     return new_tensor(out, None)
 
 
 def _finish(array: Array, requires_grad: bool) -> Tensor:
+    """The array as a tensor, which requires a gradient if asked for."""
     t = new_tensor(array, None)
     return t.requires_grad_() if requires_grad else t
 
 
-# ---- tensors of random numbers -------------------------------------------------------------------------------------------
-def rand(*size: Any, generator: Generator | None = None, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
-    """Uniform on [0, 1)."""
+# ---- tensors of random numbers ---------------------------------------------------------------------------------------
+
+def rand(*size: Any, generator: Generator | None = None, dtype: Any = None, device: Any = None,
+         requires_grad: bool = False) -> Tensor:
+    """A tensor of shape `size` with uniform random numbers, 0 <= x < 1: `rand(2, 3)` or `rand((2, 3))`.
+    NotImplementedError if `dtype` is not a float dtype."""
     return _finish(_draw("uniform", layout_for(size, dtype, device, "rand"), generator, 0.0, 1.0), requires_grad)
 
 
-def randn(*size: Any, generator: Generator | None = None, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
-    """Normal with mean 0 and standard deviation 1."""
+def randn(*size: Any, generator: Generator | None = None, dtype: Any = None, device: Any = None,
+          requires_grad: bool = False) -> Tensor:
+    """A tensor of shape `size` with normal random numbers of mean 0 and standard deviation 1: `randn(2, 3)` or
+    `randn((2, 3))`. NotImplementedError if `dtype` is not a float dtype."""
     return _finish(_draw("normal", layout_for(size, dtype, device, "randn"), generator, 0.0, 1.0), requires_grad)
 
 
 def rand_like(input: Tensor, *, generator: Generator | None = None, dtype: Any = None, device: Any = None,
               requires_grad: bool = False) -> Tensor:
-    """Uniform on [0, 1), in the shape of `input`."""
+    """Uniform random numbers, 0 <= x < 1, with the shape, dtype and device of `input`; see `rand`."""
     return _finish(_draw("uniform", like_layout(input, dtype, device), generator, 0.0, 1.0), requires_grad)
 
 
 def randn_like(input: Tensor, *, generator: Generator | None = None, dtype: Any = None, device: Any = None,
                requires_grad: bool = False) -> Tensor:
-    """Standard normal, in the shape of `input`."""
+    """Normal random numbers of mean 0 and standard deviation 1, with the shape, dtype and device of `input`; see
+    `randn`."""
     return _finish(_draw("normal", like_layout(input, dtype, device), generator, 0.0, 1.0), requires_grad)
 
 
 def _integers(to: Layout, low: int, high: int, generator: Generator | None) -> Array:
+    """An array of layout `to` with random integers, low <= x < high."""
     if not low < high:
         fail("randint", "low must be less than high", [low, high])
     if high - low >= 1 << 63 or low < -1 << 63 or high > 1 << 63:
@@ -196,9 +221,10 @@ def _integers(to: Layout, low: int, high: int, generator: Generator | None) -> A
     return cast(add(remainder(bits, high - low), low), to.dtype).array
 
 
-def randint(*args: Any, low: int = 0, high: int | None = None, size: Any = None, generator: Generator | None = None, dtype: Any = None,
-            device: Any = None, requires_grad: bool = False) -> Tensor:
-    """`randint(high, size)`, `randint(low, high, size)`: whole numbers, low <= x < high."""
+def randint(*args: Any, low: int = 0, high: int | None = None, size: Any = None, generator: Generator | None = None,
+            dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """A tensor of shape `size` (a tuple) with random integers, low <= x < high, int64 without `dtype`: `randint(high,
+    size)` or `randint(low, high, size)`. RuntimeError unless low < high."""
     given = list(args)
     if given and isinstance(given[-1], (tuple, list)) and size is None:
         size = given.pop()
@@ -214,28 +240,33 @@ def randint(*args: Any, low: int = 0, high: int | None = None, size: Any = None,
     return _finish(_integers(to, int(low), int(high), generator), requires_grad)
 
 
-def randint_like(input: Tensor, low: int, high: int | None = None, *, generator: Generator | None = None, dtype: Any = None,
-                 device: Any = None, requires_grad: bool = False) -> Tensor:
-    """Whole numbers, low <= x < high, in the shape and dtype of `input`; `randint_like(input, high)` starts at 0."""
+def randint_like(input: Tensor, low: int, high: int | None = None, *, generator: Generator | None = None,
+                 dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """Random integers, low <= x < high, with the shape, dtype and device of `input`; `randint_like(input, high)` starts
+    at 0."""
     low, high = (0, low) if high is None else (low, high)
     return _finish(_integers(like_layout(input, dtype, device), int(low), int(high), generator), requires_grad)
 
 
 def _order(bits: Any, out: Any) -> None:
+    """Writes the order that sorts random bits: a random permutation."""
     out[...] = bits.argsort(kind="stable")
 
 
-def randperm(n: int, *, generator: Generator | None = None, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
-    """The numbers 0 .. n - 1 in random order."""
+def randperm(n: int, *, generator: Generator | None = None, dtype: Any = None, device: Any = None,
+             requires_grad: bool = False) -> Tensor:
+    """The integers 0 .. n - 1 in random order, as a vector; int64 without `dtype`."""
     to = layout_for((n,), INT64 if dtype is None else dtype, device, "randperm")
     bits, out = _bits(to, generator), alloc(layout(to.device, INT64, to.shape))
     to.device.host.call(_order, out.np, bits.array.np)
     return _finish(out if to.dtype == INT64 else cast_array(out, to.dtype), requires_grad)
 
 
-def normal(mean: Any, std: Any = 1.0, size: Any = None, *, generator: Generator | None = None, dtype: Any = None, device: Any = None,
-           requires_grad: bool = False) -> Tensor:
-    """Normal numbers. `mean` and `std` are numbers (then `size` is needed) or tensors that broadcast."""
+def normal(mean: Any, std: Any = 1.0, size: Any = None, *, generator: Generator | None = None, dtype: Any = None,
+           device: Any = None, requires_grad: bool = False) -> Tensor:
+    """Normal random numbers with the given mean and standard deviation. If `mean` or `std` is a tensor, the result has
+    their broadcast shape; if both are numbers, `size` must be given. RuntimeError if `std` is negative. Not
+    differentiable."""
     if isinstance(std, Tensor):
         _all("normal", "expects all elements of std >= 0.0", ge(std, 0))
     elif std < 0:
@@ -244,7 +275,8 @@ def normal(mean: Any, std: Any = 1.0, size: Any = None, *, generator: Generator 
     if not tensors:
         if size is None:
             raise TypeError("[normal] size is needed where mean and std are numbers")
-        return _finish(_draw("normal", layout_for((size,), dtype, device, "normal"), generator, float(mean), float(std)), requires_grad)
+        to = layout_for((size,), dtype, device, "normal")
+        return _finish(_draw("normal", to, generator, float(mean), float(std)), requires_grad)
     shaped = add(mul(tensors[0].detach(), 0), tensors[-1].detach())
     noise = new_tensor(_draw("normal", like_layout(shaped, None, None), generator, 0.0, 1.0), None)
     parts = [t.detach() if isinstance(t, Tensor) else t for t in (mean, std)]
@@ -252,30 +284,35 @@ def normal(mean: Any, std: Any = 1.0, size: Any = None, *, generator: Generator 
 
 
 def _all(name: str, invariant: str, truth: Tensor) -> None:
-    """Checks values, where values may be read."""
+    """RuntimeError unless all of `truth` is True. It reads values, so it is left out while a capture records."""
     if mode.recorder is None and not truth.all():
         fail(name, invariant)
 
 
 def bernoulli(input: Tensor, p: float | None = None, *, generator: Generator | None = None) -> Tensor:
-    """1 with probability `input` (or `p`) for each element, else 0."""
+    """1 with probability `input` for each element, else 0, in `input`'s shape and dtype. With `p` that is the
+    probability, and `input` gives only the shape and dtype. RuntimeError if a probability is not in [0, 1]."""
     source = input.array.layout
     if p is not None:
         return cast(_events(source, check_probability("bernoulli", p), generator), source.dtype)
     if not is_float(source.dtype):
         fail("bernoulli", "probabilities are floating-point numbers", source, "convert with .float()")
     _all("bernoulli", "probabilities must be in [0, 1]", logical_and(ge(input, 0), le(input, 1)))
-    return cast(lt(new_tensor(_draw("uniform", like_layout(input, None, None), generator, 0.0, 1.0), None), input.detach()), source.dtype)
+    u = new_tensor(_draw("uniform", like_layout(input, None, None), generator, 0.0, 1.0), None)
+    return cast(lt(u, input.detach()), source.dtype)
 
 
 def check_probability(name: str, p: Any) -> float:
+    """p as a float; ValueError (dropout) or RuntimeError if it is not in [0, 1]."""
     if not 0.0 <= p <= 1.0:
-        raise (ValueError if name == "dropout" else RuntimeError)(f"[{name}] the probability has to be between 0 and 1, but got {p}")
+        kind = ValueError if name == "dropout" else RuntimeError
+        raise kind(f"[{name}] the probability has to be between 0 and 1, but got {p}")
     return float(p)
 
 
 def _choose(replacement: bool, weights: Any, uniform: Any, out: Any) -> None:
-    """Rows of indices drawn by weight: by inverting the distribution function, or (each index once) the smallest -log(u) / w."""
+    """Writes rows of indices drawn by weight: with replacement by inverting the distribution function, without (each
+    index at most once) the ones with the smallest -log(u) / weight."""
     if replacement:
         for row, u, to in zip(weights, uniform, out, strict=True):
             total = row.astype(np.float64).cumsum()
@@ -285,8 +322,22 @@ def _choose(replacement: bool, weights: Any, uniform: Any, out: Any) -> None:
             out[...] = (-np.log1p(-uniform) / weights).argsort(-1, kind="stable")[:, :out.shape[1]]
 
 
-def multinomial(input: Tensor, num_samples: int, replacement: bool = False, *, generator: Generator | None = None) -> Tensor:
-    """Indices drawn with probabilities proportional to the weights in `input` (n) or each row of (m, n)."""
+def _check_weights(rows: Tensor, source: Layout, least: int, replacement: bool) -> None:
+    """Raises unless all weights are finite and not negative, and at least `least` of each row are positive."""
+    values = rows.numpy(force=True)
+    if not (np.isfinite(values) & (values >= 0)).all():
+        fail("multinomial", "probability tensor contains either `inf`, `nan` or element < 0", source)
+    if ((values > 0).sum(-1) < least).any():
+        why = ("sum of probabilities <= 0" if replacement else
+               "with replacement=False, not enough non-negative category to sample")
+        fail("multinomial", f"invalid multinomial distribution ({why})", source)
+
+
+def multinomial(input: Tensor, num_samples: int, replacement: bool = False, *,
+                generator: Generator | None = None) -> Tensor:
+    """Indices drawn with probabilities proportional to the weights in `input`: int64 (num_samples,) for weights (n,),
+    or (m, num_samples) for each row of (m, n). Without `replacement` no index is drawn twice. The weights need not sum
+    to 1; RuntimeError if they are negative, not finite, or too few are positive (unchecked while a capture records)."""
     source = input.array.layout
     if source.ndim not in (1, 2):
         fail("multinomial", "the weights must have one or two dimensions", source)
@@ -295,27 +346,24 @@ def multinomial(input: Tensor, num_samples: int, replacement: bool = False, *, g
     if num_samples <= 0:
         fail("multinomial", "cannot sample n_sample <= 0 samples", num_samples)
     if not replacement and num_samples > source.shape[-1]:
-        fail("multinomial", "cannot sample n_sample > prob_dist.size(-1) samples without replacement", [num_samples, source],
-             "use replacement=True")
+        fail("multinomial", "cannot sample n_sample > prob_dist.size(-1) samples without replacement",
+             [num_samples, source], "use replacement=True")
     rows = input.detach().reshape(-1, source.shape[-1])
     if mode.recorder is None:
-        values = rows.numpy(force=True)
-        if not (np.isfinite(values) & (values >= 0)).all():
-            fail("multinomial", "probability tensor contains either `inf`, `nan` or element < 0", source)
-        least = 1 if replacement else num_samples
-        if ((values > 0).sum(-1) < least).any():
-            fail("multinomial", "invalid multinomial distribution (sum of probabilities <= 0)" if replacement else
-                 "invalid multinomial distribution (with replacement=False, not enough non-negative category to sample)", source)
+        _check_weights(rows, source, 1 if replacement else num_samples, replacement)
     m, n = rows.shape
-    u = _draw("uniform", layout(source.device, np.dtype(np.float64), (m, num_samples if replacement else n)), generator, 0.0, 1.0)
+    to = layout(source.device, FLOAT64, (m, num_samples if replacement else n))
+    u = _draw("uniform", to, generator, 0.0, 1.0)
     out = alloc(layout(source.device, INT64, (m, num_samples)))
     source.device.host.call(partial(_choose, replacement), out.np, rows.array.np, u.np)
     found = new_tensor(out, None)
     return found if source.ndim == 2 else found.reshape(num_samples)
 
 
-# ---- in place ------------------------------------------------------------------------------------------------------------
+# ---- in place --------------------------------------------------------------------------------------------------------
+
 def _overwrite(name: str, input: Tensor, values: Array) -> Tensor:
+    """Overwrites the values of `input`, unless it is in a graph or its elements share memory."""
     writable(name, input)
     written_once(name, input.array.layout)
     copy_array(input.array, values)
@@ -323,28 +371,33 @@ def _overwrite(name: str, input: Tensor, values: Array) -> Tensor:
 
 
 def uniform_(input: Tensor, from_: float = 0.0, to: float = 1.0, *, generator: Generator | None = None) -> Tensor:
-    """Overwrites the values with uniform numbers, from <= x < to."""
+    """Overwrites the values with uniform random numbers, from_ <= x < to; returns the tensor itself. Not recorded."""
     if not from_ <= to:
         fail("uniform_", f"expects to return a [from, to) range, but found from={from_} > to={to}")
-    return _overwrite("uniform_", input, _draw("uniform", like_layout(input, None, None), generator, float(from_), float(to)))
+    values = _draw("uniform", like_layout(input, None, None), generator, float(from_), float(to))
+    return _overwrite("uniform_", input, values)
 
 
 def normal_(input: Tensor, mean: float = 0.0, std: float = 1.0, *, generator: Generator | None = None) -> Tensor:
-    """Overwrites the values with normal numbers."""
+    """Overwrites the values with normal random numbers and returns the tensor itself. Not recorded."""
     if std < 0:
         fail("normal_", f"expects std >= 0.0, but found std {std}")
-    return _overwrite("normal_", input, _draw("normal", like_layout(input, None, None), generator, float(mean), float(std)))
+    values = _draw("normal", like_layout(input, None, None), generator, float(mean), float(std))
+    return _overwrite("normal_", input, values)
 
 
 def bernoulli_(input: Tensor, p: Any = 0.5, *, generator: Generator | None = None) -> Tensor:
-    """Overwrites the values with 1 (probability p, a number or a tensor) and 0."""
+    """Overwrites the values with 1 (with probability `p`, a number or a tensor of probabilities) and 0, and returns the
+    tensor itself. Not recorded."""
     if isinstance(p, Tensor):
         return _overwrite("bernoulli_", input, bernoulli(p, generator=generator).array)
-    return _overwrite("bernoulli_", input, _events(input.array.layout, check_probability("bernoulli_", p), generator).array)
+    events = _events(input.array.layout, check_probability("bernoulli_", p), generator)
+    return _overwrite("bernoulli_", input, events.array)
 
 
 def random_(input: Tensor, *bounds: int, generator: Generator | None = None) -> Tensor:
-    """Overwrites the values with whole numbers: `random_(to)`, `random_(from, to)`; without bounds, all that the dtype holds exactly."""
+    """Overwrites the values with random integers and returns the tensor itself: `random_(to)` 0 <= x < to,
+    `random_(from, to)` from <= x < to, `random_()` integers from 0 on that the dtype holds exactly. Not recorded."""
     dtype = input.array.layout.dtype
     if dtype == BOOL:
         limit = 2
@@ -357,25 +410,29 @@ def random_(input: Tensor, *bounds: int, generator: Generator | None = None) -> 
 
 
 def exponential_(input: Tensor, lambd: float = 1.0, *, generator: Generator | None = None) -> Tensor:
-    """Overwrites the values with exponential numbers: density lambd e^(-lambd x)."""
+    """Overwrites the values with exponentially distributed random numbers, density lambd e^(-lambd x), and returns the
+    tensor itself. Not recorded."""
     if not lambd > 0:
         fail("exponential_", f"expects lambda > 0.0, but found lambda={lambd}")
     u = new_tensor(_draw("uniform", like_layout(input, None, None), generator, 0.0, 1.0), None)
     return _overwrite("exponential_", input, mul(log1p(neg(u)), -1 / lambd).array)
 
 
-# ---- dropout -------------------------------------------------------------------------------------------------------------
+# ---- dropout ---------------------------------------------------------------------------------------------------------
+
 @op
 def masked_dropout(input: Tensor, mask: Tensor, *, p: float) -> Tensor:
-    """input * mask / (1 - p): dropout with its random choice given (Srivastava et al. 2014). The mask is data: it has no gradient.
+    """y = input * mask / (1 - p), and 0 for p = 1: dropout (Srivastava et al. 2014) with a given random choice. The
+    mask has no gradient.
 
-    Shapes: mask (bool) broadcasts to input.
+    Shapes: mask (bool) broadcasts to input; y as input.
     """
     return mul(mul(input, cast(mask, input.dtype)), 1 / (1 - p) if p < 1 else 0.0)
 
 
 @masked_dropout.check
 def _masked_dropout_rule(input: Layout, mask: Layout, *, p: float) -> None:
+    """Raises on a wrong signature of `masked_dropout`."""
     if mask.dtype != BOOL:
         fail("masked_dropout", "mask must be bool", mask)
     if not is_float(input.dtype):
@@ -387,9 +444,10 @@ def _masked_dropout_rule(input: Layout, mask: Layout, *, p: float) -> None:
 
 @masked_dropout.fused
 def _masked_dropout_kernels(kernels: KernelTable, input: Layout, mask: Layout, *, p: float) -> Any:
+    """The fused kernels: forward and backward are the same computation, because it is linear in the input."""
     if mask.shape != input.shape:
         raise NoKernel("the mask is broadcast")
-    kernel, n = kernels.dropout_backward[input.dtype], input.size       # linear in the input: the backward kernel does both
+    kernel, n = kernels.dropout_backward[input.dtype], input.size
 
     def scaled(x: Array, kept: Array) -> Array:
         y = alloc(input)
@@ -406,6 +464,7 @@ def _masked_dropout_kernels(kernels: KernelTable, input: Layout, mask: Layout, *
 
 @masked_dropout.reference
 def _masked_dropout_oracle(x: Any, mask: Any, *, p: float) -> Any:
+    """NumPy, for tests."""
     return x * mask / (1 - p) if p < 1 else 0 * x
 
 
@@ -428,7 +487,8 @@ _dropout_plans: dict[tuple, Any] = {}
 
 
 def _dropout_plan(source: Layout, p: float) -> Any:
-    """(forward kernel, layout of the result, of the mask, the plan of masked_dropout that carries the gradient), or None."""
+    """(forward kernel, layout of the result, of the mask, plan of `masked_dropout` for the backward, its attributes);
+    None if there is no kernel."""
     kernel = source.device.kernels.dropout_forward.get(source.dtype)
     if kernel is None or not source.contiguous:
         return None
@@ -438,7 +498,8 @@ def _dropout_plan(source: Layout, p: float) -> Any:
 
 
 def dropout(input: Tensor, p: float = 0.5, training: bool = True, *, generator: Generator | None = None) -> Tensor:
-    """In training, each element is 0 with probability p, else divided by 1 - p; otherwise `input` itself."""
+    """In training, each element is 0 with probability `p`, else divided by 1 - p; otherwise `input` itself (Srivastava
+    et al. 2014). Shape and dtype as `input`, which must be floating point. ValueError if p is not in [0, 1]."""
     p = check_probability("dropout", p)
     if not training or p == 0.0:
         return input
@@ -457,12 +518,15 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True, *, generator: 
     if mode.grad and input.requires_grad:
         kept = new_tensor(mask, None)
         saved = (fused, (input, kept), mask)
-        return new_tensor(y, recorded(masked_dropout, (input.node or input, None), to, saved, input.array.version, None, attrs))
+        edges = (input.node or input, None)
+        return new_tensor(y, recorded(masked_dropout, edges, to, saved, input.array.version, None, attrs))
     return new_tensor(y, None)
 
 
-def feature_dropout(input: Tensor, p: float = 0.5, training: bool = True, *, generator: Generator | None = None) -> Tensor:
-    """Dropout of whole channels: one random choice for each of the first two dimensions (N, C, *)."""
+def feature_dropout(input: Tensor, p: float = 0.5, training: bool = True, *,
+                    generator: Generator | None = None) -> Tensor:
+    """Dropout of whole channels: for `input` (N, C, *) one random choice for each of the N * C channels. RuntimeError
+    for fewer than two dimensions. Otherwise like `dropout`."""
     p = check_probability("dropout", p)
     source = input.array.layout
     if source.ndim < 2:
@@ -477,9 +541,11 @@ METHODS: dict[str, Callable] = {"uniform_": uniform_, "normal_": normal_, "berno
                                 "exponential_": exponential_}
 
 
-# ---- dropout from a stream ------------------------------------------------------------------------------------------------
+# ---- dropout from a stream -------------------------------------------------------------------------------------------
+
 def _prepare_dropped(stream: Layout, *, shape: tuple[int, ...], p: float) -> Plan:
-    """Bools, each true with probability p: words 0, 1, ... of a stream of random numbers, which stays as it is."""
+    """Bools, each True with probability p: the words 0, 1, ... of a stream of random numbers. The stream is an input;
+    it is not advanced."""
     if stream.dtype != INT64 or stream.shape != (4,):
         fail("random_dropped", "the stream must be int64[4], a generator's state", stream)
     out = layout(stream.device, BOOL, shape)
@@ -508,7 +574,7 @@ def _dropped_errors(make: Any) -> Any:
 
 @dropped_op.reference
 def dropped_oracle(stream: Any, *, shape: tuple[int, ...], p: float) -> Any:
-    """Philox4x32-10 (Salmon et al. 2011) in whole numbers of Python."""
+    """Philox4x32-10 (Salmon et al. 2011) in Python integers."""
     key, low, words = int(stream[0]), int(stream[1]) + (int(stream[2]) << 64), []
     for block in range((prod(shape) + 3) // 4):
         c = [(low + block) >> 32 * i & 0xFFFFFFFF for i in range(4)]
@@ -523,16 +589,19 @@ def dropped_oracle(stream: Any, *, shape: tuple[int, ...], p: float) -> Any:
 
 @lru_cache
 def _advance(device: Device, words: int) -> tuple[Layout, Array, Array]:
-    """What adds `words` words to a generator's counter: the layout of its state, the increment, the plan of the addition."""
+    """What advances a generator's counter by `words` words: the layout of its state, the increment, and the plan of the
+    addition."""
     state = layout(device, INT64, (4,))
     return state, device.constant(np.array([0, (words + 3) // 4, 0, 0])), elementwise_plan(state, state, state)
 
 
 def take_stream(device: Device, words: int, generator: Generator | None) -> Tensor:
-    """A copy of the generator's state, which is moved on by `words` words: their random numbers belong to the copy."""
+    """A copy of the generator's state, which then advances by `words` words: the random numbers of these words belong
+    to whoever has the copy."""
     own = generator or default_generator(device)
     if own.device is not device:
-        fail("scaled_dot_product_attention", "the generator must be on the tensors' device", [own.device, device], "use Generator(device)")
+        fail("scaled_dot_product_attention", "the generator must be on the tensors' device", [own.device, device],
+             "use Generator(device)")
     stream = contiguous_copy(own.state)
     _, step, plan = _advance(device, words)
     device.kernels.add[INT64].call(own.state.ptr, own.state.ptr, step.ptr, plan.ptr)
@@ -542,7 +611,7 @@ def take_stream(device: Device, words: int, generator: Generator | None) -> Tens
 # ---- launches on CUDA ------------------------------------------------------------------------------------------------
 
 def _drawing(each: int) -> Rule:
-    """`each` elements a thread; then one thread advances the generator."""
+    """The CUDA launches of a kernel: `each` elements for each thread; then one thread advances the generator."""
     return lambda k, host: [over(ceil_div(k.n, each)), single("advance")] if k.n else []
 
 

@@ -1,3 +1,13 @@
+"""Gather and scatter: the primitives that take elements by an index tensor, and the checks of such indices.
+
+* `take` and its gradient `index_add`: one index for a block of elements (a row, a slice along a dimension);
+* `gather` and its gradient `scatter_add`: one index for each element along a dimension;
+* `scatter` writes where `scatter_add` adds; `replace` writes a tensor into a window (basic indexing) of another.
+
+Kernels do not check indices, so `checked` does, before they run: it reads one value back. While a capture records, the
+check is recorded too (`guard`), and runs again in each replay. Read first `checked`, then `_prepare_take`. The
+functions that users call are in index.py.
+"""
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -21,8 +31,8 @@ from .dispatch import bind, indexed, through
 from .math import add
 from .view import window_op, windowed, zeros_on
 
+# ---- checks ----------------------------------------------------------------------------------------------------------
 
-# ---- checks ---------------------------------------------------------------------------------------------------------
 def check_index(index: Tensor, low: int, high: int, ignore: int | None = None) -> int | None:
     """The first value of an int64 tensor outside [low, high) that is not `ignore`; None if there is none."""
     array = index.array
@@ -31,12 +41,13 @@ def check_index(index: Tensor, low: int, high: int, ignore: int | None = None) -
         return None
     a = array if source.contiguous else dense(array)
     if ignore is None:
-        if low >= high:                     # no value is right
+        if low >= high:                     # no value is allowed
             return int(host_index(a).reshape(-1)[0])
-        ignore = low                        # in the range anyway
+        ignore = low                        # inside the range: nothing is ignored
     kernel, one = _checker(source.device)
     bad = alloc(one)
-    launch = kernel.function if mode.recorder else kernel.call        # a check is no part of a recorded program
+    # `call` would put the launch into the recorded program; `guard` repeats the check there
+    launch = kernel.function if mode.recorder else kernel.call
     launch(bad.ptr, a.ptr, source.size, low, high, ignore)
     at = host_index(bad).item()
     return None if at < 0 else int(host_index(a).reshape(-1)[at])
@@ -49,25 +60,27 @@ def _checker(device: Device) -> tuple[Kernel, Layout]:
 
 
 def host_index(array: Array) -> Any:
+    """The values of an index as a NumPy array."""
     device = array.layout.device
     return array.np if device.type == "cpu" else device.download(array)
 
 
 def guard(verify: Callable[[], None]) -> None:
-    """Runs a check of values; a captured program runs it again at this place of each replay."""
+    """Runs a check of values. A captured program runs it again, at this place of each replay."""
     verify()
     if mode.recorder is not None:
         mode.recorder.python(verify)
 
 
 def checked(op: str, index: Tensor, n: int, dim: int, wrap: bool = True, kind: type[Exception] = IndexError) -> Tensor:
-    """An index as int64 in [0, n), for a kernel. Negative ones count from the end if `wrap`."""
+    """An index as int64 in [0, n), for a kernel; `kind` is raised where it is out of range. With `wrap`, negative
+    indices count from the end, else they are out of range."""
     if index.array.layout.dtype != INT64:
         index = cast(index, INT64)
     if not index.array.layout.size:
         return index
     if mode.recorder is None and check_index(index, 0, n) is None:
-        # the tape keeps a copy of its own: whoever changes the caller's index later cannot lead the backward kernel astray
+        # a copy for the backward kernel, because the caller may change the index in place before it runs
         return new_tensor(contiguous_copy(index.array), None) if mode.grad else index
 
     def verify() -> None:
@@ -76,7 +89,7 @@ def checked(op: str, index: Tensor, n: int, dim: int, wrap: bool = True, kind: t
             raise kind(f"[{op}] index {wrong} is out of range for dim {dim} with size {n}")
     guard(verify)
     source = dense(index.array)
-    if not wrap:                                                    # a copy for the tape here, too
+    if not wrap:                                                    # a copy for the backward kernel, as above
         return new_tensor(contiguous_copy(index.array) if mode.grad else source, None)
     wrapped = alloc(layout(source.layout.device, INT64, source.layout.shape))
     source.layout.device.kernels.wrap_index.only.call(wrapped.ptr, source.ptr, source.layout.size, n)
@@ -84,21 +97,25 @@ def checked(op: str, index: Tensor, n: int, dim: int, wrap: bool = True, kind: t
 
 
 def for_caller(index: Tensor, x: Tensor) -> Tensor:
-    """Indices of elements of x that a function returns beside them: a copy where the tape of x keeps these for its backward kernel."""
+    """Indices of elements of `x` that a function returns: a copy if a backward kernel will use them, so that the caller
+    can change what was returned."""
     return new_tensor(contiguous_copy(index.array), None) if mode.grad and x.requires_grad else index
 
 
 def index_dtype(op: str, index: Any, exact: bool = True) -> Tensor:
+    """The index itself, if it is a tensor of integers (with `exact`, of at least 32 bits)."""
     if not isinstance(index, Tensor):
         raise TypeError(f"[{op}] index must be a Tensor; got {type(index).__name__}")
-    if index.array.layout.dtype.kind not in "iu" or exact and index.array.layout.dtype.itemsize < 4 and index.array.layout.size:
-        fail(op, "index must be an int64 tensor", index.array.layout, "convert with .long()")
+    given = index.array.layout
+    if given.dtype.kind not in "iu" or exact and given.dtype.itemsize < 4 and given.size:
+        fail(op, "index must be an int64 tensor", given, "convert with .long()")
     return index
 
 
-# ---- take and index_add: one index for a block ----------------------------------------------------------------------
+# ---- take and index_add: one index for a block -----------------------------------------------------------------------
+
 def _blocks(x: Layout, axis: int, ndims: int) -> tuple[int, int, int]:
-    """x as [outer, n, inner], n the dimensions from `axis` on that an index counts through."""
+    """The shape of x as (outer, n, inner); n is the size of the `ndims` dimensions from `axis` on."""
     outer = n = inner = 1
     for i, size in enumerate(x.shape):
         if i < axis:
@@ -111,18 +128,21 @@ def _blocks(x: Layout, axis: int, ndims: int) -> tuple[int, int, int]:
 
 
 def _prepare_take(x: Layout, index: Layout, *, axis: int, ndims: int) -> Plan:
-    """out[..., j..., ...] = x[..., index[j...], ...]: blocks of x; the index counts through `ndims` dimensions from `axis` on."""
+    """out[..., j..., ...] = x[..., index[j...], ...]: blocks of x. An index counts through `ndims` dimensions from
+    `axis` on."""
     _block_rule("take", x, index, axis, ndims)
     outer, n, inner = _blocks(x, axis, ndims)
     out, m = layout(x.device, x.dtype, x.shape[:axis] + index.shape + x.shape[axis + ndims:]), index.size
     kernel = x.device.kernels.take.move(x.dtype)
 
+    def take_blocks(v: Any, at: Any, out: Any) -> None:
+        np.take(v.reshape(outer, n, inner), at.reshape(-1), 1, out=out.reshape(outer, m, inner))
+
     def run(a: Array, i: Array) -> Array:
         y = alloc(out)
         a, i = dense(a), dense(i)
         if kernel is None:
-            x.device.host.call(lambda v, at, out: np.take(v.reshape(outer, n, inner), at.reshape(-1), 1, out=out.reshape(outer, m, inner)),
-                               y.np, a.np, i.np)
+            x.device.host.call(take_blocks, y.np, a.np, i.np)
         else:
             kernel.call(y.ptr, a.ptr, i.ptr, outer, m, n, inner)
         return y
@@ -130,6 +150,7 @@ def _prepare_take(x: Layout, index: Layout, *, axis: int, ndims: int) -> Plan:
 
 
 def _block_rule(op: str, x: Layout, index: Layout, axis: int, ndims: int) -> None:
+    """Raises on a wrong signature of `take` or `index_add`."""
     same_device(op, (x, index))
     if index.dtype != INT64:
         fail(op, "index must be int64", index, "convert with .long()")
@@ -142,7 +163,7 @@ _take = Primitive("take", _prepare_take,
 
 
 def _prepare_index_add(x: Layout, index: Layout, src: Layout, *, axis: int, ndims: int) -> Plan:
-    """x, with the blocks of src added at the places of the index."""
+    """x with the blocks of src added at the places of the index."""
     _block_rule("index_add", x, index, axis, ndims)
     same_device("index_add", (x, src))
     wanted = x.shape[:axis] + index.shape + x.shape[axis + ndims:]
@@ -169,7 +190,7 @@ def _prepare_index_add(x: Layout, index: Layout, src: Layout, *, axis: int, ndim
 
 
 index_add_op = Primitive("index_add", _prepare_index_add,
-                       {"x": lambda g: g, "src": lambda g, index, axis, ndims: take_at(g, index, axis, ndims)})
+                         {"x": lambda g: g, "src": lambda g, index, axis, ndims: take_at(g, index, axis, ndims)})
 
 
 def add_at(shape: tuple[int, ...], src: Tensor, index: Tensor, axis: int, ndims: int = 1) -> Tensor:
@@ -177,10 +198,11 @@ def add_at(shape: tuple[int, ...], src: Tensor, index: Tensor, axis: int, ndims:
     return index_add_op(zeros_on(shape, src.array.layout), index, src, axis=axis, ndims=ndims)
 
 
-take_at: Callable[..., Tensor] = indexed(_take)         # (x, index, axis, ndims): `take` with an index that is known to be in range
+take_at: Callable[..., Tensor] = indexed(_take)     # (x, index, axis, ndims): `take` with a checked index
 
 
 def _spots(make: Any, n: int, *shape: int) -> Tensor:
+    """Random indices in [0, n), for samples."""
     return make.ints(*shape, high=n)
 
 
@@ -225,41 +247,48 @@ def _index_add_reference(x: Any, index: Any, src: Any, *, axis: int, ndims: int)
     return flat.reshape(x.shape)
 
 
-# ---- gather and scatter: one index for each element -----------------------------------------------------------------
+# ---- gather and scatter: one index for each element ------------------------------------------------------------------
+
 def _element_rule(op: str, x: Layout, index: Layout, dim: int) -> tuple[int, int, int, int]:
+    """Raises on a wrong signature of `gather` or `scatter`; gives (outer, indices, n, inner)."""
     same_device(op, (x, index))
     if index.dtype != INT64:
         fail(op, "index must be int64", index, "convert with .long()")
-    if not 0 <= dim < x.ndim or index.shape[:dim] != x.shape[:dim] or x.shape[dim + 1:] not in (index.shape[dim + 1:], index.shape[dim:]) \
-            or index.ndim not in (x.ndim, x.ndim - 1):
+    if (not 0 <= dim < x.ndim or index.ndim not in (x.ndim, x.ndim - 1) or index.shape[:dim] != x.shape[:dim]
+            or x.shape[dim + 1:] not in (index.shape[dim + 1:], index.shape[dim:])):
         fail(op, f"index must have the sizes of the tensor in every dimension but {dim}, which it may lack", [x, index])
     outer, n, inner = _blocks(x, dim, 1)
     return outer, index.shape[dim] if index.ndim == x.ndim else 1, n, inner
 
 
-def _with_axis(x: Layout, index: Layout, dim: int) -> Any:
-    """For NumPy: puts in the axis that an index may lack."""
+def _with_axis(x: Layout, index: Layout, dim: int) -> Callable[[Any], Any]:
+    """For NumPy: a function that adds the dimension that an index may lack."""
     return (lambda v: np.expand_dims(v, dim)) if index.ndim < x.ndim else lambda v: v
 
 
 def _prepare_gather(x: Layout, index: Layout, *, dim: int) -> Plan:
-    """out[..., j, ...] = x[..., index[..., j, ...], ...] along `dim`; an index without that dimension takes one element along it."""
+    """out[..., j, ...] = x[..., index[..., j, ...], ...] along `dim`; an index without that dimension takes one element
+    along it."""
     outer, m, n, inner = _element_rule("gather", x, index, dim)
     out, kernel = layout(x.device, x.dtype, index.shape), x.device.kernels.gather.move(x.dtype)
     full = _with_axis(x, index, dim)
+
+    def gather_elements(v: Any, at: Any, out: Any) -> None:
+        np.copyto(full(out), np.take_along_axis(v, full(at), dim))
 
     def run(a: Array, i: Array) -> Array:
         y = alloc(out)
         a, i = dense(a), dense(i)
         if kernel is None:
-            x.device.host.call(lambda v, at, out: np.copyto(full(out), np.take_along_axis(v, full(at), dim)), y.np, a.np, i.np)
+            x.device.host.call(gather_elements, y.np, a.np, i.np)
         else:
             kernel.call(y.ptr, a.ptr, i.ptr, outer, m, n, inner)
         return y
     return Plan(run, out, f"kernel {kernel.name}" if kernel else f"no gather kernel for {x.dtype}: NumPy")
 
 
-def _prepare_scatter(name: str) -> Any:
+def _prepare_scatter(name: str) -> Callable[..., Plan]:
+    """The `prepare` of `scatter` or `scatter_add`."""
     def prepare(x: Layout, index: Layout, src: Layout, *, dim: int) -> Plan:
         outer, m, n, inner = _element_rule(name, x, index, dim)
         same_device(name, (x, src))
@@ -267,7 +296,15 @@ def _prepare_scatter(name: str) -> Any:
             fail(name, "src must have the shape of index and the dtype of the tensor", [x, index, src])
         out, family = layout(x.device, x.dtype, x.shape), getattr(x.device.kernels, name)
         kernel = family.move(x.dtype) if name == "scatter" else family.get(x.dtype)
-        move = mover(out, x)
+        move, full = mover(out, x), _with_axis(x, index, dim)
+
+        def put(at: Any, v: Any, out: Any) -> None:
+            np.put_along_axis(out, full(at), full(v), dim)
+
+        def put_add(at: Any, v: Any, out: Any) -> None:
+            places = list(np.indices(full(at).shape, sparse=True))
+            places[dim] = full(at)
+            np.add.at(out, tuple(places), full(v))
 
         def run(a: Array, i: Array, s: Array) -> Array:
             y = alloc(out)
@@ -278,32 +315,30 @@ def _prepare_scatter(name: str) -> Any:
             else:
                 kernel.call(y.ptr, i.ptr, s.ptr, outer, m, n, inner)
             return y
-
-        full = _with_axis(x, index, dim)
-
-        def put(at: Any, v: Any, out: Any) -> None:
-            np.put_along_axis(out, full(at), full(v), dim)
-
-        def put_add(at: Any, v: Any, out: Any) -> None:
-            places = list(np.indices(full(at).shape, sparse=True))
-            places[dim] = full(at)
-            np.add.at(out, tuple(places), full(v))
         return Plan(run, out, f"kernel {kernel.name}" if kernel else f"no {name} kernel for {x.dtype}: NumPy")
     return prepare
 
 
-_gather = Primitive("gather", _prepare_gather,
-                    {"x": lambda g, index, x_shape, dim: scatter_add_op(zeros_on(x_shape, g.array.layout), index, g, dim=dim)})
-scatter_add_op: Primitive = Primitive("scatter_add", _prepare_scatter("scatter_add"),
-                         {"x": lambda g: g, "src": lambda g, index, dim: gather_at(g, index, dim)}, ["x", "index", "src"],
-                         doc="x, with the elements of src added at the places of the index along `dim`.")
-scatter_op: Primitive = Primitive("scatter", _prepare_scatter("scatter"),
-                     {"x": lambda g, index, dim: scatter_op(g, index, zeros_on(index.array.layout.shape, g.array.layout), dim=dim),
-                      "src": lambda g, index, dim: gather_at(g, index, dim)}, ["x", "index", "src"],
-                     doc="x, with the elements of src in the places of the index along `dim`; where two fall together, the last one stays.")
+def _cleared(g: Tensor, index: Tensor, dim: int) -> Tensor:
+    """g with zeros at the places of the index: the gradient of `scatter` for its first input."""
+    return scatter_op(g, index, zeros_on(index.array.layout.shape, g.array.layout), dim=dim)
 
 
-gather_at: Callable[..., Tensor] = indexed(_gather)     # (x, index, dim): `gather` with an index that is known to be in range
+_gather = Primitive(
+    "gather", _prepare_gather,
+    {"x": lambda g, index, x_shape, dim: scatter_add_op(zeros_on(x_shape, g.array.layout), index, g, dim=dim)})
+scatter_add_op: Primitive = Primitive(
+    "scatter_add", _prepare_scatter("scatter_add"),
+    {"x": lambda g: g, "src": lambda g, index, dim: gather_at(g, index, dim)}, ["x", "index", "src"],
+    doc="x with the elements of src added at the places of the index along `dim`.")
+scatter_op: Primitive = Primitive(
+    "scatter", _prepare_scatter("scatter"),
+    {"x": lambda g, index, dim: _cleared(g, index, dim), "src": lambda g, index, dim: gather_at(g, index, dim)},
+    ["x", "index", "src"],
+    doc="x with the elements of src written to the places of the index along `dim`; of several, the last one stays.")
+
+
+gather_at: Callable[..., Tensor] = indexed(_gather)     # (x, index, dim): `gather` with a checked index
 
 
 @_gather.samples
@@ -329,7 +364,7 @@ def _gather_reference(x: Any, index: Any, *, dim: int) -> Any:
 
 
 def _distinct(make: Any, n: int, *shape: int) -> Tensor:
-    """Indices that do not meet: a scatter with two at one place has no derivative."""
+    """Indices without duplicates, for samples: where `scatter` writes one place twice, it has no derivative."""
     order = (np.arange(shape[0])[:, None] * 3 + np.arange(shape[1] if len(shape) > 1 else 1)) % n
     return cast(add(make.ints(*shape, high=1), functions.as_tensor(order.reshape(shape)).to(make.device)), INT64)
 
@@ -369,8 +404,10 @@ def _scatter_reference(x: Any, index: Any, src: Any, *, dim: int) -> Any:
     return out
 
 
+# ---- replace: a tensor written into a window -------------------------------------------------------------------------
+
 def _prepare_replace(x: Layout, src: Layout, *, key: tuple) -> Plan:
-    """x, with src in the place of a window."""
+    """x with the window that `key` describes replaced by src."""
     window = bind(window_op, layout(x.device, x.dtype, x.shape), key=key)
     if window.layout.shape != src.shape or src.dtype != x.dtype:
         fail("replace", "src must have the shape of the window and the tensor's dtype", [window.layout, src])
@@ -386,9 +423,10 @@ def _prepare_replace(x: Layout, src: Layout, *, key: tuple) -> Plan:
     return Plan(run, out, "two copies")
 
 
-replace_op: Primitive = Primitive("replace", _prepare_replace,
-                     {"x": lambda g, src_shape, key: replace_op(g, zeros_on(src_shape, g.array.layout), key=key),
-                      "src": lambda g, key: through(windowed, g, key)})
+replace_op: Primitive = Primitive(
+    "replace", _prepare_replace,
+    {"x": lambda g, src_shape, key: replace_op(g, zeros_on(src_shape, g.array.layout), key=key),
+     "src": lambda g, key: through(windowed, g, key)})
 
 
 @replace_op.samples
@@ -409,8 +447,10 @@ def _replace_reference(x: Any, src: Any, *, key: tuple) -> Any:
     return out
 
 
-# ---- masks ----------------------------------------------------------------------------------------------------------
+# ---- values that are read --------------------------------------------------------------------------------------------
+
 def reads_to_host(what: str) -> None:
+    """Refuses, while a capture records, what depends on values that are read (`what` names it)."""
     if mode.recorder:
         mode.recorder.refuse(what)
 

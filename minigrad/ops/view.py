@@ -1,7 +1,12 @@
-"""Views and joins: reshape, permute, slices and their kin, cat, split, pad.
+"""Views: reshape, permute, expand, squeeze, select, narrow, diagonal; and the primitives that they use.
 
-A view launches nothing: it is another layout on the memory. What a call means is decided once per signature by a
-*planner* (a cached function of the layout and the arguments); `through` does the little that is left.
+A view has the memory of its input and another layout (shape, strides, offset), so no kernel runs. A *planner* is a
+cached function of the input's layout and the arguments: it decides once per signature what a call does. `through` runs
+the plan and records it. Read first `planner`, `bind` and `through` in dispatch.py, then `view_op`, `reshape` and
+`permute` here.
+
+The primitives: `reshape` (may copy), `permute`, `expand`, `window` (basic indexing), `diagonal`, `alias`. The gradients
+of `window` and `diagonal` are `place` and `place_diagonal`: zeros with the gradient written into the view.
 """
 from __future__ import annotations
 
@@ -28,12 +33,11 @@ __all__ = ["reshape", "view", "view_as", "reshape_as", "permute", "transpose", "
            "unsqueeze", "flatten", "unflatten", "ravel", "contiguous", "atleast_1d", "atleast_2d",
            "atleast_3d", "select", "narrow", "diagonal", "diag", "diag_embed"]
 
-_new = object.__new__
 
+# ---- view_op, reshape ------------------------------------------------------------------------------------------------
 
-# ---- the views ------------------------------------------------------------------------------------------------------
 def view_op(name: str, rule: Callable[..., tuple[Layout, int]], vjp: Callable) -> Primitive:
-    """A primitive of a rule `rule(x, **attrs) -> (layout, offset in elements)`."""
+    """A view primitive made of `rule(x, **attrs) -> (layout, offset in elements)`."""
     def prepare(x: Layout, **attrs: Any) -> Plan:
         to, offset = rule(x, **attrs)
         return view_plan(to, offset * x.dtype.itemsize)
@@ -41,7 +45,7 @@ def view_op(name: str, rule: Callable[..., tuple[Layout, int]], vjp: Callable) -
 
 
 def _alias_rule(x: Layout) -> tuple[Layout, int]:
-    """The same values: an identity node."""
+    """The same values in the same memory: an identity node."""
     return x, 0
 
 
@@ -60,12 +64,13 @@ def _alias_reference(x: Any) -> Any:
 
 
 def _prepare_reshape(x: Layout, *, shape: tuple[int, ...]) -> Plan:
-    """The same elements in row-major order under another shape; a view where the strides allow it, else a copy."""
+    """The same elements in row-major order under another shape: a view where the strides allow it, else a copy."""
     total = 1
     for n in shape:
         total *= n
     if total != x.size:
-        fail("reshape", "the number of elements must not change", [x, f"shape {list(shape)}"], "use -1 for one size to have it inferred")
+        fail("reshape", "the number of elements must not change", [x, f"shape {list(shape)}"],
+             "use -1 for one size to have it inferred")
     strides = view_strides(x, shape) if x.size else contiguous_strides(shape)
     if strides is not None:
         return view_plan(layout(x.device, x.dtype, shape, strides), 0)
@@ -80,6 +85,7 @@ def _prepare_reshape(x: Layout, *, shape: tuple[int, ...]) -> Plan:
 
 @planner
 def as_reshaped(x: Layout, shape: tuple[int, ...]) -> Plan:
+    """Planner: `reshape` to a shape that is known to fit."""
     return bind(reshape_op, x, shape=shape)
 
 
@@ -107,51 +113,65 @@ def _reshape_reference(x: Any, *, shape: tuple[int, ...]) -> Any:
 
 @planner
 def _reshape_to(x: Layout, *shape: Any) -> Plan:
+    """Planner of `reshape`: checks the shape and computes a size of -1."""
     return bind(reshape_op, x, shape=infer_shape("reshape", x.size, sizes(shape, "reshape", infer=True)))
 
 
 def reshape(input: Tensor, *args: Any, **given: Any) -> Tensor:
-    """The same elements under another `shape` (one size may be -1); a view if possible, else a copy."""
+    """The elements of `input` in row-major order under another `shape`: `reshape(2, 3)` or `reshape((2, 3))`.
+
+    One size may be -1: it is computed from the number of elements. The result is a view where the strides allow it,
+    else a copy. RuntimeError if the number of elements does not fit.
+
+    >>> minigrad.arange(6).reshape(2, -1).shape
+    Size([2, 3])
+    """
     return through(_reshape_to, input, *(named(args, given, "shape", "reshape") if given else args))
 
 
 @planner
 def _view_to(x: Layout, *shape: Any) -> Plan:
+    """Planner of `view`."""
     if len(shape) == 1 and not isinstance(shape[0], (int, tuple, list, np.integer)):
-        raise NotImplementedError("[view] memory cannot be reinterpreted as another dtype; use .to(dtype) to convert the values")
+        raise NotImplementedError("[view] memory cannot be reinterpreted as another dtype; "
+                                  "use .to(dtype) to convert the values")
     bound = bind(reshape_op, x, shape=infer_shape("view", x.size, sizes(shape, "view", infer=True)))
     if bound.offset is None:
-        fail("view", "the strides must allow the shape without a copy", [x, f"shape {list(bound.layout.shape)}"], "use reshape(...)")
+        fail("view", "the strides must allow the shape without a copy", [x, f"shape {list(bound.layout.shape)}"],
+             "use reshape(...)")
     return bound
 
 
 def view(input: Tensor, *shape: Any) -> Tensor:
-    """The same memory under another shape (one size may be -1); an error where that would need a copy."""
+    """The memory of `input` under another `shape` (one size may be -1). RuntimeError where the strides do not allow it
+    without a copy: use `reshape` there. `view(dtype)` is not supported; `to(dtype)` converts the values."""
     return through(_view_to, input, *shape)
 
 
 def view_as(input: Tensor, other: Tensor) -> Tensor:
-    """`input.view(other.shape)`"""
+    """`input.view(other.shape)`."""
     return through(_view_to, input, other.array.layout.shape)
 
 
 def reshape_as(input: Tensor, other: Tensor) -> Tensor:
-    """`input.reshape(other.shape)`"""
+    """`input.reshape(other.shape)`."""
     return through(_reshape_to, input, other.array.layout.shape)
 
 
 @planner
 def _ravel(x: Layout) -> Plan:
+    """Planner of `ravel`."""
     return bind(reshape_op, x, shape=(x.size,))
 
 
 def ravel(input: Tensor) -> Tensor:
-    """All elements in one dimension."""
+    """All elements in row-major order in one dimension: a view where the strides allow it, else a copy."""
     return through(_ravel, input)
 
 
 @planner
 def _flatten(x: Layout, start_dim: Any, end_dim: Any) -> Plan:
+    """Planner of `flatten`."""
     a, b = axis_of(start_dim, x.ndim, "flatten"), axis_of(end_dim, x.ndim, "flatten")
     if a > b:
         fail("flatten", "start_dim must not come after end_dim", [x, f"start_dim {start_dim}", f"end_dim {end_dim}"])
@@ -162,12 +182,14 @@ def _flatten(x: Layout, start_dim: Any, end_dim: Any) -> Plan:
 
 
 def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
-    """The dimensions start_dim to end_dim joined into one."""
+    """The dimensions `start_dim` to `end_dim` (included) joined into one; a 0-d tensor becomes shape (1,). A view where
+    the strides allow it, else a copy."""
     return through(_flatten, input, start_dim, end_dim)
 
 
 @planner
 def _unflatten(x: Layout, dim: Any, shape: Any) -> Plan:
+    """Planner of `unflatten`."""
     a = existing_axis(dim, x.ndim, "unflatten")
     parts = infer_shape("unflatten", x.shape[a], sizes((shape,), "unflatten", infer=True))
     total = 1
@@ -179,33 +201,38 @@ def _unflatten(x: Layout, dim: Any, shape: Any) -> Plan:
 
 
 def unflatten(input: Tensor, dim: int, sizes: Sequence[int]) -> Tensor:
-    """One dimension taken apart into several; one size may be -1."""
+    """Dimension `dim` split into dimensions of the given `sizes`, the reverse of `flatten`. One size may be -1;
+    RuntimeError if the sizes do not multiply to the size of `dim`."""
     return through(_unflatten, input, dim, sizes)
 
 
 @planner
 def _squeeze(x: Layout, dim: Any) -> Plan:
+    """Planner of `squeeze`."""
     given = range(x.ndim) if dim is None else [a for a in axes((dim,), x.ndim, "squeeze") if a < x.ndim]
     return bind(reshape_op, x, shape=tuple([n for i, n in enumerate(x.shape) if n != 1 or i not in given]))
 
 
 def squeeze(input: Tensor, dim: int | tuple[int, ...] | None = None) -> Tensor:
-    """Without the dimensions of size 1 (all, or those in `dim`)."""
+    """Without the dimensions of size 1: all of them, or those named by `dim` (an int or a tuple). A named dimension of
+    another size stays."""
     return through(_squeeze, input, dim)
 
 
 @planner
 def _unsqueeze(x: Layout, dim: Any) -> Plan:
+    """Planner of `unsqueeze`."""
     a = axis_of(dim, x.ndim + 1, "unsqueeze")
     return bind(reshape_op, x, shape=(*x.shape[:a], 1, *x.shape[a:]))
 
 
 def unsqueeze(input: Tensor, dim: int) -> Tensor:
-    """With a dimension of size 1 put in at `dim`."""
+    """With a new dimension of size 1 at position `dim`, where -ndim - 1 <= dim <= ndim: a view."""
     return through(_unsqueeze, input, dim)
 
 
 def _at_least(n: int, where_to: Callable[[tuple[int, ...]], tuple[int, ...]], tensors: tuple) -> Any:
+    """The function `atleast_nd` for one tensor, several tensors, or a list of them; `where_to` gives the new shape."""
     if len(tensors) == 1 and isinstance(tensors[0], (tuple, list)):
         return tuple([_at_least(n, where_to, (t,)) for t in tensors[0]])
     if len(tensors) != 1:
@@ -215,23 +242,26 @@ def _at_least(n: int, where_to: Callable[[tuple[int, ...]], tuple[int, ...]], te
 
 
 def atleast_1d(*tensors: Any) -> Any:
-    """0-d tensors as 1-d."""
+    """0-d tensors with shape (1,), others unchanged. Several tensors, or a list of them, give a tuple."""
     return _at_least(1, lambda s: (1,), tensors)
 
 
 def atleast_2d(*tensors: Any) -> Any:
-    """Tensors with leading dimensions of size 1 added up to two."""
+    """Tensors with leading dimensions of size 1 added up to two: () becomes (1, 1), (n,) becomes (1, n). Several
+    tensors, or a list of them, give a tuple."""
     return _at_least(2, lambda s: (1,) * (2 - len(s)) + s, tensors)
 
 
 def atleast_3d(*tensors: Any) -> Any:
-    """Tensors with dimensions of size 1 added up to three: (n,) is (1, n, 1), (m, n) is (m, n, 1)."""
+    """Tensors with dimensions of size 1 added up to three: () becomes (1, 1, 1), (n,) becomes (1, n, 1), (m, n) becomes
+    (m, n, 1). Several tensors, or a list of them, give a tuple."""
     return _at_least(3, lambda s: (*s, 1) if len(s) == 2 else (1, *(s or (1,)), 1), tensors)
 
 
-# ---- permute --------------------------------------------------------------------------------------------------------
+# ---- permute ---------------------------------------------------------------------------------------------------------
+
 def _permute_rule(x: Layout, *, axes: tuple[int, ...]) -> tuple[Layout, int]:
-    """Dimensions in another order."""
+    """The dimensions in another order."""
     if sorted(axes) != list(range(x.ndim)):
         fail("permute", "dims must name each dimension once", [x, f"dims {list(axes)}"])
     return layout(x.device, x.dtype, tuple([x.shape[a] for a in axes]), tuple([x.strides[a] for a in axes])), 0
@@ -239,6 +269,7 @@ def _permute_rule(x: Layout, *, axes: tuple[int, ...]) -> tuple[Layout, int]:
 
 @planner
 def as_permuted(x: Layout, axes: tuple[int, ...]) -> Plan:
+    """Planner: `permute` to an order that names each dimension once, without negative numbers."""
     return bind(_permute, x, axes=axes)
 
 
@@ -275,16 +306,19 @@ def _permute_reference(x: Any, *, axes: tuple[int, ...]) -> Any:
 
 @planner
 def _permute_to(x: Layout, *dims: Any) -> Plan:
+    """Planner of `permute`."""
     return bind(_permute, x, axes=axes(dims, x.ndim, "permute"))
 
 
 def permute(input: Tensor, *args: Any, **given: Any) -> Tensor:
-    """The dimensions in the order `dims`: a view."""
+    """The dimensions in the order `dims`: a view. `permute(2, 0, 1)` or `permute((2, 0, 1))`; RuntimeError unless each
+    dimension is named once. Dimension i of the result is dimension dims[i] of `input`."""
     return through(_permute_to, input, *(named(args, given, "dims", "permute") if given else args))
 
 
 @planner
 def _transpose(x: Layout, dim0: Any, dim1: Any) -> Plan:
+    """Planner of `transpose`."""
     order = list(range(x.ndim))
     a, b = axis_of(dim0, x.ndim, "transpose"), axis_of(dim1, x.ndim, "transpose")
     if order:
@@ -293,60 +327,65 @@ def _transpose(x: Layout, dim0: Any, dim1: Any) -> Plan:
 
 
 def transpose(input: Tensor, dim0: int, dim1: int) -> Tensor:
-    """Two dimensions swapped: a view."""
+    """Dimensions `dim0` and `dim1` swapped: a view."""
     return through(_transpose, input, dim0, dim1)
 
 
 def swapaxes(input: Tensor, axis0: int, axis1: int) -> Tensor:
-    """`transpose(input, axis0, axis1)`"""
+    """`transpose(input, axis0, axis1)`."""
     return through(_transpose, input, axis0, axis1)
 
 
 def swapdims(input: Tensor, dim0: int, dim1: int) -> Tensor:
-    """`transpose(input, dim0, dim1)`"""
+    """`transpose(input, dim0, dim1)`."""
     return through(_transpose, input, dim0, dim1)
 
 
 @planner
 def _t(x: Layout) -> Plan:
+    """Planner of `t`."""
     if x.ndim > 2:
         fail("t", "needs at most two dimensions", x, "use transpose(dim0, dim1) or mT")
     return bind(_permute, x, axes=tuple(reversed(range(x.ndim))))
 
 
 def t(input: Tensor) -> Tensor:
-    """The transpose of a matrix (a vector as it is): a view."""
+    """The transpose of a matrix: a view. Vectors stay as they are; RuntimeError for more than two dimensions."""
     return through(_t, input)
 
 
 @planner
 def _reversed(x: Layout) -> Plan:
+    """Planner of `x.T`."""
     return bind(_permute, x, axes=tuple(reversed(range(x.ndim))))
 
 
 @planner
 def as_matrix_transpose(x: Layout) -> Plan:
+    """Planner of `x.mT`."""
     if x.ndim < 2:
         fail("mT", "needs at least two dimensions", x)
     return bind(_permute, x, axes=(*range(x.ndim - 2), x.ndim - 1, x.ndim - 2))
 
 
 def matrix_transpose(input: Tensor) -> Tensor:
-    """The last two dimensions swapped: `x.mT`."""
+    """The last two dimensions swapped, `x.mT`: a view. RuntimeError for fewer than two dimensions."""
     return through(as_matrix_transpose, input)
 
 
 def reverse_dims(input: Tensor) -> Tensor:
-    """All dimensions in reverse order: `x.T`."""
+    """All dimensions in reverse order, `x.T`: a view."""
     return through(_reversed, input)
 
 
 @planner
 def as_moved(x: Layout, source: Any, destination: Any) -> Plan:
+    """Planner of `movedim`."""
     a = axes((source,) if isinstance(source, int) else source, x.ndim, "movedim")
     b = axes((destination,) if isinstance(destination, int) else destination, x.ndim, "movedim")
     if len(a) != len(b):
-        fail("movedim", "source and destination must have the same length", [f"source {source}", f"destination {destination}"])
+        fail("movedim", "source and destination must have the same length",
+             [f"source {source}", f"destination {destination}"])
     order = [i for i in range(x.ndim) if i not in a]
     for to, d in sorted(zip(b, a, strict=True)):
         order.insert(to, d)
@@ -354,18 +393,24 @@ def as_moved(x: Layout, source: Any, destination: Any) -> Plan:
 
 
 def movedim(input: Tensor, source: int | tuple[int, ...], destination: int | tuple[int, ...]) -> Tensor:
-    """Dimensions moved to other places, the rest in order: a view."""
+    """The dimensions `source` (an int or a tuple) moved to the places `destination`, the others in their order: a view.
+    RuntimeError if the two differ in length.
+
+    >>> minigrad.zeros(2, 3, 4).movedim(0, -1).shape
+    Size([3, 4, 2])
+    """
     return through(as_moved, input, source, destination)
 
 
 def moveaxis(input: Tensor, source: int | tuple[int, ...], destination: int | tuple[int, ...]) -> Tensor:
-    """`movedim(input, source, destination)`"""
+    """`movedim(input, source, destination)`."""
     return through(as_moved, input, source, destination)
 
 
-# ---- expand ---------------------------------------------------------------------------------------------------------
+# ---- expand ----------------------------------------------------------------------------------------------------------
+
 def _expand_rule(x: Layout, *, shape: tuple[int, ...]) -> tuple[Layout, int]:
-    """Size-1 and missing leading dimensions repeated without copying (stride 0)."""
+    """Dimensions of size 1 and missing leading dimensions repeated without a copy: their stride is 0."""
     lead = len(shape) - x.ndim
     if lead < 0 or builtins.any(n not in (1, m) for n, m in zip(x.shape, shape[lead:], strict=True)):
         fail("expand", "only sizes of 1 can be expanded", [x, f"shape {list(shape)}"])
@@ -373,16 +418,17 @@ def _expand_rule(x: Layout, *, shape: tuple[int, ...]) -> tuple[Layout, int]:
     return layout(x.device, x.dtype, shape, (*[0] * lead, *strides)), 0
 
 
-_expand = view_op("expand", _expand_rule, lambda g: g)      # the engine sums over what was repeated
+_expand = view_op("expand", _expand_rule, lambda g: g)      # the engine sums over the repeated dimensions
 
 
 @planner
 def as_expanded(x: Layout, shape: tuple[int, ...]) -> Plan:
+    """Planner: `expand` to a shape without -1."""
     return bind(_expand, x, shape=shape)
 
 
 def zeros_on(shape: tuple[int, ...], like: Layout) -> Tensor:
-    """Zeros in the dtype and on the device of `like` that take the memory of one number."""
+    """Zeros with the dtype and device of `like`; they take the memory of one number: do not write to them."""
     return through(as_expanded, constant(0, like.dtype, like.device), shape)
 
 
@@ -408,44 +454,50 @@ def _expand_reference(x: Any, *, shape: tuple[int, ...]) -> Any:
 
 @planner
 def _expand_to(x: Layout, *shape: Any) -> Plan:
+    """Planner of `expand`: replaces sizes of -1."""
     given = shape[0] if len(shape) == 1 and isinstance(shape[0], (tuple, list)) else shape
     lead = len(given) - x.ndim
-    wanted = sizes(tuple(x.shape[i - lead] if i >= lead >= 0 and type(n) is int and n == -1 else n for i, n in enumerate(given)), "expand")
+    wanted = sizes(tuple(x.shape[i - lead] if i >= lead >= 0 and type(n) is int and n == -1 else n
+                         for i, n in enumerate(given)), "expand")
     if lead < 0:
         fail("expand", "at least as many sizes are needed as there are dimensions", [x, f"sizes {list(given)}"])
     return bind(_expand, x, shape=wanted)
 
 
 def expand(input: Tensor, *sizes: Any) -> Tensor:
-    """With size-1 and missing leading dimensions repeated to the given sizes (-1 keeps a size): a view."""
+    """Dimensions of size 1, and missing leading dimensions, repeated to the given `sizes`: a view (stride 0). -1 keeps
+    a size. RuntimeError if a size other than 1 would change. In-place methods refuse an expanded tensor: clone it
+    first."""
     return through(_expand_to, input, *sizes)
 
 
 def expand_as(input: Tensor, other: Tensor) -> Tensor:
-    """`input.expand(other.shape)`"""
+    """`input.expand(other.shape)`."""
     return through(as_expanded, input, other.array.layout.shape)
 
 
 def broadcast_to(input: Tensor, size: Sequence[int]) -> Tensor:
-    """`input.expand(size)`"""
+    """`input.expand(size)`."""
     return through(_expand_to, input, size)
 
 
 def broadcast_tensors(*tensors: Any) -> tuple[Tensor, ...]:
-    """The tensors expanded to their common shape."""
+    """A tuple of the tensors expanded to their common shape: views. RuntimeError if the shapes do not broadcast."""
     given = tensors[0] if len(tensors) == 1 and isinstance(tensors[0], (tuple, list)) else tensors
     shape = broadcast_shapes("broadcast_tensors", *[x.array.layout.shape for x in given])
     return tuple([through(as_expanded, x, shape) for x in given])
 
 
 def contiguous(input: Tensor) -> Tensor:
-    """The tensor itself if its memory is in C order, else a copy that is."""
+    """The tensor itself if its memory is in row-major order, else a copy that is; differentiable."""
     return input if input.array.layout.contiguous else copy.call(input)
 
 
-# ---- windows: basic indexing, diagonals -----------------------------------------------------------------------------
+# ---- windows (basic indexing) and diagonals --------------------------------------------------------------------------
+
 def window_rule(x: Layout, *, key: tuple) -> tuple[Layout, int]:
-    """Basic indexing. `key` has an entry per dimension: an int (taken out), or (start, step, length); None is a new dimension."""
+    """Basic indexing. `key` has one entry for each dimension: an int (the dimension is dropped) or (start, step,
+    length). An entry None adds a dimension of size 1."""
     shape, strides, offset, i = [], [], 0, 0
     for entry in key:
         if entry is None:
@@ -480,7 +532,7 @@ def _diagonal_rule(x: Layout, *, offset: int, dim1: int, dim2: int) -> tuple[Lay
 
 
 def _placer(name: str, rule: Callable[..., tuple[Layout, int]], cut: Callable) -> Primitive:
-    """The transpose of a view: `g` where the view lies, zeros of `shape` elsewhere."""
+    """The transpose of a view: `g` where the view lies, zeros elsewhere, in a tensor of `shape`."""
     def prepare(g: Layout, *, shape: tuple[int, ...], **attrs: Any) -> Plan:
         out = layout(g.device, g.dtype, shape)
         inside, offset = rule(out, **attrs)
@@ -502,20 +554,24 @@ def _placer(name: str, rule: Callable[..., tuple[Layout, int]], cut: Callable) -
 
 @planner
 def windowed(x: Layout, key: tuple) -> Plan:
+    """Planner of the primitive `window`."""
     return bind(window_op, x, key=key)
 
 
 @planner
 def _placed(g: Layout, shape: tuple[int, ...], key: tuple) -> Plan:
+    """Planner of the primitive `place`."""
     return bind(place_op, g, shape=shape, key=key)
 
 
 window_op = view_op("window", window_rule, lambda g, x_shape, key: through(_placed, g, x_shape, key))
 place_op = _placer("place", window_rule, lambda g, key: through(windowed, g, key))
-_diagonal: Primitive = view_op("diagonal", _diagonal_rule,
-                     lambda g, x_shape, offset, dim1, dim2: _place_diagonal(g, shape=x_shape, offset=offset, dim1=dim1, dim2=dim2))
-_place_diagonal: Primitive = _placer("place_diagonal", _diagonal_rule,
-                          lambda g, offset, dim1, dim2: _diagonal(g, offset=offset, dim1=dim1, dim2=dim2))
+_diagonal: Primitive = view_op(
+    "diagonal", _diagonal_rule,
+    lambda g, x_shape, offset, dim1, dim2: _place_diagonal(g, shape=x_shape, offset=offset, dim1=dim1, dim2=dim2))
+_place_diagonal: Primitive = _placer(
+    "place_diagonal", _diagonal_rule,
+    lambda g, offset, dim1, dim2: _diagonal(g, offset=offset, dim1=dim1, dim2=dim2))
 
 
 @window_op.samples
@@ -588,17 +644,21 @@ def _place_diagonal_reference(g: Any, *, shape: tuple[int, ...], offset: int, di
 
 @planner
 def _select(x: Layout, dim: Any, index: Any) -> Plan:
+    """Planner of `select`."""
     a = existing_axis(dim, x.ndim, "select")
-    return bind(window_op, x, key=tuple([position(index, n, "select", a) if i == a else whole(n) for i, n in enumerate(x.shape)]))
+    key = tuple([position(index, n, "select", a) if i == a else whole(n) for i, n in enumerate(x.shape)])
+    return bind(window_op, x, key=key)
 
 
 def select(input: Tensor, dim: int, index: int) -> Tensor:
-    """`input[..., index, ...]` at dimension `dim`: a view."""
+    """`input[:, ..., index]` with `index` at dimension `dim`, which is dropped: a view. IndexError if it is out of
+    range."""
     return through(_select, input, dim, index)
 
 
 @planner
 def as_narrowed(x: Layout, dim: Any, start: Any, length: Any) -> Plan:
+    """Planner of `narrow`."""
     a = existing_axis(dim, x.ndim, "narrow")
     n, first, count = x.shape[a], operator.index(start), operator.index(length)
     if not -n <= first <= n:
@@ -610,7 +670,8 @@ def as_narrowed(x: Layout, dim: Any, start: Any, length: Any) -> Plan:
 
 
 def narrow(input: Tensor, dim: int, start: int | Tensor, length: int) -> Tensor:
-    """`input[..., start:start + length, ...]` at dimension `dim`: a view."""
+    """`input[start:start + length]` along dimension `dim`: a view. `start` may be negative, or a 0-d tensor of integers
+    (its value is read). IndexError or RuntimeError if the range does not lie inside the dimension."""
     if isinstance(start, Tensor):
         at = start.array.layout
         if at.ndim or at.dtype.kind not in "iu":
@@ -621,6 +682,7 @@ def narrow(input: Tensor, dim: int, start: int | Tensor, length: int) -> Tensor:
 
 @planner
 def _diagonal_of(x: Layout, offset: Any, dim1: Any, dim2: Any) -> Plan:
+    """Planner of `diagonal`."""
     a, b = existing_axis(dim1, x.ndim, "diagonal"), existing_axis(dim2, x.ndim, "diagonal")
     if a == b:
         fail("diagonal", "dim1 and dim2 must differ", [x, f"dims {dim1}, {dim2}"])
@@ -628,12 +690,14 @@ def _diagonal_of(x: Layout, offset: Any, dim1: Any, dim2: Any) -> Plan:
 
 
 def diagonal(input: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Tensor:
-    """The diagonal of two dimensions, as the last dimension: a view."""
+    """The elements [..., i, i + offset] of dimensions `dim1` and `dim2`, as the last dimension: a view. `offset` > 0 is
+    above the main diagonal, < 0 below it."""
     return through(_diagonal_of, input, offset, dim1, dim2)
 
 
 def diag_embed(input: Tensor, offset: int = 0, dim1: int = -2, dim2: int = -1) -> Tensor:
-    """Zeros with the last dimension of `input` on the diagonal of dimensions dim1 and dim2."""
+    """Zeros with the last dimension of `input` on the diagonal of two new dimensions, `dim1` and `dim2`: shape (*, n)
+    gives (*, n + |offset|, n + |offset|). The reverse of `diagonal`."""
     x = input.array.layout
     if not x.ndim:
         fail("diag_embed", "needs at least one dimension", x)
@@ -647,7 +711,8 @@ def diag_embed(input: Tensor, offset: int = 0, dim1: int = -2, dim2: int = -1) -
 
 
 def diag(input: Tensor, diagonal: int = 0) -> Tensor:
-    """A vector as a diagonal matrix, or the diagonal of a matrix (a copy)."""
+    """A vector as a diagonal matrix, or the diagonal of a matrix as a vector (a copy). `diagonal` > 0 is above the main
+    diagonal, < 0 below it. RuntimeError for other numbers of dimensions."""
     if input.array.layout.ndim not in (1, 2):
         fail("diag", "needs a vector or a matrix", input.array.layout, "use diagonal(...) or diag_embed(...)")
     if input.array.layout.ndim == 1:
