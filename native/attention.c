@@ -28,7 +28,7 @@
  * gradients of 0.
  *
  * Dropout is drawn from Philox by position (item, row, key), in the forward and again in the backward; `stream` is the
- * state that the wrapper put aside for this call.
+ * state that the wrapper store_n aside for this call.
  */
 #include "gemm.h"
 #include "loops.h"
@@ -38,9 +38,7 @@
 
 #define QUERIES (GEMM_ROWS == 14 ? 56 : 48)    /* whole tiles */
 #define KEYS (512 / (int)sizeof(T))            /* whole strips */
-#define STRIP (2 * VL)                         /* columns of a strip of the register tile */
-#define CHUNK (8 * QUERIES)                    /* rows of a unit of work in the forward */
-#define APART static __attribute__((noinline))      /* one copy in the wheel; a call costs nothing there */
+#define ROWS_PER_THREAD (8 * QUERIES)                    /* rows of a unit of work in the forward */
 #if defined(__clang__)
 #define EACH_ROW(r) _Pragma("clang loop unroll(full)") for (int r = 0; r < R; r++)
 #else
@@ -70,19 +68,19 @@ static item item_of(const job *x, int64_t n) {
 
 /* First row of tile t when m rows are cut into the fewest tiles. */
 static int64_t tiles_of(int64_t m) { return (m + GEMM_ROWS - 1) / GEMM_ROWS; }
-static int64_t first_of(int64_t m, int64_t t) { const int64_t n = tiles_of(m); return m / n * t + least(t, m % n); }
+static int64_t first_of(int64_t m, int64_t t) { const int64_t n = tiles_of(m); return m / n * t + MIN(t, m % n); }
 
 /* How many of the n keys from j on the rows before `row_end` may see. */
 static int64_t seen(const job *x, int64_t row_end, int64_t j, int64_t n) {
   if (!x->causal) return n;
-  return row_end <= j ? 0 : least(row_end - j, n);
+  return row_end <= j ? 0 : MIN(row_end - j, n);
 }
 
 /* ---- the products of blocks: rows from `i`, keys from `j` on, a block has KEYS columns in memory ---- */
 
 #define STRIPS(j, n, vectors, tail, ...) \
-  for (int64_t j = 0; j < (n); j += STRIP) { \
-    const int64_t left_ = least(STRIP, (n) - j); \
+  for (int64_t j = 0; j < (n); j += GEMM_STRIP) { \
+    const int64_t left_ = MIN(GEMM_STRIP, (n) - j); \
     const int vectors = left_ > VL ? 2 : 1, tail = (int)(left_ - (vectors - 1) * VL); \
     __VA_ARGS__ \
   }
@@ -94,17 +92,17 @@ static int64_t seen(const job *x, int64_t row_end, int64_t j, int64_t n) {
   }
 
 /* c[m, n] = a[m, depth] times n columns of the packed strips */
-APART void scores(const job *x, T *c, const T *a, int64_t depth, const T *strips, int64_t i, int64_t m, int64_t j,
+NOINLINE void scores(const job *x, T *c, const T *a, int64_t depth, const T *strips, int64_t i, int64_t m, int64_t j,
                   int64_t n) {
   STRIPS(s, n, vectors, tail,
          TILES(r, height, m,
                if (seen(x, i + r + height, j + s, 1))
-                   FN(gemm_tile)(height, vectors, depth, a + r * depth, depth, 1, strips + (j + s) * depth, STRIP,
+                   FN(gemm_tile)(height, vectors, depth, a + r * depth, depth, 1, strips + (j + s) * depth, GEMM_STRIP,
                                  c + r * KEYS + s, KEYS, tail, 0, 0);))
 }
 
 /* c[m, width] = (add ? c : 0) + w[m, n] b[n, width] */
-APART void weigh(const job *x, T *c, int64_t width, const T *w, const T *b, int64_t down, int64_t i, int64_t m,
+NOINLINE void weigh(const job *x, T *c, int64_t width, const T *w, const T *b, int64_t down, int64_t i, int64_t m,
                  int64_t j, int64_t n, int add) {
   STRIPS(s, width, vectors, tail,
     TILES(r, height, m,
@@ -114,7 +112,7 @@ APART void weigh(const job *x, T *c, int64_t width, const T *w, const T *b, int6
 }
 
 /* c[n, width] += w[m, n]^T b[m, width]; = by the first rows that see a key */
-APART void weigh_back(const job *x, T *c, int64_t width, const T *w, const T *b, int64_t down, int64_t i, int64_t m,
+NOINLINE void weigh_back(const job *x, T *c, int64_t width, const T *w, const T *b, int64_t down, int64_t i, int64_t m,
                       int64_t j, int64_t n) {
   STRIPS(s, width, vectors, tail,
          TILES(r, height, n,
@@ -127,16 +125,17 @@ APART void weigh_back(const job *x, T *c, int64_t width, const T *w, const T *b,
 
 static int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
-/* The first n of `keys` rows of x [keys, depth], transposed: strips [depth][STRIP] */
-APART void pack_strips(T *to, const T *x, int64_t n, int64_t keys, int64_t depth) {
-  for (int64_t j = 0; j < n; j += STRIP) FN(gemm_pack)(to + j * depth, STRIP, keys - j, depth, x + j * depth, depth, 1);
+/* The first n of `keys` rows of x [keys, depth], transposed: strips [depth][GEMM_STRIP] */
+NOINLINE void pack_strips(T *to, const T *x, int64_t n, int64_t keys, int64_t depth) {
+  for (int64_t j = 0; j < n; j += GEMM_STRIP)
+    FN(gemm_pack)(to + j * depth, GEMM_STRIP, keys - j, depth, x + j * depth, depth, 1);
 }
 
 /* Rows of whole vectors, as the register tile reads them: x itself where it is so */
-APART const T *whole_rows(T *to, const T *x, int64_t n, int64_t width) {
+NOINLINE const T *whole_rows(T *to, const T *x, int64_t n, int64_t width) {
   if (width % VL == 0) return x;
   const int64_t down = round_up(width, VL);
-  for (int64_t i = 0; i < n; i++) EACH_VECTOR(j, k, width, vstore(to + i * down + j, get(x + i * width + j, k)););
+  for (int64_t i = 0; i < n; i++) EACH_VECTOR(j, k, width, vstore(to + i * down + j, load_n(x + i * width + j, k)););
   return to;
 }
 static int64_t room(int64_t n, int64_t width) { return width % VL ? n * round_up(width, VL) : 0; }
@@ -163,7 +162,7 @@ INLINE row_mask mask_of(const job *x, const item *at, int64_t i, int64_t j, int6
 /* scale * s + mask for the vector at column c of n; not yet for lanes behind count */
 INLINE V logit(const job *x, const row_mask *m, V s, int64_t c, int64_t n) {
   typedef uint8_t Bytes __attribute__((vector_size(VBYTES / sizeof(T))));
-  const int k = (int)least(VL, n - c);
+  const int k = (int)MIN(VL, n - c);
   V v = s * x->scale;
   if (m->bias) v = v + (x->mask_key ? vload_n(m->bias + c, k) : vset(*m->bias));
   if (m->allowed) {
@@ -186,12 +185,12 @@ INLINE V exponential(V v) {
 }
 
 /* Multiplies by drop: row i, keys from j on */
-APART void drop(const job *x, const item *at, T *s, int64_t i, int64_t j, int64_t n) {
+NOINLINE void drop(const job *x, const item *at, T *s, int64_t i, int64_t j, int64_t n) {
   uint32_t word[WORDS];
   const uint32_t last = (uint32_t)(x->limit - 1);
   const T keep = x->keep;
   for (int64_t b = 0; b < n; b += KEYS) {
-    const int64_t place = (at->number * x->rows + i) * x->keys + j + b, skip = place % 4, count = least(KEYS, n - b);
+    const int64_t place = (at->number * x->rows + i) * x->keys + j + b, skip = place % 4, count = MIN(KEYS, n - b);
     philox(word, x->stream, place - skip, skip + count);
     for (int64_t c = 0; c < count; c++) s[b + c] *= word[skip + c] <= last ? 0 : keep;
   }
@@ -239,7 +238,7 @@ INLINE void exponentials(const job *x, const item *at, T *s, T *top, T *sum, int
       const V shrink = vexp(vset(top[r] - shift[r]));
       T *out = x->out + (row0 + r) * x->value_depth;
       sum[r] *= shrink[0];
-      EACH_VECTOR(c, k, x->value_depth, put(out + c, get(out + c, k) * shrink, k););
+      EACH_VECTOR(c, k, x->value_depth, store_n(out + c, load_n(out + c, k) * shrink, k););
     }
     sum[r] += added[r];
     top[r] = high[r];
@@ -255,7 +254,7 @@ static void forward_block(const job *x, const item *at, T *s, const T *strips, c
   T *out = x->out + row0 * width, top[QUERIES], sum[QUERIES];
   for (int64_t r = 0; r < m; r++) top[r] = -INFINITY, sum[r] = 0;
   for (int64_t j = 0; j < all; j += KEYS) {
-    const int64_t n = least(KEYS, all - j);
+    const int64_t n = MIN(KEYS, all - j);
     scores(x, s, at->q + i * x->depth, x->depth, strips, i, m, j, n);
     TILES(r, height, m,
       const int64_t seen_by_tile = seen(x, i + r + height, j, n);
@@ -271,34 +270,34 @@ static void forward_block(const job *x, const item *at, T *s, const T *strips, c
   for (int64_t r = 0; r < m; r++) {
     const T part = sum[r] == 0 ? 0 : 1 / sum[r], lse = sum[r] == 0 ? INFINITY : top[r] + vlog(vset(sum[r]))[0];
     x->lse[row0 + r] = lse;
-    EACH_VECTOR(c, k, width, put(out + r * width + c, get(out + r * width + c, k) * part, k););
+    EACH_VECTOR(c, k, width, store_n(out + r * width + c, load_n(out + r * width + c, k) * part, k););
     if (!x->weights) continue;
     T *w = x->weights + (row0 + r) * x->keys;
     const int64_t count = seen(x, i + r + 1, 0, x->keys);
     const V shift = vset(sum[r] == 0 ? INFINITY : top[r]);
     EACH_VECTOR(c, k, count,
-      const V s = get(w + c, k);
-      put(w + c, exponential(plain ? vfma(s, vset(x->scale), -shift) : s - shift) * part, k););
+      const V s = load_n(w + c, k);
+      store_n(w + c, exponential(plain ? vfma(s, vset(x->scale), -shift) : s - shift) * part, k););
     for (int64_t c = count; c < x->keys; c++) w[c] = 0 * part;        /* NaN stays in its whole row */
     if (x->limit) drop(x, at, w, i + r, 0, count);
   }
 }
 
-static int64_t chunks(const job *x) { return (x->rows + CHUNK - 1) / CHUNK; }
+static int64_t chunks(const job *x) { return (x->rows + ROWS_PER_THREAD - 1) / ROWS_PER_THREAD; }
 
 static void forward_units(void *context, int64_t begin, int64_t end) {
   const job *x = context;
   for (int64_t unit = begin; unit < end; unit++) {
     const item at = item_of(x, unit / chunks(x));
-    const int64_t first = unit % chunks(x) * CHUNK, last = least(first + CHUNK, x->rows),
+    const int64_t first = unit % chunks(x) * ROWS_PER_THREAD, last = MIN(first + ROWS_PER_THREAD, x->rows),
                   all = seen(x, last, 0, x->keys);
-    const int64_t packed = round_up(all, STRIP) * x->depth;
+    const int64_t packed = round_up(all, GEMM_STRIP) * x->depth;
     T *s = mg_scratch(0, (size_t)(QUERIES * KEYS + packed + room(all, x->value_depth)) * sizeof(T)),
       *strips = s + QUERIES * KEYS;
     pack_strips(strips, at.k, all, x->keys, x->depth);
     const T *v = whole_rows(strips + packed, at.v, all, x->value_depth);
     for (int64_t i = first; i < last; i += QUERIES)
-      forward_block(x, &at, s, strips, v, round_up(x->value_depth, VL), i, least(QUERIES, last - i));
+      forward_block(x, &at, s, strips, v, round_up(x->value_depth, VL), i, MIN(QUERIES, last - i));
   }
 }
 
@@ -334,7 +333,7 @@ void FN(attention_forward)(T *out, T *lse, T *weights, const T *q, const T *k, c
   job x = job_of(q, k, v, bias, allowed, stream, table, rows, keys, depth, value_depth, mask_row, mask_key, causal,
                  scale, p);
   x.out = out, x.lse = lse, x.weights = weights;
-  mg_parallel(items * chunks(&x), grain(items * chunks(&x), least(rows, CHUNK) * keys), forward_units, &x);
+  mg_parallel(items * chunks(&x), grain(items * chunks(&x), MIN(rows, ROWS_PER_THREAD) * keys), forward_units, &x);
 }
 
 /* ---- backward ---- */
@@ -370,7 +369,7 @@ static void backward_rows(const job *x, const item *at, T *w, T *d, const T *sum
 static void backward_items(void *context, int64_t begin, int64_t end) {
   const job *x = context;
   const int64_t rows = x->rows, keys = x->keys, depth = x->depth, width = x->value_depth;
-  const int64_t down = round_up(depth, VL), vdown = round_up(width, VL), columns = round_up(keys, STRIP);
+  const int64_t down = round_up(depth, VL), vdown = round_up(width, VL), columns = round_up(keys, GEMM_STRIP);
   for (int64_t unit = begin; unit < end; unit++) {
     const item at = item_of(x, unit);
     const T *gout = x->gout + unit * rows * width, *out = x->out + unit * rows * width;
@@ -386,7 +385,7 @@ static void backward_items(void *context, int64_t begin, int64_t end) {
     pack_strips(v_strips, at.v, keys, keys, width);
     for (int64_t i = 0; i < rows; i++) {
       V sum = vzero();
-      EACH_VECTOR(c, k, width, sum = vfma(get(gout + i * width + c, k), get(out + i * width + c, k), sum););
+      EACH_VECTOR(c, k, width, sum = vfma(load_n(gout + i * width + c, k), load_n(out + i * width + c, k), sum););
       sums[i] = vsum(sum);
     }
     T *gq = x->gq ? x->gq + unit * rows * depth : 0, *gk = x->gk ? x->gk + unit * keys * depth : 0;
@@ -396,9 +395,9 @@ static void backward_items(void *context, int64_t begin, int64_t end) {
       if (gv) memset(gv + rows * width, 0, (size_t)((keys - rows) * width) * sizeof(T));
     }
     for (int64_t j = 0; j < keys; j += KEYS) {
-      const int64_t n = least(KEYS, keys - j);
+      const int64_t n = MIN(KEYS, keys - j);
       for (int64_t i = x->causal ? j / QUERIES * QUERIES : 0; i < rows; i += QUERIES) {
-        const int64_t m = least(QUERIES, rows - i);
+        const int64_t m = MIN(QUERIES, rows - i);
         scores(x, w, at.q + i * depth, depth, k_strips, i, m, j, n);
         scores(x, d, gout + i * width, width, v_strips, i, m, j, n);
         backward_rows(x, &at, w, d, sums, i, m, j, n);

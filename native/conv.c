@@ -40,20 +40,11 @@
 
 #include "runtime.h"
 
-#define MIN(x, y) ((x) < (y) ? (x) : (y))
-#define MAX(x, y) ((x) > (y) ? (x) : (y))
-#define INLINE static inline __attribute__((always_inline))
-#if defined(__clang__)
-#define UNROLL _Pragma("clang loop unroll(full)")
-#else
-#define UNROLL _Pragma("GCC unroll 16")
-#endif
 
 #define FEW 4                            /* outputs of a group for which tiles are wider */
-#define BLOCK GEMM_STEPS                 /* multiply-adds of a chain */
 #define POSITIONS 256                    /* of a piece of several images, at most */
 #define PART 2048                        /* positions of a part of a large image */
-#define SMALL 131072                     /* multiply-adds that are not worth a second thread */
+#define MULS_PER_THREAD 131072                     /* multiply-adds that are not worth a second thread */
 #define SLACK (8 * VL)                   /* elements behind scratch memory that whole vectors may touch */
 
 typedef struct { int64_t images, groups, c, k, in[3], out[3], kernel[3], stride[3], pad[3], dilation[3]; } shapes;
@@ -284,7 +275,7 @@ static int64_t *tap_table(const sweep *x, const piece *p) {
 
 static void product_piece(const sweep *x, const piece *p, const T *src) {
   int64_t positions = volume(p->grid), total = p->count * positions, most = x->vectors * VL, size = volume(x->dst_size);
-  int64_t blocks = MAX(up(x->steps, BLOCK), 1), tiles = up(x->m, x->tallest), *at = tap_table(x, p);
+  int64_t blocks = MAX(up(x->steps, GEMM_STEPS), 1), tiles = up(x->m, x->tallest), *at = tap_table(x, p);
   T *strip = mg_scratch(1, (size_t)((up(x->steps, blocks) + 1) * most + SLACK) * sizeof(T));
   T *tile = mg_scratch(2, (size_t)(x->m * most) * sizeof(T));
   const T *weight = x->weight + p->group * x->m * x->steps;
@@ -381,7 +372,8 @@ static int64_t widest(int64_t rows) {
 }
 
 static void straight_piece(const sweep *x, const piece *p, const T *src) {
-  int64_t steps = x->c * x->taps, length = (p->grid[1] - 1) * p->q[2] + p->grid[2], blocks = MAX(up(steps, BLOCK), 1);
+  int64_t steps = x->c * x->taps, length = (p->grid[1] - 1) * p->q[2] + p->grid[2],
+          blocks = MAX(up(steps, GEMM_STEPS), 1);
   int64_t size = volume(x->dst_size), *table = tap_table(x, p), tiles = up(x->m, x->tallest);
   const T *weight = x->weight + p->group * x->m * x->steps;
   int64_t *at = mg_scratch(1, (size_t)(steps + 1) * sizeof(int64_t));
@@ -477,7 +469,7 @@ static void run_sweep(sweep *x, const T *w, const T *bias, const int64_t *which,
   x->weight = packed;
   int64_t jobs = x->pieces * x->groups;
   double work = (double)x->images * (double)volume(x->grid) * (double)(x->groups * x->m) * (double)(x->steps + 4);
-  mg_parallel(jobs, work < SMALL ? jobs : 1, sweep_pieces, x);
+  mg_parallel(jobs, work < MULS_PER_THREAD ? jobs : 1, sweep_pieces, x);
 }
 
 /* ---- forward and backward_input ---- */
@@ -600,7 +592,7 @@ typedef struct {
 
 /* sums[(channel, tap)][k] += source x g over the positions of a piece. For so many positions all of g is packed, and
  * the source by a few tiles' rows at a time: a strip of both stays in the first-level cache. */
-#define COLUMNS BLOCK
+#define COLUMNS GEMM_STEPS
 #define GROUP (2 * GEMM_ROWS)
 
 static void weight_product(const weight_job *job, const piece *p, const T *src, T *sums) {
@@ -710,7 +702,7 @@ void FN(conv_backward_weight)(T *gw, T *sums, const T *x, const T *gy, const int
   set_pieces(&job.x);
   job.x.straight = g.k < FEW;
   double work = (double)g.images * (double)volume(g.out) * (double)total;
-  mg_parallel(chunks * g.groups, work < SMALL ? chunks * g.groups : 1, weight_chunks, &job);
+  mg_parallel(chunks * g.groups, work < MULS_PER_THREAD ? chunks * g.groups : 1, weight_chunks, &job);
   for (int64_t chunk = 1; chunk < chunks; chunk++)
     INDEPENDENT
     for (int64_t i = 0; i < total; i++) sums[i] += sums[chunk * total + i];

@@ -210,21 +210,17 @@ static inline T floor_divide_1(T x, T y) {
   T whole = MATH(floor)(q);
   return q - whole > F(0.5) ? whole + 1 : whole;
 }
-/* f lane by lane, through memory: VL calls written out would be much code and not faster. */
+/* f lane by lane */
 #define LANES(name, f) \
   static inline V name(V x) { \
-    T t[VBYTES / sizeof(T)]; \
-    vstore(t, x); \
-    _Pragma("GCC unroll 1") for (int i = 0; i < VL; i++) t[i] = f(t[i]); \
-    return vload(t); \
+    for (int i = 0; i < VL; i++) x[i] = f(x[i]); \
+    return x; \
   }
 #define LANES2(name, f) \
   static inline V name(V x, V y) { \
-    T t[VBYTES / sizeof(T)], u[VBYTES / sizeof(T)]; \
-    vstore(t, x); \
-    vstore(u, y); \
-    _Pragma("GCC unroll 1") for (int i = 0; i < VL; i++) t[i] = f(t[i], u[i]); \
-    return vload(t); \
+    V r; \
+    for (int i = 0; i < VL; i++) r[i] = f(x[i], y[i]); \
+    return r; \
   }
 LANES2(fmod_, fmod_1)
 LANES2(remainder_, remainder_1)

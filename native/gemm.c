@@ -12,9 +12,9 @@
  *     c[i, j] = (accumulate ? c[i, j] : 0) + s + bias[j]
  *
  * The fast one keeps a tile of c in registers: R rows by S vectors, R * S accumulators. Per step of k it loads S
- * vectors of b, broadcasts R elements of a, and does R * S multiply-adds, so that the two load ports keep up with the
- * two multiply-add ports. Around it: blocks of KC steps of k, so that a strip of b (KC rows, S vectors wide) stays in
- * cache while tile after tile of rows passes over it.
+ * vectors of b, broadcasts R elements of a, and does R * S multiply-adds, so that the two load_edge ports keep up with
+ * the two multiply-add ports. Around it: blocks of GEMM_STEPS steps of k, so that a strip of b (GEMM_STEPS rows, S
+ * vectors wide) stays in cache while tile after tile of rows passes over it.
  *
  * Operands are used where they lie while that is cheap: a through its two strides (a broadcast does not care), b
  * wherever its columns are adjacent. That is best up to about 512 x 512. Else they are packed, in the order in which
@@ -26,7 +26,8 @@
  * Order of summation, the same on each path, so that paths may be chosen by speed alone and a value depends on its row
  * of a and its column of b only, not on the other rows, the tile it falls in, or the threads:
  *
- *   within a block of KC steps one chain of multiply-adds from 0; the blocks are added to c in order; bias comes last.
+ *   within a block of GEMM_STEPS steps one chain of multiply-adds from 0; the blocks are added to c in order; bias
+ *       comes last.
  *   n == 1 with adjacent columns of a: dot products, 2 vectors of partial sums (see `dots`).
  *
  * Other kernel files use the tile and the packing through gemm.h, or call FN(gemm).
@@ -35,21 +36,10 @@
 
 #include "runtime.h"
 
-#define MIN(x, y) ((x) < (y) ? (x) : (y))
-#define MAX(x, y) ((x) > (y) ? (x) : (y))
-#define INLINE static inline __attribute__((always_inline))
-#if defined(__clang__)
-#define UNROLL _Pragma("clang loop unroll(full)")
-#else
-#define UNROLL _Pragma("GCC unroll 16")
-#endif
 
-#define ROWS GEMM_ROWS
-#define WIDE_ROWS GEMM_WIDE_ROWS
-#define KC GEMM_STEPS
-#define PIECE 65536                      /* multiply-adds that are worth a thread's while */
+#define MULS_PER_THREAD 65536                      /* multiply-adds that are worth a thread's while */
 
-/* Is a load of the first n elements of a vector as cheap as a whole one? Then the right edge of b is read where it
+/* Is a load_edge of the first n elements of a vector as cheap as a whole one? Then the right edge of b is read where it
  * lies. */
 #if defined(MG_LEVEL_avx512)
 #define MASKS 1
@@ -60,7 +50,7 @@
 /* ---- the tile ---- */
 
 /* Without masks, what is left to do for a tile that sticks out of c: its sums come through memory, row by row. */
-static __attribute__((noinline, noclone)) void finish_edge(int rows, int vectors, const V *sum, T *c, int64_t crs,
+NOINLINE void finish_edge(int rows, int vectors, const V *sum, T *c, int64_t crs,
                                                            int tail, int add, const T *bias) {
   for (int i = 0; i < rows; i++)
     for (int s = 0; s < vectors; s++) {
@@ -73,8 +63,8 @@ static __attribute__((noinline, noclone)) void finish_edge(int rows, int vectors
     }
 }
 
-INLINE V load(const T *p, int last, int tail) { return MASKS && last ? vload_n(p, tail) : vload(p); }
-INLINE void store(T *p, V v, int last, int tail) { if (MASKS && last) vstore_n(p, v, tail); else vstore(p, v); }
+INLINE V load_edge(const T *p, int last, int tail) { return MASKS && last ? vload_n(p, tail) : vload(p); }
+INLINE void store_edge(T *p, V v, int last, int tail) { if (MASKS && last) vstore_n(p, v, tail); else vstore(p, v); }
 
 /* c[R, S vectors] over k steps. Strides of a and b in bytes (an element stride here makes GCC write each loop twice,
  * for 1 and for the rest); rows of a are reached from 3 pointers, by 0, 1, 2, 3, 4 times `across`, which costs no
@@ -83,7 +73,7 @@ INLINE void store(T *p, V v, int last, int tail) { if (MASKS && last) vstore_n(p
  * second-level cache, in steps too long for the prefetcher. */
 INLINE void tile(const int R, const int S, const int far, int64_t k, const T *a, int64_t across, int64_t along,
                  const T *b, int64_t down, T *c, int64_t crs, int tail, int add, const T *bias) {
-  V sum[ROWS][8];
+  V sum[GEMM_ROWS][8];
   const char *bp = (const char *)b, *row[3] = {(const char *)a, (const char *)a, (const char *)a};
   if (R > 5) row[1] += 5 * across;
   if (R > 10) row[2] += 10 * across;
@@ -100,7 +90,7 @@ INLINE void tile(const int R, const int S, const int far, int64_t k, const T *a,
     V bv[8];
     UNROLL
     for (int s = 0; s < S; s++) {
-      bv[s] = load((const T *)bp + s * VL, s == S - 1, tail);
+      bv[s] = load_edge((const T *)bp + s * VL, s == S - 1, tail);
       if (far) __builtin_prefetch(bp + 8 * down + s * VBYTES);
     }
     UNROLL
@@ -116,17 +106,17 @@ INLINE void tile(const int R, const int S, const int far, int64_t k, const T *a,
   if (MASKS || tail == VL) {
     V bv[8];
     UNROLL
-    for (int s = 0; s < S; s++) bv[s] = bias ? load(bias + s * VL, s == S - 1, tail) : vzero();
+    for (int s = 0; s < S; s++) bv[s] = bias ? load_edge(bias + s * VL, s == S - 1, tail) : vzero();
     UNROLL
     for (int i = 0; i < R; i++)
       UNROLL
       for (int s = 0; s < S; s++) {
         T *to = c + i * crs + s * VL;
-        if (add) sum[i][s] = load(to, s == S - 1, tail) + sum[i][s];
-        store(to, sum[i][s] + bv[s], s == S - 1, tail);
+        if (add) sum[i][s] = load_edge(to, s == S - 1, tail) + sum[i][s];
+        store_edge(to, sum[i][s] + bv[s], s == S - 1, tail);
       }
   } else {
-    V out[ROWS * 8];
+    V out[GEMM_ROWS * 8];
     UNROLL
     for (int i = 0; i < R; i++)
       UNROLL
@@ -147,19 +137,19 @@ typedef void tile_fn(int64_t k, const T *a, int64_t across, int64_t along, const
 TILE(1, 1) TILE(2, 1) TILE(3, 1) TILE(4, 1) TILE(1, 2) TILE(2, 2) TILE(3, 2) TILE(4, 2) TILE(1, 3) TILE(2, 3)
 TILE(1, 4) TILE(2, 4)
 TILE(1, 5) TILE(1, 6) TILE(1, 7) TILE(1, 8) TILE_(tile_1x8_far, 1, 8, 1)
-#if ROWS >= 6
+#if GEMM_ROWS >= 6
 TILE(5, 1) TILE(6, 1) TILE(5, 2) TILE(6, 2)
 #endif
-#if ROWS >= 14
+#if GEMM_ROWS >= 14
 TILE(7, 1) TILE(8, 1) TILE(9, 1) TILE(10, 1) TILE(11, 1) TILE(12, 1) TILE(13, 1) TILE(14, 1)
 TILE(7, 2) TILE(8, 2) TILE(9, 2) TILE(10, 2) TILE(11, 2) TILE(12, 2) TILE(13, 2) TILE(14, 2)
 TILE(3, 3) TILE(4, 3) TILE(5, 3) TILE(6, 3) TILE(3, 4) TILE(4, 4) TILE(5, 4) TILE(6, 4)
 #endif
-static tile_fn *const tiles[9][ROWS] = {       /* [S][R - 1] */
-#if ROWS == 4
+static tile_fn *const tiles[9][GEMM_ROWS] = {       /* [S][R - 1] */
+#if GEMM_ROWS == 4
   [1] = {tile_1x1, tile_2x1, tile_3x1, tile_4x1},
   [2] = {tile_1x2, tile_2x2, tile_3x2, tile_4x2},
-#elif ROWS == 6
+#elif GEMM_ROWS == 6
   [1] = {tile_1x1, tile_2x1, tile_3x1, tile_4x1, tile_5x1, tile_6x1},
   [2] = {tile_1x2, tile_2x2, tile_3x2, tile_4x2, tile_5x2, tile_6x2},
 #else
@@ -168,7 +158,7 @@ static tile_fn *const tiles[9][ROWS] = {       /* [S][R - 1] */
   [2] = {tile_1x2, tile_2x2, tile_3x2, tile_4x2, tile_5x2, tile_6x2, tile_7x2,
          tile_8x2, tile_9x2, tile_10x2, tile_11x2, tile_12x2, tile_13x2, tile_14x2},
 #endif
-#if WIDE_ROWS == 2
+#if GEMM_WIDE_ROWS == 2
   [3] = {tile_1x3, tile_2x3}, [4] = {tile_1x4, tile_2x4},
 #else
   [3] = {tile_1x3, tile_2x3, tile_3x3, tile_4x3, tile_5x3, tile_6x3},
@@ -287,8 +277,8 @@ INLINE void fetch_ahead(const block *x, const T *b, int64_t columns, int64_t i, 
     for (int64_t at = 0; at < length; at += 64 / (int64_t)sizeof(T)) __builtin_prefetch(b + line * step + at, 0, 2);
 }
 
-/* Pieces of a block of at most KC steps: piece = group of row tiles + groups * group of strips. Each strip of b is
- * packed, if need be, into memory that stays in the first-level cache, and used at once for all row tiles of the
+/* Pieces of a block of at most GEMM_STEPS steps: piece = group of row tiles + groups * group of strips. Each strip of b
+ * is packed, if need be, into memory that stays in the first-level cache, and used at once for all row tiles of the
  * group. */
 static void multiply(void *context, int64_t begin, int64_t end) {
   const block *x = context;
@@ -401,16 +391,16 @@ static void chains(T *c, const T *a, const T *b, const T *bias, int64_t m, int64
   x.pack_b = m >= 128 && (far || split);
   x.fetch = bytes_b > 5e5;
   if (m == 1) x.S = brs == 1 && bcs != 1 ? 2 : 8;
-  else x.S = n > 2 * VL && (m <= WIDE_ROWS || (WIDE_ROWS > 2 && !pack_a)) ? 4 : 2;
-  int64_t tallest = x.S == 2 ? ROWS : x.S == 4 ? WIDE_ROWS : 1;
+  else x.S = n > 2 * VL && (m <= GEMM_WIDE_ROWS || (GEMM_WIDE_ROWS > 2 && !pack_a)) ? 4 : 2;
+  int64_t tallest = x.S == 2 ? GEMM_ROWS : x.S == 4 ? GEMM_WIDE_ROWS : 1;
   /* rows of an unpacked a that pass over a strip together */
-  int64_t most = ROWS * (bcs == 1 && !x.pack_b ? 8 : 32);
-  int64_t row_blocks = pack_a ? (m - 1) / (ROWS * 256 / (int64_t)sizeof(T)) + 1 : 1,
+  int64_t most = GEMM_ROWS * (bcs == 1 && !x.pack_b ? 8 : 32);
+  int64_t row_blocks = pack_a ? (m - 1) / (GEMM_ROWS * 256 / (int64_t)sizeof(T)) + 1 : 1,
           block_rows = (m - 1) / row_blocks + 1;
   int64_t strips = (n - 1) / (x.S * VL) + 1;
   x.n = n;
-  for (int64_t p = 0; p < k; p += KC) {
-    x.k = MIN(KC, k - p);
+  for (int64_t p = 0; p < k; p += GEMM_STEPS) {
+    x.k = MIN(GEMM_STEPS, k - p);
     x.b = b + p * brs;
     x.bias = p + x.k == k ? bias : 0;
     x.add = accumulate || p > 0;
@@ -425,8 +415,8 @@ static void chains(T *c, const T *a, const T *b, const T *bias, int64_t m, int64
         mg_parallel(x.row_tiles, 4, pack_tiles, &x);
       }
       /* Work for the threads: groups of rows if there are enough of them, else strips apart, else both. */
-      int64_t work = x.m * x.n * x.k, wanted = work < 2 * PIECE ? 1 : mg_get_num_threads(), apart = 1;
-      if (wanted > 1) wanted = MIN(4 * wanted, work / PIECE);
+      int64_t work = x.m * x.n * x.k, wanted = work < 2 * MULS_PER_THREAD ? 1 : mg_get_num_threads(), apart = 1;
+      if (wanted > 1) wanted = MIN(4 * wanted, work / MULS_PER_THREAD);
       x.groups = pack_a ? 1 : (x.m - 1) / most + 1;
       if (x.groups < wanted) {
         int64_t together = (strips - 1) / MIN(wanted, strips) + 1;
@@ -456,7 +446,7 @@ static void product(T *c, const T *a, const T *b, const T *bias, int64_t m, int6
       b = dense;
     }
     dots_job x = {c, a, b, bias, k, ars, crs, accumulate};
-    mg_parallel(m, MAX(PIECE / k, 1), dots, &x);
+    mg_parallel(m, MAX(MULS_PER_THREAD / k, 1), dots, &x);
   /* the column is computed as a row: c' = b' a', so that a's rows are its columns */
   } else {
     int direct = crs == 1 && !accumulate && !bias;
@@ -491,6 +481,6 @@ void FN(gemm)(T *c, const T *a, const T *b, const T *bias, const int64_t *offset
   if (m == 0 || n == 0 || batch == 0) return;
   batch_job x = {c, a, b, bias, offsets ? offsets : none, m, n, k, ars, acs, brs, bcs, crs, accumulate != 0};
   double work = (double)m * (double)n * (double)(k + 1);
-  if (work > 16.0 * PIECE || batch == 1) products(&x, 0, batch);
-  else mg_parallel(batch, MAX((int64_t)(PIECE / work), 1), products, &x);
+  if (work > 16.0 * MULS_PER_THREAD || batch == 1) products(&x, 0, batch);
+  else mg_parallel(batch, MAX((int64_t)(MULS_PER_THREAD / work), 1), products, &x);
 }

@@ -20,6 +20,7 @@
 #define GEMM_WIDE_ROWS 2
 #endif
 #define GEMM_STEPS 256                   /* steps of k in a block: with AVX-512 a strip of 2 vectors takes 32 KiB */
+#define GEMM_STRIP (2 * VL)              /* columns of a packed strip of b, for callers that pack once */
 
 /* c[rows, vectors * VL] (row stride crs) = (add ? c : 0) + a b + bias over k steps: 1 to GEMM_ROWS rows with 1 or 2
  * vectors, to GEMM_WIDE_ROWS with 3 or 4, one row with up to 8. a: element (i, p) at i * across + p * along. b: row p

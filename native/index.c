@@ -21,7 +21,7 @@
 #include "simd.h"
 
 /* elements: of a row written at a time; below which a second thread does not pay */
-enum { STRIP = 256, GRAIN = 1 << 15 };
+enum { COLUMNS_AT_ONCE = 256, ELEMENTS_PER_THREAD = 1 << 15 };
 
 typedef struct {
   T *out;
@@ -30,7 +30,9 @@ typedef struct {
   int64_t m, n, inner;                       /* x is read at n places and out written at m, or (scatter) the reverse */
 } Job;
 
-static int64_t grain(int64_t work) { return work >= GRAIN ? 1 : GRAIN / (work > 0 ? work : 1); }
+static int64_t grain(int64_t work) {
+  return work >= ELEMENTS_PER_THREAD ? 1 : ELEMENTS_PER_THREAD / (work > 0 ? work : 1);
+}
 
 #if !IS_REAL
 /* ---- readers ---- */
@@ -79,9 +81,10 @@ READER(gather)
 #define WRITER(name, own, assign) \
   static void name##_piece(void *context, int64_t begin, int64_t end) { \
     const Job *job = context; \
-    const int64_t m = job->m, inner = job->inner, strips = (inner + STRIP - 1) / STRIP; \
+    const int64_t m = job->m, inner = job->inner, strips = (inner + COLUMNS_AT_ONCE - 1) / COLUMNS_AT_ONCE; \
     for (int64_t u = begin; u < end; u++) { \
-      const int64_t o = u / strips, first = u % strips * STRIP, width = inner - first < STRIP ? inner - first : STRIP; \
+      const int64_t o = u / strips, first = u % strips * COLUMNS_AT_ONCE, \
+                    width = inner - first < COLUMNS_AT_ONCE ? inner - first : COLUMNS_AT_ONCE; \
       T *out = job->out + o * job->n * inner + first; \
       const T *src = job->x + o * m * inner + first; \
       const int64_t *index = own ? job->index + o * m * inner + first : job->index; \
@@ -102,8 +105,8 @@ READER(gather)
   void FN(name)(T *out, const int64_t *index, const T *src, int64_t outer, int64_t m, int64_t n, int64_t inner) { \
     Job job = {out, src, index, m, n, inner}; \
     if (m > 0 && inner > 0) \
-      mg_parallel(outer * ((inner + STRIP - 1) / STRIP), grain(m * (inner < STRIP ? inner : STRIP)), name##_piece, \
-                  &job); \
+      mg_parallel(outer * ((inner + COLUMNS_AT_ONCE - 1) / COLUMNS_AT_ONCE), \
+                  grain(m * (inner < COLUMNS_AT_ONCE ? inner : COLUMNS_AT_ONCE)), name##_piece, &job); \
   }
 
 #if IS_REAL

@@ -7,23 +7,17 @@
 
 #if IS_REAL
 
-#define INLINE static inline __attribute__((always_inline))
-#define NOINLINE static __attribute__((noinline, noclone))
-#define BLOCK 2048             /* elements summed in type T before the sum goes on in double */
-#define SMALL 32768            /* elements below which work is not shared between threads */
-
-static inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+#define BLOCK_ELEMENTS 2048             /* elements summed in type T before the sum goes on in double */
+#define ELEMENTS_PER_THREAD 32768            /* elements below which work is not shared between threads */
 
 /* How many of `units` pieces of work, `each` elements long, one thread takes at a time. */
 static inline int64_t grain(int64_t units, int64_t each) {
-  if (units * each <= SMALL) return units > 0 ? units : 1;
-  return each >= SMALL / 2 ? 1 : SMALL / 2 / each;
+  if (units * each <= ELEMENTS_PER_THREAD) return units > 0 ? units : 1;
+  return each >= ELEMENTS_PER_THREAD / 2 ? 1 : ELEMENTS_PER_THREAD / 2 / each;
 }
 
-/* The first n elements at p, where n == VL is known to the compiler in all but the tail. */
-INLINE V get(const T *p, int n) { return n == VL ? vload(p) : vload_n(p, n); }
-INLINE V get_or(const T *p, int64_t i, int n, T otherwise) { return p ? get(p + i, n) : vset(otherwise); }
-INLINE void put(T *p, V v, int n) { if (n == VL) vstore(p, v); else vstore_n(p, v, n); }
+/* load_n of p + i, or `otherwise` in all lanes if p is null */
+INLINE V load_n_or(const T *p, int64_t i, int n, T otherwise) { return p ? load_n(p + i, n) : vset(otherwise); }
 
 /* v in the first n lanes, `otherwise` in the others: a tail is read as 0, which is not 0 any more after x - mean. */
 INLINE V keep_or(V v, int n, T otherwise) {

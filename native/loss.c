@@ -6,8 +6,8 @@
  *
  * so that a training step reads x and target once forward and once backward, and no array of losses exists.
  *
- * The sum: chunks of at least 16384 elements, at most mg_loss_chunks(n) of them, each summed in four chains of
- * vectors over blocks of BLOCK elements and across blocks in double; then the chunks in order. All by n alone.
+ * The sum: chunks of at MIN 16384 elements, at most mg_loss_chunks(n) of them, each summed in four chains of
+ * vectors over blocks of BLOCK_ELEMENTS elements and across blocks in double; then the chunks in order. All by n alone.
  */
 #include "loops.h"
 
@@ -29,7 +29,7 @@ INLINE V log_or_100(V log) { return vmax(log, vset(-100)); }
 
 /* f at vector i of k elements */
 INLINE V value(const loss_args *a, int64_t i, const int k, const what of) {
-  const V x = get(a->x + i, k), t = get(a->target + i, k), d = x - t;
+  const V x = load_n(a->x + i, k), t = load_n(a->target + i, k), d = x - t;
   V loss;
   if (of == MSE) return d * d;
   if (of == L1) return vabs(d);
@@ -41,15 +41,15 @@ INLINE V value(const loss_args *a, int64_t i, const int k, const what of) {
   }
   if (of == BCE) loss = (t - 1) * log_or_100(vlog1p(-x)) - t * log_or_100(vlog(x));
   else {
-    const V positive = a->pos_weight ? 1 + (get(a->pos_weight + i, k) - 1) * t : vset(1);
+    const V positive = a->pos_weight ? 1 + (load_n(a->pos_weight + i, k) - 1) * t : vset(1);
     loss = (1 - t) * x + positive * softplus_(-x);
   }
-  return a->weight ? loss * get(a->weight + i, k) : loss;
+  return a->weight ? loss * load_n(a->weight + i, k) : loss;
 }
 
 /* df/dx and df/dtarget, times g */
 INLINE V slope(const loss_args *a, int64_t i, const int k, V g, const what of, const int by_target) {
-  const V x = get(a->x + i, k), t = get(a->target + i, k), d = x - t;
+  const V x = load_n(a->x + i, k), t = load_n(a->target + i, k), d = x - t;
   if (of == MSE) return by_target ? g * -2 * d : g * 2 * d;
   if (of == L1 || of == HUBER) {
     V s;
@@ -60,28 +60,28 @@ INLINE V slope(const loss_args *a, int64_t i, const int k, V g, const what of, c
     }
     return by_target ? -g * s : g * s;
   }
-  if (a->weight) g = g * get(a->weight + i, k);
+  if (a->weight) g = g * load_n(a->weight + i, k);
   if (of == BCE) {
     if (by_target) return g * (log_or_100(vlog1p(-x)) - log_or_100(vlog(x)));
     return g * d / vmax((1 - x) * x, vset(F(1e-12)));
   }
-  if (by_target) return g * (a->pos_weight ? get(a->pos_weight + i, k) * softplus_(-x) - softplus_(x) : -x);
+  if (by_target) return g * (a->pos_weight ? load_n(a->pos_weight + i, k) * softplus_(-x) - softplus_(x) : -x);
   if (!a->pos_weight) return g * (vsigmoid(x) - t);
-  const V pt = get(a->pos_weight + i, k) * t;
+  const V pt = load_n(a->pos_weight + i, k) * t;
   return g * ((pt + 1 - t) * vsigmoid(x) - pt);
 }
 
 INLINE void forward(const loss_args *a, int64_t begin, int64_t end, const what of) {
   if (!a->partial) {
-    EACH_VECTOR(i, k, end - begin, put(a->loss + begin + i, value(a, begin + i, k, of), k););
+    EACH_VECTOR(i, k, end - begin, store_n(a->loss + begin + i, value(a, begin + i, k, of), k););
     return;
   }
   for (int64_t c = begin; c < end; c++) {
-    const int64_t first = c * a->chunk, last = least(first + a->chunk, a->n);
+    const int64_t first = c * a->chunk, last = MIN(first + a->chunk, a->n);
     double sum = 0;
-    for (int64_t b = first; b < last; b += BLOCK) {
+    for (int64_t b = first; b < last; b += BLOCK_ELEMENTS) {
       V s[4] = {vzero(), vzero(), vzero(), vzero()};
-      EACH_VECTOR_4(i, u, k, least(BLOCK, last - b), s[u] += keep(value(a, b + i, k, of), k););
+      EACH_VECTOR_4(i, u, k, MIN(BLOCK_ELEMENTS, last - b), s[u] += keep(value(a, b + i, k, of), k););
       sum += vsum((s[0] + s[1]) + (s[2] + s[3]));
     }
     a->partial[c] = (T)sum;
@@ -92,9 +92,9 @@ INLINE void backward(const loss_args *a, int64_t begin, int64_t end, const what 
   const V all = a->reduction == 0 ? vzero() : vset(a->reduction == 1 ? (T)(*a->gloss / (double)a->n) : *a->gloss);
   EACH_VECTOR(j, k, end - begin,
     const int64_t i = begin + j;
-    const V g = a->reduction == 0 ? get(a->gloss + i, k) : all;
-    if (a->gx) put(a->gx + i, slope(a, i, k, g, of, 0), k);
-    if (a->gtarget) put(a->gtarget + i, slope(a, i, k, g, of, 1), k););
+    const V g = a->reduction == 0 ? load_n(a->gloss + i, k) : all;
+    if (a->gx) store_n(a->gx + i, slope(a, i, k, g, of, 0), k);
+    if (a->gtarget) store_n(a->gtarget + i, slope(a, i, k, g, of, 1), k););
 }
 
 #define PIECES(name, of) \

@@ -8,8 +8,9 @@
  * and differ in what S is: a contiguous row, a column, or strips. weight, bias and the gradient outputs may be null.
  *
  * Accuracy: the variance is the mean of (x - mean)^2 with the mean known, in two passes over data that is still in
- * cache, never E[x^2] - E[x]^2. Sums run per vector lane over at most BLOCK elements, and blocks are added in double.
- * Same bits: how sums are split depends on shapes only, never on threads, and a row's result not on its neighbours.
+ * cache, never E[x^2] - E[x]^2. Sums run per vector lane over at most BLOCK_ELEMENTS elements, and blocks are added in
+ * double. Same bits: how sums are split depends on shapes only, never on threads, and a row's result not on its
+ * neighbours.
  */
 #include "loops.h"
 #include "norm.h"
@@ -31,14 +32,14 @@
 
 /* s[r] += the elements of row r */
 INLINE void add_rows(V *s, const T *x, int64_t stride, int64_t n, const int R) {
-  EACH_VECTOR(j, k, n, for (int r = 0; r < R; r++) s[r] += get(x + r * stride + j, k););
+  EACH_VECTOR(j, k, n, for (int r = 0; r < R; r++) s[r] += load_n(x + r * stride + j, k););
 }
 /* rest[r] += the distances from mean[r], squares[r] += their squares */
 INLINE void add_squares(V *rest, V *squares, const V *mean, const T *x, int64_t stride, int64_t n, const int R,
                         const int centred) {
   EACH_VECTOR(j, k, n,
     for (int r = 0; r < R; r++) {
-      V d = keep(get(x + r * stride + j, k) - mean[r], k);
+      V d = keep(load_n(x + r * stride + j, k) - mean[r], k);
       if (centred) rest[r] += d;
       squares[r] = vfma(d, d, squares[r]);
     });
@@ -46,11 +47,11 @@ INLINE void add_squares(V *rest, V *squares, const V *mean, const T *x, int64_t 
 
 /* mean (0 unless `centred`) and rstd of R rows, broadcast. The distances from the first, rounded mean add up to what
  * that mean is off by; correcting it costs one addition and makes the mean the nearest T to the true one. */
-INLINE void moments_of_rows(V *mean, V *rstd, const T *x, int64_t n, double eps, const int R, const int centred) {
+INLINE void moments(V *mean, V *rstd, const T *x, int64_t n, double eps, const int R, const int centred) {
   V s[4], q[4];
   T var[4];
   for (int r = 0; r < R; r++) s[r] = q[r] = mean[r] = vzero();
-  if (n <= BLOCK) {
+  if (n <= BLOCK_ELEMENTS) {
     if (centred) add_rows(s, x, n, n, R);
     for (int r = 0; r < R; r++) mean[r] = vset(vsum(s[r]) / (T)n), s[r] = vzero();
     add_squares(s, q, mean, x, n, n, R, centred);
@@ -61,15 +62,15 @@ INLINE void moments_of_rows(V *mean, V *rstd, const T *x, int64_t n, double eps,
     }
   } else {
     double sum[4] = {0}, squares[4] = {0};
-    for (int64_t b = 0; centred && b < n; b += BLOCK) {
+    for (int64_t b = 0; centred && b < n; b += BLOCK_ELEMENTS) {
       for (int r = 0; r < R; r++) s[r] = vzero();
-      add_rows(s, x + b, n, least(BLOCK, n - b), R);
+      add_rows(s, x + b, n, MIN(BLOCK_ELEMENTS, n - b), R);
       for (int r = 0; r < R; r++) sum[r] += vsum(s[r]);
     }
     for (int r = 0; r < R; r++) mean[r] = vset((T)(sum[r] / (double)n)), sum[r] = 0;
-    for (int64_t b = 0; b < n; b += BLOCK) {
+    for (int64_t b = 0; b < n; b += BLOCK_ELEMENTS) {
       for (int r = 0; r < R; r++) s[r] = q[r] = vzero();
-      add_squares(s, q, mean, x + b, n, least(BLOCK, n - b), R, centred);
+      add_squares(s, q, mean, x + b, n, MIN(BLOCK_ELEMENTS, n - b), R, centred);
       for (int r = 0; r < R; r++) sum[r] += vsum(s[r]), squares[r] += vsum(q[r]);
     }
     for (int r = 0; r < R; r++) {
@@ -79,23 +80,6 @@ INLINE void moments_of_rows(V *mean, V *rstd, const T *x, int64_t n, double eps,
     }
   }
   for (int r = 0; r < R; r++) rstd[r] = vset(1 / MATH(sqrt)(var[r] + (T)eps));
-}
-/* compiled once for each use, and shared by layer, RMS and group norm: a call costs nothing beside the work on a row */
-NOINLINE void moments_4(V *mean, V *rstd, const T *x, int64_t n, double eps) {
-  moments_of_rows(mean, rstd, x, n, eps, 4, 1);
-}
-NOINLINE void moments_1(V *mean, V *rstd, const T *x, int64_t n, double eps) {
-  moments_of_rows(mean, rstd, x, n, eps, 1, 1);
-}
-NOINLINE void squares_4(V *mean, V *rstd, const T *x, int64_t n, double eps) {
-  moments_of_rows(mean, rstd, x, n, eps, 4, 0);
-}
-NOINLINE void squares_1(V *mean, V *rstd, const T *x, int64_t n, double eps) {
-  moments_of_rows(mean, rstd, x, n, eps, 1, 0);
-}
-INLINE void moments(V *mean, V *rstd, const T *x, int64_t n, double eps, const int R, const int centred) {
-  if (centred) (R == 4 ? moments_4 : moments_1)(mean, rstd, x, n, eps);
-  else (R == 4 ? squares_4 : squares_1)(mean, rstd, x, n, eps);
 }
 
 typedef struct {
@@ -116,11 +100,11 @@ INLINE void layer_norm_some(const layer_norm_args *a, int64_t row, const int R, 
     a->rstd[row + r] = rstd[r][0];
   }
   EACH_VECTOR(j, k, n,
-    V w = get_or(a->weight, j, k, 1);
-    V b = centred ? get_or(a->bias, j, k, 0) : vzero();
+    V w = load_n_or(a->weight, j, k, 1);
+    V b = centred ? load_n_or(a->bias, j, k, 0) : vzero();
     for (int r = 0; r < R; r++) {
-      V xhat = (get(x + r * n + j, k) - mean[r]) * rstd[r];
-      put(y + r * n + j, centred ? vfma(xhat, w, b) : xhat * w, k);
+      V xhat = (load_n(x + r * n + j, k) - mean[r]) * rstd[r];
+      store_n(y + r * n + j, centred ? vfma(xhat, w, b) : xhat * w, k);
     });
 }
 
@@ -172,20 +156,20 @@ INLINE void layer_norm_back_sums(const layer_norm_back_args *a, V *s1, V *s2, co
   const T *gy = a->gy + row * n;
   EACH_VECTOR(i, k, length,
     const int64_t j = b + i;
-    V w = get_or(a->weight, j, k, 1);
+    V w = load_n_or(a->weight, j, k, 1);
     V pw = vzero();
     V pb = vzero();
     for (int r = 0; r < R; r++) {
-      V g = get(gy + r * n + j, k);
-      V p = g * (get(x + r * n + j, k) - mean[r]);
+      V g = load_n(gy + r * n + j, k);
+      V p = g * (load_n(x + r * n + j, k) - mean[r]);
       if (centred) s1[r] = vfma(g, w, s1[r]);
       s2[r] = vfma(p, w, s2[r]);
       pw = vfma(p, rstd[r], pw);
       pb += g;
     }
     if (gw) {
-      put(gw + j, first ? pw : get(gw + j, k) + pw, k);
-      if (centred) put(gw + n + j, first ? pb : get(gw + n + j, k) + pb, k);
+      store_n(gw + j, first ? pw : load_n(gw + j, k) + pw, k);
+      if (centred) store_n(gw + n + j, first ? pb : load_n(gw + n + j, k) + pb, k);
     });
 }
 
@@ -198,7 +182,7 @@ INLINE void layer_norm_back_of(const layer_norm_back_args *a, int64_t row, T *gw
     rstd[r] = vset(a->rstd[row + r]);
     s1[r] = s2[r] = vzero();
   }
-  if (n <= BLOCK) {
+  if (n <= BLOCK_ELEMENTS) {
     layer_norm_back_sums(a, s1, s2, mean, rstd, row, 0, n, gw, first, R, centred);
     for (int r = 0; r < R; r++) {
       const T rs = a->rstd[row + r];
@@ -207,9 +191,9 @@ INLINE void layer_norm_back_of(const layer_norm_back_args *a, int64_t row, T *gw
     }
   } else {
     double sum1[4] = {0}, sum2[4] = {0};
-    for (int64_t b = 0; b < n; b += BLOCK) {
+    for (int64_t b = 0; b < n; b += BLOCK_ELEMENTS) {
       for (int r = 0; r < R; r++) s1[r] = s2[r] = vzero();
-      layer_norm_back_sums(a, s1, s2, mean, rstd, row, b, least(BLOCK, n - b), gw, first, R, centred);
+      layer_norm_back_sums(a, s1, s2, mean, rstd, row, b, MIN(BLOCK_ELEMENTS, n - b), gw, first, R, centred);
       for (int r = 0; r < R; r++) sum1[r] += vsum(s1[r]), sum2[r] += vsum(s2[r]);
     }
     for (int r = 0; r < R; r++) {
@@ -223,11 +207,11 @@ INLINE void layer_norm_back_of(const layer_norm_back_args *a, int64_t row, T *gw
   const T *gy = a->gy + row * n;
   T *gx = a->gx + row * n;
   EACH_VECTOR(j, k, n,
-    V w = get_or(a->weight, j, k, 1);
+    V w = load_n_or(a->weight, j, k, 1);
     for (int r = 0; r < R; r++) {
-      V g = get(gy + r * n + j, k);
-      V d = get(x + r * n + j, k) - mean[r];
-      put(gx + r * n + j, vfma(d, c2[r], centred ? vfma(g, w, c1[r]) : g * w) * rstd[r], k);
+      V g = load_n(gy + r * n + j, k);
+      V d = load_n(x + r * n + j, k) - mean[r];
+      store_n(gx + r * n + j, vfma(d, c2[r], centred ? vfma(g, w, c1[r]) : g * w) * rstd[r], k);
     });
 }
 
@@ -257,7 +241,7 @@ static void layer_norm_back_chunks(const layer_norm_back_args *a, int64_t begin,
   const int64_t width = centred ? 2 * a->n : a->n;
   for (int64_t c = begin; c < end; c++) {
     T *gw = a->partial ? a->partial + c * width : 0;
-    const int64_t row = c * a->chunk, last = least(row + a->chunk, a->rows);
+    const int64_t row = c * a->chunk, last = MIN(row + a->chunk, a->rows);
     if (gw && row >= last) memset(gw, 0, (size_t)width * sizeof(T));
     layer_norm_back_rows(a, row, last, gw, 1, centred);
   }
@@ -276,10 +260,10 @@ static void sum_rows(T *out, const T *p, int64_t rows, int64_t stride, int64_t n
     V total = vzero();
     for (int64_t r = 0; r < rows;) {
       V s = vzero();
-      for (int64_t last = least(r + 32, rows); r < last; r++) s += get(p + r * stride + j, k);
+      for (int64_t last = MIN(r + 32, rows); r < last; r++) s += load_n(p + r * stride + j, k);
       total += s;
     }
-    put(out + j, total, k););
+    store_n(out + j, total, k););
 }
 
 void FN(layer_norm_backward)(T *gx, T *gweight, T *gbias, T *partial, const T *gy, const T *x, const T *mean,
@@ -319,13 +303,14 @@ void FN(norm_rows_backward)(T *gx, T *sums, const T *gy, const T *x, const T *me
  * channels before it begins others.
  *
  * Two shapes of block, by the length of the contiguous strips that a channel is made of:
- *   inner >= STRIP  strips of one channel, summed along the lanes;
- *   inner <  STRIP  columns: x is seen as [batch, channels * inner] and lanes are columns, which needs no horizontal
+ *   inner >= LONG_STRIP  strips of one channel, summed along the lanes;
+ *   inner <  LONG_STRIP  columns: x is seen as [batch, channels * inner] and lanes are columns, which needs no
+ *                        horizontal
  *                   sums and no tails; a channel's `inner` columns are merged afterwards. inner == 1 is the 2-D case.
  */
-#define STRIP 128
-#define COLUMNS 512            /* at most so many columns are worked on at once */
-#define ROWS 64                /* rows of a block of columns */
+#define LONG_STRIP 128
+#define BLOCK_COLUMNS 512            /* at most so many columns are worked on at once */
+#define BLOCK_ROWS 64                /* rows of a block of columns */
 
 typedef struct {
   T *y, *mean, *var, *rstd;    /* eval: y only */
@@ -344,14 +329,14 @@ static inline void merge(moments_of *a, double n, double mean, double m2) {
 }
 
 /* channels that are worked on together in the column shape: enough columns for long runs, few enough for L1 */
-static inline int64_t column_channels(int64_t inner) { return inner == 1 ? COLUMNS / 2 : COLUMNS / inner; }
+static inline int64_t column_channels(int64_t inner) { return inner == 1 ? BLOCK_COLUMNS / 2 : BLOCK_COLUMNS / inner; }
 
 /* A loop over the blocks of a channel's strips: `strips` strips from number b on, elements [i, i + length) of each. */
 #define EACH_BLOCK(b, i, strips, length, batch, inner, ...) do { \
-    const int64_t many_ = (inner) < BLOCK ? BLOCK / (inner) : 1; \
+    const int64_t many_ = (inner) < BLOCK_ELEMENTS ? BLOCK_ELEMENTS / (inner) : 1; \
     for (int64_t b = 0; b < (batch); b += many_) \
-      for (int64_t i = 0; i < (inner); i += BLOCK) { \
-        const int64_t strips = least(many_, (batch) - b), length = least(BLOCK, (inner) - i); \
+      for (int64_t i = 0; i < (inner); i += BLOCK_ELEMENTS) { \
+        const int64_t strips = MIN(many_, (batch) - b), length = MIN(BLOCK_ELEMENTS, (inner) - i); \
         __VA_ARGS__ \
       } \
   } while (0)
@@ -363,14 +348,14 @@ static moments_of strip_moments(const T *x, T origin, int64_t batch, int64_t str
     const double count = (double)(strips * length);
     V s[4] = {vzero(), vzero(), vzero(), vzero()};
     for (int64_t q = 0; q < strips; q++)
-      EACH_VECTOR_4(j, u, k, length, s[u] += get(p + q * stride + j, k););
+      EACH_VECTOR_4(j, u, k, length, s[u] += load_n(p + q * stride + j, k););
     const T mean = (T)(vsum((s[0] + s[1]) + (s[2] + s[3])) / count);
     const V m = vset(mean);
     V d2[4] = {vzero(), vzero(), vzero(), vzero()};
     V d1[4] = {vzero(), vzero(), vzero(), vzero()};
     for (int64_t q = 0; q < strips; q++)
       EACH_VECTOR_4(j, u, k, length,
-        V d = keep(get(p + q * stride + j, k) - m, k);
+        V d = keep(load_n(p + q * stride + j, k) - m, k);
         d1[u] += d;
         d2[u] = vfma(d, d, d2[u]););
     /* what rounding the block's mean to T left over */
@@ -383,7 +368,7 @@ static moments_of strip_moments(const T *x, T origin, int64_t batch, int64_t str
 INLINE void scale_strips(T *y, const T *x, T mean, T scale, T shift, int64_t batch, int64_t stride, int64_t inner) {
   const V m = vset(mean), a = vset(scale), b = vset(shift);
   for (int64_t q = 0; q < batch; q++)
-    EACH_VECTOR(j, k, inner, put(y + q * stride + j, vfma(get(x + q * stride + j, k) - m, a, b), k););
+    EACH_VECTOR(j, k, inner, store_n(y + q * stride + j, vfma(load_n(x + q * stride + j, k) - m, a, b), k););
 }
 
 static void batch_norm_strips(void *context, int64_t begin, int64_t end) {
@@ -412,16 +397,16 @@ INLINE void column_block(T *mean, T *rest, T *squares, const T *x, int64_t rows,
   V s[4], m[4], d1[4], d2[4];
   for (int w = 0; w < W; w++) s[w] = d1[w] = d2[w] = vzero();
   for (int64_t q = 0; q < rows; q++)
-    for (int w = 0; w < W; w++) s[w] += get(x + q * stride + w * VL, k);
+    for (int w = 0; w < W; w++) s[w] += load_n(x + q * stride + w * VL, k);
   for (int w = 0; w < W; w++) m[w] = s[w] / vset((T)rows);
   for (int64_t q = 0; q < rows; q++)
     for (int w = 0; w < W; w++) {
-      V d = get(x + q * stride + w * VL, k) - m[w];
+      V d = load_n(x + q * stride + w * VL, k) - m[w];
       d1[w] += d;
       d2[w] = vfma(d, d, d2[w]);
     }
   for (int w = 0; w < W; w++)
-    put(mean + w * VL, m[w], k), put(rest + w * VL, d1[w], k), put(squares + w * VL, d2[w], k);
+    store_n(mean + w * VL, m[w], k), store_n(rest + w * VL, d1[w], k), store_n(squares + w * VL, d2[w], k);
 }
 
 /* mean (counted from the channel's origin) and M2 of `channels` channels; first of their columns, then, merged, of
@@ -429,12 +414,12 @@ INLINE void column_block(T *mean, T *rest, T *squares, const T *x, int64_t rows,
 static void column_moments(double *mean, double *m2, const T *x, int64_t batch, int64_t stride, int64_t channels,
                            int64_t inner) {
   const int64_t n = channels * inner;
-  T m[COLUMNS], rest[COLUMNS], squares[COLUMNS], origin[COLUMNS];
+  T m[BLOCK_COLUMNS], rest[BLOCK_COLUMNS], squares[BLOCK_COLUMNS], origin[BLOCK_COLUMNS];
   for (int64_t i = 0; i < channels; i++)
     for (int64_t j = i * inner; j < (i + 1) * inner; j++) origin[j] = batch ? x[i * inner] : 0;
   for (int64_t j = 0; j < n; j++) mean[j] = m2[j] = 0;
-  for (int64_t b = 0; b < batch; b += ROWS) {
-    const int64_t rows = least(ROWS, batch - b);
+  for (int64_t b = 0; b < batch; b += BLOCK_ROWS) {
+    const int64_t rows = MIN(BLOCK_ROWS, batch - b);
     EACH_COLUMNS(j, W, k, n, column_block(m + j, rest + j, squares + j, x + b * stride + j, rows, stride, W, k););
     const double part = (double)rows / (double)(b + rows), between = (double)b * part, each = 1 / (double)rows;
     for (int64_t j = 0; j < n; j++) {
@@ -460,8 +445,8 @@ static void scale_columns(T *y, const T *x, const T *mean, const T *scale, const
                           int64_t stride, int64_t n) {
   for (int64_t q = 0; q < batch; q++)
     EACH_VECTOR(j, k, n,
-      const V d = get(x + q * stride + j, k) - get(mean + j, k);
-      put(y + q * stride + j, vfma(d, get(scale + j, k), get(shift + j, k)), k););
+      const V d = load_n(x + q * stride + j, k) - load_n(mean + j, k);
+      store_n(y + q * stride + j, vfma(d, load_n(scale + j, k), load_n(shift + j, k)), k););
 }
 
 /* A number a channel becomes one a column, in place, from the end. */
@@ -473,22 +458,22 @@ static inline void spread(T *p, int64_t channels, int64_t inner) {
 }
 
 static void rstd_of(T *rstd, const T *var, int64_t n, double eps) {
-  EACH_VECTOR(j, k, n, put(rstd + j, 1 / vsqrt(get(var + j, k) + vset((T)eps)), k););
+  EACH_VECTOR(j, k, n, store_n(rstd + j, 1 / vsqrt(load_n(var + j, k) + vset((T)eps)), k););
 }
 
 static void batch_norm_columns(void *context, int64_t begin, int64_t end) {
   const batch_norm_args *a = context;
   const int64_t inner = a->inner, stride = a->channels * inner, many = column_channels(inner);
   const double each = 1 / (double)(a->batch * inner);
-  T mean[COLUMNS], var[COLUMNS], rstd[COLUMNS], shift[COLUMNS];
+  T mean[BLOCK_COLUMNS], var[BLOCK_COLUMNS], rstd[BLOCK_COLUMNS], shift[BLOCK_COLUMNS];
   for (int64_t unit = begin; unit < end; unit++) {
-    const int64_t c = unit * many, channels = least(many, a->channels - c);
+    const int64_t c = unit * many, channels = MIN(many, a->channels - c);
     const size_t bytes = (size_t)channels * sizeof(T);
     if (a->given_mean) {
       memcpy(mean, a->given_mean + c, bytes);
       memcpy(var, a->given_var + c, bytes);
     } else {
-      double m[COLUMNS], m2[COLUMNS];
+      double m[BLOCK_COLUMNS], m2[BLOCK_COLUMNS];
       column_moments(m, m2, a->x + c * inner, a->batch, stride, channels, inner);
       for (int64_t i = 0; i < channels; i++) mean[i] = (T)m[i], var[i] = (T)(m2[i] * each);
       memcpy(a->mean + c, mean, bytes);
@@ -497,8 +482,8 @@ static void batch_norm_columns(void *context, int64_t begin, int64_t end) {
     rstd_of(rstd, var, channels, a->eps);
     if (a->rstd) memcpy(a->rstd + c, rstd, bytes);
     EACH_VECTOR(i, k, channels,
-      put(rstd + i, get(rstd + i, k) * get_or(a->weight, c + i, k, 1), k);
-      put(shift + i, get_or(a->bias, c + i, k, 0), k););
+      store_n(rstd + i, load_n(rstd + i, k) * load_n_or(a->weight, c + i, k, 1), k);
+      store_n(shift + i, load_n_or(a->bias, c + i, k, 0), k););
     spread(mean, channels, inner);
     spread(rstd, channels, inner);
     spread(shift, channels, inner);
@@ -507,7 +492,7 @@ static void batch_norm_columns(void *context, int64_t begin, int64_t end) {
 }
 
 static void batch_norm(batch_norm_args *a) {
-  if (a->inner >= STRIP) mg_parallel(a->channels, grain(a->channels, a->batch * a->inner), batch_norm_strips, a);
+  if (a->inner >= LONG_STRIP) mg_parallel(a->channels, grain(a->channels, a->batch * a->inner), batch_norm_strips, a);
   else if (a->inner > 0) {
     const int64_t many = column_channels(a->inner), units = (a->channels + many - 1) / many;
     mg_parallel(units, grain(units, a->batch * a->inner * many), batch_norm_columns, a);
@@ -555,9 +540,9 @@ static void batch_norm_back_strips(void *context, int64_t begin, int64_t end) {
         V s2[4] = {vzero(), vzero(), vzero(), vzero()};
         for (int64_t q = 0; q < strips; q++)
           EACH_VECTOR_4(j, u, k, length,
-            V gj = get(g + q * stride + j, k);
+            V gj = load_n(g + q * stride + j, k);
             s1[u] += gj;
-            s2[u] = vfma(gj, get(p + q * stride + j, k) - m, s2[u]););
+            s2[u] = vfma(gj, load_n(p + q * stride + j, k) - m, s2[u]););
         sum += vsum((s1[0] + s1[1]) + (s1[2] + s1[3]));
         sum_d += vsum((s2[0] + s2[1]) + (s2[2] + s2[3])););
     const double rstd = a->var ? 1 / sqrt(a->var[c] + a->eps) : a->rstd[c], count = (double)(a->batch * inner);
@@ -569,8 +554,8 @@ static void batch_norm_back_strips(void *context, int64_t begin, int64_t end) {
     for (int64_t q = 0; q < a->batch; q++) {
       const T *g = gy + q * stride, *p = x + q * stride;
       T *gx = a->gx + c * inner + q * stride;
-      if (a->var) EACH_VECTOR(j, k, inner, put(gx + j, get(g + j, k) * s, k););
-      else EACH_VECTOR(j, k, inner, put(gx + j, vfma(get(p + j, k) - m, c2, get(g + j, k) + c1) * s, k););
+      if (a->var) EACH_VECTOR(j, k, inner, store_n(gx + j, load_n(g + j, k) * s, k););
+      else EACH_VECTOR(j, k, inner, store_n(gx + j, vfma(load_n(p + j, k) - m, c2, load_n(g + j, k) + c1) * s, k););
     }
   }
 }
@@ -579,14 +564,14 @@ static void batch_norm_back_strips(void *context, int64_t begin, int64_t end) {
 INLINE void column_back_block(T *sum, T *sum_d, const T *gy, const T *x, const T *mean, int64_t rows, int64_t stride,
                               const int W, const int k) {
   V m[4], s1[4], s2[4];
-  for (int w = 0; w < W; w++) m[w] = get(mean + w * VL, k), s1[w] = s2[w] = vzero();
+  for (int w = 0; w < W; w++) m[w] = load_n(mean + w * VL, k), s1[w] = s2[w] = vzero();
   for (int64_t q = 0; q < rows; q++)
     for (int w = 0; w < W; w++) {
-      V g = get(gy + q * stride + w * VL, k);
+      V g = load_n(gy + q * stride + w * VL, k);
       s1[w] += g;
-      s2[w] = vfma(g, get(x + q * stride + w * VL, k) - m[w], s2[w]);
+      s2[w] = vfma(g, load_n(x + q * stride + w * VL, k) - m[w], s2[w]);
     }
-  for (int w = 0; w < W; w++) put(sum + w * VL, s1[w], k), put(sum_d + w * VL, s2[w], k);
+  for (int w = 0; w < W; w++) store_n(sum + w * VL, s1[w], k), store_n(sum_d + w * VL, s2[w], k);
 }
 
 /* gx = ((gy + c1) + (x - mean) * c2) * scale, or gy * scale */
@@ -595,27 +580,27 @@ INLINE void column_back(T *gx, const T *gy, const T *x, const T *mean, const T *
   for (int64_t q = 0; q < batch; q++)
     EACH_VECTOR(j, k, n,
       const int64_t i = q * stride + j;
-      V g = get(gy + i, k);
-      if (!frozen) g = vfma(get(x + i, k) - get(mean + j, k), get(c2 + j, k), g + get(c1 + j, k));
-      put(gx + i, g * get(scale + j, k), k););
+      V g = load_n(gy + i, k);
+      if (!frozen) g = vfma(load_n(x + i, k) - load_n(mean + j, k), load_n(c2 + j, k), g + load_n(c1 + j, k));
+      store_n(gx + i, g * load_n(scale + j, k), k););
 }
 
 static void batch_norm_back_columns(void *context, int64_t begin, int64_t end) {
   const batch_norm_back_args *a = context;
   const int64_t inner = a->inner, stride = a->channels * inner, many = column_channels(inner);
   const double each = 1 / (double)(a->batch * inner);
-  double sum[COLUMNS], sum_d[COLUMNS];
-  T mean[COLUMNS], rstd[COLUMNS], c1[COLUMNS], c2[COLUMNS];
+  double sum[BLOCK_COLUMNS], sum_d[BLOCK_COLUMNS];
+  T mean[BLOCK_COLUMNS], rstd[BLOCK_COLUMNS], c1[BLOCK_COLUMNS], c2[BLOCK_COLUMNS];
   for (int64_t unit = begin; unit < end; unit++) {
-    const int64_t c = unit * many, channels = least(many, a->channels - c), n = channels * inner;
+    const int64_t c = unit * many, channels = MIN(many, a->channels - c), n = channels * inner;
     const T *gy = a->gy + c * inner, *x = a->x + c * inner;
     memcpy(mean, a->mean + c, (size_t)channels * sizeof(T));
     if (a->var) rstd_of(rstd, a->var + c, channels, a->eps);
     else memcpy(rstd, a->rstd + c, (size_t)channels * sizeof(T));
     spread(mean, channels, inner);
     for (int64_t j = 0; j < n; j++) sum[j] = sum_d[j] = 0;
-    for (int64_t b = 0; needs_sums(a) && b < a->batch; b += ROWS) {
-      const int64_t rows = least(ROWS, a->batch - b), at = b * stride;
+    for (int64_t b = 0; needs_sums(a) && b < a->batch; b += BLOCK_ROWS) {
+      const int64_t rows = MIN(BLOCK_ROWS, a->batch - b), at = b * stride;
       EACH_COLUMNS(j, W, k, n,
         column_back_block(c1 + j, c2 + j, gy + at + j, x + at + j, mean + j, rows, stride, W, k););
       for (int64_t j = 0; j < n; j++) sum[j] += c1[j], sum_d[j] += c2[j];
@@ -631,7 +616,7 @@ static void batch_norm_back_columns(void *context, int64_t begin, int64_t end) {
     for (int64_t i = 0; a->gweight && i < channels; i++) a->gweight[c + i] = (T)sum_d[i];
     if (!a->gx) continue;
     for (int64_t i = 0; i < channels; i++) c1[i] = (T)(-sum[i] * each), c2[i] = (T)(-sum_d[i] * rstd[i] * each);
-    EACH_VECTOR(i, k, channels, put(rstd + i, get(rstd + i, k) * get_or(a->weight, c + i, k, 1), k););
+    EACH_VECTOR(i, k, channels, store_n(rstd + i, load_n(rstd + i, k) * load_n_or(a->weight, c + i, k, 1), k););
     spread(c1, channels, inner);
     spread(c2, channels, inner);
     spread(rstd, channels, inner);
@@ -641,7 +626,8 @@ static void batch_norm_back_columns(void *context, int64_t begin, int64_t end) {
 }
 
 static void batch_norm_back(batch_norm_back_args *a) {
-  if (a->inner >= STRIP) mg_parallel(a->channels, grain(a->channels, a->batch * a->inner), batch_norm_back_strips, a);
+  if (a->inner >= LONG_STRIP)
+    mg_parallel(a->channels, grain(a->channels, a->batch * a->inner), batch_norm_back_strips, a);
   else if (a->inner > 0) {
     const int64_t many = column_channels(a->inner), units = (a->channels + many - 1) / many;
     mg_parallel(units, grain(units, a->batch * a->inner * many), batch_norm_back_columns, a);
@@ -690,8 +676,8 @@ INLINE void group_norm_some(const group_norm_args *a, int64_t row, const int R) 
     a->rstd[row + r] = rstd[r][0];
     if (inner == 1)
       EACH_VECTOR(j, k, n,
-        const V xhat = (get(x + j, k) - mean[r]) * rstd[r];
-        put(y + j, vfma(xhat, get_or(weight, j, k, 1), get_or(bias, j, k, 0)), k););
+        const V xhat = (load_n(x + j, k) - mean[r]) * rstd[r];
+        store_n(y + j, vfma(xhat, load_n_or(weight, j, k, 1), load_n_or(bias, j, k, 0)), k););
     else
       for (int64_t c = 0; c < cpg; c++)
         scale_strips(y + c * inner, x + c * inner, mean[r][0], weight ? rstd[r][0] * weight[c] : rstd[r][0],
@@ -735,19 +721,19 @@ static void group_norm_back_rows(void *context, int64_t begin, int64_t end) {
     double c1 = 0, c2 = 0;
     if (inner == 1)
       EACH_VECTOR(j, k, n,
-        V g = get(gy + j, k);
-        put(ds + j, g, k);
-        put(dx + j, g * (get(x + j, k) - m) * rs, k););
+        V g = load_n(gy + j, k);
+        store_n(ds + j, g, k);
+        store_n(dx + j, g * (load_n(x + j, k) - m) * rs, k););
     else
       for (int64_t c = 0; c < cpg; c++) {
         double sum = 0, sum_d = 0;
-        for (int64_t b = 0; b < inner; b += BLOCK) {
+        for (int64_t b = 0; b < inner; b += BLOCK_ELEMENTS) {
           const T *g = gy + c * inner + b, *p = x + c * inner + b;
           V s1[4] = {vzero(), vzero(), vzero(), vzero()}, s2[4] = {vzero(), vzero(), vzero(), vzero()};
-          EACH_VECTOR_4(j, u, k, least(BLOCK, inner - b),
-            V gj = get(g + j, k);
+          EACH_VECTOR_4(j, u, k, MIN(BLOCK_ELEMENTS, inner - b),
+            V gj = load_n(g + j, k);
             s1[u] += gj;
-            s2[u] = vfma(gj, get(p + j, k) - m, s2[u]););
+            s2[u] = vfma(gj, load_n(p + j, k) - m, s2[u]););
           sum += vsum((s1[0] + s1[1]) + (s1[2] + s1[3]));
           sum_d += vsum((s2[0] + s2[1]) + (s2[2] + s2[3]));
         }
@@ -755,12 +741,12 @@ static void group_norm_back_rows(void *context, int64_t begin, int64_t end) {
         dx[c] = (T)(sum_d * rstd);
       }
     if (!a->gx) continue;
-    for (int64_t b = 0; b < cpg; b += BLOCK) {
+    for (int64_t b = 0; b < cpg; b += BLOCK_ELEMENTS) {
       V s1 = vzero(), s2 = vzero();
-      EACH_VECTOR(j, k, least(BLOCK, cpg - b),
-        V w = get_or(weight, b + j, k, 1);
-        s1 = vfma(w, get(ds + b + j, k), s1);
-        s2 = vfma(w, get(dx + b + j, k), s2););
+      EACH_VECTOR(j, k, MIN(BLOCK_ELEMENTS, cpg - b),
+        V w = load_n_or(weight, b + j, k, 1);
+        s1 = vfma(w, load_n(ds + b + j, k), s1);
+        s2 = vfma(w, load_n(dx + b + j, k), s2););
       c1 += vsum(s1);
       c2 += vsum(s2);
     }
@@ -768,13 +754,14 @@ static void group_norm_back_rows(void *context, int64_t begin, int64_t end) {
     const V k1 = vset((T)(-c1 / (double)n * rstd)), k2 = vset((T)(-c2 / (double)n * rstd * rstd));
     if (inner == 1)
       EACH_VECTOR(j, k, n,
-        const V g = vfma(get(gy + j, k), get_or(weight, j, k, 1) * rs, k1);
-        put(gx + j, vfma(get(x + j, k) - m, k2, g), k););
+        const V g = vfma(load_n(gy + j, k), load_n_or(weight, j, k, 1) * rs, k1);
+        store_n(gx + j, vfma(load_n(x + j, k) - m, k2, g), k););
     else
       for (int64_t c = 0; c < cpg; c++) {
         const V w = vset(weight ? weight[c] * rstd : rstd);
         const T *g = gy + c * inner, *p = x + c * inner;
-        EACH_VECTOR(j, k, inner, put(gx + c * inner + j, vfma(get(p + j, k) - m, k2, vfma(get(g + j, k), w, k1)), k););
+        EACH_VECTOR(j, k, inner,
+          store_n(gx + c * inner + j, vfma(load_n(p + j, k) - m, k2, vfma(load_n(g + j, k), w, k1)), k););
       }
   }
 }

@@ -26,11 +26,9 @@
 #include "runtime.h"
 #include "simd.h"
 
-#define INLINE static inline __attribute__((always_inline))
-
 enum { PARAM, GRAD, STATE1, STATE2, STATE3, STEP_, SIZE };
 enum { LR, WEIGHT_DECAY, EPS, FIRST, SECOND };
-enum { GRAIN = 1 << 14, CHUNK = 1 << 14 };
+enum { ELEMENTS_PER_THREAD = 1 << 14, CHUNK_ELEMENTS = 1 << 14 };
 
 typedef struct Job Job;
 struct Job {
@@ -59,7 +57,7 @@ static int64_t line_length(const int64_t *table, int64_t count) {
   return n;
 }
 static void launch(Job *job) {
-  mg_parallel(line_length(job->table, job->count), GRAIN, along_the_line, job);
+  mg_parallel(line_length(job->table, job->count), ELEMENTS_PER_THREAD, along_the_line, job);
   for (int64_t r = 0; r < job->count; r++) {
     double *step = address(job->table + r * MG_OPTIM_COLUMNS, STEP_);
     if (step) *step += 1;
@@ -71,18 +69,13 @@ static void launch(Job *job) {
   int64_t i = begin; \
   for (; i + VL <= end; i += VL) body(i, VL); \
   if (i < end) body(i, (int)(end - i));
-INLINE V load(const T *p, int64_t i, int w) { return w == VL ? vload(p + i) : vload_n(p + i, w); }
-INLINE void store(T *p, int64_t i, int w, V v) {
-  if (w == VL) vstore(p + i, v);
-  else vstore_n(p + i, v, w);
-}
 /* start + weight * (end - start), from the nearer side as torch.lerp does */
 INLINE V lerp(V start, V end, double weight) {
   return weight < 0.5 ? vfma(vset((T)weight), end - start, start) : vfma(vset((T)(weight - 1)), end - start, end);
 }
 /* g, p of one vector; weight decay as an L2 penalty */
 #define GRADIENT(i, w, decay) \
-  V p = load(param, i, w), g = load(grad, i, w); \
+  V p = load_n(param + i, w), g = load_n(grad + i, w); \
   if (job->maximize) g = -g; \
   if (decay) g = vfma(vset((T)weight_decay), p, g);
 #define ROW \
@@ -102,11 +95,11 @@ static void sgd_update(const Job *job, const int64_t *row, int64_t begin, int64_
 #define BODY(i, w) do { \
     GRADIENT(i, w, weight_decay != 0) \
     if (first != 0) { \
-      const V b = fresh ? g : vfma(vset((T)(1 - second)), g, load(state1, i, w) * vset((T)first)); \
-      store(state1, i, w, b); \
+      const V b = fresh ? g : vfma(vset((T)(1 - second)), g, load_n(state1 + i, w) * vset((T)first)); \
+      store_n(state1 + i, b, w); \
       g = option ? vfma(vset((T)first), b, g) : b; \
     } \
-    store(param, i, w, vfma(vset((T)-lr), g, p)); \
+    store_n(param + i, vfma(vset((T)-lr), g, p), w); \
   } while (0)
   VECTORS(BODY)
 #undef BODY
@@ -130,15 +123,15 @@ static void adam_update(const Job *job, const int64_t *row, int64_t begin, int64
 #define BODY(i, w) do { \
     GRADIENT(i, w, penalty) \
     if (decay) p *= shrink; \
-    const V m = lerp(load(state1, i, w), g, 1 - first); \
-    V v = load(state2, i, w) * keep + take * g * g; \
-    store(state1, i, w, m); \
-    store(state2, i, w, v); \
+    const V m = lerp(load_n(state1 + i, w), g, 1 - first); \
+    V v = load_n(state2 + i, w) * keep + take * g * g; \
+    store_n(state1 + i, m, w); \
+    store_n(state2 + i, v, w); \
     if (option) { \
-      v = vmax(load(state3, i, w), v); \
-      store(state3, i, w, v); \
+      v = vmax(load_n(state3 + i, w), v); \
+      store_n(state3 + i, v, w); \
     } \
-    store(param, i, w, p + size * m / (vsqrt(v) * scale + small)); \
+    store_n(param + i, p + size * m / (vsqrt(v) * scale + small), w); \
   } while (0)
   VECTORS(BODY)
 #undef BODY
@@ -162,20 +155,20 @@ static void rmsprop_update(const Job *job, const int64_t *row, int64_t begin, in
               rate = vset((T)-lr);
 #define BODY(i, w) do { \
     GRADIENT(i, w, weight_decay != 0) \
-    V v = load(state1, i, w) * keep + take * g * g; \
-    store(state1, i, w, v); \
+    V v = load_n(state1 + i, w) * keep + take * g * g; \
+    store_n(state1 + i, v, w); \
     if (option) { \
-      const V a = lerp(load(state2, i, w), g, 1 - first); \
-      store(state2, i, w, a); \
+      const V a = lerp(load_n(state2 + i, w), g, 1 - first); \
+      store_n(state2 + i, a, w); \
       v -= a * a; \
     } \
     const V root = vsqrt(v) + small; \
     if (second > 0) { \
-      const V b = load(state3, i, w) * momentum + g / root; \
-      store(state3, i, w, b); \
-      store(param, i, w, vfma(rate, b, p)); \
+      const V b = load_n(state3 + i, w) * momentum + g / root; \
+      store_n(state3 + i, b, w); \
+      store_n(param + i, vfma(rate, b, p), w); \
     } else { \
-      store(param, i, w, p + rate * g / root); \
+      store_n(param + i, p + rate * g / root, w); \
     } \
   } while (0)
   VECTORS(BODY)
@@ -197,9 +190,9 @@ static void adagrad_update(const Job *job, const int64_t *row, int64_t begin, in
   const V rate = vset((T)(-lr / (1 + *step * first))), small = vset((T)eps);
 #define BODY(i, w) do { \
     GRADIENT(i, w, weight_decay != 0) \
-    const V s = load(state1, i, w) + g * g; \
-    store(state1, i, w, s); \
-    store(param, i, w, p + rate * g / (vsqrt(s) + small)); \
+    const V s = load_n(state1 + i, w) + g * g; \
+    store_n(state1 + i, s, w); \
+    store_n(param + i, p + rate * g / (vsqrt(s) + small), w); \
   } while (0)
   VECTORS(BODY)
 #undef BODY
@@ -229,11 +222,11 @@ static void norm_chunks(void *context, int64_t begin, int64_t end) {
     Job one = *job;
     one.partial = job->partial + c;
     *one.partial = 0;
-    along_the_line(&one, c * CHUNK, (c + 1) * CHUNK);
+    along_the_line(&one, c * CHUNK_ELEMENTS, (c + 1) * CHUNK_ELEMENTS);
   }
 }
 void FN(grad_norm_sq)(double *out, const int64_t *table, int64_t count) {
-  const int64_t chunks = (line_length(table, count) + CHUNK - 1) / CHUNK;
+  const int64_t chunks = (line_length(table, count) + CHUNK_ELEMENTS - 1) / CHUNK_ELEMENTS;
   Job job = {.update = norm_update,
              .table = table,
              .count = count,
@@ -247,26 +240,26 @@ void FN(grad_norm_sq)(double *out, const int64_t *table, int64_t count) {
 static void scale_update(const Job *job, const int64_t *row, int64_t begin, int64_t end) {
   T *g = address(row, GRAD);
   const V factor = vset((T)job->hyper[0]);
-#define BODY(i, w) store(g, i, w, load(g, i, w) * factor)
+#define BODY(i, w) store_n(g + i, load_n(g + i, w) * factor, w)
   VECTORS(BODY)
 #undef BODY
 }
 void FN(grad_scale)(const int64_t *table, const double *factor, int64_t count) {
   if (factor[0] == 1) return;                 /* nothing to clip: the common case leaves memory alone */
   Job job = {.update = scale_update, .table = table, .hyper = factor, .count = count};
-  mg_parallel(line_length(table, count), GRAIN, along_the_line, &job);
+  mg_parallel(line_length(table, count), ELEMENTS_PER_THREAD, along_the_line, &job);
 }
 
 static void clip_update(const Job *job, const int64_t *row, int64_t begin, int64_t end) {
   T *g = address(row, GRAD);
   const V high = vset((T)job->hyper[0]), low = -high;
-#define BODY(i, w) store(g, i, w, vmin(vmax(load(g, i, w), low), high))
+#define BODY(i, w) store_n(g + i, vmin(vmax(load_n(g + i, w), low), high), w)
   VECTORS(BODY)
 #undef BODY
 }
 void FN(grad_clip)(const int64_t *table, int64_t count, double limit) {
   Job job = {.update = clip_update, .table = table, .hyper = &limit, .count = count};
-  mg_parallel(line_length(table, count), GRAIN, along_the_line, &job);
+  mg_parallel(line_length(table, count), ELEMENTS_PER_THREAD, along_the_line, &job);
 }
 
 /* ONCE, in the plainest build */

@@ -21,9 +21,7 @@
 
 #include "runtime.h"
 
-#define MIN(x, y) ((x) < (y) ? (x) : (y))
-#define MAX(x, y) ((x) > (y) ? (x) : (y))
-#define PIECE 16384                      /* elements of x for a thread at a time */
+#define ELEMENTS_PER_THREAD 16384                      /* elements of x for a thread at a time */
 
 typedef struct { int64_t planes, in[3], out[3], dilation[3]; } shapes;
 
@@ -47,7 +45,7 @@ static job job_of(const int64_t *windows) {
 static int64_t volume(const int64_t *size) { return size[0] * size[1] * size[2]; }
 
 static void over_planes(job *j, void (*run)(void *, int64_t, int64_t)) {
-  mg_parallel(j->s.planes, MAX(PIECE / MAX(volume(j->s.in), 1), 1), run, j);
+  mg_parallel(j->s.planes, MAX(ELEMENTS_PER_THREAD / MAX(volume(j->s.in), 1), 1), run, j);
 }
 
 /* For each output row and plane, `top` a window of rows: for (z) for (row) in order. */

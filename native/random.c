@@ -22,12 +22,12 @@
 #include "philox.h"
 #include "runtime.h"
 
-#define PIECE 16384                        /* elements of a piece of work for a thread: a multiple of WORDS */
+#define ELEMENTS_PER_THREAD 16384 /* elements of a piece of work for a thread: a multiple of WORDS */
 
 /* Runs fn over n elements in pieces; each piece begins at a multiple of WORDS. */
 static void pieces(int64_t n, void (*fn)(void *, int64_t, int64_t), void *context) {
-  if (n <= 2 * PIECE) fn(context, 0, n);
-  else mg_parallel(n, PIECE, fn, context);
+  if (n <= 2 * ELEMENTS_PER_THREAD) fn(context, 0, n);
+  else mg_parallel(n, ELEMENTS_PER_THREAD, fn, context);
 }
 
 #if TYPE_IS == 5

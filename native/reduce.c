@@ -8,8 +8,8 @@
  * It waits for each addition to finish before the next, and the error of a float sum grows with the length. So a
  * reduction here is three small functions of its own:
  *
- *     rows     up to BLOCK contiguous elements to a partial result: lanes side by side, folded at the end
- *     strip    up to STEP rows to one partial result per column: the lanes are the columns, nothing is folded
+ *     rows     up to BLOCK_ELEMENTS contiguous elements to a partial result: lanes side by side, folded at the end
+ *     strip    up to BLOCK_ROWS rows to one partial result per column: the lanes are the columns, nothing is folded
  *     merge    joins the partial results of two stretches, the earlier one first
  *
  * and one driver that cuts the input into blocks. It takes `rows` where the reduced elements lie contiguous in memory,
@@ -24,45 +24,20 @@
 #include "runtime.h"
 #include "simd.h"
 
-#define INLINE static inline __attribute__((always_inline))
-
-/* ---- what simd.h has for float and double, for integers, as far as it is needed here ---- */
+/* ---- bounds of T, and what additions and multiplications are done in: unsigned for integers, which wrap around ----
+ *     */
 #if IS_REAL
 #define LOWEST (-(T)INFINITY)
 #define HIGHEST ((T)INFINITY)
-typedef T TA;                             /* what additions and multiplications are done in */
-typedef V VA;
 #define ISNAN(a) ((a) != (a))
+typedef T TA;
+typedef V VA;
 #else
+#define LOWEST (TYPE_IS == 3 ? INT32_MIN : TYPE_IS == 4 ? INT64_MIN : 0)
+#define HIGHEST (TYPE_IS == 3 ? INT32_MAX : TYPE_IS == 4 ? INT64_MAX : UINT8_MAX)
 #define ISNAN(a) ((void)(a), 0)
-#if TYPE_IS == 3
-typedef int32_t TI;
-typedef uint32_t TA;                      /* unsigned: sums and products may wrap around */
-#define LOWEST INT32_MIN
-#define HIGHEST INT32_MAX
-#elif TYPE_IS == 4
-typedef int64_t TI;
-typedef uint64_t TA;
-#define LOWEST INT64_MIN
-#define HIGHEST INT64_MAX
-#else
-typedef int8_t TI;
-typedef uint8_t TA;
-#define LOWEST 0
-#define HIGHEST UINT8_MAX
-#endif
-#define VL ((int)(VBYTES / sizeof(T)))
-typedef T V __attribute__((vector_size(VBYTES)));
-typedef TI VM __attribute__((vector_size(VBYTES)));
-typedef TA VA __attribute__((vector_size(VBYTES)));
-static inline V vload(const T *p) { V v; memcpy(&v, p, VBYTES); return v; }
-static inline void vstore(T *p, V v) { memcpy(p, &v, VBYTES); }
-static inline V vload_n(const T *p, int n) { V v = {0}; memcpy(&v, p, (size_t)n * sizeof(T)); return v; }
-static inline void vstore_n(T *p, V v, int n) { memcpy(p, &v, (size_t)n * sizeof(T)); }
-static inline V vset(T s) { return s - (V){0}; }
-static inline V vselect(VM mask, V a, V b) { return (V)((mask & (VM)a) | (~mask & (VM)b)); }
-static inline V vmax(V a, V b) { return vselect((VM)(a > b), a, b); }
-static inline V vmin(V a, V b) { return vselect((VM)(a < b), a, b); }
+typedef TU TA;
+typedef VU VA;
 #endif
 
 enum { SUM, PROD, MAX, MIN };
@@ -117,13 +92,14 @@ INLINE T fold_lanes(int op, V v) {
 /* ---- partial results ---- */
 
 enum {
-  BLOCK = 64 * VBYTES / sizeof(T),        /* elements of a row reduced at once: 4 KB at the widest */
-  STEP = 32,                              /* rows reduced at once */
-  STRIP = 64,                             /* columns reduced at once, up to 2 * STRIP - 1 */
-  WIDTH = 1024,                           /* columns of one piece of work */
-  GROUP = 64,                             /* rows whose partial results are stored together */
-  CHUNK = 1 << 17,                        /* elements of one piece of work, where a reduction is split into several */
-  GRAIN = 1 << 15,                        /* below this many elements a second thread does not pay */
+  BLOCK_ELEMENTS = 64 * VBYTES / sizeof(T),        /* elements of a row reduced at once: 4 KB at the widest */
+  BLOCK_ROWS = 32,                              /* rows reduced at once */
+  BLOCK_COLUMNS = 64,                             /* columns reduced at once, up to 2 * BLOCK_COLUMNS - 1 */
+  PIECE_COLUMNS = 1024,                           /* columns of one piece of work */
+  GROUP_ROWS = 64,                             /* rows whose partial results are stored together */
+  /* elements of one piece of work, where a reduction is split into several */
+  CHUNK_ELEMENTS = 1 << 17,
+  ELEMENTS_PER_THREAD = 1 << 15,                        /* below this many elements a second thread does not pay */
   DIMS = 64
 };
 
@@ -137,17 +113,17 @@ static inline Partial at(Partial p, int64_t i) { return (Partial){p.value + i, p
   const Partial name = {name##_value, name##_index, name##_high, name##_low}
 
 typedef struct {
-  /* p[j * stride + i], i < n <= BLOCK, for each row j < count; first: how many elements of the output came before
-   * p[0] */
+  /* p[j * stride + i], i < n <= BLOCK_ELEMENTS, for each row j < count; first: how many elements of the output came
+   * before p[0] */
   void (*rows)(Partial to, const T *p, int64_t count, int64_t stride, int64_t n, int64_t first);
-  /* row[i][from + j], i < n <= STEP, for each column j < width; n may be 0: the identity */
+  /* row[i][from + j], i < n <= BLOCK_ROWS, for each column j < width; n may be 0: the identity */
   void (*strip)(Partial to, const T *const *row, int64_t from, int64_t width, int64_t n, int64_t first);
   /* a, of n elements an output, takes in b, of m elements */
   void (*merge)(Partial a, Partial b, int64_t width, int64_t n, int64_t m);
   /* one row of n elements into `to`, which holds `first` already; null: rows and merge do it */
   void (*more)(Partial to, const T *p, int64_t n, int64_t first);
   /* writes outputs k ... k + width - 1; n: elements reduced */
-  void (*store)(void *out, void *second, int64_t k, Partial from, int64_t width, int64_t n);
+  void (*store_n)(void *out, void *second, int64_t k, Partial from, int64_t width, int64_t n);
 } Op;
 
 /* ---- sum, prod, max, min ---- */
@@ -181,25 +157,20 @@ INLINE V fold_block(int op, const T *p, int64_t n) {
     if (j < width && width >= VL) one(width - VL, 1, VL); \
     else if (j < width) one(j, 1, (int)width); \
   } while (0)
-INLINE V load(const T *p, int lanes) { return lanes == VL ? vload(p) : vload_n(p, lanes); }
-INLINE void store(T *p, V v, int lanes) {
-  if (lanes == VL) vstore(p, v);
-  else vstore_n(p, v, lanes);
-}
 
 /* Four rows are folded in pairs before they join the rest: four times fewer roundings one upon another. */
 INLINE void fold_vectors(int op, T *out, const T *const *row, int64_t at, int64_t n, int vectors, int lanes) {
   V a[4];
   int64_t i = 0;
   for (int l = 0; l < vectors; l++) a[l] = vset(identity(op));
-#define ROW(k) load(row[i + k] + at + l * VL, lanes)
+#define ROW(k) load_n(row[i + k] + at + l * VL, lanes)
   for (; i + 4 <= n; i += 4)
     for (int l = 0; l < vectors; l++)
       a[l] = vstep(op, a[l], vstep(op, vstep(op, ROW(0), ROW(1)), vstep(op, ROW(2), ROW(3))));
   for (; i < n; i++)
     for (int l = 0; l < vectors; l++) a[l] = vstep(op, a[l], ROW(0));
 #undef ROW
-  for (int l = 0; l < vectors; l++) store(out + l * VL, a[l], lanes);
+  for (int l = 0; l < vectors; l++) store_n(out + l * VL, a[l], lanes);
 }
 INLINE void fold_columns(int op, T *out, const T *const *row, int64_t from, int64_t width, int64_t n) {
 #define ONE(j, vectors, lanes) fold_vectors(op, out + (j), row, from + (j), n, vectors, lanes)
@@ -296,7 +267,7 @@ static inline int64_t locate(T m, const T *p, int64_t n) {
   const V extreme = vset(m);
   int64_t i = (n - 1) / VL;
   const int rest = (int)(n - i * VL);
-  VM number = (TI)i - (VM){0}, where = (TI)(2 * BLOCK / VL - 1) - (VM){0};
+  VM number = (TI)i - (VM){0}, where = (TI)(2 * BLOCK_ELEMENTS / VL - 1) - (VM){0};
   VM hit = (VM)(vload_n(p + i * VL, rest) == extreme) & first_lanes(rest);
   where = (hit & number) | (~hit & where);
   while (i-- > 0) {
@@ -306,7 +277,7 @@ static inline int64_t locate(T m, const T *p, int64_t n) {
   }
   TI t[VBYTES / sizeof(T)];
   memcpy(t, &where, VBYTES);
-  int first = 2 * BLOCK;
+  int first = 2 * BLOCK_ELEMENTS;
   for (int l = 0; l < VL; l++) {
     const int k = (int)t[l] * VL + l;
     first = k < first ? k : first;
@@ -324,26 +295,26 @@ INLINE void arg_more(int op, Partial to, const T *p, int64_t n, int64_t first) {
   const T m = fold_lanes(op, fold_block(op, p, n));
   if (beats(op, m, to.value[0])) to.value[0] = m, to.index[0] = first + locate(m, p, n);
 }
-/* The lanes count rows in integers as wide as T: STEP fits into any. */
+/* The lanes count rows in integers as wide as T: BLOCK_ROWS fits into any. */
 INLINE void arg_vectors(int op, T *value, TI *number, const T *const *row, int64_t at, int64_t n, int vectors,
                         int lanes) {
   V best[4];
   VM where[4];
-  for (int l = 0; l < vectors; l++) best[l] = load(row[0] + at + l * VL, lanes), where[l] = (VM){0};
+  for (int l = 0; l < vectors; l++) best[l] = load_n(row[0] + at + l * VL, lanes), where[l] = (VM){0};
   for (int64_t i = 1; i < n; i++)
     for (int l = 0; l < vectors; l++) {
-      const V x = load(row[i] + at + l * VL, lanes);
+      const V x = load_n(row[i] + at + l * VL, lanes);
       const VM better = vbeats(op, x, best[l]);
       best[l] = vselect(better, x, best[l]);
       where[l] = (better & ((TI)i - (VM){0})) | (~better & where[l]);
     }
   for (int l = 0; l < vectors; l++) {
-    store(value + l * VL, best[l], lanes);
+    store_n(value + l * VL, best[l], lanes);
     memcpy(number + l * VL, &where[l], VBYTES);
   }
 }
 INLINE void arg_strip(int op, Partial to, const T *const *row, int64_t from, int64_t width, int64_t n, int64_t first) {
-  TI number[2 * STRIP] = {0};
+  TI number[2 * BLOCK_COLUMNS] = {0};
 #define ONE(j, vectors, lanes) arg_vectors(op, to.value + (j), number + (j), row, from + (j), n, vectors, lanes)
   if (n > 0) ACROSS(ONE);
   else for (int64_t j = 0; j < width; j++) to.value[j] = identity(op);
@@ -391,12 +362,12 @@ INLINE void count_vectors(TI *number, const T *const *row, int64_t at, int64_t n
   VM c[4];
   for (int l = 0; l < vectors; l++) c[l] = (VM){0};
   for (int64_t i = 0; i < n; i++)
-    for (int l = 0; l < vectors; l++) c[l] -= (VM)(load(row[i] + at + l * VL, lanes) != (V){0});
+    for (int l = 0; l < vectors; l++) c[l] -= (VM)(load_n(row[i] + at + l * VL, lanes) != (V){0});
   for (int l = 0; l < vectors; l++) memcpy(number + l * VL, &c[l], VBYTES);
 }
 static void count_strip(Partial to, const T *const *row, int64_t from, int64_t width, int64_t n, int64_t first) {
   (void)first;
-  TI number[2 * STRIP];
+  TI number[2 * BLOCK_COLUMNS];
 #define ONE(j, vectors, lanes) count_vectors(number + (j), row, from + (j), n, vectors, lanes)
   ACROSS(ONE);
 #undef ONE
@@ -461,25 +432,25 @@ static void moments_rows(Partial to, const T *p, int64_t count, int64_t stride, 
 INLINE void moments_vectors(T *c, T *s, T *q, const T *const *row, int64_t at, int64_t n, int vectors, int lanes) {
   V shift[4], sum[4], squares[4];
   for (int l = 0; l < vectors; l++)
-    shift[l] = n > 0 ? finite_or_0(load(row[0] + at + l * VL, lanes)) : vzero(), sum[l] = vzero();
+    shift[l] = n > 0 ? finite_or_0(load_n(row[0] + at + l * VL, lanes)) : vzero(), sum[l] = vzero();
   for (int64_t i = 0; i < n; i++)
-    for (int l = 0; l < vectors; l++) sum[l] += load(row[i] + at + l * VL, lanes) - shift[l];
+    for (int l = 0; l < vectors; l++) sum[l] += load_n(row[i] + at + l * VL, lanes) - shift[l];
   for (int l = 0; l < vectors; l++) shift[l] += sum[l] * vset((T)1 / (T)n), sum[l] = squares[l] = vzero();
   for (int64_t i = 0; i < n; i++)
     for (int l = 0; l < vectors; l++) {
-      const V a = load(row[i] + at + l * VL, lanes) - shift[l];
+      const V a = load_n(row[i] + at + l * VL, lanes) - shift[l];
       sum[l] += a;
       squares[l] = vfma(a, a, squares[l]);
     }
   for (int l = 0; l < vectors; l++) {
-    store(c + l * VL, shift[l], lanes);
-    store(s + l * VL, sum[l], lanes);
-    store(q + l * VL, squares[l], lanes);
+    store_n(c + l * VL, shift[l], lanes);
+    store_n(s + l * VL, sum[l], lanes);
+    store_n(q + l * VL, squares[l], lanes);
   }
 }
 static void moments_strip(Partial to, const T *const *row, int64_t from, int64_t width, int64_t n, int64_t first) {
   (void)first;
-  T c[2 * STRIP], s[2 * STRIP], q[2 * STRIP];
+  T c[2 * BLOCK_COLUMNS], s[2 * BLOCK_COLUMNS], q[2 * BLOCK_COLUMNS];
 #define ONE(j, vectors, lanes) moments_vectors(c + (j), s + (j), q + (j), row, from + (j), n, vectors, lanes)
   ACROSS(ONE);
 #undef ONE
@@ -559,15 +530,15 @@ static void reduce_row(const Job *job, Partial to, const T *x, int64_t c) {
   const Op *op = job->op;
   const int64_t begin = chunk_begin(job, c), end = chunk_end(job, c);
   PARTIAL(next, 1);
-  T buffer[BLOCK];
+  T buffer[BLOCK_ELEMENTS];
   Walk walk;
   const Dims outer = {job->reduced.ndim - (job->reduced.ndim > 0), job->reduced.shape, job->reduced.stride};
   walk_start(&walk, outer, x, begin / job->run);
-  const int in_place = job->run_stride == 1 && (outer.ndim == 0 || job->run >= BLOCK / 4);
+  const int in_place = job->run_stride == 1 && (outer.ndim == 0 || job->run >= BLOCK_ELEMENTS / 4);
   int64_t within = begin % job->run;
   for (int64_t i = begin; i < end;) {
     const T *p = buffer;
-    int64_t n = end - i < BLOCK ? end - i : BLOCK;
+    int64_t n = end - i < BLOCK_ELEMENTS ? end - i : BLOCK_ELEMENTS;
     if (in_place) {
       if (n > job->run - within) n = job->run - within;
       p = walk.p + within;
@@ -591,14 +562,15 @@ static void reduce_row(const Job *job, Partial to, const T *x, int64_t c) {
 /* Outputs [begin, end), each with all its elements. */
 static void rows_piece(void *context, int64_t begin, int64_t end) {
   const Job *job = context;
-  PARTIAL(to, GROUP);
+  PARTIAL(to, GROUP_ROWS);
   PARTIAL(next, 1);
-  const int short_rows = job->reduced.ndim <= 1 && (job->run_stride == 1 || job->run == 1) && job->reduce <= BLOCK;
+  const int short_rows =
+      job->reduced.ndim <= 1 && (job->run_stride == 1 || job->run == 1) && job->reduce <= BLOCK_ELEMENTS;
   for (int64_t k = begin; k < end;) {
     Walk walk;
     walk_start(&walk, job->kept, job->x, k);
     int64_t n = job->inner - k % job->inner;            /* outputs an even stride apart */
-    if (n > GROUP) n = GROUP;
+    if (n > GROUP_ROWS) n = GROUP_ROWS;
     if (n > end - k) n = end - k;
     if (short_rows) job->op->rows(to, walk.p, n, job->inner_stride, job->reduce, 0);
     else for (int64_t j = 0; j < n; j++) {
@@ -608,7 +580,7 @@ static void rows_piece(void *context, int64_t begin, int64_t end) {
         job->op->merge(at(to, j), next, 1, chunk_begin(job, c), chunk_end(job, c) - chunk_begin(job, c));
       }
     }
-    job->op->store(job->out, job->second, k, to, n, job->reduce);
+    job->op->store_n(job->out, job->second, k, to, n, job->reduce);
     k += n;
   }
 }
@@ -628,24 +600,25 @@ static void reduce_columns(const Job *job, Partial to, const T *x, int64_t width
   const Op *op = job->op;
   const int64_t begin = chunk_begin(job, c), end = chunk_end(job, c);
   if (job->reduce == 0) {
-    for (int64_t j = 0; j < width; j += STRIP) op->strip(at(to, j), 0, 0, width - j < STRIP ? width - j : STRIP, 0, 0);
+    for (int64_t j = 0; j < width; j += BLOCK_COLUMNS)
+      op->strip(at(to, j), 0, 0, width - j < BLOCK_COLUMNS ? width - j : BLOCK_COLUMNS, 0, 0);
     return;
   }
-  PARTIAL(next, 2 * STRIP);
+  PARTIAL(next, 2 * BLOCK_COLUMNS);
   Walk walk;
   walk_start(&walk, job->reduced, x, begin);
-  for (int64_t i = begin; i < end; i += STEP) {
-    const T *row[STEP];
-    const int64_t n = end - i < STEP ? end - i : STEP;
+  for (int64_t i = begin; i < end; i += BLOCK_ROWS) {
+    const T *row[BLOCK_ROWS];
+    const int64_t n = end - i < BLOCK_ROWS ? end - i : BLOCK_ROWS;
     for (int64_t r = 0; r < n; r++) row[r] = walk.p, walk_next(&walk);
     for (int64_t j = 0, w; j < width; j += w) {
-      w = width - j < 2 * STRIP ? width - j : STRIP;
+      w = width - j < 2 * BLOCK_COLUMNS ? width - j : BLOCK_COLUMNS;
       const Partial into = i == begin ? at(to, j) : next;
       if (job->inner_stride == 1) {
         op->strip(into, row, j, w, n, i);
       } else {
-        T tile[STEP][2 * STRIP];
-        const T *packed[STEP];
+        T tile[BLOCK_ROWS][2 * BLOCK_COLUMNS];
+        const T *packed[BLOCK_ROWS];
         for (int64_t r = 0; r < n; r++) {
           copy_strided(tile[r], row[r] + j * job->inner_stride, w, job->inner_stride);
           packed[r] = tile[r];
@@ -662,8 +635,8 @@ static void columns_piece(void *context, int64_t begin, int64_t end) {
   const Job *job = context;
   const int64_t across = (job->inner + job->width - 1) / job->width, pieces = job->keep / job->inner * across;
   const Dims outer = {job->kept.ndim - 1, job->kept.shape, job->kept.stride};
-  PARTIAL(to, WIDTH);
-  PARTIAL(next, WIDTH);
+  PARTIAL(to, PIECE_COLUMNS);
+  PARTIAL(next, PIECE_COLUMNS);
   for (int64_t u = begin; u < end; u++) {
     const int64_t line = u % pieces / across, first = u % across * job->width, k = line * job->inner + first;
     const int64_t width = job->inner - first < job->width ? job->inner - first : job->width;
@@ -679,7 +652,7 @@ static void columns_piece(void *context, int64_t begin, int64_t end) {
       reduce_columns(job, next, x, width, c);
       job->op->merge(to, next, width, chunk_begin(job, c), chunk_end(job, c) - chunk_begin(job, c));
     }
-    job->op->store(job->out, job->second, k, to, width, job->reduce);
+    job->op->store_n(job->out, job->second, k, to, width, job->reduce);
   }
 }
 
@@ -690,7 +663,7 @@ static void join_piece(void *context, int64_t begin, int64_t end) {
   for (int64_t c = 1; c < job->chunks; c++)
     job->op->merge(to, at(job->partial, c * job->keep + begin), end - begin, chunk_begin(job, c),
                    chunk_end(job, c) - chunk_begin(job, c));
-  job->op->store(job->out, job->second, begin, to, end - begin, job->reduce);
+  job->op->store_n(job->out, job->second, begin, to, end - begin, job->reduce);
 }
 
 /* Chunks are cut by the length of the reduction alone, so that an output keeps its bits whatever stands beside it;
@@ -731,17 +704,17 @@ static void reduce(const Op *op, void *out, void *second, const T *x, const int6
   const int64_t far = job.run_stride < 0 ? -job.run_stride : job.run_stride;
   const int columns = job.reduce == 0 || (nkeep > 0 && (near == 1 || nreduce == 0 || (near != 0 && near < far)));
   if (columns && !(far == 1 && job.run > 1 && job.reduce > 0)) {
-    job.width = job.inner < WIDTH ? job.inner : WIDTH;
-    const int64_t pieces = job.keep / job.inner * ((job.inner + WIDTH - 1) / WIDTH);
-    cut(&job, at_least_1(CHUNK / job.width), pieces);
+    job.width = job.inner < PIECE_COLUMNS ? job.inner : PIECE_COLUMNS;
+    const int64_t pieces = job.keep / job.inner * ((job.inner + PIECE_COLUMNS - 1) / PIECE_COLUMNS);
+    cut(&job, at_least_1(CHUNK_ELEMENTS / job.width), pieces);
     const int64_t work = job.width * at_least_1(job.split ? job.chunk : job.reduce);
-    mg_parallel(job.split ? pieces * job.chunks : pieces, at_least_1(GRAIN / work), columns_piece, &job);
+    mg_parallel(job.split ? pieces * job.chunks : pieces, at_least_1(ELEMENTS_PER_THREAD / work), columns_piece, &job);
   } else {
-    cut(&job, CHUNK, job.keep);
+    cut(&job, CHUNK_ELEMENTS, job.keep);
     if (job.split) mg_parallel(job.keep * job.chunks, 1, row_chunks_piece, &job);
-    else mg_parallel(job.keep, at_least_1(GRAIN / job.reduce), rows_piece, &job);
+    else mg_parallel(job.keep, at_least_1(ELEMENTS_PER_THREAD / job.reduce), rows_piece, &job);
   }
-  if (job.split) mg_parallel(job.keep, WIDTH, join_piece, &job);
+  if (job.split) mg_parallel(job.keep, PIECE_COLUMNS, join_piece, &job);
 }
 
 #define REDUCTION(name, type, family, finish, more) \
@@ -822,8 +795,8 @@ INLINE void scan_piece(int op, const Scan *scan, int64_t begin, int64_t end) {
     Scan scan = {out, x, n, inner}; \
     const int64_t width = inner < SCAN_WIDTH ? inner : SCAN_WIDTH; \
     if (n > 0 && inner > 0) \
-      mg_parallel(outer * ((inner + SCAN_WIDTH - 1) / SCAN_WIDTH), at_least_1(GRAIN / (n * width)), name##_piece, \
-                  &scan); \
+      mg_parallel(outer * ((inner + SCAN_WIDTH - 1) / SCAN_WIDTH), at_least_1(ELEMENTS_PER_THREAD / (n * width)), \
+                  name##_piece, &scan); \
   }
 SCANS(SUM, cumsum)
 SCANS(PROD, cumprod)

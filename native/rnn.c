@@ -28,8 +28,8 @@
  *
  * Backward: the same blocks, from the last step to the first, turn the gradient of h into that of the pre-activations
  * and that, through w_hh packed the other way, into that of the h before; on the way they add up, each block for
- * itself, what the biases and the norms' weights get. What the weight matrices and x get is again one large product for
- * the steps taken together.
+ * itself, what the biases and the norms' weights load_n. What the weight matrices and x load_n is again one large
+ * product for the steps taken together.
  *
  * Same bits: a row's values depend on its own inputs, the weights and the shapes only; sums over rows and steps run in
  * the order of the steps in each block, then of the blocks.
@@ -40,8 +40,6 @@
 
 #if IS_REAL
 
-#define APART static __attribute__((noinline))      /* a call costs nothing there, copies would make the wheel larger */
-#define STRIP (2 * VL)                   /* columns of a packed strip of w_hh */
 enum { TANH, RELU, LSTM, GRU };          /* kind */
 enum { LAYER = 1 };                      /* norm */
 
@@ -75,19 +73,20 @@ INLINE T *statistic(const Job *x, int which, int64_t at) { return x->stats + whi
 
 /* strips of b[k, n], element (p, j) at from[p * along + j * across]; the last is filled up with 0 */
 static void pack(T *to, const T *from, int64_t k, int64_t n, int64_t across, int64_t along) {
-  for (int64_t j = 0; j < n; j += STRIP) FN(gemm_pack)(to + j * k, STRIP, n - j, k, from + j * across, across, along);
+  for (int64_t j = 0; j < n; j += GEMM_STRIP)
+    FN(gemm_pack)(to + j * k, GEMM_STRIP, n - j, k, from + j * across, across, along);
 }
 
 /* c[rows, n] = (add ? c : 0) + a[rows, k] b, rows of a and c adjacent */
 static void product(T *c, const T *a, const T *packed, int64_t rows, int64_t n, int64_t k, int add) {
   const int64_t tiles = (rows - 1) / GEMM_ROWS + 1;
-  for (int64_t j = 0; j < n; j += STRIP) {
-    const int vectors = n - j > VL ? 2 : 1, tail = (int)least(n - j - (vectors - 1) * VL, VL);
+  for (int64_t j = 0; j < n; j += GEMM_STRIP) {
+    const int vectors = n - j > VL ? 2 : 1, tail = (int)MIN(n - j - (vectors - 1) * VL, VL);
     for (int64_t p = 0; p < k; p += GEMM_STEPS)
       for (int64_t t = 0; t < tiles; t++) {
         const int64_t i = rows * t / tiles, height = rows * (t + 1) / tiles - i;
-        FN(gemm_tile)((int)height, vectors, least(k - p, GEMM_STEPS), a + i * k + p, k, 1, packed + j * k + p * STRIP,
-                      STRIP, c + i * n + j, n, tail, add || p > 0, 0);
+        FN(gemm_tile)((int)height, vectors, MIN(k - p, GEMM_STEPS), a + i * k + p, k, 1,
+                      packed + j * k + p * GEMM_STRIP, GEMM_STRIP, c + i * n + j, n, tail, add || p > 0, 0);
       }
   }
 }
@@ -100,7 +99,7 @@ static void normalize(const Job *x, T *y, int which, int64_t at, const T *in, co
     FN(layer_norm_forward)(y, statistic(x, which, at), statistic(x, which + 1, at), in, weight, bias, rows, n, x->eps);
   else FN(rms_norm_forward)(y, statistic(x, which + 1, at), in, weight, rows, n, x->eps);
 }
-APART void normalize_back(const Job *x, T *gin, T *sums, const T *gy, int which, int64_t at, const T *in,
+NOINLINE void normalize_back(const Job *x, T *gin, T *sums, const T *gy, int which, int64_t at, const T *in,
                           const T *weight, int64_t rows, int64_t n) {
   FN(norm_rows_backward)(gin, sums, gy, in, statistic(x, which, at), statistic(x, which + 1, at), weight, rows, n,
                          x->norm == LAYER);
@@ -111,11 +110,11 @@ APART void normalize_back(const Job *x, T *gin, T *sums, const T *gy, int which,
 /* EACH_VECTOR with one copy of the body: beside so many exponentials it does not matter to ask each load whether it is
  * whole. */
 #define EACH_VECTOR_ONCE(j, k, n, ...) do { \
-    for (int64_t j = 0; j < (n); j += VL) { const int k = (int)least((n) - j, VL); __VA_ARGS__ } \
+    for (int64_t j = 0; j < (n); j += VL) { const int k = (int)MIN((n) - j, VL); __VA_ARGS__ } \
   } while (0)
 
 /* A row past its length: its outputs are 0, its states stay. */
-APART void rest(const Job *x, int64_t at) {
+NOINLINE void rest(const Job *x, int64_t at) {
   const int64_t H = x->hidden;
   memset(x->y + at * x->outputs, 0, (size_t)x->outputs * sizeof(T));
   if (x->gates) memset(x->gates + at * x->n, 0, (size_t)x->n * sizeof(T));
@@ -131,10 +130,10 @@ APART void rest(const Job *x, int64_t at) {
 /* h of an LSTM's row goes to where it is used next: through w_hr, or out */
 INLINE void emit(const Job *x, int64_t at, int64_t row, int64_t j, V m, const int k) {
   if (x->projected) {
-    put(x->projected + at * x->hidden + j, m, k);
+    store_n(x->projected + at * x->hidden + j, m, k);
   } else {
-    put(x->y + at * x->hidden + j, m, k);
-    put(x->hn + row * x->hidden + j, m, k);
+    store_n(x->y + at * x->hidden + j, m, k);
+    store_n(x->hn + row * x->hidden + j, m, k);
   }
 }
 
@@ -144,20 +143,20 @@ static void lstm_row(const Job *x, int64_t at, int64_t row, const T *p, const T 
   T *a = x->gates + at * x->n, *c = x->cn + row * H, *cells = x->cells + at * H, *tanhc = x->tanhc + at * H;
   const T *b = x->bias;
   EACH_VECTOR_ONCE(j, k, H,
-    const V i = vsigmoid(get(p + j, k) + get(q + j, k) + get(b + j, k));
-    const V f = vsigmoid(get(p + H + j, k) + get(q + H + j, k) + get(b + H + j, k));
-    const V g = vtanh(get(p + 2 * H + j, k) + get(q + 2 * H + j, k) + get(b + 2 * H + j, k));
-    const V o = vsigmoid(get(p + 3 * H + j, k) + get(q + 3 * H + j, k) + get(b + 3 * H + j, k));
-    const V now = vfma(f, get(c + j, k), i * g);
-    put(a + j, i, k);
-    put(a + H + j, f, k);
-    put(a + 2 * H + j, g, k);
-    put(a + 3 * H + j, o, k);
-    put(c + j, now, k);
-    put(cells + j, now, k);
+    const V i = vsigmoid(load_n(p + j, k) + load_n(q + j, k) + load_n(b + j, k));
+    const V f = vsigmoid(load_n(p + H + j, k) + load_n(q + H + j, k) + load_n(b + H + j, k));
+    const V g = vtanh(load_n(p + 2 * H + j, k) + load_n(q + 2 * H + j, k) + load_n(b + 2 * H + j, k));
+    const V o = vsigmoid(load_n(p + 3 * H + j, k) + load_n(q + 3 * H + j, k) + load_n(b + 3 * H + j, k));
+    const V now = vfma(f, load_n(c + j, k), i * g);
+    store_n(a + j, i, k);
+    store_n(a + H + j, f, k);
+    store_n(a + 2 * H + j, g, k);
+    store_n(a + 3 * H + j, o, k);
+    store_n(c + j, now, k);
+    store_n(cells + j, now, k);
     if (!x->norm) {
       const V tanhed = vtanh(now);
-      put(tanhc + j, tanhed, k);
+      store_n(tanhc + j, tanhed, k);
       emit(x, at, row, j, o * tanhed, k);
     });
 }
@@ -167,9 +166,9 @@ static void lstm_row_end(const Job *x, int64_t at, int64_t row, const T *normal)
   const int64_t H = x->hidden;
   const T *o = x->gates + at * x->n + 3 * H;
   EACH_VECTOR_ONCE(j, k, H,
-    const V tanhed = vtanh(get(normal + j, k));
-    put(x->tanhc + at * H + j, tanhed, k);
-    emit(x, at, row, j, get(o + j, k) * tanhed, k););
+    const V tanhed = vtanh(load_n(normal + j, k));
+    store_n(x->tanhc + at * H + j, tanhed, k);
+    emit(x, at, row, j, load_n(o + j, k) * tanhed, k););
 }
 
 static void gru_row(const Job *x, int64_t at, int64_t row, const T *p, const T *q) {
@@ -177,27 +176,27 @@ static void gru_row(const Job *x, int64_t at, int64_t row, const T *p, const T *
   T *a = x->gates + at * x->n, *h = x->hn + row * H, *inner = x->inner + at * H, *y = x->y + at * H;
   const T *b = x->bias;
   EACH_VECTOR_ONCE(j, k, H,
-    const V r = vsigmoid(get(p + j, k) + get(q + j, k) + get(b + j, k));
-    const V z = vsigmoid(get(p + H + j, k) + get(q + H + j, k) + get(b + H + j, k));
-    const V qn = get(q + 2 * H + j, k) + get(b + 3 * H + j, k);
-    const V v = vtanh(vfma(r, qn, get(p + 2 * H + j, k) + get(b + 2 * H + j, k)));
-    const V now = vfma(z, get(h + j, k) - v, v);
-    put(a + j, r, k);
-    put(a + H + j, z, k);
-    put(a + 2 * H + j, v, k);
-    put(inner + j, qn, k);
-    put(h + j, now, k);
-    put(y + j, now, k););
+    const V r = vsigmoid(load_n(p + j, k) + load_n(q + j, k) + load_n(b + j, k));
+    const V z = vsigmoid(load_n(p + H + j, k) + load_n(q + H + j, k) + load_n(b + H + j, k));
+    const V qn = load_n(q + 2 * H + j, k) + load_n(b + 3 * H + j, k);
+    const V v = vtanh(vfma(r, qn, load_n(p + 2 * H + j, k) + load_n(b + 2 * H + j, k)));
+    const V now = vfma(z, load_n(h + j, k) - v, v);
+    store_n(a + j, r, k);
+    store_n(a + H + j, z, k);
+    store_n(a + 2 * H + j, v, k);
+    store_n(inner + j, qn, k);
+    store_n(h + j, now, k);
+    store_n(y + j, now, k););
 }
 
 static void rnn_row(const Job *x, int64_t at, int64_t row, const T *p, const T *q) {
   const int64_t H = x->hidden;
   T *y = x->y + at * H, *h = x->hn + row * H;
   EACH_VECTOR_ONCE(j, k, H,
-    const V sum = get(p + j, k) + get(q + j, k) + get(x->bias + j, k);
+    const V sum = load_n(p + j, k) + load_n(q + j, k) + load_n(x->bias + j, k);
     const V now = x->kind == TANH ? vtanh(sum) : vmax(sum, vzero());
-    put(y + j, now, k);
-    put(h + j, now, k););
+    store_n(y + j, now, k);
+    store_n(h + j, now, k););
 }
 
 /* ---- forward: blocks of rows, each through the whole sequence ---- */
@@ -211,7 +210,7 @@ static void forward_step(const Job *x, int64_t t, int64_t first, int64_t rows, T
   if (x->hin) {
     T *to = x->hin + at * P;
     const T *mask = x->mask ? x->mask + first * P : 0;
-    EACH_VECTOR(j, k, rows * P, put(to + j, mask ? get(h + j, k) * get(mask + j, k) : get(h + j, k), k););
+    EACH_VECTOR(j, k, rows * P, store_n(to + j, mask ? load_n(h + j, k) * load_n(mask + j, k) : load_n(h + j, k), k););
     h = to;
   }
   product(raw, h, x->packed_hh, rows, n, P, 0);
@@ -252,19 +251,19 @@ static void forward_blocks(void *context, int64_t begin, int64_t end) {
 
 /* The steps taken together from the s-th to be taken on. */
 static void take(Job *x, int64_t s) {
-  const int64_t end = least(s + mg_rnn_steps(x->batch), x->steps);
+  const int64_t end = MIN(s + mg_rnn_steps(x->batch), x->steps);
   x->from = x->reverse ? x->steps - end : s;
   x->to = x->reverse ? x->steps - s : end;
 }
 
-APART void copy_or_zero(T *to, const T *from, int64_t n) {
+NOINLINE void copy_or_zero(T *to, const T *from, int64_t n) {
   if (from) memcpy(to, from, (size_t)n * sizeof(T));
   else memset(to, 0, (size_t)n * sizeof(T));
 }
 
 /* to += from, where from may be null */
-APART void add_vector(T *to, const T *from, int64_t n) {
-  if (from) EACH_VECTOR(j, k, n, put(to + j, get(to + j, k) + get(from + j, k), k););
+NOINLINE void add_vector(T *to, const T *from, int64_t n) {
+  if (from) EACH_VECTOR(j, k, n, store_n(to + j, load_n(to + j, k) + load_n(from + j, k), k););
 }
 
 void FN(rnn_forward)(T *y, T *hn, T *cn, T *gates, T *cells, T *tanhc, T *inner, T *projected, T *raw_x, T *raw_h,
@@ -342,19 +341,19 @@ static void lstm_row_back(const Job *x, int64_t t, int64_t row, T *dp, const T *
   const T *c = starts(x, t, row) ? (x->c0 ? x->c0 + row * H : 0) : x->cells + before * H;
   T *dc = x->dc + row * H;
   EACH_VECTOR(j, k, H,
-    const V i = get(a + j, k);
-    const V f = get(a + H + j, k);
-    const V g = get(a + 2 * H + j, k);
-    const V o = get(a + 3 * H + j, k);
-    const V tanhed = get(tanhc + j, k);
-    const V d = get(dm + j, k);
-    const V through = dtanh ? get(dtanh + j, k) : d * o * (1 - tanhed * tanhed);
-    const V dnow = get(dc + j, k) + through;
-    put(dp + j, dnow * g * (i * (1 - i)), k);
-    put(dp + H + j, dnow * get_or(c, j, k, 0) * (f * (1 - f)), k);
-    put(dp + 2 * H + j, dnow * i * (1 - g * g), k);
-    put(dp + 3 * H + j, d * tanhed * (o * (1 - o)), k);
-    put(dc + j, dnow * f, k););
+    const V i = load_n(a + j, k);
+    const V f = load_n(a + H + j, k);
+    const V g = load_n(a + 2 * H + j, k);
+    const V o = load_n(a + 3 * H + j, k);
+    const V tanhed = load_n(tanhc + j, k);
+    const V d = load_n(dm + j, k);
+    const V through = dtanh ? load_n(dtanh + j, k) : d * o * (1 - tanhed * tanhed);
+    const V dnow = load_n(dc + j, k) + through;
+    store_n(dp + j, dnow * g * (i * (1 - i)), k);
+    store_n(dp + H + j, dnow * load_n_or(c, j, k, 0) * (f * (1 - f)), k);
+    store_n(dp + 2 * H + j, dnow * i * (1 - g * g), k);
+    store_n(dp + 3 * H + j, d * tanhed * (o * (1 - o)), k);
+    store_n(dc + j, dnow * f, k););
 }
 
 static void gru_row_back(const Job *x, int64_t t, int64_t row, T *dp, T *dq) {
@@ -363,20 +362,20 @@ static void gru_row_back(const Job *x, int64_t t, int64_t row, T *dp, T *dq) {
   const T *h = starts(x, t, row) ? (x->h0 ? x->h0 + row * H : 0) : x->y + before * H;
   T *dh = x->dh + row * H;
   EACH_VECTOR(j, k, H,
-    const V r = get(a + j, k);
-    const V z = get(a + H + j, k);
-    const V v = get(a + 2 * H + j, k);
-    const V d = get(dh + j, k);
+    const V r = load_n(a + j, k);
+    const V z = load_n(a + H + j, k);
+    const V v = load_n(a + 2 * H + j, k);
+    const V d = load_n(dh + j, k);
     const V dv = d * (1 - z) * (1 - v * v);
-    const V dr = dv * get(inner + j, k) * (r * (1 - r));
-    const V dz = d * (get_or(h, j, k, 0) - v) * (z * (1 - z));
-    put(dp + j, dr, k);
-    put(dp + H + j, dz, k);
-    put(dp + 2 * H + j, dv, k);
-    put(dq + j, dr, k);
-    put(dq + H + j, dz, k);
-    put(dq + 2 * H + j, dv * r, k);
-    put(dh + j, d * z, k););
+    const V dr = dv * load_n(inner + j, k) * (r * (1 - r));
+    const V dz = d * (load_n_or(h, j, k, 0) - v) * (z * (1 - z));
+    store_n(dp + j, dr, k);
+    store_n(dp + H + j, dz, k);
+    store_n(dp + 2 * H + j, dv, k);
+    store_n(dq + j, dr, k);
+    store_n(dq + H + j, dz, k);
+    store_n(dq + 2 * H + j, dv * r, k);
+    store_n(dh + j, d * z, k););
 }
 
 static void rnn_row_back(const Job *x, int64_t at, int64_t row, T *dp) {
@@ -384,10 +383,10 @@ static void rnn_row_back(const Job *x, int64_t at, int64_t row, T *dp) {
   const T *y = x->y + at * H;
   T *dh = x->dh + row * H;
   EACH_VECTOR(j, k, H,
-    const V v = get(y + j, k);
-    const V d = get(dh + j, k);
-    put(dp + j, x->kind == TANH ? d * (1 - v * v) : vselect(v > 0, d, vzero()), k);
-    put(dh + j, vzero(), k););
+    const V v = load_n(y + j, k);
+    const V d = load_n(dh + j, k);
+    store_n(dp + j, x->kind == TANH ? d * (1 - v * v) : vselect(v > 0, d, vzero()), k);
+    store_n(dh + j, vzero(), k););
 }
 
 /* ---- backward: blocks of rows ---- */
@@ -410,8 +409,8 @@ static void lstm_back(const Job *x, int64_t t, int64_t first, int64_t rows, T *d
       if (!live(x, t, first + r)) copy_or_zero(dtanh + r * H, 0, H);
       else
         EACH_VECTOR(j, k, H,
-          const V tanhed = get(tanhc + j, k);
-          put(dtanh + r * H + j, get(d + j, k) * get(o + j, k) * (1 - tanhed * tanhed), k););
+          const V tanhed = load_n(tanhc + j, k);
+          store_n(dtanh + r * H + j, load_n(d + j, k) * load_n(o + j, k) * (1 - tanhed * tanhed), k););
     }
     normalize_back(x, dtanh, sums, dtanh, 4, at, x->cells + at * H, x->nw_c, rows, H);
   }
@@ -428,8 +427,8 @@ static void add_rows(T *sums, const T *d, int64_t rows, int64_t n) {
     V s[W];
     for (int w = 0; w < W; w++) s[w] = vzero();
     for (int64_t r = 0; r < rows; r++)
-      for (int w = 0; w < W; w++) s[w] += get(d + r * n + j + w * VL, k);
-    for (int w = 0; w < W; w++) put(sums + j + w * VL, get(sums + j + w * VL, k) + s[w], k););
+      for (int w = 0; w < W; w++) s[w] += load_n(d + r * n + j + w * VL, k);
+    for (int w = 0; w < W; w++) store_n(sums + j + w * VL, load_n(sums + j + w * VL, k) + s[w], k););
 }
 
 static void backward_step(const Job *x, int64_t t, int64_t first, int64_t rows, T *scratch, T *sums) {
@@ -462,7 +461,8 @@ static void backward_step(const Job *x, int64_t t, int64_t first, int64_t rows, 
   product(x->mask ? spare : dh, x->dr + taken * n, x->packed_hh, rows, P, n, !x->mask);
   if (x->mask) {
     const T *mask = x->mask + first * P;
-    EACH_VECTOR(j, k, rows * P, put(dh + j, vfma(get(spare + j, k), get(mask + j, k), get(dh + j, k)), k););
+    EACH_VECTOR(j, k, rows * P,
+      store_n(dh + j, vfma(load_n(spare + j, k), load_n(mask + j, k), load_n(dh + j, k)), k););
   }
 }
 
@@ -478,7 +478,7 @@ static void backward_blocks(void *context, int64_t begin, int64_t end) {
 }
 
 /* out[n] = the blocks' sums from position `at` on, one after the other */
-APART void collect(const Job *x, T *out, int64_t at, int64_t n) {
+NOINLINE void collect(const Job *x, T *out, int64_t at, int64_t n) {
   if (!out) return;
   memcpy(out, x->sums + at, (size_t)n * sizeof(T));
   for (int64_t b = 1; b < blocks(x); b++) add_vector(out, x->sums + b * sums_of(x) + at, n);

@@ -1,7 +1,16 @@
-/* One vector type, V: VL elements of T, at the width of the ISA level this file is compiled for. Arithmetic is the
+/* One vector type, V: VL elements of T, at the width of the SIMD level this file is compiled for. Arithmetic is the
  * compiler's (GCC and Clang vector extensions: + - * / and comparisons work on V as they are); this header adds what
  * they lack: tails, fused multiply-add, horizontal sums, and the elementary functions. x86 intrinsics stand here only.
  *
+ *   T TI TU    the element type of this compilation, the signed and the unsigned integer of its size
+ *   V VM VU    vectors of them; a VM is also a mask: all bits of a lane 0 or 1
+ *   VL         elements of a V
+ *   TYPE_IS    1 f32, 2 f64, 3 i32, 4 i64, 5 u8, 6 u16     IS_REAL   f32 or f64
+ *   F(0.5)     a literal of type T                         MATH(exp) the C library's function for T
+ *   FN(name)   the name of a kernel for this type and level: name_f32_avx2
+ *   KERNEL     the declaration of a kernel: minigrad.h
+ *
+ *   V  load_n(p, n)  store_n(p, v, n)       the first n (1..VL): for loops whose body serves whole vectors and the tail
  *   V  vload(p)  vstore(p, v)               unaligned, VL elements
  *   V  vload_n(p, n)  vstore_n(p, v, n)     the first n (0..VL) elements; the rest reads as 0, is not written
  *      vload_columns(t, p, stride)         t[q], q < VL: column q of VL rows, a block transposed
@@ -16,6 +25,7 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "common.h"
 #include "minigrad.h"
 
 #if defined(MG_LEVEL_avx512)
@@ -29,14 +39,6 @@
 #if defined(__SSE4_1__)
 #include <smmintrin.h>                    /* immintrin.h takes a quarter of a second to read */
 #endif
-#endif
-
-/* Before a for loop whose iterations do not depend on each other: the compiler may vectorise it without asking whether
- * its arrays overlap. (They may be the same array.) */
-#if defined(__clang__)
-#define INDEPENDENT _Pragma("clang loop vectorize(assume_safety)")
-#else
-#define INDEPENDENT _Pragma("GCC ivdep")
 #endif
 
 /* W: WL lanes of 64 unsigned bits, for Philox. wmul32 multiplies the lower halves of lanes; wzip_low and wzip_high
@@ -567,6 +569,39 @@ static inline V vsin_(V x, int quarter) {
 }
 static inline V vsin(V x) { return vselect(x == 0, x, vsin_(x, 0)); }
 static inline V vcos(V x) { return vsin_(x, 1); }
+#else /* not IS_REAL: vectors of integers, as far as reductions need them */
+#define VL ((int)(VBYTES / sizeof(T)))
+#if TYPE_IS == 3
+typedef int32_t TI;
+typedef uint32_t TU;
+#elif TYPE_IS == 4
+typedef int64_t TI;
+typedef uint64_t TU;
+#elif TYPE_IS == 5
+typedef int8_t TI;
+typedef uint8_t TU;
+#else
+typedef int16_t TI;
+typedef uint16_t TU;
+#endif
+typedef T V __attribute__((vector_size(VBYTES)));
+typedef TI VM __attribute__((vector_size(VBYTES)));
+typedef TU VU __attribute__((vector_size(VBYTES)));
+static inline V vload(const T *p) { V v; memcpy(&v, p, VBYTES); return v; }
+static inline void vstore(T *p, V v) { memcpy(p, &v, VBYTES); }
+static inline V vload_n(const T *p, int n) { V v = {0}; memcpy(&v, p, (size_t)n * sizeof(T)); return v; }
+static inline void vstore_n(T *p, V v, int n) { memcpy(p, &v, (size_t)n * sizeof(T)); }
+static inline V vset(T s) { return s - (V){0}; }
+static inline V vselect(VM mask, V a, V b) { return (V)((mask & (VM)a) | (~mask & (VM)b)); }
+static inline V vmax(V a, V b) { return vselect((VM)(a > b), a, b); }
+static inline V vmin(V a, V b) { return vselect((VM)(a < b), a, b); }
 #endif /* IS_REAL */
+
+/* The first n (1..VL) elements at p, where the compiler knows that n == VL in all but the tail of a loop. */
+INLINE V load_n(const T *p, int n) { return n == VL ? vload(p) : vload_n(p, n); }
+INLINE void store_n(T *p, V v, int n) {
+  if (n == VL) vstore(p, v);
+  else vstore_n(p, v, n);
+}
 
 #endif

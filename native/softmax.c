@@ -25,13 +25,13 @@ typedef enum { SOFTMAX, LOG_SOFTMAX, LOGSUMEXP, CROSS_ENTROPY } what;
  * accesses, so work is shared from a quarter of the usual size on. */
 static inline int64_t tiles(int64_t inner) { return inner == 1 ? 1 : (inner + WIDE - 1) / WIDE; }
 static void share(void (*fn)(void *, int64_t, int64_t), void *a, int64_t outer, int64_t n, int64_t inner) {
-  mg_parallel(outer * tiles(inner), (grain(outer * tiles(inner), 4 * n * least(inner, WIDE)) + 3) / 4 * 4, fn, a);
+  mg_parallel(outer * tiles(inner), (grain(outer * tiles(inner), 4 * n * MIN(inner, WIDE)) + 3) / 4 * 4, fn, a);
 }
 /* the body for each group of columns of the units [begin, end): matrix o, columns from i on */
 #define EACH_UNIT(o, i, W, k, inner, ...) \
   for (int64_t unit_ = begin; unit_ < end; unit_++) { \
     const int64_t o = unit_ / tiles(inner), first_ = unit_ % tiles(inner) * WIDE; \
-    EACH_COLUMNS(i_, W, k, least(WIDE, (inner) - first_), const int64_t i = first_ + i_; __VA_ARGS__); \
+    EACH_COLUMNS(i_, W, k, MIN(WIDE, (inner) - first_), const int64_t i = first_ + i_; __VA_ARGS__); \
   }
 
 /* The first pass, m and s of lines, is compiled once for each shape (4 rows, 1 row, a long row, 4 vectors of columns, 1
@@ -44,7 +44,7 @@ INLINE void some_short_rows(T *m, T *s, T *e, const T *x, int64_t n, const int R
   for (int r = 0; r < R; r++) largest_of[r] = vset(-INFINITY), v[r] = vzero();
   EACH_VECTOR(j, k, n,
     for (int r = 0; r < R; r++)
-      largest_of[r] = vmax(largest_of[r], keep_or(get(x + r * n + j, k), k, -INFINITY)););
+      largest_of[r] = vmax(largest_of[r], keep_or(load_n(x + r * n + j, k), k, -INFINITY)););
   for (int r = 0; r < R; r++) {
     m[r] = largest(largest_of[r]);
     if (finite && MATH(fabs)(m[r]) == INFINITY) m[r] = 0;
@@ -52,8 +52,8 @@ INLINE void some_short_rows(T *m, T *s, T *e, const T *x, int64_t n, const int R
   }
   EACH_VECTOR(j, k, n,
     for (int r = 0; r < R; r++) {
-      V p = vexp(get(x + r * n + j, k) - largest_of[r]);
-      if (e) put(e + r * n + j, p, k);
+      V p = vexp(load_n(x + r * n + j, k) - largest_of[r]);
+      if (e) store_n(e + r * n + j, p, k);
       v[r] += keep(p, k);
     });
   for (int r = 0; r < R; r++) s[r] = vsum(v[r]);
@@ -73,16 +73,16 @@ INLINE void short_rows(T *m, T *s, T *e, const T *x, int64_t n, const int R, int
 NOINLINE void long_row(T *m, T *s, T *e, const T *x, int64_t n, const int finite) {
   V v[4];
   for (int u = 0; u < 4; u++) v[u] = vset(-INFINITY);
-  EACH_VECTOR_4(j, u, k, n, v[u] = vmax(v[u], keep_or(get(x + j, k), k, -INFINITY)););
+  EACH_VECTOR_4(j, u, k, n, v[u] = vmax(v[u], keep_or(load_n(x + j, k), k, -INFINITY)););
   T top = largest(vmax(vmax(v[0], v[1]), vmax(v[2], v[3])));
   if (finite && MATH(fabs)(top) == INFINITY) top = 0;
   const V shift = vset(top);
   double sum = 0;
-  for (int64_t b = 0; b < n; b += BLOCK) {
+  for (int64_t b = 0; b < n; b += BLOCK_ELEMENTS) {
     for (int u = 0; u < 4; u++) v[u] = vzero();
-    EACH_VECTOR_4(j, u, k, least(BLOCK, n - b),
-      V p = vexp(get(x + b + j, k) - shift);
-      if (e) put(e + b + j, p, k);
+    EACH_VECTOR_4(j, u, k, MIN(BLOCK_ELEMENTS, n - b),
+      V p = vexp(load_n(x + b + j, k) - shift);
+      if (e) store_n(e + b + j, p, k);
       v[u] += keep(p, k););
     sum += vsum((v[0] + v[1]) + (v[2] + v[3]));
   }
@@ -95,33 +95,35 @@ INLINE void some_columns_of(V *m, V *s, T *e, const T *x, int64_t n, int64_t str
                             const int finite) {
   for (int w = 0; w < W; w++) m[w] = vset(-INFINITY), s[w] = vzero();
   for (int64_t q = 0; q < n; q++)
-    for (int w = 0; w < W; w++) m[w] = vmax(m[w], get(x + q * stride + w * VL, k));
+    for (int w = 0; w < W; w++) m[w] = vmax(m[w], load_n(x + q * stride + w * VL, k));
   for (int w = 0; finite && w < W; w++) m[w] = vselect((VM)(vabs(m[w]) == vset(INFINITY)), vzero(), m[w]);
   for (int64_t b = 0; b < n; b += 64) {
     V part[4];
     for (int w = 0; w < W; w++) part[w] = vzero();
-    for (int64_t q = b, last = least(b + 64, n); q < last; q++)
+    for (int64_t q = b, last = MIN(b + 64, n); q < last; q++)
       for (int w = 0; w < W; w++) {
-        V p = vexp(get(x + q * stride + w * VL, k) - m[w]);
-        if (e) put(e + q * stride + w * VL, p, k);
+        V p = vexp(load_n(x + q * stride + w * VL, k) - m[w]);
+        if (e) store_n(e + q * stride + w * VL, p, k);
         part[w] += p;
       }
     for (int w = 0; w < W; w++) s[w] += part[w];
   }
 }
-NOINLINE void columns_4(V *m, V *s, T *e, const T *x, int64_t n, int64_t stride, int finite) {
-  some_columns_of(m, s, e, x, n, stride, 4, VL, finite);
-}
-NOINLINE void columns_1(V *m, V *s, T *e, const T *x, int64_t n, int64_t stride, int finite) {
-  some_columns_of(m, s, e, x, n, stride, 1, VL, finite);
-}
-NOINLINE void columns_tail(V *m, V *s, T *e, const T *x, int64_t n, int64_t stride, int k, int finite) {
-  some_columns_of(m, s, e, x, n, stride, 1, k, finite);
-}
+#define COLUMNS(name, e, W, k) \
+  NOINLINE void name(V *m, V *s, T *y, const T *x, int64_t n, int64_t stride, int tail, int finite) { \
+    (void)y, (void)tail; \
+    some_columns_of(m, s, e, x, n, stride, W, k, finite); \
+  }
+COLUMNS(columns_4, 0, 4, VL)
+COLUMNS(columns_1, 0, 1, VL)
+COLUMNS(columns_tail, 0, 1, tail)
+COLUMNS(columns_4_kept, y, 4, VL)
+COLUMNS(columns_1_kept, y, 1, VL)
+COLUMNS(columns_tail_kept, y, 1, tail)
 INLINE void columns(V *m, V *s, T *e, const T *x, int64_t n, int64_t stride, const int W, const int k, int finite) {
-  if (W == 4) columns_4(m, s, e, x, n, stride, finite);
-  else if (k == VL) columns_1(m, s, e, x, n, stride, finite);
-  else columns_tail(m, s, e, x, n, stride, k, finite);
+  if (W == 4) (e ? columns_4_kept : columns_4)(m, s, e, x, n, stride, k, finite);
+  else if (k == VL) (e ? columns_1_kept : columns_1)(m, s, e, x, n, stride, k, finite);
+  else (e ? columns_tail_kept : columns_tail)(m, s, e, x, n, stride, k, finite);
 }
 
 /* ---- softmax, log-softmax, logsumexp ------------------------------------------------------------------------------
@@ -137,8 +139,8 @@ INLINE void finish_row(const softmax_args *a, int64_t row, T m, T s, const what 
   const T *x = a->x + row * a->n;
   T *y = a->y + row * a->n;
   const V shift = vset(m), factor = of == SOFTMAX ? vset(1 / s) : vlog(vset(s));
-  if (of == SOFTMAX) EACH_VECTOR(j, k, a->n, put(y + j, get(y + j, k) * factor, k););
-  if (of == LOG_SOFTMAX) EACH_VECTOR(j, k, a->n, put(y + j, get(x + j, k) - shift - factor, k););
+  if (of == SOFTMAX) EACH_VECTOR(j, k, a->n, store_n(y + j, load_n(y + j, k) * factor, k););
+  if (of == LOG_SOFTMAX) EACH_VECTOR(j, k, a->n, store_n(y + j, load_n(x + j, k) - shift - factor, k););
   if (of == LOGSUMEXP) a->y[row] = m + factor[0];
 }
 
@@ -155,12 +157,12 @@ INLINE void some_columns(const softmax_args *a, int64_t o, int64_t i, const int 
   V m[4], s[4];
   columns(m, s, of == SOFTMAX ? y : 0, x, n, inner, W, k, of == LOGSUMEXP);
   for (int w = 0; w < W; w++) s[w] = of == SOFTMAX ? 1 / s[w] : vlog(s[w]);
-  if (of == LOGSUMEXP) for (int w = 0; w < W; w++) put(y + w * VL, m[w] + s[w], k);
+  if (of == LOGSUMEXP) for (int w = 0; w < W; w++) store_n(y + w * VL, m[w] + s[w], k);
   else
     for (int64_t q = 0; q < n; q++)
       for (int w = 0; w < W; w++) {
         const int64_t j = q * inner + w * VL;
-        put(y + j, of == SOFTMAX ? get(y + j, k) * s[w] : get(x + j, k) - m[w] - s[w], k);
+        store_n(y + j, of == SOFTMAX ? load_n(y + j, k) * s[w] : load_n(x + j, k) - m[w] - s[w], k);
       }
 }
 
@@ -213,28 +215,28 @@ INLINE void back_rows(const softmax_back_args *a, int64_t row, const int R, cons
   for (int r = 0; r < R; r++) s[r] = vzero();
   EACH_VECTOR(j, k, n,
     for (int r = 0; r < R; r++) {
-      V g = get(gy + r * n + j, k);
-      s[r] = of == SOFTMAX ? vfma(g, get(y + r * n + j, k), s[r]) : s[r] + g;
+      V g = load_n(gy + r * n + j, k);
+      s[r] = of == SOFTMAX ? vfma(g, load_n(y + r * n + j, k), s[r]) : s[r] + g;
     });
   for (int r = 0; r < R; r++) s[r] = vset(vsum(s[r]));
   for (int r = 0; r < R; r++)
     EACH_VECTOR(j, k, n,
       const int64_t i = (row + r) * n + j;
-      put(a->gx + i, back(get(a->gy + i, k), get(a->y + i, k), s[r], of), k););
+      store_n(a->gx + i, back(load_n(a->gy + i, k), load_n(a->y + i, k), s[r], of), k););
 }
 
 INLINE void back_long(const softmax_back_args *a, int64_t row, const what of) {
   const T *gy = a->gy + row * a->n, *y = a->y + row * a->n;
   double sum = 0;
-  for (int64_t b = 0; b < a->n; b += BLOCK) {
+  for (int64_t b = 0; b < a->n; b += BLOCK_ELEMENTS) {
     V s[4] = {vzero(), vzero(), vzero(), vzero()};
-    EACH_VECTOR_4(j, u, k, least(BLOCK, a->n - b),
-      V g = get(gy + b + j, k);
-      s[u] = of == SOFTMAX ? vfma(g, get(y + b + j, k), s[u]) : s[u] + g;);
+    EACH_VECTOR_4(j, u, k, MIN(BLOCK_ELEMENTS, a->n - b),
+      V g = load_n(gy + b + j, k);
+      s[u] = of == SOFTMAX ? vfma(g, load_n(y + b + j, k), s[u]) : s[u] + g;);
     sum += vsum((s[0] + s[1]) + (s[2] + s[3]));
   }
   const V s = vset((T)sum);
-  EACH_VECTOR(j, k, a->n, put(a->gx + row * a->n + j, back(get(gy + j, k), get(y + j, k), s, of), k););
+  EACH_VECTOR(j, k, a->n, store_n(a->gx + row * a->n + j, back(load_n(gy + j, k), load_n(y + j, k), s, of), k););
 }
 
 INLINE void back_columns(const softmax_back_args *a, int64_t o, int64_t i, const int W, const int k, const what of) {
@@ -244,18 +246,18 @@ INLINE void back_columns(const softmax_back_args *a, int64_t o, int64_t i, const
   for (int64_t b = 0; b < n; b += 64) {
     V part[4];
     for (int w = 0; w < W; w++) part[w] = vzero();
-    for (int64_t q = b, last = least(b + 64, n); q < last; q++)
+    for (int64_t q = b, last = MIN(b + 64, n); q < last; q++)
       for (int w = 0; w < W; w++) {
         const int64_t j = at + q * inner + w * VL;
-        V g = get(a->gy + j, k);
-        part[w] = of == SOFTMAX ? vfma(g, get(a->y + j, k), part[w]) : part[w] + g;
+        V g = load_n(a->gy + j, k);
+        part[w] = of == SOFTMAX ? vfma(g, load_n(a->y + j, k), part[w]) : part[w] + g;
       }
     for (int w = 0; w < W; w++) s[w] += part[w];
   }
   for (int64_t q = 0; q < n; q++)
     for (int w = 0; w < W; w++) {
       const int64_t j = at + q * inner + w * VL;
-      put(a->gx + j, back(get(a->gy + j, k), get(a->y + j, k), s[w], of), k);
+      store_n(a->gx + j, back(load_n(a->gy + j, k), load_n(a->y + j, k), s[w], of), k);
     }
 }
 
@@ -307,10 +309,10 @@ INLINE double smooth(const cross_entropy_args *a, const T *x, T top, T log_sum) 
     for (int64_t c = 0; c < a->classes; c++)
       sum += (a->weight ? a->weight[c] : 1) * (log_sum - (x[c * a->inner] - top));
   else
-    for (int64_t b = 0; b < a->classes; b += BLOCK) {
+    for (int64_t b = 0; b < a->classes; b += BLOCK_ELEMENTS) {
       V s = vzero();
-      EACH_VECTOR(j, k, least(BLOCK, a->classes - b),
-        V term = get_or(a->weight, b + j, k, 1) * (vset(log_sum) - (get(x + b + j, k) - vset(top)));
+      EACH_VECTOR(j, k, MIN(BLOCK_ELEMENTS, a->classes - b),
+        V term = load_n_or(a->weight, b + j, k, 1) * (vset(log_sum) - (load_n(x + b + j, k) - vset(top)));
         s += keep(term, k););
       sum += vsum(s);
     }
@@ -346,7 +348,8 @@ INLINE void cross_entropy_columns(const cross_entropy_args *a, int64_t o, int64_
   const T *x = a->x + o * n * inner + i;
   V m[4], s[4];
   columns(m, s, 0, x, n, inner, W, k, 0);
-  for (int w = 0; w < W; w++) put(a->top + item + w * VL, m[w], k), put(a->log_sum + item + w * VL, vlog(s[w]), k);
+  for (int w = 0; w < W; w++)
+    store_n(a->top + item + w * VL, m[w], k), store_n(a->log_sum + item + w * VL, vlog(s[w]), k);
   for (int l = 0; l < (W - 1) * VL + k; l++) cross_entropy_item(a, item + l, x + l);
 }
 
@@ -370,9 +373,9 @@ void FN(cross_entropy_forward)(T *loss, T *wsum, T *items, T *stats, const T *lo
   share(cross_entropy_lines, &a, outer, classes, inner);
   if (reduction == 0) return;
   double sum = 0, weights = 0;
-  for (int64_t b = 0; b < count; b += BLOCK) {
+  for (int64_t b = 0; b < count; b += BLOCK_ELEMENTS) {
     V s[4] = {vzero(), vzero(), vzero(), vzero()};
-    EACH_VECTOR_4(j, u, k, least(BLOCK, count - b), s[u] += get(items + b + j, k););
+    EACH_VECTOR_4(j, u, k, MIN(BLOCK_ELEMENTS, count - b), s[u] += load_n(items + b + j, k););
     sum += vsum((s[0] + s[1]) + (s[2] + s[3]));
   }
   if (weight)
@@ -417,7 +420,8 @@ INLINE void cross_entropy_back_columns(const cross_entropy_back_args *a, int64_t
   const int64_t n = a->classes, inner = a->inner, item = o * inner + i;
   const T *x = a->x + o * n * inner + i;
   T *gx = a->gx + o * n * inner + i;
-  V scale = vzero(), each = vzero(), used = vzero(), m = get(a->top + item, k), log_sum = get(a->log_sum + item, k);
+  V scale = vzero(), each = vzero(), used = vzero(), m = load_n(a->top + item, k),
+    log_sum = load_n(a->log_sum + item, k);
   T hit[VBYTES / sizeof(T)];
   for (int l = 0; l < k; l++) {
     T f[3] = {0, 0, 0};
@@ -427,8 +431,8 @@ INLINE void cross_entropy_back_columns(const cross_entropy_back_args *a, int64_t
     hit[l] = f[2];
   }
   for (int64_t c = 0; c < n; c++) {
-    V g = vexp(get(x + c * inner, k) - m - log_sum) * scale - each * vset(a->weight ? a->weight[c] : 1);
-    put(gx + c * inner, vselect((VM)(used != vzero()), g, vzero()), k);
+    V g = vexp(load_n(x + c * inner, k) - m - log_sum) * scale - each * vset(a->weight ? a->weight[c] : 1);
+    store_n(gx + c * inner, vselect((VM)(used != vzero()), g, vzero()), k);
   }
   for (int l = 0; l < k; l++) {
     const int64_t t = a->target[item + l];
@@ -446,10 +450,10 @@ INLINE void cross_entropy_back_row(const cross_entropy_back_args *a, int64_t row
     return;
   }
   const V m = vset(a->top[row]), log_sum = vset(a->log_sum[row]), scale = vset(f[0]), each = vset(f[1]);
-  if (a->smoothing == 0) EACH_VECTOR(j, k, n, put(gx + j, vexp(get(x + j, k) - m - log_sum) * scale, k););
+  if (a->smoothing == 0) EACH_VECTOR(j, k, n, store_n(gx + j, vexp(load_n(x + j, k) - m - log_sum) * scale, k););
   else
     EACH_VECTOR(j, k, n,
-      put(gx + j, vexp(get(x + j, k) - m - log_sum) * scale - each * get_or(a->weight, j, k, 1), k););
+      store_n(gx + j, vexp(load_n(x + j, k) - m - log_sum) * scale - each * load_n_or(a->weight, j, k, 1), k););
   if (t >= 0 && t < n) gx[t] -= f[2];
 }
 

@@ -23,7 +23,8 @@
 #include "minigrad.h"
 #include "runtime.h"
 
-enum { RUN = 16, LONG = 2048, FEW = 64, GRAIN = 4096 };      /* items; GRAIN: elements worth a second thread */
+/* items; ELEMENTS_PER_THREAD: elements worth a second thread */
+enum { RUN = 16, LONG = 2048, FEW = 64, ELEMENTS_PER_THREAD = 4096 };
 
 #if TYPE_IS == 2 || TYPE_IS == 4
 typedef uint64_t Key;
@@ -125,7 +126,7 @@ static void lines(void *context, int64_t begin, int64_t end) {
 
 void FN(topk)(int64_t *out, const T *x, int64_t outer, int64_t n, int64_t inner, int64_t k, int64_t largest) {
   Job job = {out, x, n, inner, k, largest ? ~(Key)0 : 0};
-  if (n > 0 && k > 0) mg_parallel(outer * inner, n < GRAIN ? GRAIN / n : 1, lines, &job);
+  if (n > 0 && k > 0) mg_parallel(outer * inner, n < ELEMENTS_PER_THREAD ? ELEMENTS_PER_THREAD / n : 1, lines, &job);
 }
 
 void FN(argsort)(int64_t *out, const T *x, int64_t outer, int64_t n, int64_t inner, int64_t descending) {

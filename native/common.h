@@ -1,0 +1,29 @@
+/* Words that every kernel file uses, whatever its element type. */
+#ifndef MINIGRAD_COMMON_H
+#define MINIGRAD_COMMON_H
+
+/* INLINE: always copied into its caller, so that constant arguments (rows, vectors, kind) disappear.
+ * NOINLINE: compiled once and called. For large bodies: a call costs nothing beside them, copies cost build time and
+ * wheel size. */
+#define INLINE static inline __attribute__((always_inline))
+#if defined(__clang__)
+#define NOINLINE static __attribute__((noinline))
+#else
+#define NOINLINE static __attribute__((noinline, noclone))
+#endif
+
+/* UNROLL: before a loop of constant length whose variables must be registers, not memory.
+ * INDEPENDENT: before a loop whose iterations do not depend on each other: the compiler may vectorise it without asking
+ * whether its arrays overlap. (They may be the same array.) */
+#if defined(__clang__)
+#define UNROLL _Pragma("clang loop unroll(full)")
+#define INDEPENDENT _Pragma("clang loop vectorize(assume_safety)")
+#else
+#define UNROLL _Pragma("GCC unroll 16")
+#define INDEPENDENT _Pragma("GCC ivdep")
+#endif
+
+#define MIN(x, y) ((x) < (y) ? (x) : (y))
+#define MAX(x, y) ((x) > (y) ? (x) : (y))
+
+#endif
