@@ -11,7 +11,7 @@ from typing import Any as _Any
 import numpy as _np
 
 from .core.capture import capture
-from .core.op import op, set_fused
+from .core.op import op
 from .core.shape import default_float as get_default_dtype
 from .core.shape import set_default_float as set_default_dtype
 from .core.tape import enable_grad, inference_mode, is_grad_enabled, no_grad, set_grad_enabled
@@ -21,6 +21,7 @@ from .devices.base import Device
 from .devices.memory import empty_cache
 from .devices.native import get_num_threads, set_num_threads, simd_level
 from .ops import *
+from .ops.dispatch import set_fused
 
 __version__ = "0.1.0"
 

@@ -25,7 +25,6 @@ from . import utils as utils
 from .core.capture import capture as capture
 from .core.methods import Operand
 from .core.op import op as op
-from .core.op import set_fused as set_fused
 from .core.tape import enable_grad as enable_grad
 from .core.tape import inference_mode as inference_mode
 from .core.tape import is_grad_enabled as is_grad_enabled
@@ -41,6 +40,7 @@ from .devices.native import set_num_threads as set_num_threads
 from .devices.native import simd_level as simd_level
 from .io import load as load
 from .io import save as save
+from .ops.dispatch import set_fused as set_fused
 from .ops.random import Generator as Generator
 from .ops.reduce import MinMax, ValuesIndices
 

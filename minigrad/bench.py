@@ -28,10 +28,11 @@ import minigrad as mg
 
 from . import nn, optim
 from .core.capture import capture
-from .core.op import registry, set_fused
+from .core.op import registry
 from .devices import device
 from .nn import functional as F
 from .ops.creation import tensor
+from .ops.dispatch import set_fused
 from .testing import samples_of
 
 BLOCKS = 15

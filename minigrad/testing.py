@@ -22,12 +22,13 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from .core import engine
-from .core.op import Op, Primitive, registry, set_fused
+from .core.op import Op, Primitive, registry
 from .core.shape import is_float
 from .core.tensor import Tensor, new_tensor
 from .devices.memory import layout, view
 from .devices.native import get_num_threads, set_num_threads
 from .ops.creation import as_tensor, tensor
+from .ops.dispatch import set_fused
 
 FLOATS = (np.dtype("float32"), np.dtype("float64"))
 _ULPS = 8           # a kernel's error may be 3 times that of the definition, plus this number of ulps

@@ -475,31 +475,6 @@ def op(definition: Callable | None = None, *, nondifferentiable: tuple[int, ...]
     return Op(definition)
 
 
-# ---- modes ----------------------------------------------------------------------------------------------------------
-class set_fused:
-    """Which path composites take: "auto" (kernels where they apply), "off" (definitions), "require" (raise where no
-    kernel applies). As a call, or for the length of a `with` block."""
-
-    def __init__(self, choice: str) -> None:
-        if choice not in ("auto", "off", "require"):
-            raise ValueError(f"[set_fused] expected 'auto', 'off' or 'require'; got {choice!r}")
-        self.before = mode.fused
-        self._set(choice)
-
-    @staticmethod
-    def _set(choice: str) -> None:
-        type(mode).fused = choice
-        for known in registry.values():
-            if isinstance(known, Op):
-                known.plans.clear()
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, *_: object) -> None:
-        self._set(self.before)
-
-
 def same_dtypes(name: str, x: Layout, *others: Layout | None) -> None:
     """Kernels take one dtype and at least one element; else the definition runs."""
     if not x.size:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..core.op import Op, Primitive, complete
+from ..core.op import Op, Primitive, complete, registry
 from ..core.shape import fail
 from ..core.tape import mode, paused, recorded
 from ..core.tensor import Tensor, new_tensor
@@ -395,3 +395,29 @@ def indexed(op: Primitive) -> Callable[..., Tensor]:
             return new_tensor(array, recorded(op, edges, plan.layout, (None, index), i.version, None, plan.attrs))
         return new_tensor(array, None)
     return call
+
+
+# ---- which path composites take -----------------------------------------------------------------------------------
+
+class set_fused:
+    """Which path composites take: "auto" (kernels where they apply), "off" (definitions), "require" (raise where no
+    kernel applies). As a call, or for the length of a `with` block."""
+
+    def __init__(self, choice: str) -> None:
+        if choice not in ("auto", "off", "require"):
+            raise ValueError(f"[set_fused] expected 'auto', 'off' or 'require'; got {choice!r}")
+        self.before = mode.fused
+        self._set(choice)
+
+    @staticmethod
+    def _set(choice: str) -> None:
+        type(mode).fused = choice
+        for known in registry.values():
+            if isinstance(known, Op):
+                known.plans.clear()
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        self._set(self.before)

@@ -7,7 +7,8 @@ from cuda_on_cpu.twins import emulated
 
 import minigrad as mg
 from minigrad import testing
-from minigrad.core.op import Op, registry, set_fused
+from minigrad.core.op import Op, registry
+from minigrad.ops.dispatch import set_fused
 
 pytestmark = [emulated, pytest.mark.slow, pytest.mark.usefixtures("gpu")]
 

@@ -6,8 +6,8 @@ import pytest
 
 import minigrad as mg
 from minigrad import autograd, nn
-from minigrad.core.op import set_fused
 from minigrad.nn import functional as F
+from minigrad.ops.dispatch import set_fused
 
 RNG = np.random.default_rng(0)
 N, C, L = 5, 6, 9

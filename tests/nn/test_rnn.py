@@ -10,10 +10,11 @@ import pytest
 
 import minigrad as mg
 from minigrad import nn, optim
-from minigrad.core.op import registry, set_fused
+from minigrad.core.op import registry
 from minigrad.devices.native import get_num_threads
 from minigrad.nn import functional as F
 from minigrad.nn.utils import rnn as pads
+from minigrad.ops.dispatch import set_fused
 
 RNG = np.random.default_rng(0)
 KINDS = ("RNN", "LSTM", "GRU")

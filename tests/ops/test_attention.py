@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import minigrad as mg
-from minigrad.core.op import set_fused
 from minigrad.devices import cpu, memory
 from minigrad.devices.native import get_num_threads, set_num_threads
 from minigrad.nn import functional as F
+from minigrad.ops.dispatch import set_fused
 
 RNG = np.random.default_rng
 

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 import minigrad as mg
 from minigrad import testing
-from minigrad.core.op import set_fused
 from minigrad.nn import functional as F
 from minigrad.ops.conv import conv_sizes, convolution, convolution_transpose, transposed_sizes
+from minigrad.ops.dispatch import set_fused
 
 
 def values(*shape, seed=0, dtype=np.float64):

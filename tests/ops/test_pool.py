@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 import minigrad as mg
 from minigrad import testing
-from minigrad.core.op import set_fused
 from minigrad.nn import functional as F
+from minigrad.ops.dispatch import set_fused
 from minigrad.ops.pool import adaptive_max_pool, avg_pool, max_pool, sliding
 
 

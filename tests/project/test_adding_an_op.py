@@ -111,7 +111,8 @@ import sys
 import numpy as np
 import minigrad as mg
 from minigrad import study, testing
-from minigrad.core.op import registry, set_fused
+from minigrad.core.op import registry
+from minigrad.ops.dispatch import set_fused
 name = sys.argv[1]
 op = registry[name]
 testing.check_op(op)
