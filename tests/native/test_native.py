@@ -118,7 +118,10 @@ print(os.waitpid(child, 0)[1], x.exp().sum().item() == first)
 def test_unbuilt_checkout(tmp_path):
     """The sources without the compiled module say what to do."""
     import shutil
-    copied = shutil.copytree(Path(mg.__file__).parent, tmp_path / "minigrad", ignore=shutil.ignore_patterns("*.so", "*.pyd", "__pycache__"))
+    unbuilt = shutil.ignore_patterns("*.so", "*.pyd", "__pycache__")
+    copied = shutil.copytree(Path(mg.__file__).parent, tmp_path / "minigrad", ignore=unbuilt)
     assert copied.exists()
-    ran = subprocess.run([sys.executable, "-c", f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import minigrad"], capture_output=True, text=True)
+    # -S: an editable install puts an import hook in front of sys.path, by a .pth file
+    code = f"import sys; sys.path[:0] = {[str(tmp_path), *sys.path]!r}; import minigrad"
+    ran = subprocess.run([sys.executable, "-S", "-c", code], capture_output=True, text=True)
     assert ran.returncode and "pip install ." in ran.stderr
