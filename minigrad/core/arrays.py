@@ -95,7 +95,7 @@ def copy_array(to: Array, source: Array) -> None:
 
 
 def mover(to: Layout, source: Layout) -> Callable[[Array, int, Array], None]:
-    """`move(out, offset, x)`: writes x, broadcast to `to`, into out's memory, `offset` bytes from its start, in layout `to`."""
+    """`move(out, offset, x)` writes x, broadcast to `to`, into out's memory in layout `to`, at `offset` bytes."""
     if to.size == 0:
         return lambda out, offset, x: None
     kernel = to.device.kernels.copy.move(to.dtype)

@@ -38,8 +38,8 @@ __all__ = ["celu", "elu", "gelu", "glu", "hardsigmoid", "hardswish", "hardtanh",
 def activation(saves: str = "input", floats_only: bool = True, kernel: str = "") -> Callable[[Callable], Any]:
     """Makes an activation function of a definition with one tensor and perhaps some numbers.
 
-    It becomes an op with the kernels `kernel` (default: the definition's name) and `kernel_backward`. Plans walk them, so
-    any layout is taken and nothing is copied. `saves`: "input" or "output", what the backward kernel reads.
+    It becomes an op with the kernels `kernel` (default: the definition's name) and `kernel_backward`. Plans walk them:
+    any layout is taken, and nothing is copied. `saves`: "input" or "output", what the backward kernel reads.
     """
     def make(definition: Callable) -> Any:
         name = kernel or definition.__name__

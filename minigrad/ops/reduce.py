@@ -608,7 +608,7 @@ def var(input: Tensor, dim: Any = None, unbiased: bool | None = None, keepdim: b
 
 def std(input: Tensor, dim: Any = None, unbiased: bool | None = None, keepdim: bool = False, *,
         correction: float | None = None, **numpy: Any) -> Tensor:
-    """The standard deviation over `dim`: the square root of `var`, with its options. Where it is 0, so is the gradient."""
+    """The standard deviation over `dim`: the root of `var`, with its options. The gradient is 0 where it is 0."""
     if numpy:
         return std(input, unbiased=unbiased, correction=correction, **respelled("std", numpy, dim=dim, keepdim=keepdim))
     return root(_moments("std", input, dim, unbiased, correction, keepdim)[0])
