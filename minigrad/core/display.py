@@ -1,4 +1,4 @@
-"""How a tensor is shown: as text (`repr`), and in notebooks as a table under a line with shape, dtype, device and graph.
+"""How a tensor is shown: as text (`repr`), and in notebooks as a table with its shape, dtype, device and graph node.
 
 Reading values waits for the device, and is refused while a step is captured.
 """

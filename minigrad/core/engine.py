@@ -245,8 +245,7 @@ def _deposit(leaf: Variable, g: Variable, create_graph: bool, taken: set[int]) -
 
 def _count_lone() -> int:
     holder = Variable()
-    holder.array = object.__new__(Array)
-    array = holder.array
+    array = holder.array = object.__new__(Array)
     return getrefcount(array)
 
 
@@ -255,7 +254,8 @@ _LONE = _count_lone()       # the getrefcount of an array that only one tensor a
 
 def grad(outputs: Variable | Sequence[Variable], inputs: Variable | Sequence[Variable], grad_outputs: Any = None,
          retain_graph: bool | None = None, create_graph: bool = False, only_inputs: bool = True,
-         allow_unused: bool | None = None, is_grads_batched: bool = False, materialize_grads: bool = False) -> tuple[Any, ...]:
+         allow_unused: bool | None = None, is_grads_batched: bool = False,
+         materialize_grads: bool = False) -> tuple[Any, ...]:
     """The gradients of `outputs` with respect to `inputs`, one for each input; `.grad` does not change.
 
     `grad_outputs[i]` has the shape of `outputs[i]`; None means 1, for a scalar. With `create_graph=True` the gradients
@@ -285,8 +285,7 @@ def grad(outputs: Variable | Sequence[Variable], inputs: Variable | Sequence[Var
     for i, (t, edge) in enumerate(zip(ins, edges, strict=True)):
         g = found.get(edge)
         if g is None and materialize_grads:
-            with no_grad():
-                g = functions.ones_like(t) * 0
+            g = functions.zeros(t.array.layout)
         elif g is None and not allow_unused:
             fail("autograd.grad", f"input {i}{located(t)} was not used in computing the outputs", t.array.layout,
                  "pass allow_unused=True to get None for it")

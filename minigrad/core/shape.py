@@ -11,7 +11,6 @@ from ..devices.memory import Layout
 
 FLOAT32, FLOAT64, INT64, BOOL = np.dtype("float32"), np.dtype("float64"), np.dtype("int64"), np.dtype("bool")
 _default_float = FLOAT32
-_LIMIT = 1 << 63
 
 
 def fail(op: str, invariant: str, got: Any = "", fix: str = "", kind: type[Exception] = RuntimeError) -> NoReturn:
@@ -21,7 +20,7 @@ def fail(op: str, invariant: str, got: Any = "", fix: str = "", kind: type[Excep
 
 
 def default_float() -> np.dtype:
-    """The dtype of new float tensors, and of results that must be floats: float32 unless `set_default_float` changed it."""
+    """The dtype of new float tensors and of results that must be floats: float32, unless it was set."""
     return _default_float
 
 
@@ -43,7 +42,7 @@ def is_float(dtype: np.dtype) -> bool:
 def shape_of(size: Sequence[int] | int, op: str = "shape", infer: bool = False) -> tuple[int, ...]:
     """A size argument as a tuple of ints, each at least 0; with `infer`, sizes of -1 are left for the caller."""
     try:
-        shape = tuple([operator.index(n) for n in (size if isinstance(size, (tuple, list)) else (size,))])  # type: ignore
+        shape = tuple(map(operator.index, size if isinstance(size, (tuple, list)) else (size,)))    # type: ignore
     except TypeError:
         fail(op, "sizes must be whole numbers", repr(size), kind=TypeError)
     total = 1
@@ -51,7 +50,7 @@ def shape_of(size: Sequence[int] | int, op: str = "shape", infer: bool = False) 
         if n < 0 and not (infer and n == -1):
             fail(op, "sizes must not be negative", shape)
         total *= max(n, 1)
-    if total >= _LIMIT // 16:
+    if total >= 1 << 59:
         fail(op, "the number of elements must stay below 2^59", shape)
     return shape
 
@@ -77,10 +76,9 @@ def axis_of(axis: Any, ndim: int, op: str) -> int:
     except TypeError:
         fail(op, "dim must be a whole number", repr(axis), kind=TypeError)
     n = max(ndim, 1)
-    if not -n <= a < n:
-        raise IndexError(f"[{op}] dim out of range: expected {-n} <= dim < {n}; got {a}; "
-                         f"the tensor has {ndim} dimensions")
-    return a % n
+    if -n <= a < n:
+        return a % n
+    raise IndexError(f"[{op}] dim out of range: expected {-n} <= dim < {n}; got {a}; the tensor has {ndim} dimensions")
 
 
 def axes_of(axes: Any, ndim: int, op: str) -> tuple[int, ...]:
@@ -100,7 +98,7 @@ def _category(dtype: np.dtype) -> int:
 
 
 def promote(a: np.dtype, b: np.dtype) -> np.dtype:
-    """PyTorch's promotion: within a category (bool, integer, float, complex) the wider dtype, else the higher category's."""
+    """PyTorch's promotion: the dtype of the higher category (bool, integer, float, complex), or the wider of the two."""
     if a == b:
         return a
     ca, cb = _category(a), _category(b)
@@ -110,7 +108,7 @@ def promote(a: np.dtype, b: np.dtype) -> np.dtype:
         wide = b if a.kind == "V" else a
         return FLOAT32 if wide.itemsize == 2 else wide
     wide = np.promote_types(a, b)
-    return wide if wide.kind == a.kind or ca == 1 and wide.kind in "iu" else INT64
+    return INT64 if ca == 1 and wide.kind == "f" else wide          # NumPy has float64 for int64 with uint64
 
 
 def result_type(*operands: Layout) -> np.dtype:

@@ -40,8 +40,7 @@ class Mode(threading.local):
     The whole process shares (set on the class)
 
     * `fused`: whether fused kernels are used ("auto", "off", "require");
-    * `bindings`: a counter, raised when a tensor gets other memory or a module other members. A captured program then
-      checks those that it uses.
+    * `bindings`: counts tensors that got other memory and modules that got other members; captured programs read it.
     """
 
     grad = True

@@ -208,7 +208,7 @@ class Module:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if mode.recorder is not None:
-            mode.recorder.meet(self)           # its mode belongs to the recorded signature
+            mode.recorder.used(self)           # its mode belongs to the recorded signature
         if self._hooked:
             return self._call_hooked(args, kwargs)
         return self.forward(*args, **kwargs)
