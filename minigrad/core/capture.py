@@ -37,7 +37,7 @@ from .shape import fail
 from .tape import mode, no_grad
 from .tensor import Tensor, new_tensor
 
-_HERE = str(Path(__file__).parent)
+_PACKAGE = str(Path(__file__).parent.parent)
 _one_at_a_time = Lock()         # pools and launch hooks belong to the process: a second recording waits for the first
 
 
@@ -130,9 +130,9 @@ class Recorder:
 
 
 def _user_line() -> str:
-    """The newest line on the stack that is not in this package's core."""
+    """The newest line on the stack that is not in this package."""
     for frame in reversed(traceback.extract_stack()):
-        if not frame.filename.startswith(_HERE):
+        if not frame.filename.startswith(_PACKAGE):
             return f"{frame.filename}:{frame.lineno}: {frame.line}"
     return "unknown line"
 
@@ -141,9 +141,9 @@ class _Program:
     """One recorded signature.
 
     `known`: the leaves of earlier recordings of the signature, with their `.grad` at this call. `expected`: the leaves
-    whose `.grad` must be at a call what it was at the recording, because the step adds to it. A leaf that the step cleared
-    before it added is not among them: the step dropped its `.grad`, or the leaf had one at the call and none when the
-    step first added to it.
+    whose `.grad` must be at a call what it was at the recording, because the step adds to it. A leaf that the step
+    cleared before it added is not among them: the step dropped its `.grad`, or the leaf had one at the call and none
+    when the step first added to it.
     """
 
     def __init__(self, recorder: Recorder, pool: dict[Layout, list], inputs: list[Tensor], outputs: Any,
@@ -294,8 +294,8 @@ def capture(function: Callable) -> Captured:
     The signature is: shapes, dtypes, devices of the tensor arguments; values of the others; train/eval mode of the
     modules that it uses. The next call with that signature overwrites the returned tensors. `function` may contain
     forward, backward, clipping, optimiser and scheduler. Reading a value inside (`item()`, `bool(t)`, `numpy()`) raises
-    RuntimeError. While one thread records, a second recording waits, and no other thread may run ops. Replays may run at
-    the same time as anything else.
+    RuntimeError. While one thread records, a second recording waits, and no other thread may run ops. Replays may run
+    at the same time as anything else.
 
     >>> step = minigrad.capture(step)
     >>> loss = step(x, y)

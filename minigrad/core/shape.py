@@ -98,7 +98,7 @@ def _category(dtype: np.dtype) -> int:
 
 
 def promote(a: np.dtype, b: np.dtype) -> np.dtype:
-    """PyTorch's promotion: the dtype of the higher category (bool, integer, float, complex), or the wider of the two."""
+    """PyTorch's promotion: the dtype of the higher category (bool, integer, float, complex), or the wider of both."""
     if a == b:
         return a
     ca, cb = _category(a), _category(b)

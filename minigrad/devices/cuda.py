@@ -153,7 +153,7 @@ class CUDA(Device):
         return array
 
     def upload(self, values: np.ndarray) -> Array:
-        out = memory.apart(memory.layout(self, values.dtype, values.shape))
+        out = memory.alloc_outside_pool(memory.layout(self, values.dtype, values.shape))
         self.write(out, values)
         return out
 
