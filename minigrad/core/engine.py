@@ -207,14 +207,14 @@ def backward(tensors: Sequence[Variable], gradients: Sequence[Variable | None], 
     `gradients[i]` has the shape of `tensors[i]`; None means 1, for a scalar. Arguments as in `torch.autograd.backward`.
     """
     roots, start = _starts("backward", tensors, gradients)
+    taken = {id(g.array) for g in start}
     owners: dict[Edge, Variable] = {}
     for t in inputs or ():
         owners.setdefault(edge_of(t), t)
-    taken = {id(g.array) for g in start}
     results = walk(roots, start, create_graph, retain_graph or create_graph, None if inputs is None else list(owners))
     recorder, hooked = mode.recorder, post_hooks.tables
     for edge, g in results.items():
-        leaf = owners.get(edge, edge)
+        leaf: Any = owners.get(edge, edge)
         if recorder is not None:
             recorder.deposit(leaf)
         _deposit(leaf, g, create_graph, taken)

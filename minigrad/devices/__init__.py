@@ -54,7 +54,7 @@ def opened() -> list[Device]:
 
 
 class launch_hook:
-    """In its `with` block, a launch of a device that is in use calls `visitor(kernel, arguments)` instead of the kernel.
+    """In its `with` block, each launch of a device in use calls `visitor(kernel, arguments)` instead of the kernel.
 
     The visitor launches with `kernel.function(*arguments)`. Hooks may be nested: the inner one is called.
     """

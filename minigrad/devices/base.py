@@ -22,7 +22,7 @@ class Kernel:
     """One function of a device that can be launched: `kernel.call(*arguments)`.
 
     `signature` has one letter for each argument: o address written to, p address only read, i int64, d double.
-    `index` is its number in native/minigrad.h, -1 if it is not there; `function` runs it without hooks.
+    `index` is its number in the list of C kernels, -1 if it is not in C; `function` runs it without hooks.
     """
 
     __slots__ = ("name", "signature", "index", "function", "call")

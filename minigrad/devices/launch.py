@@ -35,8 +35,8 @@ BLOCKS = 1 << 20                # at most; kernels loop over the grid if there a
 class Entry(NamedTuple):
     """A kernel of the table.
 
-    `registers` and `shared` (static, in bytes) are the most that the compiled kernel may use, `stack` (in bytes) the most
-    that it may put into local memory: tests compile every kernel and check these bounds.
+    `registers` and `shared` (static, in bytes) are the most that the compiled kernel may use, `stack` (in bytes) is the
+    most that it may put into local memory: tests compile every kernel and check these bounds.
     """
 
     file: str                   # its path in the package

@@ -11,6 +11,7 @@ captured program) refers to its memory. Otherwise the memory is freed when the l
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -46,7 +47,7 @@ class Layout:
 
     __slots__ = ("device", "dtype", "shape", "strides", "ndim", "size", "contiguous", "free", "__weakref__")
 
-    device: Device
+    device: Any             # a base.Device; this module needs no more of it than the protocol above
     dtype: np.dtype
     shape: tuple[int, ...]
     strides: tuple[int, ...]
@@ -150,7 +151,7 @@ class Buffer(Array):
         """A new view of the block's array."""
         return self.block.np[...]
 
-    def __del__(self, refcount=sys.getrefcount) -> None:
+    def __del__(self, refcount: Callable[[Any], int] = sys.getrefcount) -> None:
         block = self.block
         if refcount(block.root) == block.lone:      # every view of the memory refers to its root
             block.home.append(block)
@@ -279,7 +280,7 @@ def register_fresh(root: Any, ptr: int, nbytes: int) -> None:
 
 
 class private_pool:
-    """In its `with` block, buffers come from and go back to free lists of their own, `pools`: those of a captured program."""
+    """In its `with` block, buffers come from and go back to `pools`, free lists that a captured program then keeps."""
 
     def __enter__(self) -> private_pool:
         global _private

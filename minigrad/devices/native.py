@@ -83,7 +83,7 @@ _threads_from_environment()
 
 
 class Signature(NamedTuple):
-    """A letter for each argument of a kernel (o address written to, p address only read, i int64, d double), and its name."""
+    """The arguments of a kernel: letters (o address written to, p address only read, i int64, d double) and names."""
 
     letters: str
     names: list[str]

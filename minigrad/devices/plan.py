@@ -16,7 +16,7 @@ _PLANS_MAX = 4096
 
 
 class Plan:
-    """How one signature of a primitive runs: `run(*arrays)` gives the output, of layout `layout`; `why` says it in words.
+    """How one signature of a primitive runs: `run(*arrays)` gives the output, of layout `layout`; `why` is its reason.
 
     Two kinds of plan are run without a call of `run` where speed matters: a view, whose output is the input's memory
     `offset` bytes further, and one kernel that walks its operands, `kernel.call(out, inputs..., walk)`, where `walk` is
@@ -27,7 +27,8 @@ class Plan:
 
     def __init__(self, run: Callable[..., Any] | None, layout: Any, why: str = "", kernel: Any = None,
                  table: Array | None = None, offset: int | None = None, attrs: dict | None = None) -> None:
-        self.run, self.layout, self.why, self.kernel, self.table, self.offset = run, layout, why, kernel, table, offset
+        self.run: Any = run             # None if `kernel` is all that runs
+        self.layout, self.why, self.kernel, self.table, self.offset = layout, why, kernel, table, offset
         self.walk = 0 if table is None else table.ptr
         self.op: Any = None
         self.attrs = attrs
@@ -54,7 +55,7 @@ def view_plan(to: Layout, offset: int) -> Plan:
 
 
 def remember(plans: dict, key: Any, plan: Any) -> Any:
-    """Keeps a plan under its signature, and returns it. A table with 4096 of them (ever new shapes) is emptied first."""
+    """Keeps a plan under its signature, and returns it. A full table (ever new shapes or numbers) is emptied first."""
     if len(plans) >= _PLANS_MAX:
         plans.clear()
     plans[key] = plan

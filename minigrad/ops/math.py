@@ -310,9 +310,9 @@ def _comparison(name: str, function: Callable, sign: str) -> Elementwise:
 
 eq = _comparison("eq", np.equal, "==")
 ne = _comparison("ne", np.not_equal, "!=")
-lt = _comparison("lt", np.less, "<")
+lt: Elementwise = _comparison("lt", np.less, "<")
 le = _comparison("le", np.less_equal, "<=")
-gt = _comparison("gt", np.greater, ">")
+gt: Elementwise = _comparison("gt", np.greater, ">")
 ge = _comparison("ge", np.greater_equal, ">=")
 isnan = Elementwise("isnan", np.isnan, "input", result="bool", doc="Is the element NaN? A bool tensor.")
 isinf = Elementwise("isinf", np.isinf, "input", result="bool", doc="Is the element inf or -inf? A bool tensor.")
