@@ -1,4 +1,7 @@
-"""Copies, casts and fills of arrays, outside the graph."""
+"""Copies and casts of arrays, outside the graph. Read `devices/memory.py` and `devices/plan.py` first.
+
+What is launched for a pair of layouts is decided at its first use, and kept in `_casts` and `_copies`.
+"""
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -14,18 +17,22 @@ from .shape import broadcast_shapes, fail
 _CASTS = {np.dtype("float32"): "cast_f32", np.dtype("float64"): "cast_f64", np.dtype("int32"): "cast_i32",
           np.dtype("int64"): "cast_i64", np.dtype("bool"): "cast_u8"}
 _casts: dict[tuple, Plan] = {}      # by layout and dtype
-_copies: dict[tuple, Any] = {}      # by the layouts of target and source: the function that copies
+_copies: dict[tuple, Callable[[Array, int, Array], None]] = {}      # by the layouts of target and source
 
 
 def written_once(op: str, to: Layout) -> None:
-    """Refuses to write where several elements share one place in memory (an expanded tensor, overlapping windows)."""
+    """Raises RuntimeError if several elements of `to` share one place in memory: such a tensor cannot be written to.
+
+    Expanded tensors and overlapping windows are of that kind.
+    """
     span = sum([(n - 1) * (s if s > 0 else -s) for n, s in zip(to.shape, to.strides, strict=True)]) + 1
     if not to.contiguous and to.size > span:
-        fail(op, "several elements of the tensor written to share one place in memory", to, "write into a clone() of it")
+        fail(op, "several elements of the tensor written to share one place in memory", to,
+             "write into a clone() of it")
 
 
 def prepare_cast(input: Layout, *, dtype: np.dtype) -> Plan:
-    """The values in another dtype."""
+    """The plan of a cast: the cast kernel of the two dtypes, or NumPy. The result is contiguous."""
     out = layout(input.device, dtype, input.shape)
     kernel = getattr(input.device.kernels, _CASTS[dtype]).get(input.dtype) if dtype in _CASTS else None
     if kernel is None:
@@ -48,26 +55,29 @@ def _cast_host(a: Any, out: Any) -> None:
 
 
 def cast_array(array: Array, dtype: np.dtype) -> Array:
-    """The values in another dtype."""
+    """A new contiguous array with the values in another dtype."""
     key = (array.layout, dtype)
     plan = _casts.get(key)
     return (plan or remember(_casts, key, prepare_cast(array.layout, dtype=dtype))).run(array)
 
 
 def contiguous_copy(array: Array) -> Array:
-    """A contiguous copy."""
+    """A new contiguous array with the same values."""
     out = alloc(layout(array.layout.device, array.layout.dtype, array.layout.shape))
     copy_array(out, array)
     return out
 
 
 def dense(array: Array) -> Array:
-    """The array itself if contiguous, else a contiguous copy."""
+    """The array itself if it is contiguous, else a contiguous copy."""
     return array if array.layout.contiguous else contiguous_copy(array)
 
 
 def copy_array(to: Array, source: Array) -> None:
-    """Copies values between arrays of one device, broadcasting and converting as needed."""
+    """Copies `source` into `to`, broadcasting and converting it; both are on one device and may overlap.
+
+    RuntimeError if the source does not broadcast to the target's shape.
+    """
     if to.layout.size == 0:
         return
     if source.layout.dtype != to.layout.dtype:
@@ -80,12 +90,12 @@ def copy_array(to: Array, source: Array) -> None:
         written_once("copy_", to.layout)
         move = remember(_copies, key, mover(to.layout, source.layout))
     if source.storage is to.storage and (source.layout is not to.layout or source.ptr != to.ptr):
-        return copy_array(to, contiguous_copy(source))      # the two may overlap
+        return copy_array(to, contiguous_copy(source))      # they may overlap: copy first
     move(to, 0, source)
 
 
 def mover(to: Layout, source: Layout) -> Callable[[Array, int, Array], None]:
-    """`move(out, offset, x)` writes x, broadcast to `to`, under layout `to` into out's memory, `offset` bytes from its start."""
+    """`move(out, offset, x)` writes x, broadcast to `to`, into out's memory in layout `to`, at `offset` bytes."""
     if to.size == 0:
         return lambda out, offset, x: None
     kernel = to.device.kernels.copy.move(to.dtype)

@@ -2,15 +2,18 @@
 
     step = minigrad.capture(step)       # or as a decorator
 
-The first call with a new signature runs eagerly, with a visitor in the kernel door who writes down each launch: the
-kernel's index and its arguments, 8 bytes each, in the form `native/program.c` replays. Addresses stay valid because
-the buffers of the recording come from a private pool that the program owns, and whatever else a launch pointed to
-(parameters, optimiser state, plans) is kept alive by it. Later calls copy the tensor arguments into the recorded
-buffers and replay. Random numbers are fresh (the generator's counter is memory that the launch advances), and so is
-what an optimiser reads from memory (learning rate, step count). Checks of values (indices, labels) run at each replay. Where a
-parameter was given other memory, or a module other members, the step is recorded anew.
+The first call with a new signature runs eagerly. A launch hook writes down each launch: the kernel's index and its
+arguments, 8 bytes each, in the form that `native/program.c` replays. Later calls copy the tensor arguments into the
+recorded buffers and replay. Addresses stay valid for two reasons. The buffers of the recording come from a private pool
+that the program owns. And it keeps alive whatever else a launch points to: parameters, optimiser state, plans.
 
-What is not a launch (a Python number, a branch) is fixed at recording. Other threads must not run ops meanwhile.
+What changes from replay to replay is in memory that the launches read: the counter of the random generator, the
+learning rate and the step count of an optimiser. Checks of values (indices, labels) run at each replay. If a parameter
+got other memory, or a module other members, the step is recorded again. Everything else that is not a launch (a Python
+number, a branch) keeps the value that it had at the recording.
+
+While one thread records, no other thread may run ops. Read `devices/memory.py` (private pools), `devices/addresses.py`
+(which memory an address belongs to) and `tape.py` (`mode.recorder`) first.
 """
 from __future__ import annotations
 
@@ -27,34 +30,36 @@ import numpy as np
 from ..devices import launch_hook, memory
 from ..devices.addresses import Map
 from ..devices.base import Kernel
+from ..devices.memory import Layout
 from ..devices.native import lib
 from .arrays import copy_array
 from .shape import fail
 from .tape import mode, no_grad
 from .tensor import Tensor, new_tensor
 
-_HERE = str(Path(__file__).parent)
-_one_at_a_time = Lock()         # pools and door are the process's: a second recording waits for the first
+_PACKAGE = str(Path(__file__).parent.parent)
+_one_at_a_time = Lock()         # pools and launch hooks belong to the process: a second recording waits for the first
 
 
 class Recorder:
-    """Writes down the launches of one run."""
+    """Writes down the launches of one run, and what a replay must do besides. Active as `mode.recorder`."""
 
     def __init__(self, regions: Map) -> None:
         self.segments: list[Any] = []           # (words, count) of native launches, or a Python callable
         self.words: list[int] = []
         self.count = 0
         self.pins: dict[int, Any] = {}          # what launches pointed to outside the private pool
-        self.inside: set[int] = set()           # addresses inside the private pool
+        self.inside: set[int] = set()           # addresses in the private pool
         self.map = regions
         self.modes: list[tuple[Any, bool]] = []
         self.before_replay: list[Callable[[], None]] = []
-        self.leaves: dict[int, tuple[Tensor, Any]] = {}     # whose .grad the step filled, and what it was before
+        self.leaves: dict[int, tuple[Tensor, Any]] = {}     # leaves whose .grad the step filled, and what it was
         self.emptied: set[int] = set()          # leaves whose .grad the step dropped before it filled it
         self.thread = get_ident()
 
     def visit(self, kernel: Kernel, arguments: tuple) -> None:
-        if get_ident() != self.thread:          # somebody else's work
+        """The launch hook: runs a launch and writes it down."""
+        if get_ident() != self.thread:          # a launch of another thread is only run
             kernel.function(*arguments)
             return
         if kernel.name == "host":
@@ -62,7 +67,7 @@ class Recorder:
             self.python(lambda: kernel.function(*arguments))
             return
         if kernel.index < 0:
-            raise NotImplementedError(f"[capture] recording on this device is not supported yet; met {kernel.name}; "
+            raise NotImplementedError(f"[capture] recording on this device is not supported yet; got {kernel.name}; "
                                       "capture a step on the CPU")
         self.words.append(kernel.index)
         for kind, value in zip(kernel.signature, arguments, strict=True):
@@ -78,41 +83,45 @@ class Recorder:
             return
         found = self.map.find(address)
         if found is None:
-            raise RuntimeError(f"[capture] a launch points to memory that nobody owns ({address:#x})")
+            raise RuntimeError(f"[capture] a launch points to memory without a known owner ({address:#x})")
         if found[0] in memory.private_regions:
-            self.inside.add(address)            # pinned at the end: until then the private pool may reuse it
+            self.inside.add(address)            # kept alive by `finish`: until then the private pool may reuse it
         else:
             self.pins[address] = found[1]
 
     def python(self, action: Callable[[], Any]) -> None:
-        """Something that replay must do in Python, at this place."""
+        """Adds `action`, which replay calls in Python at this place."""
         self._close()
         self.segments.append(action)
 
     def _close(self) -> None:
+        """Ends the current run of native launches."""
         if self.count:
-            self.segments.append((np.array([w if w < 1 << 63 else w - (1 << 64) for w in self.words], np.int64), self.count))
+            words = [w if w < 1 << 63 else w - (1 << 64) for w in self.words]
+            self.segments.append((np.array(words, np.int64), self.count))
             self.words, self.count = [], 0
 
-    def meet(self, module: Any) -> None:
-        """A module that ran: its train/eval mode belongs to the signature."""
+    def used(self, module: Any) -> None:
+        """Notes that a module ran: its train/eval mode belongs to the signature."""
         if all(m is not module for m, _ in self.modes):
             self.modes.append((module, module.training))
 
     def deposit(self, leaf: Tensor) -> None:
-        """A leaf whose `.grad` is about to be filled or added to."""
+        """Notes a leaf whose `.grad` is about to be filled or added to."""
         self.leaves.setdefault(id(leaf), (leaf, leaf.grad))
 
     def drop(self, leaf: Tensor) -> None:
-        """A leaf whose `.grad` is dropped: what it was before the call does not matter."""
+        """Notes a leaf whose `.grad` is dropped: a replay need not find it as it was before the call."""
         if id(leaf) not in self.leaves:
             self.emptied.add(id(leaf))
 
     def refuse(self, what: str) -> None:
-        raise RuntimeError(f"[capture] {what} reads a value while recording, which replay cannot do; at {_user_line()}; "
-                           "read it outside the captured function, from a returned tensor")
+        """Raises RuntimeError: `what` reads a value."""
+        raise RuntimeError(f"[capture] {what} reads a value while recording, which replay cannot do; "
+                           f"at {_user_line()}; read it outside the captured function, from a returned tensor")
 
     def finish(self) -> None:
+        """Ends the recording, and keeps the memory of the private pool alive."""
         self._close()
         for address in self.inside:
             found = self.map.find(address)
@@ -121,18 +130,26 @@ class Recorder:
 
 
 def _user_line() -> str:
+    """The newest line on the stack that is not in this package."""
     for frame in reversed(traceback.extract_stack()):
-        if not frame.filename.startswith(_HERE):
+        if not frame.filename.startswith(_PACKAGE):
             return f"{frame.filename}:{frame.lineno}: {frame.line}"
     return "unknown line"
 
 
 class _Program:
-    """One recorded signature. `known` are the leaves of earlier recordings with their `.grad` at the call: a step that finds
-    one there and still fills it afresh clears gradients itself; any other step's first deposit depends on what it finds."""
+    """One recorded signature.
 
-    def __init__(self, recorder: Recorder, pool: Any, inputs: list[Tensor], outputs: Any, known: dict[int, Any]) -> None:
-        self.segments = [s if callable(s) else (s[0], s[0].__array_interface__["data"][0], s[1]) for s in recorder.segments]
+    `known`: the leaves of earlier recordings of the signature, with their `.grad` at this call. `expected`: the leaves
+    whose `.grad` must be at a call what it was at the recording, because the step adds to it. A leaf that the step
+    cleared before it added is not among them: the step dropped its `.grad`, or the leaf had one at the call and none
+    when the step first added to it.
+    """
+
+    def __init__(self, recorder: Recorder, pool: dict[Layout, list], inputs: list[Tensor], outputs: Any,
+                 known: dict[int, Any]) -> None:
+        self.segments = [s if callable(s) else (s[0], s[0].__array_interface__["data"][0], s[1])
+                         for s in recorder.segments]
         self.pins, self.pool = list({id(p): p for p in recorder.pins.values()}.values()), pool
         self.inputs, self.outputs = inputs, outputs
         self.modes, self.before_replay = recorder.modes, recorder.before_replay
@@ -142,7 +159,7 @@ class _Program:
                          if before is not None or known.get(i) is None and i not in recorder.emptied]
 
     def bound(self) -> bool:
-        """Do the modules still hold the members, and these the memory, that the recording met?"""
+        """Do the modules have the same members as at the recording, and these the same memory?"""
         if mode.bindings != self.bindings:
             now = _members(self.modes)
             if len(now) != len(self.members) or any([a is not b for a, b in zip(now, self.members, strict=True)]):
@@ -151,9 +168,12 @@ class _Program:
         return True
 
     def fits(self) -> bool:
-        return all([m.training is t for m, t in self.modes]) and all([leaf.grad is before for leaf, before in self.expected])
+        """Are train/eval modes, and the `.grad` that the step depends on, as they were at the recording?"""
+        return (all([m.training is t for m, t in self.modes])
+                and all([leaf.grad is before for leaf, before in self.expected]))
 
     def replay(self, inputs: list[Tensor]) -> Any:
+        """Runs the launches on these inputs, and returns the tensors of the recording with their new values."""
         for mine, given in zip(self.inputs, inputs, strict=True):
             if mine.array is not given.array:
                 copy_array(mine.array, given.array)
@@ -170,7 +190,7 @@ class _Program:
 
 
 def _members(modes: list[tuple[Any, bool]]) -> list[Any]:
-    """What modules hold: parameters, buffers and submodules, and the arrays under the tensors."""
+    """The parameters, buffers and submodules of modules, and the arrays of the tensors among them."""
     found = [t for m, _ in modes for table in (m._parameters, m._buffers, m._modules) for t in table.values()]
     return found + [t.array for t in found if isinstance(t, Tensor)]
 
@@ -189,13 +209,14 @@ class Captured:
         try:
             known = self.programs.get(key, ())
         except TypeError:
-            raise TypeError("[capture] arguments that are not tensors must be hashable: their values are part of the signature; "
-                            f"got {key}") from None
+            raise TypeError("[capture] arguments that are not tensors must be hashable: their values are part of the "
+                            f"signature; got {key}") from None
         for program in known:
             if program.fits() and program.bound():
                 return program.replay(tensors)
         if mode.recorder is not None:
-            fail("capture", "a captured function cannot be recorded inside another recording", "", "call it plainly inside")
+            fail("capture", "a captured function cannot be recorded inside another recording", "",
+                 "call the plain function inside")
         before = {id(leaf): leaf.grad for program in known for leaf, _ in program.grads}
         with _one_at_a_time:
             program = self._record(args, kwargs, tensors, before)
@@ -229,7 +250,7 @@ def _input(t: Tensor) -> Tensor:
 
 
 def _signature(value: Any, tensors: list[Tensor]) -> Any:
-    """Layouts of tensors, values of the rest; fills `tensors` in order."""
+    """The layouts of tensors and the values of the rest, as a key. Appends the tensors to `tensors`, in order."""
     if isinstance(value, Tensor):
         tensors.append(value)
         return value.array.layout, value.requires_grad
@@ -241,11 +262,12 @@ def _signature(value: Any, tensors: list[Tensor]) -> Any:
 
 
 def _like(value: Any, items: list[Any]) -> Any:
-    """The items as the list, tuple or named tuple that `value` is."""
+    """The items as a list, tuple or named tuple, as `value` is."""
     return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
 
 
 def _replace(value: Any, tensors: Any) -> Any:
+    """`value` with its tensors replaced by those of the iterator, in order."""
     if isinstance(value, Tensor):
         return next(tensors)
     if isinstance(value, (tuple, list)):
@@ -256,6 +278,7 @@ def _replace(value: Any, tensors: Any) -> Any:
 
 
 def _detached(value: Any) -> Any:
+    """`value` with its tensors outside the graph."""
     if isinstance(value, Tensor):
         return new_tensor(value.array, None)
     if isinstance(value, (tuple, list)):
@@ -266,12 +289,13 @@ def _detached(value: Any) -> Any:
 
 
 def capture(function: Callable) -> Captured:
-    """Makes `function` record its kernel launches on the first call of each signature, and replay them later.
+    """Makes `function` record its kernel launches at the first call with each signature, and replay them later.
 
     The signature is: shapes, dtypes, devices of the tensor arguments; values of the others; train/eval mode of the
-    modules it meets. Returned tensors are overwritten by the next call of that signature. `function` may hold forward,
-    backward, clipping, optimiser and scheduler; reading a value inside (`item()`, `bool(t)`, `numpy()`) raises. While one
-    thread records, another that records waits; others must not run ops meanwhile. Replays may run beside anything.
+    modules that it uses. The next call with that signature overwrites the returned tensors. `function` may contain
+    forward, backward, clipping, optimiser and scheduler. Reading a value inside (`item()`, `bool(t)`, `numpy()`) raises
+    RuntimeError. While one thread records, a second recording waits, and no other thread may run ops. Replays may run
+    at the same time as anything else.
 
     >>> step = minigrad.capture(step)
     >>> loss = step(x, y)

@@ -1,4 +1,7 @@
-"""What is shown of a tensor: its text; for notebooks a table, with shape, dtype, device and place in the graph above."""
+"""How a tensor is shown: as text (`repr`), and in notebooks as a table with its shape, dtype, device and graph node.
+
+Reading values waits for the device, and is refused while a step is captured.
+"""
 from __future__ import annotations
 
 from typing import Any
@@ -11,7 +14,10 @@ _EDGE = 5           # rows and columns shown at each end
 
 
 def host_values(t: Variable, reader: str) -> np.ndarray:
-    """The values as a NumPy array; a recording refuses it in the name of `reader`."""
+    """The values as a NumPy array; on the CPU it shares the tensor's memory. `reader` names the caller.
+
+    RuntimeError while a step is captured: a replay could not read them.
+    """
     if mode.recorder is not None:
         mode.recorder.refuse(reader)
     device = t.array.layout.device
@@ -37,13 +43,13 @@ def text(t: Variable) -> str:
 
 
 def _shown(n: int) -> list[int | None]:
-    """The indices shown of n; None stands for those left out."""
+    """The indices that are shown of n rows or columns; None is the gap."""
     return list(range(n)) if n <= 2 * _EDGE + 1 else [*range(_EDGE), None, *range(n - _EDGE, n)]
 
 
 def html(t: Variable) -> str:
-    """As HTML: up to two dimensions as a table; of more, the last two, the first of each other."""
-    from html import escape  # not at import: it brings its table of entities
+    """The tensor as HTML: one or two dimensions as a table; of more, the last two at index 0 of the others."""
+    from html import escape  # not at import: it loads a large table
 
     values: Any = host_values(t, "_repr_html_()")
     layout = t.array.layout
@@ -65,4 +71,5 @@ def html(t: Variable) -> str:
 
 
 def _number(value: Any) -> str:
+    """One value to four digits."""
     return f"{float(value):.4g}" if value.dtype.kind in "fV" else str(value)

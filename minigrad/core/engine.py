@@ -1,13 +1,14 @@
-"""The walk: `backward`, `grad`.
+"""The backward pass: `backward`, `grad`, and the `walk` that both use. Read `tape.py` first.
 
-The walk is a loop that takes the newest node next (`seq`): the reverse order of creation is a topological order. Gradients are
-dropped as they are used, and added in place only into buffers that the walk made.
+The walk takes the newest node next (`seq`): the reverse order of creation is a topological order. A gradient is dropped
+when it has been used. It is added to in place only if the walk made its buffer.
 """
 from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from heapq import heappop, heappush
+from operator import attrgetter
 from sys import getrefcount
 from typing import Any
 
@@ -18,10 +19,10 @@ from .tape import FREED, Edge, Node, Slot, Variable, edge_of, hooks, located, mo
 
 
 class Functions:
-    """What the core needs of ops, which it may not import. `minigrad/ops/__init__.py` sets all of them."""
+    """The ops that the core uses. It may not import them: `minigrad/ops/__init__.py` sets them."""
 
     add: Callable[[Any, Any], Any]
-    accumulate: Callable[[Any, Any], None]              # target += more
+    accumulate: Callable[[Any, Any], None]              # target += more, in place
     sum_to: Callable[[Any, Layout], Any]                # undoes broadcasting
     cast: Callable[[Any, Any], Any]
     clone: Callable[[Any], Any]
@@ -38,30 +39,31 @@ functions = Functions()
 
 
 def drop_grads(leaves: Iterable[Variable], set_to_none: bool) -> None:
-    """`zero_grad()` of optimisers and modules; an active recording is told."""
+    """`zero_grad()` of optimisers and modules: sets `.grad` to None, or to zeros. An active recording is told."""
     recorder = mode.recorder
     for leaf in leaves:
-        if not set_to_none:
-            if leaf.grad is not None:
-                leaf.grad = functions.zero_(leaf.grad.detach())
-            continue
-        leaf.grad = None
-        if recorder is not None:
-            recorder.drop(leaf)
+        if set_to_none:
+            leaf.grad = None
+            if recorder is not None:
+                recorder.drop(leaf)
+        elif leaf.grad is not None:
+            leaf.grad = functions.zero_(leaf.grad.detach())
 
 
 def _hooked(edge: Edge, g: Variable) -> Variable:
+    """A gradient after the hooks of its edge."""
     for function in hooks.of(edge):
         changed = function(g)
         if changed is not None:
             if changed.array.layout.shape != g.array.layout.shape:
-                fail("register_hook", "a hook must return a gradient of the same shape", [g.array.layout, changed.array.layout])
+                fail("register_hook", "a hook must return a gradient of the same shape",
+                     [g.array.layout, changed.array.layout])
             g = changed
     return g
 
 
 def keep_grad(t: Variable) -> None:
-    """A hook that stores the gradient in `t.grad`, without keeping `t` alive."""
+    """Registers a hook that adds the gradient of `t` to `t.grad`; it does not keep `t` alive (`retain_grad()`)."""
     reference = weakref.ref(t)
 
     def store(g: Variable) -> None:
@@ -71,29 +73,23 @@ def keep_grad(t: Variable) -> None:
     hooks.add(edge_of(t), store)
 
 
-# ---- the walk -------------------------------------------------------------------------------------------------------
+# ---- the walk --------------------------------------------------------------------------------------------------------
+
 def _reachable(roots: list[Edge], stop: frozenset) -> list[Any]:
-    """All nodes behind the roots, oldest first, not looking behind those in `stop`."""
+    """All nodes that lead to the roots, oldest first; what leads to the nodes in `stop` is left out."""
     seen = set()
     stack = [r for r in roots if type(r) is Node or type(r) is Slot]
     while stack:
         node = stack.pop()
         if node not in seen:
             seen.add(node)
-            if node in stop:
-                continue
-            for edge in node.inputs:
-                if (type(edge) is Node or type(edge) is Slot) and edge not in seen:
-                    stack.append(edge)
-    return sorted(seen, key=_age, reverse=True)
-
-
-def _age(node: Any) -> int:
-    return node.seq
+            if node not in stop:
+                stack += [e for e in node.inputs if (type(e) is Node or type(e) is Slot) and e not in seen]
+    return sorted(seen, key=attrgetter("seq"), reverse=True)
 
 
 def _useful(order: list[Any], targets: frozenset) -> set:
-    """The nodes from which a target can be reached, targets included."""
+    """The targets, and the nodes whose inputs lead to one of them."""
     useful = set(targets)
     for node in order:
         if node not in useful and any(e is not None and e in useful for e in node.inputs):
@@ -102,7 +98,7 @@ def _useful(order: list[Any], targets: frozenset) -> set:
 
 
 def fit(g: Variable, to: Layout) -> Variable:
-    """A gradient in the shape and dtype of what it belongs to: broadcasting is undone here, once for all ops."""
+    """A gradient in the shape and dtype of what it belongs to: undoes broadcasting and promotion, for all ops."""
     have = g.array.layout
     if have.shape != to.shape:
         g = functions.sum_to(g, to)
@@ -114,18 +110,18 @@ _NOTHING: frozenset = frozenset()
 
 def walk(roots: list[Edge], gradients: list[Any], create_graph: bool, retain_graph: bool,
          targets: list[Edge] | None = None, bounded: bool = False) -> dict[Edge, Any]:
-    """Carries gradients from the roots back. Returns the gradient of each leaf, or of each target if targets are given.
+    """Carries gradients from the roots to the leaves. Returns the gradient of each leaf, or of each target if given.
 
-    `bounded`: the walk ends at the targets, also where one lies behind another; their hooks are left to the surrounding walk.
+    `bounded`: the walk ends at the targets, even if one leads to another; their hooks are left to the walk around it.
 
-    The frontier is a heap: the newest node comes next. Its gradient is complete, since whatever uses its output is newer still.
+    The frontier is a heap, so the newest node comes next. Its gradient is complete: all that uses its output is newer.
     """
     wanted = frozenset(targets) if targets else _NOTHING
     useful = None if targets is None else _useful(_reachable(roots, wanted if bounded else _NOTHING), wanted)
     before = set_recording(create_graph)
-    pending: dict[Edge, Any] = {}       # edge -> the gradient so far; for a node with several outputs, a list
+    pending: dict[Edge, Any] = {}       # edge: the gradient so far (of a node with several outputs, a list)
     frontier: list[tuple[int, Any]] = []
-    owned: set[Edge] = set()            # edges whose gradient lies in a buffer made here: it may be added to in place
+    owned: set[Edge] = set()            # edges whose gradient is in a buffer made here: it may be added to in place
     kept: dict[Edge, Any] = {}
     hooked = hooks.tables
     try:
@@ -174,7 +170,7 @@ def walk(roots: list[Edge], gradients: list[Any], create_graph: bool, retain_gra
 
 
 def _send(edge: Edge, g: Any, pending: dict, owned: set, frontier: list, create_graph: bool) -> None:
-    """Adds a gradient to what is pending at an edge: in place only into a buffer that the walk made."""
+    """Adds a gradient to that of an edge: in place only if the walk made its buffer."""
     if g.array.layout is not edge.layout:
         g = fit(g, edge.layout)
     if edge in owned:
@@ -190,7 +186,7 @@ def _send(edge: Edge, g: Any, pending: dict, owned: set, frontier: list, create_
 
 
 def _collect(slot: Slot, g: Any, pending: dict, frontier: list) -> None:
-    """Puts the gradient of one output into the list of its node's gradients."""
+    """Puts the gradient of one output into the list of its node."""
     node = slot.inputs[0]
     gradients = pending.get(node)
     if gradients is None:
@@ -200,21 +196,25 @@ def _collect(slot: Slot, g: Any, pending: dict, frontier: list) -> None:
 
 
 def _refuse_freed(node: Node) -> None:
-    fail("backward", f"the graph was freed by an earlier backward(): {node.op.name}{located(node)} has nothing saved", "",
-         "pass retain_graph=True to the first backward(), or detach() what is carried over from the step before")
+    fail("backward", f"the graph was freed by an earlier backward(): {node.op.name}{located(node)} has nothing saved",
+         "", "pass retain_graph=True to the first backward(), or detach() what comes from the step before")
 
 
 def backward(tensors: Sequence[Variable], gradients: Sequence[Variable | None], retain_graph: bool = False,
              inputs: Sequence[Variable] | None = None, create_graph: bool = False) -> None:
-    """Adds the gradients of `tensors` to `.grad` of the leaves behind them (or of `inputs`)."""
+    """Adds the gradients of `tensors` to `.grad` of the leaves that they are computed from, or of `inputs`.
+
+    `gradients[i]` has the shape of `tensors[i]`; None means 1, for a scalar. Arguments as in `torch.autograd.backward`.
+    """
     roots, start = _starts("backward", tensors, gradients)
-    targets = None if inputs is None else [edge_of(t) for t in inputs]
     taken = {id(g.array) for g in start}
-    results = walk(roots, start, create_graph, retain_graph or create_graph, targets)
+    owners: dict[Edge, Variable] = {}
+    for t in inputs or ():
+        owners.setdefault(edge_of(t), t)
+    results = walk(roots, start, create_graph, retain_graph or create_graph, None if inputs is None else list(owners))
     recorder, hooked = mode.recorder, post_hooks.tables
     for edge, g in results.items():
-        leaf = edge if inputs is None or type(edge) is not Node and type(edge) is not Slot else \
-            next(t for t in inputs if edge_of(t) is edge)
+        leaf: Any = owners.get(edge, edge)
         if recorder is not None:
             recorder.deposit(leaf)
         _deposit(leaf, g, create_graph, taken)
@@ -224,7 +224,7 @@ def backward(tensors: Sequence[Variable], gradients: Sequence[Variable | None], 
 
 
 def _deposit(leaf: Variable, g: Variable, create_graph: bool, taken: set[int]) -> None:
-    """Adds `g` to `leaf.grad`. A gradient that something else still refers to is copied: two leaves never share one."""
+    """Adds `g` to `leaf.grad`; copies it first if something else refers to it (`taken`: arrays that are in use)."""
     if leaf.grad is not None:
         if create_graph:
             leaf.grad = functions.add(leaf.grad, g)
@@ -234,8 +234,8 @@ def _deposit(leaf: Variable, g: Variable, create_graph: bool, taken: set[int]) -
         return
     array = g.array
     if not create_graph:
-        # a hook may have kept the gradient that it was shown
-        if hooks.tables or type(array) is not Buffer or id(array) in taken or getrefcount(array) > _LONE_LOCAL:
+        # copied if it is not known that nothing else has it: a hook may have kept what it was given
+        if hooks.tables or type(array) is not Buffer or id(array) in taken or getrefcount(array) > _LONE:
             with no_grad():
                 g = functions.clone(g)
             array = g.array
@@ -243,40 +243,41 @@ def _deposit(leaf: Variable, g: Variable, create_graph: bool, taken: set[int]) -
     leaf.grad = g
 
 
-def _lone_local() -> int:
-    class Probe:
-        __slots__ = ("array",)
-        array: Any
-    probe = Probe()
-    probe.array = object.__new__(Array)
-    array = probe.array
+def _count_lone() -> int:
+    holder = Variable()
+    array = holder.array = object.__new__(Array)
     return getrefcount(array)
 
 
-_LONE_LOCAL = _lone_local()     # the references an array has when one tensor and one local variable hold it
+_LONE = _count_lone()       # the getrefcount of an array that only one tensor and one local variable refer to
 
 
 def grad(outputs: Variable | Sequence[Variable], inputs: Variable | Sequence[Variable], grad_outputs: Any = None,
-         retain_graph: bool | None = None, create_graph: bool = False, only_inputs: bool = True, allow_unused: bool | None = None,
-         is_grads_batched: bool = False, materialize_grads: bool = False) -> tuple[Any, ...]:
-    """The gradients of `outputs` with respect to `inputs`, a tuple as long as `inputs`; `.grad` is left alone.
+         retain_graph: bool | None = None, create_graph: bool = False, only_inputs: bool = True,
+         allow_unused: bool | None = None, is_grads_batched: bool = False,
+         materialize_grads: bool = False) -> tuple[Any, ...]:
+    """The gradients of `outputs` with respect to `inputs`, one for each input; `.grad` does not change.
 
-    With `create_graph=True` the gradients are recorded themselves, and may be differentiated again, to any order.
+    `grad_outputs[i]` has the shape of `outputs[i]`; None means 1, for a scalar. With `create_graph=True` the gradients
+    are recorded, and may be differentiated again, to any order. An input that the outputs do not depend on raises
+    RuntimeError; `allow_unused=True` gives None for it, `materialize_grads=True` zeros.
     """
-    if is_grads_batched or not only_inputs:
-        raise NotImplementedError("[autograd.grad] is_grads_batched is not supported; call grad once per vector" if is_grads_batched else
-                                  "[autograd.grad] only_inputs=False is not supported; use backward() to fill .grad")
+    if is_grads_batched:
+        raise NotImplementedError("[autograd.grad] is_grads_batched is not supported; call grad once per vector")
+    if not only_inputs:
+        raise NotImplementedError("[autograd.grad] only_inputs=False is not supported; use backward() to fill .grad")
     outs: list[Any] = list(outputs) if isinstance(outputs, (tuple, list)) else [outputs]
     ins: list[Any] = list(inputs) if isinstance(inputs, (tuple, list)) else [inputs]
     count = 1 if grad_outputs is not None else len(outs)
     given = list(grad_outputs) if isinstance(grad_outputs, (tuple, list)) else [grad_outputs] * count
     if len(given) != len(outs):
-        fail("autograd.grad", "grad_outputs must have one entry for each output", f"{len(given)} for {len(outs)} outputs")
+        fail("autograd.grad", "grad_outputs must have one entry for each output", f"{len(given)} for {len(outs)}")
     if materialize_grads and allow_unused is False:
         raise ValueError("[autograd.grad] allow_unused must not be False when materialize_grads is True")
     for i, t in enumerate(ins):
         if not t.requires_grad:
-            fail("autograd.grad", f"input {i} does not require a gradient", t.array.layout, "call requires_grad_() before the forward pass")
+            fail("autograd.grad", f"input {i} does not require a gradient", t.array.layout,
+                 "call requires_grad_() before the forward pass")
     roots, start = _starts("autograd.grad", outs, given)
     edges = [edge_of(t) for t in ins]
     found = walk(roots, start, create_graph, create_graph if retain_graph is None else retain_graph, edges)
@@ -284,8 +285,7 @@ def grad(outputs: Variable | Sequence[Variable], inputs: Variable | Sequence[Var
     for i, (t, edge) in enumerate(zip(ins, edges, strict=True)):
         g = found.get(edge)
         if g is None and materialize_grads:
-            with no_grad():
-                g = functions.ones_like(t) * 0
+            g = functions.zeros(t.array.layout)
         elif g is None and not allow_unused:
             fail("autograd.grad", f"input {i}{located(t)} was not used in computing the outputs", t.array.layout,
                  "pass allow_unused=True to get None for it")
@@ -293,8 +293,9 @@ def grad(outputs: Variable | Sequence[Variable], inputs: Variable | Sequence[Var
     return tuple(results)
 
 
-def _starts(op: str, tensors: Sequence[Variable], gradients: Sequence[Variable | None]) -> tuple[list[Edge], list[Variable]]:
-    """The edges to start from and their gradients, checked; a scalar's missing gradient is 1."""
+def _starts(op: str, tensors: Sequence[Variable],
+            gradients: Sequence[Variable | None]) -> tuple[list[Edge], list[Variable]]:
+    """The edges to start from and their gradients, checked; the gradient of a scalar is 1 if it is None."""
     if len(gradients) != len(tensors):
         fail(op, "one gradient is needed for each tensor", f"{len(gradients)} for {len(tensors)} tensors")
     roots, start = [], []
@@ -305,7 +306,8 @@ def _starts(op: str, tensors: Sequence[Variable], gradients: Sequence[Variable |
                  "set requires_grad=True on what it is computed from, outside no_grad()")
         if g is None:
             if layout.size != 1:
-                fail(op, "a gradient can be left out for a scalar only", layout, "reduce it first (loss.sum()) or pass gradient=")
+                fail(op, "a gradient can be left out for a scalar only", layout,
+                     "reduce it first (loss.sum()) or pass gradient=")
             with no_grad():
                 g = functions.ones_like(t)
         elif g.array.layout.shape != layout.shape:

@@ -1,4 +1,4 @@
-"""Shapes: broadcasting, axes, result dtypes, the plans that kernels walk operands by, and the texts of shape errors."""
+"""Shapes, axes and dtypes: checking and broadcasting them, result dtypes, and the form of error messages (`fail`)."""
 from __future__ import annotations
 
 import operator
@@ -11,20 +11,21 @@ from ..devices.memory import Layout
 
 FLOAT32, FLOAT64, INT64, BOOL = np.dtype("float32"), np.dtype("float64"), np.dtype("int64"), np.dtype("bool")
 _default_float = FLOAT32
-_LIMIT = 1 << 63
 
 
 def fail(op: str, invariant: str, got: Any = "", fix: str = "", kind: type[Exception] = RuntimeError) -> NoReturn:
-    """Raises `kind` with the house's message: `[op] invariant; got shapes/dtypes; likely fix`."""
+    """Raises `kind` with a message of the form `[op] invariant; got shapes/dtypes; likely fix`."""
     got = ", ".join(str(g) for g in got) if isinstance(got, (tuple, list)) else str(got)
     raise kind(f"[{op}] {invariant}" + (f"; got {got}" if got else "") + (f"; {fix}" if fix else ""))
 
 
 def default_float() -> np.dtype:
+    """The dtype of new float tensors and of results that must be floats: float32, unless it was set."""
     return _default_float
 
 
 def set_default_float(dtype: np.dtype) -> None:
+    """Sets the default float dtype (`set_default_dtype`). TypeError for a dtype that is no NumPy float."""
     global _default_float
     if np.dtype(dtype).kind != "f":
         fail("set_default_dtype", "only floating-point dtypes can be the default", dtype, kind=TypeError)
@@ -32,15 +33,16 @@ def set_default_float(dtype: np.dtype) -> None:
 
 
 def is_float(dtype: np.dtype) -> bool:
-    """Floating point, including ml_dtypes' bfloat16 (whose kind is 'V')."""
-    return dtype.kind == "f" or dtype.name in ("bfloat16",)
+    """Is it a floating-point dtype? ml_dtypes' bfloat16 is one, though its kind is 'V'."""
+    return dtype.kind == "f" or dtype.name == "bfloat16"
 
 
-# ---- shapes and axes ------------------------------------------------------------------------------------------------
+# ---- shapes and axes -------------------------------------------------------------------------------------------------
+
 def shape_of(size: Sequence[int] | int, op: str = "shape", infer: bool = False) -> tuple[int, ...]:
-    """A shape argument as a tuple of ints, each at least 0 (or -1 once, where `infer`)."""
+    """A size argument as a tuple of ints, each at least 0; with `infer`, sizes of -1 are left for the caller."""
     try:
-        shape = tuple(operator.index(n) for n in (size if isinstance(size, (tuple, list)) else (size,)))      # type: ignore[arg-type]
+        shape = tuple(map(operator.index, size if isinstance(size, (tuple, list)) else (size,)))    # type: ignore
     except TypeError:
         fail(op, "sizes must be whole numbers", repr(size), kind=TypeError)
     total = 1
@@ -48,13 +50,13 @@ def shape_of(size: Sequence[int] | int, op: str = "shape", infer: bool = False) 
         if n < 0 and not (infer and n == -1):
             fail(op, "sizes must not be negative", shape)
         total *= max(n, 1)
-    if total >= _LIMIT // 16:
+    if total >= 1 << 59:
         fail(op, "the number of elements must stay below 2^59", shape)
     return shape
 
 
 def broadcast_shapes(op: str, *shapes: tuple[int, ...]) -> tuple[int, ...]:
-    """NumPy's rule: align at the right; sizes match or are 1."""
+    """NumPy's broadcasting: shapes are aligned at the right, and sizes match or are 1. RuntimeError if they do not."""
     ndim = max((len(s) for s in shapes), default=0)
     result = [1] * ndim
     for s in shapes:
@@ -68,19 +70,19 @@ def broadcast_shapes(op: str, *shapes: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def axis_of(axis: Any, ndim: int, op: str) -> int:
-    """One axis as 0 <= axis < ndim (a 0-d tensor has the axes 0 and -1)."""
+    """An axis as 0 <= axis < ndim (a 0-d tensor has the axes 0 and -1); IndexError for one out of range."""
     try:
         a = operator.index(axis)
     except TypeError:
         fail(op, "dim must be a whole number", repr(axis), kind=TypeError)
     n = max(ndim, 1)
-    if not -n <= a < n:
-        raise IndexError(f"[{op}] dim out of range: expected {-n} <= dim < {n}; got {a}; the tensor has {ndim} dimensions")
-    return a % n
+    if -n <= a < n:
+        return a % n
+    raise IndexError(f"[{op}] dim out of range: expected {-n} <= dim < {n}; got {a}; the tensor has {ndim} dimensions")
 
 
 def axes_of(axes: Any, ndim: int, op: str) -> tuple[int, ...]:
-    """`dim=` of a reduction as a sorted tuple of axes; None or () means all of them."""
+    """The `dim` of a reduction as a sorted tuple of axes; None or () means all of them."""
     if axes is None or (isinstance(axes, (tuple, list)) and len(axes) == 0):
         return tuple(range(ndim))
     found = tuple(axis_of(a, ndim, op) for a in axes) if isinstance(axes, (tuple, list)) else (axis_of(axes, ndim, op),)
@@ -89,13 +91,14 @@ def axes_of(axes: Any, ndim: int, op: str) -> tuple[int, ...]:
     return tuple(sorted(a for a in found if a < ndim))
 
 
-# ---- result dtypes --------------------------------------------------------------------------------------------------
+# ---- result dtypes ---------------------------------------------------------------------------------------------------
+
 def _category(dtype: np.dtype) -> int:
     return 0 if dtype.kind == "b" else 1 if dtype.kind in "iu" else 2 if is_float(dtype) else 3
 
 
 def promote(a: np.dtype, b: np.dtype) -> np.dtype:
-    """PyTorch's promotion of two dtypes: within a category the wider, otherwise the higher category's (int64 + float32 is float32)."""
+    """PyTorch's promotion: the dtype of the higher category (bool, integer, float, complex), or the wider of both."""
     if a == b:
         return a
     ca, cb = _category(a), _category(b)
@@ -104,11 +107,12 @@ def promote(a: np.dtype, b: np.dtype) -> np.dtype:
     if a.kind == "V" or b.kind == "V":      # bfloat16 with float16 is float32, with a wider float that float
         wide = b if a.kind == "V" else a
         return FLOAT32 if wide.itemsize == 2 else wide
-    return np.promote_types(a, b) if np.promote_types(a, b).kind == a.kind or ca == 1 and np.promote_types(a, b).kind in "iu" else INT64
+    wide = np.promote_types(a, b)
+    return INT64 if ca == 1 and wide.kind == "f" else wide          # NumPy has float64 for int64 with uint64
 
 
 def result_type(*operands: Layout) -> np.dtype:
-    """The dtype of an op's result: dimensions outrank 0-d tensors of the same category, as in PyTorch."""
+    """The dtype of an op's result. Within a category, 0-d tensors count only if all are 0-d, as in PyTorch."""
     best: dict[bool, np.dtype] = {}
     for o in operands:
         rank = o.ndim > 0
@@ -120,7 +124,7 @@ def result_type(*operands: Layout) -> np.dtype:
 
 
 def scalar_type(value: bool | int | float, beside: np.dtype) -> np.dtype:
-    """The dtype a Python number takes beside a tensor of dtype `beside`."""
+    """The dtype of a Python number beside a tensor of dtype `beside`, for promotion."""
     if isinstance(value, bool):
         return beside
     if isinstance(value, int):

@@ -1,10 +1,8 @@
-"""The tape: what it knows of a tensor (`Variable`), the nodes that it is made of, recording modes, hooks.
+"""The tape: what it knows of a tensor (`Variable`), its nodes, the recording modes, and hooks. Read `shape.py` first.
 
-A `Node` is one recorded op. Its `inputs` are edges, one per input: the node that made the input, the leaf tensor itself, or
-None where no gradient is asked for. Nodes do not refer to their outputs, and a saved output is kept as a bare array that is
-wrapped again when it is needed: there are no reference cycles, and dropping the loss frees the graph at once.
-
-`recorded` makes every node. Observers (anomaly detection, study) subscribe to it by `observers.append(function)`.
+A `Node` is one recorded op. It has an edge for each input: the node that made the input, the leaf tensor itself, or
+None where no gradient is asked for. Nodes do not refer to their outputs, and a saved output is kept as an array, which
+is wrapped again when it is used. So there are no reference cycles, and dropping the loss frees the graph at once.
 """
 from __future__ import annotations
 
@@ -21,8 +19,7 @@ _new = object.__new__
 
 
 class Variable:
-    """What the tape knows of a tensor: its array, the node that made it (None for a leaf), whether it requires a gradient, and its
-    gradient."""
+    """What the tape knows of a tensor. `node` is the op that made it, None for a leaf; `grad` is a tensor or None."""
 
     __slots__ = ("array", "node", "requires_grad", "grad", "__weakref__")
     array: Array
@@ -31,7 +28,7 @@ class Variable:
     grad: Any
 
 
-# ---- modes ----------------------------------------------------------------------------------------------------------
+# ---- modes -----------------------------------------------------------------------------------------------------------
 
 class Mode(threading.local):
     """Switches. Each thread has its own
@@ -43,7 +40,7 @@ class Mode(threading.local):
     The whole process shares (set on the class)
 
     * `fused`: whether fused kernels are used ("auto", "off", "require");
-    * `bindings`: a counter, raised when a tensor gets other memory or a module other members; captured programs then check theirs.
+    * `bindings`: counts tensors that got other memory and modules that got other members; captured programs read it.
     """
 
     grad = True
@@ -54,11 +51,11 @@ class Mode(threading.local):
 
 
 mode = Mode()
-paused: set[int] = set()        # the threads in which recording may be off: while empty, nobody needs to read `mode.grad`
+paused: set[int] = set()        # the threads that switched recording off: while empty, `mode.grad` need not be read
 
 
 def set_recording(on: bool) -> bool:
-    """Switches recording on or off in this thread, and returns what it was. `mode.grad` is set here only.
+    """Switches recording on or off in this thread, and returns what it was. Only this function sets `mode.grad`.
 
     Reading a thread-local attribute takes 40 ns, so the hot path asks `not paused or mode.grad`.
     """
@@ -69,28 +66,10 @@ def set_recording(on: bool) -> bool:
     return before
 
 
-class set_grad_enabled:
-    """Switches recording on or off: as a call, a context manager or a decorator."""
-
-    def __init__(self, enabled: bool) -> None:
-        self.enabled = bool(enabled)
-        self.before = set_recording(self.enabled)
-
-    def __enter__(self) -> None:
-        set_recording(self.enabled)
-
-    def __exit__(self, *_: object) -> None:
-        set_recording(self.before)
-
-    def __call__(self, function: Callable) -> Callable:
-        set_recording(self.before)      # a decorator: nothing to switch until the function runs
-        return _decorated(lambda: set_grad_enabled(self.enabled), function)
-
-
 class _Switch:
-    """A mode for the length of a `with` block or of a decorated function."""
+    """Switches recording on or off inside a `with` block or a decorated function; `enabled` says which."""
 
-    enabled = True
+    enabled = False
 
     def __new__(cls, function: Callable | None = None) -> Any:
         self = super().__new__(cls)
@@ -103,59 +82,72 @@ class _Switch:
         set_recording(self.before)
 
     def __call__(self, function: Callable) -> Callable:
-        return _decorated(type(self), function)
+        @wraps(function)
+        def run(*args: Any, **kwargs: Any) -> Any:
+            before = set_recording(self.enabled)
+            try:
+                return function(*args, **kwargs)
+            finally:
+                set_recording(before)
+        return run
 
 
 class no_grad(_Switch):
-    """Inside, nothing is recorded."""
-
-    enabled = False
+    """Inside, nothing is recorded. `with no_grad():`, `@no_grad()` or `@no_grad`."""
 
 
 class enable_grad(_Switch):
-    """Inside, ops are recorded, also within `no_grad`."""
+    """Inside, ops are recorded, also within `no_grad`. `with enable_grad():`, `@enable_grad()` or `@enable_grad`."""
+
+    enabled = True
 
 
 class inference_mode(_Switch):
-    """`no_grad`; tensors made inside may still be used outside (`inference_mode(False)` records)."""
+    """`no_grad` by another name: tensors made inside may be used outside too. `inference_mode(False)` records."""
 
-    enabled = False
+    def __new__(cls, mode: bool | Callable | None = None) -> Any:
+        if not isinstance(mode, bool):
+            return super().__new__(cls, mode)
+        self = super().__new__(cls)
+        self.enabled = not mode
+        return self
 
-    def __new__(cls, function: Callable | bool | None = None) -> Any:
-        if isinstance(function, bool):
-            self = super().__new__(cls)
-            self.enabled = not function
-            return self
-        return super().__new__(cls, function)
+
+class set_grad_enabled(_Switch):
+    """Switches recording on or off: from the call on, inside a `with` block, or inside a decorated function."""
+
+    def __new__(cls, enabled: bool) -> Any:
+        self = super().__new__(cls)
+        self.enabled = bool(enabled)
+        self.before = set_recording(self.enabled)
+        return self
+
+    def __enter__(self) -> None:
+        set_recording(self.enabled)         # `before` is what it was at the call
 
     def __call__(self, function: Callable) -> Callable:
-        return _decorated(lambda: inference_mode(not self.enabled), function)
-
-
-def _decorated(switch: Callable[[], Any], function: Callable) -> Callable:
-    @wraps(function)
-    def run(*args: Any, **kwargs: Any) -> Any:
-        with switch():
-            return function(*args, **kwargs)
-    return run
+        set_recording(self.before)          # a decorator: nothing is switched until the function runs
+        return super().__call__(function)
 
 
 def is_grad_enabled() -> bool:
+    """Are operations recorded in this thread?"""
     return mode.grad
 
 
-# ---- the tape -------------------------------------------------------------------------------------------------------
-FREED: Any = ("freed",)
+# ---- the tape --------------------------------------------------------------------------------------------------------
+
+FREED: Any = ("freed",)                 # what `saved` is after a backward pass that does not retain the graph
 Edge = Any                              # Node | Slot | Variable (a leaf) | None
-next_in_sequence = itertools.count(0, -1).__next__       # counts down: a heap gives the newest first
+next_in_sequence = itertools.count(0, -1).__next__      # counts down: a heap gives the newest first
 
 
 class Node:
-    """One recorded op: how to carry the gradient of its output on to its inputs. Made by `recorded`.
+    """One recorded op: how the gradient of its output becomes those of its inputs. Made by `recorded`.
 
-    `saved` is what `op.backward` asked to keep (FREED once used up), `version` the sum of the version counters of what is saved,
-    `layout` that of the output (a tuple for several outputs), `out` the output's array if the op's derivative uses it. `needs[i]`
-    says that input i has an edge; None where that was not known at recording.
+    `saved` is what `op.backward` uses (FREED afterwards), `version` the sum of the version counters of what is saved,
+    `layout` that of the output (a tuple for several outputs), `out` the output's array if the derivative uses it.
+    `needs[i]` says that input i has an edge; `needs` is None where that was not known at recording.
     """
 
     __slots__ = ("op", "inputs", "saved", "version", "layout", "out", "attrs", "needs", "seq", "__weakref__")
@@ -175,6 +167,7 @@ class Node:
         return tuple((e.inputs[0], e.index) if type(e) is Slot else (e, 0) for e in self.inputs)
 
     def name(self) -> str:
+        """The op's name and "_backward"."""
         return f"{self.op.name}_backward"
 
     def __repr__(self) -> str:
@@ -182,7 +175,7 @@ class Node:
 
 
 class Slot:
-    """Output number `index` of a node with several outputs. The node then takes a list of gradients."""
+    """Output number `index` of a node with several outputs, whose backward takes a list of gradients."""
 
     __slots__ = ("inputs", "index", "layout", "seq", "__weakref__")
 
@@ -192,34 +185,33 @@ class Slot:
 
     @property
     def op(self) -> Any:
+        """The node's op."""
         return self.inputs[0].op
 
     @property
-    def next_functions(self) -> tuple:
+    def next_functions(self) -> tuple[tuple[Edge, int], ...]:
+        """The node's."""
         return self.inputs[0].next_functions
 
     def name(self) -> str:
+        """The node's."""
         return self.inputs[0].name()
 
     def __repr__(self) -> str:
         return repr(self.inputs[0])
 
 
-observers: list[Callable[[Node], None]] = []        # called with each node as it is recorded
+observers: list[Callable[[Node], None]] = []        # called with each new node; append a function to subscribe
 
 
 def recorded(op: Any, inputs: Sequence[Edge], layout: Any, saved: Any = (), version: int = 0, out: Array | None = None,
              attrs: dict | None = None, needs: Sequence[bool] | None = None) -> Node:
-    """The node of one operation: the only place where nodes are made."""
+    """A new node. Every node is made here, and shown to the observers (anomaly detection, study)."""
     node = _new(Node)
-    node.op = op
-    node.inputs = inputs
-    node.layout = layout
-    node.saved = saved
-    node.version = version
-    node.out = out
-    node.attrs = attrs
-    node.needs = needs
+    node.op, node.inputs = op, inputs               # in pairs: Python makes no tuple of two
+    node.layout, node.saved = layout, saved
+    node.version, node.out = version, out
+    node.attrs, node.needs = attrs, needs
     node.seq = next_in_sequence()
     if observers:
         for observe in observers:
@@ -227,27 +219,29 @@ def recorded(op: Any, inputs: Sequence[Edge], layout: Any, saved: Any = (), vers
     return node
 
 
-locators: list[Callable[[Edge], str]] = []          # asked where a node or leaf belongs, for messages
+locators: list[Callable[[Edge], str]] = []          # they say where a node or leaf belongs, for messages
 
 
 def located(edge: Edge) -> str:
-    """Where a node or leaf belongs (" of model.1 (Linear)"), by the newest locator that knows; else empty."""
+    """Where a node or leaf belongs (" of model.1 (Linear)"), by the newest locator that knows; else an empty string."""
     return next((found for locate in reversed(locators) if (found := locate(edge))), "")
 
 
-# ---- hooks ----------------------------------------------------------------------------------------------------------
+# ---- hooks -----------------------------------------------------------------------------------------------------------
 
 class HookTable:
-    """Hooks of edges. An edge is kept weakly and by identity, since == of tensors is elementwise. An empty table costs the walk nothing."""
+    """Hooks of edges, which are kept weakly and found by identity (`==` of tensors is elementwise)."""
 
     def __init__(self) -> None:
-        self.tables: dict[int, tuple[weakref.ref, dict[int, Callable]]] = {}
+        self.tables: dict[int, tuple[weakref.ref, dict[int, Callable]]] = {}    # empty: the walk skips hooks
 
     def of(self, edge: Edge) -> list[Callable]:
+        """The hooks of an edge, in order of registration."""
         found = self.tables.get(id(edge))
         return list(found[1].values()) if found else []
 
     def add(self, edge: Edge, function: Callable) -> RemovableHandle:
+        """Registers a hook."""
         key = id(edge)
         if key not in self.tables:
             self.tables[key] = (weakref.ref(edge, lambda _: self.tables.pop(key, None)), {})
@@ -263,12 +257,13 @@ _hook_ids = itertools.count()
 
 
 class RemovableHandle:
-    """What registering a hook returns: `remove()`, or the end of a `with` block, removes the hook."""
+    """What registering a hook returns. `remove()`, or the end of a `with` block, removes the hook."""
 
     def __init__(self, table: dict) -> None:
         self.table, self.id = table, next(_hook_ids)
 
     def remove(self) -> None:
+        """Removes the hook; a second time does nothing."""
         self.table.pop(self.id, None)
 
     def __enter__(self) -> RemovableHandle:
@@ -279,5 +274,5 @@ class RemovableHandle:
 
 
 def edge_of(t: Variable) -> Edge:
-    """The node that made a tensor, or the leaf itself."""
+    """The node that made a tensor, or the tensor itself if it is a leaf."""
     return t.node if t.node is not None else t

@@ -1,4 +1,8 @@
-"""Where arrays live and who runs kernels: the devices by name, those in use, and hooks on their launches."""
+"""Where arrays live and what runs kernels: the devices by name, those in use, and hooks on their launches.
+
+Read `memory.py` first (layouts, arrays, pools), then `plan.py` (what an op decided for a signature), `base.py` (Device,
+Kernel) and `cpu.py`.
+"""
 from __future__ import annotations
 
 import copyreg
@@ -11,7 +15,7 @@ _devices: dict[str, Device] = {}
 
 
 def device(name: str | Device | Any = "cpu") -> Device:
-    """The device of a name: "cpu", "cuda" (the first GPU) or "cuda:N". Raises RuntimeError with the reason if there is none.
+    """The device of a name: "cpu", "cuda" (the first GPU) or "cuda:N". RuntimeError with the reason if there is none.
 
     >>> minigrad.device("cpu")
     device('cpu')
@@ -26,6 +30,7 @@ def device(name: str | Device | Any = "cpu") -> Device:
 
 
 def _open(name: Any) -> Device:
+    """A new device of that name."""
     kind, _, index = str(name).partition(":")
     if not isinstance(name, str) or kind not in ("cpu", "cuda") or (index and not index.isdigit()):
         raise RuntimeError(f"[device] unknown device {name!r}; use 'cpu', 'cuda' or 'cuda:N'")
@@ -44,12 +49,12 @@ def _reduced(known: Device) -> tuple[Callable[..., Device], tuple[str]]:
 
 
 def opened() -> list[Device]:
-    """The devices in use."""
+    """The devices in use, each once."""
     return list(dict.fromkeys(_devices.values()))
 
 
 class launch_hook:
-    """Inside the `with` block, every launch of every device in use calls `visitor(kernel, arguments)` instead of the kernel.
+    """In its `with` block, each launch of a device in use calls `visitor(kernel, arguments)` instead of the kernel.
 
     The visitor launches with `kernel.function(*arguments)`. Hooks may be nested: the inner one is called.
     """

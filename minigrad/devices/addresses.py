@@ -1,4 +1,4 @@
-"""Which memory an address lies in: what capture asks to keep alive what a recorded launch points to."""
+"""Finds the owner of an address, so that a capture can keep alive the memory that a recorded launch points to."""
 from __future__ import annotations
 
 import weakref
@@ -15,11 +15,11 @@ class _Region(weakref.ref):
 
 
 _regions: dict[int, _Region] = {}
-_maps: list[Map] = []               # the maps in use: they are told of new regions
+_maps: list[Map] = []               # the maps in use: `register` tells them of new regions
 
 
 def register(root: Any, ptr: int, nbytes: int) -> None:
-    """Makes the memory that `root` owns findable by address."""
+    """Makes `root` findable as the owner of `nbytes` bytes from the address `ptr` on, until it is deleted."""
     region = _Region(root, _forget)
     region.ptr, region.nbytes = ptr, nbytes
     _regions[id(region)] = region       # several owners may register one address
@@ -36,9 +36,9 @@ def _place(region: Any) -> tuple[int, int]:
 
 
 class Map:
-    """Finds the owner of an address among all regions, those registered inside its `with` block included.
+    """Finds the owner of an address among all registered regions, also those registered in its `with` block.
 
-    A map holds weak references only: a buffer that dies in the meantime still returns to its pool.
+    It refers to owners weakly: a buffer that is deleted meanwhile still goes back to its pool.
     """
 
     def __init__(self) -> None:
@@ -54,7 +54,10 @@ class Map:
         _maps.remove(self)
 
     def find(self, address: int) -> tuple[int, Any] | None:
-        """(first address, owner) of the memory around an address; of regions that begin at the same place, the largest."""
+        """(first address, owner) of the region that an address is in, or None.
+
+        If several regions around it begin at the same address, it is the largest.
+        """
         while self.added:
             region = self.added.pop()
             i = bisect_right(self.places, _place(region))

@@ -1,8 +1,8 @@
-"""What a device is: kernels by name, and the memory that they work on.
+"""What a device is: kernels by name, and memory. Read `memory.py` first.
 
 Every computation on array data is a `Kernel.call(...)`: addresses as ints, then int64 sizes, then float scalars, in the
-order of native/minigrad.h. `call` is a plain attribute, so that capture, traces and profiles can replace it
-(`devices.launch_hook`), and a launch tests nothing when nobody does.
+order of native/minigrad.h. `call` is a plain attribute: capture, traces and profiles replace it
+(`devices.launch_hook`), and a launch without a hook tests nothing.
 """
 from __future__ import annotations
 
@@ -13,13 +13,17 @@ import numpy as np
 
 from .memory import Array, Block, Layout
 
-TYPE_SUFFIX = {np.dtype(t): s for t, s in (("float32", "f32"), ("float64", "f64"), ("int32", "i32"), ("int64", "i64"), ("bool", "u8"))}
-MOVE_SUFFIX = {1: "u8", 2: "u16", 4: "i32", 8: "i64"}     # kernels that only move elements go by item size
+TYPE_SUFFIX = {np.dtype("float32"): "f32", np.dtype("float64"): "f64", np.dtype("int32"): "i32",
+               np.dtype("int64"): "i64", np.dtype("bool"): "u8"}
+MOVE_SUFFIX = {1: "u8", 2: "u16", 4: "i32", 8: "i64"}     # of kernels that only move elements, by item size
 
 
 class Kernel:
-    """One launchable function of a device. `signature` has one letter an argument: o address written
-    to, p address only read, i int64, d double."""
+    """One function of a device that can be launched: `kernel.call(*arguments)`.
+
+    `signature` has one letter for each argument: o address written to, p address only read, i int64, d double.
+    `index` is its number in the list of C kernels, -1 if it is not in C; `function` runs it without hooks.
+    """
 
     __slots__ = ("name", "signature", "index", "function", "call")
 
@@ -32,29 +36,33 @@ class Kernel:
 
 
 class NoKernel(Exception):
-    """Why a fused kernel does not apply; the definition runs instead."""
+    """Says why a fused kernel does not apply; the definition runs instead."""
 
 
 class Family:
-    """The kernels of one name: `family[dtype]`, `family.move(dtype)` by item size, `family.only` where there is no type."""
+    """The kernels of one name: `family[dtype]` or `family.get(dtype)`, `family.move(dtype)`, `family.only`."""
 
     def __init__(self, name: str, device: str, members: dict[str, Kernel]) -> None:
         self.name, self.device, self.members = name, device, members
 
     def __getitem__(self, dtype: np.dtype) -> Kernel:
+        """The kernel of an element type; NoKernel if there is none."""
         kernel = self.get(dtype)
         if kernel is None:
             raise NoKernel(f"no {self.name} kernel for {dtype} on {self.device}")
         return kernel
 
     def get(self, dtype: np.dtype) -> Kernel | None:
+        """The kernel of an element type, or None."""
         return self.members.get(TYPE_SUFFIX.get(dtype, ""))
 
     def move(self, dtype: np.dtype) -> Kernel | None:
+        """The kernel for elements of that size, where their type does not matter, or None."""
         return self.members.get(MOVE_SUFFIX.get(dtype.itemsize, "")) if not dtype.hasobject else None
 
     @property
     def only(self) -> Kernel:
+        """The kernel of a name that has no element types."""
         return self.members[""]
 
 
@@ -62,13 +70,16 @@ _SUFFIXES = frozenset(TYPE_SUFFIX.values()) | frozenset(MOVE_SUFFIX.values())
 
 
 def split(full: str) -> tuple[str, str]:
-    """"layer_norm_forward_f32" as ("layer_norm_forward", "f32"); the suffix is empty where a kernel has no element type."""
+    """The name and the type suffix in "layer_norm_forward_f32"; the suffix is empty if a kernel has no element type."""
     name, _, suffix = full.rpartition("_")
     return (name, suffix) if suffix in _SUFFIXES else (full, "")
 
 
 class KernelTable:
-    """The kernels of a device by name: `table.layer_norm_forward[dtype]`. A name that is not in `known` counts as missing."""
+    """The kernels of a device: `table.layer_norm_forward` is a `Family`, empty for unknown names.
+
+    `known`: if given, names that are not in it count as unknown.
+    """
 
     def __init__(self, device: str, kernels: dict[str, Kernel], known: Container[str] | None = None) -> None:
         self._device, self._kernels, self._known = device, kernels, known
@@ -93,7 +104,7 @@ class KernelTable:
 
 
 class Device:
-    """A place for arrays. Subclasses: cpu.CPU, cuda.CUDA."""
+    """A place for arrays, with kernels. Subclasses: `cpu.CPU`, `cuda.CUDA`. Compares equal to its name."""
 
     type: str
     name: str
@@ -101,26 +112,30 @@ class Device:
     host: Kernel        # host.call(function, out, *inputs): launches that have no native kernel
 
     def fresh(self, layout: Layout) -> Block:
+        """New memory of a contiguous layout, from the system."""
         raise NotImplementedError
 
     def container(self, array: Array) -> Any:
+        """The NumPy or CuPy array over the memory of `array`."""
         raise NotImplementedError
 
     def constant(self, values: np.ndarray, keep: Any = None) -> Array:
-        """Small read-only data for kernels: a plan, or a table of addresses, which keeps the arrays in `keep` alive.
-        Never rewritten: a captured program may point to it."""
+        """Small read-only data for kernels: a plan, or a table of addresses; the arrays in `keep` live as long.
+
+        It is never rewritten: a captured program may point to it.
+        """
         raise NotImplementedError
 
     def upload(self, values: np.ndarray) -> Array:
-        """A new array on this device with the values of a host array."""
+        """A new array with the values of a host array."""
         raise NotImplementedError
 
     def write(self, array: Array, values: Any) -> None:
-        """Host values (numbers or an array that fits) into a contiguous array of this device."""
+        """Writes host values (numbers, or an array that broadcasts) into a contiguous array."""
         raise NotImplementedError
 
     def download(self, array: Array) -> np.ndarray:
-        """A new host array with the values of an array of this device."""
+        """A new host array with the values of an array."""
         raise NotImplementedError
 
     def __repr__(self) -> str:
@@ -136,4 +151,4 @@ class Device:
 
 
 def _same_name(known: Device, name: str) -> bool:
-    return known.name == name or (name == "cuda" and known.name == "cuda:0") or (name == "cpu:0" and known.name == "cpu")
+    return known.name == {"cuda": "cuda:0", "cpu:0": "cpu"}.get(name, name)

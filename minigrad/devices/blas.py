@@ -1,15 +1,16 @@
-"""Matrix products on the GPU: a thin binding of cuBLAS, by cffi, without CuPy's wrappers (those refuse graph capture, and copy
-transposed operands of batches).
+"""Matrix products on the GPU: a binding of cuBLAS by cffi. Read `cuda.py` first.
 
-`Gemm` takes the argument list of the C kernel `gemm` (native/minigrad.h): c = a b [+ c] [+ bias], row-major c with row
-stride crs, any strides of a and b, a batch by offsets. cuBLAS is column-major, and a row-major matrix is a column-major one
-transposed, so the product asked of it is c' = b' a'. What it cannot express is handled around it:
+CuPy's wrappers of cuBLAS are not used: they refuse graph capture, and copy transposed operands of batches.
+
+`Gemm` takes the argument list of the C kernel `gemm` (native/minigrad.h): c = a b [+ c] [+ bias], with a row-major c of
+row stride crs, any strides of a and b, and a batch by offsets. cuBLAS is column-major, and a row-major matrix is a
+column-major one transposed, so the product that is asked of it is c' = b' a'. What cuBLAS does not do is done here:
 
     bias                            one elementwise launch after the product
     no stride of an operand is 1    that operand is first copied to contiguous memory
     offsets without a fixed step    one call for each product of the batch
 
-Products are in full float32 (no TF32) or float64.
+Products are computed in full float32 (no TF32) or float64.
 """
 from __future__ import annotations
 
@@ -29,17 +30,20 @@ int cublasSetWorkspace_v2(void *handle, void *workspace, size_t bytes);
 int cublasGemmEx_64(void *handle, int transa, int transb, int64_t m, int64_t n, int64_t k, const void *alpha,
     const void *a, int a_type, int64_t lda, const void *b, int b_type, int64_t ldb, const void *beta,
     void *c, int c_type, int64_t ldc, int compute_type, int algo);
-int cublasGemmStridedBatchedEx_64(void *handle, int transa, int transb, int64_t m, int64_t n, int64_t k, const void *alpha,
-    const void *a, int a_type, int64_t lda, long long a_step, const void *b, int b_type, int64_t ldb, long long b_step,
-    const void *beta, void *c, int c_type, int64_t ldc, long long c_step, int64_t batch, int compute_type, int algo);
+int cublasGemmStridedBatchedEx_64(void *handle, int transa, int transb, int64_t m, int64_t n, int64_t k,
+    const void *alpha, const void *a, int a_type, int64_t lda, long long a_step,
+    const void *b, int b_type, int64_t ldb, long long b_step, const void *beta,
+    void *c, int c_type, int64_t ldc, long long c_step, int64_t batch, int compute_type, int algo);
 """)
 
-library: Any = None             # cuBLAS, loaded at the first product; tests put their stand-in here
-_WORKSPACE = 32 << 20           # what NVIDIA recommends for Hopper; a fixed one keeps results the same and allows graph capture
+library: Any = None             # cuBLAS, loaded at the first product; tests set one that emulates it
+# bytes, as NVIDIA recommends for Hopper; a workspace of fixed size keeps results the same and allows graph capture
+_WORKSPACE = 32 << 20
 _N, _T = 0, 1                   # CUBLAS_OP_N, CUBLAS_OP_T
 _DEFAULT = -1                   # CUBLAS_GEMM_DEFAULT
 # element type: dtype, CUDA_R_32F, CUBLAS_COMPUTE_32F; CUDA_R_64F, CUBLAS_COMPUTE_64F
-_TYPES: dict[str, tuple[np.dtype, int, int]] = {"f32": (np.dtype("float32"), 0, 68), "f64": (np.dtype("float64"), 1, 70)}
+_TYPES: dict[str, tuple[np.dtype, int, int]] = {"f32": (np.dtype("float32"), 0, 68),
+                                                "f64": (np.dtype("float64"), 1, 70)}
 
 
 def _load(cp: Any) -> Any:
@@ -49,22 +53,24 @@ def _load(cp: Any) -> Any:
         try:
             from cuda.pathfinder import load_nvidia_dynamic_lib  # comes with CuPy
             path = load_nvidia_dynamic_lib("cublas").abs_path
-        except Exception:           # not there, or it found nothing: leave it to the system's loader
+        except Exception:           # pathfinder is missing or found nothing: the system's loader searches
             path = f"libcublas.so.{cp.cuda.runtime.runtimeGetVersion() // 1000}"
         try:
             library = ffi.dlopen(path)
         except OSError as error:
-            raise RuntimeError(f"[matmul] cuBLAS could not be loaded ({error}); pip install 'cupy-cuda13x[ctk]' (or cuda12x)") from None
+            raise RuntimeError(f"[matmul] cuBLAS could not be loaded ({error}); "
+                               "pip install 'cupy-cuda13x[ctk]' (or cuda12x)") from None
     return library
 
 
 def _check(status: int, what: str) -> None:
+    """Raises RuntimeError for a status other than success."""
     if status:
         raise RuntimeError(f"[matmul] cuBLAS: {what} failed with status {status}")
 
 
 class Handle:
-    """cuBLAS on one GPU, by way of CuPy (`cp`)."""
+    """cuBLAS on one GPU; `cp` is CuPy."""
 
     def __init__(self, cp: Any) -> None:
         self.lib, self.cp = _load(cp), cp
@@ -75,7 +81,7 @@ class Handle:
         self.stream: int | None = None
 
     def ready(self) -> Any:
-        """The handle, on CuPy's current stream."""
+        """The handle, set to CuPy's current stream."""
         stream = self.cp.cuda.get_current_stream().ptr
         if stream != self.stream:
             workspace = ffi.cast("void *", self.workspace.data.ptr)
@@ -89,7 +95,7 @@ _handles: dict[int, Handle] = {}
 
 
 def _expressible(rows: int, columns: int, row_stride: int, column_stride: int) -> tuple[int, int] | None:
-    """(operation, leading dimension) of a row-major operand, seen from a column-major library."""
+    """(operation, leading dimension) by which cuBLAS walks a row-major operand, or None if it cannot."""
     if (column_stride == 1 or columns == 1) and (row_stride >= max(columns, 1) or rows == 1):
         return _N, max(row_stride if rows > 1 else 1, columns, 1)
     if (row_stride == 1 or rows == 1) and (column_stride >= max(rows, 1) or columns == 1):
@@ -98,7 +104,7 @@ def _expressible(rows: int, columns: int, row_stride: int, column_stride: int) -
 
 
 class Gemm:
-    """The kernel `gemm` of one element type on a CUDA device."""
+    """The kernel `gemm` of one element type on a CUDA device. Called with the arguments of the C kernel."""
 
     def __init__(self, device: Any, cp: Any, suffix: str) -> None:
         self.device, self.cp = device, cp
@@ -120,7 +126,7 @@ class Gemm:
             handle = _handles.get(self.device.index)
             if handle is None:
                 handle = _handles[self.device.index] = Handle(self.cp)
-            keep: list[Any] = []        # copies stay until the product is launched; the stream's order does the rest
+            keep: list[Any] = []        # copies live until the product is launched; the stream is in order
             a, ars, acs, a_places = self._dense(keep, a, [p[1] for p in places], m, k, ars, acs)
             b, brs, bcs, b_places = self._dense(keep, b, [p[2] for p in places], k, n, brs, bcs)
             self._multiply(handle, c, a, b, [(p[0], i, j) for p, i, j in zip(places, a_places, b_places, strict=True)],
@@ -128,8 +134,9 @@ class Gemm:
         if bias:
             self._add_bias(c, bias, places, m, n, crs)
 
-    def _multiply(self, handle: Handle, c: int, a: int, b: int, places: list, m: int, n: int, k: int, of_a: Any, of_b: Any,
-                  crs: int, accumulate: int) -> None:
+    def _multiply(self, handle: Handle, c: int, a: int, b: int, places: list, m: int, n: int, k: int,
+                  of_a: Any, of_b: Any, crs: int, accumulate: int) -> None:
+        """The product itself: one call of cuBLAS if the offsets have a fixed step, else one for each product."""
         (op_a, lda), (op_b, ldb), ldc = of_a, of_b, max(crs if m > 1 else 1, n)
         beta, size, t = self.one if accumulate else self.zero, self.dtype.itemsize, self.type
         steps = [tuple(y - x for x, y in zip(p, q, strict=True)) for p, q in zip(places, places[1:], strict=False)]
@@ -144,11 +151,13 @@ class Gemm:
                 at(c, c0), t, ldc, dc, len(places), self.compute, _DEFAULT), "cublasGemmStridedBatchedEx")
             return
         for c0, a0, b0 in places:
-            _check(handle.lib.cublasGemmEx_64(handle.ready(), op_b, op_a, n, m, k, self.one, at(b, b0), t, ldb, at(a, a0), t, lda, beta,
-                                              at(c, c0), t, ldc, self.compute, _DEFAULT), "cublasGemmEx")
+            _check(handle.lib.cublasGemmEx_64(
+                handle.ready(), op_b, op_a, n, m, k, self.one, at(b, b0), t, ldb, at(a, a0), t, lda, beta,
+                at(c, c0), t, ldc, self.compute, _DEFAULT), "cublasGemmEx")
 
-    def _dense(self, keep: list, x: int, places: list[int], rows: int, columns: int, row_stride: int, column_stride: int) -> tuple:
-        """The operand, or where cuBLAS cannot walk it, a contiguous copy of each of its matrices."""
+    def _dense(self, keep: list, x: int, places: list[int], rows: int, columns: int, row_stride: int,
+               column_stride: int) -> tuple:
+        """The operand, or if cuBLAS cannot walk it, contiguous copies of its matrices, one for each of `places`."""
         if _expressible(rows, columns, row_stride, column_stride) is not None:
             return x, row_stride, column_stride, places
         distinct = {place: i * rows * columns for i, place in enumerate(dict.fromkeys(places))}
@@ -160,11 +169,13 @@ class Gemm:
         return to.ptr, columns, 1, [distinct[p] for p in places]
 
     def _add_bias(self, c: int, bias: int, places: list, m: int, n: int, crs: int) -> None:
+        """Adds the bias, one number for each column, to each c."""
         for c0, _, _ in places:
             to = c + c0 * self.dtype.itemsize
             self._walk("add", (m, n), to, (crs, 1), to, (crs, 1), bias, (0, 1))
 
     def _spread(self, c: int, value: float, places: list, m: int, n: int, crs: int) -> None:
+        """Fills each c with a value."""
         key = ("constant", value)
         if key not in self.plans:
             self.plans[key] = self.device.constant(np.full(1, value, self.dtype))
@@ -172,7 +183,7 @@ class Gemm:
             self._walk("copy", (m, n), c + c0 * self.dtype.itemsize, (crs, 1), self.plans[key].ptr, (0, 0))
 
     def _walk(self, name: str, shape: tuple[int, ...], *operands: Any) -> None:
-        """An elementwise launch on (address, strides) pairs. Not through `Kernel.call`: it is part of this launch."""
+        """An elementwise launch on (address, strides) pairs; not by `Kernel.call`, since it is part of this launch."""
         layouts = [memory.layout(self.device, self.dtype, shape, s) for s in operands[1::2]]
         key = (name, *layouts)
         plan = self.plans.get(key)

@@ -1,4 +1,4 @@
-"""The CPU device: NumPy arrays as containers, the C kernels of `minigrad._native` as launches."""
+"""The CPU device: NumPy arrays as containers, the C kernels of `minigrad._native` as launches. Read `base.py` first."""
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from .base import Device, Kernel, KernelTable
 from .memory import Array, Block, Layout
 from .native import lib, signatures
 
-_ALIGN = 64
+_ALIGN = 64         # bytes: a cache line, and the widest SIMD register
 
 
 def _run_on_host(function: Callable[..., Any], out: Any, *inputs: Any) -> None:
@@ -29,17 +29,19 @@ class _Holder:
         layout = array.layout
         size = layout.dtype.itemsize
         self.root = array.block.root
-        self.__array_interface__ = {"data": (array.ptr, False), "shape": layout.shape, "typestr": layout.dtype.str, "version": 3,
-                                    "strides": tuple(s * size for s in layout.strides)}
+        self.__array_interface__ = {"data": (array.ptr, False), "shape": layout.shape, "typestr": layout.dtype.str,
+                                    "version": 3, "strides": tuple(s * size for s in layout.strides)}
 
 
 class _Table(np.ndarray):
-    """Addresses, with what they point to."""
+    """A table of addresses, which keeps alive what they point to."""
 
     keep: Any
 
 
 class CPU(Device):
+    """The CPU. `host.call(function, out, *inputs)` runs NumPy where there is no C kernel."""
+
     type = name = "cpu"
 
     def __init__(self) -> None:
@@ -58,19 +60,21 @@ class CPU(Device):
 
     def container(self, array: Array) -> np.ndarray:
         layout = array.layout
-        if layout.dtype.kind == "V" or layout.dtype.hasobject or layout.size == 0:     # ml_dtypes, empty
-            if layout.size == 0:
-                return np.empty(layout.shape, layout.dtype)
+        if layout.size == 0:
+            return np.empty(layout.shape, layout.dtype)
+        if layout.dtype.kind == "V" or layout.dtype.hasobject:      # ml_dtypes: the array interface cannot name them
             raw = array.block.np.reshape(-1).view(np.uint8)
             start = array.ptr - raw.__array_interface__["data"][0]
-            return np.ndarray(layout.shape, layout.dtype, raw, start, tuple(s * layout.dtype.itemsize for s in layout.strides))
+            strides = tuple(s * layout.dtype.itemsize for s in layout.strides)
+            return np.ndarray(layout.shape, layout.dtype, raw, start, strides)
         return np.asarray(_Holder(array))
 
     def wrap(self, array: np.ndarray) -> Array:
-        """A NumPy array's memory as an `Array`, shared, kept alive."""
+        """An `Array` that shares the memory of a NumPy array, and keeps it alive."""
         ptr = array.__array_interface__["data"][0]
-        low = ptr + sum(min(0, (n - 1) * s) for n, s in zip(array.shape, array.strides, strict=True)) if array.size else ptr
-        high = ptr + sum(max(0, (n - 1) * s) for n, s in zip(array.shape, array.strides, strict=True)) + array.itemsize
+        spans = [(n - 1) * s for n, s in zip(array.shape, array.strides, strict=True)]
+        low = ptr + sum([min(0, s) for s in spans]) if array.size else ptr
+        high = ptr + sum([max(0, s) for s in spans]) + array.itemsize
         register(array, low, high - low)
         return memory.external(array, memory.from_numpy_layout(array, self), ptr)
 
@@ -82,7 +86,7 @@ class CPU(Device):
         return self.wrap(values)
 
     def upload(self, values: np.ndarray) -> Array:
-        out = memory.apart(memory.layout(self, values.dtype, values.shape))
+        out = memory.alloc_outside_pool(memory.layout(self, values.dtype, values.shape))
         out.block.np[...] = values
         return out
 

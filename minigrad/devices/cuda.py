@@ -1,17 +1,17 @@
 """The CUDA device: CuPy arrays as containers, the kernels of the package's .cu files as launches.
 
-A CUDA kernel has the name and the argument list of its C twin (native/minigrad.h). Each op adds to the table of `launch.py`
-what a GPU needs besides: the file of the text, and a rule for the number of blocks and threads. Everything else (which element
-types there are, what is an address, an int64, a double) comes from the list of C kernels, so that code that prepares a launch
-is written once, for both devices.
+Read `base.py`, `cpu.py` and `launch.py` first. A CUDA kernel has the name and the argument list of the C kernel of that
+name (native/minigrad.h). The list of C kernels also says which element types there are, and what is an address, an
+int64 or a double. So code that prepares a launch is written once, for both devices. Each op adds to the table of
+`launch.py` what a GPU needs besides: the file of the text, and a rule for the numbers of blocks and threads.
 
-The text is compiled by NVRTC through `cupy.RawModule`, once for each file and element type, at the first launch that needs
-it; CuPy keeps the result on disk. A kernel that is not in the table is missing on this device: a composite then runs its
+NVRTC compiles the text (`cupy.RawModule`), once for each file and element type, at the first launch that needs it; CuPy
+keeps the result on disk. A kernel that is not in the table is missing on this device: a composite then runs its
 definition, and a primitive raises NotImplementedError.
 
-All launches go to CuPy's current stream, in order. A pooled buffer may be handed out again while an earlier launch still uses
-it: what its next owner launches comes after that. A launch never waits for the GPU and reads nothing back; the values of a plan
-or a pointer table are kept on the host when it is made (`constant`).
+All launches go to CuPy's current stream, in order. So a pooled buffer may be handed out again while an earlier launch
+still uses it: the launches of its next owner come later in the stream. A launch never waits for the GPU and reads
+nothing back. The values of plans and tables of addresses are kept on the host, too (`constant`).
 """
 from __future__ import annotations
 
@@ -30,18 +30,19 @@ from .memory import Array, Block, Layout
 from .native import WORKSPACE_TEXT, Signature, signatures
 from .plan import elementwise_plan
 
-cp: Any = None          # the array module: CuPy, imported when "cuda" is first asked for; tests put their stand-in here
+cp: Any = None          # CuPy, imported when "cuda" is first asked for; tests set a module that emulates it
 PACKAGE = Path(__file__).parent.parent
 
 
-# ---- is there a GPU? ------------------------------------------------------------------------------------------------
+# ---- is there a GPU? -------------------------------------------------------------------------------------------------
+
 def is_available() -> bool:
     """Is there a device "cuda"?"""
     return not unavailable()
 
 
 def unavailable() -> str:
-    """Why there is no device "cuda", in one sentence; empty if there is one."""
+    """Why there is no device "cuda", in one sentence; empty if there is one. Imports CuPy."""
     global cp
     if cp is None:
         try:
@@ -55,8 +56,9 @@ def unavailable() -> str:
     if driver == 0:
         return "no NVIDIA driver was found; install one, or work on the CPU"
     if driver // 1000 < built // 1000:
-        return (f"the NVIDIA driver is too old for this CuPy: it supports CUDA {_version(driver)}, CuPy was built for {_version(built)}; "
-                f"update the driver, or install 'cupy-cuda{driver // 1000}x[ctk]' in place of 'cupy-cuda{built // 1000}x'")
+        return (f"the NVIDIA driver is too old for this CuPy: it supports CUDA {_version(driver)}, CuPy was built for "
+                f"{_version(built)}; update the driver, or install 'cupy-cuda{driver // 1000}x[ctk]' in place of "
+                f"'cupy-cuda{built // 1000}x'")
     if not cp.cuda.is_available():
         return "there is a driver but no GPU is visible; see `nvidia-smi` and CUDA_VISIBLE_DEVICES"
     return ""
@@ -73,12 +75,15 @@ def source(file: str) -> str:
 
 
 def options(suffix: str) -> tuple[str, ...]:
-    """The compiler options for an element type ("f32", ...), or "" for the kernels that have none."""
+    """The compiler options for an element type ("f32", ...), or for "", kernels that have no element type."""
     return ("-std=c++17", f"-DMG_TYPE={suffix}") if suffix else ("-std=c++17",)
 
 
-# ---- the device -----------------------------------------------------------------------------------------------------
+# ---- the device ------------------------------------------------------------------------------------------------------
+
 class CUDA(Device):
+    """GPU number `index`. RuntimeError with the reason if there is none."""
+
     type = "cuda"
 
     def __init__(self, index: int = 0) -> None:
@@ -98,8 +103,8 @@ class CUDA(Device):
             name, suffix = split(full)
             run = blas.Gemm(self, cp, suffix) if name == "gemm" else _launcher(self, name, suffix, signature)
             kernels[full] = Kernel(full, signature.letters, -1, run)
-        # ops that are imported later add to KERNELS then
-        self.kernels = KernelTable(self.name, kernels, ChainMap[str, Any](KERNELS, {"gemm": None}))
+        known: ChainMap[str, Any] = ChainMap(KERNELS, {"gemm": None})       # ops that are imported later add to KERNELS
+        self.kernels = KernelTable(self.name, kernels, known)
         self.host = Kernel("host", "*", -1, self._no_kernel)
 
     def describe(self) -> str:
@@ -113,16 +118,19 @@ class CUDA(Device):
             self.gpu.use()
 
     def function(self, file: str, suffix: str, name: str) -> Any:
-        """The compiled CUDA function; the first one of a file and type compiles it."""
+        """A compiled CUDA function; the first one of a file and element type compiles them all."""
         module = self.modules.get((file, suffix))
         if module is None:
             module = self.modules[file, suffix] = cp.RawModule(code=source(file), options=options(suffix))
         return module.get_function(name)
 
     def _no_kernel(self, function: Callable[..., Any], *arrays: Any) -> None:
+        """The `host` launch: raises NotImplementedError that names the op and the dtypes."""
         dtypes = ", ".join(dict.fromkeys(str(a.dtype) for a in arrays if hasattr(a, "dtype")))
-        name = next(filter(None, map(_public_name, (function, *getattr(function, "keywords", {}).values(), *arrays))), "this op")
-        raise NotImplementedError(f"[{name}] has no CUDA kernel for {dtypes} on {self.name}; convert to float32, or work on the CPU")
+        things = (function, *getattr(function, "keywords", {}).values(), *arrays)
+        name = next(filter(None, map(_public_name, things)), "this op")
+        raise NotImplementedError(f"[{name}] has no CUDA kernel for {dtypes} on {self.name}; "
+                                  "convert to float32, or work on the CPU")
 
     # -- memory --
 
@@ -135,7 +143,7 @@ class CUDA(Device):
         return _view(array.layout, array.ptr, array.block.root)
 
     def wrap(self, array: Any) -> Array:
-        """A CuPy array's memory as an `Array`, shared, kept alive."""
+        """An `Array` that shares the memory of a CuPy array, and keeps it alive."""
         return memory.external(array, memory.from_numpy_layout(array, self), array.data.ptr)
 
     def constant(self, values: np.ndarray, keep: Any = None) -> Array:
@@ -154,7 +162,7 @@ class CUDA(Device):
         return array
 
     def upload(self, values: np.ndarray) -> Array:
-        out = memory.apart(memory.layout(self, values.dtype, values.shape))
+        out = memory.alloc_outside_pool(memory.layout(self, values.dtype, values.shape))
         self.write(out, values)
         return out
 
@@ -163,7 +171,8 @@ class CUDA(Device):
         layout = array.layout
         if layout.size:
             self.use()
-            host = np.ascontiguousarray(np.broadcast_to(np.asarray(values, layout.dtype), layout.shape)).reshape(layout.shape)
+            wide = np.broadcast_to(np.asarray(values, layout.dtype), layout.shape)
+            host = np.ascontiguousarray(wide).reshape(layout.shape)
             array.np.set(host)
             if array.ptr in self.constants:
                 self.constants[array.ptr] = host.copy()
@@ -189,7 +198,10 @@ class CUDA(Device):
 
 
 def _public_name(thing: Any) -> str:
-    """Of a function (or a partial of one, or one made inside it) if it has a public one: what an op's host fallback is known by."""
+    """The public name of a function, of one inside a partial, or of the function that it was made in; empty if none.
+
+    An op that falls back to the host is named after it.
+    """
     name = getattr(thing, "__qualname__", getattr(thing, "__name__", "")) if callable(thing) else ""
     name = name or _public_name(getattr(thing, "func", None)) if hasattr(thing, "func") else name
     name = name.partition(".")[0]
@@ -197,7 +209,7 @@ def _public_name(thing: Any) -> str:
 
 
 def _view(layout: Any, ptr: int, root: Any) -> Any:
-    """A CuPy array over memory that `root` owns, and that it keeps alive: as long as there is one, the block is not reused."""
+    """A CuPy array over memory that `root` owns. It keeps `root` alive, so that the block is not reused meanwhile."""
     size = layout.dtype.itemsize
     dims = list(zip(layout.shape, layout.strides, strict=True)) if layout.size else []
     low, high = (sum(pick(0, (n - 1) * s) for n, s in dims) * size for pick in (min, max))
@@ -207,7 +219,7 @@ def _view(layout: Any, ptr: int, root: Any) -> Any:
 
 
 class _Views:
-    """A block's `np`: indexing it makes a CuPy array over the block."""
+    """The `np` of a block: indexing it makes a CuPy array over the block."""
 
     __slots__ = ("layout", "root")
 
@@ -218,11 +230,12 @@ class _Views:
         return _view(self.layout, self.root.data.ptr, self.root)
 
 
-_CONVERT: dict[str, Callable[[Any], Any]] = {"o": int, "p": int, "i": int, "d": float}      # CuPy passes an int as int64, a float as double
+# CuPy passes an int as int64, a float as double
+_CONVERT: dict[str, Callable[[Any], Any]] = {"o": int, "p": int, "i": int, "d": float}
 
 
 def _launcher(device: CUDA, name: str, suffix: str, signature: Signature) -> Callable[..., None]:
-    """What a kernel of the table does when it is called: the arguments are those of the C kernel."""
+    """The `function` of a CUDA kernel: it takes the arguments of the C kernel and launches what the rule says."""
     host = device.constants
     convert = [_CONVERT[letter] for letter in signature.letters]
     arguments = namedtuple("arguments", signature.names)        # type: ignore[misc]

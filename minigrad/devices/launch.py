@@ -1,11 +1,11 @@
-"""What CUDA needs beside a kernel's name and arguments: the file of its text, and how many blocks and threads run.
+"""What CUDA needs besides a kernel's name and arguments: the file of its text, and the numbers of blocks and threads.
 
-Each op says so beside itself, when it is imported:
+Each op states them in its own module, which does so when it is imported:
 
     launch("ops/norm.cu", "layer_norm_forward", lambda k, host: [per_row(k.rows, k.n)], shared=256)
 
-A rule reads the arguments of a launch by the names that native/minigrad.h gives them (`k.rows`, `k.n`). `host` holds the
-values that a device array made by `Device.constant` (a plan, a table of addresses) had on the host, by its address.
+A rule reads the arguments of a launch by the names that native/minigrad.h gives them (`k.rows`, `k.n`). `host` has the
+values of the arrays that `Device.constant` made (a plan, a table of addresses), by their address on the device.
 """
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ import numpy as np
 
 
 class Launch(NamedTuple):
-    """One CUDA function: the kernel itself, or its STEP of that name. Nothing is launched if the grid's first size is 0."""
+    """One CUDA function: the kernel itself, or its part `step` (kernel "sum", step "segments": "sum_segments").
+
+    Nothing is launched if the grid's first size is 0.
+    """
 
     step: str
     grid: tuple[int, ...]
@@ -25,15 +28,18 @@ class Launch(NamedTuple):
 
 
 Rule = Callable[[Any, Mapping[int, np.ndarray]], Sequence[Launch]]
-THREADS = 256                   # of a block, where nothing else decides; common.cuh's MAX_THREADS is 512
-BLOCKS = 1 << 20                # where there are more elements than this many blocks cover, the kernels loop over the grid
+THREADS = 256                   # of a block, unless a rule has a reason for others; MAX_THREADS of common.cuh is 512
+BLOCKS = 1 << 20                # at most; kernels loop over the grid if there are more elements
 
 
 class Entry(NamedTuple):
-    """A kernel of the table. `registers` and `shared` (static, in bytes) bound what the compiled kernel may use, `stack` what it
-    may put into local memory: tests compile every kernel and check these bounds."""
+    """A kernel of the table.
 
-    file: str                   # within the package
+    `registers` and `shared` (static, in bytes) are the most that the compiled kernel may use, `stack` (in bytes) is the
+    most that it may put into local memory: tests compile every kernel and check these bounds.
+    """
+
+    file: str                   # its path in the package
     rule: Rule
     registers: int = 128
     shared: int = 0
@@ -44,12 +50,12 @@ KERNELS: dict[str, Entry] = {}      # filled by `launch` as the ops are imported
 
 
 def launch(file: str, names: str, rule: Rule, registers: int = 128, shared: int = 0, stack: int = 0) -> None:
-    """Adds the kernels `names` (separated by spaces) of a .cu file (path within the package) to the table."""
+    """Adds kernels of a .cu file (its path in the package) to the table; `names` are separated by spaces."""
     for name in names.split():
         KERNELS[name] = Entry(file, rule, registers, shared, stack)
 
 
-# ---- shapes of grids that several ops use --------------------------------------------------------------------------
+# ---- grids that several ops use --------------------------------------------------------------------------------------
 
 def ceil_div(n: int, by: int) -> int:
     """n / by, rounded up."""
@@ -57,17 +63,17 @@ def ceil_div(n: int, by: int) -> int:
 
 
 def power_of_two(n: int, most: int) -> int:
-    """The largest power of two up to n, within 1 and `most`."""
+    """The largest power of two that is at most n and at most `most`; 1 for smaller n."""
     return 1 << max(0, min(n, most).bit_length() - 1)
 
 
 def threads_for(n: int, most: int = 512) -> int:
-    """Threads of one block for n elements: whole warps, at most `most`."""
+    """The threads of one block for n elements: whole warps, at most `most`."""
     return min(most, ceil_div(max(n, 1), 32) * 32)
 
 
 def over(n: int, step: str = "", each: int = 1) -> Launch:
-    """A thread for `each` of n elements."""
+    """One thread for every `each` of n elements."""
     threads = threads_for(n, THREADS)
     return Launch(step, (min(ceil_div(n, threads * each), BLOCKS),), (threads,))
 
@@ -81,7 +87,7 @@ def per_row(rows: int, n: int, step: str = "") -> Launch:
 
 
 def columns(n: int, step: str) -> Launch:
-    """Sums of n columns, 32 columns a block."""
+    """Sums over n columns, 32 columns for each block."""
     return Launch(step, (ceil_div(n, 32),), (32, 16))
 
 
@@ -91,5 +97,5 @@ def single(step: str = "") -> Launch:
 
 
 def by_plan(k: Any, host: Mapping[int, np.ndarray]) -> Sequence[Launch]:
-    """Elementwise kernels: the plan holds the number of elements."""
+    """The rule of elementwise kernels: their plan holds the number of elements."""
     return [over(int(host[k.plan][1]), each=2)]

@@ -1,15 +1,17 @@
-"""Memory without autograd: interned layouts, arrays, and the pools that buffers come from and go back to.
+"""Memory without autograd: layouts, arrays, and the pools that buffers come from and go back to. Nothing to read first.
 
-A `Layout` is what an op needs to know of an operand before it runs (device, dtype, shape, strides). Layouts are
-interned, so "same shape, same dtype, contiguous" is one identity test, an op's checks are cached under the layouts it
-was checked for, and each contiguous layout keeps its own free list: taking a buffer is one `list.pop`.
+A `Layout` is what an op needs to know of an operand before it runs: device, dtype, shape, strides. Layouts are
+interned: there is one object for each value. So "same shape, same dtype, contiguous" is one identity test, what an op
+checked is remembered by the layouts, and each contiguous layout has its own free list: taking a buffer is one
+`list.pop`.
 
-A buffer goes back to its pool when its `Buffer` dies and nobody else (a NumPy view, a DLPack consumer, a captured
-program) refers to the memory under it; otherwise the memory is left to them.
+A buffer goes back to its pool when its `Buffer` is deleted and nothing else (a NumPy view, a DLPack consumer, a
+captured program) refers to its memory. Otherwise the memory is freed when the last of these is deleted.
 """
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -17,37 +19,41 @@ import numpy as np
 from .addresses import register
 
 
-class Place(Protocol):
-    """All that memory needs to know of a device (`base.Device`)."""
+class Device(Protocol):
+    """What memory needs of a device; `devices/base.py` has the whole of it."""
 
     type: str
 
     def fresh(self, layout: Layout) -> Block:
-        """New memory of a layout."""
+        """New memory of a layout, from the system."""
 
     def container(self, array: Array) -> Any:
         """The NumPy or CuPy array over the memory of `array`."""
 
 
-_LAYOUTS_MAX = 16384           # interned layouts kept; more (many sequence lengths) and the table starts afresh
-_POOL_MAX = 1 << 30            # bytes newly taken from the system after which unused buffers are given back
+_LAYOUTS_MAX = 16384            # with more layouts than this (many sequence lengths), the table is emptied
+_POOL_MAX = 1 << 30             # after so many bytes taken from the system, unused buffers are given back to it
 _layouts: dict[tuple, Layout] = {}
-_grown = 0
-_private: dict[Layout, list] | None = None    # free lists of the capture under way
-private_regions: set[int] = set()             # first addresses of the memory taken for it
+_grown = 0                      # bytes taken from the system since unused buffers were given back
+_private: dict[Layout, list] | None = None    # the free lists of the active capture
+private_regions: set[int] = set()             # first addresses of the memory that was taken for it
 
 
 class Layout:
-    """Device, dtype, shape and strides (in elements) of an array. Made by `layout()`, one object per value."""
+    """Device, dtype, shape and strides (in elements) of an array. Made by `layout()` only: one object for each value.
+
+    `contiguous`: the elements are in C order without gaps. `free`: the blocks of this layout that are not in use.
+    """
 
     __slots__ = ("device", "dtype", "shape", "strides", "ndim", "size", "contiguous", "free", "__weakref__")
 
-    device: Any                 # a base.Device; only the methods of `Place` are used here
+    device: Any             # a base.Device; this module needs no more of it than the protocol above
     dtype: np.dtype
     shape: tuple[int, ...]
     strides: tuple[int, ...]
 
-    def __init__(self, device: Place, dtype: np.dtype, shape: tuple[int, ...], strides: tuple[int, ...], contiguous: bool) -> None:
+    def __init__(self, device: Device, dtype: np.dtype, shape: tuple[int, ...], strides: tuple[int, ...],
+                 contiguous: bool) -> None:
         self.device, self.dtype, self.shape, self.strides, self.contiguous = device, dtype, shape, strides, contiguous
         self.ndim = len(shape)
         self.size = 1
@@ -57,6 +63,7 @@ class Layout:
 
     @property
     def nbytes(self) -> int:
+        """The bytes of its elements, without gaps."""
         return self.size * self.dtype.itemsize
 
     def __repr__(self) -> str:
@@ -64,6 +71,7 @@ class Layout:
 
 
 def contiguous_strides(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The strides, in elements, of an array of this shape in C order."""
     strides, step = [], 1
     for n in reversed(shape):
         strides.append(step)
@@ -71,17 +79,22 @@ def contiguous_strides(shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(reversed(strides))
 
 
-def layout(device: Place, dtype: np.dtype, shape: tuple[int, ...], strides: tuple[int, ...] | None = None) -> Layout:
-    """The interned layout. Strides that walk the memory in C order give the contiguous layout, whatever the strides
-    of size-1 or empty dimensions say."""
+def layout(device: Device, dtype: np.dtype, shape: tuple[int, ...], strides: tuple[int, ...] | None = None) -> Layout:
+    """The layout of these values; without `strides`, the contiguous one.
+
+    Strides that walk the memory in C order give the contiguous layout, whatever those of size-1 or empty dimensions
+    are. TypeError for dtypes other than numbers and bools.
+    """
     key = (device, dtype, shape, strides)
     found = _layouts.get(key)
     if found is None:
         if dtype.kind not in "biufc" and dtype.name != "bfloat16" or not dtype.isnative:
-            # the one door to memory: raw bytes read as Python objects would crash the process
-            raise TypeError(f"[tensor] elements must be numbers or bools in this machine's byte order; got {dtype}; convert with astype()")
+            # every array has a layout, so all dtypes are checked here: bytes read as Python objects would crash
+            raise TypeError(f"[tensor] elements must be numbers or bools in this machine's byte order; got {dtype}; "
+                            "convert with astype()")
         dense = contiguous_strides(shape)
-        contiguous = strides is None or 0 in shape or all(n == 1 or s == d for n, s, d in zip(shape, strides, dense, strict=True))
+        contiguous = (strides is None or 0 in shape
+                      or all(n == 1 or s == d for n, s, d in zip(shape, strides, dense, strict=True)))
         if contiguous and strides is not None:
             found = layout(device, dtype, shape)
         else:
@@ -93,25 +106,29 @@ def layout(device: Place, dtype: np.dtype, shape: tuple[int, ...], strides: tupl
 
 
 class Block:
-    """One piece of memory: `np` the typed contiguous array over it (handed out as views only), `root` what owns the bytes,
-    `home` its free list."""
+    """One piece of memory, which its `Buffer` gives back to the free list `home`.
+
+    `np` is the contiguous array over it (only views of it are handed out), `root` the object that owns the bytes; every
+    view refers to `root`. `lone` is the reference count of `root` while nothing outside the block refers to it, and -1
+    for blocks that are never pooled.
+    """
 
     __slots__ = ("np", "root", "ptr", "home", "lone")
 
     def __init__(self, array: Any, root: Any, ptr: int, home: list[Block]) -> None:
         self.np, self.root, self.ptr, self.home = array, root, ptr, home
-        self.lone = -1          # the references a pooled block has when only its Buffer is left; set by _fresh
+        self.lone = -1          # `_fresh` sets that of pooled blocks
 
 
 class Array:
-    """Memory seen through a layout. `ptr` is the address of element 0."""
+    """Memory seen through a layout. `ptr` is the address of element 0, `version` counts the writes in place."""
 
     __slots__ = ("layout", "ptr", "block")
     layout: Layout
     ptr: int
     block: Block
     if TYPE_CHECKING:
-        version: Any            # a slot of owners, a property of views
+        version: Any            # an attribute of Buffer and External, a property of View
 
     @property
     def storage(self) -> Array:
@@ -125,42 +142,46 @@ class Array:
 
 
 class Buffer(Array):
-    """An array that owns a pooled block, and gives it back."""
+    """An array that owns a pooled block, and gives it back when it is deleted."""
 
     __slots__ = ("version",)
 
     @property
     def np(self) -> Any:
+        """A new view of the block's array."""
         return self.block.np[...]
 
-    def __del__(self, refcount=sys.getrefcount) -> None:
+    def __del__(self, refcount: Callable[[Any], int] = sys.getrefcount) -> None:
         block = self.block
         if refcount(block.root) == block.lone:      # every view of the memory refers to its root
             block.home.append(block)
 
 
 class External(Array):
-    """An array over memory that came from outside (a NumPy array, a DLPack capsule): never pooled."""
+    """An array over memory that is not minigrad's (a NumPy array, a DLPack capsule): never pooled."""
 
     __slots__ = ("version",)
 
     @property
     def np(self) -> Any:
+        """The array that the memory came in."""
         return self.block.np
 
 
 class View(Array):
-    """Another layout on the memory of `owner`, which it keeps alive and whose version it shares."""
+    """Another layout of the memory of `owner`, which it keeps alive, and whose version it shares."""
 
     __slots__ = ("owner",)
     owner: Array
 
     @property
     def storage(self) -> Array:
+        """The array that owns the memory."""
         return self.owner
 
     @property
     def version(self) -> int:
+        """The owner's."""
         return self.owner.version
 
     @version.setter
@@ -172,11 +193,11 @@ _new = object.__new__
 
 
 def alloc(layout: Layout) -> Buffer:
-    """An uninitialised array of a contiguous layout."""
+    """An array of a contiguous layout, with undefined values, from the pool."""
     free = layout.free
     try:
         block = free.pop()
-    except IndexError:          # empty (another thread may have taken the last one)
+    except IndexError:          # empty: a test before would not help, since another thread may take the last one
         block = _fresh(layout)
     array = _new(Buffer)
     array.layout = layout
@@ -186,9 +207,12 @@ def alloc(layout: Layout) -> Buffer:
     return array
 
 
-def apart(layout: Layout) -> Buffer:
-    """An array for values that no launch writes: during a capture in memory of its own, because what comes from the program's
-    pool is written over by each replay, and these values would not be written again."""
+def alloc_outside_pool(layout: Layout) -> Buffer:
+    """An array for values that the host writes. During a capture, its memory does not come from the program's pool.
+
+    Each replay overwrites the memory of that pool. It would not write these values again, since no launch makes them.
+    Without a capture, this is `alloc`.
+    """
     global _private
     if _private is None:
         return alloc(layout)
@@ -206,7 +230,7 @@ def apart(layout: Layout) -> Buffer:
 
 
 def view(array: Array, to: Layout, offset: int = 0) -> View:
-    """`array`'s memory under another layout, starting `offset` bytes further."""
+    """The memory of `array` under the layout `to`, which begins `offset` bytes further."""
     v = _new(View)
     v.layout = to
     v.ptr = array.ptr + offset
@@ -216,7 +240,7 @@ def view(array: Array, to: Layout, offset: int = 0) -> View:
 
 
 def external(container: Any, to: Layout, ptr: int, root: Any = None) -> External:
-    """Wraps memory that somebody else owns; `root` (default the container) is kept alive."""
+    """An array over memory that something else owns; `root` (by default the container) is kept alive."""
     array = _new(External)
     array.layout = to
     array.ptr = ptr
@@ -226,6 +250,7 @@ def external(container: Any, to: Layout, ptr: int, root: Any = None) -> External
 
 
 def _fresh(layout: Layout) -> Block:
+    """A block from the system, for the pool; gives unused memory back first if much was taken, or if there is none."""
     global _grown
     _grown += layout.nbytes
     if _grown > _POOL_MAX:
@@ -241,21 +266,21 @@ def _fresh(layout: Layout) -> Block:
 
 
 def empty_cache() -> None:
-    """Gives unused buffers back to the system."""
+    """Gives the memory of unused buffers back to the system. During a capture it does nothing."""
     for known in list(_layouts.values()):
         if _private is None:
             known.free.clear()
 
 
 def register_fresh(root: Any, ptr: int, nbytes: int) -> None:
-    """`register` for pooled memory: notes whether it was taken for the capture under way."""
+    """`register`, for memory of the pool: during a capture, the memory is the program's."""
     register(root, ptr, nbytes)
     if _private is not None:
         private_regions.add(ptr)
 
 
 class private_pool:
-    """Inside, buffers come from and go back to free lists of their own: what a captured program uses, nobody else gets."""
+    """In its `with` block, buffers come from and go back to `pools`, free lists that a captured program then keeps."""
 
     def __enter__(self) -> private_pool:
         global _private
@@ -274,7 +299,7 @@ class private_pool:
             known.free = self.public.get(known, [])
 
 
-def from_numpy_layout(array: np.ndarray, device: Place) -> Layout:
-    """The layout of a NumPy array whose strides are whole multiples of its item size."""
+def from_numpy_layout(array: np.ndarray, device: Device) -> Layout:
+    """The layout of a NumPy or CuPy array whose strides are multiples of its item size."""
     size = array.itemsize
     return layout(device, array.dtype, array.shape, tuple(s // size for s in array.strides))

@@ -1,4 +1,7 @@
-"""The C library `minigrad._native`: loading it, the SIMD level, the threads, the signatures of its kernels."""
+"""The C library `minigrad._native`: loading it, the SIMD level, the threads, the signatures of its kernels.
+
+Nothing to read first. Importing this module reads the environment variables MINIGRAD_SIMD and MINIGRAD_NUM_THREADS.
+"""
 from __future__ import annotations
 
 import os
@@ -12,8 +15,9 @@ def _load() -> tuple[Any, Any]:
     try:
         from .._native import ffi, lib  # type: ignore[import-not-found]
     except ImportError as error:
-        raise ImportError("minigrad's C kernels are not built here: run `pip install .` (it needs a C compiler) in the source folder, then "
-                          f"start Python outside of it, or `pip install -e .` to work inside; the loader said: {error}") from None
+        raise ImportError("minigrad's C kernels are not built here: run `pip install .` (it needs a C compiler) in the "
+                          "source folder and start Python in another folder, or run `pip install -e .` to work inside; "
+                          f"the loader said: {error}") from None
     return lib, ffi
 
 
@@ -38,7 +42,7 @@ WORKSPACE_TEXT: str = ffi.string(lib.mg_workspace_text()).decode()
 
 
 def best_simd_level() -> str:
-    """The highest ISA level of this CPU."""
+    """The highest SIMD level of this CPU: baseline, avx2 or avx512. ImportError for a CPU that is too old."""
     best = lib.mg_cpu_level()
     if best < 0:
         raise ImportError("minigrad needs a CPU of level x86-64-v2 (SSE4.2) or arm64; this one is older")
@@ -46,7 +50,10 @@ def best_simd_level() -> str:
 
 
 def set_simd_level(level: str) -> None:
-    """Chooses the kernels of an ISA level: baseline, avx2 or avx512 (`MINIGRAD_SIMD` does so at import)."""
+    """Chooses the kernels of a SIMD level: baseline, avx2 or avx512 (`MINIGRAD_SIMD` does it at import).
+
+    ValueError for an unknown level, and for one that this CPU does not have.
+    """
     global _level
     if level not in LEVELS:
         raise ValueError(f"[set_simd_level] unknown level {level!r}; use one of {', '.join(LEVELS)}")
@@ -57,7 +64,7 @@ def set_simd_level(level: str) -> None:
 
 
 def simd_level() -> str:
-    """The ISA level in use: baseline, avx2 or avx512."""
+    """The SIMD level in use: baseline, avx2 or avx512."""
     return _level
 
 
@@ -66,13 +73,17 @@ set_simd_level(os.environ.get("MINIGRAD_SIMD") or best_simd_level())
 
 
 def set_num_threads(n: int) -> None:
-    """How many threads a kernel may use; results do not depend on it."""
+    """Sets how many threads a kernel may use (`MINIGRAD_NUM_THREADS` does it at import). Results do not depend on it.
+
+    RuntimeError for anything but a positive int.
+    """
     if not isinstance(n, int) or n < 1:
         raise RuntimeError(f"[set_num_threads] expected a positive int; got {n!r}")
     lib.mg_set_num_threads(n)
 
 
 def get_num_threads() -> int:
+    """How many threads a kernel may use."""
     return lib.mg_get_num_threads()
 
 
@@ -88,15 +99,16 @@ _threads_from_environment()
 
 
 class Signature(NamedTuple):
-    """The arguments of a kernel: one letter each (o address written to, p address only read, i int64, d double), and their names."""
+    """The arguments of a kernel: letters (o address written to, p address only read, i int64, d double) and names."""
 
     letters: str
     names: list[str]
 
 
 def signatures() -> dict[str, Signature]:
-    """The signatures of all kernels of native/minigrad.h, by full name ("layer_norm_forward_f32"), in order of index."""
+    """The signatures of all kernels in native/minigrad.h by full name ("layer_norm_forward_f32"), in order of index."""
     def text(pointer: Any) -> str:
         return ffi.string(pointer).decode()
-    return {text(lib.mg_kernel_name(i)): Signature(text(lib.mg_kernel_signature(i)), text(lib.mg_kernel_arguments(i)).split())
+    return {text(lib.mg_kernel_name(i)): Signature(text(lib.mg_kernel_signature(i)),
+                                                   text(lib.mg_kernel_arguments(i)).split())
             for i in range(lib.mg_kernel_count())}

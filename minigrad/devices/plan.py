@@ -1,4 +1,8 @@
-"""Plans: what an op decided for a signature, and the tables by which kernels walk their operands."""
+"""Plans: what an op decided for a signature, and the tables by which kernels walk their operands.
+
+Read `memory.py` first. A signature is the layouts of the inputs and the attributes of a call; each op remembers the
+plans of its signatures.
+"""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
@@ -12,18 +16,18 @@ _PLANS_MAX = 4096
 
 
 class Plan:
-    """How one signature of a primitive runs, and why: `run(*arrays)` gives the output, whose layout is `layout`.
+    """How one signature of a primitive runs: `run(*arrays)` gives the output, of layout `layout`; `why` is its reason.
 
-    Two kinds are run without a call of `run` where it matters: a view, whose output is the input's memory `offset` bytes further,
-    and one walked kernel, `kernel.call(out, inputs..., walk)`, where `walk` is the address of `table`. `op` and `attrs` say
-    whose plan it is and what its nodes carry; `Primitive.plan` sets them.
+    Two kinds of plan are run without a call of `run` where speed matters: a view, whose output is the input's memory
+    `offset` bytes further, and one kernel that walks its operands, `kernel.call(out, inputs..., walk)`, where `walk` is
+    the address of `table`. `op` is the plan's op and `attrs` what its nodes carry; `Primitive.plan` sets both.
     """
 
     __slots__ = ("run", "layout", "why", "kernel", "walk", "table", "offset", "op", "attrs")
 
-    def __init__(self, run: Callable[..., Any] | None, layout: Any, why: str = "", kernel: Any = None, table: Array | None = None,
-                 offset: int | None = None, attrs: dict | None = None) -> None:
-        self.run: Any = run
+    def __init__(self, run: Callable[..., Any] | None, layout: Any, why: str = "", kernel: Any = None,
+                 table: Array | None = None, offset: int | None = None, attrs: dict | None = None) -> None:
+        self.run: Any = run             # None if `kernel` is all that runs
         self.layout, self.why, self.kernel, self.table, self.offset = layout, why, kernel, table, offset
         self.walk = 0 if table is None else table.ptr
         self.op: Any = None
@@ -31,24 +35,27 @@ class Plan:
 
 
 class FusedPlan(Plan):
-    """A signature with kernels. `forward(*arrays) -> (outputs, saved)`; `backward(saved, gs, needs) -> gradients`, or None
-    where only the definition can give what is needed. `copied`: the inputs that are copied because they are not contiguous."""
+    """A signature of a composite that has kernels.
+
+    `forward(*arrays) -> (outputs, saved)`; `backward(saved, gs, needs) -> gradients`, or None where only the definition
+    gives what is needed. `copied`: which inputs are copied because they are not contiguous.
+    """
 
     __slots__ = ("forward", "backward", "copied")
 
-    def __init__(self, forward: Callable, backward: Callable | None, why: str = "", copied: tuple[int, ...] = (), layout: Any = None,
-                 kernel: Any = None, table: Array | None = None, attrs: dict | None = None) -> None:
+    def __init__(self, forward: Callable, backward: Callable | None, why: str = "", copied: tuple[int, ...] = (),
+                 layout: Any = None, kernel: Any = None, table: Array | None = None, attrs: dict | None = None) -> None:
         super().__init__(None, layout, why, kernel, table, attrs=attrs)
         self.forward, self.backward, self.copied = forward, backward, copied
 
 
 def view_plan(to: Layout, offset: int) -> Plan:
-    """The plan of a view: the input's memory, `offset` bytes further, under the layout `to`."""
+    """The plan of a view: the input's memory under the layout `to`, which begins `offset` bytes further."""
     return Plan(lambda x: view(x, to, offset), to, "view", offset=offset)
 
 
 def remember(plans: dict, key: Any, plan: Any) -> Any:
-    """Keeps a plan under its signature; too many signatures (ever new shapes or scalars) start the table afresh."""
+    """Keeps a plan under its signature, and returns it. A full table (ever new shapes or numbers) is emptied first."""
     if len(plans) >= _PLANS_MAX:
         plans.clear()
     plans[key] = plan
@@ -56,7 +63,7 @@ def remember(plans: dict, key: Any, plan: Any) -> Any:
 
 
 def view_strides(x: Layout, shape: tuple[int, ...]) -> tuple[int, ...] | None:
-    """The strides under which `x`'s memory reads as `shape`, or None if it needs a copy."""
+    """The strides under which the memory of `x` reads as `shape` (of as many elements); None if only a copy does."""
     if x.contiguous:
         return contiguous_strides(shape)
     old = [(n, s) for n, s in zip(x.shape, x.strides, strict=True) if n != 1]
@@ -86,15 +93,16 @@ def view_strides(x: Layout, shape: tuple[int, ...]) -> tuple[int, ...] | None:
     return tuple(next(it) if n != 1 else 1 for n in shape)
 
 
-# ---- plans ----------------------------------------------------------------------------------------------------------
+# ---- tables for kernels ----------------------------------------------------------------------------------------------
+
 def broadcast_strides(layout: Layout, shape: tuple[int, ...]) -> list[int]:
-    """The strides by which `layout` is walked as if it had `shape`: 0 where it is broadcast."""
+    """The strides by which `layout` is walked as if it had `shape`: 0 in dimensions where it is broadcast."""
     lead = len(shape) - layout.ndim
     return [0] * lead + [0 if n == 1 else s for n, s in zip(layout.shape, layout.strides, strict=True)]
 
 
 def _coalesce(shape: Sequence[int], strides: list[list[int]]) -> tuple[list[int], list[list[int]]]:
-    """Drops size-1 dimensions and joins neighbours that every operand walks as one."""
+    """Drops dimensions of size 1, and joins neighbours that every operand walks like one dimension."""
     dims = [(n, [s[i] for s in strides]) for i, n in enumerate(shape) if n != 1]
     joined: list[tuple[int, list[int]]] = []
     for n, steps in dims:
@@ -106,14 +114,14 @@ def _coalesce(shape: Sequence[int], strides: list[list[int]]) -> tuple[list[int]
 
 
 def elementwise_plan(out: Layout, *inputs: Layout) -> Array:
-    """minigrad.h's `plan`: { ndim, size, shape, strides of the output, strides of each input }."""
+    """The `plan` argument of elementwise kernels: ndim, size, shape, strides of the output, strides of each input."""
     shape, strides = _coalesce(out.shape, [broadcast_strides(o, out.shape) for o in (out, *inputs)])
     values = [len(shape), out.size, *shape, *(s for one in strides for s in one)]
     return out.device.constant(np.array(values, np.int64))
 
 
 def reduce_plan(x: Layout, axes: tuple[int, ...]) -> Array:
-    """reduce.c's plan: { nkeep, nreduce, keep shape, reduce shape, keep strides, reduce strides }."""
+    """The `plan` argument of reductions: nkeep, nreduce, keep shape, reduce shape, keep strides, reduce strides."""
     keep = [i for i in range(x.ndim) if i not in axes]
     ks, kst = _coalesce([x.shape[i] for i in keep], [[x.strides[i] for i in keep]])
     rs, rst = _coalesce([x.shape[i] for i in axes], [[x.strides[i] for i in axes]])

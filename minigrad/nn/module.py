@@ -104,7 +104,7 @@ class Module(Hookable):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if mode.recorder is not None:
-            mode.recorder.meet(self)            # the mode of the module belongs to the recorded signature
+            mode.recorder.used(self)           # its mode belongs to the recorded signature
         if self._hooked:
             return self._call_hooked(args, kwargs)
         return self.forward(*args, **kwargs)

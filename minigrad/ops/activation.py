@@ -1,7 +1,11 @@
-"""Activation functions: composites of the pointwise primitives, with fused kernels (native/activation.c, ops/activation.cu).
+"""Activation functions: composites of the primitives of `math.py`, most with fused kernels.
 
-At kinks and at infinity the definitions are written so that the gradient of the branch not taken is never 0 * inf: the input
-of that branch is replaced before it, not only its result after it.
+Read `core/op.py` and `math.py` first. The kernels are in native/activation.c and ops/activation.cu. The formulas in the
+docstrings call the input x. The result has the shape of the input; "floats only" means that integers and bools raise
+RuntimeError.
+
+A definition with two branches replaces the input of the branch that is not taken, not only its result: else a gradient
+0 * inf = NaN would come from that branch.
 """
 from __future__ import annotations
 
@@ -30,10 +34,13 @@ __all__ = ["celu", "elu", "gelu", "glu", "hardsigmoid", "hardswish", "hardtanh",
            "mish", "prelu", "relu", "relu6", "selu", "sigmoid", "silu", "softplus", "softsign", "tanh",
            "threshold"]
 
+
 def activation(saves: str = "input", floats_only: bool = True, kernel: str = "") -> Callable[[Callable], Any]:
-    """Makes an activation function of a definition with one tensor and perhaps some numbers: an op whose kernels `kernel` and
-    `kernel_backward` are walked by plans, so that any layout is taken and nothing copied. `saves`: does the backward kernel take
-    the input or the output?"""
+    """Makes an activation function of a definition with one tensor and perhaps some numbers.
+
+    It becomes an op with the kernels `kernel` (default: the definition's name) and `kernel_backward`. Plans walk them:
+    any layout is taken, and nothing is copied. `saves`: "input" or "output", what the backward kernel reads.
+    """
     def make(definition: Callable) -> Any:
         name = kernel or definition.__name__
         op = Op(definition, any_layout=True)
@@ -50,7 +57,7 @@ def activation(saves: str = "input", floats_only: bool = True, kernel: str = "")
 
 
 def by_formula(op: Op, name: str, saves_output: bool) -> Callable[..., FusedPlan]:
-    """The launches of an activation: `kernel.call(out, input, walk, *numbers)`, and its backward from what was saved."""
+    """The launches of an activation: `kernel.call(out, input, walk, *numbers)`, and the backward by what was saved."""
     def prepare(kernels: KernelTable, x: Layout, **attrs: Any) -> FusedPlan:
         kernel, back_kernel = getattr(kernels, name)[x.dtype], getattr(kernels, f"{name}_backward")[x.dtype]
         out = layout(x.device, x.dtype, x.shape)
@@ -89,29 +96,31 @@ def _float_errors(make: Any) -> Iterator[tuple]:
 
 
 def log1pexp(z: Tensor) -> Tensor:
-    """log(1 + e^z), smooth to any order, without overflow."""
+    """log(1 + e^z) without overflow; smooth, so that every derivative is right."""
     up = gt(z, 0)
     rest = log1p(exp(where(up, neg(z), z)))
     return where(up, add(z, rest), rest)
 
 
-# ---- from the output ---------------------------------------------------------------------------------------------------
+# ---- the backward reads the output -----------------------------------------------------------------------------------
+
 @activation(saves="output", floats_only=False)
 def sigmoid(input: Tensor) -> Tensor:
-    """1 / (1 + e^-x)"""
+    """1 / (1 + e^-x). Integers and bools give the default float."""
     return _sigmoid(input)
 
 
 @activation(saves="output", floats_only=False)
 def tanh(input: Tensor) -> Tensor:
-    """Hyperbolic tangent."""
+    """The hyperbolic tangent: (e^x - e^-x) / (e^x + e^-x). Integers and bools give the default float."""
     return _tanh(input)
 
 
-# ---- piecewise linear --------------------------------------------------------------------------------------------------
+# ---- piecewise linear ------------------------------------------------------------------------------------------------
+
 @activation(floats_only=False)
 def relu(input: Tensor) -> Tensor:
-    """max(x, 0); gradient 0 at 0."""
+    """max(x, 0); the gradient at 0 is 0 (Nair and Hinton 2010). RuntimeError for bools."""
     return where(le(input, 0), 0 if not is_float(input.dtype) else 0.0, input)
 
 
@@ -123,13 +132,13 @@ def _relu_rule(input: Layout) -> None:
 
 @activation()
 def leaky_relu(input: Tensor, *, negative_slope: float = 0.01) -> Tensor:
-    """max(x, 0) + negative_slope * min(x, 0)"""
+    """max(x, 0) + negative_slope * min(x, 0) (Maas et al. 2013). Floats only."""
     return where(gt(input, 0), input, mul(input, negative_slope))
 
 
 @activation(floats_only=False)
 def hardtanh(input: Tensor, *, min_val: float = -1.0, max_val: float = 1.0) -> Tensor:
-    """x cut to [min_val, max_val]; gradient 0 at the bounds."""
+    """min(max(x, min_val), max_val); the gradient at the bounds is 0. RuntimeError for bools."""
     if not is_float(input.dtype):
         min_val, max_val = int(min_val), int(max_val)
     return where(ge(input, max_val), max_val, where(le(input, min_val), min_val, input))
@@ -137,7 +146,7 @@ def hardtanh(input: Tensor, *, min_val: float = -1.0, max_val: float = 1.0) -> T
 
 @activation(floats_only=False)
 def relu6(input: Tensor) -> Tensor:
-    """min(max(x, 0), 6)"""
+    """min(max(x, 0), 6); the gradient at 0 and at 6 is 0 (Krizhevsky 2010). RuntimeError for bools."""
     return where(ge(input, 6), 6, where(le(input, 0), 0, input))
 
 
@@ -152,13 +161,13 @@ relu6.check(_no_masks)
 
 @activation()
 def hardsigmoid(input: Tensor) -> Tensor:
-    """relu6(x + 3) / 6"""
+    """relu6(x + 3) / 6, which is sigmoid by straight lines (Howard et al. 2019). Floats only."""
     return where(ge(input, 3), 1.0, where(le(input, -3), 0.0, div(add(input, 3.0), 6.0)))
 
 
 @activation()
 def hardswish(input: Tensor) -> Tensor:
-    """x * relu6(x + 3) / 6"""
+    """x * relu6(x + 3) / 6, which is silu by straight lines (Howard et al. 2019). Floats only."""
     between = logical_and(gt(input, -3), lt(input, 3))
     x = where(between, input, 0.0)
     return where(between, div(mul(x, add(x, 3.0)), 6.0), mul(input, where(gt(input, 0), 1.0, 0.0)))
@@ -166,29 +175,31 @@ def hardswish(input: Tensor) -> Tensor:
 
 @formula
 def threshold(input: Tensor, threshold: float, value: float) -> Tensor:
-    """x where x > threshold, else value."""
+    """x where x > threshold, else value; `threshold` and `value` are numbers."""
     return where(le(input, threshold), value, input)
 
 
 @formula
 def prelu(input: Tensor, weight: Tensor) -> Tensor:
-    """max(x, 0) + weight * min(x, 0), the weight one number or one for each channel (dimension 1).
+    """max(x, 0) + weight * min(x, 0) with a learned weight (He et al. 2015).
 
-    Shapes: input (N, C, *) or any, weight (1,), (C,) or () -> like input.
+    Shapes: input (N, C, *) or any; weight (1,), (C,) or () -> like input. RuntimeError for a weight of another size.
     """
     source, slope = input.array.layout, weight.array.layout
     channels = source.shape[1] if source.ndim > 1 else 1
     if slope.ndim > 1 or slope.size not in (1, channels):
-        fail("prelu", "weight must hold one number, or one for each channel of the input (dimension 1)", [source, slope])
+        fail("prelu", "weight must hold one number, or one for each channel of the input (dimension 1)",
+             [source, slope])
     if slope.ndim == 1:
         weight = reshape(weight, (slope.size,) + (1,) * (source.ndim - 2) if slope.size > 1 else ())
     return where(gt(input, 0), input, mul(weight, input))
 
 
-# ---- smooth ------------------------------------------------------------------------------------------------------------
+# ---- smooth ----------------------------------------------------------------------------------------------------------
+
 @activation()
 def elu(input: Tensor, *, alpha: float = 1.0) -> Tensor:
-    """max(x, 0) + min(alpha * (e^x - 1), 0)"""
+    """max(x, 0) + min(alpha * (e^x - 1), 0) (Clevert et al. 2016). Floats only."""
     up = gt(input, 0)
     return where(up, input, mul(expm1(where(up, 0.0, input)), alpha))
 
@@ -198,14 +209,14 @@ _SELU_ALPHA, _SELU_SCALE = 1.6732632423543772848170429916717, 1.0507009873554804
 
 @activation()
 def selu(input: Tensor) -> Tensor:
-    """scale * elu(x, alpha), alpha = 1.6732632, scale = 1.0507010 (Klambauer et al. 2017)."""
+    """scale * elu(x, alpha) with scale = 1.0507010 and alpha = 1.6732632 (Klambauer et al. 2017). Floats only."""
     up = gt(input, 0)
     return where(up, mul(input, _SELU_SCALE), mul(expm1(where(up, 0.0, input)), _SELU_SCALE * _SELU_ALPHA))
 
 
 @activation()
 def celu(input: Tensor, *, alpha: float = 1.0) -> Tensor:
-    """max(x, 0) + min(alpha * (e^(x / alpha) - 1), 0) (Barron 2017)."""
+    """max(x, 0) + min(alpha * (e^(x / alpha) - 1), 0) (Barron 2017). Floats only; RuntimeError for alpha = 0."""
     up = gt(input, 0)
     return where(up, input, mul(expm1(div(where(up, 0.0, input), alpha)), alpha))
 
@@ -219,19 +230,22 @@ def _celu_rule(x: Layout, *, alpha: float) -> None:
 
 @activation(kernel="gelu")
 def gelu_erf(input: Tensor) -> Tensor:
-    """x * P(X <= x), X standard normal (Hendrycks and Gimpel 2016)."""
+    """x * P(X <= x) with X standard normal (Hendrycks and Gimpel 2016), by the error function."""
     return mul(input, mul(erfc(mul(input, -math.sqrt(0.5))), 0.5))
 
 
 @activation()
 def gelu_tanh(input: Tensor) -> Tensor:
-    """x * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3))) / 2"""
+    """x * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3))) / 2 (Hendrycks and Gimpel 2016)."""
     inner = mul(mul(input, add(mul(square(input), 0.044715), 1.0)), 2 * math.sqrt(2 / math.pi))
     return mul(input, _sigmoid(inner))
 
 
 def gelu(input: Tensor, approximate: str = "none") -> Tensor:
-    """x * P(X <= x), X standard normal; `approximate="tanh"` is the usual approximation."""
+    """x * P(X <= x) with X standard normal (Hendrycks and Gimpel 2016).
+
+    With `approximate="tanh"`: x * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3))) / 2. Floats only.
+    """
     if approximate not in ("none", "tanh"):
         fail("gelu", "approximate must be 'none' or 'tanh'", repr(approximate))
     return gelu_erf(input) if approximate == "none" else gelu_tanh(input)
@@ -239,19 +253,19 @@ def gelu(input: Tensor, approximate: str = "none") -> Tensor:
 
 @activation()
 def silu(input: Tensor) -> Tensor:
-    """x * sigmoid(x)"""
+    """x * sigmoid(x), also called swish (Hendrycks and Gimpel 2016; Ramachandran et al. 2017). Floats only."""
     return mul(input, _sigmoid(input))
 
 
 @activation()
 def mish(input: Tensor) -> Tensor:
-    """x * tanh(softplus(x)) (Misra 2019)."""
+    """x * tanh(softplus(x)) (Misra 2019). Floats only."""
     return mul(input, _tanh(log1pexp(input)))
 
 
 @activation()
 def softplus(input: Tensor, *, beta: float = 1.0, threshold: float = 20.0) -> Tensor:
-    """log(1 + e^(beta x)) / beta, and x itself where beta x > threshold."""
+    """log(1 + e^(beta * x)) / beta, and x itself where beta * x > threshold (Dugas et al. 2001). Floats only."""
     z = mul(input, beta)
     linear = gt(z, threshold)
     return where(linear, input, div(log1pexp(where(linear, 0.0, z)), beta))
@@ -259,19 +273,22 @@ def softplus(input: Tensor, *, beta: float = 1.0, threshold: float = 20.0) -> Te
 
 @activation()
 def logsigmoid(input: Tensor) -> Tensor:
-    """log(1 / (1 + e^-x))"""
+    """log(sigmoid(x)) = -log(1 + e^-x), computed without overflow. Floats only."""
     return neg(log1pexp(neg(input)))
 
 
 @activation(floats_only=False)
 def softsign(input: Tensor) -> Tensor:
-    """x / (1 + |x|)"""
+    """x / (1 + |x|). Integers give the default float, bools raise NotImplementedError."""
     return div(input, add(absolute(input), 1.0))
 
 
 @formula
 def glu(input: Tensor, dim: int = -1) -> Tensor:
-    """a * sigmoid(b), a and b the two halves of the input along `dim` (Dauphin et al. 2017)."""
+    """a * sigmoid(b), where a and b are the two halves of the input along `dim` (Dauphin et al. 2017).
+
+    Shapes: (*, 2n, *) -> (*, n, *). RuntimeError for an odd size along `dim` and for a 0-d input.
+    """
     source = input.array.layout
     if source.ndim == 0:
         fail("glu", "does not support scalars because halving size must be even", source)
@@ -282,10 +299,12 @@ def glu(input: Tensor, dim: int = -1) -> Tensor:
     return mul(narrow(input, axis, 0, half), sigmoid(narrow(input, axis, half, half)))
 
 
-INPLACE = frozenset(("celu", "elu", "hardtanh", "leaky_relu", "relu", "relu6", "selu", "sigmoid", "silu", "tanh", "threshold"))
+INPLACE = frozenset(("celu", "elu", "hardtanh", "leaky_relu", "relu", "relu6", "selu", "sigmoid", "silu", "tanh",
+                     "threshold"))
 
 
-# ---- samples -----------------------------------------------------------------------------------------------------------
+# ---- samples ---------------------------------------------------------------------------------------------------------
+
 def _samples(*attrs: dict) -> Callable:
     def samples(make: Any) -> Iterator[tuple]:
         for shape in ((3, 5), (31,), (32,), (33,), (1,), (), (0, 4)):
@@ -316,8 +335,8 @@ def _gelu_oracle(x: Any) -> Any:
 _document(sigmoid, _expit)
 _document(tanh, np.tanh)
 _document(relu, lambda x: np.maximum(x, 0))
-_document(leaky_relu, lambda x, *, negative_slope: np.where(x > 0, x, negative_slope * x), {"negative_slope": 0.01},
-          {"negative_slope": 0.3})
+_document(leaky_relu, lambda x, *, negative_slope: np.where(x > 0, x, negative_slope * x),
+          {"negative_slope": 0.01}, {"negative_slope": 0.3})
 _document(hardtanh, lambda x, *, min_val, max_val: np.clip(x, min_val, max_val), {"min_val": -1.0, "max_val": 1.0},
           {"min_val": 0.5, "max_val": 3.0})
 _document(relu6, lambda x: np.clip(x, 0, 6))
@@ -325,7 +344,8 @@ _document(hardsigmoid, lambda x: np.clip(x + 3, 0, 6) / 6)
 _document(hardswish, lambda x: x * np.clip(x + 3, 0, 6) / 6)
 _document(elu, lambda x, *, alpha: _elu_oracle(x, alpha), {"alpha": 1.0}, {"alpha": 0.3}, {"alpha": 2.5})
 _document(selu, lambda x: _elu_oracle(x, _SELU_ALPHA, _SELU_SCALE))
-_document(celu, lambda x, *, alpha: _elu_oracle(x, alpha, 1.0, 1 / alpha), {"alpha": 1.0}, {"alpha": 0.3}, {"alpha": 2.5})
+_document(celu, lambda x, *, alpha: _elu_oracle(x, alpha, 1.0, 1 / alpha),
+          {"alpha": 1.0}, {"alpha": 0.3}, {"alpha": 2.5})
 _document(gelu_erf, _gelu_oracle)
 _document(gelu_tanh, lambda x: x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x ** 3))) / 2)
 _document(silu, lambda x: x * _expit(x))

@@ -1,4 +1,8 @@
-"""Pointwise functions composed of the primitives of elementwise.py: their text is their kernel and their derivative."""
+"""Elementwise functions that are composed of the primitives of `math.py`.
+
+Most are a `formula`: an op without kernels of its own. Its text is what runs and what is differentiated. Read `math.py`
+first.
+"""
 from __future__ import annotations
 
 import math
@@ -74,7 +78,10 @@ def _not_tensors(make: Any) -> Iterator[tuple]:
 
 
 def formula(definition: Callable) -> Any:
-    """An op without kernels: calling it runs the definition. Arguments that are not annotated `Tensor` may be numbers too."""
+    """Makes an op without kernels of a definition: calling it runs the definition.
+
+    Arguments that are not annotated `Tensor` may be numbers; at least one argument must be a tensor.
+    """
     op = Op(definition)
     op.error_function = _not_tensors
     kinds = definition.__annotations__
@@ -86,7 +93,8 @@ def formula(definition: Callable) -> Any:
             if needed and isinstance(t, _NUMBERS):
                 raise TypeError(f"[{op.name}] {name} must be a tensor; got {type(t).__name__}")
         if not any([isinstance(t, Tensor) for t in (*inputs, *attrs.values())]):
-            raise TypeError(f"[{op.name}] at least one argument must be a tensor; got {', '.join([type(t).__name__ for t in inputs])}")
+            got = ", ".join([type(t).__name__ for t in inputs])
+            raise TypeError(f"[{op.name}] at least one argument must be a tensor; got {got}")
         return definition(*inputs, **attrs)
     return public(op, call)
 
@@ -94,24 +102,29 @@ def formula(definition: Callable) -> Any:
 def _floats(name: str, *inputs: Any) -> None:
     for t in inputs:
         if isinstance(t, Tensor) and not is_float(t.array.layout.dtype):
-            fail(name, "is defined for floating-point tensors only", t.array.layout, "convert with .float()", NotImplementedError)
+            fail(name, "is defined for floating-point tensors only", t.array.layout, "convert with .float()",
+                 NotImplementedError)
 
 
 def _as_float(t: Any) -> Any:
     return cast(t, default_float()) if isinstance(t, Tensor) and not is_float(t.array.layout.dtype) else t
 
 
-# ---- parts and rounding ------------------------------------------------------------------------------------------------
+# ---- parts and rounding ----------------------------------------------------------------------------------------------
+
 @formula
 def frac(input: Tensor) -> Tensor:
-    """The part after the point: input - trunc(input)."""
+    """input - trunc(input): the part after the point, with the sign of `input`. NotImplementedError for integers."""
     _floats("frac", input)
     return sub(input, trunc(input))
 
 
 @formula
 def round(input: Tensor, *, decimals: int = 0) -> Tensor:
-    """The nearest number with so many decimals; halves go to the even digit."""
+    """The nearest number with `decimals` decimals (negative: tens, hundreds, ...); halves go to the even digit.
+
+    Integers stay as they are; with `decimals` other than 0 they raise NotImplementedError. The gradient is 0.
+    """
     if decimals == 0:
         return rint(input)
     _floats("round", input)
@@ -121,7 +134,7 @@ def round(input: Tensor, *, decimals: int = 0) -> Tensor:
 
 @formula
 def signbit(input: Tensor) -> Tensor:
-    """Is the sign a minus? Also that of -0.0; not that of NaN."""
+    """Is the sign bit set? True for negative numbers and -0.0, false for NaN. A bool tensor."""
     if not is_float(input.array.layout.dtype):
         return lt(input, 0)
     return lt(where(eq(input, 0), reciprocal(input), input), 0)
@@ -129,7 +142,10 @@ def signbit(input: Tensor) -> Tensor:
 
 @formula
 def copysign(input: Tensor, other: Any) -> Tensor:
-    """The magnitude of `input` with the sign of `other`."""
+    """The magnitude of `input` with the sign of `other`, a tensor or a number.
+
+    Integers and bools give the default float.
+    """
     negative = signbit(other) if isinstance(other, Tensor) else math.copysign(1, other) < 0
     size = abs(_as_float(cast(input, result_type(input, other))))
     return where(negative, neg(size), size) if isinstance(negative, Tensor) else neg(size) if negative else size
@@ -137,25 +153,29 @@ def copysign(input: Tensor, other: Any) -> Tensor:
 
 @formula
 def heaviside(input: Tensor, values: Tensor) -> Tensor:
-    """0 below 0, 1 above, `values` at 0."""
+    """The step function: 0 where input < 0, 1 where input > 0, `values` where input is 0. The two tensors broadcast."""
     return where(eq(input, 0), values, cast(gt(input, 0), input.array.layout.dtype))
 
 
 @formula
 def isposinf(input: Tensor) -> Tensor:
-    """Is it +inf?"""
+    """Is the element +inf? A bool tensor."""
     return eq(input, math.inf)
 
 
 @formula
 def isneginf(input: Tensor) -> Tensor:
-    """Is it -inf?"""
+    """Is the element -inf? A bool tensor."""
     return eq(input, -math.inf)
 
 
 @formula
-def nan_to_num(input: Tensor, nan: float | None = None, posinf: float | None = None, neginf: float | None = None) -> Tensor:
-    """NaN, inf and -inf replaced: by 0 and by the largest and smallest finite number, if nothing else is given."""
+def nan_to_num(input: Tensor, nan: float | None = None, posinf: float | None = None,
+               neginf: float | None = None) -> Tensor:
+    """NaN, inf and -inf replaced by numbers: `nan` (default 0), `posinf` and `neginf`.
+
+    The defaults of the last two are the largest and the smallest finite number of the dtype. Integers are copied.
+    """
     dtype = input.array.layout.dtype
     if not is_float(dtype):
         return copy(input)
@@ -170,22 +190,23 @@ def _bfloat16_limits() -> Any:
     return ml_dtypes.finfo("bfloat16")
 
 
-# ---- choosing ----------------------------------------------------------------------------------------------------------
+# ---- choosing --------------------------------------------------------------------------------------------------------
+
 @formula
 def fmax(input: Tensor, other: Tensor) -> Tensor:
-    """The larger; of a number and NaN, the number."""
+    """The larger of two tensors, elementwise, with broadcasting; where one is NaN, the other."""
     return where(logical_or(ge(input, other), isnan(other)), input, other)
 
 
 @formula
 def fmin(input: Tensor, other: Tensor) -> Tensor:
-    """The smaller; of a number and NaN, the number."""
+    """The smaller of two tensors, elementwise, with broadcasting; where one is NaN, the other."""
     return where(logical_or(le(input, other), isnan(other)), input, other)
 
 
 @op
 def clamp_between(input: Tensor, *, low: float, high: float) -> Tensor:
-    """min(max(input, low), high) with numbers as bounds; the gradient passes at the bounds too."""
+    """min(max(input, low), high) for two numbers; the gradient passes at the bounds too."""
     low = low if low < high else high
     return where(lt(input, low), low, where(gt(input, high), high, input))
 
@@ -194,7 +215,7 @@ def clamp_between(input: Tensor, *, low: float, high: float) -> Tensor:
 def _clamp_kernels(kernels: KernelTable, x: Layout, *, low: float, high: float) -> Any:
     forward, backward = kernels.hardtanh[x.dtype], kernels.hardtanh_backward[x.dtype]
     plan, back = elementwise_plan(x, x), elementwise_plan(x, x, x)
-    kind = x.dtype.type         # hardtanh's gradient is 0 at the bounds, so the bounds move to the next numbers outside
+    kind = x.dtype.type         # hardtanh's gradient is 0 at its bounds: they move to the next numbers outside
     under, over = float(np.nextafter(kind(low), kind(-math.inf))), float(np.nextafter(kind(high), kind(math.inf)))
 
     def run_forward(xa: Array) -> Any:
@@ -211,32 +232,40 @@ def _clamp_kernels(kernels: KernelTable, x: Layout, *, low: float, high: float) 
 
 @formula
 def clamp(input: Tensor, min: Any = None, max: Any = None) -> Tensor:
-    """min(max(input, min), max); the bounds are numbers, tensors or None. Where min > max the result is max."""
+    """min(max(input, min), max). Where min > max, the result is max.
+
+    Each bound is a number, a tensor that broadcasts, or None; RuntimeError if both are None. A float bound gives a
+    float. The gradient passes where `input` is the result, at the bounds too.
+    """
     if min is None and max is None:
         fail("clamp", "at least one of min and max must be given", "None and None")
-    if isinstance(min, _NUMBERS) and isinstance(max, _NUMBERS) and is_float(input.array.layout.dtype) and min == min and max == max:
+    numbers = isinstance(min, _NUMBERS) and isinstance(max, _NUMBERS) and min == min and max == max       # no NaN
+    if numbers and is_float(input.array.layout.dtype):
         return clamp_between(input, low=float(min), high=float(max))
     for bound, outside in ((min, lt), (max, gt)):
         if isinstance(bound, Tensor) and is_float(bound.array.layout.dtype):
-            input = where(logical_or(outside(input, bound), isnan(bound)), bound, input)        # a bound of NaN gives NaN
+            input = where(logical_or(outside(input, bound), isnan(bound)), bound, input)    # a bound of NaN gives NaN
         elif bound is not None:
             input = where(outside(input, bound), bound, input)
     return input
 
 
 def clamp_min(input: Tensor, min: Any) -> Tensor:
-    """max(input, min)"""
+    """max(input, min): `clamp` with a lower bound only."""
     return clamp(input, min)
 
 
 def clamp_max(input: Tensor, max: Any) -> Tensor:
-    """min(input, max)"""
+    """min(input, max): `clamp` with an upper bound only."""
     return clamp(input, None, max)
 
 
 @formula
 def masked_fill(input: Tensor, mask: Tensor, value: Any) -> Tensor:
-    """`value` (a number or a 0-d tensor) where the bool `mask` is true, else `input`, in the dtype of `input`."""
+    """`value` where the bool tensor `mask` (which broadcasts) is true, else `input`; the dtype is that of `input`.
+
+    `value` is a number or a 0-d tensor. RuntimeError for a mask that is not bool.
+    """
     source = input.array.layout
     if not isinstance(mask, Tensor) or mask.array.layout.dtype != BOOL:
         got = mask.array.layout if isinstance(mask, Tensor) else type(mask).__name__
@@ -244,17 +273,23 @@ def masked_fill(input: Tensor, mask: Tensor, value: Any) -> Tensor:
     if not isinstance(value, Tensor):
         return where(mask, constant(value, source.dtype, source.device), input)
     if value.array.layout.ndim:
-        fail("masked_fill", "value must be a number or a 0-d tensor", value.array.layout, "use where(mask, value, input)")
+        fail("masked_fill", "value must be a number or a 0-d tensor", value.array.layout,
+             "use where(mask, value, input)")
     return where(mask, cast(value, source.dtype), input)
 
 
-# ---- arithmetic --------------------------------------------------------------------------------------------------------
+# ---- arithmetic ------------------------------------------------------------------------------------------------------
+
 @formula
 def lerp(input: Tensor, end: Tensor, weight: Any) -> Tensor:
-    """input + weight * (end - input), exact at weight 0 and 1."""
+    """input + weight * (end - input), exact at weight 0 and 1; `weight` is a number or a tensor.
+
+    NotImplementedError for integers and bools.
+    """
     _floats("lerp", input, end)
     way = sub(end, input)
-    near, far = add(input, mul(way, weight)), sub(end, mul(way, sub(1.0, weight) if isinstance(weight, Tensor) else 1.0 - weight))
+    rest = sub(1.0, weight) if isinstance(weight, Tensor) else 1.0 - weight
+    near, far = add(input, mul(way, weight)), sub(end, mul(way, rest))
     if isinstance(weight, Tensor):
         return where(lt(abs(weight), 0.5), near, far)
     return near if -0.5 < weight < 0.5 else far
@@ -262,24 +297,26 @@ def lerp(input: Tensor, end: Tensor, weight: Any) -> Tensor:
 
 @formula
 def addcmul(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: Any = 1) -> Tensor:
-    """input + value * tensor1 * tensor2"""
+    """input + value * tensor1 * tensor2, with broadcasting, in the promoted dtype."""
     return add(input, mul(tensor1 if type(value) is int and value == 1 else mul(tensor1, value), tensor2))
 
 
 @formula
 def addcdiv(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: Any = 1) -> Tensor:
-    """input + value * tensor1 / tensor2"""
+    """input + value * tensor1 / tensor2, with broadcasting. RuntimeError if neither divided tensor is a float."""
     if not any([is_float(t.array.layout.dtype) for t in (tensor1, tensor2)]):
-        fail("addcdiv", "integers are not divided here", [tensor1.array.layout, tensor2.array.layout], "convert with .float()")
+        fail("addcdiv", "integers are not divided here", [tensor1.array.layout, tensor2.array.layout],
+             "convert with .float()")
     quotient = div(tensor1, tensor2)
     return add(input, quotient if type(value) is int and value == 1 else mul(quotient, value))
 
 
 @formula
 def hypot(input: Tensor, other: Tensor) -> Tensor:
-    """sqrt(input^2 + other^2), without overflow on the way."""
+    """sqrt(input^2 + other^2); the squares do not overflow. NotImplementedError for integers and bools."""
     _floats("hypot", input, other)
-    size = maximum(abs(input.detach()), abs(other.detach()))        # the value does not depend on the scale, so neither do derivatives
+    # the value does not depend on the scale, so neither do the derivatives: it is a constant
+    size = maximum(abs(input.detach()), abs(other.detach()))
     scale = where(logical_and(gt(size, 0), lt(size, math.inf)), size, 1.0)
     length = mul(sqrt(add(square(div(input, scale)), square(div(other, scale)))), scale)
     return where(logical_or(isinf(input), isinf(other)), math.inf, length)
@@ -287,25 +324,28 @@ def hypot(input: Tensor, other: Tensor) -> Tensor:
 
 @formula
 def logaddexp(input: Tensor, other: Tensor) -> Tensor:
-    """log(e^input + e^other)"""
+    """log(e^input + e^other), computed without overflow. NotImplementedError for integers and bools."""
     _floats("logaddexp", input, other)
     first = ge(input, other)
     high, low = where(first, input, other), where(first, other, input)
-    done = logical_and(isinf(high), eq(low, low))                   # the infinity itself, with the gradient of one number
+    done = logical_and(isinf(high), eq(low, low))       # an infinity is the result, and its gradient that of `high`
     top, a, b = where(done, 0.0, high.detach()), where(done, 0.0, high), where(done, 0.0, low)
-    # the value does not depend on `top`, so neither do derivatives
+    # the value does not depend on `top`, so neither do the derivatives: it is a constant
     return where(done, high, add(log1p(add(expm1(sub(a, top)), exp(sub(b, top)))), top))
 
 
 @formula
 def logaddexp2(input: Tensor, other: Tensor) -> Tensor:
-    """log2(2^input + 2^other)"""
+    """log2(2^input + 2^other), computed without overflow. Integers and bools give the default float."""
     return mul(logaddexp(mul(input, math.log(2)), mul(other, math.log(2))), 1 / math.log(2))
 
 
 @formula
 def xlogy(input: Any, other: Any) -> Tensor:
-    """input * log(other), and 0 where input is 0 (unless other is NaN)."""
+    """input * log(other), and 0 where input is 0 (unless other is NaN). One of the two may be a number.
+
+    Integers and bools give the default float.
+    """
     input, other = _as_float(input), _as_float(other)
     if not isinstance(other, Tensor):
         other = constant(other, input.array.layout.dtype, input.array.layout.device)
@@ -317,7 +357,10 @@ def xlogy(input: Any, other: Any) -> Tensor:
 
 @formula
 def logit(input: Tensor, eps: float | None = None) -> Tensor:
-    """log(input / (1 - input)); with `eps`, input is clamped to [eps, 1 - eps] first."""
+    """log(input / (1 - input)), the inverse of `sigmoid`; with `eps`, input is clamped to [eps, 1 - eps] first.
+
+    Integers and bools give the default float.
+    """
     input = _as_float(input)
     if eps is not None:
         input = clamp(input, eps, 1 - eps)
@@ -326,54 +369,59 @@ def logit(input: Tensor, eps: float | None = None) -> Tensor:
 
 @formula
 def sinc(input: Tensor) -> Tensor:
-    """sin(pi x) / (pi x), and 1 at 0."""
+    """sin(pi * input) / (pi * input), and 1 where input is 0. Integers and bools give the default float."""
     zero = eq(input, 0)
     x = mul(where(zero, 1.0, _as_float(input)), math.pi)
     return where(zero, 1.0, div(sin(x), x))
 
 
 def float_power(input: Any, exponent: Any) -> Tensor:
-    """input^exponent in float64."""
+    """input^exponent, computed in float64; each is a tensor or a number."""
     return pow(*[cast(t, np.float64) if isinstance(t, Tensor) else float(t) for t in (input, exponent)])
 
 
 @formula
 def ldexp(input: Tensor, other: Tensor) -> Tensor:
-    """input * 2^other"""
+    """input * 2^other. Integers and bools give the default float."""
     return mul(_as_float(input), pow(2.0, _as_float(other)))
 
 
 @formula
 def rsub(input: Tensor, other: Any, *, alpha: Any = 1) -> Tensor:
-    """other - alpha * input"""
+    """other - alpha * input: `sub` with its operands exchanged."""
     return sub(other, mul(input, alpha))
 
 
 @formula
 def deg2rad(input: Tensor) -> Tensor:
-    """input * pi / 180"""
+    """Degrees as radians: input * pi / 180. Integers and bools give the default float."""
     return mul(_as_float(input), math.pi / 180)
 
 
 @formula
 def rad2deg(input: Tensor) -> Tensor:
-    """input * 180 / pi"""
+    """Radians as degrees: input * 180 / pi. Integers and bools give the default float."""
     return mul(_as_float(input), 180 / math.pi)
 
 
 def positive(input: Tensor) -> Tensor:
-    """The tensor itself."""
+    """The tensor itself, for `+x`. RuntimeError for bools."""
     if input.array.layout.dtype == BOOL:
         fail("positive", "is not defined for bool tensors", input.array.layout, "convert first")
     return input
 
 
-# ---- comparing ---------------------------------------------------------------------------------------------------------
+# ---- comparing -------------------------------------------------------------------------------------------------------
+
 @formula
 def isclose(input: Tensor, other: Tensor, rtol: float = 1e-05, atol: float = 1e-08, equal_nan: bool = False) -> Tensor:
-    """|input - other| <= atol + rtol * |other|, or both the same infinity (or, with `equal_nan`, both NaN)."""
+    """Is |input - other| <= atol + rtol * |other|, elementwise? A bool tensor.
+
+    Equal infinities are close; NaNs are with `equal_nan`. RuntimeError for tensors of different dtypes.
+    """
     if input.array.layout.dtype != other.array.layout.dtype:
-        fail("isclose", "the tensors must have one dtype", [input.array.layout, other.array.layout], "convert one of them")
+        fail("isclose", "the tensors must have one dtype", [input.array.layout, other.array.layout],
+             "convert one of them")
     if rtol < 0 or atol < 0:
         fail("isclose", "rtol and atol must not be negative", [rtol, atol])
     close = eq(input, other)
@@ -386,17 +434,17 @@ def isclose(input: Tensor, other: Tensor, rtol: float = 1e-05, atol: float = 1e-
 
 
 def allclose(input: Tensor, other: Tensor, rtol: float = 1e-05, atol: float = 1e-08, equal_nan: bool = False) -> bool:
-    """Are all elements close (see `isclose`)?"""
+    """Are all elements close, in the sense of `isclose`? A Python bool."""
     return bool(isclose(input, other, rtol, atol, equal_nan).all())
 
 
 def equal(input: Tensor, other: Tensor) -> bool:
-    """Do both have the same shape and the same values?"""
+    """Do both tensors have the same shape and the same values? A Python bool."""
     return input.array.layout.shape == other.array.layout.shape and bool(eq(input, other).all())
 
 
 def is_nonzero(input: Tensor) -> bool:
-    """Is the one element not zero?"""
+    """Is the one element of the tensor not 0? A Python bool; RuntimeError for other numbers of elements."""
     return bool(input)
 
 
@@ -405,14 +453,15 @@ arccos, arcsin, arctan, arctan2, arccosh, arcsinh, arctanh = acos, asin, atan, a
 not_equal, less, less_equal, greater, greater_equal = ne, lt, le, gt, ge
 fix, clip, sgn = trunc, clamp, sign
 
-INPLACE = frozenset(("absolute", "addcdiv", "addcmul", "arccos", "arccosh", "arcsin", "arcsinh", "arctan", "arctan2", "arctanh",
-                     "clamp", "clamp_max", "clamp_min", "clip", "copysign", "deg2rad", "divide", "fix", "float_power", "frac",
-                     "greater", "greater_equal", "heaviside", "hypot", "ldexp", "lerp", "less", "less_equal", "logit", "masked_fill",
-                     "multiply", "nan_to_num", "negative", "not_equal", "rad2deg", "round", "sgn", "sinc", "subtract", "true_divide",
-                     "xlogy"))
+INPLACE = frozenset(("absolute", "addcdiv", "addcmul", "arccos", "arccosh", "arcsin", "arcsinh", "arctan", "arctan2",
+                     "arctanh", "clamp", "clamp_max", "clamp_min", "clip", "copysign", "deg2rad", "divide", "fix",
+                     "float_power", "frac", "greater", "greater_equal", "heaviside", "hypot", "ldexp", "lerp", "less",
+                     "less_equal", "logit", "masked_fill", "multiply", "nan_to_num", "negative", "not_equal", "rad2deg",
+                     "round", "sgn", "sinc", "subtract", "true_divide", "xlogy"))
 
 
-# ---- samples -----------------------------------------------------------------------------------------------------------
+# ---- samples ---------------------------------------------------------------------------------------------------------
+
 def _sampled(formula: Op, samples: Callable, reference: Callable, errors: Callable | None = None) -> None:
     formula.samples(samples)
     formula.reference(reference)
@@ -445,7 +494,8 @@ def _special(name: str) -> Callable:
     return reference
 
 
-_sampled(frac, _one(-4, 4), lambda a: a - np.trunc(a), lambda make: iter([((make.ints(3), {}), RuntimeError, "floating-point")]))
+_sampled(frac, _one(-4, 4), lambda a: a - np.trunc(a),
+         lambda make: iter([((make.ints(3), {}), RuntimeError, "floating-point")]))
 _sampled(signbit, _one(), np.signbit)
 _sampled(copysign, _two(), np.copysign, _two_errors)
 _sampled(heaviside, _two(), np.heaviside, _two_errors)
@@ -457,7 +507,8 @@ _sampled(hypot, _two(), np.hypot, _two_errors)
 _sampled(logaddexp, _two(-20, 20), np.logaddexp, _two_errors)
 _sampled(logaddexp2, _two(-20, 20), np.logaddexp2, _two_errors)
 _sampled(xlogy, _two(0.1, 3), _special("xlogy"), _two_errors)
-_sampled(logit, _one(0.05, 0.95), lambda a, eps=None: _special("logit")(a if eps is None else np.clip(a, eps, 1 - eps)))
+_sampled(logit, _one(0.05, 0.95),
+         lambda a, eps=None: _special("logit")(a if eps is None else np.clip(a, eps, 1 - eps)))
 _sampled(sinc, _one(), np.sinc)
 _sampled(ldexp, _two(), lambda a, b: a * 2.0 ** b, _two_errors)
 _sampled(rsub, _two(), lambda a, b, alpha=1: b - alpha * a, _two_errors)
@@ -483,7 +534,8 @@ def _nan_to_num_samples(make: Any) -> Iterator[tuple]:
     yield make(0, 2), 1.0
 
 
-nan_to_num.reference(lambda a, nan=None, posinf=None, neginf=None: np.nan_to_num(a, nan=nan or 0.0, posinf=posinf, neginf=neginf))
+nan_to_num.reference(lambda a, nan=None, posinf=None, neginf=None:
+                     np.nan_to_num(a, nan=nan or 0.0, posinf=posinf, neginf=neginf))
 
 
 @clamp_between.samples

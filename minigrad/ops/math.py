@@ -1,3 +1,9 @@
+"""The elementwise primitives: a table with one entry for each.
+
+An entry has NumPy's function for dtypes without a kernel, the VJPs, and the docstring that users read. Read
+`elementwise.py` first: it says what the options of an entry mean. `formula.py` has the functions that are composed of
+these primitives.
+"""
 from __future__ import annotations
 
 import math
@@ -27,7 +33,7 @@ __all__ = ["abs", "acos", "acosh", "add", "asin", "asinh", "atan", "atan2", "ata
 
 
 def accumulate(target: Tensor, more: Tensor) -> None:
-    """target += more, for gradients of one layout: the engine's own buffers and `.grad`."""
+    """target += more in place, not recorded. The engine uses it for its own buffers and for `.grad`."""
     x, y = target.array, more.array
     key = x.layout, y.layout
     plan = add.plans.get(key)
@@ -41,7 +47,7 @@ def accumulate(target: Tensor, more: Tensor) -> None:
 
 
 def _whole(function: Callable) -> Callable:
-    """A NumPy division that refuses zero divisors of integers."""
+    """A NumPy division that raises RuntimeError for integer divisors of 0."""
     def run(a: Any, b: Any, out: Any) -> None:
         if b.dtype.kind in "iu" and (b == 0).any():
             fail(function.__name__, "ZeroDivisionError: an integer was divided by zero", "", "use floats, or where()")
@@ -50,14 +56,14 @@ def _whole(function: Callable) -> Callable:
 
 
 def _keeps_integers(function: Callable) -> Callable:
-    """A rounding function, the identity on integers."""
+    """A rounding function that copies integers."""
     def run(a: Any, out: Any) -> None:
         np.copyto(out, a) if a.dtype.kind in "iub" else function(a, out=out)
     return run
 
 
 def _integer_power(a: Any, b: Any, out: Any) -> None:
-    """Negative powers of integers are 0, but of 1 and -1."""
+    """`np.power`; negative powers of integers are 0, except those of 1 and -1."""
     if a.dtype.kind not in "iu":
         np.power(a, b, out=out)
         return
@@ -67,16 +73,17 @@ def _integer_power(a: Any, b: Any, out: Any) -> None:
 
 
 def _scipy(name: str) -> Callable:
-    """An oracle for tests; nothing else needs SciPy."""
+    """SciPy's function of that name, as the oracle of tests: imported when a test calls it."""
     def oracle(*arrays: Any) -> Any:
         import scipy.special
         return getattr(scipy.special, name)(*arrays)
     return oracle
 
 
-# ---- the primitives: gradients are those of the formula; at kinks, PyTorch's choice ------------------------------------
+# ---- the primitives: gradients are those of the formula; at kinks, PyTorch's choice ----------------------------------
+
 def zeros_of(g: Tensor) -> Tensor:
-    """Zeros like `g`: the gradient of what is constant wherever it has one."""
+    """Zeros like `g`: the gradient of a function that is constant between its jumps."""
     to = g.array.layout
     out = alloc(layout(to.device, to.dtype, to.shape))
     copy_array(out, constant(0, to.dtype, to.device).array)
@@ -84,7 +91,7 @@ def zeros_of(g: Tensor) -> Tensor:
 
 
 def _half_where_equal(g: Tensor, a: Tensor, b: Tensor, below: Callable) -> Tensor:
-    """The gradient of maximum or minimum in `a`: none where it lost, half in a tie."""
+    """The gradient of maximum or minimum in `a`: 0 where `b` is the result, half where both are equal."""
     return where(below(a, b), 0.0, where(eq(a, b), mul(g, 0.5), g))
 
 
@@ -93,7 +100,7 @@ def _power_rule(g: Tensor, input: Tensor, exponent: Tensor) -> Tensor:
 
 
 def _exponent_rule(g: Tensor, input: Tensor, exponent: Tensor, out: Tensor) -> Tensor:
-    flat = logical_and(eq(input, 0), ge(exponent, 0))           # 0^b is constant in b; 0 log 0 is not what is meant
+    flat = logical_and(eq(input, 0), ge(exponent, 0))           # 0^b is constant in b; its formula has 0 log 0, a NaN
     return where(flat, 0.0, mul(g, mul(out, log(where(flat, 1.0, input)))))
 
 
@@ -107,11 +114,11 @@ _LN2, _LN10, _2_SQRTPI = math.log(2), math.log(10), 2 / math.sqrt(math.pi)
 
 
 def _scaled(name: str) -> Callable[..., tuple]:
-    """The option alpha of `input + alpha * other` and `input - alpha * other`: other operands."""
+    """The option `alpha` of `add` and `sub`: `other` is multiplied by it first."""
     def options(input: Any, other: Any, *, alpha: Any = 1) -> tuple:
         if type(alpha) is int and alpha == 1:
             return input, other
-        real = any([isinstance(t, float) or isinstance(t, Tensor) and is_float(t.dtype) for t in (input, other)])
+        real = any([is_float(t.dtype) if isinstance(t, Tensor) else isinstance(t, float) for t in (input, other)])
         if isinstance(alpha, float) and not real:
             fail(name, "alpha must be a whole number for integer tensors", alpha, "convert the tensors with .float()")
         return input, mul(other, alpha) if isinstance(other, Tensor) else other * alpha
@@ -119,7 +126,7 @@ def _scaled(name: str) -> Callable[..., tuple]:
 
 
 def _rounded(input: Any, other: Any, *, rounding_mode: str | None = None) -> Any:
-    """The option of `div`: "floor" or "trunc" round, keep integers integers, and have gradient 0."""
+    """The option `rounding_mode` of `div`: "floor" and "trunc" round, keep integers integers, and have gradient 0."""
     if rounding_mode is None:
         return input, other
     if rounding_mode == "floor":
@@ -132,135 +139,215 @@ def _rounded(input: Any, other: Any, *, rounding_mode: str | None = None) -> Any
 
 
 def _no_masks(op: Elementwise, inputs: tuple, dtype: np.dtype) -> np.dtype:
-    """The difference is not for masks, not even beside a number."""
+    """The dtype rule of `sub`: no operand may be a bool, whatever the other one is."""
     for t in inputs:
-        op.allow(t.array.layout.dtype if isinstance(t, Tensor) else BOOL if isinstance(t, (bool, np.bool_)) else FLOAT32)
+        mask = isinstance(t, (bool, np.bool_))
+        op.allow(t.array.layout.dtype if isinstance(t, Tensor) else BOOL if mask else FLOAT32)
     return dtype
 
 
 def _truth(op: Elementwise, inputs: tuple, dtype: np.dtype) -> np.dtype:
-    """Truth values: operands of other dtypes are compared with 0 first."""
+    """The dtype rule of logical ops: operands are converted to bool (true where they are not 0)."""
     return BOOL
 
 
 def _masks_count(op: Elementwise, inputs: tuple, dtype: np.dtype) -> np.dtype:
-    """The square of a mask is an integer."""
+    """The dtype rule of `square`: bools give int64."""
     return INT64 if dtype == BOOL else dtype
 
 
 add = Elementwise("add", np.add, "input other", {"input": lambda g: g, "other": lambda g: g}, options=_scaled("add"),
-                  doc="input + alpha * other")
+                  doc="input + alpha * other, in the promoted dtype. Tensors or numbers, which broadcast; for "
+                      "bools: or. RuntimeError for a float `alpha` with integer tensors.")
 sub = Elementwise("sub", np.subtract, "input other", {"input": lambda g: g, "other": lambda g: neg(g)}, kinds="if",
-                  dtypes=_no_masks, options=_scaled("sub"), doc="input - alpha * other")
-mul: Elementwise = Elementwise("mul", np.multiply, "input other",
-                               {"input": lambda g, other: mul.call(g, other), "other": lambda g, input: mul.call(g, input)},
-                               doc="input * other")
-div: Elementwise = Elementwise("div", np.true_divide, "input other", {"input": lambda g, other: div(g, other),
-                                                                      "other": lambda g, other, out: neg(div(mul(g, out), other))},
-                               result="float", domain=((-2.0, 2.0), _POSITIVE), options=_rounded, doc="input / other")
-neg: Elementwise = Elementwise("neg", np.negative, "input", {"input": lambda g: neg(g)}, kinds="if", doc="-input")
-abs = Elementwise("abs", np.absolute, "input", {"input": lambda g, input: mul(g, sign(input))}, kinds="if", doc="|input|; gradient 0 at 0.")
-sign: Elementwise = Elementwise("sign", lambda a, out: np.copyto(out, a) if a.dtype == BOOL else np.sign(a, out=out), "input",
-                   {"input": lambda g: zeros_of(g)}, oracle=lambda a: np.where(np.isnan(a), 0, np.sign(a)),
-                   doc="-1, 0 or 1, as input is negative, zero or positive; 0 for NaN.")
-square = Elementwise("square", np.square, "input", {"input": lambda g, input: mul(g, mul(input, 2.0))}, kinds="if", dtypes=_masks_count,
-                     doc="input^2")
-reciprocal = Elementwise("reciprocal", np.reciprocal, "input", {"input": lambda g, out: neg(mul(g, square(out)))}, result="float",
-                         domain=_POSITIVE, doc="1 / input")
-maximum = Elementwise("maximum", np.maximum, "input other", {"input": lambda g, input, other: _half_where_equal(g, input, other, lt),
-                                                             "other": lambda g, input, other: _half_where_equal(g, other, input, lt)},
-                      tensors=2, doc="The larger; NaN if one is. Ties share the gradient.")
-minimum = Elementwise("minimum", np.minimum, "input other", {"input": lambda g, input, other: _half_where_equal(g, input, other, gt),
-                                                             "other": lambda g, input, other: _half_where_equal(g, other, input, gt)},
-                      tensors=2, doc="The smaller; NaN if one is. Ties share the gradient.")
-floor_divide = Elementwise("floor_divide", _whole(np.floor_divide), "input other", 
-                        {"input": lambda g: zeros_of(g), "other": lambda g: zeros_of(g)}, kinds="if", kernel_kinds="f",
-                        domain=((-9.0, 9.0), _WHOLE), oracle=np.floor_divide, doc="floor(input / other)")
-remainder = Elementwise("remainder", _whole(np.remainder), "input other", 
-                     {"input": lambda g: g, "other": lambda g, input, other: neg(mul(g, floor_divide(input, other)))},
-                     kinds="if", kernel_kinds="f", domain=((-9.0, 9.0), _WHOLE), oracle=np.remainder, doc="input - floor(input / other) * other")
-fmod = Elementwise("fmod", _whole(np.fmod), "input other", 
-                {"input": lambda g: g, "other": lambda g, input, other: neg(mul(g, trunc(div(input, other))))},
-                kinds="if", kernel_kinds="f", domain=((-9.0, 9.0), _WHOLE), oracle=np.fmod, tensors=1, doc="input - trunc(input / other) * other")
-pow = Elementwise("pow", _integer_power, "input exponent", {"input": _power_rule, "exponent": _exponent_rule}, kinds="if",
-                  domain=(_POSITIVE, (-2.0, 2.0)), oracle=np.power, doc="input^exponent")
-atan2 = Elementwise("atan2", np.arctan2, "input other", {"input": lambda g, input, other: _atan2_rule(g, other, input, other),
-                                                         "other": lambda g, input, other: neg(_atan2_rule(g, input, input, other))},
-                    result="float", tensors=2, doc="The angle of the point (other, input).")
+                  dtypes=_no_masks, options=_scaled("sub"),
+                  doc="input - alpha * other, in the promoted dtype. Tensors or numbers, which broadcast. "
+                      "NotImplementedError for a bool operand.")
+mul: Elementwise = Elementwise(
+    "mul", np.multiply, "input other",
+    {"input": lambda g, other: mul.call(g, other), "other": lambda g, input: mul.call(g, input)},
+    doc="input * other, in the promoted dtype. Tensors or numbers, which broadcast; for bools: and.")
+div: Elementwise = Elementwise(
+    "div", np.true_divide, "input other",
+    {"input": lambda g, other: div(g, other), "other": lambda g, other, out: neg(div(mul(g, out), other))},
+    result="float", domain=((-2.0, 2.0), _POSITIVE), options=_rounded,
+    doc="input / other; integers and bools give the default float. With `rounding_mode` \"floor\" or \"trunc\" the "
+        "quotient is rounded down or towards 0: integers then stay integers, and the gradient is 0.")
+neg: Elementwise = Elementwise("neg", np.negative, "input", {"input": lambda g: neg(g)}, kinds="if",
+                               doc="-input. NotImplementedError for bools.")
+abs = Elementwise("abs", np.absolute, "input", {"input": lambda g, input: mul(g, sign(input))}, kinds="if",
+                  doc="|input|; the gradient at 0 is 0. NotImplementedError for bools.")
+sign: Elementwise = Elementwise(
+    "sign", lambda a, out: np.copyto(out, a) if a.dtype == BOOL else np.sign(a, out=out), "input",
+    {"input": lambda g: zeros_of(g)}, oracle=lambda a: np.where(np.isnan(a), 0, np.sign(a)),
+    doc="-1, 0 or 1 where `input` is negative, zero or positive, in its dtype; 0 for NaN. The gradient is 0.")
+square = Elementwise("square", np.square, "input", {"input": lambda g, input: mul(g, mul(input, 2.0))}, kinds="if",
+                     dtypes=_masks_count, doc="input^2; bools give int64.")
+reciprocal = Elementwise("reciprocal", np.reciprocal, "input", {"input": lambda g, out: neg(mul(g, square(out)))},
+                         result="float", domain=_POSITIVE,
+                         doc="1 / input. Integers and bools give the default float.")
+maximum = Elementwise(
+    "maximum", np.maximum, "input other",
+    {"input": lambda g, input, other: _half_where_equal(g, input, other, lt),
+     "other": lambda g, input, other: _half_where_equal(g, other, input, lt)}, tensors=2,
+    doc="The larger of two tensors, elementwise, with broadcasting; NaN if one is NaN (`fmax` ignores NaN). "
+        "Where they are equal, each gets half of the gradient.")
+minimum = Elementwise(
+    "minimum", np.minimum, "input other",
+    {"input": lambda g, input, other: _half_where_equal(g, input, other, gt),
+     "other": lambda g, input, other: _half_where_equal(g, other, input, gt)}, tensors=2,
+    doc="The smaller of two tensors, elementwise, with broadcasting; NaN if one is NaN (`fmin` ignores NaN). "
+        "Where they are equal, each gets half of the gradient.")
+floor_divide = Elementwise(
+    "floor_divide", _whole(np.floor_divide), "input other",
+    {"input": lambda g: zeros_of(g), "other": lambda g: zeros_of(g)}, kinds="if", kernel_kinds="f",
+    domain=((-9.0, 9.0), _WHOLE), oracle=np.floor_divide,
+    doc="floor(input / other), in the promoted dtype. The gradient is 0. RuntimeError for an integer divisor of 0.")
+remainder = Elementwise(
+    "remainder", _whole(np.remainder), "input other",
+    {"input": lambda g: g, "other": lambda g, input, other: neg(mul(g, floor_divide(input, other)))},
+    kinds="if", kernel_kinds="f", domain=((-9.0, 9.0), _WHOLE), oracle=np.remainder,
+    doc="input - floor(input / other) * other: it has the sign of `other`. RuntimeError for an integer divisor of 0.")
+fmod = Elementwise(
+    "fmod", _whole(np.fmod), "input other",
+    {"input": lambda g: g, "other": lambda g, input, other: neg(mul(g, trunc(div(input, other))))},
+    kinds="if", kernel_kinds="f", domain=((-9.0, 9.0), _WHOLE), oracle=np.fmod, tensors=1,
+    doc="input - trunc(input / other) * other: it has the sign of `input`. RuntimeError for an integer divisor of 0.")
+pow = Elementwise(
+    "pow", _integer_power, "input exponent", {"input": _power_rule, "exponent": _exponent_rule}, kinds="if",
+    domain=(_POSITIVE, (-2.0, 2.0)), oracle=np.power,
+    doc="input^exponent, in the promoted dtype; both may be tensors or numbers. An integer tensor to a negative whole "
+        "number raises RuntimeError; to a tensor of negative integers it is 0, except for 1 and -1.")
+atan2 = Elementwise(
+    "atan2", np.arctan2, "input other",
+    {"input": lambda g, input, other: _atan2_rule(g, other, input, other),
+     "other": lambda g, input, other: neg(_atan2_rule(g, input, input, other))}, result="float", tensors=2,
+    doc="The angle of the point with x = other and y = input, in [-pi, pi]; the gradient at the origin is 0. "
+        "Integers and bools give the default float.")
 
 
 def _real(name: str, function: Callable | None, vjp: Callable, domain: tuple, oracle: Callable | None, doc: str,
           stack: int = 0) -> Elementwise:
-    """A function of one real number; integers become floats. `stack`: bytes of local memory that the CUDA kernel may use."""
-    return Elementwise(name, function, "input", {"input": vjp}, result="float", domain=domain, oracle=oracle, stack=stack, doc=doc)
+    """A function of one real number. `stack`: bytes of local memory that the CUDA kernel may use."""
+    return Elementwise(name, function, "input", {"input": vjp}, result="float", domain=domain, oracle=oracle,
+                       stack=stack, doc=f"{doc} Integers and bools give the default float.")
 
 
-exp = _real("exp", np.exp, lambda g, out: mul.call(g, out), (-2, 2), None, "e^input")
-exp2 = _real("exp2", np.exp2, lambda g, out: mul(g, mul(out, _LN2)), (-2, 2), None, "2^input")
-expm1 = _real("expm1", np.expm1, lambda g, input: mul(g, exp(input)), (-2, 2), None, "e^input - 1, accurate near 0.")
-log = _real("log", np.log, lambda g, input: div(g, input), _POSITIVE, None, "Natural logarithm.")
-log2 = _real("log2", np.log2, lambda g, input: div(g, mul(input, _LN2)), _POSITIVE, None, "Logarithm to base 2.")
-log10 = _real("log10", np.log10, lambda g, input: div(g, mul(input, _LN10)), _POSITIVE, None, "Logarithm to base 10.")
-log1p = _real("log1p", np.log1p, lambda g, input: div(g, add(input, 1.0)), (-0.9, 4), None, "log(1 + input), accurate near 0.")
-sqrt = _real("sqrt", np.sqrt, lambda g, out: div(mul(g, 0.5), out), _POSITIVE, None, "Square root.")
-rsqrt = _real("rsqrt", None, lambda g, out: mul(mul(g, -0.5), mul(out, square(out))), _POSITIVE, lambda a: 1 / np.sqrt(a),
-              "1 / sqrt(input)")
-sin = _real("sin", np.sin, lambda g, input: mul(g, cos(input)), (-4, 4), None, "Sine.", stack=40)         # sin, cos and tan: the reduction of huge angles needs a table of its own
-cos: Elementwise = _real("cos", np.cos, lambda g, input: neg(mul(g, sin(input))), (-4, 4), None, "Cosine.", stack=40)
-tan = _real("tan", np.tan, lambda g, out: mul(g, add(square(out), 1.0)), (-1.4, 1.4), None, "Tangent.", stack=40)
-asin = _real("asin", np.arcsin, lambda g, input: mul(g, rsqrt(sub(1.0, square(input)))), _INSIDE, None, "Inverse sine.")
-acos = _real("acos", np.arccos, lambda g, input: neg(mul(g, rsqrt(sub(1.0, square(input))))), _INSIDE, None, "Inverse cosine.")
-atan = _real("atan", np.arctan, lambda g, input: div(g, add(square(input), 1.0)), (-4, 4), None, "Inverse tangent.")
-sinh = _real("sinh", np.sinh, lambda g, input: mul(g, cosh(input)), (-2, 2), None, "Hyperbolic sine.")
-cosh: Elementwise = _real("cosh", np.cosh, lambda g, input: mul(g, sinh(input)), (-2, 2), None, "Hyperbolic cosine.")
-tanh = _real("tanh", np.tanh, lambda g, out: mul(g, sub(1.0, square(out))), (-2, 2), None, "Hyperbolic tangent.")
-asinh = _real("asinh", np.arcsinh, lambda g, input: mul(g, rsqrt(add(square(input), 1.0))), (-4, 4), None, "Inverse hyperbolic sine.")
-acosh = _real("acosh", np.arccosh, lambda g, input: mul(g, rsqrt(sub(square(input), 1.0))), (1.1, 4), None, "Inverse hyperbolic cosine.")
-atanh = _real("atanh", np.arctanh, lambda g, input: div(g, sub(1.0, square(input))), _INSIDE, None, "Inverse hyperbolic tangent.")
-sigmoid = _real("sigmoid", None, lambda g, out: mul(g, mul(out, sub(1.0, out))), (-4, 4), _scipy("expit"), "1 / (1 + e^-input)")
-erf = _real("erf", None, lambda g, input: mul(g, mul(exp(neg(square(input))), _2_SQRTPI)), (-2, 2), _scipy("erf"), "Error function.")
-erfc = _real("erfc", None, lambda g, input: mul(g, mul(exp(neg(square(input))), -_2_SQRTPI)), (-2, 2), _scipy("erfc"), "1 - erf(input)")
-erfinv = _real("erfinv", None, lambda g, out: mul(g, mul(exp(square(out)), 1 / _2_SQRTPI)), _INSIDE, _scipy("erfinv"),
-               "Inverse error function.")
-lgamma = _real("lgamma", None, lambda g, input: mul(g, digamma(input)), _POSITIVE, _scipy("gammaln"), "log |gamma(input)|")
-digamma: Elementwise = _real("digamma", None, lambda g, input: mul(g, polygamma(1, input)), _POSITIVE, _scipy("digamma"),
-                             "Derivative of lgamma.")
+exp = _real("exp", np.exp, lambda g, out: mul.call(g, out), (-2, 2), None, "e^input.")
+exp2 = _real("exp2", np.exp2, lambda g, out: mul(g, mul(out, _LN2)), (-2, 2), None, "2^input.")
+expm1 = _real("expm1", np.expm1, lambda g, input: mul(g, exp(input)), (-2, 2), None,
+              "e^input - 1, accurate for small inputs.")
+log = _real("log", np.log, lambda g, input: div(g, input), _POSITIVE, None,
+            "The natural logarithm: -inf at 0, NaN below.")
+log2 = _real("log2", np.log2, lambda g, input: div(g, mul(input, _LN2)), _POSITIVE, None,
+             "The logarithm to base 2: -inf at 0, NaN below.")
+log10 = _real("log10", np.log10, lambda g, input: div(g, mul(input, _LN10)), _POSITIVE, None,
+              "The logarithm to base 10: -inf at 0, NaN below.")
+log1p = _real("log1p", np.log1p, lambda g, input: div(g, add(input, 1.0)), (-0.9, 4), None,
+              "log(1 + input), accurate for small inputs.")
+sqrt = _real("sqrt", np.sqrt, lambda g, out: div(mul(g, 0.5), out), _POSITIVE, None,
+             "The square root; NaN below 0.")
+rsqrt = _real("rsqrt", None, lambda g, out: mul(mul(g, -0.5), mul(out, square(out))), _POSITIVE,
+              lambda a: 1 / np.sqrt(a), "1 / sqrt(input).")
+# the CUDA functions of sin, cos and tan put a table on the stack to reduce huge angles
+sin = _real("sin", np.sin, lambda g, input: mul(g, cos(input)), (-4, 4), None, "The sine of an angle in radians.",
+            stack=40)
+cos: Elementwise = _real("cos", np.cos, lambda g, input: neg(mul(g, sin(input))), (-4, 4), None,
+                         "The cosine of an angle in radians.", stack=40)
+tan = _real("tan", np.tan, lambda g, out: mul(g, add(square(out), 1.0)), (-1.4, 1.4), None,
+            "The tangent of an angle in radians.", stack=40)
+asin = _real("asin", np.arcsin, lambda g, input: mul(g, rsqrt(sub(1.0, square(input)))), _INSIDE, None,
+             "The inverse sine, in [-pi/2, pi/2]; NaN outside [-1, 1].")
+acos = _real("acos", np.arccos, lambda g, input: neg(mul(g, rsqrt(sub(1.0, square(input))))), _INSIDE, None,
+             "The inverse cosine, in [0, pi]; NaN outside [-1, 1].")
+atan = _real("atan", np.arctan, lambda g, input: div(g, add(square(input), 1.0)), (-4, 4), None,
+             "The inverse tangent, in [-pi/2, pi/2].")
+sinh = _real("sinh", np.sinh, lambda g, input: mul(g, cosh(input)), (-2, 2), None,
+             "The hyperbolic sine: (e^input - e^-input) / 2.")
+cosh: Elementwise = _real("cosh", np.cosh, lambda g, input: mul(g, sinh(input)), (-2, 2), None,
+                          "The hyperbolic cosine: (e^input + e^-input) / 2.")
+tanh = _real("tanh", np.tanh, lambda g, out: mul(g, sub(1.0, square(out))), (-2, 2), None,
+             "The hyperbolic tangent: sinh(input) / cosh(input).")
+asinh = _real("asinh", np.arcsinh, lambda g, input: mul(g, rsqrt(add(square(input), 1.0))), (-4, 4), None,
+              "The inverse hyperbolic sine.")
+acosh = _real("acosh", np.arccosh, lambda g, input: mul(g, rsqrt(sub(square(input), 1.0))), (1.1, 4), None,
+              "The inverse hyperbolic cosine; NaN below 1.")
+atanh = _real("atanh", np.arctanh, lambda g, input: div(g, sub(1.0, square(input))), _INSIDE, None,
+              "The inverse hyperbolic tangent; NaN outside [-1, 1].")
+sigmoid = _real("sigmoid", None, lambda g, out: mul(g, mul(out, sub(1.0, out))), (-4, 4), _scipy("expit"),
+                "1 / (1 + e^-input).")
+erf = _real("erf", None, lambda g, input: mul(g, mul(exp(neg(square(input))), _2_SQRTPI)), (-2, 2), _scipy("erf"),
+            "The error function: 2 / sqrt(pi) * the integral of e^(-t^2) from 0 to input.")
+erfc = _real("erfc", None, lambda g, input: mul(g, mul(exp(neg(square(input))), -_2_SQRTPI)), (-2, 2),
+             _scipy("erfc"), "1 - erf(input), accurate for large inputs.")
+erfinv = _real("erfinv", None, lambda g, out: mul(g, mul(exp(square(out)), 1 / _2_SQRTPI)), _INSIDE,
+               _scipy("erfinv"), "The inverse of erf; NaN outside [-1, 1].")
+lgamma = _real("lgamma", None, lambda g, input: mul(g, digamma(input)), _POSITIVE, _scipy("gammaln"),
+               "log |gamma(input)|.")
+digamma: Elementwise = _real("digamma", None, lambda g, input: mul(g, polygamma(1, input)), _POSITIVE,
+                             _scipy("digamma"), "The derivative of lgamma.")
 
 
 def _steps(name: str, function: Callable, doc: str) -> Elementwise:
     """A function that is constant between its jumps."""
-    return Elementwise(name, _keeps_integers(function), "input", {"input": lambda g: zeros_of(g)}, kinds="if", domain=(-4, 4),
-                       oracle=function, doc=doc)
+    return Elementwise(name, _keeps_integers(function), "input", {"input": lambda g: zeros_of(g)}, kinds="if",
+                       domain=(-4, 4), oracle=function,
+                       doc=f"{doc} Integers stay as they are, bools raise NotImplementedError, the gradient is 0.")
 
 
-floor = _steps("floor", np.floor, "The largest whole number not above.")
-ceil = _steps("ceil", np.ceil, "The smallest whole number not below.")
-trunc: Elementwise = _steps("trunc", np.trunc, "The whole part.")
-rint = _steps("round", np.rint, "The nearest whole number; halves to the even one.")
+floor = _steps("floor", np.floor, "The largest whole number that is not above `input`.")
+ceil = _steps("ceil", np.ceil, "The smallest whole number that is not below `input`.")
+trunc: Elementwise = _steps("trunc", np.trunc, "The whole number next to `input` in the direction of 0.")
+rint = _steps("round", np.rint, "The nearest whole number; of two equally near, the even one.")
 
-eq = Elementwise("eq", np.equal, "input other", result="bool", tensors=1, doc="input == other")
-ne = Elementwise("ne", np.not_equal, "input other", result="bool", tensors=1, doc="input != other")
-lt: Elementwise = Elementwise("lt", np.less, "input other", result="bool", tensors=1, doc="input < other")
-le = Elementwise("le", np.less_equal, "input other", result="bool", tensors=1, doc="input <= other")
-gt: Elementwise = Elementwise("gt", np.greater, "input other", result="bool", tensors=1, doc="input > other")
-ge = Elementwise("ge", np.greater_equal, "input other", result="bool", tensors=1, doc="input >= other")
-isnan = Elementwise("isnan", np.isnan, "input", result="bool", doc="Is it NaN?")
-isinf = Elementwise("isinf", np.isinf, "input", result="bool", doc="Is it infinite?")
-isfinite = Elementwise("isfinite", np.isfinite, "input", result="bool", doc="Is it neither infinite nor NaN?")
-logical_and = Elementwise("logical_and", np.logical_and, "input other", result="bool", dtypes=_truth, tensors=2, doc="Are both nonzero?")
-logical_or = Elementwise("logical_or", np.logical_or, "input other", result="bool", dtypes=_truth, tensors=2, doc="Is one nonzero?")
-logical_xor = Elementwise("logical_xor", np.logical_xor, "input other", result="bool", dtypes=_truth, tensors=2, doc="Is exactly one nonzero?")
-logical_not = Elementwise("logical_not", np.logical_not, "input", result="bool", dtypes=_truth, doc="Is it zero?")
-bitwise_and = Elementwise("bitwise_and", np.bitwise_and, "input other", kinds="bi", kernel="logical_and", kernel_kinds="b", doc="input & other")
-bitwise_or = Elementwise("bitwise_or", np.bitwise_or, "input other", kinds="bi", kernel="logical_or", kernel_kinds="b", doc="input | other")
-bitwise_xor = Elementwise("bitwise_xor", np.bitwise_xor, "input other", kinds="bi", kernel="logical_xor", kernel_kinds="b", doc="input ^ other")
-bitwise_not = Elementwise("bitwise_not", np.invert, "input", kinds="bi", kernel="logical_not", kernel_kinds="b", doc="~input")
-bitwise_left_shift = Elementwise("bitwise_left_shift", np.left_shift, "input other", kinds="i", kernel_kinds="", doc="input << other")
-bitwise_right_shift = Elementwise("bitwise_right_shift", np.right_shift, "input other", kinds="i", kernel_kinds="", doc="input >> other")
-where: Elementwise = Elementwise("where", lambda c, a, b, out: np.copyto(out, np.where(c, a, b)), "condition input other",
-              {"input": lambda g, condition: where(condition, g, 0.0), "other": lambda g, condition: where(condition, 0.0, g)},
-              oracle=np.where, kernel_kinds="size", selects=True, doc="condition ? input : other")
-copy = Elementwise("copy", lambda a, out: np.copyto(out, a), "input", {"input": lambda g: g}, oracle=np.array, kernel_kinds="size", doc="A contiguous copy.")
+
+def _comparison(name: str, function: Callable, sign: str) -> Elementwise:
+    """A comparison of two operands, the second a tensor or a number."""
+    return Elementwise(name, function, "input other", result="bool", tensors=1,
+                       doc=f"input {sign} other, elementwise: a bool tensor of the broadcast shape. `other` may be a "
+                           "number.")
+
+
+eq = _comparison("eq", np.equal, "==")
+ne = _comparison("ne", np.not_equal, "!=")
+lt: Elementwise = _comparison("lt", np.less, "<")
+le = _comparison("le", np.less_equal, "<=")
+gt: Elementwise = _comparison("gt", np.greater, ">")
+ge = _comparison("ge", np.greater_equal, ">=")
+isnan = Elementwise("isnan", np.isnan, "input", result="bool", doc="Is the element NaN? A bool tensor.")
+isinf = Elementwise("isinf", np.isinf, "input", result="bool", doc="Is the element inf or -inf? A bool tensor.")
+isfinite = Elementwise("isfinite", np.isfinite, "input", result="bool",
+                       doc="Is the element neither infinite nor NaN? A bool tensor.")
+logical_and = Elementwise("logical_and", np.logical_and, "input other", result="bool", dtypes=_truth, tensors=2,
+                          doc="Are both elements nonzero? A bool tensor of the broadcast shape of two tensors.")
+logical_or = Elementwise("logical_or", np.logical_or, "input other", result="bool", dtypes=_truth, tensors=2,
+                         doc="Is at least one element nonzero? A bool tensor of the broadcast shape of two tensors.")
+logical_xor = Elementwise("logical_xor", np.logical_xor, "input other", result="bool", dtypes=_truth, tensors=2,
+                          doc="Is exactly one element nonzero? A bool tensor of the broadcast shape of two tensors.")
+logical_not = Elementwise("logical_not", np.logical_not, "input", result="bool", dtypes=_truth,
+                          doc="Is the element 0? A bool tensor.")
+_BITS = "Integers and bools; NotImplementedError for floats."
+bitwise_and = Elementwise("bitwise_and", np.bitwise_and, "input other", kinds="bi", kernel="logical_and",
+                          kernel_kinds="b", doc=f"input & other, bit by bit. {_BITS}")
+bitwise_or = Elementwise("bitwise_or", np.bitwise_or, "input other", kinds="bi", kernel="logical_or",
+                         kernel_kinds="b", doc=f"input | other, bit by bit. {_BITS}")
+bitwise_xor = Elementwise("bitwise_xor", np.bitwise_xor, "input other", kinds="bi", kernel="logical_xor",
+                          kernel_kinds="b", doc=f"input ^ other, bit by bit. {_BITS}")
+bitwise_not = Elementwise("bitwise_not", np.invert, "input", kinds="bi", kernel="logical_not", kernel_kinds="b",
+                          doc="~input: all bits of integers inverted, bools negated. NotImplementedError for floats.")
+bitwise_left_shift = Elementwise("bitwise_left_shift", np.left_shift, "input other", kinds="i", kernel_kinds="",
+                                 doc="input << other: integers times 2^other. NotImplementedError for other dtypes.")
+bitwise_right_shift = Elementwise("bitwise_right_shift", np.right_shift, "input other", kinds="i", kernel_kinds="",
+                                  doc="input >> other: floor(input / 2^other) of integers. NotImplementedError for "
+                                      "other dtypes.")
+where: Elementwise = Elementwise(
+    "where", lambda c, a, b, out: np.copyto(out, np.where(c, a, b)), "condition input other",
+    {"input": lambda g, condition: where(condition, g, 0.0), "other": lambda g, condition: where(condition, 0.0, g)},
+    oracle=np.where, kernel_kinds="size", selects=True,
+    doc="`input` where the bool tensor `condition` is true, else `other`, in their promoted dtype. All three "
+        "broadcast; `input` and `other` may be numbers. RuntimeError for a condition of another dtype.")
+copy = Elementwise("copy", lambda a, out: np.copyto(out, a), "input", {"input": lambda g: g}, oracle=np.array,
+                   kernel_kinds="size", doc="A contiguous copy of `input`.")
 
 
 @where.samples
@@ -294,9 +381,10 @@ for _division in (floor_divide, remainder, fmod):
     _with_integers(_division)
 
 
-# ---- powers by a number, and the derivatives of digamma ----------------------------------------------------------------
+# ---- powers by a number, and the derivatives of digamma --------------------------------------------------------------
+
 def _prepare_power(input: Layout, *, exponent: float) -> Plan:
-    """input^exponent, the exponent a number; cubes and inverse squares are products, which are faster"""
+    """input^exponent for a number as exponent. Cubes and inverse squares are computed as products, which are faster."""
     value = constant(exponent, input.dtype, input.device).array
     plan = pow.plan((input, value.layout), {})
     out = plan.layout
@@ -315,20 +403,25 @@ def _prepare_power(input: Layout, *, exponent: float) -> Plan:
 
 
 def _power_by_number(input: Any, exponent: Any) -> Any:
+    """`pow` with a number as exponent: the shortest of the primitives that computes it."""
     if not isinstance(input, Tensor):
         return NotImplemented
     if not is_float(input.array.layout.dtype):
         if not isinstance(exponent, float):
             if exponent < 0:
-                fail("pow", "Integers to negative integer powers are not allowed", [input.array.layout, exponent], "convert with .float()")
+                fail("pow", "Integers to negative integer powers are not allowed", [input.array.layout, exponent],
+                     "convert with .float()")
             return pow.apply(input, exponent)
         input = cast(input, default_float())
     short = _SHORT_POWERS.get(exponent)
     return short(input) if short is not None else _power(input, exponent=float(exponent))
 
 
-_power = Primitive("power", _prepare_power, {
-    "input": lambda g, input, exponent: mul(g, mul(_power_by_number(input, exponent - 1), exponent)) if exponent else zeros_of(g)})
+def _number_power_rule(g: Tensor, input: Tensor, exponent: float) -> Tensor:
+    return mul(g, mul(_power_by_number(input, exponent - 1), exponent)) if exponent else zeros_of(g)
+
+
+_power = Primitive("power", _prepare_power, {"input": _number_power_rule})
 _SHORT_POWERS: dict[float, Callable] = {1: copy, 2: square, 0.5: sqrt, -0.5: rsqrt, -1: reciprocal}
 pow.by_number = _power_by_number
 pow.call = binary(pow)
@@ -346,8 +439,10 @@ _power.reference(lambda a, *, exponent: a ** exponent)
 
 
 def _polygamma_host(n: int, x: Any, out: Any) -> None:
-    """psi_n(x) = (-1)^(n+1) n! sum_k (x + k)^-(n+1): the first terms, and the Euler-Maclaurin formula for the rest. Below 1/2,
-    psi_n(1 - x) (-1)^n - psi_n(x) = d^n/dx^n pi cot(pi x), a polynomial in cot."""
+    """psi_n(x) = (-1)^(n+1) n! sum_k (x + k)^-(n+1): the first terms, and the Euler-Maclaurin formula for the rest.
+
+    Below 1/2 the reflection psi_n(1 - x) (-1)^n - psi_n(x) = d^n/dx^n pi cot(pi x) is used; it is a polynomial in cot.
+    """
     x = np.asarray(x, np.float64)
     low = x < 0.5
     a, s = np.where(low, 1 - x, x), n + 1
@@ -371,7 +466,7 @@ def _polygamma_host(n: int, x: Any, out: Any) -> None:
 
 
 def _prepare_polygamma(input: Layout, *, n: int) -> Plan:
-    """The nth derivative of digamma."""
+    """The nth derivative of digamma, computed by NumPy."""
     out = layout(input.device, input.dtype, input.shape)
 
     def run(x: Array) -> Array:
@@ -381,11 +476,15 @@ def _prepare_polygamma(input: Layout, *, n: int) -> Plan:
     return Plan(run, out, "NumPy")
 
 
-_polygamma: Primitive = Primitive("polygamma", _prepare_polygamma, {"input": lambda g, input, n: mul(g, _polygamma(input, n=n + 1))})
+_polygamma: Primitive = Primitive("polygamma", _prepare_polygamma,
+                                  {"input": lambda g, input, n: mul(g, _polygamma(input, n=n + 1))})
 
 
 def polygamma(n: int, input: Tensor) -> Tensor:
-    """The nth derivative of digamma (n = 0: digamma itself)."""
+    """The nth derivative of digamma (n = 0: digamma itself). Integers and bools give the default float.
+
+    RuntimeError for a negative `n`. There is no CUDA kernel for n > 0.
+    """
     if n < 0:
         fail("polygamma", "n must not be negative", n)
     if not is_float(input.array.layout.dtype):
@@ -403,8 +502,6 @@ def _polygamma_samples(make: Any) -> Iterator[tuple]:
 _polygamma.reference(lambda a, *, n: _scipy("polygamma")(n, a))
 
 
-
-
 def _root_vjp(g: Tensor, out: Tensor) -> Tensor:
     """g / (2 root), and 0 where the root is 0 (PyTorch's choice for norms and deviations)."""
     zero = eq(out, 0)
@@ -412,8 +509,10 @@ def _root_vjp(g: Tensor, out: Tensor) -> Tensor:
 
 
 root = Elementwise("root", np.sqrt, "a", {"a": _root_vjp}, result="float", domain=(0.1, 4.0), kernel="sqrt",
-                   doc="Square root whose gradient at 0 is 0.")
+                   doc="The square root, with gradient 0 at 0.")
 
+
+# ---- methods ---------------------------------------------------------------------------------------------------------
 
 INPLACE = frozenset(__all__) - {"polygamma", "isnan", "isinf", "isfinite", "maximum", "minimum"}
 

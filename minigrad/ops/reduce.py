@@ -1,7 +1,12 @@
 """Reductions over any axes, running sums and products.
 
-The kernels are native/reduce.c's: they walk an operand of any strides by a plan. Where a definition below differs from
-the textbook formula (products, variance), it is because its derivatives have to be right wherever the values are.
+Read `core/op.py` and `dispatch.py` (`planner`, `bind`, `through`) first. `reduction` makes a primitive over `axes`; the
+functions below it turn `dim` and `dtype` into its arguments. The kernels are in native/reduce.c and ops/reduce.cu: they
+walk an operand of any strides by a plan. Products and variance differ from the textbook formula so that their
+derivatives are right for all values.
+
+Arguments that the functions share: `dim` is an axis, several axes, or None for all; with `keepdim` the reduced axes
+stay with size 1; `dtype` is what the input is converted to first. NumPy's names (`axis`, `keepdims`) are taken too.
 """
 from __future__ import annotations
 
@@ -26,6 +31,7 @@ from .arguments import respelled, whole
 from .arrange import flip
 from .convert import cast
 from .dispatch import bind, constant, planner, through
+from .elementwise import Elementwise
 from .join import cat_op
 from .math import abs, add, copy, div, eq, isnan, logical_not, maximum, minimum, mul, pow, root, sign, sub, where
 from .view import as_expanded, as_reshaped, permute, windowed
@@ -36,11 +42,12 @@ __all__ = ["sum", "nansum", "mean", "nanmean", "prod", "amax", "amin", "aminmax"
 
 
 def reduced_shape(shape: tuple[int, ...], axes: tuple[int, ...], keepdim: bool) -> tuple[int, ...]:
+    """The shape that is left after a reduction over `axes`."""
     return tuple([1 if i in axes else n for i, n in enumerate(shape) if keepdim or i not in axes])
 
 
 def extent(x: Layout, axes: tuple[int, ...]) -> int:
-    """How many elements each output is made of."""
+    """The product of the sizes of `axes`: how many elements each output is made of."""
     n = 1
     for a in axes:
         n *= x.shape[a]
@@ -48,25 +55,28 @@ def extent(x: Layout, axes: tuple[int, ...]) -> int:
 
 
 def spread(g: Tensor, shape: tuple[int, ...], axes: tuple[int, ...], keepdim: bool) -> Tensor:
-    """A reduced tensor over the shape it was reduced from: a view."""
+    """A reduced tensor, expanded to the shape that it was reduced from: a view."""
     if not keepdim and len(axes) < len(shape):
         g = through(as_reshaped, g, tuple([1 if i in axes else n for i, n in enumerate(shape)]))
     return through(as_expanded, g, shape)
 
 
 def _on_host(x: Any, out: Any, *, function: Callable, axes: tuple[int, ...], keepdim: bool) -> None:
-    if is_float(x.dtype) and x.dtype.itemsize == 2:         # halves are added up in float32
+    if is_float(x.dtype) and x.dtype.itemsize == 2:         # 16-bit floats are computed in float32
         x = x.astype(np.float32)
     out[...] = function(x, axis=axes, keepdims=keepdim) if axes else function(x[None], axis=0)
 
 
 def reduction(name: str, kernel: str, function: Callable, vjp: Callable | None = None, *, out: np.dtype | None = None,
               least: bool = False, doc: str) -> Primitive:
-    """The kernel `kernel` over `axes`, else NumPy's `function`. `out`: the dtype of the result if it is not the input's;
-    `least`: there is no value for no elements."""
+    """A primitive that runs the kernel `kernel` over `axes`, or NumPy's `function` for dtypes without a kernel.
+
+    `out`: the dtype of the result if it is not the input's; `least`: at least one element is needed for a value.
+    """
     def prepare(x: Layout, *, axes: tuple[int, ...], keepdim: bool) -> Plan:
         if least and not extent(x, axes):
-            raise IndexError(f"[{name}] needs at least one element along the reduced dimensions; got {x}, dim {list(axes)}")
+            raise IndexError(f"[{name}] needs at least one element along the reduced dimensions; "
+                             f"got {x}, dim {list(axes)}")
         if x.dtype.kind == "c" or x.dtype.hasobject:
             fail(name, "needs numbers", x, kind=TypeError)
         to = layout(x.device, out or x.dtype, reduced_shape(x.shape, axes, keepdim))
@@ -114,8 +124,10 @@ def _oracle(function: Callable) -> Callable:
     return reference
 
 
-# ---- sum and mean ---------------------------------------------------------------------------------------------------
-sum_op = reduction("sum", "sum", np.sum, lambda g, x_shape, axes, keepdim: spread(g, x_shape, axes, keepdim), doc="Sum over axes.")
+# ---- sum and mean ----------------------------------------------------------------------------------------------------
+
+sum_op = reduction("sum", "sum", np.sum, lambda g, x_shape, axes, keepdim: spread(g, x_shape, axes, keepdim),
+                   doc="Sum over axes.")
 _count = reduction("count_nonzero", "count_nonzero", np.count_nonzero, out=INT64, doc="How many elements are not 0.")
 sum_op.samples(_identity_samples)
 sum_op.reference(_oracle(np.sum))
@@ -130,24 +142,24 @@ def _sum_over(x: Layout, dim: Any, keepdim: Any) -> Plan:
     return bind(sum_op, x, axes=axes_of(dim, x.ndim, "sum"), keepdim=builtins.bool(keepdim))
 
 
-_WIDEN = "iu"           # integers sum to int64
-
-
 def sum(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None, **numpy: Any) -> Tensor:
-    """Sum over `dim` (an axis, several, or all). Integers and bools sum to int64."""
+    """The sum over `dim` (an axis, several, or None for all). Integers and bools sum to int64; `dtype` converts first.
+
+    Shapes: (*) -> () without `dim`, else the shape without those axes, which stay with size 1 under `keepdim`.
+    """
     if numpy:
         return sum(input, dtype=dtype, **respelled("sum", numpy, dim=dim, keepdim=keepdim))
     if dtype is not None:
         input = cast(input, dtype)
         if input.array.layout.dtype != INT64 and not is_float(input.array.layout.dtype):
             return cast(sum(input, dim, keepdim), dtype)
-    elif isinstance(input, Tensor) and input.array.layout.dtype.kind in _WIDEN:
+    elif isinstance(input, Tensor) and input.array.layout.dtype.kind in "iu":
         input = cast(input, INT64)
     return through(_sum_over, input, dim, keepdim)
 
 
 def nansum(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
-    """Sum over `dim`, NaNs counted as 0."""
+    """`sum` with NaNs counted as 0."""
     return sum(_no_nans(input), dim, keepdim, dtype=dtype)
 
 
@@ -163,13 +175,13 @@ def _sum_rest(g: Layout, shape: tuple[int, ...]) -> Plan:
 
 
 def sum_to(g: Tensor, to: Layout) -> Tensor:
-    """Undoes broadcasting: sums `g` to the shape it was broadcast from."""
+    """Undoes broadcasting: sums `g` to the shape of `to`, which was broadcast to that of `g`."""
     g = through(_sum_rest, g, to.shape)
     return g if g.array.layout.shape == to.shape else through(as_reshaped, g, to.shape)
 
 
 def _prepare_mean(x: Layout, *, axes: tuple[int, ...], keepdim: bool) -> Plan:
-    """Arithmetic mean over axes."""
+    """The arithmetic mean over axes."""
     if not is_float(x.dtype):
         fail("mean", "needs a floating-point tensor", x, "convert with .float()")
     n = extent(x, axes)
@@ -223,22 +235,27 @@ def _mean_over(x: Layout, dim: Any, keepdim: Any) -> Plan:
 
 
 def mean(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None, **numpy: Any) -> Tensor:
-    """Arithmetic mean over `dim`; float tensors only."""
+    """The arithmetic mean over `dim` (an axis, several, or None for all); NaN of no elements.
+
+    RuntimeError for integers and bools, unless `dtype` is a float dtype to convert to first.
+    """
     if numpy:
         return mean(input, dtype=dtype, **respelled("mean", numpy, dim=dim, keepdim=keepdim))
     return through(_mean_over, input if dtype is None else cast(input, dtype), dim, keepdim)
 
 
 def nanmean(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
-    """Arithmetic mean over `dim` of what is not NaN."""
+    """The arithmetic mean over `dim` of the elements that are not NaN; NaN if there are none. Floats only."""
     x = input if dtype is None else cast(input, dtype)
     if not is_float(x.array.layout.dtype):
         fail("nanmean", "needs a floating-point tensor", x.array.layout, "convert with .float()")
     return div.call(nansum(x, dim, keepdim), sum(logical_not(isnan(x)), dim, keepdim))
 
 
-# ---- products -------------------------------------------------------------------------------------------------------
-def _halves(x: Tensor, dim: int, start: int, length: int) -> Tensor:
+# ---- products --------------------------------------------------------------------------------------------------------
+
+def _part(x: Tensor, dim: int, start: int, length: int) -> Tensor:
+    """`length` elements along `dim`, from `start` on: a view."""
     shape = x.array.layout.shape
     return through(windowed, x, tuple([(start, 1, length) if i == dim else whole(n) for i, n in enumerate(shape)]))
 
@@ -247,7 +264,7 @@ def _halves(x: Tensor, dim: int, start: int, length: int) -> Tensor:
 def product(x: Tensor, *, axes: tuple[int, ...], keepdim: bool) -> Tensor:
     """Product over axes.
 
-    Defined by multiplying halves, without a division, so that every derivative is right where elements are 0.
+    The definition multiplies halves and never divides, so that every derivative is right where elements are 0.
     """
     have = x.array.layout
     kept = [i for i in range(have.ndim) if i not in axes]
@@ -258,8 +275,8 @@ def product(x: Tensor, *, axes: tuple[int, ...], keepdim: bool) -> Tensor:
         y = add(sum_op(y, axes=(last,), keepdim=True), 1)
     while n > 1:
         half = n // 2
-        z = mul(_halves(y, last, 0, half), _halves(y, last, half, half))
-        y = cat_op(z, _halves(y, last, n - 1, 1), dim=last) if n % 2 else z
+        z = mul(_part(y, last, 0, half), _part(y, last, half, half))
+        y = cat_op(z, _part(y, last, n - 1, 1), dim=last) if n % 2 else z
         n -= half
     return through(as_reshaped, y, reduced_shape(have.shape, axes, keepdim))
 
@@ -281,7 +298,10 @@ product.reference(_oracle(np.prod))
 
 
 def prod(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None, **numpy: Any) -> Tensor:
-    """Product over `dim` (an axis, or all). Integers and bools multiply to int64."""
+    """The product over `dim` (an axis, several, or None for all); 1 of no elements.
+
+    Integers and bools multiply to int64; `dtype` converts first. The gradient is right where elements are 0.
+    """
     if numpy:
         return prod(input, dtype=dtype, **respelled("prod", numpy, dim=dim, keepdim=keepdim))
     x = cast(input, dtype) if dtype is not None else input if is_float(input.array.layout.dtype) else cast(input, INT64)
@@ -289,18 +309,22 @@ def prod(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = 
     return product(x, axes=axes, keepdim=builtins.bool(keepdim))
 
 
-# ---- extremes -------------------------------------------------------------------------------------------------------
+# ---- extremes --------------------------------------------------------------------------------------------------------
+
 def _extreme_vjp(g: Tensor, x: Tensor, out: Tensor, axes: tuple[int, ...], keepdim: bool) -> Tensor:
-    """Elements that tie for the extreme share its gradient."""
+    """The gradient of amax and amin: equal extreme elements get equal shares of it."""
     have = x.array.layout
     winners = cast(eq(x, spread(out, have.shape, axes, keepdim)), have.dtype)
     if extent(have, axes) == 1:
         return mul(spread(g, have.shape, axes, keepdim), winners)
-    return mul(spread(div(g, through(_sum_over, winners, axes, keepdim) if axes else winners), have.shape, axes, keepdim), winners)
+    ties = through(_sum_over, winners, axes, keepdim) if axes else winners
+    return mul(spread(div(g, ties), have.shape, axes, keepdim), winners)
 
 
-_amax = reduction("amax", "max", np.max, _extreme_vjp, least=True, doc="Largest element over axes; NaN if there is one.")
-_amin = reduction("amin", "min", np.min, _extreme_vjp, least=True, doc="Smallest element over axes; NaN if there is one.")
+_amax = reduction("amax", "max", np.max, _extreme_vjp, least=True,
+                  doc="The largest element over axes; NaN if there is one.")
+_amin = reduction("amin", "min", np.min, _extreme_vjp, least=True,
+                  doc="The smallest element over axes; NaN if there is one.")
 
 
 def _flat_index(function: Callable) -> Callable:
@@ -315,11 +339,14 @@ def _flat_index(function: Callable) -> Callable:
     return index
 
 
-argmax_op = reduction("argmax", "argmax", _flat_index(np.argmax), out=INT64, least=True, doc="Where the first largest element is.")
-_argmin = reduction("argmin", "argmin", _flat_index(np.argmin), out=INT64, least=True, doc="Where the first smallest element is.")
+argmax_op = reduction("argmax", "argmax", _flat_index(np.argmax), out=INT64, least=True,
+                      doc="The index of the first largest element.")
+_argmin = reduction("argmin", "argmin", _flat_index(np.argmin), out=INT64, least=True,
+                    doc="The index of the first smallest element.")
 _any = reduction("any", "any", np.any, out=BOOL, doc="Is any element not 0?")
 _all = reduction("all", "all", np.all, out=BOOL, doc="Is no element 0?")
-for _each, _function in ((_amax, np.max), (_amin, np.min), (argmax_op, _flat_index(np.argmax)), (_argmin, _flat_index(np.argmin))):
+for _each, _function in ((_amax, np.max), (_amin, np.min), (argmax_op, _flat_index(np.argmax)),
+                         (_argmin, _flat_index(np.argmin))):
     _each.samples(_plain_samples)
     _each.errors(_least_errors)
     _each.reference(_oracle(_function))
@@ -341,35 +368,50 @@ def _extreme_over(x: Layout, op: Primitive, dim: Any = None, keepdim: Any = Fals
 
 
 def amax(input: Tensor, dim: Any = (), keepdim: bool = False, **numpy: Any) -> Tensor:
-    """Largest element over `dim` (an axis, several, or all); ties share the gradient."""
+    """The largest element over `dim` (an axis, several, or all); NaN if there is one. Equal ones share the gradient.
+
+    IndexError for no elements along `dim`.
+    """
     if numpy:
         return amax(input, **respelled("amax", numpy, dim=dim, keepdim=keepdim))
     return through(_extreme_over, input, _amax, dim, keepdim)
 
 
 def amin(input: Tensor, dim: Any = (), keepdim: bool = False, **numpy: Any) -> Tensor:
-    """Smallest element over `dim` (an axis, several, or all); ties share the gradient."""
+    """The smallest element over `dim` (an axis, several, or all); NaN if there is one. Equal ones share the gradient.
+
+    IndexError for no elements along `dim`.
+    """
     if numpy:
         return amin(input, **respelled("amin", numpy, dim=dim, keepdim=keepdim))
     return through(_extreme_over, input, _amin, dim, keepdim)
 
 
 class MinMax(NamedTuple):
+    """What `aminmax` returns."""
+
     min: Tensor
     max: Tensor
 
 
 class ValuesIndices(NamedTuple):
+    """What `max(x, dim)`, `min(x, dim)` and their relatives return."""
+
     values: Tensor
     indices: Tensor
 
 
 def aminmax(input: Tensor, *, dim: int | None = None, keepdim: bool = False) -> MinMax:
-    """Smallest and largest element."""
+    """The smallest and the largest element along `dim`, or of the whole tensor: a named tuple (min, max).
+
+    IndexError for no elements.
+    """
     return MinMax(through(_over, input, _amin, dim, keepdim), through(_over, input, _amax, dim, keepdim))
 
 
-def _extreme(name: str, input: Tensor, dim: Any, keepdim: bool, whole_of: Primitive, index_of: Primitive, pairs: Any) -> Any:
+def _extreme(name: str, input: Tensor, dim: Any, keepdim: bool, whole_of: Primitive, index_of: Primitive,
+             pairs: Elementwise) -> Any:
+    """`max` and `min`: of the whole tensor, along one axis, or (if `dim` is a tensor) of two tensors by `pairs`."""
     if not isinstance(input, Tensor):
         raise TypeError(f"[{name}] input must be a tensor; got {type(input).__name__}")
     if isinstance(dim, Tensor):
@@ -382,62 +424,79 @@ def _extreme(name: str, input: Tensor, dim: Any, keepdim: bool, whole_of: Primit
         raise TypeError(f"[{name}] dim must be one axis; got {dim}; use a{name}(...) for several")
     a = axis_of(dim, x.ndim, name)
     indices = through(_over, input, index_of, a, keepdim)
-    return ValuesIndices(gather_at(input, indices, a), for_caller(indices, input)) if x.ndim else ValuesIndices(copy.call(input), indices)
+    if not x.ndim:
+        return ValuesIndices(copy.call(input), indices)
+    return ValuesIndices(gather_at(input, indices, a), for_caller(indices, input))
 
 
 def max(input: Tensor, dim: Any = None, keepdim: bool = False, *, other: Tensor | None = None, **numpy: Any) -> Any:
-    """`max(x)`: the largest element. `max(x, dim)`: (values, indices), of the first where several tie. `max(x, y)`: elementwise."""
+    """`max(x)`: the largest element. `max(x, dim)`: (values, indices) along one axis. `max(x, y)`: elementwise.
+
+    With `dim`, equal elements give the index of the first, which gets the gradient; without, they share the gradient.
+    No elements to choose from: RuntimeError, or IndexError with `dim`.
+    """
     if numpy:
         return max(input, other=other, **respelled("max", numpy, dim=dim, keepdim=keepdim))
     return _extreme("max", input, dim if other is None else other, keepdim, _amax, argmax_op, maximum)
 
 
 def min(input: Tensor, dim: Any = None, keepdim: bool = False, *, other: Tensor | None = None, **numpy: Any) -> Any:
-    """`min(x)`: the smallest element. `min(x, dim)`: (values, indices), of the first where several tie. `min(x, y)`: elementwise."""
+    """`min(x)`: the smallest element. `min(x, dim)`: (values, indices) along one axis. `min(x, y)`: elementwise.
+
+    With `dim`, equal elements give the index of the first, which gets the gradient; without, they share the gradient.
+    No elements to choose from: RuntimeError, or IndexError with `dim`.
+    """
     if numpy:
         return min(input, other=other, **respelled("min", numpy, dim=dim, keepdim=keepdim))
     return _extreme("min", input, dim if other is None else other, keepdim, _amin, _argmin, minimum)
 
 
 def argmax(input: Tensor, dim: int | None = None, keepdim: bool = False, **numpy: Any) -> Tensor:
-    """Index of the largest element, the first where several tie; without `dim`, in the flattened tensor."""
+    """The index (int64) of the largest element along `dim`, or in the flattened tensor; the first of equal ones.
+
+    IndexError for no elements.
+    """
     if numpy:
         return argmax(input, **respelled("argmax", numpy, dim=dim, keepdim=keepdim))
     return through(_over, input, argmax_op, dim, keepdim)
 
 
 def argmin(input: Tensor, dim: int | None = None, keepdim: bool = False, **numpy: Any) -> Tensor:
-    """Index of the smallest element, the first where several tie; without `dim`, in the flattened tensor."""
+    """The index (int64) of the smallest element along `dim`, or in the flattened tensor; the first of equal ones.
+
+    IndexError for no elements.
+    """
     if numpy:
         return argmin(input, **respelled("argmin", numpy, dim=dim, keepdim=keepdim))
     return through(_over, input, _argmin, dim, keepdim)
 
 
 def any(input: Tensor, dim: Any = None, keepdim: bool = False, **numpy: Any) -> Tensor:
-    """Is any element not 0?"""
+    """Is at least one element over `dim` (an axis, several, or None for all) not 0? A bool tensor; uint8 for uint8."""
     if numpy:
         return any(input, **respelled("any", numpy, dim=dim, keepdim=keepdim))
     return _truth(through(_over, input, _any, dim, keepdim), input)
 
 
 def all(input: Tensor, dim: Any = None, keepdim: bool = False, **numpy: Any) -> Tensor:
-    """Is no element 0?"""
+    """Are all elements over `dim` (an axis, several, or None for all) not 0? A bool tensor; uint8 for uint8."""
     if numpy:
         return all(input, **respelled("all", numpy, dim=dim, keepdim=keepdim))
     return _truth(through(_over, input, _all, dim, keepdim), input)
 
 
 def _truth(answer: Tensor, of: Tensor) -> Tensor:
-    """Of a uint8 tensor, any and all are uint8, as in PyTorch."""
+    """`any` and `all` of a uint8 tensor are uint8, as in PyTorch."""
     return cast(answer, np.uint8) if of.array.layout.dtype == np.uint8 else answer
 
 
 def count_nonzero(input: Tensor, dim: Any = None) -> Tensor:
-    """How many elements are not 0."""
+    """How many elements over `dim` (an axis, several, or None for all) are not 0, an int64 tensor."""
     return through(_over, input, _count, dim, False)
 
 
-# ---- variance -------------------------------------------------------------------------------------------------------
+# ---- variance --------------------------------------------------------------------------------------------------------
+
 @op
 def moments(x: Tensor, *, axes: tuple[int, ...], correction: float, keepdim: bool) -> tuple[Tensor, Tensor]:
     """Variance and mean over axes.
@@ -459,7 +518,8 @@ def _moments_rule(x: Layout, *, axes: tuple[int, ...], correction: float, keepdi
 
 
 @moments.fused
-def _moments_kernels(kernels: KernelTable, x: Layout, *, axes: tuple[int, ...], correction: float, keepdim: bool) -> Any:
+def _moments_kernels(kernels: KernelTable, x: Layout, *, axes: tuple[int, ...], correction: float,
+                     keepdim: bool) -> Any:
     n = extent(x, axes)
     if not n:
         raise NoKernel("there is nothing to reduce")
@@ -491,7 +551,7 @@ def _moments_kernels(kernels: KernelTable, x: Layout, *, axes: tuple[int, ...], 
         factor, drift = alloc(out), alloc(out)
         divide.call(factor.ptr, of_var.ptr, half.ptr, scale.ptr)
         subtract.call(gx.ptr, a.ptr, centre.ptr, across.ptr)
-        total.call(drift.ptr, gx.ptr, plan.ptr)         # what rounding the mean left over: at mean 1e4 it would count
+        total.call(drift.ptr, gx.ptr, plan.ptr)         # the rounding error of the mean: at a mean of 1e4 it counts
         divide.call(drift.ptr, drift.ptr, count.ptr, scale.ptr)
         subtract.call(gx.ptr, gx.ptr, drift.ptr, across.ptr)
         multiply.call(gx.ptr, gx.ptr, factor.ptr, across.ptr)
@@ -523,6 +583,7 @@ def _moments_reference(x: Any, *, axes: tuple[int, ...], correction: float, keep
 
 
 def _moments(name: str, x: Tensor, dim: Any, unbiased: Any, correction: Any, keepdim: bool) -> Any:
+    """The variance and the mean that `var`, `std` and their pairs return, with PyTorch's options."""
     if isinstance(dim, bool):                               # var(x, unbiased)
         dim, unbiased = None, dim
     if unbiased is not None and correction is not None:
@@ -531,20 +592,24 @@ def _moments(name: str, x: Tensor, dim: Any, unbiased: Any, correction: Any, kee
         correction = 1 if unbiased is None or unbiased else 0
     if not isinstance(x, Tensor):
         raise TypeError(f"[{name}] expected a Tensor; got {type(x).__name__}")
-    return moments(x, axes=axes_of(dim, x.array.layout.ndim, name), correction=correction, keepdim=builtins.bool(keepdim))
+    axes = axes_of(dim, x.array.layout.ndim, name)
+    return moments(x, axes=axes, correction=correction, keepdim=builtins.bool(keepdim))
 
 
-def var(input: Tensor, dim: Any = None, unbiased: bool | None = None, keepdim: bool = False, *, correction: float | None = None,
-        **numpy: Any) -> Tensor:
-    """Variance over `dim`: squared distances from the mean, divided by count - correction (default 1)."""
+def var(input: Tensor, dim: Any = None, unbiased: bool | None = None, keepdim: bool = False, *,
+        correction: float | None = None, **numpy: Any) -> Tensor:
+    """The variance over `dim` (an axis, several, or None for all): sum((x - mean)^2) / max(count - correction, 0).
+
+    `correction` is 1 by default (Bessel's), and 0 with `unbiased=False`. Floats only: else RuntimeError.
+    """
     if numpy:
         return var(input, unbiased=unbiased, correction=correction, **respelled("var", numpy, dim=dim, keepdim=keepdim))
     return _moments("var", input, dim, unbiased, correction, keepdim)[0]
 
 
-def std(input: Tensor, dim: Any = None, unbiased: bool | None = None, keepdim: bool = False, *, correction: float | None = None,
-        **numpy: Any) -> Tensor:
-    """Standard deviation over `dim`: the root of the variance."""
+def std(input: Tensor, dim: Any = None, unbiased: bool | None = None, keepdim: bool = False, *,
+        correction: float | None = None, **numpy: Any) -> Tensor:
+    """The standard deviation over `dim`: the root of `var`, with its options. The gradient is 0 where it is 0."""
     if numpy:
         return std(input, unbiased=unbiased, correction=correction, **respelled("std", numpy, dim=dim, keepdim=keepdim))
     return root(_moments("std", input, dim, unbiased, correction, keepdim)[0])
@@ -552,23 +617,24 @@ def std(input: Tensor, dim: Any = None, unbiased: bool | None = None, keepdim: b
 
 def var_mean(input: Tensor, dim: Any = None, unbiased: bool | None = None, keepdim: bool = False, *,
              correction: float | None = None) -> tuple[Tensor, Tensor]:
-    """Variance and mean over `dim`."""
+    """The variance and the mean over `dim`, as two tensors; options as in `var`."""
     return _moments("var_mean", input, dim, unbiased, correction, keepdim)
 
 
 def std_mean(input: Tensor, dim: Any = None, unbiased: bool | None = None, keepdim: bool = False, *,
              correction: float | None = None) -> tuple[Tensor, Tensor]:
-    """Standard deviation and mean over `dim`."""
+    """The standard deviation and the mean over `dim`, as two tensors; options as in `var`."""
     variance, centre = _moments("std_mean", input, dim, unbiased, correction, keepdim)
     return root(variance), centre
 
 
-# ---- norm -------------------------------------------------------------------------------------------------------
+# ---- norm ------------------------------------------------------------------------------------------------------------
+
 @op
 def vector_norm(x: Tensor, *, p: float, axes: tuple[int, ...], keepdim: bool) -> Tensor:
-    """The p-norm over axes: sum(|x|^p)^(1/p).
+    """The p-norm over axes: sum(|x|^p)^(1/p). The gradient is 0 where x or the norm is 0.
 
-    p = inf, -inf: the largest, smallest |x|; p = 0: how many are not 0. Where x or the norm is 0, the gradient is 0.
+    p = inf and -inf: the largest and the smallest |x|. p = 0: how many elements are not 0.
     """
     if p == 2:
         return root(sum_op(mul(x, x), axes=axes, keepdim=keepdim))
@@ -579,9 +645,10 @@ def vector_norm(x: Tensor, *, p: float, axes: tuple[int, ...], keepdim: bool) ->
     if p == 0:
         return sum_op(where(eq(x, 0), sign(x), 1), axes=axes, keepdim=keepdim)         # 0 or 1, with gradient 0
     zero = eq(x, 0)
-    total = sum_op(where(zero, 0 if p > 0 else float("inf"), pow(where(zero, 1, abs(x)), p)), axes=axes, keepdim=keepdim)
+    at_zero = 0 if p > 0 else float("inf")
+    total = sum_op(where(zero, at_zero, pow(where(zero, 1, abs(x)), p)), axes=axes, keepdim=keepdim)
     none = eq(total, 0)
-    return where(none, 0 if p > 0 else float("inf"), pow(where(none, 1, total), 1.0 / p))
+    return where(none, at_zero, pow(where(none, 1, total), 1.0 / p))
 
 
 @vector_norm.check
@@ -597,7 +664,8 @@ def _norm_kernels(kernels: KernelTable, x: Layout, *, p: float, axes: tuple[int,
     if p != 2 or not x.size:
         raise NoKernel("only the 2-norm has kernels")
     square, total, root_of = kernels.square[x.dtype], kernels.sum[x.dtype], kernels.sqrt[x.dtype]
-    divide, multiply, equal, choose = kernels.div[x.dtype], kernels.mul[x.dtype], kernels.eq[x.dtype], kernels.where.move(x.dtype)
+    divide, multiply, equal = kernels.div[x.dtype], kernels.mul[x.dtype], kernels.eq[x.dtype]
+    choose = kernels.where.move(x.dtype)
     out, kept = (layout(x.device, x.dtype, reduced_shape(x.shape, axes, k)) for k in (keepdim, True))
     flags, zero = layout(x.device, BOOL, out.shape), constant(0, x.dtype, x.device).array
     each, add_up, one = elementwise_plan(x, x), reduce_plan(x, axes), elementwise_plan(out, out)
@@ -644,17 +712,24 @@ def _norm_reference(x: Any, *, p: float, axes: tuple[int, ...], keepdim: bool) -
     return np.linalg.norm(flat, p, axis=-1).reshape(reduced_shape(x.shape, axes, keepdim))
 
 
-def norm(input: Tensor, p: float | str | None = "fro", dim: Any = None, keepdim: bool = False, dtype: Any = None) -> Tensor:
-    """The p-norm of the elements over `dim` (an axis, several, or all); "fro" is 2."""
+def norm(input: Tensor, p: float | str | None = "fro", dim: Any = None, keepdim: bool = False,
+         dtype: Any = None) -> Tensor:
+    """The p-norm over `dim` (an axis, several, or None for all): sum(|x|^p)^(1/p); "fro" and None mean p = 2.
+
+    p = inf and -inf: the largest and the smallest |x|. p = 0: how many elements are not 0. The gradient is 0 where x or
+    the norm is 0. RuntimeError for integers and bools, unless `dtype` converts them.
+    """
     if p == "nuc" or not isinstance(p, (int, float, str, type(None))) or isinstance(p, str) and p != "fro":
         raise NotImplementedError(f"[norm] p must be a number or 'fro'; got {p!r}")
     x = input if dtype is None else cast(input, dtype)
-    return vector_norm(x, p=2.0 if p is None or p == "fro" else float(p), axes=axes_of(dim, x.array.layout.ndim, "norm"),
-                       keepdim=builtins.bool(keepdim))
+    axes = axes_of(dim, x.array.layout.ndim, "norm")
+    return vector_norm(x, p=2.0 if p is None or p == "fro" else float(p), axes=axes, keepdim=builtins.bool(keepdim))
 
 
-# ---- scans ----------------------------------------------------------------------------------------------------------
+# ---- scans -----------------------------------------------------------------------------------------------------------
+
 def _scan(name: str, function: Callable) -> Callable:
+    """The `prepare` of a running sum or product: the kernel `name`, or NumPy's `function`."""
     def prepare(x: Layout, *, dim: int) -> Plan:
         out = layout(x.device, x.dtype, x.shape)
         kernel = getattr(x.device.kernels, name).get(x.dtype)
@@ -680,8 +755,12 @@ def _cumsum_along(x: Layout, dim: Any) -> Plan:
     return bind(_cumsum, x, dim=a) if x.ndim else bind(sum_op, x, axes=(), keepdim=False)
 
 
-_cumsum = Primitive("cumsum", _scan("cumsum", np.cumsum), {"x": lambda g, dim: flip(through(_cumsum_along, flip(g, dim), dim), dim)}, ["x"],
-                    doc="Running sum along a dimension.")
+def _cumsum_vjp(g: Tensor, dim: int) -> Tensor:
+    return flip(through(_cumsum_along, flip(g, dim), dim), dim)
+
+
+_cumsum = Primitive("cumsum", _scan("cumsum", np.cumsum), {"x": _cumsum_vjp}, ["x"],
+                    doc="The running sum along a dimension.")
 
 
 def _scan_samples(make: Any) -> Any:
@@ -701,7 +780,7 @@ def _cumsum_reference(x: Any, *, dim: int) -> Any:
 
 
 def cumsum(input: Tensor, dim: Any = None, *, dtype: Any = None, **numpy: Any) -> Tensor:
-    """Running sum along `dim`. Integers and bools sum to int64."""
+    """The running sum along the axis `dim`: out[i] = x[0] + ... + x[i]. Integers and bools sum to int64."""
     if numpy:
         return cumsum(input, dtype=dtype, **respelled("cumsum", numpy, dim=dim))
     if dtype is not None:
@@ -713,14 +792,15 @@ def cumsum(input: Tensor, dim: Any = None, *, dtype: Any = None, **numpy: Any) -
 
 @op
 def cumulative_product(x: Tensor, *, dim: int) -> Tensor:
-    """Running product along a dimension.
+    """The running product along a dimension.
 
-    Defined by doubling (each step multiplies in twice as many elements), without a division, so that every derivative
-    is right where elements are 0.
+    The definition doubles what is multiplied in at each step and never divides, so that every derivative is right where
+    elements are 0.
     """
     n, step = x.array.layout.shape[dim], 1
     while step < n:
-        x = cat_op(_halves(x, dim, 0, step), mul(_halves(x, dim, step, n - step), _halves(x, dim, 0, n - step)), dim=dim)
+        more = mul(_part(x, dim, step, n - step), _part(x, dim, 0, n - step))
+        x = cat_op(_part(x, dim, 0, step), more, dim=dim)
         step *= 2
     return copy.call(x) if n < 2 else x
 
@@ -746,7 +826,7 @@ def _cumprod_reference(x: Any, *, dim: int) -> Any:
 
 
 def cumprod(input: Tensor, dim: Any = None, *, dtype: Any = None, **numpy: Any) -> Tensor:
-    """Running product along `dim`. Integers and bools multiply to int64."""
+    """The running product along the axis `dim`: out[i] = x[0] * ... * x[i]. Integers and bools multiply to int64."""
     if numpy:
         return cumprod(input, dtype=dtype, **respelled("cumprod", numpy, dim=dim))
     x = cast(input, dtype) if dtype is not None else input if is_float(input.array.layout.dtype) else cast(input, INT64)
@@ -760,13 +840,14 @@ INPLACE = {"cumsum", "cumprod"}
 # ---- launches on CUDA ------------------------------------------------------------------------------------------------
 
 def _reduction_rule(k: Any, host: Any) -> Sequence[Launch]:
+    """A launch of partial results over segments of what is reduced, and if there are several, one that joins them."""
     plan = host[k.plan]
     kept, reduced = int(plan[0]), int(plan[1])
     keep, reduce = (int(np.prod(s, dtype=np.int64)) for s in (plan[2:2 + kept], plan[2 + kept:2 + kept + reduced]))
     if keep == 0:
         return []
     segments = native.segments(keep, reduce)
-    if reduce < 32 or plan[-1] != 1:                                                                         # Plan::columns
+    if reduce < 32 or plan[-1] != 1:            # as Plan::columns of reduce.cu decides
         tall = power_of_two(reduce // 4, 16)
         first = Launch("", (builtins.min(ceil_div(keep, 32), BLOCKS), segments), (32, tall))
     elif reduce <= 1024:
@@ -777,7 +858,7 @@ def _reduction_rule(k: Any, host: Any) -> Sequence[Launch]:
 
 
 def _scan_rule(k: Any, host: Any) -> Sequence[Launch]:
-    lines = k.outer * 32 if k.inner == 1 else k.outer * k.inner         # a warp for each line that lies together
+    lines = k.outer * 32 if k.inner == 1 else k.outer * k.inner     # a warp for each line that is contiguous
     return [over(lines if k.n else 0)]
 
 
