@@ -14,8 +14,9 @@ from typing import Any
 
 from ..devices.base import Device
 from ..devices.memory import Array, Buffer, Layout
+from .hooks import hooks, post_hooks
 from .shape import fail
-from .tape import FREED, Edge, Node, Slot, Variable, edge_of, hooks, located, mode, no_grad, post_hooks, set_recording
+from .tape import FREED, Edge, Node, Slot, Variable, edge_of, located, mode, no_grad, set_recording
 
 
 class Functions:

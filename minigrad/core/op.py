@@ -108,24 +108,6 @@ def complete(name: str, attributes: tuple[str, ...], defaults: dict[str, Any], a
 
 # ---- primitives -----------------------------------------------------------------------------------------------------
 
-# where the arguments of a VJP come from
-
-def _output(node: Any, g: Tensor) -> Tensor:
-    return new_tensor(node.out, node)
-
-
-def _saved(index: int) -> Callable[..., Any]:
-    return lambda node, g: node.saved[index]
-
-
-def _shape(index: int) -> Callable[..., Any]:
-    return lambda node, g: node.inputs[index].layout.shape
-
-
-def _attribute(name: str) -> Callable[..., Any]:
-    return lambda node, g: node.attrs[name]
-
-
 class Primitive(Documented):
     """One array computation plus VJPs. `prepare(*layouts, **attrs) -> Plan` checks a signature and chooses the kernel.
 
@@ -175,19 +157,21 @@ class Primitive(Documented):
         if len(names) == 2 and names[0] == "g" and names[1] in self.inputs:
             index = self.inputs.index(names[1])
             return lambda node, g: vjp(g, node.saved[index])
-        fetch: list[Callable[..., Any]] = []
-        for name in names:
-            if name == "g":
-                fetch.append(lambda node, g: g)
-            elif name == "out":
-                fetch.append(_output)
-            elif name in self.inputs:
-                fetch.append(_saved(self.inputs.index(name)))
-            elif name in self.attributes:
-                fetch.append(_attribute(name))
-            else:
-                fetch.append(_shape(self.inputs.index(name[:-len("_shape")])))
+        fetch = [self._source(name) for name in names]
         return lambda node, g: vjp(*[f(node, g) for f in fetch])
+
+    def _source(self, name: str) -> Callable[[Any, Any], Any]:
+        """Where an argument of a VJP comes from."""
+        if name == "g":
+            return lambda node, g: g
+        if name == "out":
+            return lambda node, g: new_tensor(node.out, node)
+        if name in self.attributes:
+            return lambda node, g: node.attrs[name]
+        index = self.inputs.index(name.removesuffix("_shape") if name not in self.inputs else name)
+        if name in self.inputs:
+            return lambda node, g: node.saved[index]
+        return lambda node, g: node.inputs[index].layout.shape
 
     def plan(self, layouts: Iterable[Layout], attrs: dict[str, Any]) -> Plan:
         """The plan of a signature, made at its first call. Its key: layouts, then attributes in `prepare`'s order."""

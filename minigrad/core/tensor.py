@@ -17,8 +17,9 @@ from ..devices.memory import Array, Layout
 from . import engine
 from .display import host_values, html, text
 from .engine import functions
+from .hooks import RemovableHandle, hooks, post_hooks
 from .shape import default_float, fail, is_float
-from .tape import RemovableHandle, Slot, Variable, edge_of, hooks, mode, post_hooks
+from .tape import Slot, Variable, edge_of, mode
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -26,8 +26,8 @@ ffi: Any
 lib, ffi = _load()
 
 
-# How much work space the kernels need: the functions and constants of native/workspace.h, which say what they count. CUDA
-# kernels are compiled with the same text.
+# How much work space the kernels need: the functions and constants of native/workspace.h, which say what they count.
+# CUDA kernels are compiled with the same text.
 loss_chunks: Callable[[int], int] = lib.mg_loss_chunks
 norm_chunks: Callable[[int], int] = lib.mg_chunks
 layer_norm_partial: Callable[[int, int], int] = lib.mg_layer_norm_partial

@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from ..core.tape import Node, RemovableHandle, Slot, edge_of, mode, recorded
+from ..core.hooks import RemovableHandle
+from ..core.tape import Node, Slot, edge_of, mode, recorded
 from ..core.tensor import Tensor, new_tensor
 from ..ops.creation import zeros
 

@@ -57,7 +57,7 @@ def _takes_tensor(function: Any) -> bool:
 
 
 def _signature(op: Elementwise) -> Signature:
-    """What `help` shows of the method of an elementwise primitive: its inputs, and the options of those with several."""
+    """What `help` shows of the method of an elementwise primitive: its inputs; with several, its options."""
     inputs = [Parameter(name, Parameter.POSITIONAL_OR_KEYWORD, annotation="Tensor") for name in op.inputs]
     if len(inputs) == 1:
         return Signature(inputs, return_annotation="Tensor")

@@ -289,7 +289,8 @@ def convolution_transpose(x: Tensor, weight: Tensor, bias: Tensor | None, *, str
     for tap, w in _taps(weight, groups):
         part = through(as_reshaped, matmul(through(as_matrix_transpose, w), flat), (n, groups * per_group, *size))
         places = tuple([(t * d, s, m) for t, d, s, m in zip(tap, dilation, stride, size, strict=True)])
-        part = place_op(part, shape=(n, groups * per_group, *canvas), key=(whole(n), whole(groups * per_group), *places))
+        channels = groups * per_group
+        part = place_op(part, shape=(n, channels, *canvas), key=(whole(n), whole(channels), *places))
         y = part if y is None else add(y, part)
     inside = [(p, 1, o) for p, o in zip(padding, out, strict=True)]
     return _with_bias(through(windowed, y, (whole(n), whole(groups * per_group), *inside)), bias)

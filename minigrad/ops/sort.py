@@ -147,7 +147,9 @@ def sort(input: Tensor, dim: int = -1, descending: bool = False, *, stable: bool
 @planner
 def _argsorted(x: Layout, dim: Any, descending: Any) -> Plan:
     a = axis_of(dim, x.ndim, "argsort")
-    return bind(_argsort, x, dim=a, descending=bool(descending)) if x.ndim else bind(argmax_op, x, axes=(), keepdim=False)
+    if not x.ndim:
+        return bind(argmax_op, x, axes=(), keepdim=False)
+    return bind(_argsort, x, dim=a, descending=bool(descending))
 
 
 def argsort(input: Tensor, dim: int = -1, descending: bool = False, *, stable: bool = False) -> Tensor:

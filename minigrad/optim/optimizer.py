@@ -23,7 +23,8 @@ import numpy as np
 from minigrad.ops.creation import as_tensor
 
 from ..core.engine import drop_grads
-from ..core.tape import RemovableHandle, enable_grad, mode, no_grad
+from ..core.hooks import RemovableHandle
+from ..core.tape import enable_grad, mode, no_grad
 from ..core.tensor import Tensor, new_tensor
 from ..devices.base import Device, Kernel
 from ..devices.launch import THREADS, Launch, launch, over, single
