@@ -39,7 +39,7 @@ const char *mg_workspace_text(void);
 
 
 def kernels(header: str) -> list[tuple[str, str, list[tuple[str, str]]]]:
-    """(set of types, name, [(C type, argument name)]) for each KERNEL line of minigrad.h, shorthands of the header expanded."""
+    """(set of types, name, [(C type, argument name)]) for each KERNEL of minigrad.h; its shorthands are expanded."""
     header = re.sub(r"/\*.*?\*/", "", header, flags=re.S)
     for shorthand, arguments in _SHORTHAND.findall(header):
         header = re.sub(rf"^{shorthand}\((\w+), *(\w+)\)$", rf"KERNEL(\1, \2, {arguments})", header, flags=re.M)
@@ -52,7 +52,8 @@ def kernels(header: str) -> list[tuple[str, str, list[tuple[str, str]]]]:
 
 def workspace(text: str) -> tuple[list[str], str]:
     """cdef lines for the functions and constants of workspace.h, and the C function that returns its text."""
-    cdef = [f"int64_t {name}({arguments});" for name, arguments in re.findall(r"^MG_FORMULA (\w+)\((.*)\) \{", text, re.M)]
+    formulas = re.findall(r"^MG_FORMULA (\w+)\((.*)\) \{", text, re.M)
+    cdef = [f"int64_t {name}({arguments});" for name, arguments in formulas]
     cdef += [f"#define {name} ..." for name in re.findall(r"^#define (MG_\w+) \d+", text, re.M)]
     literal = "\n".join("  " + json.dumps(line) for line in text.splitlines(keepends=True))
     return cdef, f"const char *mg_workspace_text(void) {{\n  return\n{literal};\n}}"
@@ -69,7 +70,8 @@ def generate(levels: list[str]) -> tuple[str, str]:
             c_types = [re.sub(r"\bT\b", TYPES.get(ty, "T"), a) for a, _ in arguments]
             signature = "".join(("p" if "const" in c else "o") if "*" in c else _SCALARS[c] for c in c_types)
             formal = ", ".join(c_types)
-            suffixes = [f"_{level}" for level in levels] if ty in LEVELLED else [f"_{levels[0]}" if ty else ""] * len(levels)
+            once = f"_{levels[0]}" if ty else ""
+            suffixes = [f"_{level}" for level in levels] if ty in LEVELLED else [once] * len(levels)
             prototypes += [f"void {full}{suffix}({formal});" for suffix in dict.fromkeys(suffixes)]
             for row, suffix in zip(rows, suffixes, strict=True):
                 row.append(f"(mg_function){full}{suffix},")
@@ -86,7 +88,8 @@ def generate(levels: list[str]) -> tuple[str, str]:
     source = "\n".join([
         "#include <stddef.h>", "#include <string.h>", '#include "runtime.h"', '#include "workspace.h"', *prototypes,
         "typedef void (*mg_function)(void);",
-        f"static const mg_function mg_levels[{len(levels)}][{len(names)}] = {{", *[f"{{ {' '.join(row)} }}," for row in rows], "};",
+        f"static const mg_function mg_levels[{len(levels)}][{len(names)}] = {{",
+        *[f"{{ {' '.join(row)} }}," for row in rows], "};",
         f"static mg_function mg_now[{len(names)}];",
         "void mg_select(int level) { memcpy(mg_now, mg_levels[level], sizeof mg_now); }",
         *macros, *thunks,

@@ -3,7 +3,19 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from fuzzing import DTYPES, SEEDS, Draw, compare, exact_memory, examples, memory_of, numpy_twin, run, takes_inplace, text_of  # noqa: F401
+from fuzzing import (  # noqa: F401
+    DTYPES,
+    SEEDS,
+    Draw,
+    compare,
+    exact_memory,
+    examples,
+    memory_of,
+    numpy_twin,
+    run,
+    takes_inplace,
+    text_of,
+)
 from hypothesis import given
 
 import minigrad as mg
