@@ -77,7 +77,7 @@ def keep_grad(t: Variable) -> None:
 # ---- the walk --------------------------------------------------------------------------------------------------------
 
 def _reachable(roots: list[Edge], stop: frozenset) -> list[Any]:
-    """All nodes that lead to the roots, oldest first; what leads to the nodes in `stop` is left out."""
+    """All nodes that lead to the roots, oldest first; the search ends at the nodes in `stop`."""
     seen = set()
     stack = [r for r in roots if type(r) is Node or type(r) is Slot]
     while stack:
@@ -235,7 +235,7 @@ def _deposit(leaf: Variable, g: Variable, create_graph: bool, taken: set[int]) -
         return
     array = g.array
     if not create_graph:
-        # copied if it is not known that nothing else has it: a hook may have kept what it was given
+        # a hook may have kept the gradient that it was given
         if hooks.tables or type(array) is not Buffer or id(array) in taken or getrefcount(array) > _LONE:
             with no_grad():
                 g = functions.clone(g)
@@ -272,7 +272,8 @@ def grad(outputs: Variable | Sequence[Variable], inputs: Variable | Sequence[Var
     count = 1 if grad_outputs is not None else len(outs)
     given = list(grad_outputs) if isinstance(grad_outputs, (tuple, list)) else [grad_outputs] * count
     if len(given) != len(outs):
-        fail("autograd.grad", "grad_outputs must have one entry for each output", f"{len(given)} for {len(outs)}")
+        fail("autograd.grad", "grad_outputs must have one entry for each output",
+             f"{len(given)} for {len(outs)} outputs")
     if materialize_grads and allow_unused is False:
         raise ValueError("[autograd.grad] allow_unused must not be False when materialize_grads is True")
     for i, t in enumerate(ins):

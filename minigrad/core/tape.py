@@ -30,23 +30,13 @@ class Variable:
 # ---- modes -----------------------------------------------------------------------------------------------------------
 
 class Mode(threading.local):
-    """Switches. Each thread has its own
+    """Switches of a thread. `fused` and `bindings` belong to the whole process: they are set on the class."""
 
-    * `grad`: operations are recorded;
-    * `recompute`: a checkpointed block is being run again;
-    * `recorder`: the active capture, or None; layers and optimisers report their use to it.
-
-    The whole process shares (set on the class)
-
-    * `fused`: whether fused kernels are used ("auto", "off", "require");
-    * `bindings`: counts tensors that got other memory and modules that got other members; captured programs read it.
-    """
-
-    grad = True
-    recompute = False
-    fused = "auto"
-    bindings = 0
-    recorder: Any = None
+    grad = True                 # operations are recorded
+    recompute = False           # a checkpointed block is being run again
+    recorder: Any = None        # the active capture, or None; layers and optimisers report their use to it
+    fused = "auto"              # whether fused kernels are used: "auto", "off" or "require"
+    bindings = 0                # counts tensors with new memory and modules with new members; captured programs read it
 
 
 mode = Mode()
@@ -184,16 +174,16 @@ class Slot:
 
     @property
     def op(self) -> Any:
-        """The node's op."""
+        """The op of its node."""
         return self.inputs[0].op
 
     @property
     def next_functions(self) -> tuple[tuple[Edge, int], ...]:
-        """The node's."""
+        """Those of its node."""
         return self.inputs[0].next_functions
 
     def name(self) -> str:
-        """The node's."""
+        """The name of its node."""
         return self.inputs[0].name()
 
     def __repr__(self) -> str:

@@ -181,7 +181,7 @@ class View(Array):
 
     @property
     def version(self) -> int:
-        """The owner's."""
+        """The version of the owner."""
         return self.owner.version
 
     @version.setter

@@ -157,22 +157,24 @@ def _masks_count(op: Elementwise, inputs: tuple, dtype: np.dtype) -> np.dtype:
 
 
 add = Elementwise("add", np.add, "input other", {"input": lambda g: g, "other": lambda g: g}, options=_scaled("add"),
-                  doc="input + alpha * other, in the promoted dtype. Tensors or numbers, which broadcast; for "
-                      "bools: or. RuntimeError for a float `alpha` with integer tensors.")
+                  doc="input + alpha * other, in the promoted dtype.\n\n"
+                      "Tensors or numbers, which broadcast; of bools, their logical or. RuntimeError for a float\n"
+                      "`alpha` with integer tensors.")
 sub = Elementwise("sub", np.subtract, "input other", {"input": lambda g: g, "other": lambda g: neg(g)}, kinds="if",
                   dtypes=_no_masks, options=_scaled("sub"),
-                  doc="input - alpha * other, in the promoted dtype. Tensors or numbers, which broadcast. "
-                      "NotImplementedError for a bool operand.")
+                  doc="input - alpha * other, in the promoted dtype.\n\n"
+                      "Tensors or numbers, which broadcast. NotImplementedError for a bool operand.")
 mul: Elementwise = Elementwise(
     "mul", np.multiply, "input other",
     {"input": lambda g, other: mul.call(g, other), "other": lambda g, input: mul.call(g, input)},
-    doc="input * other, in the promoted dtype. Tensors or numbers, which broadcast; for bools: and.")
+    doc="input * other, in the promoted dtype. Tensors or numbers, which broadcast; of bools, their logical and.")
 div: Elementwise = Elementwise(
     "div", np.true_divide, "input other",
     {"input": lambda g, other: div(g, other), "other": lambda g, other, out: neg(div(mul(g, out), other))},
     result="float", domain=((-2.0, 2.0), _POSITIVE), options=_rounded,
-    doc="input / other; integers and bools give the default float. With `rounding_mode` \"floor\" or \"trunc\" the "
-        "quotient is rounded down or towards 0: integers then stay integers, and the gradient is 0.")
+    doc="input / other; integers and bools give the default float.\n\n"
+        "With `rounding_mode` \"floor\" or \"trunc\" the quotient is rounded down or towards 0: integers then stay\n"
+        "integers, and the gradient is 0.")
 neg: Elementwise = Elementwise("neg", np.negative, "input", {"input": lambda g: neg(g)}, kinds="if",
                                doc="-input. NotImplementedError for bools.")
 abs = Elementwise("abs", np.absolute, "input", {"input": lambda g, input: mul(g, sign(input))}, kinds="if",
@@ -190,13 +192,13 @@ maximum = Elementwise(
     "maximum", np.maximum, "input other",
     {"input": lambda g, input, other: _half_where_equal(g, input, other, lt),
      "other": lambda g, input, other: _half_where_equal(g, other, input, lt)}, tensors=2,
-    doc="The larger of two tensors, elementwise, with broadcasting; NaN if one is NaN (`fmax` ignores NaN). "
+    doc="The larger of two tensors, elementwise, with broadcasting; NaN if one is NaN (`fmax` ignores NaN).\n\n"
         "Where they are equal, each gets half of the gradient.")
 minimum = Elementwise(
     "minimum", np.minimum, "input other",
     {"input": lambda g, input, other: _half_where_equal(g, input, other, gt),
      "other": lambda g, input, other: _half_where_equal(g, other, input, gt)}, tensors=2,
-    doc="The smaller of two tensors, elementwise, with broadcasting; NaN if one is NaN (`fmin` ignores NaN). "
+    doc="The smaller of two tensors, elementwise, with broadcasting; NaN if one is NaN (`fmin` ignores NaN).\n\n"
         "Where they are equal, each gets half of the gradient.")
 floor_divide = Elementwise(
     "floor_divide", _whole(np.floor_divide), "input other",
@@ -216,13 +218,14 @@ fmod = Elementwise(
 pow = Elementwise(
     "pow", _integer_power, "input exponent", {"input": _power_rule, "exponent": _exponent_rule}, kinds="if",
     domain=(_POSITIVE, (-2.0, 2.0)), oracle=np.power,
-    doc="input^exponent, in the promoted dtype; both may be tensors or numbers. An integer tensor to a negative whole "
-        "number raises RuntimeError; to a tensor of negative integers it is 0, except for 1 and -1.")
+    doc="input^exponent, in the promoted dtype; both may be tensors or numbers.\n\n"
+        "An integer tensor to a negative whole number raises RuntimeError; to a tensor of negative integers it is\n"
+        "0, except for 1 and -1.")
 atan2 = Elementwise(
     "atan2", np.arctan2, "input other",
     {"input": lambda g, input, other: _atan2_rule(g, other, input, other),
      "other": lambda g, input, other: neg(_atan2_rule(g, input, input, other))}, result="float", tensors=2,
-    doc="The angle of the point with x = other and y = input, in [-pi, pi]; the gradient at the origin is 0. "
+    doc="The angle of the point with x = other and y = input, in [-pi, pi]; the gradient at the origin is 0.\n\n"
         "Integers and bools give the default float.")
 
 
@@ -344,8 +347,8 @@ where: Elementwise = Elementwise(
     "where", lambda c, a, b, out: np.copyto(out, np.where(c, a, b)), "condition input other",
     {"input": lambda g, condition: where(condition, g, 0.0), "other": lambda g, condition: where(condition, 0.0, g)},
     oracle=np.where, kernel_kinds="size", selects=True,
-    doc="`input` where the bool tensor `condition` is true, else `other`, in their promoted dtype. All three "
-        "broadcast; `input` and `other` may be numbers. RuntimeError for a condition of another dtype.")
+    doc="`input` where the bool tensor `condition` is true, else `other`, in their promoted dtype.\n\n"
+        "All three broadcast; `input` and `other` may be numbers. RuntimeError for a condition of another dtype.")
 copy = Elementwise("copy", lambda a, out: np.copyto(out, a), "input", {"input": lambda g: g}, oracle=np.array,
                    kernel_kinds="size", doc="A contiguous copy of `input`.")
 
