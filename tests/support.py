@@ -2,11 +2,14 @@
 from __future__ import annotations
 
 import gc
+import math
 import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from minigrad.core.tape import Node, Slot
 from minigrad.core.tensor import Tensor
@@ -21,7 +24,7 @@ def run_python(*arguments: str, **environment: str) -> subprocess.CompletedProce
                           cwd=tempfile.gettempdir())
 
 
-def tensors_in_cycles():
+def tensors_in_cycles() -> list[str]:
     """The tensors and nodes that only the garbage collector frees because they refer to themselves, through whatever else. Those that
     merely hang off a cycle (of an exception's traceback, say) do not count."""
     gc.set_debug(gc.DEBUG_SAVEALL)
@@ -31,19 +34,40 @@ def tensors_in_cycles():
     finally:
         gc.set_debug(0)
         gc.garbage.clear()
-    for suspect in garbage.values():
-        if isinstance(suspect, (Tensor, Node, Slot)) and reaches(suspect, suspect, garbage):
-            suspects.append(f"{type(suspect).__name__} of {suspect.node if isinstance(suspect, Tensor) else suspect}")
+    for group in components(garbage):
+        found = [o for o in group if isinstance(o, (Tensor, Node, Slot))]
+        if found and (len(group) > 1 or any(other is found[0] for other in gc.get_referents(found[0]))):
+            suspects += [f"{type(o).__name__} of {o.node if isinstance(o, Tensor) else o}" for o in found]
     return suspects
 
 
-def reaches(start, goal, among):
-    seen, todo = set(), [start]
-    while todo:
-        for other in gc.get_referents(todo.pop()):
-            if other is goal:
-                return True
-            if id(other) in among and id(other) not in seen:
-                seen.add(id(other))
-                todo.append(other)
-    return False
+def components(objects: dict[int, Any]) -> Iterator[list[Any]]:
+    """The strongly connected components of objects (by id) that refer to each other: Tarjan 1972, without recursion."""
+    number: dict[int, int] = {}                     # in order of discovery
+    low: dict[int, float] = {}                      # the lowest number reached; infinite once the component is complete
+    open_ones: list[int] = []
+    for root in objects:
+        path = [] if root in number else [(root, iter([root]))]
+        while path:
+            here, others = path[-1]
+            if here not in number:
+                number[here] = low[here] = len(number)
+                open_ones.append(here)
+                path[-1] = here, others = here, iter([id(o) for o in gc.get_referents(objects[here]) if id(o) in objects])
+            for other in others:
+                if other not in number:
+                    path.append((other, iter(())))
+                    break
+                low[here] = min(low[here], low[other])
+            else:
+                path.pop()
+                if path:
+                    low[path[-1][0]] = min(low[path[-1][0]], low[here])
+                if low[here] == number[here]:
+                    at = len(open_ones) - 1
+                    while open_ones[at] != here:
+                        at -= 1
+                    for done in open_ones[at:]:
+                        low[done] = math.inf
+                    yield [objects[done] for done in open_ones[at:]]
+                    del open_ones[at:]
