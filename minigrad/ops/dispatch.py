@@ -235,10 +235,14 @@ def with_number(op: Any, index: int) -> Callable[[Any, Any], Any]:
         t.array = out
         t.grad = None
         if differentiable and input.requires_grad and (not paused or mode.grad):
-            edge, saved, value = input.node or input, input if saves_tensor else None, value if saves_number else None
-            edges, kept = ((None, edge), (value, saved)) if index else ((edge, None), (saved, value))
+            edge, kept = input.node or input, input if saves_tensor else None
+            if not saves_number:
+                value = None
             version = x.version if saves_tensor else 0
-            t.node = recorded(op, edges, to, kept, version, out if keeps_out else None, None, needs)
+            if index:
+                t.node = recorded(op, (None, edge), to, (value, kept), version, out if keeps_out else None, None, needs)
+            else:
+                t.node = recorded(op, (edge, None), to, (kept, value), version, out if keeps_out else None, None, needs)
             t.requires_grad = True
             return t
         t.node = None
