@@ -164,12 +164,10 @@ def walk(roots: list[Edge], gradients: list[Any], create_graph: bool, retain_gra
     finally:
         set_recording(before)
     if hooked and not bounded:
-        for edge in pending:
-            pending[edge] = _hooked(edge, pending[edge])
+        pending = {edge: _hooked(edge, g) for edge, g in pending.items()}
     if targets is None:
         return pending
-    kept.update((e, g) for e, g in pending.items() if e in wanted)
-    return kept
+    return {**kept, **{e: g for e, g in pending.items() if e in wanted}}
 
 
 def _send(edge: Edge, g: Any, pending: dict, owned: set, frontier: list, create_graph: bool) -> None:
