@@ -86,6 +86,9 @@ def generate(levels: list[str]) -> tuple[str, str]:
             labels.append(f'  "{" ".join(argument for _, argument in arguments)}",')
     formulas, text = workspace((HERE / "workspace.h").read_text())
     source = "\n".join([
+        # no kernel reads errno: keeping it around each call would take 15 ns
+        "#undef _cffi_restore_errno", "#undef _cffi_save_errno",
+        "#define _cffi_restore_errno() ((void)0)", "#define _cffi_save_errno() ((void)0)",
         "#include <stddef.h>", "#include <string.h>", '#include "runtime.h"', '#include "workspace.h"', *prototypes,
         "typedef void (*mg_function)(void);",
         f"static const mg_function mg_levels[{len(levels)}][{len(names)}] = {{",

@@ -16,7 +16,7 @@ from ..devices.base import Device
 from ..devices.memory import Array, Buffer, Layout
 from .hooks import hooks, post_hooks
 from .shape import fail
-from .tape import FREED, Edge, Node, Slot, Variable, edge_of, located, mode, no_grad, set_recording
+from .tape import FREED, Edge, Node, Slot, Variable, edge_of, located, mode, set_recording
 
 
 class Functions:
@@ -124,7 +124,7 @@ def walk(roots: list[Edge], gradients: list[Any], create_graph: bool, retain_gra
     frontier: list[tuple[int, Any]] = []
     owned: set[Edge] = set()            # edges whose gradient is in a buffer made here: it may be added to in place
     kept: dict[Edge, Any] = {}
-    hooked = hooks.tables
+    hooked, accumulate = hooks.tables, functions.accumulate
     try:
         for root, g in zip(roots, gradients, strict=True):
             _send(root, g, pending, owned, frontier, create_graph)
@@ -150,7 +150,9 @@ def walk(roots: list[Edge], gradients: list[Any], create_graph: bool, retain_gra
             for edge, result in zip(edges, node.op.backward(node, g, needs)):      # noqa: B905 (this is the hot loop)
                 if result is None or edge is None:
                     continue
-                if edge in pending or result.array.layout is not edge.layout:
+                if edge in owned and result.array.layout is edge.layout:
+                    accumulate(pending[edge], result)
+                elif edge in pending or result.array.layout is not edge.layout:
                     _send(edge, result, pending, owned, frontier, create_graph)
                 else:
                     pending[edge] = result
@@ -230,18 +232,21 @@ def _deposit(leaf: Variable, g: Variable, create_graph: bool, taken: set[int]) -
         if create_graph:
             leaf.grad = functions.add(leaf.grad, g)
         else:
-            with no_grad():
-                functions.accumulate(leaf.grad, g)
+            functions.accumulate(_outside(leaf.grad), _outside(g))
         return
     array = g.array
     if not create_graph:
         # a hook may have kept the gradient that it was given
         if hooks.tables or type(array) is not Buffer or id(array) in taken or getrefcount(array) > _LONE:
-            with no_grad():
-                g = functions.clone(g)
+            g = functions.clone(_outside(g))
             array = g.array
     taken.add(id(array))
     leaf.grad = g
+
+
+def _outside(g: Any) -> Any:
+    """The gradient on the same memory, outside the graph."""
+    return g.detach() if g.requires_grad else g
 
 
 def _count_lone() -> int:
@@ -310,8 +315,7 @@ def _starts(op: str, tensors: Sequence[Variable],
             if layout.size != 1:
                 fail(op, "a gradient can be left out for a scalar only", layout,
                      "reduce it first (loss.sum()) or pass gradient=")
-            with no_grad():
-                g = functions.ones_like(t)
+            g = functions.ones_like(t)
         elif g.array.layout.shape != layout.shape:
             fail(op, "the gradient must have the tensor's shape", [layout, g.array.layout])
         roots.append(edge_of(t))

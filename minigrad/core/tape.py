@@ -10,6 +10,7 @@ import itertools
 import threading
 from collections.abc import Callable, Sequence
 from functools import wraps
+from threading import get_ident
 from typing import Any
 
 from ..devices.memory import Array, Layout
@@ -51,7 +52,7 @@ def set_recording(on: bool) -> bool:
     before = mode.grad
     if on is not before:
         mode.grad = on
-        (paused.discard if on else paused.add)(threading.get_ident())
+        (paused.discard if on else paused.add)(get_ident())
     return before
 
 

@@ -200,10 +200,27 @@ def binary_in_place(op: Any) -> Callable[[Any, Any], Any]:
     return call
 
 
+def _learner(op: Any, index: int, known: dict[tuple, tuple]) -> Callable[[Any, Any], Any]:
+    """The first call of `with_number` for a layout and a number: it runs the general path and fills `known`."""
+    def learn(input: Any, number: Any) -> Any:
+        pair = (number, input) if index else (input, number)
+        out = op.apply(*pair)
+        if out is not NotImplemented and type(number) in _PLAIN and number == number:
+            tensors = op.convert(pair)
+            plan = op.plans.get(tuple([t.array.layout for t in tensors])) if tensors else None
+            if plan is not None and plan.kernel is not None and tensors[index] is input:        # type: ignore[index]
+                value = tensors[1 - index]                                                      # type: ignore[index]
+                key = (input.array.layout, type(number), number or repr(number))
+                remember(known, key, (plan, value, value.array.ptr))
+        return out
+    return learn
+
+
 def with_number(op: Any, index: int) -> Callable[[Any, Any], Any]:
     """`f(tensor, number)`, where the tensor is operand `index`. What a number becomes beside a layout (a constant and a
     plan) is remembered."""
     known: dict[tuple, tuple] = {}
+    learn = _learner(op, index, known)
     differentiable, keeps_out = index in op.rules, op.keeps_out
     uses = op.saves.get(index, ())
     saves_tensor, saves_number, needs = index in uses, 1 - index in uses, (index == 0, index == 1)
@@ -235,27 +252,19 @@ def with_number(op: Any, index: int) -> Callable[[Any, Any], Any]:
         t.array = out
         t.grad = None
         if differentiable and input.requires_grad and (not paused or mode.grad):
-            edge, saved, value = input.node or input, input if saves_tensor else None, value if saves_number else None
-            edges, kept = ((None, edge), (value, saved)) if index else ((edge, None), (saved, value))
+            edge, kept = input.node or input, input if saves_tensor else None
+            if not saves_number:
+                value = None
             version = x.version if saves_tensor else 0
-            t.node = recorded(op, edges, to, kept, version, out if keeps_out else None, None, needs)
+            if index:
+                t.node = recorded(op, (None, edge), to, (value, kept), version, out if keeps_out else None, None, needs)
+            else:
+                t.node = recorded(op, (edge, None), to, (kept, value), version, out if keeps_out else None, None, needs)
             t.requires_grad = True
             return t
         t.node = None
         t.requires_grad = False
         return t
-
-    def learn(input: Any, number: Any) -> Any:
-        pair = (number, input) if index else (input, number)
-        out = op.apply(*pair)
-        if out is not NotImplemented and type(number) in _PLAIN and number == number:
-            tensors = op.convert(pair)
-            plan = op.plans.get(tuple([t.array.layout for t in tensors])) if tensors else None
-            if plan is not None and plan.kernel is not None and tensors[index] is input:        # type: ignore[index]
-                value = tensors[1 - index]                                                      # type: ignore[index]
-                key = (input.array.layout, type(number), number or repr(number))
-                remember(known, key, (plan, value, value.array.ptr))
-        return out
     return call
 
 

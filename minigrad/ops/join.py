@@ -16,8 +16,8 @@ import numpy as np
 from ..core.arrays import mover
 from ..core.op import Primitive, same_device
 from ..core.shape import axis_of, fail, promote
-from ..core.tape import Node
-from ..core.tensor import Tensor
+from ..core.tape import Node, mode, paused
+from ..core.tensor import Tensor, new_tensor
 from ..devices import memory
 from ..devices.memory import Array, Layout, alloc, layout
 from ..devices.plan import Plan, elementwise_plan, remember
@@ -144,7 +144,13 @@ def _again(op: Primitive, tensors: Any, dim: Any) -> Tensor | None:
         plan = _seen.get((op, dim, *[a.layout for a in arrays]))
     except (AttributeError, TypeError):
         return None
-    return None if plan is None else op.finish(plan, tensors, plan.run(*arrays))       # type: ignore[misc]
+    if plan is None:
+        return None
+    made = plan.run(*arrays)
+    for t in tensors:
+        if t.requires_grad and (not paused or mode.grad):
+            return op.record(plan, tensors, made)
+    return new_tensor(made, None)
 
 
 def _first(op: Primitive, tensors: Any, given: list[Tensor], dim: Any, axis: int) -> Tensor:
