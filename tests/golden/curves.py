@@ -2,8 +2,8 @@
 
     python tests/golden/curves.py          writes curves.json with torch: the examples' own text, its imports changed to torch's
 
-tests/project/test_examples.py reproduces the file. What torch does not have (LSTM and GRU with norm="layer") is written below as a loop over
-torch's functions.
+tests/project/test_examples.py reproduces the file. What torch does not have (LSTM and GRU with norm="layer") is written below as a loop
+over torch's functions.
 """
 from __future__ import annotations
 

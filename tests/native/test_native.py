@@ -1,4 +1,4 @@
-"""The list of kernels is one: what minigrad.h declares is built, and is what the Python side launches. The library: SIMD levels, threads."""
+"""The list of kernels is one: what minigrad.h declares is built, and is what the Python side launches. SIMD levels, threads, fork."""
 from __future__ import annotations
 
 import re

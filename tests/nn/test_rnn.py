@@ -1,4 +1,5 @@
-"""Recurrence against PyTorch: its layers for the plain ones, hand-written loops for the normalised ones; lengths, packing, states."""
+"""Recurrence: padding, states, dropout, capture, refusals; and against PyTorch, its layers for the plain ones, loops over its functions
+for the normalised ones. test_rnn_by_hand.py holds the layers against a loop in NumPy, without PyTorch."""
 from __future__ import annotations
 
 import collections
@@ -153,6 +154,9 @@ def test_initial_values_are_torchs(torch):
         theirs, ours = getattr(torch.nn, kind)(30, 50, 2), getattr(nn, kind)(30, 50, 2)
         for p, q in zip(ours.parameters(), theirs.parameters(), strict=True):
             assert abs(p).max().item() <= 50 ** -0.5 and abs(p.std().item() - q.std().item()) < 0.02
+
+
+def test_forget_bias():
     layer = nn.LSTM(3, 4, forget_bias=1.0, bidirectional=True)
     for suffix in ("_l0", "_l0_reverse"):
         assert (getattr(layer, "bias_ih" + suffix) + getattr(layer, "bias_hh" + suffix))[4:8].tolist() == [1.0] * 4
