@@ -1,6 +1,10 @@
-// Activation functions, forward and backward: out[i] = f(x[i]), gx[i] = g[i] * f'(x[i]), by plans (common.cuh). The
-// formulas are those of native/activation.c, in forms that neither overflow nor cancel; comparisons are written so that
-// a NaN takes the branch that it takes in PyTorch.
+// Activation functions, forward and backward. The plain loops are
+//
+//   for i:  out[i] = f(x[i])              for i:  gx[i] = g[i] * f'(x[i])
+//
+// and `map` of common.cuh is the fast one, for operands of any layout. The formulas are those of native/activation.c,
+// in forms that neither overflow nor cancel. Comparisons are written so that a NaN takes the branch that it takes in
+// PyTorch. LIGHT and HEAVY mean the same as in elementwise.cu.
 #if IS_REAL
 #define LIGHT 4
 #define HEAVY 1
@@ -12,7 +16,7 @@
   KERNEL(name)(T *gx, const T *g, const T *x, const int64_t *plan) { \
     map<weight>(plan, [](T g, T x) -> T { return expression; }, gx, g, x); \
   }
-// with scalars; p is the first, as T
+// with one or two scalars: p is the first and q the second, as T
 #define FORWARD_1(weight, name, s, expression) \
   KERNEL(name)(T *out, const T *a, const int64_t *plan, double s) { \
     const T p = (T)s; \
@@ -82,7 +86,7 @@ BACKWARD(HEAVY, logsigmoid_backward, g * sigmoid(-x))
 FORWARD(HEAVY, silu, x * sigmoid(x))
 BACKWARD(HEAVY, silu_backward, g * (sigmoid(x) * (1 + x * sigmoid(-x))))
 
-// mish = x t, t = tanh(log(1 + exp(x))); with e = exp(-|x|) nothing overflows, and 1 - t is not a difference
+// mish = x t, t = tanh(log(1 + exp(x))). With e = exp(-|x|) nothing overflows, and 1 - t needs no subtraction.
 struct Mish {
   T t, slope;
   __device__ __forceinline__ explicit Mish(T x) {
@@ -97,8 +101,8 @@ FORWARD(HEAVY, mish, x * Mish(x).t)
 __device__ __forceinline__ T mish_slope(T x) { const Mish m(x); return m.t + x * m.slope; }
 BACKWARD(HEAVY, mish_backward, g * mish_slope(x))
 
-// gelu = x P(x), P the normal distribution function; by erfc, which keeps its relative accuracy where 1 + erf has none
-// left
+// gelu = x P(x), where P is the normal distribution function. It is computed with erfc, which keeps its relative
+// accuracy where 1 + erf has none left.
 __device__ __forceinline__ T normal_cdf(T x) { return T(0.5) * erfc(x * T(-0.70710678118654752440)); }
 FORWARD(HEAVY, gelu, x * normal_cdf(x))
 BACKWARD(HEAVY, gelu_backward, g * (normal_cdf(x) + x * exp(T(-0.5) * x * x) * T(0.39894228040143267794)))

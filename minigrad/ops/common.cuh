@@ -1,14 +1,15 @@
-// What every CUDA kernel file begins with. minigrad/cuda.py puts this text in front of a .cu file and compiles the two
-// with NVRTC, once for each element type (-DMG_TYPE=f32), as native/ does with C: one text, T is the element type.
+// What every CUDA kernel file begins with. minigrad/devices/cuda.py puts this text in front of a .cu file and compiles
+// both with NVRTC, once for each element type (-DMG_TYPE=f32). As in native/, there is one text, and T is the element
+// type.
 //
-//   KERNEL(name)(arguments) { ... }     the CUDA twin of the C kernel `name`: the same arguments, word for word, as on
-//                                       its
-//                                       line of native/minigrad.h (tests/test_cuda.py holds them together)
-//   STEP(name, part)(arguments)         one more launch of the same kernel, after it: the same arguments again
+//   KERNEL(name)(arguments) { ... }     the CUDA form of the C kernel `name`. Its arguments are word for word those of
+//                                       native/minigrad.h (tests/cuda/test_sources.py compares them)
+//   STEP(name, part)(arguments)         one more launch for the same kernel, after it, with the same arguments
 //
-// How many blocks and threads a kernel gets is decided in the table of minigrad/cuda.py. A kernel relies on no
-// particular number unless it says so: loops go over the grid. No host header exists here (NVRTC), and sums never use
-// float atomics: the same input gives the same bits at each run.
+// Each op says beside its definition how many blocks and threads its kernels get: `launch`, in
+// minigrad/devices/launch.py. A kernel relies on no particular number unless its comment says so: loops go over the
+// whole grid. NVRTC has no host headers. Sums never use float atomics, so that the same input gives the same bits at
+// each run.
 #define MG_CAT2_(a, b) a##b
 #define MG_CAT2(a, b) MG_CAT2_(a, b)
 #define MG_CAT3_(a, b, c) a##b##c
@@ -60,7 +61,8 @@ typedef unsigned char uint8_t;
   for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < (n); i += (int64_t)gridDim.x * blockDim.x)
 
 #if IS_REAL
-// A long sum in two levels: at most 64 terms meet in one rounding chain, then those sums. Not Kahan: inf must stay inf.
+// A long sum in two levels: at most 64 terms are added in one chain, then the sums of these chains. This bounds the
+// rounding error. It is not Kahan's sum, because that turns inf into NaN.
 struct Sum {
   T block = 0, total = 0;
   int count = 0;
@@ -80,14 +82,15 @@ template <class Op> __device__ __forceinline__ T warp_all(T v) {
   return v;
 }
 
-// Over the threads that share threadIdx.y, the same result in each. blockDim.x is 32 (a warp for a row, any number of
-// rows in a block) or more (a multiple of 32, and then one row in a block, so that all threads come here).
+// Combines v over the threads that share threadIdx.y; each of them gets the same result. blockDim.x is 32 (a warp for a
+// row, any number of rows in a block) or a larger multiple of 32 (one row in a block, so that all threads of the block
+// reach the barriers).
 template <class Op> __device__ __forceinline__ T row_all(T v) {
   __shared__ T of_warp[32];
   v = warp_all<Op>(v);
   if (blockDim.x == 32) return v;
   const int warp = threadIdx.x >> 5, warps = blockDim.x >> 5;
-  __syncthreads();                         // of_warp may still be read from the call before
+  __syncthreads();                         // other threads may still read of_warp in the previous call
   if ((threadIdx.x & 31) == 0) of_warp[warp] = v;
   __syncthreads();
   v = of_warp[0];
@@ -97,10 +100,11 @@ template <class Op> __device__ __forceinline__ T row_all(T v) {
 __device__ __forceinline__ T row_sum(T v) { return row_all<Add>(v); }
 __device__ __forceinline__ T row_max(T v) { return row_all<Largest>(v); }
 
-// ---- rows. blockDim is (threads of a row, rows): a warp for a row up to n = 1024, so that nothing waits at a
-//     barrier, and
-// a block for a longer one. A thread keeps its first KEPT elements of the row in registers, so a row of up to
-// KEPT * blockDim.x elements is read once; what lies beyond is read again, from L1 or L2. ----
+// ---- rows ----
+//
+// blockDim is (threads of a row, rows). A row of up to n = 1024 elements gets a warp, so that nothing waits at a
+// barrier; a longer row gets a block. A thread keeps its first KEPT elements of the row in registers. So a row of up to
+// KEPT * blockDim.x elements is read once; the rest of a longer row is read again, from L1 or L2.
 #define KEPT 8
 struct Row {
   T kept[KEPT];
@@ -126,28 +130,27 @@ struct Row {
   for (int64_t row = (int64_t)blockIdx.x * blockDim.y + threadIdx.y; row < (rows); \
        row += (int64_t)gridDim.x * blockDim.y)
 
-// never overflows: exp() sees negative numbers only
+// Cannot overflow: the argument of exp() is never positive.
 __device__ __forceinline__ T sigmoid(T x) {
   const T e = exp(-fabs(x));
   return (x < 0 ? e : 1) / (1 + e);
 }
 
-// 1 / sqrt(v), rounded: rsqrt() of the GPU is off by an ulp or two
+// 1 / sqrt(v). The GPU's own rsqrt() has an error of one or two units in the last place.
 __device__ __forceinline__ T inverse_root(T v) { return 1 / sqrt(v); }
 #endif
 
-// ---- elementwise kernels: out[i] = f(a[i], ...) over operands of any layout, by a plan (minigrad.h)
-//     -------------------
+// ---- elementwise kernels: out[i] = f(a[i], ...) over operands of any layout, by a plan (native/minigrad.h) ----
 //
 //   for i < size:  index = unravel(i, shape);  out[index . strides 0] = f(a[index . strides 1], ...)
 //
-// With one dimension there is nothing to unravel, and a thread takes U elements, a block's width apart: it loads all U
-// before it stores the first, so that U loads are under way at once (the compiler cannot reorder them itself: out may
-// be a). U is 4 for arithmetic, 1 for functions that cost more than memory does: then one loop serves both cases, and
-// the function's code stands there once. Indices are unravelled in 32 bits below 2^31 elements.
+// With one dimension there is nothing to unravel, and a thread takes U elements, a block's width apart. It loads all U
+// before it stores the first, so that U loads are in flight at once. (The compiler cannot reorder them itself, because
+// out may be a.) U is 4 for arithmetic. It is 1 for functions that cost more than memory access: then one loop serves
+// both cases, and the function's code is compiled once. Below 2^31 elements, indices are unravelled in 32 bits.
 
-// i / n. The compiler's 64-bit division is a call, which makes registers spill; this one needs about three rounds, each
-// with an estimate that is good to 20 bits and never too large.
+// i / n. The compiler's 64-bit division is a call, which makes registers spill. This one needs about three rounds; the
+// estimate of each round is right to 20 bits and never too large.
 __device__ __forceinline__ uint32_t quotient(uint32_t i, uint32_t n) { return i / n; }
 __device__ __forceinline__ uint64_t quotient(uint64_t i, uint64_t n) {
   const float inverse = __fdividef(1 - 1.f / (1 << 20), (float)n);
@@ -168,7 +171,7 @@ template <int N, class I> __device__ __forceinline__ void unravel(I i, const int
   }
 }
 
-// load(u, at) fills slot u from the operands' offsets, store(u, to) empties it
+// load(u, at) fills slot u from the operands' offsets `at`; store(u, to) writes the result of slot u to offset `to`.
 template <int U, int N, class Load, class Store>
 __device__ __forceinline__ void walk(const int64_t *plan, Load load, Store store) {
   const int ndim = (int)plan[0];

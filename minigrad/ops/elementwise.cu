@@ -1,6 +1,10 @@
-// Elementwise primitives, of operands of any layout: see "elementwise kernels" in common.cuh for the loop they all
-// share. LIGHT kernels cost less than the memory they touch and take four elements a thread; the HEAVY ones take one.
-// Division and roots are light in float, but routines in double.
+// Elementwise primitives over operands of any layout. The plain loop of each is
+//
+//   for i:  out[i] = f(a[i], b[i], ...)
+//
+// "Elementwise kernels" in common.cuh describes the fast loop, which all of them share. LIGHT kernels cost less than
+// the memory they read and write; a thread takes four elements. In HEAVY kernels it takes one. Division and roots are
+// light in float; in double they are routines.
 #define LIGHT 4
 #define HEAVY 1
 #define LIGHT_F32 (TYPE_IS == 1 ? LIGHT : HEAVY)
@@ -33,8 +37,10 @@ KERNEL(where)(T *out, const uint8_t *condition, const T *a, const T *b, const in
 }
 #endif
 
-// ---- casts. Float to integer truncates; what does not fit, and NaN, become the type's least value, as on the CPU (the
-// GPU's own conversion would give the nearest end, and 0 for NaN) ----
+// ---- casts ----
+//
+// Float to integer truncates. NaN and numbers out of range become the least value of the type, as on the CPU. (The
+// GPU's own conversion gives the nearest value in range, and 0 for NaN.)
 #if IS_ANY
 #define CAST(suffix, type, expression) \
   KERNEL(cast_##suffix)(type * out, const T *a, const int64_t *plan) { \
@@ -60,7 +66,7 @@ COMPARE(gt, x > y)
 COMPARE(ge, x >= y)
 #endif
 
-// ---- arithmetic. Integers wrap around: through unsigned, where that is defined ----
+// ---- arithmetic; integers wrap around, so they are computed as unsigned, where C++ defines that ----
 #if IS_NUMBER
 #if IS_REAL
 #define WRAP(expression) (expression)
@@ -81,7 +87,7 @@ BINARY(LIGHT, minimum, x < y || x != x ? x : y)
 
 #if IS_REAL
 // Python's rules: the remainder takes the sign of y, and x == floor_divide * y + remainder. Both start from the exact
-// fmod; the quotient is then near an integer, and rounding it takes away the error of the division.
+// fmod. (x - r) / y is then near an integer, and rounding to it removes the error of the division.
 __device__ __forceinline__ T floor_remainder(T x, T y) {
   const T r = fmod(x, y);
   return r != 0 && (y < 0) != (r < 0) ? r + y : r;

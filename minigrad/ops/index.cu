@@ -1,8 +1,13 @@
-// Indexing: the kernels of native/index.c, where their formulas are. Indices were checked and wrapped before.
+// Indexing along the middle axis of [outer, n, inner]. Indices are checked and wrapped before.
 //
-// The transposes add in order: a thread owns the elements (o, *, i) of `out` and goes through the sources one after the
-// other, so that no two threads meet and the sums are the same at each run. (Atomics would be faster, and differ from
-// run to run.)
+//   take           out[o, j, i] = x[o, index[j], i]            index_add     out[o, index[j], i] += src[o, j, i]
+//   gather         out[o, j, i] = x[o, index[o, j, i], i]      scatter_add   out[o, index[o, j, i], i] += src[o, j, i]
+//                                                              scatter       out[o, index[o, j, i], i]  = src[o, j, i]
+//
+// The readers (left) have a thread for each element of `out`. The writers (right) may write the same place more than
+// once, and then the order of j counts. So a thread owns the elements (o, *, i) of `out` and runs through j in order:
+// no two threads write the same place, and the sums have the same bits at each run. (Atomics are faster, but their sums
+// differ from run to run.)
 #ifdef MG_TYPE
 #define IS_MOVE (TYPE_IS >= 3)
 #define IS_NUMBER (TYPE_IS <= 4)
@@ -57,7 +62,7 @@ KERNEL(scatter_add)(T *out, const int64_t *index, const T *src, int64_t outer, i
 }
 #endif
 #else
-// One block; the smallest position wins.
+// One block. bad[0] is the first position with a bad index, or -1.
 KERNEL(check_index)(int64_t *bad, const int64_t *index, int64_t n, int64_t low, int64_t high, int64_t ignore) {
   __shared__ int64_t of_thread[MAX_THREADS];
   int64_t first = n;

@@ -1,11 +1,14 @@
-// Elementwise losses and their reduction: 0 none (loss [n]), 1 mean, 2 sum (loss [1]). The formulas are
-// native/loss.c's.
+// Elementwise losses and their reduction: 0 none (loss [n]), 1 mean, 2 sum (loss [1]). The formulas are those of
+// native/loss.c. The plain loop:
 //
-// Forward: the loss of each element, or a partial sum for each block and then one block over the partial sums, in
-// order. Backward: gx = gloss * d loss / dx (times 1 / n for the mean), and the same for the target.
+//   for i < n:  loss[i] = f(x[i], target[i])               or, with a reduction,  loss[0] += f(x[i], target[i])
+//   for i < n:  gx[i] = g * df/dx, gtarget[i] = g * df/dtarget;   g = gloss[i], gloss[0] / n or gloss[0]
+//
+// With a reduction, forward takes two launches: in the first each block writes the sum of a chunk to `partial`, in the
+// second one block adds the chunks. The chunks depend on n alone, so the bits are the same at each run.
 #if IS_REAL
 
-// of(i): the loss of element i. A block has a chunk of neighbours, whatever the grid is.
+// of(i): the loss of element i. A block sums chunks of neighbours; how many chunks there are depends on n alone.
 template <class F> __device__ __forceinline__ void forward(T *loss, T *partial, int64_t n, int64_t reduction, F of) {
   if (reduction == 0) {
     GRID_LOOP(i, n) loss[i] = of(i);
@@ -81,7 +84,7 @@ LOSS(bce_loss, (T *loss, T *partial, const T *x, const T *target, const T *weigh
      weighed(weight, i) * bce(x[i], target[i]), weighed(weight, i) * bce_slope(x[i], target[i]),
      weighed(weight, i) * (least_100(log1p(-x[i])) - least_100(log(x[i]))))
 
-// the same of a sigmoid: (1 - t) x + (1 + (p - 1) t) log(1 + exp(-x)), p the weight of the positive answers
+// the same of sigmoid(x): (1 - t) x + (1 + (p - 1) t) log(1 + exp(-x)), p the weight of the positive targets
 __device__ __forceinline__ T log1pexp(T z) { return (z < 0 ? T(0) : z) + log1p(exp(-fabs(z))); }
 __device__ __forceinline__ T bce_logits(T x, T t, T p) { return (1 - t) * x + (1 + (p - 1) * t) * log1pexp(-x); }
 LOSS(bce_logits_loss,

@@ -1,16 +1,16 @@
 // Normalisation: layer, RMS, batch and group norm. The formulas, and what the arguments mean, are in native/norm.c.
 //
-//     y = (x - mean) * rstd * weight + bias,      gx = rstd * (g - average(g) - xhat * average(g * xhat)),   g = gy *
-//                                                 weight
+//   y = (x - mean) * rstd * weight + bias
+//   gx = rstd * (g - average(g) - xhat * average(g * xhat)),      g = gy * weight,  xhat = (x - mean) * rstd
 //
-// Accuracy: the variance is the mean of (x - mean)^2, never E[x^2] - E[x]^2, and before anything is summed an element
-// of the row is subtracted from all of it: with a mean of 10^4 and a deviation of 1 the sums then lose nothing. Same
-// bits: who sums what depends on the shape alone, and a row's result not on the other rows.
+// Accuracy: the variance is the mean of (x - mean)^2, never E[x^2] - E[x]^2. Before anything is summed, one element of
+// the row is subtracted from all of them: with a mean of 10^4 and a deviation of 1 the sums then lose no digits. Same
+// bits: which thread sums what depends on the shape alone, and the result of a row does not depend on the other rows.
 
-// ---- layer and RMS norm: x is [rows, n]
-//     -------------------------------------------------------------------------------
+// ---- layer and RMS norm: x is [rows, n] ----
 //
-// A warp or a block for each row, kept in registers: Row, in common.cuh.
+// The plain loop, for each row:  mean = sum(x) / n;  var = sum((x - mean)^2) / n;  then y. The fast one gives a row to
+// a warp or a block, which keeps it in registers: Row, in common.cuh.
 #if IS_REAL
 // mean = first + offset and 1 / sqrt(variance + eps) of a row; without `centred` first and offset are 0
 __device__ __forceinline__ T row_statistics(const Row &x, bool centred, double eps, T &first, T &offset) {
@@ -51,10 +51,9 @@ KERNEL(rms_norm_forward)(T *y, T *rstd, const T *x, const T *weight, int64_t row
   }
 }
 
-// Backward: one block for each chunk of rows. It walks its rows, writes gx, and keeps the chunk's column sums, of which
-// a thread owns every blockDim.x-th column: in shared memory where they fit, otherwise at once in `partial`. A second
-// launch adds the chunks up, in order.
-
+// Backward: one block for each chunk of rows. It walks its rows, writes gx, and keeps the column sums of the chunk: in
+// shared memory where they fit, otherwise in `partial`. A thread owns every blockDim.x-th column, so no two threads add
+// to one sum. A second launch adds the chunks, in order.
 __device__ __forceinline__ void row_norm_backward(T *gx, T *partial, const T *gy, const T *x, const T *mean,
                                                   const T *rstd, const T *weight, int64_t rows, int64_t n,
                                                   bool centred) {
@@ -91,12 +90,12 @@ __device__ __forceinline__ void row_norm_backward(T *gx, T *partial, const T *gy
     }
 }
 
-// The sum of v over the threads that share threadIdx.x, or with `all` over the block, in each thread. blockDim is (32,
-// TALL).
+// The sum of v over the threads that share threadIdx.x, or with `all` over the whole block; every thread gets it.
+// blockDim is (32, TALL).
 #define TALL 16
 __device__ __forceinline__ T column_sum(T v, bool all) {
   __shared__ T of_thread[TALL][33];
-  __syncthreads();                         // may still be read from the call before
+  __syncthreads();                         // other threads may still read of_thread in the previous call
   of_thread[threadIdx.y][threadIdx.x] = v;
   __syncthreads();
   v = of_thread[0][threadIdx.x];
@@ -133,12 +132,12 @@ STEP(rms_norm_backward, columns)(T *gx, T *gweight, T *partial, const T *gy, con
   sum_rows(gweight, partial, mg_chunks(rows), n, n);
 }
 
-// ---- batch norm: x is [batch, channels, inner]
-//     ------------------------------------------------------------------------
+// ---- batch norm: x is [batch, channels, inner] ----
 //
-// A launch of (32, TALL) blocks for the sums of the channels, then one over all elements. From inner = 32 on a block
-// has one channel and its warps run along the strips; below, a block has 32 channels, one for each lane, and the warps
-// share the batch.
+// The plain loop, for each channel c:  mean, var and the gradients' sums over x[:, c, :];  then y or gx. One launch
+// with blocks of (32, TALL) threads computes the sums of the channels, a second one runs over all elements. If inner is
+// at least 32, a block has one channel, and its warps run along the strips. If it is less, a block has 32 channels, one
+// for each lane, and the warps share the batch. So the lanes of a warp read neighbours in both cases.
 struct Channel {
   bool strips;
   int64_t c, batch, channels, inner;
@@ -190,8 +189,8 @@ KERNEL(batch_norm_eval_forward)(T *y, const T *x, const T *mean, const T *var, c
   }
 }
 
-// gx needs the channel's two sums, which the caller may not want: the threads that made them write it too, in one
-// launch.
+// gx needs the two sums of the channel, but the caller may not want gweight and gbias. So the threads that computed the
+// sums write gx, too, in one launch.
 KERNEL(batch_norm_backward)(T *gx, T *gweight, T *gbias, const T *gy, const T *x, const T *mean, const T *rstd,
                             const T *weight, int64_t batch, int64_t channels, int64_t inner) {
   const Channel of(batch, channels, inner);
@@ -232,8 +231,9 @@ KERNEL(running_update)(T *running, const T *value, int64_t n, double momentum, d
   GRID_LOOP(i, n) running[i] = (T)((1 - momentum) * running[i] + momentum * scale * value[i]);
 }
 
-// ---- group norm: x is [batch, groups, cpg, inner]: layer norm's statistics over rows of n = cpg * inner, weight and
-//     bias by channel
+// ---- group norm: x is [batch, groups, cpg, inner] ----
+//
+// The statistics are those of layer norm, over rows of n = cpg * inner elements. weight and bias belong to channels.
 KERNEL(group_norm_forward)(T *y, T *mean, T *rstd, const T *x, const T *weight, const T *bias, int64_t batch,
                            int64_t groups, int64_t cpg, int64_t inner, double eps) {
   const int64_t n = cpg * inner;
@@ -252,8 +252,8 @@ KERNEL(group_norm_forward)(T *y, T *mean, T *rstd, const T *x, const T *weight, 
   }
 }
 
-// `partial` holds, for each sample and channel, sum(gy) and then sum(gy * xhat): a warp for each channel of the row.
-// They give the row's two averages, and, summed over the batch by the second launch, gbias and gweight.
+// `partial` holds sum(gy) for each sample and channel, then sum(gy * xhat) for each. A warp computes them for a channel
+// of the row. The row's two averages follow from them. The second launch sums them over the batch: gbias and gweight.
 KERNEL(group_norm_backward)(T *gx, T *gweight, T *gbias, T *partial, const T *gy, const T *x, const T *mean,
                             const T *rstd, const T *weight, int64_t batch, int64_t groups, int64_t cpg, int64_t inner) {
   const int64_t n = cpg * inner, rows = batch * groups;

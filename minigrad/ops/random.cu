@@ -1,12 +1,14 @@
-// Random numbers from Philox4x32-10: the same numbers as native/random.c, where the generator, the layout of `state`
-// and the way from bits to numbers are described. Word w of a launch is word w % 4 of block counter + w / 4 under the
-// key.
+// Random numbers from Philox4x32-10. They are the same numbers as those of native/random.c, which describes the
+// generator, the layout of `state` and the way from bits to numbers. Word w of a launch is word w % 4 of block number
+// counter + w / 4 under the key. The plain loop:
 //
-// A thread computes one block of four words and the elements made of them. All blocks read the counter, so it cannot be
-// advanced by the same launch: a second one, of one thread, does it.
+//   for i < n:  out[i] = f(word i)             (two words for an element of 64 bits);  then advance the counter
 //
-// The arithmetic from bits to numbers is + - * / sqrt in a fixed order, each rounded by itself: the *_rn functions keep
-// the compiler from fusing a multiplication with an addition, so that GPU and CPU give the same bits.
+// A thread computes one block of four words and the elements made of them. All thread blocks read the counter, so the
+// same launch cannot advance it: a second launch, of one thread, does that.
+//
+// The arithmetic from bits to numbers is + - * / sqrt in a fixed order, each rounded separately. The *_rn functions
+// keep the compiler from fusing a multiplication with an addition, so that GPU and CPU give the same bits.
 struct Philox { uint32_t word[4]; };
 
 __device__ __forceinline__ Philox philox(const int64_t *state, uint64_t block) {
@@ -27,7 +29,7 @@ __device__ __forceinline__ void advance(int64_t *state, int64_t words) {
   state[1] = (int64_t)low;
   state[2] += low < blocks;
 }
-// how many 32-bit words are below an event of probability p: 0 .. 2^32
+// the number of 32-bit words for which an event of probability p happens: those below it; 0 .. 2^32
 __device__ __forceinline__ uint64_t threshold(double p) {
   return p >= 1 ? (uint64_t)1 << 32 : p > 0 ? (uint64_t)(p * 4294967296.0 + 0.5) : 0;
 }
@@ -111,7 +113,7 @@ __device__ __forceinline__ Bits bits_of(const Philox &p, int e) {
 // ---- uniform: low + u (high - low), and below high even where that rounds up ----
 KERNEL(uniform)(T *out, int64_t *state, int64_t n, double low, double high) {
   const T a = (T)low, b = (T)high, range = (T)(high - low);
-  // nextafter(b, a), b > a: without libm, which the stand-in and the GPU need not share
+  // nextafter(b, a) for b > a, without libm: the emulator's and the GPU's may differ
   const T top = !(b > a) ? a : b > 0 ? AS_REAL(AS_INT(b) - 1) : b < 0 ? AS_REAL(AS_INT(b) + 1) : -AS_REAL((Int)1);
   GRID_LOOP(block, (n + ELEMENTS - 1) / ELEMENTS) {
     const Philox p = philox(state, block);
@@ -124,8 +126,8 @@ KERNEL(uniform)(T *out, int64_t *state, int64_t n, double low, double high) {
 }
 STEP(uniform, advance)(T *out, int64_t *state, int64_t n, double low, double high) { advance(state, n * PER); }
 
-// ---- normal: Box and Muller, by native/random.c's own log, sine and cosine (there: where the coefficients come from)
-//     ----
+// ---- normal: Box and Muller, with the log, sine and cosine of native/random.c, which says where the coefficients come
+//      from ----
 __device__ __forceinline__ T polynomial(T z, const T *c, int n) {
   T v = c[n - 1];
 #pragma unroll
@@ -138,13 +140,18 @@ __device__ __forceinline__ T sine_terms(T z) { TERMS(-0.166666552f, 0.0083321910
 __device__ __forceinline__ T cosine_terms(T z) { TERMS(0.0416666456f, -0.0013887313f, 2.44329585e-05f) }
 __device__ __forceinline__ T log_terms(T z) { TERMS(0.666667759f, 0.399775743f, 0.298712373f) }
 #else
-__device__ __forceinline__ T sine_terms(T z){TERMS(-0.16666666666666632, 0.008333333333322476, -0.00019841269829839233,
-                                                   2.7557313698627415e-06, -2.505075868782087e-08,
-                                                   1.5896807413019552e-10)} __device__ __forceinline__ T
-    cosine_terms(T z){TERMS(0.0416666666666666, -0.001388888888887446, 2.4801587289656914e-05, -2.755731439524641e-07,
-                            2.087572831369024e-09, -1.1359875939293001e-11)} __device__ __forceinline__ T
-    log_terms(T z){TERMS(0.6666666666666735, 0.39999999999409863, 0.2857142874347979, 0.22222198458066783,
-                         0.18183570497487536, 0.15313887332380782, 0.14797639298807755)}
+__device__ __forceinline__ T sine_terms(T z) {
+  TERMS(-0.16666666666666632, 0.008333333333322476, -0.00019841269829839233, 2.7557313698627415e-06,
+        -2.505075868782087e-08, 1.5896807413019552e-10)
+}
+__device__ __forceinline__ T cosine_terms(T z) {
+  TERMS(0.0416666666666666, -0.001388888888887446, 2.4801587289656914e-05, -2.755731439524641e-07,
+        2.087572831369024e-09, -1.1359875939293001e-11)
+}
+__device__ __forceinline__ T log_terms(T z) {
+  TERMS(0.6666666666666735, 0.39999999999409863, 0.2857142874347979, 0.22222198458066783, 0.18183570497487536,
+        0.15313887332380782, 0.14797639298807755)
+}
 #endif
 // x + x z S(z)
 __device__ __forceinline__ T sine(T x, T z) { return ADD(x, MUL(MUL(x, z), sine_terms(z))); }
@@ -182,8 +189,9 @@ STEP(normal, advance)(T *out, int64_t *state, int64_t n, double mean, double std
   advance(state, (n + 1) / 2 * 2 * PER);
 }
 
-// ---- dropout: mask[i] = word i >= p * 2^32;  y = x * mask / (1 - p), a product so that inf and NaN show as in
-//                                              PyTorch ----
+// ---- dropout: mask[i] = word i >= p * 2^32;  y = x * mask / (1 - p) ----
+//
+// y is a product, not a choice, so that inf and NaN in a dropped place give NaN, as in PyTorch.
 __device__ __forceinline__ T kept_scale(double p) { return p < 1 ? (T)(1 / (1 - p)) : T(0); }
 
 KERNEL(dropout_forward)(T *y, uint8_t *mask, const T *x, int64_t *state, int64_t n, double p) {

@@ -2,16 +2,16 @@
 //
 //   for each output k:  s = nothing;  for i < reduce:  s.take(x[k . keep strides + i . reduce strides]);  out[k] = s
 //
-// Each reduction is a small struct: collect() what one thread has seen, merge() with what another has. One driver
-// shares the work, by the plan (native/minigrad.h) alone, so the bits are the same at each run:
+// Each reduction is a small struct: collect() reduces the elements of one thread, merge() joins the results of two
+// threads. One driver divides the work, by the plan (native/minigrad.h) alone, so the bits are the same at each run:
 //
 //   rows      the reduced elements are neighbours: threadIdx.x runs along them, threadIdx.y over outputs
-//   columns   the kept ones are, or there are few reduced ones: threadIdx.x runs over outputs, threadIdx.y along the
-//             reduced
+//   columns   the kept elements are neighbours, or few elements are reduced: threadIdx.x runs over outputs, threadIdx.y
+//             along the reduced elements
 //
-// blockDim.x and blockDim.y are powers of two. A long reduction to few outputs is cut into segments (blockIdx.y), whose
-// results go to `segment_results`; a second launch merges these. Float sums: at most 64 terms meet in T, then in
-// double.
+// So neighbouring threads read neighbouring elements. blockDim.x and blockDim.y are powers of two. A long reduction to
+// few outputs is cut into segments (blockIdx.y), so that it occupies the whole GPU; the results of the segments go to
+// `segment_results`, and a second launch merges them. Float sums: at most 64 terms are added in T, then in double.
 #define IS_ANY (TYPE_IS <= 5)
 #define IS_NUMBER (TYPE_IS <= 4)
 #if IS_ANY
@@ -86,7 +86,7 @@ template <class S, class Store> __device__ __forceinline__ void reduce(const T *
       const int64_t begin = segment * length, end = begin + length < plan.reduce ? begin + length : plan.reduce;
       S s;
       if (k < plan.keep) s.collect(Share{x + plan.kept.offset(k), plan.reduced, begin + lane, end, lanes});
-      __syncthreads();                     // of_thread may still be read from the round before
+      __syncthreads();                     // other threads may still read of_thread in the previous round
       of_thread[thread] = s;
       for (int half = lanes / 2; half > 0; half /= 2) {
         __syncthreads();
@@ -116,7 +116,7 @@ template <class S, class Store> __device__ __forceinline__ void merge_segments(c
     merge_segments<S>(plan, [=](int64_t k, const S &s) { out[k] = expression; }); \
   }
 
-// ---- what is kept while reducing ----
+// ---- the structs: what a thread keeps while it reduces ----
 
 #if IS_NUMBER
 #if IS_REAL
@@ -155,7 +155,7 @@ REDUCTION(sum, Total, T, (T)s.value)
 REDUCTION(prod, Product, T, (T)s.value)
 #endif
 
-// The extreme and where it stands: the first one, and a NaN before everything else.
+// The extreme and its index. Of equal elements the first one is taken; a NaN is taken before all numbers.
 template <bool MAX> struct Extreme {
   int64_t index = -1;
   T value = 0;
@@ -173,7 +173,7 @@ REDUCTION(min, Extreme<false>, T, s.value)
 REDUCTION(argmax, Extreme<true>, int64_t, s.index)
 REDUCTION(argmin, Extreme<false>, int64_t, s.index)
 
-struct Count {                             // of those that are not 0, and of those that are
+struct Count {                             // some: how many elements are not 0; none: how many are 0
   int64_t some = 0, none = 0;
   __device__ __forceinline__ void collect(const Share &share) {
     share.each([&](int64_t, T v) { v != 0 ? some++ : none++; });
@@ -185,8 +185,9 @@ REDUCTION(any, Count, uint8_t, s.some > 0)
 REDUCTION(all, Count, uint8_t, s.none == 0)
 
 #if IS_REAL
-// Mean and m2 = sum((x - mean)^2): each thread in two passes over its share, shifted by its first element, so that a
-// large mean costs nothing; the shares are merged with the formula of Chan, Golub and LeVeque (1979), in double.
+// Mean and m2 = sum((x - mean)^2). Each thread makes two passes over its share and subtracts the first element of it,
+// so that a large mean costs no digits. The shares are merged with the formula of Chan, Golub and LeVeque (1979), in
+// double.
 struct Moments {
   double n = 0, mean = 0, m2 = 0;
   __device__ __forceinline__ void collect(const Share &share) {
@@ -221,9 +222,11 @@ STEP(moments, segments)(T *mean, T *m2, const T *x, const int64_t *plan) {
 }
 #endif
 
-// ---- scans along the middle axis of [outer, n, inner]: where its elements are neighbours a warp takes a line, 32
-//     elements at
-// a time, otherwise a thread. Float sums are carried from one 32 to the next in double ----
+// ---- scans along the middle axis of [outer, n, inner]: out[j] = x[0] + ... + x[j], or the product ----
+//
+// Where the elements of a line are neighbours (inner == 1), a warp takes a line, 32 elements at a time: five shuffles
+// make the sums within them, and the last sum is carried on. Otherwise a thread takes a line. Floats are carried in
+// double.
 #if IS_NUMBER
 #if IS_REAL
 typedef double Carry;

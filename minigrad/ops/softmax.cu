@@ -4,9 +4,11 @@
 //   log_softmax: y = x - max - log(sum(exp(x - max))),            gx = gy - exp(y) * sum(gy)
 //   logsumexp:   y = max + log(sum(exp(x - max)))
 //
-// A line of n elements is walked by a warp or a block where they are neighbours (inner == 1; kept in registers, see Row
-// in common.cuh), otherwise by one thread, so that neighbouring threads have neighbouring lines. The kernels are
-// written once, over Line<true> and Line<false>. Which of the two, and how many threads, depends on the shape alone.
+// The plain loop takes the lines of n elements one after the other. Here, where the elements of a line are neighbours
+// (inner == 1), a warp or a block takes a line and keeps it in registers (Row, in common.cuh). Otherwise one thread
+// takes a line, and neighbouring threads have neighbouring lines, so that a warp reads neighbouring elements. The
+// kernels are written once, over Line<true> and Line<false>. Which of the two, and how many threads, depends on the
+// shape alone.
 #if IS_REAL
 
 template <bool ROWS> struct Line;
@@ -120,9 +122,10 @@ KERNEL(logsumexp_forward)(T *y, const T *x, int64_t outer, int64_t n, int64_t in
 
 // ---- cross-entropy: -sum over c of q_c w_c log softmax(x)_c, with q = (1 - e) [c == target] + e / classes ----
 //
-// The forward launch writes each position's loss and its two statistics, a second one, of one block, the reduced loss
-// and the divisor of the mean. The probabilities are never stored. The CPU checks the targets before; that would make
-// the GPU wait, so here a target out of range reads nothing and makes its loss (and so the mean) NaN.
+// The first launch writes the loss of each position and its two statistics. A second one, of one block, writes the
+// reduced loss and the divisor of the mean. The probabilities are never stored. On the CPU the targets are checked
+// before. That would make the host wait for the GPU, so here a target out of range reads nothing and makes its loss
+// (and so the mean) NaN.
 __device__ __forceinline__ bool valid(int64_t target, int64_t classes) { return target >= 0 && target < classes; }
 __device__ __forceinline__ T weight_of(const T *weight, int64_t c) { return weight ? weight[c] : T(1); }
 

@@ -1,9 +1,12 @@
 // Optimisers and gradient clipping: one launch for all parameters. `table` (in device memory) has a row of
-// MG_OPTIM_COLUMNS int64 for each parameter, `hyper` the numbers that may change from step to step: see
-// native/minigrad.h.
+// MG_OPTIM_COLUMNS int64 for each parameter; `hyper` holds the numbers that may change from step to step. Both are
+// described in native/minigrad.h. The plain loop:
 //
-// blockIdx.y goes over parameters, blockIdx.x over a parameter's elements. All blocks of a parameter read its step
-// count, so it cannot be advanced by the same launch: a second one does it, with a thread for each parameter.
+//   for each parameter:  for each element:  state, p = formula(g, state, p);      then step += 1
+//
+// blockIdx.y goes over parameters, blockIdx.x over the elements of a parameter: so many small parameters cost no more
+// launches than a large one. All blocks of a parameter read its step count, so the same launch cannot advance it: a
+// second launch does, with a thread for each parameter.
 
 #ifdef MG_TYPE
 #if IS_REAL
@@ -27,8 +30,8 @@ __device__ __forceinline__ void count_steps(const int64_t *table, int64_t count)
   }
 }
 
-// d = g + weight_decay p;  buf = momentum buf + (1 - dampening) d, at first d;  p -= lr (nesterov ? d + momentum buf :
-//                          buf)
+// d = g + weight_decay p;  buf = momentum buf + (1 - dampening) d, in the first step buf = d
+// p -= lr (nesterov ? d + momentum buf : buf)
 KERNEL(sgd)(const int64_t *table, const double *hyper, int64_t count, int64_t nesterov, int64_t maximize) {
   const T lr = (T)hyper[0], decay = (T)hyper[1], momentum = (T)hyper[3], fresh = (T)(1 - hyper[4]);
   EACH_PARAMETER(r, table, count) {
@@ -49,9 +52,9 @@ STEP(sgd, count)(const int64_t *table, const double *hyper, int64_t count, int64
   count_steps(table, count);
 }
 
-// m = m + (1 - beta1) (g - m);  v = beta2 v + (1 - beta2) g^2;  p -= lr / (1 - beta1^t) m / (sqrt(v) / sqrt(1 -
-//     beta2^t) + eps).
-// The powers are doubles and cost a routine each: one thread of a block computes them.
+// m = m + (1 - beta1) (g - m);  v = beta2 v + (1 - beta2) g^2
+// p -= lr / (1 - beta1^t) m / (sqrt(v) / sqrt(1 - beta2^t) + eps)
+// The powers are doubles, and each costs a call of a routine. So one thread of a block computes them for all.
 KERNEL(adam)(const int64_t *table, const double *hyper, int64_t count, int64_t amsgrad, int64_t decoupled,
              int64_t maximize) {
   __shared__ double scale, root;
@@ -59,7 +62,7 @@ KERNEL(adam)(const int64_t *table, const double *hyper, int64_t count, int64_t a
   const T decay = (T)hyper[1], shrink = (T)(1 - lr * hyper[1]), eps = (T)hyper[2], new1 = (T)(1 - beta1),
           old2 = (T)beta2, new2 = (T)(1 - beta2);
   EACH_PARAMETER(r, table, count) {
-    __syncthreads();                       // scale and root may still be read
+    __syncthreads();                       // other threads may still read scale and root of the previous parameter
     if (threadIdx.x == 0) {
       const double t = *r.step + 1;
       scale = lr / (1 - pow(beta1, t));
@@ -88,8 +91,8 @@ STEP(adam, count)(const int64_t *table, const double *hyper, int64_t count, int6
   count_steps(table, count);
 }
 
-// s = alpha s + (1 - alpha) g^2;  d = g / (sqrt(s [- a^2, a the average of g]) + eps);  buf = momentum buf + d;  p -=
-//                                 lr (buf or d)
+// s = alpha s + (1 - alpha) g^2;  d = g / (sqrt(s) + eps);  centered: s - a^2 for s, a the moving average of g
+// without momentum: p -= lr d;  with it: buf = momentum buf + d;  p -= lr buf
 KERNEL(rmsprop)(const int64_t *table, const double *hyper, int64_t count, int64_t centered, int64_t maximize) {
   const T lr = (T)hyper[0], decay = (T)hyper[1], eps = (T)hyper[2], alpha = (T)hyper[3], fresh = (T)(1 - hyper[3]),
           momentum = (T)hyper[4];
@@ -132,8 +135,8 @@ STEP(adagrad, count)(const int64_t *table, const double *hyper, int64_t count, i
   count_steps(table, count);
 }
 
-// The sum of squares of all gradients: a part for each block, then one block adds the parts, in order. The squares meet
-// in double, so that no gradient a float can hold overflows.
+// The sum of squares of all gradients: each block writes a part, then one thread adds the parts, in order. The squares
+// are added in double, so that a gradient which fits in a float cannot overflow.
 #define NORM_BLOCKS 128
 __device__ double norm_parts[NORM_BLOCKS];   // one stream: no two launches use it at once
 
