@@ -1,15 +1,16 @@
 /* types: f32 f64 */
 /* Activation functions, forward and backward: out[i] = f(x[i]), gx[i] = g[i] * f'(x[i]).
  *
- * Plain loop and fast loop are those of elementwise.c: f is written once on vectors, walk.h brings any layout into
- * contiguous spans. What this file adds is the mathematics, in forms that neither overflow nor cancel:
+ * Plain loop and fast loop are those of elementwise.c: f is written once on vectors, and walk.h brings any layout into
+ * contiguous spans. This file adds the formulas, in forms that neither overflow nor cancel:
  *
- *   - everything exponential is built on e = exp(-|x|) <= 1;
- *   - 1 - tanh^2 and the like are computed as what they are, never as a difference of nearly equal numbers;
- *   - gelu uses the normal distribution's tail erfc, which keeps its relative accuracy where 1 + erf has none left.
+ *   - everything exponential uses e = exp(-|x|) <= 1;
+ *   - 1 - tanh^2 and similar terms are never computed as a difference of nearly equal numbers;
+ *   - gelu uses erfc, which keeps its relative accuracy where 1 + erf has none left.
  *
- * At kinks and for NaN the results are PyTorch's: comparisons are written so that NaN takes the branch it takes there.
- * f gets its scalars as splatted vectors s[0], s[1]. In backward kernels g is the gradient of the output. */
+ * At kinks and for NaN the results are those of PyTorch: comparisons are written so that NaN takes the branch that it
+ * takes there. f gets its scalars as vectors s[0], s[1] with all lanes equal. In backward kernels, g is the gradient of
+ * the output. */
 #include "simd.h"
 #include "walk.h"
 
@@ -132,8 +133,7 @@ BACKWARD1(celu_backward, HEAVY)
 FORWARD0(selu, HEAVY)
 BACKWARD0(selu_backward, HEAVY)
 
-/* ---- softplus = log(1 + exp(beta x)) / beta, and x itself where beta x > threshold; logsigmoid(x) = -softplus(-x)
- *     ---- */
+/* ---- softplus = log(1 + exp(beta x)) / beta, or x where beta x > threshold; logsigmoid(x) = -softplus(-x) ---- */
 static inline V log1pexp(V z) { return vselect(z < 0, vzero(), z) + vlog1p(vexp(-vabs(z))); }
 static inline V softplus_(V x, const V *s) { V z = x * s[0]; return vselect(z > s[1], x, log1pexp(z) / s[0]); }
 static inline V softplus_backward_(V g, V x, const V *s) {

@@ -1,6 +1,5 @@
 /* types: f32 f64 */
-/* Scaled dot-product attention: out = softmax(scale q k^T + mask) v, and its backward, for `items` independent
- * problems.
+/* Scaled dot-product attention and its backward for `items` independent problems: out = softmax(scale q k^T + mask) v.
  *
  *   q [rows, depth]   k [keys, depth]   v [keys, value_depth]   out [rows, value_depth]   lse [rows]
  *
@@ -9,26 +8,27 @@
  *     m = max s_j;  l = sum_j exp(s_j - m);  lse_i = m + log l
  *     out_i = sum_j exp(s_j - m) / l * drop_ij v_j     drop_ij: 0 with probability p, else 1 / (1 - p)
  *
- * The matrix s is never in memory as a whole (Dao et al. 2022, FlashAttention): a block of QUERIES rows meets blocks of
- * KEYS keys one after the other; each block of scores, the size of a first-level cache, is made by the register tile of
- * gemm.c, turned into exponentials, and multiplied with the block of v at once. The maximum grows on the way, and what
- * was added up under an older one is scaled down to the new (Milakov and Gimelshein 2018):
+ * The fast one never holds the matrix s as a whole (Dao et al. 2022, FlashAttention). A block of QUERIES rows takes one
+ * block of KEYS keys after the other. A block of scores has the size of a first-level cache: the register tile of
+ * gemm.c makes it, then it is turned into exponentials and multiplied with the block of v at once. The maximum m may
+ * grow from block to block; then the sums so far, which belong to the old maximum, are scaled to the new one (Milakov
+ * and Gimelshein 2018):
  *
- *     m' = max(m, max of the block)      l' = l exp(m - m') + sum exp(s - m')      out' = out exp(m - m') + exp(s -
- *                                        m') v
+ *     m' = max(m, max of the block)
+ *     l' = l exp(m - m') + sum exp(s - m')
+ *     out' = out exp(m - m') + exp(s - m') v
  *
- * The backward needs q, k, v, out and lse only, and makes the blocks of weights w = exp(s - lse) again:
+ * The backward needs q, k, v, out and lse only, and computes the blocks of weights w = exp(s - lse) again:
  *
- *     D_i = sum(gout_i out_i)      gv += (w drop)^T gout      ds = w (drop * (gout v^T) - D) scale      gq += ds k
- *                                                             gk += ds^T q
+ *     D_i = sum(gout_i out_i)      ds = w (drop * (gout v^T) - D) scale
+ *     gv += (w drop)^T gout        gq += ds k        gk += ds^T q
  *
- * Strips of k^T and v^T are packed once for all rows that meet them. Causal work is left out by tiles: of a tile of
- * rows, no key beyond its last row is looked at. A row's bits do not depend on the tile it is in: blocks of keys begin
- * at multiples of KEYS, and a key that is masked adds exactly 0. A row without any key gives 0, lse = inf, and
- * gradients of 0.
+ * Strips of k^T and v^T are packed once for all rows that use them. Causal work is left out by tiles: for a tile of
+ * rows no key beyond its last row is read. The bits of a row do not depend on the tile it is in: blocks of keys begin
+ * at multiples of KEYS, and a masked key adds exactly 0. A row without any key gives 0, lse = inf, and gradients of 0.
  *
- * Dropout is drawn from Philox by position (item, row, key), in the forward and again in the backward; `stream` is the
- * state that the wrapper store_n aside for this call.
+ * Dropout is drawn from Philox by position (item, row, key), in the forward and again in the backward. `stream` is the
+ * generator's state, which the op keeps for this call.
  */
 #include "gemm.h"
 #include "loops.h"
@@ -70,7 +70,7 @@ static item item_of(const job *x, int64_t n) {
 static int64_t tiles_of(int64_t m) { return (m + GEMM_ROWS - 1) / GEMM_ROWS; }
 static int64_t first_of(int64_t m, int64_t t) { const int64_t n = tiles_of(m); return m / n * t + MIN(t, m % n); }
 
-/* How many of the n keys from j on the rows before `row_end` may see. */
+/* How many of the n keys from j on may be used by the rows before `row_end`. */
 static int64_t seen(const job *x, int64_t row_end, int64_t j, int64_t n) {
   if (!x->causal) return n;
   return row_end <= j ? 0 : MIN(row_end - j, n);
@@ -111,12 +111,12 @@ NOINLINE void weigh(const job *x, T *c, int64_t width, const T *w, const T *b, i
         FN(gemm_tile)(height, vectors, k, w + r * KEYS, KEYS, 1, b + s, down, c + r * width + s, width, tail, add, 0);))
 }
 
-/* c[n, width] += w[m, n]^T b[m, width]; = by the first rows that see a key */
+/* c[n, width] += w[m, n]^T b[m, width]; the first rows that use a key write (=) instead of adding */
 NOINLINE void weigh_back(const job *x, T *c, int64_t width, const T *w, const T *b, int64_t down, int64_t i, int64_t m,
                       int64_t j, int64_t n) {
   STRIPS(s, width, vectors, tail,
          TILES(r, height, n,
-               const int64_t p = x->causal && j + r > i ? j + r - i : 0; /* rows before see none of these keys */
+               const int64_t p = x->causal && j + r > i ? j + r - i : 0; /* earlier rows use none of these keys */
                if (p < m) FN(gemm_tile)(height, vectors, m - p, w + p * KEYS + r, 1, KEYS, b + p * down + s, down,
                                         c + r * width + s, width, tail, i > (x->causal ? j + r : 0), 0);))
 }
@@ -131,7 +131,7 @@ NOINLINE void pack_strips(T *to, const T *x, int64_t n, int64_t keys, int64_t de
     FN(gemm_pack)(to + j * depth, GEMM_STRIP, keys - j, depth, x + j * depth, depth, 1);
 }
 
-/* Rows of whole vectors, as the register tile reads them: x itself where it is so */
+/* Rows of whole vectors, as the register tile reads them: x itself where its rows are such. */
 NOINLINE const T *whole_rows(T *to, const T *x, int64_t n, int64_t width) {
   if (width % VL == 0) return x;
   const int64_t down = round_up(width, VL);
@@ -142,9 +142,9 @@ static int64_t room(int64_t n, int64_t width) { return width % VL ? n * round_up
 
 /* ---- rows of scores ----
  *
- * Rows of a block are walked in whole vectors, the same number in each row of a register tile: lanes behind the `count`
- * keys that a row sees become -inf, so that they end as the zeros which the products read there. `plain` is the common
- * case at compile time: no mask, scale > 0. */
+ * Rows of a block are walked in whole vectors, the same number in each row of a register tile. A row uses `count` keys;
+ * the lanes behind them become -inf, so that their weights are 0 in the products. `plain` is the common case, known at
+ * compile time: no mask, scale > 0. */
 
 INLINE VM lanes_before(int64_t n) {
   VM lane;
@@ -159,7 +159,7 @@ INLINE row_mask mask_of(const job *x, const item *at, int64_t i, int64_t j, int6
   return (row_mask){at->bias ? at->bias + from : 0, at->allowed ? at->allowed + from : 0, seen(x, i + 1, j, n)};
 }
 
-/* scale * s + mask for the vector at column c of n; not yet for lanes behind count */
+/* scale * s + mask for the vector at column c of n; lanes behind `count` are not yet -inf */
 INLINE V logit(const job *x, const row_mask *m, V s, int64_t c, int64_t n) {
   typedef uint8_t Bytes __attribute__((vector_size(VBYTES / sizeof(T))));
   const int k = (int)MIN(VL, n - c);
@@ -178,7 +178,7 @@ INLINE V behind(V v, int64_t c, int64_t count, T otherwise) {
   return c + VL <= count ? v : vselect(lanes_before(count - c), v, vset(otherwise));
 }
 
-/* exp(v), and 0 where that is below the normal numbers: for -inf and its like the processor would take a slow path. */
+/* exp(v), and 0 where that is below the normal numbers: with subnormal numbers the processor is slow. */
 INLINE V exponential(V v) {
   const V least_normal = vset(sizeof(T) == 4 ? -87 : -708);
   return vselect(v < least_normal, vzero(), vexp(vupper_(least_normal, v)));
@@ -198,8 +198,8 @@ NOINLINE void drop(const job *x, const item *at, T *s, int64_t i, int64_t j, int
 
 /* ---- forward ---- */
 
-/* R rows of scores from row i on, keys [j, j + n), into exponentials; top and sum are those of the rows so far. Several
- * rows side by side, because their horizontal maxima and sums would be waited for one by one. */
+/* Turns R rows of scores, from row i on, keys [j, j + n), into exponentials. top and sum are those of the rows so far.
+ * Several rows go side by side, so that their horizontal maxima and sums overlap. */
 INLINE void exponentials(const job *x, const item *at, T *s, T *top, T *sum, int64_t i, int64_t j, int64_t n,
                          const int R, const int plain) {
   const int64_t row0 = at->number * x->rows + i;

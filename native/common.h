@@ -1,4 +1,4 @@
-/* Words that every kernel file uses, whatever its element type. */
+/* Macros that every kernel file uses, whatever its element type. */
 #ifndef MINIGRAD_COMMON_H
 #define MINIGRAD_COMMON_H
 

@@ -4,37 +4,39 @@
  *   x [images, groups * c, in]   w [groups * k, c, kernel]   y [images, groups * k, out]
  *   in, out, kernel: 3 sizes, leading 1s
  *
- * `geometry` is { images, groups, c, k, in[3], out[3], kernel[3], stride[3], pad[3], dilation[3] }, pad what stands
- * before x (what stands behind follows from `out`; x is 0 there). The plain loops, for one image and group, a position
- * or tap being 3 numbers:
+ * `geometry` is { images, groups, c, k, in[3], out[3], kernel[3], stride[3], pad[3], dilation[3] }. pad is the number
+ * of zeros before x; how many follow behind x is given by `out`. The plain loops, for one image and group, where a
+ * position or a tap is 3 numbers:
  *
  *   forward          y[k, o] = bias[k] + sum over c, tap of w[k, c, tap] * x[c, o * stride - pad + tap * dilation]
  *   backward_input   gx[c, i] = bias[c] + sum of w[k, c, tap] * g[k, o]
  *                    over k, tap, o with o * stride - pad + tap * dilation == i
  *   backward_weight  gw[k, c, tap] = sum over images, o of g[k, o] * x[c, o * stride - pad + tap * dilation]
  *
- * A transposed convolution is backward_input with a bias, its gradients are the two others; the bias' gradient is a
- * sum.
+ * A transposed convolution is backward_input with a bias; its gradients are the two other kernels. The gradient of the
+ * bias is a sum.
  *
- * The fast ones. Everything is made of one step, a *sweep*: outputs on a grid, each reading the source at its own place
- * plus an offset for each tap. Forward is one sweep; backward_input one for each residue of a position by the stride,
- * with the taps that meet it, so that no product with a 0 between strides is computed. A sweep is cut, by shape alone,
- * into pieces: a few small images or part of a large one, and one group. A piece copies its part of the source into
- * scratch memory that stays in cache, with the zeros around it and the step taken out (columns and rows that differ by
- * a step lie side by side, one plane for each residue that a tap needs), so that whatever stride, dilation and padding:
- * neighbouring outputs read neighbours. Then
+ * The fast ones are made of one step, a *sweep*: outputs on a grid, each of which reads the source at its own place
+ * plus an offset for each tap. Forward is one sweep. backward_input is one sweep for each residue of a position by the
+ * stride, with the taps that reach these positions, so that no product with a 0 between strides is computed. A sweep is
+ * cut, by shape alone, into pieces: one group of a few small images or of a part of a large one. A piece copies its
+ * part of the source into scratch memory that stays in cache, with the zeros around it and without the step: columns
+ * and rows that differ by a step are neighbours there, in one plane for each residue that a tap needs. So neighbouring
+ * outputs read neighbours, whatever the stride, the dilation and the padding. Then one of two ways:
  *
- *   straight:  a tile of outputs x positions is summed straight from the scratch memory, all rows of a padded plane in
- *              one line; positions between the rows are computed too, and dropped. Depthwise, 1 x 1, and wherever rows
- *              are long;
- *   strips:    where more would be dropped than packing costs (small images), a matrix product: a = weights [m, steps],
- *              b = source under (channel, tap) x positions, of which only a strip is ever written out, in the order in
- *              which gemm.h's tile reads it.
+ *   straight:  a tile of outputs x positions is summed straight from the scratch memory. All rows of a padded plane
+ *              form one line; positions between the rows are computed, too, and dropped. This is for depthwise and
+ *              1 x 1 convolutions, and for long rows.
+ *   strips:    a matrix product, where dropping would cost more than packing (small images): a = weights [m, steps],
+ *              b = source under (channel, tap) x positions. Only a strip of b is written out at a time, in the order in
+ *              which the tile of gemm.h reads it.
  *
- * The weights' gradient is the product over positions, source x g, 256 positions at a time; few outputs: sums of
- * products of rows. Sums: chains of at most 256 multiply-adds in the order (channel, tap), or position, added up in
- * order. The pieces of the weights' gradient are added within a chunk in order, then the chunks (their number comes
- * from the shape). No sum depends on the threads.
+ * The gradient of the weights is the product over positions, source x g, 256 positions at a time; for few outputs it is
+ * sums of products of rows.
+ *
+ * Order of summation: chains of at most 256 multiply-adds in the order (channel, tap), or position, which are added in
+ * order. The pieces of the weights' gradient are added within a chunk in order, then the chunks; the number of chunks
+ * comes from the shape. No sum depends on the number of threads.
  */
 #include "gemm.h"
 
@@ -99,7 +101,7 @@ static void set_taps(sweep *x, int64_t t, const int64_t (*offset)[3]) {
   x->residue = (const int64_t (*)[3])residue;
 }
 
-/* How it is cut, and what is left to say once size, step, grid and taps are there. */
+/* Cuts the sweep into pieces and fills the fields that follow from size, step, grid and taps. */
 static void set_pieces(sweep *x) {
   int64_t positions = volume(x->grid);
   x->axis = x->grid[0] > 1 ? 0 : 1;
@@ -156,7 +158,7 @@ INLINE void zero(T *to, int64_t n) {
   if (n > 0) vstore_n(to, vzero(), (int)n);
 }
 
-/* The source of a piece, with zeros around and without the step; where nothing is to be done but to copy, the source
+/* The source of a piece, with zeros around it and without the step. Where a plain copy would be the same, the source
  * itself. */
 static const T *gathered(const sweep *x, const piece *p) {
   int64_t size = volume(x->src_size);
@@ -231,8 +233,7 @@ static int64_t runs_of(const piece *p, int64_t start, int64_t columns, run *runs
   return count;
 }
 
-/* Rows begin..end of the matrix, `width` apart. Whole vectors are written, and what is too much is overwritten by what
- * follows. */
+/* Rows begin..end of the matrix, `width` apart. Whole vectors are written; the next row overwrites what is too much. */
 static void pack_source(const sweep *x, const piece *p, const T *src, int64_t begin, int64_t end, const int64_t *at,
                         const move *moves, int64_t moved, T *to, int64_t width) {
   int64_t t = x->taps ? begin % x->taps : 0;
@@ -388,13 +389,13 @@ static void straight_piece(const sweep *x, const piece *p, const T *src) {
       T *plane = x->dst + ((p->first + n) * x->groups + p->group) * x->m * size +
                  ((p->dst_start[0] + z * x->dst_step[0]) * x->dst_size[1] + p->dst_start[1]) * x->dst_size[2] +
                  p->dst_start[2];
-      /* tiles along the line as even as can be: several sums at once, because one would wait for itself */
+      /* tiles along the line of nearly the same width: several sums at once, because a single sum waits for itself */
       int64_t left = up(length, VL), parts = up(left, x->vectors), i = 0;
       for (int64_t e = 0, vectors; parts > 0; e += vectors * VL, left -= vectors, parts--) {
         vectors = x->vectors == 2 && x->m > 2 ? 2 : up(left, parts);
         int64_t width = vectors * VL;
         T *soon = plane + i * x->dst_step[1] * x->dst_size[2] + MAX(e - i * p->q[2], 0) * x->dst_step[2];
-        /* asked for now, written when the sums are there */
+        /* prefetched now, written when the sums are complete */
         for (int64_t row = 0; row < x->m && steps > 32; row++, soon += size)
           for (int64_t v = 0; v <= vectors; v++) __builtin_prefetch(soon + v * VL, 1, 2);
         for (int64_t b = 0; b < blocks; b++) {
@@ -443,8 +444,8 @@ static void run_sweep(sweep *x, const T *w, const T *bias, const int64_t *which,
   set_pieces(x);
   x->biased = bias != 0;
   x->steps = x->c * x->taps + x->biased;
-  /* What is computed straight, positions between rows and in the last vector included, against a packed strip: packing
-   * takes about as long as 8 more outputs. By the whole grid, so that all pieces go one way. */
+  /* The work of `straight`, with the positions between rows and in the last vector, against that of `strips`, where
+   * packing takes about as long as 8 more outputs. Decided for the whole grid, so that all pieces go the same way. */
   int64_t line = (x->grid[1] - 1) * (x->grid[2] + x->reach[2]) + x->grid[2];
   x->straight = up(line, VL) * VL * x->m <= x->grid[1] * x->grid[2] * (x->m + 8);
   x->tallest = x->straight || x->m > GEMM_WIDE_ROWS ? GEMM_ROWS : GEMM_WIDE_ROWS;
@@ -508,7 +509,7 @@ void FN(conv_forward)(T *y, const T *x, const T *w, const T *bias, const int64_t
   run_sweep(&s, w, bias, which, g.c * taps, taps, g.k * g.c * taps);
 }
 
-/* Where a weight is infinite or NaN, the zeros around the source must not meet it: only what lies inside is added. */
+/* An infinite or NaN weight must not be multiplied with the zeros around the source: only what is inside is added. */
 typedef struct { const shapes *g; T *gx; const T *gy, *w, *bias; } plain_job;
 
 static void plain_input(void *context, int64_t begin, int64_t end) {
@@ -590,8 +591,8 @@ typedef struct {
   int64_t chunks;
 } weight_job;
 
-/* sums[(channel, tap)][k] += source x g over the positions of a piece. For so many positions all of g is packed, and
- * the source by a few tiles' rows at a time: a strip of both stays in the first-level cache. */
+/* sums[(channel, tap)][k] += source x g over the positions of a piece. All of g is packed for these positions; the
+ * source is packed by the rows of a few tiles at a time, so that a strip of both stays in the first-level cache. */
 #define COLUMNS GEMM_STEPS
 #define GROUP (2 * GEMM_ROWS)
 
@@ -707,7 +708,7 @@ void FN(conv_backward_weight)(T *gw, T *sums, const T *x, const T *gy, const int
     INDEPENDENT
     for (int64_t i = 0; i < total; i++) sums[i] += sums[chunk * total + i];
   for (int64_t group = 0; group < g.groups; group++, sums += size, gw += size)
-    for (int64_t k = 0; k < g.k; k += 16)                    /* transposed, by blocks that stay in cache */
+    for (int64_t k = 0; k < g.k; k += 16)                    /* transposed, in blocks that stay in cache */
       for (int64_t r = 0; r < rows; r += 16)
         for (int64_t i = k; i < MIN(k + 16, g.k); i++)
           for (int64_t j = r; j < MIN(r + 16, rows); j++) gw[i * rows + j] = sums[j * g.k + i];

@@ -5,12 +5,12 @@
  *
  *     for (int64_t i = 0; i < n; i++) out[i] = f(a[i], b[i]);
  *
- * and the fast one is the same loop on vectors of VL elements, its tail through masked loads, so that a value's bits do
- * not depend on where it stands. walk.h brings strided and broadcast operands into this contiguous form and splits
- * large ones over threads. What is left to write per kernel is f, once for f32 and f64 (on vectors) and for the
- * integers (on elements: the compiler vectorises these loops itself).
+ * and the fast one is the same loop on vectors of VL elements. Its tail uses masked loads and the same operations, so
+ * that the bits of a value do not depend on its position. walk.h brings strided and broadcast operands into this
+ * contiguous form and splits large ones over threads. A kernel here is only its f: written once for f32 and f64 (on
+ * vectors) and once for the integers (on elements, because the compiler vectorises these loops itself).
  *
- * Integer arithmetic wraps (it is done unsigned), and dividing by 0 gives 0 instead of a trap. */
+ * Integer arithmetic wraps around (it is done unsigned), and division by 0 gives 0 instead of a trap. */
 #define _GNU_SOURCE                        /* lgamma_r */
 #include "simd.h"
 #include "walk.h"
@@ -81,11 +81,13 @@ typedef T E;
 /* ---- moving: copy, where ---- */
 #if IS_MOVE
 
-/* Transposition. An input whose inner stride is not 1 but that is contiguous along another dimension k: the planes (k,
- * inner) are turned tile by tile (walk.h), a band of BAND rows of k at a time. Plain loop:
+/* Transposition, for an input whose inner stride is not 1 but which is contiguous along another dimension k. The
+ * plain loop is
  *
- *     for (i ...) for (j ...) out[i * out_stride + j] = a[i + j *
- * in_stride]; */
+ *     for (i ...) for (j ...) out[i * out_stride + j] = a[i + j * in_stride];
+ *
+ * It reads one element of each cache line. The fast one transposes the planes (k, inner) tile by tile (walk.h), a band
+ * of BAND rows of k at a time. */
 #define BAND 16
 typedef struct { T *out; const T *a; const int64_t *plan; int k; int64_t bands; } Transposition;
 
@@ -128,7 +130,7 @@ static void span_where(void *out_, const void *const *in, int64_t n, const doubl
   const T *a = in[1], *b = in[2];
   (void)scalars;
   INDEPENDENT for (int64_t i = 0; i < n; i++) {
-    const U mask = (U)-(U)(condition[i] != 0);               /* both sides are read: no branch to guess */
+    const U mask = (U)-(U)(condition[i] != 0);               /* both sides are read, so there is no branch */
     out[i] = (T)(((U)a[i] & mask) | ((U)b[i] & ~mask));
   }
 }
@@ -144,7 +146,7 @@ void FN(where)(T *out, const uint8_t *condition, const T *a, const T *b, const i
 #define AS_DOUBLE(x) (double)(x)
 #define AS_BOOL(x) ((x) != 0)               /* NaN is true */
 #if IS_REAL
-/* Out of range and NaN give the smallest integer, what the x86 instruction does. Both bounds are exact in T. */
+/* Numbers out of range and NaN give the smallest integer, as the x86 instruction does. Both bounds are exact in T. */
 static inline int32_t as_i32(T x) { return x >= F(-2147483648.0) && x < F(2147483648.0) ? (int32_t)x : INT32_MIN; }
 static inline int64_t as_i64(T x) {
   return x >= F(-9223372036854775808.0) && x < F(9223372036854775808.0) ? (int64_t)x : INT64_MIN;
@@ -196,7 +198,7 @@ static inline E maximum_(E x, E y) { return vmax(x, y); }
 static inline E minimum_(E x, E y) { return vmin(x, y); }
 
 /* Python's rules: the remainder takes the sign of y, and x == floor_divide * y + remainder. Both start from C's exact
- * fmod; the quotient is then near an integer, and rounding it takes away the error of the division. */
+ * fmod; (x - r) / y is then near an integer, and rounding to it removes the error of the division. */
 static inline T fmod_1(T x, T y) { return MATH(fmod)(x, y); }
 static inline T remainder_1(T x, T y) {
   T r = MATH(fmod)(x, y);

@@ -1,6 +1,5 @@
 /* types: f32 f64 */
-/* Matrix product: c = (accumulate ? c : 0) + a b + bias. Linear layers, convolutions, recurrent steps and attention
- * stand on it.
+/* Matrix product: c = (accumulate ? c : 0) + a b + bias. Used by linear layers, convolutions, recurrence and attention.
  *
  *   c[m, n] row stride crs, columns adjacent          a[m, k] strides ars, acs           b[k, n] strides brs, bcs
  *   bias[n] or null                                   offsets[batch][3] in elements for c, a, b; null if batch == 1
@@ -11,24 +10,24 @@
  *     s = 0;  for p in k: s += a[i, p] * b[p, j]
  *     c[i, j] = (accumulate ? c[i, j] : 0) + s + bias[j]
  *
- * The fast one keeps a tile of c in registers: R rows by S vectors, R * S accumulators. Per step of k it loads S
- * vectors of b, broadcasts R elements of a, and does R * S multiply-adds, so that the two load_edge ports keep up with
- * the two multiply-add ports. Around it: blocks of GEMM_STEPS steps of k, so that a strip of b (GEMM_STEPS rows, S
- * vectors wide) stays in cache while tile after tile of rows passes over it.
+ * The fast one keeps a tile of c in registers: R rows by S vectors, R * S accumulators. In each step of k it loads S
+ * vectors of b, broadcasts R elements of a, and does R * S multiply-adds, so that the two load ports keep up with the
+ * two multiply-add ports. The loops around it take blocks of GEMM_STEPS steps of k, so that a strip of b (GEMM_STEPS
+ * rows, S vectors wide) stays in cache while tile after tile of rows uses it.
  *
- * Operands are used where they lie while that is cheap: a through its two strides (a broadcast does not care), b
- * wherever its columns are adjacent. That is best up to about 512 x 512. Else they are packed, in the order in which
+ * Operands are read in place while that is cheap: a through its two strides (a broadcast works with any stride), b
+ * where its columns are adjacent. That is best up to about 512 x 512. Otherwise they are packed in the order in which
  * the tile reads them: a strip of b by the piece of work that needs it, into memory that stays in the first-level
- * cache; tiles of a for all pieces beforehand.
+ * cache; tiles of a beforehand, for all pieces.
  *
  *   strip of b [k][S * VL], columns past n are 0             row tiles of a [tile][k][R]
  *
- * Order of summation, the same on each path, so that paths may be chosen by speed alone and a value depends on its row
- * of a and its column of b only, not on the other rows, the tile it falls in, or the threads:
+ * The order of summation is the same on each path. So paths may be chosen by speed alone, and a value depends on its
+ * row of a and its column of b only, not on the other rows, the tile it is in, or the threads:
  *
- *   within a block of GEMM_STEPS steps one chain of multiply-adds from 0; the blocks are added to c in order; bias
- *       comes last.
- *   n == 1 with adjacent columns of a: dot products, 2 vectors of partial sums (see `dots`).
+ *   In general there is one chain of multiply-adds from 0 for each block of GEMM_STEPS steps; the blocks are added to c
+ *   in order, and the bias comes last.
+ *   If n == 1 and the columns of a are adjacent: dot products, with 2 vectors of partial sums (see `dots`).
  *
  * Other kernel files use the tile and the packing through gemm.h, or call FN(gemm).
  */
@@ -39,8 +38,7 @@
 
 #define MULS_PER_THREAD 65536                      /* multiply-adds that are worth a thread's while */
 
-/* Is a load_edge of the first n elements of a vector as cheap as a whole one? Then the right edge of b is read where it
- * lies. */
+/* Is a load of the first n elements of a vector as cheap as a whole one? Then the right edge of b is read in place. */
 #if defined(MG_LEVEL_avx512)
 #define MASKS 1
 #else
@@ -49,7 +47,7 @@
 
 /* ---- the tile ---- */
 
-/* Without masks, what is left to do for a tile that sticks out of c: its sums come through memory, row by row. */
+/* For a tile that extends beyond c, at a level without masks: its sums go through memory, row by row. */
 NOINLINE void finish_edge(int rows, int vectors, const V *sum, T *c, int64_t crs,
                                                            int tail, int add, const T *bias) {
   for (int i = 0; i < rows; i++)
@@ -81,7 +79,7 @@ INLINE void tile(const int R, const int S, const int far, int64_t k, const T *a,
   for (int i = 0; i < R; i++)
     UNROLL
     for (int s = 0; s < S; s++) sum[i][s] = vzero();
-  if (k >= 128 && add)                   /* c comes from far: asked for now, into the second-level cache */
+  if (k >= 128 && add)                   /* c comes from memory: prefetched now, into the second-level cache */
     UNROLL
     for (int i = 0; i < R; i++)
       UNROLL
@@ -188,7 +186,7 @@ void FN(gemm_pack)(T *to, int64_t width, int64_t rows, int64_t k, const T *from,
         T *at = to + p * width + g;
         if (here == VL && p + VL <= k) {
           vload_columns(t, p_from + p, across);
-        } else {                         /* the edge: what there is goes into a block of zeros first */
+        } else {                         /* the edge: its elements go into a block of zeros first */
           T edge[VL * VL] = {0};
           for (int l = 0; l < here; l++) vstore(edge + l * VL, vload_n(p_from + l * across + p, (int)MIN(k - p, VL)));
           vload_columns(t, edge, VL);
@@ -226,8 +224,8 @@ void FN(gemm_pack)(T *to, int64_t width, int64_t rows, int64_t k, const T *from,
   }
 }
 
-/* One row of c, 1 or 2 vectors of it, where b's rows are adjacent (a transposed weight): blocks of b are turned in
- * registers and used once. Two vectors, because one chain of multiply-adds would wait for itself. */
+/* One row of c, 1 or 2 vectors of it, where the elements along k of b are adjacent (a transposed weight): blocks of b
+ * are transposed in registers and used once. Two vectors, because one chain of multiply-adds would wait for itself. */
 INLINE void row_strip(const int S, int64_t k, const T *a, int64_t acs, const T *b, int64_t bcs, T *c, int add,
                       const T *bias) {
   V sum[2] = {vzero(), vzero()};
@@ -263,13 +261,13 @@ typedef struct {
   int64_t m, n, k, ars, acs, brs, bcs, crs;
   int add, S, pack_b, fetch;             /* S: vectors of a strip; pack_b: also where b's columns are adjacent */
   int64_t row_tiles, groups, columns;    /* pieces of work: row tiles, groups of them, columns of a piece */
-  T *packed_a;                           /* null: used where it lies */
+  T *packed_a;                           /* null: a is read in place */
 } block;
 
 /* First row of row tile i of t: m rows in t tiles, the first m % t of them one row taller. */
 static int64_t first_row(int64_t m, int64_t t, int64_t i) { return m / t * i + MIN(i, m % t); }
 
-/* Asks for part i of t of what the next strip of b is packed from, into the second-level cache. */
+/* Prefetches part i of t of the source of the next strip of b, into the second-level cache. */
 INLINE void fetch_ahead(const block *x, const T *b, int64_t columns, int64_t i, int64_t t) {
   int64_t lines = x->bcs == 1 ? x->k : columns, step = x->bcs == 1 ? x->brs : x->bcs,
           length = x->bcs == 1 ? columns : x->k;
@@ -378,10 +376,10 @@ static void dots(void *context, int64_t begin, int64_t end) {
 
 /* ---- one product ---- */
 
-/* The general case. What decides between the paths is time alone, measured on AVX-512 with 2 MiB of second-level cache:
- * a is packed when it is read many times (n) and, by its size or by long steps along k, from far; b when whole-vector
- * loads would straddle cache lines or come from far, and there are rows enough to pay for it. Packed tiles of a take 1
- * MiB at most. */
+/* The general case. The paths are chosen by time alone, measured on AVX-512 with 2 MiB of second-level cache. a is
+ * packed when it is read many times (n) and does not stay near, because it is large or its steps along k are long. b is
+ * packed when whole-vector loads would straddle cache lines or come from far, and there are enough rows to pay for it.
+ * Packed tiles of a take at most 1 MiB. */
 static void chains(T *c, const T *a, const T *b, const T *bias, int64_t m, int64_t n, int64_t k, int64_t ars,
                    int64_t acs, int64_t brs, int64_t bcs, int64_t crs, int accumulate) {
   block x = {.ars = ars, .acs = acs, .brs = brs, .bcs = bcs, .crs = crs};
@@ -414,7 +412,7 @@ static void chains(T *c, const T *a, const T *b, const T *bias, int64_t m, int64
         x.packed_a = mg_scratch(6, (size_t)(x.m * x.k) * sizeof(T));
         mg_parallel(x.row_tiles, 4, pack_tiles, &x);
       }
-      /* Work for the threads: groups of rows if there are enough of them, else strips apart, else both. */
+      /* Work for the threads: groups of rows if there are enough of them, otherwise single strips, otherwise both. */
       int64_t work = x.m * x.n * x.k, wanted = work < 2 * MULS_PER_THREAD ? 1 : mg_get_num_threads(), apart = 1;
       if (wanted > 1) wanted = MIN(4 * wanted, work / MULS_PER_THREAD);
       x.groups = pack_a ? 1 : (x.m - 1) / most + 1;
@@ -474,7 +472,7 @@ static void products(void *context, int64_t begin, int64_t end) {
             x->k, x->ars, x->acs, x->brs, x->bcs, x->crs, x->accumulate);
 }
 
-/* Small products of a batch are shared out whole; large ones follow each other, each cut up for all threads. */
+/* Small products of a batch are given to threads as wholes. Large ones follow each other, each cut for all threads. */
 void FN(gemm)(T *c, const T *a, const T *b, const T *bias, const int64_t *offsets, int64_t batch, int64_t m, int64_t n,
               int64_t k, int64_t ars, int64_t acs, int64_t brs, int64_t bcs, int64_t crs, int64_t accumulate) {
   static const int64_t none[3] = {0, 0, 0};

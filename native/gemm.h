@@ -1,4 +1,4 @@
-/* What gemm.c lends to other kernel files: the register tile, and the packing of its operands. FN(gemm) itself
+/* What other kernel files use of gemm.c: the register tile, and the packing of its operands. FN(gemm) itself
  * (minigrad.h) may be called from inside a piece of mg_parallel; it then runs on that thread. It uses scratch slots 5,
  * 6 and 7. */
 #ifndef MINIGRAD_GEMM_H

@@ -1,33 +1,31 @@
 /* types: f32 f64 i32 i64 u8 u16 */
 /* Indexing along the middle axis of [outer, n, inner]: take and gather read, scatter writes, index_add and scatter_add
- * add up.
+ * add. The plain loops are these lines for all o, j and i, in order:
  *
- *     take           out[o, j, i] = x[o, index[j], i]            index_add     out[o, index[j], i] += src[o, j, i]
- *     gather         out[o, j, i] = x[o, index[o, j, i], i]      scatter_add   out[o, index[o, j, i], i] += src[o, j,
- *         i]
- *                                                                scatter       out[o, index[o, j, i], i]  = src[o, j,
- *                                                                    i]
+ *   take      out[o, j, i] = x[o, index[j], i]         index_add     out[o, index[j], i] += src[o, j, i]
+ *   gather    out[o, j, i] = x[o, index[o, j, i], i]   scatter_add   out[o, index[o, j, i], i] += src[o, j, i]
+ *                                                      scatter       out[o, index[o, j, i], i]  = src[o, j, i]
  *
- * Indices are int64 in [0, n): check_index and wrap_index came first. An embedding is a take, its gradient an
+ * Indices are int64 in [0, n): check_index and wrap_index ran before. An embedding is a take, its gradient an
  * index_add.
  *
- * Reading is split by the rows (o, j) of the output, in any order. Writing is not: the same place may be met twice, and
- * then the order of j counts, for the bits of a sum as for the last word of a scatter. So there a piece of work is a
- * strip of the inner axis of one o, and within it j runs in order.
+ * The readers divide the rows (o, j) of the output among threads, in any order. The writers may not: the same place may
+ * be written twice, and then the order of j counts, for the bits of a sum as well as for the value that a scatter
+ * leaves. So their piece of work is a strip of the inner axis of one o, and within it j runs in order.
  *
- * Movers are compiled for the unsigned and signed integers of each item size, whatever the dtype; the adders for
+ * take, gather and scatter are compiled for the integers of each item size, whatever the dtype; the two others for
  * numbers. */
 #include "runtime.h"
 #include "simd.h"
 
-/* elements: of a row written at a time; below which a second thread does not pay */
+/* elements of a row that are written at a time; elements below which a second thread does not pay */
 enum { COLUMNS_AT_ONCE = 256, ELEMENTS_PER_THREAD = 1 << 15 };
 
 typedef struct {
   T *out;
   const T *x;
   const int64_t *index;
-  int64_t m, n, inner;                       /* x is read at n places and out written at m, or (scatter) the reverse */
+  int64_t m, n, inner;                       /* x has n places and out has m, or (scatter) the reverse */
 } Job;
 
 static int64_t grain(int64_t work) {
@@ -75,8 +73,8 @@ READER(take)
 READER(gather)
 #endif
 
-/* ---- writers: piece u is strip u % strips of o = u / strips. `own`: each element of src has its own index, not each
- *     row ---- */
+/* ---- writers: piece u is strip u % strips of o = u / strips ---- */
+/* `own`: each element of src has an index of its own (scatter, scatter_add), not each row */
 
 #define WRITER(name, own, assign) \
   static void name##_piece(void *context, int64_t begin, int64_t end) { \
@@ -128,7 +126,7 @@ WRITER(scatter, 1, SET)
 /* ---- ONCE: the indices themselves, in the int64 build ---- */
 
 #if TYPE_IS == 4
-/* One unsigned comparison holds both bounds; a stretch is searched only when it holds something bad. */
+/* One unsigned comparison tests both bounds. A stretch is searched only if it holds a bad index. */
 void check_index(int64_t *bad, const int64_t *index, int64_t n, int64_t low, int64_t high, int64_t ignore) {
   const uint64_t base = (uint64_t)low, size = (uint64_t)high - base;
 #define BAD(i) (((uint64_t)(i) - base >= size) & ((i) != ignore))

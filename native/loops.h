@@ -1,4 +1,4 @@
-/* What kernels over contiguous rows share: loops by vectors that end in a tail, and how work is cut for the threads. */
+/* What kernels over contiguous rows share: loops over vectors with a tail, and how work is cut for the threads. */
 #ifndef MINIGRAD_LOOPS_H
 #define MINIGRAD_LOOPS_H
 
@@ -19,7 +19,7 @@ static inline int64_t grain(int64_t units, int64_t each) {
 /* load_n of p + i, or `otherwise` in all lanes if p is null */
 INLINE V load_n_or(const T *p, int64_t i, int n, T otherwise) { return p ? load_n(p + i, n) : vset(otherwise); }
 
-/* v in the first n lanes, `otherwise` in the others: a tail is read as 0, which is not 0 any more after x - mean. */
+/* v in the first n lanes, `otherwise` in the others: needed because a tail reads as 0, but x - mean is then not 0. */
 INLINE V keep_or(V v, int n, T otherwise) {
   if (n == VL) return v;
   VM lane;

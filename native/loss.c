@@ -1,13 +1,15 @@
 /* types: f32 f64 */
-/* Elementwise losses of x against target, n contiguous elements each, with the reduction in the same pass.
+/* Elementwise losses of x and target, n contiguous elements each, with the reduction in the same pass. The plain loops:
  *
- *   loss[i] = f(x[i], target[i])          reduction 0: all of them; 1: their sum / n; 2: their sum
- *   gx[i] = g * df/dx,  gtarget[i] = g * df/dtarget        g = gloss[i], gloss / n, gloss; gx or gtarget may be null
+ *   for (i < n)  loss[i] = f(x[i], target[i])                  reduction 0: all of them; 1: their sum / n; 2: their sum
+ *   for (i < n)  gx[i] = g * df/dx,  gtarget[i] = g * df/dtarget      g = gloss[i], gloss / n, gloss
  *
- * so that a training step reads x and target once forward and once backward, and no array of losses exists.
+ * gx or gtarget may be null. The fast ones do the same on vectors. A training step reads x and target once in the
+ * forward and once in the backward, and there is no array of losses.
  *
- * The sum: chunks of at MIN 16384 elements, at most mg_loss_chunks(n) of them, each summed in four chains of
- * vectors over blocks of BLOCK_ELEMENTS elements and across blocks in double; then the chunks in order. All by n alone.
+ * The sum: mg_loss_chunks(n) chunks, none but the last below 16384 elements. Within a chunk, blocks of BLOCK_ELEMENTS
+ * elements are summed in four chains of vectors, and the blocks are added in double; then the chunks are added in
+ * order. All this depends on n alone.
  */
 #include "loops.h"
 
@@ -23,7 +25,7 @@ typedef struct {
   double delta, scale;
 } loss_args;
 
-/* log(sigmoid(-x)) negated: log(1 + exp(x)) without overflow */
+/* log(1 + exp(x)) = -log(sigmoid(-x)), without overflow */
 INLINE V softplus_(V x) { return vlog1p(vexp(-vabs(x))) + vmax(x, vzero()); }
 INLINE V log_or_100(V log) { return vmax(log, vset(-100)); }
 
@@ -106,7 +108,7 @@ PIECES(huber, HUBER)
 PIECES(bce, BCE)
 PIECES(bce_logits, BCE_LOGITS)
 
-/* cost: what one element takes, in those of a loss that only loads and adds */
+/* cost: the time of an element, in units of a loss that only loads and adds */
 static void run_forward(void (*piece)(void *, int64_t, int64_t), loss_args *a, T *loss, T *partial, int64_t reduction,
                         int64_t cost) {
   const int64_t n = a->n, chunks = mg_loss_chunks(n), chunk = chunks < 256 ? 16384 : ((n + 255) / 256 + 63) / 64 * 64;

@@ -1,6 +1,6 @@
-/* Every C kernel of minigrad, once. build_cffi.py reads this file for cffi's cdef, the per-ISA dispatch table and
- * the replay thunks; each kernel file includes it, so a definition that disagrees does not compile; tests hold it
- * against the kernels the Python side registers.
+/* The list of all C kernels of minigrad. build_cffi.py makes from it the cdef of cffi, the table of functions for each
+ * SIMD level, and the thunks for replay. Each kernel file includes it, so a definition that differs does not compile.
+ * Tests compare it with the kernels that the Python side uses.
  *
  *   KERNEL(TYPES, name, arguments)     one function per element type of TYPES, called `name_<type>` from Python
  *
@@ -10,7 +10,7 @@
  *         ONCE: no element type, plain name.
  * T       the element type. Outputs come first, then inputs, then sizes, then scalars (always double).
  *         Arguments are pointers, int64_t and double, nothing else: 8 bytes each, as program.c replays them.
- * plan    `const int64_t *plan`: how N-d operands are walked, made once per signature by minigrad/shape.py:
+ * plan    `const int64_t *plan`: how N-d operands are walked, made once per signature by minigrad/devices/plan.py:
  *         { ndim, size, shape[ndim], strides of operand 0 (the output)[ndim], strides of operand 1[ndim], ... }
  *         strides in elements, 0 where an operand is broadcast, dimensions coalesced, so that ndim == 1 and all
  *         strides 1 is the common case.
@@ -56,8 +56,8 @@
 #define TYPE_IS MG_CAT2(MG_IS_, MG_TYPE)
 #define IS_REAL (TYPE_IS <= 2)
 
-/* ---- elementwise.c: out == a (or b) with the same layout is allowed everywhere but in casts to another item size
- * ---- */
+/* ---- elementwise.c ---- */
+/* out may be a (or b) with the same layout, except in casts to another item size */
 #define UNARY(types, name) KERNEL(types, name, T *out, const T *a, const int64_t *plan)
 #define BINARY(types, name) KERNEL(types, name, T *out, const T *a, const T *b, const int64_t *plan)
 #define COMPARE(types, name) KERNEL(types, name, uint8_t *out, const T *a, const T *b, const int64_t *plan)
@@ -167,7 +167,8 @@ KERNEL(REAL, leaky_relu_backward, T *gx, const T *g, const T *x, const int64_t *
 KERNEL(REAL, hardtanh, T *out, const T *a, const int64_t *plan, double low, double high)
 KERNEL(REAL, hardtanh_backward, T *gx, const T *g, const T *x, const int64_t *plan, double low, double high)
 
-/* ---- random.c: state = {key, counter low, counter high, unused}; the launch itself advances the counter ---- */
+/* ---- random.c ---- */
+/* state = {key, counter low, counter high, unused}; the launch itself advances the counter */
 KERNEL(REAL, uniform, T *out, int64_t *state, int64_t n, double low, double high)
 KERNEL(REAL, normal, T *out, int64_t *state, int64_t n, double mean, double std)
 KERNEL(REAL, dropout_forward, T *y, uint8_t *mask, const T *x, int64_t *state, int64_t n, double p)
@@ -175,29 +176,31 @@ KERNEL(REAL, dropout_backward, T *gx, const T *gy, const uint8_t *mask, int64_t 
 KERNEL(BOOL, bernoulli_mask, uint8_t *out, int64_t *state, int64_t n, double p)
 KERNEL(LONG, random_bits, int64_t *out, int64_t *state, int64_t n)
 
-/* ---- gemm.c: strides in elements, any sign; bias may be null; offsets (c, a, b per item) may be null when batch == 1
- * ---- */
+/* ---- gemm.c ---- */
+/* strides in elements, of any sign; bias may be null; offsets (of c, a, b for each item) may be null if batch == 1 */
 KERNEL(REAL, gemm,
     T *c, const T *a, const T *b, const T *bias, const int64_t *offsets, int64_t batch, int64_t m, int64_t n, int64_t k,
     int64_t ars, int64_t acs, int64_t brs, int64_t bcs, int64_t crs, int64_t accumulate)
 
-/* ---- conv.c: geometry = { images, groups, channels in and out of a group, in[3], out[3], kernel[3], stride[3], pad
- * before[3], dilation[3] }; x [images, groups * c, in], w [groups * k, c, kernel], y [images, groups * k, out]; bias
- * may be null. A transposed convolution is backward_input. sums: T[chunks * the size of w] ---- */
+/* ---- conv.c ---- */
+/* geometry = { images, groups, c, k, in[3], out[3], kernel[3], stride[3], pad before[3], dilation[3] }, where c and k
+ * are the channels of a group of x and of y. x [images, groups * c, in], w [groups * k, c, kernel],
+ * y [images, groups * k, out]; bias may be null. A transposed convolution is backward_input.
+ * sums: T[chunks * the size of w] */
 KERNEL(REAL, conv_forward, T *y, const T *x, const T *w, const T *bias, const int64_t *geometry)
 KERNEL(REAL, conv_backward_input, T *gx, const T *gy, const T *w, const T *bias, const int64_t *geometry)
 KERNEL(REAL, conv_backward_weight, T *gw, T *sums, const T *x, const T *gy, const int64_t *geometry, int64_t chunks)
 
-/* ---- pool.c: windows = { planes, in[3], out[3], dilation[3], (begin, end) for each output of each dimension }; x
- * [planes, in], y [planes, out]; index: flat in `in`; divisor [out] ---- */
+/* ---- pool.c ---- */
+/* windows = { planes, in[3], out[3], dilation[3], (begin, end) for each output of each dimension };
+ * x [planes, in], y [planes, out], divisor [out]; index: the flat index within `in` */
 KERNEL(REAL, max_pool_forward, T *y, int64_t *index, const T *x, const int64_t *windows)
 KERNEL(REAL, max_pool_backward, T *gx, const T *g, const int64_t *index, const int64_t *windows)
 KERNEL(REAL, avg_pool_forward, T *y, const T *x, const T *divisor, const int64_t *windows)
 KERNEL(REAL, avg_pool_backward, T *gx, const T *g, const T *divisor, const int64_t *windows)
 
 /* ---- norm.c ---- */
-/* rows or samples are split into mg_chunks(rows) chunks for the sums over rows; partial holds one row of sums per
- * chunk */
+/* for sums over rows (or samples) the rows are split into mg_chunks(rows) chunks; partial has a row of sums for each */
 KERNEL(REAL, layer_norm_forward,
     T *y, T *mean, T *rstd, const T *x, const T *weight, const T *bias, int64_t rows, int64_t n, double eps)
 /* partial: T[mg_chunks(rows) * 2 * n] */
@@ -223,8 +226,8 @@ KERNEL(REAL, batch_norm_eval_backward,
     int64_t channels, int64_t inner, double eps)
 /* running = (1 - momentum) * running + momentum * scale * value */
 KERNEL(REAL, running_update, T *running, const T *value, int64_t n, double momentum, double scale)
-/* x is [batch, groups, cpg, inner]; mean rstd are [batch, groups]; instance norm is cpg == 1. partial: T[2 * batch *
- * groups * cpg] */
+/* x is [batch, groups, cpg, inner]; mean rstd are [batch, groups]; instance norm is cpg == 1.
+ * partial: T[2 * batch * groups * cpg] */
 KERNEL(REAL, group_norm_forward,
     T *y, T *mean, T *rstd, const T *x, const T *weight, const T *bias, int64_t batch, int64_t groups, int64_t cpg,
     int64_t inner, double eps)
@@ -232,21 +235,21 @@ KERNEL(REAL, group_norm_backward,
     T *gx, T *gweight, T *gbias, T *partial, const T *gy, const T *x, const T *mean, const T *rstd, const T *weight,
     int64_t batch, int64_t groups, int64_t cpg, int64_t inner)
 
-/* ---- rnn.c: one layer in one direction. kind: 0 tanh, 1 relu, 2 LSTM, 3 GRU; norm: 0 none, 1 layer, 2 rms. n = gates
- * * hidden, outputs = hidden unless w_hr. May be null: h0 c0 b_ih b_hh mask lengths, norm weights and biases; what the
- * kind has not (cn cells tanhc: LSTM only, inner: GRU only, gates: LSTM and GRU), what is not asked for of the
- * gradients but gh0 and gc0. y [steps, batch, outputs], gates [.., n], cells tanhc inner [.., hidden], projected [..,
- * hidden] with w_hr; with norm raw_x raw_h [.., n] and stats [6, steps, batch]; hin [.., outputs] if mask, or lengths
- * and reverse. work: T[4 * hidden + up32(n) * outputs + up32(outputs) * hidden], up32 rounding up to whole 32. ---- */
+/* ---- rnn.c ---- */
+/* One layer in one direction. kind: 0 tanh, 1 relu, 2 LSTM, 3 GRU; norm: 0 none, 1 layer, 2 rms. n = gates * hidden;
+ * outputs == hidden unless there is w_hr. May be null: h0 c0 b_ih b_hh mask lengths, the norms' weights and biases;
+ * what this kind does not have (cn cells tanhc: LSTM only; inner: GRU only; gates: LSTM and GRU); gradients that are
+ * not wanted, except gh0 and gc0. Shapes: y [steps, batch, outputs], gates [.., n], cells tanhc inner [.., hidden];
+ * with w_hr projected [.., hidden]; with norm raw_x raw_h [.., n] and stats [6, steps, batch]; hin [.., outputs] if
+ * mask, or if lengths and reverse. work: T[mg_rnn_forward_work(...)] */
 KERNEL(REAL, rnn_forward,
     T *y, T *hn, T *cn, T *gates, T *cells, T *tanhc, T *inner, T *projected, T *raw_x, T *raw_h, T *stats, T *hin,
     T *work, const T *x, const T *h0, const T *c0, const T *w_ih, const T *w_hh, const T *w_hr, const T *b_ih,
     const T *b_hh, const T *nw_ih, const T *nb_ih, const T *nw_hh, const T *nb_hh, const T *nw_c, const T *nb_c,
     const T *mask, const int64_t *lengths, int64_t steps, int64_t batch, int64_t inputs, int64_t hidden,
     int64_t outputs, int64_t kind, int64_t norm, int64_t reverse, double eps)
-/* dx dr [mg_rnn_steps(batch), batch, n], dr == dx if not GRU and without norm; dhs [.., outputs] with w_hr; sums:
- * T[mg_rnn_blocks(batch) * (6 * n + 2 * hidden)]; gb_hh beside gb_ih for GRU only. work: T[up32(outputs) * n +
- * up32(hidden) * outputs] */
+/* dx dr [mg_rnn_steps(batch), batch, n], where dr is dx without norm if the kind is not GRU; dhs [.., outputs] with
+ * w_hr; gb_hh is its own array for GRU only. sums: T[mg_rnn_sums(...)], work: T[mg_rnn_backward_work(...)] */
 KERNEL(REAL, rnn_backward,
     T *gx, T *gh0, T *gc0, T *gw_ih, T *gw_hh, T *gw_hr, T *gb_ih, T *gb_hh, T *gnw_ih, T *gnw_hh, T *gnw_c, T *gnb_c,
     T *dx, T *dr, T *dhs, T *sums, T *work, const T *gy, const T *ghn, const T *gcn, const T *x, const T *h0,
@@ -261,9 +264,9 @@ KERNEL(REAL, softmax_backward, T *gx, const T *gy, const T *y, int64_t outer, in
 KERNEL(REAL, log_softmax_forward, T *y, const T *x, int64_t outer, int64_t n, int64_t inner)
 KERNEL(REAL, log_softmax_backward, T *gx, const T *gy, const T *y, int64_t outer, int64_t n, int64_t inner)
 KERNEL(REAL, logsumexp_forward, T *y, const T *x, int64_t outer, int64_t n, int64_t inner)
-/* reduction: 0 none, 1 mean, 2 sum. items [outer, inner] losses (the result for none; loss and wsum may then be null),
- * loss [1] reduced, wsum [1] the mean's divisor, stats T[2 * outer * inner]: maxima of the logits, then
- * log(sum(exp(logits - maximum))) */
+/* reduction: 0 none, 1 mean, 2 sum. items [outer, inner]: the losses (the result for none; loss and wsum may then be
+ * null); loss [1]: reduced; wsum [1]: the divisor of the mean; stats T[2 * outer * inner]: the maxima of the logits,
+ * then log(sum(exp(logits - maximum))) */
 KERNEL(REAL, cross_entropy_forward,
     T *loss, T *wsum, T *items, T *stats, const T *logits, const int64_t *target, const T *weight, int64_t outer,
     int64_t classes, int64_t inner, int64_t ignore_index, int64_t reduction, double label_smoothing)
@@ -271,12 +274,13 @@ KERNEL(REAL, cross_entropy_backward,
     T *gx, const T *gloss, const T *wsum, const T *stats, const T *logits, const int64_t *target, const T *weight,
     int64_t outer, int64_t classes, int64_t inner, int64_t ignore_index, int64_t reduction, double label_smoothing)
 
-/* ---- attention.c: softmax(scale q k^T + mask) v of `items` problems. table: int64[items][4], where q [rows, depth],
- * k [keys, depth], v [keys, value_depth] and the mask of an item begin, in elements; out [items, rows, value_depth],
- * lse [items, rows] and the rest lie one behind the other. The mask is bias (added) or allowed (0: left out), at row *
- * mask_row + key * mask_key with mask_key 0 or 1; both may be null. stream: a Philox state, or null without dropout;
- * word (item * rows + row) * keys + key drops below p * 2^32. weights [items, rows, keys] may be null; gradients that
- * are null are not made. All sizes at least 1. ---- */
+/* ---- attention.c ---- */
+/* softmax(scale q k^T + mask) v for `items` problems. table: int64[items][4], the elements at which q [rows, depth],
+ * k [keys, depth], v [keys, value_depth] and the mask of an item begin. out [items, rows, value_depth],
+ * lse [items, rows] and all other arrays are contiguous. The mask is `bias` (added) or `allowed` (0: left out), at
+ * row * mask_row + key * mask_key, where mask_key is 0 or 1; both may be null. stream: a Philox state, or null without
+ * dropout; a weight is dropped if word (item * rows + row) * keys + key is below p * 2^32. weights [items, rows, keys]
+ * may be null; gradients that are null are not computed. All sizes are at least 1. */
 KERNEL(REAL, attention_forward,
     T *out, T *lse, T *weights, const T *q, const T *k, const T *v, const T *bias, const uint8_t *allowed,
     const int64_t *stream, const int64_t *table, int64_t items, int64_t rows, int64_t keys, int64_t depth,
@@ -286,8 +290,9 @@ KERNEL(REAL, attention_backward,
     const uint8_t *allowed, const int64_t *stream, const int64_t *table, int64_t items, int64_t rows, int64_t keys,
     int64_t depth, int64_t value_depth, int64_t mask_row, int64_t mask_key, int64_t causal, double scale, double p)
 
-/* ---- loss.c: elementwise loss and its reduction (0 none: loss [n]; 1 mean, 2 sum: loss [1]); gloss is [n] or [1]
- * alike. partial: T[mg_loss_chunks(n)]; weight, pos_weight: T[n] or null; gx or gtarget may be null ---- */
+/* ---- loss.c ---- */
+/* elementwise loss and its reduction (0 none: loss [n]; 1 mean, 2 sum: loss [1]); gloss has the shape of loss.
+ * partial: T[mg_loss_chunks(n)]; weight, pos_weight: T[n] or null; gx or gtarget may be null */
 KERNEL(REAL, mse_loss_forward, T *loss, T *partial, const T *x, const T *target, int64_t n, int64_t reduction)
 KERNEL(REAL, mse_loss_backward,
     T *gx, T *gtarget, const T *gloss, const T *x, const T *target, int64_t n, int64_t reduction)
@@ -311,11 +316,12 @@ KERNEL(REAL, bce_logits_loss_backward,
     T *gx, T *gtarget, const T *gloss, const T *x, const T *target, const T *weight, const T *pos_weight, int64_t n,
     int64_t reduction)
 
-/* ---- reduce.c: x is walked by a plan of its own, {nkeep, nreduce, keep_shape[], reduce_shape[], keep_strides[],
- * reduce_strides[]}: the dimensions kept (row-major in the contiguous output) and those reduced. Strides of x in
- * elements, any sign, 0 where broadcast; each group coalesced by shape.py; except for argmax and argmin the reduced
- * dimensions may come in any order (best: falling stride). max min argmax argmin want at least one element per output
- * ---- */
+/* ---- reduce.c ---- */
+/* The plan of a reduction has another form: {nkeep, nreduce, keep_shape[], reduce_shape[], keep_strides[],
+ * reduce_strides[]}: the dimensions kept (row-major in the contiguous output) and those reduced. Strides of x are in
+ * elements, of any sign, 0 where broadcast; devices/plan.py coalesces each of the two groups. The reduced dimensions
+ * may come in any order (best: falling stride), except for argmax and argmin. max min argmax argmin need at least one
+ * element per output. */
 #define REDUCE(types, name) KERNEL(types, name, T *out, const T *x, const int64_t *plan)
 REDUCE(NUMBER, sum)
 REDUCE(NUMBER, prod)
@@ -336,7 +342,8 @@ KERNEL(REAL, moments, T *mean, T *m2, const T *x, const int64_t *plan)
 SCAN(NUMBER, cumsum)
 SCAN(NUMBER, cumprod)
 
-/* ---- index.c: an index is int64, checked and wrapped to [0, n) before (check_index, wrap_index) ---- */
+/* ---- index.c ---- */
+/* an index is int64, and was checked and wrapped to [0, n) before (check_index, wrap_index) */
 /* out[o, j, i] = x[o, index[j], i]   x [outer, n, inner], out [outer, m, inner], index [m] */
 KERNEL(MOVE, take, T *out, const T *x, const int64_t *index, int64_t outer, int64_t m, int64_t n, int64_t inner)
 /* out[o, j, i] = x[o, index[o, j, i], i]   x [outer, n, inner], index and out [outer, m, inner] */
@@ -353,28 +360,27 @@ KERNEL(ONCE, check_index, int64_t *bad, const int64_t *index, int64_t n, int64_t
 /* negative indices count from the end: out = index < 0 ? index + size : index */
 KERNEL(ONCE, wrap_index, int64_t *out, const int64_t *index, int64_t n, int64_t size)
 
-/* ---- sort.c: along the middle axis of [outer, n, inner]: where the elements stand in order, ties in theirs, NaN as
- * the largest; topk: the first k <= n of them, out [outer, k, inner] ---- */
+/* ---- sort.c: along the middle axis of [outer, n, inner] ---- */
+/* The indices of the elements in sorted order; ties keep their order, NaN counts as the largest. topk: the first k <= n
+ * of them, out [outer, k, inner]. */
 KERNEL(ANY, argsort, int64_t *out, const T *x, int64_t outer, int64_t n, int64_t inner, int64_t descending)
 KERNEL(ANY, topk, int64_t *out, const T *x, int64_t outer, int64_t n, int64_t inner, int64_t k, int64_t largest)
 
-/* ---- optim.c: one launch for all parameters. table: `count` rows of MG_OPTIM_COLUMNS int64, {param, grad, state1,
- * state2, state3, step, size}: addresses (0 where absent) of T arrays, of the parameter's double step count (the
- * launch adds 1), and the number of elements. hyper: {lr, weight_decay, eps, first, second} doubles, read at each
- * launch ---- */
-/* first second = momentum dampening; state1 momentum buffer (0 when momentum is 0), set to the gradient while step is
- * 0 */
+/* ---- optim.c: one launch for all parameters ---- */
+/* table: `count` rows of MG_OPTIM_COLUMNS int64, {param, grad, state1, state2, state3, step, size}: addresses of T
+ * arrays (0 where absent), the address of the parameter's own step count, a double (the launch adds 1), and the number
+ * of elements. hyper: doubles {lr, weight_decay, eps, first, second}, read at each launch. */
+/* first second = momentum dampening; state1 momentum buffer (0 if momentum is 0), in step 1 set to the gradient */
 KERNEL(REAL, sgd, const int64_t *table, const double *hyper, int64_t count, int64_t nesterov, int64_t maximize)
 /* first second = beta1 beta2; state1 exp_avg, state2 exp_avg_sq, state3 max_exp_avg_sq (amsgrad); decoupled: AdamW */
 KERNEL(REAL, adam,
     const int64_t *table, const double *hyper, int64_t count, int64_t amsgrad, int64_t decoupled, int64_t maximize)
-/* first second = alpha momentum; state1 square_avg, state2 grad_avg (centered), state3 momentum buffer (0 when
- * momentum is 0) */
+/* first second = alpha momentum; state1 square_avg, state2 grad_avg (centered), state3 momentum buffer (or 0) */
 KERNEL(REAL, rmsprop, const int64_t *table, const double *hyper, int64_t count, int64_t centered, int64_t maximize)
 /* first = lr_decay; state1 sum of squares */
 KERNEL(REAL, adagrad, const int64_t *table, const double *hyper, int64_t count, int64_t maximize)
-/* gradient clipping uses the same table, of it grad and size only: out[0] = sum of squares of all gradients; gradients
- * times factor[0]; gradients into [-limit, limit] */
+/* Gradient clipping uses the same table, but only grad and size. grad_norm_sq: out[0] = sum of squares of all
+ * gradients; grad_scale: gradients *= factor[0]; grad_clip: gradients are clamped to [-limit, limit]. */
 KERNEL(REAL, grad_norm_sq, double *out, const int64_t *table, int64_t count)
 KERNEL(REAL, grad_scale, const int64_t *table, const double *factor, int64_t count)
 KERNEL(REAL, grad_clip, const int64_t *table, int64_t count, double limit)

@@ -24,10 +24,10 @@
  *
  * RMS norm is the same text with mean 0 and no bias.
  *
- * A row is read from memory once, then from L1. What limits short rows is not bandwidth but waiting: each row ends in
- * two horizontal sums, a division and a square root that the next pass needs. So R = 4 rows go side by side, each with
- * its own chain of sums, and weight and bias are loaded once for four rows. Rows left over go one by one, through the
- * same operations in the same order.
+ * A row is read from memory once, then from L1. Short rows are limited not by bandwidth but by latency: each row ends
+ * in two horizontal sums, a division and a square root, and the next pass needs them. So R = 4 rows go side by side,
+ * each with its own chain of sums, and weight and bias are loaded once for four rows. Rows left over go one by one,
+ * through the same operations in the same order.
  */
 
 /* s[r] += the elements of row r */
@@ -138,7 +138,7 @@ void FN(rms_norm_forward)(T *y, T *rstd, const T *x, const T *weight, int64_t ro
  *   for each row:  g = gy * weight;  d = x - mean;  c1 = sum(g) / n;  c2 = rstd^2 * sum(g * d) / n
  *                  gx = rstd * (g - c1 - d * c2);   gweight += gy * d * rstd;   gbias += gy
  *
- * Again four rows at a time: what they give to a column is added in registers first, so that the column sums cost one
+ * Again four rows go at a time: their terms of a column are added in registers first, so that the column sums cost one
  * load and one store for four rows. The rows are split into mg_chunks(rows) chunks, each with its own column sums in
  * `partial`; these are added in order at the end, so the bits depend on the shape alone.
  */
@@ -299,14 +299,14 @@ void FN(norm_rows_backward)(T *gx, T *sums, const T *gy, const T *x, const T *me
  * merged with the formula of Chan, Golub and LeVeque (1979), in double, all means counted from the channel's first
  * element, so that a large common mean takes no digits from delta:
  *     delta = mean_b - mean;   mean += delta * n_b / (n + n_b);   M2 += M2_b + delta^2 * n * n_b / (n + n_b)
- * Memory is read once for the statistics and once to normalise, the latter mostly from L2, for a thread finishes some
- * channels before it begins others.
+ * Memory is read once for the statistics and once to normalise. The second time it mostly comes from L2, because a
+ * thread finishes some channels before it begins others.
  *
  * Two shapes of block, by the length of the contiguous strips that a channel is made of:
  *   inner >= LONG_STRIP  strips of one channel, summed along the lanes;
- *   inner <  LONG_STRIP  columns: x is seen as [batch, channels * inner] and lanes are columns, which needs no
- *                        horizontal
- *                   sums and no tails; a channel's `inner` columns are merged afterwards. inner == 1 is the 2-D case.
+ *   inner <  LONG_STRIP  columns: x is taken as [batch, channels * inner], and lanes are columns. This needs no
+ *                        horizontal sums and no tails. The `inner` columns of a channel are merged afterwards.
+ *                        inner == 1 is the 2-D case.
  */
 #define LONG_STRIP 128
 #define BLOCK_COLUMNS 512            /* at most so many columns are worked on at once */
@@ -409,8 +409,7 @@ INLINE void column_block(T *mean, T *rest, T *squares, const T *x, int64_t rows,
     store_n(mean + w * VL, m[w], k), store_n(rest + w * VL, d1[w], k), store_n(squares + w * VL, d2[w], k);
 }
 
-/* mean (counted from the channel's origin) and M2 of `channels` channels; first of their columns, then, merged, of
- * them */
+/* mean (counted from the channel's origin) and M2 of `channels` channels: first of each column, then merged. */
 static void column_moments(double *mean, double *m2, const T *x, int64_t batch, int64_t stride, int64_t channels,
                            int64_t inner) {
   const int64_t n = channels * inner;
@@ -449,7 +448,7 @@ static void scale_columns(T *y, const T *x, const T *mean, const T *scale, const
       store_n(y + q * stride + j, vfma(d, load_n(scale + j, k), load_n(shift + j, k)), k););
 }
 
-/* A number a channel becomes one a column, in place, from the end. */
+/* Copies one number for each channel to each of its columns, in place, from the end. */
 static inline void spread(T *p, int64_t channels, int64_t inner) {
   for (int64_t i = channels - 1; inner > 1 && i >= 0; i--) {
     const T value = p[i];

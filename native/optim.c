@@ -5,24 +5,23 @@
  *
  *     table   a row of MG_OPTIM_COLUMNS int64 per parameter, addresses or 0:
  *                 param  grad  state1  state2  state3  step  size
- *             step is the address of this parameter's own double: how many updates it has had. The launch adds 1, so a
- *                 replayed
- *             program counts on. It may be 0 for sgd without momentum. A row of size 0 is allowed.
- *     hyper   doubles read at each launch, so that a schedule acts on a replayed program too:
+ *             step is the address of a double that counts the updates of this parameter. The launch adds 1, so that a
+ *             replayed program counts on. It may be 0 for sgd without momentum. A row of size 0 is allowed.
+ *     hyper   doubles, read at each launch, so that a schedule acts on a replayed program too:
  *                 lr  weight_decay  eps  first  second
  *
- *              first     second     state1            state2              state3
- *     sgd      momentum  dampening  momentum buffer   -                   -
- *     adam     beta1     beta2      mean of g         mean of g^2         its maximum (amsgrad)
+ *              first     second     state1            state2                state3
+ *     sgd      momentum  dampening  momentum buffer   -                     -
+ *     adam     beta1     beta2      mean of g         mean of g^2           its maximum (amsgrad)
  *     rmsprop  alpha     momentum   mean of g^2       mean of g (centered)  momentum buffer
- *     adagrad  lr_decay  -          sum of g^2        -                   -
+ *     adagrad  lr_decay  -          sum of g^2        -                     -
  *
- * The momentum buffers are not touched, and may be 0, where the momentum is 0. Clipping uses tables of the same shape
- * and reads of them grad and size only.
+ * Where the momentum is 0, the momentum buffer is not used and may be 0. Clipping uses tables of the same shape, but
+ * only grad and size of them.
  *
- * The plain loop of each is its formula, element by element. The fast one differs in that the elements of all
- * parameters form one long line, cut into pieces for the threads without regard to where one parameter ends: many small
- * ones cost no more than a large one. */
+ * The plain loop of each is its formula, element by element. In the fast one the elements of all parameters form one
+ * long line, which is cut into pieces for the threads without regard to where a parameter ends. So many small
+ * parameters cost no more than a large one. */
 #include "runtime.h"
 #include "simd.h"
 
@@ -110,9 +109,9 @@ void FN(sgd)(const int64_t *table, const double *hyper, int64_t count, int64_t n
   launch(&job);
 }
 
-/* m += (1 - beta1) (g - m);  v = beta2 v + (1 - beta2) g^2;  p -= lr / (1 - beta1^t) m / (sqrt(v / (1 - beta2^t)) +
- *                                                            eps)
- * with max(v so far) for v under amsgrad; decoupled: p -= lr weight_decay p first, instead of the penalty in g */
+/* m += (1 - beta1) (g - m);  v = beta2 v + (1 - beta2) g^2;
+ * p -= lr / (1 - beta1^t) m / (sqrt(v / (1 - beta2^t)) + eps)
+ * amsgrad: the largest v so far in place of v; decoupled: p -= lr weight_decay p first, instead of the penalty in g */
 static void adam_update(const Job *job, const int64_t *row, int64_t begin, int64_t end) {
   ROW
   const double t = *step + 1;
@@ -204,8 +203,8 @@ void FN(adagrad)(const int64_t *table, const double *hyper, int64_t count, int64
 
 /* ---- clipping ---- */
 
-/* Squares are added in double, so that gradients of 1e30 have a norm in float too; the line is cut into chunks whose
- * sums are added in order: same bits for any number of threads. */
+/* Squares are added in double, so that gradients of 1e30 have a finite norm in float, too. The line is cut into chunks
+ * whose sums are added in order, so that the bits are the same for any number of threads. */
 static void norm_update(const Job *job, const int64_t *row, int64_t begin, int64_t end) {
   const T *g = address(row, GRAD);
   double s[16] = {0}, total = 0;
@@ -245,7 +244,7 @@ static void scale_update(const Job *job, const int64_t *row, int64_t begin, int6
 #undef BODY
 }
 void FN(grad_scale)(const int64_t *table, const double *factor, int64_t count) {
-  if (factor[0] == 1) return;                 /* nothing to clip: the common case leaves memory alone */
+  if (factor[0] == 1) return;                 /* nothing to clip, the common case: no memory access */
   Job job = {.update = scale_update, .table = table, .hyper = factor, .count = count};
   mg_parallel(line_length(table, count), ELEMENTS_PER_THREAD, along_the_line, &job);
 }

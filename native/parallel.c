@@ -1,20 +1,20 @@
 /* types: none */
-/* The thread pool, the scratch memory of a thread, and the question which instructions this CPU has.
+/* The thread pool, the scratch memory of a thread, and the test which instructions this CPU has.
  *
  * Why a pool of our own: the usual run-times spin at their barriers and lose a factor of 100 when a core is taken away.
  * Here a worker looks for work for SPIN_NS at most and then sleeps; the caller does the same while it waits for the
  * last worker. Threads are created by the first call that has work for them, never at import; a forked child starts
  * without any and makes its own when it needs them.
  *
- * A region is n indices cut into pieces of `grain`. Everybody who takes part, the caller included, draws piece numbers
- * from one counter until it runs dry. Who computes a piece is chance; what is in it is not.
+ * A region is n indices cut into pieces of `grain`. All threads that take part, the caller included, draw piece numbers
+ * from one counter until all are drawn. Which thread computes a piece is chance; what is in it is not.
  *
  * The gate: one atomic word, (epoch, workers inside, open). The caller writes the job, then opens the gate under a new
- * epoch; a worker enters by raising the count with a compare-and-swap that fails once the gate is shut, so a late riser
- * never reads a job that is being replaced. The caller shuts the gate when the counter is dry and leaves when the
- * count is 0. Sleeping uses one mutex and two condition variables; the flag `sleepers` (or `waiting`) is raised before
- * the gate is read again and the gate is changed before the flag is read, both sequentially consistent, so no wake-up
- * is lost.
+ * epoch. A worker enters by raising the count with a compare-and-swap that fails once the gate is shut, so that a late
+ * worker never reads a job that is being replaced. The caller shuts the gate when all pieces are drawn and leaves when
+ * the count is 0. Sleeping uses one mutex and two condition variables; the flag `sleepers` (or `waiting`) is raised
+ * before the gate is read again and the gate is changed before the flag is read, both sequentially consistent, so no
+ * wake-up is lost.
  *
  * `busy` makes the pool one caller's at a time: a nested call and a call from a second thread find it taken and run
  * their pieces themselves, in order.

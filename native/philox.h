@@ -1,4 +1,4 @@
-/* Philox4x32-10 (see random.c, which tells what it is): words of random bits, from a stream and a position in it. */
+/* Philox4x32-10 (random.c explains it): words of random bits, from a stream and a position in it. */
 #ifndef MINIGRAD_PHILOX_H
 #define MINIGRAD_PHILOX_H
 
@@ -17,8 +17,8 @@ static Stream take(int64_t *state, int64_t words) {
   return s;
 }
 
-/* out[0 .. words), words from number `first` on (a multiple of 4); out has room for WORDS, some are written beyond
- * `words`. */
+/* out[0 .. words), words from number `first` on (a multiple of 4); out has room for WORDS, because some are written
+ * beyond `words`. */
 static void philox(uint32_t *out, Stream s, int64_t first, int64_t words) {
   for (int64_t w = 0; w < words; w += 4 * WL) {
     const uint64_t low = s.low + (uint64_t)(first + w) / 4, high = s.high + (low < s.low);

@@ -3,19 +3,19 @@
  *
  *   x [planes, in]   y [planes, out]   in, out: 3 sizes, leading 1s
  *
- * `windows` is { planes, in[3], out[3], dilation[3], then for each dimension and each of its outputs: begin, end }:
- * output o sees, in each dimension, begin, begin + dilation, ... below end, all inside x. Strided, padded, ceiled,
- * dilated and adaptive windows are all of this form, and padding has no further say (a mean's divisor comes in a
- * table). The plain loops, for a plane and an output:
+ * `windows` is { planes, in[3], out[3], dilation[3], then for each dimension and each of its outputs: begin, end }: the
+ * window of output o holds, in each dimension, begin, begin + dilation, ... below end, all inside x. Strided, padded,
+ * ceiled, dilated and adaptive windows are all of this form. So kernels need not know the padding; the divisors of a
+ * mean come in a table. The plain loops, for a plane and an output:
  *
  *   max_pool_forward    best = its first element; for each other one in order: if it is > best or NaN, it is the best
  *   max_pool_backward   gx[index[o]] += g[o]
  *   avg_pool_forward    y[o] = (sum of the window) / divisor[o]
  *   avg_pool_backward   gx[i] += g[o] / divisor[o] for each i of the window
  *
- * The fast ones take windows apart: the rows of a window are joined first, for all columns at once in vectors, then the
- * columns of each window in the row that comes out. In order of index the first of equal elements wins, and the last
- * NaN: of columns that are equal, the one from the upper row (for NaN the lower).
+ * The fast ones work in two steps: the rows of a window are joined first, for all columns at once in vectors, then the
+ * columns of each window in the resulting row. In the order of the index the first of equal elements wins, but the last
+ * NaN: of equal columns, the one from the upper row (for NaN from the lower).
  */
 #include "simd.h"
 

@@ -1,14 +1,14 @@
 /* types: f32 f64 i64 u8 */
 /* Random numbers from Philox4x32-10 (Salmon, Moraes, Dror, Shaw: Parallel random numbers: as easy as 1, 2, 3, SC 2011).
  *
- * The generator is a function, not a machine: block number c under key k is four 32-bit words
+ * The generator is a function without state: block number c under key k is four 32-bit words,
  *
- *     repeat 10 times:  (c0, c1, c2, c3) = (hi(M1 c2) ^ c1 ^ k0, lo(M1 c2), hi(M0 c0) ^ c3 ^ k1, lo(M0 c0));  k +=
- *                       (W0, W1)
+ *     repeat 10 times:  (c0, c1, c2, c3) = (hi(M1 c2) ^ c1 ^ k0, lo(M1 c2), hi(M0 c0) ^ c3 ^ k1, lo(M0 c0))
+ *                       k += (W0, W1)
  *
- * so any element can be computed alone. state = {key, counter low, counter high, unused} lives in memory; a launch
- * reads it and advances the counter by the blocks it used, which is why a replayed program draws fresh numbers. Word w
- * of a launch is word w % 4 of block counter + w / 4; element i uses
+ * so each element can be computed alone. state = {key, counter low, counter high, unused} is in memory. A launch reads
+ * it and advances the counter by the number of blocks it used; therefore a replayed program draws new numbers. Word w
+ * of a launch is word w % 4 of block number counter + w / 4. Element i uses
  *
  *     32-bit numbers (f32, masks)   word i                                     uniform: the top 24 bits
  *     64-bit numbers (f64, bits)    words 2i (low half) and 2i + 1             uniform: the top 53 bits
@@ -17,8 +17,9 @@
  * only, in one fixed order and without fused multiply-add (-ffp-contract=off), so it too gives the same bits
  * everywhere.
  *
- * The fast loop: a vector of 64-bit lanes holds one counter word of WL blocks, because the machine's multiplication is
- * 32 x 32 -> 64 bits per 64-bit lane. Upper halves of lanes may hold rubbish: the multiplication ignores them. */
+ * The plain loop computes one block after the other. The fast one computes WL blocks at once: a vector of 64-bit lanes
+ * holds one counter word of each, because the vector multiplication is 32 x 32 -> 64 bits in a 64-bit lane. It ignores
+ * the upper halves of its operands, so they may hold anything. */
 #include "philox.h"
 #include "runtime.h"
 
@@ -111,9 +112,10 @@ void FN(uniform)(T *out, int64_t *state, int64_t n, double low, double high) {
                 .top = b > a ? MATH(nextafter)(b, a) : a});
 }
 
-/* ---- normal: Box and Muller (1958). Elements 2k and 2k + 1 are one point of the plane: radius sqrt(-2 log u) from
- *     the bits
- * of the first, a uniform angle from those of the second.
+/* ---- normal: Box and Muller (1958) ----
+ *
+ * Elements 2k and 2k + 1 are one point of the plane: the bits of the first give the radius sqrt(-2 log u), those of the
+ * second a uniform angle.
  *
  * log u = e log 2 + log m with m in [sqrt 1/2, sqrt 2), log m by the atanh series as in simd.h. The angle is a quadrant
  * and a rest of +- pi/4, where sine and cosine are short polynomials (weighted least squares on Chebyshev nodes,
@@ -184,8 +186,9 @@ void FN(normal)(T *out, int64_t *state, int64_t n, double mean, double std) {
   pieces(n, normal_piece, &(Job){.out = out, .s = take(state, (n + 1) / 2 * 2 * PER), .a = (T)mean, .b = (T)std});
 }
 
-/* ---- dropout: mask[i] = word i >= p * 2^32;  y = x * mask / (1 - p), a product so that inf and NaN show as in
- *                                              PyTorch ---- */
+/* ---- dropout: mask[i] = word i >= p * 2^32;  y = x * mask / (1 - p) ----
+ *
+ * y is a product, not a choice, so that inf and NaN in a dropped place give NaN, as in PyTorch. */
 static void dropout_forward_piece(void *context, int64_t begin, int64_t end) {
   const Job *t = context;
   uint32_t word[WORDS];

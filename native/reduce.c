@@ -5,27 +5,26 @@
  *
  *     s = identity;  for (i = 0; i < reduce; i++) s = op(s, x_i);  out[k] = s;
  *
- * It waits for each addition to finish before the next, and the error of a float sum grows with the length. So a
- * reduction here is three small functions of its own:
+ * It waits for each addition to finish before the next one, and the error of a float sum grows with the length. In the
+ * fast one each reduction has three small functions:
  *
- *     rows     up to BLOCK_ELEMENTS contiguous elements to a partial result: lanes side by side, folded at the end
- *     strip    up to BLOCK_ROWS rows to one partial result per column: the lanes are the columns, nothing is folded
+ *     rows     reduces up to BLOCK_ELEMENTS contiguous elements: the lanes run side by side and are folded at the end
+ *     strip    reduces up to BLOCK_ROWS rows to one result per column: the lanes are the columns, nothing is folded
  *     merge    joins the partial results of two stretches, the earlier one first
  *
- * and one driver that cuts the input into blocks. It takes `rows` where the reduced elements lie contiguous in memory,
- * `strip` where the kept ones do, and packs a block into a buffer where neither do (strides 2, 0, -1, ...).
+ * One driver cuts the input into blocks. It calls `rows` where the reduced elements are contiguous in memory and
+ * `strip` where the kept ones are; where neither are (strides 2, 0, -1, ...), it packs a block into a buffer.
  *
- * Float sums: T adds some ten elements one to another; such partial sums are added in double, for T = double with
- * the rounding errors summed beside (Knuth's two-sum). The error stays at a few roundings whatever the length. Moments
- * are two passes over each block while it is in the cache, joined by Chan's formula: never E[x^2] - E[x]^2.
+ * Float sums: about ten elements are added in T. These partial sums are added in double; for T = double their rounding
+ * errors are summed separately (Knuth's two-sum). The error stays at a few roundings whatever the length. Moments take
+ * two passes over each block while it is in the cache; blocks are joined by Chan's formula, never by E[x^2] - E[x]^2.
  *
  * Same bits: blocks and chunks are cut by shape alone, so neither the thread count nor the other outputs matter.
  */
 #include "runtime.h"
 #include "simd.h"
 
-/* ---- bounds of T, and what additions and multiplications are done in: unsigned for integers, which wrap around ----
- *     */
+/* ---- bounds of T; TA and VA: the types of sums and products, unsigned for integers, which wrap around ---- */
 #if IS_REAL
 #define LOWEST (-(T)INFINITY)
 #define HIGHEST ((T)INFINITY)
@@ -202,7 +201,7 @@ static void value_store(void *out, void *second, int64_t k, Partial from, int64_
 }
 
 #if IS_REAL
-/* The sum of a block leaves T at once: from here on it is a double and what rounding took from it. */
+/* From here on, the sum of a block is a double, high, with its rounding error, low. */
 static void widen(Partial p, int64_t width) {
   for (int64_t j = 0; j < width; j++) p.high[j] = p.value[j], p.low[j] = 0;
 }
@@ -256,8 +255,8 @@ INLINE VM vbeats(int op, V a, V b) {
   return better;
 }
 
-/* The extreme first, at full speed; then where it stands: from the end to the front each lane keeps the number of the
- * last vector where it met the extreme. No branch depends on the data, so short rows do not mispredict. */
+/* First the extreme, at full speed; then its index: from the end to the front, each lane keeps the number of the last
+ * vector in which it found the extreme. No branch depends on the data, so short rows do not mispredict. */
 static inline int64_t locate(T m, const T *p, int64_t n) {
   if (ISNAN(m)) {
     int64_t i = 0;
@@ -290,7 +289,7 @@ INLINE void arg_rows(int op, Partial to, const T *p, int64_t count, int64_t stri
     to.index[j] = first + locate(to.value[j], p, n);
   }
 }
-/* Most blocks of a long row do not beat what came before: nothing to locate then. */
+/* Most blocks of a long row hold no new extreme; then there is no index to find. */
 INLINE void arg_more(int op, Partial to, const T *p, int64_t n, int64_t first) {
   const T m = fold_lanes(op, fold_block(op, p, n));
   if (beats(op, m, to.value[0])) to.value[0] = m, to.index[0] = first + locate(m, p, n);
@@ -389,10 +388,10 @@ static void all_store(void *out, void *second, int64_t k, Partial from, int64_t 
 /* ---- moments ---- */
 
 #if IS_REAL
-/* A block's deviations are taken from c, near its mean, so that s = sum(x - c) and q = sum((x - c)^2) hardly cancel in
- * mean = c + s / n, m2 = q - s^2 / n. To find c the same is done with c = the first element: a constant block then
- * gives m2 = 0 to the bit. The mean stays in two parts, c and s / n: the difference of two blocks' means would lose
- * what their sums round away. A c that is not finite is the mean, and m2 is NaN. */
+/* The deviations of a block are taken from c, which is near its mean, so that s = sum(x - c) and q = sum((x - c)^2)
+ * hardly cancel in mean = c + s / n, m2 = q - s^2 / n. A first pass, with c = the first element, finds c; so a constant
+ * block gives m2 = 0 exactly. The mean is kept in two parts, c and s / n, because the difference of the means of two
+ * blocks would lose the digits that their sums round away. If c is not finite, it is the mean, and m2 is NaN. */
 static inline void moments_of(Partial to, int64_t j, T c, T s, T q, int64_t n) {
   const double share = (double)s / (double)n, left = (double)q - share * (double)s;
   const int finite = c - c == 0;
@@ -666,8 +665,8 @@ static void join_piece(void *context, int64_t begin, int64_t end) {
   job->op->store_n(job->out, job->second, begin, to, end - begin, job->reduce);
 }
 
-/* Chunks are cut by the length of the reduction alone, so that an output keeps its bits whatever stands beside it;
- * whether they are pieces of work of their own depends on how many others there are. */
+/* Chunks are cut by the length of the reduction alone, so that the bits of an output do not depend on the other
+ * outputs. Whether a chunk is a piece of work of its own depends on the number of outputs. */
 static void cut(Job *job, int64_t chunk, int64_t pieces) {
   job->chunk = chunk;
   job->chunks = job->reduce > chunk ? (job->reduce + chunk - 1) / chunk : 1;
@@ -744,10 +743,9 @@ void FN(moments)(T *mean, T *m2, const T *x, const int64_t *plan) {
  *
  *     s = identity;  for (i = 0; i < n; i++) out[i] = s = op(s, x[i]);
  *
- * with s a double for float and double, as in PyTorch. Across the columns of an inner axis that vectorises as it
- * stands. Along a row each step waits for the last, so sums go four at a time: the chain is one addition for four
- * elements. (Not products:
- * a pair of large factors may overflow where the running product does not.) */
+ * s is a double for float and double, as in PyTorch. Across the columns of an inner axis this loop vectorises as it is.
+ * Along a row each step waits for the one before, so sums go four at a time: the chain is one addition for four
+ * elements. (Not products: a pair of large factors may overflow where the running product does not.) */
 #if TYPE_IS != 5
 #if IS_REAL
 typedef double Running;

@@ -1,38 +1,37 @@
 /* types: f32 f64 */
-/* Recurrence over a sequence: the RNN with tanh or relu, LSTM and GRU, plain or normalised, one layer in one direction
- * per call. Layers, directions and dropout between layers are Python's.
+/* Recurrence over a sequence: the RNN with tanh or relu, LSTM and GRU, plain or normalised. A call computes one layer
+ * in one direction. Python does the rest: several layers, both directions, dropout between layers.
  *
- *   x [steps, batch, inputs]      h0 [batch, outputs], c0 [batch, hidden] or null (zeros)      y [steps, batch,
- *                                 outputs]
- *   w_ih [n, inputs], w_hh [n, outputs], n = gates * hidden: LSTM i f g o, GRU r z n, RNN 1     outputs == hidden
- *       without w_hr
+ *   x [steps, batch, inputs]    y [steps, batch, outputs]    h0 [batch, outputs], c0 [batch, hidden], or null (zeros)
+ *   w_ih [n, inputs], w_hh [n, outputs], n = gates * hidden; gates: LSTM i f g o, GRU r z n, RNN one
+ *   w_hr [outputs, hidden] or null (then outputs == hidden)
  *
- * The plain loop; N is the normalization of a row (1 layer: Ba et al. 2016, 2 root mean square; 0: the row itself),
- * each with its own weight, the biases of all parts added up. Steps run from the last to the first if `reverse`.
+ * The plain loop. N normalises a row (norm 0: not at all, 1: layer norm, Ba et al. 2016, 2: RMS norm); each N has a
+ * weight of its own. `bias` is the sum of all biases. If `reverse`, the steps run from the last to the first.
  *
  *   for each step t, for each row b of the batch with t < lengths[b] (else: y = 0, h and c stay):
  *     p = N(w_ih x[t, b]) + N(w_hh (h * mask)) + bias
  *     RNN:  h = tanh(p) or relu(p)
  *     LSTM: c = sigmoid(p_f) c + sigmoid(p_i) tanh(p_g);   h = w_hr (sigmoid(p_o) tanh(N(c)))
- *     GRU:  p = N(w_ih x[t, b]) + bias, q = N(w_hh (h * mask)) + bias of its own;   r, z = sigmoid(p_rz + q_rz)
- *           v = tanh(p_n + r q_n);   h = (1 - z) v + z h
+ *     GRU:  p = N(w_ih x[t, b]) + bias;   q = N(w_hh (h * mask)) + another bias
+ *           r, z = sigmoid(p_rz + q_rz);   v = tanh(p_n + r q_n);   h = (1 - z) v + z h
  *     y[t, b] = h
  *
- * The fast one. Steps are taken some at a time (mg_rnn_steps: about 256 rows, so that what one part of the work leaves
- * for the next is still in the second-level cache). Their products with x do not wait for each other: one large
- * product. What remains is w_hh h, step by step. Rows of the batch do not know of each other, so blocks of about 16 of
- * them go through these steps on their own, without a barrier between steps; their states and pre-activations stay in
- * the first-level cache, and w_hh, packed once in the order in which the register tile reads it, streams from the
- * second. Gates, state and output of a block are one pass over it. Only a normalised row must be complete before its
+ * The fast one takes several steps together (mg_rnn_steps: about 256 rows, so that the results of one part of the work
+ * are still in the second-level cache when the next part reads them). Their products with x do not depend on each other
+ * and form one large product. What remains is w_hh h, step by step. The rows of the batch are independent, so blocks of
+ * about 16 rows go through these steps separately, without a barrier between steps. Their states and pre-activations
+ * stay in the first-level cache; w_hh, packed once in the order in which the register tile reads it, streams from the
+ * second. One pass over a block computes its gates, state and output. Only a normalised row must be complete before its
  * first gate; the row kernels of norm.c do that part, on rows that are in the cache anyway.
  *
- * Backward: the same blocks, from the last step to the first, turn the gradient of h into that of the pre-activations
- * and that, through w_hh packed the other way, into that of the h before; on the way they add up, each block for
- * itself, what the biases and the norms' weights load_n. What the weight matrices and x load_n is again one large
- * product for the steps taken together.
+ * Backward: the same blocks go from the last step to the first. They turn the gradient of h into the gradient of the
+ * pre-activations, and that, with w_hh packed the other way, into the gradient of the h before. On the way each block
+ * adds up its part of the gradients of the biases and of the norms' weights. The gradients of the weight matrices and
+ * of x are again one large product for the steps taken together.
  *
- * Same bits: a row's values depend on its own inputs, the weights and the shapes only; sums over rows and steps run in
- * the order of the steps in each block, then of the blocks.
+ * Same bits: the values of a row depend on its own inputs, the weights and the shapes only. Sums over rows and steps
+ * run in the order of the steps in each block, then of the blocks.
  */
 #include "gemm.h"
 #include "loops.h"
@@ -51,8 +50,8 @@ typedef struct {
   /* forward */
   T *y, *hn, *cn, *gates, *cells, *tanhc, *inner, *projected, *hin;
   const T *bias;
-  /* backward: dh and dc run along; dx and dr are the gradients of w_ih x and w_hh h from step `from` on, sums the
-   * blocks' */
+  /* backward: dh and dc are carried from step to step; dx and dr are the gradients of w_ih x and w_hh h from step
+   * `from` on; sums are those of the blocks */
   T *dh, *dc, *dx, *dr, *dhs, *sums;
   const T *gy, *h0;
   /* both */
@@ -63,7 +62,7 @@ typedef struct {
 } Job;
 
 INLINE int live(const Job *x, int64_t t, int64_t row) { return !x->lengths || t < x->lengths[row]; }
-/* Has nothing happened to this row before step t? Then the states before it are h0 and c0. */
+/* Is t the first step of this row, in the order of the walk? Then the states before it are h0 and c0. */
 INLINE int starts(const Job *x, int64_t t, int64_t row) {
   return x->reverse ? t == x->steps - 1 || !live(x, t + 1, row) : t == 0;
 }
@@ -107,8 +106,7 @@ NOINLINE void normalize_back(const Job *x, T *gin, T *sums, const T *gy, int whi
 
 /* ---- forward: gates of one row ---- */
 
-/* EACH_VECTOR with one copy of the body: beside so many exponentials it does not matter to ask each load whether it is
- * whole. */
+/* EACH_VECTOR with one copy of the body: a test at each load costs little beside so many exponentials. */
 #define EACH_VECTOR_ONCE(j, k, n, ...) do { \
     for (int64_t j = 0; j < (n); j += VL) { const int k = (int)MIN((n) - j, VL); __VA_ARGS__ } \
   } while (0)
@@ -127,7 +125,7 @@ NOINLINE void rest(const Job *x, int64_t at) {
   }
 }
 
-/* h of an LSTM's row goes to where it is used next: through w_hr, or out */
+/* Stores h of a row of an LSTM: as input of w_hr, or as output and state. */
 INLINE void emit(const Job *x, int64_t at, int64_t row, int64_t j, V m, const int k) {
   if (x->projected) {
     store_n(x->projected + at * x->hidden + j, m, k);
@@ -137,7 +135,7 @@ INLINE void emit(const Job *x, int64_t at, int64_t row, int64_t j, V m, const in
   }
 }
 
-/* p, q: w_ih x and w_hh h of the row, normalised; without norm p lies where the gates go */
+/* p, q: w_ih x and w_hh h of the row, normalised; without norm p is where the gates are written */
 static void lstm_row(const Job *x, int64_t at, int64_t row, const T *p, const T *q) {
   const int64_t H = x->hidden;
   T *a = x->gates + at * x->n, *c = x->cn + row * H, *cells = x->cells + at * H, *tanhc = x->tanhc + at * H;
@@ -249,7 +247,7 @@ static void forward_blocks(void *context, int64_t begin, int64_t end) {
   }
 }
 
-/* The steps taken together from the s-th to be taken on. */
+/* The steps taken together, from the s-th of the walk on. */
 static void take(Job *x, int64_t s) {
   const int64_t end = MIN(s + mg_rnn_steps(x->batch), x->steps);
   x->from = x->reverse ? x->steps - end : s;
@@ -331,8 +329,8 @@ void FN(rnn_forward)(T *y, T *hn, T *cn, T *gates, T *cells, T *tanhc, T *inner,
 
 /* ---- backward: one row ----
  *
- * dm is the complete gradient of h (LSTM: of what w_hr takes), dh what remains of it for the step before beside what
- * comes through w_hh; dp and dq, which LSTM and RNN have in common, are the gradients of p and q. */
+ * dm is the complete gradient of h (LSTM: of the input of w_hr). dh is the part of the gradient of the h before that
+ * does not come through w_hh. dp and dq are the gradients of p and q; for LSTM and RNN they are equal. */
 
 /* dtanh: the gradient of c through the tanh, or null without norm */
 static void lstm_row_back(const Job *x, int64_t t, int64_t row, T *dp, const T *dm, const T *dtanh) {
@@ -493,7 +491,7 @@ void FN(rnn_backward)(T *gx, T *gh0, T *gc0, T *gw_ih, T *gw_hh, T *gw_hr, T *gb
                       int64_t inputs, int64_t hidden, int64_t outputs, int64_t kind, int64_t norm, int64_t reverse) {
   const int64_t gate_count = kind == LSTM ? 4 : kind == GRU ? 3 : 1, n = gate_count * hidden, rows = steps * batch;
   T *packed_hr = work + mg_rnn_round_up(outputs) * n;
-  /* the job serves both ways; what forward wrote is only read here */
+  /* forward and backward share the struct Job; what forward wrote is only read here */
   Job job = {.steps = steps,
              .batch = batch,
              .inputs = inputs,

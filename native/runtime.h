@@ -1,5 +1,5 @@
-/* The run-time services beside the kernels: CPU level, thread pool, replay. What stands between the cdef marks is
- * also what Python may call. */
+/* The run-time services beside the kernels: CPU level, thread pool, scratch memory, replay. Python may call what is
+ * between the cdef marks. */
 #ifndef MINIGRAD_RUNTIME_H
 #define MINIGRAD_RUNTIME_H
 

@@ -1,6 +1,6 @@
 /* One vector type, V: VL elements of T, at the width of the SIMD level this file is compiled for. Arithmetic is the
  * compiler's (GCC and Clang vector extensions: + - * / and comparisons work on V as they are); this header adds what
- * they lack: tails, fused multiply-add, horizontal sums, and the elementary functions. x86 intrinsics stand here only.
+ * they lack: tails, fused multiply-add, horizontal sums, and the elementary functions. No other file has intrinsics.
  *
  *   T TI TU    the element type of this compilation, the signed and the unsigned integer of its size
  *   V VM VU    vectors of them; a VM is also a mask: all bits of a lane 0 or 1
@@ -300,8 +300,8 @@ static inline void vload_columns(V *t, const T *p, int64_t stride) {
 
 /* ---- elementary functions ----
  *
- *   vexp vexp2 vexpm1 vlog vlog2 vlog1p vtanh vsigmoid verf verfc vsin vcos, vsigmoids (of x and -x), vnormal (P and
- *       density)
+ *   vexp vexp2 vexpm1 vlog vlog2 vlog1p vtanh vsigmoid verf verfc vsin vcos
+ *   vsigmoids (of x and -x), vnormal (P and density)
  *
  * One formula for all levels; f32 and f64 differ in constants only. Errors are at most 2 units in the last place
  * (verfc: 4) over the whole range; subnormal results, infinities, NaN and the sign of zero are right. The coefficients

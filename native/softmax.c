@@ -5,12 +5,13 @@
  *     softmax = exp(x - m) / s        log_softmax = (x - m) - log(s)        logsumexp = m + log(s)
  * x - m is kept apart from log(s), because m + log(s) has lost the digits of log(s) when m is large.
  *
- * inner == 1: lines are rows, and lanes run along them. Short rows go four side by side, so that their horizontal
- * maxima and sums overlap; long ones go one by one, in four chains. inner > 1: lanes are neighbours along `inner`, each
- * with a line of its own, and the loop over n needs no horizontal sums.
+ * The plain loop computes m, then s, then y, for one line after the other. The fast one depends on `inner`. inner == 1:
+ * lines are rows, and lanes run along them. Short rows go four side by side, so that their horizontal maxima and sums
+ * overlap; long ones go one by one, in four chains. inner > 1: lanes are neighbours along `inner`, each with a line of
+ * its own, and the loop over n needs no horizontal sums.
  *
- * inf and NaN need no care: NaN - m makes the sum NaN and with it the line, as does inf - inf in a line that holds inf
- * or nothing but -inf. Only logsumexp, whose value there is the maximum itself, takes 0 for an infinite m.
+ * inf and NaN need no special case: NaN - m makes the sum NaN, and with it the line. So does inf - inf, in a line that
+ * holds inf or only -inf. Only logsumexp, whose value there is the maximum itself, takes 0 for an infinite m.
  */
 #include "loops.h"
 
@@ -27,16 +28,16 @@ static inline int64_t tiles(int64_t inner) { return inner == 1 ? 1 : (inner + WI
 static void share(void (*fn)(void *, int64_t, int64_t), void *a, int64_t outer, int64_t n, int64_t inner) {
   mg_parallel(outer * tiles(inner), (grain(outer * tiles(inner), 4 * n * MIN(inner, WIDE)) + 3) / 4 * 4, fn, a);
 }
-/* the body for each group of columns of the units [begin, end): matrix o, columns from i on */
+/* Runs the body for each group of columns of the units [begin, end): matrix o, columns from i on. */
 #define EACH_UNIT(o, i, W, k, inner, ...) \
   for (int64_t unit_ = begin; unit_ < end; unit_++) { \
     const int64_t o = unit_ / tiles(inner), first_ = unit_ % tiles(inner) * WIDE; \
     EACH_COLUMNS(i_, W, k, MIN(WIDE, (inner) - first_), const int64_t i = first_ + i_; __VA_ARGS__); \
   }
 
-/* The first pass, m and s of lines, is compiled once for each shape (4 rows, 1 row, a long row, 4 vectors of columns, 1
- * vector) and shared by the kernels of this file. It is most of the code here, and a copy in each kernel would not be
- * faster. `finite`: an infinite m is replaced by 0. If e is given, exp(x - m) is kept there. */
+/* The first pass, which computes m and s of lines, is compiled once for each shape (4 rows, 1 row, a long row, 4
+ * vectors of columns, 1 vector) and shared by the kernels of this file. It is most of the code here, and a copy in each
+ * kernel would not be faster. `finite`: an infinite m is replaced by 0. If e is given, exp(x - m) is stored there. */
 
 /* m and s of R <= 4 rows of n <= SHORT elements */
 INLINE void some_short_rows(T *m, T *s, T *e, const T *x, int64_t n, const int R, const int finite) {
@@ -201,7 +202,7 @@ void FN(logsumexp_forward)(T *y, const T *x, int64_t outer, int64_t n, int64_t i
  *
  *   softmax:      gx = y * (gy - sum(gy * y))
  *   log-softmax:  gx = gy - exp(y) * sum(gy)
- *   logsumexp:    gx = gy * softmax(x): made of two launches in ops/softmax.py
+ *   logsumexp:    gx = gy * softmax(x): two launches, in minigrad/ops/softmax.py
  */
 typedef struct { T *gx; const T *gy, *y; int64_t n, inner; } softmax_back_args;
 
@@ -290,9 +291,9 @@ void FN(log_softmax_backward)(T *gx, const T *gy, const T *y, int64_t outer, int
  *     item = 0 where t == ignore_index
  *   sum = sum of items;  mean = sum / wsum,  wsum = sum of weight[t] over the items not ignored (0 / 0 = NaN if none)
  *
- * One pass takes the logits to an item, without a log-softmax array; m and log(s) are kept (`stats`) for the backward.
- * The items are then added by one thread: there are `classes` times fewer of them. A target that is
- * out of range (the shape rule refuses it, but a replayed program does not look) reads nothing and gives NaN.
+ * One pass over the logits gives an item, without an array for log-softmax; m and log(s) are kept (`stats`) for the
+ * backward. Then one thread adds the items, because there are `classes` times fewer of them. A target out of range
+ * reads nothing and gives NaN. (The shape rule refuses such targets, but a replayed program does not check.)
  */
 typedef struct {
   T *items, *top, *log_sum;

@@ -1,5 +1,5 @@
 /* types: f32 f64 i32 i64 u8 */
-/* Order along the middle axis of [outer, n, inner]: argsort and topk. What they return is where the elements stand.
+/* Order along the middle axis of [outer, n, inner]: argsort and topk. They return the indices of the elements.
  *
  * The plain loop, for a line x_0, x_1, ...:
  *
@@ -7,17 +7,16 @@
  *
  * Ties keep their order, whichever way it is sorted, and NaN counts as the largest.
  *
- * A line is first turned into items { key, index }: the key is an unsigned number that stands in the order of the
- * elements (floats by their bits: positive ones with the sign bit set, negative ones inverted; inverted as a whole to
- * sort downwards), so that one integer sort does for all types and for both directions, with one comparison and no
- * branch on NaN.
+ * The fast one first turns a line into items { key, index }. The key is an unsigned number that has the order of the
+ * elements. (For floats: the bits, of positive ones with the sign bit set, of negative ones inverted. To sort
+ * downwards, all keys are inverted.) So one integer sort serves all types and both directions, with one comparison and
+ * no branch on NaN.
  *
  *     short lines   runs of RUN items by insertion, then merged, back and forth between two buffers
  *     long lines    radix sort, byte by byte from the lowest, leaving out bytes in which all keys agree
- *     topk          for small k the best k so far in order; most elements are turned down by one comparison with the
- *                   last
+ *     topk          for small k: the best k so far, in order; most elements are rejected by a comparison with the last
  *
- * Lines are independent: they are what threads share. */
+ * Lines are independent, and threads divide them. */
 #include <string.h>
 
 #include "minigrad.h"

@@ -1,5 +1,6 @@
-/* How an elementwise kernel meets N-d operands: never. It is written as a *span*, a loop over contiguous elements, and
- * walk() brings any layout into that form by a plan (minigrad.h):
+/* The loops of elementwise kernels over N-d operands. A kernel is written as a *span*, a loop over contiguous elements;
+ * walk() brings any layout into that form by a plan (minigrad.h). The plain loop unravels the index of each element;
+ * this one does it once for a row or a chunk:
  *
  *   flat     all operands contiguous: the span runs over the memory as it lies (the common case; no set-up at all);
  *   rows     long inner dimension: one span per row; an operand whose inner stride is 0 or not 1 is first gathered
@@ -8,8 +9,7 @@
  *            where they are; the others are gathered. What is constant over the outer dimensions (a bias row, a
  *            scalar) is gathered once and used for all chunks, so x[m, n] + b[n] runs as fast as x + y;
  *   strips   a large operand is transposed: the inner dimension is cut into strips of WALK_STRIP, walked in chunks, so
- *            that
- *            each cache line of the transposed operand is read once and whole.
+ *            that each cache line of the transposed operand is read once and whole.
  *
  * Elementwise work has no order, so threads split the output's linear index wherever it suits. */
 #ifndef MINIGRAD_WALK_H

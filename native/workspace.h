@@ -2,12 +2,12 @@
  * Python.
  *
  * This text is valid C and CUDA. build_cffi.py gives its functions and constants to Python under the same names
- * (`minigrad._native.lib.mg_chunks(rows)`), and embeds the text itself, which minigrad/cuda.py puts in front of each
- * .cu file. So a kernel and the Python code that allocates for it cannot disagree. All results count elements, unless a
- * name says bytes.
+ * (`minigrad._native.lib.mg_chunks(rows)`), and embeds the text itself, which minigrad/devices/cuda.py puts in front of
+ * each .cu file. So a kernel and the Python code that allocates for it cannot disagree. All results count elements,
+ * unless a name says bytes.
  *
- * build_cffi.py finds a function by its first line, `MG_FORMULA name(arguments) {`, and a constant by `#define MG_NAME
- * number`.
+ * build_cffi.py finds a function by its first line, `MG_FORMULA name(arguments) {`, and a constant by its line,
+ * `#define MG_NAME number`.
  */
 #ifndef MINIGRAD_WORKSPACE_H
 #define MINIGRAD_WORKSPACE_H

@@ -1,6 +1,6 @@
-"""The few functions of cuBLAS that minigrad/blas.py calls, over NumPy: `minigrad.blas.library = fakeblas`.
+"""The few functions of cuBLAS that minigrad/devices/blas.py calls, over NumPy: `blas.library = fakeblas`.
 
-As strict as the library about what it is given: column-major operands, leading dimensions, operations N and T.
+It checks its arguments as strictly as cuBLAS: column-major operands, leading dimensions, operations N and T.
 """
 import numpy as np
 from cffi import FFI

@@ -1,6 +1,6 @@
-"""A stand-in for the few parts of CuPy that minigrad.cuda uses, over NumPy and emulator.py.
+"""The few parts of CuPy that minigrad/devices/cuda.py uses, over NumPy and emulator.py.
 
-    minigrad.cuda.cp = fakecupy      # the array module is one variable; nothing else is patched
+    minigrad.devices.cuda.cp = fakecupy      # the array module is one variable; nothing else is patched
 
 It keeps what CuPy forbids forbidden: no implicit conversion to NumPy, no copy between host and device while a stream
 captures. New memory is filled with NaN and lies against an inaccessible page, so an access past an array's end is an
