@@ -5,7 +5,8 @@
 For each kernel and element type the module holds a row of function pointers, one for each SIMD level, of which
 `mg_select(level)` copies one to `mg_now`; a macro of the kernel's name, which calls through that pointer and takes
 addresses as integers (cffi's generated code uses it as if it were the function); and a thunk that takes its arguments
-from an array of 8-byte words (what program.c replays). Beside the kernels it holds the formulas of workspace.h.
+from an array of 8-byte words (what program.c replays). Beside the kernels it holds the formulas of workspace.h, and the
+texts of workspace.h and types.h, which CUDA kernels are compiled with.
 """
 from __future__ import annotations
 
@@ -35,6 +36,7 @@ const char *mg_kernel_signature(int64_t index);
 const char *mg_kernel_arguments(int64_t index);
 int64_t mg_kernel_count(void);
 const char *mg_workspace_text(void);
+const char *mg_types_text(void);
 """
 
 
@@ -50,13 +52,18 @@ def kernels(header: str) -> list[tuple[str, str, list[tuple[str, str]]]]:
     return found
 
 
-def workspace(text: str) -> tuple[list[str], str]:
-    """cdef lines for the functions and constants of workspace.h, and the C function that returns its text."""
+def text_function(name: str, text: str) -> str:
+    """A C function that returns a text."""
+    literal = "\n".join("  " + json.dumps(line) for line in text.splitlines(keepends=True))
+    return f"const char *{name}(void) {{\n  return\n{literal};\n}}"
+
+
+def workspace(text: str) -> list[str]:
+    """cdef lines for the functions and constants of workspace.h."""
     formulas = re.findall(r"^MG_FORMULA (\w+)\((.*)\) \{", text, re.M)
     cdef = [f"int64_t {name}({arguments});" for name, arguments in formulas]
     cdef += [f"#define {name} ..." for name in re.findall(r"^#define (MG_\w+) \d+", text, re.M)]
-    literal = "\n".join("  " + json.dumps(line) for line in text.splitlines(keepends=True))
-    return cdef, f"const char *mg_workspace_text(void) {{\n  return\n{literal};\n}}"
+    return cdef
 
 
 def generate(levels: list[str]) -> tuple[str, str]:
@@ -84,7 +91,7 @@ def generate(levels: list[str]) -> tuple[str, str]:
             thunks.append(f"static void t_{full}(const mg_word *w) {{ {full}({words}); }}")
             names.append(f'  {{ "{full}", "{signature}", t_{full} }},')
             labels.append(f'  "{" ".join(argument for _, argument in arguments)}",')
-    formulas, text = workspace((HERE / "workspace.h").read_text())
+    workspace_text = (HERE / "workspace.h").read_text()
     source = "\n".join([
         # no kernel reads errno: keeping it around each call would take 15 ns
         "#undef _cffi_restore_errno", "#undef _cffi_save_errno",
@@ -102,10 +109,11 @@ def generate(levels: list[str]) -> tuple[str, str]:
         "const char *mg_kernel_signature(int64_t i) { return mg_kernels[i].signature; }",
         "static const char *const argument_names[] = {", *labels, "};",
         "const char *mg_kernel_arguments(int64_t i) { return argument_names[i]; }",
-        text,
+        text_function("mg_workspace_text", workspace_text),
+        text_function("mg_types_text", (HERE / "types.h").read_text()),
     ])
     services = re.findall(r"/\* cdef \*/(.*?)/\* end \*/", (HERE / "runtime.h").read_text(), re.S)
-    return "\n".join(cdef + formulas + services), source
+    return "\n".join(cdef + workspace(workspace_text) + services), source
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@
  *         MOVE u8 u16 i32 i64: kernels that only move elements, chosen by item size, whatever the dtype
  *         BOOL u8 | LONG i64: one type only
  *         ONCE: no element type, plain name.
- * T       the element type. Outputs come first, then inputs, then sizes, then scalars (always double).
+ * T       the element type (types.h). Outputs come first, then inputs, then sizes, then scalars (always double).
  *         Arguments are pointers, int64_t and double, nothing else: 8 bytes each, as program.c replays them.
  * plan    `const int64_t *plan`: how N-d operands are walked, made once per signature by minigrad/devices/plan.py:
  *         { ndim, size, shape[ndim], strides of operand 0 (the output)[ndim], strides of operand 1[ndim], ... }
@@ -19,14 +19,11 @@
 #ifndef MINIGRAD_H
 #define MINIGRAD_H
 
-#include <stdint.h>
-
+#include "types.h"
 #include "workspace.h"
 
 #define MG_CAT4_(a, b, c, d) a##b##c##d
 #define MG_CAT4(a, b, c, d) MG_CAT4_(a, b, c, d)
-#define MG_CAT2_(a, b) a##b
-#define MG_CAT2(a, b) MG_CAT2_(a, b)
 /* MG_TYPE (f32, f64, ...) and MG_LEVEL (baseline, avx2, avx512) come from the compiler's command line. */
 #ifdef MG_TYPE
 #define FN(name) MG_CAT4(name##_, MG_TYPE, _, MG_LEVEL)
@@ -38,23 +35,6 @@
 #define KERNEL_BOOL FN
 #define KERNEL_LONG FN
 #define KERNEL_ONCE
-
-/* the element type: T */
-#define MG_T_f32 float
-#define MG_T_f64 double
-#define MG_T_i32 int32_t
-#define MG_T_i64 int64_t
-#define MG_T_u8 uint8_t
-#define MG_T_u16 uint16_t
-#define T MG_CAT2(MG_T_, MG_TYPE)
-#define MG_IS_f32 1
-#define MG_IS_f64 2
-#define MG_IS_i32 3
-#define MG_IS_i64 4
-#define MG_IS_u8 5
-#define MG_IS_u16 6
-#define TYPE_IS MG_CAT2(MG_IS_, MG_TYPE)
-#define IS_REAL (TYPE_IS <= 2)
 
 /* ---- elementwise.c ---- */
 /* out may be a (or b) with the same layout, except in casts to another item size */

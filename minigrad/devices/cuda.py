@@ -27,7 +27,7 @@ from . import blas, memory
 from .base import Device, Kernel, KernelTable, split
 from .launch import KERNELS
 from .memory import Array, Block, Layout
-from .native import WORKSPACE_TEXT, Signature, signatures
+from .native import TYPES_TEXT, WORKSPACE_TEXT, Signature, signatures
 from .plan import elementwise_plan
 
 cp: Any = None          # CuPy, imported when "cuda" is first asked for; tests set a module that emulates it
@@ -69,9 +69,10 @@ def _version(number: int) -> str:
 
 
 def source(file: str) -> str:
-    """The CUDA text of a kernel file, after what all of them share: common.cuh and native/workspace.h."""
-    parts = [((PACKAGE / "ops/common.cuh").read_text(), "workspace.h"), (WORKSPACE_TEXT, file)]
-    return "".join(f'{text}\n#line 1 "{following}"\n' for text, following in parts) + (PACKAGE / file).read_text()
+    """The CUDA text of a kernel file, after what all of them share: native/types.h, native/workspace.h, common.cuh."""
+    texts = {"types.h": TYPES_TEXT, "workspace.h": WORKSPACE_TEXT,
+             "common.cuh": (PACKAGE / "ops/common.cuh").read_text(), file: (PACKAGE / file).read_text()}
+    return "".join(f'#line 1 "{name}"\n{text}\n' for name, text in texts.items())
 
 
 def options(suffix: str) -> tuple[str, ...]:

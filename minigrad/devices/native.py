@@ -39,6 +39,7 @@ rnn_backward_work: Callable[[int, int, int, int], int] = lib.mg_rnn_backward_wor
 segments: Callable[[int, int], int] = lib.mg_segments
 SHARED_SUMS_BYTES: int = lib.MG_SHARED_SUMS_BYTES
 WORKSPACE_TEXT: str = ffi.string(lib.mg_workspace_text()).decode()
+TYPES_TEXT: str = ffi.string(lib.mg_types_text()).decode()          # native/types.h, which CUDA shares, too
 
 
 def best_simd_level() -> str:

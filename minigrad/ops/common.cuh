@@ -1,6 +1,6 @@
-// What every CUDA kernel file begins with. minigrad/devices/cuda.py puts this text in front of a .cu file and compiles
-// both with NVRTC, once for each element type (-DMG_TYPE=f32). As in native/, there is one text, and T is the element
-// type.
+// What every CUDA kernel file begins with. minigrad/devices/cuda.py puts native/types.h, native/workspace.h and this
+// text in front of a .cu file and compiles all of it with NVRTC, once for each element type (-DMG_TYPE=f32). As in
+// native/, there is one text, and T is the element type.
 //
 //   KERNEL(name)(arguments) { ... }     the CUDA form of the C kernel `name`. Its arguments are word for word those of
 //                                       native/minigrad.h (tests/cuda/test_sources.py compares them)
@@ -10,47 +10,22 @@
 // minigrad/devices/launch.py. A kernel relies on no particular number unless its comment says so: loops go over the
 // whole grid. NVRTC has no host headers. Sums never use float atomics, so that the same input gives the same bits at
 // each run.
-#define MG_CAT2_(a, b) a##b
-#define MG_CAT2(a, b) MG_CAT2_(a, b)
 #define MG_CAT3_(a, b, c) a##b##c
 #define MG_CAT3(a, b, c) MG_CAT3_(a, b, c)
 
 #ifndef CUDA_ON_CPU
-typedef long long int64_t;
-typedef unsigned long long uint64_t;
-typedef int int32_t;
-typedef unsigned int uint32_t;
-typedef unsigned short uint16_t;
-typedef unsigned char uint8_t;
 #undef INFINITY
 #undef NAN
 #define INFINITY __int_as_float(0x7f800000)
 #define NAN __int_as_float(0x7fffffff)
 #endif
 
-#define MG_T_f32 float
-#define MG_T_f64 double
-#define MG_T_i32 int32_t
-#define MG_T_i64 int64_t
-#define MG_T_u8 uint8_t
-#define MG_T_u16 uint16_t
-#define MG_IS_f32 1
-#define MG_IS_f64 2
-#define MG_IS_i32 3
-#define MG_IS_i64 4
-#define MG_IS_u8 5
-#define MG_IS_u16 6
-
 #define MAX_THREADS 512                    // of a block, in every launch: 128 registers a thread are always there
 #define BOUNDS extern "C" __global__ void __launch_bounds__(MAX_THREADS, 1)   // the 1: take them, rather than spill
 #ifdef MG_TYPE
-#define T MG_CAT2(MG_T_, MG_TYPE)
-#define TYPE_IS MG_CAT2(MG_IS_, MG_TYPE)
-#define IS_REAL (TYPE_IS <= 2)
 #define KERNEL(name) BOUNDS MG_CAT3(name, _, MG_TYPE)
 #define STEP(name, part) BOUNDS MG_CAT3(name##_##part, _, MG_TYPE)
 #else
-#define IS_REAL 0
 #define KERNEL(name) BOUNDS name
 #endif
 

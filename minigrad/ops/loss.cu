@@ -65,11 +65,11 @@ __device__ __forceinline__ T huber(T d, T delta) {
 }
 __device__ __forceinline__ T huber_slope(T d, T delta) { return d > delta ? delta : d < -delta ? -delta : d; }
 LOSS(huber_loss,
-     (T * loss, T *partial, const T *x, const T *target, int64_t n, int64_t reduction, double delta, double scale),
+     (T *loss, T *partial, const T *x, const T *target, int64_t n, int64_t reduction, double delta, double scale),
      (T *gx, T *gtarget, const T *gloss, const T *x, const T *target, int64_t n, int64_t reduction, double delta,
       double scale),
-     (T)scale *huber(x[i] - target[i], (T)delta), (T)scale *huber_slope(x[i] - target[i], (T)delta),
-     -(T)scale *huber_slope(x[i] - target[i], (T)delta))
+     (T)scale * huber(x[i] - target[i], (T)delta), (T)scale * huber_slope(x[i] - target[i], (T)delta),
+     -(T)scale * huber_slope(x[i] - target[i], (T)delta))
 
 // -(t log x + (1 - t) log(1 - x)), each logarithm at least -100
 __device__ __forceinline__ T weighed(const T *weight, int64_t i) { return weight ? weight[i] : T(1); }
@@ -88,7 +88,7 @@ LOSS(bce_loss, (T *loss, T *partial, const T *x, const T *target, const T *weigh
 __device__ __forceinline__ T log1pexp(T z) { return (z < 0 ? T(0) : z) + log1p(exp(-fabs(z))); }
 __device__ __forceinline__ T bce_logits(T x, T t, T p) { return (1 - t) * x + (1 + (p - 1) * t) * log1pexp(-x); }
 LOSS(bce_logits_loss,
-     (T * loss, T *partial, const T *x, const T *target, const T *weight, const T *pos_weight, int64_t n,
+     (T *loss, T *partial, const T *x, const T *target, const T *weight, const T *pos_weight, int64_t n,
       int64_t reduction),
      (T *gx, T *gtarget, const T *gloss, const T *x, const T *target, const T *weight, const T *pos_weight, int64_t n,
       int64_t reduction),

@@ -29,7 +29,8 @@ def test_argument_lists_are_those_of_the_header(suffix):
     sets = {"REAL": "f32 f64", "NUMBER": "f32 f64 i32 i64", "ANY": "f32 f64 i32 i64 u8", "MOVE": "u8 u16 i32 i64", "BOOL": "u8",
             "LONG": "i64"}
     prototype = "#define KERNEL(types, name, ...) void MG_CAT2(KERNEL_, types)(name)(__VA_ARGS__);"
-    header = re.sub(r"^#define KERNEL\(.*", prototype, re.sub(r"#include.*", "", HEADER.read_text()), flags=re.M)
+    text = (HEADER.parent / "types.h").read_text() + HEADER.read_text()
+    header = re.sub(r"^#define KERNEL\(.*", prototype, re.sub(r"#include.*", "", text), flags=re.M)
     defines = [f"-DMG_TYPE={suffix}", "-DMG_LEVEL=x"] if suffix else ["-DMG_TYPE=f32", "-DMG_LEVEL=x"]
 
     def preprocess(text, *options):
@@ -39,7 +40,7 @@ def test_argument_lists_are_those_of_the_header(suffix):
     types = "".join(f"#undef KERNEL_{k}\n#define KERNEL_{k}(name) {f'name##_{suffix}' if suffix in v.split() else 'no_##name'}\n"
                     for k, v in sets.items())
     types += f"#undef KERNEL_ONCE\n#define KERNEL_ONCE(name) {'no_##name' if suffix else 'name'}\n"
-    at = header.index("/* the element type: T */")
+    at = header.index("/* ---- elementwise.c")
     want = {k: v for k, v in parameters(preprocess(header[:at] + types + header[at:], *defines)).items() if not k.startswith("no_")}
     got = {}
     for file in FILES:
@@ -68,6 +69,7 @@ def test_work_space_formulas_are_those_of_c():
         assert source.count(text) == 1
         own = source.replace(text, "")
         assert not [n for pair in names for n in pair if n and re.search(rf"#define {n}\b|int64_t {n}\(", own)], file
+        assert source.startswith('#line 1 "types.h"\n' + (HEADER.parent / "types.h").read_text())
 
 
 @pytest.mark.slow
