@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import minigrad as mg
+import minigrad.optim  # noqa: F401  its import adds optim.cu to KERNELS
 from minigrad.devices.base import split
 from minigrad.devices.launch import KERNELS
 from minigrad.devices.native import signatures
