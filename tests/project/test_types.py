@@ -174,7 +174,6 @@ def test_every_public_name_has_a_docstring():
     assert missing <= set().union(*UNDOCUMENTED.values())
 
 
-@pytest.mark.xfail(strict=True, reason="methods bound by ops/__init__.py do not show the signature of their op")
 def test_help_of_a_method_shows_its_op():
     for name in METHODS_OF_OPS:
         method = getattr(Tensor, name)
