@@ -21,7 +21,12 @@ _new = object.__new__
 class Variable:
     """What the tape knows of a tensor. `node` is the op that made it, None for a leaf; `grad` is a tensor or None."""
 
-    __slots__ = ("array", "node", "requires_grad", "grad", "__weakref__")
+    __slots__ = {
+        "array": "the array: memory, and the layout under which it is seen",
+        "node": "the node of the op that made it, or None for a leaf; of several outputs, the `Slot` of this one",
+        "requires_grad": "are gradients wanted, or computed on the way to what wants them?",
+        "grad": "the gradient, a tensor of the same shape, once `backward` has filled it; else None",
+        "__weakref__": ""}
     array: Array
     node: Any
     requires_grad: bool

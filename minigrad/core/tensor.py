@@ -8,7 +8,7 @@ Type checkers and editors read these in `methods.pyi`, which `tests/project/stub
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 import numpy as np
 
@@ -305,6 +305,20 @@ class Tensor(Methods):
     def _repr_html_(self) -> str:
         """For notebooks."""
         return html(self)
+
+
+class MinMax(NamedTuple):
+    """What `aminmax` returns."""
+
+    min: Tensor
+    max: Tensor
+
+
+class ValuesIndices(NamedTuple):
+    """What `max(x, dim)`, `min(x, dim)` and their relatives return."""
+
+    values: Tensor
+    indices: Tensor
 
 
 def new_tensor(array: Array, node: Any) -> Tensor:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache, wraps
+from inspect import Parameter, signature
 from typing import Any
 
 import numpy as np
@@ -44,12 +45,12 @@ def constant(value: Any, dtype: np.dtype, device: Device) -> Tensor:
     return found
 
 
-def described(call: Callable, name: str, doc: str | None, signature: Any = None) -> Callable:
+def described(call: Callable, name: str, doc: str | None, shown: Any = None) -> Callable:
     """The function with the name, text and signature that `help` shows."""
     call.__name__ = call.__qualname__ = name
     call.__doc__ = doc
-    if signature is not None:
-        call.__signature__ = signature          # type: ignore[attr-defined]
+    if shown is not None:
+        call.__signature__ = shown          # type: ignore[attr-defined]
     return call
 
 
@@ -336,6 +337,9 @@ def activation_with_numbers(op: Op, saves_output: bool) -> Callable[..., Tensor]
             saved = plan, (input,), out if saves_output else x
             return new_tensor(out, recorded(op, (input.node or input,), to, saved, x.version, None, plan.attrs))
         return new_tensor(out, None)
+    shown = signature(op.definition)
+    either = [p.replace(kind=Parameter.POSITIONAL_OR_KEYWORD) for p in shown.parameters.values()]
+    call.__signature__ = shown.replace(parameters=either)       # type: ignore[attr-defined]
     return call
 
 

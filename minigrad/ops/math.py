@@ -486,10 +486,11 @@ _polygamma: Primitive = Primitive("polygamma", _prepare_polygamma,
 def polygamma(n: int, input: Tensor) -> Tensor:
     """The nth derivative of digamma (n = 0: digamma itself). Integers and bools give the default float.
 
-    RuntimeError for a negative `n`. There is no CUDA kernel for n > 0.
+    RuntimeError unless 0 <= n <= 170: the factorial of a larger one does not fit float64. There is no CUDA kernel for
+    n > 0.
     """
-    if n < 0:
-        fail("polygamma", "n must not be negative", n)
+    if not 0 <= n <= 170:
+        fail("polygamma", "n must not be negative, and at most 170", n)
     if not is_float(input.array.layout.dtype):
         input = cast(input, default_float())
     return _polygamma(input, n=n) if n else digamma(input)

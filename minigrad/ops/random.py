@@ -597,7 +597,7 @@ def _advance(device: Device, words: int) -> tuple[Layout, Array, Array]:
 
 def take_stream(device: Device, words: int, generator: Generator | None) -> Tensor:
     """A copy of the generator's state, which then advances by `words` words: the random numbers of these words belong
-    to whoever has the copy."""
+    to the owner of the copy."""
     own = generator or default_generator(device)
     if own.device is not device:
         fail("scaled_dot_product_attention", "the generator must be on the tensors' device", [own.device, device],

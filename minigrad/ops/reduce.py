@@ -14,14 +14,14 @@ import builtins
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from ..core.arrays import dense
 from ..core.op import Primitive, op
 from ..core.shape import BOOL, INT64, axes_of, axis_of, fail, is_float
-from ..core.tensor import Tensor
+from ..core.tensor import MinMax, Tensor, ValuesIndices
 from ..devices import native
 from ..devices.base import KernelTable, NoKernel
 from ..devices.launch import BLOCKS, THREADS, Launch, ceil_div, launch, over, power_of_two
@@ -385,20 +385,6 @@ def amin(input: Tensor, dim: Any = (), keepdim: bool = False, **numpy: Any) -> T
     if numpy:
         return amin(input, **respelled("amin", numpy, dim=dim, keepdim=keepdim))
     return through(_extreme_over, input, _amin, dim, keepdim)
-
-
-class MinMax(NamedTuple):
-    """What `aminmax` returns."""
-
-    min: Tensor
-    max: Tensor
-
-
-class ValuesIndices(NamedTuple):
-    """What `max(x, dim)`, `min(x, dim)` and their relatives return."""
-
-    values: Tensor
-    indices: Tensor
 
 
 def aminmax(input: Tensor, *, dim: int | None = None, keepdim: bool = False) -> MinMax:

@@ -13,14 +13,14 @@ import numpy as np
 from ..core.arrays import dense
 from ..core.op import Primitive
 from ..core.shape import INT64, axis_of, fail
-from ..core.tensor import Tensor, new_tensor
+from ..core.tensor import Tensor, ValuesIndices, new_tensor
 from ..devices.base import Kernel
 from ..devices.memory import Array, Layout, alloc, layout
 from ..devices.plan import Plan
 from .arguments import whole
 from .dispatch import bind, planner, through
 from .math import copy
-from .reduce import ValuesIndices, argmax_op, extent
+from .reduce import argmax_op, extent
 from .take import for_caller, gather_at, reads_to_host
 from .view import as_reshaped, windowed
 

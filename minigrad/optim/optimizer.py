@@ -117,8 +117,8 @@ class _Batch:
             self.table = rows[0][0].device.constant(self.columns)
 
 
-class _Plan:
-    """The batches of one group, and what they were made for: if key, flags or state change, the plan is stale."""
+class _Batches:
+    """The batches of one group, and what they were made for: they are made anew if key, flags or state change."""
 
     def __init__(self, key: list[Any], flags: Flags, state: Any, batches: list[_Batch]) -> None:
         self.key, self.flags, self.state, self.count, self.batches = key, flags, state, len(state), batches
@@ -169,7 +169,7 @@ class Optimizer:
     def _reset(self) -> None:
         for name in _HOOKS:
             self.__dict__.setdefault(name, OrderedDict())
-        self._plans: dict[int, _Plan] = {}
+        self._batches: dict[int, _Batches] = {}
         self._hypers: dict[tuple[int, str], _Hyper] = {}
         self._hidden_steps: dict[Any, Tensor] = {}
 
@@ -277,17 +277,17 @@ class Optimizer:
                 for s in self.state.get(p, {}).values():
                     if isinstance(s, Tensor):
                         key.append(s.array)
-        plan = self._plans.get(index)
-        if plan is None or plan.key != key or plan.flags != flags or plan.state is not self.state \
-                or plan.count != len(self.state) or mode.recorder is not None:
-            plan = self._prepare(index, group, key, flags)
+        made = self._batches.get(index)
+        if made is None or made.key != key or made.flags != flags or made.state is not self.state \
+                or made.count != len(self.state) or mode.recorder is not None:
+            made = self._prepare(index, group, key, flags)
             if mode.recorder is None:           # a captured program has a table that no eager step writes to
-                self._plans[index] = plan
-        for batch in plan.batches:
+                self._batches[index] = made
+        for batch in made.batches:
             batch.hyper.write(values)
             self._launch(batch, flags)
 
-    def _prepare(self, index: int, group: dict[str, Any], key: list[Any], flags: Flags) -> _Plan:
+    def _prepare(self, index: int, group: dict[str, Any], key: list[Any], flags: Flags) -> _Batches:
         """Starts missing states and sorts the parameters into batches."""
         batches: dict[tuple[Any, ...], list[_Row]] = {}
         for p in group["params"]:
@@ -306,7 +306,7 @@ class Optimizer:
                 self._hypers[index, name] = _Hyper(device)
             kernel = getattr(device.kernels, self._kernel).get(dtype) if dense else None
             made.append(_Batch(rows, kernel, self._hypers[index, name]))
-        return _Plan(key, flags, self.state, made)
+        return _Batches(key, flags, self.state, made)
 
     def _launch(self, batch: _Batch, flags: Flags) -> None:
         """One launch for the whole batch; without a kernel, the definition for each parameter."""
@@ -405,7 +405,7 @@ class Optimizer:
                 new.setdefault("param_names", g["param_names"])
             groups.append({**new, "params": g["params"]})
         self.state, self.param_groups = state, groups
-        self._plans.clear()
+        self._batches.clear()
         self._hidden_steps.clear()
         self._loaded()
         for post_hook in self._load_state_dict_post_hooks.values():

@@ -127,7 +127,6 @@ def test_every_call_is_named(kind):
         kept.append(gradient)                       # its memory, full of nan, is not handed out again: see the next test
 
 
-@pytest.mark.xfail(strict=True, reason="cat writes its parts one after the other; until then the memory of the second may hold nan")
 def test_memory_that_held_nan_before_is_nobodys_fault():
     x = mg.ones(3, 3)
     mg.full((6, 3), np.nan)                         # and dropped

@@ -144,7 +144,7 @@ def test_reading_is_refused(read):
         return x
     with pytest.raises(RuntimeError, match="while recording.*test_capture"):
         f(mg.ones(3))
-    assert (mg.ones(3) + 1).tolist() == [2, 2, 2]       # no longer recording
+    assert (mg.ones(3) + 1).tolist() == [2, 2, 2]       # launches are not recorded any more
 
 
 def test_unhashable_argument():

@@ -92,7 +92,7 @@ def test_definition_and_kernel_agree(name, options, monkeypatch):
         give(one, step, 1 if step == 0 else None), give(two, step, 1 if step == 0 else None)
         a.step(), b.step()
     close(values(one), values(two))
-    assert all(batch.kernel is None for plan in b._plans.values() for batch in plan.batches)
+    assert all(batch.kernel is None for made in b._batches.values() for batch in made.batches)
 
 
 @pytest.mark.parametrize(("name", "options"), OPTIMIZERS, ids=IDS)

@@ -18,6 +18,7 @@ import builtins
 import difflib
 import inspect
 import math
+import re
 import sys
 import types
 from collections.abc import Callable, Iterable, Iterator
@@ -32,6 +33,7 @@ if __name__ == "__main__":              # the package of this checkout, whicheve
 
 import minigrad  # noqa: E402
 from minigrad import Tensor  # noqa: E402
+from minigrad.core.tensor import ValuesIndices  # noqa: E402
 
 ROOT = Path(minigrad.__file__).parent
 OPS = {name: getattr(minigrad, name) for name in minigrad.ops.__all__}
@@ -141,20 +143,21 @@ def underlying(function: Any) -> Any:
 def signature_of(function: Any) -> Signature:
     """How a public function or op is called."""
     signature = inspect.signature(underlying(function))
-    if isinstance(function, types.FunctionType):
-        return signature
     parameters = list(signature.parameters.values())
-    if hasattr(function, "definition"):                     # an op or an activation
-        either = Parameter.POSITIONAL_OR_KEYWORD
-        call = [p.kind for p in inspect.signature(type(function).__call__).parameters.values()]
-        if call[1:3] == [either, Parameter.VAR_POSITIONAL]:         # an activation takes its numbers by position too
+    either = Parameter.POSITIONAL_OR_KEYWORD
+    if isinstance(function, types.FunctionType):
+        if getattr(getattr(function, "op", None), "any_layout", False):     # an activation: its numbers by position too
             parameters = [p.replace(kind=either) for p in parameters]
+        return signature.replace(parameters=parameters)
+    if hasattr(function, "definition"):                     # an op
         if getattr(function, "prepare", None) is not None:          # fused kernels take tensors by position only
             parameters = [p.replace(kind=p.POSITIONAL_ONLY) if p.kind == either else p for p in parameters]
         return signature.replace(parameters=parameters)
     alone = max(function.tensors, len(function.inputs) == 1)    # an elementwise primitive: so many must be tensors
     inputs = [Parameter(name, Parameter.POSITIONAL_OR_KEYWORD, annotation="Tensor" if i < alone else "Operand")
               for i, name in enumerate(function.inputs)]
+    if function.options is not None:
+        parameters = [*inspect.signature(function.options).parameters.values(), *parameters]
     return Signature([*inputs, *[p for p in parameters if p.kind == p.KEYWORD_ONLY]], return_annotation="Tensor")
 
 
@@ -171,6 +174,8 @@ def method_signature(name: str, method: Any) -> tuple[Any, Signature]:
     own = inspect.signature(method)
     in_place = name.endswith("_") and is_open(method)
     function = OPS.get(name[:-1] if in_place else name)
+    if function is not None and function is method:
+        own = signature_of(function)
     if function is None or isinstance(function, types.FunctionType) and not in_place:
         return method, own.replace(parameters=list(own.parameters.values())[1:])
     of = signature_of(function)
@@ -233,7 +238,7 @@ def definition(name: str, parameters: list[str], returns: str, indent: str = "",
 def overloads(name: str, first: str, names: Names, indent: str = "") -> Iterator[str]:
     """The lines of a function with several signatures."""
     names.imported("typing", "overload")
-    scope = {"Tensor": Tensor, "ValuesIndices": minigrad.ops.reduce.ValuesIndices}
+    scope = {"Tensor": Tensor, "ValuesIndices": ValuesIndices}
     for rest, returns in OVERLOADS[name]:
         for kind in ("Literal", "ValuesIndices"):
             if kind in rest + returns:
@@ -285,9 +290,11 @@ def methods_stub() -> str:
     names.imported("minigrad.core.tape", "Variable")
     names.imported("typing", "TypeAlias")
     body = [line for name, value in bound().items() for line in method_lines(name, value, names)]
-    return "\n".join([HEAD.format("What `minigrad.ops` binds to `Tensor`, for type checkers and editors."),
+    # core imports nothing from the ops above it, so their class of generators is Any here
+    return re.sub(r"^from \.\.ops\.random import Generator\n|\bGenerator\b", lambda m: "Any" if m[0] == "Generator" else "",
+                  "\n".join([HEAD.format("What `minigrad.ops` binds to `Tensor`, for type checkers and editors."),
                       names.text_of_imports(), f"Operand: TypeAlias = {OPERAND}", "",
-                      "class Methods(Variable):", "    __slots__ = ()", *body, ""])
+                      "class Methods(Variable):", "    __slots__ = ()", *body, ""]), flags=re.M)
 
 
 def imported_names() -> Iterator[tuple[str, str]]:
