@@ -3,8 +3,8 @@
 #define MINIGRAD_COMMON_H
 
 /* INLINE: always copied into its caller, so that constant arguments (rows, vectors, kind) disappear.
- * NOINLINE: compiled once and called. For large bodies: a call costs nothing beside them, copies cost build time and
- * wheel size. */
+ * NOINLINE: compiled once and called. For large bodies, beside which the time of a call is small; copies cost build
+ * time and wheel size. */
 #define INLINE static inline __attribute__((always_inline))
 #if defined(__clang__)
 #define NOINLINE static __attribute__((noinline))

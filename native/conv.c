@@ -170,7 +170,7 @@ static const T *gathered(const sweep *x, const piece *p) {
   int64_t begin[3], end[3], width = x->src_size[2], next = x->step[1] * width;
   zero(start, p->count * p->image + SLACK);
   for (int64_t s = 0; s < x->slots; s++) {
-    for (int d = 0; d < 3; d++) {        /* what of the plane lies inside the source */
+    for (int d = 0; d < 3; d++) {        /* the part of the plane inside the source */
       int64_t first = p->low[d] + x->residue[s][d];
       begin[d] = first < 0 ? up(-first, x->step[d]) : 0;
       end[d] = first < x->src_size[d] ? MIN(up(x->src_size[d] - first, x->step[d]), p->q[d]) : 0;
@@ -455,7 +455,7 @@ static void run_sweep(sweep *x, const T *w, const T *bias, const int64_t *which,
   for (int64_t g = 0; g < x->groups; g++)
     for (int64_t i = 0, r = 0, next; i < tiles; i++, r = next) {
       next = first_row(x->m, tiles, i + 1);
-      if (along == x->taps) {                                /* forward: steps lie side by side */
+      if (along == x->taps) {                                /* forward: steps are neighbours */
         FN(gemm_pack)(to, next - r, next - r, x->c * x->taps, w + g * group_step + r * across, across, 1);
         to += (next - r) * x->c * x->taps;
       } else {

@@ -36,7 +36,7 @@
 #include "runtime.h"
 
 
-#define MULS_PER_THREAD 65536                      /* multiply-adds that are worth a thread's while */
+#define MULS_PER_THREAD 65536                      /* multiply-adds that are worth a second thread */
 
 /* Is a load of the first n elements of a vector as cheap as a whole one? Then the right edge of b is read in place. */
 #if defined(MG_LEVEL_avx512)

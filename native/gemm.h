@@ -7,7 +7,7 @@
 #include "simd.h"
 
 /* The tallest tiles, by the number of vector registers: 32 (AVX-512, NEON) or 16. A tile 4 vectors wide reads the
- * fewest different rows of a, which is what counts while a lies spread out in memory; for a packed a tall tile is
+ * fewest different rows of a, which counts most while a is spread out in memory. If a is packed, a tall tile is
  * better, because a narrow strip of b leaves room in the first-level cache. */
 #if defined(MG_LEVEL_avx512) || defined(__aarch64__)
 #define GEMM_ROWS 14                     /* 1 or 2 vectors wide */

@@ -14,7 +14,8 @@
  *         { ndim, size, shape[ndim], strides of operand 0 (the output)[ndim], strides of operand 1[ndim], ... }
  *         strides in elements, 0 where an operand is broadcast, dimensions coalesced, so that ndim == 1 and all
  *         strides 1 is the common case.
- * A pointer may be null only where the kernel's file says so. No kernel checks shapes: the op's shape rule did.
+ * A pointer may be null only where the kernel's file says so. No kernel checks shapes: the shape rule of its op has
+ * done that.
  */
 #ifndef MINIGRAD_H
 #define MINIGRAD_H

@@ -143,7 +143,7 @@ void FN(rms_norm_forward)(T *y, T *rstd, const T *x, const T *weight, int64_t ro
  * `partial`; these are added in order at the end, so the bits depend on the shape alone.
  */
 typedef struct {
-  T *gx, *partial;             /* partial is null if neither gweight nor gbias is asked for */
+  T *gx, *partial;             /* partial is null if neither gweight nor gbias is wanted */
   const T *gy, *x, *mean, *rstd, *weight;
   int64_t rows, n, chunk;      /* chunk: rows of a chunk */
 } layer_norm_back_args;

@@ -40,7 +40,7 @@ struct Job {
 
 static inline void *address(const int64_t *row, int column) { return (void *)(uintptr_t)row[column]; }
 
-/* Elements [begin, end) of the line: job->update for the part of each row that lies in it. */
+/* Elements [begin, end) of the line: job->update for the part of each row in it. */
 static void along_the_line(void *context, int64_t begin, int64_t end) {
   const Job *job = context;
   const int64_t *row = job->table;

@@ -141,7 +141,7 @@ static void run_pieces(void) {
 }
 
 static void *worker(void *start) {
-  uint64_t seen = (uint64_t)(uintptr_t)start * EPOCH;      /* the epoch this worker was born in: closed */
+  uint64_t seen = (uint64_t)(uintptr_t)start * EPOCH;      /* the epoch in which this worker was created: closed */
   for (;;) {
     if (!spin_until(seen, ~(uint64_t)(EPOCH - 1), 1)) {
       pthread_mutex_lock(&lock);

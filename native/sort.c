@@ -22,7 +22,7 @@
 #include "minigrad.h"
 #include "runtime.h"
 
-/* items; ELEMENTS_PER_THREAD: elements worth a second thread */
+/* RUN: items; ELEMENTS_PER_THREAD: elements that are worth a second thread */
 enum { RUN = 16, LONG = 2048, FEW = 64, ELEMENTS_PER_THREAD = 4096 };
 
 #if TYPE_IS == 2 || TYPE_IS == 4

@@ -1,8 +1,8 @@
 /* The element type of a compilation, for C and CUDA. MG_TYPE (f32, f64, i32, i64, u8, u16) comes from the compiler's
  * command line; T, TYPE_IS and IS_REAL follow from it.
  *
- * This text is valid C and CUDA. build_cffi.py embeds it in the module, and minigrad/devices/cuda.py puts it in front of
- * each .cu file, before everything else: NVRTC has no stdint.h.
+ * This text is valid C and CUDA. build_cffi.py embeds it in the module, and minigrad/devices/cuda.py puts it in front
+ * of each .cu file, before everything else: NVRTC has no stdint.h.
  */
 #ifndef MINIGRAD_TYPES_H
 #define MINIGRAD_TYPES_H

@@ -2,7 +2,7 @@
  * walk() brings any layout into that form by a plan (minigrad.h). The plain loop unravels the index of each element;
  * this one does it once for a row or a chunk:
  *
- *   flat     all operands contiguous: the span runs over the memory as it lies (the common case; no set-up at all);
+ *   flat     all operands contiguous: the span runs over the memory as it is (the common case, without any set-up);
  *   rows     long inner dimension: one span per row; an operand whose inner stride is 0 or not 1 is first gathered
  *            into a small buffer in L1, a strided output is written there and scattered;
  *   chunks   short inner dimension: a span takes several rows at once. Operands that are contiguous as a whole stay
