@@ -18,9 +18,8 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from minigrad.ops.creation import as_tensor
-
 from .core.tensor import Tensor
+from .ops.creation import as_tensor
 
 if TYPE_CHECKING:
     from .devices.base import Device

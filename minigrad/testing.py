@@ -30,7 +30,6 @@ from .devices.native import get_num_threads, set_num_threads
 from .ops.creation import as_tensor, tensor
 from .ops.dispatch import set_fused
 
-FLOATS = (np.dtype("float32"), np.dtype("float64"))
 _ULPS = 8           # a kernel's error may be 3 times that of the definition, plus this number of ulps
 
 Attributes: TypeAlias = dict[str, Any]

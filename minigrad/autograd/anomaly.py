@@ -106,7 +106,7 @@ def _op_name(frame: FrameType | None, kernel: str) -> str:
         owner = f.f_locals.get("self", f.f_locals.get("op"))
         if isinstance(owner, Documented):
             found = owner.name
-    return found or kernel.rpartition("_")[0] or kernel
+    return found.lstrip("_") or kernel.rpartition("_")[0] or kernel
 
 
 # ---- what ------------------------------------------------------------------------------------------------------------
@@ -209,7 +209,7 @@ class _Anomaly:
         plain_backward = self.swap(engine, "backward", backward)
 
         def eager(captured: Any, *args: Any, **kwargs: Any) -> Any:
-            return capture._detached(captured.function(*args, **kwargs))
+            return capture.detached(captured.function(*args, **kwargs))
         self.swap(capture.Captured, "__call__", eager)
         device("cpu")                           # a hook sees the launches of devices that are open
         self.hook = launch_hook(self.launch)
@@ -285,7 +285,7 @@ class _Anomaly:
 
     def walk(self, plain: Callable, roots: list, *args: Any, **kwargs: Any) -> Any:
         """The walk `plain`, with each node's op watched."""
-        nodes = [n for n in engine._reachable(roots, frozenset()) if type(n) is Node and type(n.op) is not _Watch]
+        nodes = [n for n in engine.reachable(roots, frozenset()) if type(n) is Node and type(n.op) is not _Watch]
         for node in nodes:
             node.op = _Watch(node.op, self)
         try:
@@ -321,7 +321,7 @@ class _Anomaly:
     def parameters(self, tensors: Any) -> dict[str, Tensor]:
         """The parameters of the models that the graph runs through, by their paths."""
         roots: dict[int, tuple[str, Any]] = {}
-        for node in engine._reachable([edge_of(t) for t in tensors], frozenset()):
+        for node in engine.reachable([edge_of(t) for t in tensors], frozenset()):
             place = None if type(node) is Slot else self.places.get(node)
             if place is not None and place.modules:
                 roots.setdefault(id(place.modules[0]), (place.root, place.modules[0]))

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from ..devices import memory
+from ..devices.base import TYPE_SUFFIX
 from ..devices.memory import Array, Layout, alloc, layout
 from ..devices.plan import Plan, elementwise_plan, remember
 from .shape import broadcast_shapes, fail
 
-_CASTS = {np.dtype("float32"): "cast_f32", np.dtype("float64"): "cast_f64", np.dtype("int32"): "cast_i32",
-          np.dtype("int64"): "cast_i64", np.dtype("bool"): "cast_u8"}
+CASTS = {dtype: f"cast_{suffix}" for dtype, suffix in TYPE_SUFFIX.items()}          # kernels by the dtype of the result
 _casts: dict[tuple, Plan] = {}      # by layout and dtype
 _copies: dict[tuple, Callable[[Array, int, Array], None]] = {}      # by the layouts of target and source
 
@@ -34,7 +34,7 @@ def written_once(op: str, to: Layout) -> None:
 def prepare_cast(input: Layout, *, dtype: np.dtype) -> Plan:
     """The plan of a cast: the cast kernel of the two dtypes, or NumPy. The result is contiguous."""
     out = layout(input.device, dtype, input.shape)
-    kernel = getattr(input.device.kernels, _CASTS[dtype]).get(input.dtype) if dtype in _CASTS else None
+    kernel = getattr(input.device.kernels, CASTS[dtype]).get(input.dtype) if dtype in CASTS else None
     if kernel is None:
         def run_host(x: Array) -> Array:
             y = alloc(out)

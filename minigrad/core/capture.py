@@ -231,7 +231,7 @@ class Captured:
             recorder = mode.recorder = Recorder(regions)
             try:
                 with launch_hook(recorder.visit):
-                    outputs = _detached(self.function(*own_args, **own_kwargs))
+                    outputs = detached(self.function(*own_args, **own_kwargs))
             finally:
                 mode.recorder = None
         recorder.finish()
@@ -277,14 +277,14 @@ def _replace(value: Any, tensors: Any) -> Any:
     return value
 
 
-def _detached(value: Any) -> Any:
+def detached(value: Any) -> Any:
     """`value` with its tensors outside the graph."""
     if isinstance(value, Tensor):
         return new_tensor(value.array, None)
     if isinstance(value, (tuple, list)):
-        return _like(value, [_detached(v) for v in value])
+        return _like(value, [detached(v) for v in value])
     if type(value) is dict:
-        return {k: _detached(v) for k, v in value.items()}
+        return {k: detached(v) for k, v in value.items()}
     return value
 
 

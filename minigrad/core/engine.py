@@ -76,7 +76,7 @@ def keep_grad(t: Variable) -> None:
 
 # ---- the walk --------------------------------------------------------------------------------------------------------
 
-def _reachable(roots: list[Edge], stop: frozenset) -> list[Any]:
+def reachable(roots: list[Edge], stop: frozenset) -> list[Any]:
     """All nodes that lead to the roots, oldest first; the search ends at the nodes in `stop`."""
     seen = set()
     stack = [r for r in roots if type(r) is Node or type(r) is Slot]
@@ -118,7 +118,7 @@ def walk(roots: list[Edge], gradients: list[Any], create_graph: bool, retain_gra
     The frontier is a heap, so the newest node comes next. Its gradient is complete: all that uses its output is newer.
     """
     wanted = frozenset(targets) if targets else _NOTHING
-    useful = None if targets is None else _useful(_reachable(roots, wanted if bounded else _NOTHING), wanted)
+    useful = None if targets is None else _useful(reachable(roots, wanted if bounded else _NOTHING), wanted)
     before = set_recording(create_graph)
     pending: dict[Edge, Any] = {}       # edge: the gradient so far (of a node with several outputs, a list)
     frontier: list[tuple[int, Any]] = []
@@ -161,10 +161,10 @@ def walk(roots: list[Edge], gradients: list[Any], create_graph: bool, retain_gra
             if not retain_graph:
                 node.saved = FREED
                 node.out = None
+        if hooked and not bounded:
+            pending = {edge: _hooked(edge, g) for edge, g in pending.items()}
     finally:
         set_recording(before)
-    if hooked and not bounded:
-        pending = {edge: _hooked(edge, g) for edge, g in pending.items()}
     if targets is None:
         return pending
     return {**kept, **{e: g for e, g in pending.items() if e in wanted}}

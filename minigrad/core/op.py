@@ -144,8 +144,9 @@ class Primitive(Documented):
         for name, vjp in self.vjps.items():
             if name not in self.inputs:
                 raise TypeError(f"[{self.name}] there is a VJP of {name!r}; the inputs are {', '.join(self.inputs)}")
-            for asked in parameters(vjp)[0]:
-                if asked not in known:
+            positional, keywords = parameters(vjp)
+            for asked in positional + keywords:
+                if asked not in known or asked in keywords:
                     raise TypeError(f"[{self.name}] the VJP of {name} asks for {asked!r}; "
                                     f"it may ask for {', '.join(sorted(known))}")
 
@@ -184,9 +185,9 @@ class Primitive(Documented):
             raise
         plan = self.plans.get(key)
         if plan is None:
-            plan = remember(self.plans, key, self.prepare(*key[:len(key) - len(attrs)], **attrs))
-            plan.op = self
-            plan.attrs = plan.attrs or attrs
+            plan = self.prepare(*key[:len(key) - len(attrs)], **attrs)
+            plan.op, plan.attrs = self, plan.attrs or attrs
+            remember(self.plans, key, plan)                     # last: other threads find a whole plan, or none
         return plan
 
     def __call__(self, *inputs: Tensor, **attrs: Any) -> Any:

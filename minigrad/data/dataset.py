@@ -10,10 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from minigrad.ops.creation import as_tensor
-from minigrad.ops.random import Generator, randperm
-
 from ..core.tensor import Tensor, new_tensor
+from ..ops.creation import as_tensor
+from ..ops.random import Generator, randperm
 
 
 class Dataset:

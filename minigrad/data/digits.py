@@ -3,8 +3,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from minigrad.ops.creation import as_tensor
-
+from ..ops.creation import as_tensor
 from .dataset import TensorDataset
 
 

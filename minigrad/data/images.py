@@ -25,8 +25,7 @@ from typing import Any, NoReturn, overload
 
 import numpy as np
 
-from minigrad.ops.creation import as_tensor
-
+from ..ops.creation import as_tensor
 from .dataset import TensorDataset
 from .fetch import download as fetch
 from .fetch import unpack

@@ -9,11 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from minigrad.ops.creation import as_tensor, tensor
-from minigrad.ops.random import Generator, randint
-
 from ..core.tensor import Tensor
+from ..ops.creation import as_tensor, tensor
 from ..ops.join import stack
+from ..ops.random import Generator, randint
 from .dataset import batch_taker
 from .sampler import batch_count, batched, check_batch_size
 

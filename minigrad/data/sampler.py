@@ -8,10 +8,9 @@ from collections.abc import Iterable, Iterator, Sequence, Sized
 from itertools import islice
 from typing import Any
 
-from minigrad.ops.creation import as_tensor
-from minigrad.ops.random import Generator, multinomial, randint, randperm
-
 from ..core.tensor import Tensor
+from ..ops.creation import as_tensor
+from ..ops.random import Generator, multinomial, randint, randperm
 
 
 class Sampler:

@@ -6,9 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from minigrad.ops.creation import as_tensor
-
 from ..core.tensor import Tensor
+from ..ops.creation import as_tensor
 
 
 def python_docs_text() -> str:

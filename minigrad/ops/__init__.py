@@ -132,7 +132,9 @@ def in_place(name: str, function: Any) -> Callable:
                 if isinstance(t, Tensor):
                     writable(name + "_", t)
             return math.copy.into(input, function(input, *others, **options))
-    shown = _signature(function) if isinstance(function, Elementwise) else signature(function)
+    shown = _signature(function) if isinstance(function, Elementwise) else None
+    if shown is None:
+        method.__wrapped__ = function           # type: ignore[attr-defined]  # inspect.signature follows it when asked
     return described(method, f"{name}_", f"`{name}`, written into the tensor itself; not differentiable.", shown)
 
 

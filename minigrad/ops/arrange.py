@@ -24,6 +24,7 @@ from ..devices.plan import Plan, elementwise_plan
 from .arguments import axes, existing_axis, hashable, named, sizes
 from .dispatch import bind, constant, planner, through
 from .math import copy, where
+from .take import add_at, take_at
 from .view import as_expanded, as_moved, as_narrowed, as_reshaped, place_op, ravel, reshape_op, view_op, window_op
 
 __all__ = ["unfold", "tril", "triu", "flip", "fliplr", "flipud", "roll", "rot90", "repeat", "tile", "pad",
@@ -43,7 +44,6 @@ def _unfold_rule(x: Layout, *, dim: int, size: int, step: int) -> tuple[Layout, 
 
 def _unfold_vjp(g: Tensor, x_shape: tuple[int, ...], dim: int, size: int, step: int) -> Tensor:
     """The gradient of `unfold`: each window's gradient added at the places that the window was read from."""
-    from .take import add_at
     count = g.array.layout.shape[dim]
     places = functions.as_tensor(step * np.arange(count)[:, None] + np.arange(size)).to(g.device)
     return add_at(x_shape, through(as_moved, g, -1, dim + 1), places, dim)
@@ -364,7 +364,6 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
 
 def _pad_from_input(input: Tensor, amounts: list[int], mode: str) -> Tensor:
     """`pad` with a mode that takes the new elements from the input."""
-    from .take import take_at
     x = input.array.layout
     for k in range(len(amounts) // 2):
         a, left, right = x.ndim - 1 - k, *amounts[2 * k:2 * k + 2]

@@ -25,6 +25,7 @@ from ..devices.plan import broadcast_strides, reduce_plan
 from .arrange import tril
 from .convert import cast
 from .creation import ones
+from .index import repeat_interleave
 from .math import add, div, eq, exp, logical_not, mul, sub, where
 from .matmul import matmul
 from .random import Generator, check_probability, dropped_op, dropped_oracle, take_stream
@@ -253,7 +254,6 @@ def _shared_heads(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None
     if not shared or value.shape[-3] == 0 or heads % shared or heads % value.shape[-3]:
         fail(name, "with enable_gqa the heads of key and value (dimension -3) must divide the query's", given)
     if value.shape[-3] != shared:
-        from .index import repeat_interleave
         key, value = [repeat_interleave(x, heads // x.shape[-3], -3) for x in (key, value)]
         return query, key, value, mask
 

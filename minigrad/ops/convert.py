@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..core.arrays import copy_array, prepare_cast
+from ..core.arrays import CASTS, copy_array, prepare_cast
 from ..core.engine import functions
 from ..core.op import Primitive
 from ..core.shape import BOOL, fail, is_float, promote, scalar_type
@@ -57,7 +57,7 @@ def transfer(t: Tensor, device: Device) -> Tensor:
     return _transfer(t, source=t.array.layout.device, target=device)
 
 
-launch("ops/elementwise.cu", "cast_f32 cast_f64 cast_i32 cast_i64 cast_u8", by_plan)
+launch("ops/elementwise.cu", " ".join(CASTS.values()), by_plan)
 _cast = Primitive("cast", prepare_cast, {"input": lambda g: g},          # the engine casts the gradient back
                   doc="The values in another dtype.")
 

@@ -25,6 +25,7 @@ from .convert import cast
 from .dispatch import bind, constant, planner, through
 from .math import add, copy, eq, mul
 from .math import where as choose
+from .reduce import amax
 from .take import (
     check_index,
     checked,
@@ -392,7 +393,6 @@ def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
         if not have.size:
             fail("one_hot", "num_classes cannot be found from no elements", have, "pass num_classes")
         reads_to_host("one_hot() without num_classes")
-        from .reduce import amax
         num_classes = amax(tensor).item() + 1
     elif num_classes < 1:
         fail("one_hot", "num_classes must be positive", num_classes)

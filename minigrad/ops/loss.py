@@ -20,9 +20,11 @@ from ..devices.memory import Array, Layout, alloc, layout
 from ..devices.native import loss_chunks
 from .activation import logsigmoid
 from .convert import cast
+from .index import gather, index_select
 from .math import abs, add, div, eq, exp, gt, le, log, log1p, lt, maximum, minimum, mul, neg, sub, where
 from .reduce import mean, sum
 from .softmax import log_softmax, outer_n_inner
+from .take import check_index, guard
 from .view import reshape
 
 __all__ = ["mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss", "binary_cross_entropy",
@@ -293,7 +295,6 @@ def reduced(losses: Tensor, reduction: str, divisor: Tensor | float | None = Non
 
 def _picked(log_p: Tensor, target: Tensor, weight: Tensor | None, ignore_index: int) -> tuple[Tensor, Tensor]:
     """-weight[t] log_p[t] and weight[t] for the labels t, both 0 where the label is `ignore_index`."""
-    from .index import gather, index_select
     axis = _class_axis(log_p)
     ignored = eq(target, ignore_index)
     safe = where(ignored, 0, target)
@@ -448,7 +449,6 @@ def check_labels(op: str, target: Tensor, classes: int, ignore_index: int) -> No
 
     On a GPU there is no check, since it would have to wait for the GPU; there the loss of such a label is NaN.
     """
-    from .take import check_index, guard
 
     def verify() -> None:
         bad = check_index(target, 0, classes, ignore_index)

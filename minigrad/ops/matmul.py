@@ -14,7 +14,7 @@ from ..core.tape import mode, recorded
 from ..core.tensor import Tensor, new_tensor
 from ..devices.base import KernelTable, NoKernel
 from ..devices.memory import Array, Layout, alloc, layout
-from ..devices.plan import Plan, reduce_plan, remember, view_strides
+from ..devices.plan import Plan, reduce_plan, view_strides
 from .dispatch import through
 from .math import add, copy, mul
 from .reduce import sum_op
@@ -144,14 +144,15 @@ _matmul = Primitive("matmul", _prepare_matmul, {"a": _matmul_vjp_a, "b": _matmul
 
 def operator_matmul(input: Tensor, other: Any) -> Tensor:
     """`input @ other`; NotImplemented where one is no Tensor."""
+    op = _matmul                        # what detect_anomaly names
     try:
         a, b = input.array, other.array
     except AttributeError:
         return NotImplemented
     key = (a.layout, b.layout)
-    plan = _matmul.plans.get(key)
+    plan = op.plans.get(key)
     if plan is None:
-        plan = remember(_matmul.plans, key, _prepare_matmul(*key))
+        plan = op.plan(key, {})
     c = plan.run(a, b)
     if mode.grad:
         ra, rb = input.requires_grad, other.requires_grad
@@ -159,7 +160,7 @@ def operator_matmul(input: Tensor, other: Any) -> Tensor:
             version = (b.version if ra else 0) + (a.version if rb else 0)
             edges = (input.node or input) if ra else None, (other.node or other) if rb else None
             saved = input if rb else None, other if ra else None
-            return new_tensor(c, recorded(_matmul, edges, plan.layout, saved, version))
+            return new_tensor(c, recorded(op, edges, plan.layout, saved, version))
     return new_tensor(c, None)
 
 

@@ -34,6 +34,7 @@ from .dispatch import bind, constant, planner, through
 from .elementwise import Elementwise
 from .join import cat_op
 from .math import abs, add, copy, div, eq, isnan, logical_not, maximum, minimum, mul, pow, root, sign, sub, where
+from .take import for_caller, gather_at
 from .view import as_expanded, as_reshaped, permute, windowed
 
 __all__ = ["sum", "nansum", "mean", "nanmean", "prod", "amax", "amin", "aminmax", "max", "min", "argmax",
@@ -404,7 +405,6 @@ def _extreme(name: str, input: Tensor, dim: Any, keepdim: bool, whole_of: Primit
         return pairs(input, dim)
     if dim is None:
         return through(_extreme_over, input, whole_of)
-    from .take import for_caller, gather_at
     x = input.array.layout
     if isinstance(dim, (tuple, list)):
         raise TypeError(f"[{name}] dim must be one axis; got {dim}; use a{name}(...) for several")

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..core.op import op
-from ..core.shape import axis_of, fail, is_float
+from ..core.shape import axes_of, axis_of, default_float, fail, is_float
 from ..core.tensor import Tensor
 from ..devices.base import Kernel, KernelTable, NoKernel
 from ..devices.launch import Launch, launch, over, per_row
@@ -18,7 +18,7 @@ from .arguments import respelled
 from .convert import cast
 from .math import add, div, exp, isinf, log, sub, where
 from .reduce import amax, reduced_shape, sum
-from .view import reshape
+from .view import permute, reshape
 
 __all__ = ["softmax", "log_softmax", "logsumexp"]
 
@@ -185,8 +185,6 @@ def logsumexp(input: Tensor, dim: int | tuple[int, ...], keepdim: bool = False) 
     Shapes: input any -> without the axes in `dim`, or with size 1 there if `keepdim`. Integers are converted to the
     default float dtype first.
     """
-    from ..core.shape import axes_of, default_float
-    from .view import permute
     x = input if is_float(input.dtype) else cast(input, default_float())
     axes = axes_of(dim, x.ndim, "logsumexp")
     if not x.ndim:

@@ -20,14 +20,13 @@ from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 
-from minigrad.ops.creation import as_tensor
-
 from ..core.engine import drop_grads
 from ..core.hooks import RemovableHandle
 from ..core.tape import enable_grad, mode, no_grad
 from ..core.tensor import Tensor, new_tensor
 from ..devices.base import Device, Kernel
 from ..devices.launch import THREADS, Launch, launch, over, single
+from ..ops.creation import as_tensor
 
 Params: TypeAlias = Iterable[Tensor | tuple[str, Tensor] | dict[str, Any]]       # all of one kind
 Numbers: TypeAlias = tuple[float, ...]                  # of a group: (lr, weight_decay, eps, first, second)

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..core.op import Op, Primitive
+from ..core.op import Op, Primitive, complete
 from ..core.tensor import Tensor
 from ..devices import launch_hook
 from ..devices.base import Kernel
@@ -31,7 +31,9 @@ def explain(op: Any, *args: Any, **attrs: Any) -> str:
         if plan is not None:
             why = f"{why}: {plan}" if isinstance(plan, str) else plan.why
     elif isinstance(found, Primitive):
-        known = found.plans.get((*[a.array.layout for a in args if isinstance(a, Tensor)], *attrs.values()))
+        full = complete(found.name, found.attributes, found.defaults, attrs)
+        layouts = [a.array.layout for a in args if isinstance(a, Tensor)]
+        known = found.plans.get((*layouts, *[full[n] for n in found.attributes]))
         why = known.why if known is not None and known.why else "primitive"
     counts = dict.fromkeys(seen, 0)
     for kernel in seen:

@@ -16,8 +16,6 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, TypeAlias
 
-from minigrad.ops.random import default_generator
-
 from ..core import engine
 from ..core.arrays import contiguous_copy, copy_array
 from ..core.op import stale
@@ -26,6 +24,7 @@ from ..core.tape import Node, Slot, edge_of, enable_grad, mode, recorded
 from ..core.tensor import Tensor, new_tensor
 from ..devices import opened
 from ..devices.memory import Array
+from ..ops.random import default_generator
 
 __all__ = ["checkpoint", "checkpoint_sequential", "noop_context_fn"]
 

@@ -74,6 +74,19 @@ def test_core_never_imports_ops():
             assert not {room(m) for m in imports(module)} - {"core", "devices"}, module
 
 
+def test_only_doors_import_what_looks_at_the_core():
+    looking = {"study", "testing", "bench"}
+    for module in MODULES:
+        if room(module) not in looking:
+            assert not {room(m) for m in imports(module)} & looking, f"{module} imports {imports(module)}"
+
+
+def test_layers_do_not_import_optimisers_or_data():
+    for module in MODULES:
+        if room(module) == "nn":
+            assert not {room(m) for m in imports(module)} & {"optim", "data", "io"}, module
+
+
 def lines(*names: str) -> int:
     return sum(len((ROOT / f"{name}.py").read_text().splitlines()) for name in names)
 

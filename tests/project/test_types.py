@@ -154,7 +154,6 @@ def test_dir_shows_what_is_public_and_nothing_else():
         assert hasattr(mg, name), name
 
 
-# Docstrings that are still missing, by the file where they belong.
 METHODS_OF_OPS = sorted(name for name in mg.ops.__all__ if isinstance(vars(Tensor).get(name), types.FunctionType))
 
 
