@@ -1,4 +1,4 @@
-"""The tape: what it knows of a tensor (`Variable`), its nodes, the recording modes, and hooks. Read `shape.py` first.
+"""The tape: what it knows of a tensor (`Variable`), its nodes, and the recording modes. Read `shape.py` first.
 
 A `Node` is one recorded op. It has an edge for each input: the node that made the input, the leaf tensor itself, or
 None where no gradient is asked for. Nodes do not refer to their outputs, and a saved output is kept as an array, which
@@ -201,7 +201,7 @@ observers: list[Callable[[Node], None]] = []        # called with each new node;
 
 def recorded(op: Any, inputs: Sequence[Edge], layout: Any, saved: Any = (), version: int = 0, out: Array | None = None,
              attrs: dict | None = None, needs: Sequence[bool] | None = None) -> Node:
-    """A new node. Every node is made here, and shown to the observers (anomaly detection, study)."""
+    """A new node. Every node is made here, and shown to the observers (anomaly detection is one)."""
     node = _new(Node)
     node.op, node.inputs = op, inputs               # in pairs: Python makes no tuple of two
     node.layout, node.saved = layout, saved

@@ -13,7 +13,8 @@ FLOORS = {"devices": 1, "core": 2, "ops": 3, "study": 3, "nn": 4, "optim": 4, "d
           "autograd": 5, "utils": 5, "bench": 5, "cuda": 5, "__main__": 5}
 MODULES = {".".join(path.relative_to(ROOT.parent).with_suffix("").parts).removesuffix(".__init__"): path for path in ROOT.rglob("*.py")}
 CORE = ("shape", "tape", "engine", "tensor", "op")
-READING = ("core/shape", "core/tape", "core/engine", "core/tensor", "core/op", "devices/memory", "devices/plan", "ops/dispatch")
+READING = (*[f"core/{name}" for name in CORE], "core/hooks", "core/arrays", "devices/memory", "devices/plan", "devices/base",
+           "ops/dispatch", "ops/elementwise")               # all that runs for x + y, its first call and its gradient
 
 
 def imports(module: str) -> set[str]:
@@ -96,7 +97,7 @@ def test_core_is_short():
 
 
 def test_what_one_reads_to_follow_an_addition_is_short():
-    assert lines(*READING) < 2400
+    assert lines(*READING) < 3100
 
 
 def test_no_function_is_longer_than_60_lines():
