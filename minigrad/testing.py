@@ -231,11 +231,12 @@ def check_fused(op: Any) -> None:
     if not isinstance(op, Op) or op.prepare is None:
         return
     narrow, wide = samples_of(op, np.float32), samples_of(op, np.float64)
-    used = 0
+    used, reasons = 0, set[str]()
     for i, ((args, attrs), (args64, _)) in enumerate(zip(narrow, wide, strict=True)):
         with set_fused("auto"):
             fused = evaluate(op, args, attrs)
             used += any(type(p) is not str for p in op.plans.values())
+            reasons |= {p for p in op.plans.values() if isinstance(p, str)}
         with set_fused("off"):
             plain, truth = evaluate(op, args, attrs), evaluate(op, args64, attrs)
         for kind, which in (("output", 0), ("gradient", 1)):
@@ -246,7 +247,7 @@ def check_fused(op: Any) -> None:
                     continue
                 arbitrate(a, b, c, f"{op.name}, sample {i} {attrs}, {kind} {k}")
     if not used:
-        raise AssertionError(f"{op.name} has fused kernels, but no sample uses them")
+        raise AssertionError(f"{op.name} has fused kernels, but no sample uses them: {'; '.join(sorted(reasons))}")
 
 
 def arbitrate(fused: np.ndarray, plain: np.ndarray, truth: np.ndarray, where: str) -> None:

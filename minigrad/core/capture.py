@@ -23,6 +23,7 @@ from collections.abc import Callable
 from functools import update_wrapper
 from pathlib import Path
 from threading import Lock, get_ident
+from types import MethodType
 from typing import Any
 
 import numpy as np
@@ -202,6 +203,10 @@ class Captured:
         self.function = function
         self.programs: dict[tuple, list[_Program]] = {}
         update_wrapper(self, function)
+
+    def __get__(self, instance: Any, owner: Any = None) -> Any:
+        """A captured method: the instance is its first argument."""
+        return self if instance is None else MethodType(self, instance)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         tensors: list[Tensor] = []

@@ -17,7 +17,6 @@ What runs for a call is decided once per signature (the layouts of the inputs an
 """
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -36,13 +35,9 @@ registry: dict[str, Primitive | Op] = {}      # every op by name, for tests, ben
 
 def parameters(function: Callable) -> tuple[list[str], list[str]]:
     """The positional (tensor) and keyword-only (attribute) parameter names of a definition."""
-    code = getattr(function, "__code__", None)
-    if code is not None:                                    # at import, for hundreds of functions: inspect is slow
-        n = code.co_argcount
-        return list(code.co_varnames[:n]), list(code.co_varnames[n:n + code.co_kwonlyargcount])
-    kinds = inspect.signature(function).parameters.values()
-    return ([p.name for p in kinds if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)],
-            [p.name for p in kinds if p.kind == p.KEYWORD_ONLY])
+    code = function.__code__                                # inspect is slow, and this runs for hundreds of functions
+    n = code.co_argcount
+    return list(code.co_varnames[:n]), list(code.co_varnames[n:n + code.co_kwonlyargcount])
 
 
 def stale(name: str, node: Node | None = None) -> None:
@@ -250,7 +245,7 @@ class Op(Documented):
         self.plans: dict[tuple, FusedPlan | str] = {}           # a str says why the definition runs
         self.prepare: Callable | None = None
         self.rule: Callable | None = None
-        self._grad_op: GradOp | None = None
+        self.grad_op = GradOp(self)            # the backward as an op: (inputs..., output gradients...) -> gradients
 
     def check(self, rule: Callable) -> Callable:
         """Decorates the shape rule: `rule(*layouts or None, **attrs)` raises on a signature that is wrong."""
@@ -343,6 +338,9 @@ class Op(Documented):
 
     def _explain_arguments(self, inputs: tuple, attrs: dict) -> None:
         complete(self.name, self.attributes, self.defaults, attrs)
+        if len(inputs) > len(self.inputs):
+            raise TypeError(f"[{self.name}] takes ({', '.join(self.inputs)}) by position and "
+                            f"({', '.join(self.attributes)}) by name; got {len(inputs)} arguments by position")
         for name, t in zip(self.inputs, inputs, strict=False):
             if t is not None and not isinstance(t, Tensor):
                 raise TypeError(f"[{self.name}] {name} must be a Tensor; got {type(t).__name__}")
@@ -372,13 +370,6 @@ class Op(Documented):
         if mode.grad:
             return self.grad_op.record(inputs, gs, node.attrs, results)
         return [None if r is None else new_tensor(r, None) for r in results]
-
-    @property
-    def grad_op(self) -> GradOp:
-        """The backward as an op: (inputs..., output gradients...) -> input gradients."""
-        if self._grad_op is None:
-            self._grad_op = GradOp(self)
-        return self._grad_op
 
 
 def _gradient_arrays(node: Node, g: Any) -> Any:

@@ -7,15 +7,18 @@ is wrapped again when it is used. So there are no reference cycles, and dropping
 from __future__ import annotations
 
 import itertools
-import threading
 from collections.abc import Callable, Sequence
 from functools import wraps
-from threading import get_ident
-from typing import Any
+from threading import get_ident, local
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..devices.memory import Array, Layout
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 _new = object.__new__
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 class Variable:
@@ -35,7 +38,7 @@ class Variable:
 
 # ---- modes -----------------------------------------------------------------------------------------------------------
 
-class Mode(threading.local):
+class Mode(local):
     """Switches of a thread. `fused` and `bindings` belong to the whole process: they are set on the class."""
 
     grad = True                 # operations are recorded
@@ -66,9 +69,9 @@ class _Switch:
 
     enabled = False
 
-    def __new__(cls, function: Callable | None = None) -> Any:
+    def __new__(cls, function: Callable | None = None) -> Self:
         self = super().__new__(cls)
-        return self if function is None else self(function)
+        return self if function is None else self(function)     # type: ignore[return-value]
 
     def __enter__(self) -> None:
         self.before = set_recording(self.enabled)
@@ -76,7 +79,7 @@ class _Switch:
     def __exit__(self, *_: object) -> None:
         set_recording(self.before)
 
-    def __call__(self, function: Callable) -> Callable:
+    def __call__(self, function: Function) -> Function:
         @wraps(function)
         def run(*args: Any, **kwargs: Any) -> Any:
             before = set_recording(self.enabled)
@@ -84,7 +87,7 @@ class _Switch:
                 return function(*args, **kwargs)
             finally:
                 set_recording(before)
-        return run
+        return run          # type: ignore[return-value]
 
 
 class no_grad(_Switch):
@@ -100,7 +103,7 @@ class enable_grad(_Switch):
 class inference_mode(_Switch):
     """`no_grad` by another name: tensors made inside may be used outside too. `inference_mode(False)` records."""
 
-    def __new__(cls, mode: bool | Callable | None = None) -> Any:
+    def __new__(cls, mode: bool | Callable | None = None) -> Self:
         if not isinstance(mode, bool):
             return super().__new__(cls, mode)
         self = super().__new__(cls)
@@ -111,7 +114,7 @@ class inference_mode(_Switch):
 class set_grad_enabled(_Switch):
     """Switches recording on or off: from the call on, inside a `with` block, or inside a decorated function."""
 
-    def __new__(cls, enabled: bool) -> Any:
+    def __new__(cls, enabled: bool) -> Self:
         self = super().__new__(cls)
         self.enabled = bool(enabled)
         self.before = set_recording(self.enabled)
@@ -120,7 +123,7 @@ class set_grad_enabled(_Switch):
     def __enter__(self) -> None:
         set_recording(self.enabled)         # `before` is what it was at the call
 
-    def __call__(self, function: Callable) -> Callable:
+    def __call__(self, function: Function) -> Function:
         set_recording(self.before)          # a decorator: nothing is switched until the function runs
         return super().__call__(function)
 

@@ -14,9 +14,13 @@ LEVELS = ("baseline", "avx2", "avx512")
 def _load() -> tuple[Any, Any]:
     try:
         from .._native import ffi, lib  # type: ignore[import-not-found]
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise ImportError("minigrad's C kernels are not built here: run `pip install .` (it needs a C compiler) in the "
                           "source folder and start Python in another folder, or run `pip install -e .` to work inside; "
+                          f"the loader said: {error}") from None
+    except ImportError as error:
+        raise ImportError("minigrad's C kernels could not be loaded; an undefined symbol is a kernel that "
+                          "native/minigrad.h declares for a type or level for which no file of native/ defines it; "
                           f"the loader said: {error}") from None
     return lib, ffi
 

@@ -44,19 +44,19 @@ def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
     raise ValueError(f"[calculate_gain] nonlinearity must be one of {known}; got {nonlinearity!r}")
 
 
-@no_grad
+@no_grad()
 def uniform_(tensor: Tensor, a: float = 0.0, b: float = 1.0, generator: Generator | None = None) -> Tensor:
     """U(a, b)."""
     return tensor.uniform_(a, b, generator=generator)
 
 
-@no_grad
+@no_grad()
 def normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, generator: Generator | None = None) -> Tensor:
     """N(mean, std^2)."""
     return tensor.normal_(mean, std, generator=generator)
 
 
-@no_grad
+@no_grad()
 def trunc_normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, a: float = -2.0, b: float = 2.0,
                   generator: Generator | None = None) -> Tensor:
     """N(mean, std^2) cut to [a, b], by rejection: from the normal where that keeps most draws, else from U(a, b)."""
@@ -90,25 +90,25 @@ def trunc_normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, a: float 
     return tensor.copy_(values)
 
 
-@no_grad
+@no_grad()
 def constant_(tensor: Tensor, val: float) -> Tensor:
     """All values `val`."""
     return tensor.fill_(val)
 
 
-@no_grad
+@no_grad()
 def ones_(tensor: Tensor) -> Tensor:
     """All values 1."""
     return tensor.fill_(1.0)
 
 
-@no_grad
+@no_grad()
 def zeros_(tensor: Tensor) -> Tensor:
     """All values 0."""
     return tensor.zero_()
 
 
-@no_grad
+@no_grad()
 def eye_(tensor: Tensor) -> Tensor:
     """The identity matrix, cut or zero-padded to the shape of a 2-d tensor."""
     if tensor.ndim != 2:
@@ -116,7 +116,7 @@ def eye_(tensor: Tensor) -> Tensor:
     return tensor.copy_(eye(*tensor.shape, dtype=tensor.dtype, device=tensor.device))
 
 
-@no_grad
+@no_grad()
 def dirac_(tensor: Tensor, groups: int = 1) -> Tensor:
     """A convolution weight (out, in, *kernel) that passes its input channels through, in each of `groups` groups."""
     if tensor.ndim not in (3, 4, 5):
@@ -184,7 +184,7 @@ def kaiming_normal_(tensor: Tensor, a: float = 0, mode: str = "fan_in", nonlinea
     return normal_(tensor, 0.0, calculate_gain(nonlinearity, a) / math.sqrt(_fan(tensor, mode)), generator)
 
 
-@no_grad
+@no_grad()
 def orthogonal_(tensor: Tensor, gain: float = 1, generator: Generator | None = None) -> Tensor:
     """`gain` times a uniformly drawn (semi-)orthogonal matrix, trailing dimensions flattened (Saxe et al. 2013)."""
     if tensor.ndim < 2:
@@ -199,7 +199,7 @@ def orthogonal_(tensor: Tensor, gain: float = 1, generator: Generator | None = N
     return tensor.copy_(as_tensor(gain * q.reshape(tuple(tensor.shape))))
 
 
-@no_grad
+@no_grad()
 def sparse_(tensor: Tensor, sparsity: float, std: float = 0.01, generator: Generator | None = None) -> Tensor:
     """N(0, std^2) with the share `sparsity` of each column set to 0 (Martens 2010); 2-d tensors."""
     if tensor.ndim != 2:

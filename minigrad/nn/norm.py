@@ -394,7 +394,7 @@ def _masked_batch_norm(input: Tensor, valid: Tensor, running_mean: Tensor | None
     return where(valid, _scaled(y, weight, bias, _channel_shape(input)), 0.0)
 
 
-@no_grad
+@no_grad()
 def _update_where_counted(running_mean: Tensor | None, running_var: Tensor | None, mean: Tensor, var: Tensor,
                           count: Tensor, momentum: float | Tensor) -> None:
     """Moves the running statistics of the channels that have at least two values; all are (C,)."""
@@ -545,7 +545,7 @@ def instance_norm(input: Tensor, running_mean: Tensor | None = None, running_var
     return instance_norm_op(input, weight, bias, eps=eps)
 
 
-@no_grad
+@no_grad()
 def _update_by_valid_samples(running_mean: Tensor | None, running_var: Tensor | None, mean: Tensor, var: Tensor,
                              count: Tensor, momentum: float | Tensor) -> None:
     """Moves the running statistics by those of (N, C, 1...), averaged over the samples with at least two values."""

@@ -565,13 +565,21 @@ class RNN(RNNBase):
         (Size([5, 2, 4]), Size([1, 2, 4]))
     """
 
-    def __init__(self, input_size: int, hidden_size: int, num_layers: int = 1, nonlinearity: str = "tanh", *args: Any,
-                 **kwargs: Any) -> None:
-        if "proj_size" in kwargs:
+    def __init__(self, input_size: int, hidden_size: int, num_layers: int = 1, nonlinearity: str = "tanh",
+                 bias: bool = True, batch_first: bool = False, dropout: float = 0.0, bidirectional: bool = False,
+                 device: DeviceLike = None, dtype: DtypeLike = None, *, proj_size: int = 0,
+                 norm: str | None = None, norm_eps: float = 1e-5, norm_max_length: int | None = None,
+                 norm_momentum: float = 0.1, return_states: bool = False, learn_initial_state: bool = False,
+                 recurrent_dropout: float = 0.0, forget_bias: float | None = None, reset_after: bool = True) -> None:
+        if proj_size:
             raise ValueError("[nn.RNN] proj_size is an option of LSTM only")
         _check_nonlinearity("RNN", nonlinearity)
         self.__dict__["nonlinearity"] = nonlinearity
-        super().__init__(f"RNN_{nonlinearity.upper()}", input_size, hidden_size, num_layers, *args, **kwargs)
+        super().__init__(f"RNN_{nonlinearity.upper()}", input_size, hidden_size, num_layers, bias, batch_first, dropout,
+                         bidirectional, 0, device, dtype, norm=norm, norm_eps=norm_eps, norm_max_length=norm_max_length,
+                         norm_momentum=norm_momentum, return_states=return_states,
+                         learn_initial_state=learn_initial_state, recurrent_dropout=recurrent_dropout,
+                         forget_bias=forget_bias, reset_after=reset_after)
 
 
 class LSTM(RNNBase):
@@ -584,8 +592,17 @@ class LSTM(RNNBase):
         (Size([5, 2, 4]), Size([1, 2, 4]), Size([1, 2, 4]))
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__("LSTM", *args, **kwargs)
+    def __init__(self, input_size: int, hidden_size: int, num_layers: int = 1, bias: bool = True,
+                 batch_first: bool = False, dropout: float = 0.0, bidirectional: bool = False, proj_size: int = 0,
+                 device: DeviceLike = None, dtype: DtypeLike = None, *,
+                 norm: str | None = None, norm_eps: float = 1e-5, norm_max_length: int | None = None,
+                 norm_momentum: float = 0.1, return_states: bool = False, learn_initial_state: bool = False,
+                 recurrent_dropout: float = 0.0, forget_bias: float | None = None, reset_after: bool = True) -> None:
+        super().__init__("LSTM", input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional,
+                         proj_size, device, dtype, norm=norm, norm_eps=norm_eps, norm_max_length=norm_max_length,
+                         norm_momentum=norm_momentum, return_states=return_states,
+                         learn_initial_state=learn_initial_state, recurrent_dropout=recurrent_dropout,
+                         forget_bias=forget_bias, reset_after=reset_after)
 
 
 class GRU(RNNBase):
@@ -595,10 +612,19 @@ class GRU(RNNBase):
     and W_hh h of all gates are normalized together, and the reset comes after it.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        if "proj_size" in kwargs:
+    def __init__(self, input_size: int, hidden_size: int, num_layers: int = 1, bias: bool = True,
+                 batch_first: bool = False, dropout: float = 0.0, bidirectional: bool = False,
+                 device: DeviceLike = None, dtype: DtypeLike = None, *, proj_size: int = 0,
+                 norm: str | None = None, norm_eps: float = 1e-5, norm_max_length: int | None = None,
+                 norm_momentum: float = 0.1, return_states: bool = False, learn_initial_state: bool = False,
+                 recurrent_dropout: float = 0.0, forget_bias: float | None = None, reset_after: bool = True) -> None:
+        if proj_size:
             raise ValueError("[nn.GRU] proj_size is an option of LSTM only")
-        super().__init__("GRU", *args, **kwargs)
+        super().__init__("GRU", input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, 0,
+                         device, dtype, norm=norm, norm_eps=norm_eps, norm_max_length=norm_max_length,
+                         norm_momentum=norm_momentum, return_states=return_states,
+                         learn_initial_state=learn_initial_state, recurrent_dropout=recurrent_dropout,
+                         forget_bias=forget_bias, reset_after=reset_after)
 
 
 # ---- cells ----

@@ -230,7 +230,7 @@ def with_number(op: Any, index: int) -> Callable[[Any, Any], Any]:
             x = input.array
             plan, value, address = known[x.layout, type(number), number or repr(number)]
             call_kernel = plan.kernel.call
-        except (AttributeError, KeyError):
+        except (AttributeError, KeyError, TypeError, ValueError):       # the last two: NumPy arrays
             return learn(input, number)
         to = plan.layout
         try:

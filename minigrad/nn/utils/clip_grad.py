@@ -84,7 +84,7 @@ def _checked(total: Tensor, norm_type: float, error_if_nonfinite: bool) -> Tenso
     return total
 
 
-@no_grad
+@no_grad()
 def get_total_norm(tensors: Tensor | Iterable[Tensor], norm_type: float = 2.0, error_if_nonfinite: bool = False,
                    foreach: bool | None = None) -> Tensor:
     """The `norm_type`-norm of all tensors as if they were one vector: a scalar tensor.
@@ -100,7 +100,7 @@ def get_total_norm(tensors: Tensor | Iterable[Tensor], norm_type: float = 2.0, e
     return _checked(total, norm_type, error_if_nonfinite)
 
 
-@no_grad
+@no_grad()
 def clip_grad_norm_(parameters: Tensor | Iterable[Tensor], max_norm: float, norm_type: float = 2.0,
                     error_if_nonfinite: bool = False, foreach: bool | None = None) -> Tensor:
     """Scales all gradients by min(1, max_norm / (norm + 1e-6)), in place (Pascanu et al. 2013).
@@ -127,7 +127,7 @@ def clip_grad_norm_(parameters: Tensor | Iterable[Tensor], max_norm: float, norm
     return total
 
 
-@no_grad
+@no_grad()
 def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float, foreach: bool | None = None) -> None:
     """Cuts every gradient value to [-clip_value, clip_value], in place."""
     _not_foreach(foreach)
