@@ -448,15 +448,16 @@ static void scale_columns(T *y, const T *x, const T *mean, const T *scale, const
       store_n(y + q * stride + j, vfma(d, load_n(scale + j, k), load_n(shift + j, k)), k););
 }
 
-/* Copies one number for each channel to each of its columns, in place, from the end. */
-static inline void spread(T *p, int64_t channels, int64_t inner) {
+/* Copies one number for each channel to each of its columns, in place, from the end. Not inline: seven copies were a
+ * sixth of the file. */
+NOINLINE void spread(T *p, int64_t channels, int64_t inner) {
   for (int64_t i = channels - 1; inner > 1 && i >= 0; i--) {
     const T value = p[i];
     for (int64_t j = i * inner; j < (i + 1) * inner; j++) p[j] = value;
   }
 }
 
-static void rstd_of(T *rstd, const T *var, int64_t n, double eps) {
+NOINLINE void rstd_of(T *rstd, const T *var, int64_t n, double eps) {
   EACH_VECTOR(j, k, n, store_n(rstd + j, 1 / vsqrt(load_n(var + j, k) + vset((T)eps)), k););
 }
 
