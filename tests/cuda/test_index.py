@@ -33,7 +33,7 @@ def test_indexing(suffix, order):
 
 
 def test_large_indices_are_divided_without_the_compilers_routine():
-    text = cuda.source("ops/index.cu").split("#line")[0] + """
+    text = cuda.source("ops/index.cu").rsplit("#line", 1)[0] + """
 extern "C" __global__ void divide(int64_t *q, const int64_t *i, const int64_t *n, int64_t count) {
   GRID_LOOP(k, count) q[k] = (int64_t)quotient((uint64_t)i[k], (uint64_t)n[k]);
 }"""

@@ -348,4 +348,4 @@ if __name__ == "__main__":
         for file, write in STUBS.items():
             (ROOT / file).write_text(write())
     else:
-        sys.exit(differences())
+        sys.exit(differences() or None)
