@@ -1,4 +1,4 @@
-"""What tests of several folders share: where things lie, a fresh process, the search for cycles."""
+"""What tests of several folders share: where things lie, kernels against definitions, a fresh process, the search for cycles."""
 from __future__ import annotations
 
 import gc
@@ -11,11 +11,33 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from hypothesis import strategies as st
+
+from minigrad import testing
 from minigrad.core.tape import Node, Slot
 from minigrad.core.tensor import Tensor
+from minigrad.ops.dispatch import set_fused
 
 ROOT = Path(__file__).resolve().parent.parent           # of the repository
 HEADER = ROOT / "native" / "minigrad.h"
+
+
+def both_paths(op, args, attrs, tolerance=1e-11) -> None:
+    """Outputs and gradients of the kernels against those of the definition."""
+    with set_fused("require"):
+        got = testing.evaluate(op, args, attrs)
+    with set_fused("off"):
+        want = testing.evaluate(op, args, attrs)
+    for a, b in zip([*got[0], *got[1]], [*want[0], *want[1]], strict=True):
+        assert (a is None) == (b is None)
+        if a is not None:
+            np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance * max(1, np.abs(b).max()), err_msg=str(attrs))
+
+
+def numbers(dims: int, low: int, high: int) -> st.SearchStrategy:
+    """A hypothesis strategy: a whole number for each of `dims` dimensions."""
+    return st.tuples(*[st.integers(low, high)] * dims)
 
 
 def run_python(*arguments: str, **environment: str) -> subprocess.CompletedProcess:

@@ -12,7 +12,7 @@ import numpy as np
 from ..devices import memory
 from ..devices.base import TYPE_SUFFIX
 from ..devices.memory import Array, Layout, alloc, layout
-from ..devices.plan import Plan, elementwise_plan, remember
+from ..devices.plan import Plan, elementwise_plan, host_plan, remember
 from .shape import broadcast_shapes, fail
 
 CASTS = {dtype: f"cast_{suffix}" for dtype, suffix in TYPE_SUFFIX.items()}          # kernels by the dtype of the result
@@ -36,11 +36,7 @@ def prepare_cast(input: Layout, *, dtype: np.dtype) -> Plan:
     out = layout(input.device, dtype, input.shape)
     kernel = getattr(input.device.kernels, CASTS[dtype]).get(input.dtype) if dtype in CASTS else None
     if kernel is None:
-        def run_host(x: Array) -> Array:
-            y = alloc(out)
-            input.device.host.call(_cast_host, y.np, x.np)
-            return y
-        return Plan(run_host, out, f"no cast kernel from {input.dtype} to {dtype}: NumPy")
+        return host_plan(out, _cast_host, f"no cast kernel from {input.dtype} to {dtype}: NumPy")
     plan = elementwise_plan(out, input)
 
     def run(x: Array) -> Array:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from .memory import Array, Layout, contiguous_strides, view
+from .memory import Array, Layout, alloc, contiguous_strides, view
 
 _PLANS_MAX = 4096
 
@@ -52,6 +52,15 @@ class FusedPlan(Plan):
 def view_plan(to: Layout, offset: int) -> Plan:
     """The plan of a view: the input's memory under the layout `to`, which begins `offset` bytes further."""
     return Plan(lambda x: view(x, to, offset), to, "view", offset=offset)
+
+
+def host_plan(to: Layout, function: Callable[..., None], why: str) -> Plan:
+    """The plan of a NumPy function, `function(*inputs, out)`, for a signature that has no kernel."""
+    def run(*arrays: Array) -> Array:
+        y = alloc(to)
+        to.device.host.call(function, y.np, *[a.np for a in arrays])
+        return y
+    return Plan(run, to, why)
 
 
 def remember(plans: dict, key: Any, plan: Any) -> Any:

@@ -20,7 +20,7 @@ from ..core.shape import axis_of, fail, is_float
 from ..core.tensor import Tensor, new_tensor
 from ..devices import memory
 from ..devices.memory import Array, Layout, alloc, layout
-from ..devices.plan import Plan, elementwise_plan
+from ..devices.plan import Plan, elementwise_plan, host_plan
 from .arguments import axes, existing_axis, hashable, named, sizes
 from .dispatch import bind, constant, planner, through
 from .math import copy, where
@@ -102,11 +102,7 @@ def _prepare_triangle(x: Layout, *, diagonal: int, lower: bool) -> Plan:
         def triangle(v: Any, out: Any) -> None:
             np.copyto(out, np.tril(v, diagonal) if lower else np.triu(v, diagonal))
 
-        def run_host(a: Array) -> Array:
-            y = alloc(out)
-            x.device.host.call(triangle, y.np, a.np)
-            return y
-        return Plan(run_host, out, f"no where kernel for {x.dtype}: NumPy")
+        return host_plan(out, triangle, f"no where kernel for {x.dtype}: NumPy")
     plan = elementwise_plan(out, keep.layout, x, zero.layout)
 
     def run(a: Array) -> Array:

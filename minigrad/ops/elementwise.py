@@ -30,7 +30,7 @@ from ..core.tensor import Tensor, bump, writable
 from ..devices.base import Kernel
 from ..devices.launch import by_plan, launch
 from ..devices.memory import Array, Layout, alloc, layout
-from ..devices.plan import Plan, elementwise_plan, remember
+from ..devices.plan import Plan, elementwise_plan, host_plan, remember
 from .convert import cast
 from .dispatch import binary, constant, described, ternary, unary, with_number
 
@@ -123,12 +123,7 @@ class Elementwise(Primitive):
             return self._widened(out, layouts)
         if self.function is None:
             fail(self.name, f"there is no kernel for {dtype} on {first.device}", layouts, kind=NotImplementedError)
-
-        def run(*arrays: Array) -> Array:
-            y = alloc(out)
-            out.device.host.call(self.function, y.np, *[a.np for a in arrays])
-            return y
-        return Plan(run, out, f"no {self.name} kernel for {dtype}: NumPy")
+        return host_plan(out, self.function, f"no {self.name} kernel for {dtype}: NumPy")
 
     def _widened(self, out: Layout, layouts: tuple[Layout, ...]) -> Plan:
         """16-bit floats are computed in float32."""

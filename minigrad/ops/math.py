@@ -18,7 +18,7 @@ from ..core.op import Primitive
 from ..core.shape import BOOL, FLOAT32, INT64, default_float, fail, is_float
 from ..core.tensor import Tensor, new_tensor
 from ..devices.memory import Array, Buffer, Layout, alloc, layout
-from ..devices.plan import Plan
+from ..devices.plan import Plan, host_plan
 from .convert import cast
 from .dispatch import binary, constant
 from .elementwise import Elementwise
@@ -470,13 +470,7 @@ def _polygamma_host(n: int, x: Any, out: Any) -> None:
 
 def _prepare_polygamma(input: Layout, *, n: int) -> Plan:
     """The nth derivative of digamma, computed by NumPy."""
-    out = layout(input.device, input.dtype, input.shape)
-
-    def run(x: Array) -> Array:
-        y = alloc(out)
-        input.device.host.call(partial(_polygamma_host, n), y.np, x.np)
-        return y
-    return Plan(run, out, "NumPy")
+    return host_plan(layout(input.device, input.dtype, input.shape), partial(_polygamma_host, n), "NumPy")
 
 
 _polygamma: Primitive = Primitive("polygamma", _prepare_polygamma,

@@ -26,7 +26,7 @@ from ..devices import native
 from ..devices.base import KernelTable, NoKernel
 from ..devices.launch import BLOCKS, THREADS, Launch, ceil_div, launch, over, power_of_two
 from ..devices.memory import Array, Layout, alloc, layout
-from ..devices.plan import Plan, elementwise_plan, reduce_plan
+from ..devices.plan import Plan, elementwise_plan, host_plan, reduce_plan
 from .arguments import respelled, whole
 from .arrange import flip
 from .convert import cast
@@ -84,12 +84,7 @@ def reduction(name: str, kernel: str, function: Callable, vjp: Callable | None =
         found = getattr(x.device.kernels, kernel).get(x.dtype)
         if found is None:
             on_host = partial(_on_host, function=function, axes=axes, keepdim=keepdim)
-
-            def run_host(a: Array) -> Array:
-                y = alloc(to)
-                x.device.host.call(on_host, y.np, a.np)
-                return y
-            return Plan(run_host, to, f"no {kernel} kernel for {x.dtype}: NumPy")
+            return host_plan(to, on_host, f"no {kernel} kernel for {x.dtype}: NumPy")
         table = reduce_plan(x, axes)
 
         def run(a: Array) -> Array:
@@ -190,13 +185,7 @@ def _prepare_mean(x: Layout, *, axes: tuple[int, ...], keepdim: bool) -> Plan:
     out = total.layout
     kernel = x.device.kernels.div.get(x.dtype)
     if kernel is None:
-        function = _mean_on_host(axes, keepdim)
-
-        def run_host(a: Array) -> Array:
-            y = alloc(out)
-            x.device.host.call(function, y.np, a.np)
-            return y
-        return Plan(run_host, out, f"no kernels for {x.dtype}: NumPy")
+        return host_plan(out, _mean_on_host(axes, keepdim), f"no kernels for {x.dtype}: NumPy")
     count = constant(n, x.dtype, x.device).array
     plan, add_up = elementwise_plan(out, out, count.layout), total.run
 
@@ -720,11 +709,8 @@ def _scan(name: str, function: Callable) -> Callable:
         out = layout(x.device, x.dtype, x.shape)
         kernel = getattr(x.device.kernels, name).get(x.dtype)
         if kernel is None:
-            def run_host(a: Array) -> Array:
-                y = alloc(out)
-                x.device.host.call(lambda v, out: function(v, axis=dim, out=out), y.np, a.np)
-                return y
-            return Plan(run_host, out, f"no {name} kernel for {x.dtype}: NumPy")
+            return host_plan(out, lambda v, out: function(v, axis=dim, out=out),
+                             f"no {name} kernel for {x.dtype}: NumPy")
         outer, n, inner = extent(x, tuple(range(dim))), x.shape[dim], extent(x, tuple(range(dim + 1, x.ndim)))
 
         def run(a: Array) -> Array:

@@ -5,27 +5,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support import both_paths, numbers
 
 import minigrad as mg
-from minigrad import testing
 from minigrad.nn import functional as F
 from minigrad.ops.dispatch import set_fused
 from minigrad.ops.pool import adaptive_max_pool, avg_pool, max_pool, sliding
-
-
-def both_paths(op, args, attrs, tolerance=1e-11):
-    """Outputs and gradients of the kernels against those of the definition."""
-    with set_fused("require"):
-        got = testing.evaluate(op, args, attrs)
-    with set_fused("off"):
-        want = testing.evaluate(op, args, attrs)
-    for a, b in zip([*got[0], *got[1]], [*want[0], *want[1]], strict=True):
-        assert (a is None) == (b is None)
-        if a is not None:
-            np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance * max(1, np.abs(b).max()), err_msg=str(attrs))
-
-
-numbers = lambda dims, low, high: st.tuples(*[st.integers(low, high)] * dims)      # noqa: E731
 
 
 @st.composite
