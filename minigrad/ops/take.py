@@ -127,6 +127,40 @@ def _blocks(x: Layout, axis: int, ndims: int) -> tuple[int, int, int]:
     return outer, n, inner
 
 
+def _reason(op: str, out: Layout, kernel: Any) -> str:
+    return f"kernel {kernel.name}" if kernel else f"no {op} kernel for {out.dtype}: NumPy"
+
+
+def _read(op: str, out: Layout, kernel: Any, on_host: Callable, outer: int, m: int, n: int, inner: int) -> Plan:
+    """The plan of `take` and `gather`: the kernel, or NumPy's `on_host(x, index, out)`."""
+    def run(a: Array, i: Array) -> Array:
+        y = alloc(out)
+        a, i = dense(a), dense(i)
+        if kernel is None:
+            out.device.host.call(on_host, y.np, a.np, i.np)
+        else:
+            kernel.call(y.ptr, a.ptr, i.ptr, outer, m, n, inner)
+        return y
+    return Plan(run, out, _reason(op, out, kernel))
+
+
+def _written(op: str, x: Layout, out: Layout, kernel: Any, on_host: Callable, outer: int, m: int, n: int,
+             inner: int) -> Plan:
+    """The plan of `index_add` and the scatters: a copy of x, then the kernel or NumPy's `on_host(index, src, out)`."""
+    move = mover(out, x)
+
+    def run(a: Array, i: Array, s: Array) -> Array:
+        y = alloc(out)
+        move(y, 0, a)
+        i, s = dense(i), dense(s)
+        if kernel is None:
+            out.device.host.call(on_host, y.np, i.np, s.np)
+        else:
+            kernel.call(y.ptr, i.ptr, s.ptr, outer, m, n, inner)
+        return y
+    return Plan(run, out, _reason(op, out, kernel))
+
+
 def _prepare_take(x: Layout, index: Layout, *, axis: int, ndims: int) -> Plan:
     """out[..., j..., ...] = x[..., index[j...], ...]: blocks of x. An index counts through `ndims` dimensions from
     `axis` on."""
@@ -138,15 +172,7 @@ def _prepare_take(x: Layout, index: Layout, *, axis: int, ndims: int) -> Plan:
     def take_blocks(v: Any, at: Any, out: Any) -> None:
         np.take(v.reshape(outer, n, inner), at.reshape(-1), 1, out=out.reshape(outer, m, inner))
 
-    def run(a: Array, i: Array) -> Array:
-        y = alloc(out)
-        a, i = dense(a), dense(i)
-        if kernel is None:
-            x.device.host.call(take_blocks, y.np, a.np, i.np)
-        else:
-            kernel.call(y.ptr, a.ptr, i.ptr, outer, m, n, inner)
-        return y
-    return Plan(run, out, f"kernel {kernel.name}" if kernel else f"no take kernel for {x.dtype}: NumPy")
+    return _read("take", out, kernel, take_blocks, outer, m, n, inner)
 
 
 def _block_rule(op: str, x: Layout, index: Layout, axis: int, ndims: int) -> None:
@@ -171,22 +197,13 @@ def _prepare_index_add(x: Layout, index: Layout, src: Layout, *, axis: int, ndim
         fail("index_add", "src must have the shape of what the index takes from x, and x's dtype", [x, index, src])
     outer, n, inner = _blocks(x, axis, ndims)
     out, m = layout(x.device, x.dtype, x.shape), index.size
-    kernel, move = x.device.kernels.index_add.get(x.dtype), mover(out, x)
+    kernel = x.device.kernels.index_add.get(x.dtype)
 
     def add_blocks(at: Any, v: Any, out: Any) -> None:
         where_to: Any = (slice(None), at.reshape(-1))
         np.add.at(out.reshape(outer, n, inner), where_to, v.reshape(outer, m, inner))
 
-    def run(a: Array, i: Array, s: Array) -> Array:
-        y = alloc(out)
-        move(y, 0, a)
-        i, s = dense(i), dense(s)
-        if kernel is None:
-            x.device.host.call(add_blocks, y.np, i.np, s.np)
-        else:
-            kernel.call(y.ptr, i.ptr, s.ptr, outer, m, n, inner)
-        return y
-    return Plan(run, out, f"kernel {kernel.name}" if kernel else f"no index_add kernel for {x.dtype}: NumPy")
+    return _written("index_add", x, out, kernel, add_blocks, outer, m, n, inner)
 
 
 index_add_op = Primitive("index_add", _prepare_index_add,
@@ -276,15 +293,7 @@ def _prepare_gather(x: Layout, index: Layout, *, dim: int) -> Plan:
     def gather_elements(v: Any, at: Any, out: Any) -> None:
         np.copyto(full(out), np.take_along_axis(v, full(at), dim))
 
-    def run(a: Array, i: Array) -> Array:
-        y = alloc(out)
-        a, i = dense(a), dense(i)
-        if kernel is None:
-            x.device.host.call(gather_elements, y.np, a.np, i.np)
-        else:
-            kernel.call(y.ptr, a.ptr, i.ptr, outer, m, n, inner)
-        return y
-    return Plan(run, out, f"kernel {kernel.name}" if kernel else f"no gather kernel for {x.dtype}: NumPy")
+    return _read("gather", out, kernel, gather_elements, outer, m, n, inner)
 
 
 def _prepare_scatter(name: str) -> Callable[..., Plan]:
@@ -296,7 +305,7 @@ def _prepare_scatter(name: str) -> Callable[..., Plan]:
             fail(name, "src must have the shape of index and the dtype of the tensor", [x, index, src])
         out, family = layout(x.device, x.dtype, x.shape), getattr(x.device.kernels, name)
         kernel = family.move(x.dtype) if name == "scatter" else family.get(x.dtype)
-        move, full = mover(out, x), _with_axis(x, index, dim)
+        full = _with_axis(x, index, dim)
 
         def put(at: Any, v: Any, out: Any) -> None:
             np.put_along_axis(out, full(at), full(v), dim)
@@ -306,16 +315,7 @@ def _prepare_scatter(name: str) -> Callable[..., Plan]:
             places[dim] = full(at)
             np.add.at(out, tuple(places), full(v))
 
-        def run(a: Array, i: Array, s: Array) -> Array:
-            y = alloc(out)
-            move(y, 0, a)
-            i, s = dense(i), dense(s)
-            if kernel is None:
-                x.device.host.call(put if name == "scatter" else put_add, y.np, i.np, s.np)
-            else:
-                kernel.call(y.ptr, i.ptr, s.ptr, outer, m, n, inner)
-            return y
-        return Plan(run, out, f"kernel {kernel.name}" if kernel else f"no {name} kernel for {x.dtype}: NumPy")
+        return _written(name, x, out, kernel, put if name == "scatter" else put_add, outer, m, n, inner)
     return prepare
 
 
