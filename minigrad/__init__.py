@@ -11,10 +11,10 @@ from typing import Any as _Any
 import numpy as _np
 
 from .core.capture import capture
+from .core.modes import enable_grad, inference_mode, is_grad_enabled, no_grad, set_grad_enabled
 from .core.op import op
 from .core.shape import default_float as get_default_dtype
 from .core.shape import set_default_float as set_default_dtype
-from .core.tape import enable_grad, inference_mode, is_grad_enabled, no_grad, set_grad_enabled
 from .core.tensor import Size, Tensor
 from .devices import device
 from .devices.base import Device

@@ -24,12 +24,12 @@ from . import testing as testing
 from . import utils as utils
 from .core.capture import capture as capture
 from .core.methods import Operand
+from .core.modes import enable_grad as enable_grad
+from .core.modes import inference_mode as inference_mode
+from .core.modes import is_grad_enabled as is_grad_enabled
+from .core.modes import no_grad as no_grad
+from .core.modes import set_grad_enabled as set_grad_enabled
 from .core.op import op as op
-from .core.tape import enable_grad as enable_grad
-from .core.tape import inference_mode as inference_mode
-from .core.tape import is_grad_enabled as is_grad_enabled
-from .core.tape import no_grad as no_grad
-from .core.tape import set_grad_enabled as set_grad_enabled
 from .core.tensor import MinMax, ValuesIndices
 from .core.tensor import Size as Size
 from .core.tensor import Tensor as Tensor

@@ -7,7 +7,7 @@ import pytest
 from support import tensors_in_cycles
 
 import minigrad as mg
-from minigrad.core.tape import mode
+from minigrad.core.modes import mode
 from minigrad.devices.native import get_num_threads, simd_level
 
 

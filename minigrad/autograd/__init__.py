@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from ..core import engine
 from ..core.engine import grad
-from ..core.tape import enable_grad, inference_mode, is_grad_enabled, no_grad, set_grad_enabled
+from ..core.modes import enable_grad, inference_mode, is_grad_enabled, no_grad, set_grad_enabled
 from ..core.tensor import Tensor
 from . import function, functional
 from .anomaly import detect_anomaly, is_anomaly_check_nan_enabled, is_anomaly_enabled, set_detect_anomaly

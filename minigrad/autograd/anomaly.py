@@ -25,9 +25,10 @@ from typing import Any
 import numpy as np
 
 from ..core import capture, engine
+from ..core.modes import mode
 from ..core.op import Documented
 from ..core.shape import is_float
-from ..core.tape import Node, Slot, edge_of, locators, mode, observers
+from ..core.tape import Node, Slot, edge_of, locators, observers
 from ..core.tensor import Tensor
 from ..devices import device, launch_hook
 from ..devices.base import Kernel

@@ -8,8 +8,8 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from ..core.engine import grad
+from ..core.modes import enable_grad, no_grad
 from ..core.shape import is_float
-from ..core.tape import enable_grad, no_grad
 from ..core.tensor import Tensor
 from ..ops.creation import as_tensor, ones_like
 

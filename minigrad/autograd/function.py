@@ -22,9 +22,10 @@ from collections.abc import Callable
 from functools import wraps
 from typing import TYPE_CHECKING, Any
 
+from ..core.modes import mode, no_grad
 from ..core.op import stale
 from ..core.shape import fail, is_float
-from ..core.tape import Node, Slot, edge_of, mode, no_grad, recorded
+from ..core.tape import Node, Slot, edge_of, recorded
 from ..core.tensor import Tensor, new_tensor
 from ..devices.memory import Layout
 from ..ops.creation import zeros_like_layout

@@ -20,8 +20,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 from ..core import engine
+from ..core.modes import enable_grad, no_grad
 from ..core.shape import fail
-from ..core.tape import enable_grad, no_grad
 from ..core.tensor import Tensor
 from ..ops.creation import ones_like, zeros, zeros_like
 from ..ops.join import stack

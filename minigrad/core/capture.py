@@ -13,7 +13,7 @@ got other memory, or a module other members, the step is recorded again. Everyth
 number, a branch) keeps the value that it had at the recording.
 
 While one thread records, no other thread may run ops. Read `devices/memory.py` (private pools), `devices/addresses.py`
-(which memory an address belongs to) and `tape.py` (`mode.recorder`) first.
+(which memory an address belongs to) and `modes.py` (`mode.recorder`) first.
 """
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ from ..devices.base import Kernel
 from ..devices.memory import Layout
 from ..devices.native import lib
 from .arrays import copy_array
+from .modes import mode, no_grad
 from .shape import fail
-from .tape import mode, no_grad
 from .tensor import Tensor, new_tensor
 
 _PACKAGE = str(Path(__file__).parent.parent)

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from .tape import Variable, mode
+from .modes import mode
+from .tape import Variable
 
 _EDGE = 5           # rows and columns shown at each end
 

@@ -15,8 +15,9 @@ from typing import Any
 from ..devices.base import Device
 from ..devices.memory import Array, Buffer, Layout
 from .hooks import hooks, post_hooks
+from .modes import mode, set_recording
 from .shape import fail
-from .tape import FREED, Edge, Node, Slot, Variable, edge_of, located, mode, set_recording
+from .tape import FREED, Edge, Node, Slot, Variable, edge_of, located
 
 
 class Functions:

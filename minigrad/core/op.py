@@ -26,8 +26,9 @@ from ..devices.memory import layout as layout_of
 from ..devices.plan import FusedPlan, Plan, remember
 from .arrays import contiguous_copy, dense
 from .engine import functions, walk
+from .modes import enable_grad, mode, paused, set_grad_enabled
 from .shape import fail, is_float
-from .tape import Node, Slot, edge_of, enable_grad, located, mode, paused, recorded, set_grad_enabled
+from .tape import Node, Slot, edge_of, located, recorded
 from .tensor import Tensor, new_tensor
 
 registry: dict[str, Primitive | Op] = {}      # every op by name, for tests, bench and documentation

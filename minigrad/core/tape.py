@@ -1,4 +1,4 @@
-"""The tape: what it knows of a tensor (`Variable`), its nodes, and the recording modes. Read `shape.py` first.
+"""The tape: what it knows of a tensor (`Variable`), and its nodes. Read `shape.py` and `modes.py` first.
 
 A `Node` is one recorded op. It has an edge for each input: the node that made the input, the leaf tensor itself, or
 None where no gradient is asked for. Nodes do not refer to their outputs, and a saved output is kept as an array, which
@@ -8,17 +8,11 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from functools import wraps
-from threading import get_ident, local
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any
 
 from ..devices.memory import Array, Layout
 
-if TYPE_CHECKING:
-    from typing_extensions import Self
-
 _new = object.__new__
-Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 class Variable:
@@ -34,103 +28,6 @@ class Variable:
     node: Any
     requires_grad: bool
     grad: Any
-
-
-# ---- modes -----------------------------------------------------------------------------------------------------------
-
-class Mode(local):
-    """Switches of a thread. `fused` and `bindings` belong to the whole process: they are set on the class."""
-
-    grad = True                 # operations are recorded
-    recompute = False           # a checkpointed block is being run again
-    recorder: Any = None        # the active capture, or None; layers and optimisers report their use to it
-    fused = "auto"              # whether fused kernels are used: "auto", "off" or "require"
-    bindings = 0                # counts tensors with new memory and modules with new members; captured programs read it
-
-
-mode = Mode()
-paused: set[int] = set()        # the threads that switched recording off: while empty, `mode.grad` need not be read
-
-
-def set_recording(on: bool) -> bool:
-    """Switches recording on or off in this thread, and returns what it was. Only this function sets `mode.grad`.
-
-    Reading a thread-local attribute takes 40 ns, so the hot path asks `not paused or mode.grad`.
-    """
-    before = mode.grad
-    if on is not before:
-        mode.grad = on
-        (paused.discard if on else paused.add)(get_ident())
-    return before
-
-
-class _Switch:
-    """Switches recording on or off inside a `with` block or a decorated function; `enabled` says which."""
-
-    enabled = False
-
-    def __new__(cls, function: Callable | None = None) -> Self:
-        self = super().__new__(cls)
-        return self if function is None else self(function)     # type: ignore[return-value]
-
-    def __enter__(self) -> None:
-        self.before = set_recording(self.enabled)
-
-    def __exit__(self, *_: object) -> None:
-        set_recording(self.before)
-
-    def __call__(self, function: Function) -> Function:
-        @wraps(function)
-        def run(*args: Any, **kwargs: Any) -> Any:
-            before = set_recording(self.enabled)
-            try:
-                return function(*args, **kwargs)
-            finally:
-                set_recording(before)
-        return run          # type: ignore[return-value]
-
-
-class no_grad(_Switch):
-    """Inside, nothing is recorded. `with no_grad():`, `@no_grad()` or `@no_grad`."""
-
-
-class enable_grad(_Switch):
-    """Inside, ops are recorded, also within `no_grad`. `with enable_grad():`, `@enable_grad()` or `@enable_grad`."""
-
-    enabled = True
-
-
-class inference_mode(_Switch):
-    """`no_grad` by another name: tensors made inside may be used outside too. `inference_mode(False)` records."""
-
-    def __new__(cls, mode: bool | Callable | None = None) -> Self:
-        if not isinstance(mode, bool):
-            return super().__new__(cls, mode)
-        self = super().__new__(cls)
-        self.enabled = not mode
-        return self
-
-
-class set_grad_enabled(_Switch):
-    """Switches recording on or off: from the call on, inside a `with` block, or inside a decorated function."""
-
-    def __new__(cls, enabled: bool) -> Self:
-        self = super().__new__(cls)
-        self.enabled = bool(enabled)
-        self.before = set_recording(self.enabled)
-        return self
-
-    def __enter__(self) -> None:
-        set_recording(self.enabled)         # `before` is what it was at the call
-
-    def __call__(self, function: Function) -> Function:
-        set_recording(self.before)          # a decorator: nothing is switched until the function runs
-        return super().__call__(function)
-
-
-def is_grad_enabled() -> bool:
-    """Are operations recorded in this thread?"""
-    return mode.grad
 
 
 # ---- the tape --------------------------------------------------------------------------------------------------------

@@ -18,8 +18,9 @@ from . import engine
 from .display import host_values, html, text
 from .engine import functions
 from .hooks import RemovableHandle, hooks, post_hooks
+from .modes import mode
 from .shape import default_float, fail, is_float
-from .tape import Slot, Variable, edge_of, mode
+from .tape import Slot, Variable, edge_of
 
 if TYPE_CHECKING:
     from typing_extensions import Self

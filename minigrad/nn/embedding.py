@@ -1,8 +1,8 @@
 """`Embedding`: a trained vector for each of a number of things."""
 from __future__ import annotations
 
+from ..core.modes import no_grad
 from ..core.shape import fail
-from ..core.tape import no_grad
 from ..core.tensor import Tensor
 from ..ops.creation import empty
 from ..ops.embedding import embedding

@@ -12,7 +12,8 @@ from types import MappingProxyType
 from typing import Any
 
 from ..core.hooks import RemovableHandle
-from ..core.tape import Node, Slot, edge_of, mode, recorded
+from ..core.modes import mode
+from ..core.tape import Node, Slot, edge_of, recorded
 from ..core.tensor import Tensor, new_tensor
 from ..ops.creation import zeros
 

@@ -11,7 +11,7 @@ import warnings
 
 import numpy as np
 
-from ..core.tape import no_grad
+from ..core.modes import no_grad
 from ..core.tensor import Tensor
 from ..ops.creation import as_tensor, empty_like, eye
 from ..ops.math import where

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..core.engine import drop_grads
-from ..core.tape import locators, mode, no_grad
+from ..core.modes import mode, no_grad
+from ..core.tape import locators
 from ..core.tensor import Tensor
 from ..ops.creation import as_tensor, empty, empty_like
 from .arguments import DeviceLike

@@ -26,8 +26,8 @@ from typing import Any
 
 import numpy as np
 
+from ..core.modes import mode, no_grad
 from ..core.shape import BOOL, axes_of, axis_of, fail
-from ..core.tape import mode, no_grad
 from ..core.tensor import Tensor
 from ..ops.creation import as_tensor, clone, empty, ones, tensor, zeros
 from ..ops.math import lt, where

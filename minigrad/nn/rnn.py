@@ -30,8 +30,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..core.modes import mode, no_grad
 from ..core.shape import BOOL, INT64, fail
-from ..core.tape import mode, no_grad
 from ..core.tensor import Tensor, new_tensor
 from ..devices.base import Device
 from ..ops import rnn as ops

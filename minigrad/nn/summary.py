@@ -4,7 +4,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..core.tape import no_grad
+from ..core.modes import no_grad
 from ..core.tensor import Tensor
 from ..ops.creation import zeros
 from .arguments import DeviceLike

@@ -15,8 +15,8 @@ from pkgutil import iter_modules
 from typing import Any
 
 from ..core.engine import functions
+from ..core.modes import mode
 from ..core.op import Op
-from ..core.tape import mode
 from ..core.tensor import Tensor, writable
 from . import convert, creation, math, reduce, view
 from .dispatch import binary_in_place, described

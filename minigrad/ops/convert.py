@@ -12,10 +12,10 @@ import numpy as np
 
 from ..core.arrays import CASTS, copy_array, prepare_cast
 from ..core.engine import functions
+from ..core.modes import mode
 from ..core.op import Primitive
 from ..core.shape import BOOL, fail, is_float, promote, scalar_type
 from ..core.shape import result_type as result_type_of
-from ..core.tape import mode
 from ..core.tensor import Tensor, bump, writable
 from ..devices import device as open_device
 from ..devices.base import Device

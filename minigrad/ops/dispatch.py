@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from ..core.modes import mode, paused
 from ..core.op import Op, Primitive, complete, registry
 from ..core.shape import fail
-from ..core.tape import mode, paused, recorded
+from ..core.tape import recorded
 from ..core.tensor import Tensor, new_tensor
 from ..devices.base import Device
 from ..devices.memory import Array, Buffer, Layout, View, alloc

@@ -13,6 +13,7 @@ import numpy as np
 
 from ..core.arrays import cast_array, copy_array, written_once
 from ..core.engine import functions
+from ..core.modes import mode
 from ..core.op import Primitive, same_device
 from ..core.shape import (
     BOOL,
@@ -25,7 +26,6 @@ from ..core.shape import (
     result_type,
     scalar_type,
 )
-from ..core.tape import mode
 from ..core.tensor import Tensor, bump, writable
 from ..devices.base import Kernel
 from ..devices.launch import by_plan, launch

@@ -1,8 +1,8 @@
 """Embedding: rows of a table by number. It consists of other ops; their kernels are in native/index.c."""
 from __future__ import annotations
 
+from ..core.modes import no_grad
 from ..core.shape import fail, is_float
-from ..core.tape import no_grad
 from ..core.tensor import Tensor
 from .creation import ones
 from .index import index_copy

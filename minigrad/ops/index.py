@@ -15,9 +15,9 @@ import numpy as np
 
 from ..core.arrays import copy_array
 from ..core.engine import functions
+from ..core.modes import mode, no_grad
 from ..core.op import Primitive
 from ..core.shape import BOOL, INT64, axis_of, broadcast_shapes, fail
-from ..core.tape import mode, no_grad
 from ..core.tensor import Tensor, bump, new_tensor
 from ..devices.memory import Layout, alloc, layout
 from .arguments import existing_axis, position, whole

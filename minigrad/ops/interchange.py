@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from ..core.modes import mode, no_grad
 from ..core.shape import fail
-from ..core.tape import mode, no_grad
 from ..core.tensor import Tensor
 from ..devices import device as open_device
 from ..devices.base import Device

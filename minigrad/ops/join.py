@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 
 from ..core.arrays import mover
+from ..core.modes import mode, paused
 from ..core.op import Primitive, same_device
 from ..core.shape import axis_of, fail, promote
-from ..core.tape import Node, mode, paused
+from ..core.tape import Node
 from ..core.tensor import Tensor, new_tensor
 from ..devices import memory
 from ..devices.memory import Array, Layout, alloc, layout

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from ..core.modes import mode
 from ..core.op import Primitive, op, same_device
 from ..core.shape import BOOL, broadcast_shapes, fail, is_float
-from ..core.tape import mode, recorded
+from ..core.tape import recorded
 from ..core.tensor import Tensor, new_tensor
 from ..devices.base import KernelTable, NoKernel
 from ..devices.memory import Array, Layout, alloc, layout

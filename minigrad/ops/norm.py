@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from ..core.modes import no_grad
 from ..core.op import address, op, same_dtypes
 from ..core.shape import BOOL, fail, is_float
-from ..core.tape import no_grad
 from ..core.tensor import Tensor, bump
 from ..devices import native
 from ..devices.base import KernelTable

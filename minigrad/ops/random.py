@@ -18,9 +18,10 @@ from typing import Any
 import numpy as np
 
 from ..core.arrays import cast_array, contiguous_copy, copy_array, written_once
+from ..core.modes import mode
 from ..core.op import FusedPlan, Primitive, op
 from ..core.shape import BOOL, FLOAT32, FLOAT64, INT64, fail, is_float
-from ..core.tape import mode, recorded
+from ..core.tape import recorded
 from ..core.tensor import Tensor, bump, new_tensor, writable
 from ..devices import device as open_device
 from ..devices.base import Device, KernelTable, NoKernel

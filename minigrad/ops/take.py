@@ -18,9 +18,9 @@ import numpy as np
 
 from ..core.arrays import contiguous_copy, dense, mover
 from ..core.engine import functions
+from ..core.modes import mode
 from ..core.op import Primitive, same_device
 from ..core.shape import INT64, fail
-from ..core.tape import mode
 from ..core.tensor import Tensor, new_tensor
 from ..devices.base import Device, Kernel
 from ..devices.launch import Launch, launch, over, threads_for

@@ -22,7 +22,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, SupportsFloat, TypeAlias
 
-from ..core.tape import mode
+from ..core.modes import mode
 from ..core.tensor import Tensor
 from .optimizer import Optimizer
 

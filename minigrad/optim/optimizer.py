@@ -22,7 +22,7 @@ import numpy as np
 
 from ..core.engine import drop_grads
 from ..core.hooks import RemovableHandle
-from ..core.tape import enable_grad, mode, no_grad
+from ..core.modes import enable_grad, mode, no_grad
 from ..core.tensor import Tensor, new_tensor
 from ..devices.base import Device, Kernel
 from ..devices.launch import THREADS, Launch, launch, over, single

@@ -18,9 +18,10 @@ from typing import Any, TypeAlias
 
 from ..core import engine
 from ..core.arrays import contiguous_copy, copy_array
+from ..core.modes import enable_grad, mode
 from ..core.op import stale
 from ..core.shape import fail
-from ..core.tape import Node, Slot, edge_of, enable_grad, mode, recorded
+from ..core.tape import Node, Slot, edge_of, recorded
 from ..core.tensor import Tensor, new_tensor
 from ..devices import opened
 from ..devices.memory import Array

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 import minigrad as mg
+from minigrad.core import modes, tape
 from minigrad.core import op as machinery
-from minigrad.core import tape
 from minigrad.core.op import Primitive
 from minigrad.devices.plan import Plan, view_plan
 
@@ -114,4 +114,4 @@ def test_recording_is_off_in_one_thread_only():
     assert (x * 2).requires_grad and (x + x).requires_grad and x.sum().requires_grad      # this thread goes on recording
     done.set()
     thread.join()
-    assert inside == [False] and outside == [True] and not tape.paused
+    assert inside == [False] and outside == [True] and not modes.paused

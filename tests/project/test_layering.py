@@ -13,7 +13,7 @@ FLOORS = {"devices": 1, "core": 2, "ops": 3, "study": 3, "nn": 4, "optim": 4, "d
           "autograd": 5, "utils": 5, "bench": 5, "cuda": 5, "__main__": 5}
 MODULES = {".".join(path.relative_to(ROOT.parent).with_suffix("").parts).removesuffix(".__init__"): path for path in ROOT.rglob("*.py")}
 CORE = ("shape", "tape", "engine", "tensor", "op")
-READING = (*[f"core/{name}" for name in CORE], "core/hooks", "core/arrays", "devices/memory", "devices/plan", "devices/base",
+READING = (*[f"core/{name}" for name in CORE], "core/modes", "core/hooks", "core/arrays", "devices/memory", "devices/plan", "devices/base",
            "ops/dispatch", "ops/elementwise")               # all that runs for x + y, its first call and its gradient
 
 

@@ -11,7 +11,7 @@ import pytest
 import minigrad as mg
 import minigrad.utils.checkpoint
 from minigrad import autograd, nn, optim
-from minigrad.core.tape import mode
+from minigrad.core.modes import mode
 from minigrad.nn import functional as F
 from minigrad.utils.checkpoint import checkpoint, checkpoint_sequential
 

@@ -11,7 +11,7 @@ from math import inf
 
 import numpy as np
 
-from ...core.tape import mode, no_grad
+from ...core.modes import mode, no_grad
 from ...core.tensor import Tensor, bump
 from ...devices.memory import Array
 from ...ops.creation import empty, tensor

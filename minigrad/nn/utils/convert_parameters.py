@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ...core.tape import no_grad
+from ...core.modes import no_grad
 from ...core.tensor import Tensor
 from ...ops.join import cat
 

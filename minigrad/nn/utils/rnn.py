@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ...core.modes import mode
 from ...core.shape import fail
-from ...core.tape import mode
 from ...core.tensor import Tensor, new_tensor
 from ...devices import device as open_device
 from ...ops.creation import full
