@@ -11,7 +11,7 @@
  * At kinks and for NaN the results are those of PyTorch: comparisons are written so that NaN takes the branch that it
  * takes there. f gets its scalars as vectors s[0], s[1] with all lanes equal. In backward kernels, g is the gradient of
  * the output. */
-#include "simd.h"
+#include "loops.h"
 #include "walk.h"
 
 #define FORWARD_N(name, piece, PARAMETERS, ...) \
@@ -91,7 +91,11 @@ static inline V hardsigmoid_backward_(V g, V x, const V *s) {
 FORWARD0(hardsigmoid, LIGHT)
 BACKWARD0(hardsigmoid_backward, LIGHT)
 
-static inline V hardswish_(V x, const V *s) { return x * relu6_(x + 3, s) / 6; }
+static inline V hardswish_(V x, const V *s) {
+  (void)s;
+  x = vupper_(vset(-3), x);
+  return x * vlower_(vset(6), x + 3) / 6;
+}
 static inline V hardswish_backward_(V g, V x, const V *s) {
   (void)s;
   return vselect(x <= -3, vzero(), vselect(x >= 3, g, g * (x / 3 + F(0.5))));
@@ -100,16 +104,50 @@ FORWARD0(hardswish, LIGHT)
 BACKWARD0(hardswish_backward, LIGHT)
 
 /* ---- rational ---- */
-static inline V softsign_(V x, const V *s) { (void)s; return x / (1 + vabs(x)); }
+#define LARGEST PICK_(3e38, 1e308)
+static inline V softsign_(V x, const V *s) {
+  (void)s;
+  x = vlower_(vset(LARGEST), vupper_(vset(-LARGEST), x));      /* not inf / inf */
+  return x / (1 + vabs(x));
+}
 static inline V softsign_backward_(V g, V x, const V *s) { (void)s; V d = 1 + vabs(x); return g / (d * d); }
 FORWARD0(softsign, LIGHT)
 BACKWARD0(softsign_backward, LIGHT)
 
-/* ---- from the output y ---- */
-static inline V tanh_backward_(V g, V y, const V *s) { (void)s; return g * (1 - y * y); }
-static inline V sigmoid_backward_(V g, V y, const V *s) { (void)s; return g * (1 - y) * y; }
-BACKWARD0(tanh_backward, LIGHT)
-BACKWARD0(sigmoid_backward, LIGHT)
+/* ---- from the output y: tanh' = 1 - y^2, sigmoid' = (1 - y) y. Where |y| is nearly 1, the difference has lost its
+ *      digits; only there x is read, and the function computed again: sigmoid'(x) = S(x) S(-x), tanh'(x) = 4 sigmoid'(2x).
+ *      A block of vectors is tested at once. ---- */
+#define NEARLY_1 F(0.999)
+static inline V sigmoid_slope(V x) { const Sigmoid p = vsigmoids(x); return p.up * p.down; }
+#define FROM_OUTPUT(name, top, near, far) \
+  static void span_##name(void *out_, const void *const *in, int64_t n, const double *scalars) { \
+    T *out = out_; \
+    const T *gs = in[0], *ys = in[1], *xs = in[2]; \
+    (void)scalars; \
+    for (int64_t b = 0; b < n; b += 16 * VL) { \
+      const int64_t length = MIN(n - b, 16 * VL); \
+      VM tail = {0}; \
+      EACH_VECTOR(i, k, length, \
+        const V g = load_n(gs + b + i, k), y = load_n(ys + b + i, k); \
+        tail |= top > NEARLY_1; \
+        store_n(out + b + i, near, k);); \
+      if (__builtin_expect(vany(tail), 0)) \
+        EACH_VECTOR(i, k, length, \
+          const V g = load_n(gs + b + i, k), y = load_n(ys + b + i, k), x = load_n(xs + b + i, k); \
+          store_n(out + b + i, vselect((VM)(top > NEARLY_1), far, near), k);); \
+    } \
+  } \
+  void FN(name)(T *gx, const T *g, const T *y, const T *x, const int64_t *plan) { \
+    walk(&(Walk){plan, \
+                 span_##name, \
+                 0, \
+                 4, \
+                 {sizeof(T), sizeof(T), sizeof(T), sizeof(T)}, \
+                 {(char *)gx, (char *)g, (char *)y, (char *)x}}, \
+         LIGHT); \
+  }
+FROM_OUTPUT(tanh_backward, vabs(y), g * (1 - y * y), g * (4 * sigmoid_slope(2 * x)))
+FROM_OUTPUT(sigmoid_backward, y, g * (1 - y) * y, g * sigmoid_slope(x))
 
 /* ---- exponential: elu(x) = x above 0, alpha (exp(x) - 1) below; celu scales x by 1/alpha, selu the result ---- */
 #define SELU_ALPHA F(1.6732632423543772848170429916717)
@@ -147,38 +185,53 @@ BACKWARD2(softplus_backward, HEAVY)
 FORWARD0(logsigmoid, HEAVY)
 BACKWARD0(logsigmoid_backward, HEAVY)
 
-/* ---- silu = x S(x), S the sigmoid; S' = S (1 - S), and 1 - S(x) = S(-x) without cancellation ---- */
-static inline V silu_(V x, const V *s) { (void)s; return x * vsigmoid(x); }
+/* ---- x s(x) with s from 0 to 1: silu, mish, gelu. Beyond EXP_0_, s is 0 or 1: x stays inside where an inf would meet a
+ *      0 ---- */
+static inline V from_below(V x) { return vupper_(vset(-EXP_0_), x); }
+static inline V bounded(V x) { return vlower_(vset(EXP_0_), from_below(x)); }
+
+/* silu = x S(x), S the sigmoid; S' = S (1 - S), and 1 - S(x) = S(-x) without cancellation */
+static inline V silu_(V x, const V *s) { (void)s; return from_below(x) * vsigmoid(x); }
 static inline V silu_backward_(V g, V x, const V *s) {
   (void)s;
-  Sigmoid p = vsigmoids(x);
+  x = bounded(x);
+  Sigmoid p = vsigmoids_(x, vabs(x));
   return g * (p.up * (1 + x * p.down));
 }
 FORWARD0(silu, HEAVY)
 BACKWARD0(silu_backward, HEAVY)
 
-/* ---- mish = x t, t = tanh(log(1 + exp(x))). With e = exp(-|x|):
+/* mish = x t, t = tanh(log(1 + exp(x))). With e = exp(-|x|):
  *        x >= 0:  t = (1 + 2e) / (1 + 2e + 2e^2),   1 - t = 2e^2 / (the same)
  *        x <  0:  t = (2e + e^2) / (2 + 2e + e^2),  1 - t = 2 / (the same)
- *      t' = (1 - t)(1 + t) S(x), S = 1 / (1 + e) or e / (1 + e) ---- */
+ *      t' = (1 - t)(1 + t) S(x), S = 1 / (1 + e) or e / (1 + e) */
 typedef struct { V t, slope; } Mish;
-static inline Mish mish_t(V x) {
+static inline Mish mish_t(V x, V size) {                       /* size = |x|, at most EXP_0_ */
   const VM negative = x < 0;
-  const V e = vexp(-vabs(x)), e2 = e * e, one = vset(1);
+  const V e = vexp_down_(size), e2 = e * e, one = vset(1);
   const V over = vselect(negative, 2 * e + e2, 1 + 2 * e), rest = vselect(negative, 2 * one, 2 * e2),
           r = 1 / (over + rest);
   const V t = over * r;
   return (Mish){t, rest * r * (1 + t) * (vselect(negative, e, one) / (1 + e))};
 }
-static inline V mish_(V x, const V *s) { (void)s; return x * mish_t(x).t; }
-static inline V mish_backward_(V g, V x, const V *s) { (void)s; Mish m = mish_t(x); return g * (m.t + x * m.slope); }
+static inline V mish_(V x, const V *s) {
+  (void)s;
+  return from_below(x) * mish_t(x, vlower_(vset(EXP_0_), vabs(x))).t;
+}
+static inline V mish_backward_(V g, V x, const V *s) {
+  (void)s;
+  x = bounded(x);
+  Mish m = mish_t(x, vabs(x));
+  return g * (m.t + x * m.slope);
+}
 FORWARD0(mish, HEAVY)
 BACKWARD0(mish_backward, HEAVY)
 
-/* ---- gelu = x P(x), P the normal distribution function ---- */
-static inline V gelu_(V x, const V *s) { (void)s; return x * vnormal(x).p; }
+/* gelu = x P(x), P the normal distribution function */
+static inline V gelu_(V x, const V *s) { (void)s; return from_below(x) * vnormal(x).p; }
 static inline V gelu_backward_(V g, V x, const V *s) {
   (void)s;
+  x = bounded(x);
   Normal n = vnormal(x);
   return g * (n.p + x * n.density);
 }
@@ -187,9 +240,10 @@ BACKWARD0(gelu_backward, HEAVY)
 
 /* gelu_tanh = x (1 + tanh u) / 2 = x S(2u), u = sqrt(2 / pi) (x + 0.044715 x^3) */
 static inline V gelu_tanh_u2(V x) { return F(1.5957691216057307118) * x * (1 + F(0.044715) * x * x); }
-static inline V gelu_tanh_(V x, const V *s) { (void)s; return x * vsigmoid(gelu_tanh_u2(x)); }
+static inline V gelu_tanh_(V x, const V *s) { (void)s; return from_below(x) * vsigmoid(gelu_tanh_u2(x)); }
 static inline V gelu_tanh_backward_(V g, V x, const V *s) {
   (void)s;
+  x = bounded(x);
   const Sigmoid p = vsigmoids(gelu_tanh_u2(x));
   return g * (p.up + x * p.up * p.down * (F(1.5957691216057307118) * (1 + F(0.134145) * x * x)));
 }

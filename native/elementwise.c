@@ -328,7 +328,7 @@ static inline T digamma_1(T t) {
   if (x == 0) return (T)copysign(INFINITY, -x);
   if (x < 0) {
     if (x == floor(x)) return (T)NAN;                      /* the poles, and -inf */
-    sum = -M_PI / tan(M_PI * (x - floor(x)));
+    sum = -M_PI / tan(M_PI * (x - rint(x)));           /* not floor: a small x would be lost */
     x = 1 - x;
   }
   for (; x < 10; x += 1) sum -= 1 / x;

@@ -212,4 +212,20 @@ void FN(bce_logits_loss_backward)(T *gx, T *gtarget, const T *gloss, const T *x,
   run_backward(bce_logits_backward_, &a, 4);
 }
 
+/* A stretch is searched only if it holds a bad value. */
+void FN(check_range)(int64_t *bad, const T *x, int64_t n, double low, double high) {
+  const V least = vset((T)low), most = vset((T)high);
+  int64_t j = 0;
+  for (; j + 16 * VL <= n; j += 16 * VL) {
+    VM good = ~(VM){0};
+    for (int u = 0; u < 16; u++) {
+      const V v = vload(x + j + u * VL);
+      good &= (v >= least) & (v <= most);
+    }
+    if (vany(~good)) break;
+  }
+  while (j < n && x[j] >= (T)low && x[j] <= (T)high) j++;
+  bad[0] = j < n ? j : -1;
+}
+
 #endif

@@ -135,8 +135,8 @@ UNARY(REAL, softsign)
 BACKWARD(REAL, softsign_backward)
 UNARY(REAL, logsigmoid)
 BACKWARD(REAL, logsigmoid_backward)
-KERNEL(REAL, tanh_backward, T *gx, const T *g, const T *y, const int64_t *plan)
-KERNEL(REAL, sigmoid_backward, T *gx, const T *g, const T *y, const int64_t *plan)
+KERNEL(REAL, tanh_backward, T *gx, const T *g, const T *y, const T *x, const int64_t *plan)
+KERNEL(REAL, sigmoid_backward, T *gx, const T *g, const T *y, const T *x, const int64_t *plan)
 KERNEL(REAL, softplus, T *out, const T *a, const int64_t *plan, double beta, double threshold)
 KERNEL(REAL, softplus_backward, T *gx, const T *g, const T *x, const int64_t *plan, double beta, double threshold)
 KERNEL(REAL, elu, T *out, const T *a, const int64_t *plan, double alpha)
@@ -239,12 +239,16 @@ KERNEL(REAL, rnn_backward,
     const T *projected, const T *raw_x, const T *raw_h, const T *stats, const T *hin, int64_t steps, int64_t batch,
     int64_t inputs, int64_t hidden, int64_t outputs, int64_t kind, int64_t norm, int64_t reverse)
 
+/* bad[0]: first position where x is not in [low, high] or is NaN, else -1 */
+KERNEL(REAL, check_range, int64_t *bad, const T *x, int64_t n, double low, double high)
+
 /* ---- softmax.c: along the middle axis of [outer, n, inner] ---- */
 KERNEL(REAL, softmax_forward, T *y, const T *x, int64_t outer, int64_t n, int64_t inner)
 KERNEL(REAL, softmax_backward, T *gx, const T *gy, const T *y, int64_t outer, int64_t n, int64_t inner)
 KERNEL(REAL, log_softmax_forward, T *y, const T *x, int64_t outer, int64_t n, int64_t inner)
 KERNEL(REAL, log_softmax_backward, T *gx, const T *gy, const T *y, int64_t outer, int64_t n, int64_t inner)
 KERNEL(REAL, logsumexp_forward, T *y, const T *x, int64_t outer, int64_t n, int64_t inner)
+KERNEL(REAL, logsumexp_backward, T *gx, const T *gy, const T *x, int64_t outer, int64_t n, int64_t inner)
 /* reduction: 0 none, 1 mean, 2 sum. items [outer, inner]: the losses (the result for none; loss and wsum may then be
  * null); loss [1]: reduced; wsum [1]: the divisor of the mean; stats T[2 * outer * inner]: the maxima of the logits,
  * then log(sum(exp(logits - maximum))) */

@@ -364,12 +364,14 @@ static inline Exp_ vexp_(V x, V low) {
   const V k = vfma(x, vset(LOG2E_), vset(ROUNDER_)) - ROUNDER_;
   return (Exp_){k, vexpm1_small_(vfma(k, vset(-LN2_LOW_), vfma(k, vset(-LN2_HIGH_), x)) + low)};
 }
+#define EXP_0_ PICK_(104.0, 746.0)                            /* exp(-EXP_0_) is 0 */
 static inline V vexp_sum_(V x, V low) {                        /* exp(x + low) */
-  x = vlower_(vset(PICK_(89.0, 710.0)), vupper_(vset(PICK_(-104.0, -746.0)), x));
+  x = vlower_(vset(PICK_(89.0, 710.0)), vupper_(vset(-EXP_0_), x));
   const Exp_ e = vexp_(x, low);
   return vscale_(1 + e.p, e.k);
 }
 static inline V vexp(V x) { return vexp_sum_(x, vzero()); }
+static inline V vexp_down_(V a) { const Exp_ e = vexp_(-a, vzero()); return vscale_(1 + e.p, e.k); } /* 0 to EXP_0_ */
 static inline V vexp2(V x) {
   x = vlower_(vset(PICK_(129.0, 1025.0)), vupper_(vset(PICK_(-151.0, -1076.0)), x));
   const V k = (x + ROUNDER_) - ROUNDER_;
@@ -404,11 +406,12 @@ static inline V vtanh(V x) {
  * q), the second form because the errors of q count for less in it. Neither is a difference from 1, so both keep their
  * digits. */
 typedef struct { V up, down; } Sigmoid;
-static inline Sigmoid vsigmoids(V x) {
-  const V e = vexp(-vabs(x)), large = 1 / (1 + e), small = vfma(-e, e * large, e);
+static inline Sigmoid vsigmoids_(V x, V size) {                /* size = |x|, at most EXP_0_ */
+  const V e = vexp_down_(size), large = 1 / (1 + e), small = vfma(-e, e * large, e);
   const VM negative = x < 0;
   return (Sigmoid){vselect(negative, small, large), vselect(negative, large, small)};
 }
+static inline Sigmoid vsigmoids(V x) { return vsigmoids_(x, vlower_(vset(EXP_0_), vabs(x))); }
 static inline V vsigmoid(V x) { return vsigmoids(x).up; }
 
 /* u = 2^k (1 + f), 1 + f in [sqrt 1/2, sqrt 2). log(1 + f) = f - (h - s (h + R)) with s = f / (2 + f), h = f^2 / 2 and

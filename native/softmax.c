@@ -20,7 +20,7 @@
 #define SHORT 1024             /* the longest row that goes side by side with others */
 #define WIDE 256               /* columns (inner > 1) that are one unit of work: lines do not depend on each other */
 
-typedef enum { SOFTMAX, LOG_SOFTMAX, LOGSUMEXP, CROSS_ENTROPY } what;
+typedef enum { SOFTMAX, LOG_SOFTMAX, LOGSUMEXP, LOGSUMEXP_BACK, CROSS_ENTROPY } what;
 
 /* A unit of work is a row, or WIDE columns of one of the `outer` matrices. exp costs about as much as four memory
  * accesses, so work is shared from a quarter of the usual size on. */
@@ -132,22 +132,27 @@ INLINE void columns(V *m, V *s, T *e, const T *x, int64_t n, int64_t stride, con
  *   for each line:  m = max(x);  s = sum(exp(x - m))
  *                   softmax: y = exp(x - m) / s      log-softmax: y = x - m - log(s)      logsumexp: y = m + log(s)
  *
- * Softmax keeps the exponentials in y while it sums them, and scales them there: one exp per element.
+ * Softmax keeps the exponentials in y while it sums them, and scales them there: one exp per element. So does the
+ * backward of logsumexp, gx = gy * softmax(x): computed from x, because exp(x - y) is inaccurate where y is large. Beside
+ * an infinite m nothing else counts: the gradient of the rest is exp(x - inf) = 0, as if s were 1.
  */
-typedef struct { T *y; const T *x; int64_t n, inner; } softmax_args;
+typedef struct { T *y; const T *x, *gy; int64_t n, inner; } softmax_args;
+
+INLINE int keeps(const what of) { return of == SOFTMAX || of == LOGSUMEXP_BACK; }
 
 INLINE void finish_row(const softmax_args *a, int64_t row, T m, T s, const what of) {
   const T *x = a->x + row * a->n;
   T *y = a->y + row * a->n;
-  const V shift = vset(m), factor = of == SOFTMAX ? vset(1 / s) : vlog(vset(s));
-  if (of == SOFTMAX) EACH_VECTOR(j, k, a->n, store_n(y + j, load_n(y + j, k) * factor, k););
+  const V shift = vset(m), factor = of == LOGSUMEXP_BACK ? vset(a->gy[row] / (m == INFINITY ? 1 : s)) :
+                           of == SOFTMAX ? vset(1 / s) : vlog(vset(s));
+  if (keeps(of)) EACH_VECTOR(j, k, a->n, store_n(y + j, load_n(y + j, k) * factor, k););
   if (of == LOG_SOFTMAX) EACH_VECTOR(j, k, a->n, store_n(y + j, load_n(x + j, k) - shift - factor, k););
   if (of == LOGSUMEXP) a->y[row] = m + factor[0];
 }
 
 INLINE void some_rows(const softmax_args *a, int64_t row, const int R, const what of) {
   T m[4], s[4];
-  short_rows(m, s, of == SOFTMAX ? a->y + row * a->n : 0, a->x + row * a->n, a->n, R, of == LOGSUMEXP);
+  short_rows(m, s, keeps(of) ? a->y + row * a->n : 0, a->x + row * a->n, a->n, R, of == LOGSUMEXP);
   for (int r = 0; r < R; r++) finish_row(a, row + r, m[r], s[r], of);
 }
 
@@ -156,14 +161,18 @@ INLINE void some_columns(const softmax_args *a, int64_t o, int64_t i, const int 
   const T *x = a->x + o * n * inner + i;
   T *y = of == LOGSUMEXP ? a->y + o * inner + i : a->y + o * n * inner + i;
   V m[4], s[4];
-  columns(m, s, of == SOFTMAX ? y : 0, x, n, inner, W, k, of == LOGSUMEXP);
-  for (int w = 0; w < W; w++) s[w] = of == SOFTMAX ? 1 / s[w] : vlog(s[w]);
+  columns(m, s, keeps(of) ? y : 0, x, n, inner, W, k, of == LOGSUMEXP);
+  for (int w = 0; w < W; w++) {
+    if (of == LOGSUMEXP_BACK)
+      s[w] = load_n(a->gy + o * inner + i + w * VL, k) / vselect((VM)(m[w] == vset(INFINITY)), vset(1), s[w]);
+    else s[w] = of == SOFTMAX ? 1 / s[w] : vlog(s[w]);
+  }
   if (of == LOGSUMEXP) for (int w = 0; w < W; w++) store_n(y + w * VL, m[w] + s[w], k);
   else
     for (int64_t q = 0; q < n; q++)
       for (int w = 0; w < W; w++) {
         const int64_t j = q * inner + w * VL;
-        store_n(y + j, of == SOFTMAX ? load_n(y + j, k) * s[w] : load_n(x + j, k) - m[w] - s[w], k);
+        store_n(y + j, keeps(of) ? load_n(y + j, k) * s[w] : load_n(x + j, k) - m[w] - s[w], k);
       }
 }
 
@@ -177,32 +186,36 @@ INLINE void softmax_lines(const softmax_args *a, int64_t begin, int64_t end, con
   } else
     for (int64_t row = begin; row < end; row++) {
       T m, s;
-      long_row(&m, &s, of == SOFTMAX ? a->y + row * a->n : 0, a->x + row * a->n, a->n, of == LOGSUMEXP);
+      long_row(&m, &s, keeps(of) ? a->y + row * a->n : 0, a->x + row * a->n, a->n, of == LOGSUMEXP);
       finish_row(a, row, m, s, of);
     }
 }
 static void softmax_(void *a, int64_t begin, int64_t end) { softmax_lines(a, begin, end, SOFTMAX); }
 static void log_softmax_(void *a, int64_t begin, int64_t end) { softmax_lines(a, begin, end, LOG_SOFTMAX); }
 static void logsumexp_(void *a, int64_t begin, int64_t end) { softmax_lines(a, begin, end, LOGSUMEXP); }
+static void logsumexp_back(void *a, int64_t begin, int64_t end) { softmax_lines(a, begin, end, LOGSUMEXP_BACK); }
 
 void FN(softmax_forward)(T *y, const T *x, int64_t outer, int64_t n, int64_t inner) {
-  softmax_args a = {y, x, n, inner};
+  softmax_args a = {y, x, 0, n, inner};
   share(softmax_, &a, outer, n, inner);
 }
 void FN(log_softmax_forward)(T *y, const T *x, int64_t outer, int64_t n, int64_t inner) {
-  softmax_args a = {y, x, n, inner};
+  softmax_args a = {y, x, 0, n, inner};
   share(log_softmax_, &a, outer, n, inner);
 }
 void FN(logsumexp_forward)(T *y, const T *x, int64_t outer, int64_t n, int64_t inner) {
-  softmax_args a = {y, x, n, inner};
+  softmax_args a = {y, x, 0, n, inner};
   share(logsumexp_, &a, outer, n, inner);
+}
+void FN(logsumexp_backward)(T *gx, const T *gy, const T *x, int64_t outer, int64_t n, int64_t inner) {
+  softmax_args a = {gx, x, gy, n, inner};
+  share(logsumexp_back, &a, outer, n, inner);
 }
 
 /* Backward, from the output:
  *
  *   softmax:      gx = y * (gy - sum(gy * y))
  *   log-softmax:  gx = gy - exp(y) * sum(gy)
- *   logsumexp:    gx = gy * softmax(x): two launches, in minigrad/ops/softmax.py
  */
 typedef struct { T *gx; const T *gy, *y; int64_t n, inner; } softmax_back_args;
 

@@ -535,7 +535,7 @@ def instance_norm(input: Tensor, running_mean: Tensor | None = None, running_var
         return where(valid, _scaled(y, weight, bias, _channel_shape(input)), 0.0)
     if input.numel() and input.numel() == input.shape[0] * input.shape[1]:
         raise ValueError(f"Expected more than 1 spatial element when training, got input size {tuple(input.shape)}")
-    if update:
+    if update and input.numel():                # nothing moves for no elements
         with no_grad():
             flat = input.detach().reshape(input.shape[0], input.shape[1], -1)
             if running_mean is not None:
@@ -580,7 +580,12 @@ class _InstanceNorm(_Tracked):
                           stacklevel=3)
         if single:
             input, mask = input.unsqueeze(0), None if mask is None else mask.unsqueeze(0)
-        momentum = 0.0 if self.momentum is None else self.momentum
+        momentum: float | Tensor = 0.0 if self.momentum is None else self.momentum
+        if self.momentum is None and self.training and self.num_batches_tracked is not None:
+            with no_grad():                     # as in a batch norm; with a momentum nothing is counted, as in PyTorch
+                if not mode.recompute:
+                    self.num_batches_tracked.add_(1)
+                momentum = 1.0 / self.num_batches_tracked
         y = instance_norm(input, self.running_mean, self.running_var, self.weight, self.bias,
                           self.training or not self.track_running_stats, momentum, self.eps, mask=mask, lengths=lengths)
         return y.squeeze(0) if single else y

@@ -53,18 +53,26 @@ FORWARD(LIGHT, relu6, clamp(x, 0, 6))
 BACKWARD(LIGHT, relu6_backward, x > 0 && x < 6 ? g : T(0))
 FORWARD(HEAVY, hardsigmoid, clamp(x + 3, 0, 6) / 6)
 BACKWARD(HEAVY, hardsigmoid_backward, x > -3 && x < 3 ? g / 6 : T(0))
-FORWARD(HEAVY, hardswish, x * clamp(x + 3, 0, 6) / 6)
+FORWARD(HEAVY, hardswish, x <= -3 ? T(0) : x * clamp(x + 3, 0, 6) / 6)
 BACKWARD(HEAVY, hardswish_backward, x <= -3 ? T(0) : x >= 3 ? g : g * (x / 3 + T(0.5)))
 
 // ---- rational, and from the output (x is y here) ----
 __device__ __forceinline__ T square_of(T x) { return x * x; }
-FORWARD(HEAVY, softsign, x / (1 + fabs(x)))
+FORWARD(HEAVY, softsign, fabs(x) == T(INFINITY) ? copysign(T(1), x) : x / (1 + fabs(x)))
 BACKWARD(HEAVY, softsign_backward, g / square_of(1 + fabs(x)))
-KERNEL(tanh_backward)(T *gx, const T *g, const T *y, const int64_t *plan) {
-  map<LIGHT>(plan, [](T g, T y) -> T { return g * (1 - y * y); }, gx, g, y);
+// from the output y; where |y| is nearly 1, the difference has lost its digits, and the function is computed again from x
+__device__ __forceinline__ T sigmoid_slope(T x) {
+  const T e = exp(-fabs(x)), q = 1 / (1 + e);
+  return e * q * q;
 }
-KERNEL(sigmoid_backward)(T *gx, const T *g, const T *y, const int64_t *plan) {
-  map<LIGHT>(plan, [](T g, T y) -> T { return g * (1 - y) * y; }, gx, g, y);
+KERNEL(tanh_backward)(T *gx, const T *g, const T *y, const T *x, const int64_t *plan) {
+  map<LIGHT>(
+      plan, [](T g, T y, T x) -> T { return fabs(y) > T(0.999) ? g * (4 * sigmoid_slope(2 * x)) : g * (1 - y * y); },
+      gx, g, y, x);
+}
+KERNEL(sigmoid_backward)(T *gx, const T *g, const T *y, const T *x, const int64_t *plan) {
+  map<LIGHT>(
+      plan, [](T g, T y, T x) -> T { return y > T(0.999) ? g * sigmoid_slope(x) : g * (1 - y) * y; }, gx, g, y, x);
 }
 
 // ---- exponential ----
@@ -83,8 +91,14 @@ BACKWARD_2(HEAVY, softplus_backward, beta, threshold, x * p > q ? g : g * sigmoi
 FORWARD(HEAVY, logsigmoid, -log1pexp(-x))
 BACKWARD(HEAVY, logsigmoid_backward, g * sigmoid(-x))
 
-FORWARD(HEAVY, silu, x * sigmoid(x))
-BACKWARD(HEAVY, silu_backward, g * (sigmoid(x) * (1 + x * sigmoid(-x))))
+// x s(x) with s from 0 to 1: silu, mish, gelu. Beyond 1000, s is 0 or 1 in any type: x stays inside where an inf would
+// meet a 0.
+__device__ __forceinline__ T from_below(T x) { return x < T(-1000) ? T(-1000) : x; }
+__device__ __forceinline__ T bounded(T x) { return x > T(1000) ? T(1000) : from_below(x); }
+
+FORWARD(HEAVY, silu, from_below(x) * sigmoid(x))
+__device__ __forceinline__ T silu_slope(T x) { return sigmoid(x) * (1 + x * sigmoid(-x)); }
+BACKWARD(HEAVY, silu_backward, g * silu_slope(bounded(x)))
 
 // mish = x t, t = tanh(log(1 + exp(x))). With e = exp(-|x|) nothing overflows, and 1 - t needs no subtraction.
 struct Mish {
@@ -97,15 +111,18 @@ struct Mish {
     slope = rest * r * (1 + t) * ((negative ? e : T(1)) / (1 + e));
   }
 };
-FORWARD(HEAVY, mish, x * Mish(x).t)
+FORWARD(HEAVY, mish, from_below(x) * Mish(x).t)
 __device__ __forceinline__ T mish_slope(T x) { const Mish m(x); return m.t + x * m.slope; }
-BACKWARD(HEAVY, mish_backward, g * mish_slope(x))
+BACKWARD(HEAVY, mish_backward, g * mish_slope(bounded(x)))
 
 // gelu = x P(x), where P is the normal distribution function. It is computed with erfc, which keeps its relative
 // accuracy where 1 + erf has none left.
 __device__ __forceinline__ T normal_cdf(T x) { return T(0.5) * erfc(x * T(-0.70710678118654752440)); }
-FORWARD(HEAVY, gelu, x * normal_cdf(x))
-BACKWARD(HEAVY, gelu_backward, g * (normal_cdf(x) + x * exp(T(-0.5) * x * x) * T(0.39894228040143267794)))
+FORWARD(HEAVY, gelu, from_below(x) * normal_cdf(x))
+__device__ __forceinline__ T gelu_slope(T x) {
+  return normal_cdf(x) + x * exp(T(-0.5) * x * x) * T(0.39894228040143267794);
+}
+BACKWARD(HEAVY, gelu_backward, g * gelu_slope(bounded(x)))
 
 // gelu_tanh = x (1 + tanh u) / 2 = x S(2u), u = sqrt(2 / pi) (x + 0.044715 x^3)
 __device__ __forceinline__ T gelu_tanh_u2(T x) { return T(1.5957691216057307118) * x * (1 + T(0.044715) * x * x); }
@@ -113,6 +130,6 @@ __device__ __forceinline__ T gelu_tanh_slope(T x) {
   const T u2 = gelu_tanh_u2(x), s = sigmoid(u2), du2 = T(1.5957691216057307118) * (1 + T(0.134145) * x * x);
   return s + x * s * sigmoid(-u2) * du2;
 }
-FORWARD(HEAVY, gelu_tanh, x * sigmoid(gelu_tanh_u2(x)))
-BACKWARD(HEAVY, gelu_tanh_backward, g * gelu_tanh_slope(x))
+FORWARD(HEAVY, gelu_tanh, from_below(x) * sigmoid(gelu_tanh_u2(x)))
+BACKWARD(HEAVY, gelu_tanh_backward, g * gelu_tanh_slope(bounded(x)))
 #endif

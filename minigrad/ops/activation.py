@@ -15,17 +15,17 @@ from typing import Any
 
 import numpy as np
 
-from ..core.op import Op, public, stale
+from ..core.op import Op, public
 from ..core.shape import BOOL, axis_of, fail, is_float
 from ..core.tensor import Tensor
-from ..devices.base import KernelTable
+from ..devices.base import KernelTable, NoKernel
 from ..devices.launch import KERNELS, by_plan, launch
 from ..devices.memory import Array, Layout, alloc, layout
 from ..devices.plan import FusedPlan, elementwise_plan
 from . import dispatch
 from .formula import formula
 from .math import abs as absolute
-from .math import add, div, erfc, exp, expm1, ge, gt, le, log1p, logical_and, lt, mul, neg, square, where
+from .math import add, div, eq, erfc, exp, expm1, ge, gt, le, log1p, logical_and, lt, mul, neg, sign, square, where
 from .math import sigmoid as _sigmoid
 from .math import tanh as _tanh
 from .view import narrow, reshape
@@ -39,7 +39,8 @@ def activation(saves: str = "input", floats_only: bool = True, kernel: str = "")
     """Makes an activation function of a definition with one tensor and perhaps some numbers.
 
     It becomes an op with the kernels `kernel` (default: the definition's name) and `kernel_backward`. Plans walk them:
-    any layout is taken, and nothing is copied. `saves`: "input" or "output", what the backward kernel reads.
+    any layout is taken, and nothing is copied. `saves`: "input" or "output": the backward kernel reads the input, or the
+    output and (where the output is nearly constant) the input.
     """
     def make(definition: Callable) -> Any:
         name = kernel or definition.__name__
@@ -61,19 +62,20 @@ def by_formula(op: Op, name: str, saves_output: bool) -> Callable[..., FusedPlan
     def prepare(kernels: KernelTable, x: Layout, **attrs: Any) -> FusedPlan:
         kernel, back_kernel = getattr(kernels, name)[x.dtype], getattr(kernels, f"{name}_backward")[x.dtype]
         out = layout(x.device, x.dtype, x.shape)
-        table, back = elementwise_plan(out, x), elementwise_plan(out, out, out if saves_output else x)
+        table, back = elementwise_plan(out, x), elementwise_plan(out, out, *[out] * saves_output, x)
         numbers = tuple([attrs[n] for n in op.attributes])
+        if any([n != n for n in numbers]):
+            raise NoKernel("a number is NaN")
 
-        def forward(xa: Array) -> tuple[Array, Array]:
+        def forward(xa: Array) -> tuple[Array, Any]:
             y = alloc(out)
             kernel.call(y.ptr, xa.ptr, table.ptr, *numbers)
-            return y, y if saves_output else xa
+            return y, (y, xa) if saves_output else xa
 
-        def backward(saved: Array, g: Array, needs: list[bool]) -> list[Array | None]:
-            if saves_output and saved.version:
-                stale(op.name)
+        def backward(saved: Any, g: Array, needs: list[bool]) -> list[Array | None]:
             gx = alloc(out)
-            back_kernel.call(gx.ptr, g.ptr, saved.ptr, back.ptr, *numbers)
+            read = (saved[0].ptr, saved[1].ptr) if saves_output else (saved.ptr,)
+            back_kernel.call(gx.ptr, g.ptr, *read, back.ptr, *numbers)
             return [gx]
         return FusedPlan(forward, backward, layout=out, kernel=kernel, table=table, attrs=attrs)
     return prepare
@@ -100,6 +102,16 @@ def log1pexp(z: Tensor) -> Tensor:
     up = gt(z, 0)
     rest = log1p(exp(where(up, neg(z), z)))
     return where(up, add(z, rest), rest)
+
+
+def _from_below(x: Tensor) -> Tensor:
+    """x, but at least -1000, where each function f(x) = x * s(x) of this file that falls to 0 is 0: not -inf * 0."""
+    return where(lt(x, -1000.0), -1000.0, x)
+
+
+def _bounded(x: Tensor) -> Tensor:
+    """The argument of s(x), beyond which it is 0 or 1 in any dtype: its derivative at inf is 0, not inf * 0."""
+    return where(gt(x, 1000.0), 1000.0, _from_below(x))
 
 
 # ---- the backward reads the output -----------------------------------------------------------------------------------
@@ -139,6 +151,8 @@ def leaky_relu(input: Tensor, *, negative_slope: float = 0.01) -> Tensor:
 @activation(floats_only=False)
 def hardtanh(input: Tensor, *, min_val: float = -1.0, max_val: float = 1.0) -> Tensor:
     """min(max(x, min_val), max_val); the gradient at the bounds is 0. RuntimeError for bools."""
+    if min_val != min_val or max_val != max_val:
+        return add(mul(input, 0.0), math.nan)
     if not is_float(input.dtype):
         min_val, max_val = int(min_val), int(max_val)
     return where(ge(input, max_val), max_val, where(le(input, min_val), min_val, input))
@@ -170,7 +184,7 @@ def hardswish(input: Tensor) -> Tensor:
     """x * relu6(x + 3) / 6, which is silu by straight lines (Howard et al. 2019). Floats only."""
     between = logical_and(gt(input, -3), lt(input, 3))
     x = where(between, input, 0.0)
-    return where(between, div(mul(x, add(x, 3.0)), 6.0), mul(input, where(gt(input, 0), 1.0, 0.0)))
+    return where(between, div(mul(x, add(x, 3.0)), 6.0), where(le(input, -3), 0.0, input))
 
 
 @formula
@@ -231,14 +245,15 @@ def _celu_rule(x: Layout, *, alpha: float) -> None:
 @activation(kernel="gelu")
 def gelu_erf(input: Tensor) -> Tensor:
     """x * P(X <= x) with X standard normal (Hendrycks and Gimpel 2016), by the error function."""
-    return mul(input, mul(erfc(mul(input, -math.sqrt(0.5))), 0.5))
+    return mul(_from_below(input), mul(erfc(mul(_bounded(input), -math.sqrt(0.5))), 0.5))
 
 
 @activation()
 def gelu_tanh(input: Tensor) -> Tensor:
     """x * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3))) / 2 (Hendrycks and Gimpel 2016)."""
-    inner = mul(mul(input, add(mul(square(input), 0.044715), 1.0)), 2 * math.sqrt(2 / math.pi))
-    return mul(input, _sigmoid(inner))
+    x = _bounded(input)
+    inner = mul(mul(x, add(mul(square(x), 0.044715), 1.0)), 2 * math.sqrt(2 / math.pi))
+    return mul(_from_below(input), _sigmoid(inner))
 
 
 def gelu(input: Tensor, approximate: str = "none") -> Tensor:
@@ -254,13 +269,13 @@ def gelu(input: Tensor, approximate: str = "none") -> Tensor:
 @activation()
 def silu(input: Tensor) -> Tensor:
     """x * sigmoid(x), also called swish (Hendrycks and Gimpel 2016; Ramachandran et al. 2017). Floats only."""
-    return mul(input, _sigmoid(input))
+    return mul(_from_below(input), _sigmoid(_bounded(input)))
 
 
 @activation()
 def mish(input: Tensor) -> Tensor:
     """x * tanh(softplus(x)) (Misra 2019). Floats only."""
-    return mul(input, _tanh(log1pexp(input)))
+    return mul(_from_below(input), _tanh(log1pexp(_bounded(input))))
 
 
 @activation()
@@ -280,7 +295,9 @@ def logsigmoid(input: Tensor) -> Tensor:
 @activation(floats_only=False)
 def softsign(input: Tensor) -> Tensor:
     """x / (1 + |x|). Integers give the default float, bools raise NotImplementedError."""
-    return div(input, add(absolute(input), 1.0))
+    size = absolute(input)
+    huge = eq(size, math.inf)                           # not inf / inf
+    return where(huge, sign(input), div(where(huge, 0, input), add(size, 1.0)))
 
 
 @formula

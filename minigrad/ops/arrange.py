@@ -360,7 +360,7 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
 
 def _pad_from_input(input: Tensor, amounts: list[int], mode: str) -> Tensor:
     """`pad` with a mode that takes the new elements from the input."""
-    x = input.array.layout
+    source, x = input, input.array.layout
     for k in range(len(amounts) // 2):
         a, left, right = x.ndim - 1 - k, *amounts[2 * k:2 * k + 2]
         n = x.shape[a]
@@ -377,7 +377,7 @@ def _pad_from_input(input: Tensor, amounts: list[int], mode: str) -> Tensor:
             left, right = builtins.max(left, 0), builtins.max(right, 0)
         if left or right:
             input = take_at(input, _border(n, left, right, mode, x.device), a, 1)
-    return input
+    return copy.call(input) if input.array.storage is source.array.storage else input       # never the input's memory
 
 
 def _pad_constant(input: Tensor, amounts: list[int], value: float) -> Tensor:

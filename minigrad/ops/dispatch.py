@@ -231,7 +231,7 @@ def with_number(op: Any, index: int) -> Callable[[Any, Any], Any]:
             x = input.array
             plan, value, address = known[x.layout, type(number), number or repr(number)]
             call_kernel = plan.kernel.call
-        except (AttributeError, KeyError, TypeError, ValueError):       # the last two: NumPy arrays
+        except (AttributeError, KeyError, TypeError, ValueError, RuntimeError):     # the last three: arrays, tensors
             return learn(input, number)
         to = plan.layout
         try:
@@ -300,7 +300,7 @@ def activation(op: Op, saves_output: bool) -> Callable[[Any], Tensor]:
         t.array = out
         t.grad = None
         if input.requires_grad and (not paused or mode.grad):
-            saved = plan, (input,), out if saves_output else x
+            saved = plan, (input,), (out, x) if saves_output else x
             t.node = recorded(op, (input.node or input,), to, saved, x.version, None, plan.attrs)
             t.requires_grad = True
             return t
@@ -334,7 +334,7 @@ def activation_with_numbers(op: Op, saves_output: bool) -> Callable[..., Tensor]
         out = alloc(to)
         call_kernel(out.ptr, x.ptr, plan.walk, *numbers)
         if input.requires_grad and (not paused or mode.grad):
-            saved = plan, (input,), out if saves_output else x
+            saved = plan, (input,), (out, x) if saves_output else x
             return new_tensor(out, recorded(op, (input.node or input,), to, saved, x.version, None, plan.attrs))
         return new_tensor(out, None)
     shown = signature(op.definition)

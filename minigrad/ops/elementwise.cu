@@ -161,7 +161,7 @@ __device__ __forceinline__ T digamma_of(T t) {
   if (x == 0) return (T)copysign((double)INFINITY, -x);
   if (x < 0) {
     if (x == floor(x)) return (T)NAN;                      // the poles, and -inf
-    sum = -3.141592653589793 / (sinpi(x - floor(x)) / cospi(x - floor(x)));
+    sum = -3.141592653589793 / (sinpi(x - rint(x)) / cospi(x - rint(x)));     // not floor: a small x would be lost
     x = 1 - x;
   }
 #pragma unroll 1

@@ -242,7 +242,12 @@ def clamp(input: Tensor, min: Any = None, max: Any = None) -> Tensor:
     numbers = isinstance(min, _NUMBERS) and isinstance(max, _NUMBERS) and min == min and max == max       # no NaN
     if numbers and is_float(input.array.layout.dtype):
         return clamp_between(input, low=float(min), high=float(max))
+    # one promotion for all three: step by step, a 0-d bound would count as much as one with dimensions
+    dtype = where.common_dtype(tuple([t for t in (input, min, max) if t is not None]))
+    input = cast(input, dtype)
     for bound, outside in ((min, lt), (max, gt)):
+        if not isinstance(bound, Tensor) and bound != bound:
+            bound = constant(bound, dtype, input.array.layout.device)
         if isinstance(bound, Tensor) and is_float(bound.array.layout.dtype):
             input = where(logical_or(outside(input, bound), isnan(bound)), bound, input)    # a bound of NaN gives NaN
         elif bound is not None:
@@ -364,15 +369,25 @@ def logit(input: Tensor, eps: float | None = None) -> Tensor:
     input = _as_float(input)
     if eps is not None:
         input = clamp(input, eps, 1 - eps)
-    return log(div(input, sub(1.0, input)))
+    # log(p / (1 - p)), of which the derivatives would be 0 * inf at 0 and 1
+    return sub(log(input), log1p(neg(input)))
 
 
 @formula
 def sinc(input: Tensor) -> Tensor:
     """sin(pi * input) / (pi * input), and 1 where input is 0. Integers and bools give the default float."""
-    zero = eq(input, 0)
-    x = mul(where(zero, 1.0, _as_float(input)), math.pi)
-    return where(zero, 1.0, div(sin(x), x))
+    x = mul(_as_float(input), math.pi)
+    near = lt(abs(x), 1.0)                              # the derivatives of the quotient cancel there: a series instead
+    t = square(where(near, x, 0.0))
+    series = mul(t, _SINC_SERIES[0])
+    for coefficient in _SINC_SERIES[1:]:
+        series = mul(add(series, coefficient), t)
+    x = where(near, 1.0, x)
+    return where(near, add(series, 1.0), div(sin(x), x))
+
+
+# (-1)^k / (2k + 1)! for k = 9, ..., 1: with the square t below 1, enough for three derivatives in float64
+_SINC_SERIES = tuple([(-1) ** k / math.factorial(2 * k + 1) for k in range(9, 0, -1)])
 
 
 def float_power(input: Any, exponent: Any) -> Tensor:

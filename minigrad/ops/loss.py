@@ -11,8 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from ..core.arrays import dense
+from ..core.modes import mode
 from ..core.op import address, op, same_dtypes
-from ..core.shape import INT64, broadcast_shapes, fail, is_float
+from ..core.shape import FLOAT32, INT64, broadcast_shapes, fail, is_float
 from ..core.tensor import Tensor
 from ..devices.base import KernelTable, NoKernel
 from ..devices.launch import THREADS, Launch, launch, over, per_row, threads_for
@@ -21,10 +23,10 @@ from ..devices.native import loss_chunks
 from .activation import logsigmoid
 from .convert import cast
 from .index import gather, index_select
-from .math import abs, add, div, eq, exp, gt, le, log, log1p, lt, maximum, minimum, mul, neg, sub, where
+from .math import abs, add, div, eq, exp, le, log, log1p, logical_and, lt, maximum, minimum, mul, neg, sub, where
 from .reduce import mean, sum
 from .softmax import log_softmax, outer_n_inner
-from .take import check_index, guard
+from .take import check_index, guard, host_index
 from .view import reshape
 
 __all__ = ["mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss", "binary_cross_entropy",
@@ -191,30 +193,57 @@ def _bce_samples(make: Any) -> Any:
 
 
 @op
-def binary_cross_entropy(x: Tensor, target: Tensor, weight: Tensor | None, *, reduction: str = "mean") -> Tensor:
-    """-weight (t log(x) + (1 - t) log(1 - x)), reduced; a logarithm below -100 counts as -100. x holds probabilities.
-
-    Shapes: x, target and weight (or None) broadcast -> their shape for "none", else ().
-    """
+def _bce(x: Tensor, target: Tensor, weight: Tensor | None, *, reduction: str) -> Tensor:
+    """-weight (t log(x) + (1 - t) log(1 - x)), reduced; a logarithm below -100 counts as -100."""
     log_x = log(maximum.call(x, _LOWEST))
     log_rest = log1p(neg(minimum.call(x, 1 - _LOWEST)))
     losses = neg(add(mul(target, log_x), mul(sub(1.0, target), maximum.call(log_rest, -100.0))))
     return reduced(losses if weight is None else mul(losses, weight), reduction)
 
 
-@binary_cross_entropy.fused
-def _bce_kernels(kernels: KernelTable, x: Layout, target: Layout, weight: Layout | None, *,
-                 reduction: str = "mean") -> Any:
+@_bce.fused
+def _bce_kernels(kernels: KernelTable, x: Layout, target: Layout, weight: Layout | None, *, reduction: str) -> Any:
     return _pairwise("bce_loss", kernels, x, target, (weight,), reduction)
 
 
-binary_cross_entropy.samples(_bce_samples)
+_bce.samples(_bce_samples)
 
 
-@binary_cross_entropy.reference
-def _bce_oracle(x: Any, target: Any, weight: Any, *, reduction: str = "mean") -> Any:
+@_bce.reference
+def _bce_oracle(x: Any, target: Any, weight: Any, *, reduction: str) -> Any:
     losses = -(target * np.log(x) + (1 - target) * np.log1p(-x))
     return _reduced_oracle(losses if weight is None else losses * weight, reduction)
+
+
+def _check_probabilities(name: str, values: Tensor) -> None:
+    """RuntimeError for a value that is not in [0, 1]. On a GPU there is no check: it would have to wait for the GPU."""
+    x = values.detach() if values.dtype.itemsize > 2 else cast(values.detach(), FLOAT32)
+    given = x.array.layout
+    if given.device.type != "cpu" or not given.size:
+        return
+    kernel, place = given.device.kernels.check_range[given.dtype], layout(given.device, INT64, (1,))
+
+    def verify() -> None:
+        bad, a = alloc(place), dense(x.array)
+        # `call` would put the launch into the recorded program; `guard` repeats the check there
+        (kernel.function if mode.recorder else kernel.call)(bad.ptr, a.ptr, given.size, 0.0, 1.0)
+        at = host_index(bad).item()
+        if at >= 0:
+            fail("binary_cross_entropy", f"all elements of {name} should be between 0 and 1", a.np.reshape(-1)[at],
+                 "pass probabilities (sigmoid gives them), or use binary_cross_entropy_with_logits")
+    guard(verify)
+
+
+def binary_cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None, *,
+                         reduction: str = "mean") -> Tensor:
+    """-weight (t log(p) + (1 - t) log(1 - p)), p the input, t the target, reduced; no logarithm counts below -100.
+
+    Shapes: all tensors broadcast -> their shape for "none", else (). RuntimeError for values of input or target that
+    are not in [0, 1].
+    """
+    _check_probabilities("input", input)
+    _check_probabilities("target", target)
+    return _bce(input, target, weight, reduction=reduction)
 
 
 @op
@@ -261,6 +290,11 @@ def binary_cross_entropy_with_logits(input: Tensor, target: Tensor, weight: Tens
     return _bce_with_logits(input, target, weight, pos_weight, reduction=reduction)
 
 
+def _times(q: Tensor, log_p: Tensor) -> Tensor:
+    """q log_p, and 0 where it is 0 log 0."""
+    return mul(q, where(logical_and(eq(q, 0.0), eq(log_p, -math.inf)), 0.0, log_p))
+
+
 def kl_div(input: Tensor, target: Tensor, *, reduction: str = "mean", log_target: bool = False) -> Tensor:
     """t (log(t) - input), 0 where t is 0, reduced (Kullback and Leibler 1951).
 
@@ -268,11 +302,13 @@ def kl_div(input: Tensor, target: Tensor, *, reduction: str = "mean", log_target
     `log_target`, `target` is log(t).
     """
     if log_target:
-        losses = mul(exp(target), sub(target, input))
+        nothing = eq(target, -math.inf)
+        target, input = where(nothing, 0.0, target), where(nothing, 0.0, input)
+        losses = where(nothing, 0.0, mul(exp(target), sub(target, input)))
     else:
-        positive = gt(target, 0.0)
-        entropy = where(positive, mul(target, log(where(positive, target, 1.0))), 0.0)
-        losses = sub(entropy, mul(target, input))
+        zero = eq(target, 0.0)
+        entropy = where(zero, 0.0, mul(target, log(where(zero, 1.0, target))))
+        losses = sub(entropy, _times(target, input))
     return reduced(losses, reduction)
 
 
@@ -326,7 +362,7 @@ def _cross_entropy(x: Tensor, target: Tensor, weight: Tensor | None, *, ignore_i
     weighted = log_p if weight is None else mul(log_p, reshape(weight, broadcast))
     if is_float(target.dtype):
         q = target if label_smoothing == 0 else add(mul(target, 1 - label_smoothing), label_smoothing / classes)
-        losses = neg(sum(mul(weighted, q), axis))
+        losses = neg(sum(_times(q, weighted), axis))
         return reduced(losses, reduction)
     losses, scale = _picked(log_p, target, weight, ignore_index)
     if label_smoothing:
@@ -508,3 +544,4 @@ launch("ops/softmax.cu", "cross_entropy_backward", lambda k, host: [over(k.outer
 for _loss in ("mse_loss", "l1_loss", "huber_loss", "bce_loss", "bce_logits_loss"):
     launch("ops/loss.cu", f"{_loss}_forward", _loss_rule, shared=256)
     launch("ops/loss.cu", f"{_loss}_backward", lambda k, host: [over(k.n)])
+launch("ops/loss.cu", "check_range", lambda k, host: [Launch("", (1,), (threads_for(k.n),))], shared=4096)

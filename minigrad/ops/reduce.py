@@ -33,7 +33,25 @@ from .convert import cast
 from .dispatch import bind, constant, planner, through
 from .elementwise import Elementwise
 from .join import cat_op
-from .math import abs, add, copy, div, eq, isnan, logical_not, maximum, minimum, mul, pow, root, sign, sub, where
+from .math import (
+    abs,
+    add,
+    copy,
+    div,
+    eq,
+    isnan,
+    logical_and,
+    logical_not,
+    logical_or,
+    maximum,
+    minimum,
+    mul,
+    pow,
+    root,
+    sign,
+    sub,
+    where,
+)
 from .take import for_caller, gather_at
 from .view import as_expanded, as_reshaped, permute, windowed
 
@@ -304,7 +322,8 @@ def prod(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = 
 def _extreme_vjp(g: Tensor, x: Tensor, out: Tensor, axes: tuple[int, ...], keepdim: bool) -> Tensor:
     """The gradient of amax and amin: equal extreme elements get equal shares of it."""
     have = x.array.layout
-    winners = cast(eq(x, spread(out, have.shape, axes, keepdim)), have.dtype)
+    top = spread(out, have.shape, axes, keepdim)
+    winners = cast(logical_or(eq(x, top), logical_and(isnan(x), isnan(top))), have.dtype)     # NaNs are equal here
     if extent(have, axes) == 1:
         return mul(spread(g, have.shape, axes, keepdim), winners)
     ties = through(_sum_over, winners, axes, keepdim) if axes else winners

@@ -2,7 +2,7 @@
 //
 //   softmax:     y = exp(x - max) / sum(exp(x - max)),            gx = y * (gy - sum(gy * y))
 //   log_softmax: y = x - max - log(sum(exp(x - max))),            gx = gy - exp(y) * sum(gy)
-//   logsumexp:   y = max + log(sum(exp(x - max)))
+//   logsumexp:   y = max + log(sum(exp(x - max))),                gx = gy * softmax(x)
 //
 // The plain loop takes the lines of n elements one after the other. Here, where the elements of a line are neighbours
 // (inner == 1), a warp or a block takes a line and keeps it in registers (Row, in common.cuh). Otherwise one thread
@@ -118,6 +118,23 @@ __device__ __forceinline__ void log_sum_exp(T *y, const T *x, int64_t outer, int
 KERNEL(logsumexp_forward)(T *y, const T *x, int64_t outer, int64_t n, int64_t inner) {
   if (inner == 1) log_sum_exp<true>(y, x, outer, n, inner);
   else log_sum_exp<false>(y, x, outer, n, inner);
+}
+
+// Beside an infinite maximum nothing else counts: the gradient of the rest is exp(x - inf) = 0, as if the sum were 1.
+template <bool ROWS>
+__device__ __forceinline__ void log_sum_exp_back(T *gx, const T *gy, const T *x, int64_t outer, int64_t n,
+                                                 int64_t inner) {
+  typedef Line<ROWS> L;
+  EACH_LINE(line, L, outer * inner) {
+    const L of(x, line, n, inner);
+    const T m = maximum(of), s = sum_exp(of, m), factor = gy[line] / (m == T(INFINITY) ? T(1) : s);
+    T *to = gx + L::start(line, n, inner);
+    of.each([&](int64_t j, T v) { to[j * inner] = exp(v - m) * factor; });
+  }
+}
+KERNEL(logsumexp_backward)(T *gx, const T *gy, const T *x, int64_t outer, int64_t n, int64_t inner) {
+  if (inner == 1) log_sum_exp_back<true>(gx, gy, x, outer, n, inner);
+  else log_sum_exp_back<false>(gx, gy, x, outer, n, inner);
 }
 
 // ---- cross-entropy: -sum over c of q_c w_c log softmax(x)_c, with q = (1 - e) [c == target] + e / classes ----

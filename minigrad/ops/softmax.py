@@ -4,6 +4,7 @@ All three subtract the maximum first, so that no power overflows: e^x / sum(e^x)
 """
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,10 +14,9 @@ from ..core.tensor import Tensor
 from ..devices.base import Kernel, KernelTable, NoKernel
 from ..devices.launch import Launch, launch, over, per_row
 from ..devices.memory import Array, Layout, alloc, layout
-from ..devices.plan import elementwise_plan
 from .arguments import respelled
 from .convert import cast
-from .math import add, div, exp, isinf, log, sub, where
+from .math import add, div, eq, exp, isinf, log, logical_and, ne, sub, where
 from .reduce import amax, reduced_shape, sum
 from .view import permute, reshape
 
@@ -119,6 +119,8 @@ _log_softmax.samples(_axis_samples)
 def _logsumexp(x: Tensor, *, axis: int) -> Tensor:
     """y = log(sum(e^x)) along `axis`. Shapes: x any, floating point -> y without `axis`."""
     top = _highest(x, axis)
+    # beside inf, nothing else counts: the gradient of the rest is 0, also where e^x without a shift is inf
+    x = where(logical_and(eq(top, math.inf), ne(x, math.inf)), -math.inf, x)
     top = where(isinf(top), 0.0, top)       # inf - inf would be NaN; without the shift the result is inf or -inf
     total = add(log(sum(exp(sub(x, top)), axis, True)), top)
     return reshape(total, reduced_shape(tuple(x.shape), (axis,), False))
@@ -129,11 +131,9 @@ _logsumexp.check(_softmax_rule)
 
 @_logsumexp.fused
 def _logsumexp_kernels(kernels: KernelTable, x: Layout, *, axis: int) -> Any:
-    forward, softmax_of = kernels.logsumexp_forward[x.dtype], kernels.softmax_forward[x.dtype]
-    product = kernels.mul[x.dtype]
+    forward, backward = kernels.logsumexp_forward[x.dtype], kernels.logsumexp_backward[x.dtype]
     outer, n, inner = outer_n_inner(x, axis)
     out = layout(x.device, x.dtype, reduced_shape(x.shape, (axis,), False))
-    spread = elementwise_plan(x, x, layout(x.device, x.dtype, reduced_shape(x.shape, (axis,), True)))
 
     def run_forward(xa: Array) -> Any:
         y = alloc(out)
@@ -141,9 +141,8 @@ def _logsumexp_kernels(kernels: KernelTable, x: Layout, *, axis: int) -> Any:
         return y, xa
 
     def run_backward(xa: Array, g: Array, needs: list[bool]) -> list[Array | None]:
-        gx = alloc(x)           # g softmax(x), computed from x: e^(x - y) is inaccurate where y is large
-        softmax_of.call(gx.ptr, xa.ptr, outer, n, inner)
-        product.call(gx.ptr, gx.ptr, g.ptr, spread.ptr)
+        gx = alloc(x)
+        backward.call(gx.ptr, g.ptr, xa.ptr, outer, n, inner)
         return [gx]
     return run_forward, run_backward
 
@@ -192,7 +191,8 @@ def logsumexp(input: Tensor, dim: int | tuple[int, ...], keepdim: bool = False) 
     shape = reduced_shape(tuple(x.shape), axes, keepdim)
     if len(axes) > 1:                   # join the axes to one, the last
         keep = tuple(i for i in range(x.ndim) if i not in axes)
-        x = reshape(permute(x, keep + axes), (*[x.shape[i] for i in keep], -1))
+        count = math.prod([x.shape[i] for i in axes])
+        x = reshape(permute(x, keep + axes), (*[x.shape[i] for i in keep], count))
         axes = (x.ndim - 1,)
     return reshape(_logsumexp(x, axis=axes[0]), shape)
 
@@ -203,5 +203,5 @@ def _lines_rule(k: Any, host: Any) -> Sequence[Launch]:
     return [per_row(k.outer, k.n) if k.inner == 1 else over(k.outer * k.inner)]
 
 
-launch("ops/softmax.cu", "softmax_forward softmax_backward log_softmax_forward log_softmax_backward logsumexp_forward",
-       _lines_rule, shared=512)
+launch("ops/softmax.cu", "softmax_forward softmax_backward log_softmax_forward log_softmax_backward logsumexp_forward "
+       "logsumexp_backward", _lines_rule, shared=512)

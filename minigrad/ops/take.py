@@ -28,8 +28,8 @@ from ..devices.memory import Array, Layout, alloc, layout
 from ..devices.plan import Plan
 from .convert import cast
 from .dispatch import bind, indexed, through
-from .math import add
-from .view import window_op, windowed, zeros_on
+from .math import add, eq, where
+from .view import as_expanded, window_op, windowed, zeros_on
 
 # ---- checks ----------------------------------------------------------------------------------------------------------
 
@@ -324,6 +324,19 @@ def _cleared(g: Tensor, index: Tensor, dim: int) -> Tensor:
     return scatter_op(g, index, zeros_on(index.array.layout.shape, g.array.layout), dim=dim)
 
 
+def _of_last(g: Tensor, index: Tensor, dim: int) -> Tensor:
+    """g at the places of the index, and 0 where a later element was written to the same place: the gradient of
+    `scatter` for src."""
+    taken, have, shape = gather_at(g, index, dim), index.array.layout, g.array.layout.shape
+    if have.ndim < len(shape) or have.shape[dim] < 2:               # one element for each place: none is written twice
+        return taken
+    column = tuple([n if i == dim else 1 for i, n in enumerate(have.shape)])
+    order = functions.as_tensor(np.arange(have.shape[dim]).reshape(column)).to(have.device)
+    order = through(as_expanded, order, have.shape)
+    last = scatter_op(zeros_on(shape, have), index, order, dim=dim)
+    return where(eq(gather_at(last, index, dim), order), taken, 0.0)
+
+
 _gather = Primitive(
     "gather", _prepare_gather,
     {"x": lambda g, index, x_shape, dim: scatter_add_op(zeros_on(x_shape, g.array.layout), index, g, dim=dim)})
@@ -333,7 +346,8 @@ scatter_add_op: Primitive = Primitive(
     doc="x with the elements of src added at the places of the index along `dim`.")
 scatter_op: Primitive = Primitive(
     "scatter", _prepare_scatter("scatter"),
-    {"x": lambda g, index, dim: _cleared(g, index, dim), "src": lambda g, index, dim: gather_at(g, index, dim)},
+    {"x": lambda g, index, dim: _cleared(g, index, dim),
+     "src": lambda g, index, dim: _of_last(g, index, dim)},
     ["x", "index", "src"],
     doc="x with the elements of src written to the places of the index along `dim`; of several, the last one stays.")
 
