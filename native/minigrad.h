@@ -320,8 +320,10 @@ REDUCE_INDEX(ANY, count_nonzero)
 #define REDUCE_BOOL(types, name) KERNEL(types, name, uint8_t *out, const T *x, const int64_t *plan)
 REDUCE_BOOL(ANY, any)
 REDUCE_BOOL(ANY, all)
-/* mean and m2 = sum((x - mean)^2): var = m2 / (count - correction) */
-KERNEL(REAL, moments, T *mean, T *m2, const T *x, const int64_t *plan)
+REDUCE(REAL, mean)
+REDUCE(REAL, norm)
+/* mean, and the variance sum((x - mean)^2) / divisor or (root 1) its square root */
+KERNEL(REAL, moments, T *mean, T *spread, const T *x, const int64_t *plan, double divisor, int64_t root)
 /* along the middle axis of [outer, n, inner] */
 #define SCAN(types, name) KERNEL(types, name, T *out, const T *x, int64_t outer, int64_t n, int64_t inner)
 SCAN(NUMBER, cumsum)

@@ -1,5 +1,6 @@
 /* types: f32 f64 i32 i64 u8 */
-/* Reductions: sum, prod, max, min, argmax, argmin, count_nonzero, any, all, moments; and the scans cumsum, cumprod.
+/* Reductions: sum, mean, norm, prod, max, min, argmax, argmin, count_nonzero, any, all, moments; and the scans cumsum,
+ * cumprod.
  *
  * The plain loop, for an output k and its elements x_0, x_1, ... in the plan's order:
  *
@@ -18,6 +19,8 @@
  * Float sums: about ten elements are added in T. These partial sums are added in double; for T = double their rounding
  * errors are summed separately (Knuth's two-sum). The error stays at a few roundings whatever the length. Moments take
  * two passes over each block while it is in the cache; blocks are joined by Chan's formula, never by E[x^2] - E[x]^2.
+ * Where the sum of a block, or of squares, leaves the range of float, the block is added again in double: a mean, a
+ * deviation or a norm is then still right.
  *
  * Same bits: blocks and chunks are cut by shape alone, so neither the thread count nor the other outputs matter.
  */
@@ -103,7 +106,8 @@ enum {
 };
 
 /* Partial results of neighbouring outputs, one array per quantity; an operation uses those it needs:
- *   sum of floats: high + low   sum of integers, prod, max, min: value   argmax, argmin: value, index
+ *   sum, mean, norm of floats: high + low (norm: of the squares)   sum of integers, prod, max, min: value
+ *   argmax, argmin: value, index
  *   count_nonzero, any, all: index   moments: value + high the mean, low the sum of squared deviations from it */
 typedef struct { T *value; int64_t *index; double *high, *low; } Partial;
 static inline Partial at(Partial p, int64_t i) { return (Partial){p.value + i, p.index + i, p.high + i, p.low + i}; }
@@ -201,19 +205,80 @@ static void value_store(void *out, void *second, int64_t k, Partial from, int64_
 }
 
 #if IS_REAL
+#define IS_WIDER (TYPE_IS == 1)                          /* is double wider than T? */
+#define LEAST_NORMAL F(1.17549435e-38)
+/* The elements of one output in a block: p[i], or row[i][at] if there are rows. */
+typedef struct { const T *p; const T *const *row; int64_t at, n; } Line;
+INLINE T element(Line l, int64_t i) { return l.row ? l.row[i][l.at] : l.p[i]; }
+/* Is one not equal to c? */
+static int differs(Line l, T c) {
+  int found = 0;
+  for (int64_t i = 0; i < l.n; i++) found |= element(l, i) != c;
+  return found;
+}
+NOINLINE double wide_sum(Line l, int squares) {
+  double s[4] = {0};
+  for (int64_t i = 0; i < l.n; i++) {
+    const double x = element(l, i);
+    s[i & 3] += squares ? x * x : x;
+  }
+  return (s[0] + s[1]) + (s[2] + s[3]);
+}
 /* From here on, the sum of a block is a double, high, with its rounding error, low. */
-static void widen(Partial p, int64_t width) {
-  for (int64_t j = 0; j < width; j++) p.high[j] = p.value[j], p.low[j] = 0;
+INLINE void widen(Partial to, int64_t j, Line l, int squares) {
+  const T s = to.value[j];
+  to.high[j] = s;
+  to.low[j] = 0;
+  if (!IS_WIDER) return;
+  if (!(s - s == 0) || (squares && s < LEAST_NORMAL && differs(l, 0))) to.high[j] = wide_sum(l, squares);
 }
 static void sum_rows(Partial to, const T *p, int64_t count, int64_t stride, int64_t n, int64_t first) {
   (void)first;
-  for (int64_t j = 0; j < count; j++) to.value[j] = vsum(fold_block(SUM, p + j * stride, n));
-  widen(to, count);
+  for (int64_t j = 0; j < count; j++) {
+    to.value[j] = vsum(fold_block(SUM, p + j * stride, n));
+    widen(to, j, (Line){p + j * stride, 0, 0, n}, 0);
+  }
 }
 static void sum_strip(Partial to, const T *const *row, int64_t from, int64_t width, int64_t n, int64_t first) {
   (void)first;
   fold_columns(SUM, to.value, row, from, width, n);
-  widen(to, width);
+  for (int64_t j = 0; j < width; j++) widen(to, j, (Line){0, row, from + j, n}, 0);
+}
+static void squares_rows(Partial to, const T *p, int64_t count, int64_t stride, int64_t n, int64_t first) {
+  (void)first;
+  for (int64_t j = 0; j < count; j++) {
+    const T *x = p + j * stride;
+    V s[4] = {vzero(), vzero(), vzero(), vzero()};
+    int64_t i = 0;
+    for (; i + 4 * VL <= n; i += 4 * VL)
+      for (int u = 0; u < 4; u++) {
+        const V v = vload(x + i + u * VL);
+        s[u] = vfma(v, v, s[u]);
+      }
+    for (; i < n; i += VL) {
+      const V v = n - i < VL ? vload_n(x + i, (int)(n - i)) : vload(x + i);
+      s[0] = vfma(v, v, s[0]);
+    }
+    to.value[j] = vsum((s[0] + s[2]) + (s[1] + s[3]));
+    widen(to, j, (Line){x, 0, 0, n}, 1);
+  }
+}
+INLINE void squares_vectors(T *out, const T *const *row, int64_t at, int64_t n, int vectors, int lanes) {
+  V s[4];
+  for (int l = 0; l < vectors; l++) s[l] = vzero();
+  for (int64_t i = 0; i < n; i++)
+    for (int l = 0; l < vectors; l++) {
+      const V v = load_n(row[i] + at + l * VL, lanes);
+      s[l] = vfma(v, v, s[l]);
+    }
+  for (int l = 0; l < vectors; l++) store_n(out + l * VL, s[l], lanes);
+}
+static void squares_strip(Partial to, const T *const *row, int64_t from, int64_t width, int64_t n, int64_t first) {
+  (void)first;
+#define ONE(j, vectors, lanes) squares_vectors(to.value + (j), row, from + (j), n, vectors, lanes)
+  ACROSS(ONE);
+#undef ONE
+  for (int64_t j = 0; j < width; j++) widen(to, j, (Line){0, row, from + j, n}, 1);
 }
 static void sum_merge(Partial a, Partial b, int64_t width, int64_t n, int64_t m) {
   (void)n, (void)m;
@@ -227,12 +292,21 @@ static void sum_merge(Partial a, Partial b, int64_t width, int64_t n, int64_t m)
     a.high[j] = s;
   }
 }
+static inline double total(Partial from, int64_t j) {
+  const double s = from.high[j] + from.low[j];          /* low is NaN where high is infinite */
+  return s == s ? s : from.high[j];
+}
 static void sum_store(void *out, void *second, int64_t k, Partial from, int64_t width, int64_t n) {
   (void)second, (void)n;
-  for (int64_t j = 0; j < width; j++) {
-    const double s = from.high[j] + from.low[j];        /* low is NaN where high is infinite */
-    ((T *)out)[k + j] = (T)(s == s ? s : from.high[j]);
-  }
+  for (int64_t j = 0; j < width; j++) ((T *)out)[k + j] = (T)total(from, j);
+}
+static void mean_store(void *out, void *second, int64_t k, Partial from, int64_t width, int64_t n) {
+  (void)second;
+  for (int64_t j = 0; j < width; j++) ((T *)out)[k + j] = (T)(total(from, j) / (double)n);
+}
+static void root_store(void *out, void *second, int64_t k, Partial from, int64_t width, int64_t n) {
+  (void)second, (void)n;
+  for (int64_t j = 0; j < width; j++) ((T *)out)[k + j] = (T)sqrt(total(from, j));
 }
 #elif TYPE_IS != 5
 FOLD(SUM, sum)
@@ -399,6 +473,19 @@ static inline void moments_of(Partial to, int64_t j, T c, T s, T q, int64_t n) {
   to.high[j] = finite ? share : 0;
   to.low[j] = finite ? (left < 0 ? 0 : left) : (double)(c - c);
 }
+/* Where the squares left the range of T: the same in double, about the mean. */
+static void moments_again(Partial to, int64_t j, Line l) {
+  if (!IS_WIDER || l.n < 2 || (to.low[j] < LEAST_NORMAL && !differs(l, element(l, 0)))) return;
+  const double mean = wide_sum(l, 0) / (double)l.n;
+  const T c = (T)mean;
+  if (!(c - c == 0)) return;
+  double q = 0;
+  for (int64_t i = 0; i < l.n; i++) q += (element(l, i) - mean) * (element(l, i) - mean);
+  to.value[j] = c;
+  to.high[j] = mean - (double)c;
+  to.low[j] = q;
+}
+INLINE int in_range(T squares) { return squares >= LEAST_NORMAL && squares - squares == 0; }
 INLINE V finite_or_0(V x) { return vselect((VM)(x - x == 0), x, vzero()); }
 
 static void moments_rows(Partial to, const T *p, int64_t count, int64_t stride, int64_t n, int64_t first) {
@@ -426,6 +513,7 @@ static void moments_rows(Partial to, const T *p, int64_t count, int64_t stride, 
       squares = vsum((q + q2) + (q1 + q3));
     }
     moments_of(to, j, c, sum, squares, n);
+    if (!in_range(squares)) moments_again(to, j, (Line){p, 0, 0, n});
   }
 }
 INLINE void moments_vectors(T *c, T *s, T *q, const T *const *row, int64_t at, int64_t n, int vectors, int lanes) {
@@ -453,7 +541,10 @@ static void moments_strip(Partial to, const T *const *row, int64_t from, int64_t
 #define ONE(j, vectors, lanes) moments_vectors(c + (j), s + (j), q + (j), row, from + (j), n, vectors, lanes)
   ACROSS(ONE);
 #undef ONE
-  for (int64_t j = 0; j < width; j++) moments_of(to, j, c[j], s[j], q[j], n);
+  for (int64_t j = 0; j < width; j++) {
+    moments_of(to, j, c[j], s[j], q[j], n);
+    if (!in_range(q[j])) moments_again(to, j, (Line){0, row, from + j, n});
+  }
 }
 static void moments_merge(Partial a, Partial b, int64_t width, int64_t n, int64_t m) {
   const double share = (double)m / (double)(n + m), weight = (double)n * share;
@@ -467,10 +558,15 @@ static void moments_merge(Partial a, Partial b, int64_t width, int64_t n, int64_
     a.low[j] += b.low[j] + delta * delta * weight;
   }
 }
+typedef struct { T *out; double divisor; int64_t root; } Spread;
 static void moments_store(void *out, void *second, int64_t k, Partial from, int64_t width, int64_t n) {
   (void)n;
-  for (int64_t j = 0; j < width; j++)
-    ((T *)out)[k + j] = (T)((double)from.value[j] + from.high[j]), ((T *)second)[k + j] = (T)from.low[j];
+  const Spread *spread = second;
+  for (int64_t j = 0; j < width; j++) {
+    const double var = from.low[j] / spread->divisor;
+    ((T *)out)[k + j] = (T)((double)from.value[j] + from.high[j]);
+    spread->out[k + j] = (T)(spread->root ? sqrt(var) : var);
+  }
 }
 #endif
 
@@ -723,6 +819,11 @@ static void reduce(const Op *op, void *out, void *second, const T *x, const int6
   }
 #if TYPE_IS != 5
 REDUCTION(sum, T, sum, sum, 0)
+#if IS_REAL
+REDUCTION(mean, T, sum, mean, 0)
+#define squares_merge sum_merge
+REDUCTION(norm, T, squares, root, 0)
+#endif
 REDUCTION(prod, T, prod, value, 0)
 #endif
 REDUCTION(max, T, max, value, 0)
@@ -733,9 +834,10 @@ REDUCTION(count_nonzero, int64_t, count, index, 0)
 REDUCTION(any, uint8_t, count, any, 0)
 REDUCTION(all, uint8_t, count, all, 0)
 #if IS_REAL
-void FN(moments)(T *mean, T *m2, const T *x, const int64_t *plan) {
+void FN(moments)(T *mean, T *spread, const T *x, const int64_t *plan, double divisor, int64_t root) {
   static const Op op = {moments_rows, moments_strip, moments_merge, 0, moments_store};
-  reduce(&op, mean, m2, x, plan);
+  Spread to = {spread, divisor, root};
+  reduce(&op, mean, &to, x, plan);
 }
 #endif
 

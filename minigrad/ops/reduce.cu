@@ -1,4 +1,5 @@
-// Reductions: sum, prod, max, min, argmax, argmin, count_nonzero, any, all, moments; and the scans cumsum, cumprod.
+// Reductions: sum, mean, norm, prod, max, min, argmax, argmin, count_nonzero, any, all, moments; and the scans cumsum,
+// cumprod.
 //
 //   for each output k:  s = nothing;  for i < reduce:  s.take(x[k . keep strides + i . reduce strides]);  out[k] = s
 //
@@ -11,7 +12,8 @@
 //
 // So neighbouring threads read neighbouring elements. blockDim.x and blockDim.y are powers of two. A long reduction to
 // few outputs is cut into segments (blockIdx.y), so that it occupies the whole GPU; the results of the segments go to
-// `segment_results`, and a second launch merges them. Float sums: at most 64 terms are added in T, then in double.
+// `segment_results`, and a second launch merges them. Float sums: at most 64 terms are added in T, then in double; where
+// a sum of T (or of squares) left the range of T, all of it in double.
 #define IS_ANY (TYPE_IS <= 5)
 #define IS_NUMBER (TYPE_IS <= 4)
 #if IS_ANY
@@ -130,8 +132,26 @@ struct Total {
       if (++count == 64) value += part, part = 0, count = 0;
     });
     value += part;
+    if (value - value == 0) return;
+    value = 0;
+    share.each([&](int64_t, T v) { value += (double)v; });
   }
   __device__ __forceinline__ void merge(const Total &other) { value += other.value; }
+};
+#define LEAST_NORMAL 1.17549435e-38
+struct Squares : Total {
+  __device__ __forceinline__ void collect(const Share &share) {
+    T part = 0;
+    int count = 0;
+    share.each([&](int64_t, T v) {
+      part += v * v;
+      if (++count == 64) value += part, part = 0, count = 0;
+    });
+    value += part;
+    if (value >= LEAST_NORMAL && value - value == 0) return;
+    value = 0;
+    share.each([&](int64_t, T v) { value += (double)v * (double)v; });
+  }
 };
 typedef T Product_T;
 #else
@@ -153,6 +173,17 @@ struct Product {
 };
 REDUCTION(sum, Total, T, (T)s.value)
 REDUCTION(prod, Product, T, (T)s.value)
+#if IS_REAL
+KERNEL(mean)(T *out, const T *x, const int64_t *plan) {
+  const double n = (double)Plan(plan).reduce;
+  reduce<Total>(x, plan, [=](int64_t k, const Total &s) { out[k] = (T)(s.value / n); });
+}
+STEP(mean, segments)(T *out, const T *x, const int64_t *plan) {
+  const double n = (double)Plan(plan).reduce;
+  merge_segments<Total>(plan, [=](int64_t k, const Total &s) { out[k] = (T)(s.value / n); });
+}
+REDUCTION(norm, Squares, T, (T)sqrt(s.value))
+#endif
 #endif
 
 // The extreme and its index. Of equal elements the first one is taken; a NaN is taken before all numbers.
@@ -204,6 +235,15 @@ struct Moments {
     mean = (double)first + (double)offset;
     m2 = (double)squares.value();
     if (left - left == 0) mean += left, m2 -= left * left * n;
+    if (count > 1 && !(m2 >= LEAST_NORMAL && m2 - m2 == 0)) again(share);
+  }
+  __device__ __forceinline__ void again(const Share &share) {
+    double sum = 0, squares = 0;
+    share.each([&](int64_t, T v) { sum += (double)v; });
+    if (!(sum - sum == 0)) return;
+    mean = sum / n;
+    share.each([&](int64_t, T v) { squares += ((double)v - mean) * ((double)v - mean); });
+    m2 = squares;
   }
   __device__ __forceinline__ void merge(const Moments &other) {
     if (other.n == 0) return;
@@ -214,11 +254,18 @@ struct Moments {
     n = total;
   }
 };
-KERNEL(moments)(T *mean, T *m2, const T *x, const int64_t *plan) {
-  reduce<Moments>(x, plan, [=](int64_t k, const Moments &s) { mean[k] = (T)s.mean, m2[k] = (T)s.m2; });
+__device__ __forceinline__ void store_moments(T *mean, T *spread, const Moments &s, double divisor, int64_t root) {
+  const double var = s.m2 / divisor;
+  *mean = (T)s.mean;
+  *spread = (T)(root ? sqrt(var) : var);
 }
-STEP(moments, segments)(T *mean, T *m2, const T *x, const int64_t *plan) {
-  merge_segments<Moments>(plan, [=](int64_t k, const Moments &s) { mean[k] = (T)s.mean, m2[k] = (T)s.m2; });
+KERNEL(moments)(T *mean, T *spread, const T *x, const int64_t *plan, double divisor, int64_t root) {
+  reduce<Moments>(x, plan,
+                  [=](int64_t k, const Moments &s) { store_moments(mean + k, spread + k, s, divisor, root); });
+}
+STEP(moments, segments)(T *mean, T *spread, const T *x, const int64_t *plan, double divisor, int64_t root) {
+  merge_segments<Moments>(plan,
+                          [=](int64_t k, const Moments &s) { store_moments(mean + k, spread + k, s, divisor, root); });
 }
 #endif
 

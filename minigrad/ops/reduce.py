@@ -39,10 +39,13 @@ from .math import (
     copy,
     div,
     eq,
+    gt,
+    isinf,
     isnan,
     logical_and,
     logical_not,
     logical_or,
+    lt,
     maximum,
     minimum,
     mul,
@@ -87,15 +90,18 @@ def _on_host(x: Any, out: Any, *, function: Callable, axes: tuple[int, ...], kee
 
 
 def reduction(name: str, kernel: str, function: Callable, vjp: Callable | None = None, *, out: np.dtype | None = None,
-              least: bool = False, doc: str) -> Primitive:
+              least: bool = False, floats: bool = False, doc: str) -> Primitive:
     """A primitive that runs the kernel `kernel` over `axes`, or NumPy's `function` for dtypes without a kernel.
 
-    `out`: the dtype of the result if it is not the input's; `least`: at least one element is needed for a value.
+    `out`: the dtype of the result if it is not the input's; `least`: at least one element is needed for a value;
+    `floats`: it is defined for floating-point tensors only.
     """
     def prepare(x: Layout, *, axes: tuple[int, ...], keepdim: bool) -> Plan:
         if least and not extent(x, axes):
             raise IndexError(f"[{name}] needs at least one element along the reduced dimensions; "
                              f"got {x}, dim {list(axes)}")
+        if floats and not is_float(x.dtype):
+            fail(name, "needs a floating-point tensor", x, "convert with .float()")
         if x.dtype.kind == "c" or x.dtype.hasobject:
             fail(name, "needs numbers", x, kind=TypeError)
         to = layout(x.device, out or x.dtype, reduced_shape(x.shape, axes, keepdim))
@@ -194,33 +200,6 @@ def sum_to(g: Tensor, to: Layout) -> Tensor:
     return g if g.array.layout.shape == to.shape else through(as_reshaped, g, to.shape)
 
 
-def _prepare_mean(x: Layout, *, axes: tuple[int, ...], keepdim: bool) -> Plan:
-    """The arithmetic mean over axes."""
-    if not is_float(x.dtype):
-        fail("mean", "needs a floating-point tensor", x, "convert with .float()")
-    n = extent(x, axes)
-    total = sum_op.plan((x,), {"axes": axes, "keepdim": keepdim})
-    out = total.layout
-    kernel = x.device.kernels.div.get(x.dtype)
-    if kernel is None:
-        return host_plan(out, _mean_on_host(axes, keepdim), f"no kernels for {x.dtype}: NumPy")
-    count = constant(n, x.dtype, x.device).array
-    plan, add_up = elementwise_plan(out, out, count.layout), total.run
-
-    def run(a: Array) -> Array:
-        y = add_up(a)
-        kernel.call(y.ptr, y.ptr, count.ptr, plan.ptr)
-        return y
-    return Plan(run, out, "kernels sum and div")
-
-
-def _mean_on_host(axes: tuple[int, ...], keepdim: bool) -> Callable:
-    return lambda x, out: _on_host(x, out, function=np.mean, axes=axes, keepdim=keepdim)
-
-
-_mean = Primitive("mean", _prepare_mean, {"x": lambda g, x_shape, axes, keepdim: _mean_vjp(g, x_shape, axes, keepdim)})
-
-
 def _mean_vjp(g: Tensor, x_shape: tuple[int, ...], axes: tuple[int, ...], keepdim: bool) -> Tensor:
     n = 1
     for a in axes:
@@ -228,6 +207,7 @@ def _mean_vjp(g: Tensor, x_shape: tuple[int, ...], axes: tuple[int, ...], keepdi
     return spread(div.call(g, n) if n != 1 else g, x_shape, axes, keepdim)
 
 
+_mean = reduction("mean", "mean", np.mean, _mean_vjp, floats=True, doc="The arithmetic mean over axes.")
 _mean.samples(_plain_samples)
 _mean.reference(_oracle(np.mean))
 
@@ -491,29 +471,47 @@ def count_nonzero(input: Tensor, dim: Any = None) -> Tensor:
 
 # ---- variance --------------------------------------------------------------------------------------------------------
 
+def unit_of(x: Tensor, axes: tuple[int, ...], least: float = 0.0) -> Tensor:
+    """What the elements over `axes` are to be divided by, so that their squares neither overflow nor vanish: nearly
+    always 1, else the largest |x| (but `least`, if all are smaller), with size 1 along `axes`. It is a constant: the
+    functions that use it do not depend on it, and so neither do their derivatives."""
+    kept = layout(x.device, x.dtype, reduced_shape(tuple(x.shape), axes, True))
+    if not extent(x.array.layout, axes):
+        return through(as_expanded, constant(1, x.dtype, x.device), kept.shape)
+    size = _amax(abs(x.detach()), axes=axes, keepdim=True)
+    size = where(lt(size, least), least, size)
+    edge = 2.0 ** (500 if x.dtype.itemsize == 8 else 60)
+    ordinary = logical_or(logical_and(gt(size, 1 / edge), lt(size, edge)), logical_or(eq(size, 0), isinf(size)))
+    return where(logical_or(ordinary, isnan(size)), 1.0, size)
+
+
 @op
-def moments(x: Tensor, *, axes: tuple[int, ...], correction: float, keepdim: bool) -> tuple[Tensor, Tensor]:
-    """Variance and mean over axes.
+def moments(x: Tensor, *, axes: tuple[int, ...], correction: float, keepdim: bool,
+            rooted: bool) -> tuple[Tensor, Tensor]:
+    """Variance or (`rooted`) standard deviation, and mean over axes. The gradient of a deviation is 0 where it is 0.
 
         var = sum((x - mean)^2) / max(count - correction, 0)
     """
+    unit = unit_of(x, axes)
+    x = div(x, unit)
     centre = _mean(x, axes=axes, keepdim=True)
     distance = sub(x, centre)
-    squares = sum_op(mul(distance, distance), axes=axes, keepdim=keepdim)
-    n = extent(x.array.layout, axes)
-    shape = squares.array.layout.shape
-    return div(squares, builtins.max(n - correction, 0)), centre if keepdim else through(as_reshaped, centre, shape)
+    squares = sum_op(mul(distance, distance), axes=axes, keepdim=True)
+    var = div(squares, builtins.max(extent(x.array.layout, axes) - correction, 0))
+    spread = mul(root(var), unit) if rooted else mul(mul(var, unit), unit)
+    centre, shape = mul(centre, unit), reduced_shape(tuple(x.shape), axes, keepdim)
+    return through(as_reshaped, spread, shape), through(as_reshaped, centre, shape)
 
 
 @moments.check
-def _moments_rule(x: Layout, *, axes: tuple[int, ...], correction: float, keepdim: bool) -> None:
+def _moments_rule(x: Layout, *, axes: tuple[int, ...], correction: float, keepdim: bool, rooted: bool) -> None:
     if not is_float(x.dtype):
         fail("var", "needs a floating-point tensor", x, "convert with .float()")
 
 
 @moments.fused
-def _moments_kernels(kernels: KernelTable, x: Layout, *, axes: tuple[int, ...], correction: float,
-                     keepdim: bool) -> Any:
+def _moments_kernels(kernels: KernelTable, x: Layout, *, axes: tuple[int, ...], correction: float, keepdim: bool,
+                     rooted: bool) -> Any:
     n = extent(x, axes)
     if not n:
         raise NoKernel("there is nothing to reduce")
@@ -523,27 +521,28 @@ def _moments_kernels(kernels: KernelTable, x: Layout, *, axes: tuple[int, ...], 
     plan = reduce_plan(x, axes)
     out = layout(x.device, x.dtype, reduced_shape(x.shape, axes, keepdim))
     kept = layout(x.device, x.dtype, reduced_shape(x.shape, axes, True))
-    divisor = constant(builtins.max(n - correction, 0), x.dtype, x.device).array
-    half = constant(builtins.max(n - correction, 0) / 2, x.dtype, x.device).array
+    divisor = builtins.max(n - correction, 0)
+    by = constant(divisor if rooted else divisor / 2, x.dtype, x.device).array          # (x - mean) / by: var'
     count = constant(n, x.dtype, x.device).array
-    scale, across = elementwise_plan(out, out, divisor.layout), elementwise_plan(x, x, kept)
+    scale, across = elementwise_plan(out, out, by.layout), elementwise_plan(x, x, kept)
+    over_root = _over_norm(kernels, out) if rooted else None
     fill = elementwise_plan(x, kept, count.layout)
 
     def run_forward(a: Array) -> Any:
-        centre, var = alloc(out), alloc(out)
-        forward.call(centre.ptr, var.ptr, a.ptr, plan.ptr)
-        divide.call(var.ptr, var.ptr, divisor.ptr, scale.ptr)
-        return (var, centre), (a, centre)
+        centre, spread = alloc(out), alloc(out)
+        forward.call(centre.ptr, spread.ptr, a.ptr, plan.ptr, float(divisor), int(rooted))
+        return (spread, centre), (a, centre, spread)
 
     def run_backward(saved: Any, g: list, needs: list[bool]) -> list[Array | None]:
-        a, centre = saved
-        of_var, of_mean = g
+        a, centre, spread = saved
+        of_spread, of_mean = g
         gx = alloc(x)
-        if of_var is None:
+        if of_spread is None:
             divide.call(gx.ptr, of_mean.ptr, count.ptr, fill.ptr)
             return [gx]
-        factor, drift = alloc(out), alloc(out)
-        divide.call(factor.ptr, of_var.ptr, half.ptr, scale.ptr)
+        drift = alloc(out)
+        factor = alloc(out) if over_root is None else over_root(of_spread, spread)
+        divide.call(factor.ptr, of_spread.ptr if over_root is None else factor.ptr, by.ptr, scale.ptr)
         subtract.call(gx.ptr, a.ptr, centre.ptr, across.ptr)
         total.call(drift.ptr, gx.ptr, plan.ptr)         # the rounding error of the mean: at a mean of 1e4 it counts
         divide.call(drift.ptr, drift.ptr, count.ptr, scale.ptr)
@@ -558,26 +557,30 @@ def _moments_kernels(kernels: KernelTable, x: Layout, *, axes: tuple[int, ...], 
 
 @moments.samples
 def _moments_samples(make: Any) -> Any:
-    yield make(5, 33), {"axes": (1,), "correction": 1, "keepdim": False}
-    yield make(5, 33), {"axes": (0,), "correction": 0, "keepdim": True}
-    yield make(3, 31, 4), {"axes": (0, 2), "correction": 2, "keepdim": False}
-    yield make(2, 32), {"axes": (0, 1), "correction": 1, "keepdim": False}
-    yield make(4, 64, low=9999, high=10001), {"axes": (1,), "correction": 1, "keepdim": False}
-    yield make(0, 3), {"axes": (1,), "correction": 1, "keepdim": False}
+    for rooted in (False, True):
+        yield make(5, 33), {"axes": (1,), "correction": 1, "keepdim": False, "rooted": rooted}
+        yield make(5, 33), {"axes": (0,), "correction": 0, "keepdim": True, "rooted": rooted}
+        yield make(3, 31, 4), {"axes": (0, 2), "correction": 2, "keepdim": False, "rooted": rooted}
+        yield make(2, 32), {"axes": (0, 1), "correction": 1, "keepdim": False, "rooted": rooted}
+        yield make(4, 64, low=9999, high=10001), {"axes": (1,), "correction": 1, "keepdim": False, "rooted": rooted}
+        yield make(0, 3), {"axes": (1,), "correction": 1, "keepdim": False, "rooted": rooted}
 
 
 @moments.errors
 def _moments_errors(make: Any) -> Any:
-    yield (make.ints(3), {"axes": (0,), "correction": 1, "keepdim": False}), RuntimeError, "floating-point"
+    options = {"axes": (0,), "correction": 1, "keepdim": False, "rooted": False}
+    yield (make.ints(3), options), RuntimeError, "floating-point"
 
 
 @moments.reference
-def _moments_reference(x: Any, *, axes: tuple[int, ...], correction: float, keepdim: bool) -> Any:
-    return np.var(x, axis=axes, ddof=correction, keepdims=keepdim), np.mean(x, axis=axes, keepdims=keepdim)
+def _moments_reference(x: Any, *, axes: tuple[int, ...], correction: float, keepdim: bool, rooted: bool) -> Any:
+    var = np.var(x, axis=axes, ddof=correction, keepdims=keepdim)
+    return np.sqrt(var) if rooted else var, np.mean(x, axis=axes, keepdims=keepdim)
 
 
-def _moments(name: str, x: Tensor, dim: Any, unbiased: Any, correction: Any, keepdim: bool) -> Any:
-    """The variance and the mean that `var`, `std` and their pairs return, with PyTorch's options."""
+def _moments(name: str, x: Tensor, dim: Any, unbiased: Any, correction: Any, keepdim: bool,
+             rooted: bool = False) -> Any:
+    """The variance (or its root) and the mean that `var`, `std` and their pairs return, with PyTorch's options."""
     if isinstance(dim, bool):                               # var(x, unbiased)
         dim, unbiased = None, dim
     if unbiased is not None and correction is not None:
@@ -587,7 +590,7 @@ def _moments(name: str, x: Tensor, dim: Any, unbiased: Any, correction: Any, kee
     if not isinstance(x, Tensor):
         raise TypeError(f"[{name}] expected a Tensor; got {type(x).__name__}")
     axes = axes_of(dim, x.array.layout.ndim, name)
-    return moments(x, axes=axes, correction=correction, keepdim=builtins.bool(keepdim))
+    return moments(x, axes=axes, correction=correction, keepdim=builtins.bool(keepdim), rooted=rooted)
 
 
 def var(input: Tensor, dim: Any = None, unbiased: bool | None = None, keepdim: bool = False, *,
@@ -606,7 +609,7 @@ def std(input: Tensor, dim: Any = None, unbiased: bool | None = None, keepdim: b
     """The standard deviation over `dim`: the root of `var`, with its options. The gradient is 0 where it is 0."""
     if numpy:
         return std(input, unbiased=unbiased, correction=correction, **respelled("std", numpy, dim=dim, keepdim=keepdim))
-    return root(_moments("std", input, dim, unbiased, correction, keepdim)[0])
+    return _moments("std", input, dim, unbiased, correction, keepdim, True)[0]
 
 
 def var_mean(input: Tensor, dim: Any = None, unbiased: bool | None = None, keepdim: bool = False, *,
@@ -618,8 +621,7 @@ def var_mean(input: Tensor, dim: Any = None, unbiased: bool | None = None, keepd
 def std_mean(input: Tensor, dim: Any = None, unbiased: bool | None = None, keepdim: bool = False, *,
              correction: float | None = None) -> tuple[Tensor, Tensor]:
     """The standard deviation and the mean over `dim`, as two tensors; options as in `var`."""
-    variance, centre = _moments("std_mean", input, dim, unbiased, correction, keepdim)
-    return root(variance), centre
+    return _moments("std_mean", input, dim, unbiased, correction, keepdim, True)
 
 
 # ---- norm ------------------------------------------------------------------------------------------------------------
@@ -630,19 +632,23 @@ def vector_norm(x: Tensor, *, p: float, axes: tuple[int, ...], keepdim: bool) ->
 
     p = inf and -inf: the largest and the smallest |x|. p = 0: how many elements are not 0.
     """
-    if p == 2:
-        return root(sum_op(mul(x, x), axes=axes, keepdim=keepdim))
     if p == 1:
         return sum_op(abs(x), axes=axes, keepdim=keepdim)
     if p in (float("inf"), float("-inf")):
         return (_amax if p > 0 else _amin)(abs(x), axes=axes, keepdim=keepdim)
     if p == 0:
         return sum_op(where(eq(x, 0), sign(x), 1), axes=axes, keepdim=keepdim)         # 0 or 1, with gradient 0
+    unit = unit_of(x, axes)
+    x = div(x, unit)
+    if not keepdim:
+        unit = through(as_reshaped, unit, reduced_shape(tuple(x.shape), axes, False))
+    if p == 2:
+        return mul(root(sum_op(mul(x, x), axes=axes, keepdim=keepdim)), unit)
     zero = eq(x, 0)
     at_zero = 0 if p > 0 else float("inf")
     total = sum_op(where(zero, at_zero, pow(where(zero, 1, abs(x)), p)), axes=axes, keepdim=keepdim)
     none = eq(total, 0)
-    return where(none, at_zero, pow(where(none, 1, total), 1.0 / p))
+    return where(none, at_zero, mul(pow(where(none, 1, total), 1.0 / p), unit))
 
 
 @vector_norm.check
@@ -653,33 +659,38 @@ def _norm_rule(x: Layout, *, p: float, axes: tuple[int, ...], keepdim: bool) -> 
         fail("norm", f"p = {p} has no value for no elements", x)
 
 
+def _over_norm(kernels: KernelTable, out: Layout) -> Callable[[Array, Array], Array]:
+    """A function that launches g / y for a gradient g and a norm or deviation y: 0 where y is 0."""
+    divide, equal, choose = kernels.div[out.dtype], kernels.eq[out.dtype], kernels.where.move(out.dtype)
+    flags, zero = layout(out.device, BOOL, out.shape), constant(0, out.dtype, out.device).array
+    two, test = elementwise_plan(out, out, out), elementwise_plan(flags, out, zero.layout)
+    pick = elementwise_plan(out, flags, zero.layout, out)
+
+    def run(g: Array, y: Array) -> Array:
+        factor, none = alloc(out), alloc(flags)
+        divide.call(factor.ptr, g.ptr, y.ptr, two.ptr)
+        equal.call(none.ptr, y.ptr, zero.ptr, test.ptr)
+        choose.call(factor.ptr, none.ptr, zero.ptr, factor.ptr, pick.ptr)       # type: ignore[union-attr]
+        return factor
+    return run
+
+
 @vector_norm.fused
 def _norm_kernels(kernels: KernelTable, x: Layout, *, p: float, axes: tuple[int, ...], keepdim: bool) -> Any:
     if p != 2 or not x.size:
         raise NoKernel("only the 2-norm has kernels")
-    square, total, root_of = kernels.square[x.dtype], kernels.sum[x.dtype], kernels.sqrt[x.dtype]
-    divide, multiply, equal = kernels.div[x.dtype], kernels.mul[x.dtype], kernels.eq[x.dtype]
-    choose = kernels.where.move(x.dtype)
+    forward, multiply = kernels.norm[x.dtype], kernels.mul[x.dtype]
     out, kept = (layout(x.device, x.dtype, reduced_shape(x.shape, axes, k)) for k in (keepdim, True))
-    flags, zero = layout(x.device, BOOL, out.shape), constant(0, x.dtype, x.device).array
-    each, add_up, one = elementwise_plan(x, x), reduce_plan(x, axes), elementwise_plan(out, out)
-    two, test = elementwise_plan(out, out, out), elementwise_plan(flags, out, zero.layout)
-    pick = elementwise_plan(out, flags, zero.layout, out)
-    across = elementwise_plan(x, x, kept)
+    plan, across, over_norm = reduce_plan(x, axes), elementwise_plan(x, x, kept), _over_norm(kernels, out)
 
     def run_forward(a: Array) -> Any:
-        squares, y = alloc(x), alloc(out)
-        square.call(squares.ptr, a.ptr, each.ptr)
-        total.call(y.ptr, squares.ptr, add_up.ptr)
-        root_of.call(y.ptr, y.ptr, one.ptr)
+        y = alloc(out)
+        forward.call(y.ptr, a.ptr, plan.ptr)
         return y, (a, y)
 
     def run_backward(saved: Any, g: Array, needs: list[bool]) -> list[Array | None]:
         a, y = saved
-        gx, factor, none = alloc(x), alloc(out), alloc(flags)
-        divide.call(factor.ptr, g.ptr, y.ptr, two.ptr)
-        equal.call(none.ptr, y.ptr, zero.ptr, test.ptr)
-        choose.call(factor.ptr, none.ptr, zero.ptr, factor.ptr, pick.ptr)       # type: ignore[union-attr]
+        gx, factor = alloc(x), over_norm(g, y)
         multiply.call(gx.ptr, a.ptr, factor.ptr, across.ptr)
         return [gx]
     return run_forward, run_backward
@@ -853,5 +864,5 @@ def _scan_rule(k: Any, host: Any) -> Sequence[Launch]:
     return [over(lines if k.n else 0)]
 
 
-launch("ops/reduce.cu", "sum prod max min argmax argmin count_nonzero any all moments", _reduction_rule, shared=12288)
+launch("ops/reduce.cu", "sum mean norm prod max min argmax argmin count_nonzero any all moments", _reduction_rule, shared=12288)
 launch("ops/reduce.cu", "cumsum cumprod", _scan_rule)

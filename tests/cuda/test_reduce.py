@@ -25,7 +25,7 @@ REDUCTIONS = {
 
 
 @pytest.mark.parametrize("full", [k for k in signatures() if split(k)[0] in
-                                  ("sum", "prod", "max", "min", "argmax", "argmin", "count_nonzero", "any", "all", "moments")])
+                                  ("sum", "mean", "norm", "prod", "max", "min", "argmax", "argmin", "count_nonzero", "any", "all", "moments")])
 def test_reductions(full, order):
     name, suffix = split(full)
     if RACE and suffix != "f32":
@@ -38,7 +38,8 @@ def test_reductions(full, order):
         if name == "moments":
             x += 1000
         outs = [np.zeros(outputs, to)] * (2 if name == "moments" else 1)
-        compare(full, *outs, x, plan, ulps={"prod": 512, "moments": 256}.get(name, 64))
+        for more in [(2.0, 0), (2.0, 1)] if name == "moments" else [()]:
+            compare(full, *outs, x, plan, *more, ulps={"prod": 512, "moments": 256}.get(name, 64))
     if suffix in ("f32", "f64") and name != "moments":
         x = values(DTYPES[suffix], 70)
         x[[5, 40]] = np.nan, np.inf
