@@ -11,11 +11,79 @@
  * cache, never E[x^2] - E[x]^2. Sums run per vector lane over at most BLOCK_ELEMENTS elements, and blocks are added in
  * double. Same bits: how sums are split depends on shapes only, never on threads, and a row's result not on its
  * neighbours.
+ *
+ * Range: the result does not depend on the scale of x, but its squares overflow or vanish where x is near the ends of
+ * T's range. Then rstd tells so, and that set is done again by the plain loop in a wider type.
  */
 #include "loops.h"
 #include "norm.h"
 
 #if IS_REAL
+
+/* ---- the plain loop, for sets whose squares leave the range of T --------------------------------------------------- */
+#if TYPE_IS == 1
+typedef double Wide;
+#define ROOT sqrt
+#define PICK_BITS(f32, f64) f32
+#else
+typedef long double Wide;            /* no wider than double on some targets; then it changes nothing */
+#define ROOT sqrtl
+#define PICK_BITS(f32, f64) f64
+#endif
+
+/* Did squares leave the range of T, or nearly so? In range, rstd is from 2^-64 to 2^64 (2^-512 to 2^512): the bits of
+ * these numbers less those of the first are below 2^30 (2^62). Not so of others, of 0, inf and NaN. */
+INLINE int some_out_of_range(const T *rstd, int64_t n) {
+  TU found = 0;
+  for (int64_t i = 0; i < n; i++) {
+    TU bits;
+    memcpy(&bits, rstd + i, sizeof bits);
+    found |= bits - ((TU)PICK_BITS(63, 511) << PICK_BITS(23, 52));
+  }
+  return found >> PICK_BITS(30, 62) != 0;
+}
+static inline int out_of_range(T rstd) { return some_out_of_range(&rstd, 1); }
+
+/* The n elements of a set lie in strips; `each` neighbours share a weight. */
+typedef struct { int64_t n, strip, stride, each; } set;
+static inline int64_t place(set s, int64_t e) { return e / s.strip * s.stride + e % s.strip; }
+
+/* mean and var may be null; the mean counts as 0 unless `centred` */
+NOINLINE void plain_forward(T *y, T *mean, T *var, T *rstd, const T *x, const T *weight, const T *bias, set s,
+                            double eps, int centred) {
+  Wide sum = 0, squares = 0;
+  for (int64_t e = 0; e < s.n; e++) sum += x[place(s, e)];
+  const Wide m = centred ? sum / (Wide)s.n : 0;
+  for (int64_t e = 0; e < s.n; e++) squares += (x[place(s, e)] - m) * (x[place(s, e)] - m);
+  const Wide r = 1 / ROOT(squares / (Wide)s.n + eps);
+  if (mean) *mean = (T)m;
+  if (var) *var = (T)(squares / (Wide)s.n);
+  *rstd = (T)r;
+  for (int64_t e = 0; e < s.n; e++) {
+    const Wide w = weight ? weight[e / s.each] : 1, b = bias ? bias[e / s.each] : 0;
+    y[place(s, e)] = (T)((x[place(s, e)] - m) * r * w + b);
+  }
+}
+
+/* gx, gw and gb may be null. The sums for weight and bias are added to gw and gb, or (first) written there. */
+NOINLINE void plain_backward(T *gx, T *gw, T *gb, const T *gy, const T *x, T mean, T rstd, const T *weight, set s,
+                             int centred, int first) {
+  Wide c1 = 0, c2 = 0, sum = 0, sum_xhat = 0;
+  for (int64_t e = 0; e < s.n; e++) {
+    const int64_t c = e / s.each;
+    const Wide g = gy[place(s, e)], w = weight ? weight[c] : 1, xhat = ((Wide)x[place(s, e)] - mean) * rstd;
+    c1 += g * w, c2 += g * w * xhat, sum += g, sum_xhat += g * xhat;
+    if ((e + 1) % s.each) continue;
+    if (gw) gw[c] = (T)(first ? sum_xhat : gw[c] + sum_xhat);
+    if (gb) gb[c] = (T)(first ? sum : gb[c] + sum);
+    sum = sum_xhat = 0;
+  }
+  c1 = centred ? c1 / (Wide)s.n : 0, c2 /= (Wide)s.n;
+  for (int64_t e = 0; gx && e < s.n; e++) {
+    const Wide w = weight ? weight[e / s.each] : 1, xhat = ((Wide)x[place(s, e)] - mean) * rstd;
+    gx[place(s, e)] = (T)((gy[place(s, e)] * w - c1 - xhat * c2) * rstd);
+  }
+}
 
 /* ---- layer norm and RMS norm: x is [rows, n], S a row -------------------------------------------------------------
  *
@@ -106,6 +174,11 @@ INLINE void layer_norm_some(const layer_norm_args *a, int64_t row, const int R, 
       V xhat = (load_n(x + r * n + j, k) - mean[r]) * rstd[r];
       store_n(y + r * n + j, centred ? vfma(xhat, w, b) : xhat * w, k);
     });
+  if (__builtin_expect(!some_out_of_range(a->rstd + row, R), 1)) return;
+  for (int r = 0; r < R; r++)
+    if (out_of_range(a->rstd[row + r]))
+      plain_forward(y + r * n, centred ? a->mean + row + r : 0, 0, a->rstd + row + r, x + r * n, a->weight, a->bias,
+                    (set){n, n, 0, 1}, a->eps, centred);
 }
 
 static void layer_norm_rows(void *context, int64_t begin, int64_t end) {
@@ -233,8 +306,15 @@ NOINLINE void rms_back_1(const layer_norm_back_args *a, int64_t row, T *gw, int 
 static void layer_norm_back_rows(const layer_norm_back_args *a, int64_t row, int64_t last, T *gw, int first,
                                  int centred) {
   back_rows *four = centred ? layer_back_4 : rms_back_4, *one = centred ? layer_back_1 : rms_back_1;
-  for (; row + 4 <= last; row += 4, first = 0) four(a, row, gw, first);
-  for (; row < last; row++, first = 0) one(a, row, gw, first);
+  const int64_t n = a->n;
+  for (int rows; row < last; row += rows, first = 0) {
+    rows = row + 4 <= last && !some_out_of_range(a->rstd + row, 4) ? 4 : 1;
+    if (rows == 4) four(a, row, gw, first);
+    else if (!out_of_range(a->rstd[row])) one(a, row, gw, first);
+    else
+      plain_backward(a->gx ? a->gx + row * n : 0, gw, gw && centred ? gw + n : 0, a->gy + row * n, a->x + row * n,
+                     centred ? a->mean[row] : 0, a->rstd[row], a->weight, (set){n, n, 0, 1}, centred, first);
+  }
 }
 
 static void layer_norm_back_chunks(const layer_norm_back_args *a, int64_t begin, int64_t end, int centred) {
@@ -371,6 +451,15 @@ INLINE void scale_strips(T *y, const T *x, T mean, T scale, T shift, int64_t bat
     EACH_VECTOR(j, k, inner, store_n(y + q * stride + j, vfma(load_n(x + q * stride + j, k) - m, a, b), k););
 }
 
+static inline set channel_set(int64_t batch, int64_t channels, int64_t inner) {
+  return (set){batch * inner, inner, channels * inner, batch * inner};
+}
+static void plain_batch_norm(const batch_norm_args *a, int64_t c) {
+  plain_forward(a->y + c * a->inner, a->mean + c, a->var + c, a->rstd + c, a->x + c * a->inner,
+                a->weight ? a->weight + c : 0, a->bias ? a->bias + c : 0, channel_set(a->batch, a->channels, a->inner),
+                a->eps, 1);
+}
+
 static void batch_norm_strips(void *context, int64_t begin, int64_t end) {
   const batch_norm_args *a = context;
   const int64_t inner = a->inner, stride = a->channels * inner;
@@ -384,7 +473,13 @@ static void batch_norm_strips(void *context, int64_t begin, int64_t end) {
       a->var[c] = (T)(var = s.m2 / s.n);
     }
     const double rstd = 1 / sqrt(var + a->eps);
-    if (a->rstd) a->rstd[c] = (T)rstd;
+    if (a->rstd) {
+      a->rstd[c] = (T)rstd;
+      if (out_of_range((T)rstd)) {
+        plain_batch_norm(a, c);
+        continue;
+      }
+    }
     scale_strips(a->y + c * inner, a->x + c * inner, (T)mean, (T)(a->weight ? rstd * a->weight[c] : rstd),
                  a->bias ? a->bias[c] : 0, a->batch, stride, inner);
   }
@@ -488,6 +583,9 @@ static void batch_norm_columns(void *context, int64_t begin, int64_t end) {
     spread(rstd, channels, inner);
     spread(shift, channels, inner);
     scale_columns(a->y + c * inner, a->x + c * inner, mean, rstd, shift, a->batch, stride, channels * inner);
+    if (a->rstd && some_out_of_range(a->rstd + c, channels))
+      for (int64_t i = 0; i < channels; i++)
+        if (out_of_range(a->rstd[c + i])) plain_batch_norm(a, c + i);
   }
 }
 
@@ -525,6 +623,12 @@ typedef struct {
 } batch_norm_back_args;
 
 INLINE int needs_sums(const batch_norm_back_args *a) { return !a->var || a->gweight || a->gbias; }
+static void plain_batch_norm_back(const batch_norm_back_args *a, int64_t c) {
+  const int64_t at = c * a->inner;
+  plain_backward(a->gx ? a->gx + at : 0, a->gweight ? a->gweight + c : 0, a->gbias ? a->gbias + c : 0, a->gy + at,
+                 a->x + at, a->mean[c], a->rstd[c], a->weight ? a->weight + c : 0,
+                 channel_set(a->batch, a->channels, a->inner), 1, 1);
+}
 static void batch_norm_back_strips(void *context, int64_t begin, int64_t end) {
   const batch_norm_back_args *a = context;
   const int64_t inner = a->inner, stride = a->channels * inner;
@@ -532,6 +636,10 @@ static void batch_norm_back_strips(void *context, int64_t begin, int64_t end) {
     const T *gy = a->gy + c * inner, *x = a->x + c * inner;
     const V m = vset(a->mean[c]);
     double sum = 0, sum_d = 0;
+    if (!a->var && out_of_range(a->rstd[c])) {
+      plain_batch_norm_back(a, c);
+      continue;
+    }
     if (needs_sums(a))
       EACH_BLOCK(b, i, strips, length, a->batch, inner,
         const T *g = gy + b * stride + i;
@@ -623,6 +731,8 @@ static void batch_norm_back_columns(void *context, int64_t begin, int64_t end) {
     if (a->var) column_back(a->gx + c * inner, gy, x, mean, c1, c2, rstd, a->batch, stride, 1, n);
     else column_back(a->gx + c * inner, gy, x, mean, c1, c2, rstd, a->batch, stride, 0, n);
   }
+  for (int64_t c = begin * many; !a->var && c < MIN(end * many, a->channels); c++)
+    if (out_of_range(a->rstd[c])) plain_batch_norm_back(a, c);
 }
 
 static void batch_norm_back(batch_norm_back_args *a) {
@@ -682,6 +792,8 @@ INLINE void group_norm_some(const group_norm_args *a, int64_t row, const int R) 
       for (int64_t c = 0; c < cpg; c++)
         scale_strips(y + c * inner, x + c * inner, mean[r][0], weight ? rstd[r][0] * weight[c] : rstd[r][0],
                      bias ? bias[c] : 0, 1, 0, inner);
+    if (__builtin_expect(out_of_range(rstd[r][0]), 0))
+      plain_forward(y, a->mean + row + r, 0, a->rstd + row + r, x, weight, bias, (set){n, n, 0, inner}, a->eps, 1);
   }
 }
 
@@ -719,6 +831,11 @@ static void group_norm_back_rows(void *context, int64_t begin, int64_t end) {
     const T rstd = a->rstd[row];
     const V m = vset(a->mean[row]), rs = vset(rstd);
     double c1 = 0, c2 = 0;
+    if (out_of_range(rstd)) {
+      plain_backward(a->gx ? a->gx + row * n : 0, dx, ds, gy, x, a->mean[row], rstd, weight, (set){n, n, 0, inner}, 1,
+                     1);
+      continue;
+    }
     if (inner == 1)
       EACH_VECTOR(j, k, n,
         V g = load_n(gy + j, k);
