@@ -196,6 +196,93 @@ NOINLINE void drop(const job *x, const item *at, T *s, int64_t i, int64_t j, int
   }
 }
 
+/* ---- the plain loop, for rows that the fast one gets wrong ----
+ *
+ * Scores beyond HUGE_SCORE: their rounding errors count in the exponent. And NaN or inf in keys and values that a row
+ * does not use: there 0 * NaN is NaN. Both show in the result. Here a key that is not used is not read. */
+#define HUGE_SCORE PICK_(16384.0, 8796093022208.0)
+
+static int uses(const job *x, const item *at, int64_t i, int64_t j) {
+  const int64_t m = i * x->mask_row + j * x->mask_key;
+  return !(x->causal && j > i) && !(at->allowed && !at->allowed[m]) && !(at->bias && at->bias[m] == -INFINITY);
+}
+
+/* The weights of row i before dropout, in `w`, -1 for a key that is not used; what dropout multiplies with, in
+ * `factor`; the result is lse. */
+static double plain_weights(const job *x, const item *at, double *w, T *factor, int64_t i) {
+  double top = -INFINITY, sum = 0;
+  for (int64_t j = 0; j < x->keys; j++) {
+    factor[j] = 1;
+    w[j] = -1;
+    if (!uses(x, at, i, j)) continue;
+    double s = 0;
+    for (int64_t c = 0; c < x->depth; c++) s += (double)at->q[i * x->depth + c] * (double)at->k[j * x->depth + c];
+    w[j] = s * x->scale + (at->bias ? (double)at->bias[i * x->mask_row + j * x->mask_key] : 0);
+    top = w[j] > top || w[j] != w[j] ? w[j] : top;
+  }
+  const double shift = top == -INFINITY ? 0 : top;
+  for (int64_t j = 0; j < x->keys; j++)
+    if (uses(x, at, i, j)) sum += w[j] = exp(w[j] - shift);
+  for (int64_t j = 0; j < x->keys; j++)
+    if (uses(x, at, i, j) && sum != 0) w[j] /= sum;
+  if (x->limit) drop(x, at, factor, i, 0, x->keys);
+  return sum == 0 ? INFINITY : top + log(sum);
+}
+
+NOINLINE void plain_forward(const job *x, const item *at, int64_t i) {
+  double *w = mg_scratch(1, (size_t)x->keys * (sizeof(double) + sizeof(T)));
+  T *factor = (T *)(w + x->keys);
+  const int64_t row = at->number * x->rows + i;
+  x->lse[row] = (T)plain_weights(x, at, w, factor, i);
+  for (int64_t c = 0; c < x->value_depth; c++) {
+    double sum = 0;
+    for (int64_t j = 0; j < x->keys; j++)
+      if (w[j] != -1) sum += w[j] * factor[j] * at->v[j * x->value_depth + c];
+    x->out[row * x->value_depth + c] = (T)sum;
+  }
+  const T none = x->lse[row] == x->lse[row] ? 0 : x->lse[row];       /* NaN stays in its whole row */
+  for (int64_t j = 0; x->weights && j < x->keys; j++)
+    x->weights[row * x->keys + j] = w[j] == -1 ? none : (T)(w[j] * factor[j]);
+}
+
+static void add_scaled(T *to, double factor, const T *x, int64_t n) {
+  for (int64_t c = 0; to && c < n; c++) to[c] += (T)(factor * x[c]);
+}
+static void set_zero(T *p, int64_t n) { if (p) memset(p, 0, (size_t)n * sizeof(T)); }
+
+/* all gradients of an item */
+NOINLINE void plain_backward(const job *x, const item *at) {
+  const int64_t rows = x->rows, keys = x->keys, depth = x->depth, width = x->value_depth;
+  double *w = mg_scratch(1, (size_t)keys * (sizeof(double) + sizeof(T)));
+  T *factor = (T *)(w + keys);
+  T *gq = x->gq ? x->gq + at->number * rows * depth : 0, *gk = x->gk ? x->gk + at->number * keys * depth : 0;
+  T *gv = x->gv ? x->gv + at->number * keys * width : 0;
+  set_zero(gq, rows * depth), set_zero(gk, keys * depth), set_zero(gv, keys * width);
+  for (int64_t i = 0; i < rows; i++) {
+    const T *g = x->gout + (at->number * rows + i) * width, *out = x->out + (at->number * rows + i) * width;
+    double sum = 0;
+    for (int64_t c = 0; c < width; c++) sum += (double)g[c] * (double)out[c];
+    plain_weights(x, at, w, factor, i);
+    for (int64_t j = 0; j < keys; j++) {
+      if (w[j] == -1) continue;
+      double d = 0;
+      for (int64_t c = 0; c < width; c++) d += (double)g[c] * (double)at->v[j * width + c];
+      d = w[j] * (d * factor[j] - sum) * x->scale;
+      add_scaled(gq ? gq + i * depth : 0, d, at->k + j * depth, depth);
+      add_scaled(gk ? gk + j * depth : 0, d, at->q + i * depth, depth);
+      add_scaled(gv ? gv + j * width : 0, w[j] * factor[j], g, width);
+    }
+  }
+}
+
+static int has_nan(const T *p, int64_t n) {
+  V sum = vzero();
+  if (p) EACH_VECTOR(c, k, n, const V v = load_n(p + c, k); sum += v - v;);      /* inf - inf is NaN, too */
+  return vsum(sum) != 0;
+}
+static int is_masked(const job *x) { return x->causal || x->bias || x->allowed; }
+static int is_huge(T score) { return score - score == 0 && MATH(fabs)(score) > HUGE_SCORE; }
+
 /* ---- forward ---- */
 
 /* Turns R rows of scores, from row i on, keys [j, j + n), into exponentials. top and sum are those of the rows so far.
@@ -270,7 +357,15 @@ static void forward_block(const job *x, const item *at, T *s, const T *strips, c
   for (int64_t r = 0; r < m; r++) {
     const T part = sum[r] == 0 ? 0 : 1 / sum[r], lse = sum[r] == 0 ? INFINITY : top[r] + vlog(vset(sum[r]))[0];
     x->lse[row0 + r] = lse;
-    EACH_VECTOR(c, k, width, store_n(out + r * width + c, load_n(out + r * width + c, k) * part, k););
+    V odd = vzero();                                   /* NaN if the row holds inf or NaN */
+    EACH_VECTOR(c, k, width,
+      const V y = load_n(out + r * width + c, k) * part;
+      store_n(out + r * width + c, y, k);
+      odd += y - y;);
+    if (is_huge(top[r]) || (is_masked(x) && vsum(odd) != 0)) {
+      plain_forward(x, at, i + r);
+      continue;
+    }
     if (!x->weights) continue;
     T *w = x->weights + (row0 + r) * x->keys;
     const int64_t count = seen(x, i + r + 1, 0, x->keys);
@@ -406,6 +501,10 @@ static void backward_items(void *context, int64_t begin, int64_t end) {
         if (gq) weigh(x, gq + i * depth, depth, d, k_rows + j * down, down, i, m, j, n, j > 0);
       }
     }
+    int wrong = is_masked(x) && (has_nan(gq, gq ? rows * depth : 0) || has_nan(gk, gk ? keys * depth : 0) ||
+                                 has_nan(gv, gv ? keys * width : 0));
+    for (int64_t i = 0; i < rows; i++) wrong |= is_huge(x->lse[unit * rows + i]);
+    if (wrong) plain_backward(x, &at);
   }
 }
 

@@ -26,7 +26,7 @@ from .arrange import tril
 from .convert import cast
 from .creation import ones
 from .index import repeat_interleave
-from .math import add, div, eq, exp, logical_not, mul, sub, where
+from .math import add, div, eq, exp, gt, isfinite, logical_not, mul, sub, where
 from .matmul import matmul
 from .random import Generator, check_probability, dropped_op, dropped_oracle, take_stream
 from .reduce import amax, sum
@@ -48,9 +48,17 @@ def _attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, s
     the keys 0 .. i only. A query without any key gives 0, and its gradients are 0. `drop` sets a weight to 0 with
     probability p, and divides the others by 1 - p.
     """
+    masked = mask is not None or is_causal
+    if masked:                                      # what holds NaN or inf counts only where it is used
+        raw_key, raw_value = key.detach(), value.detach()
+        key, value = where(isfinite(key), key, 0.0), where(isfinite(value), value, 0.0)
     scores = mul(matmul(query, swapaxes(key, -2, -1)), scale)
+    if masked:
+        raw = mul(matmul(query.detach(), swapaxes(raw_key, -2, -1)), scale)
+        scores = where(isfinite(raw), scores, raw)
     if mask is not None:
-        scores = where(mask, scores, -np.inf) if mask.dtype == BOOL else add(scores, mask)
+        absent = logical_not(mask) if mask.dtype == BOOL else eq(mask, -np.inf)
+        scores = where(absent, -np.inf, scores if mask.dtype == BOOL else add(scores, mask))
     if is_causal:
         past = tril(ones(scores.shape[-2:], dtype=BOOL, device=scores.device))
         scores = where(past, scores, -np.inf)
@@ -67,6 +75,9 @@ def _attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, s
         kept = logical_not(dropped_op(stream, shape=tuple(weights.shape), p=p))
         weights = mul(weights, mul(cast(kept, weights.dtype), 1 / (1 - p) if p < 1 else 0.0))
     y = matmul(weights, value)
+    if masked:
+        odd = matmul(cast(logical_not(dead), y.dtype), cast(logical_not(isfinite(raw_value)), y.dtype))
+        y = where(gt(odd, 0.0), matmul(weights.detach(), raw_value), y)
     return (y, weights) if need_weights else y
 
 

@@ -216,7 +216,8 @@ def _clamp_kernels(kernels: KernelTable, x: Layout, *, low: float, high: float) 
     forward, backward = kernels.hardtanh[x.dtype], kernels.hardtanh_backward[x.dtype]
     plan, back = elementwise_plan(x, x), elementwise_plan(x, x, x)
     kind = x.dtype.type         # hardtanh's gradient is 0 at its bounds: they move to the next numbers outside
-    under, over = float(np.nextafter(kind(low), kind(-math.inf))), float(np.nextafter(kind(high), kind(math.inf)))
+    with np.errstate(over="ignore"):            # the next number may be inf
+        under, over = float(np.nextafter(kind(low), kind(-math.inf))), float(np.nextafter(kind(high), kind(math.inf)))
 
     def run_forward(xa: Array) -> Any:
         y = alloc(x)

@@ -7,6 +7,7 @@ computation of the same result; samples; signatures that must be refused. At the
 """
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,7 +23,7 @@ from ..devices.launch import Launch, Rule, ceil_div, columns, launch, over, per_
 from ..devices.memory import Array, Layout, alloc, layout
 from .convert import cast
 from .math import add, div, gt, mul, rsqrt, sub, where
-from .reduce import mean
+from .reduce import mean, unit_of
 from .reduce import sum as total
 from .view import expand, reshape
 
@@ -32,6 +33,12 @@ __all__ = ["layer_norm", "rms_norm", "batch_norm", "batch_norm_eval", "group_nor
 def _float_input(op: str, x: Layout) -> None:
     if not is_float(x.dtype):
         fail(op, "x must be floating point", x, "convert with .float()")
+
+
+def _in_range(x: Tensor, axes: tuple[int, ...], eps: float) -> tuple[Tensor, Tensor, Tensor]:
+    """x and eps in a unit (see `unit_of`) in which squares over `axes` stay in range: x / unit, unit, eps / unit^2."""
+    unit = unit_of(x, axes, math.sqrt(eps))
+    return div(x, unit), unit, div(div(eps, unit), unit)
 
 
 def _affine(y: Tensor, weight: Tensor | None, bias: Tensor | None, shape: tuple[int, ...]) -> Tensor:
@@ -51,8 +58,9 @@ def layer_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, *, normali
     Shapes: x (*, *normalized_shape) floating point, weight and bias normalized_shape or None -> y like x.
     """
     axes = tuple(range(x.ndim - len(normalized_shape), x.ndim))
+    x, unit, share = _in_range(x, axes, eps)
     centered = sub(x, mean(x, axes, True))
-    y = mul(centered, rsqrt(add(mean(mul(centered, centered), axes, True), eps)))
+    y = mul(centered, rsqrt(add(mean(mul(centered, centered), axes, True), share)))
     if weight is not None:
         y = mul(y, weight)
     return y if bias is None else add(y, bias)
@@ -139,7 +147,8 @@ def rms_norm(x: Tensor, weight: Tensor | None, *, normalized_shape: tuple[int, .
     Shapes: x (*, *normalized_shape) floating point, weight normalized_shape or None -> y like x.
     """
     axes = tuple(range(x.ndim - len(normalized_shape), x.ndim))
-    y = mul(x, rsqrt(add(mean(mul(x, x), axes, True), _rms_eps(x.dtype, eps))))
+    x, unit, share = _in_range(x, axes, _rms_eps(x.dtype, eps))
+    y = mul(x, rsqrt(add(mean(mul(x, x), axes, True), share)))
     return y if weight is None else mul(y, weight)
 
 
@@ -244,13 +253,14 @@ def batch_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, *,
     running statistics: mean and var are returned for them and have no gradient.
     """
     axes = (0, *range(2, x.ndim))
+    x, unit, share = _in_range(x, axes, eps)
     mu = mean(x, axes, True)
     centered = sub(x, mu)
     var = mean(mul(centered, centered), axes, True)
-    y = _affine(mul(centered, rsqrt(add(var, eps))), weight, bias, _channels(x))
+    y = _affine(mul(centered, rsqrt(add(var, share))), weight, bias, _channels(x))
     flat = (x.shape[1],)
     # detached: mean and var update running statistics, which are state and not part of the function
-    return y, reshape(mu, flat).detach(), reshape(var, flat).detach()
+    return y, reshape(mul(mu, unit), flat).detach(), reshape(mul(mul(var, unit), unit), flat).detach()
 
 
 @batch_norm.check
@@ -407,8 +417,9 @@ def group_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, *, num_gro
     """
     n = x.shape[0]
     grouped = reshape(x, (n, num_groups, x.numel() // (n * num_groups) if n else 0))
+    grouped, unit, share = _in_range(grouped, (2,), eps)
     centered = sub(grouped, mean(grouped, 2, True))
-    y = reshape(mul(centered, rsqrt(add(mean(mul(centered, centered), 2, True), eps))), x.shape)
+    y = reshape(mul(centered, rsqrt(add(mean(mul(centered, centered), 2, True), share))), x.shape)
     return _affine(y, weight, bias, _channels(x))
 
 
@@ -499,13 +510,13 @@ def masked_norm(x: Tensor, mask: Tensor, *, axes: tuple[int, ...], eps: float = 
     mask = expand(mask, x.shape)
     count = total(cast(mask, x.dtype), axes, True)
     share = div(1.0, where(gt(count, 0.0), count, 1.0))
-    kept = where(mask, x, 0.0)
+    kept, unit, eps_there = _in_range(where(mask, x, 0.0), axes, eps)
     mu = mul(total(kept, axes, True), share)
     if centered:
         kept = where(mask, sub(kept, mu), 0.0)
     var = mul(total(mul(kept, kept), axes, True), share)
     # detached: mean and var update running statistics, which are state and not part of the function
-    return mul(kept, rsqrt(add(var, eps))), mu.detach(), var.detach(), count
+    return (mul(kept, rsqrt(add(var, eps_there))), mul(mu, unit).detach(), mul(mul(var, unit), unit).detach(), count)
 
 
 @masked_norm.check

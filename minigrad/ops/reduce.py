@@ -32,6 +32,7 @@ from .arrange import flip
 from .convert import cast
 from .dispatch import bind, constant, planner, through
 from .elementwise import Elementwise
+from .formula import clamp
 from .join import cat_op
 from .math import (
     abs,
@@ -39,13 +40,13 @@ from .math import (
     copy,
     div,
     eq,
-    gt,
-    isinf,
+    exp2,
+    floor,
     isnan,
+    log2,
     logical_and,
     logical_not,
     logical_or,
-    lt,
     maximum,
     minimum,
     mul,
@@ -471,18 +472,19 @@ def count_nonzero(input: Tensor, dim: Any = None) -> Tensor:
 
 # ---- variance --------------------------------------------------------------------------------------------------------
 
-def unit_of(x: Tensor, axes: tuple[int, ...], least: float = 0.0) -> Tensor:
-    """What the elements over `axes` are to be divided by, so that their squares neither overflow nor vanish: nearly
-    always 1, else the largest |x| (but `least`, if all are smaller), with size 1 along `axes`. It is a constant: the
-    functions that use it do not depend on it, and so neither do their derivatives."""
+def unit_of(x: Tensor, axes: tuple[int, ...], least: float = 0.0, always: bool = False) -> Tensor:
+    """What the elements over `axes` are to be divided by, so that their powers (and those of the derivatives) neither
+    overflow nor vanish: 1 for ordinary sizes, unless `always`, else a power of 2 near the largest |x| (or `least`, if
+    all are smaller); with size 1 along `axes`. Powers of 2 round nothing. It is a constant: the functions that use it
+    do not depend on it, and so neither do their derivatives."""
     kept = layout(x.device, x.dtype, reduced_shape(tuple(x.shape), axes, True))
     if not extent(x.array.layout, axes):
         return through(as_expanded, constant(1, x.dtype, x.device), kept.shape)
-    size = _amax(abs(x.detach()), axes=axes, keepdim=True)
-    size = where(lt(size, least), least, size)
-    edge = 2.0 ** (500 if x.dtype.itemsize == 8 else 60)
-    ordinary = logical_or(logical_and(gt(size, 1 / edge), lt(size, edge)), logical_or(eq(size, 0), isinf(size)))
-    return where(logical_or(ordinary, isnan(size)), 1.0, size)
+    wide = np.finfo(np.float64 if x.dtype.itemsize == 8 else np.float32)
+    size = clamp(_amax(abs(x.detach()), axes=axes, keepdim=True), builtins.max(least, float(wide.tiny)), float(wide.max) / 2)
+    unit = exp2(floor(log2(size)))
+    edge = 2.0 ** (wide.maxexp // 8)
+    return unit if always else where(eq(size, clamp(size, 1 / edge, edge)), 1.0, unit)
 
 
 @op
@@ -638,7 +640,7 @@ def vector_norm(x: Tensor, *, p: float, axes: tuple[int, ...], keepdim: bool) ->
         return (_amax if p > 0 else _amin)(abs(x), axes=axes, keepdim=keepdim)
     if p == 0:
         return sum_op(where(eq(x, 0), sign(x), 1), axes=axes, keepdim=keepdim)         # 0 or 1, with gradient 0
-    unit = unit_of(x, axes)
+    unit = unit_of(x, axes, always=p != 2)
     x = div(x, unit)
     if not keepdim:
         unit = through(as_reshaped, unit, reduced_shape(tuple(x.shape), axes, False))
