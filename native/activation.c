@@ -115,7 +115,8 @@ FORWARD0(softsign, LIGHT)
 BACKWARD0(softsign_backward, LIGHT)
 
 /* ---- from the output y: tanh' = 1 - y^2, sigmoid' = (1 - y) y. Where |y| is nearly 1, the difference has lost its
- *      digits; only there x is read, and the function computed again: sigmoid'(x) = S(x) S(-x), tanh'(x) = 4 sigmoid'(2x).
+ *      digits; only there x is read, and the function computed again: sigmoid'(x) = S(x) S(-x), tanh'(x) =
+ *      4 sigmoid'(2x).
  *      A block of vectors is tested at once. ---- */
 #define NEARLY_1 F(0.999)
 static inline V sigmoid_slope(V x) { const Sigmoid p = vsigmoids(x); return p.up * p.down; }
@@ -185,8 +186,8 @@ BACKWARD2(softplus_backward, HEAVY)
 FORWARD0(logsigmoid, HEAVY)
 BACKWARD0(logsigmoid_backward, HEAVY)
 
-/* ---- x s(x) with s from 0 to 1: silu, mish, gelu. Beyond EXP_0_, s is 0 or 1: x stays inside where an inf would meet a
- *      0 ---- */
+/* ---- x s(x) with s from 0 to 1: silu, mish, gelu. Beyond EXP_0_, s is 0 or 1: x stays inside where an inf would meet
+ *      a 0 ---- */
 static inline V from_below(V x) { return vupper_(vset(-EXP_0_), x); }
 static inline V bounded(V x) { return vlower_(vset(EXP_0_), from_below(x)); }
 

@@ -20,7 +20,7 @@
 
 #if IS_REAL
 
-/* ---- the plain loop, for sets whose squares leave the range of T --------------------------------------------------- */
+/* ---- the plain loop, for sets whose squares leave the range of T ---- */
 #if TYPE_IS == 1
 typedef double Wide;
 #define ROOT sqrt

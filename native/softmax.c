@@ -133,8 +133,8 @@ INLINE void columns(V *m, V *s, T *e, const T *x, int64_t n, int64_t stride, con
  *                   softmax: y = exp(x - m) / s      log-softmax: y = x - m - log(s)      logsumexp: y = m + log(s)
  *
  * Softmax keeps the exponentials in y while it sums them, and scales them there: one exp per element. So does the
- * backward of logsumexp, gx = gy * softmax(x): computed from x, because exp(x - y) is inaccurate where y is large. Beside
- * an infinite m nothing else counts: the gradient of the rest is exp(x - inf) = 0, as if s were 1.
+ * backward of logsumexp, gx = gy * softmax(x): computed from x, because exp(x - y) is inaccurate where y is large.
+ * Beside an infinite m nothing else counts: the gradient of the rest is exp(x - inf) = 0, as if s were 1.
  */
 typedef struct { T *y; const T *x, *gy; int64_t n, inner; } softmax_args;
 

@@ -60,7 +60,7 @@ BACKWARD(HEAVY, hardswish_backward, x <= -3 ? T(0) : x >= 3 ? g : g * (x / 3 + T
 __device__ __forceinline__ T square_of(T x) { return x * x; }
 FORWARD(HEAVY, softsign, fabs(x) == T(INFINITY) ? copysign(T(1), x) : x / (1 + fabs(x)))
 BACKWARD(HEAVY, softsign_backward, g / square_of(1 + fabs(x)))
-// from the output y; where |y| is nearly 1, the difference has lost its digits, and the function is computed again from x
+// from the output y; where |y| is nearly 1, the difference has lost its digits, and x is used instead
 __device__ __forceinline__ T sigmoid_slope(T x) {
   const T e = exp(-fabs(x)), q = 1 / (1 + e);
   return e * q * q;

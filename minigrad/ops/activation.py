@@ -39,8 +39,8 @@ def activation(saves: str = "input", floats_only: bool = True, kernel: str = "")
     """Makes an activation function of a definition with one tensor and perhaps some numbers.
 
     It becomes an op with the kernels `kernel` (default: the definition's name) and `kernel_backward`. Plans walk them:
-    any layout is taken, and nothing is copied. `saves`: "input" or "output": the backward kernel reads the input, or the
-    output and (where the output is nearly constant) the input.
+    any layout is taken, and nothing is copied. `saves`: "input" or "output", what the backward kernel reads; beside the
+    output it reads the input where the output is nearly constant.
     """
     def make(definition: Callable) -> Any:
         name = kernel or definition.__name__

@@ -400,6 +400,8 @@ def _labels_rule(op: str, x: Layout, target: Layout, weight: Layout | None) -> N
              "the classes are dimension 1 of the input (0 if it has one dimension)", ValueError)
     if weight is not None and weight.shape != (x.shape[axis],):
         fail(op, "weight must have one value per class", [x, weight])
+    if weight is not None and weight.dtype != x.dtype:
+        fail(op, "weight must have the input's dtype", [x, weight], "convert one of them")
 
 
 @_cross_entropy.fused
@@ -408,8 +410,6 @@ def _cross_entropy_kernels(kernels: KernelTable, x: Layout, target: Layout, weig
     forward, backward = kernels.cross_entropy_forward[x.dtype], kernels.cross_entropy_backward[x.dtype]
     if target.dtype != INT64:
         raise NoKernel("the kernels take labels, not class probabilities")
-    if weight is not None and weight.dtype != x.dtype:
-        raise NoKernel("weight has another dtype")
     outer, classes, inner = outer_n_inner(x, _class_axis(x))
     code = REDUCTIONS[reduction]
     one = layout(x.device, x.dtype, ())

@@ -37,7 +37,7 @@ def _float_input(op: str, x: Layout) -> None:
 
 def _in_range(x: Tensor, axes: tuple[int, ...], eps: float) -> tuple[Tensor, Tensor, Tensor]:
     """x and eps in a unit (see `unit_of`) in which squares over `axes` stay in range: x / unit, unit, eps / unit^2."""
-    unit = unit_of(x, axes, math.sqrt(eps))
+    unit = unit_of(x, axes, math.sqrt(max(eps, 0.0)))
     return div(x, unit), unit, div(div(eps, unit), unit)
 
 

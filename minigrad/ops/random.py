@@ -278,6 +278,8 @@ def normal(mean: Any, std: Any = 1.0, size: Any = None, *, generator: Generator 
             raise TypeError("[normal] size is needed where mean and std are numbers")
         to = layout_for((size,), dtype, device, "normal")
         return _finish(_draw("normal", to, generator, float(mean), float(std)), requires_grad)
+    if size is not None:
+        raise TypeError("[normal] size goes with two numbers; the result has the shape of the tensors")
     shaped = add(mul(tensors[0].detach(), 0), tensors[-1].detach())
     noise = new_tensor(_draw("normal", like_layout(shaped, None, None), generator, 0.0, 1.0), None)
     parts = [t.detach() if isinstance(t, Tensor) else t for t in (mean, std)]

@@ -12,8 +12,8 @@
 //
 // So neighbouring threads read neighbouring elements. blockDim.x and blockDim.y are powers of two. A long reduction to
 // few outputs is cut into segments (blockIdx.y), so that it occupies the whole GPU; the results of the segments go to
-// `segment_results`, and a second launch merges them. Float sums: at most 64 terms are added in T, then in double; where
-// a sum of T (or of squares) left the range of T, all of it in double.
+// `segment_results`, and a second launch merges them. Float sums: at most 64 terms are added in T, then in double;
+// where a sum of T (or of squares) left the range of T, all of it in double.
 #define IS_ANY (TYPE_IS <= 5)
 #define IS_NUMBER (TYPE_IS <= 4)
 #if IS_ANY

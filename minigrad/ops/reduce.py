@@ -481,7 +481,8 @@ def unit_of(x: Tensor, axes: tuple[int, ...], least: float = 0.0, always: bool =
     if not extent(x.array.layout, axes):
         return through(as_expanded, constant(1, x.dtype, x.device), kept.shape)
     wide = np.finfo(np.float64 if x.dtype.itemsize == 8 else np.float32)
-    size = clamp(_amax(abs(x.detach()), axes=axes, keepdim=True), builtins.max(least, float(wide.tiny)), float(wide.max) / 2)
+    size = _amax(abs(x.detach()), axes=axes, keepdim=True)
+    size = clamp(size, builtins.max(least, float(wide.tiny)), float(wide.max) / 2)
     unit = exp2(floor(log2(size)))
     edge = 2.0 ** (wide.maxexp // 8)
     return unit if always else where(eq(size, clamp(size, 1 / edge, edge)), 1.0, unit)
@@ -866,5 +867,6 @@ def _scan_rule(k: Any, host: Any) -> Sequence[Launch]:
     return [over(lines if k.n else 0)]
 
 
-launch("ops/reduce.cu", "sum mean norm prod max min argmax argmin count_nonzero any all moments", _reduction_rule, shared=12288)
+launch("ops/reduce.cu", "sum mean norm prod max min argmax argmin count_nonzero any all moments", _reduction_rule,
+       shared=12288)
 launch("ops/reduce.cu", "cumsum cumprod", _scan_rule)
