@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from operator import index
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -92,6 +93,7 @@ def layout(device: Device, dtype: np.dtype, shape: tuple[int, ...], strides: tup
             # every array has a layout, so all dtypes are checked here: bytes read as Python objects would crash
             raise TypeError(f"[tensor] elements must be numbers or bools in this machine's byte order; got {dtype}; "
                             "convert with astype()")
+        shape = tuple([index(n) for n in shape])        # 2.0 == 2 would be found later: it must never be the layout's
         dense = contiguous_strides(shape)
         contiguous = (strides is None or 0 in shape
                       or all(n == 1 or s == d for n, s, d in zip(shape, strides, dense, strict=True)))
