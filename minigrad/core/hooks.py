@@ -1,4 +1,7 @@
-"""Hooks on gradients: functions that the walk calls with the gradient of a node or leaf."""
+"""Hooks on gradients: functions that the walk calls with the gradient of a node or leaf.
+
+Here too is the check of gradients that come from outside: what a hook returns, and what is assigned to `.grad`.
+"""
 from __future__ import annotations
 
 import itertools
@@ -6,7 +9,12 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
+from ..devices.memory import Layout
+from .shape import fail
+from .tape import Variable
+
 _hook_ids = itertools.count()
+_LAST = float("inf")            # the key of the hook of `retain_grad`: hooks run in the order of their keys
 
 
 class RemovableHandle:
@@ -30,23 +38,47 @@ class HookTable:
     """Hooks of edges, which are kept weakly and found by identity (`==` of tensors is elementwise)."""
 
     def __init__(self) -> None:
-        self.tables: dict[int, tuple[weakref.ref, dict[int, Callable]]] = {}    # empty: the walk skips hooks
+        self.tables: dict[int, tuple[weakref.ref, dict[Any, Callable]]] = {}    # empty: the walk skips hooks
 
     def of(self, edge: Any) -> list[Callable]:
-        """The hooks of an edge, in order of registration."""
+        """The hooks of an edge, in order of registration; that of `retain_grad` is the last."""
         found = self.tables.get(id(edge))
-        return list(found[1].values()) if found else []
+        return [found[1][key] for key in sorted(found[1])] if found else []
 
-    def add(self, edge: Any, function: Callable) -> RemovableHandle:
-        """Registers a hook."""
+    def _table(self, edge: Any) -> dict[Any, Callable]:
         key = id(edge)
         if key not in self.tables:
             self.tables[key] = (weakref.ref(edge, lambda _: self.tables.pop(key, None)), {})
-        table = self.tables[key][1]
+        return self.tables[key][1]
+
+    def add(self, edge: Any, function: Callable) -> RemovableHandle:
+        """Registers a hook."""
+        table = self._table(edge)
         handle = RemovableHandle(table)
         table[handle.id] = function
         return handle
 
+    def retain(self, edge: Any, function: Callable) -> None:
+        """Registers the hook of `retain_grad`: one for each edge."""
+        self._table(edge)[_LAST] = function
+
+    def retains(self, edge: Any) -> bool:
+        """Has it such a hook?"""
+        found = self.tables.get(id(edge))
+        return found is not None and _LAST in found[1]
+
 
 hooks = HookTable()             # on the gradient of an edge: function(grad) -> grad or None
 post_hooks = HookTable()        # on a leaf whose .grad was just added to: function(leaf)
+
+
+def fitting(op: str, what: str, value: Any, layout: Layout) -> Any:
+    """`value`, if it may be a gradient of what has this layout: a tensor of its shape, dtype and device."""
+    if not isinstance(value, Variable):
+        fail(op, f"{what} must be a tensor or None", type(value).__name__, kind=TypeError)
+    have = value.array.layout
+    for name in ("shape", "dtype", "device"):
+        if getattr(have, name) != getattr(layout, name):
+            fail(op, f"{what} must have the {name} of the tensor", [layout, have] if name != "device" else
+                 [layout.device, have.device], "convert it with .to(device, dtype)" if name != "shape" else "")
+    return value

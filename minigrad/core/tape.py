@@ -16,18 +16,21 @@ _new = object.__new__
 
 
 class Variable:
-    """What the tape knows of a tensor. `node` is the op that made it, None for a leaf; `grad` is a tensor or None."""
+    """What the tape knows of a tensor. `node` is the op that made it, None for a leaf.
+
+    Code of this package reads and sets `_requires_grad` and `_grad`; the properties of `Tensor` check what users assign.
+    """
 
     __slots__ = {
         "array": "the array: memory, and the layout under which it is seen",
         "node": "the node of the op that made it, or None for a leaf; of several outputs, the `Slot` of this one",
-        "requires_grad": "are gradients wanted, or computed on the way to what wants them?",
-        "grad": "the gradient, a tensor of the same shape, once `backward` has filled it; else None",
+        "_requires_grad": "are gradients wanted, or computed on the way to what wants them?",
+        "_grad": "the gradient, a tensor of the same shape, once `backward` has filled it; else None",
         "__weakref__": ""}
     array: Array
     node: Any
-    requires_grad: bool
-    grad: Any
+    _requires_grad: bool
+    _grad: Any
 
 
 # ---- the tape --------------------------------------------------------------------------------------------------------
@@ -40,7 +43,7 @@ next_in_sequence = itertools.count(0, -1).__next__      # counts down: a heap gi
 class Node:
     """One recorded op: how the gradient of its output becomes those of its inputs. Made by `recorded`.
 
-    `saved` is what `op.backward` uses (FREED afterwards), `version` the sum of the version counters of what is saved,
+    `saved` is what `op.backward` uses, () for nothing (else FREED afterwards), `version` the sum of their version counters,
     `layout` that of the output (a tuple for several outputs), `out` the output's array if the derivative uses it.
     `needs[i]` says that input i has an edge; `needs` is None where that was not known at recording.
     """

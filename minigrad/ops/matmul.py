@@ -156,7 +156,7 @@ def operator_matmul(input: Tensor, other: Any) -> Tensor:
         plan = op.plan(key, {})
     c = plan.run(a, b)
     if mode.grad:
-        ra, rb = input.requires_grad, other.requires_grad
+        ra, rb = input._requires_grad, other._requires_grad
         if ra or rb:
             version = (b.version if ra else 0) + (a.version if rb else 0)
             edges = (input.node or input) if ra else None, (other.node or other) if rb else None

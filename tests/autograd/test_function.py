@@ -205,8 +205,8 @@ def test_function_errors():
             cls.apply(x).sum().backward()
     with pytest.raises(RuntimeError, match="static methods only"):
         function()()
-    with pytest.raises(TypeError, match="positional arguments only; got x"):
-        function().apply(x=x)
+    with pytest.raises(TypeError, match="unexpected keyword argument"):
+        function().apply(z=x)
     a = mg.ones(3, requires_grad=True)
     y = function(lambda ctx, g: g * ctx.saved_tensors[0], stale).apply(a)
     with mg.no_grad():

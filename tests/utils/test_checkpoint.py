@@ -4,6 +4,7 @@ from __future__ import annotations
 import gc
 import weakref
 from collections import namedtuple
+from functools import partial
 
 import numpy as np
 import pytest
@@ -13,8 +14,9 @@ import minigrad.utils.checkpoint
 from minigrad import autograd, nn, optim
 from minigrad.core.modes import mode
 from minigrad.nn import functional as F
-from minigrad.utils.checkpoint import checkpoint, checkpoint_sequential
 
+checkpoint = partial(mg.utils.checkpoint.checkpoint, use_reentrant=False)
+checkpoint_sequential = partial(mg.utils.checkpoint.checkpoint_sequential, use_reentrant=False)
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((16, 12)).astype(np.float32)
 T = RNG.integers(0, 5, 16)
@@ -50,7 +52,7 @@ def run(how, steps=3, momentum=0.1):
 
 
 @pytest.mark.parametrize("momentum", [0.1, None])
-@pytest.mark.parametrize("reentrant", [True, False, None])
+@pytest.mark.parametrize("reentrant", [True, False])
 def test_bit_identical_to_the_plain_call(reentrant, momentum):
     plain = run(lambda f, x: f(x), momentum=momentum)
     assert run(lambda f, x: checkpoint(f, x, use_reentrant=reentrant), momentum=momentum) == plain
@@ -251,7 +253,7 @@ def test_contexts():
     assert order[2:] == ["second", "end second"]
     with pytest.raises(ValueError, match="use_reentrant=False"):
         checkpoint(lambda t: t, x, context_fn=lambda: (Note(""), Note("")), use_reentrant=True)
-    assert minigrad.utils.checkpoint.checkpoint is checkpoint
+    assert minigrad.utils.checkpoint.checkpoint is checkpoint.func
 
 
 @pytest.mark.parametrize("lengths", [None, [3, 2, 1]])
