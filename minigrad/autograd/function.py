@@ -215,7 +215,10 @@ class Function:
     @classmethod
     def _bound(cls, args: tuple[Any, ...], kwargs: dict[str, Any], head: tuple[Any, ...]) -> tuple[tuple, dict]:
         """All arguments of `forward` behind `head`: those with a position, and those that are keyword-only."""
-        bound = signature(cls.forward).bind(*head, *args, **kwargs)
+        try:
+            bound = signature(cls.forward).bind(*head, *args, **kwargs)
+        except TypeError as error:
+            raise TypeError(f"[{cls.__name__}] forward: {error}") from None
         bound.apply_defaults()
         for name, value in bound.kwargs.items():
             if isinstance(value, Tensor) and value.requires_grad:

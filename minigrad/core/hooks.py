@@ -9,9 +9,8 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
-from ..devices.memory import Layout
+from ..devices.memory import Array, Layout
 from .shape import fail
-from .tape import Variable
 
 _hook_ids = itertools.count()
 _LAST = float("inf")            # the key of the hook of `retain_grad`: hooks run in the order of their keys
@@ -35,21 +34,25 @@ class RemovableHandle:
 
 
 class HookTable:
-    """Hooks of edges, which are kept weakly and found by identity (`==` of tensors is elementwise)."""
+    """Hooks of one kind. The edge itself holds them, so that the garbage collector sees a hook that refers to its own
+    tensor; the table knows weakly which edges have some."""
 
     def __init__(self) -> None:
-        self.tables: dict[int, tuple[weakref.ref, dict[Any, Callable]]] = {}    # empty: the walk skips hooks
+        self.tables: dict[int, weakref.ref] = {}        # by the id of the edge; empty: the walk skips hooks
 
     def of(self, edge: Any) -> list[Callable]:
         """The hooks of an edge, in order of registration; that of `retain_grad` is the last."""
-        found = self.tables.get(id(edge))
-        return [found[1][key] for key in sorted(found[1])] if found else []
+        table = getattr(edge, "_hooks", {}).get(self)
+        return [table[key] for key in sorted(table)] if table else []
 
     def _table(self, edge: Any) -> dict[Any, Callable]:
         key = id(edge)
         if key not in self.tables:
-            self.tables[key] = (weakref.ref(edge, lambda _: self.tables.pop(key, None)), {})
-        return self.tables[key][1]
+            if not hasattr(edge, "_hooks"):
+                edge._hooks = {}
+            edge._hooks[self] = {}
+            self.tables[key] = weakref.ref(edge, lambda _: self.tables.pop(key, None))
+        return edge._hooks[self]
 
     def add(self, edge: Any, function: Callable) -> RemovableHandle:
         """Registers a hook."""
@@ -64,17 +67,31 @@ class HookTable:
 
     def retains(self, edge: Any) -> bool:
         """Has it such a hook?"""
-        found = self.tables.get(id(edge))
-        return found is not None and _LAST in found[1]
+        return _LAST in getattr(edge, "_hooks", {}).get(self, ())
 
 
 hooks = HookTable()             # on the gradient of an edge: function(grad) -> grad or None
 post_hooks = HookTable()        # on a leaf whose .grad was just added to: function(leaf)
+node_pre_hooks = HookTable()    # before the backward of a node: function(grad_outputs) -> tuple or None
+node_hooks = HookTable()        # after it: function(grad_inputs, grad_outputs) -> tuple or None
+
+
+def through(table: HookTable, node: Any, gradients: Any, *outputs: Any) -> Any:
+    """The gradients of a node's outputs (or inputs) after its hooks, as a list."""
+    for function in table.of(node):
+        changed = function(tuple(gradients), *outputs)
+        if changed is not None:
+            changed = changed if isinstance(changed, tuple) else (changed,)
+            if len(changed) != len(gradients):
+                fail("register_hook" if outputs else "register_prehook", "a hook must return as many gradients as it "
+                     "got", f"{len(changed)} for {len(gradients)}")
+            gradients = changed
+    return list(gradients)
 
 
 def fitting(op: str, what: str, value: Any, layout: Layout) -> Any:
     """`value`, if it may be a gradient of what has this layout: a tensor of its shape, dtype and device."""
-    if not isinstance(value, Variable):
+    if not isinstance(getattr(value, "array", None), Array):
         fail(op, f"{what} must be a tensor or None", type(value).__name__, kind=TypeError)
     have = value.array.layout
     for name in ("shape", "dtype", "device"):

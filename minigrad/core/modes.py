@@ -176,8 +176,10 @@ class set_grad_enabled(_Switch):
     called = False              # `before` holds what recording was at the call: the first `with` block ends with it
 
     def __new__(cls, mode: bool) -> Self:
+        if not isinstance(mode, bool):
+            raise TypeError(f"[set_grad_enabled] mode must be a bool; got {mode!r}")
         self = super().__new__(cls)
-        self.enabled, self.called = bool(mode), True
+        self.enabled, self.called = mode, True
         self.before = set_recording(self.enabled), ()
         return self
 

@@ -196,6 +196,8 @@ class Tensor(Gradients, Methods):
 
     def requires_grad_(self, requires_grad: bool = True) -> Tensor:
         """Asks for gradients (of float tensors), or no longer (leaves). Returns the tensor; RuntimeError for others."""
+        if not isinstance(requires_grad, bool):
+            fail("requires_grad_", "requires_grad must be a bool", repr(requires_grad), kind=TypeError)
         if requires_grad and not is_float(self.array.layout.dtype):
             fail("requires_grad_", "only floating-point tensors can require gradients", self.array.layout,
                  "convert with .float()")
