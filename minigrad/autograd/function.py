@@ -123,7 +123,7 @@ def _version(saved: tuple[Any, ...], outputs: dict[int, Any]) -> int:
 class _FunctionOp:
     """The op in the nodes of a `Function`.
 
-    `node.saved` is the context, if it saved tensors; a context without them is in `node.attrs`, which no backward frees.
+    `node.saved` is the context, if it saved tensors. A context without them is in `node.attrs`, which is not freed.
     """
 
     def __init__(self, function: type[Function]) -> None:

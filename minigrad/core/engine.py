@@ -112,7 +112,6 @@ def walk(roots: list[Edge], gradients: list[Any], create_graph: bool, retain_gra
     """Carries gradients from the roots to the leaves. Returns the gradient of each leaf, or of each target if given.
 
     `bounded`: the walk ends at the targets, even if one leads to another; their hooks are left to the walk around it.
-
     The frontier is a heap, so the newest node comes next. Its gradient is complete: all that uses its output is newer.
     """
     wanted = frozenset(targets) if targets else _NOTHING
@@ -160,8 +159,7 @@ def walk(roots: list[Edge], gradients: list[Any], create_graph: bool, retain_gra
                     if type(edge) is Node or type(edge) is Slot:
                         heappush(frontier, (edge.seq, edge))
             if not retain_graph and (node.saved or node.out is not None):
-                node.saved = FREED
-                node.out = None
+                node.saved, node.out = FREED, None
         if hooked and not bounded:
             pending = {edge: _hooked(edge, g) for edge, g in pending.items()}
     finally:
@@ -225,7 +223,7 @@ def backward(tensors: Sequence[Variable], gradients: Sequence[Variable | None], 
         owners.setdefault(edge_of(t), t)
     results = walk(roots, start, create_graph, retain_graph or create_graph, None if inputs is None else list(owners))
     recorder, hooked = mode.recorder, post_hooks.tables
-    before = set_recording(create_graph)
+    before = set_recording(create_graph) if hooked or create_graph else None
     try:
         for edge, g in results.items():
             leaf: Any = owners.get(edge, edge)
@@ -239,7 +237,8 @@ def backward(tensors: Sequence[Variable], gradients: Sequence[Variable | None], 
                     fail("register_post_accumulate_grad_hook", "hooks should return None", "",
                          "assign to p.grad instead")
     finally:
-        set_recording(before)
+        if before is not None:
+            set_recording(before)
 
 
 def _deposit(leaf: Variable, g: Variable, create_graph: bool, taken: set[int]) -> None:

@@ -1,17 +1,14 @@
-"""What a user sees of the gradient of a tensor: `.grad` and `requires_grad`, which check what is assigned, and hooks."""
+"""What a user sees of the gradient of a tensor: `.grad` and `requires_grad` check what is assigned; and hooks."""
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .engine import keep_grad
 from .hooks import RemovableHandle, fitting, hooks, post_hooks
 from .shape import fail
 from .tape import Variable, edge_of
-
-if TYPE_CHECKING:
-    from .tensor import Tensor
 
 
 class Gradients(Variable):
@@ -27,24 +24,24 @@ class Gradients(Variable):
     @requires_grad.setter
     def requires_grad(self, wanted: bool) -> None:
         if self.node is not None or not isinstance(wanted, bool):
-            fail("requires_grad", "must be a bool, and can only be changed on a leaf", [repr(wanted), self.array.layout],
-                 "use detach() for a tensor outside the graph")
+            fail("requires_grad", "must be a bool, and can only be changed on a leaf",
+                 [repr(wanted), self.array.layout], "use detach() for a tensor outside the graph")
         t: Any = self
         t.requires_grad_(wanted)
 
     @property
-    def grad(self) -> Tensor | None:
+    def grad(self) -> Any:
         """What `backward` added up, or None. Assign None, or a tensor of this shape, dtype and device; `del` sets None.
 
         Warns if it is None because this tensor is no leaf, and `retain_grad()` was not called.
         """
         if self._grad is None and self.node is not None and not self.retains_grad:
-            warnings.warn("[grad] the .grad attribute of a Tensor that is not a leaf is being accessed: backward() does "
-                          "not fill it, unless retain_grad() was called on this tensor", stacklevel=2)
+            warnings.warn("[grad] the .grad attribute of a Tensor that is not a leaf is being accessed: backward() "
+                          "fills it only if retain_grad() was called on this tensor", stacklevel=2)
         return self._grad
 
     @grad.setter
-    def grad(self, value: Tensor | None) -> None:
+    def grad(self, value: Any) -> None:
         if value is self:
             fail("grad", "a tensor cannot be its own gradient", self.array.layout)
         self._grad = None if value is None else fitting("grad", "an assigned gradient", value, self.array.layout)

@@ -5,12 +5,12 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import Callable
 from functools import wraps
-from inspect import isasyncgenfunction, iscoroutinefunction, isgeneratorfunction
 from threading import get_ident, local
-from types import coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from .decorated import decorated
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -44,80 +44,6 @@ def set_recording(on: bool) -> bool:
     return before
 
 
-class _Steps:
-    """Runs a generator, coroutine or async generator step by step in a recording of its own: between two steps the
-    caller's holds again, and what the body itself switched (`with enable_grad(): yield`) is back in its next step."""
-
-    def __init__(self, enabled: bool) -> None:
-        self.inside = enabled
-
-    def step(self, advance: Callable[..., Any], value: Any) -> Any:
-        """Runs the body to its next yield or await."""
-        outside = set_recording(self.inside)
-        try:
-            return advance(value)
-        finally:
-            self.inside = set_recording(outside)
-
-    def run(self, body: Any) -> Generator[Any, Any, Any]:
-        """A generator that behaves as `body`, a generator or what is awaited: values, errors and `close` go through."""
-        advance, value = body.send, None
-        while True:
-            try:
-                out = self.step(advance, value)
-            except StopIteration as end:
-                return end.value
-            try:
-                advance, value = body.send, (yield out)
-            except GeneratorExit:
-                self.step(lambda _: body.close(), None)
-                raise
-            except BaseException as error:
-                advance, value = body.throw, error
-
-    @coroutine
-    def awaited(self, body: Any) -> Generator[Any, Any, Any]:
-        """An awaitable that does the same."""
-        return (yield from self.run(body))
-
-
-def _decorated(function: Callable[..., Any], enabled: bool) -> Callable[..., Any]:
-    """A function of the same kind (plain, generator, async, async generator) whose body runs with this recording."""
-    if iscoroutinefunction(function):
-        async def run_coroutine(*args: Any, **kwargs: Any) -> Any:
-            return await _Steps(enabled).awaited(function(*args, **kwargs))
-        return run_coroutine
-    if isasyncgenfunction(function):
-        async def run_stream(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
-            steps, body = _Steps(enabled), function(*args, **kwargs)
-            advance, value = body.asend, None
-            while True:
-                try:
-                    out = await steps.awaited(advance(value))
-                except StopAsyncIteration:
-                    return
-                try:
-                    advance, value = body.asend, (yield out)
-                except GeneratorExit:
-                    await steps.awaited(body.aclose())
-                    raise
-                except BaseException as error:
-                    advance, value = body.athrow, error
-        return run_stream
-    if isgeneratorfunction(function):
-        def run_generator(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
-            return (yield from _Steps(enabled).run(function(*args, **kwargs)))
-        return run_generator
-
-    def run(*args: Any, **kwargs: Any) -> Any:
-        before = set_recording(enabled)
-        try:
-            return function(*args, **kwargs)
-        finally:
-            set_recording(before)
-    return run
-
-
 class _Switch:
     """Switches recording on or off inside a `with` block or a decorated function; `enabled` says which.
 
@@ -145,8 +71,8 @@ class _Switch:
         if isinstance(function, type):
             warnings.warn(f"[{name}] decorates functions and methods: of the class {function.__name__} it covers the "
                           "construction only; decorate __init__ or the methods instead", FutureWarning, stacklevel=2)
-            return _decorated(function, self.enabled)       # type: ignore[return-value]
-        return wraps(function)(_decorated(function, self.enabled))          # type: ignore[return-value]
+            return decorated(function, self.enabled, set_recording)       # type: ignore[return-value]
+        return wraps(function)(decorated(function, self.enabled, set_recording))          # type: ignore[return-value]
 
 
 class no_grad(_Switch):

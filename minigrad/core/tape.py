@@ -19,7 +19,7 @@ _new = object.__new__
 class Variable:
     """What the tape knows of a tensor. `node` is the op that made it, None for a leaf.
 
-    Code of this package reads and sets `_requires_grad` and `_grad`; the properties of `Tensor` check what users assign.
+    Code of this package reads and sets `_requires_grad` and `_grad`; properties of `Tensor` check what users assign.
     """
 
     __slots__ = {
@@ -45,7 +45,7 @@ next_in_sequence = itertools.count(0, -1).__next__      # counts down: a heap gi
 class Node:
     """One recorded op: how the gradient of its output becomes those of its inputs. Made by `recorded`.
 
-    `saved` is what `op.backward` uses, () for nothing (else FREED afterwards), `version` the sum of their version counters,
+    `saved` is what `op.backward` uses (afterwards FREED, unless empty), `version` the sum of its version counters,
     `layout` that of the output (a tuple for several outputs), `out` the output's array if the derivative uses it.
     `needs[i]` says that input i has an edge; `needs` is None where that was not known at recording.
     """

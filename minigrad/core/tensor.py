@@ -52,6 +52,7 @@ class Tensor(Gradients, Methods):
     """An n-dimensional array that records what is computed from it. Made by `minigrad.tensor`, `zeros`, `randn`, ..."""
 
     __slots__ = ()
+    grad: Tensor | None
 
     def __new__(cls, data: Any = None, *args: Any, **kwargs: Any) -> Self:
         return _new(cls)

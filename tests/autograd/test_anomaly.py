@@ -68,6 +68,11 @@ def test_what_is_let_through():
         (y * y).sum().backward()
         assert mg.isnan(z).any().item()
     assert np.isfinite(x.grad.numpy()).all()
+    for values in ([[0.0, 0.0], [3.0, 4.0]], [[0.0, 0.0], [0.0, 0.0]]):                     # the gradient of a norm of zeros is 0
+        x = mg.tensor(values, requires_grad=True)
+        with detect_anomaly():
+            (x.norm() + x.norm(dim=1).sum() + x.norm(p=3, dim=1).sum() + F.normalize(x).sum()).backward()
+        assert np.isfinite(x.grad.numpy()).all()
 
 
 def test_backward_names_the_forward():

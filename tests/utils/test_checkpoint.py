@@ -234,6 +234,34 @@ def test_errors():
     assert bits(mg.get_rng_state()) == bits(after) != bits(state) and not mode.recompute
 
 
+W = mg.ones(3, requires_grad=True)
+
+
+@pytest.mark.parametrize("first, second, text", [
+    (lambda t: t.sin().exp().sin(), lambda t: t.sin().exp(), "first sin .*, then nothing more"), (lambda t: t.sin().exp(), lambda t: t.sin().exp().sin(), "first nothing more, then sin"),
+    (lambda t: t.sin(), lambda t: t.cos(), r"first sin float32\[3\] that saves float32\[3\], then cos"), (lambda t: t.sum(), lambda t: t.sum()[None], r"output float32\[\], then output float32\[1\]"),
+    (lambda t: (t.double() * 2).float(), lambda t: t * 2, "then"), (lambda t: (t * W)[:2].exp(), lambda t: t[:2].exp(), "first mul"),
+    (lambda t: t.repeat(2).exp().sum(), lambda t: t.exp().sum(), r"first reshape float32\[1, 3\]"), (lambda t: (t, t), lambda t: (t,), r"first output float32\[3\], then nothing more")])
+def test_another_second_run_is_noticed(first, second, text):
+    def run(**options):
+        calls = []
+        made = checkpoint(lambda t: (second if calls else first, calls.append(0))[0](t), mg.ones(3, requires_grad=True) * 1, **options)
+        return sum(o.sum() for o in (made if isinstance(made, tuple) else (made,)))
+    with pytest.raises(minigrad.utils.checkpoint.CheckpointError, match=r"\[checkpoint\] the block must give the same outputs .*" + text):
+        run().backward()
+    if "output" not in text:                                    # another form of the output cannot go backward
+        run(determinism_check="none").backward()
+
+
+def test_use_reentrant_is_asked_for():
+    x = mg.ones(2, requires_grad=True)
+    with pytest.warns(UserWarning, match=r"\[checkpoint\] the use_reentrant parameter should be passed explicitly"):
+        minigrad.utils.checkpoint.checkpoint(F.relu, x)
+    with pytest.warns(UserWarning, match=r"\[checkpoint_sequential\] the use_reentrant") as seen:
+        minigrad.utils.checkpoint.checkpoint_sequential([F.relu, F.relu, F.relu], 2, x)
+    assert len(seen) == 1
+
+
 def test_contexts():
     order = []
 
