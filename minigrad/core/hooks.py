@@ -42,8 +42,10 @@ class HookTable:
 
     def of(self, edge: Any) -> list[Callable]:
         """The hooks of an edge, in order of registration; that of `retain_grad` is the last."""
-        table = getattr(edge, "_hooks", {}).get(self)
-        return [table[key] for key in sorted(table)] if table else []
+        if id(edge) not in self.tables:
+            return []
+        table = edge._hooks[self]
+        return [table[key] for key in sorted(table)]
 
     def _table(self, edge: Any) -> dict[Any, Callable]:
         key = id(edge)
@@ -67,7 +69,7 @@ class HookTable:
 
     def retains(self, edge: Any) -> bool:
         """Has it such a hook?"""
-        return _LAST in getattr(edge, "_hooks", {}).get(self, ())
+        return id(edge) in self.tables and _LAST in edge._hooks[self]
 
 
 hooks = HookTable()             # on the gradient of an edge: function(grad) -> grad or None
