@@ -213,13 +213,14 @@ def backward(tensors: Sequence[Variable], gradients: Sequence[Variable | None], 
 
     `gradients[i]` has the shape of `tensors[i]`; None means 1, for a scalar. Arguments as in `torch.autograd.backward`.
     """
-    for t in _checked("backward", inputs) if inputs is not None else ():
+    chosen = [] if inputs is None else _checked("backward", inputs)
+    for t in chosen:
         if t.node is not None:
             keep_grad(t)                    # its hook fills .grad
     roots, start = _starts("backward", tensors, gradients)
     taken = {id(g.array) for g in start}
     owners: dict[Edge, Variable] = {}
-    for t in inputs or ():
+    for t in chosen:
         owners.setdefault(edge_of(t), t)
     results = walk(roots, start, create_graph, retain_graph or create_graph, None if inputs is None else list(owners))
     recorder, hooked = mode.recorder, post_hooks.tables
@@ -288,7 +289,7 @@ def grad(outputs: Variable | Sequence[Variable], inputs: Variable | Sequence[Var
     if not only_inputs:
         raise NotImplementedError("[autograd.grad] only_inputs=False is not supported; use backward() to fill .grad")
     outs: list[Any] = [outputs] if isinstance(outputs, Variable) else list(outputs)
-    ins: list[Any] = _checked("autograd.grad", [inputs] if isinstance(inputs, Variable) else list(inputs))
+    ins: list[Any] = _checked("autograd.grad", inputs)
     count = 1 if grad_outputs is not None else len(outs)
     given = [grad_outputs] * count if grad_outputs is None or isinstance(grad_outputs, Variable) else list(grad_outputs)
     if len(given) != len(outs):
@@ -311,8 +312,9 @@ def grad(outputs: Variable | Sequence[Variable], inputs: Variable | Sequence[Var
     return tuple(results)
 
 
-def _checked(op: str, inputs: Any) -> Any:
+def _checked(op: str, inputs: Any) -> list[Any]:
     """The `inputs` of `grad` or `backward`; RuntimeError if there is none, or one that does not require a gradient."""
+    inputs = [inputs] if isinstance(inputs, Variable) else list(inputs)
     if not inputs:
         fail(op, "inputs cannot be empty")
     for i, t in enumerate(inputs):

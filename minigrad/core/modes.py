@@ -76,7 +76,11 @@ class _Switch:
 
 
 class no_grad(_Switch):
-    """Inside, nothing is recorded. `with no_grad():`, `@no_grad()` or `@no_grad`."""
+    """Inside, nothing is recorded. `with no_grad():`, `@no_grad()` or `@no_grad`.
+
+    As a decorator it also takes generators, coroutines and async generators: it holds while their body runs, not for
+    their caller between two steps. A `with` block that yields or awaits inside holds for the caller as well.
+    """
 
 
 class enable_grad(_Switch):

@@ -198,7 +198,7 @@ def test_inputs_of_grad_and_backward():
     assert [g.item() for g in autograd.grad(h, (t for t in (x, y)), retain_graph=True)] == [2, 1]
     (h * 3).backward(inputs=[h, x, x], retain_graph=True)
     assert h.grad.item() == 3 and h.retains_grad and x.grad.item() == 6 and y.grad is None
-    h.backward(inputs=y)
+    h.backward(inputs=(t for t in [y]))
     assert y.grad.item() == 1 and x.grad.item() == 6
 
 
