@@ -14,7 +14,7 @@ from typing import Any
 
 from ..devices.base import Device
 from ..devices.memory import Array, Buffer, Layout
-from .hooks import fitting, hooks, node_hooks, node_pre_hooks, post_hooks, through
+from .hooks import backward_with_hooks, fitting, hooks, node_hooks, node_pre_hooks, post_hooks
 from .modes import mode, set_recording
 from .shape import fail
 from .tape import FREED, Edge, Node, Slot, Variable, edge_of, located
@@ -146,7 +146,7 @@ def walk(roots: list[Edge], gradients: list[Any], create_graph: bool, retain_gra
             needs = node.needs
             if needs is None or useful is not None:
                 needs = [e is not None and (useful is None or e in useful) for e in edges]
-            results = node.op.backward(node, g, needs) if not watched else _watched(node, g, needs)
+            results = node.op.backward(node, g, needs) if not watched else backward_with_hooks(node, g, needs)
             for edge, result in zip(edges, results):        # noqa: B905 (this is the hot loop)
                 if result is None or edge is None:
                     continue
@@ -167,13 +167,6 @@ def walk(roots: list[Edge], gradients: list[Any], create_graph: bool, retain_gra
     if targets is None:
         return pending
     return {**kept, **{e: g for e, g in pending.items() if e in wanted}}
-
-
-def _watched(node: Node, g: Any, needs: Sequence[bool]) -> Any:
-    """The backward of a node, with its hooks before and after it."""
-    several = type(g) is list
-    given = through(node_pre_hooks, node, g if several else [g])
-    return through(node_hooks, node, node.op.backward(node, given if several else given[0], needs), tuple(given))
 
 
 def _send(edge: Edge, g: Any, pending: dict, owned: set, frontier: list, create_graph: bool) -> None:

@@ -78,7 +78,7 @@ node_pre_hooks = HookTable()    # before the backward of a node: function(grad_o
 node_hooks = HookTable()        # after it: function(grad_inputs, grad_outputs) -> tuple or None
 
 
-def through(table: HookTable, node: Any, gradients: Any, *outputs: Any) -> Any:
+def _through(table: HookTable, node: Any, gradients: Any, *outputs: Any) -> Any:
     """The gradients of a node's outputs (or inputs) after its hooks, as a list."""
     for function in table.of(node):
         changed = function(tuple(gradients), *outputs)
@@ -89,6 +89,13 @@ def through(table: HookTable, node: Any, gradients: Any, *outputs: Any) -> Any:
                      "got", f"{len(changed)} for {len(gradients)}")
             gradients = changed
     return list(gradients)
+
+
+def backward_with_hooks(node: Any, g: Any, needs: Any) -> Any:
+    """The backward of a node, with its hooks before and after it."""
+    several = type(g) is list
+    given = _through(node_pre_hooks, node, g if several else [g])
+    return _through(node_hooks, node, node.op.backward(node, given if several else given[0], needs), tuple(given))
 
 
 def fitting(op: str, what: str, value: Any, layout: Layout) -> Any:
