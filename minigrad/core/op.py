@@ -195,14 +195,14 @@ class Primitive(Documented):
         """What a plan made, as a tensor (or a tuple of them), recorded if need be."""
         if self.records and (not paused or mode.grad):
             for t in inputs:
-                if t.requires_grad:
+                if t._requires_grad:
                     return self.record(plan, inputs, made)
         return new_tensor(made, None) if type(made) is not list else tuple([new_tensor(a, None) for a in made])
 
     def record(self, plan: Plan, inputs: Sequence[Tensor], made: Any) -> Any:
         """What a plan made, with its node."""
         if self.joint:
-            edges = tuple([(t.node or t) if t.requires_grad else None for t in inputs])
+            edges = tuple([(t.node or t) if t._requires_grad else None for t in inputs])
             node = recorded(self, edges, plan.layout, (), 0, None, plan.attrs)
             if type(made) is list:
                 return tuple([new_tensor(a, Slot(node, i, a.layout)) for i, a in enumerate(made)])
@@ -210,9 +210,9 @@ class Primitive(Documented):
         rules = self.rules
         if not is_float(made.layout.dtype):
             return new_tensor(made, None)
-        edges = tuple([(t.node or t) if t.requires_grad and i in rules else None for i, t in enumerate(inputs)])
+        edges = tuple([(t.node or t) if t._requires_grad and i in rules else None for i, t in enumerate(inputs)])
         keep: frozenset[int] = frozenset().union(*[self.saves[i] for i, e in enumerate(edges) if e is not None])
-        saved = tuple([t if i in keep else None for i, t in enumerate(inputs)])
+        saved = tuple([t if i in keep else None for i, t in enumerate(inputs)]) if keep else ()
         version = sum([t.array.version for t in saved if t is not None])
         out = made if self.keeps_out else None
         return new_tensor(made, recorded(self, edges, made.layout, saved, version, out, plan.attrs))
@@ -277,7 +277,7 @@ class Op(Documented):
                     arrays.append(array)
                     key.append(array.layout)
                     version += array.version
-                    if t.requires_grad:
+                    if t._requires_grad:
                         edges.append(t.node or t)
                         recording = True
                     else:
@@ -396,7 +396,7 @@ class GradOp:
                results: list[Array | None]) -> list[Tensor | None]:
         """The gradients that the kernels gave, with a node over the op's inputs and output gradients."""
         tensors = (*inputs, *gs)
-        edges = tuple([edge_of(t) if t is not None and t.requires_grad else None for t in tensors])
+        edges = tuple([edge_of(t) if t is not None and t._requires_grad else None for t in tensors])
         version = sum([t.array.version for t in tensors if t is not None])
         given = [r for r in results if r is not None]
         all_attrs = {**(attrs or {}), "needs": tuple(r is not None for r in results), "count": len(inputs)}
@@ -419,13 +419,13 @@ def derived(definition: Callable, inputs: tuple[Tensor | None, ...], attrs: dict
         for t, need in zip(inputs, needs, strict=True):
             if t is None or not is_float(t.array.layout.dtype):
                 aliases.append(t)
-            elif create_graph and t.requires_grad:
+            elif create_graph and t._requires_grad:
                 aliases.append(functions.alias(t))
             else:
                 aliases.append(t.detach().requires_grad_(need))
         outputs = definition(*aliases, **(attrs or {}))
     outputs = outputs if isinstance(outputs, tuple) else (outputs,)
-    pairs = [(edge_of(o), g) for o, g in zip(outputs, gs, strict=True) if g is not None and o.requires_grad]
+    pairs = [(edge_of(o), g) for o, g in zip(outputs, gs, strict=True) if g is not None and o._requires_grad]
     targets = [edge_of(a) if need else None for a, need in zip(aliases, needs, strict=True)]
     found = walk([p[0] for p in pairs], [p[1] for p in pairs], create_graph, create_graph,
                  [t for t in targets if t is not None], bounded=True)

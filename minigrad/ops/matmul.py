@@ -16,6 +16,7 @@ from ..core.tensor import Tensor, new_tensor
 from ..devices.base import KernelTable, NoKernel
 from ..devices.memory import Array, Layout, alloc, layout
 from ..devices.plan import Plan, reduce_plan, view_strides
+from .creation import as_tensor
 from .dispatch import through
 from .math import add, copy, mul
 from .reduce import sum_op
@@ -144,25 +145,30 @@ _matmul = Primitive("matmul", _prepare_matmul, {"a": _matmul_vjp_a, "b": _matmul
 
 
 def operator_matmul(input: Tensor, other: Any) -> Tensor:
-    """`input @ other`; NotImplemented where one is no Tensor."""
+    """`input @ other`; an array counts as a Tensor. NotImplemented where one is neither."""
     op = _matmul                        # what detect_anomaly names
     try:
         a, b = input.array, other.array
     except AttributeError:
-        return NotImplemented
+        return operator_matmul(input, as_tensor(other)) if isinstance(other, np.ndarray) else NotImplemented
     key = (a.layout, b.layout)
     plan = op.plans.get(key)
     if plan is None:
         plan = op.plan(key, {})
     c = plan.run(a, b)
     if mode.grad:
-        ra, rb = input.requires_grad, other.requires_grad
+        ra, rb = input._requires_grad, other._requires_grad
         if ra or rb:
             version = (b.version if ra else 0) + (a.version if rb else 0)
             edges = (input.node or input) if ra else None, (other.node or other) if rb else None
             saved = input if rb else None, other if ra else None
             return new_tensor(c, recorded(op, edges, plan.layout, saved, version))
     return new_tensor(c, None)
+
+
+def reflected_matmul(input: Tensor, other: Any) -> Tensor:
+    """`other @ input`, where `other` is an array."""
+    return operator_matmul(as_tensor(other), input) if isinstance(other, np.ndarray) else NotImplemented
 
 
 def matmul(input: Tensor, other: Tensor, *, out: Tensor | None = None) -> Tensor:
@@ -399,4 +405,4 @@ def _linear_reference(x: Any, weight: Any, bias: Any) -> Any:
 
 
 INPLACE = {"addmm", "addmv", "addbmm", "baddbmm"}
-METHODS = {"__matmul__": operator_matmul}
+METHODS = {"__matmul__": operator_matmul, "__rmatmul__": reflected_matmul}

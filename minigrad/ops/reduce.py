@@ -31,7 +31,7 @@ from .arguments import respelled, whole
 from .arrange import flip
 from .convert import cast
 from .dispatch import bind, constant, planner, through
-from .elementwise import Elementwise
+from .elementwise import Elementwise, is_operand
 from .join import cat_op
 from .math import abs, add, copy, div, eq, isnan, logical_not, maximum, minimum, mul, pow, root, sign, sub, where
 from .take import for_caller, gather_at
@@ -453,6 +453,13 @@ def any(input: Tensor, dim: Any = None, keepdim: bool = False, **numpy: Any) -> 
     return _truth(through(_over, input, _any, dim, keepdim), input)
 
 
+def contains(input: Tensor, element: Any) -> bool:
+    """`element in input`: does one of the elements equal this number or tensor? RuntimeError for anything else."""
+    if not is_operand(element):
+        fail("contains", "only a number or a tensor can be looked for in a tensor", type(element).__name__)
+    return bool(any(eq(input, element)))
+
+
 def all(input: Tensor, dim: Any = None, keepdim: bool = False, **numpy: Any) -> Tensor:
     """Are all elements over `dim` (an axis, several, or None for all) not 0? A bool tensor; uint8 for uint8."""
     if numpy:
@@ -642,7 +649,8 @@ def _norm_kernels(kernels: KernelTable, x: Layout, *, p: float, axes: tuple[int,
     divide, multiply, equal = kernels.div[x.dtype], kernels.mul[x.dtype], kernels.eq[x.dtype]
     choose = kernels.where.move(x.dtype)
     out, kept = (layout(x.device, x.dtype, reduced_shape(x.shape, axes, k)) for k in (keepdim, True))
-    flags, zero = layout(x.device, BOOL, out.shape), constant(0, x.dtype, x.device).array
+    flags = layout(x.device, BOOL, out.shape)
+    zero, unit = (constant(number, x.dtype, x.device).array for number in (0, 1))
     each, add_up, one = elementwise_plan(x, x), reduce_plan(x, axes), elementwise_plan(out, out)
     two, test = elementwise_plan(out, out, out), elementwise_plan(flags, out, zero.layout)
     pick = elementwise_plan(out, flags, zero.layout, out)
@@ -658,8 +666,9 @@ def _norm_kernels(kernels: KernelTable, x: Layout, *, p: float, axes: tuple[int,
     def run_backward(saved: Any, g: Array, needs: list[bool]) -> list[Array | None]:
         a, y = saved
         gx, factor, none = alloc(x), alloc(out), alloc(flags)
-        divide.call(factor.ptr, g.ptr, y.ptr, two.ptr)
         equal.call(none.ptr, y.ptr, zero.ptr, test.ptr)
+        choose.call(factor.ptr, none.ptr, unit.ptr, y.ptr, pick.ptr)            # type: ignore[union-attr]
+        divide.call(factor.ptr, g.ptr, factor.ptr, two.ptr)
         choose.call(factor.ptr, none.ptr, zero.ptr, factor.ptr, pick.ptr)       # type: ignore[union-attr]
         multiply.call(gx.ptr, a.ptr, factor.ptr, across.ptr)
         return [gx]
@@ -834,5 +843,6 @@ def _scan_rule(k: Any, host: Any) -> Sequence[Launch]:
     return [over(lines if k.n else 0)]
 
 
+METHODS = {"__contains__": contains}
 launch("ops/reduce.cu", "sum prod max min argmax argmin count_nonzero any all moments", _reduction_rule, shared=12288)
 launch("ops/reduce.cu", "cumsum cumprod", _scan_rule)
