@@ -79,6 +79,12 @@ def in_float32(function: Callable[..., Any], dtype: np.dtype, *inputs: Any, **at
     return rounded(function(*map(widened, inputs), **{n: widened(v) for n, v in attrs.items()}), dtype)
 
 
+def narrowed(made: Tensor, like: Tensor) -> Tensor:
+    """A result in the dtype of the tensor `like` if that is of half precision, else as it is."""
+    dtype = like.array.layout.dtype
+    return rounded(made, dtype) if is_half(dtype) else made
+
+
 def rounds_once(function: Function) -> Function:
     """Decorates a function of several ops: with inputs of half precision it is computed in float32 and rounded once."""
     @wraps(function)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..core.half import rounds_once
 from ..core.modes import mode
 from ..core.op import Primitive, op, same_device
 from ..core.shape import BOOL, broadcast_shapes, fail, is_float
@@ -283,6 +284,7 @@ def _fits(name: str, input: Tensor, product: Tensor) -> Tensor:
     return product
 
 
+@rounds_once
 def addmm(input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
     """beta * input + alpha * (mat1 @ mat2).
 
@@ -291,6 +293,7 @@ def addmm(input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: float = 1, alpha: 
     return _blend(input, _fits("addmm", input, mm(mat1, mat2)), beta, alpha)
 
 
+@rounds_once
 def addmv(input: Tensor, mat: Tensor, vec: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
     """beta * input + alpha * (mat @ vec).
 
@@ -299,6 +302,7 @@ def addmv(input: Tensor, mat: Tensor, vec: Tensor, *, beta: float = 1, alpha: fl
     return _blend(input, _fits("addmv", input, mv(mat, vec)), beta, alpha)
 
 
+@rounds_once
 def baddbmm(input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
     """beta * input + alpha * (batch1 @ batch2).
 
@@ -307,6 +311,7 @@ def baddbmm(input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: float = 1, a
     return _blend(input, _fits("baddbmm", input, bmm(batch1, batch2)), beta, alpha)
 
 
+@rounds_once
 def addbmm(input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
     """beta * input + alpha * (the sum of batch1 @ batch2 over the batch).
 

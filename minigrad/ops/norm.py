@@ -134,7 +134,8 @@ def rms_norm(x: Tensor, weight: Tensor | None, *, normalized_shape: tuple[int, .
              eps: float | None = None) -> Tensor:
     """Root mean square normalization (Zhang and Sennrich 2019, eq. 4), over the last dimensions.
 
-        y = x / sqrt(mean(x^2) + eps) * weight,      eps None: the machine epsilon of x's dtype
+        y = x / sqrt(mean(x^2) + eps) * weight,      eps None: the machine epsilon of x's dtype,
+    of float32 for half precision (PyTorch's choice)
 
     Shapes: x (*, *normalized_shape) floating point, weight normalized_shape or None -> y like x.
     """

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from ..core.arrays import dense
+from ..core.half import rounds_once
 from ..core.op import Primitive, op
 from ..core.shape import BOOL, INT64, axes_of, axis_of, fail, is_float
 from ..core.tensor import MinMax, Tensor, ValuesIndices
@@ -232,6 +233,7 @@ def mean(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = 
     return through(_mean_over, input if dtype is None else cast(input, dtype), dim, keepdim)
 
 
+@rounds_once
 def nanmean(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
     """The arithmetic mean over `dim` of the elements that are not NaN; NaN if there are none. Floats only."""
     x = input if dtype is None else cast(input, dtype)
@@ -580,6 +582,7 @@ def var(input: Tensor, dim: Any = None, unbiased: bool | None = None, keepdim: b
     return _moments("var", input, dim, unbiased, correction, keepdim)[0]
 
 
+@rounds_once
 def std(input: Tensor, dim: Any = None, unbiased: bool | None = None, keepdim: bool = False, *,
         correction: float | None = None, **numpy: Any) -> Tensor:
     """The standard deviation over `dim`: the root of `var`, with its options. The gradient is 0 where it is 0."""
@@ -594,6 +597,7 @@ def var_mean(input: Tensor, dim: Any = None, unbiased: bool | None = None, keepd
     return _moments("var_mean", input, dim, unbiased, correction, keepdim)
 
 
+@rounds_once
 def std_mean(input: Tensor, dim: Any = None, unbiased: bool | None = None, keepdim: bool = False, *,
              correction: float | None = None) -> tuple[Tensor, Tensor]:
     """The standard deviation and the mean over `dim`, as two tensors; options as in `var`."""
