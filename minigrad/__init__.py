@@ -10,6 +10,7 @@ from typing import Any as _Any
 
 import numpy as _np
 
+from .amp import autocast, get_autocast_dtype, is_autocast_enabled
 from .core.capture import capture
 from .core.modes import enable_grad, inference_mode, is_grad_enabled, no_grad, set_grad_enabled
 from .core.op import op
@@ -37,7 +38,7 @@ newaxis = None
 # these names hide Python's own, so they come last
 float, int, bool = float32, int32, _np.dtype("bool")
 
-_LAZY_MODULES = ("autograd", "bench", "cuda", "data", "io", "nn", "optim", "study", "testing", "utils")
+_LAZY_MODULES = ("amp", "autograd", "bench", "cuda", "data", "io", "nn", "optim", "study", "testing", "utils")
 
 
 def show_config() -> str:

@@ -15,6 +15,7 @@ import numpy as np
 from ..devices.memory import Array, Layout, layout
 from ..devices.plan import Plan, is_half
 from .engine import functions
+from .modes import mode
 from .shape import FLOAT32, is_float, result_type
 from .tensor import Tensor, new_tensor
 
@@ -85,10 +86,34 @@ def narrowed(made: Tensor, like: Tensor) -> Tensor:
     return rounded(made, dtype) if is_half(dtype) else made
 
 
+# ---- autocast: `minigrad/amp.py` -------------------------------------------------------------------------------------
+
+# While autocast is on in some thread: the ops and functions that cast their inputs, and to which dtype; None stands for
+# that of the thread.
+casting: dict[Any, np.dtype | None] = {}
+
+
+def call_cast(function: Callable[..., Any], dtype: np.dtype | None, inputs: Iterable[Any], attrs: dict) -> Any:
+    """`function(*inputs, **attrs)` with inputs in `dtype`, float64 and integers excepted; autocast is off inside."""
+    before = mode.autocast
+    to = before if dtype is None else dtype
+
+    def own(t: Any) -> Any:
+        have = t.array.layout.dtype if isinstance(t, Tensor) else None
+        return functions.cast(t, to) if have is not None and (have == FLOAT32 or is_half(have)) else t
+    mode.autocast = None
+    try:
+        return function(*map(own, inputs), **attrs)
+    finally:
+        mode.autocast = before
+
+
 def rounds_once(function: Function) -> Function:
     """Decorates a function of several ops: with inputs of half precision it is computed in float32 and rounded once."""
     @wraps(function)
     def call(*inputs: Any, **attrs: Any) -> Any:
+        if casting and mode.autocast is not None and call in casting:
+            return call_cast(call, casting[call], inputs, attrs)
         for t in inputs:
             if isinstance(t, Tensor) and t.array.layout.dtype.itemsize == 2:
                 dtype = half_result([v.array.layout for v in (*inputs, *attrs.values()) if isinstance(v, Tensor)])

@@ -167,8 +167,8 @@ def _draw(kernel: str, to: Layout, generator: Generator | None, low: float, high
 
 
 def _cut(values: Array, dtype: np.dtype, low: float, high: float) -> Array:
-    """float32 numbers on [low, high) in half precision, on [low, high) too: the bits that do not fit are cut off, for the
-    nearest number may be `high`. What left the interval all the same gets its nearest number inside, if there is one."""
+    """float32 numbers on [low, high) in half precision, on [low, high) too: the bits that do not fit are cut off, since
+    the nearest number may be `high`. What is outside then becomes the nearest number inside, if there is one."""
     extra = 13 if dtype.kind == "f" else 16             # bits of float32's significand that float16, bfloat16 lack
     to = values.layout
     bits = new_tensor(view(values, layout(to.device, np.dtype("int32"), to.shape), 0), None)

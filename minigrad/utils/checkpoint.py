@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, TypeAlias
 
+from ..amp import autocast_as_now
 from ..core import engine
 from ..core.arrays import contiguous_copy, copy_array
 from ..core.modes import enable_grad, mode
@@ -68,7 +69,7 @@ class _Block:
                  states: list[tuple[Array, Array]], context: Context, compare: bool) -> None:
         self.function, self.args, self.kwargs = function, args, kwargs
         self.states = states                            # (the state of a generator, its copy from before the first run)
-        self.context, self.compare = context, compare
+        self.context, self.compare, self.autocast = context, compare, autocast_as_now()
 
     def versions(self, ends: Iterable[Any]) -> int:
         """The sum of the version counters of arguments and leaves: it grows when one is changed in place."""
@@ -77,7 +78,7 @@ class _Block:
 
     def run_again(self, layouts: tuple[Any, ...]) -> list[Tensor]:
         """The outputs of a second run; RuntimeError if shapes or dtypes differ from those of the first."""
-        with _drawn_from(self.states), self.context, enable_grad():
+        with _drawn_from(self.states), self.context, self.autocast, enable_grad():
             before, mode.recompute = mode.recompute, True
             try:
                 outputs = list(_tensors(self.function(*self.args, **self.kwargs)))
