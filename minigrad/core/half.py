@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from ..devices.memory import Array, Layout, layout
+from ..devices.memory import Array, Layout, halves_seen, layout
 from ..devices.plan import Plan, is_half
 from .engine import functions
 from .modes import mode
@@ -114,10 +114,9 @@ def rounds_once(function: Function) -> Function:
     def call(*inputs: Any, **attrs: Any) -> Any:
         if casting and mode.autocast is not None and call in casting:
             return call_cast(call, casting[call], inputs, attrs)
-        for t in inputs:
-            if isinstance(t, Tensor) and t.array.layout.dtype.itemsize == 2:
-                dtype = half_result([v.array.layout for v in (*inputs, *attrs.values()) if isinstance(v, Tensor)])
-                if dtype is not None:
-                    return in_float32(function, dtype, *inputs, **attrs)
+        if halves_seen:
+            dtype = half_result([t.array.layout for t in (*inputs, *attrs.values()) if isinstance(t, Tensor)])
+            if dtype is not None:
+                return in_float32(function, dtype, *inputs, **attrs)
         return function(*inputs, **attrs)
     return call         # type: ignore[return-value]
