@@ -16,7 +16,7 @@ from ..devices.memory import Array, Layout, halves_seen, layout
 from ..devices.plan import Plan, is_half
 from .engine import functions
 from .modes import mode
-from .shape import FLOAT32, is_float, result_type
+from .shape import FLOAT32, default_float, is_float, result_type
 from .tensor import Tensor, new_tensor
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -84,6 +84,16 @@ def narrowed(made: Tensor, like: Tensor) -> Tensor:
     """A result in the dtype of the tensor `like` if that is of half precision, else as it is."""
     dtype = like.array.layout.dtype
     return rounded(made, dtype) if is_half(dtype) else made
+
+
+def finfo(dtype: Any = None) -> Any:
+    """The limits of a float dtype (`eps`, `max`, `min`, `tiny`, `bits`, ...), as `numpy.finfo` gives them; of bfloat16
+    too. Without `dtype`, those of the default float dtype."""
+    of = default_float() if dtype is None else np.dtype(dtype)
+    if of.name != "bfloat16":
+        return np.finfo(of)
+    import ml_dtypes
+    return ml_dtypes.finfo(of)
 
 
 # ---- autocast: `minigrad/amp.py` -------------------------------------------------------------------------------------

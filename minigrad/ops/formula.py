@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..core.half import half_result, in_float32
+from ..core.half import finfo, half_result, in_float32
 from ..core.op import Op, op, public
 from ..core.shape import BOOL, default_float, fail, is_float
 from ..core.tensor import Tensor
@@ -193,15 +193,10 @@ def nan_to_num(input: Tensor, nan: float | None = None, posinf: float | None = N
     dtype = input.array.layout.dtype
     if not is_float(dtype):
         return copy(input)
-    wide = np.finfo(dtype) if dtype.kind == "f" else _bfloat16_limits()
+    wide = finfo(dtype)
     out = where(isnan(input), 0.0 if nan is None else nan, input)
     out = where(isposinf(input), float(wide.max) if posinf is None else posinf, out)
     return where(isneginf(input), float(wide.min) if neginf is None else neginf, out)
-
-
-def _bfloat16_limits() -> Any:
-    import ml_dtypes
-    return ml_dtypes.finfo("bfloat16")
 
 
 # ---- choosing --------------------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from ..core.arrays import cast_array, contiguous_copy, copy_array, written_once
-from ..core.half import rounds_once, widened
+from ..core.half import finfo, rounds_once, widened
 from ..core.modes import mode
 from ..core.op import FusedPlan, Primitive, op
 from ..core.shape import BOOL, FLOAT32, FLOAT64, INT64, fail, is_float
@@ -428,7 +428,7 @@ def random_(input: Tensor, *bounds: int, generator: Generator | None = None) -> 
     if dtype == BOOL:
         limit = 2
     elif is_float(dtype):
-        limit = 1 << (np.finfo(dtype).nmant + 1 if dtype.kind == "f" else 8)
+        limit = 1 << (finfo(dtype).nmant + 1)
     else:
         limit = min(int(np.iinfo(dtype).max), (1 << 63) - 2) + 1
     low, high = (0, limit) if not bounds else (0, bounds[0]) if len(bounds) == 1 else bounds

@@ -125,3 +125,11 @@ def test_a_captured_step_in_half_precision():
     for k in (1.0, 2.0, 3.0):
         x = mg.tensor([k, 2.0, -k], dtype=h)
         assert step(x).item() == (w * x).softmax(0).std().item()
+
+
+@pytest.mark.parametrize("dtype", HALVES, ids=str)
+def test_finfo(dtype):
+    limits, one = mg.finfo(dtype), np.ones((), dtype)
+    assert float(limits.eps) == float(np.spacing(one)) and limits.bits == 16 and limits.dtype == dtype
+    assert float(limits.max) < np.inf and mg.finfo().dtype == np.float32 and mg.finfo(mg.float64).bits == 64
+    assert mg.empty(2000, dtype=dtype).random_().float().max().item() <= 2 / float(limits.eps)
