@@ -133,3 +133,30 @@ def test_finfo(dtype):
     assert float(limits.eps) == float(np.spacing(one)) and limits.bits == 16 and limits.dtype == dtype
     assert float(limits.max) < np.inf and mg.finfo().dtype == np.float32 and mg.finfo(mg.float64).bits == 64
     assert mg.empty(2000, dtype=dtype).random_().float().max().item() <= 2 / float(limits.eps)
+
+
+SEVERAL = {
+    "std": lambda a, b: a.std(1), "std_mean": lambda a, b: mg.std_mean(a, 1)[0], "nanmean": lambda a, b: mg.nanmean(a, 1),
+    "addmm": lambda a, b: mg.addmm(b[:, :6], a, b.T, alpha=0.3, beta=0.7), "addmv": lambda a, b: mg.addmv(b[:, 0], a, b[0], alpha=0.3),
+    "baddbmm": lambda a, b: mg.baddbmm(b[:, :6], a[None], b.T[None], alpha=0.3), "addbmm": lambda a, b: mg.addbmm(b[:, :6], a[None], b.T[None], alpha=0.3),
+    "einsum": lambda a, b: mg.einsum("ij,kj,kj->ik", a, b, b), "kl_div": lambda a, b: F.kl_div(a, b.abs(), reduction="sum"),
+    "batchmean": lambda a, b: F.kl_div(a, b, reduction="batchmean", log_target=True), "nll_loss": lambda a, b: F.nll_loss(a, mg.arange(6), b[0].abs()),
+    "huber_loss": lambda a, b: F.huber_loss(a, b, weight=b.abs()), "normalize": lambda a, b: F.normalize(a, 3.0), "index_add": lambda a, b: mg.index_add(a, 0, mg.tensor([0, 0, 1]), b[:3], alpha=0.3),
+    "add": lambda a, b: mg.add(a, b, alpha=0.3), "div": lambda a, b: mg.div(a, b, rounding_mode="floor"), "power": lambda a, b: a.abs() ** 1.7, "number": lambda a, b: 0.3 / a}
+
+
+@pytest.mark.parametrize("dtype", HALVES, ids=str)
+@pytest.mark.parametrize("name", SEVERAL)
+def test_functions_of_several_ops_round_once(name, dtype):
+    """Bit for bit what float32 gives, rounded: results and gradients."""
+    rng, results = np.random.default_rng(0), []
+    a, b, g = (rng.uniform(-2, 2, (6, 9)).astype(np.float32).astype(dtype) for _ in range(3))
+    for to in (dtype, np.float32):
+        x = mg.tensor(a.astype(to), requires_grad=True)
+        y = SEVERAL[name](x, mg.tensor(b.astype(to)))
+        back = mg.tensor(np.resize(g, tuple(y.shape)).astype(to))
+        grad = mg.autograd.grad(y, x, back)[0] if y.requires_grad else x.detach()
+        assert y.dtype == grad.dtype == to
+        results.append([t.to(dtype).float().numpy(force=True) for t in (y, grad)])
+    for half, single in zip(*results, strict=True):
+        assert np.array_equal(half, single)
