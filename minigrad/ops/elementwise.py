@@ -89,11 +89,7 @@ class Elementwise(Primitive):
                 if isinstance(t, NUMBERS):
                     raise TypeError(f"[{self.name}] {name} must be a tensor; got {type(t).__name__}")
         if named and self.options is not None and len(inputs) == len(self.inputs):
-            dtype = half_result([t.array.layout for t in inputs if isinstance(t, Tensor)])
-            if dtype is not None:
-                made = in_float32(self, dtype, *inputs, **named)
-                return made if out is None else write(out, made)
-            given = self.options(*inputs, **named)
+            given = self._optional(inputs, named)
             if isinstance(given, Tensor):
                 return given if out is None else write(out, given)
             inputs, named = given, {}
@@ -106,6 +102,13 @@ class Elementwise(Primitive):
         if result is NotImplemented:
             self.refuse(inputs)
         return result
+
+    def _optional(self, inputs: tuple, named: dict[str, Any]) -> Any:
+        """What options mean: other inputs, or the result; in half precision the result, rounded once."""
+        dtype = half_result([t.array.layout for t in inputs if isinstance(t, Tensor)])
+        if dtype is not None:
+            return in_float32(self, dtype, *inputs, **named)
+        return self.options(*inputs, **named)                   # type: ignore[misc]
 
     def refuse(self, inputs: tuple) -> None:
         """Raises because of operands that are neither tensors nor numbers."""
@@ -213,7 +216,7 @@ class Elementwise(Primitive):
         if options:
             if self.options is None:
                 raise TypeError(f"[{self.name}_] unexpected keyword argument {next(iter(options))!r}")
-            given = self.options(*inputs, **options)
+            given = self._optional(inputs, options)
             return write(target, given) if isinstance(given, Tensor) else self.into(target, *given)
         if mode.grad:
             for t in (target, *inputs):

@@ -92,6 +92,9 @@ def test_in_place_and_accumulated(dtype):
     x *= mg.ones(3)
     x.add_(mg.ones(3).to(dtype), alpha=0.1).mul_(3)
     close(x, np.full(3, 6.6) if dtype == h else np.full(3, 6.59375), dtype)
+    a, b = (mg.tensor(np.random.default_rng(k).uniform(-1, 1, 200).astype(dtype)) for k in (0, 1))
+    assert (a.clone().add_(b, alpha=0.3) == (a.float() + b.float() * 0.3).to(dtype)).all()
+    assert (a.clone().lerp_(b, 0.3) == a.float().lerp(b.float(), 0.3).to(dtype)).all()
     w = mg.ones(3).to(dtype).requires_grad_()
     for _ in range(2):
         (w * w).sum().backward()
