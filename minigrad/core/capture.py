@@ -210,7 +210,7 @@ class Captured:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         tensors: list[Tensor] = []
-        key = (_signature(args, tensors), _signature(kwargs, tensors) if kwargs else ())
+        key = (_signature(args, tensors), _signature(kwargs, tensors) if kwargs else (), mode.autocast)
         try:
             known = self.programs.get(key, ())
         except TypeError:

@@ -22,6 +22,7 @@ class Mode(local):
     """Switches of a thread. `fused` and `bindings` belong to the whole process: they are set on the class."""
 
     grad = True                 # operations are recorded
+    autocast: Any = None        # the dtype in which autocast runs products, or None
     recompute = False           # a checkpointed block is being run again
     recorder: Any = None        # the active capture, or None; layers and optimisers report their use to it
     fused = "auto"              # whether fused kernels are used: "auto", "off" or "require"

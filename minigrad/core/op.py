@@ -26,6 +26,7 @@ from ..devices.memory import layout as layout_of
 from ..devices.plan import FusedPlan, Plan, remember
 from .arrays import contiguous_copy, dense
 from .engine import functions, walk
+from .half import Wide, half_result, wide_plan
 from .modes import enable_grad, mode, paused, set_grad_enabled
 from .shape import fail, is_float
 from .tape import Node, Slot, edge_of, located, recorded
@@ -181,7 +182,11 @@ class Primitive(Documented):
             raise
         plan = self.plans.get(key)
         if plan is None:
-            plan = self.prepare(*key[:len(key) - len(attrs)], **attrs)
+            layouts = key[:len(key) - len(attrs)]
+            try:
+                plan = self.prepare(*layouts, **attrs)
+            except NoKernel as reason:
+                plan = wide_plan(self, layouts, attrs, reason)
             plan.op, plan.attrs = self, plan.attrs or attrs
             remember(self.plans, key, plan)                     # last: other threads find a whole plan, or none
         return plan
@@ -189,7 +194,11 @@ class Primitive(Documented):
     def __call__(self, *inputs: Tensor, **attrs: Any) -> Any:
         arrays = [t.array for t in inputs]
         plan = self.plan([a.layout for a in arrays], attrs)
-        return self.finish(plan, inputs, plan.run(*arrays))     # type: ignore[misc]
+        try:
+            run = plan.run
+        except AttributeError:                                  # a `Wide` plan has none
+            return plan.at(inputs, attrs)                       # type: ignore[attr-defined]
+        return self.finish(plan, inputs, run(*arrays))
 
     def finish(self, plan: Plan, inputs: Sequence[Tensor], made: Any) -> Any:
         """What a plan made, as a tensor (or a tuple of them), recorded if need be."""
@@ -232,18 +241,20 @@ class Primitive(Documented):
 class Op(Documented):
     """A composite: `definition(*tensors, **attrs)` in Tensor ops, with optional fused kernels.
 
-    `any_layout`: its kernels take inputs of any strides, so that nothing is copied before them.
+    `any_layout`: its kernels take inputs of any strides, so that nothing is copied before them. `like_first`: results
+    of half precision have the dtype of the first input, whatever the parameters have.
     """
 
-    def __init__(self, definition: Callable, nondifferentiable: tuple[int, ...] = (), any_layout: bool = False) -> None:
+    def __init__(self, definition: Callable, nondifferentiable: tuple[int, ...] = (), any_layout: bool = False,
+                 like_first: bool = False) -> None:
         super().__init__(definition.__name__, definition.__doc__)
         self.definition = definition
         self.__wrapped__ = definition          # inspect.getsource(op) and inspect.signature(op) show the definition's
         self.__module__ = definition.__module__
         self.inputs, self.attributes = (tuple(n) for n in parameters(definition))
         self.defaults: dict[str, Any] = definition.__kwdefaults__ or {}
-        self.nondifferentiable, self.any_layout = nondifferentiable, any_layout
-        self.plans: dict[tuple, FusedPlan | str] = {}           # a str says why the definition runs
+        self.nondifferentiable, self.any_layout, self.like_first = nondifferentiable, any_layout, like_first
+        self.plans: dict[tuple, FusedPlan | Wide | str] = {}    # a str says why the definition runs
         self.prepare: Callable | None = None
         self.rule: Callable | None = None
         self.grad_op = GradOp(self)            # the backward as an op: (inputs..., output gradients...) -> gradients
@@ -289,8 +300,8 @@ class Op(Documented):
             raise
         if plan is None:
             plan = self._plan(signature, inputs, attrs)
-        if type(plan) is str:
-            return self.definition(*inputs, **attrs)
+        if type(plan) is not FusedPlan:
+            return self.definition(*inputs, **attrs) if type(plan) is str else plan.at(inputs, attrs)
         for i in plan.copied:
             arrays[i] = contiguous_copy(arrays[i])
         outputs, saved = plan.forward(*arrays)
@@ -304,14 +315,14 @@ class Op(Documented):
         constant = self.nondifferentiable
         return tuple([new_tensor(o, None if i in constant else Slot(node, i, o.layout)) for i, o in enumerate(outputs)])
 
-    def plan(self, inputs: Iterable[Tensor | None], attrs: dict[str, Any]) -> FusedPlan | str | None:
+    def plan(self, inputs: Iterable[Tensor | None], attrs: dict[str, Any]) -> FusedPlan | Wide | str | None:
         """The plan of an earlier call, or None. Its key: the layouts, then the attributes in the definition's order."""
         full = complete(self.name, self.attributes, self.defaults, attrs)
         layouts = [None if t is None else t.array.layout for t in inputs]
         return self.plans.get((*layouts, *[full[n] for n in self.attributes]))
 
-    def _plan(self, key: tuple, inputs: tuple, attrs: dict) -> FusedPlan | str:
-        """Checks the signature, then chooses: kernels, or the definition and why."""
+    def _plan(self, key: tuple, inputs: tuple, attrs: dict) -> FusedPlan | Wide | str:
+        """Checks the signature, then chooses: kernels, or the definition and why, in float32 for half precision."""
         layouts = [None if t is None else t.array.layout for t in inputs]
         if len(inputs) != len(self.inputs):
             raise TypeError(f"[{self.name}] takes the tensors ({', '.join(self.inputs)}); got {len(inputs)} arguments")
@@ -320,22 +331,30 @@ class Op(Documented):
         same_device(self.name, layouts)
         if self.rule is not None:
             self.rule(*layouts, **attrs)
+        dtype = half_result(layouts)
+        plan = self._choose(layouts, attrs, dtype is None)
+        if dtype is not None and type(plan) is str:
+            plan = Wide(self, inputs[0].dtype if self.like_first else dtype, "", exact=self.nondifferentiable)
+        return remember(self.plans, key, plan)
+
+    def _choose(self, layouts: list, attrs: dict, required: bool) -> FusedPlan | Wide | str:
+        """The kernels, or why there are none; `required`: RuntimeError then, if fused kernels are required."""
         if self.prepare is None:
-            return remember(self.plans, key, "no fused kernel is defined")
+            return "no fused kernel is defined"
         if mode.fused == "off":
-            return remember(self.plans, key, "fused kernels are switched off")
+            return "fused kernels are switched off"
         first = next(x for x in layouts if x is not None)
         flat = layouts if self.any_layout else [x and layout_of(x.device, x.dtype, x.shape) for x in layouts]
         try:
             made = self.prepare(first.device.kernels, *flat, **attrs)
         except NoKernel as reason:
-            if mode.fused == "require":
+            if mode.fused == "require" and required:
                 fail(self.name, f"fused kernels are required, but {reason}", layouts, "set_fused('auto')")
-            return remember(self.plans, key, str(reason))
+            return str(reason)
         plan = made if isinstance(made, FusedPlan) else FusedPlan(*made)
         plan.why = f"fused kernel on {first.device}"
         plan.copied = tuple(i for i, (x, y) in enumerate(zip(layouts, flat, strict=True)) if x is not y)
-        return remember(self.plans, key, plan)
+        return plan
 
     def _explain_arguments(self, inputs: tuple, attrs: dict) -> None:
         complete(self.name, self.attributes, self.defaults, attrs)
@@ -440,15 +459,15 @@ def same_device(name: str, layouts: Iterable[Layout | None]) -> None:
         fail(name, "all tensors must be on one device", [d.name for d in devices], "move them with .to(device)")
 
 
-def op(definition: Callable | None = None, *, nondifferentiable: tuple[int, ...] = ()) -> Any:
-    """Makes an op of a function of Tensors: tensors are positional, attributes keyword-only.
+def op(definition: Callable | None = None, **options: Any) -> Any:
+    """Makes an op of a function of Tensors: tensors are positional, attributes keyword-only; options as `Op` has them.
 
     >>> @op
     ... def scaled_square(x, *, scale=1.0):
     ...     return x * x * scale
     """
     if definition is None:
-        return lambda f: Op(f, nondifferentiable)
+        return lambda f: Op(f, **options)
     return Op(definition)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ..core.half import Wide
 from ..core.modes import mode, paused
 from ..core.op import Op, Primitive, complete, registry
 from ..core.shape import fail
@@ -359,14 +360,17 @@ def through(decide: Callable[..., Plan], t: Tensor, *args: Any) -> Tensor:
     try:
         a = t.array
         plan = decide(a.layout, *args)
+        op, offset = plan.op, plan.offset
     except (AttributeError, TypeError):
         plan = None                                 # type: ignore[assignment]
-    if plan is None:                                # an argument that cannot be a key (a list), or is wrong
+    if plan is None:                                # half precision; an argument that cannot be a key, or is wrong
         if not isinstance(t, Tensor):
             raise TypeError(f"[{decide.__name__.strip('_')}] expected a Tensor; got {type(t).__name__}")
         a = t.array
         plan = decide(a.layout, *[hashable(value) for value in args])
-    op, offset = plan.op, plan.offset
+        if type(plan) is Wide:
+            return plan.at((t,), plan.attrs)
+        op, offset = plan.op, plan.offset
     array: Array
     if offset is None:
         array = plan.run(a)                         # type: ignore[misc]

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from ..core.arrays import dense
+from ..core.half import rounds_once
 from ..core.op import Primitive, op
 from ..core.shape import BOOL, INT64, axes_of, axis_of, fail, is_float
 from ..core.tensor import MinMax, Tensor, ValuesIndices
@@ -63,8 +64,6 @@ def spread(g: Tensor, shape: tuple[int, ...], axes: tuple[int, ...], keepdim: bo
 
 
 def _on_host(x: Any, out: Any, *, function: Callable, axes: tuple[int, ...], keepdim: bool) -> None:
-    if is_float(x.dtype) and x.dtype.itemsize == 2:         # 16-bit floats are computed in float32
-        x = x.astype(np.float32)
     out[...] = function(x, axis=axes, keepdims=keepdim) if axes else function(x[None], axis=0)
 
 
@@ -84,7 +83,7 @@ def reduction(name: str, kernel: str, function: Callable, vjp: Callable | None =
         found = getattr(x.device.kernels, kernel).get(x.dtype)
         if found is None:
             on_host = partial(_on_host, function=function, axes=axes, keepdim=keepdim)
-            return host_plan(to, on_host, f"no {kernel} kernel for {x.dtype}: NumPy")
+            return host_plan(to, on_host, f"no {kernel} kernel for {x.dtype}: NumPy", x)
         table = reduce_plan(x, axes)
 
         def run(a: Array) -> Array:
@@ -181,11 +180,11 @@ def _prepare_mean(x: Layout, *, axes: tuple[int, ...], keepdim: bool) -> Plan:
     if not is_float(x.dtype):
         fail("mean", "needs a floating-point tensor", x, "convert with .float()")
     n = extent(x, axes)
-    total = sum_op.plan((x,), {"axes": axes, "keepdim": keepdim})
-    out = total.layout
+    out = layout(x.device, x.dtype, reduced_shape(x.shape, axes, keepdim))
     kernel = x.device.kernels.div.get(x.dtype)
     if kernel is None:
-        return host_plan(out, _mean_on_host(axes, keepdim), f"no kernels for {x.dtype}: NumPy")
+        return host_plan(out, _mean_on_host(axes, keepdim), f"no kernels for {x.dtype}: NumPy", x)
+    total = sum_op.plan((x,), {"axes": axes, "keepdim": keepdim})
     count = constant(n, x.dtype, x.device).array
     plan, add_up = elementwise_plan(out, out, count.layout), total.run
 
@@ -234,6 +233,7 @@ def mean(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = 
     return through(_mean_over, input if dtype is None else cast(input, dtype), dim, keepdim)
 
 
+@rounds_once
 def nanmean(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
     """The arithmetic mean over `dim` of the elements that are not NaN; NaN if there are none. Floats only."""
     x = input if dtype is None else cast(input, dtype)
@@ -589,6 +589,7 @@ def var(input: Tensor, dim: Any = None, unbiased: bool | None = None, keepdim: b
     return _moments("var", input, dim, unbiased, correction, keepdim)[0]
 
 
+@rounds_once
 def std(input: Tensor, dim: Any = None, unbiased: bool | None = None, keepdim: bool = False, *,
         correction: float | None = None, **numpy: Any) -> Tensor:
     """The standard deviation over `dim`: the root of `var`, with its options. The gradient is 0 where it is 0."""
@@ -603,6 +604,7 @@ def var_mean(input: Tensor, dim: Any = None, unbiased: bool | None = None, keepd
     return _moments("var_mean", input, dim, unbiased, correction, keepdim)
 
 
+@rounds_once
 def std_mean(input: Tensor, dim: Any = None, unbiased: bool | None = None, keepdim: bool = False, *,
              correction: float | None = None) -> tuple[Tensor, Tensor]:
     """The standard deviation and the mean over `dim`, as two tensors; options as in `var`."""
@@ -719,7 +721,7 @@ def _scan(name: str, function: Callable) -> Callable:
         kernel = getattr(x.device.kernels, name).get(x.dtype)
         if kernel is None:
             return host_plan(out, lambda v, out: function(v, axis=dim, out=out),
-                             f"no {name} kernel for {x.dtype}: NumPy")
+                             f"no {name} kernel for {x.dtype}: NumPy", x)
         outer, n, inner = extent(x, tuple(range(dim))), x.shape[dim], extent(x, tuple(range(dim + 1, x.ndim)))
 
         def run(a: Array) -> Array:

@@ -18,6 +18,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from operator import attrgetter
 from typing import Any, TypeAlias
 
+from ..amp import autocast_as_now
 from ..core import engine
 from ..core.arrays import contiguous_copy, copy_array
 from ..core.modes import enable_grad, mode
@@ -74,7 +75,8 @@ class _Block:
                  states: list[tuple[Array, Array]], context: Context, graph: list[Any] | None) -> None:
         self.function, self.args, self.kwargs = function, args, kwargs
         self.states = states                            # (the state of a generator, its copy from before the first run)
-        self.context, self.graph = context, graph       # what the first run recorded; None: no comparison
+        self.context, self.autocast = context, autocast_as_now()
+        self.graph = graph                              # what the first run recorded; None: no comparison
 
     def versions(self, ends: Iterable[Any]) -> int:
         """The sum of the version counters of arguments and leaves: it grows when one is changed in place."""
@@ -84,7 +86,7 @@ class _Block:
     def run_again(self) -> list[Tensor]:
         """The outputs of a second run. CheckpointError if it recorded something else than the first."""
         start = recorded(_CHECKPOINT, (), ()).seq
-        with _drawn_from(self.states), self.context, enable_grad():
+        with _drawn_from(self.states), self.context, self.autocast, enable_grad():
             before, mode.recompute = mode.recompute, True
             try:
                 outputs = list(_tensors(self.function(*self.args, **self.kwargs)))
