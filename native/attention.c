@@ -39,11 +39,6 @@
 #define QUERIES (GEMM_ROWS == 14 ? 56 : 48)    /* whole tiles */
 #define KEYS (512 / (int)sizeof(T))            /* whole strips */
 #define ROWS_PER_THREAD (8 * QUERIES)                    /* rows of a unit of work in the forward */
-#if defined(__clang__)
-#define EACH_ROW(r) _Pragma("clang loop unroll(full)") for (int r = 0; r < R; r++)
-#else
-#define EACH_ROW(r) _Pragma("GCC unroll 4") for (int r = 0; r < R; r++)
-#endif
 
 typedef struct {
   T *out, *lse, *weights, *gq, *gk, *gv;

@@ -55,13 +55,18 @@ INLINE T largest(V v) {
     int64_t j = 0; \
     while (j + 4 * VL <= (n)) { \
       const int k = VL; \
-      _Pragma("GCC unroll 4") \
+      UNROLL \
       for (int u = 0; u < 4; u++, j += VL) { __VA_ARGS__ } \
     } \
     const int u = 0; \
     for (; j + VL <= (n); j += VL) { const int k = VL; __VA_ARGS__ } \
     if (j < (n)) { const int k = (int)((n) - j); __VA_ARGS__ } \
   } while (0)
+
+/* A loop over R rows side by side: R is a constant, and what each row has is in registers. */
+#define EACH_ROW(r) UNROLL for (int r = 0; r < R; r++)
+/* A loop over W vectors of one row, side by side: W is a constant, and what each vector has is in registers. */
+#define EACH_PART(w) UNROLL for (int w = 0; w < W; w++)
 
 /* Columns of a [rows, n] matrix: the body for four vectors of them side by side (W == 4, so that each row touched
  * gives whole cache lines), for single vectors (W == 1), and for the tail of k columns. */

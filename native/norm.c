@@ -100,13 +100,13 @@ NOINLINE void plain_backward(T *gx, T *gw, T *gb, const T *gy, const T *x, T mea
 
 /* s[r] += the elements of row r */
 INLINE void add_rows(V *s, const T *x, int64_t stride, int64_t n, const int R) {
-  EACH_VECTOR(j, k, n, for (int r = 0; r < R; r++) s[r] += load_n(x + r * stride + j, k););
+  EACH_VECTOR(j, k, n, EACH_ROW(r) s[r] += load_n(x + r * stride + j, k););
 }
 /* rest[r] += the distances from mean[r], squares[r] += their squares */
 INLINE void add_squares(V *rest, V *squares, const V *mean, const T *x, int64_t stride, int64_t n, const int R,
                         const int centred) {
   EACH_VECTOR(j, k, n,
-    for (int r = 0; r < R; r++) {
+    EACH_ROW(r) {
       V d = keep(load_n(x + r * stride + j, k) - mean[r], k);
       if (centred) rest[r] += d;
       squares[r] = vfma(d, d, squares[r]);
@@ -118,12 +118,12 @@ INLINE void add_squares(V *rest, V *squares, const V *mean, const T *x, int64_t 
 INLINE void moments(V *mean, V *rstd, const T *x, int64_t n, double eps, const int R, const int centred) {
   V s[4], q[4];
   T var[4];
-  for (int r = 0; r < R; r++) s[r] = q[r] = mean[r] = vzero();
+  EACH_ROW(r) s[r] = q[r] = mean[r] = vzero();
   if (n <= BLOCK_ELEMENTS) {
     if (centred) add_rows(s, x, n, n, R);
-    for (int r = 0; r < R; r++) mean[r] = vset(vsum(s[r]) / (T)n), s[r] = vzero();
+    EACH_ROW(r) mean[r] = vset(vsum(s[r]) / (T)n), s[r] = vzero();
     add_squares(s, q, mean, x, n, n, R, centred);
-    for (int r = 0; r < R; r++) {
+    EACH_ROW(r) {
       const T rest = vsum(s[r]) / (T)n;
       mean[r] += vset(rest);
       var[r] = vsum(q[r]) / (T)n - rest * rest;
@@ -131,23 +131,23 @@ INLINE void moments(V *mean, V *rstd, const T *x, int64_t n, double eps, const i
   } else {
     double sum[4] = {0}, squares[4] = {0};
     for (int64_t b = 0; centred && b < n; b += BLOCK_ELEMENTS) {
-      for (int r = 0; r < R; r++) s[r] = vzero();
+      EACH_ROW(r) s[r] = vzero();
       add_rows(s, x + b, n, MIN(BLOCK_ELEMENTS, n - b), R);
-      for (int r = 0; r < R; r++) sum[r] += vsum(s[r]);
+      EACH_ROW(r) sum[r] += vsum(s[r]);
     }
-    for (int r = 0; r < R; r++) mean[r] = vset((T)(sum[r] / (double)n)), sum[r] = 0;
+    EACH_ROW(r) mean[r] = vset((T)(sum[r] / (double)n)), sum[r] = 0;
     for (int64_t b = 0; b < n; b += BLOCK_ELEMENTS) {
-      for (int r = 0; r < R; r++) s[r] = q[r] = vzero();
+      EACH_ROW(r) s[r] = q[r] = vzero();
       add_squares(s, q, mean, x + b, n, MIN(BLOCK_ELEMENTS, n - b), R, centred);
-      for (int r = 0; r < R; r++) sum[r] += vsum(s[r]), squares[r] += vsum(q[r]);
+      EACH_ROW(r) sum[r] += vsum(s[r]), squares[r] += vsum(q[r]);
     }
-    for (int r = 0; r < R; r++) {
+    EACH_ROW(r) {
       const double rest = sum[r] / (double)n;
       mean[r] += vset((T)rest);
       var[r] = (T)(squares[r] / (double)n - rest * rest);
     }
   }
-  for (int r = 0; r < R; r++) rstd[r] = vset(1 / MATH(sqrt)(var[r] + (T)eps));
+  EACH_ROW(r) rstd[r] = vset(1 / MATH(sqrt)(var[r] + (T)eps));
 }
 
 typedef struct {
@@ -163,14 +163,14 @@ INLINE void layer_norm_some(const layer_norm_args *a, int64_t row, const int R, 
   T *y = a->y + row * n;
   V mean[4], rstd[4];
   moments(mean, rstd, x, n, a->eps, R, centred);
-  for (int r = 0; r < R; r++) {
+  EACH_ROW(r) {
     if (centred) a->mean[row + r] = mean[r][0];
     a->rstd[row + r] = rstd[r][0];
   }
   EACH_VECTOR(j, k, n,
     V w = load_n_or(a->weight, j, k, 1);
     V b = centred ? load_n_or(a->bias, j, k, 0) : vzero();
-    for (int r = 0; r < R; r++) {
+    EACH_ROW(r) {
       V xhat = (load_n(x + r * n + j, k) - mean[r]) * rstd[r];
       store_n(y + r * n + j, centred ? vfma(xhat, w, b) : xhat * w, k);
     });
@@ -232,7 +232,7 @@ INLINE void layer_norm_back_sums(const layer_norm_back_args *a, V *s1, V *s2, co
     V w = load_n_or(a->weight, j, k, 1);
     V pw = vzero();
     V pb = vzero();
-    for (int r = 0; r < R; r++) {
+    EACH_ROW(r) {
       V g = load_n(gy + r * n + j, k);
       V p = g * (load_n(x + r * n + j, k) - mean[r]);
       if (centred) s1[r] = vfma(g, w, s1[r]);
@@ -250,14 +250,14 @@ INLINE void layer_norm_back_of(const layer_norm_back_args *a, int64_t row, T *gw
                                const int centred) {
   const int64_t n = a->n;
   V mean[4], rstd[4], s1[4], s2[4], c1[4], c2[4];
-  for (int r = 0; r < R; r++) {
+  EACH_ROW(r) {
     mean[r] = centred ? vset(a->mean[row + r]) : vzero();
     rstd[r] = vset(a->rstd[row + r]);
     s1[r] = s2[r] = vzero();
   }
   if (n <= BLOCK_ELEMENTS) {
     layer_norm_back_sums(a, s1, s2, mean, rstd, row, 0, n, gw, first, R, centred);
-    for (int r = 0; r < R; r++) {
+    EACH_ROW(r) {
       const T rs = a->rstd[row + r];
       c1[r] = vset(-vsum(s1[r]) / (T)n);
       c2[r] = vset(-vsum(s2[r]) * rs / (T)n * rs);
@@ -265,11 +265,11 @@ INLINE void layer_norm_back_of(const layer_norm_back_args *a, int64_t row, T *gw
   } else {
     double sum1[4] = {0}, sum2[4] = {0};
     for (int64_t b = 0; b < n; b += BLOCK_ELEMENTS) {
-      for (int r = 0; r < R; r++) s1[r] = s2[r] = vzero();
+      EACH_ROW(r) s1[r] = s2[r] = vzero();
       layer_norm_back_sums(a, s1, s2, mean, rstd, row, b, MIN(BLOCK_ELEMENTS, n - b), gw, first, R, centred);
-      for (int r = 0; r < R; r++) sum1[r] += vsum(s1[r]), sum2[r] += vsum(s2[r]);
+      EACH_ROW(r) sum1[r] += vsum(s1[r]), sum2[r] += vsum(s2[r]);
     }
-    for (int r = 0; r < R; r++) {
+    EACH_ROW(r) {
       const double rs = a->rstd[row + r];
       c1[r] = vset((T)(-sum1[r] / (double)n));
       c2[r] = vset((T)(-sum2[r] * rs / (double)n * rs));
@@ -281,7 +281,7 @@ INLINE void layer_norm_back_of(const layer_norm_back_args *a, int64_t row, T *gw
   T *gx = a->gx + row * n;
   EACH_VECTOR(j, k, n,
     V w = load_n_or(a->weight, j, k, 1);
-    for (int r = 0; r < R; r++) {
+    EACH_ROW(r) {
       V g = load_n(gy + r * n + j, k);
       V d = load_n(x + r * n + j, k) - mean[r];
       store_n(gx + r * n + j, vfma(d, c2[r], centred ? vfma(g, w, c1[r]) : g * w) * rstd[r], k);
@@ -490,17 +490,17 @@ static void batch_norm_strips(void *context, int64_t begin, int64_t end) {
 INLINE void column_block(T *mean, T *rest, T *squares, const T *x, int64_t rows, int64_t stride, const int W,
                          const int k) {
   V s[4], m[4], d1[4], d2[4];
-  for (int w = 0; w < W; w++) s[w] = d1[w] = d2[w] = vzero();
+  EACH_PART(w) s[w] = d1[w] = d2[w] = vzero();
   for (int64_t q = 0; q < rows; q++)
-    for (int w = 0; w < W; w++) s[w] += load_n(x + q * stride + w * VL, k);
-  for (int w = 0; w < W; w++) m[w] = s[w] / vset((T)rows);
+    EACH_PART(w) s[w] += load_n(x + q * stride + w * VL, k);
+  EACH_PART(w) m[w] = s[w] / vset((T)rows);
   for (int64_t q = 0; q < rows; q++)
-    for (int w = 0; w < W; w++) {
+    EACH_PART(w) {
       V d = load_n(x + q * stride + w * VL, k) - m[w];
       d1[w] += d;
       d2[w] = vfma(d, d, d2[w]);
     }
-  for (int w = 0; w < W; w++)
+  EACH_PART(w)
     store_n(mean + w * VL, m[w], k), store_n(rest + w * VL, d1[w], k), store_n(squares + w * VL, d2[w], k);
 }
 
@@ -672,14 +672,14 @@ static void batch_norm_back_strips(void *context, int64_t begin, int64_t end) {
 INLINE void column_back_block(T *sum, T *sum_d, const T *gy, const T *x, const T *mean, int64_t rows, int64_t stride,
                               const int W, const int k) {
   V m[4], s1[4], s2[4];
-  for (int w = 0; w < W; w++) m[w] = load_n(mean + w * VL, k), s1[w] = s2[w] = vzero();
+  EACH_PART(w) m[w] = load_n(mean + w * VL, k), s1[w] = s2[w] = vzero();
   for (int64_t q = 0; q < rows; q++)
-    for (int w = 0; w < W; w++) {
+    EACH_PART(w) {
       V g = load_n(gy + q * stride + w * VL, k);
       s1[w] += g;
       s2[w] = vfma(g, load_n(x + q * stride + w * VL, k) - m[w], s2[w]);
     }
-  for (int w = 0; w < W; w++) store_n(sum + w * VL, s1[w], k), store_n(sum_d + w * VL, s2[w], k);
+  EACH_PART(w) store_n(sum + w * VL, s1[w], k), store_n(sum_d + w * VL, s2[w], k);
 }
 
 /* gx = ((gy + c1) + (x - mean) * c2) * scale, or gy * scale */
@@ -778,7 +778,7 @@ INLINE void group_norm_some(const group_norm_args *a, int64_t row, const int R) 
   const int64_t cpg = a->cpg, inner = a->inner, n = cpg * inner;
   V mean[4], rstd[4];
   moments(mean, rstd, a->x + row * n, n, a->eps, R, 1);
-  for (int r = 0; r < R; r++) {
+  EACH_ROW(r) {
     const int64_t c0 = (row + r) % a->groups * cpg;
     const T *x = a->x + (row + r) * n, *weight = a->weight ? a->weight + c0 : 0, *bias = a->bias ? a->bias + c0 : 0;
     T *y = a->y + (row + r) * n;

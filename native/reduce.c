@@ -165,15 +165,15 @@ INLINE V fold_block(int op, const T *p, int64_t n) {
 INLINE void fold_vectors(int op, T *out, const T *const *row, int64_t at, int64_t n, int vectors, int lanes) {
   V a[4];
   int64_t i = 0;
-  for (int l = 0; l < vectors; l++) a[l] = vset(identity(op));
+  UNROLL for (int l = 0; l < vectors; l++) a[l] = vset(identity(op));
 #define ROW(k) load_n(row[i + k] + at + l * VL, lanes)
   for (; i + 4 <= n; i += 4)
-    for (int l = 0; l < vectors; l++)
+    UNROLL for (int l = 0; l < vectors; l++)
       a[l] = vstep(op, a[l], vstep(op, vstep(op, ROW(0), ROW(1)), vstep(op, ROW(2), ROW(3))));
   for (; i < n; i++)
-    for (int l = 0; l < vectors; l++) a[l] = vstep(op, a[l], ROW(0));
+    UNROLL for (int l = 0; l < vectors; l++) a[l] = vstep(op, a[l], ROW(0));
 #undef ROW
-  for (int l = 0; l < vectors; l++) store_n(out + l * VL, a[l], lanes);
+  UNROLL for (int l = 0; l < vectors; l++) store_n(out + l * VL, a[l], lanes);
 }
 INLINE void fold_columns(int op, T *out, const T *const *row, int64_t from, int64_t width, int64_t n) {
 #define ONE(j, vectors, lanes) fold_vectors(op, out + (j), row, from + (j), n, vectors, lanes)

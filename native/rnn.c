@@ -423,10 +423,10 @@ static void lstm_back(const Job *x, int64_t t, int64_t first, int64_t rows, T *d
 static void add_rows(T *sums, const T *d, int64_t rows, int64_t n) {
   EACH_COLUMNS(j, W, k, n,
     V s[W];
-    for (int w = 0; w < W; w++) s[w] = vzero();
+    EACH_PART(w) s[w] = vzero();
     for (int64_t r = 0; r < rows; r++)
-      for (int w = 0; w < W; w++) s[w] += load_n(d + r * n + j + w * VL, k);
-    for (int w = 0; w < W; w++) store_n(sums + j + w * VL, load_n(sums + j + w * VL, k) + s[w], k););
+      EACH_PART(w) s[w] += load_n(d + r * n + j + w * VL, k);
+    EACH_PART(w) store_n(sums + j + w * VL, load_n(sums + j + w * VL, k) + s[w], k););
 }
 
 static void backward_step(const Job *x, int64_t t, int64_t first, int64_t rows, T *scratch, T *sums) {

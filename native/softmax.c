@@ -42,22 +42,22 @@ static void share(void (*fn)(void *, int64_t, int64_t), void *a, int64_t outer, 
 /* m and s of R <= 4 rows of n <= SHORT elements */
 INLINE void some_short_rows(T *m, T *s, T *e, const T *x, int64_t n, const int R, const int finite) {
   V v[4], largest_of[4];
-  for (int r = 0; r < R; r++) largest_of[r] = vset(-INFINITY), v[r] = vzero();
+  EACH_ROW(r) largest_of[r] = vset(-INFINITY), v[r] = vzero();
   EACH_VECTOR(j, k, n,
-    for (int r = 0; r < R; r++)
+    EACH_ROW(r)
       largest_of[r] = vmax(largest_of[r], keep_or(load_n(x + r * n + j, k), k, -INFINITY)););
-  for (int r = 0; r < R; r++) {
+  EACH_ROW(r) {
     m[r] = largest(largest_of[r]);
     if (finite && MATH(fabs)(m[r]) == INFINITY) m[r] = 0;
     largest_of[r] = vset(m[r]);
   }
   EACH_VECTOR(j, k, n,
-    for (int r = 0; r < R; r++) {
+    EACH_ROW(r) {
       V p = vexp(load_n(x + r * n + j, k) - largest_of[r]);
       if (e) store_n(e + r * n + j, p, k);
       v[r] += keep(p, k);
     });
-  for (int r = 0; r < R; r++) s[r] = vsum(v[r]);
+  EACH_ROW(r) s[r] = vsum(v[r]);
 }
 NOINLINE void short_rows_4(T *m, T *s, T *e, const T *x, int64_t n, int finite) {
   some_short_rows(m, s, e, x, n, 4, finite);
@@ -94,20 +94,20 @@ NOINLINE void long_row(T *m, T *s, T *e, const T *x, int64_t n, const int finite
 /* m and s of W * VL neighbouring lines (k of them if W == 1), x at the first element of the first */
 INLINE void some_columns_of(V *m, V *s, T *e, const T *x, int64_t n, int64_t stride, const int W, const int k,
                             const int finite) {
-  for (int w = 0; w < W; w++) m[w] = vset(-INFINITY), s[w] = vzero();
+  EACH_PART(w) m[w] = vset(-INFINITY), s[w] = vzero();
   for (int64_t q = 0; q < n; q++)
-    for (int w = 0; w < W; w++) m[w] = vmax(m[w], load_n(x + q * stride + w * VL, k));
+    EACH_PART(w) m[w] = vmax(m[w], load_n(x + q * stride + w * VL, k));
   for (int w = 0; finite && w < W; w++) m[w] = vselect((VM)(vabs(m[w]) == vset(INFINITY)), vzero(), m[w]);
   for (int64_t b = 0; b < n; b += 64) {
     V part[4];
-    for (int w = 0; w < W; w++) part[w] = vzero();
+    EACH_PART(w) part[w] = vzero();
     for (int64_t q = b, last = MIN(b + 64, n); q < last; q++)
-      for (int w = 0; w < W; w++) {
+      EACH_PART(w) {
         V p = vexp(load_n(x + q * stride + w * VL, k) - m[w]);
         if (e) store_n(e + q * stride + w * VL, p, k);
         part[w] += p;
       }
-    for (int w = 0; w < W; w++) s[w] += part[w];
+    EACH_PART(w) s[w] += part[w];
   }
 }
 #define COLUMNS(name, e, W, k) \
@@ -153,7 +153,7 @@ INLINE void finish_row(const softmax_args *a, int64_t row, T m, T s, const what 
 INLINE void some_rows(const softmax_args *a, int64_t row, const int R, const what of) {
   T m[4], s[4];
   short_rows(m, s, keeps(of) ? a->y + row * a->n : 0, a->x + row * a->n, a->n, R, of == LOGSUMEXP);
-  for (int r = 0; r < R; r++) finish_row(a, row + r, m[r], s[r], of);
+  EACH_ROW(r) finish_row(a, row + r, m[r], s[r], of);
 }
 
 INLINE void some_columns(const softmax_args *a, int64_t o, int64_t i, const int W, const int k, const what of) {
@@ -162,15 +162,15 @@ INLINE void some_columns(const softmax_args *a, int64_t o, int64_t i, const int 
   T *y = of == LOGSUMEXP ? a->y + o * inner + i : a->y + o * n * inner + i;
   V m[4], s[4];
   columns(m, s, keeps(of) ? y : 0, x, n, inner, W, k, of == LOGSUMEXP);
-  for (int w = 0; w < W; w++) {
+  EACH_PART(w) {
     if (of == LOGSUMEXP_BACK)
       s[w] = load_n(a->gy + o * inner + i + w * VL, k) / vselect((VM)(m[w] == vset(INFINITY)), vset(1), s[w]);
     else s[w] = of == SOFTMAX ? 1 / s[w] : vlog(s[w]);
   }
-  if (of == LOGSUMEXP) for (int w = 0; w < W; w++) store_n(y + w * VL, m[w] + s[w], k);
+  if (of == LOGSUMEXP) EACH_PART(w) store_n(y + w * VL, m[w] + s[w], k);
   else
     for (int64_t q = 0; q < n; q++)
-      for (int w = 0; w < W; w++) {
+      EACH_PART(w) {
         const int64_t j = q * inner + w * VL;
         store_n(y + j, keeps(of) ? load_n(y + j, k) * s[w] : load_n(x + j, k) - m[w] - s[w], k);
       }
@@ -226,14 +226,14 @@ INLINE void back_rows(const softmax_back_args *a, int64_t row, const int R, cons
   const T *gy = a->gy + row * n;
   const T *y = a->y + row * n;
   V s[4];
-  for (int r = 0; r < R; r++) s[r] = vzero();
+  EACH_ROW(r) s[r] = vzero();
   EACH_VECTOR(j, k, n,
-    for (int r = 0; r < R; r++) {
+    EACH_ROW(r) {
       V g = load_n(gy + r * n + j, k);
       s[r] = of == SOFTMAX ? vfma(g, load_n(y + r * n + j, k), s[r]) : s[r] + g;
     });
-  for (int r = 0; r < R; r++) s[r] = vset(vsum(s[r]));
-  for (int r = 0; r < R; r++)
+  EACH_ROW(r) s[r] = vset(vsum(s[r]));
+  EACH_ROW(r)
     EACH_VECTOR(j, k, n,
       const int64_t i = (row + r) * n + j;
       store_n(a->gx + i, back(load_n(a->gy + i, k), load_n(a->y + i, k), s[r], of), k););
@@ -256,20 +256,20 @@ INLINE void back_long(const softmax_back_args *a, int64_t row, const what of) {
 INLINE void back_columns(const softmax_back_args *a, int64_t o, int64_t i, const int W, const int k, const what of) {
   const int64_t n = a->n, inner = a->inner, at = o * n * inner + i;
   V s[4];
-  for (int w = 0; w < W; w++) s[w] = vzero();
+  EACH_PART(w) s[w] = vzero();
   for (int64_t b = 0; b < n; b += 64) {
     V part[4];
-    for (int w = 0; w < W; w++) part[w] = vzero();
+    EACH_PART(w) part[w] = vzero();
     for (int64_t q = b, last = MIN(b + 64, n); q < last; q++)
-      for (int w = 0; w < W; w++) {
+      EACH_PART(w) {
         const int64_t j = at + q * inner + w * VL;
         V g = load_n(a->gy + j, k);
         part[w] = of == SOFTMAX ? vfma(g, load_n(a->y + j, k), part[w]) : part[w] + g;
       }
-    for (int w = 0; w < W; w++) s[w] += part[w];
+    EACH_PART(w) s[w] += part[w];
   }
   for (int64_t q = 0; q < n; q++)
-    for (int w = 0; w < W; w++) {
+    EACH_PART(w) {
       const int64_t j = at + q * inner + w * VL;
       store_n(a->gx + j, back(load_n(a->gy + j, k), load_n(a->y + j, k), s[w], of), k);
     }
@@ -351,7 +351,7 @@ INLINE void cross_entropy_some(const cross_entropy_args *a, int64_t row, const i
   T s[4];
   if (n <= SHORT) short_rows(a->top + row, s, 0, a->x + row * n, n, R, 0);
   else long_row(a->top + row, s, 0, a->x + row * n, n, 0);
-  for (int r = 0; r < R; r++) {
+  EACH_ROW(r) {
     a->log_sum[row + r] = vlog(vset(s[r]))[0];
     cross_entropy_item(a, row + r, a->x + (row + r) * n);
   }
@@ -362,7 +362,7 @@ INLINE void cross_entropy_columns(const cross_entropy_args *a, int64_t o, int64_
   const T *x = a->x + o * n * inner + i;
   V m[4], s[4];
   columns(m, s, 0, x, n, inner, W, k, 0);
-  for (int w = 0; w < W; w++)
+  EACH_PART(w)
     store_n(a->top + item + w * VL, m[w], k), store_n(a->log_sum + item + w * VL, vlog(s[w]), k);
   for (int l = 0; l < (W - 1) * VL + k; l++) cross_entropy_item(a, item + l, x + l);
 }
@@ -475,7 +475,7 @@ static void cross_entropy_back(void *context, int64_t begin, int64_t end) {
   const cross_entropy_back_args *a = context;
   if (a->inner == 1) for (int64_t row = begin; row < end; row++) cross_entropy_back_row(a, row);
   else
-    EACH_UNIT(o, i, W, k, a->inner, for (int w = 0; w < W; w++) cross_entropy_back_columns(a, o, i + w * VL, k););
+    EACH_UNIT(o, i, W, k, a->inner, EACH_PART(w) cross_entropy_back_columns(a, o, i + w * VL, k););
 }
 
 void FN(cross_entropy_backward)(T *gx, const T *gloss, const T *wsum, const T *stats, const T *logits,

@@ -11,23 +11,28 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..devices.memory import Array, Layout
+from .hooks import HookedNode
 
 _new = object.__new__
 
 
 class Variable:
-    """What the tape knows of a tensor. `node` is the op that made it, None for a leaf; `grad` is a tensor or None."""
+    """What the tape knows of a tensor. `node` is the op that made it, None for a leaf.
+
+    Code of this package reads and sets `_requires_grad` and `_grad`; properties of `Tensor` check what users assign.
+    """
 
     __slots__ = {
         "array": "the array: memory, and the layout under which it is seen",
         "node": "the node of the op that made it, or None for a leaf; of several outputs, the `Slot` of this one",
-        "requires_grad": "are gradients wanted, or computed on the way to what wants them?",
-        "grad": "the gradient, a tensor of the same shape, once `backward` has filled it; else None",
+        "_requires_grad": "are gradients wanted, or computed on the way to what wants them?",
+        "_grad": "the gradient, a tensor of the same shape, once `backward` has filled it; else None",
+        "_hooks": "its hooks, by their `HookTable`; not set where there are none",
         "__weakref__": ""}
     array: Array
     node: Any
-    requires_grad: bool
-    grad: Any
+    _requires_grad: bool
+    _grad: Any
 
 
 # ---- the tape --------------------------------------------------------------------------------------------------------
@@ -37,15 +42,15 @@ Edge = Any                              # Node | Slot | Variable (a leaf) | None
 next_in_sequence = itertools.count(0, -1).__next__      # counts down: a heap gives the newest first
 
 
-class Node:
+class Node(HookedNode):
     """One recorded op: how the gradient of its output becomes those of its inputs. Made by `recorded`.
 
-    `saved` is what `op.backward` uses (FREED afterwards), `version` the sum of the version counters of what is saved,
+    `saved` is what `op.backward` uses (afterwards FREED, unless empty), `version` the sum of its version counters,
     `layout` that of the output (a tuple for several outputs), `out` the output's array if the derivative uses it.
     `needs[i]` says that input i has an edge; `needs` is None where that was not known at recording.
     """
 
-    __slots__ = ("op", "inputs", "saved", "version", "layout", "out", "attrs", "needs", "seq", "__weakref__")
+    __slots__ = ("op", "inputs", "saved", "version", "layout", "out", "attrs", "needs", "seq", "_hooks", "__weakref__")
     op: Any
     inputs: Sequence[Edge]
     saved: Any
@@ -72,7 +77,7 @@ class Node:
 class Slot:
     """Output number `index` of a node with several outputs, whose backward takes a list of gradients."""
 
-    __slots__ = ("inputs", "index", "layout", "seq", "__weakref__")
+    __slots__ = ("inputs", "index", "layout", "seq", "_hooks", "__weakref__")
 
     def __init__(self, node: Node, index: int, layout: Layout) -> None:
         self.inputs, self.index, self.layout = (node,), index, layout

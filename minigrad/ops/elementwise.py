@@ -1,6 +1,6 @@
 """Elementwise primitives: one kernel each, walked by a plan; broadcasting, promotion, numbers as operands.
 
-The kernels are in native/elementwise.c and ops/elementwise.cu. 16-bit floats are computed in float32, as PyTorch does;
+The kernels are in native/elementwise.c and ops/elementwise.cu. Half precision is computed in float32 (core/half.py);
 for other dtypes without a kernel NumPy's function runs as a launch with `out=`. The table of the primitives is in
 math.py; what can be composed of them is in formula.py and activation.py.
 """
@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from ..core.arrays import cast_array, copy_array, written_once
+from ..core.arrays import copy_array, written_once
 from ..core.engine import functions
+from ..core.half import Wide, half_result, in_float32
 from ..core.modes import mode
 from ..core.op import Primitive, same_device
 from ..core.shape import (
@@ -30,7 +31,7 @@ from ..core.tensor import Tensor, bump, writable
 from ..devices.base import Kernel
 from ..devices.launch import by_plan, launch
 from ..devices.memory import Array, Layout, alloc, layout
-from ..devices.plan import Plan, elementwise_plan, host_plan, remember
+from ..devices.plan import Plan, elementwise_plan, host_plan, is_half, not_half, remember
 from .convert import cast
 from .dispatch import binary, constant, described, ternary, unary, with_number
 
@@ -88,7 +89,7 @@ class Elementwise(Primitive):
                 if isinstance(t, NUMBERS):
                     raise TypeError(f"[{self.name}] {name} must be a tensor; got {type(t).__name__}")
         if named and self.options is not None and len(inputs) == len(self.inputs):
-            given = self.options(*inputs, **named)
+            given = self._optional(inputs, named)
             if isinstance(given, Tensor):
                 return given if out is None else write(out, given)
             inputs, named = given, {}
@@ -101,6 +102,13 @@ class Elementwise(Primitive):
         if result is NotImplemented:
             self.refuse(inputs)
         return result
+
+    def _optional(self, inputs: tuple, named: dict[str, Any]) -> Any:
+        """What options mean: other inputs, or the result; in half precision the result, rounded once."""
+        dtype = half_result([t.array.layout for t in inputs if isinstance(t, Tensor)])
+        if dtype is not None:
+            return in_float32(self, dtype, *inputs, **named)
+        return self.options(*inputs, **named)                   # type: ignore[misc]
 
     def refuse(self, inputs: tuple) -> None:
         """Raises because of operands that are neither tensors nor numbers."""
@@ -116,26 +124,15 @@ class Elementwise(Primitive):
         self.allow(dtype)
         shape = first.shape if len(layouts) == 1 else broadcast_shapes(self.name, *[x.shape for x in layouts])
         out = layout(first.device, BOOL if self.result == "bool" else dtype, shape)
+        why = f"no {self.name} kernel for {dtype}: NumPy"
+        if self.kernel_kinds != "size":             # kernels that only move elements take half precision
+            not_half(why, *layouts)
         kernel = self.kernel(layouts[-1])
         if kernel is not None:
             return Plan(None, out, f"kernel {kernel.name}", kernel, elementwise_plan(out, *layouts))
-        if is_float(dtype) and dtype.itemsize == 2:
-            return self._widened(out, layouts)
         if self.function is None:
             fail(self.name, f"there is no kernel for {dtype} on {first.device}", layouts, kind=NotImplementedError)
-        return host_plan(out, self.function, f"no {self.name} kernel for {dtype}: NumPy")
-
-    def _widened(self, out: Layout, layouts: tuple[Layout, ...]) -> Plan:
-        """16-bit floats are computed in float32."""
-        dtype = layouts[-1].dtype
-        widened = [layout(x.device, FLOAT32 if x.dtype == dtype else x.dtype, x.shape) for x in layouts]
-        wide = self.prepare_plan(*widened)
-
-        def run(*arrays: Array) -> Array:
-            y = alloc(out)
-            copy_array(y, self.run(wide, [cast_array(a, FLOAT32) if a.layout.dtype == dtype else a for a in arrays]))
-            return y
-        return Plan(run, out, f"{dtype} is computed in float32")
+        return host_plan(out, self.function, why)
 
     def allow(self, dtype: np.dtype) -> None:
         """Refuses a dtype that it is not defined for."""
@@ -176,7 +173,9 @@ class Elementwise(Primitive):
             dtype = remember(self.known_dtypes, key, self.common_dtype(inputs[1:] if self.selects else inputs))
         device = next(t for t in inputs if isinstance(t, Tensor)).array.layout.device
         operands = inputs[1:] if self.selects else inputs
-        tensors = tuple([constant(t, dtype, device) if not isinstance(t, Tensor) else
+        # a number beside half precision is not rounded, unless the kernel only moves or compares
+        wide = is_half(dtype) and self.kernel_kinds != "size" and self.result != "bool"
+        tensors = tuple([constant(t, FLOAT32 if wide else dtype, device) if not isinstance(t, Tensor) else
                          t if t.array.layout.dtype == dtype else cast(t, dtype) for t in operands])
         return (inputs[0], *tensors) if self.selects else tensors
 
@@ -193,12 +192,14 @@ class Elementwise(Primitive):
         if tensors is None:
             return NotImplemented
         plan = self.plan([t.array.layout for t in tensors], {})
+        if type(plan) is Wide:
+            return plan.at(tensors)
         return self.finish(plan, tensors, self.run(plan, [t.array for t in tensors]))
 
     def run(self, plan: Plan, arrays: list[Array]) -> Array:
         """A new array with the result."""
         if plan.kernel is None:
-            return plan.run(*arrays)                        # type: ignore[misc]
+            return plan.fresh(*arrays)
         out = alloc(plan.layout)
         self.launch(plan, out, arrays)
         return out
@@ -215,7 +216,7 @@ class Elementwise(Primitive):
         if options:
             if self.options is None:
                 raise TypeError(f"[{self.name}_] unexpected keyword argument {next(iter(options))!r}")
-            given = self.options(*inputs, **options)
+            given = self._optional(inputs, options)
             return write(target, given) if isinstance(given, Tensor) else self.into(target, *given)
         if mode.grad:
             for t in (target, *inputs):

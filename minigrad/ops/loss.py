@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..core.arrays import dense
+from ..core.half import rounds_once
 from ..core.modes import mode
 from ..core.op import address, op, same_dtypes
 from ..core.shape import FLOAT32, INT64, broadcast_shapes, fail, is_float
@@ -295,6 +296,7 @@ def _times(q: Tensor, log_p: Tensor) -> Tensor:
     return mul(q, where(logical_and(eq(q, 0.0), eq(log_p, -math.inf)), 0.0, log_p))
 
 
+@rounds_once
 def kl_div(input: Tensor, target: Tensor, *, reduction: str = "mean", log_target: bool = False) -> Tensor:
     """t (log(t) - input), 0 where t is 0, reduced (Kullback and Leibler 1951).
 
@@ -512,6 +514,7 @@ def cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None, *
                           label_smoothing=float(label_smoothing))
 
 
+@rounds_once
 def nll_loss(input: Tensor, target: Tensor, weight: Tensor | None = None, *, ignore_index: int = -100,
              reduction: str = "mean") -> Tensor:
     """-weight[t] input[t] for the labels t: the negative log-likelihood.

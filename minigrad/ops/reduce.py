@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from ..core.arrays import dense
+from ..core.half import rounds_once
 from ..core.op import Primitive, op
 from ..core.shape import BOOL, INT64, axes_of, axis_of, fail, is_float
 from ..core.tensor import MinMax, Tensor, ValuesIndices
@@ -31,7 +32,7 @@ from .arguments import respelled, whole
 from .arrange import flip
 from .convert import cast
 from .dispatch import bind, constant, planner, through
-from .elementwise import Elementwise
+from .elementwise import Elementwise, is_operand
 from .formula import clamp
 from .join import cat_op
 from .math import (
@@ -85,8 +86,6 @@ def spread(g: Tensor, shape: tuple[int, ...], axes: tuple[int, ...], keepdim: bo
 
 
 def _on_host(x: Any, out: Any, *, function: Callable, axes: tuple[int, ...], keepdim: bool) -> None:
-    if is_float(x.dtype) and x.dtype.itemsize == 2:         # 16-bit floats are computed in float32
-        x = x.astype(np.float32)
     out[...] = function(x, axis=axes, keepdims=keepdim) if axes else function(x[None], axis=0)
 
 
@@ -109,7 +108,7 @@ def reduction(name: str, kernel: str, function: Callable, vjp: Callable | None =
         found = getattr(x.device.kernels, kernel).get(x.dtype)
         if found is None:
             on_host = partial(_on_host, function=function, axes=axes, keepdim=keepdim)
-            return host_plan(to, on_host, f"no {kernel} kernel for {x.dtype}: NumPy")
+            return host_plan(to, on_host, f"no {kernel} kernel for {x.dtype}: NumPy", x)
         table = reduce_plan(x, axes)
 
         def run(a: Array) -> Array:
@@ -233,6 +232,7 @@ def mean(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = 
     return through(_mean_over, input if dtype is None else cast(input, dtype), dim, keepdim)
 
 
+@rounds_once
 def nanmean(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
     """The arithmetic mean over `dim` of the elements that are not NaN; NaN if there are none. Floats only."""
     x = input if dtype is None else cast(input, dtype)
@@ -453,6 +453,13 @@ def any(input: Tensor, dim: Any = None, keepdim: bool = False, **numpy: Any) -> 
     return _truth(through(_over, input, _any, dim, keepdim), input)
 
 
+def contains(input: Tensor, element: Any) -> bool:
+    """`element in input`: does one of the elements equal this number or tensor? RuntimeError for anything else."""
+    if not is_operand(element):
+        fail("contains", "only a number or a tensor can be looked for in a tensor", type(element).__name__)
+    return bool(any(eq(input, element)))
+
+
 def all(input: Tensor, dim: Any = None, keepdim: bool = False, **numpy: Any) -> Tensor:
     """Are all elements over `dim` (an axis, several, or None for all) not 0? A bool tensor; uint8 for uint8."""
     if numpy:
@@ -607,6 +614,7 @@ def var(input: Tensor, dim: Any = None, unbiased: bool | None = None, keepdim: b
     return _moments("var", input, dim, unbiased, correction, keepdim)[0]
 
 
+@rounds_once
 def std(input: Tensor, dim: Any = None, unbiased: bool | None = None, keepdim: bool = False, *,
         correction: float | None = None, **numpy: Any) -> Tensor:
     """The standard deviation over `dim`: the root of `var`, with its options. The gradient is 0 where it is 0."""
@@ -621,6 +629,7 @@ def var_mean(input: Tensor, dim: Any = None, unbiased: bool | None = None, keepd
     return _moments("var_mean", input, dim, unbiased, correction, keepdim)
 
 
+@rounds_once
 def std_mean(input: Tensor, dim: Any = None, unbiased: bool | None = None, keepdim: bool = False, *,
              correction: float | None = None) -> tuple[Tensor, Tensor]:
     """The standard deviation and the mean over `dim`, as two tensors; options as in `var`."""
@@ -665,14 +674,16 @@ def _norm_rule(x: Layout, *, p: float, axes: tuple[int, ...], keepdim: bool) -> 
 def _over_norm(kernels: KernelTable, out: Layout) -> Callable[[Array, Array], Array]:
     """A function that launches g / y for a gradient g and a norm or deviation y: 0 where y is 0."""
     divide, equal, choose = kernels.div[out.dtype], kernels.eq[out.dtype], kernels.where.move(out.dtype)
-    flags, zero = layout(out.device, BOOL, out.shape), constant(0, out.dtype, out.device).array
+    flags = layout(out.device, BOOL, out.shape)
+    zero, unit = (constant(number, out.dtype, out.device).array for number in (0, 1))
     two, test = elementwise_plan(out, out, out), elementwise_plan(flags, out, zero.layout)
     pick = elementwise_plan(out, flags, zero.layout, out)
 
     def run(g: Array, y: Array) -> Array:
         factor, none = alloc(out), alloc(flags)
-        divide.call(factor.ptr, g.ptr, y.ptr, two.ptr)
         equal.call(none.ptr, y.ptr, zero.ptr, test.ptr)
+        choose.call(factor.ptr, none.ptr, unit.ptr, y.ptr, pick.ptr)            # type: ignore[union-attr]
+        divide.call(factor.ptr, g.ptr, factor.ptr, two.ptr)
         choose.call(factor.ptr, none.ptr, zero.ptr, factor.ptr, pick.ptr)       # type: ignore[union-attr]
         return factor
     return run
@@ -743,7 +754,7 @@ def _scan(name: str, function: Callable) -> Callable:
         kernel = getattr(x.device.kernels, name).get(x.dtype)
         if kernel is None:
             return host_plan(out, lambda v, out: function(v, axis=dim, out=out),
-                             f"no {name} kernel for {x.dtype}: NumPy")
+                             f"no {name} kernel for {x.dtype}: NumPy", x)
         outer, n, inner = extent(x, tuple(range(dim))), x.shape[dim], extent(x, tuple(range(dim + 1, x.ndim)))
 
         def run(a: Array) -> Array:
@@ -867,6 +878,7 @@ def _scan_rule(k: Any, host: Any) -> Sequence[Launch]:
     return [over(lines if k.n else 0)]
 
 
+METHODS = {"__contains__": contains}
 launch("ops/reduce.cu", "sum mean norm prod max min argmax argmin count_nonzero any all moments", _reduction_rule,
        shared=12288)
 launch("ops/reduce.cu", "cumsum cumprod", _scan_rule)
