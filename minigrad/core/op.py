@@ -253,6 +253,8 @@ class Op(Documented):
         self.__module__ = definition.__module__
         self.inputs, self.attributes = (tuple(n) for n in parameters(definition))
         self.defaults: dict[str, Any] = definition.__kwdefaults__ or {}
+        kinds = definition.__annotations__          # signed: 0.0 == -0.0, but as a part of a key they are two values
+        self.signed = tuple([n for n in self.attributes if "float" in str(kinds.get(n, "float"))])
         self.nondifferentiable, self.any_layout, self.like_first = nondifferentiable, any_layout, like_first
         self.plans: dict[tuple, FusedPlan | Wide | str] = {}    # a str says why the definition runs
         self.prepare: Callable | None = None
@@ -294,6 +296,9 @@ class Op(Documented):
                     else:
                         edges.append(None)
             signature = (*key, *map(attrs.__getitem__, self.attributes))
+            for n in self.signed:
+                if not attrs[n]:
+                    signature = (*signature, repr(attrs[n]))
             plan: Any = self.plans.get(signature)
         except (AttributeError, KeyError, TypeError):
             self._explain_arguments(inputs, attrs)
@@ -319,7 +324,8 @@ class Op(Documented):
         """The plan of an earlier call, or None. Its key: the layouts, then the attributes in the definition's order."""
         full = complete(self.name, self.attributes, self.defaults, attrs)
         layouts = [None if t is None else t.array.layout for t in inputs]
-        return self.plans.get((*layouts, *[full[n] for n in self.attributes]))
+        signs = [repr(full[n]) for n in self.signed if not full[n]]
+        return self.plans.get((*layouts, *[full[n] for n in self.attributes], *signs))
 
     def _plan(self, key: tuple, inputs: tuple, attrs: dict) -> FusedPlan | Wide | str:
         """Checks the signature, then chooses: kernels, or the definition and why, in float32 for half precision."""

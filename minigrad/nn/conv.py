@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from operator import index
 from typing import Any
 
 from ..core.shape import fail
@@ -26,7 +27,7 @@ from .module import Module, Parameter
 # ---- functions ----
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=1024, typed=True)
 def _conv_options(name: str, dims: int, kernel: tuple[int, ...], stride: Size, padding: Size | str, dilation: Size,
                   groups: int) -> dict[str, Any]:
     """The options of a convolution as the op takes them, checked; remembered, since a layer repeats its call."""
@@ -40,7 +41,7 @@ def _conv_options(name: str, dims: int, kernel: tuple[int, ...], stride: Size, p
         pairs = tuple([(n // 2, n - n // 2) for n in total])
     else:
         pairs = tuple([(p, p) for p in sizes_of(padding, dims, name, "padding")])
-    return {"stride": stride, "padding": pairs, "dilation": dilation, "groups": groups}
+    return {"stride": stride, "padding": pairs, "dilation": dilation, "groups": index(groups)}
 
 
 def _batched(name: str, input: Tensor, weight: Tensor, dims: int) -> Tensor:
@@ -60,13 +61,13 @@ def _conv(name: str, dims: int, input: Tensor, weight: Tensor, bias: Tensor | No
     return y if input.ndim == dims + 2 else y.squeeze(0)
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=1024, typed=True)
 def _transpose_options(name: str, dims: int, stride: Size, padding: Size, output_padding: Size, groups: int,
                        dilation: Size) -> dict[str, Any]:
     """The options of a transposed convolution as the op takes them, checked."""
     return {"stride": sizes_of(stride, dims, name, "stride"), "padding": sizes_of(padding, dims, name, "padding"),
             "output_padding": sizes_of(output_padding, dims, name, "output_padding"),
-            "dilation": sizes_of(dilation, dims, name, "dilation"), "groups": groups}
+            "dilation": sizes_of(dilation, dims, name, "dilation"), "groups": index(groups)}
 
 
 def _conv_transpose(name: str, dims: int, input: Tensor, weight: Tensor, bias: Tensor | None, stride: Size,

@@ -22,6 +22,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Sequence
+from operator import index
 from typing import Any
 
 import numpy as np
@@ -279,6 +280,7 @@ def group_norm(input: Tensor, num_groups: int, weight: Tensor | None = None, bia
     """
     if input.ndim < 2:
         raise RuntimeError(f"[group_norm] input must have at least the dimensions (N, C); got {input.layout}")
+    num_groups = index(num_groups)              # 2.0 == 2 would find the plan of 2
     n, c, *space = input.shape
     check_batch_size([n * c // num_groups, num_groups, *space])
     plain = mask is None and lengths is None

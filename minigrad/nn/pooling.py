@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from operator import index
 from typing import Any
 
 from ..core.shape import fail, is_float
@@ -32,7 +33,7 @@ def _check_space(name: str, input: Tensor, dims: int, empty_channels: bool = Fal
              "and only the batch may be empty", input.layout)
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=1024, typed=True)
 def _pool_options(name: str, dims: int, kernel_size: Size, stride: Size | None, padding: Size) -> dict[str, Any]:
     """The options of a pooling as the op takes them, checked; remembered, since a layer repeats its call."""
     kernel = sizes_of(kernel_size, dims, name, "kernel_size")
@@ -55,11 +56,11 @@ def _max_pool(name: str, dims: int, input: Tensor, kernel_size: Size, stride: Si
     # a window may step over all of the input: the padding is made, so that its maximum is -inf
     padded = pad(input, [p for p in reversed(margin) for _ in range(2)], value=-math.inf)
     values, flat = max_pool(padded, **{**options, "padding": (0,) * dims}, dilation=steps, ceil_mode=False)
-    index, scale = flat * 0, 1
+    places, scale = flat * 0, 1
     for n, p in zip(reversed(space), reversed(margin), strict=True):
-        index, flat = index + (flat % (n + 2 * p) - p).clamp(0, n - 1) * scale, flat // (n + 2 * p)
+        places, flat = places + (flat % (n + 2 * p) - p).clamp(0, n - 1) * scale, flat // (n + 2 * p)
         scale *= n
-    return values, index
+    return values, places
 
 
 def max_pool1d_with_indices(input: Tensor, kernel_size: Size, stride: Size | None = None, padding: Size = 0,
@@ -167,7 +168,7 @@ def _adaptive(op: Callable[..., Any], name: str, dims: int, input: Tensor, outpu
     if len(given) != dims:
         fail(name, f"output_size must be a whole number or {dims} of them", f"output_size {output_size}")
     space = input.shape[input.ndim - dims:]
-    return op(input, output_size=tuple([n if m is None else int(m) for m, n in zip(given, space, strict=True)]))
+    return op(input, output_size=tuple([n if m is None else index(m) for m, n in zip(given, space, strict=True)]))
 
 
 def adaptive_avg_pool1d(input: Tensor, output_size: OutputSize) -> Tensor:

@@ -326,6 +326,8 @@ def activation_with_numbers(op: Op, saves_output: bool) -> Callable[..., Tensor]
         try:
             x = input.array
             key = (x.layout, *numbers)
+            if 0.0 in numbers:
+                key = (*key, *[repr(n) for n in numbers if not n])      # as in `Op.__call__`
             plan = plans[key]
             call_kernel = plan.kernel.call
         except (AttributeError, KeyError, TypeError):

@@ -138,7 +138,7 @@ _seen: dict[tuple, Plan] = {}       # plans by op, `dim` as the caller gave it, 
 
 def _again(op: Primitive, tensors: Any, dim: Any) -> Tensor | None:
     """The join of inputs whose layouts were joined before; None if they were not, or are not all tensors."""
-    if type(tensors) is not list and type(tensors) is not tuple:
+    if type(dim) is not int or type(tensors) is not list and type(tensors) is not tuple:
         return None
     try:
         arrays = [t.array for t in tensors]

@@ -181,7 +181,7 @@ def kthvalue(input: Tensor, k: int, dim: int = -1, keepdim: bool = False) -> Val
     Shapes: input any -> both without `dim`, or with size 1 there if `keepdim`.
     """
     have = input.array.layout
-    a = axis_of(dim, have.ndim, "kthvalue")
+    a, k = axis_of(dim, have.ndim, "kthvalue"), operator.index(k)
     if not 1 <= k <= (have.shape[a] if have.ndim else 1):
         fail("kthvalue", "k must lie between 1 and the size of dim", [have, f"k {k}", f"dim {dim}"])
     order = _argsort(_vector(input), dim=a, descending=False)

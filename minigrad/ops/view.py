@@ -203,7 +203,7 @@ def _unflatten(x: Layout, dim: Any, shape: Any) -> Plan:
 def unflatten(input: Tensor, dim: int, sizes: Sequence[int]) -> Tensor:
     """Dimension `dim` split into dimensions of the given `sizes`, the reverse of `flatten`. One size may be -1;
     RuntimeError if the sizes do not multiply to the size of `dim`."""
-    return through(_unflatten, input, dim, sizes)
+    return through(_unflatten, input, dim, tuple([operator.index(n) for n in sizes]))
 
 
 @planner
