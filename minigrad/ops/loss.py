@@ -218,7 +218,7 @@ def _bce_oracle(x: Any, target: Any, weight: Any, *, reduction: str) -> Any:
 
 def _check_probabilities(name: str, values: Tensor) -> None:
     """RuntimeError for a value that is not in [0, 1]. On a GPU there is no check: it would have to wait for the GPU."""
-    x = values.detach() if values.dtype.itemsize > 2 else cast(values.detach(), FLOAT32)
+    x = values.detach() if values.dtype in (FLOAT32, np.float64) else cast(values.detach(), FLOAT32)
     given = x.array.layout
     if given.device.type != "cpu" or not given.size:
         return

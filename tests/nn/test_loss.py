@@ -7,6 +7,7 @@ import pytest
 import minigrad as mg
 from minigrad import nn
 from minigrad.nn import functional as F
+from minigrad.ops.dispatch import set_fused
 
 
 def array(*shape, seed=0, dtype=np.float32):
@@ -59,3 +60,45 @@ def test_weighted_regression_losses(torch):
     for reduction in ("batchmean", "average"):
         with pytest.raises(ValueError, match="not a valid value for reduction"):
             F.mse_loss(mg.tensor(x), mg.tensor(y), reduction=reduction)
+
+
+@pytest.mark.parametrize("bad", [-0.5, 1.5, np.nan, np.inf])
+def test_binary_cross_entropy_takes_probabilities_only(bad):
+    good = np.full(300, 0.5, np.float32)
+    for place in (0, 255, 299):
+        wrong = good.copy()
+        wrong[place] = bad
+        with pytest.raises(RuntimeError, match="all elements of input should be between 0 and 1"):
+            F.binary_cross_entropy(mg.tensor(wrong), mg.tensor(good))
+        with pytest.raises(RuntimeError, match="all elements of target should be between 0 and 1"):
+            nn.BCELoss()(mg.tensor(good), mg.tensor(wrong))
+    assert F.binary_cross_entropy(mg.tensor([0.0, 1.0]), mg.tensor([0.0, 1.0])).item() == 0
+
+
+def test_binary_cross_entropy_checks_in_a_captured_step():
+    step = mg.capture(lambda x, t: F.binary_cross_entropy(x, t))
+    assert step(mg.tensor([0.5]), mg.tensor([1.0])).item() == pytest.approx(np.log(2))
+    with pytest.raises(RuntimeError, match="between 0 and 1"):
+        step(mg.tensor([1.5]), mg.tensor([1.0]))
+
+
+@pytest.mark.parametrize("path", ["auto", "off"])
+def test_0_log_0_is_0(path):
+    with set_fused(path):
+        x = mg.tensor([[-np.inf, 0.0]], requires_grad=True)
+        loss = F.cross_entropy(x, mg.tensor([[0.0, 1.0]]))
+        loss.backward()
+        assert loss.item() == 0 and x.grad.tolist() == [[0, 0]]
+        assert F.cross_entropy(mg.tensor([[-np.inf, 0.0]]), mg.tensor([[0.5, 0.5]])).item() == np.inf
+        x = mg.tensor([-np.inf, 0.0], requires_grad=True)
+        loss = F.kl_div(x, mg.tensor([0.0, 1.0]), reduction="sum")
+        loss.backward()
+        assert loss.item() == 0 and x.grad.tolist() == [0, -1]
+        assert F.kl_div(mg.tensor([-np.inf, 0.0]), mg.tensor([-np.inf, 0.0]), reduction="sum", log_target=True).item() == 0
+        assert F.kl_div(mg.tensor([0.0]), mg.tensor([-1.0]), reduction="sum").isnan()
+
+
+def test_weights_have_the_dtype_of_the_input():
+    for loss in (F.cross_entropy, F.nll_loss):
+        with pytest.raises(RuntimeError, match="weight must have the input's dtype"):
+            loss(mg.zeros(2, 3), mg.tensor([0, 1]), weight=mg.ones(3, dtype=mg.float64))

@@ -290,11 +290,11 @@ def test_backward_hooks_manners():
 
 def test_hooks_are_pytorchs(torch):
     from torch.nn.modules import module as theirs
-    x, w = array(4, 3), array(2, 3, seed=1)
+    x, w = array(4, 3).astype(np.float64), array(2, 3, seed=1).astype(np.float64)     # float32: PyTorch's tanh' has lost digits
     logs = []
     for lib, everywhere in ((torch, theirs), (mg, nn.module)):
         log = []
-        m = lib.nn.Sequential(lib.nn.Linear(3, 2), lib.nn.Tanh())
+        m = lib.nn.Sequential(lib.nn.Linear(3, 2), lib.nn.Tanh()).double()
         with lib.no_grad():
             m[0].weight.copy_(lib.tensor(w))
             m[0].bias.zero_()

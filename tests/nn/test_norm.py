@@ -6,6 +6,7 @@ import pytest
 
 import minigrad as mg
 from minigrad import autograd, nn
+from minigrad.devices import memory
 from minigrad.nn import functional as F
 from minigrad.ops.dispatch import set_fused
 from minigrad.testing import half_dtypes
@@ -351,3 +352,74 @@ def test_default_eps_of_rms_norm(dtype):
     x = mg.full((2, 3), 1e-3).to(dtype)
     for y in (F.rms_norm(x, (3,)), nn.RMSNorm(3)(x), F.rms_norm(x, (2,), axis=0), mg.rms_norm(x, None, normalized_shape=(3,))):
         assert y.dtype == dtype and (y == mg.tensor(0.9453125).to(dtype)).all()
+
+
+NORMS = {"layer": lambda x, e: F.layer_norm(x, x.shape[1:], eps=e), "rms": lambda x, e: F.rms_norm(x, x.shape[1:], eps=e),
+         "batch": lambda x, e: F.batch_norm(x, None, None, training=True, eps=e), "group": lambda x, e: F.group_norm(x, 2, eps=e),
+         "instance": lambda x, e: F.instance_norm(x, eps=e),
+         "masked": lambda x, e: F.layer_norm(x, x.shape[-1:], eps=e, mask=mg.ones(*x.shape[:-1], dtype=mg.bool))}
+
+
+@pytest.mark.parametrize("path", ["auto", "off"])
+@pytest.mark.parametrize("name", NORMS)
+def test_the_scale_does_not_matter(name, path):
+    """Squares overflow from 1e19 on and vanish below 1e-23; the results and gradients are those of any other scale."""
+    rng = np.random.default_rng(0)
+    for shape in ((8, 6, 4), (3, 4, 300), (2, 600, 3), (2, 2, 3000)):
+        values, g = rng.uniform(-1, 1, shape) + 0.3, rng.uniform(0.5, 1, shape)
+        exact = mg.tensor(values, requires_grad=True)
+        want = NORMS[name](exact, 1e-30)
+        want.backward(mg.tensor(g))
+        for dtype, scales in ((np.float32, (1e-30, 1e15, 1e19, 1e25, 1e37)), (np.float64, (1e160, 1e300))):
+            for scale in scales:
+                x = mg.tensor((values * scale).astype(dtype), requires_grad=True)
+                with set_fused(path):
+                    y = NORMS[name](x, 1e-5 if scale > 1 else 1e-300)
+                    y.backward(mg.tensor(g.astype(dtype)))
+                np.testing.assert_allclose(y.detach().numpy(), want.detach().numpy(), 2e-5, 2e-5)
+                np.testing.assert_allclose(x.grad.numpy() * np.float64(scale), exact.grad.numpy(), 2e-3, 2e-4)
+
+
+def test_norms_at_the_ends_of_the_range():
+    x = mg.tensor([[1e20, -2e20, 3e20, -4e20]])
+    want = [0.557086, -0.557086, 1.299867, -1.299867]
+    assert F.layer_norm(x, (4,)).tolist()[0] == pytest.approx(want, 1e-5)
+    assert F.group_norm(x, 1).tolist()[0] == pytest.approx(want, 1e-5)
+    assert F.instance_norm(x[None]).tolist()[0][0] == pytest.approx(want, 1e-5)
+    assert F.batch_norm(x.T, None, None, training=True).flatten().tolist() == pytest.approx(want, 1e-5)
+    assert F.layer_norm(mg.full((1, 4), 3e38), (4,)).tolist() == [[0, 0, 0, 0]]
+    weight = mg.tensor([1.0, 2, 3, 4], requires_grad=True)
+    F.layer_norm(mg.tensor([[1.0, -2, 3, -4], [1e20, -2e20, 3e20, -4e20]]), (4,), weight, mg.zeros(4)).sum().backward()
+    assert weight.grad.tolist() == pytest.approx([2 * v for v in want], 1e-5)
+
+
+def test_running_statistics_of_infinite_and_of_no_elements():
+    layer = nn.BatchNorm1d(1)
+    layer(mg.tensor([[np.inf], [1.0]]))
+    assert layer.running_mean.tolist() == [np.inf] and np.isnan(layer.running_var.item())
+    for shape in ((2, 3, 0), (0, 3, 4)):
+        mean, var = mg.zeros(3), mg.ones(3)
+        assert F.instance_norm(mg.zeros(*shape), mean, var, use_input_stats=True).shape == shape
+        assert mean.tolist() == [0, 0, 0] and var.tolist() == [1, 1, 1]
+
+
+def test_instance_norm_averages_over_all_batches():
+    layer = nn.InstanceNorm1d(1, track_running_stats=True, momentum=None)
+    for values in ([2.0, 4.0], [4.0, 6.0], [7.0, 11.0]):
+        layer(mg.tensor([[values]]))
+    assert layer.running_mean.item() == pytest.approx(17 / 3) and layer.running_var.item() == pytest.approx(4)
+    counted = nn.InstanceNorm1d(1, track_running_stats=True)
+    counted(mg.ones(1, 1, 2))
+    assert counted.num_batches_tracked.item() == 0          # as in PyTorch
+
+
+def test_running_statistics_do_not_depend_on_how_many_layouts_there_were():
+    values = mg.tensor(np.random.default_rng(0).standard_normal((50, 300)).astype(np.float32))
+    before, after = nn.BatchNorm1d(300), nn.BatchNorm1d(300)
+    before(values)
+    before(values)
+    after(values)
+    memory._layouts.clear()
+    after(values)
+    for a, b in zip(before.buffers(), after.buffers(), strict=True):
+        assert a.numpy().tobytes() == b.numpy().tobytes()

@@ -227,3 +227,60 @@ def test_refusals():
     for args, options, kind, text in cases:
         with pytest.raises(kind, match=text):
             F.scaled_dot_product_attention(*args, **options)
+
+
+@pytest.mark.parametrize("path", ["auto", "off"])
+@pytest.mark.parametrize("keys", [7, 130])
+@pytest.mark.parametrize("kind", ["keys", "full", "float", "causal", "some rows"])
+def test_what_is_masked_out_does_not_count(kind, keys, path):
+    """NaN and inf in keys and values: the rows that do not use them are as if they were 0."""
+    rows, rng = keys if kind == "causal" else 5, RNG(0)
+    q, k, v, g = (rng.standard_normal((1, 2, n, 8)).astype(np.float32) for n in (rows, keys, keys, rows))
+    mask = np.ones((keys,) if kind == "keys" else (rows, keys), bool)
+    mask[1 if kind == "some rows" else ..., -2:] = False
+    used = slice(None)
+    if kind == "some rows":
+        mask[1:, -2:], used = False, slice(1, None)
+    if kind == "causal":
+        used = slice(0, -2)
+    given = mg.tensor(np.where(mask, 0, -np.inf).astype(np.float32) if kind == "float" else mask)
+    options = {"is_causal": True} if kind == "causal" else {"attn_mask": given}
+    results = []
+    for bad_key, bad_value in ((np.nan, np.inf), (0, 0)):
+        k[..., -2:, :], v[..., -1, :], v[..., -2, :] = bad_key, bad_value, bad_key
+        leaf = leaves(q, k, v)
+        with set_fused(path):
+            y = F.scaled_dot_product_attention(*leaf, **options)
+            (y * mg.tensor(g))[..., used, :].sum().backward()
+        results.append([y.detach().numpy()[..., used, :], leaf[0].grad.numpy()[..., used, :]])
+        if kind not in ("causal", "some rows"):             # where some rows use them, their gradients are NaN
+            results[-1] += [leaf[1].grad.numpy()[..., :-2, :], leaf[2].grad.numpy()[..., :-2, :]]
+            assert (leaf[1].grad.numpy()[..., -2:, :] == 0).all() and (leaf[2].grad.numpy()[..., -2:, :] == 0).all()
+    for a, b in zip(*results, strict=True):
+        np.testing.assert_allclose(a, b, 1e-5, 1e-6)
+
+
+@pytest.mark.parametrize("path", ["auto", "off"])
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("scale", [1.0, 1e4, 1e9, 1e12])
+def test_huge_scores(scale, causal, path):
+    """Weights sum to 1, and gradients are those of the weights, for head sizes whose root is no power of 2."""
+    for rows, keys, depth in ((8, 8, 37), (5, 130, 8), (60, 70, 33)):
+        q, k = (RNG(i).standard_normal((1, 2, n, depth)) + scale ** 0.5 for i, n in enumerate((rows, keys)))
+        v, g = (RNG(i).standard_normal((1, 2, n, 5)) for i, n in ((2, keys), (3, rows)))
+        q, k, v, g = (a.astype(np.float32) for a in (q, k, v, g))
+        exact = leaves(*(a.astype(np.float64) for a in (q, k, v)))
+        leaf = leaves(q, k, v)
+        with set_fused(path):
+            ones = F.scaled_dot_product_attention(leaf[0].detach(), leaf[1].detach(), mg.ones(1, 2, keys, 3), is_causal=causal)
+            y = F.scaled_dot_product_attention(*leaf, is_causal=causal)
+            y.backward(mg.tensor(g))
+        np.testing.assert_allclose(ones.numpy(), 1, 1e-5)
+        if path == "auto":
+            want = F.scaled_dot_product_attention(*exact, is_causal=causal)
+            want.backward(mg.tensor(g.astype(np.float64)))
+            tolerance = 1e-4 if scale < 1e9 else 1e-2
+            np.testing.assert_allclose(y.detach().numpy(), want.detach().numpy(), tolerance, tolerance)
+            np.testing.assert_allclose(leaf[2].grad.numpy(), exact[2].grad.numpy(), tolerance, tolerance)
+            for a, b in zip(leaf[:2], exact[:2], strict=True):
+                np.testing.assert_allclose(a.grad.numpy(), b.grad.numpy(), 1e-2, 1e-2 * max(1, scale ** 0.5))

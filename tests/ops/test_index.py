@@ -22,3 +22,29 @@ def test_overlapping_in_place(n):
     a = mg.arange(float(n))
     a[1:] = a[:-1]
     assert a.tolist() == [0.0, *map(float, range(n - 1))]
+
+
+def test_the_last_write_has_the_gradient():
+    def of_source(f):
+        y = mg.tensor([1.0, 2.0, 3.0], requires_grad=True)
+        f(y).sum().backward()
+        return y.grad.tolist()
+
+    at = mg.tensor([0, 0, 1])
+    assert of_source(lambda y: mg.zeros(3).scatter(0, at, y)) == [0, 1, 1]
+    assert of_source(lambda y: mg.zeros(3).index_copy(0, at, y)) == [0, 1, 1]
+    assert of_source(lambda y: mg.zeros(2, 3).scatter(0, mg.tensor([[0, 1, 0], [0, 0, 0]]), mg.stack([y, y * 10]))) == [10, 11, 10]
+    assert of_source(lambda y: mg.zeros(2, 3).index_copy(1, at, mg.stack([y, y]))) == [0, 2, 2]
+    x = mg.zeros(3, requires_grad=True)
+    y = mg.tensor([1.0, 2.0, 3.0], requires_grad=True)
+    g, = mg.autograd.grad(x.scatter(0, at, y).square().sum(), y, create_graph=True)
+    assert g.tolist() == [0, 4, 6]
+    assert mg.autograd.grad(g.sum(), y)[0].tolist() == [0, 2, 2]
+
+
+@pytest.mark.parametrize("mode, pad", [("reflect", (0, 0)), ("replicate", (0, 0)), ("circular", (0, 0)), ("circular", (-1, -1)),
+                                       ("reflect", (-1, 0)), ("replicate", (-1, -1)), ("constant", (0, 0)), ("constant", (-1, -1))])
+def test_pad_never_gives_the_memory_of_its_input(mode, pad):
+    x = mg.zeros(1, 1, 3)
+    mg.nn.functional.pad(x, pad, mode=mode).fill_(1)
+    assert x.tolist() == [[[0, 0, 0]]]

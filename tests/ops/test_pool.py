@@ -63,3 +63,16 @@ def test_indices_that_were_written_to_lead_no_gradient_astray():
     index.numpy()[...] = [[[1 << 40, -1], [0, -1 << 63]]] * 2
     y.sum().backward()
     assert x.grad.sum().item() == 2
+
+
+def test_a_window_of_padding_only_is_minus_inf():
+    y = F.max_pool1d(mg.tensor([[1.0]]), 2, None, 1, 2)
+    assert y.tolist() == [[-np.inf]]
+    y, _ = F.max_pool2d(mg.arange(8.0).reshape(1, 1, 4, 2), (2, 2), 1, 1, (1, 3), return_indices=True)
+    assert y.shape == (1, 1, 5, 1) and (y == -np.inf).all()
+    x = mg.tensor([[[1.0, 5.0, 2.0]]], requires_grad=True)         # with a stride and 2-d: some windows see the input
+    y, at = F.max_pool2d(x, (1, 2), 1, (0, 1), (1, 4), return_indices=True)
+    assert y.tolist() == [[[-np.inf]]]
+    y, at = F.max_pool2d(x, (2, 1), 1, (1, 0), (2, 1), return_indices=True)
+    y.clamp(min=0).sum().backward()
+    assert y.tolist() == [[[-np.inf] * 3]] and x.grad.tolist() == [[[0, 0, 0]]]

@@ -1,0 +1,123 @@
+"""Elementwise functions and activations where a formula cancels, overflows or meets 0 * inf."""
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+import minigrad as mg
+from minigrad.nn import functional as F
+from minigrad.ops.dispatch import set_fused
+
+NAN, INF = math.nan, math.inf
+
+
+def derivative(f, values, order=1, dtype=mg.float64):
+    x = mg.tensor(values, dtype=dtype, requires_grad=True)
+    y = f(x)
+    for _ in range(order):
+        y, = mg.autograd.grad(y.sum(), x, create_graph=True)
+    return y.detach().numpy()
+
+
+@pytest.mark.parametrize("path", ["auto", "off"])
+@pytest.mark.parametrize("order", [1, 2, 3])
+def test_sinc_near_0(order, path):
+    """The derivatives of sin(u) / u are the integrals of t^n cos(u t + n pi / 2) over [0, 1]."""
+    x = np.array([0.0, 1e-13, 1e-8, 1e-3, 0.2, 0.31, 0.32, 0.5, -0.3, 2.0])
+    t, w = np.polynomial.legendre.leggauss(60)
+    t, w = (t + 1) / 2, w / 2
+    want = math.pi ** order * (w * t ** order * np.cos(math.pi * x[:, None] * t + order * math.pi / 2)).sum(1)
+    with set_fused(path):
+        np.testing.assert_allclose(derivative(mg.sinc, x, order), want, 1e-11, 1e-13)
+        if order == 1:
+            np.testing.assert_allclose(derivative(mg.sinc, x, 1, mg.float32)[2:], want[2:], 1e-5)
+
+
+CLAMPS = {"clamp min": lambda x: mg.clamp(x, min=NAN), "clamp max": lambda x: mg.clamp(x, max=NAN), "clip": lambda x: mg.clip(x, NAN, 1),
+          "clip max": lambda x: mg.clip(x, 0, NAN), "clamp_": lambda x: x.clone().clamp_(NAN), "clamp_ both": lambda x: x.clone().clamp_(0, NAN),
+          "clamp_min": lambda x: mg.clamp_min(x, NAN), "clamp_max": lambda x: mg.clamp_max(x, NAN), "hardtanh": lambda x: F.hardtanh(x, NAN, 1),
+          "hardtanh max": lambda x: F.hardtanh(x, 0, NAN), "hardtanh_": lambda x: F.hardtanh(x.clone(), NAN, 1, inplace=True)}
+
+
+@pytest.mark.parametrize("name", CLAMPS)
+def test_a_bound_of_nan_gives_nan(name):
+    assert CLAMPS[name](mg.tensor([0.0, 5.0])).isnan().all()
+
+
+def test_clamp_of_integers_by_nan_and_promotion():
+    assert mg.clamp(mg.tensor([1, 2]), NAN).isnan().all()
+    double, single = mg.tensor(0.0, dtype=mg.float64), mg.tensor([1.0, 1.0])
+    assert mg.clamp(mg.tensor([1, 2]), double, single).dtype == mg.float32      # a 0-d bound counts less, on either side
+    assert mg.clamp(mg.tensor([1, 2]), single, double).dtype == mg.float32
+    assert mg.clamp(mg.tensor([1.0]), 0.0, float(np.finfo(np.float32).max)).item() == 1         # no warning
+
+
+def test_a_bound_keeps_the_sign_of_its_zero():
+    for bound in (0.0, -0.0, 0.0):
+        y = mg.clamp(mg.tensor([-1.0]), bound, 1.0).numpy()
+        assert np.signbit(y).item() == np.signbit(bound)
+        slope = derivative(lambda x: F.leaky_relu(x, bound), [-1.0])            # noqa: B023
+        assert np.signbit(slope).item() == np.signbit(bound)
+
+
+@pytest.mark.parametrize("path", ["auto", "off"])
+@pytest.mark.parametrize("dtype", [mg.float32, mg.float64])
+def test_tails_of_sigmoid_and_tanh(dtype, path):
+    x = np.array([3.0, 6.9, 7.0, 20.0, -20.0, 40.0, 80.0, 0.1])
+    e = np.exp(-np.abs(x))
+    with set_fused(path):
+        np.testing.assert_allclose(derivative(mg.sigmoid, x, 1, dtype), e / (1 + e) ** 2, 1e-4 if dtype == mg.float32 else 1e-12)
+        np.testing.assert_allclose(derivative(mg.tanh, x / 2, 1, dtype), 4 * e / (1 + e) ** 2, 1e-4 if dtype == mg.float32 else 1e-12)
+        second = -np.sign(x) * e / (1 + e) ** 2 * (1 - e) / (1 + e)
+        np.testing.assert_allclose(derivative(mg.sigmoid, x, 2, dtype), second, 1e-4 if dtype == mg.float32 else 1e-11)
+
+
+def test_tails_over_blocks_and_strides():
+    """The kernel tests blocks of vectors: an element of the tail anywhere, in rows and in columns."""
+    x = np.zeros((40, 57), np.float32)
+    x[::7, ::5] = 20
+    for transposed in (False, True):
+        t = mg.tensor(x, requires_grad=True)
+        mg.sigmoid(t.T if transposed else t).sum().backward()
+        np.testing.assert_allclose(t.grad.numpy(), np.where(x == 20, 2.0611537e-9, 0.25), 1e-5)
+
+
+def test_derivatives_that_outlive_their_function():
+    np.testing.assert_allclose(derivative(mg.exp2, [1023.0, 1024.0]), [2.0 ** 1023 * math.log(2), 2.0 ** 1023 * (2 * math.log(2))])
+    assert derivative(mg.exp2, [128.0], 1, mg.float32).item() == pytest.approx(2.358658e38)
+    np.testing.assert_allclose(derivative(mg.lgamma, [-1e-20, 1e-20, -1e-3, -2.5]), [1e20, -1e20, 999.4207, 1.1031566], 1e-5)
+    assert mg.polygamma(1, mg.tensor([-1e-20], dtype=mg.float64)).item() == pytest.approx(1e40)
+    assert derivative(mg.logit, [0.0, 1.0]).tolist() == [INF, INF]
+
+
+LIMITS = {"gelu": (F.gelu, 0, 0, INF, 1), "gelu tanh": (lambda x: F.gelu(x, approximate="tanh"), 0, 0, INF, 1), "silu": (F.silu, 0, 0, INF, 1),
+          "mish": (F.mish, 0, 0, INF, 1), "hardswish": (F.hardswish, 0, 0, INF, 1), "softsign": (F.softsign, -1, 0, 1, 0)}
+
+
+@pytest.mark.parametrize("path", ["auto", "off"])
+@pytest.mark.parametrize("name", LIMITS)
+def test_limits_at_infinity(name, path):
+    f, low, low_slope, high, high_slope = LIMITS[name]
+    with set_fused(path):
+        assert f(mg.tensor([-INF, INF])).tolist() == [low, high]
+        assert derivative(f, [-INF, INF], 1, mg.float32).tolist() == [low_slope, high_slope]
+        assert f(mg.tensor([NAN])).isnan().all()
+
+
+def test_reflected_operators_take_tensors():
+    a, b = mg.tensor([[1.0], [2.0]]), mg.tensor([3.0, 5.0])
+    assert a.__rsub__(b).tolist() == (b - a).tolist()
+    assert a.__rpow__(b).tolist() == (b ** a).tolist()
+    assert a.__rtruediv__(b).tolist() == (b / a).tolist()
+
+
+def test_a_number_that_is_no_int_is_refused_whatever_ran_before():
+    x = mg.ones(4, 6, 8)
+    for call in (lambda n: mg.polygamma(n, x), lambda n: F.group_norm(x, n), lambda n: mg.cat([x, x], n), lambda n: mg.stack([x, x], n),
+                 lambda n: F.avg_pool1d(x, n), lambda n: F.max_pool1d(x, n), lambda n: F.adaptive_avg_pool1d(x, n), lambda n: x.kthvalue(n),
+                 lambda n: F.conv1d(x, mg.ones(6, 3, 3), groups=n), lambda n: x.unflatten(0, (n, -1))):
+        call(2)
+        with pytest.raises((TypeError, RuntimeError)):
+            call(2.0)

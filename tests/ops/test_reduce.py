@@ -1,0 +1,90 @@
+"""Reductions: sums and squares that leave float32's range, infinite and NaN extremes."""
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+import minigrad as mg
+from minigrad.nn import functional as F
+from minigrad.ops.dispatch import set_fused
+
+NAN, INF = math.nan, math.inf
+SCALES = [1e-30, 1e-20, 1.0, 1e15, 1e19, 1e30, 1e37]
+SHAPES = [(5, 33), (8, 6, 4), (3, 4, 300), (2, 600, 3), (2, 2, 3000)]
+RESULTS = {"std": lambda x: x.std(-1), "std 0": lambda x: x.std(0), "std_mean": lambda x: mg.std_mean(x, 1)[0], "mean": lambda x: x.mean(0),
+           "mean of all": lambda x: x.mean(), "norm": lambda x: x.norm(2, -1), "norm 0": lambda x: x.norm(2, 0), "norm 3": lambda x: x.norm(3, 1),
+           "norm 0.5": lambda x: x[..., :5].norm(0.5, 1)}
+
+
+@pytest.mark.parametrize("path", ["auto", "off"])
+@pytest.mark.parametrize("name", RESULTS)
+def test_the_scale_does_not_matter(name, path):
+    f, rng = RESULTS[name], np.random.default_rng(0)
+    for shape in SHAPES:
+        values = rng.uniform(-1, 1, shape) + 0.3
+        exact = mg.tensor(values, requires_grad=True)
+        want = f(exact)
+        want.sum().backward()
+        for scale in SCALES[:None if path == "auto" else -1]:
+            if float(want.detach().abs().max()) * scale > 3e38:
+                continue
+            x = mg.tensor((values * scale).astype(np.float32), requires_grad=True)
+            with set_fused(path):
+                got = f(x)
+                got.sum().backward()
+            np.testing.assert_allclose(got.detach().numpy().astype(np.float64) / scale, want.detach().numpy(), 3e-5, 1e-6)
+            np.testing.assert_allclose(x.grad.numpy(), exact.grad.numpy(), 1e-3, 2e-5)
+
+
+def test_ends_of_the_range():
+    assert mg.tensor([1e20, 2e20, 3e20]).std().item() == pytest.approx(1e20)
+    assert mg.tensor([3e38, -3e38, 0, 0]).std().item() == pytest.approx(2.449490e38)
+    assert mg.full((3,), 3e38).mean().item() == pytest.approx(3e38)
+    assert mg.full((300, 70), 3e38).mean(0).tolist() == pytest.approx([3e38] * 70)
+    assert mg.tensor([3e38, 3e38, -3e38]).sum().item() == pytest.approx(3e38)
+    assert mg.full((3,), 3e38).sum().item() == INF
+    assert mg.tensor([1e30, -1e30]).var().item() == INF             # 2e60 is no float32
+    assert mg.tensor([1.5e19, -1.5e19]).var().item() == INF and mg.tensor([1.2e19, -1.2e19]).var().item() == pytest.approx(2.88e38)
+    assert F.normalize(mg.tensor([3e30, 4e30]), dim=0).tolist() == pytest.approx([0.6, 0.8])
+    assert F.normalize(mg.tensor([3e-30, 4e-30]), dim=0, eps=1e-38).tolist() == pytest.approx([0.6, 0.8])
+
+
+@pytest.mark.parametrize("path", ["auto", "off"])
+def test_infinite_and_nan_elements(path):
+    with set_fused(path):
+        assert mg.tensor([1.0, INF]).mean().item() == INF and mg.tensor([1.0, INF]).norm().item() == INF
+        assert math.isnan(mg.tensor([-INF, INF]).mean().item()) and math.isnan(mg.tensor([1.0, INF]).std().item())
+        assert math.isnan(mg.tensor([1.0, NAN]).norm().item())
+        assert mg.zeros(3).norm().item() == 0 and mg.zeros(3).std().item() == 0 and mg.full((40,), 7.0).std().item() == 0
+
+
+EXTREMES = [lambda x: x.max(), lambda x: x.min(), lambda x: x.amax(0), lambda x: x.amin(0), lambda x: mg.aminmax(x).max]
+
+
+@pytest.mark.parametrize("f", EXTREMES)
+def test_nans_share_the_gradient_of_an_extreme(f):
+    for values, want in (([NAN, NAN], [0.5, 0.5]), ([NAN, 1.0, NAN], [0.5, 0, 0.5]), ([NAN, 1.0], [1, 0])):
+        x = mg.tensor(values, requires_grad=True)
+        f(x).backward()
+        assert x.grad.tolist() == want
+
+
+@pytest.mark.parametrize("path", ["auto", "off"])
+@pytest.mark.parametrize("shape", [(2,), (6, 3), (3, 2000)])
+def test_logsumexp_beside_inf(shape, path):
+    """d/dx of a finite element is exp(x - inf) = 0, also where exp(x) is inf."""
+    for dim in range(len(shape)):
+        values = np.full(shape, 200.0, np.float32)
+        np.moveaxis(values, dim, 0)[0] = INF
+        x = mg.tensor(values, requires_grad=True)
+        with set_fused(path):
+            y = mg.logsumexp(x, dim)
+            y.sum().backward()
+        assert (y == INF).all()
+        assert (np.moveaxis(x.grad.numpy(), dim, 0)[1:] == 0).all()
+
+
+def test_logsumexp_of_no_elements():
+    assert mg.zeros(9, 0, 8, 0).logsumexp((1, 3)).tolist() == [[-INF] * 8] * 9
