@@ -6,7 +6,7 @@ import math
 import warnings
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
@@ -14,8 +14,10 @@ from ..core.tensor import Tensor, new_tensor
 from ..ops.creation import as_tensor
 from ..ops.random import Generator, randperm
 
+Sample = TypeVar("Sample", covariant=True)
 
-class Dataset:
+
+class Dataset(Generic[Sample]):
     """Base class. A subclass defines `__getitem__` (a sample, of any form) and `__len__`.
 
     It may define `take(indices)` as well: the batch of these samples, which `DataLoader` then asks for instead of
@@ -29,14 +31,14 @@ class Dataset:
                 return float(index), float(index**2)
     """
 
-    def __getitem__(self, index: Any) -> Any:
+    def __getitem__(self, index: Any) -> Sample:
         raise NotImplementedError("Subclasses of Dataset should implement __getitem__.")
 
-    def __add__(self, other: Any) -> ConcatDataset:
+    def __add__(self, other: Any) -> ConcatDataset[Any]:
         return ConcatDataset([self, other])
 
 
-class TensorDataset(Dataset):
+class TensorDataset(Dataset[tuple[Tensor, ...]]):
     """Sample i is the tuple of t[i] for each tensor t. AssertionError unless all tensors have the same first size."""
 
     def __init__(self, *tensors: Tensor) -> None:
@@ -63,7 +65,7 @@ def _rows(t: Tensor, where: np.ndarray) -> Tensor:
     return new_tensor(t.device.wrap(rows), None)    # type: ignore[attr-defined]
 
 
-class Subset(Dataset):
+class Subset(Dataset[Sample]):
     """The samples of another data set at `indices`: sample i is dataset[indices[i]]."""
 
     def __init__(self, dataset: Any, indices: Sequence[int]) -> None:
@@ -85,10 +87,11 @@ class Subset(Dataset):
         return take([self.indices[i] for i in indices])
 
 
-class ConcatDataset(Dataset):
+class ConcatDataset(Dataset[Sample]):
     """The samples of several data sets, one set after the other. AssertionError without a set.
 
-    Index -1 is the last sample; ValueError for an index outside of -len to len - 1.
+    Index -1 is the last sample. IndexError, which ends a `for` loop, for an index after the last sample; ValueError for
+    one before the first.
     """
 
     def __init__(self, datasets: Iterable[Any]) -> None:
@@ -98,8 +101,10 @@ class ConcatDataset(Dataset):
         self.cumulative_sizes = list(itertools.accumulate(len(d) for d in self.datasets))
 
     def __getitem__(self, index: int) -> Any:
-        if not -len(self) <= index < len(self):
+        if index < -len(self):
             raise ValueError("absolute value of index should not exceed dataset length")
+        if index >= len(self):
+            raise IndexError(f"index {index} is out of range for a data set of {len(self)} samples")
         index %= len(self)
         i = bisect_right(self.cumulative_sizes, index)
         return self.datasets[i][index - self.cumulative_sizes[i - 1] if i else index]
@@ -127,7 +132,7 @@ def batch_taker(dataset: Any) -> Callable[[Sequence[int]], Any] | None:
     return None
 
 
-def random_split(dataset: Any, lengths: Sequence[int | float], generator: Generator | None = None) -> list[Subset]:
+def random_split(dataset: Any, lengths: Sequence[int | float], generator: Generator | None = None) -> list[Subset[Any]]:
     """Splits the samples at random into subsets.
 
     lengths    the sizes, which sum to len(dataset), or fractions that sum to 1; else ValueError. Sizes from fractions

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from functools import lru_cache, partial
+from hashlib import blake2b
 from math import prod
 from typing import Any
 
@@ -95,9 +96,34 @@ class Generator:
         return f"Generator(device='{self.device}', seed={self._seed})"
 
 
+class Streams:
+    """Streams of random numbers, one for each `number`, all made of `seed`: the generators that ops use while
+    `mode.streams` is this object and no other generator is given. A `DataLoader` numbers its samples, so that the
+    numbers of a sample depend neither on the thread that reads it nor on what is drawn elsewhere.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed, self.number = seed, 0
+        self._begun: dict[Device, tuple[int, Generator]] = {}       # the number of the stream that each one is in
+
+    def seed_of(self, number: int) -> int:
+        """The seed of a stream, 0 <= n < 2^64."""
+        return int.from_bytes(blake2b(f"{self.seed} {number}".encode(), digest_size=8).digest(), "little")
+
+    def generator(self, device: Device) -> Generator:
+        """The generator of the present stream on a device."""
+        number, generator = self._begun.get(device) or (None, Generator(device))
+        if number != self.number:
+            generator.manual_seed(self.seed_of(self.number))
+            self._begun[device] = self.number, generator
+        return generator
+
+
 def default_generator(device: Any = "cpu") -> Generator:
     """The generator of a device that is used where none is given."""
     on = open_device(device)
+    if mode.streams is not None:
+        return mode.streams.generator(on)
     found = _defaults.get(on)
     if found is None:
         found = _defaults[on] = Generator(on)
@@ -108,9 +134,11 @@ def default_generator(device: Any = "cpu") -> Generator:
 
 def manual_seed(seed: int) -> Generator:
     """Starts the default generators of all devices, those opened later too, from `seed`, -2^63 <= seed < 2^64. Returns
-    the CPU's."""
+    the CPU's. While a `DataLoader` reads a sample, only the CPU's stream of that sample starts anew."""
     global _seed
     default = default_generator("cpu").manual_seed(seed)
+    if mode.streams is not None:
+        return default
     _seed = seed
     for generator in _defaults.values():
         generator.manual_seed(seed)
@@ -142,7 +170,9 @@ def set_rng_state(new_state: Tensor) -> None:
 def _state(name: str, device: Device, generator: Generator | None) -> int:
     """The address of the state of a generator (None: the device's default one), which must be on the device."""
     if generator is None:
-        return (_defaults.get(device) or default_generator(device)).state.ptr
+        streams = mode.streams
+        found = streams.generator(device) if streams is not None else _defaults.get(device) or default_generator(device)
+        return found.state.ptr
     if generator.device is not device:
         fail(name, "the generator must be on the tensor's device", [generator.device, device], "use Generator(device)")
     return generator.state.ptr
