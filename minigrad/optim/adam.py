@@ -72,7 +72,7 @@ class Adam(Optimizer):
 
     def _read(self, group: dict[str, Any]) -> tuple[Numbers, Flags]:
         return ((float(group["lr"]), group["weight_decay"], group["eps"], *group["betas"]),
-                (int(group["amsgrad"]), int(group["decoupled_weight_decay"]), int(group["maximize"])))
+                (int(bool(group["amsgrad"])), int(bool(group["decoupled_weight_decay"])), int(bool(group["maximize"]))))
 
     def _begin(self, group: dict[str, Any], p: Tensor, state: dict[str, Any]) -> State:
         self._step_of(p, state)
