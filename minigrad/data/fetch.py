@@ -1,8 +1,8 @@
 """`download` fetches a file, `unpack` takes files out of an archive. A file appears under its name only when complete.
 
 A download is written to `NAME.part` in the same folder, which is locked meanwhile: another download of the same path
-waits for it. Beside it, `NAME.etag` tells which version of which address the part belongs to. An interrupted download is
-continued by an HTTP range request, if the server still has that version; a part of unknown origin only where a
+waits for it. Beside it, `NAME.etag` tells which version of which address the part belongs to. An interrupted download
+is continued by an HTTP range request, if the server still has that version; a part of unknown origin only where a
 checksum will tell whether it fits. When the file is complete and its checksum is right, it gets its own name.
 """
 from __future__ import annotations

@@ -54,7 +54,7 @@ def default_collate(batch: Sequence[Any]) -> Any:
 
     Tensors, NumPy arrays and numbers are stacked along a new first dimension; Python floats become float64, integers
     int64. Samples that are sequences or mappings are collated entry by entry, and keep their type where it can be made
-    of the entries (a tuple becomes a list, unless it is a named tuple); strings become a list. TypeError for other
+    of the entries (a tuple becomes a list, unless it is a named tuple); strings stay as they are. TypeError for other
     samples, RuntimeError if sequences differ in length.
 
         default_collate([(tensor_a, 0), (tensor_b, 1)])     # [tensor (2, *tensor_a.shape), tensor([0, 1])]
@@ -64,6 +64,8 @@ def default_collate(batch: Sequence[Any]) -> Any:
         if any(t.requires_grad or t.device.type != "cpu" for t in batch):
             return stack(list(batch), 0)
         return as_tensor(np.stack([t.array.np for t in batch]))
+    if isinstance(first, str | bytes):
+        return batch
     if isinstance(first, np.ndarray | np.generic):
         if first.dtype.kind in "OSUMm":
             raise TypeError("default_collate: batch must contain tensors, numpy arrays, numbers, dicts or lists; "
@@ -73,8 +75,6 @@ def default_collate(batch: Sequence[Any]) -> Any:
         return tensor(list(batch), dtype=np.float64)
     if isinstance(first, int):
         return tensor(list(batch))
-    if isinstance(first, str | bytes):
-        return list(batch)
     if isinstance(first, Mapping):
         return _mapped(first, {key: default_collate([sample[key] for sample in batch]) for key in first})
     if isinstance(first, Sequence):
@@ -124,10 +124,10 @@ class _Order:
     def draw(self) -> tuple[int, Any] | None:
         """(number of its first sample, the next list), or None at the end. It stays in `ahead` until it is given."""
         with _drawing(self.streams):
-            indices = next(self.lists, _END)
+            indices: Any = next(self.lists, _END)
         if indices is _END:
             return None
-        drawn = self.first, indices if self.single else list(indices)
+        drawn: tuple[int, Any] = self.first, indices if self.single else list(indices)
         self.first += 1 if self.single else len(drawn[1])
         self.ahead.append(drawn)
         return drawn
@@ -236,7 +236,8 @@ class DataLoader(Generic[Sample]):
     Random numbers: while a sample is read, the default generators are a stream of its own, made of the epoch's seed and
     the sample's place in the epoch. So a seed gives the same samples with any number of workers, and reading them does
     not change what the model draws. In workers this holds also for `numpy.random.*` and `random.*`, called through
-    their modules. A data set that has `take` has one stream for a batch.
+    their modules. A generator that `worker_init_fn` seeds goes on from that seed instead: worker i reads the batches i,
+    i + num_workers, ... A data set that has `take` has one stream for a batch.
 
     `state_dict()` can be taken in the middle of an epoch. After `load_state_dict` the next iteration continues that
     epoch with the next batch, in the same order and with the same random numbers.

@@ -47,32 +47,27 @@ def get_worker_info() -> WorkerInfo | None:
 # ---- the generators of NumPy and Python ----
 
 class WorkerStreams(Streams):
-    """The streams of a worker: also a generator each in place of those behind `numpy.random.*` and `random.*`."""
+    """The streams of a worker: also generators in place of those behind `numpy.random.*` and `random.*`."""
 
     def __init__(self, seed: int) -> None:
         super().__init__(seed)
-        self._numpy, self._python = np.random.RandomState(0), random.Random(0)
-        self._numpy_number: int | None = None
-        self._python_number: int | None = None
+        self._others: dict[Any, Any] = {np.random: np.random.RandomState(0), random: random.Random(0)}
+        self._in: dict[Any, int | None] = {np.random: None, random: None}      # the number of the stream of each
 
-    def numpy(self) -> np.random.RandomState:
-        """NumPy's generator of the present stream."""
-        if self._numpy_number != self.number:
+    def other(self, module: Any, method: str) -> Callable[..., Any]:
+        """A method of the present stream's generator in place of that behind `module`."""
+        generator = self._others[module]
+        if module in self._in and self._in[module] != self.number:
             seed = self.seed_of(self.number)
-            self._numpy.seed([seed & 0xFFFFFFFF, seed >> 32])
-            self._numpy_number = self.number
-        return self._numpy
-
-    def python(self) -> random.Random:
-        """Python's generator of the present stream."""
-        if self._python_number != self.number:
-            self._python.seed(self.seed_of(self.number))
-            self._python_number = self.number
-        return self._python
+            generator.seed([seed & 0xFFFFFFFF, seed >> 32] if module is np.random else seed)
+            self._in[module] = self.number
+        if self.number < 0 and method in _SEEDING:
+            self._in.pop(module, None)                  # from now on it is the user's
+        return getattr(generator, method)               # type: ignore[no-any-return]
 
 
-_SHARED = ((np.random, np.random.rand.__self__, WorkerStreams.numpy),         # type: ignore[attr-defined]
-           (random, random.random.__self__, WorkerStreams.python))            # type: ignore[attr-defined]
+_SEEDING = ("seed", "set_state", "setstate")
+_SHARED = ((np.random, np.random.rand.__self__), (random, random.random.__self__))        # type: ignore[attr-defined]
 _PLAIN = {"seed": "seed", "sample": "random_sample", "ranf": "random_sample"}      # of NumPy: no methods themselves
 _lock = Lock()
 _users = 0
@@ -90,13 +85,13 @@ def _own_numbers() -> Iterator[None]:
     with _lock:
         _users += 1
         if _users == 1:
-            for module, shared, own in _SHARED:
+            for module, shared in _SHARED:
                 for name, function in list(vars(module).items()):
                     method = name if getattr(function, "__self__", None) is shared else None
                     if module is np.random:
                         method = _PLAIN.get(name, method)
                     if method is not None:
-                        stand_in = _dispatch(function, method, own)
+                        stand_in = _dispatch(function, module, method)
                         _replaced.append((module, name, function, stand_in))
                         setattr(module, name, stand_in)
     try:
@@ -111,12 +106,12 @@ def _own_numbers() -> Iterator[None]:
                 _replaced.clear()
 
 
-def _dispatch(function: Callable[..., Any], method: str, own: Callable[[Any], Any]) -> Callable[..., Any]:
+def _dispatch(function: Callable[..., Any], module: Any, method: str) -> Callable[..., Any]:
     @wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
         streams = mode.streams
         if isinstance(streams, WorkerStreams):
-            return getattr(own(streams), method)(*args, **kwargs)
+            return streams.other(module, method)(*args, **kwargs)
         return function(*args, **kwargs)
     return call
 
@@ -134,20 +129,20 @@ class _Task:
 class Workers:
     """`count` threads that call `read(first, indices, streams, cancelled)`, and give the results in order.
 
-    They end when the object is closed or nobody refers to it any more: after the sample they are at, since
-    `cancelled()` is true then.
+    Each reads every `count`-th batch. They end when the object is closed or nobody refers to it any more: after the
+    sample they are at, since `cancelled()` is true then.
     """
 
     def __init__(self, count: int, read: Callable[..., Any], dataset: Any, seed: int,
                  init: Callable[[int], Any] | None) -> None:
-        self._tasks: SimpleQueue[_Task | None] = SimpleQueue()
-        self._stop = Event()
+        self._queues: list[SimpleQueue[_Task | None]] = [SimpleQueue() for _ in range(count)]
+        self._stop, self._asked = Event(), 0
         self._waiting: deque[_Task] = deque()
         self._threads = []
         alive = weakref.ref(self)
         for i in range(count):
             worker = WorkerInfo(i, count, (seed + i) & (1 << 63) - 1, dataset)
-            thread = Thread(target=_work, args=(alive, self._tasks, self._stop, read, worker, seed, init),
+            thread = Thread(target=_work, args=(alive, self._queues[i], self._stop, read, worker, seed, init),
                             name=f"minigrad-data_{i}", daemon=True)
             thread.start()
             self._threads.append(thread)
@@ -160,7 +155,8 @@ class Workers:
         """Asks for a batch; `first` is the number of its first sample."""
         task = _Task(first, indices)
         self._waiting.append(task)
-        self._tasks.put(task)
+        self._queues[self._asked % len(self._queues)].put(task)
+        self._asked += 1
 
     def wait(self, timeout: float) -> None:
         """Waits until the next batch is read. RuntimeError after `timeout` seconds; 0 waits for ever."""
@@ -183,8 +179,8 @@ class Workers:
     def close(self) -> None:
         """Ends the threads. One in the middle of a long sample ends after it, unattended."""
         self._stop.set()
-        for _ in self._threads:
-            self._tasks.put(None)
+        for tasks in self._queues:
+            tasks.put(None)
         for thread in self._threads:
             thread.join(_LEAVE / len(self._threads))
         self._waiting.clear()
@@ -213,12 +209,11 @@ def _work(alive: Callable[[], Any], tasks: SimpleQueue[_Task | None], stop: Even
                 continue
             if task is None:
                 return
-            try:
-                if failed is not None:
-                    error, failed = failed, None
-                    raise error
-                task.result = read(task.first, task.indices, streams, cancelled)
-            except BaseException as error:          # also SystemExit: the thread that iterates gets it
-                task.error = error
+            task.error, failed = failed, None
+            if task.error is None:
+                try:
+                    task.result = read(task.first, task.indices, streams, cancelled)
+                except BaseException as error:      # also SystemExit: the thread that iterates gets it
+                    task.error = error
             task.done.set()
             task = None                             # the batch must not live until the next task comes

@@ -86,7 +86,7 @@ def _target(*args: Any, **kwargs: Any) -> tuple[Any, np.dtype | None]:
     """The device and the dtype that the arguments of `Module.to` name, each None if it stays."""
     if kwargs.pop("memory_format", None) is not None:
         raise NotImplementedError("[Module.to] memory_format is not supported")
-    names = ("device", "dtype", "non_blocking")
+    names: tuple[str, ...] = ("device", "dtype", "non_blocking")
     if args and (_is_dtype(args[0]) or isinstance(args[0], Tensor)):
         names = ("tensor" if isinstance(args[0], Tensor) else "dtype", "non_blocking")
     given = dict(zip(names, args, strict=False))

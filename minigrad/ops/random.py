@@ -100,6 +100,8 @@ class Streams:
     """Streams of random numbers, one for each `number`, all made of `seed`: the generators that ops use while
     `mode.streams` is this object and no other generator is given. A `DataLoader` numbers its samples, so that the
     numbers of a sample depend neither on the thread that reads it nor on what is drawn elsewhere.
+
+    Numbers below 0 are for what comes before the samples. A generator that is seeded there goes on from that seed.
     """
 
     def __init__(self, seed: int) -> None:
@@ -112,11 +114,13 @@ class Streams:
 
     def generator(self, device: Device) -> Generator:
         """The generator of the present stream on a device."""
-        number, generator = self._begun.get(device) or (None, Generator(device))
-        if number != self.number:
-            generator.manual_seed(self.seed_of(self.number))
-            self._begun[device] = self.number, generator
-        return generator
+        number, generator = self._begun.get(device) or (0, None)
+        if generator is None:
+            generator = Generator(device)
+        elif number == self.number or number < 0 and generator.initial_seed() != self.seed_of(number):
+            return generator
+        self._begun[device] = self.number, generator
+        return generator.manual_seed(self.seed_of(self.number))
 
 
 def default_generator(device: Any = "cpu") -> Generator:

@@ -28,8 +28,9 @@ from .optimizer import Optimizer
 
 Rates: TypeAlias = Sequence[float | Tensor]
 
-_EPOCH_WARNING = ("The epoch parameter in `scheduler.step()` was not necessary and is being deprecated where possible. "
-                  "Please use `scheduler.step()` to step the scheduler.")
+EPOCH_DEPRECATION_WARNING = (
+    "The epoch parameter in `scheduler.step()` was not necessary and is being deprecated where possible. "
+    "Please use `scheduler.step()` to step the scheduler.")
 
 
 def _copied(value: Any) -> Any:
@@ -142,18 +143,19 @@ class LRScheduler:
     @_replayed
     def step(self, epoch: int | None = None) -> None:
         """Moves to the next epoch and writes its rates. `epoch` moves to that epoch instead; PyTorch deprecates it."""
-        replaced = vars(self.optimizer).get("step")
-        if self._step_count == 1 and replaced is not self.optimizer._scheduled_step:
-            warnings.warn("Seems like `optimizer.step()` has been overridden after learning rate scheduler "
-                          "initialization: what replaced it must call the former `step`, and come before "
-                          "`lr_scheduler.step()`.", UserWarning, stacklevel=2)
-        elif self._step_count == 1 and replaced is None and not self.optimizer._opt_called:
-            warnings.warn("Detected call of `lr_scheduler.step()` before `optimizer.step()`: call them in the opposite "
-                          "order, or the first value of the learning rate schedule is skipped.",
+        replaced, said = vars(self.optimizer).get("step"), ""
+        if replaced is not self.optimizer._scheduled_step:
+            said = ("Seems like `optimizer.step()` has been overridden after learning rate scheduler initialization: "
+                    "call `optimizer.step()` before `lr_scheduler.step()`")
+        elif replaced is None and not self.optimizer._opt_called:
+            said = ("Detected call of `lr_scheduler.step()` before `optimizer.step()`: call them in the opposite "
+                    "order, or the first value of the learning rate schedule is skipped")
+        if said and self._step_count == 1:
+            warnings.warn(f"{said} (https://pytorch.org/docs/stable/optim.html#how-to-adjust-learning-rate)",
                           UserWarning, stacklevel=2)
         self._step_count += 1
         if epoch is not None:
-            warnings.warn(_EPOCH_WARNING, UserWarning, stacklevel=2)
+            warnings.warn(EPOCH_DEPRECATION_WARNING, UserWarning, stacklevel=2)
         self._update_lr(epoch)
 
     def _update_lr(self, epoch: int | None = None) -> None:
@@ -587,7 +589,7 @@ class ReduceLROnPlateau(LRScheduler):
         """Ends an epoch with this metric, a number or a tensor with one element."""
         current = float(metrics)
         if epoch is not None:
-            warnings.warn(_EPOCH_WARNING, UserWarning, stacklevel=2)
+            warnings.warn(EPOCH_DEPRECATION_WARNING, UserWarning, stacklevel=2)
         self.last_epoch = self.last_epoch + 1 if epoch is None else epoch
         if self._is_better(current, self.best):
             self.best, self.num_bad_epochs = current, 0

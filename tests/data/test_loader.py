@@ -238,6 +238,27 @@ def test_seeding_in_a_sample_stays_in_it():
     assert (mg.rand(1).item(), np.random.rand()) == want
 
 
+def test_seeds_of_worker_init_fn_hold():
+    def init(number):
+        mg.manual_seed(100 + number), np.random.seed(200 + number), random.seed(300 + number)
+
+    def draw():
+        return mg.initial_seed(), mg.rand(1).item(), np.random.rand(), random.random(), mg.data.get_worker_info().id
+
+    def run():
+        return [sample for batch in DataLoader(Noise(draw), 2, num_workers=2, worker_init_fn=init, collate_fn=list) for sample in batch]
+    first = run()
+    assert first == run() and len({sample[1:] for sample in first}) == 10
+    for i, (seed, *_, worker), _ in first:
+        assert worker == i // 2 % 2 and seed == 100 + worker
+    assert first[0][1][1:4] == (mg.rand(1, generator=mg.Generator().manual_seed(100)).item(), np.random.RandomState(200).rand(), random.Random(300).random())
+
+    def some(number):
+        np.random.seed(7)                           # the others keep their streams
+    a, b = ([s[1] for batch in DataLoader(Noise(ours), 2, num_workers=n, worker_init_fn=f, collate_fn=list, seed=1) for s in batch] for n, f in ((1, None), (3, some)))
+    assert a == b
+
+
 def test_a_resumed_epoch_draws_the_same():
     for count in (0, 2):
         def make(count=count):
@@ -453,6 +474,8 @@ def test_collation():
         got = default_collate([kind({"a": 1}), kind({"a": 2})])
         assert type(got) is kind and got["a"].tolist() == [1, 2]
         assert type(default_convert(kind({"a": np.ones(1)}))["a"]) is mg.Tensor
+    strings = np.array(["a", "b"])
+    assert default_collate(strings) is strings and default_collate([("a", 1), ("b", 2)])[0] == ("a", "b") and default_collate([b"x"]) == [b"x"]
     assert default_convert(range(3)) == [0, 1, 2] and default_convert("text") == "text"
     with pytest.raises(RuntimeError, match="equal size"):
         default_collate([(1, 2), (1,)])
