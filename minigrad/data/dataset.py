@@ -5,7 +5,7 @@ import itertools
 import math
 import warnings
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -36,6 +36,34 @@ class Dataset(Generic[Sample]):
 
     def __add__(self, other: Any) -> ConcatDataset[Any]:
         return ConcatDataset([self, other])
+
+
+class IterableDataset(Dataset[Sample], Iterable[Sample]):
+    """Base class of data sets that are read from front to back. A subclass defines `__iter__`, and `__len__` if the
+    number of samples is known. `a + b` is the `ChainDataset` of both.
+
+    A `DataLoader` with workers gives each of them a copy (`copy.copy`), which must give a part of the samples: see
+    `data.get_worker_info`.
+    """
+
+    def __iter__(self) -> Iterator[Sample]:
+        raise NotImplementedError("Subclasses of IterableDataset should implement __iter__.")
+
+    def __add__(self, other: Any) -> ChainDataset[Any]:     # type: ignore[override]
+        return ChainDataset([self, other])
+
+
+class ChainDataset(IterableDataset[Sample]):
+    """The samples of several iterable data sets, one set after the other."""
+
+    def __init__(self, datasets: Iterable[Any]) -> None:
+        self.datasets = datasets
+
+    def __iter__(self) -> Iterator[Sample]:
+        return itertools.chain.from_iterable(self.datasets)
+
+    def __len__(self) -> int:
+        return sum(len(d) for d in self.datasets)
 
 
 class TensorDataset(Dataset[tuple[Tensor, ...]]):
@@ -88,7 +116,7 @@ class Subset(Dataset[Sample]):
 
 
 class ConcatDataset(Dataset[Sample]):
-    """The samples of several data sets, one set after the other. AssertionError without a set.
+    """The samples of several data sets, one set after the other. AssertionError without a set, or with an iterable one.
 
     Index -1 is the last sample. IndexError, which ends a `for` loop, for an index after the last sample; ValueError for
     one before the first.
@@ -98,6 +126,8 @@ class ConcatDataset(Dataset[Sample]):
         self.datasets = list(datasets)
         if not self.datasets:
             raise AssertionError("datasets should not be an empty iterable")
+        if any(isinstance(d, IterableDataset) for d in self.datasets):
+            raise AssertionError("ConcatDataset does not support IterableDataset")
         self.cumulative_sizes = list(itertools.accumulate(len(d) for d in self.datasets))
 
     def __getitem__(self, index: int) -> Any:

@@ -5,6 +5,7 @@ import copy
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, MutableSequence, Sequence
 from contextlib import contextmanager
+from itertools import repeat
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -14,9 +15,9 @@ from ..core.tensor import Tensor
 from ..ops.creation import as_tensor, tensor
 from ..ops.join import stack
 from ..ops.random import Generator, Streams, randint
-from .dataset import batch_taker
+from .dataset import IterableDataset, batch_taker
 from .sampler import batch_count, batched, check_batch_size, load_order, order_state
-from .workers import Workers
+from .workers import Workers, get_worker_info
 
 Sample = TypeVar("Sample", covariant=True)
 _END = object()
@@ -157,9 +158,13 @@ class _Iteration(Generic[Sample]):
         self._loader, self._order, self._over = loader, order, False
         self._streams = Streams(order.seed)             # of the samples that are read without workers
         self._workers: Workers | None = None
+        self._empty = 0                                 # how many workers in a row had no sample left
         count = loader.num_workers
-        if count:
-            self._workers = Workers(count, loader._read, loader.dataset, order.seed, loader.worker_init_fn)
+        if not count:
+            self._samples = loader._reader()
+        else:
+            datasets = [copy.copy(loader.dataset) if loader._iterable else loader.dataset for _ in range(count)]
+            self._workers = Workers(count, loader._reader, datasets, order.seed, loader.worker_init_fn)
             for _ in range(count * loader.prefetch_factor):
                 self._submit()
 
@@ -175,13 +180,17 @@ class _Iteration(Generic[Sample]):
             if drawn is None:
                 return _END
             self._order.give()
-            return self._loader._read(*drawn, self._streams)
-        if self._workers.idle():
-            return _END
-        self._workers.wait(self._loader.timeout)
-        self._submit()
-        self._order.give()
-        return self._workers.take()
+            return self._samples(*drawn, self._streams)
+        while not self._workers.idle() and self._empty < self._loader.num_workers:
+            self._workers.wait(self._loader.timeout)
+            self._submit()
+            self._order.give()
+            read = self._workers.take()
+            if read is not _END:
+                self._empty = 0
+                return read
+            self._empty += 1
+        return _END
 
     def __iter__(self) -> _Iteration[Sample]:
         return self
@@ -213,7 +222,7 @@ class _Iteration(Generic[Sample]):
 class DataLoader(Generic[Sample]):
     """Iterates over a data set in batches. An iteration is one epoch.
 
-    dataset        has `__getitem__` and `__len__`, else TypeError; see `Dataset`
+    dataset        has `__getitem__` and `__len__`, else TypeError (see `Dataset`), or is an `IterableDataset`
     batch_size     samples in a batch; None gives single samples
     shuffle        a new order each epoch. Its seed is drawn from `generator`, or made of `seed` and the epoch's number
     sampler        gives the indices instead: see `data.sampler`
@@ -259,7 +268,13 @@ class DataLoader(Generic[Sample]):
             if value:
                 raise NotImplementedError(f"DataLoader: {name} is not supported; workers are threads, "
                                           "leave it at its default")
-        sized = hasattr(dataset, "__len__") or sampler is not None or batch_sampler is not None
+        self._iterable = isinstance(dataset, IterableDataset)
+        if self._iterable:
+            for name, value in (("shuffle", shuffle), ("sampler", sampler), ("batch_sampler", batch_sampler)):
+                if value not in (None, False):
+                    raise ValueError(f"DataLoader with IterableDataset: expected unspecified {name} option, "
+                                     f"but got {name}={value}")
+        sized = self._iterable or hasattr(dataset, "__len__") or sampler is not None or batch_sampler is not None
         if not hasattr(dataset, "__getitem__") or not sized:
             raise TypeError(f"DataLoader needs a dataset with __getitem__ and __len__; got {type(dataset).__name__}")
         _check_workers(num_workers, prefetch_factor, persistent_workers, timeout)
@@ -307,6 +322,8 @@ class DataLoader(Generic[Sample]):
 
     def _lists(self, seed: int) -> Iterable[Any]:
         """Lists of indices, or single indices without batches."""
+        if self._iterable:                          # endless: how many samples to read
+            return repeat(None if self.batch_size is None else range(self.batch_size))
         if self.batch_sampler is not None:
             return self.batch_sampler
         order: Iterable[int] = range(len(self.dataset)) if self.sampler is None else self.sampler
@@ -337,6 +354,27 @@ class DataLoader(Generic[Sample]):
                 streams.number += 1
             return samples, False
 
+    def _reader(self) -> Callable[..., Any]:
+        """What reads a batch in the thread that calls this: `_read`, or its like for an iterable data set."""
+        if not self._iterable:
+            return self._read
+        worker = get_worker_info()
+        source = iter(self.dataset if worker is None else worker.dataset)
+
+        def read(first: int, places: Any, streams: Streams, cancelled: Callable[[], bool] | None = None) -> Any:
+            streams.number, samples = first, []
+            with _drawing(streams):
+                for _ in (0,) if self._single else places:
+                    sample = _END if cancelled is not None and cancelled() else next(source, _END)
+                    if sample is _END:
+                        break
+                    samples.append(sample)
+                    streams.number += 1
+            if not samples or (self.drop_last and len(samples) < len(places)):
+                return _END
+            return samples[0] if self._single else samples, False
+        return read
+
     def _finish(self, read: tuple[Any, bool]) -> Any:
         values, done = read
         if done:
@@ -357,10 +395,13 @@ class DataLoader(Generic[Sample]):
         order = self._order = _Order(self._lists(seed) if rest is None else rest[1], self._single, seed)
         if rest is not None:
             order.given, order.first = state["position"], rest[0]
-        for _ in range(state.get("position", 0) if rest is None else 0):
+        for _ in range(0 if self._iterable or rest is not None else state.get("position", 0)):
             if order.draw() is not None:
                 order.give()
-        return _Iteration(self, order)
+        iteration: _Iteration[Sample] = _Iteration(self, order)
+        while order.given < state.get("position", 0) and iteration._read() is not _END:
+            pass                                    # an iterable data set is read again
+        return iteration
 
     def _order_source(self) -> Any:
         """The sampler that was given, or None."""

@@ -5,7 +5,7 @@ import math
 import random
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import wraps
 from queue import Empty, SimpleQueue
@@ -129,20 +129,20 @@ class _Task:
 class Workers:
     """`count` threads that call `read(first, indices, streams, cancelled)`, and give the results in order.
 
-    Each reads every `count`-th batch. They end when the object is closed or nobody refers to it any more: after the
-    sample they are at, since `cancelled()` is true then.
+    Each gets its `read` from `reader()`, which it calls itself, and reads every `count`-th batch. They end when the
+    object is closed or nobody refers to it any more: after the sample they are at, since `cancelled()` is true then.
     """
 
-    def __init__(self, count: int, read: Callable[..., Any], dataset: Any, seed: int,
+    def __init__(self, count: int, reader: Callable[[], Callable[..., Any]], datasets: Sequence[Any], seed: int,
                  init: Callable[[int], Any] | None) -> None:
         self._queues: list[SimpleQueue[_Task | None]] = [SimpleQueue() for _ in range(count)]
         self._stop, self._asked = Event(), 0
         self._waiting: deque[_Task] = deque()
         self._threads = []
         alive = weakref.ref(self)
-        for i in range(count):
+        for i, dataset in enumerate(datasets):
             worker = WorkerInfo(i, count, (seed + i) & (1 << 63) - 1, dataset)
-            thread = Thread(target=_work, args=(alive, self._queues[i], self._stop, read, worker, seed, init),
+            thread = Thread(target=_work, args=(alive, self._queues[i], self._stop, reader, worker, seed, init),
                             name=f"minigrad-data_{i}", daemon=True)
             thread.start()
             self._threads.append(thread)
@@ -186,8 +186,9 @@ class Workers:
         self._waiting.clear()
 
 
-def _work(alive: Callable[[], Any], tasks: SimpleQueue[_Task | None], stop: Event, read: Callable[..., Any],
-          worker: WorkerInfo, seed: int, init: Callable[[int], Any] | None) -> None:
+def _work(alive: Callable[[], Any], tasks: SimpleQueue[_Task | None], stop: Event,
+          reader: Callable[[], Callable[..., Any]], worker: WorkerInfo, seed: int,
+          init: Callable[[int], Any] | None) -> None:
     """A worker's life. An error of `init` takes the place of the first batch."""
     def cancelled() -> bool:
         return stop.is_set() or alive() is None
@@ -196,6 +197,7 @@ def _work(alive: Callable[[], Any], tasks: SimpleQueue[_Task | None], stop: Even
     mode.streams = streams = WorkerStreams(seed)
     streams.number = -1 - worker.id                 # samples count from 0
     failed: BaseException | None = None
+    read: Callable[..., Any] | None = None
     with _own_numbers():
         try:
             if init is not None:
@@ -212,6 +214,7 @@ def _work(alive: Callable[[], Any], tasks: SimpleQueue[_Task | None], stop: Even
             task.error, failed = failed, None
             if task.error is None:
                 try:
+                    read = read or reader()
                     task.result = read(task.first, task.indices, streams, cancelled)
                 except BaseException as error:      # also SystemExit: the thread that iterates gets it
                     task.error = error

@@ -93,7 +93,8 @@ def test_types_of_samples():
         def __getitem__(self, index):
             return index
 
-    for kind in (Dataset[int], Dataset[tuple[mg.Tensor, mg.Tensor]], Subset[int], ConcatDataset[int], DataLoader[int], mg.data.Sampler[int], mg.data.Sampler[list[int]]):
+    for kind in (Dataset[int], Dataset[tuple[mg.Tensor, mg.Tensor]], Subset[int], ConcatDataset[int], DataLoader[int], mg.data.Sampler[int], mg.data.Sampler[list[int]],
+                 mg.data.IterableDataset[int], mg.data.ChainDataset[int]):
         assert kind.__origin__.__module__.startswith("minigrad.data")
     assert isinstance(Mine(), Dataset) and Mine()[4] == 4
 

@@ -455,6 +455,78 @@ def test_two_iterations_at_once():
     assert [a for a, _ in pairs] == [b for _, b in pairs] == [[0, 1], [2, 3], [4, 5]]
 
 
+# ---- iterable data sets ----
+
+class Stream(mg.data.IterableDataset[int]):
+    def __init__(self, start, end):
+        self.start, self.end = start, end
+
+    def __iter__(self):
+        worker = mg.data.get_worker_info()
+        for i in range(self.start, self.end):
+            if worker is None or self.own or i % worker.num_workers == worker.id:
+                yield i
+
+    own = False
+
+
+def flat(loader):
+    return [x for batch in loader for x in batch.flatten().tolist()]
+
+
+def test_iterable_data_sets():
+    data = Stream(3, 13)
+    assert flat(DataLoader(data, 4)) == list(range(3, 13)) == flat(DataLoader(data, batch_size=None, collate_fn=mg.tensor))
+    assert [b.tolist() for b in DataLoader(data, 4, drop_last=True)] == [[3, 4, 5, 6], [7, 8, 9, 10]]
+    both = data + Stream(0, 2)
+    assert isinstance(both, mg.data.ChainDataset) and flat(DataLoader(both, 5)) == [*range(3, 13), 0, 1]
+    assert [b.tolist() for b in DataLoader(data, 2, num_workers=2)] == [[4, 6], [3, 5], [8, 10], [7, 9], [12], [11]]
+    assert sorted(flat(DataLoader(data, 1, num_workers=3))) == list(range(3, 13))
+    for _ in range(2):
+        assert flat(DataLoader(Stream(0, 0), 2, num_workers=2)) == []
+
+    def split(number):                              # each worker has a copy, which this changes
+        worker = mg.data.get_worker_info()
+        worker.dataset.own, worker.dataset.start, worker.dataset.end = True, 10 * number, 10 * number + 2 + number
+    assert [b.tolist() for b in DataLoader(data, 2, num_workers=2, worker_init_fn=split)] == [[0, 1], [10, 11], [12]] and data.start == 3
+    for options in ({"shuffle": True}, {"sampler": [0]}, {"batch_sampler": [[0]]}):
+        with pytest.raises(ValueError, match=f"IterableDataset: expected unspecified {next(iter(options))} option"):
+            DataLoader(data, **options)
+    with pytest.raises(TypeError):
+        len(DataLoader(data))
+    with pytest.raises(AssertionError, match="does not support IterableDataset"):
+        mg.data.ConcatDataset([data])
+
+
+@pytest.mark.parametrize("count", [0, 2])
+def test_iterable_data_sets_fail_and_resume(count):
+    loader = DataLoader(Stream(0, 15), 2, num_workers=count)
+    whole = [b.tolist() for b in loader]
+    it = iter(loader)
+    for stop in range(len(whole)):
+        other = DataLoader(Stream(0, 15), 2, num_workers=count)
+        other.load_state_dict(loader.state_dict())
+        assert [b.tolist() for b in other] == whole[stop:]
+        assert next(it).tolist() == whole[stop]
+
+    class Broken(mg.data.IterableDataset):
+        def __iter__(self):
+            yield 1
+            raise KeyError("stream")
+    it = iter(DataLoader(Broken(), num_workers=count))
+    assert next(it).item() == 1
+    if count:
+        assert next(it).item() == 1                 # of the other worker
+    with pytest.raises(KeyError, match="stream"):
+        next(it)
+
+    class Never(mg.data.IterableDataset):
+        def __iter__(self):
+            raise KeyError("never")
+    with pytest.raises(KeyError, match="never"):
+        next(iter(DataLoader(Never(), num_workers=count)))
+
+
 # ---- making batches ----
 
 def test_collation():
