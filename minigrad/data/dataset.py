@@ -54,10 +54,12 @@ class IterableDataset(Dataset[Sample], Iterable[Sample]):
 
 
 class ChainDataset(IterableDataset[Sample]):
-    """The samples of several iterable data sets, one set after the other."""
+    """The samples of several iterable data sets, one set after the other. AssertionError for a set of another kind."""
 
     def __init__(self, datasets: Iterable[Any]) -> None:
-        self.datasets = datasets
+        self.datasets = list(datasets)
+        if not all(isinstance(d, IterableDataset) for d in self.datasets):
+            raise AssertionError("ChainDataset only supports IterableDataset")
 
     def __iter__(self) -> Iterator[Sample]:
         return itertools.chain.from_iterable(self.datasets)

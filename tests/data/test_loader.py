@@ -496,6 +496,8 @@ def test_iterable_data_sets():
         len(DataLoader(data))
     with pytest.raises(AssertionError, match="does not support IterableDataset"):
         mg.data.ConcatDataset([data])
+    with pytest.raises(AssertionError, match="only supports IterableDataset"):
+        data + numbers(3)
 
 
 @pytest.mark.parametrize("count", [0, 2])
