@@ -83,8 +83,10 @@ def sizes_of(value: Size, dims: int, name: str = "", argument: str = "") -> tupl
     given = tuple(value)
     if len(given) == 1:
         given *= dims
-    if len(given) != dims or not all(isinstance(n, int) for n in given):
-        fail(name, f"{argument} must be a whole number or {dims} of them", f"{argument} {value}")
+    whole = all(isinstance(n, int) for n in given)
+    if len(given) != dims or not whole:
+        fail(name, f"{argument} must be a whole number or {dims} of them", f"{argument} {value!r}",
+             kind=RuntimeError if whole else TypeError)
     return given
 
 

@@ -44,6 +44,13 @@ def _conv_options(name: str, dims: int, kernel: tuple[int, ...], stride: Size, p
     return {"stride": stride, "padding": pairs, "dilation": dilation, "groups": index(groups)}
 
 
+def _are_tensors(name: str, input: Any, weight: Any) -> None:
+    """Raises TypeError unless both are tensors."""
+    if not (isinstance(input, Tensor) and isinstance(weight, Tensor)):
+        raise TypeError(f"[{name}] input and weight must be tensors; got input {type(input).__name__}, "
+                        f"weight {type(weight).__name__}")
+
+
 def _batched(name: str, input: Tensor, weight: Tensor, dims: int) -> Tensor:
     """The input with a batch dimension."""
     if weight.ndim != dims + 2 or input.ndim not in (dims + 1, dims + 2):
@@ -55,6 +62,7 @@ def _batched(name: str, input: Tensor, weight: Tensor, dims: int) -> Tensor:
 def _conv(name: str, dims: int, input: Tensor, weight: Tensor, bias: Tensor | None, stride: Size, padding: Size | str,
           dilation: Size, groups: int) -> Tensor:
     """A convolution over `dims` spatial dimensions."""
+    _are_tensors(name, input, weight)
     options = _conv_options(name, dims, tuple(weight.shape[2:]), hashable(stride), hashable(padding),
                             hashable(dilation), groups)
     y = convolution(_batched(name, input, weight, dims), weight, bias, **options)
@@ -73,6 +81,7 @@ def _transpose_options(name: str, dims: int, stride: Size, padding: Size, output
 def _conv_transpose(name: str, dims: int, input: Tensor, weight: Tensor, bias: Tensor | None, stride: Size,
                     padding: Size, output_padding: Size, groups: int, dilation: Size) -> Tensor:
     """A transposed convolution over `dims` spatial dimensions."""
+    _are_tensors(name, input, weight)
     options = _transpose_options(name, dims, hashable(stride), hashable(padding), hashable(output_padding), groups,
                                  hashable(dilation))
     y = convolution_transpose(_batched(name, input, weight, dims), weight, bias, **options)
@@ -149,7 +158,7 @@ _PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
 
 
 def _check_options(kind: str, in_channels: int, out_channels: int, groups: int, padding: Size | str,
-                   stride: tuple[int, ...], padding_mode: str) -> None:
+                   stride: Size, padding_mode: str) -> None:
     """Raises ValueError on options of a layer that do not fit together."""
     if groups <= 0:
         fail(kind, "groups must be a positive integer", groups, kind=ValueError)
@@ -160,8 +169,8 @@ def _check_options(kind: str, in_channels: int, out_channels: int, groups: int, 
     if isinstance(padding, str):
         if padding not in ("same", "valid"):
             fail(kind, "padding must be numbers, 'same' or 'valid'", repr(padding), kind=ValueError)
-        if padding == "same" and any(s != 1 for s in stride):
-            fail(kind, "padding='same' is for stride 1, not for strided convolutions", f"stride {list(stride)}",
+        if padding == "same" and any(s != 1 for s in ([stride] if isinstance(stride, int) else stride)):
+            fail(kind, "padding='same' is for stride 1, not for strided convolutions", f"stride {stride}",
                  "give the padding in numbers", ValueError)
     if padding_mode not in _PADDING_MODES:
         fail(kind, f"padding_mode must be one of {', '.join(_PADDING_MODES)}", repr(padding_mode), kind=ValueError)
@@ -181,8 +190,8 @@ class _Conv(Module):
                  dtype: DtypeLike) -> None:
         super().__init__()
         kind, n = type(self).__name__, self.dims
+        _check_options(kind, in_channels, out_channels, groups, padding, stride, padding_mode)
         self.stride = sizes_of(stride, n, kind, "stride")
-        _check_options(kind, in_channels, out_channels, groups, padding, self.stride, padding_mode)
         self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
         self.kernel_size = sizes_of(kernel_size, n, kind, "kernel_size")
         self.dilation = sizes_of(dilation, n, kind, "dilation")

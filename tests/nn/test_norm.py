@@ -370,7 +370,8 @@ def test_the_scale_does_not_matter(name, path):
         exact = mg.tensor(values, requires_grad=True)
         want = NORMS[name](exact, 1e-30)
         want.backward(mg.tensor(g))
-        for dtype, scales in ((np.float32, (1e-30, 1e15, 1e19, 1e25, 1e37)), (np.float64, (1e160, 1e300))):
+        wide = np.finfo(np.longdouble).maxexp > 1024            # where C has a type that is wider than double
+        for dtype, scales in ((np.float32, (1e-30, 1e15, 1e19, 1e25, 1e37)), (np.float64, (1e160, 1e300) * wide)):
             for scale in scales:
                 x = mg.tensor((values * scale).astype(dtype), requires_grad=True)
                 with set_fused(path):
@@ -423,3 +424,12 @@ def test_running_statistics_do_not_depend_on_how_many_layouts_there_were():
     after(values)
     for a, b in zip(before.buffers(), after.buffers(), strict=True):
         assert a.numpy().tobytes() == b.numpy().tobytes()
+
+
+def test_instance_norm_of_other_channels():
+    for layer in (nn.InstanceNorm2d(64, track_running_stats=True), nn.InstanceNorm2d(64, track_running_stats=True).eval(), nn.InstanceNorm2d(64, affine=True)):
+        for x, dim in ((mg.ones(2, 80, 4, 4), 1), (mg.ones(80, 4, 4), 0)):
+            with pytest.raises(ValueError, match=rf"size at dim={dim} to match num_features \(64\), but got: 80"):
+                layer(x)
+    with pytest.warns(UserWarning, match="not used because affine=False"):
+        assert nn.InstanceNorm2d(64)(mg.ones(2, 80, 4, 4)).shape == (2, 80, 4, 4)
