@@ -166,8 +166,8 @@ def operator_matmul(input: Tensor, other: Any) -> Tensor:
 
 
 def reflected_matmul(input: Tensor, other: Any) -> Tensor:
-    """`other @ input`, where `other` is an array."""
-    return operator_matmul(as_tensor(other), input) if isinstance(other, np.ndarray) else NotImplemented
+    """`other @ input`, where `other` is an array (or a tensor, in a call by name)."""
+    return operator_matmul(as_tensor(other), input) if isinstance(other, (np.ndarray, Tensor)) else NotImplemented
 
 
 def matmul(input: Tensor, other: Tensor, *, out: Tensor | None = None) -> Tensor:

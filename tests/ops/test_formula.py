@@ -111,6 +111,7 @@ def test_reflected_operators_take_tensors():
     assert a.__rsub__(b).tolist() == (b - a).tolist()
     assert a.__rpow__(b).tolist() == (b ** a).tolist()
     assert a.__rtruediv__(b).tolist() == (b / a).tolist()
+    assert b.__rmatmul__(mg.eye(2) * 2).tolist() == [6, 10]
 
 
 def test_a_number_that_is_no_int_is_refused_whatever_ran_before():
