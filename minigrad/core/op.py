@@ -18,7 +18,7 @@ What runs for a call is decided once per signature (the layouts of the inputs an
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from ..devices.base import NoKernel
 from ..devices.memory import Array, Buffer, Layout
@@ -174,11 +174,13 @@ class Primitive(Documented):
         """The plan of a signature, made at its first call. Its key: layouts, then attributes in `prepare`'s order."""
         if len(attrs) != len(self.attributes):
             attrs = complete(self.name, self.attributes, self.defaults, attrs)
+        key: Any = None
         try:
             key = (*layouts, *map(attrs.__getitem__, self.attributes))
         except KeyError:
+            pass                                                # the error is raised outside, to be shown alone
+        if key is None:
             complete(self.name, self.attributes, self.defaults, attrs)
-            raise
         plan = self.plans.get(key)
         if plan is None:
             plan = self.prepare(*key[:len(key) - len(attrs)], **attrs)
@@ -282,11 +284,10 @@ class Op(Documented):
                         recording = True
                     else:
                         edges.append(None)
-            signature = (*key, *map(attrs.__getitem__, self.attributes))
+            signature: Any = (*key, *map(attrs.__getitem__, self.attributes))
             plan: Any = self.plans.get(signature)
         except (AttributeError, KeyError, TypeError):
-            self._explain_arguments(inputs, attrs)
-            raise
+            signature = plan = None             # the error is raised outside of the handler, to be shown alone
         if plan is None:
             plan = self._plan(signature, inputs, attrs)
         if type(plan) is str:
@@ -310,8 +311,10 @@ class Op(Documented):
         layouts = [None if t is None else t.array.layout for t in inputs]
         return self.plans.get((*layouts, *[full[n] for n in self.attributes]))
 
-    def _plan(self, key: tuple, inputs: tuple, attrs: dict) -> FusedPlan | str:
+    def _plan(self, key: Any, inputs: tuple, attrs: dict) -> FusedPlan | str:
         """Checks the signature, then chooses: kernels, or the definition and why."""
+        if key is None:
+            self._explain_arguments(inputs, attrs)
         layouts = [None if t is None else t.array.layout for t in inputs]
         if len(inputs) != len(self.inputs):
             raise TypeError(f"[{self.name}] takes the tensors ({', '.join(self.inputs)}); got {len(inputs)} arguments")
@@ -329,15 +332,17 @@ class Op(Documented):
         try:
             made = self.prepare(first.device.kernels, *flat, **attrs)
         except NoKernel as reason:
+            made = str(reason)
+        if type(made) is str:
             if mode.fused == "require":
-                fail(self.name, f"fused kernels are required, but {reason}", layouts, "set_fused('auto')")
-            return remember(self.plans, key, str(reason))
+                fail(self.name, f"fused kernels are required, but {made}", layouts, "set_fused('auto')")
+            return remember(self.plans, key, made)
         plan = made if isinstance(made, FusedPlan) else FusedPlan(*made)
         plan.why = f"fused kernel on {first.device}"
         plan.copied = tuple(i for i, (x, y) in enumerate(zip(layouts, flat, strict=True)) if x is not y)
         return remember(self.plans, key, plan)
 
-    def _explain_arguments(self, inputs: tuple, attrs: dict) -> None:
+    def _explain_arguments(self, inputs: tuple, attrs: dict) -> NoReturn:
         complete(self.name, self.attributes, self.defaults, attrs)
         if len(inputs) > len(self.inputs):
             raise TypeError(f"[{self.name}] takes ({', '.join(self.inputs)}) by position and "
@@ -351,6 +356,8 @@ class Op(Documented):
             except TypeError:
                 raise TypeError(f"[{self.name}] {name} must be hashable; got {value!r}; "
                                 "pass a tuple instead of a list") from None
+        raise TypeError(f"[{self.name}] the arguments do not fit its signature ({', '.join(self.inputs)}); "
+                        f"got {', '.join(type(t).__name__ for t in inputs)}")
 
     def backward(self, node: Node, g: Any, needs: list[bool]) -> list[Tensor | None]:
         """The VJP at a node with fused kernels: on saved arrays, or recorded as the grad-op."""

@@ -5,8 +5,11 @@ Each takes the name of the op (`op`), for its error message. Nothing here knows 
 from __future__ import annotations
 
 import builtins
+import math
 import operator
 from typing import Any
+
+import numpy as np
 
 from ..core.shape import axis_of, fail, shape_of
 from ..core.tensor import Tensor
@@ -17,6 +20,28 @@ def hashable(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return tuple([hashable(v) for v in value])
     return value.__index__() if isinstance(value, Tensor) else value
+
+
+def fits(value: Any, dtype: np.dtype) -> bool:
+    """Can a tensor of that dtype hold the Python number? Integers cut fractions off; no finite number may become
+    infinite."""
+    if dtype.kind in "iu":
+        limits = np.iinfo(dtype)
+        return (isinstance(value, int) or math.isfinite(value)) and limits.min <= int(value) <= limits.max
+    if dtype.kind == "b":
+        return True
+    try:
+        number = float(value)
+    except OverflowError:
+        return False
+    with np.errstate(over="ignore"):
+        return not math.isfinite(number) or math.isfinite(dtype.type(number))
+
+
+def must_fit(op: str, value: Any, dtype: np.dtype) -> None:
+    """Raises RuntimeError unless a tensor of that dtype can hold the number."""
+    if not fits(value, dtype):
+        fail(op, f"the number must fit {dtype}", repr(value), "use a wider dtype, or a number that it can hold")
 
 
 def sizes(args: tuple, op: str, infer: bool = False) -> tuple[int, ...]:

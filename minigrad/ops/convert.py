@@ -147,11 +147,18 @@ def type_as(input: Tensor, other: Tensor) -> Tensor:
     return input.to(other.device, other.dtype)
 
 
+def given(value: Any, to: Layout, op: str) -> Tensor:
+    """What is to be written into a tensor of layout `to`: numbers in its dtype, which must fit, arrays in their own."""
+    if isinstance(value, (bool, int, float, np.generic)):
+        return constant(value, to.dtype, to.device, op)
+    return functions.as_tensor(value, to.dtype if isinstance(value, (list, tuple)) else None, to.device)
+
+
 def copy_(input: Tensor, src: Any, non_blocking: bool = False) -> Tensor:
     """Overwrites the values with those of `src`, broadcast and converted, and returns the tensor itself. `src` may be
     array-like. Not recorded: while gradients are recorded, tensors that require a gradient are refused."""
     if not isinstance(src, Tensor):
-        src = functions.as_tensor(src)
+        src = given(src, input.array.layout, "copy_")
     for t in (input, src) if mode.grad else ():
         writable("copy_", t)
     if src.device is not input.device:
@@ -169,7 +176,7 @@ def fill_(input: Tensor, value: Any) -> Tensor:
         if value.array.layout.ndim:
             fail("fill_", "value must be a number or a 0-d tensor", value.array.layout, "use copy_")
         return copy_(input, value)
-    copy_array(input.array, constant(value, to.dtype, to.device).array)
+    copy_array(input.array, constant(value, to.dtype, to.device, "fill_").array)
     return bump(input)
 
 

@@ -6,8 +6,9 @@ math.py; what can be composed of them is in formula.py and activation.py.
 """
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from ..core.op import Primitive, same_device
 from ..core.shape import (
     BOOL,
     FLOAT32,
+    INT64,
     broadcast_shapes,
     default_float,
     fail,
@@ -27,12 +29,13 @@ from ..core.shape import (
     scalar_type,
 )
 from ..core.tensor import Tensor, bump, writable
-from ..devices.base import Kernel
+from ..devices.base import Device, Kernel
 from ..devices.launch import by_plan, launch
 from ..devices.memory import Array, Layout, alloc, layout
 from ..devices.plan import Plan, elementwise_plan, host_plan, remember
+from .arguments import fits
 from .convert import cast
-from .dispatch import binary, constant, described, ternary, unary, with_number
+from .dispatch import binary, constant, described, held, ternary, unary, with_number
 
 NUMBERS = (float, int, bool, np.floating, np.integer, np.bool_)
 
@@ -57,6 +60,7 @@ class Elementwise(Primitive):
     * `dtypes(op, inputs, dtype) -> dtype`: the dtype of the computation, where it is not that of promotion;
     * `options(*inputs, **options)`: what further keyword arguments mean: other inputs, or the result itself;
     * `selects`: the first operand is a bool condition, of which only the shape counts for promotion;
+    * `picks`: each element of the result is one of the operands', so that numbers must fit its dtype;
     * `tensors`: the first so many arguments may not be numbers, as PyTorch has it (the operators and `call` take them);
     * `domain`: where samples are drawn from, for all inputs or one each; `stack`: local memory of the CUDA kernel.
     """
@@ -64,12 +68,12 @@ class Elementwise(Primitive):
     def __init__(self, name: str, function: Callable | None, inputs: str, vjps: dict[str, Callable] | None = None, *,
                  result: str = "same", kinds: str = "bif", domain: tuple = (-2.0, 2.0), oracle: Callable | None = None,
                  tensors: int = 0, kernel: str = "", kernel_kinds: str = "bif", dtypes: Callable | None = None,
-                 options: Callable | None = None, selects: bool = False, stack: int = 0,
-                 doc: str | None = None) -> None:
+                 options: Callable | None = None, selects: bool = False, picks: bool = False,
+                 stack: int = 0, doc: str | None = None) -> None:
         super().__init__(name, self.prepare_plan, vjps, inputs.split(), doc, attributes=())
         self.function, self.result, self.kinds, self.tensors = function, result, kinds, tensors
         self.kernel_name, self.kernel_kinds, self.dtypes, self.options = kernel or name, kernel_kinds, dtypes, options
-        self.selects = selects
+        self.selects, self.picks = selects, selects or picks
         self.domains = domain if isinstance(domain[0], tuple) else (domain,) * len(self.inputs)
         self.known_dtypes: dict[tuple, np.dtype] = {}           # of the computation, by the operands' layouts and types
         self.by_number: Callable[[Any, Any], Any] = with_number(self, 0)    # f(tensor, number)
@@ -102,7 +106,7 @@ class Elementwise(Primitive):
             self.refuse(inputs)
         return result
 
-    def refuse(self, inputs: tuple) -> None:
+    def refuse(self, inputs: tuple) -> NoReturn:
         """Raises because of operands that are neither tensors nor numbers."""
         raise TypeError(f"[{self.name}] arguments must be tensors or numbers, at least one a tensor; got "
                         f"{', '.join(type(i).__name__ for i in inputs)}")
@@ -162,8 +166,9 @@ class Elementwise(Primitive):
             dtype = default_float()
         return dtype if self.dtypes is None else self.dtypes(self, inputs, dtype)
 
-    def convert(self, inputs: tuple[Any, ...]) -> tuple[Tensor, ...] | None:
-        """The operands as tensors of one dtype. None if something is neither a tensor nor a number."""
+    def convert(self, inputs: tuple[Any, ...]) -> tuple[tuple[Tensor, ...], np.dtype] | None:
+        """The operands as tensors of one dtype, and the dtype that promotion gives: the result's, unless it is bool.
+        None if something is neither a tensor nor a number."""
         key = (default_float(), *[t.array.layout if isinstance(t, Tensor) else type(t) for t in inputs])
         dtype = self.known_dtypes.get(key)
         if dtype is None:
@@ -176,9 +181,28 @@ class Elementwise(Primitive):
             dtype = remember(self.known_dtypes, key, self.common_dtype(inputs[1:] if self.selects else inputs))
         device = next(t for t in inputs if isinstance(t, Tensor)).array.layout.device
         operands = inputs[1:] if self.selects else inputs
-        tensors = tuple([constant(t, dtype, device) if not isinstance(t, Tensor) else
-                         t if t.array.layout.dtype == dtype else cast(t, dtype) for t in operands])
-        return (inputs[0], *tensors) if self.selects else tensors
+        tensors: Any = tuple([held(t, dtype, device) if not isinstance(t, Tensor) else
+                              t if t.array.layout.dtype == dtype else cast(t, dtype) for t in operands])
+        if any([t is None for t in tensors]):
+            tensors = self._with_large_numbers(operands, dtype, device)
+        return ((inputs[0], *tensors) if self.selects else tensors), dtype
+
+    def _with_large_numbers(self, operands: tuple[Any, ...], dtype: np.dtype, device: Device) -> tuple[Tensor, ...]:
+        """The operands where `dtype` cannot hold a number. Floats take it as infinite, and so do comparisons, whose
+        result then is that of the values. Else integers are computed in int64, and the result wraps around."""
+        floats = is_float(dtype) or self.result == "bool"
+        wide = dtype if is_float(dtype) else FLOAT32 if floats else INT64 if dtype.itemsize < 8 else dtype
+
+        def taken(n: Any) -> Any:
+            if fits(n, dtype) or self.picks or not (floats or -1 << 63 <= n < 1 << 64):
+                return constant(n, dtype if self.picks else wide, device, self.name)        # raises if it does not fit
+            if floats:
+                return constant(math.copysign(math.inf, n), wide, device)
+            return constant((n - low) % (1 << 64) + low, wide, device)
+
+        low = 0 if wide.kind == "u" else -1 << 63
+        return tuple([cast(t, wide) if isinstance(t, Tensor) else taken(t.item() if isinstance(t, np.generic) else t)
+                      for t in operands])
 
     def _check_condition(self, condition: Any) -> None:
         if not isinstance(condition, Tensor) or condition.array.layout.dtype != BOOL:
@@ -189,11 +213,13 @@ class Elementwise(Primitive):
 
     def apply(self, *inputs: Any) -> Any:
         """The general path: numbers, promotion, any arity, dtypes without a kernel."""
-        tensors = self.convert(inputs)
-        if tensors is None:
+        found = self.convert(inputs)
+        if found is None:
             return NotImplemented
+        tensors, dtype = found
         plan = self.plan([t.array.layout for t in tensors], {})
-        return self.finish(plan, tensors, self.run(plan, [t.array for t in tensors]))
+        out = self.finish(plan, tensors, self.run(plan, [t.array for t in tensors]))
+        return out if self.result == "bool" else cast(out, dtype)
 
     def run(self, plan: Plan, arrays: list[Array]) -> Array:
         """A new array with the result."""
@@ -221,11 +247,11 @@ class Elementwise(Primitive):
             for t in (target, *inputs):
                 if isinstance(t, Tensor):
                     writable(self.name + "_", t)
-        tensors = self.convert(inputs)
-        if tensors is None:
+        found = self.convert(inputs)
+        if found is None:
             self.refuse(inputs)
         place, to = target.array, target.array.layout
-        arrays = [t.array for t in tensors]                 # type: ignore[union-attr]
+        arrays = [t.array for t in found[0]]
         key = (to, *[a.layout for a in arrays])
         plan = self.plans.get(key)
         if plan is None:

@@ -271,7 +271,7 @@ def masked_fill(input: Tensor, mask: Tensor, value: Any) -> Tensor:
         got = mask.array.layout if isinstance(mask, Tensor) else type(mask).__name__
         fail("masked_fill", "mask must be a bool tensor", got, "compare first")
     if not isinstance(value, Tensor):
-        return where(mask, constant(value, source.dtype, source.device), input)
+        return where(mask, constant(value, source.dtype, source.device, "masked_fill"), input)
     if value.array.layout.ndim:
         fail("masked_fill", "value must be a number or a 0-d tensor", value.array.layout,
              "use where(mask, value, input)")

@@ -21,7 +21,7 @@ from ..core.shape import BOOL, INT64, axis_of, broadcast_shapes, fail
 from ..core.tensor import Tensor, bump, new_tensor
 from ..devices.memory import Layout, alloc, layout
 from .arguments import existing_axis, position, whole
-from .convert import cast
+from .convert import cast, given
 from .dispatch import bind, constant, planner, through
 from .math import add, copy, eq, mul
 from .math import where as choose
@@ -97,7 +97,7 @@ def _scattered(op: str, primitive: Primitive, x: Tensor, dim: int, index: Tensor
     at, a, partial = _per_element(op, x, dim, index)
     shape = at.array.layout.shape
     if not isinstance(src, Tensor):
-        src = through(as_expanded, constant(src, have.dtype, have.device), shape)
+        src = through(as_expanded, constant(src, have.dtype, have.device, op), shape)
     if src.array.layout.dtype != have.dtype:
         fail(op, "src must have the tensor's dtype", [have, src.array.layout], "convert one of them")
     if not have.ndim or not at.array.layout.ndim:
@@ -214,12 +214,13 @@ def index_fill(input: Tensor, dim: int, index: Tensor, value: Any) -> Tensor:
         fail("index_fill", "value must be a number or a 0-d tensor", value.array.layout)
     x = input if have.ndim else through(as_reshaped, input, (1,))
     n = x.array.layout.shape[a]
-    filling = cast(value, have.dtype) if isinstance(value, Tensor) else constant(value, have.dtype, have.device)
+    if not isinstance(value, Tensor):
+        value = constant(value, have.dtype, have.device, "index_fill")
     # by a mask, not by scatter: a slice that is named twice counts once in the gradient of `value`
     yes = through(as_expanded, constant(True, BOOL, have.device), (at.numel(),))
     hit = scatter_op(zeros_on((n,), layout(have.device, BOOL, (n,))), at, yes, dim=0)
     mask = through(as_reshaped, hit, tuple([n if i == a else 1 for i in range(x.array.layout.ndim)]))
-    return through(as_reshaped, where(mask, filling, x), have.shape)
+    return through(as_reshaped, where(mask, cast(value, have.dtype), x), have.shape)
 
 
 def take(input: Tensor, index: Tensor) -> Tensor:
@@ -619,14 +620,14 @@ def _checked_parts(parts: list[Part], shape: tuple[int, ...]) -> tuple[list[Tens
 
 
 def setitem(input: Tensor, index: Any, value: Any) -> None:
-    """`input[index] = value`, in place: `value` (a tensor, a number, array-like) is broadcast and converted. Not
-    recorded: while gradients are recorded, RuntimeError if `input` or `value` requires one."""
+    """`input[index] = value`, in place: `value` (a tensor, a number, array-like) is broadcast and converted;
+    RuntimeError for numbers that the dtype cannot hold. Not recorded: while gradients are recorded, RuntimeError if `input` or `value` requires one."""
     have = input.array.layout
     if mode.grad and (input.requires_grad or isinstance(value, Tensor) and value.requires_grad):
         fail("setitem", "writing into a tensor is not differentiable", have,
              "use where(mask, value, x), cat, scatter, index_add or index_copy, which return a new tensor, "
              "or write under `with no_grad()`")
-    value = value.to(have.device) if isinstance(value, Tensor) else functions.as_tensor(value).to(have.device)
+    value = value.to(have.device) if isinstance(value, Tensor) else given(value, have, "setitem")
     if isinstance(index, tuple) and len(index) > 1:
         # 0-d index tensors are read as numbers: for them `_advanced` would return a copy, and the write would go there
         index = tuple([e.item() if isinstance(e, Tensor) and not e.ndim and e.dtype.kind in "iu" else e for e in index])

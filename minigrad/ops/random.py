@@ -28,6 +28,7 @@ from ..devices.base import Device, KernelTable, NoKernel
 from ..devices.launch import Rule, ceil_div, launch, over, single
 from ..devices.memory import Array, Layout, alloc, layout
 from ..devices.plan import Plan, elementwise_plan, remember
+from .arguments import must_fit
 from .convert import cast
 from .creation import layout_for, like_layout
 from .math import add, bitwise_and, ge, le, log1p, logical_and, logical_not, lt, mul, neg, remainder
@@ -218,6 +219,8 @@ def _integers(to: Layout, low: int, high: int, generator: Generator | None) -> A
         fail("randint", "low must be less than high", [low, high])
     if high - low >= 1 << 63 or low < -1 << 63 or high > 1 << 63:
         fail("randint", "low and high must fit int64 and be less than 2^63 apart", [low, high])
+    must_fit("randint", low, to.dtype)
+    must_fit("randint", high - 1, to.dtype)
     bits = bitwise_and(_bits(to, generator), (1 << 63) - 1)
     return cast(add(remainder(bits, high - low), low), to.dtype).array
 
@@ -258,6 +261,7 @@ def randperm(n: int, *, generator: Generator | None = None, dtype: Any = None, d
              requires_grad: bool = False) -> Tensor:
     """The integers 0 .. n - 1 in random order, as a vector; int64 without `dtype`."""
     to = layout_for((n,), INT64 if dtype is None else dtype, device, "randperm")
+    must_fit("randperm", max(n - 1, 0), to.dtype)
     bits, out = _bits(to, generator), alloc(layout(to.device, INT64, to.shape))
     to.device.host.call(_order, out.np, bits.array.np)
     return _finish(out if to.dtype == INT64 else cast_array(out, to.dtype), requires_grad)
@@ -407,6 +411,8 @@ def random_(input: Tensor, *bounds: int, generator: Generator | None = None) -> 
     else:
         limit = min(int(np.iinfo(dtype).max), (1 << 63) - 2) + 1
     low, high = (0, limit) if not bounds else (0, bounds[0]) if len(bounds) == 1 else bounds
+    for bound in (low, high - 1):
+        must_fit("random_", bound, dtype)
     return _overwrite("random_", input, _integers(like_layout(input, INT64, None), low, high, generator))
 
 
