@@ -297,8 +297,8 @@ def _strided(memory: np.ndarray, cut: Callable[[np.ndarray], np.ndarray]) -> Any
 
 def cpu_device() -> Any:
     """The CPU as a device."""
-    from .devices import device
-    return device("cpu")
+    from .devices import open_device
+    return open_device("cpu")
 
 
 def check_layouts(op: Any) -> None:

@@ -17,7 +17,7 @@ from ..core.op import Primitive
 from ..core.shape import BOOL, fail, is_float, promote, scalar_type
 from ..core.shape import result_type as result_type_of
 from ..core.tensor import Tensor, bump, writable
-from ..devices import device as open_device
+from ..devices import open_device
 from ..devices.base import Device
 from ..devices.launch import by_plan, launch
 from ..devices.memory import Array, Layout, layout

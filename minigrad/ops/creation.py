@@ -15,7 +15,7 @@ import numpy as np
 from ..core.arrays import copy_array
 from ..core.shape import BOOL, INT64, default_float, fail, is_float, promote, shape_of
 from ..core.tensor import Tensor, new_tensor
-from ..devices import device as open_device
+from ..devices import open_device
 from ..devices.memory import Layout, alloc, layout
 from .arguments import fits, must_fit
 from .dispatch import constant

@@ -621,7 +621,8 @@ def _checked_parts(parts: list[Part], shape: tuple[int, ...]) -> tuple[list[Tens
 
 def setitem(input: Tensor, index: Any, value: Any) -> None:
     """`input[index] = value`, in place: `value` (a tensor, a number, array-like) is broadcast and converted;
-    RuntimeError for numbers that the dtype cannot hold. Not recorded: while gradients are recorded, RuntimeError if `input` or `value` requires one."""
+    RuntimeError for numbers that the dtype cannot hold. Not recorded: while gradients are recorded, RuntimeError if
+    `input` or `value` requires one."""
     have = input.array.layout
     if mode.grad and (input.requires_grad or isinstance(value, Tensor) and value.requires_grad):
         fail("setitem", "writing into a tensor is not differentiable", have,

@@ -11,7 +11,7 @@ import numpy as np
 from ..core.modes import mode, no_grad
 from ..core.shape import fail
 from ..core.tensor import Tensor
-from ..devices import device as open_device
+from ..devices import open_device
 from ..devices.base import Device
 from .convert import cast, transfer
 from .creation import clone
@@ -30,7 +30,7 @@ def to(input: Tensor, *args: Any, device: Any = None, dtype: Any = None, copy: b
     for a in args:
         if isinstance(a, Tensor):
             device, dtype = a.device, a.dtype
-        elif isinstance(a, (str, Device)):
+        elif isinstance(a, (str, Device)) or type(a) is int:
             device = a
         elif not isinstance(a, bool):
             dtype = a

@@ -23,7 +23,7 @@ from ..core.op import FusedPlan, Primitive, op
 from ..core.shape import BOOL, FLOAT32, FLOAT64, INT64, fail, is_float
 from ..core.tape import recorded
 from ..core.tensor import Tensor, bump, new_tensor, writable
-from ..devices import device as open_device
+from ..devices import open_device
 from ..devices.base import Device, KernelTable, NoKernel
 from ..devices.launch import Rule, ceil_div, launch, over, single
 from ..devices.memory import Array, Layout, alloc, layout

@@ -9,7 +9,7 @@ import numpy as np
 from ...core.modes import mode
 from ...core.shape import fail
 from ...core.tensor import Tensor, new_tensor
-from ...devices import device as open_device
+from ...devices import open_device
 from ...ops.creation import full
 from ...ops.index import index_select
 from ...ops.join import cat, stack
