@@ -37,6 +37,8 @@ newaxis = None
 # these names hide Python's own, so they come last
 float, int, bool = float32, int32, _np.dtype("bool")
 
+_LAZY_NAMES = {**dict.fromkeys(("load", "save"), ".io"),
+               **dict.fromkeys(("batch_norm", "group_norm", "instance_norm", "layer_norm", "rms_norm"), ".nn.toplevel")}
 _LAZY_MODULES = ("autograd", "bench", "cuda", "data", "io", "nn", "optim", "study", "testing", "utils")
 
 
@@ -53,8 +55,8 @@ def __getattr__(name: str) -> _Any:
     """Submodules that are imported when they are first asked for, and bfloat16, which needs ml_dtypes."""
     if name in _LAZY_MODULES:
         return _import_module(f".{name}", __name__)
-    if name in ("load", "save"):
-        return getattr(_import_module(".io", __name__), name)
+    if name in _LAZY_NAMES:
+        return getattr(_import_module(_LAZY_NAMES[name], __name__), name)
     if name == "bfloat16":
         try:
             from ml_dtypes import bfloat16
@@ -67,4 +69,4 @@ def __getattr__(name: str) -> _Any:
 def __dir__() -> list[str]:
     """What is public: each name above without an underscore (the ops' too) that is no module, and what is lazy."""
     here = [name for name, value in globals().items() if name[0] != "_" and not isinstance(value, _ModuleType)]
-    return [*here, *_LAZY_MODULES, "load", "save", "bfloat16"]
+    return [*here, *_LAZY_MODULES, *_LAZY_NAMES, "bfloat16"]

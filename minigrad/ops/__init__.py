@@ -114,7 +114,7 @@ def _bind(public: dict[str, Any], inplace: set[str], methods: dict[str, Any]) ->
             if has_inplace:
                 setattr(Tensor, f"__i{short}__", getattr(Tensor, name + "_"))
     for name, method in methods.items():
-        setattr(Tensor, name, method)
+        setattr(Tensor, name, _method(method))
 
 
 def in_place(name: str, function: Any) -> Callable:

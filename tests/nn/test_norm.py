@@ -315,3 +315,24 @@ def test_gradients_of_batch_norm_in_eval_mode(dtype, bias):
             results.append(gradients(layer.eval(), x, lambda m, t: m(t), g))
     for a, b in zip([*results[0][:2], *results[0][2]], [*results[1][:2], *results[1][2]], strict=True):
         close(a, b, dtype)
+
+
+def test_the_functions_of_the_package_take_pytorchs_arguments_in_its_order(torch):
+    rng = np.random.default_rng(0)
+    x, w, b = rng.normal(size=(4, 6, 5)).astype("f4"), rng.normal(size=6).astype("f4"), rng.normal(size=6).astype("f4")
+    calls = (lambda lib, x, w, b, mean, var: lib.layer_norm(x, (6, 5), None, None, 1e-3, False),
+             lambda lib, x, w, b, mean, var: lib.layer_norm(x, [5], eps=0.1, cudnn_enable=True),
+             lambda lib, x, w, b, mean, var: lib.rms_norm(x.swapaxes(1, 2), (6,), w, 1e-3),
+             lambda lib, x, w, b, mean, var: lib.group_norm(x, 3, w, b, 1e-3, True),
+             lambda lib, x, w, b, mean, var: lib.batch_norm(x, w, b, mean, var, True, 0.3, 1e-3, True),
+             lambda lib, x, w, b, mean, var: lib.batch_norm(x, None, None, mean, var, False, 0.3, 1e-3, False),
+             lambda lib, x, w, b, mean, var: lib.batch_norm(x, weight=w, bias=b, running_mean=None, running_var=None, training=True, momentum=0.1, eps=1e-5,
+                                                            cudnn_enabled=True),
+             lambda lib, x, w, b, mean, var: lib.instance_norm(x, w, b, mean, var, True, 0.2, 1e-3, True))
+    for call in calls:
+        results = []
+        for lib in (mg, torch):
+            mean, var = lib.zeros(6), lib.ones(6)
+            results.append([call(lib, *map(lib.tensor, (x, w, b)), mean, var), mean, var])
+        for ours, theirs in zip(*results, strict=True):
+            np.testing.assert_allclose(ours.numpy(), theirs.numpy(), rtol=2e-5, atol=2e-5)

@@ -309,7 +309,8 @@ def package_stub() -> str:
     names = Names("minigrad")
     names.imported("minigrad.core.methods", "Operand")
     modules: tuple[str, ...] = vars(minigrad)["_LAZY_MODULES"]
-    public = [*imported_names(), *[(".", name) for name in modules], (".io", "load"), (".io", "save")]
+    lazy: dict[str, str] = vars(minigrad)["_LAZY_NAMES"]
+    public = [*imported_names(), *[(".", name) for name in modules], *[(module, name) for name, module in lazy.items()]]
     variables, functions = ["bfloat16: np.dtype[Any]"], list[str]()
     for name in sorted(set(dir(minigrad)) - {"bfloat16", *[name for _, name in public]}):
         value = getattr(minigrad, name)
