@@ -11,6 +11,7 @@ from typing import Any as _Any
 import numpy as _np
 
 from .core.capture import capture
+from .core.messages import NoAttribute as _NoAttribute
 from .core.modes import enable_grad, inference_mode, is_grad_enabled, no_grad, set_grad_enabled
 from .core.op import op
 from .core.shape import default_float as get_default_dtype
@@ -63,7 +64,7 @@ def __getattr__(name: str) -> _Any:
         except ImportError:
             raise AttributeError("bfloat16 needs the package ml_dtypes: pip install ml_dtypes") from None
         return _np.dtype(bfloat16)
-    raise AttributeError(f"module 'minigrad' has no attribute {name!r}")
+    raise _NoAttribute("module 'minigrad'", name, __dir__)
 
 
 def __dir__() -> list[str]:

@@ -26,6 +26,7 @@ from ..devices.memory import layout as layout_of
 from ..devices.plan import FusedPlan, Plan, remember
 from .arrays import contiguous_copy, dense
 from .engine import functions, walk
+from .messages import unexpected
 from .modes import enable_grad, mode, paused, set_grad_enabled
 from .shape import fail, is_float
 from .tape import Node, Slot, edge_of, located, recorded
@@ -93,12 +94,12 @@ def public(op: Primitive | Op, call: Callable) -> Any:
 def complete(name: str, attributes: tuple[str, ...], defaults: dict[str, Any], attrs: dict[str, Any]) -> dict[str, Any]:
     """All attributes of a call, those left out with their defaults; refuses unknown and missing ones."""
     full = {**defaults, **attrs}
+    for n in attrs:
+        if n not in attributes:
+            unexpected(name, n, full.pop(n), attributes)
     for n in attributes:
         if n not in full:
             raise TypeError(f"[{name}] the attribute {n} is missing; got {', '.join(attrs) or 'none'}")
-    for n in full:
-        if n not in attributes:
-            raise TypeError(f"[{name}] unexpected keyword argument {n!r}; it takes {', '.join(attributes) or 'none'}")
     return full
 
 

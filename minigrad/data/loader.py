@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ..core.messages import Guarded
 from ..core.tensor import Tensor
 from ..ops.creation import as_tensor, tensor
 from ..ops.join import stack
@@ -67,7 +68,7 @@ def default_convert(sample: Any) -> Any:
     return sample
 
 
-class DataLoader:
+class DataLoader(Guarded):
     """Iterates over a data set in batches. An iteration is one epoch.
 
     dataset        has `__getitem__` and `__len__`, else TypeError; see `Dataset`

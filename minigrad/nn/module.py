@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..core.engine import drop_grads
+from ..core.messages import Guarded, NoAttribute
 from ..core.modes import mode, no_grad
 from ..core.tape import locators
 from ..core.tensor import Tensor
@@ -75,7 +76,7 @@ def _is_array(value: Any) -> bool:
     return isinstance(value, Tensor) or hasattr(value, "__array__") or hasattr(value, "__cuda_array_interface__")
 
 
-class Module(Hookable):
+class Module(Hookable, Guarded):
     """Base class of layers and models: assign parameters, buffers and modules as attributes and write `forward`.
 
         class Net(nn.Module):
@@ -170,7 +171,7 @@ class Module(Hookable):
             members = own["_buffers"]
             if name in members:
                 return members[name]
-        raise AttributeError(f"'{type(self).__name__}' object has no attribute '{name}'")
+        raise NoAttribute(f"{type(self).__name__!r} object", name, self.__dir__)
 
     def _forget(self, name: str) -> None:
         """Removes whatever has this name."""

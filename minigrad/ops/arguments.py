@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ..core.messages import unexpected
 from ..core.shape import axis_of, fail, shape_of
 from ..core.tensor import Tensor
 
@@ -54,8 +55,13 @@ def sizes(args: tuple, op: str, infer: bool = False) -> tuple[int, ...]:
 
 def named(args: tuple, given: dict, name: str, op: str) -> tuple:
     """The arguments of a call `f(2, 3)` or `f(name=(2, 3))`, where `given` holds the keyword arguments."""
-    if args or list(given) != [name]:
-        raise TypeError(f"[{op}] unexpected argument {next(iter(given))!r}; expected {name}")
+    for n in given:
+        if n != name:
+            unexpected(op, n, given[n], (name,))
+    if name not in given:
+        return args
+    if args:
+        raise TypeError(f"[{op}] {name} was given twice; got {args} and {given[name]}")
     return (given[name],)
 
 
@@ -64,7 +70,8 @@ def respelled(op: str, numpy: dict[str, Any], **options: Any) -> dict[str, Any]:
     for name, value in numpy.items():
         ours = {"axis": "dim", "keepdims": "keepdim"}.get(name)
         if ours not in options:
-            raise TypeError(f"[{op}] unexpected argument {name!r}; expected {', '.join(options)}")
+            unexpected(op, name, value, (*options,))
+            continue
         if builtins.all(options[ours] is not unset for unset in (None, False, ())):
             raise TypeError(f"[{op}] {ours} and {name} are the same option; got {options[ours]} and {value}")
         options[ours] = value

@@ -12,6 +12,7 @@ import numpy as np
 
 from ..core.arrays import CASTS, copy_array, prepare_cast
 from ..core.engine import functions
+from ..core.messages import unexpected
 from ..core.modes import mode
 from ..core.op import Primitive
 from ..core.shape import BOOL, fail, is_float, promote, scalar_type
@@ -129,7 +130,9 @@ def numel(input: Tensor) -> int:
 
 def _to(dtype: str) -> Callable[[Tensor], Tensor]:
     """The method that converts to `dtype`."""
-    def method(input: Tensor) -> Tensor:
+    def method(input: Tensor, *, memory_format: Any = None) -> Tensor:
+        if memory_format is not None:
+            unexpected(dtype, "memory_format", memory_format, ())
         if dtype == "bfloat16":
             import ml_dtypes  # noqa: F401 (registers the dtype with NumPy)
         return cast(input, dtype)

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from ..core.arrays import copy_array
+from ..core.messages import guarded, unexpected
 from ..core.shape import BOOL, INT64, default_float, fail, is_float, promote, shape_of
 from ..core.tensor import Tensor, new_tensor
 from ..devices import open_device
@@ -233,10 +234,10 @@ def from_dlpack(ext_tensor: Any) -> Tensor:
 def layout_for(size: tuple[Any, ...], dtype: Any, device: Any, op: str, given: dict | None = None) -> Layout:
     """The layout of a call `zeros(2, 3)`, `zeros((2, 3))` or `zeros(size=(2, 3))`."""
     if given:
-        if size or list(given) != ["size"]:
-            raise TypeError(f"[{op}] unexpected argument {next(iter(given))!r}; "
-                            "expected size, dtype, device or requires_grad")
-        size = (given["size"],)
+        for name in given:
+            if name != "size":
+                unexpected(op, name, given[name], ("size", "dtype", "device", "requires_grad"))
+        size = (*size, given["size"]) if "size" in given else size
     shape = shape_of(size[0] if len(size) == 1 and isinstance(size[0], (tuple, list)) else size, op)
     return layout(open_device(device or "cpu"), np.dtype(dtype) if dtype is not None else default_float(), shape)
 
@@ -316,7 +317,7 @@ def _new_like(create: Callable[..., Tensor]) -> Callable[..., Tensor]:
                       device=input.device if device is None else device, requires_grad=requires_grad)
     method.__name__ = f"new_{create.__name__}"
     method.__doc__ = f"`{create.__name__}` with the dtype and device of this tensor."
-    return method
+    return guarded(method)
 
 
 # ---- ranges ----------------------------------------------------------------------------------------------------------
@@ -417,7 +418,9 @@ def triu_indices(row: int, col: int, offset: int = 0, *, dtype: Any = INT64, dev
 # ---- copies ----------------------------------------------------------------------------------------------------------
 
 def clone(input: Tensor, *, memory_format: Any = None) -> Tensor:
-    """A contiguous copy; differentiable. `memory_format` is accepted and has no effect."""
+    """A contiguous copy; differentiable. NotImplementedError for a `memory_format`."""
+    if memory_format is not None:
+        unexpected("clone", "memory_format", memory_format, ())
     return copy.call(input)
 
 

@@ -14,8 +14,9 @@ import numpy as np
 
 from ..core.arrays import cast_array, copy_array, written_once
 from ..core.engine import functions
+from ..core.messages import taken
 from ..core.modes import mode
-from ..core.op import Primitive, same_device
+from ..core.op import Primitive, parameters, same_device
 from ..core.shape import (
     BOOL,
     FLOAT32,
@@ -91,20 +92,28 @@ class Elementwise(Primitive):
             for name, t in zip(self.inputs[:self.tensors], inputs, strict=False):
                 if isinstance(t, NUMBERS):
                     raise TypeError(f"[{self.name}] {name} must be a tensor; got {type(t).__name__}")
-        if named and self.options is not None and len(inputs) == len(self.inputs):
-            given = self.options(*inputs, **named)
+        if named:
+            named = taken(self.name, named, self.keywords())
+        if named and self.options is None:
+            raise TypeError(f"[{self.name}] {next(iter(named))} was given twice")
+        if named and len(inputs) == len(self.inputs):
+            given = self.options(*inputs, **named)      # type: ignore[misc]
             if isinstance(given, Tensor):
                 return given if out is None else write(out, given)
-            inputs, named = given, {}
-        if named or len(inputs) != len(self.inputs):
-            got = f"unexpected {', '.join(named)}" if named else f"got {len(inputs)}"
-            raise TypeError(f"[{self.name}] takes {len(self.inputs)} arguments ({', '.join(self.inputs)}); {got}")
+            inputs = given
+        if len(inputs) != len(self.inputs):
+            raise TypeError(f"[{self.name}] takes {len(self.inputs)} arguments ({', '.join(self.inputs)}); "
+                            f"got {len(inputs)}")
         if out is not None:
             return self.into(out, *inputs)
         result = self.call(*inputs)
         if result is NotImplemented:
             self.refuse(inputs)
         return result
+
+    def keywords(self) -> list[str]:
+        """The names of its arguments that may be given by keyword."""
+        return [*self.inputs, *(parameters(self.options)[1] if self.options is not None else ()), "out"]
 
     def refuse(self, inputs: tuple) -> NoReturn:
         """Raises because of operands that are neither tensors nor numbers."""
@@ -239,9 +248,10 @@ class Elementwise(Primitive):
     def into(self, target: Tensor, *inputs: Any, **options: Any) -> Tensor:
         """Writes the result into `target` (in place; not recorded)."""
         if options:
-            if self.options is None:
-                raise TypeError(f"[{self.name}_] unexpected keyword argument {next(iter(options))!r}")
-            given = self.options(*inputs, **options)
+            inputs += tuple([options.pop(n) for n in self.inputs[len(inputs):] if n in options])
+            options = taken(self.name + "_", options, self.keywords()[len(self.inputs):-1])
+        if options:
+            given = self.options(*inputs, **options)        # type: ignore[misc]
             return write(target, given) if isinstance(given, Tensor) else self.into(target, *given)
         if mode.grad:
             for t in (target, *inputs):

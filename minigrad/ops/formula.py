@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ..core.messages import taken
 from ..core.op import Op, op, public
 from ..core.shape import BOOL, default_float, fail, is_float
 from ..core.tensor import Tensor
@@ -86,9 +87,12 @@ def formula(definition: Callable) -> Any:
     op.error_function = _not_tensors
     kinds = definition.__annotations__
     tensors = tuple([(n, kinds[n] == "Tensor") for n in op.inputs])
+    known = (*op.inputs, *op.attributes)
 
     @wraps(definition)
     def call(*inputs: Any, **attrs: Any) -> Any:
+        if attrs:
+            attrs = taken(op.name, attrs, known)
         for (name, needed), t in zip(tensors, inputs, strict=False):
             if needed and isinstance(t, _NUMBERS):
                 raise TypeError(f"[{op.name}] {name} must be a tensor; got {type(t).__name__}")

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..core.messages import guarded
 from ..core.modes import mode, no_grad
 from ..core.shape import fail
 from ..core.tensor import Tensor
@@ -118,7 +119,7 @@ def _unpickled(kind: type, values: np.ndarray, requires_grad: bool, device: str)
 
 
 METHODS: dict[str, Any] = {
-    "to": to, "cpu": cpu, "cuda": cuda,
+    "to": guarded(to), "cpu": guarded(cpu), "cuda": guarded(cuda),
     "__array__": as_numpy, "__array_interface__": property(array_interface),
     "__cuda_array_interface__": property(cuda_array_interface),
     "__dlpack__": dlpack, "__dlpack_device__": dlpack_device,

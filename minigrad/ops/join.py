@@ -190,7 +190,7 @@ def cat(tensors: Sequence[Tensor], dim: int = 0, **numpy: Any) -> Tensor:
     Size([6, 3])
     """
     if numpy:
-        return cat(tensors, **respelled("cat", numpy, dim=dim or None))
+        return cat(tensors, respelled("cat", numpy, dim=dim or None)["dim"] or 0)
     found = _again(cat_op, tensors, dim)
     if found is not None:
         return found
@@ -218,7 +218,7 @@ def stack(tensors: Sequence[Tensor], dim: int = 0, **numpy: Any) -> Tensor:
     Size([3, 2])
     """
     if numpy:
-        return stack(tensors, **respelled("stack", numpy, dim=dim or None))
+        return stack(tensors, respelled("stack", numpy, dim=dim or None)["dim"] or 0)
     found = _again(stack_op, tensors, dim)
     if found is not None:
         return found

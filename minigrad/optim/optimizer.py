@@ -22,6 +22,7 @@ import numpy as np
 
 from ..core.engine import drop_grads
 from ..core.hooks import RemovableHandle
+from ..core.messages import Guarded
 from ..core.modes import enable_grad, mode, no_grad
 from ..core.tensor import Tensor, new_tensor
 from ..devices.base import Device, Kernel
@@ -123,7 +124,7 @@ class _Batches:
         self.key, self.flags, self.state, self.count, self.batches = key, flags, state, len(state), batches
 
 
-class Optimizer:
+class Optimizer(Guarded):
     """Base class of the optimisers.
 
     params    an iterable of parameters, of (name, parameter) pairs, or of dicts: groups with options of their own.

@@ -190,7 +190,7 @@ def given_by_name(function: Any) -> str:
     try:
         function(*[Tensor([0.0])] if "input" in inspect.signature(function).parameters else (), unknown=0)
     except TypeError as error:
-        return str(error).partition("; expected ")[2].partition(",")[0]
+        return str(error).partition("; it takes ")[2].partition(",")[0]
     raise AssertionError(f"{function} takes an argument of any name")
 
 

@@ -1,0 +1,101 @@
+"""What users are told of a name that is not there: which one was meant, or that an option of PyTorch's is missing."""
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable
+from functools import lru_cache, wraps
+from inspect import Parameter, signature
+from typing import Any, TypeVar
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+OPTIONS = frozenset(("out", "layout", "memory_format", "pin_memory"))      # of PyTorch's functions
+
+
+def meant(name: str, known: Iterable[str]) -> str:
+    """"; did you mean 'dim'?" for the known name that `name` most likely stands for, or nothing.
+
+    One that begins like it, that consists of its initials (`lr` for `learning_rate`), or that is spelled much like it.
+    """
+    from difflib import get_close_matches  # here: importing it takes longer than importing the rest of this file
+    plain = {k.lower().replace("_", ""): k for k in sorted(known, reverse=True) if not k.startswith("_")}
+    given = name.lower().replace("_", "")
+    initials = "".join([word[:1] for word in name.lower().split("_")])
+    near = [k for k in plain if len(k) > 1 and (k == given or k == initials)]
+    near += [k for k in sorted(plain, key=len) if len(k) > 2 and (given.startswith(k) or k.startswith(given))]
+    near = near[:1] or get_close_matches(given, plain, 1, 0.65)
+    return f"; did you mean {plain[near[0]]!r}?" if near else ""
+
+
+class NoAttribute(AttributeError):
+    """The error for a name that a module or an object lacks. The name that was meant is looked up when the text is
+    read: `hasattr` costs nothing. It has no object, so that Python adds no suggestion of its own."""
+
+    def __init__(self, what: str, name: str, known: Callable[[], Iterable[str]]) -> None:
+        super().__init__(f"{what} has no attribute {name!r}", name=name)
+        self.known = known
+
+    def __str__(self) -> str:
+        name = str(self.name)
+        return self.args[0] + ("" if name.startswith("_") else meant(name, self.known()))
+
+    def __reduce__(self) -> tuple[type[AttributeError], tuple[str]]:
+        return AttributeError, (str(self),)
+
+
+NoAttribute.__module__, NoAttribute.__qualname__ = "builtins", "AttributeError"      # what a traceback shows
+
+
+def unexpected(op: str, name: str, value: Any, known: Collection[str]) -> None:
+    """Refuses a keyword argument: NotImplementedError for an option of PyTorch's, unless None or False leaves it out;
+    TypeError for any other name."""
+    if name not in OPTIONS:
+        fix = meant(name, known) or f"; it takes {', '.join(known) or 'none'}"
+        raise TypeError(f"[{op}] unexpected keyword argument {name!r}{fix}")
+    if value is not None and value is not False:
+        raise NotImplementedError(f"[{op}] the option {name} is not supported; got {name}={_short(value)}; "
+                                  "leave it out")
+
+
+def _short(value: Any) -> str:
+    return repr(value) if isinstance(value, (bool, int, str)) else type(value).__name__
+
+
+def taken(op: str, named: dict[str, Any], known: Collection[str]) -> dict[str, Any]:
+    """The keyword arguments that are known; the others are refused by `unexpected`."""
+    for name, value in named.items():
+        if name not in known:
+            unexpected(op, name, value, known)
+    return {name: value for name, value in named.items() if name in known}
+
+
+def guarded(function: Function) -> Function:
+    """The function, which refuses keywords that it does not take by `unexpected`. A call costs 0.1 us more."""
+    code = function.__code__
+    if code.co_flags & 0x08:                    # it takes any keyword, and looks at them itself
+        return function
+    known = code.co_varnames[:code.co_argcount + code.co_kwonlyargcount]
+
+    @wraps(function)
+    def call(*args: Any, **named: Any) -> Any:
+        if named:
+            named = taken(function.__name__, named, known)
+        return function(*args, **named)
+    return call     # type: ignore[return-value]
+
+
+@lru_cache(maxsize=1024)
+def _keywords(function: Callable[..., Any]) -> list[str] | None:
+    """The names that may be given by keyword after `self`, None if any may."""
+    found = list(signature(function).parameters.values())[1:]
+    if any(p.kind == Parameter.VAR_KEYWORD for p in found):
+        return None
+    return [p.name for p in found if p.kind in (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)]
+
+
+class Guarded:
+    """The base of classes whose constructors refuse unknown keywords by `unexpected`."""
+
+    def __new__(cls, *args: Any, **named: Any) -> Any:
+        known = _keywords(cls.__init__) if named else None
+        if known is not None:
+            taken(cls.__name__, named, known)
+        return object.__new__(cls)
