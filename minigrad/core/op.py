@@ -26,7 +26,7 @@ from ..devices.memory import layout as layout_of
 from ..devices.plan import FusedPlan, Plan, remember
 from .arrays import contiguous_copy, dense
 from .engine import functions, walk
-from .messages import unexpected
+from .messages import not_a_tensor, unexpected
 from .modes import enable_grad, mode, paused, set_grad_enabled
 from .shape import fail, is_float
 from .tape import Node, Slot, edge_of, located, recorded
@@ -350,7 +350,7 @@ class Op(Documented):
                             f"({', '.join(self.attributes)}) by name; got {len(inputs)} arguments by position")
         for name, t in zip(self.inputs, inputs, strict=False):
             if t is not None and not isinstance(t, Tensor):
-                raise TypeError(f"[{self.name}] {name} must be a Tensor; got {type(t).__name__}")
+                raise not_a_tensor(self.name, name, t)
         for name, value in attrs.items():
             try:
                 hash(value)

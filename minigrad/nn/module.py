@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..core.engine import drop_grads
-from ..core.messages import Guarded, NoAttribute
+from ..core.messages import Guarded, NoAttribute, explain_arguments
 from ..core.modes import mode, no_grad
 from ..core.tape import locators
 from ..core.tensor import Tensor
@@ -107,9 +107,13 @@ class Module(Hookable, Guarded):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if mode.recorder is not None:
             mode.recorder.used(self)           # its mode belongs to the recorded signature
-        if self._hooked:
-            return self._call_hooked(args, kwargs)
-        return self.forward(*args, **kwargs)
+        try:
+            if self._hooked:
+                return self._call_hooked(args, kwargs)
+            return self.forward(*args, **kwargs)
+        except (AttributeError, TypeError) as error:
+            explain_arguments(error, type(self).__name__, self.forward, args, kwargs)
+            raise
 
     # ---- members ----
 
