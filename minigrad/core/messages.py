@@ -1,9 +1,12 @@
 """What users are told of a name that is not there: which one was meant, or that an option of PyTorch's is missing."""
 from __future__ import annotations
 
+import sys
+import warnings
 from collections.abc import Callable, Collection, Iterable
 from functools import lru_cache, wraps
 from inspect import Parameter, signature
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -12,6 +15,7 @@ from .shape import is_float
 from .tensor import Tensor
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+_PACKAGE = str(Path(__file__).parent.parent)
 OPTIONS = frozenset(("out", "layout", "memory_format", "pin_memory"))      # of PyTorch's functions
 
 
@@ -46,7 +50,7 @@ class NoAttribute(AttributeError):
         return AttributeError, (str(self),)
 
 
-NoAttribute.__module__, NoAttribute.__qualname__ = "builtins", "AttributeError"      # what a traceback shows
+NoAttribute.__module__, NoAttribute.__name__, NoAttribute.__qualname__ = "builtins", *["AttributeError"] * 2    # shown
 
 
 def unexpected(op: str, name: str, value: Any, known: Collection[str]) -> None:
@@ -72,6 +76,15 @@ def taken(op: str, named: dict[str, Any], known: Collection[str]) -> dict[str, A
     return {name: value for name, value in named.items() if name in known}
 
 
+def warn(message: str, kind: type[Warning] = UserWarning) -> None:
+    """A warning that points to the first line of the stack that is not in this package."""
+    frame: Any = sys._getframe(1)
+    level = 2
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, kind, stacklevel=level)
+
+
 def one_dtype(input: np.dtype, weight: np.dtype) -> str:
     """What to do where an input has another dtype than the weights of its layer."""
     names = {"float32": "float", "float64": "double", "float16": "half", "bfloat16": "bfloat16"}
@@ -86,10 +99,12 @@ def not_a_tensor(op: str, name: str, value: Any) -> TypeError:
         fix = "does the function or the forward that made it lack its `return`?"
     elif isinstance(value, (tuple, list)) and any(isinstance(v, Tensor) for v in value):
         fix = "take one of its tensors (`out, state = lstm(x)`), or join them with stack() or cat()"
+    elif hasattr(value, "parameters"):
+        fix = "call the module with its input, or pass one of its parameters"
     else:
         fix = "make one with minigrad.tensor(...)"
-    where = "" if kind.__module__ == "builtins" else kind.__module__.partition(".")[0] + "."
-    return TypeError(f"[{op}] {name} must be a Tensor; got {where}{kind.__name__}; {fix}")
+    got = kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__.partition('.')[0]}.{kind.__name__}"
+    return TypeError(f"[{op}] {name} must be a Tensor; got {'None' if value is None else got}; {fix}")
 
 
 def explain_arguments(error: Exception, op: str, function: Callable[..., Any], args: tuple[Any, ...],

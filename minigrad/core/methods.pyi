@@ -5,7 +5,7 @@ Written by tests/project/stubs.py: change the sources, then run `python tests/pr
 
 import builtins
 from collections.abc import Sequence
-from typing import Any, Literal, TypeAlias, overload
+from typing import Any, Literal, NoReturn, TypeAlias, overload
 
 import numpy as np
 
@@ -28,6 +28,7 @@ class Methods(Variable):
     @property
     def __cuda_array_interface__(self) -> builtins.dict[builtins.str, Any]: ...
     def __deepcopy__(self, memo: builtins.dict[builtins.int, Any]) -> Tensor: ...
+    def __delitem__(self, index: Any) -> NoReturn: ...
     def __dlpack__(self, **options: Any) -> Any: ...
     def __dlpack_device__(self) -> builtins.tuple[builtins.int, builtins.int]: ...
     def __eq__(self, other: Operand) -> Tensor: ...  # type: ignore[override]

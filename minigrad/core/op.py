@@ -320,7 +320,7 @@ class Op(Documented):
         if len(inputs) != len(self.inputs):
             raise TypeError(f"[{self.name}] takes the tensors ({', '.join(self.inputs)}); got {len(inputs)} arguments")
         if layouts and layouts[0] is None:
-            raise TypeError(f"[{self.name}] {self.inputs[0]} must be a Tensor; got None")
+            raise not_a_tensor(self.name, "input", None)
         same_device(self.name, layouts)
         if self.rule is not None:
             self.rule(*layouts, **attrs)
@@ -350,7 +350,7 @@ class Op(Documented):
                             f"({', '.join(self.attributes)}) by name; got {len(inputs)} arguments by position")
         for name, t in zip(self.inputs, inputs, strict=False):
             if t is not None and not isinstance(t, Tensor):
-                raise not_a_tensor(self.name, name, t)
+                raise not_a_tensor(self.name, "input" if name == "x" else name, t)
         for name, value in attrs.items():
             try:
                 hash(value)

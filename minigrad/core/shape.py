@@ -46,7 +46,9 @@ def shape_of(size: Sequence[int] | int, op: str = "shape", infer: bool = False) 
     except TypeError:
         shape = None
     if shape is None:                   # outside of the handler: the error is shown alone
-        fail(op, "sizes must be whole numbers", repr(size), kind=TypeError)
+        wrong = size if isinstance(size, (tuple, list)) else (size,)
+        fix = "a dtype is given as dtype=" if any(isinstance(n, np.dtype) for n in wrong) else "use int(...) or //"
+        fail(op, "sizes must be whole numbers", repr(size), fix, TypeError)
     total = 1
     for n in shape:
         if n < 0 and not (infer and n == -1):

@@ -275,8 +275,8 @@ class Tensor(Methods):
         return complex(self.item())
 
     def __index__(self) -> int:
-        if self.array.layout.dtype.kind not in "iub":
-            raise TypeError(f"[index] only integer tensors can be an index; got {self.array.layout}")
+        if self.array.layout.dtype.kind not in "iub" or self.array.layout.size != 1:
+            raise TypeError(f"[index] only integer tensors of one element can be an index; got {self.array.layout}")
         return int(self.item())
 
     def __bool__(self) -> bool:

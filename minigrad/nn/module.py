@@ -119,7 +119,7 @@ class Module(Hookable, Guarded):
 
     def _check_name(self, kind: str, name: Any, own: Mapping[str, Any] | None) -> None:
         if own is None:
-            raise AttributeError(f"cannot assign {kind} before Module.__init__() call")
+            raise AttributeError(f"cannot assign {kind} before Module.__init__() call; begin with super().__init__()")
         if not isinstance(name, str):
             raise TypeError(f"{kind} name should be a string. Got {type(name).__name__}")
         if "." in name:
@@ -155,7 +155,10 @@ class Module(Hookable, Guarded):
     def add_module(self, name: str, module: Module | None) -> None:
         """Adds a submodule under `name`."""
         if module is not None and not isinstance(module, Module):
-            raise TypeError(f"{type(module).__name__} is not a Module subclass")
+            fix = ("; unpack it: Sequential(*layers)" if isinstance(module, (list, tuple)) else
+                   "; make an instance of it" if isinstance(module, type) else
+                   "; use a layer, such as nn.ReLU()" if callable(module) else "")
+            raise TypeError(f"{type(module).__name__} is not a Module subclass{fix}")
         self._check_name("module", name, self.__dict__.get("_modules"))
         self._modules[name] = module
         _rebound()
@@ -190,7 +193,8 @@ class Module(Hookable, Guarded):
         kind = "parameter" if isinstance(value, Parameter) else "module" if isinstance(value, Module) else None
         if parameters is None:
             if kind:
-                raise AttributeError(f"cannot assign {kind}s before Module.__init__() call")
+                raise AttributeError(f"cannot assign {kind}s before Module.__init__() call; "
+                                     "begin with super().__init__()")
             object.__setattr__(self, name, value)
             return
         elif kind == "parameter":
@@ -577,7 +581,8 @@ class Module(Hookable, Guarded):
         tuple (missing_keys, unexpected_keys).
         """
         if not isinstance(state_dict, Mapping):
-            raise TypeError(f"[load_state_dict] state_dict must be dict-like; got {type(state_dict).__name__}")
+            fix = "; read the file first: load_state_dict(minigrad.load(path))" if isinstance(state_dict, str) else ""
+            raise TypeError(f"[load_state_dict] state_dict must be dict-like; got {type(state_dict).__name__}{fix}")
         missing: list[str] = []
         unexpected: list[str] = []
         errors: list[str] = []

@@ -56,14 +56,15 @@ def as_array(data: Any, dtype: Any = None) -> np.ndarray:
     try:
         values = np.asarray(data)
     except ValueError as error:
-        raise ValueError("[tensor] data must be a rectangular array; got nested sequences of different lengths "
-                         f"({error})") from None
+        lengths = "nested sequences of different lengths" if "inhomogeneous" in str(error) else str(error)
+        raise ValueError(f"[tensor] data must be a rectangular array; got {lengths}; make the lengths equal, e.g. by "
+                         "nn.utils.rnn.pad_sequence") from None
     except OverflowError:
         values = np.array(data, object)
     if plain:
         return _of_numbers(values, data, None if dtype is None else np.dtype(dtype))
     if values.dtype.hasobject or values.dtype.kind in "cUSMmV" and not is_float(values.dtype):
-        _no_numbers(values)
+        _no_numbers(values, data)
     if dtype is not None:
         return values.astype(np.dtype(dtype), copy=False)
     if values.dtype.byteorder == ">":
@@ -86,7 +87,7 @@ def _of_numbers(values: np.ndarray, data: Any, dtype: np.dtype | None) -> np.nda
         values = values.astype(np.float64)
     kind = values.dtype.kind
     if not (whole or kind in "bf" or is_float(values.dtype)):
-        _no_numbers(values)
+        _no_numbers(values, data)
     if dtype is not None and dtype.kind not in "iu":
         return values.astype(dtype)
     if dtype is None and not whole:
@@ -102,11 +103,13 @@ def _of_numbers(values: np.ndarray, data: Any, dtype: np.dtype | None) -> np.nda
     return values.astype(dtype)
 
 
-def _no_numbers(values: np.ndarray) -> NoReturn:
+def _no_numbers(values: np.ndarray, data: Any) -> NoReturn:
     if values.dtype.kind == "c":
         fail("tensor", "complex numbers are not supported", values.dtype, "work with real and imaginary parts",
              TypeError)
-    raise TypeError(f"[tensor] data must be numbers; got {values.dtype}; convert it to a numeric array first")
+    strange = [d for d in _leaves(data) if not isinstance(d, (bool, int, float, np.ndarray, np.generic))]
+    got = f"{values.dtype} (with {type(strange[0]).__name__})" if strange else str(values.dtype)
+    raise TypeError(f"[tensor] data must be numbers; got {got}; convert it to a numeric array first")
 
 
 def _float_of(data: Any) -> np.dtype:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -645,6 +645,12 @@ def setitem(input: Tensor, index: Any, value: Any) -> None:
     bump(input)
 
 
+def delitem(input: Tensor, index: Any) -> NoReturn:
+    """TypeError: `del input[index]` is not possible."""
+    raise TypeError(f"[delitem] the elements of a tensor cannot be deleted; got {input.array.layout}; take what is to "
+                    "stay with a mask or an index, x[mask]")
+
+
 def _trimmed(value: Tensor, shape: tuple[int, ...]) -> Tensor:
     """A value without leading dimensions of size 1 that its place lacks; it must broadcast to the place."""
     given = value.array.layout.shape
@@ -680,4 +686,4 @@ def _put(axis: int, sizes: tuple[int, ...]) -> Callable[..., None]:
 
 
 INPLACE = {"scatter", "scatter_add", "index_add", "index_copy", "index_fill"}
-METHODS = {"__getitem__": getitem, "__setitem__": setitem}
+METHODS = {"__getitem__": getitem, "__setitem__": setitem, "__delitem__": delitem}

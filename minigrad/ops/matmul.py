@@ -8,10 +8,10 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from ..core.messages import one_dtype
+from ..core.messages import not_a_tensor, one_dtype
 from ..core.modes import mode
 from ..core.op import Primitive, op, same_device
-from ..core.shape import BOOL, broadcast_shapes, fail, is_float
+from ..core.shape import BOOL, broadcast_shapes, fail, is_float, promote
 from ..core.tape import recorded
 from ..core.tensor import Tensor, new_tensor
 from ..devices.base import KernelTable, NoKernel
@@ -43,8 +43,9 @@ def _prepare_matmul(a: Layout, b: Layout) -> Plan:
         fail("matmul", "the last size of the first must equal the last but one of the second", [a, b],
              turn and f"transpose {turn} with .mT")
     if a.dtype != b.dtype:
-        fail("matmul", "both tensors must have one dtype", [a, b], f"convert the first with .to({b.dtype}), "
-             f"or the second with .to({a.dtype})")
+        wide = promote(a.dtype, b.dtype)
+        which = "both" if wide not in (a.dtype, b.dtype) else "the second" if wide == a.dtype else "the first"
+        fail("matmul", "both tensors must have one dtype", [a, b], f"convert {which} with .to(minigrad.{wide})")
     if a.dtype == BOOL:
         fail("matmul", "needs numbers", [a, b], "convert with .float() or .long()")
     rows, columns = a.shape[-2:-1], b.shape[-1:] if b.ndim > 1 else ()
@@ -154,6 +155,10 @@ def operator_matmul(input: Tensor, other: Any) -> Tensor:
     try:
         a, b = input.array, other.array
     except AttributeError:
+        a = None
+    if a is None:
+        if isinstance(other, np.ndarray):       # NumPy would make an array of the tensor
+            raise not_a_tensor("matmul", "other", other)
         return NotImplemented
     key = (a.layout, b.layout)
     plan = op.plans.get(key)
