@@ -131,10 +131,11 @@ def guarded(function: Function) -> Function:
     if code.co_flags & 0x08:                    # it takes any keyword, and looks at them itself
         return function
     known = code.co_varnames[:code.co_argcount + code.co_kwonlyargcount]
+    names = frozenset(known)
 
     @wraps(function)
     def call(*args: Any, **named: Any) -> Any:
-        if named:
+        if named and not names.issuperset(named):
             named = taken(function.__name__, named, known)
         try:
             return function(*args, **named)
@@ -160,4 +161,5 @@ class Guarded:
         known = _keywords(cls.__init__) if named else None
         if known is not None:
             taken(cls.__name__, named, known)
-        return object.__new__(cls)
+        new: Any = super().__new__
+        return new(cls) if new is object.__new__ else new(cls, *args, **named)

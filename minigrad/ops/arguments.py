@@ -7,6 +7,7 @@ from __future__ import annotations
 import builtins
 import math
 import operator
+import sys
 from typing import Any
 
 import numpy as np
@@ -70,7 +71,8 @@ def respelled(op: str, numpy: dict[str, Any], **options: Any) -> dict[str, Any]:
     for name, value in numpy.items():
         ours = {"axis": "dim", "keepdims": "keepdim"}.get(name)
         if ours not in options:
-            unexpected(op, name, value, (*options,))
+            caller = sys._getframe(1).f_code            # the function of the op: it says what else it takes
+            unexpected(op, name, value, caller.co_varnames[1:caller.co_argcount + caller.co_kwonlyargcount])
             continue
         if builtins.all(options[ours] is not unset for unset in (None, False, ())):
             raise TypeError(f"[{op}] {ours} and {name} are the same option; got {options[ours]} and {value}")

@@ -353,10 +353,10 @@ def arange(start: Any, end: Any = None, step: Any = 1, *, dtype: Any = None, dev
     whole = all(isinstance(v, int) for v in (start, end, step))
     if not whole and not np.isfinite((end - start) / step):
         fail("arange", "the bounds must be finite", [start, end, step])
+    if dtype is not None and not whole and np.dtype(dtype).kind in "iu":
+        return arange(int(start), int(end), int(step), dtype=dtype, device=device, requires_grad=requires_grad)
     count = -(-(end - start) // step) if whole else int(np.ceil((end - start) / step))
     dtype = np.dtype(dtype) if dtype is not None else INT64 if whole else default_float()
-    if dtype.kind in "iu":
-        start, step = int(start), int(step)
     for v in (start, start + step * (count - 1)) if count else ():
         must_fit("arange", v, INT64 if whole and dtype.kind not in "iu" else dtype)
     return _on((start + step * np.arange(shape_of(count, "arange")[0])).astype(dtype), device, requires_grad)
