@@ -143,8 +143,10 @@ class Tensor(Methods):
         """How many elements apart neighbours lie along each dimension, or along one."""
         return self.array.layout.strides if dim is None else self.array.layout.strides[dim]
 
-    def is_contiguous(self) -> bool:
-        """Do the elements lie in row-major order without gaps?"""
+    def is_contiguous(self, memory_format: Any = None) -> bool:
+        """Do the elements lie in row-major order without gaps? NotImplementedError for a `memory_format`."""
+        if memory_format is not None:
+            fail("is_contiguous", "the option memory_format is not supported", memory_format, "", NotImplementedError)
         return self.array.layout.contiguous
 
     def is_floating_point(self) -> bool:

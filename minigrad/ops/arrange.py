@@ -289,9 +289,11 @@ def roll(input: Tensor, shifts: int | Sequence[int], dims: int | Sequence[int] |
 
 # ---- repetition ------------------------------------------------------------------------------------------------------
 
-def repeat(input: Tensor, *repeats: Any) -> Tensor:
-    """The tensor `repeats` times along each dimension, as a copy: `repeat(2, 3)` or `repeat((2, 3))`. More numbers than
-    dimensions add leading dimensions; fewer raise RuntimeError. Size n becomes n times its number."""
+def repeat(input: Tensor, *args: Any, **given: Any) -> Tensor:
+    """The tensor `repeats` times along each dimension, as a copy: `repeat(2, 3)`, `repeat((2, 3))` or
+    `repeat(repeats=(2, 3))`. More numbers than dimensions add leading dimensions; fewer raise RuntimeError. Size n
+    becomes n times its number."""
+    repeats = named(args, given, "repeats", "repeat") if given else args
     times = sizes(tuple([hashable(r) for r in repeats]), "repeat")
     x = input.array.layout
     lead = len(times) - x.ndim

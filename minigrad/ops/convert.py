@@ -130,7 +130,7 @@ def numel(input: Tensor) -> int:
 
 def _to(dtype: str) -> Callable[[Tensor], Tensor]:
     """The method that converts to `dtype`."""
-    def method(input: Tensor, *, memory_format: Any = None) -> Tensor:
+    def method(input: Tensor, memory_format: Any = None) -> Tensor:
         if memory_format is not None:
             unexpected(dtype, "memory_format", memory_format, ())
         if dtype == "bfloat16":

@@ -91,10 +91,11 @@ def _of_numbers(values: np.ndarray, data: Any, dtype: np.dtype | None) -> np.nda
     if dtype is not None and dtype.kind not in "iu":
         return values.astype(dtype)
     if dtype is None and not whole:
-        if kind == "f" and (abs(values) >= 1 << 63).any() and all(isinstance(v, int) for v in _leaves(data)):
+        large = kind == "f" and isinstance(_first(data), int) and (abs(values) >= 1 << 63).any()
+        if large and all(isinstance(v, int) for v in _leaves(data)):
             fail("tensor", "integers must fit int64", "", "give the dtype float64")
         return values.astype(default_float() if values.size == 0 else _float_of(data)) if kind == "f" else values
-    dtype = dtype or (values.dtype if isinstance(next(_leaves(data)), (np.ndarray, np.generic)) else INT64)
+    dtype = dtype or (values.dtype if isinstance(_first(data), (np.ndarray, np.generic)) else INT64)
     if kind == "f" and (abs(values) >= 1 << 53).any() and np.isfinite(values).all():   # floats lack some such integers
         values = np.array([int(v) for v in np.array(data, object).flat], object).reshape(values.shape)
     for v in (values.min(), values.max()) if values.size else ():
@@ -114,13 +115,17 @@ def _no_numbers(values: np.ndarray, data: Any) -> NoReturn:
 
 def _float_of(data: Any) -> np.dtype:
     """The float dtype of nested lists: Python floats have the default one, NumPy's their own."""
-    first = data
-    while isinstance(first, (list, tuple)) and first:
-        first = first[0]
-    if not isinstance(first, (np.ndarray, np.generic)):
+    if not isinstance(_first(data), (np.ndarray, np.generic)):
         return default_float()
     leaves = _leaves(data)
     return reduce(promote, [d.dtype if isinstance(d, (np.ndarray, np.generic)) else default_float() for d in leaves])
+
+
+def _first(data: Any) -> Any:
+    """The first element of nested lists."""
+    while isinstance(data, (list, tuple)) and data:
+        data = data[0]
+    return data
 
 
 def _leaves(data: Any) -> Iterator[Any]:
@@ -219,9 +224,14 @@ def from_numpy(array: np.ndarray) -> Tensor:
     return new_tensor(open_device("cpu").wrap(array), None)      # type: ignore[attr-defined]
 
 
-def from_dlpack(ext_tensor: Any) -> Tensor:
+def from_dlpack(ext_tensor: Any, *, device: Any = None, copy: bool | None = None) -> Tensor:
     """A tensor of another library's array or tensor, any object with `__dlpack__`. Writable CPU memory is shared, other
-    memory is copied."""
+    memory is copied; `copy=True` copies all, `device` moves it. NotImplementedError for `copy=False`."""
+    if copy is False:
+        raise NotImplementedError("[from_dlpack] the option copy=False is not supported: memory that cannot be shared "
+                                  "is copied; leave it out")
+    if device is not None or copy:
+        return from_dlpack(ext_tensor).to(device=device, copy=bool(copy))
     if isinstance(ext_tensor, Tensor):
         return ext_tensor.detach()
     if not hasattr(ext_tensor, "__dlpack__"):
@@ -315,12 +325,15 @@ def zeros_like_layout(to: Layout) -> Tensor:
 
 def _new_like(create: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """The method `t.new_zeros(size)` and the like: dtype and device are those of t."""
-    def method(input: Tensor, *size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
-        return create(*size, dtype=input.dtype if dtype is None else dtype,
-                      device=input.device if device is None else device, requires_grad=requires_grad)
+    checked = guarded(create)
+
+    def method(input: Tensor, *size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False,
+               **named: Any) -> Tensor:
+        return checked(*size, dtype=input.dtype if dtype is None else dtype,
+                       device=input.device if device is None else device, requires_grad=requires_grad, **named)
     method.__name__ = f"new_{create.__name__}"
     method.__doc__ = f"`{create.__name__}` with the dtype and device of this tensor."
-    return guarded(method)
+    return method
 
 
 # ---- ranges ----------------------------------------------------------------------------------------------------------

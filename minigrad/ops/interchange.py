@@ -48,7 +48,7 @@ def cpu(input: Tensor) -> Tensor:
     return to(input, "cpu")
 
 
-def cuda(input: Tensor, device: Any = "cuda") -> Tensor:
+def cuda(input: Tensor, device: Any = "cuda", non_blocking: bool = False) -> Tensor:
     """The values on a GPU, given as `"cuda:1"` or as its number. RuntimeError where there is none."""
     return to(input, f"cuda:{device}" if isinstance(device, int) else device)
 

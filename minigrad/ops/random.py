@@ -186,18 +186,18 @@ def _finish(array: Array, requires_grad: bool) -> Tensor:
 
 # ---- tensors of random numbers ---------------------------------------------------------------------------------------
 
-def rand(*size: Any, generator: Generator | None = None, dtype: Any = None, device: Any = None,
-         requires_grad: bool = False) -> Tensor:
-    """A tensor of shape `size` with uniform random numbers, 0 <= x < 1: `rand(2, 3)` or `rand((2, 3))`.
+def rand(*args: Any, generator: Generator | None = None, dtype: Any = None, device: Any = None,
+         requires_grad: bool = False, **given: Any) -> Tensor:
+    """A tensor of the given size with uniform random numbers, 0 <= x < 1: `rand(2, 3)` or `rand((2, 3))`.
     NotImplementedError if `dtype` is not a float dtype."""
-    return _finish(_draw("uniform", layout_for(size, dtype, device, "rand"), generator, 0.0, 1.0), requires_grad)
+    return _finish(_draw("uniform", layout_for(args, dtype, device, "rand", given), generator, 0.0, 1.0), requires_grad)
 
 
-def randn(*size: Any, generator: Generator | None = None, dtype: Any = None, device: Any = None,
-          requires_grad: bool = False) -> Tensor:
-    """A tensor of shape `size` with normal random numbers of mean 0 and standard deviation 1: `randn(2, 3)` or
+def randn(*args: Any, generator: Generator | None = None, dtype: Any = None, device: Any = None,
+          requires_grad: bool = False, **given: Any) -> Tensor:
+    """A tensor of the given size with normal random numbers of mean 0 and standard deviation 1: `randn(2, 3)` or
     `randn((2, 3))`. NotImplementedError if `dtype` is not a float dtype."""
-    return _finish(_draw("normal", layout_for(size, dtype, device, "randn"), generator, 0.0, 1.0), requires_grad)
+    return _finish(_draw("normal", layout_for(args, dtype, device, "randn", given), generator, 0.0, 1.0), requires_grad)
 
 
 def rand_like(input: Tensor, *, generator: Generator | None = None, dtype: Any = None, device: Any = None,

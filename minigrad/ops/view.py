@@ -489,7 +489,7 @@ def broadcast_tensors(*tensors: Any) -> tuple[Tensor, ...]:
     return tuple([through(as_expanded, x, shape) for x in given])
 
 
-def contiguous(input: Tensor, *, memory_format: Any = None) -> Tensor:
+def contiguous(input: Tensor, memory_format: Any = None) -> Tensor:
     """The tensor itself if its memory is in row-major order, else a copy that is; differentiable. NotImplementedError
     for a `memory_format`."""
     if memory_format is not None:

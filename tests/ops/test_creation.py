@@ -122,3 +122,19 @@ def test_ranges_and_random_integers_fit():
     assert mg.arange(-1.5, 1.5, dtype=mg.int64).tolist() == [-1, 0]
     assert mg.randint(0, 256, (1000,), dtype=mg.uint8).max() <= 255
     assert mg.randperm(256, dtype=mg.uint8).long().sum() == 255 * 128
+
+
+def test_sizes_by_name():
+    x = mg.arange(6, dtype=mg.float64)
+    assert mg.rand(size=(2, 3)).shape == mg.randn(size=(2, 3)).shape == (2, 3) and x.repeat(repeats=(2,)).shape == (12,)
+    assert x.new_zeros(size=(2, 3)).dtype == mg.float64 and x.new_full(size=(2,), fill_value=1.5).tolist() == [1.5, 1.5]
+    assert x.new_tensor(data=[1]).dtype == mg.float64
+    for call in (lambda: x.new_zeros(sizes=2), lambda: x.repeat(repeat=2), lambda: mg.rand(sizes=2), lambda: x.new_full((2,), fill=1)):
+        with pytest.raises(TypeError, match="unexpected keyword argument"):
+            call()
+    other = np.arange(3.0)
+    shared, copied = mg.from_dlpack(other), mg.from_dlpack(other, device="cpu", copy=True)
+    other[0] = 7
+    assert shared.tolist()[0] == 7 and copied.tolist()[0] == 0
+    with pytest.raises(NotImplementedError, match="copy=False"):
+        mg.from_dlpack(other, copy=False)
