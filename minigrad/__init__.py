@@ -10,7 +10,9 @@ from typing import Any as _Any
 
 import numpy as _np
 
+from .amp import autocast, get_autocast_dtype, is_autocast_enabled
 from .core.capture import capture
+from .core.half import finfo
 from .core.messages import NoAttribute as _NoAttribute
 from .core.modes import enable_grad, inference_mode, is_grad_enabled, no_grad, set_grad_enabled
 from .core.op import op
@@ -33,14 +35,14 @@ int8, int16, int32, int64 = (_np.dtype(f"int{_n}") for _n in (8, 16, 32, 64))
 uint8, uint16, uint32, uint64 = (_np.dtype(f"uint{_n}") for _n in (8, 16, 32, 64))
 short, long = int16, int64
 dtype = _np.dtype
-finfo, iinfo = _np.finfo, _np.iinfo
+iinfo = _np.iinfo
 newaxis = None
 # these names hide Python's own, so they come last
 float, int, bool = float32, int32, _np.dtype("bool")
 
 _LAZY_NAMES = {**dict.fromkeys(("load", "save"), ".io"),
                **dict.fromkeys(("batch_norm", "group_norm", "instance_norm", "layer_norm", "rms_norm"), ".nn.toplevel")}
-_LAZY_MODULES = ("autograd", "bench", "cuda", "data", "io", "nn", "optim", "study", "testing", "utils")
+_LAZY_MODULES = ("amp", "autograd", "bench", "cuda", "data", "io", "nn", "optim", "study", "testing", "utils")
 
 
 def show_config() -> str:

@@ -9,9 +9,9 @@ from typing import Any, Literal, overload
 
 import numpy as np
 from numpy import dtype as dtype
-from numpy import finfo as finfo
 from numpy import iinfo as iinfo
 
+from . import amp as amp
 from . import autograd as autograd
 from . import bench as bench
 from . import cuda as cuda
@@ -22,7 +22,11 @@ from . import optim as optim
 from . import study as study
 from . import testing as testing
 from . import utils as utils
+from .amp import autocast as autocast
+from .amp import get_autocast_dtype as get_autocast_dtype
+from .amp import is_autocast_enabled as is_autocast_enabled
 from .core.capture import capture as capture
+from .core.half import finfo as finfo
 from .core.methods import Operand
 from .core.modes import enable_grad as enable_grad
 from .core.modes import inference_mode as inference_mode

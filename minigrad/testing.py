@@ -7,6 +7,7 @@ These checks run for every sample:
     oracle      the definition and the kernels against an independent computation, in float64
     gradients   derivatives of order 1 and 2 against finite differences, in float64, with fused kernels and without
     fused       fused kernels against the definition, in float32; the definition in float64 says which error is allowed
+    half        float16 and bfloat16 against the definition in float64, outputs and gradients
     layouts     transposed, reversed and offset operands give the same values, and inputs are not modified
     specials    inf and nan in an input
     threads     1 and 2 threads give the same bits
@@ -93,14 +94,15 @@ def _leaves(args: Sequence[Any]) -> tuple[list[Any], list[Tensor]]:
 
 
 def evaluate(op: Callable[..., Any], args: Sequence[Any], attrs: Attributes,
-             seed: int = 1) -> tuple[list[np.ndarray], list[np.ndarray | None]]:
-    """The outputs, and the gradients of the float inputs for random gradients of the outputs (from `seed`)."""
+             seed: int = 1, precision: Any = np.float32) -> tuple[list[np.ndarray], list[np.ndarray | None]]:
+    """The outputs, and the gradients of the float inputs for random gradients of the outputs (from `seed`), which have
+    values of the dtype `precision`."""
     own, leaves = _leaves(args)
     outputs = _outputs(called(op)(*own, **attrs))
     rng = np.random.default_rng(seed)
     roots = [o for o in outputs if o.requires_grad]
-    gs = [as_tensor(np.asarray(rng.uniform(-1, 1, o.shape), np.float32).astype(o.dtype), device=o.device)
-          for o in roots]
+    drawn = [np.asarray(rng.uniform(-1, 1, o.shape), np.float32).astype(precision) for o in roots]
+    gs = [as_tensor(d.astype(o.dtype), device=o.device) for d, o in zip(drawn, roots, strict=True)]
     gradients: Sequence[Tensor | None] = [None] * len(leaves)
     if roots and leaves:
         gradients = engine.grad(roots, leaves, gs, allow_unused=True)
@@ -269,6 +271,63 @@ def arbitrate(fused: np.ndarray, plain: np.ndarray, truth: np.ndarray, where: st
                              f"allowed {allowed:.3g}")
 
 
+def half_dtypes() -> list[np.dtype]:
+    """float16, and bfloat16 where ml_dtypes is installed."""
+    try:
+        import ml_dtypes
+    except ImportError:
+        return [np.dtype(np.float16)]
+    return [np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16)]
+
+
+def check_half(op: Any) -> None:
+    """Outputs and gradients in half precision against the definition in float64, of the same values.
+
+    The error of an element may be one ulp of the half type at the magnitude of that element (of a reduction: of its
+    result), plus the error that float32 has there. Results are of the input's dtype; statistics, which have no
+    gradient, stay in float32.
+    """
+    for dtype in half_dtypes():
+        cases = []
+        for args, attrs in samples_of(op, dtype):
+            wide, double = ([tensor(_values(a).astype(to)) if isinstance(a, Tensor) and a.dtype == dtype else a
+                             for a in args] for to in (np.float32, np.float64))
+            cases.append((args, wide, double, attrs))
+        with np.errstate(all="ignore"):
+            halves = [(evaluate(op, args, attrs, precision=dtype), evaluate(op, wide, attrs, precision=dtype))
+                      for args, wide, _, attrs in cases]
+            with set_fused("off"):
+                truths = [evaluate(op, double, attrs, precision=dtype) for _, _, double, attrs in cases]
+            for i, ((half, single), truth) in enumerate(zip(halves, truths, strict=True)):
+                where = f"{op.name}, sample {i} {cases[i][3]}, {dtype}"
+                told = "dtype" in getattr(op, "attributes", ())
+                own = (0,) if told else getattr(op, "nondifferentiable", ())
+                for kind, which, exact in (("output", 0, own), ("gradient", 1, ())):
+                    for k, (h, s, t) in enumerate(zip(half[which], single[which], truth[which], strict=True)):
+                        if h is not None and s is not None and t is not None:
+                            to = dtype if s.dtype == np.float32 and k not in exact else s.dtype
+                            _one_ulp(h, s, t, to, f"{where}, {kind} {k}")
+
+
+def _one_ulp(half: np.ndarray, single: np.ndarray, truth: np.ndarray, dtype: np.dtype, where: str) -> None:
+    """AssertionError unless `half` is of `dtype` and within one ulp of `truth`, beyond the error of `single`."""
+    if half.dtype != dtype:
+        raise AssertionError(f"{where}: the dtype is {half.dtype}, expected {dtype}")
+    if not is_float(dtype):
+        _close(half, truth, 0, where)
+        return
+    near = truth.astype(dtype)
+    finite = np.isfinite(near.astype(np.float64)) & np.isfinite(single)
+    got, want = half.astype(np.float64), truth.astype(np.float64)
+    if not np.array_equal(got[~finite], near[~finite].astype(np.float64), equal_nan=True):
+        raise AssertionError(f"{where}: inf or nan differ")
+    ulp = np.abs(np.spacing(near)).astype(np.float64)
+    excess = (np.abs(got - want) - np.abs(single.astype(np.float64) - want) - ulp)[finite]
+    if excess.size and excess.max() > 0:
+        at = np.flatnonzero(excess > 0)[0]
+        raise AssertionError(f"{where}: {got[finite][at]!r} is more than an ulp from {want[finite][at]!r}")
+
+
 def relaid(t: Tensor) -> Iterator[tuple[str, Tensor]]:
     """Pairs (name, tensor): the same values in other memory layouts, transposed, reversed, and offset with gaps."""
     values = _values(t)
@@ -380,8 +439,8 @@ def check_errors(op: Any) -> None:
 
 
 CHECKS: dict[str, Callable[[Any], None]] = {
-    "oracle": check_oracle, "gradients": check_gradients, "fused": check_fused, "layouts": check_layouts,
-    "specials": check_specials, "threads": check_threads, "errors": check_errors,
+    "oracle": check_oracle, "gradients": check_gradients, "fused": check_fused, "half": check_half,
+    "layouts": check_layouts, "specials": check_specials, "threads": check_threads, "errors": check_errors,
 }
 
 

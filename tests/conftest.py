@@ -32,6 +32,12 @@ def pytest_collection_modifyitems(items):
 
 
 @pytest.fixture(autouse=True)
+def same_random_numbers():
+    """Each test draws the same numbers, alone and after others."""
+    mg.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
 def no_leaked_modes():
     before = (mode.grad, mode.fused, simd_level(), get_num_threads(), mg.get_default_dtype())
     yield

@@ -8,10 +8,10 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from ..core.engine import grad
-from ..core.modes import enable_grad, no_grad
+from ..core.modes import enable_grad
 from ..core.shape import is_float
 from ..core.tensor import Tensor
-from ..ops.creation import as_tensor, ones_like
+from ..ops.creation import as_tensor, zeros_like
 
 __all__ = ["GradcheckError", "gradcheck", "gradgradcheck"]
 
@@ -39,7 +39,9 @@ def gradcheck(func: Func, inputs: Inputs, *, eps: float = 1e-6, atol: float = 1e
     """Compares the Jacobian of `func` with central differences, (f(x + eps) - f(x - eps)) / (2 eps), entry by entry.
 
     func                  takes the inputs, returns a tensor or several
-    inputs                a tensor or several; those that require gradients are checked, and should be float64
+    inputs                a tensor or several; those that require gradients are checked, and should be float64. Their
+                          values are moved in place, one after the other, and put back: `func` may also read them from
+                          elsewhere, as a layer reads its parameters
     eps                   the step of the differences
     atol, rtol            an entry is right if |analytical - numerical| <= atol + rtol |numerical|
     raise_exception       raises GradcheckError if an entry is wrong; with False, returns False instead
@@ -69,10 +71,9 @@ def gradcheck(func: Func, inputs: Inputs, *, eps: float = 1e-6, atol: float = 1e
             if args[i].dtype != np.float64:
                 warnings.warn(f"[gradcheck] input {i} is {args[i].dtype}: differences need float64, "
                               "and the check may fail without it", stacklevel=2)
-        compare = _compare_fast if fast_mode else _compare
-        compare(func, args, checked, eps, atol, rtol, nondet_tol)
-        if check_grad_dtypes or check_undefined_grad:
-            _check_gradients(func, args, checked, check_grad_dtypes, check_undefined_grad)
+        check = _Check(func, args, checked, eps, atol, rtol, nondet_tol)
+        check.fast() if fast_mode else check.entries()
+        check.gradients(check_grad_dtypes, check_undefined_grad)
     except GradcheckError:
         if raise_exception:
             raise
@@ -80,114 +81,137 @@ def gradcheck(func: Func, inputs: Inputs, *, eps: float = 1e-6, atol: float = 1e
     return True
 
 
-def _twice(func: Func, args: tuple[Any, ...], nondet_tol: float) -> list[Tensor]:
-    """The outputs of `func`; GradcheckError if a second run gives others."""
-    outputs = _float_outputs(func(*args))
-    again = _float_outputs(func(*args))
-    for k, (first, second) in enumerate(zip(outputs, again, strict=True)):
-        if first.numel() and float(np.abs(first.numpy(force=True) - second.numpy(force=True)).max()) > nondet_tol:
-            raise GradcheckError(f"[gradcheck] output {k} is not the same when computed twice")
-    return outputs
-
-
-def _compare(func: Func, args: tuple[Any, ...], checked: list[int], eps: float, atol: float, rtol: float,
-             nondet_tol: float) -> None:
-    for k, out in enumerate(_twice(func, args, nondet_tol)):
-        wanted = [args[i] for i in checked]
-        analytical, again = _jacobian_rows(out, wanted), _jacobian_rows(out, wanted)
-        for column, i in enumerate(checked):
-            got = analytical[column]
-            if got.size and float(np.nan_to_num(np.abs(got - again[column])).max()) > nondet_tol:
-                raise GradcheckError(f"[gradcheck] the gradient of output {k} with respect to input {i} is not the "
-                                     "same when computed twice")
-            numerical = _numerical(func, args, i, k, eps)
-            wrong = ~(np.abs(got - numerical) <= atol + rtol * np.abs(numerical))
-            if wrong.any():
-                row, col = np.argwhere(wrong)[0]
-                raise GradcheckError(f"[gradcheck] output {k}, element {row}, with respect to input {i}, element "
-                                     f"{col}: analytical {got[row, col]:.6g}, numerical {numerical[row, col]:.6g}")
-
-
-def _compare_fast(func: Func, args: tuple[Any, ...], checked: list[int], eps: float, atol: float, rtol: float,
-                  nondet_tol: float) -> None:
-    rng = np.random.default_rng(0)
-    for k, out in enumerate(_twice(func, args, nondet_tol)):
-        u = rng.standard_normal(tuple(out.shape))
-        for i in checked:
-            v = rng.standard_normal(tuple(args[i].shape))
-            g: Tensor | None = None
-            if out.requires_grad:
-                seed = as_tensor(u.astype(out.dtype)).to(out.device)
-                g = grad([out], [args[i]], [seed], retain_graph=True, allow_unused=True)[0]
-            analytical = 0.0 if g is None else float((g.numpy(force=True) * v).sum())
-            ends = [_moved(func, args, i, k, args[i].numpy(force=True) + sign * eps * v) for sign in (1, -1)]
-            numerical = float(((ends[0] - ends[1]) / (2 * eps) * u.reshape(-1)).sum())
-            scale = max(1.0, float(np.abs(u).sum()) * float(np.abs(v).sum()) / max(u.size, v.size, 1))
-            if not abs(analytical - numerical) <= atol * scale + rtol * abs(numerical):
-                raise GradcheckError(f"[gradcheck] output {k} with respect to input {i}, along random directions: "
-                                     f"analytical {analytical:.6g}, numerical {numerical:.6g}; "
-                                     "fast_mode=False finds the entry")
-
-
-def _check_gradients(func: Func, args: tuple[Any, ...], checked: list[int], dtypes: bool, undefined: bool) -> None:
-    """Runs backward from all outputs, and with `undefined` from each alone; with `dtypes`, checks the dtypes."""
-    outputs = [o for o in _float_outputs(func(*args)) if o.requires_grad]
-    subsets = [outputs] + ([[o] for o in outputs] if undefined and len(outputs) > 1 else [])
-    for chosen in subsets:
-        if not chosen:
-            continue
-        seeds = [ones_like(o.detach()) for o in chosen]
-        try:
-            found = grad(chosen, [args[i] for i in checked], seeds, retain_graph=True, allow_unused=True)
-        except Exception as error:
-            if chosen is outputs:
-                raise
-            raise GradcheckError("[gradcheck] backward must work if an output gets no gradient; "
-                                 f"it raised {error!r}") from error
-        for i, g in zip(checked, found, strict=True):
-            if dtypes and g is not None and g.dtype != args[i].dtype:
-                raise GradcheckError(f"[gradcheck] the gradient of input {i} must be {args[i].dtype}; got {g.dtype}")
-
-
 def _float_outputs(result: Any) -> list[Tensor]:
     results = result if isinstance(result, (tuple, list)) else (result,)
     return [t for t in results if isinstance(t, Tensor) and is_float(t.dtype)]
 
 
-def _jacobian_rows(out: Tensor, inputs: Sequence[Tensor]) -> list[np.ndarray]:
-    """d out / d input for each input: a matrix (elements of out, elements of the input)."""
-    rows: list[list[np.ndarray]] = [[] for _ in inputs]
-    for element in range(out.numel()):
-        one = np.zeros(tuple(out.shape), out.dtype)
-        one.reshape(-1)[element] = 1
-        found: Sequence[Tensor | None] = [None] * len(inputs)
+def _apart(a: np.ndarray, b: np.ndarray) -> float:
+    """How far two results of one computation are apart; nan counts as equal to nan."""
+    return float(np.nan_to_num(np.abs(a - b)).max()) if a.size else 0.0
+
+
+class _Check:
+    """One check: a function, its arguments, and which of them (`checked`) are differentiated."""
+
+    def __init__(self, func: Func, args: tuple[Any, ...], checked: list[int], eps: float, atol: float, rtol: float,
+                 nondet_tol: float) -> None:
+        self.func, self.args, self.checked = func, args, checked
+        self.eps, self.atol, self.rtol, self.nondet_tol = eps, atol, rtol, nondet_tol
+        self.inputs = [args[i] for i in checked]
+        for i, t in zip(checked, self.inputs, strict=True):
+            if any(n > 1 and step == 0 for n, step in zip(t.shape, t.stride(), strict=True)):
+                raise RuntimeError(f"[gradcheck] input {i} must not have elements that share memory; "
+                                   f"got strides {t.stride()}; call contiguous() before requires_grad_()")
+        self.outputs = _float_outputs(func(*args))
+        self.forms = [(o.shape, o.dtype) for o in self.outputs]
+        for k, (first, second) in enumerate(zip(self.values(), self.values(self.outputs), strict=True)):
+            if _apart(first, second) > nondet_tol:
+                raise GradcheckError(f"[gradcheck] output {k} is not the same when computed twice")
+
+    def values(self, outputs: list[Tensor] | None = None) -> list[np.ndarray]:
+        """The outputs as float64 (n,), computed anew if they are not given."""
+        if outputs is None:
+            outputs = _float_outputs(self.func(*self.args))
+            forms = [(o.shape, o.dtype) for o in outputs]
+            if forms != self.forms:
+                raise GradcheckError("[gradcheck] the function must return outputs with the same shape and dtype when "
+                                     f"inputs are perturbed; got {self.forms}, then {forms}")
+        return [o.numpy(force=True).astype(np.float64).reshape(-1) for o in outputs]
+
+    def difference(self, memory: Any, place: Any, step: Any) -> list[np.ndarray]:
+        """(f(x + step) - f(x - step)) / (2 eps) for each output, where x is `memory[place]`."""
+        before = memory[place].copy()
+        ends = []
+        try:
+            for moved in (before + step, before - step):
+                memory[place] = moved
+                ends.append(self.values())
+        finally:
+            memory[place] = before
+        return [(a - b) / (2 * self.eps) for a, b in zip(*ends, strict=True)]
+
+    def numerical(self, t: Tensor) -> list[np.ndarray]:
+        """d output / d t by central differences for each output: (elements of the output, elements of t)."""
+        memory = t.array.np
+        columns = [self.difference(memory, place, self.eps) for place in np.ndindex(*t.shape)]
+        return [np.array([c[k] for c in columns]).reshape(t.numel(), o.numel()).T for k, o in enumerate(self.outputs)]
+
+    def backward(self, out: Tensor, seed: np.ndarray) -> list[np.ndarray]:
+        """`seed` . d out / d input for each input, as float64 (n,)."""
+        found: Sequence[Tensor | None] = [None] * len(self.inputs)
         if out.requires_grad:
-            found = grad([out], inputs, [as_tensor(one).to(out.device)], retain_graph=True, allow_unused=True)
-        for column, (g, t) in enumerate(zip(found, inputs, strict=True)):
-            rows[column].append(np.zeros(t.numel()) if g is None else g.numpy(force=True).reshape(-1))
-    return [np.array(r, np.float64).reshape(out.numel(), t.numel()) for r, t in zip(rows, inputs, strict=True)]
+            g = as_tensor(seed.reshape(tuple(out.shape)).astype(out.dtype)).to(out.device)
+            found = grad([out], self.inputs, [g], retain_graph=True, allow_unused=True)
+        return [np.zeros(t.numel()) if g is None else g.numpy(force=True).astype(np.float64).reshape(-1)
+                for g, t in zip(found, self.inputs, strict=True)]
 
+    def repeats(self, k: int, seed: np.ndarray) -> None:
+        """GradcheckError if the derivative of output number `k` is not the same when computed twice."""
+        for i, a, b in zip(self.checked, *[self.backward(self.outputs[k], seed) for _ in range(2)], strict=True):
+            if _apart(a, b) > self.nondet_tol:
+                raise GradcheckError(f"[gradcheck] Backward is not reentrant: the gradient of output {k} with respect "
+                                     f"to input {i} is not the same when computed twice")
 
-def _moved(func: Func, args: tuple[Any, ...], index: int, output: int, values: np.ndarray) -> np.ndarray:
-    """Output number `output` as float64 (n,), where input number `index` has these values."""
-    own = as_tensor(np.asarray(values, args[index].dtype)).to(args[index].device)
-    with no_grad():
-        result = _float_outputs(func(*args[:index], own.requires_grad_(), *args[index + 1:]))[output]
-    return result.numpy(force=True).astype(np.float64).reshape(-1)
+    def entries(self) -> None:
+        """Compares all entries of the Jacobians."""
+        numerical = [self.numerical(t) for t in self.inputs]
+        rng = np.random.default_rng(0)
+        for k, out in enumerate(self.outputs):
+            self.repeats(k, rng.standard_normal(out.numel()))
+            rows = [self.backward(out, row) for row in np.eye(out.numel())]
+            for column, i in enumerate(self.checked):
+                want = numerical[column][k]
+                got = np.array([r[column] for r in rows]).reshape(want.shape)
+                wrong = ~(np.abs(got - want) <= self.atol + self.rtol * np.abs(want))
+                if wrong.any():
+                    row, col = np.argwhere(wrong)[0]
+                    raise GradcheckError(f"[gradcheck] Jacobian mismatch for output {k} with respect to input {i}: at "
+                                         f"element {row} of the output and {col} of the input, "
+                                         f"analytical {got[row, col]:.6g}, numerical {want[row, col]:.6g}")
 
+    def fast(self) -> None:
+        """Compares u J v for one random u and v."""
+        rng = np.random.default_rng(0)
+        us = [rng.standard_normal(o.numel()) for o in self.outputs]
+        vs = [rng.standard_normal(tuple(t.shape)) for t in self.inputs]
+        moved = []
+        for t, v in zip(self.inputs, vs, strict=True):
+            memory = t.array.np
+            step = as_tensor((self.eps * v).astype(t.dtype)).to(t.device).array.np
+            moved.append(self.difference(memory, ..., step))
+        for k, (out, u) in enumerate(zip(self.outputs, us, strict=True)):
+            self.repeats(k, u)
+            for column, (i, g) in enumerate(zip(self.checked, self.backward(out, u), strict=True)):
+                v = vs[column]
+                got, want = float((g * v.reshape(-1)).sum()), float((moved[column][k] * u).sum())
+                scale = max(1.0, float(np.abs(u).sum()) * float(np.abs(v).sum()) / max(u.size, v.size, 1))
+                if not abs(got - want) <= self.atol * scale + self.rtol * abs(want):
+                    raise GradcheckError(f"[gradcheck] Jacobian mismatch for output {k} with respect to input {i}, "
+                                         f"along random directions: analytical {got:.6g}, numerical {want:.6g}; "
+                                         "fast_mode=False finds the entry")
 
-def _numerical(func: Func, args: tuple[Any, ...], index: int, output: int, eps: float) -> np.ndarray:
-    """The Jacobian by central differences: (elements of the output, elements of the input)."""
-    base = args[index].numpy(force=True)
-    columns = []
-    for element in range(base.size):
-        sides = []
-        for shift in (eps, -eps):
-            moved = base.copy()
-            moved.reshape(-1)[element] += shift
-            sides.append(_moved(func, args, index, output, moved))
-        columns.append((sides[0] - sides[1]) / (2 * eps))
-    return np.array(columns).T if columns else np.zeros((0, 0))
+    def gradients(self, dtypes: bool, undefined: bool) -> None:
+        """Runs backward from all outputs with gradients of 0, which must give 0; with `undefined`, from each alone, as
+        if the others got no gradient; with `dtypes`, checks the dtypes."""
+        outputs = [o for o in _float_outputs(self.func(*self.args)) if o.requires_grad]
+        for chosen in [outputs] + ([[o] for o in outputs] if undefined and len(outputs) > 1 else []):
+            if not chosen:
+                continue
+            seeds = [zeros_like(o.detach()) for o in chosen]
+            try:
+                found = grad(chosen, self.inputs, seeds, retain_graph=True, allow_unused=True)
+            except Exception as error:
+                if chosen is outputs:
+                    raise
+                raise GradcheckError("[gradcheck] Expected backward function to handle undefined output grads; "
+                                     f"it raised {error!r}") from error
+            for i, t, g in zip(self.checked, self.inputs, found, strict=True):
+                if g is not None and g.numpy(force=True).any():
+                    raise GradcheckError(f"[gradcheck] backward not multiplied by grad_output: the gradient of input "
+                                         f"{i} must be 0 where those of the outputs are")
+                if dtypes and g is not None and g.dtype != t.dtype:
+                    raise GradcheckError(f"[gradcheck] the gradient of input {i} must be {t.dtype}; got {g.dtype}")
 
 
 def gradgradcheck(func: Func, inputs: Inputs, grad_outputs: Tensor | Sequence[Tensor] | None = None, *,

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
+from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 from ..core.modes import mode, no_grad
@@ -48,11 +49,14 @@ class FunctionCtx:
     def __init__(self, name: str) -> None:
         self._name = name
         self._to_save: tuple[Tensor | None, ...] = ()
-        self._saved: tuple[Any, ...] = ()               # tensors; for an output its index, its array is in _outputs
+        # what the node keeps: tensors; for an output its index, its array is in _outputs
+        self._saved: tuple[Any, ...] = ()
         self._version = 0
         self._not_differentiable: tuple[Tensor, ...] = ()
         self._materialize = True
         self._outputs: dict[int, Any] = {}              # index -> (array, requires a gradient)
+        self._sealed = False                            # has forward ended?
+        self._no_tensors: frozenset[int] = frozenset()  # the outputs that are no tensors: their gradients are None
         self._reading: Node | None = None               # the node whose backward runs
 
     def save_for_backward(self, *tensors: Tensor | None) -> None:
@@ -87,7 +91,7 @@ class FunctionCtx:
     @property
     def saved_tensors(self) -> tuple[Any, ...]:         # of Tensors, and None where None was saved
         """The tensors that `save_for_backward` got. RuntimeError if one of them was changed in place since."""
-        if self._reading is None:
+        if not self._sealed:
             return self._to_save
         if self._version != _version(self._saved, self._outputs):
             stale(self._name, self._reading)
@@ -96,12 +100,14 @@ class FunctionCtx:
     def _output(self, index: int) -> Tensor:
         array, differentiable = self._outputs[index]
         node: Any = self._reading
-        if not differentiable:
+        if not differentiable or node is None:
             return new_tensor(array, None)
         return new_tensor(array, Slot(node, index, array.layout) if type(node.layout) is tuple else node)
 
     def _seal(self, outputs: list[Any], differentiable: list[bool]) -> None:
         """Keeps the arrays of saved outputs, not the tensors: those hold the node, and the node holds this context."""
+        self._sealed = True
+        self._no_tensors = frozenset([i for i, o in enumerate(outputs) if not isinstance(o, Tensor)])
         places = {id(o): i for i, o in enumerate(outputs)}
         self._saved = tuple([places.get(id(t), t) if t is not None else None for t in self._to_save])
         self._outputs = {s: (outputs[s].array, differentiable[s]) for s in self._saved if isinstance(s, int)}
@@ -115,20 +121,25 @@ def _version(saved: tuple[Any, ...], outputs: dict[int, Any]) -> int:
 
 
 class _FunctionOp:
-    """The op in the nodes of a `Function`; `node.saved` is the context."""
+    """The op in the nodes of a `Function`.
+
+    `node.saved` is the context, if it saved tensors. A context without them is in `node.attrs`, which is not freed.
+    """
 
     def __init__(self, function: type[Function]) -> None:
         self.function, self.name = function, function.__name__
 
     def backward(self, node: Node, g: Any, needs: list[bool]) -> list[Tensor | None]:
-        ctx, several = node.saved, type(node.layout) is tuple
+        ctx: Any = node.saved or (node.attrs or {})["context"]
+        several = type(node.layout) is tuple
         layouts: Any = node.layout if several else (node.layout,)
         gs = g if several else [g]
         if ctx._materialize:
-            gs = [zeros_like_layout(x) if t is None else t for t, x in zip(gs, layouts, strict=True)]
+            gs = [zeros_like_layout(x) if t is None and i not in ctx._no_tensors else t
+                  for i, (t, x) in enumerate(zip(gs, layouts, strict=True))]
         ctx._reading = node
         try:
-            results = self.function.backward(ctx, *gs)
+            results = self.function._derivative()(ctx, *gs)
         finally:
             ctx._reading = None
         return self._checked(results if isinstance(results, tuple) else (results,), node.inputs, needs)
@@ -192,31 +203,54 @@ class Function:
     vjp = backward
 
     @classmethod
+    def _derivative(cls) -> Callable[..., Any]:
+        """`backward`, or `vjp` if the subclass defines that. RuntimeError if it defines both."""
+        if cls.vjp is Function.vjp:
+            return cls.backward
+        if cls.backward is not Function.backward:
+            raise RuntimeError("Implementing both 'backward' and 'vjp' for a custom Function is not allowed. "
+                               f"[{cls.__name__}] remove one of them.")
+        return cls.vjp
+
+    @classmethod
+    def _bound(cls, args: tuple[Any, ...], kwargs: dict[str, Any], head: tuple[Any, ...]) -> tuple[tuple, dict]:
+        """All arguments of `forward` behind `head`: those with a position, and those that are keyword-only."""
+        try:
+            bound = signature(cls.forward).bind(*head, *args, **kwargs)
+        except TypeError as error:
+            raise TypeError(f"[{cls.__name__}] forward: {error}") from None
+        bound.apply_defaults()
+        for name, value in bound.kwargs.items():
+            if isinstance(value, Tensor) and value.requires_grad:
+                raise TypeError(f"[{cls.__name__}] a tensor that requires a gradient must have a position in forward; "
+                                f"got {name}, which is keyword-only")
+        return bound.args[len(head):], bound.kwargs
+
+    @classmethod
     def apply(cls, *args: Any, **kwargs: Any) -> Any:
         """Runs `forward` on the arguments, and records `backward` if one of them is a tensor that requires a gradient.
 
-        TypeError for keyword arguments, for a single output that is no tensor, and for None in a tuple of outputs.
+        An argument given by name counts at its position in `forward`, and has a gradient there as the others have.
+        With `setup_context`, `inputs` are all arguments with a position, also those left to their defaults.
+        TypeError if a single output is no tensor (or None).
         """
-        if kwargs:
-            raise TypeError(f"[{cls.__name__}] apply takes positional arguments only; got {', '.join(kwargs)}")
-        if cls.backward is Function.backward and cls.vjp is not Function.vjp:
-            cls.backward = staticmethod(cls.vjp)
         ctx = FunctionCtx(cls.__name__)
+        separate = cls.setup_context is not Function.setup_context
+        head = () if separate else (ctx,)
+        if kwargs or separate:
+            args, kwargs = cls._bound(args, kwargs, head)
         needs = tuple([isinstance(a, Tensor) and a.requires_grad for a in args])
         recording = mode.grad and any(needs)
         ctx.needs_input_grad = needs
         with no_grad():
-            if cls.setup_context is Function.setup_context:
-                result = cls.forward(ctx, *args)
-            else:
-                result = cls.forward(*args)
+            result = cls.forward(*head, *args, **kwargs)
+            if separate:
                 cls.setup_context(ctx, args, result)
         several = isinstance(result, tuple)
         outputs = list(result) if several else [result]
-        for i, o in enumerate(outputs):
-            if not isinstance(o, Tensor) and not (several and o is not None):
-                raise TypeError(f"[{cls.__name__}] forward must return a Tensor or a tuple; "
-                                f"got {type(o).__name__} at index {i}")
+        if not several and result is not None and not isinstance(result, Tensor):
+            raise TypeError(f"[{cls.__name__}] forward must return a Tensor or a tuple; "
+                            f"got {type(result).__name__} at index 0")
         if not recording:
             return tuple([_plain(o, args) for o in outputs]) if several else _plain(result, args)
         return cls._record(ctx, args, needs, outputs, several)
@@ -230,12 +264,14 @@ class Function:
         if not any(differentiable):
             return tuple([_plain(o, args) for o in outputs]) if several else _plain(outputs[0], args)
         edges = tuple([edge_of(a) if need else None for a, need in zip(args, needs, strict=True)])
+        saved, attrs = (ctx, None) if ctx._saved else ((), {"context": ctx})
         if not several:
-            return new_tensor(outputs[0].array, recorded(cls._op, edges, outputs[0].layout, ctx))
+            return new_tensor(outputs[0].array, recorded(cls._op, edges, outputs[0].layout, saved, attrs=attrs))
         none = outputs[differentiable.index(True)].layout       # any layout: for outputs that are no tensors
         layouts: Any = tuple([o.layout if isinstance(o, Tensor) else none for o in outputs])
-        node = recorded(cls._op, edges, layouts, ctx)
-        return tuple([new_tensor(o.array, Slot(node, i, o.layout)) if d else _plain(o, args)
+        node = recorded(cls._op, edges, layouts, saved, attrs=attrs)
+        made: dict[int, Tensor] = {}            # a tensor that forward returns twice comes out as one
+        return tuple([made.setdefault(id(o), new_tensor(o.array, Slot(node, i, o.layout))) if d else _plain(o, args)
                       for i, (o, d) in enumerate(zip(outputs, differentiable, strict=True))])
 
 

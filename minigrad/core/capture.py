@@ -109,7 +109,7 @@ class Recorder:
 
     def deposit(self, leaf: Tensor) -> None:
         """Notes a leaf whose `.grad` is about to be filled or added to."""
-        self.leaves.setdefault(id(leaf), (leaf, leaf.grad))
+        self.leaves.setdefault(id(leaf), (leaf, leaf._grad))
 
     def drop(self, leaf: Tensor) -> None:
         """Notes a leaf whose `.grad` is dropped: a replay need not find it as it was before the call."""
@@ -155,7 +155,7 @@ class _Program:
         self.inputs, self.outputs = inputs, outputs
         self.modes, self.before_replay = recorder.modes, recorder.before_replay
         self.bindings, self.members = mode.bindings, _members(recorder.modes)
-        self.grads = [(leaf, leaf.grad) for leaf, _ in recorder.leaves.values()]
+        self.grads = [(leaf, leaf._grad) for leaf, _ in recorder.leaves.values()]
         self.expected = [(leaf, before) for i, (leaf, before) in recorder.leaves.items()
                          if before is not None or known.get(i) is None and i not in recorder.emptied]
 
@@ -171,7 +171,7 @@ class _Program:
     def fits(self) -> bool:
         """Are train/eval modes, and the `.grad` that the step depends on, as they were at the recording?"""
         return (all([m.training is t for m, t in self.modes])
-                and all([leaf.grad is before for leaf, before in self.expected]))
+                and all([leaf._grad is before for leaf, before in self.expected]))
 
     def replay(self, inputs: list[Tensor]) -> Any:
         """Runs the launches on these inputs, and returns the tensors of the recording with their new values."""
@@ -186,7 +186,7 @@ class _Program:
             else:
                 lib.mg_replay(segment[1], segment[2])
         for leaf, g in self.grads:
-            leaf.grad = g
+            leaf._grad = g
         return self.outputs
 
 
@@ -210,7 +210,7 @@ class Captured:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         tensors: list[Tensor] = []
-        key = (_signature(args, tensors), _signature(kwargs, tensors) if kwargs else ())
+        key = (_signature(args, tensors), _signature(kwargs, tensors) if kwargs else (), mode.autocast)
         try:
             known = self.programs.get(key, ())
         except TypeError:
@@ -222,7 +222,7 @@ class Captured:
         if mode.recorder is not None:
             fail("capture", "a captured function cannot be recorded inside another recording", "",
                  "call the plain function inside")
-        before = {id(leaf): leaf.grad for program in known for leaf, _ in program.grads}
+        before = {id(leaf): leaf._grad for program in known for leaf, _ in program.grads}
         with _one_at_a_time:
             program = self._record(args, kwargs, tensors, before)
         self.programs[key] = [*[p for p in known if p.bound()], program]
@@ -250,7 +250,7 @@ def _input(t: Tensor) -> Tensor:
     """A copy of an argument in the program's own memory."""
     with no_grad():
         copied = t.clone()      # type: ignore[attr-defined]
-    copied.requires_grad = t.requires_grad
+    copied._requires_grad = t._requires_grad
     return copied
 
 
@@ -258,7 +258,7 @@ def _signature(value: Any, tensors: list[Tensor]) -> Any:
     """The layouts of tensors and the values of the rest, as a key. Appends the tensors to `tensors`, in order."""
     if isinstance(value, Tensor):
         tensors.append(value)
-        return value.array.layout, value.requires_grad
+        return value.array.layout, value._requires_grad
     if isinstance(value, (tuple, list)):
         return type(value), *[_signature(v, tensors) for v in value]
     if type(value) is dict:

@@ -38,7 +38,7 @@ def text(t: Variable) -> str:
         notes.append(f"device='{layout.device}'")
     if t.node is not None:
         notes.append(f"grad_fn={t.node}")
-    elif t.requires_grad:
+    elif t._requires_grad:
         notes.append("requires_grad=True")
     return f"tensor({', '.join([values, *notes])})"
 
@@ -57,7 +57,7 @@ def html(t: Variable) -> str:
     notes = [f"tensor {list(layout.shape)}", str(layout.dtype), str(layout.device)]
     if t.node is not None:
         notes.append(f"grad_fn={t.node}")
-    elif t.requires_grad:
+    elif t._requires_grad:
         notes.append("requires_grad=True")
     if values.ndim > 2 and values.size:
         notes.append(f"shown: [{', '.join('0' * (values.ndim - 2))}, :, :]")

@@ -14,7 +14,7 @@ from typing import Any
 
 from ..devices.base import Device
 from ..devices.memory import Array, Buffer, Layout
-from .hooks import hooks, post_hooks
+from .hooks import backward_with_hooks, fitting, hooks, node_hooks, node_pre_hooks, post_hooks
 from .modes import mode, set_recording
 from .shape import fail
 from .tape import FREED, Edge, Node, Slot, Variable, edge_of, located
@@ -45,11 +45,11 @@ def drop_grads(leaves: Iterable[Variable], set_to_none: bool) -> None:
     recorder = mode.recorder
     for leaf in leaves:
         if set_to_none:
-            leaf.grad = None
+            leaf._grad = None
             if recorder is not None:
                 recorder.drop(leaf)
-        elif leaf.grad is not None:
-            leaf.grad = functions.zero_(leaf.grad.detach())
+        elif leaf._grad is not None:
+            leaf._grad = functions.zero_(leaf._grad.detach())
 
 
 def _hooked(edge: Edge, g: Variable) -> Variable:
@@ -57,22 +57,19 @@ def _hooked(edge: Edge, g: Variable) -> Variable:
     for function in hooks.of(edge):
         changed = function(g)
         if changed is not None:
-            if changed.array.layout.shape != g.array.layout.shape:
-                fail("register_hook", "a hook must return a gradient of the same shape",
-                     [g.array.layout, changed.array.layout])
-            g = changed
+            g = fitting("register_hook", "what a hook returns", changed, g.array.layout)
     return g
 
 
 def keep_grad(t: Variable) -> None:
-    """Registers a hook that adds the gradient of `t` to `t.grad`; it does not keep `t` alive (`retain_grad()`)."""
+    """Registers a hook that adds the gradient of `t` to `t.grad`; it does not keep `t` alive (`retain_grad`)."""
     reference = weakref.ref(t)
 
     def store(g: Variable) -> None:
         alive = reference()
         if alive is not None:
-            alive.grad = g if alive.grad is None else functions.add(alive.grad, g)
-    hooks.add(edge_of(t), store)
+            alive._grad = functions.clone(g) if alive._grad is None else functions.add(alive._grad, g)
+    hooks.retain(edge_of(t), store)
 
 
 # ---- the walk --------------------------------------------------------------------------------------------------------
@@ -115,7 +112,6 @@ def walk(roots: list[Edge], gradients: list[Any], create_graph: bool, retain_gra
     """Carries gradients from the roots to the leaves. Returns the gradient of each leaf, or of each target if given.
 
     `bounded`: the walk ends at the targets, even if one leads to another; their hooks are left to the walk around it.
-
     The frontier is a heap, so the newest node comes next. Its gradient is complete: all that uses its output is newer.
     """
     wanted = frozenset(targets) if targets else _NOTHING
@@ -126,9 +122,11 @@ def walk(roots: list[Edge], gradients: list[Any], create_graph: bool, retain_gra
     owned: set[Edge] = set()            # edges whose gradient is in a buffer made here: it may be added to in place
     kept: dict[Edge, Any] = {}
     hooked, accumulate = hooks.tables, functions.accumulate
+    watched = node_pre_hooks.tables or node_hooks.tables
     try:
         for root, g in zip(roots, gradients, strict=True):
-            _send(root, g, pending, owned, frontier, create_graph)
+            if useful is None or root in useful:
+                _send(root, g, pending, owned, frontier, create_graph)
         while frontier:
             node = heappop(frontier)[1]
             g = pending.pop(node)
@@ -148,7 +146,8 @@ def walk(roots: list[Edge], gradients: list[Any], create_graph: bool, retain_gra
             needs = node.needs
             if needs is None or useful is not None:
                 needs = [e is not None and (useful is None or e in useful) for e in edges]
-            for edge, result in zip(edges, node.op.backward(node, g, needs)):      # noqa: B905 (this is the hot loop)
+            results = node.op.backward(node, g, needs) if not watched else backward_with_hooks(node, g, needs)
+            for edge, result in zip(edges, results):        # noqa: B905 (this is the hot loop)
                 if result is None or edge is None:
                     continue
                 if edge in owned and result.array.layout is edge.layout:
@@ -159,9 +158,8 @@ def walk(roots: list[Edge], gradients: list[Any], create_graph: bool, retain_gra
                     pending[edge] = result
                     if type(edge) is Node or type(edge) is Slot:
                         heappush(frontier, (edge.seq, edge))
-            if not retain_graph:
-                node.saved = FREED
-                node.out = None
+            if not retain_graph and (node.saved or node.out is not None):
+                node.saved, node.out = FREED, None
         if hooked and not bounded:
             pending = {edge: _hooked(edge, g) for edge, g in pending.items()}
     finally:
@@ -208,30 +206,42 @@ def backward(tensors: Sequence[Variable], gradients: Sequence[Variable | None], 
 
     `gradients[i]` has the shape of `tensors[i]`; None means 1, for a scalar. Arguments as in `torch.autograd.backward`.
     """
+    chosen = [] if inputs is None else _checked("backward", inputs)
+    for t in chosen:
+        if t.node is not None:
+            keep_grad(t)                    # its hook fills .grad
     roots, start = _starts("backward", tensors, gradients)
     taken = {id(g.array) for g in start}
     owners: dict[Edge, Variable] = {}
-    for t in inputs or ():
+    for t in chosen:
         owners.setdefault(edge_of(t), t)
     results = walk(roots, start, create_graph, retain_graph or create_graph, None if inputs is None else list(owners))
     recorder, hooked = mode.recorder, post_hooks.tables
-    for edge, g in results.items():
-        leaf: Any = owners.get(edge, edge)
-        if recorder is not None:
-            recorder.deposit(leaf)
-        _deposit(leaf, g, create_graph, taken)
-        if hooked:
-            for function in post_hooks.of(leaf):
-                function(leaf)
+    before = set_recording(create_graph) if hooked or create_graph else None
+    try:
+        for edge, g in results.items():
+            leaf: Any = owners.get(edge, edge)
+            if leaf.node is not None or not leaf._requires_grad:    # it no longer asks for gradients
+                continue
+            if recorder is not None:
+                recorder.deposit(leaf)
+            _deposit(leaf, g, create_graph, taken)
+            for function in post_hooks.of(leaf) if hooked else ():
+                if function(leaf) is not None:
+                    fail("register_post_accumulate_grad_hook", "hooks should return None", "",
+                         "assign to p.grad instead")
+    finally:
+        if before is not None:
+            set_recording(before)
 
 
 def _deposit(leaf: Variable, g: Variable, create_graph: bool, taken: set[int]) -> None:
     """Adds `g` to `leaf.grad`; copies it first if something else refers to it (`taken`: arrays that are in use)."""
-    if leaf.grad is not None:
+    if leaf._grad is not None:
         if create_graph:
-            leaf.grad = functions.add(leaf.grad, g)
+            leaf._grad = functions.add(leaf._grad, g)
         else:
-            functions.accumulate(_outside(leaf.grad), _outside(g))
+            functions.accumulate(_outside(leaf._grad), _outside(g))
         return
     array = g.array
     if not create_graph:
@@ -240,12 +250,12 @@ def _deposit(leaf: Variable, g: Variable, create_graph: bool, taken: set[int]) -
             g = functions.clone(_outside(g))
             array = g.array
     taken.add(id(array))
-    leaf.grad = g
+    leaf._grad = g
 
 
 def _outside(g: Any) -> Any:
     """The gradient on the same memory, outside the graph."""
-    return g.detach() if g.requires_grad else g
+    return g.detach() if g._requires_grad else g
 
 
 def _count_lone() -> int:
@@ -271,19 +281,15 @@ def grad(outputs: Variable | Sequence[Variable], inputs: Variable | Sequence[Var
         raise NotImplementedError("[autograd.grad] is_grads_batched is not supported; call grad once per vector")
     if not only_inputs:
         raise NotImplementedError("[autograd.grad] only_inputs=False is not supported; use backward() to fill .grad")
-    outs: list[Any] = list(outputs) if isinstance(outputs, (tuple, list)) else [outputs]
-    ins: list[Any] = list(inputs) if isinstance(inputs, (tuple, list)) else [inputs]
+    outs: list[Any] = [outputs] if isinstance(outputs, Variable) else list(outputs)
+    ins: list[Any] = _checked("autograd.grad", inputs)
     count = 1 if grad_outputs is not None else len(outs)
-    given = list(grad_outputs) if isinstance(grad_outputs, (tuple, list)) else [grad_outputs] * count
+    given = [grad_outputs] * count if grad_outputs is None or isinstance(grad_outputs, Variable) else list(grad_outputs)
     if len(given) != len(outs):
         fail("autograd.grad", "grad_outputs must have one entry for each output",
              f"{len(given)} for {len(outs)} outputs")
     if materialize_grads and allow_unused is False:
         raise ValueError("[autograd.grad] allow_unused must not be False when materialize_grads is True")
-    for i, t in enumerate(ins):
-        if not t.requires_grad:
-            fail("autograd.grad", f"input {i} does not require a gradient", t.array.layout,
-                 "call requires_grad_() before the forward pass")
     roots, start = _starts("autograd.grad", outs, given)
     edges = [edge_of(t) for t in ins]
     found = walk(roots, start, create_graph, create_graph if retain_graph is None else retain_graph, edges)
@@ -291,12 +297,26 @@ def grad(outputs: Variable | Sequence[Variable], inputs: Variable | Sequence[Var
     for i, (t, edge) in enumerate(zip(ins, edges, strict=True)):
         g = found.get(edge)
         if g is None and materialize_grads:
-            g = functions.zeros(t.array.layout)
+            g = functions.zeros(t.array.layout).requires_grad_(create_graph)
         elif g is None and not allow_unused:
             fail("autograd.grad", f"input {i}{located(t)} was not used in computing the outputs", t.array.layout,
                  "pass allow_unused=True to get None for it")
         results.append(g)
     return tuple(results)
+
+
+def _checked(op: str, inputs: Any) -> list[Any]:
+    """The `inputs` of `grad` or `backward`; RuntimeError if there is none, or one that does not require a gradient."""
+    inputs = [inputs] if isinstance(inputs, Variable) else list(inputs)
+    if not inputs:
+        fail(op, "inputs cannot be empty")
+    for i, t in enumerate(inputs):
+        if not isinstance(t, Variable):
+            fail(op, f"input {i} must be a tensor", type(t).__name__)
+        if not t._requires_grad:
+            fail(op, f"input {i} does not require a gradient", t.array.layout,
+                 "call requires_grad_() before the forward pass")
+    return inputs
 
 
 def _starts(op: str, tensors: Sequence[Variable],
@@ -307,7 +327,7 @@ def _starts(op: str, tensors: Sequence[Variable],
     roots, start = [], []
     for t, g in zip(tensors, gradients, strict=True):
         layout = t.array.layout
-        if not t.requires_grad:
+        if not t._requires_grad:
             fail(op, "the tensor does not require a gradient and has no graph behind it", layout,
                  "set requires_grad=True on what it is computed from, outside no_grad()")
         if g is None:
@@ -315,6 +335,8 @@ def _starts(op: str, tensors: Sequence[Variable],
                 fail(op, "a gradient can be left out for a scalar only", layout,
                      "reduce it first (loss.sum()) or pass gradient=")
             g = functions.ones_like(t)
+        elif not isinstance(g, Variable):
+            fail(op, "gradients can be tensors or None", type(g).__name__, kind=TypeError)
         elif g.array.layout.shape != layout.shape:
             fail(op, "the gradient must have the tensor's shape", [layout, g.array.layout])
         roots.append(edge_of(t))

@@ -1,4 +1,7 @@
-"""Hooks on gradients: functions that the walk calls with the gradient of a node or leaf."""
+"""Hooks on gradients: functions that the walk calls with the gradient of a node or leaf.
+
+Here too is the check of gradients that come from outside: what a hook returns, and what is assigned to `.grad`.
+"""
 from __future__ import annotations
 
 import itertools
@@ -6,7 +9,11 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
+from ..devices.memory import Array, Layout
+from .shape import fail
+
 _hook_ids = itertools.count()
+_LAST = float("inf")            # the key of the hook of `retain_grad`: hooks run in the order of their keys
 
 
 class RemovableHandle:
@@ -27,26 +34,77 @@ class RemovableHandle:
 
 
 class HookTable:
-    """Hooks of edges, which are kept weakly and found by identity (`==` of tensors is elementwise)."""
+    """Hooks of one kind. The edge itself holds them, so that the garbage collector sees a hook that refers to its own
+    tensor; the table knows weakly which edges have some."""
 
     def __init__(self) -> None:
-        self.tables: dict[int, tuple[weakref.ref, dict[int, Callable]]] = {}    # empty: the walk skips hooks
+        self.tables: dict[int, weakref.ref] = {}        # by the id of the edge; empty: the walk skips hooks
 
     def of(self, edge: Any) -> list[Callable]:
-        """The hooks of an edge, in order of registration."""
-        found = self.tables.get(id(edge))
-        return list(found[1].values()) if found else []
+        """The hooks of an edge, in order of registration; that of `retain_grad` is the last."""
+        if id(edge) not in self.tables:
+            return []
+        table = edge._hooks[self]
+        return [table[key] for key in sorted(table)]
+
+    def _table(self, edge: Any) -> dict[Any, Callable]:
+        key = id(edge)
+        if key not in self.tables:
+            if not hasattr(edge, "_hooks"):
+                edge._hooks = {}
+            edge._hooks[self] = {}
+            self.tables[key] = weakref.ref(edge, lambda _: self.tables.pop(key, None))
+        return edge._hooks[self]
 
     def add(self, edge: Any, function: Callable) -> RemovableHandle:
         """Registers a hook."""
-        key = id(edge)
-        if key not in self.tables:
-            self.tables[key] = (weakref.ref(edge, lambda _: self.tables.pop(key, None)), {})
-        table = self.tables[key][1]
+        table = self._table(edge)
         handle = RemovableHandle(table)
         table[handle.id] = function
         return handle
 
+    def retain(self, edge: Any, function: Callable) -> None:
+        """Registers the hook of `retain_grad`: one for each edge."""
+        self._table(edge)[_LAST] = function
+
+    def retains(self, edge: Any) -> bool:
+        """Has it such a hook?"""
+        return id(edge) in self.tables and _LAST in edge._hooks[self]
+
 
 hooks = HookTable()             # on the gradient of an edge: function(grad) -> grad or None
 post_hooks = HookTable()        # on a leaf whose .grad was just added to: function(leaf)
+node_pre_hooks = HookTable()    # before the backward of a node: function(grad_outputs) -> tuple or None
+node_hooks = HookTable()        # after it: function(grad_inputs, grad_outputs) -> tuple or None
+
+
+def _through(table: HookTable, node: Any, gradients: Any, *outputs: Any) -> Any:
+    """The gradients of a node's outputs (or inputs) after its hooks, as a list."""
+    for function in table.of(node):
+        changed = function(tuple(gradients), *outputs)
+        if changed is not None:
+            changed = changed if isinstance(changed, tuple) else (changed,)
+            if len(changed) != len(gradients):
+                fail("register_hook" if outputs else "register_prehook", "a hook must return as many gradients as it "
+                     "got", f"{len(changed)} for {len(gradients)}")
+            gradients = changed
+    return list(gradients)
+
+
+def backward_with_hooks(node: Any, g: Any, needs: Any) -> Any:
+    """The backward of a node, with its hooks before and after it."""
+    several = type(g) is list
+    given = _through(node_pre_hooks, node, g if several else [g])
+    return _through(node_hooks, node, node.op.backward(node, given if several else given[0], needs), tuple(given))
+
+
+def fitting(op: str, what: str, value: Any, layout: Layout) -> Any:
+    """`value`, if it may be a gradient of what has this layout: a tensor of its shape, dtype and device."""
+    if not isinstance(getattr(value, "array", None), Array):
+        fail(op, f"{what} must be a tensor or None", type(value).__name__, kind=TypeError)
+    have = value.array.layout
+    for name in ("shape", "dtype", "device"):
+        if getattr(have, name) != getattr(layout, name):
+            fail(op, f"{what} must have the {name} of the tensor", [layout, have] if name != "device" else
+                 [layout.device, have.device], "convert it with .to(device, dtype)" if name != "shape" else "")
+    return value

@@ -5,7 +5,7 @@ import sys
 import warnings
 from collections.abc import Callable, Collection, Iterable
 from functools import lru_cache, wraps
-from inspect import Parameter, signature
+from inspect import CO_VARKEYWORDS, Parameter, signature, unwrap
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -127,8 +127,9 @@ def explain_arguments(error: Exception, op: str, function: Callable[..., Any], a
 def guarded(function: Function) -> Function:
     """The function, which refuses keywords that it does not take by `unexpected`, and says which argument should be a
     Tensor. A call costs 0.1 us more."""
-    code = function.__code__
-    if code.co_flags & 0x08:                    # it takes any keyword, and looks at them itself
+    plain = unwrap(function)
+    code = plain.__code__
+    if code.co_flags & CO_VARKEYWORDS:          # it takes any keyword, and looks at them itself
         return function
     known = code.co_varnames[:code.co_argcount + code.co_kwonlyargcount]
     names = frozenset(known)
@@ -140,7 +141,7 @@ def guarded(function: Function) -> Function:
         try:
             return function(*args, **named)
         except (AttributeError, TypeError) as error:
-            explain_arguments(error, function.__name__, function, args, named)
+            explain_arguments(error, function.__name__, plain, args, named)
             raise
     return call     # type: ignore[return-value]
 

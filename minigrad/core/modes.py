@@ -4,10 +4,13 @@
 """
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from functools import wraps
 from threading import get_ident, local
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from .decorated import decorated
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -19,6 +22,7 @@ class Mode(local):
     """Switches of a thread. `fused` and `bindings` belong to the whole process: they are set on the class."""
 
     grad = True                 # operations are recorded
+    autocast: Any = None        # the dtype in which autocast runs products, or None
     recompute = False           # a checkpointed block is being run again
     recorder: Any = None        # the active capture, or None; layers and optimisers report their use to it
     fused = "auto"              # whether fused kernels are used: "auto", "off" or "require"
@@ -42,33 +46,42 @@ def set_recording(on: bool) -> bool:
 
 
 class _Switch:
-    """Switches recording on or off inside a `with` block or a decorated function; `enabled` says which."""
+    """Switches recording on or off inside a `with` block or a decorated function; `enabled` says which.
+
+    A decorated generator or coroutine function runs with it while its body runs; between the steps the caller's holds.
+    """
 
     enabled = False
+    before: tuple = ()          # what recording was before each `with` block that is open, the innermost first
 
     def __new__(cls, function: Callable | None = None) -> Self:
         self = super().__new__(cls)
         return self if function is None else self(function)     # type: ignore[return-value]
 
     def __enter__(self) -> None:
-        self.before = set_recording(self.enabled)
+        self.before = set_recording(self.enabled), self.before
 
     def __exit__(self, *_: object) -> None:
-        set_recording(self.before)
+        before, self.before = self.before
+        set_recording(before)
 
     def __call__(self, function: Function) -> Function:
-        @wraps(function)
-        def run(*args: Any, **kwargs: Any) -> Any:
-            before = set_recording(self.enabled)
-            try:
-                return function(*args, **kwargs)
-            finally:
-                set_recording(before)
-        return run          # type: ignore[return-value]
+        name = type(self).__name__
+        if not callable(function):
+            raise TypeError(f"[{name}] decorates a function, or takes no argument; got {function!r}")
+        if isinstance(function, type):
+            warnings.warn(f"[{name}] decorates functions and methods: of the class {function.__name__} it covers the "
+                          "construction only; decorate __init__ or the methods instead", FutureWarning, stacklevel=2)
+            return decorated(function, self.enabled, set_recording)       # type: ignore[return-value]
+        return wraps(function)(decorated(function, self.enabled, set_recording))          # type: ignore[return-value]
 
 
 class no_grad(_Switch):
-    """Inside, nothing is recorded. `with no_grad():`, `@no_grad()` or `@no_grad`."""
+    """Inside, nothing is recorded. `with no_grad():`, `@no_grad()` or `@no_grad`.
+
+    As a decorator it also takes generators, coroutines and async generators: it holds while their body runs, not for
+    their caller between two steps. A `with` block that yields or awaits inside holds for the caller as well.
+    """
 
 
 class enable_grad(_Switch):
@@ -91,17 +104,24 @@ class inference_mode(_Switch):
 class set_grad_enabled(_Switch):
     """Switches recording on or off: from the call on, inside a `with` block, or inside a decorated function."""
 
-    def __new__(cls, enabled: bool) -> Self:
+    called = False              # `before` holds what recording was at the call: the first `with` block ends with it
+
+    def __new__(cls, mode: bool) -> Self:
+        if not isinstance(mode, bool):
+            raise TypeError(f"[set_grad_enabled] mode must be a bool; got {mode!r}")
         self = super().__new__(cls)
-        self.enabled = bool(enabled)
-        self.before = set_recording(self.enabled)
+        self.enabled, self.called = mode, True
+        self.before = set_recording(self.enabled), ()
         return self
 
     def __enter__(self) -> None:
-        set_recording(self.enabled)         # `before` is what it was at the call
+        if not self.called:
+            super().__enter__()
+        self.called = False
+        set_recording(self.enabled)
 
     def __call__(self, function: Function) -> Function:
-        set_recording(self.before)          # a decorator: nothing is switched until the function runs
+        set_recording(self.before[0])       # a decorator: nothing is switched until the function runs
         return super().__call__(function)
 
 

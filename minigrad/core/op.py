@@ -26,6 +26,7 @@ from ..devices.memory import layout as layout_of
 from ..devices.plan import FusedPlan, Plan, remember
 from .arrays import contiguous_copy, dense
 from .engine import functions, walk
+from .half import Wide, half_result, wide_plan
 from .messages import not_a_tensor, unexpected
 from .modes import enable_grad, mode, paused, set_grad_enabled
 from .shape import fail, is_float
@@ -184,7 +185,13 @@ class Primitive(Documented):
             complete(self.name, self.attributes, self.defaults, attrs)
         plan = self.plans.get(key)
         if plan is None:
-            plan = self.prepare(*key[:len(key) - len(attrs)], **attrs)
+            known = key[:len(key) - len(attrs)]
+            try:
+                plan = self.prepare(*known, **attrs)
+            except NoKernel as error:
+                reason = error.with_traceback(None)
+            if plan is None:
+                plan = wide_plan(self, known, attrs, reason)
             plan.op, plan.attrs = self, plan.attrs or attrs
             remember(self.plans, key, plan)                     # last: other threads find a whole plan, or none
         return plan
@@ -192,20 +199,24 @@ class Primitive(Documented):
     def __call__(self, *inputs: Tensor, **attrs: Any) -> Any:
         arrays = [t.array for t in inputs]
         plan = self.plan([a.layout for a in arrays], attrs)
-        return self.finish(plan, inputs, plan.run(*arrays))     # type: ignore[misc]
+        try:
+            run = plan.run
+        except AttributeError:                                  # a `Wide` plan has none
+            return plan.at(inputs, attrs)                       # type: ignore[attr-defined]
+        return self.finish(plan, inputs, run(*arrays))
 
     def finish(self, plan: Plan, inputs: Sequence[Tensor], made: Any) -> Any:
         """What a plan made, as a tensor (or a tuple of them), recorded if need be."""
         if self.records and (not paused or mode.grad):
             for t in inputs:
-                if t.requires_grad:
+                if t._requires_grad:
                     return self.record(plan, inputs, made)
         return new_tensor(made, None) if type(made) is not list else tuple([new_tensor(a, None) for a in made])
 
     def record(self, plan: Plan, inputs: Sequence[Tensor], made: Any) -> Any:
         """What a plan made, with its node."""
         if self.joint:
-            edges = tuple([(t.node or t) if t.requires_grad else None for t in inputs])
+            edges = tuple([(t.node or t) if t._requires_grad else None for t in inputs])
             node = recorded(self, edges, plan.layout, (), 0, None, plan.attrs)
             if type(made) is list:
                 return tuple([new_tensor(a, Slot(node, i, a.layout)) for i, a in enumerate(made)])
@@ -213,9 +224,9 @@ class Primitive(Documented):
         rules = self.rules
         if not is_float(made.layout.dtype):
             return new_tensor(made, None)
-        edges = tuple([(t.node or t) if t.requires_grad and i in rules else None for i, t in enumerate(inputs)])
+        edges = tuple([(t.node or t) if t._requires_grad and i in rules else None for i, t in enumerate(inputs)])
         keep: frozenset[int] = frozenset().union(*[self.saves[i] for i, e in enumerate(edges) if e is not None])
-        saved = tuple([t if i in keep else None for i, t in enumerate(inputs)])
+        saved = tuple([t if i in keep else None for i, t in enumerate(inputs)]) if keep else ()
         version = sum([t.array.version for t in saved if t is not None])
         out = made if self.keeps_out else None
         return new_tensor(made, recorded(self, edges, made.layout, saved, version, out, plan.attrs))
@@ -235,18 +246,20 @@ class Primitive(Documented):
 class Op(Documented):
     """A composite: `definition(*tensors, **attrs)` in Tensor ops, with optional fused kernels.
 
-    `any_layout`: its kernels take inputs of any strides, so that nothing is copied before them.
+    `any_layout`: its kernels take inputs of any strides, so that nothing is copied before them. `like_first`: results
+    of half precision have the dtype of the first input, whatever the parameters have.
     """
 
-    def __init__(self, definition: Callable, nondifferentiable: tuple[int, ...] = (), any_layout: bool = False) -> None:
+    def __init__(self, definition: Callable, nondifferentiable: tuple[int, ...] = (), any_layout: bool = False,
+                 like_first: bool = False) -> None:
         super().__init__(definition.__name__, definition.__doc__)
         self.definition = definition
         self.__wrapped__ = definition          # inspect.getsource(op) and inspect.signature(op) show the definition's
         self.__module__ = definition.__module__
         self.inputs, self.attributes = (tuple(n) for n in parameters(definition))
         self.defaults: dict[str, Any] = definition.__kwdefaults__ or {}
-        self.nondifferentiable, self.any_layout = nondifferentiable, any_layout
-        self.plans: dict[tuple, FusedPlan | str] = {}           # a str says why the definition runs
+        self.nondifferentiable, self.any_layout, self.like_first = nondifferentiable, any_layout, like_first
+        self.plans: dict[tuple, FusedPlan | Wide | str] = {}    # a str says why the definition runs
         self.prepare: Callable | None = None
         self.rule: Callable | None = None
         self.grad_op = GradOp(self)            # the backward as an op: (inputs..., output gradients...) -> gradients
@@ -280,7 +293,7 @@ class Op(Documented):
                     arrays.append(array)
                     key.append(array.layout)
                     version += array.version
-                    if t.requires_grad:
+                    if t._requires_grad:
                         edges.append(t.node or t)
                         recording = True
                     else:
@@ -291,8 +304,8 @@ class Op(Documented):
             signature = plan = None             # the error is raised outside of the handler, to be shown alone
         if plan is None:
             plan = self._plan(signature, inputs, attrs)
-        if type(plan) is str:
-            return self.definition(*inputs, **attrs)
+        if type(plan) is not FusedPlan:
+            return self.definition(*inputs, **attrs) if type(plan) is str else plan.at(inputs, attrs)
         for i in plan.copied:
             arrays[i] = contiguous_copy(arrays[i])
         outputs, saved = plan.forward(*arrays)
@@ -306,14 +319,14 @@ class Op(Documented):
         constant = self.nondifferentiable
         return tuple([new_tensor(o, None if i in constant else Slot(node, i, o.layout)) for i, o in enumerate(outputs)])
 
-    def plan(self, inputs: Iterable[Tensor | None], attrs: dict[str, Any]) -> FusedPlan | str | None:
+    def plan(self, inputs: Iterable[Tensor | None], attrs: dict[str, Any]) -> FusedPlan | Wide | str | None:
         """The plan of an earlier call, or None. Its key: the layouts, then the attributes in the definition's order."""
         full = complete(self.name, self.attributes, self.defaults, attrs)
         layouts = [None if t is None else t.array.layout for t in inputs]
         return self.plans.get((*layouts, *[full[n] for n in self.attributes]))
 
-    def _plan(self, key: Any, inputs: tuple, attrs: dict) -> FusedPlan | str:
-        """Checks the signature, then chooses: kernels, or the definition and why."""
+    def _plan(self, key: Any, inputs: tuple, attrs: dict) -> FusedPlan | Wide | str:
+        """Checks the signature, then chooses: kernels, or the definition and why, in float32 for half precision."""
         if key is None:
             self._explain_arguments(inputs, attrs)
         layouts = [None if t is None else t.array.layout for t in inputs]
@@ -324,10 +337,18 @@ class Op(Documented):
         same_device(self.name, layouts)
         if self.rule is not None:
             self.rule(*layouts, **attrs)
+        dtype = half_result(layouts)
+        plan = self._choose(layouts, attrs, dtype is None)
+        if dtype is not None and type(plan) is str:
+            plan = Wide(self, inputs[0].dtype if self.like_first else dtype, "", exact=self.nondifferentiable)
+        return remember(self.plans, key, plan)
+
+    def _choose(self, layouts: list, attrs: dict, required: bool) -> FusedPlan | Wide | str:
+        """The kernels, or why there are none; `required`: RuntimeError then, if fused kernels are required."""
         if self.prepare is None:
-            return remember(self.plans, key, "no fused kernel is defined")
+            return "no fused kernel is defined"
         if mode.fused == "off":
-            return remember(self.plans, key, "fused kernels are switched off")
+            return "fused kernels are switched off"
         first = next(x for x in layouts if x is not None)
         flat = layouts if self.any_layout else [x and layout_of(x.device, x.dtype, x.shape) for x in layouts]
         try:
@@ -335,13 +356,13 @@ class Op(Documented):
         except NoKernel as reason:
             made = str(reason)
         if type(made) is str:
-            if mode.fused == "require":
+            if mode.fused == "require" and required:
                 fail(self.name, f"fused kernels are required, but {made}", layouts, "set_fused('auto')")
-            return remember(self.plans, key, made)
+            return made
         plan = made if isinstance(made, FusedPlan) else FusedPlan(*made)
         plan.why = f"fused kernel on {first.device}"
         plan.copied = tuple(i for i, (x, y) in enumerate(zip(layouts, flat, strict=True)) if x is not y)
-        return remember(self.plans, key, plan)
+        return plan
 
     def _explain_arguments(self, inputs: tuple, attrs: dict) -> NoReturn:
         complete(self.name, self.attributes, self.defaults, attrs)
@@ -404,7 +425,7 @@ class GradOp:
                results: list[Array | None]) -> list[Tensor | None]:
         """The gradients that the kernels gave, with a node over the op's inputs and output gradients."""
         tensors = (*inputs, *gs)
-        edges = tuple([edge_of(t) if t is not None and t.requires_grad else None for t in tensors])
+        edges = tuple([edge_of(t) if t is not None and t._requires_grad else None for t in tensors])
         version = sum([t.array.version for t in tensors if t is not None])
         given = [r for r in results if r is not None]
         all_attrs = {**(attrs or {}), "needs": tuple(r is not None for r in results), "count": len(inputs)}
@@ -427,13 +448,13 @@ def derived(definition: Callable, inputs: tuple[Tensor | None, ...], attrs: dict
         for t, need in zip(inputs, needs, strict=True):
             if t is None or not is_float(t.array.layout.dtype):
                 aliases.append(t)
-            elif create_graph and t.requires_grad:
+            elif create_graph and t._requires_grad:
                 aliases.append(functions.alias(t))
             else:
                 aliases.append(t.detach().requires_grad_(need))
         outputs = definition(*aliases, **(attrs or {}))
     outputs = outputs if isinstance(outputs, tuple) else (outputs,)
-    pairs = [(edge_of(o), g) for o, g in zip(outputs, gs, strict=True) if g is not None and o.requires_grad]
+    pairs = [(edge_of(o), g) for o, g in zip(outputs, gs, strict=True) if g is not None and o._requires_grad]
     targets = [edge_of(a) if need else None for a, need in zip(aliases, needs, strict=True)]
     found = walk([p[0] for p in pairs], [p[1] for p in pairs], create_graph, create_graph,
                  [t for t in targets if t is not None], bounded=True)
@@ -448,15 +469,15 @@ def same_device(name: str, layouts: Iterable[Layout | None]) -> None:
         fail(name, "all tensors must be on one device", [d.name for d in devices], "move them with .to(device)")
 
 
-def op(definition: Callable | None = None, *, nondifferentiable: tuple[int, ...] = ()) -> Any:
-    """Makes an op of a function of Tensors: tensors are positional, attributes keyword-only.
+def op(definition: Callable | None = None, **options: Any) -> Any:
+    """Makes an op of a function of Tensors: tensors are positional, attributes keyword-only; options as `Op` has them.
 
     >>> @op
     ... def scaled_square(x, *, scale=1.0):
     ...     return x * x * scale
     """
     if definition is None:
-        return lambda f: Op(f, nondifferentiable)
+        return lambda f: Op(f, **options)
     return Op(definition)
 
 

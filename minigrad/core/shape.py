@@ -25,9 +25,9 @@ def default_float() -> np.dtype:
 
 
 def set_default_float(dtype: np.dtype) -> None:
-    """Sets the default float dtype (`set_default_dtype`). TypeError for a dtype that is no NumPy float."""
+    """Sets the default float dtype (`set_default_dtype`). TypeError for a dtype that is no float."""
     global _default_float
-    if np.dtype(dtype).kind != "f":
+    if not is_float(np.dtype(dtype)):
         fail("set_default_dtype", "only floating-point dtypes can be the default", dtype, kind=TypeError)
     _default_float = np.dtype(dtype)
 

@@ -11,23 +11,28 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..devices.memory import Array, Layout
+from .hooks import RemovableHandle, node_hooks, node_pre_hooks
 
 _new = object.__new__
 
 
 class Variable:
-    """What the tape knows of a tensor. `node` is the op that made it, None for a leaf; `grad` is a tensor or None."""
+    """What the tape knows of a tensor. `node` is the op that made it, None for a leaf.
+
+    Code of this package reads and sets `_requires_grad` and `_grad`; properties of `Tensor` check what users assign.
+    """
 
     __slots__ = {
         "array": "the array: memory, and the layout under which it is seen",
         "node": "the node of the op that made it, or None for a leaf; of several outputs, the `Slot` of this one",
-        "requires_grad": "are gradients wanted, or computed on the way to what wants them?",
-        "grad": "the gradient, a tensor of the same shape, once `backward` has filled it; else None",
+        "_requires_grad": "are gradients wanted, or computed on the way to what wants them?",
+        "_grad": "the gradient, a tensor of the same shape, once `backward` has filled it; else None",
+        "_hooks": "its hooks, by their `HookTable`; not set where there are none",
         "__weakref__": ""}
     array: Array
     node: Any
-    requires_grad: bool
-    grad: Any
+    _requires_grad: bool
+    _grad: Any
 
 
 # ---- the tape --------------------------------------------------------------------------------------------------------
@@ -40,12 +45,12 @@ next_in_sequence = itertools.count(0, -1).__next__      # counts down: a heap gi
 class Node:
     """One recorded op: how the gradient of its output becomes those of its inputs. Made by `recorded`.
 
-    `saved` is what `op.backward` uses (FREED afterwards), `version` the sum of the version counters of what is saved,
+    `saved` is what `op.backward` uses (afterwards FREED, unless empty), `version` the sum of its version counters,
     `layout` that of the output (a tuple for several outputs), `out` the output's array if the derivative uses it.
     `needs[i]` says that input i has an edge; `needs` is None where that was not known at recording.
     """
 
-    __slots__ = ("op", "inputs", "saved", "version", "layout", "out", "attrs", "needs", "seq", "__weakref__")
+    __slots__ = ("op", "inputs", "saved", "version", "layout", "out", "attrs", "needs", "seq", "_hooks", "__weakref__")
     op: Any
     inputs: Sequence[Edge]
     saved: Any
@@ -61,6 +66,14 @@ class Node:
         """(node or leaf, output index) for each input, as PyTorch's `grad_fn.next_functions`."""
         return tuple((e.inputs[0], e.index) if type(e) is Slot else (e, 0) for e in self.inputs)
 
+    def register_prehook(self, hook: Callable) -> RemovableHandle:
+        """Calls `hook(grad_outputs)`, of a tuple, before this node's backward. A tuple that it returns replaces it."""
+        return node_pre_hooks.add(self, hook)
+
+    def register_hook(self, hook: Callable) -> RemovableHandle:
+        """Calls `hook(grad_inputs, grad_outputs)` after this node's backward. A tuple replaces `grad_inputs`."""
+        return node_hooks.add(self, hook)
+
     def name(self) -> str:
         """The op's name and "_backward"."""
         return f"{self.op.name}_backward"
@@ -72,7 +85,7 @@ class Node:
 class Slot:
     """Output number `index` of a node with several outputs, whose backward takes a list of gradients."""
 
-    __slots__ = ("inputs", "index", "layout", "seq", "__weakref__")
+    __slots__ = ("inputs", "index", "layout", "seq", "_hooks", "__weakref__")
 
     def __init__(self, node: Node, index: int, layout: Layout) -> None:
         self.inputs, self.index, self.layout = (node,), index, layout

@@ -7,7 +7,7 @@ Type checkers and editors read these in `methods.pyi`, which `tests/project/stub
 """
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 import numpy as np
@@ -17,10 +17,10 @@ from ..devices.memory import Array, Layout
 from . import engine
 from .display import host_values, html, text
 from .engine import functions
-from .hooks import RemovableHandle, hooks, post_hooks
+from .gradient import Gradients
 from .modes import mode
 from .shape import default_float, fail, is_float
-from .tape import Slot, Variable, edge_of
+from .tape import Slot, Variable
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -48,7 +48,7 @@ class Size(tuple[int, ...]):
         return f"Size({list(self)})"
 
 
-class Tensor(Methods):
+class Tensor(Gradients, Methods):
     """An n-dimensional array that records what is computed from it. Made by `minigrad.tensor`, `zeros`, `randn`, ..."""
 
     __slots__ = ()
@@ -62,7 +62,7 @@ class Tensor(Methods):
         source = functions.empty(*data) if all(isinstance(n, int) for n in data) else functions.as_tensor(data[0])
         if not isinstance(data[0] if data else None, Tensor):
             source = functions.cast(source, default_float())
-        self.array, self.node, self.requires_grad, self.grad = source.array, None, False, None
+        self.array, self.node, self._requires_grad, self._grad = source.array, None, False, None
 
     # ---- what it is ----
 
@@ -182,7 +182,7 @@ class Tensor(Methods):
 
     @data.setter
     def data(self, value: Tensor) -> None:
-        if self.requires_grad and not is_float(value.array.layout.dtype):
+        if self._requires_grad and not is_float(value.array.layout.dtype):
             fail("data", "a tensor that requires gradients needs floating-point data", value.array.layout,
                  "convert with .float()")
         self.array = value.array
@@ -194,17 +194,19 @@ class Tensor(Methods):
 
     def detach_(self) -> Tensor:
         """Cuts this tensor itself off from the graph. Returns it."""
-        self.node, self.requires_grad = None, False
+        self.node, self._requires_grad = None, False
         return self
 
     def requires_grad_(self, requires_grad: bool = True) -> Tensor:
         """Asks for gradients (of float tensors), or no longer (leaves). Returns the tensor; RuntimeError for others."""
+        if not isinstance(requires_grad, bool):
+            fail("requires_grad_", "requires_grad must be a bool", repr(requires_grad), kind=TypeError)
         if requires_grad and not is_float(self.array.layout.dtype):
             fail("requires_grad_", "only floating-point tensors can require gradients", self.array.layout,
                  "convert with .float()")
         if not requires_grad and self.node is not None:
             fail("requires_grad_", "only a leaf can stop requiring gradients", self.array.layout, "use detach()")
-        self.requires_grad = requires_grad or self.node is not None
+        self._requires_grad = requires_grad or self.node is not None
         return self
 
     def backward(self, gradient: Tensor | None = None, retain_graph: bool | None = None, create_graph: bool = False,
@@ -219,35 +221,16 @@ class Tensor(Methods):
             gradient = functions.as_tensor(gradient)
         engine.backward([self], [gradient], bool(retain_graph), [inputs] if isinstance(inputs, Tensor) else inputs)
 
-    def register_hook(self, hook: Callable[[Tensor], Tensor | None]) -> RemovableHandle:
-        """Calls `hook(grad)` when this tensor's gradient is known. What the hook returns (if not None) replaces it."""
-        if not self.requires_grad:
-            fail("register_hook", "the tensor does not require a gradient", self.array.layout)
-        return hooks.add(edge_of(self), hook)
-
-    def register_post_accumulate_grad_hook(self, hook: Callable[[Tensor], None]) -> RemovableHandle:
-        """Calls `hook(self)` after a gradient was added to this leaf's `.grad`."""
-        if self.node is not None or not self.requires_grad:
-            fail("register_post_accumulate_grad_hook", "needs a leaf that requires gradients", self.array.layout)
-        return post_hooks.add(self, hook)
-
-    def retain_grad(self) -> None:
-        """Lets `backward` set `.grad` of this tensor too, though it is not a leaf."""
-        if not self.requires_grad:
-            fail("retain_grad", "the tensor does not require a gradient", self.array.layout)
-        if self.node is not None:
-            engine.keep_grad(self)
-
     # ---- values ----
 
     def numpy(self, *, force: bool = False) -> np.ndarray:
         """The values as a NumPy array that shares memory (on the CPU). `force` detaches, and copies from a GPU.
 
-        RuntimeError for a tensor in a graph, TypeError for one on a GPU, unless `force`.
+        RuntimeError for a tensor in a graph (outside `no_grad`), TypeError for one on a GPU, unless `force`.
         """
         if mode.recorder is not None:
             mode.recorder.refuse("numpy()")
-        if self.requires_grad and not force:
+        if self._requires_grad and mode.grad and not force:
             fail("numpy", "the tensor is part of a graph", self.array.layout,
                  "call detach() first, or numpy(force=True)")
         if self.array.layout.device.type != "cpu":
@@ -329,8 +312,8 @@ def new_tensor(array: Array, node: Any) -> Tensor:
     t = _new(Tensor)
     t.array = array
     t.node = node
-    t.requires_grad = node is not None
-    t.grad = None
+    t._requires_grad = node is not None
+    t._grad = None
     return t
 
 

@@ -34,6 +34,7 @@ class Device(Protocol):
 _LAYOUTS_MAX = 16384            # with more layouts than this (many sequence lengths), the table is emptied
 _POOL_MAX = 1 << 30             # after so many bytes taken from the system, unused buffers are given back to it
 _layouts: dict[tuple, Layout] = {}
+halves_seen: set[np.dtype] = set()     # the 16-bit float dtypes that a layout had; while empty, nobody looks for them
 _grown = 0                      # bytes taken from the system since unused buffers were given back
 _private: dict[Layout, list] | None = None    # the free lists of the active capture
 private_regions: set[int] = set()             # first addresses of the memory that was taken for it
@@ -92,6 +93,8 @@ def layout(device: Device, dtype: np.dtype, shape: tuple[int, ...], strides: tup
             # every array has a layout, so all dtypes are checked here: bytes read as Python objects would crash
             raise TypeError(f"[tensor] elements must be numbers or bools in this machine's byte order; got {dtype}; "
                             "convert with astype()")
+        if dtype.itemsize == 2 and dtype.kind in "fV":
+            halves_seen.add(dtype)
         dense = contiguous_strides(shape)
         contiguous = (strides is None or 0 in shape
                       or all(n == 1 or s == d for n, s, d in zip(shape, strides, dense, strict=True)))

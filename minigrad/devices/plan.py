@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from .base import NoKernel
 from .memory import Array, Layout, alloc, contiguous_strides, view
 
 _PLANS_MAX = 4096
@@ -33,6 +34,10 @@ class Plan:
         self.op: Any = None
         self.attrs = attrs
 
+    def fresh(self, *arrays: Array) -> Any:
+        """A new array with the result."""
+        return self.run(*arrays)
+
 
 class FusedPlan(Plan):
     """A signature of a composite that has kernels.
@@ -54,8 +59,23 @@ def view_plan(to: Layout, offset: int) -> Plan:
     return Plan(lambda x: view(x, to, offset), to, "view", offset=offset)
 
 
-def host_plan(to: Layout, function: Callable[..., None], why: str) -> Plan:
-    """The plan of a NumPy function, `function(*inputs, out)`, for a signature that has no kernel."""
+def is_half(dtype: np.dtype) -> bool:
+    """Is it a float of 16 bits: float16, or ml_dtypes' bfloat16?"""
+    return dtype.itemsize == 2 and (dtype.kind == "f" or dtype.name == "bfloat16")
+
+
+def not_half(why: str, *inputs: Layout) -> None:
+    """Raises NoKernel if an input is of half precision: then the op runs in float32, where NumPy would round each step.
+    """
+    if any([is_half(x.dtype) for x in inputs]):
+        raise NoKernel(why)
+
+
+def host_plan(to: Layout, function: Any, why: str, *inputs: Layout) -> Plan:
+    """The plan of a NumPy function, `function(*inputs, out)`, for a signature that has no kernel. If it computes with
+    its inputs, their layouts are given: it is not for half precision."""
+    not_half(why, *inputs)
+
     def run(*arrays: Array) -> Array:
         y = alloc(to)
         to.device.host.call(function, y.np, *[a.np for a in arrays])

@@ -6,6 +6,7 @@ of `reduction`, as in PyTorch, and warn.
 """
 from __future__ import annotations
 
+from ..core.half import rounds_once
 from ..core.messages import warn
 from ..core.shape import BOOL, broadcast_shapes, fail
 from ..core.tensor import Tensor
@@ -134,6 +135,11 @@ def huber_loss(input: Tensor, target: Tensor, reduction: str = "mean", delta: fl
         raise RuntimeError(f"[huber_loss] delta must be positive; got {delta}")
     if weight is None:
         return ops.huber_loss(input, target, reduction=reduction, delta=delta)
+    return _weighted_huber(input, target, weight, delta, reduction)
+
+
+@rounds_once
+def _weighted_huber(input: Tensor, target: Tensor, weight: Tensor, delta: float, reduction: str) -> Tensor:
     return _reduce(ops.huber_loss(input, target, reduction="none", delta=delta) * weight, reduction)
 
 
@@ -274,12 +280,17 @@ def kl_div(input: Tensor, target: Tensor, size_average: bool | None = None, redu
     reduction = reduction_of(size_average, reduce, reduction)
     broadcast_shapes("kl_div", input.shape, target.shape)
     if reduction == "batchmean":
-        total = ops.kl_div(input, target, reduction="sum", log_target=log_target)
-        return total / input.shape[0] if input.ndim else total
+        return _batchmean(input, target, log_target)
     if reduction == "mean" and size_average is None and reduce is None:
         warn("reduction: 'mean' divides the total loss by the number of elements; 'batchmean' divides it by the batch "
              "size, as the definition of the divergence does")
     return ops.kl_div(input, target, reduction=checked_reduction(reduction), log_target=log_target)
+
+
+@rounds_once
+def _batchmean(input: Tensor, target: Tensor, log_target: bool) -> Tensor:
+    total = ops.kl_div(input, target, reduction="sum", log_target=log_target)
+    return total / input.shape[0] if input.ndim else total
 
 
 class KLDivLoss(_Loss):

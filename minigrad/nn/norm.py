@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 
+from ..core.half import narrowed, rounds_once, widened
 from ..core.modes import mode, no_grad
 from ..core.shape import BOOL, axes_of, axis_of, fail
 from ..core.tensor import Tensor
@@ -156,13 +157,15 @@ def axes_in_order(name: str, axis: Any, ndim: int, count: int) -> tuple[int, ...
 
 
 def _over_features(name: str, input: Tensor, shape: tuple[int, ...], weight: Tensor | None, bias: Tensor | None,
-                   eps: float, mask: Tensor | None, lengths: Lengths, axis: Axis,
+                   eps: float | None, mask: Tensor | None, lengths: Lengths, axis: Axis,
                    plain: Callable[[Tensor], Tensor]) -> Tensor:
     """A norm over some dimensions of each sample, with `axis=`, `mask=` or `lengths=`; `plain` is it without them."""
     axes = axes_in_order(name, tuple(range(-len(shape), 0)) if axis is None else axis, input.ndim, len(shape))
-    x = to_end(input, axes)
+    x = to_end(widened(input), axes)
+    if eps is None:
+        eps = float(np.finfo(x.dtype).eps)
     if mask is None and lengths is None:
-        return from_end(plain(x), axes)
+        return narrowed(from_end(plain(x), axes), input)
     valid = to_end(valid_mask(name, input, mask, lengths, axes), axes)
     if math.prod(valid.shape[valid.ndim - len(shape):]) == 1:           # whole samples are valid or not
         y = plain(where(valid, x, 0.0))
@@ -170,7 +173,7 @@ def _over_features(name: str, input: Tensor, shape: tuple[int, ...], weight: Ten
         last = tuple(range(x.ndim - len(shape), x.ndim))
         y = masked_norm(x, valid, axes=last, eps=eps, centered=name == "layer_norm")[0]
         y = _scaled(y, weight, bias, shape)
-    return from_end(where(valid, y, 0.0), axes)
+    return narrowed(from_end(where(valid, y, 0.0), axes), input)
 
 
 def layer_norm(input: Tensor, normalized_shape: Size, weight: Tensor | None = None, bias: Tensor | None = None,
@@ -225,7 +228,7 @@ def rms_norm(input: Tensor, normalized_shape: Size, weight: Tensor | None = None
     """x / sqrt(mean(x^2) + eps) * weight over the last dimensions, or those of `axis` (Zhang and Sennrich 2019, eq. 4).
 
     Shapes: input (*, *normalized_shape), weight normalized_shape -> same. `eps=None` is the machine epsilon of the
-    input's dtype.
+    input's dtype, of float32 for half precision.
     """
     shape = as_shape(normalized_shape)
     if mask is None and lengths is None and axis is None:
@@ -233,8 +236,7 @@ def rms_norm(input: Tensor, normalized_shape: Size, weight: Tensor | None = None
 
     def plain(x: Tensor) -> Tensor:
         return rms_norm_op(x, weight, normalized_shape=shape, eps=eps)
-    epsilon = float(np.finfo(input.dtype).eps) if eps is None else eps
-    return _over_features("rms_norm", input, shape, weight, None, epsilon, mask, lengths, axis, plain)
+    return _over_features("rms_norm", input, shape, weight, None, eps, mask, lengths, axis, plain)
 
 
 class RMSNorm(_Affine):
@@ -285,9 +287,9 @@ def group_norm(input: Tensor, num_groups: int, weight: Tensor | None = None, bia
     valid = valid_mask("group_norm", input, mask, lengths, (1,))
     groups, each = (num_groups, c // num_groups) if valid.shape[1] == c and c > 1 else (1, 1)
     grouped = valid.reshape(valid.shape[0], groups, each, *valid.shape[2:])
-    x = input.reshape(n, num_groups, c // num_groups, *space)
+    x = widened(input).reshape(n, num_groups, c // num_groups, *space)
     y = masked_norm(x, grouped, axes=tuple(range(2, input.ndim + 1)), eps=eps)[0]
-    return where(valid, _scaled(y.reshape(input.shape), weight, bias, _channel_shape(input)), 0.0)
+    return narrowed(where(valid, _scaled(y.reshape(input.shape), weight, bias, _channel_shape(input)), 0.0), input)
 
 
 class GroupNorm(_Affine):
@@ -388,10 +390,10 @@ def _masked_batch_norm(input: Tensor, valid: Tensor, running_mean: Tensor | None
         y = batch_norm_eval(where(valid, input, 0.0), running_mean, running_var, weight, bias,  # type: ignore[arg-type]
                             eps=eps)
         return where(valid, y, 0.0)
-    y, mean, var, count = masked_norm(input, valid, axes=(0, *range(2, input.ndim)), eps=eps)
+    y, mean, var, count = masked_norm(widened(input), valid, axes=(0, *range(2, input.ndim)), eps=eps)
     if not mode.recompute:
         _update_where_counted(running_mean, running_var, mean.reshape(-1), var.reshape(-1), count.reshape(-1), momentum)
-    return where(valid, _scaled(y, weight, bias, _channel_shape(input)), 0.0)
+    return narrowed(where(valid, _scaled(y, weight, bias, _channel_shape(input)), 0.0), input)
 
 
 @no_grad()
@@ -529,15 +531,15 @@ def instance_norm(input: Tensor, running_mean: Tensor | None = None, running_var
     update = (running_mean is not None or running_var is not None) and not mode.recompute
     if mask is not None or lengths is not None:
         valid = valid_mask("instance_norm", input, mask, lengths, (1,))
-        y, mean, var, count = masked_norm(input, valid, axes=tuple(range(2, input.ndim)), eps=eps)
+        y, mean, var, count = masked_norm(widened(input), valid, axes=tuple(range(2, input.ndim)), eps=eps)
         if update:
             _update_by_valid_samples(running_mean, running_var, mean, var, count, momentum)
-        return where(valid, _scaled(y, weight, bias, _channel_shape(input)), 0.0)
+        return narrowed(where(valid, _scaled(y, weight, bias, _channel_shape(input)), 0.0), input)
     if input.numel() and input.numel() == input.shape[0] * input.shape[1]:
         raise ValueError(f"Expected more than 1 spatial element when training, got input size {tuple(input.shape)}")
     if update:
         with no_grad():
-            flat = input.detach().reshape(input.shape[0], input.shape[1], -1)
+            flat = widened(input.detach()).reshape(input.shape[0], input.shape[1], -1)
             if running_mean is not None:
                 running_update(running_mean, flat.mean(2).mean(0), momentum)
             if running_var is not None:
@@ -607,6 +609,7 @@ class InstanceNorm3d(_InstanceNorm):
 # ---- to length 1 ----
 
 
+@rounds_once
 def normalize(input: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12) -> Tensor:
     """x / max(||x||_p, eps) along `dim`: vectors of length 1. Any shape -> same."""
     return input / input.norm(p, dim, keepdim=True).clamp(min=eps)

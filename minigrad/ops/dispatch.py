@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ..core.half import Wide
 from ..core.modes import mode, paused
 from ..core.op import Op, Primitive, complete, registry
 from ..core.shape import fail
@@ -25,7 +26,6 @@ from .arguments import fits, hashable, must_fit
 _new = object.__new__
 _PLAIN = frozenset((float, int, bool))
 _ONE = (True,)
-_NOT_SAVED = (None,)
 _NOTHING: tuple = ()
 _constants: dict[tuple, Tensor] = {}
 
@@ -96,14 +96,14 @@ def unary(op: Any) -> Callable[[Any], Any]:
         call_kernel(ptr, x.ptr, plan.walk)
         t = _new(Tensor)
         t.array = out
-        t.grad = None
-        if differentiable and input.requires_grad and (not paused or mode.grad):
-            t.node = recorded(op, (input.node or input,), to, (input,) if saves_input else _NOT_SAVED,
+        t._grad = None
+        if differentiable and input._requires_grad and (not paused or mode.grad):
+            t.node = recorded(op, (input.node or input,), to, (input,) if saves_input else _NOTHING,
                               x.version if saves_input else 0, out if keeps_out else None, None, _ONE)
-            t.requires_grad = True
+            t._requires_grad = True
             return t
         t.node = None
-        t.requires_grad = False
+        t._requires_grad = False
         return t
     return call
 
@@ -143,9 +143,9 @@ def binary(op: Any) -> Callable[[Any, Any], Any]:
         call_kernel(ptr, x.ptr, y.ptr, plan.walk)
         t = _new(Tensor)
         t.array = out
-        t.grad = None
+        t._grad = None
         if differentiable:
-            ra, rb = input.requires_grad, other.requires_grad
+            ra, rb = input._requires_grad, other._requires_grad
             if (ra or rb) and (not paused or mode.grad):
                 version = 0
                 sa = sb = None
@@ -157,11 +157,12 @@ def binary(op: Any) -> Callable[[Any, Any], Any]:
                     version += y.version
                 need_a, need_b = ra and a_rule, rb and b_rule
                 edges = (input.node or input) if need_a else None, (other.node or other) if need_b else None
-                t.node = recorded(op, edges, to, (sa, sb), version, out if keeps_out else None, None, (need_a, need_b))
-                t.requires_grad = True
+                saved = _NOTHING if sa is None and sb is None else (sa, sb)
+                t.node = recorded(op, edges, to, saved, version, out if keeps_out else None, None, (need_a, need_b))
+                t._requires_grad = True
                 return t
         t.node = None
-        t.requires_grad = False
+        t._requires_grad = False
         return t
     return call
 
@@ -190,7 +191,7 @@ def ternary(op: Any) -> Callable[[Any, Any, Any], Any]:
             return op.apply(condition, input, other)
         out = alloc(plan.layout)
         call_kernel(out.ptr, c.ptr, x.ptr, y.ptr, plan.walk)
-        if (input.requires_grad or other.requires_grad) and (not paused or mode.grad):
+        if (input._requires_grad or other._requires_grad) and (not paused or mode.grad):
             return op.record(plan, (condition, input, other), out)
         return new_tensor(out, None)
     return call
@@ -210,7 +211,7 @@ def binary_in_place(op: Any) -> Callable[[Any, Any], Any]:
             call_kernel = None
         if call_kernel is None:
             return op.into(input, input, other)
-        if plan.layout is not to or (input.requires_grad or other.requires_grad) and mode.grad or x.block is y.block:
+        if plan.layout is not to or (input._requires_grad or other._requires_grad) and mode.grad or x.block is y.block:
             return op.into(input, input, other)
         call_kernel(x.ptr, x.ptr, y.ptr, plan.walk)
         x.storage.version += 1
@@ -270,20 +271,19 @@ def with_number(op: Any, index: int) -> Callable[[Any, Any], Any]:
             call_kernel(ptr, x.ptr, address, plan.walk)
         t = _new(Tensor)
         t.array = out
-        t.grad = None
-        if differentiable and input.requires_grad and (not paused or mode.grad):
-            edge, kept = input.node or input, input if saves_tensor else None
-            if not saves_number:
-                value = None
-            version = x.version if saves_tensor else 0
-            if index:
-                t.node = recorded(op, (None, edge), to, (value, kept), version, out if keeps_out else None, None, needs)
-            else:
-                t.node = recorded(op, (edge, None), to, (kept, value), version, out if keeps_out else None, None, needs)
-            t.requires_grad = True
+        t._grad = None
+        if differentiable and input._requires_grad and (not paused or mode.grad):
+            edge, version = input.node or input, x.version if saves_tensor else 0
+            saved = _NOTHING
+            if saves_tensor or saves_number:
+                kept, value = input if saves_tensor else None, value if saves_number else None
+                saved = (value, kept) if index else (kept, value)
+            edges = (None, edge) if index else (edge, None)
+            t.node = recorded(op, edges, to, saved, version, out if keeps_out else None, None, needs)
+            t._requires_grad = True
             return t
         t.node = None
-        t.requires_grad = False
+        t._requires_grad = False
         return t
     return call
 
@@ -319,14 +319,14 @@ def activation(op: Op, saves_output: bool) -> Callable[[Any], Tensor]:
         call_kernel(ptr, x.ptr, plan.walk)
         t = _new(Tensor)
         t.array = out
-        t.grad = None
-        if input.requires_grad and (not paused or mode.grad):
+        t._grad = None
+        if input._requires_grad and (not paused or mode.grad):
             saved = plan, (input,), out if saves_output else x
             t.node = recorded(op, (input.node or input,), to, saved, x.version, None, plan.attrs)
-            t.requires_grad = True
+            t._requires_grad = True
             return t
         t.node = None
-        t.requires_grad = False
+        t._requires_grad = False
         return t
     return call
 
@@ -356,7 +356,7 @@ def activation_with_numbers(op: Op, saves_output: bool) -> Callable[..., Tensor]
         to = plan.layout
         out = alloc(to)
         call_kernel(out.ptr, x.ptr, plan.walk, *numbers)
-        if input.requires_grad and (not paused or mode.grad):
+        if input._requires_grad and (not paused or mode.grad):
             saved = plan, (input,), out if saves_output else x
             return new_tensor(out, recorded(op, (input.node or input,), to, saved, x.version, None, plan.attrs))
         return new_tensor(out, None)
@@ -383,14 +383,17 @@ def through(decide: Callable[..., Plan], t: Tensor, *args: Any) -> Tensor:
     try:
         a = t.array
         plan = decide(a.layout, *args)
+        op, offset = plan.op, plan.offset
     except (AttributeError, TypeError):
         plan = None                                 # type: ignore[assignment]
-    if plan is None:                                # an argument that cannot be a key (a list), or is wrong
+    if plan is None:                                # half precision; an argument that cannot be a key, or is wrong
         if not isinstance(t, Tensor):
             raise TypeError(f"[{decide.__name__.strip('_')}] expected a Tensor; got {type(t).__name__}")
         a = t.array
         plan = decide(a.layout, *[hashable(value) for value in args])
-    op, offset = plan.op, plan.offset
+        if type(plan) is Wide:
+            return plan.at((t,), plan.attrs)
+        op, offset = plan.op, plan.offset
     array: Array
     if offset is None:
         array = plan.run(a)                         # type: ignore[misc]
@@ -400,18 +403,18 @@ def through(decide: Callable[..., Plan], t: Tensor, *args: Any) -> Tensor:
         v.ptr = a.ptr + offset
         v.block = a.block
         v.owner = a.owner if type(a) is View else a
-    if t.requires_grad and op.records and (not paused or mode.grad):
+    if t._requires_grad and op.records and (not paused or mode.grad):
         if op.keeps:
             return op.record(plan, (t,), array)
         out = _new(Tensor)
         out.node = recorded(op, (t.node or t,), plan.layout, _NOTHING, 0, None, plan.attrs)
-        out.requires_grad = True
+        out._requires_grad = True
     else:
         out = _new(Tensor)
         out.node = None
-        out.requires_grad = False
+        out._requires_grad = False
     out.array = array
-    out.grad = None
+    out._grad = None
     return out
 
 
@@ -425,7 +428,7 @@ def indexed(op: Primitive) -> Callable[..., Tensor]:
         if plan is None:
             plan = op.plan((a.layout, i.layout), dict(zip(names, values, strict=True)))
         array = plan.run(a, i)                      # type: ignore[misc]
-        if x.requires_grad and (not paused or mode.grad):
+        if x._requires_grad and (not paused or mode.grad):
             edges = (x.node or x, None)
             return new_tensor(array, recorded(op, edges, plan.layout, (None, index), i.version, None, plan.attrs))
         return new_tensor(array, None)

@@ -12,6 +12,7 @@ from functools import lru_cache
 from math import prod
 from typing import Any
 
+from ..core.half import rounds_once
 from ..core.shape import axis_of, fail
 from ..core.tensor import Tensor
 from .dispatch import through
@@ -110,6 +111,7 @@ def _labels(term: str, rank: int | None, equation: str, dots: int = 0) -> list[i
     return [ord(c) for c in before] + ([-d for d in range(dots, 0, -1)] if dotted else []) + [ord(c) for c in after]
 
 
+@rounds_once
 def einsum(equation: Any, *operands: Any) -> Tensor:
     """Sums of products in Einstein's notation: `einsum("ij,jk->ik", a, b)` is a @ b.
 

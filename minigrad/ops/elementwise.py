@@ -1,6 +1,6 @@
 """Elementwise primitives: one kernel each, walked by a plan; broadcasting, promotion, numbers as operands.
 
-The kernels are in native/elementwise.c and ops/elementwise.cu. 16-bit floats are computed in float32, as PyTorch does;
+The kernels are in native/elementwise.c and ops/elementwise.cu. Half precision is computed in float32 (core/half.py);
 for other dtypes without a kernel NumPy's function runs as a launch with `out=`. The table of the primitives is in
 math.py; what can be composed of them is in formula.py and activation.py.
 """
@@ -12,8 +12,9 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from ..core.arrays import cast_array, copy_array, written_once
+from ..core.arrays import copy_array, written_once
 from ..core.engine import functions
+from ..core.half import Wide, half_result, in_float32
 from ..core.messages import taken
 from ..core.modes import mode
 from ..core.op import Primitive, parameters, same_device
@@ -33,7 +34,7 @@ from ..core.tensor import Tensor, bump, writable
 from ..devices.base import Device, Kernel
 from ..devices.launch import by_plan, launch
 from ..devices.memory import Array, Layout, alloc, layout
-from ..devices.plan import Plan, elementwise_plan, host_plan, remember
+from ..devices.plan import Plan, elementwise_plan, host_plan, is_half, not_half, remember
 from .arguments import fits
 from .convert import cast
 from .dispatch import binary, constant, described, held, ternary, unary, with_number
@@ -97,7 +98,7 @@ class Elementwise(Primitive):
         if named and self.options is None:
             raise TypeError(f"[{self.name}] {next(iter(named))} was given twice")
         if named and len(inputs) == len(self.inputs):
-            given = self.options(*inputs, **named)      # type: ignore[misc]
+            given = self._optional(inputs, named)
             if isinstance(given, Tensor):
                 return given if out is None else write(out, given)
             inputs = given
@@ -115,6 +116,13 @@ class Elementwise(Primitive):
         """The names of its arguments that may be given by keyword."""
         return [*self.inputs, *(parameters(self.options)[1] if self.options is not None else ()), "out"]
 
+    def _optional(self, inputs: tuple, named: dict[str, Any]) -> Any:
+        """What options mean: other inputs, or the result; in half precision the result, rounded once."""
+        dtype = half_result([t.array.layout for t in inputs if isinstance(t, Tensor)])
+        if dtype is not None:
+            return in_float32(self, dtype, *inputs, **named)
+        return self.options(*inputs, **named)                   # type: ignore[misc]
+
     def refuse(self, inputs: tuple) -> NoReturn:
         """Raises because of operands that are neither tensors nor numbers."""
         raise TypeError(f"[{self.name}] arguments must be tensors or numbers, at least one a tensor; got "
@@ -129,26 +137,15 @@ class Elementwise(Primitive):
         self.allow(dtype)
         shape = first.shape if len(layouts) == 1 else broadcast_shapes(self.name, *[x.shape for x in layouts])
         out = layout(first.device, BOOL if self.result == "bool" else dtype, shape)
+        why = f"no {self.name} kernel for {dtype}: NumPy"
+        if self.kernel_kinds != "size":             # kernels that only move elements take half precision
+            not_half(why, *layouts)
         kernel = self.kernel(layouts[-1])
         if kernel is not None:
             return Plan(None, out, f"kernel {kernel.name}", kernel, elementwise_plan(out, *layouts))
-        if is_float(dtype) and dtype.itemsize == 2:
-            return self._widened(out, layouts)
         if self.function is None:
             fail(self.name, f"there is no kernel for {dtype} on {first.device}", layouts, kind=NotImplementedError)
-        return host_plan(out, self.function, f"no {self.name} kernel for {dtype}: NumPy")
-
-    def _widened(self, out: Layout, layouts: tuple[Layout, ...]) -> Plan:
-        """16-bit floats are computed in float32."""
-        dtype = layouts[-1].dtype
-        widened = [layout(x.device, FLOAT32 if x.dtype == dtype else x.dtype, x.shape) for x in layouts]
-        wide = self.prepare_plan(*widened)
-
-        def run(*arrays: Array) -> Array:
-            y = alloc(out)
-            copy_array(y, self.run(wide, [cast_array(a, FLOAT32) if a.layout.dtype == dtype else a for a in arrays]))
-            return y
-        return Plan(run, out, f"{dtype} is computed in float32")
+        return host_plan(out, self.function, why)
 
     def allow(self, dtype: np.dtype) -> None:
         """Refuses a dtype that it is not defined for."""
@@ -190,23 +187,37 @@ class Elementwise(Primitive):
             dtype = remember(self.known_dtypes, key, self.common_dtype(inputs[1:] if self.selects else inputs))
         device = next(t for t in inputs if isinstance(t, Tensor)).array.layout.device
         operands = inputs[1:] if self.selects else inputs
-        tensors: Any = tuple([held(t, dtype, device) if not isinstance(t, Tensor) else
+        # a number beside half precision is not rounded, unless the kernel only moves or compares
+        wide = is_half(dtype) and self.kernel_kinds != "size" and self.result != "bool"
+        number = FLOAT32 if wide else dtype
+        tensors: Any = tuple([self._held(t, dtype, number, device) if not isinstance(t, Tensor) else
                               t if t.array.layout.dtype == dtype else cast(t, dtype) for t in operands])
         if any([t is None for t in tensors]):
-            tensors = self._with_large_numbers(operands, dtype, device)
+            tensors = self._with_large_numbers(operands, dtype, number, device)
         return ((inputs[0], *tensors) if self.selects else tensors), dtype
 
-    def _with_large_numbers(self, operands: tuple[Any, ...], dtype: np.dtype, device: Device) -> tuple[Tensor, ...]:
-        """The operands where `dtype` cannot hold a number. Floats take it as infinite, and so do comparisons, whose
-        result then is that of the values. Else integers are computed in int64, and the result wraps around."""
+    def _held(self, value: Any, dtype: np.dtype, number: np.dtype, device: Device) -> Tensor | None:
+        """A number as a tensor of the dtype `number`. None if it does not fit, or if it may become an element and does
+        not fit `dtype`."""
+        if self.picks and number != dtype and held(value, dtype, device) is None:
+            return None
+        return held(value, number, device)
+
+    def _with_large_numbers(self, operands: tuple[Any, ...], dtype: np.dtype, number: np.dtype,
+                            device: Device) -> tuple[Tensor, ...]:
+        """The operands where a number does not fit. Floats take it as infinite, and so do comparisons, whose result is
+        then that of the values. Else integers are computed in int64, and the result wraps around."""
         floats = is_float(dtype) or self.result == "bool"
         wide = dtype if is_float(dtype) else FLOAT32 if floats else INT64 if dtype.itemsize < 8 else dtype
+        number = number if is_float(dtype) else wide
 
         def taken(n: Any) -> Any:
-            if fits(n, dtype) or self.picks or not (floats or -1 << 63 <= n < 1 << 64):
-                return constant(n, dtype if self.picks else wide, device, self.name)        # raises if it does not fit
-            if floats:
-                return constant(math.copysign(math.inf, n), wide, device)
+            if self.picks:
+                return constant(n, dtype, device, self.name)                    # raises if it does not fit
+            if floats and not fits(n, number if is_float(dtype) else dtype):
+                return constant(math.copysign(math.inf, n), number, device)
+            if floats or fits(n, dtype) or not -1 << 63 <= n < 1 << 64:
+                return constant(n, number, device, self.name)                   # raises if it does not fit int64
             return constant((n - low) % (1 << 64) + low, wide, device)
 
         low = 0 if wide.kind == "u" else -1 << 63
@@ -227,13 +238,14 @@ class Elementwise(Primitive):
             return NotImplemented
         tensors, dtype = found
         plan = self.plan([t.array.layout for t in tensors], {})
-        out = self.finish(plan, tensors, self.run(plan, [t.array for t in tensors]))
+        out = plan.at(tensors) if type(plan) is Wide else self.finish(
+            plan, tensors, self.run(plan, [t.array for t in tensors]))
         return out if self.result == "bool" else cast(out, dtype)
 
     def run(self, plan: Plan, arrays: list[Array]) -> Array:
         """A new array with the result."""
         if plan.kernel is None:
-            return plan.run(*arrays)                        # type: ignore[misc]
+            return plan.fresh(*arrays)
         out = alloc(plan.layout)
         self.launch(plan, out, arrays)
         return out
@@ -251,7 +263,7 @@ class Elementwise(Primitive):
             inputs += tuple([options.pop(n) for n in self.inputs[len(inputs):] if n in options])
             options = taken(self.name + "_", options, self.keywords()[len(self.inputs):-1])
         if options:
-            given = self.options(*inputs, **options)        # type: ignore[misc]
+            given = self._optional(inputs, options)
             return write(target, given) if isinstance(given, Tensor) else self.into(target, *given)
         if mode.grad:
             for t in (target, *inputs):

@@ -7,18 +7,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from functools import wraps
+from functools import partial, wraps
 from typing import Any
 
 import numpy as np
 
+from ..core.half import finfo, half_result, in_float32
 from ..core.messages import taken
 from ..core.op import Op, op, public
 from ..core.shape import BOOL, default_float, fail, is_float
 from ..core.tensor import Tensor
 from ..devices.base import KernelTable
 from ..devices.memory import Array, Layout, alloc
-from ..devices.plan import elementwise_plan
+from ..devices.plan import elementwise_plan, remember
 from .convert import cast, result_type
 from .dispatch import constant
 from .math import (
@@ -78,29 +79,42 @@ def _not_tensors(make: Any) -> Iterator[tuple]:
     yield ("two", "three", {}), TypeError, "must be a tensor"
 
 
-def formula(definition: Callable) -> Any:
+def formula(definition: Callable, selects: bool = False) -> Any:
     """Makes an op without kernels of a definition: calling it runs the definition.
 
-    Arguments that are not annotated `Tensor` may be numbers; at least one argument must be a tensor.
+    Arguments that are not annotated `Tensor` may be numbers; at least one argument must be a tensor. `selects`: it
+    computes nothing, so that half precision needs no float32.
     """
     op = Op(definition)
+    known: dict[tuple, Callable] = {}               # what runs, by the layouts of tensors and the types of the rest
     op.error_function = _not_tensors
     kinds = definition.__annotations__
     tensors = tuple([(n, kinds[n] == "Tensor") for n in op.inputs])
-    known = (*op.inputs, *op.attributes)
+    names = (*op.inputs, *op.attributes)
 
-    @wraps(definition)
-    def call(*inputs: Any, **attrs: Any) -> Any:
-        if attrs:
-            attrs = taken(op.name, attrs, known)
+    def choose(inputs: tuple, attrs: dict) -> Callable:
+        if len(taken(op.name, attrs, names)) < len(attrs):
+            return lambda *inputs, **attrs: call(*inputs, **taken(op.name, attrs, names))
         for (name, needed), t in zip(tensors, inputs, strict=False):
             if needed and isinstance(t, _NUMBERS):
                 raise TypeError(f"[{op.name}] {name} must be a tensor; got {type(t).__name__}")
         if not any([isinstance(t, Tensor) for t in (*inputs, *attrs.values())]):
             got = ", ".join([type(t).__name__ for t in inputs])
             raise TypeError(f"[{op.name}] at least one argument must be a tensor; got {got}")
-        return definition(*inputs, **attrs)
+        dtype = half_result([t.array.layout for t in (*inputs, *attrs.values()) if isinstance(t, Tensor)])
+        return definition if selects or dtype is None else partial(in_float32, definition, dtype)
+
+    @wraps(definition)
+    def call(*inputs: Any, **attrs: Any) -> Any:
+        key = (*[t.array.layout if isinstance(t, Tensor) else type(t) for t in (*inputs, *attrs.values())], *attrs)
+        run = known.get(key)
+        if run is None:
+            run = remember(known, key, choose(inputs, attrs))
+        return run(*inputs, **attrs)
     return public(op, call)
+
+
+_selection = partial(formula, selects=True)
 
 
 def _floats(name: str, *inputs: Any) -> None:
@@ -173,7 +187,7 @@ def isneginf(input: Tensor) -> Tensor:
     return eq(input, -math.inf)
 
 
-@formula
+@_selection
 def nan_to_num(input: Tensor, nan: float | None = None, posinf: float | None = None,
                neginf: float | None = None) -> Tensor:
     """NaN, inf and -inf replaced by numbers: `nan` (default 0), `posinf` and `neginf`.
@@ -183,15 +197,10 @@ def nan_to_num(input: Tensor, nan: float | None = None, posinf: float | None = N
     dtype = input.array.layout.dtype
     if not is_float(dtype):
         return copy(input)
-    wide = np.finfo(dtype) if dtype.kind == "f" else _bfloat16_limits()
+    wide = finfo(dtype)
     out = where(isnan(input), 0.0 if nan is None else nan, input)
     out = where(isposinf(input), float(wide.max) if posinf is None else posinf, out)
     return where(isneginf(input), float(wide.min) if neginf is None else neginf, out)
-
-
-def _bfloat16_limits() -> Any:
-    import ml_dtypes
-    return ml_dtypes.finfo("bfloat16")
 
 
 # ---- choosing --------------------------------------------------------------------------------------------------------
@@ -234,7 +243,7 @@ def _clamp_kernels(kernels: KernelTable, x: Layout, *, low: float, high: float) 
     return run_forward, run_backward
 
 
-@formula
+@_selection
 def clamp(input: Tensor, min: Any = None, max: Any = None) -> Tensor:
     """min(max(input, min), max). Where min > max, the result is max.
 
@@ -264,7 +273,7 @@ def clamp_max(input: Tensor, max: Any) -> Tensor:
     return clamp(input, None, max)
 
 
-@formula
+@_selection
 def masked_fill(input: Tensor, mask: Tensor, value: Any) -> Tensor:
     """`value` where the bool tensor `mask` (which broadcasts) is true, else `input`; the dtype is that of `input`.
 

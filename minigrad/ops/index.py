@@ -15,6 +15,7 @@ import numpy as np
 
 from ..core.arrays import copy_array
 from ..core.engine import functions
+from ..core.half import rounds_once
 from ..core.modes import mode, no_grad
 from ..core.op import Primitive
 from ..core.shape import BOOL, INT64, axis_of, broadcast_shapes, fail
@@ -182,6 +183,7 @@ def _rows(op: str, input: Tensor, dim: int, index: Tensor, source: Tensor) -> tu
     return x, at, source, a
 
 
+@rounds_once
 def index_add(input: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: float = 1) -> Tensor:
     """A copy of `input` with `alpha` times the slices of `source` added at the places along `dim` that the vector
     `index` names: out[index[i]] += alpha * source[i] for `dim` 0. `source` has `input`'s dtype, and its shape but for

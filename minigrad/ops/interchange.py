@@ -98,8 +98,8 @@ def deepcopy(input: Tensor, memo: dict[int, Any]) -> Tensor:
     with no_grad():
         copied = clone(input)
         out = _new(type(input))
-        out.array, out.node, out.requires_grad = copied.array, None, input.requires_grad
-        out.grad = None if input.grad is None else clone(input.grad)
+        out.array, out.node, out._requires_grad = copied.array, None, input._requires_grad
+        out._grad = None if input._grad is None else clone(input._grad)
     if hasattr(input, "__dict__"):
         out.__dict__.update(input.__dict__)
     memo[id(input)] = out
@@ -114,7 +114,7 @@ def reduce_ex(input: Tensor, protocol: Any) -> tuple[Any, ...]:
 
 def _unpickled(kind: type, values: np.ndarray, requires_grad: bool, device: str) -> Tensor:
     out: Any = _new(kind)
-    out.array, out.node, out.requires_grad, out.grad = open_device(device).upload(values), None, requires_grad, None
+    out.array, out.node, out._requires_grad, out._grad = open_device(device).upload(values), None, requires_grad, None
     return out
 
 

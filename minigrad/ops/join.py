@@ -150,7 +150,7 @@ def _again(op: Primitive, tensors: Any, dim: Any) -> Tensor | None:
         return None
     made = plan.run(*arrays)
     for t in tensors:
-        if t.requires_grad and (not paused or mode.grad):
+        if t._requires_grad and (not paused or mode.grad):
             return op.record(plan, tensors, made)
     return new_tensor(made, None)
 

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from ..core.half import rounds_once
 from ..core.op import address, op, same_dtypes
 from ..core.shape import INT64, broadcast_shapes, fail, is_float
 from ..core.tensor import Tensor
@@ -263,6 +264,7 @@ def binary_cross_entropy_with_logits(input: Tensor, target: Tensor, weight: Tens
     return _bce_with_logits(input, target, weight, pos_weight, reduction=reduction)
 
 
+@rounds_once
 def kl_div(input: Tensor, target: Tensor, *, reduction: str = "mean", log_target: bool = False) -> Tensor:
     """t (log(t) - input), 0 where t is 0, reduced (Kullback and Leibler 1951).
 
@@ -500,6 +502,7 @@ def cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None, *
                           label_smoothing=float(label_smoothing))
 
 
+@rounds_once
 def nll_loss(input: Tensor, target: Tensor, weight: Tensor | None = None, *, ignore_index: int = -100,
              reduction: str = "mean") -> Tensor:
     """-weight[t] input[t] for the labels t: the negative log-likelihood.

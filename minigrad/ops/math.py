@@ -18,7 +18,7 @@ from ..core.op import Primitive
 from ..core.shape import BOOL, FLOAT32, INT64, default_float, fail, is_float
 from ..core.tensor import Tensor, new_tensor
 from ..devices.memory import Array, Buffer, Layout, alloc, layout
-from ..devices.plan import Plan, host_plan
+from ..devices.plan import Plan, host_plan, not_half
 from .convert import cast
 from .dispatch import binary, constant
 from .elementwise import Elementwise
@@ -389,6 +389,7 @@ for _division in (floor_divide, remainder, fmod):
 def _prepare_power(input: Layout, *, exponent: float) -> Plan:
     """input^exponent for a number as exponent. Cubes and inverse squares are computed as products, which are faster."""
     value = constant(exponent, input.dtype, input.device).array
+    not_half(f"no power kernel for {input.dtype}", input)
     plan = pow.plan((input, value.layout), {})
     out = plan.layout
     squares = square.plan((input,), {})
@@ -470,7 +471,8 @@ def _polygamma_host(n: int, x: Any, out: Any) -> None:
 
 def _prepare_polygamma(input: Layout, *, n: int) -> Plan:
     """The nth derivative of digamma, computed by NumPy."""
-    return host_plan(layout(input.device, input.dtype, input.shape), partial(_polygamma_host, n), "NumPy")
+    return host_plan(layout(input.device, input.dtype, input.shape), partial(_polygamma_host, n), "NumPy",
+                     input)
 
 
 _polygamma: Primitive = Primitive("polygamma", _prepare_polygamma,

@@ -8,7 +8,8 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from ..core.messages import not_a_tensor, one_dtype
+from ..core.half import rounds_once
+from ..core.messages import one_dtype
 from ..core.modes import mode
 from ..core.op import Primitive, op, same_device
 from ..core.shape import BOOL, broadcast_shapes, fail, is_float, promote
@@ -16,7 +17,8 @@ from ..core.tape import recorded
 from ..core.tensor import Tensor, new_tensor
 from ..devices.base import KernelTable, NoKernel
 from ..devices.memory import Array, Layout, alloc, layout
-from ..devices.plan import Plan, reduce_plan, view_strides
+from ..devices.plan import Plan, host_plan, reduce_plan, view_strides
+from .creation import as_tensor
 from .dispatch import through
 from .math import add, copy, mul
 from .reduce import sum_op
@@ -51,13 +53,10 @@ def _prepare_matmul(a: Layout, b: Layout) -> Plan:
     rows, columns = a.shape[-2:-1], b.shape[-1:] if b.ndim > 1 else ()
     out = layout(a.device, a.dtype, broadcast_shapes("matmul", a.shape[:-2], b.shape[:-2]) + rows + columns)
     kernel = a.device.kernels.gemm.get(a.dtype)
-    if kernel is None or not out.size:
-        def run_host(x: Array, y: Array) -> Array:
-            z = alloc(out)
-            if out.size:
-                a.device.host.call(_on_host, z.np, x.np, y.np)
-            return z
-        return Plan(run_host, out, f"no gemm kernel for {a.dtype}: NumPy on the host")
+    if not out.size:
+        return Plan(lambda x, y: alloc(out), out, "there are no elements")
+    if kernel is None:
+        return host_plan(out, _on_host, f"no gemm kernel for {a.dtype}: NumPy on the host", a, b)
     table, *numbers = gemm_plan(out, a, b)
     offsets = table.ptr if table is not None else 0
 
@@ -69,10 +68,7 @@ def _prepare_matmul(a: Layout, b: Layout) -> Plan:
 
 
 def _on_host(a: Any, b: Any, out: Any) -> None:
-    if is_float(a.dtype) and a.dtype.itemsize == 2:         # sums of half-precision products are made in float32
-        out[...] = np.matmul(a.astype(np.float32), b.astype(np.float32))
-    else:
-        out[...] = np.matmul(a, b)
+    out[...] = np.matmul(a, b)
 
 
 def gemm_plan(out: Layout, a: Layout, b: Layout) -> tuple[Any, ...]:
@@ -150,29 +146,36 @@ _matmul = Primitive("matmul", _prepare_matmul, {"a": _matmul_vjp_a, "b": _matmul
 
 
 def operator_matmul(input: Tensor, other: Any) -> Tensor:
-    """`input @ other`; NotImplemented where one is no Tensor."""
+    """`input @ other`; an array counts as a Tensor. NotImplemented where one is neither."""
     op = _matmul                        # what detect_anomaly names
     try:
         a, b = input.array, other.array
     except AttributeError:
         a = None
     if a is None:
-        if isinstance(other, np.ndarray):       # NumPy would make an array of the tensor
-            raise not_a_tensor("matmul", "other", other)
-        return NotImplemented
+        return operator_matmul(input, as_tensor(other)) if isinstance(other, np.ndarray) else NotImplemented
     key = (a.layout, b.layout)
     plan = op.plans.get(key)
     if plan is None:
         plan = op.plan(key, {})
-    c = plan.run(a, b)
+    try:
+        run = plan.run
+    except AttributeError:              # a `Wide` plan: half precision
+        return plan.at((input, other))  # type: ignore[attr-defined]
+    c = run(a, b)
     if mode.grad:
-        ra, rb = input.requires_grad, other.requires_grad
+        ra, rb = input._requires_grad, other._requires_grad
         if ra or rb:
             version = (b.version if ra else 0) + (a.version if rb else 0)
             edges = (input.node or input) if ra else None, (other.node or other) if rb else None
             saved = input if rb else None, other if ra else None
             return new_tensor(c, recorded(op, edges, plan.layout, saved, version))
     return new_tensor(c, None)
+
+
+def reflected_matmul(input: Tensor, other: Any) -> Tensor:
+    """`other @ input`, where `other` is an array."""
+    return operator_matmul(as_tensor(other), input) if isinstance(other, np.ndarray) else NotImplemented
 
 
 def matmul(input: Tensor, other: Tensor, *, out: Tensor | None = None) -> Tensor:
@@ -297,6 +300,7 @@ def _fits(name: str, input: Tensor, product: Tensor) -> Tensor:
     return product
 
 
+@rounds_once
 def addmm(input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
     """beta * input + alpha * (mat1 @ mat2).
 
@@ -305,6 +309,7 @@ def addmm(input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: float = 1, alpha: 
     return _blend(input, _fits("addmm", input, mm(mat1, mat2)), beta, alpha)
 
 
+@rounds_once
 def addmv(input: Tensor, mat: Tensor, vec: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
     """beta * input + alpha * (mat @ vec).
 
@@ -313,6 +318,7 @@ def addmv(input: Tensor, mat: Tensor, vec: Tensor, *, beta: float = 1, alpha: fl
     return _blend(input, _fits("addmv", input, mv(mat, vec)), beta, alpha)
 
 
+@rounds_once
 def baddbmm(input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
     """beta * input + alpha * (batch1 @ batch2).
 
@@ -321,6 +327,7 @@ def baddbmm(input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: float = 1, a
     return _blend(input, _fits("baddbmm", input, bmm(batch1, batch2)), beta, alpha)
 
 
+@rounds_once
 def addbmm(input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
     """beta * input + alpha * (the sum of batch1 @ batch2 over the batch).
 
@@ -431,4 +438,4 @@ def _linear_reference(x: Any, weight: Any, bias: Any) -> Any:
 
 
 INPLACE = {"addmm", "addmv", "addbmm", "baddbmm"}
-METHODS = {"__matmul__": operator_matmul}
+METHODS = {"__matmul__": operator_matmul, "__rmatmul__": reflected_matmul}

@@ -41,7 +41,7 @@ def _affine(y: Tensor, weight: Tensor | None, bias: Tensor | None, shape: tuple[
     return y if bias is None else add(y, reshape(bias, shape))
 
 
-@op
+@op(like_first=True)
 def layer_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, *, normalized_shape: tuple[int, ...],
                eps: float = 1e-5) -> Tensor:
     """Layer normalization (Ba, Kiros and Hinton 2016, eq. 4), over the last dimensions.
@@ -129,12 +129,13 @@ def _layer_norm_errors(make: Any) -> Any:
 
 
 # ---- RMS norm --------------------------------------------------------------------------------------------------------
-@op
+@op(like_first=True)
 def rms_norm(x: Tensor, weight: Tensor | None, *, normalized_shape: tuple[int, ...],
              eps: float | None = None) -> Tensor:
     """Root mean square normalization (Zhang and Sennrich 2019, eq. 4), over the last dimensions.
 
-        y = x / sqrt(mean(x^2) + eps) * weight,      eps None: the machine epsilon of x's dtype
+        y = x / sqrt(mean(x^2) + eps) * weight,      eps None: the machine epsilon of x's dtype,
+    of float32 for half precision (PyTorch's choice)
 
     Shapes: x (*, *normalized_shape) floating point, weight normalized_shape or None -> y like x.
     """
@@ -233,7 +234,7 @@ def _batch_channels_inner(x: Layout) -> tuple[int, int, int]:
     return batch, channels, x.size // (batch * channels) if batch * channels else 0
 
 
-@op(nondifferentiable=(1, 2))
+@op(nondifferentiable=(1, 2), like_first=True)
 def batch_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, *,
                eps: float = 1e-5) -> tuple[Tensor, Tensor, Tensor]:
     """Batch normalization in training (Ioffe and Szegedy 2015, algorithm 1), per channel over the batch and space.
@@ -308,7 +309,7 @@ def _batch_norm_errors(make: Any) -> Any:
     yield (make(4, 3), make(2), None), RuntimeError, r"one value per channel .*\[4, 3\].*\[2\]"
 
 
-@op
+@op(like_first=True)
 def batch_norm_eval(x: Tensor, running_mean: Tensor, running_var: Tensor, weight: Tensor | None, bias: Tensor | None, *,
                     eps: float = 1e-5) -> Tensor:
     """Batch normalization with given statistics (Ioffe and Szegedy 2015, algorithm 2): an affine map per channel.
@@ -395,7 +396,7 @@ def running_update(running: Tensor, batch: Tensor, momentum: float | Tensor, sca
 
 
 # ---- group and instance norm -----------------------------------------------------------------------------------------
-@op
+@op(like_first=True)
 def group_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, *, num_groups: int, eps: float = 1e-5) -> Tensor:
     """Group normalization (Wu and He 2018, eq. 7): per sample over space and each of `num_groups` groups of channels.
 

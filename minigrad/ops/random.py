@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from ..core.arrays import cast_array, contiguous_copy, copy_array, written_once
+from ..core.half import finfo, rounds_once, widened
 from ..core.modes import mode
 from ..core.op import FusedPlan, Primitive, op
 from ..core.shape import BOOL, FLOAT32, FLOAT64, INT64, fail, is_float
@@ -26,11 +27,12 @@ from ..core.tensor import Tensor, bump, new_tensor, writable
 from ..devices import open_device
 from ..devices.base import Device, KernelTable, NoKernel
 from ..devices.launch import Rule, ceil_div, launch, over, single
-from ..devices.memory import Array, Layout, alloc, layout
-from ..devices.plan import Plan, elementwise_plan, remember
+from ..devices.memory import Array, Layout, alloc, layout, view
+from ..devices.plan import Plan, elementwise_plan, is_half, remember
 from .arguments import must_fit
 from .convert import cast
 from .creation import layout_for, like_layout
+from .formula import clamp_between
 from .math import add, bitwise_and, ge, le, log1p, logical_and, logical_not, lt, mul, neg, remainder
 
 __all__ = ["Generator", "bernoulli", "default_generator", "dropout", "feature_dropout", "get_rng_state",
@@ -151,17 +153,40 @@ def _state(name: str, device: Device, generator: Generator | None) -> int:
 
 def _draw(kernel: str, to: Layout, generator: Generator | None, low: float, high: float) -> Array:
     """A new array of layout `to`, filled by the kernel "uniform" (on [low, high)) or "normal" (mean `low`, standard
-    deviation `high`). Float types without a kernel are drawn as float32 and converted."""
+    deviation `high`). Float types without a kernel are drawn as float32 and converted, uniform ones rounded down."""
     family = getattr(to.device.kernels, kernel)
     chosen = family.get(to.dtype)
     if chosen is None:
         if not is_float(to.dtype):
             fail(kernel, "makes floating-point numbers only", to.dtype, "use randint, or convert the result",
                  NotImplementedError)
-        return cast_array(_draw(kernel, layout(to.device, FLOAT32, to.shape), generator, low, high), to.dtype)
+        wide = _draw(kernel, layout(to.device, FLOAT32, to.shape), generator, low, high)
+        return _cut(wide, to.dtype, low, high) if kernel == "uniform" else cast_array(wide, to.dtype)
     out = alloc(to)
     chosen.call(out.ptr, _state(kernel, to.device, generator), to.size, low, high)
     return out
+
+
+def _cut(values: Array, dtype: np.dtype, low: float, high: float) -> Array:
+    """float32 numbers on [low, high) in half precision, on [low, high) too: the bits that do not fit are cut off, since
+    the nearest number may be `high`. What is outside then becomes the nearest number inside, if there is one."""
+    extra = 13 if dtype.kind == "f" else 16             # bits of float32's significand that float16, bfloat16 lack
+    to = values.layout
+    bits = new_tensor(view(values, layout(to.device, np.dtype("int32"), to.shape), 0), None)
+    cut = new_tensor(view(bitwise_and(bits, -1 << extra).array, to, 0), None)
+    if low != 0.0 or high != 1.0:                       # there cutting off stays inside
+        a, b = np.array([low, high]).astype(dtype)
+        first = float(a if float(a) >= low else np.nextafter(a, b))
+        last = float(b if float(b) < high else np.nextafter(b, a))
+        if first <= last:
+            cut = clamp_between(cut, low=first, high=last)
+    return cast_array(cut.array, dtype)
+
+
+def _unit(input: Tensor, generator: Generator | None) -> Tensor:
+    """Uniform numbers on [0, 1) to compute with: in the shape and dtype of `input`, float32 for half precision."""
+    dtype = FLOAT32 if is_half(input.dtype) else None
+    return new_tensor(_draw("uniform", like_layout(input, dtype, None), generator, 0.0, 1.0), None)
 
 
 def _bits(to: Layout, generator: Generator | None) -> Tensor:
@@ -267,6 +292,7 @@ def randperm(n: int, *, generator: Generator | None = None, dtype: Any = None, d
     return _finish(out if to.dtype == INT64 else cast_array(out, to.dtype), requires_grad)
 
 
+@rounds_once
 def normal(mean: Any, std: Any = 1.0, size: Any = None, *, generator: Generator | None = None, dtype: Any = None,
            device: Any = None, requires_grad: bool = False) -> Tensor:
     """Normal random numbers with the given mean and standard deviation. If `mean` or `std` is a tensor, the result has
@@ -303,8 +329,7 @@ def bernoulli(input: Tensor, p: float | None = None, *, generator: Generator | N
     if not is_float(source.dtype):
         fail("bernoulli", "probabilities are floating-point numbers", source, "convert with .float()")
     _all("bernoulli", "probabilities must be in [0, 1]", logical_and(ge(input, 0), le(input, 1)))
-    u = new_tensor(_draw("uniform", like_layout(input, None, None), generator, 0.0, 1.0), None)
-    return cast(lt(u, input.detach()), source.dtype)
+    return cast(lt(_unit(input, generator), widened(input.detach())), source.dtype)
 
 
 def check_probability(name: str, p: Any) -> float:
@@ -353,7 +378,7 @@ def multinomial(input: Tensor, num_samples: int, replacement: bool = False, *,
     if not replacement and num_samples > source.shape[-1]:
         fail("multinomial", "cannot sample n_sample > prob_dist.size(-1) samples without replacement",
              [num_samples, source], "use replacement=True")
-    rows = input.detach().reshape(-1, source.shape[-1])
+    rows = widened(input.detach()).reshape(-1, source.shape[-1])
     if mode.recorder is None:
         _check_weights(rows, source, 1 if replacement else num_samples, replacement)
     m, n = rows.shape
@@ -407,7 +432,7 @@ def random_(input: Tensor, *bounds: int, generator: Generator | None = None) -> 
     if dtype == BOOL:
         limit = 2
     elif is_float(dtype):
-        limit = 1 << (np.finfo(dtype).nmant + 1 if dtype.kind == "f" else 8)
+        limit = 1 << (finfo(dtype).nmant + 1)
     else:
         limit = min(int(np.iinfo(dtype).max), (1 << 63) - 2) + 1
     low, high = (0, limit) if not bounds else (0, bounds[0]) if len(bounds) == 1 else bounds
@@ -421,8 +446,7 @@ def exponential_(input: Tensor, lambd: float = 1.0, *, generator: Generator | No
     tensor itself. Not recorded."""
     if not lambd > 0:
         fail("exponential_", f"expects lambda > 0.0, but found lambda={lambd}")
-    u = new_tensor(_draw("uniform", like_layout(input, None, None), generator, 0.0, 1.0), None)
-    return _overwrite("exponential_", input, mul(log1p(neg(u)), -1 / lambd).array)
+    return _overwrite("exponential_", input, mul(log1p(neg(_unit(input, generator))), -1 / lambd).array)
 
 
 # ---- dropout ---------------------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from ..core.arrays import dense
+from ..core.half import rounds_once
 from ..core.op import Primitive, op
 from ..core.shape import BOOL, INT64, axes_of, axis_of, fail, is_float
 from ..core.tensor import MinMax, Tensor, ValuesIndices
@@ -31,7 +32,7 @@ from .arguments import respelled, whole
 from .arrange import flip
 from .convert import cast
 from .dispatch import bind, constant, planner, through
-from .elementwise import Elementwise
+from .elementwise import Elementwise, is_operand
 from .join import cat_op
 from .math import abs, add, copy, div, eq, isnan, logical_not, maximum, minimum, mul, pow, root, sign, sub, where
 from .take import for_caller, gather_at
@@ -63,8 +64,6 @@ def spread(g: Tensor, shape: tuple[int, ...], axes: tuple[int, ...], keepdim: bo
 
 
 def _on_host(x: Any, out: Any, *, function: Callable, axes: tuple[int, ...], keepdim: bool) -> None:
-    if is_float(x.dtype) and x.dtype.itemsize == 2:         # 16-bit floats are computed in float32
-        x = x.astype(np.float32)
     out[...] = function(x, axis=axes, keepdims=keepdim) if axes else function(x[None], axis=0)
 
 
@@ -84,7 +83,7 @@ def reduction(name: str, kernel: str, function: Callable, vjp: Callable | None =
         found = getattr(x.device.kernels, kernel).get(x.dtype)
         if found is None:
             on_host = partial(_on_host, function=function, axes=axes, keepdim=keepdim)
-            return host_plan(to, on_host, f"no {kernel} kernel for {x.dtype}: NumPy")
+            return host_plan(to, on_host, f"no {kernel} kernel for {x.dtype}: NumPy", x)
         table = reduce_plan(x, axes)
 
         def run(a: Array) -> Array:
@@ -181,11 +180,11 @@ def _prepare_mean(x: Layout, *, axes: tuple[int, ...], keepdim: bool) -> Plan:
     if not is_float(x.dtype):
         fail("mean", "needs a floating-point tensor", x, "convert with .float()")
     n = extent(x, axes)
-    total = sum_op.plan((x,), {"axes": axes, "keepdim": keepdim})
-    out = total.layout
+    out = layout(x.device, x.dtype, reduced_shape(x.shape, axes, keepdim))
     kernel = x.device.kernels.div.get(x.dtype)
     if kernel is None:
-        return host_plan(out, _mean_on_host(axes, keepdim), f"no kernels for {x.dtype}: NumPy")
+        return host_plan(out, _mean_on_host(axes, keepdim), f"no kernels for {x.dtype}: NumPy", x)
+    total = sum_op.plan((x,), {"axes": axes, "keepdim": keepdim})
     count = constant(n, x.dtype, x.device).array
     plan, add_up = elementwise_plan(out, out, count.layout), total.run
 
@@ -234,6 +233,7 @@ def mean(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = 
     return through(_mean_over, input if dtype is None else cast(input, dtype), dim, keepdim)
 
 
+@rounds_once
 def nanmean(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
     """The arithmetic mean over `dim` of the elements that are not NaN; NaN if there are none. Floats only."""
     x = input if dtype is None else cast(input, dtype)
@@ -453,6 +453,13 @@ def any(input: Tensor, dim: Any = None, keepdim: bool = False, **numpy: Any) -> 
     return _truth(through(_over, input, _any, dim, keepdim), input)
 
 
+def contains(input: Tensor, element: Any) -> bool:
+    """`element in input`: does one of the elements equal this number or tensor? RuntimeError for anything else."""
+    if not is_operand(element):
+        fail("contains", "only a number or a tensor can be looked for in a tensor", type(element).__name__)
+    return bool(any(eq(input, element)))
+
+
 def all(input: Tensor, dim: Any = None, keepdim: bool = False, **numpy: Any) -> Tensor:
     """Are all elements over `dim` (an axis, several, or None for all) not 0? A bool tensor; uint8 for uint8."""
     if numpy:
@@ -582,6 +589,7 @@ def var(input: Tensor, dim: Any = None, unbiased: bool | None = None, keepdim: b
     return _moments("var", input, dim, unbiased, correction, keepdim)[0]
 
 
+@rounds_once
 def std(input: Tensor, dim: Any = None, unbiased: bool | None = None, keepdim: bool = False, *,
         correction: float | None = None, **numpy: Any) -> Tensor:
     """The standard deviation over `dim`: the root of `var`, with its options. The gradient is 0 where it is 0."""
@@ -596,6 +604,7 @@ def var_mean(input: Tensor, dim: Any = None, unbiased: bool | None = None, keepd
     return _moments("var_mean", input, dim, unbiased, correction, keepdim)
 
 
+@rounds_once
 def std_mean(input: Tensor, dim: Any = None, unbiased: bool | None = None, keepdim: bool = False, *,
              correction: float | None = None) -> tuple[Tensor, Tensor]:
     """The standard deviation and the mean over `dim`, as two tensors; options as in `var`."""
@@ -642,7 +651,8 @@ def _norm_kernels(kernels: KernelTable, x: Layout, *, p: float, axes: tuple[int,
     divide, multiply, equal = kernels.div[x.dtype], kernels.mul[x.dtype], kernels.eq[x.dtype]
     choose = kernels.where.move(x.dtype)
     out, kept = (layout(x.device, x.dtype, reduced_shape(x.shape, axes, k)) for k in (keepdim, True))
-    flags, zero = layout(x.device, BOOL, out.shape), constant(0, x.dtype, x.device).array
+    flags = layout(x.device, BOOL, out.shape)
+    zero, unit = (constant(number, x.dtype, x.device).array for number in (0, 1))
     each, add_up, one = elementwise_plan(x, x), reduce_plan(x, axes), elementwise_plan(out, out)
     two, test = elementwise_plan(out, out, out), elementwise_plan(flags, out, zero.layout)
     pick = elementwise_plan(out, flags, zero.layout, out)
@@ -658,8 +668,9 @@ def _norm_kernels(kernels: KernelTable, x: Layout, *, p: float, axes: tuple[int,
     def run_backward(saved: Any, g: Array, needs: list[bool]) -> list[Array | None]:
         a, y = saved
         gx, factor, none = alloc(x), alloc(out), alloc(flags)
-        divide.call(factor.ptr, g.ptr, y.ptr, two.ptr)
         equal.call(none.ptr, y.ptr, zero.ptr, test.ptr)
+        choose.call(factor.ptr, none.ptr, unit.ptr, y.ptr, pick.ptr)            # type: ignore[union-attr]
+        divide.call(factor.ptr, g.ptr, factor.ptr, two.ptr)
         choose.call(factor.ptr, none.ptr, zero.ptr, factor.ptr, pick.ptr)       # type: ignore[union-attr]
         multiply.call(gx.ptr, a.ptr, factor.ptr, across.ptr)
         return [gx]
@@ -710,7 +721,7 @@ def _scan(name: str, function: Callable) -> Callable:
         kernel = getattr(x.device.kernels, name).get(x.dtype)
         if kernel is None:
             return host_plan(out, lambda v, out: function(v, axis=dim, out=out),
-                             f"no {name} kernel for {x.dtype}: NumPy")
+                             f"no {name} kernel for {x.dtype}: NumPy", x)
         outer, n, inner = extent(x, tuple(range(dim))), x.shape[dim], extent(x, tuple(range(dim + 1, x.ndim)))
 
         def run(a: Array) -> Array:
@@ -834,5 +845,6 @@ def _scan_rule(k: Any, host: Any) -> Sequence[Launch]:
     return [over(lines if k.n else 0)]
 
 
+METHODS = {"__contains__": contains}
 launch("ops/reduce.cu", "sum prod max min argmax argmin count_nonzero any all moments", _reduction_rule, shared=12288)
 launch("ops/reduce.cu", "cumsum cumprod", _scan_rule)

@@ -16,7 +16,7 @@ from ..core.shape import INT64, axis_of, fail
 from ..core.tensor import Tensor, ValuesIndices, new_tensor
 from ..devices.base import Kernel
 from ..devices.memory import Array, Layout, alloc, layout
-from ..devices.plan import Plan
+from ..devices.plan import Plan, not_half
 from .arguments import whole
 from .dispatch import bind, planner, through
 from .math import copy
@@ -30,6 +30,7 @@ __all__ = ["sort", "argsort", "msort", "topk", "kthvalue", "cummax", "cummin", "
 
 def _on_host(name: str, x: Layout, shape: tuple[int, ...], function: Any) -> Plan:
     """A plan that fills an int64 output of `shape` by a NumPy function."""
+    not_half(f"no {name} kernel for {x.dtype}", x)
     out = layout(x.device, INT64, shape)
 
     def run(a: Array) -> Array:
@@ -54,8 +55,6 @@ def _launched(kernel: Kernel, x: Layout, shape: tuple[int, ...], dim: int, optio
 
 def _ordered(x: np.ndarray, dim: int, descending: bool) -> np.ndarray:
     """The indices that sort x along `dim`; equal elements keep their order, NaN is the largest."""
-    if x.dtype.kind == "V":
-        x = x.astype(np.float32)
     if not descending:
         return np.argsort(x, dim, kind="stable")
     order = np.argsort(np.flip(x, dim), dim, kind="stable")

@@ -25,7 +25,7 @@ from ..core.tensor import Tensor, new_tensor
 from ..devices.base import Device, Kernel
 from ..devices.launch import Launch, launch, over, threads_for
 from ..devices.memory import Array, Layout, alloc, layout
-from ..devices.plan import Plan
+from ..devices.plan import Plan, not_half
 from .convert import cast
 from .dispatch import bind, indexed, through
 from .math import add
@@ -147,6 +147,8 @@ def _read(op: str, out: Layout, kernel: Any, on_host: Callable, outer: int, m: i
 def _written(op: str, x: Layout, out: Layout, kernel: Any, on_host: Callable, outer: int, m: int, n: int,
              inner: int) -> Plan:
     """The plan of `index_add` and the scatters: a copy of x, then the kernel or NumPy's `on_host(index, src, out)`."""
+    if kernel is None:
+        not_half(_reason(op, out, kernel), x)
     move = mover(out, x)
 
     def run(a: Array, i: Array, s: Array) -> Array:

@@ -277,7 +277,7 @@ class Optimizer(Guarded):
         values, flags = self._read(group)
         key: list[Any] = [values[3] == 0, values[4] == 0]       # a momentum of 0 needs no buffer
         for p in group["params"]:
-            g = p.grad
+            g = p._grad
             if g is not None:
                 key += (p.array.ptr, p.array.layout, g.array.layout)
                 for s in self.state.get(p, {}).values():
@@ -297,13 +297,13 @@ class Optimizer(Guarded):
         """Starts missing states and sorts the parameters into batches."""
         batches: dict[tuple[Any, ...], list[_Row]] = {}
         for p in group["params"]:
-            if p.grad is not None:
+            if p._grad is not None:
                 state = self.state[p]
                 row: _Row = (p, self._begin(group, p, state), self._step_of(p, state))
                 if not state:
                     del self.state[p]
                 _fitting(p, row)
-                dense = p.is_contiguous() and p.grad.is_contiguous() and p.grad.dtype == p.dtype
+                dense = p.is_contiguous() and p._grad.is_contiguous() and p._grad.dtype == p.dtype
                 batches.setdefault((p.device.name, p.dtype, dense), []).append(row)
         made = []
         for (name, dtype, dense), rows in batches.items():
@@ -326,7 +326,7 @@ class Optimizer(Guarded):
                 step.add_(1)
                 self._define(flags, numbers, p, p.grad, state, step)
             return
-        grads = [p.grad.array.ptr for p in batch.params]
+        grads = [p._grad.array.ptr for p in batch.params]
         if grads != batch.grads:
             batch.columns[:, 1] = batch.grads = grads
             batch.params[0].device.write(batch.table, batch.columns)

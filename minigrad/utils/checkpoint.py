@@ -1,7 +1,7 @@
 """Checkpointing (Chen et al. 2016): the activations of a block are not kept for backward, but computed again.
 
     from minigrad.utils.checkpoint import checkpoint
-    h = checkpoint(block, x)
+    h = checkpoint(block, x, use_reentrant=False)
 
 The block runs once as usual. This shows the ends of its graph: leaves (parameters), and nodes recorded before the
 block. One node from these ends to the outputs then replaces the graph of the block. Backward runs the block again,
@@ -12,10 +12,13 @@ that BatchNorm counts a batch once. Both runs consist of launches, so that a cap
 """
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from operator import attrgetter
 from typing import Any, TypeAlias
 
+from ..amp import autocast_as_now
 from ..core import engine
 from ..core.arrays import contiguous_copy, copy_array
 from ..core.modes import enable_grad, mode
@@ -27,7 +30,11 @@ from ..devices import opened
 from ..devices.memory import Array
 from ..ops.random import default_generator
 
-__all__ = ["checkpoint", "checkpoint_sequential", "noop_context_fn"]
+__all__ = ["CheckpointError", "checkpoint", "checkpoint_sequential", "noop_context_fn"]
+
+
+class CheckpointError(RuntimeError):
+    """A checkpointed block did something else when it ran again in backward."""
 
 
 Context: TypeAlias = AbstractContextManager[Any]
@@ -65,30 +72,28 @@ class _Block:
     """A block with its arguments and the states of the generators: what is needed to run it again."""
 
     def __init__(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any],
-                 states: list[tuple[Array, Array]], context: Context, compare: bool) -> None:
+                 states: list[tuple[Array, Array]], context: Context, graph: list[Any] | None) -> None:
         self.function, self.args, self.kwargs = function, args, kwargs
         self.states = states                            # (the state of a generator, its copy from before the first run)
-        self.context, self.compare = context, compare
+        self.context, self.autocast = context, autocast_as_now()
+        self.graph = graph                              # what the first run recorded; None: no comparison
 
     def versions(self, ends: Iterable[Any]) -> int:
         """The sum of the version counters of arguments and leaves: it grows when one is changed in place."""
         leaves = [e for e in ends if isinstance(e, Tensor)]
         return sum([t.array.version for t in (*_tensors((self.args, self.kwargs)), *leaves)])
 
-    def run_again(self, layouts: tuple[Any, ...]) -> list[Tensor]:
-        """The outputs of a second run; RuntimeError if shapes or dtypes differ from those of the first."""
-        with _drawn_from(self.states), self.context, enable_grad():
+    def run_again(self) -> list[Tensor]:
+        """The outputs of a second run. CheckpointError if it recorded something else than the first."""
+        start = recorded(_CHECKPOINT, (), ()).seq
+        with _drawn_from(self.states), self.context, self.autocast, enable_grad():
             before, mode.recompute = mode.recompute, True
             try:
                 outputs = list(_tensors(self.function(*self.args, **self.kwargs)))
             finally:
                 mode.recompute = before
-        found = tuple([o.array.layout for o in outputs])
-        if self.compare and [(x.shape, x.dtype) for x in found] != [(x.shape, x.dtype) for x in layouts]:
-            fail("checkpoint", "the block must give the same outputs when it runs again in backward",
-                 f"first {list(layouts)}, then {list(found)}",
-                 "make it a function of its arguments and parameters, and do not change train/eval mode between "
-                 "forward and backward")
+        if self.graph is not None:
+            _compare(self.graph, _graph(outputs, start)[1])
         return outputs
 
 
@@ -114,7 +119,7 @@ class _Checkpoint:
         block: _Block = node.saved
         if block.versions(node.inputs) != node.version:
             stale("checkpoint", node)
-        outputs = block.run_again(node.layout)
+        outputs = block.run_again()
         pairs = [(edge_of(o), g) for o, g in zip(outputs, gs, strict=False) if g is not None and o.requires_grad]
         del outputs                                     # so that the walk can free each node after its use
         ends = [e for e, need in zip(node.inputs, needs, strict=True) if need]
@@ -125,11 +130,19 @@ class _Checkpoint:
 _CHECKPOINT = _Checkpoint()
 
 
-def _ends(outputs: list[Tensor], start: int) -> tuple[Any, ...]:
-    """The ends of the outputs' graph: leaves, and nodes that were recorded before the node with number `start`."""
+def _form(layout: Any) -> str:
+    """Dtype and shape, of each output."""
+    several = type(layout) is tuple
+    return f"({', '.join(map(_form, layout))})" if several else f"{layout.dtype.name}{list(layout.shape)}"
+
+
+def _graph(outputs: list[Tensor], start: int) -> tuple[tuple[Any, ...], list[Any]]:
+    """The ends of the outputs' graph: leaves, and nodes that were recorded before the node with number `start`; and a
+    list that tells what was recorded since: the outputs, then op, outputs and saved tensors of each node, in order."""
     found: dict[Any, None] = {}
-    seen: set[Any] = set()
+    nodes: dict[Any, None] = {}
     stack = [edge_of(o) for o in outputs if o.requires_grad]
+    seen: set[Any] = set()
     while stack:
         edge = stack.pop()
         if edge is None or edge in seen:
@@ -137,9 +150,26 @@ def _ends(outputs: list[Tensor], start: int) -> tuple[Any, ...]:
         seen.add(edge)
         if (type(edge) is Node or type(edge) is Slot) and edge.seq < start:         # sequence numbers count down
             stack.extend(edge.inputs)
+            if type(edge) is Node:
+                nodes[edge] = None
         else:
             found[edge] = None
-    return tuple(found)
+    made = [(n.op.name, _form(n.layout), [_form(t.layout) for t in _tensors(n.saved)])
+            for n in sorted(nodes, key=attrgetter("seq"), reverse=True)]
+    return tuple(found), [*[("output", _form(o.layout), []) for o in outputs], *made]
+
+
+def _compare(first: list[Any], second: list[Any]) -> None:
+    """CheckpointError if the two runs of a block recorded something else."""
+    if first != second:
+        i = next((i for i, (a, b) in enumerate(zip(first, second, strict=False)) if a != b),
+                 min(len(first), len(second)))
+        was, now = [" ".join([*r[i][:2], *(f"that saves {s}" for s in r[i][2])]) if i < len(r) else "nothing more"
+                    for r in (first, second)]
+        fail("checkpoint", "the block must give the same outputs by the same ops when it runs again in backward",
+             f"first {was}, then {now} (number {i})",
+             "make it a function of its arguments and parameters, and do not change train/eval mode between "
+             "forward and backward", CheckpointError)
 
 
 def checkpoint(function: Callable[..., Any], *args: Any, use_reentrant: bool | None = None,
@@ -150,13 +180,13 @@ def checkpoint(function: Callable[..., Any], *args: Any, use_reentrant: bool | N
     function            a callable that does the same when it runs twice. Outputs may be nested in tuples, lists and
                         dicts
     context_fn          returns two context managers, for the first and the second run
-    determinism_check   "default": RuntimeError if the second run gives outputs of other shapes or dtypes; "none": no
-                        check
+    determinism_check   "default": CheckpointError if the second run gives outputs of other shapes or dtypes, or records
+                        other ops or saves other tensors on the way; "none": no check
     preserve_rng_state  the second run draws the same random numbers from the default generators
     debug               must stay False: NotImplementedError
     use_reentrant, early_stop   accepted for PyTorch's signature, without effect: they choose between implementations,
-                                and
-                        there is one here, which works with `.backward()` and with `autograd.grad`
+                        and there is one here, which works with `.backward()` and with `autograd.grad`. PyTorch asks
+                        for an explicit `use_reentrant`; without one, this warns, so that programs run on both
 
     Backward raises RuntimeError if an argument or a parameter was changed in place meanwhile.
     """
@@ -168,6 +198,8 @@ def checkpoint(function: Callable[..., Any], *args: Any, use_reentrant: bool | N
     if use_reentrant and context_fn is not noop_context_fn:
         raise ValueError("[checkpoint] context_fn is for use_reentrant=False; got use_reentrant=True; "
                          "leave one of them out")
+    if use_reentrant is None:
+        _warn("checkpoint")
     first, second = context_fn()
     if not mode.grad:
         with first:
@@ -180,14 +212,19 @@ def checkpoint(function: Callable[..., Any], *args: Any, use_reentrant: bool | N
     with first:
         result = function(*args, **kwargs)
     outputs = list(_tensors(result))
-    ends = _ends(outputs, start)
+    ends, graph = _graph(outputs, start)
     if not ends:
         return result
-    block = _Block(function, args, kwargs, states, second, determinism_check == "default")
+    block = _Block(function, args, kwargs, states, second, graph if determinism_check == "default" else None)
     node = recorded(_CHECKPOINT, ends, tuple([o.array.layout for o in outputs]), block, block.versions(ends))
     by = [new_tensor(o.array, Slot(node, i, o.array.layout) if o.requires_grad else None)
           for i, o in enumerate(outputs)]
     return _replace(result, iter(by))
+
+
+def _warn(name: str) -> None:
+    warnings.warn(f"[{name}] the use_reentrant parameter should be passed explicitly: PyTorch has two implementations, "
+                  "and recommends use_reentrant=False", stacklevel=3)
 
 
 def checkpoint_sequential(functions: Any, segments: int, input: Any, use_reentrant: bool | None = None,
@@ -199,6 +236,8 @@ def checkpoint_sequential(functions: Any, segments: int, input: Any, use_reentra
 
         y = checkpoint_sequential(model, 4, x)
     """
+    if use_reentrant is None:
+        _warn("checkpoint_sequential")
     preserve = kwargs.pop("preserve_rng_state", True)
     if kwargs:
         raise ValueError("[checkpoint_sequential] takes no keywords but preserve_rng_state and use_reentrant; "
@@ -217,6 +256,6 @@ def checkpoint_sequential(functions: Any, segments: int, input: Any, use_reentra
 
     size = len(layers) // segments
     for i in range(segments - 1):
-        input = checkpoint(part(i * size, (i + 1) * size), input, use_reentrant=use_reentrant,
+        input = checkpoint(part(i * size, (i + 1) * size), input, use_reentrant=bool(use_reentrant),
                            preserve_rng_state=preserve)
     return part((segments - 1) * size, len(layers))(input)

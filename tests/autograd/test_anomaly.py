@@ -68,6 +68,11 @@ def test_what_is_let_through():
         (y * y).sum().backward()
         assert mg.isnan(z).any().item()
     assert np.isfinite(x.grad.numpy()).all()
+    for values in ([[0.0, 0.0], [3.0, 4.0]], [[0.0, 0.0], [0.0, 0.0]]):                     # the gradient of a norm of zeros is 0
+        x = mg.tensor(values, requires_grad=True)
+        with detect_anomaly():
+            (x.norm() + x.norm(dim=1).sum() + x.norm(p=3, dim=1).sum() + F.normalize(x).sum()).backward()
+        assert np.isfinite(x.grad.numpy()).all()
 
 
 def test_backward_names_the_forward():
@@ -145,7 +150,7 @@ def test_the_module_of_a_backward():
     with detect_anomaly():
         attempt(r"the backward of sqrt made inf.*in net\.1\.1 \(Root\)", net(mg.ones(2, 3)).sum().backward)
         x = mg.zeros(2, requires_grad=True)
-        attempt("the backward of sqrt made inf", checkpoint(lambda t: t.sqrt() * 2, x).sum().backward)        # inside a block
+        attempt("the backward of sqrt made inf", checkpoint(lambda t: t.sqrt() * 2, x, use_reentrant=False).sum().backward)        # inside a block
         w = mg.zeros(3, requires_grad=True)
         g, = autograd.grad((w ** 1.5).sum(), w, create_graph=True)
         attempt("made inf", lambda: autograd.grad(g.sum(), w))
@@ -229,7 +234,7 @@ def test_failing_names_the_module():
     x = mg.randn(4, 3)
     loss = model(x).relu().sum()
     loss.backward()
-    attempt(r"freed by an earlier backward\(\): sum \(after Model\.head\) has nothing saved", loss.backward)
+    attempt(r"freed by an earlier backward\(\): relu \(after Model\.head\) has nothing saved", loss.backward)
     y = model.encoder[0](x)
     y.sum().backward()
     attempt(r"linear \(Model\.encoder\.0\) has nothing saved", lambda: y.backward(mg.ones_like(y)))
@@ -241,4 +246,4 @@ def test_failing_names_the_module():
     a = mg.ones(2, requires_grad=True)
     b = (a * a).sum()
     b.backward()
-    attempt("sum has nothing saved", b.backward)
+    attempt("mul has nothing saved", b.backward)

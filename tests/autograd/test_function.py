@@ -183,6 +183,103 @@ def function(backward=None, forward=None):
     return type("Mine", (Function,), {"forward": staticmethod(forward or (lambda ctx, x: x * 2)), "backward": staticmethod(backward or (lambda ctx, g: g))})
 
 
+class Power(Function):
+    """x ** y, with a factor that has no position."""
+
+    @staticmethod
+    def forward(x, y=3, *, scale=1.0):
+        return scale * x ** y
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        x, ctx.y = inputs
+        ctx.save_for_backward(x)
+
+    @staticmethod
+    def backward(ctx, g):
+        x, = ctx.saved_tensors
+        return g * ctx.y * x ** (ctx.y - 1), None
+
+
+def test_defaults_and_keywords():
+    x = mg.tensor([2.0], requires_grad=True)
+    for y, value, slope in ((Power.apply(x), 8, 12), (Power.apply(x, 2), 4, 4), (Power.apply(x, y=2), 4, 4), (Power.apply(y=4, x=x), 16, 32)):
+        assert y.item() == value and autograd.grad(y, x)[0].item() == slope
+    assert Power.apply(x, scale=10.0).item() == 80
+
+    class Scaled(Function):
+        @staticmethod
+        def forward(ctx, x, k=2.0, w=None):
+            ctx.save_for_backward(w)
+            ctx.k = k
+            return x * k * w
+
+        @staticmethod
+        def backward(ctx, g):
+            w, = ctx.saved_tensors
+            assert ctx.needs_input_grad == (True, False, True)
+            return g * ctx.k * w, None, (g * ctx.k * x)
+    w = mg.tensor([5.0], requires_grad=True)
+    assert [g.item() for g in autograd.grad(Scaled.apply(x, w=w), [x, w])] == [10, 4]
+    with pytest.raises(TypeError, match=r"\[Power\] forward: got an unexpected keyword argument 'z'"):
+        Power.apply(x, z=1)
+    with pytest.raises(TypeError, match=r"\[Power\] a tensor that requires a gradient must have a position.*got scale"):
+        Power.apply(x, scale=w)
+
+
+def test_outputs_that_are_no_tensors():
+    seen = []
+
+    class Mixed(Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x * 2, None, "text", x * 3, x.long()
+
+        @staticmethod
+        def backward(ctx, *grads):
+            seen.extend(g if g is None else g.tolist() for g in grads)
+            return grads[0] * 2 + grads[3] * 3
+    x = mg.tensor([1.0], requires_grad=True)
+    a, none, text, b, index = Mixed.apply(x)
+    assert none is None and text == "text" and not index.requires_grad
+    b.backward()
+    assert x.grad.item() == 3 and seen == [[0], None, None, [1], [0]]
+    assert function(forward=lambda ctx, x: None).apply(x) is None and function(forward=lambda ctx, x: (None,)).apply(x) == (None,)
+    twice = function(lambda ctx, g, h: g + h, lambda ctx, x: (lambda y: (y, y))(x * 1))
+    a, b = twice.apply(x)
+    assert a is b and autograd.grad(a + b, x)[0].item() == 2
+
+
+def test_what_saves_nothing_runs_backward_twice():
+    x = mg.tensor([2.0], requires_grad=True)
+    y = function().apply(x)
+    y.backward()
+    y.backward()
+    assert x.grad.item() == 2
+    y = Power.apply(x)
+    y.backward()
+    with pytest.raises(RuntimeError, match="Power has nothing saved; pass retain_graph=True"):
+        y.backward()
+
+
+def test_saved_tensors_of_a_context_that_was_kept():
+    kept = []
+    x = mg.tensor([2.0], requires_grad=True)
+    square = function(lambda ctx, g: (kept.append(ctx), g * 2 * ctx.saved_tensors[0])[1], lambda ctx, x: (ctx.save_for_backward(x), x * x)[1])
+    square.apply(x).backward()
+    assert kept.pop().saved_tensors[0] is x
+
+
+def test_backward_or_vjp():
+    x = mg.ones(2, requires_grad=True)
+    both = type("Both", (Function,), {"forward": staticmethod(lambda ctx, x: x * 2), "backward": staticmethod(lambda ctx, g: g), "vjp": staticmethod(lambda ctx, g: g)})
+    with pytest.raises(RuntimeError, match="Implementing both 'backward' and 'vjp'.*Both"):
+        both.apply(x).sum().backward()
+    one = type("One", (Function,), {"forward": staticmethod(lambda ctx, x: x * 2), "vjp": staticmethod(lambda ctx, g: g * 2)})
+    one.apply(x).sum().backward()
+    assert x.grad.tolist() == [2, 2]
+
+
 def test_function_errors():
     x = mg.ones(2, 3, requires_grad=True)
 
@@ -205,8 +302,8 @@ def test_function_errors():
             cls.apply(x).sum().backward()
     with pytest.raises(RuntimeError, match="static methods only"):
         function()()
-    with pytest.raises(TypeError, match="positional arguments only; got x"):
-        function().apply(x=x)
+    with pytest.raises(TypeError, match=r"\[Mine\] forward: missing a required argument"):
+        function().apply(z=x)
     a = mg.ones(3, requires_grad=True)
     y = function(lambda ctx, g: g * ctx.saved_tensors[0], stale).apply(a)
     with mg.no_grad():

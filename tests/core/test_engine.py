@@ -55,6 +55,49 @@ def test_second_backward_names_the_cure():
         y.backward()
 
 
+def test_what_saves_nothing_survives_a_backward():
+    x = leaf(1.0, 2.0)
+    h = (x + 1).view(2, 1).t().expand(3, 2).sum(0)
+    (h * 2).sum().backward()
+    (h * 3).sum().backward()
+    assert x.grad.tolist() == [15, 15]
+    x.grad = None
+    for part in (*x.unbind(), *x.split(1), mg.cat([x, x]).sum(), mg.stack([x, -x])[0, 1]):
+        part.backward()
+    assert x.grad.tolist() == [4, 5]
+    m = leaf(1.0, 2.0)
+    shared = m + 1
+    first, second = (shared * m).sum(), (shared - 1).sum()
+    first.backward()
+    second.backward()
+    assert m.grad.tolist() == [4, 6]
+    with pytest.raises(RuntimeError, match="mul has nothing saved; pass retain_graph=True"):
+        first.backward()
+
+
+def test_grad_runs_only_what_leads_to_an_input():
+    x, other = leaf(1.0), leaf(2.0)
+    ran = []
+
+    class Id(autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx, g):
+            ran.append(1)
+            return g
+    y = Id.apply(x)
+    y.register_hook(lambda g: ran.append(2))
+    assert autograd.grad(y, other, allow_unused=True) == (None,) and not ran
+    y.backward(inputs=[other])
+    assert other.grad is None and x.grad is None and not ran
+    assert autograd.grad([y, other * 3], other)[0].item() == 3 and not ran
+    assert autograd.grad(Id.apply(other) + y, other)[0].item() == 1 and ran == [1]
+    assert autograd.grad(y, y)[0].item() == 1 and ran == [1, 2]
+
+
 def test_retain_graph():
     x = leaf(1.0, 2.0)
     y = (x * x).sum()
@@ -139,6 +182,35 @@ def test_grad_unused():
         autograd.grad((x * 2).sum(), [x, y])
     assert autograd.grad((x * 2).sum(), [x, y], allow_unused=True)[1] is None
     assert autograd.grad((x * 2).sum(), [x, y], materialize_grads=True)[1].tolist() == [0]
+    assert not autograd.grad((x * 2).sum(), [x, y], materialize_grads=True)[1].requires_grad
+    g = autograd.grad((x * 2).sum(), [x, y], create_graph=True, materialize_grads=True)[1]
+    assert g.requires_grad and autograd.grad(g.sum(), y, allow_unused=True) == (None,)
+
+
+def test_inputs_of_grad_and_backward():
+    x, y = leaf(1.0), leaf(2.0)
+    h = x * y
+    for inputs, text in (([], "cannot be empty"), ((), "cannot be empty"), ([x.detach()], "input 0 does not require"), ([x, 5], "input 1 must be a tensor; got int")):
+        with pytest.raises(RuntimeError, match=r"\[autograd.grad\] .*" + text):
+            autograd.grad(h, inputs)
+        with pytest.raises(RuntimeError, match=r"\[backward\] .*" + text):
+            h.backward(inputs=inputs)
+    assert [g.item() for g in autograd.grad(h, (t for t in (x, y)), retain_graph=True)] == [2, 1]
+    (h * 3).backward(inputs=[h, x, x], retain_graph=True)
+    assert h.grad.item() == 3 and h.retains_grad and x.grad.item() == 6 and y.grad is None
+    h.backward(inputs=(t for t in [y]))
+    assert y.grad.item() == 1 and x.grad.item() == 6
+
+
+@pytest.mark.parametrize("seed", [5.0, "a", np.ones(1), [1.0]])
+def test_what_grad_starts_from_is_checked(seed):
+    x = leaf(1.0)
+    with pytest.raises(TypeError, match=r"gradients can be tensors or None; got"):
+        autograd.grad(x * 2, x, [seed])
+    with pytest.raises(TypeError, match=r"gradients can be tensors or None; got"):
+        autograd.backward([x * 2], [seed])
+    for dtype in (mg.float32, mg.int64, mg.float64):
+        assert autograd.grad(x * 2, x, mg.ones(1, dtype=dtype))[0].dtype == mg.float64
 
 
 def test_pytorchs_order_of_arguments_of_grad():

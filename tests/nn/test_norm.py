@@ -8,6 +8,7 @@ import minigrad as mg
 from minigrad import autograd, nn
 from minigrad.nn import functional as F
 from minigrad.ops.dispatch import set_fused
+from minigrad.testing import half_dtypes
 
 RNG = np.random.default_rng(0)
 N, C, L = 5, 6, 9
@@ -336,3 +337,38 @@ def test_the_functions_of_the_package_take_pytorchs_arguments_in_its_order(torch
             results.append([call(lib, *map(lib.tensor, (x, w, b)), mean, var), mean, var])
         for ours, theirs in zip(*results, strict=True):
             np.testing.assert_allclose(ours.numpy(), theirs.numpy(), rtol=2e-5, atol=2e-5)
+
+
+HALVES = half_dtypes()
+
+
+@pytest.mark.parametrize("dtype", HALVES, ids=str)
+@pytest.mark.parametrize("training", [True, False])
+def test_half_precision_input_with_float32_parameters(dtype, training):
+    """The result has the input's dtype, one rounding after that of float32; statistics and gradients of parameters are float32."""
+    wide = mg.tensor((RNG.standard_normal((N, C, L)) * 300 + 100).astype(dtype).astype(np.float32))
+    for layer, x in ((nn.LayerNorm(L), wide), (nn.RMSNorm(L), wide), (nn.GroupNorm(2, C), wide), (nn.BatchNorm1d(C), wide),
+                     (nn.InstanceNorm1d(C, affine=True, track_running_stats=True), wide), (nn.LayerNorm(C, axis=1), wide), (nn.BatchNorm1d(L, axis=-1), wide)):
+        affine(layer).train(training)
+        state = {k: v.clone() for k, v in layer.state_dict().items()}
+        for kwargs in ({}, {"mask": mg.tensor(MASK)}) if not getattr(layer, "axis", None) and x.shape[1] == C else ({},):
+            if kwargs and isinstance(layer, (nn.LayerNorm, nn.RMSNorm)):
+                kwargs = {"mask": mg.tensor(RNG.random((N, C, L)) > 0.3)}
+            layer.load_state_dict(state)
+            want = layer(x, **kwargs)
+            after = {k: v.clone() for k, v in layer.state_dict().items()}
+            layer.load_state_dict(state)
+            got = layer(x.to(dtype), **kwargs)
+            assert got.dtype == dtype and np.array_equal(got.float().numpy(force=True), want.to(dtype).float().numpy(force=True)), layer
+            for k, v in layer.state_dict().items():
+                np.testing.assert_allclose(v.numpy(), after[k].numpy(), rtol=1e-6)
+            got.sum().backward()
+            assert all(p.grad.dtype == np.float32 for p in layer.parameters())
+
+
+@pytest.mark.parametrize("dtype", HALVES, ids=str)
+def test_default_eps_of_rms_norm(dtype):
+    """For half precision it is that of float32, as in PyTorch: that of float16 would give 0.032 here."""
+    x = mg.full((2, 3), 1e-3).to(dtype)
+    for y in (F.rms_norm(x, (3,)), nn.RMSNorm(3)(x), F.rms_norm(x, (2,), axis=0), mg.rms_norm(x, (3,))):
+        assert y.dtype == dtype and (y == mg.tensor(0.9453125).to(dtype)).all()

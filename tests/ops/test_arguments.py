@@ -1,5 +1,6 @@
 """Spellings that PyTorch takes for the same thing: NumPy's `axis` and `keepdims`, results in memory that is there."""
 import inspect
+import operator as o
 
 import numpy as np
 import pytest
@@ -48,3 +49,40 @@ def test_matmul_into():
         mg.matmul(a, b, out=mg.empty(2, 1))
     with pytest.raises(RuntimeError, match="in-place"):
         mg.matmul(a.requires_grad_(), b, out=out)
+
+
+@pytest.mark.parametrize("operator", [o.add, o.sub, o.mul, o.truediv, o.pow, o.floordiv, o.mod, o.matmul, o.lt, o.eq])
+def test_an_array_beside_a_tensor(operator):
+    a, b = np.array([[1.0, 2.0], [3.0, 4.0]]), np.array([[2.0, 1.0], [0.5, 3.0]])
+    x, y = mg.tensor(a, requires_grad=True), mg.tensor(b, requires_grad=True)
+    for got in (operator(x, b), operator(a, y), operator(x, y)):
+        assert isinstance(got, mg.Tensor) and got.requires_grad is (operator not in (o.lt, o.eq))
+        np.testing.assert_allclose(got.numpy(force=True), operator(a, b))
+    i, j = mg.tensor([[1, 2], [3, 4]]), np.array([[2, 1], [1, 3]])
+    for got in (operator(i, j), operator(i.numpy(), mg.tensor(j))):
+        assert isinstance(got, mg.Tensor)
+        np.testing.assert_allclose(got.numpy(), operator(i.numpy(), j))
+
+
+def test_matmul_of_an_array_has_gradients():
+    w, a = mg.tensor([[1.0, 2.0], [3.0, 4.0]], requires_grad=True), np.array([[1, 0], [2, 1]], np.float32)
+    (w @ a).sum().backward()
+    (a @ w).sum().backward()
+    assert w.grad.tolist() == [[4, 6], [2, 4]]
+    w @= a
+    assert w.grad_fn is not None
+    for wrong in (lambda: w @ 3, lambda: 3 @ w, lambda: w @ [1.0, 2.0], lambda: [1.0] @ w):
+        with pytest.raises(TypeError):
+            wrong()
+    with pytest.raises(RuntimeError, match="one dtype"):
+        w @ a.astype(np.float64)
+
+
+def test_in():
+    x = mg.tensor([[1.0, 2.0], [3.0, 4.0]])
+    for element, found in ((2, True), (2.5, False), (mg.tensor(3.0), True), (np.float32(4), True), (mg.tensor([[1.0], [9.0]]), True)):
+        assert (element in x) is found
+    assert 2 in mg.tensor(2.0) and True in mg.tensor([0, 1]) and 1 not in mg.zeros(0)
+    for wrong in (None, "a", [1.0]):
+        with pytest.raises(RuntimeError, match=r"\[contains\] only a number or a tensor"):
+            wrong in x                                                              # noqa: B015

@@ -10,7 +10,7 @@ from minigrad import Tensor
 NAMES = {
     "minigrad": """
         Device Generator Size Tensor abs absolute acos acosh add addbmm addcdiv addcmul addmm addmv all allclose amax
-        amin aminmax any arange arccos arccosh arcsin arcsinh arctan arctan2 arctanh argmax argmin argsort argwhere
+        amp autocast get_autocast_dtype is_autocast_enabled amin aminmax any arange arccos arccosh arcsin arcsinh arctan arctan2 arctanh argmax argmin argsort argwhere
         as_tensor asarray asin asinh atan atan2 atanh atleast_1d atleast_2d atleast_3d autograd baddbmm batch_norm
         batch_norm_eval bernoulli binary_cross_entropy binary_cross_entropy_with_logits bincount bitwise_and
         bitwise_left_shift bitwise_not bitwise_or bitwise_right_shift bitwise_xor bmm bool broadcast_tensors
@@ -108,8 +108,11 @@ NAMES = {
         explain launches
     """,
     "minigrad.testing": """
-        CHECKS Make arbitrate check_errors check_fused check_gradients check_layouts check_op check_oracle
+        CHECKS Make arbitrate check_errors check_fused check_gradients check_half check_layouts check_op check_oracle
         check_specials check_threads directional_error evaluate relaid samples_of
+    """,
+    "minigrad.amp": """
+        GradScaler autocast get_autocast_dtype is_autocast_available is_autocast_enabled
     """,
     "minigrad.cuda": """
         is_available unavailable

@@ -1,17 +1,21 @@
 """Gradient clipping, in place and without reading a value back, so that a captured step replays it.
 
-Gradients of one device and dtype take one launch for all of them (native/optim.c); for others Tensor ops are used.
+Gradients of one device and dtype take one launch for all of them (native/optim.c); for others Tensor ops are used. The
+norm of half-precision gradients and their scaling are computed in float32.
 """
 from __future__ import annotations
 
 import types
 import warnings
 from collections.abc import Iterable
+from functools import reduce
 from math import inf
 
 import numpy as np
 
+from ...core.half import widened
 from ...core.modes import mode, no_grad
+from ...core.shape import default_float, promote
 from ...core.tensor import Tensor, bump
 from ...devices.memory import Array
 from ...ops.creation import empty, tensor
@@ -93,11 +97,21 @@ def get_total_norm(tensors: Tensor | Iterable[Tensor], norm_type: float = 2.0, e
     """
     _not_foreach(foreach)
     found = [tensors] if isinstance(tensors, Tensor) else list(tensors)
-    norm_type = float(norm_type)
+    return _total(found, float(norm_type), error_if_nonfinite).to(_common(found))
+
+
+def _common(found: list[Tensor]) -> np.dtype:
+    """The dtype of the total norm: that of the tensors, or what they are promoted to."""
+    return reduce(promote, [t.dtype for t in found]) if found else default_float()
+
+
+def _total(found: list[Tensor], norm_type: float, error_if_nonfinite: bool) -> Tensor:
+    """The norm of all tensors, in float32 at least; checked."""
     if not found:
         return tensor(0.0)
-    total = _norm(stack([_norm(t, norm_type).to(found[0].device) for t in found]), norm_type)
-    return _checked(total, norm_type, error_if_nonfinite)
+    norms = [_norm(widened(t), norm_type).to(found[0].device) for t in found]
+    common = reduce(promote, [n.dtype for n in norms])
+    return _checked(_norm(stack([n.to(common) for n in norms]), norm_type), norm_type, error_if_nonfinite)
 
 
 @no_grad()
@@ -111,11 +125,11 @@ def clip_grad_norm_(parameters: Tensor | Iterable[Tensor], max_norm: float, norm
     grads, norm_type = _gradients(parameters), float(norm_type)
     table = _table(grads) if grads and norm_type == 2 else None
     if table is None:
-        total = get_total_norm(grads, norm_type, error_if_nonfinite)
+        total = _total(grads, norm_type, error_if_nonfinite)
         scale = (float(max_norm) / (total + 1e-6)).clamp(max=1.0)
         for g in grads:
-            g.mul_(scale.to(g.device))
-        return total
+            g.copy_(widened(g) * scale.to(g.device))
+        return total.to(_common(grads))
     device, dtype = grads[0].device, grads[0].dtype
     squares, factor = empty((), dtype=np.float64, device=device), empty((), dtype=np.float64, device=device)
     device.kernels.grad_norm_sq[dtype].call(squares.array.ptr, table.ptr, len(grads))

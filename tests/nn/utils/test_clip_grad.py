@@ -40,3 +40,34 @@ def test_clipping_manners():
         nn.utils.clip_grad_norm_(p, 1.0, foreach=True)
     with pytest.warns(UserWarning, match="empty generator"):
         nn.utils.clip_grad_norm_((q for q in []), 1.0)
+
+
+@pytest.mark.parametrize("norm_type", [2.0, 1.0, 3.0, math.inf])
+def test_gradients_of_half_precision(torch, norm_type):
+    """PyTorch's dtypes, and its values where its float16 does not overflow; several dtypes at once too."""
+    pytest.importorskip("ml_dtypes")
+    for kinds in (["float16"], ["bfloat16", "bfloat16"], ["float16", "bfloat16"], ["float16", "float32"]):
+        results = []
+        for lib, clip in ((mg, nn.utils.clip_grad_norm_), (torch, torch.nn.utils.clip_grad_norm_)):
+            found = [lib.zeros(40).to(getattr(lib, kind)).requires_grad_() for kind in kinds]
+            for k, p in enumerate(found):
+                p.grad = lib.tensor(array(40, seed=k).tolist()).to(getattr(lib, kinds[k]))
+            total = clip(found, 0.5, norm_type)
+            results.append((str(total.dtype).rpartition(".")[2], total.item(), [(str(p.grad.dtype).rpartition(".")[2], p.grad.tolist()) for p in found]))
+        (dtype, total, grads), (dtype_t, total_t, grads_t) = results
+        assert dtype == dtype_t and [g[0] for g in grads] == [g[0] for g in grads_t]
+        np.testing.assert_allclose(total, total_t, rtol=4e-3)
+        for (_, a), (_, b) in zip(grads, grads_t, strict=True):
+            np.testing.assert_allclose(a, b, rtol=8e-3)
+
+
+def test_norms_of_half_precision_do_not_overflow():
+    p = nn.Parameter(mg.ones(1000, dtype=mg.float16))
+    p.grad = mg.full((1000,), 20.0, dtype=mg.float16)
+    assert nn.utils.get_total_norm([p.grad]).item() == nn.utils.clip_grad_norm_([p], 1.0).item() == 632.5
+    assert p.grad.dtype == mg.float16 and p.grad[0].item() == float(np.float16(0.0316228))
+    p.grad = mg.full((1000,), 60000.0, dtype=mg.float16)
+    assert nn.utils.clip_grad_norm_([p], 1.0, error_if_nonfinite=True).item() == math.inf       # the norm, 1.9e6, as float16
+    assert p.grad[0].item() == float(np.float16(0.0316228))
+    nn.utils.clip_grad_value_([p], 0.03)
+    assert p.grad[0].item() == float(np.float16(0.03)) and p.grad.dtype == mg.float16

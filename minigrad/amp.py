@@ -1,0 +1,357 @@
+"""Mixed precision, `torch.amp`: `autocast` runs products in half precision, `GradScaler` keeps float16 gradients in
+range.
+
+    scaler = amp.GradScaler("cpu")
+    for x, y in batches:
+        with amp.autocast("cpu", dtype=minigrad.float16):
+            loss = F.cross_entropy(model(x), y)
+        optimizer.zero_grad()
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+
+While autocast is on in some thread, each op of the lists below has a `_Table` in the place of its plans: in that thread
+every look-up there finds a `_Casting` plan, in another what it would have found. So nothing is asked while it is off.
+"""
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable
+from functools import wraps
+from threading import Lock
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from .core.half import call_cast, casting, widened
+from .core.modes import mode, no_grad
+from .core.op import registry
+from .core.shape import FLOAT32
+from .core.tensor import Tensor
+from .devices.cuda import is_available
+from .devices.plan import Plan, is_half
+from .ops.creation import tensor
+from .ops.loss import kl_div, nll_loss
+from .ops.math import mul
+from .ops.matmul import addbmm, addmm, baddbmm
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["GradScaler", "autocast", "get_autocast_dtype", "is_autocast_available", "is_autocast_enabled"]
+
+# What runs in half precision, and what in float32: PyTorch's lists for the CPU, as far as they are ops here.
+LOWER = ("matmul", "linear", "convolution", "convolution_transpose", "_attention", "rnn_cell", "lstm_cell", "gru_cell",
+         "rnn_sequence", "lstm_sequence", "gru_sequence")
+LOWER_FUNCTIONS: tuple[Callable[..., Any], ...] = (addmm, addbmm, baddbmm)
+FULL = ("product", "mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss", "binary_cross_entropy", "_bce_with_logits",
+        "_cross_entropy")
+FULL_FUNCTIONS: tuple[Callable[..., Any], ...] = (kl_div, nll_loss)
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+class _Casting(Plan):
+    """What an op does under autocast: it casts its inputs, and runs as without autocast. It has no `run`, like the
+    `Wide` plans of core/half.py, so that the fast paths leave it to `at`."""
+
+    __slots__ = ()
+
+    def __init__(self, op: Any) -> None:
+        self.op, self.why, self.kernel, self.table, self.walk, self.attrs = op, "autocast", None, None, 0, None
+
+    def at(self, inputs: Iterable[Any], attrs: dict[str, Any] | None = None) -> Any:
+        """The result for these tensors."""
+        return call_cast(self.op, casting[self.op], inputs, attrs or {})
+
+
+class _Table(dict):
+    """The plans of an op while autocast is on in some thread."""
+
+    def __init__(self, op: Any) -> None:
+        super().__init__()
+        self.plans, self.plan = op.plans, _Casting(op)
+
+    def get(self, key: Any, default: Any = None) -> Any:
+        return self.plans.get(key, default) if mode.autocast is None else self.plan
+
+    def values(self) -> Any:
+        return self.plans.values()
+
+    def clear(self) -> None:
+        self.plans.clear()
+
+    def __len__(self) -> int:
+        return len(self.plans)
+
+    def __setitem__(self, key: Any, plan: Any) -> None:
+        self.plans[key] = plan
+
+
+_lock = Lock()
+_users = 0                      # how many blocks are entered, in all threads
+
+
+def _enter() -> None:
+    """Counts a block; the first one sets the tables."""
+    global _users
+    with _lock:
+        _users += 1
+        if _users == 1:
+            for names, others, dtype in ((LOWER, LOWER_FUNCTIONS, None), (FULL, FULL_FUNCTIONS, FLOAT32)):
+                casting.update({function: dtype for function in others})
+                for op in [registry[name] for name in names]:
+                    casting[op] = dtype
+                    op.plans = _Table(op)
+
+
+def _leave() -> None:
+    """The last block to end gives the plans back."""
+    global _users
+    with _lock:
+        _users -= 1
+        if _users == 0:
+            for op in casting:
+                if isinstance(getattr(op, "plans", None), _Table):
+                    op.plans = op.plans.plans
+            casting.clear()
+
+
+class autocast:
+    """Inside, products (matmul, linear, convolutions, attention, recurrent layers) run in `dtype` and give it; losses
+    and `prod` run in float32. As a `with` block or a decorator; `enabled=False` switches it off inside.
+
+    device_type     "cpu"; "cuda" warns and does nothing where there is no GPU
+    dtype           bfloat16 by default, or float16; for others it warns and does nothing
+    cache_enabled   accepted for PyTorch's signature; nothing is cached
+
+    Tensors of float64 and integers are left alone. Run backward outside of the block.
+
+    >>> with minigrad.autocast("cpu"):
+    ...     y = x @ w           # bfloat16
+    """
+
+    def __init__(self, device_type: str, dtype: Any = None, enabled: bool = True,
+                 cache_enabled: bool | None = None) -> None:
+        if not isinstance(device_type, str):
+            raise ValueError(f"[autocast] device_type must be a str; got {type(device_type).__name__}")
+        _checked_type("autocast", device_type)
+        self.device, self._enabled = device_type, bool(enabled)
+        self.fast_dtype = get_autocast_dtype(device_type) if dtype is None else np.dtype(dtype)
+        self._before: list[np.dtype | None] = []
+        if self._enabled and device_type == "cuda":
+            if is_available():
+                raise NotImplementedError("[autocast] half precision has no CUDA kernels yet; got 'cuda'; use float32")
+            warnings.warn("[autocast] 'cuda' is not available. Disabling autocast.", stacklevel=2)
+            self._enabled = False
+        if self._enabled and not is_half(self.fast_dtype):
+            warnings.warn(f"[autocast] the dtype must be bfloat16 or float16; got {self.fast_dtype}. "
+                          "Disabling autocast.", stacklevel=2)
+            self._enabled = False
+
+    def _on(self) -> np.dtype | None:
+        """Switches, and returns what was set before."""
+        if self._enabled:
+            _enter()
+        before, mode.autocast = mode.autocast, self.fast_dtype if self._enabled else None
+        return before
+
+    def _off(self, before: np.dtype | None) -> None:
+        mode.autocast = before
+        if self._enabled:
+            _leave()
+
+    def __enter__(self) -> Self:
+        self._before.append(self._on())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._off(self._before.pop())
+
+    def __call__(self, function: Function) -> Function:
+        @wraps(function)
+        def run(*args: Any, **kwargs: Any) -> Any:
+            before = self._on()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                self._off(before)
+        return run          # type: ignore[return-value]
+
+
+def autocast_as_now() -> autocast:
+    """A block with the autocast state that this thread has now: for what runs again later."""
+    now = mode.autocast
+    return autocast("cpu", np.dtype(np.float16) if now is None else now, now is not None)
+
+
+def _checked_type(name: str, device_type: str) -> str:
+    if device_type not in ("cpu", "cuda"):
+        raise RuntimeError(f"[{name}] device_type must be 'cpu' or 'cuda'; got {device_type!r}")
+    return device_type
+
+
+def is_autocast_available(device_type: str) -> bool:
+    """Can autocast run on this kind of device? Only on "cpu"."""
+    return device_type == "cpu"
+
+
+def is_autocast_enabled(device_type: str = "cuda") -> bool:
+    """Is autocast on in this thread, for this kind of device? (PyTorch's default is "cuda".)"""
+    return _checked_type("is_autocast_enabled", device_type) == "cpu" and mode.autocast is not None
+
+
+def get_autocast_dtype(device_type: str) -> np.dtype:
+    """The dtype of autocast: that of the block, else bfloat16 for "cpu" and float16 for "cuda"."""
+    if _checked_type("get_autocast_dtype", device_type) == "cuda":
+        return np.dtype(np.float16)
+    if mode.autocast is not None:
+        return mode.autocast
+    try:
+        import ml_dtypes
+    except ImportError:
+        raise RuntimeError("[autocast] bfloat16 needs the package ml_dtypes; pip install ml_dtypes, "
+                           "or pass dtype=minigrad.float16") from None
+    return np.dtype(ml_dtypes.bfloat16)
+
+
+# ---- scaling of gradients --------------------------------------------------------------------------------------------
+
+class GradScaler:
+    """Multiplies the loss, so that small gradients do not vanish in float16, and divides the gradients before the step.
+
+    A step whose gradients hold inf or nan is left out, and `update` multiplies the scale by `backoff_factor`; after
+    `growth_interval` good updates in a row it multiplies it by `growth_factor`. With `enabled=False`, `scale` returns
+    its argument and `step` is that of the optimizer. It reads values, so a captured step cannot hold it.
+    """
+
+    def __init__(self, device: str = "cpu", init_scale: float = 2.0 ** 16, growth_factor: float = 2.0,
+                 backoff_factor: float = 0.5, growth_interval: int = 2000, enabled: bool = True) -> None:
+        self._enabled = bool(enabled)
+        if self._enabled and _checked_type("GradScaler", device) == "cuda" and not is_available():
+            warnings.warn("[GradScaler] 'cuda' is not available. Disabling.", stacklevel=2)
+            self._enabled = False
+        if self._enabled and not growth_factor > 1.0:
+            raise ValueError(f"[GradScaler] growth_factor must be above 1; got {growth_factor}")
+        if self._enabled and not backoff_factor < 1.0:
+            raise ValueError(f"[GradScaler] backoff_factor must be below 1; got {backoff_factor}")
+        self._device, self._scale, self._growth_tracker = device, float(init_scale), 0
+        self._growth_factor, self._backoff_factor = growth_factor, backoff_factor
+        self._growth_interval = growth_interval
+        self._stages: dict[int, tuple[str, bool]] = {}      # of each optimizer since the last update; any inf?
+
+    def scale(self, outputs: Any) -> Any:
+        """A tensor multiplied by the scale, or an iterable of them (tuples and lists may be nested)."""
+        if not self._enabled:
+            return outputs
+        if isinstance(outputs, Tensor):
+            # a 0-d tensor of float32 makes a loss of half precision float32, so that it does not overflow
+            return mul(outputs, self._scale if outputs.ndim else self._tensor(outputs))
+        if isinstance(outputs, Iterable):
+            scaled = [self.scale(o) for o in outputs]
+            return type(outputs)(scaled) if isinstance(outputs, (tuple, list)) else iter(scaled)
+        raise ValueError("[GradScaler] outputs must be a Tensor or an iterable of Tensors; "
+                         f"got {type(outputs).__name__}")
+
+    def _tensor(self, like: Tensor) -> Tensor:
+        return tensor(self._scale, dtype=FLOAT32, device=like.device)
+
+    def unscale_(self, optimizer: Any) -> None:
+        """Divides the gradients of the optimizer's parameters by the scale, in place: before clipping, say. `step` does
+        it otherwise. RuntimeError if it was done since the last update; ValueError for float16 gradients."""
+        if not self._enabled:
+            return
+        stage = self._stages.get(id(optimizer), ("ready", False))[0]
+        if stage != "ready":
+            done = "unscale_() has been called on this optimizer" if stage == "unscaled" else "step() has been called"
+            raise RuntimeError(f"[GradScaler] {done} since the last update(); call update() first")
+        grads = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        if any([g.dtype == np.float16 for g in grads]):
+            raise ValueError("[GradScaler] float16 gradients are not unscaled; keep the parameters in float32")
+        inverse, found = 1.0 / self._scale, False
+        with no_grad():
+            for g in grads:
+                g.copy_(mul(widened(g), inverse))
+                found = found or not g.isfinite().all().item()      # type: ignore[attr-defined]
+        self._stages[id(optimizer)] = "unscaled", found
+
+    def step(self, optimizer: Any, *args: Any, **kwargs: Any) -> Any:
+        """`optimizer.step(*args, **kwargs)` after `unscale_`, unless a gradient is inf or nan."""
+        if not self._enabled:
+            return optimizer.step(*args, **kwargs)
+        if "closure" in kwargs:
+            raise RuntimeError("[GradScaler] a closure is not supported; got closure; use enabled=False")
+        if self._stages.get(id(optimizer), ("", False))[0] == "stepped":
+            raise RuntimeError("[GradScaler] step() has been called since the last update(); call update() first")
+        if id(optimizer) not in self._stages:
+            self.unscale_(optimizer)
+        found = self._stages[id(optimizer)][1]
+        result = None if found else optimizer.step(*args, **kwargs)
+        self._stages[id(optimizer)] = "stepped", found
+        return result
+
+    def update(self, new_scale: float | Tensor | None = None) -> None:
+        """Sets the scale of the next iteration, to `new_scale` if it is given."""
+        if not self._enabled:
+            return
+        if new_scale is not None:
+            self._scale = float(new_scale)
+        elif not self._stages:
+            raise RuntimeError("[GradScaler] update() needs a step() or unscale_() since the last update()")
+        elif any([found for _, found in self._stages.values()]):
+            self._scale, self._growth_tracker = self._scale * self._backoff_factor, 0
+        else:
+            self._growth_tracker += 1
+            if self._growth_tracker == self._growth_interval:
+                grown = self._scale * self._growth_factor
+                self._scale, self._growth_tracker = grown if np.isfinite(np.float32(grown)) else self._scale, 0
+        self._stages.clear()
+
+    def get_scale(self) -> float:
+        """The scale, 1.0 if it is not enabled."""
+        return self._scale if self._enabled else 1.0
+
+    def get_growth_factor(self) -> float:
+        """By what the scale grows."""
+        return self._growth_factor
+
+    def set_growth_factor(self, new_factor: float) -> None:
+        """Sets by what the scale grows."""
+        self._growth_factor = new_factor
+
+    def get_backoff_factor(self) -> float:
+        """By what the scale is multiplied after inf or nan."""
+        return self._backoff_factor
+
+    def set_backoff_factor(self, new_factor: float) -> None:
+        """Sets by what the scale is multiplied after inf or nan."""
+        self._backoff_factor = new_factor
+
+    def get_growth_interval(self) -> int:
+        """After how many good updates the scale grows."""
+        return self._growth_interval
+
+    def set_growth_interval(self, new_interval: int) -> None:
+        """Sets after how many good updates the scale grows."""
+        self._growth_interval = new_interval
+
+    def is_enabled(self) -> bool:
+        """Does it scale?"""
+        return self._enabled
+
+    def state_dict(self) -> dict[str, Any]:
+        """Scale, factors, interval and the count of good updates; empty if it is not enabled."""
+        if not self._enabled:
+            return {}
+        return {"scale": self._scale, "growth_factor": self._growth_factor, "backoff_factor": self._backoff_factor,
+                "growth_interval": self._growth_interval, "_growth_tracker": self._growth_tracker}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continues from what `state_dict` returned. RuntimeError if that is empty and this scaler is enabled."""
+        if not self._enabled:
+            return
+        if not state_dict:
+            raise RuntimeError("[GradScaler] the state dict is empty, perhaps of a scaler that was not enabled")
+        self._scale, self._growth_factor = float(state_dict["scale"]), state_dict["growth_factor"]
+        self._backoff_factor, self._growth_interval = state_dict["backoff_factor"], state_dict["growth_interval"]
+        self._growth_tracker = state_dict["_growth_tracker"]

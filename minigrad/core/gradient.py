@@ -1,0 +1,75 @@
+"""What a user sees of the gradient of a tensor: `.grad` and `requires_grad` check what is assigned; and hooks."""
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+from .engine import keep_grad
+from .hooks import RemovableHandle, fitting, hooks, post_hooks
+from .shape import fail
+from .tape import Variable, edge_of
+
+
+class Gradients(Variable):
+    """The part of `Tensor` that is about its gradient."""
+
+    __slots__ = ()
+
+    @property
+    def requires_grad(self) -> bool:
+        """Are gradients of this tensor computed? Assigning checks as `requires_grad_` does, and takes leaves only."""
+        return self._requires_grad
+
+    @requires_grad.setter
+    def requires_grad(self, wanted: bool) -> None:
+        if self.node is not None or not isinstance(wanted, bool):
+            fail("requires_grad", "must be a bool, and can only be changed on a leaf",
+                 [repr(wanted), self.array.layout], "use detach() for a tensor outside the graph")
+        t: Any = self
+        t.requires_grad_(wanted)
+
+    @property
+    def grad(self) -> Any:
+        """What `backward` added up, or None. Assign None, or a tensor of this shape, dtype and device; `del` sets None.
+
+        Warns if it is None because this tensor is no leaf, and `retain_grad()` was not called.
+        """
+        if self._grad is None and self.node is not None and not self.retains_grad:
+            warnings.warn("[grad] the .grad attribute of a Tensor that is not a leaf is being accessed: backward() "
+                          "fills it only if retain_grad() was called on this tensor", stacklevel=2)
+        return self._grad
+
+    @grad.setter
+    def grad(self, value: Any) -> None:
+        if value is self:
+            fail("grad", "a tensor cannot be its own gradient", self.array.layout)
+        self._grad = None if value is None else fitting("grad", "an assigned gradient", value, self.array.layout)
+
+    @grad.deleter
+    def grad(self) -> None:
+        self._grad = None
+
+    @property
+    def retains_grad(self) -> bool:
+        """Was `retain_grad()` called on this tensor, which is no leaf?"""
+        return self.node is not None and hooks.retains(self.node)
+
+    def register_hook(self, hook: Callable[[Any], Any | None]) -> RemovableHandle:
+        """Calls `hook(grad)` when this tensor's gradient is known. What the hook returns (if not None) replaces it."""
+        if not self.requires_grad:
+            fail("register_hook", "the tensor does not require a gradient", self.array.layout)
+        return hooks.add(edge_of(self), hook)
+
+    def register_post_accumulate_grad_hook(self, hook: Callable[[Any], None]) -> RemovableHandle:
+        """Calls `hook(self)` after a gradient was added to this leaf's `.grad`."""
+        if self.node is not None or not self.requires_grad:
+            fail("register_post_accumulate_grad_hook", "needs a leaf that requires gradients", self.array.layout)
+        return post_hooks.add(self, hook)
+
+    def retain_grad(self) -> None:
+        """Lets `backward` set `.grad` of this tensor too, though it is not a leaf."""
+        if not self.requires_grad:
+            fail("retain_grad", "the tensor does not require a gradient", self.array.layout)
+        if self.node is not None:
+            keep_grad(self)

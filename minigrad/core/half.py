@@ -1,0 +1,132 @@
+"""Half precision: float16 and bfloat16 are read and written, arithmetic runs in float32 and rounds once.
+
+Read `shape.py` and `devices/plan.py` first. An op without kernels for half precision runs on float32 copies of its
+inputs, and its result is rounded: a `Wide` plan stands for such a signature. The casts are recorded like any other op,
+so the derivative runs in float32 as well and rounds once. What an op calls inside sees float32 only.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import wraps
+from typing import Any, TypeVar
+
+import numpy as np
+
+from ..devices.memory import Array, Layout, halves_seen, layout
+from ..devices.plan import Plan, is_half
+from .engine import functions
+from .modes import mode
+from .shape import FLOAT32, default_float, is_float, result_type
+from .tensor import Tensor, new_tensor
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+class Wide(Plan):
+    """The plan of a signature with half precision: `op` runs on float32 copies, and its result is rounded to `dtype`.
+
+    `exact`: the outputs that stay as they were computed. `run` and `offset` are not set: the fast paths, which read
+    them, fail there, and look at what kind of plan they have only then.
+    """
+
+    __slots__ = ("dtype", "exact")
+
+    def __init__(self, op: Any, dtype: np.dtype, why: str, to: Layout | None = None, attrs: dict | None = None,
+                 exact: tuple[int, ...] = ()) -> None:
+        self.op, self.dtype, self.layout, self.attrs, self.exact = op, dtype, to, attrs, exact
+        self.why = f"{dtype} is computed in float32{': ' + why if why else ''}"
+        self.kernel, self.table, self.walk = None, None, 0
+
+    def at(self, inputs: Iterable[Any], attrs: Any = None) -> Any:
+        """The result for these tensors, recorded if need be."""
+        return rounded(self.op(*map(widened, inputs), **(attrs or {})), self.dtype, self.exact)
+
+    def fresh(self, *arrays: Array) -> Any:
+        return self.at([new_tensor(a, None) for a in arrays], self.attrs).array
+
+
+def wide_plan(op: Any, layouts: Sequence[Layout], attrs: dict, reason: Exception) -> Wide:
+    """The plan of a primitive that has no kernel, for `reason`; raises that if no input is of half precision."""
+    found = [x.dtype for x in layouts if is_half(x.dtype)]
+    if not found:
+        raise reason
+    inside = op.plan([layout(x.device, FLOAT32, x.shape) if is_half(x.dtype) else x for x in layouts], attrs)
+    made = inside.layout
+    to = layout(made.device, found[0], made.shape) if is_float(made.dtype) else made
+    return Wide(op, found[0], inside.why, to, attrs)
+
+
+def half_result(layouts: Iterable[Layout | None]) -> np.dtype | None:
+    """The dtype to which a function of such inputs rounds; None if no input is of half precision."""
+    given = [x for x in layouts if x is not None]
+    return result_type(*given) if any([is_half(x.dtype) for x in given]) else None
+
+
+def widened(t: Any) -> Any:
+    """A tensor of half precision as float32; anything else as it is."""
+    return functions.cast(t, FLOAT32) if isinstance(t, Tensor) and is_half(t.array.layout.dtype) else t
+
+
+def rounded(made: Any, dtype: np.dtype, exact: tuple[int, ...] = ()) -> Any:
+    """A result (a tensor, or a tuple of them) with its floats in `dtype`, but for the outputs in `exact`."""
+    if isinstance(made, tuple):
+        parts = [t if i in exact else rounded(t, dtype) for i, t in enumerate(made)]
+        return type(made)(*parts) if hasattr(made, "_fields") else tuple(parts)
+    return functions.cast(made, dtype) if isinstance(made, Tensor) and is_float(made.array.layout.dtype) else made
+
+
+def in_float32(function: Callable[..., Any], dtype: np.dtype, *inputs: Any, **attrs: Any) -> Any:
+    """`function(*inputs, **attrs)` on float32 copies, rounded to `dtype`."""
+    return rounded(function(*map(widened, inputs), **{n: widened(v) for n, v in attrs.items()}), dtype)
+
+
+def narrowed(made: Tensor, like: Tensor) -> Tensor:
+    """A result in the dtype of the tensor `like` if that is of half precision, else as it is."""
+    dtype = like.array.layout.dtype
+    return rounded(made, dtype) if is_half(dtype) else made
+
+
+def finfo(dtype: Any = None) -> Any:
+    """The limits of a float dtype (`eps`, `max`, `min`, `tiny`, `bits`, ...), as `numpy.finfo` gives them; of bfloat16
+    too. Without `dtype`, those of the default float dtype."""
+    of = default_float() if dtype is None else np.dtype(dtype)
+    if of.name != "bfloat16":
+        return np.finfo(of)
+    import ml_dtypes
+    return ml_dtypes.finfo(of)
+
+
+# ---- autocast: `minigrad/amp.py` -------------------------------------------------------------------------------------
+
+# While autocast is on in some thread: the ops and functions that cast their inputs, and to which dtype; None stands for
+# that of the thread.
+casting: dict[Any, np.dtype | None] = {}
+
+
+def call_cast(function: Callable[..., Any], dtype: np.dtype | None, inputs: Iterable[Any], attrs: dict) -> Any:
+    """`function(*inputs, **attrs)` with inputs in `dtype`, float64 and integers excepted; autocast is off inside."""
+    before = mode.autocast
+    to = before if dtype is None else dtype
+
+    def own(t: Any) -> Any:
+        have = t.array.layout.dtype if isinstance(t, Tensor) else None
+        return functions.cast(t, to) if have is not None and (have == FLOAT32 or is_half(have)) else t
+    mode.autocast = None
+    try:
+        return function(*map(own, inputs), **attrs)
+    finally:
+        mode.autocast = before
+
+
+def rounds_once(function: Function) -> Function:
+    """Decorates a function of several ops: with inputs of half precision it is computed in float32 and rounded once."""
+    @wraps(function)
+    def call(*inputs: Any, **attrs: Any) -> Any:
+        if casting and mode.autocast is not None and call in casting:
+            return call_cast(call, casting[call], inputs, attrs)
+        if halves_seen:
+            dtype = half_result([t.array.layout for t in (*inputs, *attrs.values()) if isinstance(t, Tensor)])
+            if dtype is not None:
+                return in_float32(function, dtype, *inputs, **attrs)
+        return function(*inputs, **attrs)
+    return call         # type: ignore[return-value]

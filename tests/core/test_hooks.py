@@ -1,0 +1,158 @@
+"""Hooks on gradients: order, what they may return, and when they are let go."""
+from __future__ import annotations
+
+import gc
+import weakref
+
+import numpy as np
+import pytest
+
+import minigrad as mg
+from minigrad import autograd
+
+
+def leaf(*values, dtype=mg.float32):
+    return mg.tensor(values or (1.0, 2.0), dtype=dtype, requires_grad=True)
+
+
+def test_order_and_handles():
+    log, x = [], leaf()
+    y = x * 2
+    y.retain_grad()                                             # sees what the other hooks made, whatever the order
+    first = y.register_hook(lambda g: (log.append(1), g * 10)[1])
+    y.register_hook(lambda g: (log.append(2), g + 1)[1])
+    third = y.register_hook(lambda g: log.append(3))
+    y.sum().backward(retain_graph=True)
+    assert log == [1, 2, 3] and y.grad.tolist() == [11, 11] and x.grad.tolist() == [22, 22]
+    first.remove()
+    first.remove()
+    with third:
+        pass
+    y.grad = x.grad = None
+    y.sum().backward()
+    assert log == [1, 2, 3, 2] and y.grad.tolist() == [2, 2]
+
+
+@pytest.mark.parametrize("where", ["leaf", "inner"])
+@pytest.mark.parametrize("value, kind, text", [
+    (5.0, TypeError, "must be a tensor or None; got float"), (np.ones(2), TypeError, "got ndarray"), ((mg.ones(2),), TypeError, "got tuple"),
+    (mg.ones(3), RuntimeError, r"the shape of the tensor; got float32\[2\].*, float32\[3\]"), (mg.ones(1), RuntimeError, "shape"),
+    (mg.ones(2, dtype=mg.float64), RuntimeError, "dtype"), (mg.ones(2, dtype=mg.int64), RuntimeError, "dtype")])
+def test_what_a_hook_returns_is_checked(where, value, kind, text):
+    x = leaf()
+    y = x * 2
+    (x if where == "leaf" else y).register_hook(lambda g: value)
+    with pytest.raises(kind, match=r"\[register_hook\] .*" + text):
+        y.sum().backward()
+    assert mg.is_grad_enabled() and x.grad is None
+
+
+@pytest.mark.parametrize("create_graph", [False, True])
+def test_hooks_run_with_the_recording_of_the_backward(create_graph):
+    x, seen = leaf(), []
+    y = x * 2
+    total = y.sum()
+    for t in (x, y):
+        t.register_hook(lambda g: seen.append(mg.is_grad_enabled()))
+    with mg.set_grad_enabled(not create_graph):
+        autograd.grad(total, x, create_graph=create_graph)
+        assert mg.is_grad_enabled() is not create_graph
+    assert seen == [create_graph, create_graph]
+
+
+def test_an_optimiser_in_a_post_accumulate_hook():
+    w, seen = leaf(), []
+
+    def step(p):
+        seen.append(mg.is_grad_enabled())
+        p.sub_(0.5 * p.grad)
+        p.grad = None
+    w.register_hook(lambda g: g * 2)
+    w.register_post_accumulate_grad_hook(step)
+    (w * 2).sum().backward()
+    assert w.tolist() == [-1, 0] and w.grad is None and seen == [False] and mg.is_grad_enabled()
+    autograd.grad((w * 2).sum(), w)
+    assert len(seen) == 1                                       # nothing was added to .grad
+
+
+@pytest.mark.parametrize("value", [5, mg.ones(2)])
+def test_a_post_accumulate_hook_returns_nothing(value):
+    w = leaf()
+    w.register_post_accumulate_grad_hook(lambda p: value)
+    with pytest.raises(RuntimeError, match="hooks should return None"):
+        (w * 2).sum().backward()
+    assert mg.is_grad_enabled()
+
+
+def test_where_hooks_can_be_registered():
+    for t in (mg.ones(2), mg.ones(2, dtype=mg.int64)):
+        for register in (t.register_hook, t.register_post_accumulate_grad_hook):
+            with pytest.raises(RuntimeError, match="require"):
+                register(print)
+        with pytest.raises(RuntimeError, match="does not require"):
+            t.retain_grad()
+    with pytest.raises(RuntimeError, match="leaf"):
+        (leaf() * 2).register_post_accumulate_grad_hook(print)
+
+
+def test_retain_grad_once_and_in_any_order():
+    h = leaf(1.0) * 2
+    assert not h.retains_grad
+    h.retain_grad()
+    h.retain_grad()
+    assert h.retains_grad and not leaf().retains_grad
+    h.sum().backward(retain_graph=True)
+    assert h.grad.tolist() == [1]
+    h.sum().backward()
+    assert h.grad.tolist() == [2]                               # two backward passes add up
+    h = leaf(1.0) * 2
+    h.retain_grad()
+    (h * 5).sum().backward(inputs=[h])
+    assert h.grad.tolist() == [5]
+    a = leaf(1.0)
+    b = a + 1
+    c = b + 1
+    b.retain_grad(), c.retain_grad()
+    seed = mg.ones(1)
+    c.backward(seed)
+    c.grad.mul_(7)
+    assert b.grad.tolist() == a.grad.tolist() == seed.tolist() == [1]        # each has its own memory
+
+
+def test_hooks_of_a_node():
+    x, log = leaf(), []
+    y = x * 3
+
+    def after(inputs, outputs):
+        log.append((inputs[0].tolist(), outputs[0].tolist()))
+        return (inputs[0] + 1, *inputs[1:])
+    y.grad_fn.register_prehook(lambda grads: (grads[0] * 10,))
+    removed = y.grad_fn.register_prehook(lambda grads: 1 / 0)
+    y.grad_fn.register_prehook(lambda grads: None)
+    y.grad_fn.register_hook(after)
+    y.register_hook(lambda g: g * 2)                            # hooks of the tensor come first
+    removed.remove()
+    y.sum().backward()
+    assert log == [([60, 60], [20, 20])] and x.grad.tolist() == [61, 61]
+    x.grad = None
+    parts = x.split(1)
+    parts[0].grad_fn.register_prehook(lambda grads: tuple(None if g is None else g * 2 for g in grads))
+    (parts[0] + parts[1]).sum().backward()
+    assert x.grad.tolist() == [2, 2]
+    y = x * 3
+    y.grad_fn.register_prehook(lambda grads: (grads[0], grads[0]))
+    with pytest.raises(RuntimeError, match=r"\[register_prehook\] a hook must return as many gradients as it got; got 2 for 1"):
+        y.sum().backward()
+
+
+@pytest.mark.parametrize("register", [lambda x, y, hook: x.register_hook(hook), lambda x, y, hook: y.register_hook(hook),
+                                      lambda x, y, hook: x.register_post_accumulate_grad_hook(hook), lambda x, y, hook: y.grad_fn.register_hook(hook)])
+def test_a_hook_that_names_its_own_tensor_is_let_go(register):
+    x = leaf()
+    y = x * 2
+    register(x, y, lambda *_, x=x, y=y: None)
+    y.sum().backward()
+    alive = weakref.ref(y)
+    del x, y
+    gc.collect()
+    assert alive() is None

@@ -1,0 +1,51 @@
+"""Random numbers of half precision: drawn in float32, and inside their bounds after rounding."""
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import minigrad as mg
+from minigrad import nn
+from minigrad.testing import half_dtypes
+
+MANY = 200_000
+HALVES = half_dtypes()
+BOUNDS = ((0, 1), (-1, 3), (1000, 1001), (-3, -1), (-1, 0), (-2, 1), (0.1, 0.3), (-0.3, -0.1), (0, 0.1), (0, 1e-7), (-1e-7, 0), (-100, 100))
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    mg.manual_seed(0)
+
+
+@pytest.mark.parametrize("dtype", HALVES, ids=str)
+@pytest.mark.parametrize("low, high", BOUNDS)
+def test_uniform_numbers_stay_below_their_bound(low, high, dtype):
+    for x in (mg.empty(MANY, dtype=dtype).uniform_(low, high), nn.init.uniform_(mg.empty(MANY, dtype=dtype), low, high)):
+        values = x.double().numpy()
+        assert x.dtype == dtype and (low <= values).all() and (values < high).all()
+        # what is cut off is less than an ulp, half of one on average
+        step = float(np.spacing(np.array(max(abs(low), abs(high))).astype(dtype)))
+        assert abs(values.mean() - (low + high) / 2) <= 0.02 * (high - low) + step
+
+
+@pytest.mark.parametrize("dtype", HALVES, ids=str)
+def test_no_number_is_its_bound(dtype):
+    ones = mg.ones(MANY, dtype=dtype)
+    for x in (mg.rand(MANY, dtype=dtype), mg.rand_like(ones), mg.empty(MANY, dtype=dtype).uniform_()):
+        assert x.dtype == dtype and 0 <= x.min().item() and x.max().item() < 1
+        assert len(np.unique(x.double().numpy())) > (2000 if dtype == np.float16 else 500), "small numbers keep their digits"
+    assert mg.bernoulli(ones).all() and not mg.bernoulli(ones * 0).any()
+    assert mg.empty(MANY, dtype=dtype).bernoulli_(ones).all()
+    assert mg.empty(MANY, dtype=dtype).exponential_().isfinite().all()
+    assert abs(mg.bernoulli(ones * 0.25).float().mean().item() - 0.25) < 0.01
+    assert abs(mg.empty(MANY, dtype=dtype).exponential_(0.5).float().mean().item() - 2) < 0.03
+
+
+@pytest.mark.parametrize("dtype", HALVES, ids=str)
+def test_other_distributions(dtype):
+    x = mg.normal(mg.full((MANY,), 3.0).to(dtype), mg.full((MANY,), 2.0).to(dtype))
+    assert x.dtype == dtype and abs(x.float().mean().item() - 3) < 0.03 and abs(x.float().std().item() - 2) < 0.03
+    counts = mg.bincount(mg.multinomial(mg.tensor([1.0, 2, 3]).to(dtype), 60000, replacement=True))
+    assert np.abs(counts.numpy() - [10000, 20000, 30000]).max() < 700
+    assert sorted(mg.multinomial(mg.tensor([1.0, 2, 3]).to(dtype), 3).tolist()) == [0, 1, 2]
