@@ -84,8 +84,11 @@ __all__ = [
     "softsign", "tanh",
 ]
 
-for _name in __all__:           # the layers call the functions where they are defined: only users pay for the check
-    globals()[_name] = _guarded(globals()[_name])
+# The layers call the functions where they are defined: only users pay for the check of keywords. Those that take nothing
+# but `inplace` are too short for it.
+for _name in __all__:
+    if globals()[_name].__code__.co_varnames[:2] != ("input", "inplace"):
+        globals()[_name] = _guarded(globals()[_name])
 
 if not TYPE_CHECKING:
     def __getattr__(name: str) -> None:
