@@ -84,8 +84,8 @@ __all__ = [
     "softsign", "tanh",
 ]
 
-# The layers call the functions where they are defined: only users pay for the check of keywords. Those that take nothing
-# but `inplace` are too short for it.
+# The layers call the functions where they are defined: only users pay for the check of keywords. Those that take
+# nothing but `inplace` are too short for it.
 for _name in __all__:
     if globals()[_name].__code__.co_varnames[:2] != ("input", "inplace"):
         globals()[_name] = _guarded(globals()[_name])
