@@ -78,6 +78,20 @@ node_pre_hooks = HookTable()    # before the backward of a node: function(grad_o
 node_hooks = HookTable()        # after it: function(grad_inputs, grad_outputs) -> tuple or None
 
 
+class HookedNode:
+    """What a user can register on a node, `t.grad_fn`."""
+
+    __slots__ = ()
+
+    def register_prehook(self, hook: Callable) -> RemovableHandle:
+        """Calls `hook(grad_outputs)`, of a tuple, before this node's backward. A tuple that it returns replaces it."""
+        return node_pre_hooks.add(self, hook)
+
+    def register_hook(self, hook: Callable) -> RemovableHandle:
+        """Calls `hook(grad_inputs, grad_outputs)` after this node's backward. A tuple replaces `grad_inputs`."""
+        return node_hooks.add(self, hook)
+
+
 def _through(table: HookTable, node: Any, gradients: Any, *outputs: Any) -> Any:
     """The gradients of a node's outputs (or inputs) after its hooks, as a list."""
     for function in table.of(node):

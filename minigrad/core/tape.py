@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..devices.memory import Array, Layout
-from .hooks import RemovableHandle, node_hooks, node_pre_hooks
+from .hooks import HookedNode
 
 _new = object.__new__
 
@@ -42,7 +42,7 @@ Edge = Any                              # Node | Slot | Variable (a leaf) | None
 next_in_sequence = itertools.count(0, -1).__next__      # counts down: a heap gives the newest first
 
 
-class Node:
+class Node(HookedNode):
     """One recorded op: how the gradient of its output becomes those of its inputs. Made by `recorded`.
 
     `saved` is what `op.backward` uses (afterwards FREED, unless empty), `version` the sum of its version counters,
@@ -65,14 +65,6 @@ class Node:
     def next_functions(self) -> tuple[tuple[Edge, int], ...]:
         """(node or leaf, output index) for each input, as PyTorch's `grad_fn.next_functions`."""
         return tuple((e.inputs[0], e.index) if type(e) is Slot else (e, 0) for e in self.inputs)
-
-    def register_prehook(self, hook: Callable) -> RemovableHandle:
-        """Calls `hook(grad_outputs)`, of a tuple, before this node's backward. A tuple that it returns replaces it."""
-        return node_pre_hooks.add(self, hook)
-
-    def register_hook(self, hook: Callable) -> RemovableHandle:
-        """Calls `hook(grad_inputs, grad_outputs)` after this node's backward. A tuple replaces `grad_inputs`."""
-        return node_hooks.add(self, hook)
 
     def name(self) -> str:
         """The op's name and "_backward"."""

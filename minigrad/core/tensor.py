@@ -52,7 +52,14 @@ class Tensor(Gradients, Methods):
     """An n-dimensional array that records what is computed from it. Made by `minigrad.tensor`, `zeros`, `randn`, ..."""
 
     __slots__ = ()
-    grad: Tensor | None
+
+    if TYPE_CHECKING:           # `Gradients.grad`, with the type that it cannot name there
+        @property
+        def grad(self) -> Tensor | None: ...
+        @grad.setter
+        def grad(self, value: Tensor | None) -> None: ...
+        @grad.deleter
+        def grad(self) -> None: ...
 
     def __new__(cls, data: Any = None, *args: Any, **kwargs: Any) -> Self:
         return _new(cls)

@@ -130,17 +130,12 @@ class _Checkpoint:
 _CHECKPOINT = _Checkpoint()
 
 
-def _form(layout: Any) -> str:
-    """Dtype and shape, of each output."""
-    several = type(layout) is tuple
-    return f"({', '.join(map(_form, layout))})" if several else f"{layout.dtype.name}{list(layout.shape)}"
-
-
-def _graph(outputs: list[Tensor], start: int) -> tuple[tuple[Any, ...], list[Any]]:
-    """The ends of the outputs' graph: leaves, and nodes that were recorded before the node with number `start`; and a
-    list that tells what was recorded since: the outputs, then op, outputs and saved tensors of each node, in order."""
+def _graph(outputs: list[Tensor], start: int) -> tuple[tuple[Any, ...], list[tuple]]:
+    """The ends of the outputs' graph: leaves, and nodes that were recorded before the node number `start`. And what
+    was recorded since: the layouts of the outputs, then op, layout and layouts of saved tensors of each node.
+    """
     found: dict[Any, None] = {}
-    nodes: dict[Any, None] = {}
+    nodes: list[Node] = []
     stack = [edge_of(o) for o in outputs if o.requires_grad]
     seen: set[Any] = set()
     while stack:
@@ -151,21 +146,37 @@ def _graph(outputs: list[Tensor], start: int) -> tuple[tuple[Any, ...], list[Any
         if (type(edge) is Node or type(edge) is Slot) and edge.seq < start:         # sequence numbers count down
             stack.extend(edge.inputs)
             if type(edge) is Node:
-                nodes[edge] = None
+                nodes.append(edge)
         else:
             found[edge] = None
-    made = [(n.op.name, _form(n.layout), [_form(t.layout) for t in _tensors(n.saved)])
-            for n in sorted(nodes, key=attrgetter("seq"), reverse=True)]
-    return tuple(found), [*[("output", _form(o.layout), []) for o in outputs], *made]
+    nodes.sort(key=attrgetter("seq"), reverse=True)
+    return tuple(found), [*[("output", o.array.layout, ()) for o in outputs],
+                          *[(n.op.name, n.layout, _saved_by(n)) for n in nodes]]
 
 
-def _compare(first: list[Any], second: list[Any]) -> None:
+def _saved_by(node: Node) -> list[Any]:
+    """The layouts of the tensors that a node saved."""
+    saved = node.saved if type(node.saved) is tuple else ()
+    if len(saved) > 1 and type(saved[1]) is tuple:          # of an op with kernels: a plan, the inputs, arrays
+        saved = saved[1]
+    return [t.array.layout for t in saved if isinstance(t, Tensor)]
+
+
+def _form(layout: Any) -> str:
+    """Dtype and shape, of each output."""
+    several = type(layout) is tuple
+    return f"({', '.join(map(_form, layout))})" if several else f"{layout.dtype.name}{list(layout.shape)}"
+
+
+def _compare(first: list[tuple], second: list[tuple]) -> None:
     """CheckpointError if the two runs of a block recorded something else."""
-    if first != second:
-        i = next((i for i, (a, b) in enumerate(zip(first, second, strict=False)) if a != b),
-                 min(len(first), len(second)))
-        was, now = [" ".join([*r[i][:2], *(f"that saves {s}" for s in r[i][2])]) if i < len(r) else "nothing more"
-                    for r in (first, second)]
+    if first == second:                                     # layouts are one object each, so that this is fast
+        return
+    shown = [[" ".join([name, _form(layout), *[f"that saves {_form(x)}" for x in saved]])
+              for name, layout, saved in run] for run in (first, second)]
+    i = next((i for i, (a, b) in enumerate(zip(*shown, strict=False)) if a != b), min(len(first), len(second)))
+    was, now = [run[i] if i < len(run) else "nothing more" for run in shown]
+    if was != now:
         fail("checkpoint", "the block must give the same outputs by the same ops when it runs again in backward",
              f"first {was}, then {now} (number {i})",
              "make it a function of its arguments and parameters, and do not change train/eval mode between "

@@ -60,6 +60,9 @@ def shapes(x: Tensor) -> tuple[int, ...]:
     picked: Tensor = x[mask]
     gradient: Tensor | None = x.grad
     assert gradient is None or gradient.shape == x.shape
+    x.grad = mg.zeros_like(x)
+    del x.grad
+    x.requires_grad = False
     n: int = x.size(0) + x.shape[1] + x.shape.numel() + x.ndim
     both = mg.cat([x, x.T.unsqueeze(0).squeeze(0).mT], dim=0).reshape(-1, 2).view(2, -1)
     both -= 2 - 0.5 * both.add(1, alpha=2) ** 2
