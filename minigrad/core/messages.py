@@ -4,8 +4,8 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Callable, Collection, Iterable
-from functools import lru_cache, wraps
-from inspect import CO_VARKEYWORDS, Parameter, signature, unwrap
+from functools import wraps
+from inspect import CO_VARKEYWORDS, unwrap
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -146,21 +146,12 @@ def guarded(function: Function) -> Function:
     return call     # type: ignore[return-value]
 
 
-@lru_cache(maxsize=1024)
-def _keywords(function: Callable[..., Any]) -> list[str] | None:
-    """The names that may be given by keyword after `self`, None if any may."""
-    found = list(signature(function).parameters.values())[1:]
-    if any(p.kind == Parameter.VAR_KEYWORD for p in found):
-        return None
-    return [p.name for p in found if p.kind in (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)]
-
-
 class Guarded:
     """The base of classes whose constructors refuse unknown keywords by `unexpected`."""
 
     def __new__(cls, *args: Any, **named: Any) -> Any:
-        known = _keywords(cls.__init__) if named else None
-        if known is not None:
-            taken(cls.__name__, named, known)
+        code = getattr(cls.__init__, "__code__", None) if named else None
+        if code is not None and not code.co_flags & CO_VARKEYWORDS:
+            taken(cls.__name__, named, code.co_varnames[1:code.co_argcount + code.co_kwonlyargcount])
         new: Any = super().__new__
         return new(cls) if new is object.__new__ else new(cls, *args, **named)
