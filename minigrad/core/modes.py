@@ -24,6 +24,7 @@ class Mode(local):
     grad = True                 # operations are recorded
     autocast: Any = None        # the dtype in which autocast runs products, or None
     recompute = False           # a checkpointed block is being run again
+    streams: Any = None         # random streams of a loader's sample, which take the place of the default generators
     recorder: Any = None        # the active capture, or None; layers and optimisers report their use to it
     fused = "auto"              # whether fused kernels are used: "auto", "off" or "require"
     bindings = 0                # counts tensors with new memory and modules with new members; captured programs read it

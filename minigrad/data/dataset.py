@@ -5,8 +5,8 @@ import itertools
 import math
 import warnings
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
@@ -14,8 +14,10 @@ from ..core.tensor import Tensor, new_tensor
 from ..ops.creation import as_tensor
 from ..ops.random import Generator, randperm
 
+Sample = TypeVar("Sample", covariant=True)
 
-class Dataset:
+
+class Dataset(Generic[Sample]):
     """Base class. A subclass defines `__getitem__` (a sample, of any form) and `__len__`.
 
     It may define `take(indices)` as well: the batch of these samples, which `DataLoader` then asks for instead of
@@ -29,14 +31,44 @@ class Dataset:
                 return float(index), float(index**2)
     """
 
-    def __getitem__(self, index: Any) -> Any:
+    def __getitem__(self, index: Any) -> Sample:
         raise NotImplementedError("Subclasses of Dataset should implement __getitem__.")
 
-    def __add__(self, other: Any) -> ConcatDataset:
+    def __add__(self, other: Any) -> ConcatDataset[Any]:
         return ConcatDataset([self, other])
 
 
-class TensorDataset(Dataset):
+class IterableDataset(Dataset[Sample], Iterable[Sample]):
+    """Base class of data sets that are read from front to back. A subclass defines `__iter__`, and `__len__` if the
+    number of samples is known. `a + b` is the `ChainDataset` of both.
+
+    A `DataLoader` with workers gives each of them a copy (`copy.copy`), which must give a part of the samples: see
+    `data.get_worker_info`.
+    """
+
+    def __iter__(self) -> Iterator[Sample]:
+        raise NotImplementedError("Subclasses of IterableDataset should implement __iter__.")
+
+    def __add__(self, other: Any) -> ChainDataset[Any]:     # type: ignore[override]
+        return ChainDataset([self, other])
+
+
+class ChainDataset(IterableDataset[Sample]):
+    """The samples of several iterable data sets, one set after the other. AssertionError for a set of another kind."""
+
+    def __init__(self, datasets: Iterable[Any]) -> None:
+        self.datasets = list(datasets)
+        if not all(isinstance(d, IterableDataset) for d in self.datasets):
+            raise AssertionError("ChainDataset only supports IterableDataset")
+
+    def __iter__(self) -> Iterator[Sample]:
+        return itertools.chain.from_iterable(self.datasets)
+
+    def __len__(self) -> int:
+        return sum(len(d) for d in self.datasets)
+
+
+class TensorDataset(Dataset[tuple[Tensor, ...]]):
     """Sample i is the tuple of t[i] for each tensor t. AssertionError unless all tensors have the same first size."""
 
     def __init__(self, *tensors: Tensor) -> None:
@@ -63,7 +95,7 @@ def _rows(t: Tensor, where: np.ndarray) -> Tensor:
     return new_tensor(t.device.wrap(rows), None)    # type: ignore[attr-defined]
 
 
-class Subset(Dataset):
+class Subset(Dataset[Sample]):
     """The samples of another data set at `indices`: sample i is dataset[indices[i]]."""
 
     def __init__(self, dataset: Any, indices: Sequence[int]) -> None:
@@ -85,21 +117,26 @@ class Subset(Dataset):
         return take([self.indices[i] for i in indices])
 
 
-class ConcatDataset(Dataset):
-    """The samples of several data sets, one set after the other. AssertionError without a set.
+class ConcatDataset(Dataset[Sample]):
+    """The samples of several data sets, one set after the other. AssertionError without a set, or with an iterable one.
 
-    Index -1 is the last sample; ValueError for an index outside of -len to len - 1.
+    Index -1 is the last sample. IndexError, which ends a `for` loop, for an index after the last sample; ValueError for
+    one before the first.
     """
 
     def __init__(self, datasets: Iterable[Any]) -> None:
         self.datasets = list(datasets)
         if not self.datasets:
             raise AssertionError("datasets should not be an empty iterable")
+        if any(isinstance(d, IterableDataset) for d in self.datasets):
+            raise AssertionError("ConcatDataset does not support IterableDataset")
         self.cumulative_sizes = list(itertools.accumulate(len(d) for d in self.datasets))
 
     def __getitem__(self, index: int) -> Any:
-        if not -len(self) <= index < len(self):
+        if index < -len(self):
             raise ValueError("absolute value of index should not exceed dataset length")
+        if index >= len(self):
+            raise IndexError(f"index {index} is out of range for a data set of {len(self)} samples")
         index %= len(self)
         i = bisect_right(self.cumulative_sizes, index)
         return self.datasets[i][index - self.cumulative_sizes[i - 1] if i else index]
@@ -127,7 +164,7 @@ def batch_taker(dataset: Any) -> Callable[[Sequence[int]], Any] | None:
     return None
 
 
-def random_split(dataset: Any, lengths: Sequence[int | float], generator: Generator | None = None) -> list[Subset]:
+def random_split(dataset: Any, lengths: Sequence[int | float], generator: Generator | None = None) -> list[Subset[Any]]:
     """Splits the samples at random into subsets.
 
     lengths    the sizes, which sum to len(dataset), or fractions that sum to 1; else ValueError. Sizes from fractions

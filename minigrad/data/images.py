@@ -68,7 +68,10 @@ def read_idx(path: str | os.PathLike[str]) -> np.ndarray[Any, np.dtype[Any]]:
     if len(data) - start != size:
         _wrong("read_idx", path, f"{size:,} bytes of values for {list(shape)} of {dtype.newbyteorder('=')}",
                f"{len(data) - start:,}")
-    values: np.ndarray[Any, np.dtype[Any]] = np.frombuffer(data, dtype, offset=start).reshape(shape)
+    try:
+        values: np.ndarray[Any, np.dtype[Any]] = np.frombuffer(data, dtype, offset=start).reshape(shape)
+    except ValueError:
+        _wrong("read_idx", path, "a shape that an array can have", f"{ndim} dimensions, {list(shape)[:8]} ...")
     return values.astype(dtype.newbyteorder("="))
 
 

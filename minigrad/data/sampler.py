@@ -6,14 +6,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence, Sized
 from itertools import islice
-from typing import Any
+from typing import Any, Generic, TypeVar
+
+import numpy as np
 
 from ..core.tensor import Tensor
-from ..ops.creation import as_tensor
+from ..ops.creation import as_tensor, tensor
 from ..ops.random import Generator, multinomial, randint, randperm
 
+Index = TypeVar("Index", covariant=True)
+_CHUNK = 1024           # how many numbers `RandomSampler` draws at once
 
-class Sampler:
+
+class Sampler(Generic[Index]):
     """Base class. A subclass defines `__iter__`, and `__len__` if the number of indices is known.
 
     `data_source` is accepted for PyTorch's signature and not used.
@@ -22,12 +27,12 @@ class Sampler:
     def __init__(self, data_source: Any = None) -> None:
         pass
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[Index]:
         """The indices of one epoch."""
         raise NotImplementedError("Subclasses of Sampler should implement __iter__.")
 
 
-class SequentialSampler(Sampler):
+class SequentialSampler(Sampler[int]):
     """The indices 0, 1, ..., len(data_source) - 1 in order."""
 
     def __init__(self, data_source: Sized) -> None:
@@ -42,7 +47,7 @@ class SequentialSampler(Sampler):
         return len(self.data_source)
 
 
-class RandomSampler(Sampler):
+class RandomSampler(Sampler[int]):
     """Indices of `data_source` in a new random order each epoch.
 
     replacement  draws each index independently, so that one index can come several times
@@ -66,7 +71,9 @@ class RandomSampler(Sampler):
         """The indices of one epoch, newly drawn."""
         n = len(self.data_source)
         if self.replacement:
-            yield from randint(0, n, (self.num_samples,), generator=self.generator).tolist()
+            for start in range(0, self.num_samples, _CHUNK):
+                count = min(_CHUNK, self.num_samples - start)
+                yield from randint(0, n, (count,), generator=self.generator).tolist()
             return
         for start in range(0, self.num_samples if n else 0, n or 1):
             yield from randperm(n, generator=self.generator).tolist()[:self.num_samples - start]
@@ -76,7 +83,7 @@ class RandomSampler(Sampler):
         return self.num_samples
 
 
-class SubsetRandomSampler(Sampler):
+class SubsetRandomSampler(Sampler[int]):
     """The given indices in a new random order each epoch, drawn by `generator` (default: the global generator)."""
 
     def __init__(self, indices: Sequence[int], generator: Generator | None = None) -> None:
@@ -84,14 +91,15 @@ class SubsetRandomSampler(Sampler):
 
     def __iter__(self) -> Iterator[int]:
         """The indices of one epoch, in a newly drawn order."""
-        return (self.indices[i] for i in randperm(len(self.indices), generator=self.generator).tolist())
+        for i in randperm(len(self.indices), generator=self.generator).tolist():
+            yield self.indices[i]
 
     def __len__(self) -> int:
         """The number of given indices."""
         return len(self.indices)
 
 
-class WeightedRandomSampler(Sampler):
+class WeightedRandomSampler(Sampler[int]):
     """Indices drawn with probabilities proportional to `weights`.
 
     weights      one weight for each index: a sequence, an array or a tensor (n,)
@@ -118,14 +126,14 @@ class WeightedRandomSampler(Sampler):
 
     def __iter__(self) -> Iterator[int]:
         """The indices of one epoch, newly drawn."""
-        return iter(multinomial(self.weights, self.num_samples, self.replacement, generator=self.generator).tolist())
+        yield from multinomial(self.weights, self.num_samples, self.replacement, generator=self.generator).tolist()
 
     def __len__(self) -> int:
         """`num_samples`."""
         return self.num_samples
 
 
-class BatchSampler(Sampler):
+class BatchSampler(Sampler[list[int]]):
     """Lists of `batch_size` indices of another sampler.
 
     `drop_last` leaves out the last list if it is shorter. ValueError unless `batch_size` is a positive integer and
@@ -166,3 +174,34 @@ def batched(indices: Iterable[int], batch_size: int, drop_last: bool) -> Iterato
 def batch_count(n: int, batch_size: int, drop_last: bool) -> int:
     """How many lists `batched` makes of n indices."""
     return n // batch_size if drop_last else -(-n // batch_size)
+
+
+# ---- what a loader saves of a sampler ----
+
+_KNOWN = (SequentialSampler, RandomSampler, SubsetRandomSampler, WeightedRandomSampler)
+
+
+def order_state(sampler: Any) -> Any:
+    """What the next order of a sampler is made of, beside the default generator; None if that is not known.
+
+    The result of `state_dict()` if the sampler has that method; for one of this file, the state of its generator, if
+    it has one; nothing for a sequence.
+    """
+    if hasattr(sampler, "state_dict"):
+        return sampler.state_dict()
+    if type(sampler) is BatchSampler:
+        return order_state(sampler.sampler)
+    if type(sampler) in _KNOWN:
+        generator = getattr(sampler, "generator", None)
+        return {} if generator is None else {"generator": generator.get_state().tolist()}
+    return {} if sampler is None or isinstance(sampler, Sequence | np.ndarray | Tensor) else None
+
+
+def load_order(sampler: Any, state: Any) -> None:
+    """Puts back what `order_state` returned, so that the next order is the same."""
+    if type(sampler) is BatchSampler:
+        load_order(sampler.sampler, state)
+    elif hasattr(sampler, "load_state_dict") and state is not None:
+        sampler.load_state_dict(state)
+    elif state and type(sampler) in _KNOWN:
+        sampler.generator.set_state(tensor(state["generator"], dtype=np.int64))

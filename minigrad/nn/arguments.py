@@ -85,9 +85,10 @@ def sizes_of(value: Size, dims: int, name: str = "", argument: str = "") -> tupl
     given = tuple(value) if isinstance(value, Sequence) else (value,)
     if len(given) == 1:
         given *= dims
-    if len(given) != dims or not all(isinstance(n, int) for n in given):
-        kind = RuntimeError if all(isinstance(n, int) for n in given) else TypeError
-        fail(name, f"{argument} must be a whole number or {dims} of them", f"{argument} {value}", kind=kind)
+    whole = all(isinstance(n, int) for n in given)
+    if len(given) != dims or not whole:
+        fail(name, f"{argument} must be a whole number or {dims} of them", f"{argument} {value!r}",
+             kind=RuntimeError if whole else TypeError)
     return given
 
 

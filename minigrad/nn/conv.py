@@ -153,7 +153,7 @@ _PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
 
 
 def _check_options(kind: str, in_channels: int, out_channels: int, groups: int, padding: Size | str,
-                   stride: tuple[int, ...], padding_mode: str) -> None:
+                   stride: Size, padding_mode: str) -> None:
     """Raises ValueError on options of a layer that do not fit together."""
     if groups <= 0:
         fail(kind, "groups must be a positive integer", groups, kind=ValueError)
@@ -164,8 +164,8 @@ def _check_options(kind: str, in_channels: int, out_channels: int, groups: int, 
     if isinstance(padding, str):
         if padding not in ("same", "valid"):
             fail(kind, "padding must be numbers, 'same' or 'valid'", repr(padding), kind=ValueError)
-        if padding == "same" and any(s != 1 for s in stride):
-            fail(kind, "padding='same' is for stride 1, not for strided convolutions", f"stride {list(stride)}",
+        if padding == "same" and any(s != 1 for s in ([stride] if isinstance(stride, int) else stride)):
+            fail(kind, "padding='same' is for stride 1, not for strided convolutions", f"stride {stride}",
                  "give the padding in numbers", ValueError)
     if padding_mode not in _PADDING_MODES:
         fail(kind, f"padding_mode must be one of {', '.join(_PADDING_MODES)}", repr(padding_mode), kind=ValueError)
@@ -185,8 +185,8 @@ class _Conv(Module):
                  dtype: DtypeLike) -> None:
         super().__init__()
         kind, n = type(self).__name__, self.dims
+        _check_options(kind, in_channels, out_channels, groups, padding, stride, padding_mode)
         self.stride = sizes_of(stride, n, kind, "stride")
-        _check_options(kind, in_channels, out_channels, groups, padding, self.stride, padding_mode)
         self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
         self.kernel_size = sizes_of(kernel_size, n, kind, "kernel_size")
         self.dilation = sizes_of(dilation, n, kind, "dilation")

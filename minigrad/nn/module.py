@@ -8,15 +8,17 @@ from __future__ import annotations
 import gc
 from collections import OrderedDict, namedtuple
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from ..core.engine import drop_grads
 from ..core.messages import Guarded, NoAttribute, explain_arguments
 from ..core.modes import mode, no_grad
+from ..core.shape import is_float
 from ..core.tape import locators
 from ..core.tensor import Tensor
+from ..devices.base import Device
 from ..ops.creation import as_tensor, empty, empty_like
 from .arguments import DeviceLike
 from .hooks import Hookable
@@ -28,6 +30,7 @@ from .hooks import register_module_full_backward_pre_hook as register_module_ful
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+_Ties: TypeAlias = "dict[int, tuple[Tensor, list[tuple[Module, str]]]]"     # id of a tensor: it, and the names of it
 _EXTRA_STATE = "_extra_state"                   # the key of `get_extra_state` in a state dict
 
 
@@ -74,6 +77,40 @@ def indent(text: str) -> str:
 def _is_array(value: Any) -> bool:
     """Is it a Tensor, or a NumPy or CuPy array?"""
     return isinstance(value, Tensor) or hasattr(value, "__array__") or hasattr(value, "__cuda_array_interface__")
+
+
+def _is_dtype(value: Any) -> bool:
+    return isinstance(value, np.dtype) or (isinstance(value, type) and issubclass(value, np.generic | float | int))
+
+
+def _target(*args: Any, **kwargs: Any) -> tuple[Any, np.dtype | None]:
+    """The device and the dtype that the arguments of `Module.to` name, each None if it stays."""
+    if kwargs.pop("memory_format", None) is not None:
+        raise NotImplementedError("[Module.to] memory_format is not supported")
+    names: tuple[str, ...] = ("device", "dtype", "non_blocking")
+    if args and (_is_dtype(args[0]) or isinstance(args[0], Tensor)):
+        names = ("tensor" if isinstance(args[0], Tensor) else "dtype", "non_blocking")
+    given = dict(zip(names, args, strict=False))
+    if len(args) > len(names) or given.keys() & kwargs or kwargs.keys() - {*names, "tensor"}:
+        raise TypeError(f"[Module.to] takes device, dtype and non_blocking, or dtype and non_blocking, or tensor and "
+                        f"non_blocking; got {len(args)} arguments" + "".join(f", {name}=" for name in kwargs))
+    given.update(kwargs)
+    like, device, dtype = given.get("tensor"), given.get("device"), given.get("dtype")
+    for name, value, good in (("tensor", like, like is None or isinstance(like, Tensor)),
+                              ("device", device, device is None or isinstance(device, str | int | Device)),
+                              ("non_blocking", given.get("non_blocking", False),
+                               isinstance(given.get("non_blocking", False), bool))):
+        if not good or (name == "device" and isinstance(value, bool)):
+            raise TypeError(f"[Module.to] {name} cannot be {value!r}")
+    if like is not None:
+        device, dtype = like.device, like.dtype
+    if dtype is not None:
+        if not _is_dtype(dtype) and not isinstance(dtype, str):
+            raise TypeError(f"[Module.to] dtype cannot be {dtype!r}")
+        dtype = np.dtype(dtype)
+        if not is_float(dtype):
+            raise TypeError(f"[Module.to] dtype must be floating point; got {dtype}")
+    return device, dtype
 
 
 class Module(Hookable, Guarded):
@@ -178,6 +215,8 @@ class Module(Hookable, Guarded):
             members = own["_buffers"]
             if name in members:
                 return members[name]
+        if hasattr(type(self), name):                   # a property whose function lacks something: that is what
+            return object.__getattribute__(self, name)  # the error of a second run names
         raise NoAttribute(f"{type(self).__name__!r} object", name, self.__dir__)
 
     def _forget(self, name: str) -> None:
@@ -410,34 +449,14 @@ class Module(Hookable, Guarded):
         return self
 
     def to(self, *args: Any, **kwargs: Any) -> Self:
-        """`to(device=, dtype=, non_blocking=)`, `to(dtype)` or `to(tensor)`, in place.
+        """`to(device=, dtype=, non_blocking=)`, `to(dtype, non_blocking)` or `to(tensor, non_blocking)`, in place.
 
         Moves all parameters and buffers; casts those that are floating point. Another dtype raises TypeError.
         """
-        device, dtype = kwargs.pop("device", None), kwargs.pop("dtype", None)
-        like, non_blocking = kwargs.pop("tensor", None), kwargs.pop("non_blocking", False)
-        if kwargs.pop("memory_format", None) is not None:
-            raise NotImplementedError("[Module.to] memory_format is not supported")
-        if kwargs:
-            raise TypeError(f"to() got an unexpected keyword argument '{next(iter(kwargs))}'")
-        for a in args:
-            if isinstance(a, Tensor):
-                like = a
-            elif isinstance(a, bool):
-                non_blocking = a
-            elif isinstance(a, np.dtype) or a in (float, int) or (isinstance(a, type) and issubclass(a, np.generic)):
-                dtype = a
-            elif a is not None:
-                device = a
-        if like is not None:
-            device, dtype = like.device, like.dtype
-        if dtype is not None:
-            dtype = np.dtype(dtype)
-            if not empty(0, dtype=dtype).is_floating_point():
-                raise TypeError(f"[Module.to] dtype must be floating point; got {dtype}")
+        device, dtype = _target(*args, **kwargs)
 
         def moved(t: Tensor) -> Tensor:
-            return t.to(device=device, dtype=dtype if t.is_floating_point() else None, non_blocking=non_blocking)
+            return t.to(device=device, dtype=dtype if t.is_floating_point() else None)
         return self._apply(moved)
 
     def to_empty(self, *, device: DeviceLike, recurse: bool = True) -> Self:
@@ -524,11 +543,11 @@ class Module(Hookable, Guarded):
         for hook in self._load_state_dict_pre_hooks.values():
             hook(self, state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs)
         own = self._local_state()
-        assign = local_metadata.get("assign_to_params_buffers", False)
+        ties = local_metadata.get("ties") if local_metadata.get("assign_to_params_buffers", False) else None
         for name, value in own.items():
             key = prefix + name
             if key in state_dict:
-                error = self._load_member(name, value, key, state_dict[key], assign)
+                error = self._load_member(name, value, key, state_dict[key], ties)
                 if error:
                     error_msgs.append(error)
             else:
@@ -547,8 +566,12 @@ class Module(Hookable, Guarded):
                 if name not in (self._modules if below else own):
                     unexpected_keys.append(key)
 
-    def _load_member(self, name: str, value: Tensor, key: str, given: Any, assign: bool) -> str:
-        """Copies `given` into the parameter or buffer `value`, or puts it in its place; what is wrong, or ""."""
+    def _load_member(self, name: str, value: Tensor, key: str, given: Any, ties: _Ties | None) -> str:
+        """Copies `given` into the parameter or buffer `value`, or with `ties` puts it in its place. Returns what is
+        wrong, or "".
+
+        `ties` holds the members that were replaced, and where: names that were one tensor stay one.
+        """
         if not _is_array(given):
             return f'"{key}" must be a Tensor or an array in the checkpoint; got {type(given)}'
         if len(value.shape) == 0 and tuple(given.shape) == (1,):
@@ -558,15 +581,18 @@ class Module(Hookable, Guarded):
                     f"the shape in current model is {tuple(value.shape)}.")
         try:
             given = as_tensor(given)
-            if not assign:
+            if ties is None:
                 with no_grad():
                     value.copy_(given)
-            elif isinstance(value, Parameter):
-                same = isinstance(given, Parameter)
-                setattr(self, name, given.requires_grad_(value.requires_grad) if same
-                        else Parameter(given, value.requires_grad))
             else:
-                setattr(self, name, given)
+                if isinstance(given, Parameter):
+                    given.requires_grad_(value.requires_grad)
+                elif isinstance(value, Parameter):
+                    given = Parameter(given, value.requires_grad)
+                places = ties.setdefault(id(value), (value, []))[1]
+                places.append((self, name))
+                for module, own in places:
+                    setattr(module, own, given)
         except Exception as e:
             return (f'copying "{key}" raised {e.args}; the shape in the model is {tuple(value.shape)}, '
                     f"in the checkpoint {tuple(given.shape)}")
@@ -577,40 +603,40 @@ class Module(Hookable, Guarded):
         """Copies tensors (or NumPy and CuPy arrays) by path into this module and all below it.
 
         `strict`: missing and unexpected keys raise RuntimeError, as other sizes always do. `assign`: the given tensors
-        themselves take the place of ours, with their dtype and device; only `requires_grad` stays. Returns the named
-        tuple (missing_keys, unexpected_keys).
+        themselves take the place of ours, with their dtype and device; only `requires_grad` stays, and names that were
+        one tensor stay one (the last given). Returns the named tuple (missing_keys, unexpected_keys).
         """
         if not isinstance(state_dict, Mapping):
             fix = "; read the file first: load_state_dict(minigrad.load(path))" if isinstance(state_dict, str) else ""
             raise TypeError(f"[load_state_dict] state_dict must be dict-like; got {type(state_dict).__name__}{fix}")
-        missing: list[str] = []
-        unexpected: list[str] = []
+        keys = _IncompatibleKeys([], [])
         errors: list[str] = []
         metadata = getattr(state_dict, "_metadata", None) or {}
-
-        def load(module: Module, state: dict[str, Any], prefix: str) -> None:
-            local = dict(metadata.get(prefix[:-1], {}))
-            if assign:
-                local["assign_to_params_buffers"] = True
-            module._load_from_state_dict(state, prefix, local, True, missing, unexpected, errors)
-            for name, child in module._modules.items():
-                if child is not None:
-                    below = prefix + name + "."
-                    load(child, {k: v for k, v in state.items() if k.startswith(below)}, below)
-            keys = _IncompatibleKeys(missing, unexpected)
-            for hook in module._load_state_dict_post_hooks.values():
-                if hook(module, keys) is not None:
-                    raise AssertionError("[load_state_dict] a post-hook must return None; change the lists of keys in "
-                                         "place instead")
-
-        load(self, OrderedDict(state_dict), "")
+        self._load_tree(OrderedDict(state_dict), "", metadata, {} if assign else None, keys, errors)
         if strict:
-            for what, keys in (("Unexpected", unexpected), ("Missing", missing)):
-                if keys:
-                    errors.insert(0, f"{what} key(s) in state_dict: " + ", ".join(f'"{k}"' for k in keys) + ". ")
+            for what, names in (("Unexpected", keys.unexpected_keys), ("Missing", keys.missing_keys)):
+                if names:
+                    errors.insert(0, f"{what} key(s) in state_dict: " + ", ".join(f'"{k}"' for k in names) + ". ")
         if errors:
             raise RuntimeError(f"Error(s) in loading state_dict for {type(self).__name__}:\n\t" + "\n\t".join(errors))
-        return _IncompatibleKeys(missing, unexpected)
+        return keys
+
+    def _load_tree(self, state: dict[str, Any], prefix: str, metadata: dict[str, Any], ties: _Ties | None,
+                   keys: _IncompatibleKeys, errors: list[str]) -> None:
+        """Loads this module and all below it: `state` holds what begins with `prefix`."""
+        local = dict(metadata.get(prefix[:-1], {}))
+        if ties is not None:
+            local.update(assign_to_params_buffers=True, ties=ties)
+        self._load_from_state_dict(state, prefix, local, True, keys.missing_keys, keys.unexpected_keys, errors)
+        for name, child in self._modules.items():
+            if child is not None:
+                below = prefix + name + "."
+                child._load_tree({k: v for k, v in state.items() if k.startswith(below)}, below, metadata, ties, keys,
+                                 errors)
+        for hook in self._load_state_dict_post_hooks.values():
+            if hook(self, keys) is not None:
+                raise AssertionError("[load_state_dict] a post-hook must return None; change the lists of keys in "
+                                     "place instead")
 
     # ---- text ----
 

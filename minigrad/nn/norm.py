@@ -575,7 +575,7 @@ class _InstanceNorm(_Tracked):
         single = input.ndim == self.ndims[0]
         dim = 0 if single else 1
         if input.shape[dim] != self.num_features:
-            if self.affine:
+            if self.affine or self.running_mean is not None:
                 raise ValueError(f"expected input's size at dim={dim} to match num_features ({self.num_features}), "
                                  f"but got: {input.shape[dim]}.")
             warnings.warn(f"input's size at dim={dim} does not match num_features; it is not used because affine=False",

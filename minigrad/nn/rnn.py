@@ -96,12 +96,13 @@ def _dropout_probability(owner: str, name: str, dropout: Any) -> float:
     return float(dropout)
 
 
-def _check_size(owner: str, name: str, value: Any) -> None:
-    """Raises unless `value` is a positive int."""
+def _check_size(owner: str, name: str, value: Any, least: int = 1) -> None:
+    """Raises unless `value` is an int of at least `least`."""
     if not isinstance(value, int):
         raise TypeError(f"[nn.{owner}] {name} must be an int; got {type(value).__name__}")
-    if value <= 0:
-        raise ValueError(f"[nn.{owner}] {name} must be greater than zero; got {value}")
+    if value < least:
+        raise ValueError(f"[nn.{owner}] {name} must {'be greater than zero' if least else 'not be negative'}; "
+                         f"got {value}")
 
 
 def _check_nonlinearity(owner: str, nonlinearity: str) -> None:
@@ -209,7 +210,7 @@ def _batch_norms(module: Module, suffix: str) -> Callable[[int, Tensor | None], 
 
 def _reset(module: Module, hidden: int, forget_bias: float | None) -> None:
     """Draws weights and biases from U(-k, k), k = 1 / sqrt(hidden); `forget_bias` is for the forget gates of LSTM."""
-    bound = 1 / math.sqrt(hidden)
+    bound = 1 / math.sqrt(hidden) if hidden else 0.0
     for name, p in module._parameters.items():
         if p is None:
             continue
@@ -643,8 +644,8 @@ class RNNCellBase(Module):
                  norm_max_length: int | None = None, norm_momentum: float = 0.1,
                  forget_bias: float | None = None) -> None:
         super().__init__()
-        _check_size(kind + "Cell", "input_size", input_size)
-        _check_size(kind + "Cell", "hidden_size", hidden_size)
+        _check_size(kind + "Cell", "input_size", input_size, 0)
+        _check_size(kind + "Cell", "hidden_size", hidden_size, 0)
         if forget_bias is not None and not bias:
             raise ValueError(f"[nn.{kind}Cell] forget_bias needs bias=True")
         self.kind, self.input_size, self.hidden_size = kind, input_size, hidden_size

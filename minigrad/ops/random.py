@@ -96,9 +96,46 @@ class Generator:
         return f"Generator(device='{self.device}', seed={self._seed})"
 
 
+def _mixed(x: int) -> int:
+    """A permutation of the numbers 0 <= x < 2^64 that looks random: splitmix64 (Steele, Lea and Flood 2014)."""
+    x = x + 0x9E3779B97F4A7C15 & _MASK
+    x = (x ^ x >> 30) * 0xBF58476D1CE4E5B9 & _MASK
+    x = (x ^ x >> 27) * 0x94D049BB133111EB & _MASK
+    return x ^ x >> 31
+
+
+class Streams:
+    """Streams of random numbers, one for each `number`, all made of `seed`: the generators that ops use while
+    `mode.streams` is this object and no other generator is given. A `DataLoader` numbers its samples, so that the
+    numbers of a sample depend neither on the thread that reads it nor on what is drawn elsewhere.
+
+    Numbers below 0 are for what comes before the samples. A generator that is seeded there goes on from that seed.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed, self.number = seed, 0
+        self._begun: dict[Device, tuple[int, Generator]] = {}       # the number of the stream that each one is in
+
+    def seed_of(self, number: int) -> int:
+        """The seed of a stream, 0 <= n < 2^64: another one for each number."""
+        return _mixed(_mixed(_mixed(self.seed & _MASK) ^ self.seed >> 64) ^ number & _MASK)
+
+    def generator(self, device: Device) -> Generator:
+        """The generator of the present stream on a device."""
+        number, generator = self._begun.get(device) or (0, None)
+        if generator is None:
+            generator = Generator(device)
+        elif number == self.number or number < 0 and generator.initial_seed() != self.seed_of(number):
+            return generator
+        self._begun[device] = self.number, generator
+        return generator.manual_seed(self.seed_of(self.number))
+
+
 def default_generator(device: Any = "cpu") -> Generator:
     """The generator of a device that is used where none is given."""
     on = open_device(device)
+    if mode.streams is not None:
+        return mode.streams.generator(on)
     found = _defaults.get(on)
     if found is None:
         found = _defaults[on] = Generator(on)
@@ -109,9 +146,11 @@ def default_generator(device: Any = "cpu") -> Generator:
 
 def manual_seed(seed: int) -> Generator:
     """Starts the default generators of all devices, those opened later too, from `seed`, -2^63 <= seed < 2^64. Returns
-    the CPU's."""
+    the CPU's. While a `DataLoader` reads a sample, only the CPU's stream of that sample starts anew."""
     global _seed
     default = default_generator("cpu").manual_seed(seed)
+    if mode.streams is not None:
+        return default
     _seed = seed
     for generator in _defaults.values():
         generator.manual_seed(seed)
@@ -143,7 +182,9 @@ def set_rng_state(new_state: Tensor) -> None:
 def _state(name: str, device: Device, generator: Generator | None) -> int:
     """The address of the state of a generator (None: the device's default one), which must be on the device."""
     if generator is None:
-        return (_defaults.get(device) or default_generator(device)).state.ptr
+        streams = mode.streams
+        found = streams.generator(device) if streams is not None else _defaults.get(device) or default_generator(device)
+        return found.state.ptr
     if generator.device is not device:
         fail(name, "the generator must be on the tensor's device", [generator.device, device], "use Generator(device)")
     return generator.state.ptr

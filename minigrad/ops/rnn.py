@@ -359,7 +359,7 @@ def _check_sizes(member: Member, given: Inputs) -> dict[str, tuple[int, ...]]:
         fail(name, "a sequence must have at least one step", x)
     if w_ih.ndim != 2 or w_ih.shape[1] != x.shape[-1]:
         fail(name, "w_ih must be (gates * hidden, inputs) with inputs = the last size of x", [f"x {x}", f"w_ih {w_ih}"])
-    if w_ih.shape[0] % gates or not w_ih.shape[0]:
+    if w_ih.shape[0] % gates or not (w_ih.shape[0] or is_cell):
         fail(name, f"w_ih must have {gates} rows for each hidden unit", f"w_ih {w_ih}")
     n, batch = w_ih.shape[0], x.shape[-2]
     hidden = outputs = n // gates
@@ -746,6 +746,8 @@ def _samples(member: Member, make: Any) -> Iterator[tuple]:
     yield _sample(make, member, 2, 2, 3, 3, [], norm="layer")
     yield _sample(make, member, 1, 2, 2, 4, ["mask", "b_hh"], norm="rms")
     yield _sample(make, member, 2, 17, 5, 33, full)
+    if member.is_cell:
+        yield _sample(make, member, 1, 2, 3, 0, plain)
     if member.network is LSTM:
         yield _sample(make, member, 2, 2, 3, 3, ["mask"], outputs=2)
         yield _sample(make, member, 2, 2, 3, 3, full, outputs=2, norm="layer")

@@ -60,7 +60,7 @@ class Adagrad(Optimizer):
 
     def _read(self, group: dict[str, Any]) -> tuple[Numbers, Flags]:
         numbers = (float(group["lr"]), group["weight_decay"], group["eps"], group["lr_decay"], 0.0)
-        return numbers, (int(group["maximize"]),)
+        return numbers, (1 if group["maximize"] else 0,)
 
     def _begin(self, group: dict[str, Any], p: Tensor, state: dict[str, Any]) -> State:
         self._step_of(p, state)

@@ -72,7 +72,8 @@ class Adam(Optimizer):
 
     def _read(self, group: dict[str, Any]) -> tuple[Numbers, Flags]:
         return ((float(group["lr"]), group["weight_decay"], group["eps"], *group["betas"]),
-                (int(group["amsgrad"]), int(group["decoupled_weight_decay"]), int(group["maximize"])))
+                (1 if group["amsgrad"] else 0, 1 if group["decoupled_weight_decay"] else 0,
+                 1 if group["maximize"] else 0))
 
     def _begin(self, group: dict[str, Any], p: Tensor, state: dict[str, Any]) -> State:
         self._step_of(p, state)

@@ -29,8 +29,9 @@ from .optimizer import Optimizer
 
 Rates: TypeAlias = Sequence[float | Tensor]
 
-_EPOCH_WARNING = ("The epoch parameter in `scheduler.step()` was not necessary and is being deprecated where possible. "
-                  "Please use `scheduler.step()` to step the scheduler.")
+EPOCH_DEPRECATION_WARNING = (
+    "The epoch parameter in `scheduler.step()` was not necessary and is being deprecated where possible. "
+    "Please use `scheduler.step()` to step the scheduler.")
 
 
 def _copied(value: Any) -> Any:
@@ -116,6 +117,7 @@ class LRScheduler(Guarded):
                                "with last_epoch >= 0; load the optimizer's state first")
         self.base_lrs = _values(optimizer, "initial_lr")
         self.last_epoch = last_epoch
+        optimizer._scheduled_step = vars(optimizer).get("step")
         self._initial_step()
 
     def _initial_step(self) -> None:
@@ -142,13 +144,19 @@ class LRScheduler(Guarded):
     @_replayed
     def step(self, epoch: int | None = None) -> None:
         """Moves to the next epoch and writes its rates. `epoch` moves to that epoch instead; PyTorch deprecates it."""
-        if self._step_count == 1 and not self.optimizer._opt_called:
-            warnings.warn("Detected call of `lr_scheduler.step()` before `optimizer.step()`: call them in the opposite "
-                          "order, or the first value of the learning rate schedule is skipped.",
+        replaced, said = vars(self.optimizer).get("step"), ""
+        if replaced is not self.optimizer._scheduled_step:
+            said = ("Seems like `optimizer.step()` has been overridden after learning rate scheduler initialization: "
+                    "call `optimizer.step()` before `lr_scheduler.step()`")
+        elif replaced is None and not self.optimizer._opt_called:
+            said = ("Detected call of `lr_scheduler.step()` before `optimizer.step()`: call them in the opposite "
+                    "order, or the first value of the learning rate schedule is skipped")
+        if said and self._step_count == 1:
+            warnings.warn(f"{said} (https://pytorch.org/docs/stable/optim.html#how-to-adjust-learning-rate)",
                           UserWarning, stacklevel=2)
         self._step_count += 1
         if epoch is not None:
-            warnings.warn(_EPOCH_WARNING, UserWarning, stacklevel=2)
+            warnings.warn(EPOCH_DEPRECATION_WARNING, UserWarning, stacklevel=2)
         self._update_lr(epoch)
 
     def _update_lr(self, epoch: int | None = None) -> None:
@@ -582,7 +590,7 @@ class ReduceLROnPlateau(LRScheduler):
         """Ends an epoch with this metric, a number or a tensor with one element."""
         current = float(metrics)
         if epoch is not None:
-            warnings.warn(_EPOCH_WARNING, UserWarning, stacklevel=2)
+            warnings.warn(EPOCH_DEPRECATION_WARNING, UserWarning, stacklevel=2)
         self.last_epoch = self.last_epoch + 1 if epoch is None else epoch
         if self._is_better(current, self.best):
             self.best, self.num_bad_epochs = current, 0
@@ -613,6 +621,8 @@ class ReduceLROnPlateau(LRScheduler):
 class SequentialLR(LRScheduler):
     """Runs `schedulers` one after the other. At each epoch in `milestones` the next one begins, from its epoch 0.
 
+    With `last_epoch` it begins as after so many steps; the schedules must be new ones.
+
     ValueError unless there is one milestone fewer than schedulers, or if one of them is a `ReduceLROnPlateau` or
     belongs to another optimiser.
 
@@ -639,8 +649,7 @@ class SequentialLR(LRScheduler):
             raise ValueError("Sequential Schedulers expects number of schedulers provided to be one more than the "
                              f"number of milestone points, but got number of schedulers {len(schedulers)} and the "
                              f"number of milestones to be equal to {len(milestones)}")
-        self._schedulers, self._milestones = schedulers, milestones
-        self.last_epoch, self.optimizer = last_epoch + 1, optimizer
+        self._schedulers, self._milestones, self.optimizer = schedulers, milestones, optimizer
         # Each schedule stepped once when it was made. This takes all those steps back, and steps only the first one.
         for group in optimizer.param_groups:
             _write(group, group["initial_lr"])
@@ -651,9 +660,26 @@ class SequentialLR(LRScheduler):
                 nested += s._schedulers
             else:
                 s.last_epoch -= 1
-        first = schedulers[bisect_right(milestones, 0)]
-        first._initial_step()
-        self._last_lr = first.get_last_lr()
+        self._initial_step()
+        called, optimizer._opt_called = optimizer._opt_called, True         # nobody could step it in between
+        for _ in range(last_epoch):
+            self.step()
+        optimizer._opt_called = called
+
+    def _first(self) -> LRScheduler:
+        """The schedule of epoch 0."""
+        return self._schedulers[bisect_right(self._milestones, 0)]
+
+    def _initial_step(self) -> None:
+        self.last_epoch = 0
+        self._first()._initial_step()
+        self._last_lr = self._first().get_last_lr()
+
+    def _update_lr(self, epoch: int | None = 0) -> None:
+        """A sequence that holds this one calls it at its milestone, with epoch 0."""
+        self.last_epoch = 0
+        self._first()._update_lr(0)
+        self._last_lr = self._first().get_last_lr()
 
     def step(self) -> None:         # type: ignore[override]
         """Moves to the next epoch: steps the schedule that is active there, or begins the next one."""

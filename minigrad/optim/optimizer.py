@@ -11,7 +11,9 @@ The update reads this array when it runs, not when it is recorded, so that a cap
 """
 from __future__ import annotations
 
+import copy
 import functools
+import inspect
 import warnings
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -147,6 +149,7 @@ class Optimizer(Guarded):
     _load_state_dict_pre_hooks: OrderedDict[int, StateDictPostHook]
     _load_state_dict_post_hooks: OrderedDict[int, StateDictPreHook]
     _opt_called = False
+    _scheduled_step: Any = None         # what stood in place of `step` on this object when a schedule was made
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -185,6 +188,8 @@ class Optimizer(Guarded):
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._reset()
+        for group in self.param_groups:             # it may have been pickled before an option existed
+            self._completed(group, {})
 
     def __repr__(self) -> str:
         lines = [f"{type(self).__name__} ("]
@@ -369,7 +374,9 @@ class Optimizer(Guarded):
         """Loads options and state from `state_dict`. Parameters are matched by their order.
 
         Tensors (or arrays) are copied. Where the optimiser has a state tensor of the same shape, the values go into
-        that tensor, so that a captured step continues from what was loaded. ValueError if the groups have other sizes.
+        that tensor, so that a captured step continues from what was loaded. An option that `state_dict` lacks, because
+        it was saved before the option existed, is off if it is off by default; else it stays as it is here. ValueError
+        if the groups have other sizes.
         """
         state_dict = dict(state_dict)
         for hook in self._load_state_dict_pre_hooks.values():
@@ -384,38 +391,34 @@ class Optimizer(Guarded):
         by_number = {n: p for s, g in zip(saved, self.param_groups, strict=True)
                      for n, p in zip(s["params"], g["params"], strict=True)}
 
-        def copied(p: Tensor, value: Any, key: Any, present: Any) -> Any:
-            if isinstance(value, Tensor) or hasattr(value, "__array__"):
-                value = as_tensor(value)
-                if isinstance(present, Tensor) and present.shape == value.shape:
-                    return present.copy_(value)
-                dtype = p.dtype if key != "step" and p.is_floating_point() else None
-                return value.to(device=p.device, dtype=dtype, copy=True)
-            if isinstance(value, dict):
-                there = present if isinstance(present, dict) else {}
-                return {k: copied(p, v, k, there.get(k)) for k, v in value.items()}
-            if isinstance(value, list | tuple | set):
-                return type(value)(copied(p, v, None, None) for v in value)
-            return value
-
         state: defaultdict[Any, dict[str, Any]] = defaultdict(dict)
         with no_grad():
             for number, values in state_dict["state"].items():
                 p = by_number.get(number)
-                state[number if p is None else p] = values if p is None else copied(p, values, None, self.state.get(p))
+                state[number if p is None else p] = values if p is None else _copied(p, values, None, self.state.get(p))
         groups = []
         for s, g in zip(saved, self.param_groups, strict=True):
-            new = {k: tuple(v) if isinstance(g.get(k), tuple) and isinstance(v, list) else v
+            new = {k: tuple(v) if isinstance(g.get(k), tuple) and isinstance(v, list) else copy.deepcopy(v)
                    for k, v in s.items() if k != "params"}
             if "param_names" in g:
                 new.setdefault("param_names", g["param_names"])
-            groups.append({**new, "params": g["params"]})
+            groups.append(self._completed({**new, "params": g["params"]}, g))
         self.state, self.param_groups = state, groups
         self._batches.clear()
         self._hidden_steps.clear()
         self._loaded()
         for post_hook in self._load_state_dict_post_hooks.values():
             post_hook(self)
+
+    def _completed(self, group: dict[str, Any], present: dict[str, Any]) -> dict[str, Any]:
+        """The group with the options that it lacks: those that are off by default are off, others are as `present`."""
+        usual = inspect.signature(type(self).__init__).parameters
+        for name in self.defaults:
+            if name not in group:
+                default = usual[name].default if name in usual else None
+                off = name in usual and not default
+                group[name] = default if off else present.get(name, self.defaults[name])
+        return group
 
     def _loaded(self) -> None:
         """A subclass may correct the loaded groups here."""
@@ -464,6 +467,22 @@ Optimizer.step = _hooked(Optimizer.step)        # type: ignore[method-assign]
 def begun(values: np.ndarray, device: Device) -> Tensor:
     """A state tensor with its first values. It is uploaded, not launched, so that a replay does not reset it."""
     return new_tensor(device.upload(values), None)
+
+
+def _copied(p: Tensor, value: Any, key: Any, present: Any) -> Any:
+    """A copy of what a state dict holds for `p` under `key`; a tensor goes into the `present` one of the same shape."""
+    if isinstance(value, Tensor) or hasattr(value, "__array__"):
+        value = as_tensor(value)
+        if isinstance(present, Tensor) and present.shape == value.shape:
+            return present.copy_(value)
+        dtype = p.dtype if key != "step" and p.is_floating_point() else None
+        return value.to(device=p.device, dtype=dtype, copy=True)
+    if isinstance(value, dict):
+        there = present if isinstance(present, dict) else {}
+        return {k: _copied(p, v, k, there.get(k)) for k, v in value.items()}
+    if isinstance(value, list | tuple | set):
+        return type(value)(_copied(p, v, None, None) for v in value)
+    return value
 
 
 def _fitting(p: Tensor, row: _Row) -> None:

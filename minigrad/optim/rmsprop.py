@@ -58,7 +58,7 @@ class RMSprop(Optimizer):
 
     def _read(self, group: dict[str, Any]) -> tuple[Numbers, Flags]:
         return ((float(group["lr"]), group["weight_decay"], group["eps"], group["alpha"], group["momentum"]),
-                (int(group["centered"]), int(group["maximize"])))
+                (1 if group["centered"] else 0, 1 if group["maximize"] else 0))
 
     def _begin(self, group: dict[str, Any], p: Tensor, state: dict[str, Any]) -> State:
         self._step_of(p, state)

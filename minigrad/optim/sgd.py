@@ -64,7 +64,7 @@ class SGD(Optimizer):
 
     def _read(self, group: dict[str, Any]) -> tuple[Numbers, Flags]:
         return ((float(group["lr"]), group["weight_decay"], 0.0, group["momentum"], group["dampening"]),
-                (int(group["nesterov"]), int(group["maximize"])))
+                (1 if group["nesterov"] else 0, 1 if group["maximize"] else 0))
 
     def _begin(self, group: dict[str, Any], p: Tensor, state: dict[str, Any]) -> State:
         if group["momentum"] == 0:

@@ -10,10 +10,13 @@ import pytest
 
 
 class Server:
-    """Serves `files` from 127.0.0.1; `cut` ends each answer after so many bytes, `ranges` is whether it can go on."""
+    """Serves `files` from 127.0.0.1; `cut` ends each answer after so many bytes, `ranges` is whether it can go on.
+
+    `headers` are added to each answer, or replace what stands in it; `conditions` is whether If-Range is understood."""
 
     def __init__(self):
         self.files, self.cut, self.ranges, self.asked, owner = {}, None, True, [], self
+        self.headers, self.conditions = {}, True
 
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_GET(self):
@@ -22,16 +25,20 @@ class Server:
                 owner.asked.append(wanted)
                 if content is None:
                     return self.send_error(404)
-                start = int(wanted[6:-1]) if wanted and owner.ranges else 0
+                other = owner.conditions and self.headers.get("If-Range") not in (None, *owner.headers.values())
+                start = int(wanted[6:-1]) if wanted and owner.ranges and not other else 0
                 if start and start >= len(content):
                     self.send_response(416)
                     self.send_header("Content-Range", f"bytes */{len(content)}")
                     self.send_header("Content-Length", "0")
                     return self.end_headers()
-                self.send_response(206 if start else 200)
+                answer = {"Content-Length": str(len(content) - start)}
                 if start:
-                    self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
-                self.send_header("Content-Length", str(len(content) - start))
+                    answer["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
+                answer.update(owner.headers)
+                self.send_response(int(answer.pop(":status", 206 if start else 200)))
+                for name, value in answer.items():
+                    self.send_header(name, value)
                 self.end_headers()
                 self.wfile.write(content[start:][:owner.cut])
 
@@ -39,6 +46,7 @@ class Server:
                 pass
 
         self.http = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.http.handle_error = lambda *_: None                # a client that hangs up
         self.url = f"http://127.0.0.1:{self.http.server_address[1]}"
         self.thread = threading.Thread(target=self.http.serve_forever, args=(0.02,), daemon=True)
         self.thread.start()

@@ -75,8 +75,28 @@ def test_concatenation():
     both = numbers(3) + numbers(2)
     assert isinstance(both, ConcatDataset) and len(both) == 5 and both.cumulative_sizes == [3, 5]
     assert [both[i][0].item() for i in (0, 2, 3, 4, -1)] == [0, 2, 0, 1, 1] and seen(DataLoader(both, 5)) == [[0, 1, 2, 0, 1]]
-    with pytest.raises(ValueError, match="exceed"):
+    with pytest.raises(IndexError, match="index 5"):
         both[5]
+    with pytest.raises(ValueError, match="exceed"):
+        both[-6]
+
+
+def test_every_data_set_can_be_iterated():
+    d = numbers(3)
+    for samples in (d, Subset(d, [2, 0]), Subset(d, np.array([2, 0])), d + d, (d + Subset(d, [1])) + d):
+        assert [s[0].item() for s in samples] == [samples[i][0].item() for i in range(len(samples))]
+        assert samples[-1][0].item() == samples[len(samples) - 1][0].item()
+
+
+def test_types_of_samples():
+    class Mine(Dataset[int]):
+        def __getitem__(self, index):
+            return index
+
+    for kind in (Dataset[int], Dataset[tuple[mg.Tensor, mg.Tensor]], Subset[int], ConcatDataset[int], DataLoader[int], mg.data.Sampler[int], mg.data.Sampler[list[int]],
+                 mg.data.IterableDataset[int], mg.data.ChainDataset[int]):
+        assert kind.__origin__.__module__.startswith("minigrad.data")
+    assert isinstance(Mine(), Dataset) and Mine()[4] == 4
 
 
 def test_pytorchs_name_of_the_room():

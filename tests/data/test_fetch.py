@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import hashlib
+from concurrent.futures import ThreadPoolExecutor
 from unittest import mock
 
 import numpy as np
@@ -65,6 +66,97 @@ def test_a_wrong_file_is_thrown_away(server, tmp_path):
     with pytest.raises(ValueError, match=rf"is not the file: expected sha256 {SHA}, found .*18 bytes.*thrown away"):
         download(server.url + "/a", tmp_path / "a.bin", sha256=SHA)
     assert not list(tmp_path.iterdir())
+
+
+def begun(server, place, **headers):
+    """A download that stopped after 300,000 bytes."""
+    server.files["/a"], server.cut, server.headers = CONTENT, 300_000, headers
+    with pytest.raises(ConnectionError, match="ended after 300,000 of 700,000"):
+        download(server.url + "/a", place)
+    server.cut = None
+    assert place.with_name("a.bin.part").stat().st_size == 300_000
+
+
+OLD = "Mon, 06 May 2024 10:00:00 GMT"
+
+
+@pytest.mark.parametrize("headers", [{"ETag": '"one"'}, {"Last-Modified": OLD}, {"ETag": 'W/"one"', "Last-Modified": OLD}])
+def test_a_download_without_a_checksum_goes_on_with_the_same_version(server, tmp_path, headers):
+    place = tmp_path / "a.bin"
+    begun(server, place, **headers)
+    assert download(server.url + "/a", place).read_bytes() == CONTENT and server.asked == [None, "bytes=300000-"]
+    assert [p.name for p in tmp_path.iterdir()] == ["a.bin"]
+
+
+@pytest.mark.parametrize("conditions", [True, False])
+@pytest.mark.parametrize(("before", "after"), [
+    ({"ETag": '"one"'}, {"ETag": '"two"'}), ({"Last-Modified": OLD}, {"Last-Modified": OLD.replace("06", "07")}),
+    ({"ETag": 'W/"one"'}, {"ETag": 'W/"one"'}), ({}, {}), ({"ETag": '"one"'}, {"ETag": '"two"', "Content-Length": "700000"})])
+def test_a_file_that_changed_on_the_server(server, tmp_path, before, after, conditions):
+    place = tmp_path / "a.bin"
+    begun(server, place, **before)
+    server.files["/a"], server.headers, server.conditions = CONTENT[::-1], after, conditions
+    assert download(server.url + "/a", place).read_bytes() == CONTENT[::-1]
+
+
+def test_just_modified_is_no_version(server, tmp_path):
+    from email.utils import formatdate
+    place, now = tmp_path / "a.bin", {"Last-Modified": formatdate(usegmt=True)}
+    begun(server, place, **now)
+    server.files["/a"] = CONTENT[::-1]
+    assert download(server.url + "/a", place).read_bytes() == CONTENT[::-1]
+
+
+def test_parts_of_unknown_origin_are_not_trusted(server, tmp_path):
+    server.files["/a"], server.headers = CONTENT, {"ETag": '"one"'}
+    place, part = tmp_path / "a.bin", tmp_path / "a.bin.part"
+    part.write_bytes(b"foreign")
+    assert download(server.url + "/a", place).read_bytes() == CONTENT
+    place.unlink()
+    begun(server, place, ETag='"one"')
+    server.files["/b"] = CONTENT[::-1]                              # the part is of another address
+    assert download(server.url + "/b", place).read_bytes() == CONTENT[::-1]
+    place.unlink()
+    (tmp_path / "precious").write_bytes(b"mine")
+    part.symlink_to("precious")                                     # a link is not written through
+    assert download(server.url + "/a", place).read_bytes() == CONTENT
+    assert (tmp_path / "precious").read_bytes() == b"mine" and sorted(p.name for p in tmp_path.iterdir()) == ["a.bin", "precious"]
+    (tmp_path / "a.bin.etag").write_text("[garbage")
+    place.unlink()
+    part.write_bytes(b"foreign")
+    assert download(server.url + "/a", place).read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize(("headers", "text"), [
+    ({":status": "206", "Content-Range": "bytes 5-9/700000"}, "range that was not asked for: bytes 5-9/700000"), ({":status": "206"}, "not asked for: unknown"),
+    ({"Content-Length": "abc"}, "Content-Length: abc"), ({"Content-Length": "-5"}, "Content-Length: -5")])
+def test_answers_that_make_no_sense(server, tmp_path, headers, text):
+    server.files["/a"], server.headers = CONTENT, headers
+    with pytest.raises(ConnectionError, match=text):
+        download(server.url + "/a", tmp_path / "a.bin")
+    assert not list(tmp_path.iterdir())
+
+
+def test_another_range_than_was_asked_for(server, tmp_path):
+    place = tmp_path / "a.bin"
+    begun(server, place, ETag='"one"')
+    server.headers = {"ETag": '"one"', "Content-Range": "bytes 299999-699998/700000"}
+    with pytest.raises(ConnectionError, match="ended after|not asked"):          # this server never sends the whole
+        server.headers[":status"] = "206"
+        download(server.url + "/a", place)
+    server.headers = {"ETag": '"one"'}
+    assert download(server.url + "/a", place).read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("sum", [None, MD5])
+def test_several_downloads_of_one_path(server, tmp_path, sum):
+    server.files["/a"] = CONTENT
+    for round in range(5):
+        place = tmp_path / f"{round}.bin"
+        with ThreadPoolExecutor(4) as pool:
+            found = list(pool.map(lambda _, place=place: download(server.url + "/a", place, md5=sum), range(4)))
+        assert found == [place] * 4 and place.read_bytes() == CONTENT
+    assert len(server.asked) == 5 and len(list(tmp_path.iterdir())) == 5
 
 
 def test_mirrors(server, tmp_path):

@@ -44,6 +44,8 @@ def test_read_idx(tmp_path_factory, dtype, shape):
     (lambda b: b"\0\0\x07" + b[3:], "expected an IDX header .*found 00 00 07 03"),
     (lambda b: b"<htm" + b[4:], "expected an IDX header .*found 3c 68 74 6d"),
     (lambda b: b[:4] + b"\xff" * 12 + b[16:], r"\[4294967295, 4294967295, 4294967295\]"),
+    (lambda b: b[:3] + b"\xff" + b"\0\0\0\1" * 255 + b"x", r"255 dimensions, \[1, 1, 1, 1, 1, 1, 1, 1\] ..."),
+    (lambda b: b[:3] + b"\x41" + b"\0\0\0\1" * 64 + b"\0\0\0\0", "65 dimensions"),
     (lambda b: gzip.compress(b)[:-9], "expected a whole gzip stream"),
     (lambda b: gzip.compress(b)[:12] + b"garbage!" * 4, "expected a whole gzip stream"),
 ])

@@ -1,8 +1,15 @@
 """Files: what save and load carry, whole training runs, damaged files."""
 from __future__ import annotations
 
+import json
 import os
+import stat
+import subprocess
+import sys
+import threading
+import time
 from collections import OrderedDict
+from io import BytesIO
 from unittest import mock
 
 import numpy as np
@@ -11,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import minigrad as mg
-from minigrad import nn, optim
+from minigrad import io, nn, optim
 from minigrad.io import load, save
 
 
@@ -73,9 +80,8 @@ def test_other_programs_read_and_write_it(tmp_path):
 
 
 def test_file_objects_ties_and_dotted_keys():
-    import io
     t = mg.ones(2)
-    buffer = io.BytesIO()
+    buffer = BytesIO()
     save({"a.b": t, "a": {"b": mg.zeros(2)}, "tie": [t, t]}, buffer)
     buffer.seek(0)
     found = load(buffer)
@@ -84,8 +90,7 @@ def test_file_objects_ties_and_dotted_keys():
 
 
 def load_of(tree):
-    import io
-    buffer = io.BytesIO()
+    buffer = BytesIO()
     save(tree, buffer)
     buffer.seek(0)
     return load(buffer)
@@ -118,5 +123,175 @@ def test_bad_files(tmp_path):
     with mock.patch("os.replace", side_effect=OSError("disk full")), pytest.raises(OSError, match="disk full"):
         save({"w": 1}, path)
     assert path.read_bytes() == data and sorted(os.listdir(tmp_path)) == ["bad", "x.safetensors"]
-    with mock.patch.dict("sys.modules", {"safetensors.numpy": None}), pytest.raises(ImportError, match="safetensors"):
+
+
+def file_of(entries, values, metadata=None):
+    """A safetensors file by hand: {name: (dtype, shape, begin, end)}, and the bytes of the values."""
+    header = {name: {"dtype": d, "shape": s, "data_offsets": [b, e]} for name, (d, s, b, e) in entries.items()}
+    text = json.dumps(header if metadata is None else {"__metadata__": metadata, **header}).encode()
+    return len(text).to_bytes(8, "little") + text + values
+
+
+@pytest.mark.parametrize(("entries", "values", "metadata"), [
+    ({"a": ("F32", [2], 0, 4)}, b"1234", None),                                             # the shape needs more
+    ({"a": ("F32", [1], 0, 4)}, b"123", None), ({"a": ("F32", [1], 0, 4)}, b"12345", None),
+    ({"a": ("F32", [1], 4, 8)}, b"12345678", None),                                         # a hole
+    ({"a": ("F32", [1], 0, 4), "b": ("U8", [4], 0, 4)}, b"1234", None),                     # two in one place
+    ({"a": ("F32", [-1, -1], 0, 4)}, b"1234", None), ({"a": ("F32", [1.0], 0, 4)}, b"1234", None),
+    ({"a": ("F32", [1 << 60], 0, 1 << 62)}, b"1234", None), ({"a": ("F32", ["x"], 0, 4)}, b"1234", None),
+    ({"a": ("F32", [0, 1 << 63], 0, 0)}, b"", None), ({"a": ("F32", [1] * 99, 0, 4)}, b"1234", None),
+    ({}, b"", [1]), ({}, b"", {"minigrad": "{}"}), ({}, b"", {"minigrad": "[" * 99_999})])
+def test_headers_that_lie(tmp_path, entries, values, metadata):
+    (tmp_path / "bad").write_bytes(file_of(entries, values, metadata))
+    with pytest.raises(ValueError, match="load:"):
+        load(tmp_path / "bad")
+
+
+def test_dtypes_of_other_programs(tmp_path):
+    path = tmp_path / "x"
+    path.write_bytes(file_of({"flag": ("BOOL", [4], 0, 4)}, bytes([7, 0, 255, 2])))
+    flag = load(path)["flag"]
+    assert flag.tolist() == [True, False, True, True] and flag.long().tolist() == [1, 0, 1, 1] and (flag == True).tolist() == flag.tolist()  # noqa: E712
+    for code, size in (("C64", 8), ("F8_E4M3", 1)):
+        path.write_bytes(file_of({"w": (code, [1], 0, size)}, bytes(size)))
+        with pytest.raises(ValueError, match=f"holds 'w' in the dtype {code}"):
+            load(path)
+    path.write_bytes(file_of({"w": ("BF16", [2], 0, 4)}, bytes([0xC0, 0x3F, 0x20, 0x40])))
+    with mock.patch.dict("sys.modules", {"ml_dtypes": None}), pytest.raises(ValueError, match="BF16.*ml_dtypes"):
         load(path)
+
+
+def test_bfloat16(tmp_path):
+    pytest.importorskip("ml_dtypes")
+    (tmp_path / "x").write_bytes(file_of({"w": ("BF16", [2], 0, 4)}, bytes([0xC0, 0x3F, 0x20, 0x40])))
+    found = load(tmp_path / "x")["w"]
+    assert found.dtype == mg.bfloat16 and found.tolist() == [1.5, 2.5]
+    tree = {"w": found, "array": found.numpy(), "none": found[:0], "number": found[0], "f": mg.ones(3, dtype=np.float64), "t": mg.ones(2, 3).bfloat16().t()}
+    save(tree, tmp_path / "y")
+    assert same(tree, load(tmp_path / "y"))
+    numpy = pytest.importorskip("safetensors.torch")
+    assert numpy.load_file(tmp_path / "y")["w"].tolist() == [1.5, 2.5]
+
+
+# ---- what `save` does to files ----
+
+def test_what_a_file_is_stays(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, mode in (("secret", 0o600), ("shared", 0o664), ("fixed", 0o444)):
+        save({"v": 1}, name)
+        assert os.stat(name).st_mode & 0o777 == 0o666 & ~umask()
+        os.chmod(name, mode)
+        save({"v": 2}, name)
+        assert os.stat(name).st_mode & 0o777 == mode and load(name) == {"v": 2}
+    os.makedirs("deep")
+    os.symlink("../secret", "deep/link")
+    os.symlink("deep/link", "link to a link")
+    os.symlink("deep/new", "dangling")
+    for i, (link, target) in enumerate((("deep/link", "secret"), ("link to a link", "secret"), ("dangling", "deep/new"))):
+        save({"v": i}, link)
+        assert os.path.islink(link) and load(target) == load(link) == {"v": i}
+    assert os.stat("secret").st_mode & 0o777 == 0o600
+    os.symlink("loop", "loop")
+    with pytest.raises(OSError, match="loop"):
+        save(1, "loop")
+    assert os.path.islink("loop")
+    long = "n" * 250
+    save([3], long)
+    assert load(long) == [3] and sorted(os.listdir()) == sorted(["secret", "shared", "fixed", "deep", "link to a link", "dangling", "loop", long])
+
+
+def umask():
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def test_pipes_and_devices_are_written_into(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    got = []
+    reader = threading.Thread(target=lambda: got.append(load(pipe)))
+    reader.start()
+    save({"w": mg.arange(100_000)}, pipe)
+    reader.join(10)
+    assert got[0]["w"].tolist() == list(range(100_000)) and stat.S_ISFIFO(os.stat(pipe).st_mode)
+    os.symlink("/dev/null", tmp_path / "null")
+    save({"w": mg.ones(3)}, tmp_path / "null")
+    save({"w": mg.ones(3)}, "/dev/null")
+    assert stat.S_ISCHR(os.stat("/dev/null").st_mode) and os.path.islink(tmp_path / "null")
+    assert sorted(os.listdir(tmp_path)) == ["null", "pipe"]
+
+
+def test_an_error_leaves_the_old_file(tmp_path):
+    save({"v": 1}, tmp_path / "x")
+
+    class Broken:
+        dtype, shape = np.dtype("float32"), (3,)
+
+        def __array__(self, *_, **__):
+            raise MemoryError
+
+    with pytest.raises(MemoryError), io.replacing(tmp_path / "x") as file:
+        io._write(file, {"a": np.zeros(1000), "b": Broken()}, {})
+    assert load(tmp_path / "x") == {"v": 1} and os.listdir(tmp_path) == ["x"]
+
+
+def test_without_files_without_a_name(tmp_path, monkeypatch):
+    """As on other systems: the new file has a name of its own until it is complete."""
+    monkeypatch.delattr(os, "O_TMPFILE", raising=False)
+    save({"v": 1}, tmp_path / "x")
+    os.chmod(tmp_path / "x", 0o640)
+    with pytest.raises(ZeroDivisionError), io.replacing(tmp_path / "x") as file:
+        file.write(b"half")
+        assert len(os.listdir(tmp_path)) == 2
+        raise ZeroDivisionError
+    assert load(tmp_path / "x") == {"v": 1} and os.listdir(tmp_path) == ["x"]
+    save({"v": 2}, tmp_path / "x")
+    assert load(tmp_path / "x") == {"v": 2} and os.stat(tmp_path / "x").st_mode & 0o777 == 0o640 and os.listdir(tmp_path) == ["x"]
+
+
+SAVER = """
+import sys, minigrad as mg
+state = {"w": mg.zeros(500_000), "n": 0}
+mg.save(state, sys.argv[1]); print("go", flush=True)
+while True:
+    state["n"] += 1
+    mg.save(state, sys.argv[1])
+"""
+LITTLE = """
+import resource, sys, numpy as np, minigrad as mg
+state = {str(i): mg.ones(2_500_000) for i in range(8)}
+mg.save({"old": 1}, sys.argv[1]); mg.load(sys.argv[1])
+size = int(open("/proc/self/statm").read().split()[0]) * 4096
+resource.setrlimit(resource.RLIMIT_AS, (size + int(sys.argv[2]) * 2**20, resource.RLIM_INFINITY))
+try:
+    mg.save(state, sys.argv[1])
+    print("saved")
+except MemoryError:
+    print("MemoryError")
+"""
+
+
+@pytest.mark.slow
+def test_killed_savers_leave_one_whole_file(tmp_path):
+    for wait in range(8):
+        with python(SAVER, tmp_path / "x") as process:
+            assert process.stdout.readline().strip() == "go"
+            time.sleep(0.003 * wait)
+            process.kill()
+        assert load(tmp_path / "x")["w"].shape == (500_000,) and os.listdir(tmp_path) == ["x"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="measures memory as Linux tells it")
+@pytest.mark.parametrize("room", [0, 2, 8, 32])
+def test_saving_needs_no_second_copy(tmp_path, room):
+    """80 MB of tensors, of which none fits in the memory that is left in the first cases."""
+    with python(LITTLE, tmp_path / "x", room) as process:
+        said = process.stdout.read().strip()
+    assert process.returncode == 0 and said in ("saved", "MemoryError") and (room < 2 or said == "saved")
+    assert len(load(tmp_path / "x")) == (8 if said == "saved" else 1)
+
+
+def python(program, *arguments):
+    return subprocess.Popen([sys.executable, "-c", program, *map(str, arguments)], stdout=subprocess.PIPE, text=True)

@@ -1,17 +1,22 @@
 """The loader: batches, seeds, resuming, workers, collation."""
 from __future__ import annotations
 
+import random
+import signal
 import threading
-from collections import namedtuple
+import time
+from collections import OrderedDict, UserDict, UserList, deque, namedtuple
+from types import MappingProxyType
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support import run_python
 
 import minigrad as mg
 from minigrad.data.dataset import Dataset, TensorDataset
-from minigrad.data.loader import DataLoader, default_collate
+from minigrad.data.loader import DataLoader, default_collate, default_convert
 
 
 def numbers(n):
@@ -99,12 +104,432 @@ def test_workers_are_threads_and_pass_errors_on():
         for batch in loader:
             got.append(batch.tolist())
     assert got == [[0, 1, 2], [3, 4, 5], [6, 7, 8]]
+    gone()
     assert all(name.startswith("minigrad-data") for name in data.threads)
     it = iter(loader)
     assert next(it).tolist() == [0, 1, 2]           # an iteration given up is not gone on with
     it.close()
-    assert not [t for t in threading.enumerate() if t.name.startswith("minigrad-data")]
+    assert not workers()
 
+
+def workers():
+    return [t for t in threading.enumerate() if t.name.startswith("minigrad-data")]
+
+
+def gone():
+    """The threads end by themselves."""
+    end = time.monotonic() + 5
+    while workers() and time.monotonic() < end:
+        time.sleep(0.01)
+    assert not workers()
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_an_error_does_not_end_the_iteration(count):
+    class Odd(Dataset):
+        def __len__(self):
+            return 5
+
+        def __getitem__(self, i):
+            if i in (1, 3):
+                raise StopIteration if i == 3 else KeyError(i)
+            return i
+
+    it, got = iter(DataLoader(Odd(), num_workers=count)), []
+    for _ in range(5):
+        try:
+            got.append(next(it).item())
+        except (KeyError, RuntimeError) as error:
+            got.append(type(error))
+    assert got == [0, KeyError, 2, RuntimeError, 4]
+    for _ in range(2):
+        with pytest.raises(StopIteration):
+            next(it)
+
+    loader = DataLoader(Odd(), num_workers=count)
+    it = iter(loader)
+    next(it)
+    with pytest.raises(KeyError):
+        next(it)
+    state = loader.state_dict()                     # goes on behind the sample that failed
+    other = DataLoader(Odd(), num_workers=count)
+    other.load_state_dict(state)
+    assert next(iter(other)).item() == 2
+
+
+# ---- random numbers ----
+
+class Noise(Dataset):
+    """What a sample draws, with a wait that mixes the order in which threads come."""
+
+    def __init__(self, *draws):
+        self.draws = draws
+
+    def __len__(self):
+        return 10
+
+    def __getitem__(self, i):
+        first = [draw() for draw in self.draws]
+        time.sleep(0.001 * (i * 7 % 4))
+        return (i, *first, *[draw() for draw in self.draws])
+
+
+def ours():
+    return mg.rand(1).item()
+
+
+FOREIGN = (lambda: np.random.randn(), lambda: np.random.randint(10**6), lambda: np.random.permutation(50)[0], lambda: np.random.sample(),
+           lambda: random.random(), lambda: random.gauss(0, 1), lambda: random.choice(range(10**6)))
+
+
+def epochs(data, start=3, **options):
+    mg.manual_seed(start)
+    loader = DataLoader(data, options.pop("batch_size", 2), collate_fn=list, **options)
+    return [[sample for batch in loader for sample in batch] for _ in range(2)], mg.rand(3).tolist()
+
+
+@pytest.mark.parametrize("options", [{}, {"shuffle": True}, {"seed": 5}, {"shuffle": True, "seed": 5},
+                                     {"sampler": mg.data.RandomSampler(range(10), replacement=True, num_samples=15)},
+                                     {"generator": True}, {"batch_size": 3}, {"batch_size": None}])
+def test_random_numbers_of_samples(options):
+    def run(count, data, start=3):
+        given = {"generator": mg.Generator().manual_seed(1)} if "generator" in options else {}
+        if options.get("batch_size", 2) is None:
+            mg.manual_seed(start)
+            loader = DataLoader(data, collate_fn=lambda x: x, num_workers=count, **options)
+            return [list(loader), list(loader)], mg.rand(3).tolist()
+        return epochs(data, start, num_workers=count, **{**options, **given})
+
+    straight = run(0, Noise(ours))
+    assert straight == run(1, Noise(ours)) == run(3, Noise(ours))               # the samples, and what the main thread draws afterwards
+    drawn = [x for epoch in straight[0] for sample in epoch for x in sample[1:]]
+    assert len(set(drawn)) == len(drawn)                                        # samples and epochs have different numbers
+    everything = Noise(ours, *FOREIGN)
+    assert run(1, everything) == run(3, everything)
+    if "seed" not in options and "generator" not in options:
+        assert run(3, everything)[0] != run(3, everything, 4)[0]
+
+
+def test_other_threads_and_functions_are_left_alone():
+    names = {(m, n): getattr(m, n) for m in (np.random, random) for n in dir(m)}
+    np.random.seed(1), random.seed(1), mg.manual_seed(1)
+    want = np.random.rand(3).tolist(), random.random(), mg.rand(1).item()
+    np.random.seed(1), random.seed(1)
+    it = iter(DataLoader(Noise(ours, *FOREIGN), 2, num_workers=2, collate_fn=list, seed=1))
+    mg.manual_seed(1)
+    next(it)
+    assert (np.random.rand(3).tolist(), random.random(), mg.rand(1).item()) == want
+    it.close()
+    assert not workers() and names == {(m, n): getattr(m, n) for m in (np.random, random) for n in dir(m)}
+
+
+def test_seeding_in_a_sample_stays_in_it():
+    def seeded():
+        np.random.seed(7), random.seed(7), mg.manual_seed(7)
+        return np.random.rand(), random.random(), mg.rand(1).item(), mg.initial_seed()
+
+    mg.manual_seed(0), np.random.seed(0)
+    want = mg.rand(1).item(), np.random.rand()
+    mg.manual_seed(0), np.random.seed(0)
+    got = {sample[1:] for batch in DataLoader(Noise(seeded), 2, num_workers=2, collate_fn=list, seed=1) for sample in batch}
+    assert len(got) == 1
+    assert (mg.rand(1).item(), np.random.rand()) == want
+
+
+def test_seeds_of_worker_init_fn_hold():
+    def init(number):
+        mg.manual_seed(100 + number), np.random.seed(200 + number), random.seed(300 + number)
+
+    def draw():
+        return mg.initial_seed(), mg.rand(1).item(), np.random.rand(), random.random(), mg.data.get_worker_info().id
+
+    def run():
+        return [sample for batch in DataLoader(Noise(draw), 2, num_workers=2, worker_init_fn=init, collate_fn=list) for sample in batch]
+    first = run()
+    assert first == run() and len({sample[1:] for sample in first}) == 10
+    for i, (seed, *_, worker), _ in first:
+        assert worker == i // 2 % 2 and seed == 100 + worker
+    assert first[0][1][1:4] == (mg.rand(1, generator=mg.Generator().manual_seed(100)).item(), np.random.RandomState(200).rand(), random.Random(300).random())
+
+    def some(number):
+        np.random.seed(7)                           # the others keep their streams
+    a, b = ([s[1] for batch in DataLoader(Noise(ours), 2, num_workers=n, worker_init_fn=f, collate_fn=list, seed=1) for s in batch] for n, f in ((1, None), (3, some)))
+    assert a == b
+
+
+def test_a_resumed_epoch_draws_the_same():
+    for count in (0, 2):
+        def make(count=count):
+            return DataLoader(Noise(ours), 2, shuffle=True, num_workers=count, collate_fn=list)
+        mg.manual_seed(1)
+        loader = make()
+        it = iter(loader)
+        next(it), next(it)
+        state, rng = loader.state_dict(), mg.get_rng_state()
+        rest = [list(it), list(loader)]
+        other = make()
+        other.load_state_dict(state), mg.set_rng_state(rng)
+        assert [list(other), list(other)] == rest
+
+
+# ---- workers ----
+
+def test_what_a_worker_is_told():
+    told, data = [], numbers(8)
+
+    def init(number):
+        told.append((number, mg.data.get_worker_info()))
+    loader = DataLoader(data, 2, num_workers=2, worker_init_fn=init, seed=4)
+    assert len(list(loader)) == 4 and mg.data.get_worker_info() is None
+    assert sorted(n for n, _ in told) == [0, 1] == sorted(info.id for _, info in told)
+    assert all(info.num_workers == 2 and info.dataset is data for _, info in told) and len({info.seed for _, info in told}) == 2
+
+    def broken(number):
+        raise ValueError("init")
+    it = iter(DataLoader(data, 2, num_workers=1, worker_init_fn=broken))
+    with pytest.raises(ValueError, match="init"):
+        next(it)
+    assert next(it)[0].tolist() == [2, 3]
+
+
+class Sleepy(Dataset):
+    def __init__(self, seconds, after=0):
+        self.seconds, self.after = seconds, after
+
+    def __len__(self):
+        return 64
+
+    def __getitem__(self, i):
+        if i >= self.after:
+            time.sleep(self.seconds)
+        return i
+
+
+def test_a_batch_that_takes_too_long():
+    it = iter(DataLoader(Sleepy(0.3), num_workers=1, timeout=0.05))
+    with pytest.raises(RuntimeError, match="timed out after 0.05 seconds"):
+        next(it)
+    time.sleep(0.4)
+    assert next(it).item() == 0
+    it.close()
+    gone()
+
+
+def test_an_end_waits_for_no_sample():
+    """`break`, an error in the loop, `close()` and Ctrl-C while the samples take a second each."""
+    def timed(act):
+        begin = time.monotonic()
+        act()
+        assert time.monotonic() - begin < 0.3
+
+    def loop(error):
+        for batch in DataLoader(Sleepy(1, after=8), 8, num_workers=2):
+            assert batch.tolist() == list(range(8))
+            if error:
+                raise error
+            break
+
+    def interrupted():
+        threading.Timer(0.1, signal.raise_signal, (signal.SIGINT,)).start()
+        with pytest.raises(KeyboardInterrupt):
+            next(iter(DataLoader(Sleepy(1), 8, num_workers=2)))
+
+    def closed():
+        it = iter(DataLoader(Sleepy(1, after=8), 8, num_workers=2))
+        next(it)
+        it.close()
+        with pytest.raises(StopIteration):
+            next(it)
+
+    def failed():
+        with pytest.raises(ZeroDivisionError):
+            loop(ZeroDivisionError())
+    for act in (lambda: loop(None), failed, interrupted, closed):
+        timed(act)
+    gone()                      # a second later: each thread read one sample to its end
+
+
+def test_a_process_does_not_wait_for_a_sample():
+    begin = time.monotonic()
+    run = run_python("-c", "import time, minigrad as mg\nclass D(mg.data.Dataset):\n    def __len__(self): return 4\n"
+                     "    def __getitem__(self, i): time.sleep(60 * i); return i\nprint(next(iter(mg.data.DataLoader(D(), num_workers=2))).item())")
+    assert run.stdout.strip() == "0" and time.monotonic() - begin < 30, run.stderr
+
+
+# ---- resuming with samplers ----
+
+class Custom(mg.data.Sampler[int]):
+    """Draws from a generator of its own that no loader knows."""
+
+    def __init__(self, seed=0):
+        self.rng = np.random.RandomState(seed)
+
+    def __iter__(self):
+        yield from self.rng.permutation(12).tolist()
+
+    def __len__(self):
+        return 12
+
+
+class Stateful(Custom):
+    def state_dict(self):
+        return {"rng": self.rng.get_state()[1].tolist(), "at": self.rng.get_state()[2]}
+
+    def load_state_dict(self, state):
+        self.rng.set_state(("MT19937", np.array(state["rng"], np.uint32), state["at"]))
+
+
+def generator(seed=8):
+    return mg.Generator().manual_seed(seed)
+
+
+def shared(**options):
+    g = generator()
+    return {"sampler": mg.data.RandomSampler(range(12), generator=g), "generator": g}
+
+
+SAMPLERS = {
+    "shuffle": lambda: {"shuffle": True}, "shuffle, generator": lambda: {"shuffle": True, "generator": generator()}, "seed": lambda: {"shuffle": True, "seed": 2},
+    "random": lambda: {"sampler": mg.data.RandomSampler(range(12))}, "random, generator": lambda: {"sampler": mg.data.RandomSampler(range(12), generator=generator())},
+    "one generator": shared, "replacement": lambda: {"sampler": mg.data.RandomSampler(range(12), True, 30)},
+    "weighted": lambda: {"sampler": mg.data.WeightedRandomSampler(range(1, 13), 12)},
+    "weighted, generator": lambda: {"sampler": mg.data.WeightedRandomSampler(range(1, 13), 12, generator=generator())},
+    "subset": lambda: {"sampler": mg.data.SubsetRandomSampler(range(2, 12))},
+    "subset, generator": lambda: {"sampler": mg.data.SubsetRandomSampler(range(2, 12), generator=generator())},
+    "batches": lambda: {"batch_sampler": mg.data.BatchSampler(mg.data.RandomSampler(range(12)), 3, False)},
+    "batches, generator": lambda: {"batch_sampler": mg.data.BatchSampler(mg.data.RandomSampler(range(12), generator=generator()), 3, False)},
+    "list": lambda: {"sampler": [4, 1, 7, 7, 3]}, "lists": lambda: {"batch_sampler": [[1, 2], [3], [4, 5, 6]]},
+    "stateful": lambda: {"sampler": Stateful()}, "stateful batches": lambda: {"batch_sampler": mg.data.BatchSampler(Stateful(), 5, False)},
+    "custom": lambda: {"sampler": Custom()}, "custom batches": lambda: {"batch_sampler": mg.data.BatchSampler(Custom(), 5, True)},
+}
+
+
+@pytest.mark.parametrize("count", [0, 2])
+@pytest.mark.parametrize("stop", [0, 1, 2])
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_a_state_holds_the_order(tmp_path, name, stop, count):
+    def loader():
+        options = SAMPLERS[name]()
+        return DataLoader(numbers(12), num_workers=count, **({} if "batch_sampler" in options else {"batch_size": 2}), **options)
+    mg.manual_seed(6)
+    straight = loader()
+    seen(straight)
+    it = iter(straight)
+    for _ in range(stop):
+        next(it)
+    mg.save([straight.state_dict(), mg.get_rng_state()], tmp_path / "state")
+    rest = [[batch[0].tolist() for batch in it], seen(straight)]
+    mg.manual_seed(99)
+    state, rng = mg.load(tmp_path / "state")
+    other = loader()
+    other.load_state_dict(state)
+    mg.set_rng_state(rng)
+    got = [seen(other), seen(other)]
+    assert got[0] == rest[0] and (got[1] == rest[1] or name.startswith("custom"))
+
+
+def test_a_state_within_a_resumed_epoch():
+    for name in ("random, generator", "custom"):
+        first = DataLoader(numbers(12), 2, **SAMPLERS[name]())
+        it = iter(first)
+        next(it)
+        second = DataLoader(numbers(12), 2, **SAMPLERS[name]())
+        second.load_state_dict(first.state_dict())
+        again = iter(second)
+        assert next(again)[0].tolist() == next(it)[0].tolist()
+        third = DataLoader(numbers(12), 2, **SAMPLERS[name]())
+        third.load_state_dict(second.state_dict())
+        assert seen(third) == [batch[0].tolist() for batch in it] == [batch[0].tolist() for batch in again]
+
+
+def test_an_order_that_cannot_be_known_is_refused():
+    loader = DataLoader(numbers(12), sampler=iter(range(12)))
+    next(iter(loader))
+    with pytest.raises(RuntimeError, match="state_dict: the order of a range_iterator is not known; give it __len__"):
+        loader.state_dict()
+
+
+def test_two_iterations_at_once():
+    loader = DataLoader(numbers(6), 2)
+    pairs = [(a[0].tolist(), b[0].tolist()) for a, b in zip(loader, loader, strict=True)]
+    assert [a for a, _ in pairs] == [b for _, b in pairs] == [[0, 1], [2, 3], [4, 5]]
+
+
+# ---- iterable data sets ----
+
+class Stream(mg.data.IterableDataset[int]):
+    def __init__(self, start, end):
+        self.start, self.end = start, end
+
+    def __iter__(self):
+        worker = mg.data.get_worker_info()
+        for i in range(self.start, self.end):
+            if worker is None or self.own or i % worker.num_workers == worker.id:
+                yield i
+
+    own = False
+
+
+def flat(loader):
+    return [x for batch in loader for x in batch.flatten().tolist()]
+
+
+def test_iterable_data_sets():
+    data = Stream(3, 13)
+    assert flat(DataLoader(data, 4)) == list(range(3, 13)) == flat(DataLoader(data, batch_size=None, collate_fn=mg.tensor))
+    assert [b.tolist() for b in DataLoader(data, 4, drop_last=True)] == [[3, 4, 5, 6], [7, 8, 9, 10]]
+    both = data + Stream(0, 2)
+    assert isinstance(both, mg.data.ChainDataset) and flat(DataLoader(both, 5)) == [*range(3, 13), 0, 1]
+    assert [b.tolist() for b in DataLoader(data, 2, num_workers=2)] == [[4, 6], [3, 5], [8, 10], [7, 9], [12], [11]]
+    assert sorted(flat(DataLoader(data, 1, num_workers=3))) == list(range(3, 13))
+    for _ in range(2):
+        assert flat(DataLoader(Stream(0, 0), 2, num_workers=2)) == []
+
+    def split(number):                              # each worker has a copy, which this changes
+        worker = mg.data.get_worker_info()
+        worker.dataset.own, worker.dataset.start, worker.dataset.end = True, 10 * number, 10 * number + 2 + number
+    assert [b.tolist() for b in DataLoader(data, 2, num_workers=2, worker_init_fn=split)] == [[0, 1], [10, 11], [12]] and data.start == 3
+    for options in ({"shuffle": True}, {"sampler": [0]}, {"batch_sampler": [[0]]}):
+        with pytest.raises(ValueError, match=f"IterableDataset: expected unspecified {next(iter(options))} option"):
+            DataLoader(data, **options)
+    with pytest.raises(TypeError):
+        len(DataLoader(data))
+    with pytest.raises(AssertionError, match="does not support IterableDataset"):
+        mg.data.ConcatDataset([data])
+    with pytest.raises(AssertionError, match="only supports IterableDataset"):
+        data + numbers(3)
+
+
+@pytest.mark.parametrize("count", [0, 2])
+def test_iterable_data_sets_fail_and_resume(count):
+    loader = DataLoader(Stream(0, 15), 2, num_workers=count)
+    whole = [b.tolist() for b in loader]
+    it = iter(loader)
+    for stop in range(len(whole)):
+        other = DataLoader(Stream(0, 15), 2, num_workers=count)
+        other.load_state_dict(loader.state_dict())
+        assert [b.tolist() for b in other] == whole[stop:]
+        assert next(it).tolist() == whole[stop]
+
+    class Broken(mg.data.IterableDataset):
+        def __iter__(self):
+            yield 1
+            raise KeyError("stream")
+    it = iter(DataLoader(Broken(), num_workers=count))
+    assert next(it).item() == 1
+    if count:
+        assert next(it).item() == 1                 # of the other worker
+    with pytest.raises(KeyError, match="stream"):
+        next(it)
+
+    class Never(mg.data.IterableDataset):
+        def __iter__(self):
+            raise KeyError("never")
+    with pytest.raises(KeyError, match="never"):
+        next(iter(DataLoader(Never(), num_workers=count)))
+
+
+# ---- making batches ----
 
 def test_collation():
     Pair = namedtuple("Pair", "a b")
@@ -113,6 +538,17 @@ def test_collation():
     assert batch["x"].shape == (2, 2) and batch["n"].dtype == np.int64 and batch["f"].dtype == np.float64 and batch["s"] == ["name", "name"]
     assert batch["t"][0].shape == (2, 2, 2) and batch["t"][1][0].tolist() == [1, 1]
     assert isinstance(batch["p"], Pair) and batch["p"].b.dtype == np.bool_
+    assert [c.tolist() for c in default_collate([range(2), range(5, 7)])] == [[0, 5], [1, 6]]
+    for kind in (UserList, deque):
+        got = default_collate([kind([1, 2]), kind([3, 4])])
+        assert type(got) is kind and [c.tolist() for c in got] == [[1, 3], [2, 4]]
+    for kind in (OrderedDict, UserDict, MappingProxyType):
+        got = default_collate([kind({"a": 1}), kind({"a": 2})])
+        assert type(got) is kind and got["a"].tolist() == [1, 2]
+        assert type(default_convert(kind({"a": np.ones(1)}))["a"]) is mg.Tensor
+    strings = np.array(["a", "b"])
+    assert default_collate(strings) is strings and default_collate([("a", 1), ("b", 2)])[0] == ("a", "b") and default_collate([b"x"]) == [b"x"]
+    assert default_convert(range(3)) == [0, 1, 2] and default_convert("text") == "text"
     with pytest.raises(RuntimeError, match="equal size"):
         default_collate([(1, 2), (1,)])
     with pytest.raises(TypeError, match="object"):
@@ -145,10 +581,19 @@ def test_anything_indexed_is_a_data_set(kind):
     ({"batch_size": 0}, ValueError, "batch_size"), ({"num_workers": -1}, ValueError, "num_workers"),
     ({"sampler": [0], "shuffle": True}, ValueError, "sampler"), ({"batch_sampler": [[0]], "drop_last": True}, ValueError, "batch_sampler"),
     ({"batch_size": None, "drop_last": True}, ValueError, "batch_size=None"), ({"prefetch_factor": 2}, ValueError, "prefetch_factor"),
-    ({"pin_memory": True}, NotImplementedError, "pin_memory"), ({"timeout": 3}, NotImplementedError, "timeout"),
-    ({"worker_init_fn": print}, NotImplementedError, "worker_init_fn"), ({"in_order": False}, NotImplementedError, "in_order")])
+    ({"pin_memory": True}, NotImplementedError, "pin_memory"), ({"timeout": 3}, ValueError, "timeout need num_workers"),
+    ({"timeout": -1, "num_workers": 1}, ValueError, "timeout option"), ({"in_order": False}, NotImplementedError, "in_order")])
 def test_loader_errors(options, error, text):
     with pytest.raises(error, match=text):
         DataLoader(numbers(4), **options)
     with pytest.raises(TypeError, match="__getitem__"):
         DataLoader(iter([1]))
+
+
+def test_what_is_fixed_after_construction():
+    loader = DataLoader(numbers(4), 2)
+    for name in ("batch_size", "sampler", "batch_sampler", "drop_last", "dataset", "persistent_workers"):
+        with pytest.raises(ValueError, match=f"{name} attribute should not be set after DataLoader is initialized"):
+            setattr(loader, name, None)
+    loader.collate_fn = list
+    assert len(loader) == 2

@@ -39,5 +39,18 @@ def test_samplers():
     assert [batch[0].tolist() for batch in batches] == [[0, 1, 2, 3]]
 
 
+def test_samplers_draw_as_they_go():
+    big = mg.data.RandomSampler(range(10), replacement=True, num_samples=10**10)
+    assert set(next(iter(big)) for _ in range(100)) <= set(range(10)) and len(big) == 10**10
+    g = mg.Generator().manual_seed(1)
+    for sampler in (mg.data.SubsetRandomSampler(range(9), generator=g), mg.data.RandomSampler(range(9), generator=g),
+                    mg.data.WeightedRandomSampler([1.0] * 9, 9, generator=g)):
+        before = g.get_state().tolist()
+        it = iter(sampler)
+        assert g.get_state().tolist() == before             # nothing is drawn until the first index is wanted
+        next(it)
+        assert g.get_state().tolist() != before
+
+
 def test_pytorchs_samplers_hold_the_same(torch):
     check(torch.utils.data, torch.Generator().manual_seed(3))

@@ -76,3 +76,18 @@ def test_a_captured_cnn_has_the_bits_of_the_eager_one():
     for (name, a), b in zip(eager_model.state_dict().items(), captured_model.state_dict().values(), strict=True):
         assert (a.numpy() == b.numpy()).all(), name
     assert losses[-1] < losses[0]
+
+
+def test_types_of_arguments():
+    layer = nn.Conv2d(3, 8, 3)
+    for run in (lambda: layer(None), lambda: F.conv2d(None, layer.weight), lambda: F.conv2d(mg.ones(1, 3, 4, 4), None),
+                lambda: nn.Conv1d(3, 8, 3)(np.ones((1, 3, 4))), lambda: nn.ConvTranspose2d(3, 8, 3)(None), lambda: F.conv_transpose1d(None, None),
+                lambda: nn.Conv2d(None, 8, 3), lambda: nn.Conv2d(3, 8, None), lambda: nn.Conv2d(3, 8, "3"), lambda: nn.Conv2d(3, 8, (3, 3.0)),
+                lambda: nn.Conv2d(3, 8, 3, dilation="12"), lambda: nn.ConvTranspose2d(3, 8, 3, output_padding=1.5)):
+        with pytest.raises(TypeError):
+            run()
+    for stride in (2, (3, 1), (1, 3), (3, 1, 1), [2]):
+        with pytest.raises(ValueError, match="padding='same' is for stride 1"):
+            nn.Conv2d(3, 8, 3, stride=stride, padding="same")
+    with pytest.raises(RuntimeError, match="stride must be a whole number or 2 of them"):
+        nn.Conv2d(3, 8, 3, stride=(1, 1, 1))

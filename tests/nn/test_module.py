@@ -2,13 +2,15 @@
 from __future__ import annotations
 
 import copy
+import functools
+import gc
 import pickle
 
 import numpy as np
 import pytest
 
 import minigrad as mg
-from minigrad import nn
+from minigrad import nn, optim
 
 
 def array(*shape, seed=0, dtype=np.float32):
@@ -324,3 +326,97 @@ def test_hooks_are_pytorchs(torch):
                 np.testing.assert_allclose(p, q, rtol=1e-5, atol=1e-6)
         else:
             assert a == b
+
+
+# ---- attributes ----
+
+def test_a_property_names_what_is_missing():
+    class Net(nn.Module):
+        runs = 0
+
+        def __init__(self):
+            super().__init__()
+            self.inner = nn.Linear(2, 2)
+
+        @property
+        def width(self):
+            return self.missing_thing
+
+        @property
+        def deep(self):
+            return self.inner.nothing
+
+        @property
+        def fine(self):
+            return self.inner.in_features
+
+        @functools.cached_property
+        def cached(self):
+            return self.width
+
+    net = Net()
+    for name, text in (("width", "'Net' object has no attribute 'missing_thing'"), ("deep", "'Linear' object has no attribute 'nothing'"),
+                       ("cached", "'Net' object has no attribute 'missing_thing'"), ("other", "'Net' object has no attribute 'other'")):
+        with pytest.raises(AttributeError, match=text):
+            getattr(net, name)
+        assert not hasattr(net, name)
+    assert net.fine == 2
+    net.missing_thing = 5
+    assert net.width == net.cached == 5
+
+
+# ---- to ----
+
+@pytest.mark.parametrize(("args", "options"), [
+    ((None, True), {}), (([],), {}), (({},), {}), ((True,), {}), (("cpu", True), {}), (("cpu", np.float32, True, True), {}), ((np.float32, "cpu"), {}),
+    ((mg.ones(1), np.float32), {}), ((mg.ones(1), "cpu"), {}), (("cpu",), {"device": "cpu"}), ((), {"non_blocking": 3}), ((), {"device": []}),
+    ((), {"copy": True}), ((), {"dtype": np.int64}), ((), {"dtype": 3}), ((), {"tensor": 3}), ((), {"nothing": 3})])
+def test_arguments_of_to_that_make_no_sense(args, options):
+    with pytest.raises(TypeError, match=r"^\[Module.to\]"):
+        nn.Linear(2, 2).to(*args, **options)
+
+
+def test_arguments_of_to():
+    for args, options in (((), {}), ((None,), {}), ((None, None), {}), (("cpu", np.float64, True), {}), ((np.float64, False), {}), ((mg.ones(1), True), {}),
+                          ((), {"tensor": mg.ones(1)}), ((), {"device": "cpu", "dtype": np.float64, "non_blocking": True}), ((float,), {}), (("cpu",), {"dtype": "float64"})):
+        m = nn.BatchNorm1d(2).to(*args, **options)
+        wide = np.float64 in args or float in args or "float64" in map(str, options.values()) or np.float64 in options.values()
+        assert m.weight.dtype == m.running_mean.dtype == (np.float64 if wide else np.float32) and m.num_batches_tracked.dtype == np.int64
+
+
+# ---- loading ----
+
+def test_assigned_weights_stay_tied():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.e, self.o, self.free = nn.Embedding(4, 3), nn.Linear(3, 4, bias=False), nn.Linear(3, 4, bias=False)
+            self.o.weight = self.e.weight
+            self.register_buffer("a", mg.zeros(2))
+            self.o.register_buffer("b", self.a)
+
+    state = {k: v.clone() for k, v in Net().state_dict().items()}
+    state["o.weight"] = state["e.weight"]
+    for given in (state, {k: v.numpy() for k, v in state.items()}, {k: nn.Parameter(v) for k, v in state.items() if v.ndim == 2} | {"a": state["a"], "o.b": state["o.b"]}):
+        m = Net()
+        m.load_state_dict(given, assign=True)
+        assert m.o.weight is m.e.weight and m.free.weight is not m.e.weight and m.o.b is m.a and len(list(m.parameters())) == 2
+        assert np.array_equal(m.o.weight.detach().numpy(), state["o.weight"].numpy())
+    other = {**state, "o.weight": state["o.weight"] + 1}            # the last one counts, as it does when values are copied
+    copied, assigned = Net(), Net()
+    copied.load_state_dict(other), assigned.load_state_dict(other, assign=True)
+    assert copied.e.weight.tolist() == assigned.e.weight.tolist() and assigned.o.weight is assigned.e.weight
+
+
+def test_loading_leaves_no_garbage():
+    m = nn.Sequential(nn.Linear(2, 2), nn.Sequential(nn.BatchNorm1d(2)))
+    o = optim.Adam(m.parameters())
+    for p in m.parameters():
+        p.grad = mg.ones_like(p)
+    o.step()
+    state = [{k: v.clone() for k, v in m.state_dict().items()}, copy.deepcopy(o.state_dict())]
+    gc.collect()
+    m.load_state_dict(state[0])
+    m.load_state_dict(state[0], assign=True)
+    o.load_state_dict(state[1])
+    assert gc.collect() == 0

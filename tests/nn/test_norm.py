@@ -372,3 +372,12 @@ def test_default_eps_of_rms_norm(dtype):
     x = mg.full((2, 3), 1e-3).to(dtype)
     for y in (F.rms_norm(x, (3,)), nn.RMSNorm(3)(x), F.rms_norm(x, (2,), axis=0), mg.rms_norm(x, (3,))):
         assert y.dtype == dtype and (y == mg.tensor(0.9453125).to(dtype)).all()
+
+
+def test_instance_norm_of_other_channels():
+    for layer in (nn.InstanceNorm2d(64, track_running_stats=True), nn.InstanceNorm2d(64, track_running_stats=True).eval(), nn.InstanceNorm2d(64, affine=True)):
+        for x, dim in ((mg.ones(2, 80, 4, 4), 1), (mg.ones(80, 4, 4), 0)):
+            with pytest.raises(ValueError, match=rf"size at dim={dim} to match num_features \(64\), but got: 80"):
+                layer(x)
+    with pytest.warns(UserWarning, match="not used because affine=False"):
+        assert nn.InstanceNorm2d(64)(mg.ones(2, 80, 4, 4)).shape == (2, 80, 4, 4)

@@ -769,3 +769,21 @@ def test_a_packed_sequence_has_one_signature():
         x = mg.randn(3)
         np.testing.assert_array_equal(captured(Pair(x, x)).numpy(), (x + x).numpy())
     assert len(captured.programs) == 1
+
+
+@pytest.mark.parametrize("kind", [nn.RNNCell, nn.LSTMCell, nn.GRUCell])
+@pytest.mark.parametrize("options", [{}, {"norm": "layer"}, {"norm": "batch", "norm_max_length": 2}, {"bias": False}])
+def test_cells_without_units_or_inputs(kind, options):
+    for inputs, hidden, batch in ((3, 0, 2), (0, 4, 2), (0, 0, 2)):
+        cell, x = kind(inputs, hidden, **options), mg.ones(batch, inputs, requires_grad=True)
+        out = cell(x)
+        h = out[0] if kind is nn.LSTMCell else out
+        assert h.shape == (batch, hidden)
+        h.sum().backward()
+        assert x.grad.shape == x.shape and not x.grad.any() or hidden
+        assert cell.weight_hh.grad.shape[1] == hidden
+    with pytest.raises(ValueError, match="hidden_size must not be negative; got -1"):
+        kind(3, -1)
+    for layer in (nn.RNN, nn.LSTM, nn.GRU):
+        with pytest.raises(ValueError, match="hidden_size must be greater than zero"):
+            layer(3, 0)

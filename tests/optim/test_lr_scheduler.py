@@ -137,3 +137,46 @@ def test_schedule_manners():
         p.grad = mg.ones_like(p)
         o.step()
         lr_scheduler.ExponentialLR(o, 0.5).step()
+
+
+@pytest.mark.parametrize("last_epoch", range(-1, 9))
+def test_a_sequence_begins_at_any_epoch(last_epoch):
+    def make(epoch):
+        o = optim.SGD([nn.Parameter(mg.ones(1))], lr=1.0)
+        inner = lr_scheduler.SequentialLR(o, [lr_scheduler.ExponentialLR(o, 0.9), lr_scheduler.StepLR(o, 2, 0.5)], [3])
+        return o, lr_scheduler.SequentialLR(o, [lr_scheduler.ConstantLR(o, 0.1), inner], [3], epoch)
+
+    def rates(o, s):
+        found = []
+        for _ in range(5):
+            found.append((o.param_groups[0]["lr"], s.get_last_lr()[0], s.last_epoch))
+            o.step(), s.step()
+        return found
+    o, straight = make(-1)
+    for _ in range(max(last_epoch, 0)):
+        o.step(), straight.step()
+    expected = rates(o, straight)
+    assert rates(*make(last_epoch)) == expected
+    assert expected[0][0] == pytest.approx({-1: 0.1, 0: 0.1, 2: 0.1, 3: 1, 4: 0.9, 5: 0.81, 6: 1}.get(last_epoch, expected[0][0]))
+
+
+def test_a_step_that_was_replaced():
+    def make():
+        return optim.SGD([nn.Parameter(mg.ones(1))], lr=1.0)
+    o = make()
+    s = lr_scheduler.StepLR(o, 2)
+    o.step = lambda: None
+    o.step()
+    with pytest.warns(UserWarning, match=r"`optimizer.step\(\)` has been overridden"):
+        s.step()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        s.step()                                    # once is enough
+        o = make()
+        o.step = lambda: None                       # before the schedule is made
+        s = lr_scheduler.StepLR(o, 2)
+        o.step(), s.step()
+        o = make()
+        s = lr_scheduler.StepLR(o, 2)
+        o.step(), s.step()
+        lr_scheduler.SequentialLR(o, [lr_scheduler.StepLR(o, 2), lr_scheduler.ExponentialLR(o, 0.5)], [2], 5)

@@ -2,7 +2,9 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import pickle
+import random
 
 import numpy as np
 import pytest
@@ -113,6 +115,104 @@ def test_resume_gives_the_same_bits(name, options):
             o.step()
     for other in (two, three[0], four[0]):
         assert all(np.array_equal(x, y) for x, y in zip(values(one), values(other), strict=True))
+
+
+CHOICES = {"lr": (0.01, 0.3, 1), "momentum": (0, 0.9), "dampening": (0, 0.2), "weight_decay": (0, 0.1), "nesterov": (False, True), "maximize": (False, True),
+           "betas": ((0.9, 0.999), (0.5, 0.7), (0.0, 0.9)), "eps": (1e-8, 1e-3), "amsgrad": (False, True), "decoupled_weight_decay": (False, True),
+           "alpha": (0.99, 0.5, 1), "centered": (False, True), "lr_decay": (0, 0.2), "initial_accumulator_value": (0, 0.5), "foreach": (None, True, False), "fused": (None, False)}
+
+NOT_IN_GROUPS = {"nesterov", "momentum", "dampening",              # in a group, PyTorch does not check that they fit
+                 "initial_accumulator_value"}                      # nor read this one
+
+
+def drawn(draw, names):
+    return {name: draw.choice(CHOICES[name]) for name in names if draw.random() < 0.6}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["SGD", "Adam", "AdamW", "RMSprop", "Adagrad"])
+def test_random_options_and_groups_are_pytorchs(torch, name):
+    draw, made = random.Random(name), 0
+    names = [n for n in inspect.signature(getattr(optim, name)).parameters if n in CHOICES]
+    for _ in range(120):
+        options, dtype = drawn(draw, names), draw.choice([np.float32, np.float64])
+        mine = parameters(dtype, draw.randrange(99))
+        theirs = [torch.nn.Parameter(torch.tensor(v)) for v in values(mine)]
+        groups = [[0], [1, 2]] if draw.random() < 0.5 else [[0, 1, 2]]
+        own = [drawn(draw, sorted(set(names) - NOT_IN_GROUPS)) for _ in groups]
+        sides = []
+        for library, params in ((optim, mine), (torch.optim, theirs)):
+            try:
+                sides.append(getattr(library, name)([{"params": [params[i] for i in g], **o} for g, o in zip(groups, own, strict=True)], **options))
+            except ValueError as error:
+                sides.append(str(error))
+        a, b = sides
+        if isinstance(a, str):
+            assert a == b
+            continue
+        made += 1
+        for step in range(10):
+            skip = draw.choice([None, None, 0, 2])
+            give(mine, step, skip)
+            for i, (p, g) in enumerate(zip(theirs, gradients(step, dtype), strict=True)):
+                p.grad = None if i == skip else torch.tensor(g)
+            if step == 4:                           # each goes on from the other's state
+                a_state, b_state = a.state_dict(), b.state_dict()
+                theirs_now = {n: {k: torch.tensor(v.numpy()) for k, v in s.items()} for n, s in a_state["state"].items()}
+                a.load_state_dict(b_state), b.load_state_dict({"state": theirs_now, "param_groups": a_state["param_groups"]})
+            if step == 7:
+                rate, decay = draw.choice([0.5, 0.02]), draw.choice([0, 0.3])
+                for o in (a, b):
+                    o.param_groups[-1].update(lr=rate, weight_decay=decay, maximize=not o.param_groups[-1]["maximize"])
+            a.step(), b.step()
+            if not all(abs(p.detach().numpy()).max() < 1e3 for p in theirs):        # it diverges
+                break
+            close(values(mine), [p.detach().numpy() for p in theirs], dtype)
+    assert made > 60
+
+
+@pytest.mark.parametrize(("name", "options"), OPTIMIZERS, ids=IDS)
+def test_states_saved_before_an_option_existed(name, options):
+    """What is off by default is off, other options stay as they are here."""
+    kind = getattr(optim, name)
+    usual = {k: p.default for k, p in inspect.signature(kind).parameters.items()}
+    for missing in kind(parameters(), **options).param_groups[0]:
+        if missing == "params":
+            continue
+        params = parameters()
+        a = kind(params, **options)
+        give(params, 0)
+        a.step()
+        state = a.state_dict()
+        state["param_groups"][0].pop(missing)
+        state["param_groups"][0]["from the future"] = [1, 2]
+        a.load_state_dict(state)
+        expected = kind(parameters(), **options).param_groups[0][missing]
+        if not usual.get(missing, True):
+            expected = usual[missing]
+        assert a.param_groups[0][missing] == expected and a.param_groups[0]["from the future"] == [1, 2]
+        give(params, 1)
+        a.step()
+        del a.param_groups[0][missing]
+        copied = pickle.loads(pickle.dumps((params, a)))
+        give(copied[0], 2)
+        copied[1].step()
+
+
+def test_a_loaded_state_shares_nothing():
+    params = parameters()
+    o = optim.Adam(params, lr=mg.tensor(0.1))
+    give(params, 0)
+    o.step()
+    state = copy.deepcopy(o.state_dict())
+    before = copy.deepcopy(state)
+    other = optim.Adam(fresh := parameters(), lr=mg.tensor(0.5))
+    other.load_state_dict(state)
+    give(fresh, 1)
+    other.step()
+    other.param_groups[0]["lr"].mul_(2)
+    assert state["param_groups"][0]["lr"].item() == before["param_groups"][0]["lr"].item()
+    assert all(np.array_equal(state["state"][n][k].numpy(), before["state"][n][k].numpy()) for n in before["state"] for k in before["state"][n])
 
 
 def test_groups_have_their_own_options():

@@ -111,3 +111,15 @@ def test_no_line_is_longer_than_120_columns():
     for path in ROOT.rglob("*.py"):
         for number, line in enumerate(path.read_text().splitlines(), 1):
             assert len(line) <= 120, f"{path.relative_to(ROOT)}:{number} has {len(line)} columns"
+
+
+def test_no_inner_function_calls_itself():
+    """It would refer to itself, so that only the garbage collector could free it, with all that it refers to."""
+    for path in ROOT.rglob("*.py"):
+        for outer in ast.walk(ast.parse(path.read_text())):
+            if isinstance(outer, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                for inner in ast.walk(outer):
+                    if isinstance(inner, ast.FunctionDef) and inner is not outer:
+                        calls = [n.func for part in inner.body for n in ast.walk(part) if isinstance(n, ast.Call)]
+                        assert not any(isinstance(f, ast.Name) and f.id == inner.name for f in calls), \
+                            f"{path.relative_to(ROOT)}:{inner.lineno} {inner.name}"
