@@ -13,6 +13,7 @@ import numpy as _np
 from .amp import autocast, get_autocast_dtype, is_autocast_enabled
 from .core.capture import capture
 from .core.half import finfo
+from .core.messages import NoAttribute as _NoAttribute
 from .core.modes import enable_grad, inference_mode, is_grad_enabled, no_grad, set_grad_enabled
 from .core.op import op
 from .core.shape import default_float as get_default_dtype
@@ -39,6 +40,8 @@ newaxis = None
 # these names hide Python's own, so they come last
 float, int, bool = float32, int32, _np.dtype("bool")
 
+_LAZY_NAMES = {**dict.fromkeys(("load", "save"), ".io"),
+               **dict.fromkeys(("batch_norm", "group_norm", "instance_norm", "layer_norm", "rms_norm"), ".nn.toplevel")}
 _LAZY_MODULES = ("amp", "autograd", "bench", "cuda", "data", "io", "nn", "optim", "study", "testing", "utils")
 
 
@@ -55,18 +58,18 @@ def __getattr__(name: str) -> _Any:
     """Submodules that are imported when they are first asked for, and bfloat16, which needs ml_dtypes."""
     if name in _LAZY_MODULES:
         return _import_module(f".{name}", __name__)
-    if name in ("load", "save"):
-        return getattr(_import_module(".io", __name__), name)
+    if name in _LAZY_NAMES:
+        return getattr(_import_module(_LAZY_NAMES[name], __name__), name)
     if name == "bfloat16":
         try:
             from ml_dtypes import bfloat16
         except ImportError:
             raise AttributeError("bfloat16 needs the package ml_dtypes: pip install ml_dtypes") from None
         return _np.dtype(bfloat16)
-    raise AttributeError(f"module 'minigrad' has no attribute {name!r}")
+    raise _NoAttribute("module 'minigrad'", name, __dir__)
 
 
 def __dir__() -> list[str]:
     """What is public: each name above without an underscore (the ops' too) that is no module, and what is lazy."""
     here = [name for name, value in globals().items() if name[0] != "_" and not isinstance(value, _ModuleType)]
-    return [*here, *_LAZY_MODULES, "load", "save", "bfloat16"]
+    return [*here, *_LAZY_MODULES, *_LAZY_NAMES, "bfloat16"]

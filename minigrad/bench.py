@@ -29,7 +29,7 @@ import minigrad as mg
 from . import nn, optim
 from .core.capture import capture
 from .core.op import registry
-from .devices import device
+from .devices import open_device
 from .nn import functional as F
 from .ops.creation import tensor
 from .ops.dispatch import set_fused
@@ -69,7 +69,7 @@ def interleaved(*contestants: Run, blocks: int = BLOCKS) -> list[Times]:
 def fma_peak() -> float:
     """GFLOP/s of one core in float32; a multiply-add counts as two."""
     out, rounds = mg.zeros(2), 200_000
-    kernel = device("cpu").kernels.fma_roof[mg.float32]
+    kernel = open_device("cpu").kernels.fma_roof[mg.float32]
     best, = interleaved(lambda: kernel.call(out.array.ptr, rounds))
     return float(2 * 16 * out.numpy()[0] * rounds / best.minimum / 1e9)
 

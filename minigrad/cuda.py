@@ -4,7 +4,7 @@ from __future__ import annotations
 from typing import Any
 
 from .devices import cuda as _cuda
-from .devices import device as _device
+from .devices import open_device as _device
 from .devices.cuda import is_available, unavailable
 
 __all__ = ["device_count", "is_available", "synchronize", "unavailable"]

@@ -2,9 +2,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from ..core import engine
 from ..core.engine import grad
+from ..core.messages import NoAttribute as _NoAttribute
 from ..core.modes import enable_grad, inference_mode, is_grad_enabled, no_grad, set_grad_enabled
 from ..core.tensor import Tensor
 from . import function, functional
@@ -38,3 +40,7 @@ def backward(tensors: Tensor | Sequence[Tensor], grad_tensors: Tensor | Sequence
     if grad_tensors is not None:
         given = [grad_tensors] if isinstance(grad_tensors, Tensor) else list(grad_tensors)
     engine.backward(roots, given, bool(retain_graph), [inputs] if isinstance(inputs, Tensor) else inputs)
+
+if not TYPE_CHECKING:
+    def __getattr__(name: str) -> None:
+        raise _NoAttribute("module 'minigrad.autograd'", name, lambda: __all__)

@@ -30,7 +30,7 @@ from ..core.op import Documented
 from ..core.shape import is_float
 from ..core.tape import Node, Slot, edge_of, locators, observers
 from ..core.tensor import Tensor
-from ..devices import device, launch_hook
+from ..devices import launch_hook, open_device
 from ..devices.base import Kernel
 from ..devices.memory import Array
 from ..nn.module import Module
@@ -212,7 +212,7 @@ class _Anomaly:
         def eager(captured: Any, *args: Any, **kwargs: Any) -> Any:
             return capture.detached(captured.function(*args, **kwargs))
         self.swap(capture.Captured, "__call__", eager)
-        device("cpu")                           # a hook sees the launches of devices that are open
+        open_device("cpu")                           # a hook sees the launches of devices that are open
         self.hook = launch_hook(self.launch)
         self.hook.__enter__()
 

@@ -29,7 +29,7 @@ class Functions:
     cast: Callable[[Any, Any], Any]
     clone: Callable[[Any], Any]
     transfer: Callable[[Any, Device], Any]
-    as_tensor: Callable[[Any], Any]
+    as_tensor: Callable[..., Any]
     empty: Callable[..., Any]
     ones_like: Callable[[Any], Any]
     zeros: Callable[[Layout], Any]                      # of a layout

@@ -18,7 +18,7 @@ What runs for a call is decided once per signature (the layouts of the inputs an
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from ..devices.base import NoKernel
 from ..devices.memory import Array, Buffer, Layout
@@ -27,6 +27,7 @@ from ..devices.plan import FusedPlan, Plan, remember
 from .arrays import contiguous_copy, dense
 from .engine import functions, walk
 from .half import Wide, half_result, wide_plan
+from .messages import not_a_tensor, unexpected
 from .modes import enable_grad, mode, paused, set_grad_enabled
 from .shape import fail, is_float
 from .tape import Node, Slot, edge_of, located, recorded
@@ -94,12 +95,12 @@ def public(op: Primitive | Op, call: Callable) -> Any:
 def complete(name: str, attributes: tuple[str, ...], defaults: dict[str, Any], attrs: dict[str, Any]) -> dict[str, Any]:
     """All attributes of a call, those left out with their defaults; refuses unknown and missing ones."""
     full = {**defaults, **attrs}
+    for n in attrs:
+        if n not in attributes:
+            unexpected(name, n, full.pop(n), attributes)
     for n in attributes:
         if n not in full:
             raise TypeError(f"[{name}] the attribute {n} is missing; got {', '.join(attrs) or 'none'}")
-    for n in full:
-        if n not in attributes:
-            raise TypeError(f"[{name}] unexpected keyword argument {n!r}; it takes {', '.join(attributes) or 'none'}")
     return full
 
 
@@ -175,18 +176,22 @@ class Primitive(Documented):
         """The plan of a signature, made at its first call. Its key: layouts, then attributes in `prepare`'s order."""
         if len(attrs) != len(self.attributes):
             attrs = complete(self.name, self.attributes, self.defaults, attrs)
+        key: Any = None
         try:
             key = (*layouts, *map(attrs.__getitem__, self.attributes))
         except KeyError:
+            pass                                                # the error is raised outside, to be shown alone
+        if key is None:
             complete(self.name, self.attributes, self.defaults, attrs)
-            raise
         plan = self.plans.get(key)
         if plan is None:
-            layouts = key[:len(key) - len(attrs)]
+            known = key[:len(key) - len(attrs)]
             try:
-                plan = self.prepare(*layouts, **attrs)
-            except NoKernel as reason:
-                plan = wide_plan(self, layouts, attrs, reason)
+                plan = self.prepare(*known, **attrs)
+            except NoKernel as error:
+                reason = error.with_traceback(None)
+            if plan is None:
+                plan = wide_plan(self, known, attrs, reason)
             plan.op, plan.attrs = self, plan.attrs or attrs
             remember(self.plans, key, plan)                     # last: other threads find a whole plan, or none
         return plan
@@ -295,14 +300,13 @@ class Op(Documented):
                         recording = True
                     else:
                         edges.append(None)
-            signature = (*key, *map(attrs.__getitem__, self.attributes))
+            signature: Any = (*key, *map(attrs.__getitem__, self.attributes))
             for n in self.signed:
                 if not attrs[n]:
                     signature = (*signature, repr(attrs[n]))
             plan: Any = self.plans.get(signature)
         except (AttributeError, KeyError, TypeError):
-            self._explain_arguments(inputs, attrs)
-            raise
+            signature = plan = None             # the error is raised outside of the handler, to be shown alone
         if plan is None:
             plan = self._plan(signature, inputs, attrs)
         if type(plan) is not FusedPlan:
@@ -327,13 +331,15 @@ class Op(Documented):
         signs = [repr(full[n]) for n in self.signed if not full[n]]
         return self.plans.get((*layouts, *[full[n] for n in self.attributes], *signs))
 
-    def _plan(self, key: tuple, inputs: tuple, attrs: dict) -> FusedPlan | Wide | str:
+    def _plan(self, key: Any, inputs: tuple, attrs: dict) -> FusedPlan | Wide | str:
         """Checks the signature, then chooses: kernels, or the definition and why, in float32 for half precision."""
+        if key is None:
+            self._explain_arguments(inputs, attrs)
         layouts = [None if t is None else t.array.layout for t in inputs]
         if len(inputs) != len(self.inputs):
             raise TypeError(f"[{self.name}] takes the tensors ({', '.join(self.inputs)}); got {len(inputs)} arguments")
         if layouts and layouts[0] is None:
-            raise TypeError(f"[{self.name}] {self.inputs[0]} must be a Tensor; got None")
+            raise not_a_tensor(self.name, "input", None)
         same_device(self.name, layouts)
         if self.rule is not None:
             self.rule(*layouts, **attrs)
@@ -354,28 +360,32 @@ class Op(Documented):
         try:
             made = self.prepare(first.device.kernels, *flat, **attrs)
         except NoKernel as reason:
+            made = str(reason)
+        if type(made) is str:
             if mode.fused == "require" and required:
-                fail(self.name, f"fused kernels are required, but {reason}", layouts, "set_fused('auto')")
-            return str(reason)
+                fail(self.name, f"fused kernels are required, but {made}", layouts, "set_fused('auto')")
+            return made
         plan = made if isinstance(made, FusedPlan) else FusedPlan(*made)
         plan.why = f"fused kernel on {first.device}"
         plan.copied = tuple(i for i, (x, y) in enumerate(zip(layouts, flat, strict=True)) if x is not y)
         return plan
 
-    def _explain_arguments(self, inputs: tuple, attrs: dict) -> None:
+    def _explain_arguments(self, inputs: tuple, attrs: dict) -> NoReturn:
         complete(self.name, self.attributes, self.defaults, attrs)
         if len(inputs) > len(self.inputs):
             raise TypeError(f"[{self.name}] takes ({', '.join(self.inputs)}) by position and "
                             f"({', '.join(self.attributes)}) by name; got {len(inputs)} arguments by position")
         for name, t in zip(self.inputs, inputs, strict=False):
             if t is not None and not isinstance(t, Tensor):
-                raise TypeError(f"[{self.name}] {name} must be a Tensor; got {type(t).__name__}")
+                raise not_a_tensor(self.name, "input" if name == "x" else name, t)
         for name, value in attrs.items():
             try:
                 hash(value)
             except TypeError:
                 raise TypeError(f"[{self.name}] {name} must be hashable; got {value!r}; "
                                 "pass a tuple instead of a list") from None
+        raise TypeError(f"[{self.name}] the arguments do not fit its signature ({', '.join(self.inputs)}); "
+                        f"got {', '.join(type(t).__name__ for t in inputs)}")
 
     def backward(self, node: Node, g: Any, needs: list[bool]) -> list[Tensor | None]:
         """The VJP at a node with fused kernels: on saved arrays, or recorded as the grad-op."""

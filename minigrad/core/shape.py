@@ -44,7 +44,11 @@ def shape_of(size: Sequence[int] | int, op: str = "shape", infer: bool = False) 
     try:
         shape = tuple(map(operator.index, size if isinstance(size, (tuple, list)) else (size,)))    # type: ignore
     except TypeError:
-        fail(op, "sizes must be whole numbers", repr(size), kind=TypeError)
+        shape = None
+    if shape is None:                   # outside of the handler: the error is shown alone
+        wrong = size if isinstance(size, (tuple, list)) else (size,)
+        fix = "a dtype is given as dtype=" if any(isinstance(n, np.dtype) for n in wrong) else "use int(...) or //"
+        fail(op, "sizes must be whole numbers", repr(size), fix, TypeError)
     total = 1
     for n in shape:
         if n < 0 and not (infer and n == -1):
@@ -74,6 +78,8 @@ def axis_of(axis: Any, ndim: int, op: str) -> int:
     try:
         a = operator.index(axis)
     except TypeError:
+        a = None
+    if a is None:
         fail(op, "dim must be a whole number", repr(axis), kind=TypeError)
     n = max(ndim, 1)
     if -n <= a < n:

@@ -150,8 +150,10 @@ class Tensor(Gradients, Methods):
         """How many elements apart neighbours lie along each dimension, or along one."""
         return self.array.layout.strides if dim is None else self.array.layout.strides[dim]
 
-    def is_contiguous(self) -> bool:
-        """Do the elements lie in row-major order without gaps?"""
+    def is_contiguous(self, memory_format: Any = None) -> bool:
+        """Do the elements lie in row-major order without gaps? NotImplementedError for a `memory_format`."""
+        if memory_format is not None:
+            fail("is_contiguous", "the option memory_format is not supported", memory_format, "", NotImplementedError)
         return self.array.layout.contiguous
 
     def is_floating_point(self) -> bool:
@@ -265,8 +267,8 @@ class Tensor(Gradients, Methods):
         return complex(self.item())
 
     def __index__(self) -> int:
-        if self.array.layout.dtype.kind not in "iub":
-            raise TypeError(f"[index] only integer tensors can be an index; got {self.array.layout}")
+        if self.array.layout.dtype.kind not in "iub" or self.array.layout.size != 1:
+            raise TypeError(f"[index] only integer tensors of one element can be an index; got {self.array.layout}")
         return int(self.item())
 
     def __bool__(self) -> bool:

@@ -5,6 +5,9 @@
     for images, labels in loader:
         ...
 """
+from typing import TYPE_CHECKING
+
+from ..core.messages import NoAttribute as _NoAttribute
 from .dataset import ChainDataset, ConcatDataset, Dataset, IterableDataset, Subset, TensorDataset, random_split
 from .digits import digits
 from .fetch import download, unpack
@@ -19,3 +22,7 @@ __all__ = ["BatchSampler", "ChainDataset", "CharTokenizer", "ConcatDataset", "Da
            "WeightedRandomSampler", "WorkerInfo", "cifar10", "default_collate", "default_convert", "digits", "download",
            "fashion_mnist", "get_worker_info", "mnist", "python_docs_text", "random_split", "read_cifar10", "read_idx",
            "unpack"]
+
+if not TYPE_CHECKING:
+    def __getattr__(name: str) -> None:
+        raise _NoAttribute("module 'minigrad.data'", name, lambda: __all__)

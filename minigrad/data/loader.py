@@ -10,6 +10,7 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
+from ..core.messages import Guarded
 from ..core.modes import mode
 from ..core.tensor import Tensor
 from ..ops.creation import as_tensor, tensor
@@ -219,7 +220,7 @@ class _Iteration(Generic[Sample]):
             self._workers.close()
 
 
-class DataLoader(Generic[Sample]):
+class DataLoader(Guarded, Generic[Sample]):
     """Iterates over a data set in batches. An iteration is one epoch.
 
     dataset        has `__getitem__` and `__len__`, else TypeError (see `Dataset`), or is an `IterableDataset`

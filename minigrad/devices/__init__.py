@@ -7,21 +7,43 @@ from __future__ import annotations
 
 import copyreg
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .base import Device, Kernel
 
 _devices: dict[str, Device] = {}
 
 
-def device(name: str | Device | Any = "cpu") -> Device:
-    """The device of a name: "cpu", "cuda" (the first GPU) or "cuda:N". RuntimeError with the reason if there is none.
+class _AnyDevice(type):
+    def __instancecheck__(cls, value: object) -> bool:
+        return isinstance(value, Device)
 
-    >>> minigrad.device("cpu")
-    device('cpu')
-    """
+
+if TYPE_CHECKING:
+    device = Device
+else:
+    class device(metaclass=_AnyDevice):
+        """The device of a name: "cpu", "cuda" (the first GPU) or "cuda:N", also given as `device("cuda", N)`. The class
+        of all devices. RuntimeError with the reason if there is none.
+
+        >>> minigrad.device("cpu")
+        device(type='cpu')
+        """
+
+        def __new__(cls, type: Any = "cpu", index: int | None = None) -> Device:
+            if index is None:
+                return open_device(type)
+            if not isinstance(type, str) or ":" in type:
+                raise RuntimeError(f"[device] an index goes with a type, 'cuda' or 'cpu'; got {type!r} and {index!r}")
+            return open_device(f"{type}:{index}")
+
+
+def open_device(name: str | Device | Any = "cpu") -> Device:
+    """What `device(name)` gives; a number stands for that GPU."""
     if isinstance(name, Device):
         return name
+    if isinstance(name, int):
+        name = f"cuda:{name}"
     found = _devices.get(name) if isinstance(name, str) else None
     if found is None:
         found = _devices[name] = _open(name)
@@ -45,7 +67,7 @@ def _open(name: Any) -> Device:
 
 def _reduced(known: Device) -> tuple[Callable[..., Device], tuple[str]]:
     """How a device is pickled and copied: by its name."""
-    return device, (known.name,)
+    return open_device, (known.name,)
 
 
 def opened() -> list[Device]:

@@ -7,7 +7,7 @@ order of native/minigrad.h. `call` is a plain attribute: capture, traces and pro
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -108,8 +108,12 @@ class Device:
 
     type: str
     name: str
+    index: int | None = None
     kernels: KernelTable
     host: Kernel        # host.call(function, out, *inputs): launches that have no native kernel
+
+    if TYPE_CHECKING:           # `minigrad.device` is this class for type checkers
+        def __init__(self, type: Any = "cpu", index: int | None = None) -> None: ...
 
     def fresh(self, layout: Layout) -> Block:
         """New memory of a contiguous layout, from the system."""
@@ -139,7 +143,7 @@ class Device:
         raise NotImplementedError
 
     def __repr__(self) -> str:
-        return f"device('{self.name}')"
+        return f"device(type='{self.type}'{'' if self.index is None else f', index={self.index}'})"
 
     def __str__(self) -> str:
         return self.name

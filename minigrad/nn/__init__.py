@@ -4,6 +4,9 @@ A file has each function followed by the layers that use it (`nn/norm.py`: `laye
 gathers the functions under PyTorch's names, `init` has the initial values, `utils` clipping and batches of sequences.
 """
 
+from typing import TYPE_CHECKING
+
+from ..core.messages import NoAttribute as _NoAttribute
 from . import functional, init, utils
 from .activation import (
     CELU,
@@ -87,3 +90,7 @@ __all__ = [
     "Softplus", "Softsign", "Tanh", "TransformerEncoder", "TransformerEncoderLayer", "Unflatten", "functional",
     "init", "summary", "utils",
 ]
+
+if not TYPE_CHECKING:
+    def __getattr__(name: str) -> None:
+        raise _NoAttribute("module 'minigrad.nn'", name, lambda: __all__)

@@ -5,8 +5,7 @@ a dimension). `inplace=True` writes the result into the memory of the input.
 """
 from __future__ import annotations
 
-import warnings
-
+from ..core.messages import warn
 from ..core.tensor import Tensor
 from ..ops import activation as ops
 from ..ops.creation import empty
@@ -297,10 +296,10 @@ class Hardtanh(Module):
                  min_value: float | None = None, max_value: float | None = None) -> None:
         super().__init__()
         if min_value is not None:
-            warnings.warn("`min_value` is the old name of `min_val`", FutureWarning, stacklevel=2)
+            warn("`min_value` is the old name of `min_val`", FutureWarning)
             min_val = min_value
         if max_value is not None:
-            warnings.warn("`max_value` is the old name of `max_val`", FutureWarning, stacklevel=2)
+            warn("`max_value` is the old name of `max_val`", FutureWarning)
             max_val = max_value
         if max_val <= min_val:
             raise AssertionError(f"[nn.Hardtanh] max_val must be greater than min_val; got {max_val} and {min_val}")
@@ -394,15 +393,16 @@ class GLU(_AlongDim):
         return glu(input, self.dim)
 
 
-def _implicit_dim(name: str, ndim: int, stacklevel: int) -> int:
+def _implicit_dim(name: str, ndim: int) -> int:
     """The dimension that PyTorch takes where none is given, with a warning."""
-    warnings.warn(f"Implicit dimension choice for {name} is deprecated; pass dim=", stacklevel=stacklevel)
+    warn(f"Implicit dimension choice for {name} is deprecated; pass dim=")
     return 0 if ndim in (0, 1, 3) else 1
 
 
 def softmax(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: DtypeLike = None) -> Tensor:
-    """e^x / sum(e^x) along `dim`; `dtype` casts the input first. `dim=None` warns and takes 0 or 1."""
-    dim = _implicit_dim("softmax", input.ndim, _stacklevel) if dim is None else dim
+    """e^x / sum(e^x) along `dim`; `dtype` casts the input first. `dim=None` warns and takes 0 or 1; the warning
+    finds the caller's line itself, whatever `_stacklevel` is."""
+    dim = _implicit_dim("softmax", input.ndim) if dim is None else dim
     return softmax_op(input if dtype is None else input.to(dtype), dim)
 
 
@@ -411,12 +411,13 @@ class Softmax(_AlongDim):
 
     def forward(self, input: Tensor) -> Tensor:
         """(*) -> (*)"""
-        return softmax(input, self.dim, _stacklevel=5)
+        return softmax(input, self.dim)
 
 
 def log_softmax(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: DtypeLike = None) -> Tensor:
-    """x - log(sum(e^x)) along `dim`; `dtype` casts the input first. `dim=None` warns and takes 0 or 1."""
-    dim = _implicit_dim("log_softmax", input.ndim, _stacklevel) if dim is None else dim
+    """x - log(sum(e^x)) along `dim`; `dtype` casts the input first. `dim=None` warns and takes 0 or 1; the warning
+    finds the caller's line itself, whatever `_stacklevel` is."""
+    dim = _implicit_dim("log_softmax", input.ndim) if dim is None else dim
     return log_softmax_op(input if dtype is None else input.to(dtype), dim)
 
 
@@ -425,4 +426,4 @@ class LogSoftmax(_AlongDim):
 
     def forward(self, input: Tensor) -> Tensor:
         """(*) -> (*)"""
-        return log_softmax(input, self.dim, _stacklevel=5)
+        return log_softmax(input, self.dim)

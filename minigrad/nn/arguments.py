@@ -2,12 +2,12 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
+from ..core.messages import warn
 from ..core.modes import mode, no_grad
 from ..core.shape import fail
 from ..core.tensor import Tensor, new_tensor
@@ -39,9 +39,11 @@ def reduction_of(size_average: bool | None, reduce: bool | None, reduction: str)
     """The name of the reduction; PyTorch's old spelling, `size_average` and `reduce`, still works and warns."""
     if size_average is None and reduce is None:
         return reduction
+    if isinstance(size_average, Tensor):
+        raise TypeError("[loss] size_average must be None, True or False; got a Tensor; a loss is made first and then "
+                        "called: nn.MSELoss()(input, target)")
     new = "none" if reduce is False else "sum" if size_average is False else "mean"
-    warnings.warn(f"size_average and reduce are the old spelling of a reduction; use reduction='{new}' instead",
-                  stacklevel=4)
+    warn(f"size_average and reduce are the old spelling of a reduction; use reduction='{new}' instead")
     return new
 
 
@@ -80,7 +82,7 @@ def sizes_of(value: Size, dims: int, name: str = "", argument: str = "") -> tupl
     """A size for each of `dims` spatial dimensions: one number stands for all of them."""
     if isinstance(value, int):
         return (value,) * dims
-    given = tuple(value)
+    given = tuple(value) if isinstance(value, Sequence) else (value,)
     if len(given) == 1:
         given *= dims
     whole = all(isinstance(n, int) for n in given)

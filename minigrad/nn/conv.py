@@ -18,7 +18,7 @@ from typing import Any
 from ..core.shape import fail
 from ..core.tensor import Tensor
 from ..ops.arrange import pad
-from ..ops.conv import convolution, convolution_transpose
+from ..ops.conv import check_channels, convolution, convolution_transpose
 from ..ops.creation import empty
 from . import init
 from .arguments import DeviceLike, DtypeLike, Size, hashable, sizes_of
@@ -44,28 +44,25 @@ def _conv_options(name: str, dims: int, kernel: tuple[int, ...], stride: Size, p
     return {"stride": stride, "padding": pairs, "dilation": dilation, "groups": index(groups)}
 
 
-def _are_tensors(name: str, input: Any, weight: Any) -> None:
-    """Raises TypeError unless both are tensors."""
-    if not (isinstance(input, Tensor) and isinstance(weight, Tensor)):
-        raise TypeError(f"[{name}] input and weight must be tensors; got input {type(input).__name__}, "
-                        f"weight {type(weight).__name__}")
-
-
-def _batched(name: str, input: Tensor, weight: Tensor, dims: int) -> Tensor:
-    """The input with a batch dimension."""
+def _batched(name: str, input: Tensor, weight: Tensor, dims: int, groups: int | None = None) -> Tensor:
+    """The input with a batch dimension. `groups` is None for a transposed convolution."""
     if weight.ndim != dims + 2 or input.ndim not in (dims + 1, dims + 2):
+        space = ("L", "H, W", "D, H, W")[dims - 1]
         fail(name, f"the input must have {dims + 2} dimensions, or {dims + 1} without a batch, and weight {dims + 2}",
-             [f"input {input.layout}", f"weight {weight.layout}"])
-    return input if input.ndim == dims + 2 else input.unsqueeze(0)
+             [f"input {input.layout}", f"weight {weight.layout}"],
+             f"reshape the input to (N, C, {space}); unsqueeze(1) adds a channel, unsqueeze(0) a batch")
+    if input.ndim == dims + 2:
+        return input
+    check_channels(name, input.layout, weight.layout, weight.shape[0] if groups is None else weight.shape[1] * groups)
+    return input.unsqueeze(0)
 
 
 def _conv(name: str, dims: int, input: Tensor, weight: Tensor, bias: Tensor | None, stride: Size, padding: Size | str,
           dilation: Size, groups: int) -> Tensor:
     """A convolution over `dims` spatial dimensions."""
-    _are_tensors(name, input, weight)
     options = _conv_options(name, dims, tuple(weight.shape[2:]), hashable(stride), hashable(padding),
                             hashable(dilation), groups)
-    y = convolution(_batched(name, input, weight, dims), weight, bias, **options)
+    y = convolution(_batched(name, input, weight, dims, groups), weight, bias, **options)
     return y if input.ndim == dims + 2 else y.squeeze(0)
 
 
@@ -81,7 +78,6 @@ def _transpose_options(name: str, dims: int, stride: Size, padding: Size, output
 def _conv_transpose(name: str, dims: int, input: Tensor, weight: Tensor, bias: Tensor | None, stride: Size,
                     padding: Size, output_padding: Size, groups: int, dilation: Size) -> Tensor:
     """A transposed convolution over `dims` spatial dimensions."""
-    _are_tensors(name, input, weight)
     options = _transpose_options(name, dims, hashable(stride), hashable(padding), hashable(output_padding), groups,
                                  hashable(dilation))
     y = convolution_transpose(_batched(name, input, weight, dims), weight, bias, **options)
@@ -244,6 +240,7 @@ class _Convolution(_Conv):
         """(N, in_channels, *space) -> (N, out_channels, *space'), or both without N."""
         if self.padding_mode == "zeros":
             return self.run(input, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+        _batched(type(self).__name__, input, self.weight, self.dims, self.groups)       # checks it before it is padded
         padded = pad(input, self._around, self.padding_mode)
         return self.run(padded, self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
 

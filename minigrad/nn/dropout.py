@@ -1,8 +1,7 @@
 """Dropout: random zeros in training, the identity in evaluation."""
 from __future__ import annotations
 
-import warnings
-
+from ..core.messages import warn
 from ..core.tensor import Tensor
 from ..ops.random import dropout as dropout_op
 from ..ops.random import feature_dropout
@@ -28,10 +27,9 @@ def dropout2d(input: Tensor, p: float = 0.5, training: bool = True, inplace: boo
     """
     check_probability(p)
     if input.ndim not in (3, 4):
-        warnings.warn(f"dropout2d: Received a {input.ndim}-D input, which is deprecated; "
-                      "use dropout, or an input (N, C, H, W)", stacklevel=3)
+        warn(f"dropout2d: Received a {input.ndim}-D input, which is deprecated; use dropout, or an input (N, C, H, W)")
     if input.ndim == 3:
-        warnings.warn("dropout2d: Received a 3D input, which is read as (N, C, L)", stacklevel=3)
+        warn("dropout2d: Received a 3D input, which is read as (N, C, L)")
     if not training or p == 0.0:
         return input
     return write_back("dropout", input, feature_dropout, p) if inplace else feature_dropout(input, p)

@@ -2,6 +2,10 @@
 
 Each function is in the file of its layer (`nn/norm.py` has `layer_norm` and `LayerNorm`); nothing is defined here.
 """
+from typing import TYPE_CHECKING
+
+from ..core.messages import NoAttribute as _NoAttribute
+from ..core.messages import guarded as _guarded
 from ..ops.arrange import pad
 from ..ops.attention import scaled_dot_product_attention
 from ..ops.embedding import embedding
@@ -79,3 +83,13 @@ __all__ = [
     "rms_norm", "scaled_dot_product_attention", "selu", "sigmoid", "silu", "smooth_l1_loss", "softmax", "softplus",
     "softsign", "tanh",
 ]
+
+# The layers call the functions where they are defined: only users pay for the check of keywords. Those that take
+# nothing but `inplace` are too short for it.
+for _name in __all__:
+    if globals()[_name].__code__.co_varnames[:2] != ("input", "inplace"):
+        globals()[_name] = _guarded(globals()[_name])
+
+if not TYPE_CHECKING:
+    def __getattr__(name: str) -> None:
+        raise _NoAttribute("module 'minigrad.nn.functional'", name, lambda: __all__)

@@ -6,10 +6,9 @@ of `reduction`, as in PyTorch, and warn.
 """
 from __future__ import annotations
 
-import warnings
-
 from ..core.half import rounds_once
-from ..core.shape import broadcast_shapes
+from ..core.messages import warn
+from ..core.shape import BOOL, broadcast_shapes, fail
 from ..core.tensor import Tensor
 from ..ops import loss as ops
 from .arguments import checked_reduction, reduction_of
@@ -47,25 +46,24 @@ def _reduce(loss: Tensor, reduction: str, divisor: Tensor | None = None) -> Tens
     raise ValueError(f"[loss] reduction must be 'none', 'mean' or 'sum'; got {reduction!r}")
 
 
-def _pair(input: Tensor, target: Tensor, weight: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def _pair(name: str, input: Tensor, target: Tensor, weight: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Both at their common shape, with a warning if their shapes differ."""
-    if target.shape != input.shape:
-        warnings.warn(f"the target size {tuple(target.shape)} differs from the input size {tuple(input.shape)}: "
-                      "both are broadcast, which is seldom meant; give them the same size", stacklevel=3)
     if weight is not None and weight.shape != input.shape:
-        raise ValueError("[loss] weight and input must have the same size; "
+        raise ValueError(f"[{name}] weight and input must have the same size; "
                          f"got weight {tuple(weight.shape)}, input {tuple(input.shape)}")
-    if target.shape != input.shape:
-        shape = broadcast_shapes("loss", input.shape, target.shape)
-        return input.expand(shape), target.expand(shape)
-    return input, target
+    if target.shape == input.shape:
+        return input, target
+    shape = broadcast_shapes(name, input.shape, target.shape)
+    warn(f"the target size {tuple(target.shape)} differs from the input size {tuple(input.shape)}: both are broadcast, "
+         "which is seldom meant; give them the same size")
+    return input.expand(shape), target.expand(shape)
 
 
 def l1_loss(input: Tensor, target: Tensor, size_average: bool | None = None, reduce: bool | None = None,
             reduction: str = "mean", weight: Tensor | None = None) -> Tensor:
     """|input - target|. `weight`, of the same shape, multiplies each term; "mean" then divides by its sum."""
     reduction = checked_reduction(reduction_of(size_average, reduce, reduction))
-    input, target = _pair(input, target, weight)
+    input, target = _pair("l1_loss", input, target, weight)
     if weight is None:
         return ops.l1_loss(input, target, reduction=reduction)
     return _reduce((input - target).abs() * weight, reduction, weight.sum())
@@ -83,7 +81,7 @@ def mse_loss(input: Tensor, target: Tensor, size_average: bool | None = None, re
              reduction: str = "mean", weight: Tensor | None = None) -> Tensor:
     """(input - target)^2. `weight`, of the same shape, multiplies each term; "mean" then divides by its sum."""
     reduction = checked_reduction(reduction_of(size_average, reduce, reduction))
-    input, target = _pair(input, target, weight)
+    input, target = _pair("mse_loss", input, target, weight)
     if weight is None:
         return ops.mse_loss(input, target, reduction=reduction)
     return _reduce((input - target) ** 2 * weight, reduction, weight.sum())
@@ -104,7 +102,7 @@ def smooth_l1_loss(input: Tensor, target: Tensor, size_average: bool | None = No
     `beta=0` is `l1_loss`; a negative one raises RuntimeError.
     """
     reduction = checked_reduction(reduction_of(size_average, reduce, reduction))
-    input, target = _pair(input, target)
+    input, target = _pair("smooth_l1_loss", input, target)
     if beta < 0:
         raise RuntimeError(f"[smooth_l1_loss] beta must not be negative; got {beta}")
     if not beta:
@@ -132,7 +130,7 @@ def huber_loss(input: Tensor, target: Tensor, reduction: str = "mean", delta: fl
     `weight`, of the same shape, multiplies each term. A `delta` that is not positive raises RuntimeError.
     """
     checked_reduction(reduction)
-    input, target = _pair(input, target, weight)
+    input, target = _pair("huber_loss", input, target, weight)
     if delta <= 0:
         raise RuntimeError(f"[huber_loss] delta must be positive; got {delta}")
     if weight is None:
@@ -252,6 +250,8 @@ def binary_cross_entropy_with_logits(input: Tensor, target: Tensor, weight: Tens
     if target.shape != input.shape:
         raise ValueError("[binary_cross_entropy_with_logits] input and target must have the same size; "
                          f"got input {tuple(input.shape)}, target size {tuple(target.shape)}")
+    if target.dtype == BOOL:
+        fail("binary_cross_entropy_with_logits", "the target must be numbers", target.layout, "use target.float()")
     return ops.binary_cross_entropy_with_logits(input, target, weight, pos_weight, reduction=reduction)
 
 
@@ -278,11 +278,12 @@ def kl_div(input: Tensor, target: Tensor, size_average: bool | None = None, redu
     Leibler 1951); "mean" divides by the number of elements and warns.
     """
     reduction = reduction_of(size_average, reduce, reduction)
+    broadcast_shapes("kl_div", input.shape, target.shape)
     if reduction == "batchmean":
         return _batchmean(input, target, log_target)
     if reduction == "mean" and size_average is None and reduce is None:
-        warnings.warn("reduction: 'mean' divides the total loss by the number of elements; 'batchmean' divides it by "
-                      "the batch size, as the definition of the divergence does", stacklevel=2)
+        warn("reduction: 'mean' divides the total loss by the number of elements; 'batchmean' divides it by the batch "
+             "size, as the definition of the divergence does")
     return ops.kl_div(input, target, reduction=checked_reduction(reduction), log_target=log_target)
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from ..core.engine import drop_grads
+from ..core.messages import Guarded, NoAttribute, explain_arguments
 from ..core.modes import mode, no_grad
 from ..core.shape import is_float
 from ..core.tape import locators
@@ -112,7 +113,7 @@ def _target(*args: Any, **kwargs: Any) -> tuple[Any, np.dtype | None]:
     return device, dtype
 
 
-class Module(Hookable):
+class Module(Hookable, Guarded):
     """Base class of layers and models: assign parameters, buffers and modules as attributes and write `forward`.
 
         class Net(nn.Module):
@@ -143,15 +144,19 @@ class Module(Hookable):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if mode.recorder is not None:
             mode.recorder.used(self)           # its mode belongs to the recorded signature
-        if self._hooked:
-            return self._call_hooked(args, kwargs)
-        return self.forward(*args, **kwargs)
+        try:
+            if self._hooked:
+                return self._call_hooked(args, kwargs)
+            return self.forward(*args, **kwargs)
+        except (AttributeError, TypeError) as error:
+            explain_arguments(error, type(self).__name__, self.forward, args, kwargs)
+            raise
 
     # ---- members ----
 
     def _check_name(self, kind: str, name: Any, own: Mapping[str, Any] | None) -> None:
         if own is None:
-            raise AttributeError(f"cannot assign {kind} before Module.__init__() call")
+            raise AttributeError(f"cannot assign {kind} before Module.__init__() call; begin with super().__init__()")
         if not isinstance(name, str):
             raise TypeError(f"{kind} name should be a string. Got {type(name).__name__}")
         if "." in name:
@@ -187,7 +192,10 @@ class Module(Hookable):
     def add_module(self, name: str, module: Module | None) -> None:
         """Adds a submodule under `name`."""
         if module is not None and not isinstance(module, Module):
-            raise TypeError(f"{type(module).__name__} is not a Module subclass")
+            fix = ("; unpack it: Sequential(*layers)" if isinstance(module, (list, tuple)) else
+                   "; make an instance of it" if isinstance(module, type) else
+                   "; use a layer, such as nn.ReLU()" if callable(module) else "")
+            raise TypeError(f"{type(module).__name__} is not a Module subclass{fix}")
         self._check_name("module", name, self.__dict__.get("_modules"))
         self._modules[name] = module
         _rebound()
@@ -209,7 +217,7 @@ class Module(Hookable):
                 return members[name]
         if hasattr(type(self), name):                   # a property whose function lacks something: that is what
             return object.__getattribute__(self, name)  # the error of a second run names
-        raise AttributeError(f"'{type(self).__name__}' object has no attribute '{name}'")
+        raise NoAttribute(f"{type(self).__name__!r} object", name, self.__dir__)
 
     def _forget(self, name: str) -> None:
         """Removes whatever has this name."""
@@ -224,7 +232,8 @@ class Module(Hookable):
         kind = "parameter" if isinstance(value, Parameter) else "module" if isinstance(value, Module) else None
         if parameters is None:
             if kind:
-                raise AttributeError(f"cannot assign {kind}s before Module.__init__() call")
+                raise AttributeError(f"cannot assign {kind}s before Module.__init__() call; "
+                                     "begin with super().__init__()")
             object.__setattr__(self, name, value)
             return
         elif kind == "parameter":
@@ -598,7 +607,8 @@ class Module(Hookable):
         one tensor stay one (the last given). Returns the named tuple (missing_keys, unexpected_keys).
         """
         if not isinstance(state_dict, Mapping):
-            raise TypeError(f"[load_state_dict] state_dict must be dict-like; got {type(state_dict).__name__}")
+            fix = "; read the file first: load_state_dict(minigrad.load(path))" if isinstance(state_dict, str) else ""
+            raise TypeError(f"[load_state_dict] state_dict must be dict-like; got {type(state_dict).__name__}{fix}")
         keys = _IncompatibleKeys([], [])
         errors: list[str] = []
         metadata = getattr(state_dict, "_metadata", None) or {}

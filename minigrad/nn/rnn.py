@@ -30,6 +30,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..core.messages import one_dtype
 from ..core.modes import mode, no_grad
 from ..core.shape import BOOL, INT64, fail
 from ..core.tensor import Tensor, new_tensor
@@ -461,7 +462,7 @@ class RNNBase(Module):
         weight = self.weight_ih_l0
         if input.dtype != weight.dtype:
             self._fail("input and weights must have one dtype", [f"input {input.dtype}", f"weights {weight.dtype}"],
-                       f"convert with input.to({weight.dtype}) or model.to({input.dtype})", ValueError)
+                       one_dtype(input.dtype, weight.dtype), ValueError)
         if input.ndim != ndim or input.shape[-1] != self.input_size:
             self._fail(f"the last size of the input must be input_size {self.input_size}", input.layout)
 

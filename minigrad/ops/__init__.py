@@ -12,9 +12,11 @@ from functools import wraps
 from importlib import import_module
 from inspect import Parameter, Signature, signature
 from pkgutil import iter_modules
+from types import FunctionType
 from typing import Any
 
 from ..core.engine import functions
+from ..core.messages import guarded
 from ..core.modes import mode
 from ..core.op import Op
 from ..core.tensor import Tensor, writable
@@ -47,6 +49,9 @@ OPERATORS = {
     "pos": ("positive", False, False)}
 
 
+_LEAN = ("view", "matmul", "creation", "convert")       # families whose methods are too short for a check of keywords
+
+
 def _takes_tensor(function: Any) -> bool:
     """Is the first parameter annotated `Tensor`?"""
     plain = getattr(function, "__wrapped__", function)
@@ -69,7 +74,7 @@ def _signature(op: Elementwise) -> Signature:
 def _method(function: Any) -> Callable:
     """A function in the form that binds `self`."""
     if not isinstance(function, (Op, Elementwise)):
-        return function
+        return function if function.__module__.rpartition(".")[2] in _LEAN else guarded(function)
     if isinstance(function, Elementwise) and len(function.inputs) == 1:
         return described(function.call, function.name, function.__doc__, _signature(function))
 
@@ -114,7 +119,7 @@ def _bind(public: dict[str, Any], inplace: set[str], methods: dict[str, Any]) ->
             if has_inplace:
                 setattr(Tensor, f"__i{short}__", getattr(Tensor, name + "_"))
     for name, method in methods.items():
-        setattr(Tensor, name, method)
+        setattr(Tensor, name, _method(method) if isinstance(method, Op) else method)
 
 
 def in_place(name: str, function: Any) -> Callable:
@@ -149,5 +154,6 @@ for _family in sorted(found.name for found in iter_modules(__path__)):
     __all__ += _names
     _inplace |= getattr(_module, "INPLACE", set())
     _methods.update(getattr(_module, "METHODS", {}))
-globals().update(_public)            # after the imports: a module may have the name of a function (norm, sort)
 _bind(_public, _inplace, _methods)
+# last, since a module may have the name of a function (norm, sort)
+globals().update({_name: guarded(_f) if isinstance(_f, FunctionType) else _f for _name, _f in _public.items()})

@@ -5,9 +5,14 @@ Each takes the name of the op (`op`), for its error message. Nothing here knows 
 from __future__ import annotations
 
 import builtins
+import math
 import operator
+import sys
 from typing import Any
 
+import numpy as np
+
+from ..core.messages import unexpected
 from ..core.shape import axis_of, fail, shape_of
 from ..core.tensor import Tensor
 
@@ -17,6 +22,28 @@ def hashable(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return tuple([hashable(v) for v in value])
     return value.__index__() if isinstance(value, Tensor) else value
+
+
+def fits(value: Any, dtype: np.dtype) -> bool:
+    """Can a tensor of that dtype hold the Python number? Integers cut fractions off; no finite number may become
+    infinite."""
+    if dtype.kind in "iu":
+        limits = np.iinfo(dtype)
+        return (isinstance(value, int) or math.isfinite(value)) and limits.min <= int(value) <= limits.max
+    if dtype.kind == "b":
+        return True
+    try:
+        number = float(value)
+    except OverflowError:
+        return False
+    with np.errstate(over="ignore"):
+        return not math.isfinite(number) or math.isfinite(dtype.type(number))
+
+
+def must_fit(op: str, value: Any, dtype: np.dtype) -> None:
+    """Raises RuntimeError unless a tensor of that dtype can hold the number."""
+    if not fits(value, dtype):
+        fail(op, f"the number must fit {dtype}", repr(value), "use a wider dtype, or a number that it can hold")
 
 
 def sizes(args: tuple, op: str, infer: bool = False) -> tuple[int, ...]:
@@ -29,8 +56,13 @@ def sizes(args: tuple, op: str, infer: bool = False) -> tuple[int, ...]:
 
 def named(args: tuple, given: dict, name: str, op: str) -> tuple:
     """The arguments of a call `f(2, 3)` or `f(name=(2, 3))`, where `given` holds the keyword arguments."""
-    if args or list(given) != [name]:
-        raise TypeError(f"[{op}] unexpected argument {next(iter(given))!r}; expected {name}")
+    for n in given:
+        if n != name:
+            unexpected(op, n, given[n], (name,))
+    if name not in given:
+        return args
+    if args:
+        raise TypeError(f"[{op}] {name} was given twice; got {args} and {given[name]}")
     return (given[name],)
 
 
@@ -39,7 +71,9 @@ def respelled(op: str, numpy: dict[str, Any], **options: Any) -> dict[str, Any]:
     for name, value in numpy.items():
         ours = {"axis": "dim", "keepdims": "keepdim"}.get(name)
         if ours not in options:
-            raise TypeError(f"[{op}] unexpected argument {name!r}; expected {', '.join(options)}")
+            caller = sys._getframe(1).f_code            # the function of the op: it says what else it takes
+            unexpected(op, name, value, caller.co_varnames[1:caller.co_argcount + caller.co_kwonlyargcount])
+            continue
         if builtins.all(options[ours] is not unset for unset in (None, False, ())):
             raise TypeError(f"[{op}] {ours} and {name} are the same option; got {options[ours]} and {value}")
         options[ours] = value

@@ -16,7 +16,7 @@ import numpy as np
 from ..core.arrays import mover
 from ..core.engine import functions
 from ..core.op import Primitive
-from ..core.shape import axis_of, fail, is_float
+from ..core.shape import axis_of, fail
 from ..core.tensor import Tensor, new_tensor
 from ..devices import memory
 from ..devices.memory import Array, Layout, alloc, layout
@@ -289,9 +289,11 @@ def roll(input: Tensor, shifts: int | Sequence[int], dims: int | Sequence[int] |
 
 # ---- repetition ------------------------------------------------------------------------------------------------------
 
-def repeat(input: Tensor, *repeats: Any) -> Tensor:
-    """The tensor `repeats` times along each dimension, as a copy: `repeat(2, 3)` or `repeat((2, 3))`. More numbers than
-    dimensions add leading dimensions; fewer raise RuntimeError. Size n becomes n times its number."""
+def repeat(input: Tensor, *args: Any, **given: Any) -> Tensor:
+    """The tensor `repeats` times along each dimension, as a copy: `repeat(2, 3)`, `repeat((2, 3))` or
+    `repeat(repeats=(2, 3))`. More numbers than dimensions add leading dimensions; fewer raise RuntimeError. Size n
+    becomes n times its number."""
+    repeats = named(args, given, "repeats", "repeat") if given else args
     times = sizes(tuple([hashable(r) for r in repeats]), "repeat")
     x = input.array.layout
     lead = len(times) - x.ndim
@@ -383,8 +385,6 @@ def _pad_from_input(input: Tensor, amounts: list[int], mode: str) -> Tensor:
 def _pad_constant(input: Tensor, amounts: list[int], value: float) -> Tensor:
     """`pad` with mode constant: cuts, then writes the rest into a larger tensor of `value`."""
     x = input.array.layout
-    if not is_float(x.dtype):
-        value = int(value)
     given = [(amounts[i], amounts[i + 1]) for i in range(len(amounts) - 2, -1, -2)]
     pairs = [(0, 0)] * (x.ndim - len(given)) + given
     for a, (left, right) in enumerate(pairs):
@@ -404,7 +404,7 @@ def _pad_constant(input: Tensor, amounts: list[int], value: float) -> Tensor:
     placed = place_op(input, shape=tuple(shape), key=tuple(key))
     if value == 0:
         return placed
-    return where(_inside(tuple(shape), tuple(key), x.device), placed, constant(value, x.dtype, x.device))
+    return where(_inside(tuple(shape), tuple(key), x.device), placed, constant(value, x.dtype, x.device, "pad"))
 
 
 @lru_cache(maxsize=64)

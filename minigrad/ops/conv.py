@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from ..core.messages import one_dtype
 from ..core.op import address, op, same_dtypes
 from ..core.shape import fail
 from ..core.tensor import Tensor
@@ -92,11 +93,12 @@ def _same_rank(name: str, x: Layout, weight: Layout, bias: Layout | None, output
     """What both ops require of dimensions, dtypes, and the numbers for each spatial dimension."""
     dims = x.ndim - 2
     if dims < 1 or weight.ndim != x.ndim:
-        fail(name, "x must be (N, C, *space) and weight have as many dimensions", [f"x {x}", f"weight {weight}"])
+        fail(name, "input must be (N, C, *space) and weight have as many dimensions",
+             [f"input {x}", f"weight {weight}"])
     for key, value in numbers.items():
         if len(value) != dims:
             fail(name, f"{key} must have one entry for each of the {dims} spatial dimensions",
-                 [f"x {x}", f"{key} {value}"])
+                 [f"input {x}", f"{key} {value}"])
     for key, least in (("stride", 1), ("dilation", 1), ("output_padding", 0)):
         if any(v < least for v in numbers.get(key, ())):
             fail(name, f"{key} must be at least {least}", f"{key} {numbers[key]}")
@@ -109,27 +111,47 @@ def _same_rank(name: str, x: Layout, weight: Layout, bias: Layout | None, output
              [f"weight {weight}", f"bias {bias}"])
     for p in (weight, bias):
         if p is not None and p.dtype != x.dtype:
-            fail(name, "x, weight and bias must have one dtype", [x, weight] + ([bias] if bias else []),
-                 "convert with .to(dtype)")
+            fail(name, "input, weight and bias must have one dtype",
+                 [f"input {x}", f"weight {weight}", *([f"bias {bias}"] if bias else [])],
+                 one_dtype(x.dtype, weight.dtype))
     if x.dtype.kind == "b":
         fail(name, "needs numbers", x, "convert with .float()")
+
+
+def check_channels(name: str, x: Layout, weight: Layout, channels: int) -> None:
+    """Refuses an input (N, C, *space), or (C, *space) without a batch, whose C is not `channels`, and says where they
+    may have gone."""
+    dims = weight.ndim - 2
+    at = x.ndim - dims - 1
+    if x.shape[at] == channels:
+        return
+    last = (*range(at), x.ndim - 1, *range(at, x.ndim - 1))
+    if x.shape[-1] == channels and channels > 1 or x.shape[-1] == 1 == channels and at:
+        fix = f"where the channels are the last dimension, use input.permute{last}"
+    elif at == 0 and channels == 1:
+        fix = "for a batch of inputs with one channel, use input.unsqueeze(1)"
+    elif at == 0:
+        fix = "dimension 0 is not the batch here: add it with input.unsqueeze(0), or the channels with unsqueeze(1)"
+    else:
+        fix = f"give the layer {x.shape[at]} input channels, or the input {channels}"
+    fail(name, f"the channels of the input, its dimension {at}, must be {channels}", [f"input {x}", f"weight {weight}"],
+         fix)
 
 
 @convolution.check
 def _convolution_rule(x: Layout, weight: Layout, bias: Layout | None, *, stride: Sizes, padding: Pairs, dilation: Sizes,
                       groups: int) -> None:
-    _same_rank("convolution", x, weight, bias, weight.shape[0] if weight.ndim else 0, stride=stride, padding=padding,
+    name = f"conv{weight.ndim - 2}d"
+    _same_rank(name, x, weight, bias, weight.shape[0] if weight.ndim else 0, stride=stride, padding=padding,
                dilation=dilation)
     if groups < 1 or weight.shape[0] % groups or weight.shape[0] < groups:
-        fail("convolution", "groups must divide the output channels (dimension 0 of weight)",
+        fail(name, "groups must divide the output channels (dimension 0 of weight)",
              [f"weight {weight}", f"groups {groups}"])
-    if x.shape[1] != weight.shape[1] * groups:
-        fail("convolution", "the channels of x must be weight's dimension 1 times groups",
-             [f"x {x}", f"weight {weight}", f"groups {groups}"])
+    check_channels(name, x, weight, weight.shape[1] * groups)
     out = conv_sizes(x.shape[2:], weight.shape[2:], stride, padding, dilation)
     if any(n < 1 for n in out):
-        fail("convolution", "the kernel (with dilation) must not be larger than the padded input",
-             [f"x {x}", f"weight {weight}", f"padding {list(padding)}", f"dilation {list(dilation)}"],
+        fail(name, "the kernel (with dilation) must not be larger than the padded input",
+             [f"input {x}", f"weight {weight}", f"padding {list(padding)}", f"dilation {list(dilation)}"],
              "use a smaller kernel or more padding")
 
 
@@ -253,8 +275,10 @@ def _convolution_samples(make: Any) -> Any:
 @convolution.errors
 def _convolution_errors(make: Any) -> Any:
     yield (make(2, 3, 4, 4), make(2, 3, 5, 5), None, _even()), RuntimeError, "larger than the padded input"
-    shapes = r"channels of x.*\[2, 3, 4, 4\].*\[4, 2, 3, 3\]"
+    shapes = r"\[conv2d\] the channels.* must be 2.*\[2, 3, 4, 4\].*\[4, 2, 3, 3\]; give the layer 3 input channels"
     yield (make(2, 3, 4, 4), make(4, 2, 3, 3), None, _even()), RuntimeError, shapes
+    yield (make(2, 8, 9, 3), make(4, 3, 3, 3), None, _even()), RuntimeError, r"input.permute\(0, 3, 1, 2\)"
+    yield (make(2, 9, 6), make(6, 2, 3), None, _even(groups=3, dims=1)), RuntimeError, r"must be 6.*permute\(0, 2, 1\)"
     yield (make(2, 4, 4, 4), make(3, 2, 3, 3), None, _even(groups=2)), RuntimeError, "groups must divide"
     yield (make(2, 3, 4), make(4, 3, 3, 3), None, _even()), RuntimeError, "as many dimensions"
     yield (make(2, 3, 4, 4), make(4, 3, 3, 3), None, _even(stride=0)), RuntimeError, "stride must be at least 1"
@@ -299,20 +323,19 @@ def convolution_transpose(x: Tensor, weight: Tensor, bias: Tensor | None, *, str
 @convolution_transpose.check
 def _convolution_transpose_rule(x: Layout, weight: Layout, bias: Layout | None, *, stride: Sizes, padding: Sizes,
                                 output_padding: Sizes, dilation: Sizes, groups: int) -> None:
-    name = "convolution_transpose"
+    name = f"conv_transpose{weight.ndim - 2}d"
     _same_rank(name, x, weight, bias, weight.shape[1] * groups if weight.ndim > 1 else 0, stride=stride,
                padding=padding, output_padding=output_padding, dilation=dilation)
     if groups < 1 or weight.shape[0] % groups or weight.shape[0] < groups:
         fail(name, "groups must divide the input channels (dimension 0 of weight)",
              [f"weight {weight}", f"groups {groups}"])
-    if x.shape[1] != weight.shape[0]:
-        fail(name, "the channels of x must be weight's dimension 0", [f"x {x}", f"weight {weight}"])
+    check_channels(name, x, weight, weight.shape[0])
     if any(o >= max(s, d) for o, s, d in zip(output_padding, stride, dilation, strict=True)):
         fail(name, "output_padding must be smaller than stride or dilation",
              [f"output_padding {list(output_padding)}", f"stride {list(stride)}", f"dilation {list(dilation)}"])
     if any(n < 1 for n in transposed_sizes(x.shape[2:], weight.shape[2:], stride, padding, output_padding, dilation)):
         fail(name, "the output must have at least one element",
-             [f"x {x}", f"weight {weight}", f"padding {list(padding)}"], "use less padding")
+             [f"input {x}", f"weight {weight}", f"padding {list(padding)}"], "use less padding")
 
 
 @convolution_transpose.fused
@@ -363,7 +386,7 @@ def _convolution_transpose_samples(make: Any) -> Any:
 
 @convolution_transpose.errors
 def _convolution_transpose_errors(make: Any) -> Any:
-    shapes = r"dimension 0.*\[2, 3, 4, 4\].*\[2, 3, 3, 3\]"
+    shapes = r"transpose2d\] the channels.* must be 2.*\[2, 3, 4, 4\].*\[2, 3, 3, 3\]"
     yield (make(2, 3, 4, 4), make(2, 3, 3, 3), None, _transposed()), RuntimeError, shapes
     yield (make(2, 3, 4, 4), make(3, 3, 3, 3), None, _transposed(groups=2)), RuntimeError, "groups must divide"
     large, negative = _transposed(output_padding=1), _transposed(output_padding=-1)

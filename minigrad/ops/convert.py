@@ -12,12 +12,13 @@ import numpy as np
 
 from ..core.arrays import CASTS, copy_array, prepare_cast
 from ..core.engine import functions
+from ..core.messages import unexpected
 from ..core.modes import mode
 from ..core.op import Primitive
 from ..core.shape import BOOL, fail, is_float, promote, scalar_type
 from ..core.shape import result_type as result_type_of
 from ..core.tensor import Tensor, bump, writable
-from ..devices import device as open_device
+from ..devices import open_device
 from ..devices.base import Device
 from ..devices.launch import by_plan, launch
 from ..devices.memory import Array, Layout, layout
@@ -129,7 +130,9 @@ def numel(input: Tensor) -> int:
 
 def _to(dtype: str) -> Callable[[Tensor], Tensor]:
     """The method that converts to `dtype`."""
-    def method(input: Tensor) -> Tensor:
+    def method(input: Tensor, memory_format: Any = None) -> Tensor:
+        if memory_format is not None:
+            unexpected(dtype, "memory_format", memory_format, ())
         if dtype == "bfloat16":
             import ml_dtypes  # noqa: F401 (registers the dtype with NumPy)
         return cast(input, dtype)
@@ -147,11 +150,18 @@ def type_as(input: Tensor, other: Tensor) -> Tensor:
     return input.to(other.device, other.dtype)
 
 
+def given(value: Any, to: Layout, op: str) -> Tensor:
+    """What is to be written into a tensor of layout `to`: numbers in its dtype, which must fit, arrays in their own."""
+    if isinstance(value, (bool, int, float, np.generic)):
+        return constant(value, to.dtype, to.device, op)
+    return functions.as_tensor(value, to.dtype if isinstance(value, (list, tuple)) else None, to.device)
+
+
 def copy_(input: Tensor, src: Any, non_blocking: bool = False) -> Tensor:
     """Overwrites the values with those of `src`, broadcast and converted, and returns the tensor itself. `src` may be
     array-like. Not recorded: while gradients are recorded, tensors that require a gradient are refused."""
     if not isinstance(src, Tensor):
-        src = functions.as_tensor(src)
+        src = given(src, input.array.layout, "copy_")
     for t in (input, src) if mode.grad else ():
         writable("copy_", t)
     if src.device is not input.device:
@@ -169,7 +179,7 @@ def fill_(input: Tensor, value: Any) -> Tensor:
         if value.array.layout.ndim:
             fail("fill_", "value must be a number or a 0-d tensor", value.array.layout, "use copy_")
         return copy_(input, value)
-    copy_array(input.array, constant(value, to.dtype, to.device).array)
+    copy_array(input.array, constant(value, to.dtype, to.device, "fill_").array)
     return bump(input)
 
 

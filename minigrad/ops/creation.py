@@ -8,15 +8,17 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Iterator
 from functools import reduce
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
 from ..core.arrays import copy_array
+from ..core.messages import guarded, unexpected
 from ..core.shape import BOOL, INT64, default_float, fail, is_float, promote, shape_of
 from ..core.tensor import Tensor, new_tensor
-from ..devices import device as open_device
+from ..devices import open_device
 from ..devices.memory import Layout, alloc, layout
+from .arguments import fits, must_fit
 from .dispatch import constant
 from .math import copy
 
@@ -38,7 +40,9 @@ def as_array(data: Any, dtype: Any = None) -> np.ndarray:
     if isinstance(data, Tensor):
         values = data.numpy(force=True)
         return values if dtype is None else values.astype(np.dtype(dtype), copy=False)
-    plain = isinstance(data, (bool, int, float, list, tuple)) and not isinstance(data, np.generic)
+    if isinstance(data, np.generic) and dtype is not None:
+        data = data.item()
+    plain = is_plain(data)
     if plain and _holds_tensors(data):
         data = _unwrap(data)
     if not isinstance(data, np.ndarray) and not hasattr(data, "__array__"):
@@ -52,19 +56,17 @@ def as_array(data: Any, dtype: Any = None) -> np.ndarray:
     try:
         values = np.asarray(data)
     except ValueError as error:
-        raise ValueError("[tensor] data must be a rectangular array; got nested sequences of different lengths "
-                         f"({error})") from None
+        lengths = "nested sequences of different lengths" if "inhomogeneous" in str(error) else str(error)
+        raise ValueError(f"[tensor] data must be a rectangular array; got {lengths}; make the lengths equal, e.g. by "
+                         "nn.utils.rnn.pad_sequence") from None
     except OverflowError:
-        fail("tensor", "integers must fit int64", "")
-    if values.dtype.hasobject or values.dtype.kind in "USMmV" and not is_float(values.dtype):
-        raise TypeError(f"[tensor] data must be numbers; got {values.dtype}; convert it to a numeric array first")
-    if values.dtype.kind == "c":
-        fail("tensor", "complex numbers are not supported", values.dtype, "work with real and imaginary parts",
-             TypeError)
+        values = np.array(data, object)
+    if plain:
+        return _of_numbers(values, data, None if dtype is None else np.dtype(dtype))
+    if values.dtype.hasobject or values.dtype.kind in "cUSMmV" and not is_float(values.dtype):
+        _no_numbers(values, data)
     if dtype is not None:
         return values.astype(np.dtype(dtype), copy=False)
-    if plain and (values.size == 0 or values.dtype.kind == "f"):
-        return values.astype(default_float() if values.size == 0 else _float_of(data))
     if values.dtype.byteorder == ">":
         return values.astype(values.dtype.newbyteorder("="))
     if values.dtype.kind == "f" and values.dtype.itemsize > 8:
@@ -72,15 +74,58 @@ def as_array(data: Any, dtype: Any = None) -> np.ndarray:
     return values
 
 
+def is_plain(data: Any) -> bool:
+    """Is it a Python number, or a list or tuple?"""
+    return isinstance(data, (bool, int, float, list, tuple)) and not isinstance(data, np.generic)
+
+
+def _of_numbers(values: np.ndarray, data: Any, dtype: np.dtype | None) -> np.ndarray:
+    """Python numbers, of which NumPy made `values`, in the dtype that `tensor` gives them. RuntimeError for integers
+    that do not fit: where a number is cut to fit, it is a tensor's that is cast."""
+    whole = values.dtype.kind in "iu" or values.dtype.hasobject and all(isinstance(v, int) for v in values.flat)
+    if values.dtype.hasobject and not whole and all(isinstance(v, (int, float)) for v in values.flat):
+        values = values.astype(np.float64)
+    kind = values.dtype.kind
+    if not (whole or kind in "bf" or is_float(values.dtype)):
+        _no_numbers(values, data)
+    if dtype is not None and dtype.kind not in "iu":
+        return values.astype(dtype)
+    if dtype is None and not whole:
+        large = kind == "f" and isinstance(_first(data), int) and (abs(values) >= 1 << 63).any()
+        if large and all(isinstance(v, int) for v in _leaves(data)):
+            fail("tensor", "integers must fit int64", "", "give the dtype float64")
+        return values.astype(default_float() if values.size == 0 else _float_of(data)) if kind == "f" else values
+    dtype = dtype or (values.dtype if isinstance(_first(data), (np.ndarray, np.generic)) else INT64)
+    if kind == "f" and (abs(values) >= 1 << 53).any() and np.isfinite(values).all():   # floats lack some such integers
+        values = np.array([int(v) for v in np.array(data, object).flat], object).reshape(values.shape)
+    for v in (values.min(), values.max()) if values.size else ():
+        if not fits(v, dtype):
+            fail("tensor", f"the numbers must fit {dtype}", v, "use a wider dtype; a cast of a tensor wraps around")
+    return values.astype(dtype)
+
+
+def _no_numbers(values: np.ndarray, data: Any) -> NoReturn:
+    if values.dtype.kind == "c":
+        fail("tensor", "complex numbers are not supported", values.dtype, "work with real and imaginary parts",
+             TypeError)
+    strange = [d for d in _leaves(data) if not isinstance(d, (bool, int, float, np.ndarray, np.generic))]
+    got = f"{values.dtype} (with {type(strange[0]).__name__})" if strange else str(values.dtype)
+    raise TypeError(f"[tensor] data must be numbers; got {got}; convert it to a numeric array first")
+
+
 def _float_of(data: Any) -> np.dtype:
     """The float dtype of nested lists: Python floats have the default one, NumPy's their own."""
-    first = data
-    while isinstance(first, (list, tuple)) and first:
-        first = first[0]
-    if not isinstance(first, (np.ndarray, np.generic)):
+    if not isinstance(_first(data), (np.ndarray, np.generic)):
         return default_float()
     leaves = _leaves(data)
     return reduce(promote, [d.dtype if isinstance(d, (np.ndarray, np.generic)) else default_float() for d in leaves])
+
+
+def _first(data: Any) -> Any:
+    """The first element of nested lists."""
+    while isinstance(data, (list, tuple)) and data:
+        data = data[0]
+    return data
 
 
 def _leaves(data: Any) -> Iterator[Any]:
@@ -124,7 +169,8 @@ def tensor(data: Any, *, dtype: Any = None, device: Any = None, requires_grad: b
     """A new tensor with a copy of `data`: numbers, nested lists, arrays, tensors.
 
     Without `dtype`, Python floats get the default float dtype, ints int64, bools bool; arrays keep theirs. ValueError
-    if nested lists have different lengths, TypeError if the data are not real numbers.
+    if nested lists have different lengths, TypeError if the data are not real numbers, RuntimeError for numbers that an
+    integer dtype cannot hold (arrays and tensors are cast: their integers wrap around).
 
     >>> minigrad.tensor([[1, 2], [3, 4.5]]).dtype
     dtype('float32')
@@ -178,9 +224,14 @@ def from_numpy(array: np.ndarray) -> Tensor:
     return new_tensor(open_device("cpu").wrap(array), None)      # type: ignore[attr-defined]
 
 
-def from_dlpack(ext_tensor: Any) -> Tensor:
+def from_dlpack(ext_tensor: Any, *, device: Any = None, copy: bool | None = None) -> Tensor:
     """A tensor of another library's array or tensor, any object with `__dlpack__`. Writable CPU memory is shared, other
-    memory is copied."""
+    memory is copied; `copy=True` copies all, `device` moves it. NotImplementedError for `copy=False`."""
+    if copy is False:
+        raise NotImplementedError("[from_dlpack] the option copy=False is not supported: memory that cannot be shared "
+                                  "is copied; leave it out")
+    if device is not None or copy:
+        return from_dlpack(ext_tensor).to(device=device, copy=bool(copy))
     if isinstance(ext_tensor, Tensor):
         return ext_tensor.detach()
     if not hasattr(ext_tensor, "__dlpack__"):
@@ -196,18 +247,18 @@ def from_dlpack(ext_tensor: Any) -> Tensor:
 def layout_for(size: tuple[Any, ...], dtype: Any, device: Any, op: str, given: dict | None = None) -> Layout:
     """The layout of a call `zeros(2, 3)`, `zeros((2, 3))` or `zeros(size=(2, 3))`."""
     if given:
-        if size or list(given) != ["size"]:
-            raise TypeError(f"[{op}] unexpected argument {next(iter(given))!r}; "
-                            "expected size, dtype, device or requires_grad")
-        size = (given["size"],)
+        for name in given:
+            if name != "size":
+                unexpected(op, name, given[name], ("size", "dtype", "device", "requires_grad"))
+        size = (*size, given["size"]) if "size" in given else size
     shape = shape_of(size[0] if len(size) == 1 and isinstance(size[0], (tuple, list)) else size, op)
     return layout(open_device(device or "cpu"), np.dtype(dtype) if dtype is not None else default_float(), shape)
 
 
-def filled(to: Layout, value: Any) -> Tensor:
+def filled(to: Layout, value: Any, op: str = "full") -> Tensor:
     """A new tensor of a layout, filled with one value."""
     t = new_tensor(alloc(to), None)
-    copy_array(t.array, constant(value, to.dtype, to.device).array)
+    copy_array(t.array, constant(value, to.dtype, to.device, op).array)
     return t
 
 
@@ -228,7 +279,7 @@ def ones(*args: Any, dtype: Any = None, device: Any = None, requires_grad: bool 
 
 def full(size: Any, fill_value: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """A tensor of shape `size` filled with `fill_value`. Without `dtype`: bool, int64 or the default float dtype, by
-    the kind of the value."""
+    the kind of the value. RuntimeError if the dtype cannot hold it."""
     if isinstance(fill_value, (Tensor, np.generic)):
         fill_value = fill_value.item()
     if dtype is None:
@@ -264,7 +315,7 @@ def full_like(input: Any, fill_value: Any, *, dtype: Any = None, device: Any = N
               requires_grad: bool = False) -> Tensor:
     """`fill_value` in a tensor with the shape, dtype and device of `input`."""
     value = fill_value.item() if isinstance(fill_value, (Tensor, np.generic)) else fill_value
-    return _finish(filled(like_layout(input, dtype, device), value), requires_grad)
+    return _finish(filled(like_layout(input, dtype, device), value, "full_like"), requires_grad)
 
 
 def zeros_like_layout(to: Layout) -> Tensor:
@@ -274,9 +325,12 @@ def zeros_like_layout(to: Layout) -> Tensor:
 
 def _new_like(create: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """The method `t.new_zeros(size)` and the like: dtype and device are those of t."""
-    def method(input: Tensor, *size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
-        return create(*size, dtype=input.dtype if dtype is None else dtype,
-                      device=input.device if device is None else device, requires_grad=requires_grad)
+    checked = guarded(create)
+
+    def method(input: Tensor, *size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False,
+               **named: Any) -> Tensor:
+        return checked(*size, dtype=input.dtype if dtype is None else dtype,
+                       device=input.device if device is None else device, requires_grad=requires_grad, **named)
     method.__name__ = f"new_{create.__name__}"
     method.__doc__ = f"`{create.__name__}` with the dtype and device of this tensor."
     return method
@@ -316,13 +370,17 @@ def arange(start: Any, end: Any = None, step: Any = 1, *, dtype: Any = None, dev
         return arange(int(start), int(end), int(step), dtype=dtype, device=device, requires_grad=requires_grad)
     count = -(-(end - start) // step) if whole else int(np.ceil((end - start) / step))
     dtype = np.dtype(dtype) if dtype is not None else INT64 if whole else default_float()
+    for v in (start, start + step * (count - 1)) if count else ():
+        must_fit("arange", v, INT64 if whole and dtype.kind not in "iu" else dtype)
     return _on((start + step * np.arange(shape_of(count, "arange")[0])).astype(dtype), device, requires_grad)
 
 
-def _evenly(start: Any, end: Any, steps: int, dtype: Any) -> np.ndarray:
+def _evenly(op: str, start: Any, end: Any, steps: int, dtype: Any) -> np.ndarray:
     """Evenly spaced numbers, each counted from the nearer end, so that both ends are exact. For an integer dtype the
     bounds are made integers first."""
     start, end = _number(start), _number(end)
+    for bound in (start, end):
+        must_fit(op, bound, default_float() if dtype is None else np.dtype(dtype))
     if dtype is not None and np.dtype(dtype).kind in "iu":
         start, end = int(start), int(end)
     i = np.arange(steps)
@@ -335,8 +393,12 @@ def linspace(start: Any, end: Any, steps: int, *, dtype: Any = None, device: Any
     """A vector of `steps` evenly spaced values from `start` to `end`, both included."""
     if operator.index(steps) < 0:
         fail("linspace", "steps must not be negative", steps)
-    values = _evenly(start, end, steps, dtype)
-    return _on(values.astype(default_float() if dtype is None else dtype), device, requires_grad)
+    values = _evenly("linspace", start, end, steps, dtype)
+    with np.errstate(invalid="ignore"):
+        values = values.astype(default_float() if dtype is None else dtype)
+    if values.dtype.kind in "iu" and steps:             # a float does not hold each bound beyond 2^53
+        values[0], values[-1] = int(_number(start)), int(_number(end if steps > 1 else start))
+    return _on(values, device, requires_grad)
 
 
 def logspace(start: Any, end: Any, steps: int, base: float = 10.0, *, dtype: Any = None, device: Any = None,
@@ -344,7 +406,7 @@ def logspace(start: Any, end: Any, steps: int, base: float = 10.0, *, dtype: Any
     """A vector of `steps` values from base^start to base^end, with evenly spaced exponents."""
     if operator.index(steps) < 0:
         fail("logspace", "steps must not be negative", steps)
-    values = np.power(float(base), _evenly(start, end, steps, dtype))
+    values = np.power(float(base), _evenly("logspace", start, end, steps, dtype))
     return _on(values.astype(default_float() if dtype is None else dtype), device, requires_grad)
 
 
@@ -358,19 +420,23 @@ def eye(n: int, m: int | None = None, *, dtype: Any = None, device: Any = None, 
 def tril_indices(row: int, col: int, offset: int = 0, *, dtype: Any = INT64, device: Any = None) -> Tensor:
     """The row and column numbers of the elements of a (row, col) matrix on and below a diagonal: shape (2, count).
     `offset` > 0 is above the main diagonal, < 0 below it."""
+    must_fit("tril_indices", max(row, col, 1) - 1, np.dtype(dtype))
     return _on(np.array(np.tril_indices(row, offset, col), dtype), device, False)
 
 
 def triu_indices(row: int, col: int, offset: int = 0, *, dtype: Any = INT64, device: Any = None) -> Tensor:
     """The row and column numbers of the elements of a (row, col) matrix on and above a diagonal: shape (2, count).
     `offset` > 0 is above the main diagonal, < 0 below it."""
+    must_fit("triu_indices", max(row, col, 1) - 1, np.dtype(dtype))
     return _on(np.array(np.triu_indices(row, offset, col), dtype), device, False)
 
 
 # ---- copies ----------------------------------------------------------------------------------------------------------
 
 def clone(input: Tensor, *, memory_format: Any = None) -> Tensor:
-    """A contiguous copy; differentiable. `memory_format` is accepted and has no effect."""
+    """A contiguous copy; differentiable. NotImplementedError for a `memory_format`."""
+    if memory_format is not None:
+        unexpected("clone", "memory_format", memory_format, ())
     return copy.call(input)
 
 

@@ -21,7 +21,7 @@ from ..core.tensor import Tensor, new_tensor
 from ..devices.base import Device
 from ..devices.memory import Array, Buffer, Layout, View, alloc
 from ..devices.plan import Plan, remember
-from .arguments import hashable
+from .arguments import fits, hashable, must_fit
 
 _new = object.__new__
 _PLAIN = frozenset((float, int, bool))
@@ -30,19 +30,28 @@ _NOTHING: tuple = ()
 _constants: dict[tuple, Tensor] = {}
 
 
-def constant(value: Any, dtype: np.dtype, device: Device) -> Tensor:
-    """A Python number as a 0-d tensor, one per value: never write to it."""
+def held(value: Any, dtype: np.dtype, device: Device) -> Tensor | None:
+    """A Python number as a 0-d tensor, one per value: never write to it. None if `dtype` cannot hold the number."""
     key = (device, dtype, type(value), value or repr(value))        # 0.0 == -0.0, but they are two values
     found = _constants.get(key)
     if found is None:
-        try:
-            host = np.array(value).astype(dtype) if isinstance(value, np.generic) else np.array(value, dtype)
-        except OverflowError:
-            fail("constant", f"the number must fit {dtype}", repr(value))
-        found = new_tensor(device.upload(host), None)
+        number = value.item() if isinstance(value, np.generic) else value
+        if not fits(number, dtype):
+            return None
+        found = new_tensor(device.upload(np.array(int(number) if dtype.kind in "iu" else number, dtype)), None)
         if value == value:                                          # a NaN is not equal to itself: no key
             remember(_constants, key, found)
     return found
+
+
+def constant(value: Any, dtype: np.dtype, device: Device, op: str = "constant") -> Tensor:
+    """The same, for a number that is to be stored: TypeError if it is no number, RuntimeError if it does not fit."""
+    if not isinstance(value, (bool, int, float, np.generic)):
+        fail(op, "the value must be a number", type(value).__name__, kind=TypeError)
+    found = held(value, dtype, device)
+    if found is None:
+        must_fit(op, value.item() if isinstance(value, np.generic) else value, dtype)
+    return found        # type: ignore[return-value]
 
 
 def described(call: Callable, name: str, doc: str | None, shown: Any = None) -> Callable:
@@ -66,6 +75,8 @@ def unary(op: Any) -> Callable[[Any], Any]:
             plan = plans[x.layout,]
             call_kernel = plan.kernel.call
         except (AttributeError, KeyError):
+            call_kernel = None
+        if call_kernel is None:                 # outside of the handler: an error then is not shown below a KeyError
             result = op.apply(input)
             if result is NotImplemented:
                 op.refuse((input,))
@@ -114,6 +125,8 @@ def binary(op: Any) -> Callable[[Any, Any], Any]:
             plan = plans[x.layout, y.layout]
             call_kernel = plan.kernel.call
         except (AttributeError, KeyError):
+            call_kernel = None
+        if call_kernel is None:
             return op.apply(input, other)
         to = plan.layout
         try:
@@ -163,16 +176,18 @@ def ternary(op: Any) -> Callable[[Any, Any, Any], Any]:
                 to = input.array.layout
                 if to.dtype.kind != "f":
                     return op.apply(condition, input, other)
-                other = constant(other, to.dtype, to.device)
+                other = constant(other, to.dtype, to.device, op.name)
             elif type(input) in plain:
                 to = other.array.layout
                 if to.dtype.kind != "f":
                     return op.apply(condition, input, other)
-                input = constant(input, to.dtype, to.device)
+                input = constant(input, to.dtype, to.device, op.name)
             c, x, y = condition.array, input.array, other.array
             plan = plans[c.layout, x.layout, y.layout]
             call_kernel = plan.kernel.call
         except (AttributeError, KeyError):
+            call_kernel = None
+        if call_kernel is None:
             return op.apply(condition, input, other)
         out = alloc(plan.layout)
         call_kernel(out.ptr, c.ptr, x.ptr, y.ptr, plan.walk)
@@ -193,6 +208,8 @@ def binary_in_place(op: Any) -> Callable[[Any, Any], Any]:
             plan = plans[to, to, y.layout]
             call_kernel = plan.kernel.call
         except (AttributeError, KeyError):
+            call_kernel = None
+        if call_kernel is None:
             return op.into(input, input, other)
         if plan.layout is not to or (input._requires_grad or other._requires_grad) and mode.grad or x.block is y.block:
             return op.into(input, input, other)
@@ -208,10 +225,10 @@ def _learner(op: Any, index: int, known: dict[tuple, tuple]) -> Callable[[Any, A
         pair = (number, input) if index else (input, number)
         out = op.apply(*pair)
         if out is not NotImplemented and type(number) in _PLAIN and number == number:
-            tensors = op.convert(pair)
-            plan = op.plans.get(tuple([t.array.layout for t in tensors])) if tensors else None
-            if plan is not None and plan.kernel is not None and tensors[index] is input:        # type: ignore[index]
-                value = tensors[1 - index]                                                      # type: ignore[index]
+            tensors = op.convert(pair)[0]
+            plan = op.plans.get(tuple([t.array.layout for t in tensors]))
+            if plan is not None and plan.kernel is not None and tensors[index] is input:
+                value = tensors[1 - index]
                 key = (input.array.layout, type(number), number or repr(number))
                 remember(known, key, (plan, value, value.array.ptr))
         return out
@@ -233,6 +250,8 @@ def with_number(op: Any, index: int) -> Callable[[Any, Any], Any]:
             plan, value, address = known[x.layout, type(number), number or repr(number)]
             call_kernel = plan.kernel.call
         except (AttributeError, KeyError, TypeError, ValueError, RuntimeError):     # the last three: arrays, tensors
+            call_kernel = None
+        if call_kernel is None:
             return learn(input, number)
         to = plan.layout
         try:
@@ -282,6 +301,8 @@ def activation(op: Op, saves_output: bool) -> Callable[[Any], Tensor]:
             plan = plans[x.layout,]
             call_kernel = plan.kernel.call
         except (AttributeError, KeyError):
+            call_kernel = None
+        if call_kernel is None:
             return op(input)
         to = plan.layout
         try:
@@ -331,6 +352,8 @@ def activation_with_numbers(op: Op, saves_output: bool) -> Callable[..., Tensor]
             plan = plans[key]
             call_kernel = plan.kernel.call
         except (AttributeError, KeyError, TypeError):
+            call_kernel = None
+        if call_kernel is None:
             return op(input, **dict(zip(names, numbers, strict=True)))
         to = plan.layout
         out = alloc(to)

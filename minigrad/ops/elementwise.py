@@ -6,19 +6,22 @@ math.py; what can be composed of them is in formula.py and activation.py.
 """
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
 from ..core.arrays import copy_array, written_once
 from ..core.engine import functions
 from ..core.half import Wide, half_result, in_float32
+from ..core.messages import taken
 from ..core.modes import mode
-from ..core.op import Primitive, same_device
+from ..core.op import Primitive, parameters, same_device
 from ..core.shape import (
     BOOL,
     FLOAT32,
+    INT64,
     broadcast_shapes,
     default_float,
     fail,
@@ -28,12 +31,13 @@ from ..core.shape import (
     scalar_type,
 )
 from ..core.tensor import Tensor, bump, writable
-from ..devices.base import Kernel
+from ..devices.base import Device, Kernel
 from ..devices.launch import by_plan, launch
 from ..devices.memory import Array, Layout, alloc, layout
 from ..devices.plan import Plan, elementwise_plan, host_plan, is_half, not_half, remember
+from .arguments import fits
 from .convert import cast
-from .dispatch import binary, constant, described, ternary, unary, with_number
+from .dispatch import binary, constant, described, held, ternary, unary, with_number
 
 NUMBERS = (float, int, bool, np.floating, np.integer, np.bool_)
 
@@ -58,6 +62,7 @@ class Elementwise(Primitive):
     * `dtypes(op, inputs, dtype) -> dtype`: the dtype of the computation, where it is not that of promotion;
     * `options(*inputs, **options)`: what further keyword arguments mean: other inputs, or the result itself;
     * `selects`: the first operand is a bool condition, of which only the shape counts for promotion;
+    * `picks`: each element of the result is one of the operands', so that numbers must fit its dtype;
     * `tensors`: the first so many arguments may not be numbers, as PyTorch has it (the operators and `call` take them);
     * `domain`: where samples are drawn from, for all inputs or one each; `stack`: local memory of the CUDA kernel.
     """
@@ -65,12 +70,12 @@ class Elementwise(Primitive):
     def __init__(self, name: str, function: Callable | None, inputs: str, vjps: dict[str, Callable] | None = None, *,
                  result: str = "same", kinds: str = "bif", domain: tuple = (-2.0, 2.0), oracle: Callable | None = None,
                  tensors: int = 0, kernel: str = "", kernel_kinds: str = "bif", dtypes: Callable | None = None,
-                 options: Callable | None = None, selects: bool = False, stack: int = 0,
-                 doc: str | None = None) -> None:
+                 options: Callable | None = None, selects: bool = False, picks: bool = False,
+                 stack: int = 0, doc: str | None = None) -> None:
         super().__init__(name, self.prepare_plan, vjps, inputs.split(), doc, attributes=())
         self.function, self.result, self.kinds, self.tensors = function, result, kinds, tensors
         self.kernel_name, self.kernel_kinds, self.dtypes, self.options = kernel or name, kernel_kinds, dtypes, options
-        self.selects = selects
+        self.selects, self.picks = selects, selects or picks
         self.domains = domain if isinstance(domain[0], tuple) else (domain,) * len(self.inputs)
         self.known_dtypes: dict[tuple, np.dtype] = {}           # of the computation, by the operands' layouts and types
         self.by_number: Callable[[Any, Any], Any] = with_number(self, 0)    # f(tensor, number)
@@ -88,20 +93,28 @@ class Elementwise(Primitive):
             for name, t in zip(self.inputs[:self.tensors], inputs, strict=False):
                 if isinstance(t, NUMBERS):
                     raise TypeError(f"[{self.name}] {name} must be a tensor; got {type(t).__name__}")
-        if named and self.options is not None and len(inputs) == len(self.inputs):
+        if named:
+            named = taken(self.name, named, self.keywords())
+        if named and self.options is None:
+            raise TypeError(f"[{self.name}] {next(iter(named))} was given twice")
+        if named and len(inputs) == len(self.inputs):
             given = self._optional(inputs, named)
             if isinstance(given, Tensor):
                 return given if out is None else write(out, given)
-            inputs, named = given, {}
-        if named or len(inputs) != len(self.inputs):
-            got = f"unexpected {', '.join(named)}" if named else f"got {len(inputs)}"
-            raise TypeError(f"[{self.name}] takes {len(self.inputs)} arguments ({', '.join(self.inputs)}); {got}")
+            inputs = given
+        if len(inputs) != len(self.inputs):
+            raise TypeError(f"[{self.name}] takes {len(self.inputs)} arguments ({', '.join(self.inputs)}); "
+                            f"got {len(inputs)}")
         if out is not None:
             return self.into(out, *inputs)
         result = self.call(*inputs)
         if result is NotImplemented:
             self.refuse(inputs)
         return result
+
+    def keywords(self) -> list[str]:
+        """The names of its arguments that may be given by keyword."""
+        return [*self.inputs, *(parameters(self.options)[1] if self.options is not None else ()), "out"]
 
     def _optional(self, inputs: tuple, named: dict[str, Any]) -> Any:
         """What options mean: other inputs, or the result; in half precision the result, rounded once."""
@@ -110,7 +123,7 @@ class Elementwise(Primitive):
             return in_float32(self, dtype, *inputs, **named)
         return self.options(*inputs, **named)                   # type: ignore[misc]
 
-    def refuse(self, inputs: tuple) -> None:
+    def refuse(self, inputs: tuple) -> NoReturn:
         """Raises because of operands that are neither tensors nor numbers."""
         raise TypeError(f"[{self.name}] arguments must be tensors or numbers, at least one a tensor; got "
                         f"{', '.join(type(i).__name__ for i in inputs)}")
@@ -159,8 +172,9 @@ class Elementwise(Primitive):
             dtype = default_float()
         return dtype if self.dtypes is None else self.dtypes(self, inputs, dtype)
 
-    def convert(self, inputs: tuple[Any, ...]) -> tuple[Tensor, ...] | None:
-        """The operands as tensors of one dtype. None if something is neither a tensor nor a number."""
+    def convert(self, inputs: tuple[Any, ...]) -> tuple[tuple[Tensor, ...], np.dtype] | None:
+        """The operands as tensors of one dtype, and the dtype that promotion gives: the result's, unless it is bool.
+        None if something is neither a tensor nor a number."""
         key = (default_float(), *[t.array.layout if isinstance(t, Tensor) else type(t) for t in inputs])
         dtype = self.known_dtypes.get(key)
         if dtype is None:
@@ -175,9 +189,40 @@ class Elementwise(Primitive):
         operands = inputs[1:] if self.selects else inputs
         # a number beside half precision is not rounded, unless the kernel only moves or compares
         wide = is_half(dtype) and self.kernel_kinds != "size" and self.result != "bool"
-        tensors = tuple([constant(t, FLOAT32 if wide else dtype, device) if not isinstance(t, Tensor) else
-                         t if t.array.layout.dtype == dtype else cast(t, dtype) for t in operands])
-        return (inputs[0], *tensors) if self.selects else tensors
+        number = FLOAT32 if wide else dtype
+        tensors: Any = tuple([self._held(t, dtype, number, device) if not isinstance(t, Tensor) else
+                              t if t.array.layout.dtype == dtype else cast(t, dtype) for t in operands])
+        if any([t is None for t in tensors]):
+            tensors = self._with_large_numbers(operands, dtype, number, device)
+        return ((inputs[0], *tensors) if self.selects else tensors), dtype
+
+    def _held(self, value: Any, dtype: np.dtype, number: np.dtype, device: Device) -> Tensor | None:
+        """A number as a tensor of the dtype `number`. None if it does not fit, or if it may become an element and does
+        not fit `dtype`."""
+        if self.picks and number != dtype and held(value, dtype, device) is None:
+            return None
+        return held(value, number, device)
+
+    def _with_large_numbers(self, operands: tuple[Any, ...], dtype: np.dtype, number: np.dtype,
+                            device: Device) -> tuple[Tensor, ...]:
+        """The operands where a number does not fit. Floats take it as infinite, and so do comparisons, whose result is
+        then that of the values. Else integers are computed in int64, and the result wraps around."""
+        floats = is_float(dtype) or self.result == "bool"
+        wide = dtype if is_float(dtype) else FLOAT32 if floats else INT64 if dtype.itemsize < 8 else dtype
+        number = number if is_float(dtype) else wide
+
+        def taken(n: Any) -> Any:
+            if self.picks:
+                return constant(n, dtype, device, self.name)                    # raises if it does not fit
+            if floats and not fits(n, number if is_float(dtype) else dtype):
+                return constant(math.copysign(math.inf, n), number, device)
+            if floats or fits(n, dtype) or not -1 << 63 <= n < 1 << 64:
+                return constant(n, number, device, self.name)                   # raises if it does not fit int64
+            return constant((n - low) % (1 << 64) + low, wide, device)
+
+        low = 0 if wide.kind == "u" else -1 << 63
+        return tuple([cast(t, wide) if isinstance(t, Tensor) else taken(t.item() if isinstance(t, np.generic) else t)
+                      for t in operands])
 
     def _check_condition(self, condition: Any) -> None:
         if not isinstance(condition, Tensor) or condition.array.layout.dtype != BOOL:
@@ -188,13 +233,14 @@ class Elementwise(Primitive):
 
     def apply(self, *inputs: Any) -> Any:
         """The general path: numbers, promotion, any arity, dtypes without a kernel."""
-        tensors = self.convert(inputs)
-        if tensors is None:
+        found = self.convert(inputs)
+        if found is None:
             return NotImplemented
+        tensors, dtype = found
         plan = self.plan([t.array.layout for t in tensors], {})
-        if type(plan) is Wide:
-            return plan.at(tensors)
-        return self.finish(plan, tensors, self.run(plan, [t.array for t in tensors]))
+        out = plan.at(tensors) if type(plan) is Wide else self.finish(
+            plan, tensors, self.run(plan, [t.array for t in tensors]))
+        return out if self.result == "bool" else cast(out, dtype)
 
     def run(self, plan: Plan, arrays: list[Array]) -> Array:
         """A new array with the result."""
@@ -214,19 +260,20 @@ class Elementwise(Primitive):
     def into(self, target: Tensor, *inputs: Any, **options: Any) -> Tensor:
         """Writes the result into `target` (in place; not recorded)."""
         if options:
-            if self.options is None:
-                raise TypeError(f"[{self.name}_] unexpected keyword argument {next(iter(options))!r}")
+            inputs += tuple([options.pop(n) for n in self.inputs[len(inputs):] if n in options])
+            options = taken(self.name + "_", options, self.keywords()[len(self.inputs):-1])
+        if options:
             given = self._optional(inputs, options)
             return write(target, given) if isinstance(given, Tensor) else self.into(target, *given)
         if mode.grad:
             for t in (target, *inputs):
                 if isinstance(t, Tensor):
                     writable(self.name + "_", t)
-        tensors = self.convert(inputs)
-        if tensors is None:
+        found = self.convert(inputs)
+        if found is None:
             self.refuse(inputs)
         place, to = target.array, target.array.layout
-        arrays = [t.array for t in tensors]                 # type: ignore[union-attr]
+        arrays = [t.array for t in found[0]]
         key = (to, *[a.layout for a in arrays])
         plan = self.plans.get(key)
         if plan is None:

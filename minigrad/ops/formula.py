@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..core.half import finfo, half_result, in_float32
+from ..core.messages import taken
 from ..core.op import Op, op, public
 from ..core.shape import BOOL, default_float, fail, is_float
 from ..core.tensor import Tensor
@@ -89,8 +90,11 @@ def formula(definition: Callable, selects: bool = False) -> Any:
     op.error_function = _not_tensors
     kinds = definition.__annotations__
     tensors = tuple([(n, kinds[n] == "Tensor") for n in op.inputs])
+    names = (*op.inputs, *op.attributes)
 
     def choose(inputs: tuple, attrs: dict) -> Callable:
+        if len(taken(op.name, attrs, names)) < len(attrs):
+            return lambda *inputs, **attrs: call(*inputs, **taken(op.name, attrs, names))
         for (name, needed), t in zip(tensors, inputs, strict=False):
             if needed and isinstance(t, _NUMBERS):
                 raise TypeError(f"[{op.name}] {name} must be a tensor; got {type(t).__name__}")
@@ -286,7 +290,7 @@ def masked_fill(input: Tensor, mask: Tensor, value: Any) -> Tensor:
         got = mask.array.layout if isinstance(mask, Tensor) else type(mask).__name__
         fail("masked_fill", "mask must be a bool tensor", got, "compare first")
     if not isinstance(value, Tensor):
-        return where(mask, constant(value, source.dtype, source.device), input)
+        return where(mask, constant(value, source.dtype, source.device, "masked_fill"), input)
     if value.array.layout.ndim:
         fail("masked_fill", "value must be a number or a 0-d tensor", value.array.layout,
              "use where(mask, value, input)")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from ..core.shape import BOOL, INT64, axis_of, broadcast_shapes, fail
 from ..core.tensor import Tensor, bump, new_tensor
 from ..devices.memory import Layout, alloc, layout
 from .arguments import existing_axis, position, whole
-from .convert import cast
+from .convert import cast, given
 from .dispatch import bind, constant, planner, through
 from .math import add, copy, eq, mul
 from .math import where as choose
@@ -98,7 +98,7 @@ def _scattered(op: str, primitive: Primitive, x: Tensor, dim: int, index: Tensor
     at, a, partial = _per_element(op, x, dim, index)
     shape = at.array.layout.shape
     if not isinstance(src, Tensor):
-        src = through(as_expanded, constant(src, have.dtype, have.device), shape)
+        src = through(as_expanded, constant(src, have.dtype, have.device, op), shape)
     if src.array.layout.dtype != have.dtype:
         fail(op, "src must have the tensor's dtype", [have, src.array.layout], "convert one of them")
     if not have.ndim or not at.array.layout.ndim:
@@ -216,12 +216,13 @@ def index_fill(input: Tensor, dim: int, index: Tensor, value: Any) -> Tensor:
         fail("index_fill", "value must be a number or a 0-d tensor", value.array.layout)
     x = input if have.ndim else through(as_reshaped, input, (1,))
     n = x.array.layout.shape[a]
-    filling = cast(value, have.dtype) if isinstance(value, Tensor) else constant(value, have.dtype, have.device)
+    if not isinstance(value, Tensor):
+        value = constant(value, have.dtype, have.device, "index_fill")
     # by a mask, not by scatter: a slice that is named twice counts once in the gradient of `value`
     yes = through(as_expanded, constant(True, BOOL, have.device), (at.numel(),))
     hit = scatter_op(zeros_on((n,), layout(have.device, BOOL, (n,))), at, yes, dim=0)
     mask = through(as_reshaped, hit, tuple([n if i == a else 1 for i in range(x.array.layout.ndim)]))
-    return through(as_reshaped, where(mask, filling, x), have.shape)
+    return through(as_reshaped, where(mask, cast(value, have.dtype), x), have.shape)
 
 
 def take(input: Tensor, index: Tensor) -> Tensor:
@@ -621,14 +622,15 @@ def _checked_parts(parts: list[Part], shape: tuple[int, ...]) -> tuple[list[Tens
 
 
 def setitem(input: Tensor, index: Any, value: Any) -> None:
-    """`input[index] = value`, in place: `value` (a tensor, a number, array-like) is broadcast and converted. Not
-    recorded: while gradients are recorded, RuntimeError if `input` or `value` requires one."""
+    """`input[index] = value`, in place: `value` (a tensor, a number, array-like) is broadcast and converted;
+    RuntimeError for numbers that the dtype cannot hold. Not recorded: while gradients are recorded, RuntimeError if
+    `input` or `value` requires one."""
     have = input.array.layout
     if mode.grad and (input.requires_grad or isinstance(value, Tensor) and value.requires_grad):
         fail("setitem", "writing into a tensor is not differentiable", have,
              "use where(mask, value, x), cat, scatter, index_add or index_copy, which return a new tensor, "
              "or write under `with no_grad()`")
-    value = value.to(have.device) if isinstance(value, Tensor) else functions.as_tensor(value).to(have.device)
+    value = value.to(have.device) if isinstance(value, Tensor) else given(value, have, "setitem")
     if isinstance(index, tuple) and len(index) > 1:
         # 0-d index tensors are read as numbers: for them `_advanced` would return a copy, and the write would go there
         index = tuple([e.item() if isinstance(e, Tensor) and not e.ndim and e.dtype.kind in "iu" else e for e in index])
@@ -643,6 +645,12 @@ def setitem(input: Tensor, index: Any, value: Any) -> None:
             value = _trimmed(value, shape[:axis] + at.array.layout.shape + shape[axis + ndims:])
             have.device.host.call(_put(axis, shape[axis:axis + ndims]), x.array.np, at.array.np, value.array.np)
     bump(input)
+
+
+def delitem(input: Tensor, index: Any) -> NoReturn:
+    """TypeError: `del input[index]` is not possible."""
+    raise TypeError(f"[delitem] the elements of a tensor cannot be deleted; got {input.array.layout}; take what is to "
+                    "stay with a mask or an index, x[mask]")
 
 
 def _trimmed(value: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -680,4 +688,4 @@ def _put(axis: int, sizes: tuple[int, ...]) -> Callable[..., None]:
 
 
 INPLACE = {"scatter", "scatter_add", "index_add", "index_copy", "index_fill"}
-METHODS = {"__getitem__": getitem, "__setitem__": setitem}
+METHODS = {"__getitem__": getitem, "__setitem__": setitem, "__delitem__": delitem}

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from ..core.messages import guarded
 from ..core.modes import mode, no_grad
 from ..core.shape import fail
 from ..core.tensor import Tensor
-from ..devices import device as open_device
+from ..devices import open_device
 from ..devices.base import Device
 from .convert import cast, transfer
 from .creation import clone
@@ -30,7 +31,7 @@ def to(input: Tensor, *args: Any, device: Any = None, dtype: Any = None, copy: b
     for a in args:
         if isinstance(a, Tensor):
             device, dtype = a.device, a.dtype
-        elif isinstance(a, (str, Device)):
+        elif isinstance(a, (str, Device)) or type(a) is int:
             device = a
         elif not isinstance(a, bool):
             dtype = a
@@ -47,7 +48,7 @@ def cpu(input: Tensor) -> Tensor:
     return to(input, "cpu")
 
 
-def cuda(input: Tensor, device: Any = "cuda") -> Tensor:
+def cuda(input: Tensor, device: Any = "cuda", non_blocking: bool = False) -> Tensor:
     """The values on a GPU, given as `"cuda:1"` or as its number. RuntimeError where there is none."""
     return to(input, f"cuda:{device}" if isinstance(device, int) else device)
 
@@ -118,7 +119,7 @@ def _unpickled(kind: type, values: np.ndarray, requires_grad: bool, device: str)
 
 
 METHODS: dict[str, Any] = {
-    "to": to, "cpu": cpu, "cuda": cuda,
+    "to": guarded(to), "cpu": guarded(cpu), "cuda": guarded(cuda),
     "__array__": as_numpy, "__array_interface__": property(array_interface),
     "__cuda_array_interface__": property(cuda_array_interface),
     "__dlpack__": dlpack, "__dlpack_device__": dlpack_device,

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..core.arrays import mover
+from ..core.messages import not_a_tensor
 from ..core.modes import mode, paused
 from ..core.op import Primitive, same_device
 from ..core.shape import axis_of, fail, promote
@@ -165,10 +166,10 @@ def _first(op: Primitive, tensors: Any, given: list[Tensor], dim: Any, axis: int
 def _joined(op: str, tensors: Any) -> list[Tensor]:
     """The inputs of a join, checked and converted to one dtype."""
     if isinstance(tensors, Tensor) or not isinstance(tensors, (tuple, list)):
-        raise TypeError(f"[{op}] expected a tuple or list of tensors; got {type(tensors).__name__}")
+        raise TypeError(f"[{op}] expected a tuple or list of tensors; got {type(tensors).__name__}; use {op}([a, b])")
     for x in tensors:
         if not isinstance(x, Tensor):
-            raise TypeError(f"[{op}] expected tensors; got {type(x).__name__}")
+            raise not_a_tensor(op, "each element", x)
     if not tensors:
         fail(op, "needs at least one tensor", kind=ValueError if op == "cat" else RuntimeError)
     dtype = tensors[0].array.layout.dtype
@@ -190,7 +191,7 @@ def cat(tensors: Sequence[Tensor], dim: int = 0, **numpy: Any) -> Tensor:
     Size([6, 3])
     """
     if numpy:
-        return cat(tensors, **respelled("cat", numpy, dim=dim or None))
+        return cat(tensors, respelled("cat", numpy, dim=dim or None)["dim"] or 0)
     found = _again(cat_op, tensors, dim)
     if found is not None:
         return found
@@ -218,7 +219,7 @@ def stack(tensors: Sequence[Tensor], dim: int = 0, **numpy: Any) -> Tensor:
     Size([3, 2])
     """
     if numpy:
-        return stack(tensors, **respelled("stack", numpy, dim=dim or None))
+        return stack(tensors, respelled("stack", numpy, dim=dim or None)["dim"] or 0)
     found = _again(stack_op, tensors, dim)
     if found is not None:
         return found

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -29,6 +29,8 @@ from .reduce import mean, sum
 from .softmax import log_softmax, outer_n_inner
 from .take import check_index, guard, host_index
 from .view import reshape
+
+UINT8 = np.dtype("uint8")          # labels may have it, as in PyTorch
 
 __all__ = ["mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss", "binary_cross_entropy",
            "binary_cross_entropy_with_logits", "kl_div", "cross_entropy", "nll_loss"]
@@ -392,18 +394,33 @@ def _labels_rule(op: str, x: Layout, target: Layout, weight: Layout | None) -> N
         fail(op, "the input must have a class dimension", x, kind=ValueError)
     axis = 0 if x.ndim == 1 else 1
     labels = x.shape[:axis] + x.shape[axis + 1:]
-    if is_float(target.dtype) and op == "cross_entropy":
-        if target.shape != x.shape:
-            fail(op, "a target of class probabilities must have the input's shape", [x, target])
-    elif target.dtype != INT64:
-        fail(op, "labels must be int64", target, "convert with .long()")
-    elif target.shape != labels:
-        fail(op, "labels must have the input's shape without the class dimension", [x, target],
-             "the classes are dimension 1 of the input (0 if it has one dimension)", ValueError)
+    if is_float(target.dtype) and op == "cross_entropy" and target.shape == x.shape:
+        pass                                                            # class probabilities
+    elif target.dtype != INT64 or target.shape != labels:
+        _wrong_labels(op, x, target, labels)
     if weight is not None and weight.shape != (x.shape[axis],):
         fail(op, "weight must have one value per class", [x, weight])
     if weight is not None and weight.dtype != x.dtype:
         fail(op, "weight must have the input's dtype", [x, weight], "convert one of them")
+
+
+def _wrong_labels(op: str, x: Layout, target: Layout, labels: tuple[int, ...]) -> NoReturn:
+    """Raises for a target that is neither labels nor (of `cross_entropy`) class probabilities."""
+    whole, axis = "" if target.dtype == INT64 else ".long()", 0 if x.ndim == 1 else 1
+    got = [f"input {x}", f"target {target}"]
+    if target.shape == labels:
+        fail(op, "labels must be int64", got, f"use target{whole}")
+    fix = "the classes are dimension 1 of the input (0 if it has one dimension)"
+    if target.shape == x.shape:
+        fix = f"for a one-hot target use target.argmax({axis})"
+        fix += ", or target.float() as class probabilities" if op == "cross_entropy" else ""
+    elif target.shape == (*labels[:axis], 1, *labels[axis:]):
+        fix = f"use target.squeeze({axis}){whole}"
+    elif x.ndim > 2 and target.shape == x.shape[:-1]:
+        fix += "; where they are the last, use input.movedim(-1, 1), or input.flatten(0, -2) and target.flatten()"
+    fail(op, f"the target must hold labels of shape {list(labels)}, which is the input's without the classes"
+         + (", or class probabilities of the input's shape" if op == "cross_entropy" else ""),
+         got, fix, ValueError if target.ndim == len(labels) else RuntimeError)
 
 
 @_cross_entropy.fused
@@ -475,7 +492,12 @@ def _cross_entropy_samples(make: Any) -> Any:
 @_cross_entropy.errors
 def _cross_entropy_errors(make: Any) -> Any:
     options = {"ignore_index": -100, "reduction": "mean", "label_smoothing": 0.0}
-    yield (make(3, 4), make.ints(2, high=4), None, options), ValueError, r"without the class dimension.*\[3, 4\].*\[2\]"
+    yield (make(3, 4), make.ints(2, high=4), None, options), ValueError, r"without the classes.*\[3, 4\].*\[2\]"
+    for target, fix in ((make(3), r"use target.long\(\)"), (make.ints(3, 1, high=4), r"use target.squeeze\(1\)$"),
+                        (make.ints(3, 4, high=2), r"target.argmax\(1\), or target.float"), (make(3, 5), "dimension 1"),
+                        (make(3, 1), r"use target.squeeze\(1\).long"), (make.ints(3, 1, 4, high=4), "dimension 1")):
+        yield (make(3, 4), target, None, options), RuntimeError, fix
+    yield (make(2, 5, 7), make.ints(2, 5, high=7), None, options), ValueError, r"use input.movedim\(-1, 1\)"
     yield (make(3, 4), make.ints(3, high=4), make(3), options), RuntimeError, "one value per class"
     yield (make(3, 4), make.ints(3, high=4), None, {**options, "label_smoothing": 2.0}), RuntimeError, "between 0 and 1"
     ignoring = {**options, "ignore_index": 1}
@@ -508,6 +530,8 @@ def cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None, *
     Shapes: input (N, C, *) or (C,), target labels, int64 (N, *) or (), or distributions, like input; weight (C,) or
     None -> (N, *) or () for "none", else (). A label outside [0, C) raises IndexError.
     """
+    if target.dtype == UINT8:
+        target = cast(target, INT64)
     if target.dtype == INT64 and input.ndim:
         check_labels("cross_entropy", target, input.shape[_class_axis(input)], ignore_index)
     return _cross_entropy(input, target, weight, ignore_index=ignore_index, reduction=reduction,
@@ -522,6 +546,8 @@ def nll_loss(input: Tensor, target: Tensor, weight: Tensor | None = None, *, ign
     Shapes: input (N, C, *) or (C,) log-probabilities, target int64 (N, *) or (), weight (C,) or None -> (N, *) or ()
     for "none", else (). Labels equal to `ignore_index` give 0. "mean" divides by the sum of the labels' weights.
     """
+    if target.dtype == UINT8:
+        target = cast(target, INT64)
     _labels_rule("nll_loss", input.layout, target.layout, None if weight is None else weight.layout)
     check_labels("nll_loss", target, input.shape[_class_axis(input)], ignore_index)
     losses, scale = _picked(input, target, weight, ignore_index)

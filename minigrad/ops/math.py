@@ -192,13 +192,13 @@ reciprocal = Elementwise("reciprocal", np.reciprocal, "input", {"input": lambda 
 maximum = Elementwise(
     "maximum", np.maximum, "input other",
     {"input": lambda g, input, other: _half_where_equal(g, input, other, lt),
-     "other": lambda g, input, other: _half_where_equal(g, other, input, lt)}, tensors=2,
+     "other": lambda g, input, other: _half_where_equal(g, other, input, lt)}, tensors=2, picks=True,
     doc="The larger of two tensors, elementwise, with broadcasting; NaN if one is NaN (`fmax` ignores NaN).\n\n"
         "Where they are equal, each gets half of the gradient.")
 minimum = Elementwise(
     "minimum", np.minimum, "input other",
     {"input": lambda g, input, other: _half_where_equal(g, input, other, gt),
-     "other": lambda g, input, other: _half_where_equal(g, other, input, gt)}, tensors=2,
+     "other": lambda g, input, other: _half_where_equal(g, other, input, gt)}, tensors=2, picks=True,
     doc="The smaller of two tensors, elementwise, with broadcasting; NaN if one is NaN (`fmin` ignores NaN).\n\n"
         "Where they are equal, each gets half of the gradient.")
 floor_divide = Elementwise(

@@ -4,14 +4,15 @@ The kernel takes strides of rows and columns, so transposes and other views are 
 """
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
 from ..core.half import rounds_once
+from ..core.messages import one_dtype
 from ..core.modes import mode
 from ..core.op import Primitive, op, same_device
-from ..core.shape import BOOL, broadcast_shapes, fail, is_float
+from ..core.shape import BOOL, broadcast_shapes, fail, is_float, promote
 from ..core.tape import recorded
 from ..core.tensor import Tensor, new_tensor
 from ..devices.base import KernelTable, NoKernel
@@ -39,9 +40,14 @@ def _prepare_matmul(a: Layout, b: Layout) -> Plan:
         fail("matmul", "both tensors need at least one dimension", [a, b], "use mul for numbers")
     k = a.shape[-1]
     if b.shape[-2 if b.ndim > 1 else -1] != k:
-        fail("matmul", "the last size of the first must equal the last but one of the second", [a, b])
+        turn = ("the second" if b.ndim > 1 and b.shape[-1] == k else
+                "the first" if a.ndim > 1 and a.shape[-2] == b.shape[-2 if b.ndim > 1 else -1] else "")
+        fail("matmul", "the last size of the first must equal the last but one of the second", [a, b],
+             turn and f"transpose {turn} with .mT")
     if a.dtype != b.dtype:
-        fail("matmul", "both tensors must have one dtype", [a, b], "convert one of them")
+        wide = promote(a.dtype, b.dtype)
+        which = "both" if wide not in (a.dtype, b.dtype) else "the second" if wide == a.dtype else "the first"
+        fail("matmul", "both tensors must have one dtype", [a, b], f"convert {which} with .to(minigrad.{wide})")
     if a.dtype == BOOL:
         fail("matmul", "needs numbers", [a, b], "convert with .float() or .long()")
     rows, columns = a.shape[-2:-1], b.shape[-1:] if b.ndim > 1 else ()
@@ -145,6 +151,8 @@ def operator_matmul(input: Tensor, other: Any) -> Tensor:
     try:
         a, b = input.array, other.array
     except AttributeError:
+        a = None
+    if a is None:
         return operator_matmul(input, as_tensor(other)) if isinstance(other, np.ndarray) else NotImplemented
     key = (a.layout, b.layout)
     plan = op.plans.get(key)
@@ -211,7 +219,9 @@ def _matmul_samples(make: Any) -> Any:
 
 @_matmul.errors
 def _matmul_errors(make: Any) -> Any:
-    yield (make(2, 3), make(2, 3)), RuntimeError, r"last but one.*\[2, 3\].*\[2, 3\]"
+    yield (make(2, 3), make(2, 3)), RuntimeError, r"last but one.*\[2, 3\].*\[2, 3\]; transpose the second with .mT"
+    yield (make(2, 3), make(2, 4)), RuntimeError, r"last but one.*transpose the first with .mT"
+    yield (make(2, 3), make(5, 4)), RuntimeError, r"last but one.*\[5, 4\]$"
     yield (make(), make(2)), RuntimeError, "at least one dimension"
     yield (make(2, 2, 3), make(3, 3, 2)), RuntimeError, "broadcast"
     yield (make(2), make.ints(2)), RuntimeError, "one dtype"
@@ -338,16 +348,33 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return y if bias is None else add(y, bias)
 
 
+def _wrong_features(x: Layout, weight: Layout) -> NoReturn:
+    """Raises for an input whose last size is not the weight's, and says what may have been meant."""
+    got = [f"input {x}", f"weight {weight}"]
+    if weight.ndim not in (1, 2) or not x.ndim:
+        fail("linear", "input must be (*, in_features) and weight (out_features, in_features)", got)
+    features = weight.shape[-1]
+    if x.ndim > 1 and x.shape[0] and x.size // x.shape[0] == features:
+        fix = "use input.flatten(1)"
+    elif x.ndim > 1 and features in x.shape[:-1]:
+        at = x.shape.index(features)
+        fix = f"the features are its dimension {at}: use input.movedim({at}, -1)"
+    else:
+        fix = f"give the layer in_features={x.shape[-1]}, or the input {features} features"
+    fail("linear", f"the last size of the input must be in_features {features}", got, fix)
+
+
 @linear.check
 def _linear_rule(x: Layout, weight: Layout, bias: Layout | None) -> None:
     if weight.ndim not in (1, 2) or not x.ndim or x.shape[-1] != weight.shape[-1]:
-        fail("linear", "weight must be (out, in) with in = the last size of x", [f"x {x}", f"weight {weight}"])
+        _wrong_features(x, weight)
     if bias is not None and bias.shape not in (weight.shape[:-1], (1,)[:bias.ndim]):
         fail("linear", "bias must be (out,) for a weight (out, in)", [f"weight {weight}", f"bias {bias}"])
     for p in (weight, bias):
         if p is not None and p.dtype != x.dtype:
-            fail("linear", "x, weight and bias must have one dtype", [x, weight] + ([bias] if bias else []),
-                 "convert with .to(dtype)")
+            fail("linear", "input, weight and bias must have one dtype",
+                 [f"input {x}", f"weight {weight}", *([f"bias {bias}"] if bias else [])],
+                 one_dtype(x.dtype, weight.dtype))
 
 
 @linear.fused
@@ -397,7 +424,10 @@ def _linear_samples(make: Any) -> Any:
 
 @linear.errors
 def _linear_errors(make: Any) -> Any:
-    yield (make(5, 3), make(7, 4), None), RuntimeError, r"last size of x.*\[5, 3\].*\[7, 4\]"
+    yield (make(5, 3), make(7, 4), None), RuntimeError, r"be in_features 4; got.*\[5, 3\].*\[7, 4\]; give the layer"
+    yield (make(5, 2, 2), make(7, 4), None), RuntimeError, r"use input.flatten\(1\)"
+    yield (make(4, 3), make(7, 4), None), RuntimeError, r"use input.movedim\(0, -1\)"
+    yield (make(4), make(2, 3, 4), None), RuntimeError, r"weight \(out_features, in_features\)"
     yield (make(5, 3), make(7, 3), make(3)), RuntimeError, "bias must be"
     yield (make(5, 3), make(7, 3, dtype=np.float16), None), RuntimeError, "one dtype"
 

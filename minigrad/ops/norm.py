@@ -27,7 +27,7 @@ from .reduce import mean, unit_of
 from .reduce import sum as total
 from .view import expand, reshape
 
-__all__ = ["layer_norm", "rms_norm", "batch_norm", "batch_norm_eval", "group_norm", "instance_norm"]
+__all__ = ["batch_norm_eval"]
 
 
 def _float_input(op: str, x: Layout) -> None:
@@ -589,3 +589,8 @@ launch("ops/norm.cu", "batch_norm_eval_forward", lambda k, host: [over(k.batch *
 launch("ops/norm.cu", "running_update", lambda k, host: [over(k.n)])
 launch("ops/norm.cu", "group_norm_forward", lambda k, host: [per_row(k.batch * k.groups, k.cpg * k.inner)], shared=256)
 launch("ops/norm.cu", "group_norm_backward", _group_norm_backward_rule, shared=4608)
+
+
+# `minigrad.layer_norm` and the like have PyTorch's arguments: nn/toplevel.py
+METHODS: dict[str, Any] = {"layer_norm": layer_norm, "rms_norm": rms_norm, "batch_norm": batch_norm,
+                           "group_norm": group_norm, "instance_norm": instance_norm}

@@ -24,11 +24,12 @@ from ..core.op import FusedPlan, Primitive, op
 from ..core.shape import BOOL, FLOAT32, FLOAT64, INT64, fail, is_float
 from ..core.tape import recorded
 from ..core.tensor import Tensor, bump, new_tensor, writable
-from ..devices import device as open_device
+from ..devices import open_device
 from ..devices.base import Device, KernelTable, NoKernel
 from ..devices.launch import Rule, ceil_div, launch, over, single
 from ..devices.memory import Array, Layout, alloc, layout, view
 from ..devices.plan import Plan, elementwise_plan, is_half, remember
+from .arguments import must_fit
 from .convert import cast
 from .creation import layout_for, like_layout
 from .formula import clamp_between
@@ -251,18 +252,18 @@ def _finish(array: Array, requires_grad: bool) -> Tensor:
 
 # ---- tensors of random numbers ---------------------------------------------------------------------------------------
 
-def rand(*size: Any, generator: Generator | None = None, dtype: Any = None, device: Any = None,
-         requires_grad: bool = False) -> Tensor:
-    """A tensor of shape `size` with uniform random numbers, 0 <= x < 1: `rand(2, 3)` or `rand((2, 3))`.
+def rand(*args: Any, generator: Generator | None = None, dtype: Any = None, device: Any = None,
+         requires_grad: bool = False, **given: Any) -> Tensor:
+    """A tensor of the given size with uniform random numbers, 0 <= x < 1: `rand(2, 3)` or `rand((2, 3))`.
     NotImplementedError if `dtype` is not a float dtype."""
-    return _finish(_draw("uniform", layout_for(size, dtype, device, "rand"), generator, 0.0, 1.0), requires_grad)
+    return _finish(_draw("uniform", layout_for(args, dtype, device, "rand", given), generator, 0.0, 1.0), requires_grad)
 
 
-def randn(*size: Any, generator: Generator | None = None, dtype: Any = None, device: Any = None,
-          requires_grad: bool = False) -> Tensor:
-    """A tensor of shape `size` with normal random numbers of mean 0 and standard deviation 1: `randn(2, 3)` or
+def randn(*args: Any, generator: Generator | None = None, dtype: Any = None, device: Any = None,
+          requires_grad: bool = False, **given: Any) -> Tensor:
+    """A tensor of the given size with normal random numbers of mean 0 and standard deviation 1: `randn(2, 3)` or
     `randn((2, 3))`. NotImplementedError if `dtype` is not a float dtype."""
-    return _finish(_draw("normal", layout_for(size, dtype, device, "randn"), generator, 0.0, 1.0), requires_grad)
+    return _finish(_draw("normal", layout_for(args, dtype, device, "randn", given), generator, 0.0, 1.0), requires_grad)
 
 
 def rand_like(input: Tensor, *, generator: Generator | None = None, dtype: Any = None, device: Any = None,
@@ -284,6 +285,8 @@ def _integers(to: Layout, low: int, high: int, generator: Generator | None) -> A
         fail("randint", "low must be less than high", [low, high])
     if high - low >= 1 << 63 or low < -1 << 63 or high > 1 << 63:
         fail("randint", "low and high must fit int64 and be less than 2^63 apart", [low, high])
+    must_fit("randint", low, to.dtype)
+    must_fit("randint", high - 1, to.dtype)
     bits = bitwise_and(_bits(to, generator), (1 << 63) - 1)
     return cast(add(remainder(bits, high - low), low), to.dtype).array
 
@@ -324,6 +327,7 @@ def randperm(n: int, *, generator: Generator | None = None, dtype: Any = None, d
              requires_grad: bool = False) -> Tensor:
     """The integers 0 .. n - 1 in random order, as a vector; int64 without `dtype`."""
     to = layout_for((n,), INT64 if dtype is None else dtype, device, "randperm")
+    must_fit("randperm", max(n - 1, 0), to.dtype)
     bits, out = _bits(to, generator), alloc(layout(to.device, INT64, to.shape))
     to.device.host.call(_order, out.np, bits.array.np)
     return _finish(out if to.dtype == INT64 else cast_array(out, to.dtype), requires_grad)
@@ -475,6 +479,8 @@ def random_(input: Tensor, *bounds: int, generator: Generator | None = None) -> 
     else:
         limit = min(int(np.iinfo(dtype).max), (1 << 63) - 2) + 1
     low, high = (0, limit) if not bounds else (0, bounds[0]) if len(bounds) == 1 else bounds
+    for bound in (low, high - 1):
+        must_fit("random_", bound, dtype)
     return _overwrite("random_", input, _integers(like_layout(input, INT64, None), low, high, generator))
 
 

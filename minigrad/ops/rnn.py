@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..core.messages import one_dtype
 from ..core.op import Op, op, same_dtypes
 from ..core.shape import INT64, fail, is_float
 from ..core.tensor import Tensor
@@ -388,7 +389,7 @@ def _check_signature(member: Member, given: Inputs, nonlinearity: str, norm: str
             if p.dtype != INT64:
                 fail(name, "lengths must be int64", p, kind=TypeError)
         elif p.dtype != x.dtype:
-            fail(name, "all tensors must have one dtype", [f"x {x}", f"{role} {p}"], "convert with .to(dtype)")
+            fail(name, "all tensors must have one dtype", [f"x {x}", f"{role} {p}"], one_dtype(x.dtype, p.dtype))
     if not is_float(x.dtype):
         fail(name, "x must be floating point", x, "convert with .float()")
 

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from ..core.arrays import mover
+from ..core.messages import unexpected
 from ..core.op import Primitive, parameters
 from ..core.shape import axis_of, broadcast_shapes, fail
 from ..core.tensor import Tensor
@@ -488,8 +489,11 @@ def broadcast_tensors(*tensors: Any) -> tuple[Tensor, ...]:
     return tuple([through(as_expanded, x, shape) for x in given])
 
 
-def contiguous(input: Tensor) -> Tensor:
-    """The tensor itself if its memory is in row-major order, else a copy that is; differentiable."""
+def contiguous(input: Tensor, memory_format: Any = None) -> Tensor:
+    """The tensor itself if its memory is in row-major order, else a copy that is; differentiable. NotImplementedError
+    for a `memory_format`."""
+    if memory_format is not None:
+        unexpected("contiguous", "memory_format", memory_format, ())
     return input if input.array.layout.contiguous else copy.call(input)
 
 

@@ -22,6 +22,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, SupportsFloat, TypeAlias
 
+from ..core.messages import Guarded
 from ..core.modes import mode
 from ..core.tensor import Tensor
 from .optimizer import Optimizer
@@ -86,7 +87,7 @@ def _replayed(step: Callable[..., Any]) -> Callable[..., Any]:
     return wrapper
 
 
-class LRScheduler:
+class LRScheduler(Guarded):
     """Base class of the schedules. A subclass defines `get_lr`.
 
     optimizer   the optimiser whose groups get the rates

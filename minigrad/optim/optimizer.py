@@ -24,7 +24,9 @@ import numpy as np
 
 from ..core.engine import drop_grads
 from ..core.hooks import RemovableHandle
+from ..core.messages import Guarded
 from ..core.modes import enable_grad, mode, no_grad
+from ..core.shape import fail
 from ..core.tensor import Tensor, new_tensor
 from ..devices.base import Device, Kernel
 from ..devices.launch import THREADS, Launch, launch, over, single
@@ -125,7 +127,7 @@ class _Batches:
         self.key, self.flags, self.state, self.count, self.batches = key, flags, state, len(state), batches
 
 
-class Optimizer:
+class Optimizer(Guarded):
     """Base class of the optimisers.
 
     params    an iterable of parameters, of (name, parameter) pairs, or of dicts: groups with options of their own.
@@ -162,9 +164,14 @@ class Optimizer:
         self.state: defaultdict[Any, dict[str, Any]] = defaultdict(dict)
         self.param_groups: list[dict[str, Any]] = []
         self._reset()
+        if not isinstance(params, Iterable):
+            fix = "pass model.parameters()" if hasattr(params, "parameters") else "call it" if callable(params) else ""
+            fail(type(self).__name__, "params must be an iterable of Tensors or dicts", type(params).__name__, fix,
+                 TypeError)
         groups: list[Any] = list(params)
         if not groups:
-            raise ValueError("optimizer got an empty parameter list")
+            raise ValueError("optimizer got an empty parameter list; a generator such as model.parameters() can be "
+                             "read once: call it anew for each optimiser")
         for group in groups if isinstance(groups[0], dict) else [{"params": groups}]:
             self.add_param_group(group)
 

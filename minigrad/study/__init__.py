@@ -15,7 +15,8 @@ def explain(op: Any, *args: Any, **attrs: Any) -> str:
     """Runs `op(*args, **attrs)` and says which path it took (fused kernel, definition or NumPy), why, and what it
     launched.
 
-    >>> print(study.explain(minigrad.layer_norm, x, w, b, normalized_shape=(512,)))
+    >>> from minigrad.ops.norm import layer_norm
+    >>> print(study.explain(layer_norm, x, w, b, normalized_shape=(512,)))
     layer_norm(float32[64, 512], float32[512], float32[512]): fused kernel on cpu
       launches layer_norm_forward_f32
     """

@@ -3,6 +3,7 @@ from importlib import import_module as _import_module
 from typing import TYPE_CHECKING
 from typing import Any as _Any
 
+from ..core.messages import NoAttribute as _NoAttribute
 from . import checkpoint
 
 __all__ = ["checkpoint"]
@@ -14,7 +15,7 @@ else:
         """Imports `utils.data` when it is first used: importing minigrad then does not import the data sets."""
         if name == "data":
             return _import_module(".data", __name__)
-        raise AttributeError(f"module 'minigrad.utils' has no attribute {name!r}")
+        raise _NoAttribute("module 'minigrad.utils'", name, __dir__)
 
 
 def __dir__() -> list[str]:

@@ -319,6 +319,27 @@ def test_gradients_of_batch_norm_in_eval_mode(dtype, bias):
         close(a, b, dtype)
 
 
+def test_the_functions_of_the_package_take_pytorchs_arguments_in_its_order(torch):
+    rng = np.random.default_rng(0)
+    x, w, b = rng.normal(size=(4, 6, 5)).astype("f4"), rng.normal(size=6).astype("f4"), rng.normal(size=6).astype("f4")
+    calls = (lambda lib, x, w, b, mean, var: lib.layer_norm(x, (6, 5), None, None, 1e-3, False),
+             lambda lib, x, w, b, mean, var: lib.layer_norm(x, [5], eps=0.1, cudnn_enable=True),
+             lambda lib, x, w, b, mean, var: lib.rms_norm(x.swapaxes(1, 2), (6,), w, 1e-3),
+             lambda lib, x, w, b, mean, var: lib.group_norm(x, 3, w, b, 1e-3, True),
+             lambda lib, x, w, b, mean, var: lib.batch_norm(x, w, b, mean, var, True, 0.3, 1e-3, True),
+             lambda lib, x, w, b, mean, var: lib.batch_norm(x, None, None, mean, var, False, 0.3, 1e-3, False),
+             lambda lib, x, w, b, mean, var: lib.batch_norm(x, weight=w, bias=b, running_mean=None, running_var=None, training=True, momentum=0.1, eps=1e-5,
+                                                            cudnn_enabled=True),
+             lambda lib, x, w, b, mean, var: lib.instance_norm(x, w, b, mean, var, True, 0.2, 1e-3, True))
+    for call in calls:
+        results = []
+        for lib in (mg, torch):
+            mean, var = lib.zeros(6), lib.ones(6)
+            results.append([call(lib, *map(lib.tensor, (x, w, b)), mean, var), mean, var])
+        for ours, theirs in zip(*results, strict=True):
+            np.testing.assert_allclose(ours.numpy(), theirs.numpy(), rtol=2e-5, atol=2e-5)
+
+
 HALVES = half_dtypes()
 
 
@@ -350,7 +371,7 @@ def test_half_precision_input_with_float32_parameters(dtype, training):
 def test_default_eps_of_rms_norm(dtype):
     """For half precision it is that of float32, as in PyTorch: that of float16 would give 0.032 here."""
     x = mg.full((2, 3), 1e-3).to(dtype)
-    for y in (F.rms_norm(x, (3,)), nn.RMSNorm(3)(x), F.rms_norm(x, (2,), axis=0), mg.rms_norm(x, None, normalized_shape=(3,))):
+    for y in (F.rms_norm(x, (3,)), nn.RMSNorm(3)(x), F.rms_norm(x, (2,), axis=0), mg.rms_norm(x, (3,))):
         assert y.dtype == dtype and (y == mg.tensor(0.9453125).to(dtype)).all()
 
 

@@ -190,7 +190,7 @@ def given_by_name(function: Any) -> str:
     try:
         function(*[Tensor([0.0])] if "input" in inspect.signature(function).parameters else (), unknown=0)
     except TypeError as error:
-        return str(error).partition("; expected ")[2].partition(",")[0]
+        return str(error).partition("; it takes ")[2].partition(",")[0]
     raise AssertionError(f"{function} takes an argument of any name")
 
 
@@ -309,7 +309,8 @@ def package_stub() -> str:
     names = Names("minigrad")
     names.imported("minigrad.core.methods", "Operand")
     modules: tuple[str, ...] = vars(minigrad)["_LAZY_MODULES"]
-    public = [*imported_names(), *[(".", name) for name in modules], (".io", "load"), (".io", "save")]
+    lazy: dict[str, str] = vars(minigrad)["_LAZY_NAMES"]
+    public = [*imported_names(), *[(".", name) for name in modules], *[(module, name) for name, module in lazy.items()]]
     variables, functions = ["bfloat16: np.dtype[Any]"], list[str]()
     for name in sorted(set(dir(minigrad)) - {"bfloat16", *[name for _, name in public]}):
         value = getattr(minigrad, name)

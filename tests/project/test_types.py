@@ -31,6 +31,7 @@ mg.softmax(x, dim=0, axes=1)  # wrong
 mg.exp(x, x)  # wrong
 mg.add("a", x)  # wrong
 mg.layer_norm(x, None, None)  # wrong
+mg.layer_norm(x, (3,), None, None)
 x.grad.sum()  # wrong
 x + "a"  # wrong
 x.to(devise="cpu")  # wrong

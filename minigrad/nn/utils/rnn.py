@@ -9,7 +9,7 @@ import numpy as np
 from ...core.modes import mode
 from ...core.shape import fail
 from ...core.tensor import Tensor, new_tensor
-from ...devices import device as open_device
+from ...devices import open_device
 from ...ops.creation import full
 from ...ops.index import index_select
 from ...ops.join import cat, stack
@@ -229,6 +229,9 @@ def pad_packed_sequence(sequence: PackedSequence, batch_first: bool = False, pad
     Shapes: (steps, batch, *), or with `batch_first` (batch, steps, *). steps is the longest length, or `total_length`;
     ValueError if that is shorter.
     """
+    if not isinstance(sequence, PackedSequence):
+        raise TypeError("[pad_packed_sequence] sequence must be a PackedSequence; got "
+                        f"{type(sequence).__name__}; pack_padded_sequence(input, lengths) makes one")
     sizes = host_batch_sizes(sequence)
     steps = len(sizes)
     if total_length is not None:

@@ -1,0 +1,140 @@
+"""Numbers on their way into tensors: what a dtype cannot hold is refused, what it can hold arrives exactly."""
+import numpy as np
+import pytest
+
+import minigrad as mg
+
+INTEGERS = (mg.uint8, mg.int8, mg.int16, mg.int32, mg.int64)
+inf, nan = float("inf"), float("nan")
+
+
+def _set(index):
+    def door(dtype, number):
+        x = mg.zeros(3, dtype=dtype)
+        x[index(x)] = number
+    return door
+
+
+DOORS = {       # every way in which a Python number becomes an element
+    "full": lambda dtype, n: mg.full((2,), n, dtype=dtype),
+    "full_like": lambda dtype, n: mg.full_like(mg.zeros(2, dtype=dtype), n),
+    "new_full": lambda dtype, n: mg.zeros(2, dtype=dtype).new_full((2,), n),
+    "fill_": lambda dtype, n: mg.zeros(2, dtype=dtype).fill_(n),
+    "copy_": lambda dtype, n: mg.zeros(2, dtype=dtype).copy_(n),
+    "masked_fill": lambda dtype, n: mg.zeros(2, dtype=dtype).masked_fill(mg.tensor([True, False]), n),
+    "masked_fill_": lambda dtype, n: mg.zeros(2, dtype=dtype).masked_fill_(mg.tensor([True, False]), n),
+    "index_fill": lambda dtype, n: mg.zeros(2, dtype=dtype).index_fill(0, mg.tensor([1]), n),
+    "scatter": lambda dtype, n: mg.zeros(2, dtype=dtype).scatter(0, mg.tensor([1]), n),
+    "scatter value": lambda dtype, n: mg.zeros(2, dtype=dtype).scatter(0, mg.tensor([1]), value=n),
+    "pad": lambda dtype, n: mg.nn.functional.pad(mg.zeros(2, dtype=dtype), (1, 0), value=n),
+    "linspace": lambda dtype, n: mg.linspace(0, n, 3, dtype=dtype),
+    "x[0]": _set(lambda x: 0),
+    "x[:2]": _set(lambda x: slice(2)),
+    "x[mask]": _set(lambda x: x == 0),
+    "x[index]": _set(lambda x: mg.tensor([0, 2])),
+}
+DATA = {        # and every way in which nested lists become a tensor
+    "tensor": lambda dtype, n: mg.tensor([[n]], dtype=dtype),
+    "tensor of a number": lambda dtype, n: mg.tensor(n, dtype=dtype),
+    "as_tensor": lambda dtype, n: mg.as_tensor((n,), dtype=dtype),
+    "new_tensor": lambda dtype, n: mg.zeros(2, dtype=dtype).new_tensor([0, n]),
+    "x[:1] = [n]": lambda dtype, n: _set(lambda x: slice(1))(dtype, [n]),
+    "copy_ of a list": lambda dtype, n: mg.zeros(2, dtype=dtype).copy_([0, n]),
+}
+
+
+@pytest.mark.parametrize("door", [*DOORS, *DATA])
+@pytest.mark.parametrize("dtype", INTEGERS, ids=str)
+def test_integers_that_do_not_fit_are_refused(door, dtype):
+    put, limits = {**DOORS, **DATA}[door], np.iinfo(dtype)
+    for number in (limits.max + 1, limits.min - 1, 1 << 63, 1 << 64, 1e40, -1e40, inf, nan, np.float64(1e30)):
+        with pytest.raises(RuntimeError, match=f"must fit {dtype}") as caught:
+            put(dtype, number)
+        assert caught.value.__context__ is None
+    for number in (int(limits.max), int(limits.min), 1.5, True, np.int64(3)):
+        put(dtype, number)
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_no_finite_number_becomes_infinite(door):
+    for dtype, number in ((mg.float32, 1e40), (mg.float32, -1e300), (mg.float16, -1e9), (mg.float16, 70000)):
+        with pytest.raises(RuntimeError, match=f"must fit {dtype}"):
+            DOORS[door](dtype, number)
+    for number in (3.4e38, 1 << 64, -inf) if door != "linspace" else (3.4e38,):
+        DOORS[door](mg.float32, number)
+
+
+def test_where_and_clamp_take_numbers_that_fit():
+    mask = mg.tensor([True, False])
+    for dtype, number in ((mg.uint8, 300), (mg.uint8, -1), (mg.int64, 1 << 63), (mg.float16, -1e9), (mg.float32, 1e40)):
+        x = mg.zeros(2, dtype=dtype)
+        for call in (lambda: mg.where(mask, x, number), lambda: mg.where(mask, number, x), lambda: x.clamp(max=number),     # noqa: B023
+                     lambda: x.clamp(number)):                                                                              # noqa: B023
+            with pytest.raises(RuntimeError, match=f"must fit {dtype}"):
+                call()
+
+
+def test_numbers_are_written_as_they_are():
+    writings = (lambda x, v: x.__setitem__(0, v[0]), lambda x, v: x.__setitem__(slice(2), v), lambda x, v: x.__setitem__(slice(0, 2), tuple(v)),
+                lambda x, v: x.__setitem__(mg.tensor([True, True]), v), lambda x, v: x.__setitem__(mg.tensor([0, 1]), v),
+                lambda x, v: x.__setitem__([0, 1], np.array(v)), lambda x, v: x.copy_(v), lambda x, v: x.__setitem__((..., 0), v[0]))
+    for dtype, values in ((mg.float64, [1.1, 1e300]), (mg.int64, [2**53 + 1, -2**63]), (mg.int64, [2**63 - 1, 0])):
+        for write in writings:
+            x = mg.zeros(2, dtype=dtype)
+            write(x, values)
+            assert x.tolist() in (values, [values[0], 0])
+    x = mg.zeros(2, 2, dtype=mg.float64)
+    x[:] = [[1.1, np.float64(2.2)], [3, mg.tensor(4.4, dtype=mg.float64)]]
+    assert x.tolist() == [[1.1, 2.2], [3.0, 4.4]]
+    x[0] = np.float64(0.1)
+    assert x[0].tolist() == [0.1, 0.1]
+    half = mg.zeros(1, dtype=mg.bool)
+    half[0] = 2.5
+    assert half.tolist() == [True]
+
+
+def test_integers_between_floats_are_exact():
+    assert mg.tensor([2**53 + 1, 5.0], dtype=mg.int64).tolist() == [2**53 + 1, 5]
+    assert mg.tensor([2**64, 0.5], dtype=mg.float64).tolist() == [2.0**64, 0.5]
+    assert mg.tensor([2**64], dtype=mg.float32).tolist() == [2.0**64]
+    assert mg.tensor([2**63], dtype=mg.uint64).tolist() == [2**63]
+    for data in (2**63, [2**63], [2**63, -1], [2**64]):
+        with pytest.raises(RuntimeError, match="must fit int64"):
+            mg.tensor(data)
+    assert mg.tensor([np.uint64(2**63)]).dtype == mg.uint64
+
+
+def test_tensors_and_arrays_are_cast_and_wrap_around():
+    assert mg.tensor([300]).to(mg.int8).tolist() == [44]
+    assert mg.tensor(np.array([300]), dtype=mg.int8).tolist() == [44]
+    x = mg.zeros(1, dtype=mg.uint8)
+    x[0] = mg.tensor(300)
+    assert x.tolist() == [44]
+
+
+def test_ranges_and_random_integers_fit():
+    for call in (lambda: mg.arange(250, 260, dtype=mg.uint8), lambda: mg.arange(-1, 3, dtype=mg.uint8), lambda: mg.randint(250, 300, (5,), dtype=mg.uint8),
+                 lambda: mg.randint_like(mg.zeros(3, dtype=mg.int8), 0, 200), lambda: mg.randperm(300, dtype=mg.uint8), lambda: mg.linspace(0, 300, 3, dtype=mg.uint8),
+                 lambda: mg.zeros(3, dtype=mg.uint8).random_(0, 300), lambda: mg.tril_indices(300, 1, dtype=mg.uint8), lambda: mg.arange(2**63, 2**63 + 2)):
+        with pytest.raises(RuntimeError, match="must fit"):
+            call()
+    assert mg.arange(250, 256, dtype=mg.uint8).tolist() == [*range(250, 256)]
+    assert mg.arange(-1.5, 1.5, dtype=mg.int64).tolist() == [-1, 0]
+    assert mg.randint(0, 256, (1000,), dtype=mg.uint8).max() <= 255
+    assert mg.randperm(256, dtype=mg.uint8).long().sum() == 255 * 128
+
+
+def test_sizes_by_name():
+    x = mg.arange(6, dtype=mg.float64)
+    assert mg.rand(size=(2, 3)).shape == mg.randn(size=(2, 3)).shape == (2, 3) and x.repeat(repeats=(2,)).shape == (12,)
+    assert x.new_zeros(size=(2, 3)).dtype == mg.float64 and x.new_full(size=(2,), fill_value=1.5).tolist() == [1.5, 1.5]
+    assert x.new_tensor(data=[1]).dtype == mg.float64
+    for call in (lambda: x.new_zeros(sizes=2), lambda: x.repeat(repeat=2), lambda: mg.rand(sizes=2), lambda: x.new_full((2,), fill=1)):
+        with pytest.raises(TypeError, match="unexpected keyword argument"):
+            call()
+    other = np.arange(3.0)
+    shared, copied = mg.from_dlpack(other), mg.from_dlpack(other, device="cpu", copy=True)
+    other[0] = 7
+    assert shared.tolist()[0] == 7 and copied.tolist()[0] == 0
+    with pytest.raises(NotImplementedError, match="copy=False"):
+        mg.from_dlpack(other, copy=False)

@@ -1,0 +1,63 @@
+"""Tensors of integers beside Python numbers that their dtype cannot hold: arithmetic wraps around, comparisons compare the values."""
+import operator
+
+import numpy as np
+import pytest
+
+import minigrad as mg
+
+NUMBERS = (300, -1, -129, 256, 2**31, -2**31 - 1, 2**40, 2**63 - 1, -2**63)
+ARITHMETIC = ("add", "sub", "mul", "and_", "or_", "xor", "floordiv", "mod")
+COMPARISONS = ("eq", "ne", "lt", "le", "gt", "ge")
+VALUES = {mg.uint8: [0, 1, 5, 44, 200, 255], mg.int8: [-128, -7, -1, 1, 44, 127], mg.int16: [-2**15, -1, 3, 2**15 - 1], mg.int32: [-2**31, -1, 7, 2**31 - 1]}
+
+
+def wrapped(values, dtype):
+    """Python integers as elements of that dtype."""
+    return np.array([v % (1 << 64) for v in values], np.uint64).astype(dtype).tolist()
+
+
+@pytest.mark.parametrize("dtype", VALUES, ids=str)
+@pytest.mark.parametrize("name", ARITHMETIC)
+def test_arithmetic_wraps_around(name, dtype):
+    function, values = getattr(operator, name), VALUES[dtype]
+    for n in NUMBERS:
+        for _ in range(2):                                  # the second time, plans and constants are known
+            x = mg.tensor(values, dtype=dtype)
+            out = function(x, n)
+            assert out.dtype == dtype and out.tolist() == wrapped([function(v, n) for v in values], dtype)
+            if 0 not in values:
+                assert function(n, x).tolist() == wrapped([function(n, v) for v in values], dtype)
+            x = getattr(operator, "i" + name.rstrip("_"))(x, n) if name not in ("and_", "or_") else getattr(operator, "i" + name[:-1])(x, n)
+            assert x.dtype == dtype and x.tolist() == out.tolist()
+
+
+@pytest.mark.parametrize("dtype", VALUES, ids=str)
+@pytest.mark.parametrize("name", COMPARISONS)
+def test_comparisons_compare_values(name, dtype):
+    function, values = getattr(operator, name), VALUES[dtype]
+    x = mg.tensor(values, dtype=dtype)
+    for n in (*NUMBERS, 2**63, 2**64, -2**70):
+        for _ in range(2):
+            assert function(x, n).tolist() == [function(v, n) for v in values]
+            assert function(n, x).tolist() == [function(n, v) for v in values]
+            assert getattr(mg, name)(x, n).tolist() == [function(v, n) for v in values]
+
+
+def test_shifts_powers_and_numbers_of_numpy():
+    x = mg.tensor([7, 1], dtype=mg.uint8)
+    assert (x << 300).tolist() == [0, 0] and (x >> 300).tolist() == [0, 0]
+    assert (x ** 300).tolist() == [pow(7, 300, 256), 1] and (300 ** x).tolist() == [300**7 % 256, 44]
+    assert (x + np.int64(300)).tolist() == [51, 45] and (x == np.int64(-1)).tolist() == [False, False]
+    assert x.add(x, alpha=300).tolist() == [(7 * 301) % 256, 301 % 256]
+    assert (mg.tensor([1], dtype=mg.int64) + 2**63).tolist() == [1 - 2**63]
+    with pytest.raises(RuntimeError, match="must fit int64"):
+        mg.tensor([1]) + 2**64
+
+
+def test_the_wrapped_sums_are_pytorchs(torch):
+    for name in ("uint8", "int8", "int16", "int32"):
+        ours, theirs = mg.tensor([5, 100], dtype=getattr(mg, name)), torch.tensor([5, 100], dtype=getattr(torch, name))
+        for n in NUMBERS:
+            for function in (operator.add, operator.sub, operator.mul, operator.and_, operator.or_, operator.xor):
+                assert function(ours, n).tolist() == function(theirs, n).tolist() and function(n, ours).tolist() == function(n, theirs).tolist()
