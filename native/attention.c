@@ -349,18 +349,16 @@ static void forward_block(const job *x, const item *at, T *s, const T *strips, c
       })
     weigh(x, out, width, s, v + j * down, down, i, m, j, n, j > 0);
   }
+  V odd = vzero();                                     /* NaN if a row holds inf or NaN */
+  int huge = 0;
   for (int64_t r = 0; r < m; r++) {
     const T part = sum[r] == 0 ? 0 : 1 / sum[r], lse = sum[r] == 0 ? INFINITY : top[r] + vlog(vset(sum[r]))[0];
     x->lse[row0 + r] = lse;
-    V odd = vzero();                                   /* NaN if the row holds inf or NaN */
     EACH_VECTOR(c, k, width,
       const V y = load_n(out + r * width + c, k) * part;
       store_n(out + r * width + c, y, k);
-      odd += y - y;);
-    if (is_huge(top[r]) || (is_masked(x) && vsum(odd) != 0)) {
-      plain_forward(x, at, i + r);
-      continue;
-    }
+      odd = vfma(y, vzero(), odd););
+    huge |= is_huge(top[r]);
     if (!x->weights) continue;
     T *w = x->weights + (row0 + r) * x->keys;
     const int64_t count = seen(x, i + r + 1, 0, x->keys);
@@ -371,6 +369,9 @@ static void forward_block(const job *x, const item *at, T *s, const T *strips, c
     for (int64_t c = count; c < x->keys; c++) w[c] = 0 * part;        /* NaN stays in its whole row */
     if (x->limit) drop(x, at, w, i + r, 0, count);
   }
+  if (__builtin_expect(!huge && !(is_masked(x) && vsum(odd) != 0), 1)) return;
+  for (int64_t r = 0; r < m; r++)
+    if (is_huge(top[r]) || (is_masked(x) && has_nan(out + r * width, width))) plain_forward(x, at, i + r);
 }
 
 static int64_t chunks(const job *x) { return (x->rows + ROWS_PER_THREAD - 1) / ROWS_PER_THREAD; }

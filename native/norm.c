@@ -473,13 +473,7 @@ static void batch_norm_strips(void *context, int64_t begin, int64_t end) {
       a->var[c] = (T)(var = s.m2 / s.n);
     }
     const double rstd = 1 / sqrt(var + a->eps);
-    if (a->rstd) {
-      a->rstd[c] = (T)rstd;
-      if (out_of_range((T)rstd)) {
-        plain_batch_norm(a, c);
-        continue;
-      }
-    }
+    if (a->rstd) a->rstd[c] = (T)rstd;
     scale_strips(a->y + c * inner, a->x + c * inner, (T)mean, (T)(a->weight ? rstd * a->weight[c] : rstd),
                  a->bias ? a->bias[c] : 0, a->batch, stride, inner);
   }
@@ -583,9 +577,6 @@ static void batch_norm_columns(void *context, int64_t begin, int64_t end) {
     spread(rstd, channels, inner);
     spread(shift, channels, inner);
     scale_columns(a->y + c * inner, a->x + c * inner, mean, rstd, shift, a->batch, stride, channels * inner);
-    if (a->rstd && some_out_of_range(a->rstd + c, channels))
-      for (int64_t i = 0; i < channels; i++)
-        if (out_of_range(a->rstd[c + i])) plain_batch_norm(a, c + i);
   }
 }
 
@@ -595,6 +586,8 @@ static void batch_norm(batch_norm_args *a) {
     const int64_t many = column_channels(a->inner), units = (a->channels + many - 1) / many;
     mg_parallel(units, grain(units, a->batch * a->inner * many), batch_norm_columns, a);
   }
+  for (int64_t c = 0; a->rstd && a->batch * a->inner && c < a->channels; c++)
+    if (out_of_range(a->rstd[c])) plain_batch_norm(a, c);
 }
 
 void FN(batch_norm_forward)(T *y, T *mean, T *var, T *rstd, const T *x, const T *weight, const T *bias, int64_t batch,
@@ -636,10 +629,6 @@ static void batch_norm_back_strips(void *context, int64_t begin, int64_t end) {
     const T *gy = a->gy + c * inner, *x = a->x + c * inner;
     const V m = vset(a->mean[c]);
     double sum = 0, sum_d = 0;
-    if (!a->var && out_of_range(a->rstd[c])) {
-      plain_batch_norm_back(a, c);
-      continue;
-    }
     if (needs_sums(a))
       EACH_BLOCK(b, i, strips, length, a->batch, inner,
         const T *g = gy + b * stride + i;
@@ -731,8 +720,6 @@ static void batch_norm_back_columns(void *context, int64_t begin, int64_t end) {
     if (a->var) column_back(a->gx + c * inner, gy, x, mean, c1, c2, rstd, a->batch, stride, 1, n);
     else column_back(a->gx + c * inner, gy, x, mean, c1, c2, rstd, a->batch, stride, 0, n);
   }
-  for (int64_t c = begin * many; !a->var && c < MIN(end * many, a->channels); c++)
-    if (out_of_range(a->rstd[c])) plain_batch_norm_back(a, c);
 }
 
 static void batch_norm_back(batch_norm_back_args *a) {
@@ -742,6 +729,8 @@ static void batch_norm_back(batch_norm_back_args *a) {
     const int64_t many = column_channels(a->inner), units = (a->channels + many - 1) / many;
     mg_parallel(units, grain(units, a->batch * a->inner * many), batch_norm_back_columns, a);
   }
+  for (int64_t c = 0; !a->var && a->batch * a->inner && c < a->channels; c++)
+    if (out_of_range(a->rstd[c])) plain_batch_norm_back(a, c);
 }
 
 void FN(batch_norm_backward)(T *gx, T *gweight, T *gbias, const T *gy, const T *x, const T *mean, const T *rstd,
