@@ -84,10 +84,11 @@ def _copies(out: Layout, pieces: list[tuple[Layout, Layout, int]], full: bool) -
                 move(y, offset, a)
             return y
         return run
-    tables = [(offset, elementwise_plan(inside, source)) for inside, source, offset in pieces]
-    steps = [(offset, table.ptr) for offset, table in tables]
+    pairs = dict.fromkeys((inside, source) for inside, source, _ in pieces)        # equal pieces share a table
+    tables = {pair: elementwise_plan(*pair) for pair in pairs}
+    steps = [(offset, tables[inside, source].ptr) for inside, source, offset in pieces]
 
-    def launch(*arrays: Array, tables: list = tables) -> Array:         # keeps the tables alive
+    def launch(*arrays: Array, tables: dict = tables) -> Array:         # keeps the tables alive
         y = alloc(out)
         start, call = y.ptr, kernel.call
         for (offset, walk), a in zip(steps, arrays):                    # noqa: B905 (one step for each array)
