@@ -12,42 +12,56 @@
 // The plain loop, for each row:  mean = sum(x) / n;  var = sum((x - mean)^2) / n;  then y. The fast one gives a row to
 // a warp or a block, which keeps it in registers: Row, in common.cuh.
 #if IS_REAL
-// mean = first + offset and 1 / sqrt(variance + eps) of a row; without `centred` first and offset are 0
-__device__ __forceinline__ T row_statistics(const Row &x, bool centred, double eps, T &first, T &offset) {
+// mean = first + offset and 1 / sqrt(variance + eps) of a row, of which the elements are multiplied by `unit`; without
+// `centred` first and offset are 0
+__device__ __forceinline__ T statistics_in(const Row &x, bool centred, double eps, T unit, T &first, T &offset) {
   first = offset = 0;
   Sum s;
   if (centred) {
-    first = x.p[0];
-    x.each([&](int64_t, T v) { s.add(v - first); });
+    first = x.p[0] * unit;
+    x.each([&](int64_t, T v) { s.add(v * unit - first); });
     offset = row_sum(s.value()) / x.n;
   }
   Sum q;
-  x.each([&](int64_t, T v) { v = (v - first) - offset; q.add(v * v); });
-  return inverse_root(row_sum(q.value()) / x.n + (T)eps);
+  x.each([&](int64_t, T v) { v = (v * unit - first) - offset; q.add(v * v); });
+  return inverse_root(row_sum(q.value()) / x.n + (T)(eps * unit * unit));
+}
+// `unit` is 1, unless squares leave the range of T: then a power of 2 that makes the largest element 1 to 2.
+__device__ __forceinline__ T row_statistics(const Row &x, bool centred, double eps, T &first, T &offset, T &unit) {
+  const T edge = sizeof(T) == 4 ? T(0x1p60) : T(0x1p500);
+  unit = 1;
+  T r = statistics_in(x, centred, eps, unit, first, offset);
+  if (r > 1 / edge && r < edge) return r;
+  T m = 0;
+  x.each([&](int64_t, T v) { m = Largest::of(fabs(v), m); });
+  m = row_max(m);
+  if (!(m > 0 && m < T(INFINITY))) return r;
+  unit = exp2(-floor(log2(m)));
+  return statistics_in(x, centred, eps, unit, first, offset);
 }
 
 KERNEL(layer_norm_forward)(T *y, T *mean, T *rstd, const T *x, const T *weight, const T *bias, int64_t rows, int64_t n,
                            double eps) {
   EACH_ROW(row, rows) {
     const Row of(x + row * n, n);
-    T first, offset;
-    const T r = row_statistics(of, true, eps, first, offset);
+    T first, offset, unit;
+    const T r = row_statistics(of, true, eps, first, offset, unit);
     T *to = y + row * n;
     of.each([&](int64_t j, T v) {
-      to[j] = ((v - first) - offset) * r * (weight ? weight[j] : T(1)) + (bias ? bias[j] : T(0));
+      to[j] = ((v * unit - first) - offset) * r * (weight ? weight[j] : T(1)) + (bias ? bias[j] : T(0));
     });
-    if (threadIdx.x == 0) mean[row] = first + offset, rstd[row] = r;
+    if (threadIdx.x == 0) mean[row] = (first + offset) / unit, rstd[row] = r * unit;
   }
 }
 
 KERNEL(rms_norm_forward)(T *y, T *rstd, const T *x, const T *weight, int64_t rows, int64_t n, double eps) {
   EACH_ROW(row, rows) {
     const Row of(x + row * n, n);
-    T first, offset;
-    const T r = row_statistics(of, false, eps, first, offset);
+    T first, offset, unit;
+    const T r = row_statistics(of, false, eps, first, offset, unit);
     T *to = y + row * n;
-    of.each([&](int64_t j, T v) { to[j] = v * r * (weight ? weight[j] : T(1)); });
-    if (threadIdx.x == 0) rstd[row] = r;
+    of.each([&](int64_t j, T v) { to[j] = v * unit * r * (weight ? weight[j] : T(1)); });
+    if (threadIdx.x == 0) rstd[row] = r * unit;
   }
 }
 
@@ -239,16 +253,16 @@ KERNEL(group_norm_forward)(T *y, T *mean, T *rstd, const T *x, const T *weight, 
   const int64_t n = cpg * inner;
   EACH_ROW(row, batch * groups) {
     const Row of(x + row * n, n);
-    T first, offset;
-    const T r = row_statistics(of, true, eps, first, offset);
+    T first, offset, unit;
+    const T r = row_statistics(of, true, eps, first, offset, unit);
     const int64_t channel = row % groups * cpg;
     T *to = y + row * n;
     of.each([&](int64_t j, T v) {
       const int64_t c =
           channel + (n <= 0x7fffffff ? quotient((uint32_t)j, (uint32_t)inner) : quotient((uint64_t)j, (uint64_t)inner));
-      to[j] = ((v - first) - offset) * r * (weight ? weight[c] : T(1)) + (bias ? bias[c] : T(0));
+      to[j] = ((v * unit - first) - offset) * r * (weight ? weight[c] : T(1)) + (bias ? bias[c] : T(0));
     });
-    if (threadIdx.x == 0) mean[row] = first + offset, rstd[row] = r;
+    if (threadIdx.x == 0) mean[row] = (first + offset) / unit, rstd[row] = r * unit;
   }
 }
 

@@ -30,6 +30,9 @@ def test_layer_and_rms_norm(suffix, order):
             for g, v in list(zip(got, want, strict=True))[:sum(a is not None for a in (gx, gw, gb))]:
                 np.testing.assert_allclose(g, v, rtol=1e-4 if suffix == "f32" else 1e-12, atol=1e-3 if suffix == "f32" else 1e-11)
         compare(f"rms_norm_forward_{suffix}", y, stat, x, w, rows, n, 1e-5)
+        huge = x * t(1e30 if suffix == "f32" else 1e250)                    # their squares overflow
+        compare(f"layer_norm_forward_{suffix}", y, stat, stat, huge, w, b, rows, n, 1e-5, ulps=64)
+        compare(f"rms_norm_forward_{suffix}", y, stat, huge, w, rows, n, 1e-5, ulps=64)
         args = [x * 0, w * 0, partial, gy, x, rstd.astype(t), w, rows, n]
         for g, v in list(zip(launch(mg.device("cuda"), f"rms_norm_backward_{suffix}", args),
                              launch(mg.device("cpu"), f"rms_norm_backward_{suffix}", args), strict=True))[:2]:
