@@ -27,19 +27,17 @@ def backward(tensors: Tensor | Sequence[Tensor], grad_tensors: Tensor | Sequence
     tensors       a tensor or several
     grad_tensors  the gradient of each, of its shape; None for a tensor with one element means 1
     retain_graph  keeps what was saved for backward, so that the same graph can be used again
-    create_graph  must stay False, else RuntimeError; `autograd.grad` gives gradients that can be differentiated
+    create_graph  records the gradients, so that they can be differentiated. `.grad` and its leaf then refer to each
+                  other: a reference cycle, of which a warning is given; `autograd.grad` makes none
     inputs        the leaves that get gradients (default: all)
 
         autograd.backward([loss_a, loss_b])         # the same as (loss_a + loss_b).backward()
     """
-    if create_graph:
-        raise RuntimeError("[autograd.backward] backward() never builds a graph; got create_graph=True; "
-                           "use autograd.grad(..., create_graph=True)")
     roots = [tensors] if isinstance(tensors, Tensor) else list(tensors)
     given: list[Tensor | None] = [None] * len(roots)
     if grad_tensors is not None:
         given = [grad_tensors] if isinstance(grad_tensors, Tensor) else list(grad_tensors)
-    engine.backward(roots, given, bool(retain_graph), [inputs] if isinstance(inputs, Tensor) else inputs)
+    engine.backward(roots, given, retain_graph, [inputs] if isinstance(inputs, Tensor) else inputs, create_graph)
 
 if not TYPE_CHECKING:
     def __getattr__(name: str) -> None:

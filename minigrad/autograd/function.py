@@ -23,6 +23,7 @@ from functools import wraps
 from inspect import signature
 from typing import TYPE_CHECKING, Any
 
+from ..core import inplace
 from ..core.modes import mode, no_grad
 from ..core.op import stale
 from ..core.shape import fail, is_float
@@ -53,6 +54,7 @@ class FunctionCtx:
         self._saved: tuple[Any, ...] = ()
         self._version = 0
         self._not_differentiable: tuple[Tensor, ...] = ()
+        self._dirty: tuple[Tensor, ...] = ()            # inputs that forward changed in place
         self._materialize = True
         self._outputs: dict[int, Any] = {}              # index -> (array, requires a gradient)
         self._sealed = False                            # has forward ended?
@@ -79,9 +81,9 @@ class FunctionCtx:
         self._materialize = value
 
     def mark_dirty(self, *tensors: Tensor) -> None:
-        """Not supported: raises NotImplementedError. A `Function` must not change its inputs in place."""
-        raise NotImplementedError(f"[{self._name}] mark_dirty is not supported: differentiable functions do not change "
-                                  "their inputs; return a new tensor")
+        """Marks inputs that `forward` changed in place. Each of them must be returned, and becomes that output: `apply`
+        returns the input itself. RuntimeError for a leaf that requires gradients."""
+        self._dirty = tensors
 
     def save_for_forward(self, *tensors: Tensor | None) -> None:
         """Not supported: raises NotImplementedError. There is no forward-mode differentiation."""
@@ -251,33 +253,58 @@ class Function:
         if not several and result is not None and not isinstance(result, Tensor):
             raise TypeError(f"[{cls.__name__}] forward must return a Tensor or a tuple; "
                             f"got {type(result).__name__} at index 0")
+        dirty = {id(t) for t in ctx._dirty}
+        if not dirty <= {id(o) for o in outputs}:
+            fail(cls.__name__, "every tensor of mark_dirty must be returned by forward", f"{len(dirty)} tensors marked")
         if not recording:
-            return tuple([_plain(o, args) for o in outputs]) if several else _plain(result, args)
-        return cls._record(ctx, args, needs, outputs, several)
+            made = [o if id(o) in dirty else _plain(o, args) for o in outputs]
+        else:
+            made = cls._record(ctx, args, needs, outputs, several, dirty)
+        return tuple(made) if several else made[0]
 
     @classmethod
     def _record(cls, ctx: FunctionCtx, args: tuple[Any, ...], needs: tuple[bool, ...], outputs: list[Any],
-                several: bool) -> Any:
+                several: bool, dirty: set[int]) -> list[Any]:
         refused = {id(t) for t in ctx._not_differentiable}
         differentiable = [isinstance(o, Tensor) and is_float(o.dtype) and id(o) not in refused for o in outputs]
+        for t in ctx._dirty:
+            inplace.check(cls.__name__, t)
         ctx._seal(outputs, differentiable)
+        ctx._dirty = ()
         if not any(differentiable):
-            return tuple([_plain(o, args) for o in outputs]) if several else _plain(outputs[0], args)
+            return [o if id(o) in dirty else _plain(o, args) for o in outputs]
         edges = tuple([edge_of(a) if need else None for a, need in zip(args, needs, strict=True)])
-        saved, attrs = (ctx, None) if ctx._saved else ((), {"context": ctx})
-        if not several:
-            return new_tensor(outputs[0].array, recorded(cls._op, edges, outputs[0].layout, saved, attrs=attrs))
         none = outputs[differentiable.index(True)].layout       # any layout: for outputs that are no tensors
         layouts: Any = tuple([o.layout if isinstance(o, Tensor) else none for o in outputs])
-        node = recorded(cls._op, edges, layouts, saved, attrs=attrs)
-        made: dict[int, Tensor] = {}            # a tensor that forward returns twice comes out as one
-        return tuple([made.setdefault(id(o), new_tensor(o.array, Slot(node, i, o.layout))) if d else _plain(o, args)
-                      for i, (o, d) in enumerate(zip(outputs, differentiable, strict=True))])
+        saved, attrs = (ctx, None) if ctx._saved else ((), {"context": ctx})
+        node = recorded(cls._op, edges, layouts if several else layouts[0], saved, attrs=attrs)
+        made: dict[int, Any] = {}               # a tensor that forward returns twice comes out as one
+        for i, (o, d) in enumerate(zip(outputs, differentiable, strict=True)):
+            edge: Any = Slot(node, i, o.layout) if several and d else node
+            if id(o) not in made:
+                if id(o) in dirty:
+                    inplace.rebind(o, edge)
+                made[id(o)] = o if id(o) in dirty else _result(o, edge, args) if d else _plain(o, args)
+        return [made[id(o)] for o in outputs]
+
+
+def _result(output: Tensor, edge: Any, args: tuple[Any, ...]) -> Tensor:
+    """An output in the graph."""
+    return _closed(new_tensor(output.array, edge), args)
 
 
 def _plain(value: Any, args: tuple[Any, ...]) -> Any:
     """An output outside of the graph. If `forward` returned an argument, this is a tensor with the argument's array."""
-    return new_tensor(value.array, None) if isinstance(value, Tensor) and any(value is a for a in args) else value
+    if not isinstance(value, Tensor):
+        return value
+    return _closed(new_tensor(value.array, None) if any(value is a for a in args) else value, args)
+
+
+def _closed(output: Tensor, args: tuple[Any, ...]) -> Tensor:
+    """The output. In the memory of an argument, it must not be changed in place where recording is on."""
+    if mode.grad and any(isinstance(a, Tensor) and a.array.block is output.array.block for a in args):
+        output.source = inplace.CUSTOM
+    return output
 
 
 class _Once:

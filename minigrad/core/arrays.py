@@ -85,7 +85,7 @@ def copy_array(to: Array, source: Array) -> None:
             fail("copy_", "the source must broadcast to the target's shape", [to.layout, source.layout])
         written_once("copy_", to.layout)
         move = remember(_copies, key, mover(to.layout, source.layout))
-    if source.storage is to.storage and (source.layout is not to.layout or source.ptr != to.ptr):
+    if source.block is to.block and (source.layout is not to.layout or source.ptr != to.ptr):
         return copy_array(to, contiguous_copy(source))      # they may overlap: copy first
     move(to, 0, source)
 

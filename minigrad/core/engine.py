@@ -11,6 +11,7 @@ from heapq import heappop, heappush
 from operator import attrgetter
 from sys import getrefcount
 from typing import Any
+from warnings import warn
 
 from ..devices.base import Device
 from ..devices.memory import Array, Buffer, Layout
@@ -200,7 +201,7 @@ def _refuse_freed(node: Node) -> None:
          "", "pass retain_graph=True to the first backward(), or detach() what comes from the step before")
 
 
-def backward(tensors: Sequence[Variable], gradients: Sequence[Variable | None], retain_graph: bool = False,
+def backward(tensors: Sequence[Variable], gradients: Sequence[Variable | None], retain_graph: bool | None = None,
              inputs: Sequence[Variable] | None = None, create_graph: bool = False) -> None:
     """Adds the gradients of `tensors` to `.grad` of the leaves that they are computed from, or of `inputs`.
 
@@ -215,7 +216,11 @@ def backward(tensors: Sequence[Variable], gradients: Sequence[Variable | None], 
     owners: dict[Edge, Variable] = {}
     for t in chosen:
         owners.setdefault(edge_of(t), t)
-    results = walk(roots, start, create_graph, retain_graph or create_graph, None if inputs is None else list(owners))
+    if create_graph:
+        warn("[backward] with create_graph=True a leaf and its .grad refer to each other, a reference cycle that keeps "
+             "memory; use autograd.grad, or set .grad to None afterwards", stacklevel=3)
+    retain = create_graph if retain_graph is None else retain_graph
+    results = walk(roots, start, create_graph, retain, None if inputs is None else list(owners))
     recorder, hooked = mode.recorder, post_hooks.tables
     before = set_recording(create_graph) if hooked or create_graph else None
     try:
@@ -244,7 +249,9 @@ def _deposit(leaf: Variable, g: Variable, create_graph: bool, taken: set[int]) -
             functions.accumulate(_outside(leaf._grad), _outside(g))
         return
     array = g.array
-    if not create_graph:
+    if create_graph:
+        g = functions.clone(g)
+    else:
         # a hook may have kept the gradient that it was given
         if hooks.tables or type(array) is not Buffer or id(array) in taken or getrefcount(array) > _LONE:
             g = functions.clone(_outside(g))

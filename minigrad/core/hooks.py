@@ -67,6 +67,10 @@ class HookTable:
         """Registers the hook of `retain_grad`: one for each edge."""
         self._table(edge)[_LAST] = function
 
+    def release(self, edge: Any) -> None:
+        """Removes that hook."""
+        del edge._hooks[self][_LAST]
+
     def retains(self, edge: Any) -> bool:
         """Has it such a hook?"""
         return id(edge) in self.tables and _LAST in edge._hooks[self]

@@ -46,7 +46,8 @@ def parameters(function: Callable) -> tuple[list[str], list[str]]:
 def stale(name: str, node: Node | None = None) -> None:
     """Raises because a saved tensor was changed in place."""
     fail(name + " backward", "a tensor that the derivative needs was changed in place since the forward pass"
-         f"{located(node)}", "", "make the change out of place, or before the tensor is used")
+         f"{located(node)}: it has been modified by an inplace operation", "",
+         "make the change out of place, or before the tensor is used")
 
 
 class Documented:
@@ -394,14 +395,18 @@ class Op(Documented):
         for t in inputs:
             if t is not None:
                 version += t.array.version
-        if version != node.version:
-            stale(self.name, node)
+        changed = version != node.version
         for a in saved if isinstance(saved, tuple) else (saved,):       # what the forward made was new then: version 0
-            if type(a) is Buffer and a.version and all([t is None or t.array is not a for t in inputs]):
+            own = type(a) is Buffer and all([t is None or t.array is not a for t in inputs])
+            if own and a.version or changed and not own and a is not None:
                 stale(self.name, node)
-        results = None if plan.backward is None else plan.backward(saved, _gradient_arrays(node, g), needs)
+        results = None
+        if plan.backward is not None and not (changed and mode.grad):       # only the definition needs all inputs
+            results = plan.backward(saved, _gradient_arrays(node, g), needs)
         gs = g if type(g) is list else [g]
         if results is None:
+            if changed:
+                stale(self.name, node)
             return derived(self.definition, inputs, node.attrs, gs, needs, mode.grad)
         if mode.grad:
             return self.grad_op.record(inputs, gs, node.attrs, results)

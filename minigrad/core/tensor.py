@@ -14,7 +14,7 @@ import numpy as np
 
 from ..devices.base import Device
 from ..devices.memory import Array, Layout
-from . import engine
+from . import engine, inplace
 from .display import host_values, html, text
 from .engine import functions
 from .gradient import Gradients
@@ -184,15 +184,18 @@ class Tensor(Gradients, Methods):
 
     @property
     def data(self) -> Tensor:
-        """A tensor on the same memory, outside the graph. Assigning a tensor replaces the memory."""
-        return new_tensor(self.array, None)
+        """A tensor on the same memory, outside the graph. Assigning a tensor replaces the memory.
+
+        Changes through it are not counted in `_version`: a backward that saved this tensor uses the changed values.
+        """
+        return new_tensor(inplace.untied(self.array, 0), None)
 
     @data.setter
     def data(self, value: Tensor) -> None:
         if self._requires_grad and not is_float(value.array.layout.dtype):
             fail("data", "a tensor that requires gradients needs floating-point data", value.array.layout,
                  "convert with .float()")
-        self.array = value.array
+        self.array = inplace.untied(value.array, self.array.version)
         type(mode).bindings += 1
 
     def detach(self) -> Tensor:
@@ -200,7 +203,9 @@ class Tensor(Gradients, Methods):
         return new_tensor(self.array, None)
 
     def detach_(self) -> Tensor:
-        """Cuts this tensor itself off from the graph. Returns it."""
+        """Cuts this tensor itself off from the graph. Returns it. RuntimeError for a view."""
+        if getattr(self, "source", None) is not None:
+            fail("detach_", "a view cannot be detached in place", self.array.layout, "use detach()")
         self.node, self._requires_grad = None, False
         return self
 
@@ -213,20 +218,22 @@ class Tensor(Gradients, Methods):
                  "convert with .float()")
         if not requires_grad and self.node is not None:
             fail("requires_grad_", "only a leaf can stop requiring gradients", self.array.layout, "use detach()")
+        wanted = requires_grad and not self._requires_grad
         self._requires_grad = requires_grad or self.node is not None
+        if wanted:
+            inplace.follow(self, {})
         return self
 
     def backward(self, gradient: Tensor | None = None, retain_graph: bool | None = None, create_graph: bool = False,
                  inputs: Any = None) -> None:
         """Adds d(self)/d(leaf) to `.grad` of every leaf behind this tensor (or of `inputs`). It starts from `gradient`,
-        of this tensor's shape; a one-element tensor needs none. The graph is freed, unless `retain_graph`.
+        of this tensor's shape; a one-element tensor needs none. The graph is freed, unless `retain_graph` (by default
+        as `create_graph`). `create_graph` records the gradients: see `autograd.backward`.
         """
-        if create_graph:
-            fail("backward", "backward() never builds a graph", "create_graph=True",
-                 "use autograd.grad(..., create_graph=True), which returns gradients that can be differentiated again")
         if gradient is not None and not isinstance(gradient, Tensor):
             gradient = functions.as_tensor(gradient)
-        engine.backward([self], [gradient], bool(retain_graph), [inputs] if isinstance(inputs, Tensor) else inputs)
+        engine.backward([self], [gradient], retain_graph, [inputs] if isinstance(inputs, Tensor) else inputs,
+                        create_graph)
 
     # ---- values ----
 
@@ -325,10 +332,10 @@ def new_tensor(array: Array, node: Any) -> Tensor:
 
 
 def writable(op: str, t: Tensor) -> None:
-    """Refuses an in-place change that the tape would not see."""
+    """Refuses a tensor of the graph where a result is written into a tensor that is given: it is not recorded."""
     if mode.grad and t.requires_grad:
-        fail(op, "in-place changes of tensors in a graph are not differentiable", t.array.layout,
-             "use the out-of-place form (x = x + y; where(...); cat(...)), or wrap the change in `with no_grad()`")
+        fail(op, "out= is not differentiable, but a tensor requires a gradient", t.array.layout,
+             "use the form without out=, or wrap it in `with no_grad()`")
 
 
 def bump(t: Tensor) -> Tensor:

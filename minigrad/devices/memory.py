@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable
 from operator import index
 from typing import TYPE_CHECKING, Any, Protocol
+from weakref import ref
 
 import numpy as np
 
@@ -110,19 +111,40 @@ def layout(device: Device, dtype: np.dtype, shape: tuple[int, ...], strides: tup
     return found
 
 
+_DEAD: ref = ref(set())              # a weak reference to nothing
+
+
 class Block:
     """One piece of memory, which its `Buffer` gives back to the free list `home`.
 
     `np` is the contiguous array over it (only views of it are handed out), `root` the object that owns the bytes; every
     view refers to `root`. `lone` is the reference count of `root` while nothing outside the block refers to it, and -1
-    for blocks that are never pooled.
+    for blocks that are never pooled. `view` is a weak reference to the last tensor that was made as a view of this
+    memory; `kept` has those that were alive when a later one was made.
     """
 
-    __slots__ = ("np", "root", "ptr", "home", "lone")
+    __slots__ = ("np", "root", "ptr", "home", "lone", "view", "kept", "room")
 
     def __init__(self, array: Any, root: Any, ptr: int, home: list[Block]) -> None:
         self.np, self.root, self.ptr, self.home = array, root, ptr, home
         self.lone = -1          # `_fresh` sets that of pooled blocks
+        self.view: ref = _DEAD
+        self.kept: list[ref] = []
+        self.room = 64          # with so many in `kept`, the dead ones are dropped
+
+    def keep(self) -> None:
+        """Keeps the weak reference to the last view: it is alive. Most are dropped before the next is made."""
+        kept = self.kept
+        while kept and kept[-1]() is None:
+            kept.pop()
+        if len(kept) >= self.room:
+            kept[:] = [view for view in kept if view() is not None]
+            self.room = 64 + 2 * len(kept)
+        kept.append(self.view)
+
+    def views(self) -> list[Any]:
+        """The tensors that are views of this memory, in the order in which they were made."""
+        return [view for view in [r() for r in (*self.kept, self.view)] if view is not None]
 
 
 class Array:
@@ -174,10 +196,14 @@ class External(Array):
 
 
 class View(Array):
-    """Another layout of the memory of `owner`, which it keeps alive, and whose version it shares."""
+    """Another layout of the memory of `owner`, which it keeps alive, and whose version it shares.
 
-    __slots__ = ("owner",)
+    `plan` is the plan of the op that made it, None if it was made without recording.
+    """
+
+    __slots__ = ("owner", "plan")
     owner: Array
+    plan: Any
 
     @property
     def storage(self) -> Array:
@@ -241,6 +267,7 @@ def view(array: Array, to: Layout, offset: int = 0) -> View:
     v.ptr = array.ptr + offset
     v.block = array.block
     v.owner = array.storage
+    v.plan = None
     return v
 
 

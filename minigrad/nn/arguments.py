@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from ..core.inplace import change, involved
 from ..core.messages import warn
-from ..core.modes import mode, no_grad
 from ..core.shape import fail
-from ..core.tensor import Tensor, new_tensor
+from ..core.tensor import Tensor
 from ..devices.base import Device
 
 Size = int | Sequence[int]                      # one number for all spatial dimensions, or one for each
@@ -57,25 +57,12 @@ def checked_reduction(reduction: str) -> str:
 def write_back(name: str, input: Tensor, op: Callable[..., Tensor], *args: Any, **options: Any) -> Tensor:
     """What `inplace=True` does: `op(input, *args, **options)` is written into the memory of `input`, which is returned.
 
-    If `input` is recorded, the op is recorded on a copy of the old values, and `input` becomes the op's result in the
-    graph. What other ops saved of `input` before is stale from then on, as in PyTorch. A leaf that requires gradients
-    raises RuntimeError, a view of a recorded tensor NotImplementedError.
+    In a graph, `input` becomes the op's result. What other ops saved of `input` before is stale from then on, as in
+    PyTorch. RuntimeError for a leaf that requires gradients.
     """
-    if not (mode.grad and input.requires_grad):
-        return input.copy_(op(input, *args, **options))
-    if input.node is None:
-        fail(name, "inplace=True cannot change a leaf that requires gradients", input.array.layout,
-             "use inplace=False, or no_grad()")
-    if input.array.storage is not input.array:
-        raise NotImplementedError(f"[{name}] inplace=True changes a view of a tensor that is being recorded; "
-                                  "use inplace=False, or clone()")
-    with no_grad():
-        before = input.clone()
-    out = op(new_tensor(before.array, input.node), *args, **options)
-    with no_grad():
-        input.copy_(out)
-    input.node = out.node
-    return input
+    if involved(input):
+        return change(name, input, lambda old: op(old, *args, **options))
+    return input.copy_(op(input, *args, **options))
 
 
 def sizes_of(value: Size, dims: int, name: str = "", argument: str = "") -> tuple[int, ...]:

@@ -16,13 +16,13 @@ from types import FunctionType
 from typing import Any
 
 from ..core.engine import functions
+from ..core.inplace import change, involved
 from ..core.messages import guarded
-from ..core.modes import mode
 from ..core.op import Op
-from ..core.tensor import Tensor, writable
+from ..core.tensor import Tensor
 from . import convert, creation, math, reduce, view
 from .dispatch import binary_in_place, described
-from .elementwise import Elementwise, is_operand
+from .elementwise import Elementwise, check_target, is_operand
 
 functions.add = math.add.call
 functions.accumulate = math.accumulate
@@ -123,24 +123,31 @@ def _bind(public: dict[str, Any], inplace: set[str], methods: dict[str, Any]) ->
 
 
 def in_place(name: str, function: Any) -> Callable:
-    """The method `name_`: writes into its first argument what `function` computes; not recorded."""
-    if isinstance(function, Elementwise):
-        binary = binary_in_place(function) if len(function.inputs) == 2 else None
+    """The method `name_`: writes into its first argument what `function` computes."""
+    table = isinstance(function, Elementwise)
+
+    def general(input: Tensor, *others: Any, **options: Any) -> Tensor:
+        if involved(input, *others, *options.values()) if options else involved(input, *others):
+            def pure(old: Tensor) -> Tensor:
+                result = function(*[old if t is input else t for t in (input, *others)], **options)
+                check_target(name + "_", input.array.layout, result.array.layout)
+                return result
+            reads = options or not table or function.saves_first((input, *others))
+            return change(name + "_", input, pure, bool(reads))
+        if table:
+            return function.into(input, input, *others, **options)
+        return math.copy.into(input, function(input, *others, **options))
+
+    method = general
+    if table and len(function.inputs) == 2:
+        binary = binary_in_place(function, general)
 
         def method(input: Tensor, *others: Any, **options: Any) -> Tensor:
-            if options or binary is None:
-                return function.into(input, input, *others, **options)
-            return binary(input, *others)
-    else:
-        def method(input: Tensor, *others: Any, **options: Any) -> Tensor:
-            for t in (input, *others) if mode.grad else ():
-                if isinstance(t, Tensor):
-                    writable(name + "_", t)
-            return math.copy.into(input, function(input, *others, **options))
+            return general(input, *others, **options) if options else binary(input, *others)
     shown = _signature(function) if isinstance(function, Elementwise) else None
     if shown is None:
         method.__wrapped__ = function           # type: ignore[attr-defined]  # inspect.signature follows it when asked
-    return described(method, f"{name}_", f"`{name}`, written into the tensor itself; not differentiable.", shown)
+    return described(method, f"{name}_", f"`{name}`, written into the tensor itself, and returns it.", shown)
 
 
 __all__: list[str] = []

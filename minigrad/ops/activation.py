@@ -130,7 +130,7 @@ def tanh(input: Tensor) -> Tensor:
 
 # ---- piecewise linear ------------------------------------------------------------------------------------------------
 
-@activation(floats_only=False)
+@activation(saves="output", floats_only=False)
 def relu(input: Tensor) -> Tensor:
     """max(x, 0); the gradient at 0 is 0 (Nair and Hinton 2010). RuntimeError for bools."""
     return where(le(input, 0), 0 if not is_float(input.dtype) else 0.0, input)

@@ -22,9 +22,10 @@ from ..devices import memory
 from ..devices.memory import Array, Layout, alloc, layout
 from ..devices.plan import Plan, elementwise_plan, host_plan
 from .arguments import axes, existing_axis, hashable, named, sizes
-from .dispatch import bind, constant, planner, through
+from .dispatch import constant
 from .math import copy, where
 from .take import add_at, take_at
+from .through import bind, planner, through
 from .view import as_expanded, as_moved, as_narrowed, as_reshaped, place_op, ravel, reshape_op, view_op, window_op
 
 __all__ = ["unfold", "tril", "triu", "flip", "fliplr", "flipud", "roll", "rot90", "repeat", "tile", "pad",

@@ -21,9 +21,9 @@ from ..devices.base import KernelTable, NoKernel
 from ..devices.memory import Array, Layout, alloc, layout
 from ..devices.plan import reduce_plan
 from .arguments import whole
-from .dispatch import through
 from .math import add
 from .matmul import matmul
+from .through import through
 from .view import as_matrix_transpose, as_reshaped, place_op, windowed
 
 Sizes = tuple[int, ...]

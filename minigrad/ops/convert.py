@@ -10,14 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from ..core.arrays import CASTS, copy_array, prepare_cast
+from ..core.arrays import CASTS, prepare_cast
 from ..core.engine import functions
+from ..core.inplace import overwrite
 from ..core.messages import unexpected
 from ..core.modes import mode
 from ..core.op import Primitive
 from ..core.shape import BOOL, fail, is_float, promote, scalar_type
 from ..core.shape import result_type as result_type_of
-from ..core.tensor import Tensor, bump, writable
+from ..core.tensor import Tensor
 from ..devices import open_device
 from ..devices.base import Device
 from ..devices.launch import by_plan, launch
@@ -159,28 +160,22 @@ def given(value: Any, to: Layout, op: str) -> Tensor:
 
 def copy_(input: Tensor, src: Any, non_blocking: bool = False) -> Tensor:
     """Overwrites the values with those of `src`, broadcast and converted, and returns the tensor itself. `src` may be
-    array-like. Not recorded: while gradients are recorded, tensors that require a gradient are refused."""
+    array-like."""
     if not isinstance(src, Tensor):
         src = given(src, input.array.layout, "copy_")
-    for t in (input, src) if mode.grad else ():
-        writable("copy_", t)
     if src.device is not input.device:
         src = src.to(open_device(input.device))
-    copy_array(input.array, src.array)
-    return bump(input)
+    return overwrite("copy_", input, src.array, src)
 
 
 def fill_(input: Tensor, value: Any) -> Tensor:
-    """Overwrites all values with one number, or with the value of a 0-d tensor, and returns the tensor itself. Not
-    recorded: while gradients are recorded, a tensor that requires a gradient is refused."""
-    writable("fill_", input)
+    """Overwrites all values with one number, or with the value of a 0-d tensor, and returns the tensor itself."""
     to = input.array.layout
     if isinstance(value, Tensor):
         if value.array.layout.ndim:
             fail("fill_", "value must be a number or a 0-d tensor", value.array.layout, "use copy_")
         return copy_(input, value)
-    copy_array(input.array, constant(value, to.dtype, to.device, "fill_").array)
-    return bump(input)
+    return overwrite("fill_", input, constant(value, to.dtype, to.device, "fill_").array)
 
 
 def zero_(input: Tensor) -> Tensor:

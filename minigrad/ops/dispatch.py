@@ -6,22 +6,21 @@ its pool without a call of `alloc`: measured, that is worth 75 to 90 ns of the 1
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache, wraps
+from functools import wraps
 from inspect import Parameter, signature
 from typing import Any
 
 import numpy as np
 
-from ..core.half import Wide
 from ..core.modes import mode, paused
-from ..core.op import Op, Primitive, complete, registry
+from ..core.op import Op, complete, registry
 from ..core.shape import fail
 from ..core.tape import recorded
 from ..core.tensor import Tensor, new_tensor
 from ..devices.base import Device
-from ..devices.memory import Array, Buffer, Layout, View, alloc
-from ..devices.plan import Plan, remember
-from .arguments import fits, hashable, must_fit
+from ..devices.memory import Buffer, View, alloc
+from ..devices.plan import remember
+from .arguments import fits, must_fit
 
 _new = object.__new__
 _PLAIN = frozenset((float, int, bool))
@@ -197,8 +196,8 @@ def ternary(op: Any) -> Callable[[Any, Any, Any], Any]:
     return call
 
 
-def binary_in_place(op: Any) -> Callable[[Any, Any], Any]:
-    """`input op= other` of two tensors, after the first time."""
+def binary_in_place(op: Any, general: Callable[..., Any]) -> Callable[[Any, Any], Any]:
+    """`input op= other` of two tensors outside the graph, after the first time; else `general`."""
     plans = op.plans
 
     def call(input: Any, other: Any) -> Any:
@@ -210,9 +209,10 @@ def binary_in_place(op: Any) -> Callable[[Any, Any], Any]:
         except (AttributeError, KeyError):
             call_kernel = None
         if call_kernel is None:
-            return op.into(input, input, other)
-        if plan.layout is not to or (input._requires_grad or other._requires_grad) and mode.grad or x.block is y.block:
-            return op.into(input, input, other)
+            return general(input, other)
+        if (plan.layout is not to or (input._requires_grad or other._requires_grad) and mode.grad or x.block is y.block
+                or type(x) is View and x.plan is None):
+            return general(input, other)
         call_kernel(x.ptr, x.ptr, y.ptr, plan.walk)
         x.storage.version += 1
         return input
@@ -365,75 +365,6 @@ def activation_with_numbers(op: Op, saves_output: bool) -> Callable[..., Tensor]
     shown = signature(op.definition)
     either = [p.replace(kind=Parameter.POSITIONAL_OR_KEYWORD) for p in shown.parameters.values()]
     call.__signature__ = shown.replace(parameters=either)       # type: ignore[attr-defined]
-    return call
-
-
-# ---- views, and primitives of one input ---------------------------------------------------------------------------
-
-def planner(plan: Callable[..., Any]) -> Callable[..., Any]:
-    """Remembers what `plan(layout, *args)` decided."""
-    return lru_cache(maxsize=4096, typed=True)(plan)
-
-
-def bind(op: Primitive, x: Layout, **attrs: Any) -> Plan:
-    """The plan of `op` for one signature."""
-    return op.plan((x,), attrs)
-
-
-def through(decide: Callable[..., Plan], t: Tensor, *args: Any) -> Tensor:
-    """Runs the plan that `decide(layout, *args)` gives, and records it."""
-    try:
-        a = t.array
-        plan = decide(a.layout, *args)
-        op, offset = plan.op, plan.offset
-    except (AttributeError, TypeError):
-        plan = None                                 # type: ignore[assignment]
-    if plan is None:                                # half precision; an argument that cannot be a key, or is wrong
-        if not isinstance(t, Tensor):
-            raise TypeError(f"[{decide.__name__.strip('_')}] expected a Tensor; got {type(t).__name__}")
-        a = t.array
-        plan = decide(a.layout, *[hashable(value) for value in args])
-        if type(plan) is Wide:
-            return plan.at((t,), plan.attrs)
-        op, offset = plan.op, plan.offset
-    array: Array
-    if offset is None:
-        array = plan.run(a)                         # type: ignore[misc]
-    else:
-        array = v = _new(View)
-        v.layout = plan.layout
-        v.ptr = a.ptr + offset
-        v.block = a.block
-        v.owner = a.owner if type(a) is View else a
-    if t._requires_grad and op.records and (not paused or mode.grad):
-        if op.keeps:
-            return op.record(plan, (t,), array)
-        out = _new(Tensor)
-        out.node = recorded(op, (t.node or t,), plan.layout, _NOTHING, 0, None, plan.attrs)
-        out._requires_grad = True
-    else:
-        out = _new(Tensor)
-        out.node = None
-        out._requires_grad = False
-    out.array = array
-    out._grad = None
-    return out
-
-
-def indexed(op: Primitive) -> Callable[..., Tensor]:
-    """`op(x, index, *attributes)` in one look-up, for a primitive that saves its index."""
-    plans, names = op.plans, op.attributes
-
-    def call(x: Tensor, index: Tensor, *values: int) -> Tensor:
-        a, i = x.array, index.array
-        plan = plans.get((a.layout, i.layout, *values))
-        if plan is None:
-            plan = op.plan((a.layout, i.layout), dict(zip(names, values, strict=True)))
-        array = plan.run(a, i)                      # type: ignore[misc]
-        if x._requires_grad and (not paused or mode.grad):
-            edges = (x.node or x, None)
-            return new_tensor(array, recorded(op, edges, plan.layout, (None, index), i.version, None, plan.attrs))
-        return new_tensor(array, None)
     return call
 
 

@@ -15,10 +15,10 @@ from typing import Any
 from ..core.half import rounds_once
 from ..core.shape import axis_of, fail
 from ..core.tensor import Tensor
-from .dispatch import through
 from .math import mul
 from .matmul import matmul
 from .reduce import sum_op
+from .through import through
 from .view import as_expanded, as_permuted, as_reshaped, diagonal
 
 __all__ = ["inner", "einsum", "tensordot"]

@@ -279,12 +279,17 @@ class Elementwise(Primitive):
         if plan is None:
             written_once(self.name + "_", to)
             plan = remember(self.plans, key, self._prepare_into(*key))
-        shared = any([a.storage is place.storage and (a.layout is not to or a.ptr != place.ptr) for a in arrays])
+        shared = any([a.block is place.block and (a.layout is not to or a.ptr != place.ptr) for a in arrays])
         if plan.layout is to and plan.kernel is not None and not shared:
             plan.kernel.call(place.ptr, *[a.ptr for a in arrays], plan.walk)
         else:                                               # the result is made aside, then copied
             copy_array(place, self.run(self.plan(key[1:], {}), arrays))
         return bump(target)
+
+    def saves_first(self, inputs: tuple[Any, ...]) -> bool:
+        """Does the gradient of these inputs use the first one?"""
+        return any([0 in self.saves.get(i, ()) and isinstance(t, Tensor) and t._requires_grad
+                    for i, t in enumerate(inputs)])
 
     def _prepare_into(self, to: Layout, *layouts: Layout) -> Plan:
         plan = self.plan(layouts, {})

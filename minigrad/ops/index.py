@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
+from math import prod
 from typing import Any, NoReturn
 
 import numpy as np
@@ -16,6 +17,7 @@ import numpy as np
 from ..core.arrays import copy_array
 from ..core.engine import functions
 from ..core.half import rounds_once
+from ..core.inplace import change, check, involved, overwrite
 from ..core.modes import mode, no_grad
 from ..core.op import Primitive
 from ..core.shape import BOOL, INT64, axis_of, broadcast_shapes, fail
@@ -23,7 +25,7 @@ from ..core.tensor import Tensor, bump, new_tensor
 from ..devices.memory import Layout, alloc, layout
 from .arguments import existing_axis, position, whole
 from .convert import cast, given
-from .dispatch import bind, constant, planner, through
+from .dispatch import constant
 from .math import add, copy, eq, mul
 from .math import where as choose
 from .reduce import amax
@@ -41,6 +43,7 @@ from .take import (
     scatter_op,
     take_at,
 )
+from .through import bind, exact_planner, through
 from .view import as_expanded, as_permuted, as_reshaped, window_op, windowed, zeros_on
 
 __all__ = ["where", "gather", "scatter", "scatter_add", "index_select", "index_add", "index_copy", "index_fill",
@@ -431,7 +434,7 @@ def _sliced(start: Any, stop: Any, step: Any, n: int) -> tuple[int, int, int]:
     return (places.start if places else 0), places.step, len(places)
 
 
-@planner
+@exact_planner
 def _item(x: Layout, i: int) -> Any:
     """Planner of `x[i]`."""
     if not x.ndim:
@@ -439,7 +442,7 @@ def _item(x: Layout, i: int) -> Any:
     return bind(window_op, x, key=(position(i, x.shape[0], "index", 0), *[whole(n) for n in x.shape[1:]]))
 
 
-@planner
+@exact_planner
 def _basic(x: Layout, entries: tuple) -> Any:
     """Planner of `x[entries]` with ints, (start, stop, step), None and Ellipsis."""
     return bind(window_op, x, key=_key(x, entries))
@@ -467,8 +470,14 @@ def _key(x: Layout, entries: tuple) -> tuple:
     return tuple(key)
 
 
+def _is_number(e: Any) -> bool:
+    """Is it a 0-d tensor or array of integers? A value of uint8 is a mask, as PyTorch treats it."""
+    return isinstance(e, (Tensor, np.ndarray)) and not e.ndim and e.dtype.kind in "iu" and e.dtype != np.uint8
+
+
 def _plain_entries(index: tuple) -> tuple | None:
-    """The index as entries that `_basic` takes, if it is a basic index; else None."""
+    """The index as entries that `_basic` takes, if it is a basic index; else None. A 0-d index tensor counts as its
+    value; a recorded step cannot read it, and takes elements by it instead."""
     entries: list[Any] = []
     for e in index:
         kind = type(e)
@@ -479,7 +488,7 @@ def _plain_entries(index: tuple) -> tuple | None:
             if type(start) not in _INT_OR_NONE or type(stop) not in _INT_OR_NONE or type(step) not in _INT_OR_NONE:
                 start, stop, step = _bound(start), _bound(stop), _bound(step)
             entries.append((start, stop, step))
-        elif isinstance(e, np.integer):
+        elif isinstance(e, np.integer) or mode.recorder is None and _is_number(e):
             entries.append(int(e))
         else:
             return None
@@ -487,8 +496,9 @@ def _plain_entries(index: tuple) -> tuple | None:
 
 
 def getitem(input: Tensor, index: Any) -> Tensor:
-    """`input[index]`, as in NumPy and PyTorch. Numbers, slices (with positive steps), None and ... give a view; with
-    index tensors, lists or masks the result is a copy. Differentiable. IndexError if an index is out of range."""
+    """`input[index]`, as in NumPy and PyTorch. Numbers (0-d index tensors too), slices (with positive steps), None and
+    ... give a view; with other index tensors, lists or masks the result is a copy. Differentiable. IndexError if an
+    index is out of range."""
     kind = type(index)
     if kind is int:
         return through(_item, input, index)
@@ -623,28 +633,50 @@ def _checked_parts(parts: list[Part], shape: tuple[int, ...]) -> tuple[list[Tens
 
 def setitem(input: Tensor, index: Any, value: Any) -> None:
     """`input[index] = value`, in place: `value` (a tensor, a number, array-like) is broadcast and converted;
-    RuntimeError for numbers that the dtype cannot hold. Not recorded: while gradients are recorded, RuntimeError if
-    `input` or `value` requires one."""
+    RuntimeError for numbers that the dtype cannot hold."""
     have = input.array.layout
-    if mode.grad and (input.requires_grad or isinstance(value, Tensor) and value.requires_grad):
-        fail("setitem", "writing into a tensor is not differentiable", have,
-             "use where(mask, value, x), cat, scatter, index_add or index_copy, which return a new tensor, "
-             "or write under `with no_grad()`")
     value = value.to(have.device) if isinstance(value, Tensor) else given(value, have, "setitem")
+    recording = involved(input, value)
+    if recording:
+        check("setitem", input)
     if isinstance(index, tuple) and len(index) > 1:
         # 0-d index tensors are read as numbers: for them `_advanced` would return a copy, and the write would go there
         index = tuple([e.item() if isinstance(e, Tensor) and not e.ndim and e.dtype.kind in "iu" else e for e in index])
-    with no_grad():
-        entries = _plain_entries(index if isinstance(index, tuple) else (index,))
-        if entries is not None:
-            target = through(_basic, input, entries)
-            copy_array(target.array, _trimmed(value, target.array.layout.shape).array)
-        elif not _fill(input, index, value):
-            x, axis, ndims, at = _advanced(input, index if isinstance(index, tuple) else (index,))
-            shape = x.array.layout.shape
-            value = _trimmed(value, shape[:axis] + at.array.layout.shape + shape[axis + ndims:])
-            have.device.host.call(_put(axis, shape[axis:axis + ndims]), x.array.np, at.array.np, value.array.np)
-    bump(input)
+    entries = _plain_entries(index if isinstance(index, tuple) else (index,))
+    if entries is not None:
+        target = through(_basic, input, entries)
+        value = _trimmed(value, target.array.layout.shape)
+        overwrite("setitem", target, value.array, value)
+    elif recording:
+        _put_recorded(input, index, value)
+    else:
+        with no_grad():
+            if not _fill(input, index, value):
+                x, axis, ndims, at = _advanced(input, index if isinstance(index, tuple) else (index,))
+                shape = x.array.layout.shape
+                value = _trimmed(value, shape[:axis] + at.array.layout.shape + shape[axis + ndims:])
+                have.device.host.call(_put(axis, shape[axis:axis + ndims]), x.array.np, at.array.np, value.array.np)
+        bump(input)
+
+
+def _put_recorded(input: Tensor, index: Any, value: Tensor) -> None:
+    """`input[index] = value` in the graph, where the index has index tensors or masks."""
+    mask = _one_number(input, index, value)
+    if mask is not None:
+        change("setitem", input, lambda old: where(mask, cast(through(as_reshaped, value, ()), old.dtype), old), False)
+        return
+    x, axis, ndims, at = _advanced(input, index if isinstance(index, tuple) else (index,))
+    shape = x.array.layout.shape
+    lead, trail, count = shape[:axis], shape[axis + ndims:], at.array.layout.size
+    rows = (*lead, *at.array.layout.shape, *trail)
+    source = through(as_reshaped, through(as_expanded, _trimmed(value, rows), rows), (*lead, count, *trail))
+    source = cast(source, x.dtype)
+    where_to = _each_row(through(as_reshaped, at, (count,)), axis, source.array.layout.shape)
+
+    def put(old: Tensor) -> Tensor:
+        flat = through(as_reshaped, old, (*lead, prod(shape[axis:axis + ndims]), *trail))
+        return through(as_reshaped, scatter_op(flat, where_to, source, dim=axis), shape)
+    change("setitem", x, put)
 
 
 def delitem(input: Tensor, index: Any) -> NoReturn:
@@ -664,20 +696,26 @@ def _trimmed(value: Tensor, shape: tuple[int, ...]) -> Tensor:
     return through(as_reshaped, value, given)
 
 
-def _fill(x: Tensor, index: Any, value: Tensor) -> bool:
-    """x[mask] = number, without reading where the mask is True. False if the index is not a mask, or value not one
-    number."""
+def _one_number(x: Tensor, index: Any, value: Tensor) -> Tensor | None:
+    """The mask of x[mask] = number, in a shape that broadcasts against x. None if the index is not a mask, or the value
+    not one number."""
     if isinstance(index, tuple) or value.array.layout.size != 1 or not isinstance(index, (Tensor, np.ndarray)):
-        return False
+        return None
     have, mask = x.array.layout, _as_index(index, x.array.layout.device)
     if not isinstance(mask, Tensor):
-        return False
+        return None
     over = mask.array.layout
     if over.dtype != BOOL or over.shape != have.shape[:over.ndim]:
-        return False
-    mask = through(as_reshaped, mask, over.shape + (1,) * (have.ndim - over.ndim))
-    copy_array(x.array, where(mask, cast(through(as_reshaped, value, ()), have.dtype), x).array)
-    return True
+        return None
+    return through(as_reshaped, mask, over.shape + (1,) * (have.ndim - over.ndim))
+
+
+def _fill(x: Tensor, index: Any, value: Tensor) -> bool:
+    """x[mask] = number, without reading where the mask is True. False if that is not what is asked for."""
+    mask = _one_number(x, index, value)
+    if mask is not None:
+        copy_array(x.array, where(mask, cast(through(as_reshaped, value, ()), x.dtype), x).array)
+    return mask is not None
 
 
 def _put(axis: int, sizes: tuple[int, ...]) -> Callable[..., None]:

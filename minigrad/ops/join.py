@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..core.arrays import mover
+from ..core.inplace import register
 from ..core.messages import not_a_tensor
 from ..core.modes import mode, paused
 from ..core.op import Primitive, same_device
@@ -25,7 +26,7 @@ from ..devices.memory import Array, Layout, alloc, layout
 from ..devices.plan import Plan, elementwise_plan, remember
 from .arguments import existing_axis, respelled, whole
 from .convert import cast
-from .dispatch import through
+from .through import through
 from .view import as_narrowed, as_reshaped, atleast_1d, atleast_2d, atleast_3d, window_rule, windowed, zeros_on
 
 __all__ = ["cat", "concat", "concatenate", "stack", "hstack", "vstack", "dstack", "row_stack", "column_stack", "split",
@@ -308,6 +309,14 @@ def _unbind_reference(x: Any, *, sizes: tuple[int, ...], dim: int) -> Any:
     return tuple(np.moveaxis(x, dim, 0))
 
 
+def _pieces(op: Primitive, t: Tensor, **attrs: Any) -> tuple[Tensor, ...]:
+    """The views of `t` that a cut makes."""
+    plan = op.plan((t.array.layout,), attrs)
+    made: tuple[Tensor, ...] = op.finish(plan, (t,), plan.run(t.array))
+    register(made, t, plan)
+    return made
+
+
 @lru_cache(maxsize=1024)
 def _even(n: int, size: int) -> tuple[int, ...]:
     """The sizes of the pieces when n elements are cut into pieces of `size`."""
@@ -326,11 +335,11 @@ def split(tensor: Tensor, split_size_or_sections: int | Sequence[int], dim: int 
         fail("split", "needs at least one dimension", x)
     a = axis_of(dim, x.ndim, "split")
     if isinstance(split_size_or_sections, (tuple, list)):
-        return _split(tensor, sizes=tuple([operator.index(n) for n in split_size_or_sections]), dim=a)
+        return _pieces(_split, tensor, sizes=tuple([operator.index(n) for n in split_size_or_sections]), dim=a)
     size = operator.index(split_size_or_sections)       # type: ignore[arg-type]
     if size < 0 or size == 0 and x.shape[a]:
         fail("split", "the split size must be positive", [x, f"split_size {size}"])
-    return _split(tensor, sizes=_even(x.shape[a], builtins.max(size, 1)), dim=a)
+    return _pieces(_split, tensor, sizes=_even(x.shape[a], builtins.max(size, 1)), dim=a)
 
 
 def split_with_sizes(input: Tensor, split_sizes: Sequence[int], dim: int = 0) -> tuple[Tensor, ...]:
@@ -346,8 +355,8 @@ def chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
     if operator.index(chunks) < 1:
         fail("chunk", "chunks must be positive", chunks)
     if x.shape[a] == 0:
-        return _split(input, sizes=(0,) * chunks, dim=a)
-    return _split(input, sizes=_even(x.shape[a], -(-x.shape[a] // chunks)), dim=a)
+        return _pieces(_split, input, sizes=(0,) * chunks, dim=a)
+    return _pieces(_split, input, sizes=_even(x.shape[a], -(-x.shape[a] // chunks)), dim=a)
 
 
 def tensor_split(input: Tensor, indices_or_sections: int | Sequence[int] | Tensor, dim: int = 0) -> tuple[Tensor, ...]:
@@ -366,7 +375,7 @@ def tensor_split(input: Tensor, indices_or_sections: int | Sequence[int] | Tenso
         if indices_or_sections < 1:
             fail("tensor_split", "the number of sections must be positive", indices_or_sections)
         small, more = divmod(n, indices_or_sections)
-        return _split(input, sizes=(small + 1,) * more + (small,) * (indices_or_sections - more), dim=a)
+        return _pieces(_split, input, sizes=(small + 1,) * more + (small,) * (indices_or_sections - more), dim=a)
     # each piece is a slice: indices that are out of order or out of range give empty or overlapping pieces
     edges = [0, *[operator.index(i) for i in indices_or_sections]]
     bounds = [slice(low, high).indices(n) for low, high in zip(edges, [*edges[1:], n], strict=True)]
@@ -377,4 +386,4 @@ def unbind(input: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
     """A tuple of the elements along `dim`, each without that dimension: views."""
     x = input.array.layout
     a = existing_axis(dim, x.ndim, "unbind")
-    return _unbind(input, sizes=(1,) * x.shape[a], dim=a)
+    return _pieces(_unbind, input, sizes=(1,) * x.shape[a], dim=a)

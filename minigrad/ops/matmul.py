@@ -19,9 +19,9 @@ from ..devices.base import KernelTable, NoKernel
 from ..devices.memory import Array, Layout, alloc, layout
 from ..devices.plan import Plan, host_plan, reduce_plan, view_strides
 from .creation import as_tensor
-from .dispatch import through
 from .math import add, copy, mul
 from .reduce import sum_op
+from .through import through
 from .view import as_matrix_transpose, as_reshaped
 
 __all__ = ["matmul", "mm", "bmm", "mv", "dot", "vdot", "outer", "addmm", "addmv", "addbmm", "baddbmm",

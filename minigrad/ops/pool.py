@@ -21,9 +21,9 @@ from ..core.shape import INT64, fail, is_float
 from ..core.tensor import Tensor
 from ..devices.base import KernelTable, NoKernel
 from ..devices.memory import Array, Layout, alloc, layout
-from .dispatch import through
 from .math import add, div, gt, logical_or, ne, where
 from .take import take_at
+from .through import through
 from .view import as_expanded
 
 __all__: list[str] = []

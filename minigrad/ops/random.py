@@ -17,13 +17,14 @@ from typing import Any
 
 import numpy as np
 
-from ..core.arrays import cast_array, contiguous_copy, copy_array, written_once
+from ..core.arrays import cast_array, contiguous_copy, written_once
 from ..core.half import finfo, rounds_once, widened
+from ..core.inplace import overwrite
 from ..core.modes import mode
 from ..core.op import FusedPlan, Primitive, op
 from ..core.shape import BOOL, FLOAT32, FLOAT64, INT64, fail, is_float
 from ..core.tape import recorded
-from ..core.tensor import Tensor, bump, new_tensor, writable
+from ..core.tensor import Tensor, new_tensor
 from ..devices import open_device
 from ..devices.base import Device, KernelTable, NoKernel
 from ..devices.launch import Rule, ceil_div, launch, over, single
@@ -436,15 +437,13 @@ def multinomial(input: Tensor, num_samples: int, replacement: bool = False, *,
 # ---- in place --------------------------------------------------------------------------------------------------------
 
 def _overwrite(name: str, input: Tensor, values: Array) -> Tensor:
-    """Overwrites the values of `input`, unless it is in a graph or its elements share memory."""
-    writable(name, input)
+    """Overwrites the values of `input`, unless its elements share memory."""
     written_once(name, input.array.layout)
-    copy_array(input.array, values)
-    return bump(input)
+    return overwrite(name, input, values)
 
 
 def uniform_(input: Tensor, from_: float = 0.0, to: float = 1.0, *, generator: Generator | None = None) -> Tensor:
-    """Overwrites the values with uniform random numbers, from_ <= x < to; returns the tensor itself. Not recorded."""
+    """Overwrites the values with uniform random numbers, from_ <= x < to; returns the tensor itself."""
     if not from_ <= to:
         fail("uniform_", f"expects to return a [from, to) range, but found from={from_} > to={to}")
     values = _draw("uniform", like_layout(input, None, None), generator, float(from_), float(to))
@@ -452,7 +451,7 @@ def uniform_(input: Tensor, from_: float = 0.0, to: float = 1.0, *, generator: G
 
 
 def normal_(input: Tensor, mean: float = 0.0, std: float = 1.0, *, generator: Generator | None = None) -> Tensor:
-    """Overwrites the values with normal random numbers and returns the tensor itself. Not recorded."""
+    """Overwrites the values with normal random numbers and returns the tensor itself."""
     if std < 0:
         fail("normal_", f"expects std >= 0.0, but found std {std}")
     values = _draw("normal", like_layout(input, None, None), generator, float(mean), float(std))
@@ -461,7 +460,7 @@ def normal_(input: Tensor, mean: float = 0.0, std: float = 1.0, *, generator: Ge
 
 def bernoulli_(input: Tensor, p: Any = 0.5, *, generator: Generator | None = None) -> Tensor:
     """Overwrites the values with 1 (with probability `p`, a number or a tensor of probabilities) and 0, and returns the
-    tensor itself. Not recorded."""
+    tensor itself."""
     if isinstance(p, Tensor):
         return _overwrite("bernoulli_", input, bernoulli(p, generator=generator).array)
     events = _events(input.array.layout, check_probability("bernoulli_", p), generator)
@@ -470,7 +469,7 @@ def bernoulli_(input: Tensor, p: Any = 0.5, *, generator: Generator | None = Non
 
 def random_(input: Tensor, *bounds: int, generator: Generator | None = None) -> Tensor:
     """Overwrites the values with random integers and returns the tensor itself: `random_(to)` 0 <= x < to,
-    `random_(from, to)` from <= x < to, `random_()` integers from 0 on that the dtype holds exactly. Not recorded."""
+    `random_(from, to)` from <= x < to, `random_()` integers from 0 on that the dtype holds exactly."""
     dtype = input.array.layout.dtype
     if dtype == BOOL:
         limit = 2
@@ -486,7 +485,7 @@ def random_(input: Tensor, *bounds: int, generator: Generator | None = None) -> 
 
 def exponential_(input: Tensor, lambd: float = 1.0, *, generator: Generator | None = None) -> Tensor:
     """Overwrites the values with exponentially distributed random numbers, density lambd e^(-lambd x), and returns the
-    tensor itself. Not recorded."""
+    tensor itself."""
     if not lambd > 0:
         fail("exponential_", f"expects lambda > 0.0, but found lambda={lambd}")
     return _overwrite("exponential_", input, mul(log1p(neg(_unit(input, generator))), -1 / lambd).array)

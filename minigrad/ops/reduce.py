@@ -1,6 +1,6 @@
 """Reductions over any axes, running sums and products.
 
-Read `core/op.py` and `dispatch.py` (`planner`, `bind`, `through`) first. `reduction` makes a primitive over `axes`; the
+Read `core/op.py` and `through.py` (`planner`, `bind`, `through`) first. `reduction` makes a primitive over `axes`; the
 functions below it turn `dim` and `dtype` into its arguments. The kernels are in native/reduce.c and ops/reduce.cu: they
 walk an operand of any strides by a plan. Products and variance differ from the textbook formula so that their
 derivatives are right for all values.
@@ -31,7 +31,7 @@ from ..devices.plan import Plan, elementwise_plan, host_plan, reduce_plan
 from .arguments import respelled, whole
 from .arrange import flip
 from .convert import cast
-from .dispatch import bind, constant, planner, through
+from .dispatch import constant
 from .elementwise import Elementwise, is_operand
 from .formula import clamp
 from .join import cat_op
@@ -58,6 +58,7 @@ from .math import (
     where,
 )
 from .take import for_caller, gather_at
+from .through import bind, planner, through
 from .view import as_expanded, as_reshaped, permute, windowed
 
 __all__ = ["sum", "nansum", "mean", "nanmean", "prod", "amax", "amin", "aminmax", "max", "min", "argmax",

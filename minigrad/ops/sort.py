@@ -18,10 +18,10 @@ from ..devices.base import Kernel
 from ..devices.memory import Array, Layout, alloc, layout
 from ..devices.plan import Plan, not_half
 from .arguments import whole
-from .dispatch import bind, planner, through
 from .math import copy
 from .reduce import argmax_op, extent
 from .take import for_caller, gather_at, reads_to_host
+from .through import bind, planner, through
 from .view import as_reshaped, windowed
 
 __all__ = ["sort", "argsort", "msort", "topk", "kthvalue", "cummax", "cummin", "unique", "unique_consecutive",

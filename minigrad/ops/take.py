@@ -27,8 +27,8 @@ from ..devices.launch import Launch, launch, over, threads_for
 from ..devices.memory import Array, Layout, alloc, layout
 from ..devices.plan import Plan, not_half
 from .convert import cast
-from .dispatch import bind, indexed, through
 from .math import add, eq, where
+from .through import bind, indexed, through
 from .view import as_expanded, window_op, windowed, zeros_on
 
 # ---- checks ----------------------------------------------------------------------------------------------------------

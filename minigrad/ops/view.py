@@ -2,7 +2,7 @@
 
 A view has the memory of its input and another layout (shape, strides, offset), so no kernel runs. A *planner* is a
 cached function of the input's layout and the arguments: it decides once per signature what a call does. `through` runs
-the plan and records it. Read first `planner`, `bind` and `through` in dispatch.py, then `view_op`, `reshape` and
+the plan and records it. Read first `planner`, `bind` and `through` in through.py, then `view_op`, `reshape` and
 `permute` here.
 
 The primitives: `reshape` (may copy), `permute`, `expand`, `window` (basic indexing), `diagonal`, `alias`. The gradients
@@ -26,8 +26,9 @@ from ..core.tensor import Tensor
 from ..devices.memory import Array, Layout, alloc, contiguous_strides, layout
 from ..devices.plan import Plan, view_plan, view_strides
 from .arguments import axes, existing_axis, infer_shape, named, position, sizes, whole
-from .dispatch import bind, constant, planner, through
+from .dispatch import constant
 from .math import copy
+from .through import bind, exact_planner, planner, through
 
 __all__ = ["reshape", "view", "view_as", "reshape_as", "permute", "transpose", "swapaxes", "swapdims", "t",
            "movedim", "moveaxis", "expand", "expand_as", "broadcast_to", "broadcast_tensors", "squeeze",
@@ -84,7 +85,7 @@ def _prepare_reshape(x: Layout, *, shape: tuple[int, ...]) -> Plan:
     return Plan(run, out, "copies: the strides do not allow a view")
 
 
-@planner
+@exact_planner
 def as_reshaped(x: Layout, shape: tuple[int, ...]) -> Plan:
     """Planner: `reshape` to a shape that is known to fit."""
     return bind(reshape_op, x, shape=shape)
@@ -127,7 +128,11 @@ def reshape(input: Tensor, *args: Any, **given: Any) -> Tensor:
     >>> minigrad.arange(6).reshape(2, -1).shape
     Size([2, 3])
     """
-    return through(_reshape_to, input, *(named(args, given, "shape", "reshape") if given else args))
+    if given:
+        args = named(args, given, "shape", "reshape")
+    if len(args) == 2:                              # a call with a star takes 90 ns more
+        return through(_reshape_to, input, args[0], args[1])
+    return through(_reshape_to, input, *args)
 
 
 @planner
@@ -159,7 +164,7 @@ def reshape_as(input: Tensor, other: Tensor) -> Tensor:
     return through(_reshape_to, input, other.array.layout.shape)
 
 
-@planner
+@exact_planner
 def _ravel(x: Layout) -> Plan:
     """Planner of `ravel`."""
     return bind(reshape_op, x, shape=(x.size,))
@@ -268,7 +273,7 @@ def _permute_rule(x: Layout, *, axes: tuple[int, ...]) -> tuple[Layout, int]:
     return layout(x.device, x.dtype, tuple([x.shape[a] for a in axes]), tuple([x.strides[a] for a in axes])), 0
 
 
-@planner
+@exact_planner
 def as_permuted(x: Layout, axes: tuple[int, ...]) -> Plan:
     """Planner: `permute` to an order that names each dimension once, without negative numbers."""
     return bind(_permute, x, axes=axes)
@@ -342,7 +347,7 @@ def swapdims(input: Tensor, dim0: int, dim1: int) -> Tensor:
     return through(_transpose, input, dim0, dim1)
 
 
-@planner
+@exact_planner
 def _t(x: Layout) -> Plan:
     """Planner of `t`."""
     if x.ndim > 2:
@@ -355,13 +360,13 @@ def t(input: Tensor) -> Tensor:
     return through(_t, input)
 
 
-@planner
+@exact_planner
 def _reversed(x: Layout) -> Plan:
     """Planner of `x.T`."""
     return bind(_permute, x, axes=tuple(reversed(range(x.ndim))))
 
 
-@planner
+@exact_planner
 def as_matrix_transpose(x: Layout) -> Plan:
     """Planner of `x.mT`."""
     if x.ndim < 2:
@@ -422,7 +427,7 @@ def _expand_rule(x: Layout, *, shape: tuple[int, ...]) -> tuple[Layout, int]:
 _expand = view_op("expand", _expand_rule, lambda g: g)      # the engine sums over the repeated dimensions
 
 
-@planner
+@exact_planner
 def as_expanded(x: Layout, shape: tuple[int, ...]) -> Plan:
     """Planner: `expand` to a shape without -1."""
     return bind(_expand, x, shape=shape)
@@ -556,13 +561,13 @@ def _placer(name: str, rule: Callable[..., tuple[Layout, int]], cut: Callable) -
     return Primitive(name, prepare, {"x": cut}, ["x"], _placer.__doc__, ["shape", *parameters(rule)[1]])
 
 
-@planner
+@exact_planner
 def windowed(x: Layout, key: tuple) -> Plan:
     """Planner of the primitive `window`."""
     return bind(window_op, x, key=key)
 
 
-@planner
+@exact_planner
 def _placed(g: Layout, shape: tuple[int, ...], key: tuple) -> Plan:
     """Planner of the primitive `place`."""
     return bind(place_op, g, shape=shape, key=key)

@@ -119,8 +119,6 @@ def test_backward_on_many_elements():
 def test_backward_without_graph():
     with pytest.raises(RuntimeError, match="does not require"):
         mg.ones(1).backward()
-    with pytest.raises(RuntimeError, match="create_graph"):
-        leaf(1.0).sum().backward(create_graph=True)
 
 
 @pytest.mark.parametrize("change", [lambda t: t.mul_(2), lambda t: t.zero_(), lambda t: t[0:1].add_(1), lambda t: t.view(2, 1).copy_(mg.ones(2, 1))])
@@ -149,16 +147,6 @@ def test_unused_change_is_fine():
     y = (x + w).sum()       # the derivative of + uses neither
     w.mul_(2)
     y.backward()
-
-
-@pytest.mark.parametrize("change", [lambda x: x.add_(1), lambda x: x.__iadd__(1), lambda x: x.zero_(), lambda x: x.__setitem__(0, 1.0)])
-def test_in_place_on_graph_tensors(change):
-    x = leaf(1.0, 2.0)
-    for t in (x, x * 2):
-        with pytest.raises(RuntimeError, match="out-of-place|no_grad"):
-            change(t)
-    with mg.no_grad():
-        change(x)
 
 
 def test_grad_leaves_dot_grad_alone():
