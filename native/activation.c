@@ -124,24 +124,24 @@ static inline V sigmoid_slope(V x) { const Sigmoid p = vsigmoids(x); return p.up
   static void span_##name(void *out_, const void *const *in, int64_t n, const double *scalars) { \
     T *out = out_; \
     const T *gs = in[0], *ys = in[1], *xs = in[2]; \
-    (void)scalars; \
+    const V edge = vset(scalars[0] ? NEARLY_1 : INFINITY); \
     for (int64_t b = 0; b < n; b += 16 * VL) { \
       const int64_t length = MIN(n - b, 16 * VL); \
       VM tail = {0}; \
       EACH_VECTOR(i, k, length, \
         const V g = load_n(gs + b + i, k), y = load_n(ys + b + i, k); \
-        tail |= top > NEARLY_1; \
+        tail |= top > edge; \
         store_n(out + b + i, near, k);); \
       if (__builtin_expect(vany(tail), 0)) \
         EACH_VECTOR(i, k, length, \
           const V g = load_n(gs + b + i, k), y = load_n(ys + b + i, k), x = load_n(xs + b + i, k); \
-          store_n(out + b + i, vselect((VM)(top > NEARLY_1), far, near), k);); \
+          store_n(out + b + i, vselect((VM)(top > edge), far, near), k);); \
     } \
   } \
-  void FN(name)(T *gx, const T *g, const T *y, const T *x, const int64_t *plan) { \
+  void FN(name)(T *gx, const T *g, const T *y, const T *x, const int64_t *plan, int64_t tails) { \
     walk(&(Walk){plan, \
                  span_##name, \
-                 0, \
+                 (const double[1]){(double)tails}, \
                  4, \
                  {sizeof(T), sizeof(T), sizeof(T), sizeof(T)}, \
                  {(char *)gx, (char *)g, (char *)y, (char *)x}}, \

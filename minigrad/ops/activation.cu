@@ -65,14 +65,16 @@ __device__ __forceinline__ T sigmoid_slope(T x) {
   const T e = exp(-fabs(x)), q = 1 / (1 + e);
   return e * q * q;
 }
-KERNEL(tanh_backward)(T *gx, const T *g, const T *y, const T *x, const int64_t *plan) {
+KERNEL(tanh_backward)(T *gx, const T *g, const T *y, const T *x, const int64_t *plan, int64_t tails) {
+  const T edge = tails ? T(0.999) : T(INFINITY);
   map<LIGHT>(
-      plan, [](T g, T y, T x) -> T { return fabs(y) > T(0.999) ? g * (4 * sigmoid_slope(2 * x)) : g * (1 - y * y); },
-      gx, g, y, x);
+      plan, [=](T g, T y, T x) -> T { return fabs(y) > edge ? g * (4 * sigmoid_slope(2 * x)) : g * (1 - y * y); }, gx,
+      g, y, x);
 }
-KERNEL(sigmoid_backward)(T *gx, const T *g, const T *y, const T *x, const int64_t *plan) {
+KERNEL(sigmoid_backward)(T *gx, const T *g, const T *y, const T *x, const int64_t *plan, int64_t tails) {
+  const T edge = tails ? T(0.999) : T(INFINITY);
   map<LIGHT>(
-      plan, [](T g, T y, T x) -> T { return y > T(0.999) ? g * sigmoid_slope(x) : g * (1 - y) * y; }, gx, g, y, x);
+      plan, [=](T g, T y, T x) -> T { return y > edge ? g * sigmoid_slope(x) : g * (1 - y) * y; }, gx, g, y, x);
 }
 
 // ---- exponential ----

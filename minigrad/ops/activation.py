@@ -39,13 +39,13 @@ def activation(saves: str = "input", floats_only: bool = True, kernel: str = "")
     """Makes an activation function of a definition with one tensor and perhaps some numbers.
 
     It becomes an op with the kernels `kernel` (default: the definition's name) and `kernel_backward`. Plans walk them:
-    any layout is taken, and nothing is copied. `saves`: "input" or "output", what the backward kernel reads; beside the
-    output it reads the input where the output is nearly constant.
+    any layout is taken, and nothing is copied. `saves`: "input" or "output", what the backward kernel reads, or "both":
+    beside the output it reads the input where the output is nearly constant, unless that was changed since.
     """
     def make(definition: Callable) -> Any:
         name = kernel or definition.__name__
         op = Op(definition, any_layout=True)
-        op.fused(by_formula(op, name, saves == "output"))
+        op.fused(by_formula(op, name, saves))
         if floats_only:
             op.check(_floats_only(op.name))
         op.errors(_float_errors if floats_only else _errors)
@@ -53,16 +53,17 @@ def activation(saves: str = "input", floats_only: bool = True, kernel: str = "")
         if name not in KERNELS:                                 # those of sigmoid and tanh are elementwise primitives
             launch("ops/activation.cu", name, by_plan)
         call = dispatch.activation_with_numbers if op.attributes else dispatch.activation
-        return public(op, call(op, saves == "output"))
+        return public(op, call(op, saves))
     return make
 
 
-def by_formula(op: Op, name: str, saves_output: bool) -> Callable[..., FusedPlan]:
+def by_formula(op: Op, name: str, saves: str) -> Callable[..., FusedPlan]:
     """The launches of an activation: `kernel.call(out, input, walk, *numbers)`, and the backward by what was saved."""
     def prepare(kernels: KernelTable, x: Layout, **attrs: Any) -> FusedPlan:
         kernel, back_kernel = getattr(kernels, name)[x.dtype], getattr(kernels, f"{name}_backward")[x.dtype]
         out = layout(x.device, x.dtype, x.shape)
-        table, back = elementwise_plan(out, x), elementwise_plan(out, out, *[out] * saves_output, x)
+        table, back = elementwise_plan(out, x), elementwise_plan(out, out, x if saves == dispatch.INPUT else out)
+        both, alone = elementwise_plan(out, out, out, x), elementwise_plan(out, out, out, out)
         numbers = tuple([attrs[n] for n in op.attributes])
         if any([n != n for n in numbers]):
             raise NoKernel("a number is NaN")
@@ -70,12 +71,18 @@ def by_formula(op: Op, name: str, saves_output: bool) -> Callable[..., FusedPlan
         def forward(xa: Array) -> tuple[Array, Any]:
             y = alloc(out)
             kernel.call(y.ptr, xa.ptr, table.ptr, *numbers)
-            return y, (y, xa) if saves_output else xa
+            return y, xa if saves == dispatch.INPUT else y if saves == dispatch.OUTPUT else (y, [xa, xa.version])
 
         def backward(saved: Any, g: Array, needs: list[bool]) -> list[Array | None]:
             gx = alloc(out)
-            read = (saved[0].ptr, saved[1].ptr) if saves_output else (saved.ptr,)
-            back_kernel.call(gx.ptr, g.ptr, *read, back.ptr, *numbers)
+            if saves != dispatch.BOTH:
+                back_kernel.call(gx.ptr, g.ptr, saved.ptr, back.ptr, *numbers)
+                return [gx]
+            y, (xa, version) = saved
+            if xa.version == version:
+                back_kernel.call(gx.ptr, g.ptr, y.ptr, xa.ptr, both.ptr, 1)
+            else:
+                back_kernel.call(gx.ptr, g.ptr, y.ptr, y.ptr, alone.ptr, 0)
             return [gx]
         return FusedPlan(forward, backward, layout=out, kernel=kernel, table=table, attrs=attrs)
     return prepare
@@ -116,13 +123,13 @@ def _bounded(x: Tensor) -> Tensor:
 
 # ---- the backward reads the output -----------------------------------------------------------------------------------
 
-@activation(saves="output", floats_only=False)
+@activation(saves="both", floats_only=False)
 def sigmoid(input: Tensor) -> Tensor:
     """1 / (1 + e^-x). Integers and bools give the default float."""
     return _sigmoid(input)
 
 
-@activation(saves="output", floats_only=False)
+@activation(saves="both", floats_only=False)
 def tanh(input: Tensor) -> Tensor:
     """The hyperbolic tangent: (e^x - e^-x) / (e^x + e^-x). Integers and bools give the default float."""
     return _tanh(input)

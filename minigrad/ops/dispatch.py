@@ -290,7 +290,10 @@ def with_number(op: Any, index: int) -> Callable[[Any, Any], Any]:
 
 # ---- activations --------------------------------------------------------------------------------------------------
 
-def activation(op: Op, saves_output: bool) -> Callable[[Any], Tensor]:
+INPUT, OUTPUT, BOTH = "input", "output", "both"
+
+
+def activation(op: Op, saves: str) -> Callable[[Any], Tensor]:
     """The call of a composite of one tensor whose kernel is walked by a plan."""
     plans: Any = op.plans
 
@@ -321,7 +324,7 @@ def activation(op: Op, saves_output: bool) -> Callable[[Any], Tensor]:
         t.array = out
         t._grad = None
         if input._requires_grad and (not paused or mode.grad):
-            saved = plan, (input,), (out, x) if saves_output else x
+            saved = plan, (input,), x if saves == INPUT else out if saves == OUTPUT else (out, [x, x.version])
             t.node = recorded(op, (input.node or input,), to, saved, x.version, None, plan.attrs)
             t._requires_grad = True
             return t
@@ -331,7 +334,7 @@ def activation(op: Op, saves_output: bool) -> Callable[[Any], Tensor]:
     return call
 
 
-def activation_with_numbers(op: Op, saves_output: bool) -> Callable[..., Tensor]:
+def activation_with_numbers(op: Op, saves: str) -> Callable[..., Tensor]:
     """The same for a composite of one tensor and some numbers, which may be given by position or by name."""
     plans: Any = op.plans
     names, count = op.attributes, len(op.attributes)
@@ -359,7 +362,7 @@ def activation_with_numbers(op: Op, saves_output: bool) -> Callable[..., Tensor]
         out = alloc(to)
         call_kernel(out.ptr, x.ptr, plan.walk, *numbers)
         if input._requires_grad and (not paused or mode.grad):
-            saved = plan, (input,), (out, x) if saves_output else x
+            saved = plan, (input,), x if saves == INPUT else out if saves == OUTPUT else (out, [x, x.version])
             return new_tensor(out, recorded(op, (input.node or input,), to, saved, x.version, None, plan.attrs))
         return new_tensor(out, None)
     shown = signature(op.definition)

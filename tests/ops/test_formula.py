@@ -74,6 +74,18 @@ def test_tails_of_sigmoid_and_tanh(dtype, path):
         np.testing.assert_allclose(derivative(mg.sigmoid, x, 2, dtype), second, 1e-4 if dtype == mg.float32 else 1e-11)
 
 
+@pytest.mark.parametrize("f", [mg.sigmoid, mg.tanh])
+def test_the_input_may_change_in_place(f):
+    """The backward reads the output; of an input that was changed since it reads nothing."""
+    x = mg.tensor([0.5, 20.0, -0.3], requires_grad=True)
+    h = x * 1
+    y = f(h)
+    want, = mg.autograd.grad(y.sum(), x, retain_graph=True)
+    h.add_(1)
+    got, = mg.autograd.grad(y.sum(), x)
+    assert want[1] > 0 and got.tolist() == [want[0].item(), 0, want[2].item()]
+
+
 def test_tails_over_blocks_and_strides():
     """The kernel tests blocks of vectors: an element of the tail anywhere, in rows and in columns."""
     x = np.zeros((40, 57), np.float32)
