@@ -396,7 +396,7 @@ class Op(Documented):
             if t is not None:
                 version += t.array.version
         changed = version != node.version
-        # what the forward made was new then: version 0; a list is an input with its version: the backward does without it
+        # what the forward made was new then: version 0; a list is an input and a version: not needed
         for a in saved if isinstance(saved, tuple) else (saved,):
             own = type(a) is Buffer and all([t is None or t.array is not a for t in inputs])
             if own and a.version or changed and not own and a is not None and type(a) is not list:
