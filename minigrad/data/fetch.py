@@ -13,7 +13,7 @@ import json
 import os
 import stat
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
@@ -148,8 +148,9 @@ def _part(place: Path) -> Iterator[_Part]:
     """The part of `place`, locked. What stands there and is no plain file, such as a link, is removed."""
     path, _ = _beside(place)
     while True:
-        if path.is_symlink() or (path.exists() and not path.is_file()):
-            path.unlink()
+        with suppress(FileNotFoundError):
+            if not stat.S_ISREG(path.lstat().st_mode):
+                path.unlink()
         with open(os.open(path, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o666), "r+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX)            # ends when the file is closed, also if the process is killed
             mine = os.fstat(file.fileno())
