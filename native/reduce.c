@@ -224,25 +224,35 @@ NOINLINE double wide_sum(Line l, int squares) {
   }
   return (s[0] + s[1]) + (s[2] + s[3]);
 }
-/* From here on, the sum of a block is a double, high, with its rounding error, low. */
-INLINE void widen(Partial to, int64_t j, Line l, int squares) {
-  const T s = to.value[j];
-  to.high[j] = s;
-  to.low[j] = 0;
-  if (!IS_WIDER) return;
-  if (!(s - s == 0) || (squares && s < LEAST_NORMAL && differs(l, 0))) to.high[j] = wide_sum(l, squares);
+INLINE int leaves_range(T s, int squares) { return !(s - s == 0) || (squares && s < LEAST_NORMAL); }
+/* Where the sum of a block left the range of T: the same in double. */
+NOINLINE void widen_again(Partial to, int64_t width, Line first, int64_t stride, int squares) {
+  for (int64_t j = 0; j < width; j++) {
+    const T s = to.value[j];
+    const Line l = {first.p + j * stride, first.row, first.at + j, first.n};
+    if (leaves_range(s, squares) && (!(s < LEAST_NORMAL) || differs(l, 0))) to.high[j] = wide_sum(l, squares);
+  }
+}
+/* From here on, the sum of a block is a double, high, with its rounding error, low. `first` is the line of the first
+ * output, the others are `stride` elements or one column further each. */
+INLINE void widen(Partial to, int64_t width, Line first, int64_t stride, int squares) {
+  int again = 0;
+  for (int64_t j = 0; j < width; j++) {
+    to.high[j] = to.value[j];
+    to.low[j] = 0;
+    again |= leaves_range(to.value[j], squares);
+  }
+  if (IS_WIDER && again) widen_again(to, width, first, stride, squares);
 }
 static void sum_rows(Partial to, const T *p, int64_t count, int64_t stride, int64_t n, int64_t first) {
   (void)first;
-  for (int64_t j = 0; j < count; j++) {
-    to.value[j] = vsum(fold_block(SUM, p + j * stride, n));
-    widen(to, j, (Line){p + j * stride, 0, 0, n}, 0);
-  }
+  for (int64_t j = 0; j < count; j++) to.value[j] = vsum(fold_block(SUM, p + j * stride, n));
+  widen(to, count, (Line){p, 0, 0, n}, stride, 0);
 }
 static void sum_strip(Partial to, const T *const *row, int64_t from, int64_t width, int64_t n, int64_t first) {
   (void)first;
   fold_columns(SUM, to.value, row, from, width, n);
-  for (int64_t j = 0; j < width; j++) widen(to, j, (Line){0, row, from + j, n}, 0);
+  widen(to, width, (Line){0, row, from, n}, 0, 0);
 }
 static void squares_rows(Partial to, const T *p, int64_t count, int64_t stride, int64_t n, int64_t first) {
   (void)first;
@@ -260,8 +270,8 @@ static void squares_rows(Partial to, const T *p, int64_t count, int64_t stride, 
       s[0] = vfma(v, v, s[0]);
     }
     to.value[j] = vsum((s[0] + s[2]) + (s[1] + s[3]));
-    widen(to, j, (Line){x, 0, 0, n}, 1);
   }
+  widen(to, count, (Line){p, 0, 0, n}, stride, 1);
 }
 INLINE void squares_vectors(T *out, const T *const *row, int64_t at, int64_t n, int vectors, int lanes) {
   V s[4];
@@ -278,7 +288,7 @@ static void squares_strip(Partial to, const T *const *row, int64_t from, int64_t
 #define ONE(j, vectors, lanes) squares_vectors(to.value + (j), row, from + (j), n, vectors, lanes)
   ACROSS(ONE);
 #undef ONE
-  for (int64_t j = 0; j < width; j++) widen(to, j, (Line){0, row, from + j, n}, 1);
+  widen(to, width, (Line){0, row, from, n}, 0, 1);
 }
 static void sum_merge(Partial a, Partial b, int64_t width, int64_t n, int64_t m) {
   (void)n, (void)m;
