@@ -505,8 +505,8 @@ def capture(function: Callable) -> Captured:
     (`self.last = y`).
 
     RuntimeError, with the line, where `function` reads a value (`item()`, `bool(t)`, `numpy()`, `data_ptr()`), and
-    where it rebinds what it reads again (`self.h = cell(x, self.h)`, `p.data = ...`, `self.calls += 1`): change it in
-    place, or make it an argument and a result. RuntimeError too for `.grad` of an argument, and for arguments that
+    where it rebinds what it reads again (`self.h = cell(x, self.h)`, `p.data = ...`, `self.calls += 1`) or advances an
+    iterator: change it in place, or make it an argument and a result. RuntimeError too for `.grad` of an argument, and for arguments that
     share memory if one is changed in place. What else `function` does in Python (print, append to a list) it does at a
     recording only.
 

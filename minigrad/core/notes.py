@@ -76,8 +76,10 @@ class _Code:
                 self.globals[step.argval] = None
             if step.opname in ("STORE_ATTR", "STORE_DEREF", "STORE_GLOBAL"):
                 self.stores[step.argval] = f"{code.co_filename}:{line}"
-            if step.opname == "STORE_SUBSCR" and isinstance(constant, str):
-                self.stores[constant] = f"{code.co_filename}:{line}"
+            if step.opname == "STORE_SUBSCR":
+                self.stores[constant if isinstance(constant, str) else "[]"] = f"{code.co_filename}:{line}"
+            if step.argval in ("append", "extend", "insert"):
+                self.stores["append"] = f"{code.co_filename}:{line}"
             if step.opname == "LOAD_CONST":
                 constant = step.argval
         self.attributes.update(code.co_names, [c for c in code.co_consts if isinstance(c, str)])
@@ -94,10 +96,15 @@ def _code(code: CodeType) -> _Code:
 
 
 @functools.lru_cache(4096)
-def _own(cls: type) -> bool:
+def _own(cls: Any) -> bool:
     """Is it a class of the user's code?"""
     module = sys.modules.get(cls.__module__)
-    return cls.__module__ != "builtins" and not foreign(getattr(module, "__file__", "interactive"))
+    return module is None or cls.__module__ == "__main__" or not foreign(getattr(module, "__file__", None))
+
+
+def _slots(cls: type) -> tuple[str, ...]:
+    slots = vars(cls).get("__slots__", ())
+    return (slots,) if isinstance(slots, str) else tuple(slots)
 
 
 # ---- places ----------------------------------------------------------------------------------------------------------
@@ -193,8 +200,8 @@ class Content:
         return self.of.tobytes() == self.bytes
 
 
-class Hidden(Place):
-    """Attributes that an object does not have itself, but its class: names that it may get."""
+class Missing(Place):
+    """Attributes that an object does not have, and may get; those that hide one of its class are among them."""
 
     def parts(self) -> tuple[list[Iterable[Any]], list[Callable[[], Iterable[Any]]]]:
         """A look at the number of attributes is enough while none is added."""
@@ -284,7 +291,7 @@ class Notes:
 
     def __init__(self) -> None:
         self.roots: list[tuple[Any, str]] = []
-        self.names: set[str] = {"training"}         # the attributes that the code found so far names
+        self.names = {"training", "forward"}        # the attributes that the code found so far names
         self.stores: dict[str, str] = {}            # the lines that assign, by the name assigned to
         self._clear()
 
@@ -309,6 +316,10 @@ class Notes:
         """Notes a table."""
         self.places.append(Place(table, names, owner, counted))
         return self.places[-1]
+
+    def missing(self, table: Any, text: str, counted: bool = False) -> None:
+        """Notes that a `__dict__` has no entry of other names that the code knows."""
+        self.places.append(Missing(table, [n for n in self.names if n not in table], text, counted))
 
     def tensor(self, t: Any) -> None:
         """Notes a tensor: its memory, whether it requires gradients, its hooks."""
@@ -347,7 +358,10 @@ class Notes:
                 self._attributes(vars(value), value.__name__)
         elif isinstance(value, type):
             self.members(value)
-        elif hasattr(value, "__wrapped__"):
+        elif isinstance(value, Iterator) and not (_own(type(value)) or hasattr(kind, "write")):
+            raise RuntimeError(f"[capture] {text} is an iterator, which a replay would not advance; call next() "
+                               "outside the captured function, and pass what it gives as an argument")
+        elif "__wrapped__" in getattr(value, "__dict__", ()):
             self.visit(value.__wrapped__, text)
         elif not kind.__module__.startswith("minigrad.") and kind.__module__ != "builtins":
             self.object(value, text)
@@ -374,8 +388,10 @@ class Notes:
             self.place(function.__globals__, named, "the global")
         for n in named:
             self.visit(function.__globals__[n], n)
-        for default in (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()):
-            self.visit(default, function.__name__)
+        defaults = function.__defaults__ or ()
+        names = code.co_varnames[code.co_argcount - len(defaults):code.co_argcount]
+        for n, default in (*zip(names, defaults, strict=True), *(function.__kwdefaults__ or {}).items()):
+            self.visit(default, n)
 
     def _container(self, value: Any, text: str) -> None:
         if len(value) > _MANY:
@@ -387,19 +403,15 @@ class Notes:
             self.visit(item, text)
 
     def _attributes(self, table: Any, text: str) -> None:
-        """Notes the entries of a `__dict__` that code names."""
+        """Notes the entries of a `__dict__` that code names, those too that it may get."""
         named = [n for n in table if n in self.names]
-        if named:
-            self.place(table, named, text)
+        self.place(table, named, text)
+        self.missing(table, text)
         for n in named:
             self.visit(table[n], f"{text}.{n}")
 
-    def members(self, cls: type) -> list[str]:
-        """Notes the attributes of a class and its bases that code names, and looks into its methods.
-
-        Returns the names of those that an attribute of an instance may hide.
-        """
-        plain = []
+    def members(self, cls: type) -> None:
+        """Notes the attributes of a class and its bases that code names, and looks into its methods."""
         for base in cls.__mro__:
             if not _own(base):
                 continue
@@ -410,21 +422,19 @@ class Notes:
                 self.place(vars(base), [*named, *methods], base.__name__)
             for n in (*named, *methods):
                 self.visit(vars(base)[n], f"{base.__name__}.{n}")
-            plain += [n for n in (*named, *methods) if not n.startswith("__")]
-        return plain
 
     def object(self, value: Any, text: str) -> None:
         """Notes the attributes of an object that code names, and looks into the methods of its class."""
-        hidden = self.members(type(value))
+        self.members(type(value))
         table = getattr(value, "__dict__", None)
         if isinstance(table, dict):
             self._attributes(table, text)
-            self.places.append(Hidden(table, [n for n in hidden if n not in table], text))
-        elif hasattr(type(value), "__slots__"):
-            named = [n for n in self.names if hasattr(value, n) and not callable(getattr(value, n))]
-            self.place(Attributes(value), named, text)
-            for n in named:
-                self.visit(getattr(value, n), f"{text}.{n}")
+            return
+        slots = [n for base in type(value).__mro__ for n in _slots(base) if n in self.names]
+        if slots:
+            self.place(Attributes(value), slots, text)
+            for n in slots:
+                self.visit(getattr(value, n, None), f"{text}.{n}")
 
     # ---- after the recording ----
 
@@ -468,6 +478,7 @@ class Notes:
 
     def _refuse(self, p: Place, name: Any) -> None:
         what, key = p.called(name)
+        key = key if key in self.stores else "append" if isinstance(p.table, list) and name not in p.then else "[]"
         raise RuntimeError(f"[capture] {what} was changed while recording, which a replay would not repeat; "
                            f"at {self.stores.get(key, 'a line that is not known')}; change its values in place (copy_, "
                            "add_), or pass it as an argument and return the new one")

@@ -157,11 +157,12 @@ class Module(Hookable, Guarded):
         Of layers that this package defines, that is every attribute; else those that the code of the step names.
         """
         own, classes = self.__dict__, type(self).__mro__
-        hidden = notes.members(type(self))
+        notes.members(type(self))
         if any(c.__module__.startswith("minigrad.") and "forward" in vars(c) and c is not Module for c in classes):
             names = None
         else:
-            names = list(dict.fromkeys([*_TABLES, *hidden, *[n for n in own if n in notes.names]]))
+            names = [*_TABLES, *[n for n in own if n in notes.names and n not in _TABLES]]
+            notes.missing(own, text, counted=True)
         notes.place(own, names, text, counted=True)
         for name in [n for n in own if names is None or n in names]:
             value = own[name]

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import os
 import signal
 import subprocess
@@ -974,3 +975,34 @@ def test_gradients_that_the_step_reads_of_a_frozen_and_a_shared_leaf():
             values.append(read().tolist())
         seen.append(values)
     assert seen[0] == seen[1]
+
+
+def test_iterators_and_attributes_that_come_later():
+    def batches():
+        while True:
+            yield mg.ones(1)
+    for iterator in (batches(), iter([1.0, 2.0]), itertools.count(), iter(mg.utils.data.DataLoader([1.0, 2.0]))):
+        with pytest.raises(RuntimeError, match="iterator is an iterator, which a replay would not advance"):
+            mg.capture(lambda x, iterator=iterator: x * next(iterator))(mg.ones(1))
+        with pytest.raises(RuntimeError, match="iterator is an iterator"):
+            mg.capture(lambda x: x * next(iterator))(mg.ones(1))        # noqa: B023
+
+    class Later:
+        def __getattr__(self, name):
+            raise KeyError(name)
+    later, net = types.SimpleNamespace(), nn.Linear(1, 1)
+    strange = Later()
+    strange.scale = 1.0
+
+    class Net(nn.Module):
+        def forward(self, x):
+            return x * getattr(self, "scale", 1.0)
+    net = Net()
+    f = mg.capture(lambda x: net(x) * getattr(later, "scale", 1.0) * strange.scale)
+    assert f(mg.ones(1)).item() == 1
+    later.scale = 2.0
+    assert f(mg.ones(1)).item() == 2
+    net.scale = 3.0
+    assert f(mg.ones(1)).item() == 6
+    strange.scale = 4.0
+    assert f(mg.ones(1)).item() == 24
