@@ -506,9 +506,9 @@ def capture(function: Callable) -> Captured:
 
     RuntimeError, with the line, where `function` reads a value (`item()`, `bool(t)`, `numpy()`, `data_ptr()`), and
     where it rebinds what it reads again (`self.h = cell(x, self.h)`, `p.data = ...`, `self.calls += 1`) or advances an
-    iterator: change it in place, or make it an argument and a result. RuntimeError too for `.grad` of an argument, and for arguments that
-    share memory if one is changed in place. What else `function` does in Python (print, append to a list) it does at a
-    recording only.
+    iterator: change it in place, or make it an argument and a result. RuntimeError too for `.grad` of an argument, and
+    for arguments that share memory if one is changed in place. What else `function` does in Python (print, append to a
+    list) it does at a recording only.
 
     >>> step = minigrad.capture(step)
     >>> loss = step(x, y)

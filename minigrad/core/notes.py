@@ -204,8 +204,8 @@ class Missing(Place):
     """Attributes that an object does not have, and may get; those that hide one of its class are among them."""
 
     def parts(self) -> tuple[list[Iterable[Any]], list[Callable[[], Iterable[Any]]]]:
-        """A look at the number of attributes is enough while none is added."""
-        return [], [lambda: (len(self.table),)]
+        """A look at the names, or at their number, is enough while none is added."""
+        return ([self.table], []) if len(self.table) < 6 else ([], [lambda: (len(self.table),)])
 
 
 class Tensors(Place):
@@ -405,7 +405,8 @@ class Notes:
     def _attributes(self, table: Any, text: str) -> None:
         """Notes the entries of a `__dict__` that code names, those too that it may get."""
         named = [n for n in table if n in self.names]
-        self.place(table, named, text)
+        if named:
+            self.place(table, named, text)
         self.missing(table, text)
         for n in named:
             self.visit(table[n], f"{text}.{n}")
