@@ -17,7 +17,7 @@ next recording finds the same change again, it raises. Other Python code of the 
 
 Each thread has programs of its own. One thread records at a time; the launch hook and the private pool are the
 recording thread's, so other threads may compute meanwhile. Both have one switch, which the `finally` of `_record` sets
-by plain assignments: an interrupt at any line leaves the process whole. Read `devices/memory.py` (private pools),
+by plain assignments: an interrupt at any line leaves the process whole. Read `devices/private.py`,
 `devices/addresses.py` (which memory an address belongs to) and `modes.py` (`mode.recorder`, `changed`) first.
 """
 from __future__ import annotations
@@ -40,6 +40,7 @@ from ..devices.base import Kernel
 from ..devices.memory import Array
 from ..devices.memory import layout as layout_of
 from ..devices.native import lib
+from ..devices.private import private_pool
 from .arrays import contiguous_copy, copy_array
 from .modes import mode, no_grad, paused
 from .notes import PACKAGE, Notes
@@ -55,7 +56,7 @@ _uses = count(1)
 class Recorder:
     """Writes down the launches of one run, and what a replay must do besides. Active as `mode.recorder`."""
 
-    def __init__(self, pool: memory.private_pool) -> None:
+    def __init__(self, pool: private_pool) -> None:
         self.segments: list[Any] = []           # (words, count) of native launches, or a Python callable
         self.words: list[int] = []
         self.count = 0
@@ -386,7 +387,7 @@ class Captured:
 
     def _record(self, key: tuple, args: Any, kwargs: Any, tensors: list[Tensor]) -> Any:
         """Runs the function, and keeps a program of what it did if a replay can do the same."""
-        pool = memory.private_pool()
+        pool = memory.private()
         recorder = Recorder(pool)
         hook = launch_hook(recorder.visit)
         try:

@@ -11,16 +11,15 @@ captured program) refers to its memory. Otherwise the memory is freed when the l
 from __future__ import annotations
 
 import sys
-from collections import defaultdict
 from collections.abc import Callable
 from operator import index
-from threading import get_ident
 from typing import TYPE_CHECKING, Any, Protocol
 from weakref import ref
 
 import numpy as np
 
 from .addresses import register
+from .private import Door, private_pool, recording
 
 
 class Device(Protocol):
@@ -40,7 +39,6 @@ _POOL_MAX = 1 << 30             # after so many bytes taken from the system, unu
 _layouts: dict[tuple, Layout] = {}
 halves_seen: set[np.dtype] = set()     # the 16-bit float dtypes that a layout had; while empty, nobody looks for them
 _grown = 0                      # bytes taken from the system since unused buffers were given back
-_private: private_pool | None = None      # the pool of the active capture; it is used while its `on` is True
 
 
 class Layout:
@@ -67,7 +65,7 @@ class Layout:
             self.size *= n
         self.public: list[Block] = []
         self.free: Any = self.public
-        self.door: _Door | None = None
+        self.door: Door | None = None
 
     @property
     def nbytes(self) -> int:
@@ -249,7 +247,7 @@ def alloc_outside_pool(layout: Layout) -> Buffer:
     Each replay overwrites the memory of that pool. It would not write these values again, since no launch makes them.
     Without a capture, this is `alloc`.
     """
-    pool = _recording()
+    pool = recording()
     if pool is None:
         return alloc(layout)
     pool.outside = True
@@ -289,7 +287,7 @@ def external(container: Any, to: Layout, ptr: int, root: Any = None) -> External
 def _fresh(layout: Layout) -> Block:
     """A block from the system, for the pool; gives unused memory back first if much was taken, or if there is none."""
     global _grown
-    pool = _recording()
+    pool = recording()
     if pool is not None and layout.free is layout.public:
         pool.guard(layout)
     _grown += layout.nbytes
@@ -311,79 +309,23 @@ def empty_cache() -> None:
         known.public.clear()
 
 
-# ---- the pool of a capture -------------------------------------------------------------------------------------------
-
-class private_pool:
-    """In its `with` block, the buffers of this thread come from and go back to `lists`, which a captured program keeps.
-
-    Other threads meanwhile use the public lists. `on` is the only switch: once it is False, all threads use the public
-    lists, whatever else was not put back (an interrupt may come at any line). `regions`: the first addresses of the
-    memory that was taken for it. There is one such pool at a time.
-    """
-
-    def __init__(self) -> None:
-        self.on = self.outside = False
-        self.thread = get_ident()
-        self.lists: defaultdict[_Door, list[Block]] = defaultdict(list)
-        self.regions: set[int] = set()
-        self.guarded: list[Layout] = []
-
-    def __enter__(self) -> private_pool:
-        global _private
-        self.on, _private = True, self
-        for known in list(_layouts.values()):
-            if known.public:
-                self.guard(known)
-        return self
-
-    def guard(self, layout: Layout) -> None:
-        """Makes `alloc` ask, for this layout, which thread it is. Where there are no blocks yet, `_fresh` does it.
-
-        A public block that a recording takes nevertheless is not lost: the program keeps its memory.
-        """
-        self.guarded.append(layout)
-        layout.free = layout.door = layout.door or _Door(layout.public)
-
-    def __exit__(self, *_: object) -> None:
-        global _private
-        self.on, _private = False, None
-        for known in self.guarded:
-            known.free = known.public
-        self.guarded = []
-
-
-class _Door:
-    """Is `Layout.free` during a capture: the recording thread takes blocks of its pool, other threads public ones."""
-
-    __slots__ = ("public",)
-
-    def __init__(self, public: list[Block]) -> None:
-        self.public = public
-
-    def pop(self) -> Block:
-        """A block that is not in use; IndexError if there is none."""
-        pool = _recording()
-        return (self.public if pool is None else pool.lists[self]).pop()
-
-
-def _recording() -> private_pool | None:
-    """The pool of the active capture, if this thread records it."""
-    pool = _private
-    return pool if pool is not None and pool.on and pool.thread == get_ident() else None
+def register_fresh(root: Any, ptr: int, nbytes: int) -> None:
+    """`register`, for memory of the pool: in a thread that records, the memory is the program's."""
+    register(root, ptr, nbytes)
+    pool = recording()
+    if pool is not None and not pool.outside:
+        pool.regions.add(ptr)
 
 
 def home(layout: Layout) -> list[Block]:
     """The list that new blocks of a layout go back to."""
-    pool = _recording()
+    pool = recording()
     return layout.public if pool is None or layout.door is None else pool.lists[layout.door]
 
 
-def register_fresh(root: Any, ptr: int, nbytes: int) -> None:
-    """`register`, for memory of the pool: in a thread that records, the memory is the program's."""
-    register(root, ptr, nbytes)
-    pool = _recording()
-    if pool is not None and not pool.outside:
-        pool.regions.add(ptr)
+def private() -> private_pool:
+    """A private pool, for the layouts that there are."""
+    return private_pool([known for known in list(_layouts.values()) if known.public])
 
 
 def from_numpy_layout(array: np.ndarray, device: Device) -> Layout:
