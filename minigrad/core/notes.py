@@ -41,6 +41,7 @@ _SIMPLE = (int, float, complex, str, bytes, bool, type(None))
 _ATOMS = {*_SIMPLE, np.dtype, type(Ellipsis), type(NotImplemented)}
 _MISSING: Any = type("_Missing", (), {"__repr__": lambda _: "nothing"})()
 _END = (_MISSING,)
+_APPENDING = ("append", "extend", "insert", "appendleft")
 _MAKERS = ("__init__", "__new__", "__dict__", "__weakref__", "__init_subclass__", "__class_getitem__")
 
 
@@ -63,14 +64,18 @@ def equal(a: Any, b: Any) -> bool:
 # ---- what code names -------------------------------------------------------------------------------------------------
 
 class _Code:
-    """The names in the text of a function: globals that it reads, attributes, and the lines that assign."""
+    """The names in the text of a function: globals that it reads, attributes, lines that assign, what it reads."""
 
     def __init__(self, code: CodeType) -> None:
         self.globals: dict[str, None] = {}
         self.attributes: set[str] = set()
         self.stores: dict[str, str] = {}
-        line, constant = code.co_firstlineno, None
+        self.reads: set[str] = set()
+        line, constant, loaded = code.co_firstlineno, None, None
         for step in dis.get_instructions(code):
+            if loaded is not None and step.argval not in _APPENDING:
+                self.reads.add(loaded)          # not only appended to
+            loaded = step.argval if step.opname.startswith("LOAD_") and isinstance(step.argval, str) else None
             line = step.starts_line or line         # type: ignore[assignment]
             if step.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
                 self.globals[step.argval] = None
@@ -78,7 +83,7 @@ class _Code:
                 self.stores[step.argval] = f"{code.co_filename}:{line}"
             if step.opname == "STORE_SUBSCR":
                 self.stores[constant if isinstance(constant, str) else "[]"] = f"{code.co_filename}:{line}"
-            if step.argval in ("append", "extend", "insert"):
+            if step.argval in _APPENDING:
                 self.stores["append"] = f"{code.co_filename}:{line}"
             if step.opname == "LOAD_CONST":
                 constant = step.argval
@@ -88,6 +93,7 @@ class _Code:
             self.globals.update(found.globals)
             self.attributes |= found.attributes
             self.stores.update(found.stores)
+            self.reads |= found.reads
 
 
 @functools.lru_cache(4096)
@@ -123,6 +129,10 @@ class Place:
         self.names = None if names is None else tuple(names)
         self.length: int | None = None
         self.then = self.now()
+
+    def key(self, name: Any) -> tuple[int, Any]:
+        """An entry, as it is known in the next recording."""
+        return id(self.table), name
 
     def called(self, name: Any) -> tuple[str, Any]:
         """An entry, for a message, and the name that the code gives it."""
@@ -213,8 +223,11 @@ class Tensors(Place):
 
     def __init__(self, tensors: list[Any], slot: str, then: list[Any], counted: bool) -> None:
         self.slot = attrgetter(slot)
-        super().__init__(tensors, None, "data" if slot == "array" else slot[1:], counted)
+        super().__init__(tensors, None, {"array": "data", "node": "graph"}.get(slot, slot[1:]), counted)
         self.then = dict(enumerate(then))
+
+    def key(self, name: Any) -> tuple[int, Any]:
+        return id(self.table[name]), self.owner
 
     def called(self, name: Any) -> tuple[str, Any]:
         return f"the {self.owner} of a tensor {self.table[name].array.layout}", self.owner
@@ -293,12 +306,14 @@ class Notes:
         self.roots: list[tuple[Any, str]] = []
         self.names = {"training", "forward"}        # the attributes that the code found so far names
         self.stores: dict[str, str] = {}            # the lines that assign, by the name assigned to
+        self.reads: set[str] = set()                # the names that are read, and not only appended to
         self._clear()
 
     def _clear(self) -> None:
         self.seen: dict[int, Any] = {}              # what was visited, kept alive
         self.places: list[Place] = []
-        self.tensors: dict[int, tuple[Any, Any, bool, int]] = {}    # tensor; array, requires_grad, version at first
+        # a tensor, and at first its array, requires_grad, node and version
+        self.tensors: dict[int, tuple[Any, Any, bool, Any, int]] = {}
         for table in watched:
             self.place(table, None, "the hooks of all modules", counted=True)
 
@@ -324,7 +339,7 @@ class Notes:
     def tensor(self, t: Any) -> None:
         """Notes a tensor: its memory, whether it requires gradients, its hooks."""
         if id(t) not in self.tensors:
-            self.tensors[id(t)] = t, t.array, t._requires_grad, t.array.version
+            self.tensors[id(t)] = t, t.array, t._requires_grad, t.node, t.array.version
 
     def visit(self, value: Any, text: str) -> None:
         """Notes what the code found so far can reach from a value."""
@@ -383,6 +398,7 @@ class Notes:
         found = _code(code)
         self.names |= found.attributes
         self.stores.update(found.stores)
+        self.reads |= found.reads
         named = [n for n in found.globals if n in function.__globals__]
         if named:
             self.place(function.__globals__, named, "the global")
@@ -443,16 +459,18 @@ class Notes:
         """What the step itself changed of what it may read: (entries that a replay sets again, other entries).
 
         An entry that held a tensor is set again if no launch read that tensor (`used`): it only keeps a result. A list
-        that was appended to counts up to its first length. RuntimeError if a replay cannot repeat the change: the step
-        replaced a tensor that it computed with, or changed an entry that the recording before (`before`) changed too.
+        that the step only appends to counts up to its first length. RuntimeError if a replay cannot repeat the change:
+        the step replaced a tensor that it computed with, or changed an entry that the recording before (`before`)
+        changed too.
         """
         carried: list[tuple] = []
+        held = (dict, CellType)
         moved: set[tuple[int, Any]] = set()
         noted = list(self.tensors.values())
         tensors = [n[0] for n in noted]
         self.places = [p for p in self.places if not (isinstance(p.table, Content) and used(p.table.of))]
-        self.places += [Tensors(tensors, "array", [n[1] for n in noted], counted=True),
-                        Tensors(tensors, "_requires_grad", [n[2] for n in noted], counted=True)]
+        self.places += [Tensors(tensors, slot, [n[i] for n in noted], counted=True)
+                        for i, slot in enumerate(("array", "_requires_grad", "node"), 1)]
         for p in list(self.places):
             now, then = p.now(), p.then
             entries = [n for n in {**then, **now} if not equal(then.get(n, _MISSING), now.get(n, _MISSING))]
@@ -460,20 +478,22 @@ class Notes:
                 if any(used(v) for v in then.values()):
                     self._refuse(p, entries[0])
                 p.length = len(then)
+                if p.owner.rpartition(".")[2] in self.reads:
+                    moved.add(p.key("append"))
                 continue
             for n in entries:
                 old = then.get(n, _MISSING)
                 if used(old):
                     self._refuse(p, n)
-                if isinstance(old, Variable) and isinstance(now.get(n), Variable) and type(p.table) in (dict, CellType):
+                if isinstance(old, Variable) and isinstance(now.get(n), Variable) and isinstance(p.table, held):
                     carried.append((p.table, n, now[n]))
-                elif (id(p.table), n) in before:
+                elif p.key(n) in before:
                     self._refuse(p, n)
                 else:
-                    moved.add((id(p.table), n))
+                    moved.add(p.key(n))
             if entries:
                 self.places.remove(p)
-                if not isinstance(p.table, CellType):
+                if isinstance(p.table, dict):
                     self.place(p.table, [n for n in then if n not in entries], p.owner, p.counted)
         return carried, moved
 
@@ -486,7 +506,7 @@ class Notes:
 
     def rewritten(self) -> list[Any]:
         """The arrays under noted tensors that the step wrote to: a replay counts that as a change in place too."""
-        return list({id(s): s for t, a, _, version in self.tensors.values() if a.version != version
+        return list({id(s): s for t, a, _, _, version in self.tensors.values() if a.version != version
                      for s in [t.array.storage]}.values())
 
     def compared(self) -> tuple[Compared, Compared]:

@@ -1006,3 +1006,30 @@ def test_iterators_and_attributes_that_come_later():
     assert f(mg.ones(1)).item() == 6
     strange.scale = 4.0
     assert f(mg.ones(1)).item() == 24
+
+
+def test_a_list_that_is_appended_to_and_read_is_never_replayed():
+    seen = []
+    for wrap in (plain, mg.capture):
+        history, calls = [], []
+
+        def step(x, history=history, calls=calls):
+            history.append(x.sum())
+            calls.append(1)
+            return history[-1] * len(calls)
+        step = wrap(step)
+        seen.append([step(mg.full((2,), float(i))).item() for i in range(4)])
+    assert seen[0] == seen[1]
+
+
+def test_a_tensor_that_the_step_puts_into_the_graph_is_refused():
+    w, total = nn.Parameter(mg.ones(2)), mg.zeros(2)
+
+    @mg.capture
+    def step(x):
+        total.add_(w * x)
+        return total * 1
+    step(mg.ones(2))
+    with pytest.raises(RuntimeError, match="was changed while recording"):
+        for _ in range(2):
+            step(mg.ones(2))
