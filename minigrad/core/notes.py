@@ -16,6 +16,7 @@ from __future__ import annotations
 import dis
 import functools
 import os
+import random
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -41,6 +42,7 @@ _SIMPLE = (int, float, complex, str, bytes, bool, type(None))
 _ATOMS = {*_SIMPLE, np.dtype, type(Ellipsis), type(NotImplemented)}
 _MISSING: Any = type("_Missing", (), {"__repr__": lambda _: "nothing"})()
 _END = (_MISSING,)
+_DRAWING = (random.Random, np.random.Generator, np.random.RandomState)
 _APPENDING = ("append", "extend", "insert", "appendleft")
 _MAKERS = ("__init__", "__new__", "__dict__", "__weakref__", "__init_subclass__", "__class_getitem__")
 
@@ -177,6 +179,12 @@ class Place:
         return any(type(v) not in _ATOMS and not equal(v, now.get(n, _MISSING)) for n, v in self.then.items())
 
 
+def _state(generator: Any) -> str:
+    """The state of a generator of random numbers."""
+    return repr(generator.bit_generator.state if isinstance(generator, np.random.Generator) else
+                generator.getstate() if isinstance(generator, random.Random) else generator.get_state())
+
+
 class Attributes:
     """The attributes of an object without `__dict__`, as a table."""
 
@@ -311,6 +319,7 @@ class Notes:
 
     def _clear(self) -> None:
         self.seen: dict[int, Any] = {}              # what was visited, kept alive
+        self.drawing: list[tuple[Any, str, str]] = []       # generators of Python and NumPy, and their state at first
         self.places: list[Place] = []
         # a tensor, and at first its array, requires_grad, node and version
         self.tensors: dict[int, tuple[Any, Any, bool, Any, int]] = {}
@@ -368,6 +377,8 @@ class Notes:
         elif isinstance(value, np.ndarray):
             if value.nbytes <= _BYTES and not value.dtype.hasobject:
                 self.place(Content(value), ("content",), text)
+        elif isinstance(value, _DRAWING):
+            self.drawing.append((value, text, _state(value)))
         elif isinstance(value, ModuleType):
             if not foreign(getattr(value, "__file__", None)):
                 self._attributes(vars(value), value.__name__)
@@ -463,6 +474,10 @@ class Notes:
         the step replaced a tensor that it computed with, or changed an entry that the recording before (`before`)
         changed too.
         """
+        for generator, text, state in self.drawing:
+            if _state(generator) != state:
+                raise RuntimeError(f"[capture] {text} drew numbers while recording, which a replay would not; draw "
+                                   "them outside and pass them, or use the random functions of minigrad")
         carried: list[tuple] = []
         held = (dict, CellType)
         moved: set[tuple[int, Any]] = set()

@@ -4,6 +4,7 @@ from __future__ import annotations
 import gc
 import itertools
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -1033,3 +1034,12 @@ def test_a_tensor_that_the_step_puts_into_the_graph_is_refused():
     with pytest.raises(RuntimeError, match="was changed while recording"):
         for _ in range(2):
             step(mg.ones(2))
+
+
+@pytest.mark.parametrize("generator, draw", [(random.Random(0), lambda g: g.random()),
+                                             (np.random.default_rng(0), lambda g: float(g.random())),
+                                             (np.random.RandomState(0), lambda g: float(g.rand()))])
+def test_numbers_drawn_from_other_generators_are_refused(generator, draw):
+    with pytest.raises(RuntimeError, match="generator drew numbers while recording"):
+        mg.capture(lambda x: x * draw(generator))(mg.ones(1))
+    assert mg.capture(lambda x: x if generator is None else x * 2)(mg.ones(1)).item() == 2
