@@ -367,11 +367,17 @@ class Captured:
         return self if instance is None else MethodType(self, instance)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        tensors: list[Tensor] = []
-        key = (get_ident(), not paused or mode.grad, mode.autocast, _signature(args, tensors),
-               _signature(kwargs, tensors) if kwargs else ())
         if mode.recorder is not None:           # inside another recording: part of that one
             return self.function(*args, **kwargs)
+        tensors: list[Tensor] = []
+        parts: list[Any] = [get_ident(), not paused or mode.grad, mode.autocast]
+        for value in args:
+            if type(value) is Tensor:
+                tensors.append(value)
+                parts += value.array.layout, value._requires_grad
+            else:
+                parts.append(_signature(value, tensors))
+        key = (*parts, _signature(kwargs, tensors) if kwargs else None)
         try:
             known = self.programs.get(key, ())
         except TypeError:
