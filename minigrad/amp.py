@@ -44,7 +44,7 @@ __all__ = ["GradScaler", "autocast", "get_autocast_dtype", "is_autocast_availabl
 LOWER = ("matmul", "linear", "convolution", "convolution_transpose", "_attention", "rnn_cell", "lstm_cell", "gru_cell",
          "rnn_sequence", "lstm_sequence", "gru_sequence")
 LOWER_FUNCTIONS: tuple[Callable[..., Any], ...] = (addmm, addbmm, baddbmm)
-FULL = ("product", "mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss", "binary_cross_entropy", "_bce_with_logits",
+FULL = ("product", "mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss", "_bce", "_bce_with_logits",
         "_cross_entropy")
 FULL_FUNCTIONS: tuple[Callable[..., Any], ...] = (kl_div, nll_loss)
 

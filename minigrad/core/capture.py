@@ -8,12 +8,17 @@ recorded buffers and replay. Addresses stay valid for two reasons. The buffers o
 that the program owns. And it keeps alive whatever else a launch points to: parameters, optimiser state, plans.
 
 What changes from replay to replay is in memory that the launches read: the counter of the random generator, the
-learning rate and the step count of an optimiser. Checks of values (indices, labels) run at each replay. If a parameter
-got other memory, or a module other members, the step is recorded again. Everything else that is not a launch (a Python
-number, a branch) keeps the value that it had at the recording.
+learning rate and the step count of an optimiser. Checks of values (indices, labels) run at each replay.
 
-While one thread records, no other thread may run ops. Read `devices/memory.py` (private pools), `devices/addresses.py`
-(which memory an address belongs to) and `modes.py` (`mode.recorder`) first.
+Whatever a step reads besides its arguments is compared before a replay (`notes.py`), and the step is recorded anew if
+it changed; or it is carried: a gradient that was filled outside is copied in and back out (`_Grad`), and so is what the
+step does to its arguments in place. A step that changes what it reads, other than in place, is not replayed: if the
+next recording finds the same change again, it raises. Other Python code of the function runs at a recording only.
+
+Each thread has programs of its own. One thread records at a time; the launch hook and the private pool are the
+recording thread's, so other threads may compute meanwhile. Both have one switch, which the `finally` of `_record` sets
+by plain assignments: an interrupt at any line leaves the process whole. Read `devices/private.py`,
+`devices/addresses.py` (which memory an address belongs to) and `modes.py` (`mode.recorder`, `changed`) first.
 """
 from __future__ import annotations
 
@@ -21,49 +26,59 @@ import struct
 import traceback
 from collections.abc import Callable
 from functools import update_wrapper
-from pathlib import Path
+from itertools import count
+from sys import getrefcount
 from threading import Lock, get_ident
-from types import MethodType
+from types import CellType, MethodType
 from typing import Any
 
 import numpy as np
 
 from ..devices import launch_hook, memory
-from ..devices.addresses import Map
+from ..devices.addresses import find
 from ..devices.base import Kernel
-from ..devices.memory import Layout
+from ..devices.memory import Array
+from ..devices.memory import layout as layout_of
 from ..devices.native import lib
-from .arrays import copy_array
-from .modes import mode, no_grad
+from ..devices.private import private_pool
+from .arrays import contiguous_copy, copy_array
+from .modes import mode, no_grad, paused
+from .notes import PACKAGE, Notes
 from .shape import fail
-from .tensor import Tensor, new_tensor
+from .tensor import Tensor, bump, new_tensor
 
-_PACKAGE = str(Path(__file__).parent.parent)
-_one_at_a_time = Lock()         # pools and launch hooks belong to the process: a second recording waits for the first
+_PROGRAMS = 128                 # of one captured function; then those of the longest unused signature are dropped
+_VARIANTS = 8                   # of one signature
+_one_at_a_time = Lock()         # the launch hook and the private pool are one each: a second recording waits
+_uses = count(1)
 
 
 class Recorder:
     """Writes down the launches of one run, and what a replay must do besides. Active as `mode.recorder`."""
 
-    def __init__(self, regions: Map) -> None:
+    def __init__(self, pool: private_pool) -> None:
         self.segments: list[Any] = []           # (words, count) of native launches, or a Python callable
         self.words: list[int] = []
         self.count = 0
-        self.pins: dict[int, Any] = {}          # what launches pointed to outside the private pool
-        self.inside: set[int] = set()           # addresses in the private pool
-        self.map = regions
-        self.modes: list[tuple[Any, bool]] = []
+        self.pins: dict[int, Any] = {}          # what launches pointed to outside the private pool, by its id
+        self.known: set[int] = set()            # addresses that were looked up
+        self.inside: list[Any] = []             # the regions of the private pool
+        self.written: set[int] = set()          # addresses that launches write to
         self.before_replay: list[Callable[[], None]] = []
-        self.leaves: dict[int, tuple[Tensor, Any]] = {}     # leaves whose .grad the step filled, and what it was
-        self.emptied: set[int] = set()          # leaves whose .grad the step dropped before it filled it
-        self.thread = get_ident()
+        self.grads: dict[int, _Grad] = {}       # by the id of the leaf
+        self.inputs: set[int] = set()           # the ids of the arguments
+        self.optimizers: dict[int, Any] = {}    # those that made a step
+        self.notes = Notes()
+        self.pool, self.thread = pool, get_ident()
+        self.paused = False                     # launches are run and not written down
 
     def visit(self, kernel: Kernel, arguments: tuple) -> None:
         """The launch hook: runs a launch and writes it down."""
-        if get_ident() != self.thread:          # a launch of another thread is only run
+        if get_ident() != self.thread or self.paused:       # a launch of another thread is only run
             kernel.function(*arguments)
             return
         if kernel.name == "host":
+            self.written.add(arguments[1].__array_interface__["data"][0])
             kernel.function(*arguments)
             self.python(lambda: kernel.function(*arguments))
             return
@@ -74,21 +89,25 @@ class Recorder:
         for kind, value in zip(kernel.signature, arguments, strict=True):
             if kind in "op" and value:
                 self.hold(value)
+                if kind == "o":
+                    self.written.add(value)
             self.words.append(struct.unpack("q", struct.pack("d", value))[0] if kind == "d" else value)
         self.count += 1
         kernel.function(*arguments)
 
     def hold(self, address: int) -> None:
         """Keeps the memory at an address alive as long as the program."""
-        if address in self.pins or address in self.inside:
+        if address in self.known:
             return
-        found = self.map.find(address)
-        if found is None:
+        region = find(address)
+        owner = None if region is None else region()
+        if region is None or owner is None:
             raise RuntimeError(f"[capture] a launch points to memory without a known owner ({address:#x})")
-        if found[0] in memory.private_regions:
-            self.inside.add(address)            # kept alive by `finish`: until then the private pool may reuse it
+        self.known.add(address)
+        if region.ptr in self.pool.regions:
+            self.inside.append(region)          # kept alive by `finish`: until then the private pool may reuse it
         else:
-            self.pins[address] = found[1]
+            self.pins[id(owner)] = owner
 
     def python(self, action: Callable[[], Any]) -> None:
         """Adds `action`, which replay calls in Python at this place."""
@@ -102,19 +121,51 @@ class Recorder:
             self.segments.append((np.array(words, np.int64), self.count))
             self.words, self.count = [], 0
 
+    # ---- what the step reads ----
+
     def used(self, module: Any) -> None:
-        """Notes that a module ran: its train/eval mode belongs to the signature."""
-        if all(m is not module for m, _ in self.modes):
-            self.modes.append((module, module.training))
+        """Notes a module that runs, with its members as they are now."""
+        self.notes.visit(module, type(module).__name__)
 
-    def deposit(self, leaf: Tensor) -> None:
-        """Notes a leaf whose `.grad` is about to be filled or added to."""
-        self.leaves.setdefault(id(leaf), (leaf, leaf._grad))
+    def reads_grad(self, leaf: Tensor) -> None:
+        """Notes that the step reads `leaf.grad`, or adds to it.
 
-    def drop(self, leaf: Tensor) -> None:
-        """Notes a leaf whose `.grad` is dropped: a replay need not find it as it was before the call."""
-        if id(leaf) not in self.leaves:
-            self.emptied.add(id(leaf))
+        A gradient from outside is an argument and a result: a replay copies that of its time in, and back out.
+        """
+        if self._notes_grad(leaf):
+            self.notes.visit(leaf, "a leaf")
+            note = self.grads[id(leaf)] = _Grad(leaf, True)
+            g = note.given
+            if g is not None and g.node is None:
+                own = new_tensor(memory.alloc_outside_pool(layout_of(g.device, g.dtype, g.shape)), None)
+                self.paused = True              # this copy is not part of the program
+                try:
+                    note.enter(own)
+                finally:
+                    self.paused = False
+
+    def writes_grad(self, leaf: Tensor) -> None:
+        """Notes that the step replaces `leaf.grad`: a replay need not find it as it was, unless it was read before."""
+        if self._notes_grad(leaf):
+            self.grads[id(leaf)] = _Grad(leaf, False)
+
+    def _notes_grad(self, leaf: Tensor) -> bool:
+        """Is this the first that the step does to `leaf.grad`? RuntimeError for an argument."""
+        if id(leaf) in self.inputs:
+            fail("capture", "a captured function cannot read or fill .grad of an argument", leaf.array.layout,
+                 "return autograd.grad(loss, argument) instead")
+        return id(leaf) not in self.grads and (leaf.node is None or id(leaf) in self.notes.tensors)
+
+    def points_to(self, value: Any) -> bool:
+        """Does a launch point to the memory of a tensor or array?"""
+        if isinstance(value, np.ndarray):
+            address = value.__array_interface__["data"][0]
+        elif isinstance(value, (Tensor, Array)):
+            address = value.ptr if isinstance(value, Array) else value.array.ptr
+        else:
+            return False
+        region = find(address)
+        return region is not None and id(region()) in self.pins
 
     def refuse(self, what: str) -> None:
         """Raises RuntimeError: `what` reads a value."""
@@ -124,60 +175,147 @@ class Recorder:
     def finish(self) -> None:
         """Ends the recording, and keeps the memory of the private pool alive."""
         self._close()
-        for address in self.inside:
-            found = self.map.find(address)
-            if found is not None:
-                self.pins[address] = found[1]
+        for region in self.inside:
+            owner = region()
+            if owner is not None:
+                self.pins[id(owner)] = owner
 
 
 def _user_line() -> str:
     """The newest line on the stack that is not in this package."""
     for frame in reversed(traceback.extract_stack()):
-        if not frame.filename.startswith(_PACKAGE):
+        if not frame.filename.startswith(PACKAGE):
             return f"{frame.filename}:{frame.lineno}: {frame.line}"
     return "unknown line"
 
 
-class _Program:
-    """One recorded signature.
+class _Grad:
+    """What a step does to `.grad` of a leaf.
 
-    `known`: the leaves of earlier recordings of the signature, with their `.grad` at this call. `expected`: the leaves
-    whose `.grad` must be at a call what it was at the recording, because the step adds to it. A leaf that the step
-    cleared before it added is not among them: the step dropped its `.grad`, or the leaf had one at the call and none
-    when the step first added to it.
+    read    does it read the `.grad` that is there before? Otherwise it replaces it first
+    given   that `.grad`, where it must be the same object at a replay (None, or a gradient with a graph)
+    own     the tensor that stands for a gradient from outside in the program, or None
+    final   what the step leaves in `.grad`
     """
 
-    def __init__(self, recorder: Recorder, pool: dict[Layout, list], inputs: list[Tensor], outputs: Any,
-                 known: dict[int, Any]) -> None:
-        self.segments = [s if callable(s) else (s[0], s[0].__array_interface__["data"][0], s[1])
-                         for s in recorder.segments]
-        self.pins, self.pool = list({id(p): p for p in recorder.pins.values()}.values()), pool
-        self.inputs, self.outputs = inputs, outputs
-        self.modes, self.before_replay = recorder.modes, recorder.before_replay
-        self.bindings, self.members = mode.bindings, _members(recorder.modes)
-        self.grads = [(leaf, leaf._grad) for leaf, _ in recorder.leaves.values()]
-        self.expected = [(leaf, before) for i, (leaf, before) in recorder.leaves.items()
-                         if before is not None or known.get(i) is None and i not in recorder.emptied]
+    __slots__ = ("leaf", "read", "given", "own", "final", "layout")
+    given: Any
+    own: Any
+    final: Any
 
-    def bound(self) -> bool:
-        """Do the modules have the same members as at the recording, and these the same memory?"""
-        if mode.bindings != self.bindings:
-            now = _members(self.modes)
-            if len(now) != len(self.members) or any([a is not b for a, b in zip(now, self.members, strict=True)]):
-                return False
-            self.bindings = mode.bindings
-        return True
+    def __init__(self, leaf: Tensor, read: bool) -> None:
+        self.leaf, self.read, self.own = leaf, read, None
+        self.given = leaf._grad if read else None
+        self.layout = None if self.given is None else self.given.array.layout
 
     def fits(self) -> bool:
-        """Are train/eval modes, and the `.grad` that the step depends on, as they were at the recording?"""
-        return (all([m.training is t for m, t in self.modes])
-                and all([leaf._grad is before for leaf, before in self.expected]))
+        """Can the program use the gradient that is there now?"""
+        g = self.leaf._grad
+        if self.own is None:
+            return g is self.given
+        return g is not None and g.array.layout is self.layout and g.node is None
 
-    def replay(self, inputs: list[Tensor]) -> Any:
-        """Runs the launches on these inputs, and returns the tensors of the recording with their new values."""
-        for mine, given in zip(self.inputs, inputs, strict=True):
-            if mine.array is not given.array:
-                copy_array(mine.array, given.array)
+    def enter(self, own: Tensor) -> None:
+        """Puts the gradient of now into the program, where `own` stands for it."""
+        self.given = self.leaf._grad
+        if self.given.array is not own.array:
+            copy_array(own.array, self.given.array)
+            self.own = self.leaf._grad = own
+
+    def leave(self) -> None:
+        """Sets `.grad` to what the step leaves there. The values of a gradient from outside go into its own tensor.
+
+        That copy is left out if nothing but the leaf knows that tensor: then the program's takes its place.
+        """
+        own, final, given = self.own, self.final, self.given
+        self.given = None
+        if final is None or final.array is not own.array or given.array is own.array:
+            self.leaf._grad = final
+        elif getrefcount(given) == _ALONE and getrefcount(given.array) == _ALONE and _unseen(given.array):
+            self.leaf._grad = own
+        else:
+            copy_array(given.array, own.array)
+            bump(given)
+            self.leaf._grad = given
+
+
+def _unseen(array: Any) -> bool:
+    """Does no view refer to the memory of this array?"""
+    return type(array) is memory.Buffer and getrefcount(array.block.root) == array.block.lone
+
+
+def _counts(arrays: list[Array]) -> list[int]:
+    return [getrefcount(a) for a in arrays]
+
+
+def _usual() -> tuple[int, int]:
+    t = Tensor.__new__(Tensor)
+    t.array = Array.__new__(Array)
+    return getrefcount(t), _counts([t.array])[0]
+
+
+_ALONE, _HELD = _usual()    # the getrefcount of what a variable holds, and of an array that a tensor and a list hold
+
+
+class _Program:
+    """One recorded signature."""
+
+    def __init__(self, recorder: Recorder, inputs: list[Tensor], arrays: list[Array], outputs: Any) -> None:
+        # is the memory of an argument also in a tensor that was returned or kept? Then it may come back as an argument
+        self.exposed = any([n > _HELD for n in _counts(arrays)])
+        self.segments = [s if callable(s) else (s[0], s[0].__array_interface__["data"][0], s[1])
+                         for s in recorder.segments]
+        self.pins, self.pool = list(recorder.pins.values()), recorder.pool.lists
+        self.arrays, self.outputs = arrays, outputs
+        self.before_replay = recorder.before_replay
+        # the arguments that the step changed in place: their numbers, and the arrays that hold the new values
+        self.changed = [(i, t.array) for i, (t, a) in enumerate(zip(inputs, arrays, strict=True))
+                        if t.array is not a or any(a.ptr <= w < a.ptr + a.layout.nbytes for w in recorder.written)]
+        grads = recorder.grads.values()
+        for g in grads:
+            g.final = g.leaf._grad
+        self.read = [g for g in grads if g.read]
+        self.given = [(g, g.own) for g in self.read if g.own is not None]
+        self.left = [(g.leaf, g.final) for g in grads if g.own is None]
+        self.carried: list[tuple] = []          # (table, name, tensor): what the step assigns, and each replay again
+        self.storages = recorder.notes.rewritten()
+        self.used = 0                           # when it was replayed last
+
+    def compare(self, notes: Notes) -> None:
+        """Sets what is compared before each replay."""
+        self.changes = mode.changes
+        self.always, self.counted = notes.compared()
+
+    def lost(self) -> bool:
+        """Is some object that the step read another one now?"""
+        return self.always.lost() or self.counted.lost()
+
+    def release(self) -> None:
+        """Frees the unused blocks of the pool: each refers to its list, so the collector would have to find them."""
+        for blocks in self.pool.values():
+            blocks.clear()
+
+    def fits(self) -> bool:
+        """Is what the step reads besides its arguments as it was at the recording?"""
+        if self.read and not all([g.fits() for g in self.read]) or not self.always.same():
+            return False
+        now = mode.changes
+        if now != self.changes:
+            if not self.counted.same():
+                return False
+            self.changes = now
+        return True
+
+    def replay(self, given: list[Tensor]) -> Any:
+        """Runs the launches on these arguments, and returns the tensors of the recording with their new values."""
+        sources = given
+        if self.exposed:            # an argument may lie in the memory of another one
+            sources = [new_tensor(contiguous_copy(t.array), None) for t in given]
+        for mine, t in zip(self.arrays, sources, strict=True):
+            if mine is not t.array:
+                copy_array(mine, t.array)
+        for g, own in self.given:
+            g.enter(own)
         for prepare in self.before_replay:
             prepare()
         for segment in self.segments:
@@ -185,15 +323,33 @@ class _Program:
                 segment()
             else:
                 lib.mg_replay(segment[1], segment[2])
-        for leaf, g in self.grads:
-            leaf._grad = g
+        for leaf, final in self.left:
+            leaf._grad = final
+        if self.given or self.changed:
+            self.leave(given)
+        for storage in self.storages:
+            storage.version += 1
+        for table, name, value in self.carried:
+            _assign(table, name, value)
         return self.outputs
 
+    def leave(self, given: list[Tensor]) -> None:
+        """Carries what the step did in place to gradients from outside and to its arguments to those tensors."""
+        for g, _ in self.given:
+            g.leave()
+        if self.changed and len({id(t.array.storage) for t in given}) < len(given):
+            fail("capture", "a captured function that changes an argument in place needs arguments in separate memory",
+                 [t.array.layout for t in given], "pass a clone() of one of them")
+        for i, array in self.changed:
+            copy_array(given[i].array, array)
+            bump(given[i])
 
-def _members(modes: list[tuple[Any, bool]]) -> list[Any]:
-    """The parameters, buffers and submodules of modules, and the arrays of the tensors among them."""
-    found = [t for m, _ in modes for table in (m._parameters, m._buffers, m._modules) for t in table.values()]
-    return found + [t.array for t in found if isinstance(t, Tensor)]
+
+def _assign(table: Any, name: Any, value: Any) -> None:
+    if isinstance(table, CellType):
+        table.cell_contents = value
+    else:
+        table[name] = value
 
 
 class Captured:
@@ -202,6 +358,8 @@ class Captured:
     def __init__(self, function: Callable) -> None:
         self.function = function
         self.programs: dict[tuple, list[_Program]] = {}
+        self.moved: dict[tuple, set] = {}       # what the last recording of a signature changed itself, if anything
+        self.last: _Program | None = None
         update_wrapper(self, function)
 
     def __get__(self, instance: Any, owner: Any = None) -> Any:
@@ -209,41 +367,83 @@ class Captured:
         return self if instance is None else MethodType(self, instance)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if mode.recorder is not None:           # inside another recording: part of that one
+            return self.function(*args, **kwargs)
         tensors: list[Tensor] = []
-        key = (_signature(args, tensors), _signature(kwargs, tensors) if kwargs else (), mode.autocast)
+        parts: list[Any] = [get_ident(), not paused or mode.grad, mode.autocast]
+        for value in args:
+            if type(value) is Tensor:
+                tensors.append(value)
+                parts += value.array.layout, value._requires_grad
+            else:
+                parts.append(_signature(value, tensors))
+        key = (*parts, _signature(kwargs, tensors) if kwargs else None)
         try:
             known = self.programs.get(key, ())
         except TypeError:
             raise TypeError("[capture] arguments that are not tensors must be hashable: their values are part of the "
-                            f"signature; got {key}") from None
+                            f"signature; got {key[3:]}") from None
         for program in known:
-            if program.fits() and program.bound():
+            if program.fits():
+                if program is not self.last:
+                    self.last, program.used = program, next(_uses)
                 return program.replay(tensors)
-        if mode.recorder is not None:
-            fail("capture", "a captured function cannot be recorded inside another recording", "",
-                 "call the plain function inside")
-        before = {id(leaf): leaf._grad for program in known for leaf, _ in program.grads}
         with _one_at_a_time:
-            program = self._record(args, kwargs, tensors, before)
-        self.programs[key] = [*[p for p in known if p.bound()], program]
-        return program.outputs
+            return self._record(key, args, kwargs, tensors)
 
-    def _record(self, args: Any, kwargs: Any, tensors: list[Tensor], before: dict[int, Any]) -> _Program:
-        with memory.private_pool() as pool, Map() as regions:
-            inputs = [_input(t) for t in tensors]
-            it = iter(inputs)
-            own_args, own_kwargs = _replace(args, it), _replace(kwargs, it)
-            recorder = mode.recorder = Recorder(regions)
-            try:
-                with launch_hook(recorder.visit):
+    def _record(self, key: tuple, args: Any, kwargs: Any, tensors: list[Tensor]) -> Any:
+        """Runs the function, and keeps a program of what it did if a replay can do the same."""
+        pool = memory.private()
+        recorder = Recorder(pool)
+        hook = launch_hook(recorder.visit)
+        try:
+            with pool:
+                inputs = [_input(t) for t in tensors]
+                arrays, recorder.inputs = [t.array for t in inputs], {id(t) for t in inputs}
+                it = iter(inputs)
+                own_args, own_kwargs = _replace(args, it), _replace(kwargs, it)
+                recorder.notes.walk([(self.function, "the function"), *_objects((args, kwargs))])
+                with hook:
+                    mode.recorder = recorder
                     outputs = detached(self.function(*own_args, **own_kwargs))
-            finally:
-                mode.recorder = None
+                    mode.recorder = None
+        finally:                                # plain assignments: no interrupt can come between them
+            mode.recorder = None
+            hook.on = pool.on = False
         recorder.finish()
-        if any(id(t) in recorder.leaves for t in inputs):
-            fail("capture", "backward() in a captured function cannot fill .grad of an argument", "",
-                 "return autograd.grad(loss, argument) instead")
-        return _Program(recorder, pool.pools, inputs, outputs, before)
+        program = _Program(recorder, inputs, arrays, outputs)
+        program.leave(tensors)
+        before = self.moved.pop(key, set())
+        program.carried, moved = recorder.notes.settle(recorder.points_to, before)
+        if moved:                               # the next call reads other values than this one did: no replay
+            self.moved = {key: moved, **dict(list(self.moved.items())[:_PROGRAMS])}
+        else:
+            for optimizer in recorder.optimizers.values():
+                optimizer._noted_step(recorder.notes)
+            program.compare(recorder.notes)
+            self._keep(key, program)
+        return outputs
+
+    def _keep(self, key: tuple, program: _Program) -> None:
+        """Adds a program; drops those that cannot fit again, and the longest unused if there are too many."""
+        program.used = next(_uses)
+        known = self.programs.get(key, [])
+        fitting = [p for p in known if not p.lost()][1 - _VARIANTS:]
+        self.programs[key] = [*fitting, program]
+        dropped = [p for p in known if p not in fitting]
+        while sum(map(len, self.programs.values())) > _PROGRAMS:
+            dropped += self.programs.pop(min(self.programs, key=lambda k: max(p.used for p in self.programs[k])))
+        for p in dropped:
+            p.release()
+
+
+def _objects(value: Any) -> list[tuple[Any, str]]:
+    """The arguments that are neither tensors nor values: their attributes may change."""
+    if isinstance(value, (tuple, list)):
+        return [found for v in value for found in _objects(v)]
+    if type(value) is dict:
+        return [found for v in value.values() for found in _objects(v)]
+    return [] if isinstance(value, Tensor) else [(value, "an argument")]
 
 
 def _input(t: Tensor) -> Tensor:
@@ -262,7 +462,9 @@ def _signature(value: Any, tensors: list[Tensor]) -> Any:
     if isinstance(value, (tuple, list)):
         return type(value), *[_signature(v, tensors) for v in value]
     if type(value) is dict:
-        return dict, *[(k, _signature(v, tensors)) for k, v in value.items()]
+        return dict, *[(type(k), k, _signature(v, tensors)) for k, v in value.items()]
+    if isinstance(value, (float, complex, np.generic)):
+        return type(value), repr(value)         # 0.0 == -0.0, and nan is not equal to itself
     return type(value), value
 
 
@@ -296,11 +498,24 @@ def detached(value: Any) -> Any:
 def capture(function: Callable) -> Captured:
     """Makes `function` record its kernel launches at the first call with each signature, and replay them later.
 
-    The signature is: shapes, dtypes, devices of the tensor arguments; values of the others; train/eval mode of the
-    modules that it uses. The next call with that signature overwrites the returned tensors. `function` may contain
-    forward, backward, clipping, optimiser and scheduler. Reading a value inside (`item()`, `bool(t)`, `numpy()`) raises
-    RuntimeError. While one thread records, a second recording waits, and no other thread may run ops. Replays may run
-    at the same time as anything else.
+    The signature is: shapes, dtypes, devices, `requires_grad` of the tensor arguments; types and values of the others
+    (objects: which object); grad mode and autocast; the thread. `function` may contain forward, backward, clipping,
+    optimiser and scheduler, and call other captured functions. The next call with that signature overwrites the
+    returned tensors and the gradients.
+
+    Before a replay, all else that the code of `function` can reach is compared with what it was: `requires_grad`,
+    train/eval mode, memory, members, attributes and hooks of modules and tensors; groups, state and flags of
+    optimisers; closed-over variables, globals, attributes of objects, containers (of more than 512 elements: the
+    length), NumPy arrays up to 64 KB, the default dtype. If something changed, the step is recorded anew. The latest
+    128 recordings are kept, 8 of a signature. Carried are gradients filled outside, numbers of optimisers (lr, betas),
+    random numbers, changes in place of arguments and other tensors, and tensors that `function` only keeps
+    (`self.last = y`).
+
+    RuntimeError, with the line, where `function` reads a value (`item()`, `bool(t)`, `numpy()`, `data_ptr()`), and
+    where it rebinds what it reads again (`self.h = cell(x, self.h)`, `p.data = ...`, `self.calls += 1`) or advances an
+    iterator: change it in place, or make it an argument and a result. RuntimeError too for `.grad` of an argument, and
+    for arguments that share memory if one is changed in place. What else `function` does in Python (print, append to a
+    list) it does at a recording only.
 
     >>> step = minigrad.capture(step)
     >>> loss = step(x, y)

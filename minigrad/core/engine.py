@@ -45,10 +45,10 @@ def drop_grads(leaves: Iterable[Variable], set_to_none: bool) -> None:
     """`zero_grad()` of optimisers and modules: sets `.grad` to None, or to zeros. An active recording is told."""
     recorder = mode.recorder
     for leaf in leaves:
+        if recorder is not None:
+            (recorder.writes_grad if set_to_none else recorder.reads_grad)(leaf)
         if set_to_none:
             leaf._grad = None
-            if recorder is not None:
-                recorder.drop(leaf)
         elif leaf._grad is not None:
             leaf._grad = functions.zero_(leaf._grad.detach())
 
@@ -229,7 +229,7 @@ def backward(tensors: Sequence[Variable], gradients: Sequence[Variable | None], 
             if leaf.node is not None or not leaf._requires_grad:    # it no longer asks for gradients
                 continue
             if recorder is not None:
-                recorder.deposit(leaf)
+                recorder.reads_grad(leaf)
             _deposit(leaf, g, create_graph, taken)
             for function in post_hooks.of(leaf) if hooked else ():
                 if function(leaf) is not None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from .engine import keep_grad
 from .hooks import RemovableHandle, fitting, hooks, post_hooks
+from .modes import mode
 from .shape import fail
 from .tape import Variable, edge_of
 
@@ -35,6 +36,8 @@ class Gradients(Variable):
 
         Warns if it is None because this tensor is no leaf, and `retain_grad()` was not called.
         """
+        if mode.recorder is not None:
+            mode.recorder.reads_grad(self)
         if self._grad is None and self.node is not None and not self.retains_grad:
             warnings.warn("[grad] the .grad attribute of a Tensor that is not a leaf is being accessed: backward() "
                           "fills it only if retain_grad() was called on this tensor", stacklevel=2)
@@ -44,11 +47,13 @@ class Gradients(Variable):
     def grad(self, value: Any) -> None:
         if value is self:
             fail("grad", "a tensor cannot be its own gradient", self.array.layout)
+        if mode.recorder is not None:
+            mode.recorder.writes_grad(self)
         self._grad = None if value is None else fitting("grad", "an assigned gradient", value, self.array.layout)
 
     @grad.deleter
     def grad(self) -> None:
-        self._grad = None
+        self.grad = None
 
     @property
     def retains_grad(self) -> bool:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..devices.memory import Array, Layout
+from .modes import changed
 from .shape import fail
 
 _hook_ids = itertools.count()
@@ -25,6 +26,7 @@ class RemovableHandle:
     def remove(self) -> None:
         """Removes the hook; a second time does nothing."""
         self.table.pop(self.id, None)
+        changed()
 
     def __enter__(self) -> RemovableHandle:
         return self
@@ -61,6 +63,7 @@ class HookTable:
         table = self._table(edge)
         handle = RemovableHandle(table)
         table[handle.id] = function
+        changed()
         return handle
 
     def retain(self, edge: Any, function: Callable) -> None:

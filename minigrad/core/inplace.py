@@ -22,7 +22,7 @@ from ..devices.memory import Array, View
 from .arrays import contiguous_copy, copy_array
 from .engine import functions, keep_grad
 from .hooks import hooks
-from .modes import mode, no_grad
+from .modes import changed, mode, no_grad
 from .shape import fail, is_float
 from .tape import Edge, Node, Slot, Variable, edge_of, recorded
 
@@ -241,6 +241,7 @@ def rebind(t: Variable, edge: Edge, computed: bool = True) -> None:
     _bind(base, node, moved)
     follow(base, moved)
     _release(node, moved)
+    changed()
 
 
 def _bind(t: Any, node: Any, moved: dict[int, Any]) -> None:

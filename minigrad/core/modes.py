@@ -4,6 +4,7 @@
 """
 from __future__ import annotations
 
+import itertools
 import warnings
 from collections.abc import Callable
 from functools import wraps
@@ -19,7 +20,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 class Mode(local):
-    """Switches of a thread. `fused` and `bindings` belong to the whole process: they are set on the class."""
+    """Switches of a thread. `fused` and `changes` belong to the whole process: they are set on the class."""
 
     grad = True                 # operations are recorded
     autocast: Any = None        # the dtype in which autocast runs products, or None
@@ -27,10 +28,23 @@ class Mode(local):
     streams: Any = None         # random streams of a loader's sample, which take the place of the default generators
     recorder: Any = None        # the active capture, or None; layers and optimisers report their use to it
     fused = "auto"              # whether fused kernels are used: "auto", "off" or "require"
-    bindings = 0                # counts tensors with new memory and modules with new members; captured programs read it
+    changes = 0                 # moves with each call of `changed`; captured programs read it
 
 
 mode = Mode()
+_changes = itertools.count(1)
+watched: list[dict] = []        # dicts of the whole process that any step may read (hooks for all modules)
+
+
+def changed() -> None:
+    """Tells captured programs that something has changed which a step may read besides its arguments.
+
+    Called after the change: a tensor has other memory or asks for gradients, a module has other members or attributes,
+    a hook was added or removed, a default is another one. The programs then compare what they noted.
+    """
+    Mode.changes = next(_changes)       # never an earlier value, whatever other threads do meanwhile
+
+
 paused: set[int] = set()        # the threads that switched recording off: while empty, `mode.grad` need not be read
 
 

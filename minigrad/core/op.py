@@ -463,7 +463,8 @@ def derived(definition: Callable, inputs: tuple[Tensor | None, ...], attrs: dict
             elif create_graph and t._requires_grad:
                 aliases.append(functions.alias(t))
             else:
-                aliases.append(t.detach().requires_grad_(need))
+                aliases.append(t.detach())
+                aliases[-1]._requires_grad = need       # of a new tensor: nobody need be told
         outputs = definition(*aliases, **(attrs or {}))
     outputs = outputs if isinstance(outputs, tuple) else (outputs,)
     pairs = [(edge_of(o), g) for o, g in zip(outputs, gs, strict=True) if g is not None and o._requires_grad]

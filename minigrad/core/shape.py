@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from ..devices.memory import Layout
+from .modes import changed
 
 FLOAT32, FLOAT64, INT64, BOOL = np.dtype("float32"), np.dtype("float64"), np.dtype("int64"), np.dtype("bool")
 _default_float = FLOAT32
@@ -30,6 +31,7 @@ def set_default_float(dtype: np.dtype) -> None:
     if not is_float(np.dtype(dtype)):
         fail("set_default_dtype", "only floating-point dtypes can be the default", dtype, kind=TypeError)
     _default_float = np.dtype(dtype)
+    changed()
 
 
 def is_float(dtype: np.dtype) -> bool:

@@ -18,7 +18,7 @@ from . import engine, inplace
 from .display import host_values, html, text
 from .engine import functions
 from .gradient import Gradients
-from .modes import mode
+from .modes import changed, mode
 from .shape import default_float, fail, is_float
 from .tape import Slot, Variable
 
@@ -162,6 +162,8 @@ class Tensor(Gradients, Methods):
 
     def data_ptr(self) -> int:
         """The address of the first element."""
+        if mode.recorder is not None:
+            mode.recorder.refuse("data_ptr()")
         return self.array.ptr
 
     # ---- autograd ----
@@ -196,7 +198,7 @@ class Tensor(Gradients, Methods):
             fail("data", "a tensor that requires gradients needs floating-point data", value.array.layout,
                  "convert with .float()")
         self.array = inplace.untied(value.array, self.array.version)
-        type(mode).bindings += 1
+        changed()
 
     def detach(self) -> Tensor:
         """A tensor on the same memory that is cut off from the graph."""
@@ -218,9 +220,11 @@ class Tensor(Gradients, Methods):
                  "convert with .float()")
         if not requires_grad and self.node is not None:
             fail("requires_grad_", "only a leaf can stop requiring gradients", self.array.layout, "use detach()")
-        wanted = requires_grad and not self._requires_grad
-        self._requires_grad = requires_grad or self.node is not None
-        if wanted:
+        begins = requires_grad and not self._requires_grad
+        if self._requires_grad is not (wanted := requires_grad or self.node is not None):
+            self._requires_grad = wanted
+            changed()
+        if begins:
             inplace.follow(self, {})
         return self
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copyreg
 from collections.abc import Callable
+from threading import RLock
 from typing import TYPE_CHECKING, Any
 
 from .base import Device, Kernel
@@ -78,25 +79,79 @@ def opened() -> list[Device]:
 class launch_hook:
     """In its `with` block, each launch of a device in use calls `visitor(kernel, arguments)` instead of the kernel.
 
-    The visitor launches with `kernel.function(*arguments)`. Hooks may be nested: the inner one is called.
+    The visitor launches with `kernel.function(*arguments)`. Hooks may be nested: the inner one is called, and what it
+    launches goes to the outer one. `on` is the only switch: once it is False the hook sees nothing, whatever else was
+    not put back (an interrupt may come at any line).
     """
 
     def __init__(self, visitor: Callable[[Kernel, tuple], None]) -> None:
         self.visitor = visitor
+        self.on = False
+        self.outer: launch_hook | None = None
+        self.kernels: dict[int, Kernel] = {}        # what the visitor gets, by the kernel that was launched
 
     def __enter__(self) -> launch_hook:
-        self.kernels = [(k, k.call) for d in opened() for k in (*d.kernels, d.host)]
-        for kernel, _ in self.kernels:
-            kernel.call = self._visit(kernel)
+        global _newest
+        with _switching:
+            self.outer = _active()
+            try:
+                _newest, self.on = self, True
+                for kernel in _kernels():
+                    kernel.call = _doors.get(kernel) or _doors.setdefault(kernel, _door(kernel))
+            except BaseException:
+                self.on = False
+                raise
         return self
 
-    def _visit(self, kernel: Kernel) -> Callable[..., None]:
-        visitor = self.visitor
-
-        def call(*arguments: Any) -> None:
-            visitor(kernel, arguments)
-        return call
-
     def __exit__(self, *_: object) -> None:
-        for kernel, before in self.kernels:
-            kernel.call = before
+        global _newest
+        self.on = False
+        with _switching:
+            _newest = _active()
+            if _newest is None:
+                for kernel in _kernels():
+                    kernel.call = kernel.function
+
+    def launch(self, kernel: Kernel, arguments: tuple) -> None:
+        """Gives a launch to the visitor."""
+        if self.outer is None:
+            self.visitor(kernel, arguments)
+            return
+        given = self.kernels.get(id(kernel))
+        if given is None:
+            def further(*arguments: Any) -> None:
+                _launch(self.outer, kernel, arguments)
+            given = self.kernels[id(kernel)] = Kernel(kernel.name, kernel.signature, kernel.index, further)
+        self.visitor(given, arguments)
+
+
+_newest: launch_hook | None = None      # the hook entered last: it, or the next one outwards that is on, is called
+_switching = RLock()
+_doors: dict[Kernel, Callable[..., None]] = {}      # what `kernel.call` is while there are hooks
+
+
+def _active() -> launch_hook | None:
+    """The innermost hook that is on."""
+    hook = _newest
+    while hook is not None and not hook.on:
+        hook = hook.outer
+    return hook
+
+
+def _kernels() -> list[Kernel]:
+    return [k for d in opened() for k in (*d.kernels, d.host)]
+
+
+def _launch(hook: launch_hook | None, kernel: Kernel, arguments: tuple) -> None:
+    """Runs a launch through the first hook that is on, from `hook` outwards."""
+    while hook is not None and not hook.on:
+        hook = hook.outer
+    if hook is None:
+        kernel.function(*arguments)
+    else:
+        hook.launch(kernel, arguments)
+
+
+def _door(kernel: Kernel) -> Callable[..., None]:
+    """What `kernel.call` is while there are hooks."""
+    return lambda *arguments: _launch(_newest, kernel, arguments)

@@ -2,8 +2,7 @@
 from __future__ import annotations
 
 import weakref
-from bisect import bisect_right
-from typing import Any
+from threading import RLock
 
 
 class _Region(weakref.ref):
@@ -12,61 +11,44 @@ class _Region(weakref.ref):
     __slots__ = ("ptr", "nbytes")
     ptr: int
     nbytes: int
+    __hash__ = object.__hash__
+    __eq__ = object.__eq__
 
 
-_regions: dict[int, _Region] = {}
-_maps: list[Map] = []               # the maps in use: `register` tells them of new regions
+# By (k, first address >> k), where k is the bit length of the size: a region is shorter than 1 << k bytes, so it has
+# addresses of its own key and of the next one only. Finding an owner costs the same however many regions there are.
+_regions: dict[tuple[int, int], set[_Region]] = {}
+_lengths: list[int] = []            # the values of k, largest first
+_lock = RLock()                     # re-entrant: the collector may delete an owner while a region is registered
+_sweep_at = 4096                    # with so many keys, those without regions are removed
 
 
-def register(root: Any, ptr: int, nbytes: int) -> None:
+def register(root: object, ptr: int, nbytes: int) -> None:
     """Makes `root` findable as the owner of `nbytes` bytes from the address `ptr` on, until it is deleted."""
-    region = _Region(root, _forget)
-    region.ptr, region.nbytes = ptr, nbytes
-    _regions[id(region)] = region       # several owners may register one address
-    for known in _maps:
-        known.added.append(region)
+    global _sweep_at
+    nbytes = max(nbytes, 1)
+    k = nbytes.bit_length()
+    with _lock:
+        if k not in _lengths:
+            _lengths[:] = sorted([*_lengths, k], reverse=True)
+        beside = _regions.setdefault((k, ptr >> k), set())      # several owners may register one address
+        region = _Region(root, beside.discard)  # not a Python function: Ctrl-C is lost where one ends a reference
+        region.ptr, region.nbytes = ptr, nbytes
+        beside.add(region)
+        if len(_regions) > _sweep_at:
+            for key in [key for key, regions in list(_regions.items()) if not regions]:
+                del _regions[key]
+            _sweep_at = 2 * len(_regions) + 4096
 
 
-def _forget(region: Any) -> None:
-    _regions.pop(id(region), None)
-
-
-def _place(region: Any) -> tuple[int, int]:
-    return region.ptr, region.nbytes
-
-
-class Map:
-    """Finds the owner of an address among all registered regions, also those registered in its `with` block.
-
-    It refers to owners weakly: a buffer that is deleted meanwhile still goes back to its pool.
-    """
-
-    def __init__(self) -> None:
-        self.added: list[_Region] = []
-
-    def __enter__(self) -> Map:
-        self.regions = sorted(_regions.values(), key=_place)
-        self.places = [_place(r) for r in self.regions]
-        _maps.append(self)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        _maps.remove(self)
-
-    def find(self, address: int) -> tuple[int, Any] | None:
-        """(first address, owner) of the region that an address is in, or None.
-
-        If several regions around it begin at the same address, it is the largest.
-        """
-        while self.added:
-            region = self.added.pop()
-            i = bisect_right(self.places, _place(region))
-            self.places.insert(i, _place(region))
-            self.regions.insert(i, region)
-        for i in range(bisect_right(self.places, (address, 1 << 63)) - 1, -1, -1):
-            region = self.regions[i]
-            if address < region.ptr + max(region.nbytes, 1):
-                owner = region()
-                if owner is not None:
-                    return region.ptr, owner
-        return None
+def find(address: int) -> _Region | None:
+    """The largest region that an address is in, or None. Calling it gives the owner, or None if that was deleted."""
+    for k in _lengths:
+        place = address >> k
+        for key in ((k, place), (k, place - 1)):
+            found = _regions.get(key)
+            if found:
+                for region in list(found):
+                    if region.ptr <= address < region.ptr + region.nbytes and region() is not None:
+                        return region
+    return None

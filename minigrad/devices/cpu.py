@@ -56,7 +56,7 @@ class CPU(Device):
         base = root.__array_interface__["data"][0]
         offset = -base % _ALIGN
         memory.register_fresh(root, base, nbytes + _ALIGN)
-        return Block(np.ndarray(layout.shape, layout.dtype, root, offset), root, base + offset, layout.free)
+        return Block(np.ndarray(layout.shape, layout.dtype, root, offset), root, base + offset, memory.home(layout))
 
     def container(self, array: Array) -> np.ndarray:
         layout = array.layout

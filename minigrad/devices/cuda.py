@@ -138,7 +138,7 @@ class CUDA(Device):
     def fresh(self, layout: Layout) -> Block:
         self.use()
         root = cp.empty((layout.nbytes,), np.uint8)
-        return Block(_Views(layout, root), root, root.data.ptr, layout.free)
+        return Block(_Views(layout, root), root, root.data.ptr, memory.home(layout))
 
     def container(self, array: Array) -> Any:
         return _view(array.layout, array.ptr, array.block.root)

@@ -19,6 +19,7 @@ from weakref import ref
 import numpy as np
 
 from .addresses import register
+from .private import Door, private_pool, recording
 
 
 class Device(Protocol):
@@ -38,17 +39,17 @@ _POOL_MAX = 1 << 30             # after so many bytes taken from the system, unu
 _layouts: dict[tuple, Layout] = {}
 halves_seen: set[np.dtype] = set()     # the 16-bit float dtypes that a layout had; while empty, nobody looks for them
 _grown = 0                      # bytes taken from the system since unused buffers were given back
-_private: dict[Layout, list] | None = None    # the free lists of the active capture
-private_regions: set[int] = set()             # first addresses of the memory that was taken for it
 
 
 class Layout:
     """Device, dtype, shape and strides (in elements) of an array. Made by `layout()` only: one object for each value.
 
-    `contiguous`: the elements are in C order without gaps. `free`: the blocks of this layout that are not in use.
+    `contiguous`: the elements are in C order without gaps. `public`: the blocks of this layout that are not in use.
+    `free`: where `alloc` takes blocks from: `public`, or during a capture `door`.
     """
 
-    __slots__ = ("device", "dtype", "shape", "strides", "ndim", "size", "contiguous", "free", "__weakref__")
+    __slots__ = ("device", "dtype", "shape", "strides", "ndim", "size", "contiguous", "free", "public", "door",
+                 "__weakref__")
 
     device: Any             # a base.Device; this module needs no more of it than the protocol above
     dtype: np.dtype
@@ -62,7 +63,9 @@ class Layout:
         self.size = 1
         for n in shape:
             self.size *= n
-        self.free: list[Block] = [] if _private is None else _private.setdefault(self, [])
+        self.public: list[Block] = []
+        self.free: Any = self.public
+        self.door: Door | None = None
 
     @property
     def nbytes(self) -> int:
@@ -244,14 +247,14 @@ def alloc_outside_pool(layout: Layout) -> Buffer:
     Each replay overwrites the memory of that pool. It would not write these values again, since no launch makes them.
     Without a capture, this is `alloc`.
     """
-    global _private
-    if _private is None:
+    pool = recording()
+    if pool is None:
         return alloc(layout)
-    pool, _private = _private, None
+    pool.outside = True
     try:
         block = layout.device.fresh(layout)         # `lone` stays -1: never pooled
     finally:
-        _private = pool
+        pool.outside = False
     array = _new(Buffer)
     array.layout = layout
     array.ptr = block.ptr
@@ -284,6 +287,9 @@ def external(container: Any, to: Layout, ptr: int, root: Any = None) -> External
 def _fresh(layout: Layout) -> Block:
     """A block from the system, for the pool; gives unused memory back first if much was taken, or if there is none."""
     global _grown
+    pool = recording()
+    if pool is not None and layout.free is layout.public:
+        pool.guard(layout)
     _grown += layout.nbytes
     if _grown > _POOL_MAX:
         empty_cache()
@@ -298,37 +304,28 @@ def _fresh(layout: Layout) -> Block:
 
 
 def empty_cache() -> None:
-    """Gives the memory of unused buffers back to the system. During a capture it does nothing."""
+    """Gives the memory of unused buffers back to the system."""
     for known in list(_layouts.values()):
-        if _private is None:
-            known.free.clear()
+        known.public.clear()
 
 
 def register_fresh(root: Any, ptr: int, nbytes: int) -> None:
-    """`register`, for memory of the pool: during a capture, the memory is the program's."""
+    """`register`, for memory of the pool: in a thread that records, the memory is the program's."""
     register(root, ptr, nbytes)
-    if _private is not None:
-        private_regions.add(ptr)
+    pool = recording()
+    if pool is not None and not pool.outside:
+        pool.regions.add(ptr)
 
 
-class private_pool:
-    """In its `with` block, buffers come from and go back to `pools`, free lists that a captured program then keeps."""
+def home(layout: Layout) -> list[Block]:
+    """The list that new blocks of a layout go back to."""
+    pool = recording()
+    return layout.public if pool is None or layout.door is None else pool.lists[layout.door]
 
-    def __enter__(self) -> private_pool:
-        global _private
-        private_regions.clear()
-        self.public = {known: known.free for known in _layouts.values()}
-        self.pools: dict[Layout, list] = {}
-        _private = self.pools
-        for known in self.public:
-            known.free = self.pools.setdefault(known, [])
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        global _private
-        _private = None
-        for known in self.pools:
-            known.free = self.public.get(known, [])
+def private() -> private_pool:
+    """A private pool, for the layouts that there are."""
+    return private_pool([known for known in list(_layouts.values()) if known.public])
 
 
 def from_numpy_layout(array: np.ndarray, device: Device) -> Layout:

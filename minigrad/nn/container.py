@@ -7,6 +7,7 @@ from collections.abc import ItemsView, Iterable, Iterator, KeysView, Mapping, Va
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
+from ..core.modes import changed
 from .module import Module, indent
 
 if TYPE_CHECKING:
@@ -195,6 +196,7 @@ class ModuleDict(Module):
 
     def __delitem__(self, key: str) -> None:
         del self._modules[key]
+        changed()
 
     def __len__(self) -> int:
         return len(self._modules)

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Any
 
 from ..core.hooks import RemovableHandle
-from ..core.modes import mode
+from ..core.modes import changed, mode, watched
 from ..core.tape import Node, Slot, edge_of, recorded
 from ..core.tensor import Tensor, new_tensor
 from ..ops.creation import zeros
@@ -24,6 +24,7 @@ _global_forward_pre_hooks: dict[int, Any] = OrderedDict()
 _global_forward_hooks: dict[int, Any] = OrderedDict()
 _global_backward_pre_hooks: dict[int, Any] = OrderedDict()
 _global_backward_hooks: dict[int, Any] = OrderedDict()
+watched += [_global_forward_pre_hooks, _global_forward_hooks, _global_backward_pre_hooks, _global_backward_hooks]
 
 
 def _register(table: dict[int, Any], entry: Any, prepend: bool = False) -> RemovableHandle:
@@ -32,6 +33,7 @@ def _register(table: dict[int, Any], entry: Any, prepend: bool = False) -> Remov
     table[handle.id] = entry
     if prepend:
         table.move_to_end(handle.id, last=False)        # type: ignore[attr-defined]
+    changed()
     return handle
 
 
@@ -273,6 +275,7 @@ def _register_global(table: dict[int, Any], entry: Any) -> RemovableHandle:
     handle = _GlobalHandle(table)
     table[handle.id] = entry
     Hookable._hooked = True
+    changed()
     return handle
 
 

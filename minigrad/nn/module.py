@@ -14,7 +14,8 @@ import numpy as np
 
 from ..core.engine import drop_grads
 from ..core.messages import Guarded, NoAttribute, explain_arguments
-from ..core.modes import mode, no_grad
+from ..core.modes import changed, mode, no_grad
+from ..core.notes import Notes
 from ..core.shape import is_float
 from ..core.tape import locators
 from ..core.tensor import Tensor
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 _Ties: TypeAlias = "dict[int, tuple[Tensor, list[tuple[Module, str]]]]"     # id of a tensor: it, and the names of it
+# what the call of a module reads in its `__dict__`, besides what `forward` reads
+_TABLES = ("_parameters", "_buffers", "_modules", "_hooked", "_forward_pre_hooks", "_forward_hooks",
+           "_backward_pre_hooks", "_backward_hooks")
 _EXTRA_STATE = "_extra_state"                   # the key of `get_extra_state` in a state dict
 
 
@@ -43,11 +47,6 @@ class _IncompatibleKeys(namedtuple("IncompatibleKeys", ["missing_keys", "unexpec
         return super().__repr__() if self.missing_keys or self.unexpected_keys else "<All keys matched successfully>"
 
     __str__ = __repr__
-
-
-def _rebound() -> None:
-    """Tells captured programs that some module holds other members than before."""
-    type(mode).bindings += 1
 
 
 class Parameter(Tensor):
@@ -152,6 +151,28 @@ class Module(Hookable, Guarded):
             explain_arguments(error, type(self).__name__, self.forward, args, kwargs)
             raise
 
+    def _noted(self, notes: Notes, text: str) -> None:
+        """Notes for a capture what a step may read of this module: members and attributes.
+
+        Of layers that this package defines, that is every attribute; else those that the code of the step names.
+        """
+        own, classes = self.__dict__, type(self).__mro__
+        notes.members(type(self))
+        if any(c.__module__.startswith("minigrad.") and "forward" in vars(c) and c is not Module for c in classes):
+            names = None
+        else:
+            names = [*_TABLES, *[n for n in own if n in notes.names and n not in _TABLES]]
+            notes.missing(own, text, counted=True)
+        notes.place(own, names, text, counted=True)
+        for name in [n for n in own if names is None or n in names]:
+            value = own[name]
+            if name in _TABLES and isinstance(value, dict):
+                notes.place(value, None, text, counted=True)
+                for key, member in list(value.items()):
+                    notes.visit(member, f"{text}.{key}")
+            elif name != "_non_persistent_buffers_set":
+                notes.visit(value, f"{text}.{name}")
+
     # ---- members ----
 
     def _check_name(self, kind: str, name: Any, own: Mapping[str, Any] | None) -> None:
@@ -177,7 +198,7 @@ class Module(Hookable, Guarded):
                 raise ValueError(f"[Module] parameter '{name}' must be a leaf; got the result of {param.grad_fn}; "
                                  f"compute '{name}' in forward() instead")
         self._parameters[name] = param
-        _rebound()
+        changed()
 
     def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
         """Adds a tensor that is state but does not train; `persistent=False` keeps it out of the state dict."""
@@ -186,7 +207,7 @@ class Module(Hookable, Guarded):
             raise TypeError(f"cannot assign '{type(tensor).__name__}' object to buffer '{name}' "
                             "(Tensor or None required)")
         self._buffers[name] = tensor
-        _rebound()
+        changed()
         (self._non_persistent_buffers_set.discard if persistent else self._non_persistent_buffers_set.add)(name)
 
     def add_module(self, name: str, module: Module | None) -> None:
@@ -198,7 +219,7 @@ class Module(Hookable, Guarded):
             raise TypeError(f"{type(module).__name__} is not a Module subclass{fix}")
         self._check_name("module", name, self.__dict__.get("_modules"))
         self._modules[name] = module
-        _rebound()
+        changed()
 
     register_module = add_module
 
@@ -260,17 +281,17 @@ class Module(Hookable, Guarded):
             self._buffers[name] = value
         else:
             object.__setattr__(self, name, value)
-            return
-        _rebound()
+        changed()
 
     def __delattr__(self, name: str) -> None:
         for table in (self._parameters, self._buffers, self._modules):
             if name in table:
                 del table[name]
                 self._non_persistent_buffers_set.discard(name)
-                _rebound()
+                changed()
                 return
         object.__delattr__(self, name)
+        changed()
 
     def __dir__(self) -> list[str]:
         members = [*self._parameters, *self._buffers, *self._modules]
@@ -446,6 +467,7 @@ class Module(Hookable, Guarded):
             for name, b in self._buffers.items():
                 if b is not None:
                     self._buffers[name] = fn(b)
+        changed()
         return self
 
     def to(self, *args: Any, **kwargs: Any) -> Self:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..core.modes import mode, paused
+from ..core.modes import changed, mode, paused
 from ..core.op import Op, complete, registry
 from ..core.shape import fail
 from ..core.tape import recorded
@@ -389,6 +389,7 @@ class set_fused:
         for known in registry.values():
             if isinstance(known, Op):
                 known.plans.clear()
+        changed()
 
     def __enter__(self) -> None:
         pass

@@ -25,7 +25,8 @@ import numpy as np
 from ..core.engine import drop_grads
 from ..core.hooks import RemovableHandle
 from ..core.messages import Guarded
-from ..core.modes import enable_grad, mode, no_grad
+from ..core.modes import changed, enable_grad, mode, no_grad
+from ..core.notes import Notes, Place
 from ..core.shape import fail
 from ..core.tensor import Tensor, new_tensor
 from ..devices.base import Device, Kernel
@@ -101,6 +102,50 @@ class _Hyper:
             self.values = values
 
 
+def _telling(cls: type) -> type:
+    """Makes a class of dicts call `changed` after each change, so that a replay need not compare its entries."""
+    def wrapped(plain: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(plain)
+        def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+            result = plain(self, *args, **kwargs)
+            changed()
+            return result
+        return method
+    for name in ("__setitem__", "__delitem__", "__ior__", "clear", "pop", "popitem", "setdefault", "update"):
+        setattr(cls, name, wrapped(getattr(cls, name)))
+    return cls
+
+
+@_telling
+class _Entries(dict):
+    """The state of a parameter, by name."""
+
+
+@_telling
+class _States(defaultdict):
+    """The states of all parameters."""
+
+
+class _Options(Place):
+    """The options of a group that made a captured step: as they were while they lead to the same launch."""
+
+    def __init__(self, group: dict[str, Any], form: Callable[[dict[str, Any]], tuple]) -> None:
+        super().__init__(group, None, "the options of an optimizer")
+        self.form, self.was = form, form(group)
+
+    def same(self) -> bool:
+        """Do they lead to the same launch?"""
+        return self.form(self.table) == self.was
+
+    def parts(self) -> tuple[list[Any], list[Any]]:
+        """The options, without their names."""
+        return [self.table.values()], []
+
+    def lost(self) -> bool:
+        """No: the options may become what they were."""
+        return False
+
+
 class _Batch:
     """The parameters of a group that share a device and a dtype. A row is (parameter, state, step).
 
@@ -161,7 +206,7 @@ class Optimizer(Guarded):
             raise TypeError("params argument given to the optimizer should be an iterable of Tensors or dicts, "
                             "but got Tensor")
         self.defaults = defaults
-        self.state: defaultdict[Any, dict[str, Any]] = defaultdict(dict)
+        self.state: defaultdict[Any, dict[str, Any]] = _States(_Entries)
         self.param_groups: list[dict[str, Any]] = []
         self._reset()
         if not isinstance(params, Iterable):
@@ -279,6 +324,14 @@ class Optimizer(Guarded):
         return loss
 
     def _step_group(self, index: int, group: dict[str, Any]) -> None:
+        recorder = mode.recorder
+        if recorder is not None:
+            if id(self) not in recorder.optimizers:
+                recorder.optimizers[id(self)] = self
+                forms = [self._form(g) for g in self.param_groups] if recorder.before_replay else None
+                recorder.before_replay.append(functools.partial(self.sync_hyper, forms))
+            for p in group["params"]:
+                recorder.reads_grad(p)
         values, flags = self._read(group)
         key: list[Any] = [values[3] == 0, values[4] == 0]       # a momentum of 0 needs no buffer
         for p in group["params"]:
@@ -290,9 +343,9 @@ class Optimizer(Guarded):
                         key.append(s.array)
         made = self._batches.get(index)
         if made is None or made.key != key or made.flags != flags or made.state is not self.state \
-                or made.count != len(self.state) or mode.recorder is not None:
+                or made.count != len(self.state) or recorder is not None:
             made = self._prepare(index, group, key, flags)
-            if mode.recorder is None:           # a captured program has a table that no eager step writes to
+            if recorder is None:                # a captured program has a table that no eager step writes to
                 self._batches[index] = made
         for batch in made.batches:
             batch.hyper.write(values)
@@ -322,8 +375,6 @@ class Optimizer(Guarded):
     def _launch(self, batch: _Batch, flags: Flags) -> None:
         """One launch for the whole batch; without a kernel, the definition for each parameter."""
         recorder = mode.recorder
-        if recorder is not None and self.sync_hyper not in recorder.before_replay:
-            recorder.before_replay.append(self.sync_hyper)
         hyper = batch.hyper.tensor
         if batch.kernel is None:
             numbers = tuple(hyper[i] for i in range(5))
@@ -343,10 +394,51 @@ class Optimizer(Guarded):
         for storage in batch.storages:
             storage.version += 1
 
-    def sync_hyper(self) -> None:
-        """Writes each group's learning rate and other numbers to where the update reads them. Runs before a replay."""
+    def sync_hyper(self, forms: list[tuple] | None) -> None:
+        """Writes each group's learning rate and other numbers to where the update reads them. Runs before a replay.
+
+        `forms`: those of the recording, if a schedule runs before; RuntimeError if it changed them.
+        """
         for (index, _), hyper in self._hypers.items():
-            hyper.write(self._read(self.param_groups[index])[0])
+            values, flags = self._read(self.param_groups[index])
+            if forms and (flags, values[3] == 0, values[4] == 0) != forms[index]:
+                raise RuntimeError("[step] a schedule in a captured function cannot switch an option on or off; got "
+                                   f"momentum or betas {values[3:]}; call its step() outside the captured function")
+            hyper.write(values)
+
+    # ---- what a captured step reads ----
+
+    def _noted(self, notes: Notes, text: str) -> None:
+        """Notes for a capture which parameters there are; if the code names the groups, also options and state."""
+        notes.members(type(self))
+        notes.place(self.__dict__, ("param_groups", "state"), text)
+        for table in (self.param_groups, *[g["params"] for g in self.param_groups]):
+            notes.place(table, None, f"{text}.param_groups")
+        if "param_groups" in notes.names:
+            for group in self.param_groups:
+                notes.place(group, None, f"{text}.param_groups")
+            self._noted_state(notes)
+        for p in chain.from_iterable(g["params"] for g in self.param_groups):
+            notes.visit(p, text)
+
+    def _noted_state(self, notes: Notes) -> None:
+        for table in (self.state, *self.state.values()):
+            notes.place(table, None, "the state of an optimizer", counted=isinstance(table, (_States, _Entries)))
+        for t in chain.from_iterable(s.values() for s in self.state.values()):
+            notes.visit(t, "the state of an optimizer")
+
+    def _noted_step(self, notes: Notes) -> None:
+        """Notes what `step` read. Numbers may change: a replay reads them, unless they change the update's form."""
+        notes.visit(self, "an optimizer")
+        self._noted_state(notes)
+        for hooks in (self._step_pre_hooks, self._step_post_hooks):
+            notes.place(hooks, None, "the hooks of step", counted=True)
+        notes.places += [_Options(group, self._form) for group in self.param_groups]
+
+    def _form(self, group: dict[str, Any]) -> tuple:
+        """What of the options decides which launch is made, and with which state."""
+        values, flags = self._read(group)
+        return flags, values[3] == 0, values[4] == 0            # a momentum of 0 needs no buffer
 
     # ---- state dict ----
 
@@ -391,7 +483,7 @@ class Optimizer(Guarded):
         by_number = {n: p for s, g in zip(saved, self.param_groups, strict=True)
                      for n, p in zip(s["params"], g["params"], strict=True)}
 
-        state: defaultdict[Any, dict[str, Any]] = defaultdict(dict)
+        state: defaultdict[Any, dict[str, Any]] = _States(_Entries)
         with no_grad():
             for number, values in state_dict["state"].items():
                 p = by_number.get(number)
@@ -431,6 +523,7 @@ class Optimizer(Guarded):
         table[handle.id] = hook
         if prepend:
             table.move_to_end(handle.id, last=False)
+        changed()
         return handle
 
     def register_step_pre_hook(self, hook: StepPreHook) -> RemovableHandle:
@@ -479,7 +572,7 @@ def _copied(p: Tensor, value: Any, key: Any, present: Any) -> Any:
         return value.to(device=p.device, dtype=dtype, copy=True)
     if isinstance(value, dict):
         there = present if isinstance(present, dict) else {}
-        return {k: _copied(p, v, k, there.get(k)) for k, v in value.items()}
+        return _Entries((k, _copied(p, v, k, there.get(k))) for k, v in value.items())
     if isinstance(value, list | tuple | set):
         return type(value)(_copied(p, v, None, None) for v in value)
     return value

@@ -297,8 +297,9 @@ def test_values_that_no_launch_writes_survive_the_replays():
     def step(x):
         y = x * mg.tensor([1.0, 2.0, 3.0])
         z = (y + 1.625) * 2.375
-        weights.append(mg.tensor([4.0, 5.0, 6.0]))
-        return ((z.exp() + y).sin().reshape(3, 1) * mg.eye(3)).tril() + weights[-1]
+        weight = mg.tensor([4.0, 5.0, 6.0])
+        weights.append(weight)
+        return ((z.exp() + y).sin().reshape(3, 1) * mg.eye(3)).tril() + weight
     captured = mg.capture(step)
     for _ in range(4):
         x = mg.randn(3)

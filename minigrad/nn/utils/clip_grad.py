@@ -35,6 +35,9 @@ def _gradients(parameters: Tensor | Iterable[Tensor]) -> list[Tensor]:
     found = [parameters] if isinstance(parameters, Tensor) else list(parameters)
     if not found and isinstance(parameters, types.GeneratorType):
         warnings.warn("`parameters` is an empty generator: no gradient is clipped", stacklevel=4)
+    if mode.recorder is not None:
+        for p in found:
+            mode.recorder.reads_grad(p)
     return [p.grad for p in found if p.grad is not None]
 
 

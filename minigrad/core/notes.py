@@ -1,0 +1,533 @@
+"""What a captured step reads besides its arguments: noted when it is recorded, compared before each replay.
+
+`Notes.walk` starts from the captured function and finds the Python state that its code can reach: closed-over
+variables, globals that the code names, attributes that it names of the objects found, members of modules, containers,
+small NumPy arrays. Each piece is a `Place`, with the values that it held before the step ran. Functions of this
+package, of the standard library and of installed packages are not looked into; a layer of this package counts as read
+in all its attributes.
+
+After the recording, `Notes.settle` asks which of these values the step itself changed: such a step cannot be replayed.
+Before a replay, `Compared.same` asks whether all values are what they were. That is one pass in C over all of them, by
+identity; only where it fails are numbers, strings and the like compared by value. What tells of its changes (`changed`
+in modes.py: modules, hooks, memory of tensors) is compared only if something changed since the last comparison.
+"""
+from __future__ import annotations
+
+import dis
+import functools
+import os
+import random
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from itertools import chain
+from operator import attrgetter, is_, itemgetter, methodcaller
+from pathlib import Path
+from types import CellType, CodeType, FunctionType, MappingProxyType, MethodType, ModuleType
+from typing import Any
+
+import numpy as np
+
+from .hooks import hooks, post_hooks
+from .modes import mode, watched
+from .shape import default_float
+from .tape import Variable
+
+PACKAGE = str(Path(__file__).parent.parent)
+_INSTALLED = (PACKAGE, str(Path(os.__file__).parent), "<frozen")
+_MANY = 512                     # of a container with more elements only the length is compared
+_BYTES = 1 << 16                # a larger NumPy array is not compared
+_SIMPLE = (int, float, complex, str, bytes, bool, type(None))
+_ATOMS = {*_SIMPLE, np.dtype, type(Ellipsis), type(NotImplemented)}
+_MISSING: Any = type("_Missing", (), {"__repr__": lambda _: "nothing"})()
+_END = (_MISSING,)
+_DRAWING = (random.Random, np.random.Generator, np.random.RandomState)
+_APPENDING = ("append", "extend", "insert", "appendleft")
+_MAKERS = ("__init__", "__new__", "__dict__", "__weakref__", "__init_subclass__", "__class_getitem__")
+
+
+def foreign(path: str | None) -> bool:
+    """Is it a file of this package, of the standard library or of an installed package?"""
+    return not path or path.startswith(_INSTALLED) or "site-packages" in path or "dist-packages" in path
+
+
+def equal(a: Any, b: Any) -> bool:
+    """Is it the same object, or a number, a string or a tuple of such of the same type and value (-0.0 is not 0.0)?"""
+    if a is b:
+        return True
+    if type(a) is not type(b):
+        return False
+    if isinstance(a, _SIMPLE + (np.generic, np.dtype, slice, range)):
+        return repr(a) == repr(b)
+    return isinstance(a, (tuple, frozenset)) and len(a) == len(b) and all(map(equal, a, b))
+
+
+# ---- what code names -------------------------------------------------------------------------------------------------
+
+class _Code:
+    """The names in the text of a function: globals that it reads, attributes, lines that assign, what it reads."""
+
+    def __init__(self, code: CodeType) -> None:
+        self.globals: dict[str, None] = {}
+        self.attributes: set[str] = set()
+        self.stores: dict[str, str] = {}
+        self.reads: set[str] = set()
+        line, constant, loaded = code.co_firstlineno, None, None
+        for step in dis.get_instructions(code):
+            if loaded is not None and step.argval not in _APPENDING:
+                self.reads.add(loaded)          # not only appended to
+            loaded = step.argval if step.opname.startswith("LOAD_") and isinstance(step.argval, str) else None
+            line = step.starts_line or line         # type: ignore[assignment]
+            if step.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
+                self.globals[step.argval] = None
+            if step.opname in ("STORE_ATTR", "STORE_DEREF", "STORE_GLOBAL"):
+                self.stores[step.argval] = f"{code.co_filename}:{line}"
+            if step.opname == "STORE_SUBSCR":
+                self.stores[constant if isinstance(constant, str) else "[]"] = f"{code.co_filename}:{line}"
+            if step.argval in _APPENDING:
+                self.stores["append"] = f"{code.co_filename}:{line}"
+            if step.opname == "LOAD_CONST":
+                constant = step.argval
+        self.attributes.update(code.co_names, [c for c in code.co_consts if isinstance(c, str)])
+        for inner in [c for c in code.co_consts if isinstance(c, CodeType)]:
+            found = _code(inner)
+            self.globals.update(found.globals)
+            self.attributes |= found.attributes
+            self.stores.update(found.stores)
+            self.reads |= found.reads
+
+
+@functools.lru_cache(4096)
+def _code(code: CodeType) -> _Code:
+    return _Code(code)
+
+
+@functools.lru_cache(4096)
+def _own(cls: Any) -> bool:
+    """Is it a class of the user's code?"""
+    module = sys.modules.get(cls.__module__)
+    return module is None or cls.__module__ == "__main__" or not foreign(getattr(module, "__file__", None))
+
+
+def _slots(cls: type) -> tuple[str, ...]:
+    slots = vars(cls).get("__slots__", ())
+    return (slots,) if isinstance(slots, str) else tuple(slots)
+
+
+# ---- places ----------------------------------------------------------------------------------------------------------
+
+class Place:
+    """A table that a step may read, and what was in it. The table is a dict, a list or the like, or a cell.
+
+    names    the keys that count; None: all
+    owner    for a message: what the table belongs to
+    counted  do all changes of the table call `changed`?
+    length   how many elements count, of a list that the step itself appends to; None: all
+    """
+
+    def __init__(self, table: Any, names: Iterable[Any] | None, owner: str, counted: bool = False) -> None:
+        self.table, self.owner, self.counted = table, owner, counted
+        self.names = None if names is None else tuple(names)
+        self.length: int | None = None
+        self.then = self.now()
+
+    def key(self, name: Any) -> tuple[int, Any]:
+        """An entry, as it is known in the next recording."""
+        return id(self.table), name
+
+    def called(self, name: Any) -> tuple[str, Any]:
+        """An entry, for a message, and the name that the code gives it."""
+        if isinstance(self.table, CellType):
+            return self.owner, self.owner.split()[2]
+        if self.owner == "the global":
+            return f"the global {name}", name
+        return f"{self.owner}[{name!r}]" if type(self.names) is not tuple else f"{self.owner}.{name}", name
+
+    def now(self) -> dict[Any, Any]:
+        """The entries that count."""
+        table = self.table
+        if isinstance(table, CellType):
+            try:
+                return {"": table.cell_contents}
+            except ValueError:          # not assigned yet
+                return {"": _MISSING}
+        if self.names is not None:
+            return {n: table.get(n, _MISSING) for n in self.names}
+        return dict(table) if isinstance(table, dict) else dict(enumerate(list(table)[:self.length]))
+
+    def parts(self) -> tuple[list[Iterable[Any]], list[Callable[[], Iterable[Any]]]]:
+        """Live views of the entries, and functions that fetch them: what the quick comparison goes through."""
+        table, names = self.table, self.names
+        if names is None and self.length is None and not isinstance(table, CellType):
+            return ([table, table.values()] if isinstance(table, dict) else [table]), []
+        if names and isinstance(table, (dict, MappingProxyType)) and all(n in table for n in names):
+            return [], [partial(itemgetter(*names, names[0]), table)]
+        return [], [lambda: self.now().values()]
+
+    def same(self) -> bool:
+        """Are the entries what they were, by value where that decides? Then remembers the objects of now."""
+        now = self.now()
+        if len(now) != len(self.then) or any(n not in self.then or not equal(v, self.then[n]) for n, v in now.items()):
+            return False
+        self.then = now
+        return True
+
+    def lost(self) -> bool:
+        """Is some object in it (not a number, a string or the like) another one now?"""
+        now = self.now()
+        return any(type(v) not in _ATOMS and not equal(v, now.get(n, _MISSING)) for n, v in self.then.items())
+
+
+def _state(generator: Any) -> str:
+    """The state of a generator of random numbers."""
+    return repr(generator.bit_generator.state if isinstance(generator, np.random.Generator) else
+                generator.getstate() if isinstance(generator, random.Random) else generator.get_state())
+
+
+class Attributes:
+    """The attributes of an object without `__dict__`, as a table."""
+
+    def __init__(self, of: Any) -> None:
+        self.of = of
+
+    def get(self, name: str, default: Any) -> Any:
+        """The attribute `name`."""
+        return getattr(self.of, name, default)
+
+
+class Length:
+    """A table that tells whether a large container has the length that it had."""
+
+    def __init__(self, of: Any) -> None:
+        self.of, self.length = of, len(of)
+
+    def get(self, name: str, default: Any) -> Any:
+        """True while the length is the same."""
+        return len(self.of) == self.length
+
+
+class Content:
+    """A table that tells whether a NumPy array holds the values that it held."""
+
+    def __init__(self, of: np.ndarray) -> None:
+        self.of, self.bytes = of, of.tobytes()
+
+    def get(self, name: str, default: Any) -> Any:
+        """True while the values are the same."""
+        return self.of.tobytes() == self.bytes
+
+
+class Missing(Place):
+    """Attributes that an object does not have, and may get; those that hide one of its class are among them."""
+
+    def parts(self) -> tuple[list[Iterable[Any]], list[Callable[[], Iterable[Any]]]]:
+        """A look at the names, or at their number, is enough while none is added."""
+        return ([self.table], []) if len(self.table) < 6 else ([], [lambda: (len(self.table),)])
+
+
+class Tensors(Place):
+    """A slot of tensors."""
+
+    def __init__(self, tensors: list[Any], slot: str, then: list[Any], counted: bool) -> None:
+        self.slot = attrgetter(slot)
+        super().__init__(tensors, None, {"array": "data", "node": "graph"}.get(slot, slot[1:]), counted)
+        self.then = dict(enumerate(then))
+
+    def key(self, name: Any) -> tuple[int, Any]:
+        return id(self.table[name]), self.owner
+
+    def called(self, name: Any) -> tuple[str, Any]:
+        return f"the {self.owner} of a tensor {self.table[name].array.layout}", self.owner
+
+    def now(self) -> dict[Any, Any]:
+        return dict(enumerate(map(self.slot, self.table)))
+
+    def parts(self) -> tuple[list[Iterable[Any]], list[Callable[[], Iterable[Any]]]]:
+        return [], [lambda: map(self.slot, self.table)]
+
+
+class TensorHooks(Place):
+    """The hooks of tensors."""
+
+    def now(self) -> dict[Any, Any]:
+        if not (hooks.tables or post_hooks.tables):
+            return {}
+        return dict(enumerate([f for t in self.table for table in (hooks, post_hooks) for f in (t, *table.of(t))]))
+
+    def parts(self) -> tuple[list[Iterable[Any]], list[Callable[[], Iterable[Any]]]]:
+        return [], [lambda: self.now().values()]
+
+
+class Defaults(Place):
+    """What belongs to the process: the default dtype, and whether fused kernels are used."""
+
+    def now(self) -> dict[Any, Any]:
+        return {"default dtype": default_float(), "fused": mode.fused}
+
+    def parts(self) -> tuple[list[Iterable[Any]], list[Callable[[], Iterable[Any]]]]:
+        return [], [lambda: self.now().values()]
+
+
+_contents = attrgetter("cell_contents")
+_call = methodcaller("__call__")
+
+
+class Compared:
+    """Places that are compared together."""
+
+    def __init__(self, places: list[Place]) -> None:
+        self.places = places
+        parts = [p.parts() for p in places if not isinstance(p.table, CellType)]
+        self.cells = [p.table for p in places if isinstance(p.table, CellType)]
+        self.views = [view for views, _ in parts for view in views]
+        self.fetches = [fetch for _, fetches in parts for fetch in fetches]
+        self.then = list(self._now())
+
+    def _now(self) -> Iterator[Any]:
+        return chain(*self.views, map(_contents, self.cells), *map(_call, self.fetches), _END)
+
+    def same(self) -> bool:
+        """Is everything as it was?"""
+        try:
+            if all(map(is_, self._now(), self.then)):
+                return True
+        except (KeyError, ValueError, RuntimeError):    # an entry is missing, a cell is empty, a dict is being changed
+            pass
+        if not all([p.same() for p in self.places]):
+            return False
+        self.then = list(self._now())
+        return True
+
+
+    def lost(self) -> bool:
+        """Is some object in them another one now?"""
+        return any([p.lost() for p in self.places])
+
+
+# ---- what a step can reach -------------------------------------------------------------------------------------------
+
+class Notes:
+    """The places that a step may read: found from its function and arguments, or told by layers and optimisers."""
+
+    def __init__(self) -> None:
+        self.roots: list[tuple[Any, str]] = []
+        self.names = {"training", "forward"}        # the attributes that the code found so far names
+        self.stores: dict[str, str] = {}            # the lines that assign, by the name assigned to
+        self.reads: set[str] = set()                # the names that are read, and not only appended to
+        self._clear()
+
+    def _clear(self) -> None:
+        self.seen: dict[int, Any] = {}              # what was visited, kept alive
+        self.drawing: list[tuple[Any, str, str]] = []       # generators of Python and NumPy, and their state at first
+        self.places: list[Place] = []
+        # a tensor, and at first its array, requires_grad, node and version
+        self.tensors: dict[int, tuple[Any, Any, bool, Any, int]] = {}
+        for table in watched:
+            self.place(table, None, "the hooks of all modules", counted=True)
+
+    def walk(self, roots: list[tuple[Any, str]]) -> None:
+        """Finds everything from the roots: (object, what it is called)."""
+        self.roots = roots
+        count = -1
+        while count != len(self.names):             # code found late may name attributes of objects found early
+            count = len(self.names)
+            self._clear()
+            for value, text in roots:
+                self.visit(value, text)
+
+    def place(self, table: Any, names: Iterable[Any] | None, owner: str, counted: bool = False) -> Place:
+        """Notes a table."""
+        self.places.append(Place(table, names, owner, counted))
+        return self.places[-1]
+
+    def missing(self, table: Any, text: str, counted: bool = False) -> None:
+        """Notes that a `__dict__` has no entry of other names that the code knows."""
+        self.places.append(Missing(table, [n for n in self.names if n not in table], text, counted))
+
+    def tensor(self, t: Any) -> None:
+        """Notes a tensor: its memory, whether it requires gradients, its hooks."""
+        if id(t) not in self.tensors:
+            self.tensors[id(t)] = t, t.array, t._requires_grad, t.node, t.array.version
+
+    def visit(self, value: Any, text: str) -> None:
+        """Notes what the code found so far can reach from a value."""
+        kind = type(value)
+        if kind in _ATOMS or id(value) in self.seen:
+            return
+        self.seen[id(value)] = value
+        if isinstance(value, Variable):
+            self.tensor(value)
+        elif kind is FunctionType:
+            self._function(value)
+        elif kind is MethodType:
+            self.visit(value.__func__, text)
+            self.visit(value.__self__, text)
+        elif kind is partial:
+            for part in (value.func, value.args, value.keywords):
+                self.visit(part, text)
+        elif isinstance(value, property):
+            self.visit(value.fget, text)
+        elif isinstance(value, (staticmethod, classmethod)):
+            self.visit(value.__func__, text)
+        elif hasattr(kind, "_noted"):
+            value._noted(self, text)
+        elif isinstance(value, (dict, list, tuple, set, frozenset, deque)):
+            self._container(value, text)
+        elif isinstance(value, np.ndarray):
+            if value.nbytes <= _BYTES and not value.dtype.hasobject:
+                self.place(Content(value), ("content",), text)
+        elif isinstance(value, _DRAWING):
+            self.drawing.append((value, text, _state(value)))
+        elif isinstance(value, ModuleType):
+            if not foreign(getattr(value, "__file__", None)):
+                self._attributes(vars(value), value.__name__)
+        elif isinstance(value, type):
+            self.members(value)
+        elif isinstance(value, Iterator) and not (_own(type(value)) or hasattr(kind, "write")):
+            raise RuntimeError(f"[capture] {text} is an iterator, which a replay would not advance; call next() "
+                               "outside the captured function, and pass what it gives as an argument")
+        elif "__wrapped__" in getattr(value, "__dict__", ()):
+            self.visit(value.__wrapped__, text)
+        elif not kind.__module__.startswith("minigrad.") and kind.__module__ != "builtins":
+            self.object(value, text)
+
+    def _function(self, function: FunctionType) -> None:
+        code, cells = function.__code__, function.__closure__ or ()
+        own = not foreign(code.co_filename)
+        for name, cell in zip(code.co_freevars, cells, strict=True):
+            if own:
+                self.place(cell, None, f"the variable {name} of {function.__qualname__}")
+            try:
+                self.visit(cell.cell_contents, name)
+            except ValueError:
+                pass                    # not assigned yet
+        self.visit(getattr(function, "__wrapped__", None), function.__name__)
+        if not own:
+            return
+        self._attributes(function.__dict__, function.__qualname__)
+        found = _code(code)
+        self.names |= found.attributes
+        self.stores.update(found.stores)
+        self.reads |= found.reads
+        named = [n for n in found.globals if n in function.__globals__]
+        if named:
+            self.place(function.__globals__, named, "the global")
+        for n in named:
+            self.visit(function.__globals__[n], n)
+        defaults = function.__defaults__ or ()
+        names = code.co_varnames[code.co_argcount - len(defaults):code.co_argcount]
+        for n, default in (*zip(names, defaults, strict=True), *(function.__kwdefaults__ or {}).items()):
+            self.visit(default, n)
+
+    def _container(self, value: Any, text: str) -> None:
+        if len(value) > _MANY:
+            self.place(Length(value), ("length",), text)
+            return
+        if not isinstance(value, (tuple, frozenset)):
+            self.place(value, None, text)
+        for item in list(value.values() if isinstance(value, dict) else value):
+            self.visit(item, text)
+
+    def _attributes(self, table: Any, text: str) -> None:
+        """Notes the entries of a `__dict__` that code names, those too that it may get."""
+        named = [n for n in table if n in self.names]
+        if named:
+            self.place(table, named, text)
+        self.missing(table, text)
+        for n in named:
+            self.visit(table[n], f"{text}.{n}")
+
+    def members(self, cls: type) -> None:
+        """Notes the attributes of a class and its bases that code names, and looks into its methods."""
+        for base in cls.__mro__:
+            if not _own(base):
+                continue
+            methods = [n for n, v in vars(base).items() if n not in _MAKERS and hasattr(v, "__get__")
+                       and (n in self.names or n == "forward" or n.startswith("__"))]
+            named = [n for n, v in vars(base).items() if n in self.names and not hasattr(v, "__get__")]
+            if named or methods:
+                self.place(vars(base), [*named, *methods], base.__name__)
+            for n in (*named, *methods):
+                self.visit(vars(base)[n], f"{base.__name__}.{n}")
+
+    def object(self, value: Any, text: str) -> None:
+        """Notes the attributes of an object that code names, and looks into the methods of its class."""
+        self.members(type(value))
+        table = getattr(value, "__dict__", None)
+        if isinstance(table, dict):
+            self._attributes(table, text)
+            return
+        slots = [n for base in type(value).__mro__ for n in _slots(base) if n in self.names]
+        if slots:
+            self.place(Attributes(value), slots, text)
+            for n in slots:
+                self.visit(getattr(value, n, None), f"{text}.{n}")
+
+    # ---- after the recording ----
+
+    def settle(self, used: Callable[[Any], bool], before: set[tuple]) -> tuple[list[tuple], set[tuple]]:
+        """What the step itself changed of what it may read: (entries that a replay sets again, other entries).
+
+        An entry that held a tensor is set again if no launch read that tensor (`used`): it only keeps a result. A list
+        that the step only appends to counts up to its first length. RuntimeError if a replay cannot repeat the change:
+        the step replaced a tensor that it computed with, or changed an entry that the recording before (`before`)
+        changed too.
+        """
+        for generator, text, state in self.drawing:
+            if _state(generator) != state:
+                raise RuntimeError(f"[capture] {text} drew numbers while recording, which a replay would not; draw "
+                                   "them outside and pass them, or use the random functions of minigrad")
+        carried: list[tuple] = []
+        held = (dict, CellType)
+        moved: set[tuple[int, Any]] = set()
+        noted = list(self.tensors.values())
+        tensors = [n[0] for n in noted]
+        self.places = [p for p in self.places if not (isinstance(p.table, Content) and used(p.table.of))]
+        self.places += [Tensors(tensors, slot, [n[i] for n in noted], counted=True)
+                        for i, slot in enumerate(("array", "_requires_grad", "node"), 1)]
+        for p in list(self.places):
+            now, then = p.now(), p.then
+            entries = [n for n in {**then, **now} if not equal(then.get(n, _MISSING), now.get(n, _MISSING))]
+            if entries and type(p) is Place and isinstance(p.table, list) and entries[0] == len(then):
+                if any(used(v) for v in then.values()):
+                    self._refuse(p, entries[0])
+                p.length = len(then)
+                if p.owner.rpartition(".")[2] in self.reads:
+                    moved.add(p.key("append"))
+                continue
+            for n in entries:
+                old = then.get(n, _MISSING)
+                if used(old):
+                    self._refuse(p, n)
+                if isinstance(old, Variable) and isinstance(now.get(n), Variable) and isinstance(p.table, held):
+                    carried.append((p.table, n, now[n]))
+                elif p.key(n) in before:
+                    self._refuse(p, n)
+                else:
+                    moved.add(p.key(n))
+            if entries:
+                self.places.remove(p)
+                if isinstance(p.table, dict):
+                    self.place(p.table, [n for n in then if n not in entries], p.owner, p.counted)
+        return carried, moved
+
+    def _refuse(self, p: Place, name: Any) -> None:
+        what, key = p.called(name)
+        key = key if key in self.stores else "append" if isinstance(p.table, list) and name not in p.then else "[]"
+        raise RuntimeError(f"[capture] {what} was changed while recording, which a replay would not repeat; "
+                           f"at {self.stores.get(key, 'a line that is not known')}; change its values in place (copy_, "
+                           "add_), or pass it as an argument and return the new one")
+
+    def rewritten(self) -> list[Any]:
+        """The arrays under noted tensors that the step wrote to: a replay counts that as a change in place too."""
+        return list({id(s): s for t, a, _, _, version in self.tensors.values() if a.version != version
+                     for s in [t.array.storage]}.values())
+
+    def compared(self) -> tuple[Compared, Compared]:
+        """What is compared before each replay, and what is compared after a change only."""
+        tensors = [n[0] for n in self.tensors.values()]
+        self.places += [TensorHooks(tensors, None, "hooks", counted=True), Defaults((), None, "default", counted=True)]
+        return Compared([p for p in self.places if not p.counted]), Compared([p for p in self.places if p.counted])
+
+
