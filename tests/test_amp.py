@@ -130,7 +130,7 @@ def test_captured_and_checkpointed_functions_keep_their_state():
         return y
     x = X.clone().requires_grad_()
     with mg.autocast("cpu"):
-        y = checkpoint(block, x)
+        y = checkpoint(block, x, use_reentrant=False)
     y.sum().backward()
     assert seen == [mg.bfloat16, mg.bfloat16] and x.grad.dtype == mg.float32
 
