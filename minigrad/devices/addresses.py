@@ -3,6 +3,8 @@ from __future__ import annotations
 
 import weakref
 from bisect import bisect_right
+from functools import partial
+from itertools import count
 from typing import Any
 
 
@@ -14,21 +16,20 @@ class _Region(weakref.ref):
     nbytes: int
 
 
-_regions: dict[int, _Region] = {}
+_regions: dict[int, _Region] = {}   # by number: several owners may register one address
+_numbers = count()
 _maps: list[Map] = []               # the maps in use: `register` tells them of new regions
 
 
 def register(root: Any, ptr: int, nbytes: int) -> None:
     """Makes `root` findable as the owner of `nbytes` bytes from the address `ptr` on, until it is deleted."""
-    region = _Region(root, _forget)
+    number = next(_numbers)
+    # forgotten by `_regions.pop(number, reference)`, without bytecode: Ctrl-C cannot arrive inside, where it is ignored
+    region = _Region(root, partial(_regions.pop, number))
     region.ptr, region.nbytes = ptr, nbytes
-    _regions[id(region)] = region       # several owners may register one address
+    _regions[number] = region
     for known in _maps:
         known.added.append(region)
-
-
-def _forget(region: Any) -> None:
-    _regions.pop(id(region), None)
 
 
 def _place(region: Any) -> tuple[int, int]:
