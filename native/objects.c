@@ -20,6 +20,8 @@ typedef struct Block {
   struct Pool *home;                     /* where it goes back; NULL while it is there, or if it is never pooled */
   long long base, ptr;                   /* addresses: of the first byte of root, of the first byte in use (aligned) */
   int64_t nbytes;                        /* that count as held */
+  PyObject *np;                          /* an array over the memory, made for the layout of this number, or NULL */
+  long long made_for;
 } Block;
 
 typedef struct Pool {
@@ -80,12 +82,14 @@ static void block_dealloc(PyObject *object) {
   Block *self = (Block *)object;
   Pool *home = self->home;
   self->home = NULL;
-  /* 1: only the block refers to the memory. (The upper half holds flags in newer versions of Python.) */
-  const int pooled = home && (uint32_t)Py_REFCNT(self->root) == 1 && back(home, self);
+  /* Only the block and its array refer to the memory. (The upper half holds flags in newer versions of Python.) */
+  const uint32_t own = 1 + (self->np != NULL);
+  const int pooled = home && (uint32_t)Py_REFCNT(self->root) == own && back(home, self);
   Py_XDECREF(home);
   if (pooled) return;
   PyTypeObject *type = Py_TYPE(self);
   held -= self->nbytes;
+  Py_XDECREF(self->np);
   Py_XDECREF(self->root);
   ((freefunc)PyType_GetSlot(type, Py_tp_free))(self);
   Py_DECREF(type);
@@ -95,6 +99,8 @@ static PyMemberDef block_members[] = {
   {"root", T_OBJECT_EX, offsetof(Block, root), READONLY, "the object that owns the memory"},
   {"base", T_LONGLONG, offsetof(Block, base), READONLY, "the address of its first byte"},
   {"ptr", T_LONGLONG, offsetof(Block, ptr), READONLY, "the address of the first byte in use"},
+  {"np", T_OBJECT, offsetof(Block, np), 0, "an array over the memory; only views of it are handed out"},
+  {"made_for", T_LONGLONG, offsetof(Block, made_for), 0, "the number of the layout of that array"},
   {NULL, 0, 0, 0, NULL},
 };
 static PyType_Slot block_slots[] = {

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
+from itertools import count
 from operator import index
 from typing import TYPE_CHECKING, Any, Protocol
 from weakref import ref
@@ -39,6 +40,7 @@ _SLACK = 1 << 25                # bytes that pools may hold whatever is in use
 _layouts: dict[tuple, Layout] = {}
 halves_seen: set[np.dtype] = set()     # the 16-bit float dtypes that a layout had; while empty, nobody looks for them
 _layouts_max = _LAYOUTS_MAX
+_numbers = count(1)
 _peak = 0                       # the most bytes that were in use since unused memory was given back
 _pools: dict[tuple[Device, int], Any] = {}                      # by device and size of their blocks
 _private: dict[tuple[Device, int], Any] | None = None           # the pools of the active capture
@@ -48,10 +50,11 @@ private_regions: set[int] = set()             # first addresses of the memory th
 class Layout:
     """Device, dtype, shape and strides (in elements) of an array. Made by `layout()` only: one object for each value.
 
-    `contiguous`: the elements are in C order without gaps. `free`: the pool of blocks of its size.
+    `contiguous`: the elements are in C order without gaps. `free`: the pool of blocks of its size. `number`: no other
+    layout has it, also after this one is deleted.
     """
 
-    __slots__ = ("device", "dtype", "shape", "strides", "ndim", "size", "contiguous", "free", "__weakref__")
+    __slots__ = ("device", "dtype", "shape", "strides", "ndim", "size", "contiguous", "free", "number", "__weakref__")
 
     device: Any             # a base.Device; this module needs no more of it than the protocol above
     dtype: np.dtype
@@ -61,7 +64,7 @@ class Layout:
     def __init__(self, device: Device, dtype: np.dtype, shape: tuple[int, ...], strides: tuple[int, ...],
                  contiguous: bool) -> None:
         self.device, self.dtype, self.shape, self.strides, self.contiguous = device, dtype, shape, strides, contiguous
-        self.ndim = len(shape)
+        self.ndim, self.number = len(shape), next(_numbers)
         self.size = 1
         for n in shape:
             self.size *= n
@@ -201,6 +204,14 @@ class Buffer(Array):
     """An array over a block of its own, which goes back to its pool when this array and all views of it are gone."""
 
     __slots__ = ("version",)
+
+    @property
+    def np(self) -> Any:
+        """A new view of the block's array."""
+        block, layout = self.block, self.layout
+        if block.made_for != layout.number:
+            block.np, block.made_for = layout.device.container(self), layout.number
+        return block.np[...]
 
 
 class External(Array):
