@@ -3,15 +3,15 @@
  *
  *   x [planes, in]   y [planes, out]   in, out: 3 sizes, leading 1s
  *
- * `windows` is { planes, in[3], out[3], dilation[3], then for each dimension and each of its outputs: begin, end }: the
- * window of output o holds, in each dimension, begin, begin + dilation, ... below end, all inside x. Strided, padded,
- * ceiled, dilated and adaptive windows are all of this form. So kernels need not know the padding; the divisors of a
- * mean come in a table. The plain loops, for a plane and an output:
+ * In each dimension the window of output o holds begin, begin + dilation, ... below end, all inside x (`window`):
+ * strided, padded and dilated from the sizes of the kernel, or adaptive. Nothing is stored for an output, so that a
+ * plan is as small for a million outputs as for one. The plain loops, for a plane and an output:
  *
  *   max_pool_forward    best = its first element; for each other one in order: if it is > best or NaN, it is the best
+ *                       (without elements: -inf, and index -1)
  *   max_pool_backward   gx[index[o]] += g[o]
- *   avg_pool_forward    y[o] = (sum of the window) / divisor[o]
- *   avg_pool_backward   gx[i] += g[o] / divisor[o] for each i of the window
+ *   avg_pool_forward    y[o] = (sum of the window) / divisor(o)
+ *   avg_pool_backward   gx[i] += g[o] / divisor(o) for each i of the window
  *
  * The fast ones work in two steps: the rows of a window are joined first, for all columns at once in vectors, then the
  * columns of each window in the resulting row. In the order of the index the first of equal elements wins, but the last
@@ -23,23 +23,38 @@
 
 #define ELEMENTS_PER_THREAD 16384                      /* elements of x for a thread at a time */
 
-typedef struct { int64_t planes, in[3], out[3], dilation[3]; } shapes;
+typedef struct {
+  int64_t planes, include_pad, divisor, in[3], out[3], kernel[3], stride[3], padding[3], dilation[3];
+} shapes;
+typedef struct { int64_t begin, end; } span;
 
 typedef struct {
   shapes s;
-  const int64_t *span[3];                /* begin, end of each output */
   T *y;
-  const T *x, *divisor;
+  const T *x;
   int64_t *index;
   const int64_t *from;
 } job;
 
-static job job_of(const int64_t *windows) {
+static job job_of(const int64_t *geometry) {
   job j = {0};
-  memcpy(&j.s, windows, sizeof j.s);
-  const int64_t *at = windows + sizeof j.s / sizeof *at;
-  for (int d = 0; d < 3; at += 2 * j.s.out[d], d++) j.span[d] = at;
+  memcpy(&j.s, geometry, sizeof j.s);
   return j;
+}
+
+/* The window of output o in dimension d. */
+INLINE span window(const shapes *s, int d, int64_t o) {
+  if (!s->kernel[d]) return (span){o * s->in[d] / s->out[d], ((o + 1) * s->in[d] - 1) / s->out[d] + 1};
+  int64_t begin = o * s->stride[d] - s->padding[d], end = begin + s->dilation[d] * (s->kernel[d] - 1) + 1;
+  if (begin < 0) begin += (s->dilation[d] - 1 - begin) / s->dilation[d] * s->dilation[d];
+  return (span){begin, MIN(end, s->in[d])};
+}
+
+/* The number of its elements, with those in the padding if they count. */
+INLINE int64_t counted(const shapes *s, int d, int64_t o) {
+  const span w = window(s, d, o);
+  if (!s->include_pad || !s->kernel[d]) return w.end - w.begin;
+  return MIN(s->kernel[d], s->in[d] + 2 * s->padding[d] - o * s->stride[d]);
 }
 
 static int64_t volume(const int64_t *size) { return size[0] * size[1] * size[2]; }
@@ -48,31 +63,33 @@ static void over_planes(job *j, void (*run)(void *, int64_t, int64_t)) {
   mg_parallel(j->s.planes, MAX(ELEMENTS_PER_THREAD / MAX(volume(j->s.in), 1), 1), run, j);
 }
 
-/* For each output row and plane, `top` a window of rows: for (z) for (row) in order. */
-#define ROWS_OF(j, a, b, z, row) \
-  for (int64_t z = (j)->span[0][2 * (a)]; z < (j)->span[0][2 * (a) + 1]; z += (j)->s.dilation[0]) \
-    for (int64_t row = z * (j)->s.in[1] + (j)->span[1][2 * (b)], \
-                 row##_end = z * (j)->s.in[1] + (j)->span[1][2 * (b) + 1]; \
-         row < row##_end; row += (j)->s.dilation[1])
+/* The rows of x in the windows `deep` and `high` of the two outer dimensions: for (z) for (row) in order. */
+#define ROWS_OF(s, deep, high, z, row) \
+  for (int64_t z = deep.begin; z < deep.end; z += s.dilation[0]) \
+    for (int64_t row = z * s.in[1] + high.begin, row##_end = z * s.in[1] + high.end; row < row##_end; \
+         row += s.dilation[1])
 
 static void max_planes(void *context, int64_t begin, int64_t end) {
   const job *j = context;
-  int64_t width = j->s.in[2], size = volume(j->s.in), columns = j->s.out[2], step = j->s.dilation[2],
-          padded = width + VL;
+  const shapes s = j->s;
+  int64_t width = s.in[2], size = volume(s.in), columns = s.out[2], step = s.dilation[2], padded = width + VL;
   T *best = mg_scratch(0, (size_t)padded * sizeof(T));
   TI *origin = mg_scratch(1, (size_t)padded * sizeof(TI));
-  T *y = j->y + begin * volume(j->s.out);
-  int64_t *index = j->index + begin * volume(j->s.out);
+  T *y = j->y + begin * volume(s.out);
+  int64_t *index = j->index + begin * volume(s.out);
+  if (!best || !origin) return;
   for (int64_t p = begin; p < end; p++)
-    for (int64_t a = 0; a < j->s.out[0]; a++)
-      for (int64_t b = 0; b < j->s.out[1]; b++, y += columns, index += columns) {
+    for (int64_t a = 0; a < s.out[0]; a++)
+      for (int64_t b = 0; b < s.out[1]; b++, y += columns, index += columns) {
         const T *x = j->x + p * size;
+        const span deep = window(&s, 0, a), high = window(&s, 1, b);
+        const int none = deep.begin >= deep.end || high.begin >= high.end;
         /* the rows of the window joined; origin: which row a column is from */
         for (int64_t c = 0; c < width; c += VL) {
           int n = (int)MIN(width - c, VL), first = 1;
           V top = vzero();
           VM from = {0};
-          ROWS_OF(j, a, b, z, row) {
+          ROWS_OF(s, deep, high, z, row) {
             V v = n == VL ? vload(x + row * width + c) : vload_n(x + row * width + c, n);
             VM better = first ? ~(VM){0} : (v > top) | (v != v);
             top = vselect(better, v, top);
@@ -83,7 +100,13 @@ static void max_planes(void *context, int64_t begin, int64_t end) {
           memcpy(origin + c, &from, sizeof from);
         }
         for (int64_t o = 0; o < columns; o++) {
-          int64_t c = j->span[2][2 * o], last = j->span[2][2 * o + 1], at = c;
+          const span wide = window(&s, 2, o);
+          int64_t c = wide.begin, last = wide.end, at = c;
+          if (none || c >= last) {
+            y[o] = -INFINITY;
+            index[o] = -1;
+            continue;
+          }
           T top = best[c];
           for (c += step; c < last; c += step) {
             T v = best[c];
@@ -98,8 +121,8 @@ static void max_planes(void *context, int64_t begin, int64_t end) {
       }
 }
 
-void FN(max_pool_forward)(T *y, int64_t *index, const T *x, const int64_t *windows) {
-  job j = job_of(windows);
+void FN(max_pool_forward)(T *y, int64_t *index, const T *x, const int64_t *geometry) {
+  job j = job_of(geometry);
   j.y = y;
   j.x = x;
   j.index = index;
@@ -113,15 +136,15 @@ static void max_back(void *context, int64_t begin, int64_t end) {
     T *gx = j->y + p * in;
     memset(gx, 0, (size_t)in * sizeof(T));
     for (int64_t o = 0; o < out; o++) {
-      const int64_t i = j->from[p * out + o];
-      /* the caller has the indices too, and may have written to them */
+      const int64_t i = *(const volatile int64_t *)(j->from + p * out + o);
+      /* -1 without elements; and the caller has the indices too, and may have written to them */
       if (i >= 0 && i < in) gx[i] += j->x[p * out + o];
     }
   }
 }
 
-void FN(max_pool_backward)(T *gx, const T *g, const int64_t *index, const int64_t *windows) {
-  job j = job_of(windows);
+void FN(max_pool_backward)(T *gx, const T *g, const int64_t *index, const int64_t *geometry) {
+  job j = job_of(geometry);
   j.y = gx;
   j.x = g;
   j.from = index;
@@ -131,17 +154,20 @@ void FN(max_pool_backward)(T *gx, const T *g, const int64_t *index, const int64_
 /* Sums of at most 32 rows, or vectors of columns, are added up apart, which bounds the error of large windows. */
 static void avg_planes(void *context, int64_t begin, int64_t end) {
   const job *j = context;
-  int64_t width = j->s.in[2], size = volume(j->s.in), columns = j->s.out[2];
-  T *sums = mg_scratch(0, (size_t)(width + VL) * sizeof(T)), *y = j->y + begin * volume(j->s.out);
-  for (int64_t p = begin; p < end; p++) {
-    const T *divisor = j->divisor;
-    for (int64_t a = 0; a < j->s.out[0]; a++)
-      for (int64_t b = 0; b < j->s.out[1]; b++, y += columns, divisor += columns) {
+  const shapes s = j->s;
+  int64_t width = s.in[2], size = volume(s.in), columns = s.out[2];
+  T *sums = mg_scratch(0, (size_t)(width + VL) * sizeof(T)), *y = j->y + begin * volume(s.out);
+  if (!sums) return;
+  for (int64_t p = begin; p < end; p++)
+    for (int64_t a = 0; a < s.out[0]; a++)
+      for (int64_t b = 0; b < s.out[1]; b++, y += columns) {
         const T *x = j->x + p * size;
+        const span deep = window(&s, 0, a), high = window(&s, 1, b);
+        const int64_t outer = counted(&s, 0, a) * counted(&s, 1, b);
         for (int64_t c = 0; c < width; c += VL) {
           int n = (int)MIN(width - c, VL), rows = 0;
           V total = vzero(), sum = vzero();
-          ROWS_OF(j, a, b, z, row) {
+          ROWS_OF(s, deep, high, z, row) {
             sum += n == VL ? vload(x + row * width + c) : vload_n(x + row * width + c, n);
             if (++rows == 32) {
               total += sum;
@@ -152,7 +178,8 @@ static void avg_planes(void *context, int64_t begin, int64_t end) {
           vstore(sums + c, total + sum);
         }
         for (int64_t o = 0; o < columns; o++) {
-          int64_t c = j->span[2][2 * o], last = j->span[2][2 * o + 1];
+          const span wide = window(&s, 2, o);
+          int64_t c = wide.begin, last = wide.end;
           double sum = 0;
           while (last - c >= VL) {
             V part = vzero();
@@ -160,38 +187,39 @@ static void avg_planes(void *context, int64_t begin, int64_t end) {
             sum += vsum(part);
           }
           for (; c < last; c++) sum += sums[c];
-          y[o] = (T)(sum / divisor[o]);
+          y[o] = (T)(sum / (double)(s.divisor ? s.divisor : outer * counted(&s, 2, o)));
         }
       }
-  }
 }
 
-/* divisor [out] */
-void FN(avg_pool_forward)(T *y, const T *x, const T *divisor, const int64_t *windows) {
-  job j = job_of(windows);
+void FN(avg_pool_forward)(T *y, const T *x, const int64_t *geometry) {
+  job j = job_of(geometry);
   j.y = y;
   j.x = x;
-  j.divisor = divisor;
   over_planes(&j, avg_planes);
 }
 
 static void avg_back(void *context, int64_t begin, int64_t end) {
   const job *j = context;
-  int64_t width = j->s.in[2], size = volume(j->s.in), columns = j->s.out[2];
+  const shapes s = j->s;
+  int64_t width = s.in[2], size = volume(s.in), columns = s.out[2];
   T *line = mg_scratch(0, (size_t)(width + VL) * sizeof(T));
-  const T *g = j->x + begin * volume(j->s.out);
+  const T *g = j->x + begin * volume(s.out);
+  if (!line) return;
   for (int64_t p = begin; p < end; p++) {
     T *gx = j->y + p * size;
-    const T *divisor = j->divisor;
     memset(gx, 0, (size_t)size * sizeof(T));
-    for (int64_t a = 0; a < j->s.out[0]; a++)
-      for (int64_t b = 0; b < j->s.out[1]; b++, g += columns, divisor += columns) {
+    for (int64_t a = 0; a < s.out[0]; a++)
+      for (int64_t b = 0; b < s.out[1]; b++, g += columns) {
+        const span deep = window(&s, 0, a), high = window(&s, 1, b);
+        const int64_t outer = counted(&s, 0, a) * counted(&s, 1, b);
         memset(line, 0, (size_t)(width + VL) * sizeof(T));
         for (int64_t o = 0; o < columns; o++) {
-          T share = g[o] / divisor[o];
-          for (int64_t c = j->span[2][2 * o]; c < j->span[2][2 * o + 1]; c++) line[c] += share;
+          const span wide = window(&s, 2, o);
+          const T share = g[o] / (T)(s.divisor ? s.divisor : outer * counted(&s, 2, o));
+          for (int64_t c = wide.begin; c < wide.end; c++) line[c] += share;
         }
-        ROWS_OF(j, a, b, z, row) {
+        ROWS_OF(s, deep, high, z, row) {
           T *to = gx + row * width;
           int64_t c = 0;
           for (; c + VL <= width; c += VL) vstore(to + c, vload(to + c) + vload(line + c));
@@ -201,10 +229,9 @@ static void avg_back(void *context, int64_t begin, int64_t end) {
   }
 }
 
-void FN(avg_pool_backward)(T *gx, const T *g, const T *divisor, const int64_t *windows) {
-  job j = job_of(windows);
+void FN(avg_pool_backward)(T *gx, const T *g, const int64_t *geometry) {
+  job j = job_of(geometry);
   j.y = gx;
   j.x = g;
-  j.divisor = divisor;
   over_planes(&j, avg_back);
 }
