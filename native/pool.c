@@ -42,19 +42,54 @@ static job job_of(const int64_t *geometry) {
   return j;
 }
 
-/* The window of output o in dimension d. */
-INLINE span window(const shapes *s, int d, int64_t o) {
-  if (!s->kernel[d]) return (span){o * s->in[d] / s->out[d], ((o + 1) * s->in[d] - 1) / s->out[d] + 1};
-  int64_t begin = o * s->stride[d] - s->padding[d], end = begin + s->dilation[d] * (s->kernel[d] - 1) + 1;
-  if (begin < 0) begin += (s->dilation[d] - 1 - begin) / s->dilation[d] * s->dilation[d];
-  return (span){begin, MIN(end, s->in[d])};
+/* The windows of up to TABLE outputs of a dimension, and how many elements each has for a mean (with a given divisor,
+ * the product over the dimensions is this divisor). They are computed once for a piece of work if the dimension has no more outputs, else again and again as a walk comes to them. */
+enum { TABLE = 2048 };
+typedef struct { int64_t first, count; span window[TABLE]; double size[TABLE]; } table;
+
+NOINLINE void fill(table *t, const shapes *s, int d, int64_t first) {
+  const int64_t n = s->in[d], m = s->out[d], count = MIN(TABLE, m - first), padding = s->padding[d], step = s->dilation[d],
+                stride = s->stride[d], kernel = s->kernel[d], reach = step * (kernel - 1) + 1;
+  t->first = first;
+  t->count = count;
+  if (kernel) {
+    for (int64_t i = 0; i < count; i++) {
+      const int64_t begin = (first + i) * stride - padding;
+      t->window[i] = (span){begin, MIN(begin + reach, n)};
+    }
+    for (int64_t i = 0; i < count && t->window[i].begin < 0; i++)
+      t->window[i].begin += (step - 1 - t->window[i].begin) / step * step;
+  } else {
+    int64_t begin = first * n / m, rest = first * n % m;
+    for (int64_t i = 0; i < count; i++) {
+      t->window[i].begin = begin;
+      begin += n / m;
+      rest += n % m;
+      if (rest >= m) {
+        rest -= m;
+        begin++;
+      }
+      t->window[i].end = begin + (rest > 0);
+    }
+  }
+  for (int64_t i = 0; i < count; i++)
+    t->size[i] = (double)(t->window[i].end - t->window[i].begin);
+  for (int64_t i = 0; i < count && s->include_pad && kernel; i++)
+    t->size[i] = (double)MIN(kernel, n + 2 * padding - (first + i) * stride);
+  for (int64_t i = 0; i < count && s->divisor; i++) t->size[i] = d == 2 ? (double)s->divisor : 1;
 }
 
-/* The number of its elements, with those in the padding if they count. */
-INLINE int64_t counted(const shapes *s, int d, int64_t o) {
-  const span w = window(s, d, o);
-  if (!s->include_pad || !s->kernel[d]) return w.end - w.begin;
-  return MIN(s->kernel[d], s->in[d] + 2 * s->padding[d] - o * s->stride[d]);
+/* Where the window of output o of dimension d stands in its table. */
+INLINE int64_t place(table *t, const shapes *s, int d, int64_t o) {
+  if ((uint64_t)(o - t[d].first) >= (uint64_t)t[d].count) fill(t + d, s, d, o / TABLE * TABLE);
+  return o - t[d].first;
+}
+
+/* Three empty tables; NULL if there is no memory. */
+static table *tables(void) {
+  table *t = mg_scratch(2, 3 * sizeof *t);
+  for (int d = 0; d < 3 && t; d++) t[d].first = t[d].count = 0;
+  return t;
 }
 
 static int64_t volume(const int64_t *size) { return size[0] * size[1] * size[2]; }
@@ -69,6 +104,11 @@ static void over_planes(job *j, void (*run)(void *, int64_t, int64_t)) {
     for (int64_t row = z * s.in[1] + high.begin, row##_end = z * s.in[1] + high.end; row < row##_end; \
          row += s.dilation[1])
 
+/* for (o) over the outputs of the last dimension; o - first is the place of its window in t[2]. */
+#define EACH_COLUMN(o, first) \
+  for (int64_t first = 0; first < s.out[2]; first += TABLE) \
+    for (int64_t o = first + place(t, &s, 2, first), o##_end = MIN(first + TABLE, s.out[2]); o < o##_end; o++)
+
 static void max_planes(void *context, int64_t begin, int64_t end) {
   const job *j = context;
   const shapes s = j->s;
@@ -77,12 +117,14 @@ static void max_planes(void *context, int64_t begin, int64_t end) {
   TI *origin = mg_scratch(1, (size_t)padded * sizeof(TI));
   T *y = j->y + begin * volume(s.out);
   int64_t *index = j->index + begin * volume(s.out);
-  if (!best || !origin) return;
+  table *t = tables();
+  const span *windows = t ? t[2].window : 0;
+  if (!best || !origin || !t) return;
   for (int64_t p = begin; p < end; p++)
     for (int64_t a = 0; a < s.out[0]; a++)
       for (int64_t b = 0; b < s.out[1]; b++, y += columns, index += columns) {
         const T *x = j->x + p * size;
-        const span deep = window(&s, 0, a), high = window(&s, 1, b);
+        const span deep = t[0].window[place(t, &s, 0, a)], high = t[1].window[place(t, &s, 1, b)];
         const int none = deep.begin >= deep.end || high.begin >= high.end;
         /* the rows of the window joined; origin: which row a column is from */
         for (int64_t c = 0; c < width; c += VL) {
@@ -99,8 +141,8 @@ static void max_planes(void *context, int64_t begin, int64_t end) {
           vstore(best + c, top);
           memcpy(origin + c, &from, sizeof from);
         }
-        for (int64_t o = 0; o < columns; o++) {
-          const span wide = window(&s, 2, o);
+        EACH_COLUMN(o, first) {
+          const span wide = windows[o - first];
           int64_t c = wide.begin, last = wide.end, at = c;
           if (none || c >= last) {
             y[o] = -INFINITY;
@@ -157,13 +199,17 @@ static void avg_planes(void *context, int64_t begin, int64_t end) {
   const shapes s = j->s;
   int64_t width = s.in[2], size = volume(s.in), columns = s.out[2];
   T *sums = mg_scratch(0, (size_t)(width + VL) * sizeof(T)), *y = j->y + begin * volume(s.out);
-  if (!sums) return;
+  table *t = tables();
+  const span *windows = t ? t[2].window : 0;
+  const double *sizes = t ? t[2].size : 0;
+  if (!sums || !t) return;
   for (int64_t p = begin; p < end; p++)
     for (int64_t a = 0; a < s.out[0]; a++)
       for (int64_t b = 0; b < s.out[1]; b++, y += columns) {
         const T *x = j->x + p * size;
-        const span deep = window(&s, 0, a), high = window(&s, 1, b);
-        const int64_t outer = counted(&s, 0, a) * counted(&s, 1, b);
+        const int64_t at_a = place(t, &s, 0, a), at_b = place(t, &s, 1, b);
+        const span deep = t[0].window[at_a], high = t[1].window[at_b];
+        const double outer = t[0].size[at_a] * t[1].size[at_b];
         for (int64_t c = 0; c < width; c += VL) {
           int n = (int)MIN(width - c, VL), rows = 0;
           V total = vzero(), sum = vzero();
@@ -177,8 +223,8 @@ static void avg_planes(void *context, int64_t begin, int64_t end) {
           }
           vstore(sums + c, total + sum);
         }
-        for (int64_t o = 0; o < columns; o++) {
-          const span wide = window(&s, 2, o);
+        EACH_COLUMN(o, first) {
+          const span wide = windows[o - first];
           int64_t c = wide.begin, last = wide.end;
           double sum = 0;
           while (last - c >= VL) {
@@ -187,7 +233,7 @@ static void avg_planes(void *context, int64_t begin, int64_t end) {
             sum += vsum(part);
           }
           for (; c < last; c++) sum += sums[c];
-          y[o] = (T)(sum / (double)(s.divisor ? s.divisor : outer * counted(&s, 2, o)));
+          y[o] = (T)(sum / (outer * sizes[o - first]));
         }
       }
 }
@@ -205,18 +251,22 @@ static void avg_back(void *context, int64_t begin, int64_t end) {
   int64_t width = s.in[2], size = volume(s.in), columns = s.out[2];
   T *line = mg_scratch(0, (size_t)(width + VL) * sizeof(T));
   const T *g = j->x + begin * volume(s.out);
-  if (!line) return;
+  table *t = tables();
+  const span *windows = t ? t[2].window : 0;
+  const double *sizes = t ? t[2].size : 0;
+  if (!line || !t) return;
   for (int64_t p = begin; p < end; p++) {
     T *gx = j->y + p * size;
     memset(gx, 0, (size_t)size * sizeof(T));
     for (int64_t a = 0; a < s.out[0]; a++)
       for (int64_t b = 0; b < s.out[1]; b++, g += columns) {
-        const span deep = window(&s, 0, a), high = window(&s, 1, b);
-        const int64_t outer = counted(&s, 0, a) * counted(&s, 1, b);
+        const int64_t at_a = place(t, &s, 0, a), at_b = place(t, &s, 1, b);
+        const span deep = t[0].window[at_a], high = t[1].window[at_b];
+        const double outer = t[0].size[at_a] * t[1].size[at_b];
         memset(line, 0, (size_t)(width + VL) * sizeof(T));
-        for (int64_t o = 0; o < columns; o++) {
-          const span wide = window(&s, 2, o);
-          const T share = g[o] / (T)(s.divisor ? s.divisor : outer * counted(&s, 2, o));
+        EACH_COLUMN(o, first) {
+          const span wide = windows[o - first];
+          const T share = g[o] / (T)(outer * sizes[o - first]);
           for (int64_t c = wide.begin; c < wide.end; c++) line[c] += share;
         }
         ROWS_OF(s, deep, high, z, row) {
