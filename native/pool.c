@@ -44,8 +44,8 @@ static job job_of(const int64_t *geometry) {
 
 /* The windows of up to TABLE outputs of a dimension, and how many elements each has for a mean (with a given divisor,
  * the product over the dimensions is this divisor). They are computed once for a piece of work if the dimension has no more outputs, else again and again as a walk comes to them. */
-enum { TABLE = 2048 };
-typedef struct { int64_t first, count; span window[TABLE]; double size[TABLE]; } table;
+enum { TABLE = 1024 };
+typedef struct { int64_t first, count, begin[TABLE], end[TABLE]; double size[TABLE]; } table;
 
 NOINLINE void fill(table *t, const shapes *s, int d, int64_t first) {
   const int64_t n = s->in[d], m = s->out[d], count = MIN(TABLE, m - first), padding = s->padding[d], step = s->dilation[d],
@@ -53,30 +53,34 @@ NOINLINE void fill(table *t, const shapes *s, int d, int64_t first) {
   t->first = first;
   t->count = count;
   if (kernel) {
+    INDEPENDENT
     for (int64_t i = 0; i < count; i++) {
       const int64_t begin = (first + i) * stride - padding;
-      t->window[i] = (span){begin, MIN(begin + reach, n)};
+      t->begin[i] = begin;
+      t->end[i] = MIN(begin + reach, n);
     }
-    for (int64_t i = 0; i < count && t->window[i].begin < 0; i++)
-      t->window[i].begin += (step - 1 - t->window[i].begin) / step * step;
+    for (int64_t i = 0; i < count && t->begin[i] < 0; i++) t->begin[i] += (step - 1 - t->begin[i]) / step * step;
   } else {
     int64_t begin = first * n / m, rest = first * n % m;
     for (int64_t i = 0; i < count; i++) {
-      t->window[i].begin = begin;
+      t->begin[i] = begin;
       begin += n / m;
       rest += n % m;
       if (rest >= m) {
         rest -= m;
         begin++;
       }
-      t->window[i].end = begin + (rest > 0);
+      t->end[i] = begin + (rest > 0);
     }
   }
-  for (int64_t i = 0; i < count; i++)
-    t->size[i] = (double)(t->window[i].end - t->window[i].begin);
-  for (int64_t i = 0; i < count && s->include_pad && kernel; i++)
-    t->size[i] = (double)MIN(kernel, n + 2 * padding - (first + i) * stride);
-  for (int64_t i = 0; i < count && s->divisor; i++) t->size[i] = d == 2 ? (double)s->divisor : 1;
+  if (s->divisor)
+    for (int64_t i = 0; i < count; i++) t->size[i] = d == 2 ? (double)s->divisor : 1;
+  else if (s->include_pad && kernel)
+    INDEPENDENT
+    for (int64_t i = 0; i < count; i++) t->size[i] = (double)MIN(kernel, n + 2 * padding - (first + i) * stride);
+  else
+    INDEPENDENT
+    for (int64_t i = 0; i < count; i++) t->size[i] = (double)(t->end[i] - t->begin[i]);
 }
 
 /* Where the window of output o of dimension d stands in its table. */
@@ -117,14 +121,14 @@ static void max_planes(void *context, int64_t begin, int64_t end) {
   TI *origin = mg_scratch(1, (size_t)padded * sizeof(TI));
   T *y = j->y + begin * volume(s.out);
   int64_t *index = j->index + begin * volume(s.out);
-  table *t = tables();
-  const span *windows = t ? t[2].window : 0;
+  table *t = tables(), *wide = t + 2;
   if (!best || !origin || !t) return;
   for (int64_t p = begin; p < end; p++)
     for (int64_t a = 0; a < s.out[0]; a++)
       for (int64_t b = 0; b < s.out[1]; b++, y += columns, index += columns) {
         const T *x = j->x + p * size;
-        const span deep = t[0].window[place(t, &s, 0, a)], high = t[1].window[place(t, &s, 1, b)];
+        const int64_t at_a = place(t, &s, 0, a), at_b = place(t, &s, 1, b);
+        const span deep = {t[0].begin[at_a], t[0].end[at_a]}, high = {t[1].begin[at_b], t[1].end[at_b]};
         const int none = deep.begin >= deep.end || high.begin >= high.end;
         /* the rows of the window joined; origin: which row a column is from */
         for (int64_t c = 0; c < width; c += VL) {
@@ -142,8 +146,7 @@ static void max_planes(void *context, int64_t begin, int64_t end) {
           memcpy(origin + c, &from, sizeof from);
         }
         EACH_COLUMN(o, first) {
-          const span wide = windows[o - first];
-          int64_t c = wide.begin, last = wide.end, at = c;
+          int64_t c = wide->begin[o - first], last = wide->end[o - first], at = c;
           if (none || c >= last) {
             y[o] = -INFINITY;
             index[o] = -1;
@@ -154,8 +157,9 @@ static void max_planes(void *context, int64_t begin, int64_t end) {
             T v = best[c];
             int better =
                 v > top || (v == top && origin[c] < origin[at]) || (v != v && (top == top || origin[c] >= origin[at]));
-            top = better ? v : top;
-            at = better ? c : at;
+            /* as likely as not: a branch would cost more than it skips */
+            top = __builtin_expect_with_probability(better, 1, 0.5) ? v : top;
+            at = __builtin_expect_with_probability(better, 1, 0.5) ? c : at;
           }
           y[o] = top;
           index[o] = (int64_t)origin[at] * width + at;
@@ -199,16 +203,14 @@ static void avg_planes(void *context, int64_t begin, int64_t end) {
   const shapes s = j->s;
   int64_t width = s.in[2], size = volume(s.in), columns = s.out[2];
   T *sums = mg_scratch(0, (size_t)(width + VL) * sizeof(T)), *y = j->y + begin * volume(s.out);
-  table *t = tables();
-  const span *windows = t ? t[2].window : 0;
-  const double *sizes = t ? t[2].size : 0;
+  table *t = tables(), *wide = t + 2;
   if (!sums || !t) return;
   for (int64_t p = begin; p < end; p++)
     for (int64_t a = 0; a < s.out[0]; a++)
       for (int64_t b = 0; b < s.out[1]; b++, y += columns) {
         const T *x = j->x + p * size;
         const int64_t at_a = place(t, &s, 0, a), at_b = place(t, &s, 1, b);
-        const span deep = t[0].window[at_a], high = t[1].window[at_b];
+        const span deep = {t[0].begin[at_a], t[0].end[at_a]}, high = {t[1].begin[at_b], t[1].end[at_b]};
         const double outer = t[0].size[at_a] * t[1].size[at_b];
         for (int64_t c = 0; c < width; c += VL) {
           int n = (int)MIN(width - c, VL), rows = 0;
@@ -224,8 +226,7 @@ static void avg_planes(void *context, int64_t begin, int64_t end) {
           vstore(sums + c, total + sum);
         }
         EACH_COLUMN(o, first) {
-          const span wide = windows[o - first];
-          int64_t c = wide.begin, last = wide.end;
+          int64_t c = wide->begin[o - first], last = wide->end[o - first];
           double sum = 0;
           while (last - c >= VL) {
             V part = vzero();
@@ -233,7 +234,7 @@ static void avg_planes(void *context, int64_t begin, int64_t end) {
             sum += vsum(part);
           }
           for (; c < last; c++) sum += sums[c];
-          y[o] = (T)(sum / (outer * sizes[o - first]));
+          y[o] = (T)(sum / (outer * wide->size[o - first]));
         }
       }
 }
@@ -251,9 +252,7 @@ static void avg_back(void *context, int64_t begin, int64_t end) {
   int64_t width = s.in[2], size = volume(s.in), columns = s.out[2];
   T *line = mg_scratch(0, (size_t)(width + VL) * sizeof(T));
   const T *g = j->x + begin * volume(s.out);
-  table *t = tables();
-  const span *windows = t ? t[2].window : 0;
-  const double *sizes = t ? t[2].size : 0;
+  table *t = tables(), *wide = t + 2;
   if (!line || !t) return;
   for (int64_t p = begin; p < end; p++) {
     T *gx = j->y + p * size;
@@ -261,13 +260,12 @@ static void avg_back(void *context, int64_t begin, int64_t end) {
     for (int64_t a = 0; a < s.out[0]; a++)
       for (int64_t b = 0; b < s.out[1]; b++, g += columns) {
         const int64_t at_a = place(t, &s, 0, a), at_b = place(t, &s, 1, b);
-        const span deep = t[0].window[at_a], high = t[1].window[at_b];
+        const span deep = {t[0].begin[at_a], t[0].end[at_a]}, high = {t[1].begin[at_b], t[1].end[at_b]};
         const double outer = t[0].size[at_a] * t[1].size[at_b];
         memset(line, 0, (size_t)(width + VL) * sizeof(T));
         EACH_COLUMN(o, first) {
-          const span wide = windows[o - first];
-          const T share = g[o] / (T)(outer * sizes[o - first]);
-          for (int64_t c = wide.begin; c < wide.end; c++) line[c] += share;
+          const T share = g[o] / (T)(outer * wide->size[o - first]);
+          for (int64_t c = wide->begin[o - first]; c < wide->end[o - first]; c++) line[c] += share;
         }
         ROWS_OF(s, deep, high, z, row) {
           T *to = gx + row * width;
