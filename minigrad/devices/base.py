@@ -103,6 +103,13 @@ class KernelTable:
         return len(self._kernels)
 
 
+def as_bools(values: Any) -> Any:
+    """Host values for a device: bytes of bools as 0 or 1, which kernels rely on (files may hold others)."""
+    if isinstance(values, np.ndarray) and values.dtype.kind == "b":
+        return values.view(np.uint8) != 0
+    return values
+
+
 class Device:
     """A place for arrays, with kernels. Subclasses: `cpu.CPU`, `cuda.CUDA`. Compares equal to its name."""
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from . import memory
 from .addresses import register
-from .base import Device, Kernel, KernelTable
+from .base import Device, Kernel, KernelTable, as_bools
 from .memory import Array
 from .native import Block, lib, signatures
 
@@ -89,11 +89,11 @@ class CPU(Device):
 
     def upload(self, values: np.ndarray) -> Array:
         out = memory.alloc_outside_pool(memory.layout(self, values.dtype, values.shape))
-        out.np[...] = values
+        out.np[...] = as_bools(values)
         return out
 
     def write(self, array: Array, values: Any) -> None:
-        array.np[...] = values
+        array.np[...] = as_bools(values)
 
     def download(self, array: Array) -> np.ndarray:
         return array.np.copy()

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from . import blas, memory
-from .base import Device, Kernel, KernelTable, split
+from .base import Device, Kernel, KernelTable, as_bools, split
 from .launch import KERNELS
 from .memory import Array, Layout
 from .native import TYPES_TEXT, WORKSPACE_TEXT, Block, Signature, signatures
@@ -172,7 +172,7 @@ class CUDA(Device):
         layout = array.layout
         if layout.size:
             self.use()
-            wide = np.broadcast_to(np.asarray(values, layout.dtype), layout.shape)
+            wide = np.broadcast_to(as_bools(np.asarray(values, layout.dtype)), layout.shape)
             host = np.ascontiguousarray(wide).reshape(layout.shape)
             array.np.set(host)
             if array.ptr in self.constants:
