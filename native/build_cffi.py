@@ -131,5 +131,5 @@ if __name__ == "__main__":
     c_text = Path(out).read_text()
     start = "return _cffi_init("
     if c_text.count(start) != 1:
-        raise SystemExit(f"cffi's C source has no single {start!r}: native/objects.c cannot add its types to the module")
+        raise SystemExit(f"cffi's C source has no single {start!r}: objects.c cannot add its types to the module")
     Path(out).write_text(re.sub(r"return (_cffi_init\(.*\));", r"return mg_with_types(\1);", c_text))

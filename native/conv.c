@@ -493,7 +493,7 @@ static sweep forward_sweep(const shapes *g, T *y, const T *x) {
   return s;
 }
 
-/* All taps in order, where position 0 reads them; offset and which: scratch slot 5. 0 if there is no memory for them. */
+/* All taps in order, where position 0 reads them; offset and which: scratch slot 5. 0 if there is no memory. */
 static int forward_taps(const shapes *g, int64_t (**offset)[3], int64_t **which) {
   int64_t n = volume(g->kernel), t = 0;
   *offset = mg_scratch(5, (size_t)(n + 1) * 4 * sizeof(int64_t));

@@ -332,7 +332,8 @@ SCAN(NUMBER, cumsum)
 SCAN(NUMBER, cumprod)
 
 /* ---- index.c ---- */
-/* an index is int64, and was checked and wrapped to [0, n) before (check_index, wrap_index) */
+/* an index is int64, and was checked and wrapped to [0, n) before (check_index, wrap_index); one that is not any more
+ * makes the kernel fail */
 /* out[o, j, i] = x[o, index[j], i]   x [outer, n, inner], out [outer, m, inner], index [m] */
 KERNEL(MOVE, take, T *out, const T *x, const int64_t *index, int64_t outer, int64_t m, int64_t n, int64_t inner)
 /* out[o, j, i] = x[o, index[o, j, i], i]   x [outer, n, inner], index and out [outer, m, inner] */

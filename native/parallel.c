@@ -45,8 +45,8 @@
 
 typedef void piece_fn(void *context, int64_t begin, int64_t end);
 
-/* The scratch memory of a thread. It is found by a key, not by _Thread_local: the system reserves the room of a key with
- * the thread, but that of a thread-local variable at its first use, where it ends the process if there is none. */
+/* The scratch memory of a thread. It is found by a key, not by _Thread_local: the room of a key is there from the start
+ * of a thread, that of a thread-local variable comes at its first use, which ends the process if there is no memory. */
 #define SLOTS 8
 typedef struct { void *memory[SLOTS]; size_t bytes[SLOTS]; int worker; } scratch;
 static pthread_key_t scratch_key;        /* its destructor frees the memory of a thread that ends */

@@ -43,13 +43,14 @@ static job job_of(const int64_t *geometry) {
 }
 
 /* The windows of up to TABLE outputs of a dimension, and how many elements each has for a mean (with a given divisor,
- * the product over the dimensions is this divisor). They are computed once for a piece of work if the dimension has no more outputs, else again and again as a walk comes to them. */
+ * the product over the dimensions is this divisor). They are computed once for a piece of work if the dimension has no
+ * more outputs, else again and again as a walk comes to them. */
 enum { TABLE = 1024 };
 typedef struct { int64_t first, count, begin[TABLE], end[TABLE]; double size[TABLE]; } table;
 
 NOINLINE void fill(table *t, const shapes *s, int d, int64_t first) {
-  const int64_t n = s->in[d], m = s->out[d], count = MIN(TABLE, m - first), padding = s->padding[d], step = s->dilation[d],
-                stride = s->stride[d], kernel = s->kernel[d], reach = step * (kernel - 1) + 1;
+  const int64_t n = s->in[d], m = s->out[d], padding = s->padding[d], step = s->dilation[d], stride = s->stride[d];
+  const int64_t count = MIN(TABLE, m - first), kernel = s->kernel[d], reach = step * (kernel - 1) + 1;
   t->first = first;
   t->count = count;
   if (kernel) {

@@ -31,7 +31,6 @@ import numpy as np
 from ..devices import launch_hook, memory
 from ..devices.addresses import Map
 from ..devices.base import Kernel
-from ..devices.memory import Layout
 from ..devices.native import lib
 from .arrays import copy_array
 from .modes import mode, no_grad
@@ -147,7 +146,7 @@ class _Program:
     when the step first added to it.
     """
 
-    def __init__(self, recorder: Recorder, pool: dict[Layout, list], inputs: list[Tensor], outputs: Any,
+    def __init__(self, recorder: Recorder, pool: dict[Any, Any], inputs: list[Tensor], outputs: Any,
                  known: dict[int, Any]) -> None:
         self.segments = [s if callable(s) else (s[0], s[0].__array_interface__["data"][0], s[1])
                          for s in recorder.segments]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .memory import Array, Layout
+from .memory import Array
 
 TYPE_SUFFIX = {np.dtype("float32"): "f32", np.dtype("float64"): "f64", np.dtype("int32"): "i32",
                np.dtype("int64"): "i64", np.dtype("bool"): "u8"}

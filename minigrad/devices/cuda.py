@@ -26,7 +26,7 @@ import numpy as np
 from . import blas, memory
 from .base import Device, Kernel, KernelTable, as_bools, split
 from .launch import KERNELS
-from .memory import Array, Layout
+from .memory import Array
 from .native import TYPES_TEXT, WORKSPACE_TEXT, Block, Signature, signatures
 from .plan import elementwise_plan
 

@@ -20,7 +20,7 @@ from weakref import ref
 import numpy as np
 
 from .addresses import register
-from .native import Block, Pool, lib
+from .native import Pool, lib
 
 
 class Device(Protocol):
@@ -94,6 +94,12 @@ def _pool_of(layout: Layout) -> Any:
     key = layout.device, block_size(layout.nbytes)
     found = pools.get(key)
     return found if found is not None else pools.setdefault(key, Pool(key[1], pools is _pools))
+
+
+def choose_pools() -> None:
+    """Gives all layouts the pools that blocks of their size come from now."""
+    for known in list(_layouts.values()):
+        known.free = _pool_of(known)
 
 
 def contiguous_strides(shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -361,8 +367,7 @@ class private_pool:
     def _use(self, pools: dict[tuple[Device, int], Any] | None) -> None:
         global _private
         _private = pools
-        for known in list(_layouts.values()):
-            known.free = _pool_of(known)
+        choose_pools()
 
 
 def from_numpy_layout(array: np.ndarray, device: Device) -> Layout:

@@ -159,7 +159,8 @@ def _average(x: Tensor, windows: Windows, include_pad: bool, divisor: int | None
     counts: Any = np.ones((), np.float64)
     for axis in windows:
         counts = counts[..., None] * axis.counts(include_pad)
-    by = functions.as_tensor((counts if divisor is None else np.full_like(counts, divisor)).astype(x.dtype)).to(x.device)
+    counts = counts if divisor is None else np.full_like(counts, divisor)
+    by = functions.as_tensor(counts.astype(x.dtype)).to(x.device)
     return div(total, by) if is_float(x.dtype) else div(total, by, rounding_mode="trunc")
 
 

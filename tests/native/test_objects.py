@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import gc
-import os
 import sys
 
 import numpy as np
@@ -218,6 +217,46 @@ def test_a_replay_ends_at_the_launch_that_fails():
     index[1] = 3
     lib.mg_replay(program.ctypes.data, 2)
     assert out.tolist() == after.tolist() == [1, 3]
+
+
+RACE = """
+import itertools, threading, time
+import numpy as np
+import minigrad as mg
+F = mg.nn.functional
+values = np.zeros(1_000_000, np.int64)
+i, w = mg.from_numpy(values), mg.randn(50, 4, requires_grad=True)
+line, square = mg.randn(1_000_000), mg.randn(1_000_000, 1)
+def embedding():
+    F.embedding(i, w).sum().backward()
+uses = [lambda: w[i], embedding, lambda: mg.index_add(w.detach(), 0, i, mg.ones(1_000_000, 4)), lambda: mg.take(line, i), lambda: mg.gather(square, 0, i[:, None]),
+        lambda: mg.zeros(50, 1).scatter(0, i[:, None], square), lambda: mg.zeros(50).scatter_add(0, i, line), lambda: mg.index_select(w, 0, i),
+        lambda: F.one_hot(i, 50), lambda: F.cross_entropy(mg.ones(1_000_000, 3), i)]
+done = False
+def change():
+    for value in itertools.cycle((0, 10**12, 0, -10**12)):          # threads take turns at the end of this loop's body
+        values[-1] = value
+        if done:
+            break
+threading.Thread(target=change).start()
+seen = {"right": 0, "IndexError": 0}
+end = time.time() + 4
+while time.time() < end:
+    for use in uses:
+        try:
+            use()
+            seen["right"] += 1
+        except (IndexError, RuntimeError, ValueError) as error:
+            seen["IndexError"] += 1
+done = True
+assert min(seen.values()) > 10, seen
+"""
+
+
+@pytest.mark.slow
+def test_an_index_that_another_thread_changes_ends_in_an_error():
+    result = run_python("-c", RACE, MINIGRAD_NUM_THREADS="2")
+    assert result.returncode == 0, result.stderr
 
 
 # ---- Ctrl-C ----------------------------------------------------------------------------------------------------------
