@@ -323,15 +323,15 @@ def _fresh(layout: Layout) -> Any:
     home = layout.free
     held, new = lib.mg_pools_held(), home.nbytes
     in_use = held - lib.mg_pools_unused() + new
-    _peak = max(_peak, in_use)
-    if held + new > max(_SLACK, 2 * _peak):
+    if held + new > max(_SLACK, 2 * max(_peak, in_use)):
         empty_cache()
-        _peak = in_use
     try:
-        return layout.device.fresh(new, home)
+        block = layout.device.fresh(new, home)
     except MemoryError:
         empty_cache()
-        return layout.device.fresh(new, home)
+        block = layout.device.fresh(new, home)
+    _peak = max(_peak, in_use)
+    return block
 
 
 def empty_cache() -> None:
@@ -339,9 +339,11 @@ def empty_cache() -> None:
 
     What captured programs hold is not unused.
     """
+    global _peak
     for pool in list(_pools.values()):
         pool.clear()
     lib.mg_release_scratch()
+    _peak = lib.mg_pools_held()
 
 
 def register_fresh(root: Any, ptr: int, nbytes: int) -> None:
