@@ -22,6 +22,7 @@ typedef struct Block {
   int64_t nbytes;                        /* that count as held */
   PyObject *np;                          /* an array over the memory, made for the layout of this number, or NULL */
   long long made_for;
+  PyObject *view, *kept;                 /* weak references to the tensors that are views of it (set in Python) */
 } Block;
 
 typedef struct Pool {
@@ -89,6 +90,8 @@ static void block_dealloc(PyObject *object) {
   if (pooled) return;
   PyTypeObject *type = Py_TYPE(self);
   held -= self->nbytes;
+  Py_XDECREF(self->view);
+  Py_XDECREF(self->kept);
   Py_XDECREF(self->np);
   Py_XDECREF(self->root);
   ((freefunc)PyType_GetSlot(type, Py_tp_free))(self);
@@ -101,6 +104,8 @@ static PyMemberDef block_members[] = {
   {"ptr", T_LONGLONG, offsetof(Block, ptr), READONLY, "the address of the first byte in use"},
   {"np", T_OBJECT, offsetof(Block, np), 0, "an array over the memory; only views of it are handed out"},
   {"made_for", T_LONGLONG, offsetof(Block, made_for), 0, "the number of the layout of that array"},
+  {"view", T_OBJECT, offsetof(Block, view), 0, "a weak reference to the last tensor that is a view of it"},
+  {"kept", T_OBJECT, offsetof(Block, kept), 0, "weak references to the views before that one"},
   {NULL, 0, 0, 0, NULL},
 };
 static PyType_Slot block_slots[] = {
