@@ -92,6 +92,23 @@ def test_pools_give_memory_back_across_shapes():
     assert lib.mg_pools_unused() == 0 and lib.mg_pools_held() - before < 1 << 20
 
 
+def test_plans_hold_no_tables_as_large_as_their_tensors():
+    def step(n):
+        x = mg.zeros(n, n)
+        mg.tril(x), mg.triu(x, 1)
+        line = mg.zeros(1, 1, 100 * n, requires_grad=True)
+        for mode in ("reflect", "replicate", "circular"):
+            mg.nn.functional.pad(line, (2, 1), mode)
+        mg.nn.functional.pad(x, (1, 2), value=3.0)
+        y, = mg.autograd.grad(mg.nn.functional.max_pool1d(line, 3).sum(), line, create_graph=True)      # definitions
+        (y * line).sum().backward()
+    step(299)
+    before = lib.mg_pools_held() - lib.mg_pools_unused()
+    for n in range(300, 400):
+        step(n)
+    assert lib.mg_pools_held() - lib.mg_pools_unused() - before < 1 << 20
+
+
 def test_layouts_in_use_stay_the_only_ones_of_their_value(monkeypatch):
     monkeypatch.setattr(memory, "_layouts_max", len(memory._layouts) + 50)
     x = mg.zeros(3, 41, 7)
