@@ -22,7 +22,8 @@ typedef struct Block {
   int64_t nbytes;                        /* that count as held */
   PyObject *np;                          /* an array over the memory, made for the layout of this number, or NULL */
   long long made_for;
-  PyObject *view, *kept;                 /* weak references to the tensors that are views of it (set in Python) */
+  PyObject *view, *kept;                 /* weak references to the tensors that are views of it; devices/memory.py */
+  long long room;
 } Block;
 
 typedef struct Pool {
@@ -35,6 +36,7 @@ typedef struct Pool {
 
 static int64_t held, unused;             /* bytes of the blocks of all counted pools, and of those that are in them */
 static PyTypeObject *block_type, *pool_type;
+static PyObject *dead;                   /* a weak reference to nothing */
 
 int64_t mg_pools_held(void) { return held; }
 int64_t mg_pools_unused(void) { return unused; }
@@ -55,6 +57,9 @@ static PyObject *block_new(PyTypeObject *type, PyObject *arguments, PyObject *na
   self->root = root;
   self->base = base;
   self->ptr = ptr;
+  self->room = 64;
+  Py_INCREF(dead);
+  self->view = dead;
   if (home != Py_None) {
     Py_INCREF(home);
     self->home = (Pool *)home;
@@ -105,7 +110,8 @@ static PyMemberDef block_members[] = {
   {"np", T_OBJECT, offsetof(Block, np), 0, "an array over the memory; only views of it are handed out"},
   {"made_for", T_LONGLONG, offsetof(Block, made_for), 0, "the number of the layout of that array"},
   {"view", T_OBJECT, offsetof(Block, view), 0, "a weak reference to the last tensor that is a view of it"},
-  {"kept", T_OBJECT, offsetof(Block, kept), 0, "weak references to the views before that one"},
+  {"kept", T_OBJECT, offsetof(Block, kept), 0, "weak references to the views before that one, or None"},
+  {"room", T_LONGLONG, offsetof(Block, room), 0, "with so many of these, the dead ones are dropped"},
   {NULL, 0, 0, 0, NULL},
 };
 static PyType_Slot block_slots[] = {
@@ -181,7 +187,10 @@ PyObject *mg_with_types(PyObject *module) {
   if (!module) return NULL;
   block_type = (PyTypeObject *)PyType_FromSpec(&block_spec);
   pool_type = (PyTypeObject *)PyType_FromSpec(&pool_spec);
-  if (!block_type || !pool_type || PyObject_SetAttrString(module, "Block", (PyObject *)block_type) ||
+  PyObject *nothing = PySet_New(NULL);
+  dead = nothing ? PyWeakref_NewRef(nothing, NULL) : NULL;
+  Py_XDECREF(nothing);
+  if (!block_type || !pool_type || !dead || PyObject_SetAttrString(module, "Block", (PyObject *)block_type) ||
       PyObject_SetAttrString(module, "Pool", (PyObject *)pool_type)) {
     Py_DECREF(module);
     return NULL;
