@@ -84,13 +84,16 @@ static int back(Pool *pool, Block *self) {
   return 1;
 }
 
+/* Do only the block and its array refer to the memory? (The upper half holds flags in newer versions of Python.) */
+static int alone(const Block *self) { return (uint32_t)Py_REFCNT(self->root) == (uint32_t)(1 + (self->np != NULL)); }
+
+static PyObject *block_alone(PyObject *self, PyObject *none) { return PyBool_FromLong(alone((Block *)self)); }
+
 static void block_dealloc(PyObject *object) {
   Block *self = (Block *)object;
   Pool *home = self->home;
   self->home = NULL;
-  /* Only the block and its array refer to the memory. (The upper half holds flags in newer versions of Python.) */
-  const uint32_t own = 1 + (self->np != NULL);
-  const int pooled = home && (uint32_t)Py_REFCNT(self->root) == own && back(home, self);
+  const int pooled = home && alone(self) && back(home, self);
   Py_XDECREF(home);
   if (pooled) return;
   PyTypeObject *type = Py_TYPE(self);
@@ -114,8 +117,13 @@ static PyMemberDef block_members[] = {
   {"room", T_LONGLONG, offsetof(Block, room), 0, "with so many of these, the dead ones are dropped"},
   {NULL, 0, 0, 0, NULL},
 };
+static PyMethodDef block_methods[] = {
+  {"alone", block_alone, METH_NOARGS, "Does nothing but the block refer to its memory?"},
+  {NULL, NULL, 0, NULL},
+};
 static PyType_Slot block_slots[] = {
   {Py_tp_new, block_new}, {Py_tp_dealloc, block_dealloc}, {Py_tp_members, block_members},
+  {Py_tp_methods, block_methods},
   {Py_tp_doc, "Block(root, base, ptr, pool or None): a piece of memory, which goes back to its pool."}, {0, NULL}};
 static PyType_Spec block_spec = {"minigrad._native.Block", sizeof(Block), 0, Py_TPFLAGS_DEFAULT, block_slots};
 

@@ -28,7 +28,9 @@ def test_a_block_goes_back_when_nothing_refers_to_it_or_its_memory():
     del root, block
     assert len(pool) == 1 and lib.mg_pools_unused() - unused == 4096
     block = pool.pop()
+    assert block.alone()
     seen = block.root[:7]
+    assert not block.alone()
     del block
     assert len(pool) == 0 and lib.mg_pools_held() == held           # it is not pooled while a view is there
     seen[...] = 1
