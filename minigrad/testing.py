@@ -348,7 +348,7 @@ def relaid(t: Tensor) -> Iterator[tuple[str, Tensor]]:
 
 def _strided(memory: np.ndarray, cut: Callable[[np.ndarray], np.ndarray]) -> Any:
     owner = cpu_device().upload(memory)
-    seen = cut(owner.block.np)
+    seen = cut(owner.np)
     size = seen.itemsize
     to = layout(owner.layout.device, seen.dtype, seen.shape, tuple(s // size for s in seen.strides))
     return view(owner, to, (seen.__array_interface__["data"][0] - owner.ptr) if seen.size else 0)

@@ -385,6 +385,7 @@ static void forward_units(void *context, int64_t begin, int64_t end) {
     const int64_t packed = round_up(all, GEMM_STRIP) * x->depth;
     T *s = mg_scratch(0, (size_t)(QUERIES * KEYS + packed + room(all, x->value_depth)) * sizeof(T)),
       *strips = s + QUERIES * KEYS;
+    if (!s) return;
     pack_strips(strips, at.k, all, x->keys, x->depth);
     const T *v = whole_rows(strips + packed, at.v, all, x->value_depth);
     for (int64_t i = first; i < last; i += QUERIES)
@@ -467,6 +468,7 @@ static void backward_items(void *context, int64_t begin, int64_t end) {
     T *w = mg_scratch(0, (size_t)(2 * QUERIES * KEYS + columns * (depth + width) + room(rows + keys, depth) +
                                   room(rows, width) + round_up(rows, VL)) *
                              sizeof(T));
+    if (!w) return;
     T *d = w + QUERIES * KEYS, *k_strips = d + QUERIES * KEYS, *v_strips = k_strips + columns * depth;
     T *sums = v_strips + columns * width, *rest = sums + round_up(rows, VL);
     const T *q_rows = whole_rows(rest, at.q, rows, depth);

@@ -96,6 +96,11 @@ def generate(levels: list[str]) -> tuple[str, str]:
         # no kernel reads errno: keeping it around each call would take 15 ns
         "#undef _cffi_restore_errno", "#undef _cffi_save_errno",
         "#define _cffi_restore_errno() ((void)0)", "#define _cffi_save_errno() ((void)0)",
+        # a kernel that failed raises: where cffi's function of a kernel takes the interpreter's lock again
+        "#undef Py_END_ALLOW_THREADS",
+        "#define Py_END_ALLOW_THREADS PyEval_RestoreThread(_save); } "
+        "if (atomic_load_explicit(&mg_failures, memory_order_relaxed) && mg_raised(__func__)) return NULL;",
+        "int mg_raised(const char *called);", "PyObject *mg_with_types(PyObject *module);",
         "#include <stddef.h>", "#include <string.h>", '#include "runtime.h"', '#include "workspace.h"', *prototypes,
         "typedef void (*mg_function)(void);",
         f"static const mg_function mg_levels[{len(levels)}][{len(names)}] = {{",
@@ -123,3 +128,8 @@ if __name__ == "__main__":
     builder.cdef(cdef_text)
     builder.set_source("minigrad._native", source_text)
     builder.emit_c_code(out)
+    c_text = Path(out).read_text()
+    start = "return _cffi_init("
+    if c_text.count(start) != 1:
+        raise SystemExit(f"cffi's C source has no single {start!r}: objects.c cannot add its types to the module")
+    Path(out).write_text(re.sub(r"return (_cffi_init\(.*\));", r"return mg_with_types(\1);", c_text))

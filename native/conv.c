@@ -76,9 +76,11 @@ typedef struct {
   int64_t axis, per_piece, pieces;               /* pieces: `per_piece` images, or so many lines of the grid's axis */
 } sweep;
 
-/* Taps from their offsets (source coordinate of position 0), t of them; the tables go to scratch slot 4. */
-static void set_taps(sweep *x, int64_t t, const int64_t (*offset)[3]) {
+/* Taps from their offsets (source coordinate of position 0), t of them; the tables go to scratch slot 4. 0 if there is
+ * no memory for them. */
+static int set_taps(sweep *x, int64_t t, const int64_t (*offset)[3]) {
   tap *taps = mg_scratch(4, (size_t)(t + 1) * (sizeof(tap) + sizeof(int64_t[3])));
+  if (!taps) return 0;
   int64_t (*residue)[3] = (void *)(taps + t + 1);
   x->taps = t;
   x->slots = 0;
@@ -99,6 +101,7 @@ static void set_taps(sweep *x, int64_t t, const int64_t (*offset)[3]) {
   }
   x->tap = taps;
   x->residue = (const int64_t (*)[3])residue;
+  return 1;
 }
 
 /* Cuts the sweep into pieces and fills the fields that follow from size, step, grid and taps. */
@@ -167,6 +170,7 @@ static const T *gathered(const sweep *x, const piece *p) {
       !p->low[0] && !p->low[1] && !p->low[2] && (x->images - p->first - p->count) * x->c * size >= SLACK)
     return from;
   T *start = mg_scratch(0, (size_t)(p->count * p->image + SLACK) * sizeof(T));
+  if (!start) return 0;
   int64_t begin[3], end[3], width = x->src_size[2], next = x->step[1] * width;
   zero(start, p->count * p->image + SLACK);
   for (int64_t s = 0; s < x->slots; s++) {
@@ -270,7 +274,7 @@ static void scatter(const sweep *x, const piece *p, const run *runs, int64_t cou
 
 static int64_t *tap_table(const sweep *x, const piece *p) {
   int64_t *at = mg_scratch(3, (size_t)(x->taps + 1) * sizeof(int64_t));
-  for (int64_t t = 0; t < x->taps; t++) at[t] = tap_at(x, p, t);
+  for (int64_t t = 0; at && t < x->taps; t++) at[t] = tap_at(x, p, t);
   return at;
 }
 
@@ -279,6 +283,7 @@ static void product_piece(const sweep *x, const piece *p, const T *src) {
   int64_t blocks = MAX(up(x->steps, GEMM_STEPS), 1), tiles = up(x->m, x->tallest), *at = tap_table(x, p);
   T *strip = mg_scratch(1, (size_t)((up(x->steps, blocks) + 1) * most + SLACK) * sizeof(T));
   T *tile = mg_scratch(2, (size_t)(x->m * most) * sizeof(T));
+  if (!at || !strip || !tile) return;
   const T *weight = x->weight + p->group * x->m * x->steps;
   run runs[4 * VL];
   move moves[4 * VL];
@@ -378,10 +383,12 @@ static void straight_piece(const sweep *x, const piece *p, const T *src) {
   int64_t size = volume(x->dst_size), *table = tap_table(x, p), tiles = up(x->m, x->tallest);
   const T *weight = x->weight + p->group * x->m * x->steps;
   int64_t *at = mg_scratch(1, (size_t)(steps + 1) * sizeof(int64_t));
+  if (!table || !at) return;
   for (int64_t ch = 0; ch < x->c; ch++)
     for (int64_t t = 0; t < x->taps; t++) at[ch * x->taps + t] = ch * p->channel + table[t];
   T *tile = mg_scratch(2, (size_t)((x->m + GEMM_ROWS) * x->vectors * VL) * sizeof(T)),
     *later = tile + x->m * x->vectors * VL;
+  if (!tile) return;
   static const T none[GEMM_ROWS];
   for (int64_t n = 0; n < p->count; n++)
     for (int64_t z = 0; z < p->grid[0]; z++) {
@@ -431,6 +438,7 @@ static void sweep_pieces(void *context, int64_t begin, int64_t end) {
   for (int64_t i = begin; i < end; i++) {
     piece p = piece_of(x, i / x->groups, i % x->groups);
     const T *src = gathered(x, &p);
+    if (!src) return;
     if (x->straight) straight_piece(x, &p, src);
     else product_piece(x, &p, src);
   }
@@ -452,6 +460,7 @@ static void run_sweep(sweep *x, const T *w, const T *bias, const int64_t *which,
   int64_t tiles = up(x->m, x->tallest);
   x->vectors = x->straight ? widest(up(x->m, tiles)) : x->tallest == GEMM_ROWS ? 2 : 4;
   T *packed = mg_scratch(6, (size_t)(x->groups * x->m * x->steps + VL) * sizeof(T)), *to = packed;
+  if (!packed) return;
   for (int64_t g = 0; g < x->groups; g++)
     for (int64_t i = 0, r = 0, next; i < tiles; i++, r = next) {
       next = first_row(x->m, tiles, i + 1);
@@ -484,10 +493,11 @@ static sweep forward_sweep(const shapes *g, T *y, const T *x) {
   return s;
 }
 
-/* All taps in order, where position 0 reads them; offset and which: scratch slot 5. */
-static void forward_taps(const shapes *g, int64_t (**offset)[3], int64_t **which) {
+/* All taps in order, where position 0 reads them; offset and which: scratch slot 5. 0 if there is no memory. */
+static int forward_taps(const shapes *g, int64_t (**offset)[3], int64_t **which) {
   int64_t n = volume(g->kernel), t = 0;
   *offset = mg_scratch(5, (size_t)(n + 1) * 4 * sizeof(int64_t));
+  if (!*offset) return 0;
   *which = (int64_t *)(*offset + n + 1);
   for (int64_t z = 0; z < g->kernel[0]; z++)
     for (int64_t y = 0; y < g->kernel[1]; y++)
@@ -496,6 +506,7 @@ static void forward_taps(const shapes *g, int64_t (**offset)[3], int64_t **which
         for (int d = 0; d < 3; d++) (*offset)[t][d] = at[d] * g->dilation[d] - g->pad[d];
         (*which)[t] = t;
       }
+  return 1;
 }
 
 void FN(conv_forward)(T *y, const T *x, const T *w, const T *bias, const int64_t *geometry) {
@@ -504,8 +515,7 @@ void FN(conv_forward)(T *y, const T *x, const T *w, const T *bias, const int64_t
   memcpy(&g, geometry, sizeof g);
   sweep s = forward_sweep(&g, y, x);
   int64_t taps = volume(g.kernel);
-  forward_taps(&g, &offset, &which);
-  set_taps(&s, taps, (const int64_t (*)[3])offset);
+  if (!forward_taps(&g, &offset, &which) || !set_taps(&s, taps, (const int64_t (*)[3])offset)) return;
   run_sweep(&s, w, bias, which, g.c * taps, taps, g.k * g.c * taps);
 }
 
@@ -567,6 +577,7 @@ void FN(conv_backward_input)(T *gx, const T *gy, const T *w, const T *bias, cons
         }
         int64_t (*offset)[3] = mg_scratch(5, (size_t)(all + 1) * 4 * sizeof(int64_t)),
                 *which = (int64_t *)(offset + all + 1), t = 0;
+        if (!offset) return;
         for (int64_t i = 0; i < all; i++) {
           int64_t at[3] = {i / g.kernel[2] / g.kernel[1], i / g.kernel[2] % g.kernel[1], i % g.kernel[2]}, meets = 1;
           for (int d = 0; d < 3; d++) {
@@ -577,7 +588,7 @@ void FN(conv_backward_input)(T *gx, const T *gy, const T *w, const T *bias, cons
           which[t] = i;
           t += meets;
         }
-        set_taps(&s, t, (const int64_t (*)[3])offset);
+        if (!set_taps(&s, t, (const int64_t (*)[3])offset)) return;
         run_sweep(&s, w, bias, which, all, g.c * all, g.k * g.c * all);
       }
 }
@@ -602,6 +613,7 @@ static void weight_product(const weight_job *job, const piece *p, const T *src, 
   int64_t pitch = COLUMNS + VL, groups = up(rows, GROUP), *at = tap_table(x, p), moved;
   T *panel = mg_scratch(1, (size_t)(GROUP * pitch + SLACK) * sizeof(T));
   T *packed = mg_scratch(2, (size_t)(COLUMNS * up(x->m, VL) * VL + SLACK) * sizeof(T));
+  if (!at || !panel || !packed) return;
   run runs[COLUMNS];
   move moves[COLUMNS];
   for (int64_t start = 0; start < total; start += COLUMNS) {
@@ -661,6 +673,7 @@ INLINE void weight_taps(const int N, const piece *p, const T *g, const T *src, c
 static void weight_few(const weight_job *job, const piece *p, const T *src, T *sums) {
   const sweep *x = &job->x;
   int64_t size = volume(x->dst_size), *at = tap_table(x, p), m = x->m;
+  if (!at) return;
   for (int64_t n = 0; n < p->count; n++)
     for (int64_t ch = 0; ch < x->c; ch++)
       for (int64_t k = 0; k < m; k++) {
@@ -685,6 +698,7 @@ static void weight_chunks(void *context, int64_t begin, int64_t end) {
     for (int64_t u = x->pieces * chunk / job->chunks; u < x->pieces * (chunk + 1) / job->chunks; u++) {
       piece p = piece_of(x, u, group);
       const T *src = gathered(x, &p);
+      if (!src) return;
       if (x->straight) weight_few(job, &p, src, sums);
       else weight_product(job, &p, src, sums);
     }
@@ -698,8 +712,7 @@ void FN(conv_backward_weight)(T *gw, T *sums, const T *x, const T *gy, const int
   memcpy(&g, geometry, sizeof g);
   weight_job job = {.x = forward_sweep(&g, 0, x), .gy = gy, .sums = sums, .chunks = chunks};
   int64_t taps = volume(g.kernel), rows = g.c * taps, size = rows * g.k, total = size * g.groups;
-  forward_taps(&g, &offset, &which);
-  set_taps(&job.x, taps, (const int64_t (*)[3])offset);
+  if (!forward_taps(&g, &offset, &which) || !set_taps(&job.x, taps, (const int64_t (*)[3])offset)) return;
   set_pieces(&job.x);
   job.x.straight = g.k < FEW;
   double work = (double)g.images * (double)volume(g.out) * (double)total;

@@ -295,6 +295,7 @@ static void multiply(void *context, int64_t begin, int64_t end) {
       }
       if (x->pack_b || x->bcs != 1 || (tail < VL && !MASKS)) {
         T *strip = mg_scratch(7, (size_t)(x->k * S * VL) * sizeof(T));
+        if (!strip) return;
         FN(gemm_pack)(strip, S * VL, x->n - j, x->k, b, x->bcs, x->brs);
         if (x->pack_b && j + 2 * S * VL <= j_end) next_b = b + S * VL * x->bcs;
         b = strip;
@@ -410,6 +411,7 @@ static void chains(T *c, const T *a, const T *b, const T *bias, int64_t m, int64
       x.packed_a = 0;
       if (pack_a) {
         x.packed_a = mg_scratch(6, (size_t)(x.m * x.k) * sizeof(T));
+        if (!x.packed_a) return;
         mg_parallel(x.row_tiles, 4, pack_tiles, &x);
       }
       /* Work for the threads: groups of rows if there are enough of them, otherwise single strips, otherwise both. */
@@ -440,6 +442,7 @@ static void product(T *c, const T *a, const T *b, const T *bias, int64_t m, int6
   } else if (acs == 1) {
     if (brs != 1) {
       T *dense = mg_scratch(5, (size_t)k * sizeof(T));
+      if (!dense) return;
       for (int64_t p = 0; p < k; p++) dense[p] = b[p * brs];
       b = dense;
     }
@@ -449,6 +452,7 @@ static void product(T *c, const T *a, const T *b, const T *bias, int64_t m, int6
   } else {
     int direct = crs == 1 && !accumulate && !bias;
     T *row = direct ? c : mg_scratch(5, (size_t)m * sizeof(T));
+    if (!row) return;
     chains(row, b, a, 0, 1, m, k, 0, brs, acs, ars, m, 0);
     for (int64_t i = 0; i < m && !direct; i++) {
       T s = accumulate ? c[i * crs] + row[i] : row[i];

@@ -6,8 +6,9 @@
  *   gather    out[o, j, i] = x[o, index[o, j, i], i]   scatter_add   out[o, index[o, j, i], i] += src[o, j, i]
  *                                                      scatter       out[o, index[o, j, i], i]  = src[o, j, i]
  *
- * Indices are int64 in [0, n): check_index and wrap_index ran before. An embedding is a take, its gradient an
- * index_add.
+ * Indices are int64 in [0, n): check_index and wrap_index ran before, for the message. Each kernel tests what it reads
+ * again, because another thread may have written to the index since: it ends in a failure, not in foreign memory. An
+ * embedding is a take, its gradient an index_add.
  *
  * The readers divide the rows (o, j) of the output among threads, in any order. The writers may not: the same place may
  * be written twice, and then the order of j counts, for the bits of a sum as well as for the value that a scatter
@@ -28,6 +29,14 @@ typedef struct {
   int64_t m, n, inner;                       /* x has n places and out has m, or (scatter) the reverse */
 } Job;
 
+/* i: the index at `place`, read once. The enclosing function returns if it is not in [0, n). */
+#define INDEX(i, place) \
+  const int64_t i = *(const volatile int64_t *)(place); \
+  if (__builtin_expect((uint64_t)i >= (uint64_t)n, 0)) { \
+    mg_fail(MG_BAD_INDEX, i, n); \
+    return; \
+  }
+
 static int64_t grain(int64_t work) {
   return work >= ELEMENTS_PER_THREAD ? 1 : ELEMENTS_PER_THREAD / (work > 0 ? work : 1);
 }
@@ -37,29 +46,47 @@ static int64_t grain(int64_t work) {
 
 static void take_piece(void *context, int64_t begin, int64_t end) {
   const Job *job = context;
-  const int64_t m = job->m, inner = job->inner;
+  const int64_t m = job->m, n = job->n, inner = job->inner;
   for (int64_t u = begin; u < end;) {
     const T *x = job->x + u / m * job->n * inner;
     const int64_t j = u % m, count = end - u < m - j ? end - u : m - j;
     const int64_t *index = job->index + j;
     T *out = job->out + u * inner;
-    if (inner == 1) for (int64_t k = 0; k < count; k++) out[k] = x[index[k]];
-    else for (int64_t k = 0; k < count; k++) memcpy(out + k * inner, x + index[k] * inner, (size_t)inner * sizeof(T));
+    if (inner == 1) {
+      for (int64_t k = 0; k < count; k++) {
+        INDEX(i, index + k)
+        out[k] = x[i];
+      }
+    } else {
+      for (int64_t k = 0; k < count; k++) {
+        INDEX(i, index + k)
+        memcpy(out + k * inner, x + i * inner, (size_t)inner * sizeof(T));
+      }
+    }
     u += count;
   }
 }
 
 static void gather_piece(void *context, int64_t begin, int64_t end) {
   const Job *job = context;
-  const int64_t m = job->m, inner = job->inner;
+  const int64_t m = job->m, n = job->n, inner = job->inner;
   for (int64_t u = begin; u < end;) {
     const T *x = job->x + u / m * job->n * inner;
     const int64_t j = u % m, count = end - u < m - j ? end - u : m - j;
     const int64_t *index = job->index + u * inner;
     T *out = job->out + u * inner;
-    if (inner == 1) for (int64_t k = 0; k < count; k++) out[k] = x[index[k]];
-    else for (int64_t k = 0; k < count; k++, index += inner, out += inner)
-      for (int64_t i = 0; i < inner; i++) out[i] = x[index[i] * inner + i];
+    if (inner == 1) {
+      for (int64_t k = 0; k < count; k++) {
+        INDEX(at, index + k)
+        out[k] = x[at];
+      }
+    } else {
+      for (int64_t k = 0; k < count; k++, index += inner, out += inner)
+        for (int64_t i = 0; i < inner; i++) {
+          INDEX(at, index + i)
+          out[i] = x[at * inner + i];
+        }
+    }
     u += count;
   }
 }
@@ -79,7 +106,8 @@ READER(gather)
 #define WRITER(name, own, assign) \
   static void name##_piece(void *context, int64_t begin, int64_t end) { \
     const Job *job = context; \
-    const int64_t m = job->m, inner = job->inner, strips = (inner + COLUMNS_AT_ONCE - 1) / COLUMNS_AT_ONCE; \
+    const int64_t m = job->m, n = job->n, inner = job->inner, \
+                  strips = (inner + COLUMNS_AT_ONCE - 1) / COLUMNS_AT_ONCE; \
     for (int64_t u = begin; u < end; u++) { \
       const int64_t o = u / strips, first = u % strips * COLUMNS_AT_ONCE, \
                     width = inner - first < COLUMNS_AT_ONCE ? inner - first : COLUMNS_AT_ONCE; \
@@ -87,13 +115,20 @@ READER(gather)
       const T *src = job->x + o * m * inner + first; \
       const int64_t *index = own ? job->index + o * m * inner + first : job->index; \
       if (inner == 1) { \
-        for (int64_t j = 0; j < m; j++) assign(out[index[j]], src[j]); \
+        for (int64_t j = 0; j < m; j++) { \
+          INDEX(at, index + j) \
+          assign(out[at], src[j]); \
+        } \
       } else if (own) { \
         for (int64_t j = 0; j < m; j++, src += inner, index += inner) \
-          for (int64_t i = 0; i < width; i++) assign(out[index[i] * inner + i], src[i]); \
+          for (int64_t i = 0; i < width; i++) { \
+            INDEX(at, index + i) \
+            assign(out[at * inner + i], src[i]); \
+          } \
       } else { \
         for (int64_t j = 0; j < m; j++, src += inner) { \
-          T *to = out + index[j] * inner; \
+          INDEX(at, index + j) \
+          T *to = out + at * inner; \
           INDEPENDENT \
           for (int64_t i = 0; i < width; i++) assign(to[i], src[i]); \
         } \

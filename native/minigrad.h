@@ -174,12 +174,13 @@ KERNEL(REAL, conv_backward_input, T *gx, const T *gy, const T *w, const T *bias,
 KERNEL(REAL, conv_backward_weight, T *gw, T *sums, const T *x, const T *gy, const int64_t *geometry, int64_t chunks)
 
 /* ---- pool.c ---- */
-/* windows = { planes, in[3], out[3], dilation[3], (begin, end) for each output of each dimension };
- * x [planes, in], y [planes, out], divisor [out]; index: the flat index within `in` */
-KERNEL(REAL, max_pool_forward, T *y, int64_t *index, const T *x, const int64_t *windows)
-KERNEL(REAL, max_pool_backward, T *gx, const T *g, const int64_t *index, const int64_t *windows)
-KERNEL(REAL, avg_pool_forward, T *y, const T *x, const T *divisor, const int64_t *windows)
-KERNEL(REAL, avg_pool_backward, T *gx, const T *g, const T *divisor, const int64_t *windows)
+/* geometry = { planes, count_include_pad, divisor (0: the number of elements), in[3], out[3], kernel[3] (0: adaptive),
+ * stride[3], padding[3], dilation[3] }; x [planes, in], y [planes, out]; index: the flat index within `in`, or -1 for a
+ * window that has no element of x */
+KERNEL(REAL, max_pool_forward, T *y, int64_t *index, const T *x, const int64_t *geometry)
+KERNEL(REAL, max_pool_backward, T *gx, const T *g, const int64_t *index, const int64_t *geometry)
+KERNEL(REAL, avg_pool_forward, T *y, const T *x, const int64_t *geometry)
+KERNEL(REAL, avg_pool_backward, T *gx, const T *g, const int64_t *geometry)
 
 /* ---- norm.c ---- */
 /* for sums over rows (or samples) the rows are split into mg_chunks(rows) chunks; partial has a row of sums for each */
@@ -331,7 +332,8 @@ SCAN(NUMBER, cumsum)
 SCAN(NUMBER, cumprod)
 
 /* ---- index.c ---- */
-/* an index is int64, and was checked and wrapped to [0, n) before (check_index, wrap_index) */
+/* an index is int64, and was checked and wrapped to [0, n) before (check_index, wrap_index); one that is not any more
+ * makes the kernel fail */
 /* out[o, j, i] = x[o, index[j], i]   x [outer, n, inner], out [outer, m, inner], index [m] */
 KERNEL(MOVE, take, T *out, const T *x, const int64_t *index, int64_t outer, int64_t m, int64_t n, int64_t inner)
 /* out[o, j, i] = x[o, index[o, j, i], i]   x [outer, n, inner], index and out [outer, m, inner] */

@@ -230,6 +230,7 @@ void FN(grad_norm_sq)(double *out, const int64_t *table, int64_t count) {
              .table = table,
              .count = count,
              .partial = mg_scratch(0, (size_t)(chunks + 1) * sizeof(double))};
+  if (!job.partial) return;
   mg_parallel(chunks, 1, norm_chunks, &job);
   double total = 0;
   for (int64_t c = 0; c < chunks; c++) total += job.partial[c];

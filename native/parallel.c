@@ -25,8 +25,8 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
-#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 #include <unistd.h>
 #if defined(__linux__)
@@ -45,7 +45,24 @@
 
 typedef void piece_fn(void *context, int64_t begin, int64_t end);
 
-static struct { piece_fn *fn; void *context; int64_t n, grain, pieces; } job;
+/* The scratch memory of a thread. It is found by a key, not by _Thread_local: the room of a key is there from the start
+ * of a thread, that of a thread-local variable comes at its first use, which ends the process if there is no memory. */
+#define SLOTS 8
+typedef struct { void *memory[SLOTS]; size_t bytes[SLOTS]; int worker; } scratch;
+static pthread_key_t scratch_key;        /* its destructor frees the memory of a thread that ends */
+static int has_key;
+
+static struct { piece_fn *fn; void *context; int64_t n, grain, pieces; pthread_t caller; } job;
+
+/* A kernel that cannot go on notes why and returns. The caller of the kernel raises it (objects.c): in its thread, so a
+ * note of a worker goes under the thread whose region it works for. A thread that finds the table full waits: each of
+ * the others takes its own note out on its way back to Python. */
+#define NOTES 64
+typedef struct { pthread_t thread; int used; mg_failure what; } note;
+static note notes[NOTES];
+static pthread_mutex_t noting = PTHREAD_MUTEX_INITIALIZER;
+atomic_int mg_failures;                  /* notes in the table */
+
 static _Atomic int64_t next_piece;
 static _Atomic uint64_t gate;
 static atomic_flag busy = ATOMIC_FLAG_INIT;
@@ -54,10 +71,11 @@ static _Atomic int64_t wanted;           /* threads asked for; 0: as many as the
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t work = PTHREAD_COND_INITIALIZER, done = PTHREAD_COND_INITIALIZER;
 static pthread_t workers[MAX_THREADS];   /* this and the rest belongs to whoever holds `busy` */
+static scratch *of_worker[MAX_THREADS];
 static int64_t started;                  /* workers that run */
 /* threads the pool was last built for: `started` + 1, or more if the system refused some */
 static int64_t pool_size = 1;
-static int watching_forks;
+static uint64_t started_in;              /* the epoch in which the workers were created */
 /* 0 when there are more threads than CPUs: spinning would only be in the way */
 static atomic_int spin_ns;
 
@@ -132,6 +150,12 @@ static int spin_until(uint64_t from, uint64_t mask, int changed) {
 
 /* ---- workers ---- */
 
+static void scratch_free(void *p) {
+  scratch *s = p;
+  for (int i = 0; i < SLOTS; i++) free(s->memory[i]);
+  free(s);
+}
+
 static void run_pieces(void) {
   int64_t i;
   while ((i = atomic_fetch_add_explicit(&next_piece, 1, memory_order_relaxed)) < job.pieces) {
@@ -140,8 +164,10 @@ static void run_pieces(void) {
   }
 }
 
-static void *worker(void *start) {
-  uint64_t seen = (uint64_t)(uintptr_t)start * EPOCH;      /* the epoch in which this worker was created: closed */
+static void *worker(void *mine) {
+  /* without its key a worker could not say for whom it fails: it takes no part */
+  const int able = pthread_setspecific(scratch_key, mine) == 0;
+  uint64_t seen = started_in;                              /* the epoch in which this worker was created: closed */
   for (;;) {
     if (!spin_until(seen, ~(uint64_t)(EPOCH - 1), 1)) {
       pthread_mutex_lock(&lock);
@@ -152,9 +178,9 @@ static void *worker(void *start) {
     }
     if (atomic_load(&stopping)) return NULL;
     uint64_t g = atomic_load(&gate);
-    while ((g & OPEN) && !atomic_compare_exchange_weak(&gate, &g, g + INSIDE)) {}
+    while (able && (g & OPEN) && !atomic_compare_exchange_weak(&gate, &g, g + INSIDE)) {}
     seen = g & ~(uint64_t)(EPOCH - 1);
-    if (!(g & OPEN)) continue;
+    if (!able || !(g & OPEN)) continue;
     run_pieces();
     g = atomic_fetch_sub(&gate, INSIDE);
     if ((g & (INSIDE_MASK | OPEN)) == INSIDE && atomic_load(&waiting)) {   /* the last one out, and the caller sleeps */
@@ -188,6 +214,14 @@ static void forked_child(void) {         /* the workers stayed with the parent, 
   started = 0;
   pool_size = 1;
   atomic_flag_clear(&busy);
+  pthread_mutex_init(&noting, NULL);
+  memset(notes, 0, sizeof notes);
+  atomic_store(&mg_failures, 0);
+}
+
+__attribute__((constructor)) static void loaded(void) {
+  has_key = pthread_key_create(&scratch_key, scratch_free) == 0;
+  pthread_atfork(NULL, NULL, forked_child);
 }
 
 static void build_pool(int64_t threads) {
@@ -197,15 +231,21 @@ static void build_pool(int64_t threads) {
     for (int64_t i = 0; i < started; i++) pthread_join(workers[i], NULL);
     atomic_store(&stopping, 0);
   }
-  if (!watching_forks) watching_forks = pthread_atfork(NULL, NULL, forked_child) == 0;
   pool_size = threads;
   started = 0;
   atomic_store(&spin_ns, threads <= cpus_allowed() ? SPIN_NS : 0);
   sigset_t all, before;                  /* signals belong to the threads that Python knows */
   sigfillset(&all);
   pthread_sigmask(SIG_SETMASK, &all, &before);
-  void *epoch = (void *)(uintptr_t)(atomic_load(&gate) / EPOCH);
-  while (started < threads - 1 && pthread_create(&workers[started], NULL, worker, epoch) == 0) started++;
+  started_in = atomic_load(&gate) & ~(uint64_t)(EPOCH - 1);
+  for (; has_key && started < threads - 1; started++) {
+    scratch *own = of_worker[started] = calloc(1, sizeof *own);
+    if (own) own->worker = 1;
+    if (!own || pthread_create(&workers[started], NULL, worker, own)) {
+      free(own);
+      break;
+    }
+  }
   pthread_sigmask(SIG_SETMASK, &before, NULL);
 }
 
@@ -237,6 +277,7 @@ void mg_parallel(int64_t n, int64_t grain, piece_fn *fn, void *context) {
     job.context = context;
     job.n = n;
     job.grain = grain;
+    job.caller = pthread_self();
     job.pieces = (n - 1) / grain + 1;
     atomic_store_explicit(&next_piece, 0, memory_order_relaxed);
     if (started) announce(OPEN, job.pieces - 1);
@@ -254,42 +295,90 @@ void mg_parallel(int64_t n, int64_t grain, piece_fn *fn, void *context) {
   for (int64_t begin = 0; begin < n; begin += grain) fn(context, begin, n - begin < grain ? n : begin + grain);
 }
 
-/* ---- scratch memory ---- */
+/* ---- failures ---- */
 
-#define SLOTS 8
-typedef struct { void *memory[SLOTS]; size_t bytes[SLOTS]; } scratch;
-static _Thread_local scratch *mine;
-static pthread_key_t scratch_key;        /* its destructor frees the memory of a thread that ends */
-static pthread_once_t scratch_once = PTHREAD_ONCE_INIT;
-
-static void scratch_free(void *p) {
-  scratch *s = p;
-  for (int i = 0; i < SLOTS; i++) free(s->memory[i]);
-  free(s);
+static note *note_of(pthread_t thread) {
+  for (int i = 0; i < NOTES; i++)
+    if (notes[i].used && pthread_equal(notes[i].thread, thread)) return notes + i;
+  return NULL;
 }
 
-static void scratch_setup(void) { pthread_key_create(&scratch_key, scratch_free); }
-
-static void *must(void *p, size_t bytes) {
-  if (!p) {
-    fprintf(stderr, "minigrad: out of memory for %zu bytes of kernel scratch\n", bytes);
-    abort();
+void mg_fail(mg_reason reason, int64_t value, int64_t limit) {
+  const scratch *s = pthread_getspecific(scratch_key);
+  const pthread_t thread = s && s->worker ? job.caller : pthread_self();
+  for (;;) {
+    pthread_mutex_lock(&noting);
+    note *free_one = note_of(thread), *found = free_one;
+    for (int i = 0; i < NOTES && !free_one; i++)
+      if (!notes[i].used) free_one = notes + i;
+    if (free_one && !found) {            /* the first failure of a kernel counts */
+      *free_one = (note){thread, 1, {reason, value, limit, NULL}};
+      atomic_fetch_add(&mg_failures, 1);
+    }
+    pthread_mutex_unlock(&noting);
+    if (free_one) return;
+    sched_yield();
   }
-  return p;
+}
+
+int mg_failed_in(const char *kernel) {
+  pthread_mutex_lock(&noting);
+  note *found = note_of(pthread_self());
+  if (found) found->what.kernel = kernel;
+  pthread_mutex_unlock(&noting);
+  return found != NULL;
+}
+
+int mg_take_failure(mg_failure *what) {
+  pthread_mutex_lock(&noting);
+  note *found = note_of(pthread_self());
+  if (found) {
+    *what = found->what;
+    found->used = 0;
+    atomic_fetch_sub(&mg_failures, 1);
+  }
+  pthread_mutex_unlock(&noting);
+  return found != NULL;
+}
+
+/* ---- scratch memory ---- */
+
+static void *scratch_of_thread(void) {
+  scratch *s = pthread_getspecific(scratch_key);
+  if (s || !has_key) return s;
+  s = calloc(1, sizeof *s);
+  if (s && pthread_setspecific(scratch_key, s)) {
+    free(s);
+    s = NULL;
+  }
+  return s;
 }
 
 void *mg_scratch(int slot, size_t bytes) {
-  scratch *s = mine;
-  if (!s) {
-    pthread_once(&scratch_once, scratch_setup);
-    s = mine = must(calloc(1, sizeof *s), sizeof *s);
-    pthread_setspecific(scratch_key, s);
-  }
-  if (s->bytes[slot] < bytes) {
+  scratch *s = scratch_of_thread();
+  void *p = NULL;
+  if (s && s->bytes[slot] >= bytes && s->memory[slot]) return s->memory[slot];
+  if (s) {
     free(s->memory[slot]);
-    void *p = NULL;
-    s->memory[slot] = must(posix_memalign(&p, 64, bytes) ? NULL : p, bytes);
+    s->memory[slot] = NULL;
+    if (posix_memalign(&p, 64, bytes ? bytes : 1)) p = NULL;
+    s->memory[slot] = p;
     s->bytes[slot] = bytes;
   }
-  return s->memory[slot];
+  if (!p) mg_fail(MG_NO_MEMORY, (int64_t)bytes, 0);
+  return p;
+}
+
+static void empty(scratch *s) {
+  for (int i = 0; i < SLOTS && s; i++) {
+    free(s->memory[i]);
+    s->memory[i] = NULL;
+  }
+}
+
+void mg_release_scratch(void) {
+  empty(pthread_getspecific(scratch_key));
+  if (atomic_flag_test_and_set(&busy)) return;           /* the workers compute */
+  for (int64_t i = 0; i < started; i++) empty(of_worker[i]);
+  atomic_flag_clear(&busy);
 }

@@ -3,15 +3,15 @@
  *
  *   x [planes, in]   y [planes, out]   in, out: 3 sizes, leading 1s
  *
- * `windows` is { planes, in[3], out[3], dilation[3], then for each dimension and each of its outputs: begin, end }: the
- * window of output o holds, in each dimension, begin, begin + dilation, ... below end, all inside x. Strided, padded,
- * ceiled, dilated and adaptive windows are all of this form. So kernels need not know the padding; the divisors of a
- * mean come in a table. The plain loops, for a plane and an output:
+ * In each dimension the window of output o holds begin, begin + dilation, ... below end, all inside x (`window`):
+ * strided, padded and dilated from the sizes of the kernel, or adaptive. Nothing is stored for an output, so that a
+ * plan is as small for a million outputs as for one. The plain loops, for a plane and an output:
  *
  *   max_pool_forward    best = its first element; for each other one in order: if it is > best or NaN, it is the best
+ *                       (without elements: -inf, and index -1)
  *   max_pool_backward   gx[index[o]] += g[o]
- *   avg_pool_forward    y[o] = (sum of the window) / divisor[o]
- *   avg_pool_backward   gx[i] += g[o] / divisor[o] for each i of the window
+ *   avg_pool_forward    y[o] = (sum of the window) / divisor(o)
+ *   avg_pool_backward   gx[i] += g[o] / divisor(o) for each i of the window
  *
  * The fast ones work in two steps: the rows of a window are joined first, for all columns at once in vectors, then the
  * columns of each window in the resulting row. In the order of the index the first of equal elements wins, but the last
@@ -23,23 +23,78 @@
 
 #define ELEMENTS_PER_THREAD 16384                      /* elements of x for a thread at a time */
 
-typedef struct { int64_t planes, in[3], out[3], dilation[3]; } shapes;
+typedef struct {
+  int64_t planes, include_pad, divisor, in[3], out[3], kernel[3], stride[3], padding[3], dilation[3];
+} shapes;
+typedef struct { int64_t begin, end; } span;
 
 typedef struct {
   shapes s;
-  const int64_t *span[3];                /* begin, end of each output */
   T *y;
-  const T *x, *divisor;
+  const T *x;
   int64_t *index;
   const int64_t *from;
 } job;
 
-static job job_of(const int64_t *windows) {
+static job job_of(const int64_t *geometry) {
   job j = {0};
-  memcpy(&j.s, windows, sizeof j.s);
-  const int64_t *at = windows + sizeof j.s / sizeof *at;
-  for (int d = 0; d < 3; at += 2 * j.s.out[d], d++) j.span[d] = at;
+  memcpy(&j.s, geometry, sizeof j.s);
   return j;
+}
+
+/* The windows of up to TABLE outputs of a dimension, and how many elements each has for a mean (with a given divisor,
+ * the product over the dimensions is this divisor). They are computed once for a piece of work if the dimension has no
+ * more outputs, else again and again as a walk comes to them. */
+enum { TABLE = 1024 };
+typedef struct { int64_t first, count, begin[TABLE], end[TABLE]; double size[TABLE]; } table;
+
+NOINLINE void fill(table *t, const shapes *s, int d, int64_t first) {
+  const int64_t n = s->in[d], m = s->out[d], padding = s->padding[d], step = s->dilation[d], stride = s->stride[d];
+  const int64_t count = MIN(TABLE, m - first), kernel = s->kernel[d], reach = step * (kernel - 1) + 1;
+  t->first = first;
+  t->count = count;
+  if (kernel) {
+    INDEPENDENT
+    for (int64_t i = 0; i < count; i++) {
+      const int64_t begin = (first + i) * stride - padding;
+      t->begin[i] = begin;
+      t->end[i] = MIN(begin + reach, n);
+    }
+    for (int64_t i = 0; i < count && t->begin[i] < 0; i++) t->begin[i] += (step - 1 - t->begin[i]) / step * step;
+  } else {
+    int64_t begin = first * n / m, rest = first * n % m;
+    for (int64_t i = 0; i < count; i++) {
+      t->begin[i] = begin;
+      begin += n / m;
+      rest += n % m;
+      if (rest >= m) {
+        rest -= m;
+        begin++;
+      }
+      t->end[i] = begin + (rest > 0);
+    }
+  }
+  if (s->divisor)
+    for (int64_t i = 0; i < count; i++) t->size[i] = d == 2 ? (double)s->divisor : 1;
+  else if (s->include_pad && kernel)
+    INDEPENDENT
+    for (int64_t i = 0; i < count; i++) t->size[i] = (double)MIN(kernel, n + 2 * padding - (first + i) * stride);
+  else
+    INDEPENDENT
+    for (int64_t i = 0; i < count; i++) t->size[i] = (double)(t->end[i] - t->begin[i]);
+}
+
+/* Where the window of output o of dimension d stands in its table. */
+INLINE int64_t place(table *t, const shapes *s, int d, int64_t o) {
+  if ((uint64_t)(o - t[d].first) >= (uint64_t)t[d].count) fill(t + d, s, d, o / TABLE * TABLE);
+  return o - t[d].first;
+}
+
+/* Three empty tables; NULL if there is no memory. */
+static table *tables(void) {
+  table *t = mg_scratch(2, 3 * sizeof *t);
+  for (int d = 0; d < 3 && t; d++) t[d].first = t[d].count = 0;
+  return t;
 }
 
 static int64_t volume(const int64_t *size) { return size[0] * size[1] * size[2]; }
@@ -48,31 +103,40 @@ static void over_planes(job *j, void (*run)(void *, int64_t, int64_t)) {
   mg_parallel(j->s.planes, MAX(ELEMENTS_PER_THREAD / MAX(volume(j->s.in), 1), 1), run, j);
 }
 
-/* For each output row and plane, `top` a window of rows: for (z) for (row) in order. */
-#define ROWS_OF(j, a, b, z, row) \
-  for (int64_t z = (j)->span[0][2 * (a)]; z < (j)->span[0][2 * (a) + 1]; z += (j)->s.dilation[0]) \
-    for (int64_t row = z * (j)->s.in[1] + (j)->span[1][2 * (b)], \
-                 row##_end = z * (j)->s.in[1] + (j)->span[1][2 * (b) + 1]; \
-         row < row##_end; row += (j)->s.dilation[1])
+/* The rows of x in the windows `deep` and `high` of the two outer dimensions: for (z) for (row) in order. */
+#define ROWS_OF(s, deep, high, z, row) \
+  for (int64_t z = deep.begin; z < deep.end; z += s.dilation[0]) \
+    for (int64_t row = z * s.in[1] + high.begin, row##_end = z * s.in[1] + high.end; row < row##_end; \
+         row += s.dilation[1])
+
+/* for (o) over the outputs of the last dimension; o - first is the place of its window in t[2]. */
+#define EACH_COLUMN(o, first) \
+  for (int64_t first = 0; first < s.out[2]; first += TABLE) \
+    for (int64_t o = first + place(t, &s, 2, first), o##_end = MIN(first + TABLE, s.out[2]); o < o##_end; o++)
 
 static void max_planes(void *context, int64_t begin, int64_t end) {
   const job *j = context;
-  int64_t width = j->s.in[2], size = volume(j->s.in), columns = j->s.out[2], step = j->s.dilation[2],
-          padded = width + VL;
+  const shapes s = j->s;
+  int64_t width = s.in[2], size = volume(s.in), columns = s.out[2], step = s.dilation[2], padded = width + VL;
   T *best = mg_scratch(0, (size_t)padded * sizeof(T));
   TI *origin = mg_scratch(1, (size_t)padded * sizeof(TI));
-  T *y = j->y + begin * volume(j->s.out);
-  int64_t *index = j->index + begin * volume(j->s.out);
+  T *y = j->y + begin * volume(s.out);
+  int64_t *index = j->index + begin * volume(s.out);
+  table *t = tables(), *wide = t + 2;
+  if (!best || !origin || !t) return;
   for (int64_t p = begin; p < end; p++)
-    for (int64_t a = 0; a < j->s.out[0]; a++)
-      for (int64_t b = 0; b < j->s.out[1]; b++, y += columns, index += columns) {
+    for (int64_t a = 0; a < s.out[0]; a++)
+      for (int64_t b = 0; b < s.out[1]; b++, y += columns, index += columns) {
         const T *x = j->x + p * size;
+        const int64_t at_a = place(t, &s, 0, a), at_b = place(t, &s, 1, b);
+        const span deep = {t[0].begin[at_a], t[0].end[at_a]}, high = {t[1].begin[at_b], t[1].end[at_b]};
+        const int none = deep.begin >= deep.end || high.begin >= high.end;
         /* the rows of the window joined; origin: which row a column is from */
         for (int64_t c = 0; c < width; c += VL) {
           int n = (int)MIN(width - c, VL), first = 1;
           V top = vzero();
           VM from = {0};
-          ROWS_OF(j, a, b, z, row) {
+          ROWS_OF(s, deep, high, z, row) {
             V v = n == VL ? vload(x + row * width + c) : vload_n(x + row * width + c, n);
             VM better = first ? ~(VM){0} : (v > top) | (v != v);
             top = vselect(better, v, top);
@@ -82,15 +146,21 @@ static void max_planes(void *context, int64_t begin, int64_t end) {
           vstore(best + c, top);
           memcpy(origin + c, &from, sizeof from);
         }
-        for (int64_t o = 0; o < columns; o++) {
-          int64_t c = j->span[2][2 * o], last = j->span[2][2 * o + 1], at = c;
+        EACH_COLUMN(o, first) {
+          int64_t c = wide->begin[o - first], last = wide->end[o - first], at = c;
+          if (none || c >= last) {
+            y[o] = -INFINITY;
+            index[o] = -1;
+            continue;
+          }
           T top = best[c];
           for (c += step; c < last; c += step) {
             T v = best[c];
             int better =
                 v > top || (v == top && origin[c] < origin[at]) || (v != v && (top == top || origin[c] >= origin[at]));
-            top = better ? v : top;
-            at = better ? c : at;
+            /* as likely as not: a branch would cost more than it skips */
+            top = __builtin_expect_with_probability(better, 1, 0.5) ? v : top;
+            at = __builtin_expect_with_probability(better, 1, 0.5) ? c : at;
           }
           y[o] = top;
           index[o] = (int64_t)origin[at] * width + at;
@@ -98,8 +168,8 @@ static void max_planes(void *context, int64_t begin, int64_t end) {
       }
 }
 
-void FN(max_pool_forward)(T *y, int64_t *index, const T *x, const int64_t *windows) {
-  job j = job_of(windows);
+void FN(max_pool_forward)(T *y, int64_t *index, const T *x, const int64_t *geometry) {
+  job j = job_of(geometry);
   j.y = y;
   j.x = x;
   j.index = index;
@@ -113,15 +183,15 @@ static void max_back(void *context, int64_t begin, int64_t end) {
     T *gx = j->y + p * in;
     memset(gx, 0, (size_t)in * sizeof(T));
     for (int64_t o = 0; o < out; o++) {
-      const int64_t i = j->from[p * out + o];
-      /* the caller has the indices too, and may have written to them */
+      const int64_t i = *(const volatile int64_t *)(j->from + p * out + o);
+      /* -1 without elements; and the caller has the indices too, and may have written to them */
       if (i >= 0 && i < in) gx[i] += j->x[p * out + o];
     }
   }
 }
 
-void FN(max_pool_backward)(T *gx, const T *g, const int64_t *index, const int64_t *windows) {
-  job j = job_of(windows);
+void FN(max_pool_backward)(T *gx, const T *g, const int64_t *index, const int64_t *geometry) {
+  job j = job_of(geometry);
   j.y = gx;
   j.x = g;
   j.from = index;
@@ -131,17 +201,22 @@ void FN(max_pool_backward)(T *gx, const T *g, const int64_t *index, const int64_
 /* Sums of at most 32 rows, or vectors of columns, are added up apart, which bounds the error of large windows. */
 static void avg_planes(void *context, int64_t begin, int64_t end) {
   const job *j = context;
-  int64_t width = j->s.in[2], size = volume(j->s.in), columns = j->s.out[2];
-  T *sums = mg_scratch(0, (size_t)(width + VL) * sizeof(T)), *y = j->y + begin * volume(j->s.out);
-  for (int64_t p = begin; p < end; p++) {
-    const T *divisor = j->divisor;
-    for (int64_t a = 0; a < j->s.out[0]; a++)
-      for (int64_t b = 0; b < j->s.out[1]; b++, y += columns, divisor += columns) {
+  const shapes s = j->s;
+  int64_t width = s.in[2], size = volume(s.in), columns = s.out[2];
+  T *sums = mg_scratch(0, (size_t)(width + VL) * sizeof(T)), *y = j->y + begin * volume(s.out);
+  table *t = tables(), *wide = t + 2;
+  if (!sums || !t) return;
+  for (int64_t p = begin; p < end; p++)
+    for (int64_t a = 0; a < s.out[0]; a++)
+      for (int64_t b = 0; b < s.out[1]; b++, y += columns) {
         const T *x = j->x + p * size;
+        const int64_t at_a = place(t, &s, 0, a), at_b = place(t, &s, 1, b);
+        const span deep = {t[0].begin[at_a], t[0].end[at_a]}, high = {t[1].begin[at_b], t[1].end[at_b]};
+        const double outer = t[0].size[at_a] * t[1].size[at_b];
         for (int64_t c = 0; c < width; c += VL) {
           int n = (int)MIN(width - c, VL), rows = 0;
           V total = vzero(), sum = vzero();
-          ROWS_OF(j, a, b, z, row) {
+          ROWS_OF(s, deep, high, z, row) {
             sum += n == VL ? vload(x + row * width + c) : vload_n(x + row * width + c, n);
             if (++rows == 32) {
               total += sum;
@@ -151,8 +226,8 @@ static void avg_planes(void *context, int64_t begin, int64_t end) {
           }
           vstore(sums + c, total + sum);
         }
-        for (int64_t o = 0; o < columns; o++) {
-          int64_t c = j->span[2][2 * o], last = j->span[2][2 * o + 1];
+        EACH_COLUMN(o, first) {
+          int64_t c = wide->begin[o - first], last = wide->end[o - first];
           double sum = 0;
           while (last - c >= VL) {
             V part = vzero();
@@ -160,38 +235,40 @@ static void avg_planes(void *context, int64_t begin, int64_t end) {
             sum += vsum(part);
           }
           for (; c < last; c++) sum += sums[c];
-          y[o] = (T)(sum / divisor[o]);
+          y[o] = (T)(sum / (outer * wide->size[o - first]));
         }
       }
-  }
 }
 
-/* divisor [out] */
-void FN(avg_pool_forward)(T *y, const T *x, const T *divisor, const int64_t *windows) {
-  job j = job_of(windows);
+void FN(avg_pool_forward)(T *y, const T *x, const int64_t *geometry) {
+  job j = job_of(geometry);
   j.y = y;
   j.x = x;
-  j.divisor = divisor;
   over_planes(&j, avg_planes);
 }
 
 static void avg_back(void *context, int64_t begin, int64_t end) {
   const job *j = context;
-  int64_t width = j->s.in[2], size = volume(j->s.in), columns = j->s.out[2];
+  const shapes s = j->s;
+  int64_t width = s.in[2], size = volume(s.in), columns = s.out[2];
   T *line = mg_scratch(0, (size_t)(width + VL) * sizeof(T));
-  const T *g = j->x + begin * volume(j->s.out);
+  const T *g = j->x + begin * volume(s.out);
+  table *t = tables(), *wide = t + 2;
+  if (!line || !t) return;
   for (int64_t p = begin; p < end; p++) {
     T *gx = j->y + p * size;
-    const T *divisor = j->divisor;
     memset(gx, 0, (size_t)size * sizeof(T));
-    for (int64_t a = 0; a < j->s.out[0]; a++)
-      for (int64_t b = 0; b < j->s.out[1]; b++, g += columns, divisor += columns) {
+    for (int64_t a = 0; a < s.out[0]; a++)
+      for (int64_t b = 0; b < s.out[1]; b++, g += columns) {
+        const int64_t at_a = place(t, &s, 0, a), at_b = place(t, &s, 1, b);
+        const span deep = {t[0].begin[at_a], t[0].end[at_a]}, high = {t[1].begin[at_b], t[1].end[at_b]};
+        const double outer = t[0].size[at_a] * t[1].size[at_b];
         memset(line, 0, (size_t)(width + VL) * sizeof(T));
-        for (int64_t o = 0; o < columns; o++) {
-          T share = g[o] / divisor[o];
-          for (int64_t c = j->span[2][2 * o]; c < j->span[2][2 * o + 1]; c++) line[c] += share;
+        EACH_COLUMN(o, first) {
+          const T share = g[o] / (T)(outer * wide->size[o - first]);
+          for (int64_t c = wide->begin[o - first]; c < wide->end[o - first]; c++) line[c] += share;
         }
-        ROWS_OF(j, a, b, z, row) {
+        ROWS_OF(s, deep, high, z, row) {
           T *to = gx + row * width;
           int64_t c = 0;
           for (; c + VL <= width; c += VL) vstore(to + c, vload(to + c) + vload(line + c));
@@ -201,10 +278,9 @@ static void avg_back(void *context, int64_t begin, int64_t end) {
   }
 }
 
-void FN(avg_pool_backward)(T *gx, const T *g, const T *divisor, const int64_t *windows) {
-  job j = job_of(windows);
+void FN(avg_pool_backward)(T *gx, const T *g, const int64_t *geometry) {
+  job j = job_of(geometry);
   j.y = gx;
   j.x = g;
-  j.divisor = divisor;
   over_planes(&j, avg_back);
 }

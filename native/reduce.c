@@ -772,15 +772,17 @@ static void join_piece(void *context, int64_t begin, int64_t end) {
 }
 
 /* Chunks are cut by the length of the reduction alone, so that the bits of an output do not depend on the other
- * outputs. Whether a chunk is a piece of work of its own depends on the number of outputs. */
-static void cut(Job *job, int64_t chunk, int64_t pieces) {
+ * outputs. Whether a chunk is a piece of work of its own depends on the number of outputs. 0 if there is no memory. */
+static int cut(Job *job, int64_t chunk, int64_t pieces) {
   job->chunk = chunk;
   job->chunks = job->reduce > chunk ? (job->reduce + chunk - 1) / chunk : 1;
   job->split = job->chunks > 1 && pieces < 32;
-  if (!job->split) return;
+  if (!job->split) return 1;
   const size_t n = (size_t)(job->chunks * job->keep);
   double *p = mg_scratch(0, n * (3 * sizeof(double) + sizeof(T)));
+  if (!p) return 0;
   job->partial = (Partial){(T *)(p + 3 * n), (int64_t *)p, p + n, p + 2 * n};
+  return 1;
 }
 
 static int64_t at_least_1(int64_t n) { return n > 1 ? n : 1; }
@@ -811,11 +813,11 @@ static void reduce(const Op *op, void *out, void *second, const T *x, const int6
   if (columns && !(far == 1 && job.run > 1 && job.reduce > 0)) {
     job.width = job.inner < PIECE_COLUMNS ? job.inner : PIECE_COLUMNS;
     const int64_t pieces = job.keep / job.inner * ((job.inner + PIECE_COLUMNS - 1) / PIECE_COLUMNS);
-    cut(&job, at_least_1(CHUNK_ELEMENTS / job.width), pieces);
+    if (!cut(&job, at_least_1(CHUNK_ELEMENTS / job.width), pieces)) return;
     const int64_t work = job.width * at_least_1(job.split ? job.chunk : job.reduce);
     mg_parallel(job.split ? pieces * job.chunks : pieces, at_least_1(ELEMENTS_PER_THREAD / work), columns_piece, &job);
   } else {
-    cut(&job, CHUNK_ELEMENTS, job.keep);
+    if (!cut(&job, CHUNK_ELEMENTS, job.keep)) return;
     if (job.split) mg_parallel(job.keep * job.chunks, 1, row_chunks_piece, &job);
     else mg_parallel(job.keep, at_least_1(ELEMENTS_PER_THREAD / job.reduce), rows_piece, &job);
   }

@@ -242,6 +242,7 @@ static void forward_blocks(void *context, int64_t begin, int64_t end) {
   for (int64_t b = begin; b < end; b++) {
     const int64_t first = x->batch * b / blocks(x), rows = x->batch * (b + 1) / blocks(x) - first;
     T *scratch = mg_scratch(4, (size_t)(2 * rows * x->n) * sizeof(T));
+    if (!scratch) return;
     if (x->reverse) for (int64_t t = x->to - 1; t >= x->from; t--) forward_step(x, t, first, rows, scratch);
     else for (int64_t t = x->from; t < x->to; t++) forward_step(x, t, first, rows, scratch);
   }
@@ -470,6 +471,7 @@ static void backward_blocks(void *context, int64_t begin, int64_t end) {
     const int64_t first = x->batch * b / blocks(x), rows = x->batch * (b + 1) / blocks(x) - first;
     T *scratch = mg_scratch(4, (size_t)(rows * (2 * x->hidden + x->outputs + 2 * x->n)) * sizeof(T)),
       *sums = x->sums + b * sums_of(x);
+    if (!scratch) return;
     if (x->reverse) for (int64_t t = x->from; t < x->to; t++) backward_step(x, t, first, rows, scratch, sums);
     else for (int64_t t = x->to - 1; t >= x->from; t--) backward_step(x, t, first, rows, scratch, sums);
   }

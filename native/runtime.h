@@ -3,6 +3,7 @@
 #ifndef MINIGRAD_RUNTIME_H
 #define MINIGRAD_RUNTIME_H
 
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -16,6 +17,9 @@ int mg_cpu_level(void);
 void mg_set_num_threads(int64_t n);
 int64_t mg_get_num_threads(void);
 void mg_replay(uintptr_t words, int64_t count);
+void mg_release_scratch(void);           /* of this thread, and of the pool's if they are idle */
+int64_t mg_pools_held(void);             /* bytes of all blocks of counted pools */
+int64_t mg_pools_unused(void);           /* bytes of those that nobody uses */
 /* end */
 
 /* fn(context, begin, end) over [0, n) in pieces of `grain` (the last may be shorter). Which piece holds which index
@@ -24,7 +28,17 @@ void mg_replay(uintptr_t words, int64_t count);
 void mg_parallel(int64_t n, int64_t grain, void (*fn)(void *context, int64_t begin, int64_t end), void *context);
 
 /* At least `bytes` of 64-byte-aligned scratch memory of the calling thread, kept until it asks the same slot (0..7)
- * for more. Contents are undefined. */
+ * for more. Contents are undefined. NULL if there is none: the failure is noted, and the kernel returns. */
 void *mg_scratch(int slot, size_t bytes);
+
+/* A kernel that cannot give its result notes why by mg_fail, and returns; what it wrote counts for nothing. Its caller
+ * raises the exception. MG_NO_MEMORY: value bytes of scratch; MG_BAD_INDEX: value is not in [0, limit). */
+typedef enum { MG_NO_MEMORY, MG_BAD_INDEX } mg_reason;
+typedef struct { mg_reason reason; int64_t value, limit; const char *kernel; } mg_failure;
+void mg_fail(mg_reason reason, int64_t value, int64_t limit);
+
+extern atomic_int mg_failures;           /* noted and not yet taken, of all threads: 0 almost always */
+int mg_failed_in(const char *kernel);    /* has this thread a failure? If so, it was in this kernel */
+int mg_take_failure(mg_failure *what);   /* 1 and the failure of this thread, which is no longer noted; or 0 */
 
 #endif

@@ -333,9 +333,12 @@ INLINE double smooth(const cross_entropy_args *a, const T *x, T top, T log_sum) 
   return a->smoothing / (double)a->classes * sum;
 }
 
+/* A label, read once: another thread may change it between its test and its use. */
+INLINE int64_t label(const int64_t *place) { return *(const volatile int64_t *)place; }
+
 /* top and log_sum of the item are there already; x: its first logit */
 INLINE void cross_entropy_item(const cross_entropy_args *a, int64_t item, const T *x) {
-  const int64_t t = a->target[item];
+  const int64_t t = label(&a->target[item]);
   const T top = a->top[item], log_sum = a->log_sum[item];
   if (t == a->ignore) a->items[item] = 0;
   else if (t < 0 || t >= a->classes) a->items[item] = NAN;
@@ -393,8 +396,10 @@ void FN(cross_entropy_forward)(T *loss, T *wsum, T *items, T *stats, const T *lo
     sum += vsum((s[0] + s[1]) + (s[2] + s[3]));
   }
   if (weight)
-    for (int64_t i = 0; i < count; i++)
-      weights += target[i] != ignore_index && target[i] >= 0 && target[i] < classes ? weight[target[i]] : 0;
+    for (int64_t i = 0; i < count; i++) {
+      const int64_t t = label(target + i);
+      weights += t != ignore_index && t >= 0 && t < classes ? weight[t] : 0;
+    }
   else {
     int64_t used = 0;
     for (int64_t i = 0; i < count; i++) used += target[i] != ignore_index;
@@ -418,7 +423,7 @@ typedef struct {
 
 /* The three factors of an item: gx = p * f[0] - f[1] * weight - (c == t) * f[2]. 0 means: ignored, gx is 0. */
 INLINE int cross_entropy_factors(const cross_entropy_back_args *a, int64_t item, T *f) {
-  const int64_t t = a->target[item];
+  const int64_t t = label(&a->target[item]);
   if (t == a->ignore) return 0;
   double g = a->gloss ? a->gloss[item] : a->g;
   if (t < 0 || t >= a->classes) g = NAN;
@@ -449,13 +454,13 @@ INLINE void cross_entropy_back_columns(const cross_entropy_back_args *a, int64_t
     store_n(gx + c * inner, vselect((VM)(used != vzero()), g, vzero()), k);
   }
   for (int l = 0; l < k; l++) {
-    const int64_t t = a->target[item + l];
+    const int64_t t = label(&a->target[item + l]);
     if (used[l] != 0 && t >= 0 && t < n) gx[t * inner + l] -= hit[l];
   }
 }
 
 INLINE void cross_entropy_back_row(const cross_entropy_back_args *a, int64_t row) {
-  const int64_t n = a->classes, t = a->target[row];
+  const int64_t n = a->classes, t = label(&a->target[row]);
   const T *x = a->x + row * n;
   T *gx = a->gx + row * n;
   T f[3];

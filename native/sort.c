@@ -7,16 +7,18 @@
  *
  * Ties keep their order, whichever way it is sorted, and NaN counts as the largest.
  *
- * The fast one first turns a line into items { key, index }. The key is an unsigned number that has the order of the
- * elements. (For floats: the bits, of positive ones with the sign bit set, of negative ones inverted. To sort
+ * The fast one first turns a line into items: a key and an index. The key is an unsigned number that has the order of
+ * the elements. (For floats: the bits, of positive ones with the sign bit set, of negative ones inverted. To sort
  * downwards, all keys are inverted.) So one integer sort serves all types and both directions, with one comparison and
- * no branch on NaN.
+ * no branch on NaN. A key of 32 bits and its index are one number of 64 bits, else items take 12 bytes: lines have
+ * fewer than 2^32 elements.
  *
  *     short lines   runs of RUN items by insertion, then merged, back and forth between two buffers
  *     long lines    radix sort, byte by byte from the lowest, leaving out bytes in which all keys agree
  *     topk          for small k: the best k so far, in order; most elements are rejected by a comparison with the last
  *
- * Lines are independent, and threads divide them. */
+ * Lines are independent, and threads divide them. Where the indices of a line lie side by side in `out`, they are as
+ * large as the items of 64 bits, and `out` is one of the two buffers. */
 #include <string.h>
 
 #include "minigrad.h"
@@ -27,10 +29,17 @@ enum { RUN = 16, LONG = 2048, FEW = 64, ELEMENTS_PER_THREAD = 4096 };
 
 #if TYPE_IS == 2 || TYPE_IS == 4
 typedef uint64_t Key;
+typedef struct __attribute__((packed, aligned(4))) { Key key; uint32_t index; } Item;
+#define KEY(item) ((item).key)
+#define INDEX(item) ((item).index)
+#define ITEM(key, index) ((Item){key, (uint32_t)(index)})
 #else
 typedef uint32_t Key;
+typedef uint64_t Item;
+#define KEY(item) ((Key)((item) >> 32))
+#define INDEX(item) ((uint32_t)(item))
+#define ITEM(key, index) ((Item)(key) << 32 | (uint32_t)(index))
 #endif
-typedef struct { Key key; int64_t index; } Item;
 typedef struct { int64_t *out; const T *x; int64_t n, inner, k; Key invert; } Job;
 
 #define SIGN ((Key)1 << (8 * sizeof(Key) - 1))
@@ -53,7 +62,7 @@ static void insertion(Item *a, int64_t n) {
   for (int64_t i = 1; i < n; i++) {
     const Item item = a[i];
     int64_t j = i;
-    for (; j > 0 && a[j - 1].key > item.key; j--) a[j] = a[j - 1];
+    for (; j > 0 && KEY(a[j - 1]) > KEY(item); j--) a[j] = a[j - 1];
     a[j] = item;
   }
 }
@@ -64,7 +73,7 @@ static Item *merge_sort(Item *a, Item *b, int64_t n) {
     for (int64_t from = 0; from < n; from += 2 * width) {
       const int64_t middle = from + width < n ? from + width : n, end = from + 2 * width < n ? from + 2 * width : n;
       int64_t i = from, j = middle;
-      for (int64_t k = from; k < end; k++) b[k] = j >= end || (i < middle && a[i].key <= a[j].key) ? a[i++] : a[j++];
+      for (int64_t k = from; k < end; k++) b[k] = j >= end || (i < middle && KEY(a[i]) <= KEY(a[j])) ? a[i++] : a[j++];
     }
     Item *t = a;
     a = b, b = t;
@@ -76,16 +85,16 @@ static Item *radix_sort(Item *a, Item *b, int64_t n) {
   int64_t count[sizeof(Key)][256];
   memset(count, 0, sizeof count);
   for (int64_t i = 0; i < n; i++)
-    for (size_t byte = 0; byte < sizeof(Key); byte++) count[byte][a[i].key >> (8 * byte) & 255]++;
+    for (size_t byte = 0; byte < sizeof(Key); byte++) count[byte][KEY(a[i]) >> (8 * byte) & 255]++;
   for (size_t byte = 0; byte < sizeof(Key); byte++) {
     int64_t *start = count[byte], sum = 0;
-    if (start[a[0].key >> (8 * byte) & 255] == n) continue;
+    if (start[KEY(a[0]) >> (8 * byte) & 255] == n) continue;
     for (int v = 0; v < 256; v++) {
       const int64_t c = start[v];
       start[v] = sum;
       sum += c;
     }
-    for (int64_t i = 0; i < n; i++) b[start[a[i].key >> (8 * byte) & 255]++] = a[i];
+    for (int64_t i = 0; i < n; i++) b[start[KEY(a[i]) >> (8 * byte) & 255]++] = a[i];
     Item *t = a;
     a = b, b = t;
   }
@@ -97,18 +106,20 @@ static void best_of(const Job *job, const T *x, Item *best) {
   int64_t have = 0;
   for (int64_t i = 0; i < job->n; i++) {
     const Key key = key_of(x[i * job->inner]) ^ job->invert;
-    if (have == job->k && key >= best[have - 1].key) continue;
+    if (have == job->k && key >= KEY(best[have - 1])) continue;
     int64_t j = have < job->k ? have++ : have - 1;
-    for (; j > 0 && best[j - 1].key > key; j--) best[j] = best[j - 1];
-    best[j] = (Item){key, i};
+    for (; j > 0 && KEY(best[j - 1]) > key; j--) best[j] = best[j - 1];
+    best[j] = ITEM(key, i);
   }
 }
 
 static void lines(void *context, int64_t begin, int64_t end) {
   const Job *job = context;
   const int64_t n = job->n, k = job->k, inner = job->inner;
-  const int few = k <= FEW && k < n;
-  Item *items = mg_scratch(0, (size_t)(few ? FEW : 2 * n) * sizeof(Item));
+  const int few = k <= FEW && k < n, shared = sizeof(Item) == sizeof *job->out && k == n && inner == 1;
+  Item best[FEW], *items = best;
+  if (!few) items = mg_scratch(0, (size_t)((shared ? 1 : 2) * n) * sizeof(Item));
+  if (!items) return;
   for (int64_t line = begin; line < end; line++) {
     const T *x = job->x + line / inner * n * inner + line % inner;
     int64_t *out = job->out + line / inner * k * inner + line % inner;
@@ -116,10 +127,11 @@ static void lines(void *context, int64_t begin, int64_t end) {
     if (few) {
       best_of(job, x, items);
     } else {
-      for (int64_t i = 0; i < n; i++) items[i] = (Item){key_of(x[i * inner]) ^ job->invert, i};
-      sorted = n < LONG ? merge_sort(items, items + n, n) : radix_sort(items, items + n, n);
+      for (int64_t i = 0; i < n; i++) items[i] = ITEM(key_of(x[i * inner]) ^ job->invert, i);
+      Item *other = shared ? (Item *)out : items + n;
+      sorted = n < LONG ? merge_sort(items, other, n) : radix_sort(items, other, n);
     }
-    for (int64_t i = 0; i < k; i++) out[i * inner] = sorted[i].index;
+    for (int64_t i = 0; i < k; i++) out[i * inner] = INDEX(sorted[i]);
   }
 }
 

@@ -53,13 +53,17 @@ def exact_memory(monkeypatch):
     """Blocks as large as their tensor, so that a sanitizer sees a step beside them; a hang ends the run with a traceback; random numbers
     and switches are put back."""
     monkeypatch.setattr(cpu, "_ALIGN", 1)
+    monkeypatch.setattr(memory, "block_size", lambda nbytes: nbytes)
     memory.empty_cache()
+    memory.choose_pools()
     state = mg.get_rng_state()
     faulthandler.dump_traceback_later(300, exit=True, file=sys.__stderr__)
     yield
     faulthandler.cancel_dump_traceback_later()
     mg.set_rng_state(state)
     memory.empty_cache()
+    monkeypatch.undo()
+    memory.choose_pools()
 
 
 class Draw:

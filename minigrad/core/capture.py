@@ -241,7 +241,7 @@ class _Grad:
 
 def _unseen(array: Any) -> bool:
     """Does no view refer to the memory of this array?"""
-    return type(array) is memory.Buffer and getrefcount(array.block.root) == array.block.lone
+    return type(array) is memory.Buffer and array.block.alone()
 
 
 def _counts(arrays: list[Array]) -> list[int]:
@@ -265,7 +265,7 @@ class _Program:
         self.exposed = any([n > _HELD for n in _counts(arrays)])
         self.segments = [s if callable(s) else (s[0], s[0].__array_interface__["data"][0], s[1])
                          for s in recorder.segments]
-        self.pins, self.pool = list(recorder.pins.values()), recorder.pool.lists
+        self.pins, self.pool = list(recorder.pins.values()), recorder.pool.pools
         self.arrays, self.outputs = arrays, outputs
         self.before_replay = recorder.before_replay
         # the arguments that the step changed in place: their numbers, and the arrays that hold the new values
@@ -289,11 +289,6 @@ class _Program:
     def lost(self) -> bool:
         """Is some object that the step read another one now?"""
         return self.always.lost() or self.counted.lost()
-
-    def release(self) -> None:
-        """Frees the unused blocks of the pool: each refers to its list, so the collector would have to find them."""
-        for blocks in self.pool.values():
-            blocks.clear()
 
     def fits(self) -> bool:
         """Is what the step reads besides its arguments as it was at the recording?"""
@@ -430,11 +425,8 @@ class Captured:
         known = self.programs.get(key, [])
         fitting = [p for p in known if not p.lost()][1 - _VARIANTS:]
         self.programs[key] = [*fitting, program]
-        dropped = [p for p in known if p not in fitting]
         while sum(map(len, self.programs.values())) > _PROGRAMS:
-            dropped += self.programs.pop(min(self.programs, key=lambda k: max(p.used for p in self.programs[k])))
-        for p in dropped:
-            p.release()
+            del self.programs[min(self.programs, key=lambda k: max(p.used for p in self.programs[k]))]
 
 
 def _objects(value: Any) -> list[tuple[Any, str]]:

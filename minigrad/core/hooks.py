@@ -7,6 +7,7 @@ from __future__ import annotations
 import itertools
 import weakref
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from ..devices.memory import Array, Layout
@@ -55,7 +56,8 @@ class HookTable:
             if not hasattr(edge, "_hooks"):
                 edge._hooks = {}
             edge._hooks[self] = {}
-            self.tables[key] = weakref.ref(edge, lambda _: self.tables.pop(key, None))
+            # without bytecode: Ctrl-C cannot arrive while the entry is removed, where it is ignored
+            self.tables[key] = weakref.ref(edge, partial(self.tables.pop, key))
         return edge._hooks[self]
 
     def add(self, edge: Any, function: Callable) -> RemovableHandle:

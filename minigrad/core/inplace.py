@@ -18,7 +18,7 @@ from weakref import ref
 
 import numpy as np
 
-from ..devices.memory import Array, View
+from ..devices.memory import Array, View, keep_view, views_of
 from .arrays import contiguous_copy, copy_array
 from .engine import functions, keep_grad
 from .hooks import hooks
@@ -63,7 +63,7 @@ def register(made: Sequence[Variable], source: Variable, plan: Any) -> None:
         t.array.plan = plan                 # type: ignore[attr-defined]
         t.source = source
         if block.view() is not None:
-            block.keep()
+            keep_view(block)
         block.view = ref(t)
 
 
@@ -263,7 +263,7 @@ def _move_kept(t: Variable, before: Edge) -> None:
 def follow(base: Variable, moved: dict[int, Any]) -> None:
     """Gives the views of `base` new nodes, which begin at its node."""
     record = None
-    for t in base.array.block.views():
+    for t in views_of(base.array.block):
         if record is not None and type(t.source) is _Link and t.source.base is record:
             plans = t.source.plans
         else:

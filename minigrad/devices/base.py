@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .memory import Array, Block, Layout
+from .memory import Array
 
 TYPE_SUFFIX = {np.dtype("float32"): "f32", np.dtype("float64"): "f64", np.dtype("int32"): "i32",
                np.dtype("int64"): "i64", np.dtype("bool"): "u8"}
@@ -103,6 +103,13 @@ class KernelTable:
         return len(self._kernels)
 
 
+def as_bools(values: Any) -> Any:
+    """Host values for a device: bytes of bools as 0 or 1, which kernels rely on (files may hold others)."""
+    if isinstance(values, np.ndarray) and values.dtype.kind == "b":
+        return values.view(np.uint8) != 0
+    return values
+
+
 class Device:
     """A place for arrays, with kernels. Subclasses: `cpu.CPU`, `cuda.CUDA`. Compares equal to its name."""
 
@@ -115,8 +122,8 @@ class Device:
     if TYPE_CHECKING:           # `minigrad.device` is this class for type checkers
         def __init__(self, type: Any = "cpu", index: int | None = None) -> None: ...
 
-    def fresh(self, layout: Layout) -> Block:
-        """New memory of a contiguous layout, from the system."""
+    def fresh(self, nbytes: int, home: Any) -> Any:
+        """A `Block` of new memory from the system; `home` is the `Pool` that it goes back to, or None."""
         raise NotImplementedError
 
     def container(self, array: Array) -> Any:

@@ -8,9 +8,9 @@ import numpy as np
 
 from . import memory
 from .addresses import register
-from .base import Device, Kernel, KernelTable
-from .memory import Array, Block, Layout
-from .native import lib, signatures
+from .base import Device, Kernel, KernelTable, as_bools
+from .memory import Array
+from .native import Block, lib, signatures
 
 _ALIGN = 64         # bytes: a cache line, and the widest SIMD register
 
@@ -21,7 +21,7 @@ def _run_on_host(function: Callable[..., Any], out: Any, *inputs: Any) -> None:
 
 
 class _Holder:
-    """Gives NumPy an array over memory that `root` keeps alive."""
+    """Gives NumPy an array over foreign memory that `root` keeps alive."""
 
     __slots__ = ("__array_interface__", "root")
 
@@ -50,20 +50,22 @@ class CPU(Device):
         self.kernels = KernelTable("cpu", kernels)
         self.host = Kernel("host", "*", -1, _run_on_host)
 
-    def fresh(self, layout: Layout) -> Block:
-        nbytes = layout.nbytes
+    def fresh(self, nbytes: int, home: Any) -> Any:
         root = np.empty(nbytes + _ALIGN, np.uint8)
         base = root.__array_interface__["data"][0]
         offset = -base % _ALIGN
         memory.register_fresh(root, base, nbytes + _ALIGN)
-        return Block(np.ndarray(layout.shape, layout.dtype, root, offset), root, base + offset, memory.home(layout))
+        return Block(root, base, base + offset, home)
 
     def container(self, array: Array) -> np.ndarray:
-        layout = array.layout
+        layout, block = array.layout, array.block
         if layout.size == 0:
             return np.empty(layout.shape, layout.dtype)
+        if type(block) is Block:
+            strides = None if layout.contiguous else tuple([s * layout.dtype.itemsize for s in layout.strides])
+            return np.ndarray(layout.shape, layout.dtype, block.root, array.ptr - block.base, strides)
         if layout.dtype.kind == "V" or layout.dtype.hasobject:      # ml_dtypes: the array interface cannot name them
-            raw = array.block.np.reshape(-1).view(np.uint8)
+            raw = block.np.reshape(-1).view(np.uint8)
             start = array.ptr - raw.__array_interface__["data"][0]
             strides = tuple(s * layout.dtype.itemsize for s in layout.strides)
             return np.ndarray(layout.shape, layout.dtype, raw, start, strides)
@@ -87,11 +89,11 @@ class CPU(Device):
 
     def upload(self, values: np.ndarray) -> Array:
         out = memory.alloc_outside_pool(memory.layout(self, values.dtype, values.shape))
-        out.block.np[...] = values
+        out.np[...] = as_bools(values)
         return out
 
     def write(self, array: Array, values: Any) -> None:
-        array.np[...] = values
+        array.np[...] = as_bools(values)
 
     def download(self, array: Array) -> np.ndarray:
         return array.np.copy()

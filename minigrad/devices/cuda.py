@@ -24,10 +24,10 @@ from typing import Any
 import numpy as np
 
 from . import blas, memory
-from .base import Device, Kernel, KernelTable, split
+from .base import Device, Kernel, KernelTable, as_bools, split
 from .launch import KERNELS
-from .memory import Array, Block, Layout
-from .native import TYPES_TEXT, WORKSPACE_TEXT, Signature, signatures
+from .memory import Array
+from .native import TYPES_TEXT, WORKSPACE_TEXT, Block, Signature, signatures
 from .plan import elementwise_plan
 
 cp: Any = None          # CuPy, imported when "cuda" is first asked for; tests set a module that emulates it
@@ -135,10 +135,10 @@ class CUDA(Device):
 
     # -- memory --
 
-    def fresh(self, layout: Layout) -> Block:
+    def fresh(self, nbytes: int, home: Any) -> Any:
         self.use()
-        root = cp.empty((layout.nbytes,), np.uint8)
-        return Block(_Views(layout, root), root, root.data.ptr, memory.home(layout))
+        root = cp.empty((nbytes,), np.uint8)
+        return Block(root, root.data.ptr, root.data.ptr, home)
 
     def container(self, array: Array) -> Any:
         return _view(array.layout, array.ptr, array.block.root)
@@ -172,7 +172,7 @@ class CUDA(Device):
         layout = array.layout
         if layout.size:
             self.use()
-            wide = np.broadcast_to(np.asarray(values, layout.dtype), layout.shape)
+            wide = np.broadcast_to(as_bools(np.asarray(values, layout.dtype)), layout.shape)
             host = np.ascontiguousarray(wide).reshape(layout.shape)
             array.np.set(host)
             if array.ptr in self.constants:
@@ -217,18 +217,6 @@ def _view(layout: Any, ptr: int, root: Any) -> Any:
     owned = cp.cuda.UnownedMemory(ptr + low, high - low + size, root, layout.device.index)
     strides = tuple(s * size for s in layout.strides)
     return cp.ndarray(layout.shape, layout.dtype, memptr=cp.cuda.MemoryPointer(owned, -low), strides=strides)
-
-
-class _Views:
-    """The `np` of a block: indexing it makes a CuPy array over the block."""
-
-    __slots__ = ("layout", "root")
-
-    def __init__(self, layout: Layout, root: Any) -> None:
-        self.layout, self.root = layout, root
-
-    def __getitem__(self, _: Any) -> Any:
-        return _view(self.layout, self.root.data.ptr, self.root)
 
 
 # CuPy passes an int as int64, a float as double

@@ -2,16 +2,17 @@
 
 A `Layout` is what an op needs to know of an operand before it runs: device, dtype, shape, strides. Layouts are
 interned: there is one object for each value. So "same shape, same dtype, contiguous" is one identity test, what an op
-checked is remembered by the layouts, and each contiguous layout has its own free list: taking a buffer is one
-`list.pop`.
+checked is remembered by the layouts, and each layout knows its pool: taking a buffer is one `pop`.
 
-A buffer goes back to its pool when its `Buffer` is deleted and nothing else (a NumPy view, a DLPack consumer, a
-captured program) refers to its memory. Otherwise the memory is freed when the last of these is deleted.
+A block of memory goes back to its pool when the last array over it is gone and nothing else (a NumPy view, a DLPack
+consumer, a captured program) refers to its memory (native/objects.c). Otherwise the memory is freed when the last of
+these is deleted. A pool holds blocks of one size for all layouts that are nearly as large (`block_size`).
 """
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections import Counter
+from itertools import count
 from operator import index
 from typing import TYPE_CHECKING, Any, Protocol
 from weakref import ref
@@ -19,7 +20,8 @@ from weakref import ref
 import numpy as np
 
 from .addresses import register
-from .private import Door, private_pool, recording
+from .native import Pool, lib
+from .private import private_pool, recording
 
 
 class Device(Protocol):
@@ -27,28 +29,31 @@ class Device(Protocol):
 
     type: str
 
-    def fresh(self, layout: Layout) -> Block:
-        """New memory of a layout, from the system."""
+    def fresh(self, nbytes: int, home: Any) -> Any:
+        """A `Block` of new memory from the system; `home` is the `Pool` that it goes back to, or None."""
 
     def container(self, array: Array) -> Any:
         """The NumPy or CuPy array over the memory of `array`."""
 
 
-_LAYOUTS_MAX = 16384            # with more layouts than this (many sequence lengths), the table is emptied
-_POOL_MAX = 1 << 30             # after so many bytes taken from the system, unused buffers are given back to it
+_LAYOUTS_MAX = 16384            # with more layouts than this (many sequence lengths), those not in use are forgotten
+_SLACK = 1 << 25                # bytes that pools may hold whatever is in use
 _layouts: dict[tuple, Layout] = {}
 halves_seen: set[np.dtype] = set()     # the 16-bit float dtypes that a layout had; while empty, nobody looks for them
-_grown = 0                      # bytes taken from the system since unused buffers were given back
+_layouts_max = _LAYOUTS_MAX
+_numbers = count(1)
+_peak = 0                       # the most bytes that were in use since unused memory was given back
+_pools: dict[tuple[Device, int], Any] = {}      # by device and size of their blocks
 
 
 class Layout:
     """Device, dtype, shape and strides (in elements) of an array. Made by `layout()` only: one object for each value.
 
-    `contiguous`: the elements are in C order without gaps. `public`: the blocks of this layout that are not in use.
-    `free`: where `alloc` takes blocks from: `public`, or during a capture `door`.
+    `contiguous`: the elements are in C order without gaps. `public`: the pool of blocks of its size. `free`: where
+    `alloc` takes blocks from: `public`, or a `Door` during a capture. `number`: no other layout has it, ever.
     """
 
-    __slots__ = ("device", "dtype", "shape", "strides", "ndim", "size", "contiguous", "free", "public", "door",
+    __slots__ = ("device", "dtype", "shape", "strides", "ndim", "size", "contiguous", "free", "public", "number",
                  "__weakref__")
 
     device: Any             # a base.Device; this module needs no more of it than the protocol above
@@ -59,13 +64,12 @@ class Layout:
     def __init__(self, device: Device, dtype: np.dtype, shape: tuple[int, ...], strides: tuple[int, ...],
                  contiguous: bool) -> None:
         self.device, self.dtype, self.shape, self.strides, self.contiguous = device, dtype, shape, strides, contiguous
-        self.ndim = len(shape)
+        self.ndim, self.number = len(shape), next(_numbers)
         self.size = 1
         for n in shape:
             self.size *= n
-        self.public: list[Block] = []
+        self.public: Any = _pool_of(self)
         self.free: Any = self.public
-        self.door: Door | None = None
 
     @property
     def nbytes(self) -> int:
@@ -74,6 +78,28 @@ class Layout:
 
     def __repr__(self) -> str:
         return f"{self.dtype}{list(self.shape)}" + ("" if self.contiguous else f" strides {list(self.strides)}")
+
+
+def block_size(nbytes: int) -> int:
+    """The bytes of a block for so many bytes of elements: at most an eighth more, or up to 64 bytes.
+
+    Layouts of nearly one size share blocks: with ever new shapes, pools would otherwise hold a block for each of them.
+    """
+    step = max(64, 1 << max(nbytes - 1, 0).bit_length() >> 4)
+    return max(-(-nbytes // step), 1) * step
+
+
+def _pool_of(layout: Layout) -> Any:
+    """The public pool that blocks of a layout come from."""
+    key = layout.device, block_size(layout.nbytes)
+    found = _pools.get(key)
+    return found if found is not None else _pools.setdefault(key, Pool(key[1], True))
+
+
+def choose_pools() -> None:
+    """Gives all layouts the pools of `block_size`, after it was replaced."""
+    for known in list(_layouts.values()):
+        known.public = known.free = _pool_of(known)
 
 
 def contiguous_strides(shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -108,46 +134,55 @@ def layout(device: Device, dtype: np.dtype, shape: tuple[int, ...], strides: tup
             found = layout(device, dtype, shape)
         else:
             found = Layout(device, dtype, shape, dense if strides is None else strides, contiguous)
-        if len(_layouts) >= _LAYOUTS_MAX:
-            _layouts.clear()
+        if len(_layouts) >= _layouts_max:
+            _forget_unused()
         _layouts[key] = found
     return found
+
+
+def _forget_unused() -> None:
+    """Removes the layouts that only the table refers to. Others stay: there must be one object for each value."""
+    global _layouts_max
+    names = Counter(map(id, _layouts.values()))         # a layout may stand under several keys
+    for key, known in list(_layouts.items()):
+        if sys.getrefcount(known) == names[id(known)] + 3:      # the list, `known` and the call's argument
+            del _layouts[key]
+            names[id(known)] -= 1
+    _layouts_max = max(_LAYOUTS_MAX, 2 * len(_layouts))
 
 
 _DEAD: ref = ref(set())              # a weak reference to nothing
 
 
-class Block:
-    """One piece of memory, which its `Buffer` gives back to the free list `home`.
+class Foreign:
+    """In place of a `Block`: memory that is not minigrad's. `np` is the array it came in, `root` keeps it alive."""
 
-    `np` is the contiguous array over it (only views of it are handed out), `root` the object that owns the bytes; every
-    view refers to `root`. `lone` is the reference count of `root` while nothing outside the block refers to it, and -1
-    for blocks that are never pooled. `view` is a weak reference to the last tensor that was made as a view of this
-    memory; `kept` has those that were alive when a later one was made.
+    __slots__ = ("np", "root", "ptr", "view", "kept", "room")
+
+    def __init__(self, array: Any, root: Any, ptr: int) -> None:
+        self.np, self.root, self.ptr = array, root, ptr
+        self.view, self.kept, self.room = _DEAD, None, 64
+
+
+def keep_view(block: Any) -> None:
+    """Keeps the weak reference to the last view, `block.view`: it is alive. Most are dropped before the next is made.
+
+    `block.kept` has those that were alive when a later one was made; with `block.room` of them, the dead ones go.
     """
+    kept = block.kept
+    if kept is None:
+        kept = block.kept = []
+    while kept and kept[-1]() is None:
+        kept.pop()
+    if len(kept) >= block.room:
+        kept[:] = [view for view in kept if view() is not None]
+        block.room = 64 + 2 * len(kept)
+    kept.append(block.view)
 
-    __slots__ = ("np", "root", "ptr", "home", "lone", "view", "kept", "room")
 
-    def __init__(self, array: Any, root: Any, ptr: int, home: list[Block]) -> None:
-        self.np, self.root, self.ptr, self.home = array, root, ptr, home
-        self.lone = -1          # `_fresh` sets that of pooled blocks
-        self.view: ref = _DEAD
-        self.kept: list[ref] = []
-        self.room = 64          # with so many in `kept`, the dead ones are dropped
-
-    def keep(self) -> None:
-        """Keeps the weak reference to the last view: it is alive. Most are dropped before the next is made."""
-        kept = self.kept
-        while kept and kept[-1]() is None:
-            kept.pop()
-        if len(kept) >= self.room:
-            kept[:] = [view for view in kept if view() is not None]
-            self.room = 64 + 2 * len(kept)
-        kept.append(self.view)
-
-    def views(self) -> list[Any]:
-        """The tensors that are views of this memory, in the order in which they were made."""
-        return [view for view in [r() for r in (*self.kept, self.view)] if view is not None]
+def views_of(block: Any) -> list[Any]:
+    """The tensors that are views of this memory, in the order in which they were made."""
+    return [view for view in [r() for r in (*(block.kept or ()), block.view)] if view is not None]
 
 
 class Array:
@@ -156,7 +191,7 @@ class Array:
     __slots__ = ("layout", "ptr", "block")
     layout: Layout
     ptr: int
-    block: Block
+    block: Any              # a Block or a Foreign
     if TYPE_CHECKING:
         version: Any            # an attribute of Buffer and External, a property of View
 
@@ -172,19 +207,20 @@ class Array:
 
 
 class Buffer(Array):
-    """An array that owns a pooled block, and gives it back when it is deleted."""
+    """An array over a block of its own, which goes back to its pool when this array and all views of it are gone."""
 
     __slots__ = ("version",)
 
     @property
     def np(self) -> Any:
         """A new view of the block's array."""
-        return self.block.np[...]
-
-    def __del__(self, refcount: Callable[[Any], int] = sys.getrefcount) -> None:
-        block = self.block
-        if refcount(block.root) == block.lone:      # every view of the memory refers to its root
-            block.home.append(block)
+        block, layout = self.block, self.layout
+        if block.made_for != layout.number:
+            made = layout.device.container(self)
+            if layout.device.type != "cpu":     # CuPy's views do not refer to what they are views of
+                return made
+            block.np, block.made_for = made, layout.number
+        return block.np[...]
 
 
 class External(Array):
@@ -252,7 +288,7 @@ def alloc_outside_pool(layout: Layout) -> Buffer:
         return alloc(layout)
     pool.outside = True
     try:
-        block = layout.device.fresh(layout)         # `lone` stays -1: never pooled
+        block = layout.device.fresh(layout.nbytes, None)
     finally:
         pool.outside = False
     array = _new(Buffer)
@@ -279,34 +315,42 @@ def external(container: Any, to: Layout, ptr: int, root: Any = None) -> External
     array = _new(External)
     array.layout = to
     array.ptr = ptr
-    array.block = Block(container, container if root is None else root, ptr, [])
+    array.block = Foreign(container, container if root is None else root, ptr)
     array.version = 0
     return array
 
 
-def _fresh(layout: Layout) -> Block:
-    """A block from the system, for the pool; gives unused memory back first if much was taken, or if there is none."""
-    global _grown
+def _fresh(layout: Layout) -> Any:
+    """A block from the system. Unused memory is given back first if there is twice as much as was ever in use."""
+    global _peak
     pool = recording()
     if pool is not None and layout.free is layout.public:
         pool.guard(layout)
-    _grown += layout.nbytes
-    if _grown > _POOL_MAX:
+        return alloc(layout).block
+    home = layout.public if pool is None else pool.instead_of(layout.public)
+    held, new = lib.mg_pools_held(), home.nbytes
+    in_use = held - lib.mg_pools_unused() + new
+    if held + new > max(_SLACK, 2 * max(_peak, in_use)):
         empty_cache()
-        _grown = layout.nbytes
     try:
-        block = layout.device.fresh(layout)
+        block = layout.device.fresh(new, home)
     except MemoryError:
         empty_cache()
-        block = layout.device.fresh(layout)
-    block.lone = sys.getrefcount(block.root)
+        block = layout.device.fresh(new, home)
+    _peak = max(_peak, in_use)
     return block
 
 
 def empty_cache() -> None:
-    """Gives the memory of unused buffers back to the system."""
-    for known in list(_layouts.values()):
-        known.public.clear()
+    """Gives the memory of unused buffers, and the work space of kernels, back to the system.
+
+    What captured programs hold is not unused.
+    """
+    global _peak
+    for pool in list(_pools.values()):
+        pool.clear()
+    lib.mg_release_scratch()
+    _peak = lib.mg_pools_held()
 
 
 def register_fresh(root: Any, ptr: int, nbytes: int) -> None:
@@ -317,15 +361,9 @@ def register_fresh(root: Any, ptr: int, nbytes: int) -> None:
         pool.regions.add(ptr)
 
 
-def home(layout: Layout) -> list[Block]:
-    """The list that new blocks of a layout go back to."""
-    pool = recording()
-    return layout.public if pool is None or layout.door is None else pool.lists[layout.door]
-
-
 def private() -> private_pool:
     """A private pool, for the layouts that there are."""
-    return private_pool([known for known in list(_layouts.values()) if known.public])
+    return private_pool([known for known in list(_layouts.values()) if len(known.public)])
 
 
 def from_numpy_layout(array: np.ndarray, device: Device) -> Layout:

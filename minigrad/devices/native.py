@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 LEVELS = ("baseline", "avx2", "avx512")
 
 
-def _load() -> tuple[Any, Any]:
+def _load() -> tuple[Any, Any, Any, Any]:
     try:
-        from .._native import ffi, lib  # type: ignore[import-not-found]
+        from .._native import Block, Pool, ffi, lib  # type: ignore[import-not-found]
     except ModuleNotFoundError as error:
         raise ImportError("minigrad's C kernels are not built here: run `pip install .` (it needs a C compiler) in the "
                           "source folder and start Python in another folder, or run `pip install -e .` to work inside; "
@@ -22,12 +22,14 @@ def _load() -> tuple[Any, Any]:
         raise ImportError("minigrad's C kernels could not be loaded; an undefined symbol is a kernel that "
                           "native/minigrad.h declares for a type or level for which no file of native/ defines it; "
                           f"the loader said: {error}") from None
-    return lib, ffi
+    return lib, ffi, Block, Pool
 
 
 lib: Any
 ffi: Any
-lib, ffi = _load()
+Block: Any          # the memory of a buffer and the pool it goes back to: native/objects.c
+Pool: Any
+lib, ffi, Block, Pool = _load()
 
 
 # How much work space the kernels need: the functions and constants of native/workspace.h, which say what they count.

@@ -1,9 +1,10 @@
-"""The pool of a capture: during a recording, the buffers of its thread come from lists that the program then keeps."""
+"""The pool of a capture: during a recording, the buffers of its thread come from pools that the program then keeps."""
 from __future__ import annotations
 
-from collections import defaultdict
 from threading import get_ident
 from typing import Any
+
+from .native import Pool
 
 _active: private_pool | None = None     # the pool of the active recording; it is used while its `on` is True
 
@@ -13,21 +14,23 @@ class Door:
 
     __slots__ = ("public",)
 
-    def __init__(self, public: list[Any]) -> None:
+    def __init__(self, public: Any) -> None:
         self.public = public
 
     def pop(self) -> Any:
         """A block that is not in use; IndexError if there is none."""
         pool = recording()
-        return (self.public if pool is None else pool.lists[self]).pop()
+        return (self.public if pool is None else pool.instead_of(self.public)).pop()
 
 
 class private_pool:
-    """In its `with` block, the buffers of this thread come from and go back to `lists`, which a captured program keeps.
+    """In its `with` block, the buffers of this thread come from and go back to `pools`, which a captured program keeps.
 
-    Other threads meanwhile use the public lists. `on` is the only switch: once it is False, all threads use the public
-    lists, whatever else was not put back (an interrupt may come at any line). There is one such pool at a time.
+    Other threads meanwhile use the public pools. `on` is the only switch: once it is False, all threads use the public
+    pools, whatever else was not put back (an interrupt may come at any line). There is one such object at a
+    time.
 
+    pools    by the public pool of blocks of that size
     layouts  those that have public blocks
     regions  the first addresses of the memory that was taken for the pool
     outside  True while memory is taken that is not the pool's
@@ -36,7 +39,7 @@ class private_pool:
     def __init__(self, layouts: list[Any]) -> None:
         self.on = self.outside = False
         self.thread = get_ident()
-        self.lists: defaultdict[Door, list[Any]] = defaultdict(list)
+        self.pools: dict[Any, Any] = {}
         self.regions: set[int] = set()
         self.layouts, self.guarded = layouts, []        # type: ignore[var-annotated]
 
@@ -53,7 +56,12 @@ class private_pool:
         A public block that a recording takes nevertheless is not lost: the program keeps its memory.
         """
         self.guarded.append(layout)
-        layout.free = layout.door = layout.door or Door(layout.public)
+        layout.free = Door(layout.public)
+
+    def instead_of(self, public: Any) -> Any:
+        """The pool of the program for blocks of the size of a public one."""
+        found = self.pools.get(public)
+        return found if found is not None else self.pools.setdefault(public, Pool(public.nbytes, False))
 
     def __exit__(self, *_: object) -> None:
         global _active

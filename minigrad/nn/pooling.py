@@ -9,15 +9,13 @@ one number, h * W + w); so do the others with `return_indices=True`.
 """
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from operator import index
 from typing import Any
 
-from ..core.shape import fail, is_float
+from ..core.shape import fail
 from ..core.tensor import Tensor
-from ..ops.arrange import pad
 from ..ops.pool import adaptive_avg_pool, adaptive_max_pool, avg_pool, max_pool
 from .arguments import Size, hashable, sizes_of
 from .module import Module
@@ -49,18 +47,7 @@ def _max_pool(name: str, dims: int, input: Tensor, kernel_size: Size, stride: Si
     """The largest elements and where they are, over `dims` spatial dimensions."""
     _check_space(name, input, dims)
     options = _pool_options(name, dims, hashable(kernel_size), hashable(stride), hashable(padding))
-    steps, space, margin = sizes_of(dilation, dims, name, "dilation"), input.shape[-dims:], options["padding"]
-    if ceil_mode or not is_float(input.dtype) or not any(d > n and p for d, n, p in zip(steps, space, margin,
-                                                                                        strict=True)):
-        return max_pool(input, **options, dilation=steps, ceil_mode=bool(ceil_mode))
-    # a window may step over all of the input: the padding is made, so that its maximum is -inf
-    padded = pad(input, [p for p in reversed(margin) for _ in range(2)], value=-math.inf)
-    values, flat = max_pool(padded, **{**options, "padding": (0,) * dims}, dilation=steps, ceil_mode=False)
-    places, scale = flat * 0, 1
-    for n, p in zip(reversed(space), reversed(margin), strict=True):
-        places, flat = places + (flat % (n + 2 * p) - p).clamp(0, n - 1) * scale, flat // (n + 2 * p)
-        scale *= n
-    return values, places
+    return max_pool(input, **options, dilation=sizes_of(dilation, dims, name, "dilation"), ceil_mode=bool(ceil_mode))
 
 
 def max_pool1d_with_indices(input: Tensor, kernel_size: Size, stride: Size | None = None, padding: Size = 0,

@@ -9,6 +9,7 @@ import operator
 import warnings
 from collections.abc import Sequence
 from functools import lru_cache
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ import numpy as np
 from ..core.arrays import mover
 from ..core.engine import functions
 from ..core.op import Primitive
-from ..core.shape import axis_of, fail
+from ..core.shape import BOOL, axis_of, fail
 from ..core.tensor import Tensor, new_tensor
 from ..devices import memory
 from ..devices.memory import Array, Layout, alloc, layout
@@ -96,15 +97,19 @@ def _prepare_triangle(x: Layout, *, diagonal: int, lower: bool) -> Plan:
     if x.ndim < 2:
         fail("tril" if lower else "triu", "needs at least two dimensions", x)
     out = layout(x.device, x.dtype, x.shape)
-    mask = np.tri(x.shape[-2], x.shape[-1], diagonal if lower else diagonal - 1, dtype=bool)
-    keep, zero = x.device.upload(mask if lower else ~mask), constant(0, x.dtype, x.device).array
+    rows, columns = x.shape[-2:]
+    zero = constant(0, x.dtype, x.device).array
     kernel = x.device.kernels.where.move(x.dtype)
     if kernel is None or not x.size:
         def triangle(v: Any, out: Any) -> None:
             np.copyto(out, np.tril(v, diagonal) if lower else np.triu(v, diagonal))
 
         return host_plan(out, triangle, f"no where kernel for {x.dtype}: NumPy")
-    plan = elementwise_plan(out, keep.layout, x, zero.layout)
+    # what is kept depends on column - row only: the mask is a vector, of which each row begins one element earlier
+    distance = np.arange(1 - rows, columns)
+    line = x.device.upload(distance <= diagonal if lower else distance >= diagonal)
+    mask = layout(x.device, BOOL, (rows, columns), (-1, 1))
+    keep, plan = memory.view(line, mask, rows - 1), elementwise_plan(out, mask, x, zero.layout)
 
     def run(a: Array) -> Array:
         y = alloc(out)
@@ -317,7 +322,6 @@ def tile(input: Tensor, *args: Any, **given: Any) -> Tensor:
 
 # ---- pad -------------------------------------------------------------------------------------------------------------
 
-@lru_cache(maxsize=256)
 def _border(n: int, left: int, right: int, how: str, device: Any) -> Tensor:
     """For each element of a padded dimension, the place in the input of size n that it is read from."""
     i = np.arange(-left, n + right)
@@ -328,6 +332,10 @@ def _border(n: int, left: int, right: int, how: str, device: Any) -> Tensor:
     else:
         i = n - 1 - builtins.abs(n - 1 - builtins.abs(i))
     return new_tensor(device.upload(i), None)
+
+
+_kept_border = lru_cache(maxsize=256)(_border)
+_KEPT = 1 << 12             # elements of a table that is kept: many of long ones would fill the memory
 
 
 def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> Tensor:
@@ -379,7 +387,8 @@ def _pad_from_input(input: Tensor, amounts: list[int], mode: str) -> Tensor:
             input = through(as_narrowed, input, a, builtins.max(-left, 0), n)
             left, right = builtins.max(left, 0), builtins.max(right, 0)
         if left or right:
-            input = take_at(input, _border(n, left, right, mode, x.device), a, 1)
+            border = _kept_border if n + left + right <= _KEPT else _border
+            input = take_at(input, border(n, left, right, mode, x.device), a, 1)
     return copy.call(input) if input.array.storage is source.array.storage else input       # never the input's memory
 
 
@@ -405,15 +414,18 @@ def _pad_constant(input: Tensor, amounts: list[int], value: float) -> Tensor:
     placed = place_op(input, shape=tuple(shape), key=tuple(key))
     if value == 0:
         return placed
-    return where(_inside(tuple(shape), tuple(key), x.device), placed, constant(value, x.dtype, x.device, "pad"))
+    inside = _kept_inside if prod(shape) <= _KEPT else _inside
+    return where(inside(tuple(shape), tuple(key), x.device), placed, constant(value, x.dtype, x.device, "pad"))
 
 
-@lru_cache(maxsize=64)
 def _inside(shape: tuple[int, ...], key: tuple, device: Any) -> Tensor:
     """True where the padded tensor holds elements of the input."""
     mask = np.zeros(shape, bool)
     mask[tuple(slice(start, start + n) for start, _, n in key)] = True
     return new_tensor(device.upload(mask), None)
+
+
+_kept_inside = lru_cache(maxsize=64)(_inside)
 
 
 # ---- grids -----------------------------------------------------------------------------------------------------------

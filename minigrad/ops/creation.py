@@ -27,6 +27,9 @@ __all__ = ["tensor", "as_tensor", "asarray", "from_numpy", "from_dlpack", "empty
            "tril_indices", "triu_indices", "clone"]
 
 
+_NESTED_MAX = 64                # how deep lists are nested at most: the dimensions of a NumPy array
+
+
 def _finish(t: Tensor, requires_grad: bool) -> Tensor:
     """The tensor, which then requires a gradient if asked for."""
     return t.requires_grad_() if requires_grad else t
@@ -138,18 +141,21 @@ def _leaves(data: Any) -> Iterator[Any]:
 
 
 def _holds_tensors(data: Any) -> bool:
-    """Is the first element of nested lists a tensor?"""
-    while isinstance(data, (list, tuple)):
-        if not data:
-            return False
+    """Is the first element of nested lists a tensor? (NumPy refuses lists that are nested deeper, or in themselves.)"""
+    for _ in range(_NESTED_MAX):
+        if not isinstance(data, (list, tuple)) or not data:
+            break
         data = data[0]
     return isinstance(data, Tensor)
 
 
-def _unwrap(data: Any) -> Any:
+def _unwrap(data: Any, depth: int = 0) -> Any:
     """Nested lists with NumPy arrays in place of tensors."""
     if isinstance(data, (list, tuple)):
-        return [_unwrap(d) for d in data]
+        if depth == _NESTED_MAX:
+            raise ValueError(f"[tensor] lists may be nested {_NESTED_MAX} deep; got a deeper one, or one that contains "
+                             "itself")
+        return [_unwrap(d, depth + 1) for d in data]
     return data.numpy(force=True) if isinstance(data, Tensor) else data
 
 
@@ -208,14 +214,16 @@ def asarray(obj: Any, *, dtype: Any = None, device: Any = None, copy: bool | Non
 
 
 def _shareable(values: np.ndarray) -> bool:
-    """Can a tensor use the memory of this array?"""
+    """Can a tensor use the memory of this array? Kernels take bytes of bools as 0 or 1."""
     flags = values.flags
+    if values.dtype == BOOL and values.view(np.uint8).max(initial=0) > 1:
+        return False
     return flags.writeable and flags.aligned and all(s % values.itemsize == 0 for s in values.strides)
 
 
 def from_numpy(array: np.ndarray) -> Tensor:
     """A tensor on the memory of a NumPy array: a change of one is seen in the other. Arrays that are read-only, or have
-    a dtype or strides that tensors do not have, are copied."""
+    a dtype, strides or bytes (bools other than 0 and 1) that tensors do not have, are copied."""
     if not isinstance(array, np.ndarray):
         raise TypeError(f"[from_numpy] expected a NumPy array; got {type(array).__name__}; use tensor(...)")
     values = as_array(array)

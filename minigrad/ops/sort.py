@@ -27,6 +27,8 @@ from .view import as_reshaped, windowed
 __all__ = ["sort", "argsort", "msort", "topk", "kthvalue", "cummax", "cummin", "unique", "unique_consecutive",
            "bincount"]
 
+_LINE_MAX = 1 << 32         # the kernels count the elements of a line in 32 bits
+
 
 def _on_host(name: str, x: Layout, shape: tuple[int, ...], function: Any) -> Plan:
     """A plan that fills an int64 output of `shape` by a NumPy function."""
@@ -64,7 +66,7 @@ def _ordered(x: np.ndarray, dim: int, descending: bool) -> np.ndarray:
 def _prepare_argsort(x: Layout, *, dim: int, descending: bool) -> Plan:
     """The indices, int64, that sort along a dimension; equal elements keep their order, NaN is the largest."""
     kernel = x.device.kernels.argsort.get(x.dtype)
-    if kernel is not None and x.size:
+    if kernel is not None and x.size and x.shape[dim] < _LINE_MAX:
         return _launched(kernel, x, x.shape, dim, (int(descending),))
 
     def run(v: Any, out: Any) -> None:
@@ -96,7 +98,7 @@ def _prepare_topk(x: Layout, *, k: int, dim: int, largest: bool) -> Plan:
     """The indices, int64, of the k largest (or smallest) elements along a dimension, in order."""
     shape = x.shape[:dim] + (k,) + x.shape[dim + 1:]
     kernel = x.device.kernels.topk.get(x.dtype)
-    if kernel is not None and x.size:
+    if kernel is not None and x.size and x.shape[dim] < _LINE_MAX:
         return _launched(kernel, x, shape, dim, (k, int(largest)))
 
     def run(v: Any, out: Any) -> None:

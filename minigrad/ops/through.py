@@ -16,7 +16,7 @@ from ..core.modes import mode, paused
 from ..core.op import Primitive
 from ..core.tape import recorded
 from ..core.tensor import Tensor, new_tensor
-from ..devices.memory import Array, Layout, View
+from ..devices.memory import Array, Layout, View, keep_view
 from ..devices.plan import Plan
 from .arguments import hashable
 
@@ -96,7 +96,7 @@ def through(decide: Callable[..., Plan], t: Tensor, *args: Any) -> Tensor:
             return out
         out.source = t
     if block.view() is not None:
-        block.keep()
+        keep_view(block)
     block.view = ref(out)
     return out
 

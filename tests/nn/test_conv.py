@@ -45,7 +45,7 @@ def test_what_layers_refuse():
                        (lambda: F.conv2d(x, w, stride=(1, 2, 3)), "stride must be a whole number or 2"),
                        (lambda: F.conv2d(x[0, 0], w), r"\[conv2d\] the input must have 4 dimensions"),
                        (lambda: F.conv1d(x, w), r"\[conv1d\]"), (lambda: F.max_pool2d(x[:, :0], 2), "only the batch may be empty"),
-                       (lambda: F.max_pool2d(x, 7), "at least one element")):
+                       (lambda: F.max_pool2d(x, 7), "at least one window")):
         with pytest.raises(RuntimeError, match=text):
             call()
 

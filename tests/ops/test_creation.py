@@ -1,6 +1,7 @@
 """Numbers on their way into tensors: what a dtype cannot hold is refused, what it can hold arrives exactly."""
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 import minigrad as mg
 
@@ -138,3 +139,36 @@ def test_sizes_by_name():
     assert shared.tolist()[0] == 7 and copied.tolist()[0] == 0
     with pytest.raises(NotImplementedError, match="copy=False"):
         mg.from_dlpack(other, copy=False)
+
+
+@pytest.mark.parametrize("first", [[], [1.0], [mg.ones(2)]])
+def test_lists_that_contain_themselves_are_refused(first):
+    data = [*first]
+    data.append(data)
+    if not first:
+        deep = mg.ones(1)
+        for _ in range(5000):
+            deep = (deep,)
+        with pytest.raises(ValueError, match="\\[tensor\\]"):
+            mg.tensor(deep)
+    for make in (mg.tensor, mg.as_tensor, mg.asarray, mg.Tensor, lambda values: mg.zeros(2).copy_(values), lambda values: mg.ones(3)[values]):
+        with pytest.raises(ValueError, match="\\[tensor\\]"):
+            make(data)
+
+
+def test_bytes_of_bools_are_0_or_1_where_they_come_in(tmp_path):
+    odd = np.array([7, 0, 255, 2], np.uint8).view(bool)
+    written = mg.zeros(4, dtype=mg.bool)
+    written[:] = odd
+    save_file({"odd": odd}, tmp_path / "f.safetensors")
+    doors = [mg.tensor(odd), mg.as_tensor(odd), mg.asarray(odd), mg.from_numpy(odd), mg.from_dlpack(odd), written,
+             mg.from_numpy(odd[::2]), mg.tensor([odd]), mg.load(tmp_path / "f.safetensors")["odd"]]
+    for t in doors:
+        want = (odd[::2] if t.shape == (2,) else odd).view(np.uint8) != 0
+        assert t.reshape(-1).long().tolist() == want.astype(int).tolist()
+        assert (t == True).reshape(-1).tolist() == want.tolist()                # noqa: E712
+        assert t.sum().item() == want.sum()
+    plain = np.array([True, False])
+    shared = mg.from_numpy(plain)
+    plain[1] = True
+    assert shared.tolist() == [True, True]

@@ -1,0 +1,227 @@
+/* types: none */
+/* What the module needs of Python: the pool's blocks of memory, and the exceptions of kernels that failed.
+ *
+ * A Block is a piece of memory, a Pool holds those of one size that nobody uses. When the last reference to a block is
+ * dropped, the block goes back to the pool it was taken from, unless something else (a NumPy view, a DLPack consumer, a
+ * captured program) still refers to its memory, `root`. This is C, not a `__del__`, for three reasons. It runs when
+ * an object is really gone: a `__del__` of the user may bring back a tensor that the garbage collector found. No
+ * bytecode runs, so Ctrl-C cannot arrive in the middle, where Python would print and forget it. And it is faster.
+ *
+ * A block in a pool does not refer to the pool: no cycles, a pool that is dropped frees its blocks at once.
+ */
+#include <Python.h>
+#include <structmember.h>
+
+#include "runtime.h"
+
+typedef struct Block {
+  PyObject_HEAD
+  PyObject *root;                        /* owns the memory; all views of it refer to it */
+  struct Pool *home;                     /* where it goes back; NULL while it is there, or if it is never pooled */
+  long long base, ptr;                   /* addresses: of the first byte of root, of the first byte in use (aligned) */
+  int64_t nbytes;                        /* that count as held */
+  PyObject *np;                          /* an array over the memory, made for the layout of this number, or NULL */
+  long long made_for;
+  PyObject *view, *kept;                 /* weak references to the tensors that are views of it; devices/memory.py */
+  long long room;
+} Block;
+
+typedef struct Pool {
+  PyObject_HEAD
+  Block **blocks;
+  Py_ssize_t count, room;
+  long long nbytes;                      /* of each block */
+  int counted;                           /* 0 for a pool of a captured program */
+} Pool;
+
+static int64_t held, unused;             /* bytes of the blocks of all counted pools, and of those that are in them */
+static PyTypeObject *block_type, *pool_type;
+static PyObject *dead;                   /* a weak reference to nothing */
+
+int64_t mg_pools_held(void) { return held; }
+int64_t mg_pools_unused(void) { return unused; }
+
+/* ---- Block(root, base, ptr, pool or None) ---- */
+
+static PyObject *block_new(PyTypeObject *type, PyObject *arguments, PyObject *named) {
+  PyObject *root, *home;
+  long long base, ptr;
+  if (!PyArg_ParseTuple(arguments, "OLLO", &root, &base, &ptr, &home)) return NULL;
+  if (home != Py_None && Py_TYPE(home) != pool_type) {
+    PyErr_SetString(PyExc_TypeError, "Block: home must be a Pool or None");
+    return NULL;
+  }
+  Block *self = (Block *)((allocfunc)PyType_GetSlot(type, Py_tp_alloc))(type, 0);
+  if (!self) return NULL;
+  Py_INCREF(root);
+  self->root = root;
+  self->base = base;
+  self->ptr = ptr;
+  self->room = 64;
+  Py_INCREF(dead);
+  self->view = dead;
+  if (home != Py_None) {
+    Py_INCREF(home);
+    self->home = (Pool *)home;
+    self->nbytes = self->home->counted ? self->home->nbytes : 0;
+    held += self->nbytes;
+  }
+  return (PyObject *)self;
+}
+
+/* 1 if the pool has taken the block, with its last reference */
+static int back(Pool *pool, Block *self) {
+  if (pool->count == pool->room) {
+    const Py_ssize_t room = 2 * pool->room + 4;
+    Block **blocks = PyMem_Realloc(pool->blocks, (size_t)room * sizeof *blocks);
+    if (!blocks) return 0;
+    pool->blocks = blocks;
+    pool->room = room;
+  }
+  Py_INCREF(self);                       /* from 0 to 1: the pool's */
+  pool->blocks[pool->count++] = self;
+  unused += self->nbytes;
+  return 1;
+}
+
+/* Do only the block and its array refer to the memory? (The upper half holds flags in newer versions of Python.) */
+static int alone(const Block *self) { return (uint32_t)Py_REFCNT(self->root) == (uint32_t)(1 + (self->np != NULL)); }
+
+static PyObject *block_alone(PyObject *self, PyObject *none) { return PyBool_FromLong(alone((Block *)self)); }
+
+static void block_dealloc(PyObject *object) {
+  Block *self = (Block *)object;
+  Pool *home = self->home;
+  self->home = NULL;
+  const int pooled = home && alone(self) && back(home, self);
+  Py_XDECREF(home);
+  if (pooled) return;
+  PyTypeObject *type = Py_TYPE(self);
+  held -= self->nbytes;
+  Py_XDECREF(self->view);
+  Py_XDECREF(self->kept);
+  Py_XDECREF(self->np);
+  Py_XDECREF(self->root);
+  ((freefunc)PyType_GetSlot(type, Py_tp_free))(self);
+  Py_DECREF(type);
+}
+
+static PyMemberDef block_members[] = {
+  {"root", T_OBJECT_EX, offsetof(Block, root), READONLY, "the object that owns the memory"},
+  {"base", T_LONGLONG, offsetof(Block, base), READONLY, "the address of its first byte"},
+  {"ptr", T_LONGLONG, offsetof(Block, ptr), READONLY, "the address of the first byte in use"},
+  {"np", T_OBJECT, offsetof(Block, np), 0, "an array over the memory; only views of it are handed out"},
+  {"made_for", T_LONGLONG, offsetof(Block, made_for), 0, "the number of the layout of that array"},
+  {"view", T_OBJECT, offsetof(Block, view), 0, "a weak reference to the last tensor that is a view of it"},
+  {"kept", T_OBJECT, offsetof(Block, kept), 0, "weak references to the views before that one, or None"},
+  {"room", T_LONGLONG, offsetof(Block, room), 0, "with so many of these, the dead ones are dropped"},
+  {NULL, 0, 0, 0, NULL},
+};
+static PyMethodDef block_methods[] = {
+  {"alone", block_alone, METH_NOARGS, "Does nothing but the block refer to its memory?"},
+  {NULL, NULL, 0, NULL},
+};
+static PyType_Slot block_slots[] = {
+  {Py_tp_new, block_new}, {Py_tp_dealloc, block_dealloc}, {Py_tp_members, block_members},
+  {Py_tp_methods, block_methods},
+  {Py_tp_doc, "Block(root, base, ptr, pool or None): a piece of memory, which goes back to its pool."}, {0, NULL}};
+static PyType_Spec block_spec = {"minigrad._native.Block", sizeof(Block), 0, Py_TPFLAGS_DEFAULT, block_slots};
+
+/* ---- Pool(nbytes, counted) ---- */
+
+static PyObject *pool_new(PyTypeObject *type, PyObject *arguments, PyObject *named) {
+  long long nbytes;
+  int counted;
+  if (!PyArg_ParseTuple(arguments, "Lp", &nbytes, &counted)) return NULL;
+  Pool *self = (Pool *)((allocfunc)PyType_GetSlot(type, Py_tp_alloc))(type, 0);
+  if (!self) return NULL;
+  self->nbytes = nbytes;
+  self->counted = counted;
+  return (PyObject *)self;
+}
+
+static PyObject *pool_pop(PyObject *object, PyObject *none) {
+  Pool *self = (Pool *)object;
+  if (!self->count) {
+    PyErr_SetNone(PyExc_IndexError);
+    return NULL;
+  }
+  Block *block = self->blocks[--self->count];
+  unused -= block->nbytes;
+  Py_INCREF(self);
+  block->home = self;
+  return (PyObject *)block;              /* with the reference of the pool */
+}
+
+static PyObject *pool_clear(PyObject *object, PyObject *none) {
+  Pool *self = (Pool *)object;
+  while (self->count) {
+    Block *block = self->blocks[--self->count];
+    unused -= block->nbytes;
+    Py_DECREF(block);                    /* without a home: the memory is freed */
+  }
+  PyMem_Free(self->blocks);
+  self->blocks = NULL;
+  self->room = 0;
+  Py_INCREF(Py_None);
+  return Py_None;
+}
+
+static Py_ssize_t pool_length(PyObject *object) { return ((Pool *)object)->count; }
+
+static void pool_dealloc(PyObject *object) {
+  PyTypeObject *type = Py_TYPE(object);
+  Py_DECREF(pool_clear(object, NULL));
+  ((freefunc)PyType_GetSlot(type, Py_tp_free))(object);
+  Py_DECREF(type);
+}
+
+static PyMemberDef pool_members[] = {
+  {"nbytes", T_LONGLONG, offsetof(Pool, nbytes), READONLY, "the size of its blocks"},
+  {NULL, 0, 0, 0, NULL},
+};
+static PyMethodDef pool_methods[] = {
+  {"pop", pool_pop, METH_NOARGS, "A block that nobody uses; IndexError if there is none."},
+  {"clear", pool_clear, METH_NOARGS, "Frees the memory of all blocks in the pool."},
+  {NULL, NULL, 0, NULL},
+};
+static PyType_Slot pool_slots[] = {
+  {Py_tp_new, pool_new}, {Py_tp_dealloc, pool_dealloc}, {Py_tp_members, pool_members}, {Py_tp_methods, pool_methods},
+  {Py_sq_length, pool_length}, {Py_tp_doc, "Pool(nbytes, counted): blocks of one size that nobody uses."}, {0, NULL}};
+static PyType_Spec pool_spec = {"minigrad._native.Pool", sizeof(Pool), 0, Py_TPFLAGS_DEFAULT, pool_slots};
+
+/* The module with its two types; called at its import. */
+PyObject *mg_with_types(PyObject *module) {
+  if (!module) return NULL;
+  block_type = (PyTypeObject *)PyType_FromSpec(&block_spec);
+  pool_type = (PyTypeObject *)PyType_FromSpec(&pool_spec);
+  PyObject *nothing = PySet_New(NULL);
+  dead = nothing ? PyWeakref_NewRef(nothing, NULL) : NULL;
+  Py_XDECREF(nothing);
+  if (!block_type || !pool_type || !dead || PyObject_SetAttrString(module, "Block", (PyObject *)block_type) ||
+      PyObject_SetAttrString(module, "Pool", (PyObject *)pool_type)) {
+    Py_DECREF(module);
+    return NULL;
+  }
+  return module;
+}
+
+/* ---- exceptions ---- */
+
+/* Raises the failure of this thread, if there is one; `called` is the C name of the function that Python called. */
+int mg_raised(const char *called) {
+  mg_failure f;
+  if (!mg_take_failure(&f)) return 0;
+  char name[64];
+  const char *kernel = f.kernel ? f.kernel : strncmp(called, "_cffi_f_", 8) ? called : called + 8;
+  snprintf(name, sizeof name, "%s", kernel);
+  char *type = strrchr(name, '_');       /* "take_f32" is the kernel take */
+  if (type && strlen(type) <= 4 && strpbrk(type, "0123456789")) *type = 0;
+  if (f.reason == MG_NO_MEMORY)
+    PyErr_Format(PyExc_MemoryError, "[%s] %lld bytes of work space are not to be had; use smaller tensors, or free "
+                 "others first", name, (long long)f.value);
+  else
+    PyErr_Format(PyExc_IndexError, "[%s] index %lld is out of range for size %lld; it changed after it was checked: "
+                 "do not write to an index that another thread uses", name, (long long)f.value, (long long)f.limit);
+  return 1;
+}
