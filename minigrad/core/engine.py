@@ -232,7 +232,8 @@ def backward(tensors: Sequence[Variable], gradients: Sequence[Variable | None], 
                 recorder.reads_grad(leaf)
             _deposit(leaf, g, create_graph, taken)
             for function in post_hooks.of(leaf) if hooked else ():
-                if function(leaf) is not None:
+                found = function(leaf)
+                if found is not None and found is not leaf:         # `lambda p: p.sub_(...)` returns the leaf
                     fail("register_post_accumulate_grad_hook", "hooks should return None", "",
                          "assign to p.grad instead")
     finally:

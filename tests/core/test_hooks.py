@@ -75,6 +75,13 @@ def test_an_optimiser_in_a_post_accumulate_hook():
     assert len(seen) == 1                                       # nothing was added to .grad
 
 
+def test_a_post_accumulate_hook_may_return_its_leaf():
+    w = leaf()
+    w.register_post_accumulate_grad_hook(lambda p: p.sub_(p.grad))
+    (w * 2).sum().backward()
+    assert w.tolist() == [-1, 0]
+
+
 @pytest.mark.parametrize("value", [5, mg.ones(2)])
 def test_a_post_accumulate_hook_returns_nothing(value):
     w = leaf()
