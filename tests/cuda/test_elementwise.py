@@ -43,7 +43,7 @@ def test_elementwise(full, name, suffix, signature):
     results = dict(eq="u8", ne="u8", lt="u8", le="u8", gt="u8", ge="u8", isnan="u8", isinf="u8", isfinite="u8")
     to = DTYPES[name[5:] if name.startswith("cast_") else results.get(name, suffix)]
     operands = signature.count("p") - 1
-    scalars = [0.75, 1.5][:signature.count("d")]
+    scalars = [[0.75, 1.5][:signature.count("d")], [1]][signature.endswith("i")]
     for shape, out, first, rest, size in LAYOUTS.values():
         strides = [first, rest, rest][:operands]
         if name == "where":

@@ -6,6 +6,7 @@ import os
 import stat
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections import OrderedDict
@@ -294,4 +295,6 @@ def test_saving_needs_no_second_copy(tmp_path, room):
 
 
 def python(program, *arguments):
-    return subprocess.Popen([sys.executable, "-c", program, *map(str, arguments)], stdout=subprocess.PIPE, text=True)
+    """A process outside the source folder (whose minigrad may not be built)."""
+    return subprocess.Popen([sys.executable, "-c", program, *map(str, arguments)], stdout=subprocess.PIPE, text=True,
+                            cwd=tempfile.gettempdir())
