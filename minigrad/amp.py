@@ -15,7 +15,6 @@ every look-up there finds a `_Casting` plan, in another what it would have found
 """
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable
 from functools import wraps
 from threading import Lock
@@ -28,6 +27,7 @@ from .core.modes import mode, no_grad
 from .core.op import registry
 from .core.shape import FLOAT32
 from .core.tensor import Tensor
+from .core.warning import warn
 from .devices.cuda import is_available
 from .devices.plan import Plan, is_half
 from .ops.creation import tensor
@@ -142,11 +142,11 @@ class autocast:
         if self._enabled and device_type == "cuda":
             if is_available():
                 raise NotImplementedError("[autocast] half precision has no CUDA kernels yet; got 'cuda'; use float32")
-            warnings.warn("[autocast] 'cuda' is not available. Disabling autocast.", stacklevel=2)
+            warn("[autocast] 'cuda' is not available. Disabling autocast.")
             self._enabled = False
         if self._enabled and not is_half(self.fast_dtype):
-            warnings.warn(f"[autocast] the dtype must be bfloat16 or float16; got {self.fast_dtype}. "
-                          "Disabling autocast.", stacklevel=2)
+            warn(f"[autocast] the dtype must be bfloat16 or float16; got {self.fast_dtype}. "
+                 "Disabling autocast.")
             self._enabled = False
 
     def _on(self) -> np.dtype | None:
@@ -229,7 +229,7 @@ class GradScaler:
                  backoff_factor: float = 0.5, growth_interval: int = 2000, enabled: bool = True) -> None:
         self._enabled = bool(enabled)
         if self._enabled and _checked_type("GradScaler", device) == "cuda" and not is_available():
-            warnings.warn("[GradScaler] 'cuda' is not available. Disabling.", stacklevel=2)
+            warn("[GradScaler] 'cuda' is not available. Disabling.")
             self._enabled = False
         if self._enabled and not growth_factor > 1.0:
             raise ValueError(f"[GradScaler] growth_factor must be above 1; got {growth_factor}")

@@ -1,12 +1,9 @@
 """What users are told of a name that is not there: which one was meant, or that an option of PyTorch's is missing."""
 from __future__ import annotations
 
-import sys
-import warnings
 from collections.abc import Callable, Collection, Iterable
 from functools import wraps
 from inspect import CO_VARKEYWORDS, unwrap
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -15,7 +12,6 @@ from .shape import is_float
 from .tensor import Tensor
 
 Function = TypeVar("Function", bound=Callable[..., Any])
-_PACKAGE = str(Path(__file__).parent.parent)
 OPTIONS = frozenset(("out", "layout", "memory_format", "pin_memory"))      # of PyTorch's functions
 
 
@@ -74,15 +70,6 @@ def taken(op: str, named: dict[str, Any], known: Collection[str]) -> dict[str, A
         if name not in known:
             unexpected(op, name, value, known)
     return {name: value for name, value in named.items() if name in known}
-
-
-def warn(message: str, kind: type[Warning] = UserWarning) -> None:
-    """A warning that points to the first line of the stack that is not in this package."""
-    frame: Any = sys._getframe(1)
-    level = 2
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
-        frame, level = frame.f_back, level + 1
-    warnings.warn(message, kind, stacklevel=level)
 
 
 def one_dtype(input: np.dtype, weight: np.dtype) -> str:

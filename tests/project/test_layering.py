@@ -123,3 +123,12 @@ def test_no_inner_function_calls_itself():
                         calls = [n.func for part in inner.body for n in ast.walk(part) if isinstance(n, ast.Call)]
                         assert not any(isinstance(f, ast.Name) and f.id == inner.name for f in calls), \
                             f"{path.relative_to(ROOT)}:{inner.lineno} {inner.name}"
+
+
+def test_warnings_are_made_in_one_place():
+    """`core/warning.py` finds the user's line; a `stacklevel` that is counted by hand ends in the package."""
+    for path in ROOT.rglob("*.py"):
+        if path != ROOT / "core/warning.py":
+            for node in ast.walk(ast.parse(path.read_text())):
+                names = [node.module] if isinstance(node, ast.ImportFrom) and not node.level else [a.name for a in node.names] if isinstance(node, ast.Import) else []
+                assert "warnings" not in names, f"{path.relative_to(ROOT)}:{node.lineno} imports warnings; use core.warning.warn"
