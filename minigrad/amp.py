@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from .core.decorated import decorated
 from .core.half import call_cast, casting, widened
 from .core.modes import mode, no_grad
 from .core.op import registry
@@ -89,11 +90,11 @@ class _Table(dict):
 
 
 _lock = Lock()
-_users = 0                      # how many blocks are entered, in all threads
+_users = 0                      # in how many threads it is on
 
 
 def _enter() -> None:
-    """Counts a block; the first one sets the tables."""
+    """Counts a thread; the first one sets the tables."""
     global _users
     with _lock:
         _users += 1
@@ -106,7 +107,7 @@ def _enter() -> None:
 
 
 def _leave() -> None:
-    """The last block to end gives the plans back."""
+    """The last thread to leave gives the plans back."""
     global _users
     with _lock:
         _users -= 1
@@ -117,9 +118,21 @@ def _leave() -> None:
             casting.clear()
 
 
+def _set_autocast(dtype: np.dtype | None) -> np.dtype | None:
+    """Sets the dtype of autocast in this thread, or None for off, and returns what it was."""
+    before = mode.autocast
+    if before is None and dtype is not None:
+        _enter()
+    mode.autocast = dtype
+    if before is not None and dtype is None:
+        _leave()
+    return before
+
+
 class autocast:
     """Inside, products (matmul, linear, convolutions, attention, recurrent layers) run in `dtype` and give it; losses
-    and `prod` run in float32. As a `with` block or a decorator; `enabled=False` switches it off inside.
+    and `prod` run in float32. As a `with` block or a decorator, also of generators and coroutines (it holds while their
+    body runs); `enabled=False` switches it off inside.
 
     device_type     "cpu"; "cuda" warns and does nothing where there is no GPU
     dtype           bfloat16 by default, or float16; for others it warns and does nothing
@@ -149,34 +162,18 @@ class autocast:
                  "Disabling autocast.")
             self._enabled = False
 
-    def _on(self) -> np.dtype | None:
-        """Switches, and returns what was set before."""
-        if self._enabled:
-            _enter()
-        before, mode.autocast = mode.autocast, self.fast_dtype if self._enabled else None
-        return before
-
-    def _off(self, before: np.dtype | None) -> None:
-        mode.autocast = before
-        if self._enabled:
-            _leave()
+    def _state(self) -> np.dtype | None:
+        return self.fast_dtype if self._enabled else None
 
     def __enter__(self) -> Self:
-        self._before.append(self._on())
+        self._before.append(_set_autocast(self._state()))
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._off(self._before.pop())
+        _set_autocast(self._before.pop())
 
     def __call__(self, function: Function) -> Function:
-        @wraps(function)
-        def run(*args: Any, **kwargs: Any) -> Any:
-            before = self._on()
-            try:
-                return function(*args, **kwargs)
-            finally:
-                self._off(before)
-        return run          # type: ignore[return-value]
+        return wraps(function)(decorated(function, self._state(), _set_autocast))       # type: ignore[return-value]
 
 
 def autocast_as_now() -> autocast:
