@@ -46,7 +46,10 @@ class NoAttribute(AttributeError):
         return AttributeError, (str(self),)
 
 
-NoAttribute.__module__, NoAttribute.__name__, NoAttribute.__qualname__ = "builtins", *["AttributeError"] * 2    # shown
+# a traceback shows the name of Python's own error, which is also what `except` clauses are written for
+NoAttribute.__module__ = "builtins"
+NoAttribute.__name__ = "AttributeError"
+NoAttribute.__qualname__ = "AttributeError"
 
 
 def unexpected(op: str, name: str, value: Any, known: Collection[str]) -> None:
