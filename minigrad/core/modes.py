@@ -1,4 +1,4 @@
-"""The modes of a thread: is recording on, is a capture active, which kernels are used. Read this first.
+"""The modes of a thread: is recording on, is a capture active, which kernels are used. Read `shape.py` first.
 
 `mode` holds the switches; `no_grad`, `enable_grad`, `inference_mode` and `set_grad_enabled` set recording.
 """
