@@ -59,14 +59,14 @@ def _describe(value: Any, path: str, arrays: dict[str, Any], seen: dict[int, tup
         items = []
         for key, item in value.items():
             if not (key is None or isinstance(key, bool | str) or type(key) in (int, float)):
-                raise TypeError(f"save: a key must be a string, a number or None; got {key!r} "
+                raise TypeError(f"[save] a key must be a string, a number or None; got {key!r} "
                                 f"(at {path or 'the top'})")
             items.append([key, _describe(item, f"{path}.{key}" if path else str(key), arrays, seen)])
         return {"dict": items}
     if isinstance(value, list | tuple):
         parts = [_describe(item, f"{path}.{i}" if path else str(i), arrays, seen) for i, item in enumerate(value)]
         return {"list" if isinstance(value, list) else "tuple": parts}
-    raise TypeError(f"save: cannot write a {type(value).__name__} (at {path or 'the top'}); "
+    raise TypeError(f"[save] cannot write a {type(value).__name__} (at {path or 'the top'}); "
                     "dicts, lists, tuples, tensors, arrays, numbers, strings and None can be saved")
 
 
@@ -76,7 +76,7 @@ def _add_array(value: Any, path: str, arrays: dict[str, Any]) -> str:
     while name in arrays or name == "__metadata__":         # a key that the format uses itself
         name, n = f"{path}#{n}", n + 1
     if value.dtype.name not in _CODES:
-        raise TypeError(f"save: cannot write an array of dtype {value.dtype} (at {path or 'the top'})")
+        raise TypeError(f"[save] cannot write an array of dtype {value.dtype} (at {path or 'the top'})")
     arrays[name] = value
     return name
 
@@ -257,7 +257,7 @@ def load(f: str | os.PathLike[str] | IO[bytes], map_location: Device | str | Non
         model.load_state_dict(saved["model"])
     """
     if pickle_module is not None or mmap:
-        raise NotImplementedError(f"load: {'mmap' if pickle_module is None else 'pickle_module'} is not supported; "
+        raise NotImplementedError(f"[load] {'mmap' if pickle_module is None else 'pickle_module'} is not supported; "
                                   "files are safetensors, read whole, never pickles")
     where = "the file object" if hasattr(f, "read") else repr(os.fspath(f))
     try:
@@ -268,9 +268,9 @@ def load(f: str | os.PathLike[str] | IO[bytes], map_location: Device | str | Non
     except (OSError, MemoryError):
         raise
     except NotImplementedError as error:
-        raise ValueError(f"load: {where} {error}") from None
+        raise ValueError(f"[load] {where} {error}") from None
     except Exception as error:
-        raise ValueError(f"load: {where} is not a complete safetensors file ({error}); minigrad reads what "
+        raise ValueError(f"[load] {where} is not a complete safetensors file ({error}); minigrad reads what "
                          "minigrad.save wrote and other safetensors files, never pickles") from error
     device = map_location if map_location is not None else "cpu"
     if _KEY not in metadata:
@@ -281,4 +281,4 @@ def load(f: str | os.PathLike[str] | IO[bytes], map_location: Device | str | Non
             raise ValueError(f"it was written by a newer minigrad (format {tree['version']})")
         return _rebuild(tree["tree"], arrays, device, {})
     except Exception as error:
-        raise ValueError(f"load: the contents of {where} do not fit together: {error}") from error
+        raise ValueError(f"[load] the contents of {where} do not fit together: {error}") from error
