@@ -10,8 +10,9 @@ range.
         scaler.step(optimizer)
         scaler.update()
 
-While autocast is on in some thread, each op of the lists below has a `_Table` in the place of its plans: in that thread
-every look-up there finds a `_Casting` plan, in another what it would have found. So nothing is asked while it is off.
+An op says beside its definition that its inputs are cast (`autocast_to_half`, `autocast_to_float32`: core/half.py).
+While autocast is on in some thread, each of them has a `_Table` in the place of its plans: in that thread every
+look-up there finds a `_Casting` plan, in another what it would have found. So nothing is asked while it is off.
 """
 from __future__ import annotations
 
@@ -23,31 +24,20 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from .core.decorated import decorated
-from .core.half import call_cast, casting, widened
+from .core.half import autocasts, call_cast, casting, widened
 from .core.modes import mode, no_grad
-from .core.op import registry
 from .core.shape import FLOAT32
 from .core.tensor import Tensor
 from .core.warning import warn
 from .devices.cuda import is_available
 from .devices.plan import Plan, is_half
 from .ops.creation import tensor
-from .ops.loss import kl_div, nll_loss
 from .ops.math import mul
-from .ops.matmul import addbmm, addmm, baddbmm
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 __all__ = ["GradScaler", "autocast", "get_autocast_dtype", "is_autocast_available", "is_autocast_enabled"]
-
-# What runs in half precision, and what in float32: PyTorch's lists for the CPU, as far as they are ops here.
-LOWER = ("matmul", "linear", "convolution", "convolution_transpose", "_attention", "rnn_cell", "lstm_cell", "gru_cell",
-         "rnn_sequence", "lstm_sequence", "gru_sequence")
-LOWER_FUNCTIONS: tuple[Callable[..., Any], ...] = (addmm, addbmm, baddbmm)
-FULL = ("product", "mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss", "_bce", "_bce_with_logits",
-        "_cross_entropy")
-FULL_FUNCTIONS: tuple[Callable[..., Any], ...] = (kl_div, nll_loss)
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -99,10 +89,9 @@ def _enter() -> None:
     with _lock:
         _users += 1
         if _users == 1:
-            for names, others, dtype in ((LOWER, LOWER_FUNCTIONS, None), (FULL, FULL_FUNCTIONS, FLOAT32)):
-                casting.update({function: dtype for function in others})
-                for op in [registry[name] for name in names]:
-                    casting[op] = dtype
+            casting.update(autocasts)
+            for op in casting:
+                if hasattr(op, "plans"):
                     op.plans = _Table(op)
 
 
