@@ -10,12 +10,12 @@ range.
         scaler.step(optimizer)
         scaler.update()
 
-While autocast is on in some thread, each op of the lists below has a `_Table` in the place of its plans: in that thread
-every look-up there finds a `_Casting` plan, in another what it would have found. So nothing is asked while it is off.
+An op says beside its definition that its inputs are cast (`autocast_to_half`, `autocast_to_float32`: core/half.py).
+While autocast is on in some thread, each of them has a `_Table` in the place of its plans: in that thread every
+look-up there finds a `_Casting` plan, in another what it would have found. So nothing is asked while it is off.
 """
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable
 from functools import wraps
 from threading import Lock
@@ -23,30 +23,21 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from .core.half import call_cast, casting, widened
+from .core.decorated import decorated
+from .core.half import autocasts, call_cast, casting, widened
 from .core.modes import mode, no_grad
-from .core.op import registry
 from .core.shape import FLOAT32
 from .core.tensor import Tensor
+from .core.warning import warn
 from .devices.cuda import is_available
 from .devices.plan import Plan, is_half
 from .ops.creation import tensor
-from .ops.loss import kl_div, nll_loss
 from .ops.math import mul
-from .ops.matmul import addbmm, addmm, baddbmm
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 __all__ = ["GradScaler", "autocast", "get_autocast_dtype", "is_autocast_available", "is_autocast_enabled"]
-
-# What runs in half precision, and what in float32: PyTorch's lists for the CPU, as far as they are ops here.
-LOWER = ("matmul", "linear", "convolution", "convolution_transpose", "_attention", "rnn_cell", "lstm_cell", "gru_cell",
-         "rnn_sequence", "lstm_sequence", "gru_sequence")
-LOWER_FUNCTIONS: tuple[Callable[..., Any], ...] = (addmm, addbmm, baddbmm)
-FULL = ("product", "mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss", "_bce", "_bce_with_logits",
-        "_cross_entropy")
-FULL_FUNCTIONS: tuple[Callable[..., Any], ...] = (kl_div, nll_loss)
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -89,24 +80,23 @@ class _Table(dict):
 
 
 _lock = Lock()
-_users = 0                      # how many blocks are entered, in all threads
+_users = 0                      # in how many threads it is on
 
 
 def _enter() -> None:
-    """Counts a block; the first one sets the tables."""
+    """Counts a thread; the first one sets the tables."""
     global _users
     with _lock:
         _users += 1
         if _users == 1:
-            for names, others, dtype in ((LOWER, LOWER_FUNCTIONS, None), (FULL, FULL_FUNCTIONS, FLOAT32)):
-                casting.update({function: dtype for function in others})
-                for op in [registry[name] for name in names]:
-                    casting[op] = dtype
+            casting.update(autocasts)
+            for op in casting:
+                if hasattr(op, "plans"):
                     op.plans = _Table(op)
 
 
 def _leave() -> None:
-    """The last block to end gives the plans back."""
+    """The last thread to leave gives the plans back."""
     global _users
     with _lock:
         _users -= 1
@@ -117,9 +107,21 @@ def _leave() -> None:
             casting.clear()
 
 
+def _set_autocast(dtype: np.dtype | None) -> np.dtype | None:
+    """Sets the dtype of autocast in this thread, or None for off, and returns what it was."""
+    before = mode.autocast
+    if before is None and dtype is not None:
+        _enter()
+    mode.autocast = dtype
+    if before is not None and dtype is None:
+        _leave()
+    return before
+
+
 class autocast:
     """Inside, products (matmul, linear, convolutions, attention, recurrent layers) run in `dtype` and give it; losses
-    and `prod` run in float32. As a `with` block or a decorator; `enabled=False` switches it off inside.
+    and `prod` run in float32. As a `with` block or a decorator, also of generators and coroutines (it holds while their
+    body runs); `enabled=False` switches it off inside.
 
     device_type     "cpu"; "cuda" warns and does nothing where there is no GPU
     dtype           bfloat16 by default, or float16; for others it warns and does nothing
@@ -142,41 +144,25 @@ class autocast:
         if self._enabled and device_type == "cuda":
             if is_available():
                 raise NotImplementedError("[autocast] half precision has no CUDA kernels yet; got 'cuda'; use float32")
-            warnings.warn("[autocast] 'cuda' is not available. Disabling autocast.", stacklevel=2)
+            warn("[autocast] 'cuda' is not available. Disabling autocast.")
             self._enabled = False
         if self._enabled and not is_half(self.fast_dtype):
-            warnings.warn(f"[autocast] the dtype must be bfloat16 or float16; got {self.fast_dtype}. "
-                          "Disabling autocast.", stacklevel=2)
+            warn(f"[autocast] the dtype must be bfloat16 or float16; got {self.fast_dtype}. "
+                 "Disabling autocast.")
             self._enabled = False
 
-    def _on(self) -> np.dtype | None:
-        """Switches, and returns what was set before."""
-        if self._enabled:
-            _enter()
-        before, mode.autocast = mode.autocast, self.fast_dtype if self._enabled else None
-        return before
-
-    def _off(self, before: np.dtype | None) -> None:
-        mode.autocast = before
-        if self._enabled:
-            _leave()
+    def _state(self) -> np.dtype | None:
+        return self.fast_dtype if self._enabled else None
 
     def __enter__(self) -> Self:
-        self._before.append(self._on())
+        self._before.append(_set_autocast(self._state()))
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._off(self._before.pop())
+        _set_autocast(self._before.pop())
 
     def __call__(self, function: Function) -> Function:
-        @wraps(function)
-        def run(*args: Any, **kwargs: Any) -> Any:
-            before = self._on()
-            try:
-                return function(*args, **kwargs)
-            finally:
-                self._off(before)
-        return run          # type: ignore[return-value]
+        return wraps(function)(decorated(function, self._state(), _set_autocast))       # type: ignore[return-value]
 
 
 def autocast_as_now() -> autocast:
@@ -229,7 +215,7 @@ class GradScaler:
                  backoff_factor: float = 0.5, growth_interval: int = 2000, enabled: bool = True) -> None:
         self._enabled = bool(enabled)
         if self._enabled and _checked_type("GradScaler", device) == "cuda" and not is_available():
-            warnings.warn("[GradScaler] 'cuda' is not available. Disabling.", stacklevel=2)
+            warn("[GradScaler] 'cuda' is not available. Disabling.")
             self._enabled = False
         if self._enabled and not growth_factor > 1.0:
             raise ValueError(f"[GradScaler] growth_factor must be above 1; got {growth_factor}")

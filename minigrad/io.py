@@ -6,7 +6,9 @@ the metadata of the file. There are no pickles, and loading runs no code from th
 
 The format: the length of the header (eight bytes, little-endian); the header, which is JSON with the dtype, shape and
 place of each tensor; then the values of the tensors. It is written and read here, one tensor after the other, so that
-neither `save` nor `load` needs memory for a second copy of all of them.
+neither `save` nor `load` needs memory for a second copy of all of them. The safetensors library does not do: it builds
+the whole file in memory first, and ends the process when there is no room for it. (`load` reads a file object that
+cannot seek, or cannot read into memory that is given, as a whole first.)
 
 `save` writes a file without a name in the same folder, and gives it its name when it is complete. After a crash the
 old file is intact, and nothing else is left.
@@ -21,7 +23,7 @@ import secrets
 import stat
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -57,14 +59,14 @@ def _describe(value: Any, path: str, arrays: dict[str, Any], seen: dict[int, tup
         items = []
         for key, item in value.items():
             if not (key is None or isinstance(key, bool | str) or type(key) in (int, float)):
-                raise TypeError(f"save: a key must be a string, a number or None; got {key!r} "
+                raise TypeError(f"[save] a key must be a string, a number or None; got {key!r} "
                                 f"(at {path or 'the top'})")
             items.append([key, _describe(item, f"{path}.{key}" if path else str(key), arrays, seen)])
         return {"dict": items}
     if isinstance(value, list | tuple):
         parts = [_describe(item, f"{path}.{i}" if path else str(i), arrays, seen) for i, item in enumerate(value)]
         return {"list" if isinstance(value, list) else "tuple": parts}
-    raise TypeError(f"save: cannot write a {type(value).__name__} (at {path or 'the top'}); "
+    raise TypeError(f"[save] cannot write a {type(value).__name__} (at {path or 'the top'}); "
                     "dicts, lists, tuples, tensors, arrays, numbers, strings and None can be saved")
 
 
@@ -74,7 +76,7 @@ def _add_array(value: Any, path: str, arrays: dict[str, Any]) -> str:
     while name in arrays or name == "__metadata__":         # a key that the format uses itself
         name, n = f"{path}#{n}", n + 1
     if value.dtype.name not in _CODES:
-        raise TypeError(f"save: cannot write an array of dtype {value.dtype} (at {path or 'the top'})")
+        raise TypeError(f"[save] cannot write an array of dtype {value.dtype} (at {path or 'the top'})")
     arrays[name] = value
     return name
 
@@ -126,8 +128,9 @@ def _write(file: Any, arrays: dict[str, Any], metadata: dict[str, str]) -> None:
 def _read(file: Any) -> tuple[dict[str, str], dict[str, np.ndarray[Any, Any]]]:
     """The metadata and the arrays of a safetensors file. ValueError or another error if it is damaged,
     NotImplementedError for a dtype that minigrad does not have."""
-    size = file.seek(0, os.SEEK_END)
-    file.seek(0)
+    base = file.tell()
+    size = file.seek(0, os.SEEK_END) - base
+    file.seek(base)
     start = 8 + int.from_bytes(file.read(8), "little")
     if size < 8 or start > size:
         raise ValueError(f"it ends after {size:,} bytes, in its header")
@@ -145,8 +148,12 @@ def _read(file: Any) -> tuple[dict[str, str], dict[str, np.ndarray[Any, Any]]]:
             raise ValueError(f"it ends after {size:,} bytes, in {name!r}")
         at = end
         array = arrays[name] = np.empty(shape, dtype)
-        if file.readinto(array.reshape(-1).view(np.uint8).data) != length:
-            raise ValueError(f"it ends in {name!r}")
+        rest = array.reshape(-1).view(np.uint8).data
+        while len(rest):                        # a file without a buffer may read less than it was asked for
+            got = file.readinto(rest)
+            if not got:
+                raise ValueError(f"it ends in {name!r}")
+            rest = rest[got:]
         if dtype == np.bool_:
             np.not_equal(array.view(np.uint8), 0, out=array)        # another program may write True as any byte
         elif sys.byteorder == "big":
@@ -177,7 +184,8 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
 
     At any moment `path` is the old file or the new one, whole. An existing file keeps its mode and owner; of a symbolic
     link the target is replaced; a pipe or a device is written into. The new file has no name until it is complete, so a
-    killed process leaves nothing behind. Systems other than Linux have no such files: there `.*.part` may be left.
+    killed process leaves nothing behind. Systems other than Linux, or without /proc, have no such files: there
+    `.*.part` may be left.
     """
     path = os.fspath(path)
     place = Path(os.path.realpath(path))
@@ -191,6 +199,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
         return
     part = place.with_name(f".{secrets.token_hex(8)}.part")
     try:
+        os.stat("/proc/self/fd")                # which gives the file its name in the end
         handle, named = os.open(place.parent, os.O_TMPFILE | os.O_WRONLY, 0o666), False
     except (AttributeError, OSError):           # this system or this file system has no files without a name
         handle, named = os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666), True
@@ -248,18 +257,20 @@ def load(f: str | os.PathLike[str] | IO[bytes], map_location: Device | str | Non
         model.load_state_dict(saved["model"])
     """
     if pickle_module is not None or mmap:
-        raise NotImplementedError(f"load: {'mmap' if pickle_module is None else 'pickle_module'} is not supported; "
+        raise NotImplementedError(f"[load] {'mmap' if pickle_module is None else 'pickle_module'} is not supported; "
                                   "files are safetensors, read whole, never pickles")
     where = "the file object" if hasattr(f, "read") else repr(os.fspath(f))
     try:
-        with io.BytesIO(f.read()) if hasattr(f, "read") else open(f, "rb") as file:
-            metadata, arrays = _read(file if file.seekable() else io.BytesIO(file.read()))
+        source: Any = nullcontext(f) if hasattr(f, "read") else open(f, "rb")
+        with source as file:
+            in_parts = hasattr(file, "readinto") and file.seekable()
+            metadata, arrays = _read(file if in_parts else io.BytesIO(file.read()))
     except (OSError, MemoryError):
         raise
     except NotImplementedError as error:
-        raise ValueError(f"load: {where} {error}") from None
+        raise ValueError(f"[load] {where} {error}") from None
     except Exception as error:
-        raise ValueError(f"load: {where} is not a complete safetensors file ({error}); minigrad reads what "
+        raise ValueError(f"[load] {where} is not a complete safetensors file ({error}); minigrad reads what "
                          "minigrad.save wrote and other safetensors files, never pickles") from error
     device = map_location if map_location is not None else "cpu"
     if _KEY not in metadata:
@@ -270,4 +281,4 @@ def load(f: str | os.PathLike[str] | IO[bytes], map_location: Device | str | Non
             raise ValueError(f"it was written by a newer minigrad (format {tree['version']})")
         return _rebuild(tree["tree"], arrays, device, {})
     except Exception as error:
-        raise ValueError(f"load: the contents of {where} do not fit together: {error}") from error
+        raise ValueError(f"[load] the contents of {where} do not fit together: {error}") from error

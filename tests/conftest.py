@@ -7,7 +7,7 @@ import pytest
 from support import tensors_in_cycles
 
 import minigrad as mg
-from minigrad.core.modes import mode
+from minigrad.core.modes import mode, paused
 from minigrad.devices.native import get_num_threads, simd_level
 
 
@@ -39,10 +39,11 @@ def same_random_numbers():
 
 @pytest.fixture(autouse=True)
 def no_leaked_modes():
-    before = (mode.grad, mode.fused, simd_level(), get_num_threads(), mg.get_default_dtype())
+    def now():
+        return (mode.grad, set(paused), mode.autocast, mode.streams, mode.fused, simd_level(), get_num_threads(), mg.get_default_dtype())
+    before = now()
     yield
-    after = (mode.grad, mode.fused, simd_level(), get_num_threads(), mg.get_default_dtype())
-    assert after == before, f"a test left modes {after}, found {before}"
+    assert now() == before, f"a test left modes {now()}, found {before}"
     assert mode.recorder is None
 
 

@@ -1,6 +1,7 @@
 """Mixed precision: what autocast casts, where it is on, and the steps of a GradScaler."""
 from __future__ import annotations
 
+import asyncio
 import threading
 
 import numpy as np
@@ -71,6 +72,43 @@ def test_blocks_nest_and_end():
     def product(n):
         return X @ W if n == 0 else product(n - 1)
     assert product(2).dtype == mg.bfloat16 and (X @ W).dtype == mg.float32
+
+
+def test_decorated_generators_and_coroutines_cast_in_their_body_only():
+    tables = {name: op.plans for name, op in registry.items()}
+    state = lambda: (mg.is_autocast_enabled("cpu"), (X @ W).dtype)     # noqa: E731
+    inside, outside = (True, mg.bfloat16), (False, mg.float32)
+
+    @mg.autocast("cpu")
+    def numbers():
+        yield state()
+        with mg.autocast("cpu", enabled=False):
+            yield state()
+        yield state()
+
+    @mg.autocast("cpu")
+    async def work():
+        first = state()
+        await asyncio.sleep(0)
+        return first, state()
+
+    @mg.autocast("cpu")
+    async def stream():
+        yield state()
+        yield state()
+
+    async def main():
+        async def beside():
+            for _ in range(3):
+                assert state() == outside
+                await asyncio.sleep(0)
+        assert (await asyncio.gather(work(), beside()))[0] == (inside, inside)
+        async for found in stream():
+            assert found == inside and state() == outside
+    for found, expected in zip(numbers(), (inside, outside, inside), strict=True):
+        assert found == expected and state() == outside
+    asyncio.run(main())
+    assert all(op.plans is tables[name] for name, op in registry.items()), "the plan tables are as before"
 
 
 def test_other_threads_do_not_cast():

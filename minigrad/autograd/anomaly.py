@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import linecache
 import sys
-import warnings
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -30,6 +29,7 @@ from ..core.op import Documented
 from ..core.shape import is_float
 from ..core.tape import Node, Slot, edge_of, locators, observers
 from ..core.tensor import Tensor
+from ..core.warning import warn
 from ..devices import launch_hook, open_device
 from ..devices.base import Kernel
 from ..devices.memory import Array
@@ -205,9 +205,8 @@ class _Anomaly:
             plain_backward(tensors, gradients, retain_graph, inputs, create_graph)
             names = [name for name, p in missing.items() if p.grad is None]
             if names:
-                warnings.warn(f"[detect_anomaly] these parameters got no gradient: {', '.join(names)}; "
-                              "nothing of the loss was computed from them, or detach() or no_grad() cut them off",
-                              stacklevel=3)
+                warn(f"[detect_anomaly] these parameters got no gradient: {', '.join(names)}; "
+                     "nothing of the loss was computed from them, or detach() or no_grad() cut them off")
         plain_backward = self.swap(engine, "backward", backward)
 
         def eager(captured: Any, *args: Any, **kwargs: Any) -> Any:

@@ -1,7 +1,6 @@
 """`gradcheck` and `gradgradcheck` compare derivatives with finite differences."""
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
@@ -11,6 +10,7 @@ from ..core.engine import grad
 from ..core.modes import enable_grad
 from ..core.shape import is_float
 from ..core.tensor import Tensor
+from ..core.warning import warn
 from ..ops.creation import as_tensor, zeros_like
 
 __all__ = ["GradcheckError", "gradcheck", "gradgradcheck"]
@@ -69,8 +69,8 @@ def gradcheck(func: Func, inputs: Inputs, *, eps: float = 1e-6, atol: float = 1e
                              "pass requires_grad=True")
         for i in checked:
             if args[i].dtype != np.float64:
-                warnings.warn(f"[gradcheck] input {i} is {args[i].dtype}: differences need float64, "
-                              "and the check may fail without it", stacklevel=2)
+                warn(f"[gradcheck] input {i} is {args[i].dtype}: differences need float64, "
+                     "and the check may fail without it")
         check = _Check(func, args, checked, eps, atol, rtol, nondet_tol)
         check.fast() if fast_mode else check.entries()
         check.gradients(check_grad_dtypes, check_undefined_grad)

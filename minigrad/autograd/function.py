@@ -210,8 +210,8 @@ class Function:
         if cls.vjp is Function.vjp:
             return cls.backward
         if cls.backward is not Function.backward:
-            raise RuntimeError("Implementing both 'backward' and 'vjp' for a custom Function is not allowed. "
-                               f"[{cls.__name__}] remove one of them.")
+            raise RuntimeError(f"[{cls.__name__}] Implementing both 'backward' and 'vjp' for a custom Function is not "
+                               "allowed; remove one of them")
         return cls.vjp
 
     @classmethod

@@ -1,5 +1,5 @@
-"""Functions whose body runs in another state of a switch, whatever kind of function they are. `modes.py` uses it for
-recording: `no_grad` and its relatives as decorators.
+"""Functions whose body runs in another state of a switch, whatever kind of function they are. `no_grad` and its
+relatives (`modes.py`) and `autocast` (`amp.py`) are such decorators.
 """
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from inspect import isasyncgenfunction, iscoroutinefunction, isgeneratorfunction
 from types import coroutine
 from typing import Any, TypeAlias
 
-Switch: TypeAlias = Callable[[bool], bool]          # sets the state, and returns what it was
+Switch: TypeAlias = Callable[[Any], Any]            # sets the state, and returns what it was
 
 
 class _Steps:
     """Runs a generator, coroutine or async generator step by step in a state of its own: between two steps the caller's
     holds again, and what the body itself switched (`with enable_grad(): yield`) is back in its next step."""
 
-    def __init__(self, inside: bool, switch: Switch) -> None:
+    def __init__(self, inside: Any, switch: Switch) -> None:
         self.inside, self.switch = inside, switch
 
     def step(self, advance: Callable[..., Any], value: Any) -> Any:
@@ -48,7 +48,7 @@ class _Steps:
         return (yield from self.run(body))
 
 
-def decorated(function: Callable[..., Any], inside: bool, switch: Switch) -> Callable[..., Any]:
+def decorated(function: Callable[..., Any], inside: Any, switch: Switch) -> Callable[..., Any]:
     """A function of the same kind (plain, generator, async, async generator) whose body runs in the state `inside`."""
     if iscoroutinefunction(function):
         async def run_coroutine(*args: Any, **kwargs: Any) -> Any:

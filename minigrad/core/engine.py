@@ -11,7 +11,6 @@ from heapq import heappop, heappush
 from operator import attrgetter
 from sys import getrefcount
 from typing import Any
-from warnings import warn
 
 from ..devices.base import Device
 from ..devices.memory import Array, Buffer, Layout
@@ -19,6 +18,7 @@ from .hooks import backward_with_hooks, fitting, hooks, node_hooks, node_pre_hoo
 from .modes import mode, set_recording
 from .shape import fail
 from .tape import FREED, Edge, Node, Slot, Variable, edge_of, located
+from .warning import warn
 
 
 class Functions:
@@ -218,7 +218,7 @@ def backward(tensors: Sequence[Variable], gradients: Sequence[Variable | None], 
         owners.setdefault(edge_of(t), t)
     if create_graph:
         warn("[backward] with create_graph=True a leaf and its .grad refer to each other, a reference cycle that keeps "
-             "memory; use autograd.grad, or set .grad to None afterwards", stacklevel=3)
+             "memory; use autograd.grad, or set .grad to None afterwards")
     retain = create_graph if retain_graph is None else retain_graph
     results = walk(roots, start, create_graph, retain, None if inputs is None else list(owners))
     recorder, hooked = mode.recorder, post_hooks.tables

@@ -1,7 +1,6 @@
 """What a user sees of the gradient of a tensor: `.grad` and `requires_grad` check what is assigned; and hooks."""
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +9,7 @@ from .hooks import RemovableHandle, fitting, hooks, post_hooks
 from .modes import mode
 from .shape import fail
 from .tape import Variable, edge_of
+from .warning import warn
 
 
 class Gradients(Variable):
@@ -39,8 +39,8 @@ class Gradients(Variable):
         if mode.recorder is not None:
             mode.recorder.reads_grad(self)
         if self._grad is None and self.node is not None and not self.retains_grad:
-            warnings.warn("[grad] the .grad attribute of a Tensor that is not a leaf is being accessed: backward() "
-                          "fills it only if retain_grad() was called on this tensor", stacklevel=2)
+            warn("[grad] the .grad attribute of a Tensor that is not a leaf is being accessed: backward() "
+                 "fills it only if retain_grad() was called on this tensor")
         return self._grad
 
     @grad.setter

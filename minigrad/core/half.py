@@ -98,9 +98,22 @@ def finfo(dtype: Any = None) -> Any:
 
 # ---- autocast: `minigrad/amp.py` -------------------------------------------------------------------------------------
 
-# While autocast is on in some thread: the ops and functions that cast their inputs, and to which dtype; None stands for
-# that of the thread.
-casting: dict[Any, np.dtype | None] = {}
+# The ops and functions that cast their inputs under autocast, and to which dtype; None stands for that of the thread.
+autocasts: dict[Any, np.dtype | None] = {}
+casting: dict[Any, np.dtype | None] = {}        # the same while autocast is on in some thread, else empty
+
+
+def autocast_to_half(function: Function) -> Function:
+    """Decorates an op, or a function that `rounds_once`: under autocast its inputs are cast to the dtype of the block.
+    So it is for products, as in PyTorch on the CPU."""
+    autocasts[function] = None
+    return function
+
+
+def autocast_to_float32(function: Function) -> Function:
+    """The same for what runs in float32 under autocast: losses and `prod`."""
+    autocasts[function] = FLOAT32
+    return function
 
 
 def call_cast(function: Callable[..., Any], dtype: np.dtype | None, inputs: Iterable[Any], attrs: dict) -> Any:

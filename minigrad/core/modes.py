@@ -1,17 +1,17 @@
-"""The modes of a thread: is recording on, is a capture active, which kernels are used. Read this first.
+"""The modes of a thread: is recording on, is a capture active, which kernels are used. Read `shape.py` first.
 
 `mode` holds the switches; `no_grad`, `enable_grad`, `inference_mode` and `set_grad_enabled` set recording.
 """
 from __future__ import annotations
 
 import itertools
-import warnings
 from collections.abc import Callable
 from functools import wraps
 from threading import get_ident, local
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .decorated import decorated
+from .warning import warn
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -85,8 +85,8 @@ class _Switch:
         if not callable(function):
             raise TypeError(f"[{name}] decorates a function, or takes no argument; got {function!r}")
         if isinstance(function, type):
-            warnings.warn(f"[{name}] decorates functions and methods: of the class {function.__name__} it covers the "
-                          "construction only; decorate __init__ or the methods instead", FutureWarning, stacklevel=2)
+            warn(f"[{name}] decorates functions and methods: of the class {function.__name__} it covers the "
+                 "construction only; decorate __init__ or the methods instead", FutureWarning)
             return decorated(function, self.enabled, set_recording)       # type: ignore[return-value]
         return wraps(function)(decorated(function, self.enabled, set_recording))          # type: ignore[return-value]
 

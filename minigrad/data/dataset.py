@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import warnings
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Generic, TypeVar
@@ -11,6 +10,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from ..core.tensor import Tensor, new_tensor
+from ..core.warning import warn
 from ..ops.creation import as_tensor
 from ..ops.random import Generator, randperm
 
@@ -182,8 +182,7 @@ def random_split(dataset: Any, lengths: Sequence[int | float], generator: Genera
             counts[i % len(counts)] += 1
         for i, n in enumerate(counts):
             if n == 0:
-                warnings.warn(f"Length of split at index {i} is 0. This might result in an empty dataset.",
-                              stacklevel=2)
+                warn(f"Length of split at index {i} is 0. This might result in an empty dataset.")
     else:
         counts = [int(n) for n in lengths]
     if sum(counts) != len(dataset) or (counts != list(lengths) and sum(lengths) > 1):

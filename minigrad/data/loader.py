@@ -204,7 +204,7 @@ class _Iteration(Generic[Sample]):
             if read is not _END:
                 return self._loader._finish(read)       # type: ignore[no-any-return]
         except StopIteration as error:
-            raise RuntimeError("the data set, the sampler or collate_fn raised StopIteration") from error
+            raise RuntimeError("[DataLoader] the data set, the sampler or collate_fn raised StopIteration") from error
         self._loader._ended(self._order)
         self.close()
         raise StopIteration
@@ -267,7 +267,7 @@ class DataLoader(Guarded, Generic[Sample]):
         for name, value in (("pin_memory", pin_memory), ("multiprocessing_context", multiprocessing_context),
                             ("pin_memory_device", pin_memory_device), ("in_order", not in_order)):
             if value:
-                raise NotImplementedError(f"DataLoader: {name} is not supported; workers are threads, "
+                raise NotImplementedError(f"[DataLoader] {name} is not supported; workers are threads, "
                                           "leave it at its default")
         self._iterable = isinstance(dataset, IterableDataset)
         if self._iterable:
@@ -277,7 +277,8 @@ class DataLoader(Guarded, Generic[Sample]):
                                      f"but got {name}={value}")
         sized = self._iterable or hasattr(dataset, "__len__") or sampler is not None or batch_sampler is not None
         if not hasattr(dataset, "__getitem__") or not sized:
-            raise TypeError(f"DataLoader needs a dataset with __getitem__ and __len__; got {type(dataset).__name__}")
+            raise TypeError("[DataLoader] dataset must have __getitem__ and __len__; "
+                            f"got {type(dataset).__name__}")
         _check_workers(num_workers, prefetch_factor, persistent_workers, timeout)
         if sampler is not None and shuffle:
             raise ValueError("sampler option is mutually exclusive with shuffle")
@@ -463,6 +464,6 @@ def _check_workers(num_workers: int, prefetch_factor: int | None, persistent_wor
     if timeout < 0:
         raise ValueError("timeout option should be non-negative")
     if num_workers == 0 and (prefetch_factor is not None or persistent_workers or timeout):
-        raise ValueError("prefetch_factor, persistent_workers and timeout need num_workers > 0")
+        raise ValueError("[DataLoader] prefetch_factor, persistent_workers and timeout need num_workers > 0")
     if prefetch_factor is not None and prefetch_factor < 0:
         raise ValueError("prefetch_factor option should be non-negative")

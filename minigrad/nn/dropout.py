@@ -1,8 +1,8 @@
 """Dropout: random zeros in training, the identity in evaluation."""
 from __future__ import annotations
 
-from ..core.messages import warn
 from ..core.tensor import Tensor
+from ..core.warning import warn
 from ..ops.random import dropout as dropout_op
 from ..ops.random import feature_dropout
 from .arguments import check_probability, write_back

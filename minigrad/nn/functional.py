@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from ..core.messages import NoAttribute as _NoAttribute
 from ..core.messages import guarded as _guarded
+from ..core.messages import is_short as _is_short
 from ..ops.arrange import pad
 from ..ops.attention import scaled_dot_product_attention
 from ..ops.embedding import embedding
@@ -84,10 +85,9 @@ __all__ = [
     "softsign", "tanh",
 ]
 
-# The layers call the functions where they are defined: only users pay for the check of keywords. Those that take
-# nothing but `inplace` are too short for it.
+# the layers call the functions where they are defined: only users pay for the check of keywords
 for _name in __all__:
-    if globals()[_name].__code__.co_varnames[:2] != ("input", "inplace"):
+    if not _is_short(globals()[_name]):
         globals()[_name] = _guarded(globals()[_name])
 
 if not TYPE_CHECKING:

@@ -5,7 +5,6 @@ instance, or on the class while there is a hook for all modules) is what `Module
 """
 from __future__ import annotations
 
-import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -15,6 +14,7 @@ from ..core.hooks import RemovableHandle
 from ..core.modes import changed, mode, watched
 from ..core.tape import Node, Slot, edge_of, recorded
 from ..core.tensor import Tensor, new_tensor
+from ..core.warning import warn
 from ..ops.creation import zeros
 
 _NONE: Mapping[int, Any] = MappingProxyType({})     # the hook table of every module to which no hook was added
@@ -113,8 +113,8 @@ class _BackwardHooks:
     def outputs(self, result: Any) -> Any:
         """What the call returned, through its gate."""
         if not isinstance(result, Tensor | tuple):
-            warnings.warn("backward hooks need a module that returns a Tensor or a tuple of Tensors, "
-                          f"but {type(self.module).__name__} returned {type(result)}", stacklevel=4)
+            warn("backward hooks need a module that returns a Tensor or a tuple of Tensors, "
+                 f"but {type(self.module).__name__} returned {type(result)}")
             return result
         values, _ = self._through_gate(result if isinstance(result, tuple) else (result,), self._on_grad_output)
         return values if isinstance(result, tuple) else values[0]
@@ -125,8 +125,8 @@ class _BackwardHooks:
         if self.gated:
             self.grad_output = grads
         elif self.hooks:
-            warnings.warn("a full backward hook runs when the gradients of the outputs are there, "
-                          "since no inputs require gradients", stacklevel=2)
+            warn("a full backward hook runs when the gradients of the outputs are there, "
+                 "since no inputs require gradients")
             for hook in self.hooks:
                 changed = hook(self.module, (None,) * self.count, grads)
                 if changed is not None and not (isinstance(changed, tuple) and all(g is None for g in changed)):
@@ -238,8 +238,8 @@ class Hookable:
                         changed = hook(self, args, kwargs, result) if with_kwargs else hook(self, args, result)
                         result = result if changed is None else changed
                     except Exception as e:
-                        warnings.warn("a forward hook with always_call=True raised, which is silenced because forward "
-                                      f"had raised before: {e}", stacklevel=3)
+                        warn("a forward hook with always_call=True raised, which is silenced because forward "
+                             f"had raised before: {e}")
             raise
 
     def _run_pre_hooks(self, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:

@@ -7,12 +7,12 @@ global one.
 from __future__ import annotations
 
 import math
-import warnings
 
 import numpy as np
 
 from ..core.modes import no_grad
 from ..core.tensor import Tensor
+from ..core.warning import warn
 from ..ops.creation import as_tensor, empty_like, eye
 from ..ops.math import where
 from ..ops.random import Generator, randperm
@@ -61,8 +61,8 @@ def trunc_normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, a: float 
                   generator: Generator | None = None) -> Tensor:
     """N(mean, std^2) cut to [a, b], by rejection: from the normal where that keeps most draws, else from U(a, b)."""
     if mean < a - 2 * std or mean > b + 2 * std:
-        warnings.warn("nn.init.trunc_normal_: mean is more than 2 std from [a, b]; "
-                      "the distribution of values may be incorrect", stacklevel=2)
+        warn("nn.init.trunc_normal_: mean is more than 2 std from [a, b]; "
+             "the distribution of values may be incorrect")
 
     def cdf(x: float) -> float:
         return 0.5 * (1.0 + math.erf((x - mean) / (std * math.sqrt(2.0))))
@@ -163,7 +163,7 @@ def xavier_normal_(tensor: Tensor, gain: float = 1.0, generator: Generator | Non
 def _nothing_to_do(tensor: Tensor) -> bool:
     """Has the tensor no elements? Then there is a warning."""
     if 0 in tensor.shape:
-        warnings.warn("Initializing zero-element tensors is a no-op", stacklevel=3)
+        warn("Initializing zero-element tensors is a no-op")
     return 0 in tensor.shape
 
 

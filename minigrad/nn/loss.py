@@ -7,9 +7,9 @@ of `reduction`, as in PyTorch, and warn.
 from __future__ import annotations
 
 from ..core.half import rounds_once
-from ..core.messages import warn
 from ..core.shape import BOOL, broadcast_shapes, fail
 from ..core.tensor import Tensor
+from ..core.warning import warn
 from ..ops import loss as ops
 from .arguments import checked_reduction, reduction_of
 from .module import Module

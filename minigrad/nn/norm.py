@@ -20,7 +20,6 @@ it has all dimensions of x and broadcasts. `lengths` (N,) says the same of an x 
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Sequence
 from operator import index
 from typing import Any
@@ -31,6 +30,7 @@ from ..core.half import narrowed, rounds_once, widened
 from ..core.modes import mode, no_grad
 from ..core.shape import BOOL, axes_of, axis_of, fail
 from ..core.tensor import Tensor
+from ..core.warning import warn
 from ..ops.creation import as_tensor, clone, empty, ones, tensor, zeros
 from ..ops.math import lt, where
 from ..ops.norm import batch_norm as batch_norm_op
@@ -580,8 +580,7 @@ class _InstanceNorm(_Tracked):
             if self.affine or self.running_mean is not None:
                 raise ValueError(f"expected input's size at dim={dim} to match num_features ({self.num_features}), "
                                  f"but got: {input.shape[dim]}.")
-            warnings.warn(f"input's size at dim={dim} does not match num_features; it is not used because affine=False",
-                          stacklevel=3)
+            warn(f"input's size at dim={dim} does not match num_features; it is not used because affine=False")
         if single:
             input, mask = input.unsqueeze(0), None if mask is None else mask.unsqueeze(0)
         momentum: float | Tensor = 0.0 if self.momentum is None else self.momentum

@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import math
 import numbers
-import warnings
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -34,6 +33,7 @@ from ..core.messages import one_dtype
 from ..core.modes import mode, no_grad
 from ..core.shape import BOOL, INT64, fail
 from ..core.tensor import Tensor, new_tensor
+from ..core.warning import warn
 from ..devices.base import Device
 from ..ops import rnn as ops
 from ..ops.arrange import flip
@@ -335,8 +335,7 @@ class RNNBase(Module):
         self.dropout = _dropout_probability(self.kind, "dropout", dropout)
         self.recurrent_dropout = _dropout_probability(self.kind, "recurrent_dropout", recurrent_dropout)
         if self.dropout > 0 and num_layers == 1:
-            warnings.warn(f"dropout acts between layers: with num_layers=1, dropout={dropout} does nothing",
-                          stacklevel=3)
+            warn(f"dropout acts between layers: with num_layers=1, dropout={dropout} does nothing")
         self.return_states, self.learn_initial_state = bool(return_states), bool(learn_initial_state)
         self.forget_bias, self.reset_after, self.norm = forget_bias, bool(reset_after), norm
         self._check_options()

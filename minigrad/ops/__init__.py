@@ -17,7 +17,7 @@ from typing import Any
 
 from ..core.engine import functions
 from ..core.inplace import change, involved
-from ..core.messages import guarded
+from ..core.messages import guarded, is_short
 from ..core.op import Op
 from ..core.tensor import Tensor
 from . import convert, creation, math, reduce, view
@@ -49,9 +49,6 @@ OPERATORS = {
     "pos": ("positive", False, False)}
 
 
-_LEAN = ("view", "matmul", "creation", "convert")       # families whose methods are too short for a check of keywords
-
-
 def _takes_tensor(function: Any) -> bool:
     """Is the first parameter annotated `Tensor`?"""
     plain = getattr(function, "__wrapped__", function)
@@ -74,7 +71,7 @@ def _signature(op: Elementwise) -> Signature:
 def _method(function: Any) -> Callable:
     """A function in the form that binds `self`."""
     if not isinstance(function, (Op, Elementwise)):
-        return function if function.__module__.rpartition(".")[2] in _LEAN else guarded(function)
+        return function if is_short(function) else guarded(function)
     if isinstance(function, Elementwise) and len(function.inputs) == 1:
         return described(function.call, function.name, function.__doc__, _signature(function))
 

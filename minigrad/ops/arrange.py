@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import builtins
 import operator
-import warnings
 from collections.abc import Sequence
 from functools import lru_cache
 from math import prod
@@ -19,6 +18,7 @@ from ..core.engine import functions
 from ..core.op import Primitive
 from ..core.shape import BOOL, axis_of, fail
 from ..core.tensor import Tensor, new_tensor
+from ..core.warning import warn
 from ..devices import memory
 from ..devices.memory import Array, Layout, alloc, layout
 from ..devices.plan import Plan, elementwise_plan, host_plan
@@ -442,7 +442,7 @@ def meshgrid(*tensors: Any, indexing: str | None = None) -> tuple[Tensor, ...]:
     if indexing is None:
         indexing = "ij"
         if len(given) > 1:
-            warnings.warn("[meshgrid] pass indexing='ij' (the default) or 'xy'", stacklevel=2)
+            warn("[meshgrid] pass indexing='ij' (the default) or 'xy'")
     if indexing not in ("ij", "xy"):
         fail("meshgrid", "indexing must be 'ij' or 'xy'", repr(indexing))
     if not given:

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from ..core.half import autocast_to_half
 from ..core.op import address, op, same_dtypes
 from ..core.shape import BOOL, FLOAT32, INT64, broadcast_shapes, fail, is_float
 from ..core.tensor import Tensor
@@ -36,6 +37,7 @@ __all__ = ["scaled_dot_product_attention"]
 
 
 # ---- attention -------------------------------------------------------------------------------------------------------
+@autocast_to_half
 @op
 def _attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, stream: Tensor | None, *,
                is_causal: bool, scale: float, p: float, need_weights: bool) -> Any:

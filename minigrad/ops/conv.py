@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from ..core.half import autocast_to_half
 from ..core.messages import one_dtype
 from ..core.op import address, op, same_dtypes
 from ..core.shape import fail
@@ -61,6 +62,7 @@ def _with_bias(y: Tensor, bias: Tensor | None) -> Tensor:
 
 # ---- convolution -----------------------------------------------------------------------------------------------------
 
+@autocast_to_half
 @op
 def convolution(x: Tensor, weight: Tensor, bias: Tensor | None, *, stride: Sizes, padding: Pairs, dilation: Sizes,
                 groups: int) -> Tensor:
@@ -291,6 +293,7 @@ def _convolution_errors(make: Any) -> Any:
 
 # ---- transposed ------------------------------------------------------------------------------------------------------
 
+@autocast_to_half
 @op
 def convolution_transpose(x: Tensor, weight: Tensor, bias: Tensor | None, *, stride: Sizes, padding: Sizes,
                           output_padding: Sizes, dilation: Sizes, groups: int) -> Tensor:

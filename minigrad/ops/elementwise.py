@@ -211,7 +211,7 @@ class Elementwise(Primitive):
         wide = dtype if is_float(dtype) else FLOAT32 if floats else INT64 if dtype.itemsize < 8 else dtype
         number = number if is_float(dtype) else wide
 
-        def taken(n: Any) -> Any:
+        def fitted(n: Any) -> Any:
             if self.picks:
                 return constant(n, dtype, device, self.name)                    # raises if it does not fit
             if floats and not fits(n, number if is_float(dtype) else dtype):
@@ -221,7 +221,7 @@ class Elementwise(Primitive):
             return constant((n - low) % (1 << 64) + low, wide, device)
 
         low = 0 if wide.kind == "u" else -1 << 63
-        return tuple([cast(t, wide) if isinstance(t, Tensor) else taken(t.item() if isinstance(t, np.generic) else t)
+        return tuple([cast(t, wide) if isinstance(t, Tensor) else fitted(t.item() if isinstance(t, np.generic) else t)
                       for t in operands])
 
     def _check_condition(self, condition: Any) -> None:

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from ..core.arrays import dense
-from ..core.half import rounds_once
+from ..core.half import autocast_to_float32, rounds_once
 from ..core.modes import mode
 from ..core.op import address, op, same_dtypes
 from ..core.shape import FLOAT32, INT64, broadcast_shapes, fail, is_float
@@ -80,6 +80,7 @@ def _pair_rule(op_name: str) -> Any:
     return rule
 
 
+@autocast_to_float32
 @op
 def mse_loss(x: Tensor, target: Tensor, *, reduction: str = "mean") -> Tensor:
     """(x - target)^2, reduced. Shapes: x and target broadcast -> their shape for "none", else ()."""
@@ -102,6 +103,7 @@ def _mse_errors(make: Any) -> Any:
     yield (make(3), make(4), {"reduction": "mean"}), RuntimeError, r"broadcast.*\[3\].*\[4\]"
 
 
+@autocast_to_float32
 @op
 def l1_loss(x: Tensor, target: Tensor, *, reduction: str = "mean") -> Tensor:
     """|x - target|, reduced. Shapes: x and target broadcast -> their shape for "none", else ()."""
@@ -118,6 +120,7 @@ l1_loss.samples(_pair_samples)
 l1_loss.reference(lambda x, target, *, reduction: _reduced_oracle(np.abs(x - target), reduction))
 
 
+@autocast_to_float32
 @op
 def huber_loss(x: Tensor, target: Tensor, *, reduction: str = "mean", delta: float = 1.0) -> Tensor:
     """d^2 / 2 where |d| <= delta, else delta (|d| - delta / 2), with d = x - target, reduced (Huber 1964).
@@ -151,6 +154,7 @@ def _huber(d: Any, delta: float) -> Any:
 huber_loss.reference(lambda x, target, *, reduction, delta: _reduced_oracle(_huber(x - target, delta), reduction))
 
 
+@autocast_to_float32
 @op
 def smooth_l1_loss(x: Tensor, target: Tensor, *, reduction: str = "mean", beta: float = 1.0) -> Tensor:
     """d^2 / (2 beta) where |d| < beta, else |d| - beta / 2, with d = x - target and beta > 0, reduced (Girshick 2015,
@@ -195,6 +199,7 @@ def _bce_samples(make: Any) -> Any:
             yield x, target, make(weight, low=0.5, high=2), {"reduction": reduction}
 
 
+@autocast_to_float32
 @op
 def _bce(x: Tensor, target: Tensor, weight: Tensor | None, *, reduction: str) -> Tensor:
     """-weight (t log(x) + (1 - t) log(1 - x)), reduced; a logarithm below -100 counts as -100."""
@@ -249,6 +254,7 @@ def binary_cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = 
     return _bce(input, target, weight, reduction=reduction)
 
 
+@autocast_to_float32
 @op
 def _bce_with_logits(x: Tensor, target: Tensor, weight: Tensor | None, pos_weight: Tensor | None, *,
                      reduction: str = "mean") -> Tensor:
@@ -298,6 +304,7 @@ def _times(q: Tensor, log_p: Tensor) -> Tensor:
     return mul(q, where(logical_and(eq(q, 0.0), eq(log_p, -math.inf)), 0.0, log_p))
 
 
+@autocast_to_float32
 @rounds_once
 def kl_div(input: Tensor, target: Tensor, *, reduction: str = "mean", log_target: bool = False) -> Tensor:
     """t (log(t) - input), 0 where t is 0, reduced (Kullback and Leibler 1951).
@@ -347,6 +354,7 @@ def _picked(log_p: Tensor, target: Tensor, weight: Tensor | None, ignore_index: 
     return neg(where(ignored, 0.0, mul(chosen, scale))), scale
 
 
+@autocast_to_float32
 @op
 def _cross_entropy(x: Tensor, target: Tensor, weight: Tensor | None, *, ignore_index: int, reduction: str,
                    label_smoothing: float) -> Tensor:
@@ -538,6 +546,7 @@ def cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None, *
                           label_smoothing=float(label_smoothing))
 
 
+@autocast_to_float32
 @rounds_once
 def nll_loss(input: Tensor, target: Tensor, weight: Tensor | None = None, *, ignore_index: int = -100,
              reduction: str = "mean") -> Tensor:

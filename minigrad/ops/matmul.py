@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from ..core.half import rounds_once
+from ..core.half import autocast_to_half, rounds_once
 from ..core.messages import one_dtype
 from ..core.modes import mode
 from ..core.op import Primitive, op, same_device
@@ -142,7 +142,7 @@ def _matmul_vjp_b(g: Tensor, a: Tensor, b_shape: tuple[int, ...]) -> Tensor:
     return matmul(through(as_matrix_transpose, a), g)
 
 
-_matmul = Primitive("matmul", _prepare_matmul, {"a": _matmul_vjp_a, "b": _matmul_vjp_b})
+_matmul = autocast_to_half(Primitive("matmul", _prepare_matmul, {"a": _matmul_vjp_a, "b": _matmul_vjp_b}))
 
 
 def operator_matmul(input: Tensor, other: Any) -> Tensor:
@@ -300,6 +300,7 @@ def _fits(name: str, input: Tensor, product: Tensor) -> Tensor:
     return product
 
 
+@autocast_to_half
 @rounds_once
 def addmm(input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
     """beta * input + alpha * (mat1 @ mat2).
@@ -318,6 +319,7 @@ def addmv(input: Tensor, mat: Tensor, vec: Tensor, *, beta: float = 1, alpha: fl
     return _blend(input, _fits("addmv", input, mv(mat, vec)), beta, alpha)
 
 
+@autocast_to_half
 @rounds_once
 def baddbmm(input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
     """beta * input + alpha * (batch1 @ batch2).
@@ -327,6 +329,7 @@ def baddbmm(input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: float = 1, a
     return _blend(input, _fits("baddbmm", input, bmm(batch1, batch2)), beta, alpha)
 
 
+@autocast_to_half
 @rounds_once
 def addbmm(input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
     """beta * input + alpha * (the sum of batch1 @ batch2 over the batch).
@@ -338,6 +341,7 @@ def addbmm(input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: float = 1, al
 
 
 # ---- linear ----------------------------------------------------------------------------------------------------------
+@autocast_to_half
 @op
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """y = x weight^T + bias

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from ..core.arrays import dense
-from ..core.half import rounds_once
+from ..core.half import autocast_to_float32, rounds_once
 from ..core.op import Primitive, op
 from ..core.shape import BOOL, INT64, axes_of, axis_of, fail, is_float
 from ..core.tensor import MinMax, Tensor, ValuesIndices
@@ -250,6 +250,7 @@ def _part(x: Tensor, dim: int, start: int, length: int) -> Tensor:
     return through(windowed, x, tuple([(start, 1, length) if i == dim else whole(n) for i, n in enumerate(shape)]))
 
 
+@autocast_to_float32
 @op
 def product(x: Tensor, *, axes: tuple[int, ...], keepdim: bool) -> Tensor:
     """Product over axes.

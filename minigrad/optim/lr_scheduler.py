@@ -16,7 +16,6 @@ from __future__ import annotations
 import functools
 import math
 import types
-import warnings
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -25,6 +24,7 @@ from typing import Any, SupportsFloat, TypeAlias
 from ..core.messages import Guarded
 from ..core.modes import mode
 from ..core.tensor import Tensor
+from ..core.warning import warn
 from .optimizer import Optimizer
 
 Rates: TypeAlias = Sequence[float | Tensor]
@@ -138,8 +138,7 @@ class LRScheduler(Guarded):
 
     def _check_called_within_step(self) -> None:
         if not self._get_lr_called_within_step:
-            warnings.warn("To get the last learning rate computed by the scheduler, please use `get_last_lr()`.",
-                          UserWarning, stacklevel=3)
+            warn("To get the last learning rate computed by the scheduler, please use `get_last_lr()`.")
 
     @_replayed
     def step(self, epoch: int | None = None) -> None:
@@ -152,11 +151,10 @@ class LRScheduler(Guarded):
             said = ("Detected call of `lr_scheduler.step()` before `optimizer.step()`: call them in the opposite "
                     "order, or the first value of the learning rate schedule is skipped")
         if said and self._step_count == 1:
-            warnings.warn(f"{said} (https://pytorch.org/docs/stable/optim.html#how-to-adjust-learning-rate)",
-                          UserWarning, stacklevel=2)
+            warn(f"{said} (https://pytorch.org/docs/stable/optim.html#how-to-adjust-learning-rate)")
         self._step_count += 1
         if epoch is not None:
-            warnings.warn(EPOCH_DEPRECATION_WARNING, UserWarning, stacklevel=2)
+            warn(EPOCH_DEPRECATION_WARNING)
         self._update_lr(epoch)
 
     def _update_lr(self, epoch: int | None = None) -> None:
@@ -590,7 +588,7 @@ class ReduceLROnPlateau(LRScheduler):
         """Ends an epoch with this metric, a number or a tensor with one element."""
         current = float(metrics)
         if epoch is not None:
-            warnings.warn(EPOCH_DEPRECATION_WARNING, UserWarning, stacklevel=2)
+            warn(EPOCH_DEPRECATION_WARNING)
         self.last_epoch = self.last_epoch + 1 if epoch is None else epoch
         if self._is_better(current, self.best):
             self.best, self.num_bad_epochs = current, 0

@@ -14,7 +14,6 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
-import warnings
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
@@ -29,6 +28,7 @@ from ..core.modes import changed, enable_grad, mode, no_grad
 from ..core.notes import Notes, Place
 from ..core.shape import fail
 from ..core.tensor import Tensor, new_tensor
+from ..core.warning import warn
 from ..devices.base import Device, Kernel
 from ..devices.launch import THREADS, Launch, launch, over, single
 from ..ops.creation import as_tensor
@@ -272,8 +272,8 @@ class Optimizer(Guarded):
             param_group.setdefault(name, default)
         own = {id(p) for p in params}
         if len(own) != len(params):
-            warnings.warn("optimizer contains a parameter group with duplicate parameters; in future, "
-                          "this will cause an error", stacklevel=3)
+            warn("optimizer contains a parameter group with duplicate parameters; in future, "
+                 "this will cause an error")
         for group in self.param_groups:
             if ("param_names" in group) != bool(names):
                 raise ValueError("all optimizer param groups should be with/without names. cannot add param group "

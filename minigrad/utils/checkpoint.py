@@ -12,7 +12,6 @@ that BatchNorm counts a batch once. Both runs consist of launches, so that a cap
 """
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from operator import attrgetter
@@ -26,6 +25,7 @@ from ..core.op import stale
 from ..core.shape import fail
 from ..core.tape import Node, Slot, edge_of, recorded
 from ..core.tensor import Tensor, new_tensor
+from ..core.warning import warn
 from ..devices import opened
 from ..devices.memory import Array
 from ..ops.random import default_generator
@@ -234,8 +234,8 @@ def checkpoint(function: Callable[..., Any], *args: Any, use_reentrant: bool | N
 
 
 def _warn(name: str) -> None:
-    warnings.warn(f"[{name}] the use_reentrant parameter should be passed explicitly: PyTorch has two implementations, "
-                  "and recommends use_reentrant=False", stacklevel=3)
+    warn(f"[{name}] the use_reentrant parameter should be passed explicitly: PyTorch has two implementations, "
+         "and recommends use_reentrant=False")
 
 
 def checkpoint_sequential(functions: Any, segments: int, input: Any, use_reentrant: bool | None = None,

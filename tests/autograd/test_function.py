@@ -273,7 +273,7 @@ def test_saved_tensors_of_a_context_that_was_kept():
 def test_backward_or_vjp():
     x = mg.ones(2, requires_grad=True)
     both = type("Both", (Function,), {"forward": staticmethod(lambda ctx, x: x * 2), "backward": staticmethod(lambda ctx, g: g), "vjp": staticmethod(lambda ctx, g: g)})
-    with pytest.raises(RuntimeError, match="Implementing both 'backward' and 'vjp'.*Both"):
+    with pytest.raises(RuntimeError, match=r"^\[Both\] Implementing both 'backward' and 'vjp' for a custom Function is not allowed"):
         both.apply(x).sum().backward()
     one = type("One", (Function,), {"forward": staticmethod(lambda ctx, x: x * 2), "vjp": staticmethod(lambda ctx, g: g * 2)})
     one.apply(x).sum().backward()

@@ -1,5 +1,6 @@
 """What users are told of names that are not there, and that each error is shown alone."""
 import inspect
+import os
 import pickle
 import traceback
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 
 import minigrad as mg
+from minigrad.core import warning
 from minigrad.core.messages import meant
 from minigrad.optim import lr_scheduler
 
@@ -226,7 +228,20 @@ def test_warnings_point_to_the_line_of_the_caller():
     for call, text in ((lambda: F.mse_loss(x, y), "differs from the input size"), (lambda: nn.MSELoss()(x, y), "differs from the input size"),
                        (lambda: nn.L1Loss(size_average=True), "old spelling"), (lambda: F.l1_loss(y, y, reduce=False), "old spelling"),
                        (lambda: F.softmax(y), "Implicit dimension"), (lambda: nn.Sequential(nn.LogSoftmax())(y), "Implicit dimension"),
-                       (lambda: nn.Dropout2d()(ones(2, 2, 2)), "3D input"), (lambda: F.kl_div(y, y), "batchmean")):
-        with pytest.warns(UserWarning, match=text) as seen:
+                       (lambda: nn.Dropout2d()(ones(2, 2, 2)), "3D input"), (lambda: F.kl_div(y, y), "batchmean"), (lambda: mg.meshgrid(y, y, indexing=None), "indexing='ij'"),
+                       (lambda: nn.init.trunc_normal_(y, 9.0), "more than 2 std"), (lambda: nn.init.kaiming_normal_(ones(0, 2)), "zero-element"),
+                       (lambda: lr_scheduler.StepLR(optim.SGD([y], lr=0.1), 1).step(), "before `optimizer.step"), (lambda: optim.SGD([y, y], lr=0.1), "duplicate parameters"),
+                       (lambda: optim.Adam([y, y]), "duplicate parameters"), (lambda: nn.utils.clip_grad_norm_([y.clone().requires_grad_() * 2], 1.0), "not a leaf"),
+                       (lambda: nn.utils.clip_grad_norm_((p for p in ()), 1.0), "empty generator"), (lambda: nn.LSTM(2, 2, dropout=0.5), "between layers"),
+                       (lambda: mg.no_grad(type("Model", (), {})), "construction only"), (lambda: mg.no_grad()(type("Model", (), {})), "construction only")):
+        with pytest.warns(Warning, match=text) as seen:
             call()
-        assert [w.filename for w in seen] == [__file__]
+        assert [w.filename for w in seen] == [__file__], text
+
+
+def test_a_folder_beside_the_package_is_the_users():
+    """A program whose path begins with that of the package, such as `.../minigrad_runs/train.py`."""
+    name = warning.PACKAGE.rstrip(os.sep) + "_runs" + os.sep + "train.py"
+    with pytest.warns(UserWarning, match="Implicit dimension") as seen:
+        exec(compile("softmax(y)", name, "exec"), {"softmax": F.softmax, "y": ones(2)})
+    assert [w.filename for w in seen] == [name]

@@ -1,6 +1,7 @@
 """Files: what save and load carry, whole training runs, damaged files."""
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import stat
@@ -10,7 +11,7 @@ import tempfile
 import threading
 import time
 from collections import OrderedDict
-from io import BytesIO
+from io import BytesIO, FileIO
 from unittest import mock
 
 import numpy as np
@@ -90,6 +91,38 @@ def test_file_objects_ties_and_dotted_keys():
     assert same(OrderedDict(x=1), load_of(OrderedDict(x=1))) is True
 
 
+def test_a_file_object_is_read_from_where_it_stands(tmp_path):
+    """Into the tensors, if it can do that: there is no second copy of the file in memory."""
+    save({"w": mg.arange(10), "e": mg.zeros(0), "n": 3}, tmp_path / "x")
+    whole = (tmp_path / "x").read_bytes()
+    (tmp_path / "y").write_bytes(b"head" + whole)
+    with gzip.open(tmp_path / "z", "wb") as packed:
+        packed.write(b"head" + whole)
+
+    class Short(FileIO):
+        """Reads three bytes at a time into memory, and nothing as a whole."""
+
+        def readinto(self, memory):
+            return super().readinto(memoryview(memory)[:3])
+
+        def read(self, size):
+            return super().read(size)
+
+    class Stream:
+        """Can only be read."""
+
+        def __init__(self, text):
+            self.read = BytesIO(text).read
+    for file in (open(tmp_path / "y", "rb"), open(tmp_path / "y", "rb", buffering=0), Short(tmp_path / "y"), gzip.open(tmp_path / "z"), BytesIO(b"head" + whole)):
+        with file:
+            assert file.read(4) == b"head"
+            loaded = load(file)
+            assert loaded["w"].tolist() == list(range(10)) and loaded["n"] == 3 and file.tell() == 4 + len(whole) and not file.closed
+    assert load(Stream(whole))["n"] == 3
+    with pytest.raises(ValueError, match="it ends after"):
+        load(BytesIO(whole[:-1]))
+
+
 def load_of(tree):
     buffer = BytesIO()
     save(tree, buffer)
@@ -113,13 +146,13 @@ def test_bad_files(tmp_path):
     for bad in (b"", data[:5], data[:60], data[:-1], data + b"x", b"\x80\x04" + data, b"not a file at all",
                 data.replace(b"tensor", b"tinsor"), data.replace(b"version", b"virsion")):
         (tmp_path / "bad").write_bytes(bad)
-        with pytest.raises(ValueError, match="load:"):
+        with pytest.raises(ValueError, match=r"^\[load\] "):
             load(tmp_path / "bad")
     with pytest.raises(FileNotFoundError):
         load(tmp_path / "nothing")
-    with pytest.raises(TypeError, match="cannot write a set .*at a.0"):
+    with pytest.raises(TypeError, match=r"^\[save\] cannot write a set .*at a.0"):
         save({"a": [{1}]}, path)
-    with pytest.raises(TypeError, match="a key must be"):
+    with pytest.raises(TypeError, match=r"^\[save\] a key must be"):
         save({(1, 2): 3}, path)
     with mock.patch("os.replace", side_effect=OSError("disk full")), pytest.raises(OSError, match="disk full"):
         save({"w": 1}, path)
@@ -144,7 +177,7 @@ def file_of(entries, values, metadata=None):
     ({}, b"", [1]), ({}, b"", {"minigrad": "{}"}), ({}, b"", {"minigrad": "[" * 99_999})])
 def test_headers_that_lie(tmp_path, entries, values, metadata):
     (tmp_path / "bad").write_bytes(file_of(entries, values, metadata))
-    with pytest.raises(ValueError, match="load:"):
+    with pytest.raises(ValueError, match=r"^\[load\] "):
         load(tmp_path / "bad")
 
 
@@ -237,9 +270,15 @@ def test_an_error_leaves_the_old_file(tmp_path):
     assert load(tmp_path / "x") == {"v": 1} and os.listdir(tmp_path) == ["x"]
 
 
-def test_without_files_without_a_name(tmp_path, monkeypatch):
+@pytest.mark.parametrize("missing", ["O_TMPFILE", "/proc"])
+def test_without_files_without_a_name(tmp_path, monkeypatch, missing):
     """As on other systems: the new file has a name of its own until it is complete."""
-    monkeypatch.delattr(os, "O_TMPFILE", raising=False)
+    if missing == "/proc":
+        plain = {name: getattr(os, name) for name in ("stat", "link")}
+        for name in plain:
+            monkeypatch.setattr(os, name, lambda path, *more, name=name, **options: plain[name]("/missing" if str(path).startswith("/proc") else path, *more, **options))
+    else:
+        monkeypatch.delattr(os, "O_TMPFILE", raising=False)
     save({"v": 1}, tmp_path / "x")
     os.chmod(tmp_path / "x", 0o640)
     with pytest.raises(ZeroDivisionError), io.replacing(tmp_path / "x") as file:

@@ -2,6 +2,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,8 +15,20 @@ FLOORS = {"devices": 1, "core": 2, "ops": 3, "study": 3, "amp": 4, "nn": 4, "opt
           "autograd": 5, "utils": 5, "bench": 5, "cuda": 5, "__main__": 5}
 MODULES = {".".join(path.relative_to(ROOT.parent).with_suffix("").parts).removesuffix(".__init__"): path for path in ROOT.rglob("*.py")}
 CORE = ("shape", "tape", "engine", "tensor", "op")
-READING = (*[f"core/{name}" for name in CORE], "core/modes", "core/hooks", "core/arrays", "devices/memory", "devices/plan", "devices/base",
-           "ops/dispatch", "ops/elementwise")               # all that runs for x + y, its first call and its gradient
+READING = (*[f"core/{name}" for name in CORE], "core/modes", "core/gradient", "core/hooks", "core/arrays", "devices/memory", "devices/plan", "devices/base",
+           "devices/cpu", "devices/private", "devices/addresses", "ops/dispatch", "ops/elementwise")       # what runs for x + y and its gradient
+ADDITION = """
+import sys, minigrad as mg
+x, y = mg.ones(3, requires_grad=True), mg.ones(3)
+seen = set()
+sys.setprofile(lambda frame, event, _: event == "call" and seen.add((frame.f_code.co_filename, frame.f_code.co_name)))
+for _ in range(2):
+    z = x + y
+z.backward(y)
+x.grad
+sys.setprofile(None)
+print("\\n".join(f"{file}:{name}" for file, name in seen))
+"""
 
 
 def imports(module: str) -> set[str]:
@@ -97,7 +111,15 @@ def test_core_is_short():
 
 
 def test_what_one_reads_to_follow_an_addition_is_short():
-    assert lines(*READING) < 3400
+    assert lines(*READING) < 3700
+
+
+def test_what_one_reads_to_follow_an_addition_is_all_that_runs():
+    ran = {line for line in subprocess.run([sys.executable, "-c", ADDITION], capture_output=True, text=True, check=True).stdout.splitlines() if str(ROOT) in line}
+    others = [line for line in ran if str(Path(line.partition(":")[0]).relative_to(ROOT).with_suffix("")) not in READING]
+    assert len(ran) > 50
+    assert sorted(Path(line).name for line in others if "<" not in line) == ["convert.py:cast", "creation.py:clone"], others
+    assert {Path(line).name for line in others if "<" in line} == {"math.py:<lambda>"}               # the row of `add`
 
 
 def test_no_function_is_longer_than_60_lines():
@@ -123,3 +145,12 @@ def test_no_inner_function_calls_itself():
                         calls = [n.func for part in inner.body for n in ast.walk(part) if isinstance(n, ast.Call)]
                         assert not any(isinstance(f, ast.Name) and f.id == inner.name for f in calls), \
                             f"{path.relative_to(ROOT)}:{inner.lineno} {inner.name}"
+
+
+def test_warnings_are_made_in_one_place():
+    """`core/warning.py` finds the user's line; a `stacklevel` that is counted by hand ends in the package."""
+    for path in ROOT.rglob("*.py"):
+        if path != ROOT / "core/warning.py":
+            for node in ast.walk(ast.parse(path.read_text())):
+                names = [node.module] if isinstance(node, ast.ImportFrom) and not node.level else [a.name for a in node.names] if isinstance(node, ast.Import) else []
+                assert "warnings" not in names, f"{path.relative_to(ROOT)}:{node.lineno} imports warnings; use core.warning.warn"

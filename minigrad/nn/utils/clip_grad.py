@@ -6,7 +6,6 @@ norm of half-precision gradients and their scaling are computed in float32.
 from __future__ import annotations
 
 import types
-import warnings
 from collections.abc import Iterable
 from functools import reduce
 from math import inf
@@ -17,6 +16,7 @@ from ...core.half import widened
 from ...core.modes import mode, no_grad
 from ...core.shape import default_float, promote
 from ...core.tensor import Tensor, bump
+from ...core.warning import warn
 from ...devices.memory import Array
 from ...ops.creation import empty, tensor
 from ...ops.join import stack
@@ -34,7 +34,7 @@ def _gradients(parameters: Tensor | Iterable[Tensor]) -> list[Tensor]:
     """The gradients of the parameters that have one."""
     found = [parameters] if isinstance(parameters, Tensor) else list(parameters)
     if not found and isinstance(parameters, types.GeneratorType):
-        warnings.warn("`parameters` is an empty generator: no gradient is clipped", stacklevel=4)
+        warn("`parameters` is an empty generator: no gradient is clipped")
     if mode.recorder is not None:
         for p in found:
             mode.recorder.reads_grad(p)
