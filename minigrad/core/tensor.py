@@ -208,6 +208,8 @@ class Tensor(Gradients, Methods):
         """Cuts this tensor itself off from the graph. Returns it. RuntimeError for a view."""
         if getattr(self, "source", None) is not None:
             fail("detach_", "a view cannot be detached in place", self.array.layout, "use detach()")
+        if self.node is None and self._requires_grad:
+            self.source = None
         self.node, self._requires_grad = None, False
         return self
 
@@ -222,6 +224,8 @@ class Tensor(Gradients, Methods):
             fail("requires_grad_", "only a leaf can stop requiring gradients", self.array.layout, "use detach()")
         begins = requires_grad and not self._requires_grad
         if self._requires_grad is not (wanted := requires_grad or self.node is not None):
+            if not wanted and getattr(self, "source", None) is None:
+                self.source = None
             self._requires_grad = wanted
             changed()
         if begins:

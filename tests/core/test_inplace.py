@@ -290,6 +290,24 @@ def test_a_view_from_before_its_base_required_gradients():
     assert a.grad.tolist() == [2, 2, 2]
 
 
+@pytest.mark.parametrize("stop", [lambda w: w.requires_grad_(False), lambda w: w.detach_(), lambda w: setattr(w, "requires_grad", False)])
+def test_views_from_when_their_base_was_a_leaf(stop):
+    w, y = leaf(3.0, 4.0, 5.0), leaf(1.0, 2.0, 3.0)
+    views = [w[:2], w[1:], w.view(3, 1)]
+    of_view = views[0][1:]
+    stop(w)
+    after = w[2:]
+    w.mul_(y)
+    sum(v.sum() * 10 ** i for i, v in enumerate((*views, of_view, after))).backward()
+    assert y.grad.tolist() == [3 * 101, 4 * 1111, 5 * 10110]
+    w, y = leaf(3.0, 4.0, 5.0), leaf(1.0)
+    v = w[:2]
+    stop(w)
+    w[1:] = y
+    v.sum().backward()
+    assert y.grad.tolist() == [1]
+
+
 def test_a_view_can_be_a_leaf():
     x = mg.zeros(3)
     v = x[:2].requires_grad_()
