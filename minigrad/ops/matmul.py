@@ -14,7 +14,7 @@ from ..core.modes import mode
 from ..core.op import Primitive, op, same_device
 from ..core.shape import BOOL, broadcast_shapes, fail, is_float, promote
 from ..core.tape import recorded
-from ..core.tensor import Tensor, new_tensor
+from ..core.tensor import Tensor, new_tensor, writable
 from ..devices.base import KernelTable, NoKernel
 from ..devices.memory import Array, Layout, alloc, layout
 from ..devices.plan import Plan, host_plan, reduce_plan, view_strides
@@ -197,6 +197,8 @@ def into(out: Tensor, result: Tensor) -> Tensor:
     """Writes `result` into the tensor `out`, for `out=` arguments; not recorded."""
     if out.array.layout.shape != result.array.layout.shape:
         fail("matmul", "out must have the shape of the result", [out.array.layout, result.array.layout])
+    for t in (out, result):
+        writable("matmul", t)
     return copy.into(out, result)
 
 
