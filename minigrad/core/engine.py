@@ -202,7 +202,7 @@ def _refuse_freed(node: Node) -> None:
 
 
 def backward(tensors: Sequence[Variable], gradients: Sequence[Variable | None], retain_graph: bool | None = None,
-             inputs: Sequence[Variable] | None = None, create_graph: bool = False) -> None:
+             inputs: Variable | Sequence[Variable] | None = None, create_graph: bool = False) -> None:
     """Adds the gradients of `tensors` to `.grad` of the leaves that they are computed from, or of `inputs`.
 
     `gradients[i]` has the shape of `tensors[i]`; None means 1, for a scalar. Arguments as in `torch.autograd.backward`.

@@ -240,8 +240,7 @@ class Tensor(Gradients, Methods):
         """
         if gradient is not None and not isinstance(gradient, Tensor):
             gradient = functions.as_tensor(gradient)
-        engine.backward([self], [gradient], retain_graph, [inputs] if isinstance(inputs, Tensor) else inputs,
-                        create_graph)
+        engine.backward([self], [gradient], retain_graph, inputs, create_graph)
 
     # ---- values ----
 
