@@ -19,7 +19,7 @@ from .display import host_values, html, text
 from .engine import functions
 from .gradient import Gradients
 from .modes import changed, mode
-from .shape import default_float, fail, is_float
+from .shape import default_float, fail, is_float, left_out
 from .tape import Slot, Variable
 
 if TYPE_CHECKING:
@@ -152,8 +152,7 @@ class Tensor(Gradients, Methods):
 
     def is_contiguous(self, memory_format: Any = None) -> bool:
         """Do the elements lie in row-major order without gaps? NotImplementedError for a `memory_format`."""
-        if memory_format is not None:
-            fail("is_contiguous", "the option memory_format is not supported", memory_format, "", NotImplementedError)
+        left_out("is_contiguous", "memory_format", memory_format)
         return self.array.layout.contiguous
 
     def is_floating_point(self) -> bool:

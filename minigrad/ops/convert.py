@@ -13,10 +13,9 @@ import numpy as np
 from ..core.arrays import CASTS, prepare_cast
 from ..core.engine import functions
 from ..core.inplace import overwrite
-from ..core.messages import unexpected
 from ..core.modes import mode
 from ..core.op import Primitive
-from ..core.shape import BOOL, fail, is_float, promote, scalar_type
+from ..core.shape import BOOL, fail, is_float, left_out, promote, scalar_type
 from ..core.shape import result_type as result_type_of
 from ..core.tensor import Tensor
 from ..devices import open_device
@@ -132,8 +131,7 @@ def numel(input: Tensor) -> int:
 def _to(dtype: str) -> Callable[[Tensor], Tensor]:
     """The method that converts to `dtype`."""
     def method(input: Tensor, memory_format: Any = None) -> Tensor:
-        if memory_format is not None:
-            unexpected(dtype, "memory_format", memory_format, ())
+        left_out(dtype, "memory_format", memory_format)
         if dtype == "bfloat16":
             import ml_dtypes  # noqa: F401 (registers the dtype with NumPy)
         return cast(input, dtype)
