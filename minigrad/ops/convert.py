@@ -23,6 +23,7 @@ from ..devices.base import Device
 from ..devices.launch import by_plan, launch
 from ..devices.memory import Array, Layout, layout
 from ..devices.plan import Plan
+from .arguments import is_number
 from .dispatch import constant
 
 __all__ = ["is_complex", "is_floating_point", "is_signed", "is_tensor", "numel", "promote_types",
@@ -151,7 +152,7 @@ def type_as(input: Tensor, other: Tensor) -> Tensor:
 
 def given(value: Any, to: Layout, op: str) -> Tensor:
     """What is to be written into a tensor of layout `to`: numbers in its dtype, which must fit, arrays in their own."""
-    if isinstance(value, (bool, int, float, np.generic)):
+    if is_number(value):
         return constant(value, to.dtype, to.device, op)
     return functions.as_tensor(value, to.dtype if isinstance(value, (list, tuple)) else None, to.device)
 

@@ -34,16 +34,14 @@ from ..devices.base import Device, Kernel
 from ..devices.launch import by_plan, launch
 from ..devices.memory import Array, Layout, alloc, layout
 from ..devices.plan import Plan, elementwise_plan, host_plan, is_half, not_half, remember
-from .arguments import fits
+from .arguments import fits, is_number
 from .convert import cast
 from .dispatch import binary, constant, described, held, ternary, unary, with_number
-
-NUMBERS = (float, int, bool, np.floating, np.integer, np.bool_)
 
 
 def is_operand(*values: Any) -> bool:
     """Is each a tensor or a number?"""
-    return all([isinstance(v, (Tensor, np.ndarray, *NUMBERS)) for v in values])
+    return all([is_number(v) or isinstance(v, (Tensor, np.ndarray)) for v in values])
 
 
 def kind_of(dtype: np.dtype) -> str:
@@ -94,7 +92,7 @@ class Elementwise(Primitive):
                     writable(self.name, t)
         if self.tensors:
             for name, t in zip(self.inputs[:self.tensors], inputs, strict=False):
-                if isinstance(t, NUMBERS):
+                if is_number(t):
                     raise TypeError(f"[{self.name}] {name} must be a tensor; got {type(t).__name__}")
         if named:
             named = taken(self.name, named, self.keywords())
