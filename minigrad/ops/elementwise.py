@@ -146,7 +146,7 @@ class Elementwise(Primitive):
             return Plan(None, out, f"kernel {kernel.name}", kernel, elementwise_plan(out, *layouts))
         if self.function is None:
             fail(self.name, f"there is no kernel for {dtype} on {first.device}", layouts, kind=NotImplementedError)
-        return host_plan(out, self.function, why)
+        return host_plan(out, self.function, why, layouts, moves=self.kernel_kinds == "size")
 
     def allow(self, dtype: np.dtype) -> None:
         """Refuses a dtype that it is not defined for."""

@@ -56,7 +56,7 @@ def _prepare_matmul(a: Layout, b: Layout) -> Plan:
     if not out.size:
         return Plan(lambda x, y: alloc(out), out, "there are no elements")
     if kernel is None:
-        return host_plan(out, _on_host, f"no gemm kernel for {a.dtype}: NumPy on the host", a, b)
+        return host_plan(out, _on_host, f"no gemm kernel for {a.dtype}: NumPy on the host", (a, b))
     table, *numbers = gemm_plan(out, a, b)
     offsets = table.ptr if table is not None else 0
 
