@@ -119,7 +119,7 @@ class Elementwise(Primitive):
 
     def _optional(self, inputs: tuple, named: dict[str, Any]) -> Any:
         """What options mean: other inputs, or the result; in half precision the result, rounded once."""
-        dtype = half_result([t.array.layout for t in inputs if isinstance(t, Tensor)])
+        dtype = half_result(inputs)
         if dtype is not None:
             return in_float32(self, dtype, *inputs, **named)
         return self.options(*inputs, **named)                   # type: ignore[misc]

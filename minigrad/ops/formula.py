@@ -100,7 +100,7 @@ def formula(definition: Callable, selects: bool = False) -> Any:
         if not any([isinstance(t, Tensor) for t in (*inputs, *attrs.values())]):
             got = ", ".join([type(t).__name__ for t in inputs])
             raise TypeError(f"[{op.name}] at least one argument must be a tensor; got {got}")
-        dtype = half_result([t.array.layout for t in (*inputs, *attrs.values()) if isinstance(t, Tensor)])
+        dtype = half_result((*inputs, *attrs.values()))
         return definition if selects or dtype is None else partial(in_float32, definition, dtype)
 
     @wraps(definition)
