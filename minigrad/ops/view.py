@@ -496,7 +496,8 @@ def broadcast_tensors(*tensors: Any) -> tuple[Tensor, ...]:
 def contiguous(input: Tensor, memory_format: Any = None) -> Tensor:
     """The tensor itself if its memory is in row-major order, else a copy that is; differentiable. NotImplementedError
     for a `memory_format`."""
-    left_out("contiguous", "memory_format", memory_format)
+    if memory_format is not None:               # a call more would take a third of the time
+        left_out("contiguous", "memory_format", memory_format)
     return input if input.array.layout.contiguous else copy.call(input)
 
 
