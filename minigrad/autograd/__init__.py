@@ -37,7 +37,7 @@ def backward(tensors: Tensor | Sequence[Tensor], grad_tensors: Tensor | Sequence
     given: list[Tensor | None] = [None] * len(roots)
     if grad_tensors is not None:
         given = [grad_tensors] if isinstance(grad_tensors, Tensor) else list(grad_tensors)
-    engine.backward(roots, given, retain_graph, [inputs] if isinstance(inputs, Tensor) else inputs, create_graph)
+    engine.backward(roots, given, retain_graph, inputs, create_graph)
 
 if not TYPE_CHECKING:
     def __getattr__(name: str) -> None:

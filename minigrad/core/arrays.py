@@ -36,7 +36,7 @@ def prepare_cast(input: Layout, *, dtype: np.dtype) -> Plan:
     out = layout(input.device, dtype, input.shape)
     kernel = getattr(input.device.kernels, CASTS[dtype]).get(input.dtype) if dtype in CASTS else None
     if kernel is None:
-        return host_plan(out, _cast_host, f"no cast kernel from {input.dtype} to {dtype}: NumPy")
+        return host_plan(out, _cast_host, f"no cast kernel from {input.dtype} to {dtype}: NumPy", (input,), moves=True)
     plan = elementwise_plan(out, input)
 
     def run(x: Array) -> Array:

@@ -123,7 +123,7 @@ def walk(roots: list[Edge], gradients: list[Any], create_graph: bool, retain_gra
     owned: set[Edge] = set()            # edges whose gradient is in a buffer made here: it may be added to in place
     kept: dict[Edge, Any] = {}
     hooked, accumulate = hooks.tables, functions.accumulate
-    watched = node_pre_hooks.tables or node_hooks.tables
+    before_node, after_node = node_pre_hooks.tables, node_hooks.tables      # a hook may remove itself meanwhile
     try:
         for root, g in zip(roots, gradients, strict=True):
             if useful is None or root in useful:
@@ -147,7 +147,7 @@ def walk(roots: list[Edge], gradients: list[Any], create_graph: bool, retain_gra
             needs = node.needs
             if needs is None or useful is not None:
                 needs = [e is not None and (useful is None or e in useful) for e in edges]
-            results = node.op.backward(node, g, needs) if not watched else backward_with_hooks(node, g, needs)
+            results = (backward_with_hooks if before_node or after_node else node.op.backward)(node, g, needs)
             for edge, result in zip(edges, results):        # noqa: B905 (this is the hot loop)
                 if result is None or edge is None:
                     continue
@@ -202,7 +202,7 @@ def _refuse_freed(node: Node) -> None:
 
 
 def backward(tensors: Sequence[Variable], gradients: Sequence[Variable | None], retain_graph: bool | None = None,
-             inputs: Sequence[Variable] | None = None, create_graph: bool = False) -> None:
+             inputs: Variable | Sequence[Variable] | None = None, create_graph: bool = False) -> None:
     """Adds the gradients of `tensors` to `.grad` of the leaves that they are computed from, or of `inputs`.
 
     `gradients[i]` has the shape of `tensors[i]`; None means 1, for a scalar. Arguments as in `torch.autograd.backward`.
@@ -220,6 +220,7 @@ def backward(tensors: Sequence[Variable], gradients: Sequence[Variable | None], 
         warn("[backward] with create_graph=True a leaf and its .grad refer to each other, a reference cycle that keeps "
              "memory; use autograd.grad, or set .grad to None afterwards")
     retain = create_graph if retain_graph is None else retain_graph
+    shown = bool(hooks.tables)              # a hook may keep the gradient that it is given, and be removed meanwhile
     results = walk(roots, start, create_graph, retain, None if inputs is None else list(owners))
     recorder, hooked = mode.recorder, post_hooks.tables
     before = set_recording(create_graph) if hooked or create_graph else None
@@ -230,7 +231,7 @@ def backward(tensors: Sequence[Variable], gradients: Sequence[Variable | None], 
                 continue
             if recorder is not None:
                 recorder.reads_grad(leaf)
-            _deposit(leaf, g, create_graph, taken)
+            _deposit(leaf, g, create_graph, taken, shown)
             for function in post_hooks.of(leaf) if hooked else ():
                 found = function(leaf)
                 if found is not None and found is not leaf:         # `lambda p: p.sub_(...)` returns the leaf
@@ -241,8 +242,9 @@ def backward(tensors: Sequence[Variable], gradients: Sequence[Variable | None], 
             set_recording(before)
 
 
-def _deposit(leaf: Variable, g: Variable, create_graph: bool, taken: set[int]) -> None:
-    """Adds `g` to `leaf.grad`; copies it first if something else refers to it (`taken`: arrays that are in use)."""
+def _deposit(leaf: Variable, g: Variable, create_graph: bool, taken: set[int], shown: bool) -> None:
+    """Adds `g` to `leaf.grad`; copies it first if something else refers to it: `taken` are arrays that are in use, and
+    if gradients were `shown` to hooks, they may be kept there."""
     if leaf._grad is not None:
         if create_graph:
             leaf._grad = functions.add(leaf._grad, g)
@@ -253,8 +255,7 @@ def _deposit(leaf: Variable, g: Variable, create_graph: bool, taken: set[int]) -
     if create_graph:
         g = functions.clone(g)
     else:
-        # a hook may have kept the gradient that it was given
-        if hooks.tables or type(array) is not Buffer or id(array) in taken or getrefcount(array) > _LONE:
+        if shown or type(array) is not Buffer or id(array) in taken or getrefcount(array) > _LONE:
             g = functions.clone(_outside(g))
             array = g.array
     taken.add(id(array))

@@ -24,9 +24,11 @@ class Gradients(Variable):
 
     @requires_grad.setter
     def requires_grad(self, wanted: bool) -> None:
-        if self.node is not None or not isinstance(wanted, bool):
-            fail("requires_grad", "must be a bool, and can only be changed on a leaf",
-                 [repr(wanted), self.array.layout], "use detach() for a tensor outside the graph")
+        if not isinstance(wanted, bool):
+            fail("requires_grad", "must be a bool", repr(wanted))       # PyTorch raises RuntimeError here
+        if self.node is not None:
+            fail("requires_grad", "it can only be changed on a leaf", self.array.layout,
+                 "use detach() for a tensor outside the graph")
         t: Any = self
         t.requires_grad_(wanted)
 

@@ -56,9 +56,9 @@ def wide_plan(op: Any, layouts: Sequence[Layout], attrs: dict, reason: Exception
     return Wide(op, found[0], inside.why, to, attrs)
 
 
-def half_result(layouts: Iterable[Layout | None]) -> np.dtype | None:
-    """The dtype to which a function of such inputs rounds; None if no input is of half precision."""
-    given = [x for x in layouts if x is not None]
+def half_result(inputs: Iterable[Any]) -> np.dtype | None:
+    """The dtype to which a function of such inputs rounds; None if no tensor among them is of half precision."""
+    given = [t.array.layout for t in inputs if isinstance(t, Tensor)]
     return result_type(*given) if any([is_half(x.dtype) for x in given]) else None
 
 
@@ -138,7 +138,7 @@ def rounds_once(function: Function) -> Function:
         if casting and mode.autocast is not None and call in casting:
             return call_cast(call, casting[call], inputs, attrs)
         if halves_seen:
-            dtype = half_result([t.array.layout for t in (*inputs, *attrs.values()) if isinstance(t, Tensor)])
+            dtype = half_result((*inputs, *attrs.values()))
             if dtype is not None:
                 return in_float32(function, dtype, *inputs, **attrs)
         return function(*inputs, **attrs)

@@ -21,12 +21,14 @@ _LAST = float("inf")            # the key of the hook of `retain_grad`: hooks ru
 class RemovableHandle:
     """What registering a hook returns. `remove()`, or the end of a `with` block, removes the hook."""
 
-    def __init__(self, table: dict) -> None:
-        self.table, self.id = table, next(_hook_ids)
+    def __init__(self, table: dict, emptied: Callable[[dict], None] | None = None) -> None:
+        self.table, self.id, self.emptied = table, next(_hook_ids), emptied
 
     def remove(self) -> None:
         """Removes the hook; a second time does nothing."""
         self.table.pop(self.id, None)
+        if self.emptied is not None and not self.table:
+            self.emptied(self.table)
         changed()
 
     def __enter__(self) -> RemovableHandle:
@@ -63,7 +65,11 @@ class HookTable:
     def add(self, edge: Any, function: Callable) -> RemovableHandle:
         """Registers a hook."""
         table = self._table(edge)
-        handle = RemovableHandle(table)
+        at = self.tables[id(edge)]
+
+        def emptied(table: dict) -> None:
+            self._drop(at(), table)
+        handle = RemovableHandle(table, emptied)
         table[handle.id] = function
         changed()
         return handle
@@ -74,7 +80,14 @@ class HookTable:
 
     def release(self, edge: Any) -> None:
         """Removes that hook."""
-        del edge._hooks[self][_LAST]
+        table = edge._hooks[self]
+        del table[_LAST]
+        self._drop(edge, table)
+
+    def _drop(self, edge: Any, table: dict) -> None:
+        """Forgets the table of an edge if it is empty, so that walks skip hooks again."""
+        if edge is not None and not table and edge._hooks.get(self) is table:
+            del edge._hooks[self], self.tables[id(edge)]
 
     def retains(self, edge: Any) -> bool:
         """Has it such a hook?"""

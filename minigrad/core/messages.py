@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from .shape import is_float
+from .shape import is_float, left_out
 from .tensor import Tensor
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -58,13 +58,7 @@ def unexpected(op: str, name: str, value: Any, known: Collection[str]) -> None:
     if name not in OPTIONS:
         fix = meant(name, known) or f"; it takes {', '.join(known) or 'none'}"
         raise TypeError(f"[{op}] unexpected keyword argument {name!r}{fix}")
-    if value is not None and value is not False:
-        raise NotImplementedError(f"[{op}] the option {name} is not supported; got {name}={_short(value)}; "
-                                  "leave it out")
-
-
-def _short(value: Any) -> str:
-    return repr(value) if isinstance(value, (bool, int, str)) else type(value).__name__
+    left_out(op, name, value)
 
 
 def taken(op: str, named: dict[str, Any], known: Collection[str]) -> dict[str, Any]:

@@ -344,7 +344,7 @@ class Op(Documented):
         same_device(self.name, layouts)
         if self.rule is not None:
             self.rule(*layouts, **attrs)
-        dtype = half_result(layouts)
+        dtype = half_result(inputs)
         plan = self._choose(layouts, attrs, dtype is None)
         if dtype is not None and type(plan) is str:
             plan = Wide(self, inputs[0].dtype if self.like_first else dtype, "", exact=self.nondifferentiable)

@@ -20,6 +20,13 @@ def fail(op: str, invariant: str, got: Any = "", fix: str = "", kind: type[Excep
     raise kind(f"[{op}] {invariant}" + (f"; got {got}" if got else "") + (f"; {fix}" if fix else ""))
 
 
+def left_out(op: str, name: str, value: Any) -> None:
+    """NotImplementedError for an option of PyTorch's that is not supported, unless None or False leaves it out."""
+    if value is not None and value is not False:
+        got = repr(value) if isinstance(value, (bool, int, str)) else type(value).__name__
+        fail(op, f"the option {name} is not supported", f"{name}={got}", "leave it out", NotImplementedError)
+
+
 def default_float() -> np.dtype:
     """The dtype of new float tensors and of results that must be floats: float32, unless it was set."""
     return _default_float

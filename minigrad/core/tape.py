@@ -28,7 +28,8 @@ class Variable:
         "_requires_grad": "are gradients wanted, or computed on the way to what wants them?",
         "_grad": "the gradient, a tensor of the same shape, once `backward` has filled it; else None",
         "_hooks": "its hooks, by their `HookTable`; not set where there are none",
-        "source": "set for a view: the tensor that it is a view of, or a text that says why changes of it are refused",
+        "source": "set for a view: the tensor that it is a view of, or a text that says why changes of it are refused; "
+                  "None for a leaf that no longer requires gradients",
         "__weakref__": ""}
     array: Array
     node: Any

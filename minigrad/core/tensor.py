@@ -19,7 +19,7 @@ from .display import host_values, html, text
 from .engine import functions
 from .gradient import Gradients
 from .modes import changed, mode
-from .shape import default_float, fail, is_float
+from .shape import default_float, fail, is_float, left_out
 from .tape import Slot, Variable
 
 if TYPE_CHECKING:
@@ -152,8 +152,7 @@ class Tensor(Gradients, Methods):
 
     def is_contiguous(self, memory_format: Any = None) -> bool:
         """Do the elements lie in row-major order without gaps? NotImplementedError for a `memory_format`."""
-        if memory_format is not None:
-            fail("is_contiguous", "the option memory_format is not supported", memory_format, "", NotImplementedError)
+        left_out("is_contiguous", "memory_format", memory_format)
         return self.array.layout.contiguous
 
     def is_floating_point(self) -> bool:
@@ -208,6 +207,8 @@ class Tensor(Gradients, Methods):
         """Cuts this tensor itself off from the graph. Returns it. RuntimeError for a view."""
         if getattr(self, "source", None) is not None:
             fail("detach_", "a view cannot be detached in place", self.array.layout, "use detach()")
+        if self.node is None and self._requires_grad:
+            self.source = None
         self.node, self._requires_grad = None, False
         return self
 
@@ -222,6 +223,8 @@ class Tensor(Gradients, Methods):
             fail("requires_grad_", "only a leaf can stop requiring gradients", self.array.layout, "use detach()")
         begins = requires_grad and not self._requires_grad
         if self._requires_grad is not (wanted := requires_grad or self.node is not None):
+            if not wanted and getattr(self, "source", None) is None:
+                self.source = None
             self._requires_grad = wanted
             changed()
         if begins:
@@ -236,8 +239,7 @@ class Tensor(Gradients, Methods):
         """
         if gradient is not None and not isinstance(gradient, Tensor):
             gradient = functions.as_tensor(gradient)
-        engine.backward([self], [gradient], retain_graph, [inputs] if isinstance(inputs, Tensor) else inputs,
-                        create_graph)
+        engine.backward([self], [gradient], retain_graph, inputs, create_graph)
 
     # ---- values ----
 

@@ -71,10 +71,11 @@ def not_half(why: str, *inputs: Layout) -> None:
         raise NoKernel(why)
 
 
-def host_plan(to: Layout, function: Any, why: str, *inputs: Layout) -> Plan:
-    """The plan of a NumPy function, `function(*inputs, out)`, for a signature that has no kernel. If it computes with
-    its inputs, their layouts are given: it is not for half precision."""
-    not_half(why, *inputs)
+def host_plan(to: Layout, function: Any, why: str, inputs: Sequence[Layout], moves: bool = False) -> Plan:
+    """The plan of a NumPy function, `function(*inputs, out)`, for a signature that has no kernel. It is not for half
+    precision, unless it only `moves` or converts elements."""
+    if not moves:
+        not_half(why, *inputs)
 
     def run(*arrays: Array) -> Array:
         y = alloc(to)

@@ -16,7 +16,7 @@ from ..core.engine import drop_grads
 from ..core.messages import Guarded, NoAttribute, explain_arguments
 from ..core.modes import changed, mode, no_grad
 from ..core.notes import Notes
-from ..core.shape import is_float
+from ..core.shape import is_float, left_out
 from ..core.tape import locators
 from ..core.tensor import Tensor
 from ..devices.base import Device
@@ -84,8 +84,7 @@ def _is_dtype(value: Any) -> bool:
 
 def _target(*args: Any, **kwargs: Any) -> tuple[Any, np.dtype | None]:
     """The device and the dtype that the arguments of `Module.to` name, each None if it stays."""
-    if kwargs.pop("memory_format", None) is not None:
-        raise NotImplementedError("[Module.to] memory_format is not supported")
+    left_out("Module.to", "memory_format", kwargs.pop("memory_format", None))
     names: tuple[str, ...] = ("device", "dtype", "non_blocking")
     if args and (_is_dtype(args[0]) or isinstance(args[0], Tensor)):
         names = ("tensor" if isinstance(args[0], Tensor) else "dtype", "non_blocking")

@@ -24,6 +24,12 @@ def hashable(value: Any) -> Any:
     return value.__index__() if isinstance(value, Tensor) else value
 
 
+def is_number(value: Any) -> bool:
+    """Is it a real number of Python's or NumPy's? A bool and a scalar of bfloat16 are, a 0-d array is not."""
+    return isinstance(value, (float, int)) or (isinstance(value, np.generic) and
+                                               (value.dtype.kind in "biuf" or value.dtype.name == "bfloat16"))
+
+
 def fits(value: Any, dtype: np.dtype) -> bool:
     """Can a tensor of that dtype hold the Python number? Integers cut fractions off; no finite number may become
     infinite."""

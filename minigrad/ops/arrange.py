@@ -104,7 +104,7 @@ def _prepare_triangle(x: Layout, *, diagonal: int, lower: bool) -> Plan:
         def triangle(v: Any, out: Any) -> None:
             np.copyto(out, np.tril(v, diagonal) if lower else np.triu(v, diagonal))
 
-        return host_plan(out, triangle, f"no where kernel for {x.dtype}: NumPy")
+        return host_plan(out, triangle, f"no where kernel for {x.dtype}: NumPy", (x,), moves=True)
     # what is kept depends on column - row only: the mask is a vector, of which each row begins one element earlier
     distance = np.arange(1 - rows, columns)
     line = x.device.upload(distance <= diagonal if lower else distance >= diagonal)

@@ -13,10 +13,9 @@ import numpy as np
 from ..core.arrays import CASTS, prepare_cast
 from ..core.engine import functions
 from ..core.inplace import overwrite
-from ..core.messages import unexpected
 from ..core.modes import mode
 from ..core.op import Primitive
-from ..core.shape import BOOL, fail, is_float, promote, scalar_type
+from ..core.shape import BOOL, fail, is_float, left_out, promote, scalar_type
 from ..core.shape import result_type as result_type_of
 from ..core.tensor import Tensor
 from ..devices import open_device
@@ -24,6 +23,7 @@ from ..devices.base import Device
 from ..devices.launch import by_plan, launch
 from ..devices.memory import Array, Layout, layout
 from ..devices.plan import Plan
+from .arguments import is_number
 from .dispatch import constant
 
 __all__ = ["is_complex", "is_floating_point", "is_signed", "is_tensor", "numel", "promote_types",
@@ -132,8 +132,7 @@ def numel(input: Tensor) -> int:
 def _to(dtype: str) -> Callable[[Tensor], Tensor]:
     """The method that converts to `dtype`."""
     def method(input: Tensor, memory_format: Any = None) -> Tensor:
-        if memory_format is not None:
-            unexpected(dtype, "memory_format", memory_format, ())
+        left_out(dtype, "memory_format", memory_format)
         if dtype == "bfloat16":
             import ml_dtypes  # noqa: F401 (registers the dtype with NumPy)
         return cast(input, dtype)
@@ -153,7 +152,7 @@ def type_as(input: Tensor, other: Tensor) -> Tensor:
 
 def given(value: Any, to: Layout, op: str) -> Tensor:
     """What is to be written into a tensor of layout `to`: numbers in its dtype, which must fit, arrays in their own."""
-    if isinstance(value, (bool, int, float, np.generic)):
+    if is_number(value):
         return constant(value, to.dtype, to.device, op)
     return functions.as_tensor(value, to.dtype if isinstance(value, (list, tuple)) else None, to.device)
 

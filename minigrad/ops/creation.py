@@ -14,7 +14,7 @@ import numpy as np
 
 from ..core.arrays import copy_array
 from ..core.messages import guarded, unexpected
-from ..core.shape import BOOL, INT64, default_float, fail, is_float, promote, shape_of
+from ..core.shape import BOOL, INT64, default_float, fail, is_float, left_out, promote, shape_of
 from ..core.tensor import Tensor, new_tensor
 from ..devices import open_device
 from ..devices.memory import Layout, alloc, layout
@@ -443,8 +443,7 @@ def triu_indices(row: int, col: int, offset: int = 0, *, dtype: Any = INT64, dev
 
 def clone(input: Tensor, *, memory_format: Any = None) -> Tensor:
     """A contiguous copy; differentiable. NotImplementedError for a `memory_format`."""
-    if memory_format is not None:
-        unexpected("clone", "memory_format", memory_format, ())
+    left_out("clone", "memory_format", memory_format)
     return copy.call(input)
 
 

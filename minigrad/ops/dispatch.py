@@ -20,7 +20,7 @@ from ..core.tensor import Tensor, new_tensor
 from ..devices.base import Device
 from ..devices.memory import Buffer, View, alloc
 from ..devices.plan import remember
-from .arguments import fits, must_fit
+from .arguments import fits, is_number, must_fit
 
 _new = object.__new__
 _PLAIN = frozenset((float, int, bool))
@@ -45,7 +45,7 @@ def held(value: Any, dtype: np.dtype, device: Device) -> Tensor | None:
 
 def constant(value: Any, dtype: np.dtype, device: Device, op: str = "constant") -> Tensor:
     """The same, for a number that is to be stored: TypeError if it is no number, RuntimeError if it does not fit."""
-    if not isinstance(value, (bool, int, float, np.generic)):
+    if not is_number(value):
         fail(op, "the value must be a number", type(value).__name__, kind=TypeError)
     found = held(value, dtype, device)
     if found is None:

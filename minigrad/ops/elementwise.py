@@ -16,7 +16,6 @@ from ..core.arrays import copy_array, written_once
 from ..core.engine import functions
 from ..core.half import Wide, half_result, in_float32
 from ..core.messages import taken
-from ..core.modes import mode
 from ..core.op import Primitive, parameters, same_device
 from ..core.shape import (
     BOOL,
@@ -35,16 +34,14 @@ from ..devices.base import Device, Kernel
 from ..devices.launch import by_plan, launch
 from ..devices.memory import Array, Layout, alloc, layout
 from ..devices.plan import Plan, elementwise_plan, host_plan, is_half, not_half, remember
-from .arguments import fits
+from .arguments import fits, is_number
 from .convert import cast
 from .dispatch import binary, constant, described, held, ternary, unary, with_number
-
-NUMBERS = (float, int, bool, np.floating, np.integer, np.bool_)
 
 
 def is_operand(*values: Any) -> bool:
     """Is each a tensor or a number?"""
-    return all([isinstance(v, (Tensor, np.ndarray, *NUMBERS)) for v in values])
+    return all([is_number(v) or isinstance(v, (Tensor, np.ndarray)) for v in values])
 
 
 def kind_of(dtype: np.dtype) -> str:
@@ -89,9 +86,13 @@ class Elementwise(Primitive):
     def __call__(self, *inputs: Any, out: Tensor | None = None, **named: Any) -> Tensor:
         if named:
             inputs += tuple([named.pop(n) for n in self.inputs[len(inputs):] if n in named])
+        if out is not None:
+            for t in (out, *inputs):
+                if isinstance(t, Tensor):
+                    writable(self.name, t)
         if self.tensors:
             for name, t in zip(self.inputs[:self.tensors], inputs, strict=False):
-                if isinstance(t, NUMBERS):
+                if is_number(t):
                     raise TypeError(f"[{self.name}] {name} must be a tensor; got {type(t).__name__}")
         if named:
             named = taken(self.name, named, self.keywords())
@@ -100,7 +101,7 @@ class Elementwise(Primitive):
         if named and len(inputs) == len(self.inputs):
             given = self._optional(inputs, named)
             if isinstance(given, Tensor):
-                return given if out is None else write(out, given)
+                return given if out is None else write(self.name, out, given)
             inputs = given
         if len(inputs) != len(self.inputs):
             raise TypeError(f"[{self.name}] takes {len(self.inputs)} arguments ({', '.join(self.inputs)}); "
@@ -118,7 +119,7 @@ class Elementwise(Primitive):
 
     def _optional(self, inputs: tuple, named: dict[str, Any]) -> Any:
         """What options mean: other inputs, or the result; in half precision the result, rounded once."""
-        dtype = half_result([t.array.layout for t in inputs if isinstance(t, Tensor)])
+        dtype = half_result(inputs)
         if dtype is not None:
             return in_float32(self, dtype, *inputs, **named)
         return self.options(*inputs, **named)                   # type: ignore[misc]
@@ -145,7 +146,7 @@ class Elementwise(Primitive):
             return Plan(None, out, f"kernel {kernel.name}", kernel, elementwise_plan(out, *layouts))
         if self.function is None:
             fail(self.name, f"there is no kernel for {dtype} on {first.device}", layouts, kind=NotImplementedError)
-        return host_plan(out, self.function, why)
+        return host_plan(out, self.function, why, layouts, moves=self.kernel_kinds == "size")
 
     def allow(self, dtype: np.dtype) -> None:
         """Refuses a dtype that it is not defined for."""
@@ -258,17 +259,13 @@ class Elementwise(Primitive):
             plan.kernel.call(out.ptr, *[a.ptr for a in arrays], plan.walk)
 
     def into(self, target: Tensor, *inputs: Any, **options: Any) -> Tensor:
-        """Writes the result into `target` (in place; not recorded)."""
+        """Writes the result into `target` (in place; not recorded: that is checked before)."""
         if options:
             inputs += tuple([options.pop(n) for n in self.inputs[len(inputs):] if n in options])
             options = taken(self.name + "_", options, self.keywords()[len(self.inputs):-1])
         if options:
             given = self._optional(inputs, options)
-            return write(target, given) if isinstance(given, Tensor) else self.into(target, *given)
-        if mode.grad:
-            for t in (target, *inputs):
-                if isinstance(t, Tensor):
-                    writable(self.name + "_", t)
+            return write(self.name + "_", target, given) if isinstance(given, Tensor) else self.into(target, *given)
         found = self.convert(inputs)
         if found is None:
             self.refuse(inputs)
@@ -326,11 +323,9 @@ class Elementwise(Primitive):
             yield ("two", {}), TypeError, "tensors or numbers"
 
 
-def write(target: Tensor, result: Tensor) -> Tensor:
-    """Writes a finished result into `target`, as `out=` and in-place forms do."""
-    for t in (target, result) if mode.grad else ():
-        writable("out", t)
-    check_target("out", target.array.layout, result.array.layout)
+def write(op: str, target: Tensor, result: Tensor) -> Tensor:
+    """Writes a finished result into `target`, for `out=` and in-place forms; the caller has checked the graph."""
+    check_target(op, target.array.layout, result.array.layout)
     copy_array(target.array, result.array)
     return bump(target)
 

@@ -20,6 +20,7 @@ from ..core.tensor import Tensor
 from ..devices.base import KernelTable
 from ..devices.memory import Array, Layout, alloc
 from ..devices.plan import elementwise_plan, remember
+from .arguments import is_number
 from .convert import cast, result_type
 from .dispatch import constant
 from .math import (
@@ -72,8 +73,6 @@ __all__ = ["absolute", "addcdiv", "addcmul", "allclose", "arccos", "arccosh", "a
            "not_equal", "positive", "rad2deg", "round", "rsub", "sgn", "signbit", "sinc", "subtract",
            "true_divide", "xlogy"]
 
-_NUMBERS = (float, int)
-
 
 def _not_tensors(make: Any) -> Iterator[tuple]:
     yield ("two", "three", {}), TypeError, "must be a tensor"
@@ -96,12 +95,12 @@ def formula(definition: Callable, selects: bool = False) -> Any:
         if len(taken(op.name, attrs, names)) < len(attrs):
             return lambda *inputs, **attrs: call(*inputs, **taken(op.name, attrs, names))
         for (name, needed), t in zip(tensors, inputs, strict=False):
-            if needed and isinstance(t, _NUMBERS):
+            if needed and is_number(t):
                 raise TypeError(f"[{op.name}] {name} must be a tensor; got {type(t).__name__}")
         if not any([isinstance(t, Tensor) for t in (*inputs, *attrs.values())]):
             got = ", ".join([type(t).__name__ for t in inputs])
             raise TypeError(f"[{op.name}] at least one argument must be a tensor; got {got}")
-        dtype = half_result([t.array.layout for t in (*inputs, *attrs.values()) if isinstance(t, Tensor)])
+        dtype = half_result((*inputs, *attrs.values()))
         return definition if selects or dtype is None else partial(in_float32, definition, dtype)
 
     @wraps(definition)
@@ -253,7 +252,7 @@ def clamp(input: Tensor, min: Any = None, max: Any = None) -> Tensor:
     """
     if min is None and max is None:
         fail("clamp", "at least one of min and max must be given", "None and None")
-    numbers = isinstance(min, _NUMBERS) and isinstance(max, _NUMBERS) and min == min and max == max       # no NaN
+    numbers = is_number(min) and is_number(max) and min == min and max == max       # no NaN
     if numbers and is_float(input.array.layout.dtype):
         return clamp_between(input, low=float(min), high=float(max))
     # one promotion for all three: step by step, a 0-d bound would count as much as one with dimensions

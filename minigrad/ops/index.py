@@ -640,8 +640,8 @@ def setitem(input: Tensor, index: Any, value: Any) -> None:
     if recording:
         check("setitem", input)
     if isinstance(index, tuple) and len(index) > 1:
-        # 0-d index tensors are read as numbers: for them `_advanced` would return a copy, and the write would go there
-        index = tuple([e.item() if isinstance(e, Tensor) and not e.ndim and e.dtype.kind in "iu" else e for e in index])
+        # 0-d indices are read as numbers: for them `_advanced` would return a copy, and the write would go there
+        index = tuple([int(e) if _is_number(e) else e for e in index])
     entries = _plain_entries(index if isinstance(index, tuple) else (index,))
     if entries is not None:
         target = through(_basic, input, entries)

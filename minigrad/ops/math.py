@@ -482,7 +482,7 @@ def _polygamma_host(n: int, x: Any, out: Any) -> None:
 def _prepare_polygamma(input: Layout, *, n: int) -> Plan:
     """The nth derivative of digamma, computed by NumPy."""
     return host_plan(layout(input.device, input.dtype, input.shape), partial(_polygamma_host, n), "NumPy",
-                     input)
+                     (input,))
 
 
 _polygamma: Primitive = Primitive("polygamma", _prepare_polygamma,

@@ -14,7 +14,7 @@ from ..core.modes import mode
 from ..core.op import Primitive, op, same_device
 from ..core.shape import BOOL, broadcast_shapes, fail, is_float, promote
 from ..core.tape import recorded
-from ..core.tensor import Tensor, new_tensor
+from ..core.tensor import Tensor, new_tensor, writable
 from ..devices.base import KernelTable, NoKernel
 from ..devices.memory import Array, Layout, alloc, layout
 from ..devices.plan import Plan, host_plan, reduce_plan, view_strides
@@ -56,7 +56,7 @@ def _prepare_matmul(a: Layout, b: Layout) -> Plan:
     if not out.size:
         return Plan(lambda x, y: alloc(out), out, "there are no elements")
     if kernel is None:
-        return host_plan(out, _on_host, f"no gemm kernel for {a.dtype}: NumPy on the host", a, b)
+        return host_plan(out, _on_host, f"no gemm kernel for {a.dtype}: NumPy on the host", (a, b))
     table, *numbers = gemm_plan(out, a, b)
     offsets = table.ptr if table is not None else 0
 
@@ -197,6 +197,8 @@ def into(out: Tensor, result: Tensor) -> Tensor:
     """Writes `result` into the tensor `out`, for `out=` arguments; not recorded."""
     if out.array.layout.shape != result.array.layout.shape:
         fail("matmul", "out must have the shape of the result", [out.array.layout, result.array.layout])
+    for t in (out, result):
+        writable("matmul", t)
     return copy.into(out, result)
 
 

@@ -109,7 +109,7 @@ def reduction(name: str, kernel: str, function: Callable, vjp: Callable | None =
         found = getattr(x.device.kernels, kernel).get(x.dtype)
         if found is None:
             on_host = partial(_on_host, function=function, axes=axes, keepdim=keepdim)
-            return host_plan(to, on_host, f"no {kernel} kernel for {x.dtype}: NumPy", x)
+            return host_plan(to, on_host, f"no {kernel} kernel for {x.dtype}: NumPy", (x,))
         table = reduce_plan(x, axes)
 
         def run(a: Array) -> Array:
@@ -756,7 +756,7 @@ def _scan(name: str, function: Callable) -> Callable:
         kernel = getattr(x.device.kernels, name).get(x.dtype)
         if kernel is None:
             return host_plan(out, lambda v, out: function(v, axis=dim, out=out),
-                             f"no {name} kernel for {x.dtype}: NumPy", x)
+                             f"no {name} kernel for {x.dtype}: NumPy", (x,))
         outer, n, inner = extent(x, tuple(range(dim))), x.shape[dim], extent(x, tuple(range(dim + 1, x.ndim)))
 
         def run(a: Array) -> Array:

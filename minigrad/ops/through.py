@@ -86,7 +86,7 @@ def through(decide: Callable[..., Plan], t: Tensor, *args: Any) -> Tensor:
         out.node = recorded(op, (t.node or t,), plan.layout, _NOTHING, 0, None, plan.attrs)
         out._requires_grad = True
         out.source = t
-        if t.node is None and v.owner is a:         # changes of a leaf that requires gradients are refused
+        if t.node is None and v.owner is a:         # a leaf, whose changes are refused; see `_enlist` in inplace.py
             return out
     else:
         out.node = None

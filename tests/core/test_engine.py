@@ -186,8 +186,10 @@ def test_inputs_of_grad_and_backward():
     assert [g.item() for g in autograd.grad(h, (t for t in (x, y)), retain_graph=True)] == [2, 1]
     (h * 3).backward(inputs=[h, x, x], retain_graph=True)
     assert h.grad.item() == 3 and h.retains_grad and x.grad.item() == 6 and y.grad is None
-    h.backward(inputs=(t for t in [y]))
-    assert y.grad.item() == 1 and x.grad.item() == 6
+    h.backward(inputs=(t for t in [y]), retain_graph=True)
+    h.backward(inputs=y, retain_graph=True)
+    autograd.backward(h, inputs=y)
+    assert y.grad.item() == 3 and x.grad.item() == 6
 
 
 @pytest.mark.parametrize("seed", [5.0, "a", np.ones(1), [1.0]])

@@ -7,6 +7,8 @@ import pytest
 
 import minigrad as mg
 from minigrad import nn, study
+from minigrad.devices.base import NoKernel
+from minigrad.devices.plan import host_plan
 from minigrad.ops.norm import layer_norm
 from minigrad.testing import half_dtypes
 
@@ -164,3 +166,14 @@ def test_functions_of_several_ops_round_once(name, dtype):
         results.append([t.to(dtype).float().numpy(force=True) for t in (y, grad)])
     for half, single in zip(*results, strict=True):
         assert np.array_equal(half, single)
+
+
+@pytest.mark.parametrize("name", HALVES)
+def test_a_numpy_function_computes_no_half_precision(name):
+    """It would round each step. The layouts of the inputs must be given, so that nobody forgets to ask."""
+    x = mg.zeros(3).to(name).layout
+    assert host_plan(x, np.copyto, "why", (x,), moves=True).layout is x
+    with pytest.raises(NoKernel, match="why"):
+        host_plan(x, np.add, "why", (mg.zeros(3).layout, x))
+    with pytest.raises(TypeError):
+        host_plan(x, np.add, "why")

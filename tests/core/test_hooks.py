@@ -9,6 +9,7 @@ import pytest
 
 import minigrad as mg
 from minigrad import autograd
+from minigrad.core.hooks import hooks, node_hooks, node_pre_hooks, post_hooks
 
 
 def leaf(*values, dtype=mg.float32):
@@ -31,6 +32,47 @@ def test_order_and_handles():
     y.grad = x.grad = None
     y.sum().backward()
     assert log == [1, 2, 3, 2] and y.grad.tolist() == [2, 2]
+
+
+def test_a_removed_hook_costs_nothing_more():
+    """Walks look for hooks only while there are some; a hook may remove itself, and keep the gradient that it got."""
+    x, kept = leaf(), []
+    y = x * 2
+
+    def once(g):
+        kept.append(g)
+        handle.remove()
+    handle = x.register_hook(once)
+    node_handle = y.grad_fn.register_prehook(lambda grads: node_handle.remove())
+    after = y.grad_fn.register_hook(lambda *_: kept.append("after the node"))
+    x.register_post_accumulate_grad_hook(lambda _: None).remove()
+    y.retain_grad()
+    y.sum().backward(retain_graph=True)
+    assert kept[0] == "after the node" and kept[1].tolist() == [2, 2]
+    assert id(y.grad_fn) not in node_pre_hooks.tables and id(x) not in post_hooks.tables and id(x) not in hooks.tables
+    after.remove()
+    y.sum().backward()
+    assert x.grad.tolist() == [4, 4] and kept[1].tolist() == [2, 2] and len(kept) == 2 and y.grad.tolist() == [2, 2]
+    assert id(y.grad_fn) in hooks.tables and id(y.grad_fn) not in node_hooks.tables
+    second = x.register_hook(lambda g: g * 10)
+    handle.remove()                                             # of a table that is gone
+    (x * 1).sum().backward()
+    second.remove()
+    (x * 1).sum().backward()
+    assert x.grad.tolist() == [15, 15] and id(x) not in hooks.tables
+    z = leaf() * 1
+    z.retain_grad()
+    before = z.grad_fn
+    z.add_(1)                                                   # the hook goes over to the new node
+    assert id(before) not in hooks.tables and id(z.grad_fn) in hooks.tables
+
+
+def test_a_gradient_that_was_kept_by_a_hook_stays():
+    x, kept = leaf(), []
+    handle = x.register_hook(lambda g: (kept.append(g), handle.remove())[1])
+    for _ in range(2):
+        (x * 2).sum().backward()
+    assert x.grad.tolist() == [4, 4] and kept[0].tolist() == [2, 2] and len(kept) == 1
 
 
 @pytest.mark.parametrize("where", ["leaf", "inner"])

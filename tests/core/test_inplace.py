@@ -130,6 +130,25 @@ def test_leaves_that_require_gradients_are_refused():
     assert x.requires_grad and x.is_leaf
 
 
+def test_what_has_no_gradient_takes_values_that_have_one():
+    """Results of bool, and targets that are no floats: the check of `out=` is not for them."""
+    y = leaf(1.0, 2.0)
+    i = mg.tensor([0, 3])
+    assert i.lt_(y).tolist() == [1, 0] and i.eq_(y).tolist() == [1, 0] and i.masked_fill_(y > 1, 5).tolist() == [1, 5]
+    assert not i.requires_grad and mg.tensor([True, False]).logical_or_(y).tolist() == [True, True]
+    for name, change in (("add_", lambda: i.add_(y)), ("div_", lambda: i.div_(y, rounding_mode="floor")), ("sub_", lambda: i.sub_(y, alpha=2))):
+        with pytest.raises(RuntimeError, match=rf"\[{name}\] a float64 result cannot be written into a int64 tensor"):
+            change()
+    x, out = leaf(1.0, 1.0).detach(), mg.empty(2, dtype=mg.float64)
+    for name, into in (("add", lambda: mg.add(x, y, out=out)), ("mul", lambda: mg.mul(x, x, out=y)), ("lt", lambda: mg.lt(x, y, out=out > 0)),
+                       ("div", lambda: mg.div(x, y, rounding_mode="floor", out=out)), ("matmul", lambda: mg.matmul(x, y, out=out.sum())),
+                       ("matmul", lambda: mg.matmul(x, x, out=y.sum()))):
+        with pytest.raises(RuntimeError, match=rf"\[{name}\] out= is not differentiable"):
+            into()
+        with mg.no_grad():
+            into()
+
+
 def test_under_no_grad_the_graph_stays():
     x = leaf(1.0, 2.0)
     y = x * 2
@@ -288,6 +307,24 @@ def test_a_view_from_before_its_base_required_gradients():
         b.add_(1)
     (b * 2).sum().backward()
     assert a.grad.tolist() == [2, 2, 2]
+
+
+@pytest.mark.parametrize("stop", [lambda w: w.requires_grad_(False), lambda w: w.detach_(), lambda w: setattr(w, "requires_grad", False)])
+def test_views_from_when_their_base_was_a_leaf(stop):
+    w, y = leaf(3.0, 4.0, 5.0), leaf(1.0, 2.0, 3.0)
+    views = [w[:2], w[1:], w.view(3, 1)]
+    of_view = views[0][1:]
+    stop(w)
+    after = w[2:]
+    w.mul_(y)
+    sum(v.sum() * 10 ** i for i, v in enumerate((*views, of_view, after))).backward()
+    assert y.grad.tolist() == [3 * 101, 4 * 1111, 5 * 10110]
+    w, y = leaf(3.0, 4.0, 5.0), leaf(1.0)
+    v = w[:2]
+    stop(w)
+    w[1:] = y
+    v.sum().backward()
+    assert y.grad.tolist() == [1]
 
 
 def test_a_view_can_be_a_leaf():

@@ -48,11 +48,11 @@ def test_an_option_of_pytorchs_that_is_missing_is_named():
         + [lambda o: mg.full((2,), 1, **o), lambda o: mg.zeros_like(x, **o), lambda o: mg.randint(3, (2,), **o), lambda o: x.new_zeros(2, **o), lambda o: mg.linspace(0, 1, 3, **o)],
         "pin_memory": [lambda o: mg.tensor([1], **o), lambda o: mg.zeros(2, **o), lambda o: mg.randn(2, **o), lambda o: x.new_tensor([1], **o), lambda o: mg.empty_like(x, **o)],
         "memory_format": [lambda o, name=name: getattr(x, name)(**o) for name in ("contiguous", "clone", "to", "float", "double", "half", "long", "int", "bool", "cpu", "cuda", "is_contiguous")]
-        + [lambda o: mg.clone(x, **o), lambda o: mg.empty_like(x, **o), lambda o: mg.empty(2, **o), lambda o: mg.zeros_like(x, **o)],
+        + [lambda o: mg.clone(x, **o), lambda o: mg.empty_like(x, **o), lambda o: mg.empty(2, **o), lambda o: mg.zeros_like(x, **o), lambda o: mg.nn.Linear(2, 2).to(**o)],
     }
     for option, functions in calls.items():
         for i, call in enumerate(functions):
-            with pytest.raises(NotImplementedError, match=rf"the option {option} is not supported"):
+            with pytest.raises(NotImplementedError, match=rf"\[[a-zA-Z_.\d]+\] the option {option} is not supported; got {option}=\S+; leave it out$"):
                 call({option: n if option == "out" else True if option == "pin_memory" else "channels_last"})
             if option != "memory_format" or i not in (9, 10):
                 call({option: None})

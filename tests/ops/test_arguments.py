@@ -86,3 +86,23 @@ def test_in():
     for wrong in (None, "a", [1.0]):
         with pytest.raises(RuntimeError, match=r"\[contains\] only a number or a tensor"):
             wrong in x                                                              # noqa: B015
+
+
+def test_what_counts_as_a_number():
+    """Scalars of NumPy's, bfloat16's too, are numbers everywhere; other scalars of NumPy's are not."""
+    half = np.dtype(mg.bfloat16).type(0.5) if hasattr(mg, "bfloat16") else np.float16(0.5)
+    x = mg.tensor([1.0, 4.0])
+    takes = {"+": lambda v: x + v, "where": lambda v: mg.where(x > 2, x, v), "clamp": lambda v: mg.clamp(x, v, v), "lerp": lambda v: mg.lerp(x, x * 2, v),
+             "alpha": lambda v: x.add(x, alpha=v), "masked_fill": lambda v: x.masked_fill(x > 2, v), "fill_": lambda v: x.clone().fill_(v),
+             "copy_": lambda v: x.clone().copy_(v), "full": lambda v: mg.full((2,), v, dtype=mg.float32), "xlogy": lambda v: mg.xlogy(v, x)}
+    for name, function in takes.items():
+        for value in (half, np.float16(0.5), np.float32(0.5), np.float64(0.5), np.bool_(True), np.int8(2)):
+            result, expected = function(value), function(value.item())
+            assert isinstance(result, mg.Tensor) and result.dtype == expected.dtype and result.tolist() == expected.tolist(), (name, value)
+        for value in (np.complex64(1), np.str_("a"), np.timedelta64(1, "s")) if name not in ("+", "lerp") else ():        # there NumPy answers
+            with pytest.raises(TypeError, match="number"):
+                function(value)
+    for name in ("hypot", "fmax", "logaddexp"):
+        for value in (2.0, np.float32(2), half):
+            with pytest.raises(TypeError, match=rf"\[{name}\] other must be a tensor"):
+                getattr(mg, name)(x, value)

@@ -1,6 +1,7 @@
 """Indexing beyond its samples: indices out of range, parts that overlap."""
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 import minigrad as mg
@@ -12,6 +13,17 @@ def test_no_index_is_out_of_range(shape, index):
     """Not even the smallest int64, which once meant "nothing to ignore"."""
     with pytest.raises(IndexError, match="out of range"):
         mg.zeros(*shape)[mg.tensor([index])]
+
+
+@pytest.mark.parametrize("recorded", [False, True])
+def test_what_is_written_at_an_index_is_read_there(recorded):
+    """0-d arrays and tensors are numbers, but for uint8: a mask. Reading copies beside an index tensor; writing must not go there."""
+    one, mask = mg.tensor(1), mg.tensor(1, dtype=mg.uint8)
+    for index in ((np.array(1), [0, 1]), (one, [0, 1]), ([0, 1], None, one), ([0, 1], None, np.array(2)), (np.array(1), slice(1, 3)), (one, one),
+                  (mask, 0), (mask, [0, 1]), (mask.numpy(), [0, 1]), (mg.tensor(True), 0), mask, one):
+        x = mg.zeros(3, 4, requires_grad=recorded) * 1
+        x[index] = 5.0
+        assert (x[index] == 5).all() and x.sum() == 5 * x[index].numel(), index
 
 
 @pytest.mark.parametrize("n", [20, 1000, 300_000])
