@@ -70,6 +70,13 @@ def _describe(value: Any, path: str, arrays: dict[str, Any], seen: dict[int, tup
                     "dicts, lists, tuples, tensors, arrays, numbers, strings and None can be saved")
 
 
+def _described(obj: Any, arrays: dict[str, Any]) -> Any:
+    try:
+        return _describe(obj, "", arrays, {})
+    except RecursionError:
+        raise ValueError("[save] dicts, lists and tuples must not contain themselves, or be nested so deeply") from None
+
+
 def _add_array(value: Any, path: str, arrays: dict[str, Any]) -> str:
     """Puts a tensor or array into `arrays`; returns the name, which is `path` if that is free."""
     name, n = path or "value", 1
@@ -189,6 +196,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     """
     path = os.fspath(path)
     place = Path(os.path.realpath(path))
+    os.stat(place.parent)                       # if the folder is missing, this error names it
     try:
         old = os.stat(path)
     except FileNotFoundError:
@@ -232,7 +240,7 @@ def save(obj: Any, f: str | os.PathLike[str] | IO[bytes]) -> None:
         save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "epoch": 3}, "run.safetensors")
     """
     arrays: dict[str, Any] = {}
-    tree = {"version": _VERSION, "tree": _describe(obj, "", arrays, {})}
+    tree = {"version": _VERSION, "tree": _described(obj, arrays)}
     metadata = {_KEY: json.dumps(tree)}
     if hasattr(f, "write"):
         _write(f, arrays, metadata)
@@ -271,7 +279,7 @@ def load(f: str | os.PathLike[str] | IO[bytes], map_location: Device | str | Non
         raise ValueError(f"[load] {where} {error}") from None
     except Exception as error:
         raise ValueError(f"[load] {where} is not a complete safetensors file ({error}); minigrad reads what "
-                         "minigrad.save wrote and other safetensors files, never pickles") from error
+                         "minigrad.save wrote and other safetensors files, never pickles") from None
     device = map_location if map_location is not None else "cpu"
     if _KEY not in metadata:
         return {name: as_tensor(value).to(device=device) for name, value in arrays.items()}
@@ -281,4 +289,4 @@ def load(f: str | os.PathLike[str] | IO[bytes], map_location: Device | str | Non
             raise ValueError(f"it was written by a newer minigrad (format {tree['version']})")
         return _rebuild(tree["tree"], arrays, device, {})
     except Exception as error:
-        raise ValueError(f"[load] the contents of {where} do not fit together: {error}") from error
+        raise ValueError(f"[load] the contents of {where} do not fit together: {error}") from None

@@ -45,8 +45,8 @@ def parameters(function: Callable) -> tuple[list[str], list[str]]:
 
 def stale(name: str, node: Node | None = None) -> None:
     """Raises because a saved tensor was changed in place."""
-    fail(name + " backward", "a tensor that the derivative needs was changed in place since the forward pass"
-         f"{located(node)}: it has been modified by an inplace operation", "",
+    fail(name + " backward", "a tensor that the derivative needs has been modified by an inplace operation since the "
+         f"forward pass{located(node)}", "" if node is None else f"the output {node.layout}",
          "make the change out of place, or before the tensor is used")
 
 

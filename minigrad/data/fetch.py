@@ -89,10 +89,10 @@ def download(url: str | Sequence[str], path: str | os.PathLike[str], *, md5: str
             os.replace(part.path, place)
             part.etag.unlink(missing_ok=True)
             return place
-        if not part.size():
+        kept = "; what has come so far is kept: call again to go on" if part.size() else ""
+        if not kept:
             part.drop()
-    raise ConnectionError(f"[download] could not fetch {place.name} to {place.parent}; " + "; ".join(said) +
-                          "; what has come so far is kept: call again to go on")
+    raise ConnectionError(f"[download] could not fetch {place.name} to {place.parent}; " + "; ".join(said) + kept)
 
 
 def _present(place: Path, md5: str | None, sha256: str | None) -> bool:

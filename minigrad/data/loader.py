@@ -12,6 +12,7 @@ import numpy as np
 
 from ..core.messages import Guarded
 from ..core.modes import mode
+from ..core.shape import fail
 from ..core.tensor import Tensor
 from ..ops.creation import as_tensor, tensor
 from ..ops.join import stack
@@ -51,6 +52,14 @@ def _listed(like: Any, values: list[Any]) -> Any:
         return values
 
 
+def _stacked(arrays: Sequence[Any]) -> Any:
+    shapes = {np.shape(a): None for a in arrays}
+    if len(shapes) > 1:
+        fail("default_collate", "the samples of a batch must have equal shapes", [str(s) for s in shapes],
+             "pad them in a collate_fn (nn.utils.rnn.pad_sequence), or use batch_size=1")
+    return np.stack(arrays)
+
+
 def default_collate(batch: Sequence[Any]) -> Any:
     """Makes one batch of a list of samples.
 
@@ -65,14 +74,14 @@ def default_collate(batch: Sequence[Any]) -> Any:
     if isinstance(first, Tensor):
         if any(t.requires_grad or t.device.type != "cpu" for t in batch):
             return stack(list(batch), 0)
-        return as_tensor(np.stack([t.array.np for t in batch]))
+        return as_tensor(_stacked([t.array.np for t in batch]))
     if isinstance(first, str | bytes):
         return batch
     if isinstance(first, np.ndarray | np.generic):
         if first.dtype.kind in "OSUMm":
             raise TypeError("default_collate: batch must contain tensors, numpy arrays, numbers, dicts or lists; "
                             f"found {first.dtype}")
-        return as_tensor(np.stack(batch))
+        return as_tensor(_stacked(batch))
     if isinstance(first, float):
         return tensor(list(batch), dtype=np.float64)
     if isinstance(first, int):
@@ -423,6 +432,7 @@ class DataLoader(Guarded, Generic[Sample]):
             generator         the state of `generator`, or None
             sampler           the state of the sampler when it began: `sampler.state_dict()` if it has the method; else,
                               of the samplers in `data`, the state of their generator
+            of                the number of samples, and `batch_size`: a state of others is refused
             rest              None; for a sampler of another kind, what it has not given yet. RuntimeError if its
                               length is not known
 
@@ -433,7 +443,7 @@ class DataLoader(Guarded, Generic[Sample]):
             return self._loaded
         order, source = self._order, self._order_source()
         state: dict[str, Any] = {"epoch": self._epoch, "position": 0, "seed": None, "generator": None,
-                                 "sampler": order_state(source), "rest": None}
+                                 "sampler": order_state(source), "rest": None, "of": self._of()}
         if self.generator is not None:
             state["generator"] = self.generator.get_state().tolist()
         if order is not None:
@@ -446,8 +456,19 @@ class DataLoader(Guarded, Generic[Sample]):
                 state["rest"] = order.rest()
         return state
 
+    def _of(self) -> list[int | None]:
+        return [len(self.dataset) if hasattr(self.dataset, "__len__") else None, self.batch_size]
+
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Continues where another loader over the same data set was: the next iteration gives its next batch."""
+        if "epoch" not in state_dict:
+            raise ValueError("[DataLoader] the state must be what state_dict() returned; got the keys "
+                             f"{list(state_dict)}")
+        of, here = state_dict.get("of"), self._of()
+        if of is not None and list(of) != here:
+            raise ValueError("[DataLoader] the state must be of a loader over as many samples, in batches of the same "
+                             f"size; got the state of {of[0]} samples, batch_size {of[1]}, for {here[0]} samples, "
+                             f"batch_size {here[1]}")
         self._epoch, self._order, self._loaded = state_dict["epoch"], None, dict(state_dict)
         if self.generator is not None and state_dict.get("generator") is not None:
             self.generator.set_state(tensor(state_dict["generator"], dtype=np.int64))

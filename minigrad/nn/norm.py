@@ -528,6 +528,8 @@ def instance_norm(input: Tensor, running_mean: Tensor | None = None, running_var
     ones; with `use_input_stats=False` the running ones are used. Raises ValueError if a space has one element only.
     """
     if not use_input_stats:
+        if running_mean is None or running_var is None:
+            fail("instance_norm", "use_input_stats=False needs running_mean and running_var", "", "pass both")
         return batch_norm(input, running_mean, running_var, weight, bias, False, momentum, eps, mask=mask,
                           lengths=lengths)
     update = (running_mean is not None or running_var is not None) and not mode.recompute

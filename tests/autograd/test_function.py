@@ -309,5 +309,5 @@ def test_function_errors():
     y = function(lambda ctx, g: g * ctx.saved_tensors[0], stale).apply(a)
     with mg.no_grad():
         a.add_(1)
-    with pytest.raises(RuntimeError, match="Mine backward.*changed in place"):
+    with pytest.raises(RuntimeError, match="Mine backward.*modified by an inplace operation"):
         y.sum().backward()

@@ -337,3 +337,16 @@ def python(program, *arguments):
     """A process outside the source folder (whose minigrad may not be built)."""
     return subprocess.Popen([sys.executable, "-c", program, *map(str, arguments)], stdout=subprocess.PIPE, text=True,
                             cwd=tempfile.gettempdir())
+
+
+def test_errors_of_files_are_shown_alone(tmp_path):
+    (tmp_path / "junk").write_bytes(b"junk")
+    endless = []
+    endless.append(endless)
+    for call, kind in ((lambda: load(tmp_path / "junk"), ValueError), (lambda: save(endless, tmp_path / "x"), ValueError),
+                       (lambda: save({}, tmp_path / "none" / "x"), FileNotFoundError)):
+        with pytest.raises(kind) as raised:
+            call()
+        error = raised.value
+        assert error.__cause__ is None and (error.__suppress_context__ or error.__context__ is None)
+        assert ".part" not in str(error)

@@ -597,3 +597,22 @@ def test_what_is_fixed_after_construction():
             setattr(loader, name, None)
     loader.collate_fn = list
     assert len(loader) == 2
+
+
+# ---- what is refused ----
+
+def test_the_state_of_another_loader_is_refused():
+    def loader(n, batch_size):
+        return DataLoader(TensorDataset(mg.arange(n)), batch_size, shuffle=True)
+    state = loader(20, 4).state_dict()
+    for other in (loader(8, 4), loader(20, 5)):
+        with pytest.raises(ValueError, match="got the state of 20 samples, batch_size 4, for"):
+            other.load_state_dict(state)
+    with pytest.raises(ValueError, match="what state_dict\\(\\) returned"):
+        loader(8, 4).load_state_dict({"x": 1})
+
+
+@pytest.mark.parametrize("made", [mg.ones, np.ones])
+def test_samples_of_different_shapes(made):
+    with pytest.raises(RuntimeError, match="equal shapes; got \\(1,\\), \\(2,\\); pad them"):
+        list(DataLoader([made(1), made(2)], 2))
