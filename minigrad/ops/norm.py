@@ -580,14 +580,14 @@ def _group_norm_backward_rule(k: Any, host: Any) -> Sequence[Launch]:
     return [rows, columns(k.groups * k.cpg, "columns")] if k.gweight or k.gbias else [rows]
 
 
-launch("ops/norm.cu", "layer_norm_forward rms_norm_forward", lambda k, host: [per_row(k.rows, k.n)], shared=256)
+launch("ops/norm.cu", "layer_norm_forward rms_norm_forward", lambda k, host: [per_row(k.rows, k.n)], shared=512)
 launch("ops/norm.cu", "layer_norm_backward", _row_norm_rule(2, "gweight", "gbias"), shared=4608)
 launch("ops/norm.cu", "rms_norm_backward", _row_norm_rule(1, "gweight"), shared=4608)
 launch("ops/norm.cu", "batch_norm_forward batch_norm_eval_backward", _channel_launches(True), shared=4608)
 launch("ops/norm.cu", "batch_norm_backward", _channel_launches(False), shared=4608)
 launch("ops/norm.cu", "batch_norm_eval_forward", lambda k, host: [over(k.batch * k.channels * k.inner)])
 launch("ops/norm.cu", "running_update", lambda k, host: [over(k.n)])
-launch("ops/norm.cu", "group_norm_forward", lambda k, host: [per_row(k.batch * k.groups, k.cpg * k.inner)], shared=256)
+launch("ops/norm.cu", "group_norm_forward", lambda k, host: [per_row(k.batch * k.groups, k.cpg * k.inner)], shared=512)
 launch("ops/norm.cu", "group_norm_backward", _group_norm_backward_rule, shared=4608)
 
 
