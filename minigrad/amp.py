@@ -26,6 +26,7 @@ import numpy as np
 from .core.decorated import decorated
 from .core.half import autocasts, call_cast, casting, widened
 from .core.modes import mode, no_grad
+from .core.notes import Notes
 from .core.shape import FLOAT32
 from .core.tensor import Tensor
 from .core.warning import warn
@@ -225,6 +226,10 @@ class GradScaler:
         self._growth_factor, self._backoff_factor = growth_factor, backoff_factor
         self._growth_interval = growth_interval
         self._stages: dict[int, tuple[str, bool]] = {}      # of each optimizer since the last update; any inf?
+
+    def _noted(self, notes: Notes, text: str) -> None:
+        """Notes for a capture the scale, which is a number for the function."""
+        notes.place(self.__dict__, ("_enabled", "_scale"), text)
 
     def scale(self, outputs: Any) -> Any:
         """A tensor multiplied by the scale, or an iterable of them (tuples and lists may be nested)."""

@@ -22,9 +22,12 @@ by plain assignments: an interrupt at any line leaves the process whole. Read `d
 """
 from __future__ import annotations
 
+import copy
+import inspect
 import struct
 import traceback
 from collections.abc import Callable
+from dataclasses import fields, is_dataclass
 from functools import update_wrapper
 from itertools import count
 from sys import getrefcount
@@ -167,6 +170,10 @@ class Recorder:
         region = find(address)
         return region is not None and id(region()) in self.pins
 
+    def written_outside(self) -> set[int]:
+        """The addresses outside the private pool that launches write to."""
+        return {a for a in self.written if (region := find(a)) is not None and region.ptr not in self.pool.regions}
+
     def refuse(self, what: str) -> None:
         """Raises RuntimeError: `what` reads a value."""
         raise RuntimeError(f"[capture] {what} reads a value while recording, which replay cannot do; "
@@ -279,6 +286,7 @@ class _Program:
         self.left = [(g.leaf, g.final) for g in grads if g.own is None]
         self.carried: list[tuple] = []          # (table, name, tensor): what the step assigns, and each replay again
         self.storages = recorder.notes.rewritten()
+        self.outside = recorder.written_outside()
         self.used = 0                           # when it was replayed last
 
     def compare(self, notes: Notes) -> None:
@@ -304,6 +312,9 @@ class _Program:
     def replay(self, given: list[Tensor]) -> Any:
         """Runs the launches on these arguments, and returns the tensors of the recording with their new values."""
         sources = given
+        for t in given:
+            if t.array.ptr in self.outside:
+                _shared(t)
         if self.exposed:            # an argument may lie in the memory of another one
             sources = [new_tensor(contiguous_copy(t.array), None) for t in given]
         for mine, t in zip(self.arrays, sources, strict=True):
@@ -340,6 +351,11 @@ class _Program:
             bump(given[i])
 
 
+def _shared(t: Tensor) -> None:
+    fail("capture", "an argument must not share memory with what the function uses otherwise, if one of them is "
+         "changed in place", t.array.layout, "let the function close over it, or pass a clone()")
+
+
 def _assign(table: Any, name: Any, value: Any) -> None:
     if isinstance(table, CellType):
         table.cell_contents = value
@@ -354,12 +370,17 @@ class Captured:
         self.function = function
         self.programs: dict[tuple, list[_Program]] = {}
         self.moved: dict[tuple, set] = {}       # what the last recording of a signature changed itself, if anything
+        self.refused: dict[tuple, str] = {}     # signatures whose step cannot be replayed, and why
         self.last: _Program | None = None
         update_wrapper(self, function)
 
     def __get__(self, instance: Any, owner: Any = None) -> Any:
         """A captured method: the instance is its first argument."""
         return self if instance is None else MethodType(self, instance)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Captured:
+        """A captured function without recordings, of the copied function."""
+        return Captured(copy.deepcopy(self.function, memo))
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if mode.recorder is not None:           # inside another recording: part of that one
@@ -377,12 +398,14 @@ class Captured:
             known = self.programs.get(key, ())
         except TypeError:
             raise TypeError("[capture] arguments that are not tensors must be hashable: their values are part of the "
-                            f"signature; got {key[3:]}") from None
+                            f"signature; got {key[3:]}; pass an array as a tensor (from_numpy)") from None
         for program in known:
             if program.fits():
                 if program is not self.last:
                     self.last, program.used = program, next(_uses)
                 return program.replay(tensors)
+        if key in self.refused:                 # refused before anything of it runs
+            raise RuntimeError(self.refused[key])
         with _one_at_a_time:
             return self._record(key, args, kwargs, tensors)
 
@@ -407,9 +430,16 @@ class Captured:
             hook.on = pool.on = False
         recorder.finish()
         program = _Program(recorder, inputs, arrays, outputs)
+        for i, t in enumerate(tensors):
+            if t.array.ptr in program.outside or recorder.points_to(t) and i in [n for n, _ in program.changed]:
+                _shared(t)
         program.leave(tensors)
         before = self.moved.pop(key, set())
-        program.carried, moved = recorder.notes.settle(recorder.points_to, before)
+        try:
+            program.carried, moved = recorder.notes.settle(recorder.points_to, before)
+        except RuntimeError as error:
+            self.refused[key] = str(error)
+            raise
         if moved:                               # the next call reads other values than this one did: no replay
             self.moved = {key: moved, **dict(list(self.moved.items())[:_PROGRAMS])}
         else:
@@ -433,8 +463,10 @@ def _objects(value: Any) -> list[tuple[Any, str]]:
     """The arguments that are neither tensors nor values: their attributes may change."""
     if isinstance(value, (tuple, list)):
         return [found for v in value for found in _objects(v)]
-    if type(value) is dict:
+    if isinstance(value, dict):
         return [found for v in value.values() for found in _objects(v)]
+    if _is_record(value):
+        return [found for f in fields(value) for found in _objects(getattr(value, f.name))]
     return [] if isinstance(value, Tensor) else [(value, "an argument")]
 
 
@@ -453,11 +485,19 @@ def _signature(value: Any, tensors: list[Tensor]) -> Any:
         return value.array.layout, value._requires_grad
     if isinstance(value, (tuple, list)):
         return type(value), *[_signature(v, tensors) for v in value]
-    if type(value) is dict:
-        return dict, *[(type(k), k, _signature(v, tensors)) for k, v in value.items()]
+    if isinstance(value, dict):
+        return type(value), *[(type(k), k, _signature(v, tensors)) for k, v in value.items()]
+    if _is_record(value):
+        return type(value), *[_signature(getattr(value, f.name), tensors) for f in fields(value)]
     if isinstance(value, (float, complex, np.generic)):
         return type(value), repr(value)         # 0.0 == -0.0, and nan is not equal to itself
     return type(value), value
+
+
+def _is_record(value: Any) -> bool:
+    """Is it a dataclass that holds tensors? It is taken apart, as a dict is; others are objects."""
+    return (is_dataclass(value) and not isinstance(value, type)
+            and any([isinstance(getattr(value, f.name, None), Tensor) for f in fields(value)]))
 
 
 def _like(value: Any, items: list[Any]) -> Any:
@@ -471,8 +511,15 @@ def _replace(value: Any, tensors: Any) -> Any:
         return next(tensors)
     if isinstance(value, (tuple, list)):
         return _like(value, [_replace(v, tensors) for v in value])
-    if type(value) is dict:
-        return {k: _replace(v, tensors) for k, v in value.items()}
+    if isinstance(value, dict):
+        found = copy.copy(value)                # an OrderedDict, a defaultdict
+        found.update({k: _replace(v, tensors) for k, v in value.items()})
+        return found
+    if _is_record(value):
+        found = copy.copy(value)
+        for f in fields(value):
+            object.__setattr__(found, f.name, _replace(getattr(value, f.name), tensors))
+        return found
     return value
 
 
@@ -509,7 +556,13 @@ def capture(function: Callable) -> Captured:
     for arguments that share memory if one is changed in place. What else `function` does in Python (print, append to a
     list) it does at a recording only.
 
+    What `function` returns is outside the graph: call `backward` inside. TypeError for a generator or a coroutine.
+
     >>> step = minigrad.capture(step)
     >>> loss = step(x, y)
     """
+    if (inspect.isgeneratorfunction(function) or inspect.iscoroutinefunction(function)
+            or inspect.isasyncgenfunction(function)):
+        raise TypeError("[capture] a generator or a coroutine cannot be captured: it runs after the call; capture the "
+                        "function that it calls for each step")
     return Captured(function)

@@ -341,6 +341,10 @@ class Notes:
         self.places.append(Place(table, names, owner, counted))
         return self.places[-1]
 
+    def carries(self, table: Any) -> None:
+        """Forgets a table that the replay itself brings forward."""
+        self.places = [p for p in self.places if p.table is not table]
+
     def missing(self, table: Any, text: str, counted: bool = False) -> None:
         """Notes that a `__dict__` has no entry of other names that the code knows."""
         self.places.append(Missing(table, [n for n in self.names if n not in table], text, counted))

@@ -5,16 +5,22 @@ import itertools
 import math
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic
 
 import numpy as np
 
+from ..core.notes import Notes
 from ..core.tensor import Tensor, new_tensor
 from ..core.warning import warn
 from ..ops.creation import as_tensor
 from ..ops.random import Generator, randperm
 
-Sample = TypeVar("Sample", covariant=True)
+if TYPE_CHECKING:                   # a type that is not given is Any
+    from typing_extensions import TypeVar
+    Sample = TypeVar("Sample", covariant=True, default=Any)
+else:
+    from typing import TypeVar
+    Sample = TypeVar("Sample", covariant=True)
 
 
 class Dataset(Generic[Sample]):
@@ -75,6 +81,12 @@ class TensorDataset(Dataset[tuple[Tensor, ...]]):
         if any(t.shape[0] != tensors[0].shape[0] for t in tensors):
             raise AssertionError("Size mismatch between tensors")
         self.tensors = tensors
+
+    def _noted(self, notes: Notes, text: str) -> None:
+        """Notes for a capture the tensors."""
+        notes.object(self, text)
+        notes.place(self.__dict__, ("tensors",), text)
+        notes.visit(self.tensors, text)
 
     def __getitem__(self, index: Any) -> tuple[Tensor, ...]:
         return tuple(t[index] for t in self.tensors)

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence, Sized
 from itertools import islice
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic
 
 import numpy as np
 
@@ -14,7 +14,12 @@ from ..core.tensor import Tensor
 from ..ops.creation import as_tensor, tensor
 from ..ops.random import Generator, multinomial, randint, randperm
 
-Index = TypeVar("Index", covariant=True)
+if TYPE_CHECKING:                   # a type that is not given is Any
+    from typing_extensions import TypeVar
+    Index = TypeVar("Index", covariant=True, default=Any)
+else:
+    from typing import TypeVar
+    Index = TypeVar("Index", covariant=True)
 _CHUNK = 1024           # how many numbers `RandomSampler` draws at once
 
 

@@ -63,6 +63,11 @@ class Generator:
         """Starts the stream of `seed` and returns the generator. RuntimeError unless -2^63 <= seed < 2^64."""
         if not isinstance(seed, (int, np.integer)) or not -1 << 63 <= seed < 1 << 64:
             fail("manual_seed", "the seed must be a whole number, -2^63 <= seed < 2^64", repr(seed))
+        if mode.recorder is not None:
+            fail("capture", "a captured function cannot seed a generator: a replay would not", "", "seed it outside")
+        return self._start(seed)
+
+    def _start(self, seed: int) -> Generator:
         self._seed = int(seed) & _MASK
         self._write(np.array([self._seed, 0, 0, 0], np.uint64).view(np.int64))
         return self
@@ -73,8 +78,7 @@ class Generator:
 
     def seed(self) -> int:
         """Starts the stream of a seed drawn from the system, and returns that seed."""
-        self.manual_seed(int.from_bytes(os.urandom(8), "little"))
-        return self._seed
+        return self._start(int.from_bytes(os.urandom(8), "little"))._seed
 
     def initial_seed(self) -> int:
         """The seed of this stream."""
@@ -129,7 +133,7 @@ class Streams:
         elif number == self.number or number < 0 and generator.initial_seed() != self.seed_of(number):
             return generator
         self._begun[device] = self.number, generator
-        return generator.manual_seed(self.seed_of(self.number))
+        return generator._start(self.seed_of(self.number))
 
 
 def default_generator(device: Any = "cpu") -> Generator:
@@ -141,7 +145,7 @@ def default_generator(device: Any = "cpu") -> Generator:
     if found is None:
         found = _defaults[on] = Generator(on)
         if _seed is not None:
-            found.manual_seed(_seed)
+            found._start(_seed)
     return found
 
 

@@ -23,6 +23,7 @@ from typing import Any, SupportsFloat, TypeAlias
 
 from ..core.messages import Guarded
 from ..core.modes import mode
+from ..core.notes import Notes
 from ..core.tensor import Tensor
 from ..core.warning import warn
 from .optimizer import Optimizer
@@ -84,6 +85,7 @@ def _replayed(step: Callable[..., Any]) -> Callable[..., Any]:
             _within = not outermost
         if outermost and mode.recorder is not None:
             mode.recorder.before_replay.append(lambda: step(self, *args, **kwargs))
+            mode.recorder.notes.carries(self.__dict__)
     return wrapper
 
 
@@ -96,6 +98,10 @@ class LRScheduler(Guarded):
 
     `base_lrs` holds the rate of each group at the beginning, `last_epoch` the number of the current epoch.
     """
+
+    def _noted(self, notes: Notes, text: str) -> None:
+        """Notes for a capture the state of the schedule: the function may read it (`get_last_lr`)."""
+        notes.place(self.__dict__, None, text)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

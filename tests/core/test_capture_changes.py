@@ -1,6 +1,8 @@
 """What a captured step reads besides its arguments: checked before a replay, carried by it, or refused."""
 from __future__ import annotations
 
+import copy
+import dataclasses
 import gc
 import itertools
 import os
@@ -12,6 +14,7 @@ import tempfile
 import threading
 import types
 import warnings
+from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -1044,3 +1047,125 @@ def test_numbers_drawn_from_other_generators_are_refused(generator, draw):
     with pytest.raises(RuntimeError, match="generator drew numbers while recording"):
         mg.capture(lambda x: x * draw(generator))(mg.ones(1))
     assert mg.capture(lambda x: x if generator is None else x * 2)(mg.ones(1)).item() == 2
+
+
+# ---- objects of the package, arguments that are records, shared memory ----
+
+def test_numbers_of_scalers_and_schedules_are_compared():
+    one, scaler = mg.ones(1), mg.amp.GradScaler(init_scale=4.0)
+    scaled = mg.capture(lambda x: x * scaler.get_scale())
+    assert scaled(one).item() == 4
+    scaler.update(8.0)
+    assert scaled(one).item() == 8
+    w = nn.Parameter(mg.ones(1))
+    optimizer = optim.SGD([w], lr=0.5)
+    schedule = optim.lr_scheduler.StepLR(optimizer, 1, 0.5)
+    rate = mg.capture(lambda x: x * schedule.get_last_lr()[0])
+    assert rate(one).item() == 0.5
+    w.grad = mg.ones(1)
+    optimizer.step()
+    schedule.step()
+    assert rate(one).item() == 0.25
+
+
+def test_tensors_of_a_data_set_are_compared():
+    points = mg.data.TensorDataset(mg.ones(2))
+    total = mg.capture(lambda x: x * points.tensors[0].sum())
+    assert total(mg.ones(1)).item() == 2
+    points.tensors = (mg.ones(2) * 3,)
+    assert total(mg.ones(1)).item() == 6
+
+
+def test_a_schedule_stepped_inside_is_recorded_once():
+    w = nn.Parameter(mg.ones(1))
+    optimizer = optim.SGD([w], lr=1.0)
+    schedule = optim.lr_scheduler.StepLR(optimizer, 1, 0.5)
+
+    @mg.capture
+    def step(x):
+        optimizer.zero_grad()
+        (w * x).sum().backward()
+        optimizer.step()
+        schedule.step()
+    for _ in range(4):
+        step(mg.ones(1))
+    assert w.item() == 1 - 1.875 and sum(map(len, step.programs.values())) == 1
+
+
+def test_an_argument_that_the_step_also_closes_over():
+    w, b = nn.Parameter(mg.ones(2)), mg.zeros(2)
+
+    @mg.no_grad()
+    def decay(parameters):
+        for p in parameters:
+            p.mul_(0.5)
+        return w.sum()
+
+    def add(x):
+        b.add_(1)
+        return x.sum()
+    for function, argument in ((decay, [w]), (add, b)):
+        step = mg.capture(function)
+        with pytest.raises(RuntimeError, match="must not share memory"):
+            step(argument)
+    step = mg.capture(add)
+    step(mg.ones(2))
+    with pytest.raises(RuntimeError, match="must not share memory"):        # at a replay
+        step(b)
+    assert mg.capture(lambda x: (x * b).sum())(b).item() == (b * b).sum().item()        # nothing is changed
+
+
+def test_records_are_taken_apart():
+    @dataclasses.dataclass
+    class Batch:
+        x: mg.Tensor
+        n: int
+    one = mg.ones(1)
+    step = mg.capture(lambda batch: batch.x * batch.n)
+    assert [step(Batch(one * k, n)).item() for k, n in ((1, 2), (3, 2), (3, 5))] == [2, 6, 15]
+    assert sum(map(len, step.programs.values())) == 2
+    step = mg.capture(lambda batch: batch["x"] * 2)
+    assert [step(OrderedDict(x=one * k)).item() for k in (1, 4)] == [2, 8]
+    assert sum(map(len, step.programs.values())) == 1
+
+
+def test_what_was_refused_does_not_run_again():
+    counter = types.SimpleNamespace(n=0)
+
+    def count(x):
+        counter.n += 1
+        return x * counter.n
+    step = mg.capture(count)
+    step(mg.ones(1))
+    for _ in range(3):
+        with pytest.raises(RuntimeError, match="counter.n was changed"):
+            step(mg.ones(1))
+    assert counter.n == 2
+
+
+def test_a_copied_model_has_its_own_recordings():
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(2, 1)
+            self.fast = mg.capture(self.layer.forward)
+    model, x = Model(), mg.ones(1, 2)
+    before = model.fast(x).item()
+    other = copy.deepcopy(model)
+    with mg.no_grad():
+        for p in other.parameters():
+            p.zero_()
+    assert other.fast(x).item() == 0 and model.fast(x).item() == before
+
+
+def test_what_cannot_be_captured():
+    def generator(x):
+        yield x
+
+    async def coroutine(x):
+        return x
+    for function in (generator, coroutine):
+        with pytest.raises(TypeError, match="cannot be captured"):
+            mg.capture(function)
+    with pytest.raises(RuntimeError, match="cannot seed"):
+        mg.capture(lambda x: (mg.manual_seed(1), x + mg.rand(1))[1])(mg.ones(1))

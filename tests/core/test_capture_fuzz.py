@@ -272,6 +272,7 @@ def run(seed, verbose=False):
 
 
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.slow
 def test_random_scripts():
     start = time.perf_counter()
     for seed in range(100000):
