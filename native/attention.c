@@ -226,6 +226,7 @@ static double plain_weights(const job *x, const item *at, double *w, T *factor, 
 
 NOINLINE void plain_forward(const job *x, const item *at, int64_t i) {
   double *w = mg_scratch(1, (size_t)x->keys * (sizeof(double) + sizeof(T)));
+  if (!w) return;
   T *factor = (T *)(w + x->keys);
   const int64_t row = at->number * x->rows + i;
   x->lse[row] = (T)plain_weights(x, at, w, factor, i);
@@ -249,6 +250,7 @@ static void set_zero(T *p, int64_t n) { if (p) memset(p, 0, (size_t)n * sizeof(T
 NOINLINE void plain_backward(const job *x, const item *at) {
   const int64_t rows = x->rows, keys = x->keys, depth = x->depth, width = x->value_depth;
   double *w = mg_scratch(1, (size_t)keys * (sizeof(double) + sizeof(T)));
+  if (!w) return;
   T *factor = (T *)(w + keys);
   T *gq = x->gq ? x->gq + at->number * rows * depth : 0, *gk = x->gk ? x->gk + at->number * keys * depth : 0;
   T *gv = x->gv ? x->gv + at->number * keys * width : 0;
