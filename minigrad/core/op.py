@@ -398,9 +398,10 @@ class Op(Documented):
         changed = version != node.version
         # what the forward made was new then: version 0; a list is an input and a version: not needed
         for a in saved if isinstance(saved, tuple) else (saved,):
-            own = type(a) is Buffer and all([t is None or t.array is not a for t in inputs])
-            if own and a.version or changed and not own and a is not None and type(a) is not list:
-                stale(self.name, node)
+            if changed or type(a) is Buffer and a.version:
+                own = type(a) is Buffer and all([t is None or t.array is not a for t in inputs])
+                if own and a.version or changed and not own and a is not None and type(a) is not list:
+                    stale(self.name, node)
         results = None
         if plan.backward is not None and not (changed and mode.grad):       # only the definition needs all inputs
             results = plan.backward(saved, _gradient_arrays(node, g), needs)
