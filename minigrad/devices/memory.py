@@ -137,7 +137,7 @@ def layout(device: Device, dtype: np.dtype, shape: tuple[int, ...], strides: tup
             found = Layout(device, dtype, shape, dense if strides is None else strides, contiguous)
         if len(_layouts) >= _layouts_max:
             _forget_unused()
-        _layouts[key] = found
+        found = _layouts.setdefault(key, found)         # another thread may have made it meanwhile
     return found
 
 

@@ -394,10 +394,8 @@ def running_update(running: Tensor, batch: Tensor, momentum: float | Tensor, sca
 
     Shapes: running and batch (C,); momentum a number, or a tensor (C,) or (). `scale` makes a biased variance unbiased.
     """
-    x, given = running.layout, batch.layout
-    # compared by value: equal layouts are not one object for ever, and the bits must not depend on that
-    same = given is x or (given.shape, given.dtype, given.device) == (x.shape, x.dtype, x.device) and given.contiguous
-    if x.contiguous and same and not isinstance(momentum, Tensor):
+    x = running.layout
+    if x.contiguous and batch.layout is x and not isinstance(momentum, Tensor):
         kernel = x.device.kernels.running_update.get(x.dtype)
         if kernel is not None:
             kernel.call(running.array.ptr, batch.array.ptr, x.size, float(momentum), scale)
