@@ -24,11 +24,11 @@
 #if TYPE_IS == 1
 typedef double Wide;
 #define ROOT sqrt
-#define PICK_BITS(f32, f64) f32
+#define RANGE_BITS 7
 #else
 typedef long double Wide;            /* no wider than double on some targets; then it changes nothing */
 #define ROOT sqrtl
-#define PICK_BITS(f32, f64) f64
+#define RANGE_BITS 10
 #endif
 
 /* Did squares leave the range of T, or nearly so? In range, rstd is from 2^-64 to 2^64 (2^-512 to 2^512): the bits of
@@ -38,9 +38,9 @@ INLINE int some_out_of_range(const T *rstd, int64_t n) {
   for (int64_t i = 0; i < n; i++) {
     TU bits;
     memcpy(&bits, rstd + i, sizeof bits);
-    found |= bits - ((TU)PICK_BITS(63, 511) << PICK_BITS(23, 52));
+    found |= bits - ((TU)(BIAS_ - (1 << (RANGE_BITS - 1))) << MANTISSA_);
   }
-  return found >> PICK_BITS(30, 62) != 0;
+  return found >> (MANTISSA_ + RANGE_BITS) != 0;
 }
 static inline int out_of_range(T rstd) { return some_out_of_range(&rstd, 1); }
 

@@ -210,7 +210,7 @@ class _Anomaly:
         plain_backward = self.swap(engine, "backward", backward)
 
         def eager(captured: Any, *args: Any, **kwargs: Any) -> Any:
-            return capture.detached(captured.function(*args, **kwargs))
+            return capture.mapped(captured.function(*args, **kwargs), Tensor.detach)
         self.swap(capture.Captured, "__call__", eager)
         open_device("cpu")                           # a hook sees the launches of devices that are open
         self.hook = launch_hook(self.launch)

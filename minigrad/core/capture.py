@@ -46,9 +46,10 @@ from ..devices.native import lib
 from ..devices.private import private_pool
 from .arrays import contiguous_copy, copy_array
 from .modes import mode, no_grad, paused
-from .notes import PACKAGE, Notes
+from .notes import Notes
 from .shape import fail
 from .tensor import Tensor, bump, new_tensor
+from .warning import PACKAGE
 
 _PROGRAMS = 128                 # of one captured function; then those of the longest unused signature are dropped
 _VARIANTS = 8                   # of one signature
@@ -419,11 +420,11 @@ class Captured:
                 inputs = [_input(t) for t in tensors]
                 arrays, recorder.inputs = [t.array for t in inputs], {id(t) for t in inputs}
                 it = iter(inputs)
-                own_args, own_kwargs = _replace(args, it), _replace(kwargs, it)
+                own_args, own_kwargs = mapped((args, kwargs), lambda _: next(it))
                 recorder.notes.walk([(self.function, "the function"), *_objects((args, kwargs))])
                 with hook:
                     mode.recorder = recorder
-                    outputs = detached(self.function(*own_args, **own_kwargs))
+                    outputs = mapped(self.function(*own_args, **own_kwargs), Tensor.detach)
                     mode.recorder = None
         finally:                                # plain assignments: no interrupt can come between them
             mode.recorder = None
@@ -500,37 +501,22 @@ def _is_record(value: Any) -> bool:
             and any([isinstance(getattr(value, f.name, None), Tensor) for f in fields(value)]))
 
 
-def _like(value: Any, items: list[Any]) -> Any:
-    """The items as a list, tuple or named tuple, as `value` is."""
-    return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
-
-
-def _replace(value: Any, tensors: Any) -> Any:
-    """`value` with its tensors replaced by those of the iterator, in order."""
+def mapped(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
+    """`value` with `function(t)` in the place of each of its tensors t, in order: in tuples, lists, dicts, records."""
     if isinstance(value, Tensor):
-        return next(tensors)
+        return function(value)
     if isinstance(value, (tuple, list)):
-        return _like(value, [_replace(v, tensors) for v in value])
+        items = [mapped(v, function) for v in value]
+        return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
     if isinstance(value, dict):
         found = copy.copy(value)                # an OrderedDict, a defaultdict
-        found.update({k: _replace(v, tensors) for k, v in value.items()})
+        found.update({k: mapped(v, function) for k, v in value.items()})
         return found
     if _is_record(value):
         found = copy.copy(value)
         for f in fields(value):
-            object.__setattr__(found, f.name, _replace(getattr(value, f.name), tensors))
+            object.__setattr__(found, f.name, mapped(getattr(value, f.name), function))
         return found
-    return value
-
-
-def detached(value: Any) -> Any:
-    """`value` with its tensors outside the graph."""
-    if isinstance(value, Tensor):
-        return new_tensor(value.array, None)
-    if isinstance(value, (tuple, list)):
-        return _like(value, [detached(v) for v in value])
-    if type(value) is dict:
-        return {k: detached(v) for k, v in value.items()}
     return value
 
 

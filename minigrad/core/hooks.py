@@ -117,13 +117,13 @@ class HookedNode:
 def _through(table: HookTable, node: Any, gradients: Any, *outputs: Any) -> Any:
     """The gradients of a node's outputs (or inputs) after its hooks, as a list."""
     for function in table.of(node):
-        changed = function(tuple(gradients), *outputs)
-        if changed is not None:
-            changed = changed if isinstance(changed, tuple) else (changed,)
-            if len(changed) != len(gradients):
+        returned = function(tuple(gradients), *outputs)
+        if returned is not None:
+            returned = returned if isinstance(returned, tuple) else (returned,)
+            if len(returned) != len(gradients):
                 fail("register_hook" if outputs else "register_prehook", "a hook must return as many gradients as it "
-                     "got", f"{len(changed)} for {len(gradients)}")
-            gradients = changed
+                     "got", f"{len(returned)} for {len(gradients)}")
+            gradients = returned
     return list(gradients)
 
 

@@ -33,8 +33,8 @@ from .hooks import hooks, post_hooks
 from .modes import mode, watched
 from .shape import default_float
 from .tape import Variable
+from .warning import PACKAGE
 
-PACKAGE = str(Path(__file__).parent.parent)
 _INSTALLED = (PACKAGE, str(Path(os.__file__).parent), "<frozen")
 _MANY = 512                     # of a container with more elements only the length is compared
 _BYTES = 1 << 16                # a larger NumPy array is not compared

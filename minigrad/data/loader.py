@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, MutableSequence, Sequence
 from contextlib import contextmanager
 from itertools import repeat
-from typing import TYPE_CHECKING, Any, Generic
+from typing import Any, Generic
 
 import numpy as np
 
@@ -17,16 +17,10 @@ from ..core.tensor import Tensor
 from ..ops.creation import as_tensor, tensor
 from ..ops.join import stack
 from ..ops.random import Generator, Streams, randint
-from .dataset import IterableDataset, batch_taker
+from .dataset import IterableDataset, Sample, batch_taker
 from .sampler import batch_count, batched, check_batch_size, load_order, order_state
 from .workers import Workers, get_worker_info
 
-if TYPE_CHECKING:                   # a type that is not given is Any
-    from typing_extensions import TypeVar
-    Sample = TypeVar("Sample", covariant=True, default=Any)
-else:
-    from typing import TypeVar
-    Sample = TypeVar("Sample", covariant=True)
 _END = object()
 
 

@@ -62,8 +62,11 @@ def by_formula(op: Op, name: str, saves: str) -> Callable[..., FusedPlan]:
     def prepare(kernels: KernelTable, x: Layout, **attrs: Any) -> FusedPlan:
         kernel, back_kernel = getattr(kernels, name)[x.dtype], getattr(kernels, f"{name}_backward")[x.dtype]
         out = layout(x.device, x.dtype, x.shape)
-        table, back = elementwise_plan(out, x), elementwise_plan(out, out, x if saves == dispatch.INPUT else out)
-        both, alone = elementwise_plan(out, out, out, x), elementwise_plan(out, out, out, out)
+        table = elementwise_plan(out, x)
+        if saves == dispatch.BOTH:
+            both, alone = elementwise_plan(out, out, out, x), elementwise_plan(out, out, out, out)
+        else:
+            back = elementwise_plan(out, out, x if saves == dispatch.INPUT else out)
         numbers = tuple([attrs[n] for n in op.attributes])
         if any([n != n for n in numbers]):
             raise NoKernel("a number is NaN")

@@ -1169,3 +1169,16 @@ def test_what_cannot_be_captured():
             mg.capture(function)
     with pytest.raises(RuntimeError, match="cannot seed"):
         mg.capture(lambda x: (mg.manual_seed(1), x + mg.rand(1))[1])(mg.ones(1))
+
+
+def test_results_in_any_container_are_outside_the_graph():
+    @dataclasses.dataclass
+    class Result:
+        loss: mg.Tensor
+    w = nn.Parameter(mg.ones(2))
+    for make in (lambda t: (t,), lambda t: OrderedDict(loss=t), Result):
+        step = mg.capture(lambda x, make=make: make((w * x).sum()))
+        for _ in range(2):
+            found = step(mg.ones(2))
+            loss = found.loss if isinstance(found, Result) else next(iter(found.values() if isinstance(found, dict) else found))
+            assert loss.item() == 2 and not loss.requires_grad and type(found) is type(make(loss))
