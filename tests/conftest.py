@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import gc
 
+import numpy as np
 import pytest
 from support import tensors_in_cycles
 
@@ -32,9 +33,13 @@ def pytest_collection_modifyitems(items):
 
 
 @pytest.fixture(autouse=True)
-def same_random_numbers():
-    """Each test draws the same numbers, alone and after others."""
+def same_random_numbers(request):
+    """Each test draws the same numbers, alone and after others: from minigrad's generator, and from that of its file."""
     mg.manual_seed(0)
+    for name in ("RNG", "rng"):
+        own = getattr(request.module, name, None)
+        if isinstance(own, np.random.Generator):
+            own.bit_generator.state = np.random.default_rng(0).bit_generator.state
 
 
 @pytest.fixture(autouse=True)
