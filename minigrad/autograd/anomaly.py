@@ -5,39 +5,36 @@ While it is off it costs nothing, because nothing else asks whether it is on. Wh
 
 * a launch hook checks the operands of every launch, and then its result (`_Anomaly.launch`);
 * `tape.observers` reports each node that is recorded, with its place in the program (`_Anomaly.note`);
-* `engine.walk` is replaced, so that what the backward of each node returns is checked (`_Anomaly.walk`);
+* it watches the backward of each node, and checks what it returns (`_Anomaly.backward`);
 * `engine.backward` is replaced, to name the parameters that got no gradient;
 * captured functions run eagerly.
 
-Read first `Place`, then `_Anomaly.install`.
+Read `core/place.py` first, then `_Anomaly.install`.
 """
 from __future__ import annotations
 
-import linecache
 import sys
 import weakref
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
 import numpy as np
 
 from ..core import capture, engine
+from ..core.hooks import RemovableHandle
 from ..core.modes import mode
-from ..core.op import Documented
+from ..core.place import Place, arrays, op_name
 from ..core.shape import is_float
 from ..core.tape import Node, Slot, edge_of, locators, observers
 from ..core.tensor import Tensor
 from ..core.warning import warn
+from ..core.watch import watch_backward
 from ..devices import launch_hook, open_device
 from ..devices.base import Kernel
 from ..devices.memory import Array
-from ..nn.module import Module
 
-_HERE = str(Path(__file__).parents[1])
 _DOORS = (sys.modules[launch_hook.__module__].__file__, capture.__file__)     # what runs between an op and a hook
-_CALLS = {Module.__call__.__code__}
 _LINES = 2          # how many of the user's lines a message shows
 
 
@@ -45,85 +42,7 @@ class AnomalyError(RuntimeError):
     """Raised by `detect_anomaly` for a value that is not finite."""
 
 
-# ---- where -----------------------------------------------------------------------------------------------------------
-
-def _frames(frame: FrameType | None) -> Iterator[FrameType]:
-    """The frame and its callers, innermost first."""
-    while frame is not None:
-        yield frame
-        frame = frame.f_back
-
-
-class Place:
-    """A place in the program: the modules being called, outermost first, and the user's lines, innermost first."""
-
-    __slots__ = ("modules", "root", "lines")
-
-    def __init__(self, frame: FrameType | None) -> None:
-        modules: list[Any] = []
-        lines: list[tuple[str, int, str]] = []
-        above: FrameType | None = None          # the caller of the outermost module
-        for f in _frames(frame):
-            if f.f_code in _CALLS:
-                modules.append(f.f_locals["self"])
-                above = f.f_back
-            elif not f.f_code.co_filename.startswith(_HERE) and len(lines) < _LINES:
-                lines.append((f.f_code.co_filename, f.f_lineno, f.f_code.co_name))
-        self.modules, self.lines = modules[::-1], lines
-        self.root = _name_of(modules[-1], above) if modules else ""
-
-    def path(self) -> str:
-        """The path of the innermost module, such as model.encoder.0.norm. The first name is that of the variable that
-        holds the outermost module, or its type's name."""
-        if not self.modules:
-            return ""
-        names = [self.root]
-        for outer, inner in zip(self.modules, self.modules[1:], strict=False):
-            names.append(next((n for n, m in outer.named_modules() if m is inner), type(inner).__name__))
-        return ".".join(n for n in names if n)
-
-    def __str__(self) -> str:
-        inside = f"in {self.path()} ({type(self.modules[-1]).__name__})" if self.modules else ""
-        shown = [f"{file}:{line} in {function}: {linecache.getline(file, line).strip()}"
-                 for file, line, function in self.lines]
-        return ", ".join(part for part in (inside, "at " + ", called from ".join(shown) if shown else "") if part)
-
-
-def _name_of(module: Any, frame: FrameType | None) -> str:
-    """The name of the variable that holds a module in the frame, or the name of the module's type."""
-    if frame is not None and not frame.f_code.co_filename.startswith(_HERE):
-        for names in (frame.f_locals, frame.f_globals):
-            for name, value in names.items():
-                if value is module:
-                    return name
-    return type(module).__name__
-
-
-def _op_name(frame: FrameType | None, kernel: str) -> str:
-    """The name of the outermost op between the launch and the user's line; if there is none, the kernel's."""
-    found = ""
-    for f in _frames(frame):
-        if not f.f_code.co_filename.startswith(_HERE) or f.f_code in _CALLS:
-            break
-        owner = f.f_locals.get("self", f.f_locals.get("op"))
-        if isinstance(owner, Documented):
-            found = owner.name
-    return found.lstrip("_") or kernel.rpartition("_")[0] or kernel
-
-
 # ---- what ------------------------------------------------------------------------------------------------------------
-
-def _arrays(frame: FrameType | None) -> dict[int, Array]:
-    """The arrays in the variables of the function that launches and of its three callers, by address."""
-    found: dict[int, Array] = {}
-    for f, _ in zip(_frames(frame), range(4), strict=False):
-        for value in list(f.f_locals.values()):
-            for v in value if type(value) in (list, tuple) else (value,):
-                v = v.array if isinstance(v, Tensor) else v
-                if isinstance(v, Array):
-                    found.setdefault(v.ptr, v)
-    return found
-
 
 def _values(x: Any) -> np.ndarray | None:
     """The values of an array or a number, on the host, if they are floating point; else None."""
@@ -156,22 +75,6 @@ def _describe(x: Any) -> str:
 
 # ---- the mode --------------------------------------------------------------------------------------------------------
 
-class _Watch:
-    """Takes the place of a node's op during a walk: the mode runs the op's backward and checks what it returns."""
-
-    __slots__ = ("op", "mode")
-
-    def __init__(self, op: Any, mode: _Anomaly) -> None:
-        self.op, self.mode = op, mode
-
-    @property
-    def name(self) -> str:
-        return self.op.name
-
-    def backward(self, node: Node, g: Any, needs: list[bool]) -> Any:
-        return self.mode.backward(self.op, node, g, needs)
-
-
 class _Anomaly:
     """The mode while it is on: what it replaced, and what it knows about nodes."""
 
@@ -182,6 +85,7 @@ class _Anomaly:
         self.check_nan = True
         self.undo: list[Callable[[], None]] = []
         self.hook: launch_hook | None = None
+        self.watch: RemovableHandle | None = None
 
     def swap(self, owner: Any, name: str, value: Any) -> Any:
         """Replaces an attribute until `remove`; returns the value it had."""
@@ -194,10 +98,7 @@ class _Anomaly:
         """Switches the mode on."""
         observers.append(self.note)
         locators.append(self.locate)
-
-        def walk(roots: list, *args: Any, **kwargs: Any) -> Any:
-            return self.walk(plain_walk, roots, *args, **kwargs)
-        plain_walk = self.swap(engine, "walk", walk)
+        self.watch = watch_backward(self.backward)
 
         def backward(tensors: Any, gradients: Any, retain_graph: bool = False, inputs: Any = None,
                      create_graph: bool = False) -> None:
@@ -220,11 +121,13 @@ class _Anomaly:
         """Switches the mode off: puts everything back."""
         if self.hook is not None:
             self.hook.__exit__()
+        if self.watch is not None:
+            self.watch.remove()
         for undo in reversed(self.undo):
             undo()
         observers.remove(self.note)
         locators.remove(self.locate)
-        self.undo, self.hook = [], None
+        self.undo, self.hook, self.watch = [], None, None
 
     # ---- a node ----
 
@@ -251,7 +154,7 @@ class _Anomaly:
             if kernel.name == "host":
                 name, out, read = getattr(arguments[0], "__name__", "host_"), arguments[1], list(arguments[2:])
             else:
-                known, name = _arrays(frame), kernel.name
+                known, name = arrays(frame), kernel.name
                 typed = list(zip(kernel.signature, arguments, strict=True))
                 pointers = [(kind, known.get(p)) for kind, p in typed if kind in "op" and p]
                 out = next((a for kind, a in pointers if kind == "o"), None)    # the first: later ones may be scratch
@@ -264,9 +167,9 @@ class _Anomaly:
         nan, inf = _kinds(out)
         nan_in, inf_in = any(n for n, _ in given), any(i for _, i in given)
         if nan and not nan_in:
-            self.report("nan", _op_name(frame, name), out, "out of inf" if inf_in else "out of finite values", frame)
+            self.report("nan", op_name(frame, name), out, "out of inf" if inf_in else "out of finite values", frame)
         if inf and not inf_in and not nan_in:
-            self.report("inf", _op_name(frame, name), out, "out of finite values", frame)
+            self.report("inf", op_name(frame, name), out, "out of finite values", frame)
 
     def report(self, what: str, op: str, out: Any, of: str, frame: FrameType | None) -> None:
         """Raises AnomalyError for a launch in the forward pass, or in the backward of a node."""
@@ -284,30 +187,19 @@ class _Anomaly:
         return (f"[detect_anomaly] the backward of {node.op.name} {did}, {where}; got {got}; "
                 f"look at the inputs of {node.op.name} in the forward pass")
 
-    # ---- a walk ----
+    # ---- a backward ----
 
-    def walk(self, plain: Callable, roots: list, *args: Any, **kwargs: Any) -> Any:
-        """The walk `plain`, with each node's op watched."""
-        nodes = [n for n in engine.reachable(roots, frozenset()) if type(n) is Node and type(n.op) is not _Watch]
-        for node in nodes:
-            node.op = _Watch(node.op, self)
-        try:
-            return plain(roots, *args, **kwargs)
-        finally:
-            for node in nodes:
-                node.op = node.op.op
-
-    def backward(self, op: Any, node: Node, g: Any, needs: list[bool]) -> Any:
+    def backward(self, node: Node, g: list, run: Callable[[], Any]) -> Any:
         """The backward of a node; errors name where it was recorded, gradients that are not finite raise."""
         self.walked.append(node)
         try:
-            results = op.backward(node, g, needs)
+            results = run()
         except AnomalyError:
             raise
         except Exception as error:
             place = self.places.get(node)
             if place is not None and hasattr(error, "add_note"):
-                error.add_note(f"in the backward of {op.name}, recorded {place}")
+                error.add_note(f"in the backward of {node.op.name}, recorded {place}")
             raise
         finally:
             self.walked.pop()
@@ -315,7 +207,7 @@ class _Anomaly:
             for i, r in enumerate(results):
                 nan, inf = _kinds(r.array) if isinstance(r, Tensor) else (False, False)
                 if nan or inf:
-                    came = any(any(_kinds(t.array)) for t in (g if type(g) is list else [g]) if t is not None)
+                    came = any(any(_kinds(t.array)) for t in g if t is not None)
                     did = f"gave {'nan' if nan else 'inf'} for its input {i}"
                     did += " of a gradient that was not finite" if came else ""
                     raise AnomalyError(self.of_backward(node, did, _describe(r.array)))

@@ -37,7 +37,7 @@ from typing import Any
 
 import numpy as np
 
-from ..devices import launch_hook, memory
+from ..devices import hooked, launch_hook, memory, open_device
 from ..devices.addresses import find
 from ..devices.base import Kernel
 from ..devices.memory import Array
@@ -328,6 +328,8 @@ class _Program:
         for segment in self.segments:
             if callable(segment):
                 segment()
+            elif hooked():
+                _launch_each(segment[0], segment[2])
             else:
                 lib.mg_replay(segment[1], segment[2])
         for leaf, final in self.left:
@@ -350,6 +352,17 @@ class _Program:
         for i, array in self.changed:
             copy_array(given[i].array, array)
             bump(given[i])
+
+
+def _launch_each(words: np.ndarray, number: int) -> None:
+    """Replays a segment launch by launch, so that launch hooks see it."""
+    kernels = {kernel.index: kernel for kernel in open_device("cpu").kernels}
+    left = iter(words.tolist())
+    for _ in range(number):
+        kernel = kernels[next(left)]
+        values = [next(left) for _ in kernel.signature]
+        kernel.call(*[struct.unpack("d", struct.pack("q", value))[0] if kind == "d" else value
+                      for kind, value in zip(kernel.signature, values, strict=True)])
 
 
 def _shared(t: Tensor) -> None:

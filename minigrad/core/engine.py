@@ -14,11 +14,12 @@ from typing import Any
 
 from ..devices.base import Device
 from ..devices.memory import Array, Buffer, Layout
-from .hooks import backward_with_hooks, fitting, hooks, node_hooks, node_pre_hooks, post_hooks
+from .hooks import fitting, hooks, node_hooks, node_pre_hooks, post_hooks
 from .modes import mode, set_recording
 from .shape import fail
 from .tape import FREED, Edge, Node, Slot, Variable, edge_of, located
 from .warning import warn
+from .watch import backward_with_hooks
 
 
 class Functions:

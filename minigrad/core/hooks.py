@@ -114,26 +114,6 @@ class HookedNode:
         return node_hooks.add(self, hook)
 
 
-def _through(table: HookTable, node: Any, gradients: Any, *outputs: Any) -> Any:
-    """The gradients of a node's outputs (or inputs) after its hooks, as a list."""
-    for function in table.of(node):
-        returned = function(tuple(gradients), *outputs)
-        if returned is not None:
-            returned = returned if isinstance(returned, tuple) else (returned,)
-            if len(returned) != len(gradients):
-                fail("register_hook" if outputs else "register_prehook", "a hook must return as many gradients as it "
-                     "got", f"{len(returned)} for {len(gradients)}")
-            gradients = returned
-    return list(gradients)
-
-
-def backward_with_hooks(node: Any, g: Any, needs: Any) -> Any:
-    """The backward of a node, with its hooks before and after it."""
-    several = type(g) is list
-    given = _through(node_pre_hooks, node, g if several else [g])
-    return _through(node_hooks, node, node.op.backward(node, given if several else given[0], needs), tuple(given))
-
-
 def fitting(op: str, what: str, value: Any, layout: Layout) -> Any:
     """`value`, if it may be a gradient of what has this layout: a tensor of its shape, dtype and device."""
     if not isinstance(getattr(value, "array", None), Array):

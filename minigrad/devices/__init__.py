@@ -130,6 +130,11 @@ _switching = RLock()
 _doors: dict[Kernel, Callable[..., None]] = {}      # what `kernel.call` is while there are hooks
 
 
+def hooked() -> bool:
+    """Is a launch hook on?"""
+    return _newest is not None and _active() is not None
+
+
 def _active() -> launch_hook | None:
     """The innermost hook that is on."""
     hook = _newest
