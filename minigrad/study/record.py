@@ -17,9 +17,11 @@ from types import FrameType
 from typing import Any
 
 from ..core import capture
+from ..core.half import Wide
 from ..core.hooks import RemovableHandle
 from ..core.modes import no_grad
-from ..core.place import Place, arrays, op_name
+from ..core.op import Op
+from ..core.place import Place, arrays, frames, op_name
 from ..core.tape import FREED, Node, observers
 from ..core.tensor import Tensor
 from ..core.watch import watch_backward
@@ -83,6 +85,34 @@ class Backward:
     launches: list[Launch] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class Origin:
+    """Where a node comes from, for as long as the node lives.
+
+    place     modules and lines
+    within    the ops whose definition was running, outermost first, each with the reason why
+    launches  the kernels that made the node's outputs
+    """
+
+    place: Place
+    within: tuple[tuple[str, str], ...]
+    launches: list[Launch]
+
+
+origins: weakref.WeakKeyDictionary[Node, Origin] = weakref.WeakKeyDictionary()     # every record adds to it
+
+
+def _within(frame: FrameType | None) -> tuple[tuple[str, str], ...]:
+    """The ops on the stack whose definition runs, and why, outermost first."""
+    found = []
+    for f in frames(frame):
+        if f.f_code is Op.__call__.__code__ and type(f.f_locals.get("plan")) is str:
+            found.append((f.f_locals["self"].name.strip("_"), f.f_locals["plan"]))
+        elif f.f_code is Wide.at.__code__:
+            found.append((f.f_locals["self"].op.name.strip("_"), f.f_locals["self"].why))
+    return tuple(found[::-1])
+
+
 def saved_arrays(node: Node) -> list[Array]:
     """The arrays that a node keeps for its backward, each memory once."""
     found: dict[int, Array] = {}
@@ -140,8 +170,9 @@ class Record:
         """Notes where a node was recorded, and which launches made its output."""
         if get_ident() == self.thread:
             place = self.places[node] = Place(sys._getframe(1))
-            self.made_by[node] = [x for x in self._unclaimed if x.place is not None and x.place.lines == place.lines]
-            self._unclaimed = []
+            made = [x for x in self._unclaimed if x.place is not None and x.place.lines == place.lines]
+            self.made_by[node], self._unclaimed = made, []
+            origins[node] = Origin(place, _within(sys._getframe(1)), made)
 
     def _backward(self, node: Node, given: list, run: Callable[[], Any]) -> Any:
         """Notes the backward of a node."""
