@@ -8,9 +8,10 @@ from ..core.tensor import Tensor
 from ..devices import launch_hook
 from ..devices.base import Kernel
 from .drawing import Graph, graph
+from .explore import explore
 from .record import Record
 
-__all__ = ["Graph", "Record", "explain", "graph", "launches"]
+__all__ = ["Graph", "Record", "explain", "explore", "graph", "launches"]
 
 
 def explain(op: Any, *args: Any, **attrs: Any) -> str:

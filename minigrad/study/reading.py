@@ -149,7 +149,7 @@ def _kept(node: Node, names: list[str]) -> list[tuple[str, Any]]:
     return found
 
 
-def _texts(op: Any) -> OpText:
+def texts(op: Any) -> OpText:
     """What is written of an op."""
     of = op.of if isinstance(op, GradOp) else op
     doc = inspect.cleandoc(getattr(of, "__doc__", None) or "") if isinstance(of, (Op, Primitive)) else ""
@@ -181,9 +181,8 @@ class Reader:
         self.plans: dict[Any, tuple[str, str]] = {}
         self.keys: dict[int, Key] = {}          # of shown nodes; of opened groups by their Python id
 
-    def read(self, roots: Sequence[Tensor]) -> None:
+    def read(self, edges: Sequence[Edge]) -> None:
         """Reads the graph of the roots."""
-        edges = [edge_of(t) for t in roots]
         shown = self.add(edges)
         self.found.outputs = [self.place(e) for e in edges]
         for source, _, x in self.found.edges():
@@ -273,7 +272,7 @@ class Reader:
         made.path, made.why = self.path(node, made.launches)
         made.saved = self.saved(node, made)
         if name not in self.found.ops:
-            self.found.ops[name] = _texts(node.op)
+            self.found.ops[name] = texts(node.op)
         return made.id
 
     def locate(self, made: GraphNode, origin: Origin) -> None:
@@ -504,4 +503,4 @@ def read(into: Structure, what: Any, args: tuple, kwargs: dict[str, Any], opens:
     if not roots:
         fail("graph", "needs a tensor that requires a gradient, or a function that returns one", type(result).__name__,
              "let a parameter require gradients, and do not compute under no_grad()")
-    Reader(names, opens, into).read(roots)
+    Reader(names, opens, into).read([edge_of(t) for t in roots])

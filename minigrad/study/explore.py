@@ -1,0 +1,281 @@
+"""`explore`: one page that steps through a backward pass node by node, and shows each launch.
+
+A `Record` sees what happens, `reading.py` reads the graph, and the page (`explore.html`) gets both as JSON.
+"""
+from __future__ import annotations
+
+import json
+import linecache
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from html import escape
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..core.capture import Captured
+from ..core.engine import grad, reachable
+from ..core.place import Place
+from ..core.shape import fail
+from ..core.tape import Node, Slot, Variable, edge_of
+from ..core.tensor import Tensor
+from ..devices.memory import Layout
+from .reading import Names, Reader, texts
+from .record import Backward, Launch, Record, origins
+from .structure import GraphNode, Saved, Structure
+
+_BINS, _GRID = 40, 32               # of a histogram; rows and columns of a heat map
+_VALUES = 200_000                   # about as many values of heat maps has a page
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What is written down of a gradient: numbers for the page, its values if they are few, and whose memory it is."""
+
+    about: dict[str, Any]
+    grid: np.ndarray | None
+    storage: int
+    nbytes: int
+
+
+def look(t: Tensor) -> Seen:
+    """Looks at a gradient; `norm` is the Euclidean one."""
+    layout, storage = t.array.layout, t.array.storage
+    values = t.array.np if layout.device.type == "cpu" else layout.device.download(t.array)
+    values = np.asarray(values, dtype=np.float64)
+    nan, inf = int(np.isnan(values).sum()), int(np.isinf(values).sum())
+    about = {**_described(layout), "size": layout.size, "nan": nan, "inf": inf, "zeros": int((values == 0).sum())}
+    with np.errstate(all="ignore"):
+        top = np.abs(values).max(initial=0.0)
+        scaled = values / top if top > 0 and math.isfinite(top) else values
+        about["norm"] = float(np.sqrt((scaled * scaled).sum())) * (float(top) if scaled is not values else 1.0)
+        if layout.size:
+            about |= {"mean": float(values.mean()), "min": float(values.min()), "max": float(values.max())}
+    finite = values[np.isfinite(values)] if nan or inf else values
+    if layout.size > 1 and finite.size:
+        low, high = float(finite.min()), float(finite.max())
+        if low == high:
+            low, high = low - (abs(low) or 1.0) / 2, high + (abs(high) or 1.0) / 2
+        about["hist"] = {"low": low, "high": high, "counts": np.histogram(finite, _BINS, (low, high))[0].tolist()}
+    grid = None
+    if values.ndim and layout.size > 1:
+        grid = np.atleast_2d(values[(0,) * (values.ndim - 2)] if values.ndim > 2 else values)
+        about["heat"] = {"of": list(grid.shape), "leading": max(values.ndim - 2, 0)}
+        grid = _thinned(grid, _GRID).astype(np.float32)
+    return Seen(about, grid, id(storage), storage.layout.nbytes)
+
+
+def _thinned(grid: np.ndarray, most: int) -> np.ndarray:
+    """At most `most` rows and columns, evenly spaced."""
+    rows, columns = [-(-n // most) for n in grid.shape]
+    return grid[::max(rows, 1), ::max(columns, 1)].copy()
+
+
+def _described(layout: Layout) -> dict[str, Any]:
+    return {"shape": list(layout.shape), "dtype": layout.dtype.name}
+
+
+def explore(target: Any, path: str | Path, args: Sequence[Any] = ()) -> Path:
+    """Writes a page, one file without any other, that steps through a backward pass. Returns its path.
+
+    `target` is a scalar loss, a function that returns one (or a tuple that begins with it), or a captured function;
+    functions are called with `args`, once. The page shows for each node the gradient that flows in and out (shape,
+    norm, histogram, values), what was saved and when it is freed, the formula and the source of the definition, the
+    kernels and their times, and the memory held. For a function, modules, lines and forward kernels are known too.
+
+    Backward is run here, and keeps the graph; `.grad` of all tensors stays as it is. If the function itself ran
+    backward, that is shown. A captured function is called until it is replayed (twice at most): each replayed launch is
+    shown, with its kernel, sizes, bytes and time. RuntimeError if there is neither a graph nor a launch.
+
+    >>> study.explore(lambda: nn.functional.cross_entropy(model(x), y), "backward.html")
+    >>> study.explore(train_step, "step.html", args=(x, y))
+    """
+    record, structure, title = _observed(target, tuple(args))
+    data = Page(record, structure).data(title)
+    text = Path(__file__).with_suffix(".html").read_text(encoding="utf-8")
+    # no "<" inside: nothing in the data can end the page's script
+    dumped = json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+    path = Path(path)
+    path.write_text(text.replace("{{title}}", escape(title)).replace("{{data}}", dumped), encoding="utf-8")
+    return path
+
+
+def _observed(target: Any, args: tuple) -> tuple[Record, Structure, str]:
+    """Runs what is to be explored."""
+    names, structure = Names(), Structure()
+    title = getattr(target, "__name__", "").replace("<lambda>", "") or "backward"
+    with Record(look) as record:
+        result = target if isinstance(target, Tensor) else target(*args)
+        loss = result[0] if isinstance(result, tuple) and result else result
+        if isinstance(loss, Tensor) and loss.requires_grad and not record.backwards:
+            _gradients(loss)
+    if isinstance(target, Captured) and not any(x.replayed for x in record.launches):
+        with Record(look) as record:                    # the first call recorded the step, this one replays it
+            target(*args)
+    if not record.backwards and not record.launches:
+        fail("explore", "needs a loss with a graph, or a function that computes something", type(result).__name__,
+             "let a parameter require gradients, and do not compute under no_grad()")
+    Reader(names, lambda name: False, structure).read([s.node for s in record.backwards if not s.depth])
+    return record, structure, title
+
+
+def _gradients(loss: Tensor) -> None:
+    """Runs the backward of a loss; keeps the graph, and changes no `.grad`."""
+    edge = edge_of(loss)
+    leaves = {e: None for n in reachable([edge], frozenset()) for e in n.inputs if isinstance(e, Variable)}
+    grad(loss, list(leaves), retain_graph=True)
+
+
+class Page:
+    """The data of a page: steps (the backward of each node), launches, graph, sources."""
+
+    def __init__(self, record: Record, structure: Structure) -> None:
+        self.record, self.structure = record, structure
+        self.steps = record.backwards
+        self.index = {id(s.node): i for i, s in enumerate(self.steps)}          # of a node's step
+        self.launch_index = {id(x): i for i, x in enumerate(record.launches)}
+        self.modules: dict[tuple[int, ...], str] = {}
+        gradients = sum(g is not None for s in self.steps for g in (*s.given, *s.results))
+        self.most = max(8, min(_GRID, math.isqrt(_VALUES // max(gradients, 1))))
+
+    def data(self, title: str) -> dict[str, Any]:
+        """All that the page shows."""
+        shown = {n.id: i for i, n in enumerate(self.structure.nodes.values())}
+        step_of = {self.structure.ids[k]: i for k, i in self.index.items() if k in self.structure.ids}
+        nodes = [{"label": n.label, "sub": str(n.outputs[0]) if n.outputs else "", "step": step_of.get(n.id, -1),
+                  "x": 0, "y": 60 * i, "w": 150, "h": 40} for i, n in enumerate(self.structure.nodes.values())]
+        edges = [{"from": shown[a], "to": shown[b.id], "points": [[75, nodes[shown[a]]["y"] + 40],
+                  [75, nodes[shown[b.id]]["y"]]]} for a, b, _ in self.structure.edges() if a in shown]
+        steps = [self.step(s, i) for i, s in enumerate(self.steps)]
+        return {"title": title, "about": f"{len(steps)} steps of backward, {len(self.record.launches)} launches",
+                "notes": self.structure.notes, "steps": steps, "nodes": nodes, "edges": edges, "groups": [],
+                "ops": self.sources(), "memory": self.memory(), "launches": [self.launch(x) for x in self.record.launches]}
+
+    # ---- places ----
+
+    def module(self, place: Place | None) -> tuple[str, str]:
+        """The path of the innermost module, and its type."""
+        if place is None or not place.modules:
+            return "", ""
+        key = tuple(map(id, place.modules))
+        if key not in self.modules:
+            self.modules[key] = place.path()
+        return self.modules[key], type(place.modules[-1]).__name__
+
+    def located(self, place: Place | None) -> dict[str, str]:
+        """Module, type of module, line and its text."""
+        module, kind = self.module(place)
+        file, line, _ = place.lines[0] if place is not None and place.lines else ("", 0, "")
+        return {"module": module, "type": kind, "line": f"{Path(file).name}:{line}" if file else "",
+                "code": linecache.getline(file, line).strip() if file else ""}
+
+    # ---- launches ----
+
+    def launch(self, x: Launch) -> dict[str, Any]:
+        """A launch."""
+        return {"kernel": x.kernel, "op": x.op, "direction": x.direction, **self.located(x.place),
+                "sizes": {k: _number(v) for k, v in x.sizes.items()},
+                "operands": [repr(o) if o is not None else "other memory" for o in x.operands], "bytes": x.nbytes,
+                "time": x.time, "step": self.index.get(id(x.node), -1), "replayed": x.replayed}
+
+    # ---- steps ----
+
+    def gradient(self, seen: Seen | None, **more: Any) -> dict[str, Any] | None:
+        """A gradient."""
+        if seen is None:
+            return None
+        about = {k: _number(v) for k, v in seen.about.items()}
+        if seen.grid is not None:
+            grid = _thinned(seen.grid, self.most)
+            finite = np.abs(grid[np.isfinite(grid)])
+            about["heat"] = {**seen.about["heat"], "rows": grid.shape[0], "columns": grid.shape[1],
+                             "top": float(finite.max(initial=0.0)),
+                             "values": [_number(float(f"{v:.3g}")) for v in grid.ravel()]}
+        return {**about, **more}
+
+    def step(self, s: Backward, i: int) -> dict[str, Any]:
+        """The backward of a node."""
+        node, origin = self.graph_node(s.node), origins.get(s.node)
+        names = [x.name for x in node.inputs] if node else [f"input {k}" for k in range(len(s.results))]
+        results = [self.gradient(g, name=n, **self.target(e))
+                   for g, n, e in zip(s.results, names, s.node.inputs, strict=False)]
+        return {"op": s.node.op.name, "name": node.label if node else s.node.op.name.strip("_"), "depth": s.depth,
+                **self.located(origin.place if origin else None),
+                "given": [self.gradient(g) for g in s.given], "results": results, "from": self.sources_of(i),
+                "saved": self.saved(s, node), "launches": [self.launch_index[id(x)] for x in s.launches],
+                "forward": [self.launch_index[id(x)] for x in origin.launches if id(x) in self.launch_index]
+                if origin else [], "why": node.why if node else "",
+                "attrs": ", ".join(f"{k}={v}" for k, v in node.attrs.items()) if node else ""}
+
+    def graph_node(self, node: Node) -> GraphNode | None:
+        """The node of the picture."""
+        return self.structure.nodes.get(self.structure.ids.get(id(node), -1))
+
+    def target(self, edge: Any) -> dict[str, Any]:
+        """Where a gradient goes: to a step, or to a leaf by name."""
+        if isinstance(edge, Variable):
+            node = self.structure.nodes.get(self.structure.ids.get(id(edge), -1))
+            return {"to": -1, "leaf": node.label if node else "leaf"}
+        return {"to": self.index.get(id(edge.inputs[0] if type(edge) is Slot else edge), -1), "leaf": ""}
+
+    def sources_of(self, i: int) -> list[int]:
+        """The steps whose results flow into this one."""
+        if not hasattr(self, "_into"):
+            self._into: dict[int, list[int]] = {}
+            for k, s in enumerate(self.steps):
+                for e in s.node.inputs:
+                    to = self.target(e)["to"] if e is not None else -1
+                    if to >= 0:
+                        self._into.setdefault(to, []).append(k)
+        return self._into.get(i, [])
+
+    # ---- what is saved, and the memory ----
+
+    def freed(self) -> dict[int, int]:
+        """The step after which each saved memory is free: the last one that uses it."""
+        return {x.memory: i for i, s in enumerate(self.steps) if (n := self.graph_node(s.node))
+                for x in n.saved if not self.kept(x)}
+
+    def kept(self, x: Saved) -> str:
+        """Why saved memory is not freed by backward."""
+        kind = self.structure.nodes[x.source].kind if x.source is not None else ""
+        return "a parameter" if x.kind == "parameter" else "a tensor of yours" if kind in ("leaf", "data") else ""
+
+    def saved(self, s: Backward, node: GraphNode | None) -> list[dict[str, Any]]:
+        """What was kept for a step."""
+        if node is None or node.freed:
+            i = self.index[id(s.node)]
+            return [{"what": "array", **_described(x), "bytes": x.nbytes, "freed": i, "kept": ""} for x in s.saved]
+        freed = self.freed()
+        return [{"what": x.name if x.kind != "kernel" else "kept by the kernel", "shape": list(x.value.shape), "dtype": x.value.dtype,
+                 "bytes": x.nbytes, "freed": freed.get(x.memory, -1), "kept": self.kept(x)} for x in node.saved]
+
+    def memory(self) -> list[tuple[int, int]]:
+        """While each step runs: the bytes saved that are not free yet, and those of gradients that are held."""
+        freed, sizes = self.freed(), {x.memory: x.nbytes for n in self.structure.nodes.values() for x in n.saved}
+        held = sum(sizes[m] for m in freed)
+        pending: dict[Any, tuple[int, int]] = {}            # by edge: a gradient's memory and its bytes
+        numbers, found = count(), []
+        for i, s in enumerate(self.steps):
+            own = [e for e in pending if e is s.node or type(e) is Slot and e.inputs[0] is s.node]
+            given = {g.storage: pending[e] for e, g in zip(own, [g for g in s.given if g], strict=False)}
+            for edge, g in zip(s.node.inputs, s.results, strict=False):
+                if edge is not None and g is not None and edge not in pending:
+                    pending[edge] = given.setdefault(g.storage, (next(numbers), g.nbytes))
+            found.append((held, sum(dict(pending.values()).values())))
+            for e in own:
+                del pending[e]
+            held -= sum(sizes[m] for m, last in freed.items() if last == i)
+        return found
+
+    def sources(self) -> dict[str, Any]:
+        """What is written of each op of the steps."""
+        return {name: asdict(texts(op)) for name, op in {s.node.op.name: s.node.op for s in self.steps}.items()}
+
+
+def _number(x: Any) -> Any:
+    """A number as JSON has it: nan and infinities as text."""
+    return x if not isinstance(x, float) or math.isfinite(x) else str(x)
