@@ -18,6 +18,7 @@ import numpy as np
 
 from ..core.capture import Captured
 from ..core.engine import grad, reachable
+from ..core.hooks import hooks
 from ..core.place import Place
 from ..core.shape import fail
 from ..core.tape import Node, Slot, Variable, edge_of
@@ -93,8 +94,9 @@ def explore(target: Any, path: str | Path, args: Sequence[Any] = ()) -> Path:
     >>> study.explore(lambda: nn.functional.cross_entropy(model(x), y), "backward.html")
     >>> study.explore(train_step, "step.html", args=(x, y))
     """
-    record, structure, title = _observed(target, tuple(args))
-    data = Page(record, structure).data(title)
+    record, structure, names = _observed(target, tuple(args))
+    title = getattr(target, "__name__", "").replace("<lambda>", "") or "backward"
+    data = Page(record, structure, names).data(title)
     text = Path(__file__).with_suffix(".html").read_text(encoding="utf-8")
     # no "<" inside: nothing in the data can end the page's script
     dumped = json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
@@ -103,41 +105,51 @@ def explore(target: Any, path: str | Path, args: Sequence[Any] = ()) -> Path:
     return path
 
 
-def _observed(target: Any, args: tuple) -> tuple[Record, Structure, str]:
+def _observed(target: Any, args: tuple) -> tuple[Record, Structure, Names]:
     """Runs what is to be explored."""
     names, structure = Names(), Structure()
-    title = getattr(target, "__name__", "").replace("<lambda>", "") or "backward"
     with Record(look) as record:
         result = target if isinstance(target, Tensor) else target(*args)
         loss = result[0] if isinstance(result, tuple) and result else result
         if isinstance(loss, Tensor) and loss.requires_grad and not record.backwards:
             _gradients(loss)
-    if isinstance(target, Captured) and not any(x.replayed for x in record.launches):
+    if isinstance(getattr(target, "__func__", target), Captured) and not any(x.replayed for x in record.launches):
         with Record(look) as record:                    # the first call recorded the step, this one replays it
             target(*args)
     if not record.backwards and not record.launches:
         fail("explore", "needs a loss with a graph, or a function that computes something", type(result).__name__,
              "let a parameter require gradients, and do not compute under no_grad()")
+    places = [origin.place for s in record.backwards if (origin := origins.get(s.node)) and origin.place.modules]
+    for root, model in {id(p.modules[0]): (p.root, p.modules[0]) for p in places}.values():
+        names.root(root, model)                         # as its modules are called
     Reader(names, lambda name: False, structure).read([s.node for s in record.backwards if not s.depth])
-    return record, structure, title
+    return record, structure, names
 
 
 def _gradients(loss: Tensor) -> None:
     """Runs the backward of a loss; keeps the graph, and changes no `.grad`."""
-    edge = edge_of(loss)
-    leaves = {e: None for n in reachable([edge], frozenset()) for e in n.inputs if isinstance(e, Variable)}
-    grad(loss, list(leaves), retain_graph=True)
+    nodes = reachable([edge_of(loss)], frozenset())
+    leaves = dict.fromkeys(e for n in nodes for e in n.inputs if isinstance(e, Variable))
+    retained = [(n, hooks.of(n)[-1]) for n in nodes if hooks.retains(n)]
+    for n, _ in retained:
+        hooks.release(n)
+    try:
+        grad(loss, list(leaves), retain_graph=True)
+    finally:
+        for n, function in retained:
+            hooks.retain(n, function)
 
 
 class Page:
     """The data of a page: steps (the backward of each node), launches, graph, sources."""
 
-    def __init__(self, record: Record, structure: Structure) -> None:
-        self.record, self.structure = record, structure
+    def __init__(self, record: Record, structure: Structure, names: Names) -> None:
+        self.record, self.structure, self.names = record, structure, names
         self.steps = record.backwards
         self.index = {id(s.node): i for i, s in enumerate(self.steps)}          # of a node's step
         self.launch_index = {id(x): i for i, x in enumerate(record.launches)}
-        self.modules: dict[tuple[int, ...], str] = {}
+        self.modules: list[dict[str, Any]] = []
+        self.module_index: dict[tuple[int, int], int] = {}
         gradients = sum(g is not None for s in self.steps for g in (*s.given, *s.results))
         self.most = max(8, min(_GRID, math.isqrt(_VALUES // max(gradients, 1))))
 
@@ -145,31 +157,35 @@ class Page:
         """All that the page shows."""
         shown = {n.id: i for i, n in enumerate(self.structure.nodes.values())}
         step_of = {self.structure.ids[k]: i for k, i in self.index.items() if k in self.structure.ids}
-        nodes = [{"label": n.label, "sub": str(n.outputs[0]) if n.outputs else "", "step": step_of.get(n.id, -1),
+        nodes = [{"kind": n.kind, "label": n.label, "sub": str(n.outputs[0]) if n.outputs else "", "step": step_of.get(n.id, -1),
                   "x": 0, "y": 60 * i, "w": 150, "h": 40} for i, n in enumerate(self.structure.nodes.values())]
         edges = [{"from": shown[a], "to": shown[b.id], "points": [[75, nodes[shown[a]]["y"] + 40],
                   [75, nodes[shown[b.id]]["y"]]]} for a, b, _ in self.structure.edges() if a in shown]
         steps = [self.step(s, i) for i, s in enumerate(self.steps)]
         return {"title": title, "about": f"{len(steps)} steps of backward, {len(self.record.launches)} launches",
                 "notes": self.structure.notes, "steps": steps, "nodes": nodes, "edges": edges, "groups": [],
-                "ops": self.sources(), "memory": self.memory(), "launches": [self.launch(x) for x in self.record.launches]}
+                "ops": self.sources(), "memory": self.memory(), "launches": [self.launch(x) for x in self.record.launches],
+                "modules": self.modules}
 
     # ---- places ----
 
-    def module(self, place: Place | None) -> tuple[str, str]:
-        """The path of the innermost module, and its type."""
-        if place is None or not place.modules:
-            return "", ""
-        key = tuple(map(id, place.modules))
-        if key not in self.modules:
-            self.modules[key] = place.path()
-        return self.modules[key], type(place.modules[-1]).__name__
+    def module(self, place: Place | None) -> int:
+        """The innermost module of a place, as its position in `modules`; -1 for none."""
+        found, outer = -1, None
+        for module in place.modules if place is not None else ():
+            key = found, id(module)
+            if key not in self.module_index:
+                name = place.root if outer is None else self.names.path_in(outer, module)
+                path = name if found < 0 else f"{self.modules[found]['path']}.{name}"
+                self.module_index[key] = len(self.modules)
+                self.modules.append({"path": path, "type": type(module).__name__, "parent": found})
+            found, outer = self.module_index[key], module
+        return found
 
-    def located(self, place: Place | None) -> dict[str, str]:
-        """Module, type of module, line and its text."""
-        module, kind = self.module(place)
+    def located(self, place: Place | None) -> dict[str, Any]:
+        """The module, the user's line and its text."""
         file, line, _ = place.lines[0] if place is not None and place.lines else ("", 0, "")
-        return {"module": module, "type": kind, "line": f"{Path(file).name}:{line}" if file else "",
+        return {"inside": self.module(place), "line": f"{Path(file).name}:{line}" if file else "",
                 "code": linecache.getline(file, line).strip() if file else ""}
 
     # ---- launches ----
@@ -199,7 +215,8 @@ class Page:
     def step(self, s: Backward, i: int) -> dict[str, Any]:
         """The backward of a node."""
         node, origin = self.graph_node(s.node), origins.get(s.node)
-        names = [x.name for x in node.inputs] if node else [f"input {k}" for k in range(len(s.results))]
+        names = [x.name for x in node.inputs] if node else list(getattr(s.node.op, "inputs", ()))
+        names += [f"input {k}" for k in range(len(names), len(s.results))]
         results = [self.gradient(g, name=n, **self.target(e))
                    for g, n, e in zip(s.results, names, s.node.inputs, strict=False)]
         return {"op": s.node.op.name, "name": node.label if node else s.node.op.name.strip("_"), "depth": s.depth,
@@ -260,12 +277,17 @@ class Page:
         pending: dict[Any, tuple[int, int]] = {}            # by edge: a gradient's memory and its bytes
         numbers, found = count(), []
         for i, s in enumerate(self.steps):
+            if s.depth:                                     # inside of the step before, which needs no more afterwards
+                found.append(found[-1])
+                continue
             own = [e for e in pending if e is s.node or type(e) is Slot and e.inputs[0] is s.node]
             given = {g.storage: pending[e] for e, g in zip(own, [g for g in s.given if g], strict=False)}
+            made = {}
             for edge, g in zip(s.node.inputs, s.results, strict=False):
-                if edge is not None and g is not None and edge not in pending:
-                    pending[edge] = given.setdefault(g.storage, (next(numbers), g.nbytes))
-            found.append((held, sum(dict(pending.values()).values())))
+                if edge is not None and g is not None:
+                    made[edge] = given.get(g.storage) or given.setdefault(g.storage, (next(numbers), g.nbytes))
+            found.append((held, sum(dict([*pending.values(), *made.values()]).values())))
+            pending = {**made, **pending}                   # what was there already is added to
             for e in own:
                 del pending[e]
             held -= sum(sizes[m] for m, last in freed.items() if last == i)
