@@ -1,4 +1,4 @@
-"""What a picture of a graph shows, as plain data: nodes, edges, saved arrays, groups. `reading.py` reads it from a loss.
+"""What a picture of a graph shows, as plain data: nodes, edges, saved arrays, groups. `reading.py` reads a loss.
 
 The text, the pictures (`drawing.py`) and the explorer's page are made of this data and of nothing else.
 """
