@@ -24,9 +24,10 @@ from ..core.shape import fail
 from ..core.tape import Node, Slot, Variable, edge_of
 from ..core.tensor import Tensor
 from ..devices.memory import Layout
+from .layered import Box, arrange
 from .reading import Names, Reader, texts
 from .record import Backward, Launch, Record, origins
-from .structure import GraphNode, Saved, Structure
+from .structure import GraphNode, Group, Saved, Structure
 
 _BINS, _GRID = 40, 32               # of a histogram; rows and columns of a heat map
 _VALUES = 200_000                   # about as many values of heat maps has a page
@@ -94,9 +95,9 @@ def explore(target: Any, path: str | Path, args: Sequence[Any] = ()) -> Path:
     >>> study.explore(lambda: nn.functional.cross_entropy(model(x), y), "backward.html")
     >>> study.explore(train_step, "step.html", args=(x, y))
     """
-    record, structure, names = _observed(target, tuple(args))
+    record, structure = _observed(target, tuple(args))
     title = getattr(target, "__name__", "").replace("<lambda>", "") or "backward"
-    data = Page(record, structure, names).data(title)
+    data = Page(record, structure).data(title)
     text = Path(__file__).with_suffix(".html").read_text(encoding="utf-8")
     # no "<" inside: nothing in the data can end the page's script
     dumped = json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
@@ -105,7 +106,7 @@ def explore(target: Any, path: str | Path, args: Sequence[Any] = ()) -> Path:
     return path
 
 
-def _observed(target: Any, args: tuple) -> tuple[Record, Structure, Names]:
+def _observed(target: Any, args: tuple) -> tuple[Record, Structure]:
     """Runs what is to be explored."""
     names, structure = Names(), Structure()
     with Record(look) as record:
@@ -123,7 +124,7 @@ def _observed(target: Any, args: tuple) -> tuple[Record, Structure, Names]:
     for root, model in {id(p.modules[0]): (p.root, p.modules[0]) for p in places}.values():
         names.root(root, model)                         # as its modules are called
     Reader(names, lambda name: False, structure).read([s.node for s in record.backwards if not s.depth])
-    return record, structure, names
+    return record, structure
 
 
 def _gradients(loss: Tensor) -> None:
@@ -143,59 +144,71 @@ def _gradients(loss: Tensor) -> None:
 class Page:
     """The data of a page: steps (the backward of each node), launches, graph, sources."""
 
-    def __init__(self, record: Record, structure: Structure, names: Names) -> None:
-        self.record, self.structure, self.names = record, structure, names
+    def __init__(self, record: Record, structure: Structure) -> None:
+        self.record, self.structure = record, structure
         self.steps = record.backwards
         self.index = {id(s.node): i for i, s in enumerate(self.steps)}          # of a node's step
         self.launch_index = {id(x): i for i, x in enumerate(record.launches)}
-        self.modules: list[dict[str, Any]] = []
-        self.module_index: dict[tuple[int, int], int] = {}
+        self.group_index: dict[int, int] = {}           # of a node's innermost group, by the id of the node's picture
+        self.groups: list[dict[str, Any]] = []
         gradients = sum(g is not None for s in self.steps for g in (*s.given, *s.results))
         self.most = max(8, min(_GRID, math.isqrt(_VALUES // max(gradients, 1))))
 
     def data(self, title: str) -> dict[str, Any]:
         """All that the page shows."""
-        shown = {n.id: i for i, n in enumerate(self.structure.nodes.values())}
-        step_of = {self.structure.ids[k]: i for k, i in self.index.items() if k in self.structure.ids}
-        nodes = [{"kind": n.kind, "label": n.label, "sub": str(n.outputs[0]) if n.outputs else "", "step": step_of.get(n.id, -1),
-                  "x": 0, "y": 60 * i, "w": 150, "h": 40} for i, n in enumerate(self.structure.nodes.values())]
-        edges = [{"from": shown[a], "to": shown[b.id], "points": [[75, nodes[shown[a]]["y"] + 40],
-                  [75, nodes[shown[b.id]]["y"]]]} for a, b, _ in self.structure.edges() if a in shown]
+        nodes, edges = self.picture()
         steps = [self.step(s, i) for i, s in enumerate(self.steps)]
-        return {"title": title, "about": f"{len(steps)} steps of backward, {len(self.record.launches)} launches",
-                "notes": self.structure.notes, "steps": steps, "nodes": nodes, "edges": edges, "groups": [],
-                "ops": self.sources(), "memory": self.memory(), "launches": [self.launch(x) for x in self.record.launches],
-                "modules": self.modules}
+        launches = [self.launch(x) for x in self.record.launches]
+        for i, step in enumerate(steps):
+            for k in (*step["launches"], *step["forward"]):
+                launches[k]["group"] = step["group"]
+            for k in step["launches"]:
+                launches[k]["step"] = i
+        return {"title": title, "about": f"{len(steps)} steps of backward, {len(launches)} launches",
+                "notes": self.structure.notes, "steps": steps, "nodes": nodes, "edges": edges, "groups": self.groups,
+                "ops": self.sources(), "memory": self.memory(), "launches": launches}
 
-    # ---- places ----
+    # ---- the picture ----
 
-    def module(self, place: Place | None) -> int:
-        """The innermost module of a place, as its position in `modules`; -1 for none."""
-        found, outer = -1, None
-        for module in place.modules if place is not None else ():
-            key = found, id(module)
-            if key not in self.module_index:
-                name = place.root if outer is None else self.names.path_in(outer, module)
-                path = name if found < 0 else f"{self.modules[found]['path']}.{name}"
-                self.module_index[key] = len(self.modules)
-                self.modules.append({"path": path, "type": type(module).__name__, "parent": found})
-            found, outer = self.module_index[key], module
-        return found
+    def picture(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        """The nodes and edges of backward, from the loss to the leaves, with their places; fills `groups`."""
+        structure = self.structure
+        drawn = [n for n in structure.nodes.values() if n.kind != "data"]
+        order = {n.id: i for i, n in enumerate(drawn)}
+        pairs = [(node.id, 0, source) for source, node, x in structure.edges() if x.differentiable]
+        layout = arrange(structure.root, pairs, self.size, order.__contains__, reverse=True)
+        self.add_groups(structure.root, -1, {id(g): box for g, box in layout.groups})
+        step_of = {structure.ids[k]: i for k, i in self.index.items() if k in structure.ids}
+        nodes = [{"kind": n.kind, "label": n.label, "sub": str(n.outputs[0]), "step": step_of.get(n.id, -1),
+                  "group": self.group_index[n.id], **_rounded(layout.boxes[n.id])} for n in drawn]
+        return nodes, [{"from": order[e.source], "to": order[e.target],
+                        "points": [[round(x, 1), round(y, 1)] for x, y in e.points]} for e in layout.routes]
 
-    def located(self, place: Place | None) -> dict[str, Any]:
-        """The module, the user's line and its text."""
-        file, line, _ = place.lines[0] if place is not None and place.lines else ("", 0, "")
-        return {"inside": self.module(place), "line": f"{Path(file).name}:{line}" if file else "",
-                "code": linecache.getline(file, line).strip() if file else ""}
+    def size(self, of: Any) -> tuple[float, float]:
+        """The width and height of a node; of a group, the width of its title."""
+        if isinstance(of, Group):
+            return 7.2 * len(_title(of)) + 24, 0.0
+        node = self.structure.nodes[of]
+        return max(8.2 * len(node.label), 6.6 * len(str(node.outputs[0]))) + 22, 42.0
+
+    def add_groups(self, group: Group, above: int, boxes: dict[int, Box]) -> None:
+        """Adds what is in a group to `groups`."""
+        for child in group.children:
+            if isinstance(child, Group):
+                self.groups.append({"path": child.path, "type": child.type, "kind": child.kind, "parent": above,
+                                    "title": _title(child), **_rounded(boxes[id(child)])})
+                self.add_groups(child, len(self.groups) - 1, boxes)
+            else:
+                self.group_index[child] = above
 
     # ---- launches ----
 
     def launch(self, x: Launch) -> dict[str, Any]:
         """A launch."""
-        return {"kernel": x.kernel, "op": x.op, "direction": x.direction, **self.located(x.place),
+        return {"kernel": x.kernel, "op": x.op, "direction": x.direction, "group": -1, **_line(x.place),
                 "sizes": {k: _number(v) for k, v in x.sizes.items()},
                 "operands": [repr(o) if o is not None else "other memory" for o in x.operands], "bytes": x.nbytes,
-                "time": x.time, "step": self.index.get(id(x.node), -1), "replayed": x.replayed}
+                "time": x.time, "step": -1, "replayed": x.replayed}
 
     # ---- steps ----
 
@@ -220,7 +233,7 @@ class Page:
         results = [self.gradient(g, name=n, **self.target(e))
                    for g, n, e in zip(s.results, names, s.node.inputs, strict=False)]
         return {"op": s.node.op.name, "name": node.label if node else s.node.op.name.strip("_"), "depth": s.depth,
-                **self.located(origin.place if origin else None),
+                "group": self.group_index[node.id] if node else -1, **_line(origin.place if origin else None),
                 "given": [self.gradient(g) for g in s.given], "results": results, "from": self.sources_of(i),
                 "saved": self.saved(s, node), "launches": [self.launch_index[id(x)] for x in s.launches],
                 "forward": [self.launch_index[id(x)] for x in origin.launches if id(x) in self.launch_index]
@@ -296,6 +309,22 @@ class Page:
     def sources(self) -> dict[str, Any]:
         """What is written of each op of the steps."""
         return {name: asdict(texts(op)) for name, op in {s.node.op.name: s.node.op for s in self.steps}.items()}
+
+
+def _line(place: Place | None) -> dict[str, str]:
+    """The user's line, and its text."""
+    if place is None or not place.lines:
+        return {"line": "", "code": ""}
+    file, line, _ = place.lines[0]
+    return {"line": f"{Path(file).name}:{line}", "code": linecache.getline(file, line).strip()}
+
+
+def _title(group: Group) -> str:
+    return f"{group.name} {group.type}".strip() if group.kind == "module" else f"{group.name}: {group.type}"
+
+
+def _rounded(box: Box) -> dict[str, float]:
+    return {k: round(v, 1) for k, v in asdict(box).items()}
 
 
 def _number(x: Any) -> Any:

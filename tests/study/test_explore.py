@@ -85,8 +85,8 @@ def test_gradients_are_those_of_backward_and_none_is_changed(tmp_path):
 def test_a_function_is_known_with_modules_lines_and_its_forward(tmp_path):
     _, loss = model_and_loss()
     data = data_of(study.explore(loss, tmp_path / "a.html"))
-    modules = [data["modules"][s["inside"]] for s in data["steps"][-2:]]
-    assert [(m["path"], m["type"], data["modules"][m["parent"]]["path"]) for m in modules] == [("model.1", "LayerNorm", "model"), ("model.0", "Linear", "model")]
+    groups = [data["groups"][s["group"]] for s in data["steps"][-2:]]
+    assert [(g["path"], g["type"], data["groups"][g["parent"]]["path"]) for g in groups] == [("model.1", "LayerNorm", "model"), ("model.0", "Linear", "model")]
     step = data["steps"][-2]
     assert step["line"].startswith("test_explore.py:") and "cross_entropy(model(x), y)" in step["code"]
     assert [data["launches"][i]["kernel"] for i in step["launches"] + step["forward"]] == ["layer_norm_backward_f32", "layer_norm_forward_f32"]
