@@ -31,6 +31,7 @@ from .structure import GraphNode, Group, Saved, Structure
 
 _BINS, _GRID = 40, 32               # of a histogram; rows and columns of a heat map
 _VALUES = 200_000                   # about as many values of heat maps has a page
+_LEAVES = 4                         # so many leaves are named in the box of a node
 
 
 @dataclass(frozen=True)
@@ -121,6 +122,7 @@ def _observed(target: Any, args: tuple) -> tuple[Record, Structure]:
         fail("explore", "needs a loss with a graph, or a function that computes something", type(result).__name__,
              "let a parameter require gradients, and do not compute under no_grad()")
     places = [origin.place for s in record.backwards if (origin := origins.get(s.node)) and origin.place.modules]
+    names.closure(target)
     for root, model in {id(p.modules[0]): (p.root, p.modules[0]) for p in places}.values():
         names.root(root, model)                         # as its modules are called
     Reader(names, lambda name: False, structure).read([s.node for s in record.backwards if not s.depth])
@@ -151,6 +153,7 @@ class Page:
         self.launch_index = {id(x): i for i, x in enumerate(record.launches)}
         self.group_index: dict[int, int] = {}           # of a node's innermost group, by the id of the node's picture
         self.groups: list[dict[str, Any]] = []
+        self.leaves: dict[int, list[str]] = {}          # that a node's gradients go to, by the id of the node's picture
         gradients = sum(g is not None for s in self.steps for g in (*s.given, *s.results))
         self.most = max(8, min(_GRID, math.isqrt(_VALUES // max(gradients, 1))))
 
@@ -173,14 +176,19 @@ class Page:
     def picture(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         """The nodes and edges of backward, from the loss to the leaves, with their places; fills `groups`."""
         structure = self.structure
-        drawn = [n for n in structure.nodes.values() if n.kind != "data"]
-        order = {n.id: i for i, n in enumerate(drawn)}
-        pairs = [(node.id, 0, source) for source, node, x in structure.edges() if x.differentiable]
+        order: dict[int, int] = {}
+        for node in structure.nodes.values():
+            if node.kind == "op":
+                order[node.id] = len(order)
+                self.leaves[node.id] = [f"{_last(structure.nodes[x.source].label)} {x.value}" for x in node.inputs
+                                        if x.differentiable and x.source is not None and x.source not in order]
+        pairs = [(node.id, 0, source) for source, node, x in structure.edges() if x.differentiable and source in order]
         layout = arrange(structure.root, pairs, self.size, order.__contains__, reverse=True)
         self.add_groups(structure.root, -1, {id(g): box for g, box in layout.groups})
         step_of = {structure.ids[k]: i for k, i in self.index.items() if k in structure.ids}
-        nodes = [{"kind": n.kind, "label": n.label, "sub": str(n.outputs[0]), "step": step_of.get(n.id, -1),
-                  "group": self.group_index[n.id], **_rounded(layout.boxes[n.id])} for n in drawn]
+        nodes = [{"label": n.label, "sub": str(n.outputs[0]), "leaves": self.leaves[k], "step": step_of.get(k, -1),
+                  "group": self.group_index[k], **_rounded(layout.boxes[k])}
+                 for k in order for n in (structure.nodes[k],)]
         return nodes, [{"from": order[e.source], "to": order[e.target],
                         "points": [[round(x, 1), round(y, 1)] for x, y in e.points]} for e in layout.routes]
 
@@ -188,8 +196,9 @@ class Page:
         """The width and height of a node; of a group, the width of its title."""
         if isinstance(of, Group):
             return 7.2 * len(_title(of)) + 24, 0.0
-        node = self.structure.nodes[of]
-        return max(8.2 * len(node.label), 6.6 * len(str(node.outputs[0]))) + 22, 42.0
+        node, leaves = self.structure.nodes[of], self.leaves[of][:_LEAVES]
+        small = max(map(len, [str(node.outputs[0]), *leaves]))
+        return max(8.2 * len(node.label), 6.8 * small) + 24, 42.0 + (15 * len(leaves) + 5 if leaves else 0)
 
     def add_groups(self, group: Group, above: int, boxes: dict[int, Box]) -> None:
         """Adds what is in a group to `groups`."""
@@ -309,6 +318,10 @@ class Page:
     def sources(self) -> dict[str, Any]:
         """What is written of each op of the steps."""
         return {name: asdict(texts(op)) for name, op in {s.node.op.name: s.node.op for s in self.steps}.items()}
+
+
+def _last(path: str) -> str:
+    return path.rpartition(".")[2]
 
 
 def _line(place: Place | None) -> dict[str, str]:

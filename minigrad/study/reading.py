@@ -51,6 +51,14 @@ class Names:
             if old == f"{type(module).__name__}.{path}":
                 self.parameters[id(p)] = f"{name}.{path}"
 
+    def closure(self, function: Any) -> None:
+        """Names the tensors and modules that a function closes over."""
+        for name, value in inspect.getclosurevars(function).nonlocals.items() if inspect.isfunction(function) else ():
+            if isinstance(value, Tensor):
+                self.tensors.setdefault(id(value), name)
+            elif isinstance(value, Module):
+                self.root(name, value)
+
     def path_in(self, outer: Any, inner: Any) -> str:
         """The path of a module in another one."""
         key = id(outer), id(inner)
