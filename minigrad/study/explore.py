@@ -97,7 +97,7 @@ def explore(target: Any, path: str | Path, args: Sequence[Any] = ()) -> Path:
     >>> study.explore(train_step, "step.html", args=(x, y))
     """
     record, structure = _observed(target, tuple(args))
-    title = getattr(target, "__name__", "").replace("<lambda>", "") or "backward"
+    title = getattr(target, "__name__", "").replace("<lambda>", "") or "a loss"
     data = Page(record, structure).data(title)
     text = Path(__file__).with_suffix(".html").read_text(encoding="utf-8")
     # no "<" inside: nothing in the data can end the page's script
@@ -281,7 +281,7 @@ class Page:
     def kept(self, x: Saved) -> str:
         """Why saved memory is not freed by backward."""
         kind = self.structure.nodes[x.source].kind if x.source is not None else ""
-        return "a parameter" if x.kind == "parameter" else "a tensor of yours" if kind in ("leaf", "data") else ""
+        return "a parameter" if x.kind == "parameter" else "your tensor" if kind in ("leaf", "data") else ""
 
     def saved(self, s: Backward, node: GraphNode | None) -> list[dict[str, Any]]:
         """What was kept for a step."""
