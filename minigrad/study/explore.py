@@ -25,8 +25,8 @@ from ..core.tape import Node, Slot, Variable, edge_of
 from ..core.tensor import Tensor
 from ..devices.memory import Layout
 from .layered import Box, arrange
-from .reading import Names, Reader, texts
-from .record import Backward, Launch, Record, origins
+from .reading import Names, Reader, node_of, texts
+from .record import Backward, Record, origins
 from .structure import GraphNode, Group, Saved, Structure
 
 _BINS, _GRID = 40, 32               # of a histogram; rows and columns of a heat map
@@ -113,7 +113,9 @@ def _observed(target: Any, args: tuple) -> tuple[Record, Structure]:
     with Record(look) as record:
         result = target if isinstance(target, Tensor) else target(*args)
         loss = result[0] if isinstance(result, tuple) and result else result
-        if isinstance(loss, Tensor) and loss.requires_grad and not record.backwards:
+        node = loss.node if isinstance(loss, Tensor) else None
+        if node is not None and all(s.node is not node_of(node) for s in record.backwards):
+            record.backwards.clear()                    # of gradients inside the function
             _gradients(loss)
     if isinstance(getattr(target, "__func__", target), Captured) and not any(x.replayed for x in record.launches):
         with Record(look) as record:                    # the first call recorded the step, this one replays it
@@ -161,7 +163,7 @@ class Page:
         """All that the page shows."""
         nodes, edges = self.picture()
         steps = [self.step(s, i) for i, s in enumerate(self.steps)]
-        launches = [self.launch(x) for x in self.record.launches]
+        launches = self.launches()
         for i, step in enumerate(steps):
             for k in (*step["launches"], *step["forward"]):
                 launches[k]["group"] = step["group"]
@@ -212,12 +214,19 @@ class Page:
 
     # ---- launches ----
 
-    def launch(self, x: Launch) -> dict[str, Any]:
-        """A launch."""
-        return {"kernel": x.kernel, "op": x.op, "direction": x.direction, "group": -1, **_line(x.place),
-                "sizes": {k: _number(v) for k, v in x.sizes.items()},
+    def launches(self) -> list[dict[str, Any]]:
+        """All launches. What sums gradients belongs to no node, but to the line that runs backward."""
+        first = min((s.start for s in self.steps), default=0)
+        lines = {tuple(x.place.lines) for x in self.record.launches if x.node is not None and x.place is not None}
+        found = []
+        for x in self.record.launches:
+            summed = x.node is None and x.place is not None and x.start > first and tuple(x.place.lines) in lines
+            found.append({
+                "kernel": x.kernel, "op": x.op.strip("_"), "direction": "backward" if summed else x.direction, "group": -1,
+                **_line(x.place), "sizes": {k: _number(v) for k, v in x.sizes.items()},
                 "operands": [repr(o) if o is not None else "other memory" for o in x.operands], "bytes": x.nbytes,
-                "time": x.time, "step": -1, "replayed": x.replayed}
+                "time": x.time, "step": -1, "replayed": x.replayed})
+        return found
 
     # ---- steps ----
 
@@ -258,7 +267,7 @@ class Page:
         if isinstance(edge, Variable):
             node = self.structure.nodes.get(self.structure.ids.get(id(edge), -1))
             return {"to": -1, "leaf": node.label if node else "leaf"}
-        return {"to": self.index.get(id(edge.inputs[0] if type(edge) is Slot else edge), -1), "leaf": ""}
+        return {"to": self.index.get(id(node_of(edge)), -1), "leaf": ""}
 
     def sources_of(self, i: int) -> list[int]:
         """The steps whose results flow into this one."""

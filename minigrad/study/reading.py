@@ -83,7 +83,7 @@ def _layout(edge: Edge) -> Any:
     return edge.array.layout if isinstance(edge, Tensor) else edge.layout
 
 
-def _node_of(edge: Edge) -> Any:
+def node_of(edge: Edge) -> Any:
     """The node of an edge, or the leaf."""
     return edge.inputs[0] if type(edge) is Slot else edge
 
@@ -218,7 +218,7 @@ class Reader:
         """Adds all nodes that lead to the roots. Returns what is shown for the ops, in the order of recording."""
         nodes: list[Node] = []
         leaves: list[Any] = []
-        stack = [_node_of(e) for e in roots]
+        stack = [node_of(e) for e in roots]
         seen = set(self.places)
         while stack:
             edge = stack.pop()
@@ -228,7 +228,7 @@ class Reader:
             self.held.append(edge)
             if type(edge) is Node:
                 nodes.append(edge)
-                stack.extend(map(_node_of, edge.inputs))
+                stack.extend(map(node_of, edge.inputs))
             else:
                 leaves.append(edge)
         for t in reversed(leaves):
@@ -237,7 +237,7 @@ class Reader:
 
     def place(self, edge: Edge) -> tuple[int, int]:
         """The id and the output of an edge that was added."""
-        return self.places[id(_node_of(edge))][edge.index if type(edge) is Slot else 0]
+        return self.places[id(node_of(edge))][edge.index if type(edge) is Slot else 0]
 
     def new(self, of: Any, kind: str, op: str, backward: str, label: str, outputs: list[Output]) -> GraphNode:
         """Adds a node for a node or tensor."""
@@ -256,7 +256,7 @@ class Reader:
     def data(self, t: Tensor) -> tuple[int, int]:
         """Where a tensor that gets no gradient is shown; added if need be."""
         edge = edge_of(t)
-        if id(_node_of(edge)) not in self.places:
+        if id(node_of(edge)) not in self.places:
             self.new(edge, "data", "data", "", self.names.of(t, "data"), [_output(t.array.layout)])
         return self.place(edge)
 
@@ -316,7 +316,7 @@ class Reader:
             if isinstance(value, Tensor):
                 kind = "parameter" if id(value) in self.names.parameters else "input"
                 edge = edge_of(value)
-                source = self.place(edge)[0] if id(_node_of(edge)) in self.places else None
+                source = self.place(edge)[0] if id(node_of(edge)) in self.places else None
             lines = made.lines if kind in ("output", "kernel") else self.found.nodes[source].lines if source else []
             self.held.append(array.storage)
             number = self.memory.setdefault(id(array.storage), len(self.memory))
