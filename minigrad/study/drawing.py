@@ -9,12 +9,12 @@ from typing import Any
 
 from .layered import Box, Layout, Route, arrange
 from .reading import read
-from .structure import GraphNode, Group, Saved, Structure
+from .structure import GraphNode, Group, Input, Saved, Structure
 
 _PATHS = {"fused": "fused kernel", "kernel": "kernel of a primitive", "NumPy": "NumPy: no kernel", "view": "view",
           "function": "autograd.Function", "checkpoint": "checkpoint", "gradient": "backward, recorded",
           "in place": "change in place"}
-_SMALL, _LARGE, _LINE = 6.65, 7.9, 15.0         # of a character in small and large letters, and of a line, in pixels
+_SMALL, _LARGE, _LINE = 6.65, 8.1, 15.0         # of a character in small and large letters, and of a line, in pixels
 
 
 def size_text(nbytes: float) -> str:
@@ -39,7 +39,8 @@ def _kept(node: GraphNode) -> list[Saved]:
 
 def _form(group: Group, nodes: dict[int, GraphNode]) -> tuple:
     """What makes two groups alike: their kinds, types and ops, in order."""
-    return (group.kind, group.type, *[_form(c, nodes) if isinstance(c, Group) else nodes[c].op for c in group.children])
+    return (group.kind, group.type, *[_form(c, nodes) if isinstance(c, Group) else nodes[c].op for c in group.children
+                                      if isinstance(c, Group) or nodes[c].kind == "op"])
 
 
 def _boxes(group: Group) -> int:
@@ -48,18 +49,25 @@ def _boxes(group: Group) -> int:
 
 
 def _fold_alike(group: Group, nodes: dict[int, GraphNode], notes: list[str]) -> None:
-    """Folds the groups in a group that are like one before them."""
+    """Folds the groups in a group that are like one before them; those that follow each other are one box."""
     first: dict[tuple, Group] = {}
-    alike: dict[int, list[Group]] = {}
-    for child in [c for c in group.children if isinstance(c, Group)]:
-        same = first.setdefault(_form(child, nodes), child)
-        if same is child:
-            _fold_alike(child, nodes, notes)
-        elif len(list(child.ids())) > 2:
-            child.folded = True
-            alike.setdefault(id(same), [same]).append(child)
-    notes += [f"folded: {', '.join([g.path for g in gs[1:3]])}{', ...' if len(gs) > 3 else ''} "
-              f"({len(gs) - 1} like {gs[0].path})" for gs in alike.values()]
+    children: list[Any] = []
+    for child in group.children:
+        same = first.setdefault(_form(child, nodes), child) if isinstance(child, Group) else child
+        if same is child or len(list(child.ids())) < 3:
+            children.append(child)
+            continue
+        child.folded = True
+        last = children[-1] if children else None
+        if isinstance(last, Group) and last.folded and last.path == f"like {same.path}":
+            last.children.append(child)
+        else:
+            children.append(last := Group("part", "", f"like {same.path}", children=[child], folded=True))
+        run = last.children
+        last.name = run[0].path if len(run) == 1 else f"{run[0].path} to {run[-1].path}"
+        last.type = f"{child.type}, like {same.path}" if len(run) == 1 else f"{len(run)} like {same.path}"
+    group.children = children
+    notes += [f"folded: {c.name} ({c.type})" for c in children if isinstance(c, Group) and c.kind == "part"]
 
 
 def _fold_depth(root: Group, most: int, notes: list[str]) -> None:
@@ -102,8 +110,11 @@ def _fold_parts(root: Group, most: int, notes: list[str]) -> None:
 def fold(structure: Structure, most: int) -> None:
     """Folds groups until a picture has about `most` boxes, and notes which."""
     root = structure.root
-    if _boxes(root) > most:
-        _fold_alike(root, structure.nodes, structure.notes)
+    level = [root]
+    while level and _boxes(root) > most:            # outer ones first: inside of one of several layers, all is shown
+        for group in level:
+            _fold_alike(group, structure.nodes, structure.notes)
+        level = [c for g in level for c in g.children if isinstance(c, Group) and not c.folded]
     if _boxes(root) > most:
         _fold_depth(root, most, structure.notes)
     _fold_parts(root, most, structure.notes)
@@ -111,15 +122,18 @@ def fold(structure: Structure, most: int) -> None:
 
 # ---- text ------------------------------------------------------------------------------------------------------------
 
-def _argument(x: Any, structure: Structure) -> str:
-    """An input in the text: `weight`, `x #7`, or a number."""
+def _argument(x: Input, structure: Structure, module: str = "") -> str:
+    """An input in the text: `x=#7`, `weight=encoder.weight` (shorter inside `module`), or a number."""
     if x.number:
         return f"{x.name}={x.number}"
     if x.source is None:
         return f"{x.name}=?" if x.value is None else f"{x.name} {x.value}"
     source = structure.nodes[x.source]
     which = f".{x.output}" if len(source.outputs) > 1 else ""
-    return f"{x.name}={source.label}" if source.kind != "op" else f"{x.name}=#{x.source}{which}"
+    if source.kind == "op":
+        return f"{x.name}=#{x.source}{which}"
+    label = source.label.removeprefix(f"{module}.")
+    return label if label == x.name else f"{x.name}={label}"
 
 
 def _rows(group: Group, structure: Structure, depth: int) -> Iterator[tuple[str, ...]]:
@@ -131,7 +145,7 @@ def _rows(group: Group, structure: Structure, depth: int) -> Iterator[tuple[str,
             inside = [structure.nodes[i] for i in child.ids()]
             ops = sum(n.kind == "op" for n in inside)
             kept = size_text(sum({s.memory: s.nbytes for n in inside for s in _kept(n)}.values()))
-            note = f": {child.type}" if child.kind in ("definition", "opened") else f" ({child.type})" if child.type else ""
+            note = child.note and (f" ({child.note})" if child.kind == "module" else f": {child.note}")
             yield (f"{pad}{child.name}{note}" + (f", {ops} nodes, keeps {kept}" if child.folded else ""),)
             if not child.folded:
                 yield from _rows(child, structure, depth + 1)
@@ -139,10 +153,10 @@ def _rows(group: Group, structure: Structure, depth: int) -> Iterator[tuple[str,
         node = structure.nodes[child]
         if node.kind == "op":
             values = ", ".join(map(str, node.outputs))
-            given = ", ".join(_argument(x, structure) for x in node.inputs)
+            given = ", ".join(_argument(x, structure, node.module) for x in node.inputs)
             kept = ", ".join(f"{s.name} {size_text(s.nbytes)}" for s in _kept(node))
-            path = node.why if node.path != "kernel" or node.why != "a primitive" else "kernel"
-            yield (f"{pad}#{child} {_cut(f'{node.label}({given})', 70)}", f"-> {values}", path,
+            path = node.path if node.why == "a primitive" or node.path == "view" else node.why
+            yield (f"{pad}#{child} {_cut(f'{node.label}({given})', 70)}", f"-> {_cut(values, 60)}", path,
                    "freed" if node.freed else f"keeps {kept}" if kept else "", node.line)
 
 
@@ -197,7 +211,7 @@ def dot(structure: Structure) -> str:
         for child in group.children:
             if isinstance(child, Group):
                 lines.append(f"{pad}subgraph cluster_{id(child)} {{")
-                lines.append(f"{pad}  label={_quoted(f'{child.path} {child.type}'.strip())};")
+                lines.append(f"{pad}  label={_quoted(f'{child.path} {child.note}'.strip())};")
                 add(child, pad + "  ")
                 lines.append(f"{pad}}}")
             else:
@@ -244,11 +258,9 @@ class _Picture:
     def __init__(self, structure: Structure, backward: bool) -> None:
         self.structure, self.backward, self.nodes = structure, backward, structure.nodes
         self.roots = {i for i, _ in structure.outputs}
-        users = {source: node.id for source, node, _ in structure.edges()}
-        inside = {i for g in structure.root.groups() if g.folded for i in g.ids()}
-        # a parameter that one node uses is a line in that node's box
-        self.inlined = {n.id: users[n.id] for n in self.nodes.values()
-                        if n.kind == "leaf" and n.path == "parameter" and n.uses == 1 and users[n.id] not in inside}
+        # a parameter that one node uses, or very many, is a line in their boxes
+        self.inlined = {n.id for n in self.nodes.values()
+                        if n.kind == "leaf" and n.path == "parameter" and (n.uses == 1 or n.uses > 3)}
         self.lines = {n.id: self.text_of(n) for n in self.nodes.values()}
 
     def drawn(self, i: int) -> bool:
@@ -259,14 +271,14 @@ class _Picture:
 
     def text_of(self, node: GraphNode) -> list[tuple[str, str]]:
         """The small lines of a node: (class, text)."""
-        found = [("soft" if len(node.outputs) == 1 else "", f"{i}: {o}" if len(node.outputs) > 1 else str(o))
-                 for i, o in enumerate(node.outputs)]
+        found = [("", f"{i}: {o}") for i, o in enumerate(node.outputs) if len(node.outputs) > 1]
         if len(found) > 4:
             found = [*found[:3], ("", f"... {len(found)} outputs")]
         for x in node.inputs:
             if x.source in self.inlined:
-                label = self.nodes[x.source].label.rpartition(".")[2]                   # type: ignore[index]
-                found.append(("param", f"{label}{'.grad' if self.backward else ''} {x.value}"))
+                leaf = self.nodes[x.source]                                             # type: ignore[index]
+                label = leaf.label.removeprefix(f"{node.module}.") + (".grad" if self.backward else "")
+                found.append(("param", f"{label} {x.value}" + (f", one of {leaf.uses} uses" if leaf.uses > 1 else "")))
             elif x.number and not self.backward:
                 found.append(("soft", f"{x.name} = {x.number}"))
         kept = {s.memory: s.nbytes for s in _kept(node)}
@@ -282,6 +294,10 @@ class _Picture:
         """The large line of a node."""
         return _cut((node.backward if node.kind == "op" else f"{node.label}.grad") if self.backward else node.label, 44)
 
+    def shape(self, node: GraphNode) -> str:
+        """What stands beside the name: the output, if there is one."""
+        return str(node.outputs[0]) if len(node.outputs) == 1 else ""
+
     def folded_text(self, group: Group) -> list[str]:
         """The lines of a folded group."""
         inside = [self.nodes[i] for i in group.ids()]
@@ -292,20 +308,19 @@ class _Picture:
 
     def head(self, group: Group) -> str:
         """The title of a group."""
-        note = f"  {group.type}" if group.type else ""
-        return _cut(group.name + note, 60)
+        return _cut(f"{group.name}  {group.note}".strip(), 60)
 
     def size(self, of: Any) -> tuple[float, float]:
         """The size of a node or folded group; for an open group, the width of its title."""
         if isinstance(of, Group):
             if not of.folded:
-                return len(self.head(of)) * 7.2 + 24, 0.0
+                return min(len(self.head(of)), 30) * 7.2 + 24, 0.0
             lines = self.folded_text(of)
             return max(len(self.head(of)) * _LARGE + 26, max(map(len, lines)) * _SMALL + 26), 28 + _LINE * len(lines)
-        lines = self.lines[of]
-        number = len(str(of)) * _SMALL + 22 if self.nodes[of].kind == "op" else 8
-        wide = max([len(self.name(self.nodes[of])) * _LARGE + number, *[len(t) * _SMALL for _, t in lines]])
-        return wide + 26, 28 + _LINE * len(lines)
+        node, lines = self.nodes[of], self.lines[of]
+        number = len(str(of)) * _SMALL + 22 if node.kind == "op" else 4
+        first = len(self.name(node)) * _LARGE + 8 + len(self.shape(node)) * _SMALL + number
+        return max([first, *[len(t) * _SMALL for _, t in lines]]) + 24, 27 + _LINE * len(lines) + (3 if lines else 0)
 
     # ---- drawing ----
 
@@ -321,11 +336,10 @@ class _Picture:
         parts = [*self.group_boxes(layout), *self.edges(layout, constant), *self.heads(layout),
                  *[self.box(i, box) for i, box in layout.boxes.items()]]
         parts += [self.folded(group, box) for group, box in layout.groups if group.folded]
-        width, height = max(layout.width, 420.0), layout.height
+        title = ("backward of the " if self.backward else "") + _title(self.structure)
+        width, height, top = max(layout.width, len(title) * _LARGE + 28), layout.height, 40.0
         legend, deep = self.legend(width)
-        top = 40.0
         total = height + top + deep
-        title = _title(self.structure) + (", backward" if self.backward else "")
         return (f'<svg xmlns="http://www.w3.org/2000/svg" class="mg-graph" width="{width:.0f}" height="{total:.0f}" '
                 f'viewBox="0 0 {width:.1f} {total:.1f}" role="img" aria-label="{escape(title)}"><style>'
                 f'{_STYLE.replace("DARK", _DARK)}</style><rect class="page" width="100%" height="100%"/>'
@@ -358,7 +372,7 @@ class _Picture:
             if not group.folded:
                 odd = " odd" if depths[id(group)] % 2 else ""
                 yield (f'<rect class="group {group.kind}{odd}" x="{b.x:.1f}" y="{b.y:.1f}" width="{b.w:.1f}" '
-                       f'height="{b.h:.1f}" rx="8"><title>{escape(f"{group.path} {group.type}".strip())}</title></rect>')
+                       f'height="{b.h:.1f}" rx="8"><title>{escape(f"{group.path} {group.note}".strip())}</title></rect>')
 
     def heads(self, layout: Layout) -> Iterator[str]:
         """The titles of open groups, above the edges."""
@@ -366,7 +380,8 @@ class _Picture:
         for group, b in layout.groups:
             if not group.folded:
                 odd = " odd" if depths[id(group)] % 2 else ""
-                name, note = escape(group.name), escape(self.head(group)[len(group.name):])
+                head = _cut(self.head(group), int((b.w - 20) / 7.0))
+                name, note = escape(head[:len(group.name)]), escape(head[len(group.name):])
                 yield (f'<text class="head{odd}" x="{b.x + 10:.1f}" y="{b.y + 17:.1f}">{name}'
                        f'<tspan class="soft" font-weight="400">{note}</tspan></text>')
 
@@ -394,7 +409,8 @@ class _Picture:
         if node.kind == "op":
             parts.append(f'<rect x="{b.x:.1f}" y="{b.y:.1f}" width="6" height="{b.h:.1f}" rx="3" {_fill(node.path)}/>'
                          f'<text class="small soft" x="{b.x + b.w - 8:.1f}" y="{b.y + 18:.1f}" text-anchor="end">#{i}</text>')
-        parts.append(f'<text class="name" x="{b.x + 14:.1f}" y="{b.y + 18:.1f}">{escape(self.name(node))}</text>')
+        parts.append(f'<text class="name" x="{b.x + 14:.1f}" y="{b.y + 18:.1f}">{escape(self.name(node))}'
+                     f'<tspan class="small soft" dx="8">{escape(self.shape(node))}</tspan></text>')
         for k, (kind, line) in enumerate(self.lines[i]):
             parts.append(f'<text class="small {kind}" x="{b.x + 14:.1f}" y="{b.y + 33 + k * _LINE:.1f}">{escape(line)}</text>')
         return "".join(parts) + "</g>"
@@ -403,7 +419,7 @@ class _Picture:
         """A folded group."""
         lines = "".join(f'<text class="small soft" x="{b.x + 14:.1f}" y="{b.y + 33 + k * _LINE:.1f}">{escape(line)}</text>'
                         for k, line in enumerate(self.folded_text(group)))
-        return (f'<g class="folded"><title>{escape(f"{group.path} {group.type}, folded")}</title><rect class="box" '
+        return (f'<g class="folded"><title>{escape(f"{group.path} {group.note}, folded")}</title><rect class="box" '
                 f'x="{b.x + 4:.1f}" y="{b.y + 4:.1f}" width="{b.w - 4:.1f}" height="{b.h - 4:.1f}" rx="6"/><rect class="box" '
                 f'x="{b.x:.1f}" y="{b.y:.1f}" width="{b.w - 4:.1f}" height="{b.h - 4:.1f}" rx="6"/>'
                 f'<text class="name" x="{b.x + 14:.1f}" y="{b.y + 18:.1f}">{escape(self.head(group))}</text>{lines}</g>')

@@ -110,6 +110,7 @@ class Group:
     kind      "graph" (the outermost), "module", "definition" (an op ran by its definition), "opened" (a node that is
               shown as its definition, or a checkpointed block as what it computes), "part" (many nodes, folded)
     name      short: "0"; `path` the whole: "model.0"; `type` the module's type, or why a definition ran
+    call      "call 2 of 4" for a module that is called several times
     children  ids of nodes, and groups
     folded    drawn as one box
     """
@@ -118,8 +119,14 @@ class Group:
     name: str
     path: str = ""
     type: str = ""
+    call: str = ""
     children: list[Any] = field(default_factory=list)
     folded: bool = False
+
+    @property
+    def note(self) -> str:
+        """What a title shows beside the name."""
+        return ", ".join(part for part in (self.type, self.call) if part)
 
     def ids(self) -> Iterator[int]:
         """The ids of all nodes inside, in order."""
