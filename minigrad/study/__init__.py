@@ -7,7 +7,7 @@ from ..core.op import Op, Primitive, complete
 from ..core.tensor import Tensor
 from ..devices import launch_hook
 from ..devices.base import Kernel
-from .drawing import Graph, graph
+from .graphs import Graph, graph
 from .record import Record
 
 __all__ = ["Graph", "Record", "explain", "graph", "launches"]

@@ -1,4 +1,4 @@
-"""Places the boxes of a graph with nested groups in layers, and the edges between them (Sugiyama, Tagawa and Toda 1981).
+"""Places the boxes of a graph with nested groups in layers, and the edges between them (Sugiyama et al. 1981).
 
 A group is placed first, by itself; then it is one box in the group around it. So groups never overlap. An edge enters
 and leaves a group at ports, which are placed like boxes. In each group, three steps:
@@ -321,7 +321,7 @@ def _gaps(layer: list[_Vertex]) -> list[float]:
 def _settle(layer: list[_Vertex], sides: tuple[bool, bool]) -> None:
     """Moves the boxes of a layer as near to their neighbours as their order and distances allow: the least sum of
     squares, by joining boxes that push each other into blocks."""
-    blocks: list[list[float]] = []              # weighted mean of the wanted x, less the offset; weight; number of boxes
+    blocks: list[list[float]] = []              # wanted x less the offset; weight; how many boxes
     offsets = []
     offset = 0.0
     for v, gap in zip(layer, _gaps(layer), strict=True):
@@ -399,7 +399,8 @@ def arrange(root: Group, edges: Iterable[tuple[int, int, int]], size: Size, draw
                 links.setdefault(group, {})[tuple(link)] = None             # type: ignore[index]
             if path:
                 steps.append(((source, output, target), path))
-    found, levels = Layout(), {}
+    found = Layout()
+    levels: dict[int, tuple[_Level, float, float]] = {}
     top = _Level(root, links, size, head, reverse, drawn)
     top.collect(0.0, 0.0, found, levels)
     found.width, found.height = top.width, top.height
@@ -414,11 +415,7 @@ def arrange(root: Group, edges: Iterable[tuple[int, int, int]], size: Size, draw
 
 def _steps(source: int, output: int, target: int, chains: dict[int, tuple[Group, ...]]) -> list[tuple]:
     """An edge in each group that it runs through: (id of the group, from, key, to)."""
-    ways = []
-    for end in (source, target):
-        chain = chains[end]
-        ways.append([*map(id, chain)] if chain[-1].folded else [*map(id, chain), end])
-    start, end = ways
+    start, end = [[*map(id, chains[i])] if chains[i][-1].folded else [*map(id, chains[i]), i] for i in (source, target)]
     if start[-1] == end[-1]:
         return []
     key = (start[-1], output if start[-1] == source else 0)

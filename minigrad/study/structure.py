@@ -1,6 +1,6 @@
 """What a picture of a graph shows, as plain data: nodes, edges, saved arrays, groups. `reading.py` reads a loss.
 
-The text, the pictures (`drawing.py`) and the explorer's page are made of this data and of nothing else.
+The text (`listing.py`), the picture (`drawing.py`) and the explorer's page are made of this data and of nothing else.
 """
 from __future__ import annotations
 
@@ -175,7 +175,3 @@ class Structure:
             for x in node.inputs:
                 if x.source is not None:
                     yield x.source, node, x
-
-    def saved_bytes(self) -> int:
-        """The bytes that the graph keeps, each memory once; parameters are not among them."""
-        return sum({s.memory: s.nbytes for n in self.nodes.values() for s in n.saved if s.kind != "parameter"}.values())
