@@ -26,6 +26,11 @@ def frames(frame: FrameType | None) -> Iterator[FrameType]:
         frame = frame.f_back
 
 
+def is_own(frame: FrameType) -> bool:
+    """Does it run a function of this package?"""
+    return frame.f_code.co_filename.startswith(_HERE)
+
+
 class Place:
     """A place in the program: the modules being called, outermost first, and the user's lines, innermost first."""
 
@@ -39,7 +44,7 @@ class Place:
             if f.f_code in calls:
                 modules.append(f.f_locals["self"])
                 above = f.f_back
-            elif not f.f_code.co_filename.startswith(_HERE) and len(lines) < _LINES:
+            elif not is_own(f) and len(lines) < _LINES:
                 lines.append((f.f_code.co_filename, f.f_lineno, f.f_code.co_name))
         self.modules, self.lines = modules[::-1], lines
         self.root = _name_of(modules[-1], above) if modules else ""
@@ -63,7 +68,7 @@ class Place:
 
 def _name_of(module: Any, frame: FrameType | None) -> str:
     """The name of the variable that holds a module in the frame, or the name of the module's type."""
-    if frame is not None and not frame.f_code.co_filename.startswith(_HERE):
+    if frame is not None and not is_own(frame):
         for names in (frame.f_locals, frame.f_globals):
             for name, value in names.items():
                 if value is module:
@@ -75,7 +80,7 @@ def op_name(frame: FrameType | None, kernel: str) -> str:
     """The name of the outermost op between the launch and the user's line; if there is none, the kernel's."""
     found = ""
     for f in frames(frame):
-        if not f.f_code.co_filename.startswith(_HERE) or f.f_code in calls:
+        if not is_own(f) or f.f_code in calls:
             break
         owner = f.f_locals.get("self", f.f_locals.get("op"))
         if isinstance(owner, Documented):

@@ -7,8 +7,8 @@ from ..core.op import Op, Primitive, complete
 from ..core.tensor import Tensor
 from ..devices import launch_hook
 from ..devices.base import Kernel
-from .drawing import Graph, graph
 from .explore import explore
+from .graphs import Graph, graph
 from .record import Record
 
 __all__ = ["Graph", "Record", "explain", "explore", "graph", "launches"]

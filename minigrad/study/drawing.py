@@ -1,217 +1,20 @@
-"""`study.graph`: the graph of a loss as text and as a picture."""
+"""The picture of a graph, as SVG. Sizes of text are estimated, since fonts are known to the viewer only."""
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from html import escape
-from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 from .layered import Box, Layout, Route, arrange
-from .reading import read
-from .structure import GraphNode, Group, Saved, Structure
+from .listing import argument, cut, kept, kept_bytes, size_text, title
+from .structure import GraphNode, Group, Structure
 
 _PATHS = {"fused": "fused kernel", "kernel": "kernel of a primitive", "NumPy": "NumPy: no kernel", "view": "view",
           "function": "autograd.Function", "checkpoint": "checkpoint", "gradient": "backward, recorded",
           "in place": "change in place"}
-_SMALL, _LARGE, _LINE = 6.65, 7.9, 15.0         # of a character in small and large letters, and of a line, in pixels
-
-
-def size_text(nbytes: float) -> str:
-    """Bytes as text: 784 B, 1.5 KiB, 2.0 MiB."""
-    for unit in ("B", "KiB", "MiB"):
-        if nbytes < 1024:
-            return f"{nbytes:.0f} B" if unit == "B" else f"{nbytes:.1f} {unit}"
-        nbytes /= 1024
-    return f"{nbytes:.1f} GiB"
-
-
-def _cut(text: str, length: int) -> str:
-    return text if len(text) <= length else text[:length - 1] + "…"
-
-
-def _kept(node: GraphNode) -> list[Saved]:
-    """What a node keeps and the graph keeps alive by it: parameters live anyway."""
-    return [s for s in node.saved if s.kind != "parameter"]
-
-
-# ---- what is folded --------------------------------------------------------------------------------------------------
-
-def _form(group: Group, nodes: dict[int, GraphNode]) -> tuple:
-    """What makes two groups alike: their kinds, types and ops, in order."""
-    return (group.kind, group.type, *[_form(c, nodes) if isinstance(c, Group) else nodes[c].op for c in group.children])
-
-
-def _boxes(group: Group) -> int:
-    """How many boxes a picture of the group has."""
-    return 1 if group.folded else sum(_boxes(c) if isinstance(c, Group) else 1 for c in group.children)
-
-
-def _fold_alike(group: Group, nodes: dict[int, GraphNode], notes: list[str]) -> None:
-    """Folds the groups in a group that are like one before them."""
-    first: dict[tuple, Group] = {}
-    alike: dict[int, list[Group]] = {}
-    for child in [c for c in group.children if isinstance(c, Group)]:
-        same = first.setdefault(_form(child, nodes), child)
-        if same is child:
-            _fold_alike(child, nodes, notes)
-        elif len(list(child.ids())) > 2:
-            child.folded = True
-            alike.setdefault(id(same), [same]).append(child)
-    notes += [f"folded: {', '.join([g.path for g in gs[1:3]])}{', ...' if len(gs) > 3 else ''} "
-              f"({len(gs) - 1} like {gs[0].path})" for gs in alike.values()]
-
-
-def _fold_depth(root: Group, most: int, notes: list[str]) -> None:
-    """Folds the innermost groups, then those around them, until there are few enough boxes."""
-    depths: list[list[Group]] = []
-
-    def visit(group: Group, depth: int) -> None:
-        if depth:
-            depths.extend([[] for _ in range(depth - len(depths))])
-            depths[depth - 1].append(group)
-        for child in group.children:
-            if isinstance(child, Group) and not child.folded:
-                visit(child, depth + 1)
-    visit(root, 0)
-    for groups in depths[::-1]:
-        if _boxes(root) <= most:
-            return
-        large = [g for g in groups if len(g.children) > 1]
-        for g in large:
-            g.folded = True
-        if large:
-            notes.append(f"folded: {len(large)} groups such as {large[0].path}")
-
-
-def _fold_parts(root: Group, most: int, notes: list[str]) -> None:
-    """Where one group alone has too many boxes, folds its children in runs."""
-    for group in list(root.groups()):
-        if not group.folded and len(group.children) > most:
-            length = -(-len(group.children) // (most // 2))
-            runs = [group.children[i:i + length] for i in range(0, len(group.children), length)]
-            group.children = []
-            for run in runs:
-                part = Group("part", "part", children=run, folded=True)
-                ids = list(part.ids())
-                part.name = part.path = f"#{min(ids)} to #{max(ids)}"
-                group.children.append(part)
-            notes.append(f"folded: {len(runs)} runs of {length} in {group.path or 'the graph'}")
-
-
-def fold(structure: Structure, most: int) -> None:
-    """Folds groups until a picture has about `most` boxes, and notes which."""
-    root = structure.root
-    if _boxes(root) > most:
-        _fold_alike(root, structure.nodes, structure.notes)
-    if _boxes(root) > most:
-        _fold_depth(root, most, structure.notes)
-    _fold_parts(root, most, structure.notes)
-
-
-# ---- text ------------------------------------------------------------------------------------------------------------
-
-def _argument(x: Any, structure: Structure) -> str:
-    """An input in the text: `weight`, `x #7`, or a number."""
-    if x.number:
-        return f"{x.name}={x.number}"
-    if x.source is None:
-        return f"{x.name}=?" if x.value is None else f"{x.name} {x.value}"
-    source = structure.nodes[x.source]
-    which = f".{x.output}" if len(source.outputs) > 1 else ""
-    return f"{x.name}={source.label}" if source.kind != "op" else f"{x.name}=#{x.source}{which}"
-
-
-def _rows(group: Group, structure: Structure, depth: int) -> Iterator[tuple[str, ...]]:
-    """The forward part: (node with its inputs, outputs, path, what it keeps, line) of each node; a group has one cell.
-    """
-    pad = "  " * depth
-    for child in group.children:
-        if isinstance(child, Group):
-            inside = [structure.nodes[i] for i in child.ids()]
-            ops = sum(n.kind == "op" for n in inside)
-            kept = size_text(sum({s.memory: s.nbytes for n in inside for s in _kept(n)}.values()))
-            note = f": {child.type}" if child.kind in ("definition", "opened") else f" ({child.type})" if child.type else ""
-            yield (f"{pad}{child.name}{note}" + (f", {ops} nodes, keeps {kept}" if child.folded else ""),)
-            if not child.folded:
-                yield from _rows(child, structure, depth + 1)
-            continue
-        node = structure.nodes[child]
-        if node.kind == "op":
-            values = ", ".join(map(str, node.outputs))
-            given = ", ".join(_argument(x, structure) for x in node.inputs)
-            kept = ", ".join(f"{s.name} {size_text(s.nbytes)}" for s in _kept(node))
-            path = node.why if node.path != "kernel" or node.why != "a primitive" else "kernel"
-            yield (f"{pad}#{child} {_cut(f'{node.label}({given})', 70)}", f"-> {values}", path,
-                   "freed" if node.freed else f"keeps {kept}" if kept else "", node.line)
-
-
-def _table(rows: list[tuple[str, ...]]) -> list[str]:
-    """Rows with aligned columns; a row of one cell is a line by itself."""
-    count = max((len(r) for r in rows), default=0)
-    widths = [max((len(r[i]) for r in rows if len(r) == count), default=0) for i in range(count)]
-    return ["  ".join(c.ljust(w) for c, w in zip(r, widths, strict=False)).rstrip() if len(r) > 1 else r[0]
-            for r in rows]
-
-
-def _backward_rows(structure: Structure) -> Iterator[tuple[str, ...]]:
-    """The backward part, in the order in which it runs."""
-    for node in sorted(structure.nodes.values(), key=lambda n: -n.id):
-        if node.kind == "op":
-            to = [f"#{x.source}" if structure.nodes[x.source].kind == "op" else f"{structure.nodes[x.source].label}.grad"
-                  for x in node.inputs if x.differentiable and x.source is not None]
-            given = ", ".join(map(str, node.outputs))
-            yield (f"  #{node.id} {node.backward}", f"{given}{f', a sum of {node.uses}' if node.uses > 1 else ''}",
-                   f"-> {', '.join(to)}")
-
-
-def text(structure: Structure) -> str:
-    """The graph as text: forward in the order of recording with the groups, then backward in the order it runs."""
-    nodes = structure.nodes.values()
-    lines = [_title(structure), ""]
-    lines += ["forward", *_table(list(_rows(structure.root, structure, 1))), ""]
-    if not any(g.folded for g in structure.root.groups()):
-        lines += ["backward", *_table(list(_backward_rows(structure)))]
-    sums = [f"{n.label}.grad is a sum of {n.uses}" for n in nodes if n.kind == "leaf" and n.uses > 1]
-    lines += [f"  {s}" for s in sums] + [f"note: {n}" for n in structure.notes]
-    return "\n".join(lines).rstrip()
-
-
-def _title(structure: Structure) -> str:
-    """How many nodes there are, and what they keep."""
-    kinds = Counter(n.kind for n in structure.nodes.values())
-    return (f"graph: {kinds['op']} nodes, {kinds['leaf']} leaves; keeps {size_text(structure.saved_bytes())} for backward")
-
-
-# ---- DOT -------------------------------------------------------------------------------------------------------------
-
-def _quoted(text: str) -> str:
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
-
-
-def dot(structure: Structure) -> str:
-    """The graph in Graphviz's language, for other programs."""
-    lines = ["digraph {", "  node [shape=box, fontname=Helvetica, fontsize=10];", "  compound=true;"]
-
-    def add(group: Group, pad: str) -> None:
-        for child in group.children:
-            if isinstance(child, Group):
-                lines.append(f"{pad}subgraph cluster_{id(child)} {{")
-                lines.append(f"{pad}  label={_quoted(f'{child.path} {child.type}'.strip())};")
-                add(child, pad + "  ")
-                lines.append(f"{pad}}}")
-            else:
-                node = structure.nodes[child]
-                label = "\n".join([node.label, *map(str, node.outputs), *([node.why] if node.why else [])])
-                shape = "" if node.kind == "op" else ", shape=ellipse"
-                lines.append(f"{pad}n{child} [label={_quoted(label)}{shape}];")
-    add(structure.root, "  ")
-    for source, node, x in structure.edges():
-        lines.append(f"  n{source} -> n{node.id} [label={_quoted(x.name)}{'' if x.differentiable else ', style=dashed'}];")
-    return "\n".join([*lines, "}"]) + "\n"
-
-
-# ---- SVG -------------------------------------------------------------------------------------------------------------
+_SMALL, _LARGE, _LINE = 6.65, 8.1, 15.0         # of a character in small and large letters, and of a line, in pixels
 
 _STYLE = """
 .mg-graph{--page:#fff;--text:#1b1f24;--soft:#5b6470;--line:#7b8591;--box:#fff;--edge:#c3cad2;--group:#f5f7f9;
@@ -223,8 +26,9 @@ system-ui,-apple-system,"Segoe UI",Roboto,"DejaVu Sans",sans-serif}
 .mg-graph .page{fill:var(--page)} .mg-graph text{fill:var(--text);font-size:13px}
 .mg-graph .name{font-weight:600} .mg-graph .small{font:11px ui-monospace,"DejaVu Sans Mono",Menlo,Consolas,monospace}
 .mg-graph .soft{fill:var(--soft)} .mg-graph .group{fill:var(--group);stroke:var(--edge)}
-.mg-graph .group.odd{fill:var(--group2)} .mg-graph .opened,.mg-graph .definition{stroke:var(--fused);stroke-dasharray:5 3}
-.mg-graph .definition{stroke:var(--numpy)} .mg-graph .head{font-weight:600;font-size:12px;stroke:var(--group);
+.mg-graph .group.odd{fill:var(--group2)} .mg-graph .opened,
+.mg-graph .definition{stroke:var(--fused);stroke-dasharray:5 3} .mg-graph .definition{stroke:var(--numpy)}
+.mg-graph .head{font-weight:600;font-size:12px;stroke:var(--group);
 stroke-width:4px;paint-order:stroke;stroke-linejoin:round} .mg-graph .head.odd{stroke:var(--group2)}
 .mg-graph .box{fill:var(--box);stroke:var(--edge)} .mg-graph .folded .box{stroke-width:2}
 .mg-graph .leaf .box{fill:var(--leafbox);stroke:var(--leaf)} .mg-graph .data .box{fill:var(--data);stroke:var(--edge)}
@@ -238,17 +42,16 @@ _DARK = ("--page:#14181d;--text:#e6e9ed;--soft:#a3adb8;--line:#8d98a4;--box:#202
 _COLOURS = {"NumPy": "numpy", "in place": "inplace"}
 
 
-class _Picture:
+class Picture:
     """A picture being drawn. `backward`: the edges of gradients, from the loss to the leaves."""
 
     def __init__(self, structure: Structure, backward: bool) -> None:
         self.structure, self.backward, self.nodes = structure, backward, structure.nodes
         self.roots = {i for i, _ in structure.outputs}
-        users = {source: node.id for source, node, _ in structure.edges()}
-        inside = {i for g in structure.root.groups() if g.folded for i in g.ids()}
-        # a parameter that one node uses is a line in that node's box
-        self.inlined = {n.id: users[n.id] for n in self.nodes.values()
-                        if n.kind == "leaf" and n.path == "parameter" and n.uses == 1 and users[n.id] not in inside}
+        self.depths = _depths(structure.root)
+        # a parameter that one node uses, or very many, is a line in their boxes
+        self.inlined = {n.id for n in self.nodes.values()
+                        if n.kind == "leaf" and n.path == "parameter" and (n.uses == 1 or n.uses > 3)}
         self.lines = {n.id: self.text_of(n) for n in self.nodes.values()}
 
     def drawn(self, i: int) -> bool:
@@ -259,19 +62,18 @@ class _Picture:
 
     def text_of(self, node: GraphNode) -> list[tuple[str, str]]:
         """The small lines of a node: (class, text)."""
-        found = [("soft" if len(node.outputs) == 1 else "", f"{i}: {o}" if len(node.outputs) > 1 else str(o))
-                 for i, o in enumerate(node.outputs)]
+        found = [("", f"{i}: {o}") for i, o in enumerate(node.outputs) if len(node.outputs) > 1]
         if len(found) > 4:
             found = [*found[:3], ("", f"... {len(found)} outputs")]
         for x in node.inputs:
             if x.source in self.inlined:
-                label = self.nodes[x.source].label.rpartition(".")[2]                   # type: ignore[index]
-                found.append(("param", f"{label}{'.grad' if self.backward else ''} {x.value}"))
+                leaf = self.nodes[x.source]                                             # type: ignore[index]
+                label = leaf.label.removeprefix(f"{node.module}.") + (".grad" if self.backward else "")
+                found.append(("param", f"{label} {x.value}" + (f", one of {leaf.uses} uses" if leaf.uses > 1 else "")))
             elif x.number and not self.backward:
                 found.append(("soft", f"{x.name} = {x.number}"))
-        kept = {s.memory: s.nbytes for s in _kept(node)}
-        if kept and not self.backward:
-            found.append(("soft", f"keeps {size_text(sum(kept.values()))}"))
+        if kept(node) and not self.backward:
+            found.append(("soft", f"keeps {size_text(kept_bytes([node]))}"))
         if node.freed:
             found.append(("soft", "freed"))
         if node.uses > 1 and (self.backward or node.kind == "leaf"):
@@ -280,32 +82,35 @@ class _Picture:
 
     def name(self, node: GraphNode) -> str:
         """The large line of a node."""
-        return _cut((node.backward if node.kind == "op" else f"{node.label}.grad") if self.backward else node.label, 44)
+        return cut((node.backward if node.kind == "op" else f"{node.label}.grad") if self.backward else node.label, 44)
+
+    def shape(self, node: GraphNode) -> str:
+        """What stands beside the name: the output, if there is one."""
+        return str(node.outputs[0]) if len(node.outputs) == 1 else ""
 
     def folded_text(self, group: Group) -> list[str]:
         """The lines of a folded group."""
         inside = [self.nodes[i] for i in group.ids()]
         ops = [n for n in inside if n.kind == "op"]
         most = ", ".join(f"{c} {op}" for op, c in Counter(n.op for n in ops).most_common(2))
-        kept = sum({s.memory: s.nbytes for n in ops for s in _kept(n)}.values())
-        return [f"{len(ops)} nodes: {most}", f"keeps {size_text(kept)}"]
+        return [f"{len(ops)} nodes: {most}", f"keeps {size_text(kept_bytes(ops))}"]
 
     def head(self, group: Group) -> str:
         """The title of a group."""
-        note = f"  {group.type}" if group.type else ""
-        return _cut(group.name + note, 60)
+        return cut(f"{group.name}  {group.note}".strip(), 60)
 
     def size(self, of: Any) -> tuple[float, float]:
         """The size of a node or folded group; for an open group, the width of its title."""
         if isinstance(of, Group):
             if not of.folded:
-                return len(self.head(of)) * 7.2 + 24, 0.0
-            lines = self.folded_text(of)
-            return max(len(self.head(of)) * _LARGE + 26, max(map(len, lines)) * _SMALL + 26), 28 + _LINE * len(lines)
-        lines = self.lines[of]
-        number = len(str(of)) * _SMALL + 22 if self.nodes[of].kind == "op" else 8
-        wide = max([len(self.name(self.nodes[of])) * _LARGE + number, *[len(t) * _SMALL for _, t in lines]])
-        return wide + 26, 28 + _LINE * len(lines)
+                return min(len(self.head(of)), 30) * 7.2 + 24, 0.0
+            inside = self.folded_text(of)
+            wide = max(len(self.head(of)) * _LARGE, max(map(len, inside)) * _SMALL)
+            return wide + 26, 28 + _LINE * len(inside)
+        node, lines = self.nodes[of], self.lines[of]
+        number = len(str(of)) * _SMALL + 22 if node.kind == "op" else 4
+        first = len(self.name(node)) * _LARGE + 8 + len(self.shape(node)) * _SMALL + number
+        return max([first, *[len(t) * _SMALL for _, t in lines]]) + 24, 27 + _LINE * len(lines) + (3 if lines else 0)
 
     # ---- drawing ----
 
@@ -321,15 +126,14 @@ class _Picture:
         parts = [*self.group_boxes(layout), *self.edges(layout, constant), *self.heads(layout),
                  *[self.box(i, box) for i, box in layout.boxes.items()]]
         parts += [self.folded(group, box) for group, box in layout.groups if group.folded]
-        width, height = max(layout.width, 420.0), layout.height
+        head = ("backward of the " if self.backward else "") + title(self.structure)
+        width, height, top = max(layout.width, len(head) * _LARGE + 28), layout.height, 40.0
         legend, deep = self.legend(width)
-        top = 40.0
         total = height + top + deep
-        title = _title(self.structure) + (", backward" if self.backward else "")
         return (f'<svg xmlns="http://www.w3.org/2000/svg" class="mg-graph" width="{width:.0f}" height="{total:.0f}" '
-                f'viewBox="0 0 {width:.1f} {total:.1f}" role="img" aria-label="{escape(title)}"><style>'
+                f'viewBox="0 0 {width:.1f} {total:.1f}" role="img" aria-label="{escape(head)}"><style>'
                 f'{_STYLE.replace("DARK", _DARK)}</style><rect class="page" width="100%" height="100%"/>'
-                f'<text x="14" y="25" class="name">{escape(title)}</text>'
+                f'<text x="14" y="25" class="name">{escape(head)}</text>'
                 f'<g transform="translate({(width - layout.width) / 2:.1f},{top})">{"".join(parts)}</g>'
                 f'<g transform="translate(0,{height + top:.1f})">{legend}</g></svg>')
 
@@ -341,34 +145,34 @@ class _Picture:
             wide = len(_PATHS[path]) * 6.7 + 34
             if x > 14 and x + wide > width:
                 x, y = 14.0, y + 20
-            parts.append(f'<rect x="{x}" y="{y - 9}" width="12" height="12" rx="2" {_fill(path)}/>'
-                         f'<text x="{x + 18}" y="{y + 1}" class="soft" style="font-size:12px">{_PATHS[path]}</text>')
+            parts += [_rect(Box(x, y - 9, 12, 12), "", 2, style=_fill(path)),
+                      _text(x + 18, y + 1, "soft", _PATHS[path], 'style="font-size:12px"')]
             x += wide
         letters = max(40, int((width - 28) / _SMALL))
         for note in self.structure.notes:
-            for line in _wrapped(note, letters):
+            for line in wrap(note, letters):
                 y += 17
-                parts.append(f'<text x="14" y="{y}" class="small soft">{escape(line)}</text>')
+                parts.append(_text(14, y, "small soft", escape(line)))
         return "".join(parts), y + 16
 
     def group_boxes(self, layout: Layout) -> Iterator[str]:
         """The frames of open groups."""
-        depths = _depths(self.structure.root)
         for group, b in layout.groups:
             if not group.folded:
-                odd = " odd" if depths[id(group)] % 2 else ""
-                yield (f'<rect class="group {group.kind}{odd}" x="{b.x:.1f}" y="{b.y:.1f}" width="{b.w:.1f}" '
-                       f'height="{b.h:.1f}" rx="8"><title>{escape(f"{group.path} {group.type}".strip())}</title></rect>')
+                tip = escape(f"{group.path} {group.note}".strip())
+                yield _rect(b, f"group {group.kind}{self.odd(group)}", 8, f"<title>{tip}</title>")
 
     def heads(self, layout: Layout) -> Iterator[str]:
         """The titles of open groups, above the edges."""
-        depths = _depths(self.structure.root)
         for group, b in layout.groups:
             if not group.folded:
-                odd = " odd" if depths[id(group)] % 2 else ""
-                name, note = escape(group.name), escape(self.head(group)[len(group.name):])
-                yield (f'<text class="head{odd}" x="{b.x + 10:.1f}" y="{b.y + 17:.1f}">{name}'
-                       f'<tspan class="soft" font-weight="400">{note}</tspan></text>')
+                head = cut(self.head(group), int((b.w - 20) / 7.0))
+                note = f'<tspan class="soft" font-weight="400">{escape(head[len(group.name):])}</tspan>'
+                yield _text(b.x + 10, b.y + 17, f"head{self.odd(group)}", escape(head[:len(group.name)]) + note)
+
+    def odd(self, group: Group) -> str:
+        """The class of every second depth."""
+        return " odd" if self.depths[id(group)] % 2 else ""
 
     def edges(self, layout: Layout, constant: set[tuple[int, int, int]]) -> Iterator[str]:
         """The edges; those of one output run together where they can."""
@@ -382,31 +186,31 @@ class _Picture:
             x, y = r.points[-1]
             marks[f'<path class="tip" d="M{x:.1f} {y:.1f}l-4 -7h8z"/>'] = None
             if times[ident] > 1:
-                marks[f'<text class="small soft" x="{x + 7:.1f}" y="{y - 5:.1f}">×{times[ident]}</text>'] = None
+                marks[_text(x + 7, y - 5, "small soft", f"×{times[ident]}")] = None
         return iter([*drawn, *marks])
 
     def box(self, i: int, b: Box) -> str:
         """A node."""
         node = self.nodes[i]
         kinds = f"{node.kind} {node.path.replace(' ', '')}" + (" output" if i in self.roots else "")
-        parts = [f'<g class="{kinds}" data-id="{i}"><title>{escape(self.tip(node))}</title><rect class="box" '
-                 f'x="{b.x:.1f}" y="{b.y:.1f}" width="{b.w:.1f}" height="{b.h:.1f}" rx="{5 if node.kind == "op" else 14}"/>']
+        shape = f'<tspan class="small soft" dx="8">{escape(self.shape(node))}</tspan>'
+        parts = [_rect(b, "box", 5 if node.kind == "op" else 14)]
         if node.kind == "op":
-            parts.append(f'<rect x="{b.x:.1f}" y="{b.y:.1f}" width="6" height="{b.h:.1f}" rx="3" {_fill(node.path)}/>'
-                         f'<text class="small soft" x="{b.x + b.w - 8:.1f}" y="{b.y + 18:.1f}" text-anchor="end">#{i}</text>')
-        parts.append(f'<text class="name" x="{b.x + 14:.1f}" y="{b.y + 18:.1f}">{escape(self.name(node))}</text>')
-        for k, (kind, line) in enumerate(self.lines[i]):
-            parts.append(f'<text class="small {kind}" x="{b.x + 14:.1f}" y="{b.y + 33 + k * _LINE:.1f}">{escape(line)}</text>')
-        return "".join(parts) + "</g>"
+            parts += [_rect(Box(b.x, b.y, 6, b.h), "", 3, style=_fill(node.path)),
+                      _text(b.x + b.w - 8, b.y + 18, "small soft", f"#{i}", 'text-anchor="end"')]
+        parts += [_text(b.x + 14, b.y + 18, "name", escape(self.name(node)) + shape),
+                  *[_text(b.x + 14, b.y + 33 + k * _LINE, f"small {kind}", escape(line))
+                    for k, (kind, line) in enumerate(self.lines[i])]]
+        return f'<g class="{kinds}" data-id="{i}"><title>{escape(self.tip(node))}</title>{"".join(parts)}</g>'
 
     def folded(self, group: Group, b: Box) -> str:
         """A folded group."""
-        lines = "".join(f'<text class="small soft" x="{b.x + 14:.1f}" y="{b.y + 33 + k * _LINE:.1f}">{escape(line)}</text>'
-                        for k, line in enumerate(self.folded_text(group)))
-        return (f'<g class="folded"><title>{escape(f"{group.path} {group.type}, folded")}</title><rect class="box" '
-                f'x="{b.x + 4:.1f}" y="{b.y + 4:.1f}" width="{b.w - 4:.1f}" height="{b.h - 4:.1f}" rx="6"/><rect class="box" '
-                f'x="{b.x:.1f}" y="{b.y:.1f}" width="{b.w - 4:.1f}" height="{b.h - 4:.1f}" rx="6"/>'
-                f'<text class="name" x="{b.x + 14:.1f}" y="{b.y + 18:.1f}">{escape(self.head(group))}</text>{lines}</g>')
+        lines = [_text(b.x + 14, b.y + 33 + k * _LINE, "small soft", escape(line))
+                 for k, line in enumerate(self.folded_text(group))]
+        return (f'<g class="folded"><title>{escape(f"{group.path} {group.note}, folded")}</title>'
+                f'{_rect(Box(b.x + 4, b.y + 4, b.w - 4, b.h - 4), "box", 6)}'
+                f'{_rect(Box(b.x, b.y, b.w - 4, b.h - 4), "box", 6)}'
+                f'{_text(b.x + 14, b.y + 18, "name", escape(self.head(group)))}{"".join(lines)}</g>')
 
     def tip(self, node: GraphNode) -> str:
         """What a viewer shows when the mouse rests on a node."""
@@ -415,7 +219,7 @@ class _Picture:
         found += [f"{node.line}: {node.lines[0][3]}"] if node.lines else []
         found += [node.why] if node.why else []
         found += [f"launches {', '.join(node.launches)}"] if node.launches else []
-        found += [_argument(x, self.structure) + (f" {x.value}" if x.value and x.source is not None else "")
+        found += [argument(x, self.structure) + (f" {x.value}" if x.value and x.source is not None else "")
                   for x in node.inputs]
         found += [f"keeps {s.name} {s.value}, {size_text(s.nbytes)}" + (f", made at {s.line}" if s.line else "")
                   for s in node.saved]
@@ -428,9 +232,13 @@ def _fill(path: str) -> str:
     return f'style="fill:var(--{_COLOURS.get(path, path)})"'
 
 
-def _wrapped(text: str, letters: int) -> list[str]:
-    from textwrap import wrap
-    return wrap(text, letters)
+def _rect(b: Box, kind: str, round: float, inside: str = "", style: str = "") -> str:
+    return (f'<rect class="{kind}" x="{b.x:.1f}" y="{b.y:.1f}" width="{b.w:.1f}" height="{b.h:.1f}" rx="{round}" '
+            f'{style}>{inside}</rect>')
+
+
+def _text(x: float, y: float, kind: str, content: str, more: str = "") -> str:
+    return f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}" {more}>{content}</text>'
 
 
 def _depths(root: Group, depth: int = 0) -> dict[int, int]:
@@ -454,71 +262,3 @@ def _curve(r: Route) -> str:
             parts.append(f"C{x:.1f} {m:.1f} {a:.1f} {m:.1f} {a:.1f} {b:.1f}")
         x, y = a, b
     return "".join(parts)
-
-
-# ---- the graph -------------------------------------------------------------------------------------------------------
-
-class Graph(Structure):
-    """The graph of a loss: the data of a `Structure`, as text (`str`), in Graphviz's language, and as a picture.
-
-    In a notebook it shows its picture. Groups whose `folded` is True are drawn as one box.
-    """
-
-    def __str__(self) -> str:
-        return text(self)
-
-    def __repr__(self) -> str:
-        return f"<{_title(self)}>"
-
-    def dot(self) -> str:
-        """The graph in the language of Graphviz, for other programs."""
-        return dot(self)
-
-    def svg(self, backward: bool = False) -> str:
-        """The picture: data flows down from the inputs to the loss; with `backward`, gradients from the loss to the
-        leaves."""
-        return _Picture(self, backward).svg()
-
-    def save(self, path: Any, backward: bool = False) -> None:
-        """Writes the graph as the suffix says: .svg, .html (the picture and the text), .dot or .txt. ValueError for
-        another one."""
-        made = {".svg": lambda: self.svg(backward), ".html": lambda: self._page(backward), ".dot": self.dot,
-                ".txt": lambda: str(self) + "\n"}.get(Path(path).suffix)
-        if made is None:
-            raise ValueError(f"[graph] save needs a path that ends with .svg, .html, .dot or .txt; got {str(path)!r}; a "
-                             "browser opens .svg and prints it as PDF or PNG")
-        Path(path).write_text(made(), encoding="utf-8")
-
-    def _page(self, backward: bool) -> str:
-        """An HTML page."""
-        return ('<!doctype html><meta charset="utf-8"><title>graph</title><style>body{margin:0;background:light-dark('
-                '#fff,#14181d);color:light-dark(#1b1f24,#e6e9ed);color-scheme:light dark}pre{padding:14px;'
-                f'overflow:auto;font-size:12px}}</style>{self._repr_html_(backward)}<pre>{escape(str(self))}</pre>')
-
-    def _repr_svg_(self) -> str:
-        return self.svg()
-
-    def _repr_html_(self, backward: bool = False) -> str:
-        return f'<div style="overflow:auto;max-width:100%">{self.svg(backward)}</div>'
-
-
-def graph(what: Any, /, *args: Any, open: str | Iterable[str] = (), most: int = 400, **kwargs: Any) -> Graph:
-    """The graph that `backward` of a tensor would walk; or of what `what(*args, **kwargs)` returns.
-
-    what    a tensor, or several in a list or tuple; or a function, which runs once. Lines, modules and launches are
-            known of nodes that were recorded in `with study.Record():`, and always if a function is given
-    open    composites that are shown as their definition, and checkpointed blocks as what they compute: names of ops
-            ("layer_norm", "checkpoint"), or "all". Their definition runs once more for this
-    most    a picture has about as many boxes: in larger graphs, repeated blocks and inner groups are folded
-
-    RuntimeError if no tensor requires a gradient.
-
-        g = study.graph(lambda: F.cross_entropy(model(x), y))
-        print(g)
-        g.save("graph.svg")
-    """
-    names = {open} if isinstance(open, str) else set(open)
-    found = Graph()
-    read(found, what, args, kwargs, lambda name: "all" in names or name in names)
-    fold(found, most)
-    return found

@@ -123,10 +123,6 @@ def _observed(target: Any, args: tuple) -> tuple[Record, Structure]:
     if not record.backwards and not record.launches:
         fail("explore", "needs a loss with a graph, or a function that computes something", type(result).__name__,
              "let a parameter require gradients, and do not compute under no_grad()")
-    places = [origin.place for s in record.backwards if (origin := origins.get(s.node)) and origin.place.modules]
-    names.closure(target)
-    for root, model in {id(p.modules[0]): (p.root, p.modules[0]) for p in places}.values():
-        names.root(root, model)                         # as its modules are called
     Reader(names, lambda name: False, structure).read([s.node for s in record.backwards if not s.depth])
     return record, structure
 
@@ -206,7 +202,7 @@ class Page:
         """Adds what is in a group to `groups`."""
         for child in group.children:
             if isinstance(child, Group):
-                self.groups.append({"path": child.path, "type": child.type, "kind": child.kind, "parent": above,
+                self.groups.append({"path": child.path, "type": child.note, "kind": child.kind, "parent": above,
                                     "title": _title(child), **_rounded(boxes[id(child)])})
                 self.add_groups(child, len(self.groups) - 1, boxes)
             else:
@@ -342,7 +338,7 @@ def _line(place: Place | None) -> dict[str, str]:
 
 
 def _title(group: Group) -> str:
-    return f"{group.name} {group.type}".strip() if group.kind == "module" else f"{group.name}: {group.type}"
+    return f"{group.name} {group.note}".strip()
 
 
 def _rounded(box: Box) -> dict[str, float]:

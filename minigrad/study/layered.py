@@ -1,4 +1,4 @@
-"""Places the boxes of a graph with nested groups in layers, and the edges between them (Sugiyama, Tagawa and Toda 1981).
+"""Places the boxes of a graph with nested groups in layers, and the edges between them (Sugiyama et al. 1981).
 
 A group is placed first, by itself; then it is one box in the group around it. So groups never overlap. An edge enters
 and leaves a group at ports, which are placed like boxes. In each group, three steps:
@@ -18,9 +18,11 @@ from typing import Any
 
 from .structure import Group
 
-_GAP_X, _GAP_Y, _PAD, _PORT_GAP, _LANE = 22.0, 30.0, 14.0, 16.0, 14.0
-_SWEEPS, _PASSES = 16, 24
-_WEIGHTS = (1.0, 3.0, 10.0)         # of an edge by how many of its ends are dummies: long edges run straight
+_GAP_X, _GAP_Y, _PAD, _PORT_GAP, _LANE = 22.0, 24.0, 14.0, 16.0, 14.0
+_FAR = 80.0                         # ports of two groups that are farther apart are not put in one line
+_SWEEPS, _PASSES, _STRAIGHTENED = 16, 24, 3
+_WEIGHTS = (1.0, 4.0, 1000.0)       # of an edge by how many of its ends are dummies or ports: long edges run straight
+_CHAIN, _CONSTANT = 20.0, 0.1       # how much more an edge weighs in a chain, and how much less from a leaf
 
 
 @dataclass
@@ -73,6 +75,10 @@ class _Vertex:
     def narrow(self) -> bool:
         return type(self.of) is tuple
 
+    @property
+    def lane(self) -> bool:
+        return type(self.of) is tuple and self.of[0] == "lane"
+
     def port(self, side: str, key: Any) -> float:
         """Where the edges of `key` leave ("out") or enter ("in"), from the middle of the box."""
         return 0.0 if self.level is None else self.level.vertices[side, key].x - self.w / 2
@@ -83,7 +89,8 @@ class _Level:
 
     def __init__(self, group: Group, links: dict[int, Links], size: Size, head: float, reverse: bool,
                  drawn: Callable[[int], bool]) -> None:
-        self.group, self.vertices = group, {}
+        self.group = group
+        self.vertices: dict[Any, _Vertex] = {}          # by id of a node or group, or by port
         self.links = list(links.get(id(group), ()))
         children = [c for c in group.children if isinstance(c, Group) or drawn(c)]
         for c in reversed(children) if reverse else children:
@@ -103,7 +110,7 @@ class _Level:
         self.join()
         self.sort()
         self.settle()
-        self.finish(head, size(group)[0] if group.kind != "graph" else 0.0)
+        self.finish(head if group.kind != "graph" else _PAD, size(group)[0] if group.kind != "graph" else 0.0)
 
     # ---- 1. layers ----
 
@@ -114,15 +121,15 @@ class _Level:
         for a, _, b in self.links:
             outgoing.setdefault(a, []).append(b)
             entered.add(b)
-        for a in [p for p in self.vertices if type(p) is tuple and p[0] == "in"]:
-            self.vertices[a].rank = 0
+        for a, v in self.vertices.items():
+            v.rank = -1 if v.narrow else 0 if a not in entered and not isinstance(v.of, Group) else 1
         for a, v in self.vertices.items():              # in the order of recording: all that it needs has its layer
             for b in outgoing.get(a, ()):
                 self.vertices[b].rank = max(self.vertices[b].rank, v.rank + 1)
-        for a, v in self.vertices.items():
-            if a not in entered and type(a) is not tuple and a in outgoing:
-                v.rank = max(1, min(self.vertices[b].rank for b in outgoing[a] if not _is_out(b)) - 1
-                             if any(not _is_out(b) for b in outgoing[a]) else v.rank)
+        for a, v in self.vertices.items():              # what needs nothing stands next to what needs it
+            below = [self.vertices[b].rank for b in outgoing.get(a, ()) if not _is_out(b)]
+            if a not in entered and not v.narrow and below:
+                v.rank = max(v.rank, min(below) - 1)
         last = max((v.rank for a, v in self.vertices.items() if not _is_out(a)), default=0)
         for a, v in self.vertices.items():
             if _is_out(a):
@@ -151,10 +158,26 @@ class _Level:
                 if (id(before), key, id(v)) not in done:
                     done.add((id(before), key, id(v)))
                     start, end = before.port("out", key), v.port("in", key)
+                    if before.level and v.level and abs(start - end) > _FAR:
+                        start = end = 0.0
                     weight = _WEIGHTS[before.narrow + v.narrow]
                     before.down.append((v, end, start, weight))
                     v.up.append((before, start, end, weight))
                 before = v
+        self.weigh()
+
+    def weigh(self) -> None:
+        """Makes chains straight, and lets leaves stand aside of them."""
+        every = [*self.vertices.values(), *self.lanes.values()]
+        single = {id(v) for v in every if len([u for u, *_ in v.up if u.up or u.narrow]) == 1}
+        pairs = [(u, v) for v in every for u, *_ in v.up]
+        self.chained = {(id(u), id(v)): len(u.down) == 1 and id(v) in single and bool(u.up or u.narrow) or
+                        u.lane and v.lane for u, v in pairs}
+        factors = {(id(u), id(v)): _CONSTANT if not u.up and not u.narrow else
+                   _CHAIN if self.chained[id(u), id(v)] else 1.0 for u, v in pairs}
+        for v in every:
+            v.up = [(u, p, q, w * factors[id(u), id(v)]) for u, p, q, w in v.up]
+            v.down = [(u, p, q, w * factors[id(v), id(u)]) for u, p, q, w in v.down]
 
     # ---- 2. order ----
 
@@ -199,9 +222,24 @@ class _Level:
                 x += gap
                 v.x = x
         for i in range(_PASSES):
-            last = i >= _PASSES - 4
+            both = i >= _PASSES - 6
             for layer in self.layers if i % 2 == 0 else self.layers[::-1]:
-                _settle(layer, (i % 2 == 0, i % 2 == 1) if not last else (True, True))
+                _settle(layer, (both or i % 2 == 0, both or i % 2 == 1))
+
+        for _ in range(_STRAIGHTENED):
+            for chain in sorted(self.chains(), key=len, reverse=True):
+                _straighten(chain, self.layers)
+
+    def chains(self) -> list[list[_Vertex]]:
+        """The runs of boxes, each the only neighbour of the next, and of dummies."""
+        following = {id(u): v for layer in self.layers for v in layer for u, *_ in v.up if self.chained[id(u), id(v)]}
+        inside = {id(v) for v in following.values()}
+        found = []
+        for v in [v for layer in self.layers for v in layer if id(v) in following and id(v) not in inside]:
+            found.append([v])
+            while id(found[-1][-1]) in following:
+                found[-1].append(following[id(found[-1][-1])])
+        return found
 
     def finish(self, head: float, least: float) -> None:
         """Width and height, and each y."""
@@ -283,7 +321,7 @@ def _gaps(layer: list[_Vertex]) -> list[float]:
 def _settle(layer: list[_Vertex], sides: tuple[bool, bool]) -> None:
     """Moves the boxes of a layer as near to their neighbours as their order and distances allow: the least sum of
     squares, by joining boxes that push each other into blocks."""
-    blocks: list[list[float]] = []              # weighted mean of the wanted x, less the offset; weight; number of boxes
+    blocks: list[list[float]] = []              # wanted x less the offset; weight; how many boxes
     offsets = []
     offset = 0.0
     for v, gap in zip(layer, _gaps(layer), strict=True):
@@ -304,6 +342,31 @@ def _settle(layer: list[_Vertex], sides: tuple[bool, bool]) -> None:
         for _ in range(int(count)):
             layer[i].x = mean + offsets[i]
             i += 1
+
+
+def _straighten(chain: list[_Vertex], layers: list[list[_Vertex]]) -> None:
+    """Puts as long parts of a chain as possible on one vertical line, between the boxes beside it."""
+    part: list[tuple[_Vertex, float]] = []      # boxes with their distance from the line
+    low, high, offset = float("-inf"), float("inf"), 0.0
+
+    def close() -> None:
+        if len(part) > 1:
+            line = min(max(sum(v.x - o for v, o in part) / len(part), low), high)
+            for v, o in part:
+                v.x = line + o
+    for above, v in zip([None, *chain], chain, strict=False):
+        if above is not None:
+            offset += next(p - q for u, p, q, _ in v.up if u is above)
+        layer = layers[v.rank]
+        gaps, i = _gaps(layer), layer.index(v)
+        left = layer[i - 1].x + gaps[i] if i else float("-inf")
+        right = layer[i + 1].x - gaps[i + 1] if i + 1 < len(layer) else float("inf")
+        if max(low, left - offset) > min(high, right - offset):
+            close()
+            part, low, high = [], float("-inf"), float("inf")
+        part.append((v, offset))
+        low, high = max(low, left - offset), min(high, right - offset)
+    close()
 
 
 def arrange(root: Group, edges: Iterable[tuple[int, int, int]], size: Size, drawn: Callable[[int], bool],
@@ -336,8 +399,9 @@ def arrange(root: Group, edges: Iterable[tuple[int, int, int]], size: Size, draw
                 links.setdefault(group, {})[tuple(link)] = None             # type: ignore[index]
             if path:
                 steps.append(((source, output, target), path))
-    found, levels = Layout(), {}
-    top = _Level(root, links, size, _PAD, reverse, drawn)
+    found = Layout()
+    levels: dict[int, tuple[_Level, float, float]] = {}
+    top = _Level(root, links, size, head, reverse, drawn)
     top.collect(0.0, 0.0, found, levels)
     found.width, found.height = top.width, top.height
     for (source, output, target), path in steps:
@@ -351,11 +415,7 @@ def arrange(root: Group, edges: Iterable[tuple[int, int, int]], size: Size, draw
 
 def _steps(source: int, output: int, target: int, chains: dict[int, tuple[Group, ...]]) -> list[tuple]:
     """An edge in each group that it runs through: (id of the group, from, key, to)."""
-    ways = []
-    for end in (source, target):
-        chain = chains[end]
-        ways.append([*map(id, chain)] if chain[-1].folded else [*map(id, chain), end])
-    start, end = ways
+    start, end = [[*map(id, chains[i])] if chains[i][-1].folded else [*map(id, chains[i]), i] for i in (source, target)]
     if start[-1] == end[-1]:
         return []
     key = (start[-1], output if start[-1] == source else 0)

@@ -11,6 +11,7 @@ from typing import Any
 
 from ..core.modes import enable_grad
 from ..core.op import GradOp, Op, Primitive
+from ..core.place import is_own
 from ..core.shape import fail, is_float
 from ..core.tape import FREED, Edge, Node, Slot, edge_of
 from ..core.tensor import Tensor
@@ -19,9 +20,7 @@ from ..nn.module import Module, parameter_names
 from .record import Origin, Record, origins
 from .structure import GraphNode, Group, Input, OpText, Output, Saved, Structure
 
-_PACKAGE = __name__.partition(".")[0]
-
-Key = tuple[Any, ...]           # the groups of a node, outermost first: (kind, name, path, type, id) of each
+Key = tuple[Any, ...]           # the groups of a node, outermost first: (kind, name, path, type, call) of each
 
 
 # ---- names -----------------------------------------------------------------------------------------------------------
@@ -32,10 +31,11 @@ class Names:
     def __init__(self) -> None:
         self.tensors: dict[int, str] = {}
         self.parameters = parameter_names()
+        self.known: set[int] = set()                    # ids of outermost modules that a record told
         self.inside: dict[tuple[int, int], str] = {}    # (id of a module, id of one in it): its path there
         frame: Any = sys._getframe()
         while frame is not None:
-            if frame.f_globals.get("__name__", "").partition(".")[0] != _PACKAGE:
+            if not is_own(frame):
                 for scope in (frame.f_locals, frame.f_globals):
                     for name, value in list(scope.items()):
                         if isinstance(value, Tensor) and not name.startswith("_"):
@@ -44,20 +44,21 @@ class Names:
                             self.root(name, value)
             frame = frame.f_back
 
+    def know(self, origin: Origin) -> None:
+        """Takes over the names that a record knows."""
+        for key, name in origin.names.items():
+            self.tensors.setdefault(key, name)
+        modules = origin.place.modules
+        if modules and id(modules[0]) not in self.known:
+            self.known.add(id(modules[0]))
+            self.root(origin.place.root, modules[0])
+
     def root(self, name: str, module: Any) -> None:
         """Names the parameters of a module that no other contains by the variable that holds it."""
         for path, p in module.named_parameters():
             old = self.parameters.get(id(p), "")
             if old == f"{type(module).__name__}.{path}":
                 self.parameters[id(p)] = f"{name}.{path}"
-
-    def closure(self, function: Any) -> None:
-        """Names the tensors and modules that a function closes over."""
-        for name, value in inspect.getclosurevars(function).nonlocals.items() if inspect.isfunction(function) else ():
-            if isinstance(value, Tensor):
-                self.tensors.setdefault(id(value), name)
-            elif isinstance(value, Module):
-                self.root(name, value)
 
     def path_in(self, outer: Any, inner: Any) -> str:
         """The path of a module in another one."""
@@ -126,7 +127,8 @@ def _input_names(op: Any, count: int) -> list[str]:
     """The names of a node's inputs, as its op calls them."""
     names = list(getattr(op, "inputs", ()))
     if isinstance(op, GradOp):
-        names = [*op.of.inputs, *[f"gradient {i}" for i in range(count - len(op.of.inputs))]]
+        more = count - len(op.of.inputs)
+        names = [*op.of.inputs, *[f"gradient {i}" if more > 1 else "gradient" for i in range(more)]]
     elif _is_function(op):
         code = op.function.forward.__code__
         names = list(code.co_varnames[:code.co_argcount])[-count:]
@@ -134,6 +136,11 @@ def _input_names(op: Any, count: int) -> list[str]:
         return names
     stem = names[0] if len(names) == 1 else "input"
     return [f"{stem} {i}" for i in range(count)]
+
+
+def _data_name(name: str, op: Any) -> str:
+    """A name for data that no variable holds."""
+    return name if len(name) > 2 and name not in ("input", "other") else f"{name} of {op.name.strip('_')}"
 
 
 def _kept(node: Node, names: list[str]) -> list[tuple[str, Any]]:
@@ -196,6 +203,9 @@ class Reader:
         for source, _, x in self.found.edges():
             self.found.nodes[source].uses += x.differentiable
         self.name_outputs_of_kernels()
+        used = {source for source, _, _ in self.found.edges()}
+        for i in [n.id for n in self.found.nodes.values() if n.kind == "data" and n.id not in used]:
+            del self.found.nodes[i]             # only a composite that was opened has it as an input
         self.found.root = self.grouped(shown)
         self.note()
 
@@ -231,6 +241,8 @@ class Reader:
                 stack.extend(map(node_of, edge.inputs))
             else:
                 leaves.append(edge)
+        for origin in filter(None, map(origins.get, nodes)):
+            self.names.know(origin)
         for t in reversed(leaves):
             self.leaf(t)
         return [shown for node in sorted(nodes, key=lambda n: -n.seq) for shown in (self.node(node),)]
@@ -253,11 +265,11 @@ class Reader:
         made = self.new(t, "leaf", "leaf", "AccumulateGrad", self.names.of(t, "leaf"), [_output(t.array.layout)])
         made.path = "parameter" if id(t) in self.names.parameters else ""
 
-    def data(self, t: Tensor) -> tuple[int, int]:
-        """Where a tensor that gets no gradient is shown; added if need be."""
+    def data(self, t: Tensor, name: str) -> tuple[int, int]:
+        """Where a tensor that gets no gradient is shown; added if need be. `name` is for one without a variable."""
         edge = edge_of(t)
         if id(node_of(edge)) not in self.places:
-            self.new(edge, "data", "data", "", self.names.of(t, "data"), [_output(t.array.layout)])
+            self.new(edge, "data", "data", "", self.names.of(t, name), [_output(t.array.layout)])
         return self.place(edge)
 
     def node(self, node: Node) -> Any:
@@ -301,7 +313,7 @@ class Reader:
                 if not t.shape and t.node is None and t.device.type == "cpu" and id(t) not in self.names.tensors:
                     x.number = f"{t.array.np.item():.6g}"
                 else:
-                    x.source, x.output = self.data(t)
+                    x.source, x.output = self.data(t, _data_name(name, node.op))
             found.append(x)
         return found
 
@@ -339,7 +351,8 @@ class Reader:
         """What ran for a node, and why."""
         op = node.op
         if isinstance(op, Op):
-            return "fused", "fused kernel" if node.saved is FREED else node.saved[0].why
+            why = "fused kernel" if node.saved is FREED else node.saved[0].why
+            return "fused", why if why.startswith("fused kernel") else "fused kernel"
         if isinstance(op, GradOp):
             return "gradient", f"the backward of {op.of.name.strip('_')}, recorded by create_graph=True"
         if isinstance(op, Primitive):
@@ -380,7 +393,8 @@ class Reader:
             why = "computed again in backward"
         elif isinstance(node.op, Op) and node.saved is not FREED:
             plan, given, _ = node.saved
-            aliases = [None if t is None else self.alias(t, e) for t, e in zip(given, node.inputs, strict=True)]
+            aliases = [None if t is None else self.alias(t, e, _data_name(n, node.op))
+                       for t, e, n in zip(given, node.inputs, node.op.inputs, strict=True)]
             with enable_grad():
                 outputs = node.op.definition(*aliases, **(node.attrs or {}))
             why = f"opened to its definition; {plan.why} ran"
@@ -389,7 +403,8 @@ class Reader:
         outputs = outputs if isinstance(outputs, (tuple, list)) else [outputs]
         self.held.append(outputs)
         origin, first = origins.get(node), len(self.found.nodes)
-        group = Group("opened", name, name, why, self.add([edge_of(o) for o in outputs if o._requires_grad]))
+        inside = self.add([edge_of(o) for o in outputs if o._requires_grad])
+        group = Group("opened", name, name, why, children=inside)
         self.places[id(node)] = [self.place(edge_of(o)) if o._requires_grad else (-1, 0) for o in outputs]
         self.found.ids[id(node)] = self.places[id(node)][0][0]
         self.keys[id(group)] = key = self.key(node, origin)
@@ -401,11 +416,11 @@ class Reader:
             made.module = next((k[2] for k in reversed(key) if k[0] == "module"), "")
         return group
 
-    def alias(self, t: Tensor, edge: Edge) -> Tensor:
+    def alias(self, t: Tensor, edge: Edge, name: str) -> Tensor:
         """A tensor in the place of an input, for a second run of a definition."""
         made = t.detach()
         made._requires_grad = edge is not None and is_float(t.array.layout.dtype)   # of a new tensor
-        self.places[id(made)] = [self.place(edge) if edge is not None else self.data(t)]
+        self.places[id(made)] = [self.place(edge) if edge is not None else self.data(t, name)]
         self.held.append(made)
         return made
 
@@ -420,16 +435,16 @@ class Reader:
                 return ()
             return tuple([("module", name, ".".join(paths[0][:i + 1]), "", 0) for i, name in enumerate(paths[0])])
         keys, path, outer = [], "", None
-        for module in origin.place.modules:
+        for module, call in zip(origin.place.modules, origin.calls, strict=True):
             name = origin.place.root if outer is None else self.names.path_in(outer, module)
             path = f"{path}.{name}" if path else name
-            keys.append(("module", name, path, type(module).__name__, id(module)))
+            keys.append(("module", name, path, type(module).__name__, call))
             outer = module
-        return (*keys, *[("definition", name, name, why, 0) for name, why in origin.within])
+        return (*keys, *[("definition", name, name, why, call) for name, why, call in origin.within])
 
     def grouped(self, shown: list[Any]) -> Group:
         """The tree of groups. A group is a run of nodes recorded one after the other, so no edge leaves it and comes
-        back: a module that is called twice with something between has two groups."""
+        back: each call of a module is a group."""
         root = Group("graph", "graph")
         keys = [self.keys[id(x) if isinstance(x, Group) else x] for x in shown]
         if not any(k[0][4] for k in keys if k):         # no record: nodes between two of a module belong to it
@@ -446,6 +461,7 @@ class Reader:
                 open_groups.append((part, inner))
             open_groups[-1][1].children.append(x)
         self.place_leaves(root)
+        _count_calls(root)
         return root
 
     def place_leaves(self, root: Group) -> None:
@@ -477,6 +493,17 @@ class Reader:
             group.children = [y for x in group.children
                               for y in (*at.pop(id(x) if isinstance(x, Group) else x, ()), x)]
             group.children += [leaf for leaves in at.values() for leaf in leaves]
+
+
+def _count_calls(root: Group) -> None:
+    """Says of each group of a module that is called several times which call it is."""
+    groups: dict[str, list[Group]] = {}
+    for group in root.groups():
+        if group.kind == "module":
+            groups.setdefault(group.path, []).append(group)
+    for same in groups.values():
+        for i, group in enumerate(same if len(same) > 1 else ()):
+            group.call = f"call {i + 1} of {len(same)}"
 
 
 def _filled(keys: list[Key]) -> list[Key]:

@@ -6,6 +6,7 @@ replays too) and `core/place.py` (modules and lines, read from the stack).
 """
 from __future__ import annotations
 
+import itertools
 import sys
 import weakref
 from collections.abc import Callable, Sequence
@@ -21,7 +22,7 @@ from ..core.half import Wide
 from ..core.hooks import RemovableHandle
 from ..core.modes import no_grad
 from ..core.op import Op
-from ..core.place import Place, arrays, frames, op_name
+from ..core.place import Place, arrays, calls, frames, is_own, op_name
 from ..core.tape import FREED, Node, observers
 from ..core.tensor import Tensor
 from ..core.watch import watch_backward
@@ -90,27 +91,53 @@ class Origin:
     """Where a node comes from, for as long as the node lives.
 
     place     modules and lines
-    within    the ops whose definition was running, outermost first, each with the reason why
+    calls     a number for the call of each of these modules
+    within    the ops whose definition was running, outermost first: name, the reason why, a number for the call
     launches  the kernels that made the node's outputs
+    names     of leaves among its inputs, by `id`: the user's variables that hold them
     """
 
     place: Place
-    within: tuple[tuple[str, str], ...]
+    calls: tuple[int, ...]
+    within: tuple[tuple[str, str, int], ...]
     launches: list[Launch]
+    names: dict[int, str]
 
 
 origins: weakref.WeakKeyDictionary[Node, Origin] = weakref.WeakKeyDictionary()     # every record adds to it
 
 
-def _within(frame: FrameType | None) -> tuple[tuple[str, str], ...]:
-    """The ops on the stack whose definition runs, and why, outermost first."""
-    found = []
+_MARK = "the number of this call"
+_next_call = itertools.count(1).__next__
+
+
+def _call(frame: FrameType) -> int:
+    """A number for the call that a frame runs. It is kept among the frame's variables: frames have no other identity,
+    since the next call may get the same memory."""
+    found = frame.f_locals
+    if _MARK not in found:
+        found[_MARK] = _next_call()
+    return found[_MARK]
+
+
+def _around(frame: FrameType | None) -> tuple[tuple[int, ...], tuple[tuple[str, str, int], ...]]:
+    """The calls of modules on the stack, and the ops whose definition runs; outermost first."""
+    modules, ops = [], []
     for f in frames(frame):
-        if f.f_code is Op.__call__.__code__ and type(f.f_locals.get("plan")) is str:
-            found.append((f.f_locals["self"].name.strip("_"), f.f_locals["plan"]))
+        if f.f_code in calls:
+            modules.append(_call(f))
+        elif f.f_code is Op.__call__.__code__ and type(f.f_locals.get("plan")) is str:
+            ops.append((f.f_locals["self"].name.strip("_"), f.f_locals["plan"], _call(f)))
         elif f.f_code is Wide.at.__code__:
-            found.append((f.f_locals["self"].op.name.strip("_"), f.f_locals["self"].why))
-    return tuple(found[::-1])
+            ops.append((f.f_locals["self"].op.name.strip("_"), f.f_locals["self"].why, _call(f)))
+    return tuple(modules[::-1]), tuple(ops[::-1])
+
+
+def _names_of(node: Node, frame: FrameType | None) -> dict[int, str]:
+    """The names of the variables that hold leaves among a node's inputs, in the user's innermost function."""
+    leaves = {id(e) for e in node.inputs if isinstance(e, Tensor)}
+    user = next((f for f in frames(frame) if leaves and not is_own(f)), None)
+    return {id(v): n for n, v in user.f_locals.items() if id(v) in leaves} if user is not None else {}
 
 
 def saved_arrays(node: Node) -> list[Array]:
@@ -172,7 +199,7 @@ class Record:
             place = self.places[node] = Place(sys._getframe(1))
             made = [x for x in self._unclaimed if x.place is not None and x.place.lines == place.lines]
             self.made_by[node], self._unclaimed = made, []
-            origins[node] = Origin(place, _within(sys._getframe(1)), made)
+            origins[node] = Origin(place, *_around(sys._getframe(1)), made, _names_of(node, sys._getframe(1)))
 
     def _backward(self, node: Node, given: list, run: Callable[[], Any]) -> Any:
         """Notes the backward of a node."""

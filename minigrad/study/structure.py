@@ -1,6 +1,6 @@
 """What a picture of a graph shows, as plain data: nodes, edges, saved arrays, groups. `reading.py` reads a loss.
 
-The text, the pictures (`drawing.py`) and the explorer's page are made of this data and of nothing else.
+The text (`listing.py`), the picture (`drawing.py`) and the explorer's page are made of this data and of nothing else.
 """
 from __future__ import annotations
 
@@ -110,6 +110,7 @@ class Group:
     kind      "graph" (the outermost), "module", "definition" (an op ran by its definition), "opened" (a node that is
               shown as its definition, or a checkpointed block as what it computes), "part" (many nodes, folded)
     name      short: "0"; `path` the whole: "model.0"; `type` the module's type, or why a definition ran
+    call      "call 2 of 4" for a module that is called several times
     children  ids of nodes, and groups
     folded    drawn as one box
     """
@@ -118,8 +119,14 @@ class Group:
     name: str
     path: str = ""
     type: str = ""
+    call: str = ""
     children: list[Any] = field(default_factory=list)
     folded: bool = False
+
+    @property
+    def note(self) -> str:
+        """What a title shows beside the name."""
+        return ", ".join(part for part in (self.type, self.call) if part)
 
     def ids(self) -> Iterator[int]:
         """The ids of all nodes inside, in order."""
@@ -168,7 +175,3 @@ class Structure:
             for x in node.inputs:
                 if x.source is not None:
                     yield x.source, node, x
-
-    def saved_bytes(self) -> int:
-        """The bytes that the graph keeps, each memory once; parameters are not among them."""
-        return sum({s.memory: s.nbytes for n in self.nodes.values() for s in n.saved if s.kind != "parameter"}.values())
