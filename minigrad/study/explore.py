@@ -21,7 +21,7 @@ from ..core.engine import grad, reachable
 from ..core.hooks import hooks
 from ..core.place import Place
 from ..core.shape import fail
-from ..core.tape import Node, Slot, Variable, edge_of
+from ..core.tape import Variable, edge_of
 from ..core.tensor import Tensor
 from ..devices.memory import Layout
 from .layered import Box, arrange
@@ -112,7 +112,7 @@ def _observed(target: Any, args: tuple) -> tuple[Record, Structure]:
     names, structure = Names(), Structure()
     with Record(look) as record:
         result = target if isinstance(target, Tensor) else target(*args)
-        loss = result[0] if isinstance(result, tuple) and result else result
+        loss: Any = result[0] if isinstance(result, tuple) and result else result
         node = loss.node if isinstance(loss, Tensor) else None
         if node is not None and all(s.node is not node_of(node) for s in record.backwards):
             record.backwards.clear()                    # of gradients inside the function
@@ -148,19 +148,26 @@ class Page:
         self.record, self.structure = record, structure
         self.steps = record.backwards
         self.index = {id(s.node): i for i, s in enumerate(self.steps)}          # of a node's step
-        self.launch_index = {id(x): i for i, x in enumerate(record.launches)}
-        self.group_index: dict[int, int] = {}           # of a node's innermost group, by the id of the node's picture
+        self.shown = [structure.nodes.get(structure.ids.get(id(s.node), -1)) for s in self.steps]
+        self.freed = {x.memory: i for i, node in enumerate(self.shown) if node
+                      for x in node.saved if not self.kept(x)}                  # the last step that uses a memory
         self.groups: list[dict[str, Any]] = []
-        self.leaves: dict[int, list[str]] = {}          # that a node's gradients go to, by the id of the node's picture
+        self.group_of: dict[int, int] = {}              # the innermost group of a node of the picture, by its id
+        self.leaves: dict[int, list[str]] = {}          # that a node of the picture gives gradients to, by its id
         gradients = sum(g is not None for s in self.steps for g in (*s.given, *s.results))
         self.most = max(8, min(_GRID, math.isqrt(_VALUES // max(gradients, 1))))
 
     def data(self, title: str) -> dict[str, Any]:
         """All that the page shows."""
         nodes, edges = self.picture()
-        steps = [self.step(s, i) for i, s in enumerate(self.steps)]
-        launches = self.launches()
-        for i, step in enumerate(steps):
+        launches, at = self.launches(), {id(x): i for i, x in enumerate(self.record.launches)}
+        steps = []
+        for i, (s, node) in enumerate(zip(self.steps, self.shown, strict=True)):
+            origin = origins.get(s.node)
+            step = {**self.step(s, node), "saved": self.saved(i), **_line(origin.place if origin else None),
+                    "launches": [at[id(x)] for x in s.launches],
+                    "forward": [at[id(x)] for x in origin.launches if id(x) in at] if origin else []}
+            steps.append(step)
             for k in (*step["launches"], *step["forward"]):
                 launches[k]["group"] = step["group"]
             for k in step["launches"]:
@@ -185,7 +192,7 @@ class Page:
         self.add_groups(structure.root, -1, {id(g): box for g, box in layout.groups})
         step_of = {structure.ids[k]: i for k, i in self.index.items() if k in structure.ids}
         nodes = [{"label": n.label, "sub": str(n.outputs[0]), "leaves": self.leaves[k], "step": step_of.get(k, -1),
-                  "group": self.group_index[k], **_rounded(layout.boxes[k])}
+                  "group": self.group_of[k], **_rounded(layout.boxes[k])}
                  for k in order for n in (structure.nodes[k],)]
         return nodes, [{"from": order[e.source], "to": order[e.target],
                         "points": [[round(x, 1), round(y, 1)] for x, y in e.points]} for e in layout.routes]
@@ -206,7 +213,7 @@ class Page:
                                     "title": _title(child), **_rounded(boxes[id(child)])})
                 self.add_groups(child, len(self.groups) - 1, boxes)
             else:
-                self.group_index[child] = above
+                self.group_of[child] = above
 
     # ---- launches ----
 
@@ -218,8 +225,8 @@ class Page:
         for x in self.record.launches:
             summed = x.node is None and x.place is not None and x.start > first and tuple(x.place.lines) in lines
             found.append({
-                "kernel": x.kernel, "op": x.op.strip("_"), "direction": "backward" if summed else x.direction, "group": -1,
-                **_line(x.place), "sizes": {k: _number(v) for k, v in x.sizes.items()},
+                "kernel": x.kernel, "op": x.op.strip("_"), "direction": "backward" if summed else x.direction,
+                "group": -1, **_line(x.place), "sizes": {k: _number(v) for k, v in x.sizes.items()},
                 "operands": [repr(o) if o is not None else "other memory" for o in x.operands], "bytes": x.nbytes,
                 "time": x.time, "step": -1, "replayed": x.replayed})
         return found
@@ -239,24 +246,16 @@ class Page:
                              "values": [_number(float(f"{v:.3g}")) for v in grid.ravel()]}
         return {**about, **more}
 
-    def step(self, s: Backward, i: int) -> dict[str, Any]:
+    def step(self, s: Backward, node: GraphNode | None) -> dict[str, Any]:
         """The backward of a node."""
-        node, origin = self.graph_node(s.node), origins.get(s.node)
         names = [x.name for x in node.inputs] if node else list(getattr(s.node.op, "inputs", ()))
         names += [f"input {k}" for k in range(len(names), len(s.results))]
-        results = [self.gradient(g, name=n, **self.target(e))
-                   for g, n, e in zip(s.results, names, s.node.inputs, strict=False)]
         return {"op": s.node.op.name, "name": node.label if node else s.node.op.name.strip("_"), "depth": s.depth,
-                "group": self.group_index[node.id] if node else -1, **_line(origin.place if origin else None),
-                "given": [self.gradient(g) for g in s.given], "results": results, "from": self.sources_of(i),
-                "saved": self.saved(s, node), "launches": [self.launch_index[id(x)] for x in s.launches],
-                "forward": [self.launch_index[id(x)] for x in origin.launches if id(x) in self.launch_index]
-                if origin else [], "why": node.why if node else "",
+                "group": self.group_of[node.id] if node else -1, "given": [self.gradient(g) for g in s.given],
+                "results": [self.gradient(g, name=n, **self.target(e))
+                            for g, n, e in zip(s.results, names, s.node.inputs, strict=False)],
+                "why": node.why if node else "",
                 "attrs": ", ".join(f"{k}={v}" for k, v in node.attrs.items()) if node else ""}
-
-    def graph_node(self, node: Node) -> GraphNode | None:
-        """The node of the picture."""
-        return self.structure.nodes.get(self.structure.ids.get(id(node), -1))
 
     def target(self, edge: Any) -> dict[str, Any]:
         """Where a gradient goes: to a step, or to a leaf by name."""
@@ -265,58 +264,41 @@ class Page:
             return {"to": -1, "leaf": node.label if node else "leaf"}
         return {"to": self.index.get(id(node_of(edge)), -1), "leaf": ""}
 
-    def sources_of(self, i: int) -> list[int]:
-        """The steps whose results flow into this one."""
-        if not hasattr(self, "_into"):
-            self._into: dict[int, list[int]] = {}
-            for k, s in enumerate(self.steps):
-                for e in s.node.inputs:
-                    to = self.target(e)["to"] if e is not None else -1
-                    if to >= 0:
-                        self._into.setdefault(to, []).append(k)
-        return self._into.get(i, [])
-
     # ---- what is saved, and the memory ----
-
-    def freed(self) -> dict[int, int]:
-        """The step after which each saved memory is free: the last one that uses it."""
-        return {x.memory: i for i, s in enumerate(self.steps) if (n := self.graph_node(s.node))
-                for x in n.saved if not self.kept(x)}
 
     def kept(self, x: Saved) -> str:
         """Why saved memory is not freed by backward."""
         kind = self.structure.nodes[x.source].kind if x.source is not None else ""
         return "a parameter" if x.kind == "parameter" else "your tensor" if kind in ("leaf", "data") else ""
 
-    def saved(self, s: Backward, node: GraphNode | None) -> list[dict[str, Any]]:
+    def saved(self, i: int) -> list[dict[str, Any]]:
         """What was kept for a step."""
+        node = self.shown[i]
         if node is None or node.freed:
-            i = self.index[id(s.node)]
-            return [{"what": "array", **_described(x), "bytes": x.nbytes, "freed": i, "kept": ""} for x in s.saved]
-        freed = self.freed()
-        return [{"what": x.name if x.kind != "kernel" else "kept by the kernel", "shape": list(x.value.shape), "dtype": x.value.dtype,
-                 "bytes": x.nbytes, "freed": freed.get(x.memory, -1), "kept": self.kept(x)} for x in node.saved]
+            return [{"what": "array", **_described(x), "bytes": x.nbytes, "freed": i, "kept": ""}
+                    for x in self.steps[i].saved]
+        return [{"what": x.name if x.kind != "kernel" else "kept by the kernel", "shape": list(x.value.shape),
+                 "dtype": x.value.dtype, "bytes": x.nbytes, "freed": self.freed.get(x.memory, -1), "kept": self.kept(x)}
+                for x in node.saved]
 
     def memory(self) -> list[tuple[int, int]]:
         """While each step runs: the bytes saved that are not free yet, and those of gradients that are held."""
-        freed, sizes = self.freed(), {x.memory: x.nbytes for n in self.structure.nodes.values() for x in n.saved}
+        freed, sizes = self.freed, {x.memory: x.nbytes for n in self.structure.nodes.values() for x in n.saved}
         held = sum(sizes[m] for m in freed)
         pending: dict[Any, tuple[int, int]] = {}            # by edge: a gradient's memory and its bytes
-        numbers, found = count(), []
+        numbers = count()
+        found: list[tuple[int, int]] = []
         for i, s in enumerate(self.steps):
             if s.depth:                                     # inside of the step before, which needs no more afterwards
                 found.append(found[-1])
                 continue
-            own = [e for e in pending if e is s.node or type(e) is Slot and e.inputs[0] is s.node]
-            given = {g.storage: pending[e] for e, g in zip(own, [g for g in s.given if g], strict=False)}
-            made = {}
-            for edge, g in zip(s.node.inputs, s.results, strict=False):
-                if edge is not None and g is not None:
-                    made[edge] = given.get(g.storage) or given.setdefault(g.storage, (next(numbers), g.nbytes))
-            found.append((held, sum(dict([*pending.values(), *made.values()]).values())))
-            pending = {**made, **pending}                   # what was there already is added to
-            for e in own:
-                del pending[e]
+            own = sorted((e for e in pending if node_of(e) is s.node), key=lambda e: getattr(e, "index", 0))
+            given = {g.storage: pending.pop(e) for e, g in zip(own, [g for g in s.given if g], strict=False)}
+            made = [(e, given.get(g.storage) or given.setdefault(g.storage, (next(numbers), g.nbytes)))
+                    for e, g in zip(s.node.inputs, s.results, strict=False) if e is not None and g is not None]
+            found.append((held, sum(dict([*pending.values(), *given.values()]).values())))
+            for edge, memory in made:
+                pending.setdefault(edge, memory)            # or it is added to what is there
             held -= sum(sizes[m] for m, last in freed.items() if last == i)
         return found
 
