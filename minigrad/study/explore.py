@@ -163,7 +163,7 @@ class Page:
         launches, at = self.launches(), {id(x): i for i, x in enumerate(self.record.launches)}
         steps = []
         for i, (s, node) in enumerate(zip(self.steps, self.shown, strict=True)):
-            origin = origins.get(s.node)
+            origin = origins.get(s.node) if not s.depth else None       # what runs again was recorded in backward
             step = {**self.step(s, node), "saved": self.saved(i), **_line(origin.place if origin else None),
                     "launches": [at[id(x)] for x in s.launches],
                     "forward": [at[id(x)] for x in origin.launches if id(x) in at] if origin else []}
@@ -275,11 +275,11 @@ class Page:
         """What was kept for a step."""
         node = self.shown[i]
         if node is None or node.freed:
-            return [{"what": "array", **_described(x), "bytes": x.nbytes, "freed": i, "kept": ""}
+            return [{"what": "array", **_described(x), "bytes": x.nbytes, "line": "", "freed": i, "kept": ""}
                     for x in self.steps[i].saved]
         return [{"what": x.name if x.kind != "kernel" else "kept by the kernel", "shape": list(x.value.shape),
-                 "dtype": x.value.dtype, "bytes": x.nbytes, "freed": self.freed.get(x.memory, -1), "kept": self.kept(x)}
-                for x in node.saved]
+                 "dtype": x.value.dtype, "bytes": x.nbytes, "line": x.line, "freed": self.freed.get(x.memory, -1),
+                 "kept": self.kept(x)} for x in node.saved]
 
     def memory(self) -> list[tuple[int, int]]:
         """While each step runs: the bytes saved that are not free yet, and those of gradients that are held."""

@@ -105,7 +105,7 @@ NAMES = {
         checkpoint checkpoint_sequential noop_context_fn
     """,
     "minigrad.study": """
-        explain launches
+        explain explore launches
     """,
     "minigrad.testing": """
         CHECKS Make arbitrate check_errors check_fused check_gradients check_half check_layouts check_op check_oracle
