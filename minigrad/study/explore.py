@@ -86,7 +86,7 @@ def explore(target: Any, path: str | Path, args: Sequence[Any] = ()) -> Path:
 
     `target` is a scalar loss, a function that returns one (or a tuple that begins with it), or a captured function;
     functions are called with `args`, once. The page shows for each node the gradient that flows in and out (shape,
-    norm, histogram, values), what was saved and when it is freed, the formula and the source of the definition, the
+    norm, histogram, values), what the graph saved and after which step it lets it go, the formula and the source of the definition, the
     kernels and their times, and the memory held. For a function, modules, lines and forward kernels are known too.
 
     Backward is run here, and keeps the graph; `.grad` of all tensors stays as it is. If the function itself ran
@@ -267,9 +267,9 @@ class Page:
     # ---- what is saved, and the memory ----
 
     def kept(self, x: Saved) -> str:
-        """Why saved memory is not freed by backward."""
-        kind = self.structure.nodes[x.source].kind if x.source is not None else ""
-        return "a parameter" if x.kind == "parameter" else "your tensor" if kind in ("leaf", "data") else ""
+        """Why the graph goes on holding a saved array after backward."""
+        leaf = x.source is not None and self.structure.nodes[x.source].kind == "leaf"
+        return "a parameter" if x.kind == "parameter" else "a leaf" if leaf else ""
 
     def saved(self, i: int) -> list[dict[str, Any]]:
         """What was kept for a step."""

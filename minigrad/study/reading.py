@@ -216,7 +216,7 @@ class Reader:
         if unknown:
             self.found.notes.append(
                 f"the lines and launches of {'all' if unknown == len(ops) else unknown} nodes are not known: run the "
-                "forward pass in `with study.Record():`, or pass it as a function, study.graph(function, x)")
+                "forward pass in `with study.Record():`, or pass the function instead of its result")
         freed = sum(n.freed for n in ops)
         if freed:
             self.found.notes.append(f"a backward pass has freed what {freed} nodes had saved "
