@@ -106,15 +106,21 @@ def test_what_is_saved_is_freed_after_its_last_use(tmp_path):
 
 
 def test_nan_inf_and_text_that_ends_a_script(tmp_path):
-    @mg.op
-    def strange(x):
-        """x * 1 </script><script>alert(1)</script>"""
-        return x * 1
+    class Strange(mg.autograd.Function):
+        """y = x </script><script>alert(1)</script>"""
+
+        @staticmethod
+        def forward(ctx, x):
+            return x * 1
+
+        @staticmethod
+        def backward(ctx, g):
+            return g
 
     x = mg.tensor([0.0, 1.0, 4.0], requires_grad=True)
-    page = study.explore(strange(x).sqrt().sum(), tmp_path / "a.html")
-    assert page.read_text().count("</script>") == 2
+    page = study.explore(Strange.apply(x).sqrt().sum(), tmp_path / "a.html")
     data = data_of(page)
+    assert page.read_text().count("</script>") == 2 and "</script>" in data["ops"]["Strange"]["formula"]
     given = data["steps"][2]["given"][0]
     assert (given["inf"], given["nan"], given["norm"], given["max"]) == (1, 0, "inf", "inf")
     assert given["heat"]["values"] == ["inf", 0.5, 0.25] and sum(given["hist"]["counts"]) == 2
