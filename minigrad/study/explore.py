@@ -31,7 +31,7 @@ from .structure import GraphNode, Group, Saved, Structure
 
 _BINS, _GRID = 40, 32               # of a histogram; rows and columns of a heat map
 _VALUES = 200_000                   # about as many values of heat maps has a page
-_LEAVES = 4                         # so many leaves are named in the box of a node
+_LEAVES = 4                         # so many lines name leaves in the box of a node
 
 
 @dataclass(frozen=True)
@@ -86,8 +86,9 @@ def explore(target: Any, path: str | Path, args: Sequence[Any] = ()) -> Path:
 
     `target` is a scalar loss, a function that returns one (or a tuple that begins with it), or a captured function;
     functions are called with `args`, once. The page shows for each node the gradient that flows in and out (shape,
-    norm, histogram, values), what the graph saved and after which step it lets it go, the formula and the source of the definition, the
-    kernels and their times, and the memory held. For a function, modules, lines and forward kernels are known too.
+    norm, histogram, values), what the graph saved and after which step it lets it go, the formula and the source of
+    the definition, the kernels and their times, and the memory held. For a function, modules, lines and forward kernels
+    are known too.
 
     Backward is run here, and keeps the graph; `.grad` of all tensors stays as it is. If the function itself ran
     backward, that is shown. A captured function is called until it is replayed (twice at most): each replayed launch is
@@ -185,8 +186,11 @@ class Page:
         for node in structure.nodes.values():
             if node.kind == "op":
                 order[node.id] = len(order)
-                self.leaves[node.id] = [f"{_last(structure.nodes[x.source].label)} {x.value}" for x in node.inputs
-                                        if x.differentiable and x.source is not None and x.source not in order]
+                leaves = [f"{_last(structure.nodes[x.source].label)} {x.value}" for x in node.inputs
+                          if x.differentiable and x.source is not None and x.source not in order]
+                if len(leaves) > _LEAVES:
+                    leaves[_LEAVES - 1:] = [f"and {len(leaves) - _LEAVES + 1} more leaves"]
+                self.leaves[node.id] = leaves
         pairs = [(node.id, 0, source) for source, node, x in structure.edges() if x.differentiable and source in order]
         layout = arrange(structure.root, pairs, self.size, order.__contains__, reverse=True)
         self.add_groups(structure.root, -1, {id(g): box for g, box in layout.groups})
@@ -201,7 +205,7 @@ class Page:
         """The width and height of a node; of a group, the width of its title."""
         if isinstance(of, Group):
             return 7.2 * len(_title(of)) + 24, 0.0
-        node, leaves = self.structure.nodes[of], self.leaves[of][:_LEAVES]
+        node, leaves = self.structure.nodes[of], self.leaves[of]
         small = max(map(len, [str(node.outputs[0]), *leaves]))
         return max(8.2 * len(node.label), 6.8 * small) + 24, 42.0 + (15 * len(leaves) + 5 if leaves else 0)
 
