@@ -4,6 +4,8 @@ Reading values waits for the device, and is refused while a step is captured.
 """
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from typing import Any
@@ -153,6 +155,40 @@ def text(t: Variable) -> str:
         shown += f", {note}" if fits else ",\n" + " " * len(head) + note
         column = column + len(note) + 2 if fits else len(head) + len(note)
     return shown + ")"
+
+
+# ---- other objects ----------------------------------------------------------------------------------------------------
+
+def brief(value: Any) -> str:
+    """A value in a few words: a tensor as float32[2, 3], a long list by its length, a function by its name."""
+    if isinstance(value, Variable):
+        return repr(value.array.layout)
+    if isinstance(value, Counter):
+        value = sorted(value.elements())
+    if isinstance(value, (list, tuple)) and len(value) <= 6:
+        return f"[{', '.join(map(brief, value))}]"
+    if isinstance(value, Mapping) and len(value) <= 6:
+        return f"{{{', '.join(f'{brief(k)}: {brief(v)}' for k, v in value.items())}}}"
+    if isinstance(value, (Sequence, Mapping, np.ndarray)) and not isinstance(value, (str, bytes, range)):
+        return f"{type(value).__name__} of {len(value)}"
+    shown = getattr(value, "__qualname__", None) or repr(value)
+    return shown if len(shown) <= 200 and "\n" not in shown and " object at 0x" not in shown else type(value).__name__
+
+
+def constructed(value: Any) -> str:
+    """The `repr` of an object by what it was made of: StepLR(SGD, step_size=30). Options at their defaults are left
+    out, and so is what the object does not keep."""
+    from inspect import signature  # not at import: it is slow
+    shown = []
+    for name, p in list(signature(type(value).__init__).parameters.items())[1:]:
+        kept = vars(value).get(name, vars(value).get(f"_{name}", p.empty))
+        if kept is not p.empty and p.kind is p.VAR_POSITIONAL:
+            shown += map(brief, kept)
+        elif kept is not p.empty and p.default is p.empty and not isinstance(kept, (bool, int, float)):
+            shown.append(brief(kept))
+        elif kept is not p.empty and not (kept is p.default or type(kept) is type(p.default) and kept == p.default):
+            shown.append(f"{name}={brief(kept)}")
+    return f"{type(value).__name__}({', '.join(shown)})"
 
 
 # ---- notebooks -------------------------------------------------------------------------------------------------------

@@ -377,11 +377,9 @@ class Reader:
             plan = next((p for k, p in list(op.plans.items()) if p.layout is node.layout and
                          (p.attrs or {}) == (node.attrs or {}) and len(k) >= len(layouts) and
                          all(x is None or x is y for x, y in zip(layouts, k, strict=False))), None)
-            if plan is not None and getattr(plan, "offset", None) is not None:
-                self.plans[key] = "view", "a view: nothing is computed"
-            else:
-                why = plan.why if plan is not None and plan.why else "a primitive"
-                self.plans[key] = "NumPy" if "NumPy" in why else "kernel", why
+            why = plan.why if plan is not None and plan.why else "a primitive"
+            path = "view" if why in ("view", "views") else "NumPy" if "NumPy" in why else "kernel"
+            self.plans[key] = path, "a view: nothing is computed" if path == "view" else why
         return self.plans[key]
 
     # ---- definitions ----
