@@ -157,7 +157,7 @@ def text(t: Variable) -> str:
     return shown + ")"
 
 
-# ---- other objects ----------------------------------------------------------------------------------------------------
+# ---- other objects ---------------------------------------------------------------------------------------------------
 
 def brief(value: Any) -> str:
     """A value in a few words: a tensor as float32[2, 3], a long list by its length, a function by its name."""
@@ -179,7 +179,7 @@ def constructed(value: Any) -> str:
     """The `repr` of an object by what it was made of: StepLR(SGD, step_size=30). Options at their defaults are left
     out, and so is what the object does not keep."""
     from inspect import signature  # not at import: it is slow
-    shown = []
+    shown: list[str] = []
     for name, p in list(signature(type(value).__init__).parameters.items())[1:]:
         kept = vars(value).get(name, vars(value).get(f"_{name}", p.empty))
         if kept is not p.empty and p.kind is p.VAR_POSITIONAL:

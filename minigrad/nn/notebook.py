@@ -2,12 +2,9 @@
 from __future__ import annotations
 
 from html import escape
-from typing import TYPE_CHECKING
+from typing import Any
 
 from ..core.tensor import Tensor
-
-if TYPE_CHECKING:
-    from .module import Module
 
 _OPEN = 2               # so many levels are open at first
 _STYLE = ("<style>.mg-module{font-size:13px;line-height:1.5}.mg-module details{margin-left:1.1em}"
@@ -15,12 +12,12 @@ _STYLE = ("<style>.mg-module{font-size:13px;line-height:1.5}.mg-module details{m
           ".mg-module code{background:none}.mg-module .soft{opacity:.7}</style>")
 
 
-def module_html(module: Module) -> str:
+def module_html(module: Any) -> str:
     """The tree of a module as HTML. Modules in a row that look alike are shown once."""
     return f'<div class="mg-module">{_STYLE}{_tree("", module, 0)}</div>'
 
 
-def _tree(name: str, module: Module, depth: int) -> str:
+def _tree(name: str, module: Any, depth: int) -> str:
     label = f"{escape(name)} " if name else ""
     extra = escape(module.extra_repr().replace("\n", ", "))
     count = sum(p.numel() for p in module.parameters())
@@ -28,7 +25,7 @@ def _tree(name: str, module: Module, depth: int) -> str:
     title = f"{label}<b>{escape(type(module).__name__)}</b><code>({extra})</code>{size}"
     inside = [_tensor(n, p) for n, p in module._parameters.items() if p is not None]
     inside += [_tensor(n, b, "buffer") for n, b in module._buffers.items() if b is not None]
-    runs: list[tuple[str, str, str, Module]] = []       # (first name, last name, text, module) of those that look alike
+    runs: list[tuple[str, str, str, Any]] = []       # (first name, last name, text, module) of those that look alike
     for n, child in module._modules.items():
         if child is None:
             continue

@@ -96,9 +96,9 @@ class Summary(str):
         lines = []
         for i, row in enumerate(self.rows):
             kind = "td" if i else "th"
-            cells = [escape(c).replace("  ", "&emsp;") for c in row]
-            lines.append("<tr>" + "".join(f'<{kind} style="text-align:{"left" if j < 4 else "right"};white-space:nowrap">'
-                                          f"{c}</{kind}>" for j, c in enumerate(cells)) + "</tr>")
+            cells = [f'<{kind} style="text-align:{"left" if j < 4 else "right"};white-space:nowrap">'
+                     f'{escape(c).replace("  ", "&emsp;")}</{kind}>' for j, c in enumerate(row)]
+            lines.append(f"<tr>{''.join(cells)}</tr>")
         return f"<table>{''.join(lines)}</table><div>{escape(self.rpartition(chr(10))[2])}</div>"
 
 

@@ -465,15 +465,7 @@ class Reader:
 
     def place_leaves(self, root: Group) -> None:
         """Puts each leaf, and data, into the innermost group that holds all its users, before the first of them."""
-        chains: dict[int, tuple[Group, ...]] = {}
-
-        def visit(group: Group, chain: tuple[Group, ...]) -> None:
-            for child in group.children:
-                if isinstance(child, Group):
-                    visit(child, (*chain, child))
-                else:
-                    chains[child] = chain
-        visit(root, (root,))
+        chains = dict(root.chains())
         users: dict[int, list[int]] = {}
         for source, node, _ in self.found.edges():
             if source not in chains:
