@@ -315,13 +315,15 @@ class Reader:
                     x.number = f"{t.array.np.item():.6g}"
                 else:
                     x.source, x.output = self.data(t, _data_name(name, node.op))
+            elif isinstance(node.op, (Op, GradOp)) and node.saved is not FREED:
+                continue                        # it was left out
             found.append(x)
         return found
 
     def saved(self, node: Node, made: GraphNode) -> list[Saved]:
         """The arrays that a node keeps; numbers are left out."""
         found: dict[int, Saved] = {}
-        for name, value in _kept(node, [x.name for x in made.inputs]):
+        for name, value in _kept(node, _input_names(node.op, len(node.inputs))):
             array = value.array if isinstance(value, Tensor) else value
             if id(array.storage) in found or isinstance(value, Tensor) and not array.layout.shape:
                 continue
