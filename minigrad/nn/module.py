@@ -677,6 +677,11 @@ class Module(Hookable, Guarded):
         lines = (extra.split("\n") if extra else []) + children
         return f"{self._get_name()}(\n  " + "\n  ".join(lines) + "\n)"
 
+    def _repr_html_(self) -> str:
+        """For notebooks: the tree of modules with parameters and buffers."""
+        from .notebook import module_html
+        return module_html(self)
+
 
 # ---- messages that name a module ----
 

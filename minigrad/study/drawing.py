@@ -18,8 +18,9 @@ _SMALL, _LARGE, _LINE = 6.65, 8.1, 15.0         # of a character in small and la
 
 _STYLE = """
 .mg-graph{--page:#fff;--text:#1b1f24;--soft:#5b6470;--line:#7b8591;--box:#fff;--edge:#c3cad2;--group:#f5f7f9;
---group2:#ebeff3;--fused:#0072b2;--kernel:#8a949e;--numpy:#d55e00;--view:#b9c1c9;--function:#cc79a7;--checkpoint:#b8860b;
---gradient:#56b4e9;--inplace:#7b3294;--leaf:#009e73;--leafbox:#e3f4ee;--data:#eef0f2;font-family:ui-sans-serif,
+--group2:#ebeff3;--fused:#0072b2;--kernel:#8a949e;--numpy:#d55e00;--view:#b9c1c9;--function:#cc79a7;
+--checkpoint:#b8860b;--gradient:#56b4e9;--inplace:#7b3294;--leaf:#009e73;--leafbox:#e3f4ee;--data:#eef0f2;
+font-family:ui-sans-serif,
 system-ui,-apple-system,"Segoe UI",Roboto,"DejaVu Sans",sans-serif}
 @media (prefers-color-scheme:dark){.mg-graph{DARK}}
 [data-jp-theme-light="false"] .mg-graph,.dark .mg-graph{DARK}

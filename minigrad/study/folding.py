@@ -41,17 +41,10 @@ def _fold_alike(group: Group, nodes: dict[int, GraphNode], notes: list[str]) -> 
 
 def _fold_depth(root: Group, most: int, notes: list[str]) -> None:
     """Folds the innermost groups, then those around them, until there are few enough boxes."""
-    depths: list[list[Group]] = []
-
-    def visit(group: Group, depth: int) -> None:
-        if depth:
-            depths.extend([[] for _ in range(depth - len(depths))])
-            depths[depth - 1].append(group)
-        for child in group.children:
-            if isinstance(child, Group) and not child.folded:
-                visit(child, depth + 1)
-    visit(root, 0)
-    for groups in depths[::-1]:
+    depths = [[root]]
+    while depths[-1]:
+        depths.append([c for g in depths[-1] for c in g.children if isinstance(c, Group) and not c.folded])
+    for groups in depths[:0:-1]:
         if _boxes(root) <= most:
             return
         large = [g for g in groups if len(g.children) > 1]

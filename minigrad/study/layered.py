@@ -380,16 +380,8 @@ def arrange(root: Group, edges: Iterable[tuple[int, int, int]], size: Size, draw
     reverse  the edges lead against the order of the groups' children, as in backward
     """
     chains: dict[int, tuple[Group, ...]] = {}           # the open groups around a node, and a folded one
-
-    def visit(group: Group, chain: tuple[Group, ...]) -> None:
-        for child in group.children:
-            if not isinstance(child, Group):
-                chains[child] = chain
-            elif chain[-1].folded:
-                visit(child, chain)
-            else:
-                visit(child, (*chain, child))
-    visit(root, (root,))
+    for i, chain in root.chains():
+        chains[i] = chain[:next((k for k, group in enumerate(chain, 1) if group.folded), len(chain))]
     links: dict[int, Links] = {}
     steps: list[tuple[tuple[int, int, int], list[tuple[int, Any, Any, Any]]]] = []
     for source, output, target in edges:

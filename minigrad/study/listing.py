@@ -114,23 +114,25 @@ def _quoted(text: str) -> str:
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
 
 
+def _cluster(group: Group, structure: Structure, pad: str) -> Iterator[str]:
+    """The lines of a group's nodes and groups."""
+    for child in group.children:
+        if isinstance(child, Group):
+            yield f"{pad}subgraph cluster_{id(child)} {{"
+            yield f"{pad}  label={_quoted(f'{child.path} {child.note}'.strip())};"
+            yield from _cluster(child, structure, pad + "  ")
+            yield f"{pad}}}"
+        else:
+            node = structure.nodes[child]
+            label = "\n".join([node.label, *map(str, node.outputs), *([node.why] if node.why else [])])
+            shape = "" if node.kind == "op" else ", shape=ellipse"
+            yield f"{pad}n{child} [label={_quoted(label)}{shape}];"
+
+
 def dot(structure: Structure) -> str:
     """The graph in Graphviz's language, for other programs."""
-    lines = ["digraph {", "  node [shape=box, fontname=Helvetica, fontsize=10];", "  compound=true;"]
-
-    def add(group: Group, pad: str) -> None:
-        for child in group.children:
-            if isinstance(child, Group):
-                lines.append(f"{pad}subgraph cluster_{id(child)} {{")
-                lines.append(f"{pad}  label={_quoted(f'{child.path} {child.note}'.strip())};")
-                add(child, pad + "  ")
-                lines.append(f"{pad}}}")
-            else:
-                node = structure.nodes[child]
-                label = "\n".join([node.label, *map(str, node.outputs), *([node.why] if node.why else [])])
-                shape = "" if node.kind == "op" else ", shape=ellipse"
-                lines.append(f"{pad}n{child} [label={_quoted(label)}{shape}];")
-    add(structure.root, "  ")
+    lines = ["digraph {", "  node [shape=box, fontname=Helvetica, fontsize=10];"]
+    lines += _cluster(structure.root, structure, "  ")
     for source, node, x in structure.edges():
         style = "" if x.differentiable else ", style=dashed"
         lines.append(f"  n{source} -> n{node.id} [label={_quoted(x.name)}{style}];")

@@ -314,13 +314,15 @@ class Reader:
                     x.number = f"{t.array.np.item():.6g}"
                 else:
                     x.source, x.output = self.data(t, _data_name(name, node.op))
+            elif isinstance(node.op, (Op, GradOp)) and node.saved is not FREED:
+                continue                        # it was left out
             found.append(x)
         return found
 
     def saved(self, node: Node, made: GraphNode) -> list[Saved]:
         """The arrays that a node keeps; numbers are left out."""
         found: dict[int, Saved] = {}
-        for name, value in _kept(node, [x.name for x in made.inputs]):
+        for name, value in _kept(node, _input_names(node.op, len(node.inputs))):
             array = value.array if isinstance(value, Tensor) else value
             if id(array.storage) in found or isinstance(value, Tensor) and not array.layout.shape:
                 continue
@@ -376,11 +378,9 @@ class Reader:
             plan = next((p for k, p in list(op.plans.items()) if p.layout is node.layout and
                          (p.attrs or {}) == (node.attrs or {}) and len(k) >= len(layouts) and
                          all(x is None or x is y for x, y in zip(layouts, k, strict=False))), None)
-            if plan is not None and getattr(plan, "offset", None) is not None:
-                self.plans[key] = "view", "a view: nothing is computed"
-            else:
-                why = plan.why if plan is not None and plan.why else "a primitive"
-                self.plans[key] = "NumPy" if "NumPy" in why else "kernel", why
+            why = plan.why if plan is not None and plan.why else "a primitive"
+            path = "view" if why in ("view", "views") else "NumPy" if "NumPy" in why else "kernel"
+            self.plans[key] = path, "a view: nothing is computed" if path == "view" else why
         return self.plans[key]
 
     # ---- definitions ----
@@ -466,15 +466,7 @@ class Reader:
 
     def place_leaves(self, root: Group) -> None:
         """Puts each leaf, and data, into the innermost group that holds all its users, before the first of them."""
-        chains: dict[int, tuple[Group, ...]] = {}
-
-        def visit(group: Group, chain: tuple[Group, ...]) -> None:
-            for child in group.children:
-                if isinstance(child, Group):
-                    visit(child, (*chain, child))
-                else:
-                    chains[child] = chain
-        visit(root, (root,))
+        chains = dict(root.chains())
         users: dict[int, list[int]] = {}
         for source, node, _ in self.found.edges():
             if source not in chains:

@@ -94,7 +94,7 @@ class Origin:
     calls     a number for the call of each of these modules
     within    the ops whose definition was running, outermost first: name, the reason why, a number for the call
     launches  the kernels that made the node's outputs
-    names     of leaves among its inputs, by `id`: the user's variables that hold them
+    names     of leaves and saved tensors, by `id`: the user's variables that hold them
     """
 
     place: Place
@@ -134,10 +134,11 @@ def _around(frame: FrameType | None) -> tuple[tuple[int, ...], tuple[tuple[str, 
 
 
 def _names_of(node: Node, frame: FrameType | None) -> dict[int, str]:
-    """The names of the variables that hold leaves among a node's inputs, in the user's innermost function."""
-    leaves = {id(e) for e in node.inputs if isinstance(e, Tensor)}
-    user = next((f for f in frames(frame) if leaves and not is_own(f)), None)
-    return {id(v): n for n, v in user.f_locals.items() if id(v) in leaves} if user is not None else {}
+    """The names of the variables that hold leaves or saved tensors of a node, in the user's innermost function."""
+    saved = node.saved[1] if isinstance(node.op, Op) else node.saved
+    kept = {id(t) for t in (*node.inputs, *(saved if type(saved) is tuple else ())) if isinstance(t, Tensor)}
+    user = next((f for f in frames(frame) if kept and not is_own(f)), None)
+    return {id(v): n for n, v in user.f_locals.items() if id(v) in kept} if user is not None else {}
 
 
 def saved_arrays(node: Node) -> list[Array]:

@@ -136,6 +136,14 @@ class Group:
             else:
                 yield child
 
+    def chains(self, around: tuple[Group, ...] = ()) -> Iterator[tuple[int, tuple[Group, ...]]]:
+        """The id of each node inside, and the groups around it, outermost first."""
+        for child in self.children:
+            if isinstance(child, Group):
+                yield from child.chains((*around, self))
+            else:
+                yield child, (*around, self)
+
     def groups(self) -> Iterator[Group]:
         """This group and all inside it, outer ones first."""
         yield self

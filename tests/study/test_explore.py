@@ -275,6 +275,10 @@ def test_page_steps_filters_folds_and_switches(browser, tmp_path):
     assert page.run(colors) != light and page.pixels("main") != drawn
     page.press("t")
     assert page.run(colors) == light
+    page.press("HOME", *["ARROW_RIGHT"] * 3, "v")
+    assert "layer_norm_backward_f32" in page.rows() and "in 4 layer_norm" in page.text("#detail")        # the launch of the step
+    page.press("v")
+    assert page.now() == "layer_norm"
     page.click("[data-zoom='1.3']")
     page.settled()
     assert page.pixels("main") != drawn
