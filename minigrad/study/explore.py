@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import linecache
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from html import escape
 from itertools import count
@@ -81,7 +81,7 @@ def _described(layout: Layout) -> dict[str, Any]:
     return {"shape": list(layout.shape), "dtype": layout.dtype.name}
 
 
-def explore(target: Any, path: str | Path, args: Sequence[Any] = ()) -> Path:
+def explore(target: Tensor | Callable[..., Any], path: str | Path, args: Sequence[Any] = ()) -> Path:
     """Writes a page, one file without any other, that steps through a backward pass. Returns its path.
 
     `target` is a scalar loss, a function that returns one (or a tuple that begins with it), or a captured function;

@@ -263,7 +263,9 @@ def test_page_steps_filters_folds_and_switches(browser, tmp_path):
     assert len([r for r in page.rows() if "model" not in r]) == 5 and page.now() == "layer_norm"
     page.press("f")
     assert page.now() == "model.1 LayerNorm" and "layer_norm" not in page.rows() and "to the leaf model.1.weight" in page.text("#detail")
+    tall = page.run("bounds()[3]")
     page.click("#foldall")
+    assert page.run("bounds()[3]") < tall / 2           # the picture of a folded module needs less room
     assert page.rows() == ["cross_entropy", "model Sequential"] and "model.3.weight" in page.text("#detail")
     page.press("F", "?")
     assert "layer_norm" in page.rows() and browser.find_element("id", "help").is_displayed()
