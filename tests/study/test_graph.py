@@ -1,8 +1,10 @@
 """`study.graph`: what it knows of a graph, its text, and the places of its picture."""
 from __future__ import annotations
 
+import gc
 import inspect
 import time
+import weakref
 import xml.etree.ElementTree as ElementTree
 from typing import Any
 
@@ -87,6 +89,19 @@ def test_each_call_of_a_module_is_a_group():
     assert _titles(g) == [f"cell RNNCell, call {i} of 5" for i in range(1, 6)]
     assert all(n.uses == 5 for n in g.nodes.values() if n.kind == "leaf" and n.label.startswith("cell.weight"))
     assert "cell.weight_ih.grad is a sum of 5" in str(g)
+
+
+def test_a_record_keeps_no_model_alive():
+    model, loss = _mlp()
+    with study.Record():
+        value = loss()
+    gradients = mg.autograd.grad(value, list(model.parameters()), create_graph=True)
+    model[0].weight.grad = gradients[0]             # the model now holds nodes that the record knows
+    alive = weakref.ref(model)
+    assert "model.1.weight" in {n.label for n in study.graph(value).nodes.values()}
+    del model, loss, value, gradients
+    gc.collect()
+    assert alive() is None
 
 
 def test_ids_of_nodes_and_leaves():
