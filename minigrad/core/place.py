@@ -5,7 +5,9 @@ Anomaly detection and study ask for it while they are on; nothing else does. It 
 from __future__ import annotations
 
 import linecache
+import sys
 from collections.abc import Iterator
+from inspect import CO_OPTIMIZED
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
@@ -29,6 +31,16 @@ def frames(frame: FrameType | None) -> Iterator[FrameType]:
 def is_own(frame: FrameType) -> bool:
     """Does it run a function of this package?"""
     return frame.f_code.co_filename.startswith(_HERE)
+
+
+def variables(frame: FrameType) -> dict[str, Any]:
+    """The variables of a function of the user's. Until Python 3.13 a frame keeps what `f_locals` gave, and with it
+    tensors that the function has dropped; so that is emptied. Of a module it is no copy, and a debugger writes it back.
+    """
+    found = dict(frame.f_locals)
+    if sys.version_info < (3, 13) and frame.f_code.co_flags & CO_OPTIMIZED and frame.f_trace is None:
+        frame.f_locals.clear()
+    return found
 
 
 class Place:
@@ -69,7 +81,7 @@ class Place:
 def _name_of(module: Any, frame: FrameType | None) -> str:
     """The name of the variable that holds a module in the frame, or the name of the module's type."""
     if frame is not None and not is_own(frame):
-        for names in (frame.f_locals, frame.f_globals):
+        for names in (variables(frame), frame.f_globals):
             for name, value in names.items():
                 if value is module:
                     return name
