@@ -19,14 +19,13 @@ import numpy as np
 from ..core.capture import Captured
 from ..core.engine import grad, reachable
 from ..core.hooks import hooks
-from ..core.place import Place
 from ..core.shape import fail
 from ..core.tape import Variable, edge_of
 from ..core.tensor import Tensor
 from ..devices.memory import Layout
 from .layered import Box, arrange
 from .reading import Names, Reader, node_of, texts
-from .record import Backward, Record, origins
+from .record import Backward, Record
 from .structure import GraphNode, Group, Saved, Structure
 
 _BINS, _GRID = 40, 32               # of a histogram; rows and columns of a heat map
@@ -164,10 +163,9 @@ class Page:
         launches, at = self.launches(), {id(x): i for i, x in enumerate(self.record.launches)}
         steps = []
         for i, (s, node) in enumerate(zip(self.steps, self.shown, strict=True)):
-            origin = origins.get(s.node) if not s.depth else None       # what runs again was recorded in backward
-            step = {**self.step(s, node), "saved": self.saved(i), **_line(origin.place if origin else None),
-                    "launches": [at[id(x)] for x in s.launches],
-                    "forward": [at[id(x)] for x in origin.launches if id(x) in at] if origin else []}
+            made = self.record.made_by.get(s.node, []) if not s.depth else []   # what runs again is made in backward
+            step = {**self.step(s, node), "saved": self.saved(i), **_line(node.lines if node else []),
+                    "launches": [at[id(x)] for x in s.launches], "forward": [at[id(x)] for x in made]}
             steps.append(step)
             for k in (*step["launches"], *step["forward"]):
                 launches[k]["group"] = step["group"]
@@ -230,7 +228,8 @@ class Page:
             summed = x.node is None and x.place is not None and x.start > first and tuple(x.place.lines) in lines
             found.append({
                 "kernel": x.kernel, "op": x.op.strip("_"), "direction": "backward" if summed else x.direction,
-                "group": -1, **_line(x.place), "sizes": {k: _number(v) for k, v in x.sizes.items()},
+                "group": -1, **_line(x.place.lines if x.place else []),
+                "sizes": {k: _number(v) for k, v in x.sizes.items()},
                 "operands": [repr(o) if o is not None else "other memory" for o in x.operands], "bytes": x.nbytes,
                 "time": x.time, "step": -1, "replayed": x.replayed})
         return found
@@ -315,11 +314,11 @@ def _last(path: str) -> str:
     return path.rpartition(".")[2]
 
 
-def _line(place: Place | None) -> dict[str, str]:
-    """The user's line, and its text."""
-    if place is None or not place.lines:
+def _line(lines: Sequence[tuple]) -> dict[str, str]:
+    """The innermost of the user's lines, and its text."""
+    if not lines:
         return {"line": "", "code": ""}
-    file, line, _ = place.lines[0]
+    file, line = lines[0][:2]
     return {"line": f"{Path(file).name}:{line}", "code": linecache.getline(file, line).strip()}
 
 

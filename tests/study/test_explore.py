@@ -131,7 +131,7 @@ def test_steps_inside_a_definition_that_runs_again(tmp_path):
     y = nn.functional.layer_norm(x, (4,))
     g, = mg.autograd.grad(y.square().sum(), x, create_graph=True)
     steps = data_of(study.explore(g.square().sum(), tmp_path / "a.html"))["steps"]
-    assert {s["depth"] for s in steps} >= {0, 1} and "layer_norm_grad" in [s["op"] for s in steps if s["depth"] == 0]
+    assert {s["depth"] for s in steps} >= {0, 1} and any(s["op"].startswith("layer_norm_") for s in steps if s["depth"] == 0)
 
 
 def test_a_gradient_inside_the_function_is_not_the_one_to_explore(tmp_path):
