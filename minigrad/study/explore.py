@@ -24,7 +24,7 @@ from ..core.tape import Variable, edge_of
 from ..core.tensor import Tensor
 from ..devices.memory import Layout
 from .layered import Box, arrange
-from .reading import Names, Reader, node_of, texts
+from .reading import Names, Reader, input_names, node_of, texts
 from .record import Backward, Record
 from .structure import GraphNode, Group, Saved, Structure
 
@@ -251,8 +251,7 @@ class Page:
 
     def step(self, s: Backward, node: GraphNode | None) -> dict[str, Any]:
         """The backward of a node."""
-        names = [x.name for x in node.inputs] if node else list(getattr(s.node.op, "inputs", ()))
-        names += [f"input {k}" for k in range(len(names), len(s.results))]
+        names = input_names(s.node.op, len(s.node.inputs))
         return {"op": s.node.op.name, "name": node.label if node else s.node.op.name.strip("_"), "depth": s.depth,
                 "group": self.group_of[node.id] if node else -1, "given": [self.gradient(g) for g in s.given],
                 "results": [self.gradient(g, name=n, **self.target(e))

@@ -92,6 +92,13 @@ def test_a_function_is_known_with_modules_lines_and_its_forward(tmp_path):
     assert "(x - mean) / sqrt(var + eps)" in data["ops"]["layer_norm"]["formula"] and "def layer_norm" in data["ops"]["layer_norm"]["definition"]
 
 
+def test_gradients_have_the_names_of_the_inputs_that_were_given(tmp_path):
+    rnn, x = nn.LSTM(3, 4), mg.randn(5, 2, 3)
+    step = data_of(study.explore(lambda: rnn(x)[0].sum(), tmp_path / "a.html"))["steps"][-1]
+    assert {g["name"]: g["leaf"] for g in step["results"] if g} == {
+        "w_ih": "rnn.weight_ih_l0", "w_hh": "rnn.weight_hh_l0", "b_ih": "rnn.bias_ih_l0", "b_hh": "rnn.bias_hh_l0"}
+
+
 def test_what_is_saved_is_freed_after_its_last_use(tmp_path):
     x = mg.randn(100, requires_grad=True)
     h = x.exp()                                         # saved by exp as its output, and twice by the product
