@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..core import inplace
 from ..core.modes import mode, no_grad
-from ..core.op import stale
+from ..core.kept import stale
 from ..core.shape import fail, is_float
 from ..core.tape import Node, Slot, edge_of, recorded
 from ..core.tensor import Tensor, new_tensor
@@ -130,6 +130,7 @@ class _FunctionOp:
 
     def __init__(self, function: type[Function]) -> None:
         self.function, self.name = function, function.__name__
+        self.node_name = f"{self.name}Backward"
 
     def backward(self, node: Node, g: Any, needs: list[bool]) -> list[Tensor | None]:
         ctx: Any = node.saved or (node.attrs or {})["context"]

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from .modes import mode
+from .shown import shown
 from .tape import Variable
 
 _EDGE = 5           # rows and columns shown at each end
@@ -37,7 +38,7 @@ def text(t: Variable) -> str:
     if layout.device.type != "cpu":
         notes.append(f"device='{layout.device}'")
     if t.node is not None:
-        notes.append(f"grad_fn={t.node}")
+        notes.append(f"grad_fn={shown(t.node)[0]}")
     elif t._requires_grad:
         notes.append("requires_grad=True")
     return f"tensor({', '.join([values, *notes])})"
@@ -56,7 +57,7 @@ def html(t: Variable) -> str:
     layout = t.array.layout
     notes = [f"tensor {list(layout.shape)}", str(layout.dtype), str(layout.device)]
     if t.node is not None:
-        notes.append(f"grad_fn={t.node}")
+        notes.append(f"grad_fn={shown(t.node)[0]}")
     elif t._requires_grad:
         notes.append("requires_grad=True")
     if values.ndim > 2 and values.size:

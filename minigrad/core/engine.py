@@ -14,7 +14,7 @@ from typing import Any
 
 from ..devices.base import Device
 from ..devices.memory import Array, Buffer, Layout
-from .hooks import fitting, hooks, node_hooks, node_pre_hooks, post_hooks
+from .hooks import hooked, hooks, node_hooks, node_pre_hooks, post_hooks
 from .modes import mode, set_recording
 from .shape import fail
 from .tape import FREED, Edge, Node, Slot, Variable, edge_of, located
@@ -54,15 +54,6 @@ def drop_grads(leaves: Iterable[Variable], set_to_none: bool) -> None:
             leaf._grad = functions.zero_(leaf._grad.detach())
 
 
-def _hooked(edge: Edge, g: Variable) -> Variable:
-    """A gradient after the hooks of its edge."""
-    for function in hooks.of(edge):
-        changed = function(g)
-        if changed is not None:
-            g = fitting("register_hook", "what a hook returns", changed, g.array.layout)
-    return g
-
-
 def keep_grad(t: Variable) -> None:
     """Registers a hook that adds the gradient of `t` to `t.grad`; it does not keep `t` alive (`retain_grad`)."""
     reference = weakref.ref(t)
@@ -79,13 +70,13 @@ def keep_grad(t: Variable) -> None:
 def reachable(roots: list[Edge], stop: frozenset) -> list[Any]:
     """All nodes that lead to the roots, oldest first; the search ends at the nodes in `stop`."""
     seen = set()
-    stack = [r for r in roots if type(r) is Node or type(r) is Slot]
+    stack = [r for r in roots if not isinstance(r, Variable)]
     while stack:
         node = stack.pop()
         if node not in seen:
             seen.add(node)
             if node not in stop:
-                stack += [e for e in node.inputs if (type(e) is Node or type(e) is Slot) and e not in seen]
+                stack += [e for e in node.inputs if e is not None and not isinstance(e, Variable) and e not in seen]
     return sorted(seen, key=attrgetter("seq"), reverse=True)
 
 
@@ -143,7 +134,7 @@ def walk(roots: list[Edge], gradients: list[Any], create_graph: bool, retain_gra
                 _collect(node, g, pending, frontier)
                 continue
             if node.saved is FREED:
-                _refuse_freed(node)
+                refuse_freed(node)
             edges = node.inputs
             needs = node.needs
             if needs is None or useful is not None:
@@ -158,7 +149,7 @@ def walk(roots: list[Edge], gradients: list[Any], create_graph: bool, retain_gra
                     _send(edge, result, pending, owned, frontier, create_graph)
                 else:
                     pending[edge] = result
-                    if type(edge) is Node or type(edge) is Slot:
+                    if not isinstance(edge, Variable):
                         heappush(frontier, (edge.seq, edge))
             if not retain_graph and (node.saved or node.out is not None):
                 node.saved, node.out = FREED, None
@@ -183,7 +174,7 @@ def _send(edge: Edge, g: Any, pending: dict, owned: set, frontier: list, create_
             owned.add(edge)
     else:
         pending[edge] = g
-        if type(edge) is Node or type(edge) is Slot:
+        if not isinstance(edge, Variable):
             heappush(frontier, (edge.seq, edge))
 
 
@@ -197,8 +188,9 @@ def _collect(slot: Slot, g: Any, pending: dict, frontier: list) -> None:
     gradients[slot.index] = g
 
 
-def _refuse_freed(node: Node) -> None:
-    fail("backward", f"the graph was freed by an earlier backward(): {node.op.name}{located(node)} has nothing saved",
+def refuse_freed(node: Node) -> None:
+    """Raises because what a node saved was freed."""
+    fail("backward", f"the graph was freed by an earlier backward(): {node.name()}{located(node)} has nothing saved",
          "", "pass retain_graph=True to the first backward(), or detach() what comes from the step before")
 
 

@@ -20,7 +20,8 @@ from .engine import functions
 from .gradient import Gradients
 from .modes import changed, mode
 from .shape import default_float, fail, is_float, left_out
-from .tape import Slot, Variable
+from .shown import shown
+from .tape import Variable
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -170,8 +171,7 @@ class Tensor(Gradients, Methods):
     @property
     def grad_fn(self) -> Any:
         """The node of the op that made this tensor, None for a leaf."""
-        node = self.node
-        return node.inputs[0] if type(node) is Slot else node
+        return shown(self.node)[0]
 
     @property
     def is_leaf(self) -> bool:

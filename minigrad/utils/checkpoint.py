@@ -21,7 +21,7 @@ from ..amp import autocast_as_now
 from ..core import engine
 from ..core.arrays import contiguous_copy, copy_array
 from ..core.modes import enable_grad, mode
-from ..core.op import stale
+from ..core.kept import stale
 from ..core.shape import fail
 from ..core.tape import Node, Slot, edge_of, recorded
 from ..core.tensor import Tensor, new_tensor
@@ -143,9 +143,9 @@ def _graph(outputs: list[Tensor], start: int) -> tuple[tuple[Any, ...], list[tup
         if edge is None or edge in seen:
             continue
         seen.add(edge)
-        if (type(edge) is Node or type(edge) is Slot) and edge.seq < start:         # sequence numbers count down
+        if isinstance(edge, (Node, Slot)) and edge.seq < start:         # sequence numbers count down
             stack.extend(edge.inputs)
-            if type(edge) is Node:
+            if isinstance(edge, Node):
                 nodes.append(edge)
         else:
             found[edge] = None
