@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from heapq import heappop, heappush
 from operator import attrgetter
 from sys import getrefcount
@@ -14,6 +15,7 @@ from typing import Any
 
 from ..devices.base import Device
 from ..devices.memory import Array, Buffer, Layout
+from .complete import Waiting, accumulate_with_hooks, leaves_matter
 from .hooks import hooked, hooks, node_hooks, node_pre_hooks, post_hooks
 from .modes import mode, set_recording
 from .shape import fail
@@ -101,10 +103,12 @@ _NOTHING: frozenset = frozenset()
 
 
 def walk(roots: list[Edge], gradients: list[Any], create_graph: bool, retain_graph: bool,
-         targets: list[Edge] | None = None, bounded: bool = False) -> dict[Edge, Any]:
+         targets: list[Edge] | None = None, bounded: bool = False,
+         arrive: Callable[[Edge, Any], None] | None = None) -> dict[Edge, Any]:
     """Carries gradients from the roots to the leaves. Returns the gradient of each leaf, or of each target if given.
 
     `bounded`: the walk ends at the targets, even if one leads to another; their hooks are left to the walk around it.
+    `arrive` takes the gradients of leaves that are complete early: see `complete.py`.
     The frontier is a heap, so the newest node comes next. Its gradient is complete: all that uses its output is newer.
     """
     wanted = frozenset(targets) if targets else _NOTHING
@@ -114,8 +118,11 @@ def walk(roots: list[Edge], gradients: list[Any], create_graph: bool, retain_gra
     frontier: list[tuple[int, Any]] = []
     owned: set[Edge] = set()            # edges whose gradient is in a buffer made here: it may be added to in place
     kept: dict[Edge, Any] = {}
-    hooked, accumulate = hooks.tables, functions.accumulate
+    some, accumulate = hooks.tables, functions.accumulate
     before_node, after_node = node_pre_hooks.tables, node_hooks.tables      # a hook may remove itself meanwhile
+    waiting = None
+    if (some or post_hooks.tables or before_node or after_node) and not bounded and leaves_matter():
+        waiting = Waiting(reachable(roots, _NOTHING), roots, useful)
     try:
         for root, g in zip(roots, gradients, strict=True):
             if useful is None or root in useful:
@@ -124,8 +131,8 @@ def walk(roots: list[Edge], gradients: list[Any], create_graph: bool, retain_gra
             node = heappop(frontier)[1]
             g = pending.pop(node)
             end = wanted and node in wanted
-            if hooked and not (end and bounded):
-                g = _hooked(node, g)
+            if some and not (end and bounded):
+                g = hooked(node, g)
             if end:
                 kept[node] = g
                 if bounded or not any(e is not None and e in useful for e in node.inputs):     # type: ignore[operator]
@@ -153,10 +160,15 @@ def walk(roots: list[Edge], gradients: list[Any], create_graph: bool, retain_gra
                         heappush(frontier, (edge.seq, edge))
             if not retain_graph and (node.saved or node.out is not None):
                 node.saved, node.out = FREED, None
-        if hooked and not bounded:
-            pending = {edge: _hooked(edge, g) for edge, g in pending.items()}
+            if waiting:
+                results = result = g = None             # nobody but `pending` has them then
+                waiting.used(edges, pending, kept, arrive)
+        if some and not bounded:
+            pending = {edge: hooked(edge, g) for edge, g in pending.items()}
     finally:
         set_recording(before)
+        if waiting is not None:
+            waiting.end()
     if targets is None:
         return pending
     return {**kept, **{e: g for e, g in pending.items() if e in wanted}}
@@ -190,7 +202,7 @@ def _collect(slot: Slot, g: Any, pending: dict, frontier: list) -> None:
 
 def refuse_freed(node: Node) -> None:
     """Raises because what a node saved was freed."""
-    fail("backward", f"the graph was freed by an earlier backward(): {node.name()}{located(node)} has nothing saved",
+    fail("backward", f"the graph was freed by an earlier backward(): {node.op.name}{located(node)} has nothing saved",
          "", "pass retain_graph=True to the first backward(), or detach() what comes from the step before")
 
 
@@ -214,28 +226,30 @@ def backward(tensors: Sequence[Variable], gradients: Sequence[Variable | None], 
              "memory; use autograd.grad, or set .grad to None afterwards")
     retain = create_graph if retain_graph is None else retain_graph
     shown = bool(hooks.tables)              # a hook may keep the gradient that it is given, and be removed meanwhile
-    results = walk(roots, start, create_graph, retain, None if inputs is None else list(owners))
-    recorder, hooked = mode.recorder, post_hooks.tables
-    before = set_recording(create_graph) if hooked or create_graph else None
+    recorder, post, before_leaf, after_leaf = (mode.recorder, post_hooks.tables, node_pre_hooks.tables,
+                                               node_hooks.tables)
+
+    def arrive(edge: Edge, g: Any) -> None:
+        leaf: Any = owners.get(edge, edge)
+        if leaf.node is not None or not leaf._requires_grad:        # it no longer asks for gradients
+            return
+        if recorder is not None:
+            recorder.reads_grad(leaf)
+        if post or before_leaf or after_leaf:
+            accumulate_with_hooks(leaf, g, partial(_deposit, leaf, create_graph, taken, shown))
+        else:
+            _deposit(leaf, create_graph, taken, shown, g)
+    results = walk(roots, start, create_graph, retain, None if inputs is None else list(owners), arrive=arrive)
+    before = set_recording(create_graph) if post or before_leaf or after_leaf or create_graph else None
     try:
         for edge, g in results.items():
-            leaf: Any = owners.get(edge, edge)
-            if leaf.node is not None or not leaf._requires_grad:    # it no longer asks for gradients
-                continue
-            if recorder is not None:
-                recorder.reads_grad(leaf)
-            _deposit(leaf, g, create_graph, taken, shown)
-            for function in post_hooks.of(leaf) if hooked else ():
-                found = function(leaf)
-                if found is not None and found is not leaf:         # `lambda p: p.sub_(...)` returns the leaf
-                    fail("register_post_accumulate_grad_hook", "hooks should return None", "",
-                         "assign to p.grad instead")
+            arrive(edge, g)
     finally:
         if before is not None:
             set_recording(before)
 
 
-def _deposit(leaf: Variable, g: Variable, create_graph: bool, taken: set[int], shown: bool) -> None:
+def _deposit(leaf: Variable, create_graph: bool, taken: set[int], shown: bool, g: Variable) -> None:
     """Adds `g` to `leaf.grad`; copies it first if something else refers to it: `taken` are arrays that are in use, and
     if gradients were `shown` to hooks, they may be kept there."""
     if leaf._grad is not None:
@@ -283,7 +297,7 @@ def grad(outputs: Variable | Sequence[Variable], inputs: Variable | Sequence[Var
         raise NotImplementedError("[autograd.grad] is_grads_batched is not supported; call grad once per vector")
     if not only_inputs:
         raise NotImplementedError("[autograd.grad] only_inputs=False is not supported; use backward() to fill .grad")
-    outs: list[Any] = [outputs] if isinstance(outputs, Variable) else list(outputs)
+    outs: list[Any] = listed(outputs)
     ins: list[Any] = _checked("autograd.grad", inputs)
     count = 1 if grad_outputs is not None else len(outs)
     given = [grad_outputs] * count if grad_outputs is None or isinstance(grad_outputs, Variable) else list(grad_outputs)
@@ -307,9 +321,15 @@ def grad(outputs: Variable | Sequence[Variable], inputs: Variable | Sequence[Var
     return tuple(results)
 
 
+def listed(given: Any) -> list[Any]:
+    """One or several tensors, or `GradientEdge`s, as a list of tensors."""
+    several = [given] if isinstance(given, Variable) or hasattr(given, "stand_in") else given
+    return [t if isinstance(t, Variable) else t.stand_in() if hasattr(t, "stand_in") else t for t in several]
+
+
 def _checked(op: str, inputs: Any) -> list[Any]:
     """The `inputs` of `grad` or `backward`; RuntimeError if there is none, or one that does not require a gradient."""
-    inputs = [inputs] if isinstance(inputs, Variable) else list(inputs)
+    inputs = listed(inputs)
     if not inputs:
         fail(op, "inputs cannot be empty")
     for i, t in enumerate(inputs):

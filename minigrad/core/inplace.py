@@ -78,6 +78,12 @@ def untracked(t: Variable, source: Variable) -> None:
     t.source = UNTRACKED if source._requires_grad else source
 
 
+def base_of(t: Variable) -> Any:
+    """The tensor that a view is a view of, through all views between them; None for a tensor that is no view."""
+    base = _lineage(t)[0]
+    return None if base is t or type(base) is str else base
+
+
 def is_tracked(t: Variable) -> bool:
     """Is it no view, or one that was made with recording on? `View.plan` is None for others, and for views of them."""
     return getattr(t, "source", None) is None or t.array.plan is not None       # type: ignore[attr-defined]

@@ -2,7 +2,7 @@
 first.
 
 `node.saved` is a tuple of tensors; for an op with kernels a plan, the inputs and arrays; for a `Function` its context,
-whose method `contents` gives such a tuple and `restore` takes one. `node.out` is the array of the output, if it is used.
+whose method `contents` gives such a tuple and `restore` takes one. `node.out` is the array of the output, if used.
 
 While the hooks of `autograd.graph.saved_tensors_hooks` are on, each tensor and array in them is replaced by what the
 pack hook returns: `node.saved` is then a `Packed`, which hooks of the node open for the time of its backward.
@@ -21,8 +21,7 @@ from .hooks import fitting, node_hooks, node_pre_hooks
 from .inplace import untied
 from .modes import mode, set_recording
 from .shape import fail
-from .shown import FREED
-from .tape import Node, located, recorded
+from .tape import FREED, Node, located, recorded
 from .tensor import Tensor, new_tensor
 
 
@@ -37,7 +36,7 @@ def stale(name: str, node: Node | None = None) -> None:
 
 @contextmanager
 def opened(node: Any) -> Iterator[None]:
-    """In the block, `node.saved` and `node.out` are what the op's backward finds there. RuntimeError if it was freed."""
+    """In the block, `node.saved` and `node.out` are what backward finds there. RuntimeError if they were freed."""
     packed = node.saved
     if packed is FREED:
         refuse_freed(node)

@@ -1,7 +1,7 @@
-"""What a user sees of the graph: nodes as PyTorch has them, by `t.grad_fn` and `next_functions`. Read `hooks.py` first.
+"""What a user sees of the graph: nodes as PyTorch has them, by `grad_fn` and `next_functions`. Read `hooks.py` first.
 
-All nodes of the tape have one class, and an edge to a leaf is the leaf itself. Programs that walk a graph expect a class
-for each op, `AddBackward0`, and a node `AccumulateGrad` for each leaf. Both are made when somebody looks at them:
+All nodes of the tape have one class, and an edge to a leaf is the leaf itself. Programs that walk a graph expect a
+class for each op, `AddBackward0`, and a node `AccumulateGrad` for each leaf. Both are made when somebody looks at them:
 recording does not pay for it.
 """
 from __future__ import annotations
@@ -12,7 +12,6 @@ from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from .hooks import RemovableHandle, node_hooks, node_pre_hooks
 
-FREED: Any = ("freed",)                 # what `saved` is after a backward pass that does not retain the graph
 _classes: WeakKeyDictionary[Any, type] = WeakKeyDictionary()                    # of the nodes of an op
 _accumulators: WeakValueDictionary[int, AccumulateGrad] = WeakValueDictionary()        # by the id of the leaf
 
@@ -25,7 +24,7 @@ def node_name(op: Any) -> str:
     return getattr(op, "node_name", "") or f"{''.join([w[:1].upper() + w[1:] for w in op.name.split('_')])}Backward0"
 
 
-class Shown:
+class GraphNode:
     """A node, as a user sees it."""
 
     __slots__ = ()
@@ -73,8 +72,8 @@ class Shown:
         return f"<{self.name()}>"
 
 
-class AccumulateGrad(Shown):
-    """The node of a leaf, `variable`, which adds to its `.grad`. There is one for a leaf, as long as somebody has it."""
+class AccumulateGrad(GraphNode):
+    """The node of a leaf, `variable`, which adds to its `.grad`. A leaf has one, as long as somebody holds it."""
 
     __slots__ = ("variable", "__weakref__")
 
@@ -107,7 +106,7 @@ def shown(edge: Any) -> tuple[Any, int]:
 
 
 def _class_of(op: Any, base: type) -> type:
-    """The class of an op's nodes, with what the op adds to it (`node_attributes`): it differs in no slot from `base`."""
+    """The class of an op's nodes: `base` with what the op adds (`node_attributes`), and no more slots."""
     found = _classes.get(op)
     if found is None:
         attributes = op.node_attributes() if hasattr(op, "node_attributes") else {}

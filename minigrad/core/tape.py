@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..devices.memory import Array, Layout
-from .shown import FREED, Shown
+from .shown import GraphNode
 
 _new = object.__new__
 
@@ -40,11 +40,12 @@ class Variable:
 
 # ---- the tape --------------------------------------------------------------------------------------------------------
 
+FREED: Any = ("freed",)                 # what `saved` is after a backward pass that does not retain the graph
 Edge = Any                              # Node | Slot | Variable (a leaf) | None
 next_in_sequence = itertools.count(0, -1).__next__      # counts down: a heap gives the newest first
 
 
-class Node(Shown):
+class Node(GraphNode):
     """One recorded op: how the gradient of its output becomes those of its inputs. Made by `recorded`.
 
     `saved` is what `op.backward` uses (afterwards FREED, unless empty), `version` the sum of its version counters,

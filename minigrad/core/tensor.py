@@ -174,6 +174,20 @@ class Tensor(Gradients, Methods):
         return shown(self.node)[0]
 
     @property
+    def output_nr(self) -> int:
+        """Which output of its `grad_fn` it is."""
+        return shown(self.node)[1]
+
+    @property
+    def _base(self) -> Any:
+        """The tensor that this is a view of, or None."""
+        return inplace.base_of(self)
+
+    def _is_view(self) -> bool:
+        """Is it a view of another tensor?"""
+        return self._base is not None
+
+    @property
     def is_leaf(self) -> bool:
         """Was it made by no recorded op? `backward` adds to `.grad` of leaves that require gradients."""
         return self.node is None

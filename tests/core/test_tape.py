@@ -93,8 +93,8 @@ def test_grad_fn_walk():
     x, y = leaf(1.0), leaf(2.0)
     z = x * y + 1
     (first, _), (none, _) = z.grad_fn.next_functions
-    assert z.grad_fn.name() == "add_backward" and first.name() == "mul_backward" and none is None
-    assert first.next_functions[0][0] is x
+    assert z.grad_fn.name() == "AddBackward0" and first.name() == "MulBackward0" and none is None
+    assert first.next_functions[0][0].variable is x
 
 
 def test_grad_mode_belongs_to_the_thread():
