@@ -121,9 +121,9 @@ def walk(roots: list[Edge], gradients: list[Any], create_graph: bool, retain_gra
     some, accumulate = hooks.tables, functions.accumulate
     before_node, after_node = node_pre_hooks.tables, node_hooks.tables      # a hook may remove itself meanwhile
     waiting = None
-    if (some or post_hooks.tables or before_node or after_node) and not bounded and leaves_matter():
-        waiting = Waiting(reachable(roots, _NOTHING), roots, useful)
     try:
+        if (some or post_hooks.tables or before_node or after_node) and not bounded and leaves_matter():
+            waiting = Waiting(reachable(roots, _NOTHING), roots, useful)
         for root, g in zip(roots, gradients, strict=True):
             if useful is None or root in useful:
                 _send(root, g, pending, owned, frontier, create_graph)

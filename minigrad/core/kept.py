@@ -11,11 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 from weakref import ref
 
 from ..devices.memory import Array, Layout, alloc, layout, view
-from .arrays import contiguous_copy, copy_array
+from .arrays import contiguous_copy, mover
 from .engine import functions, refuse_freed
 from .hooks import fitting, node_hooks, node_pre_hooks
 from .inplace import untied
@@ -66,8 +67,8 @@ def _result(node: Any) -> Any:
 
 
 class Keeps:
-    """An op whose nodes show what they keep, under PyTorch's names: `_saved_self` is the first input, `_saved_other`
-    the one that the op calls `other`, `_saved_result` the output, `_saved_dim` an attribute."""
+    """An op whose nodes show what they keep, under PyTorch's names: `_saved_self` is the input `input` (or `x`, `a`),
+    `_saved_other` the one that the op calls `other`, `_saved_result` the output, `_saved_dim` an attribute."""
 
     inputs: tuple[str, ...]
     attributes: tuple[str, ...]
@@ -78,7 +79,8 @@ class Keeps:
         used = range(len(self.inputs)) if rules is None else sorted(frozenset().union(*rules.values()))
         found = {f"_saved_{n}": _shows(_attribute(n), f"the attribute {n}") for n in self.attributes}
         for i in used:
-            found[f"_saved_{self.inputs[i] if i else 'self'}"] = _shows(_input(i, rules is None), "an input, if kept")
+            name = "self" if self.inputs[i] in ("input", "x", "a") else self.inputs[i]
+            found[f"_saved_{name}"] = _shows(_input(i, rules is None), "an input, if it was kept")
         if getattr(self, "keeps_out", True):
             found["_saved_result"] = _shows(_result, "the output, or what kernels computed for the backward")
         return found
@@ -136,7 +138,8 @@ class _Item:
         self.held = owner if any(v.array.storage is owner for v in _tensors_in(self.packed)) else None
 
     def array(self, given: Array) -> Array:
-        """What the unpack hook returned, with the version of what was packed."""
+        """What the unpack hook returned, in the layout and with the version of what was packed."""
+        given = _laid_out(given, self.layout)
         return given if given.version == self.version else untied(given, self.version)
 
     def tensor(self, given: Tensor) -> Tensor:
@@ -157,17 +160,17 @@ def _tensors_in(value: Any) -> list[Tensor]:
 
 
 def _laid_out(array: Array, to: Layout) -> Array:
-    """The values in a layout of the same shape: kernels walk what they saved by its strides."""
+    """The values in a layout of the same shape: kernels walk what they saved by its strides, and sum in its order."""
     if array.layout is to:
         return array
     if to.contiguous:
         return contiguous_copy(array)
-    shape = tuple([1 if not s else n for n, s in zip(to.shape, to.strides, strict=True)])       # once what is repeated
-    span = sum([(n - 1) * s for n, s in zip(shape, to.strides, strict=True)]) + 1
-    memory = alloc(layout(to.device, to.dtype, (span,)))
-    source = view(array, layout(to.device, to.dtype, shape, array.layout.strides))
-    copy_array(view(memory, layout(to.device, to.dtype, shape, to.strides)), source)
-    return view(memory, to)
+    reach = [(n - 1) * s for n, s in zip(to.shape, to.strides, strict=True)]
+    first = -sum([r for r in reach if r < 0])               # where element 0 lies
+    memory = alloc(layout(to.device, to.dtype, (sum([abs(r) for r in reach]) + 1,)))
+    found = view(memory, to, first * to.dtype.itemsize)
+    mover(to, array.layout)(found, 0, array)                # elements that share a place have one value
+    return found
 
 
 class Packed:
@@ -181,20 +184,23 @@ class Packed:
         self.items: list[_Item] = []
         self.unpack, self.name = unpack, node.op.name
         self.owner = node.saved if hasattr(node.saved, "contents") else None
-        known: dict[int, int] = {}                      # by the id of an array: its item
-
-        def place(value: Any) -> Any:
-            if isinstance(value, Tensor) and not left(value):
-                known.setdefault(id(value.array), len(self.items))
-                self.items.append(_Item(value, pack))
-                return _Place(len(self.items) - 1, False)
-            if isinstance(value, Array):
-                if id(value) not in known:
-                    place(new_tensor(value, None))
-                return _Place(known[id(value)], True)
-            return value
+        place = partial(self._place, pack, left, {})
         self.saved = _mapped(node.saved if self.owner is None else self.owner.contents(), place)
         self.out = place(node.out)
+
+    def _place(self, pack: Callable[[Tensor], Any], left: Callable[[Tensor], bool], known: dict[int, int],
+               value: Any) -> Any:
+        """What stands for a value; `known` has the items of arrays, by their ids: an input's array is packed once."""
+        t = value if isinstance(value, Tensor) else None
+        if isinstance(value, Array):
+            if id(value) in known:
+                return _Place(known[id(value)], True)
+            t = new_tensor(value, None)
+        if t is None or t is value and left(t):
+            return value
+        known.setdefault(id(t.array), len(self.items))
+        self.items.append(_Item(t, pack))
+        return _Place(len(self.items) - 1, t is not value)
 
     def close(self, node: Any) -> None:
         """Puts this in the place of what the node kept."""
@@ -206,16 +212,18 @@ class Packed:
         """Puts what was kept back: as many calls of the unpack hook as there were of the pack hook."""
         given = [self._unpacked(node, item) for item in self.items]
 
-        def back(value: Any) -> Any:
-            if type(value) is not _Place:
-                return value
-            item, t = self.items[value.index], given[value.index]
-            return item.array(_laid_out(t.array, item.layout)) if value.bare else item.tensor(t)
+        back = partial(self._back, given)
         saved = _mapped(self.saved, back)
         node.out = back(self.out)
         if self.owner is not None:
             self.owner.restore(saved)
         node.saved = saved if self.owner is None else self.owner
+
+    def _back(self, given: list[Tensor], value: Any) -> Any:
+        if type(value) is not _Place:
+            return value
+        item, t = self.items[value.index], given[value.index]
+        return item.array(t.array) if value.bare else item.tensor(t)
 
     def _unpacked(self, node: Any, item: _Item) -> Tensor:
         if item.held is not None and item.held.version != item.version:
