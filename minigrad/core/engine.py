@@ -118,51 +118,14 @@ def walk(roots: list[Edge], gradients: list[Any], create_graph: bool, retain_gra
     frontier: list[tuple[int, Any]] = []
     owned: set[Edge] = set()            # edges whose gradient is in a buffer made here: it may be added to in place
     kept: dict[Edge, Any] = {}
-    some, accumulate = hooks.tables, functions.accumulate
-    before_node, after_node = node_pre_hooks.tables, node_hooks.tables      # a hook may remove itself meanwhile
-    waiting = None
+    waiting, some, of_nodes = None, hooks.tables, node_pre_hooks.tables or node_hooks.tables
     try:
-        if (some or post_hooks.tables or before_node or after_node) and not bounded and leaves_matter():
+        if not bounded and (some or post_hooks.tables or of_nodes) and leaves_matter():
             waiting = Waiting(reachable(roots, _NOTHING), roots, useful)
         for root, g in zip(roots, gradients, strict=True):
             if useful is None or root in useful:
                 _send(root, g, pending, owned, frontier, create_graph)
-        while frontier:
-            node = heappop(frontier)[1]
-            g = pending.pop(node)
-            end = wanted and node in wanted
-            if some and not (end and bounded):
-                g = hooked(node, g)
-            if end:
-                kept[node] = g
-                if bounded or not any(e is not None and e in useful for e in node.inputs):     # type: ignore[operator]
-                    continue
-            if type(node) is Slot:
-                _collect(node, g, pending, frontier)
-                continue
-            if node.saved is FREED:
-                refuse_freed(node)
-            edges = node.inputs
-            needs = node.needs
-            if needs is None or useful is not None:
-                needs = [e is not None and (useful is None or e in useful) for e in edges]
-            results = (backward_with_hooks if before_node or after_node else node.op.backward)(node, g, needs)
-            for edge, result in zip(edges, results):        # noqa: B905 (this is the hot loop)
-                if result is None or edge is None:
-                    continue
-                if edge in owned and result.array.layout is edge.layout:
-                    accumulate(pending[edge], result)
-                elif edge in pending or result.array.layout is not edge.layout:
-                    _send(edge, result, pending, owned, frontier, create_graph)
-                else:
-                    pending[edge] = result
-                    if not isinstance(edge, Variable):
-                        heappush(frontier, (edge.seq, edge))
-            if not retain_graph and (node.saved or node.out is not None):
-                node.saved, node.out = FREED, None
-            if waiting:
-                results = result = g = None             # nobody but `pending` has them then
-                waiting.used(edges, pending, kept, arrive)
+        _carry(frontier, pending, owned, kept, create_graph, retain_graph, wanted, useful, bounded, waiting, arrive)
         if some and not bounded:
             pending = {edge: hooked(edge, g) for edge, g in pending.items()}
     finally:
@@ -172,6 +135,50 @@ def walk(roots: list[Edge], gradients: list[Any], create_graph: bool, retain_gra
     if targets is None:
         return pending
     return {**kept, **{e: g for e, g in pending.items() if e in wanted}}
+
+
+def _carry(frontier: list[tuple[int, Any]], pending: dict[Edge, Any], owned: set[Edge], kept: dict[Edge, Any],
+           create_graph: bool, retain_graph: bool, wanted: frozenset, useful: set | None, bounded: bool,
+           waiting: Waiting | None, arrive: Callable[[Edge, Any], None] | None) -> None:
+    """The loop of the walk: takes nodes from the frontier until it is empty."""
+    some, accumulate = hooks.tables, functions.accumulate
+    before_node, after_node = node_pre_hooks.tables, node_hooks.tables      # a hook may remove itself meanwhile
+    while frontier:
+        node = heappop(frontier)[1]
+        g = pending.pop(node)
+        end = wanted and node in wanted
+        if some and not (end and bounded):
+            g = hooked(node, g)
+        if end:
+            kept[node] = g
+            if bounded or not any(e is not None and e in useful for e in node.inputs):     # type: ignore[operator]
+                continue
+        if type(node) is Slot:
+            _collect(node, g, pending, frontier)
+            continue
+        if node.saved is FREED:
+            refuse_freed(node)
+        edges = node.inputs
+        needs = node.needs
+        if needs is None or useful is not None:
+            needs = [e is not None and (useful is None or e in useful) for e in edges]
+        results = (backward_with_hooks if before_node or after_node else node.op.backward)(node, g, needs)
+        for edge, result in zip(edges, results):            # noqa: B905 (this is the hot loop)
+            if result is None or edge is None:
+                continue
+            if edge in owned and result.array.layout is edge.layout:
+                accumulate(pending[edge], result)
+            elif edge in pending or result.array.layout is not edge.layout:
+                _send(edge, result, pending, owned, frontier, create_graph)
+            else:
+                pending[edge] = result
+                if not isinstance(edge, Variable):
+                    heappush(frontier, (edge.seq, edge))
+        if not retain_graph and (node.saved or node.out is not None):
+            node.saved, node.out = FREED, None
+        if waiting:
+            results = result = g = None                     # nobody but `pending` has them then
+            waiting.used(edges, pending, kept, arrive)
 
 
 def _send(edge: Edge, g: Any, pending: dict, owned: set, frontier: list, create_graph: bool) -> None:

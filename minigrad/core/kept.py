@@ -248,7 +248,8 @@ class _Around:
     __slots__ = ("node", "packed")
 
     def __init__(self, node: Node) -> None:
-        self.node, self.packed = ref(node), None            # no cycle: the node holds its hooks
+        self.node = ref(node)                               # no cycle: the node holds its hooks
+        self.packed: Packed | None = None
 
     def before(self, gradients: tuple) -> None:
         node: Any = self.node()

@@ -20,7 +20,6 @@ from .engine import functions
 from .gradient import Gradients
 from .modes import changed, mode
 from .shape import default_float, fail, is_float, left_out
-from .shown import shown
 from .tape import Variable
 
 if TYPE_CHECKING:
@@ -167,30 +166,6 @@ class Tensor(Gradients, Methods):
         return self.array.ptr
 
     # ---- autograd ----
-
-    @property
-    def grad_fn(self) -> Any:
-        """The node of the op that made this tensor, None for a leaf."""
-        return shown(self.node)[0]
-
-    @property
-    def output_nr(self) -> int:
-        """Which output of its `grad_fn` it is."""
-        return shown(self.node)[1]
-
-    @property
-    def _base(self) -> Any:
-        """The tensor that this is a view of, or None."""
-        return inplace.base_of(self)
-
-    def _is_view(self) -> bool:
-        """Is it a view of another tensor?"""
-        return self._base is not None
-
-    @property
-    def is_leaf(self) -> bool:
-        """Was it made by no recorded op? `backward` adds to `.grad` of leaves that require gradients."""
-        return self.node is None
 
     @property
     def _version(self) -> int:
