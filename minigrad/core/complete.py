@@ -15,7 +15,7 @@ from weakref import WeakSet
 from .hooks import HookTable, hooked, hooks, node_hooks, node_pre_hooks, post_hooks
 from .modes import mode
 from .shape import fail
-from .tape import Edge, Node, Variable
+from .tape import Edge, Node, Variable, reachable
 from .watch import through
 
 
@@ -32,11 +32,6 @@ asking: WeakSet[Any] = WeakSet()    # who wants to know what a walk reaches (`au
 
 def _on_leaf(table: HookTable) -> bool:
     return any([r is not None and isinstance(r(), Variable) for r in list(table.tables.values())])
-
-
-def leaves_matter() -> bool:
-    """Has some leaf a hook, or does somebody ask what walks reach?"""
-    return bool(asking or post_hooks.tables) or any([_on_leaf(table) for table in (hooks, node_pre_hooks, node_hooks)])
 
 
 class Waiting(dict):
@@ -87,15 +82,25 @@ class Waiting(dict):
                 arrive(edge, g)
 
 
+def waiting_leaves(roots: Sequence[Edge], useful: set | None) -> Waiting | None:
+    """What a walk counts, if some leaf has a hook or somebody asks what walks reach."""
+    if asking or post_hooks.tables or any([_on_leaf(table) for table in (hooks, node_pre_hooks, node_hooks)]):
+        return Waiting(reachable(list(roots), frozenset()), roots, useful)
+    return None
+
+
 def running() -> Waiting | None:
     """The walk that runs in this thread, if it counts."""
     return _walks.running[-1] if _walks.running else None
 
 
-def accumulate_with_hooks(leaf: Variable, g: Any, accumulate: Callable[[Any], None]) -> None:
-    """Adds a gradient to that of a leaf, between the hooks of its `AccumulateGrad` node, and then calls its hooks."""
-    g, = through(node_pre_hooks, leaf, [g])
-    accumulate(g)
+def before_leaf(leaf: Variable, g: Any) -> Any:
+    """A gradient after the hooks that run before the `AccumulateGrad` node of its leaf."""
+    return through(node_pre_hooks, leaf, [g])[0]
+
+
+def after_leaf(leaf: Variable, g: Any) -> None:
+    """Calls the hooks of a leaf whose `.grad` was just added to, and those that run after its `AccumulateGrad` node."""
     for function in post_hooks.of(leaf):
         found = function(leaf)
         if found is not None and found is not leaf:         # `lambda p: p.sub_(...)` returns the leaf

@@ -9,17 +9,16 @@ import weakref
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from heapq import heappop, heappush
-from operator import attrgetter
 from sys import getrefcount
 from typing import Any
 
 from ..devices.base import Device
 from ..devices.memory import Array, Buffer, Layout
-from .complete import Waiting, accumulate_with_hooks, leaves_matter
+from .complete import after_leaf, before_leaf, waiting_leaves
 from .hooks import hooked, hooks, node_hooks, node_pre_hooks, post_hooks
 from .modes import mode, set_recording
 from .shape import fail
-from .tape import FREED, Edge, Node, Slot, Variable, edge_of, located
+from .tape import FREED, Edge, Node, Slot, Variable, edge_of, located, reachable
 from .warning import warn
 from .watch import backward_with_hooks
 
@@ -69,19 +68,6 @@ def keep_grad(t: Variable) -> None:
 
 # ---- the walk --------------------------------------------------------------------------------------------------------
 
-def reachable(roots: list[Edge], stop: frozenset) -> list[Any]:
-    """All nodes that lead to the roots, oldest first; the search ends at the nodes in `stop`."""
-    seen = set()
-    stack = [r for r in roots if not isinstance(r, Variable)]
-    while stack:
-        node = stack.pop()
-        if node not in seen:
-            seen.add(node)
-            if node not in stop:
-                stack += [e for e in node.inputs if e is not None and not isinstance(e, Variable) and e not in seen]
-    return sorted(seen, key=attrgetter("seq"), reverse=True)
-
-
 def _useful(order: list[Any], targets: frozenset) -> set:
     """The targets, and the nodes whose inputs lead to one of them."""
     useful = set(targets)
@@ -113,72 +99,77 @@ def walk(roots: list[Edge], gradients: list[Any], create_graph: bool, retain_gra
     """
     wanted = frozenset(targets) if targets else _NOTHING
     useful = None if targets is None else _useful(reachable(roots, wanted if bounded else _NOTHING), wanted)
+    some, accumulate = hooks.tables, functions.accumulate
+    before_node, after_node = node_pre_hooks.tables, node_hooks.tables      # a hook may remove itself meanwhile
+    early = (some or before_node or after_node or post_hooks.tables) and not bounded
+    waiting = waiting_leaves(roots, useful) if early else None
     before = set_recording(create_graph)
-    pending: dict[Edge, Any] = {}       # edge: the gradient so far (of a node with several outputs, a list)
-    frontier: list[tuple[int, Any]] = []
     owned: set[Edge] = set()            # edges whose gradient is in a buffer made here: it may be added to in place
     kept: dict[Edge, Any] = {}
-    waiting, some, of_nodes = None, hooks.tables, node_pre_hooks.tables or node_hooks.tables
     try:
-        if not bounded and (some or post_hooks.tables or of_nodes) and leaves_matter():
-            waiting = Waiting(reachable(roots, _NOTHING), roots, useful)
-        for root, g in zip(roots, gradients, strict=True):
-            if useful is None or root in useful:
-                _send(root, g, pending, owned, frontier, create_graph)
-        _carry(frontier, pending, owned, kept, create_graph, retain_graph, wanted, useful, bounded, waiting, arrive)
+        pending, frontier = _begun(roots, gradients, useful, owned, create_graph)
+        while frontier:
+            node = heappop(frontier)[1]
+            g = pending.pop(node)
+            if some or wanted and node in wanted:
+                g, ends = _arrived(node, g, kept, wanted, useful, bounded)
+                if ends:
+                    continue
+            if type(node) is Slot:
+                _collect(node, g, pending, frontier)
+                continue
+            if node.saved is FREED:
+                refuse_freed(node)
+            edges = node.inputs
+            needs = node.needs
+            if needs is None or useful is not None:
+                needs = [e is not None and (useful is None or e in useful) for e in edges]
+            results = (backward_with_hooks if before_node or after_node else node.op.backward)(node, g, needs)
+            for edge, result in zip(edges, results):        # noqa: B905 (this is the hot loop)
+                if result is None or edge is None:
+                    continue
+                if edge in owned and result.array.layout is edge.layout:
+                    accumulate(pending[edge], result)
+                elif edge in pending or result.array.layout is not edge.layout:
+                    _send(edge, result, pending, owned, frontier, create_graph)
+                else:
+                    pending[edge] = result
+                    if not isinstance(edge, Variable):
+                        heappush(frontier, (edge.seq, edge))
+            if not retain_graph and (node.saved or node.out is not None):
+                node.saved, node.out = FREED, None
+            if waiting:
+                results = result = g = None                 # nobody but `pending` has them then
+                waiting.used(edges, pending, kept, arrive)
         if some and not bounded:
             pending = {edge: hooked(edge, g) for edge, g in pending.items()}
     finally:
         set_recording(before)
         if waiting is not None:
             waiting.end()
-    if targets is None:
-        return pending
-    return {**kept, **{e: g for e, g in pending.items() if e in wanted}}
+    return pending if targets is None else {**kept, **{e: g for e, g in pending.items() if e in wanted}}
 
 
-def _carry(frontier: list[tuple[int, Any]], pending: dict[Edge, Any], owned: set[Edge], kept: dict[Edge, Any],
-           create_graph: bool, retain_graph: bool, wanted: frozenset, useful: set | None, bounded: bool,
-           waiting: Waiting | None, arrive: Callable[[Edge, Any], None] | None) -> None:
-    """The loop of the walk: takes nodes from the frontier until it is empty."""
-    some, accumulate = hooks.tables, functions.accumulate
-    before_node, after_node = node_pre_hooks.tables, node_hooks.tables      # a hook may remove itself meanwhile
-    while frontier:
-        node = heappop(frontier)[1]
-        g = pending.pop(node)
-        end = wanted and node in wanted
-        if some and not (end and bounded):
-            g = hooked(node, g)
-        if end:
-            kept[node] = g
-            if bounded or not any(e is not None and e in useful for e in node.inputs):     # type: ignore[operator]
-                continue
-        if type(node) is Slot:
-            _collect(node, g, pending, frontier)
-            continue
-        if node.saved is FREED:
-            refuse_freed(node)
-        edges = node.inputs
-        needs = node.needs
-        if needs is None or useful is not None:
-            needs = [e is not None and (useful is None or e in useful) for e in edges]
-        results = (backward_with_hooks if before_node or after_node else node.op.backward)(node, g, needs)
-        for edge, result in zip(edges, results):            # noqa: B905 (this is the hot loop)
-            if result is None or edge is None:
-                continue
-            if edge in owned and result.array.layout is edge.layout:
-                accumulate(pending[edge], result)
-            elif edge in pending or result.array.layout is not edge.layout:
-                _send(edge, result, pending, owned, frontier, create_graph)
-            else:
-                pending[edge] = result
-                if not isinstance(edge, Variable):
-                    heappush(frontier, (edge.seq, edge))
-        if not retain_graph and (node.saved or node.out is not None):
-            node.saved, node.out = FREED, None
-        if waiting:
-            results = result = g = None                     # nobody but `pending` has them then
-            waiting.used(edges, pending, kept, arrive)
+def _begun(roots: list[Edge], gradients: list[Any], useful: set | None, owned: set[Edge],
+           create_graph: bool) -> tuple[dict[Edge, Any], list[tuple[int, Any]]]:
+    """The gradient so far of each edge (of a node with several outputs, a list), and the frontier, at the roots."""
+    pending: dict[Edge, Any] = {}
+    frontier: list[tuple[int, Any]] = []
+    for root, g in zip(roots, gradients, strict=True):
+        if useful is None or root in useful:
+            _send(root, g, pending, owned, frontier, create_graph)
+    return pending, frontier
+
+
+def _arrived(node: Any, g: Any, kept: dict[Edge, Any], wanted: frozenset, useful: set | None,
+             bounded: bool) -> tuple[Any, bool]:
+    """The gradient of a node after its hooks. A target's is `kept`; does the walk end there?"""
+    end = node in wanted
+    if not (end and bounded):
+        g = hooked(node, g)
+    if end:
+        kept[node] = g
+    return g, end and (bounded or not any([e in useful for e in node.inputs if e is not None]))     # type: ignore
 
 
 def _send(edge: Edge, g: Any, pending: dict, owned: set, frontier: list, create_graph: bool) -> None:
@@ -233,47 +224,44 @@ def backward(tensors: Sequence[Variable], gradients: Sequence[Variable | None], 
              "memory; use autograd.grad, or set .grad to None afterwards")
     retain = create_graph if retain_graph is None else retain_graph
     shown = bool(hooks.tables)              # a hook may keep the gradient that it is given, and be removed meanwhile
-    recorder, post, before_leaf, after_leaf = (mode.recorder, post_hooks.tables, node_pre_hooks.tables,
-                                               node_hooks.tables)
-
-    def arrive(edge: Edge, g: Any) -> None:
-        leaf: Any = owners.get(edge, edge)
-        if leaf.node is not None or not leaf._requires_grad:        # it no longer asks for gradients
-            return
-        if recorder is not None:
-            recorder.reads_grad(leaf)
-        if post or before_leaf or after_leaf:
-            accumulate_with_hooks(leaf, g, partial(_deposit, leaf, create_graph, taken, shown))
-        else:
-            _deposit(leaf, create_graph, taken, shown, g)
+    recorder, some = mode.recorder, post_hooks.tables or node_hooks.tables or node_pre_hooks.tables
+    arrive = partial(_deposit, owners, recorder, create_graph, taken, shown) if some or shown else None
     results = walk(roots, start, create_graph, retain, None if inputs is None else list(owners), arrive=arrive)
-    before = set_recording(create_graph) if post or before_leaf or after_leaf or create_graph else None
+    before = set_recording(create_graph) if some or create_graph else None
     try:
         for edge, g in results.items():
-            arrive(edge, g)
+            _deposit(owners, recorder, create_graph, taken, shown, edge, g)
     finally:
         if before is not None:
             set_recording(before)
 
 
-def _deposit(leaf: Variable, create_graph: bool, taken: set[int], shown: bool, g: Variable) -> None:
-    """Adds `g` to `leaf.grad`; copies it first if something else refers to it: `taken` are arrays that are in use, and
-    if gradients were `shown` to hooks, they may be kept there."""
-    if leaf._grad is not None:
-        if create_graph:
-            leaf._grad = functions.add(leaf._grad, g)
-        else:
-            functions.accumulate(_outside(leaf._grad), _outside(g))
+def _deposit(owners: dict[Edge, Variable], recorder: Any, create_graph: bool, taken: set[int], shown: bool,
+             edge: Edge, g: Any) -> None:
+    """Adds `g` to `.grad` of a leaf; copies it first if something else refers to it: `taken` are arrays that are in
+    use, and if gradients were `shown` to hooks, they may be kept there."""
+    leaf: Any = owners.get(edge, edge)
+    if leaf.node is not None or not leaf._requires_grad:            # it no longer asks for gradients
         return
-    array = g.array
-    if create_graph:
-        g = functions.clone(g)
-    else:
-        if shown or type(array) is not Buffer or id(array) in taken or getrefcount(array) > _LONE:
+    if recorder is not None:
+        recorder.reads_grad(leaf)
+    if node_pre_hooks.tables:
+        g = before_leaf(leaf, g)
+    if leaf._grad is None:
+        array = g.array
+        if create_graph:
+            g = functions.clone(g)
+        elif shown or type(array) is not Buffer or id(array) in taken or getrefcount(array) > _LONE:
             g = functions.clone(_outside(g))
             array = g.array
-    taken.add(id(array))
-    leaf._grad = g
+        taken.add(id(array))
+        leaf._grad = g
+    elif create_graph:
+        leaf._grad = functions.add(leaf._grad, g)
+    else:
+        functions.accumulate(_outside(leaf._grad), _outside(g))
+    if post_hooks.tables or node_hooks.tables:
+        after_leaf(leaf, g)
 
 
 def _outside(g: Any) -> Any:
@@ -330,8 +318,10 @@ def grad(outputs: Variable | Sequence[Variable], inputs: Variable | Sequence[Var
 
 def listed(given: Any) -> list[Any]:
     """One or several tensors, or `GradientEdge`s, as a list of tensors."""
-    several = [given] if isinstance(given, Variable) or hasattr(given, "stand_in") else given
-    return [t if isinstance(t, Variable) else t.stand_in() if hasattr(t, "stand_in") else t for t in several]
+    if isinstance(given, Variable):
+        return [given]
+    several = [given] if hasattr(given, "stand_in") else given
+    return [t if isinstance(t, Variable) or not hasattr(t, "stand_in") else t.stand_in() for t in several]
 
 
 def _checked(op: str, inputs: Any) -> list[Any]:

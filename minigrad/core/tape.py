@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 from typing import Any
 
 from ..devices.memory import Array, Layout
@@ -113,3 +114,16 @@ def located(edge: Edge) -> str:
 def edge_of(t: Variable) -> Edge:
     """The node that made a tensor, or the tensor itself if it is a leaf."""
     return t.node if t.node is not None else t
+
+
+def reachable(roots: list[Edge], stop: frozenset) -> list[Any]:
+    """All nodes that lead to the roots, oldest first; the search ends at the nodes in `stop`."""
+    seen = set()
+    stack = [r for r in roots if not isinstance(r, Variable)]
+    while stack:
+        node = stack.pop()
+        if node not in seen:
+            seen.add(node)
+            if node not in stop:
+                stack += [e for e in node.inputs if e is not None and not isinstance(e, Variable) and e not in seen]
+    return sorted(seen, key=attrgetter("seq"), reverse=True)
