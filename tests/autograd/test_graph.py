@@ -5,6 +5,7 @@ import gc
 import re
 import threading
 import weakref
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -234,6 +235,37 @@ def test_hooks_on_several_gradients(lib):
 
 
 # ---- ours ------------------------------------------------------------------------------------------------------------
+
+def test_each_thing_is_packed_once():
+    log, x, w = [], mg.ones(4, 3, requires_grad=True), mg.ones(3, requires_grad=True)
+    with graph.saved_tensors_hooks(*logging_hooks(log)):
+        F.layer_norm(x, (3,), w)
+    assert log == [(4, 3), (3,), (2, 4)]                                # the inputs, and the statistics
+
+
+def test_what_was_changed_before_it_was_saved():
+    x = mg.tensor([1.0, 2.0], requires_grad=True)
+    for f in (lambda h: h * h, mg.tanh, lambda h: F.layer_norm(h, (2,))):
+        results = []
+        for hooks in (None, graph.saved_tensors_hooks(copied, mg.from_numpy)):
+            h = x * 1
+            h.add_(1)
+            with hooks or nullcontext():
+                y = f(h)
+            results.append(autograd.grad(y.sum(), x)[0].tolist())
+        assert results[0] == results[1]
+
+
+def test_strides_of_any_kind():
+    x = mg.arange(6.0).requires_grad_()
+    reversed_ones = mg.from_numpy(np.arange(6, dtype=np.float32)[::-1])
+    for f in (lambda: reversed_ones * x, lambda: x.unfold(0, 3, 1) * x.unfold(0, 3, 1), lambda: x.expand(3, 6) @ x.expand(3, 6).T,
+              lambda: x.unfold(0, 3, 1) @ mg.ones(3, 2, requires_grad=True), lambda: F.layer_norm(x.reshape(2, 3).T, (2,))):
+        want, = autograd.grad(f().sum(), x)
+        with graph.saved_tensors_hooks(copied, mg.from_numpy):
+            y = f().sum()
+        assert mg.equal(autograd.grad(y, x)[0], want)
+
 
 @pytest.mark.parametrize("unpack, text", [(lambda t: t[0], r"the shape of the tensor; got float32\[2\], float32\[\]"), (lambda t: t.double(), "the dtype")])
 def test_what_unpacking_returns_is_checked(unpack, text):
