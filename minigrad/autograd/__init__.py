@@ -9,14 +9,14 @@ from ..core.engine import grad
 from ..core.messages import NoAttribute as _NoAttribute
 from ..core.modes import enable_grad, inference_mode, is_grad_enabled, no_grad, set_grad_enabled
 from ..core.tensor import Tensor
-from . import function, functional
+from . import function, functional, graph
 from .anomaly import detect_anomaly, is_anomaly_check_nan_enabled, is_anomaly_enabled, set_detect_anomaly
 from .checking import GradcheckError, gradcheck, gradgradcheck
 from .function import Function
 
 __all__ = ["Function", "GradcheckError", "backward", "detect_anomaly", "enable_grad", "function", "functional", "grad",
-           "gradcheck", "gradgradcheck", "inference_mode", "is_anomaly_check_nan_enabled", "is_anomaly_enabled",
-           "is_grad_enabled", "no_grad", "set_detect_anomaly", "set_grad_enabled"]
+           "gradcheck", "gradgradcheck", "graph", "inference_mode", "is_anomaly_check_nan_enabled",
+           "is_anomaly_enabled", "is_grad_enabled", "no_grad", "set_detect_anomaly", "set_grad_enabled"]
 
 
 def backward(tensors: Tensor | Sequence[Tensor], grad_tensors: Tensor | Sequence[Tensor | None] | None = None,
@@ -24,7 +24,7 @@ def backward(tensors: Tensor | Sequence[Tensor], grad_tensors: Tensor | Sequence
              inputs: Tensor | Sequence[Tensor] | None = None) -> None:
     """Computes the gradients of one or more tensors, and adds them to `.grad` of the leaves they depend on.
 
-    tensors       a tensor or several
+    tensors       a tensor or several; or a `graph.GradientEdge`
     grad_tensors  the gradient of each, of its shape; None for a tensor with one element means 1
     retain_graph  keeps what was saved for backward, so that the same graph can be used again
     create_graph  records the gradients, so that they can be differentiated. `.grad` and its leaf then refer to each
@@ -33,7 +33,7 @@ def backward(tensors: Tensor | Sequence[Tensor], grad_tensors: Tensor | Sequence
 
         autograd.backward([loss_a, loss_b])         # the same as (loss_a + loss_b).backward()
     """
-    roots = [tensors] if isinstance(tensors, Tensor) else list(tensors)
+    roots = engine.listed(tensors)
     given: list[Tensor | None] = [None] * len(roots)
     if grad_tensors is not None:
         given = [grad_tensors] if isinstance(grad_tensors, Tensor) else list(grad_tensors)

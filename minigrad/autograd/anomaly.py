@@ -137,7 +137,7 @@ class _Anomaly:
 
     def locate(self, edge: Any) -> str:
         """Where a node was recorded, for error messages of the engine; empty if it is not known."""
-        place = self.places.get(edge) if type(edge) is Node else None
+        place = self.places.get(edge) if isinstance(edge, Node) else None
         return "" if place is None else f" ({place})"
 
     # ---- a launch ----

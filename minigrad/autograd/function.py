@@ -24,8 +24,8 @@ from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 from ..core import inplace
+from ..core.kept import opened, stale
 from ..core.modes import mode, no_grad
-from ..core.op import stale
 from ..core.shape import fail, is_float
 from ..core.tape import Node, Slot, edge_of, recorded
 from ..core.tensor import Tensor, new_tensor
@@ -99,6 +99,15 @@ class FunctionCtx:
             stale(self._name, self._reading)
         return tuple([self._output(s) if isinstance(s, int) else s for s in self._saved])
 
+    def contents(self) -> tuple[Any, ...]:
+        """What it saved: tensors and numbers of outputs; the arrays of these outputs; see `core/kept.py`."""
+        return self._saved, tuple(self._outputs.items())
+
+    def restore(self, contents: tuple[Any, ...] | None) -> None:
+        """Puts that in its place; None: nothing, while it is packed."""
+        self._saved, outputs = contents or ((), ())
+        self._outputs = dict(outputs)
+
     def _output(self, index: int) -> Tensor:
         array, differentiable = self._outputs[index]
         node: Any = self._reading
@@ -130,6 +139,19 @@ class _FunctionOp:
 
     def __init__(self, function: type[Function]) -> None:
         self.function, self.name = function, function.__name__
+        self.node_name = f"{self.name}Backward"
+
+    def node_attributes(self) -> dict[str, property]:
+        """`saved_tensors` of its nodes, as PyTorch's."""
+        def saved_tensors(node: Any) -> tuple[Any, ...]:
+            with opened(node):
+                ctx: FunctionCtx = node.saved or node.attrs["context"]
+                ctx._reading = node
+                try:
+                    return ctx.saved_tensors
+                finally:
+                    ctx._reading = None
+        return {"saved_tensors": property(saved_tensors, doc="what `save_for_backward` got")}
 
     def backward(self, node: Node, g: Any, needs: list[bool]) -> list[Tensor | None]:
         ctx: Any = node.saved or (node.attrs or {})["context"]

@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from heapq import heappop, heappush
-from operator import attrgetter
 from sys import getrefcount
 from typing import Any
 
 from ..devices.base import Device
 from ..devices.memory import Array, Buffer, Layout
-from .hooks import fitting, hooks, node_hooks, node_pre_hooks, post_hooks
+from .complete import after_leaf, before_leaf, waiting_leaves
+from .hooks import hooked, hooks, node_hooks, node_pre_hooks, post_hooks
 from .modes import mode, set_recording
 from .shape import fail
-from .tape import FREED, Edge, Node, Slot, Variable, edge_of, located
+from .tape import FREED, Edge, Node, Slot, Variable, edge_of, located, reachable
 from .warning import warn
 from .watch import backward_with_hooks
 
@@ -54,15 +55,6 @@ def drop_grads(leaves: Iterable[Variable], set_to_none: bool) -> None:
             leaf._grad = functions.zero_(leaf._grad.detach())
 
 
-def _hooked(edge: Edge, g: Variable) -> Variable:
-    """A gradient after the hooks of its edge."""
-    for function in hooks.of(edge):
-        changed = function(g)
-        if changed is not None:
-            g = fitting("register_hook", "what a hook returns", changed, g.array.layout)
-    return g
-
-
 def keep_grad(t: Variable) -> None:
     """Registers a hook that adds the gradient of `t` to `t.grad`; it does not keep `t` alive (`retain_grad`)."""
     reference = weakref.ref(t)
@@ -75,19 +67,6 @@ def keep_grad(t: Variable) -> None:
 
 
 # ---- the walk --------------------------------------------------------------------------------------------------------
-
-def reachable(roots: list[Edge], stop: frozenset) -> list[Any]:
-    """All nodes that lead to the roots, oldest first; the search ends at the nodes in `stop`."""
-    seen = set()
-    stack = [r for r in roots if type(r) is Node or type(r) is Slot]
-    while stack:
-        node = stack.pop()
-        if node not in seen:
-            seen.add(node)
-            if node not in stop:
-                stack += [e for e in node.inputs if (type(e) is Node or type(e) is Slot) and e not in seen]
-    return sorted(seen, key=attrgetter("seq"), reverse=True)
-
 
 def _useful(order: list[Any], targets: frozenset) -> set:
     """The targets, and the nodes whose inputs lead to one of them."""
@@ -110,40 +89,37 @@ _NOTHING: frozenset = frozenset()
 
 
 def walk(roots: list[Edge], gradients: list[Any], create_graph: bool, retain_graph: bool,
-         targets: list[Edge] | None = None, bounded: bool = False) -> dict[Edge, Any]:
+         targets: list[Edge] | None = None, bounded: bool = False,
+         arrive: Callable[[Edge, Any], None] | None = None) -> dict[Edge, Any]:
     """Carries gradients from the roots to the leaves. Returns the gradient of each leaf, or of each target if given.
 
     `bounded`: the walk ends at the targets, even if one leads to another; their hooks are left to the walk around it.
+    `arrive` takes the gradients of leaves that are complete early: see `complete.py`.
     The frontier is a heap, so the newest node comes next. Its gradient is complete: all that uses its output is newer.
     """
     wanted = frozenset(targets) if targets else _NOTHING
     useful = None if targets is None else _useful(reachable(roots, wanted if bounded else _NOTHING), wanted)
+    some, accumulate = hooks.tables, functions.accumulate
+    before_node, after_node = node_pre_hooks.tables, node_hooks.tables      # a hook may remove itself meanwhile
+    early = (some or before_node or after_node or post_hooks.tables) and not bounded
+    waiting = waiting_leaves(roots, useful) if early else None
     before = set_recording(create_graph)
-    pending: dict[Edge, Any] = {}       # edge: the gradient so far (of a node with several outputs, a list)
-    frontier: list[tuple[int, Any]] = []
     owned: set[Edge] = set()            # edges whose gradient is in a buffer made here: it may be added to in place
     kept: dict[Edge, Any] = {}
-    hooked, accumulate = hooks.tables, functions.accumulate
-    before_node, after_node = node_pre_hooks.tables, node_hooks.tables      # a hook may remove itself meanwhile
     try:
-        for root, g in zip(roots, gradients, strict=True):
-            if useful is None or root in useful:
-                _send(root, g, pending, owned, frontier, create_graph)
+        pending, frontier = _begun(roots, gradients, useful, owned, create_graph)
         while frontier:
             node = heappop(frontier)[1]
             g = pending.pop(node)
-            end = wanted and node in wanted
-            if hooked and not (end and bounded):
-                g = _hooked(node, g)
-            if end:
-                kept[node] = g
-                if bounded or not any(e is not None and e in useful for e in node.inputs):     # type: ignore[operator]
+            if some or wanted and node in wanted:
+                g, ends = _arrived(node, g, kept, wanted, useful, bounded)
+                if ends:
                     continue
             if type(node) is Slot:
                 _collect(node, g, pending, frontier)
                 continue
             if node.saved is FREED:
-                _refuse_freed(node)
+                refuse_freed(node)
             edges = node.inputs
             needs = node.needs
             if needs is None or useful is not None:
@@ -158,17 +134,42 @@ def walk(roots: list[Edge], gradients: list[Any], create_graph: bool, retain_gra
                     _send(edge, result, pending, owned, frontier, create_graph)
                 else:
                     pending[edge] = result
-                    if type(edge) is Node or type(edge) is Slot:
+                    if not isinstance(edge, Variable):
                         heappush(frontier, (edge.seq, edge))
             if not retain_graph and (node.saved or node.out is not None):
                 node.saved, node.out = FREED, None
-        if hooked and not bounded:
-            pending = {edge: _hooked(edge, g) for edge, g in pending.items()}
+            if waiting:
+                results = result = g = None                 # nobody but `pending` has them then
+                waiting.used(edges, pending, kept, arrive)
+        if some and not bounded:
+            pending = {edge: hooked(edge, g) for edge, g in pending.items()}
     finally:
         set_recording(before)
-    if targets is None:
-        return pending
-    return {**kept, **{e: g for e, g in pending.items() if e in wanted}}
+        if waiting is not None:
+            waiting.end()
+    return pending if targets is None else {**kept, **{e: g for e, g in pending.items() if e in wanted}}
+
+
+def _begun(roots: list[Edge], gradients: list[Any], useful: set | None, owned: set[Edge],
+           create_graph: bool) -> tuple[dict[Edge, Any], list[tuple[int, Any]]]:
+    """The gradient so far of each edge (of a node with several outputs, a list), and the frontier, at the roots."""
+    pending: dict[Edge, Any] = {}
+    frontier: list[tuple[int, Any]] = []
+    for root, g in zip(roots, gradients, strict=True):
+        if useful is None or root in useful:
+            _send(root, g, pending, owned, frontier, create_graph)
+    return pending, frontier
+
+
+def _arrived(node: Any, g: Any, kept: dict[Edge, Any], wanted: frozenset, useful: set | None,
+             bounded: bool) -> tuple[Any, bool]:
+    """The gradient of a node after its hooks. A target's is `kept`; does the walk end there?"""
+    end = node in wanted
+    if not (end and bounded):
+        g = hooked(node, g)
+    if end:
+        kept[node] = g
+    return g, end and (bounded or not any([e in useful for e in node.inputs if e is not None]))     # type: ignore
 
 
 def _send(edge: Edge, g: Any, pending: dict, owned: set, frontier: list, create_graph: bool) -> None:
@@ -183,7 +184,7 @@ def _send(edge: Edge, g: Any, pending: dict, owned: set, frontier: list, create_
             owned.add(edge)
     else:
         pending[edge] = g
-        if type(edge) is Node or type(edge) is Slot:
+        if not isinstance(edge, Variable):
             heappush(frontier, (edge.seq, edge))
 
 
@@ -197,7 +198,8 @@ def _collect(slot: Slot, g: Any, pending: dict, frontier: list) -> None:
     gradients[slot.index] = g
 
 
-def _refuse_freed(node: Node) -> None:
+def refuse_freed(node: Node) -> None:
+    """Raises because what a node saved was freed."""
     fail("backward", f"the graph was freed by an earlier backward(): {node.op.name}{located(node)} has nothing saved",
          "", "pass retain_graph=True to the first backward(), or detach() what comes from the step before")
 
@@ -222,45 +224,44 @@ def backward(tensors: Sequence[Variable], gradients: Sequence[Variable | None], 
              "memory; use autograd.grad, or set .grad to None afterwards")
     retain = create_graph if retain_graph is None else retain_graph
     shown = bool(hooks.tables)              # a hook may keep the gradient that it is given, and be removed meanwhile
-    results = walk(roots, start, create_graph, retain, None if inputs is None else list(owners))
-    recorder, hooked = mode.recorder, post_hooks.tables
-    before = set_recording(create_graph) if hooked or create_graph else None
+    recorder, some = mode.recorder, post_hooks.tables or node_hooks.tables or node_pre_hooks.tables
+    arrive = partial(_deposit, owners, recorder, create_graph, taken, shown) if some or shown else None
+    results = walk(roots, start, create_graph, retain, None if inputs is None else list(owners), arrive=arrive)
+    before = set_recording(create_graph) if some or create_graph else None
     try:
         for edge, g in results.items():
-            leaf: Any = owners.get(edge, edge)
-            if leaf.node is not None or not leaf._requires_grad:    # it no longer asks for gradients
-                continue
-            if recorder is not None:
-                recorder.reads_grad(leaf)
-            _deposit(leaf, g, create_graph, taken, shown)
-            for function in post_hooks.of(leaf) if hooked else ():
-                found = function(leaf)
-                if found is not None and found is not leaf:         # `lambda p: p.sub_(...)` returns the leaf
-                    fail("register_post_accumulate_grad_hook", "hooks should return None", "",
-                         "assign to p.grad instead")
+            _deposit(owners, recorder, create_graph, taken, shown, edge, g)
     finally:
         if before is not None:
             set_recording(before)
 
 
-def _deposit(leaf: Variable, g: Variable, create_graph: bool, taken: set[int], shown: bool) -> None:
-    """Adds `g` to `leaf.grad`; copies it first if something else refers to it: `taken` are arrays that are in use, and
-    if gradients were `shown` to hooks, they may be kept there."""
-    if leaf._grad is not None:
-        if create_graph:
-            leaf._grad = functions.add(leaf._grad, g)
-        else:
-            functions.accumulate(_outside(leaf._grad), _outside(g))
+def _deposit(owners: dict[Edge, Variable], recorder: Any, create_graph: bool, taken: set[int], shown: bool,
+             edge: Edge, g: Any) -> None:
+    """Adds `g` to `.grad` of a leaf; copies it first if something else refers to it: `taken` are arrays that are in
+    use, and if gradients were `shown` to hooks, they may be kept there."""
+    leaf: Any = owners.get(edge, edge)
+    if leaf.node is not None or not leaf._requires_grad:            # it no longer asks for gradients
         return
-    array = g.array
-    if create_graph:
-        g = functions.clone(g)
-    else:
-        if shown or type(array) is not Buffer or id(array) in taken or getrefcount(array) > _LONE:
+    if recorder is not None:
+        recorder.reads_grad(leaf)
+    if node_pre_hooks.tables:
+        g = before_leaf(leaf, g)
+    if leaf._grad is None:
+        array = g.array
+        if create_graph:
+            g = functions.clone(g)
+        elif shown or type(array) is not Buffer or id(array) in taken or getrefcount(array) > _LONE:
             g = functions.clone(_outside(g))
             array = g.array
-    taken.add(id(array))
-    leaf._grad = g
+        taken.add(id(array))
+        leaf._grad = g
+    elif create_graph:
+        leaf._grad = functions.add(leaf._grad, g)
+    else:
+        functions.accumulate(_outside(leaf._grad), _outside(g))
+    if post_hooks.tables or node_hooks.tables:
+        after_leaf(leaf, g)
 
 
 def _outside(g: Any) -> Any:
@@ -291,7 +292,7 @@ def grad(outputs: Variable | Sequence[Variable], inputs: Variable | Sequence[Var
         raise NotImplementedError("[autograd.grad] is_grads_batched is not supported; call grad once per vector")
     if not only_inputs:
         raise NotImplementedError("[autograd.grad] only_inputs=False is not supported; use backward() to fill .grad")
-    outs: list[Any] = [outputs] if isinstance(outputs, Variable) else list(outputs)
+    outs: list[Any] = listed(outputs)
     ins: list[Any] = _checked("autograd.grad", inputs)
     count = 1 if grad_outputs is not None else len(outs)
     given = [grad_outputs] * count if grad_outputs is None or isinstance(grad_outputs, Variable) else list(grad_outputs)
@@ -315,9 +316,17 @@ def grad(outputs: Variable | Sequence[Variable], inputs: Variable | Sequence[Var
     return tuple(results)
 
 
+def listed(given: Any) -> list[Any]:
+    """One or several tensors, or `GradientEdge`s, as a list of tensors."""
+    if isinstance(given, Variable):
+        return [given]
+    several = [given] if hasattr(given, "stand_in") else given
+    return [t if isinstance(t, Variable) or not hasattr(t, "stand_in") else t.stand_in() for t in several]
+
+
 def _checked(op: str, inputs: Any) -> list[Any]:
     """The `inputs` of `grad` or `backward`; RuntimeError if there is none, or one that does not require a gradient."""
-    inputs = [inputs] if isinstance(inputs, Variable) else list(inputs)
+    inputs = listed(inputs)
     if not inputs:
         fail(op, "inputs cannot be empty")
     for i, t in enumerate(inputs):

@@ -1,21 +1,48 @@
-"""What a user sees of the gradient of a tensor: `.grad` and `requires_grad` check what is assigned; and hooks."""
+"""What a user sees of a tensor's place in the graph and of its gradient: `.grad` and `requires_grad` check what is
+assigned; and hooks."""
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
+from . import inplace
 from .engine import keep_grad
 from .hooks import RemovableHandle, fitting, hooks, post_hooks
 from .modes import mode
 from .shape import fail
+from .shown import shown
 from .tape import Variable, edge_of
 from .warning import warn
 
 
 class Gradients(Variable):
-    """The part of `Tensor` that is about its gradient."""
+    """The part of `Tensor` that is about the graph and its gradient."""
 
     __slots__ = ()
+
+    @property
+    def grad_fn(self) -> Any:
+        """The node of the op that made this tensor, None for a leaf."""
+        return shown(self.node)[0]
+
+    @property
+    def output_nr(self) -> int:
+        """Which output of its `grad_fn` it is."""
+        return shown(self.node)[1]
+
+    @property
+    def _base(self) -> Any:
+        """The tensor that this is a view of, or None."""
+        return inplace.base_of(self)
+
+    def _is_view(self) -> bool:
+        """Is it a view of another tensor?"""
+        return self._base is not None
+
+    @property
+    def is_leaf(self) -> bool:
+        """Was it made by no recorded op? `backward` adds to `.grad` of leaves that require gradients."""
+        return self.node is None
 
     @property
     def requires_grad(self) -> bool:

@@ -100,18 +100,13 @@ node_pre_hooks = HookTable()    # before the backward of a node: function(grad_o
 node_hooks = HookTable()        # after it: function(grad_inputs, grad_outputs) -> tuple or None
 
 
-class HookedNode:
-    """What a user can register on a node, `t.grad_fn`."""
-
-    __slots__ = ()
-
-    def register_prehook(self, hook: Callable) -> RemovableHandle:
-        """Calls `hook(grad_outputs)`, of a tuple, before this node's backward. A tuple that it returns replaces it."""
-        return node_pre_hooks.add(self, hook)
-
-    def register_hook(self, hook: Callable) -> RemovableHandle:
-        """Calls `hook(grad_inputs, grad_outputs)` after this node's backward. A tuple replaces `grad_inputs`."""
-        return node_hooks.add(self, hook)
+def hooked(edge: Any, g: Any) -> Any:
+    """A gradient after the hooks of its edge."""
+    for function in hooks.of(edge):
+        changed = function(g)
+        if changed is not None:
+            g = fitting("register_hook", "what a hook returns", changed, g.array.layout)
+    return g
 
 
 def fitting(op: str, what: str, value: Any, layout: Layout) -> Any:

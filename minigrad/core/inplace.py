@@ -25,6 +25,7 @@ from .engine import functions, keep_grad
 from .hooks import hooks
 from .modes import changed, mode, no_grad
 from .shape import fail, is_float
+from .shown import node_name
 from .tape import Edge, Node, Slot, Variable, edge_of, recorded
 
 # what `source` is where the base is not known to the view
@@ -75,6 +76,12 @@ def untracked(t: Variable, source: Variable) -> None:
     """
     t.array.plan = None                     # type: ignore[attr-defined]
     t.source = UNTRACKED if source._requires_grad else source
+
+
+def base_of(t: Variable) -> Any:
+    """The tensor that a view is a view of, through all views between them; None for a tensor that is no view."""
+    base = _lineage(t)[0]
+    return None if base is t or type(base) is str else base
 
 
 def is_tracked(t: Variable) -> bool:
@@ -149,7 +156,7 @@ _SEVERAL = "This view is the output of a function that returns multiple views. N
 
 def _output(node: Any) -> str:
     """Which output of which op it is, for messages."""
-    return "It" if node is None else f"Output {node.index if type(node) is Slot else 0} of {node.op.name}"
+    return "It" if node is None else f"Output {node.index if type(node) is Slot else 0} of {node_name(node.op)}"
 
 
 def involved(t: Variable, *others: Any) -> bool:
@@ -295,7 +302,7 @@ def follow(base: Variable, moved: dict[int, Any]) -> None:
             t.source = _Link(record, plans)
         if any([type(plan.layout) is tuple for plan in plans]):
             of: Any = t.node
-            if type(of) is Node and of.op is several:
+            if isinstance(of, Node) and of.op is several:
                 of = of.attrs["of"]             # type: ignore[index]
             _bind(t, recorded(several, (edge_of(base),), t.array.layout, (), 0, None, {"of": of}), moved)
         else:
@@ -317,10 +324,10 @@ def _release(node: Any, moved: dict[int, Any]) -> None:
     oldest = float("inf") if None in before else max([old.seq for old in before])
     reached = {id(node): node}
     for found in (queue := [node]):
-        if type(found) is Node and type(found.saved) is tuple:
+        if isinstance(found, Node) and type(found.saved) is tuple:
             found.saved = _as_before(found.saved, moved)
         for edge in found.inputs:
-            if ((type(edge) is Node or type(edge) is Slot) and edge.seq < oldest and id(edge) not in reached
+            if (isinstance(edge, (Node, Slot)) and edge.seq < oldest and id(edge) not in reached
                     and len(queue) < _REACH):
                 reached[id(edge)] = edge
                 queue.append(edge)
@@ -375,7 +382,7 @@ def _clear(places: Any, out: Any) -> None:
 class _Slices:
     """The op of a base that was changed through a view: the base before, with a value where the view lies."""
 
-    name = "slices"
+    name, node_name = "slices", "CopySlices"        # as PyTorch calls it
 
     def backward(self, node: Node, g: Any, needs: Sequence[bool]) -> list[Any]:
         """The gradients of the base before the change, and of the value."""

@@ -27,10 +27,11 @@ from ..devices.plan import FusedPlan, Plan, remember
 from .arrays import contiguous_copy, dense
 from .engine import functions, walk
 from .half import Wide, half_result, wide_plan
+from .kept import Keeps, stale
 from .messages import not_a_tensor, unexpected
 from .modes import enable_grad, mode, paused, set_grad_enabled
 from .shape import fail, is_float
-from .tape import Node, Slot, edge_of, located, recorded
+from .tape import Node, Slot, edge_of, recorded
 from .tensor import Tensor, new_tensor
 
 registry: dict[str, Primitive | Op] = {}      # every op by name, for tests, bench and documentation
@@ -43,14 +44,7 @@ def parameters(function: Callable) -> tuple[list[str], list[str]]:
     return list(code.co_varnames[:n]), list(code.co_varnames[n:n + code.co_kwonlyargcount])
 
 
-def stale(name: str, node: Node | None = None) -> None:
-    """Raises because a saved tensor was changed in place."""
-    fail(name + " backward", "a tensor that the derivative needs has been modified by an inplace operation since the "
-         f"forward pass{located(node)}", "" if node is None else f"the output {node.layout}",
-         "make the change out of place, or before the tensor is used")
-
-
-class Documented:
+class Documented(Keeps):
     """What tests, bench and documentation read of an op: name, samples, error samples, an outside oracle.
 
     `public` is what users call: the op itself, or a faster function.
@@ -253,7 +247,7 @@ class Op(Documented):
 
     def __init__(self, definition: Callable, nondifferentiable: tuple[int, ...] = (), any_layout: bool = False,
                  like_first: bool = False) -> None:
-        super().__init__(definition.__name__, definition.__doc__)
+        super().__init__(definition.__name__.lstrip("_"), definition.__doc__)
         self.definition = definition
         self.__wrapped__ = definition          # inspect.getsource(op) and inspect.signature(op) show the definition's
         self.__module__ = definition.__module__
@@ -426,7 +420,7 @@ class GradOp:
     """The backward of an op, as an op: recorded when a gradient is itself to be differentiated."""
 
     def __init__(self, of: Op) -> None:
-        self.of, self.name = of, of.name + "_grad"
+        self.of, self.name = of, of.name + "_backward"
 
     def definition(self, *tensors: Tensor | None, needs: tuple[bool, ...], count: int,
                    **attrs: Any) -> tuple[Tensor, ...]:

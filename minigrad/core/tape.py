@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 from typing import Any
 
 from ..devices.memory import Array, Layout
-from .hooks import HookedNode
+from .shown import GraphNode
 
 _new = object.__new__
 
@@ -45,7 +46,7 @@ Edge = Any                              # Node | Slot | Variable (a leaf) | None
 next_in_sequence = itertools.count(0, -1).__next__      # counts down: a heap gives the newest first
 
 
-class Node(HookedNode):
+class Node(GraphNode):
     """One recorded op: how the gradient of its output becomes those of its inputs. Made by `recorded`.
 
     `saved` is what `op.backward` uses (afterwards FREED, unless empty), `version` the sum of its version counters,
@@ -64,18 +65,6 @@ class Node(HookedNode):
     needs: Sequence[bool] | None
     seq: int
 
-    @property
-    def next_functions(self) -> tuple[tuple[Edge, int], ...]:
-        """(node or leaf, output index) for each input, as PyTorch's `grad_fn.next_functions`."""
-        return tuple((e.inputs[0], e.index) if type(e) is Slot else (e, 0) for e in self.inputs)
-
-    def name(self) -> str:
-        """The op's name and "_backward"."""
-        return f"{self.op.name}_backward"
-
-    def __repr__(self) -> str:
-        return f"<{self.name()}>"
-
 
 class Slot:
     """Output number `index` of a node with several outputs, whose backward takes a list of gradients."""
@@ -91,17 +80,9 @@ class Slot:
         """The op of its node."""
         return self.inputs[0].op
 
-    @property
-    def next_functions(self) -> tuple[tuple[Edge, int], ...]:
-        """Those of its node."""
-        return self.inputs[0].next_functions
-
-    def name(self) -> str:
-        """The name of its node."""
-        return self.inputs[0].name()
-
-    def __repr__(self) -> str:
-        return repr(self.inputs[0])
+    def as_output(self) -> tuple[Any, int]:
+        """Its node and its number, as a user sees them."""
+        return self.inputs[0].as_output()[0], self.index
 
 
 observers: list[Callable[[Node], None]] = []        # called with each new node; append a function to subscribe
@@ -133,3 +114,16 @@ def located(edge: Edge) -> str:
 def edge_of(t: Variable) -> Edge:
     """The node that made a tensor, or the tensor itself if it is a leaf."""
     return t.node if t.node is not None else t
+
+
+def reachable(roots: list[Edge], stop: frozenset) -> list[Any]:
+    """All nodes that lead to the roots, oldest first; the search ends at the nodes in `stop`."""
+    seen = set()
+    stack = [r for r in roots if not isinstance(r, Variable)]
+    while stack:
+        node = stack.pop()
+        if node not in seen:
+            seen.add(node)
+            if node not in stop:
+                stack += [e for e in node.inputs if e is not None and not isinstance(e, Variable) and e not in seen]
+    return sorted(seen, key=attrgetter("seq"), reverse=True)

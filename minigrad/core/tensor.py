@@ -20,7 +20,7 @@ from .engine import functions
 from .gradient import Gradients
 from .modes import changed, mode
 from .shape import default_float, fail, is_float, left_out
-from .tape import Slot, Variable
+from .tape import Variable
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -166,17 +166,6 @@ class Tensor(Gradients, Methods):
         return self.array.ptr
 
     # ---- autograd ----
-
-    @property
-    def grad_fn(self) -> Any:
-        """The node of the op that made this tensor, None for a leaf."""
-        node = self.node
-        return node.inputs[0] if type(node) is Slot else node
-
-    @property
-    def is_leaf(self) -> bool:
-        """Was it made by no recorded op? `backward` adds to `.grad` of leaves that require gradients."""
-        return self.node is None
 
     @property
     def _version(self) -> int:

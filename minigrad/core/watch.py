@@ -14,7 +14,7 @@ from .shape import fail
 _NO_EDGE: Any = None
 
 
-def _through(table: HookTable, node: Any, gradients: Any, *outputs: Any) -> Any:
+def through(table: HookTable, node: Any, gradients: Any, *outputs: Any) -> Any:
     """The gradients of a node's outputs (or inputs) after its hooks, as a list."""
     for function in table.of(node):
         returned = function(tuple(gradients), *outputs)
@@ -51,8 +51,8 @@ def _nobody_watches(_: dict) -> None:
 def backward_with_hooks(node: Any, g: Any, needs: Any) -> Any:
     """The backward of a node, with its hooks before and after it, seen by those who watch."""
     several = type(g) is list
-    given = _through(node_pre_hooks, node, g if several else [g])
+    given = through(node_pre_hooks, node, g if several else [g])
     run = partial(node.op.backward, node, given if several else given[0], needs)
     for watcher in list(_watchers.values()):
         run = partial(watcher, node, given, run)
-    return _through(node_hooks, node, run(), tuple(given))
+    return through(node_hooks, node, run(), tuple(given))

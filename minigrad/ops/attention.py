@@ -39,8 +39,9 @@ __all__ = ["scaled_dot_product_attention"]
 # ---- attention -------------------------------------------------------------------------------------------------------
 @autocast_to_half
 @op
-def _attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, stream: Tensor | None, *,
-               is_causal: bool, scale: float, p: float, need_weights: bool) -> Any:
+def _scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None,
+                                  stream: Tensor | None, *, is_causal: bool, scale: float, p: float,
+                                  need_weights: bool) -> Any:
     """y = drop(softmax(scale query key^T + mask)) value (Vaswani et al. 2017, eq. 1).
 
     Shapes: query (*, L, E), key (*, S, E), value (*, S, Ev), mask (*, L, S) or None, stream int64 (4,) or None ->
@@ -89,7 +90,7 @@ def _lead(query: Layout, key: Layout, value: Layout, mask: Layout | None) -> tup
     return lead if mask is None else broadcast_shapes("scaled_dot_product_attention", lead, mask.shape[:-2])
 
 
-@_attention.check
+@_scaled_dot_product_attention.check
 def _attention_rule(query: Layout, key: Layout, value: Layout, mask: Layout | None, stream: Layout | None, *,
                     is_causal: bool, scale: float, p: float, need_weights: bool) -> None:
     name, given = "scaled_dot_product_attention", [f"query {query}", f"key {key}", f"value {value}"]
@@ -129,7 +130,7 @@ def _offsets(device: Device, lead: tuple[int, ...], *operands: Layout | None) ->
     return device.constant(np.ascontiguousarray(table.reshape(-1)))
 
 
-@_attention.fused
+@_scaled_dot_product_attention.fused
 def _attention_kernels(kernels: KernelTable, query: Layout, key: Layout, value: Layout, mask: Layout | None,
                        stream: Layout | None, *, is_causal: bool, scale: float, p: float, need_weights: bool) -> Any:
     forward, backward = kernels.attention_forward[query.dtype], kernels.attention_backward[query.dtype]
@@ -193,7 +194,7 @@ def _fold(own: Layout, lead: tuple[int, ...]) -> tuple[Layout, Layout, Array | N
     return own, full, reduce_plan(full, axes)
 
 
-@_attention.reference
+@_scaled_dot_product_attention.reference
 def _attention_oracle(query: Any, key: Any, value: Any, mask: Any, stream: Any, *, is_causal: bool, scale: float,
                       p: float, need_weights: bool) -> Any:
     scores = np.einsum("...le,...se->...ls", query, key) * scale
@@ -216,7 +217,7 @@ def _attention_oracle(query: Any, key: Any, value: Any, mask: Any, stream: Any, 
 _PLAIN = {"is_causal": False, "scale": 0.5, "p": 0.0, "need_weights": False}
 
 
-@_attention.samples
+@_scaled_dot_product_attention.samples
 def _attention_samples(make: Any) -> Any:
     causal, weights = {**_PLAIN, "is_causal": True}, {**_PLAIN, "need_weights": True}
     yield make(2, 5, 4), make(2, 7, 4), make(2, 7, 3), None, None, _PLAIN
@@ -242,7 +243,7 @@ def _attention_samples(make: Any) -> Any:
     yield make(2, 3, 4), make(2, 0, 4), make(2, 0, 4), None, None, weights
 
 
-@_attention.errors
+@_scaled_dot_product_attention.errors
 def _attention_errors(make: Any) -> Any:
     q, k = make(2, 3, 4), make(2, 5, 4)
     yield (q, make(2, 5, 3), k, None, None, _PLAIN), RuntimeError, r"last size E.*\[2, 5, 3\]"
@@ -317,8 +318,8 @@ def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor, attn
         _attention_rule(*layouts, None, is_causal=is_causal, scale=scale, p=p, need_weights=need_weights)
         lead = _lead(*layouts)
         stream = take_stream(query.device, prod(lead) * query.shape[-2] * key.shape[-2], generator)
-    y = _attention(query, key, value, attn_mask, stream, is_causal=bool(is_causal), scale=float(scale), p=p,
-                   need_weights=bool(need_weights))
+    y = _scaled_dot_product_attention(query, key, value, attn_mask, stream, is_causal=bool(is_causal),
+                                      scale=float(scale), p=p, need_weights=bool(need_weights))
     if query.shape == shape:
         return y
 

@@ -62,6 +62,11 @@ def described(call: Callable, name: str, doc: str | None, shown: Any = None) -> 
     return call
 
 
+def is_constant(t: Tensor) -> bool:
+    """Is it a number of the program, as a tensor?"""
+    return t.array.layout.ndim == 0 and any([t is held for held in _constants.values()])
+
+
 # ---- elementwise primitives ---------------------------------------------------------------------------------------
 
 def unary(op: Any) -> Callable[[Any], Any]:

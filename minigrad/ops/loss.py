@@ -201,7 +201,7 @@ def _bce_samples(make: Any) -> Any:
 
 @autocast_to_float32
 @op
-def _bce(x: Tensor, target: Tensor, weight: Tensor | None, *, reduction: str) -> Tensor:
+def _binary_cross_entropy(x: Tensor, target: Tensor, weight: Tensor | None, *, reduction: str) -> Tensor:
     """-weight (t log(x) + (1 - t) log(1 - x)), reduced; a logarithm below -100 counts as -100."""
     log_x = log(maximum.call(x, _LOWEST))
     log_rest = log1p(neg(minimum.call(x, 1 - _LOWEST)))
@@ -209,15 +209,15 @@ def _bce(x: Tensor, target: Tensor, weight: Tensor | None, *, reduction: str) ->
     return reduced(losses if weight is None else mul(losses, weight), reduction)
 
 
-@_bce.fused
+@_binary_cross_entropy.fused
 def _bce_kernels(kernels: KernelTable, x: Layout, target: Layout, weight: Layout | None, *, reduction: str) -> Any:
     return _pairwise("bce_loss", kernels, x, target, (weight,), reduction)
 
 
-_bce.samples(_bce_samples)
+_binary_cross_entropy.samples(_bce_samples)
 
 
-@_bce.reference
+@_binary_cross_entropy.reference
 def _bce_oracle(x: Any, target: Any, weight: Any, *, reduction: str) -> Any:
     losses = -(target * np.log(x) + (1 - target) * np.log1p(-x))
     return _reduced_oracle(losses if weight is None else losses * weight, reduction)
@@ -251,12 +251,12 @@ def binary_cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = 
     """
     _check_probabilities("input", input)
     _check_probabilities("target", target)
-    return _bce(input, target, weight, reduction=reduction)
+    return _binary_cross_entropy(input, target, weight, reduction=reduction)
 
 
 @autocast_to_float32
 @op
-def _bce_with_logits(x: Tensor, target: Tensor, weight: Tensor | None, pos_weight: Tensor | None, *,
+def _binary_cross_entropy_with_logits(x: Tensor, target: Tensor, weight: Tensor | None, pos_weight: Tensor | None, *,
                      reduction: str = "mean") -> Tensor:
     """weight ((1 - t) x + (1 + (pos_weight - 1) t) log(1 + e^-x)), reduced; log(1 + e^-x) in a form without overflow.
 
@@ -268,13 +268,13 @@ def _bce_with_logits(x: Tensor, target: Tensor, weight: Tensor | None, pos_weigh
     return reduced(losses if weight is None else mul(losses, weight), reduction)
 
 
-@_bce_with_logits.fused
+@_binary_cross_entropy_with_logits.fused
 def _bce_logits_kernels(kernels: KernelTable, x: Layout, target: Layout, weight: Layout | None,
                         pos_weight: Layout | None, *, reduction: str = "mean") -> Any:
     return _pairwise("bce_logits_loss", kernels, x, target, (weight, pos_weight), reduction)
 
 
-@_bce_with_logits.samples
+@_binary_cross_entropy_with_logits.samples
 def _bce_logits_samples(make: Any) -> Any:
     for reduction in ("none", "mean", "sum"):
         yield make(4, 33), make(4, 33, low=0.1, high=0.9), None, None, {"reduction": reduction}
@@ -283,7 +283,7 @@ def _bce_logits_samples(make: Any) -> Any:
         yield make(3, 2), make(3, 2, low=0.1, high=0.9), None, make(2, low=0.5, high=2), {"reduction": reduction}
 
 
-@_bce_with_logits.reference
+@_binary_cross_entropy_with_logits.reference
 def _bce_logits_oracle(x: Any, target: Any, weight: Any, pos_weight: Any, *, reduction: str = "mean") -> Any:
     from scipy.special import log_expit
     losses = -((1 if pos_weight is None else pos_weight) * target * log_expit(x) + (1 - target) * log_expit(-x))
@@ -296,7 +296,7 @@ def binary_cross_entropy_with_logits(input: Tensor, target: Tensor, weight: Tens
 
     Shapes: all tensors broadcast -> their shape for "none", else ().
     """
-    return _bce_with_logits(input, target, weight, pos_weight, reduction=reduction)
+    return _binary_cross_entropy_with_logits(input, target, weight, pos_weight, reduction=reduction)
 
 
 def _times(q: Tensor, log_p: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from contextlib import suppress
 from textwrap import dedent
 from typing import Any
 
+from ..core.kept import Packed
 from ..core.modes import enable_grad
 from ..core.op import GradOp, Op, Primitive
 from ..core.place import is_own, variables
@@ -109,13 +110,19 @@ def _arrays(value: Any) -> list[Array]:
     return [v.array if isinstance(v, Tensor) else v for v in _flat(value)]
 
 
+def _saved(node: Node) -> Any:
+    """What a node keeps; of what hooks have packed, the rest."""
+    return node.saved.saved if type(node.saved) is Packed else node.saved
+
+
 def _given(node: Node) -> Sequence[Any]:
     """The tensors that a node was given, by position, as far as it saved them."""
-    if node.saved is FREED or not isinstance(node.saved, tuple):
+    saved = _saved(node)
+    if saved is FREED or not isinstance(saved, tuple):
         return ()
     if isinstance(node.op, Op):
-        return node.saved[1]
-    return node.saved if isinstance(node.op, (Primitive, GradOp)) else ()
+        return saved[1]
+    return saved if isinstance(node.op, (Primitive, GradOp)) else ()
 
 
 def _is_function(op: Any) -> bool:
@@ -145,15 +152,15 @@ def _data_name(name: str, op: Any) -> str:
 
 def _kept(node: Node, names: list[str]) -> list[tuple[str, Any]]:
     """What a node keeps for its backward: (name, tensor or array)."""
-    saved = node.saved
+    saved = _saved(node)
     found: list[tuple[str, Any]] = []
     if isinstance(node.op, Op) and saved is not FREED:
         _, inputs, own = saved
-        found = [(n, t) for n, t in zip(names, inputs, strict=False) if t is not None]
+        found = [(n, t) for n, t in zip(names, inputs, strict=False) if isinstance(t, Tensor)]
         given = {id(t.array.storage) for _, t in found}
         found += [("kernel", a) for a in _arrays(own) if id(a.storage) not in given]
     elif isinstance(node.op, (Primitive, GradOp)) and saved is not FREED:
-        found = [(n, t) for n, t in zip(names, saved, strict=False) if t is not None]
+        found = [(n, t) for n, t in zip(names, saved, strict=False) if isinstance(t, Tensor)]
     elif hasattr(saved, "run_again"):           # a checkpointed block
         found = [(f"argument {i}", t) for i, t in enumerate(_flat((saved.args, saved.kwargs)))]
     elif hasattr(saved, "saved_tensors"):       # the context of an `autograd.Function`
@@ -193,6 +200,7 @@ class Reader:
         self.places: dict[int, list[tuple[int, int]]] = {}      # by the id of a node or leaf: (id, output) of outputs
         self.held: list[Any] = []               # what is known by its Python id must not go meanwhile
         self.memory: dict[int, int] = {}
+        self.packed = 0                         # of how many nodes hooks have packed what they keep
         self.plans: dict[Any, tuple[str, str]] = {}
         self.keys: dict[int, Key] = {}          # of shown nodes; of opened groups by their Python id
 
@@ -217,6 +225,8 @@ class Reader:
             self.found.notes.append(
                 f"the lines and launches of {'all' if unknown == len(ops) else unknown} nodes are not known: run the "
                 "forward pass in `with study.Record():`, or pass the function instead of its result")
+        if self.packed:
+            self.found.notes.append(f"what {self.packed} nodes keep was packed by saved_tensors_hooks: it is not shown")
         freed = sum(n.freed for n in ops)
         if freed:
             self.found.notes.append(f"a backward pass has freed what {freed} nodes had saved "
@@ -236,7 +246,7 @@ class Reader:
                 continue
             seen.add(id(edge))
             self.held.append(edge)
-            if type(edge) is Node:
+            if isinstance(edge, Node):
                 nodes.append(edge)
                 stack.extend(map(node_of, edge.inputs))
             else:
@@ -290,6 +300,7 @@ class Reader:
         self.keys[made.id] = self.key(node, origin)
         made.module = next((k[2] for k in reversed(self.keys[made.id]) if k[0] == "module"), "")
         made.path, made.why = self.path(node, made.launches)
+        self.packed += type(node.saved) is Packed
         made.saved = self.saved(node, made)
         if name not in self.found.ops:
             self.found.ops[name] = texts(node.op)
@@ -314,7 +325,7 @@ class Reader:
                     x.number = f"{t.array.np.item():.6g}"
                 else:
                     x.source, x.output = self.data(t, _data_name(name, node.op))
-            elif isinstance(node.op, (Op, GradOp)) and node.saved is not FREED:
+            elif t is None and isinstance(node.op, (Op, GradOp)) and node.saved is not FREED:
                 continue                        # it was left out
             found.append(x)
         return found
@@ -353,7 +364,7 @@ class Reader:
         """What ran for a node, and why."""
         op = node.op
         if isinstance(op, Op):
-            why = "fused kernel" if node.saved is FREED else node.saved[0].why
+            why = "fused kernel" if node.saved is FREED else _saved(node)[0].why
             return "fused", why if why.startswith("fused kernel") else "fused kernel"
         if isinstance(op, GradOp):
             return "gradient", f"the backward of {op.of.name.strip('_')}, recorded by create_graph=True"
@@ -371,7 +382,7 @@ class Reader:
     def plan(self, op: Primitive, node: Node) -> tuple[str, str]:
         """Path and reason of a primitive: from its plan for these layouts, as far as they are known."""
         given = [*_given(node), *[None] * len(node.inputs)]
-        layouts = tuple([_layout(e) if e is not None else None if t is None else t.array.layout
+        layouts = tuple([_layout(e) if e is not None else t.array.layout if isinstance(t, Tensor) else None
                          for e, t in zip(node.inputs, given, strict=False)])
         key = op, layouts, node.layout, repr(node.attrs)
         if key not in self.plans:
@@ -391,7 +402,7 @@ class Reader:
         if hasattr(node.saved, "run_again"):
             outputs: Any = node.saved.run_again()
             why = "computed again in backward"
-        elif isinstance(node.op, Op) and node.saved is not FREED:
+        elif isinstance(node.op, Op) and type(node.saved) is tuple and node.saved is not FREED:
             plan, given, _ = node.saved
             aliases = [None if t is None else self.alias(t, e, _data_name(n, node.op))
                        for t, e, n in zip(given, node.inputs, node.op.inputs, strict=True)]

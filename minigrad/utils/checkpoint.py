@@ -18,10 +18,11 @@ from operator import attrgetter
 from typing import Any, TypeAlias
 
 from ..amp import autocast_as_now
+from ..autograd.graph import no_saved_tensors_hooks
 from ..core import engine
 from ..core.arrays import contiguous_copy, copy_array
+from ..core.kept import stale
 from ..core.modes import enable_grad, mode
-from ..core.op import stale
 from ..core.shape import fail
 from ..core.tape import Node, Slot, edge_of, recorded
 from ..core.tensor import Tensor, new_tensor
@@ -86,7 +87,7 @@ class _Block:
     def run_again(self) -> list[Tensor]:
         """The outputs of a second run. CheckpointError if it recorded something else than the first."""
         start = recorded(_CHECKPOINT, (), ()).seq
-        with _drawn_from(self.states), self.context, self.autocast, enable_grad():
+        with _drawn_from(self.states), self.context, self.autocast, enable_grad(), no_saved_tensors_hooks():
             before, mode.recompute = mode.recompute, True
             try:
                 outputs = list(_tensors(self.function(*self.args, **self.kwargs)))
@@ -143,9 +144,9 @@ def _graph(outputs: list[Tensor], start: int) -> tuple[tuple[Any, ...], list[tup
         if edge is None or edge in seen:
             continue
         seen.add(edge)
-        if (type(edge) is Node or type(edge) is Slot) and edge.seq < start:         # sequence numbers count down
+        if isinstance(edge, (Node, Slot)) and edge.seq < start:         # sequence numbers count down
             stack.extend(edge.inputs)
-            if type(edge) is Node:
+            if isinstance(edge, Node):
                 nodes.append(edge)
         else:
             found[edge] = None
@@ -220,7 +221,7 @@ def checkpoint(function: Callable[..., Any], *args: Any, use_reentrant: bool | N
         now = [default_generator(d).state for d in opened()]
         states = [(state, contiguous_copy(state)) for state in now]
     start = recorded(_CHECKPOINT, (), ()).seq
-    with first:
+    with first, no_saved_tensors_hooks():
         result = function(*args, **kwargs)
     outputs = list(_tensors(result))
     ends, graph = _graph(outputs, start)

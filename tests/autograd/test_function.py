@@ -121,7 +121,7 @@ def test_nothing_recorded():
         assert not cube(mg).apply(x, 2.0).requires_grad
     assert not cube(mg).apply(x.detach(), 2.0).requires_grad
     y = cube(mg).apply(x, 2.0)
-    assert y.grad_fn.name() == "Cube_backward" and y.requires_grad and not y.is_leaf
+    assert y.grad_fn.name() == "CubeBackward" and y.requires_grad and not y.is_leaf
 
 
 def test_once_differentiable():

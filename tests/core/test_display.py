@@ -24,8 +24,7 @@ def test_notebook_form():
     assert html.count("<tr>") == 11 and "⋮" in html and "<td>59</td>" in html
     assert mg.ones(3, 40)._repr_html_().count("…") == 3
     assert "shown: [0, :, :]" in mg.ones(2, 3, 4)._repr_html_() and "<td>3</td>" in mg.tensor(3.0)._repr_html_()
-    product = mg.ones(2, requires_grad=True) * 2
-    assert "<tr>" not in mg.ones(0, 3)._repr_html_() and f"&lt;{str(product.grad_fn)[1:-1]}&gt;" in product._repr_html_()
+    assert "<tr>" not in mg.ones(0, 3)._repr_html_() and "&lt;MulBackward0&gt;" in (mg.ones(2, requires_grad=True) * 2)._repr_html_()
     with pytest.raises(RuntimeError, match="reads a value while recording"):
         mg.capture(lambda x: x._repr_html_())(mg.ones(2))
 

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 import minigrad as mg
-from minigrad import autograd
+from minigrad import autograd, study
+from minigrad.core import complete
 from minigrad.core.hooks import hooks, node_hooks, node_pre_hooks, post_hooks
+from minigrad.devices.native import lib as native
 
 
 def leaf(*values, dtype=mg.float32):
@@ -205,3 +207,184 @@ def test_a_hook_that_names_its_own_tensor_is_let_go(register):
     del x, y
     gc.collect()
     assert alive() is None
+
+
+# ---- leaves: as soon as their gradient is complete -------------------------------------------------------------------
+
+@pytest.fixture(params=["minigrad", "torch"])
+def lib(request):
+    """Both must do what the test says."""
+    return pytest.importorskip(request.param, reason="PyTorch, which does the same, is not installed")
+
+
+def test_hooks_of_leaves_run_as_soon_as_the_gradient_is_complete(lib):
+    log, a, b = [], lib.ones(2, requires_grad=True), lib.ones(2, requires_grad=True)
+    h = a * 2
+    c = h * b
+    h.register_hook(lambda g: log.append("h"))
+    c.register_hook(lambda g: log.append("c"))
+    a.register_hook(lambda g: log.append("a"))
+    a.register_post_accumulate_grad_hook(lambda t: log.append(f"a has {t.grad.tolist()}"))
+    b.register_hook(lambda g: log.append(f"b, while a has {a.grad}"))
+    b.register_post_accumulate_grad_hook(lambda t: log.append("b has its gradient"))
+    node = h.grad_fn.next_functions[0][0]
+    node.register_prehook(lambda given: log.append(f"node of a, before: {given[0].tolist()}"))
+    node.register_hook(lambda results, given: log.append(f"node of a, after: {results} of {given[0].tolist()}"))
+    c.sum().backward()
+    assert log == ["c", "b, while a has None", "b has its gradient", "h", "a", "node of a, before: [2.0, 2.0]", "a has [2.0, 2.0]",
+                   "node of a, after: () of [2.0, 2.0]"]
+    log.clear()
+    assert [g.tolist() for g in lib.autograd.grad((a * 2 * b).sum(), [a, b])] == [[2, 2], [2, 2]]
+    assert log == ["b, while a has tensor([2., 2.])", "a"]                  # nothing is added to .grad
+    log.clear()
+    (a * 2 * b).sum().backward(inputs=[a])
+    assert log == ["a", "node of a, before: [2.0, 2.0]", "a has [4.0, 4.0]", "node of a, after: () of [2.0, 2.0]"]
+
+
+def test_a_prehook_of_a_leafs_node_replaces_what_is_added(lib):
+    a = lib.ones(2, requires_grad=True)
+    y = a * 2
+    y.grad_fn.next_functions[0][0].register_prehook(lambda given: (given[0] * 10,))
+    y.sum().backward()
+    assert a.grad.tolist() == [20, 20]
+
+
+def test_a_leaf_waits_for_all_its_uses(lib):
+    log, a, b = [], lib.ones(2, requires_grad=True), lib.ones(2, requires_grad=True)
+    a.register_post_accumulate_grad_hook(lambda t: log.append(t.grad.tolist()))
+    h = b * 3
+    h.register_hook(lambda g: log.append("h"))
+    parts = (a * 1).split(1)
+    (a * a + h + (a * h).exp() + parts[0] + parts[1]).sum().backward()
+    at = float(np.exp(np.float32(3)))
+    np.testing.assert_allclose(log[0], [4 + 3 * at] * 2, rtol=1e-6)          # 2 a + h exp(a h) + 2: each part is added to two
+    assert log[1] == "h" and len(log) == 2
+    (a + a).sum().backward()
+    assert len(log) == 3
+
+
+def test_a_leaf_that_gets_no_gradient_from_some_use(lib):
+    class Nothing(lib.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x * 2
+
+        @staticmethod
+        def backward(ctx, g):
+            return None
+    log, a, b = [], lib.ones(1, requires_grad=True), lib.ones(1, requires_grad=True)
+    a.register_post_accumulate_grad_hook(lambda t: log.append(t.grad.tolist()))
+    (Nothing.apply(a) * Nothing.apply(b) + a * 5 + Nothing.apply(b * 2)).sum().backward()
+    assert log == [[5]] and b.grad is None
+
+
+def test_a_gradient_is_not_shared_with_one_that_is_still_to_come(lib):
+    a, b = lib.ones(2, requires_grad=True), lib.ones(2, requires_grad=True)
+    b.register_post_accumulate_grad_hook(lambda t: setattr(t, "grad", t.grad.zero_()))
+    total = (a * 2).exp()
+    ((total + b) * 1).backward(lib.ones(2))     # the gradient of the sum is that of b, and then that of exp
+    np.testing.assert_allclose(a.grad.tolist(), [2 * float(np.exp(2.0))] * 2, rtol=1e-6)
+    assert b.grad.tolist() == [0, 0]
+    seed = lib.ones(2)
+    (b * 1 + b).backward(seed)
+    assert seed.tolist() == [1, 1]
+
+
+def test_create_graph_with_hooks_of_leaves(lib):
+    a, seen = lib.ones(2, requires_grad=True), []
+    a.register_hook(lambda g: seen.append(g.requires_grad))
+    a.register_post_accumulate_grad_hook(lambda t: seen.append(t.grad.requires_grad))
+    g, = lib.autograd.grad((a ** 3).sum(), a, create_graph=True)
+    (g * g).sum().backward()
+    assert a.grad.tolist() == [36, 36] and seen == [True, False, False]
+
+
+def test_an_optimiser_in_backward_frees_each_gradient_before_the_next():
+    """In PyTorch's tutorial about it, the memory of all gradients but one is saved."""
+    gc.collect()
+    layers, n = 8, 256
+    weights = [mg.randn(n, n, requires_grad=True) for _ in range(layers)]
+    alive, most, used = [], [], []
+
+    def step(w):
+        most.append(sum(r() is not None for r in alive))
+        alive.append(weakref.ref(w.grad))
+        w.sub_(w.grad * 1e-3)
+        w.grad = None
+        used.append(native.mg_pools_held() - native.mg_pools_unused())
+
+    def run():
+        h = mg.ones(1, n)
+        for w in weights:
+            h = h @ w
+        h.sum().backward()
+    handles = [w.register_post_accumulate_grad_hook(step) for w in weights]
+    run()
+    assert most == [0] * layers                             # no earlier gradient lives
+    assert max(used) - min(used) < 2 * n * n * 4            # nor its memory: with all of them it would be 7 times n * n * 4
+    for handle in handles:
+        handle.remove()
+    before = native.mg_pools_held() - native.mg_pools_unused()
+    run()
+    assert native.mg_pools_held() - native.mg_pools_unused() - before >= layers * n * n * 4
+
+
+def test_a_gradient_is_not_copied_for_a_hook():
+    a, b = leaf(), leaf()
+    plain = study.launches(lambda: (a * b).exp().sum().backward())
+    a.grad = b.grad = None
+    a.register_post_accumulate_grad_hook(lambda t: None)
+    assert study.launches(lambda: (a * b).exp().sum().backward()) == plain
+
+
+def test_edges_are_counted_only_for_hooks_of_leaves(monkeypatch):
+    def refuse(*_):
+        raise AssertionError("counted")
+    gc.collect()
+    monkeypatch.setattr(complete.Waiting, "__init__", refuse)
+    a = leaf()
+    (a * 2).sum().backward()
+    h = a * 2
+    h.retain_grad()
+    h.grad_fn.register_hook(lambda *_: None)
+    h.sum().backward()
+    handle = a.register_hook(lambda g: None)
+    with pytest.raises(AssertionError, match="counted"):
+        (a * 2).sum().backward()
+    handle.remove()
+    (a * 2).sum().backward()
+
+
+def test_a_hook_of_a_leaf_may_raise_or_run_backward():
+    a, b = leaf(), leaf()
+    handle = a.register_hook(lambda g: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        (a * b).sum().backward()
+    assert complete.running() is None and mg.is_grad_enabled()
+    handle.remove()
+
+    def again(g):
+        with mg.enable_grad():
+            (b * 10).sum().backward()
+    a.register_hook(again)
+    a.grad = b.grad = None
+    (a * b).sum().backward()
+    assert b.grad.tolist() == [11, 12] and a.grad.tolist() == [1, 2] and complete.running() is None
+
+
+def test_a_captured_step_with_an_optimiser_in_backward():
+    results = []
+    for wrap in (lambda f: f, mg.capture):
+        mg.manual_seed(0)
+        w, v = mg.randn(4, 4, requires_grad=True), mg.randn(4, 4, requires_grad=True)
+
+        def update(p):
+            p.sub_(0.1 * p.grad)
+            p.grad = None
+        for p in (w, v):
+            p.register_post_accumulate_grad_hook(update)
+        step = wrap(lambda x, w=w, v=v: ((x @ w).tanh() @ v).square().mean().backward())
+        for i in range(4):
+            step(mg.full((2, 4), float(i + 1)))
+        results.append((w.tolist(), v.tolist()))
+    assert results[0] == results[1]

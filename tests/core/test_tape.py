@@ -2,11 +2,17 @@
 from __future__ import annotations
 
 import gc
+import re
+import weakref
+from pathlib import Path
 
 import pytest
 from support import tensors_in_cycles
 
 import minigrad as mg
+import minigrad.nn.functional as F
+from minigrad.core import tape
+from minigrad.core.op import registry
 
 
 def leaf(*values):
@@ -89,12 +95,118 @@ def test_leaf_rules():
         (x * 2).numpy()
 
 
-def test_grad_fn_walk():
-    x, y = leaf(1.0), leaf(2.0)
+@pytest.fixture(params=["minigrad", "torch"])
+def lib(request):
+    """Both must do what the test says."""
+    return pytest.importorskip(request.param, reason="PyTorch, which does the same, is not installed")
+
+
+def test_grad_fn_walk(lib):
+    x, y = lib.tensor([1.0], requires_grad=True), lib.tensor([2.0], requires_grad=True)
     z = x * y + 1
     (first, _), (none, _) = z.grad_fn.next_functions
-    assert z.grad_fn.name() == "add_backward" and first.name() == "mul_backward" and none is None
-    assert first.next_functions[0][0] is x
+    assert z.grad_fn.name() == "AddBackward0" and first.name() == "MulBackward0" and none is None
+    assert type(first).__name__ == "MulBackward0" and "AddBackward0" in repr(z.grad_fn) and str(z).endswith("grad_fn=<AddBackward0>)")
+    assert first is z.grad_fn.next_functions[0][0] and z.grad_fn is z.grad_fn
+    assert [node.variable is t for (node, _), t in zip(first.next_functions, (x, y), strict=True)] == [True, True]
+    assert first._saved_self is x and first._saved_other is y
+    parts = x.expand(4).split(2)
+    assert [t.grad_fn.name() for t in parts] == ["SplitBackward0"] * 2 and parts[0].grad_fn is parts[1].grad_fn
+    assert parts[1].output_nr == 1 and (parts[1] * 1).grad_fn.next_functions[0] == (parts[1].grad_fn, 1)
+
+
+def test_the_node_of_a_leaf(lib):
+    x = lib.tensor([1.0], requires_grad=True)
+    y, z = x * x, x.exp()
+    node = y.grad_fn.next_functions[0][0]
+    assert type(node).__name__ == "AccumulateGrad" and node.name().endswith("AccumulateGrad") and node.variable is x and node.next_functions == ()
+    assert node is y.grad_fn.next_functions[1][0] and node is z.grad_fn.next_functions[0][0]       # a walker keeps them in a set
+    assert isinstance(node, lib.autograd.graph.Node) and isinstance(y.grad_fn, lib.autograd.graph.Node)
+    node.metadata["note"] = 1
+    y.grad_fn.metadata["note"] = 2
+    assert node.metadata == {"note": 1} and y.grad_fn.metadata == {"note": 2} and z.grad_fn.metadata == {}
+    with pytest.raises(AttributeError):
+        _ = node.saved_tensors
+
+
+def test_a_function_that_walks_as_programs_do(lib):
+    """A set of nodes, without knowing which are leaves."""
+    model = lib.nn.Sequential(lib.nn.Linear(3, 4), lib.nn.Tanh(), lib.nn.Linear(4, 2))
+    loss = model(lib.ones(5, 3)).pow(2).mean()
+    seen, stack, leaves = set(), [loss.grad_fn], []
+    while stack:
+        node = stack.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if hasattr(node, "variable"):
+            leaves.append(node.variable)
+        stack += [n for n, _ in node.next_functions]
+    assert {id(t) for t in leaves} == {id(p) for p in model.parameters()} and len(leaves) == 4
+
+
+def test_the_node_of_a_leaf_lives_as_long_as_somebody_has_it():
+    x = leaf(1.0)
+    y = x * 2
+    node = y.grad_fn.next_functions[0][0]
+    gone, gone_leaf = weakref.ref(node), weakref.ref(x)
+    del node
+    assert gone() is None
+    del x, y
+    assert gone_leaf() is None
+
+
+def test_names_of_nodes_are_those_that_users_call():
+    x = mg.ones(2, 3, requires_grad=True)
+    shown = {F.cross_entropy(x, mg.tensor([0, 1])): "CrossEntropyBackward0", F.layer_norm(x, (3,)): "LayerNormBackward0",
+             x.softmax(1): "SoftmaxBackward0", x.relu(): "ReluBackward0", F.mse_loss(x, mg.ones(2, 3)): "MseLossBackward0",
+             F.scaled_dot_product_attention(x[None], x[None], x[None]): "ScaledDotProductAttentionBackward0",
+             F.binary_cross_entropy_with_logits(x, mg.ones(2, 3)): "BinaryCrossEntropyWithLogitsBackward0"}
+    assert {t.grad_fn.name() for t in shown} == set(shown.values())
+    assert [repr(t.grad_fn) for t in shown] == [f"<{name}>" for name in shown.values()]
+    assert not [name for name in registry if name.startswith("_")]
+    g, = mg.autograd.grad(F.layer_norm(x, (3,)).square().sum(), x, create_graph=True)
+    names, stack = set(), [g.grad_fn]
+    while stack:
+        node = stack.pop()
+        names.add(node.name())
+        stack += [n for n, _ in node.next_functions if n is not None]
+    assert "LayerNormBackwardBackward0" in names
+    y = x * 1
+    y[0] = 5.0
+    assert y.grad_fn.name() == "CopySlices"
+    with mg.set_fused("auto"):
+        z = x * x
+    assert type(z.node) is tape.Node            # recording made no class
+    assert type(z.grad_fn).__name__ == "MulBackward0" and type(z.node) is not tape.Node
+
+
+def test_nodes_are_told_by_isinstance():
+    """A node gets the class of its op when somebody looks at it, so `type(x) is Node` does not hold for all nodes."""
+    for path in Path(mg.__file__).parent.rglob("*.py"):
+        assert not re.search(r"type\([^()]*\) (is|==|is not|in) \(?Node\b", path.read_text()), path
+
+
+def test_what_nodes_keep_is_shown(lib):
+    x = lib.tensor([1.0, 2.0], requires_grad=True)
+    y = x.exp()
+    assert y.grad_fn._saved_result.tolist() == y.tolist() and y.grad_fn._saved_result.requires_grad
+    assert "_saved_result" in dir(y.grad_fn) and not hasattr(y.grad_fn, "_saved_other")
+    z = x.cumsum(0)
+    assert z.grad_fn._saved_dim == 0
+    y.sum().backward()
+    with pytest.raises(RuntimeError, match="second time|freed by an earlier backward"):
+        _ = y.grad_fn._saved_result
+
+
+def test_what_kernels_keep_is_shown():
+    x, w = mg.ones(2, 3, requires_grad=True), mg.ones(3, requires_grad=True)
+    node = F.layer_norm(x, (3,), w).grad_fn
+    assert node._saved_self is x and node._saved_weight is w and node._saved_bias is None and node._saved_eps == 1e-5
+    assert node._saved_result.shape == (2, 2) and node._saved_normalized_shape == (3,)         # mean and 1/std
+    assert F.linear(x, mg.ones(2, 3)).grad_fn._saved_result is None
+    node = F.cross_entropy(x, mg.tensor([0, 1])).grad_fn
+    assert isinstance(node._saved_result, tuple) and hash(node._saved_result)
 
 
 def test_grad_mode_belongs_to_the_thread():

@@ -123,7 +123,7 @@ def test_a_row_without_keys(path, dtype, number):
 def test_third_derivative():
     from minigrad import testing
     from minigrad.core.op import registry
-    op = registry["_attention"]
+    op = registry["scaled_dot_product_attention"]
     for i, (args, attrs) in enumerate(testing.samples_of(op)):
         if i in (0, 3, 6, 8, 12):
             error, allowed = testing.directional_error(op, args, attrs, 3)

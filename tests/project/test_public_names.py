@@ -87,8 +87,12 @@ NAMES = {
     """,
     "minigrad.autograd": """
         Function GradcheckError backward detect_anomaly enable_grad functional grad gradcheck gradgradcheck
-        inference_mode is_anomaly_check_nan_enabled is_anomaly_enabled is_grad_enabled no_grad set_detect_anomaly
+        graph inference_mode is_anomaly_check_nan_enabled is_anomaly_enabled is_grad_enabled no_grad set_detect_anomaly
         set_grad_enabled
+    """,
+    "minigrad.autograd.graph": """
+        GradientEdge Node disable_saved_tensors_hooks get_gradient_edge register_multi_grad_hook save_on_cpu
+        saved_tensors_hooks
     """,
     "minigrad.autograd.functional": """
         hessian hvp jacobian jvp vhp vjp
@@ -148,7 +152,7 @@ NAMES = {
         masked_fill masked_fill_ masked_select matmul max maximum mean min minimum mish mm moveaxis movedim mse_loss
         msort mul mul_ multinomial multiply multiply_ mv nan_to_num nan_to_num_ nanmean nansum narrow nbytes ndim
         ndimension ne ne_ neg neg_ negative negative_ nelement new_empty new_full new_ones new_tensor new_zeros nll_loss
-        nonzero norm normal_ not_equal not_equal_ numel numpy one_hot outer pad permute polygamma positive pow pow_
+        nonzero norm normal_ not_equal not_equal_ numel numpy one_hot outer output_nr pad permute polygamma positive pow pow_
         prelu prod rad2deg rad2deg_ rand_like randint_like randn_like random_ ravel reciprocal reciprocal_ register_hook
         register_post_accumulate_grad_hook relu relu6 relu6_ relu_ remainder remainder_ repeat repeat_interleave
         requires_grad requires_grad_ reshape reshape_as retain_grad rms_norm roll rot90 round round_ rsqrt rsqrt_ rsub

@@ -152,8 +152,8 @@ def test_gradients_that_are_recorded():
     y = F.layer_norm(x, (8,)).sum()
     gradient, = mg.autograd.grad(y, x, create_graph=True)
     g = study.graph(gradient.square().sum())
-    node = _node(g, "layer_norm_grad")
-    assert node.path == "gradient" and "layer_norm" in node.why and g.ops["layer_norm_grad"].definition.startswith("@op")
+    node = _node(g, "layer_norm_backward")
+    assert node.path == "gradient" and "layer_norm" in node.why and g.ops["layer_norm_backward"].definition.startswith("@op")
     assert [i.name for i in node.inputs] == ["x", "gradient"]
 
 
@@ -170,6 +170,15 @@ def test_what_is_saved_counts_each_memory_once():
     assert [(s.name, s.kind, s.nbytes, s.line) for s in exp.saved] == [("output", "output", 64, f"test_graph.py:{first + 1}")]
     assert [(s.name, s.source, s.memory, s.line) for s in square.saved] == [("input", exp.id, exp.saved[0].memory, f"test_graph.py:{first + 1}")]
     assert "keeps 128 B for backward" in str(g)             # and the ones
+
+
+def test_what_hooks_have_packed_is_not_unpacked():
+    w = mg.randn(4, requires_grad=True)
+    with mg.autograd.graph.saved_tensors_hooks(lambda t: t.numpy().copy(), lambda _: pytest.fail("unpacked")):
+        y = F.layer_norm((w * 2).exp(), (4,)).sum()
+    g = study.graph(y, open="all")
+    assert "packed by saved_tensors_hooks" in g.notes[-1] and _ops(g) == ["mul", "exp", "layer_norm", "sum"]
+    assert _node(g, "layer_norm").why == "fused kernel on cpu" and not _node(g, "exp").saved
 
 
 # ---- definitions ----
