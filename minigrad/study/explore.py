@@ -256,7 +256,7 @@ class Page:
                 "group": self.group_of[node.id] if node else -1, "given": [self.gradient(g) for g in s.given],
                 "results": [self.gradient(g, name=n, **self.target(e))
                             for g, n, e in zip(s.results, names, s.node.inputs, strict=False)],
-                "why": node.why if node else "",
+                "backward": node.backward if node else "", "why": node.why if node else "",
                 "attrs": ", ".join(f"{k}={v}" for k, v in node.attrs.items()) if node else ""}
 
     def target(self, edge: Any) -> dict[str, Any]:

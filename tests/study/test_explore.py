@@ -4,7 +4,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -232,6 +232,11 @@ class Page:
         return self.run(f"""(() => {{ const c = document.getElementById('{canvas}'), d = new Uint32Array(c.getContext('2d').getImageData(0, 0, c.width, c.height).data.buffer);
             return [new Set(d).size, d.reduce((a, b) => (a * 31 + b) % 1000003, 7)]; }})()""")
 
+    def until(self, true: Callable[[], bool]) -> None:
+        """Waits for something that comes with time."""
+        from selenium.webdriver.support.wait import WebDriverWait
+        WebDriverWait(self.browser, 20).until(lambda _: true())
+
     def settled(self) -> None:
         """Waits until what was asked for is drawn."""
         self.browser.execute_async_script("requestAnimationFrame(() => requestAnimationFrame(arguments[0]))")
@@ -261,9 +266,9 @@ def test_page_steps_filters_folds_and_switches(browser, tmp_path):
     assert page.text("#where").startswith("5 of 5")
     page.press("HOME", " ")
     assert page.text("#play") == "stop"
-    time.sleep(1.0)
+    page.until(lambda: page.now() != "cross_entropy")
     page.press(" ")
-    assert page.text("#play") == "play" and page.now() != "cross_entropy"
+    assert page.text("#play") == "play"
     page.press("/", *"norm")
     assert [r for r in page.rows() if "model" not in r] == ["layer_norm"] and page.now() == "layer_norm"
     page.press("ESCAPE")
