@@ -171,7 +171,8 @@ class Page:
                 launches[k]["group"] = step["group"]
             for k in step["launches"]:
                 launches[k]["step"] = i
-        return {"title": title, "about": f"{len(steps)} steps of backward, {len(launches)} launches",
+        about = ([f"{len(steps)} steps of backward"] if steps else []) + [f"{len(launches)} launches"]
+        return {"title": title, "about": ", ".join(about),
                 "notes": self.structure.notes, "steps": steps, "nodes": nodes, "edges": edges, "groups": self.groups,
                 "ops": self.sources(), "memory": self.memory(), "launches": launches}
 
