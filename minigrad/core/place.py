@@ -5,18 +5,23 @@ Anomaly detection and study ask for it while they are on; nothing else does. It 
 from __future__ import annotations
 
 import linecache
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
 
 from ..devices.memory import Array
+from .engine import reachable
 from .op import Documented
+from .tape import Node, edge_of
 from .tensor import Tensor
+from .warning import warn
 
 _HERE = str(Path(__file__).parents[1])
 _LINES = 2                          # how many of the user's lines a place keeps
 calls: set[CodeType] = set()        # of the functions that call a module; `nn/module.py` adds its own
+places: weakref.WeakKeyDictionary[Node, Place] = weakref.WeakKeyDictionary()    # of nodes recorded while someone looks
 
 
 def frames(frame: FrameType | None) -> Iterator[FrameType]:
@@ -71,16 +76,44 @@ def _name_of(module: Any, frame: FrameType | None) -> str:
     return type(module).__name__
 
 
-def op_name(frame: FrameType | None, kernel: str) -> str:
-    """The name of the outermost op between the launch and the user's line; if there is none, the kernel's."""
-    found = ""
+def op_frame(frame: FrameType | None) -> FrameType | None:
+    """The call of the outermost op between a launch and the user's line, or the module's."""
+    found = None
     for f in frames(frame):
         if not f.f_code.co_filename.startswith(_HERE) or f.f_code in calls:
             break
-        owner = f.f_locals.get("self", f.f_locals.get("op"))
-        if isinstance(owner, Documented):
-            found = owner.name
-    return found.lstrip("_") or kernel.rpartition("_")[0] or kernel
+        if isinstance(_op(f), Documented):
+            found = f
+    return found
+
+
+def _op(frame: FrameType) -> Any:
+    return frame.f_locals.get("self", frame.f_locals.get("op"))
+
+
+def op_name(frame: FrameType | None, kernel: str) -> str:
+    """The name of the outermost op between the launch and the user's line; if there is none, the kernel's."""
+    found = op_frame(frame)
+    return (_op(found).name.lstrip("_") if found is not None else "") or kernel.rpartition("_")[0] or kernel
+
+
+def parameters_behind(tensors: Any) -> dict[str, Tensor]:
+    """The parameters that ask for gradients, by their paths, of the models that the graph of `tensors` runs through:
+    of those whose nodes have a place."""
+    roots: dict[int, tuple[str, Any]] = {}
+    for node in reachable([edge_of(t) for t in tensors], frozenset()):
+        place = places.get(node) if type(node) is Node else None
+        if place is not None and place.modules:
+            roots.setdefault(id(place.modules[0]), (place.root, place.modules[0]))
+    return {f"{name}.{path}": p for name, root in roots.values()
+            for path, p in root.named_parameters() if p.requires_grad}
+
+
+def warn_without_gradient(by: str, names: list[str]) -> None:
+    """Warns of parameters that got no gradient, if there are any."""
+    if names:
+        warn(f"[{by}] these parameters got no gradient: {', '.join(names)}; "
+             "nothing of the loss was computed from them, or detach() or no_grad() cut them off")
 
 
 def arrays(frame: FrameType | None) -> dict[int, Array]:

@@ -3,14 +3,19 @@
 Every study reads a `Record`. It looks at the core through four public observers, which cost nothing while it is off:
 `tape.observers` (each new node), `watch_backward` (each node's backward), `devices.launch_hook` (each launch, of
 replays too) and `core/place.py` (modules and lines, read from the stack).
+
+A launch of a replay has no stack. It is described as it was when it was recorded, if a record was on then
+(`Recorder.origins`); otherwise only its kernel's name is known.
 """
 from __future__ import annotations
 
 import sys
 import weakref
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from functools import cache
+from itertools import count
 from threading import get_ident
 from time import perf_counter_ns
 from types import FrameType
@@ -18,18 +23,22 @@ from typing import Any
 
 from ..core import capture
 from ..core.hooks import RemovableHandle
-from ..core.modes import no_grad
-from ..core.place import Place, arrays, op_name
+from ..core.modes import mode, no_grad
+from ..core.op import GradOp, Op, derived
+from ..core.place import Place, arrays, calls, op_frame, op_name, places
 from ..core.tape import FREED, Node, observers
 from ..core.tensor import Tensor
 from ..core.watch import watch_backward
-from ..devices import launch_hook, open_device
+from ..devices import launch_hook, open_device, opened
 from ..devices.addresses import find
-from ..devices.base import Kernel, split
+from ..devices.base import TYPE_SUFFIX, Kernel, split
 from ..devices.memory import Array, Layout
-from ..devices.native import signatures
+from ..devices.native import lib, signatures
+from ..devices.work import WORK, Arguments
 
 _BETWEEN = (sys.modules[launch_hook.__module__].__file__, capture.__file__, __file__)   # between an op and this hook
+_ITEM = {suffix: dtype.itemsize for dtype, suffix in TYPE_SUFFIX.items()}
+_numbers = count(1)                 # of the calls of ops
 
 
 @cache
@@ -42,13 +51,19 @@ def _names() -> dict[str, list[str]]:
 class Launch:
     """One kernel that ran.
 
-    op, direction   the op that asked for it ("layer_norm", "forward" or "backward")
+    op, direction   the op that asked for it ("layer_norm", "forward" or "backward"; "" for an unknown direction)
     operands        the layouts of the arrays it was given, None for other memory; an address appears once
     sizes           its numbers by name: {"rows": 64, "n": 512}
     nbytes          of all that memory
     start, time     nanoseconds: since the record began, and of the kernel alone
     place           modules and lines; None for a launch of a replay
     node            the node whose backward asked for it, or None
+    origin          the place of the op's forward call: for a backward that of its node, else `place`; None: not known
+    module          the path of its module ("model.0"), or ""
+    call            a number: the launches of one call of an op, or of one node's backward, have the same
+    why             which path of the op ran, and why: "fused kernel on cpu", "definition: no fused kernel is defined"
+    flops           floating-point operations by the rule beside the op (`devices/work.py`); None without a rule
+    held            the bytes of tensors that were in use after it
     """
 
     kernel: str
@@ -62,6 +77,34 @@ class Launch:
     place: Place | None
     node: Node | None
     replayed: bool = False
+    origin: Place | None = None
+    module: str = ""
+    call: int = 0
+    why: str = ""
+    flops: int | None = None
+    held: int = 0
+
+    @property
+    def line(self) -> str:
+        """The user's line of the op's forward call, such as "train.py:12"; "" if it is not known."""
+        return line_of(self.origin)
+
+
+@dataclass(frozen=True)
+class Range:
+    """A part of the block that the user named with `record_function`; times as those of a launch."""
+
+    name: str
+    start: int
+    time: int
+
+
+def line_of(place: Place | None) -> str:
+    """The user's line that is nearest to a place, without the folder: "train.py:12"."""
+    if place is None or not place.lines:
+        return ""
+    file, line, _ = place.lines[0]
+    return f"{file.replace(chr(92), '/').rpartition('/')[2]}:{line}"
 
 
 @dataclass
@@ -98,6 +141,28 @@ def saved_arrays(node: Node) -> list[Array]:
     return list(found.values())[::-1]
 
 
+_active: list[Record] = []              # the records that are on, in all threads
+_looking: set[int] = set()              # the threads whose launches are a study's own
+
+
+@contextmanager
+def unseen() -> Iterator[None]:
+    """In this block, records do not write down what the thread launches."""
+    me = get_ident()
+    before = me in _looking
+    _looking.add(me)
+    try:
+        yield
+    finally:
+        if not before:
+            _looking.discard(me)
+
+
+def active() -> list[Record]:
+    """The records of this thread that are on, outermost first."""
+    return [r for r in _active if r.thread == get_ident()]
+
+
 class Record:
     """In its `with` block, everything that this thread does is written down.
 
@@ -105,41 +170,75 @@ class Record:
     backwards   the backward of each node, in the order in which they began
     places      where each node was recorded, as long as the node lives
     made_by     the launches that made a node's outputs
+    ranges      the parts that `record_function` named
+    elapsed     nanoseconds from the begin of the block to its end
 
     `look(gradient)` says what is written down of a gradient, by default its layout. A record keeps no tensor alive:
     that would change what is freed and what is copied. What `look` launches is not written down.
     """
 
     def __init__(self, look: Callable[[Tensor], Any] = lambda t: t.array.layout) -> None:
-        self.look, self._looking = look, False
+        self.look = look
         self.launches: list[Launch] = []
         self.backwards: list[Backward] = []
-        self.places: weakref.WeakKeyDictionary[Node, Place] = weakref.WeakKeyDictionary()
+        self.places = places
         self.made_by: weakref.WeakKeyDictionary[Node, list[Launch]] = weakref.WeakKeyDictionary()
+        self.ranges: list[Range] = []
+        self.elapsed = 0
         self._running: list[Backward] = []              # those that have not returned, outermost first
+        self._calls: list[int] = []                     # their numbers, as `Launch.call`
         self._unclaimed: list[Launch] = []              # forward launches whose node is not recorded yet
-        self._undo: list[Callable[[], Any]] = []
+        self._paths: dict[Any, str] = {}                # of modules, by their place
+        self._replay: tuple[Launch, int] | None = None  # the last launch of a replay, and the number of its call
+        self._hook: launch_hook | None = None
+        self._watch: RemovableHandle | None = None
         self.began = self.thread = 0
 
     def __enter__(self) -> Record:
         open_device("cpu")                              # a launch hook sees the devices that are open
         self.began, self.thread = perf_counter_ns(), get_ident()
-        observers.append(self._recorded)
-        watch: RemovableHandle = watch_backward(self._backward)
-        hook = launch_hook(self._launched)
-        hook.__enter__()
-        self._undo = [lambda: hook.__exit__(), watch.remove, lambda: observers.remove(self._recorded)]
+        try:
+            _active.append(self)
+            observers.append(self._recorded)
+            self._watch = watch_backward(self._backward)
+            self._hook = launch_hook(self._launched)
+            self._hook.__enter__()
+        except BaseException:                           # Ctrl-C may come at any line
+            self._off()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
-        for undo in self._undo:
-            undo()
-        self._undo = []
+        self.elapsed = perf_counter_ns() - self.began
+        self._off()
+
+    def _off(self) -> None:
+        """Switches everything off, whatever of it is on."""
+        if self._hook is not None:
+            self._hook.__exit__()
+        if self._watch is not None:
+            self._watch.remove()
+        for subscribed, mine in ((observers, self._recorded), (_active, self)):
+            if mine in subscribed:
+                subscribed.remove(mine)                 # type: ignore[attr-defined]
+        self._hook = self._watch = None
+
+    def path(self, place: Place | None) -> str:
+        """The path of the innermost module of a place, or ""."""
+        if place is None or not place.modules:
+            return ""
+        key = (place.root, *map(id, place.modules))
+        found = self._paths.get(key)
+        if found is None:
+            found = self._paths[key] = place.path()
+        return found
 
     def _recorded(self, node: Node) -> None:
         """Notes where a node was recorded, and which launches made its output."""
         if get_ident() == self.thread:
-            place = self.places[node] = Place(sys._getframe(1))
+            place = places.get(node)                    # a record around this one has noted it
+            if place is None:
+                place = places[node] = Place(sys._getframe(1))
             self.made_by[node] = [x for x in self._unclaimed if x.place is not None and x.place.lines == place.lines]
             self._unclaimed = []
 
@@ -151,31 +250,36 @@ class Record:
         step = Backward(node, self._seen(given), [], saved, len(self._running), perf_counter_ns() - self.began)
         self.backwards.append(step)
         self._running.append(step)
+        self._calls.append(next(_numbers))
         try:
             results = run()
         finally:
             self._running.pop()
+            self._calls.pop()
         step.time = perf_counter_ns() - self.began - step.start
         step.results = self._seen(results)
         return results
 
     def _seen(self, gradients: Sequence[Tensor | None]) -> list[Any]:
-        self._looking = True
-        try:
-            with no_grad():
-                return [None if g is None else self.look(g) for g in gradients]
-        finally:
-            self._looking = False
+        with unseen(), no_grad():
+            return [None if g is None else self.look(g) for g in gradients]
+
+    # ---- a launch ----
 
     def _launched(self, kernel: Kernel, arguments: tuple) -> None:
         """Runs a launch, and notes it."""
         start = perf_counter_ns()
         kernel.function(*arguments)
+        if kernel.index < 0 and kernel.name != "host":
+            _wait()
         time = perf_counter_ns() - start
-        if self._looking or get_ident() != self.thread:
+        if get_ident() != self.thread or get_ident() in _looking:
             return
         launch = self._launch(kernel, arguments, start - self.began, time, sys._getframe(1))
         self.launches.append(launch)
+        recorder = mode.recorder
+        if recorder is not None and not recorder.paused and kernel.index >= 0 and recorder.thread == self.thread:
+            recorder.origins[-1] = replace(launch, node=None, place=None, replayed=True)
         if self._running:
             self._running[-1].launches.append(launch)
         elif launch.place is not None:
@@ -185,31 +289,104 @@ class Record:
         """What is known of a launch."""
         replayed = False
         while frame is not None and frame.f_code.co_filename in _BETWEEN:
-            replayed = replayed or frame.f_code is capture._launch_each.__code__
+            if frame.f_code is capture.launch_each.__code__:
+                replayed = True
+                origin = frame.f_locals["origin"]
+                if origin is not None:
+                    return replace(origin, start=start, time=time, call=self._replayed(origin), held=_held())
             frame = frame.f_back
+        name, sizes, operands, nbytes, flops = self._arguments(kernel, arguments, {} if replayed else arrays(frame))
+        facts: dict[str, Any] = {"flops": flops, "held": _held(), "replayed": replayed}
+        if replayed:
+            direction = next((d for d in ("forward", "backward") if f"_{d}" in name), "")
+            return Launch(name, _op_of_kernel(name), direction, operands, sizes, nbytes, start, time, None, None,
+                          **facts, why="replay; recorded while no study was on")
+        place = Place(frame)
+        op, direction, origin, call, why = self._asked(frame, name, place)
+        node = self._running[-1].node if self._running else None
+        return Launch(name, op, direction, operands, sizes, nbytes, start, time, place, node, **facts, origin=origin,
+                      module=self.path(origin), call=call, why=why)
+
+    def _arguments(self, kernel: Kernel, arguments: tuple, known: dict[int, Array]) -> tuple:
+        """The name, numbers, operands, bytes and operations of a launch."""
         name, sizes, operands, nbytes = kernel.name, {}, [], 0
         if name == "host":
             name = f"NumPy {getattr(arguments[0], '__name__', 'function')}"
-            nbytes = sum(getattr(a, "nbytes", 0) for a in arguments[1:])
-        else:
-            known = {} if replayed else arrays(frame)
-            seen = set()
-            for kind, argument, value in zip(kernel.signature, _names()[name], arguments, strict=True):
-                if kind not in "op":
-                    sizes[argument] = value
-                elif value and value not in seen:
-                    seen.add(value)
-                    array = known.get(value)
-                    operands.append(None if array is None else array.layout)
-                    nbytes += _size(value) if array is None else array.layout.nbytes
-        node = self._running[-1].node if self._running else None
-        if node is not None:
-            op, direction = node.op.name, "backward"
-        else:
-            op = _op_of_kernel(name) if replayed else op_name(frame, name)
-            direction = "backward" if replayed and "_backward" in name else "forward"
-        return Launch(name, op, direction, tuple(operands), sizes, nbytes, start, time,
-                      None if replayed else Place(frame), node, replayed)
+            return name, sizes, (), sum(getattr(a, "nbytes", 0) for a in arguments[1:]), None
+        seen = set()
+        named = dict(zip(_names()[name], arguments, strict=True))
+        for kind, (argument, value) in zip(kernel.signature, named.items(), strict=True):
+            if kind not in "op":
+                sizes[argument] = value
+            elif value and value not in seen:
+                seen.add(value)
+                array = known.get(value)
+                operands.append(None if array is None else array.layout)
+                nbytes += _size(value) if array is None else array.layout.nbytes
+        family, suffix = split(name)
+        work, flops = WORK.get(family), None
+        if work is not None:
+            k = Arguments(named, _constants(kernel))
+            flops = work.flops(k)
+            if work.elements is not None:
+                nbytes = work.elements(k) * _ITEM[suffix]
+        return name, sizes, tuple(operands), nbytes, flops
+
+    def _asked(self, frame: FrameType | None, kernel: str, place: Place) -> tuple[str, str, Place | None, int, str]:
+        """Who asked for a launch: op, direction, place of the forward call, number of the call, path and reason."""
+        if self._running:
+            again, f = False, frame                     # does a definition run again?
+            while f is not None and f.f_code is not Record._backward.__code__ and f.f_code not in calls:
+                again = again or f.f_code is derived.__code__
+                f = f.f_back
+            if f is not None and f.f_code not in calls:
+                at = len(self._running) - 1             # of the op whose definition runs: the outermost of such nodes
+                while at and isinstance(self._running[at - 1].node.op, (Op, GradOp)):
+                    at, again = at - 1, True
+                op = self._running[at].node.op
+                why = "definition" if again else _why(None, op)
+                return op.name.strip("_"), "backward", places.get(self._running[at].node), self._calls[at], why
+        found = op_frame(frame)                         # here too: what a checkpoint computes again
+        if found is None:
+            return op_name(frame, kernel), "forward", place, next(_numbers), ""
+        known = found.f_locals                          # one dict for each call of a function
+        number = known.setdefault("number of this call, for study", next(_numbers))
+        return op_name(found, kernel), "forward", place, number, _why(known.get("plan"), known.get("self"))
+
+    def _replayed(self, origin: Launch) -> int:
+        """The number of the op's call that a launch of a replay belongs to."""
+        last = self._replay
+        same = last is not None and last[0].call == origin.call and last[0].start < origin.start
+        number = last[1] if same and last is not None else next(_numbers)
+        self._replay = origin, number
+        return number
+
+
+def _why(plan: Any, op: Any) -> str:
+    """Which path of an op ran, and why, by what it decided."""
+    if isinstance(plan, str):
+        return f"definition: {plan}"
+    return getattr(plan, "why", "") or ("fused kernel" if isinstance(op, Op) else "primitive")
+
+
+def _held() -> int:
+    """The bytes of all tensors in use whose memory comes from the pools."""
+    held: int = lib.mg_pools_held() - lib.mg_pools_unused()
+    return held
+
+
+def _wait() -> None:
+    """Waits for the GPUs, so that a launch's time is the kernel's."""
+    for device in opened():
+        if device.type != "cpu":
+            device.synchronize()            # type: ignore[attr-defined]
+
+
+def _constants(kernel: Kernel) -> Mapping[int, Any] | None:
+    """The tables that kernels of a GPU read, by address; None for the CPU's."""
+    if kernel.index >= 0:
+        return None
+    return {a: t for device in opened() if device.type != "cpu" for a, t in device.constants.items()}  # type: ignore[attr-defined]
 
 
 def _size(address: int) -> int:
