@@ -31,6 +31,12 @@ def frames(frame: FrameType | None) -> Iterator[FrameType]:
         frame = frame.f_back
 
 
+def calls_module(frame: FrameType) -> bool:
+    """Is it the call of a module?"""
+    code = frame.f_code
+    return code.co_name == "__call__" and code in calls         # a look-up hashes all of the code, which is slow
+
+
 class Place:
     """A place in the program: the modules being called, outermost first, and the user's lines, innermost first."""
 
@@ -41,7 +47,7 @@ class Place:
         lines: list[tuple[str, int, str]] = []
         above: FrameType | None = None          # the caller of the outermost module
         for f in frames(frame):
-            if f.f_code in calls:
+            if calls_module(f):
                 modules.append(f.f_locals["self"])
                 above = f.f_back
             elif not f.f_code.co_filename.startswith(_HERE) and len(lines) < _LINES:
@@ -80,7 +86,7 @@ def op_frame(frame: FrameType | None) -> FrameType | None:
     """The call of the outermost op between a launch and the user's line, or the module's."""
     found = None
     for f in frames(frame):
-        if not f.f_code.co_filename.startswith(_HERE) or f.f_code in calls:
+        if not f.f_code.co_filename.startswith(_HERE) or calls_module(f):
             break
         if isinstance(_op(f), Documented):
             found = f
@@ -117,12 +123,24 @@ def warn_without_gradient(by: str, names: list[str]) -> None:
 
 
 def arrays(frame: FrameType | None) -> dict[int, Array]:
-    """The arrays in the variables of the function that launches and of its three callers, by address."""
+    """The arrays in the variables of the function that launches and of its three callers, by address. It ends where the
+    user's program calls this package."""
     found: dict[int, Array] = {}
+    inside = False
     for f, _ in zip(frames(frame), range(4), strict=False):
+        here = f.f_code.co_filename.startswith(_HERE)
+        if inside and not here:
+            break
+        inside = here
         for value in list(f.f_locals.values()):
             for v in value if type(value) in (list, tuple) else (value,):
-                v = v.array if isinstance(v, Tensor) else v
-                if isinstance(v, Array):
-                    found.setdefault(v.ptr, v)
+                kind = _kinds.get(type(v))
+                if kind is None:
+                    kind = _kinds[type(v)] = next((k for k in (Tensor, Array) if isinstance(v, k)), object)
+                if kind is not object:
+                    a = v.array if kind is Tensor else v
+                    found.setdefault(a.ptr, a)
     return found
+
+
+_kinds: dict[type, type] = {}       # Tensor, Array or object, by the type of a value

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from .native import ffi
 
 Rule = Callable[[Any], int]
-_TABLES = frozenset(("plan", "geometry", "table"))
+TABLES = frozenset(("plan", "geometry", "table"))        # the names of such arrays
 
 
 class Arguments:
@@ -28,7 +28,7 @@ class Arguments:
 
     def __getattr__(self, name: str) -> Any:
         value = self.__dict__["values"][name]
-        if name not in _TABLES:
+        if name not in TABLES:
             return value
         return ffi.cast("int64_t *", value) if self.constants is None else self.constants[value].reshape(-1)
 

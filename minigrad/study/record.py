@@ -25,7 +25,7 @@ from ..core import capture
 from ..core.hooks import RemovableHandle
 from ..core.modes import mode, no_grad
 from ..core.op import GradOp, Op, derived
-from ..core.place import Place, arrays, calls, op_frame, op_name, places
+from ..core.place import Place, arrays, calls_module, op_frame, op_name, places
 from ..core.tape import FREED, Node, observers
 from ..core.tensor import Tensor
 from ..core.watch import watch_backward
@@ -34,7 +34,7 @@ from ..devices.addresses import find
 from ..devices.base import TYPE_SUFFIX, Kernel, split
 from ..devices.memory import Array, Layout
 from ..devices.native import lib, signatures
-from ..devices.work import WORK, Arguments
+from ..devices.work import TABLES, WORK, Arguments
 
 _BETWEEN = (sys.modules[launch_hook.__module__].__file__, capture.__file__, __file__)   # between an op and this hook
 _ITEM = {suffix: dtype.itemsize for dtype, suffix in TYPE_SUFFIX.items()}
@@ -51,7 +51,8 @@ def _names() -> dict[str, list[str]]:
 class Launch:
     """One kernel that ran.
 
-    op, direction   the op that asked for it ("layer_norm", "forward" or "backward"; "" for an unknown direction)
+    op, direction   the op that asked for it ("layer_norm", "forward"); directions are "forward", "backward", "update" (of an
+                    optimiser, or of gradients), and "" where it is not known
     operands        the layouts of the arrays it was given, None for other memory; an address appears once
     sizes           its numbers by name: {"rows": 64, "n": 512}
     nbytes          of all that memory
@@ -209,7 +210,7 @@ class Record:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.elapsed = perf_counter_ns() - self.began
+        self.elapsed = self.now()
         self._off()
 
     def _off(self) -> None:
@@ -222,6 +223,10 @@ class Record:
             if mine in subscribed:
                 subscribed.remove(mine)                 # type: ignore[attr-defined]
         self._hook = self._watch = None
+
+    def now(self) -> int:
+        """Nanoseconds since the record began."""
+        return perf_counter_ns() - self.began
 
     def path(self, place: Place | None) -> str:
         """The path of the innermost module of a place, or ""."""
@@ -247,7 +252,7 @@ class Record:
         if get_ident() != self.thread:
             return run()
         saved = [a.layout for a in saved_arrays(node)]
-        step = Backward(node, self._seen(given), [], saved, len(self._running), perf_counter_ns() - self.began)
+        step = Backward(node, self._seen(given), [], saved, len(self._running), self.now())
         self.backwards.append(step)
         self._running.append(step)
         self._calls.append(next(_numbers))
@@ -256,7 +261,7 @@ class Record:
         finally:
             self._running.pop()
             self._calls.pop()
-        step.time = perf_counter_ns() - self.began - step.start
+        step.time = self.now() - step.start
         step.results = self._seen(results)
         return results
 
@@ -295,30 +300,31 @@ class Record:
                 if origin is not None:
                     return replace(origin, start=start, time=time, call=self._replayed(origin), held=_held())
             frame = frame.f_back
-        name, sizes, operands, nbytes, flops = self._arguments(kernel, arguments, {} if replayed else arrays(frame))
+        name, sizes, operands, nbytes, flops, update = self._arguments(kernel, arguments, {} if replayed else arrays(frame))
         facts: dict[str, Any] = {"flops": flops, "held": _held(), "replayed": replayed}
         if replayed:
-            direction = next((d for d in ("forward", "backward") if f"_{d}" in name), "")
+            direction = next((d for d in ("forward", "backward") if f"_{d}" in name), "update" if update else "")
             return Launch(name, _op_of_kernel(name), direction, operands, sizes, nbytes, start, time, None, None,
                           **facts, why="replay; recorded while no study was on")
         place = Place(frame)
         op, direction, origin, call, why = self._asked(frame, name, place)
+        direction = "update" if update else direction
         node = self._running[-1].node if self._running else None
         return Launch(name, op, direction, operands, sizes, nbytes, start, time, place, node, **facts, origin=origin,
                       module=self.path(origin), call=call, why=why)
 
     def _arguments(self, kernel: Kernel, arguments: tuple, known: dict[int, Array]) -> tuple:
-        """The name, numbers, operands, bytes and operations of a launch."""
+        """The name, numbers, operands, bytes and operations of a launch; is it an optimiser's?"""
         name, sizes, operands, nbytes = kernel.name, {}, [], 0
         if name == "host":
             name = f"NumPy {getattr(arguments[0], '__name__', 'function')}"
-            return name, sizes, (), sum(getattr(a, "nbytes", 0) for a in arguments[1:]), None
+            return name, sizes, (), sum(getattr(a, "nbytes", 0) for a in arguments[1:]), None, False
         seen = set()
         named = dict(zip(_names()[name], arguments, strict=True))
         for kind, (argument, value) in zip(kernel.signature, named.items(), strict=True):
             if kind not in "op":
                 sizes[argument] = value
-            elif value and value not in seen:
+            elif value and value not in seen and argument not in TABLES:
                 seen.add(value)
                 array = known.get(value)
                 operands.append(None if array is None else array.layout)
@@ -330,16 +336,16 @@ class Record:
             flops = work.flops(k)
             if work.elements is not None:
                 nbytes = work.elements(k) * _ITEM[suffix]
-        return name, sizes, tuple(operands), nbytes, flops
+        return name, sizes, tuple(operands), nbytes, flops, work is not None and work.elements is not None
 
     def _asked(self, frame: FrameType | None, kernel: str, place: Place) -> tuple[str, str, Place | None, int, str]:
         """Who asked for a launch: op, direction, place of the forward call, number of the call, path and reason."""
         if self._running:
             again, f = False, frame                     # does a definition run again?
-            while f is not None and f.f_code is not Record._backward.__code__ and f.f_code not in calls:
+            while f is not None and f.f_code is not Record._backward.__code__ and not calls_module(f):
                 again = again or f.f_code is derived.__code__
                 f = f.f_back
-            if f is not None and f.f_code not in calls:
+            if f is not None and not calls_module(f):
                 at = len(self._running) - 1             # of the op whose definition runs: the outermost of such nodes
                 while at and isinstance(self._running[at - 1].node.op, (Op, GradOp)):
                     at, again = at - 1, True
