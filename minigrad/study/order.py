@@ -75,7 +75,7 @@ class SavedRow:
 
 
 class Saved(Shown):
-    """What a graph keeps for backward. `rows`: by op and line; `activations`, `inputs`, `parameters`, `total`: bytes."""
+    """What a graph keeps for backward: `rows` by op and line; bytes: `activations`, `inputs`, `parameters`, `total`."""
 
     def __init__(self, nodes: list[Node], leaves: list[Tensor]) -> None:
         found: dict[tuple, SavedRow] = {}
@@ -105,7 +105,7 @@ class Saved(Shown):
                      *map(size, (self.activations, self.inputs, self.parameters))])
         notes = ["each memory once, at the first op that keeps it; parameters and inputs are kept in any case"]
         if not any(r.line for r in self.rows):
-            notes.append("lines and modules are known of what is recorded while a study looks: study.saved(lambda: ...)")
+            notes.append("lines and modules are known of what is recorded while a study looks: saved(lambda: ...)")
         return Table(["op", "module", "line", "nodes", "shapes", "activations", "inputs", "parameters"], rows,
                      numbers=("nodes", "activations", "inputs", "parameters"), cut=("shapes", "line", "module", "op"),
                      notes=notes)
@@ -142,7 +142,8 @@ class Order(Shown):
 
     def __init__(self, nodes: list[Node], leaves: list[Tensor], record: Record) -> None:
         own = _storages(leaves)
-        keeps = {id(n): {id(k.array.storage): k.nbytes for k in kept_by(n, own) if k.kind == "activation"} for n in nodes}
+        keeps = {id(node): {id(kept.array.storage): kept.nbytes for kept in kept_by(node, own)
+                            if kept.kind == "activation"} for node in nodes}
         users: dict[int, int] = {}
         for memory in keeps.values():
             for m in memory:
@@ -166,13 +167,13 @@ class Order(Shown):
         rows = [[str(i), "  " * s.backward.depth + s.backward.node.op.name.strip("_"), s.module, s.line,
                  shown(s.backward.given), shown(s.backward.results), size(s.saved), size(s.freed), size(s.held),
                  duration(s.backward.time)] for i, s in enumerate(self.steps, 1)]
-        notes = [f"{size(self.before)} were kept before; freed: memory that no later step keeps, free unless a variable "
-                 "of yours holds it; parameters and inputs are left out", "-: no gradient is needed there"]
+        notes = [f"{size(self.before)} were kept before; freed: memory that no later step keeps, free unless a "
+                 "variable of yours holds it; parameters and inputs are left out", "-: no gradient is needed there"]
         if not any(s.line for s in self.steps):
             notes.append("lines and modules are known of what is recorded while a study looks: "
                          "study.backward_order(lambda: ...)")
-        return Table(["#", "op", "module", "line", "gradient in", "gradients out", "saved", "freed", "held", "time"], rows,
-                     numbers=("#", "saved", "freed", "held", "time"), notes=notes,
+        head = ["#", "op", "module", "line", "gradient in", "gradients out", "saved", "freed", "held", "time"]
+        return Table(head, rows, numbers=("#", "saved", "freed", "held", "time"), notes=notes, spare=("time",),
                      cut=("gradients out", "gradient in", "line", "module", "op"))
 
 

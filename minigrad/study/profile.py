@@ -1,4 +1,4 @@
-"""`study.profile`: time, bandwidth and operations per op and per module, and how near they are to the machine's roof."""
+"""`study.profile`: time, bandwidth and operations per op and per module, and their share of the machine's roof."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
@@ -32,9 +32,9 @@ class Roof(NamedTuple):
 
 @cache
 def _measured(threads: int) -> Roof:
-    from ..bench import copy_bandwidth, fma_peak            # only here: few need it
+    from ..bench import copy_bandwidth, fma_peak  # only here: few need it
     with unseen():
-        peaks = [threads * fma_peak(np.dtype(name), blocks=5) for name in ("float32", "float64")]
+        peaks = [threads * fma_peak(np.dtype(name)) for name in ("float32", "float64")]
         return Roof(peaks[0], peaks[1], copy_bandwidth(blocks=5))
 
 
@@ -64,7 +64,7 @@ class Row:
 
     def add(self, launches: Iterable[Launch]) -> Row:
         """Adds launches to it."""
-        calls = set()
+        calls: set[int] = set()
         for x in launches:
             calls.add(x.call or -len(calls) - 1)            # without a number each launch counts as a call
             self.launches, self.time, self.nbytes = self.launches + 1, self.time + x.time, self.nbytes + x.nbytes
@@ -88,7 +88,7 @@ class Row:
         return (sum(best.values()) / self.time if self.time else 0.0), kind
 
 
-def _grouped(launches: Iterable[Launch], key: Callable[[Launch], str | None]) -> list[Row]:
+def grouped(launches: Iterable[Launch], key: Callable[[Launch], str | None]) -> list[Row]:
     """The launches by a key, the longest time first; without those whose key is None."""
     groups: dict[str, list[Launch]] = {}
     for x in launches:
@@ -112,7 +112,7 @@ class Profile(Trace, Shown):
 
     def ops(self) -> list[Row]:
         """A row for each op, forward and backward apart, the longest time first."""
-        return _grouped(self.launches, op_of)
+        return grouped(self.launches, op_of)
 
     def modules(self) -> list[Row]:
         """A row for each module, by its path, forward and backward together; a module counts in those around it too."""
@@ -131,8 +131,8 @@ class Profile(Trace, Shown):
             if limit is not None and len(found) > limit:
                 rows.append([f"... {len(found) - limit} more; table(limit=None) shows all", *[""] * 8])
         rows.append(self._line(every, every, of))
-        notes = [str(of), f"{duration(every.time)} in kernels of {duration(self.elapsed)} in all; the rest is Python, and "
-                 f"the profile itself, 20 to 60 us a launch",
+        notes = [str(of), f"{duration(every.time)} in kernels of {duration(self.elapsed)} in all; the rest is Python, "
+                 "and the profile itself, 20 to 60 us a launch",
                  "roof: the time that the bound needs (operations at the peak, or bytes at the bandwidth), of the time "
                  "taken; above 100%: the arrays were in caches"]
         return Table(["name", "calls", "launches", "time", "share", "GB/s", "GFLOP/s", "roof", "bound"], rows,

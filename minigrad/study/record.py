@@ -31,13 +31,12 @@ from ..core.tensor import Tensor
 from ..core.watch import watch_backward
 from ..devices import launch_hook, open_device, opened
 from ..devices.addresses import find
-from ..devices.base import TYPE_SUFFIX, Kernel, split
+from ..devices.base import Kernel, split
 from ..devices.memory import Array, Layout
 from ..devices.native import lib, signatures
 from ..devices.work import TABLES, WORK, Arguments
 
 _BETWEEN = (sys.modules[launch_hook.__module__].__file__, capture.__file__, __file__)   # between an op and this hook
-_ITEM = {suffix: dtype.itemsize for dtype, suffix in TYPE_SUFFIX.items()}
 _numbers = count(1)                 # of the calls of ops
 
 
@@ -51,8 +50,8 @@ def _names() -> dict[str, list[str]]:
 class Launch:
     """One kernel that ran.
 
-    op, direction   the op that asked for it ("layer_norm", "forward"); directions are "forward", "backward", "update" (of an
-                    optimiser, or of gradients), and "" where it is not known
+    op              the op that asked for it ("layer_norm")
+    direction       "forward", "backward", "update" (of an optimiser or of gradients), or "" where it is not known
     operands        the layouts of the arrays it was given, None for other memory; an address appears once
     sizes           its numbers by name: {"rows": 64, "n": 512}
     nbytes          of all that memory
@@ -204,14 +203,18 @@ class Record:
             self._watch = watch_backward(self._backward)
             self._hook = launch_hook(self._launched)
             self._hook.__enter__()
+            return self
         except BaseException:                           # Ctrl-C may come at any line
             self._off()
             raise
-        return self
 
     def __exit__(self, *_: object) -> None:
-        self.elapsed = self.now()
-        self._off()
+        try:
+            self.elapsed = self.now()
+            self._off()
+        except BaseException:
+            self._off()
+            raise
 
     def _off(self) -> None:
         """Switches everything off, whatever of it is on."""
@@ -219,9 +222,10 @@ class Record:
             self._hook.__exit__()
         if self._watch is not None:
             self._watch.remove()
-        for subscribed, mine in ((observers, self._recorded), (_active, self)):
-            if mine in subscribed:
-                subscribed.remove(mine)                 # type: ignore[attr-defined]
+        if self._recorded in observers:
+            observers.remove(self._recorded)
+        if self in _active:
+            _active.remove(self)
         self._hook = self._watch = None
 
     def now(self) -> int:
@@ -300,7 +304,8 @@ class Record:
                 if origin is not None:
                     return replace(origin, start=start, time=time, call=self._replayed(origin), held=_held())
             frame = frame.f_back
-        name, sizes, operands, nbytes, flops, update = self._arguments(kernel, arguments, {} if replayed else arrays(frame))
+        known = {} if replayed else arrays(frame)
+        name, sizes, operands, nbytes, flops, update = self._arguments(kernel, arguments, known)
         facts: dict[str, Any] = {"flops": flops, "held": _held(), "replayed": replayed}
         if replayed:
             direction = next((d for d in ("forward", "backward") if f"_{d}" in name), "update" if update else "")
@@ -315,11 +320,13 @@ class Record:
 
     def _arguments(self, kernel: Kernel, arguments: tuple, known: dict[int, Array]) -> tuple:
         """The name, numbers, operands, bytes and operations of a launch; is it an optimiser's?"""
-        name, sizes, operands, nbytes = kernel.name, {}, [], 0
+        name, nbytes = kernel.name, 0
+        sizes: dict[str, Any] = {}
+        operands: list[Layout | None] = []
         if name == "host":
             name = f"NumPy {getattr(arguments[0], '__name__', 'function')}"
             return name, sizes, (), sum(getattr(a, "nbytes", 0) for a in arguments[1:]), None, False
-        seen = set()
+        seen: set[int] = set()
         named = dict(zip(_names()[name], arguments, strict=True))
         for kind, (argument, value) in zip(kernel.signature, named.items(), strict=True):
             if kind not in "op":
@@ -335,7 +342,7 @@ class Record:
             k = Arguments(named, _constants(kernel))
             flops = work.flops(k)
             if work.elements is not None:
-                nbytes = work.elements(k) * _ITEM[suffix]
+                nbytes = work.elements(k) * (8 if suffix == "f64" else 4)
         return name, sizes, tuple(operands), nbytes, flops, work is not None and work.elements is not None
 
     def _asked(self, frame: FrameType | None, kernel: str, place: Place) -> tuple[str, str, Place | None, int, str]:
@@ -357,7 +364,8 @@ class Record:
             return op_name(frame, kernel), "forward", place, next(_numbers), ""
         known = found.f_locals                          # one dict for each call of a function
         number = known.setdefault("number of this call, for study", next(_numbers))
-        return op_name(found, kernel), "forward", place, number, _why(known.get("plan"), known.get("self"))
+        why = _why(known.get("plan"), known.get("self", known.get("op")))
+        return op_name(found, kernel), "forward", place, number, why
 
     def _replayed(self, origin: Launch) -> int:
         """The number of the op's call that a launch of a replay belongs to."""

@@ -43,46 +43,46 @@ class Table:
     title    a line above
     numbers  the names of the columns that stand on the right of their column
     cut      the names of those that may be shortened, the first one first
+    spare    the names of those that are left out where there is too little room
     notes    lines below
     marked   the rows that stand out: with an exclamation mark in text, bold in HTML
     """
 
     def __init__(self, head: Sequence[str], rows: Sequence[Sequence[str]], *, title: str = "",
                  numbers: Collection[str] = (), cut: Sequence[str] = (), notes: Sequence[str] = (),
-                 marked: Collection[int] = ()) -> None:
+                 marked: Collection[int] = (), spare: Collection[str] = ()) -> None:
         self.head, self.rows, self.title, self.notes = list(head), [list(r) for r in rows], title, list(notes)
-        self.numbers, self.cut, self.marked = numbers, cut, marked
+        self.numbers, self.cut, self.marked, self.spare = numbers, cut, marked, spare
 
-    def _gap(self, widths: Sequence[int], width: int) -> int:
-        """The blanks between columns: two, or one where two leave too little for columns that are cut."""
-        return 2 if sum(widths) + 2 * len(widths) <= width + 8 * len(self.cut) else 1
-
-    def _widths(self, width: int) -> list[int]:
-        """The width of each column, so that they fit together."""
-        widths = [max(map(len, cells)) for cells in zip(self.head, *self.rows, strict=True)]
-        gap = self._gap(widths, width)
-        over = sum(widths) + gap * (len(widths) - 1) + (2 if self.marked else 0) - width
-        least = {self.head.index(name): max(_LEAST, len(name)) for name in self.cut}
-        while over > 0 and any(widths[i] > least[i] for i in least):
-            i = max(least, key=lambda i: widths[i] - least[i])
-            widths[i], over = widths[i] - 1, over - 1
-        return widths
+    def without(self, names: Collection[str]) -> Table:
+        """The table without some columns."""
+        keep = [i for i, name in enumerate(self.head) if name not in names]
+        return Table([self.head[i] for i in keep], [[row[i] for i in keep] for row in self.rows], title=self.title,
+                     numbers=self.numbers, cut=self.cut, notes=self.notes, marked=self.marked)
 
     def text(self, width: int | None = None) -> str:
         """The table with lines of at most `width` columns (default: those of the terminal, 80 to 120)."""
         width = columns() if width is None else width
-        full = [max(map(len, cells)) for cells in zip(self.head, *self.rows, strict=True)]
-        widths, gap = self._widths(width), " " * self._gap(full, width)
+        widths = [max(map(len, cells)) for cells in zip(self.head, *self.rows, strict=True)]
+        room = width - (2 if self.marked else 0) - sum(widths)
+        if room < len(widths) - 1 and self.spare:
+            return self.without(self.spare).text(width)
+        gap = 2 if room >= 2 * (len(widths) - 1) else 1
+        least = {self.head.index(name): max(_LEAST, len(name)) for name in self.cut if name in self.head}
+        for _ in range(gap * (len(widths) - 1) - room):
+            i = max(least, key=lambda i: widths[i] - least[i], default=-1)
+            if i >= 0 and widths[i] > least[i]:
+                widths[i] -= 1
         lines = []
         for number, row in enumerate([self.head, *self.rows], -1):
             cells = [_shortened(cell, w) for cell, w in zip(row, widths, strict=True)]
             cells = [c.rjust(w) if name in self.numbers else c.ljust(w)
                      for c, w, name in zip(cells, widths, self.head, strict=True)]
             mark = "" if not self.marked else "! " if number in self.marked else "  "
-            lines.append((mark + gap.join(cells)).rstrip())
+            lines.append((mark + (" " * gap).join(cells)).rstrip())
         rule = "-" * max(map(len, lines))
-        body = [lines[0], rule, *lines[1:]]
-        return "\n".join([*_folded(self.title, width), *body, *[x for note in self.notes for x in _folded(note, width)]])
+        below = [line for note in self.notes for line in _folded(note, width)]
+        return "\n".join([*_folded(self.title, width), lines[0], rule, *lines[1:], *below])
 
     def html(self) -> str:
         """The table for a notebook; colours are those of its theme."""

@@ -50,7 +50,8 @@ class Trace(Record, Shown):
                  f"most {size(max((x.held for x in self.launches), default=0))} of tensors in use"]
         notes += [f"{left} launches are left out; table(limit=None) shows all"] if left else []
         return Table(["start", "op", "direction", "module", "kernel", "shapes", "bytes", "time"], rows,
-                     numbers=("start", "bytes", "time"), cut=("shapes", "kernel", "module", "op"), notes=notes)
+                     numbers=("start", "bytes", "time"), cut=("shapes", "kernel", "module", "op"), notes=notes,
+                     spare=("start",))
 
     def table(self, width: int | None = None, limit: int | None = None) -> str:
         """The table as text of `width` columns (default: the terminal's), of at most `limit` launches."""

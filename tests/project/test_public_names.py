@@ -87,8 +87,11 @@ NAMES = {
     """,
     "minigrad.autograd": """
         Function GradcheckError backward detect_anomaly enable_grad functional grad gradcheck gradgradcheck
-        inference_mode is_anomaly_check_nan_enabled is_anomaly_enabled is_grad_enabled no_grad set_detect_anomaly
-        set_grad_enabled
+        inference_mode is_anomaly_check_nan_enabled is_anomaly_enabled is_grad_enabled no_grad profiler
+        set_detect_anomaly set_grad_enabled
+    """,
+    "minigrad.autograd.profiler": """
+        EventList FunctionEventAvg profile record_function
     """,
     "minigrad.autograd.functional": """
         hessian hvp jacobian jvp vhp vjp
@@ -105,7 +108,7 @@ NAMES = {
         checkpoint checkpoint_sequential noop_context_fn
     """,
     "minigrad.study": """
-        explain launches
+        Record backward_order explain gradient_flow launches profile record_function roof saved trace
     """,
     "minigrad.testing": """
         CHECKS Make arbitrate check_errors check_fused check_gradients check_half check_layouts check_op check_oracle
