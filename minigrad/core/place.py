@@ -38,9 +38,12 @@ def calls_module(frame: FrameType) -> bool:
 
 
 class Place:
-    """A place in the program: the modules being called, outermost first, and the user's lines, innermost first."""
+    """A place in the program: the modules being called, outermost first, and the user's lines, innermost first.
 
-    __slots__ = ("modules", "root", "lines")
+    It refers to modules weakly (`refs`): a module may hold a tensor whose node has this place.
+    """
+
+    __slots__ = ("refs", "root", "lines")
 
     def __init__(self, frame: FrameType | None) -> None:
         modules: list[Any] = []
@@ -52,16 +55,22 @@ class Place:
                 above = f.f_back
             elif not f.f_code.co_filename.startswith(_HERE) and len(lines) < _LINES:
                 lines.append((f.f_code.co_filename, f.f_lineno, f.f_code.co_name))
-        self.modules, self.lines = modules[::-1], lines
+        self.refs, self.lines = tuple([weakref.ref(m) for m in reversed(modules)]), lines
         self.root = _name_of(modules[-1], above) if modules else ""
+
+    @property
+    def modules(self) -> list[Any]:
+        """The modules being called, outermost first, without those that are gone."""
+        return [m for ref in self.refs if (m := ref()) is not None]
 
     def path(self) -> str:
         """The path of the innermost module, such as model.encoder.0.norm. The first name is that of the variable that
         holds the outermost module, or its type's name."""
-        if not self.modules:
+        modules = self.modules
+        if not modules:
             return ""
         names = [self.root]
-        for outer, inner in zip(self.modules, self.modules[1:], strict=False):
+        for outer, inner in zip(modules, modules[1:], strict=False):
             names.append(next((n for n, m in outer.named_modules() if m is inner), type(inner).__name__))
         return ".".join(n for n in names if n)
 

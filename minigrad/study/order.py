@@ -1,7 +1,7 @@
 """`study.backward_order`: what runs in backward, in which order. `study.saved`: what is kept for it."""
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -28,8 +28,9 @@ class Kept(NamedTuple):
         return self.array.storage.layout.nbytes
 
 
-def kept_by(node: Node, leaves: set[int]) -> Iterator[Kept]:
-    """What a node keeps. `leaves`: the ids of the storages of leaves that ask for gradients."""
+def kept_by(node: Node, leaves: set[int]) -> list[Kept]:
+    """What a node keeps, each memory once. `leaves`: the ids of the storages of leaves that ask for gradients."""
+    found: dict[int, Kept] = {}
     stack: list[Any] = [node.out, () if node.saved is FREED else node.saved]
     while stack:
         value, kind = stack.pop(), "activation"
@@ -39,7 +40,10 @@ def kept_by(node: Node, leaves: set[int]) -> Iterator[Kept]:
             kind = "input" if value.node is None and not value._requires_grad else kind
             value = value.array
         if isinstance(value, Array):
-            yield Kept(value, "parameter" if id(value.storage) in leaves else kind)
+            key = id(value.storage)
+            if key not in found or kind == "input":         # a kernel keeps arrays, the op its tensors
+                found[key] = Kept(value, "parameter" if key in leaves else kind)
+    return list(found.values())
 
 
 def _graph(loss: Tensor | Callable[[], Tensor], by: str) -> tuple[Tensor, list[Node], list[Tensor]]:
@@ -49,6 +53,8 @@ def _graph(loss: Tensor | Callable[[], Tensor], by: str) -> tuple[Tensor, list[N
             loss = loss()
     if not isinstance(loss, Tensor):
         fail(by, "it takes a loss, or a function that computes it", type(loss).__name__, kind=TypeError)
+    if not loss._requires_grad:
+        fail(by, "the loss must require a gradient", loss.array.layout, "compute it outside no_grad(), from parameters")
     nodes = [n for n in engine.reachable([edge_of(loss)], frozenset()) if type(n) is Node]
     found = {id(e): e for n in nodes for e in n.inputs if isinstance(e, Tensor)}
     if any(n.saved is FREED for n in nodes):

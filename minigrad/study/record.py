@@ -234,9 +234,9 @@ class Record:
 
     def path(self, place: Place | None) -> str:
         """The path of the innermost module of a place, or ""."""
-        if place is None or not place.modules:
+        if place is None or not place.refs:
             return ""
-        key = (place.root, *map(id, place.modules))
+        key = (place.root, *place.refs)
         found = self._paths.get(key)
         if found is None:
             found = self._paths[key] = place.path()

@@ -5,6 +5,7 @@ from collections.abc import Collection, Sequence
 from html import escape
 from shutil import get_terminal_size
 
+_NARROW = 100       # with fewer columns than that, spare ones are left out
 _LEAST = 8          # columns that a shortened cell keeps
 
 
@@ -65,7 +66,7 @@ class Table:
         width = columns() if width is None else width
         widths = [max(map(len, cells)) for cells in zip(self.head, *self.rows, strict=True)]
         room = width - (2 if self.marked else 0) - sum(widths)
-        if room < len(widths) - 1 and self.spare:
+        if room < len(widths) - 1 and self.spare and width < _NARROW:
             return self.without(self.spare).text(width)
         gap = 2 if room >= 2 * (len(widths) - 1) else 1
         least = {self.head.index(name): max(_LEAST, len(name)) for name in self.cut if name in self.head}

@@ -73,8 +73,10 @@ class Trace(Record, Shown):
         """The Chrome trace events: names of process and threads, slices, and the memory counter."""
         yield _event("M", "process_name", None, args={"name": "minigrad"})
         yield _event("M", "thread_name", None, args={"name": "launches"})
-        for part in self.ranges:
-            yield _slice(part.name, "user", part.start, part.time)
+        if self.ranges:                         # on a line of their own: a module's slice may go on where a part ends
+            yield _event("M", "thread_name", None, tid=2, args={"name": "named parts"})
+            for part in self.ranges:
+                yield {**_slice(part.name, "user", part.start, part.time), "tid": 2}
         yield from _nested(self.launches)
         for x in self.launches:
             yield _event("C", "memory in use", x.start + x.time, args={"bytes": x.held})
@@ -93,34 +95,31 @@ def _slice(name: str, category: str, start: int, time: int, **args: Any) -> dict
 def _levels(x: Launch) -> list[tuple[str, str, Any]]:
     """The slices that a launch lies in, outermost first: category, name, and what tells it from the one before."""
     names = x.module.split(".") if x.module else []
-    modules = x.origin.modules if x.origin is not None and x.module else []
     backward = " backward" if x.direction == "backward" else ""
-    outer = [("module", ".".join(names[:len(names) - len(modules) + 1 + i]) + backward, (id(m), x.direction))
-             for i, m in enumerate(modules)]
+    outer = [("module", ".".join(names[:i + 1]) + backward, None) for i in range(len(names))]
     return [*outer, ("op", x.op + backward, x.call or (x.op, x.direction))]
 
 
-def _nested(launches: list[Launch]) -> Iterator[dict[str, Any]]:
-    """The slices of modules, ops and kernels. A slice of a module or op goes on while the next launch is in it too."""
-    opened: list[tuple[tuple[str, str, Any], int]] = []     # what is open, and when it began
-    end = 0
-
-    def closed(keep: int) -> Iterator[dict[str, Any]]:
-        while len(opened) > keep:
-            (category, name, _), start = opened.pop()
-            yield _slice(name, category, start, end - start)
+def _nested(launches: list[Launch]) -> list[dict[str, Any]]:
+    """The slices of modules, ops and kernels, the outer ones first. A slice of a module or op goes on while the next
+    launch is in it too."""
+    slices: list[dict[str, Any]] = []
+    opened: list[tuple[tuple[str, str, Any], dict[str, Any]]] = []
     for x in launches:
         levels = _levels(x)
         same = 0
         while same < min(len(levels), len(opened)) and levels[same] == opened[same][0]:
             same += 1
-        yield from closed(same)
-        opened += [(level, x.start) for level in levels[same:]]
+        del opened[same:]
+        for level in levels[same:]:
+            slices.append(_slice(level[1], level[0], x.start, 0))
+            opened.append((level, slices[-1]))
         facts = {"op": x.op, "direction": x.direction, "shapes": shapes(x.operands), "bytes": x.nbytes, "line": x.line,
                  "path": x.why, **({} if x.flops is None else {"flops": x.flops})}
-        yield _slice(x.kernel, "kernel", x.start, x.time, **facts)
-        end = x.start + x.time
-    yield from closed(0)
+        slices.append(_slice(x.kernel, "kernel", x.start, x.time, **facts))
+        for _, outer in opened:
+            outer["dur"] = (x.start + x.time) / 1e3 - outer["ts"]
+    return slices
 
 
 def trace() -> Trace:
