@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import sys
 import weakref
+from collections import ChainMap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -400,7 +401,8 @@ def _constants(kernel: Kernel) -> Mapping[int, Any] | None:
     """The tables that kernels of a GPU read, by address; None for the CPU's."""
     if kernel.index >= 0:
         return None
-    return {a: t for device in opened() if device.type != "cpu" for a, t in device.constants.items()}  # type: ignore[attr-defined]
+    gpus: list[Any] = [device for device in opened() if device.type != "cpu"]
+    return ChainMap(*[gpu.constants for gpu in gpus])
 
 
 def _size(address: int) -> int:

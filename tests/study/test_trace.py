@@ -47,7 +47,7 @@ def test_a_table_fits():
     for width in (80, 100, 120):
         lines = t.table(width).splitlines()
         assert max(map(len, lines)) <= width
-        assert len([line for line in lines if line.split()[1 if "start" in lines[0] else 0].startswith("lay")]) == 2
+        assert len(lines) >= len(t.launches) + 3
     assert "model.0.norm" in t.table(120) and "relu_backward_f32" in t.table(120) and " start " not in t.table(80) and " start " in t.table(120)
     assert max(map(len, str(t).splitlines())) <= 120
     assert f"{len(t.launches)} launches" in str(t)
