@@ -103,7 +103,8 @@ def op_frame(frame: FrameType | None) -> FrameType | None:
 
 
 def _op(frame: FrameType) -> Any:
-    return frame.f_locals.get("self", frame.f_locals.get("op"))
+    known = frame.f_locals
+    return known.get("self", known.get("op"))
 
 
 def op_name(frame: FrameType | None, kernel: str) -> str:

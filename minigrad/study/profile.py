@@ -132,7 +132,7 @@ class Profile(Trace, Shown):
                 rows.append([f"... {len(found) - limit} more; table(limit=None) shows all", *[""] * 8])
         rows.append(self._line(every, every, of))
         notes = [str(of), f"{duration(every.time)} in kernels of {duration(self.elapsed)} in all; the rest is Python, "
-                 "and the profile itself, 20 to 60 us a launch",
+                 "and the profile itself, about 50 us a launch",
                  "roof: the time that the bound needs (operations at the peak, or bytes at the bandwidth), of the time "
                  "taken; above 100%: the arrays were in caches"]
         return Table(["name", "calls", "launches", "time", "share", "GB/s", "GFLOP/s", "roof", "bound"], rows,

@@ -328,7 +328,8 @@ class Record:
             name = f"NumPy {getattr(arguments[0], '__name__', 'function')}"
             return name, sizes, (), sum(getattr(a, "nbytes", 0) for a in arguments[1:]), None, False
         seen: set[int] = set()
-        named = dict(zip(_names()[name], arguments, strict=True))
+        names = _names().get(name) or [f"argument {i}" for i in range(len(arguments))]      # of a user's kernel
+        named = dict(zip(names, arguments, strict=True))
         for kind, (argument, value) in zip(kernel.signature, named.items(), strict=True):
             if kind not in "op":
                 sizes[argument] = value
