@@ -94,10 +94,10 @@ class Explanation(Shown):
             rows.append([path, self.types.get(path, ""), first.op, shapes(call[-1].operands), trouble or first.why,
                          _counted([x.kernel for x in call]), duration(sum(x.time for x in call))])
             marked += [i] if trouble else []
-        silent = "no launch: views only, or not called"
-        rows += [[path, self.types[path], "", "", silent, "", ""] for path in self.silent]
+        rows += [[path, self.types[path], "", "", "no launch", "", ""] for path in self.silent]
         notes = [f"! {len(marked)} of {len(self.calls)} calls copy, or do not run their kernels"] if marked else [
             f"all {len(self.calls)} calls run their kernels, without a copy"]
+        notes += ["no launch: only views, or not called"] if self.silent else []
         return Table(["layer", "type", "op", "shapes", "path", "launches", "time"], rows, numbers=("time",),
                      cut=("launches", "shapes", "path", "layer", "type", "op"), notes=notes, marked=marked,
                      spare=("time",))
@@ -118,5 +118,5 @@ def _trouble(call: list[Launch]) -> str:
         return first.why
     copies = sum(split(x.kernel)[0] == "copy" and x.nbytes >= _SMALL for x in call)
     if copies and first.why.startswith("fused"):
-        return f"{first.why}, after {'a copy' if copies == 1 else f'{copies} copies'} of what is not contiguous"
+        return f"{'a copy' if copies == 1 else f'{copies} copies'}, then {first.why}"
     return "a copy" if copies == len(call) else ""

@@ -104,7 +104,7 @@ class GradientFlow(Shown):
     def __exit__(self, kind: Any, *_: object) -> None:
         self._off()
         self.activations = [Activation(name, op, alive.size, int((~alive).sum()))
-                            for (name, op), alive in self._alive.items()]
+                            for (name, op), alive in reversed(self._alive.items())]     # backward runs from the last
         if kind is None:
             self._read()
 
@@ -177,11 +177,11 @@ class GradientFlow(Shown):
         grid[0, 0].set_yticks(rows, [x.name for x in self.layers])
         if several:
             ratios = [x.ratio(x.update) for x in self.layers]
-            self._dots(grid[0, 1], [("update / weight", "o", ratios)], "Update-to-weight ratio")
-            grid[0, 1].axvline(_USUAL, color="grey", linestyle="--", label=f"{_USUAL:g}, often a good size")
+            self._dots(grid[0, 1], [("", "o", ratios)], "Update / weight")
+            grid[0, 1].axvline(_USUAL, color="grey", linestyle="--", label=f"{_USUAL:g}, often good")
             grid[0, 1].set_yticks(rows, [""] * count)
         for ax in grid[0]:
-            ax.legend(loc="upper left", bbox_to_anchor=(0, -0.08 - 0.5 / max(count, 3)), ncols=2, frameon=False)
+            ax.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False, borderpad=0, handletextpad=0.2)
         if dead:
             self._bars(grid[1, 0], PercentFormatter(1.0))
             for ax in grid[1, 1:]:
@@ -197,9 +197,10 @@ class GradientFlow(Shown):
             ax.plot([v for v, _ in shown], [i for _, i in shown], marker, label=label, markersize=5)
         for i, x in enumerate(self.layers):
             if not x.gradient and title == "Norms":
-                ax.annotate("no gradient" if x.gradient is None else "gradient 0", (1, i), ha="right", va="center",
+                ax.annotate("no gradient" if x.gradient is None else "gradient 0", (1.01, i), va="center",
                             xycoords=("axes fraction", "data"), color="firebrick", fontsize=8)
-        ax.set(xscale="log", title=title, ylim=(len(self.layers) - 0.5, -0.5))
+        ax.set(xscale="log", ylim=(len(self.layers) - 0.5, -0.5))
+        ax.set_title(title, loc="left")
         ax.grid(True, alpha=0.3)
 
     def _bars(self, ax: Any, percent: Any) -> None:
@@ -208,7 +209,8 @@ class GradientFlow(Shown):
         bars = ax.barh(np.arange(len(names)), [a.dead / a.units for a in self.activations], color="tab:red")
         ax.bar_label(bars, [f"{a.dead} of {a.units}" for a in self.activations], padding=3, fontsize=8)
         ax.set_yticks(np.arange(len(names)), names)
-        ax.set(title="Dead units", xlim=(0, 1.15), ylim=(len(names) - 0.5, -0.5))
+        ax.set_title("Dead units", loc="left")
+        ax.set(xlim=(0, 1.15), ylim=(len(names) - 0.5, -0.5))
         ax.xaxis.set_major_formatter(percent)
         ax.grid(True, axis="x", alpha=0.3)
 

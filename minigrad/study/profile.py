@@ -129,12 +129,14 @@ class Profile(Trace, Shown):
             rows += [[f"per {kind}:", *[""] * 8]] if found else []
             rows += [self._line(row, every, of) for row in found[:limit]]
             if limit is not None and len(found) > limit:
-                rows.append([f"... {len(found) - limit} more; table(limit=None) shows all", *[""] * 8])
+                rows.append([f"... {len(found) - limit} more", *[""] * 8])
         rows.append(self._line(every, every, of))
-        notes = [str(of), f"{duration(every.time)} in kernels of {duration(self.elapsed)} in all; the rest is Python, "
-                 "and the profile itself, about 50 us a launch",
-                 "roof: the time that the bound needs (operations at the peak, or bytes at the bandwidth), of the time "
-                 "taken; above 100%: the arrays were in caches"]
+        left = any(row[0].startswith("...") for row in rows)
+        notes = ["table(limit=None) shows all rows"] if left else []
+        notes += [str(of), f"{duration(every.time)} in kernels of {duration(self.elapsed)} in all; the rest is Python, "
+                  "and the profile itself, about 50 us a launch",
+                  "roof: the time that the bound needs (operations at the peak, or bytes at the bandwidth), as a part "
+                  "of the time taken; above 100%: the arrays were in caches, or the roof was measured while others ran"]
         return Table(["name", "calls", "launches", "time", "share", "GB/s", "GFLOP/s", "roof", "bound"], rows,
                      numbers=("calls", "launches", "time", "share", "GB/s", "GFLOP/s", "roof"), cut=("name",),
                      notes=notes)

@@ -22,13 +22,14 @@ from time import perf_counter_ns
 from types import FrameType
 from typing import Any
 
-from ..core import capture
+from ..core import capture, engine
 from ..core.hooks import RemovableHandle
 from ..core.modes import mode, no_grad
 from ..core.op import GradOp, Op, derived
 from ..core.place import Place, arrays, calls_module, op_frame, op_name, places
 from ..core.tape import FREED, Node, observers
 from ..core.tensor import Tensor
+from ..core.warning import PACKAGE
 from ..core.watch import watch_backward
 from ..devices import launch_hook, open_device, opened
 from ..devices.addresses import find
@@ -362,12 +363,16 @@ class Record:
                 why = "definition" if again else _why(None, op)
                 return op.name.strip("_"), "backward", places.get(self._running[at].node), self._calls[at], why
         found = op_frame(frame)                         # here too: what a checkpoint computes again
+        f, direction = frame, "forward"
+        while f is not None and f.f_code.co_filename.startswith(PACKAGE) and not calls_module(f):
+            direction = "backward" if f.f_code.co_filename == engine.__file__ else direction    # between nodes
+            f = f.f_back
         if found is None:
-            return op_name(frame, kernel), "forward", place, next(_numbers), ""
+            return op_name(frame, kernel), direction, place, next(_numbers), ""
         known = found.f_locals                          # one dict for each call of a function
         number = known.setdefault("number of this call, for study", next(_numbers))
         why = _why(known.get("plan"), known.get("self", known.get("op")))
-        return op_name(found, kernel), "forward", place, number, why
+        return op_name(found, kernel), direction, place, number, why
 
     def _replayed(self, origin: Launch) -> int:
         """The number of the op's call that a launch of a replay belongs to."""

@@ -87,7 +87,7 @@ class Table:
 
     def html(self) -> str:
         """The table for a notebook; colours are those of its theme."""
-        style = ' style="text-align:{};white-space:nowrap"'
+        style = ' style="text-align:{};white-space:nowrap;padding:0 0.7em"'
 
         def line(cells: Sequence[str], tag: str, bold: bool = False) -> str:
             made = [f"<{tag}{style.format('right' if name in self.numbers else 'left')}>{escape(cell)}</{tag}>"

@@ -118,6 +118,15 @@ def test_launches_know_module_path_and_line():
     assert len({x.call for x in norm}) == 1                         # one call of the op
 
 
+def test_what_adds_gradients_up_is_backward():
+    x = mg.ones(3, requires_grad=True)
+    with Record() as record:
+        y = x * x
+        y.backward(mg.ones(3))
+    assert [(b.op, b.direction) for b in record.launches if b.op in ("mul", "add")] == [
+        ("mul", "forward"), ("mul", "backward"), ("mul", "backward"), ("add", "backward")]
+
+
 def test_calls_are_told_apart():
     x = mg.randn(3, 4, requires_grad=True)
     with mg.set_fused("off"), Record() as record:
