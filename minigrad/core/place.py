@@ -132,14 +132,14 @@ def warn_without_gradient(by: str, names: list[str]) -> None:
              "nothing of the loss was computed from them, or detach() or no_grad() cut them off")
 
 
-def arrays(frame: FrameType | None) -> dict[int, Array]:
+def arrays(frame: FrameType | None, wanted: set[int] | None = None) -> dict[int, Array]:
     """The arrays in the variables of the function that launches and of its three callers, by address. It ends where the
-    user's program calls this package."""
+    user's program calls this package, or where all that are wanted have been found."""
     found: dict[int, Array] = {}
     inside = False
     for f, _ in zip(frames(frame), range(4), strict=False):
         here = f.f_code.co_filename.startswith(_HERE)
-        if inside and not here:
+        if inside and not here or wanted is not None and wanted <= found.keys():
             break
         inside = here
         for value in list(f.f_locals.values()):

@@ -59,4 +59,7 @@ def each(count: int) -> Rule:
 
 def reduced(count: int) -> Rule:
     """So many for each element that a reduction reads: its plan has {kept, reduced, sizes...}."""
-    return lambda k: count * prod(int(k.plan[2 + i]) for i in range(k.plan[0] + k.plan[1]))
+    def rule(k: Any) -> int:
+        plan = k.plan
+        return count * prod(int(plan[2 + i]) for i in range(plan[0] + plan[1]))
+    return rule

@@ -634,7 +634,8 @@ launch("optim/optim.cu", "clip_factor", lambda k, host: [single()])
 
 def _sizes(k: Any, column: int) -> int:
     """The elements of all parameters that have something in this column of the table."""
-    return sum(int(k.table[row + _SIZE]) for row in range(0, k.count * (_SIZE + 1), _SIZE + 1) if k.table[row + column])
+    table, width = k.table, _SIZE + 1
+    return sum(int(table[row + _SIZE]) for row in range(0, k.count * width, width) if table[row + column])
 
 
 def _moved(k: Any) -> int:

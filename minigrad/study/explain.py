@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, overload
 
 from ..core.op import Op, Primitive, complete
 from ..core.tensor import Tensor
@@ -16,6 +16,10 @@ _SMALL = 256        # bytes: a copy of less is one of a counter or a state
 _NONE = "no fused kernel is defined"        # the reason that `core/op.py` gives: then the definition is no fallback
 
 
+@overload
+def explain(op: Module, *args: Any, **attrs: Any) -> Explanation: ...
+@overload
+def explain(op: Any, *args: Any, **attrs: Any) -> str: ...
 def explain(op: Any, *args: Any, **attrs: Any) -> str | Explanation:
     """Runs `op(*args, **attrs)` and says which path it took (fused kernel, definition or NumPy), why, and what it
     launched. Of a model, it says so for each call of an op in each layer, and marks copies and fallbacks.

@@ -42,7 +42,7 @@ class Layer:
 
 @dataclass
 class Activation:
-    """The units of an activation function, and how many of them let no gradient through in the whole block."""
+    """The units of an activation function, and how many of them a gradient reached, but never passed, in the block."""
 
     name: str
     op: str
@@ -69,7 +69,7 @@ class GradientFlow(Shown):
         self.layers: list[Layer] = []
         self.activations: list[Activation] = []
         self._before: dict[str, np.ndarray[Any, Any]] = {}
-        self._alive: dict[tuple[str, str], np.ndarray[Any, Any]] = {}
+        self._seen: dict[tuple[str, str], np.ndarray[Any, Any]] = {}    # by unit: did a gradient reach it? pass it?
         self._watch: RemovableHandle | None = None
         self._thread = 0
         self._read()
@@ -92,7 +92,7 @@ class GradientFlow(Shown):
     def __enter__(self) -> GradientFlow:
         with unseen():
             self._before = {name: _host(p) for name, p in self.model.named_parameters() if p.requires_grad}
-        self._alive, self._thread = {}, get_ident()
+        self._seen, self._thread = {}, get_ident()
         try:
             observers.append(self._recorded)
             self._watch = watch_backward(self._backward)
@@ -103,8 +103,8 @@ class GradientFlow(Shown):
 
     def __exit__(self, kind: Any, *_: object) -> None:
         self._off()
-        self.activations = [Activation(name, op, alive.size, int((~alive).sum()))
-                            for (name, op), alive in reversed(self._alive.items())]     # backward runs from the last
+        self.activations = [Activation(name, op, seen.shape[1], int((seen[0] & ~seen[1]).sum()))
+                            for (name, op), seen in reversed(self._seen.items())]       # backward runs from the last
         if kind is None:
             self._read()
 
@@ -124,14 +124,14 @@ class GradientFlow(Shown):
         results = run()
         flat = node.op.name in _FLAT and mode.recorder is None and get_ident() == self._thread
         if flat and results[0] is not None and len(results[0].shape) > 1:
-            values = _host(results[0]) != 0
-            axis = values.ndim - 1 if values.ndim < 4 else 1
-            passed = values.any(tuple(i for i in range(values.ndim) if i != axis))
+            count = len(results[0].shape)
+            others = tuple(i for i in range(count) if i != (count - 1 if count < 4 else 1))
+            now = np.stack([(_host(g) != 0).any(others) for g in (given[0], results[0])])
             place = places.get(node)
             where = (place.path().partition(".")[2] if place is not None and place.modules else "") or line_of(place)
             key = where, node.op.name
-            before = self._alive.get(key)
-            self._alive[key] = passed if before is None or before.shape != passed.shape else before | passed
+            before = self._seen.get(key)
+            self._seen[key] = now if before is None or before.shape != now.shape else before | now
         return results
 
     # ---- showing ----
@@ -151,7 +151,7 @@ class GradientFlow(Shown):
         if not self._before:
             notes.append("updates and dead units: with study.gradient_flow(model) as flow: forward, backward, step")
         elif self.activations:
-            notes.append("dead: no gradient passed it in the whole block, for any sample")
+            notes.append("dead: gradients reached it, but none passed it in the whole block, for no sample")
         if self.layers and all(x.gradient is None for x in self.layers):
             notes.append("no parameter has a gradient: call backward() before, and zero_grad() only before that")
         return Table(["parameter", "shape", "weight", "gradient", "gradient/weight", "update/weight", ""], rows,
@@ -221,8 +221,8 @@ def gradient_flow(model: Module) -> GradientFlow:
     Called after `backward()`, it reads the gradients that are there. As a context manager around training steps it
     also has what changed from the begin of the block to its end: update-to-weight ratios, whatever the optimiser; and
     the dead units of activation functions with flat parts (ReLU, ReLU6, Hardtanh, Hardswish, Hardsigmoid), those that
-    let no gradient through for any sample of the block. A unit is an index of the last axis, or of axis 1 for tensors
-    with four or more axes. Replays of a captured step have updates, but show no units.
+    a gradient reached but passed for no sample of the block. A unit is an index of the last axis, or of axis 1 for
+    tensors with four or more axes. Replays of a captured step have updates, but show no units.
 
     A warning names the parameters that got no gradient.
 

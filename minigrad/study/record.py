@@ -306,8 +306,7 @@ class Record:
                 if origin is not None:
                     return replace(origin, start=start, time=time, call=self._replayed(origin), held=_held())
             frame = frame.f_back
-        known = {} if replayed else arrays(frame)
-        name, sizes, operands, nbytes, flops, update = self._arguments(kernel, arguments, known)
+        name, sizes, operands, nbytes, flops, update = self._arguments(kernel, arguments, None if replayed else frame)
         facts: dict[str, Any] = {"flops": flops, "held": _held(), "replayed": replayed}
         if replayed:
             direction = next((d for d in ("forward", "backward") if f"_{d}" in name), "update" if update else "")
@@ -320,25 +319,24 @@ class Record:
         return Launch(name, op, direction, operands, sizes, nbytes, start, time, place, node, **facts, origin=origin,
                       module=self.path(origin), call=call, why=why)
 
-    def _arguments(self, kernel: Kernel, arguments: tuple, known: dict[int, Array]) -> tuple:
+    def _arguments(self, kernel: Kernel, arguments: tuple, frame: FrameType | None) -> tuple:
         """The name, numbers, operands, bytes and operations of a launch; is it an optimiser's?"""
-        name, nbytes = kernel.name, 0
-        sizes: dict[str, Any] = {}
-        operands: list[Layout | None] = []
+        name = kernel.name
         if name == "host":
             name = f"NumPy {getattr(arguments[0], '__name__', 'function')}"
-            return name, sizes, (), sum(getattr(a, "nbytes", 0) for a in arguments[1:]), None, False
-        seen: set[int] = set()
+            return name, {}, (), sum(getattr(a, "nbytes", 0) for a in arguments[1:]), None, False
         names = _names().get(name) or [f"argument {i}" for i in range(len(arguments))]      # of a user's kernel
         named = dict(zip(names, arguments, strict=True))
+        sizes: dict[str, Any] = {}
+        addresses: dict[int, None] = {}
         for kind, (argument, value) in zip(kernel.signature, named.items(), strict=True):
             if kind not in "op":
                 sizes[argument] = value
-            elif value and value not in seen and argument not in TABLES:
-                seen.add(value)
-                array = known.get(value)
-                operands.append(None if array is None else array.layout)
-                nbytes += _size(value) if array is None else array.layout.nbytes
+            elif value and argument not in TABLES:
+                addresses[value] = None
+        known = arrays(frame, set(addresses))
+        operands = [known[a].layout if a in known else None for a in addresses]
+        nbytes = sum(_size(a) if x is None else x.nbytes for a, x in zip(addresses, operands, strict=True))
         family, suffix = split(name)
         work, flops = WORK.get(family), None
         if work is not None:

@@ -66,6 +66,13 @@ def test_dead_units_are_counted_over_the_whole_block(layer, op, alive):
     assert f"{found.dead} of 4 units dead" in str(flow)
 
 
+def test_a_unit_that_no_gradient_reaches_is_not_dead():
+    x = mg.randn(5, 4, requires_grad=True)
+    with study.gradient_flow(nn.ReLU()) as flow:
+        (F.relu(F.relu(x + 5) - 100) * mg.tensor([1.0, 0.0, 0.0, 0.0])).sum().backward()
+    assert [a.dead for a in flow.activations] == [1]            # one line, two calls: the second one's unit 0
+
+
 def test_a_unit_of_an_image_is_its_channel():
     x = mg.randn(2, 3, 4, 4)
     bias = mg.tensor([0.0, -100.0, 100.0], requires_grad=True)
