@@ -11,7 +11,7 @@ from ..core.shape import fail
 from ..core.tape import FREED, Node, edge_of
 from ..core.tensor import Tensor
 from ..devices.memory import Array, Layout
-from .record import Backward, Record, line_of
+from .record import Backward, Record, kept_by, line_of
 from .table import Shown, Table, duration, size
 from .trace import shapes
 
@@ -28,22 +28,10 @@ class Kept(NamedTuple):
         return self.array.storage.layout.nbytes
 
 
-def kept_by(node: Node, leaves: set[int]) -> list[Kept]:
+def _kept(node: Node, leaves: set[int]) -> list[Kept]:
     """What a node keeps, each memory once. `leaves`: the ids of the storages of leaves that ask for gradients."""
-    found: dict[int, Kept] = {}
-    stack: list[Any] = [node.out, () if node.saved is FREED else node.saved]
-    while stack:
-        value, kind = stack.pop(), "activation"
-        if isinstance(value, (tuple, list)):
-            stack += value
-        if isinstance(value, Tensor):
-            kind = "input" if value.node is None and not value._requires_grad else kind
-            value = value.array
-        if isinstance(value, Array):
-            key = id(value.storage)
-            if key not in found or kind == "input":         # a kernel keeps arrays, the op its tensors
-                found[key] = Kept(value, "parameter" if key in leaves else kind)
-    return list(found.values())
+    return [Kept(array, "parameter" if id(array.storage) in leaves else "input" if given else "activation")
+            for array, given in kept_by(node)]
 
 
 def _graph(loss: Tensor | Callable[[], Tensor], by: str) -> tuple[Tensor, list[Node], list[Tensor]]:
@@ -92,7 +80,7 @@ class Saved(Shown):
             key = (node.op.name.strip("_"), record.path(place), line_of(place))
             row = found.setdefault(key, SavedRow(*key))
             row.nodes += 1
-            for kept in kept_by(node, own):
+            for kept in _kept(node, own):
                 if id(kept.array.storage) not in seen:
                     seen.add(id(kept.array.storage))
                     row.nbytes[kept.kind] += kept.nbytes
@@ -148,7 +136,7 @@ class Order(Shown):
 
     def __init__(self, nodes: list[Node], leaves: list[Tensor], record: Record) -> None:
         own = _storages(leaves)
-        keeps = {id(node): {id(kept.array.storage): kept.nbytes for kept in kept_by(node, own)
+        keeps = {id(node): {id(kept.array.storage): kept.nbytes for kept in _kept(node, own)
                             if kept.kind == "activation"} for node in nodes}
         users: dict[int, int] = {}
         for memory in keeps.values():

@@ -128,19 +128,25 @@ class Backward:
     launches: list[Launch] = field(default_factory=list)
 
 
-def saved_arrays(node: Node) -> list[Array]:
-    """The arrays that a node keeps for its backward, each memory once."""
-    found: dict[int, Array] = {}
+def kept_by(node: Node) -> list[tuple[Array, bool]]:
+    """The arrays that a node keeps for its backward, each memory once; and whether it is a tensor without a graph."""
+    found: dict[int, tuple[Array, bool]] = {}
     stack: list[Any] = [node.out, () if node.saved is FREED else node.saved]
     while stack:
-        value = stack.pop()
+        value, given = stack.pop(), False
         if isinstance(value, Tensor):
-            value = value.array
+            given, value = value.node is None, value.array
         if isinstance(value, Array):
-            found.setdefault(id(value.storage), value)
+            if given or id(value.storage) not in found:         # a kernel keeps arrays, its op also the tensors
+                found[id(value.storage)] = value, given
         elif isinstance(value, (tuple, list)):
             stack += value
     return list(found.values())[::-1]
+
+
+def saved_arrays(node: Node) -> list[Array]:
+    """The arrays that a node keeps for its backward, each memory once."""
+    return [array for array, _ in kept_by(node)]
 
 
 _active: list[Record] = []              # the records that are on, in all threads
