@@ -178,6 +178,23 @@ def test_a_record_inside_a_captured_function():
     assert [(x.op, x.direction) for x in outside.launches if x.replayed] == [("mul", ""), ("add", "forward"), ("exp", "")]
 
 
+def test_two_replays_of_one_op_are_two_calls():
+    x = mg.ones(3)
+    step = mg.capture(lambda: x * 2)
+    with Record() as record:
+        for _ in range(3):
+            step()
+    assert len({x.call for x in record.launches}) == 3
+
+
+def test_nested_records_are_freed():
+    def run():
+        with Record() as outer, Record() as inner:
+            mg.ones(3) + mg.ones(3)
+        return weakref.ref(outer), weakref.ref(inner)
+    assert [ref() for ref in run()] == [None, None]
+
+
 def test_numpy_launches_of_a_replay_are_seen():
     x = mg.arange(6).to(mg.int32)
     step = mg.capture(lambda x: x << 1)
@@ -266,6 +283,7 @@ def test_with_everything_else_that_watches():
         mg.autograd.grad(g.sum(), model[0].weight)
     inner = [b for b in record.backwards if b.depth]                 # of the definitions
     names = {"linear_grad", "layer_norm_grad", "cross_entropy_grad", "relu_grad", "layer_norm", "linear", "relu", "cross_entropy"}
+    assert {x.why for x in record.launches if x.op.endswith("_grad")} == {"definition"}
     assert len(inner) > 10 and {x.op for b in inner for x in b.launches} <= names
     assert off()
 

@@ -173,6 +173,7 @@ def test_the_profiler_of_torch_scripts(tmp_path):
     by = {e.key: e for e in averages}
     assert by["linear"].count == 2 and by["linear"].cpu_time * 2 == pytest.approx(by["linear"].cpu_time_total)
     assert by["step"].count == 1 and by["step"].cpu_time_total > by["linear"].cpu_time_total
+    assert by["step"].self_cpu_time_total == pytest.approx(by["step"].cpu_time_total - sum(e.cpu_time_total for e in averages if e.key != "step"))
     total = prof.total_average()
     assert total.key == "Total" and total.self_cpu_time_total == pytest.approx(sum(e.cpu_time_total for e in averages if e.key != "step"))
     table = averages.table(sort_by="self_cpu_time_total", row_limit=3).splitlines()
