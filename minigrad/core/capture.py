@@ -61,9 +61,9 @@ class Recorder:
     """Writes down the launches of one run, and what a replay must do besides. Active as `mode.recorder`."""
 
     def __init__(self, pool: private_pool) -> None:
-        self.segments: list[Any] = []           # (words, origins) of native launches, or a Python callable
+        self.segments: list[Any] = []           # (words, descriptions) of native launches, or a Python callable
         self.words: list[int] = []
-        self.origins: list[Any] = []            # what a study says of each of these launches, for those of replays
+        self.descriptions: list[Any] = []            # what a study says of each of these launches, for those of replays
         self.pins: dict[int, Any] = {}          # what launches pointed to outside the private pool, by its id
         self.known: set[int] = set()            # addresses that were looked up
         self.inside: list[Any] = []             # the regions of the private pool
@@ -97,7 +97,7 @@ class Recorder:
                 if kind == "o":
                     self.written.add(value)
             self.words.append(struct.unpack("q", struct.pack("d", value))[0] if kind == "d" else value)
-        self.origins.append(None)
+        self.descriptions.append(None)
         kernel.function(*arguments)
 
     def hold(self, address: int) -> None:
@@ -123,8 +123,8 @@ class Recorder:
         """Ends the current run of native launches."""
         if self.words:
             words = [w if w < 1 << 63 else w - (1 << 64) for w in self.words]
-            self.segments.append((np.array(words, np.int64), self.origins))
-            self.words, self.origins = [], []
+            self.segments.append((np.array(words, np.int64), self.descriptions))
+            self.words, self.descriptions = [], []
 
     # ---- what the step reads ----
 
@@ -355,11 +355,11 @@ class _Program:
             bump(given[i])
 
 
-def launch_each(words: np.ndarray, origins: list[Any]) -> None:
-    """Replays a segment launch by launch, so that launch hooks see it; they may read `origin` in this frame."""
+def launch_each(words: np.ndarray, descriptions: list[Any]) -> None:
+    """Replays a segment launch by launch, so that launch hooks see it; they may read `description` in this frame."""
     kernels = {kernel.index: kernel for kernel in open_device("cpu").kernels}
     left = iter(words.tolist())
-    for origin in origins:                      # noqa: B007
+    for description in descriptions:            # noqa: B007
         kernel = kernels[next(left)]
         values = [next(left) for _ in kernel.signature]
         kernel.call(*[struct.unpack("d", struct.pack("q", value))[0] if kind == "d" else value

@@ -5,7 +5,7 @@ Every study reads a `Record`. It looks at the core through four public observers
 replays too) and `core/place.py` (modules and lines, read from the stack).
 
 A launch of a replay has no stack. It is described as it was when it was recorded, if a record was on then
-(`Recorder.origins`); otherwise only its kernel's name is known.
+(`Recorder.descriptions`); otherwise only its kernel's name is known.
 """
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Launch:
     start, time     nanoseconds: since the record began, and of the kernel alone
     place           modules and lines; None for a launch of a replay
     node            the node whose backward asked for it, or None
-    origin          the place of the op's forward call: for a backward that of its node, else `place`; None: not known
+    called_at       the place of the op's forward call: for a backward that of its node, else `place`; None: not known
     module          the path of its module ("model.0"), or ""
     call            a number: the launches of one call of an op, or of one node's backward, have the same
     why             which path of the op ran, and why: "fused kernel on cpu", "definition: no fused kernel is defined"
@@ -79,7 +79,7 @@ class Launch:
     place: Place | None
     node: Node | None
     replayed: bool = False
-    origin: Place | None = None
+    called_at: Place | None = None
     module: str = ""
     call: int = 0
     why: str = ""
@@ -89,7 +89,7 @@ class Launch:
     @property
     def line(self) -> str:
         """The user's line of the op's forward call, such as "train.py:12"; "" if it is not known."""
-        return line_of(self.origin)
+        return line_of(self.called_at)
 
 
 @dataclass(frozen=True)
@@ -296,7 +296,7 @@ class Record:
         self.launches.append(launch)
         recorder = mode.recorder
         if recorder is not None and not recorder.paused and kernel.index >= 0 and recorder.thread == self.thread:
-            recorder.origins[-1] = replace(launch, node=None, place=None, replayed=True)
+            recorder.descriptions[-1] = replace(launch, node=None, place=None, replayed=True)
         if self._running:
             self._running[-1].launches.append(launch)
         elif launch.place is not None:
@@ -308,9 +308,9 @@ class Record:
         while frame is not None and frame.f_code.co_filename in _BETWEEN:
             if frame.f_code is capture.launch_each.__code__:
                 replayed = True
-                origin = frame.f_locals["origin"]
-                if origin is not None:
-                    return replace(origin, start=start, time=time, call=self._replayed(origin), held=_held())
+                known = frame.f_locals["description"]
+                if known is not None:
+                    return replace(known, start=start, time=time, call=self._replayed(known), held=_held())
             frame = frame.f_back
         name, sizes, operands, nbytes, flops, update = self._arguments(kernel, arguments, None if replayed else frame)
         facts: dict[str, Any] = {"flops": flops, "held": _held(), "replayed": replayed}
@@ -319,11 +319,11 @@ class Record:
             return Launch(name, _op_of_kernel(name), direction, operands, sizes, nbytes, start, time, None, None,
                           **facts, why="replay; recorded while no study was on")
         place = Place(frame)
-        op, direction, origin, call, why = self._asked(frame, name, place)
+        op, direction, called_at, call, why = self._asked(frame, name, place)
         direction = "update" if update else direction
         node = self._running[-1].node if self._running else None
-        return Launch(name, op, direction, operands, sizes, nbytes, start, time, place, node, **facts, origin=origin,
-                      module=self.path(origin), call=call, why=why)
+        return Launch(name, op, direction, operands, sizes, nbytes, start, time, place, node, **facts,
+                      called_at=called_at, module=self.path(called_at), call=call, why=why)
 
     def _arguments(self, kernel: Kernel, arguments: tuple, frame: FrameType | None) -> tuple:
         """The name, numbers, operands, bytes and operations of a launch; is it an optimiser's?"""
@@ -378,12 +378,12 @@ class Record:
         why = _why(known.get("plan"), known.get("self", known.get("op")))
         return op_name(found, kernel), direction, place, number, why
 
-    def _replayed(self, origin: Launch) -> int:
+    def _replayed(self, known: Launch) -> int:
         """The number of the op's call that a launch of a replay belongs to."""
         last = self._replay
-        same = last is not None and last[0].call == origin.call and last[0].start < origin.start
+        same = last is not None and last[0].call == known.call and last[0].start < known.start
         number = last[1] if same and last is not None else next(_numbers)
-        self._replay = origin, number
+        self._replay = known, number
         return number
 
 

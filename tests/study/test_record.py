@@ -309,4 +309,4 @@ def test_a_place_keeps_no_module_alive():
             model(mg.ones(3, requires_grad=True))
         return record, weakref.ref(model)
     record, alive = run()
-    assert record.launches[-1].module == "model" and alive() is None and record.launches[-1].origin.modules == []
+    assert record.launches[-1].module == "model" and alive() is None and record.launches[-1].called_at.modules == []
