@@ -397,6 +397,11 @@ class Captured:
         """A captured function without recordings, of the copied function."""
         return Captured(copy.deepcopy(self.function, memo))
 
+    def __repr__(self) -> str:
+        count = sum(map(len, self.programs.values()))
+        name = getattr(self.function, "__qualname__", type(self.function).__name__)
+        return f"<captured {name}: {count} recording{'' if count == 1 else 's'}>"
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if mode.recorder is not None:           # inside another recording: part of that one
             return self.function(*args, **kwargs)

@@ -37,13 +37,15 @@ def calls_module(frame: FrameType) -> bool:
     return code.co_name == "__call__" and code in calls         # a look-up hashes all of the code, which is slow
 
 
+def is_own(frame: FrameType) -> bool:
+    """Does it run a function of this package?"""
+    return frame.f_code.co_filename.startswith(_HERE)
+
+
 class Place:
-    """A place in the program: the modules being called, outermost first, and the user's lines, innermost first.
+    """A place in the program: the modules being called, outermost first, and the user's lines, innermost first."""
 
-    It refers to modules weakly (`refs`): a module may hold a tensor whose node has this place.
-    """
-
-    __slots__ = ("refs", "root", "lines")
+    __slots__ = ("modules", "root", "lines")
 
     def __init__(self, frame: FrameType | None) -> None:
         modules: list[Any] = []
@@ -53,24 +55,18 @@ class Place:
             if calls_module(f):
                 modules.append(f.f_locals["self"])
                 above = f.f_back
-            elif not f.f_code.co_filename.startswith(_HERE) and len(lines) < _LINES:
+            elif not is_own(f) and len(lines) < _LINES:
                 lines.append((f.f_code.co_filename, f.f_lineno, f.f_code.co_name))
-        self.refs, self.lines = tuple([weakref.ref(m) for m in reversed(modules)]), lines
+        self.modules, self.lines = modules[::-1], lines
         self.root = _name_of(modules[-1], above) if modules else ""
-
-    @property
-    def modules(self) -> list[Any]:
-        """The modules being called, outermost first, without those that are gone."""
-        return [m for ref in self.refs if (m := ref()) is not None]
 
     def path(self) -> str:
         """The path of the innermost module, such as model.encoder.0.norm. The first name is that of the variable that
         holds the outermost module, or its type's name."""
-        modules = self.modules
-        if not modules:
+        if not self.modules:
             return ""
         names = [self.root]
-        for outer, inner in zip(modules, modules[1:], strict=False):
+        for outer, inner in zip(self.modules, self.modules[1:], strict=False):
             names.append(next((n for n, m in outer.named_modules() if m is inner), type(inner).__name__))
         return ".".join(n for n in names if n)
 
@@ -83,7 +79,7 @@ class Place:
 
 def _name_of(module: Any, frame: FrameType | None) -> str:
     """The name of the variable that holds a module in the frame, or the name of the module's type."""
-    if frame is not None and not frame.f_code.co_filename.startswith(_HERE):
+    if frame is not None and not is_own(frame):
         for names in (frame.f_locals, frame.f_globals):
             for name, value in names.items():
                 if value is module:
@@ -95,7 +91,7 @@ def op_frame(frame: FrameType | None) -> FrameType | None:
     """The call of the outermost op between a launch and the user's line, or the module's."""
     found = None
     for f in frames(frame):
-        if not f.f_code.co_filename.startswith(_HERE) or calls_module(f):
+        if not is_own(f) or calls_module(f):
             break
         if isinstance(_op(f), Documented):
             found = f
@@ -118,7 +114,7 @@ def parameters_behind(tensors: Any) -> dict[str, Tensor]:
     of those whose nodes have a place."""
     roots: dict[int, tuple[str, Any]] = {}
     for node in reachable([edge_of(t) for t in tensors], frozenset()):
-        place = places.get(node) if type(node) is Node else None
+        place = places.get(node) if isinstance(node, Node) else None
         if place is not None and place.modules:
             roots.setdefault(id(place.modules[0]), (place.root, place.modules[0]))
     return {f"{name}.{path}": p for name, root in roots.values()
@@ -138,7 +134,7 @@ def arrays(frame: FrameType | None, wanted: set[int] | None = None) -> dict[int,
     found: dict[int, Array] = {}
     inside = False
     for f, _ in zip(frames(frame), range(4), strict=False):
-        here = f.f_code.co_filename.startswith(_HERE)
+        here = is_own(f)
         if inside and not here or wanted is not None and wanted <= found.keys():
             break
         inside = here

@@ -1,13 +1,14 @@
-"""Shows what the core does: launches, times, the backward pass, what it keeps, how gradients flow, which paths ran.
+"""Shows what the core does: graphs, launches, times, backward, what it keeps, how gradients flow, which paths ran.
 
 It looks at the core through public observers (`record.py`); the core knows nothing of it.
 """
 from .explain import explain, launches
 from .flow import gradient_flow
+from .graphs import Graph, graph
 from .order import backward_order, saved
 from .profile import profile, record_function, roof
 from .record import Record
 from .trace import trace
 
-__all__ = ["Record", "backward_order", "explain", "gradient_flow", "launches", "profile", "record_function", "roof",
-           "saved", "trace"]
+__all__ = ["Graph", "Record", "backward_order", "explain", "gradient_flow", "graph", "launches", "profile",
+           "record_function", "roof", "saved", "trace"]

@@ -43,7 +43,7 @@ def _graph(loss: Tensor | Callable[[], Tensor], by: str) -> tuple[Tensor, list[N
         fail(by, "it takes a loss, or a function that computes it", type(loss).__name__, kind=TypeError)
     if not loss._requires_grad:
         fail(by, "the loss must require a gradient", loss.array.layout, "compute it outside no_grad(), from parameters")
-    nodes = [n for n in engine.reachable([edge_of(loss)], frozenset()) if type(n) is Node]
+    nodes = [n for n in engine.reachable([edge_of(loss)], frozenset()) if isinstance(n, Node)]
     found = {id(e): e for n in nodes for e in n.inputs if isinstance(e, Tensor)}
     if any(n.saved is FREED for n in nodes):
         fail(by, "the graph was freed by an earlier backward()", "", "call it before backward()")

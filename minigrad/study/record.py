@@ -9,6 +9,7 @@ A launch of a replay has no stack. It is described as it was when it was recorde
 """
 from __future__ import annotations
 
+import itertools
 import sys
 import weakref
 from collections import ChainMap
@@ -16,20 +17,19 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache
-from itertools import count
 from threading import get_ident
 from time import perf_counter_ns
 from types import FrameType
 from typing import Any
 
 from ..core import capture, engine
+from ..core.half import Wide
 from ..core.hooks import RemovableHandle
 from ..core.modes import mode, no_grad
 from ..core.op import GradOp, Op, derived
-from ..core.place import Place, arrays, calls_module, op_frame, op_name, places
+from ..core.place import Place, arrays, calls_module, frames, is_own, op_frame, op_name, places
 from ..core.tape import FREED, Node, observers
 from ..core.tensor import Tensor
-from ..core.warning import PACKAGE
 from ..core.watch import watch_backward
 from ..devices import launch_hook, open_device, opened
 from ..devices.addresses import find
@@ -39,7 +39,6 @@ from ..devices.native import lib, signatures
 from ..devices.work import TABLES, WORK, Arguments
 
 _BETWEEN = (sys.modules[launch_hook.__module__].__file__, capture.__file__, __file__)   # between an op and this hook
-_numbers = count(1)                 # of the calls of ops
 
 
 @cache
@@ -126,6 +125,61 @@ class Backward:
     start: int
     time: int = 0
     launches: list[Launch] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a node comes from, for as long as the node lives.
+
+    place     modules and lines
+    calls     a number for the call of each of these modules
+    within    the ops whose definition was running, outermost first: name, the reason why, a number for the call
+    launches  the kernels that made the node's outputs
+    names     of leaves and saved tensors, by `id`: the user's variables that hold them
+    """
+
+    place: Place
+    calls: tuple[int, ...]
+    within: tuple[tuple[str, str, int], ...]
+    launches: list[Launch]
+    names: dict[int, str]
+
+
+origins: weakref.WeakKeyDictionary[Node, Origin] = weakref.WeakKeyDictionary()     # every record adds to it
+
+
+_MARK = "the number of this call"
+_next_call = itertools.count(1).__next__
+
+
+def _call(frame: FrameType) -> int:
+    """A number for the call that a frame runs. It is kept among the frame's variables: frames have no other identity,
+    since the next call may get the same memory."""
+    found = frame.f_locals
+    if _MARK not in found:
+        found[_MARK] = _next_call()
+    return found[_MARK]
+
+
+def _around(frame: FrameType | None) -> tuple[tuple[int, ...], tuple[tuple[str, str, int], ...]]:
+    """The calls of modules on the stack, and the ops whose definition runs; outermost first."""
+    modules, ops = [], []
+    for f in frames(frame):
+        if calls_module(f):
+            modules.append(_call(f))
+        elif f.f_code is Op.__call__.__code__ and type(f.f_locals.get("plan")) is str:
+            ops.append((f.f_locals["self"].name.strip("_"), f.f_locals["plan"], _call(f)))
+        elif f.f_code is Wide.at.__code__:
+            ops.append((f.f_locals["self"].op.name.strip("_"), f.f_locals["self"].why, _call(f)))
+    return tuple(modules[::-1]), tuple(ops[::-1])
+
+
+def _names_of(node: Node, frame: FrameType | None) -> dict[int, str]:
+    """The names of the variables that hold leaves or saved tensors of a node, in the user's innermost function."""
+    saved = node.saved[1] if isinstance(node.op, Op) else node.saved
+    kept = {id(t) for t in (*node.inputs, *(saved if type(saved) is tuple else ())) if isinstance(t, Tensor)}
+    user = next((f for f in frames(frame) if kept and not is_own(f)), None)
+    return {id(v): n for n, v in user.f_locals.items() if id(v) in kept} if user is not None else {}
 
 
 def kept_by(node: Node) -> list[tuple[Array, bool]]:
@@ -242,9 +296,9 @@ class Record:
 
     def path(self, place: Place | None) -> str:
         """The path of the innermost module of a place, or ""."""
-        if place is None or not place.refs:
+        if place is None or not place.modules:
             return ""
-        key = (place.root, *place.refs)
+        key = (place.root, *place.modules)
         found = self._paths.get(key)
         if found is None:
             found = self._paths[key] = place.path()
@@ -256,8 +310,9 @@ class Record:
             place = places.get(node)                    # a record around this one has noted it
             if place is None:
                 place = places[node] = Place(sys._getframe(1))
-            self.made_by[node] = [x for x in self._unclaimed if x.place is not None and x.place.lines == place.lines]
-            self._unclaimed = []
+            made = [x for x in self._unclaimed if x.place is not None and x.place.lines == place.lines]
+            self.made_by[node], self._unclaimed = made, []
+            origins[node] = Origin(place, *_around(sys._getframe(1)), made, _names_of(node, sys._getframe(1)))
 
     def _backward(self, node: Node, given: list, run: Callable[[], Any]) -> Any:
         """Notes the backward of a node."""
@@ -267,7 +322,7 @@ class Record:
         step = Backward(node, self._seen(given), [], saved, len(self._running), self.now())
         self.backwards.append(step)
         self._running.append(step)
-        self._calls.append(next(_numbers))
+        self._calls.append(_next_call())
         try:
             results = run()
         finally:
@@ -368,13 +423,12 @@ class Record:
                 return op.name.strip("_"), "backward", places.get(self._running[at].node), self._calls[at], why
         found = op_frame(frame)                         # here too: what a checkpoint computes again
         f, direction = frame, "forward"
-        while f is not None and f.f_code.co_filename.startswith(PACKAGE) and not calls_module(f):
+        while f is not None and is_own(f) and not calls_module(f):
             direction = "backward" if f.f_code.co_filename == engine.__file__ else direction    # between nodes
             f = f.f_back
         if found is None:
-            return op_name(frame, kernel), direction, place, next(_numbers), ""
-        known = found.f_locals                          # one dict for each call of a function
-        number = known.setdefault("number of this call, for study", next(_numbers))
+            return op_name(frame, kernel), direction, place, _next_call(), ""
+        known, number = found.f_locals, _call(found)
         why = _why(known.get("plan"), known.get("self", known.get("op")))
         return op_name(found, kernel), direction, place, number, why
 
@@ -382,7 +436,7 @@ class Record:
         """The number of the op's call that a launch of a replay belongs to."""
         last = self._replay
         same = last is not None and last[0].call == known.call and last[0].start < known.start
-        number = last[1] if same and last is not None else next(_numbers)
+        number = last[1] if same and last is not None else _next_call()
         self._replay = known, number
         return number
 
