@@ -5,8 +5,10 @@ Anomaly detection and study ask for it while they are on; nothing else does. It 
 from __future__ import annotations
 
 import linecache
+import sys
 import weakref
 from collections.abc import Iterator
+from inspect import CO_OPTIMIZED
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
@@ -42,10 +44,23 @@ def is_own(frame: FrameType) -> bool:
     return frame.f_code.co_filename.startswith(_HERE)
 
 
-class Place:
-    """A place in the program: the modules being called, outermost first, and the user's lines, innermost first."""
+def variables(frame: FrameType) -> dict[str, Any]:
+    """The variables of a function of the user's. Until Python 3.13 a frame keeps what `f_locals` gave, and with it
+    tensors that the function has dropped; so that is emptied. Of a module it is no copy, and a debugger writes it back.
+    """
+    found = dict(frame.f_locals)
+    if sys.version_info < (3, 13) and frame.f_code.co_flags & CO_OPTIMIZED and frame.f_trace is None:
+        frame.f_locals.clear()
+    return found
 
-    __slots__ = ("modules", "root", "lines")
+
+class Place:
+    """A place in the program: the modules being called, outermost first, and the user's lines, innermost first.
+
+    It refers to modules weakly (`refs`): a module may hold a tensor whose node has this place.
+    """
+
+    __slots__ = ("refs", "root", "lines")
 
     def __init__(self, frame: FrameType | None) -> None:
         modules: list[Any] = []
@@ -57,16 +72,22 @@ class Place:
                 above = f.f_back
             elif not is_own(f) and len(lines) < _LINES:
                 lines.append((f.f_code.co_filename, f.f_lineno, f.f_code.co_name))
-        self.modules, self.lines = modules[::-1], lines
+        self.refs, self.lines = tuple([weakref.ref(m) for m in reversed(modules)]), lines
         self.root = _name_of(modules[-1], above) if modules else ""
+
+    @property
+    def modules(self) -> list[Any]:
+        """The modules being called, outermost first, without those that are gone."""
+        return [m for ref in self.refs if (m := ref()) is not None]
 
     def path(self) -> str:
         """The path of the innermost module, such as model.encoder.0.norm. The first name is that of the variable that
         holds the outermost module, or its type's name."""
-        if not self.modules:
+        modules = self.modules
+        if not modules:
             return ""
         names = [self.root]
-        for outer, inner in zip(self.modules, self.modules[1:], strict=False):
+        for outer, inner in zip(modules, modules[1:], strict=False):
             names.append(next((n for n, m in outer.named_modules() if m is inner), type(inner).__name__))
         return ".".join(n for n in names if n)
 
@@ -80,7 +101,7 @@ class Place:
 def _name_of(module: Any, frame: FrameType | None) -> str:
     """The name of the variable that holds a module in the frame, or the name of the module's type."""
     if frame is not None and not is_own(frame):
-        for names in (frame.f_locals, frame.f_globals):
+        for names in (variables(frame), frame.f_globals):
             for name, value in names.items():
                 if value is module:
                     return name

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..core.modes import enable_grad
 from ..core.op import GradOp, Op, Primitive
-from ..core.place import is_own
+from ..core.place import is_own, variables
 from ..core.shape import fail, is_float
 from ..core.tape import FREED, Edge, Node, Slot, edge_of
 from ..core.tensor import Tensor
@@ -36,7 +36,7 @@ class Names:
         frame: Any = sys._getframe()
         while frame is not None:
             if not is_own(frame):
-                for scope in (frame.f_locals, frame.f_globals):
+                for scope in (variables(frame), frame.f_globals):
                     for name, value in list(scope.items()):
                         if isinstance(value, Tensor) and not name.startswith("_"):
                             self.tensors.setdefault(id(value), name)
@@ -48,10 +48,10 @@ class Names:
         """Takes over the names that a record knows."""
         for key, name in origin.names.items():
             self.tensors.setdefault(key, name)
-        modules = origin.place.modules
-        if modules and id(modules[0]) not in self.known:
-            self.known.add(id(modules[0]))
-            self.root(origin.place.root, modules[0])
+        module = origin.modules[0][0]() if origin.modules else None
+        if module is not None and id(module) not in self.known:
+            self.known.add(id(module))
+            self.root(origin.root, module)
 
     def root(self, name: str, module: Any) -> None:
         """Names the parameters of a module that no other contains by the variable that holds it."""
@@ -61,12 +61,12 @@ class Names:
                 self.parameters[id(p)] = f"{name}.{path}"
 
     def path_in(self, outer: Any, inner: Any) -> str:
-        """The path of a module in another one."""
+        """The path of a module in another one; empty if it is not there, or one of them is gone."""
         key = id(outer), id(inner)
-        if key not in self.inside:
+        if key not in self.inside and outer is not None and inner is not None:
             for path, module in outer.named_modules():
                 self.inside[id(outer), id(module)] = path
-        return self.inside.get(key) or type(inner).__name__
+        return self.inside.get(key, "")
 
     def of(self, t: Any, otherwise: str) -> str:
         """The name of a tensor."""
@@ -298,8 +298,8 @@ class Reader:
 
     def locate(self, made: GraphNode, origin: Origin) -> None:
         """Says where a node was recorded, and what ran."""
-        made.launches = [x.kernel for x in origin.launches]
-        made.lines = [(*line, linecache.getline(line[0], line[1]).strip()) for line in origin.place.lines]
+        made.launches = list(origin.launches)
+        made.lines = [(*line, linecache.getline(line[0], line[1]).strip()) for line in origin.lines]
 
     def inputs(self, node: Node) -> list[Input]:
         """The inputs of a node."""
@@ -436,10 +436,11 @@ class Reader:
                 return ()
             return tuple([("module", name, ".".join(paths[0][:i + 1]), "", 0) for i, name in enumerate(paths[0])])
         keys, path, outer = [], "", None
-        for module, call in zip(origin.place.modules, origin.calls, strict=True):
-            name = origin.place.root if outer is None else self.names.path_in(outer, module)
+        for i, (reference, kind, call) in enumerate(origin.modules):
+            module = reference()
+            name = origin.root if not i else self.names.path_in(outer, module) or kind
             path = f"{path}.{name}" if path else name
-            keys.append(("module", name, path, type(module).__name__, call))
+            keys.append(("module", name, path, kind, call))
             outer = module
         return (*keys, *[("definition", name, name, why, call) for name, why, call in origin.within])
 

@@ -27,7 +27,7 @@ from ..core.half import Wide
 from ..core.hooks import RemovableHandle
 from ..core.modes import mode, no_grad
 from ..core.op import GradOp, Op, derived
-from ..core.place import Place, arrays, calls_module, frames, is_own, op_frame, op_name, places
+from ..core.place import Place, arrays, calls_module, frames, is_own, op_frame, op_name, places, variables
 from ..core.tape import FREED, Node, observers
 from ..core.tensor import Tensor
 from ..core.watch import watch_backward
@@ -129,19 +129,21 @@ class Backward:
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a node comes from, for as long as the node lives.
+    """Where a node comes from, for as long as the node lives. It keeps no module alive, whose gradients may hold nodes.
 
-    place     modules and lines
-    calls     a number for the call of each of these modules
+    modules   the modules being called, outermost first: (weak reference, name of the type, a number for the call)
+    root      the name of the outermost one
+    lines     the user's lines, as in `Place`
     within    the ops whose definition was running, outermost first: name, the reason why, a number for the call
-    launches  the kernels that made the node's outputs
+    launches  the names of the kernels that made the node's outputs
     names     of leaves and saved tensors, by `id`: the user's variables that hold them
     """
 
-    place: Place
-    calls: tuple[int, ...]
+    modules: tuple[tuple[weakref.ref, str, int], ...]
+    root: str
+    lines: list[tuple[str, int, str]]
     within: tuple[tuple[str, str, int], ...]
-    launches: list[Launch]
+    launches: list[str]
     names: dict[int, str]
 
 
@@ -161,17 +163,19 @@ def _call(frame: FrameType) -> int:
     return found[_MARK]
 
 
-def _around(frame: FrameType | None) -> tuple[tuple[int, ...], tuple[tuple[str, str, int], ...]]:
-    """The calls of modules on the stack, and the ops whose definition runs; outermost first."""
+def _origin(node: Node, place: Place, launches: list[Launch], frame: FrameType | None) -> Origin:
+    """The origin of a node that is recorded in a frame."""
     modules, ops = [], []
     for f in frames(frame):
         if calls_module(f):
-            modules.append(_call(f))
+            module = f.f_locals["self"]
+            modules.append((weakref.ref(module), type(module).__name__, _call(f)))
         elif f.f_code is Op.__call__.__code__ and type(f.f_locals.get("plan")) is str:
             ops.append((f.f_locals["self"].name.strip("_"), f.f_locals["plan"], _call(f)))
         elif f.f_code is Wide.at.__code__:
             ops.append((f.f_locals["self"].op.name.strip("_"), f.f_locals["self"].why, _call(f)))
-    return tuple(modules[::-1]), tuple(ops[::-1])
+    return Origin(tuple(modules[::-1]), place.root, place.lines, tuple(ops[::-1]), [x.kernel for x in launches],
+                  _names_of(node, frame))
 
 
 def _names_of(node: Node, frame: FrameType | None) -> dict[int, str]:
@@ -179,7 +183,7 @@ def _names_of(node: Node, frame: FrameType | None) -> dict[int, str]:
     saved = node.saved[1] if isinstance(node.op, Op) else node.saved
     kept = {id(t) for t in (*node.inputs, *(saved if type(saved) is tuple else ())) if isinstance(t, Tensor)}
     user = next((f for f in frames(frame) if kept and not is_own(f)), None)
-    return {id(v): n for n, v in user.f_locals.items() if id(v) in kept} if user is not None else {}
+    return {id(v): n for n, v in variables(user).items() if id(v) in kept} if user is not None else {}
 
 
 def kept_by(node: Node) -> list[tuple[Array, bool]]:
@@ -296,9 +300,9 @@ class Record:
 
     def path(self, place: Place | None) -> str:
         """The path of the innermost module of a place, or ""."""
-        if place is None or not place.modules:
+        if place is None or not place.refs:
             return ""
-        key = (place.root, *place.modules)
+        key = (place.root, *place.refs)
         found = self._paths.get(key)
         if found is None:
             found = self._paths[key] = place.path()
@@ -312,7 +316,7 @@ class Record:
                 place = places[node] = Place(sys._getframe(1))
             made = [x for x in self._unclaimed if x.place is not None and x.place.lines == place.lines]
             self.made_by[node], self._unclaimed = made, []
-            origins[node] = Origin(place, *_around(sys._getframe(1)), made, _names_of(node, sys._getframe(1)))
+            origins[node] = _origin(node, place, made, sys._getframe(1))
 
     def _backward(self, node: Node, given: list, run: Callable[[], Any]) -> Any:
         """Notes the backward of a node."""

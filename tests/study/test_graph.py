@@ -1,8 +1,10 @@
 """`study.graph`: what it knows of a graph, its text, and the places of its picture."""
 from __future__ import annotations
 
+import gc
 import inspect
 import time
+import weakref
 import xml.etree.ElementTree as ElementTree
 from typing import Any
 
@@ -87,6 +89,19 @@ def test_each_call_of_a_module_is_a_group():
     assert _titles(g) == [f"cell RNNCell, call {i} of 5" for i in range(1, 6)]
     assert all(n.uses == 5 for n in g.nodes.values() if n.kind == "leaf" and n.label.startswith("cell.weight"))
     assert "cell.weight_ih.grad is a sum of 5" in str(g)
+
+
+def test_a_record_keeps_no_model_alive():
+    model, loss = _mlp()
+    with study.Record():
+        value = loss()
+    gradients = mg.autograd.grad(value, list(model.parameters()), create_graph=True)
+    model[0].weight.grad = gradients[0]             # the model now holds nodes that the record knows
+    alive = weakref.ref(model)
+    assert "model.1.weight" in {n.label for n in study.graph(value).nodes.values()}
+    del model, loss, value, gradients
+    gc.collect()
+    assert alive() is None
 
 
 def test_ids_of_nodes_and_leaves():
@@ -251,15 +266,29 @@ def test_boxes_and_groups_do_not_overlap_and_edges_run_between_them(make: Any, o
                     assert _apart(Box(x0, y0, 0, y1 - y0), box), (route, i)
 
 
-def test_chains_are_straight_and_edges_do_not_cross_needlessly():
+def test_chains_are_straight():
     w = mg.randn(3, requires_grad=True)
-    _, layout = _layout(study.graph(lambda: ((w * 2).exp().sin() + (w * 3).cos().tanh()).sum()))
-    ops = [layout.boxes[i] for i in sorted(layout.boxes)][1:4]
-    assert np.ptp([b.x + b.w / 2 for b in ops]) < 1
-    parts = (w * 2).chunk(3)
-    _, layout = _layout(study.graph(mg.cat([x.exp() for x in parts[::-1]]).sum()))
+
+    def run() -> Any:
+        x = w * 2
+        for _ in range(3):                              # a block with a way around it, of boxes of several widths
+            x = x.exp().log_softmax(0).sin().reshape(1, 3).reshape(3).tanh() + x * x
+        return x.sum()
+    g = study.graph(run)
+    _, layout = _layout(g)
+    ops = {i: n.op for i, n in g.nodes.items()}
+    middle = {i: b.x + b.w / 2 for i, b in layout.boxes.items()}
+    chains = [[i + k for k in range(6)] for i in ops if ops[i] == "exp"]
+    assert len(chains) == 3 and all(np.ptp([middle[i] for i in chain]) < 0.5 for chain in chains)
+
+
+def test_edges_do_not_cross_needlessly():
+    w, v = mg.randn(3, requires_grad=True), mg.randn(3, requires_grad=True)
+    a, b = w.exp(), v.sin()
+    parts = [b.cos(), a.tanh(), b.exp(), a.sin()]       # recorded crosswise
+    _, layout = _layout(study.graph(mg.cat(parts).sum()))
     ends = [(*r.points[0], r.points[-1][0]) for r in layout.routes]
-    assert len(ends) == 9 and len({x for x, _, _ in ends}) == 3             # the three ops stand side by side
+    assert len(ends) == 11
     assert not any(y == z and (p - r) * (q - s) < 0 for i, (p, y, q) in enumerate(ends) for r, z, s in ends[:i])
 
 

@@ -296,3 +296,17 @@ def test_what_a_checkpoint_computes_again_is_forward():
     shown = [(x.op, x.direction) for x in record.launches if x.module == "Sequential.1"]
     assert shown == [("layer_norm", "forward"), ("layer_norm", "forward"), ("layer_norm", "backward")]
     assert {x.kernel for x in record.launches if x.op == "checkpoint"} == {"copy_i64"}         # the state of the generator
+
+
+def test_a_place_keeps_no_module_alive():
+    class Caching(nn.Module):
+        def forward(self, x):
+            self.last = x * x
+            return self.last
+    model = Caching()
+    with Record() as record:
+        model(mg.ones(3, requires_grad=True))
+    alive = weakref.ref(model)
+    assert record.launches[-1].module == "model"
+    del model
+    assert alive() is None and record.launches[-1].called_at.modules == []
