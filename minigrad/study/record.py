@@ -346,7 +346,7 @@ class Record:
         """Runs a launch, and notes it."""
         start = perf_counter_ns()
         kernel.function(*arguments)
-        if kernel.index < 0 and kernel.name != "host":
+        if not _in_c(kernel) and kernel.name != "host":
             _wait()
         time = perf_counter_ns() - start
         if get_ident() != self.thread or get_ident() in _looking:
@@ -354,7 +354,7 @@ class Record:
         launch = self._launch(kernel, arguments, start - self.began, time, sys._getframe(1))
         self.launches.append(launch)
         recorder = mode.recorder
-        if recorder is not None and not recorder.paused and kernel.index >= 0 and recorder.thread == self.thread:
+        if recorder is not None and not recorder.paused and _in_c(kernel) and recorder.thread == self.thread:
             recorder.descriptions[-1] = replace(launch, node=None, place=None, replayed=True)
         if self._running:
             self._running[-1].launches.append(launch)
@@ -452,6 +452,11 @@ def _why(plan: Any, op: Any) -> str:
     return getattr(plan, "why", "") or ("fused kernel" if isinstance(op, Op) else "primitive")
 
 
+def _in_c(kernel: Kernel) -> bool:
+    """Is it a C kernel, which captured steps replay?"""
+    return kernel.index >= 0
+
+
 def _held() -> int:
     """The bytes of all tensors in use whose memory comes from the pools."""
     held: int = lib.mg_pools_held() - lib.mg_pools_unused()
@@ -467,7 +472,7 @@ def _wait() -> None:
 
 def _constants(kernel: Kernel) -> Mapping[int, Any] | None:
     """The tables that kernels of a GPU read, by address; None for the CPU's."""
-    if kernel.index >= 0:
+    if _in_c(kernel):
         return None
     gpus: list[Any] = [device for device in opened() if device.type != "cpu"]
     return ChainMap(*[gpu.constants for gpu in gpus])
