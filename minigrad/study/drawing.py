@@ -14,12 +14,14 @@ from .structure import GraphNode, Group, Structure
 _PATHS = {"fused": "fused kernel", "kernel": "kernel of a primitive", "NumPy": "NumPy: no kernel", "view": "view",
           "function": "autograd.Function", "checkpoint": "checkpoint", "gradient": "backward, recorded",
           "in place": "change in place"}
+_KINDS = {"definition": "op without a kernel here: its definition", "opened": "opened to what it computes"}
 _SMALL, _LARGE, _LINE = 6.65, 8.1, 15.0         # of a character in small and large letters, and of a line, in pixels
 
 _STYLE = """
 .mg-graph{--page:#fff;--text:#1b1f24;--soft:#5b6470;--line:#7b8591;--box:#fff;--edge:#c3cad2;--group:#f5f7f9;
 --group2:#ebeff3;--fused:#0072b2;--kernel:#8a949e;--numpy:#d55e00;--view:#b9c1c9;--function:#cc79a7;
---checkpoint:#b8860b;--gradient:#56b4e9;--inplace:#7b3294;--leaf:#009e73;--leafbox:#e3f4ee;--data:#eef0f2;
+--checkpoint:#b8860b;--gradient:#56b4e9;--inplace:#7b3294;--leaf:#009e73;
+--param:#00714f;--leafbox:#e3f4ee;--data:#eef0f2;
 font-family:ui-sans-serif,
 system-ui,-apple-system,"Segoe UI",Roboto,"DejaVu Sans",sans-serif}
 @media (prefers-color-scheme:dark){.mg-graph{DARK}}
@@ -35,11 +37,13 @@ stroke-width:4px;paint-order:stroke;stroke-linejoin:round} .mg-graph .head.odd{s
 .mg-graph .leaf .box{fill:var(--leafbox);stroke:var(--leaf)} .mg-graph .data .box{fill:var(--data);stroke:var(--edge)}
 .mg-graph .view .box{stroke-dasharray:3 3} .mg-graph .output .box{stroke:var(--text);stroke-width:2}
 .mg-graph .edge{fill:none;stroke:var(--line);stroke-width:1.3} .mg-graph .edge.constant{stroke-dasharray:3 3}
-.mg-graph .tip{fill:var(--line);stroke:none} .mg-graph .param{fill:var(--leaf)}
+.mg-graph .tip{fill:var(--line);stroke:none} .mg-graph .param{fill:var(--param)}
+.mg-graph .legend{font-size:12px}
 """
 _DARK = ("--page:#14181d;--text:#e6e9ed;--soft:#a3adb8;--line:#8d98a4;--box:#20262d;--edge:#46505b;--group:#1a1f25;"
          "--group2:#20262e;--fused:#4aa8e0;--kernel:#77828e;--numpy:#f08a3c;--view:#5c6670;--function:#e39ac3;"
-         "--checkpoint:#e0b040;--gradient:#7cc8f2;--inplace:#c08fe0;--leaf:#3cc79c;--leafbox:#17322a;--data:#262c33")
+         "--checkpoint:#e0b040;--gradient:#7cc8f2;--inplace:#c08fe0;--leaf:#3cc79c;--param:#3cc79c;"
+         "--leafbox:#17322a;--data:#262c33")
 _COLOURS = {"NumPy": "numpy", "in place": "inplace"}
 
 
@@ -139,19 +143,25 @@ class Picture:
                 f'<g transform="translate(0,{height + top:.1f})">{legend}</g></svg>')
 
     def legend(self, width: float) -> tuple[str, float]:
-        """What the colours mean, and the notes, below the picture; and the height of it."""
-        used = [p for p in _PATHS if any(n.path == p for n in self.nodes.values())]
+        """What the colours and dashes mean, and the notes, below the picture; and the height of it."""
+        paths = {n.path for n in self.nodes.values()}
+        marks = [(_rect(Box(0, -9, 12, 12), "", 2, style=_fill(path)), text) for path, text in _PATHS.items()
+                 if path in paths]
+        kinds = {g.kind for g in self.structure.root.groups() if not g.folded}
+        marks += [(_rect(Box(0, -9, 12, 12), f"group {kind}", 2), text) for kind, text in _KINDS.items()
+                  if kind in kinds]
+        if not self.backward and any(not x.differentiable for _, _, x in self.structure.edges()):
+            marks.append(('<path class="edge constant" d="M0 -3h13"/>', "no gradient"))
         x, y, parts = 14.0, 14.0, []
-        for path in used:
-            wide = len(_PATHS[path]) * 6.7 + 34
+        for mark, text in marks:
+            wide = len(text) * 6.7 + 34
             if x > 14 and x + wide > width:
                 x, y = 14.0, y + 20
-            parts += [_rect(Box(x, y - 9, 12, 12), "", 2, style=_fill(path)),
-                      _text(x + 18, y + 1, "soft", _PATHS[path], 'style="font-size:12px"')]
+            parts.append(f'<g transform="translate({x:.1f},{y:.1f})">{mark}'
+                         f'{_text(18, 1, "soft legend", text)}</g>')
             x += wide
-        letters = max(40, int((width - 28) / _SMALL))
         for note in self.structure.notes:
-            for line in wrap(note, letters):
+            for line in wrap(note, max(40, int((width - 28) / _SMALL))):
                 y += 17
                 parts.append(_text(14, y, "small soft", escape(line)))
         return "".join(parts), y + 16

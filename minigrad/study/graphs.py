@@ -48,13 +48,14 @@ class Graph(Structure):
         """An HTML page."""
         return ('<!doctype html><meta charset="utf-8"><title>graph</title><style>body{margin:0;background:light-dark('
                 '#fff,#14181d);color:light-dark(#1b1f24,#e6e9ed);color-scheme:light dark}pre{padding:14px;'
-                f'overflow:auto;font-size:12px}}</style>{self._repr_html_(backward)}<pre>{escape(str(self))}</pre>')
+                f'overflow:auto;font-size:12px}}</style>{self.svg(backward)}<pre>{escape(str(self))}</pre>')
 
     def _repr_svg_(self) -> str:
         return self.svg()
 
-    def _repr_html_(self, backward: bool = False) -> str:
-        return f'<div style="overflow:auto;max-width:100%">{self.svg(backward)}</div>'
+    def _repr_html_(self) -> str:
+        """For notebooks: the picture in a box that scrolls."""
+        return f'<div style="overflow:auto;max-width:100%;max-height:85vh">{self.svg()}</div>'
 
 
 def graph(what: Any, /, *args: Any, open: str | Iterable[str] = (), most: int = 400, **kwargs: Any) -> Graph:
