@@ -12,6 +12,7 @@ import numpy as _np
 
 from .amp import autocast, get_autocast_dtype, is_autocast_enabled
 from .core.capture import capture
+from .core.display import set_printoptions
 from .core.half import finfo
 from .core.messages import NoAttribute as _NoAttribute
 from .core.modes import enable_grad, inference_mode, is_grad_enabled, no_grad, set_grad_enabled

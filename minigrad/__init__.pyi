@@ -26,6 +26,7 @@ from .amp import autocast as autocast
 from .amp import get_autocast_dtype as get_autocast_dtype
 from .amp import is_autocast_enabled as is_autocast_enabled
 from .core.capture import capture as capture
+from .core.display import set_printoptions as set_printoptions
 from .core.half import finfo as finfo
 from .core.methods import Operand
 from .core.modes import enable_grad as enable_grad

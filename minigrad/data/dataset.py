@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic
 
 import numpy as np
 
+from ..core.display import brief, constructed
 from ..core.notes import Notes
 from ..core.tensor import Tensor, new_tensor
 from ..core.warning import warn
@@ -73,6 +74,8 @@ class ChainDataset(IterableDataset[Sample]):
     def __len__(self) -> int:
         return sum(len(d) for d in self.datasets)
 
+    __repr__ = constructed
+
 
 class TensorDataset(Dataset[tuple[Tensor, ...]]):
     """Sample i is the tuple of t[i] for each tensor t. AssertionError unless all tensors have the same first size."""
@@ -93,6 +96,8 @@ class TensorDataset(Dataset[tuple[Tensor, ...]]):
 
     def __len__(self) -> int:
         return self.tensors[0].shape[0]
+
+    __repr__ = constructed
 
     def take(self, indices: Sequence[int]) -> list[Tensor]:
         """The batch of these samples: for each tensor (N, ...) a new one (len(indices), ...)."""
@@ -120,6 +125,9 @@ class Subset(Dataset[Sample]):
 
     def __len__(self) -> int:
         return len(self.indices)
+
+    def __repr__(self) -> str:
+        return f"Subset({len(self)} samples of {brief(self.dataset)})"
 
     def take(self, indices: Sequence[int]) -> Any:
         """The batch of these samples, from `take` of the other data set; TypeError if that set has none."""
@@ -155,6 +163,8 @@ class ConcatDataset(Dataset[Sample]):
 
     def __len__(self) -> int:
         return self.cumulative_sizes[-1]
+
+    __repr__ = constructed
 
 
 def batch_taker(dataset: Any) -> Callable[[Sequence[int]], Any] | None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 import copy
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, MutableSequence, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import repeat
 from typing import Any, Generic
 
 import numpy as np
 
+from ..core.display import brief
 from ..core.messages import Guarded
 from ..core.modes import mode
 from ..core.shape import fail
@@ -321,6 +322,16 @@ class DataLoader(Guarded, Generic[Sample]):
             return len(self.batch_sampler)              # type: ignore[arg-type]
         n = len(self.dataset if self.sampler is None else self.sampler)        # type: ignore[arg-type]
         return n if self.batch_size is None else batch_count(n, self.batch_size, self.drop_last)
+
+    def __repr__(self) -> str:
+        shown = [brief(self.dataset)] + [f"batch_size={self.batch_size}"] * (self.batch_sampler is None)
+        for name in ("shuffle", "sampler", "batch_sampler", "num_workers", "drop_last", "seed", "collate_fn"):
+            value = getattr(self, name)
+            if value is not None and value is not False and (name == "seed" or value != 0):
+                shown.append(f"{name}={brief(value)}")
+        with suppress(TypeError):                   # of data without a length
+            shown.append(f"{len(self)} batches")
+        return f"{type(self).__name__}({', '.join(shown)})"
 
     # ---- which samples ----
 

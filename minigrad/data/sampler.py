@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic
 
 import numpy as np
 
+from ..core.display import constructed
 from ..core.tensor import Tensor
 from ..ops.creation import as_tensor, tensor
 from ..ops.random import Generator, multinomial, randint, randperm
@@ -35,6 +36,8 @@ class Sampler(Generic[Index]):
     def __iter__(self) -> Iterator[Index]:
         """The indices of one epoch."""
         raise NotImplementedError("Subclasses of Sampler should implement __iter__.")
+
+    __repr__ = constructed
 
 
 class SequentialSampler(Sampler[int]):

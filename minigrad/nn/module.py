@@ -677,31 +677,44 @@ class Module(Hookable, Guarded):
         lines = (extra.split("\n") if extra else []) + children
         return f"{self._get_name()}(\n  " + "\n  ".join(lines) + "\n)"
 
+    def _repr_html_(self) -> str:
+        """For notebooks: the tree of modules with parameters and buffers."""
+        from .notebook import module_html
+        return module_html(self)
+
 
 # ---- messages that name a module ----
+
+def parameter_names() -> dict[int, str]:
+    """The path of each parameter of each living model (Net.encoder.0.weight), by the parameter's `id`.
+
+    It looks at every object of the process, so it is for errors and studies only.
+    """
+    models = [m for m in gc.get_objects() if issubclass(type(m), Module)]
+    inside = {id(child) for m in models for child in m._modules.values()}
+    names: dict[int, str] = {}
+    for model in models:
+        if id(model) not in inside:
+            for name, p in model.named_parameters(prefix=type(model).__name__):
+                names.setdefault(id(p), name)
+    return names
+
 
 def _located(edge: Any) -> str:
     """Where a node or leaf of the graph belongs, for the messages of the engine.
 
     " (Net.encoder.0)" for a parameter of a module of a living model and for a node computed from one, " (after ...)"
-    for a node computed from such a node, else "". It looks at every object of the process, so it is for errors only.
+    for a node computed from such a node, else "".
     """
-    models = [m for m in gc.get_objects() if issubclass(type(m), Module)]
-    inside = {id(child) for m in models for child in m._modules.values()}
-    owners: dict[int, str] = {}
-    for model in models:
-        if id(model) not in inside:
-            for path, module in model.named_modules(prefix=type(model).__name__):
-                for name, p in module._parameters.items():
-                    owners.setdefault(id(p), f"{path}.{name}" if isinstance(edge, Tensor) else path)
+    names = parameter_names()
     if isinstance(edge, Tensor):
-        return f" ({owners[id(edge)]})" if id(edge) in owners else ""
+        return f" ({names[id(edge)]})" if id(edge) in names else ""
     generation, seen, word = [edge], set(), ""
     while generation:
         inputs = [e for node in generation if node is not None for e in node.inputs if e is not None]
         for e in inputs:
-            if isinstance(e, Tensor) and id(e) in owners:
-                return f" ({word}{owners[id(e)]})"
+            if isinstance(e, Tensor) and id(e) in names:
+                return f" ({word}{names[id(e)].rpartition('.')[0]})"
         generation = [e for e in dict.fromkeys(inputs) if not isinstance(e, Tensor) and e not in seen]
         seen.update(generation)
         word = "after "

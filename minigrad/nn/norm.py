@@ -201,7 +201,7 @@ class LayerNorm(_Affine):
     channels of (N, C, H, W).
 
         >>> nn.LayerNorm(2)(minigrad.tensor([[1.0, 3.0]]))
-        tensor([[-1.,  1.]], grad_fn=<LayerNormBackward0>)
+        tensor([[-1.0000,  1.0000]], grad_fn=<LayerNormBackward0>)
     """
 
     def __init__(self, normalized_shape: Size, eps: float = 1e-5, elementwise_affine: bool = True, bias: bool = True,

@@ -82,8 +82,28 @@ class _Rows:
         self.rows += [self.line(module, "not called") for module in self.paths if module not in self.called]
 
 
+class Summary(str):
+    """The text of a table, which a notebook shows as an HTML table. `rows` holds its cells, the head first."""
+
+    rows: list[list[str]]
+
+    def __repr__(self) -> str:
+        return str(self)
+
+    def _repr_html_(self) -> str:
+        """For notebooks."""
+        from html import escape
+        lines = []
+        for i, row in enumerate(self.rows):
+            kind = "td" if i else "th"
+            cells = [f'<{kind} style="text-align:{"left" if j < 4 else "right"};white-space:nowrap">'
+                     f'{escape(c).replace("  ", "&emsp;")}</{kind}>' for j, c in enumerate(row)]
+            lines.append(f"<tr>{''.join(cells)}</tr>")
+        return f"<table>{''.join(lines)}</table><div>{escape(self.rpartition(chr(10))[2])}</div>"
+
+
 def summary(model: Module, input_shape: Any = None, dtype: Any = None, device: DeviceLike = None, *,
-            input_data: Any = None, **kwargs: Any) -> str:
+            input_data: Any = None, **kwargs: Any) -> Summary:
     """The table of one forward pass of zeros of `input_shape` (the batch dimension included), as text.
 
     input_shape  one shape, or a list of shapes for a model with several inputs
@@ -110,7 +130,7 @@ def summary(model: Module, input_shape: Any = None, dtype: Any = None, device: D
     return _table(found.rows, model)
 
 
-def _table(rows: list[list[str]], model: Module) -> str:
+def _table(rows: list[list[str]], model: Module) -> Summary:
     """The lines under their head, and the sums of the model below."""
     rows = [["module", "type", "input", "output", "parameters"], *rows]
     widths = [max(len(row[i]) for row in rows) for i in range(5)]
@@ -122,4 +142,6 @@ def _table(rows: list[list[str]], model: Module) -> str:
     size = sum(t.nbytes for t in (*model.parameters(), *model.buffers()))
     lines.insert(1, "-" * max(map(len, lines)))
     total = f"{every:,} parameters, {trained:,} of them trained" + (f"; {kept:,} numbers in buffers" if kept else "")
-    return "\n".join([*lines, lines[1], f"{total}; {size / 1024:,.1f} KiB"])
+    made = Summary("\n".join([*lines, lines[1], f"{total}; {size / 1024:,.1f} KiB"]))
+    made.rows = rows
+    return made

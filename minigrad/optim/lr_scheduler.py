@@ -21,6 +21,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, SupportsFloat, TypeAlias
 
+from ..core.display import constructed
 from ..core.messages import Guarded
 from ..core.modes import mode
 from ..core.notes import Notes
@@ -141,6 +142,10 @@ class LRScheduler(Guarded):
     def get_last_lr(self) -> list[float | Tensor]:
         """The rates that the last step wrote, one for each group."""
         return self._last_lr
+
+    def __repr__(self) -> str:
+        rates = ", ".join([f"{float(lr):g}" for lr in getattr(self, "_last_lr", ())])
+        return f"{constructed(self)[:-1]}, lr={rates})"
 
     def _check_called_within_step(self) -> None:
         if not self._get_lr_called_within_step:

@@ -341,3 +341,13 @@ def test_an_index_is_kept_privately_in_a_recording_too():
         values[:] = 1 << 40
         return mg.autograd.grad(y, weight, g)[0]
     assert mg.capture(step)(mg.ones(3, 2)).tolist() == [[0, 0], [2, 2], [1, 1], [0, 0]]
+
+
+def test_a_captured_function_prints_what_it_is():
+    @mg.capture
+    def double(x):
+        return x * 2
+    assert repr(double).endswith("double: 0 recordings>")
+    double(mg.ones(2))
+    double(mg.ones(2))
+    assert repr(double).startswith("<captured ") and repr(double).endswith("double: 1 recording>")

@@ -420,3 +420,14 @@ def test_loading_leaves_no_garbage():
     m.load_state_dict(state[0], assign=True)
     o.load_state_dict(state[1])
     assert gc.collect() == 0
+
+
+def test_notebook_form():
+    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.ReLU())
+    model[0].bias.requires_grad_(False)
+    model.tag = nn.Module()
+    model.tag.extra_repr = lambda: "<tag>"
+    html = model._repr_html_()
+    assert html.count("<details") == html.count("</details>") == 3 and html.count("<div") == html.count("</div>")
+    assert "<code>weight float32[4, 3]</code>" in html and "running_mean float32[4]" in html and "buffer" in html and "not trained" in html
+    assert "2 to 3, each" in html and html.count("<b>ReLU</b>") == 1 and "24 parameters" in html and "&lt;tag&gt;" in html

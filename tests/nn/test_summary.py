@@ -44,3 +44,10 @@ def test_summary_of_several_inputs():
     with pytest.raises(RuntimeError):
         nn.summary(net, [(2, 4), (2, 5)])
     assert not net.a._forward_hooks and net.training
+
+
+def test_notebook_form():
+    table = nn.summary(nn.Sequential(nn.Linear(3, 4), nn.ReLU()), (2, 3))
+    html = table._repr_html_()
+    assert isinstance(table, str) and repr(table) == str(table) and table.rows[0] == ["module", "type", "input", "output", "parameters"]
+    assert html.count("<tr>") == 4 and html.count("<th") == 5 and "&emsp;0" in html and "16 parameters, 16 of them trained" in html

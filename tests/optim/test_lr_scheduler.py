@@ -180,3 +180,14 @@ def test_a_step_that_was_replaced():
         s = lr_scheduler.StepLR(o, 2)
         o.step(), s.step()
         lr_scheduler.SequentialLR(o, [lr_scheduler.StepLR(o, 2), lr_scheduler.ExponentialLR(o, 0.5)], [2], 5)
+
+
+def test_schedules_print_what_they_are():
+    optimizer = optim.SGD([mg.ones(1, requires_grad=True)], lr=0.5)
+    scheduler = lr_scheduler.StepLR(optimizer, step_size=1, gamma=0.1)
+    optimizer.step()
+    scheduler.step()
+    assert repr(scheduler) == "StepLR(SGD, step_size=1, last_epoch=1, lr=0.05)"
+    assert repr(lr_scheduler.MultiStepLR(optimizer, [2, 2, 5], gamma=0.5)) == "MultiStepLR(SGD, [2, 2, 5], gamma=0.5, last_epoch=0, lr=0.05)"
+    parts = [lr_scheduler.ConstantLR(optimizer, total_iters=2), lr_scheduler.ExponentialLR(optimizer, 0.9)]
+    assert "[ConstantLR(SGD, total_iters=2, " in repr(lr_scheduler.SequentialLR(optimizer, parts, milestones=[2]))

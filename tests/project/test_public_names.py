@@ -32,7 +32,7 @@ NAMES = {
         positive pow prelu prod promote_types rad2deg rand rand_like randint randint_like randn randn_like randperm
         ravel reciprocal relu relu6 remainder repeat repeat_interleave reshape reshape_as result_type rms_norm roll
         rot90 round row_stack rsqrt rsub save scaled_dot_product_attention scatter scatter_add seed select
-        select_scatter selu set_default_dtype set_fused set_grad_enabled set_num_threads set_rng_state sgn short
+        select_scatter selu set_default_dtype set_fused set_grad_enabled set_num_threads set_printoptions set_rng_state sgn short
         show_config sigmoid sign signbit silu simd_level sin sinc sinh slice_scatter smooth_l1_loss softmax softplus
         softsign sort split split_with_sizes sqrt square squeeze stack std std_mean study sub subtract sum swapaxes
         swapdims t take take_along_dim tan tanh tensor tensor_split tensordot testing threshold tile topk transpose tril
@@ -87,8 +87,11 @@ NAMES = {
     """,
     "minigrad.autograd": """
         Function GradcheckError backward detect_anomaly enable_grad functional grad gradcheck gradgradcheck
-        graph inference_mode is_anomaly_check_nan_enabled is_anomaly_enabled is_grad_enabled no_grad set_detect_anomaly
-        set_grad_enabled
+        graph inference_mode is_anomaly_check_nan_enabled is_anomaly_enabled is_grad_enabled no_grad profiler
+        set_detect_anomaly set_grad_enabled
+    """,
+    "minigrad.autograd.profiler": """
+        EventList FunctionEventAvg profile record_function
     """,
     "minigrad.autograd.graph": """
         GradientEdge Node disable_saved_tensors_hooks get_gradient_edge register_multi_grad_hook save_on_cpu
@@ -109,7 +112,7 @@ NAMES = {
         checkpoint checkpoint_sequential noop_context_fn
     """,
     "minigrad.study": """
-        explain launches
+        Graph Record backward_order explain gradient_flow graph launches profile record_function roof saved trace
     """,
     "minigrad.testing": """
         CHECKS Make arbitrate check_errors check_fused check_gradients check_half check_layouts check_op check_oracle

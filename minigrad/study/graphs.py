@@ -1,0 +1,80 @@
+"""`study.graph`: the graph of a loss, as text and as a picture."""
+from __future__ import annotations
+
+from collections.abc import Iterable
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from .drawing import Picture
+from .folding import fold
+from .listing import dot, text, title
+from .reading import read
+from .structure import Structure
+
+
+class Graph(Structure):
+    """The graph of a loss: the data of a `Structure`, as text (`str`), in Graphviz's language, and as a picture.
+
+    In a notebook it shows its picture. Groups whose `folded` is True are drawn as one box.
+    """
+
+    def __str__(self) -> str:
+        return text(self)
+
+    def __repr__(self) -> str:
+        return f"<{title(self)}>"
+
+    def dot(self) -> str:
+        """The graph in the language of Graphviz, for other programs."""
+        return dot(self)
+
+    def svg(self, backward: bool = False) -> str:
+        """The picture: data flows down from the inputs to the loss; with `backward`, gradients from the loss to the
+        leaves."""
+        return Picture(self, backward).svg()
+
+    def save(self, path: Any, backward: bool = False) -> None:
+        """Writes the graph as the suffix says: .svg, .html (the picture and the text), .dot or .txt. ValueError for
+        another one."""
+        made = {".svg": lambda: self.svg(backward), ".html": lambda: self._page(backward), ".dot": self.dot,
+                ".txt": lambda: str(self) + "\n"}.get(Path(path).suffix)
+        if made is None:
+            raise ValueError(f"[graph] save needs a path that ends with .svg, .html, .dot or .txt; got {str(path)!r}; "
+                             "a browser opens .svg and prints it")
+        Path(path).write_text(made(), encoding="utf-8")
+
+    def _page(self, backward: bool) -> str:
+        """An HTML page."""
+        return ('<!doctype html><meta charset="utf-8"><title>graph</title><style>body{margin:0;background:light-dark('
+                '#fff,#14181d);color:light-dark(#1b1f24,#e6e9ed);color-scheme:light dark}pre{padding:14px;'
+                f'overflow:auto;font-size:12px}}</style>{self.svg(backward)}<pre>{escape(str(self))}</pre>')
+
+    def _repr_svg_(self) -> str:
+        return self.svg()
+
+    def _repr_html_(self) -> str:
+        """For notebooks: the picture in a box that scrolls."""
+        return f'<div style="overflow:auto;max-width:100%;max-height:85vh">{self.svg()}</div>'
+
+
+def graph(what: Any, /, *args: Any, open: str | Iterable[str] = (), most: int = 400, **kwargs: Any) -> Graph:
+    """The graph that `backward` of a tensor would walk; or of what `what(*args, **kwargs)` returns.
+
+    what    a tensor, or several in a list or tuple; or a function, which runs once. Lines, modules and launches are
+            known of nodes that were recorded in `with study.Record():`, and always if a function is given
+    open    composites that are shown as their definition, and checkpointed blocks as what they compute: names of ops
+            ("layer_norm", "checkpoint"), or "all". Their definition runs once more for this
+    most    a picture has about as many boxes: in larger graphs, repeated blocks and inner groups are folded
+
+    RuntimeError if no tensor requires a gradient.
+
+        g = study.graph(lambda: F.cross_entropy(model(x), y))
+        print(g)
+        g.save("graph.svg")
+    """
+    names = {open} if isinstance(open, str) else set(open)
+    found = Graph()
+    read(found, what, args, kwargs, lambda name: "all" in names or name in names)
+    fold(found, most)
+    return found

@@ -1,0 +1,139 @@
+"""A graph as text, and in Graphviz's language."""
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+
+from .structure import GraphNode, Group, Input, Saved, Structure
+
+
+def size_text(nbytes: float) -> str:
+    """Bytes as text: 784 B, 1.5 KiB, 2.0 MiB."""
+    for unit in ("B", "KiB", "MiB"):
+        if nbytes < 1024:
+            return f"{nbytes:.0f} B" if unit == "B" else f"{nbytes:.1f} {unit}"
+        nbytes /= 1024
+    return f"{nbytes:.1f} GiB"
+
+
+def cut(text: str, length: int) -> str:
+    return text if len(text) <= length else text[:length - 1] + "…"
+
+
+def kept(node: GraphNode) -> list[Saved]:
+    """What the graph keeps alive by a node; parameters live anyway."""
+    return [s for s in node.saved if s.kind != "parameter"]
+
+
+def kept_bytes(nodes: Iterable[GraphNode]) -> int:
+    """The bytes of it, each memory once."""
+    return sum({s.memory: s.nbytes for n in nodes for s in kept(n)}.values())
+
+
+# ---- text ------------------------------------------------------------------------------------------------------------
+
+def argument(x: Input, structure: Structure, module: str = "") -> str:
+    """An input in the text: `x=#7`, `weight=encoder.weight` (shorter inside `module`), or a number."""
+    if x.number:
+        return f"{x.name}={x.number}"
+    if x.source is None:
+        return f"{x.name}=?" if x.value is None else f"{x.name} {x.value}"
+    source = structure.nodes[x.source]
+    which = f".{x.output}" if len(source.outputs) > 1 else ""
+    if source.kind == "op":
+        return f"{x.name}=#{x.source}{which}"
+    label = source.label.removeprefix(f"{module}.")
+    return label if label == x.name else f"{x.name}={label}"
+
+
+def _rows(group: Group, structure: Structure, depth: int) -> Iterator[tuple[str, ...]]:
+    """The forward part: (node with its inputs, outputs, path, what it keeps, line) of each node; a group has one cell.
+    """
+    pad = "  " * depth
+    for child in group.children:
+        if isinstance(child, Group):
+            inside = [structure.nodes[i] for i in child.ids()]
+            ops = sum(n.kind == "op" for n in inside)
+            size = size_text(kept_bytes(inside))
+            note = child.note and (f" ({child.note})" if child.kind == "module" else f": {child.note}")
+            yield (f"{pad}{child.name}{note}" + (f", {ops} nodes, keeps {size}" if child.folded else ""),)
+            if not child.folded:
+                yield from _rows(child, structure, depth + 1)
+            continue
+        node = structure.nodes[child]
+        if node.kind == "op":
+            values = ", ".join(map(str, node.outputs))
+            given = ", ".join(argument(x, structure, node.module) for x in node.inputs)
+            arrays = ", ".join(f"{s.name} {size_text(s.nbytes)}" for s in kept(node))
+            path = node.path if node.why == "a primitive" or node.path == "view" else node.why
+            yield (f"{pad}#{child} {cut(f'{node.label}({given})', 70)}", f"-> {cut(values, 60)}", path,
+                   "freed" if node.freed else f"keeps {arrays}" if arrays else "", node.line)
+
+
+def _table(rows: list[tuple[str, ...]]) -> list[str]:
+    """Rows with aligned columns; a row of one cell is a line by itself."""
+    count = max((len(r) for r in rows), default=0)
+    widths = [max((len(r[i]) for r in rows if len(r) == count), default=0) for i in range(count)]
+    return ["  ".join(c.ljust(w) for c, w in zip(r, widths, strict=False)).rstrip() if len(r) > 1 else r[0]
+            for r in rows]
+
+
+def _backward_rows(structure: Structure) -> Iterator[tuple[str, ...]]:
+    """The backward part, in the order in which it runs."""
+    for node in sorted(structure.nodes.values(), key=lambda n: -n.id):
+        if node.kind == "op":
+            sources = [structure.nodes[x.source] for x in node.inputs if x.differentiable and x.source is not None]
+            to = [f"#{n.id}" if n.kind == "op" else f"{n.label}.grad" for n in sources]
+            given = ", ".join(map(str, node.outputs))
+            yield (f"  #{node.id} {node.backward}", f"{given}{f', a sum of {node.uses}' if node.uses > 1 else ''}",
+                   f"-> {', '.join(to)}")
+
+
+def text(structure: Structure) -> str:
+    """The graph as text: forward in the order of recording with the groups, then backward in the order it runs."""
+    nodes = structure.nodes.values()
+    lines = [title(structure), ""]
+    lines += ["forward", *_table(list(_rows(structure.root, structure, 1))), ""]
+    if not any(g.folded for g in structure.root.groups()):
+        lines += ["backward", *_table(list(_backward_rows(structure)))]
+    sums = [f"{n.label}.grad is a sum of {n.uses}" for n in nodes if n.kind == "leaf" and n.uses > 1]
+    lines += [f"  {s}" for s in sums] + [f"note: {n}" for n in structure.notes]
+    return "\n".join(lines).rstrip()
+
+
+def title(structure: Structure) -> str:
+    """How many nodes there are, and what they keep."""
+    kinds = Counter(n.kind for n in structure.nodes.values())
+    size = size_text(kept_bytes(structure.nodes.values()))
+    return f"graph: {kinds['op']} nodes, {kinds['leaf']} leaves; keeps {size} for backward"
+
+
+# ---- Graphviz --------------------------------------------------------------------------------------------------------
+
+def _quoted(text: str) -> str:
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
+
+
+def _cluster(group: Group, structure: Structure, pad: str) -> Iterator[str]:
+    """The lines of a group's nodes and groups."""
+    for child in group.children:
+        if isinstance(child, Group):
+            yield f"{pad}subgraph cluster_{id(child)} {{"
+            yield f"{pad}  label={_quoted(f'{child.path} {child.note}'.strip())};"
+            yield from _cluster(child, structure, pad + "  ")
+            yield f"{pad}}}"
+        else:
+            node = structure.nodes[child]
+            label = "\n".join([node.label, *map(str, node.outputs), *([node.why] if node.why else [])])
+            shape = "" if node.kind == "op" else ", shape=ellipse"
+            yield f"{pad}n{child} [label={_quoted(label)}{shape}];"
+
+
+def dot(structure: Structure) -> str:
+    """The graph in Graphviz's language, for other programs."""
+    lines = ["digraph {", "  node [shape=box, fontname=Helvetica, fontsize=10];"]
+    lines += _cluster(structure.root, structure, "  ")
+    for source, node, x in structure.edges():
+        style = "" if x.differentiable else ", style=dashed"
+        lines.append(f"  n{source} -> n{node.id} [label={_quoted(x.name)}{style}];")
+    return "\n".join([*lines, "}"]) + "\n"

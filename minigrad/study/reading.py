@@ -1,0 +1,535 @@
+"""Reads the graph of a loss into a `Structure`. Nothing is computed, but for definitions that are to be opened."""
+from __future__ import annotations
+
+import inspect
+import linecache
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from textwrap import dedent
+from typing import Any
+
+from ..core.modes import enable_grad
+from ..core.op import GradOp, Op, Primitive
+from ..core.place import is_own, variables
+from ..core.shape import fail, is_float
+from ..core.tape import FREED, Edge, Node, Slot, edge_of
+from ..core.tensor import Tensor
+from ..devices.memory import Array
+from ..nn.module import Module, parameter_names
+from .record import Origin, Record, origins
+from .structure import GraphNode, Group, Input, OpText, Output, Saved, Structure
+
+Key = tuple[Any, ...]           # the groups of a node, outermost first: (kind, name, path, type, call) of each
+
+
+# ---- names -----------------------------------------------------------------------------------------------------------
+
+class Names:
+    """The names of tensors, by `id`: parameters of living modules, and the user's variables on the stack."""
+
+    def __init__(self) -> None:
+        self.tensors: dict[int, str] = {}
+        self.parameters = parameter_names()
+        self.known: set[int] = set()                    # ids of outermost modules that a record told
+        self.inside: dict[tuple[int, int], str] = {}    # (id of a module, id of one in it): its path there
+        frame: Any = sys._getframe()
+        while frame is not None:
+            if not is_own(frame):
+                for scope in (variables(frame), frame.f_globals):
+                    for name, value in list(scope.items()):
+                        if isinstance(value, Tensor) and not name.startswith("_"):
+                            self.tensors.setdefault(id(value), name)
+                        elif isinstance(value, Module) and not name.startswith("_"):
+                            self.root(name, value)
+            frame = frame.f_back
+
+    def know(self, origin: Origin) -> None:
+        """Takes over the names that a record knows."""
+        for key, name in origin.names.items():
+            self.tensors.setdefault(key, name)
+        module = origin.modules[0][0]() if origin.modules else None
+        if module is not None and id(module) not in self.known:
+            self.known.add(id(module))
+            self.root(origin.root, module)
+
+    def root(self, name: str, module: Any) -> None:
+        """Names the parameters of a module that no other contains by the variable that holds it."""
+        for path, p in module.named_parameters():
+            old = self.parameters.get(id(p), "")
+            if old == f"{type(module).__name__}.{path}":
+                self.parameters[id(p)] = f"{name}.{path}"
+
+    def path_in(self, outer: Any, inner: Any) -> str:
+        """The path of a module in another one; empty if it is not there, or one of them is gone."""
+        key = id(outer), id(inner)
+        if key not in self.inside and outer is not None and inner is not None:
+            for path, module in outer.named_modules():
+                self.inside[id(outer), id(module)] = path
+        return self.inside.get(key, "")
+
+    def of(self, t: Any, otherwise: str) -> str:
+        """The name of a tensor."""
+        return self.parameters.get(id(t)) or self.tensors.get(id(t)) or otherwise
+
+
+# ---- what a node is --------------------------------------------------------------------------------------------------
+
+def _output(layout: Any) -> Output:
+    return Output(tuple(layout.shape), layout.dtype.name, layout.nbytes)
+
+
+def _layout(edge: Edge) -> Any:
+    """The layout of what an edge carries."""
+    return edge.array.layout if isinstance(edge, Tensor) else edge.layout
+
+
+def _node_of(edge: Edge) -> Any:
+    """The node of an edge, or the leaf."""
+    return edge.inputs[0] if type(edge) is Slot else edge
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _flat(value: Any) -> Iterator[Any]:
+    """The tensors and arrays in nested containers."""
+    if isinstance(value, (Tensor, Array)):
+        yield value
+    elif isinstance(value, (tuple, list)):
+        for v in value:
+            yield from _flat(v)
+    elif isinstance(value, Mapping):
+        yield from _flat(list(value.values()))
+
+
+def _arrays(value: Any) -> list[Array]:
+    return [v.array if isinstance(v, Tensor) else v for v in _flat(value)]
+
+
+def _given(node: Node) -> Sequence[Any]:
+    """The tensors that a node was given, by position, as far as it saved them."""
+    if node.saved is FREED or not isinstance(node.saved, tuple):
+        return ()
+    if isinstance(node.op, Op):
+        return node.saved[1]
+    return node.saved if isinstance(node.op, (Primitive, GradOp)) else ()
+
+
+def _is_function(op: Any) -> bool:
+    """Is it the op of an `autograd.Function`?"""
+    return isinstance(getattr(op, "function", None), type)
+
+
+def _input_names(op: Any, count: int) -> list[str]:
+    """The names of a node's inputs, as its op calls them."""
+    names = list(getattr(op, "inputs", ()))
+    if isinstance(op, GradOp):
+        more = count - len(op.of.inputs)
+        names = [*op.of.inputs, *[f"gradient {i}" if more > 1 else "gradient" for i in range(more)]]
+    elif _is_function(op):
+        code = op.function.forward.__code__
+        names = list(code.co_varnames[:code.co_argcount])[-count:]
+    if len(names) == count:
+        return names
+    stem = names[0] if len(names) == 1 else "input"
+    return [f"{stem} {i}" for i in range(count)]
+
+
+def _data_name(name: str, op: Any) -> str:
+    """A name for data that no variable holds."""
+    return name if len(name) > 2 and name not in ("input", "other") else f"{name} of {op.name.strip('_')}"
+
+
+def _kept(node: Node, names: list[str]) -> list[tuple[str, Any]]:
+    """What a node keeps for its backward: (name, tensor or array)."""
+    saved = node.saved
+    found: list[tuple[str, Any]] = []
+    if isinstance(node.op, Op) and saved is not FREED:
+        _, inputs, own = saved
+        found = [(n, t) for n, t in zip(names, inputs, strict=False) if t is not None]
+        given = {id(t.array.storage) for _, t in found}
+        found += [("kernel", a) for a in _arrays(own) if id(a.storage) not in given]
+    elif isinstance(node.op, (Primitive, GradOp)) and saved is not FREED:
+        found = [(n, t) for n, t in zip(names, saved, strict=False) if t is not None]
+    elif hasattr(saved, "run_again"):           # a checkpointed block
+        found = [(f"argument {i}", t) for i, t in enumerate(_flat((saved.args, saved.kwargs)))]
+    elif hasattr(saved, "saved_tensors"):       # the context of an `autograd.Function`
+        with suppress(RuntimeError):            # one of them was changed in place
+            found = [(f"saved {i}", t) for i, t in enumerate(saved.saved_tensors) if t is not None]
+    if node.out is not None:
+        found.append(("output", node.out))
+    return found
+
+
+def _texts(op: Any) -> OpText:
+    """What is written of an op."""
+    of = op.of if isinstance(op, GradOp) else op
+    doc = inspect.cleandoc(getattr(of, "__doc__", None) or "") if isinstance(of, (Op, Primitive)) else ""
+    text = OpText(doc.partition("\n\nShapes:")[0])
+    try:
+        if isinstance(of, Op):
+            text.definition = dedent(inspect.getsource(of.definition))
+        elif isinstance(of, Primitive):
+            text.derivative = "\n".join(dict.fromkeys(dedent(inspect.getsource(v)).strip() for v in of.vjps.values()))
+        elif _is_function(of):
+            text.formula = inspect.cleandoc(of.function.__doc__ or "")
+            text.definition = dedent(inspect.getsource(of.function.forward))
+            text.derivative = dedent(inspect.getsource(of.function._derivative()))
+    except (OSError, TypeError):                # the source is not in a file
+        pass
+    return text
+
+
+# ---- the reader ------------------------------------------------------------------------------------------------------
+
+class Reader:
+    """Reads a graph. `opens(name)`: is a composite of this name, or a checkpoint, shown as what it computes?"""
+
+    def __init__(self, names: Names, opens: Callable[[str], bool], into: Structure) -> None:
+        self.names, self.opens, self.found = names, opens, into
+        self.places: dict[int, list[tuple[int, int]]] = {}      # by the id of a node or leaf: (id, output) of outputs
+        self.held: list[Any] = []               # what is known by its Python id must not go meanwhile
+        self.memory: dict[int, int] = {}
+        self.plans: dict[Any, tuple[str, str]] = {}
+        self.keys: dict[int, Key] = {}          # of shown nodes; of opened groups by their Python id
+
+    def read(self, roots: Sequence[Tensor]) -> None:
+        """Reads the graph of the roots."""
+        edges = [edge_of(t) for t in roots]
+        shown = self.add(edges)
+        self.found.outputs = [self.place(e) for e in edges]
+        for source, _, x in self.found.edges():
+            self.found.nodes[source].uses += x.differentiable
+        self.name_outputs_of_kernels()
+        used = {source for source, _, _ in self.found.edges()}
+        for i in [n.id for n in self.found.nodes.values() if n.kind == "data" and n.id not in used]:
+            del self.found.nodes[i]             # only a composite that was opened has it as an input
+        self.found.root = self.grouped(shown)
+        self.note()
+
+    def note(self) -> None:
+        """Tells what could not be known."""
+        ops = [n for n in self.found.nodes.values() if n.kind == "op"]
+        unknown = sum(not n.lines for n in ops)
+        if unknown:
+            self.found.notes.append(
+                f"the lines and launches of {'all' if unknown == len(ops) else unknown} nodes are not known: run the "
+                "forward pass in `with study.Record():`, or pass it as a function, study.graph(function, x)")
+        freed = sum(n.freed for n in ops)
+        if freed:
+            self.found.notes.append(f"a backward pass has freed what {freed} nodes had saved "
+                                    "(backward(retain_graph=True) keeps it)")
+
+    # ---- nodes ----
+
+    def add(self, roots: Iterable[Edge]) -> list[Any]:
+        """Adds all nodes that lead to the roots. Returns what is shown for the ops, in the order of recording."""
+        nodes: list[Node] = []
+        leaves: list[Any] = []
+        stack = [_node_of(e) for e in roots]
+        seen = set(self.places)
+        while stack:
+            edge = stack.pop()
+            if edge is None or id(edge) in seen:
+                continue
+            seen.add(id(edge))
+            self.held.append(edge)
+            if isinstance(edge, Node):
+                nodes.append(edge)
+                stack.extend(map(_node_of, edge.inputs))
+            else:
+                leaves.append(edge)
+        for origin in filter(None, map(origins.get, nodes)):
+            self.names.know(origin)
+        for t in reversed(leaves):
+            self.leaf(t)
+        return [shown for node in sorted(nodes, key=lambda n: -n.seq) for shown in (self.node(node),)]
+
+    def place(self, edge: Edge) -> tuple[int, int]:
+        """The id and the output of an edge that was added."""
+        return self.places[id(_node_of(edge))][edge.index if type(edge) is Slot else 0]
+
+    def new(self, of: Any, kind: str, op: str, backward: str, label: str, outputs: list[Output]) -> GraphNode:
+        """Adds a node for a node or tensor."""
+        made = GraphNode(len(self.found.nodes), kind, op, backward, label, outputs)
+        self.found.nodes[made.id] = made
+        self.found.ids[id(of)] = made.id
+        self.places[id(of)] = [(made.id, i) for i in range(len(outputs))]
+        self.held.append(of)
+        return made
+
+    def leaf(self, t: Any) -> None:
+        """Adds a leaf."""
+        made = self.new(t, "leaf", "leaf", "AccumulateGrad", self.names.of(t, "leaf"), [_output(t.array.layout)])
+        made.path = "parameter" if id(t) in self.names.parameters else ""
+
+    def data(self, t: Tensor, name: str) -> tuple[int, int]:
+        """Where a tensor that gets no gradient is shown; added if need be. `name` is for one without a variable."""
+        edge = edge_of(t)
+        if id(_node_of(edge)) not in self.places:
+            self.new(edge, "data", "data", "", self.names.of(t, name), [_output(t.array.layout)])
+        return self.place(edge)
+
+    def node(self, node: Node) -> Any:
+        """Adds a node, or its definition; returns the id, or the group."""
+        name = node.op.name.strip("_")
+        if self.opens(name):
+            group = self.opened(node, name)
+            if group is not None:
+                return group
+        layouts = node.layout if type(node.layout) is tuple else (node.layout,)
+        inputs = self.inputs(node)              # before the node: data that it uses comes first
+        made = self.new(node, "op", name, node.name(), name, [_output(x) for x in layouts])
+        made.inputs, made.freed = inputs, node.saved is FREED
+        made.attrs = {k: _short(v) for k, v in (node.attrs or {}).items() if k not in ("context", "views", "of")}
+        origin = origins.get(node)
+        if origin is not None:
+            self.locate(made, origin)
+        self.keys[made.id] = self.key(node, origin)
+        made.module = next((k[2] for k in reversed(self.keys[made.id]) if k[0] == "module"), "")
+        made.path, made.why = self.path(node, made.launches)
+        made.saved = self.saved(node, made)
+        if name not in self.found.ops:
+            self.found.ops[name] = _texts(node.op)
+        return made.id
+
+    def locate(self, made: GraphNode, origin: Origin) -> None:
+        """Says where a node was recorded, and what ran."""
+        made.launches = list(origin.launches)
+        made.lines = [(*line, linecache.getline(line[0], line[1]).strip()) for line in origin.lines]
+
+    def inputs(self, node: Node) -> list[Input]:
+        """The inputs of a node."""
+        given = [*_given(node), *[None] * len(node.inputs)]
+        found = []
+        for name, edge, t in zip(_input_names(node.op, len(node.inputs)), node.inputs, given, strict=False):
+            x = Input(name)
+            if edge is not None:
+                (x.source, x.output), x.value, x.differentiable = self.place(edge), _output(_layout(edge)), True
+            elif isinstance(t, Tensor):
+                x.value = _output(t.array.layout)
+                if not t.shape and t.node is None and t.device.type == "cpu" and id(t) not in self.names.tensors:
+                    x.number = f"{t.array.np.item():.6g}"
+                else:
+                    x.source, x.output = self.data(t, _data_name(name, node.op))
+            elif isinstance(node.op, (Op, GradOp)) and node.saved is not FREED:
+                continue                        # it was left out
+            found.append(x)
+        return found
+
+    def saved(self, node: Node, made: GraphNode) -> list[Saved]:
+        """The arrays that a node keeps; numbers are left out."""
+        found: dict[int, Saved] = {}
+        for name, value in _kept(node, _input_names(node.op, len(node.inputs))):
+            array = value.array if isinstance(value, Tensor) else value
+            if id(array.storage) in found or isinstance(value, Tensor) and not array.layout.shape:
+                continue
+            kind, source = ("output", made.id) if name == "output" else ("kernel", None)
+            if isinstance(value, Tensor):
+                kind = "parameter" if id(value) in self.names.parameters else "input"
+                edge = edge_of(value)
+                source = self.place(edge)[0] if id(_node_of(edge)) in self.places else None
+            lines = made.lines if kind in ("output", "kernel") else self.found.nodes[source].lines if source else []
+            self.held.append(array.storage)
+            number = self.memory.setdefault(id(array.storage), len(self.memory))
+            line = f"{lines[0][0].rpartition('/')[2]}:{lines[0][1]}" if lines else ""
+            found[id(array.storage)] = Saved(name, kind, _output(array.layout), array.storage.layout.nbytes, source,
+                                             line, number)
+        return list(found.values())
+
+    def name_outputs_of_kernels(self) -> None:
+        """What a kernel keeps is the node's output, if another node keeps the same memory as its input from there."""
+        known = {s.memory: s.source for n in self.found.nodes.values() for s in n.saved if s.source is not None}
+        for node in self.found.nodes.values():
+            for s in node.saved:
+                if s.source is None and known.get(s.memory) == node.id:
+                    s.name, s.kind, s.source = "output", "output", node.id
+
+    # ---- what ran ----
+
+    def path(self, node: Node, launches: list[str]) -> tuple[str, str]:
+        """What ran for a node, and why."""
+        op = node.op
+        if isinstance(op, Op):
+            why = "fused kernel" if node.saved is FREED else node.saved[0].why
+            return "fused", why if why.startswith("fused kernel") else "fused kernel"
+        if isinstance(op, GradOp):
+            return "gradient", f"the backward of {op.of.name.strip('_')}, recorded by create_graph=True"
+        if isinstance(op, Primitive):
+            path, why = self.plan(op, node)
+            if path != "NumPy" and any(k.startswith("NumPy") for k in launches):
+                return "NumPy", "no kernel for this signature"
+            return path, why
+        if _is_function(op):
+            return "function", f"autograd.Function {op.function.__qualname__}"
+        if op.name == "checkpoint":
+            return "checkpoint", "computed again in backward instead of being kept"
+        return "in place", "a change of a tensor, or of one of its views"
+
+    def plan(self, op: Primitive, node: Node) -> tuple[str, str]:
+        """Path and reason of a primitive: from its plan for these layouts, as far as they are known."""
+        given = [*_given(node), *[None] * len(node.inputs)]
+        layouts = tuple([_layout(e) if e is not None else None if t is None else t.array.layout
+                         for e, t in zip(node.inputs, given, strict=False)])
+        key = op, layouts, node.layout, repr(node.attrs)
+        if key not in self.plans:
+            plan = next((p for k, p in list(op.plans.items()) if p.layout is node.layout and
+                         (p.attrs or {}) == (node.attrs or {}) and len(k) >= len(layouts) and
+                         all(x is None or x is y for x, y in zip(layouts, k, strict=False))), None)
+            why = plan.why if plan is not None and plan.why else "a primitive"
+            path = "view" if why in ("view", "views") else "NumPy" if "NumPy" in why else "kernel"
+            self.plans[key] = path, "a view: nothing is computed" if path == "view" else why
+        return self.plans[key]
+
+    # ---- definitions ----
+
+    def opened(self, node: Node, name: str) -> Group | None:
+        """What a composite's definition or a checkpointed block computes, as a group; None for other nodes, and where
+        what it needs was freed."""
+        if hasattr(node.saved, "run_again"):
+            outputs: Any = node.saved.run_again()
+            why = "computed again in backward"
+        elif isinstance(node.op, Op) and node.saved is not FREED:
+            plan, given, _ = node.saved
+            aliases = [None if t is None else self.alias(t, e, _data_name(n, node.op))
+                       for t, e, n in zip(given, node.inputs, node.op.inputs, strict=True)]
+            with enable_grad():
+                outputs = node.op.definition(*aliases, **(node.attrs or {}))
+            why = f"opened to its definition; {plan.why} ran"
+        else:
+            return None
+        outputs = outputs if isinstance(outputs, (tuple, list)) else [outputs]
+        self.held.append(outputs)
+        origin, first = origins.get(node), len(self.found.nodes)
+        inside = self.add([edge_of(o) for o in outputs if o._requires_grad])
+        group = Group("opened", name, name, why, children=inside)
+        self.places[id(node)] = [self.place(edge_of(o)) if o._requires_grad else (-1, 0) for o in outputs]
+        self.found.ids[id(node)] = self.places[id(node)][0][0]
+        self.keys[id(group)] = key = self.key(node, origin)
+        for i in range(first, len(self.found.nodes)):
+            made = self.found.nodes[i]
+            if origin is not None and made.kind == "op":
+                self.locate(made, origin)
+                made.launches = []
+            made.module = next((k[2] for k in reversed(key) if k[0] == "module"), "")
+        return group
+
+    def alias(self, t: Tensor, edge: Edge, name: str) -> Tensor:
+        """A tensor in the place of an input, for a second run of a definition."""
+        made = t.detach()
+        made._requires_grad = edge is not None and is_float(t.array.layout.dtype)   # of a new tensor
+        self.places[id(made)] = [self.place(edge) if edge is not None else self.data(t, name)]
+        self.held.append(made)
+        return made
+
+    # ---- groups ----
+
+    def key(self, node: Node, origin: Origin | None) -> Key:
+        """The groups of a node. Where no record knows it: the module of a parameter that it uses."""
+        if origin is None:
+            paths = [self.names.parameters[id(e)].split(".")[:-1] for e in node.inputs
+                     if isinstance(e, Tensor) and id(e) in self.names.parameters]
+            if not paths:
+                return ()
+            return tuple([("module", name, ".".join(paths[0][:i + 1]), "", 0) for i, name in enumerate(paths[0])])
+        keys, path, outer = [], "", None
+        for i, (reference, kind, call) in enumerate(origin.modules):
+            module = reference()
+            name = origin.root if not i else self.names.path_in(outer, module) or kind
+            path = f"{path}.{name}" if path else name
+            keys.append(("module", name, path, kind, call))
+            outer = module
+        return (*keys, *[("definition", name, name, why, call) for name, why, call in origin.within])
+
+    def grouped(self, shown: list[Any]) -> Group:
+        """The tree of groups. A group is a run of nodes recorded one after the other, so no edge leaves it and comes
+        back: each call of a module is a group."""
+        root = Group("graph", "graph")
+        keys = [self.keys[id(x) if isinstance(x, Group) else x] for x in shown]
+        if not any(k[0][4] for k in keys if k):         # no record: nodes between two of a module belong to it
+            keys = _filled(keys)
+        open_groups: list[tuple[Any, Group]] = [((), root)]
+        for x, key in zip(shown, keys, strict=True):
+            same = 0
+            while same < min(len(key), len(open_groups) - 1) and open_groups[same + 1][0] == key[same]:
+                same += 1
+            del open_groups[same + 1:]
+            for part in key[same:]:
+                inner = Group(*part[:4])
+                open_groups[-1][1].children.append(inner)
+                open_groups.append((part, inner))
+            open_groups[-1][1].children.append(x)
+        self.place_leaves(root)
+        _count_calls(root)
+        return root
+
+    def place_leaves(self, root: Group) -> None:
+        """Puts each leaf, and data, into the innermost group that holds all its users, before the first of them."""
+        chains = dict(root.chains())
+        users: dict[int, list[int]] = {}
+        for source, node, _ in self.found.edges():
+            if source not in chains:
+                users.setdefault(source, []).append(node.id)
+        new: dict[int, dict[int, list[int]]] = {}       # by the id of a group: child or id of its group -> leaves
+        for leaf in [n.id for n in self.found.nodes.values() if n.id not in chains]:
+            found = [chains[u] for u in users.get(leaf, ())]
+            depth = 0
+            while found and all(len(c) > depth for c in found) and len({id(c[depth]) for c in found}) == 1:
+                depth += 1
+            group = found[0][depth - 1] if found else root
+            before = [id(c[depth]) if len(c) > depth else u for c, u in zip(found, users.get(leaf, ()), strict=True)]
+            new.setdefault(id(group), {}).setdefault(before[0] if before else -1, []).append(leaf)
+        for group in list(root.groups()):
+            at = new.get(id(group), {})
+            group.children = [y for x in group.children
+                              for y in (*at.pop(id(x) if isinstance(x, Group) else x, ()), x)]
+            group.children += [leaf for leaves in at.values() for leaf in leaves]
+
+
+def _count_calls(root: Group) -> None:
+    """Says of each group of a module that is called several times which call it is."""
+    groups: dict[str, list[Group]] = {}
+    for group in root.groups():
+        if group.kind == "module":
+            groups.setdefault(group.path, []).append(group)
+    for same in groups.values():
+        for i, group in enumerate(same if len(same) > 1 else ()):
+            group.call = f"call {i + 1} of {len(same)}"
+
+
+def _filled(keys: list[Key]) -> list[Key]:
+    """Keys where those that are empty have what the neighbours on both sides have in common."""
+    before: Key = ()
+    found = []
+    following: list[Key] = [()] * len(keys)
+    after: Key = ()
+    for i in range(len(keys) - 1, -1, -1):
+        after = keys[i] or after
+        following[i] = after
+    for key, next_key in zip(keys, following, strict=True):
+        same = 0
+        while same < min(len(before), len(next_key)) and before[same] == next_key[same]:
+            same += 1
+        found.append(key or before[:same])
+        before = key or before
+    return found
+
+
+def read(into: Structure, what: Any, args: tuple, kwargs: dict[str, Any], opens: Callable[[str], bool]) -> None:
+    """Reads the graph of a tensor, of several, or of what a function returns."""
+    names = Names()
+    result = what
+    if callable(what) and not isinstance(what, Tensor):
+        with Record():
+            result = what(*args, **kwargs)
+    elif args or kwargs:
+        fail("graph", "arguments are for a function; a tensor takes none", f"{len(args) + len(kwargs)} arguments",
+             kind=TypeError)
+    roots = [t for t in _flat(result) if isinstance(t, Tensor) and t._requires_grad]
+    if not roots:
+        fail("graph", "needs a tensor that requires a gradient, or a function that returns one", type(result).__name__,
+             "let a parameter require gradients, and do not compute under no_grad()")
+    Reader(names, opens, into).read(roots)
