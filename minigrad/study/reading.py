@@ -85,7 +85,7 @@ def _layout(edge: Edge) -> Any:
     return edge.array.layout if isinstance(edge, Tensor) else edge.layout
 
 
-def _node_of(edge: Edge) -> Any:
+def node_of(edge: Edge) -> Any:
     """The node of an edge, or the leaf."""
     return edge.inputs[0] if type(edge) is Slot else edge
 
@@ -171,7 +171,7 @@ def _kept(node: Node, names: list[str]) -> list[tuple[str, Any]]:
     return found
 
 
-def _texts(op: Any) -> OpText:
+def texts(op: Any) -> OpText:
     """What is written of an op."""
     of = op.of if isinstance(op, GradOp) else op
     doc = inspect.cleandoc(getattr(of, "__doc__", None) or "") if isinstance(of, (Op, Primitive)) else ""
@@ -204,9 +204,8 @@ class Reader:
         self.plans: dict[Any, tuple[str, str]] = {}
         self.keys: dict[int, Key] = {}          # of shown nodes; of opened groups by their Python id
 
-    def read(self, roots: Sequence[Tensor]) -> None:
+    def read(self, edges: Sequence[Edge]) -> None:
         """Reads the graph of the roots."""
-        edges = [edge_of(t) for t in roots]
         shown = self.add(edges)
         self.found.outputs = [self.place(e) for e in edges]
         for source, _, x in self.found.edges():
@@ -225,7 +224,7 @@ class Reader:
         if unknown:
             self.found.notes.append(
                 f"the lines and launches of {'all' if unknown == len(ops) else unknown} nodes are not known: run the "
-                "forward pass in `with study.Record():`, or pass it as a function, study.graph(function, x)")
+                "forward pass in `with study.Record():`, or pass the function instead of its result")
         if self.packed:
             self.found.notes.append(f"what {self.packed} nodes keep was packed by saved_tensors_hooks: it is not shown")
         freed = sum(n.freed for n in ops)
@@ -239,7 +238,7 @@ class Reader:
         """Adds all nodes that lead to the roots. Returns what is shown for the ops, in the order of recording."""
         nodes: list[Node] = []
         leaves: list[Any] = []
-        stack = [_node_of(e) for e in roots]
+        stack = [node_of(e) for e in roots]
         seen = set(self.places)
         while stack:
             edge = stack.pop()
@@ -249,7 +248,7 @@ class Reader:
             self.held.append(edge)
             if isinstance(edge, Node):
                 nodes.append(edge)
-                stack.extend(map(_node_of, edge.inputs))
+                stack.extend(map(node_of, edge.inputs))
             else:
                 leaves.append(edge)
         for origin in filter(None, map(origins.get, nodes)):
@@ -260,7 +259,7 @@ class Reader:
 
     def place(self, edge: Edge) -> tuple[int, int]:
         """The id and the output of an edge that was added."""
-        return self.places[id(_node_of(edge))][edge.index if type(edge) is Slot else 0]
+        return self.places[id(node_of(edge))][edge.index if type(edge) is Slot else 0]
 
     def new(self, of: Any, kind: str, op: str, backward: str, label: str, outputs: list[Output]) -> GraphNode:
         """Adds a node for a node or tensor."""
@@ -279,7 +278,7 @@ class Reader:
     def data(self, t: Tensor, name: str) -> tuple[int, int]:
         """Where a tensor that gets no gradient is shown; added if need be. `name` is for one without a variable."""
         edge = edge_of(t)
-        if id(_node_of(edge)) not in self.places:
+        if id(node_of(edge)) not in self.places:
             self.new(edge, "data", "data", "", self.names.of(t, name), [_output(t.array.layout)])
         return self.place(edge)
 
@@ -304,7 +303,7 @@ class Reader:
         self.packed += type(node.saved) is Packed
         made.saved = self.saved(node, made)
         if name not in self.found.ops:
-            self.found.ops[name] = _texts(node.op)
+            self.found.ops[name] = texts(node.op)
         return made.id
 
     def locate(self, made: GraphNode, origin: Origin) -> None:
@@ -342,7 +341,7 @@ class Reader:
             if isinstance(value, Tensor):
                 kind = "parameter" if id(value) in self.names.parameters else "input"
                 edge = edge_of(value)
-                source = self.place(edge)[0] if id(_node_of(edge)) in self.places else None
+                source = self.place(edge)[0] if id(node_of(edge)) in self.places else None
             lines = made.lines if kind in ("output", "kernel") else self.found.nodes[source].lines if source else []
             self.held.append(array.storage)
             number = self.memory.setdefault(id(array.storage), len(self.memory))
@@ -543,4 +542,4 @@ def read(into: Structure, what: Any, args: tuple, kwargs: dict[str, Any], opens:
     if not roots:
         fail("graph", "needs a tensor that requires a gradient, or a function that returns one", type(result).__name__,
              "let a parameter require gradients, and do not compute under no_grad()")
-    Reader(names, opens, into).read(roots)
+    Reader(names, opens, into).read([edge_of(t) for t in roots])
