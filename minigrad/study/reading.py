@@ -130,7 +130,7 @@ def _is_function(op: Any) -> bool:
     return isinstance(getattr(op, "function", None), type)
 
 
-def _input_names(op: Any, count: int) -> list[str]:
+def input_names(op: Any, count: int) -> list[str]:
     """The names of a node's inputs, as its op calls them."""
     names = list(getattr(op, "inputs", ()))
     if isinstance(op, GradOp):
@@ -315,7 +315,7 @@ class Reader:
         """The inputs of a node."""
         given = [*_given(node), *[None] * len(node.inputs)]
         found = []
-        for name, edge, t in zip(_input_names(node.op, len(node.inputs)), node.inputs, given, strict=False):
+        for name, edge, t in zip(input_names(node.op, len(node.inputs)), node.inputs, given, strict=False):
             x = Input(name)
             if edge is not None:
                 (x.source, x.output), x.value, x.differentiable = self.place(edge), _output(_layout(edge)), True
@@ -333,7 +333,7 @@ class Reader:
     def saved(self, node: Node, made: GraphNode) -> list[Saved]:
         """The arrays that a node keeps; numbers are left out."""
         found: dict[int, Saved] = {}
-        for name, value in _kept(node, _input_names(node.op, len(node.inputs))):
+        for name, value in _kept(node, input_names(node.op, len(node.inputs))):
             array = value.array if isinstance(value, Tensor) else value
             if id(array.storage) in found or isinstance(value, Tensor) and not array.layout.shape:
                 continue
