@@ -144,18 +144,18 @@ def text(t: Variable) -> str:
         notes.append(f"grad_fn={shown(t.node)[0]}")
     elif t._requires_grad:
         notes.append("requires_grad=True")
-    whole = "[]"
+    values_text = "[]"
     if layout.size:
         few, cut = _ends(values)
         few = few.astype(np.float64) if real else few
-        whole = _nested(few, cut, _Numbers(few, real), len(head))
-    whole = head + whole
-    column = len(whole) - whole.rfind("\n") + 1
+        values_text = _nested(few, cut, _Numbers(few, real), len(head))
+    found = head + values_text
+    column = len(found) - found.rfind("\n") + 1
     for note in notes:
         fits = column + len(note) + 2 <= options.linewidth
-        whole += f", {note}" if fits else ",\n" + " " * len(head) + note
+        found += f", {note}" if fits else ",\n" + " " * len(head) + note
         column = column + len(note) + 2 if fits else len(head) + len(note)
-    return whole + ")"
+    return found + ")"
 
 
 # ---- other objects ---------------------------------------------------------------------------------------------------
@@ -172,24 +172,25 @@ def brief(value: Any) -> str:
         return f"{{{', '.join(f'{brief(k)}: {brief(v)}' for k, v in value.items())}}}"
     if isinstance(value, (Sequence, Mapping, np.ndarray)) and not isinstance(value, (str, bytes, range)):
         return f"{type(value).__name__} of {len(value)}"
-    shown = getattr(value, "__qualname__", None) or repr(value)
-    return shown if len(shown) <= 200 and "\n" not in shown and " object at 0x" not in shown else type(value).__name__
+    written = getattr(value, "__qualname__", None) or repr(value)
+    short = len(written) <= 200 and "\n" not in written and " object at 0x" not in written
+    return written if short else type(value).__name__
 
 
 def constructed(value: Any) -> str:
     """The `repr` of an object by what it was made of: StepLR(SGD, step_size=30). Options at their defaults are left
     out, and so is what the object does not keep."""
     from inspect import signature  # not at import: it is slow
-    shown: list[str] = []
+    parts: list[str] = []
     for name, p in list(signature(type(value).__init__).parameters.items())[1:]:
         kept = vars(value).get(name, vars(value).get(f"_{name}", p.empty))
         if kept is not p.empty and p.kind is p.VAR_POSITIONAL:
-            shown += map(brief, kept)
+            parts += map(brief, kept)
         elif kept is not p.empty and p.default is p.empty and not isinstance(kept, (bool, int, float)):
-            shown.append(brief(kept))
+            parts.append(brief(kept))
         elif kept is not p.empty and not (kept is p.default or type(kept) is type(p.default) and kept == p.default):
-            shown.append(f"{name}={brief(kept)}")
-    return f"{type(value).__name__}({', '.join(shown)})"
+            parts.append(f"{name}={brief(kept)}")
+    return f"{type(value).__name__}({', '.join(parts)})"
 
 
 # ---- notebooks -------------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ _PATHS = {"fused": "fused kernel", "kernel": "kernel of a primitive", "NumPy": "
           "function": "autograd.Function", "checkpoint": "checkpoint", "gradient": "backward, recorded",
           "in place": "change in place"}
 _KINDS = {"definition": "op without a kernel here: its definition", "opened": "opened to what it computes"}
-_SMALL, _LARGE, _LINE = 6.65, 8.1, 15.0         # of a character in small and large letters, and of a line, in pixels
+_SMALL, _LINE = 6.65, 15.0         # of a small character and of a line, in pixels
 
 _STYLE = """
 .mg-graph{--page:#fff;--text:#1b1f24;--soft:#5b6470;--line:#7b8591;--box:#fff;--edge:#c3cad2;--group:#f5f7f9;
@@ -108,13 +108,13 @@ class Picture:
         """The size of a node or folded group; for an open group, the width of its title."""
         if isinstance(of, Group):
             if not of.folded:
-                return min(len(self.head(of)), 30) * 7.2 + 24, 0.0
+                return min(len(self.head(of)), 36) * 7.2 + 24, 0.0
             inside = self.folded_text(of)
-            wide = max(len(self.head(of)) * _LARGE, max(map(len, inside)) * _SMALL)
+            wide = max(_wide(self.head(of)), max(map(len, inside)) * _SMALL)
             return wide + 26, 28 + _LINE * len(inside)
         node, lines = self.nodes[of], self.lines[of]
         number = len(str(of)) * _SMALL + 22 if node.kind == "op" else 4
-        first = len(self.name(node)) * _LARGE + 8 + len(self.shape(node)) * _SMALL + number
+        first = _wide(self.name(node)) + 8 + len(self.shape(node)) * _SMALL + number
         return max([first, *[len(t) * _SMALL for _, t in lines]]) + 24, 27 + _LINE * len(lines) + (3 if lines else 0)
 
     # ---- drawing ----
@@ -132,7 +132,7 @@ class Picture:
                  *[self.box(i, box) for i, box in layout.boxes.items()]]
         parts += [self.folded(group, box) for group, box in layout.groups if group.folded]
         head = ("backward of the " if self.backward else "") + title(self.structure)
-        width, height, top = max(layout.width, len(head) * _LARGE + 28), layout.height, 40.0
+        width, height, top = max(layout.width, _wide(head) + 28), layout.height, 40.0
         legend, deep = self.legend(width)
         total = height + top + deep
         return (f'<svg xmlns="http://www.w3.org/2000/svg" class="mg-graph" width="{width:.0f}" height="{total:.0f}" '
@@ -237,6 +237,12 @@ class Picture:
         if node.op in self.structure.ops and self.structure.ops[node.op].formula:
             found += ["", self.structure.ops[node.op].formula]
         return "\n".join(found)
+
+
+def _wide(text: str) -> float:
+    """The width of large letters in pixels, in the widest of the usual fonts."""
+    return 13 * sum(0.45 if c in "fijlrt.,:;|()[]' " else 1.05 if c in "mwMW" else 0.78 if c.isupper() else 0.7
+                    for c in text)
 
 
 def _fill(path: str) -> str:

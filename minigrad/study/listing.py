@@ -105,7 +105,9 @@ def title(structure: Structure) -> str:
     """How many nodes there are, and what they keep."""
     kinds = Counter(n.kind for n in structure.nodes.values())
     size = size_text(kept_bytes(structure.nodes.values()))
-    return f"graph: {kinds['op']} nodes, {kinds['leaf']} leaves; keeps {size} for backward"
+    nodes, leaves = kinds["op"], kinds["leaf"]
+    return (f"graph: {nodes} node{'' if nodes == 1 else 's'}, {leaves} {'leaf' if leaves == 1 else 'leaves'}; "
+            f"keeps {size} for backward")
 
 
 # ---- Graphviz --------------------------------------------------------------------------------------------------------

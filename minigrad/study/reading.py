@@ -9,6 +9,7 @@ from contextlib import suppress
 from textwrap import dedent
 from typing import Any
 
+from ..core.kept import Packed
 from ..core.modes import enable_grad
 from ..core.op import GradOp, Op, Primitive
 from ..core.place import is_own, variables
@@ -84,7 +85,7 @@ def _layout(edge: Edge) -> Any:
     return edge.array.layout if isinstance(edge, Tensor) else edge.layout
 
 
-def _node_of(edge: Edge) -> Any:
+def node_of(edge: Edge) -> Any:
     """The node of an edge, or the leaf."""
     return edge.inputs[0] if type(edge) is Slot else edge
 
@@ -109,13 +110,19 @@ def _arrays(value: Any) -> list[Array]:
     return [v.array if isinstance(v, Tensor) else v for v in _flat(value)]
 
 
+def _saved(node: Node) -> Any:
+    """What a node keeps; of what hooks have packed, the rest."""
+    return node.saved.saved if type(node.saved) is Packed else node.saved
+
+
 def _given(node: Node) -> Sequence[Any]:
     """The tensors that a node was given, by position, as far as it saved them."""
-    if node.saved is FREED or not isinstance(node.saved, tuple):
+    saved = _saved(node)
+    if saved is FREED or not isinstance(saved, tuple):
         return ()
     if isinstance(node.op, Op):
-        return node.saved[1]
-    return node.saved if isinstance(node.op, (Primitive, GradOp)) else ()
+        return saved[1]
+    return saved if isinstance(node.op, (Primitive, GradOp)) else ()
 
 
 def _is_function(op: Any) -> bool:
@@ -123,7 +130,7 @@ def _is_function(op: Any) -> bool:
     return isinstance(getattr(op, "function", None), type)
 
 
-def _input_names(op: Any, count: int) -> list[str]:
+def input_names(op: Any, count: int) -> list[str]:
     """The names of a node's inputs, as its op calls them."""
     names = list(getattr(op, "inputs", ()))
     if isinstance(op, GradOp):
@@ -145,15 +152,15 @@ def _data_name(name: str, op: Any) -> str:
 
 def _kept(node: Node, names: list[str]) -> list[tuple[str, Any]]:
     """What a node keeps for its backward: (name, tensor or array)."""
-    saved = node.saved
+    saved = _saved(node)
     found: list[tuple[str, Any]] = []
     if isinstance(node.op, Op) and saved is not FREED:
         _, inputs, own = saved
-        found = [(n, t) for n, t in zip(names, inputs, strict=False) if t is not None]
+        found = [(n, t) for n, t in zip(names, inputs, strict=False) if isinstance(t, Tensor)]
         given = {id(t.array.storage) for _, t in found}
         found += [("kernel", a) for a in _arrays(own) if id(a.storage) not in given]
     elif isinstance(node.op, (Primitive, GradOp)) and saved is not FREED:
-        found = [(n, t) for n, t in zip(names, saved, strict=False) if t is not None]
+        found = [(n, t) for n, t in zip(names, saved, strict=False) if isinstance(t, Tensor)]
     elif hasattr(saved, "run_again"):           # a checkpointed block
         found = [(f"argument {i}", t) for i, t in enumerate(_flat((saved.args, saved.kwargs)))]
     elif hasattr(saved, "saved_tensors"):       # the context of an `autograd.Function`
@@ -164,7 +171,7 @@ def _kept(node: Node, names: list[str]) -> list[tuple[str, Any]]:
     return found
 
 
-def _texts(op: Any) -> OpText:
+def texts(op: Any) -> OpText:
     """What is written of an op."""
     of = op.of if isinstance(op, GradOp) else op
     doc = inspect.cleandoc(getattr(of, "__doc__", None) or "") if isinstance(of, (Op, Primitive)) else ""
@@ -193,12 +200,12 @@ class Reader:
         self.places: dict[int, list[tuple[int, int]]] = {}      # by the id of a node or leaf: (id, output) of outputs
         self.held: list[Any] = []               # what is known by its Python id must not go meanwhile
         self.memory: dict[int, int] = {}
+        self.packed = 0                         # of how many nodes hooks have packed what they keep
         self.plans: dict[Any, tuple[str, str]] = {}
         self.keys: dict[int, Key] = {}          # of shown nodes; of opened groups by their Python id
 
-    def read(self, roots: Sequence[Tensor]) -> None:
+    def read(self, edges: Sequence[Edge]) -> None:
         """Reads the graph of the roots."""
-        edges = [edge_of(t) for t in roots]
         shown = self.add(edges)
         self.found.outputs = [self.place(e) for e in edges]
         for source, _, x in self.found.edges():
@@ -217,11 +224,13 @@ class Reader:
         if unknown:
             self.found.notes.append(
                 f"the lines and launches of {'all' if unknown == len(ops) else unknown} nodes are not known: run the "
-                "forward pass in `with study.Record():`, or pass it as a function, study.graph(function, x)")
+                "forward pass in `with study.Record():`, or pass the function instead of its result")
         freed = sum(n.freed for n in ops)
         if freed:
             self.found.notes.append(f"a backward pass has freed what {freed} nodes had saved "
                                     "(backward(retain_graph=True) keeps it)")
+        if self.packed:
+            self.found.notes.append(f"what {self.packed} nodes keep was packed by saved_tensors_hooks: it is not shown")
 
     # ---- nodes ----
 
@@ -229,7 +238,7 @@ class Reader:
         """Adds all nodes that lead to the roots. Returns what is shown for the ops, in the order of recording."""
         nodes: list[Node] = []
         leaves: list[Any] = []
-        stack = [_node_of(e) for e in roots]
+        stack = [node_of(e) for e in roots]
         seen = set(self.places)
         while stack:
             edge = stack.pop()
@@ -239,7 +248,7 @@ class Reader:
             self.held.append(edge)
             if isinstance(edge, Node):
                 nodes.append(edge)
-                stack.extend(map(_node_of, edge.inputs))
+                stack.extend(map(node_of, edge.inputs))
             else:
                 leaves.append(edge)
         for origin in filter(None, map(origins.get, nodes)):
@@ -250,7 +259,7 @@ class Reader:
 
     def place(self, edge: Edge) -> tuple[int, int]:
         """The id and the output of an edge that was added."""
-        return self.places[id(_node_of(edge))][edge.index if type(edge) is Slot else 0]
+        return self.places[id(node_of(edge))][edge.index if type(edge) is Slot else 0]
 
     def new(self, of: Any, kind: str, op: str, backward: str, label: str, outputs: list[Output]) -> GraphNode:
         """Adds a node for a node or tensor."""
@@ -269,7 +278,7 @@ class Reader:
     def data(self, t: Tensor, name: str) -> tuple[int, int]:
         """Where a tensor that gets no gradient is shown; added if need be. `name` is for one without a variable."""
         edge = edge_of(t)
-        if id(_node_of(edge)) not in self.places:
+        if id(node_of(edge)) not in self.places:
             self.new(edge, "data", "data", "", self.names.of(t, name), [_output(t.array.layout)])
         return self.place(edge)
 
@@ -291,9 +300,10 @@ class Reader:
         self.keys[made.id] = self.key(node, origin)
         made.module = next((k[2] for k in reversed(self.keys[made.id]) if k[0] == "module"), "")
         made.path, made.why = self.path(node, made.launches)
+        self.packed += type(node.saved) is Packed
         made.saved = self.saved(node, made)
         if name not in self.found.ops:
-            self.found.ops[name] = _texts(node.op)
+            self.found.ops[name] = texts(node.op)
         return made.id
 
     def locate(self, made: GraphNode, origin: Origin) -> None:
@@ -305,7 +315,7 @@ class Reader:
         """The inputs of a node."""
         given = [*_given(node), *[None] * len(node.inputs)]
         found = []
-        for name, edge, t in zip(_input_names(node.op, len(node.inputs)), node.inputs, given, strict=False):
+        for name, edge, t in zip(input_names(node.op, len(node.inputs)), node.inputs, given, strict=False):
             x = Input(name)
             if edge is not None:
                 (x.source, x.output), x.value, x.differentiable = self.place(edge), _output(_layout(edge)), True
@@ -315,7 +325,7 @@ class Reader:
                     x.number = f"{t.array.np.item():.6g}"
                 else:
                     x.source, x.output = self.data(t, _data_name(name, node.op))
-            elif isinstance(node.op, (Op, GradOp)) and node.saved is not FREED:
+            elif t is None and isinstance(node.op, (Op, GradOp)) and node.saved is not FREED:
                 continue                        # it was left out
             found.append(x)
         return found
@@ -323,7 +333,7 @@ class Reader:
     def saved(self, node: Node, made: GraphNode) -> list[Saved]:
         """The arrays that a node keeps; numbers are left out."""
         found: dict[int, Saved] = {}
-        for name, value in _kept(node, _input_names(node.op, len(node.inputs))):
+        for name, value in _kept(node, input_names(node.op, len(node.inputs))):
             array = value.array if isinstance(value, Tensor) else value
             if id(array.storage) in found or isinstance(value, Tensor) and not array.layout.shape:
                 continue
@@ -331,7 +341,7 @@ class Reader:
             if isinstance(value, Tensor):
                 kind = "parameter" if id(value) in self.names.parameters else "input"
                 edge = edge_of(value)
-                source = self.place(edge)[0] if id(_node_of(edge)) in self.places else None
+                source = self.place(edge)[0] if id(node_of(edge)) in self.places else None
             lines = made.lines if kind in ("output", "kernel") else self.found.nodes[source].lines if source else []
             self.held.append(array.storage)
             number = self.memory.setdefault(id(array.storage), len(self.memory))
@@ -354,7 +364,7 @@ class Reader:
         """What ran for a node, and why."""
         op = node.op
         if isinstance(op, Op):
-            why = "fused kernel" if node.saved is FREED else node.saved[0].why
+            why = "fused kernel" if node.saved is FREED else _saved(node)[0].why
             return "fused", why if why.startswith("fused kernel") else "fused kernel"
         if isinstance(op, GradOp):
             return "gradient", f"the backward of {op.of.name.strip('_')}, recorded by create_graph=True"
@@ -372,7 +382,7 @@ class Reader:
     def plan(self, op: Primitive, node: Node) -> tuple[str, str]:
         """Path and reason of a primitive: from its plan for these layouts, as far as they are known."""
         given = [*_given(node), *[None] * len(node.inputs)]
-        layouts = tuple([_layout(e) if e is not None else None if t is None else t.array.layout
+        layouts = tuple([_layout(e) if e is not None else t.array.layout if isinstance(t, Tensor) else None
                          for e, t in zip(node.inputs, given, strict=False)])
         key = op, layouts, node.layout, repr(node.attrs)
         if key not in self.plans:
@@ -392,7 +402,7 @@ class Reader:
         if hasattr(node.saved, "run_again"):
             outputs: Any = node.saved.run_again()
             why = "computed again in backward"
-        elif isinstance(node.op, Op) and node.saved is not FREED:
+        elif isinstance(node.op, Op) and type(node.saved) is tuple and node.saved is not FREED:
             plan, given, _ = node.saved
             aliases = [None if t is None else self.alias(t, e, _data_name(n, node.op))
                        for t, e, n in zip(given, node.inputs, node.op.inputs, strict=True)]
@@ -532,4 +542,4 @@ def read(into: Structure, what: Any, args: tuple, kwargs: dict[str, Any], opens:
     if not roots:
         fail("graph", "needs a tensor that requires a gradient, or a function that returns one", type(result).__name__,
              "let a parameter require gradients, and do not compute under no_grad()")
-    Reader(names, opens, into).read(roots)
+    Reader(names, opens, into).read([edge_of(t) for t in roots])

@@ -172,6 +172,15 @@ def test_what_is_saved_counts_each_memory_once():
     assert "keeps 128 B for backward" in str(g)             # and the ones
 
 
+def test_what_hooks_have_packed_is_not_unpacked():
+    w = mg.randn(4, requires_grad=True)
+    with mg.autograd.graph.saved_tensors_hooks(lambda t: t.numpy().copy(), lambda _: pytest.fail("unpacked")):
+        y = F.layer_norm((w * 2).exp(), (4,)).sum()
+    g = study.graph(y, open="all")
+    assert "packed by saved_tensors_hooks" in g.notes[-1] and _ops(g) == ["mul", "exp", "layer_norm", "sum"]
+    assert _node(g, "layer_norm").why == "fused kernel on cpu" and not _node(g, "exp").saved
+
+
 # ---- definitions ----
 
 def test_a_composite_opens_to_its_definition():
