@@ -66,19 +66,19 @@ def interleaved(*contestants: Run, blocks: int = BLOCKS) -> list[Times]:
     return [Times(min(t), statistics.median(t)) for t in seen]
 
 
-def fma_peak() -> float:
-    """GFLOP/s of one core in float32; a multiply-add counts as two."""
-    out, rounds = mg.zeros(2), 200_000
-    kernel = open_device("cpu").kernels.fma_roof[mg.float32]
-    best, = interleaved(lambda: kernel.call(out.array.ptr, rounds))
+def fma_peak(dtype: Any = mg.float32, blocks: int = BLOCKS) -> float:
+    """GFLOP/s of one core; a multiply-add counts as two."""
+    out, rounds = mg.zeros(2, dtype=dtype), 200_000
+    kernel = open_device("cpu").kernels.fma_roof[mg.dtype(dtype)]
+    best, = interleaved(lambda: kernel.call(out.array.ptr, rounds), blocks=blocks)
     return float(2 * 16 * out.numpy()[0] * rounds / best.minimum / 1e9)
 
 
-def copy_bandwidth() -> float:
+def copy_bandwidth(blocks: int = 9) -> float:
     """GB/s of reading and writing memory, with arrays much larger than the caches."""
     x = mg.ones(24 << 20)
     y = mg.empty(24 << 20)
-    best, = interleaved(lambda: y.copy_(x), blocks=9)
+    best, = interleaved(lambda: y.copy_(x), blocks=blocks)
     return 2 * x.nbytes / best.minimum / 1e9
 
 

@@ -1,4 +1,4 @@
-"""`torch.autograd` of minigrad: `grad` and `backward`, `Function`, `functional`, `gradcheck`, anomaly detection."""
+"""`torch.autograd` in minigrad: `grad`, `backward`, `Function`, `functional`, `gradcheck`, anomalies, `profiler`."""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -9,14 +9,14 @@ from ..core.engine import grad
 from ..core.messages import NoAttribute as _NoAttribute
 from ..core.modes import enable_grad, inference_mode, is_grad_enabled, no_grad, set_grad_enabled
 from ..core.tensor import Tensor
-from . import function, functional, graph
+from . import function, functional, graph, profiler
 from .anomaly import detect_anomaly, is_anomaly_check_nan_enabled, is_anomaly_enabled, set_detect_anomaly
 from .checking import GradcheckError, gradcheck, gradgradcheck
 from .function import Function
 
 __all__ = ["Function", "GradcheckError", "backward", "detect_anomaly", "enable_grad", "function", "functional", "grad",
            "gradcheck", "gradgradcheck", "graph", "inference_mode", "is_anomaly_check_nan_enabled",
-           "is_anomaly_enabled", "is_grad_enabled", "no_grad", "set_detect_anomaly", "set_grad_enabled"]
+           "is_anomaly_enabled", "is_grad_enabled", "no_grad", "profiler", "set_detect_anomaly", "set_grad_enabled"]
 
 
 def backward(tensors: Tensor | Sequence[Tensor], grad_tensors: Tensor | Sequence[Tensor | None] | None = None,

@@ -14,7 +14,6 @@ Read `core/place.py` first, then `_Anomaly.install`.
 from __future__ import annotations
 
 import sys
-import weakref
 from collections.abc import Callable
 from types import FrameType
 from typing import Any
@@ -24,11 +23,10 @@ import numpy as np
 from ..core import capture, engine
 from ..core.hooks import RemovableHandle
 from ..core.modes import mode
-from ..core.place import Place, arrays, op_name
+from ..core.place import Place, arrays, op_name, parameters_behind, places, warn_without_gradient
 from ..core.shape import is_float
-from ..core.tape import Node, Slot, edge_of, locators, observers
+from ..core.tape import Node, locators, observers
 from ..core.tensor import Tensor
-from ..core.warning import warn
 from ..core.watch import watch_backward
 from ..devices import launch_hook, open_device
 from ..devices.base import Kernel
@@ -79,7 +77,6 @@ class _Anomaly:
     """The mode while it is on: what it replaced, and what it knows about nodes."""
 
     def __init__(self) -> None:
-        self.places: weakref.WeakKeyDictionary[Node, Place] = weakref.WeakKeyDictionary()
         self.walked: list[Node] = []            # the nodes whose backward runs, outermost first
         self.busy = False
         self.check_nan = True
@@ -102,12 +99,9 @@ class _Anomaly:
 
         def backward(tensors: Any, gradients: Any, retain_graph: bool = False, inputs: Any = None,
                      create_graph: bool = False) -> None:
-            missing = self.parameters(tensors) if inputs is None else {}
+            missing = parameters_behind(tensors) if inputs is None else {}
             plain_backward(tensors, gradients, retain_graph, inputs, create_graph)
-            names = [name for name, p in missing.items() if p.grad is None]
-            if names:
-                warn(f"[detect_anomaly] these parameters got no gradient: {', '.join(names)}; "
-                     "nothing of the loss was computed from them, or detach() or no_grad() cut them off")
+            warn_without_gradient("detect_anomaly", [name for name, p in missing.items() if p.grad is None])
         plain_backward = self.swap(engine, "backward", backward)
 
         def eager(captured: Any, *args: Any, **kwargs: Any) -> Any:
@@ -133,11 +127,11 @@ class _Anomaly:
 
     def note(self, node: Node) -> None:
         """Remembers where a node is recorded; called for each node."""
-        self.places[node] = Place(sys._getframe(1))
+        places[node] = Place(sys._getframe(1))
 
     def locate(self, edge: Any) -> str:
         """Where a node was recorded, for error messages of the engine; empty if it is not known."""
-        place = self.places.get(edge) if isinstance(edge, Node) else None
+        place = places.get(edge) if isinstance(edge, Node) else None
         return "" if place is None else f" ({place})"
 
     # ---- a launch ----
@@ -181,7 +175,7 @@ class _Anomaly:
 
     def of_backward(self, node: Node, did: str, got: str) -> str:
         """The message for an anomaly in the backward of a node."""
-        place = self.places.get(node)
+        place = places.get(node)
         where = ("recorded before detect_anomaly() was on: put the forward pass inside" if place is None
                  else f"recorded {place}")
         return (f"[detect_anomaly] the backward of {node.op.name} {did}, {where}; got {got}; "
@@ -197,7 +191,7 @@ class _Anomaly:
         except AnomalyError:
             raise
         except Exception as error:
-            place = self.places.get(node)
+            place = places.get(node)
             if place is not None and hasattr(error, "add_note"):
                 error.add_note(f"in the backward of {node.op.name}, recorded {place}")
             raise
@@ -212,16 +206,6 @@ class _Anomaly:
                     did += " of a gradient that was not finite" if came else ""
                     raise AnomalyError(self.of_backward(node, did, _describe(r.array)))
         return results
-
-    def parameters(self, tensors: Any) -> dict[str, Tensor]:
-        """The parameters of the models that the graph runs through, by their paths."""
-        roots: dict[int, tuple[str, Any]] = {}
-        for node in engine.reachable([edge_of(t) for t in tensors], frozenset()):
-            place = None if type(node) is Slot else self.places.get(node)
-            if place is not None and place.modules:
-                roots.setdefault(id(place.modules[0]), (place.root, place.modules[0]))
-        return {f"{name}.{path}": p for name, root in roots.values()
-                for path, p in root.named_parameters() if p.requires_grad}
 
 
 _on: _Anomaly | None = None

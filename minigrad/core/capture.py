@@ -61,9 +61,9 @@ class Recorder:
     """Writes down the launches of one run, and what a replay must do besides. Active as `mode.recorder`."""
 
     def __init__(self, pool: private_pool) -> None:
-        self.segments: list[Any] = []           # (words, count) of native launches, or a Python callable
+        self.segments: list[Any] = []           # (words, descriptions) of native launches, or a Python callable
         self.words: list[int] = []
-        self.count = 0
+        self.descriptions: list[Any] = []            # what a study says of each of these launches, for those of replays
         self.pins: dict[int, Any] = {}          # what launches pointed to outside the private pool, by its id
         self.known: set[int] = set()            # addresses that were looked up
         self.inside: list[Any] = []             # the regions of the private pool
@@ -83,8 +83,9 @@ class Recorder:
             return
         if kernel.name == "host":
             self.written.add(arguments[1].__array_interface__["data"][0])
+            host = open_device("cpu").host
+            self.python(lambda: host.call(*arguments))
             kernel.function(*arguments)
-            self.python(lambda: kernel.function(*arguments))
             return
         if kernel.index < 0:
             raise NotImplementedError(f"[capture] recording on this device is not supported yet; got {kernel.name}; "
@@ -96,7 +97,7 @@ class Recorder:
                 if kind == "o":
                     self.written.add(value)
             self.words.append(struct.unpack("q", struct.pack("d", value))[0] if kind == "d" else value)
-        self.count += 1
+        self.descriptions.append(None)
         kernel.function(*arguments)
 
     def hold(self, address: int) -> None:
@@ -120,10 +121,10 @@ class Recorder:
 
     def _close(self) -> None:
         """Ends the current run of native launches."""
-        if self.count:
+        if self.words:
             words = [w if w < 1 << 63 else w - (1 << 64) for w in self.words]
-            self.segments.append((np.array(words, np.int64), self.count))
-            self.words, self.count = [], 0
+            self.segments.append((np.array(words, np.int64), self.descriptions))
+            self.words, self.descriptions = [], []
 
     # ---- what the step reads ----
 
@@ -271,7 +272,7 @@ class _Program:
     def __init__(self, recorder: Recorder, inputs: list[Tensor], arrays: list[Array], outputs: Any) -> None:
         # is the memory of an argument also in a tensor that was returned or kept? Then it may come back as an argument
         self.exposed = any([n > _HELD for n in _counts(arrays)])
-        self.segments = [s if callable(s) else (s[0], s[0].__array_interface__["data"][0], s[1])
+        self.segments = [s if callable(s) else (s[0], s[0].__array_interface__["data"][0], len(s[1]), s[1])
                          for s in recorder.segments]
         self.pins, self.pool = list(recorder.pins.values()), recorder.pool.pools
         self.arrays, self.outputs = arrays, outputs
@@ -329,7 +330,7 @@ class _Program:
             if callable(segment):
                 segment()
             elif hooked():
-                _launch_each(segment[0], segment[2])
+                launch_each(segment[0], segment[3])
             else:
                 lib.mg_replay(segment[1], segment[2])
         for leaf, final in self.left:
@@ -354,11 +355,11 @@ class _Program:
             bump(given[i])
 
 
-def _launch_each(words: np.ndarray, number: int) -> None:
-    """Replays a segment launch by launch, so that launch hooks see it."""
+def launch_each(words: np.ndarray, descriptions: list[Any]) -> None:
+    """Replays a segment launch by launch, so that launch hooks see it; they may read `description` in this frame."""
     kernels = {kernel.index: kernel for kernel in open_device("cpu").kernels}
     left = iter(words.tolist())
-    for _ in range(number):
+    for description in descriptions:            # noqa: B007
         kernel = kernels[next(left)]
         values = [next(left) for _ in kernel.signature]
         kernel.call(*[struct.unpack("d", struct.pack("q", value))[0] if kind == "d" else value

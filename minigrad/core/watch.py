@@ -45,7 +45,7 @@ def watch_backward(watcher: Watcher) -> RemovableHandle:
 
 
 def _nobody_watches(_: dict) -> None:
-    node_hooks.tables.pop(_EVERY)
+    node_hooks.tables.pop(_EVERY, None)
 
 
 def backward_with_hooks(node: Any, g: Any, needs: Any) -> Any:

@@ -106,6 +106,7 @@ class launch_hook:
     def __exit__(self, *_: object) -> None:
         global _newest
         self.on = False
+        self.kernels = {}                           # they refer to this hook: a cycle
         with _switching:
             _newest = _active()
             if _newest is None:

@@ -22,6 +22,7 @@ from ..devices.base import KernelTable, NoKernel
 from ..devices.launch import KERNELS, by_plan, launch
 from ..devices.memory import Array, Layout, alloc, layout
 from ..devices.plan import FusedPlan, elementwise_plan
+from ..devices.work import each, work
 from . import dispatch
 from .formula import formula
 from .math import abs as absolute
@@ -50,6 +51,8 @@ def activation(saves: str = "input", floats_only: bool = True, kernel: str = "")
             op.check(_floats_only(op.name))
         op.errors(_float_errors if floats_only else _errors)
         launch("ops/activation.cu", f"{name}_backward", by_plan)
+        work(name, each(1))
+        work(f"{name}_backward", each(2))                       # the derivative, and its product with the gradient
         if name not in KERNELS:                                 # those of sigmoid and tanh are elementwise primitives
             launch("ops/activation.cu", name, by_plan)
         call = dispatch.activation_with_numbers if op.attributes else dispatch.activation

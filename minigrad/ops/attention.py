@@ -23,6 +23,7 @@ from ..core.tensor import Tensor
 from ..devices.base import Device, KernelTable
 from ..devices.memory import Array, Layout, alloc, layout
 from ..devices.plan import broadcast_strides, reduce_plan
+from ..devices.work import work
 from .arrange import tril
 from .convert import cast
 from .creation import ones
@@ -326,3 +327,14 @@ def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor, attn
     def merged(t: Tensor) -> Tensor:
         return reshape(t, (*t.shape[:-4], shape[-3], *t.shape[-2:]))
     return tuple(merged(t) for t in y) if need_weights else merged(y)
+
+
+def _pairs(k: Any) -> int:
+    """The pairs of a row and a key; with `causal`, row i takes the keys up to i."""
+    square = min(k.rows, k.keys)
+    return k.items * (square * (square + 1) // 2 + (k.rows - square) * k.keys if k.causal else k.rows * k.keys)
+
+
+work("attention_forward", lambda k: 2 * _pairs(k) * (k.depth + k.value_depth))          # q k^T, weights v
+# q k^T again, gq, gk, and the gradients of weights and v
+work("attention_backward", lambda k: 2 * _pairs(k) * (3 * k.depth + 2 * k.value_depth))

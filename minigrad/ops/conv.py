@@ -21,6 +21,7 @@ from ..core.tensor import Tensor
 from ..devices.base import KernelTable, NoKernel
 from ..devices.memory import Array, Layout, alloc, layout
 from ..devices.plan import reduce_plan
+from ..devices.work import work
 from .arguments import whole
 from .math import add
 from .matmul import matmul
@@ -397,3 +398,12 @@ def _convolution_transpose_errors(make: Any) -> Any:
     yield (make(2, 3, 1, 1), make(3, 2, 1, 1), None, _transposed(padding=1)), RuntimeError, "at least one element"
     yield (make(2, 3, 4, 4), make(3, 2, 3, 3), make(3), _transposed()), RuntimeError, "bias must have"
     yield (make(2, 3, 4, 4), make(3, 2, 3, 3), None, negative), RuntimeError, "output_padding must be at least 0"
+
+
+def _products(k: Any) -> int:
+    """A multiply-add for each output and each weight of its channel: images, groups, c, k, in[3], out[3], kernel[3]."""
+    g = k.geometry
+    return 2 * prod(int(g[i]) for i in (0, 1, 2, 3, 7, 8, 9, 10, 11, 12))
+
+
+work("conv_forward conv_backward_input conv_backward_weight", _products)

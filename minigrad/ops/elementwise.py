@@ -34,6 +34,7 @@ from ..devices.base import Device, Kernel
 from ..devices.launch import by_plan, launch
 from ..devices.memory import Array, Layout, alloc, layout
 from ..devices.plan import Plan, elementwise_plan, host_plan, is_half, not_half, remember
+from ..devices.work import each, work
 from .arguments import fits, is_number
 from .convert import cast
 from .dispatch import binary, constant, described, held, ternary, unary, with_number
@@ -80,6 +81,8 @@ class Elementwise(Primitive):
         self.call: Callable[..., Any] = described((unary, binary, ternary)[len(self.inputs) - 1](self), name, doc)
         if kernel_kinds:
             launch("ops/elementwise.cu", self.kernel_name, by_plan, stack=stack)
+            if kernel_kinds != "size":                              # else it only moves elements
+                work(self.kernel_name, each(1))
         self.sample_function, self.error_function = self.plain_samples, self.plain_errors
         self.oracle = oracle or function
 

@@ -21,6 +21,7 @@ from ..devices.base import KernelTable, NoKernel
 from ..devices.launch import THREADS, Launch, launch, over, per_row, threads_for
 from ..devices.memory import Array, Layout, alloc, layout
 from ..devices.native import loss_chunks
+from ..devices.work import work
 from .activation import logsigmoid
 from .convert import cast
 from .index import gather, index_select
@@ -583,3 +584,13 @@ for _loss in ("mse_loss", "l1_loss", "huber_loss", "bce_loss", "bce_logits_loss"
     launch("ops/loss.cu", f"{_loss}_forward", _loss_rule, shared=256)
     launch("ops/loss.cu", f"{_loss}_backward", lambda k, host: [over(k.n)])
 launch("ops/loss.cu", "check_range", lambda k, host: [Launch("", (1,), (threads_for(k.n),))], shared=4096)
+work("cross_entropy_forward", lambda k: 4 * k.outer * k.classes * k.inner)      # maximum, difference, exp, sum
+work("cross_entropy_backward", lambda k: 3 * k.outer * k.classes * k.inner)     # difference, exp, product
+work("mse_loss_forward l1_loss_forward", lambda k: 3 * k.n)                     # difference, square or abs, sum
+work("mse_loss_backward l1_loss_backward", lambda k: 2 * k.n)
+work("huber_loss_forward", lambda k: 6 * k.n)       # difference, abs, comparison, product with the scale, square, sum
+work("huber_loss_backward", lambda k: 4 * k.n)
+work("bce_loss_forward", lambda k: 7 * k.n)         # -(t log(x) + (1 - t) log(1 - x)), sum
+work("bce_loss_backward", lambda k: 5 * k.n)        # (x - t) / (x (1 - x)), product with the gradient
+work("bce_logits_loss_forward", lambda k: 7 * k.n)  # maximum(x, 0) - x t + log1p(exp(-|x|)), sum
+work("bce_logits_loss_backward", lambda k: 5 * k.n)     # sigmoid(x) - t, product with the gradient

@@ -18,6 +18,7 @@ from ..core.tensor import Tensor, new_tensor, writable
 from ..devices.base import KernelTable, NoKernel
 from ..devices.memory import Array, Layout, alloc, layout
 from ..devices.plan import Plan, host_plan, reduce_plan, view_strides
+from ..devices.work import work
 from .creation import as_tensor
 from .math import add, copy, mul
 from .reduce import sum_op
@@ -445,3 +446,6 @@ def _linear_reference(x: Any, weight: Any, bias: Any) -> Any:
 
 INPLACE = {"addmm", "addmv", "addbmm", "baddbmm"}
 METHODS = {"__matmul__": operator_matmul, "__rmatmul__": reflected_matmul}
+
+
+work("gemm", lambda k: 2 * k.batch * k.m * k.n * k.k)

@@ -21,6 +21,7 @@ from ..devices import native
 from ..devices.base import KernelTable
 from ..devices.launch import Launch, Rule, ceil_div, columns, launch, over, per_row, threads_for
 from ..devices.memory import Array, Layout, alloc, layout
+from ..devices.work import work
 from .convert import cast
 from .math import add, div, gt, mul, rsqrt, sub, where
 from .reduce import mean, unit_of
@@ -592,3 +593,34 @@ launch("ops/norm.cu", "group_norm_backward", _group_norm_backward_rule, shared=4
 # `minigrad.layer_norm` and the like have PyTorch's arguments: nn/toplevel.py
 METHODS: dict[str, Any] = {"layer_norm": layer_norm, "rms_norm": rms_norm, "batch_norm": batch_norm,
                            "group_norm": group_norm, "instance_norm": instance_norm}
+
+
+# ---- work, for each element ------------------------------------------------------------------------------------------
+
+def _standardised(k: Any) -> int:
+    """The mean; difference, square, sum; difference, product with rstd; the product with weight, the sum with bias."""
+    return 6 + bool(k.weight) + bool(k.bias)
+
+
+def _standardised_backward(k: Any) -> int:
+    """x_hat; two sums; what is subtracted from gx; the sums for gweight and gbias."""
+    return 9 + bool(k.weight) + 2 * bool(k.gweight) + bool(k.gbias)
+
+
+def _channel_elements(k: Any) -> int:
+    elements: int = k.batch * k.channels * k.inner
+    return elements
+
+
+work("layer_norm_forward", lambda k: _standardised(k) * k.rows * k.n)
+work("layer_norm_backward", lambda k: _standardised_backward(k) * k.rows * k.n)
+work("batch_norm_forward", lambda k: _standardised(k) * _channel_elements(k))
+work("batch_norm_backward", lambda k: _standardised_backward(k) * _channel_elements(k))
+work("group_norm_forward", lambda k: _standardised(k) * k.batch * k.groups * k.cpg * k.inner)
+work("group_norm_backward", lambda k: _standardised_backward(k) * k.batch * k.groups * k.cpg * k.inner)
+work("rms_norm_forward", lambda k: (3 + bool(k.weight)) * k.rows * k.n)         # square, sum, product with rstd
+work("rms_norm_backward", lambda k: (6 + bool(k.weight) + 2 * bool(k.gweight)) * k.rows * k.n)
+work("batch_norm_eval_forward", lambda k: (2 + bool(k.weight) + bool(k.bias)) * _channel_elements(k))
+work("batch_norm_eval_backward", lambda k: (1 + bool(k.weight) + 4 * bool(k.gweight) + bool(k.gbias))
+     * _channel_elements(k))
+work("running_update", lambda k: 3 * k.n)

@@ -21,6 +21,7 @@ from ..core.shape import INT64, fail, is_float
 from ..core.tensor import Tensor
 from ..devices.base import KernelTable, NoKernel
 from ..devices.memory import Array, Layout, alloc, layout
+from ..devices.work import work
 from .math import add, div, gt, logical_and, logical_or, ne, where
 from .take import take_at
 from .through import through
@@ -508,3 +509,13 @@ def _adaptive_avg_pool_samples(make: Any) -> Any:
 def _adaptive_avg_pool_errors(make: Any) -> Any:
     yield (make(2, 4, 4), {"output_size": (-1, 2)}), RuntimeError, "negative"
     yield (make(2, 0, 4), {"output_size": (1, 2)}), RuntimeError, "not empty"
+
+
+def _window_elements(k: Any) -> int:
+    """The elements of all windows. Planes at 0, in[3] at 3, out[3] at 6, kernel[3] at 9; adaptive ones cover it."""
+    g = k.geometry
+    return prod(int(g[i]) for i in ((0, 6, 7, 8, 9, 10, 11) if g[9] else (0, 3, 4, 5)))
+
+
+work("max_pool_forward avg_pool_forward avg_pool_backward", _window_elements)
+work("max_pool_backward", lambda k: prod(int(k.geometry[i]) for i in (0, 6, 7, 8)))     # one sum for each output

@@ -30,6 +30,7 @@ from ..devices.base import Device, KernelTable, NoKernel
 from ..devices.launch import Rule, ceil_div, launch, over, single
 from ..devices.memory import Array, Layout, alloc, layout, view
 from ..devices.plan import Plan, elementwise_plan, is_half, remember
+from ..devices.work import work
 from .arguments import must_fit
 from .convert import cast
 from .creation import layout_for, like_layout
@@ -695,3 +696,5 @@ def _drawing(each: int) -> Rule:
 launch("ops/random.cu", "uniform normal random_bits", _drawing(2))
 launch("ops/random.cu", "bernoulli_mask dropout_forward", _drawing(4))
 launch("ops/random.cu", "dropout_backward", lambda k, host: [over(k.n)] if k.n else [])
+work("dropout_forward", lambda k: 2 * k.n)          # comparison, product
+work("dropout_backward", lambda k: k.n)

@@ -28,6 +28,7 @@ from ..devices.base import KernelTable, NoKernel
 from ..devices.launch import BLOCKS, THREADS, Launch, ceil_div, launch, over, power_of_two
 from ..devices.memory import Array, Layout, alloc, layout
 from ..devices.plan import Plan, elementwise_plan, host_plan, reduce_plan
+from ..devices.work import reduced, work
 from .arguments import respelled, whole
 from .arrange import flip
 from .convert import cast
@@ -884,3 +885,7 @@ METHODS = {"__contains__": contains}
 launch("ops/reduce.cu", "sum mean norm prod max min argmax argmin count_nonzero any all moments", _reduction_rule,
        shared=12288)
 launch("ops/reduce.cu", "cumsum cumprod", _scan_rule)
+work("sum mean prod max min argmax argmin count_nonzero any all", reduced(1))
+work("norm", reduced(2))
+work("moments", reduced(4))                         # the mean; difference, square, sum
+work("cumsum cumprod", lambda k: k.outer * k.n * k.inner)

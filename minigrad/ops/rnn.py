@@ -34,6 +34,7 @@ from ..devices import native
 from ..devices.base import Kernel, KernelTable, NoKernel
 from ..devices.memory import Array, Layout, alloc, layout
 from ..devices.native import signatures
+from ..devices.work import work
 from .activation import relu
 from .creation import zeros
 from .join import cat, stack
@@ -800,3 +801,14 @@ def _document(member: Member) -> None:
 
 for _member in MEMBERS:
     _document(_member)
+
+
+def _step_products(k: Any) -> int:
+    """The products with w_ih, w_hh and w_hr; `kind` is 0 or 1 (RNN), 2 (LSTM), 3 (GRU)."""
+    gates = (1, 1, 4, 3)[k.kind]
+    projected = k.hidden * k.outputs if k.w_hr else 0
+    return 2 * k.steps * k.batch * (gates * k.hidden * (k.inputs + k.outputs) + projected)
+
+
+work("rnn_forward", _step_products)
+work("rnn_backward", lambda k: 2 * _step_products(k))       # the gradients of the vectors, and of the weights

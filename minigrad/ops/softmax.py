@@ -14,6 +14,7 @@ from ..core.tensor import Tensor
 from ..devices.base import Kernel, KernelTable, NoKernel
 from ..devices.launch import Launch, launch, over, per_row
 from ..devices.memory import Array, Layout, alloc, layout
+from ..devices.work import work
 from .arguments import respelled
 from .convert import cast
 from .math import add, div, eq, exp, isinf, log, logical_and, ne, sub, where
@@ -205,3 +206,6 @@ def _lines_rule(k: Any, host: Any) -> Sequence[Launch]:
 
 launch("ops/softmax.cu", "softmax_forward softmax_backward log_softmax_forward log_softmax_backward logsumexp_forward "
        "logsumexp_backward", _lines_rule, shared=512)
+work("softmax_forward log_softmax_forward", lambda k: 5 * k.outer * k.n * k.inner)      # maximum, x - maximum, exp, sum
+work("logsumexp_forward softmax_backward log_softmax_backward", lambda k: 4 * k.outer * k.n * k.inner)
+work("logsumexp_backward", lambda k: 3 * k.outer * k.n * k.inner)

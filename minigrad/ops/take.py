@@ -26,6 +26,7 @@ from ..devices.base import Device, Kernel
 from ..devices.launch import Launch, launch, over, threads_for
 from ..devices.memory import Array, Layout, alloc, layout
 from ..devices.plan import Plan, not_half
+from ..devices.work import work
 from .convert import cast
 from .math import add, eq, where
 from .through import bind, indexed, through
@@ -477,3 +478,4 @@ launch("ops/index.cu", "take gather", lambda k, host: [over(k.outer * k.m * k.in
 launch("ops/index.cu", "scatter index_add scatter_add", lambda k, host: [over(k.outer * k.inner if k.m else 0)])
 launch("ops/index.cu", "check_index", lambda k, host: [Launch("", (1,), (threads_for(k.n),))], shared=4096)
 launch("ops/index.cu", "wrap_index", lambda k, host: [over(k.n)])
+work("index_add scatter_add", lambda k: k.outer * k.m * k.inner)

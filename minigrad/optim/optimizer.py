@@ -31,6 +31,7 @@ from ..core.tensor import Tensor, new_tensor
 from ..core.warning import warn
 from ..devices.base import Device, Kernel
 from ..devices.launch import THREADS, Launch, launch, over, single
+from ..devices.work import work
 from ..ops.creation import as_tensor
 
 Params: TypeAlias = Iterable[Tensor | tuple[str, Tensor] | dict[str, Any]]       # all of one kind
@@ -627,3 +628,26 @@ launch("optim/optim.cu", "sgd adam rmsprop adagrad", _step_rule, shared=16)
 launch("optim/optim.cu", "grad_scale grad_clip", _tensors_rule)
 launch("optim/optim.cu", "grad_norm_sq", lambda k, host: [Launch("", (128,), (THREADS,)), single("add")], shared=4096)
 launch("optim/optim.cu", "clip_factor", lambda k, host: [single()])
+
+
+# ---- work ------------------------------------------------------------------------------------------------------------
+
+def _sizes(k: Any, column: int) -> int:
+    """The elements of all parameters that have something in this column of the table."""
+    table, width = k.table, _SIZE + 1
+    return sum(int(table[row + _SIZE]) for row in range(0, k.count * width, width) if table[row + column])
+
+
+def _moved(k: Any) -> int:
+    """What an update reads and writes: param (column 0) and states (2, 3, 4) both, the gradient (1) is only read."""
+    return sum(_sizes(k, column) * (1 if column == 1 else 2) for column in range(5))
+
+
+_SIZE = 6               # the last column of the table
+work("sgd", lambda k: 2 * _sizes(k, 0) + 3 * _sizes(k, 2), _moved)                      # column 2: momentum
+work("adam", lambda k: (13 + bool(k.amsgrad)) * _sizes(k, 0), _moved)
+work("rmsprop", lambda k: (9 + 5 * bool(k.centered)) * _sizes(k, 0) + 2 * _sizes(k, 4), _moved)    # column 4: momentum
+work("adagrad", lambda k: 7 * _sizes(k, 0), _moved)
+work("grad_norm_sq", lambda k: 2 * _sizes(k, 1), lambda k: _sizes(k, 1))
+work("grad_scale", lambda k: _sizes(k, 1), lambda k: 2 * _sizes(k, 1))
+work("grad_clip", lambda k: 2 * _sizes(k, 1), lambda k: 2 * _sizes(k, 1))

@@ -225,12 +225,12 @@ class Reader:
             self.found.notes.append(
                 f"the lines and launches of {'all' if unknown == len(ops) else unknown} nodes are not known: run the "
                 "forward pass in `with study.Record():`, or pass the function instead of its result")
-        if self.packed:
-            self.found.notes.append(f"what {self.packed} nodes keep was packed by saved_tensors_hooks: it is not shown")
         freed = sum(n.freed for n in ops)
         if freed:
             self.found.notes.append(f"a backward pass has freed what {freed} nodes had saved "
                                     "(backward(retain_graph=True) keeps it)")
+        if self.packed:
+            self.found.notes.append(f"what {self.packed} nodes keep was packed by saved_tensors_hooks: it is not shown")
 
     # ---- nodes ----
 

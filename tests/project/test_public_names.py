@@ -87,8 +87,11 @@ NAMES = {
     """,
     "minigrad.autograd": """
         Function GradcheckError backward detect_anomaly enable_grad functional grad gradcheck gradgradcheck
-        graph inference_mode is_anomaly_check_nan_enabled is_anomaly_enabled is_grad_enabled no_grad set_detect_anomaly
-        set_grad_enabled
+        graph inference_mode is_anomaly_check_nan_enabled is_anomaly_enabled is_grad_enabled no_grad profiler
+        set_detect_anomaly set_grad_enabled
+    """,
+    "minigrad.autograd.profiler": """
+        EventList FunctionEventAvg profile record_function
     """,
     "minigrad.autograd.graph": """
         GradientEdge Node disable_saved_tensors_hooks get_gradient_edge register_multi_grad_hook save_on_cpu
@@ -109,7 +112,7 @@ NAMES = {
         checkpoint checkpoint_sequential noop_context_fn
     """,
     "minigrad.study": """
-        Graph Record explain explore graph launches
+        Graph Record backward_order explain explore gradient_flow graph launches profile record_function roof saved trace
     """,
     "minigrad.testing": """
         CHECKS Make arbitrate check_errors check_fused check_gradients check_half check_layouts check_op check_oracle

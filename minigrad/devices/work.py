@@ -1,0 +1,65 @@
+"""How much a kernel computes, from the names of its arguments; `study.profile` reads it.
+
+Each op states it beside its launches on CUDA:
+
+    work("gemm", lambda k: 2 * k.batch * k.m * k.n * k.k)
+
+A rule counts floating-point operations: a multiply-add is two; a comparison or a function such as exp is one. It reads
+the arguments of a launch by the names that native/minigrad.h gives them. Arrays of int64 that say how to walk operands
+(a plan, a geometry, a table) are read element by element (`k.plan[1]`). A kernel that only moves data has no rule.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from math import prod
+from typing import Any, NamedTuple
+
+from .native import ffi
+
+Rule = Callable[[Any], int]
+TABLES = frozenset(("plan", "geometry", "table"))        # the names of such arrays
+
+
+class Arguments:
+    """The arguments of a launch by name. `constants`: the tables of a GPU by address; None: they are in host memory."""
+
+    def __init__(self, values: Mapping[str, Any], constants: Mapping[int, Any] | None = None) -> None:
+        self.values, self.constants = values, constants
+
+    def __getattr__(self, name: str) -> Any:
+        value = self.__dict__["values"][name]
+        if name not in TABLES:
+            return value
+        return ffi.cast("int64_t *", value) if self.constants is None else self.constants[value].reshape(-1)
+
+
+class Work(NamedTuple):
+    """What one kernel does: floating-point operations, and how many elements it reads and writes where not all of them
+    are in its arguments (an optimiser's are in its table)."""
+
+    flops: Rule
+    elements: Rule | None = None
+
+
+WORK: dict[str, Work] = {}      # filled by `work` as the ops are imported
+
+
+def work(names: str, flops: Rule, elements: Rule | None = None) -> None:
+    """Says what kernels do; `names` are separated by spaces."""
+    for name in names.split():
+        WORK[name] = Work(flops, elements)
+
+
+# ---- rules that several ops use --------------------------------------------------------------------------------------
+
+def each(count: int) -> Rule:
+    """So many operations for each element of an elementwise kernel: its plan holds their number."""
+    return lambda k: count * int(k.plan[1])
+
+
+def reduced(count: int) -> Rule:
+    """So many for each element that a reduction reads: its plan has {kept, reduced, sizes...}."""
+    def rule(k: Any) -> int:
+        plan = k.plan
+        return count * prod(int(plan[2 + i]) for i in range(plan[0] + plan[1]))
+    return rule

@@ -1,0 +1,235 @@
+"""`study.gradient_flow`: norms of gradients, parameters and updates by layer, and units that no gradient passes."""
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from os import PathLike
+from threading import get_ident
+from typing import Any
+
+import numpy as np
+
+from ..core.hooks import RemovableHandle
+from ..core.modes import mode, no_grad
+from ..core.place import Place, places, warn_without_gradient
+from ..core.tape import Node, observers
+from ..core.tensor import Tensor
+from ..core.watch import watch_backward
+from ..nn.module import Module
+from .record import line_of, unseen
+from .table import Shown, Table
+
+_FLAT = frozenset(("relu", "relu6", "hardtanh", "hardsigmoid", "hardswish"))     # functions with parts of slope 0
+_USUAL = 1e-3           # update-to-weight ratios are often near it
+
+
+@dataclass
+class Layer:
+    """A parameter: norms of its values, its gradient and its update; None where there is none."""
+
+    name: str
+    shape: tuple[int, ...]
+    weight: float
+    gradient: float | None
+    update: float | None = None
+
+    def ratio(self, of: float | None) -> float | None:
+        """Of a norm to that of the values."""
+        return None if of is None else of / self.weight if self.weight else math.inf if of else 0.0
+
+
+@dataclass
+class Activation:
+    """The units of an activation function, and how many of them a gradient reached, but never passed, in the block."""
+
+    name: str
+    op: str
+    units: int
+    dead: int
+
+
+def _norm(t: Tensor) -> float:
+    with unseen(), no_grad():
+        return float(np.linalg.norm(_host(t).astype(np.float64).ravel()))
+
+
+def _host(t: Tensor) -> np.ndarray[Any, Any]:
+    """A copy of the values in host memory."""
+    values = np.array(t.array.layout.device.download(t.array))
+    return values.astype(np.float32) if values.dtype.kind == "V" else values
+
+
+class GradientFlow(Shown):
+    """How gradients flow through a model: `layers` and `activations`. Made by `gradient_flow`."""
+
+    def __init__(self, model: Module) -> None:
+        self.model = model
+        self.layers: list[Layer] = []
+        self.activations: list[Activation] = []
+        self._before: dict[str, np.ndarray[Any, Any]] = {}
+        self._seen: dict[tuple[str, str], np.ndarray[Any, Any]] = {}    # by unit: did a gradient reach it? pass it?
+        self._watch: RemovableHandle | None = None
+        self._thread = 0
+        self._read()
+
+    def _read(self) -> None:
+        """Reads the norms of now."""
+        self.layers = []
+        for name, p in self.model.named_parameters():
+            if p.requires_grad:
+                change = None if name not in self._before else float(np.linalg.norm(
+                    (_host(p) - self._before[name]).astype(np.float64).ravel()))
+                self.layers.append(Layer(name, tuple(p.shape), _norm(p), None if p.grad is None else _norm(p.grad),
+                                         change))
+        without = [x.name for x in self.layers if x.gradient is None]
+        if len(without) < len(self.layers):             # else there was no backward yet, or its gradients were dropped
+            warn_without_gradient("gradient_flow", without)
+
+    # ---- a block ----
+
+    def __enter__(self) -> GradientFlow:
+        with unseen():
+            self._before = {name: _host(p) for name, p in self.model.named_parameters() if p.requires_grad}
+        self._seen, self._thread = {}, get_ident()
+        try:
+            observers.append(self._recorded)
+            self._watch = watch_backward(self._backward)
+        except BaseException:                           # Ctrl-C
+            self._off()
+            raise
+        return self
+
+    def __exit__(self, kind: Any, *_: object) -> None:
+        self._off()
+        self.activations = [Activation(name, op, seen.shape[1], int((seen[0] & ~seen[1]).sum()))
+                            for (name, op), seen in reversed(self._seen.items())]       # backward runs from the last
+        if kind is None:
+            self._read()
+
+    def _off(self) -> None:
+        if self._watch is not None:
+            self._watch.remove()
+        if self._recorded in observers:
+            observers.remove(self._recorded)
+        self._watch = None
+
+    def _recorded(self, node: Node) -> None:
+        if node.op.name in _FLAT and get_ident() == self._thread and node not in places:
+            places[node] = Place(sys._getframe(1))
+
+    def _backward(self, node: Node, given: list, run: Callable[[], Any]) -> Any:
+        """Notes through which units of an activation function a gradient passes."""
+        results = run()
+        flat = node.op.name in _FLAT and mode.recorder is None and get_ident() == self._thread
+        if flat and results[0] is not None and len(results[0].shape) > 1:
+            count = len(results[0].shape)
+            others = tuple(i for i in range(count) if i != (count - 1 if count < 4 else 1))
+            now = np.stack([(_host(g) != 0).any(others) for g in (given[0], results[0])])
+            place = places.get(node)
+            where = (place.path().partition(".")[2] if place is not None and place.modules else "") or line_of(place)
+            key = where, node.op.name
+            before = self._seen.get(key)
+            self._seen[key] = now if before is None or before.shape != now.shape else before | now
+        return results
+
+    # ---- showing ----
+
+    def as_table(self) -> Table:
+        """A line for each parameter, then one for each activation function."""
+        def number(x: float | None) -> str:
+            return "-" if x is None else f"{x:.3g}"
+        rows = [[x.name, "x".join(map(str, x.shape)) or "()",
+                 *map(number, (x.weight, x.gradient, x.ratio(x.gradient), x.ratio(x.update))),
+                 "" if x.gradient is not None else "no gradient"] for x in self.layers]
+        marked = [i for i, x in enumerate(self.layers) if not x.gradient or not math.isfinite(x.gradient)]
+        for a in self.activations:
+            marked += [len(rows)] if 2 * a.dead > a.units else []
+            rows.append([a.name, a.op, "", "", "", "", f"{a.dead} of {a.units} dead"])
+        notes = ["norms are those of all elements (L2)"]
+        if not self._before:
+            notes.append("updates and dead units: with study.gradient_flow(model) as flow: forward, backward, step")
+        elif self.activations:
+            notes.append("dead units: gradients reached it, but none passed in the whole block")
+        if self.layers and all(x.gradient is None for x in self.layers):
+            notes.append("no parameter has a gradient: call backward() before, and zero_grad() only before that")
+        return Table(["parameter", "shape", "weight", "gradient", "grad/weight", "update/weight", ""], rows,
+                     numbers=("weight", "gradient", "grad/weight", "update/weight"), cut=("parameter", "shape"),
+                     notes=notes, marked=marked)
+
+    def __repr__(self) -> str:
+        return f"<gradient flow of {len(self.layers)} parameters>"
+
+    def plot(self, path: str | PathLike[str] | None = None) -> Any:
+        """A figure of matplotlib: norms of parameters and gradients, update-to-weight ratios, dead units, in the order
+        of the layers. With `path`, it is saved there (PNG, SVG, PDF by the name)."""
+        from matplotlib.figure import Figure  # only here: few need it
+        from matplotlib.ticker import PercentFormatter
+        several = any(x.update is not None for x in self.layers)
+        count, dead = len(self.layers), len(self.activations)
+        heights = [max(count, 3), max(dead, 2)] if dead else [max(count, 3)]
+        figure = Figure(figsize=(11 if several else 7.5, 1.8 + 0.24 * sum(heights)), layout="constrained")
+        grid = figure.subplots(len(heights), 2 if several else 1, squeeze=False, gridspec_kw={"height_ratios": heights})
+        rows = np.arange(count)
+        self._dots(grid[0, 0], [("weight", "o", [x.weight for x in self.layers]),
+                                ("gradient", "D", [x.gradient for x in self.layers])], "Norms")
+        grid[0, 0].set_yticks(rows, [x.name for x in self.layers])
+        if several:
+            ratios = [x.ratio(x.update) for x in self.layers]
+            self._dots(grid[0, 1], [("", "o", ratios)], "Update / weight")
+            grid[0, 1].axvline(_USUAL, color="grey", linestyle="--", label=f"{_USUAL:g}, often good")
+            grid[0, 1].set_yticks(rows, [""] * count)
+        for ax in grid[0]:
+            ax.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False, borderpad=0, handletextpad=0.2)
+        if dead:
+            self._bars(grid[1, 0], PercentFormatter(1.0))
+            for ax in grid[1, 1:]:
+                ax.axis("off")
+        if path is not None:
+            figure.savefig(path, dpi=120)
+        return figure
+
+    def _dots(self, ax: Any, series: list[tuple[str, str, list[float | None]]], title: str) -> None:
+        """Values on a log axis, a line for each parameter, the first one on top."""
+        for label, marker, values in series:
+            shown = [(v, i) for i, v in enumerate(values) if v and math.isfinite(v)]
+            ax.plot([v for v, _ in shown], [i for _, i in shown], marker, label=label, markersize=5)
+        for i, x in enumerate(self.layers):
+            if not x.gradient and title == "Norms":
+                ax.annotate("no gradient" if x.gradient is None else "gradient 0", (1.01, i), va="center",
+                            xycoords=("axes fraction", "data"), color="firebrick", fontsize=8)
+        ax.set(xscale="log", ylim=(len(self.layers) - 0.5, -0.5))
+        ax.set_title(title, loc="left")
+        ax.grid(True, alpha=0.3)
+
+    def _bars(self, ax: Any, percent: Any) -> None:
+        """The share of dead units of each activation function."""
+        names = [f"{a.name} ({a.op})" for a in self.activations]
+        bars = ax.barh(np.arange(len(names)), [a.dead / a.units for a in self.activations], color="tab:red")
+        ax.bar_label(bars, [f"{a.dead} of {a.units}" for a in self.activations], padding=3, fontsize=8)
+        ax.set_yticks(np.arange(len(names)), names)
+        ax.set_title("Dead units", loc="left")
+        ax.set(xlim=(0, 1.15), ylim=(len(names) - 0.5, -0.5))
+        ax.xaxis.set_major_formatter(percent)
+        ax.grid(True, axis="x", alpha=0.3)
+
+
+def gradient_flow(model: Module) -> GradientFlow:
+    """Norms of each parameter and its gradient, as a table (`print`) and a plot (`flow.plot("flow.png")`).
+
+    Called after `backward()`, it reads the gradients that are there. As a context manager around training steps it
+    also has what changed from the begin of the block to its end: update-to-weight ratios, whatever the optimiser; and
+    the dead units of activation functions with flat parts (ReLU, ReLU6, Hardtanh, Hardswish, Hardsigmoid), those that
+    a gradient reached but passed for no sample of the block. A unit is an index of the last axis, or of axis 1 for
+    tensors with four or more axes. Replays of a captured step have updates, but show no units.
+
+    A warning names the parameters that got no gradient.
+
+    >>> with study.gradient_flow(model) as flow:
+    ...     optimizer.zero_grad()
+    ...     criterion(model(x), y).backward()
+    ...     optimizer.step()
+    >>> print(flow)
+    """
+    return GradientFlow(model)

@@ -1,0 +1,188 @@
+"""`study.backward_order`: what runs in backward, in which order. `study.saved`: what is kept for it."""
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from ..core import engine
+from ..core.place import parameters_behind, places, warn_without_gradient
+from ..core.shape import fail
+from ..core.tape import FREED, Node, edge_of
+from ..core.tensor import Tensor
+from ..devices.memory import Array, Layout
+from .record import Backward, Record, kept_by, line_of
+from .table import Shown, Table, duration, size
+from .trace import shapes
+
+
+class Kept(NamedTuple):
+    """Memory that a node keeps for its backward: the array, and "parameter", "input" or "activation"."""
+
+    array: Array
+    kind: str
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of the whole memory, also where the array is a view of a part."""
+        return self.array.storage.layout.nbytes
+
+
+def _kept(node: Node, leaves: set[int]) -> list[Kept]:
+    """What a node keeps, each memory once. `leaves`: the ids of the storages of leaves that ask for gradients."""
+    return [Kept(array, "parameter" if id(array.storage) in leaves else "input" if given else "activation")
+            for array, given in kept_by(node)]
+
+
+def _graph(loss: Tensor | Callable[[], Tensor], by: str) -> tuple[Tensor, list[Node], list[Tensor]]:
+    """The loss, its nodes (oldest first), and the leaves that ask for gradients. A function is run to make the loss."""
+    if not isinstance(loss, Tensor):
+        with Record():
+            loss = loss()
+    if not isinstance(loss, Tensor):
+        fail(by, "it takes a loss, or a function that computes it", type(loss).__name__, kind=TypeError)
+    if not loss._requires_grad:
+        fail(by, "the loss must require a gradient", loss.array.layout, "compute it outside no_grad(), from parameters")
+    nodes = [n for n in engine.reachable([edge_of(loss)], frozenset()) if isinstance(n, Node)]
+    found = {id(e): e for n in nodes for e in n.inputs if isinstance(e, Tensor)}
+    if any(n.saved is FREED for n in nodes):
+        fail(by, "the graph was freed by an earlier backward()", "", "call it before backward()")
+    return loss, nodes, list(found.values())
+
+
+def _storages(leaves: list[Tensor]) -> set[int]:
+    return {id(t.array.storage) for t in leaves}
+
+
+# ---- saved -----------------------------------------------------------------------------------------------------------
+
+@dataclass
+class SavedRow:
+    """What the nodes of one op at one line keep. `layouts`: of the arrays; the bytes by kind."""
+
+    op: str
+    module: str
+    line: str
+    nodes: int = 0
+    layouts: list[Layout] = field(default_factory=list)
+    nbytes: dict[str, int] = field(default_factory=lambda: {"activation": 0, "input": 0, "parameter": 0})
+
+
+class Saved(Shown):
+    """What a graph keeps for backward: `rows` by op and line; bytes: `activations`, `inputs`, `parameters`, `total`."""
+
+    def __init__(self, nodes: list[Node], leaves: list[Tensor]) -> None:
+        found: dict[tuple, SavedRow] = {}
+        seen: set[int] = set()
+        record, own = Record(), _storages(leaves)
+        for node in nodes:
+            place = places.get(node)
+            key = (node.op.name.strip("_"), record.path(place), line_of(place))
+            row = found.setdefault(key, SavedRow(*key))
+            row.nodes += 1
+            for kept in _kept(node, own):
+                if id(kept.array.storage) not in seen:
+                    seen.add(id(kept.array.storage))
+                    row.nbytes[kept.kind] += kept.nbytes
+                    row.layouts.append(kept.array.layout)
+        self.rows = sorted(found.values(), key=lambda r: -r.nbytes["activation"])
+        self.activations, self.inputs, self.parameters = (
+            sum(row.nbytes[kind] for row in self.rows) for kind in ("activation", "input", "parameter"))
+        self.total = self.activations + self.inputs + self.parameters
+
+    def as_table(self) -> Table:
+        """The rows, those that keep most first, and the sums."""
+        rows = [[r.op, r.module, r.line, str(r.nodes), shapes(tuple(r.layouts)),
+                 *[size(r.nbytes[k]) if r.nbytes[k] else "" for k in ("activation", "input", "parameter")]]
+                for r in self.rows]
+        rows.append(["total", "", "", str(sum(r.nodes for r in self.rows)), "",
+                     *map(size, (self.activations, self.inputs, self.parameters))])
+        notes = ["each memory once, at the first op that keeps it; parameters and inputs are kept in any case"]
+        if not any(r.line for r in self.rows):
+            notes.append("lines and modules are known of what is recorded while a study looks: saved(lambda: ...)")
+        return Table(["op", "module", "line", "nodes", "shapes", "activations", "inputs", "parameters"], rows,
+                     numbers=("nodes", "activations", "inputs", "parameters"), cut=("shapes", "line", "module", "op"),
+                     notes=notes)
+
+
+def saved(loss: Tensor | Callable[[], Tensor]) -> Saved:
+    """What the graph of `loss` keeps for backward: bytes by op and line, each memory once, parameters apart.
+
+    Give a function that computes the loss, and the lines and modules are known too. RuntimeError if the graph was
+    freed by a backward before.
+
+    >>> print(study.saved(lambda: criterion(model(x), y)))
+    """
+    _, nodes, leaves = _graph(loss, "saved")
+    return Saved(nodes, leaves)
+
+
+# ---- backward_order --------------------------------------------------------------------------------------------------
+
+class Step(NamedTuple):
+    """One step of a backward: what ran (`backward`), where its op was called, what it kept, what was then free, and
+    what the rest of the graph still keeps (bytes, without parameters and inputs)."""
+
+    backward: Backward
+    module: str
+    line: str
+    saved: int
+    freed: int
+    held: int
+
+
+class Order(Shown):
+    """The steps of a backward, in order: `steps`."""
+
+    def __init__(self, nodes: list[Node], leaves: list[Tensor], record: Record) -> None:
+        own = _storages(leaves)
+        keeps = {id(node): {id(kept.array.storage): kept.nbytes for kept in _kept(node, own)
+                            if kept.kind == "activation"} for node in nodes}
+        users: dict[int, int] = {}
+        for memory in keeps.values():
+            for m in memory:
+                users[m] = users.get(m, 0) + 1
+        held = sum({m: n for memory in keeps.values() for m, n in memory.items()}.values())
+        self.steps: list[Step] = []
+        self.before = held
+        for b in record.backwards:
+            mine, freed = keeps.get(id(b.node), {}) if b.depth == 0 else {}, 0
+            for m, nbytes in mine.items():
+                users[m] -= 1
+                freed += 0 if users[m] else nbytes
+            held -= freed
+            place = places.get(b.node)
+            self.steps.append(Step(b, record.path(place), line_of(place), sum(mine.values()), freed, held))
+
+    def as_table(self) -> Table:
+        """The steps, one a line; the nodes of a definition that ran are indented below their op."""
+        def shown(gradients: list[Any]) -> str:
+            return ", ".join("-" if g is None else "x".join(map(str, g.shape)) or "()" for g in gradients)
+        rows = [[str(i), "  " * s.backward.depth + s.backward.node.op.name.strip("_"), s.module, s.line,
+                 shown(s.backward.given), shown(s.backward.results), size(s.saved), size(s.freed), size(s.held),
+                 duration(s.backward.time)] for i, s in enumerate(self.steps, 1)]
+        notes = [f"{size(self.before)} were kept before; freed: memory that no later step keeps, free unless a "
+                 "variable of yours holds it; parameters and inputs are left out", "-: no gradient is needed there"]
+        if not any(s.line for s in self.steps):
+            notes.append("lines and modules are known of what is recorded while a study looks: "
+                         "study.backward_order(lambda: ...)")
+        head = ["#", "op", "module", "line", "gradient in", "gradients out", "saved", "freed", "held", "time"]
+        return Table(head, rows, numbers=("#", "saved", "freed", "held", "time"), notes=notes, spare=("time",),
+                     cut=("gradients out", "gradient in", "line", "module", "op"))
+
+
+def backward_order(loss: Tensor | Callable[[], Tensor]) -> Order:
+    """Runs the backward of a scalar `loss`, and says what ran, in which order, what each step had saved, what became
+    free then, and how long it took. `.grad` stays as it was, and the graph stays usable. Hooks of tensors are called.
+
+    Give a function that computes the loss, and the lines and modules are known too; then a warning names the
+    parameters of the model that no gradient reaches.
+
+    >>> print(study.backward_order(lambda: criterion(model(x), y)))
+    """
+    value, nodes, leaves = _graph(loss, "backward_order")
+    with Record() as record:
+        engine.grad(value, leaves, retain_graph=True, allow_unused=True)
+    reached = set(map(id, leaves))
+    warn_without_gradient("backward_order", [n for n, p in parameters_behind([value]).items() if id(p) not in reached])
+    return Order(nodes, leaves, record)

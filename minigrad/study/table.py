@@ -1,0 +1,125 @@
+"""Tables of studies: as text of 80 to 120 columns, and as HTML for notebooks."""
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from html import escape
+from shutil import get_terminal_size
+
+_NARROW = 100       # with fewer columns than that, spare ones are left out
+_LEAST = 8          # columns that a shortened cell keeps
+
+
+def duration(ns: float) -> str:
+    """Nanoseconds as text: "850 ns", "12.3 us", "4.56 ms", "1.20 s"."""
+    for unit, one in (("s", 1e9), ("ms", 1e6), ("us", 1e3)):
+        if ns >= one:
+            return f"{ns / one:.3g} {unit}" if ns / one < 999.5 else f"{ns / one:.0f} {unit}"
+    return f"{ns:.0f} ns"
+
+
+def size(nbytes: float) -> str:
+    """Bytes as text: "512 B", "16 KiB", "2.5 MiB"."""
+    for unit, one in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
+        if nbytes >= one:
+            return f"{nbytes / one:.4g} {unit}"
+    return f"{nbytes:.0f} B"
+
+
+def columns() -> int:
+    """The columns of the terminal, at least 80 and at most 120; 120 where there is no terminal."""
+    return min(max(get_terminal_size((120, 24)).columns, 80), 120)
+
+
+def _shortened(text: str, width: int) -> str:
+    """The text, or its begin and end with three dots between them."""
+    if len(text) <= width:
+        return text
+    head = (width - 3) // 2
+    return f"{text[:head]}...{text[len(text) - (width - 3 - head):]}"
+
+
+class Table:
+    """Rows of text under a head.
+
+    title    a line above
+    numbers  the names of the columns that stand on the right of their column
+    cut      the names of those that may be shortened, the first one first
+    spare    the names of those that are left out where there is too little room
+    notes    lines below
+    marked   the rows that stand out: with an exclamation mark in text, bold in HTML
+    """
+
+    def __init__(self, head: Sequence[str], rows: Sequence[Sequence[str]], *, title: str = "",
+                 numbers: Collection[str] = (), cut: Sequence[str] = (), notes: Sequence[str] = (),
+                 marked: Collection[int] = (), spare: Collection[str] = ()) -> None:
+        self.head, self.rows, self.title, self.notes = list(head), [list(r) for r in rows], title, list(notes)
+        self.numbers, self.cut, self.marked, self.spare = numbers, cut, marked, spare
+
+    def without(self, names: Collection[str]) -> Table:
+        """The table without some columns."""
+        keep = [i for i, name in enumerate(self.head) if name not in names]
+        return Table([self.head[i] for i in keep], [[row[i] for i in keep] for row in self.rows], title=self.title,
+                     numbers=self.numbers, cut=self.cut, notes=self.notes, marked=self.marked)
+
+    def text(self, width: int | None = None) -> str:
+        """The table with lines of at most `width` columns (default: those of the terminal, 80 to 120)."""
+        width = columns() if width is None else width
+        widths = [max(map(len, cells)) for cells in zip(self.head, *self.rows, strict=True)]
+        room = width - (2 if self.marked else 0) - sum(widths)
+        if room < len(widths) - 1 and self.spare and width < _NARROW:
+            return self.without(self.spare).text(width)
+        gap = 2 if room >= 2 * (len(widths) - 1) else 1
+        least = {self.head.index(name): max(_LEAST, len(name)) for name in self.cut if name in self.head}
+        for _ in range(gap * (len(widths) - 1) - room):
+            i = max(least, key=lambda i: widths[i] - least[i], default=-1)
+            if i >= 0 and widths[i] > least[i]:
+                widths[i] -= 1
+        lines = []
+        for number, row in enumerate([self.head, *self.rows], -1):
+            cells = [_shortened(cell, w) for cell, w in zip(row, widths, strict=True)]
+            cells = [c.rjust(w) if name in self.numbers else c.ljust(w)
+                     for c, w, name in zip(cells, widths, self.head, strict=True)]
+            mark = "" if not self.marked else "! " if number in self.marked else "  "
+            lines.append((mark + (" " * gap).join(cells)).rstrip())
+        rule = "-" * max(map(len, lines))
+        below = [line for note in self.notes for line in _folded(note, width)]
+        return "\n".join([*_folded(self.title, width), lines[0], rule, *lines[1:], *below])
+
+    def html(self) -> str:
+        """The table for a notebook; colours are those of its theme."""
+        style = ' style="text-align:{};white-space:nowrap;padding:0 0.7em"'
+
+        def line(cells: Sequence[str], tag: str, bold: bool = False) -> str:
+            made = [f"<{tag}{style.format('right' if name in self.numbers else 'left')}>{escape(cell)}</{tag}>"
+                    for name, cell in zip(self.head, cells, strict=True)]
+            return f'<tr{" style=" + chr(34) + "font-weight:bold" + chr(34) if bold else ""}>{"".join(made)}</tr>'
+        rows = [line(row, "td", i in self.marked) for i, row in enumerate(self.rows)]
+        title = f"<div>{escape(self.title)}</div>" if self.title else ""
+        notes = "".join(f"<div>{escape(note)}</div>" for note in self.notes)
+        return (f'<div style="max-height:40em;overflow:auto">{title}<table><thead>{line(self.head, "th")}</thead>'
+                f'<tbody>{"".join(rows)}</tbody></table>{notes}</div>')
+
+
+def _folded(text: str, width: int) -> list[str]:
+    """A line of words, in lines of at most `width` columns."""
+    lines: list[str] = []
+    for word in text.split():
+        if lines and len(lines[-1]) + 1 + len(word) <= width:
+            lines[-1] += " " + word
+        else:
+            lines.append(word)
+    return lines
+
+
+class Shown:
+    """What has a table: `str(x)`, `print(x)` and a notebook show it."""
+
+    def as_table(self) -> Table:
+        """The table."""
+        raise NotImplementedError
+
+    def __str__(self) -> str:
+        return self.as_table().text()
+
+    def _repr_html_(self) -> str:
+        return self.as_table().html()

@@ -1,0 +1,91 @@
+"""What is kept for backward, and in which order backward runs."""
+from __future__ import annotations
+
+import pytest
+
+import minigrad as mg
+from minigrad import nn, study
+from minigrad.nn import functional as F
+
+
+def make():
+    model = nn.Sequential(nn.Linear(6, 8), nn.LayerNorm(8), nn.ReLU(), nn.Linear(8, 3))
+    x, y = mg.randn(5, 6), mg.tensor([0, 1, 2, 0, 1])
+    return model, lambda: F.cross_entropy(model(x), y)
+
+
+def test_saved_counts_each_memory_once():
+    x, w = mg.randn(4, 6), mg.randn(6, requires_grad=True)
+    y = x * w                       # keeps x (an input); w needs no gradient of x
+    z = y * y                       # keeps y, twice
+    u = z.exp()                     # keeps its result
+    v = u * z                       # keeps u again, and z
+    found = study.saved(v.sum())
+    assert (found.activations, found.inputs, found.parameters) == (3 * 96, 96, 0) and found.total == 4 * 96
+    assert {r.op: r.nbytes["activation"] for r in found.rows} == {"mul": 192, "exp": 96, "sum": 0}
+    v.sum().backward()
+    with pytest.raises(RuntimeError, match="freed by an earlier backward"):
+        study.saved(v.sum())
+
+
+def test_saved_tells_parameters_apart_and_knows_lines():
+    model, loss = make()
+    found = study.saved(loss)
+    rows = {(r.op, r.module): r for r in found.rows}
+    assert rows["linear", "model.0"].nbytes == {"activation": 0, "input": 5 * 6 * 4, "parameter": (6 * 8 + 8) * 4}
+    assert rows["linear", "model.3"].nbytes["parameter"] == (8 * 3 + 3) * 4
+    assert all(r.line.startswith("test_order.py:") for r in found.rows)
+    assert found.parameters == sum(p.nbytes for p in model.parameters())
+    shown = str(found)
+    assert max(map(len, shown.splitlines())) <= 120 and max(map(len, found.as_table().text(80).splitlines())) <= 80
+    assert "saved(lambda" not in shown and "saved(lambda" in str(study.saved(loss()))
+    with study.trace():
+        value = loss()
+    assert "model.0" in str(study.saved(value))                 # the places of a trace are still known
+
+
+def test_backward_order_leaves_gradients_and_graph_as_they_were():
+    model, loss = make()
+    loss().backward()
+    before = [p.grad.numpy().copy() for p in model.parameters()]
+    value = loss()
+    order = study.backward_order(value)
+    assert [s.backward.node.op.name.strip("_") for s in order.steps] == ["cross_entropy", "linear", "relu", "layer_norm", "linear"]
+    assert all((p.grad.numpy() == g).all() for p, g in zip(model.parameters(), before, strict=True))
+    value.backward()                                            # the graph is still there
+    assert study.backward_order(loss).steps[-1].module == "model.0"
+
+
+def test_backward_order_says_what_becomes_free():
+    x = mg.randn(4, 6, requires_grad=True)
+    order = study.backward_order(lambda: (x.exp().sin() * 2).sum())
+    names = [s.backward.node.op.name for s in order.steps]
+    assert names[-2:] == ["sin", "exp"]
+    sin, exp = order.steps[-2:]
+    assert order.before == 96 and (sin.saved, sin.freed, sin.held) == (96, 0, 96) and (exp.saved, exp.freed, exp.held) == (96, 96, 0)
+    with mg.set_fused("off"):
+        model, loss = make()
+        order = study.backward_order(loss)
+    assert order.steps[-1].held == 0 and sum(s.freed for s in order.steps) == order.before
+    for width in (80, 120):
+        assert max(map(len, order.as_table().text(width).splitlines())) <= width
+
+
+def test_backward_order_names_parameters_without_gradient():
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.used, self.unused = nn.Linear(6, 2), nn.Linear(6, 2)
+
+        def forward(self, x):
+            return self.used(x)
+    model, x = Model(), mg.randn(5, 6)
+    with pytest.warns(UserWarning, match=r"\[backward_order\] these parameters got no gradient: model.unused.weight, model.unused.bias;"):
+        study.backward_order(lambda: model(x).sum())
+
+
+def test_what_is_no_loss_is_refused():
+    with pytest.raises(TypeError, match="backward_order"):
+        study.backward_order(lambda: 3)
+    with pytest.raises(RuntimeError, match="must require a gradient"):
+        study.backward_order(mg.ones(3).sum())

@@ -1,0 +1,312 @@
+"""The record that every study reads, and what is said of one op."""
+from __future__ import annotations
+
+import sys
+import threading
+import weakref
+
+import pytest
+
+import minigrad as mg
+import minigrad.utils.checkpoint
+from minigrad import nn, study
+from minigrad.core.hooks import node_hooks
+from minigrad.core.op import GradOp, Op
+from minigrad.core.tape import observers
+from minigrad.devices import hooked
+from minigrad.ops.norm import layer_norm
+from minigrad.study.record import Record
+
+
+def test_explain_names_path_reason_and_launches():
+    x, w = mg.ones(4, 8), mg.ones(8)
+    assert study.explain(layer_norm, x, w, w, normalized_shape=(8,)).splitlines() == [
+        "layer_norm(float32[4, 8], float32[8], float32[8]): fused kernel on cpu", "  launches layer_norm_forward_f32"]
+    with mg.set_fused("off"):
+        assert "switched off" in study.explain(layer_norm, x, w, w, normalized_shape=(8,))
+    assert "one dtype" in study.explain(layer_norm, x, w.double(), w, normalized_shape=(8,))
+    assert "add_f32" in study.explain(mg.add, x, x) and "kernel" in study.explain(mg.add, x, x)
+    assert "nothing: a view" in study.explain(mg.reshape, x, (8, 4))
+
+
+def test_require_refuses_the_slow_path():
+    with mg.set_fused("require"):
+        layer_norm(mg.ones(2, 3), None, None, normalized_shape=(3,))
+        try:
+            layer_norm(mg.ones(2, 3), mg.ones(3).double(), None, normalized_shape=(3,))
+        except RuntimeError as error:
+            assert "required" in str(error) and "float64" in str(error)
+        else:
+            raise AssertionError("a definition ran although kernels are required")
+
+
+def test_launches_in_order():
+    x = mg.ones(3, requires_grad=True)
+    assert study.launches(lambda: (x * x).sum().backward()) == ["mul_f32", "sum_f32", "copy_i32", "mul_f32", "mul_f32", "add_f32"]
+
+
+# ---- the record ----
+
+def _model_and_loss():
+    model = nn.Sequential(nn.Linear(6, 8), nn.LayerNorm(8), nn.ReLU(), nn.Linear(8, 3))
+    x, y = mg.randn(5, 6), mg.tensor([0, 1, 2, 0, 1])
+    return model, lambda: nn.functional.cross_entropy(model(x), y)
+
+
+def test_a_record_has_each_launch_and_each_backward():
+    model, loss = _model_and_loss()
+    with Record() as record:
+        value = loss()
+        value.backward()
+    assert [b.node.op.name.strip("_") for b in record.backwards] == ["cross_entropy", "linear", "relu", "layer_norm", "linear"]
+    forward = [x for x in record.launches if x.direction == "forward" and x.place.modules]
+    assert [x.op for x in forward] == ["linear", "layer_norm", "relu", "linear"]
+    assert [x.place.path() for x in forward] == [f"model.{i}" for i in range(4)]
+    norm = forward[1]
+    assert norm.sizes["rows"] == 5 and norm.sizes["n"] == 8 and norm.kernel == "layer_norm_forward_f32"
+    assert {b.depth for b in record.backwards} == {0}
+    step = record.backwards[3]
+    assert [x.kernel for x in step.launches] == ["layer_norm_backward_f32"] and [g.shape for g in step.results] == [(5, 8), (8,), (8,)]
+    assert mg.core.tape.observers == []
+
+
+def test_a_record_changes_no_bit_and_keeps_no_tensor():
+    model, loss = _model_and_loss()
+    loss().backward()
+    plain = [p.grad.numpy().copy() for p in model.parameters()]
+    model.zero_grad()
+    with Record() as record:
+        loss().backward()
+    assert all((a == p.grad.numpy()).all() for a, p in zip(plain, model.parameters(), strict=True))
+    assert "copy" not in {x.op for b in record.backwards for x in b.launches}
+
+
+def test_a_record_sees_the_launches_of_a_replay():
+    model, loss = _model_and_loss()
+    step = mg.capture(lambda: mg.autograd.grad(loss(), list(model.parameters())))
+    first = [g.numpy().copy() for g in step()]
+    with Record() as record:
+        again = step()
+    assert all((a == g.numpy()).all() for a, g in zip(first, again, strict=True))
+    assert [x.kernel for x in record.launches if "layer_norm" in x.kernel] == ["layer_norm_forward_f32", "layer_norm_backward_f32"]
+    assert [x.kernel for x in record.launches if not x.replayed] == ["check_index"]        # values are checked in Python
+
+
+def test_a_watcher_is_gone_after_the_record():
+    _, loss = _model_and_loss()
+    with Record() as record:
+        pass
+    loss().backward()
+    assert not record.launches and not record.backwards and not node_hooks.tables
+
+
+def test_launches_know_module_path_and_line():
+    model, loss = _model_and_loss()
+    with Record() as record:
+        loss().backward()
+    shown = [(x.op, x.direction, x.module) for x in record.launches if x.module]
+    names = ["linear", "layer_norm", "relu", "linear"]
+    assert shown[:4] == [(op, "forward", f"model.{i}") for i, op in enumerate(names)]
+    assert [x[:2] for x in shown[4:] if x[2] == "model.1"] == [("layer_norm", "backward")]
+    assert {x.module for x in record.launches if x.op == "linear"} == {"model.0", "model.3"}
+    assert all(x.line.startswith("test_record.py:") for x in record.launches if x.module)
+    norm = [x for x in record.launches if x.op == "layer_norm"]
+    assert [x.why for x in norm] == ["fused kernel on cpu", "fused kernel"] and norm[0].held > 0
+    with mg.set_fused("off"), Record() as record:
+        loss().backward()
+    norm = [x for x in record.launches if x.op == "layer_norm"]
+    assert len(norm) > 5 and {x.why for x in norm} == {"definition: fused kernels are switched off"}
+    assert len({x.call for x in norm}) == 1                         # one call of the op
+
+
+def test_what_adds_gradients_up_is_backward():
+    x = mg.ones(3, requires_grad=True)
+    with Record() as record:
+        y = x * x
+        y.backward(mg.ones(3))
+    assert [(b.op, b.direction) for b in record.launches if b.op in ("mul", "add")] == [
+        ("mul", "forward"), ("mul", "backward"), ("mul", "backward"), ("add", "backward")]
+
+
+def test_calls_are_told_apart():
+    x = mg.randn(3, 4, requires_grad=True)
+    with mg.set_fused("off"), Record() as record:
+        for _ in range(3):
+            layer_norm(x, None, None, normalized_shape=(4,))
+            x + x
+    assert len({x.call for x in record.launches if x.op == "layer_norm"}) == 3
+    assert len({x.call for x in record.launches if x.op == "add"}) == 3
+
+
+def test_a_replay_is_described_as_it_was_recorded():
+    model, loss = _model_and_loss()
+    step = mg.capture(lambda: mg.autograd.grad(loss(), list(model.parameters())))
+    with Record() as first:
+        step()
+    with Record() as second:
+        step()
+        step()
+    facts = [(x.kernel, x.op, x.direction, x.module, x.operands, x.nbytes, x.flops, x.why) for x in first.launches if x.kernel != "check_index"]
+    again = [(x.kernel, x.op, x.direction, x.module, x.operands, x.nbytes, x.flops, x.why) for x in second.launches if x.replayed]
+    assert again == 2 * facts and ("gemm_f32", "linear", "backward", "model.3") in {x[:4] for x in again}
+    assert [x.start for x in second.launches] == sorted(x.start for x in second.launches)
+    replayed = [x for x in second.launches if x.replayed]
+    assert len({x.call for x in replayed}) == 2 * len({x.call for x in first.launches if x.kernel != "check_index"})
+    assert all(x.node is None and x.place is None for x in replayed)
+    unknown = mg.capture(lambda: mg.autograd.grad(loss(), list(model.parameters())))
+    unknown()
+    with Record() as third:
+        unknown()
+    assert {(x.op, x.direction, x.module) for x in third.launches if x.kernel == "gemm_f32"} == {("gemm", "", "")}
+    assert [x.kernel for x in third.launches] == [x.kernel for x in second.launches][:len(third.launches)]
+    assert [x.flops for x in third.launches] == [x.flops for x in second.launches][:len(third.launches)]
+
+
+def test_a_record_inside_a_captured_function():
+    records = []
+
+    def step(x):
+        y = x * 2
+        with Record() as record:
+            z = y + 1
+        records.append(record)
+        return z.exp()
+    captured, x = mg.capture(step), mg.ones(3)
+    first = captured(x).numpy().copy()
+    with Record() as outside:
+        assert (captured(x).numpy() == first).all()
+    assert [x.op for x in records[0].launches] == ["add"]
+    assert [(x.op, x.direction) for x in outside.launches if x.replayed] == [("mul", ""), ("add", "forward"), ("exp", "")]
+
+
+def test_two_replays_of_one_op_are_two_calls():
+    x = mg.ones(3)
+    step = mg.capture(lambda: x * 2)
+    with Record() as record:
+        for _ in range(3):
+            step()
+    assert len({x.call for x in record.launches}) == 3
+
+
+def test_nested_records_are_freed():
+    def run():
+        with Record() as outer, Record() as inner:
+            mg.ones(3) + mg.ones(3)
+        return weakref.ref(outer), weakref.ref(inner)
+    assert [ref() for ref in run()] == [None, None]
+
+
+def test_numpy_launches_of_a_replay_are_seen():
+    x = mg.arange(6).to(mg.int32)
+    step = mg.capture(lambda x: x << 1)
+    step(x)
+    with Record() as record:
+        assert step(x).tolist() == [0, 2, 4, 6, 8, 10]
+    assert [x.kernel for x in record.launches if x.kernel.startswith("NumPy")] == ["NumPy left_shift"]
+
+
+def test_records_nest_and_stop():
+    x = mg.ones(3)
+    with Record() as outer:
+        x + x
+        with Record() as inner:
+            x * x
+        x - x
+    assert [x.op for x in inner.launches] == ["mul"] and [x.op for x in outer.launches] == ["add", "mul", "sub"]
+    with Record() as record, pytest.raises(ZeroDivisionError):
+        with Record():
+            x + x
+            raise ZeroDivisionError
+    assert off() and len(record.launches) == 1
+
+
+def off():
+    return not node_hooks.tables and not observers and not hooked() and not study.record._active
+
+
+@pytest.mark.parametrize("where", [Record.__enter__, Record.__exit__, Record._off])
+@pytest.mark.parametrize("at", range(10))
+def test_ctrl_c_at_any_line_leaves_it_off(where, at):
+    """At any but the first of `__exit__`, as with every context manager."""
+    left = at + (where is Record.__exit__)
+
+    def trace(frame, event, _):
+        nonlocal left
+        if frame.f_code is where.__code__ and event == "line":
+            left -= 1
+            if left < 0:
+                sys.settrace(None)
+                raise KeyboardInterrupt
+        return trace
+    sys.settrace(trace)
+    try:
+        with Record():
+            pass
+    except KeyboardInterrupt:
+        pass
+    finally:
+        sys.settrace(None)
+    assert off()
+
+
+def test_only_its_own_thread():
+    x, model = mg.ones(3), nn.Linear(3, 2)
+
+    def work():
+        for _ in range(20):
+            model(mg.ones(4, 3)).sum().backward()
+    with Record() as record:
+        threads = [threading.Thread(target=work) for _ in range(2)]
+        for t in threads:
+            t.start()
+        for _ in range(20):
+            x.atan()
+        for t in threads:
+            t.join()
+        loader = mg.data.DataLoader(mg.data.TensorDataset(mg.ones(8, 3)), batch_size=4, num_workers=1)
+        assert len([batch for batch, in loader]) == 2
+    assert [x.op for x in record.launches if x.op in ("atan", "linear")] == ["atan"] * 20 and not record.backwards
+
+
+def test_with_everything_else_that_watches():
+    model, loss = _model_and_loss()
+    calls = []
+    model[1].register_forward_hook(lambda *_: calls.append(1))
+    model[0].weight.register_hook(lambda g: g * 2)
+    with mg.autograd.detect_anomaly(), Record() as record:
+        loss().backward()
+    assert calls == [1] and [x.op for x in record.launches if x.op == "mul"] == ["mul"]
+    with mg.no_grad(), Record() as record:
+        loss()
+    assert [x.module for x in record.launches if x.module] == [f"model.{i}" for i in range(4)] and not record.backwards
+    with Record() as record:
+        g = mg.autograd.grad(loss(), model[1].weight, create_graph=True)[0]
+        mg.autograd.grad(g.sum(), model[0].weight)
+    inner = [b for b in record.backwards if b.depth]                 # of the definitions
+    names = {b.node.op.name.strip("_") for b in record.backwards if isinstance(b.node.op, (Op, GradOp))}
+    assert {x.why for x in record.launches if x.node is not None and isinstance(x.node.op, GradOp)} == {"definition"}
+    assert len(inner) > 10 and {x.op for b in inner for x in b.launches} <= names
+    assert off()
+
+
+def test_what_a_checkpoint_computes_again_is_forward():
+    model, _ = _model_and_loss()
+    with Record() as record:
+        mg.utils.checkpoint.checkpoint(model, mg.randn(5, 6, requires_grad=True), use_reentrant=False).sum().backward()
+    shown = [(x.op, x.direction) for x in record.launches if x.module == "Sequential.1"]
+    assert shown == [("layer_norm", "forward"), ("layer_norm", "forward"), ("layer_norm", "backward")]
+    assert {x.kernel for x in record.launches if x.op == "checkpoint"} == {"copy_i64"}         # the state of the generator
+
+
+def test_a_place_keeps_no_module_alive():
+    class Caching(nn.Module):
+        def forward(self, x):
+            self.last = x * x
+            return self.last
+    model = Caching()
+    with Record() as record:
+        model(mg.ones(3, requires_grad=True))
+    alive = weakref.ref(model)
+    assert record.launches[-1].module == "model"
+    del model
+    assert alive() is None and record.launches[-1].called_at.modules == []
