@@ -164,8 +164,8 @@ class Page:
         steps = []
         for i, (s, node) in enumerate(zip(self.steps, self.shown, strict=True)):
             made = self.record.made_by.get(s.node, []) if not s.depth else []   # what runs again is made in backward
-            step = {**self.step(s, node), "saved": self.saved(i), **_line(node.lines if node else []),
-                    "launches": [at[id(x)] for x in s.launches], "forward": [at[id(x)] for x in made]}
+            step = {**self.step(s, node), "saved": self.saved(i), "launches": [at[id(x)] for x in s.launches],
+                    "forward": [at[id(x)] for x in made]}
             steps.append(step)
             for k in (*step["launches"], *step["forward"]):
                 launches[k]["group"] = step["group"]
@@ -221,19 +221,13 @@ class Page:
     # ---- launches ----
 
     def launches(self) -> list[dict[str, Any]]:
-        """All launches. What sums gradients belongs to no node, but to the line that runs backward."""
-        first = min((s.start for s in self.steps), default=0)
-        lines = {tuple(x.place.lines) for x in self.record.launches if x.node is not None and x.place is not None}
-        found = []
-        for x in self.record.launches:
-            summed = x.node is None and x.place is not None and x.start > first and tuple(x.place.lines) in lines
-            found.append({
-                "kernel": x.kernel, "op": x.op.strip("_"), "direction": "backward" if summed else x.direction,
-                "group": -1, **_line(x.place.lines if x.place else []),
-                "sizes": {k: _number(v) for k, v in x.sizes.items()},
-                "operands": [repr(o) if o is not None else "other memory" for o in x.operands], "bytes": x.nbytes,
-                "time": x.time, "step": -1, "replayed": x.replayed})
-        return found
+        """All launches."""
+        return [{"kernel": x.kernel, "op": x.op.strip("_"), "direction": x.direction, "group": -1, "step": -1,
+                 "module": x.module, "line": x.line, "code": linecache.getline(*x.called_at.lines[0][:2]).strip()
+                 if x.called_at is not None and x.called_at.lines else "", "why": x.why, "flops": x.flops or 0,
+                 "sizes": {k: _number(v) for k, v in x.sizes.items()},
+                 "operands": [repr(o) if o is not None else "other memory" for o in x.operands], "bytes": x.nbytes,
+                 "time": x.time, "replayed": x.replayed} for x in self.record.launches]
 
     # ---- steps ----
 
@@ -257,6 +251,7 @@ class Page:
                 "group": self.group_of[node.id] if node else -1, "given": [self.gradient(g) for g in s.given],
                 "results": [self.gradient(g, name=n, **self.target(e))
                             for g, n, e in zip(s.results, names, s.node.inputs, strict=False)],
+                "line": node.line if node else "", "code": node.lines[0][3] if node and node.lines else "",
                 "backward": node.backward if node else "", "why": node.why if node else "",
                 "attrs": ", ".join(f"{k}={v}" for k, v in node.attrs.items()) if node else ""}
 
@@ -312,14 +307,6 @@ class Page:
 
 def _last(path: str) -> str:
     return path.rpartition(".")[2]
-
-
-def _line(lines: Sequence[tuple]) -> dict[str, str]:
-    """The innermost of the user's lines, and its text."""
-    if not lines:
-        return {"line": "", "code": ""}
-    file, line = lines[0][:2]
-    return {"line": f"{Path(file).name}:{line}", "code": linecache.getline(file, line).strip()}
 
 
 def _title(group: Group) -> str:
