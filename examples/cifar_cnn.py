@@ -2,13 +2,16 @@
 
     python examples/cifar_cnn.py --download                  # fetches the files into --data first
     python examples/cifar_cnn.py --data ~/cifar --epochs 10
+
+Draws the curves, which classes are taken for others, and the filters of the first layer.
 """
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
 
-from experiment import Experiment, accuracy, parser
+from experiment import Experiment, answers, image_sets, parser, scores
+from pictures import confusion, filters, mistakes
 
 import minigrad as mg
 from minigrad import data, nn, optim
@@ -59,24 +62,26 @@ def main() -> None:
     arguments.add_argument("--data", type=Path, default=Path("datasets"), help="folder of the files")
     arguments.add_argument("--download", action="store_true", help="fetch the archive if it is missing")
     options = arguments.parse_args()
-    run = Experiment("cifar_cnn", options)
+    with Experiment("cifar_cnn", options) as run:
+        train, test = image_sets(data.cifar10, options)
+        loader = data.DataLoader(train, batch_size=run.batch_size(len(train)), shuffle=True, drop_last=True,
+                                 seed=options.seed)
+        model = build().to(run.device)
+        optimizer = optim.AdamW(model.parameters(), lr=options.lr, weight_decay=0.05)
+        scheduler = optim.lr_scheduler.OneCycleLR(optimizer, options.lr, total_steps=options.epochs * len(loader))
+        run.keep(model=model, optimizer=optimizer, scheduler=scheduler, loader=loader)
+        run.show(lambda figure: confusion(figure, *answers(model, test), test.classes),
+                 lambda figure: mistakes(figure, *answers(model, test), test.tensors[0].numpy(), test.classes),
+                 lambda figure: filters(figure, model[0].weight.numpy(force=True), "filters of the first layer"))
 
-    train, test = data.cifar10(options.data, download=options.download)
-    loader = data.DataLoader(train, batch_size=options.batch_size, shuffle=True, drop_last=True, seed=options.seed)
-    model = build().to(run.device)
-    optimizer = optim.AdamW(model.parameters(), lr=options.lr, weight_decay=0.05)
-    scheduler = optim.lr_scheduler.OneCycleLR(optimizer, options.lr, total_steps=options.epochs * len(loader))
-    run.keep(model=model, optimizer=optimizer, scheduler=scheduler, loader=loader)
+        step = run.captured(training_step(model, optimizer))
 
-    step = run.captured(training_step(model, optimizer))
-
-    for _ in run.epochs():
-        losses = []
-        for images, labels in run.batches(loader):
-            losses.append(step(images.to(run.device), labels.to(run.device)).item())
-            scheduler.step()
-        run.log(loss=sum(losses) / len(losses), accuracy=accuracy(model, test))
-    run.finish()
+        for _ in run.epochs():
+            losses = []
+            for images, labels in run.batches(loader):
+                losses.append(step(images.to(run.device), labels.to(run.device)).item())
+                scheduler.step()
+            run.log(train={"loss": sum(losses) / len(losses)}, test=scores(model, test))
 
 
 if __name__ == "__main__":
