@@ -1,11 +1,13 @@
-"""The adding problem (Hochreiter and Schmidhuber 1997): of 100 numbers, add the two that are marked.
+"""The adding problem: of 100 numbers, add the two that are marked.
 
-A layer-normalised GRU solves it. The error of a plain RNN stays at 1/6, the variance of the sum: it answers 1 whatever
-comes. Both learn from the same sequences.
+A layer-normalised GRU solves it. The error of a plain RNN stays at 1/6, the
+variance of the sum: it answers 1 whatever comes. Both learn from the same
+sequences. The problem is from Hochreiter and Schmidhuber 1997.
 
     python examples/adding_problem.py
 
-Draws both errors, the answers of both beside the true sums, and the states of the GRU along one sequence.
+Draws both errors, the answers of both beside the true sums, and the states of
+the GRU along one sequence.
 """
 from __future__ import annotations
 

@@ -1,11 +1,13 @@
-"""A layer-normalised LSTM learns to write like CPython's documentation, or a text of yours, character by character.
+"""A layer-normalised LSTM learns to write like CPython's documentation, or a
+text of yours, character by character.
 
     python examples/char_rnn.py
     python examples/char_rnn.py --epochs 10 --resume
     python examples/char_rnn.py --text book.txt --out book
 
-Prints a sample after every epoch, and bits per character on the last tenth of the text, which is not trained on. Draws
-the curves, a sample, and the states of the net while it reads a line.
+Prints a sample after every epoch, and bits per character on the last tenth of
+the text, which is not trained on. Draws the curves, a sample, and the states
+of the net while it reads a line.
 """
 from __future__ import annotations
 

@@ -1,11 +1,13 @@
-"""A pre-norm transformer learns to write like CPython's documentation, or a text of yours, character by character.
+"""A pre-norm transformer learns to write like CPython's documentation, or a
+text of yours, character by character.
 
     python examples/char_transformer.py
     python examples/char_transformer.py --epochs 8 --resume
     python examples/char_transformer.py --text book.txt --out book
 
-Prints a sample after every epoch, and bits per character on the last tenth of the text, which is not trained on. Draws
-the curves, a sample, and the attention of each head.
+Prints a sample after every epoch, and bits per character on the last tenth of
+the text, which is not trained on. Draws the curves, a sample, and the
+attention of each head.
 """
 from __future__ import annotations
 
@@ -90,7 +92,7 @@ def attention(figure: Any, model: CharTransformer, tokenizer: data.CharTokenizer
             weights.append(layer.self_attn(normed, normed, normed, attn_mask=mask, average_attn_weights=False)[1][0])
             x = layer(x, src_mask=mask)
     model.train()
-    figure.suptitle(f"attention in {text!r}")
+    figure.suptitle(f"attention in {text!r}: from the character of a row to those of the columns")
     for i, (row, layer) in enumerate(zip(figure.subplots(len(weights), len(weights[0])), weights, strict=True)):
         for j, (axes, head) in enumerate(zip(row, layer.numpy(force=True), strict=True)):
             heat(axes, head, f"layer {i + 1}, head {j + 1}", "", "", cmap="Blues", vmin=0, vmax=1)
@@ -117,8 +119,8 @@ def main() -> None:
         tokenizer, train, held_out = corpus(options.text, least=window)
         test = held_out[:len(held_out) // window * window].reshape(-1, window).to(run.device)
         windows = data.TensorDataset(train[:len(train) // window * window].reshape(-1, window))
-        loader = data.DataLoader(windows, batch_size=run.batch_size(len(windows)), shuffle=True, drop_last=True,
-                                 seed=options.seed)
+        size = run.batch_size(len(windows))
+        loader = data.DataLoader(windows, batch_size=size, shuffle=True, drop_last=True, seed=options.seed)
         model = CharTransformer(len(tokenizer)).to(run.device)
         optimizer = optim.AdamW(model.parameters(), lr=options.lr, weight_decay=0.01)
         run.keep(model=model, optimizer=optimizer, loader=loader)

@@ -1,9 +1,10 @@
-"""A small residual net with batch normalization learns CIFAR-10 from the original (binary) files.
+"""A small residual net with batch normalization learns CIFAR-10.
 
-    python examples/cifar_cnn.py --download                  # fetches the files into --data first
+    python examples/cifar_cnn.py --download        # fetches the files first
     python examples/cifar_cnn.py --data ~/cifar --epochs 10
 
-Draws the curves, which classes are taken for others, and the filters of the first layer.
+Draws the curves, which classes are taken for others, and the filters of the
+first layer.
 """
 from __future__ import annotations
 
@@ -64,8 +65,8 @@ def main() -> None:
     options = arguments.parse_args()
     with Experiment("cifar_cnn", options) as run:
         train, test = image_sets(data.cifar10, options)
-        loader = data.DataLoader(train, batch_size=run.batch_size(len(train)), shuffle=True, drop_last=True,
-                                 seed=options.seed)
+        size = run.batch_size(len(train))
+        loader = data.DataLoader(train, batch_size=size, shuffle=True, drop_last=True, seed=options.seed)
         model = build().to(run.device)
         optimizer = optim.AdamW(model.parameters(), lr=options.lr, weight_decay=0.05)
         scheduler = optim.lr_scheduler.OneCycleLR(optimizer, options.lr, total_steps=options.epochs * len(loader))

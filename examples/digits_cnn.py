@@ -1,9 +1,11 @@
-"""A small convolutional net with batch normalization learns scikit-learn's handwritten digits.
+"""A small convolutional net with batch normalization learns scikit-learn's
+handwritten digits.
 
     python examples/digits_cnn.py
     python examples/digits_cnn.py --epochs 40 --resume
 
-Draws the curves, which digits are taken for others, and the filters of the first layer.
+Draws the curves, which digits are taken for others, and the filters of the
+first layer.
 """
 from __future__ import annotations
 
@@ -42,8 +44,8 @@ def main() -> None:
     options = parser(__doc__, epochs=20).parse_args()
     with Experiment("digits_cnn", options) as run:
         train, test = data.digits(seed=0, flat=False)
-        loader = data.DataLoader(train, batch_size=run.batch_size(len(train)), shuffle=True, drop_last=True,
-                                 seed=options.seed)
+        size = run.batch_size(len(train))
+        loader = data.DataLoader(train, batch_size=size, shuffle=True, drop_last=True, seed=options.seed)
         model = build().to(run.device)
         optimizer = optim.AdamW(model.parameters(), lr=options.lr)
         scheduler = optim.lr_scheduler.LambdaLR(optimizer, cosine(options.epochs))

@@ -1,10 +1,11 @@
-"""A small net learns scikit-learn's handwritten digits, with a normalization that you choose.
+"""A small net learns handwritten digits, with a normalization of your choice.
 
     python examples/digits_mlp.py --norm layer
     python examples/digits_mlp.py --norm batch --epochs 40 --resume
 
-Writes a checkpoint (every epoch) and a plot to --out: the curves, and which digits are taken for others. The training
-step is captured: from the second batch on, forward, backward and Adam are one native call.
+Writes a checkpoint (every epoch) and a plot to --out: the curves, and which
+digits are taken for others. The training step is captured: from the second
+batch on, forward, backward and Adam are one native call.
 """
 from __future__ import annotations
 
@@ -47,8 +48,8 @@ def main() -> None:
     options = arguments.parse_args()
     with Experiment(f"digits_mlp_{options.norm}", options) as run:
         train, test = data.digits(seed=0)
-        loader = data.DataLoader(train, batch_size=run.batch_size(len(train)), shuffle=True, drop_last=True,
-                                 seed=options.seed)
+        size = run.batch_size(len(train), least=2 if options.norm == "batch" else 1)
+        loader = data.DataLoader(train, batch_size=size, shuffle=True, drop_last=True, seed=options.seed)
         model = build(options.norm).to(run.device)
         optimizer = optim.Adam(model.parameters(), lr=options.lr)
         run.keep(model=model, optimizer=optimizer, loader=loader)

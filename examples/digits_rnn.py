@@ -1,10 +1,10 @@
 """A layer-normalised LSTM reads scikit-learn's handwritten digits row by row.
 
     python examples/digits_rnn.py
-    python examples/digits_rnn.py --norm none --epochs 40          # the same without normalization
+    python examples/digits_rnn.py --norm none        # the same without it
 
-Draws the curves, which digits are taken for others, the hidden states while the rows come in, and what the net would
-answer after each row.
+Draws the curves, which digits are taken for others, the hidden states while
+the rows come in, and what the net would answer after each row.
 """
 from __future__ import annotations
 
@@ -52,7 +52,8 @@ def reading(figure: Any, model: RowReader, images: mg.Tensor) -> None:
         states, _ = model.lstm(images.to(model.head.weight.device))                 # (N, 8 rows, hidden)
         likely = model.head(states).softmax(-1).numpy(force=True)                   # (N, 8 rows, 10)
     model.train()
-    for i, (image, left, middle, right) in enumerate(zip(images.numpy(), *figure.subplots(len(images), 3).T, strict=True)):
+    axes = figure.subplots(len(images), 3, width_ratios=(1, 3, 2))
+    for i, (image, (left, middle, right)) in enumerate(zip(images.numpy(), axes, strict=True)):
         heat(left, image, "image" if i == 0 else "", "", "row", cmap="gray_r")
         heat(middle, states[i].numpy(force=True), "hidden states" if i == 0 else "", "unit", "after row", cmap="RdBu_r",
              vmin=-1, vmax=1)
@@ -70,8 +71,8 @@ def main() -> None:
     with Experiment(f"digits_rnn_{options.norm}", options) as run:
         train, test = (data.TensorDataset(images.reshape(-1, 8, 8), labels)
                        for images, labels in (part.tensors for part in data.digits(seed=0)))
-        loader = data.DataLoader(train, batch_size=run.batch_size(len(train)), shuffle=True, drop_last=True,
-                                 seed=options.seed)
+        size = run.batch_size(len(train))
+        loader = data.DataLoader(train, batch_size=size, shuffle=True, drop_last=True, seed=options.seed)
         model = RowReader(None if options.norm == "none" else options.norm).to(run.device)
         optimizer = optim.Adam(model.parameters(), lr=options.lr)
         scheduler = optim.lr_scheduler.LambdaLR(optimizer, cosine(options.epochs))

@@ -36,7 +36,11 @@ Batch = TypeVar("Batch")
 
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Keeps the lines of the description, and shows the default of each option."""
+    """Keeps the lines of the description, and shows the default of each option that has one."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        unset = action.default is None or action.default is False
+        return action.help if unset else super()._get_help_string(action)
 
 
 def parser(doc: str | None, *, epochs: int, batch_size: int = 32, lr: float = 2e-3) -> argparse.ArgumentParser:
@@ -45,7 +49,7 @@ def parser(doc: str | None, *, epochs: int, batch_size: int = 32, lr: float = 2e
     options.add_argument("--epochs", type=_count, default=epochs, help="passes over the training data")
     options.add_argument("--batch-size", type=_count, default=batch_size, help="samples in a step")
     options.add_argument("--lr", type=_rate, default=lr, help="learning rate")
-    options.add_argument("--seed", type=int, default=0, help="of weights, batches and dropout")
+    options.add_argument("--seed", type=int, default=0, help="of the random numbers")
     options.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
     options.add_argument("--out", type=Path, default=Path("runs"), help="folder for the checkpoint and the plot")
     options.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
@@ -73,7 +77,7 @@ def option(name: str) -> Iterator[None]:
     """An error in the block ends the program with one line that names the option, as errors of argparse do."""
     try:
         yield
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         print(f"{Path(sys.argv[0]).name}: error: argument {name}: {error}", file=sys.stderr)
         raise SystemExit(2) from None
 
@@ -106,13 +110,13 @@ class Experiment:
         self.stopping = False
         self.bar: Any = None
 
-    def batch_size(self, samples: int) -> int:
-        """The option --batch-size, which must not be larger than the number of samples."""
+    def batch_size(self, samples: int, least: int = 1) -> int:
+        """The option --batch-size, which must be at least `least`, and not larger than the number of samples."""
+        size = self.options.batch_size
         with option("--batch-size"):
-            if self.options.batch_size > samples:
-                raise ValueError(f"must be at most {samples}, the number of training samples; "
-                                 f"got {self.options.batch_size}")
-        return self.options.batch_size
+            if not least <= size <= samples:
+                raise ValueError(f"must be from {least} to {samples}, the number of training samples; got {size}")
+        return size
 
     def keep(self, **parts: Any) -> None:
         """Names the parts of the checkpoint: objects with `state_dict` and `load_state_dict`. With --resume, loads
@@ -131,6 +135,9 @@ class Experiment:
             raise FileNotFoundError(f"there is no {self.checkpoint}; start without --resume, or name the folder of the "
                                     "checkpoint with --out")
         saved = io.load(self.checkpoint)
+        missing = {*self.parts, "rng", "history"} - saved.keys()
+        if missing:
+            raise ValueError(f"{self.checkpoint} is the checkpoint of another program; it has no {sorted(missing)}")
         for name, part in self.parts.items():
             part.load_state_dict(saved[name])
         mg.set_rng_state(saved["rng"])
@@ -185,8 +192,8 @@ class Experiment:
 
     def _figures(self) -> list[str]:
         """The values of the last epoch: "test loss 0.1234", ..."""
-        return [f"{who} {name} {value:.4f}" for who, figures in self.history[-1].items()
-                for name, value in figures.items()]
+        return [f"{who} {name} {value:.4f}" if abs(value) < 1e4 else f"{who} {name} {value:.1e}"
+                for who, figures in self.history[-1].items() for name, value in figures.items()]
 
     # ---- the end ----
 

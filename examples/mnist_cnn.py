@@ -1,9 +1,11 @@
-"""A convolutional net learns MNIST (or Fashion-MNIST, with --fashion) from the original files.
+"""A convolutional net learns MNIST (or Fashion-MNIST, with --fashion) from the
+original files.
 
-    python examples/mnist_cnn.py --download                  # fetches the files into --data first
+    python examples/mnist_cnn.py --download        # fetches the files first
     python examples/mnist_cnn.py --data ~/mnist --epochs 5
 
-Draws the curves, which classes are taken for others, and the filters of the first layer.
+Draws the curves, which classes are taken for others, and the filters of the
+first layer.
 """
 from __future__ import annotations
 
@@ -47,8 +49,8 @@ def main() -> None:
     options = arguments.parse_args()
     with Experiment("fashion_mnist_cnn" if options.fashion else "mnist_cnn", options) as run:
         train, test = image_sets(data.fashion_mnist if options.fashion else data.mnist, options)
-        loader = data.DataLoader(train, batch_size=run.batch_size(len(train)), shuffle=True, drop_last=True,
-                                 seed=options.seed)
+        size = run.batch_size(len(train))
+        loader = data.DataLoader(train, batch_size=size, shuffle=True, drop_last=True, seed=options.seed)
         model = build().to(run.device)
         optimizer = optim.AdamW(model.parameters(), lr=options.lr)
         run.keep(model=model, optimizer=optimizer, loader=loader)

@@ -16,9 +16,11 @@ def plot(path: Path, title: str, *pictures: Callable[[Any], None]) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
     rows = [pictures[i:i + 2] for i in range(0, len(pictures), 2)]
-    figure = plt.figure(figsize=(12, 4.5 * len(rows)), layout="constrained")
+    heights = [4.5 if len(row) == 2 else 6.5 for row in rows]
+    figure = plt.figure(figsize=(12, sum(heights)), layout="constrained")
     figure.suptitle(title, fontweight="bold")
-    for strip, row in zip(figure.subfigures(len(rows), 1, squeeze=False)[:, 0], rows, strict=True):
+    strips = figure.subfigures(len(rows), 1, height_ratios=heights, squeeze=False)[:, 0]
+    for strip, row in zip(strips, rows, strict=True):
         for part, picture in zip(strip.subfigures(1, len(row), squeeze=False)[0], row, strict=True):
             picture(part)
     figure.savefig(path, dpi=100)
@@ -43,8 +45,8 @@ def curves(figure: Any, history: Sequence[dict[str, dict[str, float]]]) -> None:
                 axes.yaxis.set_minor_formatter("{x:g}")
         axes.grid(alpha=0.3)
         axes.legend()
-    axes.set_xlabel("epoch")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.set(xlabel="epoch", xlim=(0.5, len(history) + 0.5))
+    axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
 
 
 def confusion(figure: Any, logits: np.ndarray, labels: np.ndarray, classes: Sequence[str] = ()) -> None:
