@@ -90,8 +90,8 @@ def states(figure: Any, model: Adder, x: mg.Tensor) -> None:
     values = values[np.argsort(-np.abs(np.diff(values)).max(1))]
     axes = figure.subplots()
     first, second = np.flatnonzero(marks)
-    image = heat(axes, values, f"states of the GRU: the marked numbers are {numbers[first]:.2f} and {numbers[second]:.2f}",
-                 "step (dashed lines: the marked ones)", "unit", cmap="RdBu_r", vmin=-1, vmax=1)
+    title = f"states of the GRU: the marked numbers are {numbers[first]:.2f} and {numbers[second]:.2f}"
+    image = heat(axes, values, title, "step (dashed lines: the marked ones)", "unit", cmap="RdBu_r", vmin=-1, vmax=1)
     for step in (first, second):
         axes.axvline(step, color="black", linestyle="--", linewidth=0.8)
     figure.colorbar(image, ax=axes)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from experiment import Experiment, corpus, cosine, option, parser, sample
+from experiment import Experiment, corpus, cosine, longest_line, option, parser, sample
 from pictures import heat, page
 
 import minigrad as mg
@@ -128,8 +128,9 @@ def main() -> None:
         optimizer = optim.Adam(model.parameters(), lr=options.lr)
         scheduler = optim.lr_scheduler.LambdaLR(optimizer, cosine(options.epochs))
         run.keep(model=model, optimizer=optimizer, scheduler=scheduler)
+        line = longest_line(tokenizer.decode(held_out[:2000]))
         run.show(lambda figure: page(figure, "a text that it wrote", write(model, tokenizer, count=700)),
-                 lambda figure: reading(figure, model, tokenizer, tokenizer.decode(held_out[:50])))
+                 lambda figure: reading(figure, model, tokenizer, line[:70]))
 
         step = run.captured(training_step(model, optimizer))
 

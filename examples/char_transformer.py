@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from experiment import Experiment, corpus, parser, sample
+from experiment import Experiment, corpus, longest_line, parser, sample
 from pictures import heat, page
 
 import minigrad as mg
@@ -124,8 +124,9 @@ def main() -> None:
         model = CharTransformer(len(tokenizer)).to(run.device)
         optimizer = optim.AdamW(model.parameters(), lr=options.lr, weight_decay=0.01)
         run.keep(model=model, optimizer=optimizer, loader=loader)
+        line = longest_line(tokenizer.decode(held_out[:2000]))
         run.show(lambda figure: page(figure, "a text that it wrote", write(model, tokenizer, count=700)),
-                 lambda figure: attention(figure, model, tokenizer, tokenizer.decode(held_out[:24])))
+                 lambda figure: attention(figure, model, tokenizer, line[:24]))
 
         step = run.captured(training_step(model, optimizer))
 

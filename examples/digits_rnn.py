@@ -57,8 +57,8 @@ def reading(figure: Any, model: RowReader, images: mg.Tensor) -> None:
         heat(left, image, "image" if i == 0 else "", "", "row", cmap="gray_r")
         heat(middle, states[i].numpy(force=True), "hidden states" if i == 0 else "", "unit", "after row", cmap="RdBu_r",
              vmin=-1, vmax=1)
-        heat(right, likely[i], "probability of each digit" if i == 0 else "", "digit", "after row", cmap="Blues", vmin=0,
-             vmax=1)
+        heat(right, likely[i], "probability of each digit" if i == 0 else "", "digit", "after row", cmap="Blues",
+             vmin=0, vmax=1)
         right.set_xticks(range(10))
 
 

@@ -107,7 +107,7 @@ class Experiment:
         self.history: list[dict[str, dict[str, float]]] = []            # of each epoch: who -> quantity -> value
         self.pictures: list[Callable[[Any], None]] = []
         self.saved = 0                                                  # epochs in the checkpoint
-        self.stopping = False
+        self.stopping, self.handler = False, signal.getsignal(signal.SIGINT)
         self.bar: Any = None
 
     def batch_size(self, samples: int, least: int = 1) -> int:
@@ -186,9 +186,8 @@ class Experiment:
         state = {name: part.state_dict() for name, part in self.parts.items()}
         io.save({**state, "rng": mg.get_rng_state(), "history": self.history}, self.checkpoint)
         self.saved = len(self.history)
-        total = str(self.options.epochs)
-        print(f"epoch {self.saved:>{len(total)}}/{total}", *self._figures(), f"{time.perf_counter() - self.start:.2f} s",
-              sep="  ", flush=True)
+        total, seconds = str(self.options.epochs), time.perf_counter() - self.start
+        print(f"epoch {self.saved:>{len(total)}}/{total}", *self._figures(), f"{seconds:.2f} s", sep="  ", flush=True)
 
     def _figures(self) -> list[str]:
         """The values of the last epoch: "test loss 0.1234", ..."""
@@ -201,21 +200,24 @@ class Experiment:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
-        if kind not in (None, KeyboardInterrupt):
-            return
         if self.bar is not None:
             self.bar.close()
-        if kind is not None:
-            print(f"\nstopped in epoch {len(self.history) + 1}" if self.parts else "\nstopped")
-            if not self.saved:
-                print("no epoch is complete: there is no checkpoint yet")
-                raise SystemExit(130)
-            self._load()                                    # the plot shows what the checkpoint holds
-        self._finish()
-        if kind is not None:
-            again = [] if self.options.resume else ["--resume"]
-            print(f"go on after epoch {self.saved} with:\n  python {shlex.join([*sys.argv, *again])}")
+        if kind is None:
+            self._finish()
+        elif kind is KeyboardInterrupt:
+            self._end_early()
             raise SystemExit(130)
+        signal.signal(signal.SIGINT, self.handler)
+
+    def _end_early(self) -> None:
+        print(f"\nstopped in epoch {len(self.history) + 1}" if self.parts else "\nstopped")
+        if not self.saved:
+            print("no epoch is complete: there is no checkpoint yet")
+            return
+        self._load()                                        # the plot shows what the checkpoint holds
+        self._finish()
+        again = [] if self.options.resume else ["--resume"]
+        print(f"go on after epoch {self.saved} with:\n  python {shlex.join([*sys.argv, *again])}")
 
     def _finish(self) -> None:
         title = f"{self.name} after epoch {self.saved}: {', '.join(self._figures())}"
@@ -263,6 +265,11 @@ def corpus(file: Path | None, least: int) -> tuple[data.CharTokenizer, mg.Tensor
     tokens = tokenizer.encode(text)
     cut = len(tokens) * 9 // 10
     return tokenizer, tokens[:cut], tokens[cut:]
+
+
+def longest_line(text: str) -> str:
+    """The longest line of a text, without the spaces around it."""
+    return max((line.strip() for line in text.splitlines()), key=len)
 
 
 def sample(logits: mg.Tensor, temperature: float = 0.8) -> mg.Tensor:

@@ -36,7 +36,8 @@ def curves(figure: Any, history: Sequence[dict[str, dict[str, float]]]) -> None:
         for i, owner in enumerate(who):
             if name in history[-1][owner]:
                 axes.plot(epochs, [h[owner][name] for h in history], color=f"C{i}", marker=".", label=owner)
-        axes.set_title(f"{name} of {', '.join(who)}" if len(who) == 1 else name)
+        finite = any(math.isfinite(h[owner].get(name, math.nan)) for h in history for owner in who)
+        axes.set_title(name if finite else f"{name}: not a finite number in any epoch")
         if name != "accuracy":
             axes.set_yscale("log")
             axes.yaxis.set_major_formatter("{x:g}")
@@ -56,9 +57,10 @@ def confusion(figure: Any, logits: np.ndarray, labels: np.ndarray, classes: Sequ
     counts = np.zeros((n, n), int)
     np.add.at(counts, (labels, logits.argmax(1)), 1)
     axes = figure.subplots()
-    axes.imshow(counts / counts.sum(1, keepdims=True).clip(1), cmap="Blues", vmin=0, vmax=1)
+    shares = counts / counts.sum(1, keepdims=True).clip(1)
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     for i, j in np.argwhere(counts):
-        colour = "white" if i == j and counts[i, i] > counts[i].sum() / 2 else "black" if i == j else "crimson"
+        colour = "white" if shares[i, j] > 0.5 else "black" if i == j else "crimson"
         axes.text(j, i, counts[i, j], ha="center", va="center", color=colour, fontsize=8)
     axes.set_xticks(range(n), names, rotation=0 if max(map(len, names)) < 3 else 90)
     axes.set_yticks(range(n), names)
@@ -80,7 +82,7 @@ def mistakes(figure: Any, logits: np.ndarray, labels: np.ndarray, images: np.nda
         axes.set_axis_off()
         if i is not None:
             axes.imshow(images[i].transpose(1, 2, 0), cmap="gray_r")
-            axes.set_title(f"{names[found[i]]} ({certainty[i]:.0%}), is {names[labels[i]]}", fontsize=8)
+            axes.set_title(f"{names[found[i]]} ({certainty[i]:.0%})\nis {names[labels[i]]}", fontsize=8)
 
 
 def filters(figure: Any, weight: np.ndarray, title: str) -> None:
