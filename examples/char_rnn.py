@@ -81,7 +81,7 @@ def training_step(model: CharRNN, optimizer: optim.Optimizer) -> Callable[..., t
     return step
 
 
-def write(model: CharRNN, tokenizer: data.CharTokenizer, start: str = "The ", count: int = 200) -> str:
+def write(model: CharRNN, tokenizer: data.CharTokenizer, start: str, count: int = 200) -> str:
     """A text of `count` characters after `start`, drawn one after the other."""
     tokens, state = tokenizer.encode(start).to(model.head.weight.device), model.start(1)
     pieces = [tokens]
@@ -129,7 +129,7 @@ def main() -> None:
         scheduler = optim.lr_scheduler.LambdaLR(optimizer, cosine(options.epochs))
         run.keep(model=model, optimizer=optimizer, scheduler=scheduler)
         line = longest_line(tokenizer.decode(held_out[:2000]))
-        run.show(lambda figure: page(figure, "a text that it wrote", write(model, tokenizer, count=700)),
+        run.show(lambda figure: page(figure, "a text that it wrote", write(model, tokenizer, line[:4], 700)),
                  lambda figure: reading(figure, model, tokenizer, line[:70]))
 
         step = run.captured(training_step(model, optimizer))
@@ -140,7 +140,7 @@ def main() -> None:
                 loss, *state = step(window, *state)
                 losses.append(loss.item())
             scheduler.step()
-            print(f"---\n{write(model, tokenizer)}\n---")
+            print(f"---\n{write(model, tokenizer, line[:4])}\n---")
             run.log(train={"bits/character": sum(losses) / len(losses) / math.log(2)},
                     test={"bits/character": held_out_loss(model, test) / math.log(2)})
 

@@ -67,7 +67,7 @@ def training_step(model: nn.Module, optimizer: optim.Optimizer) -> Callable[...,
     return step
 
 
-def write(model: CharTransformer, tokenizer: data.CharTokenizer, start: str = "The ", count: int = 200) -> str:
+def write(model: CharTransformer, tokenizer: data.CharTokenizer, start: str, count: int = 200) -> str:
     """A text of `count` characters after `start`, drawn one after the other."""
     model.eval()
     tokens = tokenizer.encode(start).to(model.places.device)
@@ -125,14 +125,14 @@ def main() -> None:
         optimizer = optim.AdamW(model.parameters(), lr=options.lr, weight_decay=0.01)
         run.keep(model=model, optimizer=optimizer, loader=loader)
         line = longest_line(tokenizer.decode(held_out[:2000]))
-        run.show(lambda figure: page(figure, "a text that it wrote", write(model, tokenizer, count=700)),
+        run.show(lambda figure: page(figure, "a text that it wrote", write(model, tokenizer, line[:4], 700)),
                  lambda figure: attention(figure, model, tokenizer, line[:24]))
 
         step = run.captured(training_step(model, optimizer))
 
         for _ in run.epochs():
             losses = [step(batch.to(run.device)).item() for batch, in run.batches(loader)]
-            print(f"---\n{write(model, tokenizer)}\n---")
+            print(f"---\n{write(model, tokenizer, line[:4])}\n---")
             run.log(train={"bits/character": sum(losses) / len(losses) / math.log(2)},
                     test={"bits/character": held_out_loss(model, test) / math.log(2)})
 

@@ -1,18 +1,22 @@
-"""The examples: ten steps of each against the curves frozen from torch, captured steps against eager ones, and a run of the smallest."""
+"""The examples: ten steps of each against the curves frozen from torch, captured steps against eager ones, and the programs as a user
+runs them: plots, Ctrl-C, --resume, errors that name the option."""
 from __future__ import annotations
 
+import argparse
 import json
+import shlex
+import signal
 import subprocess
 import sys
 from importlib import import_module
-from pathlib import Path
 
 import numpy as np
 import pytest
 from golden import curves
+from support import run_python
 
 import minigrad as mg
-from minigrad import optim
+from minigrad import io, optim
 
 GOLDEN = json.loads((curves.HERE / "curves.json").read_text())["curves"]
 sys.path.insert(0, str(curves.EXAMPLES))
@@ -20,7 +24,7 @@ pytest.importorskip("tqdm", reason="the examples' extra is not installed")
 
 
 def test_every_example_has_a_curve():
-    programs = {p.stem for p in curves.EXAMPLES.glob("*.py")} - {"experiment"}
+    programs = {p.stem for p in curves.EXAMPLES.glob("*.py") if "def training_step(" in p.read_text()}
     assert programs == {case.example for case in curves.CASES.values()}
     assert GOLDEN.keys() == curves.CASES.keys()
 
@@ -62,12 +66,200 @@ def test_200_captured_steps_are_eager_ones(name):
         np.testing.assert_array_equal(got[key], want[key], err_msg=key)
 
 
+# ---- the programs ----
+
+def run(monkeypatch, name, *options):
+    """The program `name`, in this process."""
+    pytest.importorskip("matplotlib", reason="the examples' extra is not installed")
+    monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, options)])
+    import_module(name).main()
+
+
+def write_images(folder):
+    """Small files in the formats of MNIST and CIFAR-10."""
+    rng = np.random.default_rng(0)
+    for part, n in ("train", 130), ("t10k", 40):
+        for kind, array in ("images-idx3", rng.integers(0, 256, (n, 28, 28))), ("labels-idx1", rng.integers(0, 10, n)):
+            sizes = b"".join(size.to_bytes(4, "big") for size in array.shape)
+            (folder / f"{part}-{kind}-ubyte").write_bytes(bytes([0, 0, 8, array.ndim]) + sizes + array.astype(np.uint8).tobytes())
+    for name in [*[f"data_batch_{i}" for i in range(1, 6)], "test_batch"]:
+        (folder / f"{name}.bin").write_bytes(rng.integers(0, 10, (26, 3073)).astype(np.uint8).tobytes())
+
+
 @pytest.mark.slow
-def test_a_program_runs_and_resumes(tmp_path):
+@pytest.mark.parametrize("name", SMALL)
+def test_one_epoch_and_its_plot(name, tmp_path, monkeypatch, capsys):
+    options = ["--epochs", "1", "--out", tmp_path]
+    if name.startswith("digits"):
+        pytest.importorskip("sklearn", reason="the digits come with scikit-learn")
+    elif name.startswith("char"):
+        (tmp_path / "text").write_text("\tsome ∀ text\nof $lines$\n" * 400)
+        options += ["--text", tmp_path / "text"]
+    elif name == "adding_problem":
+        monkeypatch.setattr(import_module(name), "BATCHES", 2)
+    else:
+        write_images(tmp_path)
+        options += ["--data", tmp_path, "--batch-size", "64"]
+    run(monkeypatch, name, *options)
+    lines = capsys.readouterr().out.splitlines()
+    picture, checkpoint = next(tmp_path.glob("*.png")), next(tmp_path.glob("*.safetensors"))
+    assert lines[-2:] == [f"plot: {picture}", f"checkpoint: {checkpoint}"]
+    assert lines[-3].startswith("epoch 1/1  ") and len(lines[-3]) <= 80
+    assert picture.stat().st_size > 20_000
+    assert len(io.load(checkpoint)["history"]) == 1
+
+
+def test_curves_tell_train_and_test_apart():
+    """At one epoch, too, where a line without markers is empty; a loss on a logarithmic axis, a share on a linear one."""
+    figures = pytest.importorskip("matplotlib.figure", reason="the examples' extra is not installed")
+    from pictures import curves as draw
+    for epochs in 1, 3:
+        figure = figures.Figure()
+        draw(figure, [{"train": {"loss": 0.5}, "test": {"loss": 0.7, "accuracy": 0.9}}] * epochs)
+        loss, accuracy = figure.axes
+        assert [axes.get_title() for axes in figure.axes] == ["loss", "accuracy"]
+        assert (loss.get_yscale(), accuracy.get_yscale()) == ("log", "linear")
+        assert [line.get_label() for line in loss.lines] == ["train", "test"]
+        assert loss.lines[1].get_color() == accuracy.lines[0].get_color() != loss.lines[0].get_color()
+        assert all(line.get_marker() == "." and len(line.get_xdata()) == epochs for line in [*loss.lines, *accuracy.lines])
+        low, high = accuracy.get_xlim()
+        assert [tick for tick in accuracy.get_xticks() if low < tick < high] == list(range(1, epochs + 1))
+
+
+@pytest.mark.parametrize("name, options, said", [
+    ("adding_problem", "--epochs 0", "--epochs: must be a whole number, at least 1; got 0"),
+    ("adding_problem", "--epochs -3", "--epochs: must be a whole number, at least 1; got -3"),
+    ("adding_problem", "--batch-size 1.5", "--batch-size: must be a whole number, at least 1; got 1.5"),
+    ("adding_problem", "--lr -1", "--lr: must be a number above 0; got -1"),
+    ("adding_problem", "--lr nan", "--lr: must be a number above 0; got nan"),
+    ("adding_problem", "--seed 99999999999999999999", "--seed: [manual_seed] the seed must be"),
+    ("adding_problem", "--device tpu", "--device: [device] unknown device 'tpu'"),
+    ("adding_problem", "--out {tmp}/file", "--out: "),
+    ("adding_problem", "--resume", "--resume: there is no {tmp}/adding_problem.safetensors; start without --resume"),
+    ("adding_problem", "--resume --out {tmp}/other", "--resume: {tmp}/other/adding_problem.safetensors is the checkpoint of another"),
+    ("adding_problem", "--resume --out {tmp}/broken", "is not a complete safetensors file"),
+    ("digits_mlp", "--batch-size 1439", "--batch-size: must be from 1 to 1438, the number of training samples; got 1439"),
+    ("digits_mlp", "--batch-size 1 --norm batch", "--batch-size: must be from 2 to 1438"),
+    ("char_rnn", "--text {tmp}/none", "--text: [Errno 2] No such file"),
+    ("char_rnn", "--text {tmp}/file", "--text: must hold at least 5130 characters"),
+    ("char_rnn", "--text {tmp}/text --batch-size 1000", "--batch-size: must be at most 84,"),
+    ("char_transformer", "--text {tmp}/text --batch-size 84", "--batch-size: must be from 1 to 83,"),
+    ("mnist_cnn", "--data {tmp}", "--data: [mnist] train-images-idx3-ubyte"),
+    ("cifar_cnn", "--data {tmp}", "pass --download"),
+])
+def test_errors_name_the_option(name, options, said, tmp_path, monkeypatch, capsys):
+    if name.startswith("digits"):
+        pytest.importorskip("sklearn", reason="the digits come with scikit-learn")
+    (tmp_path / "file").write_text("short")
+    (tmp_path / "text").write_text("0123456789" * 600)
+    for folder, content in ("other", {"rng": mg.get_rng_state()}), ("broken", None):
+        (tmp_path / folder).mkdir()
+        path = tmp_path / folder / "adding_problem.safetensors"
+        path.write_text("junk") if content is None else io.save(content, path)
+    with pytest.raises(SystemExit) as stopped:
+        run(monkeypatch, name, "--out", tmp_path, *options.format(tmp=tmp_path).split())
+    shown = capsys.readouterr().err.splitlines()[-1]
+    assert stopped.value.code == 2
+    assert shown.startswith(f"{name}.py: error: argument --") and said.format(tmp=tmp_path) in shown
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_help_shows_defaults_and_fits_80_columns(name, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit):
+        run(monkeypatch, name, "--help")
+    shown = capsys.readouterr().out
+    assert max(map(len, shown.splitlines())) <= 80
+    assert shown.count("(default: ") >= 6 and "(default: None)" not in shown and "(default: False)" not in shown
+
+
+@pytest.mark.slow
+def test_ctrl_c_and_resume(tmp_path):
+    """An interrupted run ends with plot, checkpoint and the command that goes on; going on gives what a run in one piece gives."""
     pytest.importorskip("sklearn", reason="the digits come with scikit-learn")
     pytest.importorskip("matplotlib", reason="the examples' extra is not installed")
-    program = [sys.executable, str(Path(curves.EXAMPLES, "digits_mlp.py")), "--out", str(tmp_path), "--norm", "batch"]
-    subprocess.run([*program, "--epochs", "1"], check=True, capture_output=True)
-    again = subprocess.run([*program, "--epochs", "2", "--resume"], check=True, capture_output=True, text=True)
-    assert "resumed after epoch 1" in again.stdout
-    assert (tmp_path / "digits_mlp_batch.png").stat().st_size > 1000
+    program = [str(curves.EXAMPLES / "digits_mlp.py"), "--norm", "batch"]
+    with subprocess.Popen([sys.executable, *program, "--epochs", "2000", "--out", str(tmp_path)], stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, text=True) as process:
+        while not process.stdout.readline().startswith("epoch    2/2000"):
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=120)
+    assert (process.returncode, err) == (130, "")
+    lines = out.splitlines()
+    done = len(io.load(tmp_path / "digits_mlp_batch.safetensors")["history"])
+    assert 2 <= done < 2000
+    assert f"stopped in epoch {done + 1}" in lines
+    assert (tmp_path / "digits_mlp_batch.png").stat().st_size > 20_000
+    assert lines[-2] == f"go on after epoch {done} with:"
+    command = shlex.split(lines[-1])
+    assert command[0] == "python" and command[-1] == "--resume"
+    command[command.index("2000")] = str(done + 2)
+    again = run_python(*command[1:])
+    assert again.stdout.startswith(f"resumed after epoch {done}\n"), again.stderr
+    whole = run_python(*program, "--epochs", str(done + 2), "--out", str(tmp_path / "whole"))
+    assert whole.returncode == 0, whole.stderr
+    resumed, at_once = (io.load(folder / "digits_mlp_batch.safetensors") for folder in (tmp_path, tmp_path / "whole"))
+    assert resumed["history"] == at_once["history"] and len(resumed["history"]) == done + 2
+    for key, value in at_once["model"].items():
+        np.testing.assert_array_equal(resumed["model"][key].numpy(), value.numpy(), err_msg=key)
+
+
+def test_ctrl_c_before_the_first_epoch_is_done(tmp_path, monkeypatch, capsys):
+    """Nothing is written, nothing of an earlier run is touched, and the next program gets Python's own handler back."""
+    from experiment import Experiment
+    options = argparse.Namespace(device="cpu", out=tmp_path, seed=0, resume=False, epochs=3)
+    (tmp_path / "run.safetensors").write_text("of an earlier run")
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        with pytest.raises(SystemExit, match="130"), Experiment("run", options) as experiment:
+            experiment.keep(model=mg.nn.Linear(1, 1))
+            for _ in experiment.epochs():
+                for i in experiment.batches(range(5)):
+                    assert i <= 2
+                    if i == 2:
+                        signal.raise_signal(signal.SIGINT)
+        assert signal.getsignal(signal.SIGINT) == signal.SIG_DFL        # while it ends, a second Ctrl-C kills it
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert capsys.readouterr().out == "\nstopped in epoch 1\nno epoch is complete: there is no checkpoint yet\n"
+    assert (tmp_path / "run.safetensors").read_text() == "of an earlier run"
+
+
+# ---- the texts ----
+
+def test_backward_by_hand():
+    """The program itself compares each gradient."""
+    shown = run_python("-W", "error", str(curves.EXAMPLES / "backward_by_hand.py"))
+    assert shown.returncode == 0, shown.stderr
+    rows = [line.split() for line in shown.stdout.splitlines()[4:11]]
+    assert [row[0] for row in rows] == ["x", "W1", "b1", "gamma", "beta", "W2", "b2"]
+    assert all(float(row[-1]) < 8 for row in rows)
+
+
+@pytest.mark.parametrize("t", [-0.5, 0.0, 0.8])
+def test_third_derivatives(t):
+    example = import_module("third_derivative")
+    for name, norm in example.NORMS.items():
+        want = [example.exact(norm, t, order) for order in (1, 2, 3)]
+        np.testing.assert_allclose(example.derivatives(mg, norm, t), want, rtol=1e-9, err_msg=name)
+
+
+@pytest.mark.torch
+def test_torch_is_wrong_where_the_example_says_so():
+    torch = pytest.importorskip("torch")
+    example = import_module("third_derivative")
+    off = {}
+    for name, norm in example.NORMS.items():
+        *first, third = example.derivatives(torch, norm, 0.0)
+        np.testing.assert_allclose(first, [example.exact(norm, 0.0, order) for order in (1, 2)], rtol=1e-9)
+        off[name] = abs(third / example.exact(norm, 0.0, 3) - 1)
+    assert {name for name, error in off.items() if error > 0.1} == {"layer_norm", "instance_norm", "batch_norm"}
+    assert max(off["group_norm"], off["rms_norm"]) < 1e-9
+
+
+@pytest.mark.slow
+def test_third_derivative_program(tmp_path, monkeypatch, capsys):
+    run(monkeypatch, "third_derivative", "--out", tmp_path)
+    assert capsys.readouterr().out.splitlines()[-1] == f"plot: {tmp_path / 'third_derivative.png'}"
+    assert (tmp_path / "third_derivative.png").stat().st_size > 20_000
