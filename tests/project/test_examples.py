@@ -89,7 +89,7 @@ def write_images(folder):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SMALL)
 def test_one_epoch_and_its_plot(name, tmp_path, monkeypatch, capsys):
-    options = ["--epochs", "1", "--out", tmp_path]
+    handler, options = signal.getsignal(signal.SIGINT), ["--epochs", "1", "--out", tmp_path]
     if name.startswith("digits"):
         pytest.importorskip("sklearn", reason="the digits come with scikit-learn")
     elif name.startswith("char"):
@@ -105,6 +105,7 @@ def test_one_epoch_and_its_plot(name, tmp_path, monkeypatch, capsys):
     picture, checkpoint = next(tmp_path.glob("*.png")), next(tmp_path.glob("*.safetensors"))
     assert lines[-2:] == [f"plot: {picture}", f"checkpoint: {checkpoint}"]
     assert lines[-3].startswith("epoch 1/1  ") and len(lines[-3]) <= 80
+    assert signal.getsignal(signal.SIGINT) == handler                  # Python's own again
     assert picture.stat().st_size > 20_000
     assert len(io.load(checkpoint)["history"]) == 1
 
@@ -206,7 +207,7 @@ def test_ctrl_c_and_resume(tmp_path):
 
 
 def test_ctrl_c_before_the_first_epoch_is_done(tmp_path, monkeypatch, capsys):
-    """Nothing is written, nothing of an earlier run is touched, and the next program gets Python's own handler back."""
+    """Nothing is written, and nothing of an earlier run is touched."""
     from experiment import Experiment
     options = argparse.Namespace(device="cpu", out=tmp_path, seed=0, resume=False, epochs=3)
     (tmp_path / "run.safetensors").write_text("of an earlier run")
@@ -263,3 +264,38 @@ def test_third_derivative_program(tmp_path, monkeypatch, capsys):
     run(monkeypatch, "third_derivative", "--out", tmp_path)
     assert capsys.readouterr().out.splitlines()[-1] == f"plot: {tmp_path / 'third_derivative.png'}"
     assert (tmp_path / "third_derivative.png").stat().st_size > 20_000
+
+
+EXECUTE = """
+import sys
+import nbformat
+from nbclient import NotebookClient
+book = nbformat.read(sys.argv[1], 4)
+NotebookClient(book, timeout=300, resources={"metadata": {"path": sys.argv[2]}}).execute()
+nbformat.write(book, sys.argv[3])
+"""
+
+
+@pytest.mark.slow
+def test_tour(tmp_path):
+    """Every cell runs, and prints what the file holds, unless the cell is tagged `varies` (times, results of training)."""
+    for package in "nbclient", "ipykernel", "matplotlib", "sklearn":
+        pytest.importorskip(package, reason="the tour runs in a notebook kernel, and draws digits: pip install '.[test]'")
+    stored, again = curves.EXAMPLES / "tour.ipynb", tmp_path / "tour.ipynb"
+    ran = run_python("-c", EXECUTE, str(stored), str(tmp_path), str(again))
+    assert ran.returncode == 0, ran.stderr
+    cells, new = (json.loads(path.read_text())["cells"] for path in (stored, again))
+    for cell, executed in zip(cells, new, strict=True):
+        if cell["cell_type"] != "code":
+            continue
+        assert [output["output_type"] for output in cell["outputs"]] == [output["output_type"] for output in executed["outputs"]]
+        assert not any(output.get("name") == "stderr" for output in cell["outputs"])
+        if "varies" not in cell["metadata"].get("tags", ()):
+            assert printed(cell) == printed(executed)
+    assert sum(bool(cell.get("outputs")) for cell in cells) > 8
+    assert str(curves.EXAMPLES.parent) not in stored.read_text() and "/tmp/" not in stored.read_text()
+
+
+def printed(cell):
+    """What a cell has printed."""
+    return "".join("".join(output["text"]) for output in cell["outputs"] if output["output_type"] == "stream")
