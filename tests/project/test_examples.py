@@ -206,25 +206,42 @@ def test_ctrl_c_and_resume(tmp_path):
         np.testing.assert_array_equal(resumed["model"][key].numpy(), value.numpy(), err_msg=key)
 
 
-def test_ctrl_c_before_the_first_epoch_is_done(tmp_path, monkeypatch, capsys):
-    """Nothing is written, and nothing of an earlier run is touched."""
+def interrupted(folder, epoch, picture):
+    """A run with one number to learn, which each of its 5 steps an epoch makes larger by 1; Ctrl-C comes in the middle of an epoch."""
     from experiment import Experiment
-    options = argparse.Namespace(device="cpu", out=tmp_path, seed=0, resume=False, epochs=3)
-    (tmp_path / "run.safetensors").write_text("of an earlier run")
+    options = argparse.Namespace(device="cpu", out=folder, seed=0, resume=False, epochs=3)
+    model = mg.nn.PReLU(1, 0.0)
     before = signal.getsignal(signal.SIGINT)
     try:
-        with pytest.raises(SystemExit, match="130"), Experiment("run", options) as experiment:
-            experiment.keep(model=mg.nn.Linear(1, 1))
-            for _ in experiment.epochs():
-                for i in experiment.batches(range(5)):
-                    assert i <= 2
-                    if i == 2:
+        with pytest.raises(SystemExit, match="130"), Experiment("run", options) as run:
+            run.keep(model=model)
+            run.show(lambda figure: picture(model.weight.item()))
+            for at in run.epochs():
+                for i in run.batches(range(5)):
+                    assert (at, i) <= (epoch, 2)
+                    if (at, i) == (epoch, 2):
                         signal.raise_signal(signal.SIGINT)
+                    model.weight.data += 1
+                run.log(train={"loss": model.weight.item()})
         assert signal.getsignal(signal.SIGINT) == signal.SIG_DFL        # while it ends, a second Ctrl-C kills it
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def test_ctrl_c_before_the_first_epoch_is_done(tmp_path, capsys):
+    """Nothing is written, and nothing of an earlier run is touched."""
+    (tmp_path / "run.safetensors").write_text("of an earlier run")
+    interrupted(tmp_path, 0, pytest.fail)
     assert capsys.readouterr().out == "\nstopped in epoch 1\nno epoch is complete: there is no checkpoint yet\n"
     assert (tmp_path / "run.safetensors").read_text() == "of an earlier run"
+
+
+def test_ctrl_c_draws_what_the_checkpoint_holds(tmp_path, capsys):
+    pytest.importorskip("matplotlib", reason="the examples' extra is not installed")
+    drawn = []
+    interrupted(tmp_path, 2, drawn.append)
+    assert drawn == [10.0]
+    assert "go on after epoch 2 with:\n  python " in capsys.readouterr().out
 
 
 # ---- the texts ----
