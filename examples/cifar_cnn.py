@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from experiment import Experiment, answers, image_sets, parser, scores
+from experiment import Experiment, answers, cosine, image_sets, parser, scores
 from pictures import confusion, filters, mistakes
 
 import minigrad as mg
@@ -69,7 +69,7 @@ def main() -> None:
         loader = data.DataLoader(train, batch_size=size, shuffle=True, drop_last=True, seed=options.seed)
         model = build().to(run.device)
         optimizer = optim.AdamW(model.parameters(), lr=options.lr, weight_decay=0.05)
-        scheduler = optim.lr_scheduler.OneCycleLR(optimizer, options.lr, total_steps=options.epochs * len(loader))
+        scheduler = optim.lr_scheduler.LambdaLR(optimizer, cosine(options.epochs))
         run.keep(model=model, optimizer=optimizer, scheduler=scheduler, loader=loader)
         run.show(lambda figure: confusion(figure, *answers(model, test), test.classes),
                  lambda figure: mistakes(figure, *answers(model, test), test.tensors[0].numpy(), test.classes),
@@ -78,10 +78,9 @@ def main() -> None:
         step = run.captured(training_step(model, optimizer))
 
         for _ in run.epochs():
-            losses = []
-            for images, labels in run.batches(loader):
-                losses.append(step(images.to(run.device), labels.to(run.device)).item())
-                scheduler.step()
+            losses = [step(images.to(run.device), labels.to(run.device)).item()
+                      for images, labels in run.batches(loader)]
+            scheduler.step()
             run.log(train={"loss": sum(losses) / len(losses)}, test=scores(model, test))
 
 

@@ -122,7 +122,7 @@ class Experiment:
         """Names the parts of the checkpoint: objects with `state_dict` and `load_state_dict`. With --resume, loads
         them.
 
-        The checkpoint holds the random state and the history as well.
+        The checkpoint holds the random state, the history and the options that must stay as they are as well.
         """
         self.parts = parts
         if self.options.resume:
@@ -135,9 +135,13 @@ class Experiment:
             raise FileNotFoundError(f"there is no {self.checkpoint}; start without --resume, or name the folder of the "
                                     "checkpoint with --out")
         saved = io.load(self.checkpoint)
-        missing = {*self.parts, "rng", "history"} - saved.keys()
+        missing = {*self.parts, "rng", "history", "options"} - saved.keys()
         if missing:
             raise ValueError(f"{self.checkpoint} is the checkpoint of another program; it has no {sorted(missing)}")
+        for name, value in saved["options"].items():
+            if getattr(self.options, name) != value:
+                raise ValueError(f"{self.checkpoint} goes on with --{name.replace('_', '-')} {value} only; "
+                                 f"got {getattr(self.options, name)}")
         for name, part in self.parts.items():
             part.load_state_dict(saved[name])
         mg.set_rng_state(saved["rng"])
@@ -184,7 +188,8 @@ class Experiment:
         self._pause()
         self.history.append(values)
         state = {name: part.state_dict() for name, part in self.parts.items()}
-        io.save({**state, "rng": mg.get_rng_state(), "history": self.history}, self.checkpoint)
+        options = {name: getattr(self.options, name) for name in ("batch_size", "lr", "seed")}
+        io.save({**state, "rng": mg.get_rng_state(), "history": self.history, "options": options}, self.checkpoint)
         self.saved = len(self.history)
         total, seconds = str(self.options.epochs), time.perf_counter() - self.start
         print(f"epoch {self.saved:>{len(total)}}/{total}", *self._figures(), f"{seconds:.2f} s", sep="  ", flush=True)

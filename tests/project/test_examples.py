@@ -164,6 +164,20 @@ def test_errors_name_the_option(name, options, said, tmp_path, monkeypatch, caps
     assert shown.startswith(f"{name}.py: error: argument --") and said.format(tmp=tmp_path) in shown
 
 
+@pytest.mark.parametrize("name", ["digits_cnn", "digits_mlp"])
+def test_resume_with_more_epochs_and_with_another_rate(name, tmp_path, monkeypatch, capsys):
+    """With a schedule and without: more epochs go on, what would be ignored is an error."""
+    pytest.importorskip("sklearn", reason="the digits come with scikit-learn")
+    options = ["--out", tmp_path, "--batch-size", "700"]
+    run(monkeypatch, name, *options, "--epochs", "1")
+    run(monkeypatch, name, *options, "--epochs", "2", "--resume")
+    lines = capsys.readouterr().out.splitlines()
+    assert "resumed after epoch 1" in lines and any(line.startswith("epoch 2/2  ") for line in lines)
+    with pytest.raises(SystemExit):
+        run(monkeypatch, name, *options, "--resume", "--lr", "0.5")
+    assert capsys.readouterr().err.endswith(" goes on with --lr 0.002 only; got 0.5\n")
+
+
 @pytest.mark.parametrize("name", SMALL)
 def test_help_shows_defaults_and_fits_80_columns(name, monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "80")
@@ -209,7 +223,7 @@ def test_ctrl_c_and_resume(tmp_path):
 def interrupted(folder, epoch, picture):
     """A run with one number to learn, which each of its 5 steps an epoch makes larger by 1; Ctrl-C comes in the middle of an epoch."""
     from experiment import Experiment
-    options = argparse.Namespace(device="cpu", out=folder, seed=0, resume=False, epochs=3)
+    options = argparse.Namespace(device="cpu", out=folder, seed=0, batch_size=1, lr=1.0, resume=False, epochs=3)
     model = mg.nn.PReLU(1, 0.0)
     before = signal.getsignal(signal.SIGINT)
     try:
