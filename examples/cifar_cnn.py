@@ -35,7 +35,7 @@ class Residual(nn.Module):
         return F.relu(x + self.norm2(self.conv2(y)))
 
 
-def build(channels: int = 32) -> nn.Module:
+def build(channels: int = 32) -> nn.Sequential:
     """Images (N, 3, 32, 32) -> logits (N, 10)."""
     def narrow(inputs: int, outputs: int) -> list[nn.Module]:
         return [nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(),

@@ -23,7 +23,7 @@ NORMS: dict[str, Callable[[int], nn.Module]] = {
     "none": lambda n: nn.Identity()}
 
 
-def build(norm: str = "layer", hidden: int = 128, dropout: float = 0.2) -> nn.Module:
+def build(norm: str = "layer", hidden: int = 128, dropout: float = 0.2) -> nn.Sequential:
     """Images (N, 64) -> logits (N, 10)."""
     make = NORMS[norm]
     return nn.Sequential(nn.Linear(64, hidden), make(hidden), nn.ReLU(), nn.Dropout(dropout),

@@ -20,7 +20,7 @@ from minigrad import data, nn, optim
 from minigrad.nn import functional as F
 
 
-def build(channels: int = 16, dropout: float = 0.2) -> nn.Module:
+def build(channels: int = 16, dropout: float = 0.2) -> nn.Sequential:
     """Images (N, 1, 28, 28) -> logits (N, 10)."""
     def block(inputs: int, outputs: int) -> list[nn.Module]:
         return [nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(),

@@ -86,7 +86,8 @@ def derivatives(library: ModuleType, norm: Norm, t: float, orders: int = 3) -> l
     """f'(t), f''(t), ... as grad of grad of ...: the same text for minigrad and PyTorch. NaN where PyTorch refuses."""
     x, v, a = (library.tensor(array) for array in (X, V, A))
     at = library.tensor(t, dtype=library.float64, requires_grad=True)
-    f, found = (a * norm.call(library.nn.functional, x + at * v)).sum(), []
+    f = (a * norm.call(library.nn.functional, x + at * v)).sum()
+    found: list[float] = []
     for _ in range(orders):
         try:
             f, = library.autograd.grad(f, at, create_graph=True)
