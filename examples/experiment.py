@@ -278,5 +278,5 @@ def longest_line(text: str) -> str:
 
 
 def sample(logits: mg.Tensor, temperature: float = 0.8) -> mg.Tensor:
-    """One token (1,) drawn from the softmax of logits (characters,)."""
-    return mg.multinomial((logits / temperature).softmax(-1), 1)
+    """One token (1,) drawn from the softmax of logits (characters,). Drawing runs on the CPU: CUDA has no kernel."""
+    return mg.multinomial((logits.cpu() / temperature).softmax(-1), 1).to(logits.device)
