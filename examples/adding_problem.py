@@ -1,15 +1,22 @@
-"""The adding problem (Hochreiter and Schmidhuber 1997): of 100 numbers, add the two that are marked.
+"""The adding problem: of 100 numbers, add the two that are marked.
 
-A layer-normalised GRU solves it. The error of a plain RNN stays at 1/6, the variance of the sum. One plot shows both.
+A layer-normalised GRU solves it. The error of a plain RNN stays at 1/6, the
+variance of the sum: it answers 1 whatever comes. Both learn from the same
+sequences. The problem is from Hochreiter and Schmidhuber 1997.
 
     python examples/adding_problem.py
+
+Draws both errors, the answers of both beside the true sums, and the states of
+the GRU along one sequence.
 """
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
+from typing import Any
 
-from experiment import Experiment, axes, parser
+import numpy as np
+from experiment import Experiment, parser
+from pictures import heat
 
 import minigrad as mg
 from minigrad import nn, optim
@@ -58,42 +65,57 @@ def training_step(model: Adder, optimizer: optim.Optimizer) -> Callable[..., mg.
     return step
 
 
-def train(kind: str, options: argparse.Namespace) -> list[float]:
-    """Trains one net. Returns the mean squared error on new sequences after each epoch."""
-    run = Experiment(f"adding_problem_{kind}", options)
-    model = Adder(kind).to(run.device)
-    optimizer = optim.Adam(model.parameters(), lr=options.lr)
-    run.keep(model=model, optimizer=optimizer)
+def error(model: Adder, x: mg.Tensor, sums: mg.Tensor) -> float:
+    """The mean squared error on sequences."""
+    with mg.no_grad():
+        return F.mse_loss(model(x), sums).item()
 
-    step = run.captured(training_step(model, optimizer))
 
-    for _ in run.epochs():
-        losses = []
-        for _ in range(BATCHES):
-            x, sums = batch(options.batch_size)
-            losses.append(step(x.to(run.device), sums.to(run.device)).item())
-        x, sums = batch(500)
+def true_and_answered(figure: Any, models: dict[str, Adder], x: mg.Tensor, sums: mg.Tensor) -> None:
+    """The answers of each net over the true sums."""
+    axes = figure.subplots()
+    axes.axline((0, 0), (2, 2), color="gray", linestyle=":", label="right")
+    for name, model in models.items():
         with mg.no_grad():
-            error = F.mse_loss(model(x.to(run.device)), sums.to(run.device)).item()
-        run.log(loss=sum(losses) / len(losses), error=error)
-    run.finish()
-    return [h["error"] for h in run.history]
+            axes.scatter(sums.numpy(force=True), model(x).numpy(force=True), s=8, label=name)
+    axes.set(title="500 new sequences", xlabel="true sum", ylabel="answer", xlim=(0, 2))
+    axes.legend()
+
+
+def states(figure: Any, model: Adder, x: mg.Tensor) -> None:
+    """The states of the net while it reads a sequence x (T, 2), the units that change most first."""
+    with mg.no_grad():
+        found, _ = model.rnn(x.unsqueeze(0))
+    values, (numbers, marks) = found[0].numpy(force=True).T, x.numpy(force=True).T
+    values = values[np.argsort(-np.abs(np.diff(values)).max(1))]
+    axes = figure.subplots()
+    first, second = np.flatnonzero(marks)
+    title = f"states of the GRU: the marked numbers are {numbers[first]:.2f} and {numbers[second]:.2f}"
+    image = heat(axes, values, title, "step (dashed lines: the marked ones)", "unit", cmap="RdBu_r", vmin=-1, vmax=1)
+    for step in (first, second):
+        axes.axvline(step, color="black", linestyle="--", linewidth=0.8)
+    figure.colorbar(image, ax=axes)
 
 
 def main() -> None:
     """The command line."""
     options = parser(__doc__, epochs=20, batch_size=64, lr=4e-3).parse_args()
-    curves = {"layer-normalised GRU": train("gru", options), "plain RNN": train("rnn", options)}
-    figure, plot = axes()
-    for name, errors in curves.items():
-        plot.semilogy(range(1, len(errors) + 1), errors, label=name)
-    plot.axhline(1 / 6, color="gray", linestyle=":", label="always answering 1")
-    plot.set_xlabel(f"epoch ({BATCHES} batches of {options.batch_size})")
-    plot.set_ylabel("mean squared error")
-    plot.legend()
-    picture = options.out / "adding_problem.png"
-    figure.savefig(picture, dpi=100)
-    print(f"errors: {', '.join(f'{name} {errors[-1]:.5f}' for name, errors in curves.items())}; plot in {picture}")
+    with Experiment("adding_problem", options) as run:
+        models = {"GRU, layer norm": Adder("gru").to(run.device), "plain RNN": Adder("rnn").to(run.device)}
+        optimizers = {name: optim.Adam(model.parameters(), lr=options.lr) for name, model in models.items()}
+        run.keep(**models, **{f"optimizer of {name}": optimizer for name, optimizer in optimizers.items()})
+        x, sums = (t.to(run.device) for t in batch(500))
+        run.show(lambda figure: true_and_answered(figure, models, x, sums),
+                 lambda figure: states(figure, models["GRU, layer norm"], x[0]))
+
+        steps = [run.captured(training_step(models[name], optimizers[name])) for name in models]
+
+        for _ in run.epochs():
+            for _ in run.batches(range(BATCHES)):
+                new = [t.to(run.device) for t in batch(options.batch_size)]
+                for step in steps:
+                    step(*new)
+            run.log(**{name: {"error": error(model, x, sums)} for name, model in models.items()})
 
 
 if __name__ == "__main__":

@@ -1,16 +1,24 @@
-"""A layer-normalised LSTM learns to write like CPython's documentation, character by character.
+"""A layer-normalised LSTM learns to write like CPython's documentation, or a
+text of yours, character by character.
 
     python examples/char_rnn.py
     python examples/char_rnn.py --epochs 10 --resume
+    python examples/char_rnn.py --text book.txt --out book
 
-Prints a sample after every epoch, and bits per character on the last tenth of the text, which is not trained on.
+Prints a sample after every epoch, and bits per character on the last tenth of
+the text, which is not trained on. Draws the curves, a sample, and the states
+of the net while it reads a line.
 """
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
-from experiment import Experiment, corpus, cosine, parser, sample
+import numpy as np
+from experiment import Experiment, corpus, cosine, longest_line, option, parser, sample
+from pictures import heat, page
 
 import minigrad as mg
 from minigrad import data, nn, optim
@@ -48,6 +56,9 @@ def streams(tokens: mg.Tensor, n: int) -> list[mg.Tensor]:
     A window begins with the last character of the window before: each character but the first is predicted once.
     """
     length = (len(tokens) - 1) // (n * LENGTH) * LENGTH
+    if not length:
+        raise ValueError(f"must be at most {(len(tokens) - 1) // LENGTH}, so that each of the streams has {LENGTH} of "
+                         f"the {len(tokens)} characters to train on; got {n}")
     rows = mg.stack([tokens[i * length:(i + 1) * length + 1] for i in range(n)])
     return [rows[:, i:i + LENGTH + 1].contiguous() for i in range(0, length, LENGTH)]
 
@@ -70,7 +81,7 @@ def training_step(model: CharRNN, optimizer: optim.Optimizer) -> Callable[..., t
     return step
 
 
-def write(model: CharRNN, tokenizer: data.CharTokenizer, start: str = "The ", count: int = 200) -> str:
+def write(model: CharRNN, tokenizer: data.CharTokenizer, start: str, count: int = 200) -> str:
     """A text of `count` characters after `start`, drawn one after the other."""
     tokens, state = tokenizer.encode(start).to(model.head.weight.device), model.start(1)
     pieces = [tokens]
@@ -79,6 +90,18 @@ def write(model: CharRNN, tokenizer: data.CharTokenizer, start: str = "The ", co
             logits, state = model(pieces[-1].unsqueeze(0), state)
             pieces.append(sample(logits[0, -1]))
     return tokenizer.decode(mg.cat(pieces))
+
+
+def reading(figure: Any, model: CharRNN, tokenizer: data.CharTokenizer, text: str) -> None:
+    """The cell states while the net reads a text: the units that are most at odds with themselves along it."""
+    with mg.no_grad():
+        x = model.embedding(tokenizer.encode(text).to(model.head.weight.device).unsqueeze(0))
+        values = model.lstm(x)[0][0].numpy(force=True).T
+    values = values[np.argsort(-values.std(1))][:40]
+    axes = figure.subplots()
+    figure.colorbar(heat(axes, values, "the 40 hidden states that change most", "character that was read", "unit",
+                         cmap="RdBu_r", vmin=-1, vmax=1), ax=axes)
+    axes.set_xticks(range(len(text)), [c.replace("\n", "\N{RETURN SYMBOL}") for c in text], family="monospace")
 
 
 def held_out_loss(model: CharRNN, windows: list[mg.Tensor]) -> float:
@@ -93,28 +116,33 @@ def held_out_loss(model: CharRNN, windows: list[mg.Tensor]) -> float:
 
 def main() -> None:
     """The command line."""
-    options = parser(__doc__, epochs=8, batch_size=32, lr=4e-3).parse_args()
-    run = Experiment("char_rnn", options)
+    arguments = parser(__doc__, epochs=8, batch_size=32, lr=4e-3)
+    arguments.add_argument("--text", type=Path, help="a file to learn from instead of CPython's documentation")
+    options = arguments.parse_args()
+    with Experiment("char_rnn", options) as run:
+        tokenizer, train, held_out = corpus(options.text, least=8 * LENGTH + 1)
+        with option("--batch-size"):
+            windows = [w.to(run.device) for w in streams(train, options.batch_size)]
+        test = [w.to(run.device) for w in streams(held_out, 8)]
+        model = CharRNN(len(tokenizer)).to(run.device)
+        optimizer = optim.Adam(model.parameters(), lr=options.lr)
+        scheduler = optim.lr_scheduler.LambdaLR(optimizer, cosine(options.epochs))
+        run.keep(model=model, optimizer=optimizer, scheduler=scheduler)
+        line = longest_line(tokenizer.decode(held_out[:2000]))
+        run.show(lambda figure: page(figure, "a text that it wrote", write(model, tokenizer, line[:4], 700)),
+                 lambda figure: reading(figure, model, tokenizer, line[:70]))
 
-    tokenizer, train, held_out = corpus()
-    windows = [w.to(run.device) for w in streams(train, options.batch_size)]
-    test = [w.to(run.device) for w in streams(held_out, 8)]
-    model = CharRNN(len(tokenizer)).to(run.device)
-    optimizer = optim.Adam(model.parameters(), lr=options.lr)
-    scheduler = optim.lr_scheduler.LambdaLR(optimizer, cosine(options.epochs))
-    run.keep(model=model, optimizer=optimizer, scheduler=scheduler)
+        step = run.captured(training_step(model, optimizer))
 
-    step = run.captured(training_step(model, optimizer))
-
-    for _ in run.epochs():
-        state, losses = model.start(options.batch_size), []
-        for window in run.batches(windows):
-            loss, *state = step(window, *state)
-            losses.append(loss.item())
-        scheduler.step()
-        run.print(write(model, tokenizer))
-        run.log(loss=sum(losses) / len(losses), bits_per_character=held_out_loss(model, test) / math.log(2))
-    run.finish()
+        for _ in run.epochs():
+            state, losses = model.start(options.batch_size), []
+            for window in run.batches(windows):
+                loss, *state = step(window, *state)
+                losses.append(loss.item())
+            scheduler.step()
+            print(f"---\n{write(model, tokenizer, line[:4])}\n---")
+            run.log(train={"bits/character": sum(losses) / len(losses) / math.log(2)},
+                    test={"bits/character": held_out_loss(model, test) / math.log(2)})
 
 
 if __name__ == "__main__":

@@ -1,16 +1,23 @@
-"""A pre-norm transformer learns to write like CPython's documentation, character by character.
+"""A pre-norm transformer learns to write like CPython's documentation, or a
+text of yours, character by character.
 
     python examples/char_transformer.py
     python examples/char_transformer.py --epochs 8 --resume
+    python examples/char_transformer.py --text book.txt --out book
 
-Prints a sample after every epoch, and bits per character on the last tenth of the text, which is not trained on.
+Prints a sample after every epoch, and bits per character on the last tenth of
+the text, which is not trained on. Draws the curves, a sample, and the
+attention of each head.
 """
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
-from experiment import Experiment, corpus, parser, sample
+from experiment import Experiment, corpus, longest_line, parser, sample
+from pictures import heat, page
 
 import minigrad as mg
 from minigrad import data, nn, optim
@@ -60,7 +67,7 @@ def training_step(model: nn.Module, optimizer: optim.Optimizer) -> Callable[...,
     return step
 
 
-def write(model: CharTransformer, tokenizer: data.CharTokenizer, start: str = "The ", count: int = 200) -> str:
+def write(model: CharTransformer, tokenizer: data.CharTokenizer, start: str, count: int = 200) -> str:
     """A text of `count` characters after `start`, drawn one after the other."""
     model.eval()
     tokens = tokenizer.encode(start).to(model.places.device)
@@ -70,6 +77,27 @@ def write(model: CharTransformer, tokenizer: data.CharTokenizer, start: str = "T
             tokens = mg.cat([tokens, sample(logits)])
     model.train()
     return tokenizer.decode(tokens)
+
+
+def attention(figure: Any, model: CharTransformer, tokenizer: data.CharTokenizer, text: str) -> None:
+    """How much each character (rows) attends to itself and the ones before it (columns), in every layer and head."""
+    tokens = tokenizer.encode(text).to(model.places.device)
+    n = len(tokens)
+    mask, weights = model.mask[:n, :n], []
+    model.eval()
+    with mg.no_grad():
+        x = (model.embedding(tokens) + model.position(model.places[:n])).unsqueeze(0)
+        for layer in model.encoder.layers:
+            normed = layer.norm1(x)
+            weights.append(layer.self_attn(normed, normed, normed, attn_mask=mask, average_attn_weights=False)[1][0])
+            x = layer(x, src_mask=mask)
+    model.train()
+    figure.suptitle(f"attention in {text!r}: from the character of a row to those of the columns")
+    for i, (row, layer) in enumerate(zip(figure.subplots(len(weights), len(weights[0])), weights, strict=True)):
+        for j, (axes, head) in enumerate(zip(row, layer.numpy(force=True), strict=True)):
+            heat(axes, head, f"layer {i + 1}, head {j + 1}", "", "", cmap="Blues", vmin=0, vmax=1)
+            axes.set_xticks(range(n), text, fontsize=5)
+            axes.set_yticks(range(n), text, fontsize=5)
 
 
 def held_out_loss(model: nn.Module, windows: mg.Tensor) -> float:
@@ -83,25 +111,30 @@ def held_out_loss(model: nn.Module, windows: mg.Tensor) -> float:
 
 def main() -> None:
     """The command line."""
-    options = parser(__doc__, epochs=6, batch_size=32, lr=2e-3).parse_args()
-    run = Experiment("char_transformer", options)
+    arguments = parser(__doc__, epochs=6, batch_size=32, lr=2e-3)
+    arguments.add_argument("--text", type=Path, help="a file to learn from instead of CPython's documentation")
+    options = arguments.parse_args()
+    with Experiment("char_transformer", options) as run:
+        window = LENGTH + 1
+        tokenizer, train, held_out = corpus(options.text, least=window)
+        test = held_out[:len(held_out) // window * window].reshape(-1, window).to(run.device)
+        windows = data.TensorDataset(train[:len(train) // window * window].reshape(-1, window))
+        size = run.batch_size(len(windows))
+        loader = data.DataLoader(windows, batch_size=size, shuffle=True, drop_last=True, seed=options.seed)
+        model = CharTransformer(len(tokenizer)).to(run.device)
+        optimizer = optim.AdamW(model.parameters(), lr=options.lr, weight_decay=0.01)
+        run.keep(model=model, optimizer=optimizer, loader=loader)
+        line = longest_line(tokenizer.decode(held_out[:2000]))
+        run.show(lambda figure: page(figure, "a text that it wrote", write(model, tokenizer, line[:4], 700)),
+                 lambda figure: attention(figure, model, tokenizer, line[:24]))
 
-    tokenizer, train, held_out = corpus()
-    window = LENGTH + 1
-    test = held_out[:len(held_out) // window * window].reshape(-1, window).to(run.device)
-    windows = data.TensorDataset(train[:len(train) // window * window].reshape(-1, window))
-    loader = data.DataLoader(windows, batch_size=options.batch_size, shuffle=True, drop_last=True, seed=options.seed)
-    model = CharTransformer(len(tokenizer)).to(run.device)
-    optimizer = optim.AdamW(model.parameters(), lr=options.lr, weight_decay=0.01)
-    run.keep(model=model, optimizer=optimizer, loader=loader)
+        step = run.captured(training_step(model, optimizer))
 
-    step = run.captured(training_step(model, optimizer))
-
-    for _ in run.epochs():
-        losses = [step(batch.to(run.device)).item() for batch, in run.batches(loader)]
-        run.print(write(model, tokenizer))
-        run.log(loss=sum(losses) / len(losses), bits_per_character=held_out_loss(model, test) / math.log(2))
-    run.finish()
+        for _ in run.epochs():
+            losses = [step(batch.to(run.device)).item() for batch, in run.batches(loader)]
+            print(f"---\n{write(model, tokenizer, line[:4])}\n---")
+            run.log(train={"bits/character": sum(losses) / len(losses) / math.log(2)},
+                    test={"bits/character": held_out_loss(model, test) / math.log(2)})
 
 
 if __name__ == "__main__":

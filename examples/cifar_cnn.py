@@ -1,14 +1,18 @@
-"""A small residual net with batch normalization learns CIFAR-10 from the original (binary) files.
+"""A small residual net with batch normalization learns CIFAR-10.
 
-    python examples/cifar_cnn.py --download                  # fetches the files into --data first
+    python examples/cifar_cnn.py --download        # fetches the files first
     python examples/cifar_cnn.py --data ~/cifar --epochs 10
+
+Draws the curves, which classes are taken for others, and the filters of the
+first layer.
 """
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
 
-from experiment import Experiment, accuracy, parser
+from experiment import Experiment, answers, cosine, image_sets, parser, scores
+from pictures import confusion, filters, mistakes
 
 import minigrad as mg
 from minigrad import data, nn, optim
@@ -31,7 +35,7 @@ class Residual(nn.Module):
         return F.relu(x + self.norm2(self.conv2(y)))
 
 
-def build(channels: int = 32) -> nn.Module:
+def build(channels: int = 32) -> nn.Sequential:
     """Images (N, 3, 32, 32) -> logits (N, 10)."""
     def narrow(inputs: int, outputs: int) -> list[nn.Module]:
         return [nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(),
@@ -59,24 +63,25 @@ def main() -> None:
     arguments.add_argument("--data", type=Path, default=Path("datasets"), help="folder of the files")
     arguments.add_argument("--download", action="store_true", help="fetch the archive if it is missing")
     options = arguments.parse_args()
-    run = Experiment("cifar_cnn", options)
+    with Experiment("cifar_cnn", options) as run:
+        train, test = image_sets(data.cifar10, options)
+        size = run.batch_size(len(train))
+        loader = data.DataLoader(train, batch_size=size, shuffle=True, drop_last=True, seed=options.seed)
+        model = build().to(run.device)
+        optimizer = optim.AdamW(model.parameters(), lr=options.lr, weight_decay=0.05)
+        scheduler = optim.lr_scheduler.LambdaLR(optimizer, cosine(options.epochs))
+        run.keep(model=model, optimizer=optimizer, scheduler=scheduler, loader=loader)
+        run.show(lambda figure: confusion(figure, *answers(model, test), test.classes),
+                 lambda figure: mistakes(figure, *answers(model, test), test.tensors[0].numpy(), test.classes),
+                 lambda figure: filters(figure, model[0].weight.numpy(force=True), "filters of the first layer"))
 
-    train, test = data.cifar10(options.data, download=options.download)
-    loader = data.DataLoader(train, batch_size=options.batch_size, shuffle=True, drop_last=True, seed=options.seed)
-    model = build().to(run.device)
-    optimizer = optim.AdamW(model.parameters(), lr=options.lr, weight_decay=0.05)
-    scheduler = optim.lr_scheduler.OneCycleLR(optimizer, options.lr, total_steps=options.epochs * len(loader))
-    run.keep(model=model, optimizer=optimizer, scheduler=scheduler, loader=loader)
+        step = run.captured(training_step(model, optimizer))
 
-    step = run.captured(training_step(model, optimizer))
-
-    for _ in run.epochs():
-        losses = []
-        for images, labels in run.batches(loader):
-            losses.append(step(images.to(run.device), labels.to(run.device)).item())
+        for _ in run.epochs():
+            losses = [step(images.to(run.device), labels.to(run.device)).item()
+                      for images, labels in run.batches(loader)]
             scheduler.step()
-        run.log(loss=sum(losses) / len(losses), accuracy=accuracy(model, test))
-    run.finish()
+            run.log(train={"loss": sum(losses) / len(losses)}, test=scores(model, test))
 
 
 if __name__ == "__main__":

@@ -1,20 +1,25 @@
-"""A small convolutional net with batch normalization learns scikit-learn's handwritten digits.
+"""A small convolutional net with batch normalization learns scikit-learn's
+handwritten digits.
 
     python examples/digits_cnn.py
     python examples/digits_cnn.py --epochs 40 --resume
+
+Draws the curves, which digits are taken for others, and the filters of the
+first layer.
 """
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from experiment import Experiment, accuracy, cosine, parser
+from experiment import Experiment, answers, cosine, parser, scores
+from pictures import confusion, filters, mistakes
 
 import minigrad as mg
 from minigrad import data, nn, optim
 from minigrad.nn import functional as F
 
 
-def build(channels: int = 32, dropout: float = 0.2) -> nn.Module:
+def build(channels: int = 32, dropout: float = 0.2) -> nn.Sequential:
     """Images (N, 1, 8, 8) -> logits (N, 10)."""
     def block(inputs: int, outputs: int) -> list[nn.Module]:
         return [nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()]
@@ -37,22 +42,25 @@ def training_step(model: nn.Module, optimizer: optim.Optimizer) -> Callable[...,
 def main() -> None:
     """The command line."""
     options = parser(__doc__, epochs=20).parse_args()
-    run = Experiment("digits_cnn", options)
+    with Experiment("digits_cnn", options) as run:
+        train, test = data.digits(seed=0, flat=False)
+        size = run.batch_size(len(train))
+        loader = data.DataLoader(train, batch_size=size, shuffle=True, drop_last=True, seed=options.seed)
+        model = build().to(run.device)
+        optimizer = optim.AdamW(model.parameters(), lr=options.lr)
+        scheduler = optim.lr_scheduler.LambdaLR(optimizer, cosine(options.epochs))
+        run.keep(model=model, optimizer=optimizer, scheduler=scheduler, loader=loader)
+        run.show(lambda figure: confusion(figure, *answers(model, test)),
+                 lambda figure: mistakes(figure, *answers(model, test), test.tensors[0].numpy()),
+                 lambda figure: filters(figure, model[0].weight.numpy(force=True), "filters of the first layer"))
 
-    train, test = data.digits(seed=0, flat=False)
-    loader = data.DataLoader(train, batch_size=options.batch_size, shuffle=True, drop_last=True, seed=options.seed)
-    model = build().to(run.device)
-    optimizer = optim.AdamW(model.parameters(), lr=options.lr)
-    scheduler = optim.lr_scheduler.LambdaLR(optimizer, cosine(options.epochs))
-    run.keep(model=model, optimizer=optimizer, scheduler=scheduler, loader=loader)
+        step = run.captured(training_step(model, optimizer))
 
-    step = run.captured(training_step(model, optimizer))
-
-    for _ in run.epochs():
-        losses = [step(images.to(run.device), labels.to(run.device)).item() for images, labels in loader]
-        scheduler.step()
-        run.log(loss=sum(losses) / len(losses), accuracy=accuracy(model, test))
-    run.finish()
+        for _ in run.epochs():
+            losses = [step(images.to(run.device), labels.to(run.device)).item()
+                      for images, labels in run.batches(loader)]
+            scheduler.step()
+            run.log(train={"loss": sum(losses) / len(losses)}, test=scores(model, test))
 
 
 if __name__ == "__main__":

@@ -1,13 +1,18 @@
 """A layer-normalised LSTM reads scikit-learn's handwritten digits row by row.
 
     python examples/digits_rnn.py
-    python examples/digits_rnn.py --norm none --epochs 40          # the same without normalization
+    python examples/digits_rnn.py --norm none        # the same without it
+
+Draws the curves, which digits are taken for others, the hidden states while
+the rows come in, and what the net would answer after each row.
 """
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
-from experiment import Experiment, accuracy, cosine, parser
+from experiment import Experiment, answers, cosine, parser, scores
+from pictures import confusion, heat
 
 import minigrad as mg
 from minigrad import data, nn, optim
@@ -40,28 +45,48 @@ def training_step(model: nn.Module, optimizer: optim.Optimizer) -> Callable[...,
     return step
 
 
+def reading(figure: Any, model: RowReader, images: mg.Tensor) -> None:
+    """For some images (N, 8, 8): the image, the hidden states after each row, and the answers after each row."""
+    model.eval()
+    with mg.no_grad():
+        states, _ = model.lstm(images.to(model.head.weight.device))                 # (N, 8 rows, hidden)
+        likely = model.head(states).softmax(-1).numpy(force=True)                   # (N, 8 rows, 10)
+    model.train()
+    axes = figure.subplots(len(images), 3, width_ratios=(1, 3, 2))
+    for i, (image, (left, middle, right)) in enumerate(zip(images.numpy(), axes, strict=True)):
+        heat(left, image, "image" if i == 0 else "", "", "row", cmap="gray_r")
+        heat(middle, states[i].numpy(force=True), "hidden states" if i == 0 else "", "unit", "after row", cmap="RdBu_r",
+             vmin=-1, vmax=1)
+        heat(right, likely[i], "probability of each digit" if i == 0 else "", "digit", "after row", cmap="Blues",
+             vmin=0, vmax=1)
+        right.set_xticks(range(10))
+
+
 def main() -> None:
     """The command line."""
     arguments = parser(__doc__, epochs=30, lr=4e-3)
-    arguments.add_argument("--norm", choices=("layer", "rms", "none"), default="layer")
+    arguments.add_argument("--norm", choices=("layer", "rms", "none"), default="layer",
+                           help="normalization in the LSTM")
     options = arguments.parse_args()
-    run = Experiment(f"digits_rnn_{options.norm}", options)
+    with Experiment(f"digits_rnn_{options.norm}", options) as run:
+        train, test = (data.TensorDataset(images.reshape(-1, 8, 8), labels)
+                       for images, labels in (part.tensors for part in data.digits(seed=0)))
+        size = run.batch_size(len(train))
+        loader = data.DataLoader(train, batch_size=size, shuffle=True, drop_last=True, seed=options.seed)
+        model = RowReader(None if options.norm == "none" else options.norm).to(run.device)
+        optimizer = optim.Adam(model.parameters(), lr=options.lr)
+        scheduler = optim.lr_scheduler.LambdaLR(optimizer, cosine(options.epochs))
+        run.keep(model=model, optimizer=optimizer, scheduler=scheduler, loader=loader)
+        run.show(lambda figure: confusion(figure, *answers(model, test)),
+                 lambda figure: reading(figure, model, test.tensors[0][:3]))
 
-    train, test = (data.TensorDataset(images.reshape(-1, 8, 8), labels)
-                   for images, labels in (part.tensors for part in data.digits(seed=0)))
-    loader = data.DataLoader(train, batch_size=options.batch_size, shuffle=True, drop_last=True, seed=options.seed)
-    model = RowReader(None if options.norm == "none" else options.norm).to(run.device)
-    optimizer = optim.Adam(model.parameters(), lr=options.lr)
-    scheduler = optim.lr_scheduler.LambdaLR(optimizer, cosine(options.epochs))
-    run.keep(model=model, optimizer=optimizer, scheduler=scheduler, loader=loader)
+        step = run.captured(training_step(model, optimizer))
 
-    step = run.captured(training_step(model, optimizer))
-
-    for _ in run.epochs():
-        losses = [step(images.to(run.device), labels.to(run.device)).item() for images, labels in loader]
-        scheduler.step()
-        run.log(loss=sum(losses) / len(losses), accuracy=accuracy(model, test))
-    run.finish()
+        for _ in run.epochs():
+            losses = [step(images.to(run.device), labels.to(run.device)).item()
+                      for images, labels in run.batches(loader)]
+            scheduler.step()
+            run.log(train={"loss": sum(losses) / len(losses)}, test=scores(model, test))
 
 
 if __name__ == "__main__":

@@ -1,44 +1,85 @@
-"""Shared by the examples: options, progress bar, checkpoint and --resume, the plot.
+"""Shared by the examples: options, checkpoint and --resume, a line for each epoch, and an end with a plot.
 
-    run = Experiment("digits_cnn", parser(__doc__, epochs=20).parse_args())
-    run.keep(model=model, optimizer=optimizer, loader=loader)      # with --resume: loads the checkpoint
-    for epoch in run.epochs():
+    options = parser(__doc__, epochs=20).parse_args()
+    with Experiment("digits_cnn", options) as run:
         ...
-        run.log(loss=..., accuracy=...)                            # progress bar, history, checkpoint
-    run.finish()                                                   # the plot
+        run.keep(model=model, optimizer=optimizer, loader=loader)       # with --resume: loads the checkpoint
+        run.show(lambda figure: ...)                                    # a picture beside the curves
+        for _ in run.epochs():
+            losses = [... for images, labels in run.batches(loader)]
+            run.log(train={"loss": ...}, test={"loss": ..., "accuracy": ...})       # prints them, saves the checkpoint
+
+When the block ends, by itself or by Ctrl-C, it draws the plot and says where plot and checkpoint are.
 """
 from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable, Iterator
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import numpy as np
+from pictures import curves, plot
 from tqdm import tqdm
 
 import minigrad as mg
 from minigrad import data, io, nn
+from minigrad.nn import functional as F
+
+Batch = TypeVar("Batch")
+
+
+class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Keeps the lines of the description, and shows the default of each option that has one."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        unset = action.default is None or action.default is False
+        return action.help if unset else super()._get_help_string(action)
 
 
 def parser(doc: str | None, *, epochs: int, batch_size: int = 32, lr: float = 2e-3) -> argparse.ArgumentParser:
     """The options that every example takes."""
-    options = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--epochs", type=_positive, default=epochs)
-    options.add_argument("--seed", type=int, default=0)
-    options.add_argument("--batch-size", type=_positive, default=batch_size)
-    options.add_argument("--lr", type=float, default=lr)
+    options = argparse.ArgumentParser(description=doc, formatter_class=_Help)
+    options.add_argument("--epochs", type=_count, default=epochs, help="passes over the training data")
+    options.add_argument("--batch-size", type=_count, default=batch_size, help="samples in a step")
+    options.add_argument("--lr", type=_rate, default=lr, help="learning rate")
+    options.add_argument("--seed", type=int, default=0, help="of the random numbers")
     options.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
     options.add_argument("--out", type=Path, default=Path("runs"), help="folder for the checkpoint and the plot")
-    options.add_argument("--resume", action="store_true", help="continue from the checkpoint in --out")
+    options.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
     return options
 
 
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1; got {number}")
+def _count(text: str) -> int:
+    if not text.strip().lstrip("+-").isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number, at least 1; got {text}")
+    return int(text)
+
+
+def _rate(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"must be a number above 0; got {text}")
     return number
+
+
+@contextmanager
+def option(name: str) -> Iterator[None]:
+    """An error in the block ends the program with one line that names the option, as errors of argparse do."""
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError) as error:
+        print(f"{Path(sys.argv[0]).name}: error: argument {name}: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
 
 
 def cosine(epochs: int) -> Callable[[int], float]:
@@ -50,112 +91,192 @@ def cosine(epochs: int) -> Callable[[int], float]:
 
 
 class Experiment:
-    """A training run with its checkpoint, its history and its progress bar."""
+    """A training run with its checkpoint, its history and its end."""
 
     def __init__(self, name: str, options: argparse.Namespace) -> None:
         self.name, self.options = name, options
-        self.device = mg.device(options.device)
-        self.parts: dict[str, Any] = {}
-        self.history: list[dict[str, float]] = []
-        options.out.mkdir(parents=True, exist_ok=True)
+        with option("--device"):
+            self.device = mg.device(options.device)
+        with option("--out"):
+            options.out.mkdir(parents=True, exist_ok=True)
+        with option("--seed"):
+            mg.manual_seed(options.seed)
         self.checkpoint = options.out / f"{name}.safetensors"
         self.picture = options.out / f"{name}.png"
-        mg.manual_seed(options.seed)
+        self.parts: dict[str, Any] = {}                                 # what the checkpoint holds
+        self.history: list[dict[str, dict[str, float]]] = []            # of each epoch: who -> quantity -> value
+        self.pictures: list[Callable[[Any], None]] = []
+        self.saved = 0                                                  # epochs in the checkpoint
+        self.stopping, self.handler = False, signal.getsignal(signal.SIGINT)
+        self.bar: Any = None
+
+    def batch_size(self, samples: int, least: int = 1) -> int:
+        """The option --batch-size, which must be at least `least`, and not larger than the number of samples."""
+        size = self.options.batch_size
+        with option("--batch-size"):
+            if not least <= size <= samples:
+                raise ValueError(f"must be from {least} to {samples}, the number of training samples; got {size}")
+        return size
 
     def keep(self, **parts: Any) -> None:
         """Names the parts of the checkpoint: objects with `state_dict` and `load_state_dict`. With --resume, loads
         them.
 
-        The checkpoint holds the random state and the history as well.
+        The checkpoint holds the random state, the history and the options that must stay as they are as well.
         """
         self.parts = parts
-        if not self.options.resume:
-            return
+        if self.options.resume:
+            with option("--resume"):
+                self._load()
+            print(f"resumed after epoch {self.saved}")
+
+    def _load(self) -> None:
         if not self.checkpoint.exists():
-            print(f"there is no {self.checkpoint}; starting from the beginning")
-            return
+            raise FileNotFoundError(f"there is no {self.checkpoint}; start without --resume, or name the folder of the "
+                                    "checkpoint with --out")
         saved = io.load(self.checkpoint)
-        for name, part in parts.items():
+        missing = {*self.parts, "rng", "history", "options"} - saved.keys()
+        if missing:
+            raise ValueError(f"{self.checkpoint} is the checkpoint of another program; it has no {sorted(missing)}")
+        for name, value in saved["options"].items():
+            if getattr(self.options, name) != value:
+                raise ValueError(f"{self.checkpoint} goes on with --{name.replace('_', '-')} {value} only; "
+                                 f"got {getattr(self.options, name)}")
+        for name, part in self.parts.items():
             part.load_state_dict(saved[name])
         mg.set_rng_state(saved["rng"])
         self.history = saved["history"]
-        print(f"resumed after epoch {len(self.history)}")
+        self.saved = len(self.history)
+
+    def show(self, *pictures: Callable[[Any], None]) -> None:
+        """Adds pictures to the plot: functions that draw on a figure (matplotlib's) when the run ends."""
+        self.pictures += pictures
 
     def captured(self, step: Callable[..., Any]) -> Callable[..., Any]:
         """The step as one native call on the CPU, where capture can record it; on other devices the step itself."""
         return mg.capture(step) if self.device.type == "cpu" else step
 
+    # ---- the epochs ----
+
     def epochs(self) -> Iterator[int]:
-        """The epochs that are left, with a progress bar."""
-        if len(self.history) >= self.options.epochs:
-            print(f"all {self.options.epochs} epochs are done; ask for more with --epochs")
-        done, total = len(self.history), self.options.epochs
-        with tqdm(range(done, total), desc=self.name, unit="epoch", initial=done, total=total) as self.bar:
-            yield from self.bar
+        """The numbers of the epochs that are left, from 0 on. Ctrl-C ends them after the step that runs."""
+        if self.saved >= self.options.epochs:
+            print(f"the checkpoint holds {self.saved} epochs; ask for more than these with --epochs")
+        signal.signal(signal.SIGINT, self._stop)
+        for epoch in range(self.saved, self.options.epochs):
+            self.start = time.perf_counter()
+            yield epoch
 
-    def batches(self, loader: Any) -> Any:
-        """The batches of a long epoch, with a progress bar of their own."""
-        return tqdm(loader, desc="batches", leave=False)
+    def _stop(self, *_: Any) -> None:
+        self.stopping = True
+        signal.signal(signal.SIGINT, signal.SIG_DFL)        # a second Ctrl-C ends the program at once
 
-    def log(self, **values: float) -> None:
-        """Ends an epoch: shows and keeps its figures, and saves the checkpoint."""
+    def _pause(self) -> None:
+        if self.stopping:
+            raise KeyboardInterrupt
+
+    def batches(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """The batches of an epoch, with a progress bar if it takes more than half a second."""
+        epoch = f"epoch {len(self.history) + 1}/{self.options.epochs}"
+        self.bar = tqdm(batches, desc=epoch, unit="batch", leave=False, delay=0.5, disable=None)
+        for batch in self.bar:
+            self._pause()
+            yield batch
+
+    def log(self, **values: dict[str, float]) -> None:
+        """Ends an epoch: prints and keeps its figures, and saves the checkpoint."""
+        self._pause()
         self.history.append(values)
-        self.bar.set_postfix({name: f"{value:.4f}" for name, value in values.items()})
         state = {name: part.state_dict() for name, part in self.parts.items()}
-        io.save({**state, "rng": mg.get_rng_state(), "history": self.history}, self.checkpoint)
+        options = {name: getattr(self.options, name) for name in ("batch_size", "lr", "seed")}
+        io.save({**state, "rng": mg.get_rng_state(), "history": self.history, "options": options}, self.checkpoint)
+        self.saved = len(self.history)
+        total, seconds = str(self.options.epochs), time.perf_counter() - self.start
+        print(f"epoch {self.saved:>{len(total)}}/{total}", *self._figures(), f"{seconds:.2f} s", sep="  ", flush=True)
 
-    def print(self, text: str) -> None:
-        """Prints text without breaking the progress bar."""
-        self.bar.write(f"---\n{text}\n---")
+    def _figures(self) -> list[str]:
+        """The values of the last epoch: "test loss 0.1234", ..."""
+        return [f"{who} {name} {value:.4f}" if abs(value) < 1e4 else f"{who} {name} {value:.1e}"
+                for who, figures in self.history[-1].items() for name, value in figures.items()]
 
-    def finish(self) -> dict[str, float]:
-        """Draws the curves: the first figure on the left axis, the others on the right. Returns the last figures."""
-        figure, left = axes()
-        right = left.twinx()
-        names = list(self.history[-1])
-        for i, name in enumerate(names):
-            side = right if i else left
-            side.plot(range(1, len(self.history) + 1), [h[name] for h in self.history], color=f"C{i}", label=name)
-            side.set_ylabel(name if i == 0 else ", ".join(names[1:]))
-        figure.legend(loc="outside upper center", ncols=len(names))
-        left.set_xlabel("epoch")
-        left.xaxis.get_major_locator().set_params(integer=True)
-        figure.savefig(self.picture, dpi=100)
-        last = self.history[-1]
-        print(", ".join(f"{name} {value:.4f}" for name, value in last.items()),
-              f"(curves in {self.picture}, checkpoint in {self.checkpoint})")
-        return last
+    # ---- the end ----
+
+    def __enter__(self) -> Experiment:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
+        if self.bar is not None:
+            self.bar.close()
+        if kind is None:
+            self._finish()
+        elif kind is KeyboardInterrupt:
+            self._end_early()
+            raise SystemExit(130)
+        signal.signal(signal.SIGINT, self.handler)
+
+    def _end_early(self) -> None:
+        print(f"\nstopped in epoch {len(self.history) + 1}" if self.parts else "\nstopped")
+        if not self.saved:
+            print("no epoch is complete: there is no checkpoint yet")
+            return
+        self._load()                                        # the plot shows what the checkpoint holds
+        self._finish()
+        again = [] if self.options.resume else ["--resume"]
+        print(f"go on after epoch {self.saved} with:\n  python {shlex.join([*sys.argv, *again])}")
+
+    def _finish(self) -> None:
+        title = f"{self.name} after epoch {self.saved}: {', '.join(self._figures())}"
+        plot(self.picture, title, lambda figure: curves(figure, self.history), *self.pictures)
+        print(f"plot: {self.picture}\ncheckpoint: {self.checkpoint}")
 
 
-def axes() -> Any:
-    """A figure that needs no screen, and its axes."""
-    import matplotlib
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-    return plt.subplots(figsize=(6, 4), layout="constrained")
-
-
-def accuracy(model: nn.Module, dataset: data.TensorDataset) -> float:
-    """The share of samples for which the largest logit is that of the label, in evaluation mode."""
+def answers(model: nn.Module, dataset: data.TensorDataset) -> tuple[np.ndarray, np.ndarray]:
+    """The logits (N, classes) of a data set in evaluation mode, and the labels (N,)."""
     inputs, labels = dataset.tensors
     device = next(model.parameters()).device
     model.eval()
     with mg.no_grad():
-        right = sum((model(inputs[i:i + 500].to(device)).argmax(1) == labels[i:i + 500].to(device)).sum().item()
-                    for i in range(0, len(labels), 500))
+        logits = [model(part.to(device)).cpu().numpy() for part in inputs.split(500)]
     model.train()
-    return right / len(labels)
+    return np.concatenate(logits), labels.numpy()
 
 
-def corpus() -> tuple[data.CharTokenizer, mg.Tensor, mg.Tensor]:
-    """CPython's documentation as characters: the tokenizer, nine tenths to train on, the last tenth held out."""
-    text = data.python_docs_text()
+def scores(model: nn.Module, dataset: data.TensorDataset) -> dict[str, float]:
+    """The mean cross entropy, and the share of samples for which the largest logit is that of the label."""
+    logits, labels = answers(model, dataset)
+    return {"loss": F.cross_entropy(mg.tensor(logits), mg.tensor(labels)).item(),
+            "accuracy": float((logits.argmax(1) == labels).mean())}
+
+
+def image_sets(read: Callable[..., Any], options: argparse.Namespace) -> Any:
+    """(train, test) from the files in --data, which --download fetches."""
+    with option("--data"):
+        try:
+            return read(options.data, download=options.download)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(str(error).replace("download=True", "--download")) from None
+
+
+def corpus(file: Path | None, least: int) -> tuple[data.CharTokenizer, mg.Tensor, mg.Tensor]:
+    """A text as characters: the tokenizer, nine tenths to train on, the last tenth (at least `least`) held out.
+
+    `file` is the option --text; without it, the text is CPython's documentation.
+    """
+    with option("--text"):
+        text = data.python_docs_text() if file is None else file.read_text(encoding="utf-8")
+        if len(text) < 10 * least:
+            raise ValueError(f"must hold at least {10 * least} characters; {file} holds {len(text)}")
     tokenizer = data.CharTokenizer(text)
     tokens = tokenizer.encode(text)
     cut = len(tokens) * 9 // 10
     return tokenizer, tokens[:cut], tokens[cut:]
 
 
+def longest_line(text: str) -> str:
+    """The longest line of a text, without the spaces around it."""
+    return max((line.strip() for line in text.splitlines()), key=len)
+
+
 def sample(logits: mg.Tensor, temperature: float = 0.8) -> mg.Tensor:
-    """One token (1,) drawn from the softmax of logits (characters,)."""
-    return mg.multinomial((logits / temperature).softmax(-1), 1)
+    """One token (1,) drawn from the softmax of logits (characters,). Drawing runs on the CPU: CUDA has no kernel."""
+    return mg.multinomial((logits.cpu() / temperature).softmax(-1), 1).to(logits.device)

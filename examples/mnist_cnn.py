@@ -1,21 +1,26 @@
-"""A convolutional net learns MNIST (or Fashion-MNIST, with --fashion) from the original files.
+"""A convolutional net learns MNIST (or Fashion-MNIST, with --fashion) from the
+original files.
 
-    python examples/mnist_cnn.py --download                  # fetches the files into --data first
+    python examples/mnist_cnn.py --download        # fetches the files first
     python examples/mnist_cnn.py --data ~/mnist --epochs 5
+
+Draws the curves, which classes are taken for others, and the filters of the
+first layer.
 """
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
 
-from experiment import Experiment, accuracy, parser
+from experiment import Experiment, answers, image_sets, parser, scores
+from pictures import confusion, filters, mistakes
 
 import minigrad as mg
 from minigrad import data, nn, optim
 from minigrad.nn import functional as F
 
 
-def build(channels: int = 16, dropout: float = 0.2) -> nn.Module:
+def build(channels: int = 16, dropout: float = 0.2) -> nn.Sequential:
     """Images (N, 1, 28, 28) -> logits (N, 10)."""
     def block(inputs: int, outputs: int) -> list[nn.Module]:
         return [nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(),
@@ -42,20 +47,23 @@ def main() -> None:
     arguments.add_argument("--download", action="store_true", help="fetch the files that are missing")
     arguments.add_argument("--fashion", action="store_true", help="Fashion-MNIST instead")
     options = arguments.parse_args()
-    run = Experiment("fashion_mnist_cnn" if options.fashion else "mnist_cnn", options)
+    with Experiment("fashion_mnist_cnn" if options.fashion else "mnist_cnn", options) as run:
+        train, test = image_sets(data.fashion_mnist if options.fashion else data.mnist, options)
+        size = run.batch_size(len(train))
+        loader = data.DataLoader(train, batch_size=size, shuffle=True, drop_last=True, seed=options.seed)
+        model = build().to(run.device)
+        optimizer = optim.AdamW(model.parameters(), lr=options.lr)
+        run.keep(model=model, optimizer=optimizer, loader=loader)
+        run.show(lambda figure: confusion(figure, *answers(model, test), test.classes),
+                 lambda figure: mistakes(figure, *answers(model, test), test.tensors[0].numpy(), test.classes),
+                 lambda figure: filters(figure, model[0].weight.numpy(force=True), "filters of the first layer"))
 
-    train, test = (data.fashion_mnist if options.fashion else data.mnist)(options.data, download=options.download)
-    loader = data.DataLoader(train, batch_size=options.batch_size, shuffle=True, drop_last=True, seed=options.seed)
-    model = build().to(run.device)
-    optimizer = optim.AdamW(model.parameters(), lr=options.lr)
-    run.keep(model=model, optimizer=optimizer, loader=loader)
+        step = run.captured(training_step(model, optimizer))
 
-    step = run.captured(training_step(model, optimizer))
-
-    for _ in run.epochs():
-        losses = [step(images.to(run.device), labels.to(run.device)).item() for images, labels in run.batches(loader)]
-        run.log(loss=sum(losses) / len(losses), accuracy=accuracy(model, test))
-    run.finish()
+        for _ in run.epochs():
+            losses = [step(images.to(run.device), labels.to(run.device)).item()
+                      for images, labels in run.batches(loader)]
+            run.log(train={"loss": sum(losses) / len(losses)}, test=scores(model, test))
 
 
 if __name__ == "__main__":

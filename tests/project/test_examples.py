@@ -1,18 +1,22 @@
-"""The examples: ten steps of each against the curves frozen from torch, captured steps against eager ones, and a run of the smallest."""
+"""The examples: ten steps of each against the curves frozen from torch, captured steps against eager ones, and the programs as a user
+runs them: plots, Ctrl-C, --resume, errors that name the option."""
 from __future__ import annotations
 
+import argparse
 import json
+import shlex
+import signal
 import subprocess
 import sys
 from importlib import import_module
-from pathlib import Path
 
 import numpy as np
 import pytest
 from golden import curves
+from support import run_python
 
 import minigrad as mg
-from minigrad import optim
+from minigrad import io, optim
 
 GOLDEN = json.loads((curves.HERE / "curves.json").read_text())["curves"]
 sys.path.insert(0, str(curves.EXAMPLES))
@@ -20,7 +24,7 @@ pytest.importorskip("tqdm", reason="the examples' extra is not installed")
 
 
 def test_every_example_has_a_curve():
-    programs = {p.stem for p in curves.EXAMPLES.glob("*.py")} - {"experiment"}
+    programs = {p.stem for p in curves.EXAMPLES.glob("*.py") if "def training_step(" in p.read_text()}
     assert programs == {case.example for case in curves.CASES.values()}
     assert GOLDEN.keys() == curves.CASES.keys()
 
@@ -62,12 +66,267 @@ def test_200_captured_steps_are_eager_ones(name):
         np.testing.assert_array_equal(got[key], want[key], err_msg=key)
 
 
+# ---- the programs ----
+
+def run(monkeypatch, name, *options):
+    """The program `name`, in this process."""
+    pytest.importorskip("matplotlib", reason="the examples' extra is not installed")
+    monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, options)])
+    import_module(name).main()
+
+
+def write_images(folder):
+    """Small files in the formats of MNIST and CIFAR-10."""
+    rng = np.random.default_rng(0)
+    for part, n in ("train", 130), ("t10k", 40):
+        for kind, array in ("images-idx3", rng.integers(0, 256, (n, 28, 28))), ("labels-idx1", rng.integers(0, 10, n)):
+            sizes = b"".join(size.to_bytes(4, "big") for size in array.shape)
+            (folder / f"{part}-{kind}-ubyte").write_bytes(bytes([0, 0, 8, array.ndim]) + sizes + array.astype(np.uint8).tobytes())
+    for name in [*[f"data_batch_{i}" for i in range(1, 6)], "test_batch"]:
+        (folder / f"{name}.bin").write_bytes(rng.integers(0, 10, (26, 3073)).astype(np.uint8).tobytes())
+
+
 @pytest.mark.slow
-def test_a_program_runs_and_resumes(tmp_path):
+@pytest.mark.parametrize("name", SMALL)
+def test_one_epoch_and_its_plot(name, tmp_path, monkeypatch, capsys):
+    handler, options = signal.getsignal(signal.SIGINT), ["--epochs", "1", "--out", tmp_path]
+    if name.startswith("digits"):
+        pytest.importorskip("sklearn", reason="the digits come with scikit-learn")
+    elif name.startswith("char"):
+        (tmp_path / "text").write_text("\tsome ∀ text\nof $lines$\n" * 400)
+        options += ["--text", tmp_path / "text"]
+    elif name == "adding_problem":
+        monkeypatch.setattr(import_module(name), "BATCHES", 2)
+    else:
+        write_images(tmp_path)
+        options += ["--data", tmp_path, "--batch-size", "64"]
+    run(monkeypatch, name, *options)
+    lines = capsys.readouterr().out.splitlines()
+    picture, checkpoint = next(tmp_path.glob("*.png")), next(tmp_path.glob("*.safetensors"))
+    assert lines[-2:] == [f"plot: {picture}", f"checkpoint: {checkpoint}"]
+    assert lines[-3].startswith("epoch 1/1  ") and len(lines[-3]) <= 80
+    assert signal.getsignal(signal.SIGINT) == handler                  # Python's own again
+    assert picture.stat().st_size > 20_000
+    assert len(io.load(checkpoint)["history"]) == 1
+
+
+def test_curves_tell_train_and_test_apart():
+    """At one epoch, too, where a line without markers is empty; a loss on a logarithmic axis, a share on a linear one."""
+    figures = pytest.importorskip("matplotlib.figure", reason="the examples' extra is not installed")
+    from pictures import curves as draw
+    for epochs in 1, 3:
+        figure = figures.Figure()
+        draw(figure, [{"train": {"loss": 0.5}, "test": {"loss": 0.7, "accuracy": 0.9}}] * epochs)
+        loss, accuracy = figure.axes
+        assert [axes.get_title() for axes in figure.axes] == ["loss", "accuracy"]
+        assert (loss.get_yscale(), accuracy.get_yscale()) == ("log", "linear")
+        assert [line.get_label() for line in loss.lines] == ["train", "test"]
+        assert loss.lines[1].get_color() == accuracy.lines[0].get_color() != loss.lines[0].get_color()
+        assert all(line.get_marker() == "." and len(line.get_xdata()) == epochs for line in [*loss.lines, *accuracy.lines])
+        low, high = accuracy.get_xlim()
+        assert [tick for tick in accuracy.get_xticks() if low < tick < high] == list(range(1, epochs + 1))
+
+
+@pytest.mark.parametrize("name, options, said", [
+    ("adding_problem", "--epochs 0", "--epochs: must be a whole number, at least 1; got 0"),
+    ("adding_problem", "--epochs -3", "--epochs: must be a whole number, at least 1; got -3"),
+    ("adding_problem", "--batch-size 1.5", "--batch-size: must be a whole number, at least 1; got 1.5"),
+    ("adding_problem", "--lr -1", "--lr: must be a number above 0; got -1"),
+    ("adding_problem", "--lr nan", "--lr: must be a number above 0; got nan"),
+    ("adding_problem", "--seed 99999999999999999999", "--seed: [manual_seed] the seed must be"),
+    ("adding_problem", "--device tpu", "--device: [device] unknown device 'tpu'"),
+    ("adding_problem", "--out {tmp}/file", "--out: "),
+    ("adding_problem", "--resume", "--resume: there is no {tmp}/adding_problem.safetensors; start without --resume"),
+    ("adding_problem", "--resume --out {tmp}/other", "--resume: {tmp}/other/adding_problem.safetensors is the checkpoint of another"),
+    ("adding_problem", "--resume --out {tmp}/broken", "is not a complete safetensors file"),
+    ("digits_mlp", "--batch-size 1439", "--batch-size: must be from 1 to 1438, the number of training samples; got 1439"),
+    ("digits_mlp", "--batch-size 1 --norm batch", "--batch-size: must be from 2 to 1438"),
+    ("char_rnn", "--text {tmp}/none", "--text: [Errno 2] No such file"),
+    ("char_rnn", "--text {tmp}/file", "--text: must hold at least 5130 characters"),
+    ("char_rnn", "--text {tmp}/text --batch-size 1000", "--batch-size: must be at most 84,"),
+    ("char_transformer", "--text {tmp}/text --batch-size 84", "--batch-size: must be from 1 to 83,"),
+    ("mnist_cnn", "--data {tmp}", "--data: [mnist] train-images-idx3-ubyte"),
+    ("cifar_cnn", "--data {tmp}", "pass --download"),
+])
+def test_errors_name_the_option(name, options, said, tmp_path, monkeypatch, capsys):
+    if name.startswith("digits"):
+        pytest.importorskip("sklearn", reason="the digits come with scikit-learn")
+    (tmp_path / "file").write_text("short")
+    (tmp_path / "text").write_text("0123456789" * 600)
+    for folder, content in ("other", {"rng": mg.get_rng_state()}), ("broken", None):
+        (tmp_path / folder).mkdir()
+        path = tmp_path / folder / "adding_problem.safetensors"
+        path.write_text("junk") if content is None else io.save(content, path)
+    with pytest.raises(SystemExit) as stopped:
+        run(monkeypatch, name, "--out", tmp_path, *options.format(tmp=tmp_path).split())
+    shown = capsys.readouterr().err.splitlines()[-1]
+    assert stopped.value.code == 2
+    assert shown.startswith(f"{name}.py: error: argument --") and said.format(tmp=tmp_path) in shown
+
+
+@pytest.mark.parametrize("name", ["digits_cnn", "digits_mlp"])
+def test_resume_with_more_epochs_and_with_another_rate(name, tmp_path, monkeypatch, capsys):
+    """With a schedule and without: more epochs go on, what would be ignored is an error."""
+    pytest.importorskip("sklearn", reason="the digits come with scikit-learn")
+    options = ["--out", tmp_path, "--batch-size", "700"]
+    run(monkeypatch, name, *options, "--epochs", "1")
+    run(monkeypatch, name, *options, "--epochs", "2", "--resume")
+    lines = capsys.readouterr().out.splitlines()
+    assert "resumed after epoch 1" in lines and any(line.startswith("epoch 2/2  ") for line in lines)
+    with pytest.raises(SystemExit):
+        run(monkeypatch, name, *options, "--resume", "--lr", "0.5")
+    assert capsys.readouterr().err.endswith(" goes on with --lr 0.002 only; got 0.5\n")
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_help_shows_defaults_and_fits_80_columns(name, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit):
+        run(monkeypatch, name, "--help")
+    shown = capsys.readouterr().out
+    assert max(map(len, shown.splitlines())) <= 80
+    assert shown.count("(default: ") >= 6 and "(default: None)" not in shown and "(default: False)" not in shown
+
+
+@pytest.mark.slow
+def test_ctrl_c_and_resume(tmp_path):
+    """An interrupted run ends with plot, checkpoint and the command that goes on; going on gives what a run in one piece gives."""
     pytest.importorskip("sklearn", reason="the digits come with scikit-learn")
     pytest.importorskip("matplotlib", reason="the examples' extra is not installed")
-    program = [sys.executable, str(Path(curves.EXAMPLES, "digits_mlp.py")), "--out", str(tmp_path), "--norm", "batch"]
-    subprocess.run([*program, "--epochs", "1"], check=True, capture_output=True)
-    again = subprocess.run([*program, "--epochs", "2", "--resume"], check=True, capture_output=True, text=True)
-    assert "resumed after epoch 1" in again.stdout
-    assert (tmp_path / "digits_mlp_batch.png").stat().st_size > 1000
+    program = [str(curves.EXAMPLES / "digits_mlp.py"), "--norm", "batch"]
+    with subprocess.Popen([sys.executable, *program, "--epochs", "2000", "--out", str(tmp_path)], stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, text=True) as process:
+        while not process.stdout.readline().startswith("epoch    2/2000"):
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=120)
+    assert (process.returncode, err) == (130, "")
+    lines = out.splitlines()
+    done = len(io.load(tmp_path / "digits_mlp_batch.safetensors")["history"])
+    assert 2 <= done < 2000
+    assert f"stopped in epoch {done + 1}" in lines
+    assert (tmp_path / "digits_mlp_batch.png").stat().st_size > 20_000
+    assert lines[-2] == f"go on after epoch {done} with:"
+    command = shlex.split(lines[-1])
+    assert command[0] == "python" and command[-1] == "--resume"
+    command[command.index("2000")] = str(done + 2)
+    again = run_python(*command[1:])
+    assert again.stdout.startswith(f"resumed after epoch {done}\n"), again.stderr
+    whole = run_python(*program, "--epochs", str(done + 2), "--out", str(tmp_path / "whole"))
+    assert whole.returncode == 0, whole.stderr
+    resumed, at_once = (io.load(folder / "digits_mlp_batch.safetensors") for folder in (tmp_path, tmp_path / "whole"))
+    assert resumed["history"] == at_once["history"] and len(resumed["history"]) == done + 2
+    for key, value in at_once["model"].items():
+        np.testing.assert_array_equal(resumed["model"][key].numpy(), value.numpy(), err_msg=key)
+
+
+def interrupted(folder, epoch, picture):
+    """A run with one number to learn, which each of its 5 steps an epoch makes larger by 1; Ctrl-C comes in the middle of an epoch."""
+    from experiment import Experiment
+    options = argparse.Namespace(device="cpu", out=folder, seed=0, batch_size=1, lr=1.0, resume=False, epochs=3)
+    model = mg.nn.PReLU(1, 0.0)
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        with pytest.raises(SystemExit, match="130"), Experiment("run", options) as run:
+            run.keep(model=model)
+            run.show(lambda figure: picture(model.weight.item()))
+            for at in run.epochs():
+                for i in run.batches(range(5)):
+                    assert (at, i) <= (epoch, 2)
+                    if (at, i) == (epoch, 2):
+                        signal.raise_signal(signal.SIGINT)
+                    model.weight.data += 1
+                run.log(train={"loss": model.weight.item()})
+        assert signal.getsignal(signal.SIGINT) == signal.SIG_DFL        # while it ends, a second Ctrl-C kills it
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_ctrl_c_before_the_first_epoch_is_done(tmp_path, capsys):
+    """Nothing is written, and nothing of an earlier run is touched."""
+    (tmp_path / "run.safetensors").write_text("of an earlier run")
+    interrupted(tmp_path, 0, pytest.fail)
+    assert capsys.readouterr().out == "\nstopped in epoch 1\nno epoch is complete: there is no checkpoint yet\n"
+    assert (tmp_path / "run.safetensors").read_text() == "of an earlier run"
+
+
+def test_ctrl_c_draws_what_the_checkpoint_holds(tmp_path, capsys):
+    pytest.importorskip("matplotlib", reason="the examples' extra is not installed")
+    drawn = []
+    interrupted(tmp_path, 2, drawn.append)
+    assert drawn == [10.0]
+    assert "go on after epoch 2 with:\n  python " in capsys.readouterr().out
+
+
+# ---- the texts ----
+
+def test_backward_by_hand():
+    """The program itself compares each gradient."""
+    shown = run_python("-W", "error", str(curves.EXAMPLES / "backward_by_hand.py"))
+    assert shown.returncode == 0, shown.stderr
+    rows = [line.split() for line in shown.stdout.splitlines()[4:11]]
+    assert [row[0] for row in rows] == ["x", "W1", "b1", "gamma", "beta", "W2", "b2"]
+    assert all(float(row[-1]) < 8 for row in rows)
+
+
+@pytest.mark.parametrize("t", [-0.5, 0.0, 0.8])
+def test_third_derivatives(t):
+    example = import_module("third_derivative")
+    for name, norm in example.NORMS.items():
+        want = [example.exact(norm, t, order) for order in (1, 2, 3)]
+        np.testing.assert_allclose(example.derivatives(mg, norm, t), want, rtol=1e-9, err_msg=name)
+
+
+@pytest.mark.torch
+def test_torch_is_wrong_where_the_example_says_so():
+    torch = pytest.importorskip("torch")
+    example = import_module("third_derivative")
+    off = {}
+    for name, norm in example.NORMS.items():
+        *first, third = example.derivatives(torch, norm, 0.0)
+        np.testing.assert_allclose(first, [example.exact(norm, 0.0, order) for order in (1, 2)], rtol=1e-9)
+        off[name] = abs(third / example.exact(norm, 0.0, 3) - 1)
+    assert {name for name, error in off.items() if error > 0.1} == {"layer_norm", "instance_norm", "batch_norm"}
+    assert max(off["group_norm"], off["rms_norm"]) < 1e-9
+
+
+@pytest.mark.slow
+def test_third_derivative_program(tmp_path, monkeypatch, capsys):
+    run(monkeypatch, "third_derivative", "--out", tmp_path)
+    assert capsys.readouterr().out.splitlines()[-1] == f"plot: {tmp_path / 'third_derivative.png'}"
+    assert (tmp_path / "third_derivative.png").stat().st_size > 20_000
+
+
+EXECUTE = """
+import sys
+import nbformat
+from nbclient import NotebookClient
+book = nbformat.read(sys.argv[1], 4)
+NotebookClient(book, timeout=300, resources={"metadata": {"path": sys.argv[2]}}).execute()
+nbformat.write(book, sys.argv[3])
+"""
+
+
+@pytest.mark.slow
+def test_tour(tmp_path):
+    """Every cell runs, and prints what the file holds, unless the cell is tagged `varies` (times, results of training)."""
+    for package in "nbclient", "ipykernel", "matplotlib", "sklearn":
+        pytest.importorskip(package, reason="the tour runs in a notebook kernel, and draws digits: pip install '.[test]'")
+    stored, again = curves.EXAMPLES / "tour.ipynb", tmp_path / "tour.ipynb"
+    ran = run_python("-c", EXECUTE, str(stored), str(tmp_path), str(again))
+    assert ran.returncode == 0, ran.stderr
+    cells, new = (json.loads(path.read_text())["cells"] for path in (stored, again))
+    for cell, executed in zip(cells, new, strict=True):
+        if cell["cell_type"] != "code":
+            continue
+        assert [output["output_type"] for output in cell["outputs"]] == [output["output_type"] for output in executed["outputs"]]
+        assert not any(output.get("name") == "stderr" for output in cell["outputs"])
+        if "varies" not in cell["metadata"].get("tags", ()):
+            assert printed(cell) == printed(executed)
+    assert sum(bool(cell.get("outputs")) for cell in cells) > 8
+    assert str(curves.EXAMPLES.parent) not in stored.read_text() and "/tmp/" not in stored.read_text()
+
+
+def printed(cell):
+    """What a cell has printed."""
+    return "".join("".join(output["text"]) for output in cell["outputs"] if output["output_type"] == "stream")
