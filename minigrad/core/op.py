@@ -30,6 +30,7 @@ from .half import Wide, half_result, wide_plan
 from .kept import Keeps, stale
 from .messages import not_a_tensor, unexpected
 from .modes import enable_grad, mode, paused, set_grad_enabled
+from .own_kernels import OwnKernels
 from .shape import fail, is_float
 from .tape import Node, Slot, edge_of, recorded
 from .tensor import Tensor, new_tensor
@@ -80,7 +81,7 @@ class Documented(Keeps):
 def public(op: Primitive | Op, call: Callable) -> Any:
     """Makes `call` the function that users call for an op: it carries the op and its decorators."""
     op.public = call
-    for name in ("samples", "errors", "reference", "check", "fused"):
+    for name in ("samples", "errors", "reference", "check", "fused", "kernel"):
         if hasattr(op, name):
             setattr(call, name, getattr(op, name))
     call.op = op                                                # type: ignore[attr-defined]
@@ -238,7 +239,7 @@ class Primitive(Documented):
 
 # ---- composites -----------------------------------------------------------------------------------------------------
 
-class Op(Documented):
+class Op(Documented, OwnKernels):
     """A composite: `definition(*tensors, **attrs)` in Tensor ops, with optional fused kernels.
 
     `any_layout`: its kernels take inputs of any strides, so that nothing is copied before them. `like_first`: results
@@ -353,7 +354,7 @@ class Op(Documented):
         first = next(x for x in layouts if x is not None)
         flat = layouts if self.any_layout else [x and layout_of(x.device, x.dtype, x.shape) for x in layouts]
         try:
-            made = self.prepare(first.device.kernels, *flat, **attrs)
+            made = self.prepare(self.kernels_on(first.device), *flat, **attrs)
         except NoKernel as reason:
             made = str(reason)
         if type(made) is str:
