@@ -1,8 +1,8 @@
 """The kernels that an op from outside the tree brings with it: `op.kernel("cpu", source=C_TEXT)`.
 
 Read `devices/foreign.py` (how a C text becomes kernels) and `devices/launch.py` first. The texts add kernels to the
-table that `@op.fused` gets, so it launches them as an op of the tree does: `kernels.hard_mish_forward[x.dtype]`. An op
-without `@op.fused` is launched by the names of the kernels' arguments (`by_names`).
+table that `@op.fused` gets, which launches them as an op of the tree does. Without it, they are launched by the
+names of their arguments (`by_names`).
 """
 from __future__ import annotations
 

@@ -28,7 +28,8 @@ class Kernel:
 
     __slots__ = ("name", "signature", "names", "row", "function", "call")
 
-    def __init__(self, name: str, signature: str, names: Sequence[str], row: int, function: Callable[..., None]) -> None:
+    def __init__(self, name: str, signature: str, names: Sequence[str], row: int,
+                 function: Callable[..., None]) -> None:
         self.name, self.signature, self.names, self.row, self.function = name, signature, names, row, function
         self.call = function
 

@@ -1,6 +1,6 @@
 """Declarations of kernels, `KERNEL(TYPES, name, arguments)`, as C texts and native/minigrad.h write them.
 
-Nothing to read first, and nothing to import: native/build_cffi.py loads this file by its path while the module is built.
+Nothing to read first. Nothing to import: native/build_cffi.py loads this file by its path while the module is built.
 """
 from __future__ import annotations
 

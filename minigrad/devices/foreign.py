@@ -1,9 +1,9 @@
 """Kernels from outside the tree: the C text that a user gives an op is compiled at its first use, and kept.
 
 Read `base.py`, `native.py` and `declared.py` first. `library(source, suffix)` gives the kernels of a text for one
-element type. The compiler is called directly, `cc -shared`, so neither Python's headers nor setuptools are needed; cffi
-opens the result. The text is compiled with native/foreign.h and the headers of the tree, for the SIMD level in use, with
-the options of the tree (not `-march=native`: a cache folder may be shared by machines).
+element type. The compiler is called directly, so that neither Python's headers nor setuptools are needed; cffi opens
+the result. The text is compiled with native/foreign.h and the headers of the tree, for the SIMD level in use, with the
+options of the tree (not with `-march=native`: machines may share a cache folder).
 
 The result is kept in `$XDG_CACHE_HOME/minigrad` (`~/.cache/minigrad`). Its name begins with a digest of all that it
 depends on: text, headers, options, compiler (path, size and time of change: to ask it for its version would be a call).
@@ -12,13 +12,10 @@ written beside, and moved when complete: two processes may do this at once.
 """
 from __future__ import annotations
 
+# what `import minigrad` does not need is imported where it is used
 import hashlib
-import json
 import os
-import shlex
-import shutil
 import subprocess
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from threading import RLock
@@ -46,7 +43,8 @@ class Source(NamedTuple):
     @property
     def located(self) -> str:
         """The text, so that a compiler's messages name its file and its lines."""
-        return f"#line {self.line} {json.dumps(self.file)}\n{self.text}\n"
+        quoted = self.file.replace("\\", "\\\\").replace('"', '\\"')
+        return f'#line {self.line} "{quoted}"\n{self.text}\n'
 
     def of_type(self, suffix: str) -> list[Declared]:
         """The kernels that there are for an element type."""
@@ -64,20 +62,27 @@ def read(op: str, text: str, file: str, line: int) -> Source:
     except ValueError as error:
         raise ValueError(f"[{op}.kernel] {error}") from None
     if not found:
-        raise ValueError(f"[{op}.kernel] the text defines no kernel; got {len(text.splitlines())} lines; begin a line with "
-                         f"`KERNEL(REAL, {op}_forward, T *y, const T *x, int64_t n) {{`")
+        raise ValueError(f"[{op}.kernel] the text must define a kernel; got {len(text.splitlines())} lines without; "
+                         f"begin a line with `KERNEL(REAL, {op}_forward, T *y, const T *x, int64_t n) {{`")
     return Source(op, text, found, file, line)
 
 
 def compiler() -> list[str]:
     """The command of the C compiler: `$CC`, or the first of cc, gcc and clang. NoCompiler if there is none."""
-    wish = shlex.split(os.environ.get("CC", ""))
+    import shutil
+    wish = _words(os.environ.get("CC", ""))
     for name in wish[:1] or ("cc", "gcc", "clang"):
         path = shutil.which(name)
         if path is not None:
             return [path, *wish[1:]]
     raise NoCompiler(f"CC is {wish[0]!r}, which is not there" if wish else
                      "there is no C compiler here: install gcc or clang (for example `apt install gcc`), or set CC")
+
+
+def _words(text: str) -> list[str]:
+    """The words of a command line."""
+    import shlex
+    return shlex.split(text)
 
 
 def library(source: Source, suffix: str) -> list[Kernel]:
@@ -114,7 +119,7 @@ def _options(suffix: str) -> list[str]:
     level = simd_level()
     meaning = ffi.string(lib.mg_level_flags(LEVELS.index(level))).decode()
     typed = [f"-DMG_TYPE={suffix}"] if suffix else []
-    return ["-std=gnu11", "-O3", *shlex.split(meaning), *shlex.split(os.environ.get("CFLAGS", "")), *typed,
+    return ["-std=gnu11", "-O3", *_words(meaning), *_words(os.environ.get("CFLAGS", "")), *typed,
             f"-DMG_LEVEL={level}", f"-DMG_LEVEL_{level}=1", "-Werror=implicit-function-declaration", "-shared", "-fPIC",
             "-fvisibility=hidden"]
 
@@ -132,6 +137,7 @@ def _compiled(source: Source, suffix: str) -> str:
         if _digest(path) == path.stem.rpartition("-")[2]:
             return str(path)
         path.unlink(missing_ok=True)
+    import tempfile
     with tempfile.TemporaryDirectory(dir=folder) as work:
         for name, text in HEADERS.items():
             Path(work, "minigrad.h" if name == "foreign.h" else name).write_text(text)
@@ -149,7 +155,7 @@ def _digest(path: Path) -> str:
 
 def _run(command: Sequence[str], folder: str, source: Source, suffix: str) -> None:
     """Runs the compiler. RuntimeError with its messages, in which `#line` has put the user's file and lines."""
-    environment = {**os.environ, "LC_ALL": "C"}         # messages in English, without quotes that a terminal may not have
+    environment = {**os.environ, "LC_ALL": "C"}         # English, and quotes that every terminal has
     ran = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, errors="replace")
     if ran.returncode:
         lines = (ran.stderr or ran.stdout).splitlines()
@@ -168,6 +174,7 @@ def _cache_folder() -> Path:
             return folder
     except OSError:
         pass
+    import tempfile
     if not _private:
         _private.append(tempfile.TemporaryDirectory(prefix="minigrad-"))
     return Path(_private[0].name)

@@ -60,7 +60,7 @@ def rule_of(kernel: str, names: Sequence[str]) -> Rule:
     """The rule of a kernel from outside the package, by the names of its arguments: `rows` and `n`, or `n`."""
     if "n" not in names:
         raise ValueError(f"[{kernel}] a CUDA kernel without an argument `n` needs a launch rule; got "
-                         f"({', '.join(names)}); give .kernel(\"cuda\", source=..., launch=lambda k, host: [over(...)])")
+                         f"({', '.join(names)}); add launch=lambda k, host: [over(...)] to .kernel(\"cuda\", ...)")
     return (lambda k, host: [per_row(k.rows, k.n)]) if "rows" in names else (lambda k, host: [over(k.n)])
 
 
