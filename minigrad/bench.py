@@ -31,7 +31,7 @@ import minigrad as mg
 from . import nn, optim
 from .core import engine
 from .core.capture import capture
-from .core.op import Documented, registry
+from .core.op import Documented, Op, registry
 from .devices import open_device
 from .nn import functional as F
 from .ops.creation import tensor
@@ -424,19 +424,20 @@ def time_op(name: str | Any) -> list[str]:
     timed as they are; to time a larger one, yield it in the op's samples.
     """
     op = find_op(name) if isinstance(name, str) else getattr(name, "op", name)
-    rows = [(op.name, "kernel", "definition", "GB/s", "with backward: kernel", "definition")]
+    rows: list[tuple[str, ...]] = [(op.name, "kernel", "definition", "GB/s", "with backward: kernel", "definition")]
     for args, attrs in samples_of(op, np.float32):
         given = enlarged(op, args, attrs, _ELEMENTS) or args
         runs, moved = _runs(op, given, attrs)
-        times = []
-        for path in ("auto", "off"):
-            with set_fused(path):
-                times.append(interleaved(*runs, blocks=5))
-        kernel, plain = times
+        with set_fused("auto"):
+            kernel = interleaved(*runs, blocks=5)
+        plain: list[Times] = []
+        if isinstance(op, Op):
+            with set_fused("off"):
+                plain = interleaved(*runs, blocks=5)
         shapes = ", ".join(str(list(a.shape)) if isinstance(a, mg.Tensor) else str(a) for a in given)
-        both = (_us(kernel[1].minimum), _us(plain[1].minimum)) if len(runs) > 1 else ("-", "-")
-        rows.append((shapes + "".join(f", {k}={v}" for k, v in attrs.items()), _us(kernel[0].minimum),
-                     _us(plain[0].minimum), f"{moved / kernel[0].minimum / 1e9:.2f}", *both))
+        cells = [_us(t[i].minimum) if i < len(t) else "-" for i in (0, 1) for t in (kernel, plain)]
+        cells.insert(2, f"{moved / kernel[0].minimum / 1e9:.2f}")
+        rows.append((shapes + "".join(f", {k}={v}" for k, v in attrs.items()), *cells))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join([row[0].ljust(widths[0]), *[cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True)]])
             for row in rows]

@@ -26,9 +26,12 @@ import numpy as np
 
 from .core import engine
 from .core.op import Op, Primitive, registry
+from .core.place import arrays
 from .core.shape import is_float
 from .core.tensor import Tensor, new_tensor
-from .devices.memory import layout, view
+from .devices import launch_hook
+from .devices.base import Kernel
+from .devices.memory import Array, Buffer, layout, view
 from .devices.native import get_num_threads, set_num_threads
 from .ops.creation import as_tensor, tensor
 from .ops.dispatch import set_fused
@@ -594,6 +597,53 @@ def check_threads(op: Any) -> str:
     return _counted(op, f"same bits with 1 and 2 threads{longer}")
 
 
+def check_memory(op: Any) -> str:
+    """Kernels write to their results only: what lies before and behind them in the same memory keeps its bytes."""
+    if not isinstance(op, Op) or op.prepare is None:
+        return "not checked: there are no kernels"
+    launched: set[str] = set()
+    sample = 0
+
+    def visit(kernel: Kernel, arguments: tuple[Any, ...]) -> None:
+        written = _written(kernel, arguments, sys._getframe(1))
+        around = [part for array in written for part in _around(array)]
+        for part in around:
+            part[:] = _GUARD
+        kernel.function(*arguments)
+        launched.add(kernel.name)
+        if any([(part != _GUARD).any() for part in around]):
+            imported, name = _imported(op)
+            raise AssertionError(f"{op.name}, sample {sample}: {kernel.name} writes outside of its results "
+                                 f"{', '.join([repr(array.layout) for array in written])}; write the tail of an array "
+                                 f"by store_n\n  again: {imported}; from minigrad.testing import check_memory; "
+                                 f"check_memory({name})")
+    for sample, (args, attrs) in enumerate(samples_of(op, np.float32)):         # noqa: B007 (`visit` reads it)
+        with launch_hook(visit):
+            evaluate(op, args, attrs)
+    return _counted(op, f"{len(launched)} kernels write nothing beside their results")
+
+
+_GUARD = 0xA5       # the bytes around results, while a kernel runs
+
+
+def _written(kernel: Kernel, arguments: tuple[Any, ...], frame: Any) -> list[Array]:
+    """The arrays that a launch writes to, as far as they are known."""
+    if kernel.name == "host":
+        return []
+    while frame.f_code.co_filename == sys.modules[launch_hook.__module__].__file__:
+        frame = frame.f_back
+    known = arrays(frame)
+    return [known[a] for kind, a in zip(kernel.signature, arguments, strict=True) if kind == "o" and a in known]
+
+
+def _around(array: Array) -> list[np.ndarray]:
+    """The bytes before and behind an array in its block of memory, which nobody uses."""
+    if type(array) is not Buffer or array.layout.device.type != "cpu":
+        return []
+    root, start = array.block.root, array.ptr - array.block.base
+    return [root[:start], root[start + array.layout.nbytes:]]
+
+
 def check_errors(op: Any) -> str:
     """Each error sample raises its error, with a message that matches its pattern, and is shown alone: not below a
     KeyError of a look-up that found nothing. The second time, plans and constants are known."""
@@ -618,7 +668,8 @@ def check_errors(op: Any) -> str:
 
 CHECKS: dict[str, Callable[[Any], str]] = {
     "oracle": check_oracle, "gradients": check_gradients, "fused": check_fused, "half": check_half,
-    "layouts": check_layouts, "specials": check_specials, "threads": check_threads, "errors": check_errors,
+    "layouts": check_layouts, "specials": check_specials, "threads": check_threads, "memory": check_memory,
+    "errors": check_errors,
 }
 
 
