@@ -7,6 +7,7 @@ names of their arguments (`by_names`).
 from __future__ import annotations
 
 import linecache
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -131,10 +132,14 @@ def by_names(op: Any) -> Callable[..., tuple[Callable, Callable | None]]:
     """The `prepare` of an op that has kernels and no `@op.fused`: `OwnKernels.kernel` tells the names."""
     def prepare(kernels: KernelTable, *layouts: Layout | None, **attrs: Any) -> tuple[Callable, Callable | None]:
         x = _one_layout(op.name, layouts)
-        if not x.size:
-            raise NoKernel("there are no elements")
+        if x.device.type not in op.sources:
+            raise NoKernel(f"the op has no kernels on {x.device}")
         forward = getattr(kernels, f"{op.name}_forward")[x.dtype]
         backward = getattr(kernels, f"{op.name}_backward").get(x.dtype)
+        for kernel in op.sources[x.device.type][0].declared:
+            for c, name in zip(kernel.c_types, kernel.names, strict=True):
+                if "*" in c and set(re.findall(r"\w+", c)) - {"const", "restrict", "__restrict"} != {"T"}:
+                    raise _unknown(op, kernel, f"has an argument `{c}{name}`", "a pointer is a `T *` or `const T *`")
         numbers = {**attrs, "n": x.size}
         if "rows" in forward.names:
             numbers["n"] = x.shape[-1] if x.ndim else 1
@@ -164,15 +169,17 @@ def by_names(op: Any) -> Callable[..., tuple[Callable, Callable | None]]:
 
 
 def _one_layout(name: str, layouts: Sequence[Layout | None]) -> Layout:
-    """The layout that all inputs have; NoKernel if they differ."""
+    """The layout that all inputs have; NoKernel if they differ, and for one without elements."""
     x = layouts[0]
     if x is None or any([o is not x for o in layouts]):
         raise NoKernel(f"kernels without @{name}.fused take inputs of one shape and dtype; got "
                        f"{', '.join(map(str, layouts))}")
+    if not x.size:
+        raise NoKernel("there are no elements")
     return x
 
 
-def _unknown(op: Any, kernel: Kernel, what: str, known: str) -> TypeError:
+def _unknown(op: Any, kernel: Any, what: str, known: str) -> TypeError:
     return TypeError(f"[{op.name}.kernel] {kernel.name} {what}; without @{op.name}.fused {known}; got "
                      f"({', '.join(kernel.names)}); rename it, or write @{op.name}.fused")
 

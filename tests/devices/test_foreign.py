@@ -67,6 +67,7 @@ def ran(**environment) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_the_compiler_runs_once_for_a_text(counted, tmp_path):
     """Whatever the process; a changed text, other flags and another SIMD level are other kernels."""
     assert "fused kernel on cpu" in ran() and "doubled_forward_f32" in ran() and counted() == 1
@@ -79,6 +80,7 @@ def test_the_compiler_runs_once_for_a_text(counted, tmp_path):
     assert all(stat.S_IMODE(os.stat(p).st_mode) & 0o077 == 0 for p in [tmp_path / "cache" / "minigrad"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", [lambda b: b[:len(b) // 2], lambda b: b"", lambda b: b[:2000] + b"x" + b[2001:]], ids=["half", "empty", "changed"])
 def test_a_damaged_file_is_made_again(counted, tmp_path, damage):
     ran()
@@ -90,6 +92,7 @@ def test_a_damaged_file_is_made_again(counted, tmp_path, damage):
     assert not [p for p in (tmp_path / "cache" / "minigrad").iterdir() if p.is_dir()]        # nothing of the work is left
 
 
+@pytest.mark.slow
 def test_processes_at_once(counted, tmp_path):
     started = [subprocess.Popen([sys.executable, "-c", RUN], stdout=subprocess.PIPE, text=True, cwd="/") for _ in range(3)]
     for process in started:
@@ -97,6 +100,7 @@ def test_processes_at_once(counted, tmp_path):
     assert ran() and counted() <= 3 and entries(tmp_path)
 
 
+@pytest.mark.slow
 def test_without_a_compiler_the_definition_runs(counted, tmp_path):
     """With one warning, however many signatures there are; `explain` says why."""
     code = RUN + "; doubling.doubled(mg.ones(2, 3)); doubling.doubled(mg.ones(3).double())"
@@ -109,6 +113,7 @@ def test_without_a_compiler_the_definition_runs(counted, tmp_path):
     assert counted() == 0 and not (tmp_path / "cache").exists()
 
 
+@pytest.mark.slow
 def test_a_folder_that_cannot_be_written(counted, tmp_path):
     (tmp_path / "cache").write_text("a file")
     assert "fused kernel" in ran() and counted() == 1
