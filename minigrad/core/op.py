@@ -30,7 +30,7 @@ from .half import Wide, half_result, wide_plan
 from .kept import Keeps, stale
 from .messages import not_a_tensor, unexpected
 from .modes import enable_grad, mode, paused, set_grad_enabled
-from .own_kernels import OwnKernels
+from .own_kernels import OwnKernels, ops
 from .shape import fail, is_float
 from .tape import Node, Slot, edge_of, recorded
 from .tensor import Tensor, new_tensor
@@ -249,6 +249,7 @@ class Op(Documented, OwnKernels):
     def __init__(self, definition: Callable, nondifferentiable: tuple[int, ...] = (), any_layout: bool = False,
                  like_first: bool = False) -> None:
         super().__init__(definition.__name__.lstrip("_"), definition.__doc__)
+        ops.add(self)
         self.definition = definition
         self.__wrapped__ = definition          # inspect.getsource(op) and inspect.signature(op) show the definition's
         self.__module__ = definition.__module__

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from threading import RLock
 from typing import Any
+from weakref import WeakSet
 
 from ..devices import add_kernel, foreign
 from ..devices.base import Device, Family, Kernel, KernelTable, NoKernel
@@ -22,6 +23,7 @@ from .warning import warn
 
 _DEVICES = {"cpu": "c", "cuda": "cu"}         # and what a file of such a text is called
 _compiling = RLock()
+ops: WeakSet[Any] = WeakSet()       # every `Op`, also one whose name in the registry another has taken
 
 
 class OwnKernels:

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import stat
 import subprocess
@@ -223,3 +224,15 @@ def test_arguments_of_a_launch_are_checked(counted, arguments, error):
         kernel.call(*arguments)
     with pytest.raises(OverflowError):
         kernel.call(0, 0, 1 << 70)
+
+
+@pytest.mark.slow
+def test_sanitizers(counted):
+    """CFLAGS are the user's: with the sanitizer's library loaded first, a kernel that leaves its arrays is shown with its line."""
+    found = subprocess.run([os.environ["CC"], "-print-file-name=libasan.so"], capture_output=True, text=True).stdout.strip()
+    if not os.path.isabs(found):
+        pytest.skip("the compiler has no libasan.so")
+    Path(os.environ["XDG_CACHE_HOME"]).with_name("doubling.py").write_text(PACKAGE.replace("n) {", "n) {\n  if (n > 1000) y[n + 4000] = 1;"))
+    done = run_python("-c", "import doubling, minigrad as mg; doubling.doubled(mg.ones(2000))", LD_PRELOAD=found, CFLAGS="-fsanitize=address -g",
+                      ASAN_OPTIONS="detect_leaks=0")
+    assert done.returncode and re.search(r"heap-buffer-overflow(?s:.*)doubled_forward_f32_\w+ .*doubling.py:10", done.stderr), done.stderr
