@@ -35,7 +35,6 @@ from .core.op import Documented, Op, registry
 from .devices import open_device
 from .nn import functional as F
 from .ops.creation import tensor
-from .ops.dispatch import set_fused
 from .testing import enlarged, samples_of
 
 BLOCKS = 15
@@ -416,8 +415,8 @@ def find_op(name: str) -> Any:
 
 
 def time_op(name: str | Any) -> list[str]:
-    """Times the samples of an op (or of the op of that name) in float32: kernel and definition, forward, and forward
-    with backward. The lines of a table.
+    """Times the samples of an op (or of the op of that name) in float32: the op with its kernels, and its definition as
+    a function without them, in turn; forward, and forward with backward. The lines of a table.
 
     Where it can be told how (`testing.enlarged`), a sample gets so long a first dimension that it has 262,144 elements:
     samples are small because they are checked, and on small arrays all functions take as long as a call. Others are
@@ -427,30 +426,27 @@ def time_op(name: str | Any) -> list[str]:
     rows: list[tuple[str, ...]] = [(op.name, "kernel", "definition", "GB/s", "with backward: kernel", "definition")]
     for args, attrs in samples_of(op, np.float32):
         given = enlarged(op, args, attrs, _ELEMENTS) or args
-        runs, moved = _runs(op, given, attrs)
-        with set_fused("auto"):
-            kernel = interleaved(*runs, blocks=5)
-        plain: list[Times] = []
-        if isinstance(op, Op):
-            with set_fused("off"):
-                plain = interleaved(*runs, blocks=5)
+        moved, forward, both = _runs(op.public, given, attrs)
+        plain = _runs(op.definition, given, attrs)[1:] if isinstance(op, Op) else (None, None)
+        runs = (forward, plain[0], both, plain[1])
+        timed = [run for run in runs if run is not None]
+        found: dict[Any, Times] = dict(zip(timed, interleaved(*timed, blocks=7), strict=True))
+        cells = [_us(found[run].minimum) if run in found else "-" for run in runs]
+        cells.insert(2, f"{moved / found[forward].minimum / 1e9:.2f}")
         shapes = ", ".join(str(list(a.shape)) if isinstance(a, mg.Tensor) else str(a) for a in given)
-        cells = [_us(t[i].minimum) if i < len(t) else "-" for i in (0, 1) for t in (kernel, plain)]
-        cells.insert(2, f"{moved / kernel[0].minimum / 1e9:.2f}")
         rows.append((shapes + "".join(f", {k}={v}" for k, v in attrs.items()), *cells))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join([row[0].ljust(widths[0]), *[cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True)]])
             for row in rows]
 
 
-def _runs(op: Any, args: Sequence[Any], attrs: dict[str, Any]) -> tuple[list[Run], int]:
-    """Forward, and forward with backward if there is one; and the bytes that forward reads and writes."""
-    leaves = [a.detach().requires_grad_() for a in args if isinstance(a, mg.Tensor) and a.is_floating_point()]
-    given = iter(leaves)
-    own = [next(given) if isinstance(a, mg.Tensor) and a.is_floating_point() else a for a in args]
+def _runs(function: Callable[..., Any], args: Sequence[Any], attrs: dict[str, Any]) -> tuple[int, Run, Run | None]:
+    """The bytes that forward reads and writes; forward; and forward with backward, or None."""
+    own = [a.detach().requires_grad_() if isinstance(a, mg.Tensor) and a.is_floating_point() else a for a in args]
+    leaves = [a for a in own if isinstance(a, mg.Tensor) and a.requires_grad]
 
     def outputs() -> list[Any]:
-        result = op.public(*own, **attrs)
+        result = function(*own, **attrs)
         return [r for r in (result if isinstance(result, (tuple, list)) else (result,)) if isinstance(r, mg.Tensor)]
     made = outputs()
     seeds = [mg.ones_like(r) for r in made if r.requires_grad]
@@ -458,7 +454,7 @@ def _runs(op: Any, args: Sequence[Any], attrs: dict[str, Any]) -> tuple[list[Run
     def backward() -> None:
         engine.grad([r for r in outputs() if r.requires_grad], leaves, seeds, allow_unused=True)
     moved = sum(t.nbytes for t in (*args, *made) if isinstance(t, mg.Tensor))
-    return [mg.no_grad()(partial(op.public, *args, **attrs)), *([backward] if seeds else [])], moved
+    return moved, mg.no_grad()(partial(function, *args, **attrs)), backward if seeds else None
 
 
 def main() -> None:

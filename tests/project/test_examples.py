@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from importlib import import_module
@@ -20,7 +21,7 @@ pytest.importorskip("tqdm", reason="the examples' extra is not installed")
 
 
 def test_every_example_has_a_curve():
-    programs = {p.stem for p in curves.EXAMPLES.glob("*.py")} - {"experiment"}
+    programs = {p.stem for p in curves.EXAMPLES.glob("*.py")} - {"experiment", "new_op"}
     assert programs == {case.example for case in curves.CASES.values()}
     assert GOLDEN.keys() == curves.CASES.keys()
 
@@ -71,3 +72,20 @@ def test_a_program_runs_and_resumes(tmp_path):
     again = subprocess.run([*program, "--epochs", "2", "--resume"], check=True, capture_output=True, text=True)
     assert "resumed after epoch 1" in again.stdout
     assert (tmp_path / "digits_mlp_batch.png").stat().st_size > 1000
+
+
+@pytest.mark.slow
+def test_a_new_op_in_three_steps():
+    """With a C compiler: kernels run, every check holds, and the table says so."""
+    if not any(map(shutil.which, ("cc", "gcc", "clang"))):
+        pytest.skip("there is no C compiler here")
+    ran = subprocess.run([sys.executable, "new_op.py"], cwd=curves.EXAMPLES, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    assert "fused kernels are switched off" in ran.stdout and "launches capped_norm_forward_f32\n" in ran.stdout
+    assert "capped_norm: all checks hold\n  oracle     2 samples" in ran.stdout and "fused      2 of 2 samples" in ran.stdout
+    table = ran.stdout.splitlines()[-3:]
+    assert table[0].split()[:3] == ["capped_norm", "kernel", "definition"] and table[1].startswith("[1024, 256], [256] ")
+    again = subprocess.run([sys.executable, "-m", "minigrad.bench", "new_op:capped_norm"], cwd=curves.EXAMPLES, capture_output=True, text=True)
+    assert again.returncode == 0 and again.stdout.splitlines()[0] == table[0]
+    wrong = subprocess.run([sys.executable, "-m", "minigrad.bench", "new_op:main"], cwd=curves.EXAMPLES, capture_output=True, text=True)
+    assert wrong.returncode == 2 and "'new_op:main' is no op: decorate the function with @minigrad.op" in wrong.stderr
