@@ -12,14 +12,17 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from threading import RLock
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
-from ..devices import add_kernel, foreign
+from ..devices import add_kernel
 from ..devices.base import Device, Family, Kernel, KernelTable, NoKernel
 from ..devices.launch import Rule
 from ..devices.memory import Array, Layout, alloc
 from .warning import warn
+
+if TYPE_CHECKING:
+    from ..devices import foreign  # an import that only ops with own kernels wait for
 
 _DEVICES = {"cpu": "c", "cuda": "cu"}         # and what a file of such a text is called
 _compiling = RLock()
@@ -62,6 +65,7 @@ class OwnKernels:
         """
         if device not in _DEVICES:
             raise ValueError(f"[{self.name}.kernel] the device is one of {', '.join(_DEVICES)}; got {device!r}")
+        from ..devices import foreign
         if isinstance(source, Path):
             found = foreign.read(self.name, source.read_text(), str(source), 1)
         else:
@@ -102,10 +106,11 @@ class _OwnTable(KernelTable):
 
     def compile(self, suffix: str) -> None:
         """Adds the kernels of an element type to their families."""
+        from ..devices.foreign import NoCompiler
         declared = self._source.of_type(suffix)
         try:
             made = self._on.compiled(self._source, suffix, self._rule)
-        except foreign.NoCompiler as reason:
+        except NoCompiler as reason:
             if not self._told:
                 self._told = True
                 warn(f"[{self._source.op}] its C kernels are not used, and its definition runs: {reason}")
