@@ -160,6 +160,11 @@ def _first(wrong: np.ndarray) -> tuple[Any, ...]:
 
 # ---- the checks: each takes an op, says what it checked, and raises AssertionError -----------------------------------
 
+def _has_kernels(op: Any) -> bool:
+    """Has the op kernels on the CPU?"""
+    return isinstance(op, Op) and op.prepare is not None and (not op.sources or "cpu" in op.sources)
+
+
 def _counted(op: Any, what: str) -> str:
     count = len(samples_of(op))
     return f"{count} sample{'' if count == 1 else 's'}: {what}"
@@ -348,8 +353,8 @@ def check_fused(op: Any) -> str:
     Both are compared with the definition in float64: the error of the kernel may be 3 times that of the definition,
     plus a few ulps of the largest element. AssertionError also if no sample uses the kernels.
     """
-    if not isinstance(op, Op) or op.prepare is None:
-        return "not checked: there are no kernels"
+    if not _has_kernels(op):
+        return "not checked: there are no kernels for the CPU"
     narrow, wide = samples_of(op, np.float32), samples_of(op, np.float64)
     used, reasons = 0, set[str]()
     for i, ((args, attrs), (args64, _)) in enumerate(zip(narrow, wide, strict=True)):
@@ -512,8 +517,8 @@ def check_layouts(op: Any) -> str:
 
 def check_specials(op: Any) -> str:
     """With inf, -inf or nan in an input, the results of kernels and definition are finite in the same places."""
-    if not isinstance(op, Op) or op.prepare is None:
-        return "not checked: there are no kernels"
+    if not _has_kernels(op):
+        return "not checked: there are no kernels for the CPU"
     for i, (args, attrs) in enumerate(samples_of(op, np.float32)):
         for k, a in enumerate(args):
             if not isinstance(a, Tensor) or not is_float(a.dtype) or a.numel() < 2:
@@ -570,7 +575,7 @@ def check_threads(op: Any) -> str:
     """1 and 2 threads give the same bits, for the samples, and for the first one with a long first dimension."""
     before, longer = get_num_threads(), ""
     samples: list[tuple[Sequence[Any], Attributes]] = [*samples_of(op, np.float32)]
-    if isinstance(op, Op) and op.prepare is not None:
+    if _has_kernels(op):
         for args, attrs in samples:
             more = enlarged(op, args, attrs, _SHARED)
             if more is not None:
@@ -599,8 +604,8 @@ def check_threads(op: Any) -> str:
 
 def check_memory(op: Any) -> str:
     """Kernels write to their results only: what lies before and behind them in the same memory keeps its bytes."""
-    if not isinstance(op, Op) or op.prepare is None:
-        return "not checked: there are no kernels"
+    if not _has_kernels(op):
+        return "not checked: there are no kernels for the CPU"
     sample = 0
 
     def visit(kernel: Kernel, arguments: tuple[Any, ...]) -> None:

@@ -39,6 +39,10 @@ class OwnKernels:
     sources: Mapping[str, tuple[foreign.Source, Rule | None]] = {}      # by the type of device
     tables: Mapping[Device, KernelTable] = {}                           # made of them, by device
 
+    def __reduce__(self) -> str:
+        """An op is copied and pickled as a function is, by its name: a copy would have kernels that no hook sees."""
+        return self.name
+
     def kernel(self, device: str, *, source: str | Path, launch: Rule | None = None) -> None:
         """Gives the op kernels of its own: a text, or the path of a file with it, in C for "cpu", in CUDA for "cuda".
 
@@ -141,9 +145,15 @@ def by_names(op: Any) -> Callable[..., tuple[Callable, Callable | None]]:
         x = _one_layout(op.name, layouts)
         if x.device.type not in op.sources:
             raise NoKernel(f"the op has no kernels on {x.device}")
+        declared = op.sources[x.device.type][0].declared
+        names = {kernel.name for kernel in declared}
+        if f"{op.name}_forward" not in names or not names <= {f"{op.name}_forward", f"{op.name}_backward"}:
+            raise TypeError(f"[{op.name}.kernel] without @{op.name}.fused, the kernels of a text are {op.name}_forward "
+                            f"and perhaps {op.name}_backward; got {', '.join(sorted(names))}; rename them, or write "
+                            f"@{op.name}.fused")
         forward = getattr(kernels, f"{op.name}_forward")[x.dtype]
         backward = getattr(kernels, f"{op.name}_backward").get(x.dtype)
-        for kernel in op.sources[x.device.type][0].declared:
+        for kernel in declared:
             for c, name in zip(kernel.c_types, kernel.names, strict=True):
                 if "*" in c and set(re.findall(r"\w+", c)) - {"const", "restrict", "__restrict"} != {"T"}:
                     raise _unknown(op, kernel, f"has an argument `{c}{name}`", "a pointer is a `T *` or `const T *`")

@@ -10,7 +10,7 @@ from typing import NamedTuple
 TYPES = {"f32": "float", "f64": "double", "i32": "int32_t", "i64": "int64_t", "u8": "uint8_t", "u16": "uint16_t"}
 SETS = {"REAL": ["f32", "f64"], "NUMBER": ["f32", "f64", "i32", "i64"], "ANY": ["f32", "f64", "i32", "i64", "u8"],
         "MOVE": ["u8", "u16", "i32", "i64"], "BOOL": ["u8"], "LONG": ["i64"], "ONCE": [""]}
-_KERNEL = re.compile(r"^KERNEL\(\s*(\w+),\s*(\w+),\s*([^()]*)\)", re.M)             # may run over several lines
+_KERNEL = re.compile(r"^[ \t]*KERNEL\(\s*(\w+),\s*(\w+),\s*([^()]*)\)", re.M)             # may run over several lines
 _SHORTHAND = re.compile(r"^#define (\w+)\(types, name\) KERNEL\(types, name, (.*)\)$", re.M)
 _SCALARS = {"int64_t": "i", "double": "d"}
 ARGUMENTS_MAX = 64              # of a kernel: native/runtime.h

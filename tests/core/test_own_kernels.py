@@ -1,6 +1,8 @@
 """Kernels that an op brings with it: launched by names or by `@op.fused`, and seen by all that looks at launches."""
 from __future__ import annotations
 
+import copy
+import pickle
 import re
 import shutil
 import sys
@@ -121,7 +123,7 @@ def test_element_types():
     @mg.op
     def tripled(x):
         return x * 3
-    tripled.kernel("cpu", source="KERNEL(NUMBER, tripled_forward, T *y, const T *x, int64_t n) {\n  for (int64_t i = 0; i < n; i++) y[i] = 3 * x[i];\n}\n")
+    tripled.kernel("cpu", source="  KERNEL(NUMBER, tripled_forward, T *y, const T *x, int64_t n) {\n  for (int64_t i = 0; i < n; i++) y[i] = 3 * x[i];\n}\n")
     for dtype, launched in ((mg.float32, "tripled_forward_f32"), (mg.float64, "tripled_forward_f64"), (mg.int32, "tripled_forward_i32"),
                             (mg.int64, "tripled_forward_i64"), (mg.uint8, "NumPy multiply")):
         x = mg.ones(5, dtype=dtype)
@@ -161,6 +163,27 @@ def test_names_that_say_nothing(arguments, message):
     for _ in range(2):
         with pytest.raises(TypeError, match=r"\[f.kernel\] f_forward.*" + message):
             f(mg.ones(3))
+
+
+@pytest.mark.parametrize("names", [("f_forwards",), ("f_forward", "f_backwards"), ("f_backward",), ("f_forward", "helper")])
+def test_kernels_that_nothing_launches(names):
+    """A misspelt name is said, rather than the definition run."""
+    @mg.op
+    def f(x):
+        return x + 1
+    f.kernel("cpu", source="".join(f"KERNEL(REAL, {name}, T *y, const T *x, int64_t n) {{ y[n - 1] = x[n - 1]; }}\n" for name in names))
+    with pytest.raises(TypeError, match=f"the kernels of a text are f_forward and perhaps f_backward; got {', '.join(sorted(names))}"):
+        f(mg.ones(3))
+
+
+def test_copies_and_pickles_are_the_op_itself():
+    """So that a model which holds one can be copied; its kernels are launched where hooks see them."""
+    hard_mish = make_hard_mish()
+    model = mg.nn.Linear(2, 2)
+    model.activation = hard_mish
+    assert copy.deepcopy(model).activation is hard_mish and copy.copy(hard_mish) is hard_mish
+    from minigrad.ops.norm import layer_norm
+    assert pickle.loads(pickle.dumps(layer_norm)) is layer_norm
 
 
 def test_fused_launches_them_as_in_the_tree():
