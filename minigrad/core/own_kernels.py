@@ -33,6 +33,7 @@ class OwnKernels:
     """What an `Op` has to do with kernels of its own."""
 
     name: str
+    definition: Callable
     inputs: tuple[str, ...]
     plans: dict
     prepare: Callable | None
@@ -41,7 +42,7 @@ class OwnKernels:
 
     def __reduce__(self) -> str:
         """An op is copied and pickled as a function is, by its name: a copy would have kernels that no hook sees."""
-        return self.name
+        return self.definition.__name__
 
     def kernel(self, device: str, *, source: str | Path, launch: Rule | None = None) -> None:
         """Gives the op kernels of its own: a text, or the path of a file with it, in C for "cpu", in CUDA for "cuda".
