@@ -30,7 +30,7 @@ from .half import Wide, half_result, wide_plan
 from .kept import Keeps, stale
 from .messages import not_a_tensor, unexpected
 from .modes import enable_grad, mode, paused, set_grad_enabled
-from .own_kernels import OwnKernels, ops
+from .own_kernels import OwnKernels, note_launchers, ops
 from .shape import fail, is_float
 from .tape import Node, Slot, edge_of, recorded
 from .tensor import Tensor, new_tensor
@@ -272,6 +272,7 @@ class Op(Documented, OwnKernels):
         """Decorates `prepare(kernels, *layouts, **attrs) -> (forward, backward)`, which runs once per signature with
         contiguous layouts and raises NoKernel(reason) where the kernels do not apply."""
         self.prepare = prepare
+        note_launchers(prepare)
         return prepare
 
     def __call__(self, *inputs: Tensor | None, **attrs: Any) -> Any:

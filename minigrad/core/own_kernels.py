@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from threading import RLock
+from types import CodeType
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
@@ -27,6 +28,15 @@ if TYPE_CHECKING:
 _DEVICES = {"cpu": "c", "cuda": "cu"}         # and what a file of such a text is called
 _compiling = RLock()
 ops: WeakSet[Any] = WeakSet()       # every `Op`, also one whose name in the registry another has taken
+
+launchers: dict[int, CodeType] = {}     # by their ids, the functions in an `@op.fused`, which launch kernels
+
+
+def note_launchers(prepare: Callable) -> None:
+    """Notes the functions that an `@op.fused` makes. Who looks for the user's line passes over them, wherever they are:
+    they belong to the op."""
+    code = getattr(prepare, "__code__", None)
+    launchers.update({id(c): c for c in getattr(code, "co_consts", ()) if isinstance(c, CodeType)})
 
 
 class OwnKernels:

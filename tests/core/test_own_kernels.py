@@ -224,6 +224,12 @@ KERNEL(REAL, scaled_norm_forward, T *y, const T *x, const T *w, int64_t rows, in
 """)
     testing.check_op(scaled_norm)
     assert study.launches(scaled_norm, mg.ones(4, 3), mg.ones(3)) == ["scaled_norm_forward_f32"]
+    with Record() as record:
+        scaled_norm(mg.ones(4, 3), mg.ones(3))              # this line, not the one above that launches
+    launch, = [x for x in record.launches if "scaled_norm" in x.kernel]
+    assert launch.op == "scaled_norm" and "# this line, not the one above that launches, called from" in str(launch.place)
+    with detect_anomaly(), pytest.raises(RuntimeError, match=r"scaled_norm made inf out of finite values, at .*: scaled_norm\(mg.eye"):
+        scaled_norm(mg.eye(3), mg.full((3,), 3e38))
     with pytest.raises(RuntimeError, match="the last dimension of x"):
         scaled_norm(mg.ones(4, 3), mg.ones(4))
 
