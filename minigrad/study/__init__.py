@@ -5,10 +5,11 @@ It looks at the core through public observers (`record.py`); the core knows noth
 from .explain import explain, launches
 from .flow import gradient_flow
 from .graphs import Graph, graph
+from .norms import normalization
 from .order import backward_order, saved
 from .profile import profile, record_function, roof
 from .record import Record
 from .trace import trace
 
-__all__ = ["Graph", "Record", "backward_order", "explain", "gradient_flow", "graph", "launches", "profile",
-           "record_function", "roof", "saved", "trace"]
+__all__ = ["Graph", "Record", "backward_order", "explain", "gradient_flow", "graph", "launches", "normalization",
+           "profile", "record_function", "roof", "saved", "trace"]

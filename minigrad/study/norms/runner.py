@@ -1,0 +1,90 @@
+"""Runs what is planned and not yet done, two at a time, and keeps each result in a file as soon as it is there."""
+from __future__ import annotations
+
+import json
+import multiprocessing
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+
+from ...devices.native import set_num_threads
+from .claim import Cell, Claim, Result, key
+
+
+class Kept:
+    """Results in a file, one line a run. A run that is in it is not made again."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.results: dict[str, Result] = {}
+        if path.exists():
+            for text in path.read_text().splitlines():
+                entry = json.loads(text)
+                self.results[key(entry["cell"])] = entry["result"]
+
+    def add(self, cell: Cell, result: Result) -> None:
+        """Keeps one result, in the file too."""
+        self.results[key(cell)] = result
+        with self.path.open("a") as file:
+            file.write(json.dumps({"cell": cell, "result": result}, separators=(",", ":")) + "\n")
+
+    def forget(self, cells: Sequence[Cell]) -> None:
+        """Drops the results of these runs, so that they are made anew."""
+        for cell in cells:
+            self.results.pop(key(cell), None)
+        if self.path.exists():
+            lines = [{"cell": json.loads(k), "result": r} for k, r in self.results.items()]
+            self.path.write_text("".join(json.dumps(entry, separators=(",", ":")) + "\n" for entry in lines))
+
+
+def _start() -> None:
+    """In a new process: one thread, and Ctrl-C is for the process that started it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    set_num_threads(1)
+
+
+def measured(claim: Claim, cell: Cell) -> Result:
+    """One run, and the seconds it took."""
+    start = time.perf_counter()
+    result = claim.measure(**{name: value for name, value in cell.items() if name != "claim"})
+    return {**result, "seconds": round(time.perf_counter() - start, 3)}
+
+
+def _in_turn(claim: Claim, cells: Sequence[Cell]) -> Iterator[tuple[Cell, Result]]:
+    for cell in cells:
+        yield cell, measured(claim, cell)
+
+
+def _side_by_side(claim: Claim, cells: Sequence[Cell], pool: ProcessPoolExecutor) -> Iterator[tuple[Cell, Result]]:
+    futures = {pool.submit(measured, claim, cell): cell for cell in cells}
+    for future in as_completed(futures):
+        yield futures[future], future.result()
+
+
+def run(claims: Sequence[Claim], plan: dict[str, list[Cell]], kept: Kept, processes: int) -> bool:
+    """Makes the runs of these claims, each claim with a progress bar. False if it was stopped by Ctrl-C.
+
+    Claims that measure time come first, one run at a time; the others share `processes` processes (0: this one).
+    """
+    from tqdm import tqdm
+    pool = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), _start) if processes else None
+    try:
+        for claim in sorted(claims, key=lambda c: not c.alone):
+            missing = [c for c in plan[claim.name] if key(c) not in kept.results]
+            if pool is None or claim.alone:
+                results = _in_turn(claim, missing)
+            else:
+                results = _side_by_side(claim, missing, pool)
+            total = len(plan[claim.name])
+            with tqdm(results, claim.name.ljust(16), total, initial=total - len(missing), unit="run") as bar:
+                for cell, result in bar:
+                    kept.add(cell, result)
+    except KeyboardInterrupt:
+        print("stopped; the report has what is there, and the same command goes on from here")
+        return False
+    finally:
+        if pool is not None:
+            pool.shutdown(cancel_futures=True)
+    return True
