@@ -11,11 +11,18 @@ from pathlib import Path
 
 from .batch_size import BatchSize
 from .claim import Claim
+from .convergence import Convergence
+from .cost import Cost
 from .jacobian import Jacobian
+from .modes import Modes
+from .recurrent import Recurrent
+from .regularization import Regularization
 from .report import Report
 from .runner import Kept, run
+from .transformer import Transformer
 
-CLAIMS: tuple[Claim, ...] = (Jacobian(), BatchSize())
+CLAIMS: tuple[Claim, ...] = (Jacobian(), BatchSize(), Recurrent(), Transformer(), Convergence(), Regularization(),
+                             Cost(), Modes())
 
 
 def normalization(claims: Sequence[str] = (), *, quick: bool = False, seeds: int | None = None, processes: int = 2,

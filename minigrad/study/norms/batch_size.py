@@ -21,9 +21,9 @@ class BatchSize(Claim):
     title = "Dependence on the batch size"
     source = "Ba, Kiros and Hinton 2016, section 6.6; Wu and He 2018, figure 1"
     setup = ("An MLP (64-128-128-10) and a CNN (two convolutions of 16 channels) learn one half of the digits; the "
-             "error is that on the other half, in evaluation mode. SGD with momentum 0.9, 20 epochs at every batch size. The "
-             "learning rate is proportional to the batch size, 0.1 at 128, as in Wu and He: so an epoch moves the "
-             "weights equally far at every batch size.")
+             "error is that on the other half, in evaluation mode. SGD with momentum 0.9, 20 epochs at every batch "
+             "size. The learning rate is proportional to the batch size, 0.1 at 128, as in Wu and He: so an epoch "
+             "moves the weights equally far at every batch size.")
     caption = "Test error over the batch size: mean over the seeds, bars of one standard deviation."
 
     def cells(self, quick: bool) -> Iterator[Cell]:

@@ -12,9 +12,9 @@ Cell = dict[str, Any]           # all settings of one run, with its claim and it
 Result = dict[str, Any]         # what the run measured: what JSON can hold
 
 RULE = ("Runs with the same seed share data, split and initial values, so they are compared seed by seed. 'a is more "
-        "than b' holds if the mean of the differences a - b is more than twice its standard error; 'a is at most "
-        "x' holds if the mean plus twice its standard error is at most x. Statements about exact equality must hold "
-        "in every run. With five seeds, chance alone passes a comparison about once in 17 times.")
+        "than b' holds if the mean of the differences a - b is more than twice its standard error; 'a is at most x' "
+        "holds if the mean plus twice its standard error is at most x. Statements about exact equality must hold in "
+        "every run. With five seeds, chance alone passes a comparison about once in 17 times.")
 
 
 class NotMeasured(Exception):
@@ -88,6 +88,11 @@ class Runs:
     def of(self, name: str, **settings: Any) -> np.ndarray:
         """What the runs with these settings measured as `name`: one value (or one list) for each seed."""
         return np.array([result[name] for result in self.where(**settings)], float)
+
+    def best(self, name: str, setting: str, **settings: Any) -> np.ndarray:
+        """`of(name)` at that value of `setting` for which its mean is smallest."""
+        found = [self.of(name, **settings, **{setting: value}) for value in self.levels(setting, **settings)]
+        return min(found, key=lambda values: float(np.mean(values)))
 
     def levels(self, setting: str, **settings: Any) -> list[Any]:
         """The values that `setting` takes in the runs with these settings, in their order."""

@@ -57,13 +57,13 @@ class Jacobian(Claim):
 
     name = "jacobian"
     title = "What shares statistics"
-    source = ("Ba et al. 2016, equation 3 (layer norm); Ioffe and Szegedy 2015, algorithm 1 (batch norm); Ulyanov et al. "
-              "2016 (instance norm); Wu and He 2018, figure 2 (group norm); Zhang and Sennrich 2019 (RMS norm)")
+    source = ("Ba et al. 2016, equation 3 (layer norm); Ioffe and Szegedy 2015, algorithm 1 (batch norm); Ulyanov et "
+              "al. 2016 (instance norm); Wu and He 2018, figure 2 (group norm); Zhang and Sennrich 2019 (RMS norm)")
     setup = (f"Three digits, projected by a random matrix to {C} channels and {L} positions each, in float64. The full "
              f"Jacobian, {N * C * L} x {N * C * L}, comes from the engine's own backward of each layer. An output "
              "depends on an input if the entry is not exactly 0.")
-    caption = ("Size of dy/dx of each layer. Rows are outputs, columns inputs, in the order sample, channel, position. "
-               "White is exactly 0; the lines part the samples.")
+    caption = ("Size of dy/dx of each layer. Rows are outputs, columns inputs, in the order sample, channel, "
+               "position. White is exactly 0; the lines part the samples.")
 
     def cells(self, quick: bool) -> Iterator[Cell]:
         """Each layer."""

@@ -31,12 +31,12 @@ def subplots(rows: int, columns: int, height: float = 3.2, width: float = 9.0, *
     return figure, axes
 
 
-def line(axis: Any, norm: str, x: Any, values: Any, **options: Any) -> None:
+def line(axis: Any, norm: str, x: Any, values: Any, suffix: str = "", **options: Any) -> None:
     """The mean of `values` (seeds, points) over x, with bars of one standard deviation."""
     label, color, mark = STYLE[norm]
     mean, deviation = np.mean(values, 0), [spread(column) for column in np.transpose(values)]
     axis.errorbar(x, mean, deviation, color=color, marker=mark, markersize=4.5, linewidth=1.4, elinewidth=0.9,
-                  capsize=2, label=label, **options)
+                  capsize=2, label=label + suffix, **options)
 
 
 def band(axis: Any, norm: str, x: Any, values: Any, **options: Any) -> None:
@@ -50,3 +50,10 @@ def legend(figure: Any, axis: Any, columns: int = 5) -> None:
     """One legend for all axes, above them, where it covers nothing."""
     handles, labels = axis.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=columns, frameon=False)
+
+
+def rates(axis: Any, values: list[float]) -> None:
+    """The axis of learning rates: logarithmic, with a tick at each."""
+    axis.set(xlabel="learning rate", xscale="log")
+    axis.set_xticks(values, [f"{v:g}" for v in values])
+    axis.minorticks_off()

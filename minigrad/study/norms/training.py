@@ -14,6 +14,7 @@ from ...nn import functional as F
 from ...ops.random import manual_seed
 
 GROUPS = 4
+CEILING = 10.0                  # what a loss counts that is not finite, or larger
 
 
 def digits(seed: int, flat: bool = True, count: int | None = None) -> tuple[data.TensorDataset, data.TensorDataset]:
@@ -63,8 +64,7 @@ def cnn(norm: str, channels: int = 16, depth: int = 1) -> nn.Module:
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(channels * 4, 10))
 
 
-def fit(model: nn.Module, optimizer: optim.Optimizer, batches: Iterable[tuple[Tensor, Tensor]],
-        stop_at: float = math.inf) -> list[float]:
+def fit(model: nn.Module, optimizer: optim.Optimizer, batches: Iterable[tuple[Tensor, Tensor]]) -> list[float]:
     """Trains on each batch, with captured steps; returns the losses. Ends early where a loss is not finite."""
     @capture
     def step(inputs: Tensor, labels: Tensor) -> Tensor:
@@ -76,7 +76,7 @@ def fit(model: nn.Module, optimizer: optim.Optimizer, batches: Iterable[tuple[Te
     losses: list[float] = []
     for inputs, labels in batches:
         losses.append(step(inputs, labels).item())
-        if not math.isfinite(losses[-1]) or losses[-1] > stop_at:
+        if not math.isfinite(losses[-1]):
             break
     return losses
 
@@ -112,6 +112,15 @@ def seeded(seed: int, build: Callable[..., nn.Module], *args: object) -> nn.Modu
     return build(*args)
 
 
-def thinned(values: list[float], count: int = 30) -> list[float]:
-    """At most `count` means of successive values, rounded: a curve to draw."""
-    return [float(f"{np.mean(part):.4g}") for part in np.array_split(values, min(count, len(values)))]
+def ending(losses: list[float], steps: int) -> float:
+    """The mean loss over the last tenth of the steps; CEILING if it is larger, or if the losses ended before."""
+    if len(losses) < steps or not math.isfinite(losses[-1]):
+        return CEILING
+    return min(float(f"{np.mean(losses[-max(steps // 10, 1):]):.5g}"), CEILING)
+
+
+def thinned(losses: list[float], steps: int, points: int = 30) -> list[float]:
+    """The losses of so many steps as a curve of at most `points` means; CEILING where they are larger or missing."""
+    full = np.array(losses + [CEILING] * (steps - len(losses)))
+    full = np.minimum(np.where(np.isfinite(full), full, CEILING), CEILING)
+    return [float(f"{np.mean(part):.4g}") for part in np.array_split(full, min(points, steps))]
