@@ -8,7 +8,7 @@ import numpy as np
 
 from ... import optim
 from .claim import Cell, Claim, Result, Runs, Verdict, every, more, statement
-from .plots import legend, line, subplots
+from .plots import legend, levels, line, log_losses, subplots
 from .training import cnn, digits, epochs, fit, mlp, seeded, test
 
 NORMS = ("none", "batch", "layer", "group")
@@ -24,7 +24,7 @@ class BatchSize(Claim):
              "error is that on the other half, in evaluation mode. SGD with momentum 0.9, 20 epochs at every batch "
              "size. The learning rate is proportional to the batch size, 0.1 at 128, as in Wu and He: so an epoch "
              "moves the weights equally far at every batch size.")
-    caption = "Test error over the batch size: mean over the seeds, bars of one standard deviation."
+    caption = "Test error over the batch size: mean of the seeds, bars over their range."
 
     def cells(self, quick: bool) -> Iterator[Cell]:
         """Each norm at each batch size."""
@@ -92,9 +92,9 @@ class BatchSize(Claim):
                 sizes = [b for b in runs.levels("batch") if all(runs.of("defined", model=model, norm=norm, batch=b))]
                 line(axis, norm, sizes, np.transpose([runs.of("error", model=model, norm=norm, batch=b)
                                                       for b in sizes]))
-            axis.set(title=title, xlabel="batch size", xscale="log", yscale="log")
-            axis.set_xticks(runs.levels("batch"), runs.levels("batch"), minor=False)
-            axis.minorticks_off()
+            axis.set_title(title)
+            levels(axis, "batch size", runs.levels("batch"))
         axes[0, 0].set_ylabel("test error in %")
+        log_losses(axes[0, 0])
         legend(figure, axes[0, 0])
         return figure

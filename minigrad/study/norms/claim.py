@@ -11,10 +11,10 @@ import numpy as np
 Cell = dict[str, Any]           # all settings of one run, with its claim and its seed: what JSON can hold
 Result = dict[str, Any]         # what the run measured: what JSON can hold
 
-RULE = ("Runs with the same seed share data, split and initial values, so they are compared seed by seed. 'a is more "
-        "than b' holds if the mean of the differences a - b is more than twice its standard error; 'a is at most x' "
-        "holds if the mean plus twice its standard error is at most x. Statements about exact equality must hold in "
-        "every run. With five seeds, chance alone passes a comparison about once in 17 times.")
+RULE = ("Runs with the same seed share data, split and initial values, so they are compared seed by seed: 'a is more "
+        "than b' holds if the mean of the differences a - b is more than twice its standard error. With five seeds, "
+        "chance alone passes such a comparison about once in 17 times. Statements about exact equality must hold in "
+        "every run. What the data does not decide counts as 'does not hold here'.")
 
 
 class NotMeasured(Exception):
@@ -51,11 +51,10 @@ def more(a: np.ndarray, b: np.ndarray, names: tuple[str, str], form: str = ".1f"
                    f"{np.mean(gap):+{form}}{unit}, twice its standard error {error:{form}}", bool(np.mean(gap) > error))
 
 
-def at_most(a: np.ndarray, bound: float, name: str, form: str = ".1f", unit: str = "") -> Verdict:
-    """Whether a is at most `bound`: so must be its mean plus twice the standard error."""
-    top = float(np.mean(a) + 2 * standard_error(a))
-    return Verdict(f"{name} {shown(a, form, unit)}; mean plus twice the standard error {top:{form}}{unit}, "
-                   f"bound {bound:{form}}{unit}", top <= bound)
+def all_of(verdicts: Mapping[str, Verdict]) -> Verdict:
+    """Whether each of several comparisons holds."""
+    return Verdict("; ".join(f"{name}: {verdict.evidence}" for name, verdict in verdicts.items()),
+                   all(verdict.holds for verdict in verdicts.values()))
 
 
 def every(flags: Sequence[bool], what: str) -> Verdict:

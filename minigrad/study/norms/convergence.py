@@ -8,7 +8,7 @@ import numpy as np
 
 from ... import optim
 from .claim import Cell, Claim, Result, Runs, Verdict, more, statement
-from .plots import band, legend, line, rates, subplots
+from .plots import band, legend, levels, line, log_losses, subplots
 from .training import cnn, digits, epochs, fit, seeded, test, thinned
 
 NORMS = ("none", "batch", "layer", "group")
@@ -34,7 +34,7 @@ class Convergence(Claim):
              f"the last {WINDOW} steps is at most {GOAL}; a run that never gets there counts as all its steps. Each "
              "norm stands at its best learning rate. Layer norm takes channels and space together.")
     caption = (f"Left: steps to a loss of {GOAL} over the learning rate. Middle: loss curves at each norm's best "
-               "learning rate. Right: test error after 300 steps. Bars: one standard deviation; bands: all seeds.")
+               "learning rate. Right: test error after 300 steps. Bars and bands: range of the seeds.")
 
     def cells(self, quick: bool) -> Iterator[Cell]:
         """Each norm at each learning rate."""
@@ -90,11 +90,13 @@ class Convergence(Claim):
             curves = runs.of("curve", norm=norm, lr=lrs[int(np.argmin(np.mean(counts, 1)))])
             band(axes[0, 1], norm, (np.arange(curves.shape[1]) + 0.5) * steps / curves.shape[1], curves)
             line(axes[0, 2], norm, lrs, np.transpose([runs.of("error", norm=norm, lr=lr) for lr in lrs]))
-        rates(axes[0, 0], lrs)
-        rates(axes[0, 2], lrs)
+        levels(axes[0, 0], "learning rate", lrs)
+        levels(axes[0, 2], "learning rate", lrs)
         axes[0, 1].axhline(GOAL, color="#333333", linewidth=0.8, linestyle=":")
         axes[0, 0].set(title=f"steps to a loss of {GOAL}", ylabel="steps", ylim=(0, steps * 1.04))
-        axes[0, 1].set(title="training loss, best learning rate", xlabel="step", yscale="log")
-        axes[0, 2].set(title="test error in %", yscale="log")
+        axes[0, 1].set(title="training loss, best learning rate", xlabel="step")
+        axes[0, 2].set(title="test error in %")
+        log_losses(axes[0, 1])
+        log_losses(axes[0, 2])
         legend(figure, axes[0, 0])
         return figure

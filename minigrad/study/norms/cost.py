@@ -78,8 +78,7 @@ class Cost(Claim):
              "transformer on 16 of 32. All variants of a network run in turn, again and again; the least time of each "
              "counts. Added is what a step takes beyond the one without norm. Memory is what a step takes from the "
              "pools besides parameters, gradients and optimiser state. Repeats instead of seeds.")
-    caption = ("Time and memory that each norm adds to a training step. Bars: one standard deviation over the "
-               "repeats.")
+    caption = "Time and memory that each norm adds to a training step. Bars: range of the repeats."
     alone = True
 
     def cells(self, quick: bool) -> Iterator[Cell]:
@@ -164,10 +163,10 @@ class Cost(Claim):
                 for norm in norms[1:]:
                     name, color, _ = STYLE[norm]
                     share = self.added(runs, kind, norm, how[1:], share=True)
-                    axis.bar(at, np.mean(share), 0.85, color=color, label=None if norm in seen else name,
-                             yerr=np.std(share, ddof=1), error_kw={"linewidth": 0.9, "capsize": 2})
-                    axis.text(at, max(np.mean(share), 0), f"{np.mean(share):.0f}\n", ha="center", va="center",
-                              fontsize=7)
+                    mean, low, high = np.mean(share), np.min(share), np.max(share)
+                    axis.bar(at, mean, 0.85, color=color, label=None if norm in seen else name,
+                             yerr=[[mean - low], [high - mean]], error_kw={"linewidth": 0.9, "capsize": 2})
+                    axis.text(at, max(high, 0), f"{mean:.0f}", ha="center", va="bottom", fontsize=7)
                     seen.add(norm)
                     at += 1
                 ticks.append(((start + at - 1) / 2, kind))

@@ -1,7 +1,7 @@
 """Claim 1: which elements share statistics, seen in the Jacobian dy/dx of the real layers."""
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,8 @@ N, C, L = 3, 4, 3               # samples, channels, positions: small enough to 
 SAMPLE, CHANNEL, POSITION = (i.reshape(-1) for i in np.indices((N, C, L)))
 GROUP = CHANNEL // (C // 2)
 
-LAYERS = {                      # the layer, and for each element the set it should belong to
+# how the layer is made, and what elements that share statistics have in common
+LAYERS: dict[str, tuple[Callable[[], nn.Module], tuple[np.ndarray, ...]]] = {
     "LayerNorm over all of a sample": (lambda: nn.LayerNorm((C, L)), (SAMPLE,)),
     "LayerNorm over channels": (lambda: nn.LayerNorm(C, axis=1), (SAMPLE, POSITION)),
     "RMSNorm over all of a sample": (lambda: nn.RMSNorm((C, L)), (SAMPLE,)),
@@ -48,7 +49,8 @@ def jacobian(layer: nn.Module, x: Tensor) -> np.ndarray:
     for i in range(len(y)):
         x.grad = None
         y[i].backward(retain_graph=True)
-        rows.append(x.grad.numpy().reshape(-1).copy())          # type: ignore[union-attr]
+        gradient: Any = x.grad
+        rows.append(gradient.numpy().reshape(-1).copy())
     return np.array(rows)
 
 

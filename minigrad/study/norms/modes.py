@@ -12,11 +12,12 @@ from ...core.modes import no_grad
 from ...core.tensor import Tensor
 from ...ops.creation import tensor
 from .claim import Cell, Claim, Result, Runs, Verdict, every, more, statement
-from .plots import legend, line, subplots
+from .plots import legend, levels, line, subplots
 from .training import cnn, digits, epochs, fit, mlp, seeded
 
 NORMS = ("batch", "layer")
 SIZES = (2, 4, 8, 32, 128, 512)
+SAME_BITS_IN = (1, 2, 3, 7, 64)     # batches that a sample is put in, besides one of 257
 WIDTHS = (5, 64, 100, 513)      # with and without a rest after whole vectors
 
 
@@ -48,7 +49,7 @@ def differing_bits(width: int, seed: int) -> int:
         return y.numpy(force=True).copy(), leaf.grad.numpy().copy()
     together = passed(x)
     count = 0
-    for size in (1, 2, 3, 7, 64):
+    for size in SAME_BITS_IN:
         for start in range(0, 64, size):
             apart = passed(x[start:start + size])
             count += sum(int((a.view(np.uint32) != b[start:start + size].view(np.uint32)).any(1).sum())
@@ -68,7 +69,7 @@ class Modes(Claim):
              "64 samples alone, in batches of 2, 3, 7 and 64, and in one of 257: outputs and input gradients are "
              "compared bit by bit.")
     caption = ("Training mode against evaluation mode on the same test digits, over the batch size: change of the "
-               "logits, and predictions that change. Layer norm stands at 0 everywhere. Bars: one standard deviation.")
+               "logits, and predictions that change. Layer norm stands at 0 everywhere. Bars: range of the seeds.")
 
     def cells(self, quick: bool) -> Iterator[Cell]:
         """Each network with each norm, and each width of a LayerNorm."""
@@ -123,8 +124,7 @@ class Modes(Claim):
                 for model, style in (("mlp", "-"), ("cnn", "--")):
                     line(axis, norm, SIZES, runs.of(name, model=model, norm=norm), linestyle=style,
                          suffix=f", {model.upper()}")
-            axis.set(title=title, xlabel="batch size", xscale="log")
-            axis.set_xticks(SIZES, SIZES)
-            axis.minorticks_off()
+            axis.set_title(title)
+            levels(axis, "batch size", SIZES)
         legend(figure, axes[0, 0])
         return figure

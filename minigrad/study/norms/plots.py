@@ -1,11 +1,10 @@
 """How the pictures look: one colour and one mark for each norm in all of them, safe for colour-blind readers."""
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-
-from .claim import spread
 
 STYLE = {                       # label, colour (Okabe and Ito 2008), mark
     "none": ("none", "#555555", "o"),
@@ -32,11 +31,12 @@ def subplots(rows: int, columns: int, height: float = 3.2, width: float = 9.0, *
 
 
 def line(axis: Any, norm: str, x: Any, values: Any, suffix: str = "", **options: Any) -> None:
-    """The mean of `values` (seeds, points) over x, with bars of one standard deviation."""
+    """The mean of `values` (seeds, points) over x, with bars over the range of the seeds."""
     label, color, mark = STYLE[norm]
-    mean, deviation = np.mean(values, 0), [spread(column) for column in np.transpose(values)]
-    axis.errorbar(x, mean, deviation, color=color, marker=mark, markersize=4.5, linewidth=1.4, elinewidth=0.9,
-                  capsize=2, label=label + suffix, **options)
+    mean = np.mean(values, 0)
+    axis.errorbar(x, mean, np.maximum([mean - np.min(values, 0), np.max(values, 0) - mean], 0), color=color,
+                  marker=mark, markersize=4.5, linewidth=1.4, elinewidth=0.9, capsize=2, label=label + suffix,
+                  **options)
 
 
 def band(axis: Any, norm: str, x: Any, values: Any, **options: Any) -> None:
@@ -52,8 +52,18 @@ def legend(figure: Any, axis: Any, columns: int = 5) -> None:
     figure.legend(handles, labels, loc="outside upper center", ncols=columns, frameon=False)
 
 
-def rates(axis: Any, values: list[float]) -> None:
-    """The axis of learning rates: logarithmic, with a tick at each."""
-    axis.set(xlabel="learning rate", xscale="log")
+def levels(axis: Any, label: str, values: Sequence[float]) -> None:
+    """A logarithmic x axis with a tick at each of the values."""
+    axis.set(xlabel=label, xscale="log")
     axis.set_xticks(values, [f"{v:g}" for v in values])
-    axis.minorticks_off()
+    axis.xaxis.minorticks_off()
+
+
+def log_losses(axis: Any) -> None:
+    """A logarithmic y axis with plain numbers: 1, 2, 5, 10 over a short range, powers of ten over a long one."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+    axis.set_yscale("log")
+    low, high = axis.get_ylim()
+    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < 300 else (1,), numticks=6))
+    axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.yaxis.set_minor_formatter(NullFormatter())

@@ -8,7 +8,7 @@ import numpy as np
 
 from ... import optim
 from .claim import Cell, Claim, Result, Runs, Verdict, more, statement
-from .plots import legend, line, subplots
+from .plots import legend, levels, line, log_losses, subplots
 from .training import digits, epochs, fit, mlp, seeded, test
 
 METHODS = ("none", "batch", "layer", "dropout")
@@ -26,7 +26,7 @@ class Regularization(Claim):
              "proportional to the batch size, 0.1 at 50. The gap is test loss minus training loss, both in evaluation "
              "mode.")
     caption = ("Over the batch size: the gap between test and training loss, the test error, and the training loss. "
-               "Bars: one standard deviation.")
+               "Bars: range of the seeds.")
 
     def cells(self, quick: bool) -> Iterator[Cell]:
         """Each method at each batch size."""
@@ -75,8 +75,8 @@ class Regularization(Claim):
         for axis, (name, title) in zip(axes[0], titles.items(), strict=True):
             for norm in METHODS:
                 line(axis, norm, sizes, np.transpose([runs.of(name, norm=norm, batch=b) for b in sizes]))
-            axis.set(title=title, xlabel="batch size", xscale="log", yscale="log" if name == "train" else "linear")
-            axis.set_xticks(sizes, sizes)
-            axis.minorticks_off()
+            axis.set_title(title)
+            levels(axis, "batch size", sizes)
+        log_losses(axes[0, 2])
         legend(figure, axes[0, 0])
         return figure

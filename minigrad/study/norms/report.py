@@ -28,14 +28,17 @@ class Chapter(NamedTuple):
     judged: list[tuple[str, Verdict | None]]
 
     @property
-    def verdict(self) -> str:
-        """In a word or two, over all statements."""
+    def count(self) -> str:
+        """How many statements hold."""
         done = [v.holds for _, v in self.judged if v is not None]
-        if not done:
-            return "not measured"
-        if len(done) < len(self.judged):
-            return f"{sum(done)} of {len(done)} hold, {len(self.judged) - len(done)} not measured"
-        return "holds" if all(done) else "does not hold here" if not any(done) else f"{sum(done)} of {len(done)} hold"
+        missing = len(self.judged) - len(done)
+        return f"{sum(done)} of {len(done)} hold" + f", {missing} not measured" * bool(missing) if done else word(None)
+
+    @property
+    def leading(self) -> tuple[str, str, str]:
+        """The first statement, its numbers in short, and its verdict."""
+        text, verdict = self.judged[0]
+        return text.rstrip("."), verdict.evidence.split("; ")[0] if verdict else "", word(verdict)
 
     @property
     def command(self) -> str:
@@ -66,9 +69,10 @@ class Report:
         self.planned = sum(len(cells) for cells in plan.values())
 
     def __str__(self) -> str:
-        lines = [f"{'claim':<34}{'verdict':<22}"]
+        width = max(len(c.claim.title) for c in self.chapters) + 2
+        lines = [f"  {'claim':<{width}}statements"]
         for c in self.chapters:
-            lines.append(f"{c.number} {c.claim.title:<32}{c.verdict}")
+            lines.append(f"{c.number} {c.claim.title:<{width}}{c.count}")
             for text, verdict in c.judged:
                 lines.append(textwrap.indent(textwrap.fill(f"{word(verdict)}: {text}", 74), "    "))
                 if verdict is not None:
@@ -97,10 +101,10 @@ class Report:
 
     def table(self, where: str = "") -> str:
         """One row a claim in Markdown; plots are linked in the folder `where`."""
-        rows = ["| claim | measured here | verdict |", "| --- | --- | --- |"]
+        rows = ["| claim | its first statement | measured here | verdict | all statements |", "| --- " * 5 + "|"]
         for c in self.chapters:
-            first = next((v.evidence for _, v in c.judged if v is not None), "")
-            rows.append(f"| [{c.number}. {c.claim.title}]({where}{c.claim.name}.svg) | {first} | {c.verdict} |")
+            rows.append(f"| [{c.number}. {c.claim.title}]({where}{c.claim.name}.svg) | {' | '.join(c.leading)} "
+                        f"| {c.count} |")
         return "\n".join(rows) + "\n"
 
     def _markdown(self, plots: Mapping[str, str]) -> str:
@@ -109,7 +113,7 @@ class Report:
             f"**How a verdict is reached.** {RULE}",
             "Numbers are mean ± standard deviation over the seeds."), self.table()]
         for c in self.chapters:
-            parts.append(f"## {c.number}. {c.claim.title}: {c.verdict}\n")
+            parts.append(f"## {c.number}. {c.claim.title}\n")
             parts.append(paragraphs(f"*{c.claim.source}.* {c.claim.setup}"))
             if c.claim.name in plots:
                 parts.append(f"![{c.claim.title}]({c.claim.name}.svg)\n\n{textwrap.fill(c.claim.caption, 118)}\n")
@@ -122,9 +126,9 @@ class Report:
     def _html(self, plots: Mapping[str, str]) -> str:
         rows, chapters = [], []
         for c in self.chapters:
-            first = next((v.evidence for _, v in c.judged if v is not None), "")
-            rows.append(f"<tr><td>{c.number}</td><td><a href='#{c.claim.name}'>{escape(c.claim.title)}</a></td>"
-                        f"<td>{escape(first)}</td><td>{badge(c.verdict)}</td></tr>")
+            text, numbers, decided = map(escape, c.leading)
+            rows.append(f"<tr><td><a href='#{c.claim.name}'>{c.number}. {escape(c.claim.title)}</a></td><td>{text}"
+                        f"<p class=evidence>{numbers}</p></td><td>{badge(decided)}</td><td>{c.count}</td></tr>")
             stated = "".join(f"<li>{badge(word(v))}<div>{escape(text)}<p class=evidence>"
                              f"{escape(v.evidence) if v else ''}</p></div></li>" for text, v in c.judged)
             picture = (f"<figure>{plots[c.claim.name]}<figcaption>{escape(c.claim.caption)}</figcaption></figure>"
@@ -148,7 +152,7 @@ def marked(text: str) -> str:
 
 def badge(verdict: str) -> str:
     """A verdict in its colour."""
-    kind = "yes" if verdict == "holds" else "no" if verdict.startswith("does") else "part"
+    kind = {"holds": "yes", "does not hold here": "no"}.get(verdict, "part")
     return f"<span class='badge {kind}'>{escape(verdict)}</span>"
 
 
@@ -195,7 +199,9 @@ code {{ font-size: .88em; }}
 <h1>What normalization does: eight claims, measured</h1>
 <p>Made by <code>{command}</code>, on minigrad's own layers and real data. {circumstances}</p>
 <p><b>How a verdict is reached.</b> {rule} Numbers are mean ± standard deviation over the seeds.</p>
-<div class=table><table><tr><th></th><th>claim</th><th>measured here</th><th>verdict</th></tr>{rows}</table></div>
+<div class=table><table>
+<tr><th>claim</th><th>its first statement</th><th>verdict</th><th>all statements</th></tr>
+{rows}</table></div>
 {chapters}
 </body></html>
 """

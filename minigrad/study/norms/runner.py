@@ -20,23 +20,31 @@ class Kept:
         self.path = path
         self.results: dict[str, Result] = {}
         if path.exists():
-            for text in path.read_text().splitlines():
+            *lines, rest = path.read_text().split("\n")
+            for text in lines:
                 entry = json.loads(text)
                 self.results[key(entry["cell"])] = entry["result"]
+            if rest:                            # the process was killed while it wrote this line
+                self._write()
 
     def add(self, cell: Cell, result: Result) -> None:
         """Keeps one result, in the file too."""
         self.results[key(cell)] = result
         with self.path.open("a") as file:
-            file.write(json.dumps({"cell": cell, "result": result}, separators=(",", ":")) + "\n")
+            file.write(_line(cell, result))
 
     def forget(self, cells: Sequence[Cell]) -> None:
         """Drops the results of these runs, so that they are made anew."""
         for cell in cells:
             self.results.pop(key(cell), None)
-        if self.path.exists():
-            lines = [{"cell": json.loads(k), "result": r} for k, r in self.results.items()]
-            self.path.write_text("".join(json.dumps(entry, separators=(",", ":")) + "\n" for entry in lines))
+        self._write()
+
+    def _write(self) -> None:
+        self.path.write_text("".join(_line(json.loads(text), result) for text, result in self.results.items()))
+
+
+def _line(cell: Cell, result: Result) -> str:
+    return json.dumps({"cell": cell, "result": result}, separators=(",", ":")) + "\n"
 
 
 def _start() -> None:

@@ -33,15 +33,18 @@ def text_windows(length: int) -> tuple[Tensor, int]:
 
 def norm1d(norm: str, size: int) -> nn.Module:
     """A norm over `size` features."""
-    return {"none": nn.Identity, "batch": nn.BatchNorm1d, "layer": nn.LayerNorm, "rms": nn.RMSNorm,
-            "group": lambda n: nn.GroupNorm(GROUPS, n)}[norm](size)
+    layers: dict[str, Callable[[int], nn.Module]] = {
+        "none": nn.Identity, "batch": nn.BatchNorm1d, "layer": nn.LayerNorm, "rms": nn.RMSNorm,
+        "group": lambda n: nn.GroupNorm(GROUPS, n)}
+    return layers[norm](size)
 
 
 def norm2d(norm: str, channels: int, side: int) -> nn.Module:
     """A norm of images (N, channels, side, side); "layer" takes channels and space together."""
-    return {"none": nn.Identity, "batch": nn.BatchNorm2d, "group": lambda n: nn.GroupNorm(GROUPS, n),
-            "instance": lambda n: nn.InstanceNorm2d(n, affine=True),
-            "layer": lambda n: nn.LayerNorm((n, side, side))}[norm](channels)
+    layers: dict[str, Callable[[int], nn.Module]] = {
+        "none": nn.Identity, "batch": nn.BatchNorm2d, "group": lambda n: nn.GroupNorm(GROUPS, n),
+        "instance": lambda n: nn.InstanceNorm2d(n, affine=True), "layer": lambda n: nn.LayerNorm((n, side, side))}
+    return layers[norm](channels)
 
 
 def mlp(norm: str, width: int = 128, dropout: float = 0.0) -> nn.Module:

@@ -11,7 +11,7 @@ from ...core.shape import BOOL
 from ...core.tensor import Tensor
 from ...ops.creation import arange, ones
 from .claim import Cell, Claim, Result, Runs, Verdict, more, statement
-from .plots import band, legend, line, rates, subplots
+from .plots import band, legend, levels, line, log_losses, subplots
 from .training import ending, fit, seeded, text_batches, text_windows, thinned
 
 PLACES = ("none", "post", "pre")
@@ -49,7 +49,7 @@ class Transformer(Claim):
              "clipping or dropout, at six learning rates. A run has failed if its loss is not finite or, over the "
              "last tenth of the steps, is above 3.3: it has learned no more than how frequent each character is.")
     caption = ("Left: final training loss over the learning rate. Middle: share of runs that failed. Right: loss "
-               "curves at learning rate 0.003. Bars: one standard deviation; band: all seeds.")
+               "curves at learning rate 0.003. Bars and bands: range of the seeds.")
 
     def cells(self, quick: bool) -> Iterator[Cell]:
         """Each place of the norm at each learning rate."""
@@ -99,10 +99,12 @@ class Transformer(Claim):
             line(axes[0, 1], norm, lrs, np.transpose([100 * runs.of("failed", norm=norm, lr=lr) for lr in lrs]))
             curves = runs.of("curve", norm=norm, lr=3e-3)
             band(axes[0, 2], norm, (np.arange(curves.shape[1]) + 0.5) * steps / curves.shape[1], curves)
-        rates(axes[0, 0], lrs)
-        rates(axes[0, 1], lrs)
-        axes[0, 0].set(title="final loss", ylabel="cross entropy", yscale="log")
+        levels(axes[0, 0], "learning rate", lrs)
+        levels(axes[0, 1], "learning rate", lrs)
+        axes[0, 0].set(title="final loss", ylabel="cross entropy")
         axes[0, 1].set(title="failed runs", ylabel="share in %")
-        axes[0, 2].set(title="loss at learning rate 0.003", xlabel="step", yscale="log")
+        axes[0, 2].set(title="loss at learning rate 0.003", xlabel="step")
+        log_losses(axes[0, 0])
+        log_losses(axes[0, 2])
         legend(figure, axes[0, 0])
         return figure
