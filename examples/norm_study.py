@@ -22,7 +22,7 @@ def main() -> None:
     options.add_argument("--claim", action="append", default=[], choices=[claim.name for claim in CLAIMS],
                          help="run this claim only; may be given several times (default: all)")
     options.add_argument("--quick", action="store_true", help="few settings, steps and seeds; verdicts mean little")
-    options.add_argument("--seeds", type=int, help="runs of each setting (default: 5, with --quick 2)")
+    options.add_argument("--seeds", type=int, help="runs of each setting (default: 8, with --quick 2)")
     options.add_argument("--processes", type=int, default=2, help="run side by side (default: 2)")
     options.add_argument("--fresh", action="store_true", help="make anew what is in --out already")
     options.add_argument("--out", type=Path, default=Path("runs/norm_study"),

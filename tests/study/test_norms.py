@@ -114,7 +114,7 @@ def test_steps_to_a_loss():
 
 def test_results_are_kept_and_not_made_again(tmp_path, monkeypatch):
     first = study.normalization(["jacobian"], quick=True, processes=0, out=tmp_path)
-    assert first.chapters[0].count == "4 of 4 hold" and first.chapters[1].count == "not measured"
+    assert first.chapters[0].tally == "4 of 4 hold" and first.chapters[1].count == "not measured"
     lines = (tmp_path / "results.jsonl").read_text()
     monkeypatch.setattr(jacobian.Jacobian, "measure", lambda *_, **__: pytest.fail("run again"))
     study.normalization(["jacobian"], quick=True, processes=0, out=tmp_path)
@@ -132,10 +132,10 @@ def test_an_interrupt_ends_with_a_report_and_the_rest_follows(tmp_path, monkeypa
         return measure(self, seed, **settings)
     monkeypatch.setattr(jacobian.Jacobian, "measure", interrupted)
     report = study.normalization(["jacobian"], quick=True, processes=0, out=tmp_path)
-    assert report.chapters[0].count == "not measured" and "stopped" in capsys.readouterr().out
+    assert report.chapters[0].tally == "not measured" and "stopped" in capsys.readouterr().out
     assert len(runner.Kept(tmp_path / "results.jsonl").results) == 5
     assert "not measured" in (tmp_path / "report.md").read_text()
-    assert study.normalization(["jacobian"], quick=True, processes=0, out=tmp_path).chapters[0].count == "4 of 4 hold"
+    assert study.normalization(["jacobian"], quick=True, processes=0, out=tmp_path).chapters[0].tally == "4 of 4 hold"
 
 
 def test_a_line_that_was_cut_off_is_dropped(tmp_path):
@@ -168,7 +168,7 @@ def test_the_quick_run_measures_every_claim(tmp_path):
     report, page = (tmp_path / "report.md").read_text(), (tmp_path / "report.html").read_text()
     for c in norms.CLAIMS:
         assert c.title in shown and f"--claim {c.name} --fresh`" in report and f"id={c.name}" in page
-        assert (tmp_path / f"{c.name}.svg").stat().st_size > 5000
+        assert (tmp_path / f"{c.name}.png").stat().st_size > 5000
     assert "not measured" not in shown + report + page
-    assert page.count("<svg") == 8 and "src=" not in page and "<link" not in page       # nothing is fetched
+    assert page.count("src='data:image/png") == page.count("src=") == 8 and "<link" not in page      # nothing is fetched
     assert max(map(len, shown.splitlines())) <= 80

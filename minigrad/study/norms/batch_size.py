@@ -47,7 +47,7 @@ class BatchSize(Claim):
                 raise
             return {"defined": 0}
         error, loss = test(model, held_out)
-        return {"defined": 1, "error": error, "loss": loss}
+        return {"defined": 1, "error": round(error, 3), "loss": round(loss, 5)}
 
     def growth(self, runs: Runs, model: str, norm: str) -> np.ndarray:
         """By how many points the error is larger at batch 2 than at 32."""

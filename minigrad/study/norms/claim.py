@@ -12,9 +12,10 @@ Cell = dict[str, Any]           # all settings of one run, with its claim and it
 Result = dict[str, Any]         # what the run measured: what JSON can hold
 
 RULE = ("Runs with the same seed share data, split and initial values, so they are compared seed by seed: 'a is more "
-        "than b' holds if the mean of the differences a - b is more than twice its standard error. With five seeds, "
-        "chance alone passes such a comparison about once in 17 times. Statements about exact equality must hold in "
-        "every run. What the data does not decide counts as 'does not hold here'.")
+        "than b' holds if the mean of the differences a - b is more than twice its standard error. Chance alone "
+        "passes such a comparison about once in 20 times: of forty statements, expect two that hold or fail by "
+        "chance. Statements about exact equality must hold in every run. What the data does not decide counts as "
+        "'does not hold here'.")
 
 
 class NotMeasured(Exception):

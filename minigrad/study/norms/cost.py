@@ -78,7 +78,8 @@ class Cost(Claim):
              "transformer on 16 of 32. All variants of a network run in turn, again and again; the least time of each "
              "counts. Added is what a step takes beyond the one without norm. Memory is what a step takes from the "
              "pools besides parameters, gradients and optimiser state. Repeats instead of seeds.")
-    caption = "Time and memory that each norm adds to a training step. Bars: range of the repeats."
+    caption = ("Time and memory that each norm adds to a training step, in % of the step without norm. The scale of "
+               "time is linear up to 20 and logarithmic above. Thin bars: range of the repeats.")
     alone = True
 
     def cells(self, quick: bool) -> Iterator[Cell]:
@@ -153,7 +154,7 @@ class Cost(Claim):
 
     def draw(self, runs: Runs) -> Any:
         """Bars for each network: time eager and captured as shares, memory as a share."""
-        figure, axes = subplots(3, 1, 2.1)
+        figure, axes = subplots(3, 1, 2.3)
         panels = (("added time, eager, in %", " eager"), ("added time, captured, in %", " captured"),
                   ("added memory, eager, in %", " eager bytes"))
         for axis, (label, how) in zip(axes[:, 0], panels, strict=True):
@@ -163,7 +164,7 @@ class Cost(Claim):
                 for norm in norms[1:]:
                     name, color, _ = STYLE[norm]
                     share = self.added(runs, kind, norm, how[1:], share=True)
-                    mean, low, high = np.mean(share), np.min(share), np.max(share)
+                    low, mean, high = np.sort([np.min(share), np.mean(share), np.max(share)])
                     axis.bar(at, mean, 0.85, color=color, label=None if norm in seen else name,
                              yerr=[[mean - low], [high - mean]], error_kw={"linewidth": 0.9, "capsize": 2})
                     axis.text(at, max(high, 0), f"{mean:.0f}", ha="center", va="bottom", fontsize=7)
@@ -172,8 +173,12 @@ class Cost(Claim):
                 ticks.append(((start + at - 1) / 2, kind))
                 at += 1
             axis.set_xticks([t for t, _ in ticks], [k for _, k in ticks])
-            axis.set(ylabel=label)
+            axis.set_ylabel(label)
             axis.margins(y=0.18)
+            if "bytes" not in how:
+                axis.set_yscale("symlog", linthresh=20)
+                axis.yaxis.set_major_formatter("{x:g}")
+                axis.axhline(0, color="#333333", linewidth=0.8)
             axis.grid(axis="x", visible=False)
-        legend(figure, axes[0, 0], 6)
+        legend(figure, axes[0, 0], 4)
         return figure

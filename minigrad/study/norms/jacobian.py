@@ -78,7 +78,7 @@ class Jacobian(Claim):
         entries = jacobian(build().double(), inputs(seed))
         wrong = int(((entries != 0) != shares(keys)).sum())
         return {"wrong": wrong, "filled": int((entries != 0).sum()),
-                **({"entries": [[float(f"{e:.3g}") for e in row] for row in entries]} if seed == 0 else {})}
+                **({"entries": [[float(f"{e:.2g}") or 0 for e in row] for row in entries]} if seed == 0 else {})}
 
     def exact(self, runs: Runs, *layers: str) -> Verdict:
         """Whether the zeros of these layers are where they should be in every run."""

@@ -31,10 +31,11 @@ def subplots(rows: int, columns: int, height: float = 3.2, width: float = 9.0, *
 
 
 def line(axis: Any, norm: str, x: Any, values: Any, suffix: str = "", **options: Any) -> None:
-    """The mean of `values` (seeds, points) over x, with bars over the range of the seeds."""
+    """The mean of `values` (seeds, points) over x, with bars over the range of the seeds; x is logarithmic."""
     label, color, mark = STYLE[norm]
     mean = np.mean(values, 0)
-    axis.errorbar(x, mean, np.maximum([mean - np.min(values, 0), np.max(values, 0) - mean], 0), color=color,
+    shifted = np.multiply(x, 1.02 ** (list(STYLE).index(norm) - 2))         # so that bars stand side by side
+    axis.errorbar(shifted, mean, np.maximum([mean - np.min(values, 0), np.max(values, 0) - mean], 0), color=color,
                   marker=mark, markersize=4.5, linewidth=1.4, elinewidth=0.9, capsize=2, label=label + suffix,
                   **options)
 
@@ -49,7 +50,7 @@ def band(axis: Any, norm: str, x: Any, values: Any, **options: Any) -> None:
 def legend(figure: Any, axis: Any, columns: int = 5) -> None:
     """One legend for all axes, above them, where it covers nothing."""
     handles, labels = axis.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=columns, frameon=False)
+    figure.legend(handles, labels, loc="outside upper center", ncols=columns, frameon=False, columnspacing=1.4)
 
 
 def levels(axis: Any, label: str, values: Sequence[float]) -> None:
@@ -61,9 +62,9 @@ def levels(axis: Any, label: str, values: Sequence[float]) -> None:
 
 def log_losses(axis: Any) -> None:
     """A logarithmic y axis with plain numbers: 1, 2, 5, 10 over a short range, powers of ten over a long one."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+    from matplotlib.ticker import FuncFormatter, LogLocator
     axis.set_yscale("log")
     low, high = axis.get_ylim()
-    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < 300 else (1,), numticks=6))
+    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5) if high / low < 20 else (1, 2, 5) if high / low < 300 else (1,), numticks=6))
     axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axis.yaxis.set_minor_formatter(NullFormatter())
+    axis.yaxis.minorticks_off()

@@ -17,6 +17,7 @@ from .training import CEILING, digits, ending, epochs, fit, seeded, text_batches
 KINDS = ("RNN", "GRU", "LSTM")
 NORMS = ("none", "layer", "batch")
 LENGTH = 64                     # characters of a window
+SHOWN = 1.0                     # the learning rate of the loss curves
 BACK = 40                       # how far back the gradient is compared
 
 
@@ -74,7 +75,7 @@ class Recurrent(Claim):
     def measure(self, seed: int, **settings: Any) -> Result:
         """Trains one network; for text, looks at its gradients before."""
         steps = settings["steps"]
-        gradients: dict[str, list[float]] = {}
+        shown: Result = {}
         if settings["task"] == "rows":
             train, classes = digits(seed)[0], 10
             images, labels = train.tensors
@@ -85,12 +86,13 @@ class Recurrent(Claim):
             windows, classes = text_windows(LENGTH)
             model = seeded(seed, Reader, settings["kind"], settings["norm"], classes)
             batches = list(text_batches(windows, 16, steps, seed))
-            if settings["lr"] == 1.0:
-                gradients = {"gradients": model.gradients(*batches[0])}
+            if settings["lr"] == SHOWN:
+                shown["gradients"] = model.gradients(*batches[0])
         losses = fit(model, optim.SGD(model.parameters(), lr=settings["lr"], momentum=0.9), batches)
+        if shown:
+            shown["curve"] = thinned(losses, steps)
         final = ending(losses, steps)
-        return {"final": final, "diverged": int(final > math.log(classes)), "curve": thinned(losses, steps),
-                **gradients}
+        return {"final": final, "diverged": int(final > math.log(classes)), **shown}
 
     def diverged(self, runs: Runs, kind: str, norm: str) -> np.ndarray:
         """The share of runs that diverged, over both data sets and all learning rates, in % for each seed."""
@@ -147,7 +149,7 @@ class Recurrent(Claim):
     def gradient_kept(self, runs: Runs) -> Verdict:
         """The gradient by the input so far back, over that by the last input."""
         def left(kind: str, norm: str) -> np.ndarray:
-            gradients = runs.of("gradients", task="text", kind=kind, norm=norm, lr=1.0)
+            gradients = runs.of("gradients", task="text", kind=kind, norm=norm, lr=SHOWN)
             return np.log10(gradients[:, -1 - BACK] / gradients[:, -1])
         return all_of({kind: more(left(kind, "layer"), left(kind, "none"), ("with LN", "without"), ".1f")
                        for kind in KINDS})
@@ -165,10 +167,10 @@ class Recurrent(Claim):
                 line(column[2], norm, lrs, np.transpose(
                     [50 * (runs.of("diverged", task="rows", kind=kind, norm=norm, lr=lr)
                            + runs.of("diverged", task="text", kind=kind, norm=norm, lr=lr)) for lr in lrs]))
-                curves = runs.of("curve", task="text", kind=kind, norm=norm, lr=1.0)
+                curves = runs.of("curve", task="text", kind=kind, norm=norm, lr=SHOWN)
                 steps = runs.levels("steps")[0]
                 band(column[3], norm, (np.arange(curves.shape[1]) + 0.5) * steps / curves.shape[1], curves)
-                gradients = runs.of("gradients", task="text", kind=kind, norm=norm, lr=1.0)
+                gradients = runs.of("gradients", task="text", kind=kind, norm=norm, lr=SHOWN)
                 band(column[4], norm, np.arange(LENGTH), gradients[:, ::-1])
             for axis in column[:3]:
                 levels(axis, "learning rate", lrs)
@@ -177,7 +179,7 @@ class Recurrent(Claim):
         for row in (0, 1, 3, 4):
             log_losses(axes[row, 0])
         for axis, label in zip(axes[:, 0], ("final loss, digits", "final loss, text", "diverged in %",
-                                            "loss, text, lr 1", "gradient norm"), strict=True):
+                                            f"loss, text, lr {SHOWN:g}", "gradient norm"), strict=True):
             axis.set_ylabel(label)
         legend(figure, axes[0, 0])
         return figure

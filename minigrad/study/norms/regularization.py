@@ -44,28 +44,44 @@ class Regularization(Claim):
         (_, fitted), (error, loss) = test(model, train), test(model, held_out)
         return {"gap": loss - fitted, "error": error, "train": fitted, "loss": loss}
 
-    @statement("At batches of 10, the gap is smaller with batch norm than with layer norm.")
-    def batch_below_layer(self, runs: Runs) -> Verdict:
-        """Layer norm adds no noise."""
-        return more(runs.of("gap", norm="layer", batch=10), runs.of("gap", norm="batch", batch=10), ("LN", "BN"), ".3f")
+    def compare(self, runs: Runs, name: str, worse: str, better: str) -> Verdict:
+        """Whether the gap or the error of one method is larger than that of another, at batches of 10."""
+        short = {"none": "none", "batch": "BN", "layer": "LN", "dropout": "dropout"}
+        form, unit = (".3f", "") if name == "gap" else (".2f", " %")
+        return more(runs.of(name, norm=worse, batch=10), runs.of(name, norm=better, batch=10),
+                    (short[worse], short[better]), form, unit)
+
+    @statement("At batches of 10, the test error is smaller with batch norm than without norm.")
+    def batch_error(self, runs: Runs) -> Verdict:
+        """What regularization is for. All runs fit their training set, so this is the gap between the errors too."""
+        return self.compare(runs, "error", "none", "batch")
+
+    @statement("At batches of 10, the gap between the losses is smaller with batch norm than without norm.")
+    def batch_gap(self, runs: Runs) -> Verdict:
+        """The loss also tells how sure the wrong answers are."""
+        return self.compare(runs, "gap", "none", "batch")
 
     @statement("At batches of 10, the test error is smaller with batch norm than with layer norm.")
-    def batch_error(self, runs: Runs) -> Verdict:
-        """What regularization is for."""
-        return more(runs.of("error", norm="layer", batch=10), runs.of("error", norm="batch", batch=10), ("LN", "BN"),
-                    ".2f", " %")
+    def batch_below_layer(self, runs: Runs) -> Verdict:
+        """Layer norm adds no noise."""
+        return self.compare(runs, "error", "layer", "batch")
 
-    @statement("With batch norm the gap is smaller at batches of 10 than at 50: smaller batches regularize more.")
+    @statement("With batch norm, the gap between the losses is smaller at batches of 10 than at 50: smaller batches "
+               "regularize more.")
     def smaller_batch(self, runs: Runs) -> Verdict:
         """The noise of the statistics grows as the batch shrinks."""
         return more(runs.of("gap", norm="batch", batch=50), runs.of("gap", norm="batch", batch=10),
                     ("batch 50", "batch 10"), ".3f")
 
-    @statement("At batches of 10, the gap is smaller with dropout than without anything.")
-    def dropout_helps(self, runs: Runs) -> Verdict:
+    @statement("At batches of 10, the test error is smaller with dropout than without anything.")
+    def dropout_error(self, runs: Runs) -> Verdict:
         """The regularizer that batch norm is compared with."""
-        return more(runs.of("gap", norm="none", batch=10), runs.of("gap", norm="dropout", batch=10),
-                    ("none", "dropout"), ".3f")
+        return self.compare(runs, "error", "none", "dropout")
+
+    @statement("At batches of 10, the gap between the losses is smaller with dropout than without anything.")
+    def dropout_gap(self, runs: Runs) -> Verdict:
+        """The same of the losses."""
+        return self.compare(runs, "gap", "none", "dropout")
 
     def draw(self, runs: Runs) -> Any:
         """Gap, error and training loss."""

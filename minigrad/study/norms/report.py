@@ -6,6 +6,7 @@ import os
 import platform
 import re
 import textwrap
+from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -28,7 +29,7 @@ class Chapter(NamedTuple):
     judged: list[tuple[str, Verdict | None]]
 
     @property
-    def count(self) -> str:
+    def tally(self) -> str:
         """How many statements hold."""
         done = [v.holds for _, v in self.judged if v is not None]
         missing = len(self.judged) - len(done)
@@ -72,7 +73,7 @@ class Report:
         width = max(len(c.claim.title) for c in self.chapters) + 2
         lines = [f"  {'claim':<{width}}statements"]
         for c in self.chapters:
-            lines.append(f"{c.number} {c.claim.title:<{width}}{c.count}")
+            lines.append(f"{c.number} {c.claim.title:<{width}}{c.tally}")
             for text, verdict in c.judged:
                 lines.append(textwrap.indent(textwrap.fill(f"{word(verdict)}: {text}", 74), "    "))
                 if verdict is not None:
@@ -92,9 +93,9 @@ class Report:
         """Writes report.md, report.html, readme_table.md and a plot for each claim."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        plots = {c.claim.name: svg for c in self.chapters if (svg := plot(c)) is not None}
-        for name, svg in plots.items():
-            (folder / f"{name}.svg").write_text(svg)
+        plots = {c.claim.name: png for c in self.chapters if (png := plot(c)) is not None}
+        for name, png in plots.items():
+            (folder / f"{name}.png").write_bytes(png)
         (folder / "report.md").write_text(self._markdown(plots))
         (folder / "report.html").write_text(self._html(plots))
         (folder / "readme_table.md").write_text(self.table("examples/norm_study/"))
@@ -103,11 +104,11 @@ class Report:
         """One row a claim in Markdown; plots are linked in the folder `where`."""
         rows = ["| claim | its first statement | measured here | verdict | all statements |", "| --- " * 5 + "|"]
         for c in self.chapters:
-            rows.append(f"| [{c.number}. {c.claim.title}]({where}{c.claim.name}.svg) | {' | '.join(c.leading)} "
-                        f"| {c.count} |")
+            rows.append(f"| [{c.number}. {c.claim.title}]({where}{c.claim.name}.png) | {' | '.join(c.leading)} "
+                        f"| {c.tally} |")
         return "\n".join(rows) + "\n"
 
-    def _markdown(self, plots: Mapping[str, str]) -> str:
+    def _markdown(self, plots: Mapping[str, bytes]) -> str:
         parts = ["# What normalization does: eight claims, measured\n", paragraphs(
             f"Made by `{COMMAND}`, on minigrad's own layers and real data. {self.circumstances}",
             f"**How a verdict is reached.** {RULE}",
@@ -116,23 +117,22 @@ class Report:
             parts.append(f"## {c.number}. {c.claim.title}\n")
             parts.append(paragraphs(f"*{c.claim.source}.* {c.claim.setup}"))
             if c.claim.name in plots:
-                parts.append(f"![{c.claim.title}]({c.claim.name}.svg)\n\n{textwrap.fill(c.claim.caption, 118)}\n")
+                parts.append(f"![{c.claim.title}]({c.claim.name}.png)\n\n{textwrap.fill(c.claim.caption, 118)}\n")
             for text, verdict in c.judged:
                 evidence = "" if verdict is None else f" {verdict.evidence}."
                 parts.append(textwrap.fill(f"- **{word(verdict)}**: {text}{evidence}", 118, subsequent_indent="  "))
             parts.append(f"\nAgain: `{c.command}`\n")
         return "\n".join(parts)
 
-    def _html(self, plots: Mapping[str, str]) -> str:
+    def _html(self, plots: Mapping[str, bytes]) -> str:
         rows, chapters = [], []
         for c in self.chapters:
             text, numbers, decided = map(escape, c.leading)
             rows.append(f"<tr><td><a href='#{c.claim.name}'>{c.number}. {escape(c.claim.title)}</a></td><td>{text}"
-                        f"<p class=evidence>{numbers}</p></td><td>{badge(decided)}</td><td>{c.count}</td></tr>")
+                        f"<p class=evidence>{numbers}</p></td><td>{badge(decided)}</td><td>{c.tally}</td></tr>")
             stated = "".join(f"<li>{badge(word(v))}<div>{escape(text)}<p class=evidence>"
                              f"{escape(v.evidence) if v else ''}</p></div></li>" for text, v in c.judged)
-            picture = (f"<figure>{plots[c.claim.name]}<figcaption>{escape(c.claim.caption)}</figcaption></figure>"
-                       if c.claim.name in plots else "")
+            picture = figure(plots[c.claim.name], c.claim) if c.claim.name in plots else ""
             chapters.append(f"<section id={c.claim.name}><h2>{c.number}. {escape(c.claim.title)}</h2>"
                             f"<p class=source>{escape(c.claim.source)}</p><p>{escape(c.claim.setup)}</p>{picture}"
                             f"<ul>{stated}</ul><p class=again>Again: <code>{escape(c.command)}</code></p></section>")
@@ -150,24 +150,30 @@ def marked(text: str) -> str:
     return re.sub("`(.*?)`", r"<code>\1</code>", escape(text))
 
 
+def figure(png: bytes, claim: Claim) -> str:
+    """The picture inside the page, with its caption."""
+    return (f"<figure><img alt='{escape(claim.title)}' src='data:image/png;base64,{b64encode(png).decode()}'>"
+            f"<figcaption>{escape(claim.caption)}</figcaption></figure>")
+
+
 def badge(verdict: str) -> str:
     """A verdict in its colour."""
     kind = {"holds": "yes", "does not hold here": "no"}.get(verdict, "part")
     return f"<span class='badge {kind}'>{escape(verdict)}</span>"
 
 
-def plot(chapter: Chapter) -> str | None:
-    """The picture of a claim as SVG text; None where runs are missing."""
+def plot(chapter: Chapter) -> bytes | None:
+    """The picture of a claim as a PNG file of few colours; None where runs are missing."""
     import matplotlib
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": chapter.claim.name, "font.size": 9,
-                                "axes.titlesize": 10, "font.sans-serif": ["DejaVu Sans", "Verdana", "Arial"]}):
+    from PIL import Image
+    drawn, file = io.BytesIO(), io.BytesIO()
+    with matplotlib.rc_context({"font.size": 9, "axes.titlesize": 10, "savefig.dpi": 130}):
         try:
-            figure = chapter.claim.draw(chapter.runs)
+            chapter.claim.draw(chapter.runs).savefig(drawn)
         except NotMeasured:
             return None
-        text = io.StringIO()
-        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
-    return re.sub(r"^.*?(?=<svg)", "", text.getvalue(), flags=re.DOTALL)
+    Image.open(drawn).convert("RGB").quantize(64).save(file, "png", optimize=True)
+    return file.getvalue()
 
 
 PAGE = """<!doctype html>
@@ -186,7 +192,7 @@ table {{ border-collapse: collapse; width: 100%; font-size: .93rem; }}
 th, td {{ text-align: left; vertical-align: top; padding: .5rem .6rem; border-bottom: 1px solid var(--line); }}
 tr:last-child td {{ border-bottom: 0; }}
 figure {{ margin: 1rem 0; background: #fff; border-radius: 6px; padding: .6rem; }}
-figure svg {{ width: 100%; height: auto; display: block; }}
+figure img {{ width: 100%; height: auto; display: block; }}
 figcaption {{ color: #5a6675; font-size: .88rem; padding: .4rem .4rem 0; }}
 ul {{ list-style: none; padding: 0; }} li {{ display: flex; gap: .9rem; margin: .8rem 0; align-items: flex-start; }}
 .badge {{ font-size: .8rem; font-weight: 600; border-radius: 5px; padding: .15rem .5rem; white-space: nowrap; }}

@@ -55,13 +55,16 @@ def mlp(norm: str, width: int = 128, dropout: float = 0.0) -> nn.Module:
 
 
 def cnn(norm: str, channels: int = 16, depth: int = 1) -> nn.Module:
-    """Digits (N, 1, 8, 8) -> logits (N, 10): `depth` convolutions on 8x8, as many on 4x4, then a linear layer."""
+    """Digits (N, 1, 8, 8) -> logits (N, 10): `depth` convolutions on 8x8, as many on 4x4, then a linear layer.
+
+    Initial values are those of He et al. 2015, so that the net without norm can learn too.
+    """
     layers: list[nn.Module] = []
     inputs = 1
     for side in (8, 4):
         for _ in range(depth):
-            layers += [nn.Conv2d(inputs, channels, 3, padding=1, bias=norm == "none"), norm2d(norm, channels, side),
-                       nn.ReLU()]
+            layers += [nn.Conv2d(inputs, channels, 3, padding=1, bias=False), norm2d(norm, channels, side), nn.ReLU()]
+            nn.init.kaiming_normal_(layers[-3].weight, nonlinearity="relu")
             inputs = channels
         layers.append(nn.MaxPool2d(2))
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(channels * 4, 10))
