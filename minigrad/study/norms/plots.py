@@ -65,6 +65,7 @@ def log_losses(axis: Any) -> None:
     from matplotlib.ticker import FuncFormatter, LogLocator
     axis.set_yscale("log")
     low, high = axis.get_ylim()
-    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5) if high / low < 20 else (1, 2, 5) if high / low < 300 else (1,), numticks=6))
+    marks = (1, 2, 3, 5) if high / low < 20 else (1, 2, 5) if high / low < 300 else (1,)
+    axis.yaxis.set_major_locator(LogLocator(subs=marks, numticks=6))
     axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.yaxis.minorticks_off()

@@ -12,7 +12,7 @@ from ...core.tensor import Tensor
 from ...ops.creation import arange, ones
 from .claim import Cell, Claim, Result, Runs, Verdict, more, statement
 from .plots import band, legend, levels, line, log_losses, subplots
-from .training import ending, fit, seeded, text_batches, text_windows, thinned
+from .training import CEILING, ending, fit, seeded, text_batches, text_windows, thinned
 
 PLACES = ("none", "post", "pre")
 LENGTH, WIDTH, LAYERS = 32, 32, 6
@@ -71,7 +71,8 @@ class Transformer(Claim):
         losses = fit(model, optim.Adam(model.parameters(), lr=settings["lr"]),
                      text_batches(windows, 16, settings["steps"], seed))
         final = ending(losses, settings["steps"])
-        return {"final": final, "failed": int(final > 0.98 * entropy(windows)), "curve": thinned(losses, settings["steps"])}
+        return {"final": final, "failed": int(final > 0.98 * entropy(windows)),
+                "curve": thinned(losses, settings["steps"])}
 
     def failed(self, runs: Runs, norm: str) -> np.ndarray:
         """The share of runs that failed, over all learning rates, in % for each seed."""
