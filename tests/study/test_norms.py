@@ -114,7 +114,7 @@ def test_steps_to_a_loss():
 
 def test_results_are_kept_and_not_made_again(tmp_path, monkeypatch):
     first = study.normalization(["jacobian"], quick=True, processes=0, out=tmp_path)
-    assert first.chapters[0].tally == "4 of 4 hold" and first.chapters[1].count == "not measured"
+    assert first.chapters[0].tally == "4 of 4 hold" and first.chapters[1].tally == "not measured"
     lines = (tmp_path / "results.jsonl").read_text()
     monkeypatch.setattr(jacobian.Jacobian, "measure", lambda *_, **__: pytest.fail("run again"))
     study.normalization(["jacobian"], quick=True, processes=0, out=tmp_path)
