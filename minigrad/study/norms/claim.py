@@ -46,10 +46,10 @@ def shown(values: np.ndarray, form: str = ".1f", unit: str = "") -> str:
 
 def more(a: np.ndarray, b: np.ndarray, names: tuple[str, str], form: str = ".1f", unit: str = "") -> Verdict:
     """Whether a is more than b, seed by seed: the mean difference must be more than twice its standard error."""
-    gap = a - b
-    error = 2 * standard_error(gap)
+    difference = a - b
+    mean, error = float(np.mean(difference)), 2 * standard_error(difference)
     return Verdict(f"{names[0]} {shown(a, form, unit)}, {names[1]} {shown(b, form, unit)}; difference "
-                   f"{np.mean(gap):+{form}}{unit}, twice its standard error {error:{form}}", bool(np.mean(gap) > error))
+                   f"{mean:+{form}}{unit}, twice its standard error {error:{form}}, {len(a)} seeds", mean > error)
 
 
 def all_of(verdicts: Mapping[str, Verdict]) -> Verdict:

@@ -119,7 +119,7 @@ class Report:
             if c.claim.name in plots:
                 parts.append(f"![{c.claim.title}]({c.claim.name}.png)\n\n{textwrap.fill(c.claim.caption, 118)}\n")
             for text, verdict in c.judged:
-                evidence = "" if verdict is None else f" {verdict.evidence}."
+                evidence = "" if verdict is None else f" *{verdict.evidence}.*"
                 parts.append(textwrap.fill(f"- **{word(verdict)}**: {text}{evidence}", 118, subsequent_indent="  "))
             parts.append(f"\nAgain: `{c.command}`\n")
         return "\n".join(parts)

@@ -7,7 +7,9 @@ import signal
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from pathlib import Path
+from threading import current_thread, main_thread
 
 from ...devices.native import set_num_threads
 from .claim import Cell, Claim, Result, key
@@ -47,10 +49,17 @@ def _line(cell: Cell, result: Result) -> str:
     return json.dumps({"cell": cell, "result": result}, separators=(",", ":")) + "\n"
 
 
-def _start() -> None:
-    """In a new process: one thread, and Ctrl-C is for the process that started it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    set_num_threads(1)
+@contextmanager
+def _deaf() -> Iterator[None]:
+    """Processes that are started in this block never hear Ctrl-C: it is for the one that started them."""
+    if current_thread() is not main_thread():               # only the main thread may set signals
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def measured(claim: Claim, cell: Cell) -> Result:
@@ -66,7 +75,8 @@ def _in_turn(claim: Claim, cells: Sequence[Cell]) -> Iterator[tuple[Cell, Result
 
 
 def _side_by_side(claim: Claim, cells: Sequence[Cell], pool: ProcessPoolExecutor) -> Iterator[tuple[Cell, Result]]:
-    futures = {pool.submit(measured, claim, cell): cell for cell in cells}
+    with _deaf():
+        futures = {pool.submit(measured, claim, cell): cell for cell in cells}
     for future in as_completed(futures):
         yield futures[future], future.result()
 
@@ -77,7 +87,8 @@ def run(claims: Sequence[Claim], plan: dict[str, list[Cell]], kept: Kept, proces
     Claims that measure time come first, one run at a time; the others share `processes` processes (0: this one).
     """
     from tqdm import tqdm
-    pool = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), _start) if processes else None
+    spawn = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(processes, spawn, set_num_threads, (1,)) if processes else None
     try:
         for claim in sorted(claims, key=lambda c: not c.alone):
             missing = [c for c in plan[claim.name] if key(c) not in kept.results]
