@@ -41,7 +41,7 @@ class Convergence(Claim):
         """Each norm at each learning rate."""
         for norm in NORMS:
             for lr in (0.03, 0.1) if quick else (0.003, 0.01, 0.03, 0.1, 0.3):
-                yield {"norm": norm, "lr": lr, "steps": 30 if quick else 200}
+                yield {"norm": norm, "lr": lr, "steps": 15 if quick else 200}
 
     def measure(self, seed: int, **settings: Any) -> Result:
         """Trains one network and tests it."""

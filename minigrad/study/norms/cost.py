@@ -85,7 +85,7 @@ class Cost(Claim):
     def cells(self, quick: bool) -> Iterator[Cell]:
         """Each network, with all its norms in one run, so that they are timed in turn."""
         for kind in NETWORKS:
-            yield {"network": kind, "rounds": 4 if quick else 60}
+            yield {"network": kind, "rounds": 3 if quick else 60}
 
     def measure(self, seed: int, **settings: Any) -> Result:
         """Least times of the steps in microseconds, and their bytes."""

@@ -62,7 +62,7 @@ class Transformer(Claim):
         """Each place of the norm at each learning rate."""
         for norm in PLACES:
             for lr in (3e-3, 1e-2) if quick else (3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1):
-                yield {"norm": norm, "lr": lr, "steps": 20 if quick else 300}
+                yield {"norm": norm, "lr": lr, "steps": 10 if quick else 300}
 
     def measure(self, seed: int, **settings: Any) -> Result:
         """Trains one network."""
