@@ -31,8 +31,8 @@ def main() -> None:
     """The command line."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--claim", action="append", default=[], metavar="CLAIM",
-                         choices=[claim.name for claim in CLAIMS],
-                         help="run this claim only; may be given several times (default: all). One of: %(choices)s")
+                         choices=[claim.name for claim in CLAIMS], help="run this claim only; may be given several "
+                         "times (default: all). One of: %(choices)s")
     options.add_argument("--quick", action="store_true", help="few settings, steps and seeds; verdicts mean little")
     options.add_argument("--seeds", type=at_least(2), help="runs of each setting (default: 8, with --quick 2)")
     options.add_argument("--processes", type=at_least(0), default=2,
