@@ -37,7 +37,8 @@ def main() -> None:
     options.add_argument("--seeds", type=at_least(2), help="runs of each setting (default: 8, with --quick 2)")
     options.add_argument("--processes", type=at_least(0), default=2,
                          help="run so many side by side; 0: in this process (default: 2)")
-    options.add_argument("--fresh", action="store_true", help="make runs anew whose results are in --out (after a change of code)")
+    options.add_argument("--fresh", action="store_true",
+                         help="make runs anew whose results are in --out (after a change of code)")
     options.add_argument("--out", type=Path, default=Path("runs/norm_study"),
                          help="folder of the report and of all results (default: runs/norm_study)")
     given = options.parse_args()
