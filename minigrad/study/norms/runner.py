@@ -81,8 +81,8 @@ def _side_by_side(claim: Claim, cells: Sequence[Cell], pool: ProcessPoolExecutor
         yield futures[future], future.result()
 
 
-def run(claims: Sequence[Claim], plan: dict[str, list[Cell]], kept: Kept, processes: int) -> bool:
-    """Makes the runs of these claims, each claim with a progress bar. False if it was stopped by Ctrl-C.
+def run(claims: Sequence[Claim], plan: dict[str, list[Cell]], kept: Kept, processes: int) -> None:
+    """Makes the runs of these claims, each claim with a progress bar. Ctrl-C ends it.
 
     Claims that measure time come first, one run at a time; the others share `processes` processes (0: this one).
     """
@@ -102,8 +102,6 @@ def run(claims: Sequence[Claim], plan: dict[str, list[Cell]], kept: Kept, proces
                     kept.add(cell, result)
     except KeyboardInterrupt:
         print("stopped; the report has what is there, and the same command goes on from here")
-        return False
     finally:
         if pool is not None:
             pool.shutdown(cancel_futures=True)
-    return True
