@@ -195,7 +195,8 @@ figure {{ margin: 1rem 0; background: #fff; border-radius: 6px; padding: .6rem; 
 figure img {{ width: 100%; height: auto; display: block; }}
 figcaption {{ color: #5a6675; font-size: .88rem; padding: .4rem .4rem 0; }}
 ul {{ list-style: none; padding: 0; }} li {{ display: flex; gap: .9rem; margin: .8rem 0; align-items: flex-start; }}
-.badge {{ display: inline-block; font-size: .8rem; font-weight: 600; border-radius: 5px; padding: .15rem .5rem; white-space: nowrap; }}
+.badge {{ display: inline-block; font-size: .8rem; font-weight: 600; border-radius: 5px;
+  padding: .15rem .5rem; white-space: nowrap; }}
 li .badge {{ flex: 0 0 8.6rem; text-align: center; }}
 .yes {{ background: #d3ecdf; color: #0b5a3c; }} .no {{ background: #fbdccb; color: #8a3a00; }}
 .part {{ background: #fdf0c8; color: #6b5000; }}
