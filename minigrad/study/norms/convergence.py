@@ -52,7 +52,7 @@ class Convergence(Claim):
         losses = fit(model, optim.SGD(model.parameters(), lr=settings["lr"], momentum=0.9), batches)
         reached = steps_to(losses, GOAL)
         return {"reached": int(reached > 0), "steps_to": reached if reached > 0 else steps,
-                "error": round(test(model, held_out)[0], 3), "curve": thinned(losses, steps, 60)}
+                "error": round(test(model, held_out)[0], 3), "curve": thinned(losses, steps)}
 
     def compare(self, runs: Runs, slow: str, fast: str) -> Verdict:
         """Whether one norm needs more steps than another, each at its best learning rate."""

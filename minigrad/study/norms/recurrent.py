@@ -44,7 +44,7 @@ class Reader(nn.Module):
         last = labels.reshape(characters.shape)[:, -1]
         F.cross_entropy(self.head(self.rnn(x)[0][:, -1]), last, reduction="sum").backward()
         assert x.grad is not None
-        return [float(f"{g:.4g}") for g in np.linalg.norm(x.grad.numpy(), axis=2).mean(0)]
+        return [float(f"{g:.3g}") for g in np.linalg.norm(x.grad.numpy(), axis=2).mean(0)]
 
 
 class Recurrent(Claim):

@@ -167,7 +167,7 @@ def plot(chapter: Chapter) -> bytes | None:
     import matplotlib
     from PIL import Image
     drawn, file = io.BytesIO(), io.BytesIO()
-    with matplotlib.rc_context({"font.size": 9, "axes.titlesize": 10, "savefig.dpi": 130}):
+    with matplotlib.rc_context({"font.size": 9, "axes.titlesize": 10, "savefig.dpi": 120}):
         try:
             chapter.claim.draw(chapter.runs).savefig(drawn)
         except NotMeasured:
