@@ -2,6 +2,7 @@
 
     python -m minigrad.bench                       the table of workloads, interleaved with torch in one process
     python -m minigrad.bench layer_norm mse_loss   the samples of these ops: kernel and definition
+    python -m minigrad.bench my_package:hard_mish  those of an op of yours, by its module and name
     python -m minigrad.bench --write FILE          also writes the table to a Markdown file
 
 All on one thread. Times are minima and medians over blocks of calls; the blocks alternate between the frameworks. The
@@ -17,8 +18,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -27,13 +29,13 @@ import numpy as np
 import minigrad as mg
 
 from . import nn, optim
+from .core import engine
 from .core.capture import capture
-from .core.op import registry
+from .core.op import Documented, Op, registry
 from .devices import open_device
 from .nn import functional as F
 from .ops.creation import tensor
-from .ops.dispatch import set_fused
-from .testing import samples_of
+from .testing import enlarged, samples_of
 
 BLOCKS = 15
 BLOCK_SECONDS = 0.02
@@ -392,38 +394,84 @@ def memory_growth() -> int:
 
 # ---- one op ----
 
-def time_op(name: str) -> list[str]:
-    """Times the samples of an op. A line for each: time of the kernels, bytes per second, time of the definition."""
-    op = registry[name]
-    lines = []
+_ELEMENTS = 1 << 18     # of a sample that can be made longer: 1 MB of float32, where memory counts and calls do not
+
+
+def find_op(name: str) -> Any:
+    """An op by its name, or by `module:name`. ValueError if there is none."""
+    module, colon, own = name.rpartition(":")
+    if not colon:
+        if name not in registry:
+            raise ValueError(f"unknown op {name!r}; choose from {', '.join(registry)}, or give module:name")
+        return registry[name]
+    try:
+        found = getattr(import_module(module), own)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"unknown op {name!r}: {error}") from None
+    found = getattr(found, "op", found)
+    if not isinstance(found, Documented):
+        raise ValueError(f"{name!r} is no op: decorate the function with @minigrad.op")
+    return found
+
+
+def time_op(name: str | Any) -> list[str]:
+    """Times the samples of an op (or of the op of that name) in float32: the op with its kernels, and its definition as
+    a function without them, in turn; forward, and forward with backward. The lines of a table.
+
+    Where it can be told how (`testing.enlarged`), a sample gets so long a first dimension that it has 262,144 elements:
+    samples are small because they are checked, and on small arrays all functions take as long as a call. Others are
+    timed as they are; to time a larger one, yield it in the op's samples.
+    """
+    op = find_op(name) if isinstance(name, str) else getattr(name, "op", name)
+    rows: list[tuple[str, ...]] = [(op.name, "kernel", "definition", "GB/s", "with backward: kernel", "definition")]
     for args, attrs in samples_of(op, np.float32):
-        shapes = ", ".join(str(list(a.shape)) if isinstance(a, mg.Tensor) else str(a) for a in args)
-        run = partial(op.public, *args, **attrs)
-        with set_fused("auto"):
-            result = run()
-            fused, = interleaved(run, blocks=5)
-        with set_fused("off"):
-            plain, = interleaved(run, blocks=5)
-        results = result if isinstance(result, tuple) else (result,)
-        moved = sum(t.nbytes for t in (*args, *results) if isinstance(t, mg.Tensor))
-        lines.append(f"{name}({shapes}, {attrs}): {_us(fused.minimum)}, {moved / fused.minimum / 1e9:.2f} GB/s; "
-                     f"definition {_us(plain.minimum)}")
-    return lines
+        given = enlarged(op, args, attrs, _ELEMENTS) or args
+        moved, forward, both = _runs(op.public, given, attrs)
+        plain = _runs(op.definition, given, attrs)[1:] if isinstance(op, Op) else (None, None)
+        runs = (forward, plain[0], both, plain[1])
+        timed = [run for run in runs if run is not None]
+        found: dict[Any, Times] = dict(zip(timed, interleaved(*timed, blocks=7), strict=True))
+        cells = [_us(found[run].minimum) if run in found else "-" for run in runs]
+        cells.insert(2, f"{moved / found[forward].minimum / 1e9:.2f}")
+        shapes = ", ".join(str(list(a.shape)) if isinstance(a, mg.Tensor) else str(a) for a in given)
+        rows.append((shapes + "".join(f", {k}={v}" for k, v in attrs.items()), *cells))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join([row[0].ljust(widths[0]), *[cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True)]])
+            for row in rows]
+
+
+def _runs(function: Callable[..., Any], args: Sequence[Any], attrs: dict[str, Any]) -> tuple[int, Run, Run | None]:
+    """The bytes that forward reads and writes; forward; and forward with backward, or None."""
+    own = [a.detach().requires_grad_() if isinstance(a, mg.Tensor) and a.is_floating_point() else a for a in args]
+    leaves = [a for a in own if isinstance(a, mg.Tensor) and a.requires_grad]
+
+    def outputs() -> list[Any]:
+        result = function(*own, **attrs)
+        return [r for r in (result if isinstance(result, (tuple, list)) else (result,)) if isinstance(r, mg.Tensor)]
+    made = outputs()
+    seeds = [mg.ones_like(r) for r in made if r.requires_grad]
+
+    def backward() -> None:
+        engine.grad([r for r in outputs() if r.requires_grad], leaves, seeds, allow_unused=True)
+    moved = sum(t.nbytes for t in (*args, *made) if isinstance(t, mg.Tensor))
+    return moved, mg.no_grad()(partial(function, *args, **attrs)), backward if seeds else None
 
 
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m minigrad.bench", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("ops", nargs="*", metavar="OP", help=f"time the samples of these ops: {', '.join(registry)}")
+    parser.add_argument("ops", nargs="*", metavar="OP",
+                        help=f"time the samples of these ops: module:name, or {', '.join(registry)}")
     parser.add_argument("--write", type=Path, help="write the table to this file")
     options = parser.parse_args()
-    unknown = [o for o in options.ops if o not in registry]
-    if unknown:
-        parser.error(f"unknown op {unknown[0]!r}; choose from {', '.join(registry)}")
+    try:
+        chosen = [find_op(name) for name in options.ops]
+    except ValueError as error:
+        parser.error(str(error))
     mg.set_num_threads(1)
-    if options.ops:
-        for name in options.ops:
-            print("\n".join(time_op(name)))
+    if chosen:
+        for one in chosen:
+            print("\n".join(time_op(one)))
         return
     try:
         import torch

@@ -1,7 +1,7 @@
 """Checks of an op, driven by the samples of the op. `check_op(my_op)` works for a user's op too.
 
     >>> from minigrad.testing import check_op
-    >>> check_op(my_op)            # AssertionError names the op, the sample and the error
+    >>> print(check_op(my_op))     # what was checked; AssertionError says what is wrong, and how to see it again
 
 These checks run for every sample:
     oracle      the definition and the kernels against an independent computation, in float64
@@ -10,23 +10,28 @@ These checks run for every sample:
     half        float16 and bfloat16 against the definition in float64, outputs and gradients
     layouts     transposed, reversed and offset operands give the same values, and inputs are not modified
     specials    inf and nan in an input
-    threads     1 and 2 threads give the same bits
+    threads     1 and 2 threads give the same bits, also where there are enough elements to share
+    memory      kernels write nothing beside their results
     errors      each error sample raises its error with its message
 """
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
-from typing import Any, TypeAlias
+from dataclasses import dataclass
+from typing import Any, NoReturn, TypeAlias
 
 import numpy as np
 
 from .core import engine
 from .core.op import Op, Primitive, registry
+from .core.place import arrays
 from .core.shape import is_float
 from .core.tensor import Tensor, new_tensor
-from .devices.memory import layout, view
+from .devices import launch_hook
+from .devices.base import Kernel
+from .devices.memory import Array, Buffer, layout, view
 from .devices.native import get_num_threads, set_num_threads
 from .ops.creation import as_tensor, tensor
 from .ops.dispatch import set_fused
@@ -64,6 +69,7 @@ class Make:
 
 def samples_of(op: Any, dtype: Any = np.float64, device: str = "cpu") -> list[tuple[Arguments, Attributes]]:
     """The samples of the op as (arguments, attributes). AssertionError if it has none."""
+    op = getattr(op, "op", op)
     if op.sample_function is None:
         raise AssertionError(f"{op.name} has no samples; add `@{op.name}.samples`")
     return [_split(s) for s in op.sample_function(Make(dtype, device=device))]
@@ -109,63 +115,173 @@ def evaluate(op: Callable[..., Any], args: Sequence[Any], attrs: Attributes,
     return [_values(o) for o in outputs], [None if g is None else _values(g) for g in gradients]
 
 
-# ---- the checks: each takes an op and raises AssertionError ----
+# ---- what is wrong, and how to see it again --------------------------------------------------------------------------
 
-def check_oracle(op: Any) -> None:
+class Where(str):
+    """Where a value comes from, in words. `again` is Python that computes it, up to the index of an element."""
+
+    again: str = ""
+
+
+def _where(op: Any, sample: int, attrs: Attributes, kind: str, number: int, dtype: Any, about: str = "",
+           change: str = "") -> Where:
+    """The place of an output or a gradient ("output" or "gradient") of a sample; `change` is what was done to its
+    `args` before."""
+    where = Where(", ".join(filter(None, (f"{op.name}, sample {sample} {attrs}", about, f"{kind} {number}"))))
+    found, name = _imported(op)
+    which = 0 if kind == "output" else 1
+    tools = "evaluate, relaid, samples_of" if "relaid" in change else "evaluate, samples_of"
+    where.again = (f"{found}; from minigrad.testing import {tools}; args, attrs = "
+                   f"samples_of({name}, '{np.dtype(dtype)}')[{sample}]; {change}"
+                   f"print(evaluate({name}, args, attrs)[{which}][{number}]")
+    return where
+
+
+def _imported(op: Any) -> tuple[str, str]:
+    """A line that imports the op, and the name that it then has."""
+    module = sys.modules.get(getattr(op, "__module__", ""))
+    there = getattr(module, op.name, None)
+    if module is not None and (there is op or there is called(op)):
+        return f"from {module.__name__} import {op.name}", op.name
+    return "from minigrad.core.op import registry", f"registry[{op.name!r}]"
+
+
+def _differ(where: str, index: Sequence[Any], first: str, second: str, why: str) -> NoReturn:
+    """Raises AssertionError for one element; `first` and `second` are its two values, with their names."""
+    element = f"[{', '.join([str(int(i)) for i in index]) or '()'}]"
+    again = f"\n  again: {where.again}{element})" if isinstance(where, Where) else ""
+    raise AssertionError(f"{where}, element {element}: {first}, {second}; {why}{again}")
+
+
+def _first(wrong: np.ndarray) -> tuple[Any, ...]:
+    """The index of the first True."""
+    return np.unravel_index(int(np.flatnonzero(wrong)[0]), wrong.shape)
+
+
+# ---- the checks: each takes an op, says what it checked, and raises AssertionError -----------------------------------
+
+def _has_kernels(op: Any) -> bool:
+    """Has the op kernels on the CPU?"""
+    return isinstance(op, Op) and op.prepare is not None and (not op.sources or "cpu" in op.sources)
+
+
+def _counted(op: Any, what: str) -> str:
+    count = len(samples_of(op))
+    return f"{count} sample{'' if count == 1 else 's'}: {what}"
+
+
+def check_oracle(op: Any) -> str:
     """Definition and kernels against the op's reference, an independent computation in NumPy, in float64."""
     if op.oracle is None:
-        return
+        return f"not checked: there is no @{op.name}.reference"
     for i, (args, attrs) in enumerate(samples_of(op)):
         with np.errstate(all="ignore"):
             want = op.oracle(*[_values(a) if isinstance(a, Tensor) else a for a in args], **attrs)
         for path in ("auto", "off"):
             with set_fused(path):
                 got = _outputs(called(op)(*args, **attrs))
-            for g, w in zip(got, want if isinstance(want, tuple) else (want,), strict=False):
-                _close(_values(g), np.asarray(w), 1e-9,
-                       f"{op.name}, sample {i} {attrs}, fused {path}, against the oracle")
+            for k, (g, w) in enumerate(zip(got, want if isinstance(want, tuple) else (want,), strict=False)):
+                where = _where(op, i, attrs, "output", k, np.float64, f"fused {path}", _switch(path))
+                _close(_values(g), np.asarray(w), 1e-9, where, "the reference gives")
+    return _counted(op, "against the reference, kernels and definition, float64")
 
 
-def _close(got: np.ndarray, want: np.ndarray, tolerance: float, where: str) -> None:
+def _switch(path: str) -> str:
+    """Python that chooses a path."""
+    return "" if path == "auto" else f"import minigrad; minigrad.set_fused({path!r}); "
+
+
+def _close(got: np.ndarray, want: np.ndarray, tolerance: float, where: str, other: str = "expected") -> None:
     """Compares relative to the largest element. Infinities and NaN must be in the same places."""
     if got.shape != want.shape:
-        raise AssertionError(f"{where}: shape {got.shape}, expected {want.shape}")
-    if got.dtype.kind != "f":
-        if not np.array_equal(got, want):
-            raise AssertionError(f"{where}: {got} is not {want}")
-        return
-    finite = np.isfinite(want)
-    if not np.array_equal(np.isfinite(got), finite) or not np.array_equal(got[~finite], want[~finite], equal_nan=True):
-        raise AssertionError(f"{where}: inf or nan differ")
+        raise AssertionError(f"{where}: shape {got.shape}, {other} {want.shape}")
+    finite = np.isfinite(want) if got.dtype.kind == "f" else np.zeros(want.shape, bool)
+    same = got == want if got.dtype.kind != "f" else (got == want) | np.isnan(got) & np.isnan(want)
+    wrong = np.asarray(np.where(finite, ~np.isfinite(got), ~same))
+    if wrong.any():
+        at = _first(wrong)
+        _differ(where, at, f"got {got[at]}", f"{other} {want[at]}", "inf or nan differ" if got.dtype.kind == "f"
+                else "they must be equal")
     if finite.any():
         scale = max(1.0, float(np.abs(want[finite]).max()))
-        error = float(np.abs(got[finite].astype(np.float64) - want[finite]).max())
-        if error > tolerance * scale:
-            raise AssertionError(f"{where}: error {error:.3g} at scale {scale:.3g}, allowed {tolerance * scale:.3g}")
+        error = np.where(finite, np.abs(np.where(finite, got, 0).astype(np.float64) - np.where(finite, want, 0)), 0)
+        if error.max() > tolerance * scale:
+            at = np.unravel_index(int(error.argmax()), error.shape)
+            _differ(where, at, f"got {got[at]}", f"{other} {want[at]}",
+                    f"error {error[at]:.3g} at scale {scale:.3g}, allowed {tolerance * scale:.3g}")
 
 
-def check_gradients(op: Any, orders: Sequence[int] = (1, 2)) -> None:
+def check_gradients(op: Any, orders: Sequence[int] = (1, 2)) -> str:
     """Derivatives along random directions against central differences, in float64, with fused kernels on and off."""
+    count = 0
     for i, (args, attrs) in enumerate(samples_of(op)):
         _, leaves = _leaves(args)
         if not leaves or any(t.numel() == 0 for t in leaves):
             continue
+        count += 1
         for path in ("auto", "off"):
             with set_fused(path):
                 for order in orders:
-                    where = f"{op.name}, sample {i} {attrs}, fused {path}, derivative of order {order}"
-                    _retried(partial(directional_error, op, args, attrs, order), where)
+                    _retried(op, i, args, attrs, order, path)
+    return (f"{count} of {_counted(op, f'derivatives of order {_listed(orders)} against finite differences, float64')}"
+            if count else "not checked: no sample has an input with a gradient")
 
 
-def _retried(error: Callable[[int], tuple[float, float] | None], where: str) -> None:
+def _listed(values: Sequence[Any]) -> str:
+    return " and ".join(map(str, values))
+
+
+def _retried(op: Any, sample: int, args: Sequence[Any], attrs: Attributes, order: int, path: str) -> None:
     """Tries up to four directions: one that crosses a kink (of relu, say) does not show that a derivative is wrong."""
     worst: Any = None
     for seed in range(4):
-        found = error(seed)
+        found = directional_error(op, args, attrs, order, seed)
         if found is None or found[0] <= found[1]:
             return
         worst = found
-    raise AssertionError(f"{where}: differs from finite differences by {worst[0]:.3g}, allowed {worst[1]:.3g}")
+    text = f"{op.name}, sample {sample} {attrs}, fused {path}, derivative of order {order}"
+    _blame(op, sample, args, attrs, order, path, text)
+    imported, name = _imported(op)
+    raise AssertionError(
+        f"{text}: along a direction it differs from finite differences by {worst[0]:.3g}, allowed {worst[1]:.3g}"
+        f"\n  again: {imported}; from minigrad.testing import directional_error, samples_of; "
+        f"{_switch(path)}print(directional_error({name}, *samples_of({name})[{sample}], order={order}, seed=3))")
+
+
+def _blame(op: Any, sample: int, args: Sequence[Any], attrs: Attributes, order: int, path: str, text: str) -> None:
+    """AssertionError for the element of an input whose derivative is the worst, if one alone shows the error."""
+    shapes = [a.shape if isinstance(a, Tensor) and is_float(a.dtype) else None for a in args]
+    elements = [(k, at) for k, shape in enumerate(shapes) if shape is not None for at in np.ndindex(*shape)]
+    worst: tuple[float, Any] = (1.0, None)
+    for k, at in elements[:_BLAMED]:
+        along = [None if shape is None else np.zeros(shape) for shape in shapes]
+        along[k][at] = 1.0                                      # type: ignore[index]
+        found = _slopes(op, args, attrs, order, 3, along=along)
+        if found is not None and abs(found[0] - found[1]) > worst[0] * found[2]:
+            worst = abs(found[0] - found[1]) / found[2], (k, at, along, found)
+    if worst[1] is not None:
+        k, at, along, (slope, numeric, allowed) = worst[1]
+        imported, name = _imported(op)
+        index = ", ".join(map(str, at)) or "()"
+        raise AssertionError(
+            f"{text}, input {k}, element [{index}]: backward gives {slope:.9g}, finite differences {numeric:.9g}; "
+            f"allowed {allowed:.3g}\n  again: {imported}; from minigrad.testing import derivative, samples_of; "
+            f"{_switch(path)}print(derivative({name}, *samples_of({name})[{sample}], {k}, ({index},), {order}))")
+
+
+_BLAMED = 512       # elements that are tried one by one
+
+
+def derivative(function: Callable[..., Any], args: Sequence[Any], attrs: Attributes, number: int,
+               index: tuple[int, ...], order: int = 1) -> tuple[float, float]:
+    """The derivative of a weighted sum of the outputs by one element of an input, by backward and by central
+    differences; of order 2, of a directional derivative of that sum."""
+    along = [np.zeros(a.shape) if isinstance(a, Tensor) and is_float(a.dtype) else None for a in args]
+    along[number][index] = 1.0                                  # type: ignore[index]
+    found = _slopes(function, args, attrs, order, 3, along=along)
+    if found is None:
+        raise ValueError(f"it is not differentiable {order} times")
+    return found[0], found[1]
 
 
 def directional_error(function: Callable[..., Any], args: Sequence[Any], attrs: Attributes, order: int, seed: int = 0,
@@ -174,13 +290,21 @@ def directional_error(function: Callable[..., Any], args: Sequence[Any], attrs: 
 
     Order 2 is the derivative of a directional first derivative. None if the function is not differentiable so often.
     """
+    found = _slopes(function, args, attrs, order, seed, step)
+    return None if found is None else (abs(found[0] - found[1]) if np.isfinite(found[0]) else float("inf"), found[2])
+
+
+def _slopes(function: Callable[..., Any], args: Sequence[Any], attrs: Attributes, order: int, seed: int,
+            step: float = 1e-5, along: list[Any] | None = None) -> tuple[float, float, float] | None:
+    """What `directional_error` compares: the derivative along a direction, the central difference, and the error that
+    is allowed."""
     base = [_values(a).astype(np.float64) if isinstance(a, Tensor) and is_float(a.dtype) else a for a in args]
     rng = np.random.default_rng(seed + 10)
 
     def random_direction() -> list[Any]:
         return [rng.standard_normal(b.shape) if isinstance(b, np.ndarray) else None for b in base]
 
-    direction = random_direction()
+    direction = random_direction() if along is None else along
     inner = [random_direction() for _ in range(order - 1)]
 
     def value(shift: float, with_gradient: bool) -> Any:
@@ -219,19 +343,18 @@ def directional_error(function: Callable[..., Any], args: Sequence[Any], attrs: 
         up, down = value(step, False), value(-step, False)
     slope, size = exact
     numeric = (up - down) / (2 * step)
-    if not np.isfinite(slope):
-        return float("inf"), 0.0
-    return abs(slope - numeric), 2e-6 * max(1.0, abs(numeric), size) + 1e-10 * max(abs(up), abs(down)) / step
+    allowed = 2e-6 * max(1.0, abs(numeric), size) + 1e-10 * max(abs(up), abs(down)) / step
+    return slope, numeric, allowed if np.isfinite(slope) else 0.0
 
 
-def check_fused(op: Any) -> None:
+def check_fused(op: Any) -> str:
     """Outputs and gradients of the fused kernels against the definition, in float32.
 
     Both are compared with the definition in float64: the error of the kernel may be 3 times that of the definition,
     plus a few ulps of the largest element. AssertionError also if no sample uses the kernels.
     """
-    if not isinstance(op, Op) or op.prepare is None:
-        return
+    if not _has_kernels(op):
+        return "not checked: there are no kernels for the CPU"
     narrow, wide = samples_of(op, np.float32), samples_of(op, np.float64)
     used, reasons = 0, set[str]()
     for i, ((args, attrs), (args64, _)) in enumerate(zip(narrow, wide, strict=True)):
@@ -243,32 +366,37 @@ def check_fused(op: Any) -> None:
             plain, truth = evaluate(op, args, attrs), evaluate(op, args64, attrs)
         for kind, which in (("output", 0), ("gradient", 1)):
             for k, (a, b, c) in enumerate(zip(fused[which], plain[which], truth[which], strict=True)):
+                where = _where(op, i, attrs, kind, k, np.float32)
                 if a is None or b is None or c is None:
                     if (a is None) != (b is None):
-                        raise AssertionError(f"{op.name}, sample {i} {attrs}: {kind} {k} is there on one path only")
+                        raise AssertionError(f"{where} is there on one path only")
                     continue
-                arbitrate(a, b, c, f"{op.name}, sample {i} {attrs}, {kind} {k}")
+                arbitrate(a, b, c, where)
     if not used:
         raise AssertionError(f"{op.name} has fused kernels, but no sample uses them: {'; '.join(sorted(reasons))}")
+    return f"{used} of {_counted(op, 'outputs and gradients of the kernels against the definition, float32')}"
 
 
 def arbitrate(fused: np.ndarray, plain: np.ndarray, truth: np.ndarray, where: str) -> None:
     """AssertionError if `fused` is much farther from `truth` than `plain` is, as `check_fused` explains."""
-    if fused.dtype.kind != "f":
-        _close(fused, plain, 0, where)
+    if fused.dtype.kind != "f" or fused.shape != plain.shape:
+        _close(fused, plain, 0, where, "the definition gives")
         return
     finite = np.isfinite(truth) & np.isfinite(plain)
-    if not np.array_equal(np.isfinite(fused), np.isfinite(plain)):
-        raise AssertionError(f"{where}: inf or nan differ between kernel and definition")
+    wrong = np.isfinite(fused) != np.isfinite(plain)
+    if wrong.any():
+        at = _first(wrong)
+        _differ(where, at, f"the kernel gives {fused[at]}", f"the definition {plain[at]}", "inf or nan differ")
     if not finite.any():
         return
     scale = max(1.0, float(np.abs(truth[finite]).max()))    # at least 1: a small result can be a difference of samples
     own = float(np.abs(plain[finite] - truth[finite]).max())
-    error = float(np.abs(fused[finite] - truth[finite]).max())
+    error = np.abs(np.where(finite, fused, 0) - np.where(finite, truth, 0))
     allowed = 3 * own + _ULPS * float(np.finfo(np.float32).eps) * scale
-    if error > allowed:
-        raise AssertionError(f"{where}: the kernel's error is {error:.3g}, the definition's {own:.3g}, "
-                             f"allowed {allowed:.3g}")
+    if error.max() > allowed:
+        at = np.unravel_index(int(error.argmax()), error.shape)
+        _differ(where, at, f"the kernel gives {fused[at]}", f"the definition {plain[at]} (in float64 {truth[at]})",
+                f"the kernel's error is {error[at]:.3g}, the definition's {own:.3g}, allowed {allowed:.3g}")
 
 
 def half_dtypes() -> list[np.dtype]:
@@ -280,7 +408,7 @@ def half_dtypes() -> list[np.dtype]:
     return [np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16)]
 
 
-def check_half(op: Any) -> None:
+def check_half(op: Any) -> str:
     """Outputs and gradients in half precision against the definition in float64, of the same values.
 
     The error of an element may be one ulp of the half type at the magnitude of that element (of a reduction: of its
@@ -299,14 +427,14 @@ def check_half(op: Any) -> None:
             with set_fused("off"):
                 truths = [evaluate(op, double, attrs, precision=dtype) for _, _, double, attrs in cases]
             for i, ((half, single), truth) in enumerate(zip(halves, truths, strict=True)):
-                where = f"{op.name}, sample {i} {cases[i][3]}, {dtype}"
                 told = "dtype" in getattr(op, "attributes", ())
                 own = (0,) if told else getattr(op, "nondifferentiable", ())
                 for kind, which, exact in (("output", 0, own), ("gradient", 1, ())):
                     for k, (h, s, t) in enumerate(zip(half[which], single[which], truth[which], strict=True)):
                         if h is not None and s is not None and t is not None:
                             to = dtype if s.dtype == np.float32 and k not in exact else s.dtype
-                            _one_ulp(h, s, t, to, f"{where}, {kind} {k}")
+                            _one_ulp(h, s, t, to, _where(op, i, cases[i][3], kind, k, dtype, str(dtype)))
+    return _counted(op, f"{_listed(half_dtypes())} within one ulp of the definition in float64")
 
 
 def _one_ulp(half: np.ndarray, single: np.ndarray, truth: np.ndarray, dtype: np.dtype, where: str) -> None:
@@ -319,13 +447,18 @@ def _one_ulp(half: np.ndarray, single: np.ndarray, truth: np.ndarray, dtype: np.
     near = truth.astype(dtype)
     finite = np.isfinite(near.astype(np.float64)) & np.isfinite(single)
     got, want = half.astype(np.float64), truth.astype(np.float64)
-    if not np.array_equal(got[~finite], near[~finite].astype(np.float64), equal_nan=True):
-        raise AssertionError(f"{where}: inf or nan differ")
+    rounded = near.astype(np.float64)
+    wrong = ~finite & ~((got == rounded) | np.isnan(got) & np.isnan(rounded))
+    if wrong.any():
+        at = _first(wrong)
+        _differ(where, at, f"got {got[at]}", f"the definition gives {rounded[at]}", "inf or nan differ")
     ulp = np.abs(np.spacing(near)).astype(np.float64)
-    excess = (np.abs(got - want) - np.abs(single.astype(np.float64) - want) - ulp)[finite]
-    if excess.size and excess.max() > 0:
-        at = np.flatnonzero(excess > 0)[0]
-        raise AssertionError(f"{where}: {got[finite][at]!r} is more than an ulp from {want[finite][at]!r}")
+    with np.errstate(invalid="ignore"):
+        excess = np.abs(got - want) - np.abs(single.astype(np.float64) - want) - ulp
+    wrong = finite & (excess > 0)
+    if wrong.any():
+        at = _first(wrong)
+        _differ(where, at, f"got {got[at]}", f"the definition in float64 gives {want[at]}", "more than an ulp apart")
 
 
 def relaid(t: Tensor) -> Iterator[tuple[str, Tensor]]:
@@ -360,7 +493,7 @@ def cpu_device() -> Any:
     return open_device("cpu")
 
 
-def check_layouts(op: Any) -> None:
+def check_layouts(op: Any) -> str:
     """Operands in other memory layouts give the same values, and the op does not write to its inputs."""
     for i, (args, attrs) in enumerate(samples_of(op, np.float32)):
         before = [_values(a).copy() if isinstance(a, Tensor) else None for a in args]
@@ -373,15 +506,19 @@ def check_layouts(op: Any) -> None:
                 continue
             for name, other in relaid(a):
                 got = evaluate(op, [*args[:k], other, *args[k + 1:]], attrs)
-                for g, w in zip([*got[0], *got[1]], [*want[0], *want[1]], strict=True):
-                    if g is not None and w is not None:
-                        _close(g, w, 2e-5, f"{op.name}, sample {i} {attrs}, argument {k} {name}")
+                change = f"args = [*args]; args[{k}] = dict(relaid(args[{k}]))[{name!r}]; "
+                for kind, which in (("output", 0), ("gradient", 1)):
+                    for j, (g, w) in enumerate(zip(got[which], want[which], strict=True)):
+                        if g is not None and w is not None:
+                            where = _where(op, i, attrs, kind, j, np.float32, f"argument {k} {name}", change)
+                            _close(g, w, 2e-5, where, "contiguous")
+    return _counted(op, "transposed, reversed, offset and spread operands; inputs are not modified")
 
 
-def check_specials(op: Any) -> None:
+def check_specials(op: Any) -> str:
     """With inf, -inf or nan in an input, the results of kernels and definition are finite in the same places."""
-    if not isinstance(op, Op) or op.prepare is None:
-        return
+    if not _has_kernels(op):
+        return "not checked: there are no kernels for the CPU"
     for i, (args, attrs) in enumerate(samples_of(op, np.float32)):
         for k, a in enumerate(args):
             if not isinstance(a, Tensor) or not is_float(a.dtype) or a.numel() < 2:
@@ -394,35 +531,127 @@ def check_specials(op: Any) -> None:
                 for path in ("auto", "off"):
                     with set_fused(path):
                         results.append([_values(o) for o in _outputs(called(op)(*changed, **attrs))])
-                for f, p in zip(*results, strict=True):
+                for j, (f, p) in enumerate(zip(*results, strict=True)):
                     # an intermediate inf - inf may give nan where the other path gives inf, but never a number
-                    both = np.isinf(f) & np.isinf(p)
-                    if not np.array_equal(np.isfinite(f), np.isfinite(p)) or not np.array_equal(f[both], p[both]):
-                        raise AssertionError(f"{op.name}, sample {i} {attrs}: {special} in argument {k} comes out "
-                                             "differently from kernel and definition")
+                    wrong = (np.isfinite(f) != np.isfinite(p)) | (np.isinf(f) & np.isinf(p) & (f != p))
+                    if wrong.any():
+                        at = _first(wrong)
+                        spot = ", ".join(map(str, np.unravel_index(values.size // 2, values.shape)))
+                        change = (f"args[{k}][{spot}] = float('{special}'); ")
+                        where = _where(op, i, attrs, "output", j, np.float32,
+                                       f"{special} in argument {k} at [{spot}]", change)
+                        _differ(where, at, f"the kernel gives {f[at]}", f"the definition {p[at]}",
+                                "they must be finite, or infinite, in the same places")
+    return _counted(op, "inf, -inf and nan in each input, kernels against the definition")
 
 
-def check_threads(op: Any) -> None:
-    """1 and 2 threads give the same bits."""
-    before = get_num_threads()
+def enlarged(op: Any, args: Sequence[Any], attrs: Attributes, elements: int) -> list[Any] | None:
+    """The arguments of a sample with so long a first dimension that the first tensor has that many elements: the same
+    values, again and again. Tensors with the last dimensions of the first one (weights) stay as they are.
+
+    None if it has as many, if there are tensors of other shapes or whole numbers (what they mean, only the op knows),
+    and if the op refuses it.
+    """
+    tensors = [a for a in args if isinstance(a, Tensor)]
+    shape = tensors[0].shape if tensors else ()
+    if not shape or not 0 < np.prod(shape) < elements or not all([is_float(t.dtype) for t in tensors]):
+        return None
+    if any([t.shape != shape and t.shape != shape[len(shape) - t.ndim:] for t in tensors]):
+        return None
+    longer = (-(-elements // int(np.prod(shape[1:]))), *shape[1:])
+    more = [tensor(np.resize(_values(a), longer), device=a.device) if isinstance(a, Tensor) and a.shape == shape else a
+            for a in args]
     try:
-        for i, (args, attrs) in enumerate(samples_of(op, np.float32)):
+        called(op)(*more, **attrs)
+    except RuntimeError:
+        return None
+    return more
+
+
+_SHARED = 1 << 17   # elements that threads share
+
+
+def check_threads(op: Any) -> str:
+    """1 and 2 threads give the same bits, for the samples, and for the first one with a long first dimension."""
+    before, longer = get_num_threads(), ""
+    samples: list[tuple[Sequence[Any], Attributes]] = [*samples_of(op, np.float32)]
+    if _has_kernels(op):
+        for args, attrs in samples:
+            more = enlarged(op, args, attrs, _SHARED)
+            if more is not None:
+                samples.append((more, attrs))
+                longer = f", one of them with {_SHARED} elements"
+                break
+    try:
+        for i, (args, attrs) in enumerate(samples):
             results = []
             for n in (1, 2):
                 set_num_threads(n)
                 outputs, gradients = evaluate(op, args, attrs)
-                results.append([r.tobytes() for r in (*outputs, *gradients) if r is not None])
-            if results[0] != results[1]:
-                raise AssertionError(f"{op.name}, sample {i} {attrs}: 1 and 2 threads give different bits")
+                results.append([("output", k, r) for k, r in enumerate(outputs)]
+                               + [("gradient", k, r) for k, r in enumerate(gradients) if r is not None])
+            for (kind, k, one), (_, _, two) in zip(*results, strict=True):
+                if one.tobytes() != two.tobytes():
+                    at = _first(np.asarray([a.tobytes() != b.tobytes() for a, b in zip(one.flat, two.flat, strict=True)]
+                                           ).reshape(one.shape))
+                    change = "import minigrad; minigrad.set_num_threads(2); "
+                    _differ(_where(op, i, attrs, kind, k, np.float32, "", change), at, f"1 thread gives {one[at]}",
+                            f"2 threads give {two[at]}", "the bits must be the same")
     finally:
         set_num_threads(before)
+    return _counted(op, f"same bits with 1 and 2 threads{longer}")
 
 
-def check_errors(op: Any) -> None:
+def check_memory(op: Any) -> str:
+    """Kernels write to their results only: what lies before and behind them in the same memory keeps its bytes."""
+    if not _has_kernels(op):
+        return "not checked: there are no kernels for the CPU"
+    sample = 0
+
+    def visit(kernel: Kernel, arguments: tuple[Any, ...]) -> None:
+        written = _written(kernel, arguments, sys._getframe(1))
+        around = [part for array in written for part in _around(array)]
+        for part in around:
+            part[:] = _GUARD
+        kernel.function(*arguments)
+        if any([(part != _GUARD).any() for part in around]):
+            imported, name = _imported(op)
+            raise AssertionError(f"{op.name}, sample {sample}: {kernel.name} writes outside of its results "
+                                 f"{', '.join([repr(array.layout) for array in written])}; write the tail of an array "
+                                 f"by store_n\n  again: {imported}; from minigrad.testing import check_memory; "
+                                 f"check_memory({name})")
+    for sample, (args, attrs) in enumerate(samples_of(op, np.float32)):         # noqa: B007 (`visit` reads it)
+        with launch_hook(visit):
+            evaluate(op, args, attrs)
+    return _counted(op, "kernels write nothing beside their results")
+
+
+_GUARD = 0xA5       # the bytes around results, while a kernel runs
+
+
+def _written(kernel: Kernel, arguments: tuple[Any, ...], frame: Any) -> list[Array]:
+    """The arrays that a launch writes to, as far as they are known."""
+    if kernel.name == "host":
+        return []
+    while frame.f_code.co_filename == sys.modules[launch_hook.__module__].__file__:
+        frame = frame.f_back
+    known = arrays(frame)
+    return [known[a] for kind, a in zip(kernel.signature, arguments, strict=True) if kind == "o" and a in known]
+
+
+def _around(array: Array) -> list[np.ndarray]:
+    """The bytes before and behind an array in its block of memory, which nobody uses."""
+    if type(array) is not Buffer or array.layout.device.type != "cpu":
+        return []
+    root, start = array.block.root, array.ptr - array.block.base
+    return [root[:start], root[start + array.layout.nbytes:]]
+
+
+def check_errors(op: Any) -> str:
     """Each error sample raises its error, with a message that matches its pattern, and is shown alone: not below a
     KeyError of a look-up that found nothing. The second time, plans and constants are known."""
     if op.error_function is None:
-        return
+        return f"not checked: there are no @{op.name}.errors"
     for i, (sample, kind, pattern) in enumerate([s for s in op.error_function(Make(np.float32)) for _ in range(2)]):
         args, attrs = _split(sample)
         try:
@@ -436,16 +665,40 @@ def check_errors(op: Any) -> None:
                                      f"{type(error.__context__).__name__}") from None
         else:
             raise AssertionError(f"{op.name}, error sample {i // 2}: nothing was raised, expected {kind.__name__}")
+    count = len(list(op.error_function(Make(np.float32))))
+    return f"{count} error sample{'' if count == 1 else 's'}: refused, with their messages"
 
 
-CHECKS: dict[str, Callable[[Any], None]] = {
+CHECKS: dict[str, Callable[[Any], str]] = {
     "oracle": check_oracle, "gradients": check_gradients, "fused": check_fused, "half": check_half,
-    "layouts": check_layouts, "specials": check_specials, "threads": check_threads, "errors": check_errors,
+    "layouts": check_layouts, "specials": check_specials, "threads": check_threads, "memory": check_memory,
+    "errors": check_errors,
 }
 
 
-def check_op(op: Op | Primitive | str) -> None:
-    """Runs all checks of an op, or of the op of that name. AssertionError names the first check that fails."""
-    found = registry[op] if isinstance(op, str) else getattr(op, "op", op)
-    for check in CHECKS.values():
-        check(found)
+@dataclass(frozen=True, repr=False)
+class Checked:
+    """What `check_op` checked: a line for each check, by its name. `print` shows a table."""
+
+    op: str
+    checks: dict[str, str]
+
+    def __str__(self) -> str:
+        width = max(map(len, self.checks))
+        return "\n".join([f"{self.op}: all checks hold",
+                          *[f"  {name:{width}}  {what}" for name, what in self.checks.items()]])
+
+    __repr__ = __str__
+
+
+def check_op(op: Op | Primitive | str) -> Checked:
+    """Runs all checks of an op, or of the op of that name, and says what was checked. AssertionError for the first one
+    that fails: the sample, the element, both values, and a line of Python that shows it again.
+
+    >>> check_op(minigrad.mish)
+    mish: all checks hold
+      oracle     8 samples: against the reference, kernels and definition, float64
+      ...
+    """
+    found: Any = registry[op] if isinstance(op, str) else getattr(op, "op", op)
+    return Checked(found.name, {name: check(found) for name, check in CHECKS.items()})

@@ -1,15 +1,17 @@
 """Writes the C source of the cffi module `minigrad._native` from minigrad.h, the only list of kernels.
 
-    python build_cffi.py OUTPUT.c baseline [avx2 avx512]
+    python build_cffi.py OUTPUT.c "baseline=FLAGS" ["avx2=FLAGS" "avx512=FLAGS"]
 
+FLAGS are the compiler options of a SIMD level, with which kernels from outside the tree are compiled, too.
 For each kernel and element type the module holds a row of function pointers, one for each SIMD level, of which
 `mg_select(level)` copies one to `mg_now`; a macro of the kernel's name, which calls through that pointer and takes
 addresses as integers (cffi's generated code uses it as if it were the function); and a thunk that takes its arguments
 from an array of 8-byte words (what program.c replays). Beside the kernels it holds the formulas of workspace.h, and the
-texts of workspace.h and types.h, which CUDA kernels are compiled with.
+texts of the headers that kernels from outside the tree are compiled with, and CUDA kernels (types.h, workspace.h).
 """
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 import sys
@@ -18,13 +20,12 @@ from pathlib import Path
 from cffi import FFI
 
 HERE = Path(__file__).resolve().parent
-TYPES = {"f32": "float", "f64": "double", "i32": "int32_t", "i64": "int64_t", "u8": "uint8_t", "u16": "uint16_t"}
-SETS = {"REAL": ["f32", "f64"], "NUMBER": ["f32", "f64", "i32", "i64"], "ANY": ["f32", "f64", "i32", "i64", "u8"],
-        "MOVE": ["u8", "u16", "i32", "i64"], "BOOL": ["u8"], "LONG": ["i64"], "ONCE": [""]}
+_spec = importlib.util.spec_from_file_location("declared", HERE.parent / "minigrad" / "devices" / "declared.py")
+declared = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(declared)
+TYPES, SETS = declared.TYPES, declared.SETS
+HEADERS = ("types.h", "workspace.h", "common.h", "simd.h", "loops.h", "walk.h", "runtime.h", "foreign.h")
 LEVELLED = {"f32", "f64"}       # the other types are compiled once, at the baseline
-_KERNEL = re.compile(r"^KERNEL\((\w+),\s*(\w+),\s*([^()]*)\)$", re.M)               # may run over several lines
-_SHORTHAND = re.compile(r"^#define (\w+)\(types, name\) KERNEL\(types, name, (.*)\)$", re.M)
-_SCALARS = {"int64_t": "i", "double": "d"}
 _WORDS = {"o": "uintptr_t", "p": "uintptr_t", "i": "int64_t", "d": "double"}      # by letter of a signature
 
 # what is not a kernel: what this file itself generates
@@ -34,28 +35,21 @@ void mg_select(int level);
 const char *mg_kernel_name(int64_t index);
 const char *mg_kernel_signature(int64_t index);
 const char *mg_kernel_arguments(int64_t index);
+uintptr_t mg_kernel_row(int64_t index);
 int64_t mg_kernel_count(void);
-const char *mg_workspace_text(void);
-const char *mg_types_text(void);
+const char *mg_header_name(int64_t index);
+const char *mg_header_text(int64_t index);
+int64_t mg_header_count(void);
+const char *mg_level_flags(int64_t level);
 """
 
 
-def kernels(header: str) -> list[tuple[str, str, list[tuple[str, str]]]]:
-    """(set of types, name, [(C type, argument name)]) for each KERNEL of minigrad.h; its shorthands are expanded."""
-    header = re.sub(r"/\*.*?\*/", "", header, flags=re.S)
-    for shorthand, arguments in _SHORTHAND.findall(header):
-        header = re.sub(rf"^{shorthand}\((\w+), *(\w+)\)$", rf"KERNEL(\1, \2, {arguments})", header, flags=re.M)
-    found = []
-    for types, name, arguments in _KERNEL.findall(header):
-        split = [re.fullmatch(r"\s*(.*?[\s*])(\w+)\s*", a) for a in arguments.split(",")]
-        found.append((types, name, [(m[1].strip(), m[2]) for m in split if m]))
-    return found
-
-
-def text_function(name: str, text: str) -> str:
-    """A C function that returns a text."""
-    literal = "\n".join("  " + json.dumps(line) for line in text.splitlines(keepends=True))
-    return f"const char *{name}(void) {{\n  return\n{literal};\n}}"
+def texts(name: str, values: list[str]) -> str:
+    """A C function that returns the text of a number."""
+    literals = ["\n".join("  " + json.dumps(line) for line in (text or "").splitlines(keepends=True) or [""])
+                for text in values]
+    return (f"const char *{name}(int64_t i) {{\n  static const char *const all[] = {{\n" + ",\n".join(literals)
+            + "};\n  return all[i];\n}")
 
 
 def workspace(text: str) -> list[str]:
@@ -66,16 +60,17 @@ def workspace(text: str) -> list[str]:
     return cdef
 
 
-def generate(levels: list[str]) -> tuple[str, str]:
-    """cdef and C source."""
+def generate(flags: dict[str, str]) -> tuple[str, str]:
+    """cdef and C source; `flags` by SIMD level."""
+    levels = list(flags)
     cdef, prototypes, macros, thunks, names = [SERVICES], [], [], [], []
     labels = []                                                     # the arguments' names of each kernel
     rows: list[list[str]] = [[] for _ in levels]                    # the kernels of a level, in the order of `names`
-    for types, name, arguments in kernels((HERE / "minigrad.h").read_text()):
-        for ty in SETS[types]:
-            full = f"{name}_{ty}" if ty else name
-            c_types = [re.sub(r"\bT\b", TYPES.get(ty, "T"), a) for a, _ in arguments]
-            signature = "".join(("p" if "const" in c else "o") if "*" in c else _SCALARS[c] for c in c_types)
+    for kernel in declared.kernels((HERE / "minigrad.h").read_text()):
+        signature = kernel.letters
+        for ty in kernel.suffixes:
+            full = kernel.full(ty)
+            c_types = [re.sub(r"\bT\b", TYPES.get(ty, "T"), c) for c in kernel.c_types]
             formal = ", ".join(c_types)
             once = f"_{levels[0]}" if ty else ""
             suffixes = [f"_{level}" for level in levels] if ty in LEVELLED else [once] * len(levels)
@@ -90,7 +85,7 @@ def generate(levels: list[str]) -> tuple[str, str]:
             words = ", ".join(f"w[{i}].{'i' if s in 'op' else s}" for i, s in enumerate(signature))
             thunks.append(f"static void t_{full}(const mg_word *w) {{ {full}({words}); }}")
             names.append(f'  {{ "{full}", "{signature}", t_{full} }},')
-            labels.append(f'  "{" ".join(argument for _, argument in arguments)}",')
+            labels.append(f'  "{" ".join(kernel.names)}",')
     workspace_text = (HERE / "workspace.h").read_text()
     source = "\n".join([
         # no kernel reads errno: keeping it around each call would take 15 ns
@@ -112,10 +107,13 @@ def generate(levels: list[str]) -> tuple[str, str]:
         f"int64_t mg_kernel_count(void) {{ return {len(names)}; }}",
         "const char *mg_kernel_name(int64_t i) { return mg_kernels[i].name; }",
         "const char *mg_kernel_signature(int64_t i) { return mg_kernels[i].signature; }",
+        "uintptr_t mg_kernel_row(int64_t i) { return (uintptr_t)&mg_kernels[i]; }",
         "static const char *const argument_names[] = {", *labels, "};",
         "const char *mg_kernel_arguments(int64_t i) { return argument_names[i]; }",
-        text_function("mg_workspace_text", workspace_text),
-        text_function("mg_types_text", (HERE / "types.h").read_text()),
+        texts("mg_header_name", list(HEADERS)),
+        texts("mg_header_text", [(HERE / name).read_text() for name in HEADERS]),
+        f"int64_t mg_header_count(void) {{ return {len(HEADERS)}; }}",
+        texts("mg_level_flags", list(flags.values())),
     ])
     services = re.findall(r"/\* cdef \*/(.*?)/\* end \*/", (HERE / "runtime.h").read_text(), re.S)
     return "\n".join(cdef + workspace(workspace_text) + services), source
@@ -124,7 +122,7 @@ def generate(levels: list[str]) -> tuple[str, str]:
 if __name__ == "__main__":
     out, *isa_levels = sys.argv[1:]
     builder = FFI()
-    cdef_text, source_text = generate(isa_levels)
+    cdef_text, source_text = generate({level: options for level, _, options in (a.partition("=") for a in isa_levels)})
     builder.cdef(cdef_text)
     builder.set_source("minigrad._native", source_text)
     builder.emit_c_code(out)

@@ -23,11 +23,8 @@
 #include "types.h"
 #include "workspace.h"
 
-#define MG_CAT4_(a, b, c, d) a##b##c##d
-#define MG_CAT4(a, b, c, d) MG_CAT4_(a, b, c, d)
 /* MG_TYPE (f32, f64, ...) and MG_LEVEL (baseline, avx2, avx512) come from the compiler's command line. */
 #ifdef MG_TYPE
-#define FN(name) MG_CAT4(name##_, MG_TYPE, _, MG_LEVEL)
 #define KERNEL(types, name, ...) void MG_CAT2(KERNEL_, types)(name)(__VA_ARGS__);
 #define KERNEL_REAL FN
 #define KERNEL_NUMBER FN

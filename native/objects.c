@@ -1,5 +1,6 @@
 /* types: none */
-/* What the module needs of Python: the pool's blocks of memory, and the exceptions of kernels that failed.
+/* What the module needs of Python: the pool's blocks of memory, the call of kernels from outside, and the exceptions of
+ * kernels that failed.
  *
  * A Block is a piece of memory, a Pool holds those of one size that nobody uses. When the last reference to a block is
  * dropped, the block goes back to the pool it was taken from, unless something else (a NumPy view, a DLPack consumer, a
@@ -190,7 +191,49 @@ static PyType_Slot pool_slots[] = {
   {Py_sq_length, pool_length}, {Py_tp_doc, "Pool(nbytes, counted): blocks of one size that nobody uses."}, {0, NULL}};
 static PyType_Spec pool_spec = {"minigrad._native.Pool", sizeof(Pool), 0, Py_TPFLAGS_DEFAULT, pool_slots};
 
-/* The module with its two types; called at its import. */
+/* ---- launcher(row): the function that runs a kernel from outside the module, given the address of its mg_kernel ----
+ *
+ * cffi generates such a function for each kernel of minigrad.h while the module is built. A kernel that is compiled
+ * later is called through its thunk instead: as fast, and its failures raise like those of the others. */
+int mg_raised(const char *called);
+
+uintptr_t mg_services_address(void) {
+  static const mg_services services = {mg_parallel, mg_scratch, mg_fail};
+  return (uintptr_t)&services;
+}
+
+static PyObject *launch(PyObject *row, PyObject *const *arguments, Py_ssize_t count) {
+  const mg_kernel *kernel = PyCapsule_GetPointer(row, NULL);
+  const Py_ssize_t expected = (Py_ssize_t)strlen(kernel->signature);
+  mg_word words[ARGUMENTS_MAX];
+  if (count != expected)
+    return PyErr_Format(PyExc_TypeError, "%s takes %zd arguments; got %zd", kernel->name, expected, count);
+  for (Py_ssize_t i = 0; i < count; i++) {
+    if (kernel->signature[i] == 'd') words[i].d = PyFloat_AsDouble(arguments[i]);
+    else words[i].i = PyLong_AsLongLong(arguments[i]);
+    if (words[i].i == -1 || words[i].d == -1)
+      if (PyErr_Occurred()) return NULL;
+  }
+  Py_BEGIN_ALLOW_THREADS
+  kernel->thunk(words);
+  Py_END_ALLOW_THREADS
+  if (atomic_load_explicit(&mg_failures, memory_order_relaxed) && mg_raised(kernel->name)) return NULL;
+  Py_INCREF(Py_None);
+  return Py_None;
+}
+static PyMethodDef launch_method = {"launch", (PyCFunction)(void (*)(void))launch, METH_FASTCALL, "Runs the kernel."};
+
+static PyObject *launcher(PyObject *module, PyObject *address) {
+  void *row = PyLong_AsVoidPtr(address);
+  PyObject *capsule = row ? PyCapsule_New(row, NULL, NULL) : NULL;
+  if (!capsule) return NULL;
+  PyObject *function = PyCFunction_New(&launch_method, capsule);
+  Py_DECREF(capsule);
+  return function;
+}
+static PyMethodDef launcher_method = {"launcher", launcher, METH_O, "The function that runs the kernel of a row."};
+
+/* The module with its two types and `launcher`; called at its import. */
 PyObject *mg_with_types(PyObject *module) {
   if (!module) return NULL;
   block_type = (PyTypeObject *)PyType_FromSpec(&block_spec);
@@ -198,8 +241,11 @@ PyObject *mg_with_types(PyObject *module) {
   PyObject *nothing = PySet_New(NULL);
   dead = nothing ? PyWeakref_NewRef(nothing, NULL) : NULL;
   Py_XDECREF(nothing);
-  if (!block_type || !pool_type || !dead || PyObject_SetAttrString(module, "Block", (PyObject *)block_type) ||
-      PyObject_SetAttrString(module, "Pool", (PyObject *)pool_type)) {
+  PyObject *function = PyCFunction_New(&launcher_method, NULL);
+  if (!block_type || !pool_type || !dead || !function ||
+      PyObject_SetAttrString(module, "Block", (PyObject *)block_type) ||
+      PyObject_SetAttrString(module, "Pool", (PyObject *)pool_type) ||
+      PyObject_SetAttrString(module, "launcher", function)) {
     Py_DECREF(module);
     return NULL;
   }

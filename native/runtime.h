@@ -10,6 +10,7 @@
 typedef union { int64_t i; double d; } mg_word;
 typedef struct { const char *name, *signature; void (*thunk)(const mg_word *); } mg_kernel;
 extern const mg_kernel mg_kernels[];
+enum { ARGUMENTS_MAX = 64 };             /* of a kernel; minigrad/devices/declared.py */
 
 int mg_cpu_level(void);
 
@@ -17,6 +18,7 @@ int mg_cpu_level(void);
 void mg_set_num_threads(int64_t n);
 int64_t mg_get_num_threads(void);
 void mg_replay(uintptr_t words, int64_t count);
+uintptr_t mg_services_address(void);     /* of the mg_services that a library of foreign kernels is opened with */
 void mg_release_scratch(void);           /* of this thread, and of the pool's if they are idle */
 int64_t mg_pools_held(void);             /* bytes of all blocks of counted pools */
 int64_t mg_pools_unused(void);           /* bytes of those that nobody uses */
@@ -36,6 +38,13 @@ void *mg_scratch(int slot, size_t bytes);
 typedef enum { MG_NO_MEMORY, MG_BAD_INDEX } mg_reason;
 typedef struct { mg_reason reason; int64_t value, limit; const char *kernel; } mg_failure;
 void mg_fail(mg_reason reason, int64_t value, int64_t limit);
+
+/* What kernels that are compiled outside the module call in it: native/foreign.h. */
+typedef struct {
+  void (*parallel)(int64_t n, int64_t grain, void (*fn)(void *context, int64_t begin, int64_t end), void *context);
+  void *(*scratch)(int slot, size_t bytes);
+  void (*fail)(mg_reason reason, int64_t value, int64_t limit);
+} mg_services;
 
 extern atomic_int mg_failures;           /* noted and not yet taken, of all threads: 0 almost always */
 int mg_failed_in(const char *kernel);    /* has this thread a failure? If so, it was in this kernel */

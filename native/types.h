@@ -42,4 +42,9 @@ typedef unsigned char uint8_t;
 #define IS_REAL 0
 #endif
 
+/* the full name of a C kernel: MG_LEVEL (baseline, avx2, avx512) comes from the command line, too */
+#define MG_CAT4_(a, b, c, d) a##b##c##d
+#define MG_CAT4(a, b, c, d) MG_CAT4_(a, b, c, d)
+#define FN(name) MG_CAT4(name##_, MG_TYPE, _, MG_LEVEL)
+
 #endif

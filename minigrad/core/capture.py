@@ -2,7 +2,7 @@
 
     step = minigrad.capture(step)       # or as a decorator
 
-The first call with a new signature runs eagerly. A launch hook writes down each launch: the kernel's index and its
+The first call with a new signature runs eagerly. A launch hook writes down each launch: the kernel's address and its
 arguments, 8 bytes each, in the form that `native/program.c` replays. Later calls copy the tensor arguments into the
 recorded buffers and replay. Addresses stay valid for two reasons. The buffers of the recording come from a private pool
 that the program owns. And it keeps alive whatever else a launch points to: parameters, optimiser state, plans.
@@ -37,7 +37,7 @@ from typing import Any
 
 import numpy as np
 
-from ..devices import hooked, launch_hook, memory, open_device
+from ..devices import all_kernels, hooked, launch_hook, memory, open_device
 from ..devices.addresses import find
 from ..devices.base import Kernel
 from ..devices.memory import Array
@@ -87,10 +87,10 @@ class Recorder:
             self.python(lambda: host.call(*arguments))
             kernel.function(*arguments)
             return
-        if kernel.index < 0:
+        if not kernel.row:
             raise NotImplementedError(f"[capture] recording on this device is not supported yet; got {kernel.name}; "
                                       "capture a step on the CPU")
-        self.words.append(kernel.index)
+        self.words.append(kernel.row)
         for kind, value in zip(kernel.signature, arguments, strict=True):
             if kind in "op" and value:
                 self.hold(value)
@@ -357,7 +357,7 @@ class _Program:
 
 def launch_each(words: np.ndarray, descriptions: list[Any]) -> None:
     """Replays a segment launch by launch, so that launch hooks see it; they may read `description` in this frame."""
-    kernels = {kernel.index: kernel for kernel in open_device("cpu").kernels}
+    kernels = {kernel.row: kernel for kernel in all_kernels()}
     left = iter(words.tolist())
     for description in descriptions:            # noqa: B007
         kernel = kernels[next(left)]

@@ -30,6 +30,7 @@ from .half import Wide, half_result, wide_plan
 from .kept import Keeps, stale
 from .messages import not_a_tensor, unexpected
 from .modes import enable_grad, mode, paused, set_grad_enabled
+from .own_kernels import OwnKernels, note_launchers, ops
 from .shape import fail, is_float
 from .tape import Node, Slot, edge_of, recorded
 from .tensor import Tensor, new_tensor
@@ -80,7 +81,7 @@ class Documented(Keeps):
 def public(op: Primitive | Op, call: Callable) -> Any:
     """Makes `call` the function that users call for an op: it carries the op and its decorators."""
     op.public = call
-    for name in ("samples", "errors", "reference", "check", "fused"):
+    for name in ("samples", "errors", "reference", "check", "fused", "kernel"):
         if hasattr(op, name):
             setattr(call, name, getattr(op, name))
     call.op = op                                                # type: ignore[attr-defined]
@@ -238,7 +239,7 @@ class Primitive(Documented):
 
 # ---- composites -----------------------------------------------------------------------------------------------------
 
-class Op(Documented):
+class Op(Documented, OwnKernels):
     """A composite: `definition(*tensors, **attrs)` in Tensor ops, with optional fused kernels.
 
     `any_layout`: its kernels take inputs of any strides, so that nothing is copied before them. `like_first`: results
@@ -248,6 +249,7 @@ class Op(Documented):
     def __init__(self, definition: Callable, nondifferentiable: tuple[int, ...] = (), any_layout: bool = False,
                  like_first: bool = False) -> None:
         super().__init__(definition.__name__.lstrip("_"), definition.__doc__)
+        ops.add(self)
         self.definition = definition
         self.__wrapped__ = definition          # inspect.getsource(op) and inspect.signature(op) show the definition's
         self.__module__ = definition.__module__
@@ -270,6 +272,7 @@ class Op(Documented):
         """Decorates `prepare(kernels, *layouts, **attrs) -> (forward, backward)`, which runs once per signature with
         contiguous layouts and raises NoKernel(reason) where the kernels do not apply."""
         self.prepare = prepare
+        note_launchers(prepare)
         return prepare
 
     def __call__(self, *inputs: Tensor | None, **attrs: Any) -> Any:
@@ -353,7 +356,7 @@ class Op(Documented):
         first = next(x for x in layouts if x is not None)
         flat = layouts if self.any_layout else [x and layout_of(x.device, x.dtype, x.shape) for x in layouts]
         try:
-            made = self.prepare(first.device.kernels, *flat, **attrs)
+            made = self.prepare(self.kernels_on(first.device), *flat, **attrs)
         except NoKernel as reason:
             made = str(reason)
         if type(made) is str:

@@ -16,6 +16,7 @@ from typing import Any
 from ..devices.memory import Array
 from .engine import reachable
 from .op import Documented
+from .own_kernels import launchers
 from .tape import Node, edge_of
 from .tensor import Tensor
 from .warning import warn
@@ -40,8 +41,8 @@ def calls_module(frame: FrameType) -> bool:
 
 
 def is_own(frame: FrameType) -> bool:
-    """Does it run a function of this package?"""
-    return frame.f_code.co_filename.startswith(_HERE)
+    """Does it run a function of this package, or one of a user's op that launches kernels?"""
+    return frame.f_code.co_filename.startswith(_HERE) or id(frame.f_code) in launchers
 
 
 def variables(frame: FrameType) -> dict[str, Any]:

@@ -96,7 +96,7 @@ class launch_hook:
             self.outer = _active()
             try:
                 _newest, self.on = self, True
-                for kernel in _kernels():
+                for kernel in all_kernels():
                     kernel.call = _doors.get(kernel) or _doors.setdefault(kernel, _door(kernel))
             except BaseException:
                 self.on = False
@@ -110,7 +110,7 @@ class launch_hook:
         with _switching:
             _newest = _active()
             if _newest is None:
-                for kernel in _kernels():
+                for kernel in all_kernels():
                     kernel.call = kernel.function
 
     def launch(self, kernel: Kernel, arguments: tuple) -> None:
@@ -122,7 +122,7 @@ class launch_hook:
         if given is None:
             def further(*arguments: Any) -> None:
                 _launch(self.outer, kernel, arguments)
-            given = self.kernels[id(kernel)] = Kernel(kernel.name, kernel.signature, kernel.index, further)
+            given = self.kernels[id(kernel)] = Kernel(kernel.name, kernel.signature, kernel.names, kernel.row, further)
         self.visitor(given, arguments)
 
 
@@ -144,8 +144,21 @@ def _active() -> launch_hook | None:
     return hook
 
 
-def _kernels() -> list[Kernel]:
-    return [k for d in opened() for k in (*d.kernels, d.host)]
+def all_kernels() -> list[Kernel]:
+    """The kernels of the devices in use, and those that came later: what launch hooks see."""
+    return [k for d in opened() for k in (*d.kernels, d.host)] + _added
+
+
+_added: list[Kernel] = []           # kernels from outside the package
+
+
+def add_kernel(kernel: Kernel) -> Kernel:
+    """Makes launch hooks see a kernel that is in no device's table, also those that are on now. Returns it."""
+    with _switching:
+        _added.append(kernel)
+        if _active() is not None:
+            kernel.call = _doors.setdefault(kernel, _door(kernel))
+    return kernel
 
 
 def _launch(hook: launch_hook | None, kernel: Kernel, arguments: tuple) -> None:

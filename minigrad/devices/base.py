@@ -6,7 +6,7 @@ order of native/minigrad.h. `call` is a plain attribute: capture, traces and pro
 """
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Container, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,14 +21,16 @@ MOVE_SUFFIX = {1: "u8", 2: "u16", 4: "i32", 8: "i64"}     # of kernels that only
 class Kernel:
     """One function of a device that can be launched: `kernel.call(*arguments)`.
 
-    `signature` has one letter for each argument: o address written to, p address only read, i int64, d double.
-    `index` is its number in the list of C kernels, -1 if it is not in C; `function` runs it without hooks.
+    `signature` has one letter for each argument: o address written to, p address only read, i int64, d double; `names`
+    are their names. `row` is the address of its `mg_kernel` (native/runtime.h), by which captured steps replay it, 0 if
+    it is not in C; `function` runs it without hooks.
     """
 
-    __slots__ = ("name", "signature", "index", "function", "call")
+    __slots__ = ("name", "signature", "names", "row", "function", "call")
 
-    def __init__(self, name: str, signature: str, index: int, function: Callable[..., None]) -> None:
-        self.name, self.signature, self.index, self.function = name, signature, index, function
+    def __init__(self, name: str, signature: str, names: Sequence[str], row: int,
+                 function: Callable[..., None]) -> None:
+        self.name, self.signature, self.names, self.row, self.function = name, signature, names, row, function
         self.call = function
 
     def __repr__(self) -> str:
@@ -54,11 +56,15 @@ class Family:
 
     def get(self, dtype: np.dtype) -> Kernel | None:
         """The kernel of an element type, or None."""
-        return self.members.get(TYPE_SUFFIX.get(dtype, ""))
+        return self.member(TYPE_SUFFIX.get(dtype, ""))
 
     def move(self, dtype: np.dtype) -> Kernel | None:
         """The kernel for elements of that size, where their type does not matter, or None."""
-        return self.members.get(MOVE_SUFFIX.get(dtype.itemsize, "")) if not dtype.hasobject else None
+        return self.member(MOVE_SUFFIX.get(dtype.itemsize, "")) if not dtype.hasobject else None
+
+    def member(self, suffix: str) -> Kernel | None:
+        """The kernel of a suffix ("f32"; "" for a name that has no element types), or None."""
+        return self.members.get(suffix)
 
     @property
     def only(self) -> Kernel:
@@ -128,6 +134,10 @@ class Device:
 
     def container(self, array: Array) -> Any:
         """The NumPy or CuPy array over the memory of `array`."""
+        raise NotImplementedError
+
+    def compiled(self, source: Any, suffix: str, rule: Any = None) -> list[Kernel]:
+        """The kernels that a text (`foreign.Source`) defines for an element type, as it lists them."""
         raise NotImplementedError
 
     def constant(self, values: np.ndarray, keep: Any = None) -> Array:

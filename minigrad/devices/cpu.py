@@ -45,10 +45,9 @@ class CPU(Device):
     type = name = "cpu"
 
     def __init__(self) -> None:
-        kernels = {name: Kernel(name, signature.letters, i, getattr(lib, name))
-                   for i, (name, signature) in enumerate(signatures().items())}
+        kernels = {name: Kernel(name, *signature, getattr(lib, name)) for name, signature in signatures().items()}
         self.kernels = KernelTable("cpu", kernels)
-        self.host = Kernel("host", "*", -1, _run_on_host)
+        self.host = Kernel("host", "*", (), 0, _run_on_host)
 
     def fresh(self, nbytes: int, home: Any) -> Any:
         root = np.empty(nbytes + _ALIGN, np.uint8)
@@ -79,6 +78,10 @@ class CPU(Device):
         high = ptr + sum([max(0, s) for s in spans]) + array.itemsize
         register(array, low, high - low)
         return memory.external(array, memory.from_numpy_layout(array, self), ptr)
+
+    def compiled(self, source: Any, suffix: str, rule: Any = None) -> list[Kernel]:
+        from .foreign import library
+        return library(source, suffix)
 
     def constant(self, values: np.ndarray, keep: Any = None) -> Array:
         if keep is not None:

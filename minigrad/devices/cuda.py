@@ -17,7 +17,8 @@ from __future__ import annotations
 
 import weakref
 from collections import ChainMap, namedtuple
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,9 @@ import numpy as np
 
 from . import blas, memory
 from .base import Device, Kernel, KernelTable, as_bools, split
-from .launch import KERNELS
+from .launch import KERNELS, TEXTS, Entry, rule_of
 from .memory import Array
-from .native import TYPES_TEXT, WORKSPACE_TEXT, Block, Signature, signatures
+from .native import HEADERS, Block, signatures
 from .plan import elementwise_plan
 
 cp: Any = None          # CuPy, imported when "cuda" is first asked for; tests set a module that emulates it
@@ -70,8 +71,9 @@ def _version(number: int) -> str:
 
 def source(file: str) -> str:
     """The CUDA text of a kernel file, after what all of them share: native/types.h, native/workspace.h, common.cuh."""
-    texts = {"types.h": TYPES_TEXT, "workspace.h": WORKSPACE_TEXT,
-             "common.cuh": (PACKAGE / "ops/common.cuh").read_text(), file: (PACKAGE / file).read_text()}
+    texts = {"types.h": HEADERS["types.h"], "workspace.h": HEADERS["workspace.h"],
+             "common.cuh": (PACKAGE / "ops/common.cuh").read_text(),
+             file: TEXTS.get(file) or (PACKAGE / file).read_text()}
     return "".join(f'#line 1 "{name}"\n{text}\n' for name, text in texts.items())
 
 
@@ -102,11 +104,12 @@ class CUDA(Device):
         kernels = {}
         for full, signature in signatures().items():
             name, suffix = split(full)
-            run = blas.Gemm(self, cp, suffix) if name == "gemm" else _launcher(self, name, suffix, signature)
-            kernels[full] = Kernel(full, signature.letters, -1, run)
+            run = (blas.Gemm(self, cp, suffix) if name == "gemm"
+                   else launcher(self, name, suffix, signature.letters, signature.names, KERNELS))
+            kernels[full] = Kernel(full, signature.letters, signature.names, 0, run)
         known: ChainMap[str, Any] = ChainMap(KERNELS, {"gemm": None})       # ops that are imported later add to KERNELS
         self.kernels = KernelTable(self.name, kernels, known)
-        self.host = Kernel("host", "*", -1, self._no_kernel)
+        self.host = Kernel("host", "*", (), 0, self._no_kernel)
 
     def describe(self) -> str:
         """The GPU's name."""
@@ -124,6 +127,16 @@ class CUDA(Device):
         if module is None:
             module = self.modules[file, suffix] = cp.RawModule(code=source(file), options=options(suffix))
         return module.get_function(name)
+
+    def compiled(self, source: Any, suffix: str, rule: Any = None) -> list[Kernel]:
+        """Each is compiled at its first launch; `rule` is as in `launch.py`, by default that of the argument names."""
+        text = _DEFINITION + source.located
+        file = f"{source.op}.cu {sha256(text.encode()).hexdigest()[:16]}"
+        TEXTS[file] = text
+        declared = source.of_type(suffix)
+        own = {kernel.name: Entry(file, rule or rule_of(kernel.name, kernel.names)) for kernel in declared}
+        return [Kernel(kernel.full(suffix), kernel.letters, kernel.names, 0,
+                       launcher(self, kernel.name, suffix, kernel.letters, kernel.names, own)) for kernel in declared]
 
     def _no_kernel(self, function: Callable[..., Any], *arrays: Any) -> None:
         """The `host` launch: raises NotImplementedError that names the op and the dtypes."""
@@ -219,19 +232,25 @@ def _view(layout: Any, ptr: int, root: Any) -> Any:
     return cp.ndarray(layout.shape, layout.dtype, memptr=cp.cuda.MemoryPointer(owned, -low), strides=strides)
 
 
+# KERNEL as native/foreign.h has it
+_DEFINITION = "#undef KERNEL\n#define KERNEL(types, name, ...) BOUNDS MG_CAT3(name, _, MG_TYPE)(__VA_ARGS__)\n"
+
+
 # CuPy passes an int as int64, a float as double
 _CONVERT: dict[str, Callable[[Any], Any]] = {"o": int, "p": int, "i": int, "d": float}
 
 
-def _launcher(device: CUDA, name: str, suffix: str, signature: Signature) -> Callable[..., None]:
-    """The `function` of a CUDA kernel: it takes the arguments of the C kernel and launches what the rule says."""
+def launcher(device: CUDA, name: str, suffix: str, letters: str, names: Sequence[str],
+             entries: Mapping[str, Entry]) -> Callable[..., None]:
+    """The `function` of a CUDA kernel: it takes the arguments of the C kernel and launches what the rule of its entry
+    says."""
     host = device.constants
-    convert = [_CONVERT[letter] for letter in signature.letters]
-    arguments = namedtuple("arguments", signature.names)        # type: ignore[misc]
+    convert = [_CONVERT[letter] for letter in letters]
+    arguments = namedtuple("arguments", names)                  # type: ignore[misc]
     functions: dict[str, Any] = {}
 
     def launch(*given: Any) -> None:
-        entry = KERNELS[name]
+        entry = entries[name]
         k = arguments(*[c(a) for c, a in zip(convert, given, strict=True)])
         device.use()
         for step, grid, block, shared in entry.rule(k, host):

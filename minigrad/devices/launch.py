@@ -47,12 +47,21 @@ class Entry(NamedTuple):
 
 
 KERNELS: dict[str, Entry] = {}      # filled by `launch` as the ops are imported
+TEXTS: dict[str, str] = {}          # CUDA texts that are not in a file of the package, by the name an `Entry` has
 
 
 def launch(file: str, names: str, rule: Rule, registers: int = 128, shared: int = 0, stack: int = 0) -> None:
     """Adds kernels of a .cu file (its path in the package) to the table; `names` are separated by spaces."""
     for name in names.split():
         KERNELS[name] = Entry(file, rule, registers, shared, stack)
+
+
+def rule_of(kernel: str, names: Sequence[str]) -> Rule:
+    """The rule of a kernel from outside the package, by the names of its arguments: `rows` and `n`, or `n`."""
+    if "n" not in names:
+        raise ValueError(f"[{kernel}] a CUDA kernel without an argument `n` needs a launch rule; got "
+                         f"({', '.join(names)}); add launch=lambda k, host: [over(...)] to .kernel(\"cuda\", ...)")
+    return (lambda k, host: [per_row(k.rows, k.n)]) if "rows" in names else (lambda k, host: [over(k.n)])
 
 
 # ---- grids that several ops use --------------------------------------------------------------------------------------

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 LEVELS = ("baseline", "avx2", "avx512")
 
 
-def _load() -> tuple[Any, Any, Any, Any]:
+def _load() -> tuple[Any, ...]:
     try:
-        from .._native import Block, Pool, ffi, lib  # type: ignore[import-not-found]
+        from .._native import Block, Pool, ffi, launcher, lib  # type: ignore[import-not-found]
     except ModuleNotFoundError as error:
         raise ImportError("minigrad's C kernels are not built here: run `pip install .` (it needs a C compiler) in the "
                           "source folder and start Python in another folder, or run `pip install -e .` to work inside; "
@@ -22,18 +22,25 @@ def _load() -> tuple[Any, Any, Any, Any]:
         raise ImportError("minigrad's C kernels could not be loaded; an undefined symbol is a kernel that "
                           "native/minigrad.h declares for a type or level for which no file of native/ defines it; "
                           f"the loader said: {error}") from None
-    return lib, ffi, Block, Pool
+    return lib, ffi, Block, Pool, launcher
 
 
 lib: Any
 ffi: Any
 Block: Any          # the memory of a buffer and the pool it goes back to: native/objects.c
 Pool: Any
-lib, ffi, Block, Pool = _load()
+launcher: Callable[[int], Callable[..., None]]      # the function that runs the kernel of a row
+lib, ffi, Block, Pool, launcher = _load()
 
 
+def _text(pointer: Any) -> str:
+    return ffi.string(pointer).decode()
+
+
+# The headers of native/ that kernels are compiled with at run time: CUDA kernels, and those of users.
+HEADERS: dict[str, str] = {_text(lib.mg_header_name(i)): _text(lib.mg_header_text(i))
+                           for i in range(lib.mg_header_count())}
 # How much work space the kernels need: the functions and constants of native/workspace.h, which say what they count.
-# CUDA kernels are compiled with the same text.
 loss_chunks: Callable[[int], int] = lib.mg_loss_chunks
 norm_chunks: Callable[[int], int] = lib.mg_chunks
 layer_norm_partial: Callable[[int, int], int] = lib.mg_layer_norm_partial
@@ -44,8 +51,6 @@ rnn_forward_work: Callable[[int, int, int, int], int] = lib.mg_rnn_forward_work
 rnn_backward_work: Callable[[int, int, int, int], int] = lib.mg_rnn_backward_work
 segments: Callable[[int, int], int] = lib.mg_segments
 SHARED_SUMS_BYTES: int = lib.MG_SHARED_SUMS_BYTES
-WORKSPACE_TEXT: str = ffi.string(lib.mg_workspace_text()).decode()
-TYPES_TEXT: str = ffi.string(lib.mg_types_text()).decode()          # native/types.h, which CUDA shares, too
 
 
 def best_simd_level() -> str:
@@ -106,16 +111,16 @@ _threads_from_environment()
 
 
 class Signature(NamedTuple):
-    """The arguments of a kernel: letters (o address written to, p address only read, i int64, d double) and names."""
+    """The arguments of a kernel: letters (o address written to, p address only read, i int64, d double) and names; and
+    the address of its `mg_kernel`."""
 
     letters: str
     names: list[str]
+    row: int
 
 
 def signatures() -> dict[str, Signature]:
-    """The signatures of all kernels in native/minigrad.h by full name ("layer_norm_forward_f32"), in order of index."""
-    def text(pointer: Any) -> str:
-        return ffi.string(pointer).decode()
-    return {text(lib.mg_kernel_name(i)): Signature(text(lib.mg_kernel_signature(i)),
-                                                   text(lib.mg_kernel_arguments(i)).split())
+    """The signatures of all kernels in native/minigrad.h by full name ("layer_norm_forward_f32")."""
+    return {_text(lib.mg_kernel_name(i)): Signature(_text(lib.mg_kernel_signature(i)),
+                                                    _text(lib.mg_kernel_arguments(i)).split(), lib.mg_kernel_row(i))
             for i in range(lib.mg_kernel_count())}

@@ -16,7 +16,6 @@ from collections import ChainMap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cache
 from threading import get_ident
 from time import perf_counter_ns
 from types import FrameType
@@ -35,16 +34,10 @@ from ..devices import launch_hook, open_device, opened
 from ..devices.addresses import find
 from ..devices.base import Kernel, split
 from ..devices.memory import Array, Layout
-from ..devices.native import lib, signatures
+from ..devices.native import lib
 from ..devices.work import TABLES, WORK, Arguments
 
 _BETWEEN = (sys.modules[launch_hook.__module__].__file__, capture.__file__, __file__)   # between an op and this hook
-
-
-@cache
-def _names() -> dict[str, list[str]]:
-    """The names of each kernel's arguments."""
-    return {name: signature.names for name, signature in signatures().items()}
 
 
 @dataclass(frozen=True)
@@ -390,8 +383,7 @@ class Record:
         if name == "host":
             name = f"NumPy {getattr(arguments[0], '__name__', 'function')}"
             return name, {}, (), sum(getattr(a, "nbytes", 0) for a in arguments[1:]), None, False
-        names = _names().get(name) or [f"argument {i}" for i in range(len(arguments))]      # of a user's kernel
-        named = dict(zip(names, arguments, strict=True))
+        named = dict(zip(kernel.names, arguments, strict=True))
         sizes: dict[str, Any] = {}
         addresses: dict[int, None] = {}
         for kind, (argument, value) in zip(kernel.signature, named.items(), strict=True):
@@ -454,7 +446,7 @@ def _why(plan: Any, op: Any) -> str:
 
 def _in_c(kernel: Kernel) -> bool:
     """Is it a C kernel, which captured steps replay?"""
-    return kernel.index >= 0
+    return kernel.row > 0
 
 
 def _held() -> int:

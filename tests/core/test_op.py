@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import minigrad as mg
+from minigrad import study
 from minigrad.core import modes, tape
 from minigrad.core import op as machinery
 from minigrad.core.op import Primitive
@@ -49,6 +50,19 @@ def test_the_order_of_keywords_makes_no_second_plan():
     first = moved.plan([x.layout], {"a": 1, "b": 2})
     assert moved.plan([x.layout], {"b": 2, "a": 1}) is first and moved.plan([x.layout], {"a": 1}) is first
     assert moved.plan([x.layout], {"a": 2}) is not first and len(moved.plans) == 2
+
+
+def test_an_op_may_have_the_name_of_another():
+    """A user's `mish` is found by that name; the switch reaches both."""
+    @mg.op
+    def mish(x):
+        return x + 1
+    x = mg.ones(3)
+    assert machinery.registry["mish"] is mish and mish(x).tolist() == [2.0] * 3
+    assert "mish_f32" in study.launches(mg.mish, x)
+    with mg.set_fused("off"):
+        assert "mish_f32" not in study.launches(mg.mish, x)
+    assert study.launches(mg.mish, x) == ["mish_f32"]
 
 
 def test_unknown_and_missing_attributes_are_refused_also_where_a_plan_is_known():

@@ -1,6 +1,8 @@
 """How much work space the kernels need: the formulas of native/workspace.h, and kernels that stay within it."""
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 from support import HEADER
@@ -66,5 +68,9 @@ def test_loss_kernels_stay_in_their_work_space(n):
     assert loss[0] == np.float32(n)
 
 
-def test_work_space_text_is_the_header():
-    assert native.WORKSPACE_TEXT == (HEADER.parent / "workspace.h").read_text()
+def test_the_headers_in_the_module_are_those_of_the_folder():
+    """And none of them includes one that is missing; foreign.h stands for minigrad.h."""
+    for name, text in native.HEADERS.items():
+        assert text == (HEADER.parent / name).read_text()
+        assert set(re.findall(r'^#include "(.*)"', text, re.M)) <= {*native.HEADERS, "minigrad.h"}
+    assert {"types.h", "workspace.h", "simd.h", "foreign.h"} <= set(native.HEADERS)

@@ -1,7 +1,7 @@
 """An op is added to a copy of the tree with three new files and its lines in native/minigrad.h; the copy is built, and the op checked.
 
-Once with the op below, once with the files of README.md's section "Adding an op". There, a fenced block is a file if the language is
-followed by a path, as in
+Once with the op below, once with the files of native/README.md's section "Add an op to the tree". There, a fenced block is a file if the
+language is followed by a path, as in
 
     ```c native/hard_mish.c
 
@@ -102,7 +102,7 @@ def files_of(page: str, title: str) -> dict[str, str]:
 
 
 def in_the_readme() -> dict[str, str]:
-    return files_of((ROOT / "README.md").read_text(), "Adding an op")
+    return files_of((ROOT / "native" / "README.md").read_text(), "Add an op to the tree")
 
 
 CHECK = """

@@ -6,6 +6,7 @@ from importlib import import_module
 import pytest
 
 from minigrad import Tensor
+from minigrad.core.op import Op
 
 NAMES = {
     "minigrad": """
@@ -112,12 +113,21 @@ NAMES = {
         checkpoint checkpoint_sequential noop_context_fn
     """,
     "minigrad.study": """
-        Graph Record backward_order explain gradient_flow graph launches normalization profile record_function roof saved
-        trace
+        Graph Record backward_order explain explore gradient_flow graph launches normalization profile record_function roof
+        saved trace
     """,
     "minigrad.testing": """
-        CHECKS Make arbitrate check_errors check_fused check_gradients check_half check_layouts check_op check_oracle
-        check_specials check_threads directional_error evaluate relaid samples_of
+        CHECKS Checked Make arbitrate check_errors check_fused check_gradients check_half check_layouts check_memory check_op
+        check_oracle check_specials check_threads derivative directional_error enlarged evaluate relaid samples_of
+    """,
+    "minigrad.bench": """
+        find_op interleaved time_op
+    """,
+    "minigrad.core.op": """
+        Op Primitive op registry same_dtypes
+    """,
+    "minigrad.core.op.Op": """
+        check errors fused kernel reference samples
     """,
     "minigrad.amp": """
         GradScaler autocast get_autocast_dtype is_autocast_available is_autocast_enabled
@@ -173,6 +183,6 @@ NAMES = {
 
 @pytest.mark.parametrize("module", NAMES)
 def test_every_public_name_is_there(module):
-    where = Tensor if module == "Tensor" else import_module(module)
+    where = {"Tensor": Tensor, "minigrad.core.op.Op": Op}.get(module) or import_module(module)
     missing = [name for name in NAMES[module].split() if not hasattr(where, name)]
     assert not missing, f"{module} has lost {missing}"

@@ -19,5 +19,10 @@ def test_block(code, output, tmp_path):
     assert ran.stdout == output
 
 
+def test_the_page_on_adding_an_op_is_short():
+    page = TEXT.partition("\n## Adding an op\n")[2].partition("\n## ")[0]
+    assert 30 < len(page.splitlines()) < 60
+
+
 def test_blocks_are_found():
     assert len(BLOCKS) == 3 and all(output for _, output in BLOCKS)

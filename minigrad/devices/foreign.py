@@ -1,0 +1,180 @@
+"""Kernels from outside the tree: the C text that a user gives an op is compiled at its first use, and kept.
+
+Read `base.py`, `native.py` and `declared.py` first. `library(source, suffix)` gives the kernels of a text for one
+element type. The compiler is called directly, so that neither Python's headers nor setuptools are needed; cffi opens
+the result. The text is compiled with native/foreign.h and the headers of the tree, for the SIMD level in use, with the
+options of the tree (not with `-march=native`: machines may share a cache folder).
+
+The result is kept in `$XDG_CACHE_HOME/minigrad` (`~/.cache/minigrad`). Its name begins with a digest of all that it
+depends on: text, headers, options, compiler (path, size and time of change: to ask it for its version would be a call).
+It ends with a digest of its own bytes, so that a damaged file is noticed before it is opened, and made again. It is
+written beside, and moved when complete: two processes may do this at once.
+"""
+from __future__ import annotations
+
+# what `import minigrad` does not need is imported where it is used
+import hashlib
+import os
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from threading import RLock
+from typing import Any, NamedTuple
+
+from .base import Kernel, NoKernel
+from .declared import Declared, kernels
+from .native import HEADERS, LEVELS, ffi, launcher, lib, simd_level
+
+_LINES = 40                     # of a compiler's messages that an error shows
+_building = RLock()
+_opened: dict[str, Any] = {}    # libraries by path; they stay open
+_private: list[Any] = []        # a folder of this process, where the user has none
+
+
+class Source(NamedTuple):
+    """The text of an op's kernels: whose they are, the text, the kernels in it, and where it stands, for messages."""
+
+    op: str
+    text: str
+    declared: list[Declared]
+    file: str
+    line: int
+
+    @property
+    def located(self) -> str:
+        """The text, so that a compiler's messages name its file and its lines."""
+        quoted = self.file.replace("\\", "\\\\").replace('"', '\\"')
+        return f'#line {self.line} "{quoted}"\n{self.text}\n'
+
+    def of_type(self, suffix: str) -> list[Declared]:
+        """The kernels that there are for an element type."""
+        return [kernel for kernel in self.declared if suffix in kernel.suffixes]
+
+
+class NoCompiler(NoKernel):
+    """There is no C compiler here."""
+
+
+def read(op: str, text: str, file: str, line: int) -> Source:
+    """A text with what it declares. ValueError if that is nothing, or wrong."""
+    try:
+        found = kernels(text)
+    except ValueError as error:
+        raise ValueError(f"[{op}.kernel] {error}") from None
+    if not found:
+        raise ValueError(f"[{op}.kernel] the text must define a kernel; got {len(text.splitlines())} lines without; "
+                         f"begin a line with `KERNEL(REAL, {op}_forward, T *y, const T *x, int64_t n) {{`")
+    return Source(op, text, found, file, line)
+
+
+def compiler() -> list[str]:
+    """The command of the C compiler: `$CC`, or the first of cc, gcc and clang. NoCompiler if there is none."""
+    import shutil
+    wish = _words(os.environ.get("CC", ""))
+    for name in wish[:1] or ("cc", "gcc", "clang"):
+        path = shutil.which(name)
+        if path is not None:
+            return [path, *wish[1:]]
+    raise NoCompiler(f"CC is {wish[0]!r}, which is not there" if wish else
+                     "there is no C compiler here: install gcc or clang (for example `apt install gcc`), or set CC")
+
+
+def _words(text: str) -> list[str]:
+    """The words of a command line."""
+    import shlex
+    return shlex.split(text)
+
+
+def library(source: Source, suffix: str) -> list[Kernel]:
+    """The kernels of a text for an element type, as `source.declared` lists them, compiled if need be. NoCompiler
+    where that cannot be; RuntimeError with the compiler's messages for a wrong text."""
+    with _building:
+        path = _compiled(source, suffix)
+        if path not in _opened:
+            from cffi import FFI
+            opener = FFI()
+            opener.cdef("uintptr_t mg_open(uintptr_t services, int64_t i);")
+            _opened[path] = opener.dlopen(path)
+        rows = [_opened[path].mg_open(lib.mg_services_address(), i) for i in range(len(source.of_type(suffix)))]
+        return [Kernel(kernel.full(suffix), kernel.letters, kernel.names, row, launcher(row))
+                for kernel, row in zip(source.of_type(suffix), rows, strict=True)]
+
+
+def _unit(source: Source, suffix: str) -> tuple[str, str]:
+    """What is compiled after the text: a thunk and a row (native/runtime.h) for each kernel, and `mg_open`."""
+    thunks, rows = [], []
+    for kernel in source.of_type(suffix):
+        words = [f"({c})(uintptr_t)w[{i}].i" if "*" in c else f"w[{i}].{letter}"
+                 for i, (c, letter) in enumerate(zip(kernel.c_types, kernel.letters, strict=True))]
+        called = f"FN({kernel.name})" if suffix else kernel.name
+        thunks.append(f"static void mg_thunk_{kernel.name}(const mg_word *w) {{ {called}({', '.join(words)}); }}")
+        rows.append(f'  {{"{kernel.full(suffix)}", "{kernel.letters}", mg_thunk_{kernel.name}}},')
+    return '#include "loops.h"\n', "\n".join([
+        '#line 1 "the end of the text"', *thunks, "static const mg_kernel rows[] = {", *rows, "};",
+        '__attribute__((visibility("default"))) uintptr_t mg_open(uintptr_t given, int64_t i) {',
+        "  services = (const mg_services *)given;", "  return (uintptr_t)&rows[i];", "}", ""])
+
+
+def _options(suffix: str) -> list[str]:
+    level = simd_level()
+    meaning = ffi.string(lib.mg_level_flags(LEVELS.index(level))).decode()
+    typed = [f"-DMG_TYPE={suffix}"] if suffix else []
+    return ["-std=gnu11", "-O3", *_words(meaning), *_words(os.environ.get("CFLAGS", "")), *typed,
+            f"-DMG_LEVEL={level}", f"-DMG_LEVEL_{level}=1", "-Werror=implicit-function-declaration", "-shared", "-fPIC",
+            "-fvisibility=hidden"]
+
+
+def _compiled(source: Source, suffix: str) -> str:
+    """The path of the library of a text: out of the cache, or made."""
+    command, options = compiler(), _options(suffix)
+    before, after = _unit(source, suffix)
+    file = os.stat(os.path.realpath(command[0]))
+    parts = [*HEADERS.values(), before, source.text, after, *options, *command, os.path.realpath(command[0]),
+             str(file.st_size), str(file.st_mtime_ns)]
+    key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
+    folder = _cache_folder()
+    for path in folder.glob(f"{source.op}-{key}-*.so"):
+        if _digest(path) == path.stem.rpartition("-")[2]:
+            return str(path)
+        path.unlink(missing_ok=True)
+    import tempfile
+    with tempfile.TemporaryDirectory(dir=folder) as work:
+        for name, text in HEADERS.items():
+            Path(work, "minigrad.h" if name == "foreign.h" else name).write_text(text)
+        Path(work, "kernel.c").write_text(before + source.located + after)
+        _run([*command, *options, "-I.", "kernel.c", "-o", "kernel.so", "-lm"], work, source, suffix)
+        made = Path(work, "kernel.so")
+        path = folder / f"{source.op}-{key}-{_digest(made)}.so"
+        os.replace(made, path)
+    return str(path)
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:32]
+
+
+def _run(command: Sequence[str], folder: str, source: Source, suffix: str) -> None:
+    """Runs the compiler. RuntimeError with its messages, in which `#line` has put the user's file and lines."""
+    environment = {**os.environ, "LC_ALL": "C"}         # English, and quotes that every terminal has
+    ran = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, errors="replace")
+    if ran.returncode:
+        lines = (ran.stderr or ran.stdout).splitlines()
+        shown = "\n".join(lines[:_LINES] + (["..."] if len(lines) > _LINES else []))
+        raise RuntimeError(f"[{source.op}.kernel] {command[0]} does not compile the C text of its kernels for "
+                           f"{suffix or 'no element type'} at {simd_level()}; it says:\n{shown}")
+
+
+def _cache_folder() -> Path:
+    """Where compiled kernels are kept; a folder of this process if the user has none that can be written."""
+    given = os.environ.get("XDG_CACHE_HOME", "")
+    folder = Path(given if os.path.isabs(given) else os.path.expanduser("~/.cache"), "minigrad")
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if os.access(folder, os.W_OK | os.X_OK):
+            return folder
+    except OSError:
+        pass
+    import tempfile
+    if not _private:
+        _private.append(tempfile.TemporaryDirectory(prefix="minigrad-"))
+    return Path(_private[0].name)

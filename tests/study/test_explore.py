@@ -1,0 +1,344 @@
+"""`study.explore`: what the page says, and the page itself in a browser."""
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import minigrad as mg
+from minigrad import nn, optim, study
+
+FLAGS = ("headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-background-networking", "disable-component-update",
+         "disable-sync", "window-size=1280,800")
+
+
+def data_of(page: Path) -> dict[str, Any]:
+    """The data in a page."""
+    return json.loads(page.read_text().partition('<script id="data" type="application/json">')[2].partition("</script>")[0])
+
+
+def model_and_loss():
+    model = nn.Sequential(nn.Linear(6, 8), nn.LayerNorm(8), nn.GELU(), nn.Linear(8, 3))
+    x, y = mg.randn(5, 6), mg.tensor([0, 1, 2, 0, 1])
+    return model, lambda: nn.functional.cross_entropy(model(x), y)
+
+
+def captured_step():
+    model, _ = model_and_loss()
+    optimizer = optim.Adam(model.parameters(), lr=0.01)
+
+    @mg.capture
+    def train_step(x, y):
+        optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(model(x), y)
+        loss.backward()
+        optimizer.step()
+        return loss
+    return model, train_step, (mg.randn(5, 6), mg.tensor([0, 1, 2, 0, 1]))
+
+
+def chain(steps: int):
+    w, x = mg.randn(8, 8, requires_grad=True), mg.randn(4, 8)
+
+    def chain():
+        h = x
+        for _ in range(steps):
+            h = (h @ w * 0.3).tanh()
+        return h.sum()
+    return chain
+
+
+def with_nan():
+    w, x = mg.tensor([[1.0, -1.0], [2.0, 3.0]], requires_grad=True), mg.tensor([[1.0, 0.0]])
+    return lambda: ((x @ w).relu().sqrt() * 2).log().sum()
+
+
+# ---- what the page says ----
+
+def test_gradients_are_those_of_backward_and_none_is_changed(tmp_path):
+    model, loss = model_and_loss()
+    value = loss()
+    hidden = model[1](model[0](mg.randn(5, 6)))
+    hidden.retain_grad()
+    total = value + hidden.sum()
+    before = mg.ones(6, 8).T
+    model[0].weight.grad = before
+    steps = data_of(study.explore(total, tmp_path / "a.html"))["steps"]
+    assert model[0].weight.grad is before and hidden.grad is None and all(p.grad is None for p in list(model.parameters())[1:])
+    model[0].weight.grad = None
+    total.backward()                                    # the graph is still there, and gradients are still retained
+    assert hidden.grad is not None
+    shown = [g for s in steps for g in s["results"] if g and g["leaf"] == "model.3.weight"]
+    np.testing.assert_allclose([g["norm"] for g in shown], [np.linalg.norm(model[3].weight.grad.numpy())], rtol=1e-6)
+    g, values = shown[0], model[3].weight.grad.numpy()
+    assert (g["shape"], g["min"], g["max"], sum(g["hist"]["counts"])) == ([3, 8], values.min(), values.max(), 24)
+    np.testing.assert_allclose(np.reshape(g["heat"]["values"], (3, 8)), values, rtol=1e-2)
+
+
+def test_a_function_is_known_with_modules_lines_and_its_forward(tmp_path):
+    _, loss = model_and_loss()
+    data = data_of(study.explore(loss, tmp_path / "a.html"))
+    groups = [data["groups"][s["group"]] for s in data["steps"][-2:]]
+    assert [(g["path"], g["type"], data["groups"][g["parent"]]["path"]) for g in groups] == [("model.1", "LayerNorm", "model"), ("model.0", "Linear", "model")]
+    step = data["steps"][-2]
+    assert step["line"].startswith("test_explore.py:") and "cross_entropy(model(x), y)" in step["code"]
+    assert [data["launches"][i]["kernel"] for i in step["launches"] + step["forward"]] == ["layer_norm_backward_f32", "layer_norm_forward_f32"]
+    assert "(x - mean) / sqrt(var + eps)" in data["ops"]["layer_norm"]["formula"] and "def layer_norm" in data["ops"]["layer_norm"]["definition"]
+
+
+def test_gradients_have_the_names_of_the_inputs_that_were_given(tmp_path):
+    rnn, x = nn.LSTM(3, 4), mg.randn(5, 2, 3)
+    step = data_of(study.explore(lambda: rnn(x)[0].sum(), tmp_path / "a.html"))["steps"][-1]
+    assert {g["name"]: g["leaf"] for g in step["results"] if g} == {
+        "w_ih": "rnn.weight_ih_l0", "w_hh": "rnn.weight_hh_l0", "b_ih": "rnn.bias_ih_l0", "b_hh": "rnn.bias_hh_l0"}
+
+
+def test_what_is_saved_is_freed_after_its_last_use(tmp_path):
+    x = mg.randn(100, requires_grad=True)
+    h = x.exp()                                         # saved by exp as its output, and twice by the product
+    y = (h * h.sin()).sum()
+    data = data_of(study.explore(y, tmp_path / "a.html"))
+    assert [s["name"] for s in data["steps"]] == ["sum", "mul", "sin", "exp"]
+    saved = {s["name"]: {x["what"]: (x["bytes"], x["freed"]) for x in s["saved"]} for s in data["steps"]}
+    assert saved == {"sum": {}, "mul": {"input": (400, 3), "other": (400, 1)}, "sin": {"input": (400, 3)}, "exp": {"output": (400, 3)}}
+    assert [m[0] for m in data["memory"]] == [800, 800, 400, 400]
+    # sum gives a view of its gradient, mul two arrays, sin one more that is added to one of these
+    assert [m[1] for m in data["memory"]] == [4, 804, 1200, 800]
+
+
+def test_nan_inf_and_text_that_ends_a_script(tmp_path):
+    class Strange(mg.autograd.Function):
+        """y = x </script><script>alert(1)</script>"""
+
+        @staticmethod
+        def forward(ctx, x):
+            return x * 1
+
+        @staticmethod
+        def backward(ctx, g):
+            return g
+
+    x = mg.tensor([0.0, 1.0, 4.0], requires_grad=True)
+    page = study.explore(Strange.apply(x).sqrt().sum(), tmp_path / "a.html")
+    data = data_of(page)
+    assert page.read_text().count("</script>") == 2 and "</script>" in data["ops"]["Strange"]["formula"]
+    given = data["steps"][2]["given"][0]
+    assert (given["inf"], given["nan"], given["norm"], given["max"]) == (1, 0, "inf", "inf")
+    assert given["heat"]["values"] == ["inf", 0.5, 0.25] and sum(given["hist"]["counts"]) == 2
+
+
+def test_steps_inside_a_definition_that_runs_again(tmp_path):
+    x = mg.randn(3, 4, requires_grad=True)
+    y = nn.functional.layer_norm(x, (4,))
+    g, = mg.autograd.grad(y.square().sum(), x, create_graph=True)
+    steps = data_of(study.explore(g.square().sum(), tmp_path / "a.html"))["steps"]
+    assert {s["depth"] for s in steps} >= {0, 1} and any(s["op"].startswith("layer_norm_") for s in steps if s["depth"] == 0)
+
+
+def test_a_gradient_inside_the_function_is_not_the_one_to_explore(tmp_path):
+    x = mg.randn(3, 4, requires_grad=True)
+
+    def penalty():
+        g, = mg.autograd.grad(x.tanh().sum(), x, create_graph=True)
+        return g.square().sum()
+    names = [s["name"] for s in data_of(study.explore(penalty, tmp_path / "a.html"))["steps"]]
+    assert names[:2] == ["sum", "square"] and len(names) > 4
+
+
+def test_a_captured_step_is_shown_replayed(tmp_path):
+    _, step, args = captured_step()
+    data = data_of(study.explore(step, tmp_path / "a.html", args=args))
+    kernels = [x["kernel"] for x in data["launches"] if x["replayed"]]
+    assert not data["steps"] and kernels[-1] == "adam_f32" and "layer_norm_backward_f32" in kernels
+    norm = data["launches"][[x["kernel"] for x in data["launches"]].index("layer_norm_forward_f32")]
+    assert (norm["sizes"]["rows"], norm["sizes"]["n"]) == (5, 8) and norm["bytes"] > 2 * 5 * 8 * 4 and norm["time"] > 0
+    calls = len(step.programs)
+    study.explore(lambda: step(*args), tmp_path / "b.html")
+    assert len(step.programs) == calls and [x["kernel"] for x in data_of(tmp_path / "b.html")["launches"]] == [x["kernel"] for x in data["launches"]]
+
+
+def test_a_step_that_runs_backward_itself_is_run_once(tmp_path):
+    model, loss = model_and_loss()
+    calls = []
+
+    def step():
+        calls.append(1)
+        loss().backward()
+    data = data_of(study.explore(step, tmp_path / "a.html"))
+    assert calls == [1] and [s["name"] for s in data["steps"]][-1] == "linear" and model[0].weight.grad is not None
+    assert all(n["step"] >= 0 for n in data["nodes"])
+
+
+def test_nothing_to_explore_is_an_error(tmp_path):
+    with pytest.raises(RuntimeError, match=r"\[explore\] .*needs a loss with a graph.*no_grad"):
+        study.explore(mg.ones(()), tmp_path / "a.html")
+
+
+# ---- the page in a browser ----
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory) -> Iterator[Any]:
+    """A headless Chromium."""
+    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+    programs = [shutil.which("chromium") or shutil.which("google-chrome"), shutil.which("chromedriver")]
+    if None in programs:
+        pytest.skip("chromium and chromedriver are not installed (apt install chromium chromium-driver)")
+    options = webdriver.ChromeOptions()
+    options.binary_location = programs[0]
+    for flag in (*FLAGS, f"user-data-dir={tmp_path_factory.mktemp('chromium')}"):
+        options.add_argument(f"--{flag}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(programs[1]))
+    yield driver
+    driver.quit()
+
+
+class Page:
+    """A page in the browser, driven as a user does."""
+
+    def __init__(self, browser: Any, path: Path) -> None:
+        self.browser = browser
+        browser.get(path.as_uri())
+
+    def run(self, script: str) -> Any:
+        return self.browser.execute_script(f"return {script}")
+
+    def press(self, *keys: str) -> None:
+        from selenium.webdriver import ActionChains, Keys
+        ActionChains(self.browser).send_keys(*[getattr(Keys, k, k) for k in keys]).perform()
+
+    def click(self, selector: str) -> None:
+        self.browser.find_element("css selector", selector).click()
+
+    def text(self, selector: str) -> str:
+        return self.browser.find_element("css selector", selector).text
+
+    def rows(self) -> list[str]:
+        """The names in the list."""
+        return self.run("[...document.querySelectorAll('.row .name')].map(e => e.textContent.trim())")
+
+    def now(self) -> str:
+        """The name of the current row."""
+        return self.run("document.querySelector('.row.now .name').textContent.trim()")
+
+    def pixels(self, canvas: str) -> list[int]:
+        """How many colours a canvas has, and a sum over it."""
+        return self.run(f"""(() => {{ const c = document.getElementById('{canvas}'), d = new Uint32Array(c.getContext('2d').getImageData(0, 0, c.width, c.height).data.buffer);
+            return [new Set(d).size, d.reduce((a, b) => (a * 31 + b) % 1000003, 7)]; }})()""")
+
+    def until(self, true: Callable[[], bool]) -> None:
+        """Waits for something that comes with time."""
+        from selenium.webdriver.support.wait import WebDriverWait
+        WebDriverWait(self.browser, 20).until(lambda _: true())
+
+    def settled(self) -> None:
+        """Waits until what was asked for is drawn."""
+        self.browser.execute_async_script("requestAnimationFrame(() => requestAnimationFrame(arguments[0]))")
+
+    def clean(self) -> None:
+        """No error was logged, and nothing was fetched."""
+        assert [x["message"] for x in self.browser.get_log("browser") if x["level"] == "SEVERE"] == []
+        assert self.run("performance.getEntriesByType('resource').length") == 0
+
+
+@pytest.mark.slow
+def test_page_steps_filters_folds_and_switches(browser, tmp_path):
+    _, loss = model_and_loss()
+    page = Page(browser, study.explore(loss, tmp_path / "a.html"))
+    assert page.now() == "cross_entropy" and page.text("#where").startswith("1 of 5")
+    page.press("ARROW_RIGHT", "ARROW_RIGHT", "ARROW_RIGHT")
+    assert page.now() == "layer_norm" and "model.1" in page.text("#where")
+    detail = page.text("#detail")
+    for said in ("Gradient in", "to the leaf model.1.weight", "layer_norm_backward_f32", "(x - mean) / sqrt(var + eps) * weight + bias", "def layer_norm"):
+        assert said in detail
+    page.settled()
+    there, strip = page.pixels("main"), page.pixels("strip")
+    page.press("ARROW_LEFT")
+    page.settled()
+    assert page.now() == "gelu_erf" and page.pixels("main") != there and page.pixels("strip") != strip
+    page.press("END")
+    assert page.text("#where").startswith("5 of 5")
+    page.press("HOME", " ")
+    assert page.text("#play") == "stop"
+    page.until(lambda: page.now() != "cross_entropy")
+    page.press(" ")
+    assert page.text("#play") == "play"
+    page.press("/", *"norm")
+    assert [r for r in page.rows() if "model" not in r] == ["layer_norm"] and page.now() == "layer_norm"
+    page.press("ESCAPE")
+    assert len([r for r in page.rows() if "model" not in r]) == 5 and page.now() == "layer_norm"
+    page.press("f")
+    assert page.now() == "model.1 LayerNorm" and "layer_norm" not in page.rows() and "to the leaf model.1.weight" in page.text("#detail")
+    tall = page.run("bounds()[3]")
+    page.click("#foldall")
+    assert page.run("bounds()[3]") < tall / 2           # the picture of a folded module needs less room
+    assert page.rows() == ["cross_entropy", "model Sequential"] and "model.3.weight" in page.text("#detail")
+    page.press("F", "?")
+    assert "layer_norm" in page.rows() and browser.find_element("id", "help").is_displayed()
+    page.press("ESCAPE")
+    colors = "[getComputedStyle(document.body).backgroundColor, getComputedStyle(document.body).color]"
+    light, drawn = page.run(colors), page.pixels("main")
+    page.press("t")
+    page.settled()
+    assert page.run(colors) != light and page.pixels("main") != drawn
+    page.press("t")
+    assert page.run(colors) == light
+    page.press("HOME", *["ARROW_RIGHT"] * 3, "v")
+    assert "layer_norm_backward_f32" in page.rows() and "in 4 layer_norm" in page.text("#detail")        # the launch of the step
+    page.press("v")
+    assert page.now() == "layer_norm"
+    page.click("[data-zoom='1.3']")
+    page.settled()
+    assert page.pixels("main") != drawn
+    page.clean()
+
+
+@pytest.mark.slow
+def test_page_shows_where_nan_begins(browser, tmp_path):
+    page = Page(browser, study.explore(with_nan(), tmp_path / "a.html"))
+    assert page.text("#faults").startswith("nan or inf")
+    page.click("#faults")
+    assert page.now() == "log" and "finite gradients become nan or inf" in page.text("#detail")
+    page.press("n")
+    assert page.now() == "mul" and "finite gradients" not in page.text("#detail") and "inf" in page.text("#detail .card .red")
+    page.clean()
+
+
+@pytest.mark.slow
+def test_page_of_a_captured_step_is_a_timeline(browser, tmp_path):
+    _, step, args = captured_step()
+    page = Page(browser, study.explore(step, tmp_path / "a.html", args=args))
+    page.settled()
+    assert page.pixels("main")[0] > 10 and "adam_f32" in page.rows()
+    page.press("END")
+    assert page.now() == "adam_f32" and "share of all kernel time" in page.text("#detail")
+    page.press("/", *"layer_norm")
+    assert [r for r in page.rows() if "_f32" in r] == ["layer_norm_forward_f32", "layer_norm_backward_f32"] and "rows" in page.text("#detail")
+    page.press("ESCAPE", "F")
+    assert "model" in page.rows() and "layer_norm_forward_f32" not in page.rows()       # folded into the modules
+    page.clean()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width, height", [(1280, 800), (800, 600)])
+def test_page_with_a_thousand_nodes(browser, tmp_path, width, height):
+    path = study.explore(chain(333), tmp_path / "a.html")
+    assert len(data_of(path)["steps"]) == 1000
+    browser.set_window_size(width, height)
+    start = time.perf_counter()
+    page = Page(browser, path)
+    page.settled()
+    assert page.pixels("main")[0] > 10
+    assert time.perf_counter() - start < 2 * 5          # seconds; other processes may take most of the machine
+    page.press("END", "ARROW_LEFT")
+    assert page.text("#where").startswith("999 of 1000")
+    slow = page.run("(() => { const t = performance.now(); for (let i = 0; i < 20; i++) { go(i * 40); view.draw(); drawStrip(); } return (performance.now() - t) / 20; })()")
+    assert slow < 50 * 5                                # milliseconds a step
+    assert page.run("document.documentElement.scrollWidth") <= page.run("innerWidth")
+    page.clean()
