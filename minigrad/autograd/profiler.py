@@ -3,8 +3,8 @@ from __future__ import annotations
 
 from os import PathLike
 
-from ..study import profile as study_profile
 from ..study.profile import Profile, Row, grouped, op_of, record_function
+from ..study.profile import profile as study_profile
 from ..study.table import Table, duration
 from ..study.trace import shapes
 

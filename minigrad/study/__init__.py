@@ -6,10 +6,11 @@ from .explain import explain, launches
 from .explore import explore
 from .flow import gradient_flow
 from .graphs import Graph, graph
+from .norms import normalization
 from .order import backward_order, saved
 from .profile import profile, record_function, roof
 from .record import Record
 from .trace import trace
 
 __all__ = ["Graph", "Record", "backward_order", "explain", "explore", "gradient_flow", "graph", "launches",
-           "profile", "record_function", "roof", "saved", "trace"]
+           "normalization", "profile", "record_function", "roof", "saved", "trace"]

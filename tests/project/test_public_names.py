@@ -113,7 +113,8 @@ NAMES = {
         checkpoint checkpoint_sequential noop_context_fn
     """,
     "minigrad.study": """
-        Graph Record backward_order explain explore gradient_flow graph launches profile record_function roof saved trace
+        Graph Record backward_order explain explore gradient_flow graph launches normalization profile record_function roof
+        saved trace
     """,
     "minigrad.testing": """
         CHECKS Checked Make arbitrate check_errors check_fused check_gradients check_half check_layouts check_memory check_op

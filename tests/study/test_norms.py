@@ -1,0 +1,174 @@
+"""The normalization study: the rule of its verdicts, what is exact, resuming, and the quick run from its command."""
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from minigrad import nn, study
+from minigrad.study import norms
+from minigrad.study.norms import claim, convergence, jacobian, modes, runner, training
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+# ---- the rule ----
+
+def test_more_needs_a_difference_beyond_twice_its_standard_error():
+    base = np.array([1.0, 2.0, 3.0, 4.0, 5.0])
+    noise = np.array([-1.0, -0.5, 0.0, 0.5, 1.0])                   # standard deviation 0.79, twice the standard error 0.707
+    assert claim.more(base + 0.72 + noise, base, ("a", "b")).holds
+    assert not claim.more(base + 0.70 + noise, base, ("a", "b")).holds
+    assert not claim.more(base - 5, base, ("a", "b")).holds         # the wrong way round
+    assert "a 3.7 ± 2.4, b 3.0 ± 1.6; difference +0.7" in claim.more(base + 0.7 + noise, base, ("a", "b")).evidence
+
+
+def test_seeds_are_compared_in_pairs():
+    base = np.array([0.0, 100.0, 200.0])                            # the seeds differ far more than a and b do
+    assert claim.more(base + [1.0, 1.1, 0.9], base, ("a", "b")).holds
+    assert not claim.more(base + [1.0, 1.1, 0.9], base[::-1], ("a", "b")).holds
+
+
+def test_one_run_decides_nothing():
+    assert not claim.more(np.array([9.0]), np.array([1.0]), ("a", "b")).holds
+
+
+def test_equal_runs_do_not_differ():
+    assert not claim.more(np.ones(5), np.ones(5), ("a", "b")).holds
+
+
+def test_every_run_counts():
+    assert claim.every([True, True], "same").holds and not claim.every([True, False], "same").holds
+    assert claim.every([True, False], "same").evidence == "same in 1 of 2 runs"
+
+
+# ---- runs ----
+
+CELLS = [{"claim": "c", "lr": lr, "seed": seed} for seed in (1, 0) for lr in (0.1, 1.0)]
+RESULTS = {claim.key(c): {"loss": c["seed"] + 10 * c["lr"]} for c in CELLS}
+
+
+def test_results_come_in_the_order_of_the_seeds():
+    runs = claim.Runs(CELLS, RESULTS)
+    assert runs.of("loss", lr=0.1).tolist() == [1.0, 2.0] and runs.of("loss", lr=1.0).tolist() == [10.0, 11.0]
+    assert runs.best("loss", "lr").tolist() == [1.0, 2.0] and runs.levels("lr") == [0.1, 1.0]
+
+
+def test_a_missing_run_is_told():
+    runs = claim.Runs(CELLS, {k: r for k, r in RESULTS.items() if '"seed": 1' not in k})
+    with pytest.raises(claim.NotMeasured):
+        runs.of("loss", lr=0.1)
+    with pytest.raises(claim.NotMeasured):
+        runs.of("loss", lr=7)
+
+
+# ---- what experiments measure ----
+
+@pytest.mark.parametrize("layer", jacobian.LAYERS)
+def test_zeros_of_the_jacobian_are_where_they_should_be(layer):
+    assert jacobian.Jacobian().measure(3, layer=layer)["wrong"] == 0
+
+
+def test_a_wrong_pattern_is_found():
+    entries = jacobian.jacobian(nn.BatchNorm1d(jacobian.C).double(), jacobian.inputs(0))
+    assert ((entries != 0) != jacobian.shares((jacobian.SAMPLE,))).sum() > 100
+
+
+def test_the_jacobian_is_that_of_differences():
+    layer, x = nn.LayerNorm((jacobian.C, jacobian.L)).double(), jacobian.inputs(1)
+    entries = jacobian.jacobian(layer, x)
+    for column in (0, 17, 35):
+        step = np.zeros(x.numel())
+        step[column] = 1e-6
+        moved = [layer(x.detach() + s * step.reshape(x.shape)).numpy(force=True).reshape(-1) for s in (1, -1)]
+        np.testing.assert_allclose(entries[:, column], (moved[0] - moved[1]) / 2e-6, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("width", modes.WIDTHS)
+def test_layer_norm_has_the_same_bits_alone_and_in_any_batch(width):
+    assert modes.differing_bits(width, 0) == 0
+
+
+def test_other_bits_are_found(monkeypatch):
+    monkeypatch.setattr(nn, "LayerNorm", nn.BatchNorm1d)
+    monkeypatch.setattr(modes, "SAME_BITS_IN", (2, 64))             # batch norm refuses a batch of one
+    assert modes.differing_bits(5, 0) > 0
+
+
+def test_a_loss_that_is_not_finite_counts_as_the_ceiling():
+    assert training.ending([1.0, 2.0, float("nan")], 3) == training.CEILING == training.ending([1.0, 2.0], 3)
+    assert training.ending([9.0, 1.0, 3.0], 3) == 3.0 and training.ending([1e30] * 3, 3) == training.CEILING
+    assert training.thinned([2.0, 4.0, 1.0, float("inf")], 6, 3) == [3.0, 5.5, 10.0]
+
+
+def test_steps_to_a_loss():
+    losses = [1.0] * 4 + [0.0] * 6
+    assert convergence.steps_to(losses, 0.2) == 8 and convergence.steps_to(losses, 1.0) == 5       # a mean of five steps
+    assert convergence.steps_to([1.0] * 10, 0.5) == -1
+
+
+# ---- running ----
+
+def test_results_are_kept_and_not_made_again(tmp_path, monkeypatch):
+    first = study.normalization(["jacobian"], quick=True, processes=0, out=tmp_path)
+    assert first.chapters[0].tally == "4 of 4 hold" and first.chapters[1].tally == "not measured"
+    lines = (tmp_path / "results.jsonl").read_text()
+    monkeypatch.setattr(jacobian.Jacobian, "measure", lambda *_, **__: pytest.fail("run again"))
+    study.normalization(["jacobian"], quick=True, processes=0, out=tmp_path)
+    assert (tmp_path / "results.jsonl").read_text() == lines
+    with pytest.raises(pytest.fail.Exception):
+        study.normalization(["jacobian"], quick=True, processes=0, out=tmp_path, fresh=True)
+
+
+def test_an_interrupt_ends_with_a_report_and_the_rest_follows(tmp_path, monkeypatch, capsys):
+    measure, count = jacobian.Jacobian.measure, iter(range(100))
+
+    def interrupted(self, seed, **settings):
+        if next(count) == 5:
+            raise KeyboardInterrupt
+        return measure(self, seed, **settings)
+    monkeypatch.setattr(jacobian.Jacobian, "measure", interrupted)
+    report = study.normalization(["jacobian"], quick=True, processes=0, out=tmp_path)
+    assert report.chapters[0].tally == "not measured" and "stopped" in capsys.readouterr().out
+    assert len(runner.Kept(tmp_path / "results.jsonl").results) == 5
+    assert "not measured" in (tmp_path / "report.md").read_text()
+    assert study.normalization(["jacobian"], quick=True, processes=0, out=tmp_path).chapters[0].tally == "4 of 4 hold"
+
+
+def test_a_line_that_was_cut_off_is_dropped(tmp_path):
+    kept = runner.Kept(tmp_path / "results.jsonl")
+    for cell in CELLS[:2]:
+        kept.add(cell, {"loss": 1})
+    text = kept.path.read_text()
+    kept.path.write_text(text[:-8])
+    again = runner.Kept(kept.path)
+    assert list(again.results) == [claim.key(CELLS[0])]
+    again.add(CELLS[1], {"loss": 1})
+    assert kept.path.read_text() == text
+
+
+@pytest.mark.parametrize("options, message", [({"claims": ["speed"]}, "got 'speed'"), ({"seeds": 1}, "at least two seeds")])
+def test_wrong_arguments(options, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        study.normalization(**options, out=tmp_path)
+
+
+def test_names_of_claims_differ():
+    assert len({c.name for c in norms.CLAIMS}) == len(norms.CLAIMS) == 8
+    assert all(c.statements and c.title and c.source and c.setup and c.caption for c in norms.CLAIMS)
+
+
+@pytest.mark.slow
+def test_the_quick_run_measures_every_claim(tmp_path):
+    command = [sys.executable, str(EXAMPLES / "norm_study.py"), "--quick", "--out", str(tmp_path)]
+    shown = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    report, page = (tmp_path / "report.md").read_text(), (tmp_path / "report.html").read_text()
+    for c in norms.CLAIMS:
+        assert c.title in shown and f"--claim {c.name} --fresh`" in report and f"id={c.name}" in page
+        assert (tmp_path / f"{c.name}.png").stat().st_size > 5000
+    assert "not measured" not in shown + report + page
+    assert page.count("src='data:image/png") == page.count("src=") == 8 and "<link" not in page      # nothing is fetched
+    assert max(len(line) for line in shown.splitlines() if str(tmp_path) not in line) <= 80
