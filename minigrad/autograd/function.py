@@ -24,8 +24,8 @@ from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 from ..core import inplace
-from ..core.kept import opened, stale
 from ..core.modes import mode, no_grad
+from ..core.saved import opened, stale
 from ..core.shape import fail, is_float
 from ..core.tape import Node, Slot, edge_of, recorded
 from ..core.tensor import Tensor, new_tensor
@@ -100,7 +100,7 @@ class FunctionCtx:
         return tuple([self._output(s) if isinstance(s, int) else s for s in self._saved])
 
     def contents(self) -> tuple[Any, ...]:
-        """What it saved: tensors and numbers of outputs; the arrays of these outputs; see `core/kept.py`."""
+        """What it saved: tensors and numbers of outputs; the arrays of these outputs; see `core/saved.py`."""
         return self._saved, tuple(self._outputs.items())
 
     def restore(self, contents: tuple[Any, ...] | None) -> None:

@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 from weakref import ref
 
 from ..core.complete import Waiting, asking, running
+from ..core.graph_node import GraphNode as Node
+from ..core.graph_node import shown
 from ..core.hooks import RemovableHandle, hooks
-from ..core.kept import pack
+from ..core.saved import pack
 from ..core.shape import fail
-from ..core.shown import GraphNode as Node
-from ..core.shown import shown
 from ..core.tape import Node as TapeNode
 from ..core.tape import edge_of, observers
 from ..core.tensor import Tensor, new_tensor

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from .graph_node import shown
 from .modes import mode
 from .shape import BOOL, INT64, default_float, is_float
-from .shown import shown
 from .tape import Variable
 
 _EDGE = 5           # rows and columns shown at each end

@@ -7,10 +7,10 @@ from typing import Any
 
 from . import inplace
 from .engine import keep_grad
+from .graph_node import shown
 from .hooks import RemovableHandle, fitting, hooks, post_hooks
 from .modes import mode
 from .shape import fail
-from .shown import shown
 from .tape import Variable, edge_of
 from .warning import warn
 

@@ -22,10 +22,10 @@ import numpy as np
 from ..devices.memory import Array, View, keep_view, views_of
 from .arrays import contiguous_copy, copy_array
 from .engine import functions, keep_grad
+from .graph_node import node_name
 from .hooks import hooks
 from .modes import changed, mode, no_grad
 from .shape import fail, is_float
-from .shown import node_name
 from .tape import Edge, Node, Slot, Variable, edge_of, recorded
 
 # what `source` is where the base is not known to the view

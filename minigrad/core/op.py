@@ -27,10 +27,10 @@ from ..devices.plan import FusedPlan, Plan, remember
 from .arrays import contiguous_copy, dense
 from .engine import functions, walk
 from .half import Wide, half_result, wide_plan
-from .kept import Keeps, stale
 from .messages import not_a_tensor, unexpected
 from .modes import enable_grad, mode, paused, set_grad_enabled
 from .own_kernels import OwnKernels, note_launchers, ops
+from .saved import SavedAttributes, stale
 from .shape import fail, is_float
 from .tape import Node, Slot, edge_of, recorded
 from .tensor import Tensor, new_tensor
@@ -45,7 +45,7 @@ def parameters(function: Callable) -> tuple[list[str], list[str]]:
     return list(code.co_varnames[:n]), list(code.co_varnames[n:n + code.co_kwonlyargcount])
 
 
-class Documented(Keeps):
+class Documented(SavedAttributes):
     """What tests, bench and documentation read of an op: name, samples, error samples, an outside oracle.
 
     `public` is what users call: the op itself, or a faster function.

@@ -12,7 +12,7 @@ from operator import attrgetter
 from typing import Any
 
 from ..devices.memory import Array, Layout
-from .shown import GraphNode
+from .graph_node import GraphNode
 
 _new = object.__new__
 

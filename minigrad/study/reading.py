@@ -9,10 +9,10 @@ from contextlib import suppress
 from textwrap import dedent
 from typing import Any
 
-from ..core.kept import Packed
 from ..core.modes import enable_grad
 from ..core.op import GradOp, Op, Primitive
 from ..core.place import is_own, variables
+from ..core.saved import Packed
 from ..core.shape import fail, is_float
 from ..core.tape import FREED, Edge, Node, Slot, edge_of
 from ..core.tensor import Tensor

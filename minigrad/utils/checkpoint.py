@@ -21,8 +21,8 @@ from ..amp import autocast_as_now
 from ..autograd.graph import no_saved_tensors_hooks
 from ..core import engine
 from ..core.arrays import contiguous_copy, copy_array
-from ..core.kept import stale
 from ..core.modes import enable_grad, mode
+from ..core.saved import stale
 from ..core.shape import fail
 from ..core.tape import Node, Slot, edge_of, recorded
 from ..core.tensor import Tensor, new_tensor

@@ -66,7 +66,7 @@ def _result(node: Any) -> Any:
     return made[0] if len(made) == 1 else made or None
 
 
-class Keeps:
+class SavedAttributes:
     """An op whose nodes show what they keep, under PyTorch's names: `_saved_self` is the input `input` (or `x`, `a`),
     `_saved_other` the one that the op calls `other`, `_saved_result` the output, `_saved_dim` an attribute."""
 
