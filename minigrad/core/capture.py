@@ -37,7 +37,7 @@ from typing import Any
 
 import numpy as np
 
-from ..devices import all_kernels, hooked, launch_hook, memory, open_device
+from ..devices import all_kernels, launch_hook, launch_hooked, memory, open_device
 from ..devices.addresses import find
 from ..devices.base import Kernel
 from ..devices.memory import Array
@@ -329,7 +329,7 @@ class _Program:
         for segment in self.segments:
             if callable(segment):
                 segment()
-            elif hooked():
+            elif launch_hooked():
                 launch_each(segment[0], segment[3])
             else:
                 lib.mg_replay(segment[1], segment[2])

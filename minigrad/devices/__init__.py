@@ -131,7 +131,7 @@ _switching = RLock()
 _doors: dict[Kernel, Callable[..., None]] = {}      # what `kernel.call` is while there are hooks
 
 
-def hooked() -> bool:
+def launch_hooked() -> bool:
     """Is a launch hook on?"""
     return _newest is not None and _active() is not None
 

@@ -13,7 +13,7 @@ from minigrad import nn, study
 from minigrad.core.hooks import node_hooks
 from minigrad.core.op import GradOp, Op
 from minigrad.core.tape import observers
-from minigrad.devices import hooked
+from minigrad.devices import launch_hooked
 from minigrad.ops.norm import layer_norm
 from minigrad.study.record import Record
 
@@ -221,7 +221,7 @@ def test_records_nest_and_stop():
 
 
 def off():
-    return not node_hooks.tables and not observers and not hooked() and not study.record._active
+    return not node_hooks.tables and not observers and not launch_hooked() and not study.record._active
 
 
 @pytest.mark.parametrize("where", [Record.__enter__, Record.__exit__, Record._off])
