@@ -233,7 +233,8 @@ class Record:
     elapsed     nanoseconds from the begin of the block to its end
 
     `look(gradient)` says what is written down of a gradient, by default its layout. A record keeps no tensor alive:
-    that would change what is freed and what is copied. What `look` launches is not written down.
+    that would change what is freed and what is copied. `look` must not return the gradient or a view of it either, but
+    `gradient.clone()`: backward goes on with its memory, and adds to it. What `look` launches is not written down.
     """
 
     def __init__(self, look: Callable[[Tensor], Any] = lambda t: t.array.layout) -> None:
