@@ -30,7 +30,7 @@ from ..core.shape import fail, is_float
 from ..core.tape import Node, Slot, edge_of, recorded
 from ..core.tensor import Tensor, new_tensor
 from ..devices.memory import Layout
-from ..ops.creation import zeros_like_layout
+from ..ops.creation import full_like_layout
 
 __all__ = ["Function", "FunctionCtx", "once_differentiable"]
 
@@ -159,7 +159,7 @@ class _FunctionOp:
         layouts: Any = node.layout if several else (node.layout,)
         gs = g if several else [g]
         if ctx._materialize:
-            gs = [zeros_like_layout(x) if t is None and i not in ctx._no_tensors else t
+            gs = [full_like_layout(x, 0) if t is None and i not in ctx._no_tensors else t
                   for i, (t, x) in enumerate(zip(gs, layouts, strict=True))]
         ctx._reading = node
         try:

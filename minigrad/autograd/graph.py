@@ -5,19 +5,18 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from threading import Lock, local
-from typing import Any, NamedTuple
+from typing import Any
 from weakref import ref
 
-from ..core.complete import Waiting, asking, running
+from ..core.complete import LeafCounts, asking, running
+from ..core.graph_node import GradientEdge, shown
 from ..core.graph_node import GraphNode as Node
-from ..core.graph_node import shown
 from ..core.hooks import RemovableHandle, hooks
 from ..core.saved import pack
 from ..core.shape import fail
 from ..core.tape import Node as TapeNode
 from ..core.tape import edge_of, observers
-from ..core.tensor import Tensor, new_tensor
-from ..devices.memory import Array, Layout
+from ..core.tensor import Tensor
 from ..ops.dispatch import is_constant
 
 __all__ = ["GradientEdge", "Node", "disable_saved_tensors_hooks", "get_gradient_edge", "register_multi_grad_hook",
@@ -133,31 +132,6 @@ def no_saved_tensors_hooks() -> Any:
 
 # ---- edges -----------------------------------------------------------------------------------------------------------
 
-class _Unread(Array):
-    """In place of the array of a tensor of which only the gradient is wanted."""
-
-    __slots__ = ("version",)
-
-
-class GradientEdge(NamedTuple):
-    """A place in the graph: an output of a node. `autograd.grad` takes it as an input or output, in place of a tensor,
-    which need not be kept then. `ownership_token` keeps the place alive."""
-
-    node: Node
-    output_nr: int
-    ownership_token: Any = None
-
-    def stand_in(self) -> Tensor:
-        """A tensor at this place, without values."""
-        edge = self.ownership_token
-        if isinstance(edge, Tensor):
-            return edge
-        layout: Layout = edge.layout
-        array = _Unread()
-        array.layout, array.ptr, array.block, array.version = layout, 0, None, 0
-        return new_tensor(array, edge)
-
-
 def get_gradient_edge(tensor: Tensor) -> GradientEdge:
     """Where a tensor is in the graph: its `grad_fn`, or the `AccumulateGrad` of a leaf, and the number of its output.
 
@@ -186,17 +160,17 @@ class _Together:
 
     def came(self, i: int, g: Tensor) -> None:
         """The gradient of tensor number i has come, in the walk that runs."""
-        walk: Waiting | None = running()
+        walk: LeafCounts | None = running()
         if walk is None:
             return
-        if self not in walk.notes:
+        if self not in walk.collected:
             expected = sum([edge() in walk.reaches for edge in self.edges])
-            walk.notes[self] = [expected if self.every else 1, [None] * len(self.edges)]
-        note = walk.notes[self]
-        note[0] -= 1
-        note[1][i] = g
-        if not note[0]:
-            self.function(note[1] if self.every else g)
+            walk.collected[self] = [expected if self.every else 1, [None] * len(self.edges)]
+        so_far = walk.collected[self]
+        so_far[0] -= 1
+        so_far[1][i] = g
+        if not so_far[0]:
+            self.function(so_far[1] if self.every else g)
 
 
 class _Handles(RemovableHandle):

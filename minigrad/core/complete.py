@@ -12,7 +12,7 @@ from threading import local
 from typing import Any
 from weakref import WeakSet
 
-from .hooks import HookTable, hooked, hooks, node_hooks, node_pre_hooks, post_hooks
+from .hooks import HookTable, after_hooks, hooks, node_hooks, node_pre_hooks, post_hooks
 from .modes import mode
 from .shape import fail
 from .tape import Edge, Node, Variable, reachable
@@ -23,7 +23,7 @@ class _Walks(local):
     """The walks of this thread that count, the innermost last."""
 
     def __init__(self) -> None:
-        self.running: list[Waiting] = []
+        self.running: list[LeafCounts] = []
 
 
 _walks = _Walks()
@@ -31,26 +31,27 @@ asking: WeakSet[Any] = WeakSet()    # who wants to know what a walk reaches (`au
 
 
 def _on_leaf(table: HookTable) -> bool:
-    return any([r is not None and isinstance(r(), Variable) for r in list(table.tables.values())])
+    return any([isinstance(r(), Variable) for r in list(table.tables.values())])
 
 
-class Waiting(dict):
-    """A walk that counts: the leaves that it still waits for, with the number of edges to each. Call `end` after it.
+class LeafCounts:
+    """What a walk counts: how many edges to each leaf it has still to follow. Call `end` after it.
 
-    reaches     the edges that get a gradient, or would if no backward on the way gave None
-    notes       what those who ask note about this walk
+    dependencies    that number, of the leaves whose gradient is not complete
+    reaches         the edges that get a gradient, or would if no backward on the way gave None
+    collected       what those who ask have collected in this walk
     """
 
     def __init__(self, order: Collection[Any], roots: Sequence[Edge], useful: set | None) -> None:
-        super().__init__()
-        self.notes: dict[Any, Any] = {}
+        self.dependencies: dict[Edge, int] = {}
+        self.collected: dict[Any, Any] = {}
         reached = {*order, *roots}
         for node in order:
             if isinstance(node, Node) and (useful is None or node in useful):
                 for edge in node.inputs:
                     if isinstance(edge, Variable) and (useful is None or edge in useful):
-                        self[edge] = self.get(edge, 0) + 1
-        reached.update(self)
+                        self.dependencies[edge] = self.dependencies.get(edge, 0) + 1
+        reached.update(self.dependencies)
         self.reaches = reached if useful is None else reached & useful
         _walks.running.append(self)
 
@@ -58,38 +59,38 @@ class Waiting(dict):
         """The walk has ended."""
         _walks.running.remove(self)
 
-    def used(self, edges: Sequence[Edge], pending: dict[Edge, Any], kept: dict[Edge, Any],
-             arrive: Callable[[Edge, Any], None] | None) -> None:
-        """Notes that the backward of a node with these edges has run. Gradients that are complete now go through the
-        hooks of their leaves, and then to `arrive`, or else into `kept`."""
+    def count_down(self, edges: Sequence[Edge], pending: dict[Edge, Any], kept: dict[Edge, Any],
+                   deposit: Callable[[Edge, Any], None] | None) -> None:
+        """The backward of a node with these edges has run. Gradients that are complete now go through the hooks of
+        their leaves, and then to `deposit`, or else into `kept`."""
         for edge in edges:
-            left = self.get(edge)
+            left = self.dependencies.get(edge)
             if left is None:
                 continue
             if left > 1:
-                self[edge] = left - 1
+                self.dependencies[edge] = left - 1
                 continue
-            del self[edge]
+            del self.dependencies[edge]
             g = pending.pop(edge, None)
             if g is None:
                 continue
             if getrefcount(g) > 2 and not mode.grad:        # it is also the gradient of something that is still to come
                 g = g.detach()
-            g = hooked(edge, g)
-            if arrive is None:
+            g = after_hooks(edge, g)
+            if deposit is None:
                 kept[edge] = g
             else:
-                arrive(edge, g)
+                deposit(edge, g)
 
 
-def waiting_leaves(roots: Sequence[Edge], useful: set | None) -> Waiting | None:
+def leaf_counts(roots: Sequence[Edge], useful: set | None) -> LeafCounts | None:
     """What a walk counts, if some leaf has a hook or somebody asks what walks reach."""
     if asking or post_hooks.tables or any([_on_leaf(table) for table in (hooks, node_pre_hooks, node_hooks)]):
-        return Waiting(reachable(list(roots), frozenset()), roots, useful)
+        return LeafCounts(reachable(list(roots), frozenset()), roots, useful)
     return None
 
 
-def running() -> Waiting | None:
+def running() -> LeafCounts | None:
     """The walk that runs in this thread, if it counts."""
     return _walks.running[-1] if _walks.running else None
 

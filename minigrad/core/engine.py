@@ -7,20 +7,20 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
 from heapq import heappop, heappush
 from sys import getrefcount
 from typing import Any
 
 from ..devices.base import Device
 from ..devices.memory import Array, Buffer, Layout
-from .complete import after_leaf, before_leaf, waiting_leaves
-from .hooks import hooked, hooks, node_hooks, node_pre_hooks, post_hooks
+from .complete import after_leaf, before_leaf, leaf_counts
+from .graph_node import GradientEdge
+from .hooks import after_hooks, hooks, node_hooks, node_pre_hooks, post_hooks
 from .modes import mode, set_recording
 from .shape import fail
 from .tape import FREED, Edge, Node, Slot, Variable, edge_of, located, reachable
 from .warning import warn
-from .watch import backward_with_hooks
+from .watch import backward_with_hooks, watchers
 
 
 class Functions:
@@ -34,8 +34,7 @@ class Functions:
     transfer: Callable[[Any, Device], Any]
     as_tensor: Callable[..., Any]
     empty: Callable[..., Any]
-    ones_like: Callable[[Any], Any]
-    zeros: Callable[[Layout], Any]                      # of a layout
+    full: Callable[[Layout, float], Any]                # a value in each element of a layout's shape
     zero_: Callable[[Any], Any]
     alias: Callable[[Any], Any]                         # the identity, as a node
 
@@ -68,13 +67,13 @@ def keep_grad(t: Variable) -> None:
 
 # ---- the walk --------------------------------------------------------------------------------------------------------
 
-def _useful(order: list[Any], targets: frozenset) -> set:
-    """The targets, and the nodes whose inputs lead to one of them."""
+def _aim(roots: list[Edge], targets: frozenset, bounded: bool) -> tuple[frozenset, set]:
+    """The targets; and with them the nodes whose inputs lead to one of them."""
     useful = set(targets)
-    for node in order:
+    for node in reachable(roots, targets if bounded else _NOTHING):
         if node not in useful and any(e is not None and e in useful for e in node.inputs):
             useful.add(node)
-    return useful
+    return targets, useful
 
 
 def fit(g: Variable, to: Layout) -> Variable:
@@ -90,28 +89,28 @@ _NOTHING: frozenset = frozenset()
 
 def walk(roots: list[Edge], gradients: list[Any], create_graph: bool, retain_graph: bool,
          targets: list[Edge] | None = None, bounded: bool = False,
-         arrive: Callable[[Edge, Any], None] | None = None) -> dict[Edge, Any]:
+         deposit: Callable[[Edge, Any], None] | None = None) -> dict[Edge, Any]:
     """Carries gradients from the roots to the leaves. Returns the gradient of each leaf, or of each target if given.
 
     `bounded`: the walk ends at the targets, even if one leads to another; their hooks are left to the walk around it.
-    `arrive` takes the gradients of leaves that are complete early: see `complete.py`.
-    The frontier is a heap, so the newest node comes next. Its gradient is complete: all that uses its output is newer.
+    `deposit` takes gradients of leaves that are complete early (see `complete.py`); these are not returned then.
     """
-    wanted = frozenset(targets) if targets else _NOTHING
-    useful = None if targets is None else _useful(reachable(roots, wanted if bounded else _NOTHING), wanted)
-    some, accumulate = hooks.tables, functions.accumulate
-    before_node, after_node = node_pre_hooks.tables, node_hooks.tables      # a hook may remove itself meanwhile
-    early = (some or before_node or after_node or post_hooks.tables) and not bounded
-    waiting = waiting_leaves(roots, useful) if early else None
-    before = set_recording(create_graph)
+    wanted, useful = (_NOTHING, None) if targets is None else _aim(roots, frozenset(targets), bounded)
+    edge_hooks, before, after = hooks.tables, node_pre_hooks.tables, node_hooks.tables  # live: a hook may remove itself
+    counts = None if bounded or not (edge_hooks or before or after or post_hooks.tables) else leaf_counts(roots, useful)
+    pending: dict[Edge, Any] = {}       # edge: the gradient so far (of a node with several outputs, a list)
+    frontier: list[tuple[int, Any]] = []        # a heap: the newest node is next; all that uses its output has run
     owned: set[Edge] = set()            # edges whose gradient is in a buffer made here: it may be added to in place
-    kept: dict[Edge, Any] = {}
+    kept: dict[Edge, Any] = {}          # gradients of targets and leaves that are complete
+    recording = set_recording(create_graph)
     try:
-        pending, frontier = _begun(roots, gradients, useful, owned, create_graph)
+        for i, root in enumerate(roots):
+            if useful is None or root in useful:
+                _send(root, gradients[i], pending, owned, frontier, create_graph)
         while frontier:
             node = heappop(frontier)[1]
             g = pending.pop(node)
-            if some or wanted and node in wanted:
+            if edge_hooks or wanted and node in wanted:
                 g, ends = _arrived(node, g, kept, wanted, useful, bounded)
                 if ends:
                     continue
@@ -120,16 +119,15 @@ def walk(roots: list[Edge], gradients: list[Any], create_graph: bool, retain_gra
                 continue
             if node.saved is FREED:
                 refuse_freed(node)
-            edges = node.inputs
-            needs = node.needs
+            edges, needs = node.inputs, node.needs
             if needs is None or useful is not None:
                 needs = [e is not None and (useful is None or e in useful) for e in edges]
-            results = (backward_with_hooks if before_node or after_node else node.op.backward)(node, g, needs)
-            for edge, result in zip(edges, results):        # noqa: B905 (this is the hot loop)
+            run = backward_with_hooks if before or after or watchers else node.op.backward
+            for edge, result in zip(edges, run(node, g, needs)):        # noqa: B905 (this is the hot loop)
                 if result is None or edge is None:
                     continue
                 if edge in owned and result.array.layout is edge.layout:
-                    accumulate(pending[edge], result)
+                    functions.accumulate(pending[edge], result)
                 elif edge in pending or result.array.layout is not edge.layout:
                     _send(edge, result, pending, owned, frontier, create_graph)
                 else:
@@ -138,27 +136,17 @@ def walk(roots: list[Edge], gradients: list[Any], create_graph: bool, retain_gra
                         heappush(frontier, (edge.seq, edge))
             if not retain_graph and (node.saved or node.out is not None):
                 node.saved, node.out = FREED, None
-            if waiting:
-                results = result = g = None                 # nobody but `pending` has them then
-                waiting.used(edges, pending, kept, arrive)
-        if some and not bounded:
-            pending = {edge: hooked(edge, g) for edge, g in pending.items()}
+            if counts is not None:
+                result = g = None                           # nobody but `pending` has them then
+                counts.count_down(edges, pending, kept, deposit)
+        if edge_hooks and not bounded:
+            pending = {edge: after_hooks(edge, g) for edge, g in pending.items()}
     finally:
-        set_recording(before)
-        if waiting is not None:
-            waiting.end()
-    return pending if targets is None else {**kept, **{e: g for e, g in pending.items() if e in wanted}}
-
-
-def _begun(roots: list[Edge], gradients: list[Any], useful: set | None, owned: set[Edge],
-           create_graph: bool) -> tuple[dict[Edge, Any], list[tuple[int, Any]]]:
-    """The gradient so far of each edge (of a node with several outputs, a list), and the frontier, at the roots."""
-    pending: dict[Edge, Any] = {}
-    frontier: list[tuple[int, Any]] = []
-    for root, g in zip(roots, gradients, strict=True):
-        if useful is None or root in useful:
-            _send(root, g, pending, owned, frontier, create_graph)
-    return pending, frontier
+        set_recording(recording)
+        if counts is not None:
+            counts.end()
+    found = pending if targets is None else {e: g for e, g in pending.items() if e in wanted}
+    return {**kept, **found} if kept else found
 
 
 def _arrived(node: Any, g: Any, kept: dict[Edge, Any], wanted: frozenset, useful: set | None,
@@ -166,7 +154,7 @@ def _arrived(node: Any, g: Any, kept: dict[Edge, Any], wanted: frozenset, useful
     """The gradient of a node after its hooks. A target's is `kept`; does the walk end there?"""
     end = node in wanted
     if not (end and bounded):
-        g = hooked(node, g)
+        g = after_hooks(node, g)
     if end:
         kept[node] = g
     return g, end and (bounded or not any([e in useful for e in node.inputs if e is not None]))     # type: ignore
@@ -215,53 +203,57 @@ def backward(tensors: Sequence[Variable], gradients: Sequence[Variable | None], 
         if t.node is not None:
             keep_grad(t)                    # its hook fills .grad
     roots, start = _starts("backward", tensors, gradients)
-    taken = {id(g.array) for g in start}
-    owners: dict[Edge, Variable] = {}
-    for t in chosen:
-        owners.setdefault(edge_of(t), t)
     if create_graph:
         warn("[backward] with create_graph=True a leaf and its .grad refer to each other, a reference cycle that keeps "
              "memory; use autograd.grad, or set .grad to None afterwards")
-    retain = create_graph if retain_graph is None else retain_graph
-    shown = bool(hooks.tables)              # a hook may keep the gradient that it is given, and be removed meanwhile
-    recorder, some = mode.recorder, post_hooks.tables or node_hooks.tables or node_pre_hooks.tables
-    arrive = partial(_deposit, owners, recorder, create_graph, taken, shown) if some or shown else None
-    results = walk(roots, start, create_graph, retain, None if inputs is None else list(owners), arrive=arrive)
-    before = set_recording(create_graph) if some or create_graph else None
+    hooked = post_hooks.tables or node_hooks.tables or node_pre_hooks.tables
+    add = _Deposit(create_graph, start).add
+    results = walk(roots, start, create_graph, create_graph if retain_graph is None else retain_graph,
+                   None if inputs is None else [edge_of(t) for t in chosen], deposit=add)
+    before = set_recording(create_graph) if hooked or create_graph else None
     try:
         for edge, g in results.items():
-            _deposit(owners, recorder, create_graph, taken, shown, edge, g)
+            add(edge, g)
     finally:
         if before is not None:
             set_recording(before)
 
 
-def _deposit(owners: dict[Edge, Variable], recorder: Any, create_graph: bool, taken: set[int], shown: bool,
-             edge: Edge, g: Any) -> None:
-    """Adds `g` to `.grad` of a leaf; copies it first if something else refers to it: `taken` are arrays that are in
-    use, and if gradients were `shown` to hooks, they may be kept there."""
-    leaf: Any = owners.get(edge, edge)
-    if leaf.node is not None or not leaf._requires_grad:            # it no longer asks for gradients
-        return
-    if recorder is not None:
-        recorder.reads_grad(leaf)
-    if node_pre_hooks.tables:
-        g = before_leaf(leaf, g)
-    if leaf._grad is None:
-        array = g.array
-        if create_graph:
-            g = functions.clone(g)
-        elif shown or type(array) is not Buffer or id(array) in taken or getrefcount(array) > _LONE:
-            g = functions.clone(_outside(g))
-            array = g.array
-        taken.add(id(array))
-        leaf._grad = g
-    elif create_graph:
-        leaf._grad = functions.add(leaf._grad, g)
-    else:
-        functions.accumulate(_outside(leaf._grad), _outside(g))
-    if post_hooks.tables or node_hooks.tables:
-        after_leaf(leaf, g)
+class _Deposit:
+    """Adds gradients to `.grad` of leaves. One that something else may refer to is copied first: its array is in
+    `taken`, or hooks are given gradients, which they may keep."""
+
+    __slots__ = ("create_graph", "recorder", "copies", "taken")
+
+    def __init__(self, create_graph: bool, start: list[Variable]) -> None:
+        self.create_graph, self.recorder = create_graph, mode.recorder
+        self.copies = bool(hooks.tables or node_hooks.tables or node_pre_hooks.tables)  # they may be removed meanwhile
+        self.taken: set[int] = set()
+        for g in start:
+            self.taken.add(id(g.array))
+
+    def add(self, leaf: Any, g: Any) -> None:
+        """Adds `g` to `leaf.grad`; nothing for a node, or for a leaf that no longer asks for gradients."""
+        if not isinstance(leaf, Variable) or leaf.node is not None or not leaf._requires_grad:
+            return
+        if self.recorder is not None:
+            self.recorder.reads_grad(leaf)
+        if node_pre_hooks.tables:
+            g = before_leaf(leaf, g)
+        if leaf._grad is None:
+            array, own = g.array, g
+            if self.create_graph:
+                own = functions.clone(g)
+            elif self.copies or type(array) is not Buffer or id(array) in self.taken or getrefcount(array) > _LONE:
+                own = functions.clone(_outside(g))
+            self.taken.add(id(own.array))
+            leaf._grad = own
+        elif self.create_graph:
+            leaf._grad = functions.add(leaf._grad, g)
+        else:
+            functions.accumulate(_outside(leaf._grad), _outside(g))
+        if post_hooks.tables or node_hooks.tables:
+            after_leaf(leaf, g)
 
 
 def _outside(g: Any) -> Any:
@@ -305,23 +297,30 @@ def grad(outputs: Variable | Sequence[Variable], inputs: Variable | Sequence[Var
     edges = [edge_of(t) for t in ins]
     found = walk(roots, start, create_graph, create_graph if retain_graph is None else retain_graph, edges)
     results = []
-    for i, (t, edge) in enumerate(zip(ins, edges, strict=True)):
+    for i, edge in enumerate(edges):
         g = found.get(edge)
         if g is None and materialize_grads:
-            g = functions.zeros(t.array.layout).requires_grad_(create_graph)
+            g = functions.full(edge.layout, 0).requires_grad_(create_graph)
         elif g is None and not allow_unused:
-            fail("autograd.grad", f"input {i}{located(t)} was not used in computing the outputs", t.array.layout,
+            fail("autograd.grad", f"input {i}{located(edge)} was not used in computing the outputs", edge.layout,
                  "pass allow_unused=True to get None for it")
         results.append(g)
     return tuple(results)
 
 
 def listed(given: Any) -> list[Any]:
-    """One or several tensors, or `GradientEdge`s, as a list of tensors."""
-    if isinstance(given, Variable):
-        return [given]
-    several = [given] if hasattr(given, "stand_in") else given
-    return [t if isinstance(t, Variable) or not hasattr(t, "stand_in") else t.stand_in() for t in several]
+    """One or several tensors, or `GradientEdge`s, as a list; in place of an edge, what the tape knows of its tensor."""
+    several = [given] if isinstance(given, (Variable, GradientEdge)) else given
+    return [_at(t.edge()) if isinstance(t, GradientEdge) else t for t in several]
+
+
+def _at(edge: Edge) -> Variable:
+    """A leaf; or for a node a variable without an array, so that every op refuses it."""
+    if isinstance(edge, Variable):
+        return edge
+    t = Variable()
+    t.node, t._requires_grad, t._grad = edge, True, None
+    return t
 
 
 def _checked(op: str, inputs: Any) -> list[Any]:
@@ -333,7 +332,7 @@ def _checked(op: str, inputs: Any) -> list[Any]:
         if not isinstance(t, Variable):
             fail(op, f"input {i} must be a tensor", type(t).__name__)
         if not t._requires_grad:
-            fail(op, f"input {i} does not require a gradient", t.array.layout,
+            fail(op, f"input {i} does not require a gradient", edge_of(t).layout,
                  "call requires_grad_() before the forward pass")
     return inputs
 
@@ -344,8 +343,9 @@ def _starts(op: str, tensors: Sequence[Variable],
     if len(gradients) != len(tensors):
         fail(op, "one gradient is needed for each tensor", f"{len(gradients)} for {len(tensors)} tensors")
     roots, start = [], []
-    for t, g in zip(tensors, gradients, strict=True):
-        layout = t.array.layout
+    for i, t in enumerate(tensors):
+        g, edge = gradients[i], edge_of(t)
+        layout = edge.layout
         if not t._requires_grad:
             fail(op, "the tensor does not require a gradient and has no graph behind it", layout,
                  "set requires_grad=True on what it is computed from, outside no_grad()")
@@ -353,11 +353,11 @@ def _starts(op: str, tensors: Sequence[Variable],
             if layout.size != 1:
                 fail(op, "a gradient can be left out for a scalar only", layout,
                      "reduce it first (loss.sum()) or pass gradient=")
-            g = functions.ones_like(t)
+            g = functions.full(layout, 1)
         elif not isinstance(g, Variable):
             fail(op, "gradients can be tensors or None", type(g).__name__, kind=TypeError)
         elif g.array.layout.shape != layout.shape:
             fail(op, "the gradient must have the tensor's shape", [layout, g.array.layout])
-        roots.append(edge_of(t))
+        roots.append(edge)
         start.append(g)
     return roots, start

@@ -7,10 +7,11 @@ recording does not pay for it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from .hooks import RemovableHandle, node_hooks, node_pre_hooks
+from .shape import fail
 
 _classes: WeakKeyDictionary[Any, type] = WeakKeyDictionary()                    # of the nodes of an op
 _accumulators: WeakValueDictionary[int, AccumulateGrad] = WeakValueDictionary()        # by the id of the leaf
@@ -103,6 +104,21 @@ def shown(edge: Any) -> tuple[Any, int]:
     if found is None:
         found = _accumulators[id(edge)] = AccumulateGrad(edge)
     return found, 0
+
+
+class GradientEdge(NamedTuple):
+    """A place in the graph: an output of a node. `autograd.grad` takes it as an input or output, in place of a tensor,
+    which need not be kept then. `ownership_token` keeps the place alive."""
+
+    node: GraphNode
+    output_nr: int
+    ownership_token: Any = None
+
+    def edge(self) -> Any:
+        """The same place as an edge of the tape."""
+        if self.ownership_token is None:
+            fail("GradientEdge", "has no ownership_token", "", "make it with autograd.graph.get_gradient_edge(tensor)")
+        return self.ownership_token
 
 
 def _class_of(op: Any, base: type) -> type:

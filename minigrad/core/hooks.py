@@ -100,7 +100,7 @@ node_pre_hooks = HookTable()    # before the backward of a node: function(grad_o
 node_hooks = HookTable()        # after it: function(grad_inputs, grad_outputs) -> tuple or None
 
 
-def hooked(edge: Any, g: Any) -> Any:
+def after_hooks(edge: Any, g: Any) -> Any:
     """A gradient after the hooks of its edge."""
     for function in hooks.of(edge):
         changed = function(g)

@@ -359,7 +359,7 @@ def _seen(g: Any, views: Sequence[Any]) -> Any:
 def _cleared(g: Any, views: Sequence[Any]) -> Any:
     """A copy of a base's gradient with zeros where the view lies."""
     if not views:
-        return functions.zeros(g.array.layout)
+        return functions.full(g.array.layout, 0)
     out = functions.clone(g.detach())
     with no_grad():
         place = _seen(out, views)

@@ -470,7 +470,7 @@ def derived(definition: Callable, inputs: tuple[Tensor | None, ...], attrs: dict
     found = walk([p[0] for p in pairs], [p[1] for p in pairs], create_graph, create_graph,
                  [t for t in targets if t is not None], bounded=True)
     with set_grad_enabled(create_graph):
-        return [None if t is None else found[t] if t in found else functions.zeros(a.array.layout)
+        return [None if t is None else found[t] if t in found else functions.full(a.array.layout, 0)
                 for t, a in zip(targets, aliases, strict=True)]
 
 

@@ -11,8 +11,6 @@ from typing import Any
 from .hooks import HookTable, RemovableHandle, node_hooks, node_pre_hooks
 from .shape import fail
 
-_NO_EDGE: Any = None
-
 
 def through(table: HookTable, node: Any, gradients: Any, *outputs: Any) -> Any:
     """The gradients of a node's outputs (or inputs) after its hooks, as a list."""
@@ -28,8 +26,7 @@ def through(table: HookTable, node: Any, gradients: Any, *outputs: Any) -> Any:
 
 
 Watcher = Callable[[Any, list, Callable[[], Any]], Any]
-_watchers: dict[int, Watcher] = {}
-_EVERY = 0                      # the key in a table that stands for all nodes; no object has this id
+watchers: dict[int, Watcher] = {}           # by the ids of their handles
 
 
 def watch_backward(watcher: Watcher) -> RemovableHandle:
@@ -38,14 +35,9 @@ def watch_backward(watcher: Watcher) -> RemovableHandle:
     `gradients` has one for each output (None where it is not needed); the watcher returns what `run()` returns, the
     gradients of the inputs. Studies and anomaly detection use it; while nobody watches, it costs nothing.
     """
-    handle = RemovableHandle(_watchers, _nobody_watches)
-    _watchers[handle.id] = watcher
-    node_hooks.tables[_EVERY] = _NO_EDGE        # the walk asks only whether the table is empty
+    handle = RemovableHandle(watchers)
+    watchers[handle.id] = watcher
     return handle
-
-
-def _nobody_watches(_: dict) -> None:
-    node_hooks.tables.pop(_EVERY, None)
 
 
 def backward_with_hooks(node: Any, g: Any, needs: Any) -> Any:
@@ -53,6 +45,6 @@ def backward_with_hooks(node: Any, g: Any, needs: Any) -> Any:
     several = type(g) is list
     given = through(node_pre_hooks, node, g if several else [g])
     run = partial(node.op.backward, node, given if several else given[0], needs)
-    for watcher in list(_watchers.values()):
+    for watcher in list(watchers.values()):
         run = partial(watcher, node, given, run)
     return through(node_hooks, node, run(), tuple(given))

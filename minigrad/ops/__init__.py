@@ -32,8 +32,7 @@ functions.clone = creation.clone
 functions.transfer = convert.transfer
 functions.as_tensor = creation.as_tensor
 functions.empty = creation.empty
-functions.ones_like = creation.ones_like
-functions.zeros = creation.zeros_like_layout
+functions.full = creation.full_like_layout
 functions.zero_ = convert.zero_
 functions.alias = view.alias
 

@@ -326,9 +326,9 @@ def full_like(input: Any, fill_value: Any, *, dtype: Any = None, device: Any = N
     return _finish(filled(like_layout(input, dtype, device), value, "full_like"), requires_grad)
 
 
-def zeros_like_layout(to: Layout) -> Tensor:
-    """Zeros with the shape, dtype and device of a layout: what the engine uses."""
-    return filled(layout(to.device, to.dtype, to.shape), 0)
+def full_like_layout(to: Layout, value: float) -> Tensor:
+    """A value in a tensor with the shape, dtype and device of a layout: what the engine uses."""
+    return filled(layout(to.device, to.dtype, to.shape), value)
 
 
 def _new_like(create: Callable[..., Tensor]) -> Callable[..., Tensor]:

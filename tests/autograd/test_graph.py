@@ -14,7 +14,7 @@ import minigrad as mg
 import minigrad.nn.functional as F
 from minigrad import autograd, nn, testing
 from minigrad.autograd import graph
-from minigrad.core import tape
+from minigrad.core import engine, tape
 from minigrad.core.op import registry
 from minigrad.utils.checkpoint import checkpoint
 
@@ -206,6 +206,34 @@ def test_edges(lib):
     assert a.grad.tolist() == [30]
     with pytest.raises(RuntimeError):
         graph.get_gradient_edge(lib.ones(1))
+
+
+def test_an_edge_is_no_tensor():
+    """It goes where gradients are wanted; an op refuses it, also where the op has run on such a layout."""
+    h = mg.ones(2, 2, requires_grad=True) * 3
+    edge = graph.get_gradient_edge(h)
+    place, = engine.listed(edge)
+    x, w = mg.ones(2, 2), mg.ones(2, 2)
+    for run in (mg.exp, F.relu, lambda t: t + 1 if isinstance(t, mg.Tensor) else mg.add(t, 1), lambda t: mg.add(x, t), lambda t: x + t, lambda t: F.layer_norm(t, (2,)),
+                lambda t: F.linear(x, t), lambda t: mg.where(x > 0, t, x), lambda t: mg.cat([x, t]), mg.sum, lambda t: w.add_(t), lambda t: w.copy_(t)):
+        run(h.detach())
+        for given in (place, edge):
+            with pytest.raises(TypeError):
+                run(given)
+    total = (h * h).sum()
+    assert autograd.grad(total, edge, retain_graph=True)[0].tolist() == [[6, 6]] * 2
+    assert autograd.grad(graph.get_gradient_edge(total), edge, retain_graph=True)[0].tolist() == [[6, 6]] * 2       # from 1
+    assert autograd.grad(edge, edge, x * 5, retain_graph=True)[0].tolist() == [[5, 5]] * 2
+    other = graph.get_gradient_edge(mg.ones(3, requires_grad=True) * 1)
+    assert autograd.grad(total, other, materialize_grads=True, retain_graph=True)[0].tolist() == [0, 0, 0]
+    with pytest.raises(RuntimeError, match=r"input 0 was not used in computing the outputs; got float32\[3\]"):
+        autograd.grad(total, other, retain_graph=True)
+    with pytest.raises(RuntimeError, match="a gradient can be left out for a scalar only; got float32"):
+        autograd.backward(edge)
+    with pytest.raises(RuntimeError, match="the gradient must have the tensor's shape"):
+        autograd.backward(edge, mg.ones(3))
+    with pytest.raises(RuntimeError, match=r"\[GradientEdge\] has no ownership_token.*get_gradient_edge"):
+        autograd.grad(total, graph.GradientEdge(edge.node, 0))
 
 
 def test_hooks_on_several_gradients(lib):

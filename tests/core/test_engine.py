@@ -6,6 +6,7 @@ import pytest
 
 import minigrad as mg
 from minigrad import autograd, nn
+from minigrad.core import engine
 
 
 def leaf(*values):
@@ -154,6 +155,18 @@ def test_grad_leaves_dot_grad_alone():
     z = x * y
     gx, gy = autograd.grad(z.sum(), [x, y])
     assert gx.item() == 3 and gy.item() == 2 and x.grad is None
+
+
+@pytest.mark.parametrize("hooked", [False, True])
+def test_a_walk_returns_the_gradients_of_all_leaves_that_it_did_not_deposit(hooked):
+    x, y = leaf(2.0), leaf(3.0)
+    if hooked:
+        x.register_hook(lambda g: g * 10)               # x is complete early then
+    found = engine.walk([(x * y).node], [leaf(1.0).detach()], False, False)
+    assert {edge: g.tolist() for edge, g in found.items()} == {x: [30 if hooked else 3], y: [2]} and x.grad is None
+    deposited = []
+    found = engine.walk([(x * y).node], [leaf(1.0).detach()], False, False, deposit=lambda edge, g: deposited.append((edge, g.item())))
+    assert (deposited, list(found)) == (([(x, 30), (y, 2)], []) if hooked else ([], [x, y]))
 
 
 def test_grad_of_intermediate():

@@ -9,13 +9,20 @@ import pytest
 
 import minigrad as mg
 from minigrad import autograd, study
-from minigrad.core import complete
+from minigrad.core import complete, engine
 from minigrad.core.hooks import hooks, node_hooks, node_pre_hooks, post_hooks
+from minigrad.core.watch import watch_backward, watchers
 from minigrad.devices.native import lib as native
 
 
 def leaf(*values, dtype=mg.float32):
     return mg.tensor(values or (1.0, 2.0), dtype=dtype, requires_grad=True)
+
+
+@pytest.fixture(params=["minigrad", "torch"])
+def lib(request):
+    """Both must do what the test says."""
+    return pytest.importorskip(request.param, reason="PyTorch, which does the same, is not installed")
 
 
 def test_order_and_handles():
@@ -75,6 +82,59 @@ def test_a_gradient_that_was_kept_by_a_hook_stays():
     for _ in range(2):
         (x * 2).sum().backward()
     assert x.grad.tolist() == [4, 4] and kept[0].tolist() == [2, 2] and len(kept) == 1
+
+
+KEEPERS = {"tensor": lambda x, y, keep: x.register_hook(keep), "output": lambda x, y, keep: y.register_hook(keep),
+           "node": lambda x, y, keep: y.grad_fn.register_hook(lambda results, given: keep(results[0])),
+           "given": lambda x, y, keep: y.grad_fn.register_hook(lambda results, given: keep(given[0])),
+           "before": lambda x, y, keep: y.grad_fn.register_prehook(lambda given: keep(given[0])),
+           "leaf": lambda x, y, keep: y.grad_fn.next_functions[0][0].register_prehook(lambda given: keep(given[0]))}
+
+
+@pytest.mark.parametrize("where", KEEPERS)
+def test_a_gradient_that_was_kept_by_any_hook_stays(lib, where):
+    x, kept = lib.ones(2, requires_grad=True), []
+    for _ in range(2):
+        y = x + lib.ones(2)                             # the gradient of the sum is that of x
+        handle = KEEPERS[where](x, y, lambda g: (kept.append(g), handle.remove())[1])
+        (y * 2).sum().backward()
+    assert x.grad.tolist() == [4, 4] and [g.tolist() for g in kept] == [[2, 2], [2, 2]]
+
+
+def test_a_gradient_that_was_kept_after_accumulation_stays():
+    """In PyTorch it changes with `.grad`."""
+    x, kept = leaf(), []
+    (x * 1).grad_fn.next_functions[0][0].register_hook(lambda results, given: kept.append(given[0]))
+    for _ in range(2):
+        (x * 2).sum().backward()
+    assert x.grad.tolist() == [4, 4] and [g.tolist() for g in kept] == [[2, 2], [2, 2]]
+
+
+def test_a_hook_after_accumulation_sees_dot_grad_itself(lib):
+    x, kept = lib.ones(2, requires_grad=True), []
+    x.register_post_accumulate_grad_hook(lambda t: kept.append(t.grad))
+    for _ in range(2):
+        (x * 2).sum().backward()
+    assert kept[0] is x.grad and x.grad.tolist() == [4, 4]
+
+
+def test_watchers_of_backward():
+    """They cost what they do themselves: no edges are counted, and no gradient is copied."""
+    def run():
+        x.grad = None
+        (x * 2).sum().backward()
+    x, seen = leaf(), []
+    plain = study.launches(run)
+    handle = watch_backward(lambda node, gradients, results: (seen.append(node.name()), results())[1])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine, "leaf_counts", None)
+        assert study.launches(run) == plain and seen == ["SumBackward0", "MulBackward0"]
+    after = (x * 2).grad_fn.register_hook(print)
+    handle.remove()
+    handle.remove()
+    run()
+    assert len(seen) == 2 and not watchers
+    after.remove()
 
 
 @pytest.mark.parametrize("where", ["leaf", "inner"])
@@ -211,12 +271,6 @@ def test_a_hook_that_names_its_own_tensor_is_let_go(register):
 
 # ---- leaves: as soon as their gradient is complete -------------------------------------------------------------------
 
-@pytest.fixture(params=["minigrad", "torch"])
-def lib(request):
-    """Both must do what the test says."""
-    return pytest.importorskip(request.param, reason="PyTorch, which does the same, is not installed")
-
-
 def test_hooks_of_leaves_run_as_soon_as_the_gradient_is_complete(lib):
     log, a, b = [], lib.ones(2, requires_grad=True), lib.ones(2, requires_grad=True)
     h = a * 2
@@ -341,7 +395,7 @@ def test_edges_are_counted_only_for_hooks_of_leaves(monkeypatch):
     def refuse(*_):
         raise AssertionError("counted")
     gc.collect()
-    monkeypatch.setattr(complete.Waiting, "__init__", refuse)
+    monkeypatch.setattr(complete.LeafCounts, "__init__", refuse)
     a = leaf()
     (a * 2).sum().backward()
     h = a * 2
