@@ -26,7 +26,7 @@ import numpy as np
 
 from .core import engine
 from .core.op import Op, Primitive, registry
-from .core.place import arrays
+from .core.place import arrays, asker
 from .core.shape import is_float
 from .core.tensor import Tensor, new_tensor
 from .devices import launch_hook
@@ -633,9 +633,7 @@ def _written(kernel: Kernel, arguments: tuple[Any, ...], frame: Any) -> list[Arr
     """The arrays that a launch writes to, as far as they are known."""
     if kernel.name == "host":
         return []
-    while frame.f_code.co_filename == sys.modules[launch_hook.__module__].__file__:
-        frame = frame.f_back
-    known = arrays(frame)
+    known = arrays(asker(frame))
     return [known[a] for kind, a in zip(kernel.signature, arguments, strict=True) if kind == "o" and a in known]
 
 

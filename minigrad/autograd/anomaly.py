@@ -23,7 +23,7 @@ import numpy as np
 from ..core import capture, engine
 from ..core.hooks import RemovableHandle
 from ..core.modes import mode
-from ..core.place import Place, arrays, op_name, parameters_behind, places, warn_without_gradient
+from ..core.place import Place, arrays, asked, asker, doors, note, parameters_behind, places, warn_without_gradient
 from ..core.shape import is_float
 from ..core.tape import Node, locators, observers
 from ..core.tensor import Tensor
@@ -32,8 +32,7 @@ from ..devices import launch_hook, open_device
 from ..devices.base import Kernel
 from ..devices.memory import Array
 
-_DOORS = (sys.modules[launch_hook.__module__].__file__, capture.__file__)     # what runs between an op and a hook
-_LINES = 2          # how many of the user's lines a message shows
+doors.add(__file__)
 
 
 class AnomalyError(RuntimeError):
@@ -127,7 +126,7 @@ class _Anomaly:
 
     def note(self, node: Node) -> None:
         """Remembers where a node is recorded; called for each node."""
-        places[node] = Place(sys._getframe(1))
+        note(node, sys._getframe(1))
 
     def locate(self, edge: Any) -> str:
         """Where a node was recorded, for error messages of the engine; empty if it is not known."""
@@ -140,9 +139,7 @@ class _Anomaly:
         """The launch hook: runs a kernel, and raises if it makes nan, or inf out of finite values."""
         if self.busy or not self.check_nan or mode.recorder is not None or kernel.name.startswith("copy_"):
             return kernel.function(*arguments)          # a copy makes no values, and `cat` fills its output by several
-        frame: FrameType | None = sys._getframe(1)
-        while frame is not None and frame.f_code.co_filename in _DOORS:
-            frame = frame.f_back
+        frame = asker(sys._getframe(1))
         self.busy = True
         try:
             if kernel.name == "host":
@@ -158,12 +155,12 @@ class _Anomaly:
         finally:
             self.busy = False
         kernel.function(*arguments)
-        nan, inf = _kinds(out)
+        (nan, inf), op = _kinds(out), asked(frame)[0].name(name)
         nan_in, inf_in = any(n for n, _ in given), any(i for _, i in given)
         if nan and not nan_in:
-            self.report("nan", op_name(frame, name), out, "out of inf" if inf_in else "out of finite values", frame)
+            self.report("nan", op, out, "out of inf" if inf_in else "out of finite values", frame)
         if inf and not inf_in and not nan_in:
-            self.report("inf", op_name(frame, name), out, "out of finite values", frame)
+            self.report("inf", op, out, "out of finite values", frame)
 
     def report(self, what: str, op: str, out: Any, of: str, frame: FrameType | None) -> None:
         """Raises AnomalyError for a launch in the forward pass, or in the backward of a node."""

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..core import inplace
 from ..core.modes import mode, no_grad
+from ..core.place import wholes
 from ..core.saved import opened, stale
 from ..core.shape import fail, is_float
 from ..core.tape import Node, Slot, edge_of, recorded
@@ -52,6 +53,7 @@ class FunctionCtx:
         self._to_save: tuple[Tensor | None, ...] = ()
         # what the node keeps: tensors; for an output its index, its array is in _outputs
         self._saved: tuple[Any, ...] = ()
+        self._made: frozenset[int] = frozenset()        # which of them forward made: neither arguments nor outputs
         self._version = 0
         self._not_differentiable: tuple[Tensor, ...] = ()
         self._dirty: tuple[Tensor, ...] = ()            # inputs that forward changed in place
@@ -108,6 +110,14 @@ class FunctionCtx:
         self._saved, outputs = contents or ((), ())
         self._outputs = dict(outputs)
 
+    def named(self, contents: tuple[Any, ...] | None = None) -> list[tuple[str, Any]]:
+        """What is in `contents` (default: its own) with names: arguments of `forward`, and arrays that it made."""
+        saved, outputs = contents or self.contents()
+        arrays = dict(outputs)
+        own = [arrays[s][0] if isinstance(s, int) else s.array if isinstance(s, Tensor) and i in self._made else s
+               for i, s in enumerate(saved)]
+        return [(f"saved {i}", s) for i, s in enumerate(own)]
+
     def _output(self, index: int) -> Tensor:
         array, differentiable = self._outputs[index]
         node: Any = self._reading
@@ -115,12 +125,14 @@ class FunctionCtx:
             return new_tensor(array, None)
         return new_tensor(array, Slot(node, index, array.layout) if type(node.layout) is tuple else node)
 
-    def _seal(self, outputs: list[Any], differentiable: list[bool]) -> None:
+    def _seal(self, args: tuple[Any, ...], outputs: list[Any], differentiable: list[bool]) -> None:
         """Keeps the arrays of saved outputs, not the tensors: those hold the node, and the node holds this context."""
         self._sealed = True
         self._no_tensors = frozenset([i for i, o in enumerate(outputs) if not isinstance(o, Tensor)])
-        places = {id(o): i for i, o in enumerate(outputs)}
-        self._saved = tuple([places.get(id(t), t) if t is not None else None for t in self._to_save])
+        numbers = {id(o): i for i, o in enumerate(outputs)}
+        given = {id(a) for a in args}
+        self._made = frozenset([i for i, t in enumerate(self._to_save) if id(t) not in given])
+        self._saved = tuple([numbers.get(id(t), t) if t is not None else None for t in self._to_save])
         self._outputs = {s: (outputs[s].array, differentiable[s]) for s in self._saved if isinstance(s, int)}
         self._to_save = self._not_differentiable = ()
         self._version = _version(self._saved, self._outputs)
@@ -291,7 +303,7 @@ class Function:
         differentiable = [isinstance(o, Tensor) and is_float(o.dtype) and id(o) not in refused for o in outputs]
         for t in ctx._dirty:
             inplace.check(cls.__name__, t)
-        ctx._seal(outputs, differentiable)
+        ctx._seal(args, outputs, differentiable)
         ctx._dirty = ()
         if not any(differentiable):
             return [o if id(o) in dirty else _plain(o, args) for o in outputs]
@@ -308,6 +320,9 @@ class Function:
                     inplace.rebind(o, edge)
                 made[id(o)] = o if id(o) in dirty else _result(o, edge, args) if d else _plain(o, args)
         return [made[id(o)] for o in outputs]
+
+
+wholes.add(id(Function.apply.__func__.__code__))        # type: ignore[attr-defined]
 
 
 def _result(output: Tensor, edge: Any, args: tuple[Any, ...]) -> Tensor:

@@ -61,7 +61,8 @@ class EventList(list[FunctionEventAvg]):
 class profile:
     """Profiles its `with` block, as `torch.autograd.profiler.profile` does; `study.profile` shows more.
 
-    Shapes, operations, memory and modules are always noted. NotImplementedError for `use_cpu=False`.
+    Shapes, operations, memory, modules and the user's lines (`with_stack`) are always noted; the lines are in the file
+    of `export_chrome_trace`. NotImplementedError for `use_cpu=False`.
 
     >>> with autograd.profiler.profile() as prof:
     ...     model(x).sum().backward()

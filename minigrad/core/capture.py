@@ -356,14 +356,17 @@ class _Program:
 
 
 def launch_each(words: np.ndarray, descriptions: list[Any]) -> None:
-    """Replays a segment launch by launch, so that launch hooks see it; they may read `description` in this frame."""
+    """Replays a segment launch by launch, so that launch hooks see it; `mode.replayed` says what is known of each."""
     kernels = {kernel.row: kernel for kernel in all_kernels()}
     left = iter(words.tolist())
-    for description in descriptions:            # noqa: B007
-        kernel = kernels[next(left)]
-        values = [next(left) for _ in kernel.signature]
-        kernel.call(*[struct.unpack("d", struct.pack("q", value))[0] if kind == "d" else value
-                      for kind, value in zip(kernel.signature, values, strict=True)])
+    try:
+        for description in descriptions:
+            kernel, mode.replayed = kernels[next(left)], (description,)
+            values = [next(left) for _ in kernel.signature]
+            kernel.call(*[struct.unpack("d", struct.pack("q", value))[0] if kind == "d" else value
+                          for kind, value in zip(kernel.signature, values, strict=True)])
+    finally:
+        mode.replayed = None
 
 
 def _shared(t: Tensor) -> None:

@@ -27,6 +27,7 @@ class Mode(local):
     recompute = False           # a checkpointed block is being run again
     streams: Any = None         # random streams of a loader's sample, which take the place of the default generators
     recorder: Any = None        # the active capture, or None; layers and optimisers report their use to it
+    replayed: Any = None        # of a launch of a replay: (what a study said when it was recorded, or None,)
     fused = "auto"              # whether fused kernels are used: "auto", "off" or "require"
     changes = 0                 # moves with each call of `changed`; captured programs read it
 

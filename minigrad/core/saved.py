@@ -50,10 +50,13 @@ def opened(node: Any) -> Iterator[None]:
             packed.close(node)
 
 
-def _arrays_in(value: Any) -> list[Array]:
-    if isinstance(value, Array):
-        return [value]
-    return [a for v in value for a in _arrays_in(v)] if isinstance(value, (tuple, list)) else []
+def inside(value: Any) -> Iterator[Any]:
+    """The tensors and arrays in nested tuples, lists and dicts, and what stands for packed ones, in order."""
+    if isinstance(value, (Tensor, Array, _Gap)):
+        yield value
+    elif isinstance(value, (tuple, list, dict)):
+        for v in value.values() if isinstance(value, dict) else value:
+            yield from inside(v)
 
 
 def _result(node: Any) -> Any:
@@ -62,8 +65,11 @@ def _result(node: Any) -> Any:
         return new_tensor(node.out, node)
     _, inputs, saved = node.saved
     given = [id(t.array) for t in inputs if t is not None]
-    made = tuple([new_tensor(a, None) for a in _arrays_in(saved) if id(a) not in given])
+    made = tuple([new_tensor(a, None) for a in inside(saved) if id(a) not in given])
     return made[0] if len(made) == 1 else made or None
+
+
+_PYTORCH = {"axis": "dim", "axes": "dim"}       # what PyTorch calls attributes
 
 
 class SavedAttributes:
@@ -77,7 +83,8 @@ class SavedAttributes:
         """The properties of the op's nodes."""
         rules = getattr(self, "saves", None)            # of a primitive: which inputs each of its VJPs uses
         used = range(len(self.inputs)) if rules is None else sorted(frozenset().union(*rules.values()))
-        found = {f"_saved_{n}": _shows(_attribute(n), f"the attribute {n}") for n in self.attributes}
+        found = {f"_saved_{_PYTORCH.get(n, n)}": property(_attribute(n), doc=f"the attribute {n}")
+                 for n in self.attributes}
         for i in used:
             name = "self" if self.inputs[i] in ("input", "x", "a") else self.inputs[i]
             found[f"_saved_{name}"] = _shows(_input(i, rules is None), "an input, if it was kept")
@@ -103,9 +110,55 @@ def _input(i: int, by_kernels: bool) -> Callable[[Any], Any]:
     return lambda node: node.saved[i] if node.saved else None
 
 
+# ---- all of it -------------------------------------------------------------------------------------------------------
+
+def input_names(op: Any, count: int) -> list[str]:
+    """The names of a node's inputs, as its op calls them."""
+    of = getattr(op, "of", op)                              # of the backward of an op, which is an op
+    names = list(getattr(of, "inputs", ()))
+    more = count - len(names)
+    if of is not op:
+        names += [f"gradient {i}" if more > 1 else "gradient" for i in range(more)]
+    elif isinstance(getattr(op, "function", None), type):   # a `Function`
+        code = op.function.forward.__code__
+        names = list(code.co_varnames[:code.co_argcount])[-count:]
+    if len(names) == count:
+        return names
+    stem = names[0] if len(names) == 1 else "input"
+    return [f"{stem} {i}" for i in range(count)]
+
+
+def given(node: Any) -> tuple[Any, ...]:
+    """What a node kept of the tensors that its op was given, by position; None for those it did not keep."""
+    saved = node.saved.saved if type(node.saved) is Packed else node.saved
+    if type(saved) is not tuple or saved is FREED or not isinstance(getattr(node.op, "of", node.op), SavedAttributes):
+        return ()
+    return saved[1] if hasattr(node.op, "fused") else saved
+
+
+def contents(node: Any) -> list[tuple[str, Any]]:
+    """All that a node keeps for its backward, by name: tensors that its op was given, and arrays that it made (the
+    output, and what kernels computed). Of what hooks have packed: the tensors that they returned, as arrays unless
+    their memory is that of the tensor that was given."""
+    packed = node.saved if type(node.saved) is Packed else None
+    saved, out = (node.saved, node.out) if packed is None else (packed.saved, packed.out)
+    owner = saved if packed is None else packed.owner
+    found: list[tuple[str, Any]] = []
+    if owner is not None and hasattr(owner, "named"):
+        found = owner.named(None if packed is None else saved)
+    elif saved is not FREED:
+        found = list(zip(input_names(node.op, len(node.inputs)), given(node), strict=False))
+        if hasattr(node.op, "fused"):
+            found += [("kernel", a) for a in inside(saved[2])]
+    found.append(("output", out))
+    if packed is not None:
+        found = [(name, v) for name, value in found for v in packed.shown(value)]
+    return [(name, v) for name, v in found if isinstance(v, (Tensor, Array))]
+
+
 # ---- packed by hooks -------------------------------------------------------------------------------------------------
 
-class _Place:
+class _Gap:
     """Stands for item number `index` in the tuples that a node kept, where there was a tensor or (`bare`) an array."""
 
     __slots__ = ("index", "bare")
@@ -135,7 +188,11 @@ class _Item:
                  "change a clone() of it")
         self.edge: Any = None if not t._requires_grad else t if t.node is None else t.node
         owner = t.array.storage
-        self.held = owner if any(v.array.storage is owner for v in _tensors_in(self.packed)) else None
+        self.held = owner if any(v.array.storage is owner for v in self.tensors()) else None
+
+    def tensors(self) -> list[Tensor]:
+        """The tensors in what was packed."""
+        return [v for v in inside(self.packed) if isinstance(v, Tensor)]
 
     def array(self, given: Array) -> Array:
         """What the unpack hook returned, in the layout and with the version of what was packed."""
@@ -150,13 +207,6 @@ class _Item:
         if isinstance(edge, Tensor) and mode.grad:      # an edge leads to a leaf itself, so this has a node before it
             edge = recorded(functions.alias, (edge,), array.layout, (), 0, None, {})
         return new_tensor(array, edge if mode.grad else None)
-
-
-def _tensors_in(value: Any) -> list[Tensor]:
-    if isinstance(value, Tensor):
-        return [value]
-    values = list(value.values()) if isinstance(value, dict) else value
-    return [t for v in values for t in _tensors_in(v)] if isinstance(values, (tuple, list)) else []
 
 
 def _laid_out(array: Array, to: Layout) -> Array:
@@ -184,23 +234,31 @@ class Packed:
         self.items: list[_Item] = []
         self.unpack, self.name = unpack, node.op.name
         self.owner = node.saved if hasattr(node.saved, "contents") else None
-        place = partial(self._place, pack, left, {})
-        self.saved = _mapped(node.saved if self.owner is None else self.owner.contents(), place)
-        self.out = place(node.out)
+        replace = partial(self._packed, pack, left, {})
+        self.saved = _mapped(node.saved if self.owner is None else self.owner.contents(), replace)
+        self.out = replace(node.out)
 
-    def _place(self, pack: Callable[[Tensor], Any], left: Callable[[Tensor], bool], known: dict[int, int],
-               value: Any) -> Any:
+    def _packed(self, pack: Callable[[Tensor], Any], left: Callable[[Tensor], bool], known: dict[int, int],
+                value: Any) -> Any:
         """What stands for a value; `known` has the items of arrays, by their ids: an input's array is packed once."""
         t = value if isinstance(value, Tensor) else None
         if isinstance(value, Array):
             if id(value) in known:
-                return _Place(known[id(value)], True)
+                return _Gap(known[id(value)], True)
             t = new_tensor(value, None)
         if t is None or t is value and left(t):
             return value
         known.setdefault(id(t.array), len(self.items))
         self.items.append(_Item(t, pack))
-        return _Place(len(self.items) - 1, t is not value)
+        return _Gap(len(self.items) - 1, t is not value)
+
+    def shown(self, value: Any) -> list[Any]:
+        """What stands in memory for a value of `saved`; see `contents`."""
+        if type(value) is not _Gap:
+            return [value]
+        item = self.items[value.index]
+        same = item.held is not None and not value.bare
+        return [v if same else v.array for v in item.tensors()]
 
     def close(self, node: Any) -> None:
         """Puts this in the place of what the node kept."""
@@ -220,7 +278,7 @@ class Packed:
         node.saved = saved if self.owner is None else self.owner
 
     def _back(self, given: list[Tensor], value: Any) -> Any:
-        if type(value) is not _Place:
+        if type(value) is not _Gap:
             return value
         item, t = self.items[value.index], given[value.index]
         return item.array(t.array) if value.bare else item.tensor(t)

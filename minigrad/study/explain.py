@@ -4,7 +4,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, overload
 
-from ..core.op import Op, Primitive, complete
+from ..core.display import brief
 from ..core.tensor import Tensor
 from ..devices.base import split
 from ..nn.module import Module
@@ -22,7 +22,8 @@ def explain(op: Module, *args: Any, **attrs: Any) -> Explanation: ...
 def explain(op: Any, *args: Any, **attrs: Any) -> str: ...
 def explain(op: Any, *args: Any, **attrs: Any) -> str | Explanation:
     """Runs `op(*args, **attrs)` and says which path it took (fused kernel, definition or NumPy), why, and what it
-    launched. Of a model, it says so for each call of an op in each layer, and marks copies and fallbacks.
+    launched; of a function that calls several ops, the path of each. Of a model, it says so for each call of an op in
+    each layer, and marks copies and fallbacks.
 
     A model is called once, as it is: in training mode its running statistics move.
 
@@ -34,23 +35,15 @@ def explain(op: Any, *args: Any, **attrs: Any) -> str | Explanation:
     """
     if isinstance(op, Module):
         return Explanation(op, args, attrs)
-    name = getattr(op, "name", getattr(op, "__name__", str(op)))
-    seen = launches(op, *args, **attrs)
-    called = ", ".join(repr(a.array.layout) if isinstance(a, Tensor) else repr(a) for a in args)
-    why = "a function of other ops"
-    found = getattr(op, "op", op)
-    if isinstance(found, Op):
-        attrs = {**dict(zip(found.attributes, args[len(found.inputs):], strict=False)), **attrs}    # of an activation
-        plan = found.plan(args[:len(found.inputs)], attrs)
-        why = "the definition runs"
-        if plan is not None:
-            why = f"{why}: {plan}" if isinstance(plan, str) else plan.why
-    elif isinstance(found, Primitive):
-        full = complete(found.name, found.attributes, found.defaults, attrs)
-        layouts = [a.array.layout for a in args if isinstance(a, Tensor)]
-        known = found.plans.get((*layouts, *[full[n] for n in found.attributes]))
-        why = known.why if known is not None and known.why else "primitive"
-    return f"{name}({called}): {why}\n  launches {_counted(seen) or 'nothing: a view'}"
+    with Record() as record:
+        op(*args, **attrs)
+    calls = {x.call: x for x in record.launches}            # the last launch of each call
+    paths = dict.fromkeys((x.op, x.why) for x in calls.values())
+    why = next(iter(paths))[1] if len(paths) == 1 else "no kernel runs" if not paths else (
+        f"a function of other ops; {', '.join(f'{name}: {why}' for name, why in paths)}")
+    called = ", ".join([*map(brief, args), *[f"{n}={brief(v)}" for n, v in attrs.items() if isinstance(v, Tensor)]])
+    seen = _counted([x.kernel for x in record.launches]) or "nothing: a view"
+    return f"{getattr(op, 'name', getattr(op, '__name__', str(op)))}({called}): {why}\n  launches {seen}"
 
 
 def launches(function: Callable[..., Any], *args: Any, **kwargs: Any) -> list[str]:
@@ -95,7 +88,7 @@ class Explanation(Shown):
         for i, call in enumerate(self.calls):
             first = call[0]
             path, trouble = _inner(first.module), _trouble(call)
-            rows.append([path, self.types.get(path, ""), first.op, shapes(call[-1].operands), trouble or first.why,
+            rows.append([path, self.types.get(path, ""), first.op, shapes(call[-1].operands), trouble or call[-1].why,
                          _counted([x.kernel for x in call]), duration(sum(x.time for x in call))])
             marked += [i] if trouble else []
         rows += [[path, self.types[path], "", "", "no launch", "", ""] for path in self.silent]
@@ -117,10 +110,10 @@ def _trouble(call: list[Launch]) -> str:
     by_numpy = [x.kernel for x in call if x.kernel.startswith("NumPy")]
     if by_numpy:
         return f"{by_numpy[0]} runs: no kernel"
-    first = call[0]
-    if first.why.startswith("definition") and _NONE not in first.why:
-        return first.why
+    why = call[-1].why                          # before its first launches, an op may not have decided
+    if why.startswith("definition") and _NONE not in why:
+        return why
     copies = sum(split(x.kernel)[0] == "copy" and x.nbytes >= _SMALL for x in call)
-    if copies and first.why.startswith("fused"):
-        return f"{'a copy' if copies == 1 else f'{copies} copies'}, then {first.why}"
+    if copies and why.startswith("fused"):
+        return f"{'a copy' if copies == 1 else f'{copies} copies'}, then {why}"
     return "a copy" if copies == len(call) else ""

@@ -12,20 +12,21 @@ from dataclasses import asdict, dataclass
 from html import escape
 from itertools import count
 from pathlib import Path
+from threading import get_ident
 from typing import Any
 
 import numpy as np
 
 from ..core.capture import Captured
-from ..core.engine import grad, reachable
-from ..core.hooks import hooks
+from ..core.saved import input_names
 from ..core.shape import fail
-from ..core.tape import Variable, edge_of
+from ..core.tape import Node, Variable
 from ..core.tensor import Tensor
 from ..devices.memory import Layout
 from .layered import Box, arrange
-from .reading import Names, Reader, input_names, node_of, texts
-from .record import Backward, Record
+from .order import run_backward
+from .reading import Names, Reader, node_of, texts
+from .record import Backward, Record, origins
 from .structure import GraphNode, Group, Saved, Structure
 
 _BINS, _GRID = 40, 32               # of a histogram; rows and columns of a heat map
@@ -107,48 +108,49 @@ def explore(target: Tensor | Callable[..., Any], path: str | Path, args: Sequenc
     return path
 
 
-def _observed(target: Any, args: tuple) -> tuple[Record, Structure]:
+class _Steps(Record):
+    """A record that keeps the nodes whose backward ran: what the function returns may not keep them."""
+
+    def __init__(self) -> None:
+        super().__init__(look)
+        self.nodes: list[Node] = []
+
+    def _backward(self, node: Node, given: list, run: Callable[[], Any]) -> Any:
+        if get_ident() == self.thread:
+            self.nodes.append(node)
+        return super()._backward(node, given, run)
+
+
+def _observed(target: Any, args: tuple) -> tuple[_Steps, Structure]:
     """Runs what is to be explored."""
     names, structure = Names(), Structure()
-    with Record(look) as record:
+    with _Steps() as record:
         result = target if isinstance(target, Tensor) else target(*args)
         loss: Any = result[0] if isinstance(result, tuple) and result else result
         node = loss.node if isinstance(loss, Tensor) else None
-        if node is not None and all(s.node is not node_of(node) for s in record.backwards):
+        if node is not None and node_of(node) not in record.nodes:
             record.backwards.clear()                    # of gradients inside the function
-            _gradients(loss)
+            record.nodes.clear()
+            run_backward(loss)
     if isinstance(getattr(target, "__func__", target), Captured) and not any(x.replayed for x in record.launches):
-        with Record(look) as record:                    # the first call recorded the step, this one replays it
+        with _Steps() as record:                        # the first call recorded the step, this one replays it
             target(*args)
     if not record.backwards and not record.launches:
         fail("explore", "needs a loss with a graph, or a function that computes something", type(result).__name__,
              "let a parameter require gradients, and do not compute under no_grad()")
-    Reader(names, lambda name: False, structure).read([s.node for s in record.backwards if not s.depth])
+    Reader(names, lambda name: False, structure).read(
+        [node for s, node in zip(record.backwards, record.nodes, strict=True) if not s.depth])
     return record, structure
-
-
-def _gradients(loss: Tensor) -> None:
-    """Runs the backward of a loss; keeps the graph, and changes no `.grad`."""
-    nodes = reachable([edge_of(loss)], frozenset())
-    leaves = dict.fromkeys(e for n in nodes for e in n.inputs if isinstance(e, Variable))
-    retained = [(n, hooks.of(n)[-1]) for n in nodes if hooks.retains(n)]
-    for n, _ in retained:
-        hooks.release(n)
-    try:
-        grad(loss, list(leaves), retain_graph=True)
-    finally:
-        for n, function in retained:
-            hooks.retain(n, function)
 
 
 class Page:
     """The data of a page: steps (the backward of each node), launches, graph, sources."""
 
-    def __init__(self, record: Record, structure: Structure) -> None:
+    def __init__(self, record: _Steps, structure: Structure) -> None:
         self.record, self.structure = record, structure
-        self.steps = record.backwards
-        self.index = {id(s.node): i for i, s in enumerate(self.steps)}          # of a node's step
-        self.shown = [structure.nodes.get(structure.ids.get(id(s.node), -1)) for s in self.steps]
+        self.steps, self.nodes = record.backwards, record.nodes
+        self.index = {id(node): i for i, node in enumerate(self.nodes)}         # of a node's step
+        self.shown = [self.known(node) for node in self.nodes]
         self.freed = {x.memory: i for i, node in enumerate(self.shown) if node
                       for x in node.saved if not self.kept(x)}                  # the last step that uses a memory
         self.groups: list[dict[str, Any]] = []
@@ -157,15 +159,20 @@ class Page:
         gradients = sum(g is not None for s in self.steps for g in (*s.given, *s.results))
         self.most = max(8, min(_GRID, math.isqrt(_VALUES // max(gradients, 1))))
 
+    def known(self, edge: Any) -> GraphNode | None:
+        """The node of the picture for a node or leaf of the graph."""
+        return self.structure.nodes.get(self.structure.id_of(edge))        # type: ignore[arg-type]
+
     def data(self, title: str) -> dict[str, Any]:
         """All that the page shows."""
         nodes, edges = self.picture()
         launches, at = self.launches(), {id(x): i for i, x in enumerate(self.record.launches)}
         steps = []
         for i, (s, node) in enumerate(zip(self.steps, self.shown, strict=True)):
-            made = self.record.made_by.get(s.node, []) if not s.depth else []   # what runs again is made in backward
-            step = {**self.step(s, node), "saved": self.saved(i), "launches": [at[id(x)] for x in s.launches],
-                    "forward": [at[id(x)] for x in made]}
+            origin = origins.get(self.nodes[i]) if not s.depth else None        # what runs again is made in backward
+            made = [at[id(x)] for x in origin.launches if id(x) in at] if origin is not None else []
+            step = {**self.step(i, s, node), "saved": self.saved(i), "launches": [at[id(x)] for x in s.launches],
+                    "forward": made}
             steps.append(step)
             for k in (*step["launches"], *step["forward"]):
                 launches[k]["group"] = step["group"]
@@ -193,7 +200,7 @@ class Page:
         pairs = [(node.id, 0, source) for source, node, x in structure.edges() if x.differentiable and source in order]
         layout = arrange(structure.root, pairs, self.size, order.__contains__, reverse=True)
         self.add_groups(structure.root, -1, {id(g): box for g, box in layout.groups})
-        step_of = {structure.ids[k]: i for k, i in self.index.items() if k in structure.ids}
+        step_of = {node.id: i for i, node in enumerate(self.shown) if node is not None}
         nodes = [{"label": n.label, "sub": str(n.outputs[0]), "leaves": self.leaves[k], "step": step_of.get(k, -1),
                   "group": self.group_of[k], **_rounded(layout.boxes[k])}
                  for k in order for n in (structure.nodes[k],)]
@@ -222,7 +229,7 @@ class Page:
 
     def launches(self) -> list[dict[str, Any]]:
         """All launches."""
-        return [{"kernel": x.kernel, "op": x.op.strip("_"), "direction": x.direction, "group": -1, "step": -1,
+        return [{"kernel": x.kernel, "op": x.op, "direction": x.direction, "group": -1, "step": -1,
                  "module": x.module, "line": x.line, "code": linecache.getline(*x.called_at.lines[0][:2]).strip()
                  if x.called_at is not None and x.called_at.lines else "", "why": x.why, "flops": x.flops or 0,
                  "sizes": {k: _number(v) for k, v in x.sizes.items()},
@@ -244,13 +251,14 @@ class Page:
                              "values": [_number(float(f"{v:.3g}")) for v in grid.ravel()]}
         return {**about, **more}
 
-    def step(self, s: Backward, node: GraphNode | None) -> dict[str, Any]:
+    def step(self, i: int, s: Backward, node: GraphNode | None) -> dict[str, Any]:
         """The backward of a node."""
-        names = input_names(s.node.op, len(s.node.inputs))
-        return {"op": s.node.op.name, "name": node.label if node else s.node.op.name.strip("_"), "depth": s.depth,
+        of = self.nodes[i]
+        names = input_names(of.op, len(of.inputs))
+        return {"op": s.op, "name": node.label if node else s.op, "depth": s.depth,
                 "group": self.group_of[node.id] if node else -1, "given": [self.gradient(g) for g in s.given],
                 "results": [self.gradient(g, name=n, **self.target(e))
-                            for g, n, e in zip(s.results, names, s.node.inputs, strict=False)],
+                            for g, n, e in zip(s.results, names, of.inputs, strict=False)],
                 "line": node.line if node else "", "code": node.lines[0][3] if node and node.lines else "",
                 "backward": node.backward if node else "", "why": node.why if node else "",
                 "attrs": ", ".join(f"{k}={v}" for k, v in node.attrs.items()) if node else ""}
@@ -258,7 +266,7 @@ class Page:
     def target(self, edge: Any) -> dict[str, Any]:
         """Where a gradient goes: to a step, or to a leaf by name."""
         if isinstance(edge, Variable):
-            node = self.structure.nodes.get(self.structure.ids.get(id(edge), -1))
+            node = self.known(edge)
             return {"to": -1, "leaf": node.label if node else "leaf"}
         return {"to": self.index.get(id(node_of(edge)), -1), "leaf": ""}
 
@@ -290,10 +298,10 @@ class Page:
             if s.depth:                                     # inside of the step before, which needs no more afterwards
                 found.append(found[-1])
                 continue
-            own = sorted((e for e in pending if node_of(e) is s.node), key=lambda e: getattr(e, "index", 0))
+            own = sorted((e for e in pending if node_of(e) is self.nodes[i]), key=lambda e: getattr(e, "index", 0))
             given = {g.storage: pending.pop(e) for e, g in zip(own, [g for g in s.given if g], strict=False)}
             made = [(e, given.get(g.storage) or given.setdefault(g.storage, (next(numbers), g.nbytes)))
-                    for e, g in zip(s.node.inputs, s.results, strict=False) if e is not None and g is not None]
+                    for e, g in zip(self.nodes[i].inputs, s.results, strict=False) if e is not None and g is not None]
             found.append((held, sum(dict([*pending.values(), *given.values()]).values())))
             for edge, memory in made:
                 pending.setdefault(edge, memory)            # or it is added to what is there
@@ -302,7 +310,7 @@ class Page:
 
     def sources(self) -> dict[str, Any]:
         """What is written of each op of the steps."""
-        return {name: asdict(texts(op)) for name, op in {s.node.op.name: s.node.op for s in self.steps}.items()}
+        return {name: asdict(texts(op)) for name, op in {node.op.name: node.op for node in self.nodes}.items()}
 
 
 def _last(path: str) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 
 from ..core.hooks import RemovableHandle
 from ..core.modes import mode, no_grad
-from ..core.place import Place, places, warn_without_gradient
+from ..core.place import note, places, warn_without_gradient
 from ..core.tape import Node, observers
 from ..core.tensor import Tensor
 from ..core.watch import watch_backward
@@ -116,8 +116,8 @@ class GradientFlow(Shown):
         self._watch = None
 
     def _recorded(self, node: Node) -> None:
-        if node.op.name in _FLAT and get_ident() == self._thread and node not in places:
-            places[node] = Place(sys._getframe(1))
+        if node.op.name in _FLAT and get_ident() == self._thread:
+            note(node, sys._getframe(1))
 
     def _backward(self, node: Node, given: list, run: Callable[[], Any]) -> Any:
         """Notes through which units of an activation function a gradient passes."""

@@ -65,7 +65,7 @@ def _rows(group: Group, structure: Structure, depth: int) -> Iterator[tuple[str,
             values = ", ".join(map(str, node.outputs))
             given = ", ".join(argument(x, structure, node.module) for x in node.inputs)
             arrays = ", ".join(f"{s.name} {size_text(s.nbytes)}" for s in kept(node))
-            path = node.path if node.why == "a primitive" or node.path == "view" else node.why
+            path = node.path if node.why == "primitive" or node.path == "view" else node.why
             yield (f"{pad}#{child} {cut(f'{node.label}({given})', 70)}", f"-> {cut(values, 60)}", path,
                    "freed" if node.freed else f"keeps {arrays}" if arrays else "", node.line)
 
@@ -116,13 +116,13 @@ def _quoted(text: str) -> str:
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
 
 
-def _cluster(group: Group, structure: Structure, pad: str) -> Iterator[str]:
+def _cluster(group: Group, structure: Structure, pad: str, number: str = "") -> Iterator[str]:
     """The lines of a group's nodes and groups."""
-    for child in group.children:
+    for i, child in enumerate(group.children):
         if isinstance(child, Group):
-            yield f"{pad}subgraph cluster_{id(child)} {{"
+            yield f"{pad}subgraph cluster{number}_{i} {{"
             yield f"{pad}  label={_quoted(f'{child.path} {child.note}'.strip())};"
-            yield from _cluster(child, structure, pad + "  ")
+            yield from _cluster(child, structure, pad + "  ", f"{number}_{i}")
             yield f"{pad}}}"
         else:
             node = structure.nodes[child]

@@ -6,12 +6,13 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from ..core import engine
+from ..core.hooks import hooks
 from ..core.place import parameters_behind, places, warn_without_gradient
 from ..core.shape import fail
 from ..core.tape import FREED, Node, edge_of
 from ..core.tensor import Tensor
 from ..devices.memory import Array, Layout
-from .record import Backward, Record, kept_by, line_of
+from .record import Backward, Record, line_of, memory_of
 from .table import Shown, Table, duration, size
 from .trace import shapes
 
@@ -31,7 +32,7 @@ class Kept(NamedTuple):
 def _kept(node: Node, leaves: set[int]) -> list[Kept]:
     """What a node keeps, each memory once. `leaves`: the ids of the storages of leaves that ask for gradients."""
     return [Kept(array, "parameter" if id(array.storage) in leaves else "input" if given else "activation")
-            for array, given in kept_by(node)]
+            for array, given in memory_of(node)]
 
 
 def _graph(loss: Tensor | Callable[[], Tensor], by: str) -> tuple[Tensor, list[Node], list[Tensor]]:
@@ -77,7 +78,7 @@ class Saved(Shown):
         record, own = Record(), _storages(leaves)
         for node in nodes:
             place = places.get(node)
-            key = (node.op.name.strip("_"), record.path(place), line_of(place))
+            key = (node.op.name, record.path(place), line_of(place))
             row = found.setdefault(key, SavedRow(*key))
             row.nodes += 1
             for kept in _kept(node, own):
@@ -151,14 +152,13 @@ class Order(Shown):
                 users[m] -= 1
                 freed += 0 if users[m] else nbytes
             held -= freed
-            place = places.get(b.node)
-            self.steps.append(Step(b, record.path(place), line_of(place), sum(mine.values()), freed, held))
+            self.steps.append(Step(b, record.path(b.place), line_of(b.place), sum(mine.values()), freed, held))
 
     def as_table(self) -> Table:
         """The steps, one a line; the nodes of a definition that ran are indented below their op."""
         def shown(gradients: list[Any]) -> str:
             return ", ".join("-" if g is None else "x".join(map(str, g.shape)) or "()" for g in gradients)
-        rows = [[str(i), "  " * s.backward.depth + s.backward.node.op.name.strip("_"), s.module, s.line,
+        rows = [[str(i), "  " * s.backward.depth + s.backward.op, s.module, s.line,
                  shown(s.backward.given), shown(s.backward.results), size(s.saved), size(s.freed), size(s.held),
                  duration(s.backward.time)] for i, s in enumerate(self.steps, 1)]
         notes = [f"{size(self.before)} were kept before; freed: memory that no later step keeps, free unless a "
@@ -181,8 +181,26 @@ def backward_order(loss: Tensor | Callable[[], Tensor]) -> Order:
     >>> print(study.backward_order(lambda: criterion(model(x), y)))
     """
     value, nodes, leaves = _graph(loss, "backward_order")
+    if not nodes:
+        fail("backward_order", "the loss must be the result of an op", f"the leaf {value.array.layout}",
+             "compute something of it")
     with Record() as record:
-        engine.grad(value, leaves, retain_graph=True, allow_unused=True)
+        run_backward(value)
     reached = set(map(id, leaves))
     warn_without_gradient("backward_order", [n for n, p in parameters_behind([value]).items() if id(p) not in reached])
     return Order(nodes, leaves, record)
+
+
+def run_backward(loss: Tensor) -> None:
+    """Runs the backward of a loss; keeps the graph, and changes no `.grad`, also not of what `retain_grad` was called.
+    """
+    edges = engine.reachable([edge_of(loss)], frozenset())
+    leaves = dict.fromkeys(e for edge in edges for e in edge.inputs if isinstance(e, Tensor))
+    retained = [(edge, hooks.of(edge)[-1]) for edge in edges if hooks.retains(edge)]
+    for edge, _ in retained:
+        hooks.release(edge)
+    try:
+        engine.grad(loss, list(leaves), retain_graph=True, allow_unused=True)
+    finally:
+        for edge, function in retained:
+            hooks.retain(edge, function)

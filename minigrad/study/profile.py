@@ -12,7 +12,7 @@ import numpy as np
 from ..devices.base import split
 from ..devices.native import get_num_threads
 from .record import Launch, Range, Record, active, unseen
-from .table import Shown, Table, duration
+from .table import Table, duration
 from .trace import Trace
 
 _ROWS = 40              # of one part of the table
@@ -103,12 +103,8 @@ def op_of(x: Launch) -> str:
     return x.op if x.direction != "backward" else f"{x.op} backward"
 
 
-class Profile(Trace, Shown):
+class Profile(Trace):
     """What a `with` block spent its time on. Made by `profile`; it has all that a trace has."""
-
-    def __enter__(self) -> Profile:
-        super().__enter__()
-        return self
 
     def ops(self) -> list[Row]:
         """A row for each op, forward and backward apart, the longest time first."""
@@ -169,7 +165,7 @@ def profile() -> Profile:
 
 class record_function:
     """Names a part of the program: a slice in the file of a trace, a row in `autograd.profiler`'s tables. A context
-    manager; outside of a trace or profile it does nothing.
+    manager; outside of a trace or profile it does nothing. `args` is a text that the slice shows beside its name.
 
     >>> with study.profile() as p:
     ...     with study.record_function("loss"):
@@ -177,7 +173,7 @@ class record_function:
     """
 
     def __init__(self, name: str, args: str | None = None) -> None:
-        self.name = name
+        self.name, self.args = name, args
         self._begun: list[tuple[Record, int]] = []
 
     def __enter__(self) -> record_function:
@@ -186,5 +182,5 @@ class record_function:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         for record, start in self._begun:
-            record.ranges.append(Range(self.name, start, record.now() - start))
+            record.ranges.append(Range(self.name, start, record.now() - start, self.args))
         self._begun = []

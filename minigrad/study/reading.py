@@ -4,19 +4,18 @@ from __future__ import annotations
 import inspect
 import linecache
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+import weakref
+from collections.abc import Callable, Iterable, Sequence
 from textwrap import dedent
 from typing import Any
 
 from ..core.modes import enable_grad
 from ..core.op import GradOp, Op, Primitive
 from ..core.place import is_own, variables
-from ..core.saved import Packed
+from ..core.saved import Packed, contents, given, input_names, inside
 from ..core.shape import fail, is_float
 from ..core.tape import FREED, Edge, Node, Slot, edge_of
 from ..core.tensor import Tensor
-from ..devices.memory import Array
 from ..nn.module import Module, parameter_names
 from .record import Origin, Record, origins
 from .structure import GraphNode, Group, Input, OpText, Output, Saved, Structure
@@ -32,6 +31,7 @@ class Names:
     def __init__(self) -> None:
         self.tensors: dict[int, str] = {}
         self.parameters = parameter_names()
+        self.held: list[Tensor] = []                    # what is known by its id must not go meanwhile
         self.known: set[int] = set()                    # ids of outermost modules that a record told
         self.inside: dict[tuple[int, int], str] = {}    # (id of a module, id of one in it): its path there
         frame: Any = sys._getframe()
@@ -47,12 +47,15 @@ class Names:
 
     def know(self, origin: Origin) -> None:
         """Takes over the names that a record knows."""
-        for key, name in origin.names.items():
-            self.tensors.setdefault(key, name)
-        module = origin.modules[0][0]() if origin.modules else None
+        for reference, name in origin.names:
+            t = reference()
+            if t is not None:
+                self.held.append(t)
+                self.tensors.setdefault(id(t), name)
+        module = origin.place.refs[0]() if origin.place.refs else None
         if module is not None and id(module) not in self.known:
             self.known.add(id(module))
-            self.root(origin.root, module)
+            self.root(origin.place.root, module)
 
     def root(self, name: str, module: Any) -> None:
         """Names the parameters of a module that no other contains by the variable that holds it."""
@@ -95,80 +98,14 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _flat(value: Any) -> Iterator[Any]:
-    """The tensors and arrays in nested containers."""
-    if isinstance(value, (Tensor, Array)):
-        yield value
-    elif isinstance(value, (tuple, list)):
-        for v in value:
-            yield from _flat(v)
-    elif isinstance(value, Mapping):
-        yield from _flat(list(value.values()))
-
-
-def _arrays(value: Any) -> list[Array]:
-    return [v.array if isinstance(v, Tensor) else v for v in _flat(value)]
-
-
-def _saved(node: Node) -> Any:
-    """What a node keeps; of what hooks have packed, the rest."""
-    return node.saved.saved if type(node.saved) is Packed else node.saved
-
-
-def _given(node: Node) -> Sequence[Any]:
-    """The tensors that a node was given, by position, as far as it saved them."""
-    saved = _saved(node)
-    if saved is FREED or not isinstance(saved, tuple):
-        return ()
-    if isinstance(node.op, Op):
-        return saved[1]
-    return saved if isinstance(node.op, (Primitive, GradOp)) else ()
-
-
 def _is_function(op: Any) -> bool:
     """Is it the op of an `autograd.Function`?"""
     return isinstance(getattr(op, "function", None), type)
 
 
-def input_names(op: Any, count: int) -> list[str]:
-    """The names of a node's inputs, as its op calls them."""
-    names = list(getattr(op, "inputs", ()))
-    if isinstance(op, GradOp):
-        more = count - len(op.of.inputs)
-        names = [*op.of.inputs, *[f"gradient {i}" if more > 1 else "gradient" for i in range(more)]]
-    elif _is_function(op):
-        code = op.function.forward.__code__
-        names = list(code.co_varnames[:code.co_argcount])[-count:]
-    if len(names) == count:
-        return names
-    stem = names[0] if len(names) == 1 else "input"
-    return [f"{stem} {i}" for i in range(count)]
-
-
 def _data_name(name: str, op: Any) -> str:
     """A name for data that no variable holds."""
-    return name if len(name) > 2 and name not in ("input", "other") else f"{name} of {op.name.strip('_')}"
-
-
-def _kept(node: Node, names: list[str]) -> list[tuple[str, Any]]:
-    """What a node keeps for its backward: (name, tensor or array)."""
-    saved = _saved(node)
-    found: list[tuple[str, Any]] = []
-    if isinstance(node.op, Op) and saved is not FREED:
-        _, inputs, own = saved
-        found = [(n, t) for n, t in zip(names, inputs, strict=False) if isinstance(t, Tensor)]
-        given = {id(t.array.storage) for _, t in found}
-        found += [("kernel", a) for a in _arrays(own) if id(a.storage) not in given]
-    elif isinstance(node.op, (Primitive, GradOp)) and saved is not FREED:
-        found = [(n, t) for n, t in zip(names, saved, strict=False) if isinstance(t, Tensor)]
-    elif hasattr(saved, "run_again"):           # a checkpointed block
-        found = [(f"argument {i}", t) for i, t in enumerate(_flat((saved.args, saved.kwargs)))]
-    elif hasattr(saved, "saved_tensors"):       # the context of an `autograd.Function`
-        with suppress(RuntimeError):            # one of them was changed in place
-            found = [(f"saved {i}", t) for i, t in enumerate(saved.saved_tensors) if t is not None]
-    if node.out is not None:
-        found.append(("output", node.out))
-    return found
+    return name if len(name) > 2 and name not in ("input", "other") else f"{name} of {op.name}"
 
 
 def texts(op: Any) -> OpText:
@@ -197,17 +134,17 @@ class Reader:
 
     def __init__(self, names: Names, opens: Callable[[str], bool], into: Structure) -> None:
         self.names, self.opens, self.found = names, opens, into
-        self.places: dict[int, list[tuple[int, int]]] = {}      # by the id of a node or leaf: (id, output) of outputs
+        self.at: dict[int, list[tuple[int, int]]] = {}          # by the id of a node or leaf: (id, output) of outputs
         self.held: list[Any] = []               # what is known by its Python id must not go meanwhile
         self.memory: dict[int, int] = {}
         self.packed = 0                         # of how many nodes hooks have packed what they keep
-        self.plans: dict[Any, tuple[str, str]] = {}
+        self.plans: dict[Any, str] = {}
         self.keys: dict[int, Key] = {}          # of shown nodes; of opened groups by their Python id
 
     def read(self, edges: Sequence[Edge]) -> None:
         """Reads the graph of the roots."""
         shown = self.add(edges)
-        self.found.outputs = [self.place(e) for e in edges]
+        self.found.outputs = [self.shown_at(e) for e in edges]
         for source, _, x in self.found.edges():
             self.found.nodes[source].uses += x.differentiable
         self.name_outputs_of_kernels()
@@ -239,7 +176,7 @@ class Reader:
         nodes: list[Node] = []
         leaves: list[Any] = []
         stack = [node_of(e) for e in roots]
-        seen = set(self.places)
+        seen = set(self.at)
         while stack:
             edge = stack.pop()
             if edge is None or id(edge) in seen:
@@ -255,18 +192,18 @@ class Reader:
             self.names.know(origin)
         for t in reversed(leaves):
             self.leaf(t)
-        return [shown for node in sorted(nodes, key=lambda n: -n.seq) for shown in (self.node(node),)]
+        return [self.node(node) for node in sorted(nodes, key=lambda n: -n.seq)]
 
-    def place(self, edge: Edge) -> tuple[int, int]:
+    def shown_at(self, edge: Edge) -> tuple[int, int]:
         """The id and the output of an edge that was added."""
-        return self.places[id(node_of(edge))][edge.index if type(edge) is Slot else 0]
+        return self.at[id(node_of(edge))][edge.index if type(edge) is Slot else 0]
 
     def new(self, of: Any, kind: str, op: str, backward: str, label: str, outputs: list[Output]) -> GraphNode:
         """Adds a node for a node or tensor."""
         made = GraphNode(len(self.found.nodes), kind, op, backward, label, outputs)
         self.found.nodes[made.id] = made
-        self.found.ids[id(of)] = made.id
-        self.places[id(of)] = [(made.id, i) for i in range(len(outputs))]
+        self.found.ids[id(of)] = weakref.ref(of), made.id
+        self.at[id(of)] = [(made.id, i) for i in range(len(outputs))]
         self.held.append(of)
         return made
 
@@ -278,13 +215,13 @@ class Reader:
     def data(self, t: Tensor, name: str) -> tuple[int, int]:
         """Where a tensor that gets no gradient is shown; added if need be. `name` is for one without a variable."""
         edge = edge_of(t)
-        if id(node_of(edge)) not in self.places:
+        if id(node_of(edge)) not in self.at:
             self.new(edge, "data", "data", "", self.names.of(t, name), [_output(t.array.layout)])
-        return self.place(edge)
+        return self.shown_at(edge)
 
     def node(self, node: Node) -> Any:
         """Adds a node, or its definition; returns the id, or the group."""
-        name = node.op.name.strip("_")
+        name = node.op.name
         if self.opens(name):
             group = self.opened(node, name)
             if group is not None:
@@ -299,26 +236,26 @@ class Reader:
             self.locate(made, origin)
         self.keys[made.id] = self.key(node, origin)
         made.module = next((k[2] for k in reversed(self.keys[made.id]) if k[0] == "module"), "")
-        made.path, made.why = self.path(node, made.launches)
-        self.packed += type(node.saved) is Packed
+        made.path, made.why = self.path(node, origin)
         made.saved = self.saved(node, made)
+        self.packed += type(node.saved) is Packed and not made.saved
         if name not in self.found.ops:
             self.found.ops[name] = texts(node.op)
         return made.id
 
     def locate(self, made: GraphNode, origin: Origin) -> None:
         """Says where a node was recorded, and what ran."""
-        made.launches = list(origin.launches)
-        made.lines = [(*line, linecache.getline(line[0], line[1]).strip()) for line in origin.lines]
+        made.launches = [x.kernel for x in origin.launches]
+        made.lines = [(*line, linecache.getline(line[0], line[1]).strip()) for line in origin.place.lines]
 
     def inputs(self, node: Node) -> list[Input]:
         """The inputs of a node."""
-        given = [*_given(node), *[None] * len(node.inputs)]
+        tensors = [*given(node), *[None] * len(node.inputs)]
         found = []
-        for name, edge, t in zip(input_names(node.op, len(node.inputs)), node.inputs, given, strict=False):
+        for name, edge, t in zip(input_names(node.op, len(node.inputs)), node.inputs, tensors, strict=False):
             x = Input(name)
             if edge is not None:
-                (x.source, x.output), x.value, x.differentiable = self.place(edge), _output(_layout(edge)), True
+                (x.source, x.output), x.value, x.differentiable = self.shown_at(edge), _output(_layout(edge)), True
             elif isinstance(t, Tensor):
                 x.value = _output(t.array.layout)
                 if not t.shape and t.node is None and t.device.type == "cpu" and id(t) not in self.names.tensors:
@@ -333,16 +270,16 @@ class Reader:
     def saved(self, node: Node, made: GraphNode) -> list[Saved]:
         """The arrays that a node keeps; numbers are left out."""
         found: dict[int, Saved] = {}
-        for name, value in _kept(node, input_names(node.op, len(node.inputs))):
+        for name, value in contents(node):
             array = value.array if isinstance(value, Tensor) else value
             if id(array.storage) in found or isinstance(value, Tensor) and not array.layout.shape:
                 continue
-            kind, source = ("output", made.id) if name == "output" else ("kernel", None)
+            kind, source = {"output": ("output", made.id), "kernel": ("kernel", None)}.get(name, ("computed", None))
             if isinstance(value, Tensor):
                 kind = "parameter" if id(value) in self.names.parameters else "input"
                 edge = edge_of(value)
-                source = self.place(edge)[0] if id(node_of(edge)) in self.places else None
-            lines = made.lines if kind in ("output", "kernel") else self.found.nodes[source].lines if source else []
+                source = self.shown_at(edge)[0] if id(node_of(edge)) in self.at else None
+            lines = made.lines if not isinstance(value, Tensor) else self.found.nodes[source].lines if source else []
             self.held.append(array.storage)
             number = self.memory.setdefault(id(array.storage), len(self.memory))
             line = f"{lines[0][0].rpartition('/')[2]}:{lines[0][1]}" if lines else ""
@@ -360,38 +297,36 @@ class Reader:
 
     # ---- what ran ----
 
-    def path(self, node: Node, launches: list[str]) -> tuple[str, str]:
-        """What ran for a node, and why."""
+    def path(self, node: Node, origin: Origin | None) -> tuple[str, str]:
+        """What ran for a node, and why: what a record saw, or what is still known."""
         op = node.op
         if isinstance(op, Op):
-            why = "fused kernel" if node.saved is FREED else _saved(node)[0].why
-            return "fused", why if why.startswith("fused kernel") else "fused kernel"
+            kept = node.saved.saved if type(node.saved) is Packed else node.saved
+            return "fused", origin.why if origin is not None else "fused kernel" if kept is FREED else kept[0].why
         if isinstance(op, GradOp):
-            return "gradient", f"the backward of {op.of.name.strip('_')}, recorded by create_graph=True"
+            return "gradient", f"the backward of {op.of.name}, recorded by create_graph=True"
         if isinstance(op, Primitive):
-            path, why = self.plan(op, node)
-            if path != "NumPy" and any(k.startswith("NumPy") for k in launches):
-                return "NumPy", "no kernel for this signature"
-            return path, why
+            why = origin.why if origin is not None and origin.why else self.plan(op, node)
+            if why in ("view", "views"):
+                return "view", "a view: nothing is computed"
+            return "NumPy" if "NumPy" in why else "kernel", why
         if _is_function(op):
             return "function", f"autograd.Function {op.function.__qualname__}"
         if op.name == "checkpoint":
             return "checkpoint", "computed again in backward instead of being kept"
         return "in place", "a change of a tensor, or of one of its views"
 
-    def plan(self, op: Primitive, node: Node) -> tuple[str, str]:
-        """Path and reason of a primitive: from its plan for these layouts, as far as they are known."""
-        given = [*_given(node), *[None] * len(node.inputs)]
+    def plan(self, op: Primitive, node: Node) -> str:
+        """The reason of a primitive that no record saw: from its plan for these layouts, as far as they are known."""
+        tensors = [*given(node), *[None] * len(node.inputs)]
         layouts = tuple([_layout(e) if e is not None else t.array.layout if isinstance(t, Tensor) else None
-                         for e, t in zip(node.inputs, given, strict=False)])
+                         for e, t in zip(node.inputs, tensors, strict=False)])
         key = op, layouts, node.layout, repr(node.attrs)
         if key not in self.plans:
             plan = next((p for k, p in list(op.plans.items()) if p.layout is node.layout and
                          (p.attrs or {}) == (node.attrs or {}) and len(k) >= len(layouts) and
                          all(x is None or x is y for x, y in zip(layouts, k, strict=False))), None)
-            why = plan.why if plan is not None and plan.why else "a primitive"
-            path = "view" if why in ("view", "views") else "NumPy" if "NumPy" in why else "kernel"
-            self.plans[key] = path, "a view: nothing is computed" if path == "view" else why
+            self.plans[key] = plan.why if plan is not None and plan.why else "primitive"
         return self.plans[key]
 
     # ---- definitions ----
@@ -403,9 +338,9 @@ class Reader:
             outputs: Any = node.saved.run_again()
             why = "computed again in backward"
         elif isinstance(node.op, Op) and type(node.saved) is tuple and node.saved is not FREED:
-            plan, given, _ = node.saved
+            plan, tensors, _ = node.saved
             aliases = [None if t is None else self.alias(t, e, _data_name(n, node.op))
-                       for t, e, n in zip(given, node.inputs, node.op.inputs, strict=True)]
+                       for t, e, n in zip(tensors, node.inputs, node.op.inputs, strict=True)]
             with enable_grad():
                 outputs = node.op.definition(*aliases, **(node.attrs or {}))
             why = f"opened to its definition; {plan.why} ran"
@@ -416,8 +351,8 @@ class Reader:
         origin, first = origins.get(node), len(self.found.nodes)
         inside = self.add([edge_of(o) for o in outputs if o._requires_grad])
         group = Group("opened", name, name, why, children=inside)
-        self.places[id(node)] = [self.place(edge_of(o)) if o._requires_grad else (-1, 0) for o in outputs]
-        self.found.ids[id(node)] = self.places[id(node)][0][0]
+        self.at[id(node)] = [self.shown_at(edge_of(o)) if o._requires_grad else (-1, 0) for o in outputs]
+        self.found.ids[id(node)] = weakref.ref(node), self.at[id(node)][0][0]
         self.keys[id(group)] = key = self.key(node, origin)
         for i in range(first, len(self.found.nodes)):
             made = self.found.nodes[i]
@@ -431,7 +366,7 @@ class Reader:
         """A tensor in the place of an input, for a second run of a definition."""
         made = t.detach()
         made._requires_grad = edge is not None and is_float(t.array.layout.dtype)   # of a new tensor
-        self.places[id(made)] = [self.place(edge) if edge is not None else self.data(t, name)]
+        self.at[id(made)] = [self.shown_at(edge) if edge is not None else self.data(t, name)]
         self.held.append(made)
         return made
 
@@ -445,14 +380,15 @@ class Reader:
             if not paths:
                 return ()
             return tuple([("module", name, ".".join(paths[0][:i + 1]), "", 0) for i, name in enumerate(paths[0])])
-        keys, path, outer = [], "", None
-        for i, (reference, kind, call) in enumerate(origin.modules):
+        keys, path, outer, place = [], "", None, origin.place
+        for i, (reference, call) in enumerate(zip(place.refs, place.calls, strict=True)):
             module = reference()
-            name = origin.root if not i else self.names.path_in(outer, module) or kind
+            kind = place.types[i]
+            name = place.root if not i else self.names.path_in(outer, module) or kind
             path = f"{path}.{name}" if path else name
             keys.append(("module", name, path, kind, call))
             outer = module
-        return (*keys, *[("definition", name, name, why, call) for name, why, call in origin.within])
+        return (*keys, *[("definition", name, name, why, call) for name, why, call in place.within])
 
     def grouped(self, shown: list[Any]) -> Group:
         """The tree of groups. A group is a run of nodes recorded one after the other, so no edge leaves it and comes
@@ -538,7 +474,7 @@ def read(into: Structure, what: Any, args: tuple, kwargs: dict[str, Any], opens:
     elif args or kwargs:
         fail("graph", "arguments are for a function; a tensor takes none", f"{len(args) + len(kwargs)} arguments",
              kind=TypeError)
-    roots = [t for t in _flat(result) if isinstance(t, Tensor) and t._requires_grad]
+    roots = [t for t in inside(result) if isinstance(t, Tensor) and t._requires_grad]
     if not roots:
         fail("graph", "needs a tensor that requires a gradient, or a function that returns one", type(result).__name__,
              "let a parameter require gradients, and do not compute under no_grad()")

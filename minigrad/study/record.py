@@ -9,7 +9,6 @@ A launch of a replay has no stack. It is described as it was when it was recorde
 """
 from __future__ import annotations
 
-import itertools
 import sys
 import weakref
 from collections import ChainMap
@@ -19,15 +18,29 @@ from dataclasses import dataclass, field, replace
 from threading import get_ident
 from time import perf_counter_ns
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..core import capture, engine
-from ..core.half import Wide
+from ..core import engine
 from ..core.hooks import RemovableHandle
 from ..core.modes import mode, no_grad
 from ..core.op import GradOp, Op, derived
-from ..core.place import Place, arrays, calls_module, frames, is_own, op_frame, op_name, places, variables
-from ..core.tape import FREED, Node, observers
+from ..core.place import (
+    Asked,
+    Place,
+    arrays,
+    asked,
+    asker,
+    calls_module,
+    doors,
+    frames,
+    is_own,
+    next_call,
+    note,
+    places,
+    variables,
+)
+from ..core.saved import contents
+from ..core.tape import Node, observers
 from ..core.tensor import Tensor
 from ..core.watch import watch_backward
 from ..devices import launch_hook, open_device, opened
@@ -37,7 +50,10 @@ from ..devices.memory import Array, Layout
 from ..devices.native import lib
 from ..devices.work import TABLES, WORK, Arguments
 
-_BETWEEN = (sys.modules[launch_hook.__module__].__file__, capture.__file__, __file__)   # between an op and this hook
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+doors.add(__file__)
 
 
 @dataclass(frozen=True)
@@ -51,7 +67,7 @@ class Launch:
     nbytes          of all that memory
     start, time     nanoseconds: since the record began, and of the kernel alone
     place           modules and lines; None for a launch of a replay
-    node            the node whose backward asked for it, or None
+    of              a weak reference to the node whose backward asked for it, or None; `node` is that node, if it lives
     called_at       the place of the op's forward call: for a backward that of its node, else `place`; None: not known
     module          the path of its module ("model.0"), or ""
     call            a number: the launches of one call of an op, or of one node's backward, have the same
@@ -69,7 +85,7 @@ class Launch:
     start: int
     time: int
     place: Place | None
-    node: Node | None
+    of: weakref.ref[Node] | None
     replayed: bool = False
     called_at: Place | None = None
     module: str = ""
@@ -77,6 +93,11 @@ class Launch:
     why: str = ""
     flops: int | None = None
     held: int = 0
+
+    @property
+    def node(self) -> Node | None:
+        """The node whose backward asked for it, as long as it lives."""
+        return None if self.of is None else self.of()
 
     @property
     def line(self) -> str:
@@ -91,6 +112,7 @@ class Range:
     name: str
     start: int
     time: int
+    args: str | None = None
 
 
 def line_of(place: Place | None) -> str:
@@ -105,12 +127,16 @@ def line_of(place: Place | None) -> str:
 class Backward:
     """The backward of one node: what flowed in and out, what it launched, what it gave free.
 
+    op, place       the name of the node's op, and where it was recorded, None if no record saw that
+    of              a weak reference to the node; `node` is that node, if it lives
     given, results  the gradients of its outputs and of its inputs, as `Record.look` sees them, None where there is none
     saved           the layouts of what was kept for it
     depth           0 for a node of the graph; more for nodes of a definition that a composite's backward ran again
     """
 
-    node: Node
+    op: str
+    place: Place | None
+    of: weakref.ref[Node]
     given: list[Any]
     results: list[Any]
     saved: list[Layout]
@@ -119,85 +145,47 @@ class Backward:
     time: int = 0
     launches: list[Launch] = field(default_factory=list)
 
+    @property
+    def node(self) -> Node | None:
+        """The node, as long as it lives."""
+        return self.of()
+
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a node comes from, for as long as the node lives. It keeps no module alive, whose gradients may hold nodes.
+    """Where a node comes from, for as long as the node lives.
 
-    modules   the modules being called, outermost first: (weak reference, name of the type, a number for the call)
-    root      the name of the outermost one
-    lines     the user's lines, as in `Place`
-    within    the ops whose definition was running, outermost first: name, the reason why, a number for the call
-    launches  the names of the kernels that made the node's outputs
-    names     of leaves and saved tensors, by `id`: the user's variables that hold them
+    place     modules and lines
+    launches  those that made the node's outputs
+    why       which path of its op ran, and why
+    names     of leaves and saved tensors: (weak reference, the user's variable that holds the tensor)
     """
 
-    modules: tuple[tuple[weakref.ref, str, int], ...]
-    root: str
-    lines: list[tuple[str, int, str]]
-    within: tuple[tuple[str, str, int], ...]
-    launches: list[str]
-    names: dict[int, str]
+    place: Place
+    launches: list[Launch]
+    why: str
+    names: list[tuple[weakref.ref, str]]
 
 
 origins: weakref.WeakKeyDictionary[Node, Origin] = weakref.WeakKeyDictionary()     # every record adds to it
 
 
-_MARK = "the number of this call"
-_next_call = itertools.count(1).__next__
-
-
-def _call(frame: FrameType) -> int:
-    """A number for the call that a frame runs. It is kept among the frame's variables: frames have no other identity,
-    since the next call may get the same memory."""
-    found = frame.f_locals
-    if _MARK not in found:
-        found[_MARK] = _next_call()
-    return found[_MARK]
-
-
-def _origin(node: Node, place: Place, launches: list[Launch], frame: FrameType | None) -> Origin:
-    """The origin of a node that is recorded in a frame."""
-    modules, ops = [], []
-    for f in frames(frame):
-        if calls_module(f):
-            module = f.f_locals["self"]
-            modules.append((weakref.ref(module), type(module).__name__, _call(f)))
-        elif f.f_code is Op.__call__.__code__ and type(f.f_locals.get("plan")) is str:
-            ops.append((f.f_locals["self"].name.strip("_"), f.f_locals["plan"], _call(f)))
-        elif f.f_code is Wide.at.__code__:
-            ops.append((f.f_locals["self"].op.name.strip("_"), f.f_locals["self"].why, _call(f)))
-    return Origin(tuple(modules[::-1]), place.root, place.lines, tuple(ops[::-1]), [x.kernel for x in launches],
-                  _names_of(node, frame))
-
-
-def _names_of(node: Node, frame: FrameType | None) -> dict[int, str]:
+def _names_of(node: Node, frame: FrameType | None) -> list[tuple[weakref.ref, str]]:
     """The names of the variables that hold leaves or saved tensors of a node, in the user's innermost function."""
-    saved = node.saved[1] if isinstance(node.op, Op) else node.saved
-    kept = {id(t) for t in (*node.inputs, *(saved if type(saved) is tuple else ())) if isinstance(t, Tensor)}
+    kept = {id(t) for t in (*node.inputs, *[v for _, v in contents(node)]) if isinstance(t, Tensor)}
     user = next((f for f in frames(frame) if kept and not is_own(f)), None)
-    return {id(v): n for n, v in variables(user).items() if id(v) in kept} if user is not None else {}
+    held = variables(user) if user is not None else {}
+    return [(weakref.ref(v), name) for name, v in held.items() if id(v) in kept]
 
 
-def kept_by(node: Node) -> list[tuple[Array, bool]]:
+def memory_of(node: Node) -> list[tuple[Array, bool]]:
     """The arrays that a node keeps for its backward, each memory once; and whether it is a tensor without a graph."""
     found: dict[int, tuple[Array, bool]] = {}
-    stack: list[Any] = [node.out, () if node.saved is FREED else node.saved]
-    while stack:
-        value, given = stack.pop(), False
-        if isinstance(value, Tensor):
-            given, value = value.node is None, value.array
-        if isinstance(value, Array):
-            if given or id(value.storage) not in found:         # a kernel keeps arrays, its op also the tensors
-                found[id(value.storage)] = value, given
-        elif isinstance(value, (tuple, list)):
-            stack += value
-    return list(found.values())[::-1]
-
-
-def saved_arrays(node: Node) -> list[Array]:
-    """The arrays that a node keeps for its backward, each memory once."""
-    return [array for array, _ in kept_by(node)]
+    for _, value in contents(node):
+        array, given = (value.array, value.node is None) if isinstance(value, Tensor) else (value, False)
+        if given or id(array.storage) not in found:
+            found[id(array.storage)] = array, given
+    return list(found.values())
 
 
 _active: list[Record] = []              # the records that are on, in all threads
@@ -227,34 +215,32 @@ class Record:
 
     launches    each kernel that ran, in order
     backwards   the backward of each node, in the order in which they began
-    places      where each node was recorded, as long as the node lives
-    made_by     the launches that made a node's outputs
     ranges      the parts that `record_function` named
     elapsed     nanoseconds from the begin of the block to its end
 
-    `look(gradient)` says what is written down of a gradient, by default its layout. A record keeps no tensor alive:
-    that would change what is freed and what is copied. `look` must not return the gradient or a view of it either, but
-    `gradient.clone()`: backward goes on with its memory, and adds to it. What `look` launches is not written down.
+    `look(gradient)` says what is written down of a gradient, by default its layout. A record keeps no tensor, node or
+    module alive: that would change what is freed and what is copied. `look` must not return the gradient or a view of
+    it either, but `gradient.clone()`: backward goes on with its memory, and adds to it. What `look` launches is not
+    written down. A record is used once: RuntimeError for a second time.
     """
 
     def __init__(self, look: Callable[[Tensor], Any] = lambda t: t.array.layout) -> None:
         self.look = look
         self.launches: list[Launch] = []
         self.backwards: list[Backward] = []
-        self.places = places
-        self.made_by: weakref.WeakKeyDictionary[Node, list[Launch]] = weakref.WeakKeyDictionary()
         self.ranges: list[Range] = []
         self.elapsed = 0
-        self._running: list[Backward] = []              # those that have not returned, outermost first
-        self._calls: list[int] = []                     # their numbers, as `Launch.call`
-        self._unclaimed: list[Launch] = []              # forward launches whose node is not recorded yet
+        self._running: list[tuple[Backward, Any, int]] = []    # those that have not returned: with op and `Launch.call`
+        self._unclaimed: list[tuple[set[int], Launch]] = []     # whose node is not recorded yet: (numbers of calls, it)
         self._paths: dict[Any, str] = {}                # of modules, by their place
         self._replay: tuple[Launch, int] | None = None  # the last launch of a replay, and the number of its call
         self._hook: launch_hook | None = None
         self._watch: RemovableHandle | None = None
         self.began = self.thread = 0
 
-    def __enter__(self) -> Record:
+    def __enter__(self) -> Self:
+        if self.began:
+            raise RuntimeError("[study] a record is used once; make a new one")
         open_device("cpu")                              # a launch hook sees the devices that are open
         self.began, self.thread = perf_counter_ns(), get_ident()
         try:
@@ -304,28 +290,31 @@ class Record:
 
     def _recorded(self, node: Node) -> None:
         """Notes where a node was recorded, and which launches made its output."""
-        if get_ident() == self.thread:
-            place = places.get(node)                    # a record around this one has noted it
-            if place is None:
-                place = places[node] = Place(sys._getframe(1))
-            made = [x for x in self._unclaimed if x.place is not None and x.place.lines == place.lines]
-            self.made_by[node], self._unclaimed = made, []
-            origins[node] = _origin(node, place, made, sys._getframe(1))
+        if get_ident() != self.thread:
+            return
+        frame = sys._getframe(1)
+        place = note(node, frame)
+        _, call = asked(frame, place)
+        same = call.op is node.op                           # else a `Function`, or a checkpoint: all that ran in it
+        numbers = {call.call, call.entry} if same else {*place.wholes[:1]} or {call.entry}
+        made = [x for calls, x in self._unclaimed if calls & numbers]
+        self._unclaimed = [(calls - numbers, x) for calls, x in self._unclaimed if calls - numbers]
+        why = _path(call, next((x.kernel for x in made if x.kernel.startswith("NumPy")), "")) if same else ""
+        origins[node] = Origin(place, made, why, _names_of(node, frame))
 
     def _backward(self, node: Node, given: list, run: Callable[[], Any]) -> Any:
         """Notes the backward of a node."""
         if get_ident() != self.thread:
             return run()
-        saved = [a.layout for a in saved_arrays(node)]
-        step = Backward(node, self._seen(given), [], saved, len(self._running), self.now())
+        saved = [a.layout for a, _ in memory_of(node)]
+        step = Backward(node.op.name, places.get(node), weakref.ref(node), self._seen(given), [], saved,
+                        len(self._running), self.now())
         self.backwards.append(step)
-        self._running.append(step)
-        self._calls.append(_next_call())
+        self._running.append((step, node.op, next_call()))
         try:
             results = run()
         finally:
             self._running.pop()
-            self._calls.pop()
         step.time = self.now() - step.start
         step.results = self._seen(results)
         return results
@@ -345,38 +334,37 @@ class Record:
         time = perf_counter_ns() - start
         if get_ident() != self.thread or get_ident() in _looking:
             return
-        launch = self._launch(kernel, arguments, start - self.began, time, sys._getframe(1))
+        launch, calls = self._launch(kernel, arguments, start - self.began, time, asker(sys._getframe(1)))
         self.launches.append(launch)
         recorder = mode.recorder
         if recorder is not None and not recorder.paused and _in_c(kernel) and recorder.thread == self.thread:
-            recorder.descriptions[-1] = replace(launch, node=None, place=None, replayed=True)
+            recorder.descriptions[-1] = replace(launch, of=None, place=None, replayed=True)
         if self._running:
-            self._running[-1].launches.append(launch)
-        elif launch.place is not None:
-            self._unclaimed.append(launch)
+            self._running[-1][0].launches.append(launch)
+        elif not launch.replayed:                       # the calls of others are over, and recorded no node
+            self._unclaimed = [*[x for x in self._unclaimed if x[0] & calls], (calls, launch)]
 
-    def _launch(self, kernel: Kernel, arguments: tuple, start: int, time: int, frame: FrameType | None) -> Launch:
-        """What is known of a launch."""
-        replayed = False
-        while frame is not None and frame.f_code.co_filename in _BETWEEN:
-            if frame.f_code is capture.launch_each.__code__:
-                replayed = True
-                known = frame.f_locals["description"]
-                if known is not None:
-                    return replace(known, start=start, time=time, call=self._replayed(known), held=_held())
-            frame = frame.f_back
+    def _launch(self, kernel: Kernel, arguments: tuple, start: int, time: int,
+                frame: FrameType | None) -> tuple[Launch, set[int]]:
+        """What is known of a launch, and the numbers of the calls that it is in."""
+        if mode.replayed is not None and mode.replayed[0] is not None:
+            known: Launch = mode.replayed[0]
+            return replace(known, start=start, time=time, call=self._replayed(known), held=_held()), set()
+        replayed = mode.replayed is not None
         name, sizes, operands, nbytes, flops, update = self._arguments(kernel, arguments, None if replayed else frame)
         facts: dict[str, Any] = {"flops": flops, "held": _held(), "replayed": replayed}
         if replayed:
             direction = next((d for d in ("forward", "backward") if f"_{d}" in name), "update" if update else "")
             return Launch(name, _op_of_kernel(name), direction, operands, sizes, nbytes, start, time, None, None,
-                          **facts, why="replay; recorded while no study was on")
+                          **facts, why="replay; recorded while no study was on"), set()
         place = Place(frame)
-        op, direction, called_at, call, why = self._asked(frame, name, place)
+        outer, inner = asked(frame, place)
+        calls = {inner.call or inner.entry, *place.wholes}
+        op, direction, called_at, call, why = self._asked(frame, name, place, outer, inner)
         direction = "update" if update else direction
-        node = self._running[-1].node if self._running else None
-        return Launch(name, op, direction, operands, sizes, nbytes, start, time, place, node, **facts,
-                      called_at=called_at, module=self.path(called_at), call=call, why=why)
+        of = self._running[-1][0].of if self._running else None
+        return Launch(name, op, direction, operands, sizes, nbytes, start, time, place, of, **facts,
+                      called_at=called_at, module=self.path(called_at), call=call, why=why), calls
 
     def _arguments(self, kernel: Kernel, arguments: tuple, frame: FrameType | None) -> tuple:
         """The name, numbers, operands, bytes and operations of a launch; is it an optimiser's?"""
@@ -404,7 +392,8 @@ class Record:
                 nbytes = work.elements(k) * (8 if suffix == "f64" else 4)
         return name, sizes, tuple(operands), nbytes, flops, work is not None and work.elements is not None
 
-    def _asked(self, frame: FrameType | None, kernel: str, place: Place) -> tuple[str, str, Place | None, int, str]:
+    def _asked(self, frame: FrameType | None, kernel: str, place: Place, outer: Asked,
+               inner: Asked) -> tuple[str, str, Place | None, int, str]:
         """Who asked for a launch: op, direction, place of the forward call, number of the call, path and reason."""
         if self._running:
             again, f = False, frame                     # does a definition run again?
@@ -413,36 +402,32 @@ class Record:
                 f = f.f_back
             if f is not None and not calls_module(f):
                 at = len(self._running) - 1             # of the op whose definition runs: the outermost of such nodes
-                while at and isinstance(self._running[at - 1].node.op, (Op, GradOp)):
+                while at and isinstance(self._running[at - 1][1], (Op, GradOp)):
                     at, again = at - 1, True
-                op = self._running[at].node.op
-                why = "definition" if again else _why(None, op)
-                return op.name.strip("_"), "backward", places.get(self._running[at].node), self._calls[at], why
-        found = op_frame(frame)                         # here too: what a checkpoint computes again
-        f, direction = frame, "forward"
+                step, op, call = self._running[at]
+                why = "definition" if again else Asked(op).why
+                return step.op, "backward", step.place, call, why
+        f, direction = frame, "forward"                 # here too: what a checkpoint computes again
         while f is not None and is_own(f) and not calls_module(f):
             direction = "backward" if f.f_code.co_filename == engine.__file__ else direction    # between nodes
             f = f.f_back
-        if found is None:
-            return op_name(frame, kernel), direction, place, _next_call(), ""
-        known, number = found.f_locals, _call(found)
-        why = _why(known.get("plan"), known.get("self", known.get("op")))
-        return op_name(found, kernel), direction, place, number, why
+        why = _path(outer, kernel if inner is outer else "")
+        return outer.name(kernel), direction, place, outer.call or next_call(), why
 
     def _replayed(self, known: Launch) -> int:
         """The number of the op's call that a launch of a replay belongs to."""
         last = self._replay
         same = last is not None and last[0].call == known.call and last[0].start < known.start
-        number = last[1] if same and last is not None else _next_call()
+        number = last[1] if same and last is not None else next_call()
         self._replay = known, number
         return number
 
 
-def _why(plan: Any, op: Any) -> str:
-    """Which path of an op ran, and why, by what it decided."""
-    if isinstance(plan, str):
-        return f"definition: {plan}"
-    return getattr(plan, "why", "") or ("fused kernel" if isinstance(op, Op) else "primitive")
+def _path(call: Asked, kernel: str) -> str:
+    """Which path of an op ran, and why, by its call and a kernel that it launched itself."""
+    if kernel.startswith("NumPy") and "NumPy" not in call.why:
+        return "no kernel for this signature: NumPy"
+    return call.why or f"kernel {kernel}"
 
 
 def _in_c(kernel: Kernel) -> bool:

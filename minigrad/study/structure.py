@@ -4,6 +4,7 @@ The text (`listing.py`), the picture (`drawing.py`) and the explorer's page are 
 """
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -48,7 +49,8 @@ class Saved:
     """An array that a node keeps for its backward.
 
     name    "x", "weight", "output", or "kernel" for what a fused kernel keeps (statistics, masks)
-    kind    "parameter" (it lives anyway), "input", "output" or "kernel"
+    kind    "parameter" (it lives anyway), "input", "output", "kernel", or "computed": by the forward of a `Function`,
+            or by a hook of `saved_tensors_hooks`
     source  the id of the node that made it, None if not known
     line    the user's line that made it, "" if not known
     memory  a number: entries with the same one share their memory; nbytes is of all of it
@@ -171,11 +173,13 @@ class Structure:
     outputs: list[tuple[int, int]] = field(default_factory=list)
     ops: dict[str, OpText] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
-    ids: dict[int, int] = field(default_factory=dict)       # of a living node or leaf, by its Python id
+    # of nodes and leaves, by their Python ids: a weak reference, since another object may get the same id later
+    ids: dict[int, tuple[weakref.ref, int]] = field(default_factory=dict)
 
     def id_of(self, edge: Edge) -> int | None:
         """The id under which a living node or leaf is shown, None if it is not shown."""
-        return self.ids.get(id(edge))
+        known, found = self.ids.get(id(edge), (None, None))
+        return found if known is not None and known() is edge else None
 
     def edges(self) -> Iterator[tuple[int, GraphNode, Input]]:
         """(id of the source, node, its input) for each edge whose source is known."""

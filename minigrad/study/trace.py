@@ -31,10 +31,6 @@ def shapes(operands: tuple[Layout | None, ...]) -> str:
 class Trace(Record, Shown):
     """The launches of a `with` block. Made by `trace`."""
 
-    def __enter__(self) -> Trace:
-        super().__enter__()
-        return self
-
     def as_table(self, limit: int | None = _SHOWN) -> Table:
         """The launches, one a line; with more than `limit`, the first and the last ones."""
         shown: list[Launch] = self.launches
@@ -76,7 +72,8 @@ class Trace(Record, Shown):
         if self.ranges:                         # on a line of their own: a module's slice may go on where a part ends
             yield _event("M", "thread_name", None, tid=2, args={"name": "named parts"})
             for part in self.ranges:
-                yield {**_slice(part.name, "user", part.start, part.time), "tid": 2}
+                told = {} if part.args is None else {"args": part.args}
+                yield {**_slice(part.name, "user", part.start, part.time, **told), "tid": 2}
         yield from _nested(self.launches)
         for x in self.launches:
             yield _event("C", "memory in use", x.start + x.time, args={"bytes": x.held})

@@ -22,6 +22,7 @@ from ..autograd.graph import no_saved_tensors_hooks
 from ..core import engine
 from ..core.arrays import contiguous_copy, copy_array
 from ..core.modes import enable_grad, mode
+from ..core.place import wholes
 from ..core.saved import stale
 from ..core.shape import fail
 from ..core.tape import Node, Slot, edge_of, recorded
@@ -83,6 +84,10 @@ class _Block:
         """The sum of the version counters of arguments and leaves: it grows when one is changed in place."""
         leaves = [e for e in ends if isinstance(e, Tensor)]
         return sum([t.array.version for t in (*_tensors((self.args, self.kwargs)), *leaves)])
+
+    def named(self, contents: None = None) -> list[tuple[str, Any]]:
+        """The arguments that are tensors, with names; see `core/saved.py`."""
+        return [(f"argument {i}", t) for i, t in enumerate(_tensors((self.args, self.kwargs)))]
 
     def run_again(self) -> list[Tensor]:
         """The outputs of a second run. CheckpointError if it recorded something else than the first."""
@@ -232,6 +237,9 @@ def checkpoint(function: Callable[..., Any], *args: Any, use_reentrant: bool | N
     by = [new_tensor(o.array, Slot(node, i, o.array.layout) if o.requires_grad else None)
           for i, o in enumerate(outputs)]
     return _replace(result, iter(by))
+
+
+wholes.add(id(checkpoint.__code__))
 
 
 def _warn(name: str) -> None:

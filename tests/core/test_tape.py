@@ -197,6 +197,13 @@ def test_what_nodes_keep_is_shown(lib):
     y.sum().backward()
     with pytest.raises(RuntimeError, match="second time|freed by an earlier backward"):
         _ = y.grad_fn._saved_result
+    calls = []
+    with lib.autograd.graph.saved_tensors_hooks(lambda t: t.clone(), lambda t: calls.append(1) or t):
+        y = x.softmax(0)
+    u = (x * 1).sum(0)
+    assert y.grad_fn._saved_dim == 0 and tuple(u.grad_fn._saved_dim) == (0,) and not calls      # no tensors: nothing is unpacked
+    (y * u).sum().backward()
+    assert y.grad_fn._saved_dim == 0 and not hasattr(y.grad_fn, "_saved_axis")
 
 
 def test_what_kernels_keep_is_shown():

@@ -112,6 +112,21 @@ def test_ids_of_nodes_and_leaves():
     assert g.nodes[g.id_of(w)].uses == 2 and g.outputs == [(_node(g, "sum").id, 0)]
 
 
+def test_an_id_does_not_outlive_its_node():
+    y = (mg.ones(3, requires_grad=True) * 2).sum()
+    g = study.graph(y)
+    ids = set(g.ids)
+    assert g.id_of(y.grad_fn) is not None
+    del y
+    others = [mg.ones(3, requires_grad=True) * 3 for _ in range(50)]
+    assert not any(g.id_of(e) for t in others for e in (t.grad_fn, *t.grad_fn.inputs)) and ids
+
+
+def test_dot_is_the_same_each_time():
+    _, loss = _mlp()
+    assert study.graph(loss).dot() == study.graph(loss).dot()
+
+
 def test_paths_and_reasons():
     class Cube(mg.autograd.Function):
         """x ** 3"""

@@ -4,6 +4,7 @@ from __future__ import annotations
 import pytest
 
 import minigrad as mg
+import minigrad.utils.checkpoint
 from minigrad import nn, study
 from minigrad.nn import functional as F
 
@@ -50,7 +51,7 @@ def test_backward_order_leaves_gradients_and_graph_as_they_were():
     before = [p.grad.numpy().copy() for p in model.parameters()]
     value = loss()
     order = study.backward_order(value)
-    assert [s.backward.node.op.name.strip("_") for s in order.steps] == ["cross_entropy", "linear", "relu", "layer_norm", "linear"]
+    assert [s.backward.op for s in order.steps] == ["cross_entropy", "linear", "relu", "layer_norm", "linear"]
     assert all((p.grad.numpy() == g).all() for p, g in zip(model.parameters(), before, strict=True))
     value.backward()                                            # the graph is still there
     assert study.backward_order(loss).steps[-1].module == "model.0"
@@ -59,7 +60,7 @@ def test_backward_order_leaves_gradients_and_graph_as_they_were():
 def test_backward_order_says_what_becomes_free():
     x = mg.randn(4, 6, requires_grad=True)
     order = study.backward_order(lambda: (x.exp().sin() * 2).sum())
-    names = [s.backward.node.op.name for s in order.steps]
+    names = [s.backward.op for s in order.steps]
     assert names[-2:] == ["sin", "exp"]
     sin, exp = order.steps[-2:]
     assert order.before == 96 and (sin.saved, sin.freed, sin.held) == (96, 0, 96) and (exp.saved, exp.freed, exp.held) == (96, 96, 0)
@@ -89,3 +90,58 @@ def test_what_is_no_loss_is_refused():
         study.backward_order(lambda: 3)
     with pytest.raises(RuntimeError, match="must require a gradient"):
         study.backward_order(mg.ones(3).sum())
+    with pytest.raises(RuntimeError, match=r"\[backward_order\] the loss must be the result of an op; got the leaf"):
+        study.backward_order(mg.ones((), requires_grad=True))
+
+
+def test_backward_order_leaves_retained_gradients_alone():
+    x = mg.randn(4, 3, requires_grad=True)
+    h, (a, b) = x * 2, x.chunk(2)
+    for t in (h, a):
+        t.retain_grad()
+    loss = (h.exp().sum() + (a * b).sum())
+    study.backward_order(loss)
+    assert h.grad is None and a.grad is None
+    loss.backward()
+    assert h.grad is not None and a.grad is not None
+
+
+def _agree(loss):
+    """What `saved` and `graph` say of a loss, which must be the same."""
+    found, g = study.saved(loss), study.graph(loss)
+    memory = {s.memory: (s.nbytes, g.nodes[s.source].kind if s.source is not None else "") for n in g.nodes.values() for s in n.saved}
+    assert sum(nbytes for nbytes, kind in memory.values() if kind != "leaf") == found.activations + found.inputs
+    assert sum(nbytes for nbytes, kind in memory.values() if kind == "leaf") == found.parameters
+    return found
+
+
+def test_saved_counts_what_a_function_keeps():
+    class F(mg.autograd.Function):
+        @staticmethod
+        def forward(ctx, x, y):
+            out = x.exp()
+            ctx.save_for_backward(x * 2, y, out)
+            return out
+
+        @staticmethod
+        def backward(ctx, g):
+            return g, None
+    x, y = mg.ones(100, requires_grad=True), mg.ones(100)
+    found = _agree(F.apply(x.sin(), y).sum())
+    assert {r.op: r.nbytes for r in found.rows}["F"] == {"activation": 800, "input": 400, "parameter": 0}
+    steps = {s.backward.op: s for s in study.backward_order(F.apply(x.sin(), y).sum()).steps}
+    assert (steps["F"].saved, steps["F"].freed) == (800, 800)
+
+
+def test_saved_counts_what_a_checkpoint_and_hooks_keep():
+    x, w = mg.ones(64, 8), mg.ones(8, requires_grad=True)
+    found = _agree(mg.utils.checkpoint.checkpoint(lambda t: t.exp(), x * w, use_reentrant=False).sum())
+    assert {r.op: r.nbytes["activation"] for r in found.rows}["checkpoint"] == 64 * 8 * 4
+    with mg.autograd.graph.saved_tensors_hooks(lambda t: t.clone(), lambda t: t):
+        loss = (w.exp() * w).sum()
+    assert _agree(loss).activations == 3 * 32                       # three copies
+    with mg.autograd.graph.saved_tensors_hooks(lambda t: t, lambda t: t):
+        loss = (w.exp() * w).sum()
+    found = _agree(loss)
+    assert (found.activations, found.parameters) == (32, 32)        # exp keeps its output, and so does mul as its input
+    assert study.backward_order(loss).before == 32

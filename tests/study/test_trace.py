@@ -189,3 +189,10 @@ def test_the_profiler_of_torch_scripts(tmp_path):
     with autograd.profiler.profile(enabled=False) as prof:
         step()
     assert len(prof.key_averages()) == 0
+
+
+def test_a_named_part_shows_its_args():
+    with study.trace() as t, study.record_function("part", "batch 3"), study.record_function("plain"):
+        mg.ones(3) + 1
+    parts = {e["name"]: e["args"] for e in t.events() if e.get("cat") == "user"}
+    assert parts == {"part": {"args": "batch 3"}, "plain": {}}
