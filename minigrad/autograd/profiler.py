@@ -3,9 +3,9 @@ from __future__ import annotations
 
 from os import PathLike
 
+from ..core.table import Table, duration
 from ..study.profile import Profile, Row, grouped, op_of, record_function
 from ..study.profile import profile as study_profile
-from ..study.table import Table, duration
 from ..study.trace import shapes
 
 __all__ = ["EventList", "FunctionEventAvg", "profile", "record_function"]

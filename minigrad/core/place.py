@@ -170,6 +170,11 @@ def _name_of(module: Any, frame: FrameType | None) -> str:
     return type(module).__name__
 
 
+def short_line(file: str, line: int) -> str:
+    """A line of a file, without the folder: "train.py:12"."""
+    return f"{file.replace(chr(92), '/').rpartition('/')[2]}:{line}"
+
+
 def note(node: Node, frame: FrameType | None) -> Place:
     """Notes where a node is recorded, unless somebody has noted it."""
     found = places.get(node)

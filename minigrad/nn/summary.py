@@ -5,10 +5,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..core.modes import no_grad
+from ..core.table import Table, size
 from ..core.tensor import Tensor
 from ..ops.creation import zeros
 from .arguments import DeviceLike
 from .module import Module
+
+_WIDE = 10_000          # columns: nothing is left out
 
 
 def _shapes(value: Any) -> str:
@@ -85,21 +88,19 @@ class _Rows:
 class Summary(str):
     """The text of a table, which a notebook shows as an HTML table. `rows` holds its cells, the head first."""
 
-    rows: list[list[str]]
+    table: Table
+
+    @property
+    def rows(self) -> list[list[str]]:
+        """The cells of the table, the head first."""
+        return [self.table.head, *self.table.rows]
 
     def __repr__(self) -> str:
         return str(self)
 
     def _repr_html_(self) -> str:
         """For notebooks."""
-        from html import escape
-        lines = []
-        for i, row in enumerate(self.rows):
-            kind = "td" if i else "th"
-            cells = [f'<{kind} style="text-align:{"left" if j < 4 else "right"};white-space:nowrap">'
-                     f'{escape(c).replace("  ", "&emsp;")}</{kind}>' for j, c in enumerate(row)]
-            lines.append(f"<tr>{''.join(cells)}</tr>")
-        return f"<table>{''.join(lines)}</table><div>{escape(self.rpartition(chr(10))[2])}</div>"
+        return self.table.html()
 
 
 def summary(model: Module, input_shape: Any = None, dtype: Any = None, device: DeviceLike = None, *,
@@ -132,16 +133,14 @@ def summary(model: Module, input_shape: Any = None, dtype: Any = None, device: D
 
 def _table(rows: list[list[str]], model: Module) -> Summary:
     """The lines under their head, and the sums of the model below."""
-    rows = [["module", "type", "input", "output", "parameters"], *rows]
-    widths = [max(len(row[i]) for row in rows) for i in range(5)]
-    lines = ["  ".join([*[row[i].ljust(widths[i]) for i in range(4)], row[4].rjust(widths[4])]).rstrip()
-             for row in rows]
     every = sum(p.numel() for p in model.parameters())
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     kept = sum(b.numel() for b in model.buffers())
-    size = sum(t.nbytes for t in (*model.parameters(), *model.buffers()))
-    lines.insert(1, "-" * max(map(len, lines)))
+    memory = size(sum(t.nbytes for t in (*model.parameters(), *model.buffers())))
     total = f"{every:,} parameters, {trained:,} of them trained" + (f"; {kept:,} numbers in buffers" if kept else "")
-    made = Summary("\n".join([*lines, lines[1], f"{total}; {size / 1024:,.1f} KiB"]))
-    made.rows = rows
+    table = Table(["module", "type", "input", "output", "parameters"], rows, numbers=("parameters",),
+                  notes=[f"{total}; {memory}"])
+    lines = table.text(_WIDE).splitlines()
+    made = Summary("\n".join([*lines[:-1], lines[1], lines[-1]]))
+    made.table = table
     return made

@@ -7,8 +7,9 @@ from html import escape
 from textwrap import wrap
 from typing import Any
 
+from ..core.table import shortened, size
 from .layered import Box, Layout, Route, arrange
-from .listing import argument, cut, kept, kept_bytes, size_text, title
+from .listing import argument, kept, kept_bytes, title
 from .structure import GraphNode, Group, Structure
 
 _PATHS = {"fused": "fused kernel", "kernel": "kernel of a primitive", "NumPy": "NumPy: no kernel", "view": "view",
@@ -78,7 +79,7 @@ class Picture:
             elif x.number and not self.backward:
                 found.append(("soft", f"{x.name} = {x.number}"))
         if kept(node) and not self.backward:
-            found.append(("soft", f"keeps {size_text(kept_bytes([node]))}"))
+            found.append(("soft", f"keeps {size(kept_bytes([node]))}"))
         if node.freed:
             found.append(("soft", "freed"))
         if node.uses > 1 and (self.backward or node.kind == "leaf"):
@@ -87,7 +88,8 @@ class Picture:
 
     def name(self, node: GraphNode) -> str:
         """The large line of a node."""
-        return cut((node.backward if node.kind == "op" else f"{node.label}.grad") if self.backward else node.label, 44)
+        backward = node.backward if node.kind == "op" else f"{node.label}.grad"
+        return shortened(backward if self.backward else node.label, 44)
 
     def shape(self, node: GraphNode) -> str:
         """What stands beside the name: the output, if there is one."""
@@ -98,11 +100,11 @@ class Picture:
         inside = [self.nodes[i] for i in group.ids()]
         ops = [n for n in inside if n.kind == "op"]
         most = ", ".join(f"{c} {op}" for op, c in Counter(n.op for n in ops).most_common(2))
-        return [f"{len(ops)} nodes: {most}", f"keeps {size_text(kept_bytes(ops))}"]
+        return [f"{len(ops)} nodes: {most}", f"keeps {size(kept_bytes(ops))}"]
 
     def head(self, group: Group) -> str:
         """The title of a group."""
-        return cut(f"{group.name}  {group.note}".strip(), 60)
+        return shortened(f"{group.name}  {group.note}".strip(), 60)
 
     def size(self, of: Any) -> tuple[float, float]:
         """The size of a node or folded group; for an open group, the width of its title."""
@@ -177,7 +179,7 @@ class Picture:
         """The titles of open groups, above the edges."""
         for group, b in layout.groups:
             if not group.folded:
-                head = cut(self.head(group), int((b.w - 20) / 7.0))
+                head = shortened(self.head(group), int((b.w - 20) / 7.0))
                 note = f'<tspan class="soft" font-weight="400">{escape(head[len(group.name):])}</tspan>'
                 yield _text(b.x + 10, b.y + 17, f"head{self.odd(group)}", escape(head[:len(group.name)]) + note)
 
@@ -232,7 +234,7 @@ class Picture:
         found += [f"launches {', '.join(node.launches)}"] if node.launches else []
         found += [argument(x, self.structure) + (f" {x.value}" if x.value and x.source is not None else "")
                   for x in node.inputs]
-        found += [f"keeps {s.name} {s.value}, {size_text(s.nbytes)}" + (f", made at {s.line}" if s.line else "")
+        found += [f"keeps {s.name} {s.value}, {size(s.nbytes)}" + (f", made at {s.line}" if s.line else "")
                   for s in node.saved]
         if node.op in self.structure.ops and self.structure.ops[node.op].formula:
             found += ["", self.structure.ops[node.op].formula]

@@ -5,11 +5,11 @@ from collections.abc import Callable
 from typing import Any, overload
 
 from ..core.display import brief
+from ..core.table import Shown, Table, duration
 from ..core.tensor import Tensor
 from ..devices.base import split
 from ..nn.module import Module
 from .record import Launch, Record
-from .table import Shown, Table, duration
 from .trace import shapes
 
 _SMALL = 256        # bytes: a copy of less is one of a counter or a state

@@ -14,12 +14,12 @@ import numpy as np
 from ..core.hooks import RemovableHandle
 from ..core.modes import mode, no_grad
 from ..core.place import note, places, warn_without_gradient
+from ..core.table import Shown, Table
 from ..core.tape import Node, observers
 from ..core.tensor import Tensor
 from ..core.watch import watch_backward
 from ..nn.module import Module
 from .record import line_of, unseen
-from .table import Shown, Table
 
 _FLAT = frozenset(("relu", "relu6", "hardtanh", "hardsigmoid", "hardswish"))     # functions with parts of slope 0
 _USUAL = 1e-3           # update-to-weight ratios are often near it

@@ -4,20 +4,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
+from ..core.table import aligned, shortened, size
 from .structure import GraphNode, Group, Input, Saved, Structure
-
-
-def size_text(nbytes: float) -> str:
-    """Bytes as text: 784 B, 1.5 KiB, 2.0 MiB."""
-    for unit in ("B", "KiB", "MiB"):
-        if nbytes < 1024:
-            return f"{nbytes:.0f} B" if unit == "B" else f"{nbytes:.1f} {unit}"
-        nbytes /= 1024
-    return f"{nbytes:.1f} GiB"
-
-
-def cut(text: str, length: int) -> str:
-    return text if len(text) <= length else text[:length - 1] + "…"
 
 
 def kept(node: GraphNode) -> list[Saved]:
@@ -54,9 +42,9 @@ def _rows(group: Group, structure: Structure, depth: int) -> Iterator[tuple[str,
         if isinstance(child, Group):
             inside = [structure.nodes[i] for i in child.ids()]
             ops = sum(n.kind == "op" for n in inside)
-            size = size_text(kept_bytes(inside))
+            memory = size(kept_bytes(inside))
             note = child.note and (f" ({child.note})" if child.kind == "module" else f": {child.note}")
-            yield (f"{pad}{child.name}{note}" + (f", {ops} nodes, keeps {size}" if child.folded else ""),)
+            yield (f"{pad}{child.name}{note}" + (f", {ops} nodes, keeps {memory}" if child.folded else ""),)
             if not child.folded:
                 yield from _rows(child, structure, depth + 1)
             continue
@@ -64,18 +52,10 @@ def _rows(group: Group, structure: Structure, depth: int) -> Iterator[tuple[str,
         if node.kind == "op":
             values = ", ".join(map(str, node.outputs))
             given = ", ".join(argument(x, structure, node.module) for x in node.inputs)
-            arrays = ", ".join(f"{s.name} {size_text(s.nbytes)}" for s in kept(node))
+            arrays = ", ".join(f"{s.name} {size(s.nbytes)}" for s in kept(node))
             path = node.path if node.why == "primitive" or node.path == "view" else node.why
-            yield (f"{pad}#{child} {cut(f'{node.label}({given})', 70)}", f"-> {cut(values, 60)}", path,
+            yield (f"{pad}#{child} {shortened(f'{node.label}({given})', 70)}", f"-> {shortened(values, 60)}", path,
                    "freed" if node.freed else f"keeps {arrays}" if arrays else "", node.line)
-
-
-def _table(rows: list[tuple[str, ...]]) -> list[str]:
-    """Rows with aligned columns; a row of one cell is a line by itself."""
-    count = max((len(r) for r in rows), default=0)
-    widths = [max((len(r[i]) for r in rows if len(r) == count), default=0) for i in range(count)]
-    return ["  ".join(c.ljust(w) for c, w in zip(r, widths, strict=False)).rstrip() if len(r) > 1 else r[0]
-            for r in rows]
 
 
 def _backward_rows(structure: Structure) -> Iterator[tuple[str, ...]]:
@@ -93,9 +73,9 @@ def text(structure: Structure) -> str:
     """The graph as text: forward in the order of recording with the groups, then backward in the order it runs."""
     nodes = structure.nodes.values()
     lines = [title(structure), ""]
-    lines += ["forward", *_table(list(_rows(structure.root, structure, 1))), ""]
+    lines += ["forward", *aligned(list(_rows(structure.root, structure, 1))), ""]
     if not any(g.folded for g in structure.root.groups()):
-        lines += ["backward", *_table(list(_backward_rows(structure)))]
+        lines += ["backward", *aligned(list(_backward_rows(structure)))]
     sums = [f"{n.label}.grad is a sum of {n.uses}" for n in nodes if n.kind == "leaf" and n.uses > 1]
     lines += [f"  {s}" for s in sums] + [f"note: {n}" for n in structure.notes]
     return "\n".join(lines).rstrip()
@@ -104,10 +84,10 @@ def text(structure: Structure) -> str:
 def title(structure: Structure) -> str:
     """How many nodes there are, and what they keep."""
     kinds = Counter(n.kind for n in structure.nodes.values())
-    size = size_text(kept_bytes(structure.nodes.values()))
+    memory = size(kept_bytes(structure.nodes.values()))
     nodes, leaves = kinds["op"], kinds["leaf"]
     return (f"graph: {nodes} node{'' if nodes == 1 else 's'}, {leaves} {'leaf' if leaves == 1 else 'leaves'}; "
-            f"keeps {size} for backward")
+            f"keeps {memory} for backward")
 
 
 # ---- Graphviz --------------------------------------------------------------------------------------------------------

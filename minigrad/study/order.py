@@ -9,11 +9,11 @@ from ..core import engine
 from ..core.hooks import hooks
 from ..core.place import parameters_behind, places, warn_without_gradient
 from ..core.shape import fail
+from ..core.table import Shown, Table, duration, size
 from ..core.tape import FREED, Node, edge_of
 from ..core.tensor import Tensor
 from ..devices.memory import Array, Layout
 from .record import Backward, Record, line_of, memory_of
-from .table import Shown, Table, duration, size
 from .trace import shapes
 
 

@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..core.table import Table, duration
 from ..devices.base import split
 from ..devices.native import get_num_threads
 from .record import Launch, Range, Record, active, unseen
-from .table import Table, duration
 from .trace import Trace
 
 _ROWS = 40              # of one part of the table

@@ -14,6 +14,7 @@ from ..core.op import GradOp, Op, Primitive
 from ..core.place import is_own, variables
 from ..core.saved import Packed, contents, given, input_names, inside
 from ..core.shape import fail, is_float
+from ..core.table import shortened
 from ..core.tape import FREED, Edge, Node, Slot, edge_of
 from ..core.tensor import Tensor
 from ..nn.module import Module, parameter_names
@@ -93,11 +94,6 @@ def node_of(edge: Edge) -> Any:
     return edge.inputs[0] if type(edge) is Slot else edge
 
 
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
 def _is_function(op: Any) -> bool:
     """Is it the op of an `autograd.Function`?"""
     return isinstance(getattr(op, "function", None), type)
@@ -139,7 +135,7 @@ class Reader:
         self.memory: dict[int, int] = {}
         self.packed = 0                         # of how many nodes hooks have packed what they keep
         self.plans: dict[Any, str] = {}
-        self.keys: dict[int, Key] = {}          # of shown nodes; of opened groups by their Python id
+        self.keys: dict[int, Key] = {}          # of shown nodes
 
     def read(self, edges: Sequence[Edge]) -> None:
         """Reads the graph of the roots."""
@@ -230,7 +226,8 @@ class Reader:
         inputs = self.inputs(node)              # before the node: data that it uses comes first
         made = self.new(node, "op", name, node.name(), name, [_output(x) for x in layouts])
         made.inputs, made.freed = inputs, node.saved is FREED
-        made.attrs = {k: _short(v) for k, v in (node.attrs or {}).items() if k not in ("context", "views", "of")}
+        made.attrs = {k: shortened(repr(v), 60) for k, v in (node.attrs or {}).items()
+                      if k not in ("context", "views", "of")}
         origin = origins.get(node)
         if origin is not None:
             self.locate(made, origin)
@@ -279,12 +276,11 @@ class Reader:
                 kind = "parameter" if id(value) in self.names.parameters else "input"
                 edge = edge_of(value)
                 source = self.shown_at(edge)[0] if id(node_of(edge)) in self.at else None
-            lines = made.lines if not isinstance(value, Tensor) else self.found.nodes[source].lines if source else []
+            maker = made if not isinstance(value, Tensor) else self.found.nodes.get(source)     # type: ignore[arg-type]
             self.held.append(array.storage)
             number = self.memory.setdefault(id(array.storage), len(self.memory))
-            line = f"{lines[0][0].rpartition('/')[2]}:{lines[0][1]}" if lines else ""
             found[id(array.storage)] = Saved(name, kind, _output(array.layout), array.storage.layout.nbytes, source,
-                                             line, number)
+                                             maker.line if maker is not None else "", number)
         return list(found.values())
 
     def name_outputs_of_kernels(self) -> None:
@@ -353,7 +349,7 @@ class Reader:
         group = Group("opened", name, name, why, children=inside)
         self.at[id(node)] = [self.shown_at(edge_of(o)) if o._requires_grad else (-1, 0) for o in outputs]
         self.found.ids[id(node)] = weakref.ref(node), self.at[id(node)][0][0]
-        self.keys[id(group)] = key = self.key(node, origin)
+        group.key = key = self.key(node, origin)
         for i in range(first, len(self.found.nodes)):
             made = self.found.nodes[i]
             if origin is not None and made.kind == "op":
@@ -394,7 +390,7 @@ class Reader:
         """The tree of groups. A group is a run of nodes recorded one after the other, so no edge leaves it and comes
         back: each call of a module is a group."""
         root = Group("graph", "graph")
-        keys = [self.keys[id(x) if isinstance(x, Group) else x] for x in shown]
+        keys = [x.key if isinstance(x, Group) else self.keys[x] for x in shown]
         if not any(k[0][4] for k in keys if k):         # no record: nodes between two of a module belong to it
             keys = _filled(keys)
         open_groups: list[tuple[Any, Group]] = [((), root)]

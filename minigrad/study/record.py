@@ -37,6 +37,7 @@ from ..core.place import (
     next_call,
     note,
     places,
+    short_line,
     variables,
 )
 from ..core.saved import contents
@@ -117,10 +118,7 @@ class Range:
 
 def line_of(place: Place | None) -> str:
     """The user's line that is nearest to a place, without the folder: "train.py:12"."""
-    if place is None or not place.lines:
-        return ""
-    file, line, _ = place.lines[0]
-    return f"{file.replace(chr(92), '/').rpartition('/')[2]}:{line}"
+    return short_line(*place.lines[0][:2]) if place is not None and place.lines else ""
 
 
 @dataclass

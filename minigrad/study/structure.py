@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..core.place import short_line
 from ..core.tape import Edge
 
 
@@ -102,7 +103,7 @@ class GraphNode:
     @property
     def line(self) -> str:
         """The innermost of the user's lines as file:number, or an empty string."""
-        return f"{self.lines[0][0].rpartition('/')[2]}:{self.lines[0][1]}" if self.lines else ""
+        return short_line(*self.lines[0][:2]) if self.lines else ""
 
 
 @dataclass
@@ -115,6 +116,7 @@ class Group:
     call      "call 2 of 4" for a module that is called several times
     children  ids of nodes, and groups
     folded    drawn as one box
+    key       of an opened one: the groups around it, as `reading.py` finds them
     """
 
     kind: str
@@ -124,6 +126,7 @@ class Group:
     call: str = ""
     children: list[Any] = field(default_factory=list)
     folded: bool = False
+    key: tuple[Any, ...] = ()
 
     @property
     def note(self) -> str:

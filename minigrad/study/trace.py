@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from os import PathLike
 from typing import Any
 
+from ..core.table import Shown, Table, duration, size
 from ..devices.memory import Layout
 from .record import Launch, Record
-from .table import Shown, Table, duration, size
 
 _SHOWN = 200            # launches that `str` shows
 _LETTERS = {"float32": "f32", "float64": "f64", "float16": "f16", "bfloat16": "bf16", "bool": "bool"}

@@ -67,7 +67,7 @@ def test_html_shows_the_table_and_escapes():
         mg.ones(2) + mg.ones(2)
     html = t._repr_html_()
     assert html.count("<tr") == len(t.launches) + 1 and "add_f32" in html
-    assert "&lt;b&gt;" in study.table.Table(["a"], [["<b>"]]).html()
+    assert "&lt;b&gt;" in mg.core.table.Table(["a"], [["<b>"]]).html()
 
 
 def events(t, tmp_path):

@@ -1,4 +1,4 @@
-"""Tables of studies: as text of 80 to 120 columns, and as HTML for notebooks."""
+"""Tables of studies and summaries: as text of 80 to 120 columns, and as HTML for notebooks."""
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
@@ -21,7 +21,7 @@ def size(nbytes: float) -> str:
     """Bytes as text: "512 B", "16 KiB", "2.5 MiB"."""
     for unit, one in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
         if nbytes >= one:
-            return f"{nbytes / one:.4g} {unit}"
+            return f"{f'{nbytes / one:.1f}'.removesuffix('.0')} {unit}"
     return f"{nbytes:.0f} B"
 
 
@@ -30,12 +30,29 @@ def columns() -> int:
     return min(max(get_terminal_size((120, 24)).columns, 80), 120)
 
 
-def _shortened(text: str, width: int) -> str:
-    """The text, or its begin and end with three dots between them."""
+def shortened(text: str, width: int, middle: bool = False) -> str:
+    """The text, or its begin (with `middle`, its begin and end) and three dots, in `width` columns."""
     if len(text) <= width:
         return text
-    head = (width - 3) // 2
+    head = (width - 3) // 2 if middle else width - 3
     return f"{text[:head]}...{text[len(text) - (width - 3 - head):]}"
+
+
+def aligned(rows: Sequence[Sequence[str]], widths: Sequence[int] | None = None, right: Collection[int] = (),
+            gap: int = 2) -> list[str]:
+    """Rows of cells as lines with columns; a row of one cell, where others have more, is a line by itself.
+
+    `widths`: of the columns, by default those of their longest cells. `right`: the numbers of columns whose cells stand
+    on the right.
+    """
+    count = max(map(len, rows), default=0)
+    if widths is None:
+        widths = [max(map(len, cells)) for cells in zip(*[r for r in rows if len(r) == count], strict=True)]
+    lines = []
+    for row in rows:
+        cells = [c.rjust(w) if i in right else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths, strict=False))]
+        lines.append(row[0] if len(row) == 1 < count else (" " * gap).join(cells).rstrip())
+    return lines
 
 
 class Table:
@@ -74,13 +91,12 @@ class Table:
             i = max(least, key=lambda i: widths[i] - least[i], default=-1)
             if i >= 0 and widths[i] > least[i]:
                 widths[i] -= 1
-        lines = []
-        for number, row in enumerate([self.head, *self.rows], -1):
-            cells = [_shortened(cell, w) for cell, w in zip(row, widths, strict=True)]
-            cells = [c.rjust(w) if name in self.numbers else c.ljust(w)
-                     for c, w, name in zip(cells, widths, self.head, strict=True)]
-            mark = "" if not self.marked else "! " if number in self.marked else "  "
-            lines.append((mark + (" " * gap).join(cells)).rstrip())
+        cells = [[shortened(c, w, middle=True) for c, w in zip(row, widths, strict=True)]
+                 for row in [self.head, *self.rows]]
+        right = {i for i, name in enumerate(self.head) if name in self.numbers}
+        lines = aligned(cells, widths, right, gap)
+        if self.marked:
+            lines = [("! " if i in self.marked else "  ") + line for i, line in enumerate(lines, -1)]
         rule = "-" * max(map(len, lines))
         below = [line for note in self.notes for line in _folded(note, width)]
         return "\n".join([*_folded(self.title, width), lines[0], rule, *lines[1:], *below])
@@ -90,8 +106,9 @@ class Table:
         style = ' style="text-align:{};white-space:nowrap;padding:0 0.7em"'
 
         def line(cells: Sequence[str], tag: str, bold: bool = False) -> str:
-            made = [f"<{tag}{style.format('right' if name in self.numbers else 'left')}>{escape(cell)}</{tag}>"
-                    for name, cell in zip(self.head, cells, strict=True)]
+            shown = [escape(cell).replace("  ", "&emsp;") for cell in cells]
+            made = [f"<{tag}{style.format('right' if name in self.numbers else 'left')}>{cell}</{tag}>"
+                    for name, cell in zip(self.head, shown, strict=True)]
             return f'<tr{" style=" + chr(34) + "font-weight:bold" + chr(34) if bold else ""}>{"".join(made)}</tr>'
         rows = [line(row, "td", i in self.marked) for i, row in enumerate(self.rows)]
         title = f"<div>{escape(self.title)}</div>" if self.title else ""
