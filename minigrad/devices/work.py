@@ -6,7 +6,8 @@ Each op states it beside its launches on CUDA:
 
 A rule counts floating-point operations: a multiply-add is two; a comparison or a function such as exp is one. It reads
 the arguments of a launch by the names that native/minigrad.h gives them. Arrays of int64 that say how to walk operands
-(a plan, a geometry, a table) are read element by element (`k.plan[1]`). A kernel that only moves data has no rule.
+(a plan, a geometry, a table) are read element by element (`k.plan[1]`). A kernel that only moves or draws values has no
+rule, and is named without one: work("take gather").
 """
 from __future__ import annotations
 
@@ -34,17 +35,17 @@ class Arguments:
 
 
 class Work(NamedTuple):
-    """What one kernel does: floating-point operations, and how many elements it reads and writes where not all of them
-    are in its arguments (an optimiser's are in its table)."""
+    """What one kernel does: floating-point operations, None if it counts none; and how many elements it reads and writes
+    where not all of them are in its arguments (an optimiser's are in its table)."""
 
-    flops: Rule
+    flops: Rule | None
     elements: Rule | None = None
 
 
 WORK: dict[str, Work] = {}      # filled by `work` as the ops are imported
 
 
-def work(names: str, flops: Rule, elements: Rule | None = None) -> None:
+def work(names: str, flops: Rule | None = None, elements: Rule | None = None) -> None:
     """Says what kernels do; `names` are separated by spaces."""
     for name in names.split():
         WORK[name] = Work(flops, elements)

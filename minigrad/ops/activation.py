@@ -36,16 +36,19 @@ __all__ = ["celu", "elu", "gelu", "glu", "hardsigmoid", "hardswish", "hardtanh",
            "threshold"]
 
 
-def activation(saves: str = "input", floats_only: bool = True, kernel: str = "") -> Callable[[Callable], Any]:
+def activation(saves: str = "input", floats_only: bool = True, kernel: str = "",
+               flat: bool = False) -> Callable[[Callable], Any]:
     """Makes an activation function of a definition with one tensor and perhaps some numbers.
 
     It becomes an op with the kernels `kernel` (default: the definition's name) and `kernel_backward`. Plans walk them:
     any layout is taken, and nothing is copied. `saves`: "input" or "output", what the backward kernel reads, or "both":
-    beside the output it reads the input where the output is nearly constant, unless that was changed since.
+    beside the output it reads the input where the output is nearly constant, unless that was changed since. `flat`: it
+    has parts of slope 0.
     """
     def make(definition: Callable) -> Any:
         name = kernel or definition.__name__
         op = Op(definition, any_layout=True)
+        op.flat = flat
         op.fused(by_formula(op, name, saves))
         if floats_only:
             op.check(_floats_only(op.name))
@@ -143,7 +146,7 @@ def tanh(input: Tensor) -> Tensor:
 
 # ---- piecewise linear ------------------------------------------------------------------------------------------------
 
-@activation(saves="output", floats_only=False)
+@activation(saves="output", floats_only=False, flat=True)
 def relu(input: Tensor) -> Tensor:
     """max(x, 0); the gradient at 0 is 0 (Nair and Hinton 2010). RuntimeError for bools."""
     return where(le(input, 0), 0 if not is_float(input.dtype) else 0.0, input)
@@ -161,7 +164,7 @@ def leaky_relu(input: Tensor, *, negative_slope: float = 0.01) -> Tensor:
     return where(gt(input, 0), input, mul(input, negative_slope))
 
 
-@activation(floats_only=False)
+@activation(floats_only=False, flat=True)
 def hardtanh(input: Tensor, *, min_val: float = -1.0, max_val: float = 1.0) -> Tensor:
     """min(max(x, min_val), max_val); the gradient at the bounds is 0. RuntimeError for bools."""
     if min_val != min_val or max_val != max_val:
@@ -171,7 +174,7 @@ def hardtanh(input: Tensor, *, min_val: float = -1.0, max_val: float = 1.0) -> T
     return where(ge(input, max_val), max_val, where(le(input, min_val), min_val, input))
 
 
-@activation(floats_only=False)
+@activation(floats_only=False, flat=True)
 def relu6(input: Tensor) -> Tensor:
     """min(max(x, 0), 6); the gradient at 0 and at 6 is 0 (Krizhevsky 2010). RuntimeError for bools."""
     return where(ge(input, 6), 6, where(le(input, 0), 0, input))
@@ -186,13 +189,13 @@ hardtanh.check(_no_masks)
 relu6.check(_no_masks)
 
 
-@activation()
+@activation(flat=True)
 def hardsigmoid(input: Tensor) -> Tensor:
     """relu6(x + 3) / 6, which is sigmoid by straight lines (Howard et al. 2019). Floats only."""
     return where(ge(input, 3), 1.0, where(le(input, -3), 0.0, div(add(input, 3.0), 6.0)))
 
 
-@activation()
+@activation(flat=True)
 def hardswish(input: Tensor) -> Tensor:
     """x * relu6(x + 3) / 6, which is silu by straight lines (Howard et al. 2019). Floats only."""
     between = logical_and(gt(input, -3), lt(input, 3))

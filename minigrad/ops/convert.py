@@ -23,6 +23,7 @@ from ..devices.base import Device
 from ..devices.launch import by_plan, launch
 from ..devices.memory import Array, Layout, layout
 from ..devices.plan import Plan
+from ..devices.work import work
 from .arguments import is_number
 from .dispatch import constant
 
@@ -60,6 +61,7 @@ def transfer(t: Tensor, device: Device) -> Tensor:
 
 
 launch("ops/elementwise.cu", " ".join(CASTS.values()), by_plan)
+work(" ".join(CASTS.values()))
 _cast = Primitive("cast", prepare_cast, {"input": lambda g: g},          # the engine casts the gradient back
                   doc="The values in another dtype.")
 

@@ -81,8 +81,7 @@ class Elementwise(Primitive):
         self.call: Callable[..., Any] = described((unary, binary, ternary)[len(self.inputs) - 1](self), name, doc)
         if kernel_kinds:
             launch("ops/elementwise.cu", self.kernel_name, by_plan, stack=stack)
-            if kernel_kinds != "size":                              # else it only moves elements
-                work(self.kernel_name, each(1))
+            work(self.kernel_name, each(1) if kernel_kinds != "size" else None)     # that only moves elements
         self.sample_function, self.error_function = self.plain_samples, self.plain_errors
         self.oracle = oracle or function
 

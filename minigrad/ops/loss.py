@@ -584,6 +584,7 @@ for _loss in ("mse_loss", "l1_loss", "huber_loss", "bce_loss", "bce_logits_loss"
     launch("ops/loss.cu", f"{_loss}_forward", _loss_rule, shared=256)
     launch("ops/loss.cu", f"{_loss}_backward", lambda k, host: [over(k.n)])
 launch("ops/loss.cu", "check_range", lambda k, host: [Launch("", (1,), (threads_for(k.n),))], shared=4096)
+work("check_range")
 work("cross_entropy_forward", lambda k: 4 * k.outer * k.classes * k.inner)      # maximum, difference, exp, sum
 work("cross_entropy_backward", lambda k: 3 * k.outer * k.classes * k.inner)     # difference, exp, product
 work("mse_loss_forward l1_loss_forward", lambda k: 3 * k.n)                     # difference, square or abs, sum

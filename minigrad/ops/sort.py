@@ -17,6 +17,7 @@ from ..core.tensor import Tensor, ValuesIndices, new_tensor
 from ..devices.base import Kernel
 from ..devices.memory import Array, Layout, alloc, layout
 from ..devices.plan import Plan, not_half
+from ..devices.work import work
 from .arguments import whole
 from .math import copy
 from .reduce import argmax_op, extent
@@ -342,3 +343,4 @@ def bincount(input: Tensor, weights: Tensor | None = None, minlength: int = 0) -
         return [counts.astype(np.int64) if w is None else counts.astype(w.dtype if w.dtype.kind == "f" else np.float64)]
     return _Found("bincount()", input, count).tensor(0)
 
+work("argsort topk")

@@ -478,4 +478,5 @@ launch("ops/index.cu", "take gather", lambda k, host: [over(k.outer * k.m * k.in
 launch("ops/index.cu", "scatter index_add scatter_add", lambda k, host: [over(k.outer * k.inner if k.m else 0)])
 launch("ops/index.cu", "check_index", lambda k, host: [Launch("", (1,), (threads_for(k.n),))], shared=4096)
 launch("ops/index.cu", "wrap_index", lambda k, host: [over(k.n)])
+work("take gather scatter check_index wrap_index")
 work("index_add scatter_add", lambda k: k.outer * k.m * k.inner)

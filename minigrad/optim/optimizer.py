@@ -650,4 +650,5 @@ work("rmsprop", lambda k: (9 + 5 * bool(k.centered)) * _sizes(k, 0) + 2 * _sizes
 work("adagrad", lambda k: 7 * _sizes(k, 0), _moved)
 work("grad_norm_sq", lambda k: 2 * _sizes(k, 1), lambda k: _sizes(k, 1))
 work("grad_scale", lambda k: _sizes(k, 1), lambda k: 2 * _sizes(k, 1))
+work("clip_factor")                                                                      # of one number
 work("grad_clip", lambda k: 2 * _sizes(k, 1), lambda k: 2 * _sizes(k, 1))

@@ -13,6 +13,7 @@ import numpy as np
 
 from ..core.hooks import RemovableHandle
 from ..core.modes import mode, no_grad
+from ..core.op import Op
 from ..core.place import note, places, warn_without_gradient
 from ..core.table import Shown, Table
 from ..core.tape import Node, observers
@@ -21,7 +22,6 @@ from ..core.watch import watch_backward
 from ..nn.module import Module
 from .record import line_of, unseen
 
-_FLAT = frozenset(("relu", "relu6", "hardtanh", "hardsigmoid", "hardswish"))     # functions with parts of slope 0
 _USUAL = 1e-3           # update-to-weight ratios are often near it
 
 
@@ -48,6 +48,11 @@ class Activation:
     op: str
     units: int
     dead: int
+
+
+def _flat(node: Node) -> bool:
+    """Has the function parts of slope 0, where no gradient passes?"""
+    return isinstance(node.op, Op) and node.op.flat
 
 
 def _norm(t: Tensor) -> float:
@@ -116,13 +121,13 @@ class GradientFlow(Shown):
         self._watch = None
 
     def _recorded(self, node: Node) -> None:
-        if node.op.name in _FLAT and get_ident() == self._thread:
+        if _flat(node) and get_ident() == self._thread:
             note(node, sys._getframe(1))
 
     def _backward(self, node: Node, given: list, run: Callable[[], Any]) -> Any:
         """Notes through which units of an activation function a gradient passes."""
         results = run()
-        flat = node.op.name in _FLAT and mode.recorder is None and get_ident() == self._thread
+        flat = _flat(node) and mode.recorder is None and get_ident() == self._thread
         if flat and results[0] is not None and len(results[0].shape) > 1:
             count = len(results[0].shape)
             others = tuple(i for i in range(count) if i != (count - 1 if count < 4 else 1))

@@ -385,7 +385,7 @@ class Record:
         work, flops = WORK.get(family), None
         if work is not None:
             k = Arguments(named, _constants(kernel))
-            flops = work.flops(k)
+            flops = None if work.flops is None else work.flops(k)
             if work.elements is not None:
                 nbytes = work.elements(k) * (8 if suffix == "f64" else 4)
         return name, sizes, tuple(operands), nbytes, flops, work is not None and work.elements is not None
