@@ -229,7 +229,7 @@ class GradScaler:
 
     def _noted(self, notes: Notes, text: str) -> None:
         """Notes for a capture the scale, which is a number for the function."""
-        notes.place(self.__dict__, ("_enabled", "_scale"), text)
+        notes.add(self.__dict__, ("_enabled", "_scale"), text)
 
     def scale(self, outputs: Any) -> Any:
         """A tensor multiplied by the scale, or an iterable of them (tuples and lists may be nested)."""

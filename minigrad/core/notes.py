@@ -2,7 +2,7 @@
 
 `Notes.walk` starts from the captured function and finds the Python state that its code can reach: closed-over
 variables, globals that the code names, attributes that it names of the objects found, members of modules, containers,
-small NumPy arrays. Each piece is a `Place`, with the values that it held before the step ran. Functions of this
+small NumPy arrays. Each is a `Piece`, with the values that it held before the step ran. Functions of this
 package, of the standard library and of installed packages are not looked into; a layer of this package counts as read
 in all its attributes.
 
@@ -115,9 +115,9 @@ def _slots(cls: type) -> tuple[str, ...]:
     return (slots,) if isinstance(slots, str) else tuple(slots)
 
 
-# ---- places ----------------------------------------------------------------------------------------------------------
+# ---- pieces ----------------------------------------------------------------------------------------------------------
 
-class Place:
+class Piece:
     """A table that a step may read, and what was in it. The table is a dict, a list or the like, or a cell.
 
     names    the keys that count; None: all
@@ -218,7 +218,7 @@ class Content:
         return self.of.tobytes() == self.bytes
 
 
-class Missing(Place):
+class Missing(Piece):
     """Attributes that an object does not have, and may get; those that hide one of its class are among them."""
 
     def parts(self) -> tuple[list[Iterable[Any]], list[Callable[[], Iterable[Any]]]]:
@@ -226,7 +226,7 @@ class Missing(Place):
         return ([self.table], []) if len(self.table) < 6 else ([], [lambda: (len(self.table),)])
 
 
-class Tensors(Place):
+class Tensors(Piece):
     """A slot of tensors."""
 
     def __init__(self, tensors: list[Any], slot: str, then: list[Any], counted: bool) -> None:
@@ -247,7 +247,7 @@ class Tensors(Place):
         return [], [lambda: map(self.slot, self.table)]
 
 
-class TensorHooks(Place):
+class TensorHooks(Piece):
     """The hooks of tensors."""
 
     def now(self) -> dict[Any, Any]:
@@ -259,7 +259,7 @@ class TensorHooks(Place):
         return [], [lambda: self.now().values()]
 
 
-class Defaults(Place):
+class Defaults(Piece):
     """What belongs to the process: the default dtype, and whether fused kernels are used."""
 
     def now(self) -> dict[Any, Any]:
@@ -274,12 +274,12 @@ _call = methodcaller("__call__")
 
 
 class Compared:
-    """Places that are compared together."""
+    """Pieces that are compared together."""
 
-    def __init__(self, places: list[Place]) -> None:
-        self.places = places
-        parts = [p.parts() for p in places if not isinstance(p.table, CellType)]
-        self.cells = [p.table for p in places if isinstance(p.table, CellType)]
+    def __init__(self, pieces: list[Piece]) -> None:
+        self.pieces = pieces
+        parts = [p.parts() for p in pieces if not isinstance(p.table, CellType)]
+        self.cells = [p.table for p in pieces if isinstance(p.table, CellType)]
         self.views = [view for views, _ in parts for view in views]
         self.fetches = [fetch for _, fetches in parts for fetch in fetches]
         self.then = list(self._now())
@@ -294,7 +294,7 @@ class Compared:
                 return True
         except (KeyError, ValueError, RuntimeError):    # an entry is missing, a cell is empty, a dict is being changed
             pass
-        if not all([p.same() for p in self.places]):
+        if not all([p.same() for p in self.pieces]):
             return False
         self.then = list(self._now())
         return True
@@ -302,13 +302,13 @@ class Compared:
 
     def lost(self) -> bool:
         """Is some object in them another one now?"""
-        return any([p.lost() for p in self.places])
+        return any([p.lost() for p in self.pieces])
 
 
 # ---- what a step can reach -------------------------------------------------------------------------------------------
 
 class Notes:
-    """The places that a step may read: found from its function and arguments, or told by layers and optimisers."""
+    """The pieces that a step may read: found from its function and arguments, or told by layers and optimisers."""
 
     def __init__(self) -> None:
         self.roots: list[tuple[Any, str]] = []
@@ -320,11 +320,11 @@ class Notes:
     def _clear(self) -> None:
         self.seen: dict[int, Any] = {}              # what was visited, kept alive
         self.drawing: list[tuple[Any, str, str]] = []       # generators of Python and NumPy, and their state at first
-        self.places: list[Place] = []
+        self.pieces: list[Piece] = []
         # a tensor, and at first its array, requires_grad, node and version
         self.tensors: dict[int, tuple[Any, Any, bool, Any, int]] = {}
         for table in watched:
-            self.place(table, None, "the hooks of all modules", counted=True)
+            self.add(table, None, "the hooks of all modules", counted=True)
 
     def walk(self, roots: list[tuple[Any, str]]) -> None:
         """Finds everything from the roots: (object, what it is called)."""
@@ -336,18 +336,18 @@ class Notes:
             for value, text in roots:
                 self.visit(value, text)
 
-    def place(self, table: Any, names: Iterable[Any] | None, owner: str, counted: bool = False) -> Place:
+    def add(self, table: Any, names: Iterable[Any] | None, owner: str, counted: bool = False) -> Piece:
         """Notes a table."""
-        self.places.append(Place(table, names, owner, counted))
-        return self.places[-1]
+        self.pieces.append(Piece(table, names, owner, counted))
+        return self.pieces[-1]
 
     def carries(self, table: Any) -> None:
         """Forgets a table that the replay itself brings forward."""
-        self.places = [p for p in self.places if p.table is not table]
+        self.pieces = [p for p in self.pieces if p.table is not table]
 
     def missing(self, table: Any, text: str, counted: bool = False) -> None:
         """Notes that a `__dict__` has no entry of other names that the code knows."""
-        self.places.append(Missing(table, [n for n in self.names if n not in table], text, counted))
+        self.pieces.append(Missing(table, [n for n in self.names if n not in table], text, counted))
 
     def tensor(self, t: Any) -> None:
         """Notes a tensor: its memory, whether it requires gradients, its hooks."""
@@ -380,7 +380,7 @@ class Notes:
             self._container(value, text)
         elif isinstance(value, np.ndarray):
             if value.nbytes <= _BYTES and not value.dtype.hasobject:
-                self.place(Content(value), ("content",), text)
+                self.add(Content(value), ("content",), text)
         elif isinstance(value, _DRAWING):
             self.drawing.append((value, text, _state(value)))
         elif isinstance(value, ModuleType):
@@ -401,7 +401,7 @@ class Notes:
         own = not foreign(code.co_filename)
         for name, cell in zip(code.co_freevars, cells, strict=True):
             if own:
-                self.place(cell, None, f"the variable {name} of {function.__qualname__}")
+                self.add(cell, None, f"the variable {name} of {function.__qualname__}")
             try:
                 self.visit(cell.cell_contents, name)
             except ValueError:
@@ -416,7 +416,7 @@ class Notes:
         self.reads |= found.reads
         named = [n for n in found.globals if n in function.__globals__]
         if named:
-            self.place(function.__globals__, named, "the global")
+            self.add(function.__globals__, named, "the global")
         for n in named:
             self.visit(function.__globals__[n], n)
         defaults = function.__defaults__ or ()
@@ -426,10 +426,10 @@ class Notes:
 
     def _container(self, value: Any, text: str) -> None:
         if len(value) > _MANY:
-            self.place(Length(value), ("length",), text)
+            self.add(Length(value), ("length",), text)
             return
         if not isinstance(value, (tuple, frozenset)):
-            self.place(value, None, text)
+            self.add(value, None, text)
         for item in list(value.values() if isinstance(value, dict) else value):
             self.visit(item, text)
 
@@ -437,7 +437,7 @@ class Notes:
         """Notes the entries of a `__dict__` that code names, those too that it may get."""
         named = [n for n in table if n in self.names]
         if named:
-            self.place(table, named, text)
+            self.add(table, named, text)
         self.missing(table, text)
         for n in named:
             self.visit(table[n], f"{text}.{n}")
@@ -451,7 +451,7 @@ class Notes:
                        and (n in self.names or n == "forward" or n.startswith("__"))]
             named = [n for n, v in vars(base).items() if n in self.names and not hasattr(v, "__get__")]
             if named or methods:
-                self.place(vars(base), [*named, *methods], base.__name__)
+                self.add(vars(base), [*named, *methods], base.__name__)
             for n in (*named, *methods):
                 self.visit(vars(base)[n], f"{base.__name__}.{n}")
 
@@ -464,7 +464,7 @@ class Notes:
             return
         slots = [n for base in type(value).__mro__ for n in _slots(base) if n in self.names]
         if slots:
-            self.place(Attributes(value), slots, text)
+            self.add(Attributes(value), slots, text)
             for n in slots:
                 self.visit(getattr(value, n, None), f"{text}.{n}")
 
@@ -487,13 +487,13 @@ class Notes:
         moved: set[tuple[int, Any]] = set()
         noted = list(self.tensors.values())
         tensors = [n[0] for n in noted]
-        self.places = [p for p in self.places if not (isinstance(p.table, Content) and used(p.table.of))]
-        self.places += [Tensors(tensors, slot, [n[i] for n in noted], counted=True)
+        self.pieces = [p for p in self.pieces if not (isinstance(p.table, Content) and used(p.table.of))]
+        self.pieces += [Tensors(tensors, slot, [n[i] for n in noted], counted=True)
                         for i, slot in enumerate(("array", "_requires_grad", "node"), 1)]
-        for p in list(self.places):
+        for p in list(self.pieces):
             now, then = p.now(), p.then
             entries = [n for n in {**then, **now} if not equal(then.get(n, _MISSING), now.get(n, _MISSING))]
-            if entries and type(p) is Place and isinstance(p.table, list) and entries[0] == len(then):
+            if entries and type(p) is Piece and isinstance(p.table, list) and entries[0] == len(then):
                 if any(used(v) for v in then.values()):
                     self._refuse(p, entries[0])
                 p.length = len(then)
@@ -511,12 +511,12 @@ class Notes:
                 else:
                     moved.add(p.key(n))
             if entries:
-                self.places.remove(p)
+                self.pieces.remove(p)
                 if isinstance(p.table, dict):
-                    self.place(p.table, [n for n in then if n not in entries], p.owner, p.counted)
+                    self.add(p.table, [n for n in then if n not in entries], p.owner, p.counted)
         return carried, moved
 
-    def _refuse(self, p: Place, name: Any) -> None:
+    def _refuse(self, p: Piece, name: Any) -> None:
         what, key = p.called(name)
         key = key if key in self.stores else "append" if isinstance(p.table, list) and name not in p.then else "[]"
         raise RuntimeError(f"[capture] {what} was changed while recording, which a replay would not repeat; "
@@ -531,7 +531,7 @@ class Notes:
     def compared(self) -> tuple[Compared, Compared]:
         """What is compared before each replay, and what is compared after a change only."""
         tensors = [n[0] for n in self.tensors.values()]
-        self.places += [TensorHooks(tensors, None, "hooks", counted=True), Defaults((), None, "default", counted=True)]
-        return Compared([p for p in self.places if not p.counted]), Compared([p for p in self.places if p.counted])
+        self.pieces += [TensorHooks(tensors, None, "hooks", counted=True), Defaults((), None, "default", counted=True)]
+        return Compared([p for p in self.pieces if not p.counted]), Compared([p for p in self.pieces if p.counted])
 
 

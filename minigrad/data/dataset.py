@@ -88,7 +88,7 @@ class TensorDataset(Dataset[tuple[Tensor, ...]]):
     def _noted(self, notes: Notes, text: str) -> None:
         """Notes for a capture the tensors."""
         notes.object(self, text)
-        notes.place(self.__dict__, ("tensors",), text)
+        notes.add(self.__dict__, ("tensors",), text)
         notes.visit(self.tensors, text)
 
     def __getitem__(self, index: Any) -> tuple[Tensor, ...]:

@@ -35,7 +35,7 @@ class Arguments:
 
 
 class Work(NamedTuple):
-    """What one kernel does: floating-point operations, None if it counts none; and how many elements it reads and writes
+    """What one kernel does: floating-point operations, None if it counts none; how many elements it reads and writes
     where not all of them are in its arguments (an optimiser's are in its table)."""
 
     flops: Rule | None

@@ -163,11 +163,11 @@ class Module(Hookable, Guarded):
         else:
             names = [*_TABLES, *[n for n in own if n in notes.names and n not in _TABLES]]
             notes.missing(own, text, counted=True)
-        notes.place(own, names, text, counted=True)
+        notes.add(own, names, text, counted=True)
         for name in [n for n in own if names is None or n in names]:
             value = own[name]
             if name in _TABLES and isinstance(value, dict):
-                notes.place(value, None, text, counted=True)
+                notes.add(value, None, text, counted=True)
                 for key, member in list(value.items()):
                     notes.visit(member, f"{text}.{key}")
             elif name != "_non_persistent_buffers_set":

@@ -102,7 +102,7 @@ class LRScheduler(Guarded):
 
     def _noted(self, notes: Notes, text: str) -> None:
         """Notes for a capture the state of the schedule: the function may read it (`get_last_lr`)."""
-        notes.place(self.__dict__, None, text)
+        notes.add(self.__dict__, None, text)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

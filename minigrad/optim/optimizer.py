@@ -25,7 +25,7 @@ from ..core.engine import drop_grads
 from ..core.hooks import RemovableHandle
 from ..core.messages import Guarded
 from ..core.modes import changed, enable_grad, mode, no_grad
-from ..core.notes import Notes, Place
+from ..core.notes import Notes, Piece
 from ..core.shape import fail
 from ..core.tensor import Tensor, new_tensor
 from ..core.warning import warn
@@ -127,7 +127,7 @@ class _States(defaultdict):
     """The states of all parameters."""
 
 
-class _Options(Place):
+class _Options(Piece):
     """The options of a group that made a captured step: as they were while they lead to the same launch."""
 
     def __init__(self, group: dict[str, Any], form: Callable[[dict[str, Any]], tuple]) -> None:
@@ -412,19 +412,19 @@ class Optimizer(Guarded):
     def _noted(self, notes: Notes, text: str) -> None:
         """Notes for a capture which parameters there are; if the code names the groups, also options and state."""
         notes.members(type(self))
-        notes.place(self.__dict__, ("param_groups", "state"), text)
+        notes.add(self.__dict__, ("param_groups", "state"), text)
         for table in (self.param_groups, *[g["params"] for g in self.param_groups]):
-            notes.place(table, None, f"{text}.param_groups")
+            notes.add(table, None, f"{text}.param_groups")
         if "param_groups" in notes.names:
             for group in self.param_groups:
-                notes.place(group, None, f"{text}.param_groups")
+                notes.add(group, None, f"{text}.param_groups")
             self._noted_state(notes)
         for p in chain.from_iterable(g["params"] for g in self.param_groups):
             notes.visit(p, text)
 
     def _noted_state(self, notes: Notes) -> None:
         for table in (self.state, *self.state.values()):
-            notes.place(table, None, "the state of an optimizer", counted=isinstance(table, (_States, _Entries)))
+            notes.add(table, None, "the state of an optimizer", counted=isinstance(table, (_States, _Entries)))
         for t in chain.from_iterable(s.values() for s in self.state.values()):
             notes.visit(t, "the state of an optimizer")
 
@@ -433,8 +433,8 @@ class Optimizer(Guarded):
         notes.visit(self, "an optimizer")
         self._noted_state(notes)
         for hooks in (self._step_pre_hooks, self._step_post_hooks):
-            notes.place(hooks, None, "the hooks of step", counted=True)
-        notes.places += [_Options(group, self._form) for group in self.param_groups]
+            notes.add(hooks, None, "the hooks of step", counted=True)
+        notes.pieces += [_Options(group, self._form) for group in self.param_groups]
 
     def _form(self, group: dict[str, Any]) -> tuple:
         """What of the options decides which launch is made, and with which state."""
