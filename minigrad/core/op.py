@@ -48,10 +48,8 @@ def parameters(function: Callable) -> tuple[list[str], list[str]]:
 class Documented(SavedAttributes):
     """What tests, bench and documentation read of an op: name, samples, error samples, an outside oracle.
 
-    `public` is what users call: the op itself, or a faster function. `flat`: parts of the function have slope 0.
+    `public` is what users call: the op itself, or a faster function.
     """
-
-    flat = False
 
     def __init__(self, name: str, doc: str | None) -> None:
         self.name, self.__name__, self.__doc__ = name, name, doc

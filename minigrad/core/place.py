@@ -185,11 +185,6 @@ def note(node: Node, frame: FrameType | None) -> Place:
 
 # ---- ops -------------------------------------------------------------------------------------------------------------
 
-def _op(frame: FrameType) -> Any:
-    known = frame.f_locals
-    return known.get("self", known.get("op"))
-
-
 class Asked:
     """The call of an op, read from the frames between a launch (or a new node) and the user's line, or the module's.
 
@@ -220,24 +215,26 @@ class Asked:
 def asked(frame: FrameType | None, place: Place | None = None) -> tuple[Asked, Asked]:
     """The outermost call of an op, and the innermost one. With its place, an op of the user's counts that runs by its
     definition: the lines of the definition are the user's, too."""
-    own: list[FrameType] = []
+    own: list[tuple[FrameType, dict[str, Any]]] = []                # with their variables, which are slow to get
     definitions = len(place.within) if place is not None else 0     # not passed yet
     for f in frames(frame):
-        if is_own(f) and not calls_module(f):
-            own.append(f)
-            definitions -= f.f_code is _WIDE_CALL or f.f_code is _OP_CALL and type(f.f_locals.get("plan")) is str
-        elif definitions <= 0 or calls_module(f):
+        if calls_module(f) or definitions <= 0 and not is_own(f):
             break
-    entry = call_number(own[-1]) if own else 0
+        if definitions <= 0 or is_own(f):
+            own.append((f, f.f_locals))
+            if definitions > 0:
+                code = f.f_code
+                definitions -= code is _WIDE_CALL or code is _OP_CALL and type(own[-1][1].get("plan")) is str
+    entry = call_number(own[-1][0]) if own else 0
     found: list[Asked] = []
-    for f in reversed(own):
-        op = _op(f)
+    for f, known in reversed(own):
+        op = known.get("self", known.get("op"))
         if isinstance(op, Documented):
             if not found or found[-1].op is not op:
                 found.append(Asked(op, entry))
                 found[-1].call = call_number(f)
             if found[-1].plan is None:              # the first function of an op may not know its plan yet
-                found[-1].plan = f.f_locals.get("plan")
+                found[-1].plan = known.get("plan")
     return (found[0], found[-1]) if found else (Asked(None, entry),) * 2
 
 

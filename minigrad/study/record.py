@@ -356,9 +356,7 @@ class Record:
             return Launch(name, _op_of_kernel(name), direction, operands, sizes, nbytes, start, time, None, None,
                           **facts, why="replay; recorded while no study was on"), set()
         place = Place(frame)
-        outer, inner = asked(frame, place)
-        calls = {inner.call or inner.entry, *place.wholes}
-        op, direction, called_at, call, why = self._asked(frame, name, place, outer, inner)
+        op, direction, called_at, call, why, calls = self._asked(frame, name, place)
         direction = "update" if update else direction
         of = self._running[-1][0].of if self._running else None
         return Launch(name, op, direction, operands, sizes, nbytes, start, time, place, of, **facts,
@@ -390,9 +388,10 @@ class Record:
                 nbytes = work.elements(k) * (8 if suffix == "f64" else 4)
         return name, sizes, tuple(operands), nbytes, flops, work is not None and work.elements is not None
 
-    def _asked(self, frame: FrameType | None, kernel: str, place: Place, outer: Asked,
-               inner: Asked) -> tuple[str, str, Place | None, int, str]:
-        """Who asked for a launch: op, direction, place of the forward call, number of the call, path and reason."""
+    def _asked(self, frame: FrameType | None, kernel: str,
+               place: Place) -> tuple[str, str, Place | None, int, str, set[int]]:
+        """Who asked for a launch: op, direction, place of the forward call, number of the call, path and reason; and
+        the numbers of the calls whose nodes it may belong to."""
         if self._running:
             again, f = False, frame                     # does a definition run again?
             while f is not None and f.f_code is not Record._backward.__code__ and not calls_module(f):
@@ -404,13 +403,14 @@ class Record:
                     at, again = at - 1, True
                 step, op, call = self._running[at]
                 why = "definition" if again else Asked(op).why
-                return step.op, "backward", step.place, call, why
+                return step.op, "backward", step.place, call, why, set()
         f, direction = frame, "forward"                 # here too: what a checkpoint computes again
         while f is not None and is_own(f) and not calls_module(f):
             direction = "backward" if f.f_code.co_filename == engine.__file__ else direction    # between nodes
             f = f.f_back
-        why = _path(outer, kernel if inner is outer else "")
-        return outer.name(kernel), direction, place, outer.call or next_call(), why
+        outer, inner = asked(frame, place)
+        why, calls = _path(outer, kernel if inner is outer else ""), {inner.call or inner.entry, *place.wholes}
+        return outer.name(kernel), direction, place, outer.call or next_call(), why, calls
 
     def _replayed(self, known: Launch) -> int:
         """The number of the op's call that a launch of a replay belongs to."""
