@@ -155,17 +155,18 @@ class _Anomaly:
         finally:
             self.busy = False
         kernel.function(*arguments)
-        (nan, inf), op = _kinds(out), asked(frame)[0].name(name)
+        nan, inf = _kinds(out)
         nan_in, inf_in = any(n for n, _ in given), any(i for _, i in given)
         if nan and not nan_in:
-            self.report("nan", op, out, "out of inf" if inf_in else "out of finite values", frame)
+            self.report("nan", name, out, "out of inf" if inf_in else "out of finite values", frame)
         if inf and not inf_in and not nan_in:
-            self.report("inf", op, out, "out of finite values", frame)
+            self.report("inf", name, out, "out of finite values", frame)
 
-    def report(self, what: str, op: str, out: Any, of: str, frame: FrameType | None) -> None:
+    def report(self, what: str, kernel: str, out: Any, of: str, frame: FrameType | None) -> None:
         """Raises AnomalyError for a launch in the forward pass, or in the backward of a node."""
         got = _describe(out)
         if not self.walked:
+            op = asked(frame)[0].name(kernel)
             raise AnomalyError(f"[detect_anomaly] {op} made {what} {of}, {Place(frame)}; got {got}; "
                                "look at what it was given there")
         raise AnomalyError(self.of_backward(self.walked[-1], f"made {what} {of}", got))

@@ -435,6 +435,15 @@ def test_launches_belong_to_the_node_of_their_call():
     assert [n.launches for n in g.nodes.values() if n.kind == "op"] == [["mul_f32"], ["exp_f32", "sin_f32", "add_f32"], ["sum_f32"]]
     g = study.graph(lambda: mg.utils.checkpoint.checkpoint(lambda t: t.exp().sin(), w * 3, use_reentrant=False).sum())
     assert [n.launches for n in g.nodes.values() if n.op == "checkpoint"] == [["exp_f32", "sin_f32"]]
+    inner = []
+
+    def block(t):
+        inner.append((x.exp() * t).sin())
+        return inner[0]
+    with Record():
+        mg.utils.checkpoint.checkpoint(block, w * 3, use_reentrant=False)
+    nodes = [inner[0].grad_fn, inner[0].grad_fn.next_functions[0][0]]
+    assert [[x.kernel for x in study.record.origins[node].launches] for node in nodes] == [["sin_f32"], ["mul_f32"]]
 
 
 def test_launches_without_a_node_are_forgotten():
@@ -451,8 +460,9 @@ def test_a_name_does_not_outlive_its_tensor():
         secret = mg.randn(3)
         y = (w * secret).sum()
         y.backward()
-        number = id(secret)
+        number, alive = id(secret), weakref.ref(secret)
         del secret
+    assert alive() is None
     held = []
     for _ in range(50):
         data = [mg.randn(3)]
