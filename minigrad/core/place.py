@@ -186,7 +186,7 @@ def note(node: Node, frame: FrameType | None) -> Place:
 # ---- ops -------------------------------------------------------------------------------------------------------------
 
 class Asked:
-    """The call of an op, read from the frames between a launch (or a new node) and the user's line, or the module's.
+    """Which op asked for a launch or a node, read from the frames between it and the user's line, or the module's.
 
     op     the op, None if there is none
     plan   what it decided for this call: a plan, or a text that says why its definition runs
@@ -218,13 +218,14 @@ def asked(frame: FrameType | None, place: Place | None = None) -> tuple[Asked, A
     own: list[tuple[FrameType, dict[str, Any]]] = []                # with their variables, which are slow to get
     definitions = len(place.within) if place is not None else 0     # not passed yet
     for f in frames(frame):
-        if calls_module(f) or definitions <= 0 and not is_own(f):
+        if calls_module(f):
             break
-        if definitions <= 0 or is_own(f):
-            own.append((f, f.f_locals))
-            if definitions > 0:
-                code = f.f_code
-                definitions -= code is _WIDE_CALL or code is _OP_CALL and type(own[-1][1].get("plan")) is str
+        if is_own(f):
+            known, code = f.f_locals, f.f_code
+            own.append((f, known))
+            definitions -= code is _WIDE_CALL or code is _OP_CALL and type(known.get("plan")) is str
+        elif definitions <= 0:
+            break
     entry = call_number(own[-1][0]) if own else 0
     found: list[Asked] = []
     for f, known in reversed(own):
