@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..core.modes import no_grad
+from ..core.shape import fail
 from ..core.table import Table, size
 from ..core.tensor import Tensor
 from ..ops.creation import zeros
@@ -119,6 +120,8 @@ def summary(model: Module, input_shape: Any = None, dtype: Any = None, device: D
         print(nn.summary(model, (1, 64)))
         print(nn.summary(translator, [(2, 7), (2, 5)], dtype=minigrad.int64))
     """
+    if not isinstance(model, Module):
+        fail("summary", "model must be a module (nn.Module)", type(model).__name__, "the model comes first", TypeError)
     if (input_shape is None) == (input_data is None):
         given = "neither" if input_data is None else "both"
         raise ValueError(f"[summary] takes input_shape or input_data; got {given}")

@@ -41,6 +41,8 @@ def test_summary_of_several_inputs():
     for wrong in ({}, {"input_shape": (1, 2), "input_data": mg.ones(2)}, {"input_shape": [(2, 3), (2, 5)], "dtype": [mg.float32]}):
         with pytest.raises(ValueError, match="summary"):
             nn.summary(net, **wrong)
+    with pytest.raises(TypeError, match=r"\[summary\] model must be a module \(nn.Module\); got int"):
+        nn.summary(3, (2,))
     with pytest.raises(RuntimeError):
         nn.summary(net, [(2, 4), (2, 5)])
     assert not net.a._forward_hooks and net.training

@@ -9,6 +9,7 @@ from minigrad import nn, optim, study
 from minigrad.core.hooks import node_hooks
 from minigrad.core.tape import observers
 from minigrad.nn import functional as F
+from minigrad.utils.checkpoint import checkpoint
 
 
 def make():
@@ -88,6 +89,75 @@ def test_parameters_without_gradient_are_named():
     with pytest.warns(UserWarning, match=r"\[gradient_flow\] these parameters got no gradient: unused.weight, unused.bias;"):
         flow = study.gradient_flow(model)
     assert [line.split()[:2] for line in str(flow).splitlines() if line.startswith("!")] == [["!", "unused.weight"], ["!", "unused.bias"]]
+
+
+@pytest.mark.parametrize("drop", [True, False])
+def test_a_gradient_that_is_dropped_in_the_block_counts(drop):
+    model, x, y = make()
+    optimizer = optim.SGD(model.parameters(), lr=0.5)
+    with study.gradient_flow(model) as flow:
+        for _ in range(2):                                          # what the last step had counts
+            for part in (0, 1):                                     # the second backward adds to the first
+                F.cross_entropy(model(x[part:]), y[part:]).backward()
+            expected = {n: np.linalg.norm(p.grad.numpy()) for n, p in model.named_parameters()}
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=drop)
+    assert {r.name: r.gradient for r in flow.layers} == pytest.approx(expected, rel=1e-5) and "!" not in str(flow)
+
+
+def test_an_optimiser_in_backward():
+    model, x, y = make()
+    optimizers = {p: optim.SGD([p], lr=0.5) for p in model.parameters()}
+
+    def step(p):
+        optimizers[p].step()
+        optimizers[p].zero_grad()
+    for p in model.parameters():
+        p.register_post_accumulate_grad_hook(step)
+    with study.gradient_flow(model) as flow:
+        F.cross_entropy(model(x), y).backward()
+    assert "!" not in str(flow) and "no gradient" not in str(flow)
+    assert [r.update for r in flow.layers] == pytest.approx([0.5 * r.gradient for r in flow.layers], rel=1e-4)
+    optimizers.clear()                                              # the cycle: parameter, hook, optimiser
+
+
+def test_a_gradient_from_several_nodes_counts_once_each():
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(mg.ones(2, 2))
+
+        def forward(self, x):
+            return checkpoint(lambda x: (x @ self.weight).sin(), x, use_reentrant=False) @ self.weight + self.weight * self.weight
+    model = Twice()
+    with study.gradient_flow(model) as flow:
+        for _ in range(3):
+            model(mg.ones(2, 2)).sum().backward()
+        expected = np.linalg.norm(model.weight.grad.numpy())
+        model.zero_grad()
+    assert flow.layers[0].gradient == pytest.approx(expected, rel=1e-5)
+
+
+def test_what_is_not_finite(tmp_path, recwarn):
+    pytest.importorskip("matplotlib")
+    model, x, y = make()
+    with study.gradient_flow(model) as flow, mg.no_grad():
+        model[0].weight[0, 0] = float("inf")
+        model[2].bias.zero_()
+    flow.layers[1].gradient, flow.layers[2].gradient, flow.layers[3].gradient = 0.0, float("nan"), 1.0
+    norms, updates = flow.plot(tmp_path / "flow.png").axes
+    assert [t.get_text() for t in norms.texts] == ["weight inf, no gradient", "gradient 0", "gradient nan", "weight 0"]
+    assert [t.get_text() for t in updates.texts] == ["update nan", "update 0", "update 0", "update inf"]
+    assert [line.split()[1] for line in str(flow).splitlines() if line.startswith("!")] == ["0.weight", "0.bias", "2.weight"]
+    with study.gradient_flow(model) as flow:                        # inf - inf
+        pass
+    assert np.isnan(flow.layers[0].update) and not recwarn.list
+
+
+def test_a_model_is_needed():
+    for given in (make()[0].parameters(), mg.ones(2), 3):
+        with pytest.raises(TypeError, match=r"\[gradient_flow\] model must be a module \(nn.Module\); got "):
+            study.gradient_flow(given)
 
 
 def test_an_error_inside_leaves_it_off():
