@@ -3,9 +3,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, wraps
 from types import TracebackType
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from .record import Launch, Range, Record, active, unseen
 from .trace import Trace
 
 _ROWS = 40              # of one part of the table
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 class Roof(NamedTuple):
@@ -165,7 +166,8 @@ def profile() -> Profile:
 
 class record_function:
     """Names a part of the program: a slice in the file of a trace, a row in `autograd.profiler`'s tables. A context
-    manager; outside of a trace or profile it does nothing. `args` is a text that the slice shows beside its name.
+    manager, or a decorator of a function; outside of a trace or profile it does nothing. `args` is a text that the
+    slice shows beside its name.
 
     >>> with study.profile() as p:
     ...     with study.record_function("loss"):
@@ -184,3 +186,10 @@ class record_function:
         for record, start in self._begun:
             record.ranges.append(Range(self.name, start, record.now() - start, self.args))
         self._begun = []
+
+    def __call__(self, function: Function) -> Function:
+        @wraps(function)
+        def run(*args: Any, **kwargs: Any) -> Any:
+            with record_function(self.name, self.args):         # a new one for each call: they may be nested
+                return function(*args, **kwargs)
+        return run      # type: ignore[return-value]

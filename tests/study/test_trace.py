@@ -184,8 +184,9 @@ def test_the_profiler_of_torch_scripts(tmp_path):
     assert json.loads((tmp_path / "t.json").read_text())["traceEvents"]
     with pytest.raises(ValueError, match="sort_by"):
         averages.table(sort_by="cuda_time")
-    with pytest.raises(NotImplementedError, match="use_cpu"):
-        autograd.profiler.profile(use_cpu=False)
+    for option in ({"use_cpu": False}, {"use_cuda": True}, {"use_device": "cuda"}, {"acc_events": True}):
+        with pytest.raises(NotImplementedError, match=rf"\[profiler.profile\] .*{next(iter(option))}"):
+            autograd.profiler.profile(**option)
     with autograd.profiler.profile(enabled=False) as prof:
         step()
     assert len(prof.key_averages()) == 0
@@ -196,3 +197,35 @@ def test_a_named_part_shows_its_args():
         mg.ones(3) + 1
     parts = {e["name"]: e["args"] for e in t.events() if e.get("cat") == "user"}
     assert parts == {"part": {"args": "batch 3"}, "plain": {}}
+
+
+def test_a_decorated_function_is_a_named_part():
+    @autograd.profiler.record_function("count")
+    def count(n):
+        """Counts down."""
+        return mg.ones(2) + (count(n - 1) if n else 0)
+    with autograd.profiler.profile() as prof:
+        count(2)
+    by = {e.key: e for e in prof.key_averages()}
+    assert by["count"].count == 3 and count.__doc__ == "Counts down." and count.__name__ == "count"
+
+
+def test_events_of_the_profiler():
+    with autograd.profiler.profile(use_cuda=False, use_device=None, use_kineto=True, use_cpu=True) as prof:
+        x = mg.ones(3).exp()
+        with autograd.profiler.record_function("outer"), autograd.profiler.record_function("inner"):
+            x.sin()
+            x.sin()
+    events = prof.function_events
+    assert [e.name for e in events if e.name not in ("copy", "fill")] == ["exp", "outer", "inner", "sin", "sin"]
+    assert all(e.count == 1 and e.time_range.start < e.time_range.end for e in events)
+    sin = events[-1]
+    assert sin.cpu_time_total <= sin.time_range.end - sin.time_range.start and sin.input_shapes == "f32 3 3" and "sin" in repr(sin)
+
+    def names(table):
+        return {line.split()[0] for line in table.splitlines()[2:-1]} - {"copy", "fill"}
+    for made in (events, prof.key_averages(), prof):
+        assert names(made.table()) == {"exp", "sin", "outer", "inner"}
+        assert names(made.table(top_level_events_only=True)) == {"exp", "outer"}
+    with pytest.raises(RuntimeError, match=r"\[profiler.profile\] a profile can be entered once"):
+        prof.__enter__()
