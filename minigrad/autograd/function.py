@@ -24,11 +24,12 @@ from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 from ..core import inplace
+from ..core.graph_node import shown
 from ..core.modes import mode, no_grad
 from ..core.place import wholes
 from ..core.saved import opened, stale
 from ..core.shape import fail, is_float
-from ..core.tape import Node, Slot, edge_of, recorded
+from ..core.tape import FREED, Node, Slot, edge_of, recorded
 from ..core.tensor import Tensor, new_tensor
 from ..devices.memory import Layout
 from ..ops.creation import full_like_layout
@@ -138,6 +139,9 @@ class FunctionCtx:
         self._version = _version(self._saved, self._outputs)
 
 
+_OWN = frozenset(vars(FunctionCtx("")))             # what it keeps for itself
+
+
 def _version(saved: tuple[Any, ...], outputs: dict[int, Any]) -> int:
     """The sum of the version counters of the saved tensors: it grows when one of them is changed in place."""
     return sum([outputs[s][0].version if isinstance(s, int) else s.array.version for s in saved if s is not None])
@@ -153,8 +157,9 @@ class _FunctionOp:
         self.function, self.name = function, function.__name__
         self.node_name = f"{self.name}Backward"
 
-    def node_attributes(self) -> dict[str, property]:
-        """`saved_tensors` of its nodes, as PyTorch's."""
+    def node_attributes(self) -> dict[str, Any]:
+        """What its nodes have besides, where in PyTorch the node is the context: `saved_tensors`, and what `forward`
+        set on it; `next_functions` has entries for tensors only."""
         def saved_tensors(node: Any) -> tuple[Any, ...]:
             with opened(node):
                 ctx: FunctionCtx = node.saved or node.attrs["context"]
@@ -163,7 +168,18 @@ class _FunctionOp:
                     return ctx.saved_tensors
                 finally:
                     ctx._reading = None
-        return {"saved_tensors": property(saved_tensors, doc="what `save_for_backward` got")}
+
+        def attribute(node: Any, name: str) -> Any:
+            ctx = None if node.saved is FREED else node.saved or (node.attrs or {})["context"]
+            ctx = getattr(ctx, "owner", ctx)                # hooks have packed what it saves
+            if ctx is None or name in _OWN or name not in vars(ctx):
+                freed = "; the graph was freed by an earlier backward()" if ctx is None else ""
+                raise AttributeError(f"{type(node).__name__!r} object has no attribute {name!r}{freed}", name=name)
+            return getattr(ctx, name)
+        return {"saved_tensors": property(saved_tensors, doc="what `save_for_backward` got"), "__getattr__": attribute,
+                "next_functions": property(lambda node: tuple([shown(edge) for edge, need in
+                                                               zip(node.inputs, node.needs, strict=True)
+                                                               if need is not None]))}
 
     def backward(self, node: Node, g: Any, needs: list[bool]) -> list[Tensor | None]:
         ctx: Any = node.saved or (node.attrs or {})["context"]
@@ -308,10 +324,11 @@ class Function:
         if not any(differentiable):
             return [o if id(o) in dirty else _plain(o, args) for o in outputs]
         edges = tuple([edge_of(a) if need else None for a, need in zip(args, needs, strict=True)])
+        wanted: Any = [need if isinstance(a, Tensor) else None for a, need in zip(args, needs, strict=True)]
         none = outputs[differentiable.index(True)].layout       # any layout: for outputs that are no tensors
         layouts: Any = tuple([o.layout if isinstance(o, Tensor) else none for o in outputs])
         saved, attrs = (ctx, None) if ctx._saved else ((), {"context": ctx})
-        node = recorded(cls._op, edges, layouts if several else layouts[0], saved, attrs=attrs)
+        node = recorded(cls._op, edges, layouts if several else layouts[0], saved, attrs=attrs, needs=wanted)
         made: dict[int, Any] = {}               # a tensor that forward returns twice comes out as one
         for i, (o, d) in enumerate(zip(outputs, differentiable, strict=True)):
             edge: Any = Slot(node, i, o.layout) if several and d else node

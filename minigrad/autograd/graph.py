@@ -13,7 +13,7 @@ from ..core.graph_node import GradientEdge, shown
 from ..core.graph_node import GraphNode as Node
 from ..core.hooks import RemovableHandle, hooks
 from ..core.saved import pack
-from ..core.shape import fail
+from ..core.shape import fail, left_out
 from ..core.tape import Node as TapeNode
 from ..core.tape import edge_of, observers
 from ..core.tensor import Tensor
@@ -70,6 +70,8 @@ class saved_tensors_hooks:
     unpack_hook  called with that, when the tensor is needed. It must return a tensor of the same shape, dtype and
                  device: RuntimeError otherwise, TypeError for anything but a tensor
 
+    TypeError where the block begins, if one of them cannot be called.
+
     Of nested blocks the innermost counts. An op with kernels saves its inputs and what they computed besides: all go
     through the hooks. Numbers do not, and neither does what a checkpointed block saves. Backward may run outside of
     the block. If what was packed refers to the memory of the tensor, and this was changed in place meanwhile, backward
@@ -86,6 +88,10 @@ class saved_tensors_hooks:
     def __enter__(self) -> None:
         if _hooks.disabled is not None:
             raise RuntimeError(_hooks.disabled)
+        for name, hook in (("pack_hook", self.pack_hook), ("unpack_hook", self.unpack_hook)):
+            if not callable(hook):
+                fail("saved_tensors_hooks", f"{name} must be a function of one argument", type(hook).__name__,
+                     "pass lambda x: x to keep things as they are", TypeError)
         block = _pushed((self.pack_hook, self.unpack_hook))
         block.__enter__()
         self._blocks.append(block)
@@ -97,7 +103,7 @@ class saved_tensors_hooks:
 class save_on_cpu(saved_tensors_hooks):
     """In the block, what ops save for backward is moved to the CPU, and back when it is needed.
 
-    pin_memory   must stay False: NotImplementedError
+    pin_memory   has no effect on what is on the CPU; NotImplementedError in the block for a tensor of another device
     device_type  accepted for PyTorch's signature, without effect: a tensor goes back to the device that it came from
 
     >>> with save_on_cpu():
@@ -106,18 +112,23 @@ class save_on_cpu(saved_tensors_hooks):
     """
 
     def __init__(self, pin_memory: bool = False, device_type: str = "cuda") -> None:
-        if pin_memory:
-            raise NotImplementedError("[save_on_cpu] pin_memory=True is not supported")
-        super().__init__(lambda t: (t.device, t.cpu()), lambda packed: packed[1].to(packed[0]))
+        def pack(t: Tensor) -> tuple[Any, Tensor]:
+            if pin_memory and t.device.type != "cpu":
+                left_out("save_on_cpu", "pin_memory", pin_memory)
+            return t.device, t.cpu()
+        super().__init__(pack, lambda packed: packed[1].to(packed[0]))
 
 
 @contextmanager
 def disable_saved_tensors_hooks(error_message: str) -> Iterator[None]:
-    """In the block (or a function that it decorates), `saved_tensors_hooks` raises RuntimeError(error_message).
+    """In the block (or a function that it decorates), `saved_tensors_hooks` raises RuntimeError(error_message). So does
+    this block itself, inside of one with such hooks.
 
     >>> with disable_saved_tensors_hooks("hooks are not allowed here"):
     ...     step()
     """
+    if any(pair is not None for pair in _hooks.pairs):
+        raise RuntimeError(error_message)
     before, _hooks.disabled = _hooks.disabled, error_message
     try:
         yield

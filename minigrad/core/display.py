@@ -141,7 +141,7 @@ def text(t: Variable) -> str:
     if layout.dtype != default_float() and (layout.size == 0 or layout.dtype not in (INT64, BOOL)):
         notes.append(f"dtype={layout.dtype}")
     if t.node is not None:
-        notes.append(f"grad_fn={shown(t.node)[0]}")
+        notes.append(f"grad_fn=<{type(shown(t.node)[0]).__name__}>")
     elif t._requires_grad:
         notes.append("requires_grad=True")
     values_text = "[]"
@@ -208,7 +208,7 @@ def html(t: Variable) -> str:
     layout = t.array.layout
     notes = [f"tensor {list(layout.shape)}", str(layout.dtype), str(layout.device)]
     if t.node is not None:
-        notes.append(f"grad_fn={shown(t.node)[0]}")
+        notes.append(f"grad_fn=<{type(shown(t.node)[0]).__name__}>")
     elif t._requires_grad:
         notes.append("requires_grad=True")
     if values.ndim > 2 and values.size:

@@ -65,18 +65,25 @@ class GraphNode:
         return tuple([shown(edge) for edge in of.inputs])
 
     def name(self) -> str:
-        """The op's name in capitals and "Backward0"."""
+        """The op's name in capitals and "Backward0". PyTorch's names of other nodes begin with "torch::autograd::"."""
         of: Any = self
-        return node_name(of.op)
+        name = node_name(of.op)
+        return name if "Backward" in name else f"torch::autograd::{name}"
+
+    def _sequence_nr(self) -> int:
+        """A number that grows with each node that is recorded."""
+        of: Any = self
+        return -of.seq
 
     def __repr__(self) -> str:
-        return f"<{self.name()}>"
+        return f"<{self.name().rpartition('::')[2]} object at {id(self):#x}>"
 
 
 class AccumulateGrad(GraphNode):
     """The node of a leaf, `variable`, which adds to its `.grad`. A leaf has one, as long as somebody holds it."""
 
     __slots__ = ("variable", "__weakref__")
+    seq = 1 - (1 << 64)                 # it runs before any node
 
     def __init__(self, variable: Any) -> None:
         self.variable = variable
@@ -90,8 +97,8 @@ class AccumulateGrad(GraphNode):
         return ()
 
     def name(self) -> str:
-        """`AccumulateGrad`."""
-        return "AccumulateGrad"
+        """ "torch::autograd::AccumulateGrad", as in PyTorch."""
+        return "torch::autograd::AccumulateGrad"
 
 
 def shown(edge: Any) -> tuple[Any, int]:

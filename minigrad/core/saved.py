@@ -79,18 +79,34 @@ class SavedAttributes:
     inputs: tuple[str, ...]
     attributes: tuple[str, ...]
 
-    def node_attributes(self) -> dict[str, property]:
+    def node_attributes(self) -> dict[str, Any]:
         """The properties of the op's nodes."""
         rules = getattr(self, "saves", None)            # of a primitive: which inputs each of its VJPs uses
         used = range(len(self.inputs)) if rules is None else sorted(frozenset().union(*rules.values()))
-        found = {f"_saved_{_PYTORCH.get(n, n)}": property(_attribute(n), doc=f"the attribute {n}")
-                 for n in self.attributes}
+        found: dict[str, Any] = {f"_saved_{_PYTORCH.get(n, n)}": property(_attribute(n), doc=f"the attribute {n}")
+                                 for n in self.attributes}
         for i in used:
             name = "self" if self.inputs[i] in ("input", "x", "a") else self.inputs[i]
             found[f"_saved_{name}"] = _shows(_input(i, rules is None), "an input, if it was kept")
         if getattr(self, "keeps_out", True):
             found["_saved_result"] = _shows(_result, "the output, or what kernels computed for the backward")
+        found["__call__"] = _run
         return found
+
+
+def _run(node: Any, *gradients: Tensor | None) -> Any:
+    """Runs the backward of a node alone, without hooks: the gradient of its input, or a tuple for several. What it
+    saved is kept."""
+    several = type(node.layout) is tuple
+    layouts = node.layout if several else (node.layout,)
+    if len(gradients) != len(layouts):
+        fail(node.name(), "a node takes a gradient for each output", f"{len(gradients)} for {len(layouts)}", "",
+             TypeError)
+    given = [None if g is None else fitting(node.name(), "what a node is called with", g, x)
+             for g, x in zip(gradients, layouts, strict=True)]
+    with opened(node):
+        found = node.op.backward(node, given if several else given[0], [e is not None for e in node.inputs])
+    return tuple(found) if len(found) > 1 else found[0]
 
 
 def _shows(read: Callable[[Any], Any], doc: str) -> property:

@@ -17,10 +17,11 @@ def through(table: HookTable, node: Any, gradients: Any, *outputs: Any) -> Any:
     for function in table.of(node):
         returned = function(tuple(gradients), *outputs)
         if returned is not None:
-            returned = returned if isinstance(returned, tuple) else (returned,)
+            by = "register_hook" if outputs else "register_prehook"
+            if not isinstance(returned, tuple):
+                fail(by, "a hook must return a tuple or None", type(returned).__name__, "return (gradient,)", TypeError)
             if len(returned) != len(gradients):
-                fail("register_hook" if outputs else "register_prehook", "a hook must return as many gradients as it "
-                     "got", f"{len(returned)} for {len(gradients)}")
+                fail(by, "a hook must return as many gradients as it got", f"{len(returned)} for {len(gradients)}")
             gradients = returned
     return list(gradients)
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from textwrap import dedent
 from typing import Any
 
+from ..core.graph_node import node_name
 from ..core.modes import enable_grad
 from ..core.op import GradOp, Op, Primitive
 from ..core.place import is_own, variables
@@ -224,7 +225,7 @@ class Reader:
                 return group
         layouts = node.layout if type(node.layout) is tuple else (node.layout,)
         inputs = self.inputs(node)              # before the node: data that it uses comes first
-        made = self.new(node, "op", name, node.name(), name, [_output(x) for x in layouts])
+        made = self.new(node, "op", name, node_name(node.op), name, [_output(x) for x in layouts])
         made.inputs, made.freed = inputs, node.saved is FREED
         made.attrs = {k: shortened(repr(v), 60) for k, v in (node.attrs or {}).items()
                       if k not in ("context", "views", "of")}

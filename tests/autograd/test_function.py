@@ -115,6 +115,37 @@ def test_shapes_views_and_arguments(on_both):
     on_both(run, A, B[0])
 
 
+@pytest.mark.parametrize("name", ["minigrad", "torch"])
+def test_a_node_shows_its_context(name):
+    lib = pytest.importorskip(name, reason="PyTorch, which does the same, is not installed")
+
+    class Scale(lib.autograd.Function):
+        @staticmethod
+        def forward(ctx, k, x, w, saves):
+            ctx.k, ctx._half = k, k / 2
+            if saves:
+                ctx.save_for_backward(x)
+            return x * k
+
+        @staticmethod
+        def backward(ctx, g):
+            return None, g * ctx.k, None, None
+    x = lib.ones(2, requires_grad=True)
+    for saves in (False, True):
+        y = Scale.apply(3, x, lib.ones(2), saves)
+        node = y.grad_fn
+        assert node.k == 3 and node._half == 1.5 and node.needs_input_grad == (False, True, False, False)
+        assert [(getattr(n, "variable", n) is x, i) for n, i in node.next_functions] == [(True, 0), (False, 0)]     # tensors only
+        for missing in ("other", "_reading", "contents"):
+            assert not hasattr(node, missing)
+        node.metadata["note"] = 1
+        y.sum().backward()
+        assert len(node.next_functions) == 2 and node.metadata == {"note": 1}
+    assert x.grad.tolist() == [6, 6]
+    with lib.autograd.graph.saved_tensors_hooks(lambda t: t.tolist(), lib.tensor):
+        assert Scale.apply(3, x, lib.ones(2), True).grad_fn.k == 3
+
+
 def test_nothing_recorded():
     x = mg.tensor(A, requires_grad=True)
     with mg.no_grad():

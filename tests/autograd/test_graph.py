@@ -367,8 +367,32 @@ def test_saving_on_the_cpu():
         y = (x * x).sum()
     y.backward()
     assert x.grad.tolist() == [2, 2]
-    with pytest.raises(NotImplementedError, match="pin_memory"):
-        graph.save_on_cpu(pin_memory=True)
+
+
+def test_pinned_memory_is_nothing_to_the_cpu(lib):
+    with lib.autograd.graph.save_on_cpu(pin_memory=True):
+        x = lib.ones(2, requires_grad=True)
+        y = (x * x).sum()
+    y.backward()
+    assert x.grad.tolist() == [2, 2]
+
+
+def test_hooks_that_are_no_functions(lib):
+    for pair in ((1, 2), (lambda t: t, None)):
+        block = lib.autograd.graph.saved_tensors_hooks(*pair)
+        with pytest.raises(TypeError, match="hooks"):
+            block.__enter__()
+    assert not tape.observers
+
+
+def test_hooks_are_not_disabled_where_they_are_on(lib):
+    graph = lib.autograd.graph
+    with graph.saved_tensors_hooks(lambda t: t, lambda t: t):
+        with pytest.raises(RuntimeError, match="^no hooks$"), graph.disable_saved_tensors_hooks("no hooks"):
+            pass
+    with graph.disable_saved_tensors_hooks("no hooks"), graph.disable_saved_tensors_hooks("none at all"):
+        with pytest.raises(RuntimeError, match="^none at all$"), graph.saved_tensors_hooks(lambda t: t, lambda t: t):
+            pass
 
 
 def test_hooks_belong_to_their_thread():

@@ -256,6 +256,16 @@ def test_hooks_of_a_node():
         y.sum().backward()
 
 
+@pytest.mark.parametrize("value", [lambda g: g, lambda g: [g]])
+@pytest.mark.parametrize("register", ["register_hook", "register_prehook"])
+def test_a_hook_of_a_node_returns_a_tuple(lib, register, value):
+    x = lib.ones(2, requires_grad=True)
+    y = x * x
+    for node in (y.grad_fn, y.grad_fn.next_functions[0][0]):
+        with getattr(node, register)(lambda *gs: value(gs[-1][0])), pytest.raises(TypeError, match="tuple"):
+            (y if node is y.grad_fn else x * 2).sum().backward(retain_graph=True)
+
+
 @pytest.mark.parametrize("register", [lambda x, y, hook: x.register_hook(hook), lambda x, y, hook: y.register_hook(hook),
                                       lambda x, y, hook: x.register_post_accumulate_grad_hook(hook), lambda x, y, hook: y.grad_fn.register_hook(hook)])
 def test_a_hook_that_names_its_own_tensor_is_let_go(register):

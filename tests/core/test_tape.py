@@ -129,6 +129,45 @@ def test_the_node_of_a_leaf(lib):
         _ = node.saved_tensors
 
 
+def test_names_of_nodes_that_are_no_derivatives(lib):
+    x = lib.ones(2, requires_grad=True)
+    y = x * 1
+    leaf_node = y.grad_fn.next_functions[0][0]
+    y[0] = 5.0
+    for node, name in ((leaf_node, "AccumulateGrad"), (y.grad_fn, "CopySlices")):
+        assert node.name() == f"torch::autograd::{name}" and type(node).__name__ == name
+        assert repr(node) == f"<{name} object at {id(node):#x}>"
+    assert str(y).endswith("grad_fn=<CopySlices>)")
+
+
+def test_a_node_runs_its_backward(lib):
+    x, y, log = lib.tensor([1.0, 2.0], requires_grad=True), lib.tensor([3.0, 4.0]), []
+    z = x * y
+    z.grad_fn.register_prehook(log.append)
+    z.grad_fn.register_hook(lambda *_: log.append("after"))
+    found, nothing = z.grad_fn(lib.tensor([1.0, 10.0]))
+    assert found.tolist() == [3, 40] and nothing is None and not log
+    assert [g.tolist() for g in (x * x).grad_fn(lib.ones(2))] == [[1, 2], [1, 2]]           # not summed
+    first, _ = x.split(1)
+    assert first.grad_fn(lib.ones(1), lib.zeros(1)).tolist() == [1, 0]                      # one gradient is not in a tuple
+    for wrong in ((), (lib.ones(2), lib.ones(2)), (3,)):
+        with pytest.raises(TypeError):
+            z.grad_fn(*wrong)
+    with lib.autograd.graph.saved_tensors_hooks(lambda t: t.tolist(), lib.tensor):
+        w = x * x
+    assert w.grad_fn(lib.ones(2))[0].tolist() == [1, 2]
+    w.sum().backward()
+    with pytest.raises(RuntimeError, match="second time|freed by an earlier backward"):
+        w.grad_fn(lib.ones(2))
+
+
+def test_numbers_of_nodes_grow(lib):
+    x = lib.ones(2, requires_grad=True)
+    y = x * 2
+    z = y * 2
+    assert 0 <= y.grad_fn._sequence_nr() < z.grad_fn._sequence_nr() < y.grad_fn.next_functions[0][0]._sequence_nr() == 2**64 - 1
+
+
 def test_a_function_that_walks_as_programs_do(lib):
     """A set of nodes, without knowing which are leaves."""
     model = lib.nn.Sequential(lib.nn.Linear(3, 4), lib.nn.Tanh(), lib.nn.Linear(4, 2))
@@ -163,7 +202,7 @@ def test_names_of_nodes_are_those_that_users_call():
              F.scaled_dot_product_attention(x[None], x[None], x[None]): "ScaledDotProductAttentionBackward0",
              F.binary_cross_entropy_with_logits(x, mg.ones(2, 3)): "BinaryCrossEntropyWithLogitsBackward0"}
     assert {t.grad_fn.name() for t in shown} == set(shown.values())
-    assert [repr(t.grad_fn) for t in shown] == [f"<{name}>" for name in shown.values()]
+    assert [repr(t.grad_fn) for t in shown] == [f"<{name} object at {id(t.grad_fn):#x}>" for t, name in shown.items()]
     assert not [name for name in registry if name.startswith("_")]
     g, = mg.autograd.grad(F.layer_norm(x, (3,)).square().sum(), x, create_graph=True)
     names, stack = set(), [g.grad_fn]
@@ -172,9 +211,6 @@ def test_names_of_nodes_are_those_that_users_call():
         names.add(node.name())
         stack += [n for n, _ in node.next_functions if n is not None]
     assert "LayerNormBackwardBackward0" in names
-    y = x * 1
-    y[0] = 5.0
-    assert y.grad_fn.name() == "CopySlices"
     with mg.set_fused("auto"):
         z = x * x
     assert type(z.node) is tape.Node            # recording made no class
