@@ -26,11 +26,22 @@ from .tape import FREED, Node, located, recorded
 from .tensor import Tensor, new_tensor
 
 
-def stale(name: str, node: Node | None = None) -> None:
-    """Raises because a saved tensor was changed in place."""
+def stale(name: str, node: Node | None = None, what: str = "") -> None:
+    """Raises because a saved tensor was changed in place: `what`, or something that `node` keeps."""
+    found = what or ("" if node is None else " or ".join(_changed(node)))
     fail(name + " backward", "a tensor that the derivative needs has been modified by an inplace operation since the "
-         f"forward pass{located(node)}", "" if node is None else f"the output {node.layout}",
+         f"forward pass{located(node)}", found and f"a change of {found}",
          "make the change out of place, or before the tensor is used")
+
+
+def _changed(node: Node) -> list[str]:
+    """What of a node's may have been changed. What its op made was new at recording, so its version is 0. Of what it
+    was given only the sum of the versions is known: it may be any that was ever changed."""
+    kept = contents(node)
+    given = {id(v.array): f"{name} {v.array.layout}" for name, v in kept if isinstance(v, Tensor)}
+    changed = {id(a): a for _, v in kept if (a := v.array if isinstance(v, Tensor) else v).version}
+    made = [f"the output {a.layout}" for i, a in changed.items() if i not in given]
+    return made[:1] or [given[i] for i in changed]
 
 
 # ---- as attributes ---------------------------------------------------------------------------------------------------
@@ -80,7 +91,7 @@ class SavedAttributes:
     attributes: tuple[str, ...]
 
     def node_attributes(self) -> dict[str, Any]:
-        """The properties of the op's nodes."""
+        """What the op's nodes have besides: `_saved_...`, and a call, which runs their backward."""
         rules = getattr(self, "saves", None)            # of a primitive: which inputs each of its VJPs uses
         used = range(len(self.inputs)) if rules is None else sorted(frozenset().union(*rules.values()))
         found: dict[str, Any] = {f"_saved_{_PYTORCH.get(n, n)}": property(_attribute(n), doc=f"the attribute {n}")
@@ -301,7 +312,7 @@ class Packed:
 
     def _unpacked(self, node: Any, item: _Item) -> Tensor:
         if item.held is not None and item.held.version != item.version:
-            stale(self.name, node)
+            stale(self.name, node, f"a saved tensor {item.layout}")
         return fitting("saved_tensors_hooks", "what the unpack hook returns", self.unpack(item.packed), item.layout)
 
 

@@ -1,13 +1,14 @@
 """In-place changes of tensors in the graph and of their views: values, gradients, and what is refused."""
 from __future__ import annotations
 
+import re
 import warnings
 
 import numpy as np
 import pytest
 
 import minigrad as mg
-from minigrad import autograd, nn, testing
+from minigrad import autograd, nn, testing, utils
 from minigrad.core.op import registry
 
 
@@ -172,6 +173,38 @@ def test_a_saved_tensor_that_was_changed_raises_at_backward():
     z = y.relu() + y.tanh() + (y + 1)           # these save their outputs, or nothing
     y.add_(5)
     z.sum().backward()
+
+
+def test_the_error_names_what_was_changed():
+    class Mine(autograd.Function):
+        @staticmethod
+        def forward(ctx, x, y):
+            ctx.save_for_backward(x, y)
+            return x * y
+
+        @staticmethod
+        def backward(ctx, g):
+            x, y = ctx.saved_tensors
+            return g * y, g * x
+
+    def packed(y):
+        with autograd.graph.saved_tensors_hooks(lambda t: (1, t), lambda pair: pair[1]):
+            return y.sin()
+    x, w = mg.ones(5, 4, requires_grad=True), mg.ones(3, 4, requires_grad=True)
+    for use, change, name in (
+            (lambda y: y.square() * w[0], lambda y: y.add_(1), "input float32[5, 4]"), (lambda y: x * y, lambda y: y.add_(1), "other float32[5, 4]"),
+            (lambda y: y[0].sin(), lambda y: y[1].add_(1), "input float32[4]"), (lambda y: nn.functional.linear(y, w), lambda y: y.add_(1), "x float32[5, 4]"),
+            (lambda y: nn.functional.linear(y, w), lambda y: w.add_(1), "weight float32[3, 4]"),
+            (lambda y: nn.functional.linear(y, w), lambda y: (y + 1).add_(1) + y.add_(1), "x float32[5, 4] or weight float32[3, 4]"),
+            (lambda y: y.exp(), None, "the output float32[5, 4]"), (lambda y: y.softmax(1), None, "the output float32[5, 4]"),
+            (packed, lambda y: y.add_(1), "a saved tensor float32[5, 4]"), (lambda y: Mine.apply(x, y), lambda y: y.add_(1), "saved 1 float32[5, 4]"),
+            (lambda y: utils.checkpoint.checkpoint(mg.sin, y, use_reentrant=False), lambda y: y.add_(1), "argument 0 float32[5, 4]")):
+        y = x * 2
+        z = use(y)
+        with mg.no_grad():
+            (change or (lambda _, z=z: z.add_(1)))(y)
+        with pytest.raises(RuntimeError, match=rf"; got a change of {re.escape(name)}; make the change out of place"):
+            z.sum().backward()
 
 
 def test_create_graph_through_changes():
