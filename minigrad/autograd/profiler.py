@@ -179,7 +179,7 @@ class profile:
 
     def export_chrome_trace(self, path: str | PathLike[str]) -> None:
         """Writes the launches for Perfetto (`study.trace`)."""
-        self.study.save(path)
+        self.study.write(path)
 
     def __str__(self) -> str:
         return self.table()

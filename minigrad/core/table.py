@@ -5,6 +5,8 @@ from collections.abc import Collection, Sequence
 from html import escape
 from shutil import get_terminal_size
 
+from .shape import fail
+
 _NARROW = 100       # with fewer columns than that, spare ones are left out
 _LEAST = 8          # columns that a shortened cell keeps
 
@@ -28,6 +30,12 @@ def size(nbytes: float) -> str:
 def columns() -> int:
     """The columns of the terminal, at least 80 and at most 120; 120 where there is no terminal."""
     return min(max(get_terminal_size((120, 24)).columns, 80), 120)
+
+
+def at_least_one(by: str, name: str, value: int | None) -> None:
+    """ValueError for a number below 1; None is another default."""
+    if value is not None and value < 1:
+        fail(by, f"{name} must be at least 1", value, "leave it out for the default", ValueError)
 
 
 def shortened(text: str, width: int, middle: bool = False) -> str:
@@ -79,7 +87,9 @@ class Table:
                      numbers=self.numbers, cut=self.cut, notes=self.notes, marked=self.marked)
 
     def text(self, width: int | None = None) -> str:
-        """The table with lines of at most `width` columns (default: those of the terminal, 80 to 120)."""
+        """The table with lines of at most `width` columns (default: those of the terminal, 80 to 120). ValueError for a
+        width below 1."""
+        at_least_one("table", "width", width)
         width = columns() if width is None else width
         widths = [max(map(len, cells)) for cells in zip(self.head, *self.rows, strict=True)]
         room = width - (2 if self.marked else 0) - sum(widths)

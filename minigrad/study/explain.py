@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any, overload
 
 from ..core.display import brief
+from ..core.shape import fail
 from ..core.table import Shown, Table, duration
 from ..core.tensor import Tensor
 from ..devices.base import split
@@ -35,6 +36,9 @@ def explain(op: Any, *args: Any, **attrs: Any) -> str | Explanation:
     """
     if isinstance(op, Module):
         return Explanation(op, args, attrs)
+    if not callable(op):
+        fail("explain", "it takes a model, an op or a function, then its arguments", type(op).__name__,
+             "for example explain(model, x)", TypeError)
     with Record() as record:
         op(*args, **attrs)
     calls = {x.call: x for x in record.launches}            # the last launch of each call
@@ -54,6 +58,9 @@ def launches(function: Callable[..., Any], *args: Any, **kwargs: Any) -> list[st
     >>> study.launches(lambda: x + y)
     ['add_f32']
     """
+    if not callable(function):
+        fail("launches", "it takes a function, then its arguments", type(function).__name__,
+             "for example launches(lambda: x + y)", TypeError)
     with Record() as record:
         function(*args, **kwargs)
     return [x.kernel for x in record.launches]

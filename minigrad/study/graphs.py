@@ -6,6 +6,10 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from ..core.messages import meant
+from ..core.op import Op, registry
+from ..core.shape import fail
+from ..core.table import at_least_one
 from .drawing import Picture
 from .folding import fold
 from .listing import dot, text, title
@@ -58,23 +62,34 @@ class Graph(Structure):
         return f'<div style="overflow:auto;max-width:100%;max-height:85vh">{self.svg()}</div>'
 
 
-def graph(what: Any, /, *args: Any, open: str | Iterable[str] = (), most: int = 400, **kwargs: Any) -> Graph:
+def graph(what: Any, /, *args: Any, open: str | bool | Iterable[str] = (), most: int = 400, **kwargs: Any) -> Graph:
     """The graph that `backward` of a tensor would walk; or of what `what(*args, **kwargs)` returns.
 
     what    a tensor, or several in a list or tuple; or a function, which runs once. Lines, modules and launches are
             known of nodes that were recorded in `with study.Record():`, and always if a function is given
     open    composites that are shown as their definition, and checkpointed blocks as what they compute: names of ops
-            ("layer_norm", "checkpoint"), or "all". Their definition runs once more for this
+            ("layer_norm", "checkpoint"), or "all" (True). Their definition runs once more for this
     most    a picture has about as many boxes: in larger graphs, repeated blocks and inner groups are folded
 
-    RuntimeError if no tensor requires a gradient.
+    RuntimeError if no tensor requires a gradient. ValueError for an op that is no composite, and for `most` below 1.
 
         g = study.graph(lambda: F.cross_entropy(model(x), y))
         print(g)
         g.save("graph.svg")
     """
-    names = {open} if isinstance(open, str) else set(open)
+    chosen = "all" if open is True else open or ()
+    names = {chosen} if isinstance(chosen, str) else set(chosen)
+    at_least_one("graph", "most", most)
+    met: set[str] = set()
+
+    def opens(name: str) -> bool:
+        met.add(name)
+        return "all" in names or name in names
     found = Graph()
-    read(found, what, args, kwargs, lambda name: "all" in names or name in names)
+    read(found, what, args, kwargs, opens)
+    composites = {"checkpoint", *[name for name, op in registry.items() if isinstance(op, Op)]}
+    for name in sorted(names - composites - {"all"}):
+        fix = meant(name, composites)[2:] or f"this graph has {', '.join(sorted(met & composites)) or 'none'}"
+        fail("graph", "open takes names of composites, 'checkpoint' or 'all'", repr(name), fix, ValueError)
     fold(found, most)
     return found

@@ -1,7 +1,7 @@
 """`study.backward_order`: what runs in backward, in which order. `study.saved`: what is kept for it."""
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -13,6 +13,7 @@ from ..core.table import Shown, Table, duration, size
 from ..core.tape import FREED, Node, edge_of
 from ..core.tensor import Tensor
 from ..devices.memory import Array, Layout
+from ..nn.module import Module
 from .record import Backward, Record, line_of, memory_of
 from .trace import shapes
 
@@ -35,20 +36,28 @@ def _kept(node: Node, leaves: set[int]) -> list[Kept]:
             for array, given in memory_of(node)]
 
 
-def _graph(loss: Tensor | Callable[[], Tensor], by: str) -> tuple[Tensor, list[Node], list[Tensor]]:
-    """The loss, its nodes (oldest first), and the leaves that ask for gradients. A function is run to make the loss."""
-    if not isinstance(loss, Tensor):
+Losses = Tensor | Sequence[Tensor]          # one, or several
+
+
+def _graph(loss: Losses | Callable[[], Losses], by: str) -> tuple[list[Tensor], list[Node], list[Tensor]]:
+    """The losses, their nodes (oldest first), and the leaves that ask for gradients. A function is run to make them."""
+    made: Any = loss
+    if callable(loss) and not isinstance(loss, Module):
         with Record():
-            loss = loss()
-    if not isinstance(loss, Tensor):
-        fail(by, "it takes a loss, or a function that computes it", type(loss).__name__, kind=TypeError)
-    if not loss._requires_grad:
-        fail(by, "the loss must require a gradient", loss.array.layout, "compute it outside no_grad(), from parameters")
-    nodes = [n for n in engine.reachable([edge_of(loss)], frozenset()) if isinstance(n, Node)]
+            made = loss()
+    losses = list(made) if isinstance(made, (list, tuple)) else [made]
+    for t in losses or [None]:
+        if not isinstance(t, Tensor):
+            fail(by, "it takes a loss, several in a list, or a function without arguments that computes them",
+                 type(t).__name__, f"for example {by}(lambda: criterion(model(x), y))", TypeError)
+        if not t._requires_grad:
+            fail(by, "the loss must require a gradient", t.array.layout,
+                 "compute it outside no_grad(), from parameters")
+    nodes = [n for n in engine.reachable(list(map(edge_of, losses)), frozenset()) if isinstance(n, Node)]
     found = {id(e): e for n in nodes for e in n.inputs if isinstance(e, Tensor)}
     if any(n.saved is FREED for n in nodes):
         fail(by, "the graph was freed by an earlier backward()", "", "call it before backward()")
-    return loss, nodes, list(found.values())
+    return losses, nodes, list(found.values())
 
 
 def _storages(leaves: list[Tensor]) -> set[int]:
@@ -106,11 +115,11 @@ class Saved(Shown):
                      notes=notes)
 
 
-def saved(loss: Tensor | Callable[[], Tensor]) -> Saved:
+def saved(loss: Losses | Callable[[], Losses]) -> Saved:
     """What the graph of `loss` keeps for backward: bytes by op and line, each memory once, parameters apart.
 
-    Give a function that computes the loss, and the lines and modules are known too. RuntimeError if the graph was
-    freed by a backward before.
+    `loss` is a tensor, or several in a list. Give a function that computes them, and the lines and modules are known
+    too. RuntimeError if the graph was freed by a backward before.
 
     >>> print(study.saved(lambda: criterion(model(x), y)))
     """
@@ -171,30 +180,33 @@ class Order(Shown):
                      cut=("gradients out", "gradient in", "line", "module", "op"))
 
 
-def backward_order(loss: Tensor | Callable[[], Tensor]) -> Order:
+def backward_order(loss: Losses | Callable[[], Losses]) -> Order:
     """Runs the backward of a scalar `loss`, and says what ran, in which order, what each step had saved, what became
     free then, and how long it took. `.grad` stays as it was, and the graph stays usable. Hooks of tensors are called.
 
     Give a function that computes the loss, and the lines and modules are known too; then a warning names the
-    parameters of the model that no gradient reaches.
+    parameters of the model that no gradient reaches. Of several losses in a list, it is one backward of all.
 
     >>> print(study.backward_order(lambda: criterion(model(x), y)))
     """
-    value, nodes, leaves = _graph(loss, "backward_order")
+    losses, nodes, leaves = _graph(loss, "backward_order")
+    for t in losses:
+        if t.numel() != 1:
+            fail("backward_order", "the loss must be a scalar", t.array.layout, "reduce it first: loss.sum()")
     if not nodes:
-        fail("backward_order", "the loss must be the result of an op", f"the leaf {value.array.layout}",
+        fail("backward_order", "the loss must be the result of an op", f"the leaf {losses[0].array.layout}",
              "compute something of it")
     with Record() as record:
-        run_backward(value)
+        run_backward(losses)
     reached = set(map(id, leaves))
-    warn_without_gradient("backward_order", [n for n, p in parameters_behind([value]).items() if id(p) not in reached])
+    warn_without_gradient("backward_order", [n for n, p in parameters_behind(losses).items() if id(p) not in reached])
     return Order(nodes, leaves, record)
 
 
-def run_backward(loss: Tensor) -> None:
-    """Runs the backward of a loss; keeps the graph, and changes no `.grad`, also not of what `retain_grad` was called.
-    """
-    edges = engine.reachable([edge_of(loss)], frozenset())
+def run_backward(loss: Losses) -> None:
+    """Runs the backward of a loss, or of several; keeps the graph, and changes no `.grad`, also not of what
+    `retain_grad` was called."""
+    edges = engine.reachable([edge_of(t) for t in engine.listed(loss)], frozenset())
     leaves = dict.fromkeys(e for edge in edges for e in edge.inputs if isinstance(e, Tensor))
     retained = [(edge, hooks.of(edge)[-1]) for edge in edges if hooks.retains(edge)]
     for edge, _ in retained:

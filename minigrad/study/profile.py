@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from ..core.table import Table, duration
+from ..core.table import Table, at_least_one, duration
 from ..devices.base import split
 from ..devices.native import get_num_threads
 from .record import Launch, Range, Record, active, unseen
@@ -119,7 +119,9 @@ class Profile(Trace):
         return sorted([Row(path).add(launches) for path, launches in found], key=lambda r: r.name)
 
     def as_table(self, limit: int | None = _ROWS) -> Table:
-        """Ops, then modules, with their rates and shares of the roof; at most `limit` rows of each."""
+        """Ops, then modules, with their rates and shares of the roof; at most `limit` rows of each. ValueError if it
+        is below 1."""
+        at_least_one("table", "limit", limit)
         of, every = roof(), Row("all").add(self.launches)
         rows: list[list[str]] = []
         for found, kind in ((self.ops(), "op"), (self.modules(), "module")):

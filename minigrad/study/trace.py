@@ -4,9 +4,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from os import PathLike
+from pathlib import Path
 from typing import Any
 
-from ..core.table import Shown, Table, duration, size
+from ..core.table import Shown, Table, at_least_one, duration, size
 from ..devices.memory import Layout
 from .record import Launch, Record
 
@@ -32,15 +33,18 @@ class Trace(Record, Shown):
     """The launches of a `with` block. Made by `trace`."""
 
     def as_table(self, limit: int | None = _SHOWN) -> Table:
-        """The launches, one a line; with more than `limit`, the first and the last ones."""
+        """The launches, one a line; with more than `limit`, the first and the last ones. ValueError if it is below 1.
+        """
+        at_least_one("table", "limit", limit)
         shown: list[Launch] = self.launches
+        last = 0 if limit is None else limit // 4
         if limit is not None and len(shown) > limit:
-            shown = [*shown[:limit * 3 // 4], *shown[len(shown) - limit // 4:]]
+            shown = [*shown[:limit - last], *shown[len(shown) - last:]]
         rows = [[duration(x.start), x.op, x.direction, x.module, x.kernel, shapes(x.operands), size(x.nbytes),
                  duration(x.time)] for x in shown]
         left = len(self.launches) - len(shown)
         if left:
-            rows.insert(limit * 3 // 4 if limit else 0, ["...", f"{left} more", "", "", "", "", "", ""])
+            rows.insert(len(shown) - last, ["...", f"{left} more", "", "", "", "", "", ""])
         total = sum(x.time for x in self.launches)
         notes = [f"{len(self.launches)} launches, {duration(total)} in kernels of {duration(self.elapsed)} in all; at "
                  f"most {size(max((x.held for x in self.launches), default=0))} of tensors in use"]
@@ -61,8 +65,17 @@ class Trace(Record, Shown):
 
         Slices are nested: the module, in it the op, in it the kernel. A module's and an op's slice begin with their
         first kernel and end with their last. A counter shows the memory of tensors in use.
+
+        ValueError unless the path ends with .json.
         """
-        with open(path, "w", encoding="utf-8") as file:
+        if Path(path).suffix != ".json":
+            raise ValueError(f"[{type(self).__name__.lower()}] save writes JSON, so the path must end with .json; got "
+                             f"{str(path)!r}; table() is the text, and launches has the numbers")
+        self.write(path)
+
+    def write(self, path: str | PathLike[str]) -> None:
+        """`save` to a path with any suffix. TypeError for anything but a path (`open` would take a file's number)."""
+        with Path(path).open("w", encoding="utf-8") as file:
             json.dump({"traceEvents": list(self.events()), "displayTimeUnit": "ns"}, file)
 
     def events(self) -> Iterator[dict[str, Any]]:

@@ -183,6 +183,13 @@ def test_the_plot(tmp_path):
 
 # ---- explain ----
 
+def test_explain_and_launches_take_functions():
+    with pytest.raises(TypeError, match=r"\[explain\] it takes a model, an op or a function, then its arguments; got Tensor; for example"):
+        study.explain(mg.ones(2))
+    with pytest.raises(TypeError, match=r"\[launches\] it takes a function, then its arguments; got int; for example"):
+        study.launches(3)
+
+
 def test_explain_of_a_model():
     model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.LayerNorm(8), nn.Linear(8, 3))
     found = study.explain(model, mg.randn(2, 1, 4, 4))

@@ -220,6 +220,11 @@ def test_a_composite_opens_to_its_definition():
     assert all((a == p.grad.numpy()).all() for a, p in zip(plain, model.parameters(), strict=True))
 
 
+def test_true_opens_every_composite():
+    y = F.layer_norm(mg.randn(2, 3, requires_grad=True), (3,))
+    assert str(study.graph(y, open=True)) == str(study.graph(y, open="all")) != str(study.graph(y, open=False)) == str(study.graph(y))
+
+
 def test_a_checkpointed_block_opens():
     w = mg.randn(4, requires_grad=True)
     g = study.graph(lambda: checkpoint(lambda t: (t * t).tanh(), w, use_reentrant=False).sum(), open=["checkpoint"])
@@ -231,6 +236,14 @@ def test_what_it_refuses():
         study.graph(mg.ones(3))
     with pytest.raises(TypeError, match="a tensor takes none"):
         study.graph(mg.ones(3, requires_grad=True), 3)
+    y = mg.ones(3, requires_grad=True) * 2
+    for most in (0, -3):
+        with pytest.raises(ValueError, match=rf"\[graph\] most must be at least 1; got {most}"):
+            study.graph(y, most=most)
+    with pytest.raises(ValueError, match=r"\[graph\] open takes names of composites.*; got 'layernorm'; did you mean 'layer_norm'\?"):
+        study.graph(y, open="layernorm")
+    with pytest.raises(ValueError, match="got 'mul'; this graph has layer_norm$"):
+        study.graph(F.layer_norm(y, (3,)), open=["layer_norm", "mul"])
     with pytest.raises(ValueError, match=r"\.svg.*\.png"):
         study.graph(mg.ones(3, requires_grad=True)).save("graph.png")
 
@@ -267,7 +280,7 @@ def _recurrent() -> Any:
 
 
 @pytest.mark.parametrize("backward", [False, True], ids=["forward", "backward"])
-@pytest.mark.parametrize(("make", "opened"), [(lambda: _mlp()[1](), "all"), (lambda: _transformer(2)[1](), ["layer_norm", "attention"]), (_recurrent, ())],
+@pytest.mark.parametrize(("make", "opened"), [(lambda: _mlp()[1](), "all"), (lambda: _transformer(2)[1](), ["layer_norm", "scaled_dot_product_attention"]), (_recurrent, ())],
                          ids=["mlp", "transformer", "lstm"])
 def test_boxes_and_groups_do_not_overlap_and_edges_run_between_them(make: Any, opened: Any, backward: bool):
     picture, layout = _layout(study.graph(make, open=opened), backward)

@@ -94,6 +94,22 @@ def test_what_is_no_loss_is_refused():
         study.backward_order(mg.ones((), requires_grad=True))
 
 
+    with pytest.raises(RuntimeError, match=r"\[backward_order\] the loss must be a scalar; got float32\[3\]; reduce it first: loss.sum\(\)$"):
+        study.backward_order(mg.ones(3, requires_grad=True) * 2)
+    for by in (study.saved, study.backward_order):
+        for wrong, got in ((None, "NoneType"), ([], "NoneType"), (3, "int"), (["x"], "str"), (nn.Linear(3, 3), "Linear")):
+            with pytest.raises(TypeError, match=rf"\[{by.__name__}\] it takes a loss, several in a list, or a function .*; got {got}; for example"):
+                by(wrong)
+
+
+def test_several_losses():
+    x = mg.ones(3, requires_grad=True)
+    a, b = x.exp().sum(), x.sin().sum()
+    both = study.saved([a, b])
+    assert (both.activations, both.parameters) == (12, 12) == (study.saved(a).activations, study.saved(lambda: (a, b)).parameters)  # exp, and x of sin
+    assert [s.backward.op for s in study.backward_order([a, b]).steps] == ["sum", "sin", "sum", "exp"] and x.grad is None
+
+
 def test_backward_order_leaves_retained_gradients_alone():
     x = mg.randn(4, 3, requires_grad=True)
     h, (a, b) = x * 2, x.chunk(2)

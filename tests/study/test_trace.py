@@ -62,6 +62,20 @@ def test_a_long_table_is_cut():
     assert t.table(limit=None).count("add_f32") == 300
 
 
+def test_arguments_of_a_table(roof):
+    with study.profile() as p, study.trace() as t:
+        x = mg.ones(3)
+        for _ in range(5):
+            x.exp()
+    rows = [line.split() for line in t.table(limit=1).splitlines()]
+    assert rows[2][2:4] == [t.launches[0].op, "forward"] and rows[3] == ["...", f"{len(t.launches) - 1}", "more"]
+    assert sum("exp_f32" in line for line in t.table(limit=5).splitlines()) == 4
+    for wrong in ({"limit": 0}, {"limit": -1}, {"width": 0}, {"width": -5}):
+        for x in (t, p):
+            with pytest.raises(ValueError, match=rf"\[table\] {next(iter(wrong))} must be at least 1; got {next(iter(wrong.values()))}"):
+                x.table(**wrong)
+
+
 def test_html_shows_the_table_and_escapes():
     with study.trace() as t:
         mg.ones(2) + mg.ones(2)
@@ -91,6 +105,23 @@ def test_the_file_has_the_fields_of_chrome_trace_events(tmp_path):
     assert len([e for e in found if e.get("cat") == "kernel"]) == len(t.launches) == len([e for e in found if e["ph"] == "C"])
     user, = [e for e in found if e.get("cat") == "user"]
     assert user["name"] == "a step" and all(e["ts"] + e["dur"] <= user["ts"] + user["dur"] + 1e-3 for e in found if e.get("cat") == "kernel")
+
+
+def test_where_a_trace_is_saved(tmp_path):
+    with study.trace() as t, study.profile() as p:
+        mg.ones(3).exp()
+    with open(tmp_path / "other.txt", "w") as other:
+        for x in (t.save, p.save, t.write):
+            with pytest.raises(TypeError):
+                x(other.fileno())
+        other.write("still open")
+    for x, name in ((t, "trace"), (p, "profile")):
+        with pytest.raises(ValueError, match=rf"\[{name}\] save writes JSON, so the path must end with .json; got '.*a.csv'; table\(\)"):
+            x.save(tmp_path / "a.csv")
+        x.save(str(tmp_path / "a.json"))
+        x.write(tmp_path / "a.trace")
+        assert json.loads((tmp_path / "a.json").read_text()) == json.loads((tmp_path / "a.trace").read_text())
+    assert not (tmp_path / "a.csv").exists()
 
 
 def test_slices_are_nested(tmp_path):
@@ -220,7 +251,7 @@ def test_events_of_the_profiler():
     assert [e.name for e in events if e.name not in ("copy", "fill")] == ["exp", "outer", "inner", "sin", "sin"]
     assert all(e.count == 1 and e.time_range.start < e.time_range.end for e in events)
     sin = events[-1]
-    assert sin.cpu_time_total <= sin.time_range.end - sin.time_range.start and sin.input_shapes == "f32 3 3" and "sin" in repr(sin)
+    assert sin.cpu_time_total == pytest.approx(sin.time_range.end - sin.time_range.start) and sin.input_shapes == "f32 3 3" and "sin" in repr(sin)
 
     def names(table):
         return {line.split()[0] for line in table.splitlines()[2:-1]} - {"copy", "fill"}
