@@ -7,6 +7,8 @@ from __future__ import annotations
 import json
 import linecache
 import math
+import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from html import escape
@@ -18,20 +20,27 @@ from typing import Any
 import numpy as np
 
 from ..core.capture import Captured
+from ..core.engine import fit, walk
+from ..core.hooks import hooks, node_hooks, node_pre_hooks
+from ..core.modes import no_grad
+from ..core.place import doors, frames, is_own
 from ..core.saved import input_names
 from ..core.shape import fail
-from ..core.tape import Node, Variable
+from ..core.tape import Edge, Node, Variable
 from ..core.tensor import Tensor
+from ..devices.base import Kernel
 from ..devices.memory import Layout
 from .layered import Box, arrange
 from .order import run_backward
 from .reading import Names, Reader, node_of, texts
-from .record import Backward, Record, origins
+from .record import Backward, Launch, Record, origins, unseen
 from .structure import GraphNode, Group, Saved, Structure
 
 _BINS, _GRID = 40, 32               # of a histogram; rows and columns of a heat map
 _VALUES = 200_000                   # about as many values of heat maps has a page
 _LEAVES = 4                         # so many lines name leaves in the box of a node
+_ROUNDING = {8: 1e-14, 4: 1e-5, 2: 0.1}     # by the bytes of a number: how much a sum may change by rounding
+doors.add(__file__)                 # like record.py, it stands between an op and its launch
 
 
 @dataclass(frozen=True)
@@ -46,9 +55,18 @@ class Seen:
 
 def look(t: Tensor) -> Seen:
     """Looks at a gradient; `norm` is the Euclidean one."""
-    layout, storage = t.array.layout, t.array.storage
-    values = t.array.np if layout.device.type == "cpu" else layout.device.download(t.array)
-    values = np.asarray(values, dtype=np.float64)
+    storage = t.array.storage
+    return Seen(*_summary(_values(t), t.array.layout), id(storage), storage.layout.nbytes)
+
+
+def _values(t: Tensor) -> np.ndarray:
+    """The values of a gradient."""
+    values = t.array.np if t.array.layout.device.type == "cpu" else t.array.layout.device.download(t.array)
+    return np.asarray(values, dtype=np.float64)
+
+
+def _summary(values: np.ndarray, layout: Layout) -> tuple[dict[str, Any], np.ndarray | None]:
+    """What the page says of values, and some of them."""
     nan, inf = int(np.isnan(values).sum()), int(np.isinf(values).sum())
     about = {**_described(layout), "size": layout.size, "nan": nan, "inf": inf, "zeros": int((values == 0).sum())}
     with np.errstate(all="ignore"):
@@ -68,7 +86,7 @@ def look(t: Tensor) -> Seen:
         grid = np.atleast_2d(values[(0,) * (values.ndim - 2)] if values.ndim > 2 else values)
         about["heat"] = {"of": list(grid.shape), "leading": max(values.ndim - 2, 0)}
         grid = _thinned(grid, _GRID).astype(np.float32)
-    return Seen(about, grid, id(storage), storage.layout.nbytes)
+    return about, grid
 
 
 def _thinned(grid: np.ndarray, most: int) -> np.ndarray:
@@ -92,62 +110,157 @@ def explore(target: Tensor | Callable[..., Any], path: str | Path, args: Sequenc
 
     Backward is run here, and keeps the graph; `.grad` of all tensors stays as it is. If the function itself ran
     backward, that is shown. A captured function is called until it is replayed (twice at most): each replayed launch is
-    shown, with its kernel, sizes, bytes and time. RuntimeError if there is neither a graph nor a launch.
+    shown, with its kernel, sizes, bytes and time. RuntimeError if there is neither a graph nor a launch,
+    FileNotFoundError if the folder of `path` is not there.
 
     >>> study.explore(lambda: nn.functional.cross_entropy(model(x), y), "backward.html")
     >>> study.explore(train_step, "step.html", args=(x, y))
     """
-    record, structure = _observed(target, tuple(args))
+    path = Path(path)
+    if not path.parent.is_dir():
+        fail("explore", f"the folder of the page is not there: {path.parent}", "", "make it first, or give another "
+             "path", kind=FileNotFoundError)
+    record = _observed(target, tuple(args))
     title = getattr(target, "__name__", "").replace("<lambda>", "") or "a loss"
-    data = Page(record, structure).data(title)
+    data = Page(record).data(title)
     text = Path(__file__).with_suffix(".html").read_text(encoding="utf-8")
     # no "<" inside: nothing in the data can end the page's script
     dumped = json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
-    path = Path(path)
     path.write_text(text.replace("{{title}}", escape(title)).replace("{{data}}", dumped), encoding="utf-8")
     return path
 
 
 class _Steps(Record):
-    """A record that keeps the nodes whose backward ran: what the function returns may not keep them."""
+    """A record that also keeps the nodes whose backward ran (what the function returns may not keep them), and reads
+    their graph before backward frees what it saved.
+
+    after     by step: what the walk launched between it and the next one, casts and sums of gradients
+    sums      the sum of the gradients that were sent to an edge so far, and of their magnitudes; for leaves that are
+              used several times, and while there are hooks for all edges
+    changed   (step, output): where the gradient that came in is not the sum of what was sent: a hook changed it
+    value     the loss
+    """
 
     def __init__(self) -> None:
         super().__init__(look)
+        self.value: float | None = None
         self.nodes: list[Node] = []
+        self.begin()
+
+    def begin(self) -> None:
+        """Forgets the steps so far."""
+        self.backwards.clear()
+        self.nodes.clear()
+        self.structure = Structure()
+        self.reader: Reader | None = None
+        self.shown: list[Any] = []
+        self.uses: Counter[int] = Counter()             # of what the picture shows, by its id
+        self.after: dict[int, list[Launch]] = {}
+        self.sums: dict[Any, tuple[np.ndarray, np.ndarray]] = {}
+        self.changed: set[tuple[int, int]] = set()
 
     def _backward(self, node: Node, given: list, run: Callable[[], Any]) -> Any:
-        if get_ident() == self.thread:
-            self.nodes.append(node)
-        return super()._backward(node, given, run)
+        if get_ident() != self.thread:
+            return run()
+        step, inner = len(self.nodes), bool(self._running)
+        self.nodes.append(node)
+        if not inner:
+            if self.structure.id_of(node) is None:
+                self.read(node)
+            self.compare(step, node, given)
+        results = super()._backward(node, given, run)
+        if not inner:
+            self.send(node, results)
+        return results
+
+    def read(self, node: Node) -> None:
+        """Reads the graph of a node: nothing of it is freed yet, since all that uses the node came before it."""
+        if self.reader is None:
+            self.reader = Reader(Names(), lambda name: False, self.structure)
+        self.shown += self.reader.add([node])
+        self.uses = Counter(source for source, _, x in self.structure.edges() if x.differentiable)
+
+    def finish(self) -> None:
+        """Ends the reading."""
+        if self.reader is not None:
+            at, created = self.reader.at, {}
+            for edge in self.reader.held:
+                if isinstance(edge, Node) and id(edge) in at:
+                    created[at[id(edge)][0][0]] = -edge.seq
+            self.reader.read([n for s, n in zip(self.backwards, self.nodes, strict=True) if not s.depth],
+                             sorted(self.shown, key=created.__getitem__))
+
+    def send(self, node: Node, results: Sequence[Tensor | None]) -> None:
+        """Adds the gradients that a node sends to the sums of those to whom they go."""
+        every = hooks.tables or node_hooks.tables or node_pre_hooks.tables
+        for edge, g in zip(node.inputs, results, strict=False):
+            if edge is None or g is None:
+                continue
+            if every or isinstance(edge, Variable) and self.uses[self.structure.id_of(edge) or 0] > 1:
+                with unseen(), no_grad():
+                    values = np.array(_values(fit(g, edge.layout)))     # type: ignore[arg-type]
+                total, magnitude = self.sums.get(_key(edge), (0.0, 0.0))
+                with np.errstate(all="ignore"):
+                    self.sums[_key(edge)] = total + values, magnitude + np.abs(values)
+
+    def compare(self, step: int, node: Node, given: list) -> None:
+        """Notes where a gradient is not the sum of those that were sent."""
+        for i, g in enumerate(given):
+            total, magnitude = self.sums.pop((id(node), i), (None, None))
+            if total is not None and g is not None:
+                with unseen(), no_grad(), np.errstate(all="ignore"):
+                    values, top = _values(g), float(np.max(magnitude, initial=0.0))
+                    near = _ROUNDING.get(g.dtype.itemsize, 0.1) * (top if math.isfinite(top) else 0.0)
+                    if not np.allclose(values, total, rtol=0, atol=near, equal_nan=True):
+                        self.changed.add((step, i))
+
+    def _launched(self, kernel: Kernel, arguments: tuple) -> None:
+        before = len(self.launches)
+        super()._launched(kernel, arguments)
+        if len(self.launches) > before and not self._running and self.backwards and _between(sys._getframe(1)):
+            step = max(i for i, s in enumerate(self.backwards) if not s.depth)
+            self.after.setdefault(step, []).append(self.launches[-1])
 
 
-def _observed(target: Any, args: tuple) -> tuple[_Steps, Structure]:
+def _key(edge: Edge) -> tuple[int, int]:
+    return id(node_of(edge)), getattr(edge, "index", 0)
+
+
+def _between(frame: Any) -> bool:
+    """Does the walk itself ask for a launch, and not a hook of the user's?"""
+    for f in frames(frame):
+        if f.f_code is walk.__code__ or not is_own(f):
+            return f.f_code is walk.__code__
+    return False
+
+
+def _observed(target: Any, args: tuple) -> _Steps:
     """Runs what is to be explored."""
-    names, structure = Names(), Structure()
     with _Steps() as record:
         result = target if isinstance(target, Tensor) else target(*args)
         loss: Any = result[0] if isinstance(result, tuple) and result else result
         node = loss.node if isinstance(loss, Tensor) else None
         if node is not None and node_of(node) not in record.nodes:
-            record.backwards.clear()                    # of gradients inside the function
-            record.nodes.clear()
+            record.begin()                              # what came before are gradients inside the function
             run_backward(loss)
     if isinstance(getattr(target, "__func__", target), Captured) and not any(x.replayed for x in record.launches):
         with _Steps() as record:                        # the first call recorded the step, this one replays it
-            target(*args)
+            loss = target(*args)
+            loss = loss[0] if isinstance(loss, tuple) and loss else loss
     if not record.backwards and not record.launches:
         fail("explore", "needs a loss with a graph, or a function that computes something", type(result).__name__,
              "let a parameter require gradients, and do not compute under no_grad()")
-    Reader(names, lambda name: False, structure).read(
-        [node for s, node in zip(record.backwards, record.nodes, strict=True) if not s.depth])
-    return record, structure
+    if isinstance(loss, (int, float)) or isinstance(loss, Tensor) and loss.array.layout.size == 1:
+        record.value = float(loss)
+    record.finish()
+    return record
 
 
 class Page:
     """The data of a page: steps (the backward of each node), launches, graph, sources."""
 
-    def __init__(self, record: _Steps, structure: Structure) -> None:
-        self.record, self.structure = record, structure
+    def __init__(self, record: _Steps) -> None:
+        self.record, self.structure = record, record.structure
         self.steps, self.nodes = record.backwards, record.nodes
         self.index = {id(node): i for i, node in enumerate(self.nodes)}         # of a node's step
         self.shown = [self.known(node) for node in self.nodes]
@@ -157,6 +270,9 @@ class Page:
         self.group_of: dict[int, int] = {}              # the innermost group of a node of the picture, by its id
         self.leaves: dict[int, list[str]] = {}          # that a node of the picture gives gradients to, by its id
         gradients = sum(g is not None for s in self.steps for g in (*s.given, *s.results))
+        leaves = [id(e) for s, of in zip(self.steps, self.nodes, strict=True) if not s.depth
+                  for g, e in zip(s.results, of.inputs, strict=False) if g is not None and isinstance(e, Variable)]
+        self.parts, self.reached = Counter(leaves), Counter[int]()      # gradients of a leaf: all, and those shown
         self.most = max(8, min(_GRID, math.isqrt(_VALUES // max(gradients, 1))))
 
     def known(self, edge: Any) -> GraphNode | None:
@@ -171,14 +287,19 @@ class Page:
         for i, (s, node) in enumerate(zip(self.steps, self.shown, strict=True)):
             origin = origins.get(self.nodes[i]) if not s.depth else None        # what runs again is made in backward
             made = [at[id(x)] for x in origin.launches if id(x) in at] if origin is not None else []
-            step = {**self.step(i, s, node), "saved": self.saved(i), "launches": [at[id(x)] for x in s.launches],
-                    "forward": made}
+            after = [at[id(x)] for x in self.record.after.get(i, ())]
+            step = {**self.step(i, s, node), "saved": self.saved(i), "forward": made,
+                    "launches": [*[at[id(x)] for x in s.launches], *after]}
             steps.append(step)
+            for k in after:
+                launches[k]["after"] = True
             for k in (*step["launches"], *step["forward"]):
                 launches[k]["group"] = step["group"]
             for k in step["launches"]:
                 launches[k]["step"] = i
-        about = ([f"{len(steps)} steps of backward"] if steps else []) + [f"{len(launches)} launches"]
+        value = self.record.value
+        about = [f"value {value:.6g}"] if value is not None else []
+        about += [f"{len(steps)} steps of backward"] * bool(steps) + [f"{len(launches)} launches"]
         return {"title": title, "about": ", ".join(about),
                 "notes": self.structure.notes, "steps": steps, "nodes": nodes, "edges": edges, "groups": self.groups,
                 "ops": self.sources(), "memory": self.memory(), "launches": launches}
@@ -230,7 +351,7 @@ class Page:
     def launches(self) -> list[dict[str, Any]]:
         """All launches."""
         return [{"kernel": x.kernel, "op": x.op, "direction": x.direction, "group": -1, "step": -1,
-                 "module": x.module, "line": x.line, "code": linecache.getline(*x.called_at.lines[0][:2]).strip()
+                 "after": False, "module": x.module, "line": x.line, "code": linecache.getline(*x.called_at.lines[0][:2]).strip()
                  if x.called_at is not None and x.called_at.lines else "", "why": x.why, "flops": x.flops or 0,
                  "sizes": {k: _number(v) for k, v in x.sizes.items()},
                  "operands": [repr(o) if o is not None else "other memory" for o in x.operands], "bytes": x.nbytes,
@@ -256,12 +377,24 @@ class Page:
         of = self.nodes[i]
         names = input_names(of.op, len(of.inputs))
         return {"op": s.op, "name": node.label if node else s.op, "depth": s.depth,
-                "group": self.group_of[node.id] if node else -1, "given": [self.gradient(g) for g in s.given],
-                "results": [self.gradient(g, name=n, **self.target(e))
+                "group": self.group_of[node.id] if node else -1, "given": [self.gradient(g, hooked=(i, k) in self.record.changed) for k, g in enumerate(s.given)],
+                "results": [self.gradient(g, name=n, **self.target(e), **self.part(s, g, e))
                             for g, n, e in zip(s.results, names, of.inputs, strict=False)],
                 "line": node.line if node else "", "code": node.lines[0][3] if node and node.lines else "",
                 "backward": node.backward if node else "", "why": node.why if node else "",
                 "attrs": ", ".join(f"{k}={v}" for k, v in node.attrs.items()) if node else ""}
+
+    def part(self, s: Backward, g: Seen | None, edge: Any) -> dict[str, Any]:
+        """Which part of its gradient a leaf gets, if there are several; with the last one their sum."""
+        n = self.parts[id(edge)] if isinstance(edge, Variable) and g is not None and not s.depth else 0
+        if n < 2:
+            return {}
+        self.reached[id(edge)] += 1
+        part = {"part": self.reached[id(edge)], "parts": n}
+        found = self.record.sums.get(_key(edge)) if part["part"] == n else None
+        if found is not None:
+            part["total"] = self.gradient(Seen(*_summary(found[0], edge.layout), 0, 0))
+        return part
 
     def target(self, edge: Any) -> dict[str, Any]:
         """Where a gradient goes: to a step, or to a leaf by name."""
@@ -318,7 +451,8 @@ def _last(path: str) -> str:
 
 
 def _title(group: Group) -> str:
-    return f"{group.name} {group.note}".strip()
+    note = group.note.removeprefix(group.name) if group.note.split(",")[0] == group.name else group.note
+    return f"{group.name} {note.lstrip(', ')}".strip()
 
 
 def _rounded(box: Box) -> dict[str, float]:

@@ -138,9 +138,9 @@ class Reader:
         self.plans: dict[Any, str] = {}
         self.keys: dict[int, Key] = {}          # of shown nodes
 
-    def read(self, edges: Sequence[Edge]) -> None:
-        """Reads the graph of the roots."""
-        shown = self.add(edges)
+    def read(self, edges: Sequence[Edge], before: Sequence[Any] = ()) -> None:
+        """Reads the graph of the roots. `before`: what was added, in the order of recording."""
+        shown = [*before, *self.add(edges)]
         self.found.outputs = [self.shown_at(e) for e in edges]
         for source, _, x in self.found.edges():
             self.found.nodes[source].uses += x.differentiable
