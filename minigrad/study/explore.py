@@ -8,6 +8,7 @@ import json
 import linecache
 import math
 import sys
+import weakref
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -138,6 +139,7 @@ class _Steps(Record):
     sums      the sum of the gradients that were sent to an edge so far, and of their magnitudes; for leaves that are
               used several times, and while there are hooks for all edges
     changed   (step, output): where the gradient that came in is not the sum of what was sent: a hook changed it
+    created   of a node: how many steps had begun when it was recorded
     value     the loss
     """
 
@@ -145,12 +147,14 @@ class _Steps(Record):
         super().__init__(look)
         self.value: float | None = None
         self.nodes: list[Node] = []
+        self.created: weakref.WeakKeyDictionary[Node, int] = weakref.WeakKeyDictionary()
         self.begin()
 
     def begin(self) -> None:
         """Forgets the steps so far."""
         self.backwards.clear()
         self.nodes.clear()
+        self.created.clear()
         self.structure = Structure()
         self.reader: Reader | None = None
         self.shown: list[Any] = []
@@ -158,6 +162,11 @@ class _Steps(Record):
         self.after: dict[int, list[Launch]] = {}
         self.sums: dict[Any, tuple[np.ndarray, np.ndarray]] = {}
         self.changed: set[tuple[int, int]] = set()
+
+    def _recorded(self, node: Node) -> None:
+        super()._recorded(node)
+        if get_ident() == self.thread:
+            self.created[node] = len(self.nodes)
 
     def _backward(self, node: Node, given: list, run: Callable[[], Any]) -> Any:
         if get_ident() != self.thread:
@@ -206,8 +215,8 @@ class _Steps(Record):
     def compare(self, step: int, node: Node, given: list) -> None:
         """Notes where a gradient is not the sum of those that were sent."""
         for i, g in enumerate(given):
-            total, magnitude = self.sums.pop((id(node), i), (None, None))
-            if total is not None and g is not None:
+            if (id(node), i) in self.sums and g is not None:
+                total, magnitude = self.sums.pop((id(node), i))
                 with unseen(), no_grad(), np.errstate(all="ignore"):
                     values, top = _values(g), float(np.max(magnitude, initial=0.0))
                     near = _ROUNDING.get(g.dtype.itemsize, 0.1) * (top if math.isfinite(top) else 0.0)
@@ -351,7 +360,8 @@ class Page:
     def launches(self) -> list[dict[str, Any]]:
         """All launches."""
         return [{"kernel": x.kernel, "op": x.op, "direction": x.direction, "group": -1, "step": -1,
-                 "after": False, "module": x.module, "line": x.line, "code": linecache.getline(*x.called_at.lines[0][:2]).strip()
+                 "after": False, "module": x.module, "line": x.line, "code":
+                 linecache.getline(*x.called_at.lines[0][:2]).strip()
                  if x.called_at is not None and x.called_at.lines else "", "why": x.why, "flops": x.flops or 0,
                  "sizes": {k: _number(v) for k, v in x.sizes.items()},
                  "operands": [repr(o) if o is not None else "other memory" for o in x.operands], "bytes": x.nbytes,
@@ -377,7 +387,8 @@ class Page:
         of = self.nodes[i]
         names = input_names(of.op, len(of.inputs))
         return {"op": s.op, "name": node.label if node else s.op, "depth": s.depth,
-                "group": self.group_of[node.id] if node else -1, "given": [self.gradient(g, hooked=(i, k) in self.record.changed) for k, g in enumerate(s.given)],
+                "group": self.group_of[node.id] if node else -1,
+                "given": [self.gradient(g, hooked=(i, k) in self.record.changed) for k, g in enumerate(s.given)],
                 "results": [self.gradient(g, name=n, **self.target(e), **self.part(s, g, e))
                             for g, n, e in zip(s.results, names, of.inputs, strict=False)],
                 "line": node.line if node else "", "code": node.lines[0][3] if node and node.lines else "",
@@ -390,7 +401,7 @@ class Page:
         if n < 2:
             return {}
         self.reached[id(edge)] += 1
-        part = {"part": self.reached[id(edge)], "parts": n}
+        part: dict[str, Any] = {"part": self.reached[id(edge)], "parts": n}
         found = self.record.sums.get(_key(edge)) if part["part"] == n else None
         if found is not None:
             part["total"] = self.gradient(Seen(*_summary(found[0], edge.layout), 0, 0))
@@ -423,11 +434,19 @@ class Page:
     def memory(self) -> list[tuple[int, int]]:
         """While each step runs: the bytes saved that are not free yet, and those of gradients that are held."""
         freed, sizes = self.freed, {x.memory: x.nbytes for n in self.structure.nodes.values() for x in n.saved}
-        held = sum(sizes[m] for m in freed)
+        first: dict[int, int] = {}                          # by memory: the step before which it was there
+        for node, shown in zip(self.nodes, self.shown, strict=True):
+            for x in shown.saved if shown is not None else ():
+                begin = self.record.created.get(node, 0)
+                first[x.memory] = min(first.get(x.memory, begin), begin)
+        held, later = 0, Counter[int]()
+        for m in freed:
+            later[first[m]] += sizes[m]
         pending: dict[Any, tuple[int, int]] = {}            # by edge: a gradient's memory and its bytes
         numbers = count()
         found: list[tuple[int, int]] = []
         for i, s in enumerate(self.steps):
+            held += later[i]
             if s.depth:                                     # inside of the step before, which needs no more afterwards
                 found.append(found[-1])
                 continue

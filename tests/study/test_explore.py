@@ -175,6 +175,93 @@ def test_a_step_that_runs_backward_itself_is_run_once(tmp_path):
     assert all(n["step"] >= 0 for n in data["nodes"])
 
 
+def test_what_is_saved_is_known_where_the_function_frees_it(tmp_path):
+    model, loss = model_and_loss()
+
+    def step():
+        value = loss()
+        value.backward()
+        return value
+    eager = data_of(study.explore(step, tmp_path / "a.html"))
+    kept = data_of(study.explore(loss, tmp_path / "b.html"))
+    assert eager["memory"] == kept["memory"] and eager["memory"][0][0] > eager["memory"][-1][0] > 0
+    assert [s["saved"] for s in eager["steps"]] == [s["saved"] for s in kept["steps"]] and not eager["notes"]
+    weight = next(x for x in eager["steps"][-2]["saved"] if x["what"] == "weight")
+    assert (weight["freed"], weight["kept"]) == (-1, "a parameter")
+
+
+def test_two_graphs_of_one_function_are_read_in_the_order_of_recording(tmp_path):
+    x = mg.randn(3, requires_grad=True)
+
+    def step():
+        first, second = x.exp().sum(), x.tanh().sum()
+        second.backward()
+        first.backward()
+    data = data_of(study.explore(step, tmp_path / "a.html"))
+    assert [s["name"] for s in data["steps"]] == ["sum", "tanh", "sum", "exp"] and [n["step"] for n in data["nodes"]] == [1, 0, 3, 2]
+    assert [m[0] for m in data["memory"]] == [24, 24, 12, 12]
+    batches = data_of(study.explore(lambda: [f(x).sum().backward() for f in (mg.exp, mg.tanh)], tmp_path / "b.html"))
+    assert [m[0] for m in batches["memory"]] == [12, 12, 12, 12]        # the second graph was not there yet
+    parts = [g for s in data["steps"] for g in s["results"] if g and g["leaf"]]
+    assert [(g["part"], g["parts"]) for g in parts] == [(1, 2), (2, 2)]
+
+
+@pytest.mark.parametrize("dtype", [mg.float16, mg.bfloat16])
+def test_casts_and_sums_between_two_steps_belong_to_the_first(tmp_path, dtype):
+    x, w = mg.randn(3, 4), mg.randn(4, requires_grad=True)
+    data = data_of(study.explore(lambda: ((x.to(dtype) * w.to(dtype)).float() * w + w).sum(), tmp_path / "a.html"))
+    launches = {s["name"]: [data["launches"][i] for i in s["launches"]] for s in data["steps"]}
+    assert [(x["op"], x["after"]) for x in launches["cast"]] == [("cast", True), ("add", True)]     # of w; then added to what w has
+    late = [x for x in data["launches"] if x["direction"] == "backward" and x["step"] < 0]
+    assert [x["op"] for x in late] == ["copy"]          # of the 1 that backward begins with
+
+
+def test_a_leaf_that_is_used_several_times_gets_a_sum(tmp_path):
+    layer, x = nn.Linear(4, 4), mg.randn(5, 4)
+
+    def loss():
+        return layer(layer(layer(x).tanh()).tanh()).square().sum()
+    results = [g for s in data_of(study.explore(loss, tmp_path / "a.html"))["steps"] for g in s["results"] if g and g["leaf"] == "layer.weight"]
+    loss().backward()
+    assert [(g["part"], g["parts"], "total" in g) for g in results] == [(1, 3, False), (2, 3, False), (3, 3, True)]
+    np.testing.assert_allclose(results[2]["total"]["norm"], np.linalg.norm(layer.weight.grad.numpy()), rtol=1e-6)
+    np.testing.assert_allclose(results[2]["total"]["heat"]["values"], layer.weight.grad.numpy().ravel(), rtol=1e-2)
+
+
+def test_a_gradient_that_a_hook_changes_is_marked(tmp_path):
+    x = mg.randn(3, 4, requires_grad=True)
+
+    def loss(factor):
+        h = x.exp()
+        h.register_hook(lambda g: g * factor)
+        return (h.sin() + h * 2 + h.split(2, 1)[0].sum()).sum()
+    for factor in (1.0, 2.0):
+        steps = data_of(study.explore(loss, tmp_path / "a.html", args=(factor,)))["steps"]
+        assert [s["name"] for s in steps if any(g and g["hooked"] for g in s["given"])] == (["exp"] if factor == 2 else [])
+
+
+def test_the_value_is_in_the_head(tmp_path):
+    _, loss = model_and_loss()
+    value = loss().item()
+    for target in (loss, loss(), lambda: (loss(), 1), mg.capture(loss)):
+        assert data_of(study.explore(target, tmp_path / "a.html"))["about"].startswith(f"value {value:.6g}, ")
+    nothing = data_of(study.explore(lambda: loss().backward(), tmp_path / "a.html"))
+    assert nothing["about"].startswith("5 steps")
+
+
+def test_a_module_that_its_caller_does_not_name_has_its_type_once(tmp_path):
+    layer = [nn.Linear(3, 2)]
+    data = data_of(study.explore(lambda: layer[0](mg.ones(1, 3)).sum(), tmp_path / "a.html"))
+    assert [g["title"] for g in data["groups"]] == ["Linear"]
+
+
+def test_a_missing_folder_is_named_before_anything_runs(tmp_path):
+    calls: list[int] = []
+    with pytest.raises(FileNotFoundError, match=r"\[explore\] .*the folder .*missing.*make it first"):
+        study.explore(lambda: calls.append(1), tmp_path / "missing" / "a.html")
+    assert not calls and not (tmp_path / "missing").exists()
+
+
 def test_nothing_to_explore_is_an_error(tmp_path):
     with pytest.raises(RuntimeError, match=r"\[explore\] .*needs a loss with a graph.*no_grad"):
         study.explore(mg.ones(()), tmp_path / "a.html")
@@ -296,6 +383,31 @@ def test_page_steps_filters_folds_and_switches(browser, tmp_path):
     page.click("[data-zoom='1.3']")
     page.settled()
     assert page.pixels("main") != drawn
+    page.clean()
+
+
+@pytest.mark.slow
+def test_page_of_a_step_sums_of_groups_and_all(browser, tmp_path):
+    layer, x = nn.Linear(4, 4), mg.randn(5, 4)
+
+    def loss():
+        h = layer(layer(layer(x).tanh()).tanh())
+        h.register_hook(lambda g: g * 2)
+        return h.square().sum()
+    page = Page(browser, study.explore(loss, tmp_path / "a.html"))
+    page.press("END")
+    assert "part 3 of 3" in page.text("#detail") and "sum of the 3 parts" in page.text("#detail")
+    page.press("HOME", "ARROW_RIGHT", "ARROW_RIGHT")
+    assert "changed by a hook" in page.text("#detail") and "value " in page.text("#title")
+    page.press("0")
+    page.settled()
+    before = page.run("JSON.stringify(camera)")
+    page.press("END")
+    page.settled()
+    assert page.run("JSON.stringify(camera)") == before and page.run("bounds()[3]") * page.run("camera.k") < page.run("$('main').clientHeight")
+    said = "VIEWS.backward.lanes.map(l => said(l, D.steps.slice(1, 4)))"
+    times, held = page.run("D.steps.slice(1, 4).map(s => s.kernels)"), page.run("D.memory.slice(1, 4).map(m => m[0] + m[1])")
+    assert page.run(said)[1:] == [page.run(f"'largest ' + bytes({max(held)})"), page.run(f"'sum ' + nanos({sum(times)})")]
     page.clean()
 
 
