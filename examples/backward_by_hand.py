@@ -8,10 +8,15 @@ nothing but NumPy. Then it asks minigrad for the same gradients and compares.
 """
 from __future__ import annotations
 
+import argparse
+
 import numpy as np
 
 import minigrad as mg
 from minigrad.nn import functional as F
+
+# There are no options but --help.
+argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
 
 # ---- 1. The net -----------------------------------------------------------
 #

@@ -51,7 +51,7 @@ def parser(doc: str | None, *, epochs: int, batch_size: int = 32, lr: float = 2e
     options.add_argument("--lr", type=_rate, default=lr, help="learning rate")
     options.add_argument("--seed", type=int, default=0, help="of the random numbers")
     options.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
-    options.add_argument("--out", type=Path, default=Path("runs"), help="folder for the checkpoint and the plot")
+    options.add_argument("--out", type=folder, default=Path("runs"), help="folder for the checkpoint and the plot")
     options.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
     return options
 
@@ -70,6 +70,13 @@ def _rate(text: str) -> float:
     if not 0 < number < math.inf:
         raise argparse.ArgumentTypeError(f"must be a number above 0; got {text}")
     return number
+
+
+def folder(text: str) -> Path:
+    """The type of an option: a folder, which need not be there yet."""
+    if Path(text).exists() and not Path(text).is_dir():
+        raise argparse.ArgumentTypeError(f"must be a folder; {text} is none")
+    return Path(text)
 
 
 @contextmanager

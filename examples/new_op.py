@@ -9,6 +9,8 @@ it, too.
 """
 from __future__ import annotations
 
+import argparse
+
 import minigrad as mg
 from minigrad import bench, study
 from minigrad.core.op import same_dtypes
@@ -122,7 +124,8 @@ def _(kernels, x, weight, *, cap, eps):
 
 
 def main() -> None:
-    """Shows the steps, one after the other."""
+    """Shows the steps, one after the other. There are no options but --help."""
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     x, weight = mg.randn(512, 256, requires_grad=True), mg.ones(256, requires_grad=True)
     with mg.set_fused("off"):
         print("step 1, a function, which is differentiated as often as one likes:")

@@ -14,6 +14,8 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
+from experiment import folder
+
 from minigrad import study
 from minigrad.study.norms import CLAIMS
 
@@ -39,7 +41,7 @@ def main() -> None:
                          help="run so many side by side; 0: in this process (default: 2)")
     options.add_argument("--fresh", action="store_true",
                          help="make runs anew whose results are in --out (after a change of code)")
-    options.add_argument("--out", type=Path, default=Path("runs/norm_study"),
+    options.add_argument("--out", type=folder, default=Path("runs/norm_study"),
                          help="folder of the report and of all results (default: runs/norm_study)")
     given = options.parse_args()
     report = study.normalization(given.claim, quick=given.quick, seeds=given.seeds, processes=given.processes,

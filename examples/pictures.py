@@ -71,18 +71,23 @@ def confusion(figure: Any, logits: np.ndarray, labels: np.ndarray, classes: Sequ
 
 def mistakes(figure: Any, logits: np.ndarray, labels: np.ndarray, images: np.ndarray,
              classes: Sequence[str] = ()) -> None:
-    """Images (N, C, H, W) that got a wrong answer, the most certain ones first."""
+    """Images (N, C, H, W) that got a wrong answer, the most certain ones first. Where the logits are not finite, no
+    certainty is known, and the answer means nothing."""
     names = list(classes) or [str(i) for i in range(logits.shape[1])]
     found = logits.argmax(1)
-    certainty = np.exp(logits.max(1) - np.logaddexp.reduce(logits, 1))
+    known = np.isfinite(logits).all(1)
+    certainty = np.full(len(logits), np.nan)
+    certainty[known] = np.exp(logits[known].max(1) - np.logaddexp.reduce(logits[known], 1))
     wrong = np.flatnonzero(found != labels)
     wrong = wrong[np.argsort(-certainty[wrong])][:12]
-    figure.suptitle("test images with a wrong answer" if len(wrong) else "no test image has a wrong answer")
+    title = "test images with a wrong answer" if len(wrong) else "no test image has a wrong answer"
+    figure.suptitle(title if known.all() else f"{title}\n(logits of {(~known).sum()} images are not finite)")
     for axes, i in zip(figure.subplots(3, 4).flat, [*wrong, *[None] * 12], strict=False):
         axes.set_axis_off()
         if i is not None:
             axes.imshow(images[i].transpose(1, 2, 0), cmap="gray_r")
-            axes.set_title(f"{names[found[i]]} ({certainty[i]:.0%})\nis {names[labels[i]]}", fontsize=8)
+            answer = f"{names[found[i]]} ({certainty[i]:.0%})" if known[i] else "not finite"
+            axes.set_title(f"{answer}\nis {names[labels[i]]}", fontsize=8)
 
 
 def filters(figure: Any, weight: np.ndarray, title: str) -> None:
@@ -92,13 +97,14 @@ def filters(figure: Any, weight: np.ndarray, title: str) -> None:
     columns = math.ceil(math.sqrt(1.5 * n))
     rows = math.ceil(n / columns)
     tiles = np.full((rows * (h + 1) - 1, columns * (w + 1) - 1, 3 if channels == 3 else 1), np.nan)
-    top = np.abs(weight).max()
+    finite = np.isfinite(weight)
+    top = np.abs(weight[finite]).max(initial=0) or 1.0
     for i, one in enumerate(weight):
         y, x = i // columns * (h + 1), i % columns * (w + 1)
         tiles[y:y + h, x:x + w] = one.transpose(1, 2, 0) / (2 * top) + 0.5 if channels == 3 else one[0, :, :, None]
     axes = figure.subplots()
     axes.set_axis_off()
-    axes.set_title(title)
+    axes.set_title(title if finite.all() else f"{title}: {(~finite).sum()} of {weight.size} weights are not finite")
     if channels == 3:
         axes.imshow(np.nan_to_num(tiles, nan=1.0))
     else:

@@ -36,6 +36,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
+from experiment import folder
 from pictures import plot
 
 import minigrad as mg
@@ -133,7 +134,7 @@ def errors(figure: Any, rows: list[tuple[str, int, float, float, float]]) -> Non
 def main() -> None:
     """The command line."""
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--out", type=Path, default=Path("runs"), help="folder for the plot (default: runs)")
+    arguments.add_argument("--out", type=folder, default=Path("runs"), help="folder for the plot (default: runs)")
     out = arguments.parse_args().out
 
     rows = []

@@ -136,7 +136,7 @@ def test_curves_tell_train_and_test_apart():
     ("adding_problem", "--lr nan", "--lr: must be a number above 0; got nan"),
     ("adding_problem", "--seed 99999999999999999999", "--seed: [manual_seed] the seed must be"),
     ("adding_problem", "--device tpu", "--device: [device] unknown device 'tpu'"),
-    ("adding_problem", "--out {tmp}/file", "--out: "),
+    ("adding_problem", "--out {tmp}/file", "--out: must be a folder; {tmp}/file is none"),
     ("adding_problem", "--resume", "--resume: there is no {tmp}/adding_problem.safetensors; start without --resume"),
     ("adding_problem", "--resume --out {tmp}/other", "--resume: {tmp}/other/adding_problem.safetensors is the checkpoint of another"),
     ("adding_problem", "--resume --out {tmp}/broken", "is not a complete safetensors file"),
@@ -268,6 +268,33 @@ def test_backward_by_hand():
     rows = [line.split() for line in shown.stdout.splitlines()[4:11]]
     assert [row[0] for row in rows] == ["x", "W1", "b1", "gamma", "beta", "W2", "b2"]
     assert all(float(row[-1]) < 8 for row in rows)
+
+
+@pytest.mark.parametrize("name", ["backward_by_hand", "new_op"])
+def test_programs_without_options_say_so(name):
+    program = curves.EXAMPLES / f"{name}.py"
+    told, wrong = run_python(str(program), "--help"), run_python(str(program), "--fast")
+    assert told.returncode == 0 and program.read_text().split("\n")[0].strip('"') in told.stdout
+    assert wrong.returncode == 2 and "unrecognized arguments: --fast" in wrong.stderr
+
+
+@pytest.mark.filterwarnings("error")
+def test_pictures_say_what_is_not_finite():
+    pytest.importorskip("matplotlib", reason="the examples' extra is not installed")
+    from matplotlib.figure import Figure
+    from pictures import filters, mistakes
+    logits = np.array([[np.nan, 0, 0], [np.inf, 0, 0], [0, 2, 0]], np.float32)
+    figure = Figure()
+    mistakes(figure, logits, np.array([2, 1, 0]), np.zeros((3, 1, 2, 2), np.float32))
+    assert figure.get_suptitle().endswith("(logits of 2 images are not finite)")
+    assert [axes.get_title() for axes in figure.axes[:3]] == ["1 (79%)\nis 0", "not finite\nis 2", "not finite\nis 1"]
+    weight = np.ones((4, 1, 3, 3), np.float32)
+    for bad, said in ((0, "filters"), (1, "filters: 9 of 36 weights are not finite"), (4, "filters: 36 of 36 weights are not finite")):
+        weight[:bad] = np.nan
+        figure = Figure()
+        filters(figure, weight, "filters")
+        figure.canvas.draw()
+        assert figure.axes[0].get_title() == said
 
 
 @pytest.mark.parametrize("t", [-0.5, 0.0, 0.8])
