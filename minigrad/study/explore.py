@@ -136,8 +136,8 @@ class _Steps(Record):
     their graph before backward frees what it saved.
 
     after     by step: what the walk launched between it and the next one, casts and sums of gradients
-    sums      the sum of the gradients that were sent to an edge so far, and of their magnitudes; for leaves that are
-              used several times, and while there are hooks for all edges
+    sums      the sum of the gradients that were sent to an edge so far, of their magnitudes, and if hooks are called
+              between; for leaves that are used several times, and while there are hooks for all edges
     changed   (step, output): where the gradient that came in is not the sum of what was sent: a hook changed it
     created   of a node: how many steps had begun when it was recorded
     value     the loss
@@ -160,7 +160,7 @@ class _Steps(Record):
         self.shown: list[Any] = []
         self.uses: Counter[int] = Counter()             # of what the picture shows, by its id
         self.after: dict[int, list[Launch]] = {}
-        self.sums: dict[Any, tuple[np.ndarray, np.ndarray]] = {}
+        self.sums: dict[Any, tuple[np.ndarray, np.ndarray, bool]] = {}
         self.changed: set[tuple[int, int]] = set()
 
     def _recorded(self, node: Node) -> None:
@@ -208,15 +208,16 @@ class _Steps(Record):
             if every or isinstance(edge, Variable) and self.uses[self.structure.id_of(edge) or 0] > 1:
                 with unseen(), no_grad():
                     values = np.array(_values(fit(g, edge.layout)))     # type: ignore[arg-type]
-                total, magnitude = self.sums.get(_key(edge), (0.0, 0.0))
+                total, magnitude, hooked = self.sums.get(_key(edge), (0.0, 0.0, False))
+                between = hooks.of(edge) or node_pre_hooks.of(node_of(edge)) or node_hooks.of(node)
                 with np.errstate(all="ignore"):
-                    self.sums[_key(edge)] = total + values, magnitude + np.abs(values)
+                    self.sums[_key(edge)] = total + values, magnitude + np.abs(values), hooked or bool(between)
 
     def compare(self, step: int, node: Node, given: list) -> None:
         """Notes where a gradient is not the sum of those that were sent."""
         for i, g in enumerate(given):
-            if (id(node), i) in self.sums and g is not None:
-                total, magnitude = self.sums.pop((id(node), i))
+            total, magnitude, hooked = self.sums.pop((id(node), i), (0.0, 0.0, False))
+            if hooked and g is not None:
                 with unseen(), no_grad(), np.errstate(all="ignore"):
                     values, top = _values(g), float(np.max(magnitude, initial=0.0))
                     near = _ROUNDING.get(g.dtype.itemsize, 0.1) * (top if math.isfinite(top) else 0.0)
@@ -411,7 +412,7 @@ class Page:
         """Where a gradient goes: to a step, or to a leaf by name."""
         if isinstance(edge, Variable):
             node = self.known(edge)
-            return {"to": -1, "leaf": node.label if node else "leaf"}
+            return {"to": -1, "leaf": node.label if node else "leaf", "hooks": bool(hooks.of(edge))}
         return {"to": self.index.get(id(node_of(edge)), -1), "leaf": ""}
 
     # ---- what is saved, and the memory ----

@@ -191,7 +191,14 @@ def test_what_is_saved_is_known_where_the_function_frees_it(tmp_path):
 
 
 def test_two_graphs_of_one_function_are_read_in_the_order_of_recording(tmp_path):
-    x = mg.randn(3, requires_grad=True)
+    x, layer = mg.randn(3, requires_grad=True), nn.Linear(2, 2)
+
+    def two_calls():
+        first, second = layer(mg.ones(1, 2)).sum(), layer(mg.ones(1, 2)).sum()
+        second.backward()
+        first.backward()
+    data = data_of(study.explore(two_calls, tmp_path / "a.html"))
+    assert [data["groups"][s["group"]]["title"] for s in data["steps"][1::2]] == ["layer Linear, call 2 of 2", "layer Linear, call 1 of 2"]
 
     def step():
         first, second = x.exp().sum(), x.tanh().sum()
@@ -200,6 +207,8 @@ def test_two_graphs_of_one_function_are_read_in_the_order_of_recording(tmp_path)
     data = data_of(study.explore(step, tmp_path / "a.html"))
     assert [s["name"] for s in data["steps"]] == ["sum", "tanh", "sum", "exp"] and [n["step"] for n in data["nodes"]] == [1, 0, 3, 2]
     assert [m[0] for m in data["memory"]] == [24, 24, 12, 12]
+    outside = [x["op"] for x in data["launches"] if x["direction"] != "forward" and x["step"] < 0]
+    assert outside == ["copy", "copy", "add"]           # the 1 of each backward; what is added to `.grad` at its end
     batches = data_of(study.explore(lambda: [f(x).sum().backward() for f in (mg.exp, mg.tanh)], tmp_path / "b.html"))
     assert [m[0] for m in batches["memory"]] == [12, 12, 12, 12]        # the second graph was not there yet
     parts = [g for s in data["steps"] for g in s["results"] if g and g["leaf"]]
@@ -238,6 +247,18 @@ def test_a_gradient_that_a_hook_changes_is_marked(tmp_path):
     for factor in (1.0, 2.0):
         steps = data_of(study.explore(loss, tmp_path / "a.html", args=(factor,)))["steps"]
         assert [s["name"] for s in steps if any(g and g["hooked"] for g in s["given"])] == (["exp"] if factor == 2 else [])
+
+
+def test_a_root_that_is_used_again_is_no_hook(tmp_path):
+    x = mg.randn(3, requires_grad=True)
+    x.register_hook(lambda g: g)
+
+    def step():
+        total = x.exp().sum()
+        mg.autograd.backward([total, total * 2])
+    steps = data_of(study.explore(step, tmp_path / "a.html"))["steps"]
+    assert steps[1]["given"][0]["max"] == 3 and not any(g["hooked"] for s in steps for g in s["given"])
+    assert steps[-1]["results"][0]["hooks"]
 
 
 def test_the_value_is_in_the_head(tmp_path):
