@@ -111,8 +111,8 @@ def explore(target: Tensor | Callable[..., Any], path: str | Path, args: Sequenc
 
     Backward is run here, and keeps the graph; `.grad` of all tensors stays as it is. If the function itself ran
     backward, that is shown. A captured function is called until it is replayed (twice at most): each replayed launch is
-    shown, with its kernel, sizes, bytes and time. RuntimeError if there is neither a graph nor a launch,
-    FileNotFoundError if the folder of `path` is not there.
+    shown, with its kernel, sizes, bytes and time. RuntimeError if there is neither a graph nor a launch, and for a loss
+    with several elements; FileNotFoundError if the folder of `path` is not there.
 
     >>> study.explore(lambda: nn.functional.cross_entropy(model(x), y), "backward.html")
     >>> study.explore(train_step, "step.html", args=(x, y))
@@ -246,11 +246,16 @@ def _between(frame: Any) -> bool:
 
 def _observed(target: Any, args: tuple) -> _Steps:
     """Runs what is to be explored."""
+    if not isinstance(target, Tensor) and not callable(target):
+        fail("explore", "it takes a loss, or a function that computes it", type(target).__name__,
+             "for example explore(lambda: criterion(model(x), y), path)", TypeError)
     with _Steps() as record:
         result = target if isinstance(target, Tensor) else target(*args)
         loss: Any = result[0] if isinstance(result, tuple) and result else result
         node = loss.node if isinstance(loss, Tensor) else None
         if node is not None and node_of(node) not in record.nodes:
+            if loss.array.layout.size != 1:
+                fail("explore", "the loss must be a scalar", loss.array.layout, "reduce it first: loss.sum()")
             record.begin()                              # what came before are gradients inside the function
             run_backward(loss)
     if isinstance(getattr(target, "__func__", target), Captured) and not any(x.replayed for x in record.launches):

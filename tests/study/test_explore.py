@@ -286,6 +286,10 @@ def test_a_missing_folder_is_named_before_anything_runs(tmp_path):
 def test_nothing_to_explore_is_an_error(tmp_path):
     with pytest.raises(RuntimeError, match=r"\[explore\] .*needs a loss with a graph.*no_grad"):
         study.explore(mg.ones(()), tmp_path / "a.html")
+    with pytest.raises(RuntimeError, match=r"\[explore\] the loss must be a scalar; got float32\[2, 3\]; reduce"):
+        study.explore(nn.Linear(4, 3), tmp_path / "a.html", args=(mg.ones(2, 4),))
+    with pytest.raises(TypeError, match=r"\[explore\] it takes a loss, or a function that computes it; got int"):
+        study.explore(3, tmp_path / "a.html")
 
 
 # ---- the page in a browser ----
