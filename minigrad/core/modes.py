@@ -20,7 +20,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 class Mode(local):
-    """Switches of a thread. `fused` and `changes` belong to the whole process: they are set on the class."""
+    """Switches of a thread. `fused`, `kernels` and `changes` belong to the whole process: they are set on the class."""
 
     grad = True                 # operations are recorded
     autocast: Any = None        # the dtype in which autocast runs products, or None
@@ -29,6 +29,7 @@ class Mode(local):
     recorder: Any = None        # the active capture, or None; layers and optimisers report their use to it
     replayed: Any = None        # of a launch of a replay: (what a study said when it was recorded, or None,)
     fused = "auto"              # whether fused kernels are used: "auto", "off" or "require"
+    kernels = 0                 # how often an op was given kernels of its own
     changes = 0                 # moves with each call of `changed`; captured programs read it
 
 

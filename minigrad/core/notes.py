@@ -260,10 +260,10 @@ class TensorHooks(Piece):
 
 
 class Defaults(Piece):
-    """What belongs to the process: the default dtype, and whether fused kernels are used."""
+    """What belongs to the process: the default dtype, and which kernels are used."""
 
     def now(self) -> dict[Any, Any]:
-        return {"default dtype": default_float(), "fused": mode.fused}
+        return {"default dtype": default_float(), "fused": mode.fused, "kernels": mode.kernels}
 
     def parts(self) -> tuple[list[Iterable[Any]], list[Callable[[], Iterable[Any]]]]:
         return [], [lambda: self.now().values()]

@@ -29,7 +29,7 @@ from .engine import functions, walk
 from .half import Wide, half_result, wide_plan
 from .messages import not_a_tensor, unexpected
 from .modes import enable_grad, mode, paused, set_grad_enabled
-from .own_kernels import OwnKernels, note_launchers, ops
+from .own_kernels import OwnKernels, note_launchers, ops, registered
 from .saved import SavedAttributes, stale
 from .shape import fail, is_float
 from .tape import Node, Slot, edge_of, recorded
@@ -57,7 +57,8 @@ class Documented(SavedAttributes):
         self.error_function: Callable | None = None
         self.oracle: Callable | None = None
         self.public: Any = self
-        registry[name] = self                                   # type: ignore[assignment]
+        if registered(self, registry.get(name)):
+            registry[name] = self                               # type: ignore[assignment]
 
     def samples(self, function: Callable) -> Callable:
         """Decorates `def _(make): yield make(2, 3), make(3), dict(eps=1e-5)`: what it is tested and timed on."""
@@ -248,11 +249,11 @@ class Op(Documented, OwnKernels):
 
     def __init__(self, definition: Callable, nondifferentiable: tuple[int, ...] = (), any_layout: bool = False,
                  like_first: bool = False) -> None:
+        self.__module__ = definition.__module__
         super().__init__(definition.__name__.lstrip("_"), definition.__doc__)
         ops.add(self)
         self.definition = definition
         self.__wrapped__ = definition          # inspect.getsource(op) and inspect.signature(op) show the definition's
-        self.__module__ = definition.__module__
         self.inputs, self.attributes = (tuple(n) for n in parameters(definition))
         self.defaults: dict[str, Any] = definition.__kwdefaults__ or {}
         kinds = definition.__annotations__          # signed: 0.0 == -0.0, but as a part of a key they are two values
@@ -303,7 +304,7 @@ class Op(Documented, OwnKernels):
                 if not attrs[n]:
                     signature = (*signature, repr(attrs[n]))
             plan: Any = self.plans.get(signature)
-        except (AttributeError, KeyError, TypeError):
+        except (AttributeError, KeyError, TypeError, ValueError, RuntimeError):     # the last two: `not` an array
             signature = plan = None             # the error is raised outside of the handler, to be shown alone
         if plan is None:
             plan = self._plan(signature, inputs, attrs)
@@ -331,7 +332,7 @@ class Op(Documented, OwnKernels):
 
     def _plan(self, key: Any, inputs: tuple, attrs: dict) -> FusedPlan | Wide | str:
         """Checks the signature, then chooses: kernels, or the definition and why, in float32 for half precision."""
-        if key is None:
+        if key is None or any([isinstance(value, Tensor) for value in attrs.values()]):
             self._explain_arguments(inputs, attrs)
         layouts = [None if t is None else t.array.layout for t in inputs]
         if len(inputs) != len(self.inputs):
@@ -378,10 +379,10 @@ class Op(Documented, OwnKernels):
                 raise not_a_tensor(self.name, "input" if name == "x" else name, t)
         for name, value in attrs.items():
             try:
-                hash(value)
+                hash([] if isinstance(value, Tensor) else value)
             except TypeError:
-                raise TypeError(f"[{self.name}] {name} must be hashable; got {value!r}; "
-                                "pass a tuple instead of a list") from None
+                raise TypeError(f"[{self.name}] {name} must be hashable, and no tensor; got {value!r}; pass a tuple "
+                                "instead of a list or an array, and a tensor by position") from None
         raise TypeError(f"[{self.name}] the arguments do not fit its signature ({', '.join(self.inputs)}); "
                         f"got {', '.join(type(t).__name__ for t in inputs)}")
 

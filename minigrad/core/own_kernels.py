@@ -11,15 +11,18 @@ import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from threading import RLock
+from threading import RLock, get_ident
 from types import CodeType
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
-from ..devices import add_kernel
+from ..devices import add_kernel, hooked, launch_hook
 from ..devices.base import Device, Family, Kernel, KernelTable, NoKernel
 from ..devices.launch import Rule
 from ..devices.memory import Array, Layout, alloc
+from ..devices.plan import FusedPlan
+from .modes import Mode, changed, no_grad
+from .tensor import new_tensor
 from .warning import warn
 
 if TYPE_CHECKING:
@@ -37,6 +40,13 @@ def note_launchers(prepare: Callable) -> None:
     they belong to the op."""
     code = getattr(prepare, "__code__", None)
     launchers.update({id(c): c for c in getattr(code, "co_consts", ()) if isinstance(c, CodeType)})
+
+
+def registered(op: Any, known: Any) -> bool:
+    """Does an op take its name in the registry, where `known` has it? One from outside does not take that of the tree.
+    """
+    tree = __name__.partition(".")[0] + "."
+    return known is None or op.__module__.startswith(tree) or not known.__module__.startswith(tree)
 
 
 class OwnKernels:
@@ -67,7 +77,10 @@ class OwnKernels:
             const T *g, T *gx   in backward: the gradient of the result, and that of the input x
             int64_t n           the number of elements; beside `rows`: the size of the last dimension
             int64_t rows        the product of the other sizes
-            double slope        the attribute of that name (or `int64_t`)
+            double slope        the attribute of that name; `int64_t` for whole numbers and bools
+
+        A kernel takes every attribute of the definition, and forward takes every input: what it does not get, it would
+        not follow.
 
         `launch` is the rule for blocks and threads on CUDA (minigrad/devices/launch.py); without it, there is a thread
         for each of n elements, or for `rows` what `EACH_ROW` asks for. ValueError for an unknown device, and for a text
@@ -80,6 +93,9 @@ class OwnKernels:
         """
         if device not in _DEVICES:
             raise ValueError(f"[{self.name}.kernel] the device is one of {', '.join(_DEVICES)}; got {device!r}")
+        if not isinstance(source, (str, Path)):
+            raise TypeError(f"[{self.name}.kernel] source must be a text (str), or the Path of a file with it; "
+                            f"got {type(source).__name__}")
         from ..devices import foreign
         if isinstance(source, Path):
             found = foreign.read(self.name, source.read_text(), str(source), 1)
@@ -90,6 +106,8 @@ class OwnKernels:
         self.plans.clear()
         if self.prepare is None:
             self.prepare = by_names(self)
+        Mode.kernels += 1
+        changed()                                           # captured steps are recorded anew
 
     def kernels_on(self, device: Device) -> KernelTable:
         """The kernels of a device, and before them the op's own."""
@@ -104,7 +122,7 @@ class OwnKernels:
 def _place(text: str, otherwise: str) -> tuple[str, int]:
     """The file and line where the caller of `kernel` has a text, if it stands there as it is."""
     file = sys._getframe(2).f_code.co_filename
-    before, found, _ = "".join(linecache.getlines(file)).partition(text)
+    before, found, _ = "".join(linecache.getlines(file)).partition(text or "\0")
     return (file, before.count("\n") + 1) if found else (otherwise, 1)
 
 
@@ -150,9 +168,11 @@ class _OwnFamily(Family):
 
 # ---- launched by the names of the arguments --------------------------------------------------------------------------
 
-def by_names(op: Any) -> Callable[..., tuple[Callable, Callable | None]]:
+def by_names(op: Any) -> Callable[..., FusedPlan]:
     """The `prepare` of an op that has kernels and no `@op.fused`: `OwnKernels.kernel` tells the names."""
-    def prepare(kernels: KernelTable, *layouts: Layout | None, **attrs: Any) -> tuple[Callable, Callable | None]:
+    agreed: set[tuple] = set()      # the signatures for which the definition's result was seen to be of the inputs' layout
+
+    def prepare(kernels: KernelTable, *layouts: Layout | None, **attrs: Any) -> Any:
         x = _one_layout(op.name, layouts)
         if x.device.type not in op.sources:
             raise NoKernel(f"the op has no kernels on {x.device}")
@@ -176,24 +196,81 @@ def by_names(op: Any) -> Callable[..., tuple[Callable, Callable | None]]:
         if len(made) != 1:
             raise _unknown(op, forward, f"writes {len(made)} arrays", "it may write one, its result")
         run = _Launch(op, forward, x, numbers, {name: i for i, name in enumerate(op.inputs)}, made)
+        _takes(op, forward, (*op.inputs, *op.attributes))
 
         def run_forward(*arrays: Array) -> tuple[Array, tuple]:
             y, = run(arrays)
             return y, tuple([a if keep else None for a, keep in zip((*arrays, y), kept, strict=True)])
+        signature = (x, *[float if type(attrs[n]) is float else attrs[n] for n in op.attributes])
+        plan = FusedPlan(run_forward, None)
+        if signature not in agreed:
+            plan.forward = _first(op, forward, plan, run_forward, attrs, lambda: agreed.add(signature))
         if backward is None:
             kept = [False] * (len(op.inputs) + 1)
-            return run_forward, None
+            return plan
         places = {name: i for i, name in enumerate((*op.inputs, made[0], "g"))}
         gradients = [f"g{name}" for name in op.inputs]
         back = _Launch(op, backward, x, numbers, places, gradients)
+        _takes(op, backward, op.attributes)
         kept = [name in back.read for name in (*op.inputs, made[0])]
 
         def run_backward(saved: tuple, g: Array, needs: Sequence[bool]) -> list[Array | None] | None:
             if any([need and not there for need, there in zip(needs, back.writes, strict=True)]):
                 return None                                     # the definition gives what the kernel does not
             return back((*saved, g))
-        return run_forward, run_backward
+        plan.backward = run_backward
+        return plan
     return prepare
+
+
+def _takes(op: Any, kernel: Kernel, needed: Sequence[str]) -> None:
+    """TypeError if the definition has an input or attribute that a kernel does not take: it would not follow it."""
+    for name in needed:
+        if name not in kernel.names:
+            kind, c = ("an input", "const T *") if name in op.inputs else ("an attribute", "double ")
+            raise TypeError(f"[{op.name}.kernel] {kernel.name} must take each of {', '.join(needed)}, or it gives the "
+                            f"same whatever their values; it lacks {name}, {kind} of the definition; got "
+                            f"({', '.join(kernel.names)}); add `{c}{name}`, or write @{op.name}.fused")
+
+
+def _first(op: Any, forward: Kernel, plan: FusedPlan, run: Callable, attrs: dict, agreed: Callable) -> Callable:
+    """What runs at the first call of a signature: is the definition's result of the layout that the kernel writes?"""
+    def first(*arrays: Array) -> Any:
+        with no_grad(), _Unseen():
+            made = op.definition(*[new_tensor(a, None) for a in arrays], **attrs)
+        x, made = arrays[0].layout, made if isinstance(made, (tuple, list)) else (made,)
+        layouts = [getattr(getattr(m, "array", None), "layout", None) for m in made]
+        if [y and (y.shape, y.dtype) for y in layouts] != [(x.shape, x.dtype)]:
+            raise TypeError(f"[{op.name}.kernel] without @{op.name}.fused, the result must be one tensor of the shape "
+                            f"and dtype of the inputs; the definition gives {', '.join(map(str, layouts))} for inputs "
+                            f"of {x}; write @{op.name}.fused, or leave {x.dtype} out of the types of {forward.name}")
+        agreed()
+        plan.forward = run
+        return run(*arrays)
+    return first
+
+
+class _Unseen(launch_hook):
+    """In its `with` block, no hook sees the launches of this thread: they are no part of what a user runs."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda kernel, arguments: kernel.function(*arguments))
+        self.thread = get_ident()
+
+    def __enter__(self) -> _Unseen:
+        if hooked():
+            super().__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.on:
+            super().__exit__()
+
+    def launch(self, kernel: Kernel, arguments: tuple) -> None:
+        if get_ident() == self.thread:
+            kernel.function(*arguments)
+        else:
+            super().launch(kernel, arguments)
 
 
 def _one_layout(name: str, layouts: Sequence[Layout | None]) -> Layout:
@@ -252,8 +329,8 @@ def _number(op: Any, name: str, value: Any, kind: Callable[[Any], Any]) -> Any:
     """An attribute as a kernel takes it; NoKernel for one that is no such number."""
     try:
         found = kind(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         found = None
-    if found is None or found != value:
+    if found is None or found != value or kind is int and not -1 << 63 <= found < 1 << 63:
         raise NoKernel(f"the kernels take {name} as {'a number' if kind is float else 'a whole number'}; got {value!r}")
     return found

@@ -7,14 +7,17 @@ options of the tree (not with `-march=native`: machines may share a cache folder
 
 The result is kept in `$XDG_CACHE_HOME/minigrad` (`~/.cache/minigrad`). Its name begins with a digest of all that it
 depends on: text, headers, options, compiler (path, size and time of change: to ask it for its version would be a call).
+So what is kept is used only where its compiler is.
 It ends with a digest of its own bytes, so that a damaged file is noticed before it is opened, and made again. It is
 written beside, and moved when complete: two processes may do this at once.
 """
 from __future__ import annotations
 
 # what `import minigrad` does not need is imported where it is used
+import errno
 import hashlib
 import os
+import re
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -52,7 +55,7 @@ class Source(NamedTuple):
 
 
 class NoCompiler(NoKernel):
-    """There is no C compiler here."""
+    """There is no C compiler here, or it cannot do its work here."""
 
 
 def read(op: str, text: str, file: str, line: int) -> Source:
@@ -70,7 +73,7 @@ def read(op: str, text: str, file: str, line: int) -> Source:
 def compiler() -> list[str]:
     """The command of the C compiler: `$CC`, or the first of cc, gcc and clang. NoCompiler if there is none."""
     import shutil
-    wish = _words(os.environ.get("CC", ""))
+    wish = _words("CC")
     for name in wish[:1] or ("cc", "gcc", "clang"):
         path = shutil.which(name)
         if path is not None:
@@ -79,10 +82,13 @@ def compiler() -> list[str]:
                      "there is no C compiler here: install gcc or clang (for example `apt install gcc`), or set CC")
 
 
-def _words(text: str) -> list[str]:
-    """The words of a command line."""
+def _words(variable: str) -> list[str]:
+    """The words of an environment variable, as a shell splits them."""
     import shlex
-    return shlex.split(text)
+    try:
+        return shlex.split(os.environ.get(variable, ""))
+    except ValueError as error:
+        raise NoCompiler(f"{variable} is {os.environ[variable]!r}, which no shell would take: {error}") from None
 
 
 def library(source: Source, suffix: str) -> list[Kernel]:
@@ -94,7 +100,10 @@ def library(source: Source, suffix: str) -> list[Kernel]:
             from cffi import FFI
             opener = FFI()
             opener.cdef("uintptr_t mg_open(uintptr_t services, int64_t i);")
-            _opened[path] = opener.dlopen(path)
+            try:
+                _opened[path] = opener.dlopen(path)
+            except OSError as error:
+                raise NoCompiler(f"what the compiler made cannot be opened: {error}") from None
         rows = [_opened[path].mg_open(lib.mg_services_address(), i) for i in range(len(source.of_type(suffix)))]
         return [Kernel(kernel.full(suffix), kernel.letters, kernel.names, row, launcher(row))
                 for kernel, row in zip(source.of_type(suffix), rows, strict=True)]
@@ -119,7 +128,7 @@ def _options(suffix: str) -> list[str]:
     level = simd_level()
     meaning = ffi.string(lib.mg_level_flags(LEVELS.index(level))).decode()
     typed = [f"-DMG_TYPE={suffix}"] if suffix else []
-    return ["-std=gnu11", "-O3", *_words(meaning), *_words(os.environ.get("CFLAGS", "")), *typed,
+    return ["-std=gnu11", "-O3", *meaning.split(), *_words("CFLAGS"), *typed,
             f"-DMG_LEVEL={level}", f"-DMG_LEVEL_{level}=1", "-Werror=implicit-function-declaration", "-shared", "-fPIC",
             "-fvisibility=hidden"]
 
@@ -132,19 +141,36 @@ def _compiled(source: Source, suffix: str) -> str:
     parts = [*HEADERS.values(), before, source.text, after, *options, *command, os.path.realpath(command[0]),
              str(file.st_size), str(file.st_mtime_ns)]
     key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
-    folder = _cache_folder()
-    for path in folder.glob(f"{source.op}-{key}-*.so"):
-        if _digest(path) == path.stem.rpartition("-")[2]:
-            return str(path)
-        path.unlink(missing_ok=True)
+    for place in (_cache_folder, _own_folder):
+        try:
+            folder = place()
+            return _kept(folder, f"{source.op}-{key}") or _made(folder, f"{source.op}-{key}", [*command, *options],
+                                                               before + source.located + after, source, suffix)
+        except OSError as error:                                # it cannot be written, or the disk is full
+            reason = error
+    raise NoCompiler(f"the compiler has no place to work in: {reason}")
+
+
+def _kept(folder: Path, name: str) -> str:
+    """The path of a whole library in a folder, or ""; damaged ones are removed."""
+    for path in folder.glob(f"{name}-*.so"):
+        if path.is_file():
+            if _digest(path) == path.stem.rpartition("-")[2]:
+                return str(path)
+            path.unlink(missing_ok=True)
+    return ""
+
+
+def _made(folder: Path, name: str, command: Sequence[str], text: str, source: Source, suffix: str) -> str:
+    """The path of the library of a C text, compiled. OSError if the folder does not take it."""
     import tempfile
     with tempfile.TemporaryDirectory(dir=folder) as work:
-        for name, text in HEADERS.items():
-            Path(work, "minigrad.h" if name == "foreign.h" else name).write_text(text)
-        Path(work, "kernel.c").write_text(before + source.located + after)
-        _run([*command, *options, "-I.", "kernel.c", "-o", "kernel.so", "-lm"], work, source, suffix)
+        for header, words in HEADERS.items():
+            Path(work, "minigrad.h" if header == "foreign.h" else header).write_text(words)
+        Path(work, "kernel.c").write_text(text)
         made = Path(work, "kernel.so")
-        path = folder / f"{source.op}-{key}-{_digest(made)}.so"
+        _run([*command, "-I.", "kernel.c", "-o", made.name, "-lm"], work, made, source, suffix)
+        path = folder / f"{name}-{_digest(made)}.so"
         os.replace(made, path)
     return str(path)
 
@@ -153,27 +179,32 @@ def _digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()[:32]
 
 
-def _run(command: Sequence[str], folder: str, source: Source, suffix: str) -> None:
-    """Runs the compiler. RuntimeError with its messages, in which `#line` has put the user's file and lines."""
+def _run(command: Sequence[str], folder: str, made: Path, source: Source, suffix: str) -> None:
+    """Runs the compiler. RuntimeError with its messages, in which `#line` has put the user's file and lines, without
+    those about the text of macros."""
     environment = {**os.environ, "LC_ALL": "C"}         # English, and quotes that every terminal has
     ran = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, errors="replace")
-    if ran.returncode:
-        lines = (ran.stderr or ran.stdout).splitlines()
+    if ran.returncode and os.strerror(errno.ENOSPC) in ran.stderr:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), folder)
+    if ran.returncode or not made.exists():
+        said = re.sub(r"^.* note: (in (definition|expansion) of|expanded from) macro .*\n( .*\n)*", "",
+                      ran.stderr or ran.stdout, flags=re.M)
+        lines = said.splitlines() or [f"nothing; it ended with {ran.returncode} and made no library"]
         shown = "\n".join(lines[:_LINES] + (["..."] if len(lines) > _LINES else []))
         raise RuntimeError(f"[{source.op}.kernel] {command[0]} does not compile the C text of its kernels for "
                            f"{suffix or 'no element type'} at {simd_level()}; it says:\n{shown}")
 
 
 def _cache_folder() -> Path:
-    """Where compiled kernels are kept; a folder of this process if the user has none that can be written."""
+    """Where compiled kernels are kept, for all processes of the user."""
     given = os.environ.get("XDG_CACHE_HOME", "")
     folder = Path(given if os.path.isabs(given) else os.path.expanduser("~/.cache"), "minigrad")
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if os.access(folder, os.W_OK | os.X_OK):
-            return folder
-    except OSError:
-        pass
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return folder
+
+
+def _own_folder() -> Path:
+    """A folder of this process, for a user who has no cache that takes them."""
     import tempfile
     if not _private:
         _private.append(tempfile.TemporaryDirectory(prefix="minigrad-"))
