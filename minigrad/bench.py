@@ -31,12 +31,12 @@ import minigrad as mg
 from . import nn, optim
 from .core import engine
 from .core.capture import capture
-from .core.op import Documented, Op, registry
+from .core.op import Op, registry
 from .devices import open_device
 from .devices.work import work
 from .nn import functional as F
 from .ops.creation import tensor
-from .testing import enlarged, samples_of
+from .testing import enlarged, op_of, samples_of
 
 BLOCKS = 15
 BLOCK_SECONDS = 0.02
@@ -412,10 +412,7 @@ def find_op(name: str) -> Any:
         found = getattr(import_module(module), own)
     except (ImportError, AttributeError) as error:
         raise ValueError(f"unknown op {name!r}: {error}") from None
-    found = getattr(found, "op", found)
-    if not isinstance(found, Documented):
-        raise ValueError(f"{name!r} is no op: decorate the function with @minigrad.op")
-    return found
+    return op_of(found)
 
 
 def time_op(name: str | Any) -> list[str]:
@@ -426,17 +423,19 @@ def time_op(name: str | Any) -> list[str]:
     samples are small because they are checked, and on small arrays all functions take as long as a call. Others are
     timed as they are; to time a larger one, yield it in the op's samples.
     """
-    op = find_op(name) if isinstance(name, str) else getattr(name, "op", name)
+    op = find_op(name) if isinstance(name, str) else op_of(name)
     rows: list[tuple[str, ...]] = [(op.name, "kernel", "definition", "GB/s", "with backward: kernel", "definition")]
     for args, attrs in samples_of(op, np.float32):
         given = enlarged(op, args, attrs, _ELEMENTS) or args
         moved, forward, both = _runs(op.public, given, attrs)
         plain = _runs(op.definition, given, attrs)[1:] if isinstance(op, Op) else (None, None)
+        if isinstance(op, Op) and isinstance(op.plan(given, attrs), str):
+            forward = both = None                               # the definition ran: it has its own columns
         runs = (forward, plain[0], both, plain[1])
         timed = [run for run in runs if run is not None]
         found: dict[Any, Times] = dict(zip(timed, interleaved(*timed, blocks=7), strict=True))
         cells = [_us(found[run].minimum) if run in found else "-" for run in runs]
-        cells.insert(2, f"{moved / found[forward].minimum / 1e9:.2f}")
+        cells.insert(2, f"{moved / found[timed[0]].minimum / 1e9:.2f}")
         shapes = ", ".join(str(list(a.shape)) if isinstance(a, mg.Tensor) else str(a) for a in given)
         rows.append((shapes + "".join(f", {k}={v}" for k, v in attrs.items()), *cells))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -475,7 +474,10 @@ def main() -> None:
     mg.set_num_threads(1)
     if chosen:
         for one in chosen:
-            print("\n".join(time_op(one)))
+            try:
+                print("\n".join(time_op(one)))
+            except AssertionError as error:                     # it has no samples
+                parser.error(str(error))
         return
     try:
         import torch

@@ -3,7 +3,8 @@
     >>> from minigrad.testing import check_op
     >>> print(check_op(my_op))     # what was checked; AssertionError says what is wrong, and how to see it again
 
-These checks run for every sample:
+These checks run for every sample, in this order:
+    memory      kernels write nothing but their results: neither beside them nor into their inputs
     oracle      the definition and the kernels against an independent computation, in float64
     gradients   derivatives of order 1 and 2 against finite differences, in float64, with fused kernels and without
     fused       fused kernels against the definition, in float32; the definition in float64 says which error is allowed
@@ -11,7 +12,6 @@ These checks run for every sample:
     layouts     transposed, reversed and offset operands give the same values, and inputs are not modified
     specials    inf and nan in an input
     threads     1 and 2 threads give the same bits, also where there are enough elements to share
-    memory      kernels write nothing beside their results
     errors      each error sample raises its error with its message
 """
 from __future__ import annotations
@@ -24,14 +24,14 @@ from typing import Any, NoReturn, TypeAlias
 
 import numpy as np
 
-from .core import engine
-from .core.op import Op, Primitive, registry
+from .core import engine, own_kernels
+from .core.op import Documented, Op, Primitive, registry
 from .core.place import arrays, asker
 from .core.shape import is_float
 from .core.tensor import Tensor, new_tensor
 from .devices import launch_hook
 from .devices.base import Kernel
-from .devices.memory import Array, Buffer, layout, view
+from .devices.memory import Buffer, layout, view
 from .devices.native import get_num_threads, set_num_threads
 from .ops.creation import as_tensor, tensor
 from .ops.dispatch import set_fused
@@ -69,10 +69,44 @@ class Make:
 
 def samples_of(op: Any, dtype: Any = np.float64, device: str = "cpu") -> list[tuple[Arguments, Attributes]]:
     """The samples of the op as (arguments, attributes). AssertionError if it has none."""
-    op = getattr(op, "op", op)
+    op = op_of(op)
     if op.sample_function is None:
         raise AssertionError(f"{op.name} has no samples; add `@{op.name}.samples`")
-    return [_split(s) for s in op.sample_function(Make(dtype, device=device))]
+    samples = [_split(s) for s in op.sample_function(Make(dtype, device=device))]
+    if not samples:
+        raise AssertionError(f"{op.name} has no samples: `@{op.name}.samples` yields nothing")
+    return samples
+
+
+def op_of(given: Any) -> Any:
+    """The op itself, of an op, its faster function or its name. ValueError if there is none."""
+    found = registry.get(given, given) if isinstance(given, str) else getattr(given, "op", given)
+    if not isinstance(found, Documented):
+        raise ValueError(f"{given!r} is no op: decorate the function with @minigrad.op")
+    return found
+
+
+def odd(args: Sequence[Any]) -> list[Any]:
+    """The arguments, where dimensions of even size lose their last element: no vector fits an odd number of them."""
+    return [tensor(_values(a)[tuple([slice(0, n - (n % 2 == 0)) for n in a.shape])]) if isinstance(a, Tensor) else a
+            for a in args]
+
+
+def _with_odd(op: Any, dtype: Any = np.float32) -> list[tuple[Sequence[Any], Attributes, bool]]:
+    """The samples; and each once more with odd sizes, if the op is launched by names: its inputs are of one shape."""
+    found: list[tuple[Sequence[Any], Attributes, bool]] = []
+    for args, attrs in samples_of(op, dtype):
+        found.append((args, attrs, False))
+        tensors = [a for a in args if isinstance(a, Tensor)]
+        if op.prepare.__module__ == own_kernels.__name__ and tensors and tensors[0].numel() and any(
+                [n % 2 == 0 for n in tensors[0].shape]) and all([t.shape == tensors[0].shape for t in tensors]):
+            try:
+                with set_fused("off"):
+                    called(op)(*odd(args), **attrs)
+            except (RuntimeError, ValueError, IndexError):
+                continue                                        # the definition is for even sizes
+            found.append((odd(args), attrs, True))
+    return found
 
 
 def _split(sample: Any) -> tuple[Arguments, Attributes]:
@@ -118,7 +152,7 @@ def evaluate(op: Callable[..., Any], args: Sequence[Any], attrs: Attributes,
 # ---- what is wrong, and how to see it again --------------------------------------------------------------------------
 
 class Where(str):
-    """Where a value comes from, in words. `again` is Python that computes it, up to the index of an element."""
+    """Where a value comes from, in words. `again` tells the Python that computes it, up to the index of an element."""
 
     again: str = ""
 
@@ -128,28 +162,30 @@ def _where(op: Any, sample: int, attrs: Attributes, kind: str, number: int, dtyp
     """The place of an output or a gradient ("output" or "gradient") of a sample; `change` is what was done to its
     `args` before."""
     where = Where(", ".join(filter(None, (f"{op.name}, sample {sample} {attrs}", about, f"{kind} {number}"))))
-    found, name = _imported(op)
     which = 0 if kind == "output" else 1
-    tools = "evaluate, relaid, samples_of" if "relaid" in change else "evaluate, samples_of"
-    where.again = (f"{found}; from minigrad.testing import {tools}; args, attrs = "
-                   f"samples_of({name}, '{np.dtype(dtype)}')[{sample}]; {change}"
-                   f"print(evaluate({name}, args, attrs)[{which}][{number}]")
+    tools = ", ".join([t for t in ("evaluate", "odd", "relaid", "samples_of") if t in f"evaluate samples_of {change}"])
+    where.again = _again(op, f"from minigrad.testing import {tools}; args, attrs = samples_of(OP, '{np.dtype(dtype)}')"
+                             f"[{sample}]; {change}print(evaluate(OP, args, attrs)[{which}][{number}]")
     return where
 
 
-def _imported(op: Any) -> tuple[str, str]:
-    """A line that imports the op, and the name that it then has."""
-    module = sys.modules.get(getattr(op, "__module__", ""))
+def _again(op: Any, code: str) -> str:
+    """Tells where code runs, in which OP stands for the op: in any Python, or else below the lines that made the op."""
+    module = sys.modules.get(op.__module__)
     there = getattr(module, op.name, None)
-    if module is not None and (there is op or there is called(op)):
-        return f"from {module.__name__} import {op.name}", op.name
-    return "from minigrad.core.op import registry", f"registry[{op.name!r}]"
+    if module is not None and module.__name__ != "__main__" and (there is op or there is called(op)):
+        return f"\n  again: from {module.__name__} import {op.name}; {code.replace('OP', op.name)}"
+    if own_kernels.of_tree(op):
+        return f"\n  again: from minigrad.core.op import registry; {code.replace('OP', f'registry[{op.name!r}]')}"
+    made = op.definition.__code__
+    return (f"\n  again, below the op {op.name} ({made.co_filename}:{made.co_firstlineno}): "
+            f"{code.replace('OP', op.name)}")
 
 
 def _differ(where: str, index: Sequence[Any], first: str, second: str, why: str) -> NoReturn:
     """Raises AssertionError for one element; `first` and `second` are its two values, with their names."""
     element = f"[{', '.join([str(int(i)) for i in index]) or '()'}]"
-    again = f"\n  again: {where.again}{element})" if isinstance(where, Where) else ""
+    again = f"{where.again}{element})" if isinstance(where, Where) else ""
     raise AssertionError(f"{where}, element {element}: {first}, {second}; {why}{again}")
 
 
@@ -241,11 +277,10 @@ def _retried(op: Any, sample: int, args: Sequence[Any], attrs: Attributes, order
         worst = found
     text = f"{op.name}, sample {sample} {attrs}, fused {path}, derivative of order {order}"
     _blame(op, sample, args, attrs, order, path, text)
-    imported, name = _imported(op)
-    raise AssertionError(
-        f"{text}: along a direction it differs from finite differences by {worst[0]:.3g}, allowed {worst[1]:.3g}"
-        f"\n  again: {imported}; from minigrad.testing import directional_error, samples_of; "
-        f"{_switch(path)}print(directional_error({name}, *samples_of({name})[{sample}], order={order}, seed=3))")
+    again = _again(op, f"from minigrad.testing import directional_error, samples_of; {_switch(path)}"
+                       f"print(directional_error(OP, *samples_of(OP)[{sample}], order={order}, seed=3))")
+    raise AssertionError(f"{text}: along a direction it differs from finite differences by {worst[0]:.3g}, "
+                         f"allowed {worst[1]:.3g}{again}")
 
 
 def _blame(op: Any, sample: int, args: Sequence[Any], attrs: Attributes, order: int, path: str, text: str) -> None:
@@ -261,12 +296,11 @@ def _blame(op: Any, sample: int, args: Sequence[Any], attrs: Attributes, order: 
             worst = abs(found[0] - found[1]) / found[2], (k, at, along, found)
     if worst[1] is not None:
         k, at, along, (slope, numeric, allowed) = worst[1]
-        imported, name = _imported(op)
         index = ", ".join(map(str, at)) or "()"
-        raise AssertionError(
-            f"{text}, input {k}, element [{index}]: backward gives {slope:.9g}, finite differences {numeric:.9g}; "
-            f"allowed {allowed:.3g}\n  again: {imported}; from minigrad.testing import derivative, samples_of; "
-            f"{_switch(path)}print(derivative({name}, *samples_of({name})[{sample}], {k}, ({index},), {order}))")
+        again = _again(op, f"from minigrad.testing import derivative, samples_of; {_switch(path)}"
+                           f"print(derivative(OP, *samples_of(OP)[{sample}], {k}, ({index},), {order}))")
+        raise AssertionError(f"{text}, input {k}, element [{index}]: backward gives {slope:.9g}, finite differences "
+                             f"{numeric:.9g}; allowed {allowed:.3g}{again}")
 
 
 _BLAMED = 512       # elements that are tried one by one
@@ -347,6 +381,9 @@ def _slopes(function: Callable[..., Any], args: Sequence[Any], attrs: Attributes
     return slope, numeric, allowed if np.isfinite(slope) else 0.0
 
 
+_ODD = "cut to odd sizes", "args = odd(args); "
+
+
 def check_fused(op: Any) -> str:
     """Outputs and gradients of the fused kernels against the definition, in float32.
 
@@ -355,18 +392,19 @@ def check_fused(op: Any) -> str:
     """
     if not _has_kernels(op):
         return "not checked: there are no kernels for the CPU"
-    narrow, wide = samples_of(op, np.float32), samples_of(op, np.float64)
-    used, reasons = 0, set[str]()
-    for i, ((args, attrs), (args64, _)) in enumerate(zip(narrow, wide, strict=True)):
+    narrow, wide = _with_odd(op), _with_odd(op, np.float64)
+    used, reasons, i = 0, set[str](), -1
+    for (args, attrs, cut), (args64, _, _) in zip(narrow, wide, strict=True):
+        i += not cut
         with set_fused("auto"):
             fused = evaluate(op, args, attrs)
-            used += any(type(p) is not str for p in op.plans.values())
+            used += not cut and any(type(p) is not str for p in op.plans.values())
             reasons |= {p for p in op.plans.values() if isinstance(p, str)}
         with set_fused("off"):
             plain, truth = evaluate(op, args, attrs), evaluate(op, args64, attrs)
         for kind, which in (("output", 0), ("gradient", 1)):
             for k, (a, b, c) in enumerate(zip(fused[which], plain[which], truth[which], strict=True)):
-                where = _where(op, i, attrs, kind, k, np.float32)
+                where = _where(op, i, attrs, kind, k, np.float32, *(_ODD if cut else ()))
                 if a is None or b is None or c is None:
                     if (a is None) != (b is None):
                         raise AssertionError(f"{where} is there on one path only")
@@ -603,46 +641,72 @@ def check_threads(op: Any) -> str:
 
 
 def check_memory(op: Any) -> str:
-    """Kernels write to their results only: what lies before and behind them in the same memory keeps its bytes."""
+    """Kernels write to their results only: each runs on copies of its operands in a memory of their own, with guards of
+    some KB before and behind them. What it only reads keeps its bytes, too."""
     if not _has_kernels(op):
         return "not checked: there are no kernels for the CPU"
-    sample = 0
+    sample = -1
 
     def visit(kernel: Kernel, arguments: tuple[Any, ...]) -> None:
-        written = _written(kernel, arguments, sys._getframe(1))
-        around = [part for array in written for part in _around(array)]
-        for part in around:
-            part[:] = _GUARD
-        kernel.function(*arguments)
-        if any([(part != _GUARD).any() for part in around]):
-            imported, name = _imported(op)
-            raise AssertionError(f"{op.name}, sample {sample}: {kernel.name} writes outside of its results "
-                                 f"{', '.join([repr(array.layout) for array in written])}; write the tail of an array "
-                                 f"by store_n\n  again: {imported}; from minigrad.testing import check_memory; "
-                                 f"check_memory({name})")
-    for sample, (args, attrs) in enumerate(samples_of(op, np.float32)):         # noqa: B007 (`visit` reads it)
+        known = _operands(kernel, arguments, sys._getframe(1))
+        copies = {array.ptr: _Guarded(array, written) for array, written in known}
+        kernel.function(*[copies[a].ptr if kind in "op" and a in copies else a
+                          for kind, a in zip(kernel.signature, arguments, strict=True)])
+        wrong = [copy.wrong() for copy in copies.values()]
+        if any(wrong):
+            again = _again(op, "from minigrad.testing import check_memory; check_memory(OP)")
+            raise AssertionError(f"{op.name}, sample {sample} {attrs}: {kernel.name} "
+                                 f"{' and '.join(filter(None, wrong))}{again}")
+        for copy in copies.values():
+            copy.back()
+    for args, attrs, cut in _with_odd(op):
+        sample += not cut
         with launch_hook(visit):
             evaluate(op, args, attrs)
-    return _counted(op, "kernels write nothing beside their results")
+    return _counted(op, "kernels write nothing but their results")
 
 
-_GUARD = 0xA5       # the bytes around results, while a kernel runs
+_GUARD = 0xA5       # the bytes around operands, while a kernel runs
+_WIDTH = 1 << 14    # how many of them there are on each side
 
 
-def _written(kernel: Kernel, arguments: tuple[Any, ...], frame: Any) -> list[Array]:
-    """The arrays that a launch writes to, as far as they are known."""
+def _operands(kernel: Kernel, arguments: tuple[Any, ...], frame: Any) -> list[tuple[Buffer, bool]]:
+    """The arrays of a launch that have their own memory on the CPU, as far as they are known; is each written to?"""
     if kernel.name == "host":
         return []
-    known = arrays(asker(frame))
-    return [known[a] for kind, a in zip(kernel.signature, arguments, strict=True) if kind == "o" and a in known]
+    known, kinds = arrays(asker(frame)), dict[int, bool]()
+    for kind, a in zip(kernel.signature, arguments, strict=True):
+        if kind in "op" and type(known.get(a)) is Buffer and known[a].layout.contiguous:
+            kinds[a] = kinds.get(a, False) or kind == "o"
+    return [(known[a], written) for a, written in kinds.items()]    # type: ignore[misc]
 
 
-def _around(array: Array) -> list[np.ndarray]:
-    """The bytes before and behind an array in its block of memory, which nobody uses."""
-    if type(array) is not Buffer or array.layout.device.type != "cpu":
-        return []
-    root, start = array.block.root, array.ptr - array.block.base
-    return [root[:start], root[start + array.layout.nbytes:]]
+class _Guarded:
+    """A copy of an array, with guards on both sides, on which a kernel runs."""
+
+    def __init__(self, array: Buffer, written: bool) -> None:
+        self.array, self.written, size = array, written, array.layout.nbytes
+        self.before = array.np.reshape(-1).view(np.uint8).copy()
+        memory = np.full(size + 2 * _WIDTH + 64, _GUARD, np.uint8)
+        start = _WIDTH + -(memory.ctypes.data + _WIDTH) % 64
+        self.ptr = memory.ctypes.data + start
+        self.inside, self.around = memory[start:start + size], (memory[:start], memory[start + size:])
+        self.inside[:] = self.before
+
+    def wrong(self) -> str:
+        """What the kernel did that it must not do, or ""."""
+        if any([(part != _GUARD).any() for part in self.around]):
+            if self.written:
+                return f"writes outside of its results {self.array.layout}: write the tail of an array by store_n"
+            return f"writes outside of its results, beside its input {self.array.layout}"
+        if not self.written and (self.inside != self.before).any():
+            return f"writes to its input {self.array.layout}; it may write to its results only"
+        return ""
+
+    def back(self) -> None:
+        """Puts what the kernel wrote in its place."""
+        if self.written:
+            self.array.np.reshape(-1).view(np.uint8)[:] = self.inside
 
 
 def check_errors(op: Any) -> str:
@@ -668,8 +732,8 @@ def check_errors(op: Any) -> str:
 
 
 CHECKS: dict[str, Callable[[Any], str]] = {
-    "oracle": check_oracle, "gradients": check_gradients, "fused": check_fused, "half": check_half,
-    "layouts": check_layouts, "specials": check_specials, "threads": check_threads, "memory": check_memory,
+    "memory": check_memory, "oracle": check_oracle, "gradients": check_gradients, "fused": check_fused,
+    "half": check_half, "layouts": check_layouts, "specials": check_specials, "threads": check_threads,
     "errors": check_errors,
 }
 
@@ -698,5 +762,5 @@ def check_op(op: Op | Primitive | str) -> Checked:
       oracle     8 samples: against the reference, kernels and definition, float64
       ...
     """
-    found: Any = registry[op] if isinstance(op, str) else getattr(op, "op", op)
+    found = op_of(op)
     return Checked(found.name, {name: check(found) for name, check in CHECKS.items()})

@@ -16,11 +16,11 @@ from types import CodeType
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
-from ..devices import add_kernel, hooked, launch_hook
+from ..devices import add_kernel, launch_hook, launch_hooked
 from ..devices.base import Device, Family, Kernel, KernelTable, NoKernel
 from ..devices.launch import Rule
 from ..devices.memory import Array, Layout, alloc
-from ..devices.plan import FusedPlan
+from ..devices.plan import FusedPlan, remember
 from .modes import Mode, changed, no_grad
 from .tensor import new_tensor
 from .warning import warn
@@ -42,11 +42,15 @@ def note_launchers(prepare: Callable) -> None:
     launchers.update({id(c): c for c in getattr(code, "co_consts", ()) if isinstance(c, CodeType)})
 
 
+def of_tree(op: Any) -> bool:
+    """Is it an op of this package?"""
+    return op.__module__.startswith(__name__.partition(".")[0] + ".")
+
+
 def registered(op: Any, known: Any) -> bool:
     """Does an op take its name in the registry, where `known` has it? One from outside does not take that of the tree.
     """
-    tree = __name__.partition(".")[0] + "."
-    return known is None or op.__module__.startswith(tree) or not known.__module__.startswith(tree)
+    return known is None or of_tree(op) or not of_tree(known)
 
 
 class OwnKernels:
@@ -170,7 +174,7 @@ class _OwnFamily(Family):
 
 def by_names(op: Any) -> Callable[..., FusedPlan]:
     """The `prepare` of an op that has kernels and no `@op.fused`: `OwnKernels.kernel` tells the names."""
-    agreed: set[tuple] = set()      # the signatures for which the definition's result was seen to be of the inputs' layout
+    agreed: dict[tuple, bool] = {}      # the signatures for which the definition was seen to give what kernels write
 
     def prepare(kernels: KernelTable, *layouts: Layout | None, **attrs: Any) -> Any:
         x = _one_layout(op.name, layouts)
@@ -204,7 +208,7 @@ def by_names(op: Any) -> Callable[..., FusedPlan]:
         signature = (x, *[float if type(attrs[n]) is float else attrs[n] for n in op.attributes])
         plan = FusedPlan(run_forward, None)
         if signature not in agreed:
-            plan.forward = _first(op, forward, plan, run_forward, attrs, lambda: agreed.add(signature))
+            plan.forward = _first(op, forward, plan, run_forward, attrs, lambda: remember(agreed, signature, True))
         if backward is None:
             kept = [False] * (len(op.inputs) + 1)
             return plan
@@ -238,9 +242,9 @@ def _first(op: Any, forward: Kernel, plan: FusedPlan, run: Callable, attrs: dict
     def first(*arrays: Array) -> Any:
         with no_grad(), _Unseen():
             made = op.definition(*[new_tensor(a, None) for a in arrays], **attrs)
-        x, made = arrays[0].layout, made if isinstance(made, (tuple, list)) else (made,)
-        layouts = [getattr(getattr(m, "array", None), "layout", None) for m in made]
-        if [y and (y.shape, y.dtype) for y in layouts] != [(x.shape, x.dtype)]:
+        x, several = arrays[0].layout, isinstance(made, (tuple, list))
+        layouts = [getattr(getattr(m, "array", None), "layout", None) for m in (made if several else (made,))]
+        if several or layouts[0] is None or (layouts[0].shape, layouts[0].dtype) != (x.shape, x.dtype):
             raise TypeError(f"[{op.name}.kernel] without @{op.name}.fused, the result must be one tensor of the shape "
                             f"and dtype of the inputs; the definition gives {', '.join(map(str, layouts))} for inputs "
                             f"of {x}; write @{op.name}.fused, or leave {x.dtype} out of the types of {forward.name}")
@@ -258,7 +262,7 @@ class _Unseen(launch_hook):
         self.thread = get_ident()
 
     def __enter__(self) -> _Unseen:
-        if hooked():
+        if launch_hooked():
             super().__enter__()
         return self
 
