@@ -429,9 +429,9 @@ def time_op(name: str | Any) -> list[str]:
         given = enlarged(op, args, attrs, _ELEMENTS) or args
         moved, forward, both = _runs(op.public, given, attrs)
         plain = _runs(op.definition, given, attrs)[1:] if isinstance(op, Op) else (None, None)
+        runs: tuple[Run | None, ...] = (forward, plain[0], both, plain[1])
         if isinstance(op, Op) and isinstance(op.plan(given, attrs), str):
-            forward = both = None                               # the definition ran: it has its own columns
-        runs = (forward, plain[0], both, plain[1])
+            runs = (None, plain[0], None, plain[1])             # there was no kernel for it: the definition ran
         timed = [run for run in runs if run is not None]
         found: dict[Any, Times] = dict(zip(timed, interleaved(*timed, blocks=7), strict=True))
         cells = [_us(found[run].minimum) if run in found else "-" for run in runs]

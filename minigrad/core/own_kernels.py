@@ -187,7 +187,9 @@ def by_names(op: Any) -> Callable[..., FusedPlan]:
                             f"and perhaps {op.name}_backward; got {', '.join(sorted(names))}; rename them, or write "
                             f"@{op.name}.fused")
         forward = getattr(kernels, f"{op.name}_forward")[x.dtype]
-        backward = getattr(kernels, f"{op.name}_backward").get(x.dtype)
+        backward = None                 # there may be one of that name in the tree: it belongs to another op
+        if f"{op.name}_backward" in names:
+            backward = getattr(kernels, f"{op.name}_backward").get(x.dtype)
         for kernel in declared:
             for c, name in zip(kernel.c_types, kernel.names, strict=True):
                 if "*" in c and set(re.findall(r"\w+", c)) - {"const", "restrict", "__restrict"} != {"T"}:

@@ -176,6 +176,100 @@ def test_kernels_that_nothing_launches(names):
         f(mg.ones(3))
 
 
+GATED = """
+KERNEL(REAL, gated_forward, T *y, const T *x, const T *z, int64_t n, double a, int64_t b) {
+  for (int64_t i = 0; i < n; i++) y[i] = x[i] * z[i] * (T)a + b;
+}
+KERNEL(REAL, gated_backward, T *gx, T *gz, const T *g, const T *x, const T *z, int64_t n, double a, int64_t b) {
+  for (int64_t i = 0; i < n; i++) gx[i] = g[i] * z[i] * (T)a, gz[i] = g[i] * x[i] * (T)a;
+}
+"""
+
+
+def make_gated(text=GATED, **samples):
+    @mg.op
+    def gated(x, z, *, a=0.5, b=3):
+        return x * z * a + b
+
+    @gated.samples
+    def _(make):
+        yield make(4, 32), make(4, 32)
+    gated.kernel("cpu", source=text)
+    return gated
+
+
+@pytest.mark.parametrize("before, after, kernel, lacks", [
+    (", double a, int64_t b) {\n  for (int64_t i = 0; i < n; i++) y", ", int64_t b) {\n  const double a = 0.5;\n  for (int64_t i = 0; i < n; i++) y",
+     "gated_forward", "a, an attribute.*add `double a`"),
+    ("T *y, const T *x, const T *z", "T *y, const T *x", "gated_forward", "z, an input.*add `const T \\*z`"),
+    (", int64_t b) {\n  for (int64_t i = 0; i < n; i++) gx", ") {\n  for (int64_t i = 0; i < n; i++) gx", "gated_backward", "b, an attribute")])
+def test_an_input_or_attribute_that_a_kernel_does_not_take_is_refused(before, after, kernel, lacks):
+    """It would run, and give the same for every value."""
+    text = GATED.replace(before, after)
+    assert text != GATED
+    gated = make_gated(text.replace("x[i] * z[i] * (T)a + b", "x[i] * (T)a + b") if "z" in lacks[0] else text)
+    for _ in range(2):
+        with pytest.raises(TypeError, match=rf"\[gated.kernel\] {kernel}_f32 must take each of .*; it lacks {lacks}.*or write @gated.fused"):
+            gated(mg.ones(3), mg.ones(3), a=2.0, b=1)
+
+
+def test_attributes_that_are_no_numbers():
+    """Tensors would lose their gradient; numbers that do not fit run the definition."""
+    gated, x = make_gated(), mg.ones(3)
+    for value in (mg.tensor(0.25, requires_grad=True), mg.ones(3), np.ones(3), [1.0]):
+        for choice in ("auto", "off"):
+            with mg.set_fused(choice), pytest.raises(TypeError, match=r"\[gated\] a must be hashable, and no tensor; got .*a tensor by position"):
+                gated(x, x, a=value)
+    assert gated(x, x, a=np.float32(0.5), b=True).tolist() == [1.5] * 3 and "fused kernel" in study.explain(gated, x, x, b=True)
+    assert gated(x, x, b=10**30).tolist() == pytest.approx([1e30] * 3)
+    assert "take b as a whole number" in study.explain(gated, x, x, b=10**30)
+    assert gated(x, x, b=float("inf")).tolist() == [np.inf] * 3
+
+
+@pytest.mark.parametrize("definition, types, given, found", [
+    (lambda x: x.sum(-1), "REAL", lambda: mg.ones(5, 7), r"float32\[5\]"), (lambda x: x < 1, "REAL", lambda: mg.ones(3), r"bool\[3\]"),
+    (lambda x: (x, x), "REAL", lambda: mg.ones(3), r"float32\[3\], float32\[3\]"), (lambda x: x / 2, "NUMBER", lambda: mg.arange(3), r"float32\[3\]"),
+    (lambda x: x.double(), "REAL", lambda: mg.ones(3), r"float64\[3\]")])
+def test_a_definition_whose_result_is_unlike_its_input(definition, types, given, found):
+    """The kernel would give another shape, dtype or number of results than the definition."""
+    definition.__name__ = "unlike"
+    unlike = mg.op(definition)
+    unlike.kernel("cpu", source=f"KERNEL({types}, unlike_forward, T *y, const T *x, int64_t n) {{ for (int64_t i = 0; i < n; i++) y[i] = x[i]; }}\n")
+    for _ in range(2):
+        with pytest.raises(TypeError, match=rf"without @unlike.fused, the result must be one tensor .*the definition gives {found} for inputs of .*write @unlike.fused"):
+            unlike(given())
+
+
+def test_the_definition_is_compared_once_and_unseen():
+    calls = []
+
+    @mg.op
+    def noted(x, *, a=1.0):
+        calls.append(a)
+        return x * a
+    noted.kernel("cpu", source="KERNEL(REAL, noted_forward, T *y, const T *x, int64_t n, double a) { for (int64_t i = 0; i < n; i++) y[i] = x[i] * (T)a; }")
+    for a in (1.0, 2.0, 1.0, 3.0):
+        assert study.launches(noted, mg.ones(3), a=a) == ["noted_forward_f32"]
+    assert calls == [1.0]
+    assert study.launches(noted, mg.ones(4)) == ["noted_forward_f32"] and len(calls) == 2
+
+
+def test_an_op_with_the_name_of_one_of_the_tree():
+    """It is another op: it does not take the place of that of the tree where ops are found by name, nor its kernels."""
+    mish = machinery.registry["mish"]
+
+    def definition(x):
+        return x * 3
+    definition.__name__ = "mish"
+    own = mg.op(definition)
+    own.kernel("cpu", source="KERNEL(REAL, mish_forward, T *y, const T *x, int64_t n) { for (int64_t i = 0; i < n; i++) y[i] = x[i] * 3; }")
+    x = mg.ones(2, requires_grad=True)
+    assert "mish_backward_f32" not in study.launches(lambda: own(x).sum().backward()) and x.grad.tolist() == [3, 3]
+    assert own(x).tolist() == [3, 3] and mg.nn.functional.mish(mg.zeros(2)).tolist() == [0, 0]
+    assert machinery.registry["mish"] is mish is not own
+    assert make_hard_mish("") is machinery.registry["hard_mish"]
+
+
 def test_copies_and_pickles_are_the_op_itself():
     """So that a model which holds one can be copied; its kernels are launched where hooks see them."""
     hard_mish = make_hard_mish()
@@ -301,6 +395,14 @@ def test_another_text_is_another_kernel():
     assert "no fused kernel is defined" in study.explain(make_hard_mish(""), x)
 
 
+def test_a_captured_step_takes_another_text():
+    hard_mish, x = make_hard_mish(), mg.tensor([2.0])
+    captured = mg.capture(lambda x: hard_mish(x))
+    assert [captured(x).item() for _ in range(2)] == [2, 2]
+    hard_mish.kernel("cpu", source=HARD_MISH.replace("vset(2)) / 2, k);", "vset(2)) / 4, k);", 1))
+    assert [captured(x).item() for _ in range(2)] == [1, 1]
+
+
 def test_threads_compile_once():
     hard_mish = make_hard_mish(HARD_MISH + f"// {sys.version_info}")
     results, gate = [], threading.Barrier(4)
@@ -330,6 +432,33 @@ WRONG = {
 WRONG["threads"] = ("static double mg_calls(void) { static int calls; return calls++ / 1024.0; }\n" + WRONG["threads"][0], WRONG["threads"][1])
 
 
+@pytest.mark.parametrize("place", ["y[-1]", "y[n]", "y[n + 40]", "y[n + 63]", "y[n + 70]", "y[n + 3000]", "((T *)x)[-2]", "((T *)x)[0]"])
+def test_a_kernel_that_writes_elsewhere_is_found_first(place):
+    """Before any other check: what it writes would crash, or look like an error of the definition."""
+    gated = make_gated(GATED.replace("y[i] = x[i] * z[i] * (T)a + b;\n", f"y[i] = x[i] * z[i] * (T)a + b;\n  {place} = 7;\n"))
+    said = "writes to its input float32[4, 32]" if place.endswith("x)[0]") else "writes outside of its results"
+    with pytest.raises(AssertionError, match=re.escape(f"gated, sample 0 {{}}: gated_forward_f32 {said}")):
+        testing.check_op(gated)
+
+
+@pytest.mark.parametrize("whole, message", [("n / VL * VL", "cut to odd sizes, output 0, element"), ("n", "writes outside of its results float32[3, 31]")])
+def test_samples_of_whole_vectors_do_not_hide_a_missing_tail(whole, message):
+    loop = f"for (int64_t j = 0; j < {whole}; j += VL) store_n(y + j, load_n(x + j, VL) * load_n(z + j, VL) * (T)a + (T)b, VL);"
+    gated = make_gated(GATED.replace("for (int64_t i = 0; i < n; i++) y[i] = x[i] * z[i] * (T)a + b;", loop))
+    with pytest.raises(AssertionError, match=re.escape(message)):
+        testing.check_op(gated)
+
+
+def test_what_cannot_be_checked():
+    gated = make_gated()
+    gated.samples(lambda make: iter(()))
+    with pytest.raises(AssertionError, match="gated has no samples: `@gated.samples` yields nothing"):
+        testing.check_op(gated)
+    for given in (lambda x: x, "no_such_op"):
+        with pytest.raises(ValueError, match="is no op: decorate the function with @minigrad.op"):
+            testing.check_op(given)
+
+
 @pytest.mark.parametrize("check", WRONG)
 def test_a_wrong_kernel_is_found(check):
     """By the check whose matter it is, with the element and both values."""
@@ -337,7 +466,7 @@ def test_a_wrong_kernel_is_found(check):
     hard_mish = make_hard_mish(text)
     with pytest.raises(AssertionError, match=re.escape(message)) as caught:
         testing.CHECKS[check](hard_mish)
-    assert "\n  again: " in str(caught.value)
+    assert f"\n  again, below the op hard_mish ({__file__}:" in str(caught.value)
 
 
 @pytest.mark.slow
@@ -365,3 +494,27 @@ hard_mish.kernel("cpu", source=r"""{WRONG[check][0]}""")
     value = re.search(r"^AssertionError: .*(?:the kernel gives|backward gives) (\S+?)[,;]", told, re.M)[1]
     printed = run_python("-c", line, **here).stdout
     assert float(re.search(r"[-\d.e]+", printed)[0]) == pytest.approx(float(value), rel=1e-6)
+
+
+@pytest.mark.slow
+def test_the_line_for_an_op_of_a_script(tmp_path):
+    """The op of a script cannot be imported under its name: the line is for the script itself."""
+    script = tmp_path / "script.py"
+    text = f'''import minigrad as mg
+
+@mg.op
+def hard_mish(x, *, slope=0.5):
+    return x * (x * slope + 1).clamp(0, 2) / 2
+
+@hard_mish.samples
+def _(make):
+    yield make(4, 33)
+
+hard_mish.kernel("cpu", source=r"""{WRONG["fused"][0]}""")
+'''
+    script.write_text(text + "from minigrad.testing import check_fused; check_fused(hard_mish)\n")
+    told = run_python(str(script)).stderr
+    line = re.search(rf"again, below the op hard_mish \({re.escape(str(script))}:3\): (.*)", told)[1]
+    script.write_text(text + line + "\n")
+    value = re.search(r"^AssertionError: .*the kernel gives (\S+),", told, re.M)[1]
+    assert float(re.search(r"[-\d.e]+", run_python(str(script)).stdout)[0]) == pytest.approx(float(value), rel=1e-6)

@@ -120,6 +120,54 @@ def test_a_folder_that_cannot_be_written(counted, tmp_path):
     assert "fused kernel" in ran() and counted() == 1
 
 
+def refused_by(what, message, tmp_path):
+    """A compiler that does one thing only."""
+    wrapper = tmp_path / "own-cc"
+    wrapper.write_text(f"#!/bin/sh\n{what}\n")
+    wrapper.chmod(0o755)
+    done = run_python("-c", RUN, CC=str(wrapper))
+    assert message in done.stdout + done.stderr and "Traceback" not in done.stderr.partition(message)[2]
+    return done
+
+
+@pytest.mark.slow
+def test_what_lies_in_the_place_of_a_library(counted, tmp_path):
+    """A folder, or a link that leads nowhere, under the name that it would have."""
+    ran()
+    kept, = entries(tmp_path)
+    for put in (lambda: kept.mkdir(), lambda: kept.symlink_to(tmp_path / "nowhere")):
+        kept.unlink()
+        put()
+        assert "fused kernel" in ran()
+        if kept.is_dir():
+            kept.rmdir()
+            kept.write_text("")
+
+
+@pytest.mark.slow
+def test_a_full_disk(counted, tmp_path):
+    """As a folder that cannot be written: first for this package, then for the compiler, then everywhere."""
+    code = ("import os, errno, minigrad.devices.foreign as f, pathlib\ndef full(*a): raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))\n"
+            "write = pathlib.Path.write_text\n")
+    cache = "pathlib.Path.write_text = lambda self, text: full() if 'cache' in str(self) else write(self, text)\n"
+    done = run_python("-W", "error", "-c", code + cache + RUN)
+    assert "fused kernel on cpu" in done.stdout and not entries(tmp_path), done.stderr
+    done = run_python("-c", code + "pathlib.Path.write_text = full\n" + RUN)
+    assert done.stdout.startswith("[2.0, 2.0") and "the compiler has no place to work in: [Errno 28] No space left" in done.stdout
+    assert done.stderr.count("UserWarning: [doubled] its C kernels are not used") == 1
+    done = refused_by("echo 'fatal error: error writing to x.s: No space left on device' >&2; exit 1", "no place to work in: [Errno 28]", tmp_path)
+    assert done.returncode == 0
+
+
+@pytest.mark.slow
+def test_compilers_that_are_none(counted, tmp_path):
+    done = run_python("-c", RUN, CC="gcc '")
+    assert done.returncode == 0 and 'CC is "gcc \'", which no shell would take: No closing quotation' in done.stdout, done.stderr
+    assert refused_by("exit 0", "own-cc does not compile the C text of its kernels for f32", tmp_path).stderr.rstrip().endswith(
+        "nothing; it ended with 0 and made no library")
+    assert refused_by("echo rubbish > kernel.so", "what the compiler made cannot be opened", tmp_path).returncode == 0
+
+
 def test_a_wrong_text_is_shown_with_its_line(counted):
     @mg.op
     def broken(x):
@@ -133,6 +181,14 @@ KERNEL(REAL, broken_forward, T *y, const T *x, int64_t n) {
     with pytest.raises(RuntimeError, match=rf"(?s)\[broken.kernel\] .*counting-cc does not compile .* f32 .*test_foreign.py:{line}:.*one"):
         broken(mg.ones(3))
     assert counted() == 1
+    broken.kernel("cpu", source="""
+KERNEL(REAL, broken_forward, T *y, const T *x, int64_t n) {
+  EACH_VECTOR(j, k, n, store_n(y + j, load_n(x + j, k) + one, k););
+}
+""")
+    with pytest.raises(RuntimeError, match="'one'") as caught:
+        broken(mg.ones(3))
+    assert " macro " not in str(caught.value)               # what stands in the headers is no help
     parts = ["KERNEL(REAL, broken_forward, T *y, const T *x, int64_t n) {\n", "  y[0] = nowhere(x[0]);\n}\n"]
     broken.kernel("cpu", source="".join(parts))             # the text stands nowhere as it is
     with pytest.raises(RuntimeError, match=r"(?s)broken.c:2:.*nowhere"):
@@ -140,6 +196,7 @@ KERNEL(REAL, broken_forward, T *y, const T *x, int64_t n) {
 
 
 @pytest.mark.parametrize("text, message", [
+    ("", r"\[f.kernel\] the text must define a kernel; got 0 lines without"),
     ("int x;", r"\[f.kernel\] the text must define a kernel; got 1 lines without; begin a line with `KERNEL\(REAL, f_forward"),
     ("KERNEL(REEL, f_forward, T *y)", "a set of types is one of REAL, NUMBER, .*; got REEL"),
     ("KERNEL(REAL, f_forward, T *y, float slope) {}", "an argument is a pointer, an int64_t or a double, with its name; got `float slope`"),
@@ -153,6 +210,9 @@ def test_what_a_text_must_declare(text, message):
         f.kernel("cpu", source=text)
     with pytest.raises(ValueError, match=r"\[f.kernel\] the device is one of cpu, cuda; got 'gpu'"):
         f.kernel("gpu", source="KERNEL(REAL, f_forward, T *y) {}")
+    for source in (3, b"KERNEL", None):
+        with pytest.raises(TypeError, match=r"\[f.kernel\] source must be a text \(str\), or the Path of a file with it; got"):
+            f.kernel("cpu", source=source)
 
 
 def test_a_file_and_comments(counted, tmp_path):
@@ -232,7 +292,7 @@ def test_sanitizers(counted):
     found = subprocess.run([os.environ["CC"], "-print-file-name=libasan.so"], capture_output=True, text=True).stdout.strip()
     if not os.path.isabs(found):
         pytest.skip("the compiler has no libasan.so")
-    Path(os.environ["XDG_CACHE_HOME"]).with_name("doubling.py").write_text(PACKAGE.replace("n) {", "n) {\n  if (n > 1000) y[n + 4000] = 1;"))
+    Path(os.environ["XDG_CACHE_HOME"]).with_name("doubling.py").write_text(PACKAGE.replace("n) {", "n) {\n  if (n > 1000) y[n + 80] = 1;"))
     done = run_python("-c", "import doubling, minigrad as mg; doubling.doubled(mg.ones(2000))", LD_PRELOAD=found, CFLAGS="-fsanitize=address -g",
                       ASAN_OPTIONS="detect_leaks=0")
     assert done.returncode and re.search(r"heap-buffer-overflow(?s:.*)doubled_forward_f32_\w+ .*doubling.py:10", done.stderr), done.stderr
