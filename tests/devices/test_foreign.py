@@ -132,7 +132,7 @@ def refused_by(what, message, tmp_path):
 
 @pytest.mark.slow
 def test_what_lies_in_the_place_of_a_library(counted, tmp_path):
-    """A folder, or a link that leads nowhere, under the name that it would have."""
+    """A folder under its name stays, and is passed over; a link that leads nowhere is replaced."""
     ran()
     kept, = entries(tmp_path)
     kept.unlink()
@@ -140,7 +140,7 @@ def test_what_lies_in_the_place_of_a_library(counted, tmp_path):
     assert "fused kernel" in ran() and kept.is_dir()
     kept.rmdir()
     kept.symlink_to(tmp_path / "nowhere")
-    assert "fused kernel" in ran() and kept.is_file() and not kept.is_symlink() and counted() == 3
+    assert "fused kernel" in ran() and kept.is_file() and not kept.is_symlink()
 
 
 @pytest.mark.slow
