@@ -196,10 +196,14 @@ def _run(command: Sequence[str], folder: str, made: Path, source: Source, suffix
 
 
 def _cache_folder() -> Path:
-    """Where compiled kernels are kept, for all processes of the user."""
+    """Where compiled kernels are kept, for all processes of the user. PermissionError if others can write there: what
+    lies in it is run."""
     given = os.environ.get("XDG_CACHE_HOME", "")
     folder = Path(given if os.path.isabs(given) else os.path.expanduser("~/.cache"), "minigrad")
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    status = folder.stat()
+    if status.st_uid != os.getuid() or status.st_mode & 0o022:
+        raise PermissionError(errno.EPERM, "others can write there", str(folder))
     return folder
 
 

@@ -144,6 +144,16 @@ def test_what_lies_in_the_place_of_a_library(counted, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_folder_where_others_can_write_is_not_used(counted, tmp_path):
+    """Whoever can write there could plant a library, which would run."""
+    (tmp_path / "cache" / "minigrad").mkdir(parents=True, mode=0o700)
+    (tmp_path / "cache" / "minigrad").chmod(0o770)
+    assert "fused kernel on cpu" in ran() and counted() == 1 and not entries(tmp_path)
+    (tmp_path / "cache" / "minigrad").chmod(0o700)
+    assert "fused kernel on cpu" in ran() and counted() == 2 and len(entries(tmp_path)) == 1
+
+
+@pytest.mark.slow
 def test_a_full_disk(counted, tmp_path):
     """As a folder that cannot be written: first for this package, then for the compiler, then everywhere."""
     code = ("import os, errno, minigrad.devices.foreign as f, pathlib\ndef full(*a): raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))\n"
