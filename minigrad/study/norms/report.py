@@ -85,9 +85,9 @@ class Report:
         """How much was run, where."""
         seconds = sum(result["seconds"] for result in self.done)
         short = " This is the short run (`--quick`): too few seeds and steps for a verdict to mean much." * self.quick
-        return (f"{len(self.done)} of {self.planned} runs, {self.seeds} seeds each, {seconds / 60:.1f} minutes of "
-                f"processor time; CPython {platform.python_version()}, NumPy {np.__version__}, {platform.machine()}, "
-                f"SIMD level {simd_level()}, {os.cpu_count()} cores.{short}")
+        return (f"{len(self.done)} of {self.planned} runs, {self.seeds} seeds each, at most {seconds / 60:.1f} "
+                f"minutes of processor time; CPython {platform.python_version()}, NumPy {np.__version__}, "
+                f"{platform.machine()}, SIMD level {simd_level()}, {os.cpu_count()} cores.{short}")
 
     def save(self, folder: str | Path) -> None:
         """Writes report.md, report.html and a plot for each claim."""
