@@ -46,8 +46,8 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpF
 def parser(doc: str | None, *, epochs: int, batch_size: int = 32, lr: float = 2e-3) -> argparse.ArgumentParser:
     """The options that every example takes."""
     options = argparse.ArgumentParser(description=doc, formatter_class=_Help)
-    options.add_argument("--epochs", type=_count, default=epochs, help="passes over the training data")
-    options.add_argument("--batch-size", type=_count, default=batch_size, help="samples in a step")
+    options.add_argument("--epochs", type=at_least(1), default=epochs, help="passes over the training data")
+    options.add_argument("--batch-size", type=at_least(1), default=batch_size, help="samples in a step")
     options.add_argument("--lr", type=_rate, default=lr, help="learning rate")
     options.add_argument("--seed", type=int, default=0, help="of the random numbers")
     options.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
@@ -56,10 +56,13 @@ def parser(doc: str | None, *, epochs: int, batch_size: int = 32, lr: float = 2e
     return options
 
 
-def _count(text: str) -> int:
-    if not text.strip().lstrip("+-").isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number, at least 1; got {text}")
-    return int(text)
+def at_least(least: int) -> Callable[[str], int]:
+    """The type of an option: a whole number that is not smaller."""
+    def number(text: str) -> int:
+        if not text.strip().lstrip("+-").isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"must be a whole number, at least {least}; got {text}")
+        return int(text)
+    return number
 
 
 def _rate(text: str) -> float:

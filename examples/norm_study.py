@@ -11,22 +11,12 @@ Ctrl-C ends with a report of what is there; the same command goes on from there.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
 
-from experiment import folder
+from experiment import at_least, folder
 
 from minigrad import study
 from minigrad.study.norms import CLAIMS
-
-
-def at_least(least: int) -> Callable[[str], int]:
-    """The type of an option: a whole number that is not smaller."""
-    def number(text: str) -> int:
-        if int(text) < least:
-            raise argparse.ArgumentTypeError(f"must be at least {least}; got {text}")
-        return int(text)
-    return number
 
 
 def main() -> None:

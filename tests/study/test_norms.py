@@ -10,7 +10,7 @@ import pytest
 
 from minigrad import nn, study
 from minigrad.study import norms
-from minigrad.study.norms import claim, convergence, jacobian, modes, runner, training
+from minigrad.study.norms import claim, convergence, jacobian, modes, recurrent, runner, training
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -22,7 +22,9 @@ def test_more_needs_a_difference_beyond_twice_its_standard_error():
     noise = np.array([-1.0, -0.5, 0.0, 0.5, 1.0])                   # standard deviation 0.79, twice the standard error 0.707
     assert claim.more(base + 0.72 + noise, base, ("a", "b")).holds
     assert not claim.more(base + 0.70 + noise, base, ("a", "b")).holds
-    assert not claim.more(base - 5, base, ("a", "b")).holds         # the wrong way round
+    assert claim.more(base - 0.72 + noise, base, ("a", "b"))[1:] == (False,)        # the wrong way round
+    assert claim.more(base - 0.72 + noise, base, ("a", "b")).evidence.endswith("5 seeds; the reverse holds")
+    assert claim.more(base - 0.70 + noise, base, ("a", "b")).evidence.endswith("5 seeds")
     assert "a 3.7 ± 2.4, b 3.0 ± 1.6; difference +0.7" in claim.more(base + 0.7 + noise, base, ("a", "b")).evidence
 
 
@@ -63,6 +65,58 @@ def test_a_missing_run_is_told():
         runs.of("loss", lr=0.1)
     with pytest.raises(claim.NotMeasured):
         runs.of("loss", lr=7)
+
+
+# ---- statements ----
+
+def invented(cell, sign):
+    """What a run measures where all statements plainly hold (sign 1), or plainly do not (-1)."""
+    kind, norm = cell["claim"], cell.get("norm")
+    if kind == "jacobian":
+        return {"wrong": int(sign < 0), "filled": 1}
+    if kind == "batch-size":
+        change = 0 if norm != "batch" else 3 if cell["batch"] <= 4 else -1
+        return {"defined": int((norm, cell["batch"]) != ("batch", 1) or sign < 0), "error": 10 + sign * change}
+    if kind == "recurrent":
+        gradients = [1.0] * recurrent.LENGTH
+        gradients[-1 - recurrent.BACK] = 10.0 ** (sign * (norm != "none"))
+        return {"final": 2 - sign * (norm != "none"), "diverged": int((norm == "none") == (sign > 0)),
+                "gradients": gradients}
+    if kind == "transformer":
+        return {"final": 2 - sign * (norm == "pre"), "failed": int((norm != "pre") == (sign > 0))}
+    if kind == "convergence":
+        gain = {"layer": 1, "batch": 2}.get(norm, 0)
+        return {"steps_to": 100 - sign * gain, "error": 10 - sign * gain, "parameters": 1}
+    if kind == "regularization":
+        gain = {"none": 0, "layer": 1, "batch": 2 + 1 / cell["batch"], "dropout": 1}[norm]
+        return {"error": 10 - sign * gain, "gap": 10 - sign * gain, "train": 0}
+    if kind == "cost":
+        added = {"none": 0, "rms": 10, "layer": 20, "pre": 20, "batch": 30}
+        return {f"{name} {how}": 100 + sign * factor * time for name, time in added.items()
+                for how, factor in (("captured", 1), ("eager", 2))}
+    falling = [50 - sign * 5 * i for i in range(len(modes.SIZES))]
+    quiet = [float(sign < 0)] * len(modes.SIZES)
+    shown = falling if norm == "batch" else quiet
+    return {"differing": int(sign < 0)} if "width" in cell else {"change": shown, "error": shown}
+
+
+@pytest.mark.parametrize("quick", [True, False])
+@pytest.mark.parametrize("studied", norms.CLAIMS, ids=lambda c: c.name)
+def test_statements_hold_where_they_should_and_never_the_other_way_round(studied, quick):
+    cells = studied.planned(8, quick)
+    for sign in (1, -1):
+        runs = claim.Runs(cells, {claim.key(c): invented(c, sign) for c in cells})
+        assert {text: verdict.holds for text, verdict in studied.judged(runs)} == {
+            stated.text: sign > 0 for stated in studied.statements}
+
+
+def test_norms_of_one_seed_start_with_the_same_weights():
+    weights = {norm: [p.numpy(force=True) for p in training.seeded(0, training.cnn, norm).parameters() if p.ndim in (2, 4)]
+               for norm in ("none", "batch", "group")}
+    for norm in ("batch", "group"):
+        for ours, theirs in zip(weights["none"], weights[norm], strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+    assert [tuple(p.shape) for p in training.cnn("none").parameters() if p.ndim == 1] == [(16,), (16,), (10,)]
 
 
 # ---- what experiments measure ----
@@ -107,14 +161,14 @@ def test_a_loss_that_is_not_finite_counts_as_the_ceiling():
 def test_steps_to_a_loss():
     losses = [1.0] * 4 + [0.0] * 6
     assert convergence.steps_to(losses, 0.2) == 8 and convergence.steps_to(losses, 1.0) == 5       # a mean of five steps
-    assert convergence.steps_to([1.0] * 10, 0.5) == -1
+    assert convergence.steps_to([1.0] * 10, 0.5) is None
 
 
 # ---- running ----
 
 def test_results_are_kept_and_not_made_again(tmp_path, monkeypatch):
     first = study.normalization(["jacobian"], quick=True, processes=0, out=tmp_path)
-    assert first.chapters[0].tally == "4 of 4 hold" and first.chapters[1].tally == "not measured"
+    assert first.chapters[0].tally == "5 of 5 hold" and first.chapters[1].tally == "not measured"
     lines = (tmp_path / "results.jsonl").read_text()
     monkeypatch.setattr(jacobian.Jacobian, "measure", lambda *_, **__: pytest.fail("run again"))
     study.normalization(["jacobian"], quick=True, processes=0, out=tmp_path)
@@ -135,7 +189,7 @@ def test_an_interrupt_ends_with_a_report_and_the_rest_follows(tmp_path, monkeypa
     assert report.chapters[0].tally == "not measured" and "stopped" in capsys.readouterr().out
     assert len(runner.Kept(tmp_path / "results.jsonl").results) == 5
     assert "not measured" in (tmp_path / "report.md").read_text()
-    assert study.normalization(["jacobian"], quick=True, processes=0, out=tmp_path).chapters[0].tally == "4 of 4 hold"
+    assert study.normalization(["jacobian"], quick=True, processes=0, out=tmp_path).chapters[0].tally == "5 of 5 hold"
 
 
 def test_a_line_that_was_cut_off_is_dropped(tmp_path):
@@ -169,6 +223,6 @@ def test_the_quick_run_measures_every_claim(tmp_path):
     for c in norms.CLAIMS:
         assert c.title in shown and f"--claim {c.name} --fresh`" in report and f"id={c.name}" in page
         assert (tmp_path / f"{c.name}.png").stat().st_size > 5000
-    assert "not measured" not in shown + report + page
+    assert "not measured" not in shown + report + page and not (tmp_path / "readme_table.md").exists()
     assert page.count("src='data:image/png") == page.count("src=") == 8 and "<link" not in page      # nothing is fetched
     assert max(len(line) for line in shown.splitlines() if str(tmp_path) not in line) <= 80

@@ -8,7 +8,7 @@ import numpy as np
 
 from ... import optim
 from .claim import Cell, Claim, Result, Runs, Verdict, every, more, statement
-from .plots import legend, levels, line, log_losses, subplots
+from .plots import legend, levels, line, log_scale, subplots
 from .training import cnn, digits, epochs, fit, mlp, seeded, test
 
 NORMS = ("none", "batch", "layer", "group")
@@ -24,14 +24,15 @@ class BatchSize(Claim):
              "error is that on the other half, in evaluation mode. SGD with momentum 0.9, 20 epochs at every batch "
              "size. The learning rate is proportional to the batch size, 0.1 at 128, as in Wu and He: so an epoch "
              "moves the weights equally far at every batch size. In the CNN a channel has 64 or 16 values of each "
-             "sample, in the MLP one.")
+             "sample, in the MLP one: there, batch norm makes 1 and -1 of two samples, whatever their values. So the "
+             "MLP is judged at batches of 4 against 128, the sizes of Ba et al.")
     caption = "Test error over the batch size: mean of the seeds, bars over their range."
 
     def cells(self, quick: bool) -> Iterator[Cell]:
         """Each norm at each batch size."""
         for model in ("mlp", "cnn"):
             for norm in NORMS:
-                for batch in (1, 2, 32) if quick else (1, 2, 4, 8, 32, 128):
+                for batch in (1, 2, 4, 32, 128) if quick else (1, 2, 4, 8, 32, 128):
                     yield {"model": model, "norm": norm, "batch": batch, "lr": 0.1 * batch / 128,
                            "epochs": 1 if quick else 20}
 
@@ -47,25 +48,25 @@ class BatchSize(Claim):
             if "more than 1 value per channel" not in str(refused):
                 raise
             return {"defined": 0}
-        error, loss = test(model, held_out)
-        return {"defined": 1, "error": round(error, 3), "loss": round(loss, 5)}
+        return {"defined": 1, "error": round(test(model, held_out)[0], 3)}
 
-    def growth(self, runs: Runs, model: str, norm: str) -> np.ndarray:
-        """By how many points the error is larger at batch 2 than at 32."""
-        return runs.of("error", model=model, norm=norm, batch=2) - runs.of("error", model=model, norm=norm, batch=32)
+    def growth(self, runs: Runs, model: str, norm: str, small: int, large: int) -> np.ndarray:
+        """By how many points the error is larger at the small batch."""
+        at_small, at_large = (runs.of("error", model=model, norm=norm, batch=batch) for batch in (small, large))
+        return at_small - at_large
 
-    @statement("MLP: from batch 32 down to 2, the error with batch norm grows more than that with layer norm "
+    @statement("MLP: from batch 128 down to 4, the error with batch norm grows more than that with layer norm "
                "(the shape of Ba et al., section 6.6).")
     def mlp_batch_grows(self, runs: Runs) -> Verdict:
         """Growth of the error against growth of the error."""
-        return more(self.growth(runs, "mlp", "batch"), self.growth(runs, "mlp", "layer"),
+        return more(self.growth(runs, "mlp", "batch", 4, 128), self.growth(runs, "mlp", "layer", 4, 128),
                     ("growth with BN", "with LN"), ".2f", " points")
 
     @statement("CNN: from batch 32 down to 2, the error with batch norm grows more than that with group norm "
                "(the shape of Wu and He, figure 1).")
     def cnn_batch_grows(self, runs: Runs) -> Verdict:
         """The same with space in the statistics."""
-        return more(self.growth(runs, "cnn", "batch"), self.growth(runs, "cnn", "group"),
+        return more(self.growth(runs, "cnn", "batch", 2, 32), self.growth(runs, "cnn", "group", 2, 32),
                     ("growth with BN", "with GN"), ".2f", " points")
 
     @statement("CNN at batch 2: the error with batch norm is larger than that with group norm.")
@@ -96,6 +97,6 @@ class BatchSize(Claim):
             axis.set_title(title)
             levels(axis, "batch size", runs.levels("batch"))
         axes[0, 0].set_ylabel("test error in %")
-        log_losses(axes[0, 0])
+        log_scale(axes[0, 0])
         legend(figure, axes[0, 0])
         return figure

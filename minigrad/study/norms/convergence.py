@@ -8,7 +8,7 @@ import numpy as np
 
 from ... import optim
 from .claim import Cell, Claim, Result, Runs, Verdict, more, statement
-from .plots import band, legend, levels, line, log_losses, subplots
+from .plots import band, legend, levels, line, log_scale, subplots
 from .training import cnn, digits, epochs, fit, seeded, test, thinned
 
 NORMS = ("none", "batch", "layer", "group")
@@ -16,11 +16,11 @@ GOAL, WINDOW = 0.1, 5           # the loss to reach, as a mean over so many step
 DEPTH = 3                       # convolutions at each resolution
 
 
-def steps_to(losses: list[float], goal: float) -> int:
-    """The first step after which the mean loss of the last WINDOW steps is at most `goal`; all steps + 1 if never."""
+def steps_to(losses: list[float], goal: float) -> int | None:
+    """The first step after which the mean loss of the last WINDOW steps is at most `goal`; None if there is none."""
     means = np.convolve(losses, np.ones(WINDOW) / WINDOW, "valid")
     reached = np.flatnonzero(means <= goal)
-    return int(reached[0]) + WINDOW if len(reached) else -1
+    return int(reached[0]) + WINDOW if len(reached) else None
 
 
 class Convergence(Claim):
@@ -33,7 +33,8 @@ class Convergence(Claim):
              "half of the digits: 200 steps of SGD with momentum 0.9, batches of 64, five learning rates. Counted are "
              f"the steps until the mean training loss of the last {WINDOW} steps is at most {GOAL}; a run that never "
              "gets there counts as all its steps. Each norm stands at its best learning rate, that with the fewest "
-             "steps or the smallest error. Layer norm takes channels and space together.")
+             "steps or the smallest error. Layer norm takes channels and space together, and has a weight and a bias "
+             "for each element; batch norm has them for each channel.")
     caption = (f"Left: steps to a loss of {GOAL} over the learning rate. Middle: loss curves at the learning rate with "
                "the fewest steps. Right: test error at the end. Bars and bands: range of the seeds.")
 
@@ -51,8 +52,8 @@ class Convergence(Claim):
         batches = list(epochs(train, 64, steps * 64 // len(train) + 2, seed))[:steps]
         losses = fit(model, optim.SGD(model.parameters(), lr=settings["lr"], momentum=0.9), batches)
         reached = steps_to(losses, GOAL)
-        return {"reached": int(reached > 0), "steps_to": reached if reached > 0 else steps,
-                "error": round(test(model, held_out)[0], 3), "curve": thinned(losses, steps)}
+        return {"steps_to": steps if reached is None else reached, "error": round(test(model, held_out)[0], 3),
+                "curve": thinned(losses, steps), "parameters": sum(p.numel() for p in model.parameters())}
 
     def compare(self, runs: Runs, slow: str, fast: str) -> Verdict:
         """Whether one norm needs more steps than another, each at its best learning rate."""
@@ -68,7 +69,9 @@ class Convergence(Claim):
     @statement("Layer norm needs more steps than batch norm.")
     def layer_behind(self, runs: Runs) -> Verdict:
         """What Ba et al. report of convolutional networks."""
-        return self.compare(runs, "layer", "batch")
+        verdict = self.compare(runs, "layer", "batch")
+        layer, batch = (int(runs.of("parameters", norm=norm)[0]) for norm in ("layer", "batch"))
+        return Verdict(f"{verdict.evidence}; LN has {layer:,} parameters, BN {batch:,}", verdict.holds)
 
     @statement("Layer norm needs fewer steps than no norm.")
     def layer_faster(self, runs: Runs) -> Verdict:
@@ -97,7 +100,7 @@ class Convergence(Claim):
         axes[0, 0].set(title=f"steps to a loss of {GOAL}", ylabel="steps", ylim=(0, steps * 1.04))
         axes[0, 1].set(title="training loss, best learning rate", xlabel="step")
         axes[0, 2].set(title="test error in %")
-        log_losses(axes[0, 1])
-        log_losses(axes[0, 2])
+        log_scale(axes[0, 1])
+        log_scale(axes[0, 2])
         legend(figure, axes[0, 0])
         return figure

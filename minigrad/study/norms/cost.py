@@ -61,12 +61,6 @@ def eager_bytes(step: Callable[[], Any]) -> int:
     return lib.mg_pools_held() - before
 
 
-def captured_bytes(step: Any) -> int:
-    """The memory of the recording of a captured step."""
-    return sum(len(pool) * pool.nbytes for programs in step.programs.values() for program in programs
-               for pool in program.pool.values())
-
-
 class Cost(Claim):
     """Time and memory of training steps with and without each norm."""
 
@@ -101,7 +95,6 @@ class Cost(Claim):
                 eager()
                 captured()
                 result[f"{norm} eager bytes"] = eager_bytes(eager)
-                result[f"{norm} captured bytes"] = captured_bytes(captured)
             least = dict.fromkeys(steps, float("inf"))
             for _ in range(settings["rounds"]):
                 for name, step in steps.items():
@@ -124,7 +117,7 @@ class Cost(Claim):
                   for kind in NETWORKS}
         least = min(shares, key=lambda kind: float(np.mean(shares[kind])))
         verdict = more(shares[least], np.zeros(len(shares[least])), (f"added ({least}, the least)", "nothing"), ".1f",
-                       " %")
+                       " %", "repeats")
         listed = ", ".join(f"{kind} {np.mean(share):+.0f} %" for kind, share in shares.items())
         return Verdict(f"{listed}; {verdict.evidence}", verdict.holds)
 
@@ -132,25 +125,25 @@ class Cost(Claim):
     def rms_cheaper(self, runs: Runs) -> Verdict:
         """The claim of Zhang and Sennrich."""
         return more(self.added(runs, "MLP", "layer", "captured"), self.added(runs, "MLP", "rms", "captured"),
-                    ("LN", "RMS norm"), ".1f", " µs")
+                    ("LN", "RMS norm"), ".1f", " µs", "repeats")
 
     @statement("LSTM, captured: RMS norm adds less time than layer norm.")
     def rms_cheaper_lstm(self, runs: Runs) -> Verdict:
         """Where normalization is a large part of the step."""
         return more(self.added(runs, "LSTM", "layer", "captured"), self.added(runs, "LSTM", "rms", "captured"),
-                    ("LN", "RMS norm"), ".0f", " µs")
+                    ("LN", "RMS norm"), ".0f", " µs", "repeats")
 
     @statement("LSTM, captured: batch norm adds more time than layer norm.")
     def batch_dearer(self, runs: Runs) -> Verdict:
         """Its statistics of each step are a loop of launches; layer norm is part of one kernel."""
         return more(self.added(runs, "LSTM", "batch", "captured"), self.added(runs, "LSTM", "layer", "captured"),
-                    ("BN", "LN"), ".0f", " µs")
+                    ("BN", "LN"), ".0f", " µs", "repeats")
 
     @statement("MLP: a layer norm adds less time to a captured step than to an eager one.")
     def capture_helps(self, runs: Runs) -> Verdict:
         """What is left is the arithmetic."""
         return more(self.added(runs, "MLP", "layer", "eager"), self.added(runs, "MLP", "layer", "captured"),
-                    ("eager", "captured"), ".1f", " µs")
+                    ("eager", "captured"), ".1f", " µs", "repeats")
 
     def draw(self, runs: Runs) -> Any:
         """Bars for each network: time eager and captured as shares, memory as a share."""

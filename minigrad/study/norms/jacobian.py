@@ -89,10 +89,17 @@ class Jacobian(Claim):
         verdict = every([r["wrong"] == 0 for results in found for r in results], "pattern exact")
         return Verdict(f"{verdict.evidence}; {parts}", verdict.holds)
 
-    @statement("LayerNorm and RMSNorm: an output depends on all elements of its own sample and on no other sample.")
+    @statement("LayerNorm and RMSNorm over all of a sample: an output depends on all elements of its own sample and on "
+               "no other sample.")
     def layer(self, runs: Runs) -> Verdict:
-        """Also where only the channels of a position are normalized together."""
-        return self.exact(runs, *[name for name in LAYERS if name.startswith(("LayerNorm", "RMSNorm"))])
+        """Channels and positions are normalized together."""
+        return self.exact(runs, *[name for name in LAYERS if name.endswith("over all of a sample")])
+
+    @statement("LayerNorm over channels: an output depends only on the channels at its own position of its own sample, "
+               "and on all of these.")
+    def layer_channels(self, runs: Runs) -> Verdict:
+        """As in a transformer, where each position is normalized by itself."""
+        return self.exact(runs, "LayerNorm over channels")
 
     @statement("BatchNorm in training: an output depends on its own channel in all samples of the batch and on no "
                "other channel.")

@@ -60,7 +60,7 @@ def levels(axis: Any, label: str, values: Sequence[float]) -> None:
     axis.xaxis.minorticks_off()
 
 
-def log_losses(axis: Any) -> None:
+def log_scale(axis: Any) -> None:
     """A logarithmic y axis with plain numbers: 1, 2, 5, 10 over a short range, powers of ten over a long one."""
     from matplotlib.ticker import FuncFormatter, LogLocator
     axis.set_yscale("log")

@@ -11,7 +11,7 @@ from ... import data, nn, optim
 from ...core.tensor import Tensor
 from ...nn import functional as F
 from .claim import Cell, Claim, Result, Runs, Verdict, all_of, more, statement
-from .plots import band, legend, levels, line, log_losses, subplots
+from .plots import band, legend, levels, line, log_scale, subplots
 from .training import CEILING, digits, ending, epochs, fit, seeded, text_batches, text_windows, thinned
 
 KINDS = ("RNN", "GRU", "LSTM")
@@ -58,8 +58,9 @@ class Recurrent(Claim):
              "CPython's documentation (batches of 16, predicting each next character). 300 steps of SGD with momentum "
              "0.9, without clipping, at six learning rates. A run has diverged if its loss is not finite or, over the "
              "last tenth of the steps, is above that of a uniform guess. Losses that are not finite or above "
-             f"{CEILING:g} count as {CEILING:g}. Gradients through time are measured before training: the norm of the "
-             "gradient of the last step's loss by each earlier input.")
+             f"{CEILING:g} count as {CEILING:g}. Batch norm starts with weight 0.1, as in Cooijmans et al., layer norm "
+             "with 1. Gradients through time are measured before training: the norm of the gradient of the last step's "
+             "loss by each earlier input.")
     caption = ("From above: final training loss over the learning rate on digits, then on text; share of runs that "
                "diverged, both data sets together; loss curves on text at learning rate 1; size of the gradient by "
                "the input so many steps before the loss. Bars and bands: range of the seeds.")
@@ -119,33 +120,34 @@ class Recurrent(Claim):
         """The cell of Ba et al."""
         return self.fewer(runs, "LSTM")
 
-    def better(self, runs: Runs, norm: str, name: str) -> Verdict:
-        """LSTM on text: whether the final loss is below that without norm, each at its best learning rate."""
-        return more(runs.best("final", "lr", task="text", kind="LSTM", norm="none"),
-                    runs.best("final", "lr", task="text", kind="LSTM", norm=norm), ("loss without", f"with {name}"),
+    def better(self, runs: Runs, kind: str, norm: str, name: str) -> Verdict:
+        """On text: whether the final loss is below that without norm, each at its best learning rate."""
+        return more(runs.best("final", "lr", task="text", kind=kind, norm="none"),
+                    runs.best("final", "lr", task="text", kind=kind, norm=norm), ("loss without", f"with {name}"),
                     ".3f")
 
-    @statement("LSTM on text, each at its best learning rate: the final loss is lower with layer norm than without.")
+    @statement("RNN, GRU and LSTM on text, each at its best learning rate: the final loss is lower with layer norm "
+               "than without.")
     def layer_better(self, runs: Runs) -> Verdict:
         """Speed of training, at equal numbers of steps."""
-        return self.better(runs, "layer", "LN")
+        return all_of({kind: self.better(runs, kind, "layer", "LN") for kind in KINDS})
 
     @statement("LSTM on text, each at its best learning rate: the final loss is lower with batch norm than without.")
     def batch_better(self, runs: Runs) -> Verdict:
         """The claim of Cooijmans et al."""
-        return self.better(runs, "batch", "BN")
+        return self.better(runs, "LSTM", "batch", "BN")
 
-    @statement("RNN, GRU and LSTM on text at learning rate 0.1, where nothing diverges: the final loss is lower with "
-               "layer norm than without.")
+    @statement("RNN, GRU and LSTM on text at the small learning rate 0.1: the final loss is lower with layer norm than "
+               "without.")
     def faster(self, runs: Runs) -> Verdict:
-        """At a learning rate that suits all of them."""
+        """Without norm, the best learning rates are larger ones."""
         def final(kind: str, norm: str) -> np.ndarray:
             return runs.of("final", task="text", kind=kind, norm=norm, lr=0.1)
         return all_of({kind: more(final(kind, "none"), final(kind, "layer"), ("without", "with LN"), ".3f")
                        for kind in KINDS})
 
-    @statement(f"RNN, GRU and LSTM before training: {BACK} steps back, a larger part of the gradient is left with "
-               "layer norm than without (its power of ten).")
+    @statement(f"RNN, GRU and LSTM before training: the gradient {BACK} steps back, over that by the last input, is "
+               "larger with layer norm than without (its power of ten).")
     def gradient_kept(self, runs: Runs) -> Verdict:
         """The gradient by the input so far back, over that by the last input."""
         def left(kind: str, norm: str) -> np.ndarray:
@@ -177,7 +179,7 @@ class Recurrent(Claim):
             column[3].set_xlabel("step")
             column[4].set_xlabel("steps before the loss")
         for row in (0, 1, 3, 4):
-            log_losses(axes[row, 0])
+            log_scale(axes[row, 0])
         for axis, label in zip(axes[:, 0], ("final loss, digits", "final loss, text", "diverged in %",
                                             f"loss, text, lr {SHOWN:g}", "gradient norm"), strict=True):
             axis.set_ylabel(label)

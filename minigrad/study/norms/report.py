@@ -1,4 +1,4 @@
-"""The report: a table for the terminal, Markdown, one HTML page and the rows for a README."""
+"""The report: a table for the terminal, Markdown and one HTML page."""
 from __future__ import annotations
 
 import io
@@ -85,12 +85,12 @@ class Report:
         """How much was run, where."""
         seconds = sum(result["seconds"] for result in self.done)
         short = " This is the short run (`--quick`): too few seeds and steps for a verdict to mean much." * self.quick
-        return (f"{len(self.done)} of {self.planned} runs, {self.seeds} seeds each, {seconds / 60:.1f} minutes of one "
-                f"core; CPython {platform.python_version()}, NumPy {np.__version__}, {platform.machine()}, SIMD level "
-                f"{simd_level()}, {os.cpu_count()} cores.{short}")
+        return (f"{len(self.done)} of {self.planned} runs, {self.seeds} seeds each, at most {seconds / 60:.1f} "
+                f"minutes of processor time; CPython {platform.python_version()}, NumPy {np.__version__}, "
+                f"{platform.machine()}, SIMD level {simd_level()}, {os.cpu_count()} cores.{short}")
 
     def save(self, folder: str | Path) -> None:
-        """Writes report.md, report.html, readme_table.md and a plot for each claim."""
+        """Writes report.md, report.html and a plot for each claim."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         plots = {c.claim.name: png for c in self.chapters if (png := plot(c)) is not None}
@@ -98,7 +98,6 @@ class Report:
             (folder / f"{name}.png").write_bytes(png)
         (folder / "report.md").write_text(self._markdown(plots))
         (folder / "report.html").write_text(self._html(plots))
-        (folder / "readme_table.md").write_text(self.table("examples/norm_study/"))
 
     def table(self, where: str = "") -> str:
         """One row a claim in Markdown; plots are linked in the folder `where`."""

@@ -11,6 +11,7 @@ from ...core.capture import capture
 from ...core.modes import no_grad
 from ...core.tensor import Tensor
 from ...nn import functional as F
+from ...ops.creation import zeros
 from ...ops.random import manual_seed
 
 GROUPS = 4
@@ -57,14 +58,18 @@ def mlp(norm: str, width: int = 128, dropout: float = 0.0) -> nn.Module:
 def cnn(norm: str, channels: int = 16, depth: int = 1) -> nn.Module:
     """Digits (N, 1, 8, 8) -> logits (N, 10): `depth` convolutions on 8x8, as many on 4x4, then a linear layer.
 
-    Initial values are those of He et al. 2015, so that the net without norm can learn too.
+    Initial values are those of He et al. 2015, so that the net without norm can learn too. There the convolutions have
+    a bias, which starts at 0; elsewhere the norm has it. So the weights of one seed are the same with each norm.
     """
     layers: list[nn.Module] = []
     inputs = 1
     for side in (8, 4):
         for _ in range(depth):
-            layers += [nn.Conv2d(inputs, channels, 3, padding=1, bias=False), norm2d(norm, channels, side), nn.ReLU()]
-            nn.init.kaiming_normal_(layers[-3].weight, nonlinearity="relu")
+            convolution = nn.Conv2d(inputs, channels, 3, padding=1, bias=False)
+            nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
+            if norm == "none":                  # not by `bias=True`, which would draw random numbers
+                convolution.bias = nn.Parameter(zeros(channels))
+            layers += [convolution, norm2d(norm, channels, side), nn.ReLU()]
             inputs = channels
         layers.append(nn.MaxPool2d(2))
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(channels * 4, 10))
