@@ -82,7 +82,8 @@ def op_of(given: Any) -> Any:
     """The op itself, of an op, its faster function or its name. ValueError if there is none."""
     found = registry.get(given, given) if isinstance(given, str) else getattr(given, "op", given)
     if not isinstance(found, Documented):
-        raise ValueError(f"{given!r} is no op: decorate the function with @minigrad.op")
+        name = getattr(given, "__qualname__", given)
+        raise ValueError(f"{name!r} is no op: decorate the function with @minigrad.op")
     return found
 
 
