@@ -22,7 +22,7 @@ import numpy as np
 
 from .addresses import register
 from .native import Pool, lib
-from .private import private_pool, recording
+from .private import active, private_pool, recording
 
 
 class Device(Protocol):
@@ -138,6 +138,9 @@ def layout(device: Device, dtype: np.dtype, shape: tuple[int, ...], strides: tup
         if len(_layouts) >= _layouts_max:
             _forget_unused()
         found = _layouts.setdefault(key, found)         # another thread may have made it meanwhile
+        pool = active()
+        if pool is not None:
+            pool.guard(found)
     return found
 
 
@@ -336,9 +339,6 @@ def _fresh(layout: Layout) -> Any:
     """A block from the system. Unused memory is given back first if there is twice as much as was ever in use."""
     global _peak
     pool = recording()
-    if pool is not None and layout.free is layout.public:
-        pool.guard(layout)
-        return alloc(layout).block
     home = layout.public if pool is None else pool.instead_of(layout.public)
     held, new = lib.mg_pools_held(), home.nbytes
     in_use = held - lib.mg_pools_unused() + new
@@ -375,7 +375,7 @@ def register_fresh(root: Any, ptr: int, nbytes: int) -> None:
 
 def private() -> private_pool:
     """A private pool, for the layouts that there are."""
-    return private_pool([known for known in list(_layouts.values()) if len(known.public)])
+    return private_pool([known for known in list(_layouts.values()) if known.contiguous])
 
 
 def from_numpy_layout(array: np.ndarray, device: Device) -> Layout:

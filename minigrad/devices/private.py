@@ -31,7 +31,7 @@ class private_pool:
     time.
 
     pools    by the public pool of blocks of that size
-    layouts  those that have public blocks
+    layouts  those that there are when it is made; `guard` adds those that are made later
     regions  the first addresses of the memory that was taken for the pool
     outside  True while memory is taken that is not the pool's
     """
@@ -51,9 +51,10 @@ class private_pool:
         return self
 
     def guard(self, layout: Any) -> None:
-        """Makes `alloc` ask, for this layout, which thread it is. Where there are no blocks, `memory._fresh` does it.
+        """Makes `alloc` ask, for this layout, which thread it is.
 
-        A public block that a recording takes nevertheless is not lost: the program keeps its memory.
+        All layouts are guarded, also those without public blocks: one may be freed while the step is recorded, and a
+        result in it would count as memory that the program does not own.
         """
         self.guarded.append(layout)
         layout.free = Door(layout.public)
@@ -71,7 +72,13 @@ class private_pool:
         self.guarded = []
 
 
+def active() -> private_pool | None:
+    """The pool of the active recording, whichever thread records."""
+    pool = _active
+    return pool if pool is not None and pool.on else None
+
+
 def recording() -> private_pool | None:
     """The pool of the active recording, if this thread records."""
-    pool = _active
-    return pool if pool is not None and pool.on and pool.thread == get_ident() else None
+    pool = active()
+    return pool if pool is not None and pool.thread == get_ident() else None

@@ -1182,3 +1182,20 @@ def test_results_in_any_container_are_outside_the_graph():
             found = step(mg.ones(2))
             loss = found.loss if isinstance(found, Result) else next(iter(found.values() if isinstance(found, dict) else found))
             assert loss.item() == 2 and not loss.requires_grad and type(found) is type(make(loss))
+
+
+def test_a_result_is_the_programs_also_where_public_memory_is_freed_meanwhile():
+    """The gradient from outside is dropped in the step: its memory must not hold a result, which comes back as an argument."""
+    n = 7919
+    weight = mg.ones(n, requires_grad=True)
+    (weight * 2).sum().backward()
+    mg.empty_cache()
+
+    @mg.capture
+    def step(h):
+        weight.grad = None
+        return (h.flatten() + 1).reshape(1, n)
+    h = mg.zeros(1, n)
+    for i in range(4):
+        h = step(h)
+        assert h[0, 0].item() == i + 1
