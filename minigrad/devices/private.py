@@ -53,8 +53,7 @@ class private_pool:
     def guard(self, layout: Any) -> None:
         """Makes `alloc` ask, for this layout, which thread it is.
 
-        All layouts are guarded, also those without public blocks: one may be freed while the step is recorded, and a
-        result in it would count as memory that the program does not own.
+        Layouts without public blocks too: one may be freed while the step is recorded, and a result would lie in it.
         """
         self.guarded.append(layout)
         layout.free = Door(layout.public)
