@@ -138,8 +138,7 @@ def layout(device: Device, dtype: np.dtype, shape: tuple[int, ...], strides: tup
         if len(_layouts) >= _layouts_max:
             _forget_unused()
         found = _layouts.setdefault(key, found)         # another thread may have made it meanwhile
-        pool = active()
-        if pool is not None:
+        if (pool := active()) is not None:
             pool.guard(found)
     return found
 
