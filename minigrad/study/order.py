@@ -1,13 +1,16 @@
 """`study.backward_order`: what runs in backward, in which order. `study.saved`: what is kept for it."""
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from sys import getrefcount
 from typing import Any, NamedTuple
 
 from ..core import engine
 from ..core.hooks import hooks
 from ..core.place import parameters_behind, places, warn_without_gradient
+from ..core.saved import contents
 from ..core.shape import fail
 from ..core.table import Shown, Table, duration, size
 from ..core.tape import FREED, Node, edge_of
@@ -30,10 +33,29 @@ class Kept(NamedTuple):
         return self.array.storage.layout.nbytes
 
 
-def _kept(node: Node, leaves: set[int]) -> list[Kept]:
-    """What a node keeps, each memory once. `leaves`: the ids of the storages of leaves that ask for gradients."""
-    return [Kept(array, "parameter" if id(array.storage) in leaves else "input" if given else "activation")
-            for array, given in memory_of(node)]
+def _kept(node: Node, leaves: set[int], outside: set[int]) -> list[Kept]:
+    """What a node keeps, each memory once. `leaves`: the ids of the storages of leaves that ask for gradients;
+    `outside`: of those that something besides the graph refers to."""
+    def kind(storage: int, given: bool) -> str:
+        return "parameter" if storage in leaves else "input" if given and storage in outside else "activation"
+    return [Kept(array, kind(id(array.storage), given)) for array, given in memory_of(node)]
+
+
+def _held_outside(nodes: list[Node]) -> set[int]:
+    """The ids of the storages of saved tensors without a graph that something besides the graph refers to, such as a
+    variable of the user: more references than those counted here."""
+    kept = [value for node in nodes for _, value in contents(node)]
+    given = {id(t): t for t in kept if isinstance(t, Tensor) and t.node is None}
+    by_nodes = Counter(map(id, kept))
+    arrays = [t.array for t in given.values()] + [a for a in kept if isinstance(a, Array)]
+    by_graph = Counter(id(a.storage) for a in arrays)
+    storages = {id(a.storage): a.storage for a in arrays}
+    del kept, arrays                                            # they would count
+    held = {id(given[key].array.storage) for key in given if getrefcount(given[key]) > by_nodes[key] + _OWN}
+    return held | {key for key in storages if getrefcount(storages[key]) > by_graph[key] + _OWN}
+
+
+_OWN = 2            # the references of the table here, and of the call of getrefcount
 
 
 Losses = Tensor | Sequence[Tensor]          # one, or several
@@ -84,13 +106,13 @@ class Saved(Shown):
     def __init__(self, nodes: list[Node], leaves: list[Tensor]) -> None:
         found: dict[tuple, SavedRow] = {}
         seen: set[int] = set()
-        record, own = Record(), _storages(leaves)
+        record, own, outside = Record(), _storages(leaves), _held_outside(nodes)
         for node in nodes:
             place = places.get(node)
             key = (node.op.name, record.path(place), line_of(place))
             row = found.setdefault(key, SavedRow(*key))
             row.nodes += 1
-            for kept in _kept(node, own):
+            for kept in _kept(node, own, outside):
                 if id(kept.array.storage) not in seen:
                     seen.add(id(kept.array.storage))
                     row.nbytes[kept.kind] += kept.nbytes
@@ -107,7 +129,7 @@ class Saved(Shown):
                 for r in self.rows]
         rows.append(["total", "", "", str(sum(r.nodes for r in self.rows)), "",
                      *map(size, (self.activations, self.inputs, self.parameters))])
-        notes = ["each memory once, at the first op that keeps it; parameters and inputs are kept in any case"]
+        notes = ["each memory once, at the first op that keeps it; parameters and inputs stay in any case"]
         if not any(r.line for r in self.rows):
             notes.append("lines and modules are known of what is recorded while a study looks: saved(lambda: ...)")
         return Table(["op", "module", "line", "nodes", "shapes", "activations", "inputs", "parameters"], rows,
@@ -145,8 +167,8 @@ class Order(Shown):
     """The steps of a backward, in order: `steps`."""
 
     def __init__(self, nodes: list[Node], leaves: list[Tensor], record: Record) -> None:
-        own = _storages(leaves)
-        keeps = {id(node): {id(kept.array.storage): kept.nbytes for kept in _kept(node, own)
+        own, outside = _storages(leaves), _held_outside(nodes)
+        keeps = {id(node): {id(kept.array.storage): kept.nbytes for kept in _kept(node, own, outside)
                             if kept.kind == "activation"} for node in nodes}
         users: dict[int, int] = {}
         for memory in keeps.values():

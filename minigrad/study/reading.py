@@ -5,6 +5,7 @@ import inspect
 import linecache
 import sys
 import weakref
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from textwrap import dedent
 from typing import Any
@@ -142,8 +143,9 @@ class Reader:
         """Reads the graph of the roots. `before`: what was added, in the order of recording."""
         shown = [*before, *self.add(edges)]
         self.found.outputs = [self.shown_at(e) for e in edges]
-        for source, _, x in self.found.edges():
-            self.found.nodes[source].uses += x.differentiable
+        uses = Counter((source, x.output) for source, _, x in self.found.edges() if x.differentiable)
+        for (source, _), number in uses.items():
+            self.found.nodes[source].uses = max(self.found.nodes[source].uses, number)
         self.name_outputs_of_kernels()
         used = {source for source, _, _ in self.found.edges()}
         for i in [n.id for n in self.found.nodes.values() if n.kind == "data" and n.id not in used]:

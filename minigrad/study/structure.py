@@ -79,7 +79,7 @@ class GraphNode:
     module      the path of the module that called it, "" if there is none or it is not known
     lines       the user's lines, innermost first: (file, number, function, text)
     launches    the kernels that ran, if a record knows them
-    uses        by how many inputs its outputs are used: a gradient with several is a sum
+    uses        by how many inputs an output is used, of several the most: its gradient is a sum of so many
     freed       did a backward free what it had saved?
     """
 

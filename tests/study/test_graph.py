@@ -91,6 +91,13 @@ def test_each_call_of_a_module_is_a_group():
     assert "cell.weight_ih.grad is a sum of 5" in str(g)
 
 
+def test_a_sum_is_one_of_gradients_of_the_same_output():
+    w = mg.ones(3, 4, requires_grad=True)
+    a, b, c = w.unbind(0)
+    assert "a sum of" not in str(study.graph((a * b * c).sum()))
+    assert str(study.graph((a * b * a).sum())).count("a sum of 2") == 1
+
+
 def test_a_record_keeps_no_model_alive():
     model, loss = _mlp()
     with study.Record():

@@ -15,6 +15,23 @@ def make():
     return model, lambda: F.cross_entropy(model(x), y)
 
 
+def test_an_input_is_what_something_besides_the_graph_holds():
+    frozen, layer = nn.Linear(6, 8).requires_grad_(False), nn.Linear(8, 3)
+    x, w = mg.randn(5, 6), mg.randn(40, requires_grad=True)
+    found = study.saved(lambda: layer(frozen(x)).sum())         # the result of `frozen` has no graph, and nobody else has it
+    assert (found.activations, found.inputs) == (5 * 8 * 4, 0)
+    found = study.saved((w * mg.randn(40)).sum())               # not in an assert: pytest keeps the parts of one
+    assert (found.activations, found.inputs) == (160, 0)
+    order = study.backward_order((w * mg.randn(40)).sum())
+    assert order.before == 160
+    kept, view = mg.randn(40), mg.randn(80)[:40]
+    assert (study.saved((w * kept).sum()).activations, study.saved((w * kept).sum()).inputs) == (0, 160)
+    assert study.saved((w * kept.detach()).sum()).inputs == 160                                 # the same memory in another tensor
+    assert study.saved((w * view).sum()).inputs == 320
+    mask = study.saved(F.dropout(w, 0.5).sum())
+    assert mask.activations == 40 and mask.inputs == 0
+
+
 def test_saved_counts_each_memory_once():
     x, w = mg.randn(4, 6), mg.randn(6, requires_grad=True)
     y = x * w                       # keeps x (an input); w needs no gradient of x
