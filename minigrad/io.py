@@ -222,7 +222,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
                 os.fchmod(handle, stat.S_IMODE(old.st_mode))
             if not named:                       # `src_dir_fd` lets `link` follow this name to the file
                 os.link(f"/proc/self/fd/{handle}", part, src_dir_fd=handle)
-        os.replace(part, place)
+            os.replace(part, place)             # at once: a process that is killed before this leaves the part
     except BaseException:
         part.unlink(missing_ok=True)
         raise

@@ -319,7 +319,9 @@ def test_killed_savers_leave_one_whole_file(tmp_path):
             assert process.stdout.readline().strip() == "go"
             time.sleep(0.003 * wait)
             process.kill()
-        assert load(tmp_path / "x")["w"].shape == (500_000,) and os.listdir(tmp_path) == ["x"]
+        assert load(tmp_path / "x")["w"].shape == (500_000,)
+    left = [name for name in os.listdir(tmp_path) if name != "x"]
+    assert len(left) <= 1 and all(name.endswith(".part") for name in left)      # killed between two system calls
 
 
 @pytest.mark.slow
