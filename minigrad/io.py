@@ -191,8 +191,8 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
 
     At any moment `path` is the old file or the new one, whole. An existing file keeps its mode and owner; of a symbolic
     link the target is replaced; a pipe or a device is written into. The new file has no name until it is complete, so a
-    killed process leaves nothing behind. Systems other than Linux, or without /proc, have no such files: there
-    `.*.part` may be left.
+    killed process leaves nothing behind, but for `.*.part` if that comes between the two calls that name the file and
+    rename it. Systems other than Linux, or without /proc, have no such files: there `.*.part` may be left.
     """
     path = os.fspath(path)
     place = Path(os.path.realpath(path))
