@@ -154,9 +154,9 @@ def _compiled(source: Source, suffix: str) -> str:
 def _kept(folder: Path, name: str) -> str:
     """The path of a whole library in a folder, or ""; damaged ones are removed."""
     for path in folder.glob(f"{name}-*.so"):
-        if path.is_file():
-            if _digest(path) == path.stem.rpartition("-")[2]:
-                return str(path)
+        if path.is_file() and _digest(path) == path.stem.rpartition("-")[2]:
+            return str(path)
+        if path.is_file() or path.is_symlink():
             path.unlink(missing_ok=True)
     return ""
 

@@ -132,7 +132,7 @@ def refused_by(what, message, tmp_path):
 
 @pytest.mark.slow
 def test_what_lies_in_the_place_of_a_library(counted, tmp_path):
-    """A folder under its name stays, and is passed over; a link that leads nowhere is replaced."""
+    """A folder under its name stays, and is passed over; a link that leads nowhere is removed."""
     ran()
     kept, = entries(tmp_path)
     kept.unlink()
@@ -140,7 +140,9 @@ def test_what_lies_in_the_place_of_a_library(counted, tmp_path):
     assert "fused kernel" in ran() and kept.is_dir()
     kept.rmdir()
     kept.symlink_to(tmp_path / "nowhere")
-    assert "fused kernel" in ran() and kept.is_file() and not kept.is_symlink()
+    assert "fused kernel" in ran()
+    made, = entries(tmp_path)                       # by another name if the compiler writes where it worked
+    assert made.is_file() and not made.is_symlink()
 
 
 @pytest.mark.slow
