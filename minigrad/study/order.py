@@ -33,12 +33,13 @@ class Kept(NamedTuple):
         return self.array.storage.layout.nbytes
 
 
-def _kept(node: Node, leaves: set[int], outside: set[int]) -> list[Kept]:
-    """What a node keeps, each memory once. `leaves`: the ids of the storages of leaves that ask for gradients;
-    `outside`: of those that something besides the graph refers to."""
+def _kept(nodes: list[Node], leaves: list[Tensor]) -> list[list[Kept]]:
+    """What each node keeps, each memory once. `leaves`: those that ask for gradients."""
+    parameters, outside = {id(t.array.storage) for t in leaves}, _held_outside(nodes)
+
     def kind(storage: int, given: bool) -> str:
-        return "parameter" if storage in leaves else "input" if given and storage in outside else "activation"
-    return [Kept(array, kind(id(array.storage), given)) for array, given in memory_of(node)]
+        return "parameter" if storage in parameters else "input" if given and storage in outside else "activation"
+    return [[Kept(array, kind(id(array.storage), given)) for array, given in memory_of(node)] for node in nodes]
 
 
 def _held_outside(nodes: list[Node]) -> set[int]:
@@ -82,10 +83,6 @@ def _graph(loss: Losses | Callable[[], Losses], by: str) -> tuple[list[Tensor], 
     return losses, nodes, list(found.values())
 
 
-def _storages(leaves: list[Tensor]) -> set[int]:
-    return {id(t.array.storage) for t in leaves}
-
-
 # ---- saved -----------------------------------------------------------------------------------------------------------
 
 @dataclass
@@ -106,13 +103,13 @@ class Saved(Shown):
     def __init__(self, nodes: list[Node], leaves: list[Tensor]) -> None:
         found: dict[tuple, SavedRow] = {}
         seen: set[int] = set()
-        record, own, outside = Record(), _storages(leaves), _held_outside(nodes)
-        for node in nodes:
+        record = Record()
+        for node, keeps in zip(nodes, _kept(nodes, leaves), strict=True):
             place = places.get(node)
             key = (node.op.name, record.path(place), line_of(place))
             row = found.setdefault(key, SavedRow(*key))
             row.nodes += 1
-            for kept in _kept(node, own, outside):
+            for kept in keeps:
                 if id(kept.array.storage) not in seen:
                     seen.add(id(kept.array.storage))
                     row.nbytes[kept.kind] += kept.nbytes
@@ -167,9 +164,8 @@ class Order(Shown):
     """The steps of a backward, in order: `steps`."""
 
     def __init__(self, nodes: list[Node], leaves: list[Tensor], record: Record) -> None:
-        own, outside = _storages(leaves), _held_outside(nodes)
-        keeps = {id(node): {id(kept.array.storage): kept.nbytes for kept in _kept(node, own, outside)
-                            if kept.kind == "activation"} for node in nodes}
+        keeps = {id(node): {id(k.array.storage): k.nbytes for k in kept if k.kind == "activation"}
+                 for node, kept in zip(nodes, _kept(nodes, leaves), strict=True)}
         users: dict[int, int] = {}
         for memory in keeps.values():
             for m in memory:
