@@ -9,6 +9,7 @@ from support import tensors_in_cycles
 
 import minigrad as mg
 from minigrad.core.modes import mode, paused
+from minigrad.core.op import registry
 from minigrad.devices.native import get_num_threads, simd_level
 
 
@@ -30,6 +31,15 @@ def pytest_collection_modifyitems(items):
         for mark, fixture in (("torch", "torch"), ("cuda", "gpu")):
             if fixture in getattr(item, "fixturenames", ()):
                 item.add_marker(mark)
+
+
+@pytest.fixture
+def own_registry():
+    """Ops that a test defines are forgotten after it."""
+    before = dict(registry)
+    yield
+    registry.clear()
+    registry.update(before)
 
 
 @pytest.fixture(autouse=True)

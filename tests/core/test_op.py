@@ -13,16 +13,8 @@ from minigrad.core import op as machinery
 from minigrad.core.op import Primitive
 from minigrad.devices.plan import Plan, view_plan
 
+pytestmark = pytest.mark.usefixtures("own_registry")
 ROOT = Path(mg.__file__).parent
-
-
-@pytest.fixture(autouse=True)
-def own_registry():
-    """Ops that a test defines are forgotten after it."""
-    before = dict(machinery.registry)
-    yield
-    machinery.registry.clear()
-    machinery.registry.update(before)
 
 
 def test_a_vjp_may_ask_only_for_what_there_is():

@@ -60,13 +60,9 @@ KERNEL(REAL, damped_backward, T *gx, const T *g, const T *y, const T *z, int64_t
 
 
 @pytest.fixture(autouse=True)
-def own_registry(tmp_path_factory, monkeypatch):
-    """Ops that a test defines are forgotten after it; what they compile is kept for this run of the tests."""
+def own_cache(own_registry, tmp_path_factory, monkeypatch):
+    """What ops compile is kept for this run of the tests."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "kernels"))
-    before = dict(machinery.registry)
-    yield
-    machinery.registry.clear()
-    machinery.registry.update(before)
 
 
 def make_hard_mish(text=HARD_MISH):

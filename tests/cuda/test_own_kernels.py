@@ -7,10 +7,9 @@ from cuda_on_cpu.twins import REAL, emulated
 
 import minigrad as mg
 from minigrad import study, testing
-from minigrad.core import op as machinery
 from minigrad.devices.launch import Launch
 
-pytestmark = [emulated, pytest.mark.usefixtures("gpu")]
+pytestmark = [emulated, pytest.mark.usefixtures("gpu", "own_registry")]
 CUDA = """
 KERNEL(REAL, hard_mish_forward, T *y, const T *x, int64_t n, double slope) {
   GRID_LOOP(i, n) {
@@ -25,14 +24,6 @@ KERNEL(REAL, hard_mish_backward, T *gx, const T *g, const T *x, int64_t n, doubl
   }
 }
 """
-
-
-@pytest.fixture(autouse=True)
-def own_registry():
-    before = dict(machinery.registry)
-    yield
-    machinery.registry.clear()
-    machinery.registry.update(before)
 
 
 def make_hard_mish():

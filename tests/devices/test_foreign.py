@@ -15,10 +15,10 @@ from support import run_python
 
 import minigrad as mg
 from minigrad import study
-from minigrad.core import op as machinery
 from minigrad.devices import foreign
 
-pytestmark = pytest.mark.skipif(not any(map(shutil.which, ("cc", "gcc", "clang"))), reason="there is no C compiler here")
+pytestmark = [pytest.mark.usefixtures("own_registry"),
+              pytest.mark.skipif(not any(map(shutil.which, ("cc", "gcc", "clang"))), reason="there is no C compiler here")]
 
 PACKAGE = '''
 import minigrad as mg
@@ -34,14 +34,6 @@ KERNEL(REAL, doubled_forward, T *y, const T *x, int64_t n) {
 """)
 '''
 RUN = "import doubling, minigrad as mg; from minigrad import study; x = mg.ones(5); print(doubling.doubled(x).tolist(), study.explain(doubling.doubled, x))"
-
-
-@pytest.fixture(autouse=True)
-def own_registry():
-    before = dict(machinery.registry)
-    yield
-    machinery.registry.clear()
-    machinery.registry.update(before)
 
 
 @pytest.fixture
