@@ -11,8 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from experiment import Experiment, answers, cosine, parser, scores
-from pictures import confusion, filters, mistakes
+from experiment import Experiment, cosine, of_images, parser, scores
 
 import minigrad as mg
 from minigrad import data, nn, optim
@@ -50,9 +49,7 @@ def main() -> None:
         optimizer = optim.AdamW(model.parameters(), lr=options.lr)
         scheduler = optim.lr_scheduler.LambdaLR(optimizer, cosine(options.epochs))
         run.keep(model=model, optimizer=optimizer, scheduler=scheduler, loader=loader)
-        run.show(lambda figure: confusion(figure, *answers(model, test)),
-                 lambda figure: mistakes(figure, *answers(model, test), test.tensors[0].numpy()),
-                 lambda figure: filters(figure, model[0].weight.numpy(force=True), "filters of the first layer"))
+        run.show(*of_images(model, test))
 
         step = run.captured(training_step(model, optimizer))
 

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-from pictures import curves, plot
+from pictures import confusion, curves, filters, mistakes, plot
 from tqdm import tqdm
 
 import minigrad as mg
@@ -256,6 +256,14 @@ def scores(model: nn.Module, dataset: data.TensorDataset) -> dict[str, float]:
     logits, labels = answers(model, dataset)
     return {"loss": F.cross_entropy(mg.tensor(logits), mg.tensor(labels)).item(),
             "accuracy": float((logits.argmax(1) == labels).mean())}
+
+
+def of_images(model: nn.Sequential, test: data.TensorDataset) -> list[Callable[[Any], None]]:
+    """The pictures of a net of convolutions: what it confuses, its mistakes, the filters of its first layer."""
+    classes = getattr(test, "classes", ())
+    return [lambda figure: confusion(figure, *answers(model, test), classes),
+            lambda figure: mistakes(figure, *answers(model, test), test.tensors[0].numpy(), classes),
+            lambda figure: filters(figure, model[0].weight.numpy(force=True), "filters of the first layer")]
 
 
 def image_sets(read: Callable[..., Any], options: argparse.Namespace) -> Any:

@@ -12,8 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from experiment import Experiment, answers, image_sets, parser, scores
-from pictures import confusion, filters, mistakes
+from experiment import Experiment, image_sets, of_images, parser, scores
 
 import minigrad as mg
 from minigrad import data, nn, optim
@@ -54,9 +53,7 @@ def main() -> None:
         model = build().to(run.device)
         optimizer = optim.AdamW(model.parameters(), lr=options.lr)
         run.keep(model=model, optimizer=optimizer, loader=loader)
-        run.show(lambda figure: confusion(figure, *answers(model, test), test.classes),
-                 lambda figure: mistakes(figure, *answers(model, test), test.tensors[0].numpy(), test.classes),
-                 lambda figure: filters(figure, model[0].weight.numpy(force=True), "filters of the first layer"))
+        run.show(*of_images(model, test))
 
         step = run.captured(training_step(model, optimizer))
 
