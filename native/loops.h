@@ -28,6 +28,22 @@ INLINE V keep_or(V v, int n, T otherwise) {
 }
 INLINE V keep(V v, int n) { return keep_or(v, n, 0); }
 
+/* Is an array too large for what the caches keep from one kernel to the next? Then memory limits the speed. It is read
+ * fastest in the order of its addresses, and results are stored past the caches. */
+#define CACHED_BYTES ((int64_t)1 << 22)
+static inline int beyond_caches(int64_t elements) { return elements * (int64_t)sizeof(T) > CACHED_BYTES; }
+
+/* May the vectors of a result of `size` elements, in runs of a multiple of `run`, be stored past the caches? VBYTES
+ * must divide their addresses. */
+static inline int streams(const T *p, int64_t size, int64_t run) {
+  return beyond_caches(size) && ((uintptr_t)p | (uintptr_t)run * sizeof(T)) % VBYTES == 0;
+}
+/* store_n, past the caches if `stream` */
+INLINE void put_n(T *p, V v, int n, int stream) {
+  if (stream) vstream(p, v);
+  else store_n(p, v, n);
+}
+
 INLINE T larger(T a, T b) { return a > b ? a : b; }
 
 /* The largest lane; which one if there is NaN does not matter here. */
@@ -45,23 +61,26 @@ INLINE T largest(V v) {
 }
 
 /* A loop over [0, n) by vectors: the body, written once, is compiled for whole vectors (k == VL) and for the tail of
- * k elements. EACH_VECTOR_4 also counts u = 0..3, so that a sum can run in four chains instead of waiting for one. */
+ * k elements. EACH_VECTOR_2 and EACH_VECTOR_4 also count u = 0, 1 (.. 3), so that a sum can run in two or four chains
+ * instead of waiting for one. */
 #define EACH_VECTOR(j, k, n, ...) do { \
     int64_t j = 0; \
     for (; j + VL <= (n); j += VL) { const int k = VL; __VA_ARGS__ } \
     if (j < (n)) { const int k = (int)((n) - j); __VA_ARGS__ } \
   } while (0)
-#define EACH_VECTOR_4(j, u, k, n, ...) do { \
+#define EACH_VECTOR_OF(CHAINS, j, u, k, n, ...) do { \
     int64_t j = 0; \
-    while (j + 4 * VL <= (n)) { \
+    while (j + (CHAINS) * VL <= (n)) { \
       const int k = VL; \
       UNROLL \
-      for (int u = 0; u < 4; u++, j += VL) { __VA_ARGS__ } \
+      for (int u = 0; u < (CHAINS); u++, j += VL) { __VA_ARGS__ } \
     } \
     const int u = 0; \
     for (; j + VL <= (n); j += VL) { const int k = VL; __VA_ARGS__ } \
     if (j < (n)) { const int k = (int)((n) - j); __VA_ARGS__ } \
   } while (0)
+#define EACH_VECTOR_2(...) EACH_VECTOR_OF(2, __VA_ARGS__)
+#define EACH_VECTOR_4(...) EACH_VECTOR_OF(4, __VA_ARGS__)
 
 /* A loop over R rows side by side: R is a constant, and what each row has is in registers. */
 #define EACH_ROW(r) UNROLL for (int r = 0; r < R; r++)

@@ -92,62 +92,71 @@ NOINLINE void plain_backward(T *gx, T *gw, T *gb, const T *gy, const T *x, T mea
  *
  * RMS norm is the same text with mean 0 and no bias.
  *
- * A row is read from memory once, then from L1. Short rows are limited not by bandwidth but by latency: each row ends
- * in two horizontal sums, a division and a square root, and the next pass needs them. So R = 4 rows go side by side,
- * each with its own chain of sums, and weight and bias are loaded once for four rows. Rows left over go one by one,
- * through the same operations in the same order.
+ * A row is read from memory once, then from L1. Two things limit the speed:
+ *
+ *   latency    of small arrays: each row ends in horizontal sums, a division and a square root, and its next pass waits
+ *              for them. So R = 4 rows go side by side, and weight and bias are loaded once for four rows;
+ *   memory     of large ones: it is read and written fastest in the order of its addresses, one row after the other.
+ *              Four rows side by side take twice as long.
+ *
+ * A row's sums run in two chains, whatever R is: a row has the same bits in both cases, and when it is left over.
  */
+static inline int rows_together(int64_t rows, int64_t n) { return beyond_caches(rows * n) ? 1 : 4; }
 
 /* s[r] += the elements of row r */
-INLINE void add_rows(V *s, const T *x, int64_t stride, int64_t n, const int R) {
-  EACH_VECTOR(j, k, n, EACH_ROW(r) s[r] += load_n(x + r * stride + j, k););
+INLINE void add_rows(V (*s)[2], const T *x, int64_t stride, int64_t n, const int R) {
+  EACH_VECTOR_2(j, u, k, n, EACH_ROW(r) s[r][u] += load_n(x + r * stride + j, k););
 }
 /* rest[r] += the distances from mean[r], squares[r] += their squares */
-INLINE void add_squares(V *rest, V *squares, const V *mean, const T *x, int64_t stride, int64_t n, const int R,
-                        const int centred) {
-  EACH_VECTOR(j, k, n,
+INLINE void add_squares(V (*rest)[2], V (*squares)[2], const V *mean, const T *x, int64_t stride, int64_t n,
+                        const int R, const int centred) {
+  EACH_VECTOR_2(j, u, k, n,
     EACH_ROW(r) {
       V d = keep(load_n(x + r * stride + j, k) - mean[r], k);
-      if (centred) rest[r] += d;
-      squares[r] = vfma(d, d, squares[r]);
+      if (centred) rest[r][u] += d;
+      squares[r][u] = vfma(d, d, squares[r][u]);
     });
 }
+INLINE T sum_of(const V *chains) { return vsum(chains[0] + chains[1]); }
 
 /* mean (0 unless `centred`) and rstd of R rows, broadcast. The distances from the first, rounded mean add up to what
  * that mean is off by; correcting it costs one addition and makes the mean the nearest T to the true one. */
-INLINE void moments(V *mean, V *rstd, const T *x, int64_t n, double eps, const int R, const int centred) {
-  V s[4], q[4];
-  T var[4];
-  EACH_ROW(r) s[r] = q[r] = mean[r] = vzero();
-  if (n <= BLOCK_ELEMENTS) {
-    if (centred) add_rows(s, x, n, n, R);
-    EACH_ROW(r) mean[r] = vset(vsum(s[r]) / (T)n), s[r] = vzero();
-    add_squares(s, q, mean, x, n, n, R, centred);
-    EACH_ROW(r) {
-      const T rest = vsum(s[r]) / (T)n;
-      mean[r] += vset(rest);
-      var[r] = vsum(q[r]) / (T)n - rest * rest;
-    }
-  } else {
-    double sum[4] = {0}, squares[4] = {0};
-    for (int64_t b = 0; centred && b < n; b += BLOCK_ELEMENTS) {
-      EACH_ROW(r) s[r] = vzero();
-      add_rows(s, x + b, n, MIN(BLOCK_ELEMENTS, n - b), R);
-      EACH_ROW(r) sum[r] += vsum(s[r]);
-    }
-    EACH_ROW(r) mean[r] = vset((T)(sum[r] / (double)n)), sum[r] = 0;
-    for (int64_t b = 0; b < n; b += BLOCK_ELEMENTS) {
-      EACH_ROW(r) s[r] = q[r] = vzero();
-      add_squares(s, q, mean, x + b, n, MIN(BLOCK_ELEMENTS, n - b), R, centred);
-      EACH_ROW(r) sum[r] += vsum(s[r]), squares[r] += vsum(q[r]);
-    }
-    EACH_ROW(r) {
-      const double rest = sum[r] / (double)n;
-      mean[r] += vset((T)rest);
-      var[r] = (T)(squares[r] / (double)n - rest * rest);
-    }
+INLINE void moments_of_rows(V *mean, V *rstd, const T *x, int64_t n, double eps, const int R, const int centred) {
+  double sum[4] = {0}, squares[4] = {0};
+  V s[4][2], q[4][2], m[4];
+  EACH_ROW(r) m[r] = vzero();
+  for (int64_t b = 0; centred && b < n; b += BLOCK_ELEMENTS) {
+    EACH_ROW(r) s[r][0] = s[r][1] = vzero();
+    add_rows(s, x + b, n, MIN(BLOCK_ELEMENTS, n - b), R);
+    EACH_ROW(r) sum[r] += sum_of(s[r]);
   }
-  EACH_ROW(r) rstd[r] = vset(1 / MATH(sqrt)(var[r] + (T)eps));
+  EACH_ROW(r) m[r] = vset((T)(sum[r] / (double)n)), sum[r] = 0;
+  for (int64_t b = 0; b < n; b += BLOCK_ELEMENTS) {
+    EACH_ROW(r) s[r][0] = s[r][1] = q[r][0] = q[r][1] = vzero();
+    add_squares(s, q, m, x + b, n, MIN(BLOCK_ELEMENTS, n - b), R, centred);
+    EACH_ROW(r) sum[r] += sum_of(s[r]), squares[r] += sum_of(q[r]);
+  }
+  EACH_ROW(r) {
+    const double rest = sum[r] / (double)n;
+    mean[r] = m[r] + vset((T)rest);
+    rstd[r] = vset(1 / MATH(sqrt)((T)(squares[r] / (double)n - rest * rest) + (T)eps));
+  }
+}
+NOINLINE void moments_4(V *mean, V *rstd, const T *x, int64_t n, double eps) {
+  moments_of_rows(mean, rstd, x, n, eps, 4, 1);
+}
+NOINLINE void moments_1(V *mean, V *rstd, const T *x, int64_t n, double eps) {
+  moments_of_rows(mean, rstd, x, n, eps, 1, 1);
+}
+NOINLINE void squares_4(V *mean, V *rstd, const T *x, int64_t n, double eps) {
+  moments_of_rows(mean, rstd, x, n, eps, 4, 0);
+}
+NOINLINE void squares_1(V *mean, V *rstd, const T *x, int64_t n, double eps) {
+  moments_of_rows(mean, rstd, x, n, eps, 1, 0);
+}
+INLINE void moments(V *mean, V *rstd, const T *x, int64_t n, double eps, const int R, const int centred) {
+  if (centred) (R == 4 ? moments_4 : moments_1)(mean, rstd, x, n, eps);
+  else (R == 4 ? squares_4 : squares_1)(mean, rstd, x, n, eps);
 }
 
 typedef struct {
@@ -155,6 +164,7 @@ typedef struct {
   const T *x, *weight, *bias;
   int64_t n;
   double eps;
+  int together, stream;        /* rows that go side by side; is y stored past the caches? */
 } layer_norm_args;
 
 INLINE void layer_norm_some(const layer_norm_args *a, int64_t row, const int R, const int centred) {
@@ -172,7 +182,7 @@ INLINE void layer_norm_some(const layer_norm_args *a, int64_t row, const int R, 
     V b = centred ? load_n_or(a->bias, j, k, 0) : vzero();
     EACH_ROW(r) {
       V xhat = (load_n(x + r * n + j, k) - mean[r]) * rstd[r];
-      store_n(y + r * n + j, centred ? vfma(xhat, w, b) : xhat * w, k);
+      put_n(y + r * n + j, centred ? vfma(xhat, w, b) : xhat * w, k, R == 1 && a->stream);
     });
   if (__builtin_expect(!some_out_of_range(a->rstd + row, R), 1)) return;
   for (int r = 0; r < R; r++)
@@ -184,25 +194,27 @@ INLINE void layer_norm_some(const layer_norm_args *a, int64_t row, const int R, 
 static void layer_norm_rows(void *context, int64_t begin, int64_t end) {
   const layer_norm_args *a = context;
   int64_t row = begin;
-  for (; row + 4 <= end; row += 4) layer_norm_some(a, row, 4, 1);
+  for (; row + 4 <= end && a->together == 4; row += 4) layer_norm_some(a, row, 4, 1);
   for (; row < end; row++) layer_norm_some(a, row, 1, 1);
+  if (a->stream) vstreamed();
 }
 
 static void rms_norm_rows(void *context, int64_t begin, int64_t end) {
   const layer_norm_args *a = context;
   int64_t row = begin;
-  for (; row + 4 <= end; row += 4) layer_norm_some(a, row, 4, 0);
+  for (; row + 4 <= end && a->together == 4; row += 4) layer_norm_some(a, row, 4, 0);
   for (; row < end; row++) layer_norm_some(a, row, 1, 0);
+  if (a->stream) vstreamed();
 }
 
 void FN(layer_norm_forward)(T *y, T *mean, T *rstd, const T *x, const T *weight, const T *bias, int64_t rows, int64_t n,
                             double eps) {
-  layer_norm_args a = {y, mean, rstd, x, weight, bias, n, eps};
+  layer_norm_args a = {y, mean, rstd, x, weight, bias, n, eps, rows_together(rows, n), streams(y, rows * n, n)};
   mg_parallel(rows, (grain(rows, n) + 3) / 4 * 4, layer_norm_rows, &a);
 }
 
 void FN(rms_norm_forward)(T *y, T *rstd, const T *x, const T *weight, int64_t rows, int64_t n, double eps) {
-  layer_norm_args a = {y, 0, rstd, x, weight, 0, n, eps};
+  layer_norm_args a = {y, 0, rstd, x, weight, 0, n, eps, rows_together(rows, n), streams(y, rows * n, n)};
   mg_parallel(rows, (grain(rows, n) + 3) / 4 * 4, rms_norm_rows, &a);
 }
 
@@ -219,6 +231,7 @@ typedef struct {
   T *gx, *partial;             /* partial is null if neither gweight nor gbias is wanted */
   const T *gy, *x, *mean, *rstd, *weight;
   int64_t rows, n, chunk;      /* chunk: rows of a chunk */
+  int together, stream;        /* as in layer_norm_args */
 } layer_norm_back_args;
 
 /* Elements [b, b + length) of R rows: adds to the rows' sums s1 and s2 and to the columns' sums gw and gb. */
@@ -253,27 +266,17 @@ INLINE void layer_norm_back_of(const layer_norm_back_args *a, int64_t row, T *gw
   EACH_ROW(r) {
     mean[r] = centred ? vset(a->mean[row + r]) : vzero();
     rstd[r] = vset(a->rstd[row + r]);
-    s1[r] = s2[r] = vzero();
   }
-  if (n <= BLOCK_ELEMENTS) {
-    layer_norm_back_sums(a, s1, s2, mean, rstd, row, 0, n, gw, first, R, centred);
-    EACH_ROW(r) {
-      const T rs = a->rstd[row + r];
-      c1[r] = vset(-vsum(s1[r]) / (T)n);
-      c2[r] = vset(-vsum(s2[r]) * rs / (T)n * rs);
-    }
-  } else {
-    double sum1[4] = {0}, sum2[4] = {0};
-    for (int64_t b = 0; b < n; b += BLOCK_ELEMENTS) {
-      EACH_ROW(r) s1[r] = s2[r] = vzero();
-      layer_norm_back_sums(a, s1, s2, mean, rstd, row, b, MIN(BLOCK_ELEMENTS, n - b), gw, first, R, centred);
-      EACH_ROW(r) sum1[r] += vsum(s1[r]), sum2[r] += vsum(s2[r]);
-    }
-    EACH_ROW(r) {
-      const double rs = a->rstd[row + r];
-      c1[r] = vset((T)(-sum1[r] / (double)n));
-      c2[r] = vset((T)(-sum2[r] * rs / (double)n * rs));
-    }
+  double sum1[4] = {0}, sum2[4] = {0};
+  for (int64_t b = 0; b < n; b += BLOCK_ELEMENTS) {
+    EACH_ROW(r) s1[r] = s2[r] = vzero();
+    layer_norm_back_sums(a, s1, s2, mean, rstd, row, b, MIN(BLOCK_ELEMENTS, n - b), gw, first, R, centred);
+    EACH_ROW(r) sum1[r] += vsum(s1[r]), sum2[r] += vsum(s2[r]);
+  }
+  EACH_ROW(r) {
+    const double rs = a->rstd[row + r];
+    c1[r] = vset((T)(-sum1[r] / (double)n));
+    c2[r] = vset((T)(-sum2[r] * rs / (double)n * rs));
   }
   if (!a->gx) return;
   const T *x = a->x + row * n;
@@ -284,7 +287,7 @@ INLINE void layer_norm_back_of(const layer_norm_back_args *a, int64_t row, T *gw
     EACH_ROW(r) {
       V g = load_n(gy + r * n + j, k);
       V d = load_n(x + r * n + j, k) - mean[r];
-      store_n(gx + r * n + j, vfma(d, c2[r], centred ? vfma(g, w, c1[r]) : g * w) * rstd[r], k);
+      put_n(gx + r * n + j, vfma(d, c2[r], centred ? vfma(g, w, c1[r]) : g * w) * rstd[r], k, R == 1 && a->stream);
     });
 }
 
@@ -308,7 +311,7 @@ static void layer_norm_back_rows(const layer_norm_back_args *a, int64_t row, int
   back_rows *four = centred ? layer_back_4 : rms_back_4, *one = centred ? layer_back_1 : rms_back_1;
   const int64_t n = a->n;
   for (int rows; row < last; row += rows, first = 0) {
-    rows = row + 4 <= last && !some_out_of_range(a->rstd + row, 4) ? 4 : 1;
+    rows = a->together == 4 && row + 4 <= last && !some_out_of_range(a->rstd + row, 4) ? 4 : 1;
     if (rows == 4) four(a, row, gw, first);
     else if (!out_of_range(a->rstd[row])) one(a, row, gw, first);
     else
@@ -325,6 +328,7 @@ static void layer_norm_back_chunks(const layer_norm_back_args *a, int64_t begin,
     if (gw && row >= last) memset(gw, 0, (size_t)width * sizeof(T));
     layer_norm_back_rows(a, row, last, gw, 1, centred);
   }
+  if (a->stream) vstreamed();
 }
 static void layer_norm_chunks(void *context, int64_t begin, int64_t end) {
   layer_norm_back_chunks(context, begin, end, 1);
@@ -349,7 +353,8 @@ static void sum_rows(T *out, const T *p, int64_t rows, int64_t stride, int64_t n
 void FN(layer_norm_backward)(T *gx, T *gweight, T *gbias, T *partial, const T *gy, const T *x, const T *mean,
                              const T *rstd, const T *weight, int64_t rows, int64_t n) {
   const int64_t chunks = mg_chunks(rows), chunk = (rows + chunks - 1) / chunks;
-  layer_norm_back_args a = {gx, gweight || gbias ? partial : 0, gy, x, mean, rstd, weight, rows, n, chunk};
+  layer_norm_back_args a = {gx, gweight || gbias ? partial : 0, gy, x, mean, rstd, weight, rows, n, chunk,
+                            rows_together(rows, n), streams(gx, rows * n, n)};
   mg_parallel(chunks, grain(chunks, chunk * n), layer_norm_chunks, &a);
   sum_rows(gweight, partial, chunks, 2 * n, n);
   sum_rows(gbias, partial + n, chunks, 2 * n, n);
@@ -358,14 +363,15 @@ void FN(layer_norm_backward)(T *gx, T *gweight, T *gbias, T *partial, const T *g
 void FN(rms_norm_backward)(T *gx, T *gweight, T *partial, const T *gy, const T *x, const T *rstd, const T *weight,
                            int64_t rows, int64_t n) {
   const int64_t chunks = mg_chunks(rows), chunk = (rows + chunks - 1) / chunks;
-  layer_norm_back_args a = {gx, gweight ? partial : 0, gy, x, 0, rstd, weight, rows, n, chunk};
+  layer_norm_back_args a = {gx, gweight ? partial : 0, gy, x, 0, rstd, weight, rows, n, chunk,
+                            rows_together(rows, n), streams(gx, rows * n, n)};
   mg_parallel(chunks, grain(chunks, chunk * n), rms_norm_chunks, &a);
   sum_rows(gweight, partial, chunks, n, n);
 }
 
 void FN(norm_rows_backward)(T *gx, T *sums, const T *gy, const T *x, const T *mean, const T *rstd, const T *weight,
                             int64_t rows, int64_t n, int64_t centred) {
-  layer_norm_back_args a = {gx, sums, gy, x, mean, rstd, weight, rows, n, rows};
+  layer_norm_back_args a = {gx, sums, gy, x, mean, rstd, weight, rows, n, rows, rows_together(rows, n), 0};
   layer_norm_back_rows(&a, 0, rows, sums, 0, (int)centred);
 }
 
@@ -374,42 +380,75 @@ void FN(norm_rows_backward)(T *gx, T *sums, const T *gy, const T *x, const T *me
  *   for each channel c:  mean = average(x[:, c, :]);  var = average((x[:, c, :] - mean)^2);  rstd = 1 / sqrt(var + eps)
  *                        y[:, c, :] = (x[:, c, :] - mean) * rstd * weight[c] + bias[c]
  *
- * S is as large as the batch, so three passes over it would be three trips to memory. Instead it is cut into blocks
- * that fit in L1; each gets its own mean and its own sum of squared distances in two passes, and block and total are
- * merged with the formula of Chan, Golub and LeVeque (1979), in double, all means counted from the channel's first
- * element, so that a large common mean takes no digits from delta:
+ * S is as large as the batch, so three passes over it would be three trips to memory. Instead it is cut into blocks.
+ * Of a block only the sums of the distances from `shift` and of their squares are taken, in one pass; they give its
+ * mean and M2, its sum of squared distances from that mean. Block and total are merged with the formula of Chan, Golub
+ * and LeVeque (1979), in double, all means counted from the channel's first element, so that a large common mean takes
+ * no digits from delta:
+ *     mean_b = shift + d1 / n_b;   M2_b = d2 - d1^2 / n_b
  *     delta = mean_b - mean;   mean += delta * n_b / (n + n_b);   M2 += M2_b + delta^2 * n * n_b / (n + n_b)
- * Memory is read once for the statistics and once to normalise. The second time it mostly comes from L2, because a
- * thread finishes some channels before it begins others.
+ * `shift` is the mean of all blocks before; for the first block, its own, which takes a pass of its own. So d1^2 / n_b
+ * takes no digits from M2 that matter: a block whose mean is off from that of the n elements before by D adds
+ * D^2 n_b n / (n + n_b) to the total M2, so that the digits of d2 = n_b D^2 that are lost are small beside it.
+ * Memory is read once for the statistics and once to normalise, in the order of its addresses where it can be.
  *
  * Two shapes of block, by the length of the contiguous strips that a channel is made of:
- *   inner >= LONG_STRIP  strips of one channel, summed along the lanes;
+ *   inner >= LONG_STRIP  strips of one channel, summed along the lanes. The second time they come from L2, because a
+ *                        thread finishes a channel before it begins another;
  *   inner <  LONG_STRIP  columns: x is taken as [batch, channels * inner], and lanes are columns. This needs no
  *                        horizontal sums and no tails. The `inner` columns of a channel are merged afterwards.
- *                        inner == 1 is the 2-D case.
+ *                        inner == 1 is the 2-D case. A thread takes as many columns as it can keep the sums of in L1.
  */
 #define LONG_STRIP 128
-#define BLOCK_COLUMNS 512            /* at most so many columns are worked on at once */
-#define BLOCK_ROWS 64                /* rows of a block of columns */
+#define COLUMNS_MAX 2048             /* that are worked on together, a whole number of channels: their sums and */
+#define COLUMNS_CACHED 512           /* factors are in L1 or, where x is in the caches, also eight rows of x */
+#define BLOCK_ROWS 64                /* rows of a block of columns; the first has FIRST_ROWS, the second as many, the
+                                      * next ones as many as there were before */
+#define FIRST_ROWS 8
 
 typedef struct {
   T *y, *mean, *var, *rstd;    /* eval: y only */
   const T *x, *weight, *bias, *given_mean, *given_var;
   int64_t batch, channels, inner;
   double eps;
+  int64_t many;                /* channels that a thread works on together */
+  int together, stream;        /* rows that go side by side, in the column shape; is y stored past the caches? */
 } batch_norm_args;
 
-typedef struct { double n, mean, m2; } moments_of;
-
-static inline void merge(moments_of *a, double n, double mean, double m2) {
-  const double total = a->n + n, delta = mean - a->mean;
-  a->mean += delta * (n / total);
-  a->m2 += m2 + delta * delta * (a->n * n / total);
-  a->n = total;
+/* Channels that a thread works on together. Columns, and strips up to SHORT_STRIP bytes: as many as there are, so that
+ * memory is read in the order of its addresses. Longer strips: one channel, or as many as L2 keeps. */
+#define SHORT_STRIP 8192
+#define L2_BYTES (1 << 18)
+static inline int64_t channels_together(int64_t batch, int64_t channels, int64_t inner) {
+  const int64_t threads = mg_get_num_threads(), bytes = inner * (int64_t)sizeof(T);
+  int64_t many = COLUMNS_MAX / (inner < LONG_STRIP ? inner : 1);
+  if (inner < LONG_STRIP && !beyond_caches(batch * channels * inner)) many = COLUMNS_CACHED / inner;
+  if (bytes > SHORT_STRIP) many = L2_BYTES / MAX(1, batch * bytes);
+  return MAX(1, MIN((channels + threads - 1) / threads, many));
 }
 
-/* channels that are worked on together in the column shape: enough columns for long runs, few enough for L1 */
-static inline int64_t column_channels(int64_t inner) { return inner == 1 ? BLOCK_COLUMNS / 2 : BLOCK_COLUMNS / inner; }
+/* Should y be stored past the caches? It is written strip by strip, or in rows of `many` channels. */
+static inline int streams_in(const T *y, int64_t batch, int64_t channels, int64_t inner, int64_t many) {
+  return streams(y, batch * channels * inner, inner >= LONG_STRIP ? inner : channels * inner | many * inner);
+}
+
+/* What a thread keeps of the channels, or columns, that it works on: one number for each. */
+typedef struct { double *mean, *m2; T *shift, *origin, *d1, *d2; } sums;
+static int sums_of(sums *s, int64_t n) {
+  double *at = mg_scratch(0, (size_t)n * (2 * sizeof(double) + 4 * sizeof(T)));
+  if (!at) return 0;
+  T *of = (T *)(at + 2 * n);
+  *s = (sums){at, at + n, of, of + n, of + 2 * n, of + 3 * n};
+  return 1;
+}
+/* Adds n elements to channel i, which had `before`: the sums of their distances from shift, and of the squares. */
+static inline void merge(const sums *s, int64_t i, double before, double n, double d1, double d2) {
+  const double each = 1 / n, part = n / (before + n);
+  const double delta = (double)(s->shift[i] - s->origin[i]) + d1 * each - s->mean[i];
+  s->mean[i] += delta * part;
+  s->m2[i] += d2 - d1 * d1 * each + delta * delta * (before * part);
+  s->shift[i] = (T)(s->origin[i] + s->mean[i]);
+}
 
 /* A loop over the blocks of a channel's strips: `strips` strips from number b on, elements [i, i + length) of each. */
 #define EACH_BLOCK(b, i, strips, length, batch, inner, ...) do { \
@@ -421,34 +460,41 @@ static inline int64_t column_channels(int64_t inner) { return inner == 1 ? BLOCK
       } \
   } while (0)
 
-static moments_of strip_moments(const T *x, T origin, int64_t batch, int64_t stride, int64_t inner) {
-  moments_of total = {0, 0, 0};
-  EACH_BLOCK(b, i, strips, length, batch, inner,
-    const T *p = x + b * stride + i;
-    const double count = (double)(strips * length);
-    V s[4] = {vzero(), vzero(), vzero(), vzero()};
-    for (int64_t q = 0; q < strips; q++)
-      EACH_VECTOR_4(j, u, k, length, s[u] += load_n(p + q * stride + j, k););
-    const T mean = (T)(vsum((s[0] + s[1]) + (s[2] + s[3])) / count);
-    const V m = vset(mean);
-    V d2[4] = {vzero(), vzero(), vzero(), vzero()};
-    V d1[4] = {vzero(), vzero(), vzero(), vzero()};
-    for (int64_t q = 0; q < strips; q++)
-      EACH_VECTOR_4(j, u, k, length,
-        V d = keep(load_n(p + q * stride + j, k) - m, k);
-        d1[u] += d;
-        d2[u] = vfma(d, d, d2[u]););
-    /* what rounding the block's mean to T left over */
-    const double rest = vsum((d1[0] + d1[1]) + (d1[2] + d1[3]));
-    const double squares = vsum((d2[0] + d2[1]) + (d2[2] + d2[3]));
-    merge(&total, count, (double)(mean - origin) + rest / count, squares - rest * rest / count););
-  return total;
+/* d1[u] += the distances from m, d2[u] += their squares */
+INLINE void add_distances(V *d1, V *d2, V m, const T *x, int64_t strips, int64_t stride, int64_t length) {
+  for (int64_t q = 0; q < strips; q++)
+    EACH_VECTOR_4(j, u, k, length,
+      V d = keep(load_n(x + q * stride + j, k) - m, k);
+      d1[u] += d;
+      d2[u] = vfma(d, d, d2[u]););
 }
 
-INLINE void scale_strips(T *y, const T *x, T mean, T scale, T shift, int64_t batch, int64_t stride, int64_t inner) {
+/* mean (counted from the channel's origin) and M2 of `channels` channels */
+static void strip_moments(const sums *s, const T *x, int64_t batch, int64_t stride, int64_t channels, int64_t inner) {
+  double before = 0;
+  for (int64_t c = 0; c < channels; c++) {
+    s->mean[c] = s->m2[c] = 0;
+    s->shift[c] = s->origin[c] = batch ? x[c * inner] : 0;
+  }
+  EACH_BLOCK(b, i, strips, length, batch, inner,
+    const double count = (double)(strips * length);
+    for (int64_t c = 0; c < channels; c++)
+      for (int passes = before == 0 ? 2 : 1; passes > 0; passes--) {
+        V d1[4] = {vzero(), vzero(), vzero(), vzero()};
+        V d2[4] = {vzero(), vzero(), vzero(), vzero()};
+        add_distances(d1, d2, vset(s->shift[c]), x + b * stride + c * inner + i, strips, stride, length);
+        const double rest = vsum((d1[0] + d1[1]) + (d1[2] + d1[3]));
+        const double squares = vsum((d2[0] + d2[1]) + (d2[2] + d2[3]));
+        if (passes == 2) s->shift[c] = (T)(s->shift[c] + rest / count);
+        else merge(s, c, before, count, rest, squares);
+      }
+    before += count;);
+  for (int64_t c = 0; c < channels; c++) s->mean[c] += s->origin[c];
+}
+
+INLINE void scale_strip(T *y, const T *x, T mean, T scale, T shift, int64_t n, int stream) {
   const V m = vset(mean), a = vset(scale), b = vset(shift);
-  for (int64_t q = 0; q < batch; q++)
-    EACH_VECTOR(j, k, inner, store_n(y + q * stride + j, vfma(load_n(x + q * stride + j, k) - m, a, b), k););
+  EACH_VECTOR(j, k, n, put_n(y + j, vfma(load_n(x + j, k) - m, a, b), k, stream););
 }
 
 static inline set channel_set(int64_t batch, int64_t channels, int64_t inner) {
@@ -462,59 +508,71 @@ static void plain_batch_norm(const batch_norm_args *a, int64_t c) {
 
 static void batch_norm_strips(void *context, int64_t begin, int64_t end) {
   const batch_norm_args *a = context;
-  const int64_t inner = a->inner, stride = a->channels * inner;
-  for (int64_t c = begin; c < end; c++) {
-    double mean, var;
-    if (a->given_mean) mean = a->given_mean[c], var = a->given_var[c];
-    else {
-      const T origin = a->batch ? a->x[c * inner] : 0;
-      moments_of s = strip_moments(a->x + c * inner, origin, a->batch, stride, inner);
-      a->mean[c] = (T)(mean = origin + s.mean);
-      a->var[c] = (T)(var = s.m2 / s.n);
+  const int64_t inner = a->inner, stride = a->channels * inner, many = a->many;
+  sums of;
+  if (!sums_of(&of, many)) return;
+  for (int64_t unit = begin; unit < end; unit++) {
+    const int64_t first = unit * many, channels = MIN(many, a->channels - first), at = first * inner;
+    if (!a->given_mean) strip_moments(&of, a->x + at, a->batch, stride, channels, inner);
+    for (int64_t i = 0; i < channels; i++) {
+      const int64_t c = first + i;
+      const double mean = a->given_mean ? a->given_mean[c] : of.mean[i];
+      const double var = a->given_mean ? a->given_var[c] : of.m2[i] / (double)(a->batch * inner);
+      const double rstd = 1 / sqrt(var + a->eps);
+      if (a->mean) a->mean[c] = (T)mean, a->var[c] = (T)var, a->rstd[c] = (T)rstd;
+      of.shift[i] = (T)mean;
+      of.d1[i] = (T)(a->weight ? rstd * a->weight[c] : rstd);
+      of.d2[i] = a->bias ? a->bias[c] : 0;
     }
-    const double rstd = 1 / sqrt(var + a->eps);
-    if (a->rstd) a->rstd[c] = (T)rstd;
-    scale_strips(a->y + c * inner, a->x + c * inner, (T)mean, (T)(a->weight ? rstd * a->weight[c] : rstd),
-                 a->bias ? a->bias[c] : 0, a->batch, stride, inner);
+    for (int64_t b = 0; b < a->batch; b++)
+      for (int64_t i = 0; i < channels; i++) {
+        const int64_t strip = b * stride + at + i * inner;
+        scale_strip(a->y + strip, a->x + strip, of.shift[i], of.d1[i], of.d2[i], inner, a->stream);
+      }
   }
+  if (a->stream) vstreamed();
 }
 
-/* The sums of a block: of `rows` rows and W vectors of columns. mean is the block's, rounded; rest and squares are the
- * sums of the distances from it and of their squares. */
-INLINE void column_block(T *mean, T *rest, T *squares, const T *x, int64_t rows, int64_t stride, const int W,
-                         const int k) {
-  V s[4], m[4], d1[4], d2[4];
-  EACH_PART(w) s[w] = d1[w] = d2[w] = vzero();
-  for (int64_t q = 0; q < rows; q++)
-    EACH_PART(w) s[w] += load_n(x + q * stride + w * VL, k);
-  EACH_PART(w) m[w] = s[w] / vset((T)rows);
-  for (int64_t q = 0; q < rows; q++)
-    EACH_PART(w) {
-      V d = load_n(x + q * stride + w * VL, k) - m[w];
-      d1[w] += d;
-      d2[w] = vfma(d, d, d2[w]);
+/* d1[j] += the distances of column j from shift[j] in R rows, d2[j] += their squares */
+INLINE void add_columns_of(const sums *s, const T *x, int64_t stride, int64_t n, const int R) {
+  EACH_VECTOR(j, k, n,
+    const V shift = load_n(s->shift + j, k);
+    V d1 = load_n(s->d1 + j, k);
+    V d2 = load_n(s->d2 + j, k);
+    EACH_ROW(r) {
+      const V d = load_n(x + r * stride + j, k) - shift;
+      d1 += d;
+      d2 = vfma(d, d, d2);
     }
-  EACH_PART(w)
-    store_n(mean + w * VL, m[w], k), store_n(rest + w * VL, d1[w], k), store_n(squares + w * VL, d2[w], k);
+    store_n(s->d1 + j, d1, k);
+    store_n(s->d2 + j, d2, k););
+}
+/* ... in all rows; side by side, unless the array is so large that memory limits the speed, as in layer norm */
+static void add_columns(const sums *s, const T *x, int64_t rows, int64_t stride, int64_t n, int together) {
+  int64_t q = 0;
+  memset(s->d1, 0, (size_t)n * sizeof(T));
+  memset(s->d2, 0, (size_t)n * sizeof(T));
+  for (; q + 8 <= rows && together == 8; q += 8) add_columns_of(s, x + q * stride, stride, n, 8);
+  for (; q < rows; q++) add_columns_of(s, x + q * stride, stride, n, 1);
 }
 
 /* mean (counted from the channel's origin) and M2 of `channels` channels: first of each column, then merged. */
-static void column_moments(double *mean, double *m2, const T *x, int64_t batch, int64_t stride, int64_t channels,
-                           int64_t inner) {
+static void column_moments(const sums *s, const T *x, int64_t batch, int64_t stride, int64_t channels,
+                           int64_t inner, int together) {
   const int64_t n = channels * inner;
-  T m[BLOCK_COLUMNS], rest[BLOCK_COLUMNS], squares[BLOCK_COLUMNS], origin[BLOCK_COLUMNS];
+  double *mean = s->mean, *m2 = s->m2;
   for (int64_t i = 0; i < channels; i++)
-    for (int64_t j = i * inner; j < (i + 1) * inner; j++) origin[j] = batch ? x[i * inner] : 0;
+    for (int64_t j = i * inner; j < (i + 1) * inner; j++) s->shift[j] = s->origin[j] = batch ? x[i * inner] : 0;
   for (int64_t j = 0; j < n; j++) mean[j] = m2[j] = 0;
-  for (int64_t b = 0; b < batch; b += BLOCK_ROWS) {
-    const int64_t rows = MIN(BLOCK_ROWS, batch - b);
-    EACH_COLUMNS(j, W, k, n, column_block(m + j, rest + j, squares + j, x + b * stride + j, rows, stride, W, k););
-    const double part = (double)rows / (double)(b + rows), between = (double)b * part, each = 1 / (double)rows;
-    for (int64_t j = 0; j < n; j++) {
-      const double r = rest[j], delta = (double)(m[j] - origin[j]) + r * each - mean[j];
-      mean[j] += delta * part;
-      m2[j] += squares[j] - r * r * each + delta * delta * between;
+  for (int64_t b = 0, rows; b < batch; b += rows) {
+    rows = MIN(BLOCK_ROWS, batch - b);
+    if (b < BLOCK_ROWS) rows = MIN(MAX(b, FIRST_ROWS), batch - b);
+    if (b == 0) {
+      add_columns(s, x, rows, stride, n, together);
+      for (int64_t j = 0; j < n; j++) s->shift[j] = (T)(s->shift[j] + s->d1[j] / (double)rows);
     }
+    add_columns(s, x + b * stride, rows, stride, n, together);
+    for (int64_t j = 0; j < n; j++) merge(s, j, (double)b, (double)rows, s->d1[j], s->d2[j]);
   }
   for (int64_t i = 0; inner > 1 && i < channels; i++) {
     const double *of = mean + i * inner, *squares_of = m2 + i * inner;
@@ -525,16 +583,16 @@ static void column_moments(double *mean, double *m2, const T *x, int64_t batch, 
     mean[i] = sum;
     m2[i] = within + between * (double)batch;
   }
-  for (int64_t i = 0; i < channels; i++) mean[i] += origin[i * inner];
+  for (int64_t i = 0; i < channels; i++) mean[i] += s->origin[i * inner];
 }
 
 /* Row by row: the three factors come from L1, the rows in the order of memory. */
 static void scale_columns(T *y, const T *x, const T *mean, const T *scale, const T *shift, int64_t batch,
-                          int64_t stride, int64_t n) {
+                          int64_t stride, int64_t n, int stream) {
   for (int64_t q = 0; q < batch; q++)
     EACH_VECTOR(j, k, n,
       const V d = load_n(x + q * stride + j, k) - load_n(mean + j, k);
-      store_n(y + q * stride + j, vfma(d, load_n(scale + j, k), load_n(shift + j, k)), k););
+      put_n(y + q * stride + j, vfma(d, load_n(scale + j, k), load_n(shift + j, k)), k, stream););
 }
 
 /* Copies one number for each channel to each of its columns, in place, from the end. Not inline: seven copies were a
@@ -552,9 +610,11 @@ NOINLINE void rstd_of(T *rstd, const T *var, int64_t n, double eps) {
 
 static void batch_norm_columns(void *context, int64_t begin, int64_t end) {
   const batch_norm_args *a = context;
-  const int64_t inner = a->inner, stride = a->channels * inner, many = column_channels(inner);
+  const int64_t inner = a->inner, stride = a->channels * inner, many = a->many;
   const double each = 1 / (double)(a->batch * inner);
-  T mean[BLOCK_COLUMNS], var[BLOCK_COLUMNS], rstd[BLOCK_COLUMNS], shift[BLOCK_COLUMNS];
+  sums of;
+  if (!sums_of(&of, many * inner)) return;
+  T *mean = of.shift, *var = of.origin, *rstd = of.d1, *shift = of.d2;
   for (int64_t unit = begin; unit < end; unit++) {
     const int64_t c = unit * many, channels = MIN(many, a->channels - c);
     const size_t bytes = (size_t)channels * sizeof(T);
@@ -562,9 +622,8 @@ static void batch_norm_columns(void *context, int64_t begin, int64_t end) {
       memcpy(mean, a->given_mean + c, bytes);
       memcpy(var, a->given_var + c, bytes);
     } else {
-      double m[BLOCK_COLUMNS], m2[BLOCK_COLUMNS];
-      column_moments(m, m2, a->x + c * inner, a->batch, stride, channels, inner);
-      for (int64_t i = 0; i < channels; i++) mean[i] = (T)m[i], var[i] = (T)(m2[i] * each);
+      column_moments(&of, a->x + c * inner, a->batch, stride, channels, inner, a->together);
+      for (int64_t i = 0; i < channels; i++) mean[i] = (T)of.mean[i], var[i] = (T)(of.m2[i] * each);
       memcpy(a->mean + c, mean, bytes);
       memcpy(a->var + c, var, bytes);
     }
@@ -576,16 +635,20 @@ static void batch_norm_columns(void *context, int64_t begin, int64_t end) {
     spread(mean, channels, inner);
     spread(rstd, channels, inner);
     spread(shift, channels, inner);
-    scale_columns(a->y + c * inner, a->x + c * inner, mean, rstd, shift, a->batch, stride, channels * inner);
+    scale_columns(a->y + c * inner, a->x + c * inner, mean, rstd, shift, a->batch, stride, channels * inner,
+                  a->stream);
   }
+  if (a->stream) vstreamed();
 }
 
 static void batch_norm(batch_norm_args *a) {
-  if (a->inner >= LONG_STRIP) mg_parallel(a->channels, grain(a->channels, a->batch * a->inner), batch_norm_strips, a);
-  else if (a->inner > 0) {
-    const int64_t many = column_channels(a->inner), units = (a->channels + many - 1) / many;
-    mg_parallel(units, grain(units, a->batch * a->inner * many), batch_norm_columns, a);
-  }
+  if (!a->inner || !a->channels) return;
+  const int64_t many = channels_together(a->batch, a->channels, a->inner), units = (a->channels + many - 1) / many;
+  a->many = many;
+  a->together = beyond_caches(a->batch * a->channels * a->inner) ? 1 : 8;
+  a->stream = streams_in(a->y, a->batch, a->channels, a->inner, many);
+  mg_parallel(units, grain(units, a->batch * a->inner * many),
+              a->inner >= LONG_STRIP ? batch_norm_strips : batch_norm_columns, a);
   for (int64_t c = 0; a->rstd && a->batch * a->inner && c < a->channels; c++)
     if (out_of_range(a->rstd[c])) plain_batch_norm(a, c);
 }
@@ -613,6 +676,8 @@ typedef struct {
   const T *gy, *x, *mean, *rstd, *var, *weight;   /* var, not rstd, in eval */
   int64_t batch, channels, inner;
   double eps;
+  int64_t many;
+  int together, stream;        /* as in batch_norm_args */
 } batch_norm_back_args;
 
 INLINE int needs_sums(const batch_norm_back_args *a) { return !a->var || a->gweight || a->gbias; }
@@ -622,72 +687,101 @@ static void plain_batch_norm_back(const batch_norm_back_args *a, int64_t c) {
                  a->x + at, a->mean[c], a->rstd[c], a->weight ? a->weight + c : 0,
                  channel_set(a->batch, a->channels, a->inner), 1, 1);
 }
-static void batch_norm_back_strips(void *context, int64_t begin, int64_t end) {
-  const batch_norm_back_args *a = context;
-  const int64_t inner = a->inner, stride = a->channels * inner;
-  for (int64_t c = begin; c < end; c++) {
-    const T *gy = a->gy + c * inner, *x = a->x + c * inner;
-    const V m = vset(a->mean[c]);
-    double sum = 0, sum_d = 0;
-    if (needs_sums(a))
-      EACH_BLOCK(b, i, strips, length, a->batch, inner,
-        const T *g = gy + b * stride + i;
-        const T *p = x + b * stride + i;
-        V s1[4] = {vzero(), vzero(), vzero(), vzero()};
-        V s2[4] = {vzero(), vzero(), vzero(), vzero()};
-        for (int64_t q = 0; q < strips; q++)
-          EACH_VECTOR_4(j, u, k, length,
-            V gj = load_n(g + q * stride + j, k);
-            s1[u] += gj;
-            s2[u] = vfma(gj, load_n(p + q * stride + j, k) - m, s2[u]););
-        sum += vsum((s1[0] + s1[1]) + (s1[2] + s1[3]));
-        sum_d += vsum((s2[0] + s2[1]) + (s2[2] + s2[3])););
-    const double rstd = a->var ? 1 / sqrt(a->var[c] + a->eps) : a->rstd[c], count = (double)(a->batch * inner);
-    if (a->gbias) a->gbias[c] = (T)sum;
-    if (a->gweight) a->gweight[c] = (T)(sum_d * rstd);
-    if (!a->gx) continue;
-    const V c1 = vset((T)(-sum / count)), c2 = vset((T)(-sum_d * rstd * rstd / count)),
-            s = vset((T)(a->weight ? rstd * a->weight[c] : rstd));
-    for (int64_t q = 0; q < a->batch; q++) {
-      const T *g = gy + q * stride, *p = x + q * stride;
-      T *gx = a->gx + c * inner + q * stride;
-      if (a->var) EACH_VECTOR(j, k, inner, store_n(gx + j, load_n(g + j, k) * s, k););
-      else EACH_VECTOR(j, k, inner, store_n(gx + j, vfma(load_n(p + j, k) - m, c2, load_n(g + j, k) + c1) * s, k););
-    }
-  }
+/* adds to the sums of gy and of gy * (x - mean) of channel i */
+static void add_back_strips(const sums *s, int64_t i, const T *gy, const T *x, int64_t strips, int64_t stride,
+                            int64_t length) {
+  const V m = vset(s->shift[i]);
+  V s1[4] = {vzero(), vzero(), vzero(), vzero()};
+  V s2[4] = {vzero(), vzero(), vzero(), vzero()};
+  for (int64_t q = 0; q < strips; q++)
+    EACH_VECTOR_4(j, u, k, length,
+      V g = load_n(gy + q * stride + j, k);
+      s1[u] += g;
+      s2[u] = vfma(g, load_n(x + q * stride + j, k) - m, s2[u]););
+  s->mean[i] += vsum((s1[0] + s1[1]) + (s1[2] + s1[3]));
+  s->m2[i] += vsum((s2[0] + s2[1]) + (s2[2] + s2[3]));
 }
 
-/* the sums of gy and of gy * (x - mean) down `rows` rows */
-INLINE void column_back_block(T *sum, T *sum_d, const T *gy, const T *x, const T *mean, int64_t rows, int64_t stride,
-                              const int W, const int k) {
-  V m[4], s1[4], s2[4];
-  EACH_PART(w) m[w] = load_n(mean + w * VL, k), s1[w] = s2[w] = vzero();
-  for (int64_t q = 0; q < rows; q++)
-    EACH_PART(w) {
-      V g = load_n(gy + q * stride + w * VL, k);
-      s1[w] += g;
-      s2[w] = vfma(g, load_n(x + q * stride + w * VL, k) - m[w], s2[w]);
+static void batch_norm_back_strips(void *context, int64_t begin, int64_t end) {
+  const batch_norm_back_args *a = context;
+  const int64_t inner = a->inner, stride = a->channels * inner, many = a->many;
+  const double count = (double)(a->batch * inner);
+  sums of;
+  if (!sums_of(&of, many)) return;
+  for (int64_t unit = begin; unit < end; unit++) {
+    const int64_t first = unit * many, channels = MIN(many, a->channels - first), at = first * inner;
+    for (int64_t i = 0; i < channels; i++) of.mean[i] = of.m2[i] = 0, of.shift[i] = a->mean[first + i];
+    if (needs_sums(a))
+      EACH_BLOCK(b, k, strips, length, a->batch, inner,
+        for (int64_t i = 0; i < channels; i++)
+          add_back_strips(&of, i, a->gy + at + b * stride + i * inner + k, a->x + at + b * stride + i * inner + k,
+                          strips, stride, length););
+    for (int64_t i = 0; i < channels; i++) {
+      const int64_t c = first + i;
+      const double rstd = a->var ? 1 / sqrt(a->var[c] + a->eps) : a->rstd[c];
+      if (a->gbias) a->gbias[c] = (T)of.mean[i];
+      if (a->gweight) a->gweight[c] = (T)(of.m2[i] * rstd);
+      of.d1[i] = (T)(-of.mean[i] / count);
+      of.d2[i] = (T)(-of.m2[i] * rstd * rstd / count);
+      of.origin[i] = (T)(a->weight ? rstd * a->weight[c] : rstd);
     }
-  EACH_PART(w) store_n(sum + w * VL, s1[w], k), store_n(sum_d + w * VL, s2[w], k);
+    for (int64_t b = 0; a->gx && b < a->batch; b++)
+      for (int64_t i = 0; i < channels; i++) {
+        const T *g = a->gy + at + b * stride + i * inner, *p = a->x + at + b * stride + i * inner;
+        T *gx = a->gx + at + b * stride + i * inner;
+        const V m = vset(of.shift[i]), c1 = vset(of.d1[i]), c2 = vset(of.d2[i]), scale = vset(of.origin[i]);
+        if (a->var) EACH_VECTOR(j, k, inner, put_n(gx + j, load_n(g + j, k) * scale, k, a->stream););
+        else
+          EACH_VECTOR(j, k, inner,
+            put_n(gx + j, vfma(load_n(p + j, k) - m, c2, load_n(g + j, k) + c1) * scale, k, a->stream););
+      }
+  }
+  if (a->stream) vstreamed();
+}
+
+/* d1[j] += the sum of gy in column j of R rows, d2[j] += that of gy * (x - shift) */
+INLINE void add_back_columns_of(const sums *s, const T *gy, const T *x, int64_t stride, int64_t n, const int R) {
+  EACH_VECTOR(j, k, n,
+    const V mean = load_n(s->shift + j, k);
+    V d1 = load_n(s->d1 + j, k);
+    V d2 = load_n(s->d2 + j, k);
+    EACH_ROW(r) {
+      const V g = load_n(gy + r * stride + j, k);
+      d1 += g;
+      d2 = vfma(g, load_n(x + r * stride + j, k) - mean, d2);
+    }
+    store_n(s->d1 + j, d1, k);
+    store_n(s->d2 + j, d2, k););
+}
+static void add_back_columns(const sums *s, const T *gy, const T *x, int64_t rows, int64_t stride, int64_t n,
+                             int together) {
+  int64_t q = 0;
+  memset(s->d1, 0, (size_t)n * sizeof(T));
+  memset(s->d2, 0, (size_t)n * sizeof(T));
+  for (; q + 8 <= rows && together == 8; q += 8)
+    add_back_columns_of(s, gy + q * stride, x + q * stride, stride, n, 8);
+  for (; q < rows; q++) add_back_columns_of(s, gy + q * stride, x + q * stride, stride, n, 1);
 }
 
 /* gx = ((gy + c1) + (x - mean) * c2) * scale, or gy * scale */
 INLINE void column_back(T *gx, const T *gy, const T *x, const T *mean, const T *c1, const T *c2, const T *scale,
-                        int64_t batch, int64_t stride, const int frozen, int64_t n) {
+                        int64_t batch, int64_t stride, const int frozen, int64_t n, int stream) {
   for (int64_t q = 0; q < batch; q++)
     EACH_VECTOR(j, k, n,
       const int64_t i = q * stride + j;
       V g = load_n(gy + i, k);
       if (!frozen) g = vfma(load_n(x + i, k) - load_n(mean + j, k), load_n(c2 + j, k), g + load_n(c1 + j, k));
-      store_n(gx + i, g * load_n(scale + j, k), k););
+      put_n(gx + i, g * load_n(scale + j, k), k, stream););
 }
 
 static void batch_norm_back_columns(void *context, int64_t begin, int64_t end) {
   const batch_norm_back_args *a = context;
-  const int64_t inner = a->inner, stride = a->channels * inner, many = column_channels(inner);
+  const int64_t inner = a->inner, stride = a->channels * inner, many = a->many;
   const double each = 1 / (double)(a->batch * inner);
-  double sum[BLOCK_COLUMNS], sum_d[BLOCK_COLUMNS];
-  T mean[BLOCK_COLUMNS], rstd[BLOCK_COLUMNS], c1[BLOCK_COLUMNS], c2[BLOCK_COLUMNS];
+  sums of;
+  if (!sums_of(&of, many * inner)) return;
+  double *sum = of.mean, *sum_d = of.m2;
+  T *mean = of.shift, *rstd = of.origin, *c1 = of.d1, *c2 = of.d2;
   for (int64_t unit = begin; unit < end; unit++) {
     const int64_t c = unit * many, channels = MIN(many, a->channels - c), n = channels * inner;
     const T *gy = a->gy + c * inner, *x = a->x + c * inner;
@@ -697,10 +791,8 @@ static void batch_norm_back_columns(void *context, int64_t begin, int64_t end) {
     spread(mean, channels, inner);
     for (int64_t j = 0; j < n; j++) sum[j] = sum_d[j] = 0;
     for (int64_t b = 0; needs_sums(a) && b < a->batch; b += BLOCK_ROWS) {
-      const int64_t rows = MIN(BLOCK_ROWS, a->batch - b), at = b * stride;
-      EACH_COLUMNS(j, W, k, n,
-        column_back_block(c1 + j, c2 + j, gy + at + j, x + at + j, mean + j, rows, stride, W, k););
-      for (int64_t j = 0; j < n; j++) sum[j] += c1[j], sum_d[j] += c2[j];
+      add_back_columns(&of, gy + b * stride, x + b * stride, MIN(BLOCK_ROWS, a->batch - b), stride, n, a->together);
+      for (int64_t j = 0; j < n; j++) sum[j] += of.d1[j], sum_d[j] += of.d2[j];
     }
     for (int64_t i = 0; inner > 1 && i < channels; i++) {
       double s = 0, d = 0;
@@ -717,18 +809,20 @@ static void batch_norm_back_columns(void *context, int64_t begin, int64_t end) {
     spread(c1, channels, inner);
     spread(c2, channels, inner);
     spread(rstd, channels, inner);
-    if (a->var) column_back(a->gx + c * inner, gy, x, mean, c1, c2, rstd, a->batch, stride, 1, n);
-    else column_back(a->gx + c * inner, gy, x, mean, c1, c2, rstd, a->batch, stride, 0, n);
+    if (a->var) column_back(a->gx + c * inner, gy, x, mean, c1, c2, rstd, a->batch, stride, 1, n, a->stream);
+    else column_back(a->gx + c * inner, gy, x, mean, c1, c2, rstd, a->batch, stride, 0, n, a->stream);
   }
+  if (a->stream) vstreamed();
 }
 
 static void batch_norm_back(batch_norm_back_args *a) {
-  if (a->inner >= LONG_STRIP)
-    mg_parallel(a->channels, grain(a->channels, a->batch * a->inner), batch_norm_back_strips, a);
-  else if (a->inner > 0) {
-    const int64_t many = column_channels(a->inner), units = (a->channels + many - 1) / many;
-    mg_parallel(units, grain(units, a->batch * a->inner * many), batch_norm_back_columns, a);
-  }
+  if (!a->inner || !a->channels) return;
+  const int64_t many = channels_together(a->batch, a->channels, a->inner), units = (a->channels + many - 1) / many;
+  a->many = many;
+  a->together = beyond_caches(a->batch * a->channels * a->inner) ? 1 : 8;
+  a->stream = streams_in(a->gx, a->batch, a->channels, a->inner, many);
+  mg_parallel(units, grain(units, a->batch * a->inner * many),
+              a->inner >= LONG_STRIP ? batch_norm_back_strips : batch_norm_back_columns, a);
   for (int64_t c = 0; !a->var && a->batch * a->inner && c < a->channels; c++)
     if (out_of_range(a->rstd[c])) plain_batch_norm_back(a, c);
 }
@@ -761,6 +855,7 @@ typedef struct {
   const T *x, *weight, *bias;
   int64_t groups, cpg, inner;
   double eps;
+  int together, stream;
 } group_norm_args;
 
 INLINE void group_norm_some(const group_norm_args *a, int64_t row, const int R) {
@@ -776,11 +871,11 @@ INLINE void group_norm_some(const group_norm_args *a, int64_t row, const int R) 
     if (inner == 1)
       EACH_VECTOR(j, k, n,
         const V xhat = (load_n(x + j, k) - mean[r]) * rstd[r];
-        store_n(y + j, vfma(xhat, load_n_or(weight, j, k, 1), load_n_or(bias, j, k, 0)), k););
+        put_n(y + j, vfma(xhat, load_n_or(weight, j, k, 1), load_n_or(bias, j, k, 0)), k, R == 1 && a->stream););
     else
       for (int64_t c = 0; c < cpg; c++)
-        scale_strips(y + c * inner, x + c * inner, mean[r][0], weight ? rstd[r][0] * weight[c] : rstd[r][0],
-                     bias ? bias[c] : 0, 1, 0, inner);
+        scale_strip(y + c * inner, x + c * inner, mean[r][0], weight ? rstd[r][0] * weight[c] : rstd[r][0],
+                    bias ? bias[c] : 0, inner, R == 1 && a->stream);
     if (__builtin_expect(out_of_range(rstd[r][0]), 0))
       plain_forward(y, a->mean + row + r, 0, a->rstd + row + r, x, weight, bias, (set){n, n, 0, inner}, a->eps, 1);
   }
@@ -789,13 +884,16 @@ INLINE void group_norm_some(const group_norm_args *a, int64_t row, const int R) 
 static void group_norm_rows(void *context, int64_t begin, int64_t end) {
   const group_norm_args *a = context;
   int64_t row = begin;
-  for (; row + 4 <= end; row += 4) group_norm_some(a, row, 4);
+  for (; row + 4 <= end && a->together == 4; row += 4) group_norm_some(a, row, 4);
   for (; row < end; row++) group_norm_some(a, row, 1);
+  if (a->stream) vstreamed();
 }
 
 void FN(group_norm_forward)(T *y, T *mean, T *rstd, const T *x, const T *weight, const T *bias, int64_t batch,
                             int64_t groups, int64_t cpg, int64_t inner, double eps) {
-  group_norm_args a = {y, mean, rstd, x, weight, bias, groups, cpg, inner, eps};
+  group_norm_args a = {y, mean, rstd, x, weight, bias, groups, cpg, inner, eps,
+                       rows_together(batch * groups, cpg * inner),
+                       streams(y, batch * groups * cpg * inner, inner == 1 ? cpg : inner)};
   mg_parallel(batch * groups, (grain(batch * groups, cpg * inner) + 3) / 4 * 4, group_norm_rows, &a);
 }
 
@@ -809,6 +907,7 @@ typedef struct {
   T *gx, *partial;
   const T *gy, *x, *mean, *rstd, *weight;
   int64_t batch, groups, cpg, inner;
+  int stream;
 } group_norm_back_args;
 
 static void group_norm_back_rows(void *context, int64_t begin, int64_t end) {
@@ -861,22 +960,24 @@ static void group_norm_back_rows(void *context, int64_t begin, int64_t end) {
     if (inner == 1)
       EACH_VECTOR(j, k, n,
         const V g = vfma(load_n(gy + j, k), load_n_or(weight, j, k, 1) * rs, k1);
-        store_n(gx + j, vfma(load_n(x + j, k) - m, k2, g), k););
+        put_n(gx + j, vfma(load_n(x + j, k) - m, k2, g), k, a->stream););
     else
       for (int64_t c = 0; c < cpg; c++) {
         const V w = vset(weight ? weight[c] * rstd : rstd);
         const T *g = gy + c * inner, *p = x + c * inner;
         EACH_VECTOR(j, k, inner,
-          store_n(gx + c * inner + j, vfma(load_n(p + j, k) - m, k2, vfma(load_n(g + j, k), w, k1)), k););
+          put_n(gx + c * inner + j, vfma(load_n(p + j, k) - m, k2, vfma(load_n(g + j, k), w, k1)), k, a->stream););
       }
   }
+  if (a->stream) vstreamed();
 }
 
 void FN(group_norm_backward)(T *gx, T *gweight, T *gbias, T *partial, const T *gy, const T *x, const T *mean,
                              const T *rstd, const T *weight, int64_t batch, int64_t groups, int64_t cpg,
                              int64_t inner) {
   const int64_t channels = groups * cpg;
-  group_norm_back_args a = {gx, partial, gy, x, mean, rstd, weight, batch, groups, cpg, inner};
+  group_norm_back_args a = {gx, partial, gy, x, mean, rstd, weight, batch, groups, cpg, inner,
+                            streams(gx, batch * channels * inner, inner == 1 ? cpg : inner)};
   mg_parallel(batch * groups, grain(batch * groups, cpg * inner), group_norm_back_rows, &a);
   sum_rows(gbias, partial, batch, channels, channels);
   sum_rows(gweight, partial + batch * channels, batch, channels, channels);

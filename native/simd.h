@@ -12,6 +12,7 @@
  *
  *   V  load_n(p, n)  store_n(p, v, n)       the first n (1..VL): for loops whose body serves whole vectors and the tail
  *   V  vload(p)  vstore(p, v)               unaligned, VL elements
+ *      vstream(p, v)  vstreamed()           past the caches; p aligned
  *   V  vload_n(p, n)  vstore_n(p, v, n)     the first n (0..VL) elements; the rest reads as 0, is not written
  *      vload_columns(t, p, stride)         t[q], q < VL: column q of VL rows, a block transposed
  *   V  vset(s)   vzero()   vfma(a, b, c) = a * b + c   (two roundings at the baseline level)
@@ -135,6 +136,19 @@ static inline V vsqrt(V a) { return (V)_mm_sqrt_pd((__m128d)a); }
 static inline V vfma(V a, V b, V c) { for (int i = 0; i < VL; i++) c[i] = MATH(fma)(a[i], b[i], c[i]); return c; }
 static inline V vsqrt(V a) { for (int i = 0; i < VL; i++) a[i] = MATH(sqrt)(a[i]); return a; }
 #endif
+#endif
+
+/* Stores past the caches, to an address that VBYTES divides: memory is then not read before it is written, and what the
+ * caches hold stays. For results larger than the last cache. vstreamed() comes before another thread may read them. */
+#if defined(MG_LEVEL_avx512)
+static inline void vstream(T *p, V v) { _mm512_stream_si512((__m512i *)p, (__m512i)v); }
+static inline void vstreamed(void) { _mm_sfence(); }
+#elif defined(MG_LEVEL_avx2)
+static inline void vstream(T *p, V v) { _mm256_stream_si256((__m256i *)p, (__m256i)v); }
+static inline void vstreamed(void) { _mm_sfence(); }
+#else
+static inline void vstream(T *p, V v) { vstore(p, v); }
+static inline void vstreamed(void) {}
 #endif
 
 /* vlower_: a < b ? a : b, vupper_: a > b ? a : b; so a NaN in b stays. One instruction on x86. */
