@@ -1,91 +1,19 @@
-"""Timings of minigrad, compared with torch and JAX where they are installed, and with the peak of this machine.
-
-    python -m minigrad.bench                       the table of workloads, interleaved with torch in one process
-    python -m minigrad.bench layer_norm mse_loss   the samples of these ops: kernel and definition
-    python -m minigrad.bench my_package:hard_mish  those of an op of yours, by its module and name
-    python -m minigrad.bench --write FILE          also writes the table to a Markdown file
-
-All on one thread. Times are minima and medians over blocks of calls; the blocks alternate between the frameworks. The
-ratios are more reliable than the times, and so are the shares of the peak (FMA rate and copy bandwidth, measured in the
-same run). Run it on one core: `taskset -c 1 python -m minigrad.bench`.
-"""
+"""The rows of the table: what is timed."""
 from __future__ import annotations
 
-import argparse
-import os
-import statistics
-import subprocess
-import sys
-import tempfile
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import partial
-from importlib import import_module
-from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import numpy as np
 
 import minigrad as mg
 
-from . import nn, optim
-from .core import engine
-from .core.capture import capture
-from .core.op import Op, registry
-from .devices import open_device
-from .devices.work import work
-from .nn import functional as F
-from .ops.creation import tensor
-from .testing import enlarged, op_of, samples_of
-
-BLOCKS = 15
-BLOCK_SECONDS = 0.02
-Run: TypeAlias = Callable[[], Any]
-
-
-class Times(NamedTuple):
-    """Seconds for one call."""
-
-    minimum: float
-    median: float
-
-
-def interleaved(*contestants: Run, blocks: int = BLOCKS) -> list[Times]:
-    """The times of each function, measured in alternating blocks of about `BLOCK_SECONDS`."""
-    counts = []
-    for run in contestants:
-        run()
-        start = time.perf_counter()
-        run()
-        once = max(time.perf_counter() - start, 1e-7)
-        counts.append(max(1, min(5000, int(BLOCK_SECONDS / once))))
-    seen: list[list[float]] = [[] for _ in contestants]
-    for _ in range(blocks):
-        for run, count, times in zip(contestants, counts, seen, strict=True):
-            start = time.perf_counter()
-            for _ in range(count):
-                run()
-            times.append((time.perf_counter() - start) / count)
-    return [Times(min(t), statistics.median(t)) for t in seen]
-
-
-work("fma_roof")            # `fma_peak` counts its operations
-
-
-def fma_peak(dtype: Any = mg.float32, blocks: int = BLOCKS) -> float:
-    """GFLOP/s of one core; a multiply-add counts as two."""
-    out, rounds = mg.zeros(2, dtype=dtype), 200_000
-    kernel = open_device("cpu").kernels.fma_roof[mg.dtype(dtype)]
-    best, = interleaved(lambda: kernel.call(out.array.ptr, rounds), blocks=blocks)
-    return float(2 * 16 * out.numpy()[0] * rounds / best.minimum / 1e9)
-
-
-def copy_bandwidth(blocks: int = 9) -> float:
-    """GB/s of reading and writing memory, with arrays much larger than the caches."""
-    x = mg.ones(24 << 20)
-    y = mg.empty(24 << 20)
-    best, = interleaved(lambda: y.copy_(x), blocks=blocks)
-    return 2 * x.nbytes / best.minimum / 1e9
+from .. import nn, optim
+from ..core.capture import capture
+from ..nn import functional as F
+from ..ops.creation import tensor
+from .timing import Run
 
 
 class Workload(NamedTuple):
@@ -141,7 +69,7 @@ def _chain(x: Any, y: Any) -> Any:
 def workloads(torch: Any) -> list[Workload]:
     """The rows of the table. `torch` is the module, or None."""
     parts = (_elementwise, _normalization, _convolution, _linear, _attention, _recurrence)
-    return [*(load for part in parts for load in part(torch)), _mlp(torch)]
+    return [*(load for part in parts for load in part(torch)), mlp_step(torch)]
 
 
 def _functional(torch: Any) -> Any:
@@ -265,7 +193,7 @@ def _linear_numpy(m: int, k: int, n: int) -> Run:
     return run
 
 
-def _mlp(torch: Any) -> Workload:
+def mlp_step(torch: Any) -> Workload:
     """A training step of 64-64-64-10 with LayerNorm, batch 32, Adam: captured, eager, torch eager, JAX jit."""
     rng = np.random.default_rng(0)
     images, labels = rng.standard_normal((32, 64)).astype(np.float32), rng.integers(0, 10, 32)
@@ -334,161 +262,3 @@ def _mlp_jax(images: np.ndarray, labels: np.ndarray) -> Run | None:
         *state, value = step(*state, x, t)
         value.block_until_ready()
     return run
-
-
-# ---- the table ----
-
-def table(torch: Any) -> list[str]:
-    """Measures the workloads. Returns the lines of the table as Markdown, and prints them as they come."""
-    peak, copy = fma_peak(), copy_bandwidth()
-    lines = [f"minigrad {mg.__version__}, {mg.simd_level()}, one thread; FMA peak {peak:.0f} GFLOP/s, "
-             f"copy {copy:.1f} GB/s (float32, same run)" + (f"; torch {torch.__version__}" if torch else ""), "",
-             "| workload | minigrad min (median) | torch min (median) | share of torch | goal | others, roof |",
-             "| --- | --- | --- | --- | --- | --- |"]
-    for load in workloads(torch):
-        names = list(load.run)
-        times = dict(zip(names, interleaved(*load.run.values()), strict=True))
-        ours, theirs = times["minigrad"], times.get("torch")
-        notes = [f"{n} {_us(times[n].minimum)}" for n in names if n not in ("minigrad", "torch")]
-        if load.flops:
-            notes.append(f"{load.flops / ours.minimum / 1e9 / peak:.0%} of FMA peak")
-        if load.bytes:
-            notes.append(f"{load.bytes / ours.minimum / 1e9 / copy:.0%} of copy bandwidth")
-        other = "- | -"
-        if theirs:
-            other = f"{_us(theirs.minimum)} ({_us(theirs.median)}) | {ours.minimum / theirs.minimum:.2f}"
-        lines.append(f"| {load.name} | {_us(ours.minimum)} ({_us(ours.median)}) | {other}"
-                     + f" | {load.goal if load.goal is not None else ''} | {'; '.join(notes)} |")
-        print(lines[-1], file=sys.stderr, flush=True)
-    lines += ["", f"`import minigrad` over `import numpy`: {import_time() * 1e3:.0f} ms (goal: at most 60).",
-              "Resident memory over 10,000 captured and 2,000 eager training steps of the MLP: "
-              f"{memory_growth() / 1024:+.1f} MB."]
-    return lines
-
-
-def _us(seconds: float) -> str:
-    return f"{seconds * 1e6:.1f} us"
-
-
-def import_time() -> float:
-    """Seconds that `import minigrad` takes beyond `import numpy`, the best of seven fresh processes."""
-    def fresh(statement: str) -> float:
-        code = f"import time; t = time.perf_counter(); {statement}; print(time.perf_counter() - t)"
-        return min(float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True,
-                                        cwd=tempfile.gettempdir()).stdout) for _ in range(7))
-    return fresh("import numpy, minigrad") - fresh("import numpy")
-
-
-def memory_growth() -> int:
-    """KiB by which resident memory grows while the MLP trains, after a warm-up; 0 on systems without /proc."""
-    def resident() -> int:
-        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") // 1024
-    if not Path("/proc/self/statm").exists():
-        return 0
-    load = _mlp(None)
-    for _ in range(300):
-        load.run["minigrad"](), load.run["minigrad eager"]()
-    before = resident()
-    for i in range(10_000):
-        load.run["minigrad"]()
-        if i % 5 == 0:
-            load.run["minigrad eager"]()
-    return resident() - before
-
-
-# ---- one op ----
-
-_ELEMENTS = 1 << 18     # of a sample that can be made longer: 1 MB of float32, where memory counts and calls do not
-
-
-def find_op(name: str) -> Any:
-    """An op by its name, or by `module:name`. ValueError if there is none."""
-    module, colon, own = name.rpartition(":")
-    if not colon:
-        if name not in registry:
-            raise ValueError(f"unknown op {name!r}; choose from {', '.join(registry)}, or give module:name")
-        return registry[name]
-    try:
-        found = getattr(import_module(module), own)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"unknown op {name!r}: {error}") from None
-    return op_of(found)
-
-
-def time_op(name: str | Any) -> list[str]:
-    """Times the samples of an op (or of the op of that name) in float32: the op with its kernels, and its definition as
-    a function without them, in turn; forward, and forward with backward. The lines of a table.
-
-    Where it can be told how (`testing.enlarged`), a sample gets so long a first dimension that it has 262,144 elements:
-    samples are small because they are checked, and on small arrays all functions take as long as a call. Others are
-    timed as they are; to time a larger one, yield it in the op's samples.
-    """
-    op = find_op(name) if isinstance(name, str) else op_of(name)
-    rows: list[tuple[str, ...]] = [(op.name, "kernel", "definition", "GB/s", "with backward: kernel", "definition")]
-    for args, attrs in samples_of(op, np.float32):
-        given = enlarged(op, args, attrs, _ELEMENTS) or args
-        moved, forward, both = _runs(op.public, given, attrs)
-        plain = _runs(op.definition, given, attrs)[1:] if isinstance(op, Op) else (None, None)
-        runs: tuple[Run | None, ...] = (forward, plain[0], both, plain[1])
-        if isinstance(op, Op) and isinstance(op.plan(given, attrs), str):
-            runs = (None, plain[0], None, plain[1])             # there was no kernel for it: the definition ran
-        timed = [run for run in runs if run is not None]
-        found: dict[Any, Times] = dict(zip(timed, interleaved(*timed, blocks=7), strict=True))
-        cells = [_us(found[run].minimum) if run in found else "-" for run in runs]
-        cells.insert(2, f"{moved / found[timed[0]].minimum / 1e9:.2f}")
-        shapes = ", ".join(str(list(a.shape)) if isinstance(a, mg.Tensor) else str(a) for a in given)
-        rows.append((shapes + "".join(f", {k}={v}" for k, v in attrs.items()), *cells))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join([row[0].ljust(widths[0]), *[cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True)]])
-            for row in rows]
-
-
-def _runs(function: Callable[..., Any], args: Sequence[Any], attrs: dict[str, Any]) -> tuple[int, Run, Run | None]:
-    """The bytes that forward reads and writes; forward; and forward with backward, or None."""
-    own = [a.detach().requires_grad_() if isinstance(a, mg.Tensor) and a.is_floating_point() else a for a in args]
-    leaves = [a for a in own if isinstance(a, mg.Tensor) and a.requires_grad]
-
-    def outputs() -> list[Any]:
-        result = function(*own, **attrs)
-        return [r for r in (result if isinstance(result, (tuple, list)) else (result,)) if isinstance(r, mg.Tensor)]
-    made = outputs()
-    seeds = [mg.ones_like(r) for r in made if r.requires_grad]
-
-    def backward() -> None:
-        engine.grad([r for r in outputs() if r.requires_grad], leaves, seeds, allow_unused=True)
-    moved = sum(t.nbytes for t in (*args, *made) if isinstance(t, mg.Tensor))
-    return moved, mg.no_grad()(partial(function, *args, **attrs)), backward if seeds else None
-
-
-def main() -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m minigrad.bench", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("ops", nargs="*", metavar="OP",
-                        help=f"time the samples of these ops: module:name, or {', '.join(registry)}")
-    parser.add_argument("--write", type=Path, help="write the table to this file")
-    options = parser.parse_args()
-    try:
-        chosen = [find_op(name) for name in options.ops]
-    except ValueError as error:
-        parser.error(str(error))
-    mg.set_num_threads(1)
-    if chosen:
-        for one in chosen:
-            try:
-                print("\n".join(time_op(one)))
-            except AssertionError as error:                     # it has no samples
-                parser.error(str(error))
-        return
-    try:
-        import torch
-        torch.set_num_threads(1)
-    except ImportError:
-        torch = None        # type: ignore[assignment]
-    text = "\n".join(table(torch))
-    print(text)
-    if options.write:
-        options.write.write_text(f"# Results\n\n{text}\n")
-
-
-if __name__ == "__main__":
-    main()
