@@ -9,6 +9,7 @@ import minigrad as mg
 from ..core.op import registry
 from .ops import find_op, time_op
 from .report import table
+from .timing import BLOCKS
 
 
 def main() -> None:
@@ -18,6 +19,9 @@ def main() -> None:
     parser.add_argument("ops", nargs="*", metavar="OP",
                         help=f"time the samples of these ops: module:name, or {', '.join(registry)}")
     parser.add_argument("--write", type=Path, help="write the table to this file")
+    parser.add_argument("--rows", metavar="WORD", default="", help="only the rows with this word in their name")
+    parser.add_argument("--blocks", type=int, default=BLOCKS, help="of calls that a row is measured in (%(default)s); "
+                        "with 1, a quick look")
     options = parser.parse_args()
     try:
         chosen = [find_op(name) for name in options.ops]
@@ -36,7 +40,10 @@ def main() -> None:
         torch.set_num_threads(1)
     except ImportError:
         torch = None        # type: ignore[assignment]
-    text = "\n".join(table(torch))
+    try:
+        text = "\n".join(table(torch, options.rows, options.blocks))
+    except ValueError as error:                                 # no such row
+        parser.error(str(error))
     print(text)
     if options.write:
         options.write.write_text(f"# Results\n\n{text}\n")
