@@ -27,6 +27,10 @@ def main() -> None:
         chosen = [find_op(name) for name in options.ops]
     except ValueError as error:
         parser.error(str(error))
+    if options.blocks < 1:
+        parser.error(f"--blocks must be at least 1; got {options.blocks}")
+    if chosen and (options.rows or options.write):
+        parser.error("--rows and --write are for the table of workloads, which ops have no part in; leave one out")
     mg.set_num_threads(1)
     if chosen:
         for one in chosen:

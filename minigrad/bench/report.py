@@ -20,7 +20,8 @@ from .workload import Workload
 HEAD = ("workload", "minigrad min (median)", "roof", "torch min (median)", "roof", "share of torch", "goal", "others")
 MEANING = ("roof: the least time that the work needs on this core, as a part of the minimum: multiply-adds at the FMA "
            "peak, and memory that must be moved, once in each pass, at the rate of a copy of arrays as large. Above 1: "
-           "part of it stayed in a faster cache. Goals: at least this roof, at most this share of torch's time.")
+           "part of it stayed in a faster cache. Goals: at least this roof, at most this share of torch's time. "
+           "Training steps: minigrad's are captured, torch's eager.")
 
 
 def chosen(loads: Sequence[Workload], word: str = "") -> list[Workload]:
@@ -35,8 +36,9 @@ def table(torch: Any, word: str = "", blocks: int = BLOCKS) -> list[str]:
     """Measures the workloads, or those with `word` in their name. Returns the lines of the table as Markdown, and
     prints them as they come."""
     loads, core = chosen(workloads(torch), word), limits()
-    lines = [f"minigrad {mg.__version__}, {mg.simd_level()}, one thread, float32; {cpu_name()}"
-             + (f"; torch {torch.__version__}" if torch else ""), "", f"{core} (same run).", "", MEANING, "",
+    lines = [f"CPU {cpu_name()}; minigrad {mg.__version__}, SIMD level {mg.simd_level()}, one thread, float32"
+             + (f"; torch {torch.__version__}" if torch else ""), "", f"{core} (same run).", "", MEANING,
+             *(["", f"Only rows with {word!r} in their name."] if word else []), "",
              _cells(*HEAD), _cells(*["---"] * len(HEAD))]
     print("\n".join(lines), file=sys.stderr, flush=True)
     for load in loads:

@@ -16,7 +16,7 @@ from ..devices.work import work
 from .timing import BLOCKS, interleaved
 
 SIZES = (32_000, 2_000_000, 25_000_000, 250_000_000)    # bytes of both arrays: about a cache level each, and memory
-_COPIED = 16_000_000            # bytes that a timed run copies at least: 100 us, so that its call does not count
+_COPIED = 32_000_000            # bytes that a timed run copies at least: 200 us, so that its call does not count
 
 work("fma_roof")            # `fma_peak` counts its operations
 

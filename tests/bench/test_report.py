@@ -8,6 +8,7 @@ import tempfile
 
 import pytest
 
+import minigrad as mg
 from minigrad import bench
 from minigrad.bench import report
 
@@ -52,4 +53,16 @@ def test_the_command_measures_the_rows_with_a_word():
     assert re.search(r"FMA peak \d+ GFLOP/s; .*GB/s at 32 kB, .* 2 MB, .* 25 MB, .* 250 MB", shown)
     assert len(re.findall(r"^\| layer_norm 64x512, fwd\+bwd \| .* us\) \| \d\.\d\d \|", shown, re.M)) == 1
     assert "import minigrad" not in shown                       # what concerns no row is left out
-    assert "no row has 'no such row' in its name" in run("--rows", "no such row").stderr
+    assert "Only rows with 'layer_norm 64x512' in their name." in shown
+
+
+@pytest.mark.parametrize("given, told", [
+    (["--rows", "no such row"], "no row has 'no such row' in its name"), (["--blocks", "0"], "--blocks must be at least 1; got 0"),
+    (["--rows", "norm", "layer_norm"], "--rows and --write are for the table"), (["no_such_op"], "unknown op 'no_such_op'")])
+def test_the_command_refuses_what_it_would_not_do(given, told, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["bench", *given])
+    before = mg.get_num_threads()
+    with pytest.raises(SystemExit):
+        bench.main()
+    mg.set_num_threads(before)
+    assert told in capsys.readouterr().err

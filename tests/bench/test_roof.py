@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from minigrad import bench
+from minigrad.bench import roof
 from minigrad.bench.roof import SIZES
+from minigrad.study import Record
 
 CORE = bench.Limits(200.0, (150.0, 90.0, 50.0, 20.0))
 
@@ -53,6 +55,21 @@ def test_roof_of_a_training_step_is_that_of_its_products_and_of_its_update():
 
 def test_a_row_without_work_has_no_roof():
     assert bench.Workload("nothing", dict).least(CORE) == 0
+
+
+@pytest.mark.parametrize("nbytes", SIZES)
+def test_a_copy_counts_bytes_read_and_written(nbytes, monkeypatch):
+    copied = []
+
+    def interleaved(run, blocks):
+        with Record() as record:
+            run()
+        copied.extend(x for x in record.launches if x.kernel.startswith("copy"))
+        return [bench.Times(1e-3, 1e-3)]
+    monkeypatch.setattr(roof, "interleaved", interleaved)
+    found = bench.copy_bandwidth(nbytes=nbytes)
+    assert sum(x.nbytes for x in copied) >= min(nbytes, 32_000_000)
+    assert found == pytest.approx(sum(x.nbytes for x in copied) / 1e-3 / 1e9)
 
 
 @pytest.mark.slow

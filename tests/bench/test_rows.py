@@ -57,7 +57,14 @@ def test_a_net_computes_and_has_what_is_counted_by_hand(net):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in ROWS if "norm" in name or "digits" in name])
+@pytest.mark.parametrize("net", [TINY, *NETS], ids=lambda net: net.name)
+def test_torch_trains_the_same_net(net, torch):
+    theirs = [tuple(p.shape) for p in net.model(frames(torch)[1]).parameters()]
+    assert theirs == [tuple(p.shape) for p in net.model(frames(torch)[0]).parameters()]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ROWS)
 def test_both_frameworks_run_a_row(name, torch):
     load, = [load for load in bench.workloads(torch) if load.name == name]
     runs = load.build()
