@@ -121,7 +121,7 @@ NAMES = {
         check_oracle check_specials check_threads derivative directional_error enlarged evaluate relaid samples_of
     """,
     "minigrad.bench": """
-        find_op interleaved time_op
+        copy_bandwidth find_op fma_peak import_time interleaved main memory_growth table time_op workloads
     """,
     "minigrad.core.op": """
         Op Primitive op registry same_dtypes
