@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from . import blas, memory
+from . import memory
 from .base import Device, Kernel, KernelTable, as_bools, split
 from .launch import KERNELS, TEXTS, Entry, rule_of
 from .memory import Array
@@ -101,6 +101,7 @@ class CUDA(Device):
         self.several = count > 1
         self.constants: dict[int, np.ndarray] = {}      # host values of what `constant` made, by address
         self.modules: dict[tuple[str, str], Any] = {}
+        from . import blas              # here, since cffi's parser takes 20 ms to import
         kernels = {}
         for full, signature in signatures().items():
             name, suffix = split(full)
