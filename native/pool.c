@@ -199,6 +199,30 @@ void FN(max_pool_backward)(T *gx, const T *g, const int64_t *index, const int64_
 }
 
 /* Sums of at most 32 rows, or vectors of columns, are added up apart, which bounds the error of large windows. */
+INLINE double sum_of(const T *x, int64_t n) {
+  double sum = 0;
+  while (n > 0) {
+    V part = vzero();
+    const T *stop = x + MIN(n, 32 * VL);
+    n -= stop - x;
+    for (; x + VL <= stop; x += VL) part += vload(x);
+    if (x < stop) part += vload_n(x, (int)(stop - x));
+    x = stop;
+    sum += vsum(part);
+  }
+  return sum;
+}
+
+/* If each plane is one window (a mean over the image), the number that its sum is divided by; else 0. */
+static double whole(const shapes *s, table *t) {
+  double divisor = 1;
+  for (int d = 0; d < 3; d++) {
+    if (s->out[d] != 1 || place(t, s, d, 0) || t[d].begin[0] || t[d].end[0] != s->in[d] || s->dilation[d] != 1) return 0;
+    divisor *= t[d].size[0];
+  }
+  return divisor;
+}
+
 static void avg_planes(void *context, int64_t begin, int64_t end) {
   const job *j = context;
   const shapes s = j->s;
@@ -206,7 +230,9 @@ static void avg_planes(void *context, int64_t begin, int64_t end) {
   T *sums = mg_scratch(0, (size_t)(width + VL) * sizeof(T)), *y = j->y + begin * volume(s.out);
   table *t = tables(), *wide = t + 2;
   if (!sums || !t) return;
-  for (int64_t p = begin; p < end; p++)
+  const double divisor = whole(&s, t);
+  for (int64_t p = begin; divisor && p < end; p++) *y++ = (T)(sum_of(j->x + p * size, size) / divisor);
+  for (int64_t p = begin; !divisor && p < end; p++)
     for (int64_t a = 0; a < s.out[0]; a++)
       for (int64_t b = 0; b < s.out[1]; b++, y += columns) {
         const T *x = j->x + p * size;
@@ -227,15 +253,8 @@ static void avg_planes(void *context, int64_t begin, int64_t end) {
           vstore(sums + c, total + sum);
         }
         EACH_COLUMN(o, first) {
-          int64_t c = wide->begin[o - first], last = wide->end[o - first];
-          double sum = 0;
-          while (last - c >= VL) {
-            V part = vzero();
-            for (int64_t stop = MIN(last, c + 32 * VL); c + VL <= stop; c += VL) part += vload(sums + c);
-            sum += vsum(part);
-          }
-          for (; c < last; c++) sum += sums[c];
-          y[o] = (T)(sum / (outer * wide->size[o - first]));
+          const int64_t c = wide->begin[o - first];
+          y[o] = (T)(sum_of(sums + c, wide->end[o - first] - c) / (outer * wide->size[o - first]));
         }
       }
 }
@@ -255,7 +274,15 @@ static void avg_back(void *context, int64_t begin, int64_t end) {
   const T *g = j->x + begin * volume(s.out);
   table *t = tables(), *wide = t + 2;
   if (!line || !t) return;
-  for (int64_t p = begin; p < end; p++) {
+  const double divisor = whole(&s, t);
+  for (int64_t p = begin; divisor && p < end; p++) {
+    const T share = *g++ / (T)divisor;
+    T *gx = j->y + p * size;
+    int64_t c = 0;
+    for (; c + VL <= size; c += VL) vstore(gx + c, vset(share));
+    vstore_n(gx + c, vset(share), (int)(size - c));
+  }
+  for (int64_t p = begin; !divisor && p < end; p++) {
     T *gx = j->y + p * size;
     memset(gx, 0, (size_t)size * sizeof(T));
     for (int64_t a = 0; a < s.out[0]; a++)
