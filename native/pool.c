@@ -114,57 +114,115 @@ static void over_planes(job *j, void (*run)(void *, int64_t, int64_t)) {
   for (int64_t first = 0; first < s.out[2]; first += TABLE) \
     for (int64_t o = first + place(t, &s, 2, first), o##_end = MIN(first + TABLE, s.out[2]); o < o##_end; o++)
 
+/* The joined rows of a window: the best element of each column, and the row that it is from. */
+typedef struct { T *best; TI *origin; } joined;
+
+INLINE void join_rows(const joined *to, const shapes *all, const T *x, span deep, span high) {
+  const shapes s = *all;
+  const int64_t width = s.in[2];
+  for (int64_t c = 0; c < width; c += VL) {
+    int n = (int)MIN(width - c, VL), first = 1;
+    V top = vzero();
+    VM from = {0};
+    ROWS_OF(s, deep, high, z, row) {
+      V v = n == VL ? vload(x + row * width + c) : vload_n(x + row * width + c, n);
+      VM better = first ? ~(VM){0} : (v > top) | (v != v);
+      top = vselect(better, v, top);
+      from = (better & ((TI)row - (VM){0})) | (~better & from);
+      first = 0;
+    }
+    vstore(to->best + c, top);
+    memcpy(to->origin + c, &from, sizeof from);
+  }
+}
+
+/* Outputs [o, last) of a row of outputs: y and index begin at output 0. */
+static void max_columns(T *y, int64_t *index, const joined *of, const shapes *s, table *t, int64_t o, int64_t last) {
+  const T *best = of->best;
+  const TI *origin = of->origin;
+  for (; o < last; o++) {
+    const int64_t place_of = place(t, s, 2, o), end = t[2].end[place_of];
+    int64_t c = t[2].begin[place_of], at = c;
+    if (c >= end) {
+      y[o] = -INFINITY;
+      index[o] = -1;
+      continue;
+    }
+    T top = best[c];
+    for (c += s->dilation[2]; c < end; c += s->dilation[2]) {
+      T v = best[c];
+      if (v > top || (v == top && origin[c] < origin[at]) || (v != v && (top == top || origin[c] >= origin[at])))
+        top = v, at = c;
+    }
+    y[o] = top;
+    index[o] = (int64_t)origin[at] * s->in[2] + at;
+  }
+}
+
+/* The same for n <= VL outputs at once, with windows that lie in x as a whole, `stride` (1 or 2) apart, from c on. */
+INLINE void max_vector(T *y, int64_t *index, const joined *of, const shapes *s, int64_t c, const int stride, int n) {
+  V top = vzero();
+  VM from = {0}, at = {0}, lane;
+  for (int l = 0; l < VL; l++) lane[l] = l * stride;
+  for (int64_t q = 0; q < s->kernel[2]; q++, c += s->dilation[2]) {
+    VM v_bits, row, next;
+    memcpy(&v_bits, of->best + c, sizeof v_bits);
+    memcpy(&row, of->origin + c, sizeof row);
+    if (stride == 2) {
+      memcpy(&next, of->best + c + VL, sizeof next);
+      v_bits = veven(v_bits, next);
+      memcpy(&next, of->origin + c + VL, sizeof next);
+      row = veven(row, next);
+    }
+    const V v = (V)v_bits;
+    const VM better = q == 0 ? ~(VM){0}
+                             : (v > top) | ((v == top) & (row < from)) | ((v != v) & ((top == top) | (row >= from)));
+    top = vselect(better, v, top);
+    from = (better & row) | (~better & from);
+    at = (better & ((TI)c + lane)) | (~better & at);
+  }
+  TI rows[VBYTES / sizeof(TI)], columns[VBYTES / sizeof(TI)];
+  memcpy(rows, &from, sizeof rows);
+  memcpy(columns, &at, sizeof columns);
+  vstore_n(y, top, n);
+  for (int l = 0; l < n; l++) index[l] = (int64_t)rows[l] * s->in[2] + columns[l];
+}
+
 static void max_planes(void *context, int64_t begin, int64_t end) {
   const job *j = context;
   const shapes s = j->s;
-  int64_t width = s.in[2], size = volume(s.in), columns = s.out[2], step = s.dilation[2], padded = width + VL;
-  T *best = mg_scratch(0, (size_t)padded * sizeof(T));
-  TI *origin = mg_scratch(1, (size_t)padded * sizeof(TI));
+  const int64_t width = s.in[2], size = volume(s.in), columns = s.out[2], stride = s.stride[2];
+  const int64_t reach = s.dilation[2] * (s.kernel[2] - 1) + 1, room = width + 2 * VL;   /* as far as max_vector reads */
+  const joined of = {mg_scratch(0, (size_t)room * sizeof(T)), mg_scratch(1, (size_t)room * sizeof(TI))};
   T *y = j->y + begin * volume(s.out);
   int64_t *index = j->index + begin * volume(s.out);
-  table *t = tables(), *wide = t + 2;
-  if (!best || !origin || !t) return;
+  table *t = tables();
+  if (!of.best || !of.origin || !t) return;
+  /* outputs [first, last) have whole windows and go in vectors; none, if the windows are adaptive or far apart */
+  int64_t first = 0, last = 0;
+  if (s.kernel[2] && (stride == 1 || stride == 2) && width + s.padding[2] >= reach) {
+    first = (s.padding[2] + stride - 1) / stride;
+    last = MIN(columns, (width + s.padding[2] - reach) / stride + 1);
+    if (last <= first) first = last = 0;
+  }
   for (int64_t p = begin; p < end; p++)
     for (int64_t a = 0; a < s.out[0]; a++)
       for (int64_t b = 0; b < s.out[1]; b++, y += columns, index += columns) {
-        const T *x = j->x + p * size;
         const int64_t at_a = place(t, &s, 0, a), at_b = place(t, &s, 1, b);
         const span deep = {t[0].begin[at_a], t[0].end[at_a]}, high = {t[1].begin[at_b], t[1].end[at_b]};
-        const int none = deep.begin >= deep.end || high.begin >= high.end;
-        /* the rows of the window joined; origin: which row a column is from */
-        for (int64_t c = 0; c < width; c += VL) {
-          int n = (int)MIN(width - c, VL), first = 1;
-          V top = vzero();
-          VM from = {0};
-          ROWS_OF(s, deep, high, z, row) {
-            V v = n == VL ? vload(x + row * width + c) : vload_n(x + row * width + c, n);
-            VM better = first ? ~(VM){0} : (v > top) | (v != v);
-            top = vselect(better, v, top);
-            from = (better & ((TI)row - (VM){0})) | (~better & from);
-            first = 0;
-          }
-          vstore(best + c, top);
-          memcpy(origin + c, &from, sizeof from);
+        if (deep.begin >= deep.end || high.begin >= high.end) {
+          for (int64_t o = 0; o < columns; o++) y[o] = -INFINITY, index[o] = -1;
+          continue;
         }
-        EACH_COLUMN(o, first) {
-          int64_t c = wide->begin[o - first], last = wide->end[o - first], at = c;
-          if (none || c >= last) {
-            y[o] = -INFINITY;
-            index[o] = -1;
-            continue;
-          }
-          T top = best[c];
-          for (c += step; c < last; c += step) {
-            T v = best[c];
-            int better =
-                v > top || (v == top && origin[c] < origin[at]) || (v != v && (top == top || origin[c] >= origin[at]));
-            /* as likely as not: a branch would cost more than it skips */
-            top = __builtin_expect_with_probability(better, 1, 0.5) ? v : top;
-            at = __builtin_expect_with_probability(better, 1, 0.5) ? c : at;
-          }
-          y[o] = top;
-          index[o] = (int64_t)origin[at] * width + at;
+        join_rows(&of, &s, j->x + p * size, deep, high);
+        max_columns(y, index, &of, &s, t, 0, first);
+        for (int64_t o = first; o < last; o += VL) {
+          const int64_t c = o * stride - s.padding[2];
+          const int n = (int)MIN(VL, last - o);
+          if (stride == 2) max_vector(y + o, index + o, &of, &s, c, 2, n);
+          else max_vector(y + o, index + o, &of, &s, c, 1, n);
         }
+        max_columns(y, index, &of, &s, t, last, columns);
       }
 }
 
@@ -217,7 +275,9 @@ INLINE double sum_of(const T *x, int64_t n) {
 static double whole(const shapes *s, table *t) {
   double divisor = 1;
   for (int d = 0; d < 3; d++) {
-    if (s->out[d] != 1 || place(t, s, d, 0) || t[d].begin[0] || t[d].end[0] != s->in[d] || s->dilation[d] != 1) return 0;
+    if (s->out[d] != 1 || s->dilation[d] != 1) return 0;
+    place(t, s, d, 0);
+    if (t[d].begin[0] != 0 || t[d].end[0] != s->in[d]) return 0;
     divisor *= t[d].size[0];
   }
   return divisor;
