@@ -12,7 +12,7 @@ from support import both_paths, numbers, run_python
 import minigrad as mg
 from minigrad.nn import functional as F
 from minigrad.ops.dispatch import set_fused
-from minigrad.ops.pool import adaptive_max_pool, avg_pool, max_pool, sliding
+from minigrad.ops.pool import adaptive_avg_pool, adaptive_max_pool, avg_pool, max_pool, sliding
 
 
 @st.composite
@@ -20,28 +20,34 @@ def poolings(draw):
     dims = draw(st.integers(1, 3))
     kernel, stride, dilation = draw(numbers(dims, 1, 4)), draw(numbers(dims, 1, 4)), draw(numbers(dims, 1, 3))
     size, padding = draw(numbers(dims, 1, 20 if dims < 3 else 6)), draw(numbers(dims, 0, 2))
-    return draw(st.integers(1, 4)), size, kernel, stride, padding, dilation, draw(st.booleans()), draw(st.booleans())
+    size = (*size[:-1], draw(st.integers(1, 45)))           # the last dimension goes in vectors, of up to 16 elements
+    dtype = draw(st.sampled_from([np.float32, np.float64]))
+    return draw(st.integers(1, 4)), size, kernel, stride, padding, dilation, draw(st.booleans()), draw(st.booleans()), dtype
 
 
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(poolings())
 def test_pooling_kernels_on_any_shape(case):
     """With many equal elements, so that the order in which they are looked at counts."""
-    n, size, kernel, stride, padding, dilation, ceil_mode, include = case
+    n, size, kernel, stride, padding, dilation, ceil_mode, include, dtype = case
+    tolerance = 1e-11 if dtype == np.float64 else 1e-5
     padding = tuple([min(p, k // 2) for p, k in zip(padding, kernel, strict=True)])
-    x = mg.tensor(np.random.default_rng(0).integers(0, 4, (n, *size)).astype(np.float64))
+    x = mg.tensor(np.random.default_rng(0).integers(0, 4, (n, *size)).astype(dtype))
     if all(axis.out for axis in sliding(size, kernel, stride, padding, dilation, ceil_mode)):
-        both_paths(max_pool, (x,), {"kernel": kernel, "stride": stride, "padding": padding, "dilation": dilation, "ceil_mode": ceil_mode})
+        both_paths(max_pool, (x,), {"kernel": kernel, "stride": stride, "padding": padding, "dilation": dilation, "ceil_mode": ceil_mode}, tolerance)
     if all(axis.out for axis in sliding(size, kernel, stride, padding, (1,) * len(size), ceil_mode)):
         both_paths(avg_pool, (x,), {"kernel": kernel, "stride": stride, "padding": padding, "ceil_mode": ceil_mode,
-                                    "count_include_pad": include, "divisor_override": None})
-    both_paths(adaptive_max_pool, (x,), {"output_size": kernel})
+                                    "count_include_pad": include, "divisor_override": None}, tolerance)
+    both_paths(adaptive_max_pool, (x,), {"output_size": kernel}, tolerance)
+    for output_size in (kernel, (1,) * len(size)):
+        both_paths(adaptive_avg_pool, (x,), {"output_size": output_size}, tolerance)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("fused", ["require", "off"])
-def test_max_pool_of_nan_and_infinities_is_torchs(torch, fused):
+def test_max_pool_of_nan_and_infinities_is_torchs(torch, fused, dtype):
     rng = np.random.default_rng(0)
-    x = rng.choice([np.nan, -np.inf, np.inf, 0.0, 1.0, 2.0], (4, 3, 13, 11), p=[0.1, 0.3, 0.05, 0.25, 0.2, 0.1])
+    x = rng.choice([np.nan, -np.inf, np.inf, 0.0, 1.0, 2.0], (4, 3, 13, 45), p=[0.1, 0.3, 0.05, 0.25, 0.2, 0.1]).astype(dtype)
     x[0] = -np.inf
     for kernel, stride, padding, dilation, ceil_mode in ((2, 2, 0, 1, False), (3, 2, 1, 1, True), (3, 1, 1, 2, False)):
         want = torch.nn.functional.max_pool2d(torch.tensor(x), kernel, stride, padding, dilation, ceil_mode, return_indices=True)
