@@ -182,6 +182,7 @@ INLINE void layer_norm_some(const layer_norm_args *a, int64_t row, const int R, 
     V b = centred ? load_n_or(a->bias, j, k, 0) : vzero();
     EACH_ROW(r) {
       V xhat = (load_n(x + r * n + j, k) - mean[r]) * rstd[r];
+      if (R == 1 && a->stream) __builtin_prefetch(x + 2 * n + j);      /* of the row after the next */
       put_n(y + r * n + j, centred ? vfma(xhat, w, b) : xhat * w, k, R == 1 && a->stream);
     });
   if (__builtin_expect(!some_out_of_range(a->rstd + row, R), 1)) return;
