@@ -88,12 +88,11 @@ INLINE T largest(V v) {
 #define EACH_PART(w) UNROLL for (int w = 0; w < W; w++)
 
 /* Columns of a [rows, n] matrix: the body for four vectors of them side by side (W == 4, so that each row touched
- * gives whole cache lines), for single vectors (W == 1), and for the tail of k columns. */
+ * gives whole cache lines), and for single vectors of k columns (W == 1); k is VL but in the tail. */
 #define EACH_COLUMNS(j, W, k, n, ...) do { \
     int64_t j = 0; \
     for (; j + 4 * VL <= (n); j += 4 * VL) { enum { W = 4 }; const int k = VL; __VA_ARGS__ } \
-    for (; j + VL <= (n); j += VL) { enum { W = 1 }; const int k = VL; __VA_ARGS__ } \
-    if (j < (n)) { enum { W = 1 }; const int k = (int)((n) - j); __VA_ARGS__ } \
+    for (; j < (n); j += VL) { enum { W = 1 }; const int k = (int)MIN(VL, (n) - j); __VA_ARGS__ } \
   } while (0)
 
 #endif

@@ -111,21 +111,15 @@ INLINE void some_columns_of(V *m, V *s, T *e, const T *x, int64_t n, int64_t str
     EACH_PART(w) s[w] += part[w];
   }
 }
-#define COLUMNS(name, e, W, k) \
-  NOINLINE void name(V *m, V *s, T *y, const T *x, int64_t n, int64_t stride, int tail, int finite) { \
-    (void)y, (void)tail; \
-    some_columns_of(m, s, e, x, n, stride, W, k, finite); \
-  }
-COLUMNS(columns_4, 0, 4, VL)
-COLUMNS(columns_1, 0, 1, VL)
-COLUMNS(columns_tail, 0, 1, tail)
-COLUMNS(columns_4_kept, y, 4, VL)
-COLUMNS(columns_1_kept, y, 1, VL)
-COLUMNS(columns_tail_kept, y, 1, tail)
+NOINLINE void columns_4(V *m, V *s, T *e, const T *x, int64_t n, int64_t stride, int finite) {
+  some_columns_of(m, s, e, x, n, stride, 4, VL, finite);
+}
+NOINLINE void columns_1(V *m, V *s, T *e, const T *x, int64_t n, int64_t stride, int k, int finite) {
+  some_columns_of(m, s, e, x, n, stride, 1, k, finite);
+}
 INLINE void columns(V *m, V *s, T *e, const T *x, int64_t n, int64_t stride, const int W, const int k, int finite) {
-  if (W == 4) (e ? columns_4_kept : columns_4)(m, s, e, x, n, stride, k, finite);
-  else if (k == VL) (e ? columns_1_kept : columns_1)(m, s, e, x, n, stride, k, finite);
-  else (e ? columns_tail_kept : columns_tail)(m, s, e, x, n, stride, k, finite);
+  if (W == 4) columns_4(m, s, e, x, n, stride, finite);
+  else columns_1(m, s, e, x, n, stride, k, finite);
 }
 
 /* ---- softmax, log-softmax, logsumexp ------------------------------------------------------------------------------
