@@ -224,11 +224,15 @@ void FN(gemm_pack)(T *to, int64_t width, int64_t rows, int64_t k, const T *from,
   }
 }
 
-/* One row of c, 1 or 2 vectors of it, where the elements along k of b are adjacent (a transposed weight): blocks of b
- * are transposed in registers and used once. Two vectors, because one chain of multiply-adds would wait for itself. */
-INLINE void row_strip(const int S, int64_t k, const T *a, int64_t acs, const T *b, int64_t bcs, T *c, int add,
-                      const T *bias) {
-  V sum[2] = {vzero(), vzero()};
+/* A few rows of c, 1 or 2 vectors of them, where the elements along k of b are adjacent (a transposed weight): blocks of
+ * b are transposed in registers and used at once, since storing them would take as long as the multiply-adds. Fewer than
+ * R rows: the last is computed more than once. A vector of one row would wait for itself: so R * S is at least 2. */
+INLINE void few_rows(const int R, const int S, int64_t m, int64_t k, const T *a, int64_t ars, int64_t acs, const T *b,
+                     int64_t bcs, T *c, int64_t crs, int add, const T *bias) {
+  V sum[8][2];
+  const T *row[8];
+  UNROLL
+  for (int i = 0; i < R; i++) row[i] = a + MIN(i, m - 1) * ars, sum[i][0] = sum[i][1] = vzero();
   for (int64_t p = 0; p < k; p += VL) {
     int steps = (int)MIN(k - p, VL);
     UNROLL
@@ -238,20 +242,48 @@ INLINE void row_strip(const int S, int64_t k, const T *a, int64_t acs, const T *
       if (steps == VL) {
         vload_columns(t, from, bcs);
         UNROLL
-        for (int q = 0; q < VL; q++) sum[s] = vfma(vset(a[(p + q) * acs]), t[q], sum[s]);
+        for (int q = 0; q < VL; q++)
+          UNROLL
+          for (int i = 0; i < R; i++) sum[i][s] = vfma(vset(row[i][(p + q) * acs]), t[q], sum[i][s]);
       } else {
         T edge[VL * VL];
         for (int l = 0; l < VL; l++) vstore(edge + l * VL, vload_n(from + l * bcs, steps));
         vload_columns(t, edge, VL);
-        for (int q = 0; q < steps; q++) sum[s] = vfma(vset(a[(p + q) * acs]), t[q], sum[s]);
+        for (int q = 0; q < steps; q++)
+          UNROLL
+          for (int i = 0; i < R; i++) sum[i][s] = vfma(vset(row[i][(p + q) * acs]), t[q], sum[i][s]);
       }
     }
   }
-  for (int s = 0; s < S; s++) {
-    if (add) sum[s] = vload(c + s * VL) + sum[s];
-    vstore(c + s * VL, bias ? sum[s] + vload(bias + s * VL) : sum[s]);
-  }
+  UNROLL
+  for (int i = 0; i < R; i++)
+    UNROLL
+    for (int s = 0; s < S; s++) {
+      T *to = c + i * crs + s * VL;
+      if (i >= m) continue;
+      if (add) sum[i][s] = vload(to) + sum[i][s];
+      vstore(to, bias ? sum[i][s] + vload(bias + s * VL) : sum[i][s]);
+    }
 }
+#define FEW(R, S) \
+  NOINLINE void few_##R##x##S(int64_t m, int64_t k, const T *a, int64_t ars, int64_t acs, const T *b, int64_t bcs, \
+                              T *c, int64_t crs, int add, const T *bias) { \
+    few_rows(R, S, m, k, a, ars, acs, b, bcs, c, crs, add, bias); \
+  }
+typedef void few_fn(int64_t m, int64_t k, const T *a, int64_t ars, int64_t acs, const T *b, int64_t bcs, T *c,
+                    int64_t crs, int add, const T *bias);
+FEW(1, 1)
+FEW(1, 2)
+FEW(2, 1)
+FEW(4, 1)
+#if GEMM_ROWS == 14
+#define FEW_ROWS 8                       /* as many as the registers hold beside a block of b */
+FEW(8, 1)
+static few_fn *const few[FEW_ROWS + 1] = {0, few_1x1, few_2x1, few_4x1, few_4x1, few_8x1, few_8x1, few_8x1, few_8x1};
+#else
+#define FEW_ROWS 4
+static few_fn *const few[FEW_ROWS + 1] = {0, few_1x1, few_2x1, few_4x1, few_4x1};
+#endif
 
 /* ---- blocks ---- */
 
@@ -260,6 +292,7 @@ typedef struct {
   const T *a, *b, *bias;
   int64_t m, n, k, ars, acs, brs, bcs, crs;
   int add, S, pack_b, fetch;             /* S: vectors of a strip; pack_b: also where b's columns are adjacent */
+  int few;                               /* so few rows that a block of b is transposed and used at once */
   int64_t row_tiles, groups, columns;    /* pieces of work: row tiles, groups of them, columns of a piece */
   T *packed_a;                           /* null: a is read in place */
 } block;
@@ -288,9 +321,11 @@ static void multiply(void *context, int64_t begin, int64_t end) {
       int tail = (int)MIN(x->n - j - (S - 1) * VL, VL);
       const T *b = x->b + j * x->bcs, *bias = x->bias ? x->bias + j : 0, *next_b = 0;
       int64_t down = x->brs;
-      if (x->m == 1 && x->brs == 1 && x->bcs != 1 && tail == VL) {
-        if (S == 2) row_strip(2, x->k, x->a, x->acs, b, x->bcs, x->c + j, x->add, bias);
-        else row_strip(1, x->k, x->a, x->acs, b, x->bcs, x->c + j, x->add, bias);
+      if (x->few && tail == VL) {
+        const int pair = x->m == 1 && S == 2;
+        for (int s = 0; s < S; s += pair ? 2 : 1)
+          (pair ? few_1x2 : few[x->m])(x->m, x->k, x->a, x->ars, x->acs, b + s * VL * x->bcs, x->bcs,
+                                       x->c + j + s * VL, x->crs, x->add, bias ? bias + s * VL : 0);
         continue;
       }
       if (x->pack_b || x->bcs != 1 || (tail < VL && !MASKS)) {
@@ -386,10 +421,12 @@ static void chains(T *c, const T *a, const T *b, const T *bias, int64_t m, int64
   block x = {.ars = ars, .acs = acs, .brs = brs, .bcs = bcs, .crs = crs};
   double bytes_a = (double)m * (double)k * sizeof(T), bytes_b = (double)n * (double)k * sizeof(T);
   int split = (((uintptr_t)b | (uintptr_t)brs * sizeof(T)) % VBYTES) != 0, far = bytes_b > 2e6;
-  int pack_a = n >= 256 && (far || bytes_a > (ars == 1 ? 7e5 : 2e6));
+  x.few = m <= FEW_ROWS && brs == 1 && bcs != 1;
+  int pack_a = !x.few && n >= 256 && (far || bytes_a > (ars == 1 ? 7e5 : 2e6));
   x.pack_b = m >= 128 && (far || split);
   x.fetch = bytes_b > 5e5;
-  if (m == 1) x.S = brs == 1 && bcs != 1 ? 2 : 8;
+  if (x.few) x.S = 2;
+  else if (m == 1) x.S = 8;
   else x.S = n > 2 * VL && (m <= GEMM_WIDE_ROWS || (GEMM_WIDE_ROWS > 2 && !pack_a)) ? 4 : 2;
   int64_t tallest = x.S == 2 ? GEMM_ROWS : x.S == 4 ? GEMM_WIDE_ROWS : 1;
   /* rows of an unpacked a that pass over a strip together */
