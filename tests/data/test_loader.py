@@ -330,9 +330,13 @@ def test_an_end_waits_for_no_sample():
             break
 
     def interrupted():
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)       # a shell's background jobs ignore Ctrl-C
         threading.Timer(0.1, signal.raise_signal, (signal.SIGINT,)).start()
-        with pytest.raises(KeyboardInterrupt):
-            next(iter(DataLoader(Sleepy(1), 8, num_workers=2)))
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                next(iter(DataLoader(Sleepy(1), 8, num_workers=2)))
+        finally:
+            signal.signal(signal.SIGINT, before)
 
     def closed():
         it = iter(DataLoader(Sleepy(1, after=8), 8, num_workers=2))
