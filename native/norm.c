@@ -390,7 +390,9 @@ void FN(norm_rows_backward)(T *gx, T *sums, const T *gy, const T *x, const T *me
  *     delta = mean_b - mean;   mean += delta * n_b / (n + n_b);   M2 += M2_b + delta^2 * n * n_b / (n + n_b)
  * `shift` is the mean of all blocks before; for the first block, its own, which takes a pass of its own. So d1^2 / n_b
  * takes no digits from M2 that matter: a block whose mean is off from that of the n elements before by D adds
- * D^2 n_b n / (n + n_b) to the total M2, so that the digits of d2 = n_b D^2 that are lost are small beside it.
+ * D^2 n_b n / (n + n_b) to the total M2, so that the digits of d2 = n_b D^2 that are lost are small beside it. Not so
+ * small are those that a lane loses where it adds many equal squares, each rounded the same way: n_b D^2 in 2^24 parts
+ * for each of up to 128 additions. So a strip block that is far off takes a second pass, too.
  * Memory is read once for the statistics and once to normalise, in the order of its addresses where it can be.
  *
  * Two shapes of block, by the length of the contiguous strips that a channel is made of:
@@ -445,7 +447,7 @@ static int sums_of(sums *s, int64_t n) {
 /* Adds n elements to channel i, which had `before`: the sums of their distances from shift, and of the squares. */
 static inline void merge(const sums *s, int64_t i, double before, double n, double d1, double d2) {
   const double each = 1 / n, part = n / (before + n);
-  const double delta = (double)(s->shift[i] - s->origin[i]) + d1 * each - s->mean[i];
+  const double delta = ((double)s->shift[i] - (double)s->origin[i]) + d1 * each - s->mean[i];
   s->mean[i] += delta * part;
   s->m2[i] += d2 - d1 * d1 * each + delta * delta * (before * part);
   s->shift[i] = (T)(s->origin[i] + s->mean[i]);
@@ -480,13 +482,14 @@ static void strip_moments(const sums *s, const T *x, int64_t batch, int64_t stri
   EACH_BLOCK(b, i, strips, length, batch, inner,
     const double count = (double)(strips * length);
     for (int64_t c = 0; c < channels; c++)
-      for (int passes = before == 0 ? 2 : 1; passes > 0; passes--) {
+      for (int first = 1, again = 1; again; first = 0) {
         V d1[4] = {vzero(), vzero(), vzero(), vzero()};
         V d2[4] = {vzero(), vzero(), vzero(), vzero()};
         add_distances(d1, d2, vset(s->shift[c]), x + b * stride + c * inner + i, strips, stride, length);
         const double rest = vsum((d1[0] + d1[1]) + (d1[2] + d1[3]));
         const double squares = vsum((d2[0] + d2[1]) + (d2[2] + d2[3]));
-        if (passes == 2) s->shift[c] = (T)(s->shift[c] + rest / count);
+        again = first && (before == 0 || rest * rest > squares * count / 2);
+        if (again) s->shift[c] = (T)(s->shift[c] + rest / count);
         else merge(s, c, before, count, rest, squares);
       }
     before += count;);
