@@ -11,6 +11,7 @@ from threading import RLock
 from typing import TYPE_CHECKING, Any
 
 from .base import Device, Kernel
+from .native import lib
 
 _devices: dict[str, Device] = {}
 
@@ -95,6 +96,7 @@ class launch_hook:
         with _switching:
             self.outer = _active()
             try:
+                lib.mg_watch(1, True)
                 _newest, self.on = self, True
                 for kernel in all_kernels():
                     kernel.call = _doors.get(kernel) or _doors.setdefault(kernel, _door(kernel))
@@ -110,6 +112,7 @@ class launch_hook:
         with _switching:
             _newest = _active()
             if _newest is None:
+                lib.mg_watch(1, False)
                 for kernel in all_kernels():
                     kernel.call = kernel.function
 

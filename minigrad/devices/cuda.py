@@ -101,7 +101,7 @@ class CUDA(Device):
         self.several = count > 1
         self.constants: dict[int, np.ndarray] = {}      # host values of what `constant` made, by address
         self.modules: dict[tuple[str, str], Any] = {}
-        from . import blas              # here, since cffi's parser takes 20 ms to import
+        from . import blas  # here, since cffi's parser takes 20 ms to import
         kernels = {}
         for full, signature in signatures().items():
             name, suffix = split(full)

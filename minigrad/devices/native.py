@@ -13,7 +13,7 @@ LEVELS = ("baseline", "avx2", "avx512")
 
 def _load() -> tuple[Any, ...]:
     try:
-        from .._native import Block, Pool, ffi, launcher, lib  # type: ignore[import-not-found]
+        from .._native import Block, Pool, bound, ffi, launcher, lib  # type: ignore[import-not-found]
     except ModuleNotFoundError as error:
         raise ImportError("minigrad's C kernels are not built here: run `pip install .` (it needs a C compiler) in the "
                           "source folder and start Python in another folder, or run `pip install -e .` to work inside; "
@@ -22,7 +22,7 @@ def _load() -> tuple[Any, ...]:
         raise ImportError("minigrad's C kernels could not be loaded; an undefined symbol is a kernel that "
                           "native/minigrad.h declares for a type or level for which no file of native/ defines it; "
                           f"the loader said: {error}") from None
-    return lib, ffi, Block, Pool, launcher
+    return lib, ffi, Block, Pool, launcher, bound
 
 
 lib: Any
@@ -30,7 +30,8 @@ ffi: Any
 Block: Any          # the memory of a buffer and the pool it goes back to: native/objects.c
 Pool: Any
 launcher: Callable[[int], Callable[..., None]]      # the function that runs the kernel of a row
-lib, ffi, Block, Pool, launcher = _load()
+bound: Callable[[int, int, Any], Callable[..., Any]]    # for a plan: the kernel of a row, its walk, the output's pool
+lib, ffi, Block, Pool, launcher, bound = _load()
 
 
 def _text(pointer: Any) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 
 from .base import NoKernel
 from .memory import Array, Layout, alloc, contiguous_strides, view
+from .native import bound
 
 _PLANS_MAX = 4096
 
@@ -21,16 +22,20 @@ class Plan:
 
     Two kinds of plan are run without a call of `run` where speed matters: a view, whose output is the input's memory
     `offset` bytes further, and one kernel that walks its operands, `kernel.call(out, inputs..., walk)`, where `walk` is
-    the address of `table`. `op` is the plan's op and `attrs` what its nodes carry; `Primitive.plan` sets both.
+    the address of `table`. `launch(inputs...)` runs it into a free block, or gives None: then `alloc` and `call` do.
+    `op` is the plan's op and `attrs` what its nodes carry; `Primitive.plan` sets both.
     """
 
-    __slots__ = ("run", "layout", "why", "kernel", "walk", "table", "offset", "op", "attrs")
+    __slots__ = ("run", "layout", "why", "kernel", "walk", "table", "offset", "op", "attrs", "launch")
 
     def __init__(self, run: Callable[..., Any] | None, layout: Any, why: str = "", kernel: Any = None,
                  table: Array | None = None, offset: int | None = None, attrs: dict | None = None) -> None:
         self.run: Any = run             # None if `kernel` is all that runs
         self.layout, self.why, self.kernel, self.table, self.offset = layout, why, kernel, table, offset
         self.walk = 0 if table is None else table.ptr
+        self.launch: Any = None
+        if kernel is not None:          # on a GPU there is no row, and a block is taken by `alloc`
+            self.launch = bound(kernel.row, self.walk, layout.public) if kernel.row else lambda *addresses: None
         self.op: Any = None
         self.attrs = attrs
 

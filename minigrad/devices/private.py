@@ -4,7 +4,7 @@ from __future__ import annotations
 from threading import get_ident
 from typing import Any
 
-from .native import Pool
+from .native import Pool, lib
 
 _active: private_pool | None = None     # the pool of the active recording; it is used while its `on` is True
 
@@ -45,6 +45,7 @@ class private_pool:
 
     def __enter__(self) -> private_pool:
         global _active
+        lib.mg_watch(2, True)
         self.on, _active = True, self
         for known in self.layouts:
             self.guard(known)
@@ -66,6 +67,7 @@ class private_pool:
     def __exit__(self, *_: object) -> None:
         global _active
         self.on, _active = False, None
+        lib.mg_watch(2, False)
         for known in self.guarded:
             known.free = known.public
         self.guarded = []

@@ -9,8 +9,9 @@ import pytest
 from support import run_python
 
 import minigrad as mg
-from minigrad.devices import memory
-from minigrad.devices.native import Block, Pool, lib
+from minigrad.core.op import registry
+from minigrad.devices import launch_hook, memory
+from minigrad.devices.native import Block, Pool, bound, lib
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="sets and reads limits as Linux has them")
 
@@ -40,6 +41,31 @@ def test_a_block_goes_back_when_nothing_refers_to_it_or_its_memory():
     assert (lib.mg_pools_held(), lib.mg_pools_unused()) == (held, unused)
     with pytest.raises(TypeError, match="Pool or None"):
         Block(seen, 0, 0, [])
+
+
+def test_a_bound_kernel_takes_a_block_from_its_pool():
+    """None, and nothing done, while the pool is empty or launches are watched: then the general way is taken."""
+    x, y = mg.arange(12.0), mg.full((12,), 2.0)
+    x + y
+    plan = registry["add"].plans[x.array.layout, y.array.layout]
+    launch = bound(plan.kernel.row, plan.walk, plan.layout.public)
+    plan.layout.public.clear()
+    assert launch(x.array.ptr, y.array.ptr) is None
+    del (x + y).array
+    with launch_hook(lambda kernel, arguments: kernel.function(*arguments)):
+        assert launch(x.array.ptr, y.array.ptr) is None
+    unused = len(plan.layout.public)
+    block = launch(x.array.ptr, y.array.ptr)
+    assert len(plan.layout.public) == unused - 1
+    np.testing.assert_array_equal(np.frombuffer(block.root, np.float32, 12, block.ptr - block.base), np.arange(12) + 2)
+    del block
+    assert len(plan.layout.public) == unused
+    for wrong in ((), (1,), (1, 2, 3), ("a", 2)):
+        with pytest.raises(TypeError):
+            launch(*wrong)
+    for wrong in ((0, plan.walk, plan.layout.public), (plan.kernel.row, 0, plan.layout.public), (plan.kernel.row, plan.walk, [])):
+        with pytest.raises(TypeError, match="bound"):
+            bound(*wrong)
 
 
 def test_what_a_finalizer_brings_back_keeps_its_memory():
@@ -126,6 +152,7 @@ LIMITS = """
 import gc, os, resource, sys
 import numpy as np
 import minigrad as mg
+from minigrad.core.op import registry
 from minigrad import nn
 F = nn.functional
 mg.set_num_threads(2)
@@ -242,6 +269,7 @@ RACE = """
 import itertools, threading, time
 import numpy as np
 import minigrad as mg
+from minigrad.core.op import registry
 F = mg.nn.functional
 values = np.zeros(1_000_000, np.int64)
 i, w = mg.from_numpy(values), mg.randn(50, 4, requires_grad=True)
@@ -283,6 +311,7 @@ def test_an_index_that_another_thread_changes_ends_in_an_error():
 INTERRUPTED = """
 import os, signal, time
 import minigrad as mg
+from minigrad.core.op import registry
 def handler(*_):
     global armed
     if armed:
