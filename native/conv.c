@@ -41,6 +41,7 @@
 #include "gemm.h"
 
 #include "runtime.h"
+#include "winograd.h"
 
 
 #define FEW 4                            /* outputs of a group for which tiles are wider */
@@ -509,10 +510,32 @@ static int forward_taps(const shapes *g, int64_t (**offset)[3], int64_t **which)
   return 1;
 }
 
+/* Has winograd.c a faster way for these shapes? Then *s is the sweep from x to y, or back from y to x. */
+static int winograd_fits(const shapes *g, int back, winograd *s) {
+#if TYPE_IS == 1
+  if (g->groups != 1 || g->kernel[0] != 1 || g->kernel[1] != 3 || g->kernel[2] != 3 || volume(g->stride) != 1 ||
+      volume(g->dilation) != 1 || g->in[0] != 1 || g->out[0] != 1 || g->pad[1] > 2 || g->pad[2] > 2)
+    return 0;
+  *s = (winograd){.images = g->images, .c = back ? g->k : g->c, .m = back ? g->c : g->k};
+  for (int d = 0; d < 2; d++) {
+    s->src[d] = (back ? g->out : g->in)[d + 1];
+    s->dst[d] = (back ? g->in : g->out)[d + 1];
+    s->pad[d] = back ? 2 - g->pad[d + 1] : g->pad[d + 1];
+  }
+  return FN(winograd_pays)(s);
+#else
+  return 0;
+#endif
+}
+
 void FN(conv_forward)(T *y, const T *x, const T *w, const T *bias, const int64_t *geometry) {
   shapes g;
   int64_t (*offset)[3], *which;
+  winograd fast;
   memcpy(&g, geometry, sizeof g);
+#if TYPE_IS == 1
+  if (winograd_fits(&g, 0, &fast) && FN(winograd_forward)(y, x, w, bias, &fast, g.c * 9, 9, 0)) return;
+#endif
   sweep s = forward_sweep(&g, y, x);
   int64_t taps = volume(g.kernel);
   if (!forward_taps(&g, &offset, &which) || !set_taps(&s, taps, (const int64_t (*)[3])offset)) return;
@@ -557,7 +580,11 @@ static int all_finite(const T *w, int64_t n) {
  * (i + pad - tap * dilation) / stride = q + (a + pad - tap * dilation) / stride, if that is a whole number. */
 void FN(conv_backward_input)(T *gx, const T *gy, const T *w, const T *bias, const int64_t *geometry) {
   shapes g;
+  winograd fast;
   memcpy(&g, geometry, sizeof g);
+#if TYPE_IS == 1
+  if (winograd_fits(&g, 1, &fast) && FN(winograd_forward)(gx, gy, w, bias, &fast, 9, g.c * 9, 1)) return;
+#endif
   int64_t all = volume(g.kernel), a[3];
   if (!all_finite(w, g.groups * g.k * g.c * all)) {
     plain_job x = {&g, gx, gy, w, bias};
@@ -710,6 +737,10 @@ void FN(conv_backward_weight)(T *gw, T *sums, const T *x, const T *gy, const int
   shapes g;
   int64_t (*offset)[3], *which;
   memcpy(&g, geometry, sizeof g);
+#if TYPE_IS == 1
+  winograd fast;
+  if (winograd_fits(&g, 0, &fast) && FN(winograd_weight)(gw, x, gy, &fast)) return;
+#endif
   weight_job job = {.x = forward_sweep(&g, 0, x), .gy = gy, .sums = sums, .chunks = chunks};
   int64_t taps = volume(g.kernel), rows = g.c * taps, size = rows * g.k, total = size * g.groups;
   if (!forward_taps(&g, &offset, &which) || !set_taps(&job.x, taps, (const int64_t (*)[3])offset)) return;
