@@ -37,7 +37,11 @@
 
 #define PLANES 16
 #define CACHE 163840                     /* elements of all planes of a block of tiles, about */
-#define TILES_LEAST 28                   /* of a block: two of the tallest tiles of gemm.h */
+#define TILES_LEAST 32                   /* tiles of a block */
+#define FEW_TILES GEMM_STEPS             /* so many make one block */
+#ifndef CHAIN
+#define CHAIN 64                         /* tiles whose products are summed in one chain */
+#endif
 #define MULS_PER_THREAD 131072           /* multiply-adds that are not worth a second thread */
 
 static int64_t up(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -57,7 +61,7 @@ typedef struct {
   int64_t plane_c, plane_m, plane_w;
   T *filters;                            /* [plane][strip of m][c][the strip's m] */
   T *v, *h, *sums;                       /* of the weights' gradient: planes of a block; [plane][m][pitch_c] */
-  int64_t block;
+  int64_t block, image;                  /* image: elements of an image of dst */
   atomic_int wrong;                      /* a result is not finite */
 } job;
 
@@ -68,11 +72,14 @@ static void cut(job *x) {
   x->pitch_c = pitch_of(x->wide_c);
   x->pitch_m = pitch_of(x->wide_m);
   for (int d = 0; d < 2; d++) x->tiles[d] = up(s->dst[d], 2);
-  int64_t most = MIN(MAX(CACHE / (PLANES * (x->pitch_c + x->pitch_m)), TILES_LEAST), GEMM_STEPS);
+  int64_t all = s->images * x->tiles[0] * x->tiles[1];
+  int64_t most = all <= FEW_TILES ? all : MAX(CACHE / (PLANES * (x->pitch_c + x->pitch_m)), TILES_LEAST);
+  most = MIN(most, FEW_TILES);
   x->across = up(x->tiles[1], most);
   x->columns = up(x->tiles[1], x->across);
-  x->rows = MIN(MAX(most / x->columns, 1), s->images * x->tiles[0]);
-  x->blocks = up(s->images * x->tiles[0], x->rows) * x->across;
+  int64_t lines = s->images * x->tiles[0], parts = up(lines, MAX(most / x->columns, 1));
+  x->rows = up(lines, parts);
+  x->blocks = up(lines, x->rows) * x->across;
   /* planes begin at different places of the cache, too */
   x->plane_c = x->rows * x->columns * x->pitch_c + VL;
   x->plane_m = x->rows * x->columns * x->pitch_m + VL;
@@ -92,6 +99,13 @@ static int part_at(const job *x, int64_t block, int64_t row, part *p) {
   p->rows = MIN(MIN(x->rows - row, all - at), x->tiles[0] - p->top);
   p->columns = MIN(x->columns, x->tiles[1] - p->left);
   return 1;
+}
+
+static int64_t tiles_of(const job *x, int64_t block) {
+  int64_t tiles = 0;
+  part p;
+  for (int64_t row = 0; part_at(x, block, row, &p); row += p.rows) tiles += p.rows * p.columns;
+  return tiles;
 }
 
 /* ---- [channel][pixel] to [pixel][channel] and back ---- */
@@ -259,28 +273,37 @@ INLINE void narrow(V *t, V a, V b, V c, V d) {
 
 typedef struct { job *x; const T *w; int64_t across, along; int turned; } filter_job;
 
-/* filters = G w G^T, for strips begin..end of m */
+/* taps[t] = element t of n filters, `apart` from each other */
+INLINE void load_filters(V *taps, const T *w, int64_t apart, int n) {
+  T edge[VL * VL];
+  if (n < VL) memset(edge, 0, sizeof edge);
+  for (int from = 0; from < 9; from += VL) {
+    for (int l = 0; l < n; l++) vstore(edge + l * VL, vload_n(w + l * apart + from, MIN(9 - from, VL)));
+    vload_columns(taps + from, edge, VL);
+  }
+}
+
+/* filters = G w G^T, for strips begin..end of m. Turned filters have the same planes, the outer ones exchanged. */
 static void transform_filters(void *context, int64_t begin, int64_t end) {
   const filter_job *f = context;
   const job *x = f->x;
+  int64_t outer = f->turned ? 3 : 0, place[4] = {outer, 1, 2, 3 - outer};
   for (int64_t j = begin * GEMM_STRIP; j < MIN(end * GEMM_STRIP, x->wide_m); j += VL) {
     int64_t strip = j / GEMM_STRIP * GEMM_STRIP, width = MIN(GEMM_STRIP, x->wide_m - strip);
+    int n = (int)MIN(VL, x->s.m - j);
     for (int64_t c = 0; c < x->s.c; c++) {
       T *out = x->filters + strip * x->s.c + c * width + j - strip;
-      T taps[9 * VL] = {0};
-      for (int64_t l = 0; l < MIN(VL, x->s.m - j); l++) {
-        const T *w = f->w + (j + l) * f->across + c * f->along;
-        for (int t = 0; t < 9; t++) taps[t * VL + l] = w[f->turned ? 8 - t : t];
-      }
-      V rows[3][4], t[4];
+      const T *w = f->w + j * f->across + c * f->along;
+      V taps[9 + VBYTES / sizeof(T)], rows[3][4], t[4];
+      if (n == VL) load_filters(taps, w, f->across, VL);
+      else load_filters(taps, w, f->across, n);
       UNROLL
-      for (int r = 0; r < 3; r++)
-        widen(rows[r], vload(taps + 3 * r * VL), vload(taps + (3 * r + 1) * VL), vload(taps + (3 * r + 2) * VL));
+      for (int r = 0; r < 3; r++) widen(rows[r], taps[3 * r], taps[3 * r + 1], taps[3 * r + 2]);
       UNROLL
       for (int q = 0; q < 4; q++) {
         widen(t, rows[0][q], rows[1][q], rows[2][q]);
         UNROLL
-        for (int r = 0; r < 4; r++) vstore(out + (4 * r + q) * x->plane_w, t[r]);
+        for (int r = 0; r < 4; r++) vstore(out + (4 * place[r] + place[q]) * x->plane_w, t[r]);
       }
     }
   }
@@ -304,38 +327,88 @@ static void multiply(const job *x, int64_t tiles, const T *v, T *m) {
     }
 }
 
+/* The planes v of a part's source */
+static void source_part(const job *x, const part *p, T *in, T *v) {
+  const winograd *s = &x->s;
+  int64_t pixels = 2 * p->columns + 2, line = pixels * x->pitch_c;
+  gather(x->src + p->image * s->c * s->src[0] * s->src[1], s->c, s->src, 2 * p->top - s->pad[0],
+         2 * p->left - s->pad[1], 2 * p->rows + 2, pixels, in, x->pitch_c);
+  for (int64_t i = 0; i < p->rows; i++, v += p->columns * x->pitch_c)
+    transform_source(in + 2 * i * line, line, x->pitch_c, x->wide_c, p->columns, v, x->plane_c);
+}
+
+static T *source_scratch(const job *x, int64_t rows) {
+  return mg_scratch(0, (size_t)((2 * rows + 2) * (2 * x->columns + 2) * x->pitch_c) * sizeof(T));
+}
+
+/* The results of a part, from its planes m. */
+static V result_part(const job *x, const part *p, const T *m, T *out) {
+  const winograd *s = &x->s;
+  int64_t width = MIN(2 * p->columns, s->dst[1] - 2 * p->left), lines = MIN(2 * p->rows, s->dst[0] - 2 * p->top);
+  V wrong = vzero();
+  for (int64_t i = 0; i < p->rows; i++, m += p->columns * x->pitch_m)
+    wrong += transform_back(m, x->plane_m, x->pitch_m, s->m, p->columns, out + 2 * i * width * x->pitch_m, width,
+                            2 * i + 1 < lines, x->bias);
+  scatter(x->dst + p->image * x->image, s->m, s->dst, 2 * p->top, 2 * p->left, lines, width, out, x->pitch_m);
+  return wrong;
+}
+
+/* m and then the results of a block, whose source planes are v. */
+static V finish_block(const job *x, int64_t block, const T *v) {
+  T *m = mg_scratch(2, (size_t)(PLANES * x->plane_m) * sizeof(T));
+  T *out = mg_scratch(3, (size_t)((4 * x->rows * x->columns + VL) * x->pitch_m) * sizeof(T));
+  V wrong = vzero();
+  part p;
+  if (!m || !out) return wrong;
+  multiply(x, tiles_of(x, block), v, m);
+  for (int64_t row = 0; part_at(x, block, row, &p); row += p.rows, m += p.rows * p.columns * x->pitch_m)
+    wrong += result_part(x, &p, m, out);
+  return wrong;
+}
+
+/* Many tiles: pieces are blocks of them. */
 static void forward_blocks(void *context, int64_t begin, int64_t end) {
   job *x = context;
-  const winograd *s = &x->s;
-  int64_t line = 2 * x->columns + 2;
-  T *in = mg_scratch(0, (size_t)((2 * x->rows + 2) * line * x->pitch_c) * sizeof(T));
-  T *v = mg_scratch(1, (size_t)(PLANES * x->plane_c) * sizeof(T)), *m = mg_scratch(2, (size_t)(PLANES * x->plane_m) * sizeof(T));
-  T *out = mg_scratch(3, (size_t)((4 * x->rows * x->columns + VL) * x->pitch_m) * sizeof(T));
-  if (!in || !v || !m || !out) return;
+  T *in = source_scratch(x, x->rows), *v = mg_scratch(1, (size_t)(PLANES * x->plane_c) * sizeof(T));
+  if (!in || !v) return;
   V wrong = vzero();
   part p;
   for (int64_t block = begin; block < end; block++) {
-    int64_t tiles = 0;
-    for (int64_t row = 0; part_at(x, block, row, &p); row += p.rows) {
-      int64_t pixels = 2 * p.columns + 2;
-      gather(x->src + p.image * s->c * s->src[0] * s->src[1], s->c, s->src, 2 * p.top - s->pad[0], 2 * p.left - s->pad[1], 2 * p.rows + 2, pixels, in,
-             x->pitch_c);
-      for (int64_t i = 0; i < p.rows; i++, tiles += p.columns)
-        transform_source(in + 2 * i * pixels * x->pitch_c, pixels * x->pitch_c, x->pitch_c, x->wide_c, p.columns,
-                         v + tiles * x->pitch_c, x->plane_c);
-    }
-    multiply(x, tiles, v, m);
-    tiles = 0;
-    for (int64_t row = 0; part_at(x, block, row, &p); row += p.rows) {
-      int64_t width = MIN(2 * p.columns, s->dst[1] - 2 * p.left), lines = MIN(2 * p.rows, s->dst[0] - 2 * p.top);
-      for (int64_t i = 0; i < p.rows; i++, tiles += p.columns)
-        wrong += transform_back(m + tiles * x->pitch_m, x->plane_m, x->pitch_m, s->m, p.columns,
-                                out + 2 * i * width * x->pitch_m, width, 2 * i + 1 < lines, x->bias);
-      scatter(x->dst + p.image * s->m * s->dst[0] * s->dst[1], s->m, s->dst, 2 * p.top, 2 * p.left, lines, width, out,
-              x->pitch_m);
-    }
+    T *to = v;
+    for (int64_t row = 0; part_at(x, block, row, &p); row += p.rows, to += p.rows * p.columns * x->pitch_c)
+      source_part(x, &p, in, to);
+    wrong += finish_block(x, block, v);
   }
   if (vsum(wrong) != 0) atomic_store(&x->wrong, 1);
+}
+
+/* Few tiles: first the source planes of each image, then pieces are strips of m. So a filter is transformed in the
+ * cache where it is used. */
+static void forward_images(void *context, int64_t begin, int64_t end) {
+  const job *x = context;
+  T *in = source_scratch(x, x->tiles[0]);
+  part p;
+  for (int64_t n = begin; in && n < end; n++)
+    if (part_at(x, 0, n * x->tiles[0], &p)) source_part(x, &p, in, x->v + n * x->tiles[0] * x->tiles[1] * x->pitch_c);
+}
+
+static void forward_strips(void *context, int64_t begin, int64_t end) {
+  const filter_job *f = context;
+  for (int64_t i = begin; i < end; i++) {
+    int64_t j = i * GEMM_STRIP;
+    job x = *f->x;                       /* the same for fewer channels */
+    x.s.m = MIN(GEMM_STRIP, x.s.m - j);
+    x.wide_m = x.pitch_m = up(x.s.m, VL) * VL;
+    x.plane_m = x.rows * x.columns * x.pitch_m + VL;
+    x.plane_w = x.s.c * x.wide_m + VL;
+    x.dst += j * x.s.dst[0] * x.s.dst[1];
+    if (x.bias) x.bias += j;
+    x.filters = mg_scratch(6, (size_t)(PLANES * x.plane_w) * sizeof(T));
+    if (!x.filters) return;
+    filter_job own = {&x, f->w + j * f->across, f->across, f->along, f->turned};
+    transform_filters(&own, 0, 1);
+    if (vsum(finish_block(&x, 0, x.v)) != 0) atomic_store(&f->x->wrong, 1);
+  }
 }
 
 static double multiplications(const job *x) {
@@ -344,14 +417,22 @@ static double multiplications(const job *x) {
 
 int FN(winograd_forward)(T *dst, const T *src, const T *w, const T *bias, const winograd *s, int64_t across,
                          int64_t along, int turned) {
-  job x = {.s = *s, .src = src, .dst = dst, .bias = bias};
+  job x = {.s = *s, .src = src, .dst = dst, .bias = bias, .image = s->m * s->dst[0] * s->dst[1]};
   cut(&x);
-  x.filters = mg_scratch(6, (size_t)(PLANES * x.plane_w) * sizeof(T));
-  if (!x.filters) return 1;
+  filter_job f = {&x, w, across, along, turned};
   int alone = multiplications(&x) < MULS_PER_THREAD;
-  int64_t strips = up(x.wide_m, GEMM_STRIP);
-  mg_parallel(strips, alone ? strips : 1, transform_filters, &(filter_job){&x, w, across, along, turned});
-  mg_parallel(x.blocks, alone ? x.blocks : 1, forward_blocks, &x);
+  int64_t strips = up(s->m, GEMM_STRIP);
+  if (x.blocks == 1) {
+    x.v = mg_scratch(1, (size_t)(PLANES * x.plane_c) * sizeof(T));
+    if (!x.v) return 1;
+    mg_parallel(s->images, alone ? s->images : 1, forward_images, &x);
+    mg_parallel(strips, alone ? strips : 1, forward_strips, &f);
+  } else {
+    x.filters = mg_scratch(6, (size_t)(PLANES * x.plane_w) * sizeof(T));
+    if (!x.filters) return 1;
+    mg_parallel(strips, alone ? strips : 1, transform_filters, &f);
+    mg_parallel(x.blocks, alone ? x.blocks : 1, forward_blocks, &x);
+  }
   return !atomic_load(&x.wrong);
 }
 
@@ -361,69 +442,95 @@ int FN(winograd_forward)(T *dst, const T *src, const T *w, const T *bias, const 
 static void weight_transforms(void *context, int64_t begin, int64_t end) {
   const job *x = context;
   const winograd *s = &x->s;
+  part p;
   for (int64_t which = begin; which < end; which++) {
-    int64_t pitch = which ? x->pitch_m : x->pitch_c, tiles = 0, around = which ? 0 : 2;
-    int64_t channels = which ? s->m : s->c;
-    const int64_t *size = which ? s->dst : s->src;
-    T *in = mg_scratch(0, (size_t)((2 * x->rows + 2) * (2 * x->columns + 2) * pitch) * sizeof(T));
-    if (!in) return;
-    part p;
+    T *v = x->v, *h = x->h, *in = which ? 0 : source_scratch(x, x->rows);
+    T *grad = which ? mg_scratch(0, (size_t)(4 * x->rows * x->columns * x->pitch_m) * sizeof(T)) : 0;
+    if (!in && !grad) return;
     for (int64_t row = 0; part_at(x, x->block, row, &p); row += p.rows) {
-      int64_t pixels = 2 * p.columns + around, top = 2 * p.top - (which ? 0 : s->pad[0]),
-              left = 2 * p.left - (which ? 0 : s->pad[1]);
-      gather((which ? x->grad : x->src) + p.image * channels * size[0] * size[1], channels, size, top, left,
-             2 * p.rows + around, pixels, in, pitch);
-      for (int64_t i = 0; i < p.rows; i++, tiles += p.columns) {
-        const T *from = in + 2 * i * pixels * pitch;
-        if (which) transform_gradient(from, pixels * pitch, pitch, x->wide_m, p.columns, x->h + tiles * pitch, x->plane_m);
-        else transform_source(from, pixels * pitch, pitch, x->wide_c, p.columns, x->v + tiles * pitch, x->plane_c);
+      if (which == 0) {
+        source_part(x, &p, in, v);
+        v += p.rows * p.columns * x->pitch_c;
+      } else {
+        int64_t line = 2 * p.columns * x->pitch_m;
+        gather(x->grad + p.image * s->m * s->dst[0] * s->dst[1], s->m, s->dst, 2 * p.top, 2 * p.left, 2 * p.rows,
+               2 * p.columns, grad, x->pitch_m);
+        for (int64_t i = 0; i < p.rows; i++, h += p.columns * x->pitch_m)
+          transform_gradient(grad + 2 * i * line, line, x->pitch_m, x->wide_m, p.columns, h, x->plane_m);
       }
     }
   }
 }
 
-/* sums[plane][m][c] += h[plane][tile][m] v[plane][tile][c] */
-static void weight_products(void *context, int64_t begin, int64_t end) {
-  const job *x = context;
-  int64_t tiles = 0, stacks = up(x->s.m, GEMM_ROWS);
-  part p;
-  for (int64_t row = 0; part_at(x, x->block, row, &p); row += p.rows) tiles += p.rows * p.columns;
-  for (int64_t plane = begin; plane < end; plane++)
-    for (int64_t j = 0; j < x->wide_c; j += GEMM_STRIP)
+/* sums[m][c] += h[tile][m] v[tile][c] for rows first..end of m and one plane; `tiles` of the block */
+static void weight_product(const job *x, int64_t plane, int64_t tiles, int64_t first, int64_t end, T *sums) {
+  int64_t stacks = up(end - first, GEMM_ROWS), chains = up(tiles, CHAIN);
+  for (int64_t j = 0; j < x->wide_c; j += GEMM_STRIP)
+    for (int64_t k = 0, t = 0, next_t; k < chains; k++, t = next_t) {
+      next_t = first_row(tiles, chains, k + 1);
       for (int64_t i = 0, r = 0, next; i < stacks; i++, r = next) {
-        next = first_row(x->s.m, stacks, i + 1);
-        FN(gemm_tile)((int)(next - r), (int)(MIN(GEMM_STRIP, x->wide_c - j) / VL), tiles,
-                      x->h + plane * x->plane_m + r, 1, x->pitch_m, x->v + plane * x->plane_c + j, x->pitch_c,
-                      x->sums + (plane * x->s.m + r) * x->pitch_c + j, x->pitch_c, VL, x->block > 0, 0);
+        next = first_row(end - first, stacks, i + 1);
+        FN(gemm_tile)((int)(next - r), (int)(MIN(GEMM_STRIP, x->wide_c - j) / VL), next_t - t,
+                      x->h + plane * x->plane_m + t * x->pitch_m + first + r, 1, x->pitch_m,
+                      x->v + plane * x->plane_c + t * x->pitch_c + j, x->pitch_c, sums + r * x->pitch_c + j,
+                      x->pitch_c, VL, x->block > 0 || k > 0, 0);
       }
+    }
 }
 
-/* gw = G^T sums G, for results begin..end */
+static void weight_planes(void *context, int64_t begin, int64_t end) {
+  const job *x = context;
+  int64_t tiles = tiles_of(x, x->block);
+  for (int64_t p = begin; p < end; p++) weight_product(x, p, tiles, 0, x->s.m, x->sums + p * x->s.m * x->pitch_c);
+}
+
+/* gw = G^T sums G, for one of m; sums at `from`, planes `plane` apart */
+static V weight_result(const job *x, const T *from, int64_t plane, T *gw) {
+  V wrong = vzero();
+  for (int64_t j = 0; j < x->s.c; j += VL, from += VL) {
+    T taps[(9 + VL) * VL], *to = gw + j * 9;
+    V rows[4][3], t[VBYTES / sizeof(T)];
+    UNROLL
+    for (int r = 0; r < 4; r++)
+      narrow(rows[r], vload(from + 4 * r * plane), vload(from + (4 * r + 1) * plane),
+             vload(from + (4 * r + 2) * plane), vload(from + (4 * r + 3) * plane));
+    UNROLL
+    for (int q = 0; q < 3; q++) {
+      narrow(t, rows[0][q], rows[1][q], rows[2][q], rows[3][q]);
+      UNROLL
+      for (int r = 0; r < 3; r++) {
+        wrong = vfma(t[r], vzero(), wrong);
+        vstore(taps + (3 * r + q) * VL, t[r]);
+      }
+    }
+    for (int k = 0; k < 9; k += VL) {
+      vload_columns(t, taps + k * VL, VL);
+      for (int l = 0; l < MIN(VL, x->s.c - j); l++) vstore_n(to + l * 9 + k, t[l], MIN(9 - k, VL));
+    }
+  }
+  return wrong;
+}
+
 static void weight_results(void *context, int64_t begin, int64_t end) {
   job *x = context;
-  int64_t c = x->s.c, plane = x->s.m * x->pitch_c;
   V wrong = vzero();
   for (int64_t m = begin; m < end; m++)
-    for (int64_t j = 0; j < c; j += VL) {
-      const T *from = x->sums + m * x->pitch_c + j;
-      T taps[(9 + VL) * VL], *to = x->dst + (m * c + j) * 9;
-      V rows[4][3], t[3];
-      UNROLL
-      for (int r = 0; r < 4; r++)
-        narrow(rows[r], vload(from + 4 * r * plane), vload(from + (4 * r + 1) * plane),
-               vload(from + (4 * r + 2) * plane), vload(from + (4 * r + 3) * plane));
-      UNROLL
-      for (int q = 0; q < 3; q++) {
-        narrow(t, rows[0][q], rows[1][q], rows[2][q], rows[3][q]);
-        UNROLL
-        for (int r = 0; r < 3; r++) {
-          wrong = vfma(t[r], vzero(), wrong);
-          vstore(taps + (3 * r + q) * VL, t[r]);
-        }
-      }
-      for (int64_t l = 0; l < MIN(VL, c - j); l++)
-        for (int k = 0; k < 9; k++) to[l * 9 + k] = taps[k * VL + l];
-    }
+    wrong += weight_result(x, x->sums + m * x->pitch_c, x->s.m * x->pitch_c, x->dst + m * x->s.c * 9);
+  if (vsum(wrong) != 0) atomic_store(&x->wrong, 1);
+}
+
+/* One block: pieces are rows of m from the product to the result. */
+static void weight_stacks(void *context, int64_t begin, int64_t end) {
+  job *x = context;
+  int64_t tiles = tiles_of(x, 0), plane = GEMM_ROWS * x->pitch_c + VL, stacks = up(x->s.m, GEMM_ROWS);
+  T *sums = mg_scratch(6, (size_t)(PLANES * plane) * sizeof(T));
+  V wrong = vzero();
+  for (int64_t i = begin; sums && i < end; i++) {
+    int64_t first = first_row(x->s.m, stacks, i), next = first_row(x->s.m, stacks, i + 1);
+    for (int64_t p = 0; p < PLANES; p++) weight_product(x, p, tiles, first, next, sums + p * plane);
+    for (int64_t m = first; m < next; m++)
+      wrong += weight_result(x, sums + (m - first) * x->pitch_c, plane, x->dst + m * x->s.c * 9);
+  }
   if (vsum(wrong) != 0) atomic_store(&x->wrong, 1);
 }
 
@@ -432,15 +539,22 @@ int FN(winograd_weight)(T *gw, const T *src, const T *g, const winograd *s) {
   cut(&x);
   x.v = mg_scratch(1, (size_t)(PLANES * x.plane_c) * sizeof(T));
   x.h = mg_scratch(2, (size_t)(PLANES * x.plane_m) * sizeof(T));
-  x.sums = mg_scratch(6, (size_t)(PLANES * s->m * x.pitch_c) * sizeof(T));
-  if (!x.v || !x.h || !x.sums) return 1;
+  if (!x.v || !x.h) return 1;
   double work = multiplications(&x);
   int alone = work / (double)x.blocks < MULS_PER_THREAD;
-  for (x.block = 0; x.block < x.blocks; x.block++) {
+  if (x.blocks == 1) {
+    int64_t stacks = up(s->m, GEMM_ROWS);
     mg_parallel(2, alone ? 2 : 1, weight_transforms, &x);
-    mg_parallel(PLANES, alone ? PLANES : 1, weight_products, &x);
+    mg_parallel(stacks, alone ? stacks : 1, weight_stacks, &x);
+  } else {
+    x.sums = mg_scratch(6, (size_t)(PLANES * s->m * x.pitch_c) * sizeof(T));
+    if (!x.sums) return 1;
+    for (x.block = 0; x.block < x.blocks; x.block++) {
+      mg_parallel(2, alone ? 2 : 1, weight_transforms, &x);
+      mg_parallel(PLANES, alone ? PLANES : 1, weight_planes, &x);
+    }
+    mg_parallel(s->m, 8, weight_results, &x);
   }
-  mg_parallel(s->m, work < MULS_PER_THREAD ? s->m : 8, weight_results, &x);
   return !atomic_load(&x.wrong);
 }
 
