@@ -1,4 +1,5 @@
-"""Convolution and transposed convolution over any number of spatial dimensions (native/conv.c: one to three).
+"""Convolution and transposed convolution over any number of spatial dimensions (native/conv.c: one to three;
+native/winograd.c: 3 x 3 with many channels).
 
 A tap is one position of the convolution's kernel. The definitions are sums over the taps: the part of x that the tap
 reaches, times the weights of the tap. The functions and layers of `minigrad.nn`, which have PyTorch's names and
