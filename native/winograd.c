@@ -238,15 +238,15 @@ static V transform_back(const T *from, int64_t plane, int64_t pitch, int64_t cha
     for (int64_t i = 0; i < tiles; i++) {
       const T *m = from + i * pitch + v;
       T *out = to + 2 * i * pitch + v;
-      V up[4], down[4];
+      V above[4], below[4];
       UNROLL
       for (int q = 0; q < 4; q++) {
         V b = vload(m + (4 + q) * plane), c = vload(m + (8 + q) * plane);
-        up[q] = vload(m + q * plane) + (b + c);
-        down[q] = (b - c) - vload(m + (12 + q) * plane);
+        above[q] = vload(m + q * plane) + (b + c);
+        below[q] = (b - c) - vload(m + (12 + q) * plane);
       }
-      V a = up[0] + (up[1] + up[2]) + start, b = (up[1] - up[2]) - up[3] + start,
-        c = down[0] + (down[1] + down[2]) + start, d = (down[1] - down[2]) - down[3] + start;
+      V a = above[0] + (above[1] + above[2]) + start, b = (above[1] - above[2]) - above[3] + start,
+        c = below[0] + (below[1] + below[2]) + start, d = (below[1] - below[2]) - below[3] + start;
       wrong = vfma(a + b, vzero(), vfma(c + d, vzero(), wrong));
       int both = 2 * i + 1 < width;
       vstore(out, a);
