@@ -26,7 +26,8 @@
  * If all tiles make one block (the last layers of a network, with few pixels and large filters), filters cost more
  * than sources: then a piece of work is a strip of m, whose filters are transformed in the cache where they are used.
  *
- * Order of summation: chains of at most GEMM_STEPS multiply-adds over c, or CHAIN over tiles, which are added in order.
+ * Order of summation: chains of at most GEMM_STEPS multiply-adds over c, or CHAIN over tiles, which are added in order;
+ * over tiles, the sums of GROUP blocks first, so that no sum has thousands of parts.
  * The errors are about those of the direct kernel: chains are 9 (4) times shorter, and the transforms take back what
  * that gains. Blocks are cut by shape alone, and a result does not depend on the block that it is in.
  *
@@ -44,6 +45,7 @@
 #define TILES_LEAST 32                   /* tiles of a block */
 #define FEW_TILES GEMM_STEPS             /* so many make one block */
 #define CHAIN 64                         /* tiles whose products are summed in one chain */
+#define GROUP 32                         /* blocks whose chains are summed before the sum is added to the gradient */
 #define MULS_PER_THREAD 131072           /* multiply-adds that are not worth a second thread */
 
 static int64_t up(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -477,7 +479,7 @@ static void weight_product(const job *x, int64_t plane, int64_t tiles, int64_t f
         FN(gemm_tile)((int)(next - r), (int)(MIN(GEMM_STRIP, x->wide_c - j) / VL), next_t - t,
                       x->h + plane * x->plane_m + t * x->pitch_m + first + r, 1, x->pitch_m,
                       x->v + plane * x->plane_c + t * x->pitch_c + j, x->pitch_c, sums + r * x->pitch_c + j,
-                      x->pitch_c, VL, x->block > 0 || k > 0, 0);
+                      x->pitch_c, VL, x->block % GROUP > 0 || k > 0, 0);
       }
     }
 }
@@ -488,7 +490,7 @@ static void weight_planes(void *context, int64_t begin, int64_t end) {
   for (int64_t p = begin; p < end; p++) weight_product(x, p, tiles, 0, x->s.m, x->sums + p * x->s.m * x->pitch_c);
 }
 
-/* gw = G^T sums G, for one of m; sums at `from`, planes `plane` apart */
+/* gw = (in the first group of blocks 0, later gw) + G^T sums G, for one of m; sums at `from`, planes `plane` apart */
 static V weight_result(const job *x, const T *from, int64_t plane, T *gw) {
   V wrong = vzero();
   for (int64_t j = 0; j < x->s.c; j += VL, from += VL) {
@@ -509,7 +511,11 @@ static V weight_result(const job *x, const T *from, int64_t plane, T *gw) {
     }
     for (int k = 0; k < 9; k += VL) {
       vload_columns(t, taps + k * VL, VL);
-      for (int l = 0; l < MIN(VL, x->s.c - j); l++) vstore_n(to + l * 9 + k, t[l], MIN(9 - k, VL));
+      int n = MIN(9 - k, VL);
+      for (int l = 0; l < MIN(VL, x->s.c - j); l++) {
+        T *at = to + l * 9 + k;
+        vstore_n(at, x->block < GROUP ? t[l] : vload_n(at, n) + t[l], n);
+      }
     }
   }
   return wrong;
@@ -556,8 +562,8 @@ int FN(winograd_weight)(T *gw, const T *src, const T *g, const winograd *s) {
     for (x.block = 0; x.block < x.blocks; x.block++) {
       mg_parallel(2, alone ? 2 : 1, weight_transforms, &x);
       mg_parallel(PLANES, alone ? PLANES : 1, weight_planes, &x);
+      if (x.block % GROUP == GROUP - 1 || x.block == x.blocks - 1) mg_parallel(s->m, 8, weight_results, &x);
     }
-    mg_parallel(s->m, 8, weight_results, &x);
   }
   return !atomic_load(&x.wrong);
 }
