@@ -66,7 +66,7 @@ typedef struct {
   T *filters;                            /* [plane][strip of m][c][the strip's m] */
   T *v, *h, *sums;                       /* of the weights' gradient: planes of a block; [plane][m][pitch_c] */
   int64_t block, image;                  /* image: elements of an image of dst */
-  atomic_int wrong;                      /* a result is not finite */
+  atomic_int *wrong;                     /* a result is not finite */
 } job;
 
 static void cut(job *x) {
@@ -385,7 +385,7 @@ static void forward_blocks(void *context, int64_t begin, int64_t end) {
       source_part(x, &p, in, to);
     wrong += finish_block(x, block, v);
   }
-  if (vsum(wrong) != 0) atomic_store(&x->wrong, 1);
+  if (vsum(wrong) != 0) atomic_store(x->wrong, 1);
 }
 
 /* Few tiles: first the source planes of each image, then pieces are strips of m. So a filter is transformed in the
@@ -413,7 +413,7 @@ static void forward_strips(void *context, int64_t begin, int64_t end) {
     if (!x.filters) return;
     filter_job own = {&x, f->w + j * f->across, f->across, f->along, f->turned};
     transform_filters(&own, 0, 1);
-    if (vsum(finish_block(&x, 0, x.v)) != 0) atomic_store(&f->x->wrong, 1);
+    if (vsum(finish_block(&x, 0, x.v)) != 0) atomic_store(x.wrong, 1);
   }
 }
 
@@ -423,7 +423,8 @@ static double multiplications(const job *x) {
 
 int FN(winograd_forward)(T *dst, const T *src, const T *w, const T *bias, const winograd *s, int64_t across,
                          int64_t along, int turned) {
-  job x = {.s = *s, .src = src, .dst = dst, .bias = bias, .image = s->m * s->dst[0] * s->dst[1]};
+  atomic_int wrong = 0;
+  job x = {.s = *s, .src = src, .dst = dst, .bias = bias, .image = s->m * s->dst[0] * s->dst[1], .wrong = &wrong};
   cut(&x);
   filter_job f = {&x, w, across, along, turned};
   int alone = multiplications(&x) < MULS_PER_THREAD;
@@ -439,7 +440,7 @@ int FN(winograd_forward)(T *dst, const T *src, const T *w, const T *bias, const 
     mg_parallel(strips, alone ? strips : 1, transform_filters, &f);
     mg_parallel(x.blocks, alone ? x.blocks : 1, forward_blocks, &x);
   }
-  return !atomic_load(&x.wrong);
+  return !atomic_load(&wrong);
 }
 
 /* ---- the gradient of the weights ---- */
@@ -526,7 +527,7 @@ static void weight_results(void *context, int64_t begin, int64_t end) {
   V wrong = vzero();
   for (int64_t m = begin; m < end; m++)
     wrong += weight_result(x, x->sums + m * x->pitch_c, x->s.m * x->pitch_c, x->dst + m * x->s.c * 9);
-  if (vsum(wrong) != 0) atomic_store(&x->wrong, 1);
+  if (vsum(wrong) != 0) atomic_store(x->wrong, 1);
 }
 
 /* One block: pieces are rows of m from the product to the result. */
@@ -541,11 +542,12 @@ static void weight_stacks(void *context, int64_t begin, int64_t end) {
     for (int64_t m = first; m < next; m++)
       wrong += weight_result(x, sums + (m - first) * x->pitch_c, plane, x->dst + m * x->s.c * 9);
   }
-  if (vsum(wrong) != 0) atomic_store(&x->wrong, 1);
+  if (vsum(wrong) != 0) atomic_store(x->wrong, 1);
 }
 
 int FN(winograd_weight)(T *gw, const T *src, const T *g, const winograd *s) {
-  job x = {.s = *s, .src = src, .grad = g, .dst = gw};
+  atomic_int wrong = 0;
+  job x = {.s = *s, .src = src, .grad = g, .dst = gw, .wrong = &wrong};
   cut(&x);
   x.v = mg_scratch(1, (size_t)(PLANES * x.plane_c) * sizeof(T));
   x.h = mg_scratch(2, (size_t)(PLANES * x.plane_m) * sizeof(T));
@@ -565,7 +567,7 @@ int FN(winograd_weight)(T *gw, const T *src, const T *g, const winograd *s) {
       if (x.block % GROUP == GROUP - 1 || x.block == x.blocks - 1) mg_parallel(s->m, 8, weight_results, &x);
     }
   }
-  return !atomic_load(&x.wrong);
+  return !atomic_load(&wrong);
 }
 
 /* Measured with AVX2 and AVX-512: it takes 0.4 to 0.9 of the direct kernel's time as long as at least half of what is
