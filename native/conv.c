@@ -457,9 +457,12 @@ static void run_sweep(sweep *x, const T *w, const T *bias, const int64_t *which,
   x->biased = bias != 0;
   x->steps = x->c * x->taps + x->biased;
   /* The work of `straight`, with the positions between rows and in the last vector, against that of `strips`, where
-   * packing takes about as long as 8 more outputs. Decided for the whole grid, so that all pieces go the same way. */
+   * packing takes about as long as 8 more outputs. Rows of at most half a vector are strips if there are many outputs:
+   * `straight` copies each row of each output by itself, up to a third of its time. Decided for the whole grid, so that
+   * all pieces go the same way. */
   int64_t line = (x->grid[1] - 1) * (x->grid[2] + x->reach[2]) + x->grid[2];
-  x->straight = up(line, VL) * VL * x->m <= x->grid[1] * x->grid[2] * (x->m + 8);
+  x->straight = up(line, VL) * VL * x->m <= x->grid[1] * x->grid[2] * (x->m + 8) &&
+                (x->m <= 2 * FEW || 2 * x->grid[2] > VL);
   x->tallest = x->straight || x->m > GEMM_WIDE_ROWS ? GEMM_ROWS : GEMM_WIDE_ROWS;
   int64_t tiles = up(x->m, x->tallest);
   x->vectors = x->straight ? widest(up(x->m, tiles)) : x->tallest == GEMM_ROWS ? 2 : 4;
