@@ -31,6 +31,9 @@
  *              b = source under (channel, tap) x positions. Only a strip of b is written out at a time, in the order in
  *              which the tile of gemm.h reads it.
  *
+ * Where results are taken from products of fewer multiplications: winograd.c. That is for 3 x 3 without a step, and for
+ * many channels; what follows is for all others.
+ *
  * The gradient of the weights is the product over positions, source x g, 256 positions at a time; for few outputs it is
  * sums of products of rows.
  *
@@ -41,6 +44,7 @@
 #include "gemm.h"
 
 #include "runtime.h"
+#include "winograd.h"
 
 
 #define FEW 4                            /* outputs of a group for which tiles are wider */
@@ -453,9 +457,12 @@ static void run_sweep(sweep *x, const T *w, const T *bias, const int64_t *which,
   x->biased = bias != 0;
   x->steps = x->c * x->taps + x->biased;
   /* The work of `straight`, with the positions between rows and in the last vector, against that of `strips`, where
-   * packing takes about as long as 8 more outputs. Decided for the whole grid, so that all pieces go the same way. */
+   * packing takes about as long as 8 more outputs. Rows of at most half a vector are strips if there are many outputs:
+   * `straight` copies each row of each output by itself, up to a third of its time. Decided for the whole grid, so that
+   * all pieces go the same way. */
   int64_t line = (x->grid[1] - 1) * (x->grid[2] + x->reach[2]) + x->grid[2];
-  x->straight = up(line, VL) * VL * x->m <= x->grid[1] * x->grid[2] * (x->m + 8);
+  x->straight = up(line, VL) * VL * x->m <= x->grid[1] * x->grid[2] * (x->m + 8) &&
+                (x->m <= 2 * FEW || 2 * x->grid[2] > VL);
   x->tallest = x->straight || x->m > GEMM_WIDE_ROWS ? GEMM_ROWS : GEMM_WIDE_ROWS;
   int64_t tiles = up(x->m, x->tallest);
   x->vectors = x->straight ? widest(up(x->m, tiles)) : x->tallest == GEMM_ROWS ? 2 : 4;
@@ -509,10 +516,26 @@ static int forward_taps(const shapes *g, int64_t (**offset)[3], int64_t **which)
   return 1;
 }
 
+/* Has winograd.c a faster way for these shapes? Then *s is the sweep from x to y, or back from y to x. */
+static int winograd_fits(const shapes *g, int back, winograd *s) {
+  if (g->groups != 1 || g->in[0] != 1 || g->out[0] != 1 || g->kernel[0] != 1 || g->kernel[1] != 3 ||
+      g->kernel[2] != 3 || volume(g->stride) != 1 || volume(g->dilation) != 1 || g->pad[1] > 2 || g->pad[2] > 2)
+    return 0;
+  *s = (winograd){.images = g->images, .c = back ? g->k : g->c, .m = back ? g->c : g->k};
+  for (int d = 0; d < 2; d++) {
+    s->src[d] = back ? g->out[d + 1] : g->in[d + 1];
+    s->dst[d] = back ? g->in[d + 1] : g->out[d + 1];
+    s->pad[d] = back ? 2 - g->pad[d + 1] : g->pad[d + 1];
+  }
+  return WINOGRAD && FN(winograd_pays)(s);
+}
+
 void FN(conv_forward)(T *y, const T *x, const T *w, const T *bias, const int64_t *geometry) {
   shapes g;
   int64_t (*offset)[3], *which;
+  winograd fast;
   memcpy(&g, geometry, sizeof g);
+  if (WINOGRAD && winograd_fits(&g, 0, &fast) && FN(winograd_forward)(y, x, w, bias, &fast, g.c * 9, 9, 0)) return;
   sweep s = forward_sweep(&g, y, x);
   int64_t taps = volume(g.kernel);
   if (!forward_taps(&g, &offset, &which) || !set_taps(&s, taps, (const int64_t (*)[3])offset)) return;
@@ -557,7 +580,9 @@ static int all_finite(const T *w, int64_t n) {
  * (i + pad - tap * dilation) / stride = q + (a + pad - tap * dilation) / stride, if that is a whole number. */
 void FN(conv_backward_input)(T *gx, const T *gy, const T *w, const T *bias, const int64_t *geometry) {
   shapes g;
+  winograd fast;
   memcpy(&g, geometry, sizeof g);
+  if (WINOGRAD && winograd_fits(&g, 1, &fast) && FN(winograd_forward)(gx, gy, w, bias, &fast, 9, g.c * 9, 1)) return;
   int64_t all = volume(g.kernel), a[3];
   if (!all_finite(w, g.groups * g.k * g.c * all)) {
     plain_job x = {&g, gx, gy, w, bias};
@@ -709,7 +734,9 @@ static void weight_chunks(void *context, int64_t begin, int64_t end) {
 void FN(conv_backward_weight)(T *gw, T *sums, const T *x, const T *gy, const int64_t *geometry, int64_t chunks) {
   shapes g;
   int64_t (*offset)[3], *which;
+  winograd fast;
   memcpy(&g, geometry, sizeof g);
+  if (WINOGRAD && winograd_fits(&g, 0, &fast) && FN(winograd_weight)(gw, x, gy, &fast)) return;
   weight_job job = {.x = forward_sweep(&g, 0, x), .gy = gy, .sums = sums, .chunks = chunks};
   int64_t taps = volume(g.kernel), rows = g.c * taps, size = rows * g.k, total = size * g.groups;
   if (!forward_taps(&g, &offset, &which) || !set_taps(&job.x, taps, (const int64_t (*)[3])offset)) return;

@@ -20,7 +20,8 @@ from .workload import Workload
 HEAD = ("workload", "minigrad min (median)", "roof", "torch min (median)", "roof", "share of torch", "goal", "others")
 MEANING = ("roof: the least time that the work needs on this core, as a part of the minimum: multiply-adds at the FMA "
            "peak, and memory that must be moved, once in each pass, at the rate of a copy of arrays as large. Above 1: "
-           "part of it stayed in a faster cache. Goals: at least this roof, at most this share of torch's time. "
+           "part of it stayed in a faster cache, or a convolution took fewer multiplications than its definition. "
+           "Goals: at least this roof, at most this share of torch's time. "
            "Training steps: minigrad's are captured, torch's eager.")
 
 

@@ -1,4 +1,5 @@
-"""Convolution and transposed convolution over any number of spatial dimensions (native/conv.c: one to three).
+"""Convolution and transposed convolution over any number of spatial dimensions (native/conv.c: one to three;
+native/winograd.c: 3 x 3 with many channels).
 
 A tap is one position of the convolution's kernel. The definitions are sums over the taps: the part of x that the tap
 reaches, times the weights of the tap. The functions and layers of `minigrad.nn`, which have PyTorch's names and
@@ -271,6 +272,7 @@ def _convolution_samples(make: Any) -> Any:
     uneven = _even(stride=(1, 2, 1), padding=((1, 0), (1, 1), (0, 1)), dims=3)
     yield make(1, 2, 4, 5, 3), make(3, 2, 2, 3, 2), make(3), uneven
     yield make(1, 40, 3, 3), make(7, 40, 3, 3), make(7), _even(padding=1)
+    yield make(2, 16, 7, 6), make(18, 16, 3, 3), make(18), _even(padding=1)
     yield make(1, 1, 1, 1), make(1, 1, 1, 1), make(1), _even(padding=2)
     yield make(0, 2, 4, 4), make(3, 2, 3, 3), make(3), _even()
 

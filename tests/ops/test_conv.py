@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 from support import both_paths, numbers
 
 import minigrad as mg
+from minigrad import testing
+from minigrad.devices.native import get_num_threads, set_num_threads
 from minigrad.nn import functional as F
 from minigrad.ops.conv import conv_sizes, convolution, convolution_transpose, transposed_sizes
 from minigrad.ops.dispatch import set_fused
@@ -66,6 +68,94 @@ def test_a_sample_has_the_same_bits_in_any_batch():
     whole = F.conv2d(x, w, b, padding=1).numpy()
     for i in range(7):
         assert (F.conv2d(x[i:i + 1], w, b, padding=1).numpy()[0] == whole[i]).all()
+
+
+# ---- 3 x 3 without a step and with many channels: native/winograd.c, float32 ------------------------------------------
+
+def in_float32(n, c, h, w, k, padding):
+    return (values(n, c, h, w, dtype=np.float32), values(k, c, 3, 3, seed=1, dtype=np.float32), values(k, seed=2, dtype=np.float32),
+            {"stride": (1, 1), "padding": padding, "dilation": (1, 1), "groups": 1})
+
+
+def both_within(op, args, attrs):
+    """Outputs and gradients of the kernels: their errors may be three times those of the definition, as in the conformance tests."""
+    with set_fused("require"):
+        got = testing.evaluate(op, args, attrs)
+    with set_fused("off"):
+        plain, truth = testing.evaluate(op, args, attrs), testing.evaluate(op, [a if a is None else a.double() for a in args], attrs)
+    for one in (0, 1):
+        for k, (a, b, c) in enumerate(zip(got[one], plain[one], truth[one], strict=True)):
+            if a is not None:
+                testing.arbitrate(a, b, c, f"{('output', 'gradient')[one]} {k} of {[a.shape for a in args if a is not None]} {attrs}")
+
+
+@pytest.mark.parametrize(("n", "c", "h", "w", "k", "padding"), [
+    (1, 16, 8, 8, 16, ((1, 1), (1, 1))),            # one block of tiles
+    (2, 31, 9, 7, 61, ((0, 2), (2, 1))),            # odd sizes, channels that fill no vector
+    (1, 33, 1, 12, 47, ((1, 1), (0, 0))),           # one line
+    (3, 300, 4, 5, 20, ((2, 2), (1, 0))),           # two chains over c
+    (9, 16, 14, 13, 30, ((1, 1), (1, 1))),          # blocks that begin and end inside an image
+    (2, 265, 10, 76, 54, ((1, 0), (0, 0))),         # blocks beside each other
+    (1, 16, 3, 1100, 16, ((1, 1), (2, 2))),
+])
+def test_convolutions_by_fewer_multiplications(n, c, h, w, k, padding):
+    *args, attrs = in_float32(n, c, h, w, k, padding)
+    both_within(convolution, args, attrs)
+    transposed = {**attrs, "padding": tuple([p[0] for p in padding]), "output_padding": (0, 0)}
+    both_within(convolution_transpose, (values(n, k, h, w, dtype=np.float32), args[1], values(c, dtype=np.float32)), transposed)
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(st.integers(1, 4), st.integers(14, 50), st.integers(14, 50), numbers(2, 1, 17), numbers(4, 0, 3))
+def test_convolutions_by_fewer_multiplications_on_any_shape(n, c, k, size, padding):
+    *args, attrs = in_float32(n, c, *size, k, (padding[:2], padding[2:]))
+    if min(conv_sizes(size, (3, 3), **{key: attrs[key] for key in ("stride", "padding", "dilation")})) > 0:
+        both_within(convolution, args, attrs)
+
+
+@pytest.mark.parametrize("shape", [(24, 16, 14, 14, 32), (5, 40, 12, 12, 33), (3, 32, 30, 34, 33)])
+def test_fewer_multiplications_give_the_same_bits_on_any_number_of_threads_and_in_any_batch(shape):
+    *args, attrs = in_float32(*shape, ((1, 1), (1, 1)))
+    before, results = get_num_threads(), []
+    try:
+        for threads in (1, 2, 3):
+            set_num_threads(threads)
+            out, gradients = testing.evaluate(convolution, args, attrs)
+            results.append([*out, *gradients])
+    finally:
+        set_num_threads(before)
+    for other in results[1:]:
+        for a, b in zip(results[0], other, strict=True):
+            assert (a == b).all()
+    for i in (0, shape[0] - 1):
+        assert (convolution(args[0][i:i + 1], *args[1:], **attrs).numpy()[0] == results[0][0][i]).all()
+
+
+def test_the_gradient_of_the_weights_is_not_one_long_sum():
+    """A sum of 100,000 positive products: 2 to 3 ulps off; as one sum of the blocks of tiles it would be 8.5."""
+    draw = np.random.default_rng(0).random
+    x, w, g = (draw(shape, dtype=np.float32) for shape in ((2, 16, 224, 224), (16, 16, 3, 3), (2, 16, 224, 224)))
+    found = []
+    for dtype, fused in ((np.float32, "require"), (np.float64, "off")):
+        weight = mg.tensor(w.astype(dtype), requires_grad=True)
+        with set_fused(fused):
+            F.conv2d(mg.tensor(x.astype(dtype)), weight, padding=1).backward(mg.tensor(g.astype(dtype)))
+        found.append(weight.grad.numpy())
+    assert np.abs(found[0] - found[1]).max() < 5 * np.finfo(np.float32).eps * found[1].max()
+
+
+@pytest.mark.parametrize("special", [np.inf, np.nan, 3e38])
+@pytest.mark.parametrize("which", [0, 1])
+def test_fewer_multiplications_spread_no_infinity_and_do_not_overflow_alone(special, which):
+    """Results that do not read the element are as finite as those of the definition, and sums of large numbers too."""
+    x, w = np.ones((1, 16, 8, 8), np.float32), np.full((16, 16, 3, 3), 1e-3, np.float32)
+    if which:
+        w[3, 5, 1, 2] = special
+        x *= np.float32(1e-3)
+    else:
+        x[0, 5, 2, 3:5] = x[0, 5, 3, 3:5] = special
+    attrs = {"stride": (1, 1), "padding": ((1, 1), (1, 1)), "dilation": (1, 1), "groups": 1}
+    both_within(convolution, (mg.tensor(x), mg.tensor(w), None), attrs)
 
 
 @pytest.mark.parametrize("special", [np.inf, np.nan])
