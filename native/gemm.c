@@ -12,20 +12,20 @@
  *
  * The fast one keeps a tile of c in registers: R rows by S vectors, R * S accumulators. In each step of k it loads S
  * vectors of b, broadcasts R elements of a, and does R * S multiply-adds, so that the two load ports keep up with the
- * two multiply-add ports. The loops around it take blocks of GEMM_STEPS steps of k, so that a strip of b (GEMM_STEPS
+ * two multiply-add ports. The loops around it take blocks of BLOCK_STEPS steps of k, so that a strip of b (BLOCK_STEPS
  * rows, S vectors wide) stays in cache while tile after tile of rows uses it.
  *
  * Operands are read in place while that is cheap: a through its two strides (a broadcast works with any stride), b
  * where its columns are adjacent. That is best up to about 512 x 512. Otherwise they are packed in the order in which
- * the tile reads them: a strip of b by the piece of work that needs it, into memory that stays in the first-level
- * cache; tiles of a beforehand, for all pieces.
+ * the tile reads them: a strip of b by the piece of work that needs it, into memory that stays in the nearest caches;
+ * tiles of a beforehand, for all pieces.
  *
  *   strip of b [k][S * VL], columns past n are 0             row tiles of a [tile][k][R]
  *
  * The order of summation is the same on each path. So paths may be chosen by speed alone, and a value depends on its
  * row of a and its column of b only, not on the other rows, the tile it is in, or the threads:
  *
- *   In general there is one chain of multiply-adds from 0 for each block of GEMM_STEPS steps; the blocks are added to c
+ *   In general there is one chain of multiply-adds from 0 for each block of BLOCK_STEPS steps; the blocks are added to c
  *   in order, and the bias comes last.
  *   If n == 1 and the columns of a are adjacent: dot products, with 2 vectors of partial sums (see `dots`).
  *
@@ -36,6 +36,7 @@
 #include "runtime.h"
 
 
+#define BLOCK_STEPS 512                  /* twice GEMM_STEPS: c is read and written half as often, 2 % of 1024 x 1024 */
 #define MULS_PER_THREAD 65536                      /* multiply-adds that are worth a second thread */
 
 /* Is a load of the first n elements of a vector as cheap as a whole one? Then the right edge of b is read in place. */
@@ -308,8 +309,8 @@ INLINE void fetch_ahead(const block *x, const T *b, int64_t columns, int64_t i, 
     for (int64_t at = 0; at < length; at += 64 / (int64_t)sizeof(T)) __builtin_prefetch(b + line * step + at, 0, 2);
 }
 
-/* Pieces of a block of at most GEMM_STEPS steps: piece = group of row tiles + groups * group of strips. Each strip of b
- * is packed, if need be, into memory that stays in the first-level cache, and used at once for all row tiles of the
+/* Pieces of a block of at most BLOCK_STEPS steps: piece = group of row tiles + groups * group of strips. Each strip of b
+ * is packed, if need be, into memory that stays in the nearest caches, and used at once for all row tiles of the
  * group. */
 static void multiply(void *context, int64_t begin, int64_t end) {
   const block *x = context;
@@ -415,7 +416,7 @@ static void dots(void *context, int64_t begin, int64_t end) {
 /* The general case. The paths are chosen by time alone, measured on AVX-512 with 2 MiB of second-level cache. a is
  * packed when it is read many times (n) and does not stay near, because it is large or its steps along k are long. b is
  * packed when whole-vector loads would straddle cache lines or come from far, and there are enough rows to pay for it.
- * Packed tiles of a take at most 1 MiB. */
+ * Packed tiles of a take at most 2 MiB. */
 static void chains(T *c, const T *a, const T *b, const T *bias, int64_t m, int64_t n, int64_t k, int64_t ars,
                    int64_t acs, int64_t brs, int64_t bcs, int64_t crs, int accumulate) {
   block x = {.ars = ars, .acs = acs, .brs = brs, .bcs = bcs, .crs = crs};
@@ -435,8 +436,8 @@ static void chains(T *c, const T *a, const T *b, const T *bias, int64_t m, int64
           block_rows = (m - 1) / row_blocks + 1;
   int64_t strips = (n - 1) / (x.S * VL) + 1;
   x.n = n;
-  for (int64_t p = 0; p < k; p += GEMM_STEPS) {
-    x.k = MIN(GEMM_STEPS, k - p);
+  for (int64_t p = 0; p < k; p += BLOCK_STEPS) {
+    x.k = MIN(BLOCK_STEPS, k - p);
     x.b = b + p * brs;
     x.bias = p + x.k == k ? bias : 0;
     x.add = accumulate || p > 0;
