@@ -4,10 +4,10 @@
 
 FLAGS are the compiler options of a SIMD level, with which kernels from outside the tree are compiled, too.
 For each kernel and element type the module holds a row of function pointers, one for each SIMD level, of which
-`mg_select(level)` copies one to `mg_now`; a macro of the kernel's name, which calls through that pointer and takes
-addresses as integers (cffi's generated code uses it as if it were the function); and a thunk that takes its arguments
-from an array of 8-byte words (what program.c replays). Beside the kernels it holds the formulas of workspace.h, and the
-texts of the headers that kernels from outside the tree are compiled with, and CUDA kernels (types.h, workspace.h).
+`mg_select(level)` copies one to `mg_now`; and a thunk, which calls through that pointer and takes its arguments from an
+array of 8-byte words: objects.c calls kernels by it, and program.c replays them. What cffi makes is the door to
+the rest: services, the formulas of workspace.h, and the texts of the headers that kernels from outside the tree are
+compiled with, and CUDA kernels (types.h, workspace.h).
 """
 from __future__ import annotations
 
@@ -26,7 +26,6 @@ _spec.loader.exec_module(declared)
 TYPES, SETS = declared.TYPES, declared.SETS
 HEADERS = ("types.h", "workspace.h", "common.h", "simd.h", "loops.h", "walk.h", "runtime.h", "foreign.h")
 LEVELLED = {"f32", "f64"}       # the other types are compiled once, at the baseline
-_WORDS = {"o": "uintptr_t", "p": "uintptr_t", "i": "int64_t", "d": "double"}      # by letter of a signature
 
 # what is not a kernel: what this file itself generates
 SERVICES = """
@@ -63,7 +62,7 @@ def workspace(text: str) -> list[str]:
 def generate(flags: dict[str, str]) -> tuple[str, str]:
     """cdef and C source; `flags` by SIMD level."""
     levels = list(flags)
-    cdef, prototypes, macros, thunks, names = [SERVICES], [], [], [], []
+    prototypes, thunks, names = [], [], []
     labels = []                                                     # the arguments' names of each kernel
     rows: list[list[str]] = [[] for _ in levels]                    # the kernels of a level, in the order of `names`
     for kernel in declared.kernels((HERE / "minigrad.h").read_text()):
@@ -77,21 +76,18 @@ def generate(flags: dict[str, str]) -> tuple[str, str]:
             prototypes += [f"void {full}{suffix}({formal});" for suffix in dict.fromkeys(suffixes)]
             for row, suffix in zip(rows, suffixes, strict=True):
                 row.append(f"(mg_function){full}{suffix},")
-            cdef.append(f"void {full}({', '.join(_WORDS[s] for s in signature)});")
-            cast = [f"({c})(uintptr_t)(a{i})" if s in "op" else f"(a{i})"
-                    for i, (c, s) in enumerate(zip(c_types, signature, strict=True))]
-            macros.append(f"#define {full}({', '.join(f'a{i}' for i in range(len(cast)))}) "
-                          f"((void (*)({formal}))mg_now[{len(names)}])({', '.join(cast)})")
-            words = ", ".join(f"w[{i}].{'i' if s in 'op' else s}" for i, s in enumerate(signature))
-            thunks.append(f"static void t_{full}(const mg_word *w) {{ {full}({words}); }}")
+            words = ", ".join(f"({c})(uintptr_t)w[{i}].i" if s in "op" else f"w[{i}].{s}"
+                              for i, (c, s) in enumerate(zip(c_types, signature, strict=True)))
+            thunks.append(f"static void t_{full}(const mg_word *w) "
+                          f"{{ ((void (*)({formal}))mg_now[{len(names)}])({words}); }}")
             names.append(f'  {{ "{full}", "{signature}", t_{full} }},')
             labels.append(f'  "{" ".join(kernel.names)}",')
     workspace_text = (HERE / "workspace.h").read_text()
     source = "\n".join([
-        # no kernel reads errno: keeping it around each call would take 15 ns
+        # a replay does not read errno: keeping it would take 15 ns
         "#undef _cffi_restore_errno", "#undef _cffi_save_errno",
         "#define _cffi_restore_errno() ((void)0)", "#define _cffi_save_errno() ((void)0)",
-        # a kernel that failed raises: where cffi's function of a kernel takes the interpreter's lock again
+        # a kernel that failed in a replay raises: where cffi's function takes the interpreter's lock again
         "#undef Py_END_ALLOW_THREADS",
         "#define Py_END_ALLOW_THREADS PyEval_RestoreThread(_save); } "
         "if (atomic_load_explicit(&mg_failures, memory_order_relaxed) && mg_raised(__func__)) return NULL;",
@@ -102,7 +98,7 @@ def generate(flags: dict[str, str]) -> tuple[str, str]:
         *[f"{{ {' '.join(row)} }}," for row in rows], "};",
         f"static mg_function mg_now[{len(names)}];",
         "void mg_select(int level) { memcpy(mg_now, mg_levels[level], sizeof mg_now); }",
-        *macros, *thunks,
+        *thunks,
         "const mg_kernel mg_kernels[] = {", *names, '  { NULL, NULL, NULL }', "};",
         f"int64_t mg_kernel_count(void) {{ return {len(names)}; }}",
         "const char *mg_kernel_name(int64_t i) { return mg_kernels[i].name; }",
@@ -116,7 +112,7 @@ def generate(flags: dict[str, str]) -> tuple[str, str]:
         texts("mg_level_flags", list(flags.values())),
     ])
     services = re.findall(r"/\* cdef \*/(.*?)/\* end \*/", (HERE / "runtime.h").read_text(), re.S)
-    return "\n".join(cdef + workspace(workspace_text) + services), source
+    return "\n".join([SERVICES, *workspace(workspace_text), *services]), source
 
 
 if __name__ == "__main__":

@@ -194,10 +194,10 @@ static PyType_Slot pool_slots[] = {
   {Py_sq_length, pool_length}, {Py_tp_doc, "Pool(nbytes, counted): blocks of one size that nobody uses."}, {0, NULL}};
 static PyType_Spec pool_spec = {"minigrad._native.Pool", sizeof(Pool), 0, Py_TPFLAGS_DEFAULT, pool_slots};
 
-/* ---- launcher(row): the function that runs a kernel from outside the module, given the address of its mg_kernel ----
+/* ---- launcher(row): the function that runs a kernel, given the address of its mg_kernel ----
  *
- * cffi generates such a function for each kernel of minigrad.h while the module is built. A kernel that is compiled
- * later is called through its thunk instead: as fast, and its failures raise like those of the others. */
+ * All kernels are called through their thunks, those of the module as those that are compiled later: one function that
+ * converts arguments, instead of one for each kernel, as cffi makes them. */
 int mg_raised(const char *called);
 
 uintptr_t mg_services_address(void) {

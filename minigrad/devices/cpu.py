@@ -10,7 +10,7 @@ from . import memory
 from .addresses import register
 from .base import Device, Kernel, KernelTable, as_bools
 from .memory import Array
-from .native import Block, lib, signatures
+from .native import Block, launcher, signatures
 
 _ALIGN = 64         # bytes: a cache line, and the widest SIMD register
 
@@ -45,7 +45,7 @@ class CPU(Device):
     type = name = "cpu"
 
     def __init__(self) -> None:
-        kernels = {name: Kernel(name, *signature, getattr(lib, name)) for name, signature in signatures().items()}
+        kernels = {name: Kernel(name, *signature, launcher(signature.row)) for name, signature in signatures().items()}
         self.kernels = KernelTable("cpu", kernels)
         self.host = Kernel("host", "*", (), 0, _run_on_host)
 

@@ -18,6 +18,7 @@ CACHED_BYTES = 1 << int(re.search(r"CACHED_BYTES \(\(int64_t\)1 << (\d+)\)", (HE
 LEVELS = native.LEVELS[:native.LEVELS.index(native.best_simd_level()) + 1]
 F32, F64 = np.dtype(np.float32), np.dtype(np.float64)
 EPS = 1e-5
+SIGNATURES = native.signatures()
 GUARD = 0xA5
 
 # what follows the first dimension: (n,) of layer and RMS norm, (groups, channels of each, inner) of group norm, which is instance norm
@@ -100,7 +101,7 @@ def run(kind, x, gy, weight=None, bias=None, *, eps=EPS, skip=0, statistics=None
     memory = Memory(x.dtype, skip)
 
     def kernel(name, *arguments):
-        getattr(native.lib, f"{kind}_norm_{name}_{'f32' if x.dtype == F32 else 'f64'}")(*arguments)
+        native.launcher(SIGNATURES[f"{kind}_norm_{name}_{'f32' if x.dtype == F32 else 'f64'}"].row)(*arguments)
     channels = sizes if kind in ("layer", "rms") else (math.prod(sizes[:-1]),)
     xa, ga = memory("x", x.shape, x), memory("gy", x.shape, gy)
     wa, ba = (memory(name, channels, p) if p is not None else 0 for name, p in (("weight", weight), ("bias", bias)))

@@ -11,7 +11,7 @@ from support import run_python
 import minigrad as mg
 from minigrad.core.op import registry
 from minigrad.devices import launch_hook, memory
-from minigrad.devices.native import Block, Pool, bound, lib
+from minigrad.devices.native import Block, Pool, bound, launcher, lib, signatures
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="sets and reads limits as Linux has them")
 
@@ -241,7 +241,7 @@ def test_index_kernels_test_what_they_read(name, element, bad, inner):
     index = np.zeros((outer, m, inner) if element else m, np.int64)
     out, source = (long, wide) if name in ("take", "gather") else (wide, long)
     order = (out, source, index) if name in ("take", "gather") else (out, index, source)
-    kernel = getattr(lib, f"{name}_i32")
+    kernel = launcher(signatures()[f"{name}_i32"].row)
     kernel(*pointers(*order), outer, m, n, inner)
     index.reshape(-1)[-1] = bad
     with pytest.raises(IndexError, match=rf"\[{name}\] index {bad} is out of range for size 7; it changed"):

@@ -48,7 +48,7 @@ def test_norm_kernels_stay_in_their_work_space(dtype, suffix, rows):
         return [a.ctypes.data for a in arrays]
     for name, size in (("layer", native.layer_norm_partial(rows, n)), ("rms", native.rms_norm_partial(rows, n))):
         partial = guarded(dtype, size)
-        kernel = getattr(native.lib, f"{name}_norm_backward_{suffix}")
+        kernel = native.launcher(native.signatures()[f"{name}_norm_backward_{suffix}"].row)
         if name == "layer":
             kernel(*at(gx, gw, gb, partial, gy, x, mean, rstd), 0, rows, n)
         else:
@@ -63,7 +63,8 @@ def test_loss_kernels_stay_in_their_work_space(n):
     x, target, loss = np.ones(n, np.float32), np.zeros(n, np.float32), np.empty(1, np.float32)
     size = native.loss_chunks(n)
     partial = guarded(np.float32, size)
-    native.lib.mse_loss_forward_f32(loss.ctypes.data, partial.ctypes.data, x.ctypes.data, target.ctypes.data, n, 2)
+    native.launcher(native.signatures()["mse_loss_forward_f32"].row)(
+        loss.ctypes.data, partial.ctypes.data, x.ctypes.data, target.ctypes.data, n, 2)
     assert (partial[size:] == 12345).all() and not np.isnan(partial[:size]).any()
     assert loss[0] == np.float32(n)
 
