@@ -866,7 +866,7 @@ INLINE void group_norm_some(const group_norm_args *a, int64_t row, const int R) 
   const int64_t cpg = a->cpg, inner = a->inner, n = cpg * inner;
   V mean[4], rstd[4];
   moments(mean, rstd, a->x + row * n, n, a->eps, R, 1);
-  EACH_ROW(r) {
+  for (int r = 0; r < R; r++) {
     const int64_t c0 = (row + r) % a->groups * cpg;
     const T *x = a->x + (row + r) * n, *weight = a->weight ? a->weight + c0 : 0, *bias = a->bias ? a->bias + c0 : 0;
     T *y = a->y + (row + r) * n;

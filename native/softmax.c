@@ -149,7 +149,7 @@ INLINE void finish_row(const softmax_args *a, int64_t row, T m, T s, const T *e,
 INLINE void some_rows(const softmax_args *a, int64_t row, T *e, const int R, const what of) {
   T m[4], s[4];
   short_rows(m, s, keeps(of) ? e : 0, a->x + row * a->n, a->n, R, of == LOGSUMEXP);
-  EACH_ROW(r) finish_row(a, row + r, m[r], s[r], e + r * a->n, of);
+  for (int r = 0; r < R; r++) finish_row(a, row + r, m[r], s[r], e + r * a->n, of);
 }
 
 INLINE void some_columns(const softmax_args *a, int64_t o, int64_t i, const int W, const int k, const what of) {
@@ -238,7 +238,7 @@ INLINE void back_rows(const softmax_back_args *a, int64_t row, const int R, cons
       s[r] = of == SOFTMAX ? vfma(g, load_n(y + r * n + j, k), s[r]) : s[r] + g;
     });
   EACH_ROW(r) s[r] = vset(vsum(s[r]));
-  EACH_ROW(r)
+  for (int r = 0; r < R; r++)
     EACH_VECTOR(j, k, n,
       const int64_t i = (row + r) * n + j;
       put_n(a->gx + i, back(load_n(a->gy + i, k), load_n(a->y + i, k), s[r], of), k, R == 1 && a->stream););
@@ -366,7 +366,7 @@ INLINE void cross_entropy_some(const cross_entropy_args *a, int64_t row, const i
   T s[4];
   if (n <= SHORT) short_rows(a->top + row, s, 0, a->x + row * n, n, R, 0);
   else long_row(a->top + row, s, 0, a->x + row * n, n, 0);
-  EACH_ROW(r) {
+  for (int r = 0; r < R; r++) {
     a->log_sum[row + r] = vlog(vset(s[r]))[0];
     cross_entropy_item(a, row + r, a->x + (row + r) * n);
   }
