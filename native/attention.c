@@ -91,9 +91,11 @@ NOINLINE void scores(const job *x, T *c, const T *a, int64_t depth, const T *str
                   int64_t n) {
   STRIPS(s, n, vectors, tail,
          TILES(r, height, m,
-               if (seen(x, i + r + height, j + s, 1))
-                   FN(gemm_tile)(height, vectors, depth, a + r * depth, depth, 1, strips + (j + s) * depth, GEMM_STRIP,
-                                 c + r * KEYS + s, KEYS, tail, 0, 0);))
+               const int64_t used = seen(x, i + r + height, j + s, GEMM_STRIP);
+               const int half = vectors == 2 && used <= VL;      /* the diagonal: the second vector is not used */
+               if (used)
+                   FN(gemm_tile)(height, half ? 1 : vectors, depth, a + r * depth, depth, 1, strips + (j + s) * depth,
+                                 GEMM_STRIP, c + r * KEYS + s, KEYS, half ? VL : tail, 0, 0);))
 }
 
 /* c[m, width] = (add ? c : 0) + w[m, n] b[n, width] */
