@@ -244,8 +244,11 @@ static PyMethodDef launcher_method = {"launcher", launcher, METH_O, "The functio
  * taking it again would take a tenth of their time. */
 #define QUICK 16384                      /* elements up to which the lock is kept: a few microseconds */
 typedef struct { const mg_kernel *kernel; Pool *pool; const int64_t *walk; Py_ssize_t inputs; } Bound;
-static int watchers;                     /* one bit for each kind */
-void mg_watch(int64_t kind, int64_t on) { watchers = on ? watchers | (int)kind : watchers & ~(int)kind; }
+static atomic_int watchers;              /* one bit for each kind; mg_watch runs without Python's lock */
+void mg_watch(int64_t kind, int64_t on) {
+  if (on) atomic_fetch_or(&watchers, (int)kind);
+  else atomic_fetch_and(&watchers, ~(int)kind);
+}
 
 static PyObject *run_bound(PyObject *capsule, PyObject *const *arguments, Py_ssize_t count) {
   const Bound *self = PyCapsule_GetPointer(capsule, NULL);
@@ -256,7 +259,7 @@ static PyObject *run_bound(PyObject *capsule, PyObject *const *arguments, Py_ssi
     words[1 + i].i = PyLong_AsLongLong(arguments[i]);
     if (words[1 + i].i == -1 && PyErr_Occurred()) return NULL;
   }
-  if (watchers || !self->pool->count) {
+  if (atomic_load_explicit(&watchers, memory_order_relaxed) || !self->pool->count) {
     Py_INCREF(Py_None);
     return Py_None;
   }
