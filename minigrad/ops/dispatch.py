@@ -81,7 +81,7 @@ def unary(op: Any) -> Callable[[Any], Any]:
             launch = plan.launch
         except (AttributeError, KeyError):
             launch = None
-        if launch is None:                 # outside of the handler: an error then is not shown below a KeyError
+        if launch is None:                      # outside of the handler: an error then is not shown below a KeyError
             result = op.apply(input)
             if result is NotImplemented:
                 op.refuse((input,))

@@ -63,7 +63,8 @@ def test_a_bound_kernel_takes_a_block_from_its_pool():
     for wrong in ((), (1,), (1, 2, 3), ("a", 2)):
         with pytest.raises(TypeError):
             launch(*wrong)
-    for wrong in ((0, plan.walk, plan.layout.public), (plan.kernel.row, 0, plan.layout.public), (plan.kernel.row, plan.walk, [])):
+    pool = plan.layout.public
+    for wrong in ((0, plan.walk, pool), (plan.kernel.row, 0, pool), (plan.kernel.row, plan.walk, [])):
         with pytest.raises(TypeError, match="bound"):
             bound(*wrong)
 
@@ -152,7 +153,6 @@ LIMITS = """
 import gc, os, resource, sys
 import numpy as np
 import minigrad as mg
-from minigrad.core.op import registry
 from minigrad import nn
 F = nn.functional
 mg.set_num_threads(2)
@@ -269,7 +269,6 @@ RACE = """
 import itertools, threading, time
 import numpy as np
 import minigrad as mg
-from minigrad.core.op import registry
 F = mg.nn.functional
 values = np.zeros(1_000_000, np.int64)
 i, w = mg.from_numpy(values), mg.randn(50, 4, requires_grad=True)
@@ -311,7 +310,6 @@ def test_an_index_that_another_thread_changes_ends_in_an_error():
 INTERRUPTED = """
 import os, signal, time
 import minigrad as mg
-from minigrad.core.op import registry
 def handler(*_):
     global armed
     if armed:
