@@ -2,7 +2,7 @@
 
     python -m minigrad.bench                       the table of workloads, interleaved with torch in one process
     python -m minigrad.bench --rows norm           those of its rows that have the word in their name
-    python -m minigrad.bench --rows conv --blocks 2    the same, measured more briefly
+    python -m minigrad.bench --rows conv --blocks 2    with fewer blocks of calls: a quick look
     python -m minigrad.bench layer_norm mse_loss   the samples of these ops: kernel and definition
     python -m minigrad.bench my_package:hard_mish  those of an op of yours, by its module and name
     python -m minigrad.bench --write FILE          also writes the table to a Markdown file
