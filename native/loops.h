@@ -29,9 +29,11 @@ INLINE V keep_or(V v, int n, T otherwise) {
 INLINE V keep(V v, int n) { return keep_or(v, n, 0); }
 
 /* Is an array too large for what the caches keep from one kernel to the next? Then memory limits the speed. It is read
- * fastest in the order of its addresses, and results are stored past the caches. */
+ * fastest in the order of its addresses, one row after the other, and results are stored past the caches. */
 #define CACHED_BYTES ((int64_t)1 << 22)
 static inline int beyond_caches(int64_t elements) { return elements * (int64_t)sizeof(T) > CACHED_BYTES; }
+/* How many rows go side by side: `most`, or one of so large an array */
+static inline int rows_together(int64_t elements, int most) { return beyond_caches(elements) ? 1 : most; }
 
 /* May the vectors of a result of `size` elements, in runs of a multiple of `run`, be stored past the caches? VBYTES
  * must divide their addresses. */

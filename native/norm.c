@@ -7,9 +7,10 @@
  *     gx = rstd * (g - average(g) - xhat * average(g * xhat)),   gweight = sum(gy * xhat),   gbias = sum(gy)
  * and differ in what S is: a contiguous row, a column, or strips. weight, bias and the gradient outputs may be null.
  *
- * Accuracy: the variance is the mean of (x - mean)^2 with the mean known, in two passes over data that is still in
- * cache, never E[x^2] - E[x]^2. Sums run per vector lane over at most BLOCK_ELEMENTS elements, and blocks are added in
- * double. Same bits: how sums are split depends on shapes only, never on threads, and a row's result not on its
+ * Accuracy: never E[x^2] - E[x]^2. The variance of a row is the mean of (x - mean)^2 with the mean known, in two passes
+ * over data that is still in cache; that of a channel is merged from blocks, whose distances are taken from a mean that
+ * is known before (see batch norm). Sums run per vector lane over at most BLOCK_ELEMENTS elements, and blocks are added
+ * in double. Same bits: how sums are split depends on shapes only, never on threads, and a row's result not on its
  * neighbours.
  *
  * Range: the result does not depend on the scale of x, but its squares overflow or vanish where x is near the ends of
@@ -101,7 +102,6 @@ NOINLINE void plain_backward(T *gx, T *gw, T *gb, const T *gy, const T *x, T mea
  *
  * A row's sums run in two chains, whatever R is: a row has the same bits in both cases, and when it is left over.
  */
-static inline int rows_together(int64_t rows, int64_t n) { return beyond_caches(rows * n) ? 1 : 4; }
 
 /* s[r] += the elements of row r */
 INLINE void add_rows(V (*s)[2], const T *x, int64_t stride, int64_t n, const int R) {
@@ -210,12 +210,12 @@ static void rms_norm_rows(void *context, int64_t begin, int64_t end) {
 
 void FN(layer_norm_forward)(T *y, T *mean, T *rstd, const T *x, const T *weight, const T *bias, int64_t rows, int64_t n,
                             double eps) {
-  layer_norm_args a = {y, mean, rstd, x, weight, bias, n, eps, rows_together(rows, n), streams(y, rows * n, n)};
+  layer_norm_args a = {y, mean, rstd, x, weight, bias, n, eps, rows_together(rows * n, 4), streams(y, rows * n, n)};
   mg_parallel(rows, (grain(rows, n) + 3) / 4 * 4, layer_norm_rows, &a);
 }
 
 void FN(rms_norm_forward)(T *y, T *rstd, const T *x, const T *weight, int64_t rows, int64_t n, double eps) {
-  layer_norm_args a = {y, 0, rstd, x, weight, 0, n, eps, rows_together(rows, n), streams(y, rows * n, n)};
+  layer_norm_args a = {y, 0, rstd, x, weight, 0, n, eps, rows_together(rows * n, 4), streams(y, rows * n, n)};
   mg_parallel(rows, (grain(rows, n) + 3) / 4 * 4, rms_norm_rows, &a);
 }
 
@@ -224,9 +224,9 @@ void FN(rms_norm_forward)(T *y, T *rstd, const T *x, const T *weight, int64_t ro
  *   for each row:  g = gy * weight;  d = x - mean;  c1 = sum(g) / n;  c2 = rstd^2 * sum(g * d) / n
  *                  gx = rstd * (g - c1 - d * c2);   gweight += gy * d * rstd;   gbias += gy
  *
- * Again four rows go at a time: their terms of a column are added in registers first, so that the column sums cost one
- * load and one store for four rows. The rows are split into mg_chunks(rows) chunks, each with its own column sums in
- * `partial`; these are added in order at the end, so the bits depend on the shape alone.
+ * Again four rows of small arrays go at a time: their terms of a column are added in registers first, so that the
+ * column sums cost one load and one store for four rows. The rows are split into mg_chunks(rows) chunks, each with its
+ * own column sums in `partial`; these are added in order at the end, so the bits depend on the shape alone.
  */
 typedef struct {
   T *gx, *partial;             /* partial is null if neither gweight nor gbias is wanted */
@@ -355,7 +355,7 @@ void FN(layer_norm_backward)(T *gx, T *gweight, T *gbias, T *partial, const T *g
                              const T *rstd, const T *weight, int64_t rows, int64_t n) {
   const int64_t chunks = mg_chunks(rows), chunk = (rows + chunks - 1) / chunks;
   layer_norm_back_args a = {gx, gweight || gbias ? partial : 0, gy, x, mean, rstd, weight, rows, n, chunk,
-                            rows_together(rows, n), streams(gx, rows * n, n)};
+                            rows_together(rows * n, 4), streams(gx, rows * n, n)};
   mg_parallel(chunks, grain(chunks, chunk * n), layer_norm_chunks, &a);
   sum_rows(gweight, partial, chunks, 2 * n, n);
   sum_rows(gbias, partial + n, chunks, 2 * n, n);
@@ -365,14 +365,14 @@ void FN(rms_norm_backward)(T *gx, T *gweight, T *partial, const T *gy, const T *
                            int64_t rows, int64_t n) {
   const int64_t chunks = mg_chunks(rows), chunk = (rows + chunks - 1) / chunks;
   layer_norm_back_args a = {gx, gweight ? partial : 0, gy, x, 0, rstd, weight, rows, n, chunk,
-                            rows_together(rows, n), streams(gx, rows * n, n)};
+                            rows_together(rows * n, 4), streams(gx, rows * n, n)};
   mg_parallel(chunks, grain(chunks, chunk * n), rms_norm_chunks, &a);
   sum_rows(gweight, partial, chunks, n, n);
 }
 
 void FN(norm_rows_backward)(T *gx, T *sums, const T *gy, const T *x, const T *mean, const T *rstd, const T *weight,
                             int64_t rows, int64_t n, int64_t centred) {
-  layer_norm_back_args a = {gx, sums, gy, x, mean, rstd, weight, rows, n, rows, rows_together(rows, n), 0};
+  layer_norm_back_args a = {gx, sums, gy, x, mean, rstd, weight, rows, n, rows, rows_together(rows * n, 4), 0};
   layer_norm_back_rows(&a, 0, rows, sums, 0, (int)centred);
 }
 
@@ -396,8 +396,8 @@ void FN(norm_rows_backward)(T *gx, T *sums, const T *gy, const T *x, const T *me
  * Memory is read once for the statistics and once to normalise, in the order of its addresses where it can be.
  *
  * Two shapes of block, by the length of the contiguous strips that a channel is made of:
- *   inner >= LONG_STRIP  strips of one channel, summed along the lanes. The second time they come from L2, because a
- *                        thread finishes a channel before it begins another;
+ *   inner >= LONG_STRIP  strips of one channel, summed along the lanes. A thread takes several channels, strip by
+ *                        strip, unless strips are long (`channels_together`);
  *   inner <  LONG_STRIP  columns: x is taken as [batch, channels * inner], and lanes are columns. This needs no
  *                        horizontal sums and no tails. The `inner` columns of a channel are merged afterwards.
  *                        inner == 1 is the 2-D case. A thread takes as many columns as it can keep the sums of in L1.
@@ -649,7 +649,7 @@ static void batch_norm(batch_norm_args *a) {
   if (!a->inner || !a->channels) return;
   const int64_t many = channels_together(a->batch, a->channels, a->inner), units = (a->channels + many - 1) / many;
   a->many = many;
-  a->together = beyond_caches(a->batch * a->channels * a->inner) ? 1 : 8;
+  a->together = rows_together(a->batch * a->channels * a->inner, 8);
   a->stream = streams_in(a->y, a->batch, a->channels, a->inner, many);
   mg_parallel(units, grain(units, a->batch * a->inner * many),
               a->inner >= LONG_STRIP ? batch_norm_strips : batch_norm_columns, a);
@@ -691,10 +691,9 @@ static void plain_batch_norm_back(const batch_norm_back_args *a, int64_t c) {
                  a->x + at, a->mean[c], a->rstd[c], a->weight ? a->weight + c : 0,
                  channel_set(a->batch, a->channels, a->inner), 1, 1);
 }
-/* adds to the sums of gy and of gy * (x - mean) of channel i */
-static void add_back_strips(const sums *s, int64_t i, const T *gy, const T *x, int64_t strips, int64_t stride,
+/* Adds the sums of gy and of gy * (x - m) of some strips. */
+INLINE void add_back_strips(double *sum, double *sum_d, V m, const T *gy, const T *x, int64_t strips, int64_t stride,
                             int64_t length) {
-  const V m = vset(s->shift[i]);
   V s1[4] = {vzero(), vzero(), vzero(), vzero()};
   V s2[4] = {vzero(), vzero(), vzero(), vzero()};
   for (int64_t q = 0; q < strips; q++)
@@ -702,8 +701,8 @@ static void add_back_strips(const sums *s, int64_t i, const T *gy, const T *x, i
       V g = load_n(gy + q * stride + j, k);
       s1[u] += g;
       s2[u] = vfma(g, load_n(x + q * stride + j, k) - m, s2[u]););
-  s->mean[i] += vsum((s1[0] + s1[1]) + (s1[2] + s1[3]));
-  s->m2[i] += vsum((s2[0] + s2[1]) + (s2[2] + s2[3]));
+  *sum += vsum((s1[0] + s1[1]) + (s1[2] + s1[3]));
+  *sum_d += vsum((s2[0] + s2[1]) + (s2[2] + s2[3]));
 }
 
 static void batch_norm_back_strips(void *context, int64_t begin, int64_t end) {
@@ -718,8 +717,8 @@ static void batch_norm_back_strips(void *context, int64_t begin, int64_t end) {
     if (needs_sums(a))
       EACH_BLOCK(b, k, strips, length, a->batch, inner,
         for (int64_t i = 0; i < channels; i++)
-          add_back_strips(&of, i, a->gy + at + b * stride + i * inner + k, a->x + at + b * stride + i * inner + k,
-                          strips, stride, length););
+          add_back_strips(of.mean + i, of.m2 + i, vset(of.shift[i]), a->gy + at + b * stride + i * inner + k,
+                          a->x + at + b * stride + i * inner + k, strips, stride, length););
     for (int64_t i = 0; i < channels; i++) {
       const int64_t c = first + i;
       const double rstd = a->var ? 1 / sqrt(a->var[c] + a->eps) : a->rstd[c];
@@ -823,7 +822,7 @@ static void batch_norm_back(batch_norm_back_args *a) {
   if (!a->inner || !a->channels) return;
   const int64_t many = channels_together(a->batch, a->channels, a->inner), units = (a->channels + many - 1) / many;
   a->many = many;
-  a->together = beyond_caches(a->batch * a->channels * a->inner) ? 1 : 8;
+  a->together = rows_together(a->batch * a->channels * a->inner, 8);
   a->stream = streams_in(a->gx, a->batch, a->channels, a->inner, many);
   mg_parallel(units, grain(units, a->batch * a->inner * many),
               a->inner >= LONG_STRIP ? batch_norm_back_strips : batch_norm_back_columns, a);
@@ -896,7 +895,7 @@ static void group_norm_rows(void *context, int64_t begin, int64_t end) {
 void FN(group_norm_forward)(T *y, T *mean, T *rstd, const T *x, const T *weight, const T *bias, int64_t batch,
                             int64_t groups, int64_t cpg, int64_t inner, double eps) {
   group_norm_args a = {y, mean, rstd, x, weight, bias, groups, cpg, inner, eps,
-                       rows_together(batch * groups, cpg * inner),
+                       rows_together(batch * groups * cpg * inner, 4),
                        streams(y, batch * groups * cpg * inner, inner == 1 ? cpg : inner)};
   mg_parallel(batch * groups, (grain(batch * groups, cpg * inner) + 3) / 4 * 4, group_norm_rows, &a);
 }
@@ -936,16 +935,8 @@ static void group_norm_back_rows(void *context, int64_t begin, int64_t end) {
     else
       for (int64_t c = 0; c < cpg; c++) {
         double sum = 0, sum_d = 0;
-        for (int64_t b = 0; b < inner; b += BLOCK_ELEMENTS) {
-          const T *g = gy + c * inner + b, *p = x + c * inner + b;
-          V s1[4] = {vzero(), vzero(), vzero(), vzero()}, s2[4] = {vzero(), vzero(), vzero(), vzero()};
-          EACH_VECTOR_4(j, u, k, MIN(BLOCK_ELEMENTS, inner - b),
-            V gj = load_n(g + j, k);
-            s1[u] += gj;
-            s2[u] = vfma(gj, load_n(p + j, k) - m, s2[u]););
-          sum += vsum((s1[0] + s1[1]) + (s1[2] + s1[3]));
-          sum_d += vsum((s2[0] + s2[1]) + (s2[2] + s2[3]));
-        }
+        for (int64_t b = 0; b < inner; b += BLOCK_ELEMENTS)
+          add_back_strips(&sum, &sum_d, m, gy + c * inner + b, x + c * inner + b, 1, 0, MIN(BLOCK_ELEMENTS, inner - b));
         ds[c] = (T)sum;
         dx[c] = (T)(sum_d * rstd);
       }

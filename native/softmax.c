@@ -131,7 +131,12 @@ INLINE void columns(V *m, V *s, T *e, const T *x, int64_t n, int64_t stride, con
  * backward of logsumexp, gx = gy * softmax(x): computed from x, because exp(x - y) is inaccurate where y is large.
  * Beside an infinite m nothing else counts: the gradient of the rest is exp(x - inf) = 0, as if s were 1.
  */
-typedef struct { T *y; const T *x, *gy; int64_t n, inner; int together, stream; } softmax_args;
+typedef struct {
+  T *y;
+  const T *x, *gy;
+  int64_t n, inner;
+  int together, stream;        /* rows that go side by side; is y stored past the caches? */
+} softmax_args;
 
 INLINE int keeps(const what of) { return of == SOFTMAX || of == LOGSUMEXP_BACK; }
 
@@ -198,7 +203,7 @@ static void logsumexp_back(void *a, int64_t begin, int64_t end) { softmax_lines(
 
 static softmax_args arguments(T *y, const T *x, const T *gy, int64_t outer, int64_t n, int64_t inner) {
   const int64_t size = outer * n * inner;
-  return (softmax_args){y, x, gy, n, inner, beyond_caches(size) ? 1 : 4, inner == 1 && streams(y, size, n)};
+  return (softmax_args){y, x, gy, n, inner, rows_together(size, 4), inner == 1 && streams(y, size, n)};
 }
 void FN(softmax_forward)(T *y, const T *x, int64_t outer, int64_t n, int64_t inner) {
   softmax_args a = arguments(y, x, 0, outer, n, inner);
@@ -222,7 +227,12 @@ void FN(logsumexp_backward)(T *gx, const T *gy, const T *x, int64_t outer, int64
  *   softmax:      gx = y * (gy - sum(gy * y))
  *   log-softmax:  gx = gy - exp(y) * sum(gy)
  */
-typedef struct { T *gx; const T *gy, *y; int64_t n, inner; int together, stream; } softmax_back_args;
+typedef struct {
+  T *gx;
+  const T *gy, *y;
+  int64_t n, inner;
+  int together, stream;        /* as in softmax_args */
+} softmax_back_args;
 
 INLINE V back(V gy, V y, V sum, const what of) { return of == SOFTMAX ? y * (gy - sum) : gy - vexp(y) * sum; }
 
@@ -297,7 +307,7 @@ static void log_softmax_back(void *a, int64_t begin, int64_t end) { back_lines(a
 
 static softmax_back_args back_arguments(T *gx, const T *gy, const T *y, int64_t outer, int64_t n, int64_t inner) {
   const int64_t size = outer * n * inner;
-  return (softmax_back_args){gx, gy, y, n, inner, beyond_caches(size) ? 1 : 4, inner == 1 && streams(gx, size, n)};
+  return (softmax_back_args){gx, gy, y, n, inner, rows_together(size, 4), inner == 1 && streams(gx, size, n)};
 }
 void FN(softmax_backward)(T *gx, const T *gy, const T *y, int64_t outer, int64_t n, int64_t inner) {
   softmax_back_args a = back_arguments(gx, gy, y, outer, n, inner);
@@ -325,7 +335,7 @@ typedef struct {
   const int64_t *target;
   int64_t classes, inner, ignore;
   double smoothing;
-  int together;
+  int together;                /* as in softmax_args */
 } cross_entropy_args;
 
 /* e / C * sum(weight * (log_sum - (x - top))) of one line */
@@ -399,7 +409,7 @@ void FN(cross_entropy_forward)(T *loss, T *wsum, T *items, T *stats, const T *lo
   const int64_t count = outer * inner;
   cross_entropy_args a = {items,  stats,   stats + count, logits,       weight,
                           target, classes, inner,         ignore_index, label_smoothing,
-                          beyond_caches(count * classes) ? 1 : 4};
+                          rows_together(count * classes, 4)};
   share(cross_entropy_lines, &a, outer, classes, inner);
   if (reduction == 0) return;
   double sum = 0, weights = 0;
@@ -432,7 +442,7 @@ typedef struct {
   const int64_t *target;
   int64_t classes, inner, ignore;
   double g, smoothing, sum_weight;
-  int stream;
+  int stream;                  /* as in softmax_args */
 } cross_entropy_back_args;
 
 /* The three factors of an item: gx = p * f[0] - f[1] * weight - (c == t) * f[2]. 0 means: ignored, gx is 0. */
