@@ -31,8 +31,8 @@
  *              b = source under (channel, tap) x positions. Only a strip of b is written out at a time, in the order in
  *              which the tile of gemm.h reads it.
  *
- * Where results are taken from products of fewer multiplications: winograd.c. That is for 3 x 3 without a step, and for
- * many channels; what follows is for all others.
+ * 3 x 3 kernels without a step, over many channels, are left to winograd.c, which needs fewer multiplications. What
+ * follows is for all others.
  *
  * The gradient of the weights is the product over positions, source x g, 256 positions at a time; for few outputs it is
  * sums of products of rows.
@@ -56,7 +56,6 @@
 typedef struct { int64_t images, groups, c, k, in[3], out[3], kernel[3], stride[3], pad[3], dilation[3]; } shapes;
 
 static int64_t volume(const int64_t *size) { return size[0] * size[1] * size[2]; }
-static int64_t up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 /* ---- the sweep ---- */
 
@@ -255,8 +254,6 @@ static void pack_source(const sweep *x, const piece *p, const T *src, int64_t be
     }
   }
 }
-
-static int64_t first_row(int64_t m, int64_t tiles, int64_t i) { return m / tiles * i + MIN(i, m % tiles); }
 
 /* [row] of a result tile into the places of its positions. */
 static void scatter(const sweep *x, const piece *p, const run *runs, int64_t count, const T *tile, int64_t width) {

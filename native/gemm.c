@@ -18,7 +18,8 @@
  * Operands are read in place while that is cheap: a through its two strides (a broadcast works with any stride), b
  * where its columns are adjacent. That is best up to about 512 x 512. Otherwise they are packed in the order in which
  * the tile reads them: a strip of b by the piece of work that needs it, into memory that stays in the nearest caches;
- * tiles of a beforehand, for all pieces.
+ * tiles of a beforehand, for all pieces. For a few rows of a, storing a transposed b would take as long as the product:
+ * blocks of it are transposed in registers and used at once (`few_rows`).
  *
  *   strip of b [k][S * VL], columns past n are 0             row tiles of a [tile][k][R]
  *
@@ -297,9 +298,6 @@ typedef struct {
   int64_t row_tiles, groups, columns;    /* pieces of work: row tiles, groups of them, columns of a piece */
   T *packed_a;                           /* null: a is read in place */
 } block;
-
-/* First row of row tile i of t: m rows in t tiles, the first m % t of them one row taller. */
-static int64_t first_row(int64_t m, int64_t t, int64_t i) { return m / t * i + MIN(i, m % t); }
 
 /* Prefetches part i of t of the source of the next strip of b, into the second-level cache. */
 INLINE void fetch_ahead(const block *x, const T *b, int64_t columns, int64_t i, int64_t t) {

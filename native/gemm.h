@@ -1,6 +1,6 @@
-/* What other kernel files use of gemm.c: the register tile, and the packing of its operands. FN(gemm) itself
- * (minigrad.h) may be called from inside a piece of mg_parallel; it then runs on that thread. It uses scratch slots 5,
- * 6 and 7. */
+/* What other kernel files use of gemm.c: the register tile, the packing of its operands, and how rows are cut into
+ * tiles. FN(gemm) itself (minigrad.h) may be called from inside a piece of mg_parallel; it then runs on that thread. It
+ * uses scratch slots 5, 6 and 7. */
 #ifndef MINIGRAD_GEMM_H
 #define MINIGRAD_GEMM_H
 
@@ -34,5 +34,10 @@ void FN(gemm_tile)(int rows, int vectors, int64_t k, const T *a, int64_t across,
  * width or fewer, then the rest is 0): a strip of b (width = vectors * VL) or a tile of a (width = rows of the
  * tile). */
 void FN(gemm_pack)(T *to, int64_t width, int64_t rows, int64_t k, const T *from, int64_t across, int64_t along);
+
+/* a / b, rounded up */
+static inline int64_t up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+/* First row of tile i: m rows in so many tiles, the first m % tiles of them one row taller. */
+static inline int64_t first_row(int64_t m, int64_t tiles, int64_t i) { return m / tiles * i + MIN(i, m % tiles); }
 
 #endif

@@ -48,9 +48,6 @@
 #define GROUP 32                         /* blocks whose chains are summed before the sum is added to the gradient */
 #define MULS_PER_THREAD 131072           /* multiply-adds that are not worth a second thread */
 
-static int64_t up(int64_t a, int64_t b) { return (a + b - 1) / b; }
-static int64_t first_row(int64_t m, int64_t t, int64_t i) { return m / t * i + MIN(i, m % t); }
-
 /* Elements from a row of channels to the next: an odd number of vectors, if many, so that a column of the matrix does
  * not fall into the same few places of the cache. */
 static int64_t pitch_of(int64_t wide) { return wide > 7 * VL ? (wide / VL | 1) * VL : wide; }
@@ -62,10 +59,10 @@ typedef struct {
   int64_t tiles[2];                      /* of an image */
   int64_t columns, rows, across, blocks; /* tiles of a block; blocks beside each other; all blocks */
   int64_t wide_c, wide_m, pitch_c, pitch_m;      /* channels in whole vectors; elements from a pixel to the next */
-  int64_t plane_c, plane_m, plane_w;
+  int64_t plane_c, plane_m, plane_w;     /* elements from a plane to the next: of v, of h and results, of filters */
   T *filters;                            /* [plane][strip of m][c][the strip's m] */
-  T *v, *h, *sums;                       /* of the weights' gradient: planes of a block; [plane][m][pitch_c] */
-  int64_t block, image;                  /* image: elements of an image of dst */
+  T *v, *h, *sums;                       /* planes of a block: of src, of grad; their products [plane][m][pitch_c] */
+  int64_t block, image;                  /* of the weights' gradient: the block at work; elements of an image of dst */
   atomic_int *wrong;                     /* a result is not finite */
 } job;
 
