@@ -14,8 +14,9 @@
  *   avg_pool_backward   gx[i] += g[o] / divisor(o) for each i of the window
  *
  * The fast ones work in two steps: the rows of a window are joined first, for all columns at once in vectors, then the
- * columns of each window in the resulting row. In the order of the index the first of equal elements wins, but the last
- * NaN: of equal columns, the one from the upper row (for NaN from the lower).
+ * columns of each window in the resulting row; for max in vectors of outputs, if windows are one or two columns apart.
+ * The mean of a whole plane is one sum, and its gradient one number. In the order of the index the first of equal
+ * elements wins, but the last NaN: of equal columns, the one from the upper row (for NaN from the lower).
  */
 #include "simd.h"
 

@@ -1,5 +1,5 @@
 /* types: f32 f64 */
-/* The peak speed of this core: fused multiply-adds, for the "share of the roof" in minigrad/bench/roof.py. The plain loop is
+/* The peak speed of this core: fused multiply-adds, for the "share of the roof" in minigrad/bench/. The plain loop is
  *
  *     for (i < rounds) for (j < 16 VL) a[j] = a[j] * b + c;
  *

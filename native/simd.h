@@ -140,7 +140,8 @@ static inline V vsqrt(V a) { for (int i = 0; i < VL; i++) a[i] = MATH(sqrt)(a[i]
 #endif
 
 /* Stores past the caches, to an address that VBYTES divides: memory is then not read before it is written, and what the
- * caches hold stays. For results larger than the last cache. vstreamed() comes before another thread may read them. */
+ * caches hold stays. For results that the caches would not keep (loops.h). vstreamed() comes before another thread may
+ * read them. */
 #if defined(MG_LEVEL_avx512)
 static inline void vstream(T *p, V v) { _mm512_stream_si512((__m512i *)p, (__m512i)v); }
 static inline void vstreamed(void) { _mm_sfence(); }
