@@ -196,3 +196,25 @@ def test_padding_beyond_all_memory_is_an_error_and_no_abort():
         F.conv_transpose1d(x, w, padding=1 << 43, dilation=1 << 44)
     with pytest.raises(RuntimeError, match="output_size must be at most"):
         F.adaptive_avg_pool1d(x, 1 << 40)
+
+
+@pytest.mark.parametrize("channels, fast", [(15, False), (16, True), (32, True)])
+def test_which_convolutions_are_winograds(channels, fast):
+    """A filter that copies, and an image of one pixel, are exact in the direct sum and not after Winograd's transforms."""
+    fast = fast and mg.simd_level() != "baseline"
+    rng, shape = np.random.default_rng(0), (1, channels, 8, 8)
+    copying = np.zeros((channels, channels, 3, 3), np.float32)
+    copying[range(channels), range(channels), 1, 1] = 1
+    pixel = np.zeros(shape, np.float32)
+    pixel[:, :, 4, 4] = 1
+    x, g = rng.standard_normal(shape, np.float32), rng.standard_normal(shape, np.float32)
+    image, weight = mg.tensor(x, requires_grad=True), mg.tensor(copying, requires_grad=True)
+    y = F.conv2d(image, weight, padding=1)
+    y.backward(mg.tensor(g))
+    assert np.array_equal(y.detach().numpy(), x) != fast
+    assert np.array_equal(image.grad.numpy(), g) != fast
+    weight.grad = None
+    F.conv2d(mg.tensor(pixel), weight, padding=1).backward(mg.tensor(g))
+    want = np.broadcast_to(g[0, :, None, 5:2:-1, 5:2:-1], weight.shape)         # gw[m, c, dy, dx] = g[m, 5 - dy, 5 - dx]
+    assert np.array_equal(weight.grad.numpy(), want) != fast
+    np.testing.assert_allclose(weight.grad.numpy(), want, rtol=1e-5, atol=1e-5)
