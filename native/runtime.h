@@ -22,7 +22,8 @@ uintptr_t mg_services_address(void);     /* of the mg_services that a library of
 void mg_release_scratch(void);           /* of this thread, and of the pool's if they are idle */
 int64_t mg_pools_held(void);             /* bytes of all blocks of counted pools */
 int64_t mg_pools_unused(void);           /* bytes of those that nobody uses */
-void mg_watch(int64_t kind, int64_t on);     /* launches are watched: 1 by hooks, 2 by a recording (objects.c) */
+enum { MG_HOOKS = 1, MG_RECORDING = 2 };
+void mg_watch(int64_t kind, int64_t on);     /* launches are watched, by hooks or a recording (objects.c) */
 /* end */
 
 /* fn(context, begin, end) over [0, n) in pieces of `grain` (the last may be shorter). Which piece holds which index

@@ -96,7 +96,7 @@ class launch_hook:
         with _switching:
             self.outer = _active()
             try:
-                lib.mg_watch(1, True)
+                lib.mg_watch(lib.MG_HOOKS, True)
                 _newest, self.on = self, True
                 for kernel in all_kernels():
                     kernel.call = _doors.get(kernel) or _doors.setdefault(kernel, _door(kernel))
@@ -112,7 +112,7 @@ class launch_hook:
         with _switching:
             _newest = _active()
             if _newest is None:
-                lib.mg_watch(1, False)
+                lib.mg_watch(lib.MG_HOOKS, False)
                 for kernel in all_kernels():
                     kernel.call = kernel.function
 

@@ -45,7 +45,7 @@ class private_pool:
 
     def __enter__(self) -> private_pool:
         global _active
-        lib.mg_watch(2, True)
+        lib.mg_watch(lib.MG_RECORDING, True)
         self.on, _active = True, self
         for known in self.layouts:
             self.guard(known)
@@ -67,7 +67,7 @@ class private_pool:
     def __exit__(self, *_: object) -> None:
         global _active
         self.on, _active = False, None
-        lib.mg_watch(2, False)
+        lib.mg_watch(lib.MG_RECORDING, False)
         for known in self.guarded:
             known.free = known.public
         self.guarded = []
