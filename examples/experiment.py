@@ -29,7 +29,7 @@ from pictures import confusion, curves, filters, mistakes, plot
 from tqdm import tqdm
 
 import minigrad as mg
-from minigrad import data, io, nn
+from minigrad import data, io, nn, optim
 from minigrad.nn import functional as F
 
 Batch = TypeVar("Batch")
@@ -154,6 +154,10 @@ class Experiment:
                                  f"got {getattr(self.options, name)}")
         for name, part in self.parts.items():
             part.load_state_dict(saved[name])
+        for part in self.parts.values():
+            if isinstance(part, optim.lr_scheduler.LambdaLR):       # what was loaded is a rate of the curve of before
+                for group, base, factor in zip(part.optimizer.param_groups, part.base_lrs, part.lr_lambdas, strict=True):
+                    group["lr"] = base * factor(part.last_epoch)
         mg.set_rng_state(saved["rng"])
         self.history = saved["history"]
         self.saved = len(self.history)

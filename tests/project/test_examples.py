@@ -179,6 +179,40 @@ def test_resume_with_more_epochs_and_with_another_rate(name, tmp_path, monkeypat
     assert capsys.readouterr().err.endswith(" goes on with --lr 0.002 only; got 0.5\n")
 
 
+def small(name, folder, monkeypatch):
+    """Options with which the program runs for a moment; skips where its data is missing."""
+    if name.startswith("digits"):
+        pytest.importorskip("sklearn", reason="the digits come with scikit-learn")
+        return ["--out", folder, "--batch-size", "700"]
+    if name.startswith("char"):
+        example = import_module(name)
+        monkeypatch.setattr(example, "write", lambda *_: "")
+        (folder / "text").write_text("some text\nof lines\n" * 300)
+        return ["--out", folder, "--batch-size", "8", "--text", folder / "text"]
+    if name == "adding_problem":
+        monkeypatch.setattr(import_module(name), "BATCHES", 2)
+        return ["--out", folder, "--batch-size", "4"]
+    write_images(folder)
+    return ["--out", folder, "--batch-size", "64", "--data", folder]
+
+
+@pytest.mark.parametrize("name", sorted(name for name in SMALL if "cosine(" in (curves.EXAMPLES / f"{name}.py").read_text()))
+def test_resume_with_more_epochs_follows_their_curve(name, tmp_path, monkeypatch):
+    """From the first step on: a finished run ends at rate 0, and its checkpoint holds that rate."""
+    import experiment
+    options, rates, epochs = small(name, tmp_path, monkeypatch), [], experiment.Experiment.epochs
+
+    def noted(self):
+        for epoch in epochs(self):
+            rates.append(self.parts["optimizer"].param_groups[0]["lr"] / self.options.lr)
+            yield epoch
+    monkeypatch.setattr(experiment.Experiment, "epochs", noted)
+    monkeypatch.setattr(experiment, "plot", lambda *_: None)
+    run(monkeypatch, name, *options, "--epochs", "1")
+    run(monkeypatch, name, *options, "--epochs", "3", "--resume")
+    np.testing.assert_allclose(rates, [1.0, 0.75, 0.25])
+
+
 @pytest.mark.parametrize("name", SMALL)
 def test_help_shows_defaults_and_fits_80_columns(name, monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "80")
