@@ -120,12 +120,12 @@ class Experiment:
         self.stopping, self.handler = False, signal.getsignal(signal.SIGINT)
         self.bar: Any = None
 
-    def batch_size(self, samples: int, least: int = 1) -> int:
-        """The option --batch-size, which must be at least `least`, and not larger than the number of samples."""
+    def batch_size(self, most: int, least: int = 1, why: str = "the number of training samples") -> int:
+        """The option --batch-size, which must be from `least` to `most`; `why` says what the latter is."""
         size = self.options.batch_size
         with option("--batch-size"):
-            if not least <= size <= samples:
-                raise ValueError(f"must be from {least} to {samples}, the number of training samples; got {size}")
+            if not least <= size <= most:
+                raise ValueError(f"must be from {least} to {most}, {why}; got {size}")
         return size
 
     def keep(self, **parts: Any) -> None:

@@ -132,6 +132,7 @@ def test_curves_tell_train_and_test_apart():
     ("adding_problem", "--epochs 0", "--epochs: must be a whole number, at least 1; got 0"),
     ("adding_problem", "--epochs -3", "--epochs: must be a whole number, at least 1; got -3"),
     ("adding_problem", "--batch-size 1.5", "--batch-size: must be a whole number, at least 1; got 1.5"),
+    ("adding_problem", "--batch-size 4097", "--batch-size: must be from 1 to 4096, which take more than a gigabyte of memory; got 4097"),
     ("adding_problem", "--lr -1", "--lr: must be a number above 0; got -1"),
     ("adding_problem", "--lr nan", "--lr: must be a number above 0; got nan"),
     ("adding_problem", "--seed 99999999999999999999", "--seed: [manual_seed] the seed must be"),
