@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from experiment import Experiment, corpus, cosine, longest_line, option, parser, sample
+from experiment import Experiment, cosine, longest_line, option, parser, sample
 from pictures import heat, page
 
 import minigrad as mg
@@ -120,7 +120,7 @@ def main() -> None:
     arguments.add_argument("--text", type=Path, help="a file to learn from instead of CPython's documentation")
     options = arguments.parse_args()
     with Experiment("char_rnn", options) as run:
-        tokenizer, train, held_out = corpus(options.text, least=8 * LENGTH + 1)
+        tokenizer, train, held_out = run.corpus(least=8 * LENGTH + 1)
         with option("--batch-size"):
             windows = [w.to(run.device) for w in streams(train, options.batch_size)]
         test = [w.to(run.device) for w in streams(held_out, 8)]

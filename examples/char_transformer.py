@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from experiment import Experiment, corpus, longest_line, parser, sample
+from experiment import Experiment, longest_line, parser, sample
 from pictures import heat, page
 
 import minigrad as mg
@@ -116,7 +116,7 @@ def main() -> None:
     options = arguments.parse_args()
     with Experiment("char_transformer", options) as run:
         window = LENGTH + 1
-        tokenizer, train, held_out = corpus(options.text, least=window)
+        tokenizer, train, held_out = run.corpus(least=window)
         test = held_out[:len(held_out) // window * window].reshape(-1, window).to(run.device)
         windows = data.TensorDataset(train[:len(train) // window * window].reshape(-1, window))
         size = run.batch_size(len(windows))

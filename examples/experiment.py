@@ -14,6 +14,7 @@ When the block ends, by itself or by Ctrl-C, it draws the plot and says where pl
 from __future__ import annotations
 
 import argparse
+import hashlib
 import math
 import shlex
 import signal
@@ -113,6 +114,7 @@ class Experiment:
             mg.manual_seed(options.seed)
         self.checkpoint = options.out / f"{name}.safetensors"
         self.picture = options.out / f"{name}.png"
+        self.text = ""                                                  # digest of the text that is learned
         self.parts: dict[str, Any] = {}                                 # what the checkpoint holds
         self.history: list[dict[str, dict[str, float]]] = []            # of each epoch: who -> quantity -> value
         self.pictures: list[Callable[[Any], None]] = []
@@ -128,11 +130,26 @@ class Experiment:
                 raise ValueError(f"must be from {least} to {most}, {why}; got {size}")
         return size
 
+    def corpus(self, least: int) -> tuple[data.CharTokenizer, mg.Tensor, mg.Tensor]:
+        """The option --text as characters: the tokenizer, nine tenths to train on, the last tenth (at least `least`)
+        held out. Without the option, the text is CPython's documentation."""
+        file = self.options.text
+        with option("--text"):
+            text = data.python_docs_text() if file is None else file.read_text(encoding="utf-8")
+            if len(text) < 10 * least:
+                raise ValueError(f"must hold at least {10 * least} characters; {file} holds {len(text)}")
+        self.text = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+        tokenizer = data.CharTokenizer(text)
+        tokens = tokenizer.encode(text)
+        cut = len(tokens) * 9 // 10
+        return tokenizer, tokens[:cut], tokens[cut:]
+
     def keep(self, **parts: Any) -> None:
         """Names the parts of the checkpoint: objects with `state_dict` and `load_state_dict`. With --resume, loads
         them.
 
-        The checkpoint holds the random state, the history and the options that must stay as they are as well.
+        The checkpoint holds the random state, the history, the options that must stay as they are, and a digest of the
+        text as well.
         """
         self.parts = parts
         if self.options.resume:
@@ -152,6 +169,10 @@ class Experiment:
             if getattr(self.options, name) != value:
                 raise ValueError(f"{self.checkpoint} goes on with --{name.replace('_', '-')} {value} only; "
                                  f"got {getattr(self.options, name)}")
+        if saved.get("text", self.text) != self.text:
+            with option("--text"):
+                raise ValueError(f"{self.checkpoint} goes on with the text that it has learned from only; got "
+                                 f"{self.options.text or 'the documentation of CPython'}")
         for name, part in self.parts.items():
             part.load_state_dict(saved[name])
         for part in self.parts.values():
@@ -203,7 +224,8 @@ class Experiment:
         self.history.append(values)
         state = {name: part.state_dict() for name, part in self.parts.items()}
         options = {name: getattr(self.options, name) for name in ("batch_size", "lr", "seed")}
-        io.save({**state, "rng": mg.get_rng_state(), "history": self.history, "options": options}, self.checkpoint)
+        io.save({**state, "rng": mg.get_rng_state(), "history": self.history, "options": options, "text": self.text},
+                self.checkpoint)
         self.saved = len(self.history)
         total, seconds = str(self.options.epochs), time.perf_counter() - self.start
         print(f"epoch {self.saved:>{len(total)}}/{total}", *self._figures(), f"{seconds:.2f} s", sep="  ", flush=True)
@@ -277,21 +299,6 @@ def image_sets(read: Callable[..., Any], options: argparse.Namespace) -> Any:
             return read(options.data, download=options.download)
         except FileNotFoundError as error:
             raise FileNotFoundError(str(error).replace("download=True", "--download")) from None
-
-
-def corpus(file: Path | None, least: int) -> tuple[data.CharTokenizer, mg.Tensor, mg.Tensor]:
-    """A text as characters: the tokenizer, nine tenths to train on, the last tenth (at least `least`) held out.
-
-    `file` is the option --text; without it, the text is CPython's documentation.
-    """
-    with option("--text"):
-        text = data.python_docs_text() if file is None else file.read_text(encoding="utf-8")
-        if len(text) < 10 * least:
-            raise ValueError(f"must hold at least {10 * least} characters; {file} holds {len(text)}")
-    tokenizer = data.CharTokenizer(text)
-    tokens = tokenizer.encode(text)
-    cut = len(tokens) * 9 // 10
-    return tokenizer, tokens[:cut], tokens[cut:]
 
 
 def longest_line(text: str) -> str:

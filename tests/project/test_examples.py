@@ -214,6 +214,23 @@ def test_resume_with_more_epochs_follows_their_curve(name, tmp_path, monkeypatch
     np.testing.assert_allclose(rates, [1.0, 0.75, 0.25])
 
 
+@pytest.mark.parametrize("name", ["char_rnn", "char_transformer"])
+def test_resume_with_another_text(name, tmp_path, monkeypatch, capsys):
+    """The same characters in another order would be garbage to the net; a text of another length does not fit the loader."""
+    options = small(name, tmp_path, monkeypatch)
+    run(monkeypatch, name, *options, "--epochs", "1")
+    text = (tmp_path / "text").read_text()
+    for other in text[::-1], text + text:
+        (tmp_path / "text").write_text(other)
+        with pytest.raises(SystemExit) as stopped:
+            run(monkeypatch, name, *options, "--epochs", "2", "--resume")
+        said = capsys.readouterr().err.splitlines()[-1]
+        assert stopped.value.code == 2 and said.startswith(f"{name}.py: error: argument --text: ")
+        assert said.endswith(f"{name}.safetensors goes on with the text that it has learned from only; got {tmp_path / 'text'}")
+    (tmp_path / "text").write_text(text)
+    run(monkeypatch, name, *options, "--epochs", "2", "--resume")
+
+
 @pytest.mark.parametrize("name", SMALL)
 def test_help_shows_defaults_and_fits_80_columns(name, monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "80")
