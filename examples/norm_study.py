@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from experiment import at_least, folder
+from experiment import at_least, folder, option
 
 from minigrad import study
 from minigrad.study.norms import CLAIMS
@@ -34,6 +34,8 @@ def main() -> None:
     options.add_argument("--out", type=folder, default=Path("runs/norm_study"),
                          help="folder of the report and of all results (default: runs/norm_study)")
     given = options.parse_args()
+    with option("--out"):
+        given.out.mkdir(parents=True, exist_ok=True)
     report = study.normalization(given.claim, quick=given.quick, seeds=given.seeds, processes=given.processes,
                                  out=given.out, fresh=given.fresh)
     print(report)

@@ -36,7 +36,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
-from experiment import folder
+from experiment import folder, option
 from pictures import plot
 
 import minigrad as mg
@@ -136,6 +136,8 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--out", type=folder, default=Path("runs"), help="folder for the plot (default: runs)")
     out = arguments.parse_args().out
+    with option("--out"):
+        out.mkdir(parents=True, exist_ok=True)
 
     rows = []
     print(f"{'':20} {'exact':>14} {'minigrad is off by':>20} {'PyTorch is off by':>20}")
@@ -152,7 +154,6 @@ def main() -> None:
     if torch is None:
         print("PyTorch is not installed, so its column is empty: pip install torch")
 
-    out.mkdir(parents=True, exist_ok=True)
     plot(out / "third_derivative.png", "derivatives of normalization", lambda figure: third(figure, "layer_norm"),
          lambda figure: third(figure, "batch_norm"), lambda figure: errors(figure, rows))
     print(f"plot: {out / 'third_derivative.png'}")

@@ -147,6 +147,8 @@ def test_curves_tell_train_and_test_apart():
     ("char_rnn", "--text {tmp}/file", "--text: must hold at least 5130 characters"),
     ("char_rnn", "--text {tmp}/text --batch-size 1000", "--batch-size: must be at most 84,"),
     ("char_transformer", "--text {tmp}/text --batch-size 84", "--batch-size: must be from 1 to 83,"),
+    ("norm_study", "--out {tmp}/file/sub", "--out: [Errno 20] Not a directory: '{tmp}/file/sub'"),
+    ("third_derivative", "--out {tmp}/file/sub", "--out: [Errno 20] Not a directory: '{tmp}/file/sub'"),
     ("mnist_cnn", "--data {tmp}", "--data: [mnist] train-images-idx3-ubyte"),
     ("cifar_cnn", "--data {tmp}", "pass --download"),
 ])
