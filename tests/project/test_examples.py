@@ -359,6 +359,31 @@ def test_third_derivatives(t):
         np.testing.assert_allclose(example.derivatives(mg, norm, t), want, rtol=1e-9, err_msg=name)
 
 
+@pytest.mark.parametrize("refused", ["none", "some", "all", "not installed"])
+def test_the_plot_of_third_derivatives_says_what_is_missing(refused, monkeypatch):
+    """No entry of a legend without a mark, and none for a PyTorch that is not there; an error of 0 is no error of 1e-16."""
+    figures = pytest.importorskip("matplotlib.figure", reason="the examples' extra is not installed")
+    example = import_module("third_derivative")
+    torch = None if refused == "not installed" else argparse.Namespace(__version__="9")
+
+    def derivatives(library, norm, t):
+        return [1.0, 1.0, np.nan if library is torch and (refused == "all" or refused == "some" and t < 0) else 1.0]
+    monkeypatch.setattr(example, "derivatives", derivatives)
+    monkeypatch.setattr(example, "torch", torch)
+    curve, dots = figures.Figure(), figures.Figure()
+    example.third(curve, "batch_norm")
+    last = np.nan if refused == "all" else 0.3
+    example.errors(dots, [("batch_norm", 1, 1.0, 0.0, 1e-16), ("batch_norm", 2, 1.0, 1e-9, 1e-15), ("batch_norm", 3, 1.0, 1e-9, last)])
+    for figure in curve, dots:
+        for drawn in figure.axes[0].lines:
+            assert len(drawn.get_xdata()) and np.isfinite(drawn.get_ydata()).any()
+    assert [drawn.get_label() for drawn in curve.axes[0].lines] == ["exact", "minigrad"] + {
+        "none": ["PyTorch 9"], "some": ["PyTorch 9", "PyTorch 9 refuses"], "all": ["PyTorch 9 refuses"], "not installed": []}[refused]
+    want = {"all": ["PyTorch", "PyTorch refuses"], "not installed": []}.get(refused, ["PyTorch"])
+    assert [drawn.get_label() for drawn in dots.axes[0].lines] == [*want, "minigrad", "error 0: every digit is right"]
+    assert dots.axes[0].lines[-1].get_fillstyle() == "none"
+
+
 @pytest.mark.torch
 def test_torch_is_wrong_where_the_example_says_so():
     torch = pytest.importorskip("torch")
