@@ -1,6 +1,6 @@
 """What normalization does: eight claims of the literature, measured.
 
-    python examples/norm_study.py                      # 10 to 15 minutes, two cores
+    python examples/norm_study.py                      # 10 to 15 minutes
     python examples/norm_study.py --quick              # under a minute: it works
     python examples/norm_study.py --claim batch-size   # one claim
 

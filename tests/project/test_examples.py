@@ -324,6 +324,12 @@ def test_backward_by_hand():
     assert all(float(row[-1]) < 8 for row in rows)
 
 
+@pytest.mark.parametrize("name", ["backward_by_hand", "new_op", "norm_study", "third_derivative"])
+def test_other_programs_fit_80_columns(name):
+    told = run_python(str(curves.EXAMPLES / f"{name}.py"), "--help", COLUMNS="80")
+    assert told.returncode == 0 and max(map(len, told.stdout.splitlines())) <= 80
+
+
 @pytest.mark.parametrize("name", ["backward_by_hand", "new_op"])
 def test_programs_without_options_say_so(name):
     program = curves.EXAMPLES / f"{name}.py"
