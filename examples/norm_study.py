@@ -1,8 +1,8 @@
 """What normalization does: eight claims of the literature, measured.
 
-    python examples/norm_study.py                      # 10 to 15 minutes
-    python examples/norm_study.py --quick              # under a minute: it works
-    python examples/norm_study.py --claim batch-size   # one claim
+    python examples/norm_study.py                    # 10 to 15 minutes
+    python examples/norm_study.py --quick            # under a minute: it works
+    python examples/norm_study.py --claim batch-size # one claim
 
 Real layers on real data, eight seeds, a verdict for each statement. Prints a
 table, and writes report.md, report.html and a plot for each claim to --out.

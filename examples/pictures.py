@@ -4,10 +4,14 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+if lacking := [name for name in ("tqdm", "matplotlib") if find_spec(name) is None]:       # now, not when a run ends
+    raise SystemExit(f"the examples need {' and '.join(lacking)}: pip install {' '.join(lacking)}")
 
 
 def plot(path: Path, title: str, *pictures: Callable[[Any], None]) -> None:

@@ -21,7 +21,8 @@ from minigrad import io, optim
 
 GOLDEN = json.loads((curves.HERE / "curves.json").read_text())["curves"]
 sys.path.insert(0, str(curves.EXAMPLES))
-pytest.importorskip("tqdm", reason="the examples' extra is not installed")
+for extra in "tqdm", "matplotlib":
+    pytest.importorskip(extra, reason="the examples' extra is not installed")
 
 
 def test_every_example_has_a_curve():
@@ -241,6 +242,18 @@ def test_help_shows_defaults_and_fits_80_columns(name, monkeypatch, capsys):
     shown = capsys.readouterr().out
     assert max(map(len, shown.splitlines())) <= 80
     assert shown.count("(default: ") >= 6 and "(default: None)" not in shown and "(default: False)" not in shown
+
+
+@pytest.mark.parametrize("missing", ["tqdm", "matplotlib"])
+@pytest.mark.parametrize("name", ["digits_mlp", "norm_study", "third_derivative"])
+def test_a_missing_package_is_said_at_the_start(name, missing, tmp_path):
+    """Not by a traceback, and not after the training."""
+    code = ("import runpy, sys; from importlib import util; find = util.find_spec;"
+            f"util.find_spec = lambda name, *rest: None if name == {missing!r} else find(name, *rest); sys.modules[{missing!r}] = None;"
+            f"sys.argv[1:] = ['--out', {str(tmp_path)!r}]; sys.path.insert(0, {str(curves.EXAMPLES)!r});"
+            f"runpy.run_path({str(curves.EXAMPLES / name)!r} + '.py', run_name='__main__')")
+    ran = run_python("-c", code)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (1, "", f"the examples need {missing}: pip install {missing}\n")
 
 
 @pytest.mark.slow
