@@ -177,7 +177,8 @@ class Experiment:
             part.load_state_dict(saved[name])
         for part in self.parts.values():
             if isinstance(part, optim.lr_scheduler.LambdaLR):       # what was loaded is a rate of the curve of before
-                for group, base, factor in zip(part.optimizer.param_groups, part.base_lrs, part.lr_lambdas, strict=True):
+                groups = part.optimizer.param_groups
+                for group, base, factor in zip(groups, part.base_lrs, part.lr_lambdas, strict=True):
                     group["lr"] = base * factor(part.last_epoch)
         mg.set_rng_state(saved["rng"])
         self.history = saved["history"]

@@ -147,8 +147,8 @@ def main() -> None:
         print(f"  {study.explain(capped_norm, x, weight)}")
     print(f"step 3, kernels:\n  {study.explain(capped_norm, x, weight)}\n")
     print(check_op(capped_norm), end="\n\n")
-    print("The kernel goes through memory once where the definition does seven times; tanh costs both the same. Rows of 33\n"
-          "gain little or nothing: their last element takes a whole vector, and each row waits for its sum.\n")
+    print("The kernel goes through memory once where the definition does seven times; tanh costs both the same. Rows\n"
+          "of 33 gain little or nothing: their last element takes a whole vector, and each row waits for its sum.\n")
     print("\n".join(bench.time_op(capped_norm)))
 
 

@@ -126,8 +126,8 @@ def third(figure: Any, name: str) -> None:
 
 
 def errors(figure: Any, rows: list[tuple[str, int, float, float, float]]) -> None:
-    """The relative errors of the table as dots, on a logarithmic axis. An error of 0 is a ring at the bottom; a cross at
-    the top is a derivative that PyTorch refuses."""
+    """The relative errors of the table as dots, on a logarithmic axis. An error of 0 is a ring at the bottom; a cross
+    at the top is a derivative that PyTorch refuses."""
     axes, least = figure.subplots(), 3e-17
     ring, cross = "error 0: every digit is right", "PyTorch refuses"
     for column, label, colour, size in (4, "PyTorch", "C3", 12), (3, "minigrad", "C0", 6):
