@@ -105,8 +105,8 @@ def main() -> None:
         size = run.batch_size(LARGEST, why="which take more than a gigabyte of memory")
         models = {"GRU, layer norm": Adder("gru").to(run.device), "plain RNN": Adder("rnn").to(run.device)}
         optimizers = {name: optim.Adam(model.parameters(), lr=options.lr) for name, model in models.items()}
+        x, sums = (t.to(run.device) for t in batch(500))        # before `keep`, which sets the random state
         run.keep(**models, **{f"optimizer of {name}": optimizer for name, optimizer in optimizers.items()})
-        x, sums = (t.to(run.device) for t in batch(500))
         run.show(lambda figure: true_and_answered(figure, models, x, sums),
                  lambda figure: states(figure, models["GRU, layer norm"], x[0]))
 

@@ -50,6 +50,15 @@ class CharRNN(nn.Module):
         return mg.zeros(shape, device=device), mg.zeros(shape, device=device)
 
 
+class Carried(nn.Module):
+    """The state between two windows, as a part of the checkpoint: an epoch that was interrupted goes on with it."""
+
+    def __init__(self, h: mg.Tensor, c: mg.Tensor) -> None:
+        super().__init__()
+        self.register_buffer("h", h)
+        self.register_buffer("c", c)
+
+
 def streams(tokens: mg.Tensor, n: int) -> list[mg.Tensor]:
     """The text as n parallel streams, cut into successive windows (n, LENGTH + 1).
 
@@ -127,7 +136,8 @@ def main() -> None:
         model = CharRNN(len(tokenizer)).to(run.device)
         optimizer = optim.Adam(model.parameters(), lr=options.lr)
         scheduler = optim.lr_scheduler.LambdaLR(optimizer, cosine(options.epochs))
-        run.keep(model=model, optimizer=optimizer, scheduler=scheduler)
+        state = Carried(*model.start(options.batch_size)).to(run.device)
+        run.keep(model=model, optimizer=optimizer, scheduler=scheduler, state=state)
         line = longest_line(tokenizer.decode(held_out[:2000]))
         run.show(lambda figure: page(figure, "a text that it wrote", write(model, tokenizer, line[:4], 700)),
                  lambda figure: reading(figure, model, tokenizer, line[:70]))
@@ -135,13 +145,14 @@ def main() -> None:
         step = run.captured(training_step(model, optimizer))
 
         for _ in run.epochs():
-            state, losses = model.start(options.batch_size), []
+            if not run.steps:
+                state.h, state.c = model.start(options.batch_size)
             for window in run.batches(windows):
-                loss, *state = step(window, *state)
-                losses.append(loss.item())
+                loss, state.h, state.c = step(window, state.h, state.c)
+                run.losses.append(loss.item())
             scheduler.step()
             print(f"---\n{write(model, tokenizer, line[:4])}\n---")
-            run.log(train={"bits/character": sum(losses) / len(losses) / math.log(2)},
+            run.log(train={"bits/character": run.mean() / math.log(2)},
                     test={"bits/character": held_out_loss(model, test) / math.log(2)})
 
 

@@ -131,9 +131,9 @@ def main() -> None:
         step = run.captured(training_step(model, optimizer))
 
         for _ in run.epochs():
-            losses = [step(batch.to(run.device)).item() for batch, in run.batches(loader)]
+            loss = run.mean(step(batch.to(run.device)).item() for batch, in run.batches(loader))
             print(f"---\n{write(model, tokenizer, line[:4])}\n---")
-            run.log(train={"bits/character": sum(losses) / len(losses) / math.log(2)},
+            run.log(train={"bits/character": loss / math.log(2)},
                     test={"bits/character": held_out_loss(model, test) / math.log(2)})
 
 

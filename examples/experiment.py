@@ -6,10 +6,11 @@
         run.keep(model=model, optimizer=optimizer, loader=loader)       # with --resume: loads the checkpoint
         run.show(lambda figure: ...)                                    # a picture beside the curves
         for _ in run.epochs():
-            losses = [... for images, labels in run.batches(loader)]
-            run.log(train={"loss": ...}, test={"loss": ..., "accuracy": ...})       # prints them, saves the checkpoint
+            loss = run.mean(... for images, labels in run.batches(loader))
+            run.log(train={"loss": loss}, test={"loss": ..., "accuracy": ...})      # prints them, saves the checkpoint
 
-When the block ends, by itself or by Ctrl-C, it draws the plot and says where plot and checkpoint are.
+When the block ends, by itself or by Ctrl-C, it draws the plot and says where plot and checkpoint are. Ctrl-C saves the
+checkpoint after the step that runs, in the middle of an epoch as well.
 """
 from __future__ import annotations
 
@@ -22,8 +23,9 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from pictures import confusion, curves, filters, mistakes, plot
@@ -32,8 +34,6 @@ from tqdm import tqdm
 import minigrad as mg
 from minigrad import data, io, nn, optim
 from minigrad.nn import functional as F
-
-Batch = TypeVar("Batch")
 
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -118,7 +118,8 @@ class Experiment:
         self.parts: dict[str, Any] = {}                                 # what the checkpoint holds
         self.history: list[dict[str, dict[str, float]]] = []            # of each epoch: who -> quantity -> value
         self.pictures: list[Callable[[Any], None]] = []
-        self.saved = 0                                                  # epochs in the checkpoint
+        self.steps, self.losses = 0, list[float]()                      # of the epoch that runs, as far as it came
+        self.ours = False                                               # the checkpoint is of this run
         self.stopping, self.handler = False, signal.getsignal(signal.SIGINT)
         self.bar: Any = None
 
@@ -155,7 +156,7 @@ class Experiment:
         if self.options.resume:
             with option("--resume"):
                 self._load()
-            print(f"resumed after epoch {self.saved}")
+            print(f"resumed {self._place()}")
 
     def _load(self) -> None:
         if not self.checkpoint.exists():
@@ -182,7 +183,22 @@ class Experiment:
                     group["lr"] = base * factor(part.last_epoch)
         mg.set_rng_state(saved["rng"])
         self.history = saved["history"]
-        self.saved = len(self.history)
+        self.steps, self.losses = saved.get("steps", 0), list(saved.get("losses", ()))
+        self.ours = True
+
+    def _save(self) -> None:
+        state = {name: part.state_dict() for name, part in self.parts.items()}
+        options = {name: getattr(self.options, name) for name in ("batch_size", "lr", "seed")}
+        io.save({**state, "rng": mg.get_rng_state(), "history": self.history, "steps": self.steps,
+                 "losses": self.losses, "options": options, "text": self.text}, self.checkpoint)
+        self.ours = True
+
+    def _place(self) -> str:
+        """Where the run is: "after epoch 3", or "in epoch 4 after 7 steps"."""
+        done = len(self.history)
+        if done and not self.steps:
+            return f"after epoch {done}"
+        return f"in epoch {done + 1} after {self.steps} step{'s' * (self.steps != 1)}"
 
     def show(self, *pictures: Callable[[Any], None]) -> None:
         """Adds pictures to the plot: functions that draw on a figure (matplotlib's) when the run ends."""
@@ -195,11 +211,12 @@ class Experiment:
     # ---- the epochs ----
 
     def epochs(self) -> Iterator[int]:
-        """The numbers of the epochs that are left, from 0 on. Ctrl-C ends them after the step that runs."""
-        if self.saved >= self.options.epochs:
-            print(f"the checkpoint holds {self.saved} epochs; ask for more than these with --epochs")
+        """The numbers of the epochs that are left, from 0 on. Ctrl-C ends them after the step that runs, or after the
+        epoch if that was its last step."""
+        if len(self.history) >= self.options.epochs:
+            print(f"the checkpoint holds {len(self.history)} epochs; ask for more than these with --epochs")
         signal.signal(signal.SIGINT, self._stop)
-        for epoch in range(self.saved, self.options.epochs):
+        for epoch in range(len(self.history), self.options.epochs):
             self.start = time.perf_counter()
             yield epoch
 
@@ -211,25 +228,35 @@ class Experiment:
         if self.stopping:
             raise KeyboardInterrupt
 
-    def batches(self, batches: Iterable[Batch]) -> Iterator[Batch]:
-        """The batches of an epoch, with a progress bar if it takes more than half a second."""
-        epoch = f"epoch {len(self.history) + 1}/{self.options.epochs}"
-        self.bar = tqdm(batches, desc=epoch, unit="batch", leave=False, delay=0.5, disable=None)
+    def batches(self, batches: Any) -> Iterator[Any]:
+        """The batches of an epoch that are left, with a progress bar if it takes more than half a second."""
+        count, epoch = len(batches), f"epoch {len(self.history) + 1}/{self.options.epochs}"
+        goes_on = any(batches is part for part in self.parts.values())      # a loader knows by itself where it was
+        rest = batches if goes_on else islice(batches, self.steps, None)
+        self.bar = tqdm(rest, epoch, count, initial=self.steps, unit="batch", leave=False, delay=0.5, disable=None)
+        self._pause()
         for batch in self.bar:
-            self._pause()
             yield batch
+            self.steps += 1
+            if self.steps < count:
+                self._pause()
+
+    def mean(self, losses: Iterable[float] = ()) -> float:
+        """The mean loss of an epoch: of these steps, and of those whose losses are in `self.losses` already, as they
+        are when an interrupted epoch goes on."""
+        for loss in losses:
+            self.losses.append(loss)
+        return sum(self.losses) / len(self.losses)
 
     def log(self, **values: dict[str, float]) -> None:
         """Ends an epoch: prints and keeps its figures, and saves the checkpoint."""
-        self._pause()
         self.history.append(values)
-        state = {name: part.state_dict() for name, part in self.parts.items()}
-        options = {name: getattr(self.options, name) for name in ("batch_size", "lr", "seed")}
-        io.save({**state, "rng": mg.get_rng_state(), "history": self.history, "options": options, "text": self.text},
-                self.checkpoint)
-        self.saved = len(self.history)
+        self.steps, self.losses = 0, []
+        self._save()
         total, seconds = str(self.options.epochs), time.perf_counter() - self.start
-        print(f"epoch {self.saved:>{len(total)}}/{total}", *self._figures(), f"{seconds:.2f} s", sep="  ", flush=True)
+        done = f"epoch {len(self.history):>{len(total)}}/{total}"
+        print(done, *self._figures(), f"{seconds:.2f} s", sep="  ", flush=True)
+        self._pause()
 
     def _figures(self) -> list[str]:
         """The values of the last epoch: "test loss 0.1234", ..."""
@@ -252,17 +279,20 @@ class Experiment:
         signal.signal(signal.SIGINT, self.handler)
 
     def _end_early(self) -> None:
-        print(f"\nstopped in epoch {len(self.history) + 1}" if self.parts else "\nstopped")
-        if not self.saved:
-            print("no epoch is complete: there is no checkpoint yet")
-            return
-        self._load()                                        # the plot shows what the checkpoint holds
-        self._finish()
-        again = [] if self.options.resume else ["--resume"]
-        print(f"go on after epoch {self.saved} with:\n  python {shlex.join([*sys.argv, *again])}")
+        print(f"\nstopped {self._place()}" if self.parts else "\nstopped")
+        if self.steps and (self.ours or not self.checkpoint.exists()):
+            self._save()
+        if self.ours:
+            self._finish()
+            again = [] if self.options.resume else ["--resume"]
+            print(f"go on {self._place()} with:\n  python {shlex.join([*sys.argv, *again])}")
+        elif self.steps:
+            print(f"nothing is saved: {self.checkpoint} is of an earlier run, and no epoch of this one is complete")
+        else:
+            print("no step is done: nothing is saved")
 
     def _finish(self) -> None:
-        title = f"{self.name} after epoch {self.saved}: {', '.join(self._figures())}"
+        title = f"{self.name} {self._place()}" + (f": {', '.join(self._figures())}" if self.history else "")
         plot(self.picture, title, lambda figure: curves(figure, self.history), *self.pictures)
         print(f"plot: {self.picture}\ncheckpoint: {self.checkpoint}")
 

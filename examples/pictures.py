@@ -32,7 +32,11 @@ def plot(path: Path, title: str, *pictures: Callable[[Any], None]) -> None:
 
 
 def curves(figure: Any, history: Sequence[dict[str, dict[str, float]]]) -> None:
-    """One axis for each quantity (logarithmic, unless it is the accuracy), one line for each who has it."""
+    """One axis for each quantity (logarithmic, unless it is the accuracy), one line for each who has it.
+    A run that ended in its first epoch has none."""
+    if not history:
+        figure.text(0.5, 0.5, "no epoch is complete", ha="center")
+        return
     who = list(history[-1])
     quantities = list(dict.fromkeys(name for values in history[-1].values() for name in values))
     epochs = range(1, len(history) + 1)

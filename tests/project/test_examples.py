@@ -260,7 +260,6 @@ def test_a_missing_package_is_said_at_the_start(name, missing, tmp_path):
 def test_ctrl_c_and_resume(tmp_path):
     """An interrupted run ends with plot, checkpoint and the command that goes on; going on gives what a run in one piece gives."""
     pytest.importorskip("sklearn", reason="the digits come with scikit-learn")
-    pytest.importorskip("matplotlib", reason="the examples' extra is not installed")
     program = [str(curves.EXAMPLES / "digits_mlp.py"), "--norm", "batch"]
     with subprocess.Popen([sys.executable, *program, "--epochs", "2000", "--out", str(tmp_path)], stdout=subprocess.PIPE,
                           stderr=subprocess.PIPE, text=True) as process:
@@ -270,16 +269,18 @@ def test_ctrl_c_and_resume(tmp_path):
         out, err = process.communicate(timeout=120)
     assert (process.returncode, err) == (130, "")
     lines = out.splitlines()
-    done = len(io.load(tmp_path / "digits_mlp_batch.safetensors")["history"])
+    saved = io.load(tmp_path / "digits_mlp_batch.safetensors")
+    done, steps = len(saved["history"]), saved["steps"]
     assert 2 <= done < 2000
-    assert f"stopped in epoch {done + 1}" in lines
+    where = f"in epoch {done + 1} after {steps} step{'s' * (steps > 1)}" if steps else f"after epoch {done}"
+    assert f"stopped {where}" in lines
     assert (tmp_path / "digits_mlp_batch.png").stat().st_size > 20_000
-    assert lines[-2] == f"go on after epoch {done} with:"
+    assert lines[-2] == f"go on {where} with:"
     command = shlex.split(lines[-1])
     assert command[0] == "python" and command[-1] == "--resume"
     command[command.index("2000")] = str(done + 2)
     again = run_python(*command[1:])
-    assert again.stdout.startswith(f"resumed after epoch {done}\n"), again.stderr
+    assert again.stdout.startswith(f"resumed {where}\n"), again.stderr
     whole = run_python(*program, "--epochs", str(done + 2), "--out", str(tmp_path / "whole"))
     assert whole.returncode == 0, whole.stderr
     resumed, at_once = (io.load(folder / "digits_mlp_batch.safetensors") for folder in (tmp_path, tmp_path / "whole"))
@@ -288,42 +289,85 @@ def test_ctrl_c_and_resume(tmp_path):
         np.testing.assert_array_equal(resumed["model"][key].numpy(), value.numpy(), err_msg=key)
 
 
-def interrupted(folder, epoch, picture):
-    """A run with one number to learn, which each of its 5 steps an epoch makes larger by 1; Ctrl-C comes in the middle of an epoch."""
+@pytest.fixture
+def interrupts():
+    """Gives Ctrl-C its meaning back when the test ends."""
+    before = signal.getsignal(signal.SIGINT)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_an_interrupted_epoch_goes_on(name, tmp_path, monkeypatch, capsys, interrupts):
+    """The first one, too; and it ends with the numbers of a run in one piece."""
+    import experiment
+    options, batches = small(name, tmp_path, monkeypatch), experiment.Experiment.batches
+
+    def stopped(self, given):
+        for batch in batches(self, given):
+            signal.raise_signal(signal.SIGINT)
+            yield batch
+    with monkeypatch.context() as quick:
+        quick.setattr(experiment, "plot", lambda *_: None)
+        run(quick, name, *options, "--epochs", "2", "--out", tmp_path / "whole")
+    monkeypatch.setattr(experiment.Experiment, "batches", stopped)
+    with pytest.raises(SystemExit, match="130"):
+        run(monkeypatch, name, *options, "--epochs", "2")
+    lines = capsys.readouterr().out.splitlines()
+    assert "stopped in epoch 1 after 1 step" in lines and "go on in epoch 1 after 1 step with:" in lines
+    assert next(tmp_path.glob("*.png")).stat().st_size > 20_000
+    monkeypatch.setattr(experiment.Experiment, "batches", batches)
+    monkeypatch.setattr(experiment, "plot", lambda *_: None)
+    run(monkeypatch, name, *options, "--epochs", "2", "--resume")
+    assert "resumed in epoch 1 after 1 step" in capsys.readouterr().out.splitlines()
+    resumed, whole = (io.load(next(folder.glob("*.safetensors")))["history"] for folder in (tmp_path, tmp_path / "whole"))
+    assert resumed == whole and len(whole) == 2
+
+
+def interrupted(folder, epoch, step, picture):
+    """A run with one number to learn, which each of its 5 steps an epoch makes larger by 1; Ctrl-C comes in one of them."""
     from experiment import Experiment
     options = argparse.Namespace(device="cpu", out=folder, seed=0, batch_size=1, lr=1.0, resume=False, epochs=3)
     model = mg.nn.PReLU(1, 0.0)
-    before = signal.getsignal(signal.SIGINT)
-    try:
-        with pytest.raises(SystemExit, match="130"), Experiment("run", options) as run:
-            run.keep(model=model)
-            run.show(lambda figure: picture(model.weight.item()))
-            for at in run.epochs():
-                for i in run.batches(range(5)):
-                    assert (at, i) <= (epoch, 2)
-                    if (at, i) == (epoch, 2):
-                        signal.raise_signal(signal.SIGINT)
-                    model.weight.data += 1
-                run.log(train={"loss": model.weight.item()})
-        assert signal.getsignal(signal.SIGINT) == signal.SIG_DFL        # while it ends, a second Ctrl-C kills it
-    finally:
-        signal.signal(signal.SIGINT, before)
+    with pytest.raises(SystemExit, match="130"), Experiment("run", options) as run:
+        run.keep(model=model)
+        run.show(lambda figure: picture(model.weight.item()))
+        for at in run.epochs():
+            if step < 0:
+                signal.raise_signal(signal.SIGINT)
+            for i in run.batches(range(5)):
+                assert (at, i) <= (epoch, step)
+                if (at, i) == (epoch, step):
+                    signal.raise_signal(signal.SIGINT)
+                model.weight.data += 1
+            run.log(train={"loss": model.weight.item()})
+    assert signal.getsignal(signal.SIGINT) == signal.SIG_DFL        # while it ends, a second Ctrl-C kills it
 
 
-def test_ctrl_c_before_the_first_epoch_is_done(tmp_path, capsys):
-    """Nothing is written, and nothing of an earlier run is touched."""
+def test_ctrl_c_before_the_first_step(tmp_path, capsys, interrupts):
+    interrupted(tmp_path, 0, -1, pytest.fail)
+    assert capsys.readouterr().out == "\nstopped in epoch 1 after 0 steps\nno step is done: nothing is saved\n"
+    assert not list(tmp_path.iterdir())
+
+
+def test_ctrl_c_before_the_first_epoch_is_done(tmp_path, capsys, interrupts):
+    """The steps that are done are saved, unless the checkpoint of an earlier run is there: it may be worth more."""
     (tmp_path / "run.safetensors").write_text("of an earlier run")
-    interrupted(tmp_path, 0, pytest.fail)
-    assert capsys.readouterr().out == "\nstopped in epoch 1\nno epoch is complete: there is no checkpoint yet\n"
+    interrupted(tmp_path, 0, 2, pytest.fail)
+    assert capsys.readouterr().out == (f"\nstopped in epoch 1 after 3 steps\nnothing is saved: {tmp_path / 'run.safetensors'} is of an "
+                                       "earlier run, and no epoch of this one is complete\n")
     assert (tmp_path / "run.safetensors").read_text() == "of an earlier run"
 
 
-def test_ctrl_c_draws_what_the_checkpoint_holds(tmp_path, capsys):
-    pytest.importorskip("matplotlib", reason="the examples' extra is not installed")
+@pytest.mark.parametrize("epoch, step, where, steps", [(0, 2, "in epoch 1 after 3 steps", 3), (2, 0, "in epoch 3 after 1 step", 1),
+                                                       (1, 4, "after epoch 2", 0)])
+def test_ctrl_c_draws_what_the_checkpoint_holds(epoch, step, where, steps, tmp_path, capsys, interrupts):
+    """After the last step of an epoch, the epoch is ended."""
     drawn = []
-    interrupted(tmp_path, 2, drawn.append)
-    assert drawn == [10.0]
-    assert "go on after epoch 2 with:\n  python " in capsys.readouterr().out
+    interrupted(tmp_path, epoch, step, drawn.append)
+    saved = io.load(tmp_path / "run.safetensors")
+    assert drawn == [saved["model"]["weight"].item()] == [5 * epoch + step + 1]
+    assert saved["steps"] == steps and f"go on {where} with:\n  python " in capsys.readouterr().out
 
 
 # ---- the texts ----
