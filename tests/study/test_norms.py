@@ -12,7 +12,7 @@ import pytest
 
 from minigrad import nn, study
 from minigrad.study import norms
-from minigrad.study.norms import claim, convergence, jacobian, modes, recurrent, runner, training
+from minigrad.study.norms import claim, convergence, jacobian, modes, plots, recurrent, runner, training
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -192,6 +192,10 @@ def test_an_interrupt_ends_with_a_report_and_the_rest_follows(tmp_path, monkeypa
     assert len(runner.Kept(tmp_path / "results.jsonl").results) == 5
     assert "not measured" in (tmp_path / "report.md").read_text()
     assert study.normalization(["jacobian"], quick=True, processes=0, out=tmp_path).chapters[0].tally == "5 of 5 hold"
+
+
+def test_each_norm_has_a_colour_of_its_own():
+    assert len({colour for _, colour, _ in plots.STYLE.values()}) == len(plots.STYLE)
 
 
 @pytest.mark.slow
