@@ -34,6 +34,7 @@ def plot(path: Path, title: str, *pictures: Callable[[Any], None]) -> None:
 def curves(figure: Any, history: Sequence[dict[str, dict[str, float]]]) -> None:
     """One axis for each quantity (logarithmic, unless it is the accuracy), one line for each who has it.
     A run that ended in its first epoch has none."""
+    from matplotlib.ticker import LogLocator
     if not history:
         figure.text(0.5, 0.5, "no epoch is complete", ha="center")
         return
@@ -50,10 +51,13 @@ def curves(figure: Any, history: Sequence[dict[str, dict[str, float]]]) -> None:
             axes.set_yscale("log")
             axes.yaxis.set_major_formatter("{x:g}")
             low, high = axes.get_ylim()
-            if high < 10 * low:
+            if high < 100 * low:
+                if high > 3 * low:                          # else the locator chooses round numbers by itself
+                    axes.yaxis.set_minor_locator(LogLocator(subs=(2, 3, 5) if high < 10 * low else (2, 5)))
                 axes.yaxis.set_minor_formatter("{x:g}")
         axes.grid(alpha=0.3)
-        axes.legend()
+    lines = {line.get_label(): line for axes in figure.axes for line in axes.lines}
+    figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=len(who), frameon=False)
     axes.set(xlabel="epoch", xlim=(0.5, len(history) + 0.5))
     axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
 

@@ -123,6 +123,8 @@ def test_curves_tell_train_and_test_apart():
         assert [axes.get_title() for axes in figure.axes] == ["loss", "accuracy"]
         assert (loss.get_yscale(), accuracy.get_yscale()) == ("log", "linear")
         assert [line.get_label() for line in loss.lines] == ["train", "test"]
+        assert [text.get_text() for text in figure.legends[0].get_texts()] == ["train", "test"]
+        assert loss.get_legend() is accuracy.get_legend() is None       # none that covers a curve
         assert loss.lines[1].get_color() == accuracy.lines[0].get_color() != loss.lines[0].get_color()
         assert all(line.get_marker() == "." and len(line.get_xdata()) == epochs for line in [*loss.lines, *accuracy.lines])
         low, high = accuracy.get_xlim()
