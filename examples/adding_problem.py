@@ -23,6 +23,7 @@ from minigrad import nn, optim
 from minigrad.nn import functional as F
 
 STEPS, BATCHES = 100, 100       # numbers in a sequence, training steps in an epoch
+LARGEST = 4096                  # sequences in a step: both nets together take about 0.3 MB for each of them
 
 
 class Adder(nn.Module):
@@ -101,10 +102,11 @@ def main() -> None:
     """The command line."""
     options = parser(__doc__, epochs=20, batch_size=64, lr=4e-3).parse_args()
     with Experiment("adding_problem", options) as run:
+        size = run.batch_size(LARGEST, why="which take more than a gigabyte of memory")
         models = {"GRU, layer norm": Adder("gru").to(run.device), "plain RNN": Adder("rnn").to(run.device)}
         optimizers = {name: optim.Adam(model.parameters(), lr=options.lr) for name, model in models.items()}
+        x, sums = (t.to(run.device) for t in batch(500))        # before `keep`, which sets the random state
         run.keep(**models, **{f"optimizer of {name}": optimizer for name, optimizer in optimizers.items()})
-        x, sums = (t.to(run.device) for t in batch(500))
         run.show(lambda figure: true_and_answered(figure, models, x, sums),
                  lambda figure: states(figure, models["GRU, layer norm"], x[0]))
 
@@ -112,7 +114,7 @@ def main() -> None:
 
         for _ in run.epochs():
             for _ in run.batches(range(BATCHES)):
-                new = [t.to(run.device) for t in batch(options.batch_size)]
+                new = [t.to(run.device) for t in batch(size)]
                 for step in steps:
                     step(*new)
             run.log(**{name: {"error": error(model, x, sums)} for name, model in models.items()})

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from experiment import Experiment, corpus, cosine, longest_line, option, parser, sample
+from experiment import Experiment, cosine, longest_line, option, parser, sample
 from pictures import heat, page
 
 import minigrad as mg
@@ -48,6 +48,15 @@ class CharRNN(nn.Module):
         shape = (self.lstm.num_layers, n, self.lstm.hidden_size)
         device = self.head.weight.device
         return mg.zeros(shape, device=device), mg.zeros(shape, device=device)
+
+
+class Carried(nn.Module):
+    """The state between two windows, as a part of the checkpoint: an epoch that was interrupted goes on with it."""
+
+    def __init__(self, h: mg.Tensor, c: mg.Tensor) -> None:
+        super().__init__()
+        self.register_buffer("h", h)
+        self.register_buffer("c", c)
 
 
 def streams(tokens: mg.Tensor, n: int) -> list[mg.Tensor]:
@@ -120,14 +129,15 @@ def main() -> None:
     arguments.add_argument("--text", type=Path, help="a file to learn from instead of CPython's documentation")
     options = arguments.parse_args()
     with Experiment("char_rnn", options) as run:
-        tokenizer, train, held_out = corpus(options.text, least=8 * LENGTH + 1)
+        tokenizer, train, held_out = run.corpus(least=8 * LENGTH + 1)
         with option("--batch-size"):
             windows = [w.to(run.device) for w in streams(train, options.batch_size)]
         test = [w.to(run.device) for w in streams(held_out, 8)]
         model = CharRNN(len(tokenizer)).to(run.device)
         optimizer = optim.Adam(model.parameters(), lr=options.lr)
         scheduler = optim.lr_scheduler.LambdaLR(optimizer, cosine(options.epochs))
-        run.keep(model=model, optimizer=optimizer, scheduler=scheduler)
+        state = Carried(*model.start(options.batch_size)).to(run.device)
+        run.keep(model=model, optimizer=optimizer, scheduler=scheduler, state=state)
         line = longest_line(tokenizer.decode(held_out[:2000]))
         run.show(lambda figure: page(figure, "a text that it wrote", write(model, tokenizer, line[:4], 700)),
                  lambda figure: reading(figure, model, tokenizer, line[:70]))
@@ -135,13 +145,14 @@ def main() -> None:
         step = run.captured(training_step(model, optimizer))
 
         for _ in run.epochs():
-            state, losses = model.start(options.batch_size), []
+            if not run.steps:
+                state.h, state.c = model.start(options.batch_size)
             for window in run.batches(windows):
-                loss, *state = step(window, *state)
-                losses.append(loss.item())
+                loss, state.h, state.c = step(window, state.h, state.c)
+                run.losses.append(loss.item())
             scheduler.step()
             print(f"---\n{write(model, tokenizer, line[:4])}\n---")
-            run.log(train={"bits/character": sum(losses) / len(losses) / math.log(2)},
+            run.log(train={"bits/character": run.mean() / math.log(2)},
                     test={"bits/character": held_out_loss(model, test) / math.log(2)})
 
 

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from experiment import Experiment, corpus, longest_line, parser, sample
+from experiment import Experiment, longest_line, parser, sample
 from pictures import heat, page
 
 import minigrad as mg
@@ -93,11 +93,15 @@ def attention(figure: Any, model: CharTransformer, tokenizer: data.CharTokenizer
             x = layer(x, src_mask=mask)
     model.train()
     figure.suptitle(f"attention in {text!r}: from the character of a row to those of the columns")
-    for i, (row, layer) in enumerate(zip(figure.subplots(len(weights), len(weights[0])), weights, strict=True)):
+    grid = figure.subplots(len(weights), len(weights[0]), squeeze=False)
+    for i, (row, layer) in enumerate(zip(grid, weights, strict=True)):
         for j, (axes, head) in enumerate(zip(row, layer.numpy(force=True), strict=True)):
-            heat(axes, head, f"layer {i + 1}, head {j + 1}", "", "", cmap="Blues", vmin=0, vmax=1)
-            axes.set_xticks(range(n), text, fontsize=5)
-            axes.set_yticks(range(n), text, fontsize=5)
+            image = heat(axes, head, f"layer {i + 1}, head {j + 1}", "", "", cmap="Blues", vmin=0, vmax=1)
+            axes.set_box_aspect(1)
+            for ticks in axes.set_xticks, axes.set_yticks:
+                ticks(range(n), text, fontsize=7, family="monospace")
+            axes.tick_params(length=0, pad=2)
+    figure.colorbar(image, ax=grid, shrink=0.5, label="share of the attention")
 
 
 def held_out_loss(model: nn.Module, windows: mg.Tensor) -> float:
@@ -116,7 +120,7 @@ def main() -> None:
     options = arguments.parse_args()
     with Experiment("char_transformer", options) as run:
         window = LENGTH + 1
-        tokenizer, train, held_out = corpus(options.text, least=window)
+        tokenizer, train, held_out = run.corpus(least=window)
         test = held_out[:len(held_out) // window * window].reshape(-1, window).to(run.device)
         windows = data.TensorDataset(train[:len(train) // window * window].reshape(-1, window))
         size = run.batch_size(len(windows))
@@ -126,14 +130,14 @@ def main() -> None:
         run.keep(model=model, optimizer=optimizer, loader=loader)
         line = longest_line(tokenizer.decode(held_out[:2000]))
         run.show(lambda figure: page(figure, "a text that it wrote", write(model, tokenizer, line[:4], 700)),
-                 lambda figure: attention(figure, model, tokenizer, line[:24]))
+                 lambda figure: attention(figure, model, tokenizer, line[:16]))
 
         step = run.captured(training_step(model, optimizer))
 
         for _ in run.epochs():
-            losses = [step(batch.to(run.device)).item() for batch, in run.batches(loader)]
+            loss = run.mean(step(batch.to(run.device)).item() for batch, in run.batches(loader))
             print(f"---\n{write(model, tokenizer, line[:4])}\n---")
-            run.log(train={"bits/character": sum(losses) / len(losses) / math.log(2)},
+            run.log(train={"bits/character": loss / math.log(2)},
                     test={"bits/character": held_out_loss(model, test) / math.log(2)})
 
 

@@ -54,10 +54,10 @@ def main() -> None:
         step = run.captured(training_step(model, optimizer))
 
         for _ in run.epochs():
-            losses = [step(images.to(run.device), labels.to(run.device)).item()
-                      for images, labels in run.batches(loader)]
+            loss = run.mean(step(images.to(run.device), labels.to(run.device)).item()
+                            for images, labels in run.batches(loader))
             scheduler.step()
-            run.log(train={"loss": sum(losses) / len(losses)}, test=scores(model, test))
+            run.log(train={"loss": loss}, test=scores(model, test))
 
 
 if __name__ == "__main__":

@@ -61,9 +61,9 @@ def main() -> None:
         step = run.captured(training_step(model, optimizer))
 
         for _ in run.epochs():
-            losses = [step(images.to(run.device), labels.to(run.device)).item()
-                      for images, labels in run.batches(loader)]
-            run.log(train={"loss": sum(losses) / len(losses)}, test=scores(model, test))
+            loss = run.mean(step(images.to(run.device), labels.to(run.device)).item()
+                            for images, labels in run.batches(loader))
+            run.log(train={"loss": loss}, test=scores(model, test))
 
 
 if __name__ == "__main__":

@@ -52,14 +52,16 @@ def reading(figure: Any, model: RowReader, images: mg.Tensor) -> None:
         states, _ = model.lstm(images.to(model.head.weight.device))                 # (N, 8 rows, hidden)
         likely = model.head(states).softmax(-1).numpy(force=True)                   # (N, 8 rows, 10)
     model.train()
-    axes = figure.subplots(len(images), 3, width_ratios=(1, 3, 2))
-    for i, (image, (left, middle, right)) in enumerate(zip(images.numpy(), axes, strict=True)):
+    grid = figure.subplots(len(images), 3, width_ratios=(1, 3, 2))
+    for i, (image, (left, middle, right)) in enumerate(zip(images.numpy(), grid, strict=True)):
         heat(left, image, "image" if i == 0 else "", "", "row", cmap="gray_r")
-        heat(middle, states[i].numpy(force=True), "hidden states" if i == 0 else "", "unit", "after row", cmap="RdBu_r",
-             vmin=-1, vmax=1)
-        heat(right, likely[i], "probability of each digit" if i == 0 else "", "digit", "after row", cmap="Blues",
-             vmin=0, vmax=1)
+        of_states = heat(middle, states[i].numpy(force=True), "hidden states" if i == 0 else "", "unit", "after row",
+                         cmap="RdBu_r", vmin=-1, vmax=1)
+        of_digits = heat(right, likely[i], "probability of each digit" if i == 0 else "", "digit", "after row",
+                         cmap="Blues", vmin=0, vmax=1)
         right.set_xticks(range(10))
+    figure.colorbar(of_states, ax=grid[:, 1], location="bottom", shrink=0.6, aspect=40)
+    figure.colorbar(of_digits, ax=grid[:, 2], location="bottom", shrink=0.6, aspect=40)
 
 
 def main() -> None:
@@ -83,10 +85,10 @@ def main() -> None:
         step = run.captured(training_step(model, optimizer))
 
         for _ in run.epochs():
-            losses = [step(images.to(run.device), labels.to(run.device)).item()
-                      for images, labels in run.batches(loader)]
+            loss = run.mean(step(images.to(run.device), labels.to(run.device)).item()
+                            for images, labels in run.batches(loader))
             scheduler.step()
-            run.log(train={"loss": sum(losses) / len(losses)}, test=scores(model, test))
+            run.log(train={"loss": loss}, test=scores(model, test))
 
 
 if __name__ == "__main__":

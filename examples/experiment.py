@@ -6,14 +6,16 @@
         run.keep(model=model, optimizer=optimizer, loader=loader)       # with --resume: loads the checkpoint
         run.show(lambda figure: ...)                                    # a picture beside the curves
         for _ in run.epochs():
-            losses = [... for images, labels in run.batches(loader)]
-            run.log(train={"loss": ...}, test={"loss": ..., "accuracy": ...})       # prints them, saves the checkpoint
+            loss = run.mean(... for images, labels in run.batches(loader))
+            run.log(train={"loss": loss}, test={"loss": ..., "accuracy": ...})      # prints them, saves the checkpoint
 
-When the block ends, by itself or by Ctrl-C, it draws the plot and says where plot and checkpoint are.
+When the block ends, by itself or by Ctrl-C, it draws the plot and says where plot and checkpoint are. Ctrl-C saves the
+checkpoint after the step that runs, in the middle of an epoch as well.
 """
 from __future__ import annotations
 
 import argparse
+import hashlib
 import math
 import shlex
 import signal
@@ -21,18 +23,17 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from pictures import confusion, curves, filters, mistakes, plot
 from tqdm import tqdm
 
 import minigrad as mg
-from minigrad import data, io, nn
+from minigrad import data, io, nn, optim
 from minigrad.nn import functional as F
-
-Batch = TypeVar("Batch")
 
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -113,32 +114,49 @@ class Experiment:
             mg.manual_seed(options.seed)
         self.checkpoint = options.out / f"{name}.safetensors"
         self.picture = options.out / f"{name}.png"
+        self.text = ""                                                  # digest of the text that is learned
         self.parts: dict[str, Any] = {}                                 # what the checkpoint holds
         self.history: list[dict[str, dict[str, float]]] = []            # of each epoch: who -> quantity -> value
         self.pictures: list[Callable[[Any], None]] = []
-        self.saved = 0                                                  # epochs in the checkpoint
+        self.steps, self.losses = 0, list[float]()                      # of the epoch that runs, as far as it came
+        self.ours = False                                               # the checkpoint is of this run
         self.stopping, self.handler = False, signal.getsignal(signal.SIGINT)
         self.bar: Any = None
 
-    def batch_size(self, samples: int, least: int = 1) -> int:
-        """The option --batch-size, which must be at least `least`, and not larger than the number of samples."""
+    def batch_size(self, most: int, least: int = 1, why: str = "the number of training samples") -> int:
+        """The option --batch-size, which must be from `least` to `most`; `why` says what the latter is."""
         size = self.options.batch_size
         with option("--batch-size"):
-            if not least <= size <= samples:
-                raise ValueError(f"must be from {least} to {samples}, the number of training samples; got {size}")
+            if not least <= size <= most:
+                raise ValueError(f"must be from {least} to {most}, {why}; got {size}")
         return size
+
+    def corpus(self, least: int) -> tuple[data.CharTokenizer, mg.Tensor, mg.Tensor]:
+        """The option --text as characters: the tokenizer, nine tenths to train on, the last tenth (at least `least`)
+        held out. Without the option, the text is CPython's documentation."""
+        file = self.options.text
+        with option("--text"):
+            text = data.python_docs_text() if file is None else file.read_text(encoding="utf-8")
+            if len(text) < 10 * least:
+                raise ValueError(f"must hold at least {10 * least} characters; {file} holds {len(text)}")
+        self.text = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+        tokenizer = data.CharTokenizer(text)
+        tokens = tokenizer.encode(text)
+        cut = len(tokens) * 9 // 10
+        return tokenizer, tokens[:cut], tokens[cut:]
 
     def keep(self, **parts: Any) -> None:
         """Names the parts of the checkpoint: objects with `state_dict` and `load_state_dict`. With --resume, loads
         them.
 
-        The checkpoint holds the random state, the history and the options that must stay as they are as well.
+        The checkpoint holds the random state, the history, the options that must stay as they are, and a digest of the
+        text as well.
         """
         self.parts = parts
         if self.options.resume:
             with option("--resume"):
                 self._load()
-            print(f"resumed after epoch {self.saved}")
+            print(f"resumed {self._place()}")
 
     def _load(self) -> None:
         if not self.checkpoint.exists():
@@ -152,11 +170,35 @@ class Experiment:
             if getattr(self.options, name) != value:
                 raise ValueError(f"{self.checkpoint} goes on with --{name.replace('_', '-')} {value} only; "
                                  f"got {getattr(self.options, name)}")
+        if saved.get("text", self.text) != self.text:
+            with option("--text"):
+                raise ValueError(f"{self.checkpoint} goes on with the text that it has learned from only; got "
+                                 f"{self.options.text or 'the documentation of CPython'}")
         for name, part in self.parts.items():
             part.load_state_dict(saved[name])
+        for part in self.parts.values():
+            if isinstance(part, optim.lr_scheduler.LambdaLR):       # what was loaded is a rate of the curve of before
+                groups = part.optimizer.param_groups
+                for group, base, factor in zip(groups, part.base_lrs, part.lr_lambdas, strict=True):
+                    group["lr"] = base * factor(part.last_epoch)
         mg.set_rng_state(saved["rng"])
         self.history = saved["history"]
-        self.saved = len(self.history)
+        self.steps, self.losses = saved.get("steps", 0), list(saved.get("losses", ()))
+        self.ours = True
+
+    def _save(self) -> None:
+        state = {name: part.state_dict() for name, part in self.parts.items()}
+        options = {name: getattr(self.options, name) for name in ("batch_size", "lr", "seed")}
+        io.save({**state, "rng": mg.get_rng_state(), "history": self.history, "steps": self.steps,
+                 "losses": self.losses, "options": options, "text": self.text}, self.checkpoint)
+        self.ours = True
+
+    def _place(self) -> str:
+        """Where the run is: "after epoch 3", or "in epoch 4 after 7 steps"."""
+        done = len(self.history)
+        if done and not self.steps:
+            return f"after epoch {done}"
+        return f"in epoch {done + 1} after {self.steps} step{'s' * (self.steps != 1)}"
 
     def show(self, *pictures: Callable[[Any], None]) -> None:
         """Adds pictures to the plot: functions that draw on a figure (matplotlib's) when the run ends."""
@@ -169,11 +211,12 @@ class Experiment:
     # ---- the epochs ----
 
     def epochs(self) -> Iterator[int]:
-        """The numbers of the epochs that are left, from 0 on. Ctrl-C ends them after the step that runs."""
-        if self.saved >= self.options.epochs:
-            print(f"the checkpoint holds {self.saved} epochs; ask for more than these with --epochs")
+        """The numbers of the epochs that are left, from 0 on. Ctrl-C ends them after the step that runs, or after the
+        epoch if that was its last step."""
+        if len(self.history) >= self.options.epochs:
+            print(f"the checkpoint holds {len(self.history)} epochs; ask for more than these with --epochs")
         signal.signal(signal.SIGINT, self._stop)
-        for epoch in range(self.saved, self.options.epochs):
+        for epoch in range(len(self.history), self.options.epochs):
             self.start = time.perf_counter()
             yield epoch
 
@@ -185,24 +228,35 @@ class Experiment:
         if self.stopping:
             raise KeyboardInterrupt
 
-    def batches(self, batches: Iterable[Batch]) -> Iterator[Batch]:
-        """The batches of an epoch, with a progress bar if it takes more than half a second."""
-        epoch = f"epoch {len(self.history) + 1}/{self.options.epochs}"
-        self.bar = tqdm(batches, desc=epoch, unit="batch", leave=False, delay=0.5, disable=None)
+    def batches(self, batches: Any) -> Iterator[Any]:
+        """The batches of an epoch that are left, with a progress bar if it takes more than half a second."""
+        count, epoch = len(batches), f"epoch {len(self.history) + 1}/{self.options.epochs}"
+        goes_on = any(batches is part for part in self.parts.values())      # a loader knows by itself where it was
+        rest = batches if goes_on else islice(batches, self.steps, None)
+        self.bar = tqdm(rest, epoch, count, initial=self.steps, unit="batch", leave=False, delay=0.5, disable=None)
+        self._pause()
         for batch in self.bar:
-            self._pause()
             yield batch
+            self.steps += 1
+            if self.steps < count:
+                self._pause()
+
+    def mean(self, losses: Iterable[float] = ()) -> float:
+        """The mean loss of an epoch: of these steps, and of those whose losses are in `self.losses` already, as they
+        are when an interrupted epoch goes on."""
+        for loss in losses:
+            self.losses.append(loss)
+        return sum(self.losses) / len(self.losses)
 
     def log(self, **values: dict[str, float]) -> None:
         """Ends an epoch: prints and keeps its figures, and saves the checkpoint."""
-        self._pause()
         self.history.append(values)
-        state = {name: part.state_dict() for name, part in self.parts.items()}
-        options = {name: getattr(self.options, name) for name in ("batch_size", "lr", "seed")}
-        io.save({**state, "rng": mg.get_rng_state(), "history": self.history, "options": options}, self.checkpoint)
-        self.saved = len(self.history)
+        self.steps, self.losses = 0, []
+        self._save()
         total, seconds = str(self.options.epochs), time.perf_counter() - self.start
-        print(f"epoch {self.saved:>{len(total)}}/{total}", *self._figures(), f"{seconds:.2f} s", sep="  ", flush=True)
+        done = f"epoch {len(self.history):>{len(total)}}/{total}"
+        print(done, *self._figures(), f"{seconds:.2f} s", sep="  ", flush=True)
+        self._pause()
 
     def _figures(self) -> list[str]:
         """The values of the last epoch: "test loss 0.1234", ..."""
@@ -225,17 +279,20 @@ class Experiment:
         signal.signal(signal.SIGINT, self.handler)
 
     def _end_early(self) -> None:
-        print(f"\nstopped in epoch {len(self.history) + 1}" if self.parts else "\nstopped")
-        if not self.saved:
-            print("no epoch is complete: there is no checkpoint yet")
-            return
-        self._load()                                        # the plot shows what the checkpoint holds
-        self._finish()
-        again = [] if self.options.resume else ["--resume"]
-        print(f"go on after epoch {self.saved} with:\n  python {shlex.join([*sys.argv, *again])}")
+        print(f"\nstopped {self._place()}" if self.parts else "\nstopped")
+        if self.steps and (self.ours or not self.checkpoint.exists()):
+            self._save()
+        if self.ours:
+            self._finish()
+            again = [] if self.options.resume else ["--resume"]
+            print(f"go on {self._place()} with:\n  python {shlex.join([*sys.argv, *again])}")
+        elif self.steps:
+            print(f"nothing is saved: {self.checkpoint} is of an earlier run, and no epoch of this one is complete")
+        else:
+            print("no step is done: nothing is saved")
 
     def _finish(self) -> None:
-        title = f"{self.name} after epoch {self.saved}: {', '.join(self._figures())}"
+        title = f"{self.name} {self._place()}" + (f": {', '.join(self._figures())}" if self.history else "")
         plot(self.picture, title, lambda figure: curves(figure, self.history), *self.pictures)
         print(f"plot: {self.picture}\ncheckpoint: {self.checkpoint}")
 
@@ -273,21 +330,6 @@ def image_sets(read: Callable[..., Any], options: argparse.Namespace) -> Any:
             return read(options.data, download=options.download)
         except FileNotFoundError as error:
             raise FileNotFoundError(str(error).replace("download=True", "--download")) from None
-
-
-def corpus(file: Path | None, least: int) -> tuple[data.CharTokenizer, mg.Tensor, mg.Tensor]:
-    """A text as characters: the tokenizer, nine tenths to train on, the last tenth (at least `least`) held out.
-
-    `file` is the option --text; without it, the text is CPython's documentation.
-    """
-    with option("--text"):
-        text = data.python_docs_text() if file is None else file.read_text(encoding="utf-8")
-        if len(text) < 10 * least:
-            raise ValueError(f"must hold at least {10 * least} characters; {file} holds {len(text)}")
-    tokenizer = data.CharTokenizer(text)
-    tokens = tokenizer.encode(text)
-    cut = len(tokens) * 9 // 10
-    return tokenizer, tokens[:cut], tokens[cut:]
 
 
 def longest_line(text: str) -> str:

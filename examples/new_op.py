@@ -1,11 +1,16 @@
-"""A new op in three steps: a function, an op with samples, kernels in C. Then all its checks, and its times.
+"""A new op in three steps: a function, an op with samples, kernels in C. Then
+all its checks, and its times.
 
     python examples/new_op.py
 
-The op is an RMSNorm with a soft cap and a weight: y = cap tanh(n / cap) w with n = x / sqrt(mean(x^2) + eps). Unlike
-the op of README.md, it has a weight of another shape, and a statistic that forward keeps for backward. So it says in
-`@capped_norm.fused` how its kernels are launched. From this folder, `python -m minigrad.bench new_op:capped_norm` times
-it, too.
+The op is an RMSNorm with a soft cap and a weight:
+
+    y = cap tanh(n / cap) w    with    n = x / sqrt(mean(x^2) + eps)
+
+Unlike the op of README.md, it has a weight of another shape, and a statistic
+that forward keeps for backward. So it says in `@capped_norm.fused` how its
+kernels are launched. `python -m minigrad.bench new_op:capped_norm`, called in
+this folder, times it, too.
 """
 from __future__ import annotations
 
@@ -142,6 +147,8 @@ def main() -> None:
         print(f"  {study.explain(capped_norm, x, weight)}")
     print(f"step 3, kernels:\n  {study.explain(capped_norm, x, weight)}\n")
     print(check_op(capped_norm), end="\n\n")
+    print("The kernel goes through memory once where the definition does seven times; tanh costs both the same. Rows\n"
+          "of 33 gain little or nothing: their last element takes a whole vector, and each row waits for its sum.\n")
     print("\n".join(bench.time_op(capped_norm)))
 
 

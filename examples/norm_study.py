@@ -1,8 +1,8 @@
 """What normalization does: eight claims of the literature, measured.
 
-    python examples/norm_study.py                      # 10 to 15 minutes, two cores
-    python examples/norm_study.py --quick              # under a minute: it works
-    python examples/norm_study.py --claim batch-size   # one claim
+    python examples/norm_study.py                    # 10 to 15 minutes
+    python examples/norm_study.py --quick            # under a minute: it works
+    python examples/norm_study.py --claim batch-size # one claim
 
 Real layers on real data, eight seeds, a verdict for each statement. Prints a
 table, and writes report.md, report.html and a plot for each claim to --out.
@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from experiment import at_least, folder
+from experiment import at_least, folder, option
 
 from minigrad import study
 from minigrad.study.norms import CLAIMS
@@ -34,6 +34,8 @@ def main() -> None:
     options.add_argument("--out", type=folder, default=Path("runs/norm_study"),
                          help="folder of the report and of all results (default: runs/norm_study)")
     given = options.parse_args()
+    with option("--out"):
+        given.out.mkdir(parents=True, exist_ok=True)
     report = study.normalization(given.claim, quick=given.quick, seeds=given.seeds, processes=given.processes,
                                  out=given.out, fresh=given.fresh)
     print(report)

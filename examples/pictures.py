@@ -4,10 +4,14 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+if lacking := [name for name in ("tqdm", "matplotlib") if find_spec(name) is None]:       # now, not when a run ends
+    raise SystemExit(f"the examples need {' and '.join(lacking)}: pip install {' '.join(lacking)}")
 
 
 def plot(path: Path, title: str, *pictures: Callable[[Any], None]) -> None:
@@ -28,7 +32,12 @@ def plot(path: Path, title: str, *pictures: Callable[[Any], None]) -> None:
 
 
 def curves(figure: Any, history: Sequence[dict[str, dict[str, float]]]) -> None:
-    """One axis for each quantity (logarithmic, unless it is the accuracy), one line for each who has it."""
+    """One axis for each quantity (logarithmic, unless it is the accuracy), one line for each who has it.
+    A run that ended in its first epoch has none."""
+    from matplotlib.ticker import LogLocator
+    if not history:
+        figure.text(0.5, 0.5, "no epoch is complete", ha="center")
+        return
     who = list(history[-1])
     quantities = list(dict.fromkeys(name for values in history[-1].values() for name in values))
     epochs = range(1, len(history) + 1)
@@ -42,10 +51,13 @@ def curves(figure: Any, history: Sequence[dict[str, dict[str, float]]]) -> None:
             axes.set_yscale("log")
             axes.yaxis.set_major_formatter("{x:g}")
             low, high = axes.get_ylim()
-            if high < 10 * low:
+            if high < 100 * low:
+                if high > 3 * low:                          # else the locator chooses round numbers by itself
+                    axes.yaxis.set_minor_locator(LogLocator(subs=(2, 3, 5) if high < 10 * low else (2, 5)))
                 axes.yaxis.set_minor_formatter("{x:g}")
         axes.grid(alpha=0.3)
-        axes.legend()
+    lines = {line.get_label(): line for axes in figure.axes for line in axes.lines}
+    figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=len(who), frameon=False)
     axes.set(xlabel="epoch", xlim=(0.5, len(history) + 0.5))
     axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
 

@@ -36,7 +36,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
-from experiment import folder
+from experiment import folder, option
 from pictures import plot
 
 import minigrad as mg
@@ -106,27 +106,40 @@ def prime(order: int) -> str:
 
 
 def third(figure: Any, name: str) -> None:
-    """f''' along the line, by all three."""
+    """f''' along the line, by all three; crosses at the bottom where PyTorch refuses."""
     t = np.linspace(-1, 1, 41)
     axes = figure.subplots()
     axes.plot(t, [exact(NORMS[name], float(one), 3) for one in t], "o", color="black", markersize=4, label="exact")
     for library, style in (mg, "C0-"), (torch, "C3--"):
         if library is not None:
             label = "minigrad" if library is mg else f"PyTorch {library.__version__}"
-            axes.plot(t, [derivatives(library, NORMS[name], float(one))[2] for one in t], style, label=label)
+            values = np.array([derivatives(library, NORMS[name], float(one))[2] for one in t])
+            refused = np.isnan(values)
+            if not refused.all():
+                axes.plot(t, values, style, label=label)
+            if refused.any():
+                axes.plot(t[refused], np.full(refused.sum(), 0.03), "x", color=style[:2], label=f"{label} refuses",
+                          transform=axes.get_xaxis_transform())
     axes.set(title=f"{name}: third derivative along x + t v", xlabel="t", ylabel="f'''(t)")
     axes.grid(alpha=0.3)
     axes.legend()
 
 
 def errors(figure: Any, rows: list[tuple[str, int, float, float, float]]) -> None:
-    """The relative errors of the table as dots, on a logarithmic axis."""
-    axes = figure.subplots()
-    for column, label, size in (4, "PyTorch" if torch else "PyTorch (not installed)", 12), (3, "minigrad", 6):
-        values = [max(row[column], 1e-16) for row in rows]
-        axes.semilogy(range(len(rows)), values, "o", color="C0" if size == 6 else "C3", markersize=size, label=label)
+    """The relative errors of the table as dots, on a logarithmic axis. An error of 0 is a ring at the bottom; a cross
+    at the top is a derivative that PyTorch refuses."""
+    axes, least = figure.subplots(), 3e-17
+    ring, cross = "error 0: every digit is right", "PyTorch refuses"
+    for column, label, colour, size in (4, "PyTorch", "C3", 12), (3, "minigrad", "C0", 6):
+        values = np.array([row[column] for row in rows])
+        for mark, name, chosen, height in (("o", label, values > 0, values), ("o", ring, values == 0, values + least),
+                                           ("x", cross, np.isnan(values), np.full(len(rows), 1.0))):
+            if chosen.any() and (torch or column == 3):
+                axes.semilogy(np.flatnonzero(chosen), height[chosen], mark, color=colour, markersize=size,
+                              label=name, fillstyle="none" if name == ring else "full")
     axes.set_xticks(range(len(rows)), [f"{prime(order)}\n{name if order == 2 else ''}" for name, order, *_ in rows])
-    axes.set(title="relative error of each derivative at t = 0", ylim=(3e-17, 10))
+    axes.set(title="relative error of each derivative at t = 0" + " (PyTorch is not installed)" * (torch is None),
+             xlim=(-0.6, len(rows) - 0.4), ylim=(least / 3, 10))
     axes.grid(alpha=0.3)
     axes.legend()
 
@@ -136,6 +149,8 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--out", type=folder, default=Path("runs"), help="folder for the plot (default: runs)")
     out = arguments.parse_args().out
+    with option("--out"):
+        out.mkdir(parents=True, exist_ok=True)
 
     rows = []
     print(f"{'':20} {'exact':>14} {'minigrad is off by':>20} {'PyTorch is off by':>20}")
@@ -152,7 +167,6 @@ def main() -> None:
     if torch is None:
         print("PyTorch is not installed, so its column is empty: pip install torch")
 
-    out.mkdir(parents=True, exist_ok=True)
     plot(out / "third_derivative.png", "derivatives of normalization", lambda figure: third(figure, "layer_norm"),
          lambda figure: third(figure, "batch_norm"), lambda figure: errors(figure, rows))
     print(f"plot: {out / 'third_derivative.png'}")

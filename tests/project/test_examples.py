@@ -21,7 +21,8 @@ from minigrad import io, optim
 
 GOLDEN = json.loads((curves.HERE / "curves.json").read_text())["curves"]
 sys.path.insert(0, str(curves.EXAMPLES))
-pytest.importorskip("tqdm", reason="the examples' extra is not installed")
+for extra in "tqdm", "matplotlib":
+    pytest.importorskip(extra, reason="the examples' extra is not installed")
 
 
 def test_every_example_has_a_curve():
@@ -122,6 +123,8 @@ def test_curves_tell_train_and_test_apart():
         assert [axes.get_title() for axes in figure.axes] == ["loss", "accuracy"]
         assert (loss.get_yscale(), accuracy.get_yscale()) == ("log", "linear")
         assert [line.get_label() for line in loss.lines] == ["train", "test"]
+        assert [text.get_text() for text in figure.legends[0].get_texts()] == ["train", "test"]
+        assert loss.get_legend() is accuracy.get_legend() is None       # none that covers a curve
         assert loss.lines[1].get_color() == accuracy.lines[0].get_color() != loss.lines[0].get_color()
         assert all(line.get_marker() == "." and len(line.get_xdata()) == epochs for line in [*loss.lines, *accuracy.lines])
         low, high = accuracy.get_xlim()
@@ -132,6 +135,7 @@ def test_curves_tell_train_and_test_apart():
     ("adding_problem", "--epochs 0", "--epochs: must be a whole number, at least 1; got 0"),
     ("adding_problem", "--epochs -3", "--epochs: must be a whole number, at least 1; got -3"),
     ("adding_problem", "--batch-size 1.5", "--batch-size: must be a whole number, at least 1; got 1.5"),
+    ("adding_problem", "--batch-size 4097", "--batch-size: must be from 1 to 4096, which take more than a gigabyte of memory; got 4097"),
     ("adding_problem", "--lr -1", "--lr: must be a number above 0; got -1"),
     ("adding_problem", "--lr nan", "--lr: must be a number above 0; got nan"),
     ("adding_problem", "--seed 99999999999999999999", "--seed: [manual_seed] the seed must be"),
@@ -146,6 +150,8 @@ def test_curves_tell_train_and_test_apart():
     ("char_rnn", "--text {tmp}/file", "--text: must hold at least 5130 characters"),
     ("char_rnn", "--text {tmp}/text --batch-size 1000", "--batch-size: must be at most 84,"),
     ("char_transformer", "--text {tmp}/text --batch-size 84", "--batch-size: must be from 1 to 83,"),
+    ("norm_study", "--out {tmp}/file/sub", "--out: [Errno 20] Not a directory: '{tmp}/file/sub'"),
+    ("third_derivative", "--out {tmp}/file/sub", "--out: [Errno 20] Not a directory: '{tmp}/file/sub'"),
     ("mnist_cnn", "--data {tmp}", "--data: [mnist] train-images-idx3-ubyte"),
     ("cifar_cnn", "--data {tmp}", "pass --download"),
 ])
@@ -179,6 +185,57 @@ def test_resume_with_more_epochs_and_with_another_rate(name, tmp_path, monkeypat
     assert capsys.readouterr().err.endswith(" goes on with --lr 0.002 only; got 0.5\n")
 
 
+def small(name, folder, monkeypatch):
+    """Options with which the program runs for a moment; skips where its data is missing."""
+    if name.startswith("digits"):
+        pytest.importorskip("sklearn", reason="the digits come with scikit-learn")
+        return ["--out", folder, "--batch-size", "700"]
+    if name.startswith("char"):
+        example = import_module(name)
+        monkeypatch.setattr(example, "write", lambda *_: "")
+        (folder / "text").write_text("some text\nof lines\n" * 300)
+        return ["--out", folder, "--batch-size", "8", "--text", folder / "text"]
+    if name == "adding_problem":
+        monkeypatch.setattr(import_module(name), "BATCHES", 2)
+        return ["--out", folder, "--batch-size", "4"]
+    write_images(folder)
+    return ["--out", folder, "--batch-size", "64", "--data", folder]
+
+
+@pytest.mark.parametrize("name", sorted(name for name in SMALL if "cosine(" in (curves.EXAMPLES / f"{name}.py").read_text()))
+def test_resume_with_more_epochs_follows_their_curve(name, tmp_path, monkeypatch):
+    """From the first step on: a finished run ends at rate 0, and its checkpoint holds that rate."""
+    import experiment
+    options, rates, epochs = small(name, tmp_path, monkeypatch), [], experiment.Experiment.epochs
+
+    def noted(self):
+        for epoch in epochs(self):
+            rates.append(self.parts["optimizer"].param_groups[0]["lr"] / self.options.lr)
+            yield epoch
+    monkeypatch.setattr(experiment.Experiment, "epochs", noted)
+    monkeypatch.setattr(experiment, "plot", lambda *_: None)
+    run(monkeypatch, name, *options, "--epochs", "1")
+    run(monkeypatch, name, *options, "--epochs", "3", "--resume")
+    np.testing.assert_allclose(rates, [1.0, 0.75, 0.25])
+
+
+@pytest.mark.parametrize("name", ["char_rnn", "char_transformer"])
+def test_resume_with_another_text(name, tmp_path, monkeypatch, capsys):
+    """The same characters in another order would be garbage to the net; a text of another length does not fit the loader."""
+    options = small(name, tmp_path, monkeypatch)
+    run(monkeypatch, name, *options, "--epochs", "1")
+    text = (tmp_path / "text").read_text()
+    for other in text[::-1], text + text:
+        (tmp_path / "text").write_text(other)
+        with pytest.raises(SystemExit) as stopped:
+            run(monkeypatch, name, *options, "--epochs", "2", "--resume")
+        said = capsys.readouterr().err.splitlines()[-1]
+        assert stopped.value.code == 2 and said.startswith(f"{name}.py: error: argument --text: ")
+        assert said.endswith(f"{name}.safetensors goes on with the text that it has learned from only; got {tmp_path / 'text'}")
+    (tmp_path / "text").write_text(text)
+    run(monkeypatch, name, *options, "--epochs", "2", "--resume")
+
+
 @pytest.mark.parametrize("name", SMALL)
 def test_help_shows_defaults_and_fits_80_columns(name, monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "80")
@@ -189,11 +246,22 @@ def test_help_shows_defaults_and_fits_80_columns(name, monkeypatch, capsys):
     assert shown.count("(default: ") >= 6 and "(default: None)" not in shown and "(default: False)" not in shown
 
 
+@pytest.mark.parametrize("missing", ["tqdm", "matplotlib"])
+@pytest.mark.parametrize("name", ["digits_mlp", "norm_study", "third_derivative"])
+def test_a_missing_package_is_said_at_the_start(name, missing, tmp_path):
+    """Not by a traceback, and not after the training."""
+    code = ("import runpy, sys; from importlib import util; find = util.find_spec;"
+            f"util.find_spec = lambda name, *rest: None if name == {missing!r} else find(name, *rest); sys.modules[{missing!r}] = None;"
+            f"sys.argv[1:] = ['--out', {str(tmp_path)!r}]; sys.path.insert(0, {str(curves.EXAMPLES)!r});"
+            f"runpy.run_path({str(curves.EXAMPLES / name)!r} + '.py', run_name='__main__')")
+    ran = run_python("-c", code)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (1, "", f"the examples need {missing}: pip install {missing}\n")
+
+
 @pytest.mark.slow
 def test_ctrl_c_and_resume(tmp_path):
     """An interrupted run ends with plot, checkpoint and the command that goes on; going on gives what a run in one piece gives."""
     pytest.importorskip("sklearn", reason="the digits come with scikit-learn")
-    pytest.importorskip("matplotlib", reason="the examples' extra is not installed")
     program = [str(curves.EXAMPLES / "digits_mlp.py"), "--norm", "batch"]
     with subprocess.Popen([sys.executable, *program, "--epochs", "2000", "--out", str(tmp_path)], stdout=subprocess.PIPE,
                           stderr=subprocess.PIPE, text=True) as process:
@@ -203,16 +271,18 @@ def test_ctrl_c_and_resume(tmp_path):
         out, err = process.communicate(timeout=120)
     assert (process.returncode, err) == (130, "")
     lines = out.splitlines()
-    done = len(io.load(tmp_path / "digits_mlp_batch.safetensors")["history"])
+    saved = io.load(tmp_path / "digits_mlp_batch.safetensors")
+    done, steps = len(saved["history"]), saved["steps"]
     assert 2 <= done < 2000
-    assert f"stopped in epoch {done + 1}" in lines
+    where = f"in epoch {done + 1} after {steps} step{'s' * (steps > 1)}" if steps else f"after epoch {done}"
+    assert f"stopped {where}" in lines
     assert (tmp_path / "digits_mlp_batch.png").stat().st_size > 20_000
-    assert lines[-2] == f"go on after epoch {done} with:"
+    assert lines[-2] == f"go on {where} with:"
     command = shlex.split(lines[-1])
     assert command[0] == "python" and command[-1] == "--resume"
     command[command.index("2000")] = str(done + 2)
     again = run_python(*command[1:])
-    assert again.stdout.startswith(f"resumed after epoch {done}\n"), again.stderr
+    assert again.stdout.startswith(f"resumed {where}\n"), again.stderr
     whole = run_python(*program, "--epochs", str(done + 2), "--out", str(tmp_path / "whole"))
     assert whole.returncode == 0, whole.stderr
     resumed, at_once = (io.load(folder / "digits_mlp_batch.safetensors") for folder in (tmp_path, tmp_path / "whole"))
@@ -221,42 +291,85 @@ def test_ctrl_c_and_resume(tmp_path):
         np.testing.assert_array_equal(resumed["model"][key].numpy(), value.numpy(), err_msg=key)
 
 
-def interrupted(folder, epoch, picture):
-    """A run with one number to learn, which each of its 5 steps an epoch makes larger by 1; Ctrl-C comes in the middle of an epoch."""
+@pytest.fixture
+def interrupts():
+    """Gives Ctrl-C its meaning back when the test ends."""
+    before = signal.getsignal(signal.SIGINT)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_an_interrupted_epoch_goes_on(name, tmp_path, monkeypatch, capsys, interrupts):
+    """The first one, too; and it ends with the numbers of a run in one piece."""
+    import experiment
+    options, batches = small(name, tmp_path, monkeypatch), experiment.Experiment.batches
+
+    def stopped(self, given):
+        for batch in batches(self, given):
+            signal.raise_signal(signal.SIGINT)
+            yield batch
+    with monkeypatch.context() as quick:
+        quick.setattr(experiment, "plot", lambda *_: None)
+        run(quick, name, *options, "--epochs", "2", "--out", tmp_path / "whole")
+    monkeypatch.setattr(experiment.Experiment, "batches", stopped)
+    with pytest.raises(SystemExit, match="130"):
+        run(monkeypatch, name, *options, "--epochs", "2")
+    lines = capsys.readouterr().out.splitlines()
+    assert "stopped in epoch 1 after 1 step" in lines and "go on in epoch 1 after 1 step with:" in lines
+    assert next(tmp_path.glob("*.png")).stat().st_size > 20_000
+    monkeypatch.setattr(experiment.Experiment, "batches", batches)
+    monkeypatch.setattr(experiment, "plot", lambda *_: None)
+    run(monkeypatch, name, *options, "--epochs", "2", "--resume")
+    assert "resumed in epoch 1 after 1 step" in capsys.readouterr().out.splitlines()
+    resumed, whole = (io.load(next(folder.glob("*.safetensors")))["history"] for folder in (tmp_path, tmp_path / "whole"))
+    assert resumed == whole and len(whole) == 2
+
+
+def interrupted(folder, epoch, step, picture):
+    """A run with one number to learn, which each of its 5 steps an epoch makes larger by 1; Ctrl-C comes in one of them."""
     from experiment import Experiment
     options = argparse.Namespace(device="cpu", out=folder, seed=0, batch_size=1, lr=1.0, resume=False, epochs=3)
     model = mg.nn.PReLU(1, 0.0)
-    before = signal.getsignal(signal.SIGINT)
-    try:
-        with pytest.raises(SystemExit, match="130"), Experiment("run", options) as run:
-            run.keep(model=model)
-            run.show(lambda figure: picture(model.weight.item()))
-            for at in run.epochs():
-                for i in run.batches(range(5)):
-                    assert (at, i) <= (epoch, 2)
-                    if (at, i) == (epoch, 2):
-                        signal.raise_signal(signal.SIGINT)
-                    model.weight.data += 1
-                run.log(train={"loss": model.weight.item()})
-        assert signal.getsignal(signal.SIGINT) == signal.SIG_DFL        # while it ends, a second Ctrl-C kills it
-    finally:
-        signal.signal(signal.SIGINT, before)
+    with pytest.raises(SystemExit, match="130"), Experiment("run", options) as run:
+        run.keep(model=model)
+        run.show(lambda figure: picture(model.weight.item()))
+        for at in run.epochs():
+            if step < 0:
+                signal.raise_signal(signal.SIGINT)
+            for i in run.batches(range(5)):
+                assert (at, i) <= (epoch, step)
+                if (at, i) == (epoch, step):
+                    signal.raise_signal(signal.SIGINT)
+                model.weight.data += 1
+            run.log(train={"loss": model.weight.item()})
+    assert signal.getsignal(signal.SIGINT) == signal.SIG_DFL        # while it ends, a second Ctrl-C kills it
 
 
-def test_ctrl_c_before_the_first_epoch_is_done(tmp_path, capsys):
-    """Nothing is written, and nothing of an earlier run is touched."""
+def test_ctrl_c_before_the_first_step(tmp_path, capsys, interrupts):
+    interrupted(tmp_path, 0, -1, pytest.fail)
+    assert capsys.readouterr().out == "\nstopped in epoch 1 after 0 steps\nno step is done: nothing is saved\n"
+    assert not list(tmp_path.iterdir())
+
+
+def test_ctrl_c_before_the_first_epoch_is_done(tmp_path, capsys, interrupts):
+    """The steps that are done are saved, unless the checkpoint of an earlier run is there: it may be worth more."""
     (tmp_path / "run.safetensors").write_text("of an earlier run")
-    interrupted(tmp_path, 0, pytest.fail)
-    assert capsys.readouterr().out == "\nstopped in epoch 1\nno epoch is complete: there is no checkpoint yet\n"
+    interrupted(tmp_path, 0, 2, pytest.fail)
+    assert capsys.readouterr().out == (f"\nstopped in epoch 1 after 3 steps\nnothing is saved: {tmp_path / 'run.safetensors'} is of an "
+                                       "earlier run, and no epoch of this one is complete\n")
     assert (tmp_path / "run.safetensors").read_text() == "of an earlier run"
 
 
-def test_ctrl_c_draws_what_the_checkpoint_holds(tmp_path, capsys):
-    pytest.importorskip("matplotlib", reason="the examples' extra is not installed")
+@pytest.mark.parametrize("epoch, step, where, steps", [(0, 2, "in epoch 1 after 3 steps", 3), (2, 0, "in epoch 3 after 1 step", 1),
+                                                       (1, 4, "after epoch 2", 0)])
+def test_ctrl_c_draws_what_the_checkpoint_holds(epoch, step, where, steps, tmp_path, capsys, interrupts):
+    """After the last step of an epoch, the epoch is ended."""
     drawn = []
-    interrupted(tmp_path, 2, drawn.append)
-    assert drawn == [10.0]
-    assert "go on after epoch 2 with:\n  python " in capsys.readouterr().out
+    interrupted(tmp_path, epoch, step, drawn.append)
+    saved = io.load(tmp_path / "run.safetensors")
+    assert drawn == [saved["model"]["weight"].item()] == [5 * epoch + step + 1]
+    assert saved["steps"] == steps and f"go on {where} with:\n  python " in capsys.readouterr().out
 
 
 # ---- the texts ----
@@ -268,6 +381,12 @@ def test_backward_by_hand():
     rows = [line.split() for line in shown.stdout.splitlines()[4:11]]
     assert [row[0] for row in rows] == ["x", "W1", "b1", "gamma", "beta", "W2", "b2"]
     assert all(float(row[-1]) < 8 for row in rows)
+
+
+@pytest.mark.parametrize("name", ["backward_by_hand", "new_op", "norm_study", "third_derivative"])
+def test_other_programs_fit_80_columns(name):
+    told = run_python(str(curves.EXAMPLES / f"{name}.py"), "--help", COLUMNS="80")
+    assert told.returncode == 0 and max(map(len, told.stdout.splitlines())) <= 80
 
 
 @pytest.mark.parametrize("name", ["backward_by_hand", "new_op"])
@@ -303,6 +422,31 @@ def test_third_derivatives(t):
     for name, norm in example.NORMS.items():
         want = [example.exact(norm, t, order) for order in (1, 2, 3)]
         np.testing.assert_allclose(example.derivatives(mg, norm, t), want, rtol=1e-9, err_msg=name)
+
+
+@pytest.mark.parametrize("refused", ["none", "some", "all", "not installed"])
+def test_the_plot_of_third_derivatives_says_what_is_missing(refused, monkeypatch):
+    """No entry of a legend without a mark, and none for a PyTorch that is not there; an error of 0 is no error of 1e-16."""
+    figures = pytest.importorskip("matplotlib.figure", reason="the examples' extra is not installed")
+    example = import_module("third_derivative")
+    torch = None if refused == "not installed" else argparse.Namespace(__version__="9")
+
+    def derivatives(library, norm, t):
+        return [1.0, 1.0, np.nan if library is torch and (refused == "all" or refused == "some" and t < 0) else 1.0]
+    monkeypatch.setattr(example, "derivatives", derivatives)
+    monkeypatch.setattr(example, "torch", torch)
+    curve, dots = figures.Figure(), figures.Figure()
+    example.third(curve, "batch_norm")
+    last = np.nan if refused == "all" else 0.3
+    example.errors(dots, [("batch_norm", 1, 1.0, 0.0, 1e-16), ("batch_norm", 2, 1.0, 1e-9, 1e-15), ("batch_norm", 3, 1.0, 1e-9, last)])
+    for figure in curve, dots:
+        for drawn in figure.axes[0].lines:
+            assert len(drawn.get_xdata()) and np.isfinite(drawn.get_ydata()).any()
+    assert [drawn.get_label() for drawn in curve.axes[0].lines] == ["exact", "minigrad"] + {
+        "none": ["PyTorch 9"], "some": ["PyTorch 9", "PyTorch 9 refuses"], "all": ["PyTorch 9 refuses"], "not installed": []}[refused]
+    want = {"all": ["PyTorch", "PyTorch refuses"], "not installed": []}.get(refused, ["PyTorch"])
+    assert [drawn.get_label() for drawn in dots.axes[0].lines] == [*want, "minigrad", "error 0: every digit is right"]
+    assert dots.axes[0].lines[-1].get_fillstyle() == "none"
 
 
 @pytest.mark.torch

@@ -1,8 +1,10 @@
 """The normalization study: the rule of its verdicts, what is exact, resuming, and the quick run from its command."""
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,7 @@ import pytest
 
 from minigrad import nn, study
 from minigrad.study import norms
-from minigrad.study.norms import claim, convergence, jacobian, modes, recurrent, runner, training
+from minigrad.study.norms import claim, convergence, jacobian, modes, plots, recurrent, runner, training
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -190,6 +192,28 @@ def test_an_interrupt_ends_with_a_report_and_the_rest_follows(tmp_path, monkeypa
     assert len(runner.Kept(tmp_path / "results.jsonl").results) == 5
     assert "not measured" in (tmp_path / "report.md").read_text()
     assert study.normalization(["jacobian"], quick=True, processes=0, out=tmp_path).chapters[0].tally == "5 of 5 hold"
+
+
+def test_each_norm_has_a_colour_of_its_own():
+    assert len({colour for _, colour, _ in plots.STYLE.values()}) == len(plots.STYLE)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("signals", [[signal.SIGTERM], [signal.SIGINT], [signal.SIGINT, signal.SIGINT]])
+def test_a_signal_ends_the_workers_too(signals, tmp_path):
+    """They hold the pipe of the output: it is at its end only when all of them have ended."""
+    command = [sys.executable, str(EXAMPLES / "norm_study.py"), "--claim", "batch-size", "--out", str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+        results = tmp_path / "results.jsonl"
+        while not results.exists() or len(results.read_text().splitlines()) < 2:
+            assert process.poll() is None
+            time.sleep(0.05)
+        for number in signals:
+            process.send_signal(number)
+            time.sleep(0.1)
+        process.communicate(timeout=30)
+    if len(signals) == 1:
+        assert process.returncode == (0 if signals == [signal.SIGINT] else -signal.SIGTERM)
 
 
 def test_a_line_that_was_cut_off_is_dropped(tmp_path):

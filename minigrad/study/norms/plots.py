@@ -14,7 +14,7 @@ STYLE = {                       # label, colour (Okabe and Ito 2008), mark
     "instance": ("instance norm", "#CC79A7", "v"),
     "rms": ("RMS norm", "#E69F00", "P"),
     "dropout": ("dropout", "#8B6BB1", "X"),
-    "pre": ("layer norm, pre", "#0072B2", "^"),
+    "pre": ("layer norm, pre", "#332288", "^"),
     "post": ("layer norm, post", "#56B4E9", "v"),
 }
 

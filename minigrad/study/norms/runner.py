@@ -3,13 +3,15 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 import signal
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
+from multiprocessing.connection import wait
 from pathlib import Path
-from threading import current_thread, main_thread
+from threading import Thread, current_thread, main_thread
 
 from ...devices.native import set_num_threads
 from .claim import Cell, Claim, Result, key
@@ -51,7 +53,8 @@ def _line(cell: Cell, result: Result) -> str:
 
 @contextmanager
 def _deaf() -> Iterator[None]:
-    """Processes that are started in this block never hear Ctrl-C: it is for the one that started them."""
+    """This block does not hear Ctrl-C, and processes that are started in it never do: it is for the one that started
+    them."""
     if current_thread() is not main_thread():               # only the main thread may set signals
         yield
         return
@@ -60,6 +63,20 @@ def _deaf() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def _worker() -> None:
+    """Begins a process of the pool: one thread for its arithmetic, and another that ends it with the process that
+    started it. A worker that waits for work would never hear of that."""
+    set_num_threads(1)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
+
+
+def _end_with(sentinel: int) -> None:
+    wait([sentinel])
+    os._exit(1)
 
 
 def measured(claim: Claim, cell: Cell) -> Result:
@@ -88,7 +105,8 @@ def run(claims: Sequence[Claim], plan: dict[str, list[Cell]], kept: Kept, proces
     """
     from tqdm import tqdm
     spawn = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(processes, spawn, set_num_threads, (1,)) if processes else None
+    pool = ProcessPoolExecutor(processes, spawn, _worker) if processes else None
+    others = multiprocessing.active_children()
     try:
         for claim in sorted(claims, key=lambda c: not c.alone):
             missing = [c for c in plan[claim.name] if key(c) not in kept.results]
@@ -101,6 +119,11 @@ def run(claims: Sequence[Claim], plan: dict[str, list[Cell]], kept: Kept, proces
                 for cell, result in bar:
                     kept.add(cell, result)
     except KeyboardInterrupt:
+        with _deaf():                           # a second Ctrl-C would leave the pool half closed, and wait for ever
+            for worker in set(multiprocessing.active_children()).difference(others):
+                worker.terminate()              # nobody waits for its run any more
+            if pool is not None:
+                pool.shutdown(cancel_futures=True)
         print("stopped; the report has what is there, and the same command goes on from here")
     finally:
         if pool is not None:
