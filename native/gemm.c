@@ -26,8 +26,8 @@
  * The order of summation is the same on each path. So paths may be chosen by speed alone, and a value depends on its
  * row of a and its column of b only, not on the other rows, the tile it is in, or the threads:
  *
- *   In general there is one chain of multiply-adds from 0 for each block of BLOCK_STEPS steps; the blocks are added to c
- *   in order, and the bias comes last.
+ *   In general there is one chain of multiply-adds from 0 for each block of BLOCK_STEPS steps; the blocks are added to
+ *   c in order, and the bias comes last.
  *   If n == 1 and the columns of a are adjacent: dot products, with 2 vectors of partial sums (see `dots`).
  *
  * Other kernel files use the tile and the packing through gemm.h, or call FN(gemm).
@@ -226,9 +226,9 @@ void FN(gemm_pack)(T *to, int64_t width, int64_t rows, int64_t k, const T *from,
   }
 }
 
-/* A few rows of c, 1 or 2 vectors of them, where the elements along k of b are adjacent (a transposed weight): blocks of
- * b are transposed in registers and used at once, since storing them would take as long as the multiply-adds. Fewer than
- * R rows: the last is computed more than once. A vector of one row would wait for itself: so R * S is at least 2. */
+/* A few rows of c, 1 or 2 vectors of them, where the elements along k of b are adjacent (a transposed weight): blocks
+ * of b are transposed in registers and used at once, since storing them would take as long as the multiply-adds. Fewer
+ * than R rows: the last is computed more than once. One row goes by two vectors, since one chain waits for itself. */
 INLINE void few_rows(const int R, const int S, int64_t m, int64_t k, const T *a, int64_t ars, int64_t acs, const T *b,
                      int64_t bcs, T *c, int64_t crs, int add, const T *bias) {
   V sum[8][2];
@@ -307,8 +307,8 @@ INLINE void fetch_ahead(const block *x, const T *b, int64_t columns, int64_t i, 
     for (int64_t at = 0; at < length; at += 64 / (int64_t)sizeof(T)) __builtin_prefetch(b + line * step + at, 0, 2);
 }
 
-/* Pieces of a block of at most BLOCK_STEPS steps: piece = group of row tiles + groups * group of strips. Each strip of b
- * is packed, if need be, into memory that stays in the nearest caches, and used at once for all row tiles of the
+/* Pieces of a block of at most BLOCK_STEPS steps: piece = group of row tiles + groups * group of strips. Each strip of
+ * b is packed, if need be, into memory that stays in the nearest caches, and used at once for all row tiles of the
  * group. */
 static void multiply(void *context, int64_t begin, int64_t end) {
   const block *x = context;

@@ -1,6 +1,6 @@
 /* types: none */
-/* What the module needs of Python: the pool's blocks of memory, the call of kernels from outside and of those bound to a
- * plan, and the exceptions of kernels that failed.
+/* What the module needs of Python: the pool's blocks of memory, the call of kernels and of those bound to a plan, and
+ * the exceptions of kernels that failed.
  *
  * A Block is a piece of memory, a Pool holds those of one size that nobody uses. When the last reference to a block is
  * dropped, the block goes back to the pool it was taken from, unless something else (a NumPy view, a DLPack consumer, a
@@ -242,7 +242,7 @@ static PyMethodDef launcher_method = {"launcher", launcher, METH_O, "The functio
  * call instead of three. It returns None, and has done nothing, if the pool is empty or launches are watched (`watch`:
  * by hooks, or a recording); then the caller takes the general way. Small arrays keep Python's lock: giving it up and
  * taking it again would take a tenth of their time. */
-#define QUICK 16384                      /* elements up to which the lock is kept: a few microseconds */
+#define QUICK 4096                       /* elements up to which the lock is kept: 1 us of sums, 100 us of double tan */
 typedef struct { const mg_kernel *kernel; Pool *pool; const int64_t *walk; Py_ssize_t inputs; } Bound;
 static atomic_int watchers;              /* one bit for each kind; mg_watch runs without Python's lock */
 void mg_watch(int64_t kind, int64_t on) {

@@ -29,7 +29,9 @@
  * Order of summation: chains of at most GEMM_STEPS multiply-adds over c, or CHAIN over tiles, which are added in order;
  * over tiles, the sums of GROUP blocks first, so that no sum has thousands of parts.
  * The errors are about those of the direct kernel: chains are 9 (4) times shorter, and the transforms take back what
- * that gains. Blocks are cut by shape alone, and a result does not depend on the block that it is in.
+ * that gains. That holds where the taps of a filter, and the elements of a tile, are of one magnitude: the transforms
+ * add them, and an error is relative to the largest, also for a result that does not use it. Blocks are cut by shape
+ * alone, and a result does not depend on the block that it is in.
  *
  * An element that is infinite or NaN reaches all results of its tile, also those that do not read it, and large numbers
  * may overflow here only. So results that are not finite are noted, and the caller computes all of them again.
@@ -568,10 +570,12 @@ int FN(winograd_weight)(T *gw, const T *src, const T *g, const winograd *s) {
 }
 
 /* Measured with AVX2 and AVX-512: it takes 0.4 to 0.9 of the direct kernel's time as long as at least half of what is
- * multiplied is wanted, of the channels in whole vectors and of the results in whole tiles. */
+ * multiplied is wanted, of the channels in whole vectors and of the results in whole tiles. In tiny images the borders
+ * of the filters meet only zeros. */
 int FN(winograd_pays)(const winograd *s) {
   int64_t whole = up(s->c, VL) * VL * up(s->m, VL) * VL, tiles = up(s->dst[0], 2) * up(s->dst[1], 2);
-  return s->c >= 16 && s->m >= 16 && whole <= 2 * s->c * s->m && 4 * tiles <= 2 * s->dst[0] * s->dst[1];
+  const int large = MIN(MIN(s->src[0], s->src[1]), MIN(s->dst[0], s->dst[1])) >= 4;
+  return large && s->c >= 16 && s->m >= 16 && whole <= 2 * s->c * s->m && 4 * tiles <= 2 * s->dst[0] * s->dst[1];
 }
 
 #endif

@@ -21,7 +21,7 @@
 
 /* ---- norm: the rows are split into this many chunks; each chunk has its own sums over its rows ---- */
 MG_FORMULA mg_chunks(int64_t rows) {
-  return rows <= 32 ? 1 : rows <= 4096 ? (rows + 31) / 32 : 128;
+  return rows <= 32 ? 1 : rows <= 4096 ? (rows + 31) / 32 : rows <= 32768 ? 128 : (rows + 255) / 256;
 }
 /* `partial` of layer_norm_backward: the sums for gweight and gbias of each chunk */
 MG_FORMULA mg_layer_norm_partial(int64_t rows, int64_t n) {

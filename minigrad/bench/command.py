@@ -20,14 +20,16 @@ def main() -> None:
                         help=f"time the samples of these ops: module:name, or {', '.join(registry)}")
     parser.add_argument("--write", type=Path, help="write the table to this file")
     parser.add_argument("--rows", metavar="WORD", default="", help="only the rows with this word in their name")
-    parser.add_argument("--blocks", type=int, default=BLOCKS, help="of calls that a row is measured in (%(default)s); "
-                        "with 1, a quick look")
+    parser.add_argument("--blocks", type=int, help=f"of calls that a row (default {BLOCKS}) or a sample of an op (7) "
+                        "is measured in; with 1, a quick look")
     options = parser.parse_args()
     try:
         chosen = [find_op(name) for name in options.ops]
     except ValueError as error:
         parser.error(str(error))
-    if options.blocks < 1:
+    if options.write and not options.write.absolute().parent.is_dir():
+        parser.error(f"argument --write: there is no folder {options.write.absolute().parent}; make it first")
+    if options.blocks is not None and options.blocks < 1:
         parser.error(f"--blocks must be at least 1; got {options.blocks}")
     if chosen and (options.rows or options.write):
         parser.error("--rows and --write are for the table of workloads, which ops have no part in; leave one out")
@@ -35,7 +37,7 @@ def main() -> None:
     if chosen:
         for one in chosen:
             try:
-                print("\n".join(time_op(one)))
+                print("\n".join(time_op(one, options.blocks or 7)))
             except AssertionError as error:                     # it has no samples
                 parser.error(str(error))
         return
@@ -45,7 +47,7 @@ def main() -> None:
     except ImportError:
         torch = None        # type: ignore[assignment]
     try:
-        text = "\n".join(table(torch, options.rows, options.blocks))
+        text = "\n".join(table(torch, options.rows, options.blocks or BLOCKS))
     except ValueError as error:                                 # no such row
         parser.error(str(error))
     print(text)

@@ -32,7 +32,7 @@ def find_op(name: str) -> Any:
     return op_of(found)
 
 
-def time_op(name: str | Any) -> list[str]:
+def time_op(name: str | Any, blocks: int = 7) -> list[str]:
     """Times the samples of an op (or of the op of that name) in float32: the op with its kernels, and its definition as
     a function without them, in turn; forward, and forward with backward. The lines of a table.
 
@@ -50,7 +50,7 @@ def time_op(name: str | Any) -> list[str]:
         if isinstance(op, Op) and isinstance(op.plan(given, attrs), str):
             runs = (None, plain[0], None, plain[1])             # there was no kernel for it: the definition ran
         timed = [run for run in runs if run is not None]
-        found: dict[Any, Times] = dict(zip(timed, interleaved(*timed, blocks=7), strict=True))
+        found: dict[Any, Times] = dict(zip(timed, interleaved(*timed, blocks=blocks), strict=True))
         cells = [us(found[run].minimum) if run in found else "-" for run in runs]
         cells.insert(2, f"{moved / found[timed[0]].minimum / 1e9:.2f}")
         shapes = ", ".join(str(list(a.shape)) if isinstance(a, mg.Tensor) else str(a) for a in given)

@@ -102,6 +102,7 @@ class launch_hook:
                     kernel.call = _doors.get(kernel) or _doors.setdefault(kernel, _door(kernel))
             except BaseException:
                 self.on = False
+                lib.mg_watch(lib.MG_HOOKS, _active() is not None)
                 raise
         return self
 

@@ -58,6 +58,7 @@ def test_the_command_measures_the_rows_with_a_word():
 
 @pytest.mark.parametrize("given, told", [
     (["--rows", "no such row"], "no row has 'no such row' in its name"), (["--blocks", "0"], "--blocks must be at least 1; got 0"),
+    (["--write", "no/such/folder/x.md"], "argument --write: there is no folder"),
     (["--rows", "norm", "layer_norm"], "--rows and --write are for the table"), (["no_such_op"], "unknown op 'no_such_op'")])
 def test_the_command_refuses_what_it_would_not_do(given, told, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["bench", *given])

@@ -460,3 +460,12 @@ def test_nothing_to_normalise(shape, threads):
         gradients(lambda w, b: F.rms_norm(x, (shape[-1],), w), shape[-1])
         if c:
             gradients(lambda w, b: F.group_norm(x, c, w, b), c)
+
+
+@pytest.mark.parametrize("rows, n", [(1_500_000, 2), (400_000, 8), (131_072, 32)])
+def test_sums_over_very_many_rows_are_accurate(rows, n):
+    """Equal terms, whose roundings do not cancel: no chain of additions is longer than a few hundred."""
+    x = mg.tensor(np.random.default_rng(0).standard_normal((rows, n), np.float32))
+    weight, bias = mg.ones(n, requires_grad=True), mg.zeros(n, requires_grad=True)
+    F.layer_norm(x, (n,), weight, bias).backward(mg.full((rows, n), 0.1))
+    np.testing.assert_allclose(bias.grad.numpy(), rows * np.float64(np.float32(0.1)), rtol=1e-5)

@@ -198,15 +198,15 @@ def test_padding_beyond_all_memory_is_an_error_and_no_abort():
         F.adaptive_avg_pool1d(x, 1 << 40)
 
 
-@pytest.mark.parametrize("channels, fast", [(15, False), (16, True), (32, True)])
-def test_which_convolutions_are_winograds(channels, fast):
+@pytest.mark.parametrize("channels, height, fast", [(15, 8, False), (16, 8, True), (32, 8, True), (16, 5, True), (16, 3, False)])
+def test_which_convolutions_are_winograds(channels, height, fast):
     """A filter that copies, and an image of one pixel, are exact in the direct sum and not after Winograd's transforms."""
     fast = fast and mg.simd_level() != "baseline"
-    rng, shape = np.random.default_rng(0), (1, channels, 8, 8)
+    rng, shape = np.random.default_rng(0), (1, channels, height, 8)
     copying = np.zeros((channels, channels, 3, 3), np.float32)
     copying[range(channels), range(channels), 1, 1] = 1
     pixel = np.zeros(shape, np.float32)
-    pixel[:, :, 4, 4] = 1
+    pixel[:, :, 1, 4] = 1
     x, g = rng.standard_normal(shape, np.float32), rng.standard_normal(shape, np.float32)
     image, weight = mg.tensor(x, requires_grad=True), mg.tensor(copying, requires_grad=True)
     y = F.conv2d(image, weight, padding=1)
@@ -215,6 +215,6 @@ def test_which_convolutions_are_winograds(channels, fast):
     assert np.array_equal(image.grad.numpy(), g) != fast
     weight.grad = None
     F.conv2d(mg.tensor(pixel), weight, padding=1).backward(mg.tensor(g))
-    want = np.broadcast_to(g[0, :, None, 5:2:-1, 5:2:-1], weight.shape)         # gw[m, c, dy, dx] = g[m, 5 - dy, 5 - dx]
+    want = np.broadcast_to(g[0, :, None, 2::-1, 5:2:-1], weight.shape)         # gw[m, c, dy, dx] = g[m, 2 - dy, 5 - dx]
     assert np.array_equal(weight.grad.numpy(), want) != fast
     np.testing.assert_allclose(weight.grad.numpy(), want, rtol=1e-5, atol=1e-5)
