@@ -16,6 +16,7 @@ from html import escape
 from itertools import count
 from pathlib import Path
 from threading import get_ident
+from types import MethodType
 from typing import Any
 
 import numpy as np
@@ -111,7 +112,8 @@ def explore(target: Tensor | Callable[..., Any], path: str | Path, args: Sequenc
 
     Backward is run here, and keeps the graph; `.grad` of all tensors stays as it is. If the function itself ran
     backward, that is shown. A captured function is called until it is replayed (twice at most): each replayed launch is
-    shown, with its kernel, sizes, bytes and time. RuntimeError if there is neither a graph nor a launch, and for a loss
+    shown, with its kernel, sizes, bytes and time. If its recording is from before, it is recorded anew for this, which
+    is two calls more: only then are ops and modules known. RuntimeError if there is neither a graph nor a launch, and for a loss
     with several elements; FileNotFoundError if the folder of `path` is not there.
 
     >>> study.explore(lambda: nn.functional.cross_entropy(model(x), y), "backward.html")
@@ -262,6 +264,11 @@ def _observed(target: Any, args: tuple) -> _Steps:
         with _Steps() as record:                        # the first call recorded the step, this one replays it
             loss = target(*args)
             loss = loss[0] if isinstance(loss, tuple) and loss else loss
+    if any(x.nameless for x in record.launches) and not record.backwards:
+        captured = getattr(target, "__func__", target)
+        if isinstance(captured, Captured):              # recorded before: a new recording knows the names
+            again = Captured(captured.function)
+            return _observed(MethodType(again, target.__self__) if captured is not target else again, args)
     if not record.backwards and not record.launches:
         fail("explore", "needs a loss with a graph, or a function that computes something", type(result).__name__,
              "let a parameter require gradients, and do not compute under no_grad()")
@@ -316,7 +323,7 @@ class Page:
         about = [f"value {value:.6g}"] if value is not None else []
         about += [f"{len(steps)} steps of backward"] * bool(steps) + [f"{len(launches)} launches"]
         return {"title": title, "about": ", ".join(about),
-                "notes": self.structure.notes, "steps": steps, "nodes": nodes, "edges": edges, "groups": self.groups,
+                "notes": [*self.structure.notes, *self.record.doubts()], "steps": steps, "nodes": nodes, "edges": edges, "groups": self.groups,
                 "ops": self.sources(), "memory": self.memory(), "launches": launches}
 
     # ---- the picture ----

@@ -57,6 +57,9 @@ if TYPE_CHECKING:
 doors.add(__file__)
 
 
+_NAMELESS = "replay; recorded while no study was on"
+
+
 @dataclass(frozen=True)
 class Launch:
     """One kernel that ran.
@@ -99,6 +102,11 @@ class Launch:
     def node(self) -> Node | None:
         """The node whose backward asked for it, as long as it lives."""
         return None if self.of is None else self.of()
+
+    @property
+    def nameless(self) -> bool:
+        """Is it of a replay of which only the kernel is known, since no record was on when the step was recorded?"""
+        return self.why == _NAMELESS
 
     @property
     def line(self) -> str:
@@ -272,6 +280,14 @@ class Record:
             _active.remove(self)
         self._hook = self._watch = None
 
+    def doubts(self) -> list[str]:
+        """What a reader should know that the record could not see, and what helps."""
+        count = sum(x.nameless for x in self.launches)
+        return [f"{count} launches are of a captured step that was recorded before this began: their ops, directions, "
+                "modules and shapes are not known, and kernels' names stand there; make the first call of the captured "
+                "function inside, for example minigrad.capture(step.function)(...), then call that again"
+                ] if count else []
+
     def now(self) -> int:
         """Nanoseconds since the record began."""
         return perf_counter_ns() - self.began
@@ -354,7 +370,7 @@ class Record:
         if replayed:
             direction = next((d for d in ("forward", "backward") if f"_{d}" in name), "update" if update else "")
             return Launch(name, _op_of_kernel(name), direction, operands, sizes, nbytes, start, time, None, None,
-                          **facts, why="replay; recorded while no study was on"), set()
+                          **facts, why=_NAMELESS), set()
         place = Place(frame)
         op, direction, called_at, call, why, calls = self._asked(frame, name, place)
         direction = "update" if update else direction

@@ -151,6 +151,29 @@ def test_a_gradient_inside_the_function_is_not_the_one_to_explore(tmp_path):
     assert names[:2] == ["sum", "square"] and len(names) > 4
 
 
+def test_a_step_that_was_captured_before_has_its_names(tmp_path):
+    _, step, args = captured_step()
+    for _ in range(3):
+        step(*args)
+    data = data_of(study.explore(step, tmp_path / "a.html", args=args))
+    ops = {(x["op"], x["direction"], x["module"]) for x in data["launches"] if x["replayed"]}
+    assert ("linear", "backward", "model.3") in ops and ("layer_norm", "forward", "model.1") in ops and not data["notes"]
+
+    class Trainer:
+        def __init__(self):
+            self.w = mg.ones(3, requires_grad=True)
+
+        @mg.capture
+        def step(self):
+            return mg.autograd.grad((self.w * 2).sin().sum(), [self.w])[0]
+    trainer = Trainer()
+    trainer.step()
+    data = data_of(study.explore(trainer.step, tmp_path / "b.html"))
+    assert ("sin", "backward") in {(x["op"], x["direction"]) for x in data["launches"]} and not data["notes"]
+    several = data_of(study.explore(lambda: step(*args), tmp_path / "c.html"))      # nothing tells that it is a captured one
+    assert "recorded before this began" in several["notes"][0] and "step.function" in several["notes"][0]
+
+
 def test_a_captured_step_is_shown_replayed(tmp_path):
     _, step, args = captured_step()
     data = data_of(study.explore(step, tmp_path / "a.html", args=args))
