@@ -214,9 +214,6 @@ class GradientFlow(Shown):
                      numbers=("weight", "gradient", "grad/weight", "update/weight"), cut=("parameter", "shape"),
                      notes=notes, marked=marked)
 
-    def __repr__(self) -> str:
-        return f"<gradient flow of {len(self.layers)} parameters>"
-
     def plot(self, path: str | PathLike[str] | None = None) -> Any:
         """A figure of matplotlib: norms of parameters and gradients, update-to-weight ratios, dead units, in the order
         of the layers. With `path`, it is saved there (PNG, SVG, PDF by the name)."""

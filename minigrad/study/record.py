@@ -280,6 +280,9 @@ class Record:
             _active.remove(self)
         self._hook = self._watch = None
 
+    def __repr__(self) -> str:
+        return f"<record of {len(self.launches)} launches and {len(self.backwards)} steps of backward>"
+
     def doubts(self) -> list[str]:
         """What a reader should know that the record could not see, and what helps."""
         count = sum(x.nameless for x in self.launches)

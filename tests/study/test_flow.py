@@ -201,6 +201,18 @@ def test_explain_of_a_model():
     assert max(map(len, found.as_table().text(80).splitlines())) <= 80
 
 
+def test_explain_never_cuts_a_reason(monkeypatch):
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.LayerNorm(6))
+    found = study.explain(model, mg.randn(2, 1, 8, 8).transpose(2, 3))
+    reasons = {row[4] for row in found.as_table().rows}
+    assert any(len(reason) > 20 for reason in reasons)
+    for width in ("40", "80", "120"):
+        monkeypatch.setenv("COLUMNS", width)
+        assert all(reason in str(found) for reason in reasons)
+    monkeypatch.setenv("COLUMNS", "220")
+    assert "..." not in str(found) and repr(found) == str(found)
+
+
 def marked(found):
     return [line for line in found.as_table().text(240).splitlines()[:-1] if line.startswith("!")]
 
