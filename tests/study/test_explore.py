@@ -435,6 +435,31 @@ def test_page_steps_filters_folds_and_switches(browser, tmp_path):
 
 
 @pytest.mark.slow
+def test_page_filters_by_the_source_line_only_if_asked_or_nothing_else_matches(browser, tmp_path):
+    w, x = mg.randn(4, 4, requires_grad=True), mg.randn(3, 4)
+
+    def loss():
+        h = x
+        for _ in range(75):
+            h = (h @ w).tanh() * 1.01 + h       # one line, four ops
+        return h.sum()
+    page = Page(browser, study.explore(loss, tmp_path / "a.html"))
+    page.press("/", *"tanh")
+    assert set(page.rows()) == {"tanh"} and len(page.rows()) == 75
+    page.run("document.getElementById('search').value = ''")
+    page.press(*"line:tanh")
+    assert set(page.rows()) == {"tanh", "matmul", "mul", "add"}
+    page.run("document.getElementById('search').value = ''")
+    page.press(*"1.01")                         # no op's name, nor a kernel's
+    assert set(page.rows()) == {"tanh", "matmul", "mul", "add"}
+    page.press("ESCAPE", "0")
+    page.settled()
+    assert len(page.rows()) == 301
+    assert page.run("(() => { const [, y0, , y1] = bounds(); return (y1 - y0) * camera.k <= document.getElementById('main').clientHeight; })()")
+    page.clean()
+
+
+@pytest.mark.slow
 def test_page_of_a_step_sums_of_groups_and_all(browser, tmp_path):
     layer, x = nn.Linear(4, 4), mg.randn(5, 4)
 
