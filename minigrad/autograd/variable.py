@@ -18,8 +18,8 @@ class _Kind(type):
 
     def __call__(cls, data: Any, requires_grad: bool = False) -> Tensor:
         if not isinstance(data, Tensor):
-            fail("Variable", "data must be a tensor", type(data).__name__, "minigrad.tensor(data, requires_grad=...) makes "
-                 "one", TypeError)
+            fail("Variable", "data must be a tensor", type(data).__name__,
+                 "minigrad.tensor(data, requires_grad=...) makes one", TypeError)
         return cast(Tensor, data.detach().requires_grad_(requires_grad))    # type: ignore[attr-defined]
 
 

@@ -113,8 +113,8 @@ def explore(target: Tensor | Callable[..., Any], path: str | Path, args: Sequenc
     Backward is run here, and keeps the graph; `.grad` of all tensors stays as it is. If the function itself ran
     backward, that is shown. A captured function is called until it is replayed (twice at most): each replayed launch is
     shown, with its kernel, sizes, bytes and time. If its recording is from before, it is recorded anew for this, which
-    is two calls more: only then are ops and modules known. RuntimeError if there is neither a graph nor a launch, and for a loss
-    with several elements; FileNotFoundError if the folder of `path` is not there.
+    is two calls more: only then are ops and modules known. RuntimeError if there is neither a graph nor a launch, and
+    for a loss with several elements; FileNotFoundError if the folder of `path` is not there.
 
     >>> study.explore(lambda: nn.functional.cross_entropy(model(x), y), "backward.html")
     >>> study.explore(train_step, "step.html", args=(x, y))
@@ -323,8 +323,9 @@ class Page:
         about = [f"value {value:.6g}"] if value is not None else []
         about += [f"{len(steps)} steps of backward"] * bool(steps) + [f"{len(launches)} launches"]
         return {"title": title, "about": ", ".join(about),
-                "notes": [*self.structure.notes, *self.record.doubts()], "steps": steps, "nodes": nodes, "edges": edges, "groups": self.groups,
-                "ops": self.sources(), "memory": self.memory(), "launches": launches}
+                "notes": [*self.structure.notes, *self.record.doubts()], "steps": steps, "nodes": nodes,
+                "edges": edges, "groups": self.groups, "ops": self.sources(),
+                "memory": self.memory(), "launches": launches}
 
     # ---- the picture ----
 
