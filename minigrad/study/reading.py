@@ -349,6 +349,7 @@ class Reader:
         self.held.append(outputs)
         origin, first = origins.get(node), len(self.found.nodes)
         inside = self.add([edge_of(o) for o in outputs if o._requires_grad])
+        self.settle(first)
         group = Group("opened", name, name, why, children=inside)
         self.at[id(node)] = [self.shown_at(edge_of(o)) if o._requires_grad else (-1, 0) for o in outputs]
         self.found.ids[id(node)] = weakref.ref(node), self.at[id(node)][0][0]
@@ -361,10 +362,23 @@ class Reader:
             made.module = next((k[2] for k in reversed(key) if k[0] == "module"), "")
         return group
 
+    def settle(self, first: int) -> None:
+        """Of the nodes from number `first` on, those of an opened definition: no gradient flows to what is computed of
+        data alone, and nothing is kept for it. It was recorded to be shown."""
+        constant: set[int] = set()
+        for i in range(first, len(self.found.nodes)):
+            made = self.found.nodes[i]
+            for x in made.inputs:
+                if x.source is not None and (x.source in constant or self.found.nodes[x.source].kind == "data"):
+                    x.differentiable = False
+            if made.kind == "op" and not any(x.differentiable for x in made.inputs):
+                constant.add(i)
+                made.backward, made.saved = "", []
+
     def alias(self, t: Tensor, edge: Edge, name: str) -> Tensor:
-        """A tensor in the place of an input, for a second run of a definition."""
+        """A tensor in the place of an input, for a second run of a definition, which is recorded as a whole."""
         made = t.detach()
-        made._requires_grad = edge is not None and is_float(t.array.layout.dtype)   # of a new tensor
+        made._requires_grad = is_float(t.array.layout.dtype)        # of a new tensor
         self.at[id(made)] = [self.shown_at(edge) if edge is not None else self.data(t, name)]
         self.held.append(made)
         return made

@@ -389,3 +389,19 @@ def test_5000_nodes_end_in_seconds():
     str(g)
     assert time.perf_counter() - start < 30 and len(_ops(g)) == 5001
     assert "runs of 26" in g.notes[0] and len(_layout(g)[1].groups) < 400
+
+
+def test_an_opened_definition_is_shown_as_a_whole():
+    ln, x = nn.LayerNorm(8), mg.randn(2, 8)                 # x needs no gradient: it flows through the last two ops only
+    found = study.graph(lambda: ln(x).sum(), open="layer_norm")
+    ops = [n for n in found.nodes.values() if n.kind == "op"]
+    names = [n.op for n in ops]
+    assert {"mean", "mul", "add", "sum"} < set(names) or {"moments", "mul", "add", "sum"} < set(names)
+    shown = str(found)
+    assert "x=x" in shown or "input=x" in shown or "(x" in shown
+    flows = [n.op for n in ops if n.backward]
+    assert flows == ["mul", "add", "sum"] and "MulBackward0" in shown and shown.count("Backward0") == 3
+    assert not any(n.saved for n in ops if not n.backward)
+    x.requires_grad_()
+    assert [n.op for n in study.graph(lambda: ln(x).sum(), open="layer_norm").nodes.values() if n.kind == "op"] == names
+    assert "<svg" in found.svg() and "<svg" in found.svg(backward=True)
