@@ -176,6 +176,34 @@ class Origin:
 origins: weakref.WeakKeyDictionary[Node, Origin] = weakref.WeakKeyDictionary()     # every record adds to it
 
 
+# of nodes recorded while someone looks: of each input that needs no gradient, a number as text, or its layout
+constants: weakref.WeakKeyDictionary[Node, dict[int, Any]] = weakref.WeakKeyDictionary()
+
+
+def note_constants(node: Node, frame: FrameType | None = None) -> None:
+    """Notes the inputs of a new node that need no gradient: a node does not have those that its backward can do
+    without. An observer of the tape; `frame` is that of `tape.recorded`."""
+    caller = (frame or sys._getframe(1)).f_back
+    if caller is None or None not in node.inputs:
+        return
+    known = caller.f_locals                         # the functions of `ops/dispatch.py` name two operands, or all
+    inputs = known.get("inputs", (known.get("input"), known.get("other")))
+    if "number" in known and type(known.get("index")) is int:
+        inputs = (known["number"], known["input"])[::1 if known["index"] else -1]
+    if isinstance(inputs, (tuple, list)) and len(inputs) == len(node.inputs):
+        constants[node] = {i: number_of(x) or x.array.layout
+                           for i, (x, edge) in enumerate(zip(inputs, node.inputs, strict=True))
+                           if edge is None and isinstance(x, (Tensor, int, float))}
+
+
+def number_of(x: Any) -> str:
+    """The text of a number that an op was given; "" for other tensors."""
+    if not isinstance(x, Tensor):
+        return f"{x:.6g}"
+    plain = not x.shape and x.node is None and x.device.type == "cpu"
+    return f"{x.array.np.item():.6g}" if plain else ""
+
+
 def _names_of(node: Node, frame: FrameType | None) -> list[tuple[weakref.ref, str]]:
     """The names of the variables that hold leaves or saved tensors of a node, in the user's innermost function."""
     kept = {id(t) for t in (*node.inputs, *[v for _, v in contents(node)]) if isinstance(t, Tensor)}
@@ -311,6 +339,7 @@ class Record:
             return
         frame = sys._getframe(1)
         place = note(node, frame)
+        note_constants(node, frame)
         _, call = asked(frame, place)
         same = call.op is node.op                           # else a `Function`, or a checkpoint: all that ran in it
         numbers = {call.call, call.entry} if same else {*place.wholes[:1]} or {call.entry}

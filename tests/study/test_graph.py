@@ -405,3 +405,27 @@ def test_an_opened_definition_is_shown_as_a_whole():
     x.requires_grad_()
     assert [n.op for n in study.graph(lambda: ln(x).sum(), open="layer_norm").nodes.values() if n.kind == "op"] == names
     assert "<svg" in found.svg() and "<svg" in found.svg(backward=True)
+
+
+def test_constants_are_shown():
+    w, mask = mg.ones(3, requires_grad=True), mg.ones(3)
+    found = study.graph(lambda: ((1 - w - 0.25) / 4 + mask).sum())
+    shown = str(found)
+    for said in ("sub(input=1, other=w)", "sub(input=#1, other=0.25)", "other=4)", "other float32[3])"):
+        assert said in shown, shown
+    assert "?" not in shown and "other = 0.25" in found.svg()
+    again = str(study.graph(lambda: ((1 - w - 0.25) / 4 + mask).sum()))         # dispatch knows the signatures by now
+    assert [line.split(")")[0] for line in again.splitlines()] == [line.split(")")[0] for line in shown.splitlines()]
+    ln = nn.LayerNorm(8)
+    assert "?" not in str(study.graph(lambda: ln(mg.randn(2, 8)).sum(), open="layer_norm"))
+    with study.Record():
+        loss = (w + 1e-5).sum()
+    assert "other=1e-05" in str(study.graph(loss))
+    assert "other=?" in str(study.graph((w + 3).sum()))             # nobody looked when it was recorded
+
+
+def test_captions_are_whole_where_there_is_room():
+    ln, x = nn.LayerNorm(8), mg.randn(2, 8)
+    assert "opened to its definition; fused kernel on cpu" in study.graph(lambda: ln(x).sum(), open="layer_norm").svg()
+    net = nn.Sequential(*[nn.Sequential(nn.Linear(8, 8), nn.LayerNorm(8), nn.ReLU()) for _ in range(4)])
+    assert "3 nodes: 1 linear, 1 layer_norm, …" in study.graph(lambda: net(x).sum(), most=6).svg()
