@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import gc
 import inspect
+import re
 import time
 import weakref
 import xml.etree.ElementTree as ElementTree
@@ -429,3 +430,41 @@ def test_captions_are_whole_where_there_is_room():
     assert "opened to its definition; fused kernel on cpu" in study.graph(lambda: ln(x).sum(), open="layer_norm").svg()
     net = nn.Sequential(*[nn.Sequential(nn.Linear(8, 8), nn.LayerNorm(8), nn.ReLU()) for _ in range(4)])
     assert "3 nodes: 1 linear, 1 layer_norm, …" in study.graph(lambda: net(x).sum(), most=6).svg()
+
+
+def wide_graph(joined):
+    leaves = [mg.randn(4, 8, requires_grad=True) for _ in range(40)]
+
+    def loss():
+        branches = [(a * b).tanh() for a, b in zip(leaves[::2], leaves[1::2], strict=True)]
+        h = sum(branches[1:], branches[0]) if joined == "sum" else mg.cat(branches)
+        for _ in range(100):
+            h = h.sin() * 1.01
+        return h.sum()
+    return study.graph(loss, most=1000)
+
+
+@pytest.mark.parametrize("joined, most", [("sum", 3600), ("cat", 3600)])
+def test_many_branches_do_not_stand_in_one_row(joined, most):
+    found = wide_graph(joined)
+    width = float(re.search(r'viewBox="0 0 ([0-9.]+)', found.svg())[1])
+    assert width < most                             # 40 leaves in a row are 7000 wide
+    assert all(f'data-id="{i}"' in found.svg() for i in found.nodes)
+
+
+@pytest.mark.slow
+def test_the_page_of_a_graph_opens_fitted_and_zooms(browser, tmp_path):
+    wide_graph("sum").save(tmp_path / "a.html")
+    browser.get((tmp_path / "a.html").as_uri())
+    seen = "return document.querySelector('svg').getAttribute('viewBox').split(' ').map(Number)"
+    inside = "const b = document.querySelector('.box').ownerSVGElement.getBoundingClientRect(); return b.height <= innerHeight && b.width <= innerWidth"
+    whole = browser.execute_script(seen)
+    assert browser.execute_script(inside)
+    browser.find_element("id", "in").click()
+    near = browser.execute_script(seen)
+    assert near[2] == pytest.approx(0.77 * whole[2]) and near[0] + near[2] / 2 == pytest.approx(whole[2] / 2)
+    browser.execute_script("document.getElementById('view').dispatchEvent(new WheelEvent('wheel', {deltaY: -300, clientX: 100, clientY: 100, cancelable: true}))")
+    assert browser.execute_script(seen)[2] < near[2]
+    browser.find_element("id", "all").click()
+    assert browser.execute_script(seen) == whole
+    assert not [line for line in browser.get_log("browser") if line["level"] == "SEVERE" and "favicon" not in line["message"]]
