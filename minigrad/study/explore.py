@@ -80,9 +80,12 @@ def _summary(values: np.ndarray, layout: Layout) -> tuple[dict[str, Any], np.nda
     finite = values[np.isfinite(values)] if nan or inf else values
     if layout.size > 1 and finite.size:
         low, high = float(finite.min()), float(finite.max())
-        if low == high:
-            low, high = low - (abs(low) or 1.0) / 2, high + (abs(high) or 1.0) / 2
-        about["hist"] = {"low": low, "high": high, "counts": np.histogram(finite, _BINS, (low, high))[0].tolist()}
+        largest = max(abs(low), abs(high))
+        if high - low <= max(1e-12 * largest, 1e-300):      # bins would be narrower than numbers can be told apart
+            half = (largest if largest > 1e-290 else 1.0) / 2
+            low, high = low - half, high + half
+        counts = np.histogram(finite.astype(np.float64), _BINS, (low, high))[0]
+        about["hist"] = {"low": low, "high": high, "counts": counts.tolist()}
     grid = None
     if values.ndim and layout.size > 1:
         grid = np.atleast_2d(values[(0,) * (values.ndim - 2)] if values.ndim > 2 else values)
@@ -319,6 +322,7 @@ class Page:
                 launches[k]["group"] = step["group"]
             for k in step["launches"]:
                 launches[k]["step"] = i
+        self.place(launches)
         value = self.record.value
         about = [f"value {value:.6g}"] if value is not None else []
         about += [f"{len(steps)} steps of backward"] * bool(steps) + [f"{len(launches)} launches"]
@@ -326,6 +330,22 @@ class Page:
                 "notes": [*self.structure.notes, *self.record.doubts()], "steps": steps, "nodes": nodes,
                 "edges": edges, "groups": self.groups, "ops": self.sources(),
                 "memory": self.memory(), "launches": launches}
+
+    def place(self, launches: list[dict[str, Any]]) -> None:
+        """Puts the launches that belong to no node (counters, running statistics) into the group of their module's
+        call, if something of the graph is in it."""
+        calls = [x.called_at.calls[-1] if x.called_at is not None and x.called_at.calls else 0
+                 for x in self.record.launches]
+        groups: dict[int, int] = {}
+        for x, call in zip(launches, calls, strict=True):
+            k = x["group"]
+            while k >= 0 and (self.groups[k]["kind"], self.groups[k]["path"]) != ("module", x["module"]):
+                k = self.groups[k]["parent"]
+            if call and k >= 0:
+                groups[call] = k
+        for x, call in zip(launches, calls, strict=True):
+            if x["group"] < 0:
+                x["group"] = groups.get(call, -1)
 
     # ---- the picture ----
 

@@ -170,6 +170,24 @@ def test_a_step_that_was_captured_before_has_its_names(tmp_path):
     assert "recorded before this began" in several["notes"][0] and "step.function" in several["notes"][0]
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_gradients_that_hardly_differ_have_a_histogram(tmp_path, dtype):
+    near = [np.array(pair, dtype) for pair in ([1, np.nextafter(dtype(1), dtype(2))], [0, np.finfo(dtype).smallest_subnormal], [3, 3], [0, 0])]
+    for gradient in near:
+        w = mg.tensor(np.ones(2, dtype), requires_grad=True)
+        steps = data_of(study.explore(lambda w=w, gradient=gradient: (w * mg.tensor(gradient)).sum(), tmp_path / "a.html"))["steps"]
+        assert sum(steps[-1]["results"][0]["hist"]["counts"]) == 2
+
+
+def test_launches_of_a_module_without_a_node_are_in_its_group(tmp_path):
+    net, x = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4)), mg.randn(8, 4)
+    data = data_of(study.explore(lambda: net(net(x)).sum(), tmp_path / "a.html"))
+    paths = [data["groups"][x["group"]] if x["group"] >= 0 else None for x in data["launches"]]
+    for kernel in ("add_i64", "running_update_f32"):
+        found = [g for x, g in zip(data["launches"], paths, strict=True) if x["kernel"] == kernel]
+        assert [g["path"] for g in found] == ["net.1"] * len(found) and len({g["title"] for g in found}) == 2     # of both calls
+
+
 def test_a_captured_step_is_shown_replayed(tmp_path):
     _, step, args = captured_step()
     data = data_of(study.explore(step, tmp_path / "a.html", args=args))
