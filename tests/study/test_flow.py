@@ -154,6 +154,19 @@ def test_what_is_not_finite(tmp_path, recwarn):
     assert np.isnan(flow.layers[0].update) and not recwarn.list
 
 
+def test_one_block_warns_once():
+    model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+    unused = nn.Module()
+    unused.net, unused.extra = model, nn.Linear(2, 2)
+
+    def step():
+        unused.net(mg.randn(5, 3)).sum().backward()
+    step()
+    with pytest.warns(UserWarning, match="extra.weight, extra.bias") as told, study.gradient_flow(unused):
+        step()
+    assert len(told) == 1
+
+
 def test_a_model_is_needed():
     for given in (make()[0].parameters(), mg.ones(2), 3):
         with pytest.raises(TypeError, match=r"\[gradient_flow\] model must be a module \(nn.Module\); got "):
@@ -177,6 +190,7 @@ def test_the_plot(tmp_path):
     figure = flow.plot(tmp_path / "flow.png")
     assert [ax.get_title("left") for ax in figure.axes] == ["Norms", "Update / weight", "Dead units", ""]
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == [n for n, _ in model.named_parameters()]
+    assert figure.axes[2].get_xticks()[-1] == 1
     assert (tmp_path / "flow.png").read_bytes()[:4] == b"\x89PNG"
     assert len(study.gradient_flow(model).plot().axes) == 1
 
