@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from threading import get_ident
 from time import perf_counter_ns
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ..core import engine
 from ..core.hooks import RemovableHandle
@@ -191,7 +191,7 @@ def note_constants(node: Node, frame: FrameType | None = None) -> None:
     if "number" in known and type(known.get("index")) is int:
         inputs = (known["number"], known["input"])[::1 if known["index"] else -1]
     if isinstance(inputs, (tuple, list)) and len(inputs) == len(node.inputs):
-        constants[node] = {i: number_of(x) or x.array.layout
+        constants[node] = {i: number_of(x) or cast(Tensor, x).array.layout
                            for i, (x, edge) in enumerate(zip(inputs, node.inputs, strict=True))
                            if edge is None and isinstance(x, (Tensor, int, float))}
 
