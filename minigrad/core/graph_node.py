@@ -17,12 +17,18 @@ _classes: WeakKeyDictionary[Any, type] = WeakKeyDictionary()                    
 _accumulators: WeakValueDictionary[int, AccumulateGrad] = WeakValueDictionary()        # by the id of the leaf
 
 
+def _called(op: Any) -> str:
+    """What users call an op; the backward of an op, recorded, is called after it."""
+    return f"{_called(op.of)}_backward" if hasattr(op, "of") else getattr(op, "called", "") or op.name
+
+
 def node_name(op: Any) -> str:
-    """The name of an op's nodes: that of the op in capitals and "Backward0", as PyTorch's; or the op's `node_name`.
+    """The name of an op's nodes: what users call in capitals and "Backward0", as PyTorch's; or its `node_name`.
 
     PyTorch numbers the derivatives of its own ops; those of a `Function` have no number.
     """
-    return getattr(op, "node_name", "") or f"{''.join([w[:1].upper() + w[1:] for w in op.name.split('_')])}Backward0"
+    words = _called(op).split("_")
+    return getattr(op, "node_name", "") or f"{''.join([w[:1].upper() + w[1:] for w in words])}Backward0"
 
 
 class GraphNode:

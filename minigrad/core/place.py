@@ -155,7 +155,7 @@ class Place:
 
     def __str__(self) -> str:
         inside = f"in {self.path()} ({type(self.modules[-1]).__name__})" if self.modules else ""
-        shown = [f"{file}:{line} in {function}: {linecache.getline(file, line).strip()}"
+        shown = [f"{_cell(file) or file}:{line} in {function}: {linecache.getline(file, line).strip()}"
                  for file, line, function in self.lines]
         return ", ".join(part for part in (inside, "at " + ", called from ".join(shown) if shown else "") if part)
 
@@ -170,9 +170,16 @@ def _name_of(module: Any, frame: FrameType | None) -> str:
     return type(module).__name__
 
 
+def _cell(file: str) -> str:
+    """The cell of a notebook, "In [4]", whose code IPython compiled under the name of this file; "" for another one."""
+    shell: Any = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    cells = getattr(getattr(shell, "compile", None), "_filename_map", {})
+    return f"In [{cells[file]}]" if file in cells else ""
+
+
 def short_line(file: str, line: int) -> str:
-    """A line of a file, without the folder: "train.py:12"."""
-    return f"{file.replace(chr(92), '/').rpartition('/')[2]}:{line}"
+    """A line of a file, without the folder: "train.py:12"; of a notebook "In [4]:12"."""
+    return f"{_cell(file) or file.replace(chr(92), '/').rpartition('/')[2]}:{line}"
 
 
 def note(node: Node, frame: FrameType | None) -> Place:

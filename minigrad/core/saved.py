@@ -85,8 +85,12 @@ _PYTORCH = {"axis": "dim", "axes": "dim"}       # what PyTorch calls attributes
 
 class SavedAttributes:
     """An op whose nodes show what they keep, under PyTorch's names: `_saved_self` is the input `input` (or `x`, `a`),
-    `_saved_other` the one that the op calls `other`, `_saved_result` the output, `_saved_dim` an attribute."""
+    `_saved_other` the one that the op calls `other`, `_saved_result` the output, `_saved_dim` an attribute.
 
+    called   what the user calls that the op serves ("gelu" of gelu_erf), if that has another name: its nodes have it
+    """
+
+    called = ""
     inputs: tuple[str, ...]
     attributes: tuple[str, ...]
 

@@ -1,4 +1,4 @@
-"""Tables of studies and summaries: as text of 80 to 120 columns, and as HTML for notebooks."""
+"""Tables of studies and summaries: as text of the terminal's width, and as HTML for notebooks."""
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
@@ -28,8 +28,8 @@ def size(nbytes: float) -> str:
 
 
 def columns() -> int:
-    """The columns of the terminal, at least 80 and at most 120; 120 where there is no terminal."""
-    return min(max(get_terminal_size((120, 24)).columns, 80), 120)
+    """The columns of the terminal, at least 80; 120 where there is no terminal."""
+    return max(get_terminal_size((120, 24)).columns, 80)
 
 
 def at_least_one(by: str, name: str, value: int | None) -> None:
@@ -87,8 +87,8 @@ class Table:
                      numbers=self.numbers, cut=self.cut, notes=self.notes, marked=self.marked)
 
     def text(self, width: int | None = None) -> str:
-        """The table with lines of at most `width` columns (default: those of the terminal, 80 to 120). ValueError for a
-        width below 1."""
+        """The table with lines of at most `width` columns (default: those of the terminal, at least 80), or longer
+        where cells that may not be shortened need it. ValueError for a width below 1."""
         at_least_one("table", "width", width)
         width = columns() if width is None else width
         widths = [max(map(len, cells)) for cells in zip(self.head, *self.rows, strict=True)]
@@ -139,7 +139,7 @@ def _folded(text: str, width: int) -> list[str]:
 
 
 class Shown:
-    """What has a table: `str(x)`, `print(x)` and a notebook show it."""
+    """What has a table: `str(x)`, `print(x)`, the prompt and a notebook show it."""
 
     def as_table(self) -> Table:
         """The table."""
@@ -147,6 +147,9 @@ class Shown:
 
     def __str__(self) -> str:
         return self.as_table().text()
+
+    def __repr__(self) -> str:
+        return str(self)
 
     def _repr_html_(self) -> str:
         return self.as_table().html()

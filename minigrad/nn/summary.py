@@ -108,7 +108,7 @@ def summary(model: Module, input_shape: Any = None, dtype: Any = None, device: D
             input_data: Any = None, **kwargs: Any) -> Summary:
     """The table of one forward pass of zeros of `input_shape` (the batch dimension included), as text.
 
-    input_shape  one shape, or a list of shapes for a model with several inputs
+    input_shape  one shape, or a list of shapes for a model with several inputs; a tensor counts as `input_data`
     dtype        of all inputs, or a list with one for each
     input_data   instead of shapes: the tensor, or the tuple of arguments, that the model is called with
     kwargs       go to the model's call
@@ -122,6 +122,8 @@ def summary(model: Module, input_shape: Any = None, dtype: Any = None, device: D
     """
     if not isinstance(model, Module):
         fail("summary", "model must be a module (nn.Module)", type(model).__name__, "the model comes first", TypeError)
+    if isinstance(input_shape, Tensor) and input_data is None:
+        input_shape, input_data = None, input_shape
     if (input_shape is None) == (input_data is None):
         given = "neither" if input_data is None else "both"
         raise ValueError(f"[summary] takes input_shape or input_data; got {given}")

@@ -379,6 +379,7 @@ _document(elu, lambda x, *, alpha: _elu_oracle(x, alpha), {"alpha": 1.0}, {"alph
 _document(selu, lambda x: _elu_oracle(x, _SELU_ALPHA, _SELU_SCALE))
 _document(celu, lambda x, *, alpha: _elu_oracle(x, alpha, 1.0, 1 / alpha),
           {"alpha": 1.0}, {"alpha": 0.3}, {"alpha": 2.5})
+gelu_erf.op.called = gelu_tanh.op.called = "gelu"
 _document(gelu_erf, _gelu_oracle)
 _document(gelu_tanh, lambda x: x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x ** 3))) / 2)
 _document(silu, lambda x: x * _expit(x))

@@ -64,6 +64,7 @@ launch("ops/elementwise.cu", " ".join(CASTS.values()), by_plan)
 work(" ".join(CASTS.values()))
 _cast = Primitive("cast", prepare_cast, {"input": lambda g: g},          # the engine casts the gradient back
                   doc="The values in another dtype.")
+_cast.called = "to"
 
 
 def cast(t: Tensor, dtype: Any) -> Tensor:

@@ -574,6 +574,7 @@ def _clamp_between_samples(make: Any) -> Iterator[tuple]:
     yield make(9), {"low": 1.0, "high": -1.0}
 
 
+clamp_between.called = "clamp"
 clamp_between.reference(lambda a, *, low, high: np.minimum(np.maximum(a, low), high))
 
 

@@ -361,6 +361,7 @@ where: Elementwise = Elementwise(
         "All three broadcast; `input` and `other` may be numbers. RuntimeError for a condition of another dtype.")
 copy = Elementwise("copy", lambda a, out: np.copyto(out, a), "input", {"input": lambda g: g}, oracle=np.array,
                    kernel_kinds="size", doc="A contiguous copy of `input`.")
+copy.called = "clone"
 
 
 @where.samples
@@ -436,6 +437,7 @@ def _number_power_rule(g: Tensor, input: Tensor, exponent: float) -> Tensor:
 
 
 _power = Primitive("power", _prepare_power, {"input": _number_power_rule})
+_power.called = "pow"
 _SHORT_POWERS: dict[float, Callable] = {1: copy, 2: square, 0.5: sqrt, -0.5: rsqrt, -1: reciprocal}
 pow.by_number = _power_by_number
 pow.call = binary(pow)

@@ -520,6 +520,9 @@ def _masked_dropout_rule(input: Layout, mask: Layout, *, p: float) -> None:
         fail("masked_dropout", "the mask must broadcast to the input", [input, mask])
 
 
+masked_dropout.called = "dropout"
+
+
 @masked_dropout.fused
 def _masked_dropout_kernels(kernels: KernelTable, input: Layout, mask: Layout, *, p: float) -> Any:
     """The fused kernels: forward and backward are the same computation, because it is linear in the input."""

@@ -273,6 +273,9 @@ def product(x: Tensor, *, axes: tuple[int, ...], keepdim: bool) -> Tensor:
     return through(as_reshaped, y, reduced_shape(have.shape, axes, keepdim))
 
 
+product.called = "prod"
+
+
 @product.fused
 def _product_kernels(kernels: KernelTable, x: Layout, *, axes: tuple[int, ...], keepdim: bool) -> Any:
     kernel, plan = kernels.prod[x.dtype], reduce_plan(x, axes)
@@ -522,6 +525,9 @@ def _moments_rule(x: Layout, *, axes: tuple[int, ...], correction: float, keepdi
         fail("var", "needs a floating-point tensor", x, "convert with .float()")
 
 
+moments.called = "var"
+
+
 @moments.fused
 def _moments_kernels(kernels: KernelTable, x: Layout, *, axes: tuple[int, ...], correction: float, keepdim: bool,
                      rooted: bool) -> Any:
@@ -692,6 +698,9 @@ def _over_norm(kernels: KernelTable, out: Layout) -> Callable[[Array, Array], Ar
     return run
 
 
+vector_norm.called = "norm"
+
+
 @vector_norm.fused
 def _norm_kernels(kernels: KernelTable, x: Layout, *, p: float, axes: tuple[int, ...], keepdim: bool) -> Any:
     if p != 2 or not x.size:
@@ -822,6 +831,9 @@ def cumulative_product(x: Tensor, *, dim: int) -> Tensor:
         x = cat_op(_part(x, dim, 0, step), more, dim=dim)
         step *= 2
     return copy.call(x) if n < 2 else x
+
+
+cumulative_product.called = "cumprod"
 
 
 @cumulative_product.fused

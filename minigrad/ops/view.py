@@ -574,6 +574,7 @@ def _placed(g: Layout, shape: tuple[int, ...], key: tuple) -> Plan:
 
 window_op = view_op("window", window_rule, lambda g, x_shape, key: through(_placed, g, x_shape, key))
 place_op = _placer("place", window_rule, lambda g, key: through(windowed, g, key))
+window_op.called, place_op.called = "index", "pad"
 _diagonal: Primitive = view_op(
     "diagonal", _diagonal_rule,
     lambda g, x_shape, offset, dim1, dim2: _place_diagonal(g, shape=x_shape, offset=offset, dim1=dim1, dim2=dim2))

@@ -99,7 +99,8 @@ class Picture:
         """The lines of a folded group."""
         inside = [self.nodes[i] for i in group.ids()]
         ops = [n for n in inside if n.kind == "op"]
-        most = ", ".join(f"{c} {op}" for op, c in Counter(n.op for n in ops).most_common(2))
+        kinds = Counter(n.op for n in ops).most_common()
+        most = ", ".join(f"{c} {op}" for op, c in kinds[:2]) + (", …" if len(kinds) > 2 else "")
         return [f"{len(ops)} nodes: {most}", f"keeps {size(kept_bytes(ops))}"]
 
     def head(self, group: Group) -> str:
@@ -110,7 +111,7 @@ class Picture:
         """The size of a node or folded group; for an open group, the width of its title."""
         if isinstance(of, Group):
             if not of.folded:
-                return min(len(self.head(of)), 36) * 7.2 + 24, 0.0
+                return len(self.head(of)) * 7.2 + 24, 0.0
             inside = self.folded_text(of)
             wide = max(_wide(self.head(of)), max(map(len, inside)) * _SMALL)
             return wide + 26, 28 + _LINE * len(inside)

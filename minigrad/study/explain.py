@@ -75,7 +75,8 @@ def _counted(names: list[str]) -> str:
 
 
 class Explanation(Shown):
-    """The calls of ops in one forward pass of a model: `calls`, each a list of launches."""
+    """The calls of ops in one forward pass of a model: `calls`, each a list of launches. The table is wider than asked
+    for where a reason needs it: the path is not shortened."""
 
     def __init__(self, model: Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         with Record() as record:
@@ -103,7 +104,7 @@ class Explanation(Shown):
             f"all {len(self.calls)} calls run their kernels, without a copy"]
         notes += ["no launch: only views, or not called"] if self.silent else []
         return Table(["layer", "type", "op", "shapes", "path", "launches", "time"], rows, numbers=("time",),
-                     cut=("launches", "shapes", "path", "layer", "type", "op"), notes=notes, marked=marked,
+                     cut=("launches", "shapes", "layer", "type", "op"), notes=notes, marked=marked,
                      spare=("time",))
 
 

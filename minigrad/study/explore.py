@@ -16,6 +16,7 @@ from html import escape
 from itertools import count
 from pathlib import Path
 from threading import get_ident
+from types import MethodType
 from typing import Any
 
 import numpy as np
@@ -79,9 +80,12 @@ def _summary(values: np.ndarray, layout: Layout) -> tuple[dict[str, Any], np.nda
     finite = values[np.isfinite(values)] if nan or inf else values
     if layout.size > 1 and finite.size:
         low, high = float(finite.min()), float(finite.max())
-        if low == high:
-            low, high = low - (abs(low) or 1.0) / 2, high + (abs(high) or 1.0) / 2
-        about["hist"] = {"low": low, "high": high, "counts": np.histogram(finite, _BINS, (low, high))[0].tolist()}
+        largest = max(abs(low), abs(high))
+        if high - low <= max(1e-12 * largest, 1e-300):      # bins would be narrower than numbers can be told apart
+            half = (largest if largest > 1e-290 else 1.0) / 2
+            low, high = low - half, high + half
+        counts = np.histogram(finite.astype(np.float64), _BINS, (low, high))[0]
+        about["hist"] = {"low": low, "high": high, "counts": counts.tolist()}
     grid = None
     if values.ndim and layout.size > 1:
         grid = np.atleast_2d(values[(0,) * (values.ndim - 2)] if values.ndim > 2 else values)
@@ -111,8 +115,9 @@ def explore(target: Tensor | Callable[..., Any], path: str | Path, args: Sequenc
 
     Backward is run here, and keeps the graph; `.grad` of all tensors stays as it is. If the function itself ran
     backward, that is shown. A captured function is called until it is replayed (twice at most): each replayed launch is
-    shown, with its kernel, sizes, bytes and time. RuntimeError if there is neither a graph nor a launch, and for a loss
-    with several elements; FileNotFoundError if the folder of `path` is not there.
+    shown, with its kernel, sizes, bytes and time. If its recording is from before, it is recorded anew for this, which
+    is two calls more: only then are ops and modules known. RuntimeError if there is neither a graph nor a launch, and
+    for a loss with several elements; FileNotFoundError if the folder of `path` is not there.
 
     >>> study.explore(lambda: nn.functional.cross_entropy(model(x), y), "backward.html")
     >>> study.explore(train_step, "step.html", args=(x, y))
@@ -262,6 +267,11 @@ def _observed(target: Any, args: tuple) -> _Steps:
         with _Steps() as record:                        # the first call recorded the step, this one replays it
             loss = target(*args)
             loss = loss[0] if isinstance(loss, tuple) and loss else loss
+    if any(x.nameless for x in record.launches) and not record.backwards:
+        captured = getattr(target, "__func__", target)
+        if isinstance(captured, Captured):              # recorded before: a new recording knows the names
+            again = Captured(captured.function)
+            return _observed(MethodType(again, target.__self__) if captured is not target else again, args)
     if not record.backwards and not record.launches:
         fail("explore", "needs a loss with a graph, or a function that computes something", type(result).__name__,
              "let a parameter require gradients, and do not compute under no_grad()")
@@ -312,12 +322,30 @@ class Page:
                 launches[k]["group"] = step["group"]
             for k in step["launches"]:
                 launches[k]["step"] = i
+        self.place(launches)
         value = self.record.value
         about = [f"value {value:.6g}"] if value is not None else []
         about += [f"{len(steps)} steps of backward"] * bool(steps) + [f"{len(launches)} launches"]
         return {"title": title, "about": ", ".join(about),
-                "notes": self.structure.notes, "steps": steps, "nodes": nodes, "edges": edges, "groups": self.groups,
-                "ops": self.sources(), "memory": self.memory(), "launches": launches}
+                "notes": [*self.structure.notes, *self.record.doubts()], "steps": steps, "nodes": nodes,
+                "edges": edges, "groups": self.groups, "ops": self.sources(),
+                "memory": self.memory(), "launches": launches}
+
+    def place(self, launches: list[dict[str, Any]]) -> None:
+        """Puts the launches that belong to no node (counters, running statistics) into the group of their module's
+        call, if something of the graph is in it."""
+        calls = [x.called_at.calls[-1] if x.called_at is not None and x.called_at.calls else 0
+                 for x in self.record.launches]
+        groups: dict[int, int] = {}
+        for x, call in zip(launches, calls, strict=True):
+            k = x["group"]
+            while k >= 0 and (self.groups[k]["kind"], self.groups[k]["path"]) != ("module", x["module"]):
+                k = self.groups[k]["parent"]
+            if call and k >= 0:
+                groups[call] = k
+        for x, call in zip(launches, calls, strict=True):
+            if x["group"] < 0:
+                x["group"] = groups.get(call, -1)
 
     # ---- the picture ----
 

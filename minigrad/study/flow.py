@@ -92,6 +92,7 @@ class GradientFlow(Shown):
         self._before: dict[str, np.ndarray[Any, Any]] = {}
         self._seen: dict[tuple[str, str], np.ndarray[Any, Any]] = {}    # by unit: did a gradient reach it? pass it?
         self._given: dict[int, tuple[tuple[int, int], Any]] = {}    # by the id of a parameter: see `_note`
+        self._warned: set[str] = set()      # names that a warning told; the end of a block tells only others
         self._depth = 0                     # of nodes whose backward runs
         self._watch: RemovableHandle | None = None
         self._thread = 0
@@ -112,7 +113,8 @@ class GradientFlow(Shown):
                 self.layers.append(Layer(name, tuple(p.shape), _norm(now), gradient, change))
         without = [x.name for x in self.layers if x.gradient is None]
         if len(without) < len(self.layers):             # else there was no backward yet, or its gradients were dropped
-            warn_without_gradient("gradient_flow", without)
+            warn_without_gradient("gradient_flow", [name for name in without if name not in self._warned])
+            self._warned.update(without)
 
     # ---- a block ----
 
@@ -214,9 +216,6 @@ class GradientFlow(Shown):
                      numbers=("weight", "gradient", "grad/weight", "update/weight"), cut=("parameter", "shape"),
                      notes=notes, marked=marked)
 
-    def __repr__(self) -> str:
-        return f"<gradient flow of {len(self.layers)} parameters>"
-
     def plot(self, path: str | PathLike[str] | None = None) -> Any:
         """A figure of matplotlib: norms of parameters and gradients, update-to-weight ratios, dead units, in the order
         of the layers. With `path`, it is saved there (PNG, SVG, PDF by the name)."""
@@ -268,7 +267,7 @@ class GradientFlow(Shown):
         ax.bar_label(bars, [f"{a.dead} of {a.units}" for a in self.activations], padding=3, fontsize=8)
         ax.set_yticks(np.arange(len(names)), names)
         ax.set_title("Dead units", loc="left")
-        ax.set(xlim=(0, 1.15), ylim=(len(names) - 0.5, -0.5))
+        ax.set(xlim=(0, 1.15), ylim=(len(names) - 0.5, -0.5), xticks=[0, 0.25, 0.5, 0.75, 1])    # then room for labels
         ax.xaxis.set_major_formatter(percent)
         ax.grid(True, axis="x", alpha=0.3)
 

@@ -16,6 +16,43 @@ from .listing import dot, text, title
 from .reading import read
 from .structure import Structure
 
+_STYLE = """
+body{margin:0;background:light-dark(#fff,#14181d);color:light-dark(#1b1f24,#e6e9ed);color-scheme:light dark}
+#view{height:100vh;overflow:hidden;cursor:grab;touch-action:none} #view svg{width:100%;height:100%}
+nav{position:absolute;top:10px;right:14px} button{font:13px sans-serif;min-width:2.2em;padding:4px 8px;margin-left:4px}
+pre{padding:14px;overflow:auto;font-size:12px}
+"""
+# the picture opens fitted to the window: its box, which the browser scales, is what is seen of it
+_SCRIPT = """
+const svg = document.querySelector("#view svg"), view = document.getElementById("view");
+const whole = svg.getAttribute("viewBox").split(" ").map(Number);
+let box = [...whole];
+const show = () => svg.setAttribute("viewBox", box.join(" "));
+const scale = () => Math.max(box[2] / view.clientWidth, box[3] / view.clientHeight);        // of the picture in a pixel
+function at(e) {                                    // a point of the window in the picture
+  const p = new DOMPoint(e.clientX, e.clientY).matrixTransform(svg.getScreenCTM().inverse());
+  return [p.x, p.y];
+}
+function zoom(factor, [x, y]) {
+  const k = Math.min(Math.max(factor, 0.1 / scale()), Math.max(whole[2], whole[3]) * 2 / Math.max(box[2], box[3]));
+  box = [x - (x - box[0]) * k, y - (y - box[1]) * k, box[2] * k, box[3] * k];
+  show();
+}
+const middle = () => [box[0] + box[2] / 2, box[1] + box[3] / 2], fit = () => { box = [...whole]; show(); };
+view.addEventListener("wheel", e => {
+  e.preventDefault();
+  zoom(Math.exp(e.deltaY * 0.0015), at(e));
+}, {passive: false});
+view.addEventListener("dblclick", fit);
+view.addEventListener("pointerdown", e => view.setPointerCapture(e.pointerId));
+view.addEventListener("pointermove", e => {
+  if (e.buttons) { box[0] -= e.movementX * scale(); box[1] -= e.movementY * scale(); show(); }
+});
+const MOVES = {all: fit, in: () => zoom(0.77, middle()), out: () => zoom(1.3, middle())};
+for (const id in MOVES) document.getElementById(id).onclick = MOVES[id];
+addEventListener("keydown", e => ({"0": MOVES.all, "+": MOVES.in, "=": MOVES.in, "-": MOVES.out})[e.key]?.());
+"""
+
 
 class Graph(Structure):
     """The graph of a loss: the data of a `Structure`, as text (`str`), in Graphviz's language, and as a picture.
@@ -39,7 +76,8 @@ class Graph(Structure):
         return Picture(self, backward).svg()
 
     def save(self, path: Any, backward: bool = False) -> None:
-        """Writes the graph as the suffix says: .svg, .html (the picture and the text), .dot or .txt. ValueError for
+        """Writes the graph as the suffix says: .svg, .html (the picture, fitted to the window, with zoom by
+        wheel, drag and the keys + - 0; below it the text), .dot or .txt. ValueError for
         another one."""
         made = {".svg": lambda: self.svg(backward), ".html": lambda: self._page(backward), ".dot": self.dot,
                 ".txt": lambda: str(self) + "\n"}.get(Path(path).suffix)
@@ -50,9 +88,9 @@ class Graph(Structure):
 
     def _page(self, backward: bool) -> str:
         """An HTML page."""
-        return ('<!doctype html><meta charset="utf-8"><title>graph</title><style>body{margin:0;background:light-dark('
-                '#fff,#14181d);color:light-dark(#1b1f24,#e6e9ed);color-scheme:light dark}pre{padding:14px;'
-                f'overflow:auto;font-size:12px}}</style>{self.svg(backward)}<pre>{escape(str(self))}</pre>')
+        return (f'<!doctype html><meta charset="utf-8"><title>graph</title><style>{_STYLE}</style>'
+                f'<div id="view">{self.svg(backward)}</div><nav><button id="all">fit</button><button id="in">+</button>'
+                f'<button id="out">−</button></nav><pre>{escape(str(self))}</pre><script>{_SCRIPT}</script>')
 
     def _repr_svg_(self) -> str:
         return self.svg()

@@ -3,7 +3,8 @@
 A group is placed first, by itself; then it is one box in the group around it. So groups never overlap. An edge enters
 and leaves a group at ports, which are placed like boxes. In each group, three steps:
 
-1. layers: each box stands below all that it is computed from (longest path);
+1. layers: each box stands below all that it is computed from (longest path), a branch just above what it joins, and
+   wide layers are broken into rows;
 2. order: boxes of a layer are sorted by the mean position of their neighbours, up and down, as often as it helps;
 3. places: the x that is nearest to the neighbours without an overlap (isotonic regression).
 
@@ -11,7 +12,9 @@ An edge over several layers has a dummy box in each layer between, so that no ed
 """
 from __future__ import annotations
 
+import math
 from bisect import bisect_right, insort
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,6 +23,7 @@ from .structure import Group
 
 _GAP_X, _GAP_Y, _PAD, _PORT_GAP, _LANE = 22.0, 24.0, 14.0, 16.0, 14.0
 _FAR = 80.0                         # ports of two groups that are farther apart are not put in one line
+_ROW = 2200.0                       # a wider layer is broken into rows
 _SWEEPS, _PASSES, _STRAIGHTENED = 16, 24, 3
 _WEIGHTS = (1.0, 4.0, 1000.0)       # of an edge by how many of its ends are dummies or ports: long edges run straight
 _CHAIN, _CONSTANT = 20.0, 0.1       # how much more an edge weighs in a chain, and how much less from a leaf
@@ -126,6 +130,7 @@ class _Level:
         for a, v in self.vertices.items():              # in the order of recording: all that it needs has its layer
             for b in outgoing.get(a, ()):
                 self.vertices[b].rank = max(self.vertices[b].rank, v.rank + 1)
+        self.lower(outgoing, entered)
         for a, v in self.vertices.items():              # what needs nothing stands next to what needs it
             below = [self.vertices[b].rank for b in outgoing.get(a, ()) if not _is_out(b)]
             if a not in entered and not v.narrow and below:
@@ -134,12 +139,36 @@ class _Level:
         for a, v in self.vertices.items():
             if _is_out(a):
                 v.rank = last + 1
-        used = sorted({v.rank for v in self.vertices.values()})
-        for v in self.vertices.values():
-            v.rank = used.index(v.rank)
+        places = self.broken()
+        used = {place: i for i, place in enumerate(sorted(set(places.values())))}
+        for a, v in self.vertices.items():
+            v.rank = used[places[a]]
         self.layers: list[list[_Vertex]] = [[] for _ in used]
         for v in self.vertices.values():
             self.layers[v.rank].append(v)
+
+    def lower(self, outgoing: dict[Any, list[Any]], entered: set[Any]) -> None:
+        """Moves a branch down to what it is joined with: else all branches begin in one row, and leave it by edges
+        that run side by side. What joins branches itself stays."""
+        joins = Counter(b for a, _, b in self.links if a in entered)
+        for a in reversed(self.vertices):
+            v = self.vertices[a]
+            below = [self.vertices[b].rank for b in outgoing.get(a, ()) if not _is_out(b)]
+            if a in entered and not v.narrow and below and joins[a] < 2:
+                v.rank = max(v.rank, min(below) - 1)
+
+    def broken(self) -> dict[Any, tuple[int, int]]:
+        """The layer of each box, and its row there: a wide layer becomes several rows, its boxes one below the other in
+        turn. Boxes of a layer do not need each other."""
+        layers: dict[int, list[Any]] = {}
+        for a, v in self.vertices.items():
+            layers.setdefault(v.rank, []).append(a)
+        found = {}
+        for rank, layer in layers.items():
+            wide = sum(self.vertices[a].w + _GAP_X for a in layer)
+            rows = math.ceil(wide / _ROW)
+            found.update({a: (rank, i % rows if rows else 0) for i, a in enumerate(layer)})
+        return found
 
     def join(self) -> None:
         """Dummies on long edges, and the neighbours of each box. Edges of one output share their dummies."""

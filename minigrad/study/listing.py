@@ -61,7 +61,7 @@ def _rows(group: Group, structure: Structure, depth: int) -> Iterator[tuple[str,
 def _backward_rows(structure: Structure) -> Iterator[tuple[str, ...]]:
     """The backward part, in the order in which it runs."""
     for node in sorted(structure.nodes.values(), key=lambda n: -n.id):
-        if node.kind == "op":
+        if node.kind == "op" and node.backward:
             sources = [structure.nodes[x.source] for x in node.inputs if x.differentiable and x.source is not None]
             to = [f"#{n.id}" if n.kind == "op" else f"{n.label}.grad" for n in sources]
             given = ", ".join(map(str, node.outputs))

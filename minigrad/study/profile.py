@@ -132,7 +132,8 @@ class Profile(Trace):
         rows.append(self._line(every, every, of))
         left = any(row[0].startswith("...") for row in rows)
         notes = ["table(limit=None) shows all rows"] if left else []
-        notes += [str(of), f"{duration(every.time)} in kernels of {duration(self.elapsed)} in all; the rest is Python, "
+        notes += [*self.doubts(), str(of),
+                  f"{duration(every.time)} in kernels of {duration(self.elapsed)} in all; the rest is Python, "
                   "and the profile itself, about 50 us a launch",
                   "roof: the time that the bound needs (operations at the peak, or bytes at the bandwidth), as a part "
                   "of the time taken; above 100%: the arrays were in caches, or the roof was measured while others ran"]

@@ -17,10 +17,10 @@ from ..core.place import is_own, variables
 from ..core.saved import Packed, contents, given, input_names, inside
 from ..core.shape import fail, is_float
 from ..core.table import shortened
-from ..core.tape import FREED, Edge, Node, Slot, edge_of
+from ..core.tape import FREED, Edge, Node, Slot, edge_of, observers
 from ..core.tensor import Tensor
 from ..nn.module import Module, parameter_names
-from .record import Origin, Record, origins
+from .record import Origin, Record, constants, note_constants, number_of, origins
 from .structure import GraphNode, Group, Input, OpText, Output, Saved, Structure
 
 Key = tuple[Any, ...]           # the groups of a node, outermost first: (kind, name, path, type, call) of each
@@ -251,17 +251,21 @@ class Reader:
     def inputs(self, node: Node) -> list[Input]:
         """The inputs of a node."""
         tensors = [*given(node), *[None] * len(node.inputs)]
-        found = []
-        for name, edge, t in zip(input_names(node.op, len(node.inputs)), node.inputs, tensors, strict=False):
+        found, seen = [], constants.get(node, {})
+        names = input_names(node.op, len(node.inputs))
+        for i, (name, edge, t) in enumerate(zip(names, node.inputs, tensors, strict=False)):
             x = Input(name)
             if edge is not None:
                 (x.source, x.output), x.value, x.differentiable = self.shown_at(edge), _output(_layout(edge)), True
             elif isinstance(t, Tensor):
                 x.value = _output(t.array.layout)
-                if not t.shape and t.node is None and t.device.type == "cpu" and id(t) not in self.names.tensors:
-                    x.number = f"{t.array.np.item():.6g}"
-                else:
+                x.number = number_of(t) if id(t) not in self.names.tensors else ""
+                if not x.number:
                     x.source, x.output = self.data(t, _data_name(name, node.op))
+            elif isinstance(seen.get(i), str):
+                x.number = seen[i]
+            elif i in seen:
+                x.value = _output(seen[i])
             elif t is None and isinstance(node.op, (Op, GradOp)) and node.saved is not FREED:
                 continue                        # it was left out
             found.append(x)
@@ -340,8 +344,12 @@ class Reader:
             plan, tensors, _ = node.saved
             aliases = [None if t is None else self.alias(t, e, _data_name(n, node.op))
                        for t, e, n in zip(tensors, node.inputs, node.op.inputs, strict=True)]
-            with enable_grad():
-                outputs = node.op.definition(*aliases, **(node.attrs or {}))
+            observers.append(note_constants)
+            try:
+                with enable_grad():
+                    outputs = node.op.definition(*aliases, **(node.attrs or {}))
+            finally:
+                observers.remove(note_constants)
             why = f"opened to its definition; {plan.why} ran"
         else:
             return None
@@ -349,6 +357,7 @@ class Reader:
         self.held.append(outputs)
         origin, first = origins.get(node), len(self.found.nodes)
         inside = self.add([edge_of(o) for o in outputs if o._requires_grad])
+        self.settle(first)
         group = Group("opened", name, name, why, children=inside)
         self.at[id(node)] = [self.shown_at(edge_of(o)) if o._requires_grad else (-1, 0) for o in outputs]
         self.found.ids[id(node)] = weakref.ref(node), self.at[id(node)][0][0]
@@ -361,10 +370,23 @@ class Reader:
             made.module = next((k[2] for k in reversed(key) if k[0] == "module"), "")
         return group
 
+    def settle(self, first: int) -> None:
+        """Of the nodes from number `first` on, those of an opened definition: no gradient flows to what is computed of
+        data alone, and nothing is kept for it. It was recorded to be shown."""
+        constant: set[int] = set()
+        for i in range(first, len(self.found.nodes)):
+            made = self.found.nodes[i]
+            for x in made.inputs:
+                if x.source is not None and (x.source in constant or self.found.nodes[x.source].kind == "data"):
+                    x.differentiable = False
+            if made.kind == "op" and not any(x.differentiable for x in made.inputs):
+                constant.add(i)
+                made.backward, made.saved = "", []
+
     def alias(self, t: Tensor, edge: Edge, name: str) -> Tensor:
-        """A tensor in the place of an input, for a second run of a definition."""
+        """A tensor in the place of an input, for a second run of a definition, which is recorded as a whole."""
         made = t.detach()
-        made._requires_grad = edge is not None and is_float(t.array.layout.dtype)   # of a new tensor
+        made._requires_grad = is_float(t.array.layout.dtype)        # of a new tensor
         self.at[id(made)] = [self.shown_at(edge) if edge is not None else self.data(t, name)]
         self.held.append(made)
         return made

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from threading import get_ident
 from time import perf_counter_ns
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ..core import engine
 from ..core.hooks import RemovableHandle
@@ -55,6 +55,9 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 doors.add(__file__)
+
+
+_NAMELESS = "replay; recorded while no study was on"
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,11 @@ class Launch:
     def node(self) -> Node | None:
         """The node whose backward asked for it, as long as it lives."""
         return None if self.of is None else self.of()
+
+    @property
+    def nameless(self) -> bool:
+        """Is it of a replay of which only the kernel is known, since no record was on when the step was recorded?"""
+        return self.why == _NAMELESS
 
     @property
     def line(self) -> str:
@@ -166,6 +174,34 @@ class Origin:
 
 
 origins: weakref.WeakKeyDictionary[Node, Origin] = weakref.WeakKeyDictionary()     # every record adds to it
+
+
+# of nodes recorded while someone looks: of each input that needs no gradient, a number as text, or its layout
+constants: weakref.WeakKeyDictionary[Node, dict[int, Any]] = weakref.WeakKeyDictionary()
+
+
+def note_constants(node: Node, frame: FrameType | None = None) -> None:
+    """Notes the inputs of a new node that need no gradient: a node does not have those that its backward can do
+    without. An observer of the tape; `frame` is that of `tape.recorded`."""
+    caller = (frame or sys._getframe(1)).f_back
+    if caller is None or None not in node.inputs:
+        return
+    known = caller.f_locals                         # the functions of `ops/dispatch.py` name two operands, or all
+    inputs = known.get("inputs", (known.get("input"), known.get("other")))
+    if "number" in known and type(known.get("index")) is int:
+        inputs = (known["number"], known["input"])[::1 if known["index"] else -1]
+    if isinstance(inputs, (tuple, list)) and len(inputs) == len(node.inputs):
+        constants[node] = {i: number_of(x) or cast(Tensor, x).array.layout
+                           for i, (x, edge) in enumerate(zip(inputs, node.inputs, strict=True))
+                           if edge is None and isinstance(x, (Tensor, int, float))}
+
+
+def number_of(x: Any) -> str:
+    """The text of a number that an op was given; "" for other tensors."""
+    if not isinstance(x, Tensor):
+        return f"{x:.6g}"
+    plain = not x.shape and x.node is None and x.device.type == "cpu"
+    return f"{x.array.np.item():.6g}" if plain else ""
 
 
 def _names_of(node: Node, frame: FrameType | None) -> list[tuple[weakref.ref, str]]:
@@ -272,6 +308,17 @@ class Record:
             _active.remove(self)
         self._hook = self._watch = None
 
+    def __repr__(self) -> str:
+        return f"<record of {len(self.launches)} launches and {len(self.backwards)} steps of backward>"
+
+    def doubts(self) -> list[str]:
+        """What a reader should know that the record could not see, and what helps."""
+        count = sum(x.nameless for x in self.launches)
+        return [f"{count} launches are of a captured step that was recorded before this began: their ops, directions, "
+                "modules and shapes are not known, and kernels' names stand there; make the first call of the captured "
+                "function inside, for example minigrad.capture(step.function)(...), then call that again"
+                ] if count else []
+
     def now(self) -> int:
         """Nanoseconds since the record began."""
         return perf_counter_ns() - self.began
@@ -292,6 +339,7 @@ class Record:
             return
         frame = sys._getframe(1)
         place = note(node, frame)
+        note_constants(node, frame)
         _, call = asked(frame, place)
         same = call.op is node.op                           # else a `Function`, or a checkpoint: all that ran in it
         numbers = {call.call, call.entry} if same else {*place.wholes[:1]} or {call.entry}
@@ -354,7 +402,7 @@ class Record:
         if replayed:
             direction = next((d for d in ("forward", "backward") if f"_{d}" in name), "update" if update else "")
             return Launch(name, _op_of_kernel(name), direction, operands, sizes, nbytes, start, time, None, None,
-                          **facts, why="replay; recorded while no study was on"), set()
+                          **facts, why=_NAMELESS), set()
         place = Place(frame)
         op, direction, called_at, call, why, calls = self._asked(frame, name, place)
         direction = "update" if update else direction

@@ -72,7 +72,8 @@ class GraphNode:
 
     kind        "op", "leaf" or "data"
     op          the public name of the op ("layer_norm"), for others "leaf" or "data"
-    backward    the name of the node in the graph ("LayerNormBackward"), "" for data
+    backward    the name of the node in the graph ("LayerNormBackward0"), "" for data, and for
+                an op that is only shown: no gradient flows through it
     label       the name of a leaf or of data ("model.0.weight"), else the op's
     path, why   what ran: "fused", "kernel", "NumPy", "view", "function" (an `autograd.Function`), "checkpoint" or
                 "gradient" (of `create_graph`), and the reason; "" for leaves

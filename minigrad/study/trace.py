@@ -49,6 +49,7 @@ class Trace(Record, Shown):
         notes = [f"{len(self.launches)} launches, {duration(total)} in kernels of {duration(self.elapsed)} in all; at "
                  f"most {size(max((x.held for x in self.launches), default=0))} of tensors in use"]
         notes += [f"{left} launches are left out; table(limit=None) shows all"] if left else []
+        notes += self.doubts()
         return Table(["start", "op", "direction", "module", "kernel", "shapes", "bytes", "time"], rows,
                      numbers=("start", "bytes", "time"), cut=("shapes", "kernel", "module", "op"), notes=notes,
                      spare=("start",))
@@ -137,7 +138,8 @@ def trace() -> Trace:
 
     `print(t)` shows a table, `t.save("trace.json")` writes a file for Perfetto, and `t.launches` has the records. Only
     the thread that enters the block is traced. A captured step shows the launches of its replays; their ops, modules
-    and directions are known if the step was recorded in a trace (its first call), else the kernel's name stands there.
+    and directions are known if the step was recorded in a trace (its first call), else the kernel's name stands there
+    and a note says so.
     A traced launch takes about 50 microseconds more, one of a replay 15, which `time` leaves out.
 
     >>> with study.trace() as t:

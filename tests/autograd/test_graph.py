@@ -9,6 +9,7 @@ from contextlib import nullcontext
 
 import numpy as np
 import pytest
+from support import run_python
 
 import minigrad as mg
 import minigrad.nn.functional as F
@@ -474,7 +475,7 @@ def picture(lib, monkeypatch, function, **options):
     """What torchviz draws of a loss: the edges between nodes, by their labels; and the labels."""
     torchviz = pytest.importorskip("torchviz", reason="torchviz, which draws graphs, is not installed")
     monkeypatch.setattr(torchviz.dot, "torch", lib)                 # as in a program that says `import minigrad as torch`
-    monkeypatch.setattr(torchviz.dot, "Variable", lib.Tensor)
+    monkeypatch.setattr(torchviz.dot, "Variable", lib.autograd.Variable)
     loss, named = function(lib)
     labels, edges = {}, []
     for line in torchviz.make_dot(loss, params=named, **options).body:
@@ -499,6 +500,34 @@ def test_torchviz_draws_the_same_picture_as_of_torch(monkeypatch, show_saved):
     torch = pytest.importorskip("torch", reason="PyTorch, whose picture this compares with, is not installed")
     mine, theirs = (picture(lib, monkeypatch, curve, show_saved=show_saved) for lib in (mg, torch))
     assert mine == theirs and len(mine[0]) > 15
+
+
+def test_a_variable_is_a_tensor():
+    x = mg.ones(3)
+    v = mg.autograd.Variable(x, requires_grad=True)
+    assert type(v) is mg.Tensor and v.requires_grad and v.is_leaf and v.data_ptr() == x.data_ptr() and not x.requires_grad
+    assert not mg.autograd.Variable(v * 2).requires_grad
+    assert all(isinstance(t, mg.autograd.Variable) for t in (x, v, v * 2, nn.Parameter(x))) and not isinstance(3, mg.autograd.Variable)
+    assert issubclass(mg.Tensor, mg.autograd.Variable) and not issubclass(int, mg.autograd.Variable)
+    with pytest.raises(TypeError, match=r"\[Variable\] data must be a tensor; got list"):
+        mg.autograd.Variable([1.0])
+    with pytest.raises(TypeError, match=r"cannot be a base class"):
+        type("Mine", (mg.autograd.Variable,), {})
+
+
+TORCHVIZ = """
+import sys, minigrad
+sys.modules["torch"], sys.modules["torch.autograd"] = minigrad, minigrad.autograd
+from torchviz import make_dot
+net = minigrad.nn.Linear(3, 2)
+print(make_dot(net(minigrad.ones(1, 3)).sum(), params=dict(net.named_parameters())).source)
+"""
+
+
+def test_torchviz_takes_minigrad_for_torch():
+    pytest.importorskip("torchviz", reason="torchviz, which draws graphs, is not installed")
+    drawn = run_python("-W", "ignore", "-c", TORCHVIZ).stdout                          # as the README says
+    assert "weight" in drawn and "LinearBackward0" in drawn
 
 
 @quiet

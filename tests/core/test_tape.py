@@ -200,7 +200,11 @@ def test_names_of_nodes_are_those_that_users_call():
     shown = {F.cross_entropy(x, mg.tensor([0, 1])): "CrossEntropyBackward0", F.layer_norm(x, (3,)): "LayerNormBackward0",
              x.softmax(1): "SoftmaxBackward0", x.relu(): "ReluBackward0", F.mse_loss(x, mg.ones(2, 3)): "MseLossBackward0",
              F.scaled_dot_product_attention(x[None], x[None], x[None]): "ScaledDotProductAttentionBackward0",
-             F.binary_cross_entropy_with_logits(x, mg.ones(2, 3)): "BinaryCrossEntropyWithLogitsBackward0"}
+             F.binary_cross_entropy_with_logits(x, mg.ones(2, 3)): "BinaryCrossEntropyWithLogitsBackward0",
+             F.gelu(x): "GeluBackward0", F.gelu(x, approximate="tanh"): "GeluBackward0", x[0]: "IndexBackward0", x[:, 1:]: "IndexBackward0",
+             x.var(): "VarBackward0", F.dropout(x, 0.5): "DropoutBackward0", x.clone(): "CloneBackward0", x.clamp(0, 1): "ClampBackward0",
+             x.prod(): "ProdBackward0", x.norm(): "NormBackward0", x ** 3: "PowBackward0", x.double(): "ToBackward0",
+             F.pad(x, (1, 1)): "PadBackward0", x.cumprod(0): "CumprodBackward0"}
     assert {t.grad_fn.name() for t in shown} == set(shown.values())
     assert [repr(t.grad_fn) for t in shown] == [f"<{name} object at {id(t.grad_fn):#x}>" for t, name in shown.items()]
     assert not [name for name in registry if name.startswith("_")]
@@ -211,6 +215,7 @@ def test_names_of_nodes_are_those_that_users_call():
         names.add(node.name())
         stack += [n for n, _ in node.next_functions if n is not None]
     assert "LayerNormBackwardBackward0" in names
+    assert mg.autograd.grad(F.gelu(x).sum(), x, create_graph=True)[0].grad_fn.name() == "GeluBackwardBackward0"
     with mg.set_fused("auto"):
         z = x * x
     assert type(z.node) is tape.Node            # recording made no class

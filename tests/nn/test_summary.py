@@ -16,7 +16,7 @@ def test_summary():
         "1 Sequential (2, 4) (2, 4)".split(), "0 BatchNorm1d (2, 4) (2, 4) 8".split(), "1 Dropout (2, 4) (2, 4)".split(),
         "24 parameters, 8 of them trained; 9 numbers in buffers; 136 B".split()]
     assert m.training and m[1][0].num_batches_tracked.item() == 0 and not m[0]._forward_hooks
-    assert nn.summary(m, input_data=mg.ones(2, 3)) == text
+    assert nn.summary(m, input_data=mg.ones(2, 3)) == text == nn.summary(m, mg.ones(2, 3))
 
 
 def test_summary_of_several_inputs():

@@ -87,7 +87,7 @@ NAMES = {
         load save
     """,
     "minigrad.autograd": """
-        Function GradcheckError backward detect_anomaly enable_grad functional grad gradcheck gradgradcheck
+        Function GradcheckError Variable backward detect_anomaly enable_grad functional grad gradcheck gradgradcheck
         graph inference_mode is_anomaly_check_nan_enabled is_anomaly_enabled is_grad_enabled no_grad profiler
         set_detect_anomaly set_grad_enabled
     """,

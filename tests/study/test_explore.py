@@ -2,9 +2,8 @@
 from __future__ import annotations
 
 import json
-import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,6 @@ import pytest
 
 import minigrad as mg
 from minigrad import nn, optim, study
-
-FLAGS = ("headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-background-networking", "disable-component-update",
-         "disable-sync", "window-size=1280,800")
 
 
 def data_of(page: Path) -> dict[str, Any]:
@@ -149,6 +145,47 @@ def test_a_gradient_inside_the_function_is_not_the_one_to_explore(tmp_path):
         return g.square().sum()
     names = [s["name"] for s in data_of(study.explore(penalty, tmp_path / "a.html"))["steps"]]
     assert names[:2] == ["sum", "square"] and len(names) > 4
+
+
+def test_a_step_that_was_captured_before_has_its_names(tmp_path):
+    _, step, args = captured_step()
+    for _ in range(3):
+        step(*args)
+    data = data_of(study.explore(step, tmp_path / "a.html", args=args))
+    ops = {(x["op"], x["direction"], x["module"]) for x in data["launches"] if x["replayed"]}
+    assert ("linear", "backward", "model.3") in ops and ("layer_norm", "forward", "model.1") in ops and not data["notes"]
+
+    class Trainer:
+        def __init__(self):
+            self.w = mg.ones(3, requires_grad=True)
+
+        @mg.capture
+        def step(self):
+            return mg.autograd.grad((self.w * 2).sin().sum(), [self.w])[0]
+    trainer = Trainer()
+    trainer.step()
+    data = data_of(study.explore(trainer.step, tmp_path / "b.html"))
+    assert ("sin", "backward") in {(x["op"], x["direction"]) for x in data["launches"]} and not data["notes"]
+    several = data_of(study.explore(lambda: step(*args), tmp_path / "c.html"))      # nothing tells that it is a captured one
+    assert "recorded before this began" in several["notes"][0] and "step.function" in several["notes"][0]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_gradients_that_hardly_differ_have_a_histogram(tmp_path, dtype):
+    near = [np.array(pair, dtype) for pair in ([1, np.nextafter(dtype(1), dtype(2))], [0, np.finfo(dtype).smallest_subnormal], [3, 3], [0, 0])]
+    for gradient in near:
+        w = mg.tensor(np.ones(2, dtype), requires_grad=True)
+        steps = data_of(study.explore(lambda w=w, gradient=gradient: (w * mg.tensor(gradient)).sum(), tmp_path / "a.html"))["steps"]
+        assert sum(steps[-1]["results"][0]["hist"]["counts"]) == 2
+
+
+def test_launches_of_a_module_without_a_node_are_in_its_group(tmp_path):
+    net, x = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4)), mg.randn(8, 4)
+    data = data_of(study.explore(lambda: net(net(x)).sum(), tmp_path / "a.html"))
+    paths = [data["groups"][x["group"]] if x["group"] >= 0 else None for x in data["launches"]]
+    for kernel in ("add_i64", "running_update_f32"):
+        found = [g for x, g in zip(data["launches"], paths, strict=True) if x["kernel"] == kernel]
+        assert [g["path"] for g in found] == ["net.1"] * len(found) and len({g["title"] for g in found}) == 2     # of both calls
 
 
 def test_a_captured_step_is_shown_replayed(tmp_path):
@@ -294,23 +331,6 @@ def test_nothing_to_explore_is_an_error(tmp_path):
 
 # ---- the page in a browser ----
 
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory) -> Iterator[Any]:
-    """A headless Chromium."""
-    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
-    programs = [shutil.which("chromium") or shutil.which("google-chrome"), shutil.which("chromedriver")]
-    if None in programs:
-        pytest.skip("chromium and chromedriver are not installed (apt install chromium chromium-driver)")
-    options = webdriver.ChromeOptions()
-    options.binary_location = programs[0]
-    for flag in (*FLAGS, f"user-data-dir={tmp_path_factory.mktemp('chromium')}"):
-        options.add_argument(f"--{flag}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(programs[1]))
-    yield driver
-    driver.quit()
-
-
 class Page:
     """A page in the browser, driven as a user does."""
 
@@ -408,6 +428,31 @@ def test_page_steps_filters_folds_and_switches(browser, tmp_path):
     page.click("[data-zoom='1.3']")
     page.settled()
     assert page.pixels("main") != drawn
+    page.clean()
+
+
+@pytest.mark.slow
+def test_page_filters_by_the_source_line_only_if_asked_or_nothing_else_matches(browser, tmp_path):
+    w, x = mg.randn(4, 4, requires_grad=True), mg.randn(3, 4)
+
+    def loss():
+        h = x
+        for _ in range(75):
+            h = (h @ w).tanh() * 1.01 + h       # one line, four ops
+        return h.sum()
+    page = Page(browser, study.explore(loss, tmp_path / "a.html"))
+    page.press("/", *"tanh")
+    assert set(page.rows()) == {"tanh"} and len(page.rows()) == 75
+    page.run("document.getElementById('search').value = ''")
+    page.press(*"line:tanh")
+    assert set(page.rows()) == {"tanh", "matmul", "mul", "add"}
+    page.run("document.getElementById('search').value = ''")
+    page.press(*"1.01")                         # no op's name, nor a kernel's
+    assert set(page.rows()) == {"tanh", "matmul", "mul", "add"}
+    page.press("ESCAPE", "0")
+    page.settled()
+    assert len(page.rows()) == 301
+    assert page.run("(() => { const [, y0, , y1] = bounds(); return (y1 - y0) * camera.k <= document.getElementById('main').clientHeight; })()")
     page.clean()
 
 

@@ -154,6 +154,19 @@ def test_what_is_not_finite(tmp_path, recwarn):
     assert np.isnan(flow.layers[0].update) and not recwarn.list
 
 
+def test_one_block_warns_once():
+    model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+    unused = nn.Module()
+    unused.net, unused.extra = model, nn.Linear(2, 2)
+
+    def step():
+        unused.net(mg.randn(5, 3)).sum().backward()
+    step()
+    with pytest.warns(UserWarning, match="extra.weight, extra.bias") as told, study.gradient_flow(unused):
+        step()
+    assert len(told) == 1
+
+
 def test_a_model_is_needed():
     for given in (make()[0].parameters(), mg.ones(2), 3):
         with pytest.raises(TypeError, match=r"\[gradient_flow\] model must be a module \(nn.Module\); got "):
@@ -177,6 +190,7 @@ def test_the_plot(tmp_path):
     figure = flow.plot(tmp_path / "flow.png")
     assert [ax.get_title("left") for ax in figure.axes] == ["Norms", "Update / weight", "Dead units", ""]
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == [n for n, _ in model.named_parameters()]
+    assert figure.axes[2].get_xticks()[-1] == 1
     assert (tmp_path / "flow.png").read_bytes()[:4] == b"\x89PNG"
     assert len(study.gradient_flow(model).plot().axes) == 1
 
@@ -199,6 +213,18 @@ def test_explain_of_a_model():
     assert "conv_forward_f32" in lines[2] and lines[6].split() == ["2", "Flatten", "no", "launch"]
     assert lines[-2] == "all 4 calls run their kernels, without a copy" and "<table" in found._repr_html_()
     assert max(map(len, found.as_table().text(80).splitlines())) <= 80
+
+
+def test_explain_never_cuts_a_reason(monkeypatch):
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.LayerNorm(6))
+    found = study.explain(model, mg.randn(2, 1, 8, 8).transpose(2, 3))
+    reasons = {row[4] for row in found.as_table().rows}
+    assert any(len(reason) > 20 for reason in reasons)
+    for width in ("40", "80", "120"):
+        monkeypatch.setenv("COLUMNS", width)
+        assert all(reason in str(found) for reason in reasons)
+    monkeypatch.setenv("COLUMNS", "220")
+    assert "..." not in str(found) and repr(found) == str(found)
 
 
 def marked(found):

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import gc
 import inspect
+import re
 import time
 import weakref
 import xml.etree.ElementTree as ElementTree
@@ -389,3 +390,81 @@ def test_5000_nodes_end_in_seconds():
     str(g)
     assert time.perf_counter() - start < 30 and len(_ops(g)) == 5001
     assert "runs of 26" in g.notes[0] and len(_layout(g)[1].groups) < 400
+
+
+def test_an_opened_definition_is_shown_as_a_whole():
+    ln, x = nn.LayerNorm(8), mg.randn(2, 8)                 # x needs no gradient: it flows through the last two ops only
+    found = study.graph(lambda: ln(x).sum(), open="layer_norm")
+    ops = [n for n in found.nodes.values() if n.kind == "op"]
+    names = [n.op for n in ops]
+    assert {"mean", "mul", "add", "sum"} < set(names) or {"moments", "mul", "add", "sum"} < set(names)
+    shown = str(found)
+    assert "x=x" in shown or "input=x" in shown or "(x" in shown
+    flows = [n.op for n in ops if n.backward]
+    assert flows == ["mul", "add", "sum"] and "MulBackward0" in shown and shown.count("Backward0") == 3
+    assert not any(n.saved for n in ops if not n.backward)
+    x.requires_grad_()
+    assert [n.op for n in study.graph(lambda: ln(x).sum(), open="layer_norm").nodes.values() if n.kind == "op"] == names
+    assert "<svg" in found.svg() and "<svg" in found.svg(backward=True)
+
+
+def test_constants_are_shown():
+    w, mask = mg.ones(3, requires_grad=True), mg.ones(3)
+    found = study.graph(lambda: ((1 - w - 0.25) / 4 + mask).sum())
+    shown = str(found)
+    for said in ("sub(input=1, other=w)", "sub(input=#1, other=0.25)", "other=4)", "other float32[3])"):
+        assert said in shown, shown
+    assert "?" not in shown and "other = 0.25" in found.svg()
+    again = str(study.graph(lambda: ((1 - w - 0.25) / 4 + mask).sum()))         # dispatch knows the signatures by now
+    assert [line.split(")")[0] for line in again.splitlines()] == [line.split(")")[0] for line in shown.splitlines()]
+    ln = nn.LayerNorm(8)
+    assert "?" not in str(study.graph(lambda: ln(mg.randn(2, 8)).sum(), open="layer_norm"))
+    with study.Record():
+        loss = (w + 1e-5).sum()
+    assert "other=1e-05" in str(study.graph(loss))
+    assert "other=?" in str(study.graph((w + 3).sum()))             # nobody looked when it was recorded
+
+
+def test_captions_are_whole_where_there_is_room():
+    ln, x = nn.LayerNorm(8), mg.randn(2, 8)
+    assert "opened to its definition; fused kernel on cpu" in study.graph(lambda: ln(x).sum(), open="layer_norm").svg()
+    net = nn.Sequential(*[nn.Sequential(nn.Linear(8, 8), nn.LayerNorm(8), nn.ReLU()) for _ in range(4)])
+    assert "3 nodes: 1 linear, 1 layer_norm, …" in study.graph(lambda: net(x).sum(), most=6).svg()
+
+
+def wide_graph(joined):
+    leaves = [mg.randn(4, 8, requires_grad=True) for _ in range(40)]
+
+    def loss():
+        branches = [(a * b).tanh() for a, b in zip(leaves[::2], leaves[1::2], strict=True)]
+        h = sum(branches[1:], branches[0]) if joined == "sum" else mg.cat(branches)
+        for _ in range(100):
+            h = h.sin() * 1.01
+        return h.sum()
+    return study.graph(loss, most=1000)
+
+
+@pytest.mark.parametrize("joined, most", [("sum", 3600), ("cat", 3600)])
+def test_many_branches_do_not_stand_in_one_row(joined, most):
+    found = wide_graph(joined)
+    drawn = found.svg()
+    assert float(re.search(r'viewBox="0 0 ([0-9.]+)', drawn)[1]) < most         # 40 leaves in a row are 7000 wide
+    assert set(re.findall(r'data-id="(\d+)"', drawn)) == set(map(str, found.nodes))
+
+
+@pytest.mark.slow
+def test_the_page_of_a_graph_opens_fitted_and_zooms(browser, tmp_path):
+    wide_graph("sum").save(tmp_path / "a.html")
+    browser.get((tmp_path / "a.html").as_uri())
+    seen = "return document.querySelector('svg').getAttribute('viewBox').split(' ').map(Number)"
+    inside = "const b = document.querySelector('.box').ownerSVGElement.getBoundingClientRect(); return b.height <= innerHeight && b.width <= innerWidth"
+    whole = browser.execute_script(seen)
+    assert browser.execute_script(inside)
+    browser.find_element("id", "in").click()
+    near = browser.execute_script(seen)
+    assert near[2] == pytest.approx(0.77 * whole[2]) and near[0] + near[2] / 2 == pytest.approx(whole[2] / 2)
+    browser.execute_script("document.getElementById('view').dispatchEvent(new WheelEvent('wheel', {deltaY: -300, clientX: 100, clientY: 100, cancelable: true}))")
+    assert browser.execute_script(seen)[2] < near[2]
+    browser.find_element("id", "all").click()
+    assert browser.execute_script(seen) == whole
+    assert not [line for line in browser.get_log("browser") if line["level"] == "SEVERE" and "favicon" not in line["message"]]

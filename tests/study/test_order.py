@@ -178,3 +178,12 @@ def test_saved_counts_what_a_checkpoint_and_hooks_keep():
     found = _agree(loss)
     assert (found.activations, found.parameters) == (32, 32)        # exp keeps its output, and so does mul as its input
     assert study.backward_order(loss).before == 32
+
+
+def test_the_prompt_shows_tables():
+    w = mg.ones(3, requires_grad=True)
+    for found in (study.saved(lambda: (w * 2).sin().sum()), study.backward_order(lambda: (w * 2).sin().sum())):
+        assert repr(found) == str(found) and "module" in repr(found)
+    with study.Record() as record:
+        (w * 2).sum().backward()
+    assert repr(record) == f"<record of {len(record.launches)} launches and 2 steps of backward>"

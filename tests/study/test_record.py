@@ -8,6 +8,7 @@ import threading
 import weakref
 
 import pytest
+from support import run_python
 
 import minigrad as mg
 import minigrad.utils.checkpoint
@@ -472,3 +473,20 @@ def test_a_name_does_not_outlive_its_tensor():
     else:
         pytest.skip("no new tensor got the same id")
     assert "secret" not in str(study.graph(y + (w * data[0]).sum()))
+
+
+NOTEBOOK = """
+from IPython.core.interactiveshell import InteractiveShell
+shell = InteractiveShell.instance()
+shell.run_cell("import minigrad as mg; from minigrad import study; w = mg.ones(3, requires_grad=True)", store_history=True)
+shell.run_cell("def loss():\\n    return (w * 2).sum()", store_history=True)
+shell.run_cell("print({r.line for r in study.saved(loss).rows}); print(study.graph(loss))", store_history=True)
+shell.run_cell("with mg.autograd.detect_anomaly():\\n    (w - 1).log().sum()", store_history=True)
+"""
+
+
+def test_a_line_of_a_notebook_is_told_by_its_cell():
+    pytest.importorskip("IPython", reason="IPython is not installed")
+    ran = run_python("-W", "ignore", "-c", NOTEBOOK)
+    assert "{'In [2]:2'}" in ran.stdout and "keeps" in ran.stdout and "ipython-input" not in ran.stdout.partition("Traceback")[0]
+    assert "In [4]:2 in <module>: (w - 1).log().sum()" in ran.stdout + ran.stderr

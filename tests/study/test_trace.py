@@ -53,6 +53,21 @@ def test_a_table_fits():
     assert f"{len(t.launches)} launches" in str(t)
 
 
+def test_a_step_that_was_captured_before_gets_a_note(roof):
+    step = mg.capture(make_step())
+    step()
+    for study_of in (study.trace, study.profile):
+        with study_of() as t:
+            step()
+        assert "recorded before this began" in str(t) and "minigrad.capture(step.function)" in str(t)
+        with study_of() as t:
+            again = mg.capture(step.function)           # what the note says
+            again()
+            again()
+        assert "recorded before" not in str(t)
+        assert {("linear", "forward", "model.1"), ("linear", "backward", "model.1")} <= {(x.op, x.direction, x.module) for x in t.launches if x.replayed}
+
+
 def test_a_long_table_is_cut():
     x = mg.ones(2)
     with study.trace() as t:
