@@ -204,7 +204,8 @@ def test_explain_and_launches_take_functions():
         study.launches(3)
 
 
-def test_explain_of_a_model():
+def test_explain_of_a_model(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
     model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.LayerNorm(8), nn.Linear(8, 3))
     found = study.explain(model, mg.randn(2, 1, 4, 4))
     lines = str(found).splitlines()
