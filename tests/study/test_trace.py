@@ -41,7 +41,8 @@ def roof(monkeypatch):
 
 # ---- trace ----
 
-def test_a_table_fits():
+def test_a_table_fits(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
     with study.trace() as t:
         make_step()()
     for width in (80, 100, 120):
