@@ -409,13 +409,16 @@ void FN(norm_rows_backward)(T *gx, T *sums, const T *gy, const T *x, const T *me
                                       * next ones as many as there were before */
 #define FIRST_ROWS 8
 
+/* How the work on channels is cut: how many a thread works on together; how many rows go side by side, in the column
+ * shape; is the result stored past the caches? */
+typedef struct { int64_t many; int together, stream; } cut;
+
 typedef struct {
   T *y, *mean, *var, *rstd;    /* eval: y only */
   const T *x, *weight, *bias, *given_mean, *given_var;
   int64_t batch, channels, inner;
   double eps;
-  int64_t many;                /* channels that a thread works on together */
-  int together, stream;        /* rows that go side by side, in the column shape; is y stored past the caches? */
+  cut how;
 } batch_norm_args;
 
 /* Channels that a thread works on together. Columns, and strips up to SHORT_STRIP bytes: as many as there are, so that
@@ -433,6 +436,15 @@ static inline int64_t channels_together(int64_t batch, int64_t channels, int64_t
 /* Should y be stored past the caches? It is written strip by strip, or in rows of `many` channels. */
 static inline int streams_in(const T *y, int64_t batch, int64_t channels, int64_t inner, int64_t many) {
   return streams(y, batch * channels * inner, inner >= LONG_STRIP ? inner : channels * inner | many * inner);
+}
+
+/* Cuts the work that gives `result`, and runs it for pieces of the channels. */
+static void over_channels(void *context, cut *how, const T *result, int64_t batch, int64_t channels, int64_t inner,
+                          void (*strips)(void *, int64_t, int64_t), void (*columns)(void *, int64_t, int64_t)) {
+  if (!inner || !channels) return;
+  const int64_t many = channels_together(batch, channels, inner), units = (channels + many - 1) / many;
+  *how = (cut){many, rows_together(batch * channels * inner, 8), streams_in(result, batch, channels, inner, many)};
+  mg_parallel(units, grain(units, batch * inner * many), inner >= LONG_STRIP ? strips : columns, context);
 }
 
 /* What a thread keeps of the channels, or columns, that it works on: one number for each. */
@@ -512,7 +524,7 @@ static void plain_batch_norm(const batch_norm_args *a, int64_t c) {
 
 static void batch_norm_strips(void *context, int64_t begin, int64_t end) {
   const batch_norm_args *a = context;
-  const int64_t inner = a->inner, stride = a->channels * inner, many = a->many;
+  const int64_t inner = a->inner, stride = a->channels * inner, many = a->how.many;
   sums of;
   if (!sums_of(&of, many)) return;
   for (int64_t unit = begin; unit < end; unit++) {
@@ -531,10 +543,10 @@ static void batch_norm_strips(void *context, int64_t begin, int64_t end) {
     for (int64_t b = 0; b < a->batch; b++)
       for (int64_t i = 0; i < channels; i++) {
         const int64_t strip = b * stride + at + i * inner;
-        scale_strip(a->y + strip, a->x + strip, of.shift[i], of.d1[i], of.d2[i], inner, a->stream);
+        scale_strip(a->y + strip, a->x + strip, of.shift[i], of.d1[i], of.d2[i], inner, a->how.stream);
       }
   }
-  if (a->stream) vstreamed();
+  if (a->how.stream) vstreamed();
 }
 
 /* d1[j] += the distances of column j from shift[j] in R rows, d2[j] += their squares */
@@ -614,7 +626,7 @@ NOINLINE void rstd_of(T *rstd, const T *var, int64_t n, double eps) {
 
 static void batch_norm_columns(void *context, int64_t begin, int64_t end) {
   const batch_norm_args *a = context;
-  const int64_t inner = a->inner, stride = a->channels * inner, many = a->many;
+  const int64_t inner = a->inner, stride = a->channels * inner, many = a->how.many;
   const double each = 1 / (double)(a->batch * inner);
   sums of;
   if (!sums_of(&of, many * inner)) return;
@@ -626,7 +638,7 @@ static void batch_norm_columns(void *context, int64_t begin, int64_t end) {
       memcpy(mean, a->given_mean + c, bytes);
       memcpy(var, a->given_var + c, bytes);
     } else {
-      column_moments(&of, a->x + c * inner, a->batch, stride, channels, inner, a->together);
+      column_moments(&of, a->x + c * inner, a->batch, stride, channels, inner, a->how.together);
       for (int64_t i = 0; i < channels; i++) mean[i] = (T)of.mean[i], var[i] = (T)(of.m2[i] * each);
       memcpy(a->mean + c, mean, bytes);
       memcpy(a->var + c, var, bytes);
@@ -640,19 +652,13 @@ static void batch_norm_columns(void *context, int64_t begin, int64_t end) {
     spread(rstd, channels, inner);
     spread(shift, channels, inner);
     scale_columns(a->y + c * inner, a->x + c * inner, mean, rstd, shift, a->batch, stride, channels * inner,
-                  a->stream);
+                  a->how.stream);
   }
-  if (a->stream) vstreamed();
+  if (a->how.stream) vstreamed();
 }
 
 static void batch_norm(batch_norm_args *a) {
-  if (!a->inner || !a->channels) return;
-  const int64_t many = channels_together(a->batch, a->channels, a->inner), units = (a->channels + many - 1) / many;
-  a->many = many;
-  a->together = rows_together(a->batch * a->channels * a->inner, 8);
-  a->stream = streams_in(a->y, a->batch, a->channels, a->inner, many);
-  mg_parallel(units, grain(units, a->batch * a->inner * many),
-              a->inner >= LONG_STRIP ? batch_norm_strips : batch_norm_columns, a);
+  over_channels(a, &a->how, a->y, a->batch, a->channels, a->inner, batch_norm_strips, batch_norm_columns);
   for (int64_t c = 0; a->rstd && a->batch * a->inner && c < a->channels; c++)
     if (out_of_range(a->rstd[c])) plain_batch_norm(a, c);
 }
@@ -680,8 +686,7 @@ typedef struct {
   const T *gy, *x, *mean, *rstd, *var, *weight;   /* var, not rstd, in eval */
   int64_t batch, channels, inner;
   double eps;
-  int64_t many;
-  int together, stream;        /* as in batch_norm_args */
+  cut how;                     /* as in batch_norm_args */
 } batch_norm_back_args;
 
 INLINE int needs_sums(const batch_norm_back_args *a) { return !a->var || a->gweight || a->gbias; }
@@ -707,7 +712,7 @@ INLINE void add_back_strips(double *sum, double *sum_d, V m, const T *gy, const 
 
 static void batch_norm_back_strips(void *context, int64_t begin, int64_t end) {
   const batch_norm_back_args *a = context;
-  const int64_t inner = a->inner, stride = a->channels * inner, many = a->many;
+  const int64_t inner = a->inner, stride = a->channels * inner, many = a->how.many;
   const double count = (double)(a->batch * inner);
   sums of;
   if (!sums_of(&of, many)) return;
@@ -733,13 +738,13 @@ static void batch_norm_back_strips(void *context, int64_t begin, int64_t end) {
         const T *g = a->gy + at + b * stride + i * inner, *p = a->x + at + b * stride + i * inner;
         T *gx = a->gx + at + b * stride + i * inner;
         const V m = vset(of.shift[i]), c1 = vset(of.d1[i]), c2 = vset(of.d2[i]), scale = vset(of.origin[i]);
-        if (a->var) EACH_VECTOR(j, k, inner, put_n(gx + j, load_n(g + j, k) * scale, k, a->stream););
+        if (a->var) EACH_VECTOR(j, k, inner, put_n(gx + j, load_n(g + j, k) * scale, k, a->how.stream););
         else
           EACH_VECTOR(j, k, inner,
-            put_n(gx + j, vfma(load_n(p + j, k) - m, c2, load_n(g + j, k) + c1) * scale, k, a->stream););
+            put_n(gx + j, vfma(load_n(p + j, k) - m, c2, load_n(g + j, k) + c1) * scale, k, a->how.stream););
       }
   }
-  if (a->stream) vstreamed();
+  if (a->how.stream) vstreamed();
 }
 
 /* d1[j] += the sum of gy in column j of R rows, d2[j] += that of gy * (x - shift) */
@@ -779,7 +784,7 @@ INLINE void column_back(T *gx, const T *gy, const T *x, const T *mean, const T *
 
 static void batch_norm_back_columns(void *context, int64_t begin, int64_t end) {
   const batch_norm_back_args *a = context;
-  const int64_t inner = a->inner, stride = a->channels * inner, many = a->many;
+  const int64_t inner = a->inner, stride = a->channels * inner, many = a->how.many;
   const double each = 1 / (double)(a->batch * inner);
   sums of;
   if (!sums_of(&of, many * inner)) return;
@@ -794,7 +799,7 @@ static void batch_norm_back_columns(void *context, int64_t begin, int64_t end) {
     spread(mean, channels, inner);
     for (int64_t j = 0; j < n; j++) sum[j] = sum_d[j] = 0;
     for (int64_t b = 0; needs_sums(a) && b < a->batch; b += BLOCK_ROWS) {
-      add_back_columns(&of, gy + b * stride, x + b * stride, MIN(BLOCK_ROWS, a->batch - b), stride, n, a->together);
+      add_back_columns(&of, gy + b * stride, x + b * stride, MIN(BLOCK_ROWS, a->batch - b), stride, n, a->how.together);
       for (int64_t j = 0; j < n; j++) sum[j] += of.d1[j], sum_d[j] += of.d2[j];
     }
     for (int64_t i = 0; inner > 1 && i < channels; i++) {
@@ -812,20 +817,14 @@ static void batch_norm_back_columns(void *context, int64_t begin, int64_t end) {
     spread(c1, channels, inner);
     spread(c2, channels, inner);
     spread(rstd, channels, inner);
-    if (a->var) column_back(a->gx + c * inner, gy, x, mean, c1, c2, rstd, a->batch, stride, 1, n, a->stream);
-    else column_back(a->gx + c * inner, gy, x, mean, c1, c2, rstd, a->batch, stride, 0, n, a->stream);
+    if (a->var) column_back(a->gx + c * inner, gy, x, mean, c1, c2, rstd, a->batch, stride, 1, n, a->how.stream);
+    else column_back(a->gx + c * inner, gy, x, mean, c1, c2, rstd, a->batch, stride, 0, n, a->how.stream);
   }
-  if (a->stream) vstreamed();
+  if (a->how.stream) vstreamed();
 }
 
 static void batch_norm_back(batch_norm_back_args *a) {
-  if (!a->inner || !a->channels) return;
-  const int64_t many = channels_together(a->batch, a->channels, a->inner), units = (a->channels + many - 1) / many;
-  a->many = many;
-  a->together = rows_together(a->batch * a->channels * a->inner, 8);
-  a->stream = streams_in(a->gx, a->batch, a->channels, a->inner, many);
-  mg_parallel(units, grain(units, a->batch * a->inner * many),
-              a->inner >= LONG_STRIP ? batch_norm_back_strips : batch_norm_back_columns, a);
+  over_channels(a, &a->how, a->gx, a->batch, a->channels, a->inner, batch_norm_back_strips, batch_norm_back_columns);
   for (int64_t c = 0; !a->var && a->batch * a->inner && c < a->channels; c++)
     if (out_of_range(a->rstd[c])) plain_batch_norm_back(a, c);
 }
