@@ -7,7 +7,7 @@ from pathlib import Path
 import minigrad as mg
 
 from ..core.op import registry
-from .ops import find_op, time_op
+from .ops import OP_BLOCKS, find_op, time_op
 from .report import table
 from .timing import BLOCKS
 
@@ -20,8 +20,8 @@ def main() -> None:
                         help=f"time the samples of these ops: module:name, or {', '.join(registry)}")
     parser.add_argument("--write", type=Path, help="write the table to this file")
     parser.add_argument("--rows", metavar="WORD", default="", help="only the rows with this word in their name")
-    parser.add_argument("--blocks", type=int, help=f"of calls that a row (default {BLOCKS}) or a sample of an op (7) "
-                        "is measured in; with 1, a quick look")
+    parser.add_argument("--blocks", type=int, help=f"of calls that a row (default {BLOCKS}) or a sample of an op "
+                        f"({OP_BLOCKS}) is measured in; with 1, a quick look")
     options = parser.parse_args()
     try:
         chosen = [find_op(name) for name in options.ops]
@@ -37,7 +37,7 @@ def main() -> None:
     if chosen:
         for one in chosen:
             try:
-                print("\n".join(time_op(one, options.blocks or 7)))
+                print("\n".join(time_op(one, options.blocks or OP_BLOCKS)))
             except AssertionError as error:                     # it has no samples
                 parser.error(str(error))
         return

@@ -15,6 +15,7 @@ from ..core.op import Op, registry
 from ..testing import enlarged, op_of, samples_of
 from .timing import Run, Times, interleaved, us
 
+OP_BLOCKS = 7           # of calls that a sample is measured in
 _ELEMENTS = 1 << 18     # of a sample that can be made longer: 1 MB of float32, where memory counts and calls do not
 
 
@@ -32,7 +33,7 @@ def find_op(name: str) -> Any:
     return op_of(found)
 
 
-def time_op(name: str | Any, blocks: int = 7) -> list[str]:
+def time_op(name: str | Any, blocks: int = OP_BLOCKS) -> list[str]:
     """Times the samples of an op (or of the op of that name) in float32: the op with its kernels, and its definition as
     a function without them, in turn; forward, and forward with backward. The lines of a table.
 
