@@ -57,6 +57,17 @@ def test_max_pool_of_nan_and_infinities_is_torchs(torch, fused, dtype):
         np.testing.assert_array_equal(got[1].numpy(), want[1].numpy())
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_max_pool_2x2_of_any_width(dtype):
+    """It reads and writes whole vectors over the ends of rows, but not over those of the arrays."""
+    rng = np.random.default_rng(1)
+    for width in range(2, 75):
+        x = rng.choice([np.nan, -np.inf, 0.0, 1.0, 2.0, 3.0], (3, 5, width), p=[0.05, 0.05, 0.3, 0.2, 0.2, 0.2]).astype(dtype)
+        for height in (2, 5):
+            both_paths(max_pool, (mg.tensor(x[:, :height]),), {"kernel": (2, 2), "stride": (2, 2), "padding": (0, 0), "dilation": (1, 1),
+                                                               "ceil_mode": False}, 0)
+
+
 def test_the_mean_of_many_elements_is_accurate():
     x = np.random.default_rng(0).uniform(9999, 10001, (1, 1, 3000, 64)).astype(np.float32)
     for shape in ((1, 1, 3000, 64), (1, 1, 1, 192000)):
