@@ -21,6 +21,9 @@ void mg_parallel(int64_t n, int64_t grain, void (*fn)(void *context, int64_t beg
   services->parallel(n, grain, fn, context);
 }
 void *mg_scratch(int slot, size_t bytes) { return services->scratch(slot, bytes); }
+atomic_int mg_followed;                  /* nothing follows kernels from outside the tree */
+const mg_follower *mg_followers(void) { return NULL; }
+void mg_written_piece(const void *piece, int64_t n) { (void)piece, (void)n; }
 void mg_fail(mg_reason reason, int64_t value, int64_t limit) { services->fail(reason, value, limit); }
 
 #endif

@@ -38,13 +38,17 @@ static inline int rows_together(int64_t elements, int most) { return beyond_cach
 /* May the vectors of a result of `size` elements, in runs of a multiple of `run`, be stored past the caches? VBYTES
  * must divide their addresses. */
 static inline int streams(const T *p, int64_t size, int64_t run) {
-  return beyond_caches(size) && ((uintptr_t)p | (uintptr_t)run * sizeof(T)) % VBYTES == 0;
+  return beyond_caches(size) && !mg_is_followed() && ((uintptr_t)p | (uintptr_t)run * sizeof(T)) % VBYTES == 0;
 }
 /* store_n, past the caches if `stream` */
 INLINE void put_n(T *p, V v, int n, int stream) {
   if (stream) vstream(p, v);
   else store_n(p, v, n);
 }
+
+/* Rows of n elements after which followers of a kernel are told (mg_written): a multiple of four, so that they still
+ * go side by side, and enough of them beside the time of a call, but no more than the first-level cache holds. */
+static inline int64_t rows_told(int64_t n) { return 4 * MAX(1, BLOCK_ELEMENTS / 4 / MAX(n, 1)); }
 
 INLINE T larger(T a, T b) { return a > b ? a : b; }
 

@@ -194,17 +194,25 @@ INLINE void layer_norm_some(const layer_norm_args *a, int64_t row, const int R, 
 
 static void layer_norm_rows(void *context, int64_t begin, int64_t end) {
   const layer_norm_args *a = context;
-  int64_t row = begin;
-  for (; row + 4 <= end && a->together == 4; row += 4) layer_norm_some(a, row, 4, 1);
-  for (; row < end; row++) layer_norm_some(a, row, 1, 1);
+  for (int64_t row = begin, last; row < end;) {
+    const int64_t first = row;
+    last = MIN(first + rows_told(a->n), end);
+    for (; row + 4 <= last && a->together == 4; row += 4) layer_norm_some(a, row, 4, 1);
+    for (; row < last; row++) layer_norm_some(a, row, 1, 1);
+    mg_written(a->y + first * a->n, (last - first) * a->n);
+  }
   if (a->stream) vstreamed();
 }
 
 static void rms_norm_rows(void *context, int64_t begin, int64_t end) {
   const layer_norm_args *a = context;
-  int64_t row = begin;
-  for (; row + 4 <= end && a->together == 4; row += 4) layer_norm_some(a, row, 4, 0);
-  for (; row < end; row++) layer_norm_some(a, row, 1, 0);
+  for (int64_t row = begin, last; row < end;) {
+    const int64_t first = row;
+    last = MIN(first + rows_told(a->n), end);
+    for (; row + 4 <= last && a->together == 4; row += 4) layer_norm_some(a, row, 4, 0);
+    for (; row < last; row++) layer_norm_some(a, row, 1, 0);
+    mg_written(a->y + first * a->n, (last - first) * a->n);
+  }
   if (a->stream) vstreamed();
 }
 
@@ -520,6 +528,7 @@ static void plain_batch_norm(const batch_norm_args *a, int64_t c) {
   plain_forward(a->y + c * a->inner, a->mean + c, a->var + c, a->rstd + c, a->x + c * a->inner,
                 a->weight ? a->weight + c : 0, a->bias ? a->bias + c : 0, channel_set(a->batch, a->channels, a->inner),
                 a->eps, 1);
+  for (int64_t b = 0; b < a->batch; b++) mg_written(a->y + (b * a->channels + c) * a->inner, a->inner);
 }
 
 static void batch_norm_strips(void *context, int64_t begin, int64_t end) {
@@ -541,9 +550,12 @@ static void batch_norm_strips(void *context, int64_t begin, int64_t end) {
       of.d2[i] = a->bias ? a->bias[c] : 0;
     }
     for (int64_t b = 0; b < a->batch; b++)
-      for (int64_t i = 0; i < channels; i++) {
+      for (int64_t i = 0, told = 0; i < channels; i++) {
         const int64_t strip = b * stride + at + i * inner;
         scale_strip(a->y + strip, a->x + strip, of.shift[i], of.d1[i], of.d2[i], inner, a->how.stream);
+        if ((i + 1 - told) * inner < BLOCK_ELEMENTS && i + 1 < channels) continue;
+        mg_written(a->y + b * stride + at + told * inner, (i + 1 - told) * inner);
+        told = i + 1;
       }
   }
   if (a->how.stream) vstreamed();
@@ -605,10 +617,12 @@ static void column_moments(const sums *s, const T *x, int64_t batch, int64_t str
 /* Row by row: the three factors come from L1, the rows in the order of memory. */
 static void scale_columns(T *y, const T *x, const T *mean, const T *scale, const T *shift, int64_t batch,
                           int64_t stride, int64_t n, int stream) {
-  for (int64_t q = 0; q < batch; q++)
+  for (int64_t q = 0; q < batch; q++) {
     EACH_VECTOR(j, k, n,
       const V d = load_n(x + q * stride + j, k) - load_n(mean + j, k);
       put_n(y + q * stride + j, vfma(d, load_n(scale + j, k), load_n(shift + j, k)), k, stream););
+    mg_written(y + q * stride, n);
+  }
 }
 
 /* Copies one number for each channel to each of its columns, in place, from the end. Not inline: seven copies were a
@@ -885,9 +899,14 @@ INLINE void group_norm_some(const group_norm_args *a, int64_t row, const int R) 
 
 static void group_norm_rows(void *context, int64_t begin, int64_t end) {
   const group_norm_args *a = context;
-  int64_t row = begin;
-  for (; row + 4 <= end && a->together == 4; row += 4) group_norm_some(a, row, 4);
-  for (; row < end; row++) group_norm_some(a, row, 1);
+  const int64_t n = a->cpg * a->inner;
+  for (int64_t row = begin, last; row < end;) {
+    const int64_t first = row;
+    last = MIN(first + rows_told(n), end);
+    for (; row + 4 <= last && a->together == 4; row += 4) group_norm_some(a, row, 4);
+    for (; row < last; row++) group_norm_some(a, row, 1);
+    mg_written(a->y + first * n, (last - first) * n);
+  }
   if (a->stream) vstreamed();
 }
 

@@ -33,6 +33,7 @@ typedef struct Pool {
   Py_ssize_t count, room;
   long long nbytes;                      /* of each block */
   int counted;                           /* 0 for a pool of a captured program */
+  PyObject *freed;                       /* a list of the addresses of blocks that came back, or NULL */
 } Pool;
 
 static int64_t held, unused;             /* bytes of the blocks of all counted pools, and of those that are in them */
@@ -82,6 +83,11 @@ static int back(Pool *pool, Block *self) {
   Py_INCREF(self);                       /* from 0 to 1: the pool's */
   pool->blocks[pool->count++] = self;
   unused += self->nbytes;
+  if (pool->freed) {
+    PyObject *ptr = PyLong_FromLongLong(self->ptr);
+    if (!ptr || PyList_Append(pool->freed, ptr)) PyErr_Clear();
+    Py_XDECREF(ptr);
+  }
   return 1;
 }
 
@@ -128,16 +134,19 @@ static PyType_Slot block_slots[] = {
   {Py_tp_doc, "Block(root, base, ptr, pool or None): a piece of memory, which goes back to its pool."}, {0, NULL}};
 static PyType_Spec block_spec = {"minigrad._native.Block", sizeof(Block), 0, Py_TPFLAGS_DEFAULT, block_slots};
 
-/* ---- Pool(nbytes, counted) ---- */
+/* ---- Pool(nbytes, counted, a list or nothing) ---- */
 
 static PyObject *pool_new(PyTypeObject *type, PyObject *arguments, PyObject *named) {
   long long nbytes;
   int counted;
-  if (!PyArg_ParseTuple(arguments, "Lp", &nbytes, &counted)) return NULL;
+  PyObject *freed = NULL;
+  if (!PyArg_ParseTuple(arguments, "Lp|O", &nbytes, &counted, &freed)) return NULL;
   Pool *self = (Pool *)((allocfunc)PyType_GetSlot(type, Py_tp_alloc))(type, 0);
   if (!self) return NULL;
   self->nbytes = nbytes;
   self->counted = counted;
+  Py_XINCREF(freed);
+  self->freed = freed;
   return (PyObject *)self;
 }
 
@@ -176,6 +185,7 @@ static Py_ssize_t pool_length(PyObject *object) { return ((Pool *)object)->count
 static void pool_dealloc(PyObject *object) {
   PyTypeObject *type = Py_TYPE(object);
   Py_DECREF(pool_clear(object, NULL));
+  Py_XDECREF(((Pool *)object)->freed);
   ((freefunc)PyType_GetSlot(type, Py_tp_free))(object);
   Py_DECREF(type);
 }

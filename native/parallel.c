@@ -48,11 +48,11 @@ typedef void piece_fn(void *context, int64_t begin, int64_t end);
 /* The scratch memory of a thread. It is found by a key, not by _Thread_local: the room of a key is there from the start
  * of a thread, that of a thread-local variable comes at its first use, which ends the process if there is no memory. */
 #define SLOTS 8
-typedef struct { void *memory[SLOTS]; size_t bytes[SLOTS]; int worker; } scratch;
+typedef struct { void *memory[SLOTS]; size_t bytes[SLOTS]; int worker; const mg_follower *followers; } scratch;
 static pthread_key_t scratch_key;        /* its destructor frees the memory of a thread that ends */
 static int has_key;
 
-static struct { piece_fn *fn; void *context; int64_t n, grain, pieces; pthread_t caller; } job;
+static struct { piece_fn *fn; void *context; int64_t n, grain, pieces; pthread_t caller; const mg_follower *followers; } job;
 
 /* A kernel that cannot go on notes why and returns. The caller of the kernel raises it (objects.c): in its thread, so a
  * note of a worker goes under the thread whose region it works for. A thread that finds the table full waits: each of
@@ -181,6 +181,7 @@ static void *worker(void *mine) {
     while (able && (g & OPEN) && !atomic_compare_exchange_weak(&gate, &g, g + INSIDE)) {}
     seen = g & ~(uint64_t)(EPOCH - 1);
     if (!able || !(g & OPEN)) continue;
+    ((scratch *)mine)->followers = job.followers;
     run_pieces();
     g = atomic_fetch_sub(&gate, INSIDE);
     if ((g & (INSIDE_MASK | OPEN)) == INSIDE && atomic_load(&waiting)) {   /* the last one out, and the caller sleeps */
@@ -278,6 +279,7 @@ void mg_parallel(int64_t n, int64_t grain, piece_fn *fn, void *context) {
     job.n = n;
     job.grain = grain;
     job.caller = pthread_self();
+    job.followers = mg_is_followed() ? mg_followers() : NULL;
     job.pieces = (n - 1) / grain + 1;
     atomic_store_explicit(&next_piece, 0, memory_order_relaxed);
     if (started) announce(OPEN, job.pieces - 1);
@@ -367,6 +369,20 @@ void *mg_scratch(int slot, size_t bytes) {
   }
   if (!p) mg_fail(MG_NO_MEMORY, (int64_t)bytes, 0);
   return p;
+}
+
+/* ---- what follows the launches of a thread ---- */
+
+const mg_follower *mg_followers(void) {
+  const scratch *s = pthread_getspecific(scratch_key);
+  return s ? s->followers : NULL;
+}
+
+int mg_follow(const mg_follower *list) {
+  scratch *s = scratch_of_thread();
+  if (s) s->followers = list;
+  else mg_fail(MG_NO_MEMORY, sizeof *s, 0);
+  return s != NULL;
 }
 
 static void empty(scratch *s) {

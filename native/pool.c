@@ -287,6 +287,7 @@ static void max_back(void *context, int64_t begin, int64_t end) {
       /* -1 without elements; and the caller has the indices too, and may have written to them */
       if (i >= 0 && i < in) gx[i] += j->x[p * out + o];
     }
+    mg_written(gx, in);
   }
 }
 
@@ -383,6 +384,7 @@ static void avg_back(void *context, int64_t begin, int64_t end) {
     int64_t c = 0;
     for (; c + VL <= size; c += VL) vstore(gx + c, vset(share));
     vstore_n(gx + c, vset(share), (int)(size - c));
+    mg_written(gx, size);
   }
   for (int64_t p = begin; !divisor && p < end; p++) {
     T *gx = j->y + p * size;
@@ -404,6 +406,7 @@ static void avg_back(void *context, int64_t begin, int64_t end) {
           if (c < width) vstore_n(to + c, vload_n(to + c, (int)(width - c)) + vload(line + c), (int)(width - c));
         }
       }
+    mg_written(gx, size);
   }
 }
 

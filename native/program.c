@@ -7,16 +7,64 @@
  * build_cffi.py, casts the words back to the kernel's own argument types. A signature is read again at each launch to
  * find the next one: about 10 characters, 3 ns, where a stored length would be a second thing to keep right. The loop
  * ends at a launch that fails.
+ *
+ * Followers. Where a large array is written by one launch and changed element by element by the next (batch norm, then
+ * relu), it goes through memory once more for each of them. minigrad/core/fusion.py finds these launches, and writes
+ * them as followers of the first: the address of a list, plus 1, stands before that launch. The kernels are the same
+ * and so are the bits; only the order of the work is another one. The list:
+ *
+ *     address of the output, bytes of its elements, number of followers; then of each follower:
+ *     address of its row, number n of its words, n words, n steps
+ *
+ * A step says what a word is: 0 a number, or a pointer to what all elements share; > 0 a pointer to an operand whose
+ * elements have so many bytes; -k a plan of k numbers, for one dimension (walk.h).
  */
 #include "runtime.h"
 
 #include <string.h>
 
+atomic_int mg_followed;
+
+enum { PLAN_MAX = 8 };                   /* numbers of a plan: dimensions, size, shape, and the strides of 4 operands */
+
+/* The plain loop: each follower in order, on elements [begin, begin + n) of all its operands. */
+void mg_written_piece(const void *piece, int64_t n) {
+  const mg_follower *list = mg_followers();
+  if (!list || !mg_follow(NULL)) return;                     /* they are launches, which nothing follows */
+  const int64_t begin = ((intptr_t)piece - list[0]) / list[1];
+  const mg_follower *at = list + 3;
+  for (int64_t left = list[2]; left > 0; left--) {
+    const mg_kernel *kernel = (const mg_kernel *)(uintptr_t)at[0];
+    const int64_t count = at[1], *words = at + 2, *steps = words + count;
+    mg_word now[ARGUMENTS_MAX];
+    int64_t plan[PLAN_MAX];
+    for (int64_t i = 0; i < count; i++) {
+      now[i].i = words[i] + (steps[i] > 0 ? begin * steps[i] : 0);
+      if (steps[i] >= 0) continue;
+      memcpy(plan, (const void *)(uintptr_t)words[i], (size_t)-steps[i] * sizeof *plan);
+      plan[1] = plan[2] = n;
+      now[i].i = (int64_t)(uintptr_t)plan;
+    }
+    kernel->thunk(now);
+    at = steps + count;
+  }
+  mg_follow(list);
+}
+
 void mg_replay(uintptr_t words, int64_t count) {
   const mg_word *w = (const mg_word *)words;
   for (int64_t i = 0; i < count; i++) {
+    const int followed = w->i & 1;
+    if (followed) {
+      if (!mg_follow((const mg_follower *)(uintptr_t)((w++)->i - 1))) return;
+      atomic_fetch_add(&mg_followed, 1);
+    }
     const mg_kernel *kernel = (const mg_kernel *)(uintptr_t)w->i;
     kernel->thunk(++w);
+    if (followed) {
+      atomic_fetch_sub(&mg_followed, 1);
+      mg_follow(NULL);
+    }
     if (atomic_load_explicit(&mg_failures, memory_order_relaxed) && mg_failed_in(kernel->name)) return;
     w += strlen(kernel->signature);
   }

@@ -31,6 +31,22 @@ void mg_watch(int64_t kind, int64_t on);     /* launches are watched, by hooks o
  * Runs on the calling thread when n <= grain, inside another parallel region, or with one thread. */
 void mg_parallel(int64_t n, int64_t grain, void (*fn)(void *context, int64_t begin, int64_t end), void *context);
 
+/* A captured step may run elementwise launches on each piece of another launch's output as soon as it is written, while
+ * it is in the caches (program.c). A kernel that offers this says after each piece, once and when its values are final,
+ * that n elements from `piece` on are written. It may say so
+ * again if it wrote them anew. Results that something follows must not be stored past the caches. */
+typedef int64_t mg_follower;             /* program.c says what a list of them holds */
+extern atomic_int mg_followed;           /* threads with followers: 0 almost always */
+const mg_follower *mg_followers(void);   /* those of this thread, in a region those of its caller; or NULL */
+int mg_follow(const mg_follower *list);  /* sets them, NULL for none; 0 if there is no memory */
+void mg_written_piece(const void *piece, int64_t n);
+static inline int mg_is_followed(void) {
+  return atomic_load_explicit(&mg_followed, memory_order_relaxed) && mg_followers();
+}
+static inline void mg_written(const void *piece, int64_t n) {
+  if (atomic_load_explicit(&mg_followed, memory_order_relaxed)) mg_written_piece(piece, n);
+}
+
 /* At least `bytes` of 64-byte-aligned scratch memory of the calling thread, kept until it asks the same slot (0..7)
  * for more. Contents are undefined. NULL if there is none: the failure is noted, and the kernel returns. */
 void *mg_scratch(int slot, size_t bytes);

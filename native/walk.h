@@ -25,6 +25,7 @@
 #define WALK_CHUNK 512                    /* elements of a buffer: 4 operands of 8 bytes fit the smallest L1 twice */
 #define WALK_ROW 128                      /* from this length on a row is a span of its own */
 #define WALK_STRIP 32                     /* columns; a chunk is then WALK_CHUNK / WALK_STRIP = 16 rows of them */
+#define WALK_TOLD 2048                    /* elements of a contiguous output after which followers are told (runtime.h) */
 #define WALK_LIGHT 16384                  /* elements of a piece of work for a thread: arithmetic */
 #define WALK_HEAVY 2048                   /* ... and for functions that cost several ns per element */
 
@@ -47,9 +48,14 @@ static inline void walk_run(const Walk *w, char *const *p, int64_t n) {
 
 static inline void walk_flat(void *context, int64_t begin, int64_t end) {
   const Walk *w = context;
+  const int64_t told = mg_is_followed() ? WALK_TOLD : end - begin;
   char *p[WALK_OPERANDS] = {0};
-  for (int o = 0; o < w->operands; o++) p[o] = w->p[o] + begin * w->size[o];
-  walk_run(w, p, end - begin);
+  for (int64_t n; begin < end; begin += n) {
+    n = end - begin < told ? end - begin : told;
+    for (int o = 0; o < w->operands; o++) p[o] = w->p[o] + begin * w->size[o];
+    walk_run(w, p, n);
+    mg_written(p[0], n);
+  }
 }
 
 typedef uint8_t walk_u8;
@@ -151,7 +157,8 @@ static inline void walk_strided(void *context, int64_t begin, int64_t end) {
   int64_t index[WALK_DIMS], filled[WALK_OPERANDS] = {0};
   char *p[WALK_OPERANDS], *filled_from[WALK_OPERANDS] = {0};
 
-  int64_t rest = begin;
+  int contiguous = 1;                     /* the output as a whole */
+  int64_t rest = begin, told = begin;
   for (int d = last; d >= 0; d--) { index[d] = rest % shape[d]; rest /= shape[d]; }
   for (int o = 0; o < w->operands; o++) {
     const int64_t *stride = shape + ndim * (o + 1);
@@ -160,6 +167,7 @@ static inline void walk_strided(void *context, int64_t begin, int64_t end) {
     constant[o] = 1;
     for (int d = last; d >= 0; d--) {
       if (!rows && shape[d] > 1 && stride[d] != whole) direct[o] = 0;
+      if (o == 0 && shape[d] > 1 && stride[d] != whole) contiguous = 0;
       if (d < last && stride[d] != 0) constant[o] = 0;
       whole *= shape[d];
       at += index[d] * stride[d];
@@ -188,6 +196,10 @@ static inline void walk_strided(void *context, int64_t begin, int64_t end) {
     if (!direct[0]) walk_move(q[0], p[0], 1, w, shape + ndim, index, n, w->size[0]);
 
     begin += n;
+    if (contiguous && (begin - told >= WALK_TOLD || begin == end)) {
+      mg_written(w->p[0] + told * w->size[0], begin - told);
+      told = begin;
+    }
     index[last] += n;
     for (int o = 0; o < w->operands; o++) p[o] += n * shape[ndim * (o + 1) + last] * w->size[o];
     for (int d = last; d > 0 && index[d] >= shape[d]; d--) {

@@ -24,7 +24,6 @@ from __future__ import annotations
 
 import copy
 import inspect
-import struct
 import traceback
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass
@@ -45,6 +44,7 @@ from ..devices.memory import layout as layout_of
 from ..devices.native import lib
 from ..devices.private import private_pool
 from .arrays import contiguous_copy, copy_array
+from .fusion import Launch, fused
 from .modes import mode, no_grad, paused
 from .notes import Notes
 from .shape import fail
@@ -61,8 +61,8 @@ class Recorder:
     """Writes down the launches of one run, and what a replay must do besides. Active as `mode.recorder`."""
 
     def __init__(self, pool: private_pool) -> None:
-        self.segments: list[Any] = []           # (words, descriptions) of native launches, or a Python callable
-        self.words: list[int] = []
+        self.segments: list[Any] = []           # a `_Segment` of native launches, or a Python callable
+        self.launches: list[Launch] = []
         self.descriptions: list[Any] = []            # what a study says of each of these launches, for those of replays
         self.pins: dict[int, Any] = {}          # what launches pointed to outside the private pool, by its id
         self.known: set[int] = set()            # addresses that were looked up
@@ -90,13 +90,13 @@ class Recorder:
         if not kernel.row:
             raise NotImplementedError(f"[capture] recording on this device is not supported yet; got {kernel.name}; "
                                       "capture a step on the CPU")
-        self.words.append(kernel.row)
         for kind, value in zip(kernel.signature, arguments, strict=True):
             if kind in "op" and value:
                 self.hold(value)
                 if kind == "o":
                     self.written.add(value)
-            self.words.append(struct.unpack("q", struct.pack("d", value))[0] if kind == "d" else value)
+        self._note_freed()
+        self.launches.append(Launch(kernel, arguments, []))
         self.descriptions.append(None)
         kernel.function(*arguments)
 
@@ -119,12 +119,20 @@ class Recorder:
         self._close()
         self.segments.append(action)
 
+    def _note_freed(self) -> None:
+        """Adds what became free since the last launch to it. What a callable reads it refers to: that is not freed."""
+        if self.launches:
+            self.launches[-1].freed.extend(self.pool.freed)
+            self.pool.freed.clear()
+
     def _close(self) -> None:
         """Ends the current run of native launches."""
-        if self.words:
-            words = [w if w < 1 << 63 else w - (1 << 64) for w in self.words]
-            self.segments.append((np.array(words, np.int64), self.descriptions))
-            self.words, self.descriptions = [], []
+        self._note_freed()
+        if self.launches:
+            kernels = {kernel.row: kernel for kernel in all_kernels()}      # a hook may have put another object between
+            launches = [launch._replace(kernel=kernels[launch.kernel.row]) for launch in self.launches]
+            self.segments.append(_Segment(launches, self.descriptions))
+            self.launches, self.descriptions = [], []
 
     # ---- what the step reads ----
 
@@ -184,10 +192,35 @@ class Recorder:
     def finish(self) -> None:
         """Ends the recording, and keeps the memory of the private pool alive."""
         self._close()
+        later: list[Launch] = []
+        for segment in reversed([s for s in self.segments if not callable(s)]):
+            segment.fuse(later)
+            later = segment.launches + later
         for region in self.inside:
             owner = region()
             if owner is not None:
                 self.pins[id(owner)] = owner
+
+
+class _Segment:
+    """A run of native launches, as they were recorded and as words for native/program.c (`fusion.py`)."""
+
+    def __init__(self, launches: list[Launch], descriptions: list[Any]) -> None:
+        self.launches, self.descriptions = launches, descriptions
+
+    def fuse(self, later: list[Launch]) -> None:
+        """Sets the words; `later`: the launches of the segments after it."""
+        self.words, self.count, self.lists = fused(self.launches, later)
+        self.address = self.words.__array_interface__["data"][0]
+
+    def launch_each(self) -> None:
+        """Replays launch by launch, so that launch hooks see it; `mode.replayed` says what is known of each."""
+        try:
+            for launch, description in zip(self.launches, self.descriptions, strict=True):
+                mode.replayed = (description,)
+                launch.kernel.call(*launch.arguments)
+        finally:
+            mode.replayed = None
 
 
 def _user_line() -> str:
@@ -272,8 +305,7 @@ class _Program:
     def __init__(self, recorder: Recorder, inputs: list[Tensor], arrays: list[Array], outputs: Any) -> None:
         # is the memory of an argument also in a tensor that was returned or kept? Then it may come back as an argument
         self.exposed = any([n > _HELD for n in _counts(arrays)])
-        self.segments = [s if callable(s) else (s[0], s[0].__array_interface__["data"][0], len(s[1]), s[1])
-                         for s in recorder.segments]
+        self.segments = recorder.segments
         self.pins, self.pool = list(recorder.pins.values()), recorder.pool.pools
         self.arrays, self.outputs = arrays, outputs
         self.before_replay = recorder.before_replay
@@ -330,9 +362,9 @@ class _Program:
             if callable(segment):
                 segment()
             elif launch_hooked():
-                launch_each(segment[0], segment[3])
+                segment.launch_each()
             else:
-                lib.mg_replay(segment[1], segment[2])
+                lib.mg_replay(segment.address, segment.count)
         for leaf, final in self.left:
             leaf._grad = final
         if self.given or self.changed:
@@ -353,20 +385,6 @@ class _Program:
         for i, array in self.changed:
             copy_array(given[i].array, array)
             bump(given[i])
-
-
-def launch_each(words: np.ndarray, descriptions: list[Any]) -> None:
-    """Replays a segment launch by launch, so that launch hooks see it; `mode.replayed` says what is known of each."""
-    kernels = {kernel.row: kernel for kernel in all_kernels()}
-    left = iter(words.tolist())
-    try:
-        for description in descriptions:
-            kernel, mode.replayed = kernels[next(left)], (description,)
-            values = [next(left) for _ in kernel.signature]
-            kernel.call(*[struct.unpack("d", struct.pack("q", value))[0] if kind == "d" else value
-                          for kind, value in zip(kernel.signature, values, strict=True)])
-    finally:
-        mode.replayed = None
 
 
 def _shared(t: Tensor) -> None:

@@ -33,6 +33,7 @@ class private_pool:
     pools    by the public pool of blocks of that size
     layouts  those that there are when it is made; `guard` adds those that are made later
     regions  the first addresses of the memory that was taken for the pool
+    freed    the addresses of blocks that went back to `pools`, in order; `capture.py` takes them out
     outside  True while memory is taken that is not the pool's
     """
 
@@ -41,6 +42,7 @@ class private_pool:
         self.thread = get_ident()
         self.pools: dict[Any, Any] = {}
         self.regions: set[int] = set()
+        self.freed: list[int] = []
         self.layouts, self.guarded = layouts, []        # type: ignore[var-annotated]
 
     def __enter__(self) -> private_pool:
@@ -62,7 +64,7 @@ class private_pool:
     def instead_of(self, public: Any) -> Any:
         """The pool of the program for blocks of the size of a public one."""
         found = self.pools.get(public)
-        return found if found is not None else self.pools.setdefault(public, Pool(public.nbytes, False))
+        return found if found is not None else self.pools.setdefault(public, Pool(public.nbytes, False, self.freed))
 
     def __exit__(self, *_: object) -> None:
         global _active

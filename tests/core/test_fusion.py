@@ -1,0 +1,233 @@
+"""Fusion of the launches of captured steps (core/fusion.py): the same bits as eager, and which launches are joined."""
+from __future__ import annotations
+
+import random
+import sys
+
+import numpy as np
+import pytest
+from support import run_python
+
+import minigrad as mg
+from minigrad import nn
+from minigrad.core import fusion
+from minigrad.nn import functional as F
+
+
+def joined(captured):
+    """The kernels of the groups in the recordings of a captured function, with what is unread in between."""
+    return [([g.first.kernel.name, *[f.launch.kernel.name for f in g.followers]], g.unused) for g in groups_of(captured)]
+
+
+def groups_of(captured):
+    found = []
+    for programs in captured.programs.values():
+        for program in programs:
+            segments = [s for s in program.segments if not callable(s)]
+            for i, segment in enumerate(segments):
+                later = [launch for s in segments[i + 1:] for launch in s.launches]
+                found += [g for g in fusion.groups(segment.launches, later) if g.followers]
+    return found
+
+
+def same(a, b):
+    return a.shape == b.shape and a.numpy().tobytes() == b.numpy().tobytes()
+
+
+def check(function, *inputs, times=3):
+    """Captured and eager give the same bits, for other numbers at each replay. Returns the captured function."""
+    captured = mg.capture(function)
+    for k in range(times):
+        now = [x + k for x in inputs] if k else list(inputs)
+        got, want = captured(*now), function(*now)
+        got, want = (got, want) if isinstance(want, tuple) else ((got,), (want,))
+        assert all(same(g, w) for g, w in zip(got, want, strict=True)), k
+    return captured
+
+
+NORMS = {
+    "layer": lambda: (nn.LayerNorm(96), (300, 96)),
+    "layer, long rows": lambda: (nn.LayerNorm(5000), (9, 5000)),
+    "rms": lambda: (nn.RMSNorm(50), (999, 50)),
+    "batch, columns": lambda: (nn.BatchNorm1d(70), (601, 70)),
+    "batch, 8x8": lambda: (nn.BatchNorm2d(16), (33, 16, 8, 8)),
+    "batch, strips": lambda: (nn.BatchNorm2d(6), (20, 6, 15, 15)),
+    "batch, long strips": lambda: (nn.BatchNorm2d(3), (5, 3, 60, 61)),
+    "batch, eval": lambda: (nn.BatchNorm2d(6).eval(), (20, 6, 15, 15)),
+    "group": lambda: (nn.GroupNorm(3, 6), (20, 6, 15, 15)),
+    "instance": lambda: (nn.InstanceNorm2d(6), (20, 6, 15, 15)),
+    "beyond the caches": lambda: (nn.BatchNorm2d(8), (70, 8, 50, 50)),
+    "rows beyond the caches": lambda: (nn.LayerNorm(1000), (1201, 1000)),
+}
+
+
+@pytest.mark.parametrize("name", NORMS)
+@pytest.mark.parametrize("extreme", [False, True])
+def test_an_activation_follows_a_norm(name, extreme):
+    """Extreme: sets whose squares leave the range are computed again, after other pieces were followed."""
+    norm, shape = NORMS[name]()
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal(shape).astype(np.float32)
+    if extreme:
+        x[2:4] *= np.float32(1e25)
+        x.reshape(shape[0], shape[1], -1)[:, 1] *= np.float32(1e11)
+    def step(x):
+        with mg.no_grad():
+            return F.relu(norm(x))
+    captured = check(step, mg.tensor(x))
+    assert [len(kernels) for kernels, _ in joined(captured)] == [2] and joined(captured)[0][1] == [True]
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_a_training_step_has_the_bits_of_an_eager_one(threads):
+    mg.set_num_threads(threads)
+    try:
+        found = []
+        for wrap in (lambda f: f, mg.capture):
+            mg.manual_seed(0)
+            model = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(8, 16, 3),
+                                  nn.GroupNorm(4, 16), nn.Tanh(), nn.AvgPool2d(2), nn.ReLU(), nn.Flatten(), nn.Linear(16 * 36, 40),
+                                  nn.LayerNorm(40), nn.GELU(), nn.Linear(40, 5))
+            optimizer = mg.optim.Adam(model.parameters(), lr=0.01)
+            @wrap
+            def step(x, t, model=model, optimizer=optimizer):
+                optimizer.zero_grad()
+                loss = F.cross_entropy(model(x), t)
+                loss.backward()
+                optimizer.step()
+                return loss
+            rng = np.random.default_rng(1)
+            losses = [step(mg.tensor(rng.standard_normal((32, 1, 28, 28)).astype(np.float32)), mg.tensor(rng.integers(0, 5, 32))).item()
+                      for _ in range(6)]
+            found.append((losses, [p.detach().numpy().tobytes() for p in (*model.parameters(), *model.buffers())]))
+        assert found[0] == found[1]
+        pairs = {(kernels[0].rpartition("_")[0], kernels[1].rpartition("_")[0]) for kernels, _ in joined(step)}
+        assert {("batch_norm_forward", "relu"), ("max_pool_backward", "relu_backward"), ("group_norm_forward", "tanh")} <= pairs
+    finally:
+        mg.set_num_threads(1)
+
+
+def test_a_chain_runs_piece_by_piece_and_leaves_out_what_is_not_read():
+    def step(x):
+        with mg.no_grad():
+            return (F.relu(x * 2.0 + x) - 1.0) * x
+    captured = check(step, mg.randn(300, 301))
+    assert joined(captured) == [(["mul_f32", "add_f32", "relu_f32", "sub_f32", "mul_f32"], [True] * 4)]
+
+
+def test_what_is_read_later_is_written():
+    """The array between two launches is a result, is read by another launch, or by the derivative."""
+    w = mg.randn(300, 301, requires_grad=True)
+    def returned(x):
+        y = x + 1.0
+        return y, F.relu(y)
+    def read(x):
+        y = x + 1.0
+        z = F.relu(y)
+        return z, y.sum(), y[5:7] * 2
+    def of_second_order(x):
+        y = F.gelu(x * w) * x
+        g, = mg.autograd.grad((y * y).sum(), w, create_graph=True)
+        return y.detach(), *mg.autograd.grad((g * g).sum(), w)
+    for function in (returned, read, of_second_order):
+        captured = check(function, mg.randn(300, 301))
+        assert groups_of(captured)
+    assert joined(mg_captured := check(returned, mg.randn(300, 301)))[0][1] == [False], mg_captured
+
+
+def test_what_would_change_the_order_of_reads_and_writes_is_not_joined():
+    def written_in_between(x):
+        a, y = mg.zeros(300, 301), x + 1.0
+        a += x                          # `a` is an operand of what would follow
+        return y * a
+    def other_part(x):
+        y = x + 1.0
+        return F.relu(y[:150]), F.relu(y[150:]), F.relu(y.reshape(-1)[:-1])
+    def in_place(x):
+        y = x + 1.0
+        y.relu_()
+        y *= x
+        return y
+    def twice(x):
+        y = x + 1.0
+        return y * y + y
+    for function in (written_in_between, other_part, in_place, twice):
+        check(function, mg.randn(300, 301))
+    assert not groups_of(check(other_part, mg.randn(300, 301)))
+
+
+def test_small_arrays_and_long_functions_beyond_the_caches_are_left_alone():
+    def step(x):
+        with mg.no_grad():
+            return F.gelu(x + 1.0)
+    assert not groups_of(check(step, mg.randn(100, 100)))
+    assert groups_of(check(step, mg.randn(200, 200)))
+    assert not groups_of(check(step, mg.randn(1100, 1000)))
+
+
+# ---- programs at random ----------------------------------------------------------------------------------------------
+
+def program(seed):
+    """A function of two tensors, made of elementwise ops, norms, reductions, views and changes in place."""
+    def function(x, y, seed=seed):
+        rng, kept = random.Random(seed), [x, y]
+        size = x.shape[-1]
+        for _ in range(rng.randint(3, 14)):
+            a, b = rng.choice(kept[-4:]), rng.choice(kept)
+            kind = rng.randrange(13)
+            if kind < 4:
+                new = [lambda: a + b, lambda: a * b, lambda: a - 0.5, lambda: mg.maximum(a, b)][kind]()
+            elif kind < 8:
+                new = [F.relu, F.gelu, mg.tanh, F.leaky_relu][kind - 4](a)
+            elif kind == 8:
+                new = F.layer_norm(a, (size,))
+            elif kind == 9:
+                new = F.batch_norm(a, None, None, training=True)
+            elif kind == 10:
+                new = a + b.mean(0)
+            elif kind == 11:
+                new = a.clone()
+                new[rng.randrange(len(new)):] = 0.25
+            else:
+                new = a.clone()
+                new *= b
+            kept.append(new)
+            if rng.random() < 0.5 and len(kept) > 3:
+                del kept[rng.randrange(2, len(kept) - 1)]
+        return tuple(kept[2:][-rng.randint(1, 3):])
+    return function
+
+
+@pytest.mark.parametrize("grad", [False, True])
+def test_programs_at_random(monkeypatch, grad):
+    """Small arrays, which are joined here, too."""
+    monkeypatch.setattr(fusion, "_LARGE", 0)
+    groups = 0
+    for seed in range(120):
+        function = program(seed)
+        def step(x, y, function=function):
+            if not grad:
+                with mg.no_grad():
+                    return function(x, y)
+            w = x.detach().requires_grad_()
+            outs = function(w, y)
+            return (*mg.autograd.grad(sum([o.sum() for o in outs], w.sum()), w),
+                    *[o.detach() for o in outs])
+        mg.manual_seed(seed)
+        groups += len(groups_of(check(step, mg.randn(7, 19), mg.randn(7, 19))))
+    assert groups > 100
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("level", ["baseline", "avx2", "avx512"])
+def test_at_every_simd_level(level):
+    done = run_python("-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", __file__, "-m", "not slow", MINIGRAD_SIMD=level)
+    if "CPU has" in done.stderr + done.stdout:
+        pytest.skip(f"this CPU has no {level}")
+    assert done.returncode == 0, done.stdout
+
+
+if __name__ == "__main__":
+    fusion._LARGE = 0
+    for seed in range(int(sys.argv[1]), int(sys.argv[2])):
+        check(program(seed), mg.randn(7, 19), mg.randn(7, 19))
