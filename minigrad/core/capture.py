@@ -43,7 +43,7 @@ from ..devices.memory import Array
 from ..devices.memory import layout as layout_of
 from ..devices.native import lib
 from ..devices.private import private_pool
-from .arrays import contiguous_copy, copy_array
+from .arrays import contiguous_copy, copy_array, mover
 from .fusion import Launch, fused
 from .modes import mode, no_grad, paused
 from .notes import Notes
@@ -302,12 +302,14 @@ _ALONE, _HELD = _usual()    # the getrefcount of what a variable holds, and of a
 class _Program:
     """One recorded signature."""
 
-    def __init__(self, recorder: Recorder, inputs: list[Tensor], arrays: list[Array], outputs: Any) -> None:
+    def __init__(self, recorder: Recorder, given: list[Tensor], inputs: list[Tensor], arrays: list[Array],
+                 outputs: Any) -> None:
         # is the memory of an argument also in a tensor that was returned or kept? Then it may come back as an argument
         self.exposed = any([n > _HELD for n in _counts(arrays)])
         self.segments = recorder.segments
         self.pins, self.pool = list(recorder.pins.values()), recorder.pool.pools
         self.arrays, self.outputs = arrays, outputs
+        self.moves = [mover(mine.layout, t.array.layout) for mine, t in zip(arrays, given, strict=True)]
         self.before_replay = recorder.before_replay
         # the arguments that the step changed in place: their numbers, and the arrays that hold the new values
         self.changed = [(i, t.array) for i, (t, a) in enumerate(zip(inputs, arrays, strict=True))
@@ -345,15 +347,16 @@ class _Program:
 
     def replay(self, given: list[Tensor]) -> Any:
         """Runs the launches on these arguments, and returns the tensors of the recording with their new values."""
-        sources = given
         for t in given:
             if t.array.ptr in self.outside:
                 _shared(t)
         if self.exposed:            # an argument may lie in the memory of another one
-            sources = [new_tensor(contiguous_copy(t.array), None) for t in given]
-        for mine, t in zip(self.arrays, sources, strict=True):
-            if mine is not t.array:
-                copy_array(mine, t.array)
+            for mine, source in zip(self.arrays, [contiguous_copy(t.array) for t in given], strict=True):
+                copy_array(mine, source)
+        else:
+            for move, mine, t in zip(self.moves, self.arrays, given, strict=True):
+                if mine is not t.array:
+                    move(mine, 0, t.array)
         for g, own in self.given:
             g.enter(own)
         for prepare in self.before_replay:
@@ -470,7 +473,7 @@ class Captured:
             mode.recorder = None
             hook.on = pool.on = False
         recorder.finish()
-        program = _Program(recorder, inputs, arrays, outputs)
+        program = _Program(recorder, tensors, inputs, arrays, outputs)
         for i, t in enumerate(tensors):
             if t.array.ptr in program.outside or recorder.points_to(t) and i in [n for n, _ in program.changed]:
                 _shared(t)

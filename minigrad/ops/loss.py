@@ -28,7 +28,7 @@ from .index import gather, index_select
 from .math import abs, add, div, eq, exp, le, log, log1p, logical_and, lt, maximum, minimum, mul, neg, sub, where
 from .reduce import mean, sum
 from .softmax import log_softmax, outer_n_inner
-from .take import check_index, guard, host_index
+from .take import guard, host_index, index_check
 from .view import reshape
 
 UINT8 = np.dtype("uint8")          # labels may have it, as in PyTorch
@@ -518,14 +518,16 @@ def check_labels(op: str, target: Tensor, classes: int, ignore_index: int) -> No
 
     On a GPU there is no check, since it would have to wait for the GPU; there the loss of such a label is NaN.
     """
+    if is_float(target.dtype) or target.device.type != "cpu":
+        return
+    check = index_check(target, 0, classes, ignore_index)
 
     def verify() -> None:
-        bad = check_index(target, 0, classes, ignore_index)
+        bad = check()
         if bad is not None:
             raise IndexError(f"[{op}] labels must lie in [0, {classes}) or be ignore_index {ignore_index}; got {bad}; "
                              "the classes are dimension 1 of the input")
-    if not is_float(target.dtype) and target.device.type == "cpu":
-        guard(verify)
+    guard(verify)
 
 
 def cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None, *, ignore_index: int = -100,

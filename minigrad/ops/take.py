@@ -11,7 +11,6 @@ functions that users call are in index.py.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -25,6 +24,7 @@ from ..core.tensor import Tensor, new_tensor
 from ..devices.base import Device, Kernel
 from ..devices.launch import Launch, launch, over, threads_for
 from ..devices.memory import Array, Layout, alloc, layout
+from ..devices.native import ffi
 from ..devices.plan import Plan, not_half
 from ..devices.work import work
 from .convert import cast
@@ -34,30 +34,39 @@ from .view import as_expanded, window_op, windowed, zeros_on
 
 # ---- checks ----------------------------------------------------------------------------------------------------------
 
-def check_index(index: Tensor, low: int, high: int, ignore: int | None = None) -> int | None:
-    """The first value of an int64 tensor outside [low, high) that is not `ignore`; None if there is none."""
-    array = index.array
-    source = array.layout
+def index_check(index: Tensor, low: int, high: int, ignore: int | None = None) -> Callable[[], int | None]:
+    """`check()`: the first value of an int64 tensor outside [low, high) that is not `ignore`; None if there is none."""
+    source = index.array.layout
     if not source.size:
-        return None
-    a = array if source.contiguous else dense(array)
+        return lambda: None
     if ignore is None:
         if low >= high:                     # no value is allowed
-            return int(host_index(a).reshape(-1)[0])
+            return lambda: int(host_index(index.array).reshape(-1)[0])
         ignore = low                        # inside the range: nothing is ignored
-    kernel, one = _checker(source.device)
-    bad = alloc(one)
-    # `call` would put the launch into the recorded program; `guard` repeats the check there
-    launch = kernel.function if mode.recorder else kernel.call
-    launch(bad.ptr, a.ptr, source.size, low, high, ignore)
-    at = host_index(bad).item()
-    return None if at < 0 else int(host_index(a).reshape(-1)[at])
+    kernel, at, ptr, answer = _checker(source.device)
+
+    def check() -> int | None:
+        a = index.array if source.contiguous else dense(index.array)
+        # `call` would put the launch into the recorded program; `guard` repeats the check there
+        (kernel.function if mode.recorder else kernel.call)(ptr, a.ptr, source.size, low, high, ignore)
+        found = at[0] if answer is None else int(host_index(answer)[0])
+        return None if found < 0 else int(host_index(a).reshape(-1)[found])
+    return check
 
 
-@lru_cache
-def _checker(device: Device) -> tuple[Kernel, Layout]:
-    """The kernel that checks indices, and the layout of its answer."""
-    return device.kernels.check_index.only, layout(device, INT64, (1,))
+def check_index(index: Tensor, low: int, high: int, ignore: int | None = None) -> int | None:
+    """What `index_check` finds now."""
+    return index_check(index, low, high, ignore)()
+
+
+def _checker(device: Device) -> tuple[Kernel, Any, int, Array | None]:
+    """The kernel that checks indices, and where it answers: an int64 on the host and its address, or an array."""
+    kernel = device.kernels.check_index.only
+    if device.type == "cpu":
+        at = ffi.new("int64_t *")
+        return kernel, at, int(ffi.cast("intptr_t", at)), None
+    answer = alloc(layout(device, INT64, (1,)))
+    return kernel, None, answer.ptr, answer
 
 
 def host_index(array: Array) -> Any:
