@@ -48,22 +48,28 @@ def examples(n):
                     suppress_health_check=list(HealthCheck))
 
 
-@pytest.fixture(autouse=True)
-def exact_memory(monkeypatch):
-    """Blocks as large as their tensor, so that a sanitizer sees a step beside them; a hang ends the run with a traceback; random numbers
-    and switches are put back."""
-    monkeypatch.setattr(cpu, "_ALIGN", 1)
-    monkeypatch.setattr(memory, "block_size", lambda nbytes: nbytes)
-    memory.empty_cache()
+@pytest.fixture(scope="module")
+def exact_blocks():
+    """Blocks as large as their tensor, so that a sanitizer sees a step beside them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cpu, "_ALIGN", 1)
+        patch.setattr(memory, "block_size", lambda nbytes: nbytes)
+        memory.empty_cache()
+        memory.choose_pools()
+        yield
+        memory.empty_cache()
     memory.choose_pools()
+
+
+@pytest.fixture(autouse=True)
+def exact_memory(exact_blocks):
+    """Exact blocks; a hang ends the run with a traceback; random numbers and switches are put back."""
     state = mg.get_rng_state()
     faulthandler.dump_traceback_later(300, exit=True, file=sys.__stderr__)
     yield
     faulthandler.cancel_dump_traceback_later()
     mg.set_rng_state(state)
     memory.empty_cache()
-    monkeypatch.undo()
-    memory.choose_pools()
 
 
 class Draw:

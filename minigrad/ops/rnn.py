@@ -761,7 +761,8 @@ def _samples(member: Member, make: Any) -> Iterator[tuple]:
         yield _sample(make, member, 2, 2, 3, 3, full, outputs=2, norm="layer")
     if not member.is_cell:
         yield _sample(make, member, 3, 3, 2, 3, ["h", "c", "mask"], norm="layer", reverse=True)
-        yield _sample(make, member, 3, 2, 2, 2, ["lengths"], norm="rms", reverse=True)
+        yield _sample(make, member, 3, 2, 2, 2, plain, norm="rms", reverse=True)
+        yield _sample(make, member, 3, 2, 3, 2, ["lengths"], norm="rms", reverse=True)
         yield _sample(make, member, 3, 2, 2, 3, full, reverse=True)
 
 

@@ -8,6 +8,7 @@ from fuzzing import (  # noqa: F401
     SEEDS,
     Draw,
     compare,
+    exact_blocks,
     exact_memory,
     examples,
     memory_of,

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import pytest
-from fuzzing import SEEDS, Draw, exact_memory, examples, run, text_of  # noqa: F401
+from fuzzing import SEEDS, Draw, exact_blocks, exact_memory, examples, run, text_of  # noqa: F401
 from hypothesis import given
 
 import minigrad as mg

@@ -25,6 +25,10 @@ for extra in "tqdm", "matplotlib":
     pytest.importorskip(extra, reason="the examples' extra is not installed")
 
 
+def slow(name):
+    return pytest.param(name, marks=pytest.mark.slow)
+
+
 def test_every_example_has_a_curve():
     programs = {p.stem for p in curves.EXAMPLES.glob("*.py") if "def training_step(" in p.read_text()}
     assert programs == {case.example for case in curves.CASES.values()}
@@ -171,7 +175,7 @@ def test_errors_name_the_option(name, options, said, tmp_path, monkeypatch, caps
     assert shown.startswith(f"{name}.py: error: argument --") and said.format(tmp=tmp_path) in shown
 
 
-@pytest.mark.parametrize("name", ["digits_cnn", "digits_mlp"])
+@pytest.mark.parametrize("name", [slow("digits_cnn"), "digits_mlp"])
 def test_resume_with_more_epochs_and_with_another_rate(name, tmp_path, monkeypatch, capsys):
     """With a schedule and without: more epochs go on, what would be ignored is an error."""
     pytest.importorskip("sklearn", reason="the digits come with scikit-learn")
@@ -219,7 +223,7 @@ def test_resume_with_more_epochs_follows_their_curve(name, tmp_path, monkeypatch
     np.testing.assert_allclose(rates, [1.0, 0.75, 0.25])
 
 
-@pytest.mark.parametrize("name", ["char_rnn", "char_transformer"])
+@pytest.mark.parametrize("name", ["char_rnn", slow("char_transformer")])
 def test_resume_with_another_text(name, tmp_path, monkeypatch, capsys):
     """The same characters in another order would be garbage to the net; a text of another length does not fit the loader."""
     options = small(name, tmp_path, monkeypatch)
@@ -299,7 +303,7 @@ def interrupts():
     signal.signal(signal.SIGINT, before)
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", [slow(name) if name in ("digits_cnn", "cifar_cnn", "char_transformer") else name for name in SMALL])
 def test_an_interrupted_epoch_goes_on(name, tmp_path, monkeypatch, capsys, interrupts):
     """The first one, too; and it ends with the numbers of a run in one piece."""
     import experiment

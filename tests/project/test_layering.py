@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import ast
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -30,12 +31,19 @@ print("\\n".join(f"{file}:{name}" for file, name in seen))
 """
 
 
+@cache
+def nodes(path: Path) -> list[ast.AST]:
+    """All of a file's syntax, parsed once for all tests."""
+    return list(ast.walk(ast.parse(path.read_text())))
+
+
+@cache
 def imports(module: str) -> set[str]:
     """The modules of minigrad that a module imports, anywhere in its text."""
     path = MODULES[module]
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
     found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in nodes(path):
         if isinstance(node, ast.Import):
             found |= {a.name for a in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -123,7 +131,7 @@ def test_what_one_reads_to_follow_an_addition_is_all_that_runs():
 
 def test_no_function_is_longer_than_60_lines():
     for path in ROOT.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in nodes(path):
             if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
                 assert node.end_lineno - node.lineno < 60, f"{path.relative_to(ROOT)}: {node.name} has {node.end_lineno - node.lineno + 1} lines"
 
@@ -137,7 +145,7 @@ def test_no_line_is_longer_than_120_columns():
 def test_no_inner_function_calls_itself():
     """It would refer to itself, so that only the garbage collector could free it, with all that it refers to."""
     for path in ROOT.rglob("*.py"):
-        for outer in ast.walk(ast.parse(path.read_text())):
+        for outer in nodes(path):
             if isinstance(outer, (ast.FunctionDef, ast.AsyncFunctionDef)):
                 for inner in ast.walk(outer):
                     if isinstance(inner, ast.FunctionDef) and inner is not outer:
@@ -150,6 +158,6 @@ def test_warnings_are_made_in_one_place():
     """`core/warning.py` finds the user's line; a `stacklevel` that is counted by hand ends in the package."""
     for path in ROOT.rglob("*.py"):
         if path != ROOT / "core/warning.py":
-            for node in ast.walk(ast.parse(path.read_text())):
+            for node in nodes(path):
                 names = [node.module] if isinstance(node, ast.ImportFrom) and not node.level else [a.name for a in node.names] if isinstance(node, ast.Import) else []
                 assert "warnings" not in names, f"{path.relative_to(ROOT)}:{node.lineno} imports warnings; use core.warning.warn"

@@ -168,6 +168,7 @@ def test_steps_to_a_loss():
 
 # ---- running ----
 
+@pytest.mark.slow
 def test_results_are_kept_and_not_made_again(tmp_path, monkeypatch):
     first = study.normalization(["jacobian"], quick=True, processes=0, out=tmp_path)
     assert first.chapters[0].tally == "5 of 5 hold" and first.chapters[1].tally == "not measured"
