@@ -14,6 +14,7 @@
 #include "runtime.h"
 
 #define KERNEL(types, name, ...) void FN(name)(__VA_ARGS__)
+#define WALK_LOOPS
 
 static const mg_services *services;
 

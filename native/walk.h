@@ -11,7 +11,11 @@
  *   strips   a large operand is transposed: the inner dimension is cut into strips of WALK_STRIP, walked in chunks, so
  *            that each cache line of the transposed operand is read once and whole.
  *
- * Elementwise work has no order, so threads split the output's linear index wherever it suits. */
+ * Elementwise work has no order, so threads split the output's linear index wherever it suits.
+ *
+ * These loops move bytes, whatever the element type. walk.c compiles them once for each SIMD level: it includes this
+ * file with WALK_LOOPS, and other files call them. (In 16 copies they were a twentieth of the wheel.) A kernel from
+ * outside the tree has a copy of its own: foreign.h. */
 #ifndef MINIGRAD_WALK_H
 #define MINIGRAD_WALK_H
 
@@ -40,6 +44,18 @@ typedef struct {
   int size[WALK_OPERANDS];                /* bytes of an element */
   char *p[WALK_OPERANDS];
 } Walk;
+
+/* One name for each level, whatever the element type */
+#define walk MG_CAT2(walk_, MG_LEVEL)
+#define walk_turn MG_CAT2(walk_turn_, MG_LEVEL)
+
+/* Walks `operands` operands (output first); piece: WALK_LIGHT or WALK_HEAVY. Up to 4 pieces stay on the calling
+ * thread. */
+void walk(const Walk *w, int64_t piece);
+/* Transposition: to[i * pitch + j] = from[j * stride + i] */
+void walk_turn(void *to, int64_t pitch, const void *from, int64_t stride, int64_t rows, int64_t columns, int size);
+
+#ifdef WALK_LOOPS
 
 static inline void walk_run(const Walk *w, char *const *p, int64_t n) {
   if (w->span) w->span(p[0], (const void *const *)(p + 1), n, w->scalars);
@@ -72,8 +88,8 @@ typedef uint64_t __attribute__((may_alias)) walk_u64;
       for (int64_t i = 0; i < n; i++) d[i * to_stride] = s[i * from_stride];                    \
     }                                                                                           \
   }
-static inline void walk_move_row(void *to, int64_t to_stride, const void *from, int64_t from_stride, int64_t n,
-                                 int size) {
+static inline __attribute__((always_inline)) void walk_move_row(void *to, int64_t to_stride, const void *from,
+                                                                int64_t from_stride, int64_t n, int size) {
   if (to_stride == 1 && from_stride == 1 && n >= 16) memcpy(to, from, (size_t)(n * size));
   else if (size == 1) WALK_MOVE(walk_u8)
   else if (size == 2) WALK_MOVE(walk_u16)
@@ -82,8 +98,8 @@ static inline void walk_move_row(void *to, int64_t to_stride, const void *from, 
 }
 #undef WALK_MOVE
 
-/* Transposition: to[i * pitch + j] = from[j * stride + i]. In squares of WALK_TILE x WALK_TILE: their lines are read
- * once and whole, turned in L1 and written whole. */
+/* The transposition, in squares of WALK_TILE x WALK_TILE: their lines are read once and whole, turned in L1 and written
+ * whole. */
 #define WALK_TILE 16
 #define WALK_TURN(type) \
   static inline void walk_turn_##type(type *to, int64_t pitch, const type *from, int64_t stride, int64_t rows, \
@@ -110,8 +126,7 @@ WALK_TURN(walk_u16)
 WALK_TURN(walk_u32)
 WALK_TURN(walk_u64)
 #undef WALK_TURN
-static __attribute__((noinline)) void walk_turn(void *to, int64_t pitch, const void *from, int64_t stride, int64_t rows,
-                                                int64_t columns, int size) {
+void walk_turn(void *to, int64_t pitch, const void *from, int64_t stride, int64_t rows, int64_t columns, int size) {
   if (size == 1) walk_turn_walk_u8(to, pitch, from, stride, rows, columns);
   else if (size == 2) walk_turn_walk_u16(to, pitch, from, stride, rows, columns);
   else if (size == 4) walk_turn_walk_u32(to, pitch, from, stride, rows, columns);
@@ -232,9 +247,7 @@ static inline void walk_strips(void *context, int64_t begin, int64_t end) {
   }
 }
 
-/* Walks `operands` operands (output first); piece: WALK_LIGHT or WALK_HEAVY. Up to 4 pieces stay on the calling
- * thread. */
-static __attribute__((noinline)) void walk(const Walk *w, int64_t piece) {
+void walk(const Walk *w, int64_t piece) {
   const int64_t ndim = w->plan[0], size = w->plan[1], *shape = w->plan + 2;
   int flat = 1, turned = 0;
   if (size == 0) return;
@@ -252,4 +265,5 @@ static __attribute__((noinline)) void walk(const Walk *w, int64_t piece) {
   else mg_parallel(size, piece, flat ? walk_flat : walk_strided, (void *)w);
 }
 
+#endif
 #endif
