@@ -25,6 +25,7 @@ def poolings(draw):
     return draw(st.integers(1, 4)), size, kernel, stride, padding, dilation, draw(st.booleans()), draw(st.booleans()), dtype
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(poolings())
 def test_pooling_kernels_on_any_shape(case):

@@ -175,7 +175,8 @@ def test_errors_name_the_option(name, options, said, tmp_path, monkeypatch, caps
     assert shown.startswith(f"{name}.py: error: argument --") and said.format(tmp=tmp_path) in shown
 
 
-@pytest.mark.parametrize("name", [slow("digits_cnn"), "digits_mlp"])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["digits_cnn", "digits_mlp"])
 def test_resume_with_more_epochs_and_with_another_rate(name, tmp_path, monkeypatch, capsys):
     """With a schedule and without: more epochs go on, what would be ignored is an error."""
     pytest.importorskip("sklearn", reason="the digits come with scikit-learn")
@@ -387,7 +388,7 @@ def test_backward_by_hand():
     assert all(float(row[-1]) < 8 for row in rows)
 
 
-@pytest.mark.parametrize("name", ["backward_by_hand", "new_op", "norm_study", "third_derivative"])
+@pytest.mark.parametrize("name", ["backward_by_hand", "new_op", "norm_study", slow("third_derivative")])     # it imports PyTorch
 def test_other_programs_fit_80_columns(name):
     told = run_python(str(curves.EXAMPLES / f"{name}.py"), "--help", COLUMNS="80")
     assert told.returncode == 0 and max(map(len, told.stdout.splitlines())) <= 80

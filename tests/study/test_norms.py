@@ -180,6 +180,7 @@ def test_results_are_kept_and_not_made_again(tmp_path, monkeypatch):
         study.normalization(["jacobian"], quick=True, processes=0, out=tmp_path, fresh=True)
 
 
+@pytest.mark.slow
 def test_an_interrupt_ends_with_a_report_and_the_rest_follows(tmp_path, monkeypatch, capsys):
     measure, count = jacobian.Jacobian.measure, iter(range(100))
 
