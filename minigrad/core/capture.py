@@ -28,7 +28,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass
 from functools import update_wrapper
-from itertools import count
+from itertools import chain, compress, count
 from sys import getrefcount
 from threading import Lock, get_ident
 from types import CellType, MethodType
@@ -44,7 +44,7 @@ from ..devices.memory import layout as layout_of
 from ..devices.native import lib
 from ..devices.private import private_pool
 from .arrays import contiguous_copy, copy_array, mover
-from .fusion import Launch, fused
+from .fusion import Launch, fused, needed
 from .modes import mode, no_grad, paused
 from .notes import Notes
 from .shape import fail
@@ -63,6 +63,7 @@ class Recorder:
     def __init__(self, pool: private_pool) -> None:
         self.segments: list[Any] = []           # a `_Segment` of native launches, or a Python callable
         self.launches: list[Launch] = []
+        self.last: Launch | None = None
         self.descriptions: list[Any] = []            # what a study says of each of these launches, for those of replays
         self.pins: dict[int, Any] = {}          # what launches pointed to outside the private pool, by its id
         self.known: set[int] = set()            # addresses that were looked up
@@ -96,7 +97,8 @@ class Recorder:
                 if kind == "o":
                     self.written.add(value)
         self._note_freed()
-        self.launches.append(Launch(kernel, arguments, []))
+        self.last = Launch(kernel, arguments, [])
+        self.launches.append(self.last)
         self.descriptions.append(None)
         kernel.function(*arguments)
 
@@ -121,9 +123,9 @@ class Recorder:
 
     def _note_freed(self) -> None:
         """Adds what became free since the last launch to it. What a callable reads it refers to: that is not freed."""
-        if self.launches:
-            self.launches[-1].freed.extend(self.pool.freed)
-            self.pool.freed.clear()
+        if self.last is not None:
+            self.last.freed.extend(self.pool.freed)
+        self.pool.freed.clear()
 
     def _close(self) -> None:
         """Ends the current run of native launches."""
@@ -192,10 +194,11 @@ class Recorder:
     def finish(self) -> None:
         """Ends the recording, and keeps the memory of the private pool alive."""
         self._close()
-        later: list[Launch] = []
-        for segment in reversed([s for s in self.segments if not callable(s)]):
-            segment.fuse(later)
-            later = segment.launches + later
+        segments = [s for s in self.segments if not callable(s)]
+        marks = iter(needed([launch for s in segments for launch in s.launches], self.pool.regions))
+        used = [list(compress(s.launches, marks)) for s in segments]
+        for i, segment in enumerate(segments):
+            segment.fuse(used[i], list(chain(*used[i + 1:])))
         for region in self.inside:
             owner = region()
             if owner is not None:
@@ -208,9 +211,9 @@ class _Segment:
     def __init__(self, launches: list[Launch], descriptions: list[Any]) -> None:
         self.launches, self.descriptions = launches, descriptions
 
-    def fuse(self, later: list[Launch]) -> None:
-        """Sets the words; `later`: the launches of the segments after it."""
-        self.words, self.count, self.lists = fused(self.launches, later)
+    def fuse(self, used: list[Launch], later: list[Launch]) -> None:
+        """Sets the words of those launches that are used; `later`: those of the segments after it."""
+        self.words, self.count, self.lists = fused(used, later)
         self.address = self.words.__array_interface__["data"][0]
 
     def launch_each(self) -> None:

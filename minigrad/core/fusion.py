@@ -13,7 +13,8 @@ The rewrite, for a recorded list of launches (`Launch`):
 if `first` is in `PRODUCERS` or an elementwise kernel, and `then` an elementwise kernel over the same elements that
 reads what `first` writes; if the array is too large for the first-level cache; and if running `then` earlier changes
 nothing: it writes to no memory that `first` and the launches in between touch, and reads none that they write, but for
-that array. A launch can follow another follower: chains of any length run piece by piece.
+that array. A launch can follow another follower: chains of any length run piece by piece. Launches whose results
+nobody reads are left out before (`needed`).
 """
 from __future__ import annotations
 
@@ -197,6 +198,20 @@ class _Group:
             words[follower.places[0]] = where[k + 1]
             rest += [follower.launch.kernel.row, len(words), *words, *follower.steps]
         return [self.first.kernel.row, *first], np.array([_signed(w) for w in rest], np.int64)
+
+
+def needed(launches: list[Launch], own: set[int]) -> list[bool]:
+    """Which launches of a step a replay needs: the others write only to memory of the recording (`own` has its first
+    addresses) that nothing reads before it is freed. Of an array that is not freed somebody outside may know."""
+    read = {region for launch in launches for region in launch.memory("o")}         # later, or by somebody outside
+    found: list[bool] = []
+    for launch in reversed(launches):
+        read -= {region.ptr for ptr in launch.freed if (region := find(ptr)) is not None}
+        writes = launch.memory("o")
+        found.append(not writes or "table" in launch.kernel.names or not writes <= own or bool(writes & read))
+        if found[-1]:
+            read |= launch.memory("op")
+    return found[::-1]
 
 
 def _unread(ptr: int, launch: Launch, later: Iterable[Launch]) -> bool:

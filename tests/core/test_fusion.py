@@ -165,6 +165,29 @@ def test_small_arrays_and_long_functions_beyond_the_caches_are_left_alone():
     assert not groups_of(check(step, mg.randn(1100, 1000)))
 
 
+def test_launches_whose_results_nobody_reads_are_left_out():
+    kept = []
+    def step(x):
+        unused = (F.softmax(x @ x, 1) * 2.0).sum()                 # noqa: F841
+        part = mg.zeros(5, 5)
+        part[1] = x[0]                                             # written in part, and not read
+        kept.append(x + 3.0)                                       # somebody outside may read it
+        return x * 2.0
+    def in_part(x):
+        out = mg.zeros(5, 5)
+        out[1] = x[0]
+        return out + x
+    for function, left in ((step, 2), (in_part, 3)):
+        with mg.no_grad():
+            captured = mg.capture(function)
+            x, later = mg.randn(5, 5), mg.randn(5, 5)
+            captured(x)
+            assert same(captured(later), function(later))
+        segment, = [s for s in next(iter(captured.programs.values()))[0].segments if not callable(s)]
+        assert segment.count == left, [launch.kernel.name for launch in segment.launches]
+        assert function is in_part or same(kept[0], later + 3.0)   # that of the recording, which a replay writes to
+
+
 # ---- programs at random ----------------------------------------------------------------------------------------------
 
 def program(seed):
