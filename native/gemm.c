@@ -23,19 +23,20 @@
  *
  *   strip of b [k][S * VL], columns past n are 0             row tiles of a [tile][k][R]
  *
+ * Where c is most of the memory (k == 1), it is written row by row (`outer`).
+ *
  * The order of summation is the same on each path. So paths may be chosen by speed alone, and a value depends on its
  * row of a and its column of b only, not on the other rows, the tile it is in, or the threads:
  *
  *   In general there is one chain of multiply-adds from 0 for each block of BLOCK_STEPS steps; the blocks are added to
  *   c in order, and the bias comes last.
- *   If n == 1 and the columns of a are adjacent: dot products, with 2 vectors of partial sums (see `dots`).
+ *   If n == 1, the columns of a are adjacent and k > SHORT: dot products, with 2 vectors of partial sums (see `dots`).
  *
  * Other kernel files use the tile and the packing through gemm.h, or call FN(gemm).
  */
 #include "gemm.h"
 
-#include "runtime.h"
-
+#include "loops.h"
 
 #define BLOCK_STEPS 512                  /* twice GEMM_STEPS: c is read and written half as often, 2 % of 1024 x 1024 */
 #define MULS_PER_THREAD 65536                      /* multiply-adds that are worth a second thread */
@@ -81,7 +82,7 @@ INLINE void tile(const int R, const int S, const int far, int64_t k, const T *a,
   for (int i = 0; i < R; i++)
     UNROLL
     for (int s = 0; s < S; s++) sum[i][s] = vzero();
-  if (k >= 128 && add)                   /* c comes from memory: prefetched now, into the second-level cache */
+  if (k >= 128)       /* c comes from memory, even if it is only written: prefetched now, into the second-level cache */
     UNROLL
     for (int i = 0; i < R; i++)
       UNROLL
@@ -208,6 +209,7 @@ void FN(gemm_pack)(T *to, int64_t width, int64_t rows, int64_t k, const T *from,
           const T *at = from + p * along + r;
           __builtin_prefetch(at + 8 * along);
           __builtin_prefetch(at + 8 * along + VL);
+          __builtin_prefetch(at + 8 * along + 2 * VL - 1);           /* a third line where rows are not aligned */
           vstore(to + p * width + r, vload(at));
           vstore(to + p * width + r + VL, vload(at + VL));
         }
@@ -228,52 +230,59 @@ void FN(gemm_pack)(T *to, int64_t width, int64_t rows, int64_t k, const T *from,
 
 /* A few rows of c, 1 or 2 vectors of them, where the elements along k of b are adjacent (a transposed weight): blocks
  * of b are transposed in registers and used at once, since storing them would take as long as the multiply-adds. Fewer
- * than R rows: the last is computed more than once. One row goes by two vectors, since one chain waits for itself. */
-INLINE void few_rows(const int R, const int S, int64_t m, int64_t k, const T *a, int64_t ars, int64_t acs, const T *b,
-                     int64_t bcs, T *c, int64_t crs, int add, const T *bias) {
+ * than R rows: the last is computed more than once. One row goes by two vectors, since one chain waits for itself. n: the
+ * columns from here on. */
+#define FEW_STEP(q) \
+  UNROLL \
+  for (int i = 0; i < R; i++) sum[i][s] = vfma(vset(row[i][(p + (q)) * acs]), t[q], sum[i][s])
+INLINE void few_rows(const int R, const int S, int64_t m, int64_t n, int64_t k, const T *a, int64_t ars, int64_t acs,
+                     const T *b, int64_t bcs, T *c, int64_t crs, int add, const T *bias) {
+  T edge[VL * VL];                       /* a block that may not be read as a whole */
   V sum[8][2];
   const T *row[8];
+  if (n < S * VL) memset(edge, 0, sizeof edge);
   UNROLL
   for (int i = 0; i < R; i++) row[i] = a + MIN(i, m - 1) * ars, sum[i][0] = sum[i][1] = vzero();
   for (int64_t p = 0; p < k; p += VL) {
-    int steps = (int)MIN(k - p, VL);
+    const int steps = (int)MIN(k - p, VL);
     UNROLL
     for (int s = 0; s < S; s++) {
       V t[VBYTES / sizeof(T)];
       const T *from = b + s * VL * bcs + p;
-      if (steps == VL) {
+      if (steps == VL && n >= (s + 1) * VL) {
         vload_columns(t, from, bcs);
         UNROLL
-        for (int q = 0; q < VL; q++)
-          UNROLL
-          for (int i = 0; i < R; i++) sum[i][s] = vfma(vset(row[i][(p + q) * acs]), t[q], sum[i][s]);
-      } else {
-        T edge[VL * VL];
-        for (int l = 0; l < VL; l++) vstore(edge + l * VL, vload_n(from + l * bcs, steps));
-        vload_columns(t, edge, VL);
-        for (int q = 0; q < steps; q++)
-          UNROLL
-          for (int i = 0; i < R; i++) sum[i][s] = vfma(vset(row[i][(p + q) * acs]), t[q], sum[i][s]);
+        for (int q = 0; q < VL; q++) FEW_STEP(q);
+        continue;
       }
+      if (n >= (s + 2) * VL && bcs > 0) {      /* behind the last step there is memory of the columns that follow */
+        vload_columns(t, from, bcs);
+      } else {
+        const int lanes = (int)MIN(n - s * VL, VL);
+        for (int l = 0; l < lanes; l++) vstore(edge + l * VL, vload_n(from + l * bcs, steps));
+        vload_columns(t, edge, VL);
+      }
+      for (int q = 0; q < steps; q++) FEW_STEP(q);
     }
   }
   UNROLL
   for (int i = 0; i < R; i++)
     UNROLL
     for (int s = 0; s < S; s++) {
+      const int lanes = (int)MIN(n - s * VL, VL);
       T *to = c + i * crs + s * VL;
       if (i >= m) continue;
-      if (add) sum[i][s] = vload(to) + sum[i][s];
-      vstore(to, bias ? sum[i][s] + vload(bias + s * VL) : sum[i][s]);
+      if (add) sum[i][s] = load_n(to, lanes) + sum[i][s];
+      store_n(to, bias ? sum[i][s] + load_n(bias + s * VL, lanes) : sum[i][s], lanes);
     }
 }
 #define FEW(R, S) \
-  NOINLINE void few_##R##x##S(int64_t m, int64_t k, const T *a, int64_t ars, int64_t acs, const T *b, int64_t bcs, \
-                              T *c, int64_t crs, int add, const T *bias) { \
-    few_rows(R, S, m, k, a, ars, acs, b, bcs, c, crs, add, bias); \
+  NOINLINE void few_##R##x##S(int64_t m, int64_t n, int64_t k, const T *a, int64_t ars, int64_t acs, const T *b, \
+                              int64_t bcs, T *c, int64_t crs, int add, const T *bias) { \
+    few_rows(R, S, m, n, k, a, ars, acs, b, bcs, c, crs, add, bias); \
   }
-typedef void few_fn(int64_t m, int64_t k, const T *a, int64_t ars, int64_t acs, const T *b, int64_t bcs, T *c,
-                    int64_t crs, int add, const T *bias);
+typedef void few_fn(int64_t m, int64_t n, int64_t k, const T *a, int64_t ars, int64_t acs, const T *b, int64_t bcs,
+                    T *c, int64_t crs, int add, const T *bias);
 FEW(1, 1)
 FEW(1, 2)
 FEW(2, 1)
@@ -303,8 +312,10 @@ typedef struct {
 INLINE void fetch_ahead(const block *x, const T *b, int64_t columns, int64_t i, int64_t t) {
   int64_t lines = x->bcs == 1 ? x->k : columns, step = x->bcs == 1 ? x->brs : x->bcs,
           length = x->bcs == 1 ? columns : x->k;
-  for (int64_t line = lines * i / t; line < lines * (i + 1) / t; line++)
+  for (int64_t line = lines * i / t; line < lines * (i + 1) / t; line++) {
     for (int64_t at = 0; at < length; at += 64 / (int64_t)sizeof(T)) __builtin_prefetch(b + line * step + at, 0, 2);
+    __builtin_prefetch(b + line * step + length - 1, 0, 2);
+  }
 }
 
 /* Pieces of a block of at most BLOCK_STEPS steps: piece = group of row tiles + groups * group of strips. Each strip of
@@ -320,11 +331,11 @@ static void multiply(void *context, int64_t begin, int64_t end) {
       int tail = (int)MIN(x->n - j - (S - 1) * VL, VL);
       const T *b = x->b + j * x->bcs, *bias = x->bias ? x->bias + j : 0, *next_b = 0;
       int64_t down = x->brs;
-      if (x->few && tail == VL) {
+      if (x->few) {
         const int pair = x->m == 1 && S == 2;
         for (int s = 0; s < S; s += pair ? 2 : 1)
-          (pair ? few_1x2 : few[x->m])(x->m, x->k, x->a, x->ars, x->acs, b + s * VL * x->bcs, x->bcs,
-                                       x->c + j + s * VL, x->crs, x->add, bias ? bias + s * VL : 0);
+          (pair ? few_1x2 : few[x->m])(x->m, x->n - j - s * VL, x->k, x->a, x->ars, x->acs, b + s * VL * x->bcs,
+                                       x->bcs, x->c + j + s * VL, x->crs, x->add, bias ? bias + s * VL : 0);
         continue;
       }
       if (x->pack_b || x->bcs != 1 || (tail < VL && !MASKS)) {
@@ -362,6 +373,8 @@ static void pack_tiles(void *context, int64_t begin, int64_t end) {
 }
 
 /* ---- n == 1 ---- */
+
+#define SHORT (2 * VL)                   /* elements of a row up to which folding its lanes takes longer than its sum */
 
 typedef struct { T *c; const T *a, *b, *bias; int64_t k, ars, crs; int accumulate; } dots_job;
 
@@ -407,6 +420,22 @@ static void dots(void *context, int64_t begin, int64_t end) {
   int64_t i = begin;
   for (; i + 4 <= end; i += 4) dots_rows(4, x, i);
   for (; i < end; i++) dots_rows(1, x, i);
+}
+
+/* ---- k == 1 ---- */
+
+/* The outer product of a column and a row: c is written row by row, in the order of its addresses, since that is all
+ * that takes time (tiles take 1.25 times as long for 1000 x 1000). */
+static void outer(void *context, int64_t begin, int64_t end) {
+  const block *x = context;
+  for (int64_t i = begin; i < end; i++) {
+    const V av = vset(x->a[i * x->ars]);
+    T *c = x->c + i * x->crs;
+    EACH_VECTOR_4(j, u, n, x->n,
+      const V v = vfma(av, load_n(x->b + j, n), vzero());
+      store_n(c + j, x->bias ? v + load_n(x->bias + j, n) : v, n);
+      (void)u;);
+  }
 }
 
 /* ---- one product ---- */
@@ -473,9 +502,12 @@ static void product(T *c, const T *a, const T *b, const T *bias, int64_t m, int6
   static const T zero = 0;
   if (k == 0) {                          /* one step of zeros */
     chains(c, &zero, &zero, bias, m, n, 1, 0, 0, 0, 0, crs, accumulate);
+  } else if (k == 1 && m > 1 && n >= 16 * VL && bcs == 1 && !accumulate) {
+    block x = {.c = c, .a = a, .b = b, .bias = bias, .n = n, .ars = ars, .crs = crs};
+    mg_parallel(m, grain(m, n), outer, &x);
   } else if (n > 1) {
     chains(c, a, b, bias, m, n, k, ars, acs, brs, bcs, crs, accumulate);
-  } else if (acs == 1) {
+  } else if (acs == 1 && k > SHORT) {
     if (brs != 1) {
       T *dense = mg_scratch(5, (size_t)k * sizeof(T));
       if (!dense) return;

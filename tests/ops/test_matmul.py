@@ -5,19 +5,64 @@ import numpy as np
 import pytest
 
 import minigrad as mg
+from minigrad.devices.native import LEVELS, best_simd_level, set_simd_level, simd_level
+
+
+@pytest.fixture(params=LEVELS[:LEVELS.index(best_simd_level()) + 1])
+def level(request):
+    before = simd_level()
+    set_simd_level(request.param)
+    yield request.param
+    set_simd_level(before)
+
+
+def among_nan(values):
+    """A tensor of these values, a view of a larger one that is NaN elsewhere."""
+    outer = np.full([n + 3 for n in values.shape], np.nan, values.dtype)
+    outer[1:-2, 2:-1] = values
+    return mg.tensor(outer)[1:-2, 2:-1]
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_a_row_has_the_same_bits_among_any_other_rows(dtype):
-    """Few rows, many rows and a transposed first operand take different paths; the second is a transposed weight."""
+def test_a_row_has_the_same_bits_among_any_other_rows(dtype, level):
+    """Few rows, many rows and a transposed first operand take different paths; the second is a transposed weight. What
+    lies around the operands in memory does not count."""
     rng = np.random.default_rng(0)
     for _ in range(300):
-        m, n, k = int(rng.integers(1, 12)), int(rng.integers(2, 80)), int(rng.integers(1, 600))
+        m, n, k = int(rng.integers(1, 12)), int(rng.integers(2, 80)), int(rng.choice([rng.integers(1, 40), rng.integers(1, 600)]))
         rows, weight = rng.standard_normal((30, k)).astype(dtype), rng.standard_normal((n, k)).astype(dtype)
         w = mg.tensor(weight).T
         many, few = (mg.tensor(rows) @ w).numpy(), (mg.tensor(rows[:m].copy()) @ w).numpy()
         across = (mg.tensor(np.ascontiguousarray(rows[:m].T)).T @ w).numpy()
-        np.testing.assert_array_equal(few, many[:m], err_msg=f"{m} rows of {k} elements, {n} columns")
-        np.testing.assert_array_equal(across, many[:m], err_msg=f"transposed: {m} rows of {k} elements, {n} columns")
+        inside = (among_nan(rows[:m]) @ among_nan(weight).T).numpy()
+        for which, found in (("few", few), ("transposed", across), ("inside", inside)):
+            np.testing.assert_array_equal(found, many[:m], err_msg=f"{which}: {m} rows of {k} elements, {n} columns")
         error = np.abs(few - rows[:m].astype(np.float64) @ weight.astype(np.float64).T).max()
         assert error < 10 * np.finfo(dtype).eps * k
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_product_with_one_column_depends_on_its_row_only(dtype, level):
+    """Rows of at most two vectors are computed as one row of columns, longer ones as dot products."""
+    rng = np.random.default_rng(1)
+    for k in (*range(1, 70), 100, 300):
+        m = int(rng.integers(1, 90))
+        rows, column = rng.standard_normal((m + 1, k)).astype(dtype), rng.standard_normal((k, 1)).astype(dtype)
+        many = (mg.tensor(rows) @ mg.tensor(column)).numpy()
+        inside = (among_nan(rows[:m]) @ among_nan(column)).numpy()
+        alone = (mg.tensor(rows[m:].copy()) @ mg.tensor(column)).numpy()
+        np.testing.assert_array_equal(inside, many[:m], err_msg=f"{m} rows of {k} elements")
+        np.testing.assert_array_equal(alone, many[m:], err_msg=f"a row of {k} elements")
+        np.testing.assert_allclose(many, rows.astype(np.float64) @ column.astype(np.float64), atol=10 * np.finfo(dtype).eps * k)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_an_outer_product_is_exact(dtype, level):
+    """k == 1, with rows that are and are not so long that they are written one by one; with and without a bias."""
+    rng = np.random.default_rng(2)
+    for m, n in ((1, 300), (3, 257), (5, 300), (17, 1024), (2, 40), (130, 511)):
+        a, b, bias = (rng.standard_normal(s).astype(dtype) for s in ((m, 1), (n, 1), n))
+        for x, y in ((mg.tensor(a), mg.tensor(b).T), (among_nan(a), among_nan(b).T), (mg.tensor(a.T.copy()).T, mg.tensor(b.T.copy()))):
+            np.testing.assert_array_equal((x @ y).numpy(), a * b.T)
+        found = mg.nn.functional.linear(mg.tensor(a), mg.tensor(b), mg.tensor(bias)).numpy()
+        np.testing.assert_array_equal(found, a * b.T + bias)
