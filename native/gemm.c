@@ -230,8 +230,8 @@ void FN(gemm_pack)(T *to, int64_t width, int64_t rows, int64_t k, const T *from,
 
 /* A few rows of c, 1 or 2 vectors of them, where the elements along k of b are adjacent (a transposed weight): blocks
  * of b are transposed in registers and used at once, since storing them would take as long as the multiply-adds. Fewer
- * than R rows: the last is computed more than once. One row goes by two vectors, since one chain waits for itself. n: the
- * columns from here on. */
+ * than R rows: the last is computed more than once. One row goes by two vectors, since one chain waits for itself.
+ * n: the columns from here on. */
 #define FEW_STEP(q) \
   UNROLL \
   for (int i = 0; i < R; i++) sum[i][s] = vfma(vset(row[i][(p + (q)) * acs]), t[q], sum[i][s])

@@ -433,12 +433,17 @@ typedef struct {
  * memory is read in the order of its addresses. Longer strips: one channel, or as many as L2 keeps. */
 #define SHORT_STRIP 8192
 #define L2_BYTES (1 << 18)
+#define LINE (64 / (int64_t)sizeof(T))
 static inline int64_t channels_together(int64_t batch, int64_t channels, int64_t inner) {
   const int64_t threads = mg_get_num_threads(), bytes = inner * (int64_t)sizeof(T);
   int64_t many = COLUMNS_MAX / (inner < LONG_STRIP ? inner : 1);
   if (inner < LONG_STRIP && !beyond_caches(batch * channels * inner)) many = COLUMNS_CACHED / inner;
   if (bytes > SHORT_STRIP) many = L2_BYTES / MAX(1, batch * bytes);
-  return MAX(1, MIN((channels + threads - 1) / threads, many));
+  int64_t share = (channels + threads - 1) / threads;
+  /* Columns of two threads do not share a cache line: each would wait for the other's results, and load vectors that
+   * lie in two lines. */
+  if (bytes % 64) share = (share + LINE - 1) / LINE * LINE;
+  return MAX(1, MIN(share, many));
 }
 
 /* Should y be stored past the caches? It is written strip by strip, or in rows of `many` channels. */

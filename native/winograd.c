@@ -27,7 +27,7 @@
  * than sources: then a piece of work is a strip of m, whose filters are transformed in the cache where they are used.
  *
  * Order of summation: chains of at most GEMM_STEPS multiply-adds over c, or CHAIN over tiles, which are added in order;
- * over tiles, the sums of GROUP blocks first, so that no sum has thousands of parts.
+ * over tiles, the sums of a group of blocks first, so that no sum has thousands of parts.
  * The errors are about those of the direct kernel: chains are 9 (4) times shorter, and the transforms take back what
  * that gains. That holds where the taps of a filter, and the elements of a tile, are of one magnitude: the transforms
  * add them, and an error is relative to the largest, also for a result that does not use it. Blocks are cut by shape
@@ -46,8 +46,10 @@
 #define CACHE 163840                     /* elements of all planes of a block of tiles, about */
 #define TILES_LEAST 32                   /* tiles of a block */
 #define FEW_TILES GEMM_STEPS             /* so many make one block */
+#define AT_ONCE (1 << 20)                /* elements of sums of groups that threads work at together, about */
 #define CHAIN 64                         /* tiles whose products are summed in one chain */
-#define GROUP 32                         /* blocks whose chains are summed before the sum is added to the gradient */
+#define GROUP_TILES 512                  /* tiles of a group of blocks, at least, and how many blocks it has at most: */
+#define GROUP_BLOCKS 32                  /* their chains are summed before the sum is added to those of other groups */
 #define MULS_PER_THREAD 131072           /* multiply-adds that are not worth a second thread */
 
 /* Elements from a row of channels to the next: an odd number of vectors, if many, so that a column of the matrix does
@@ -63,8 +65,12 @@ typedef struct {
   int64_t wide_c, wide_m, pitch_c, pitch_m;      /* channels in whole vectors; elements from a pixel to the next */
   int64_t plane_c, plane_m, plane_w;     /* elements from a plane to the next: of v, of h and results, of filters */
   T *filters;                            /* [plane][strip of m][c][the strip's m] */
-  T *v, *h, *sums;                       /* planes of a block: of src, of grad; their products [plane][m][pitch_c] */
-  int64_t block, image;                  /* of the weights' gradient: the block at work; elements of an image of dst */
+  T *v, *h;                              /* planes of a block: of src, of grad */
+  /* Of the gradient of the weights: products [plane][m][pitch_c] summed over a group of blocks, of `at_once` groups,
+   * and of all so far; the block at work, blocks of a group; the first group at work, and behind the last. */
+  T *sums, *total;
+  int64_t block, group, at_once, first, end;
+  int64_t image;                         /* elements of an image of dst */
   atomic_int *wrong;                     /* a result is not finite */
 } job;
 
@@ -479,18 +485,40 @@ static void weight_product(const job *x, int64_t plane, int64_t tiles, int64_t f
         FN(gemm_tile)((int)(next - r), (int)(MIN(GEMM_STRIP, x->wide_c - j) / VL), next_t - t,
                       x->h + plane * x->plane_m + t * x->pitch_m + first + r, 1, x->pitch_m,
                       x->v + plane * x->plane_c + t * x->pitch_c + j, x->pitch_c, sums + r * x->pitch_c + j,
-                      x->pitch_c, VL, x->block % GROUP > 0 || k > 0, 0);
+                      x->pitch_c, VL, x->block % x->group > 0 || k > 0, 0);
       }
     }
 }
 
-static void weight_planes(void *context, int64_t begin, int64_t end) {
-  const job *x = context;
-  int64_t tiles = tiles_of(x, x->block);
-  for (int64_t p = begin; p < end; p++) weight_product(x, p, tiles, 0, x->s.m, x->sums + p * x->s.m * x->pitch_c);
+/* Pieces are groups of blocks: a thread has the planes of its block in its own cache. (Planes of one block as pieces,
+ * whose operands another core has just written, took 3 times as long on two cores as all of it on one.) */
+static void weight_groups(void *context, int64_t begin, int64_t end) {
+  job x = *(const job *)context;
+  x.v = mg_scratch(1, (size_t)(PLANES * x.plane_c) * sizeof(T));
+  x.h = mg_scratch(2, (size_t)(PLANES * x.plane_m) * sizeof(T));
+  if (!x.v || !x.h) return;
+  const int64_t set = PLANES * x.s.m * x.pitch_c;
+  for (int64_t i = begin; i < end; i++)
+    for (x.block = (x.first + i) * x.group; x.block < MIN((x.first + i + 1) * x.group, x.blocks); x.block++) {
+      const int64_t tiles = tiles_of(&x, x.block);
+      weight_transforms(&x, 0, 2);
+      for (int64_t p = 0; p < PLANES; p++)
+        weight_product(&x, p, tiles, 0, x.s.m, x.sums + i * set + p * x.s.m * x.pitch_c);
+    }
 }
 
-/* gw = (in the first group of blocks 0, later gw) + G^T sums G, for one of m; sums at `from`, planes `plane` apart */
+/* total (+)= the sums of each group at work, in their order, for rows of [plane][m] */
+static void weight_totals(void *context, int64_t begin, int64_t end) {
+  const job *x = context;
+  const int64_t set = PLANES * x->s.m * x->pitch_c;
+  for (int64_t j = begin * x->pitch_c; j < end * x->pitch_c; j += VL) {
+    V v = vload(x->first ? x->total + j : x->sums + j);
+    for (int64_t i = x->first ? 0 : 1; i < x->end - x->first; i++) v += vload(x->sums + i * set + j);
+    vstore(x->total + j, v);
+  }
+}
+
+/* gw = G^T sums G, for one of m; sums at `from`, planes `plane` apart */
 static V weight_result(const job *x, const T *from, int64_t plane, T *gw) {
   V wrong = vzero();
   for (int64_t j = 0; j < x->s.c; j += VL, from += VL) {
@@ -513,8 +541,7 @@ static V weight_result(const job *x, const T *from, int64_t plane, T *gw) {
       vload_columns(t, taps + k * VL, VL);
       int n = MIN(9 - k, VL);
       for (int l = 0; l < MIN(VL, x->s.c - j); l++) {
-        T *at = to + l * 9 + k;
-        vstore_n(at, x->block < GROUP ? t[l] : vload_n(at, n) + t[l], n);
+        vstore_n(to + l * 9 + k, t[l], n);
       }
     }
   }
@@ -525,7 +552,7 @@ static void weight_results(void *context, int64_t begin, int64_t end) {
   job *x = context;
   V wrong = vzero();
   for (int64_t m = begin; m < end; m++)
-    wrong += weight_result(x, x->sums + m * x->pitch_c, x->s.m * x->pitch_c, x->dst + m * x->s.c * 9);
+    wrong += weight_result(x, x->total + m * x->pitch_c, x->s.m * x->pitch_c, x->dst + m * x->s.c * 9);
   if (vsum(wrong) != 0) atomic_store(x->wrong, 1);
 }
 
@@ -548,23 +575,30 @@ int FN(winograd_weight)(T *gw, const T *src, const T *g, const winograd *s) {
   atomic_int wrong = 0;
   job x = {.s = *s, .src = src, .grad = g, .dst = gw, .wrong = &wrong};
   cut(&x);
-  x.v = mg_scratch(1, (size_t)(PLANES * x.plane_c) * sizeof(T));
-  x.h = mg_scratch(2, (size_t)(PLANES * x.plane_m) * sizeof(T));
-  if (!x.v || !x.h) return 1;
-  double work = multiplications(&x);
-  int alone = work / (double)x.blocks < MULS_PER_THREAD;
+  const double work = multiplications(&x);
+  const int alone = work / (double)x.blocks < MULS_PER_THREAD;
   if (x.blocks == 1) {
     int64_t stacks = up(s->m, GEMM_ROWS);
+    x.group = 1;
+    x.v = mg_scratch(1, (size_t)(PLANES * x.plane_c) * sizeof(T));
+    x.h = mg_scratch(2, (size_t)(PLANES * x.plane_m) * sizeof(T));
+    if (!x.v || !x.h) return 1;
     mg_parallel(2, alone ? 2 : 1, weight_transforms, &x);
     mg_parallel(stacks, alone ? stacks : 1, weight_stacks, &x);
   } else {
-    x.sums = mg_scratch(6, (size_t)(PLANES * s->m * x.pitch_c) * sizeof(T));
-    if (!x.sums) return 1;
-    for (x.block = 0; x.block < x.blocks; x.block++) {
-      mg_parallel(2, alone ? 2 : 1, weight_transforms, &x);
-      mg_parallel(PLANES, alone ? PLANES : 1, weight_planes, &x);
-      if (x.block % GROUP == GROUP - 1 || x.block == x.blocks - 1) mg_parallel(s->m, 8, weight_results, &x);
+    x.group = MIN(MAX(up(x.blocks, 16), up(GROUP_TILES, x.rows * x.columns)), GROUP_BLOCKS);
+    const int64_t groups = up(x.blocks, x.group), set = PLANES * s->m * x.pitch_c;
+    const int64_t threads = alone ? 1 : mg_get_num_threads();
+    x.at_once = threads == 1 ? 1 : MIN(MAX(threads, AT_ONCE / set), groups);
+    x.total = mg_scratch(6, (size_t)((x.at_once + 1) * set) * sizeof(T));
+    if (!x.total) return 1;
+    x.sums = x.total + set;
+    for (; x.first < groups; x.first = x.end) {
+      x.end = MIN(x.first + x.at_once, groups);
+      mg_parallel(x.end - x.first, 1, weight_groups, &x);
+      mg_parallel(PLANES * s->m, MAX(32768 / x.pitch_c, 1), weight_totals, &x);
     }
+    mg_parallel(s->m, 8, weight_results, &x);
   }
   return !atomic_load(&wrong);
 }

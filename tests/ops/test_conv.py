@@ -113,7 +113,10 @@ def test_convolutions_by_fewer_multiplications_on_any_shape(n, c, k, size, paddi
         both_within(convolution, args, attrs)
 
 
-@pytest.mark.parametrize("shape", [(24, 16, 14, 14, 32), (5, 40, 12, 12, 33), (3, 32, 30, 34, 33)])
+@pytest.mark.parametrize("shape", [
+    (24, 16, 14, 14, 32), (5, 40, 12, 12, 33), (3, 32, 30, 34, 33),
+    (17, 180, 16, 16, 190),                         # sums of the weights' gradient of as many groups as there are threads
+])
 def test_fewer_multiplications_give_the_same_bits_on_any_number_of_threads_and_in_any_batch(shape):
     *args, attrs = in_float32(*shape, ((1, 1), (1, 1)))
     before, results = get_num_threads(), []
