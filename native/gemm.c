@@ -39,7 +39,7 @@
 #include "loops.h"
 
 #define BLOCK_STEPS 512                  /* twice GEMM_STEPS: c is read and written half as often, 2 % of 1024 x 1024 */
-#define MULS_PER_THREAD 65536                      /* multiply-adds that are worth a second thread */
+#define MULS_PER_THREAD (1 << 18)        /* multiply-adds that are worth a second thread: 4 us */
 
 /* Is a load of the first n elements of a vector as cheap as a whole one? Then the right edge of b is read in place. */
 #if defined(MG_LEVEL_avx512)

@@ -50,13 +50,26 @@
 typedef void piece_fn(void *context, int64_t begin, int64_t end);
 
 /* The scratch memory of a thread. It is found by a key, not by _Thread_local: the room of a key is there from the start
- * of a thread, that of a thread-local variable comes at its first use, which ends the process if there is no memory. */
+ * of a thread, that of a thread-local variable comes at its first use, which ends the process if there is no memory.
+ * worker: its number, from 1; cpu: where it began to work at the region. */
 #define SLOTS 8
-typedef struct { void *memory[SLOTS]; size_t bytes[SLOTS]; int worker; const mg_follower *followers; } scratch;
+typedef struct {
+  void *memory[SLOTS];
+  size_t bytes[SLOTS];
+  int worker;
+  atomic_int cpu;
+  const mg_follower *followers;
+} scratch;
 static pthread_key_t scratch_key;        /* its destructor frees the memory of a thread that ends */
 static int has_key;
 
-static struct { piece_fn *fn; void *context; int64_t n, grain, shares; pthread_t caller; const mg_follower *followers; } job;
+static struct {
+  piece_fn *fn;
+  void *context;
+  int64_t n, grain, shares;
+  pthread_t caller;
+  const mg_follower *followers;
+} job;
 
 /* A kernel that cannot go on notes why and returns. The caller of the kernel raises it (objects.c): in its thread, so a
  * note of a worker goes under the thread whose region it works for. A thread that finds the table full waits: each of
@@ -71,7 +84,7 @@ atomic_int mg_failures;                  /* notes in the table */
 static struct { _Alignas(128) _Atomic int64_t next; int64_t end; } share[MAX_THREADS];
 static _Atomic uint64_t gate;
 static atomic_flag busy = ATOMIC_FLAG_INIT;
-static atomic_int sleepers, waiting, stopping;
+static atomic_int sleepers, waiting, stopping, caller_cpu = -1;
 static _Atomic int64_t wanted;           /* threads asked for; 0: as many as the CPUs we may run on */
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t work = PTHREAD_COND_INITIALIZER, done = PTHREAD_COND_INITIALIZER;
@@ -139,6 +152,15 @@ static void relax(void) {
 #endif
 }
 
+/* The CPU of this thread; -1 if the system does not say. */
+static int this_cpu(void) {
+#if defined(__linux__)
+  return sched_getcpu();
+#else
+  return -1;
+#endif
+}
+
 /* Looks at the gate until (gate ^ from) & mask is as `changed` says, for spin_ns at most. */
 static int spin_until(uint64_t from, uint64_t mask, int changed) {
   int64_t limit = atomic_load_explicit(&spin_ns, memory_order_relaxed), end = 0;
@@ -173,12 +195,23 @@ static void run_pieces(int64_t own) {
   }
 }
 
+/* Where the other CPUs are busy, a worker may find itself on the caller's. Then neither spins: it would take the time
+ * of the one that it waits for. */
+static int beside_caller(int cpu) { return cpu >= 0 && cpu == atomic_load_explicit(&caller_cpu, memory_order_relaxed); }
+static int beside_worker(void) {
+  int found = 0;
+  for (int64_t i = 0; i < started; i++)
+    found |= beside_caller(atomic_load_explicit(&of_worker[i]->cpu, memory_order_relaxed));
+  return found;
+}
+
 static void *worker(void *mine) {
   /* without its key a worker could not say for whom it fails: it takes no part */
+  scratch *own = mine;
   const int able = pthread_setspecific(scratch_key, mine) == 0;
   uint64_t seen = started_in;                              /* the epoch in which this worker was created: closed */
   for (;;) {
-    if (!spin_until(seen, ~(uint64_t)(EPOCH - 1), 1)) {
+    if (beside_caller(this_cpu()) || !spin_until(seen, ~(uint64_t)(EPOCH - 1), 1)) {
       pthread_mutex_lock(&lock);
       atomic_fetch_add(&sleepers, 1);
       while (((atomic_load(&gate) ^ seen) & ~(uint64_t)(EPOCH - 1)) == 0) pthread_cond_wait(&work, &lock);
@@ -190,8 +223,9 @@ static void *worker(void *mine) {
     while (able && (g & OPEN) && !atomic_compare_exchange_weak(&gate, &g, g + INSIDE)) {}
     seen = g & ~(uint64_t)(EPOCH - 1);
     if (!able || !(g & OPEN)) continue;
-    ((scratch *)mine)->followers = job.followers;
-    run_pieces(((const scratch *)mine)->worker);
+    own->followers = job.followers;
+    atomic_store_explicit(&own->cpu, this_cpu(), memory_order_relaxed);
+    run_pieces(own->worker);
     g = atomic_fetch_sub(&gate, INSIDE);
     if ((g & (INSIDE_MASK | OPEN)) == INSIDE && atomic_load(&waiting)) {   /* the last one out, and the caller sleeps */
       pthread_mutex_lock(&lock);
@@ -295,9 +329,11 @@ void mg_parallel(int64_t n, int64_t grain, piece_fn *fn, void *context) {
       atomic_store_explicit(&share[s].next, pieces * s / job.shares, memory_order_relaxed);
       share[s].end = pieces * (s + 1) / job.shares;
     }
+    atomic_store_explicit(&caller_cpu, this_cpu(), memory_order_relaxed);
     if (started) announce(OPEN, pieces - 1);
     run_pieces(0);
-    if (started && (atomic_fetch_and(&gate, ~(uint64_t)OPEN) & INSIDE_MASK) && !spin_until(0, INSIDE_MASK, 0)) {
+    if (started && (atomic_fetch_and(&gate, ~(uint64_t)OPEN) & INSIDE_MASK)
+        && (beside_worker() || !spin_until(0, INSIDE_MASK, 0))) {
       pthread_mutex_lock(&lock);
       atomic_store(&waiting, 1);
       while (atomic_load(&gate) & INSIDE_MASK) pthread_cond_wait(&done, &lock);
