@@ -31,15 +31,17 @@
  *              b = source under (channel, tap) x positions. Only a strip of b is written out at a time, in the order in
  *              which the tile of gemm.h reads it.
  *
+ * The gradient of a small image with one channel needs no copy: first products, then a sum over taps (`narrow_input`).
  * 3 x 3 kernels without a step, over many channels, are left to winograd.c, which needs fewer multiplications. What
  * follows is for all others.
  *
  * The gradient of the weights is the product over positions, source x g, 256 positions at a time; for few outputs it is
  * sums of products of rows.
  *
- * Order of summation: chains of at most 256 multiply-adds in the order (channel, tap), or position, which are added in
- * order. The pieces of the weights' gradient are added within a chunk in order, then the chunks; the number of chunks
- * comes from the shape. No sum depends on the number of threads.
+ * Order of summation: chains of at most 256 multiply-adds in the order (channel, tap), channel (`narrow_input`, whose
+ * taps are added in order), or position, which are added in order. The pieces of the weights' gradient are added within
+ * a chunk in order, then the chunks; the number of chunks comes from the shape. No sum depends on the number of
+ * threads.
  */
 #include "gemm.h"
 
@@ -573,6 +575,68 @@ static int all_finite(const T *w, int64_t n) {
   return vsum(zeros) == 0;
 }
 
+/* One channel of gx from many of gy, of the same size (the gradient of a grey image). A sweep would load a vector of gy
+ * for each multiply-add. Instead, taps come first, as rows of a product, and then their sum:
+ *     p[tap, o] = sum over k of w[k, tap] * gy[k, o];   gx[i] = bias + sum over tap of p[tap, i + pad - tap * dilation]
+ * gy is read in place. A row of p has zeros before and behind it, for lines above and below the image; what is left and
+ * right of it is masked. Measured: half the time of a sweep for 3 x 3, no gain for 5 x 5 or 4 channels. */
+#define NARROW 1024                      /* elements of an image, at most: p stays near */
+typedef struct { const shapes *g; T *gx; const T *gy, *w, *bias; const VM *mask; int64_t space; } narrow_job;
+
+static int is_narrow(const shapes *g) {
+  const int64_t taps = volume(g->kernel), area = volume(g->in);
+  int fits = g->c == 1 && g->k >= 8 && taps > 1 && taps <= 9 && area <= NARROW && area % VL == 0 &&
+             !memcmp(g->in, g->out, sizeof g->in) && g->in[0] == 1 && g->kernel[0] == 1 && g->pad[0] == 0;
+  for (int d = 1; d < 3; d++)
+    fits &= g->stride[d] == 1 && g->pad[d] >= 0 && g->pad[d] <= (g->kernel[d] - 1) * g->dilation[d];
+  return fits;
+}
+
+/* mask[column of the kernel][vector]: where the column that a tap reads is inside the image */
+static void narrow_masks(const shapes *g, VM *mask, int64_t vectors) {
+  for (int64_t x = 0; x < g->kernel[2]; x++)
+    for (int64_t v = 0; v < vectors; v++)
+      for (int l = 0; l < VL; l++) {
+        const int64_t at = (v * VL + l) % g->in[2] + g->pad[2] - x * g->dilation[2];
+        mask[x * vectors + v][l] = at >= 0 && at < g->in[2] ? -1 : 0;
+      }
+}
+
+static void narrow_product(const narrow_job *x, const T *w, const T *gy, T *p, int64_t pitch) {
+  const int64_t area = volume(x->g->in), taps = volume(x->g->kernel), k = x->g->k;
+  const int64_t tiles = up(taps, GEMM_ROWS), blocks = up(k, GEMM_STEPS);
+  for (int64_t j = 0; j < area; j += 2 * VL)
+    for (int64_t b = 0; b < blocks; b++) {
+      const int64_t first = first_row(k, blocks, b), steps = first_row(k, blocks, b + 1) - first;
+      for (int64_t i = 0; i < tiles; i++) {
+        const int64_t r = first_row(taps, tiles, i), next = first_row(taps, tiles, i + 1);
+        FN(gemm_tile)((int)(next - r), (int)MIN((area - j) / VL, 2), steps, w + first * taps + r, 1, taps,
+                      gy + first * area + j, area, p + r * pitch + j, pitch, VL, b > 0, 0);
+      }
+    }
+}
+
+static void narrow_input(void *context, int64_t begin, int64_t end) {
+  const narrow_job *x = context;
+  const shapes *g = x->g;
+  const int64_t area = volume(g->in), taps = volume(g->kernel), vectors = area / VL, pitch = area + 2 * x->space;
+  T *p = mg_scratch(0, (size_t)(taps * pitch) * sizeof(T));
+  if (!p) return;
+  zero(p, taps * pitch);
+  for (int64_t n = begin; n < end; n++) {
+    const int64_t group = n % g->groups;
+    narrow_product(x, x->w + group * g->k * taps, x->gy + n * g->k * area, p + x->space, pitch);
+    for (int64_t v = 0; v < vectors; v++) {
+      V s = vset(x->bias ? x->bias[group] : 0);
+      const T *from = p + x->space + v * VL + g->pad[1] * g->in[2] + g->pad[2];
+      for (int64_t i = 0; i < g->kernel[1]; i++, from -= g->dilation[1] * g->in[2])
+        for (int64_t j = 0; j < g->kernel[2]; j++, from += pitch)
+          s += (V)((VM)vload(from - j * g->dilation[2]) & x->mask[j * vectors + v]);
+      vstore(x->gx + n * area + v * VL, s);
+    }
+  }
+}
+
 /* One sweep for each residue a of positions i by the stride. Position i = a + stride * q reads g at
  * (i + pad - tap * dilation) / stride = q + (a + pad - tap * dilation) / stride, if that is a whole number. */
 void FN(conv_backward_input)(T *gx, const T *gy, const T *w, const T *bias, const int64_t *geometry) {
@@ -584,6 +648,16 @@ void FN(conv_backward_input)(T *gx, const T *gy, const T *w, const T *bias, cons
   if (!all_finite(w, g.groups * g.k * g.c * all)) {
     plain_job x = {&g, gx, gy, w, bias};
     mg_parallel(g.images * g.groups, 1, plain_input, &x);
+    return;
+  }
+  if (is_narrow(&g)) {
+    const int64_t below = (g.kernel[1] - 1) * g.dilation[1], beside = (g.kernel[2] - 1) * g.dilation[2];
+    const int64_t space = up((below + 1) * g.in[2] + beside, VL) * VL, each = (g.k + 4) * all * volume(g.in);
+    VM *mask = mg_scratch(5, (size_t)(g.kernel[2] * volume(g.in)) * sizeof(T));
+    if (!mask) return;
+    narrow_masks(&g, mask, volume(g.in) / VL);
+    narrow_job x = {&g, gx, gy, w, bias, mask, space};
+    mg_parallel(g.images * g.groups, MAX(MULS_PER_THREAD / MAX(each, 1), 1), narrow_input, &x);
     return;
   }
   for (a[0] = 0; a[0] < MIN(g.stride[0], g.in[0]); a[0]++)

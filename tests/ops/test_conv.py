@@ -9,7 +9,14 @@ from support import both_paths, numbers
 
 import minigrad as mg
 from minigrad import testing
-from minigrad.devices.native import get_num_threads, set_num_threads
+from minigrad.devices.native import (
+    LEVELS,
+    best_simd_level,
+    get_num_threads,
+    set_num_threads,
+    set_simd_level,
+    simd_level,
+)
 from minigrad.nn import functional as F
 from minigrad.ops.conv import conv_sizes, convolution, convolution_transpose, transposed_sizes
 from minigrad.ops.dispatch import set_fused
@@ -132,6 +139,53 @@ def test_fewer_multiplications_give_the_same_bits_on_any_number_of_threads_and_i
             assert (a == b).all()
     for i in (0, shape[0] - 1):
         assert (convolution(args[0][i:i + 1], *args[1:], **attrs).numpy()[0] == results[0][0][i]).all()
+
+
+@pytest.fixture(params=LEVELS[:LEVELS.index(best_simd_level()) + 1])
+def level(request):
+    before = simd_level()
+    set_simd_level(request.param)
+    yield request.param
+    set_simd_level(before)
+
+
+@pytest.mark.parametrize(("n", "groups", "k", "size", "kernel", "before", "dilation"), [
+    (3, 1, 16, (8, 8), (3, 3), (1, 1), (1, 1)),
+    (2, 3, 9, (4, 12), (2, 4), (0, 3), (1, 1)),     # padding on one side more than on the other
+    (2, 2, 300, (6, 16), (2, 3), (1, 0), (3, 2)),   # two chains over the outputs
+    (5, 1, 8, (16,), (4,), (1,), (2,)),
+    (1, 1, 8, (16, 1), (3, 3), (2, 1), (1, 1)),     # more taps than columns
+    (14, 1, 33, (28, 28), (3, 3), (1, 1), (1, 1)),
+])
+def test_the_gradient_of_one_channel(n, groups, k, size, kernel, before, dilation, level):
+    """Same sizes of input and output: products come first, then the taps."""
+    ones, spread = (1,) * len(size), [(a - 1) * d for a, d in zip(kernel, dilation, strict=True)]
+    padding = tuple([(b, all_ - b) for b, all_ in zip(before, spread, strict=True)])
+    attrs = {"stride": ones, "padding": padding, "dilation": dilation, "groups": groups}
+    for dtype in (np.float32, np.float64):
+        args = [values(*shape, seed=i, dtype=dtype) for i, shape in enumerate(((n, groups, *size), (groups * k, 1, *kernel), (groups * k,)))]
+        both_within(convolution, args, attrs)
+        if all(a == b for a, b in padding):
+            x, bias = values(n, groups * k, *size, dtype=dtype), values(groups, dtype=dtype)
+            even = {**attrs, "padding": tuple([a for a, _ in padding]), "output_padding": (0,) * len(size)}
+            both_within(convolution_transpose, (x, args[1], bias), even)
+
+
+def test_the_gradient_of_one_channel_has_the_same_bits_on_any_number_of_threads_and_in_any_batch():
+    g, w = values(40, 16, 8, 8, dtype=np.float32), values(16, 1, 3, 3, seed=1, dtype=np.float32)
+    g.numpy()[3, 5, 0, 7] = np.nan                  # stays in its image, and with the taps that read it
+    before, results = get_num_threads(), []
+    try:
+        for threads in (1, 2):
+            set_num_threads(threads)
+            results.append(F.conv_transpose2d(g, w, padding=1).numpy())
+    finally:
+        set_num_threads(before)
+    np.testing.assert_array_equal(*results)
+    np.testing.assert_array_equal(F.conv_transpose2d(g[3:5], w, padding=1).numpy(), results[0][3:5])
+    expected = np.zeros((40, 1, 8, 8), bool)
+    expected[3, 0, 0:2, 6:8] = True
+    np.testing.assert_array_equal(np.isnan(results[0]), expected)
 
 
 def test_the_gradient_of_the_weights_is_not_one_long_sum():
