@@ -80,6 +80,7 @@ def test_an_activation_follows_a_norm(name, extreme):
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_a_training_step_has_the_bits_of_an_eager_one(threads):
+    before = mg.get_num_threads()
     mg.set_num_threads(threads)
     try:
         found = []
@@ -104,7 +105,7 @@ def test_a_training_step_has_the_bits_of_an_eager_one(threads):
         pairs = {(kernels[0].rpartition("_")[0], kernels[1].rpartition("_")[0]) for kernels, _ in joined(step)}
         assert {("batch_norm_forward", "relu"), ("max_pool_backward", "relu_backward"), ("group_norm_forward", "tanh")} <= pairs
     finally:
-        mg.set_num_threads(1)
+        mg.set_num_threads(before)
 
 
 def test_a_chain_runs_piece_by_piece_and_leaves_out_what_is_not_read():
