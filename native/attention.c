@@ -36,6 +36,9 @@
 
 #if IS_REAL
 
+/* Rows of a tile: half of what the registers allow, where that still keeps the multiply-adds busy. A tile on the diagonal
+ * computes what half of its rows do not use: 14 rows take 1.05 (512 x 64) to 1.08 (128 x 32) times as long as 7. */
+#define TILE_ROWS (GEMM_ROWS == 14 ? 7 : GEMM_ROWS)
 #define QUERIES (GEMM_ROWS == 14 ? 56 : 48)    /* whole tiles */
 #define KEYS (512 / (int)sizeof(T))            /* whole strips */
 #define ROWS_PER_THREAD (8 * QUERIES)                    /* rows of a unit of work in the forward */
@@ -49,7 +52,7 @@ typedef struct {
   uint64_t limit;                              /* dropped: random word < limit; 0 without dropout */
   int64_t rows, keys, depth, value_depth, mask_row, mask_key;
   int causal;
-  T scale, keep;                               /* keep: what dropout multiplies with */
+  T scale, step, keep;                         /* step: scale log2 e; keep: what dropout multiplies with */
 } job;
 
 /* One of `items`: where its operands are, and its number. */
@@ -62,7 +65,7 @@ static item item_of(const job *x, int64_t n) {
 }
 
 /* First row of tile t when m rows are cut into the fewest tiles. */
-static int64_t tiles_of(int64_t m) { return (m + GEMM_ROWS - 1) / GEMM_ROWS; }
+static int64_t tiles_of(int64_t m) { return (m + TILE_ROWS - 1) / TILE_ROWS; }
 static int64_t first_of(int64_t m, int64_t t) { const int64_t n = tiles_of(m); return m / n * t + MIN(t, m % n); }
 
 /* How many of the n keys from j on may be used by the rows before `row_end`. */
@@ -149,6 +152,8 @@ INLINE VM lanes_before(int64_t n) {
   return (VM)(lane < (TI)n - (VM){0});
 }
 
+static int is_plain(const job *x) { return !x->bias && !x->allowed && x->scale > 0; }
+
 typedef struct { const T *bias; const uint8_t *allowed; int64_t count; } row_mask;
 
 INLINE row_mask mask_of(const job *x, const item *at, int64_t i, int64_t j, int64_t n) {
@@ -156,12 +161,12 @@ INLINE row_mask mask_of(const job *x, const item *at, int64_t i, int64_t j, int6
   return (row_mask){at->bias ? at->bias + from : 0, at->allowed ? at->allowed + from : 0, seen(x, i + 1, j, n)};
 }
 
-/* scale * s + mask for the vector at column c of n; lanes behind `count` are not yet -inf */
+/* log2 e (scale * s + mask) for the vector at column c of n */
 INLINE V logit(const job *x, const row_mask *m, V s, int64_t c, int64_t n) {
   typedef uint8_t Bytes __attribute__((vector_size(VBYTES / sizeof(T))));
   const int k = (int)MIN(VL, n - c);
-  V v = s * x->scale;
-  if (m->bias) v = v + (x->mask_key ? vload_n(m->bias + c, k) : vset(*m->bias));
+  V v = s * x->step;
+  if (m->bias) v = v + LOG2E_ * (x->mask_key ? vload_n(m->bias + c, k) : vset(*m->bias));
   if (m->allowed) {
     Bytes b = {0};
     if (!x->mask_key) b += *m->allowed;
@@ -171,14 +176,15 @@ INLINE V logit(const job *x, const row_mask *m, V s, int64_t c, int64_t n) {
   }
   return v;
 }
-INLINE V behind(V v, int64_t c, int64_t count, T otherwise) {
-  return c + VL <= count ? v : vselect(lanes_before(count - c), v, vset(otherwise));
+
+NOINLINE void set_logits(const job *x, const row_mask *m, T *s, int64_t n) {
+  for (int64_t c = 0; c < n; c += VL) vstore(s + c, logit(x, m, vload(s + c), c, n));
 }
 
-/* exp(v), and 0 where that is below the normal numbers: with subnormal numbers the processor is slow. */
-INLINE V exponential(V v) {
-  const V least_normal = vset(sizeof(T) == 4 ? -87 : -708);
-  return vselect(v < least_normal, vzero(), vexp(vupper_(least_normal, v)));
+/* The lanes from `count` on, in the vectors of the first n columns: only those on the diagonal and of the last key. */
+INLINE void set_behind(T *s, int64_t count, int64_t n, T value) {
+  for (int64_t c = count / VL * VL; c < n; c += VL)
+    vstore(s + c, vselect(lanes_before(count - c), vload(s + c), vset(value)));
 }
 
 /* Multiplies by drop: row i, keys from j on */
@@ -231,7 +237,7 @@ NOINLINE void plain_forward(const job *x, const item *at, int64_t i) {
   if (!w) return;
   T *factor = (T *)(w + x->keys);
   const int64_t row = at->number * x->rows + i;
-  x->lse[row] = (T)plain_weights(x, at, w, factor, i);
+  x->lse[row] = (T)(plain_weights(x, at, w, factor, i) * 1.442695040888963407359925);
   for (int64_t c = 0; c < x->value_depth; c++) {
     double sum = 0;
     for (int64_t j = 0; j < x->keys; j++)
@@ -280,48 +286,50 @@ static int has_nan(const T *p, int64_t n) {
   return vsum(sum) != 0;
 }
 static int is_masked(const job *x) { return x->causal || x->bias || x->allowed; }
-static int is_huge(T score) { return score - score == 0 && MATH(fabs)(score) > HUGE_SCORE; }
+/* Also -inf: with the lowest number as a mask, the finite logits of a row overflow in units of log 2. */
+static int is_huge(T logit) {
+  return logit == -INFINITY || (logit - logit == 0 && MATH(fabs)(logit) > HUGE_SCORE);
+}
 
 /* ---- forward ---- */
 
 /* Turns R rows of scores, from row i on, keys [j, j + n), into exponentials. top and sum are those of the rows so far.
- * Several rows go side by side, so that their horizontal maxima and sums overlap. */
+ * Several rows go side by side, so that their horizontal maxima and sums overlap. Maxima are those of the logits, in
+ * units of log 2; a plain logit is a multiple of the score and is not stored. */
 INLINE void exponentials(const job *x, const item *at, T *s, T *top, T *sum, int64_t i, int64_t j, int64_t n,
                          const int R, const int plain) {
   const int64_t row0 = at->number * x->rows + i;
   row_mask mask[4];
   V most[4], total[4];
   T high[4], shift[4], added[4];
-  EACH_ROW(r) mask[r] = mask_of(x, at, i + r, j, n), most[r] = vset(-INFINITY), total[r] = vzero();
+  EACH_ROW(r) {
+    mask[r] = mask_of(x, at, i + r, j, n), most[r] = vset(-INFINITY), total[r] = vzero();
+    if (!plain) set_logits(x, &mask[r], s + r * KEYS, n);
+    set_behind(s + r * KEYS, mask[r].count, n, -INFINITY);
+  }
   for (int64_t c = 0; c < n; c += VL)
-    EACH_ROW(r) {
-      T *to = s + r * KEYS + c;
-      const V v = behind(plain ? vload(to) : logit(x, &mask[r], vload(to), c, n), c, mask[r].count, -INFINITY);
-      if (!plain) vstore(to, v);
-      most[r] = vupper_(v, most[r]);           /* NaN is left to the exponentials */
-    }
+    EACH_ROW(r) most[r] = vupper_(vload(s + r * KEYS + c), most[r]);         /* NaN is left to the exponentials */
   EACH_ROW(r) high[r] = largest(most[r]);
   for (int r = 0; r < R; r++) {
-    if (plain) high[r] *= x->scale;
+    if (plain) high[r] *= x->step;
     if (x->weights && mask[r].count)
       memcpy(x->weights + (row0 + r) * x->keys + j, s + r * KEYS, (size_t)mask[r].count * sizeof(T));
     high[r] = larger(high[r], top[r]);
     shift[r] = high[r] == -INFINITY ? 0 : high[r];
   }
   EACH_ROW(r) most[r] = vset(shift[r]);
+  const V step = vset(x->step);
   for (int64_t c = 0; c < n; c += VL)
     EACH_ROW(r) {
       T *to = s + r * KEYS + c;
-      V v = vload(to);
-      v = plain ? behind(vfma(v, vset(x->scale), -most[r]), c, mask[r].count, -INFINITY) : v - most[r];
-      v = exponential(v);
+      const V v = vexp2_down(plain ? vfma(vload(to), step, -most[r]) : vload(to) - most[r]);
       vstore(to, v);
       total[r] += v;
     }
   EACH_ROW(r) added[r] = vsum(total[r]);
   for (int r = 0; r < R; r++) {
     if (j > 0 && high[r] != top[r]) {
-      const V shrink = vexp(vset(top[r] - shift[r]));
+      const V shrink = vexp2_down(vset(top[r] - shift[r]));
       T *out = x->out + (row0 + r) * x->value_depth;
       sum[r] *= shrink[0];
       EACH_VECTOR(c, k, x->value_depth, store_n(out + c, load_n(out + c, k) * shrink, k););
@@ -336,28 +344,30 @@ INLINE void exponentials(const job *x, const item *at, T *s, T *top, T *sum, int
 static void forward_block(const job *x, const item *at, T *s, const T *strips, const T *v, int64_t down, int64_t i,
                           int64_t m) {
   const int64_t width = x->value_depth, row0 = at->number * x->rows + i, all = seen(x, i + m, 0, x->keys);
-  const int plain = !at->bias && !at->allowed && x->scale > 0;
-  T *out = x->out + row0 * width, top[QUERIES], sum[QUERIES];
+  const int plain = is_plain(x);
+  T *out = x->out + row0 * width, top[QUERIES], sum[QUERIES], parts[QUERIES];
   for (int64_t r = 0; r < m; r++) top[r] = -INFINITY, sum[r] = 0;
   for (int64_t j = 0; j < all; j += KEYS) {
     const int64_t n = MIN(KEYS, all - j);
     scores(x, s, at->q + i * x->depth, x->depth, strips, i, m, j, n);
-    TILES(r, height, m,
-      const int64_t seen_by_tile = seen(x, i + r + height, j, n);
-      for (int64_t f = r; f < r + height;) {
-        T *row = s + f * KEYS;
-        const int four = plain && f + 4 <= r + height;
-        if (four) exponentials(x, at, row, top + f, sum + f, i + f, j, seen_by_tile, 4, 1);
-        else exponentials(x, at, row, top + f, sum + f, i + f, j, seen_by_tile, 1, plain);
-        f += four ? 4 : 1;
-      })
+    for (int64_t r = 0, four, tile = 0, end = 0; r < m; r += four ? 4 : 1) {
+      four = plain && r + 4 <= m;
+      while (end < r + (four ? 4 : 1)) end = first_of(m, ++tile);           /* the product reads what its tile sees */
+      const int64_t used = seen(x, i + end, j, n);
+      if (four) exponentials(x, at, s + r * KEYS, top + r, sum + r, i + r, j, used, 4, 1);
+      else exponentials(x, at, s + r * KEYS, top + r, sum + r, i + r, j, used, 1, plain);
+    }
     weigh(x, out, width, s, v + j * down, down, i, m, j, n, j > 0);
   }
+  EACH_VECTOR(r, k, m,
+    const V total = load_n(sum + r, k);
+    const VM none = total == 0;
+    store_n(parts + r, vselect(none, vzero(), 1 / total), k);
+    store_n(x->lse + row0 + r, vselect(none, vset(INFINITY), load_n(top + r, k) + vlog2(total)), k););
   V odd = vzero();                                     /* NaN if a row holds inf or NaN */
   int huge = 0;
   for (int64_t r = 0; r < m; r++) {
-    const T part = sum[r] == 0 ? 0 : 1 / sum[r], lse = sum[r] == 0 ? INFINITY : top[r] + vlog(vset(sum[r]))[0];
-    x->lse[row0 + r] = lse;
+    const T part = parts[r];
     EACH_VECTOR(c, k, width,
       const V y = load_n(out + r * width + c, k) * part;
       store_n(out + r * width + c, y, k);
@@ -369,7 +379,7 @@ static void forward_block(const job *x, const item *at, T *s, const T *strips, c
     const V shift = vset(sum[r] == 0 ? INFINITY : top[r]);
     EACH_VECTOR(c, k, count,
       const V s = load_n(w + c, k);
-      store_n(w + c, exponential(plain ? vfma(s, vset(x->scale), -shift) : s - shift) * part, k););
+      store_n(w + c, vexp2_down(plain ? vfma(s, vset(x->step), -shift) : s - shift) * part, k););
     for (int64_t c = count; c < x->keys; c++) w[c] = 0 * part;        /* NaN stays in its whole row */
     if (x->limit) drop(x, at, w, i + r, 0, count);
   }
@@ -413,7 +423,8 @@ static job job_of(const T *q, const T *k, const T *v, const T *bias, const uint8
            .mask_row = mask_row,
            .mask_key = mask_key,
            .causal = causal != 0,
-           .scale = (T)scale};
+           .scale = (T)scale,
+           .step = (T)(scale * 1.442695040888963407359925)};
   if (stream) {
     x.stream = (Stream){(uint64_t)stream[0], (uint64_t)stream[1], (uint64_t)stream[2]};
     x.limit = threshold(p);
@@ -438,27 +449,28 @@ void FN(attention_forward)(T *out, T *lse, T *weights, const T *q, const T *k, c
 INLINE void backward_row(const job *x, const item *at, T *w, T *d, T lse, T sum, int64_t i, int64_t j, int64_t n,
                          const int plain) {
   const row_mask mask = mask_of(x, at, i, j, n);
+  const V scale = vset(x->scale), step = vset(x->step), shift = vset(lse), less = vset(sum * x->scale);
   if (x->limit) drop(x, at, d, i, j, mask.count);
+  if (!plain) set_logits(x, &mask, w, n);
+  set_behind(w, mask.count, n, -INFINITY);
+  set_behind(d, mask.count, n, 0);
   for (int64_t c = 0; c < n; c += VL) {
-    V v = vload(w + c);
-    v = plain ? vfma(v, vset(x->scale), vset(-lse)) : logit(x, &mask, v, c, n) - vset(lse);
-    v = exponential(behind(v, c, mask.count, -INFINITY));
+    const V v = vexp2_down(plain ? vfma(vload(w + c), step, -shift) : vload(w + c) - shift);
     vstore(w + c, v);
-    vstore(d + c, v * (behind(vload(d + c), c, mask.count, 0) - vset(sum)) * x->scale);
+    vstore(d + c, v * vfma(vload(d + c), scale, -less));
   }
   if (x->limit) drop(x, at, w, i, j, mask.count);
 }
 
-/* The same for a block of m rows. The products read GEMM_ROWS - 1 columns behind the last key that a row sees, at
+/* The same for a block of m rows. The products read TILE_ROWS - 1 columns behind the last key that a row sees, at
  * most. */
 static void backward_rows(const job *x, const item *at, T *w, T *d, const T *sums, int64_t i, int64_t m, int64_t j,
                           int64_t n) {
   const T *lse = x->lse + at->number * x->rows + i;
   for (int64_t r = 0; r < m; r++) {
-    const int64_t count = seen(x, i + r + GEMM_ROWS, j, n);
-    if (at->bias || at->allowed)
-      backward_row(x, at, w + r * KEYS, d + r * KEYS, lse[r], sums[i + r], i + r, j, count, 0);
-    else backward_row(x, at, w + r * KEYS, d + r * KEYS, lse[r], sums[i + r], i + r, j, count, 1);
+    const int64_t count = seen(x, i + r + TILE_ROWS, j, n);
+    if (is_plain(x)) backward_row(x, at, w + r * KEYS, d + r * KEYS, lse[r], sums[i + r], i + r, j, count, 1);
+    else backward_row(x, at, w + r * KEYS, d + r * KEYS, lse[r], sums[i + r], i + r, j, count, 0);
   }
 }
 

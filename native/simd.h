@@ -332,7 +332,7 @@ static inline void vload_columns(V *t, const T *p, int64_t stride) {
 
 /* ---- elementary functions ----
  *
- *   vexp vexp2 vexpm1 vlog vlog2 vlog1p vtanh vsigmoid verf verfc vsin vcos
+ *   vexp vexp2 vexp2_down vexpm1 vlog vlog2 vlog1p vtanh vsigmoid verf verfc vsin vcos
  *   vsigmoids (of x and -x), vnormal (P and density)
  *
  * One formula for all levels; f32 and f64 differ in constants only. Errors are at most 2 units in the last place
@@ -408,6 +408,17 @@ static inline V vexp2(V x) {
   x = vlower_(vset(PICK_(129.0, 1025.0)), vupper_(vset(PICK_(-151.0, -1076.0)), x));
   const V k = (x + ROUNDER_) - ROUNDER_;
   return vscale_(1 + vexpm1_small_((x - k) * F(0.693147180559945309417232)), k);
+}
+/* 2^x for x <= 0, and 0 below the normal numbers: with subnormal numbers the processor is slow. For weights beside 1,
+ * error 2^-24 (f32), 2^-53 (f64) of the result beside that of x: two thirds of the time of vexp. */
+static inline V vexp2_down(V x) {
+  const V k = (x + ROUNDER_) - ROUNDER_, f = x - k;
+  const V p = POLY_(f,
+                    LIST_(1.0f, 0.6931472f, 0.24022648f, 0.055503596f, 0.009618498f, 0.0013390972f, 0.00015329852f),
+                    LIST_(1.0, 0.6931471805599453, 0.2402265069591011, 0.05550410866482175, 0.009618129107600676,
+                          0.0013333558146536087, 0.0001540353045005396, 1.5252733645973705e-05, 1.3215438383473176e-06,
+                          1.0178154432581648e-07, 7.073303593642597e-09, 4.4397748564823954e-10));
+  return vselect(x < PICK_(-126.0, -1022.0), vzero(), vscale_(p, k));
 }
 
 /* exp(x) - 1 = 2^k (p + (1 - 2^-k)): no cancellation for k = 0, and for other k the bracket is away from 0. */
