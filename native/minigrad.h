@@ -228,7 +228,7 @@ KERNEL(REAL, rnn_forward,
     const T *b_hh, const T *nw_ih, const T *nb_ih, const T *nw_hh, const T *nb_hh, const T *nw_c, const T *nb_c,
     const T *mask, const int64_t *lengths, int64_t steps, int64_t batch, int64_t inputs, int64_t hidden,
     int64_t outputs, int64_t kind, int64_t norm, int64_t reverse, double eps)
-/* dx dr [mg_rnn_steps(batch), batch, n], where dr is dx without norm if the kind is not GRU; dhs [.., outputs] with
+/* dx dr [mg_rnn_steps(batch, n), batch, n], where dr is dx without norm if the kind is not GRU; dhs [.., outputs] with
  * w_hr; gb_hh is its own array for GRU only. sums: T[mg_rnn_sums(...)], work: T[mg_rnn_backward_work(...)] */
 KERNEL(REAL, rnn_backward,
     T *gx, T *gh0, T *gc0, T *gw_ih, T *gw_hh, T *gw_hr, T *gb_ih, T *gb_hh, T *gnw_ih, T *gnw_hh, T *gnw_c, T *gnb_c,

@@ -17,9 +17,9 @@
  *           r, z = sigmoid(p_rz + q_rz);   v = tanh(p_n + r q_n);   h = (1 - z) v + z h
  *     y[t, b] = h
  *
- * The fast one takes several steps together (mg_rnn_steps: about 256 rows, so that the results of one part of the work
- * are still in the second-level cache when the next part reads them). Their products with x do not depend on each other
- * and form one large product. What remains is w_hh h, step by step. The rows of the batch are independent, so blocks of
+ * The fast one takes several steps together (mg_rnn_steps: 128 or 256 rows, so that the results of one part of the
+ * work are still in the second-level cache when the next part reads them). Their products with x do not depend on each
+ * other and form one large product. What remains is w_hh h, step by step. The rows of the batch are independent, so blocks of
  * about 16 rows go through these steps separately, without a barrier between steps. Their states and pre-activations
  * stay in the first-level cache; w_hh, packed once in the order in which the register tile reads it, streams from the
  * second. One pass over a block computes its gates, state and output. Only a normalised row must be complete before its
@@ -55,6 +55,7 @@ typedef struct {
   T *dh, *dc, *dx, *dr, *dhs, *sums;
   const T *gy, *h0;
   /* both */
+  T *p;                                  /* w_ih x from step `from` on */
   T *raw_x, *raw_h;
   T *stats;                              /* 6 times [steps, batch]: mean and rstd of w_ih x, of w_hh h, of c */
   const T *packed_hh, *packed_hr;
@@ -135,7 +136,7 @@ INLINE void emit(const Job *x, int64_t at, int64_t row, int64_t j, V m, const in
   }
 }
 
-/* p, q: w_ih x and w_hh h of the row, normalised; without norm p is where the gates are written */
+/* p, q: w_ih x and w_hh h of the row, normalised */
 static void lstm_row(const Job *x, int64_t at, int64_t row, const T *p, const T *q) {
   const int64_t H = x->hidden;
   T *a = x->gates + at * x->n, *c = x->cn + row * H, *cells = x->cells + at * H, *tanhc = x->tanhc + at * H;
@@ -204,7 +205,7 @@ static int64_t blocks(const Job *x) { return mg_rnn_blocks(x->batch); }
 static void forward_step(const Job *x, int64_t t, int64_t first, int64_t rows, T *scratch) {
   const int64_t H = x->hidden, P = x->outputs, n = x->n, at = t * x->batch + first;
   T *q = scratch, *normal = scratch + rows * n, *raw = x->norm ? x->raw_h + at * n : q;
-  const T *h = x->hn + first * P, *p = (x->kind < LSTM ? x->y : x->gates) + at * n;
+  const T *h = x->hn + first * P, *p = x->p + (at - x->from * x->batch) * n;
   if (x->hin) {
     T *to = x->hin + at * P;
     const T *mask = x->mask ? x->mask + first * P : 0;
@@ -214,7 +215,7 @@ static void forward_step(const Job *x, int64_t t, int64_t first, int64_t rows, T
   product(raw, h, x->packed_hh, rows, n, P, 0);
   if (x->norm) {
     normalize(x, q, 2, at, raw, x->nw_hh, 0, rows, n);
-    normalize(x, normal, 0, at, x->raw_x + at * n, x->nw_ih, 0, rows, n);
+    normalize(x, normal, 0, at, p, x->nw_ih, 0, rows, n);
     p = normal;
   }
   for (int64_t r = 0; r < rows; r++) {
@@ -250,7 +251,7 @@ static void forward_blocks(void *context, int64_t begin, int64_t end) {
 
 /* The steps taken together, from the s-th of the walk on. */
 static void take(Job *x, int64_t s) {
-  const int64_t end = MIN(s + mg_rnn_steps(x->batch), x->steps);
+  const int64_t end = MIN(s + mg_rnn_steps(x->batch, x->n), x->steps);
   x->from = x->reverse ? x->steps - end : s;
   x->to = x->reverse ? x->steps - s : end;
 }
@@ -318,12 +319,17 @@ void FN(rnn_forward)(T *y, T *hn, T *cn, T *gates, T *cells, T *tanhc, T *inner,
   if (w_hr) pack(packed_hr, w_hr, hidden, outputs, hidden, 1);
   copy_or_zero(hn, h0, batch * outputs);
   if (kind == LSTM) copy_or_zero(cn, c0, batch * hidden);
-  T *p = norm ? raw_x : kind < LSTM ? y : gates;
-  for (int64_t s = 0; s < steps; s += mg_rnn_steps(batch)) {
+  /* Without norm the products are not kept: one piece of memory for them stays in the caches. The place of the gates
+   * would be fetched from memory first (2 to 5 % of a forward). */
+  const int64_t most = MIN(mg_rnn_steps(batch, n), steps);
+  T *p = norm ? 0 : mg_scratch(3, (size_t)(most * batch * n) * sizeof(T));
+  if (!norm && !p) return;
+  for (int64_t s = 0; s < steps; s += most) {
     take(&job, s);
     const int64_t at = job.from * batch;
-    FN(gemm)(p + at * n, x + at * inputs, w_ih, 0, 0, 1, (job.to - job.from) * batch, n, inputs, inputs, 1, 1, inputs,
-             n, 0);
+    job.p = norm ? raw_x + at * n : p;
+    FN(gemm)(job.p, x + at * inputs, w_ih, 0, 0, 1, (job.to - job.from) * batch, n, inputs, inputs, 1, 1, inputs, n,
+             0);
     mg_parallel(blocks(&job), 1, forward_blocks, &job);
   }
 }
@@ -533,7 +539,8 @@ void FN(rnn_backward)(T *gx, T *gh0, T *gc0, T *gw_ih, T *gw_hh, T *gw_hr, T *gb
   if (kind == LSTM) copy_or_zero(gc0, gcn, batch * hidden);
   memset(sums, 0, (size_t)(blocks(&job) * sums_of(&job)) * sizeof(T));
   int further = 0, further_h = 0;        /* has anything been added to gw_ih, to gw_hh? */
-  for (int64_t s = (steps - 1) / mg_rnn_steps(batch) * mg_rnn_steps(batch); s >= 0; s -= mg_rnn_steps(batch)) {
+  const int64_t most = mg_rnn_steps(batch, n);
+  for (int64_t s = (steps - 1) / most * most; s >= 0; s -= most) {
     take(&job, s);
     const int64_t at = job.from * batch, together = (job.to - job.from) * batch;
     mg_parallel(blocks(&job), 1, backward_blocks, &job);

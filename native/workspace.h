@@ -44,9 +44,10 @@ MG_FORMULA mg_loss_chunks(int64_t n) {
 MG_FORMULA mg_rnn_blocks(int64_t batch) {
   return (batch - 1) / 16 + 1;
 }
-/* steps that share one large product with x */
-MG_FORMULA mg_rnn_steps(int64_t batch) {
-  return batch < 1 || batch > 255 ? 1 : 256 / batch;
+/* steps taken together: 256 rows, or 128 where so many, but not 256, take half of a second-level cache (512 KiB) */
+MG_FORMULA mg_rnn_steps(int64_t batch, int64_t n) {
+  const int64_t rows = n > 512 && n <= 1024 ? 128 : 256;
+  return batch < 1 || batch > rows ? 1 : rows / batch;
 }
 MG_FORMULA mg_rnn_round_up(int64_t n) {
   return (n + 31) / 32 * 32;

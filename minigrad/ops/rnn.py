@@ -627,7 +627,7 @@ def _scratch(member: Member, given: Inputs, sizes: Sizes) -> Scratch:
     """The layouts of the backward kernel's memory."""
     shaped, batch, hidden, outputs = given.shaped, sizes.batch, sizes.hidden, sizes.outputs
     n, projects = given.w_hh.shape[0], given.w_hr is not None
-    together = shaped(native.rnn_steps(batch), batch, n)
+    together = shaped(native.rnn_steps(batch, n), batch, n)
     sums_layout = shaped(native.rnn_sums(batch, n, hidden))
     return Scratch(
         dx=together,

@@ -25,7 +25,8 @@ def test_work_space_is_split_as_the_kernels_do(n):
     rows, loss = native.norm_chunks(n), native.loss_chunks(n)
     assert rows == (1 if n <= 32 else max(min(-(-n // 32), 128), -(-n // 256))) and loss == (1 if n <= 16384 else min(-(-n // 16384), 256))
     assert native.layer_norm_partial(n, 5) == 10 * rows and native.rms_norm_partial(n, 5) == 5 * rows
-    assert native.rnn_steps(n) == max(1, 256 // max(n, 1) if n else 1)
+    for wide, together in ((4, 256), (512, 256), (513, 128), (1024, 128), (1025, 256)):
+        assert native.rnn_steps(n, wide) == max(1, together // max(n, 1) if n else 1)
     up = -(-n // 32) * 32
     assert native.rnn_forward_work(n, 3, 7, 0) == 12 + up * 7 and native.rnn_backward_work(5, n, 7, 1) == 32 * 5 + up * 7
     assert native.rnn_forward_work(2, 3, n, 1) == 12 + 32 * n + up * 3
