@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from ..core.arrays import contiguous_copy
 from ..core.half import autocast_to_half
 from ..core.op import address, op, same_dtypes
 from ..core.shape import BOOL, FLOAT32, INT64, broadcast_shapes, fail, is_float
@@ -39,7 +40,7 @@ __all__ = ["scaled_dot_product_attention"]
 
 # ---- attention -------------------------------------------------------------------------------------------------------
 @autocast_to_half
-@op
+@op(any_layout=True)
 def _scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None,
                                   stream: Tensor | None, *, is_causal: bool, scale: float, p: float,
                                   need_weights: bool) -> Any:
@@ -124,10 +125,9 @@ def _offsets(device: Device, lead: tuple[int, ...], *operands: Layout | None) ->
     for column, x in enumerate(operands):
         if x is None or x.ndim <= 2:
             continue
-        strides = broadcast_strides(layout(device, x.dtype, x.shape[:-2]), lead)
-        inner = x.shape[-2] * x.shape[-1]
+        strides = broadcast_strides(layout(device, x.dtype, x.shape[:-2], x.strides[:-2]), lead)
         for d, (n, step) in enumerate(zip(lead, strides, strict=True)):
-            table[..., column] += (np.arange(n) * step * inner).reshape((n,) + (1,) * (len(lead) - d - 1))
+            table[..., column] += (np.arange(n) * step).reshape((n,) + (1,) * (len(lead) - d - 1))
     return device.constant(np.ascontiguousarray(table.reshape(-1)))
 
 
@@ -145,17 +145,25 @@ def _attention_kernels(kernels: KernelTable, query: Layout, key: Layout, value: 
     two = (1, 1) if mask is None else (1, 1, *mask.shape)[-2:]
     mask_steps = (two[1] if two[0] > 1 else 0, 1 if two[1] > 1 else 0)         # from row to row, from key to key
     is_bool = mask is not None and mask.dtype == BOOL
-    if mask is not None and mask.ndim < 2:
-        mask = layout(device, mask.dtype, two)
+    given = query, key, value, mask, stream
+    copied = [i for i, x in enumerate(given) if x and not x.contiguous and (i > 2 or x.strides[-1] != 1)]
+    query, key, value = [_contiguous(x) if i in copied else x for i, x in enumerate((query, key, value))]
+    if mask is not None:
+        mask = layout(device, mask.dtype, mask.shape if mask.ndim > 1 else two)
     table = _offsets(device, lead, query, key, value, mask)
-    numbers = (prod(lead), rows, keys, depth, width, *mask_steps, int(is_causal), scale, p)
+    row_steps = [x.strides[-2] for x in (query, key, value)]
+    numbers = (prod(lead), rows, keys, depth, width, *row_steps, *mask_steps, int(is_causal), scale, p)
 
     def operands(q: Array, k: Array, v: Array, m: Array | None, s: Array | None) -> tuple[int, ...]:
         """The kernels' arguments q, k, v, bias, allowed, stream, table: a bool mask is `allowed`, any other `bias`."""
         at = address(m)
         return (q.ptr, k.ptr, v.ptr, 0 if is_bool else at, at if is_bool else 0, address(s), table.ptr)
 
-    def run_forward(q: Array, k: Array, v: Array, m: Array | None, s: Array | None) -> Any:
+    def run_forward(*inputs: Array | None) -> Any:
+        arrays: list[Any] = list(inputs)
+        for i in copied:
+            arrays[i] = contiguous_copy(arrays[i])
+        q, k, v, m, s = arrays
         y, lse = alloc(y_layout), alloc(lse_layout)
         weights = alloc(weights_layout) if need_weights else None
         forward.call(y.ptr, lse.ptr, address(weights), *operands(q, k, v, m, s), *numbers)
@@ -184,10 +192,14 @@ def _attention_kernels(kernels: KernelTable, query: Layout, key: Layout, value: 
     return run_forward, run_backward
 
 
+def _contiguous(x: Layout) -> Layout:
+    return layout(x.device, x.dtype, x.shape)
+
+
 def _fold(own: Layout, lead: tuple[int, ...]) -> tuple[Layout, Layout, Array | None]:
     """An operand's layout; that of its gradient for each item of the leading dimensions, as the kernel writes it; and
     the plan that sums this to the operand's gradient, or None where the operand was not broadcast."""
-    full = layout(own.device, own.dtype, (*lead, *own.shape[-2:]))
+    own, full = [layout(own.device, own.dtype, (*n, *own.shape[-2:])) for n in (own.shape[:-2], lead)]
     if own.size == full.size:
         return own, own, None
     padded = (1,) * (full.ndim - own.ndim) + own.shape

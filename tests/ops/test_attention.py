@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import minigrad as mg
 from minigrad.devices import cpu, memory
-from minigrad.devices.native import get_num_threads, set_num_threads
+from minigrad.devices.native import LEVELS, best_simd_level, get_num_threads, set_num_threads, set_simd_level, simd_level
 from minigrad.nn import functional as F
 from minigrad.ops.dispatch import set_fused
 
@@ -258,6 +258,52 @@ def test_what_is_masked_out_does_not_count(kind, keys, path):
             assert (leaf[1].grad.numpy()[..., -2:, :] == 0).all() and (leaf[2].grad.numpy()[..., -2:, :] == 0).all()
     for a, b in zip(*results, strict=True):
         np.testing.assert_allclose(a, b, 1e-5, 1e-6)
+
+
+@pytest.mark.parametrize("level", LEVELS[:LEVELS.index(best_simd_level()) + 1])
+@pytest.mark.parametrize("steps, heads, size", [(64, 4, 16), (150, 3, 7), (300, 2, 32), (1, 2, 5)])
+def test_heads_are_read_where_they_stand(steps, heads, size, level):
+    """Views of one projection have the bits of copies, forward and backward, and nothing is copied before the kernel. Keys
+    whose elements are not adjacent are copied."""
+    rng, before = RNG(1), simd_level()
+    x, g = (rng.standard_normal((2, steps, n * heads * size)).astype(np.float32) for n in (3, 1))
+    set_simd_level(level)
+    try:
+        results = []
+        for copied in ((), (0, 1, 2), (1,)):
+            whole, *_ = leaves(x)
+            heads_of = [part.view(2, steps, heads, size).transpose(1, 2) for part in whole.chunk(3, 2)]
+            if copied == (1,):
+                heads_of[1] = heads_of[1].transpose(-1, -2).contiguous().transpose(-1, -2)
+            else:
+                heads_of = [h.contiguous() if i in copied else h for i, h in enumerate(heads_of)]
+            with mg.study.trace() as trace:
+                y = F.scaled_dot_product_attention(*heads_of, is_causal=True)
+            moved = sum("copy" in str(launch.kernel) for launch in trace.launches)
+            assert moved == (1 if copied == (1,) and steps > 1 else 0), (copied, moved)
+            y.transpose(1, 2).reshape(2, steps, -1).backward(mg.tensor(g))
+            results.append((y.numpy(force=True), whole.grad.numpy()))
+        for other in results[1:]:
+            for a, b in zip(results[0], other, strict=True):
+                np.testing.assert_array_equal(a, b)
+    finally:
+        set_simd_level(before)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_lowest_number_as_a_mask(dtype):
+    """A row whose keys all have the lowest number: uniform weights, as the definition has, not a row without keys."""
+    q, k, v = (RNG(i).standard_normal((5, 4)).astype(dtype) for i in range(3))
+    mask = np.zeros((5, 5), dtype)
+    mask[1], mask[2], mask[3, 1:] = -np.inf, np.finfo(dtype).min, np.finfo(dtype).min
+    ours = leaves(q, k, v)
+    y = F.scaled_dot_product_attention(*ours, mg.tensor(mask))
+    y.sum().backward()
+    y = y.numpy(force=True)
+    np.testing.assert_allclose(y[2], v.mean(0), rtol=1e-5)
+    np.testing.assert_array_equal([y[1], y[3]], [np.zeros(4, dtype), v[0]])
+    np.testing.assert_allclose(ours[2].grad.numpy().sum(), 16, rtol=1e-5)       # four rows with keys, of four columns
+    assert all(np.isfinite(t.grad.numpy()).all() for t in ours)
 
 
 @pytest.mark.parametrize("path", ["auto", "off"])
