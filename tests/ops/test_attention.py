@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 
 import minigrad as mg
 from minigrad.devices import cpu, memory
-from minigrad.devices.native import LEVELS, best_simd_level, get_num_threads, set_num_threads, set_simd_level, simd_level
+from minigrad.devices.native import (
+    LEVELS,
+    best_simd_level,
+    get_num_threads,
+    set_num_threads,
+    set_simd_level,
+    simd_level,
+)
 from minigrad.nn import functional as F
 from minigrad.ops.dispatch import set_fused
 
