@@ -8,8 +8,9 @@
  * The plain loop computes m, then s, then y, for one line after the other. The fast one depends on `inner`. inner == 1:
  * lines are rows, and lanes run along them. Short rows go four side by side, so that their horizontal maxima and sums
  * overlap; long ones go one by one, in four chains. inner > 1: lanes are neighbours along `inner`, each with a line of
- * its own, and the loop over n needs no horizontal sums. Arrays beyond the caches (loops.h) go row by row, in the order
- * of memory, and the result past the caches.
+ * its own, and the loop over n needs no horizontal sums. Rows that go side by side ask L2 for the rows after them: an
+ * array beyond the caches (loops.h) takes a quarter less time. Its results are stored past the caches where their
+ * vectors are stored once and cost no exp; the others gain nothing, exp takes longer than memory.
  *
  * inf and NaN need no special case: NaN - m makes the sum NaN, and with it the line. So does inf - inf, in a line that
  * holds inf or only -inf. Only logsumexp, whose value there is the maximum itself, takes 0 for an infinite m.
@@ -54,6 +55,7 @@ INLINE void some_short_rows(T *m, T *s, T *e, const T *x, int64_t n, const int R
   }
   EACH_VECTOR(j, k, n,
     EACH_ROW(r) {
+      __builtin_prefetch(x + R * n + R * j + r * VL, 0, 2);
       V p = vexp(load_n(x + r * n + j, k) - largest_of[r]);
       if (e) store_n(e + r * n + j, p, k);
       v[r] += keep(p, k);
@@ -135,26 +137,25 @@ typedef struct {
   T *y;
   const T *x, *gy;
   int64_t n, inner;
-  int together, stream;        /* rows that go side by side; is y stored past the caches? */
+  int stream;                  /* is y stored past the caches? */
 } softmax_args;
 
 INLINE int keeps(const what of) { return of == SOFTMAX || of == LOGSUMEXP_BACK; }
 
-/* e: the exponentials, y itself or work space */
-INLINE void finish_row(const softmax_args *a, int64_t row, T m, T s, const T *e, const what of) {
+INLINE void finish_row(const softmax_args *a, int64_t row, T m, T s, const what of) {
   const T *x = a->x + row * a->n;
   T *y = a->y + row * a->n;
   const V shift = vset(m), factor = of == LOGSUMEXP_BACK ? vset(a->gy[row] / (m == INFINITY ? 1 : s)) :
                            of == SOFTMAX ? vset(1 / s) : vlog(vset(s));
-  if (keeps(of)) EACH_VECTOR(j, k, a->n, put_n(y + j, load_n(e + j, k) * factor, k, a->stream););
+  if (keeps(of)) EACH_VECTOR(j, k, a->n, store_n(y + j, load_n(y + j, k) * factor, k););
   if (of == LOG_SOFTMAX) EACH_VECTOR(j, k, a->n, put_n(y + j, load_n(x + j, k) - shift - factor, k, a->stream););
   if (of == LOGSUMEXP) a->y[row] = m + factor[0];
 }
 
-INLINE void some_rows(const softmax_args *a, int64_t row, T *e, const int R, const what of) {
+INLINE void some_rows(const softmax_args *a, int64_t row, const int R, const what of) {
   T m[4], s[4];
-  short_rows(m, s, keeps(of) ? e : 0, a->x + row * a->n, a->n, R, of == LOGSUMEXP);
-  for (int r = 0; r < R; r++) finish_row(a, row + r, m[r], s[r], e + r * a->n, of);
+  short_rows(m, s, keeps(of) ? a->y + row * a->n : 0, a->x + row * a->n, a->n, R, of == LOGSUMEXP);
+  for (int r = 0; r < R; r++) finish_row(a, row + r, m[r], s[r], of);
 }
 
 INLINE void some_columns(const softmax_args *a, int64_t o, int64_t i, const int W, const int k, const what of) {
@@ -182,17 +183,14 @@ INLINE void softmax_lines(const softmax_args *a, int64_t begin, int64_t end, con
     EACH_UNIT(o, i, W, k, a->inner, some_columns(a, o, i, W, k, of););
     return;
   }
-  /* what is stored past the caches is not read again: then the exponentials of a row are kept elsewhere */
-  T *kept = keeps(of) && a->stream ? mg_scratch(0, (size_t)a->n * sizeof(T)) : a->y;
-  if (!kept) return;
-  const int64_t n = a->n, step = kept == a->y ? n : 0;
+  const int64_t n = a->n;
   int64_t row = begin;
-  for (; n <= SHORT && row + 4 <= end && a->together == 4; row += 4) some_rows(a, row, kept + row * step, 4, of);
-  for (; n <= SHORT && row < end; row++) some_rows(a, row, kept + row * step, 1, of);
+  for (; n <= SHORT && row + 4 <= end; row += 4) some_rows(a, row, 4, of);
+  for (; n <= SHORT && row < end; row++) some_rows(a, row, 1, of);
   for (; row < end; row++) {
     T m, s;
-    long_row(&m, &s, keeps(of) ? kept + row * step : 0, a->x + row * n, n, of == LOGSUMEXP);
-    finish_row(a, row, m, s, kept + row * step, of);
+    long_row(&m, &s, keeps(of) ? a->y + row * n : 0, a->x + row * n, n, of == LOGSUMEXP);
+    finish_row(a, row, m, s, of);
   }
   if (a->stream) vstreamed();
 }
@@ -201,24 +199,20 @@ static void log_softmax_(void *a, int64_t begin, int64_t end) { softmax_lines(a,
 static void logsumexp_(void *a, int64_t begin, int64_t end) { softmax_lines(a, begin, end, LOGSUMEXP); }
 static void logsumexp_back(void *a, int64_t begin, int64_t end) { softmax_lines(a, begin, end, LOGSUMEXP_BACK); }
 
-static softmax_args arguments(T *y, const T *x, const T *gy, int64_t outer, int64_t n, int64_t inner) {
-  const int64_t size = outer * n * inner;
-  return (softmax_args){y, x, gy, n, inner, rows_together(size, 4), inner == 1 && streams(y, size, n)};
-}
 void FN(softmax_forward)(T *y, const T *x, int64_t outer, int64_t n, int64_t inner) {
-  softmax_args a = arguments(y, x, 0, outer, n, inner);
+  softmax_args a = {y, x, 0, n, inner, 0};
   share(softmax_, &a, outer, n, inner);
 }
 void FN(log_softmax_forward)(T *y, const T *x, int64_t outer, int64_t n, int64_t inner) {
-  softmax_args a = arguments(y, x, 0, outer, n, inner);
+  softmax_args a = {y, x, 0, n, inner, inner == 1 && streams(y, outer * n, n)};
   share(log_softmax_, &a, outer, n, inner);
 }
 void FN(logsumexp_forward)(T *y, const T *x, int64_t outer, int64_t n, int64_t inner) {
-  softmax_args a = arguments(y, x, 0, outer, n, inner);
+  softmax_args a = {y, x, 0, n, inner, 0};
   share(logsumexp_, &a, outer, n, inner);
 }
 void FN(logsumexp_backward)(T *gx, const T *gy, const T *x, int64_t outer, int64_t n, int64_t inner) {
-  softmax_args a = arguments(gx, x, gy, outer, n, inner);
+  softmax_args a = {gx, x, gy, n, inner, 0};
   share(logsumexp_back, &a, outer, n, inner);
 }
 
@@ -231,7 +225,7 @@ typedef struct {
   T *gx;
   const T *gy, *y;
   int64_t n, inner;
-  int together, stream;        /* as in softmax_args */
+  int together, stream;        /* rows that go side by side; is gx stored past the caches? */
 } softmax_back_args;
 
 INLINE V back(V gy, V y, V sum, const what of) { return of == SOFTMAX ? y * (gy - sum) : gy - vexp(y) * sum; }
@@ -335,7 +329,6 @@ typedef struct {
   const int64_t *target;
   int64_t classes, inner, ignore;
   double smoothing;
-  int together;                /* as in softmax_args */
 } cross_entropy_args;
 
 /* e / C * sum(weight * (log_sum - (x - top))) of one line */
@@ -398,7 +391,7 @@ static void cross_entropy_lines(void *context, int64_t begin, int64_t end) {
     EACH_UNIT(o, i, W, k, a->inner, cross_entropy_columns(a, o, i, W, k););
   } else {
     int64_t row = begin;
-    for (; a->classes <= SHORT && row + 4 <= end && a->together == 4; row += 4) cross_entropy_some(a, row, 4);
+    for (; a->classes <= SHORT && row + 4 <= end; row += 4) cross_entropy_some(a, row, 4);
     for (; row < end; row++) cross_entropy_some(a, row, 1);
   }
 }
@@ -408,8 +401,7 @@ void FN(cross_entropy_forward)(T *loss, T *wsum, T *items, T *stats, const T *lo
                                int64_t reduction, double label_smoothing) {
   const int64_t count = outer * inner;
   cross_entropy_args a = {items,  stats,   stats + count, logits,       weight,
-                          target, classes, inner,         ignore_index, label_smoothing,
-                          rows_together(count * classes, 4)};
+                          target, classes, inner,         ignore_index, label_smoothing};
   share(cross_entropy_lines, &a, outer, classes, inner);
   if (reduction == 0) return;
   double sum = 0, weights = 0;
@@ -442,7 +434,6 @@ typedef struct {
   const int64_t *target;
   int64_t classes, inner, ignore;
   double g, smoothing, sum_weight;
-  int stream;                  /* as in softmax_args */
 } cross_entropy_back_args;
 
 /* The three factors of an item: gx = p * f[0] - f[1] * weight - (c == t) * f[2]. 0 means: ignored, gx is 0. */
@@ -497,14 +488,13 @@ INLINE void cross_entropy_back_row(const cross_entropy_back_args *a, int64_t row
     V g = vexp(load_n(x + j, k) - m - log_sum) * scale;
     if (a->smoothing != 0) g -= each * load_n_or(a->weight, j, k, 1);
     if ((uint64_t)(t - j) < (uint64_t)k) g[t - j] -= f[2];
-    put_n(gx + j, g, k, a->stream););
+    store_n(gx + j, g, k););
 }
 
 static void cross_entropy_back(void *context, int64_t begin, int64_t end) {
   const cross_entropy_back_args *a = context;
   if (a->inner == 1) {
     for (int64_t row = begin; row < end; row++) cross_entropy_back_row(a, row);
-    if (a->stream) vstreamed();
   } else
     EACH_UNIT(o, i, W, k, a->inner, EACH_PART(w) cross_entropy_back_columns(a, o, i + w * VL, k););
 }
@@ -520,8 +510,7 @@ void FN(cross_entropy_backward)(T *gx, const T *gloss, const T *wsum, const T *s
   const double g = reduction == 0 ? 0 : reduction == 1 ? *gloss / (double)*wsum : *gloss;
   cross_entropy_back_args a = {
       gx,    reduction ? 0 : gloss, stats, stats + outer * inner, logits,    weight, target, classes,
-      inner, ignore_index,          g,     label_smoothing,       sum_weight,
-      inner == 1 && streams(gx, outer * classes, classes)};
+      inner, ignore_index,          g,     label_smoothing,       sum_weight};
   share(cross_entropy_back, &a, outer, classes, inner);
 }
 
