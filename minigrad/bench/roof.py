@@ -26,7 +26,7 @@ def fma_peak(dtype: Any = mg.float32, blocks: int = BLOCKS) -> float:
     out, rounds = mg.zeros(2, dtype=dtype), 200_000
     kernel = open_device("cpu").kernels.fma_roof[mg.dtype(dtype)]
     best, = interleaved(lambda: kernel.call(out.array.ptr, rounds), blocks=blocks)
-    return float(2 * 16 * out.numpy()[0] * rounds / best.minimum / 1e9)
+    return float(2 * out.numpy()[0] * rounds / best.minimum / 1e9)
 
 
 def copy_bandwidth(blocks: int = 9, nbytes: int = SIZES[-1]) -> float:
