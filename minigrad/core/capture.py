@@ -44,7 +44,7 @@ from ..devices.memory import layout as layout_of
 from ..devices.native import lib
 from ..devices.private import private_pool
 from .arrays import contiguous_copy, copy_array, mover
-from .fusion import Launch, fused, needed
+from .fusion import Launch, Uses, fused
 from .modes import mode, no_grad, paused
 from .notes import Notes
 from .shape import fail
@@ -195,10 +195,13 @@ class Recorder:
         """Ends the recording, and keeps the memory of the private pool alive."""
         self._close()
         segments = [s for s in self.segments if not callable(s)]
-        marks = iter(needed([launch for s in segments for launch in s.launches], self.pool.regions))
-        used = [list(compress(s.launches, marks)) for s in segments]
-        for i, segment in enumerate(segments):
-            segment.fuse(used[i], list(chain(*used[i + 1:])))
+        uses, begin = Uses([launch for segment in segments for launch in segment.launches]), 0
+        marks = iter(uses.needed(self.pool.regions))
+        used = [list(compress(segment.launches, marks)) for segment in segments]
+        uses = Uses(list(chain(*used)), uses.memory)
+        for segment, launches in zip(segments, used, strict=True):
+            segment.fuse(uses, begin, begin + len(launches))
+            begin += len(launches)
         for region in self.inside:
             owner = region()
             if owner is not None:
@@ -211,9 +214,9 @@ class _Segment:
     def __init__(self, launches: list[Launch], descriptions: list[Any]) -> None:
         self.launches, self.descriptions = launches, descriptions
 
-    def fuse(self, used: list[Launch], later: list[Launch]) -> None:
-        """Sets the words of those launches that are used; `later`: those of the segments after it."""
-        self.words, self.count, self.lists = fused(used, later)
+    def fuse(self, uses: Uses, begin: int, end: int) -> None:
+        """Sets the words; its launches that are used are those from number `begin` up to `end` of the program."""
+        self.words, self.count, self.lists = fused(uses, begin, end)
         self.address = self.words.__array_interface__["data"][0]
 
     def launch_each(self) -> None:

@@ -13,13 +13,13 @@ The rewrite, for a recorded list of launches (`Launch`):
 if `first` is in `PRODUCERS` or an elementwise kernel, and `then` an elementwise kernel over the same elements that
 reads what `first` writes; if the array is too large for the first-level cache; and if running `then` earlier changes
 nothing: it writes to no memory that `first` and the launches in between touch, and reads none that they write, but for
-that array. A launch can follow another follower: chains of any length run piece by piece. Launches whose results
-nobody reads are left out before (`needed`).
+that array, of which it reads the elements of its own piece only. A launch can follow another follower: chains of any
+length run piece by piece. Launches whose results nobody reads are left out before (`Uses.needed`).
 """
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from itertools import chain
+from bisect import bisect_right
+from collections.abc import Callable
 from math import prod
 from typing import Any, NamedTuple
 
@@ -66,11 +66,72 @@ class Launch(NamedTuple):
         return [int(np.float64(value).view(np.int64)) if kind == "d" else value
                 for kind, value in zip(self.kernel.signature, self.arguments, strict=True)]
 
-    def memory(self, kinds: str) -> set[int]:
-        """Which memory the arguments of these kinds point to: the first addresses of its regions; 0 if unknown."""
-        found = [find(value) for kind, value in zip(self.kernel.signature, self.arguments, strict=True)
-                 if kind in kinds and value]
-        return {0 if region is None else region.ptr for region in found}
+    def addresses(self, kinds: str) -> list[int]:
+        """The pointers among the arguments that are of these kinds, and not null."""
+        return [value for kind, value in zip(self.kernel.signature, self.arguments, strict=True)
+                if kind in kinds and value]
+
+
+class Uses:
+    """What each launch of a program reads and writes. Memory is named by the first of its addresses, 0 if unknown.
+
+    launches  of the whole program, in order; elsewhere they are named by their numbers
+    memory    which memory an address is in; regions that overlap (two views that came in one by one) are one
+    reads     the memory that each launch may read, by the kinds of its arguments
+    writes    ... and write
+    """
+
+    def __init__(self, launches: list[Launch], memory: dict[int, int] | None = None) -> None:
+        self.launches = launches
+        self.memory = memory or _memory({address for launch in launches for address in launch.addresses("op")})
+        self.reads = [{self.memory[a] for a in launch.addresses("p")} for launch in launches]
+        self.writes = [{self.memory[a] for a in launch.addresses("o")} for launch in launches]
+        self.used: dict[int, list[int]] = {}        # the launches that use a memory
+        self.freed: dict[int, list[int]] = {}       # the launches after which an address is freed
+        self.tables: list[int] = []                 # the launches that read a table: it holds addresses of more memory
+        for i, launch in enumerate(launches):
+            for memory in self.reads[i] | self.writes[i]:
+                self.used.setdefault(memory, []).append(i)
+            for address in launch.freed:
+                self.freed.setdefault(address, []).append(i)
+            if "table" in launch.kernel.names:
+                self.tables.append(i)
+
+    def needed(self, own: set[int]) -> list[bool]:
+        """Which launches a replay needs: the others write only to memory of the recording (`own` has its first
+        addresses) that nothing reads before it is freed. Of an array that is not freed somebody outside may know."""
+        read = set().union(*self.writes)            # later, or by somebody outside
+        found: list[bool] = []
+        for launch, reads, writes in reversed(list(zip(self.launches, self.reads, self.writes, strict=True))):
+            read -= {self.memory[ptr] for ptr in launch.freed if ptr in self.memory}
+            found.append(not writes or "table" in launch.kernel.names or not writes <= own or bool(writes & read))
+            if found[-1]:
+                read |= reads | writes
+        return found[::-1]
+
+    def unread(self, ptr: int, number: int) -> bool:
+        """Is the array freed, after launch `number`, before a later launch reads or writes its memory?"""
+        if ptr in self.launches[number].freed:
+            return True
+        freed, *uses = [_after(number, of) for of in (self.freed.get(ptr), self.used.get(self.memory[ptr]), self.tables)]
+        return freed is not None and all([use is None or use > freed for use in uses])
+
+
+def _after(number: int, numbers: list[int] | None) -> int | None:
+    """The first of ascending numbers that is larger, or None."""
+    at = bisect_right(numbers, number) if numbers else 0
+    return numbers[at] if numbers and at < len(numbers) else None
+
+
+def _memory(addresses: set[int]) -> dict[int, int]:
+    """The memory of each address, as `Uses` names it."""
+    regions = {address: find(address) for address in addresses}
+    found, first, end = {0: 0}, 0, 0
+    for ptr, stop in sorted({(r.ptr, r.ptr + r.nbytes) for r in regions.values() if r is not None}):
+        if ptr >= end:
+            first = ptr
+        found[ptr], end = first, max(end, stop)
+    return {address: 0 if region is None else found[region.ptr] for address, region in regions.items()}
 
 
 class _Array(NamedTuple):
@@ -112,7 +173,13 @@ class _Follower(NamedTuple):
     steps: list[int]
 
     def operands(self) -> list[int]:
+        """The addresses of those that have an element for each i."""
         return [self.launch.arguments[i] for i in self.places[1:]]
+
+    def shared(self) -> list[int]:
+        """The addresses of those of which all i read one element."""
+        return [ptr for i, (kind, ptr) in enumerate(zip(self.launch.kernel.signature, self.launch.arguments, strict=True))
+                if kind == "p" and ptr and i not in self.places]
 
 
 def _follower(launch: Launch) -> _Follower | None:
@@ -144,45 +211,64 @@ def _written(launch: Launch) -> _Array | None:
 class _Group:
     """A launch and its followers, and their numbers. `arrays`: what each of them writes, the first launch first."""
 
-    def __init__(self, first: Launch, number: int, writes: _Array) -> None:
-        self.first, self.number, self.arrays = first, number, [writes]
+    def __init__(self, uses: Uses, number: int, writes: _Array) -> None:
+        self.uses, self.first, self.number, self.arrays = uses, uses.launches[number], number, [writes]
         self.followers: list[_Follower] = []
         self.numbers: list[int] = []
         self.unused: list[bool] = []        # does nothing but the next follower read each of the arrays but the last?
+        self.others: list[int] = []         # the launches up to the last follower that are not of the group
+        self.known, self.free = {writes.ptr}, set[int]()        # the addresses of the arrays, and of the unused ones
+        self.between = {uses.memory[writes.ptr]}                # the memory of the arrays
+        self.read, self.written = set(uses.reads[number]), set(uses.writes[number])     # the memory of all of them
 
-    def takes(self, follower: _Follower, others: list[Launch]) -> bool:
-        """May it run on the pieces? `others`: the launches from the first of the group on that are not of the group."""
-        known, out = {a.ptr for a in self.arrays}, follower.out
-        if out[1:] != self.arrays[-1][1:] or self.arrays[-1].ptr not in follower.operands():
-            return False
-        if len(others) > _APART or any(["table" in q.kernel.names for q in others]):
-            return False                        # a table holds addresses of more memory
-        mine, between = follower.launch.memory("o"), {r.ptr for p in known if (r := find(p)) is not None}
-        reads = follower.launch.memory("p") - between
-        touched = set().union(*[q.memory("op") for q in others])
-        inside = [self.first, *[f.launch for f in self.followers]]
-        free = {a.ptr for a, unused in zip(self.arrays, self.unused, strict=False) if unused}
-        if 0 in mine | reads | touched or mine & touched or between & touched:
-            return False
-        if any([mine & q.memory("op") for q in inside]) and out.ptr not in free:
-            return False
-        written = set().union(*[q.memory("o") for q in [*others, *inside]])
-        return not reads & written and out.ptr not in follower.operands()
+    def since(self, number: int) -> list[int]:
+        """The launches before this one, from the first of the group on, that are not of the group."""
+        return [*self.others, *range((self.numbers or [self.number])[-1] + 1, number)]
 
-    def add(self, follower: _Follower, number: int, later: Iterable[Launch]) -> None:
-        """`number`: which launch it is; `later`: the launches after it."""
+    def takes(self, follower: _Follower, number: int) -> bool:
+        """May launch `number` run on the pieces?"""
+        uses, out, last = self.uses, follower.out, self.arrays[-1]
+        if (out.elements, out.size) != (last.elements, last.size) or last.ptr not in follower.operands():
+            return False
+        if number - self.number - 1 - len(self.numbers) > _APART:
+            return False
+        others = self.since(number)
+        if any(["table" in uses.launches[i].kernel.names for i in others]):
+            return False                        # it holds addresses of more memory
+        mine, between = uses.writes[number], self.between
+        if any([uses.memory[ptr] in between and ptr not in self.known for ptr in follower.operands()]):
+            return False                        # other elements than those of its own piece
+        if any([uses.memory[ptr] in between for ptr in follower.shared()]):
+            return False                        # one element, which all pieces need
+        reads = uses.reads[number] - between
+        read, written = (set().union(*[of[i] for i in others]) for of in (uses.reads, uses.writes))
+        if 0 in mine | reads | read | written or mine & (read | written) or between & (read | written):
+            return False
+        if (mine & self.read or mine & self.written) and out.ptr not in self.free:
+            return False
+        return not (reads & written or reads & self.written) and out.ptr not in follower.operands()
+
+    def add(self, follower: _Follower, number: int) -> None:
+        """`number`: which launch it is."""
+        last, uses = self.arrays[-1].ptr, self.uses
+        self.others = self.since(number)
         self.numbers.append(number)
-        self.unused.append(split(follower.launch.kernel.name)[0] not in NOT_IN_PLACE
-                           and _unread(self.arrays[-1].ptr, follower.launch, later))
+        self.unused.append(split(follower.launch.kernel.name)[0] not in NOT_IN_PLACE and uses.unread(last, number))
+        if self.unused[-1]:
+            self.free.add(last)
         self.followers.append(follower)
         self.arrays.append(follower.out)
+        self.known.add(follower.out.ptr)
+        self.between.add(uses.memory[follower.out.ptr])
+        self.read |= uses.reads[number]
+        self.written |= uses.writes[number]
 
     def places(self) -> list[int]:
         """Where each of the arrays is: one that only the next follower reads is where the next one is."""
         found = [self.arrays[-1].ptr]
         for array, unused in zip(reversed(self.arrays[:-1]), reversed(self.unused), strict=True):
-            found.insert(0, found[0] if unused else array.ptr)
-        return found
+            found.append(found[-1] if unused else array.ptr)
+        return found[::-1]
 
     def program(self) -> tuple[list[int], np.ndarray]:
         """The words of the first launch, and the list of its followers, as native/program.c reads them."""
@@ -200,77 +286,44 @@ class _Group:
         return [self.first.kernel.row, *first], np.array([_signed(w) for w in rest], np.int64)
 
 
-def needed(launches: list[Launch], own: set[int]) -> list[bool]:
-    """Which launches of a step a replay needs: the others write only to memory of the recording (`own` has its first
-    addresses) that nothing reads before it is freed. Of an array that is not freed somebody outside may know."""
-    read = {region for launch in launches for region in launch.memory("o")}         # later, or by somebody outside
-    found: list[bool] = []
-    for launch in reversed(launches):
-        read -= {region.ptr for ptr in launch.freed if (region := find(ptr)) is not None}
-        writes = launch.memory("o")
-        found.append(not writes or "table" in launch.kernel.names or not writes <= own or bool(writes & read))
-        if found[-1]:
-            read |= launch.memory("op")
-    return found[::-1]
-
-
-def _unread(ptr: int, launch: Launch, later: Iterable[Launch]) -> bool:
-    """Is the array freed, after `launch`, before a later launch reads or writes its memory?"""
-    region = find(ptr)
-    if region is None or ptr in launch.freed:
-        return region is not None
-    for q in later:
-        if "table" in q.kernel.names or region.ptr in q.memory("op"):
-            return False
-        if ptr in q.freed:
-            return True
-    return False
-
-
 def _signed(word: int) -> int:
     return word if word < 1 << 63 else word - (1 << 64)
 
 
-def groups(launches: list[Launch], later: list[Launch]) -> list[_Group]:
-    """The launches that others may follow, with those that do. `later`: the launches of the step after these."""
+def groups(uses: Uses, begin: int, end: int) -> list[_Group]:
+    """The launches from number `begin` up to `end` that others may follow, with those that do."""
     found: list[_Group] = []
-    member: dict[int, _Group] = {}              # the group of each launch, by its number
-    for i, launch in enumerate(launches):
-        follower = _follower(launch)
+    latest: dict[int, _Group] = {}              # the group that wrote an array last, by its address
+    for i in range(begin, end):
+        launch = uses.launches[i]
         writes = _written(launch)
         if writes is None or writes.elements * writes.size < _LARGE:
             continue
-        group = _group_for(follower, i, launches, found, member) if follower is not None else None
-        if group is not None and follower is not None:
-            group.add(follower, i, chain(launches[i + 1:], later))
+        follower = _follower(launch)
+        before = [latest[ptr] for ptr in follower.operands() if ptr in latest] if follower is not None else []
+        group = max(before, key=lambda group: group.number, default=None)
+        if group is not None and follower is not None and group.takes(follower, i):
+            group.add(follower, i)
         else:
-            found.append(group := _Group(launch, i, writes))
-        member[i] = group
+            found.append(group := _Group(uses, i, writes))
+        latest[writes.ptr] = group
     return found
 
 
-def fused(launches: list[Launch], later: list[Launch]) -> tuple[np.ndarray, int, list[np.ndarray]]:
-    """The words of a program, as native/program.c reads them, how many launches they have, and what they point to."""
-    with_followers = [group for group in groups(launches, later) if group.followers]
+def fused(uses: Uses, begin: int, end: int) -> tuple[np.ndarray, int, list[np.ndarray]]:
+    """The words for native/program.c of the launches from `begin` up to `end`, how many of them they name, and what
+    they point to."""
+    with_followers = [group for group in groups(uses, begin, end) if group.followers]
     first_of = {group.number: group for group in with_followers}
     left_out = {i for group in with_followers for i in group.numbers}
     words: list[int] = []
     lists: list[np.ndarray] = []
-    for i, launch in enumerate(launches):
+    for i in range(begin, end):
         if i in first_of:
             first, followers = first_of[i].program()
             lists.append(followers)
             words += [followers.__array_interface__["data"][0] + 1, *first]
         elif i not in left_out:
+            launch = uses.launches[i]
             words += [launch.kernel.row, *launch.words()]
-    return np.array([_signed(w) for w in words], np.int64), len(launches) - len(left_out), lists
-
-
-def _group_for(follower: _Follower, i: int, launches: list[Launch], groups: list[_Group],
-               member: dict[int, _Group]) -> _Group | None:
-    """The group that launch number i can follow: the latest that wrote one of its operands, or None."""
-    for group in reversed(groups):
-        if group.arrays[-1].ptr in follower.operands():
-            others = [launches[j] for j in range(group.number + 1, i) if member.get(j) is not group]
-            return group if group.takes(follower, others) else None
-    return None
+    return np.array([_signed(w) for w in words], np.int64), end - begin - len(left_out), lists

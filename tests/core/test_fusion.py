@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import random
 import sys
+from time import process_time
 
 import numpy as np
 import pytest
@@ -23,10 +24,11 @@ def groups_of(captured):
     found = []
     for programs in captured.programs.values():
         for program in programs:
-            segments = [s for s in program.segments if not callable(s)]
-            for i, segment in enumerate(segments):
-                later = [launch for s in segments[i + 1:] for launch in s.launches]
-                found += [g for g in fusion.groups(segment.launches, later) if g.followers]
+            segments = [s.launches for s in program.segments if not callable(s)]
+            uses, begin = fusion.Uses([launch for launches in segments for launch in launches]), 0
+            for launches in segments:
+                found += [g for g in fusion.groups(uses, begin, begin + len(launches)) if g.followers]
+                begin += len(launches)
     return found
 
 
@@ -155,6 +157,52 @@ def test_what_would_change_the_order_of_reads_and_writes_is_not_joined():
     for function in (written_in_between, other_part, in_place, twice):
         check(function, mg.randn(300, 301))
     assert not groups_of(check(other_part, mg.randn(300, 301)))
+
+
+def test_an_element_of_the_array_is_not_read_before_it_is_written():
+    def last(x):
+        y = x + 1.0
+        return y * y[-1]
+    def further(x):
+        y = x + 1.0
+        return F.relu(y) - y[-1]
+    for function in (last, further):
+        check(function, mg.randn(300_000))
+
+
+def test_memory_that_overlaps_is_one_memory(monkeypatch):
+    """Two views of an array that come in one by one are regions of their own."""
+    monkeypatch.setattr(fusion, "_LARGE", 0)
+    found = []
+    for wrap in (lambda f: f, mg.capture):
+        base = np.full(150, 0.5, np.float32)
+        a, b = mg.from_numpy(base[:100]), mg.from_numpy(base[50:])
+        @wrap
+        def step(x, a=a, b=b):
+            with mg.no_grad():
+                y = x + 1.0
+                a.add_(1.0)
+                return y * b
+        found.append([step(mg.ones(100) * k).numpy().tobytes() for k in range(4)])
+    assert found[0] == found[1]
+
+
+def test_a_recording_takes_a_time_in_proportion_to_its_launches():
+    def long(launches):
+        def step(x):
+            with mg.no_grad():
+                y = x
+                for _ in range(launches // 2):
+                    y = F.relu(y + x)
+                return y
+        captured, x = mg.capture(step), mg.randn(130, 130)
+        begin = process_time()
+        captured(x)
+        spent = process_time() - begin
+        assert [len(kernels) for kernels, _ in joined(captured)] == [launches]
+        return spent
+    long(100)
+    assert min(long(2000) for _ in range(2)) < 16 * min(long(400) for _ in range(2))
 
 
 def test_small_arrays_and_long_functions_beyond_the_caches_are_left_alone():
