@@ -261,6 +261,7 @@ static void forked_child(void) {         /* the workers stayed with the parent, 
   pthread_mutex_init(&noting, NULL);
   memset(notes, 0, sizeof notes);
   atomic_store(&mg_failures, 0);
+  atomic_store(&mg_followed, 0);         /* the threads that had followers stayed with the parent */
 }
 
 __attribute__((constructor)) static void loaded(void) {

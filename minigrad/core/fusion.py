@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..devices import open_device
 from ..devices.addresses import find
 from ..devices.base import Kernel, split
 from ..devices.launch import KERNELS
@@ -113,14 +114,15 @@ class Uses:
         """Is the array freed, after launch `number`, before a later launch reads or writes its memory?"""
         if ptr in self.launches[number].freed:
             return True
-        freed, *uses = [_after(number, of) for of in (self.freed.get(ptr), self.used.get(self.memory[ptr]), self.tables)]
+        freed = _after(number, self.freed.get(ptr, []))
+        uses = [_after(number, of) for of in (self.used.get(self.memory[ptr], []), self.tables)]
         return freed is not None and all([use is None or use > freed for use in uses])
 
 
-def _after(number: int, numbers: list[int] | None) -> int | None:
+def _after(number: int, numbers: list[int]) -> int | None:
     """The first of ascending numbers that is larger, or None."""
-    at = bisect_right(numbers, number) if numbers else 0
-    return numbers[at] if numbers and at < len(numbers) else None
+    at = bisect_right(numbers, number)
+    return numbers[at] if at < len(numbers) else None
 
 
 def _memory(addresses: set[int]) -> dict[int, int]:
@@ -142,10 +144,16 @@ class _Array(NamedTuple):
     size: int
 
 
+def _name(kernel: Kernel) -> tuple[str, str]:
+    """The name and the type suffix of a kernel of the package; a kernel of a user may have the same name."""
+    name, suffix = split(kernel.name)
+    return (name, suffix) if getattr(open_device("cpu").kernels, name).member(suffix) is kernel else ("", "")
+
+
 def _strides(launch: Launch) -> tuple[_Array, list[list[int]], int] | None:
     """What an elementwise launch writes, the strides of its operands in each dimension, the output's first, and which
     argument its plan is. None for other launches, and for arrays that it walks in another order than that of memory."""
-    kernel, (name, suffix) = launch.kernel, split(launch.kernel.name)
+    kernel, (name, suffix) = launch.kernel, _name(launch.kernel)
     of_activations = name in KERNELS and KERNELS[name].file == "ops/activation.cu"
     if suffix not in _BYTES or "plan" not in kernel.names or not (name in LIGHT or name in HEAVY or of_activations):
         return None
@@ -178,7 +186,8 @@ class _Follower(NamedTuple):
 
     def shared(self) -> list[int]:
         """The addresses of those of which all i read one element."""
-        return [ptr for i, (kind, ptr) in enumerate(zip(self.launch.kernel.signature, self.launch.arguments, strict=True))
+        launch = self.launch
+        return [ptr for i, (kind, ptr) in enumerate(zip(launch.kernel.signature, launch.arguments, strict=True))
                 if kind == "p" and ptr and i not in self.places]
 
 
@@ -199,7 +208,7 @@ def _follower(launch: Launch) -> _Follower | None:
 
 def _written(launch: Launch) -> _Array | None:
     """What a launch writes, if it says so piece by piece: an elementwise one, or one of `PRODUCERS`."""
-    name, suffix = split(launch.kernel.name)
+    name, suffix = _name(launch.kernel)
     if name not in PRODUCERS:
         walks = _strides(launch)
         return walks and walks[0]
@@ -254,6 +263,7 @@ class _Group:
         self.others = self.since(number)
         self.numbers.append(number)
         self.unused.append(split(follower.launch.kernel.name)[0] not in NOT_IN_PLACE and uses.unread(last, number))
+        self.free.discard(last)                 # of several arrays, one after the other, at this address
         if self.unused[-1]:
             self.free.add(last)
         self.followers.append(follower)

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 import sys
 from time import process_time
 
@@ -168,6 +169,40 @@ def test_an_element_of_the_array_is_not_read_before_it_is_written():
         return F.relu(y) - y[-1]
     for function in (last, further):
         check(function, mg.randn(300_000))
+
+
+@pytest.mark.parametrize("act", [mg.tanh, mg.sigmoid])
+@pytest.mark.parametrize("before", [2, 3, 4])
+def test_a_kernel_that_must_not_work_in_place_does_not(monkeypatch, act, before):
+    """Not even where the next follower's output has the memory of its operand."""
+    monkeypatch.setattr(fusion, "_LARGE", 0)
+    w = (mg.randn(999) * 8).requires_grad_()
+    def step(k):
+        y = act(-w)
+        for _ in range(before):
+            y = -y
+        return mg.autograd.grad((y * k).sum(), w)[0]
+    captured = check(step, mg.randn(999))
+    assert any(f"{act.__name__}_backward_f32" in kernels for kernels, _ in joined(captured))
+
+
+def test_a_kernel_of_a_user_is_not_taken_for_one_of_the_package(monkeypatch, own_registry, tmp_path):
+    if not any(map(shutil.which, ("cc", "gcc", "clang"))):
+        pytest.skip("there is no C compiler here")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(fusion, "_LARGE", 0)
+    @mg.op
+    def layer_norm(x, *, eps=0.5):
+        return x * eps
+    @layer_norm.samples
+    def _(make):
+        yield make(4, 33)
+    layer_norm.kernel("cpu", source="KERNEL(REAL, layer_norm_forward, T *y, const T *x, int64_t rows, int64_t n, double eps) {"
+                                    " for (int64_t i = 0; i < rows * n; i++) y[i] = x[i] * (T)eps; }")
+    def step(x):
+        with mg.no_grad():
+            return F.relu(layer_norm(x))
+    assert not groups_of(check(step, mg.randn(30, 40)))
 
 
 def test_memory_that_overlaps_is_one_memory(monkeypatch):
