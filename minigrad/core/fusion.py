@@ -91,8 +91,8 @@ class Uses:
         self.freed: dict[int, list[int]] = {}       # the launches after which an address is freed
         self.tables: list[int] = []                 # the launches that read a table: it holds addresses of more memory
         for i, launch in enumerate(launches):
-            for memory in self.reads[i] | self.writes[i]:
-                self.used.setdefault(memory, []).append(i)
+            for name in self.reads[i] | self.writes[i]:
+                self.used.setdefault(name, []).append(i)
             for address in launch.freed:
                 self.freed.setdefault(address, []).append(i)
             if "table" in launch.kernel.names:
@@ -150,13 +150,19 @@ def _name(kernel: Kernel) -> tuple[str, str]:
     return (name, suffix) if getattr(open_device("cpu").kernels, name).member(suffix) is kernel else ("", "")
 
 
+def elementwise(kernel: Kernel) -> bool:
+    """Is it one of those that may follow?"""
+    name, suffix = _name(kernel)
+    of_activations = name in KERNELS and KERNELS[name].file == "ops/activation.cu"
+    return suffix in _BYTES and "plan" in kernel.names and (name in LIGHT or name in HEAVY or of_activations)
+
+
 def _strides(launch: Launch) -> tuple[_Array, list[list[int]], int] | None:
     """What an elementwise launch writes, the strides of its operands in each dimension, the output's first, and which
     argument its plan is. None for other launches, and for arrays that it walks in another order than that of memory."""
-    kernel, (name, suffix) = launch.kernel, _name(launch.kernel)
-    of_activations = name in KERNELS and KERNELS[name].file == "ops/activation.cu"
-    if suffix not in _BYTES or "plan" not in kernel.names or not (name in LIGHT or name in HEAVY or of_activations):
+    if not elementwise(launch.kernel):
         return None
+    kernel, (name, suffix) = launch.kernel, split(launch.kernel.name)
     plan_at = list(kernel.names).index("plan")
     pointers = [i for i, kind in enumerate(kernel.signature) if kind in "op" and i != plan_at]
     dims, elements = (plan := ffi.cast("int64_t *", launch.arguments[plan_at]))[0], plan[1]

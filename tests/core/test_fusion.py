@@ -2,8 +2,10 @@
 from __future__ import annotations
 
 import random
+import re
 import shutil
 import sys
+from pathlib import Path
 from time import process_time
 
 import numpy as np
@@ -13,6 +15,8 @@ from support import run_python
 import minigrad as mg
 from minigrad import nn
 from minigrad.core import fusion
+from minigrad.devices import open_device
+from minigrad.devices.base import split
 from minigrad.nn import functional as F
 
 
@@ -270,6 +274,105 @@ def test_launches_whose_results_nobody_reads_are_left_out():
         segment, = [s for s in next(iter(captured.programs.values()))[0].segments if not callable(s)]
         assert segment.count == left, [launch.kernel.name for launch in segment.launches]
         assert function is in_part or same(kept[0], later + 3.0)   # that of the recording, which a replay writes to
+
+
+# ---- the tables of core/fusion.py against the kernels ----
+
+CPU = open_device("cpu").kernels
+NATIVE = Path(__file__).parents[2] / "native"
+FOLLOWERS = [kernel for kernel in CPU if fusion.elementwise(kernel)]
+
+
+def test_the_tables_name_kernels():
+    names = {split(kernel.name)[0] for kernel in FOLLOWERS}
+    assert names >= fusion.LIGHT | fusion.HEAVY | fusion.NOT_IN_PLACE and not fusion.LIGHT & fusion.HEAVY
+    room = int(re.search(r"PLAN_MAX = (\d+)", (NATIVE / "program.c").read_text())[1])
+    assert all(k.signature[0] == "o" and k.signature.count("o") == 1 for k in FOLLOWERS)
+    assert all(3 + k.signature.count("o") + k.signature.count("p") - 1 <= room for k in FOLLOWERS)
+
+
+@pytest.mark.parametrize("kernel", FOLLOWERS, ids=lambda kernel: kernel.name)
+def test_a_follower_works_in_place(kernel):
+    """Its output may have the memory of any of its operands; `NOT_IN_PLACE` names those where that gives other bits."""
+    rng, dtype = np.random.default_rng(0), np.float32 if kernel.name.endswith("f32") else np.float64
+    scalars = [1.0 if kind == "d" else 1 for kind in kernel.signature if kind in "di"]
+    operands, same = kernel.signature.count("p") - 1, True
+    def run(arrays, out):
+        plan = np.array([1, out.size, out.size, *[1] * (operands + 1)], np.int64)
+        kernel.function(*[a.__array_interface__["data"][0] for a in (out, *arrays, plan)], *scalars)
+        return out.tobytes()
+    for n in (*range(1, 70), 600):
+        numbers = rng.standard_normal((operands, n)) * rng.choice([1e-3, 1.0, 30.0], (operands, n))
+        numbers[rng.random((operands, n)) < 0.1] = rng.choice([np.nan, np.inf, -np.inf, 0.0, -0.0, 1.0, -1.0])
+        want = run(numbers.astype(dtype), np.empty(n, dtype))
+        for k in range(operands):
+            arrays = numbers.astype(dtype)
+            same &= run(arrays, arrays[k]) == want
+    assert same == (split(kernel.name)[0] not in fusion.NOT_IN_PLACE)
+
+
+def test_producers_are_the_kernels_that_call_mg_written():
+    found = set()
+    for path in NATIVE.glob("*.c"):
+        words, name = {}, ""            # the words in each function of the file
+        for line in re.sub(r"/\*.*?\*/", "", path.read_text(), flags=re.DOTALL).splitlines():
+            head = re.match(r"\w[\w *]*?\b(FN\(\w+\)|\w+)\(", line)
+            name = head[1] if head else name
+            words.setdefault(name, set()).update(re.findall(r"\w+", line[head.end():] if head else line))
+        calling = {"mg_written"}
+        for _ in words:
+            calling |= {name for name, of in words.items() if of & calling}
+        found |= {name[3:-1] for name in calling if name.startswith("FN(")}
+    assert found == set(fusion.PRODUCERS)
+
+
+def shapes_of(rng):
+    """A layer for each of `PRODUCERS`, and the shape of an input."""
+    n, c, h, w = rng.choice([1, 2, 3, 9, 17, 70]), rng.choice([1, 2, 6, 12, 35]), rng.choice([1, 2, 5, 8, 15, 40]), rng.choice([1, 2, 7, 8, 33])
+    affine, kernel = rng.random() < 0.5, rng.choice([1, 2, 3])
+    window = {"kernel_size": kernel, "stride": rng.choice([1, 2, 3]), "padding": rng.choice([0, kernel // 2])}
+    padded = [size + 2 * window["padding"] >= kernel for size in (h, w)]
+    yield nn.LayerNorm([h, w], elementwise_affine=affine), (n, c, h, w)
+    yield nn.RMSNorm(w * h, elementwise_affine=affine), (n, c, w * h)
+    if n * h * w > 1:
+        yield nn.BatchNorm2d(c, affine=affine, track_running_stats=False), (n, c, h, w)
+    if n > 1:
+        yield nn.BatchNorm1d(c, affine=affine), (n, c)
+    yield nn.BatchNorm2d(c, affine=affine).eval(), (n, c, h, w)
+    yield nn.GroupNorm(rng.choice([g for g in (1, 2, 3, 5, c) if c % g == 0]), c, affine=affine), (n, c, h, w)
+    if all(padded):
+        yield nn.MaxPool2d(**window), (n, c, h, w)
+        yield nn.AvgPool2d(**window, count_include_pad=affine), (n, c, h, w)
+    yield nn.AdaptiveAvgPool2d(rng.choice([1, (min(2, h), min(3, w))])), (n, c, h, w)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_all_that_a_producer_writes_is_followed(monkeypatch, threads):
+    """Whichever of its loops a shape reaches, with rows and channels out of range in between, and written in place."""
+    monkeypatch.setattr(fusion, "_LARGE", 0)
+    before, seen = mg.get_num_threads(), set()
+    mg.set_num_threads(threads)
+    try:
+        for seed in range(60):
+            for layer, shape in shapes_of(random.Random(seed)):
+                rng = np.random.default_rng(seed)
+                x = rng.standard_normal(shape)
+                if seed % 3 == 0:
+                    x[rng.integers(shape[0])] *= 1e25
+                    x[:, rng.integers(shape[1])] *= 1e11
+                x = mg.tensor(x.astype(np.float64 if seed % 4 == 1 else np.float32))
+                layer.to(x.dtype)
+                def step(x, layer=layer):
+                    if "Pool" in type(layer).__name__:
+                        w = x.detach().requires_grad_()
+                        y = layer(F.relu(w))
+                        return mg.autograd.grad((y * y).sum(), w)[0]
+                    with mg.no_grad():
+                        return F.leaky_relu(layer(x), 0.3)
+                seen |= {split(kernels[0])[0] for kernels, _ in joined(check(step, x, times=2))}
+    finally:
+        mg.set_num_threads(before)
+    assert seen >= set(fusion.PRODUCERS)
 
 
 # ---- programs at random ----------------------------------------------------------------------------------------------
