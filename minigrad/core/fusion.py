@@ -72,21 +72,33 @@ class Launch(NamedTuple):
         return [value for kind, value in zip(self.kernel.signature, self.arguments, strict=True)
                 if kind in kinds and value]
 
+    def in_table(self) -> list[int]:
+        """The addresses in its table, if it has one; the table is the program's own, and nothing changes it."""
+        if "table" not in self.kernel.names:
+            return []
+        ptr = self.arguments[list(self.kernel.names).index("table")]
+        if (region := find(ptr)) is None:
+            return []
+        words = ffi.unpack(ffi.cast("int64_t *", ptr), (region.ptr + region.nbytes - ptr) // 8)
+        return [word for word in words if find(word) is not None]
+
 
 class Uses:
     """What each launch of a program reads and writes. Memory is named by the first of its addresses, 0 if unknown.
 
     launches  of the whole program, in order; elsewhere they are named by their numbers
     memory    which memory an address is in; regions that overlap (two views that came in one by one) are one
-    reads     the memory that each launch may read, by the kinds of its arguments
+    reads     the memory that each launch may read, by the kinds of its arguments, and all that its table names
     writes    ... and write
     """
 
     def __init__(self, launches: list[Launch], memory: dict[int, int] | None = None) -> None:
         self.launches = launches
-        self.memory = memory or _memory({address for launch in launches for address in launch.addresses("op")})
-        self.reads = [{self.memory[a] for a in launch.addresses("p")} for launch in launches]
-        self.writes = [{self.memory[a] for a in launch.addresses("o")} for launch in launches]
+        named = [launch.in_table() for launch in launches]
+        self.memory = memory or _memory({address for launch, more in zip(launches, named, strict=True)
+                                         for address in (*launch.addresses("op"), *more)})
+        self.reads, self.writes = ([{self.memory[a] for a in (*launch.addresses(kind), *more)}
+                                    for launch, more in zip(launches, named, strict=True)] for kind in "po")
         self.used: dict[int, list[int]] = {}        # the launches that use a memory
         self.freed: dict[int, list[int]] = {}       # the launches after which an address is freed
         self.tables: list[int] = []                 # the launches that read a table: it holds addresses of more memory

@@ -276,6 +276,28 @@ def test_launches_whose_results_nobody_reads_are_left_out():
         assert function is in_part or same(kept[0], later + 3.0)   # that of the recording, which a replay writes to
 
 
+@pytest.mark.parametrize("clip", [None, nn.utils.clip_grad_norm_, nn.utils.clip_grad_value_])
+@pytest.mark.parametrize("kind", ["SGD", "Adam"])
+def test_gradients_that_an_optimizer_reads_by_its_table_are_needed(clip, kind):
+    """They are freed within the step: `zero_grad` is the last that it does."""
+    found = []
+    for wrap in (lambda f: f, mg.capture):
+        mg.manual_seed(0)
+        model = nn.Sequential(nn.Linear(7, 9), nn.LayerNorm(9), nn.ReLU(), nn.Linear(9, 3))
+        optimizer = getattr(mg.optim, kind)(model.parameters(), lr=0.05)
+        @wrap
+        def step(x, model=model, optimizer=optimizer):
+            (model(x) * model(x)).sum().backward()
+            if clip is not None:
+                clip(model.parameters(), 0.5)
+            optimizer.step()
+            optimizer.zero_grad()
+        for k in range(4):
+            step(mg.ones(6, 7) * k)
+        found.append([p.detach().numpy().tobytes() for p in model.parameters()])
+    assert found[0] == found[1]
+
+
 # ---- the tables of core/fusion.py against the kernels ----
 
 CPU = open_device("cpu").kernels
