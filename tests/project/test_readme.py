@@ -25,5 +25,11 @@ def test_the_page_on_adding_an_op_is_short():
     assert 30 < 1 + len(page.splitlines()) < 60
 
 
+def test_the_gpu_is_called_emulated_until_there_are_results():
+    """The row of the table; whoever commits results says what they are of."""
+    row, = re.findall(r"^\| GPU .*$", TEXT.partition("\n## Support\n")[2], re.M)
+    assert ("emulated only" in row) != (ROOT / "tests" / "benchmarks" / "RESULTS_GPU.md").exists()
+
+
 def test_blocks_are_found():
     assert len(BLOCKS) == 3 and all(output for _, output in BLOCKS)
