@@ -23,6 +23,7 @@ import numpy as np
 from .addresses import register
 from .native import Pool, lib
 from .private import active, private_pool, recording
+from .usage import last_try
 
 
 class Device(Protocol):
@@ -44,7 +45,7 @@ halves_seen: set[np.dtype] = set()     # the 16-bit float dtypes that a layout h
 _layouts_max = _LAYOUTS_MAX
 _numbers = count(1)
 _peak = 0                       # the most bytes that were in use since unused memory was given back
-_pools: dict[tuple[Device, int], Any] = {}      # by device and size of their blocks
+pools: dict[tuple[Device, int], Any] = {}       # by device and size of their blocks
 
 
 class Layout:
@@ -93,8 +94,8 @@ def block_size(nbytes: int) -> int:
 def _pool_of(layout: Layout) -> Any:
     """The public pool that blocks of a layout come from."""
     key = layout.device, block_size(layout.nbytes)
-    found = _pools.get(key)
-    return found if found is not None else _pools.setdefault(key, Pool(key[1], True))
+    found = pools.get(key)
+    return found if found is not None else pools.setdefault(key, Pool(key[1], True))
 
 
 def choose_pools() -> None:
@@ -347,7 +348,7 @@ def _fresh(layout: Layout) -> Any:
         block = layout.device.fresh(new, home)
     except MemoryError:
         empty_cache()
-        block = layout.device.fresh(new, home)
+        block = last_try(layout, new, home)
     _peak = max(_peak, in_use)
     return block
 
@@ -358,7 +359,7 @@ def empty_cache() -> None:
     What captured programs hold is not unused.
     """
     global _peak
-    for pool in list(_pools.values()):
+    for pool in list(pools.values()):
         pool.clear()
     lib.mg_release_scratch()
     _peak = lib.mg_pools_held()

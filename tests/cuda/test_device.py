@@ -10,6 +10,8 @@ from cuda_on_cpu.twins import REAL, emulated, rng
 
 import minigrad as mg
 from minigrad.devices import cuda
+from minigrad.devices.memory import pools
+from minigrad.devices.usage import unused_bytes
 
 pytestmark = [emulated, pytest.mark.usefixtures("gpu")]
 
@@ -40,6 +42,49 @@ def test_copies_between_devices(gpu):
         t.numpy()
 
 
+def test_memory_in_use(gpu):
+    """Of tensors, not of buffers that wait for their next owner."""
+    mg.cuda.empty_cache()
+    before = mg.cuda.memory_allocated()
+    x = mg.tensor(np.zeros(1 << 18, np.float32), device="cuda")
+    view, nbytes = x[::2], 1 << 20
+    assert mg.cuda.memory_allocated() - before == nbytes == mg.cuda.memory_allocated(gpu) - before
+    del x
+    assert mg.cuda.memory_allocated("cuda:0") - before >= nbytes
+    del view
+    assert mg.cuda.memory_allocated() - before < nbytes and mg.cuda.memory_reserved() >= before + nbytes
+    mg.tensor(np.zeros(1 << 18, np.float32), device="cuda")         # in the same buffer
+    assert mg.cuda.memory_allocated() - before < nbytes
+    mg.cuda.empty_cache()
+    assert unused_bytes(pools, gpu) == 0 and mg.cuda.memory_allocated() - before < nbytes
+
+
+def test_waiting(gpu, monkeypatch):
+    waits = []
+    monkeypatch.setattr(gpu, "synchronize", lambda: waits.append(1))
+    mg.cuda.synchronize()
+    mg.cuda.synchronize(0)
+    mg.cuda.synchronize("cuda")
+    mg.cuda.synchronize(gpu)
+    assert len(waits) == 4
+
+
+@pytest.mark.parametrize("ask", [mg.cuda.synchronize, mg.cuda.memory_allocated, mg.cuda.memory_reserved])
+def test_the_cpu_is_no_gpu(ask):
+    with pytest.raises(ValueError, match=rf"\[cuda.{ask.__name__}\] expected a GPU; got device\(type='cpu'\); use 'cuda' or 'cuda:N'"):
+        ask("cpu")
+
+
+@pytest.mark.parametrize("n", [1 << 38, 1 << 44], ids=["beyond the GPU", "beyond all memory"])
+def test_out_of_memory(n):
+    """The error has the sizes, and the process goes on."""
+    x = mg.ones(1000, device="cuda")
+    say = rf"\[memory\] cuda:0 has no room for {4 * n} bytes \(float32\[{n}\]\); tensors hold \d{{4,}} bytes on all devices"
+    with pytest.raises(MemoryError, match=say):
+        mg.empty(n, device="cuda")
+    assert (x + x).sum().item() == 2000
+
+
 @pytest.mark.skipif(REAL, reason="the stand-in plays machines without a GPU")
 @pytest.mark.parametrize("driver,count,say", [
     (0, 0, "no NVIDIA driver"), (12040, 1, r"supports CUDA 12.4.*cuda12"), (13000, 0, "no GPU is visible")])
@@ -48,6 +93,7 @@ def test_why_there_is_no_gpu(monkeypatch, driver, count, say):
     monkeypatch.setattr(fakecupy.cuda, "is_available", lambda: count > 0)
     with pytest.raises(RuntimeError, match=say):
         cuda.CUDA(0)
+    assert mg.cuda.device_count() == mg.cuda.memory_allocated() == mg.cuda.memory_reserved() == 0
 
 
 @pytest.mark.skipif(REAL, reason="CuPy is installed")

@@ -147,7 +147,7 @@ def test_what_cupy_forbids_stays_forbidden():
 
 def test_fake_is_subset_of_cupy():
     real = pytest.importorskip("cupy")     # imports without a driver
-    names = "ndarray empty asarray RawModule RawKernel".split()
+    names = "ndarray empty asarray get_default_memory_pool RawModule RawKernel".split()
     assert [n for n in names if not hasattr(real, n)] == []
     assert [n for n in vars(cp.cuda) if not hasattr(real.cuda, n)] == []
     assert [n for n in vars(cp.cuda.runtime) if not hasattr(real.cuda.runtime, n)] == []
@@ -157,6 +157,8 @@ def test_fake_is_subset_of_cupy():
     for cls in "Stream Device Graph".split():
         public = {n for n in vars(getattr(cp.cuda, cls)) if not n.startswith("_")}
         assert [n for n in public if not hasattr(getattr(real.cuda, cls), n)] == []
+    assert [n for n in ("used_bytes", "total_bytes") if not hasattr(real.cuda.MemoryPool, n)] == []
+    assert issubclass(real.cuda.memory.OutOfMemoryError, MemoryError)
 
 
 TEXT = 'extern "C" __global__ void k(float *x) {{ const int i = threadIdx.x; {} }}'

@@ -12,6 +12,7 @@ import ctypes
 import mmap
 import os
 import types
+import weakref
 
 import numpy as np
 
@@ -27,12 +28,15 @@ class _Block:
     """Memory between two pages that nobody may access. The array's last 16-byte unit touches the page after it,
     or with CUDA_ON_CPU_GUARD=before its first byte follows the page before it."""
     def __init__(self, nbytes):
+        MemoryPool.check(nbytes)
         body = -(-max(nbytes, 1) // _PAGE) * _PAGE
         self.map = mmap.mmap(-1, body + 2 * _PAGE)
         base = ctypes.addressof(ctypes.c_char.from_buffer(self.map))
         ctypes.memset(base + _PAGE, 0xFF, body)
         for guard in (base, base + _PAGE + body):
             _libc.mprotect(ctypes.c_void_p(guard), ctypes.c_size_t(_PAGE), 0)
+        MemoryPool.held[id(self.map)] = -(-nbytes // 512) * 512
+        weakref.finalize(self.map, MemoryPool.held.pop, id(self.map))
         before = os.environ.get("CUDA_ON_CPU_GUARD") == "before"
         self.offset = _PAGE + (0 if before else (body - nbytes) // 16 * 16)
 
@@ -44,6 +48,31 @@ def _alloc(shape, dtype):
         return np.frombuffer(np.full(int(np.prod(shape)) * dtype.itemsize, 0xFF, np.uint8), dtype).reshape(shape)
     block = _Block(int(np.prod(shape)) * dtype.itemsize)
     return np.ndarray(shape, dtype, buffer=block.map, offset=block.offset)
+
+
+class OutOfMemoryError(MemoryError):
+    pass
+
+
+class MemoryPool:
+    """What CuPy's pool says of its memory. This one gives unused memory back at once."""
+    size = 1 << 32      # bytes of the GPU
+    held = {}           # bytes of each array, by the identity of its memory
+
+    @classmethod
+    def used_bytes(cls):
+        return sum(list(cls.held.values()))     # a copy: other threads free arrays meanwhile
+
+    total_bytes = used_bytes
+
+    @classmethod
+    def check(cls, nbytes):
+        if nbytes > 1 << 20 and cls.used_bytes() + nbytes > cls.size:
+            raise OutOfMemoryError(f"Out of memory allocating {nbytes:,} bytes (allocated so far: {cls.used_bytes():,} bytes).")
+
+
+def get_default_memory_pool():
+    return MemoryPool()
 
 
 def _to_host(what):

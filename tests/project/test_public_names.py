@@ -133,7 +133,7 @@ NAMES = {
         GradScaler autocast get_autocast_dtype is_autocast_available is_autocast_enabled
     """,
     "minigrad.cuda": """
-        is_available unavailable
+        device_count empty_cache is_available memory_allocated memory_reserved synchronize unavailable
     """,
     "Tensor": """
         T __abs__ __add__ __and__ __array__ __array_interface__ __array_priority__ __bool__ __complex__
