@@ -70,25 +70,19 @@ def _check(status: int, what: str) -> None:
 
 
 class Handle:
-    """cuBLAS on one GPU; `cp` is CuPy."""
+    """cuBLAS on a GPU, for the stream of that device; `cp` is CuPy."""
 
-    def __init__(self, cp: Any) -> None:
-        self.lib, self.cp = _load(cp), cp
+    def __init__(self, cp: Any, stream: Any) -> None:
+        self.lib = _load(cp)
         handle = ffi.new("void **")
         _check(self.lib.cublasCreate_v2(handle), "cublasCreate")
         self.handle = handle[0]
-        self.workspace = self.cp.empty((_WORKSPACE,), np.uint8)
-        self.stream: int | None = None
-
-    def ready(self) -> Any:
-        """The handle, set to CuPy's current stream."""
-        stream = self.cp.cuda.get_current_stream().ptr
-        if stream != self.stream:
-            workspace = ffi.cast("void *", self.workspace.data.ptr)
-            _check(self.lib.cublasSetStream_v2(self.handle, ffi.cast("void *", stream)), "cublasSetStream")
-            _check(self.lib.cublasSetWorkspace_v2(self.handle, workspace, _WORKSPACE), "cublasSetWorkspace")
-            self.stream = stream
-        return self.handle
+        with stream:
+            self.workspace = cp.empty((_WORKSPACE,), np.uint8)
+        # in this order, since setting a stream takes the workspace away
+        _check(self.lib.cublasSetStream_v2(self.handle, ffi.cast("void *", stream.ptr)), "cublasSetStream")
+        workspace = ffi.cast("void *", self.workspace.data.ptr)
+        _check(self.lib.cublasSetWorkspace_v2(self.handle, workspace, _WORKSPACE), "cublasSetWorkspace")
 
 
 _handles: dict[int, Handle] = {}
@@ -125,7 +119,7 @@ class Gemm:
         else:
             handle = _handles.get(self.device.index)
             if handle is None:
-                handle = _handles[self.device.index] = Handle(self.cp)
+                handle = _handles[self.device.index] = Handle(self.cp, self.device.stream)
             keep: list[Any] = []        # copies live until the product is launched; the stream is in order
             a, ars, acs, a_places = self._dense(keep, a, [p[1] for p in places], m, k, ars, acs)
             b, brs, bcs, b_places = self._dense(keep, b, [p[2] for p in places], k, n, brs, bcs)
@@ -147,12 +141,12 @@ class Gemm:
         if even and steps:
             (c0, a0, b0), (dc, da, db) = places[0], steps[0]
             _check(handle.lib.cublasGemmStridedBatchedEx_64(
-                handle.ready(), op_b, op_a, n, m, k, self.one, at(b, b0), t, ldb, db, at(a, a0), t, lda, da, beta,
+                handle.handle, op_b, op_a, n, m, k, self.one, at(b, b0), t, ldb, db, at(a, a0), t, lda, da, beta,
                 at(c, c0), t, ldc, dc, len(places), self.compute, _DEFAULT), "cublasGemmStridedBatchedEx")
             return
         for c0, a0, b0 in places:
             _check(handle.lib.cublasGemmEx_64(
-                handle.ready(), op_b, op_a, n, m, k, self.one, at(b, b0), t, ldb, at(a, a0), t, lda, beta,
+                handle.handle, op_b, op_a, n, m, k, self.one, at(b, b0), t, ldb, at(a, a0), t, lda, beta,
                 at(c, c0), t, ldc, self.compute, _DEFAULT), "cublasGemmEx")
 
     def _dense(self, keep: list, x: int, places: list[int], rows: int, columns: int, row_stride: int,

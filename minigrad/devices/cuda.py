@@ -15,24 +15,29 @@ nothing back. The values of plans and tables of addresses are kept on the host, 
 """
 from __future__ import annotations
 
+import threading
 import weakref
-from collections import ChainMap, namedtuple
-from collections.abc import Callable, Mapping, Sequence
+from array import array
+from collections import ChainMap
+from collections.abc import Callable, Mapping, Sequence, Set
 from hashlib import sha256
+from itertools import count
 from pathlib import Path
+from struct import Struct
 from typing import Any
 
 import numpy as np
 
 from . import memory
 from .base import Device, Kernel, KernelTable, as_bools, split
-from .launch import KERNELS, TEXTS, Entry, rule_of
+from .launch import KERNELS, TEXTS, Entry, Reading, rule_of
 from .memory import Array
 from .native import HEADERS, Block, signatures
-from .plan import elementwise_plan
+from .plan import elementwise_plan, remember
 
 cp: Any = None          # CuPy, imported when "cuda" is first asked for; tests set a module that emulates it
 PACKAGE = Path(__file__).parent.parent
+_numbers = count(2)             # of host values; not 0 or 1, which a launch's key has for other addresses (`_key`)
 
 
 # ---- is there a GPU? -------------------------------------------------------------------------------------------------
@@ -92,15 +97,19 @@ class CUDA(Device):
     def __init__(self, index: int = 0) -> None:
         reason = unavailable()
         if not reason:
-            count = cp.cuda.runtime.getDeviceCount()
-            reason = f"there is no GPU {index}: {count} visible" if index >= count else ""
+            visible = cp.cuda.runtime.getDeviceCount()
+            reason = f"there is no GPU {index}: {visible} visible" if index >= visible else ""
         if reason:
             raise RuntimeError(f"[device] 'cuda' is not available: {reason}")
         self.index, self.name = index, f"cuda:{index}"
         self.gpu = cp.cuda.Device(index)
-        self.several = count > 1
+        self.several = visible > 1
+        self.use()
+        self.stream = cp.cuda.Stream(non_blocking=True)
         self.constants: dict[int, np.ndarray] = {}      # host values of what `constant` made, by address
+        self.numbers: dict[int, int] = {}               # by address as well: no other values have the same number, ever
         self.modules: dict[tuple[str, str], Any] = {}
+        self.functions: dict[tuple[str, str, str], Any] = {}
         from . import blas  # here, since cffi's parser takes 20 ms to import
         kernels = {}
         for full, signature in signatures().items():
@@ -118,16 +127,20 @@ class CUDA(Device):
         return name.decode() if isinstance(name, bytes) else str(name)
 
     def use(self) -> None:
-        """Makes this GPU the one that CuPy works on."""
-        if self.several:
+        """Makes this GPU the one that CuPy and the driver work on, in this thread."""
+        if self.several or _thread.device is not self:
             self.gpu.use()
+            _thread.device = self
 
-    def function(self, file: str, suffix: str, name: str) -> Any:
-        """A compiled CUDA function; the first one of a file and element type compiles them all."""
-        module = self.modules.get((file, suffix))
-        if module is None:
-            module = self.modules[file, suffix] = cp.RawModule(code=source(file), options=options(suffix))
-        return module.get_function(name)
+    def function(self, file: str, suffix: str, name: str) -> int:
+        """The driver's handle of a CUDA function; the first one of a file and element type compiles them all."""
+        function = self.functions.get((file, suffix, name))
+        if function is None:
+            module = self.modules.get((file, suffix))
+            if module is None:
+                module = self.modules[file, suffix] = cp.RawModule(code=source(file), options=options(suffix))
+            function = self.functions[file, suffix, name] = module.get_function(name)
+        return int(function.kernel.ptr)
 
     def compiled(self, source: Any, suffix: str, rule: Any = None) -> list[Kernel]:
         """Each is compiled at its first launch; `rule` is as in `launch.py`, by default that of the argument names."""
@@ -151,7 +164,8 @@ class CUDA(Device):
 
     def fresh(self, nbytes: int, home: Any) -> Any:
         self.use()
-        root = cp.empty((nbytes,), np.uint8)
+        with self.stream:
+            root = cp.empty((nbytes,), np.uint8)
         return Block(root, root.data.ptr, root.data.ptr, home)
 
     def container(self, array: Array) -> Any:
@@ -165,15 +179,23 @@ class CUDA(Device):
         copied = self._copied(values)
         array = memory.external(copied, memory.from_numpy_layout(copied, self), copied.data.ptr, (copied, keep))
         if array.ptr:
-            self.constants[array.ptr] = values.copy()
-            weakref.finalize(copied, self.constants.pop, array.ptr, None)
+            self._keep_values(array.ptr, values)
+            weakref.finalize(copied, self._forget_values, array.ptr)
         return array
+
+    def _keep_values(self, address: int, values: np.ndarray) -> None:
+        self.constants[address], self.numbers[address] = values.copy(), next(_numbers)
+
+    def _forget_values(self, address: int) -> None:
+        self.constants.pop(address, None)
+        self.numbers.pop(address, None)
 
     def _copied(self, values: np.ndarray) -> Any:
         self.use()
-        array = cp.empty(values.shape, values.dtype)
-        if values.size:
-            array.set(np.ascontiguousarray(values).reshape(values.shape))
+        with self.stream:
+            array = cp.empty(values.shape, values.dtype)
+            if values.size:
+                array.set(np.ascontiguousarray(values).reshape(values.shape))
         return array
 
     def upload(self, values: np.ndarray) -> Array:
@@ -188,9 +210,10 @@ class CUDA(Device):
             self.use()
             wide = np.broadcast_to(as_bools(np.asarray(values, layout.dtype)), layout.shape)
             host = np.ascontiguousarray(wide).reshape(layout.shape)
-            array.np.set(host)
+            with self.stream:
+                array.np.set(host)
             if array.ptr in self.constants:
-                self.constants[array.ptr] = host.copy()
+                self._keep_values(array.ptr, host)
 
     def download(self, array: Array) -> np.ndarray:
         layout = array.layout
@@ -205,7 +228,8 @@ class CUDA(Device):
             plan = elementwise_plan(dense.layout, layout)
             copy.call(dense.ptr, array.ptr, plan.ptr)
             array = dense
-        return array.np.get().reshape(layout.shape)
+        with self.stream:
+            return array.np.get().reshape(layout.shape)     # type: ignore[no-any-return]
 
     def synchronize(self) -> None:
         """Waits until everything launched so far is done."""
@@ -237,28 +261,80 @@ def _view(layout: Any, ptr: int, root: Any) -> Any:
 _DEFINITION = "#undef KERNEL\n#define KERNEL(types, name, ...) BOUNDS MG_CAT3(name, _, MG_TYPE)(__VA_ARGS__)\n"
 
 
-# CuPy passes an int as int64, a float as double
-_CONVERT: dict[str, Callable[[Any], Any]] = {"o": int, "p": int, "i": int, "d": float}
+class _Thread(threading.local):
+    """What a thread last did: `device`, whose launches the driver takes from it."""
+
+    device: Any = None
+
+
+_thread = _Thread()
 
 
 def launcher(device: CUDA, name: str, suffix: str, letters: str, names: Sequence[str],
              entries: Mapping[str, Entry]) -> Callable[..., None]:
     """The `function` of a CUDA kernel: it takes the arguments of the C kernel and launches what the rule of its entry
-    says."""
-    host = device.constants
-    convert = [_CONVERT[letter] for letter in letters]
-    arguments = namedtuple("arguments", names)                  # type: ignore[misc]
-    functions: dict[str, Any] = {}
+    says.
+
+    All arguments have 8 bytes, so packing them is one call. What the rule said is remembered by the arguments that it
+    read. The buffers are taken and put back: the driver copies the arguments, but other threads run meanwhile.
+    """
+    pack = Struct("".join("d" if letter == "d" else "n" for letter in letters)).pack_into
+    buffers: list[tuple[Any, int, Any]] = []
+    start, several, read = cp.cuda.driver.launchKernel, device.several, set[str]()
+    constants = set[str]()
+    memory: tuple[Callable[[tuple], Any], dict[Any, list[tuple]]] = (_key(device, letters, names, read, constants), {})
 
     def launch(*given: Any) -> None:
+        if several or _thread.device is not device:
+            device.use()
+        key_of, known = memory
+        launches = known.get(key_of(given))
+        if launches is None:
+            launches = ask(given)
+        try:
+            buffer = buffers.pop()
+        except IndexError:
+            buffer = _buffer(len(letters))
+        words, parameters, _ = buffer
+        pack(words, 0, *given)
+        for function, x, y, z, bx, by, bz, shared, stream in launches:
+            start(function, x, y, z, bx, by, bz, shared, stream, parameters, 0)
+        buffers.append(buffer)
+
+    def ask(given: tuple) -> list[tuple]:
+        """Runs the rule, and remembers what it said under what it read."""
+        nonlocal memory
         entry = entries[name]
-        k = arguments(*[c(a) for c, a in zip(convert, given, strict=True)])
-        device.use()
-        for step, grid, block, shared in entry.rule(k, host):
-            if grid[0]:
-                function = functions.get(step)
-                if function is None:
-                    full = "_".join(filter(None, (name, step, suffix)))
-                    function = functions[step] = device.function(entry.file, suffix, full)
-                function(grid, block, tuple(k), shared_mem=shared)
+        reading = Reading(entry.rule, letters, names, given, device.constants)
+        launches = [(device.function(entry.file, suffix, "_".join(filter(None, (name, step, suffix)))),
+                     *(*grid, 1, 1)[:3], *(*block, 1, 1)[:3], shared, device.stream.ptr)
+                    for step, grid, block, shared in reading.launches]
+        if not (reading.names <= read and reading.constants <= constants):
+            read.update(reading.names)
+            constants.update(reading.constants)
+            memory = _key(device, letters, names, read, constants), {}       # both at once, for other threads
+        key_of, known = memory
+        return remember(known, key_of(given), launches)     # type: ignore[no-any-return]
     return launch
+
+
+def _key(device: CUDA, letters: str, names: Sequence[str], read: Set[str],
+         constants: Set[str]) -> Callable[[tuple], Any]:
+    """The function that takes the arguments of a launch, and gives what `Reading` says that its rule depends on.
+
+    Sizes by their values, other addresses by whether they are given. Values on the host by their number: their address
+    is another constant's later.
+    """
+    terms = [f"number(a[{i}]) or a[{i}] != 0" if name in constants else f"a[{i}] != 0" if letter in "op" else f"a[{i}]"
+             for i, (letter, name) in enumerate(zip(letters, names, strict=True)) if name in read]
+    key: Callable[[tuple], Any] = eval(f"lambda a: ({''.join(term + ', ' for term in terms)})",
+                                       {"number": device.numbers.get})
+    return key
+
+
+def _buffer(count: int) -> tuple[Any, int, Any]:
+    """Room for the words of `count` arguments, the address of the table of their addresses, and that table."""
+    words = array("q", bytes(8 * count))
+    first = words.buffer_info()[0]
+    table = array("q", [first + 8 * i for i in range(count)])
+    return words, table.buffer_info()[0], table

@@ -5,11 +5,15 @@ Each op states them in its own module, which does so when it is imported:
     launch("ops/norm.cu", "layer_norm_forward", lambda k, host: [per_row(k.rows, k.n)], shared=256)
 
 A rule reads the arguments of a launch by the names that native/minigrad.h gives them (`k.rows`, `k.n`). `host` has the
-values of the arrays that `Device.constant` made (a plan, a table of addresses), by their address on the device.
+values of the arrays that `Device.constant` made (a plan, a table of addresses), by their address on the device. Of
+other addresses a rule sees only whether they are given: True, or False for 0.
+
+What a rule gives is remembered, and used for every later launch that agrees in what the rule read (`Reading`): so it
+must follow from `k` and `host` alone. It may take its time.
 """
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,6 +29,47 @@ class Launch(NamedTuple):
     grid: tuple[int, ...]
     block: tuple[int, ...]
     shared: int = 0             # bytes of dynamic shared memory
+
+
+class Reading(Mapping[int, np.ndarray]):
+    """One run of a rule: `launches` has what it gave, `names` the arguments that it read, `constants` those by which it
+    read host values.
+
+    `letters` and `names` are those of the kernel's signature, `given` its arguments; `host` as above.
+    """
+
+    def __init__(self, rule: Rule, letters: str, names: Sequence[str], given: Sequence[Any],
+                 host: Mapping[int, np.ndarray]) -> None:
+        self.host, self.addresses = host, set[int]()
+        k = _Arguments({name: bool(value) if letter in "op" and value not in host else value
+                        for letter, name, value in zip(letters, names, given, strict=True)})
+        self.launches = [launch for launch in rule(k, self) if launch.grid[0]]
+        self.names = k._read
+        self.constants = {name for letter, name, value in zip(letters, names, given, strict=True)
+                          if letter in "op" and value in self.addresses}
+
+    def __getitem__(self, address: int) -> np.ndarray:
+        self.addresses.add(address)
+        return self.host[address]
+
+    def __iter__(self) -> Iterator[int]:
+        raise TypeError("a launch rule reads host values by an address among its arguments: host[k.plan]")
+
+    def __len__(self) -> int:
+        return len(self.host)
+
+
+class _Arguments:
+    """The arguments of a launch by name, for its rule; notes which are read."""
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        self._values, self._read = values, set[str]()
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_") or name not in self._values:
+            raise AttributeError(f"the kernel has no argument {name!r}; it has {', '.join(self._values)}")
+        self._read.add(name)
+        return self._values[name]
 
 
 Rule = Callable[[Any, Mapping[int, np.ndarray]], Sequence[Launch]]

@@ -73,7 +73,8 @@ def cuda_array_interface(input: Tensor) -> dict[str, Any]:
     """CuPy's description of the memory; only tensors on a GPU have it."""
     if input.array.layout.device.type != "cuda":
         raise AttributeError("__cuda_array_interface__")
-    return input.array.np.__cuda_array_interface__      # type: ignore[attr-defined, no-any-return, unused-ignore]
+    with input.array.layout.device.stream:          # which a consumer waits for
+        return input.array.np.__cuda_array_interface__      # type: ignore[attr-defined, no-any-return, unused-ignore]
 
 
 def dlpack(input: Tensor, **options: Any) -> Any:
@@ -82,7 +83,8 @@ def dlpack(input: Tensor, **options: Any) -> Any:
         fail("__dlpack__", "the tensor is part of a graph", input.array.layout, "call detach() first", BufferError)
     if mode.recorder is not None:
         mode.recorder.refuse("__dlpack__()")
-    return input.array.np.__dlpack__(**options)
+    with input.array.layout.device.stream:          # the consumer's stream waits for it
+        return input.array.np.__dlpack__(**options)
 
 
 def dlpack_device(input: Tensor) -> tuple[int, int]:

@@ -120,8 +120,11 @@ def test_globals_and_last_block(order):
 def test_graph_capture_runs_nothing_until_launch():
     s, k = cp.cuda.Stream(non_blocking=True), cp.RawModule(code=SOURCE).get_function("twice")
     x, y = cp.asarray(np.zeros(64, np.float32)), cp.empty(64, np.float32)
+    with pytest.raises(RuntimeError, match="null stream"):
+        cp.cuda.Stream.null.begin_capture()
     s.begin_capture()
-    k((1,), (32,), (x, y, 64))
+    with s:
+        k((1,), (32,), (x, y, 64))
     for forbidden in (y.get, lambda: x.set(np.zeros(64, np.float32)), s.synchronize):
         with pytest.raises(RuntimeError, match="Capture"):
             forbidden()

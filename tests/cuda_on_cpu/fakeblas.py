@@ -10,6 +10,7 @@ from . import fakecupy
 _ffi = FFI()
 _TYPES = {0: (np.dtype("float32"), 68), 1: (np.dtype("float64"), 70)}
 calls: list[str] = []           # what was called, for tests
+_stream = None                  # what cublasSetStream set; there is one handle
 
 
 class _Matrix:
@@ -30,6 +31,8 @@ def cublasCreate_v2(handle):
 
 
 def cublasSetStream_v2(handle, stream):
+    global _stream
+    _stream = fakecupy._streams[int(_ffi.cast("uintptr_t", stream))]
     return 0
 
 
@@ -57,7 +60,7 @@ def cublasGemmStridedBatchedEx_64(handle, transa, transb, m, n, k, alpha, a, a_t
                 _product(transa, transb, m, n, k, factors[0], _matrix(a, a_type, *((k, m) if transa else (m, k)), lda, i * a_step),
                          _matrix(b, b_type, *((n, k) if transb else (k, n)), ldb, i * b_step), factors[1],
                          _matrix(c, c_type, m, n, ldc, i * c_step))
-    fakecupy.record(run)
+    fakecupy.record(run, _stream)
     return 0
 
 

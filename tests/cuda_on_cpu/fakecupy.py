@@ -7,21 +7,29 @@ captures. New memory is filled with NaN and lies against an inaccessible page, s
 error of the launch. Only the names below exist: whatever else is used is an AttributeError here, and
 test_emulator.py holds them against the real CuPy. Arithmetic is left out on purpose (CuPy arrays
 are containers).
+
+A launch or copy belongs to a stream: the current one, or that of the call. It runs at once, or is kept where that stream
+captures. In `asynchronous()` it runs no earlier than something waits for its stream, which is the latest that a GPU may be.
 """
+import contextlib
 import ctypes
+import itertools
 import mmap
 import os
+import threading
 import types
 import weakref
 
 import numpy as np
 
+from .emulator import LaunchError
 from .emulator import RawKernel as _RawKernel
 from .emulator import RawModule as _RawModule
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _PAGE = mmap.PAGESIZE
-_capture = None   # the list of operations of the stream capture under way
+_late = False       # does what a stream was given wait until something waits for the stream?
+_memory = []        # while `_late`: all memory, since what waits may point to it
 
 
 class _Block:
@@ -47,6 +55,8 @@ def _alloc(shape, dtype):
     if os.environ.get("CUDA_ON_CPU") == "asan":   # malloc, so that ASan knows the array's bounds
         return np.frombuffer(np.full(int(np.prod(shape)) * dtype.itemsize, 0xFF, np.uint8), dtype).reshape(shape)
     block = _Block(int(np.prod(shape)) * dtype.itemsize)
+    if _late:
+        _memory.append(block)
     return np.ndarray(shape, dtype, buffer=block.map, offset=block.offset)
 
 
@@ -76,7 +86,7 @@ def get_default_memory_pool():
 
 
 def _to_host(what):
-    if _capture is not None:
+    if any(stream.captured is not None for stream in _streams.values()):
         raise RuntimeError(f"cudaErrorStreamCaptureUnsupported: {what} while a stream is capturing")
 
 
@@ -120,7 +130,7 @@ class ndarray:
     @property
     def __cuda_array_interface__(self):
         return {"shape": self.shape, "typestr": self.dtype.str, "data": (self.data.ptr, False), "version": 3, "strides": None
-                if self.flags.c_contiguous else self.strides, "stream": 1}
+                if self.flags.c_contiguous else self.strides, "stream": get_current_stream().ptr or 1}
 
     def __array__(self, *_, **__):
         raise TypeError("Implicit conversion to a NumPy array is not allowed. Please use `.get()`.")
@@ -129,11 +139,11 @@ class ndarray:
         return self._a
 
     def get(self):
-        _to_host("copy to host")
+        get_current_stream()._wait("copy to host")
         return self._a.copy()
 
     def set(self, host):
-        _to_host("copy from host")
+        get_current_stream()._wait("copy from host")
         if not isinstance(host, np.ndarray):
             raise TypeError("Only numpy.ndarray can be set to cupy.ndarray")
         if host.dtype != self.dtype or host.shape != self.shape:
@@ -141,7 +151,13 @@ class ndarray:
         self._a[...] = host
 
     def fill(self, v):
-        self._a.fill(v) if _capture is None else _capture.append(lambda: self._a.fill(v))
+        record(lambda: self._a.fill(v))
+
+    def __dlpack__(self, *, stream=None):
+        """Makes the consumer's stream wait for the current one, as CuPy does; None is the null stream, -1 is no waiting."""
+        if stream != -1:
+            _streams[0 if stream in (None, 1) else stream].wait_event(get_current_stream().record())
+        return self._a.__dlpack__()
 
     def __repr__(self):
         return f"fakecupy({self._a!r})"
@@ -166,9 +182,33 @@ def asarray(a, dtype=None):
 
 class RawKernel(_RawKernel):
     def __call__(self, grid, block, args, *, shared_mem=0, stream=None):
-        def run():
-            _RawKernel.__call__(self, grid, block, args, shared_mem=shared_mem)
-        run() if _capture is None else _capture.append(run)
+        record(lambda: _RawKernel.__call__(self, grid, block, args, shared_mem=shared_mem), stream)
+
+    @property
+    def kernel(self):
+        """The driver's function, by its handle."""
+        if not hasattr(self, "_function"):
+            self._function = types.SimpleNamespace(ptr=next(_handles))
+            _functions[self._function.ptr] = self
+        return self._function
+
+
+def _launch_kernel(f, grid_x, grid_y, grid_z, block_x, block_y, block_z, shared, stream, parameters, extra):
+    """cuLaunchKernel: copies the arguments, which `parameters` has the addresses of."""
+    kernel = _functions[f]
+    if min(grid_x, grid_y, grid_z, block_x, block_y, block_z) < 1:
+        raise LaunchError(f"{kernel.name}: CUDA_ERROR_INVALID_VALUE: an empty grid or block")
+    declared = kernel.module.kernels[kernel.name]
+    places = ctypes.cast(parameters, ctypes.POINTER(ctypes.c_void_p))
+    arguments = []
+    for i in range(declared.n):
+        kind, size = declared.args[i].kind, declared.args[i].size
+        if size != 8:
+            raise LaunchError(f"{kernel.name}, argument {i}: {size} bytes, where the launcher packs 8")
+        value = (ctypes.c_double if kind == b"f" else ctypes.c_int64).from_address(places[i]).value
+        arguments.append(np.float64(value) if kind == b"f" else value)
+    record(lambda: _RawKernel.__call__(kernel, (grid_x, grid_y, grid_z), (block_x, block_y, block_z), arguments, shared_mem=shared),
+           _streams[stream])
 
 
 class RawModule(_RawModule):
@@ -184,30 +224,64 @@ class Graph:
 
     def launch(self, stream=None):
         for op in self._ops:
-            op()
+            record(op, stream)
+
+
+_handles = itertools.count(0x1000, 16)
+_functions = weakref.WeakValueDictionary()
+_streams = weakref.WeakValueDictionary()        # by handle
+_entered = threading.local()                    # a thread's streams, the current one last
 
 
 class Stream:
     def __init__(self, null=False, non_blocking=False, ptds=False):
-        self.ptr = 0
+        self.ptr, self.captured, self._waiting = 0 if null else next(_handles), None, []
+        _streams[self.ptr] = self
 
     def __enter__(self):
+        _entered.__dict__.setdefault("streams", []).append(self)
         return self
 
     def __exit__(self, *_):
-        pass
+        _entered.streams.pop()
+
+    def _wait(self, what):
+        _to_host(what)
+        self._run()
+
+    def _run(self):
+        while self._waiting:
+            self._waiting.pop(0)()
 
     def synchronize(self):
-        _to_host("synchronize")
+        self._wait("synchronize")
+
+    def record(self, event=None):
+        return Event(self)
+
+    def wait_event(self, event):
+        event._stream._run()            # an early time for the other stream to have done its work, as good as any
 
     def begin_capture(self, mode=None):
-        global _capture
-        _capture = []
+        if self.ptr == 0:
+            raise RuntimeError("cudaErrorStreamCaptureUnsupported: the null stream cannot capture")
+        self.captured = []
 
     def end_capture(self):
-        global _capture
-        ops, _capture = _capture, None
+        ops, self.captured = self.captured, None
         return Graph(ops)
+
+
+class Event:
+    def __init__(self, stream):
+        self._stream = stream
+
+
+Stream.null = Stream(null=True)
+
+
+def get_current_stream():
+    return (getattr(_entered, "streams", None) or [Stream.null])[-1]
 
 
 class Device:
@@ -225,15 +299,37 @@ class Device:
         pass
 
     def synchronize(self):
-        _to_host("synchronize")
+        for stream in list(_streams.values()):
+            stream._wait("synchronize")
 
 
-def record(call):
-    """Runs `call`, or while a stream captures, keeps it for the graph: for stand-ins of libraries such as cuBLAS."""
-    call() if _capture is None else _capture.append(call)
+def record(call, stream=None):
+    """Gives `call` to a stream, by default the current one: for stand-ins of libraries such as cuBLAS, too."""
+    stream = get_current_stream() if stream is None else stream
+    if stream.captured is not None:
+        stream.captured.append(call)
+    elif _late and stream.ptr:
+        stream._waiting.append(call)
+    else:
+        call()
+
+
+@contextlib.contextmanager
+def asynchronous():
+    """Streams other than the null stream are as late as a GPU may be."""
+    global _late
+    _late = True
+    try:
+        yield
+    finally:
+        _late = False
+        for stream in list(_streams.values()):
+            stream._run()
+        _memory.clear()
 
 
 _runtime = types.SimpleNamespace(driverGetVersion=lambda: 13000, runtimeGetVersion=lambda: 13000, getDeviceCount=lambda: 1,
                                  getDeviceProperties=lambda i: {"name": b"emulator"})
 cuda = types.SimpleNamespace(UnownedMemory=UnownedMemory, MemoryPointer=MemoryPointer, Stream=Stream, Device=Device, Graph=Graph,
-                             is_available=lambda: True, get_current_stream=Stream, runtime=_runtime)
+                             Event=Event, is_available=lambda: True, get_current_stream=get_current_stream, runtime=_runtime,
+                             driver=types.SimpleNamespace(launchKernel=_launch_kernel))
