@@ -20,6 +20,7 @@ import weakref
 from array import array
 from collections import ChainMap
 from collections.abc import Callable, Mapping, Sequence, Set
+from functools import partial
 from hashlib import sha256
 from itertools import count
 from pathlib import Path
@@ -278,8 +279,7 @@ def launcher(device: CUDA, name: str, suffix: str, letters: str, names: Sequence
     All arguments have 8 bytes, so packing them is one call. What the rule said is remembered by the arguments that it
     read. The buffers are taken and put back: the driver copies the arguments, but other threads run meanwhile.
     """
-    pack = Struct("".join("d" if letter == "d" else "n" for letter in letters)).pack_into
-    buffers: list[tuple[Any, int, Any]] = []
+    buffers: list[tuple[Callable[..., None], int, Any]] = []
     start, several, read = cp.cuda.driver.launchKernel, device.several, set[str]()
     constants = set[str]()
     memory: tuple[Callable[[tuple], Any], dict[Any, list[tuple]]] = (_key(device, letters, names, read, constants), {})
@@ -294,9 +294,9 @@ def launcher(device: CUDA, name: str, suffix: str, letters: str, names: Sequence
         try:
             buffer = buffers.pop()
         except IndexError:
-            buffer = _buffer(len(letters))
-        words, parameters, _ = buffer
-        pack(words, 0, *given)
+            buffer = _buffer(letters)
+        fill, parameters, _ = buffer
+        fill(*given)
         for function, x, y, z, bx, by, bz, shared, stream in launches:
             start(function, x, y, z, bx, by, bz, shared, stream, parameters, 0)
         buffers.append(buffer)
@@ -332,9 +332,10 @@ def _key(device: CUDA, letters: str, names: Sequence[str], read: Set[str],
     return key
 
 
-def _buffer(count: int) -> tuple[Any, int, Any]:
-    """Room for the words of `count` arguments, the address of the table of their addresses, and that table."""
-    words = array("q", bytes(8 * count))
+def _buffer(letters: str) -> tuple[Callable[..., None], int, Any]:
+    """Room for the arguments of a launch: what fills it, the address of the table of their addresses, and the table."""
+    words = array("q", bytes(8 * len(letters)))
     first = words.buffer_info()[0]
-    table = array("q", [first + 8 * i for i in range(count)])
-    return words, table.buffer_info()[0], table
+    table = array("q", [first + 8 * i for i in range(len(letters))])
+    form = Struct("".join("d" if letter == "d" else "n" for letter in letters))     # n has 8 bytes, and is faster than q
+    return partial(form.pack_into, words, 0), table.buffer_info()[0], table
