@@ -9,9 +9,20 @@ NVRTC compiles the text (`cupy.RawModule`), once for each file and element type,
 keeps the result on disk. A kernel that is not in the table is missing on this device: a composite then runs its
 definition, and a primitive raises NotImplementedError.
 
-All launches go to CuPy's current stream, in order. So a pooled buffer may be handed out again while an earlier launch
-still uses it: the launches of its next owner come later in the stream. A launch never waits for the GPU and reads
-nothing back. The values of plans and tables of addresses are kept on the host, too (`constant`).
+A launch packs its arguments, which all have 8 bytes, and calls the driver. Its grid and block are remembered: a rule is
+asked once for the sizes, the given addresses and the host values that it reads (`launcher`). No launch waits for the
+GPU or reads anything back. The values of plans and tables of addresses are kept on the host, too (`constant`).
+
+Everything runs on one stream of the device, `device("cuda").stream`, in order: launches, products, copies, new memory.
+So a pooled buffer may be handed out again while an earlier launch still uses it: the launches of its next owner come
+later in the stream. The stream is a non-blocking one, and CuPy's current stream has no effect on minigrad:
+
+    with cupy.cuda.Stream(): y = x + 1      still runs on the device's stream
+    with device("cuda").stream: ...         what CuPy does here comes in order with minigrad's launches
+    torch.from_dlpack(y), cupy.asarray(y)   the consumer's stream waits for what was launched before
+
+What the consumer does later on its own stream, minigrad does not wait for: before it writes to that memory or the last
+reference to it goes, `stream.wait_event(...)` on the device's stream, or `synchronize()`, must order the two.
 """
 from __future__ import annotations
 
@@ -139,8 +150,10 @@ class CUDA(Device):
         if function is None:
             module = self.modules.get((file, suffix))
             if module is None:
-                module = self.modules[file, suffix] = cp.RawModule(code=source(file), options=options(suffix))
-            function = self.functions[file, suffix, name] = module.get_function(name)
+                module = cp.RawModule(code=source(file), options=options(suffix))
+                module = self.modules.setdefault((file, suffix), module)
+            # of two threads the first wins: a handle is valid while its function is kept
+            function = self.functions.setdefault((file, suffix, name), module.get_function(name))
         return int(function.kernel.ptr)
 
     def compiled(self, source: Any, suffix: str, rule: Any = None) -> list[Kernel]:

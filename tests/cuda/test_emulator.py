@@ -137,6 +137,49 @@ def test_graph_capture_runs_nothing_until_launch():
         np.testing.assert_array_equal(y.get(), 2 * h)
 
 
+def test_a_stream_captures_its_own_launches_only():
+    s, other, k = cp.cuda.Stream(), cp.cuda.Stream(), cp.RawModule(code=SOURCE).get_function("twice")
+    x, y = cp.asarray(np.ones(64, np.float32)), cp.empty(64, np.float32)
+    s.begin_capture()
+    with other:
+        k((1,), (32,), (x, y, 64))
+    assert s.end_capture()._ops == [] and y.get().tolist() == [2] * 64
+    assert cp.cuda.get_current_stream() is cp.cuda.Stream.null
+
+
+def test_an_asynchronous_stream_is_late_until_something_waits_for_it():
+    s, other, k = cp.cuda.Stream(), cp.cuda.Stream(), cp.RawModule(code=SOURCE).get_function("twice")
+    x, y = cp.asarray(np.ones(64, np.float32)), cp.empty(64, np.float32)
+    for wait in (s.synchronize, cp.cuda.Device().synchronize, lambda: other.wait_event(s.record()),
+                 lambda: y.__dlpack__(stream=other.ptr)):
+        y.fill(0)
+        with cp.asynchronous():
+            with s:
+                k((1,), (32,), (x, y, 64))
+            other.synchronize()
+            assert y.get().tolist() == [0] * 64         # on the null stream
+            with s:
+                wait()
+            assert y.get().tolist() == [2] * 64
+    y.fill(0)
+    with cp.asynchronous(), s:
+        k((1,), (32,), (x, y, 64))
+        y.__dlpack__(stream=-1)
+        with cp.cuda.Stream.null:
+            assert y.get().tolist() == [0] * 64
+    assert y.get().tolist() == [2] * 64
+
+
+def test_the_driver_takes_eight_bytes_for_each_argument():
+    k = cp.RawKernel('extern "C" __global__ void k(float *x, int n) { x[0] = n; }', "k")
+    k.module.compile()
+    words = (ctypes.c_int64 * 2)(cp.empty(1, np.float32).data.ptr, 3)
+    table = (ctypes.c_void_p * 2)(ctypes.addressof(words), ctypes.addressof(words) + 8)
+    for grid, say in ((1, "argument 1: 4 bytes"), (0, "empty grid")):
+        with pytest.raises(LaunchError, match=say):
+            cp.cuda.driver.launchKernel(k.kernel.ptr, grid, 1, 1, 1, 1, 1, 0, 0, ctypes.addressof(table), 0)
+
+
 def test_what_cupy_forbids_stays_forbidden():
     d = cp.asarray(np.ones(3, np.float32))
     with pytest.raises(TypeError, match="Implicit conversion"):
@@ -157,6 +200,7 @@ def test_fake_is_subset_of_cupy():
     for cls in "ndarray RawKernel RawModule".split():
         public = {n for c in getattr(cp, cls).__mro__[:-1] for n in vars(c) if not n.startswith("_")}
         assert [n for n in public - {"kernels"} if not hasattr(getattr(real, cls), n)] == []
+    assert [n for n in vars(cp.cuda.driver) if not hasattr(real.cuda.driver, n)] == []
     for cls in "Stream Device Graph".split():
         public = {n for n in vars(getattr(cp.cuda, cls)) if not n.startswith("_")}
         assert [n for n in public if not hasattr(getattr(real.cuda, cls), n)] == []

@@ -18,6 +18,7 @@ import os
 import re
 import subprocess
 import tempfile
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,9 @@ MODES = {
     "asan": ["-O1", "-DCUOC_ASAN", "-fsanitize=address", "-fno-omit-frame-pointer"],
     "race": ["-O1", "-DCUOC_RACECHECK", "-fsanitize=thread", "-mtls-dialect=gnu"],
 }
+
+
+_one = threading.Lock()     # the stacks of the emulated threads are for one launch at a time
 
 
 class CompileError(Exception):
@@ -184,9 +188,11 @@ class RawKernel:
         order, _, seed = os.environ.get("CUDA_ON_CPU_ORDER", "0").partition(":")
         err = ctypes.create_string_buffer(2048)
         strict = os.environ.get("CUDA_ON_CPU_STRICT", "1") == "1"
-        if self.module._lib.cuoc_run((ctypes.c_uint * 6)(*g, *b), ctypes.c_void_p(k.thunk), pointers,
-                                     ctypes.c_uint(shared_mem), ctypes.c_uint(int(order)), ctypes.c_uint(int(seed or 1)),
-                                     ctypes.c_int(strict), ctypes.c_int(1), err, ctypes.c_size_t(2048)):
+        with _one:
+            failed = self.module._lib.cuoc_run(
+                (ctypes.c_uint * 6)(*g, *b), ctypes.c_void_p(k.thunk), pointers, ctypes.c_uint(shared_mem), ctypes.c_uint(int(order)),
+                ctypes.c_uint(int(seed or 1)), ctypes.c_int(strict), ctypes.c_int(1), err, ctypes.c_size_t(2048))
+        if failed:
             raise LaunchError(f"{self.name}: {self._locate(err.value.decode())}")
 
     def _locate(self, text):
