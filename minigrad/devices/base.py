@@ -154,8 +154,11 @@ class Device:
         """A new array with the values of a host array."""
         raise NotImplementedError
 
-    def write(self, array: Array, values: Any) -> None:
-        """Writes host values (numbers, or an array that broadcasts) into a contiguous array."""
+    def write(self, array: Array, values: Any, moved: bool = False) -> None:
+        """Writes host values (numbers, or an array that broadcasts) into a contiguous array.
+
+        `moved`: it is a table in which only addresses change, so launches remain as they are.
+        """
         raise NotImplementedError
 
     def download(self, array: Array) -> np.ndarray:

@@ -95,7 +95,7 @@ class CPU(Device):
         out.np[...] = as_bools(values)
         return out
 
-    def write(self, array: Array, values: Any) -> None:
+    def write(self, array: Array, values: Any, moved: bool = False) -> None:
         array.np[...] = as_bools(values)
 
     def download(self, array: Array) -> np.ndarray:

@@ -197,8 +197,12 @@ class CUDA(Device):
             weakref.finalize(copied, self._forget_values, array.ptr)
         return array
 
-    def _keep_values(self, address: int, values: np.ndarray) -> None:
-        self.constants[address], self.numbers[address] = values.copy(), next(_numbers)
+    def _keep_values(self, address: int, values: np.ndarray, moved: bool = False) -> None:
+        """Keeps host values for launch rules; under the number that the address has, if what the rules see is as before
+        (`moved`)."""
+        self.constants[address] = values.copy()
+        if not moved:
+            self.numbers[address] = next(_numbers)
 
     def _forget_values(self, address: int) -> None:
         self.constants.pop(address, None)
@@ -217,7 +221,7 @@ class CUDA(Device):
         self.write(out, values)
         return out
 
-    def write(self, array: Array, values: Any) -> None:
+    def write(self, array: Array, values: Any, moved: bool = False) -> None:
         """Host values into a contiguous array of this device."""
         layout = array.layout
         if layout.size:
@@ -227,7 +231,7 @@ class CUDA(Device):
             with self.stream:
                 array.np.set(host)
             if array.ptr in self.constants:
-                self._keep_values(array.ptr, host)
+                self._keep_values(array.ptr, host, moved)
 
     def download(self, array: Array) -> np.ndarray:
         layout = array.layout
@@ -350,5 +354,5 @@ def _buffer(letters: str) -> tuple[Callable[..., None], int, Any]:
     words = array("q", bytes(8 * len(letters)))
     first = words.buffer_info()[0]
     table = array("q", [first + 8 * i for i in range(len(letters))])
-    form = Struct("".join("d" if letter == "d" else "n" for letter in letters))     # n has 8 bytes, and is faster than q
+    form = Struct("".join("d" if letter == "d" else "n" for letter in letters))     # n has 8 bytes, faster than q
     return partial(form.pack_into, words, 0), table.buffer_info()[0], table

@@ -386,7 +386,7 @@ class Optimizer(Guarded):
         grads = [p._grad.array.ptr for p in batch.params]
         if grads != batch.grads:
             batch.columns[:, 1] = batch.grads = grads
-            batch.params[0].device.write(batch.table, batch.columns)
+            batch.params[0].device.write(batch.table, batch.columns, moved=True)
         if recorder is not None:                # the launch names only the table: the recorder needs its addresses too
             for address in batch.columns[:, :-1].ravel().tolist():
                 if address:

@@ -14,7 +14,7 @@ from cuda_on_cpu.twins import REAL, emulated
 import minigrad as mg
 from minigrad import nn, optim
 from minigrad.devices import cuda, plan
-from minigrad.devices.launch import Entry, Launch, Reading, over
+from minigrad.devices.launch import KERNELS, Entry, Launch, Reading, over
 from minigrad.nn import functional as F
 
 pytestmark = [emulated, pytest.mark.usefixtures("gpu")]
@@ -80,9 +80,31 @@ def test_values_on_the_host_are_told_apart_by_more_than_their_address(driver):
         for _ in range(2):
             launch(64, 0, table.ptr, 0, 0.0)
     assert [given[1] for given in driver.launches] == [4, 4, 12, 12, 4, 4] and len(asked) == 3
+    driver.write(table, np.array([2, 1000]), moved=True)        # only addresses: the launch remains
+    launch(64, 0, table.ptr, 0, 0.0)
+    assert driver.launches[-1][1] == 4 and len(asked) == 3 and driver.constants[table.ptr].tolist() == [2, 1000]
     address, held = table.ptr, len(driver.constants)
     del table
     assert address not in driver.constants and address not in driver.numbers and len(driver.constants) == held - 1
+
+
+@pytest.mark.slow
+def test_gradients_at_other_addresses_ask_no_rule(gpu, monkeypatch):
+    asked = []
+    for name in ("sgd", "grad_scale"):
+        def counted(k, host, rule=KERNELS[name].rule):
+            asked.append(1)
+            return rule(k, host)
+        monkeypatch.setitem(KERNELS, name, KERNELS[name]._replace(rule=counted))
+    p = mg.ones(300, device="cuda", requires_grad=True)
+    optimizer, gradients = optim.SGD([p], lr=0.5), [mg.full((300,), 2.0, device="cuda") for _ in range(4)]
+    assert len({g.array.ptr for g in gradients}) == 4
+    for g in gradients:
+        p.grad = g
+        nn.utils.clip_grad_norm_([p], 1000.0)
+        optimizer.step()
+        assert p.grad is g
+    assert p.tolist() == [-3.0] * 300 and len(asked) == 2
 
 
 @stand_in

@@ -63,7 +63,7 @@ def _table(grads: list[Tensor]) -> Array | None:
             _tables[key] = rows, table
     else:
         rows[:, 1] = [g.array.ptr for g in grads]
-        first.device.write(table, rows)      # type: ignore[arg-type]
+        first.device.write(table, rows, moved=True)      # type: ignore[arg-type]
     if mode.recorder is not None:               # a launch has the address of the table only, not of the gradients
         for g in grads:
             mode.recorder.hold(g.array.ptr)
