@@ -280,12 +280,13 @@ _DEFINITION = "#undef KERNEL\n#define KERNEL(types, name, ...) BOUNDS MG_CAT3(na
 
 
 class _Thread(threading.local):
-    """What a thread last did: `device`, whose launches the driver takes from it."""
+    """Of each thread: `device`, whose GPU the thread has made the current one."""
 
     device: Any = None
 
 
 _thread = _Thread()
+_learning = threading.RLock()       # while what a launch depends on changes
 
 
 def launcher(device: CUDA, name: str, suffix: str, letters: str, names: Sequence[str],
@@ -294,7 +295,8 @@ def launcher(device: CUDA, name: str, suffix: str, letters: str, names: Sequence
     says.
 
     All arguments have 8 bytes, so packing them is one call. What the rule said is remembered by the arguments that it
-    read. The buffers are taken and put back: the driver copies the arguments, but other threads run meanwhile.
+    read; whatever it reads next depends on these alone. With more than 4096 answers, all are forgotten. The buffers are
+    taken and put back: the driver copies the arguments, but other threads run meanwhile.
     """
     buffers: list[tuple[Callable[..., None], int, Any]] = []
     start, several, read = cp.cuda.driver.launchKernel, device.several, set[str]()
@@ -326,12 +328,13 @@ def launcher(device: CUDA, name: str, suffix: str, letters: str, names: Sequence
         launches = [(device.function(entry.file, suffix, "_".join(filter(None, (name, step, suffix)))),
                      *(*grid, 1, 1)[:3], *(*block, 1, 1)[:3], shared, device.stream.ptr)
                     for step, grid, block, shared in reading.launches]
-        if not (reading.names <= read and reading.constants <= constants):
-            read.update(reading.names)
-            constants.update(reading.constants)
-            memory = _key(device, letters, names, read, constants), {}       # both at once, for other threads
-        key_of, known = memory
-        return remember(known, key_of(given), launches)     # type: ignore[no-any-return]
+        with _learning:
+            if not (reading.names <= read and reading.constants <= constants):
+                read.update(reading.names)
+                constants.update(reading.constants)
+                memory = _key(device, letters, names, read, constants), {}       # both at once, for other threads
+            key_of, known = memory
+            return remember(known, key_of(given), launches)     # type: ignore[no-any-return]
     return launch
 
 
