@@ -7,7 +7,6 @@ order of native/minigrad.h. `call` is a plain attribute: capture, traces and pro
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterator, Sequence
-from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -125,8 +124,6 @@ class Device:
     index: int | None = None
     kernels: KernelTable
     host: Kernel        # host.call(function, out, *inputs): launches that have no native kernel
-    # where launches are queued; in its `with` block, what another library is given of our memory comes after them
-    stream: Any = nullcontext()
 
     if TYPE_CHECKING:           # `minigrad.device` is this class for type checkers
         def __init__(self, type: Any = "cpu", index: int | None = None) -> None: ...
@@ -155,10 +152,8 @@ class Device:
         raise NotImplementedError
 
     def write(self, array: Array, values: Any, moved: bool = False) -> None:
-        """Writes host values (numbers, or an array that broadcasts) into a contiguous array.
-
-        `moved`: it is a table in which only addresses change, so launches remain as they are.
-        """
+        """Writes host values (numbers, or an array that broadcasts) into a contiguous array. `moved`: it is a table in
+        which only addresses change, so launches remain as they are."""
         raise NotImplementedError
 
     def download(self, array: Array) -> np.ndarray:

@@ -4,6 +4,7 @@ All of them are methods; `METHODS` binds them to `Tensor`.
 """
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -83,7 +84,8 @@ def dlpack(input: Tensor, **options: Any) -> Any:
         fail("__dlpack__", "the tensor is part of a graph", input.array.layout, "call detach() first", BufferError)
     if mode.recorder is not None:
         mode.recorder.refuse("__dlpack__()")
-    with input.array.layout.device.stream:          # the consumer's stream waits for it
+    device = input.array.layout.device
+    with device.stream if device.type == "cuda" else nullcontext():         # the consumer's stream waits for it
         return input.array.np.__dlpack__(**options)
 
 
