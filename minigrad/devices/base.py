@@ -152,8 +152,7 @@ class Device:
         raise NotImplementedError
 
     def write(self, array: Array, values: Any, moved: bool = False) -> None:
-        """Writes host values (numbers, or an array that broadcasts) into a contiguous array. `moved`: it is a table in
-        which only addresses change, so launches remain as they are."""
+        """Writes host values into a contiguous array. `moved`: a table of which only addresses change, launches not."""
         raise NotImplementedError
 
     def download(self, array: Array) -> np.ndarray:
