@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import gc
 
+import fuzzing
 import numpy as np
 import pytest
 from support import tensors_in_cycles
@@ -19,6 +20,11 @@ def torch():
     found = pytest.importorskip("torch", reason="PyTorch is not installed: pip install '.[compare]'")
     found.set_num_threads(1)                # its threads wait in a busy loop for the next of these small tasks
     return found
+
+
+def pytest_configure(config):
+    """The quick part tries a quarter of the examples for each name; the whole, all of them."""
+    fuzzing.quick = "not slow" in config.option.markexpr
 
 
 def pytest_ignore_collect(collection_path, config):

@@ -56,19 +56,20 @@ def tensors_in_cycles() -> list[str]:
     finally:
         gc.set_debug(0)
         gc.garbage.clear()
-    for group in components(garbage):
+    for group in components(garbage, [i for i, o in garbage.items() if isinstance(o, (Tensor, Node, Slot))]):
         found = [o for o in group if isinstance(o, (Tensor, Node, Slot))]
         if found and (len(group) > 1 or any(other is found[0] for other in gc.get_referents(found[0]))):
             suspects += [f"{type(o).__name__} of {o.node if isinstance(o, Tensor) else o}" for o in found]
     return suspects
 
 
-def components(objects: dict[int, Any]) -> Iterator[list[Any]]:
-    """The strongly connected components of objects (by id) that refer to each other: Tarjan 1972, without recursion."""
+def components(objects: dict[int, Any], roots: list[int]) -> Iterator[list[Any]]:
+    """The strongly connected components of objects (by id) that refer to each other, of those that can be reached from the roots:
+    Tarjan 1972, without recursion."""
     number: dict[int, int] = {}                     # in order of discovery
     low: dict[int, float] = {}                      # the lowest number reached; infinite once the component is complete
     open_ones: list[int] = []
-    for root in objects:
+    for root in roots:
         path = [] if root in number else [(root, iter([root]))]
         while path:
             here, others = path[-1]

@@ -17,6 +17,7 @@ from minigrad import study, testing
 from minigrad.autograd import detect_anomaly
 from minigrad.core import op as machinery
 from minigrad.devices import launch_hook
+from minigrad.devices.native import LEVELS, set_simd_level, simd_level
 from minigrad.study.record import Record
 
 pytestmark = pytest.mark.skipif(not any(map(shutil.which, ("cc", "gcc", "clang"))), reason="there is no C compiler here")
@@ -63,6 +64,21 @@ KERNEL(REAL, damped_backward, T *gx, const T *g, const T *y, const T *z, int64_t
 def own_cache(own_registry, tmp_path_factory, monkeypatch):
     """What ops compile is kept for this run of the tests."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "kernels"))
+
+
+# What they test depends on the width of vectors. All others compile for the lowest level: to read the intrinsics of a higher one
+# takes most of the time of so short a text.
+AT_THE_BEST_LEVEL = {"test_a_wrong_kernel_is_found", "test_element_types", "test_fused_launches_them_as_in_the_tree",
+                     "test_samples_of_whole_vectors_do_not_hide_a_missing_tail", "test_they_are_tested_like_those_of_the_tree"}
+
+
+@pytest.fixture(autouse=True)
+def level(request):
+    before = simd_level()
+    if request.node.originalname not in AT_THE_BEST_LEVEL:
+        set_simd_level(LEVELS[0])
+    yield
+    set_simd_level(before)
 
 
 def make_hard_mish(text=HARD_MISH):

@@ -25,8 +25,12 @@ def test_has_samples(name):
     assert registry[name].sample_function is not None, f"{name} has no samples"
 
 
+# What other quick tests look at, too: fuzzing draws operands in all layouts, core/test_half.py has the two half types.
+SEEN_ELSEWHERE = ("layouts", "half")
+
+
 @pytest.mark.parametrize("level", [pytest.param(level, marks=() if level == LEVELS[-1] else pytest.mark.slow) for level in LEVELS], indirect=True)
-@pytest.mark.parametrize("check", [c for c in testing.CHECKS if c != "errors"])
+@pytest.mark.parametrize("check", [pytest.param(c, marks=pytest.mark.slow if c in SEEN_ELSEWHERE else ()) for c in testing.CHECKS if c != "errors"])
 @pytest.mark.parametrize("name", SAMPLED)
 def test_op(name, check, level):
     if level != LEVELS[-1] and check == "gradients":

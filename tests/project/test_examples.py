@@ -207,7 +207,8 @@ def small(name, folder, monkeypatch):
     return ["--out", folder, "--batch-size", "64", "--data", folder]
 
 
-@pytest.mark.parametrize("name", sorted(name for name in SMALL if "cosine(" in (curves.EXAMPLES / f"{name}.py").read_text()))
+@pytest.mark.parametrize("name", [name if name == "digits_rnn" else slow(name) for name in sorted(SMALL)
+                                  if "cosine(" in (curves.EXAMPLES / f"{name}.py").read_text()])
 def test_resume_with_more_epochs_follows_their_curve(name, tmp_path, monkeypatch):
     """From the first step on: a finished run ends at rate 0, and its checkpoint holds that rate."""
     import experiment
@@ -224,7 +225,8 @@ def test_resume_with_more_epochs_follows_their_curve(name, tmp_path, monkeypatch
     np.testing.assert_allclose(rates, [1.0, 0.75, 0.25])
 
 
-@pytest.mark.parametrize("name", ["char_rnn", slow("char_transformer")])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["char_rnn", "char_transformer"])
 def test_resume_with_another_text(name, tmp_path, monkeypatch, capsys):
     """The same characters in another order would be garbage to the net; a text of another length does not fit the loader."""
     options = small(name, tmp_path, monkeypatch)
@@ -304,7 +306,7 @@ def interrupts():
     signal.signal(signal.SIGINT, before)
 
 
-@pytest.mark.parametrize("name", [slow(name) if name in ("digits_cnn", "cifar_cnn", "char_transformer") else name for name in SMALL])
+@pytest.mark.parametrize("name", [name if name in ("digits_mlp", "char_rnn") else slow(name) for name in SMALL])
 def test_an_interrupted_epoch_goes_on(name, tmp_path, monkeypatch, capsys, interrupts):
     """The first one, too; and it ends with the numbers of a run in one piece."""
     import experiment
@@ -454,6 +456,7 @@ def test_the_plot_of_third_derivatives_says_what_is_missing(refused, monkeypatch
     assert dots.axes[0].lines[-1].get_fillstyle() == "none"
 
 
+@pytest.mark.slow
 @pytest.mark.torch
 def test_torch_is_wrong_where_the_example_says_so():
     torch = pytest.importorskip("torch")
