@@ -142,40 +142,55 @@ typedef struct {
 
 INLINE int keeps(const what of) { return of == SOFTMAX || of == LOGSUMEXP_BACK; }
 
-INLINE void finish_row(const softmax_args *a, int64_t row, T m, T s, const what of) {
-  const T *x = a->x + row * a->n;
-  T *y = a->y + row * a->n;
-  const V shift = vset(m), factor = of == LOGSUMEXP_BACK ? vset(a->gy[row] / (m == INFINITY ? 1 : s)) :
-                           of == SOFTMAX ? vset(1 / s) : vlog(vset(s));
-  if (keeps(of)) EACH_VECTOR(j, k, a->n, store_n(y + j, load_n(y + j, k) * factor, k););
-  if (of == LOG_SOFTMAX) EACH_VECTOR(j, k, a->n, put_n(y + j, load_n(x + j, k) - shift - factor, k, a->stream););
-  if (of == LOGSUMEXP) a->y[row] = m + factor[0];
+/* The last pass is shared, too: what is asked for is read once a row. */
+NOINLINE void finish_rows(const softmax_args *a, int64_t row, const T *m, const T *s, int rows, what of) {
+  for (int r = 0; r < rows; r++, row++) {
+    const T *x = a->x + row * a->n;
+    T *y = a->y + row * a->n;
+    const V shift = vset(m[r]), factor = of == LOGSUMEXP_BACK ? vset(a->gy[row] / (m[r] == INFINITY ? 1 : s[r])) :
+                                of == SOFTMAX ? vset(1 / s[r]) : vlog(vset(s[r]));
+    if (keeps(of)) EACH_VECTOR(j, k, a->n, store_n(y + j, load_n(y + j, k) * factor, k););
+    else if (of == LOGSUMEXP) a->y[row] = m[r] + factor[0];
+    else EACH_VECTOR(j, k, a->n, put_n(y + j, load_n(x + j, k) - shift - factor, k, a->stream););
+  }
 }
 
 INLINE void some_rows(const softmax_args *a, int64_t row, const int R, const what of) {
   T m[4], s[4];
   short_rows(m, s, keeps(of) ? a->y + row * a->n : 0, a->x + row * a->n, a->n, R, of == LOGSUMEXP);
-  for (int r = 0; r < R; r++) finish_row(a, row + r, m[r], s[r], of);
+  finish_rows(a, row, m, s, R, of);
 }
 
-INLINE void some_columns(const softmax_args *a, int64_t o, int64_t i, const int W, const int k, const what of) {
+INLINE void finish_columns_of(const softmax_args *a, int64_t o, int64_t i, V *m, V *s, const int W, const int k,
+                              what of) {
   const int64_t n = a->n, inner = a->inner;
   const T *x = a->x + o * n * inner + i;
   T *y = of == LOGSUMEXP ? a->y + o * inner + i : a->y + o * n * inner + i;
-  V m[4], s[4];
-  columns(m, s, keeps(of) ? y : 0, x, n, inner, W, k, of == LOGSUMEXP);
   EACH_PART(w) {
     if (of == LOGSUMEXP_BACK)
       s[w] = load_n(a->gy + o * inner + i + w * VL, k) / vselect((VM)(m[w] == vset(INFINITY)), vset(1), s[w]);
     else s[w] = of == SOFTMAX ? 1 / s[w] : vlog(s[w]);
   }
   if (of == LOGSUMEXP) EACH_PART(w) store_n(y + w * VL, m[w] + s[w], k);
+  else if (keeps(of))
+    for (int64_t q = 0; q < n; q++, y += inner) EACH_PART(w) store_n(y + w * VL, load_n(y + w * VL, k) * s[w], k);
   else
-    for (int64_t q = 0; q < n; q++)
-      EACH_PART(w) {
-        const int64_t j = q * inner + w * VL;
-        store_n(y + j, keeps(of) ? load_n(y + j, k) * s[w] : load_n(x + j, k) - m[w] - s[w], k);
-      }
+    for (int64_t q = 0; q < n; q++, x += inner, y += inner)
+      EACH_PART(w) store_n(y + w * VL, load_n(x + w * VL, k) - m[w] - s[w], k);
+}
+NOINLINE void finish_columns_4(const softmax_args *a, int64_t o, int64_t i, V *m, V *s, what of) {
+  finish_columns_of(a, o, i, m, s, 4, VL, of);
+}
+NOINLINE void finish_columns_1(const softmax_args *a, int64_t o, int64_t i, V *m, V *s, int k, what of) {
+  finish_columns_of(a, o, i, m, s, 1, k, of);
+}
+
+INLINE void some_columns(const softmax_args *a, int64_t o, int64_t i, const int W, const int k, const what of) {
+  const int64_t at = o * a->n * a->inner + i;
+  V m[4], s[4];
+  columns(m, s, keeps(of) ? a->y + at : 0, a->x + at, a->n, a->inner, W, k, of == LOGSUMEXP);
+  if (W == 4) finish_columns_4(a, o, i, m, s, of);
+  else finish_columns_1(a, o, i, m, s, k, of);
 }
 
 INLINE void softmax_lines(const softmax_args *a, int64_t begin, int64_t end, const what of) {
@@ -190,7 +205,7 @@ INLINE void softmax_lines(const softmax_args *a, int64_t begin, int64_t end, con
   for (; row < end; row++) {
     T m, s;
     long_row(&m, &s, keeps(of) ? a->y + row * n : 0, a->x + row * n, n, of == LOGSUMEXP);
-    finish_row(a, row, m, s, of);
+    finish_rows(a, row, &m, &s, 1, of);
   }
   if (a->stream) vstreamed();
 }
@@ -230,6 +245,21 @@ typedef struct {
 
 INLINE V back(V gy, V y, V sum, const what of) { return of == SOFTMAX ? y * (gy - sum) : gy - vexp(y) * sum; }
 
+/* gx of a row, from its sum */
+NOINLINE void softmax_back_row(const softmax_back_args *a, int64_t row, V sum, int stream) {
+  const T *gy = a->gy + row * a->n, *y = a->y + row * a->n;
+  T *gx = a->gx + row * a->n;
+  EACH_VECTOR(j, k, a->n, put_n(gx + j, back(load_n(gy + j, k), load_n(y + j, k), sum, SOFTMAX), k, stream););
+}
+NOINLINE void log_softmax_back_row(const softmax_back_args *a, int64_t row, V sum, int stream) {
+  const T *gy = a->gy + row * a->n, *y = a->y + row * a->n;
+  T *gx = a->gx + row * a->n;
+  EACH_VECTOR(j, k, a->n, put_n(gx + j, back(load_n(gy + j, k), load_n(y + j, k), sum, LOG_SOFTMAX), k, stream););
+}
+INLINE void back_finish(const softmax_back_args *a, int64_t row, V sum, int stream, const what of) {
+  (of == SOFTMAX ? softmax_back_row : log_softmax_back_row)(a, row, sum, stream);
+}
+
 INLINE void back_rows(const softmax_back_args *a, int64_t row, const int R, const what of) {
   const int64_t n = a->n;
   const T *gy = a->gy + row * n;
@@ -242,10 +272,7 @@ INLINE void back_rows(const softmax_back_args *a, int64_t row, const int R, cons
       s[r] = of == SOFTMAX ? vfma(g, load_n(y + r * n + j, k), s[r]) : s[r] + g;
     });
   EACH_ROW(r) s[r] = vset(vsum(s[r]));
-  for (int r = 0; r < R; r++)
-    EACH_VECTOR(j, k, n,
-      const int64_t i = (row + r) * n + j;
-      put_n(a->gx + i, back(load_n(a->gy + i, k), load_n(a->y + i, k), s[r], of), k, R == 1 && a->stream););
+  for (int r = 0; r < R; r++) back_finish(a, row + r, s[r], R == 1 && a->stream, of);
 }
 
 INLINE void back_long(const softmax_back_args *a, int64_t row, const what of) {
@@ -258,9 +285,7 @@ INLINE void back_long(const softmax_back_args *a, int64_t row, const what of) {
       s[u] = of == SOFTMAX ? vfma(g, load_n(y + b + j, k), s[u]) : s[u] + g;);
     sum += vsum((s[0] + s[1]) + (s[2] + s[3]));
   }
-  const V s = vset((T)sum);
-  T *gx = a->gx + row * a->n;
-  EACH_VECTOR(j, k, a->n, put_n(gx + j, back(load_n(gy + j, k), load_n(y + j, k), s, of), k, a->stream););
+  back_finish(a, row, vset((T)sum), a->stream, of);
 }
 
 INLINE void back_columns(const softmax_back_args *a, int64_t o, int64_t i, const int W, const int k, const what of) {
@@ -352,7 +377,7 @@ INLINE double smooth(const cross_entropy_args *a, const T *x, T top, T log_sum) 
 INLINE int64_t label(const int64_t *place) { return *(const volatile int64_t *)place; }
 
 /* top and log_sum of the item are there already; x: its first logit */
-INLINE void cross_entropy_item(const cross_entropy_args *a, int64_t item, const T *x) {
+NOINLINE void cross_entropy_item(const cross_entropy_args *a, int64_t item, const T *x) {
   const int64_t t = label(&a->target[item]);
   const T top = a->top[item], log_sum = a->log_sum[item];
   if (t == a->ignore) a->items[item] = 0;
@@ -450,7 +475,7 @@ INLINE int cross_entropy_factors(const cross_entropy_back_args *a, int64_t item,
   return 1;
 }
 
-INLINE void cross_entropy_back_columns(const cross_entropy_back_args *a, int64_t o, int64_t i, const int k) {
+NOINLINE void cross_entropy_back_columns(const cross_entropy_back_args *a, int64_t o, int64_t i, const int k) {
   const int64_t n = a->classes, inner = a->inner, item = o * inner + i;
   const T *x = a->x + o * n * inner + i;
   T *gx = a->gx + o * n * inner + i;
