@@ -74,12 +74,19 @@ INLINE T largest(V v) {
     for (; j + VL <= (n); j += VL) { const int k = VL; __VA_ARGS__ } \
     if (j < (n)) { const int k = (int)((n) - j); __VA_ARGS__ } \
   } while (0)
+/* The chains are written out: UNROLL on a loop inside another one made GCC unroll the outer loop 16 times, too. */
+#define CHAIN_(j, u, number, ...) { enum { u = number }; __VA_ARGS__ } j += VL;
+#define CHAINS_2_(j, u, first, ...) \
+  CHAIN_(j, u, first, __VA_ARGS__) \
+  CHAIN_(j, u, first + 1, __VA_ARGS__)
+#define CHAINS_4_(j, u, first, ...) \
+  CHAINS_2_(j, u, first, __VA_ARGS__) \
+  CHAINS_2_(j, u, first + 2, __VA_ARGS__)
 #define EACH_VECTOR_OF(CHAINS, j, u, k, n, ...) do { \
     int64_t j = 0; \
     while (j + (CHAINS) * VL <= (n)) { \
       const int k = VL; \
-      UNROLL \
-      for (int u = 0; u < (CHAINS); u++, j += VL) { __VA_ARGS__ } \
+      CHAINS_##CHAINS##_(j, u, 0, __VA_ARGS__) \
     } \
     const int u = 0; \
     for (; j + VL <= (n); j += VL) { const int k = VL; __VA_ARGS__ } \
