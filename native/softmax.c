@@ -377,7 +377,7 @@ INLINE double smooth(const cross_entropy_args *a, const T *x, T top, T log_sum) 
 INLINE int64_t label(const int64_t *place) { return *(const volatile int64_t *)place; }
 
 /* top and log_sum of the item are there already; x: its first logit */
-NOINLINE void cross_entropy_item(const cross_entropy_args *a, int64_t item, const T *x) {
+INLINE void cross_entropy_item(const cross_entropy_args *a, int64_t item, const T *x) {
   const int64_t t = label(&a->target[item]);
   const T top = a->top[item], log_sum = a->log_sum[item];
   if (t == a->ignore) a->items[item] = 0;
@@ -389,15 +389,18 @@ NOINLINE void cross_entropy_item(const cross_entropy_args *a, int64_t item, cons
   }
 }
 
+/* `count` items, whose first logits are `step` apart */
+NOINLINE void cross_entropy_items(const cross_entropy_args *a, int64_t item, const T *x, int64_t step, int count) {
+  for (int l = 0; l < count; l++) cross_entropy_item(a, item + l, x + l * step);
+}
+
 INLINE void cross_entropy_some(const cross_entropy_args *a, int64_t row, const int R) {
   const int64_t n = a->classes;
   T s[4];
   if (n <= SHORT) short_rows(a->top + row, s, 0, a->x + row * n, n, R, 0);
   else long_row(a->top + row, s, 0, a->x + row * n, n, 0);
-  for (int r = 0; r < R; r++) {
-    a->log_sum[row + r] = vlog(vset(s[r]))[0];
-    cross_entropy_item(a, row + r, a->x + (row + r) * n);
-  }
+  for (int r = 0; r < R; r++) a->log_sum[row + r] = vlog(vset(s[r]))[0];
+  cross_entropy_items(a, row, a->x + row * n, n, R);
 }
 
 INLINE void cross_entropy_columns(const cross_entropy_args *a, int64_t o, int64_t i, const int W, const int k) {
@@ -407,7 +410,7 @@ INLINE void cross_entropy_columns(const cross_entropy_args *a, int64_t o, int64_
   columns(m, s, 0, x, n, inner, W, k, 0);
   EACH_PART(w)
     store_n(a->top + item + w * VL, m[w], k), store_n(a->log_sum + item + w * VL, vlog(s[w]), k);
-  for (int l = 0; l < (W - 1) * VL + k; l++) cross_entropy_item(a, item + l, x + l);
+  cross_entropy_items(a, item, x, 1, (int)((W - 1) * VL + k));
 }
 
 static void cross_entropy_lines(void *context, int64_t begin, int64_t end) {
