@@ -249,7 +249,8 @@ NOINLINE void plain_forward(const job *x, const item *at, int64_t i) {
   if (!w) return;
   T *factor = (T *)(w + x->keys);
   const int64_t row = at->number * x->rows + i;
-  x->lse[row] = (T)(plain_weights(x, at, w, factor, i) * 1.442695040888963407359925);
+  const double lse = plain_weights(x, at, w, factor, i), most = PICK_(3.4028234663852886e38, 1.7976931348623157e308);
+  x->lse[row] = lse == INFINITY ? INFINITY : (T)MIN(most, lse * 1.442695040888963407359925);   /* inf: no key is used */
   for (int64_t c = 0; c < x->value_depth; c++) {
     double sum = 0;
     for (int64_t j = 0; j < x->keys; j++)
@@ -298,10 +299,8 @@ static int has_nan(const T *p, int64_t n) {
   return vsum(sum) != 0;
 }
 static int is_masked(const job *x) { return x->causal || x->bias || x->allowed; }
-/* Also -inf: with the lowest number as a mask, the finite logits of a row overflow in units of log 2. */
-static int is_huge(T logit) {
-  return logit == -INFINITY || (logit - logit == 0 && MATH(fabs)(logit) > HUGE_SCORE);
-}
+/* Also inf and -inf: finite logits may overflow in units of log 2, as with the lowest number as a mask. */
+static int is_huge(T logit) { return MATH(fabs)(logit) > HUGE_SCORE; }
 
 /* ---- forward ---- */
 
@@ -540,7 +539,7 @@ static void backward_items(void *context, int64_t begin, int64_t end) {
     }
     int wrong = is_masked(x) && (has_nan(gq, gq ? rows * depth : 0) || has_nan(gk, gk ? keys * depth : 0) ||
                                  has_nan(gv, gv ? keys * width : 0));
-    for (int64_t i = 0; i < rows; i++) wrong |= is_huge(x->lse[unit * rows + i]);
+    for (int64_t i = 0; i < rows; i++) wrong |= x->lse[unit * rows + i] < INFINITY && is_huge(x->lse[unit * rows + i]);
     if (wrong) plain_backward(x, &at);
   }
 }

@@ -313,6 +313,23 @@ def test_the_lowest_number_as_a_mask(dtype):
     assert all(np.isfinite(t.grad.numpy()).all() for t in ours)
 
 
+@pytest.mark.parametrize("sign", [-1, 1])
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_scores_near_the_largest_number(dtype, masked, sign):
+    """Finite scores that are not finite in units of log 2: each row has the value of its largest score. A key counts for
+    the gradient of its value only: it gets the gradients of all rows."""
+    q, v = np.ones((1, 1, 7, 1)), RNG(0).standard_normal((1, 1, 5, 3))
+    k = sign * np.array([0.5, 0.8, 0.9, 0.6, 0.7]).reshape(1, 1, 5, 1) * np.finfo(dtype).max
+    first = 2 if sign > 0 else 0
+    leaf = leaves(*(a.astype(dtype) for a in (q, k, v)))
+    mask = mg.zeros(7, 5, dtype=getattr(mg, np.dtype(dtype).name)) if masked else None
+    y = F.scaled_dot_product_attention(*leaf, mask, scale=1.0)
+    y.sum().backward()
+    np.testing.assert_array_equal(y.detach().numpy(), np.broadcast_to(v.astype(dtype)[:, :, first:first + 1], y.shape))
+    np.testing.assert_array_equal(leaf[2].grad.numpy()[0, 0], 7.0 * (np.arange(5) == first)[:, None].repeat(3, 1))
+
+
 @pytest.mark.parametrize("path", ["auto", "off"])
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("scale", [1.0, 1e4, 1e9, 1e12])
