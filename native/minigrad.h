@@ -261,10 +261,11 @@ KERNEL(REAL, cross_entropy_backward,
 /* ---- attention.c ---- */
 /* softmax(scale q k^T + mask) v for `items` problems. table: int64[items][4], the elements at which q [rows, depth],
  * k [keys, depth], v [keys, value_depth] and the mask of an item begin; their rows are q_row, k_row, v_row elements
- * apart. out [items, rows, value_depth], lse [items, rows] and all other arrays are contiguous. The mask is `bias` (added) or `allowed` (0: left out), at
- * row * mask_row + key * mask_key, where mask_key is 0 or 1; both may be null. stream: a Philox state, or null without
- * dropout; a weight is dropped if word (item * rows + row) * keys + key is below p * 2^32. weights [items, rows, keys]
- * may be null; gradients that are null are not computed. All sizes are at least 1. */
+ * apart. out [items, rows, value_depth], lse [items, rows] and all other arrays are contiguous. The mask is `bias`
+ * (added) or `allowed` (0: left out), at row * mask_row + key * mask_key, where mask_key is 0 or 1; both may be null.
+ * stream: a Philox state, or null without dropout; a weight is dropped if word (item * rows + row) * keys + key is
+ * below p * 2^32. weights [items, rows, keys] may be null; gradients that are null are not computed. All sizes are at
+ * least 1. */
 KERNEL(REAL, attention_forward,
     T *out, T *lse, T *weights, const T *q, const T *k, const T *v, const T *bias, const uint8_t *allowed,
     const int64_t *stream, const int64_t *table, int64_t items, int64_t rows, int64_t keys, int64_t depth,

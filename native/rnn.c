@@ -19,11 +19,11 @@
  *
  * The fast one takes several steps together (mg_rnn_steps: 128 or 256 rows, so that the results of one part of the
  * work are still in the second-level cache when the next part reads them). Their products with x do not depend on each
- * other and form one large product. What remains is w_hh h, step by step. The rows of the batch are independent, so blocks of
- * about 16 rows go through these steps separately, without a barrier between steps. Their states and pre-activations
- * stay in the first-level cache; w_hh, packed once in the order in which the register tile reads it, streams from the
- * second. One pass over a block computes its gates, state and output. Only a normalised row must be complete before its
- * first gate; the row kernels of norm.c do that part, on rows that are in the cache anyway.
+ * other and form one large product. What remains is w_hh h, step by step. The rows of the batch are independent, so
+ * blocks of about 16 rows go through these steps separately, without a barrier between steps. Their states and
+ * pre-activations stay in the first-level cache; w_hh, packed once in the order in which the register tile reads it,
+ * streams from the second. One pass over a block computes its gates, state and output. Only a normalised row must be
+ * complete before its first gate; the row kernels of norm.c do that part, on rows that are in the cache anyway.
  *
  * Backward: the same blocks go from the last step to the first. They turn the gradient of h into the gradient of the
  * pre-activations, and that, with w_hh packed the other way, into the gradient of the h before. On the way each block

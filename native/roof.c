@@ -3,9 +3,9 @@
  *
  *     for (i < rounds) for (j < CHAINS VL) a[j] = a[j] * b + c;
  *
- * on CHAINS vectors at once, enough independent chains to keep both FMA units busy through their latency, and few enough
- * for the 16 registers of AVX2 (16 chains gave half the peak there). out[0] gets the multiply-adds of a round, out[1] a
- * sum of everything, so that nothing is optimised away. */
+ * on CHAINS vectors at once, enough independent chains to keep both FMA units busy through their latency, and few
+ * enough for the 16 registers of AVX2 (16 chains gave half the peak there). out[0] gets the multiply-adds of a round,
+ * out[1] a sum of everything, so that nothing is optimised away. */
 #include "simd.h"
 
 enum { CHAINS = 12 };

@@ -29,7 +29,7 @@
 #define WALK_CHUNK 512                    /* elements of a buffer: 4 operands of 8 bytes fit the smallest L1 twice */
 #define WALK_ROW 128                      /* from this length on a row is a span of its own */
 #define WALK_STRIP 32                     /* columns; a chunk is then WALK_CHUNK / WALK_STRIP = 16 rows of them */
-#define WALK_TOLD 2048                    /* elements of a contiguous output after which followers are told (runtime.h) */
+#define WALK_TOLD 2048           /* elements of a contiguous output after which followers are told (runtime.h) */
 #define WALK_LIGHT 16384                  /* elements of a piece of work for a thread: arithmetic */
 #define WALK_HEAVY 2048                   /* ... and for functions that cost several ns per element */
 
