@@ -11,7 +11,7 @@ from support import tensors_in_cycles
 import minigrad as mg
 from minigrad.core.modes import mode, paused
 from minigrad.core.op import registry
-from minigrad.devices.native import get_num_threads, simd_level
+from minigrad.devices.native import LEVELS, best_simd_level, get_num_threads, set_simd_level, simd_level
 
 
 @pytest.fixture
@@ -20,6 +20,15 @@ def torch():
     found = pytest.importorskip("torch", reason="PyTorch is not installed: pip install '.[compare]'")
     found.set_num_threads(1)                # its threads wait in a busy loop for the next of these small tasks
     return found
+
+
+@pytest.fixture(params=LEVELS[:LEVELS.index(best_simd_level()) + 1])
+def level(request):
+    """The test runs with the kernels of each SIMD level of this CPU, or of those that it names by `indirect`."""
+    before = simd_level()
+    set_simd_level(request.param)
+    yield request.param
+    set_simd_level(before)
 
 
 def pytest_configure(config):

@@ -10,14 +10,7 @@ from hypothesis import strategies as st
 
 import minigrad as mg
 from minigrad.devices import cpu, memory
-from minigrad.devices.native import (
-    LEVELS,
-    best_simd_level,
-    get_num_threads,
-    set_num_threads,
-    set_simd_level,
-    simd_level,
-)
+from minigrad.devices.native import get_num_threads, set_num_threads
 from minigrad.nn import functional as F
 from minigrad.ops.dispatch import set_fused
 
@@ -267,34 +260,29 @@ def test_what_is_masked_out_does_not_count(kind, keys, path):
         np.testing.assert_allclose(a, b, 1e-5, 1e-6)
 
 
-@pytest.mark.parametrize("level", LEVELS[:LEVELS.index(best_simd_level()) + 1])
 @pytest.mark.parametrize("steps, heads, size", [(64, 4, 16), (150, 3, 7), (300, 2, 32), (1, 2, 5)])
 def test_heads_are_read_where_they_stand(steps, heads, size, level):
     """Views of one projection have the bits of copies, forward and backward, and nothing is copied before the kernel. Keys
     whose elements are not adjacent are copied."""
-    rng, before = RNG(1), simd_level()
+    rng = RNG(1)
     x, g = (rng.standard_normal((2, steps, n * heads * size)).astype(np.float32) for n in (3, 1))
-    set_simd_level(level)
-    try:
-        results = []
-        for copied in ((), (0, 1, 2), (1,)):
-            whole, *_ = leaves(x)
-            heads_of = [part.view(2, steps, heads, size).transpose(1, 2) for part in whole.chunk(3, 2)]
-            if copied == (1,):
-                heads_of[1] = heads_of[1].transpose(-1, -2).contiguous().transpose(-1, -2)
-            else:
-                heads_of = [h.contiguous() if i in copied else h for i, h in enumerate(heads_of)]
-            with mg.study.trace() as trace:
-                y = F.scaled_dot_product_attention(*heads_of, is_causal=True)
-            moved = sum("copy" in str(launch.kernel) for launch in trace.launches)
-            assert moved == (1 if copied == (1,) and steps > 1 else 0), (copied, moved)
-            y.transpose(1, 2).reshape(2, steps, -1).backward(mg.tensor(g))
-            results.append((y.numpy(force=True), whole.grad.numpy()))
-        for other in results[1:]:
-            for a, b in zip(results[0], other, strict=True):
-                np.testing.assert_array_equal(a, b)
-    finally:
-        set_simd_level(before)
+    results = []
+    for copied in ((), (0, 1, 2), (1,)):
+        whole, *_ = leaves(x)
+        heads_of = [part.view(2, steps, heads, size).transpose(1, 2) for part in whole.chunk(3, 2)]
+        if copied == (1,):
+            heads_of[1] = heads_of[1].transpose(-1, -2).contiguous().transpose(-1, -2)
+        else:
+            heads_of = [h.contiguous() if i in copied else h for i, h in enumerate(heads_of)]
+        with mg.study.trace() as trace:
+            y = F.scaled_dot_product_attention(*heads_of, is_causal=True)
+        moved = sum("copy" in str(launch.kernel) for launch in trace.launches)
+        assert moved == (1 if copied == (1,) and steps > 1 else 0), (copied, moved)
+        y.transpose(1, 2).reshape(2, steps, -1).backward(mg.tensor(g))
+        results.append((y.numpy(force=True), whole.grad.numpy()))
+    for other in results[1:]:
+        for a, b in zip(results[0], other, strict=True):
+            np.testing.assert_array_equal(a, b)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

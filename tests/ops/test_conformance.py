@@ -12,14 +12,6 @@ LEVELS = LEVELS[:LEVELS.index(best_simd_level()) + 1]
 SAMPLED = [name for name, op in registry.items() if op.sample_function is not None]
 
 
-@pytest.fixture
-def level(request):
-    before = simd_level()
-    set_simd_level(request.param)
-    yield request.param
-    set_simd_level(before)
-
-
 @pytest.mark.parametrize("name", list(registry))
 def test_has_samples(name):
     assert registry[name].sample_function is not None, f"{name} has no samples"

@@ -9,14 +9,7 @@ from support import both_paths, numbers
 
 import minigrad as mg
 from minigrad import testing
-from minigrad.devices.native import (
-    LEVELS,
-    best_simd_level,
-    get_num_threads,
-    set_num_threads,
-    set_simd_level,
-    simd_level,
-)
+from minigrad.devices.native import get_num_threads, set_num_threads
 from minigrad.nn import functional as F
 from minigrad.ops.conv import conv_sizes, convolution, convolution_transpose, transposed_sizes
 from minigrad.ops.dispatch import set_fused
@@ -139,14 +132,6 @@ def test_fewer_multiplications_give_the_same_bits_on_any_number_of_threads_and_i
             assert (a == b).all()
     for i in (0, shape[0] - 1):
         assert (convolution(args[0][i:i + 1], *args[1:], **attrs).numpy()[0] == results[0][0][i]).all()
-
-
-@pytest.fixture(params=LEVELS[:LEVELS.index(best_simd_level()) + 1])
-def level(request):
-    before = simd_level()
-    set_simd_level(request.param)
-    yield request.param
-    set_simd_level(before)
 
 
 @pytest.mark.parametrize(("n", "groups", "k", "size", "kernel", "before", "dilation"), [

@@ -5,15 +5,6 @@ import numpy as np
 import pytest
 
 import minigrad as mg
-from minigrad.devices.native import LEVELS, best_simd_level, set_simd_level, simd_level
-
-
-@pytest.fixture(params=LEVELS[:LEVELS.index(best_simd_level()) + 1])
-def level(request):
-    before = simd_level()
-    set_simd_level(request.param)
-    yield request.param
-    set_simd_level(before)
 
 
 def among_nan(values):
