@@ -30,8 +30,7 @@ INLINE V keep(V v, int n) { return keep_or(v, n, 0); }
 
 /* Is an array too large for what the caches keep from one kernel to the next? Then memory limits the speed. It is read
  * fastest in the order of its addresses, one row after the other, and results are stored past the caches. */
-#define CACHED_BYTES ((int64_t)1 << 22)
-static inline int beyond_caches(int64_t elements) { return elements * (int64_t)sizeof(T) > CACHED_BYTES; }
+static inline int beyond_caches(int64_t elements) { return elements * (int64_t)sizeof(T) > MG_CACHED_BYTES; }
 /* How many rows go side by side: `most`, or one of so large an array */
 static inline int rows_together(int64_t elements, int most) { return beyond_caches(elements) ? 1 : most; }
 

@@ -32,9 +32,9 @@ void mg_watch(int64_t kind, int64_t on);     /* launches are watched, by hooks o
 void mg_parallel(int64_t n, int64_t grain, void (*fn)(void *context, int64_t begin, int64_t end), void *context);
 
 /* A captured step may run elementwise launches on each piece of another launch's output as soon as it is written, while
- * it is in the caches (program.c). A kernel that offers this says after each piece, once and when its values are final,
- * that n elements from `piece` on are written. It may say so
- * again if it wrote them anew. Results that something follows must not be stored past the caches. */
+ * it is in the caches (program.c). A kernel that offers this (`pieces` beside its op) says after each piece, when its
+ * values are final, that n elements from `piece` on are written; and again if it wrote them anew. Results that something
+ * follows must not be stored past the caches. */
 typedef int64_t mg_follower;             /* program.c says what a list of them holds */
 extern atomic_int mg_followed;           /* threads with followers: 0 almost always */
 const mg_follower *mg_followers(void);   /* those of this thread, in a region those of its caller; or NULL */

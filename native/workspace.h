@@ -84,4 +84,8 @@ MG_FORMULA mg_segments(int64_t keep, int64_t reduce) {
 /* ---- optim: int64 numbers of a row of `table` ---- */
 #define MG_OPTIM_COLUMNS 7
 
+/* ---- captured steps ---- */
+/* bytes of an array that the caches keep from one kernel to the next; larger ones wait for memory */
+#define MG_CACHED_BYTES 4194304
+
 #endif

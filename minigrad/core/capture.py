@@ -131,9 +131,7 @@ class Recorder:
         """Ends the current run of native launches."""
         self._note_freed()
         if self.launches:
-            kernels = {kernel.row: kernel for kernel in all_kernels()}      # a hook may have put another object between
-            launches = [launch._replace(kernel=kernels[launch.kernel.row]) for launch in self.launches]
-            self.segments.append(_Segment(launches, self.descriptions))
+            self.segments.append(_Segment(self.launches, self.descriptions))
             self.launches, self.descriptions = [], []
 
     # ---- what the step reads ----
@@ -195,6 +193,9 @@ class Recorder:
         """Ends the recording, and keeps the memory of the private pool alive."""
         self._close()
         segments = [s for s in self.segments if not callable(s)]
+        kernels = {kernel.row: kernel for kernel in all_kernels()}          # a hook may have put another object between
+        for segment in segments:
+            segment.launches = [launch._replace(kernel=kernels[launch.kernel.row]) for launch in segment.launches]
         uses, begin = Uses([launch for segment in segments for launch in segment.launches]), 0
         marks = iter(uses.needed(self.pool.regions))
         used = [list(compress(segment.launches, marks)) for segment in segments]

@@ -10,18 +10,17 @@ The rewrite, for a recorded list of launches (`Launch`):
 
     first  ...  then      becomes      (first, followed by then)  ...
 
-if `first` is in `PRODUCERS` or an elementwise kernel, and `then` an elementwise kernel over the same elements that
-reads what `first` writes; if the array is too large for the first-level cache; and if running `then` earlier changes
-nothing: it writes to no memory that `first` and the launches in between touch, and reads none that they write, but for
-that array, of which it reads the elements of its own piece only. A launch can follow another follower: chains of any
-length run piece by piece. Launches whose results nobody reads are left out before (`Uses.needed`).
+if `first` tells of its pieces (`pieces` beside its op) or is elementwise, and `then` an elementwise kernel over the
+same elements that reads what `first` writes; if the array is too large for the first-level cache; and if running `then`
+earlier changes nothing: it writes to no memory that `first` and the launches in between touch, and reads none that they
+write, but for that array, of which it reads the elements of its own piece only. A launch can follow another follower:
+chains of any length run piece by piece. Launches whose results nobody reads are left out before (`Uses.needed`).
 """
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable
 from math import prod
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -29,19 +28,9 @@ from ..devices import open_device
 from ..devices.addresses import find
 from ..devices.base import Kernel, split
 from ..devices.launch import KERNELS
-from ..devices.native import ffi
-from ..devices.work import Arguments
+from ..devices.native import CACHED_BYTES, ffi
+from ..devices.work import PIECES, Arguments
 
-# Kernels that say when a piece of their output is written (`mg_written`): the name of that output, and its elements.
-PRODUCERS: dict[str, tuple[str, Callable[[Any], int]]] = {
-    "layer_norm_forward": ("y", lambda k: k.rows * k.n),
-    "rms_norm_forward": ("y", lambda k: k.rows * k.n),
-    "batch_norm_forward": ("y", lambda k: k.batch * k.channels * k.inner),
-    "batch_norm_eval_forward": ("y", lambda k: k.batch * k.channels * k.inner),
-    "group_norm_forward": ("y", lambda k: k.batch * k.groups * k.cpg * k.inner),
-    "max_pool_backward": ("gx", lambda k: k.geometry[0] * k.geometry[3] * k.geometry[4] * k.geometry[5]),
-    "avg_pool_backward": ("gx", lambda k: k.geometry[0] * k.geometry[3] * k.geometry[4] * k.geometry[5]),
-}
 # Elementwise kernels that may follow, with operands of the kernel's element type. Those of LIGHT wait for memory; the
 # others, and the rest of ops/activation.cu, compute so long that fetching what is beyond the caches is hidden: there
 # they are faster alone.
@@ -51,7 +40,6 @@ HEAVY = frozenset("exp log tanh sigmoid".split())
 NOT_IN_PLACE = frozenset(("tanh_backward", "sigmoid_backward"))     # they read operands after they wrote the output
 _BYTES = {"f32": 4, "f64": 8}
 _LARGE = 1 << 16            # bytes of an array from which on it pays
-_CACHED = 1 << 22           # bytes that the caches keep from one launch to the next (CACHED_BYTES of native/loops.h)
 _APART = 8                  # launches from the first to a follower, at most, that are not of the group
 
 
@@ -178,7 +166,7 @@ def _strides(launch: Launch) -> tuple[_Array, list[list[int]], int] | None:
     plan_at = list(kernel.names).index("plan")
     pointers = [i for i, kind in enumerate(kernel.signature) if kind in "op" and i != plan_at]
     dims, elements = (plan := ffi.cast("int64_t *", launch.arguments[plan_at]))[0], plan[1]
-    if name not in LIGHT and elements * _BYTES[suffix] > _CACHED:
+    if name not in LIGHT and elements * _BYTES[suffix] > CACHED_BYTES:
         return None
     strides = [[plan[2 + dims * (k + 1) + d] for d in range(dims)] for k in range(len(pointers))]
     whole = [prod([plan[2 + e] for e in range(d + 1, dims)]) for d in range(dims)]
@@ -225,12 +213,12 @@ def _follower(launch: Launch) -> _Follower | None:
 
 
 def _written(launch: Launch) -> _Array | None:
-    """What a launch writes, if it says so piece by piece: an elementwise one, or one of `PRODUCERS`."""
+    """What a launch writes, if it says so piece by piece: an elementwise one, or one of `PIECES`."""
     name, suffix = _name(launch.kernel)
-    if name not in PRODUCERS:
+    if name not in PIECES:
         walks = _strides(launch)
         return walks and walks[0]
-    output, elements = PRODUCERS[name]
+    output, elements = PIECES[name]
     k = Arguments(dict(zip(launch.kernel.names, launch.arguments, strict=True)))
     return _Array(getattr(k, output), elements(k), _BYTES[suffix])
 

@@ -52,6 +52,7 @@ rnn_forward_work: Callable[[int, int, int, int], int] = lib.mg_rnn_forward_work
 rnn_backward_work: Callable[[int, int, int, int], int] = lib.mg_rnn_backward_work
 segments: Callable[[int, int], int] = lib.mg_segments
 SHARED_SUMS_BYTES: int = lib.MG_SHARED_SUMS_BYTES
+CACHED_BYTES: int = lib.MG_CACHED_BYTES
 
 
 def best_simd_level() -> str:

@@ -51,6 +51,22 @@ def work(names: str, flops: Rule | None = None, elements: Rule | None = None) ->
         WORK[name] = Work(flops, elements)
 
 
+class Pieces(NamedTuple):
+    """A kernel that tells when a piece of its output is written (`mg_written`): the output's name, and its elements."""
+
+    output: str
+    elements: Rule
+
+
+PIECES: dict[str, Pieces] = {}      # filled by `pieces` as the ops are imported
+
+
+def pieces(names: str, output: str, elements: Rule) -> None:
+    """Says that kernels tell of the pieces of an output; `names` are separated by spaces."""
+    for name in names.split():
+        PIECES[name] = Pieces(output, elements)
+
+
 # ---- rules that several ops use --------------------------------------------------------------------------------------
 
 def each(count: int) -> Rule:

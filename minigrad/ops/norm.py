@@ -21,7 +21,7 @@ from ..devices import native
 from ..devices.base import KernelTable
 from ..devices.launch import Launch, Rule, ceil_div, columns, launch, over, per_row, threads_for
 from ..devices.memory import Array, Layout, alloc, layout
-from ..devices.work import work
+from ..devices.work import pieces, work
 from .convert import cast
 from .math import add, div, gt, mul, rsqrt, sub, where
 from .reduce import mean, unit_of
@@ -624,3 +624,6 @@ work("batch_norm_eval_forward", lambda k: (2 + bool(k.weight) + bool(k.bias)) * 
 work("batch_norm_eval_backward", lambda k: (1 + bool(k.weight) + 4 * bool(k.gweight) + bool(k.gbias))
      * _channel_elements(k))
 work("running_update", lambda k: 3 * k.n)
+pieces("layer_norm_forward rms_norm_forward", "y", lambda k: k.rows * k.n)
+pieces("batch_norm_forward batch_norm_eval_forward", "y", _channel_elements)
+pieces("group_norm_forward", "y", lambda k: k.batch * k.groups * k.cpg * k.inner)

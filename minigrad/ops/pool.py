@@ -21,7 +21,7 @@ from ..core.shape import INT64, fail, is_float
 from ..core.tensor import Tensor
 from ..devices.base import KernelTable, NoKernel
 from ..devices.memory import Array, Layout, alloc, layout
-from ..devices.work import work
+from ..devices.work import pieces, work
 from .math import add, div, gt, logical_and, logical_or, ne, where
 from .take import take_at
 from .through import through
@@ -519,3 +519,4 @@ def _window_elements(k: Any) -> int:
 
 work("max_pool_forward avg_pool_forward avg_pool_backward", _window_elements)
 work("max_pool_backward", lambda k: prod(int(k.geometry[i]) for i in (0, 6, 7, 8)))     # one sum for each output
+pieces("max_pool_backward avg_pool_backward", "gx", lambda k: prod(int(k.geometry[i]) for i in (0, 3, 4, 5)))

@@ -17,6 +17,7 @@ from minigrad import nn
 from minigrad.core import fusion
 from minigrad.devices import open_device
 from minigrad.devices.base import split
+from minigrad.devices.work import PIECES
 from minigrad.nn import functional as F
 
 
@@ -345,11 +346,11 @@ def test_producers_are_the_kernels_that_call_mg_written():
         for _ in words:
             calling |= {name for name, of in words.items() if of & calling}
         found |= {name[3:-1] for name in calling if name.startswith("FN(")}
-    assert found == set(fusion.PRODUCERS)
+    assert found == set(PIECES)
 
 
 def shapes_of(rng):
-    """A layer for each of `PRODUCERS`, and the shape of an input."""
+    """A layer for each of `PIECES`, and the shape of an input."""
     n, c, h, w = rng.choice([1, 2, 3, 9, 17, 70]), rng.choice([1, 2, 6, 12, 35]), rng.choice([1, 2, 5, 8, 15, 40]), rng.choice([1, 2, 7, 8, 33])
     affine, kernel = rng.random() < 0.5, rng.choice([1, 2, 3])
     window = {"kernel_size": kernel, "stride": rng.choice([1, 2, 3]), "padding": rng.choice([0, kernel // 2])}
@@ -394,7 +395,7 @@ def test_all_that_a_producer_writes_is_followed(monkeypatch, threads):
                 seen |= {split(kernels[0])[0] for kernels, _ in joined(check(step, x, times=2))}
     finally:
         mg.set_num_threads(before)
-    assert seen >= set(fusion.PRODUCERS)
+    assert seen >= set(PIECES)
 
 
 # ---- programs at random ----------------------------------------------------------------------------------------------

@@ -1,20 +1,17 @@
-"""Norms of arrays larger than CACHED_BYTES (native/loops.h), which are read row by row and stored past the caches, and the batch
+"""Norms of arrays larger than native.CACHED_BYTES (native/loops.h), which are read row by row and stored past the caches, and the batch
 statistics, whose blocks are merged: what the ops' small samples do not reach."""
 from __future__ import annotations
 
 import functools
 import math
-import re
 
 import numpy as np
 import pytest
-from support import HEADER
 
 import minigrad as mg
 from minigrad.devices import native
 from minigrad.nn import functional as F
 
-CACHED_BYTES = 1 << int(re.search(r"CACHED_BYTES \(\(int64_t\)1 << (\d+)\)", (HEADER.parent / "loops.h").read_text())[1])
 LEVELS = native.LEVELS[:native.LEVELS.index(native.best_simd_level()) + 1]
 F32, F64 = np.dtype(np.float32), np.dtype(np.float64)
 EPS = 1e-5
@@ -50,8 +47,8 @@ def threads():
 
 @functools.cache
 def numbers(dtype):
-    """Enough for an array a little larger than CACHED_BYTES, twice: x and gy."""
-    values = np.random.default_rng(0).standard_normal((2, 5 * CACHED_BYTES // 4 // dtype.itemsize), np.float32).astype(dtype)
+    """Enough for an array a little larger than native.CACHED_BYTES, twice: x and gy."""
+    values = np.random.default_rng(0).standard_normal((2, 5 * native.CACHED_BYTES // 4 // dtype.itemsize), np.float32).astype(dtype)
     values.flags.writeable = False
     return values
 
@@ -65,8 +62,8 @@ def sample(kind, sizes, dtype, rows):
 
 
 def around(sizes, dtype):
-    """Two numbers of rows: just not above CACHED_BYTES, and just above; both odd."""
-    most = CACHED_BYTES // dtype.itemsize // math.prod(sizes)
+    """Two numbers of rows: just not above native.CACHED_BYTES, and just above; both odd."""
+    most = native.CACHED_BYTES // dtype.itemsize // math.prod(sizes)
     return most - (most % 2 == 0), most + 1 + most % 2
 
 
