@@ -1,6 +1,7 @@
 """Capture: replay is what eager would have done, bit for bit."""
 from __future__ import annotations
 
+import math
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -283,11 +284,16 @@ def test_recording_does_not_slow_down_with_its_length():
             for _ in range(n):
                 kept.append(kept[-1] + 1)
             return kept[-1]
-        start = time.perf_counter()
+        start = time.process_time()
         mg.capture(run)(x)
-        return time.perf_counter() - start
+        return time.process_time() - start
     chain(100)
-    assert min(chain(4000) for _ in range(3)) < 25 * max(min(chain(400) for _ in range(3)), 1e-3)
+    least = {400: math.inf, 4000: math.inf}
+    for _ in range(8):                                  # a busy machine: least times, until they tell
+        least = {n: min(known, chain(n)) for n, known in least.items()}
+        if least[4000] < 25 * max(least[400], 1e-3):
+            return
+    raise AssertionError(f"seconds for a number of launches: {least}")
 
 
 def test_values_that_no_launch_writes_survive_the_replays():

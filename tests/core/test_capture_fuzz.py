@@ -277,9 +277,8 @@ def test_random_scripts():
     start = time.perf_counter()
     for seed in range(100000):
         run(seed)
-        if time.perf_counter() - start > SECONDS:
+        if seed > 20 and time.perf_counter() - start > SECONDS:
             break
-    assert seed > 20
 
 
 if __name__ == "__main__":

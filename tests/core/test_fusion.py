@@ -1,6 +1,7 @@
 """Fusion of the launches of captured steps (core/fusion.py): the same bits as eager, and which launches are joined."""
 from __future__ import annotations
 
+import math
 import random
 import re
 import shutil
@@ -242,7 +243,12 @@ def test_a_recording_takes_a_time_in_proportion_to_its_launches():
         assert [len(kernels) for kernels, _ in joined(captured)] == [launches]
         return spent
     long(100)
-    assert min(long(2000) for _ in range(2)) < 16 * min(long(400) for _ in range(2))
+    least = {400: math.inf, 2000: math.inf}
+    for _ in range(8):                                  # a busy machine: least times, until they tell
+        least = {n: min(known, long(n)) for n, known in least.items()}
+        if least[2000] < 16 * least[400]:
+            return
+    raise AssertionError(f"seconds for a number of launches: {least}")
 
 
 def test_small_arrays_and_long_functions_beyond_the_caches_are_left_alone():

@@ -484,11 +484,12 @@ def main() -> int:
     if options.compile:
         compile_one(*options.compile)
         return 0
-    end, found = time.perf_counter() + SECONDS, {}
+    patience = 10 if options.fake else 1                # an emulator on a busy machine proves nothing about time
+    end, found = time.perf_counter() + patience * SECONDS, {}
     for name, (phase, seconds) in PHASES.items():
         if options.phases and name not in options.phases:
             continue
-        found[name] = run_phase(phase, min(seconds, end - time.perf_counter()), check)
+        found[name] = run_phase(phase, min(patience * seconds, end - time.perf_counter()), check)
         result, took, _ = found[name]
         print(f"{name:12} {result.verdict:8} {took:6.1f} s  {result.summary}", flush=True)
         if options.write:

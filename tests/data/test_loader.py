@@ -118,7 +118,7 @@ def workers():
 
 def gone():
     """The threads end by themselves."""
-    end = time.monotonic() + 5
+    end = time.monotonic() + 60
     while workers() and time.monotonic() < end:
         time.sleep(0.01)
     assert not workers()
@@ -292,65 +292,78 @@ def test_what_a_worker_is_told():
     assert next(it)[0].tolist() == [2, 3]
 
 
-class Sleepy(Dataset):
-    def __init__(self, seconds, after=0):
-        self.seconds, self.after = seconds, after
+class Waiting(Dataset):
+    """From number `after` on, a sample is there when `released` is set."""
+
+    def __init__(self, after=0):
+        self.released, self.after = threading.Event(), after
 
     def __len__(self):
         return 64
 
     def __getitem__(self, i):
         if i >= self.after:
-            time.sleep(self.seconds)
+            assert self.released.wait(60)
         return i
 
 
 def test_a_batch_that_takes_too_long():
-    it = iter(DataLoader(Sleepy(0.3), num_workers=1, timeout=0.05))
+    data = Waiting()
+    it = iter(DataLoader(data, num_workers=1, timeout=0.05))
     with pytest.raises(RuntimeError, match="timed out after 0.05 seconds"):
         next(it)
-    time.sleep(0.4)
-    assert next(it).item() == 0
+    data.released.set()
+    for _ in range(1000):                                                           # the worker has to get its turn
+        try:
+            assert next(it).item() == 0
+            break
+        except RuntimeError:
+            pass
+    else:
+        raise AssertionError("the batch never came")
     it.close()
     gone()
 
 
-def test_an_end_waits_for_no_sample():
-    """`break`, an error in the loop, `close()` and Ctrl-C while the samples take a second each."""
-    def timed(act):
-        begin = time.monotonic()
-        act()
-        assert time.monotonic() - begin < 0.3
+def leave(data):
+    for batch in DataLoader(data, 8, num_workers=2):
+        assert batch.tolist() == list(range(8))
+        break
 
-    def loop(error):
-        for batch in DataLoader(Sleepy(1, after=8), 8, num_workers=2):
-            assert batch.tolist() == list(range(8))
-            if error:
-                raise error
-            break
 
-    def interrupted():
-        before = signal.signal(signal.SIGINT, signal.default_int_handler)       # a shell's background jobs ignore Ctrl-C
-        threading.Timer(0.1, signal.raise_signal, (signal.SIGINT,)).start()
-        try:
-            with pytest.raises(KeyboardInterrupt):
-                next(iter(DataLoader(Sleepy(1), 8, num_workers=2)))
-        finally:
-            signal.signal(signal.SIGINT, before)
+def fail(data):
+    with pytest.raises(ZeroDivisionError):
+        for _ in DataLoader(data, 8, num_workers=2):
+            raise ZeroDivisionError
 
-    def closed():
-        it = iter(DataLoader(Sleepy(1, after=8), 8, num_workers=2))
+
+def close(data):
+    it = iter(DataLoader(data, 8, num_workers=2))
+    next(it)
+    it.close()
+    with pytest.raises(StopIteration):
         next(it)
-        it.close()
-        with pytest.raises(StopIteration):
-            next(it)
 
-    def failed():
-        with pytest.raises(ZeroDivisionError):
-            loop(ZeroDivisionError())
-    for act in (lambda: loop(None), failed, interrupted, closed):
-        timed(act)
-    gone()                      # a second later: each thread read one sample to its end
+
+def interrupt(data):
+    data.after = 0
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)               # a shell's background jobs ignore Ctrl-C
+    threading.Timer(0.1, signal.raise_signal, (signal.SIGINT,)).start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            next(iter(DataLoader(data, 8, num_workers=2)))
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize("end", [leave, fail, close, interrupt])
+def test_an_end_waits_for_no_sample(end):
+    """`break`, an error in the loop, `close()` and Ctrl-C while the workers wait for samples."""
+    data = Waiting(after=8)
+    end(data)
+    assert workers() and not data.released.is_set()                                 # a worker still waits for its sample
+    data.released.set()
+    gone()
 
 
 def test_a_process_does_not_wait_for_a_sample():
