@@ -190,7 +190,7 @@ def test_dropout():
     assert all(not np.array_equal(a, b) for a, b in itertools.combinations(draws, 2))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, derandomize=True)
 @given(st.integers(0, 3), st.integers(0, 70), st.integers(0, 140), st.integers(0, 40), st.integers(0, 40), st.booleans(), st.booleans(),
        st.sampled_from(["none", "bool", "number"]), st.sampled_from([0.0, 0.3]), st.sampled_from([np.float32, np.float64]))
 def test_any_shape(batch, rows, keys, depth, width, causal, weights, mask, p, dtype):
