@@ -5,8 +5,8 @@ name (native/minigrad.h). The list of C kernels also says which element types th
 int64 or a double. So code that prepares a launch is written once, for both devices. Each op adds to the table of
 `launch.py` what a GPU needs besides: the file of the text, and a rule for the numbers of blocks and threads.
 
-NVRTC compiles the text (`cupy.RawModule`), once for each file and element type, at the first launch that needs it; CuPy
-keeps the result on disk. A kernel that is not in the table is missing on this device: a composite then runs its
+NVRTC compiles the text (`cupy.RawModule`), for each kernel and element type alone, at its first launch; CuPy keeps the
+result on disk. A kernel that is not in the table is missing on this device: a composite then runs its
 definition, and a primitive raises NotImplementedError.
 
 A launch packs its arguments, which all have 8 bytes, and calls the driver. Its grid and block are remembered: a rule is
@@ -94,9 +94,11 @@ def source(file: str) -> str:
     return "".join(f'#line 1 "{name}"\n{text}\n' for name, text in texts.items())
 
 
-def options(suffix: str) -> tuple[str, ...]:
-    """The compiler options for an element type ("f32", ...), or for "", kernels that have no element type."""
-    return ("-std=c++17", f"-DMG_TYPE={suffix}") if suffix else ("-std=c++17",)
+def options(suffix: str, only: str = "") -> tuple[str, ...]:
+    """The compiler options for an element type ("f32", ...), or for "", kernels that have no element type; of the
+    kernels of the text all, or `only` one with its steps."""
+    return ("-std=c++17", *([f"-DMG_TYPE={suffix}"] if suffix else []),
+            *(["-DMG_ONLY", f"-DMG_ONLY_{only}=,BOUNDS"] if only else []))
 
 
 # ---- the device ------------------------------------------------------------------------------------------------------
@@ -120,8 +122,8 @@ class CUDA(Device):
         self.stream = cp.cuda.Stream(non_blocking=True)
         self.constants: dict[int, np.ndarray] = {}      # host values of what `constant` made, by address
         self.numbers: dict[int, int] = {}               # by address as well: no other values have the same number, ever
-        self.modules: dict[tuple[str, str], Any] = {}
-        self.functions: dict[tuple[str, str, str], Any] = {}
+        self.modules: dict[tuple[str, str, str], Any] = {}
+        self.functions: dict[tuple[str, str, str, str], Any] = {}
         from . import blas  # here, since cffi's parser takes 20 ms to import
         kernels = {}
         for full, signature in signatures().items():
@@ -144,16 +146,17 @@ class CUDA(Device):
             self.gpu.use()
             _thread.device = self
 
-    def function(self, file: str, suffix: str, name: str) -> int:
-        """The driver's handle of a CUDA function; the first one of a file and element type compiles them all."""
-        function = self.functions.get((file, suffix, name))
+    def function(self, file: str, suffix: str, name: str, step: str = "") -> int:
+        """The driver's handle of a kernel, or of a step of it; the first of them compiles all, but no other kernel."""
+        key = file, suffix, name
+        function = self.functions.get((*key, step))
         if function is None:
-            module = self.modules.get((file, suffix))
+            module = self.modules.get(key)
             if module is None:
-                module = cp.RawModule(code=source(file), options=options(suffix))
-                module = self.modules.setdefault((file, suffix), module)
+                module = self.modules.setdefault(key, cp.RawModule(code=source(file), options=options(suffix, name)))
             # of two threads the first wins: a handle is valid while its function is kept
-            function = self.functions.setdefault((file, suffix, name), module.get_function(name))
+            function = module.get_function("_".join(filter(None, (name, step, suffix))))
+            function = self.functions.setdefault((*key, step), function)
         return int(function.kernel.ptr)
 
     def compiled(self, source: Any, suffix: str, rule: Any = None) -> list[Kernel]:
@@ -325,7 +328,7 @@ def launcher(device: CUDA, name: str, suffix: str, letters: str, names: Sequence
         nonlocal memory
         entry = entries[name]
         reading = Reading(entry.rule, letters, names, given, device.constants)
-        launches = [(device.function(entry.file, suffix, "_".join(filter(None, (name, step, suffix)))),
+        launches = [(device.function(entry.file, suffix, name, step),
                      *(*grid, 1, 1)[:3], *(*block, 1, 1)[:3], shared, device.stream.ptr)
                     for step, grid, block, shared in reading.launches]
         with _learning:

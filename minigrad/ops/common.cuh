@@ -22,11 +22,21 @@
 
 #define MAX_THREADS 512                    // of a block, in every launch: 128 registers a thread are always there
 #define BOUNDS extern "C" __global__ void __launch_bounds__(MAX_THREADS, 1)   // the 1: take them, rather than spill
-#ifdef MG_TYPE
-#define KERNEL(name) BOUNDS MG_CAT3(name, _, MG_TYPE)
-#define STEP(name, part) BOUNDS MG_CAT3(name##_##part, _, MG_TYPE)
+#ifdef MG_ONLY                             // the options of one kernel: -DMG_ONLY -DMG_ONLY_name=,BOUNDS
+// Of a list of arguments the second: BOUNDS for the kernel that is wanted. The others become templates that nothing
+// uses, which cost next to no time. So the first launch of a kernel waits for that kernel alone to be compiled.
+#define MG_SECOND_(first, second, ...) second
+#define MG_SECOND(...) MG_SECOND_(__VA_ARGS__)
+#define MG_WANTED(name) MG_SECOND(MG_ONLY_##name, template <class> static __device__ void, )
 #else
-#define KERNEL(name) BOUNDS name
+#define MG_WANTED(name) BOUNDS
+#endif
+#ifdef MG_TYPE
+#define KERNEL(name) MG_WANTED(name) MG_CAT3(name, _, MG_TYPE)
+#define STEP(name, part) MG_WANTED(name) MG_CAT3(name##_##part, _, MG_TYPE)
+#else
+#define KERNEL(name) MG_WANTED(name) name
+#define STEP(name, part) MG_WANTED(name) name##_##part
 #endif
 
 #define FULL 0xffffffffu                   // all lanes of a warp

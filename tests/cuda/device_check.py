@@ -44,6 +44,8 @@ from minigrad.bench import workload
 from minigrad.bench.steps import Net
 from minigrad.bench.workload import Frame, by, frames, product, random_arrays
 from minigrad.devices import blas, cuda
+from minigrad.devices.launch import KERNELS
+from minigrad.devices.native import signatures
 from minigrad.devices.plan import elementwise_plan
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -167,7 +169,8 @@ def compiling(check: Check, lines: list[str]) -> Result:
 
 def compile_one(file: str, suffix: str) -> None:
     """What the processes of `compiling` do."""
-    cuda.cp.RawModule(code=cuda.source(file), options=cuda.options(suffix)).compile()
+    for name in [k for k, entry in KERNELS.items() if entry.file == file and (f"{k}_{suffix}" if suffix else k) in signatures()]:
+        cuda.cp.RawModule(code=cuda.source(file), options=cuda.options(suffix, name)).compile()
 
 
 # ---- phases: is it right? --------------------------------------------------------------------------------------------

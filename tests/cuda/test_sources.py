@@ -55,6 +55,32 @@ def test_argument_lists_are_those_of_the_header(suffix):
         assert base and args == kernels[max(base, key=len)], step
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("file", FILES)
+def test_a_kernel_is_compiled_without_the_others(file):
+    """What a launch compiles has one kernel with its steps; all of these together are the kernels of the file."""
+    for suffix in suffixes_of(file)[:1]:
+        def entries(*options, suffix=suffix):
+            command = [emulator.CXX, "-E", "-P", "-x", "c++", "-DCUDA_ON_CPU", *options, "-"]
+            text = subprocess.run(command, input=cuda.source(file), capture_output=True, text=True, check=True).stdout
+            return set(parameters(text, r'extern "C" __global__'))
+        every = entries(*cuda.options(suffix))
+        for name in [k for k, e in KERNELS.items() if e.file == file and (f"{k}_{suffix}" if suffix else k) in signatures()]:
+            got = entries(*cuda.options(suffix, name))
+            assert f"{name}_{suffix}".rstrip("_") in got and got <= every and all(k.startswith(name) for k in got), (name, got)
+            assert got == {k for k in every if owner(k) == name}
+    for other in suffixes_of(file)[1:]:
+        assert cuda.options(other, "add")[1:] == (f"-DMG_TYPE={other}", "-DMG_ONLY", "-DMG_ONLY_add=,BOUNDS")
+
+
+def owner(function):
+    """The kernel of a CUDA function: itself, or the one that it is a step of."""
+    name = split(function)[0]
+    while name not in KERNELS:
+        name = name.rpartition("_")[0]
+    return name
+
+
 def test_every_cuda_kernel_has_a_c_twin():
     """The other way round it need not be: a kernel missing on this device means the definition."""
     assert set(KERNELS) <= {split(full)[0] for full in signatures()}
@@ -83,9 +109,6 @@ def test_kernels_compile_with_nvrtc_within_bounds(file, arch):
         pytest.skip(str(e))
     for suffix in suffixes_of(file):
         for kernel, used in nvrtc.resources(cuda.source(file), arch, cuda.options(suffix)).items():
-            name, step = split(kernel)[0], ""
-            while name not in KERNELS:
-                name, _, step = name.rpartition("_")
-            bound = KERNELS[name]
-            assert used.spill == 0 and used.stack <= bound.stack and used.registers <= bound.registers, (kernel, step, used)
-            assert used.shared <= bound.shared and used.registers * 512 <= 65536, (kernel, step, used)
+            bound = KERNELS[owner(kernel)]
+            assert used.spill == 0 and used.stack <= bound.stack and used.registers <= bound.registers, (kernel, used)
+            assert used.shared <= bound.shared and used.registers * 512 <= 65536, (kernel, used)

@@ -13,6 +13,7 @@ It is stricter than CuPy where CuPy would silently pass garbage: the number, siz
 arguments are checked against the C signature, as are contiguity and the launch limits.
 """
 import ctypes
+import functools
 import hashlib
 import os
 import re
@@ -62,8 +63,11 @@ _KERNEL = re.compile(r"(?P<template>template\s*<[^{};]*>\s*)?(?:extern\s*\"C\"\s
 
 
 def _flags(options):
-    """Keeps what matters to a host compiler: defines, include folders, the language standard."""
-    return [o.replace("--std", "-std") for o in options if re.match(r"-[DIU]|--?std=", o)]
+    """Keeps what matters to a host compiler: defines, include folders, the language standard.
+
+    -DMG_ONLY asks for one kernel of a text: here all are compiled, once.
+    """
+    return [o.replace("--std", "-std") for o in options if re.match(r"-[DIU]|--?std=", o) and not o.startswith("-DMG_ONLY")]
 
 
 def _preprocessed(code, options):
@@ -74,6 +78,7 @@ def _preprocessed(code, options):
     return r.stdout
 
 
+@functools.cache
 def _build(code, options, name_expressions, mode):
     plain = _preprocessed(code, options)
     dyn = sorted({m["name"] for m in _DYN.finditer(plain)})
@@ -131,7 +136,7 @@ class RawModule:
     def compile(self, log_stream=None):
         if self._lib is None:
             self.mode = os.environ.get("CUDA_ON_CPU", "")
-            self.path = _build(self.code, self.options, self.name_expressions, self.mode)
+            self.path = _build(self.code, tuple(_flags(self.options)), self.name_expressions, self.mode)
             self._lib = ctypes.CDLL(str(self.path))
             self._lib.cuoc_stacks.restype = ctypes.c_void_p
             RawModule._stacks = self._lib.cuoc_stacks(ctypes.c_void_p(RawModule._stacks))
