@@ -58,6 +58,8 @@ def to_ours(value, requires_grad=False):
         p, activation = value.dropout.p, {torch.nn.functional.relu: "relu", torch.nn.functional.gelu: "gelu"}[value.activation]
         return mg.nn.TransformerEncoderLayer(value.linear1.in_features, value.self_attn.num_heads, value.linear1.out_features, p, activation,
                                              value.norm1.eps, value.self_attn.batch_first, value.norm_first, value.linear1.bias is not None)
+    if isinstance(value, torch.nn.PairwiseDistance):
+        return mg.nn.PairwiseDistance(value.norm, value.eps, value.keepdim)
     if callable(value) and getattr(torch.nn.functional, getattr(value, "__name__", ""), None) is value:
         return getattr(mg.nn.functional, value.__name__)
     if isinstance(value, tuple) and hasattr(value, "_fields"):
@@ -96,7 +98,7 @@ ADAPT = {
 }
 # names that are something else in minigrad, or random without a shared stream
 OTHER = {"empty", "empty_like", "rand_like", "randn_like", "randint_like", "randn", "randint", "bernoulli", "multinomial", "normal", "uniform",
-         "new_empty", "nn.functional.dropout", "nn.functional.dropout2d", "to", "empty_strided", "nn.functional.rrelu"}
+         "new_empty", "nn.functional.dropout", "nn.functional.dropout2d", "nn.functional.dropout3d", "nn.functional.alpha_dropout", "nn.functional.feature_alpha_dropout", "to", "empty_strided", "nn.functional.rrelu"}
 OPS = {f"{op.name}-{op.variant_test_name}" if op.variant_test_name else op.name: op for op in op_db
        if find(op.name) is not None and op.name not in OTHER}
 MODULES = {m.name: m for m in module_db if find(m.name) is not None}

@@ -5,10 +5,21 @@ a dimension). `inplace=True` writes the result into the memory of the input.
 """
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from ..core.shape import fail
 from ..core.tensor import Tensor
 from ..core.warning import warn
 from ..ops import activation as ops
 from ..ops.creation import empty
+from ..ops.formula import formula
+from ..ops.index import one_hot
+from ..ops.math import add, ge, gt, le, log, logical_and, lt, mul, neg, sub, where
+from ..ops.math import tanh as tanh_op
+from ..ops.random import rand_like
 from ..ops.softmax import log_softmax as log_softmax_op
 from ..ops.softmax import softmax as softmax_op
 from . import init
@@ -356,6 +367,147 @@ class Softplus(Module):
         return f"beta={self.beta}, threshold={self.threshold}"
 
 
+# ---- thresholds and shrinkage ----
+
+
+def threshold(input: Tensor, threshold: float, value: float, inplace: bool = False) -> Tensor:
+    """x where x > threshold, else value"""
+    if inplace:
+        return write_back("threshold", input, ops.threshold, threshold, value)
+    return ops.threshold(input, threshold, value)
+
+
+class Threshold(Module):
+    """x where x > threshold, else value"""
+
+    def __init__(self, threshold: float, value: float, inplace: bool = False) -> None:
+        super().__init__()
+        self.threshold, self.value, self.inplace = threshold, value, inplace
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(*) -> (*)"""
+        return threshold(input, self.threshold, self.value, self.inplace)
+
+    def extra_repr(self) -> str:
+        return f"threshold={self.threshold}, value={self.value}{_and_inplace(self.inplace)}"
+
+
+def _shrink_samples(make: Any) -> Iterator[tuple]:
+    for shape, lambd in (((3, 5), 0.5), ((33,), 1.0), ((0, 4), 0.5), ((), 0.0)):
+        yield make(*shape), lambd
+
+
+@formula
+def hardshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
+    """x where x > lambd or x < -lambd, else 0. Any shape -> same (Donoho and Johnstone 1994, hard thresholding)."""
+    return where(logical_and(ge(input, -lambd), le(input, lambd)), 0.0, input)
+
+
+hardshrink.samples(_shrink_samples)
+hardshrink.reference(lambda x, lambd=0.5: np.where((x >= -lambd) & (x <= lambd), 0, x))
+
+
+@formula
+def softshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
+    """x - lambd where x > lambd, x + lambd where x < -lambd, else 0. Any shape -> same (Donoho and Johnstone 1994, soft
+    thresholding). RuntimeError for a negative `lambd`."""
+    if lambd < 0:
+        fail("softshrink", "lambda must be greater or equal to 0", lambd)
+    return where(gt(input, lambd), sub(input, lambd), where(lt(input, -lambd), add(input, lambd), mul(input, 0.0)))
+
+
+softshrink.samples(_shrink_samples)
+softshrink.reference(lambda x, lambd=0.5: np.sign(x) * np.maximum(np.abs(x) - lambd, 0))
+
+
+@softshrink.errors
+def _softshrink_errors(make: Any) -> Iterator[tuple]:
+    yield (make(3), -1.0, {}), RuntimeError, "greater or equal to 0"
+
+
+class _Shrink(Module):
+    """What Hardshrink and Softshrink share: the option `lambd`."""
+
+    def __init__(self, lambd: float = 0.5) -> None:
+        super().__init__()
+        self.lambd = lambd
+
+    def extra_repr(self) -> str:
+        return str(self.lambd)
+
+
+class Hardshrink(_Shrink):
+    """x where x > lambd or x < -lambd, else 0"""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(*) -> (*)"""
+        return hardshrink(input, self.lambd)
+
+
+class Softshrink(_Shrink):
+    """x - lambd where x > lambd, x + lambd where x < -lambd, else 0"""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(*) -> (*)"""
+        return softshrink(input, self.lambd)
+
+
+@formula
+def tanhshrink(input: Tensor) -> Tensor:
+    """x - tanh(x). Any shape -> same."""
+    return sub(input, tanh_op(input))
+
+
+@tanhshrink.samples
+def _tanhshrink_samples(make: Any) -> Iterator[tuple]:
+    for shape in ((3, 5), (33,), (0, 4), ()):
+        yield make(*shape),
+
+
+tanhshrink.reference(lambda x: x - np.tanh(x))
+
+
+class Tanhshrink(Module):
+    """x - tanh(x)"""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(*) -> (*)"""
+        return tanhshrink(input)
+
+
+def rrelu(input: Tensor, lower: float = 1.0 / 8, upper: float = 1.0 / 3, training: bool = False,
+          inplace: bool = False) -> Tensor:
+    """x where x > 0, else a x: in training each element has its own a from U(lower, upper), else a is their mean, which
+    makes it `leaky_relu` (Xu et al. 2015). Any shape -> same. RuntimeError unless lower <= upper.
+    """
+    if not lower <= upper:
+        fail("rrelu", "lower must not be above upper", [lower, upper])
+    if not training:
+        return leaky_relu(input, (lower + upper) / 2, inplace)
+    return write_back("rrelu", input, _randomly_leaky, lower, upper) if inplace else \
+        _randomly_leaky(input, lower, upper)
+
+
+def _randomly_leaky(input: Tensor, lower: float, upper: float) -> Tensor:
+    slope = add(mul(rand_like(input), upper - lower), lower)
+    return where(gt(input, 0), input, mul(input, slope))
+
+
+class RReLU(Module):
+    """x where x > 0, else a x with a random a from U(lower, upper) in training, their mean else (Xu et al. 2015)."""
+
+    def __init__(self, lower: float = 1.0 / 8, upper: float = 1.0 / 3, inplace: bool = False) -> None:
+        super().__init__()
+        self.lower, self.upper, self.inplace = lower, upper, inplace
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(*) -> (*)"""
+        return rrelu(input, self.lower, self.upper, self.training, self.inplace)
+
+    def extra_repr(self) -> str:
+        return f"lower={self.lower}, upper={self.upper}{_and_inplace(self.inplace)}"
+
+
 # ---- along a dimension ----
 
 
@@ -427,3 +579,45 @@ class LogSoftmax(_AlongDim):
     def forward(self, input: Tensor) -> Tensor:
         """(*) -> (*)"""
         return log_softmax(input, self.dim)
+
+
+def softmin(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: DtypeLike = None) -> Tensor:
+    """`softmax` of -x: e^-x / sum(e^-x) along `dim`, with the same arguments."""
+    dim = _implicit_dim("softmin", input.ndim) if dim is None else dim
+    return softmax(neg(input), dim, dtype=dtype)
+
+
+class Softmin(_AlongDim):
+    """e^-x / sum(e^-x) along `dim`"""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(*) -> (*)"""
+        return softmin(input, self.dim)
+
+
+class Softmax2d(Module):
+    """e^x / sum(e^x) over the channels of an image, at each of its places."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(N, C, H, W) or (C, H, W) -> same. ValueError for another number of dimensions."""
+        if input.ndim not in (3, 4):
+            raise ValueError(f"Softmax2d: expected input to be 3D or 4D, got {input.ndim}D instead")
+        return softmax_op(input, -3)
+
+
+def gumbel_softmax(logits: Tensor, tau: float = 1, hard: bool = False, eps: float = 1e-10, dim: int = -1) -> Tensor:
+    """A random choice that has a gradient: softmax((logits + g) / tau) along `dim`, g drawn from the Gumbel
+    distribution (Jang, Gu and Poole 2017; Maddison, Mnih and Teh 2017). Any shape -> same.
+
+    With `hard` the result is one-hot, the largest entry of the softmax, and the gradient that of the softmax. `eps` has
+    no effect, as in PyTorch, and warns.
+    """
+    if eps != 1e-10:
+        warn("`eps` parameter is deprecated and has no effect.")
+    exponential = neg(log(sub(1.0, rand_like(logits))))
+    soft = softmax_op((logits - log(exponential)) / tau, dim)
+    if not hard:
+        return soft
+    chosen = one_hot(soft.detach().argmax(dim), logits.shape[dim]).to(soft.dtype).movedim(-1, dim)
+    # detached: by definition of `hard`, the value is that of `chosen`, and the gradient that of `soft`
+    return chosen - soft.detach() + soft

@@ -6,16 +6,32 @@ of `reduction`, as in PyTorch, and warn.
 """
 from __future__ import annotations
 
-from ..core.half import rounds_once
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from ..core.half import autocast_to_float32, rounds_once
+from ..core.modes import mode
 from ..core.shape import BOOL, broadcast_shapes, fail
 from ..core.tensor import Tensor
 from ..core.warning import warn
 from ..ops import loss as ops
-from .arguments import checked_reduction, reduction_of
+from ..ops.creation import full_like
+from ..ops.formula import clamp_min, formula
+from ..ops.math import exp, gt, log, lt, mul, sub, where
+from .arguments import DeviceLike, DtypeLike, checked_reduction, reduction_of
+from .linear import Linear, linear
 from .module import Module
 
 
-class _Loss(Module):
+def criterion(definition: Callable) -> Any:
+    """Makes an op of a loss that is composed of other ops; it runs in float32 under autocast."""
+    return autocast_to_float32(rounds_once(formula(definition)))
+
+
+class Loss(Module):
     """A loss with the option `reduction`."""
 
     def __init__(self, size_average: bool | None = None, reduce: bool | None = None, reduction: str = "mean") -> None:
@@ -23,7 +39,7 @@ class _Loss(Module):
         self.reduction = reduction_of(size_average, reduce, reduction)
 
 
-class _WeightedLoss(_Loss):
+class WeightedLoss(Loss):
     """A loss with the options `weight`, which is kept as a buffer, and `reduction`."""
 
     def __init__(self, weight: Tensor | None = None, size_average: bool | None = None, reduce: bool | None = None,
@@ -69,7 +85,7 @@ def l1_loss(input: Tensor, target: Tensor, size_average: bool | None = None, red
     return _reduce((input - target).abs() * weight, reduction, weight.sum())
 
 
-class L1Loss(_Loss):
+class L1Loss(Loss):
     """|input - target|"""
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
@@ -87,7 +103,7 @@ def mse_loss(input: Tensor, target: Tensor, size_average: bool | None = None, re
     return _reduce((input - target) ** 2 * weight, reduction, weight.sum())
 
 
-class MSELoss(_Loss):
+class MSELoss(Loss):
     """(input - target)^2"""
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
@@ -110,7 +126,7 @@ def smooth_l1_loss(input: Tensor, target: Tensor, size_average: bool | None = No
     return ops.smooth_l1_loss(input, target, reduction=reduction, beta=beta)
 
 
-class SmoothL1Loss(_Loss):
+class SmoothL1Loss(Loss):
     """|d| - beta / 2 where |d| >= beta, else d^2 / (2 beta), d = input - target (Girshick 2015)."""
 
     def __init__(self, size_average: bool | None = None, reduce: bool | None = None, reduction: str = "mean",
@@ -143,7 +159,7 @@ def _weighted_huber(input: Tensor, target: Tensor, weight: Tensor, delta: float,
     return _reduce(ops.huber_loss(input, target, reduction="none", delta=delta) * weight, reduction)
 
 
-class HuberLoss(_Loss):
+class HuberLoss(Loss):
     """delta (|d| - delta / 2) where |d| > delta, else d^2 / 2, d = input - target (Huber 1964)."""
 
     def __init__(self, reduction: str = "mean", delta: float = 1.0) -> None:
@@ -155,6 +171,134 @@ class HuberLoss(_Loss):
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         """(*), (*) -> scalar, or (*) unreduced"""
         return huber_loss(input, target, reduction=self.reduction, delta=self.delta)
+
+
+# ---- counts and variances ----
+
+
+def _pair_samples(make: Any, target: Callable[..., Tensor], **options: Any) -> Iterator[tuple]:
+    for reduction in ("none", "mean", "sum"):
+        yield make(3, 5), target(3, 5), {**options, "reduction": reduction}
+    yield make(33), target(33), options
+
+
+def _total(losses: Any, reduction: str) -> Any:
+    """The losses reduced, for references."""
+    return losses if reduction == "none" else losses.sum() if reduction == "sum" else losses.mean()
+
+
+@criterion
+def poisson_nll_loss(input: Tensor, target: Tensor, log_input: bool = True, full: bool = False,
+                     size_average: bool | None = None, eps: float = 1e-8, reduce: bool | None = None,
+                     reduction: str = "mean") -> Tensor:
+    """e^x - y x, the negative log-likelihood of counts y at the rate e^x, without the term log(y!).
+
+    With `log_input=False` x is the rate itself: x - y log(x + eps). `full` adds Stirling's approximation of log(y!),
+    y log(y) - y + log(2 pi y) / 2, where y > 1.
+    """
+    reduction = checked_reduction(reduction_of(size_average, reduce, reduction))
+    losses = sub(exp(input), mul(target, input)) if log_input else sub(input, mul(target, log(input + eps)))
+    if full:
+        many = gt(target, 1)
+        y = where(many, target, 1.0)
+        losses = losses + where(many, y * log(y) - y + 0.5 * log(2 * math.pi * y), 0.0)
+    return ops.reduced(losses, reduction)
+
+
+@poisson_nll_loss.samples
+def _poisson_samples(make: Any) -> Iterator[tuple]:
+    yield from _pair_samples(make, lambda *shape: make(*shape, low=0.5, high=4))
+    yield make(3, 5, low=0.1), make(3, 5, low=0.5, high=4), False, True
+
+
+@poisson_nll_loss.errors
+def _poisson_errors(make: Any) -> Iterator[tuple]:
+    yield (make(3), make(4), {}), RuntimeError, "broadcast"
+    yield (make(3), make(3), {"reduction": "most"}), ValueError, "not a valid value for reduction"
+
+
+@poisson_nll_loss.reference
+def _poisson_oracle(x: Any, y: Any, log_input: bool = True, full: bool = False, eps: float = 1e-8,
+                    reduction: str = "mean") -> Any:
+    losses = np.exp(x) - y * x if log_input else x - y * np.log(x + eps)
+    if full:
+        losses = losses + np.where(y > 1, y * np.log(y) - y + 0.5 * np.log(2 * np.pi * y), 0)
+    return _total(losses, reduction)
+
+
+class PoissonNLLLoss(Loss):
+    """e^x - y x, the negative log-likelihood of counts y at the rate e^x; see `poisson_nll_loss` for the options."""
+
+    def __init__(self, log_input: bool = True, full: bool = False, size_average: bool | None = None,
+                 eps: float = 1e-8, reduce: bool | None = None, reduction: str = "mean") -> None:
+        super().__init__(size_average, reduce, reduction)
+        self.log_input, self.full, self.eps = log_input, full, eps
+
+    def forward(self, log_input: Tensor, target: Tensor) -> Tensor:
+        """(*), (*) -> scalar, or (*) unreduced"""
+        return poisson_nll_loss(log_input, target, log_input=self.log_input, full=self.full, eps=self.eps,
+                                reduction=self.reduction)
+
+
+@criterion
+def gaussian_nll_loss(input: Tensor, target: Tensor, var: Any, full: bool = False, eps: float = 1e-6,
+                      reduction: str = "mean") -> Tensor:
+    """(log(v) + (x - y)^2 / v) / 2, v = max(var, eps): the negative log-likelihood of y in N(x, v) (Nix and Weigend
+    1994), without the term log(2 pi) / 2, which `full` adds.
+
+    Shapes: input x and target y (*), var (*), or (*) with a last size 1 or without the last dimension, or a number.
+    The gradient of `var` is that of the formula at v. ValueError for negative variances (unchecked while a capture
+    records), or another shape.
+    """
+    checked_reduction(reduction)
+    if not isinstance(var, Tensor):
+        var = full_like(input, var)
+    if mode.recorder is None and bool(lt(var.detach(), 0).any()):
+        raise ValueError("[gaussian_nll_loss] var has negative entry/entries")
+    if var.shape != input.shape:
+        if tuple(input.shape[:-1]) == tuple(var.shape):
+            var = var.unsqueeze(-1)
+        elif input.ndim != var.ndim or sum(n for m, n in zip(input.shape, var.shape, strict=True) if m != n) != 1:
+            fail("gaussian_nll_loss", "var is of incorrect size: it must have the input's, but for one dimension of "
+                 "size 1", [input.layout, var.layout], kind=ValueError)
+    # detached: by definition the bound does not count in the derivative, so that a variance below it can grow
+    var = var + (clamp_min(var.detach(), eps) - var.detach())
+    losses = 0.5 * (log(var) + (input - target) ** 2 / var)
+    return ops.reduced(losses + 0.5 * math.log(2 * math.pi) if full else losses, reduction)
+
+
+@gaussian_nll_loss.samples
+def _gaussian_samples(make: Any) -> Iterator[tuple]:
+    for reduction in ("none", "mean", "sum"):
+        yield make(3, 5), make(3, 5), make(3, 1, low=0.5, high=2), True, {"reduction": reduction}
+    yield make(3, 5), make(3, 5), make(3, low=0.5, high=2)
+    yield make(33), make(33), 0.7
+
+
+@gaussian_nll_loss.errors
+def _gaussian_errors(make: Any) -> Iterator[tuple]:
+    yield (make(3, 5), make(3, 5), make(4, low=0.5), {}), ValueError, "incorrect size"
+    yield (make(3), make(3), -1.0, {}), ValueError, "negative"
+
+
+@gaussian_nll_loss.reference
+def _gaussian_oracle(x: Any, y: Any, var: Any, full: bool = False, eps: float = 1e-6, reduction: str = "mean") -> Any:
+    var = var[..., None] if isinstance(var, np.ndarray) and var.ndim < x.ndim else var
+    losses = (np.log(var) + (x - y) ** 2 / var) / 2 + (np.log(2 * np.pi) / 2 if full else 0)
+    return _total(losses, reduction)
+
+
+class GaussianNLLLoss(Loss):
+    """(log(v) + (x - y)^2 / v) / 2, v = max(var, eps): the negative log-likelihood of y in N(x, v) (Nix and Weigend
+    1994); see `gaussian_nll_loss`."""
+
+    def __init__(self, *, full: bool = False, eps: float = 1e-6, reduction: str = "mean") -> None:
+        super().__init__(reduction=reduction)
+        self.full, self.eps = full, eps
+
+    def forward(self, input: Tensor, target: Tensor, var: Any) -> Tensor:
+        """(*), (*), variances -> scalar, or (*) unreduced"""
+        return gaussian_nll_loss(input, target, var, full=self.full, eps=self.eps, reduction=self.reduction)
 
 
 # ---- classification ----
@@ -174,7 +318,7 @@ def cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None, s
                              label_smoothing=label_smoothing)
 
 
-class CrossEntropyLoss(_WeightedLoss):
+class CrossEntropyLoss(WeightedLoss):
     """-sum_c weight_c q_c log(softmax(x)_c): logits (N, C, *), target labels (N, *) or probabilities (N, C, *).
 
         >>> nn.CrossEntropyLoss()(minigrad.zeros(3, 4), minigrad.tensor([0, 1, 2])).item()      # log(4)
@@ -192,6 +336,65 @@ class CrossEntropyLoss(_WeightedLoss):
                              reduction=self.reduction, label_smoothing=self.label_smoothing)
 
 
+def linear_cross_entropy(input: Tensor, linear_weight: Tensor, target: Tensor, *, linear_bias: Tensor | None = None,
+                         weight: Tensor | None = None, reduction: str = "mean", ignore_index: int | None = None,
+                         label_smoothing: float = 0.0, options: Any = None) -> Tensor:
+    """`cross_entropy` of linear(input, linear_weight, linear_bias), with the same options.
+
+    Shapes: input (N, in) or (in), linear_weight (C, *, in), linear_bias (C, *), target labels (N, *) or probabilities
+    (N, C, *), weight (C); * is () for an input (in). RuntimeError for others, or for `ignore_index` with probabilities.
+    `options` tell PyTorch how to save memory; they are accepted without effect.
+    """
+    if input.ndim not in (1, 2) or linear_weight.ndim < 2 or input.shape[-1] != linear_weight.shape[-1] \
+            or linear_weight.ndim > 2 and input.ndim == 1:
+        fail("linear_cross_entropy", "input must be (N, in) or (in), and linear_weight (C, *, in), * only with N",
+             [input.layout, linear_weight.layout])
+    wide = tuple(linear_weight.shape[:-1])
+    if linear_bias is not None and tuple(linear_bias.shape) != wide:
+        fail("linear_cross_entropy", f"linear_bias must have the shape {list(wide)}", linear_bias.layout)
+    logits = linear(input, linear_weight.reshape(-1, input.shape[-1]),
+                    None if linear_bias is None else linear_bias.reshape(-1)).reshape(*input.shape[:-1], *wide)
+    if target.shape == logits.shape and ignore_index is not None:
+        fail("linear_cross_entropy", "ignore_index cannot be specified when target contains probabilities",
+             ignore_index)
+    return cross_entropy(logits, target, weight, reduction=reduction, label_smoothing=label_smoothing,
+                         ignore_index=-100 if ignore_index is None else ignore_index)
+
+
+class LinearCrossEntropyLoss(WeightedLoss):
+    """A linear layer and `cross_entropy` of what it gives: the head of a classifier with its loss.
+
+    `linear` maps in_features to num_classes, or to num_classes times the sizes `out_features`. `options`: see
+    `linear_cross_entropy`. RuntimeError for a weight that is not (num_classes) or a smoothing outside [0, 1].
+    """
+
+    def __init__(self, in_features: int, num_classes: int, *, out_features: tuple[int, ...] = (), bias: bool = False,
+                 device: DeviceLike = None, dtype: DtypeLike = None, reduction: str = "mean",
+                 weight: Tensor | None = None, ignore_index: int | None = None, label_smoothing: float = 0.0,
+                 options: Any = None) -> None:
+        if weight is not None and tuple(weight.shape) != (num_classes,):
+            fail("LinearCrossEntropyLoss", f"weight must have the shape {[num_classes]}", weight.layout)
+        if not 0 <= label_smoothing <= 1:
+            fail("LinearCrossEntropyLoss", "label_smoothing must be in [0, 1]", label_smoothing)
+        super().__init__(weight, reduction=reduction)
+        self.num_classes, self.out_features = num_classes, out_features
+        self.ignore_index, self.label_smoothing, self.options = ignore_index, label_smoothing, options
+        self.linear = Linear(in_features, math.prod(out_features, start=num_classes), bias, device, dtype)
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        """(N, in_features), labels (N, *) or probabilities (N, C, *) -> scalar, or (N, *) unreduced"""
+        wide, bias = (self.num_classes, *self.out_features), self.linear.bias
+        return linear_cross_entropy(
+            input, self.linear.weight.reshape(*wide, self.linear.in_features), target,
+            linear_bias=None if bias is None else bias.reshape(wide), weight=self.weight, reduction=self.reduction,
+            ignore_index=self.ignore_index, label_smoothing=self.label_smoothing, options=self.options)
+
+    def extra_repr(self) -> str:
+        return (f"in_features={self.linear.in_features}, num_classes={self.num_classes}, "
+                f"out_features={self.out_features}, bias={self.linear.bias is not None}, reduction={self.reduction}, "
+                f"ignore_index={self.ignore_index}, label_smoothing={self.label_smoothing}, options={self.options}")
+
+
 def nll_loss(input: Tensor, target: Tensor, weight: Tensor | None = None, size_average: bool | None = None,
              ignore_index: int = -100, reduce: bool | None = None, reduction: str = "mean") -> Tensor:
     """-weight[t] x[t], x log-probabilities.
@@ -203,7 +406,7 @@ def nll_loss(input: Tensor, target: Tensor, weight: Tensor | None = None, size_a
                         reduction=checked_reduction(reduction_of(size_average, reduce, reduction)))
 
 
-class NLLLoss(_WeightedLoss):
+class NLLLoss(WeightedLoss):
     """-weight[t] x[t]: log-probabilities x (N, C, *), class labels t (N, *)."""
 
     def __init__(self, weight: Tensor | None = None, size_average: bool | None = None, ignore_index: int = -100,
@@ -231,7 +434,7 @@ def binary_cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = 
     return ops.binary_cross_entropy(input, target, weight, reduction=reduction)
 
 
-class BCELoss(_WeightedLoss):
+class BCELoss(WeightedLoss):
     """-weight (t log(p) + (1 - t) log(1 - p)), p the input, t the target; no logarithm is below -100."""
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
@@ -255,7 +458,7 @@ def binary_cross_entropy_with_logits(input: Tensor, target: Tensor, weight: Tens
     return ops.binary_cross_entropy_with_logits(input, target, weight, pos_weight, reduction=reduction)
 
 
-class BCEWithLogitsLoss(_Loss):
+class BCEWithLogitsLoss(Loss):
     """`BCELoss` of sigmoid(input), in one stable step; `pos_weight` multiplies the term of t."""
 
     def __init__(self, weight: Tensor | None = None, size_average: bool | None = None, reduce: bool | None = None,
@@ -293,7 +496,7 @@ def _batchmean(input: Tensor, target: Tensor, log_target: bool) -> Tensor:
     return total / input.shape[0] if input.ndim else total
 
 
-class KLDivLoss(_Loss):
+class KLDivLoss(Loss):
     """t (log(t) - input), input log-probabilities; `reduction="batchmean"` is the divergence by its definition."""
 
     def __init__(self, size_average: bool | None = None, reduce: bool | None = None, reduction: str = "mean",

@@ -6,6 +6,7 @@ import pytest
 
 import minigrad as mg
 from minigrad import nn
+from minigrad.nn import functional as F
 
 
 def array(*shape, seed=0, dtype=np.float32):
@@ -17,7 +18,7 @@ def tensor(*shape, seed=0, grad=False):
 
 
 IN_PLACE = {"relu": lambda n: n.ReLU(inplace=True), "leaky": lambda n: n.LeakyReLU(0.2, True), "elu": lambda n: n.ELU(0.5, True),
-            "selu": lambda n: n.SELU(True), "celu": lambda n: n.CELU(0.7, True), "silu": lambda n: n.SiLU(True), "mish": lambda n: n.Mish(True),
+            "selu": lambda n: n.SELU(True), "celu": lambda n: n.CELU(0.7, True), "silu": lambda n: n.SiLU(True), "threshold": lambda n: n.Threshold(0.1, 2.0, True), "rrelu": lambda n: n.RReLU(0.1, 0.3, True).eval(), "mish": lambda n: n.Mish(True),
             "hardtanh": lambda n: n.Hardtanh(inplace=True), "relu6": lambda n: n.ReLU6(True), "hardswish": lambda n: n.Hardswish(True),
             "hardsigmoid": lambda n: n.Hardsigmoid(True)}
 
@@ -77,3 +78,36 @@ def test_in_place_options():
 def test_softmax_without_dim_warns():
     with pytest.warns(UserWarning, match="Implicit dimension"):
         assert nn.Softmax()(mg.ones(2, 2)).tolist() == [[0.5, 0.5], [0.5, 0.5]]
+
+
+def test_gumbel_softmax_draws_by_the_logits():
+    mg.manual_seed(0)
+    logits = mg.tensor([1.0, 2.0, 0.0]).expand(20000, 3)
+    hard = F.gumbel_softmax(logits, tau=0.5, hard=True)
+    expected = np.exp([1, 2, 0]) / np.exp([1, 2, 0]).sum()
+    np.testing.assert_allclose(np.sort(hard.numpy(), 1), np.tile([0, 0, 1], (20000, 1)), atol=1e-6)
+    np.testing.assert_allclose(hard.numpy().mean(0), expected, atol=0.015)
+    x = mg.randn(4, 3, requires_grad=True)
+    mg.manual_seed(1)
+    soft = F.gumbel_softmax(x, dim=0)
+    np.testing.assert_allclose(soft.detach().numpy().sum(0), 1, rtol=1e-6)
+    weight = mg.randn(4, 3)
+    (soft * weight).sum().backward()
+    first, x.grad = x.grad, None
+    mg.manual_seed(1)
+    (F.gumbel_softmax(x, hard=True, dim=0) * weight).sum().backward()
+    assert np.array_equal(x.grad.numpy(), first.numpy()) and first.numpy().any()       # the gradient is that of the softmax
+
+
+def test_rrelu_in_training():
+    mg.manual_seed(0)
+    x = mg.full((10000,), -1.0, requires_grad=True)
+    y = nn.RReLU(0.1, 0.3)(x)
+    values = -y.detach().numpy()
+    assert values.min() >= 0.1 and values.max() <= 0.3 and abs(values.mean() - 0.2) < 0.002 and values.std() > 0.05
+    y.sum().backward()
+    np.testing.assert_allclose(x.grad.numpy(), values, rtol=1e-6)
+    z = mg.full((5,), -1.0)
+    assert F.rrelu(z, 0.1, 0.3, True, True) is z and (z.numpy() > -0.3).all()
+    with pytest.raises(RuntimeError, match="above upper"):
+        F.rrelu(z, 0.5, 0.1)

@@ -82,14 +82,21 @@ def test_module_refusals(torch, name):
 
 
 @pytest.mark.parametrize(("name", "arguments", "shape"), [("Flatten", (), (2, 3, 4)), ("Flatten", (0, 1), (2, 3, 4)), ("Unflatten", (1, (2, 3)), (4, 6)),
-                                                          ("Identity", (), (2, 3)), ("Hardsigmoid", (), (2, 3)), ("Hardswish", (), (2, 3))])
+                                                          ("Identity", (), (2, 3)), ("Hardsigmoid", (), (2, 3)), ("Hardswish", (), (2, 3)),
+                                                          ("PixelShuffle", (2,), (2, 8, 3, 5)), ("PixelUnshuffle", (2,), (3, 4, 6)), ("ChannelShuffle", (2,), (2, 6, 3)),
+                                                          ("RReLU", (0.1, 0.3), (3, 4)), ("Dropout1d", (0.3,), (2, 3, 4)), ("Dropout3d", (0.3,), (2, 3, 4, 1, 2)),
+                                                          ("AlphaDropout", (0.3, True), (3, 4)), ("FeatureAlphaDropout", (0.3,), (3, 4, 2)),
+                                                          ("CosineSimilarity", (1, 1e-6), [(3, 4, 2)] * 2), ("PairwiseDistance", (1.5, 1e-5, True), [(3, 4), (1, 4)]),
+                                                          ("TripletMarginLoss", (0.7, 3, 1e-5, True), [(5, 4)] * 3),
+                                                          ("TripletMarginWithDistanceLoss", (), [(5, 4)] * 3)])
 def test_modules_that_the_database_lacks(torch, name, arguments, shape):
-    values = np.random.default_rng(0).uniform(-4, 4, shape)
-    ours, theirs = getattr(mg.nn, name)(*arguments), getattr(torch.nn, name)(*arguments)
+    rng = np.random.default_rng(0)
+    values = [rng.uniform(-4, 4, s) for s in (shape if isinstance(shape, list) else [shape])]
+    ours, theirs = getattr(mg.nn, name)(*arguments).eval(), getattr(torch.nn, name)(*arguments).eval()
     assert repr(ours) == repr(theirs) and list(ours.state_dict()) == list(theirs.state_dict())
-    x, y = mg.tensor(values, requires_grad=True), torch.tensor(values, requires_grad=True)
-    got, want = ours(x), theirs(y)
+    xs, ys = ([make(v, requires_grad=True) for v in values] for make in (mg.tensor, torch.tensor))
+    got, want = ours(*xs), theirs(*ys)
     close(got, want, name)
     (got * got).sum().backward()
     (want * want).sum().backward()
-    compare_gradients([x.grad], [y.grad], name)
+    compare_gradients([x.grad for x in xs], [y.grad for y in ys], name)

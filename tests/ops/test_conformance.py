@@ -4,6 +4,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+import minigrad.nn  # noqa: F401        layers bring ops of their own
 from minigrad import testing
 from minigrad.core.op import registry
 from minigrad.devices.native import LEVELS, best_simd_level, set_simd_level, simd_level
