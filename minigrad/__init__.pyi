@@ -12,6 +12,7 @@ from numpy import dtype as dtype
 from numpy import iinfo as iinfo
 
 from . import amp as amp
+from . import as_torch as as_torch
 from . import autograd as autograd
 from . import bench as bench
 from . import cuda as cuda

@@ -66,7 +66,7 @@ class Tensor(Gradients, Methods):
 
     def __init__(self, *data: Any) -> None:
         """`Tensor(2, 3)`: uninitialised, of that shape; `Tensor([1, 2])`: the values. Of the default float dtype."""
-        source = functions.empty(*data) if all(isinstance(n, int) for n in data) else functions.as_tensor(data[0])
+        source = functions.empty(data or 0) if all(isinstance(n, int) for n in data) else functions.as_tensor(data[0])
         if not isinstance(data[0] if data else None, Tensor):
             source = functions.cast(source, default_float())
         self.array, self.node, self._requires_grad, self._grad = source.array, None, False, None

@@ -75,6 +75,39 @@ def test_the_cpu_is_no_gpu(ask):
         ask("cpu")
 
 
+def test_the_first_gpu_is_the_current_one(gpu):
+    assert mg.cuda.current_device() == 0
+    mg.cuda.set_device(0)
+    mg.cuda.set_device("cuda:0")
+    other = type(gpu).__new__(type(gpu))
+    other.index = 1
+    with pytest.raises(NotImplementedError, match=r'\[cuda.set_device\] "cuda" is always the first GPU; got 1; use the device "cuda:1"'):
+        mg.cuda.set_device(other)
+    with pytest.raises(ValueError, match="expected a GPU"):
+        mg.cuda.set_device("cpu")
+
+
+def test_what_the_driver_tells(gpu):
+    assert mg.cuda.get_device_name() == mg.cuda.get_device_name(0) != ""
+    major, minor = mg.cuda.get_device_capability()
+    assert major >= 5 and minor >= 0 and mg.cuda.is_bf16_supported()
+    free, total = mg.cuda.mem_get_info()
+    assert 0 < free <= total
+
+
+def test_seeds_of_gpus(gpu):
+    mg.manual_seed(0)
+    on_cpu = mg.rand(2)
+    draws = []
+    for seed in (lambda: mg.cuda.manual_seed(5), lambda: mg.cuda.manual_seed_all(5), lambda: mg.manual_seed(5)):
+        seed()
+        draws.append(mg.rand(3, device="cuda").tolist())
+    assert draws[0] == draws[1] == draws[2]
+    mg.manual_seed(0)
+    mg.cuda.manual_seed_all(7)
+    assert mg.equal(mg.rand(2), on_cpu)                             # the CPU's generator goes on as it was
+
+
 @pytest.mark.parametrize("n", [1 << 38, 1 << 44], ids=["beyond the GPU", "beyond all memory"])
 def test_out_of_memory(n):
     """The error has the sizes, and the process goes on."""
@@ -94,6 +127,9 @@ def test_why_there_is_no_gpu(monkeypatch, driver, count, say):
     with pytest.raises(RuntimeError, match=say):
         cuda.CUDA(0)
     assert mg.cuda.device_count() == mg.cuda.memory_allocated() == mg.cuda.memory_reserved() == 0
+    mg.cuda.manual_seed(0)
+    mg.cuda.manual_seed_all(0)
+    assert not mg.cuda.is_bf16_supported()
 
 
 @pytest.mark.skipif(REAL, reason="CuPy is installed")

@@ -329,7 +329,8 @@ def asynchronous():
 
 
 _runtime = types.SimpleNamespace(driverGetVersion=lambda: 13000, runtimeGetVersion=lambda: 13000, getDeviceCount=lambda: 1,
-                                 getDeviceProperties=lambda i: {"name": b"emulator"})
+                                 getDeviceProperties=lambda i: {"name": b"emulator", "major": 9, "minor": 0},
+                                 memGetInfo=lambda: (1 << 30, 1 << 31))
 cuda = types.SimpleNamespace(UnownedMemory=UnownedMemory, MemoryPointer=MemoryPointer, Stream=Stream, Device=Device, Graph=Graph,
                              Event=Event, is_available=lambda: True, get_current_stream=get_current_stream, runtime=_runtime,
                              driver=types.SimpleNamespace(launchKernel=_launch_kernel))

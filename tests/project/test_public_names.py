@@ -145,7 +145,8 @@ NAMES = {
         GradScaler autocast get_autocast_dtype is_autocast_available is_autocast_enabled
     """,
     "minigrad.cuda": """
-        device_count empty_cache is_available memory_allocated memory_reserved synchronize unavailable
+        current_device device_count empty_cache get_device_capability get_device_name is_available is_bf16_supported manual_seed
+        manual_seed_all mem_get_info memory_allocated memory_reserved set_device synchronize unavailable
     """,
     "Tensor": """
         T __abs__ __add__ __and__ __array__ __array_interface__ __array_priority__ __bool__ __complex__

@@ -1,0 +1,14 @@
+"""`torch.nn.utils` beside `minigrad.nn.utils`: names from before functions that write ended in `_`."""
+from __future__ import annotations
+
+from typing import Any
+
+from ..nn import utils
+from .renamed import renamed
+
+_NEW = {"clip_grad_norm": "clip_grad_norm_", "clip_grad_value": "clip_grad_value_"}
+
+
+def __getattr__(name: str) -> Any:
+    """The functions that were renamed."""
+    return renamed(utils, name, _NEW.get(name, ""))

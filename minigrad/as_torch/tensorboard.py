@@ -1,0 +1,44 @@
+"""`torch.utils.tensorboard`: the writer of the package tensorboardX, which writes the same files."""
+from __future__ import annotations
+
+from typing import Any
+
+from ..core.tensor import Tensor
+
+__all__ = ["SummaryWriter"]
+
+
+def _arrays(value: Any) -> Any:
+    """The value with NumPy arrays in the place of its tensors."""
+    if isinstance(value, Tensor):
+        return value.detach().cpu().numpy()
+    if isinstance(value, dict):
+        return {k: _arrays(v) for k, v in value.items()}
+    return type(value)(map(_arrays, value)) if type(value) in (tuple, list) else value
+
+
+class SummaryWriter:
+    """`SummaryWriter(log_dir)`, with the methods of `tensorboardX.SummaryWriter`: `add_scalar(tag, value, step)` and so
+    on. ModuleNotFoundError without that package."""
+
+    def __init__(self, *args: Any, **named: Any) -> None:
+        try:
+            from tensorboardX import SummaryWriter as Writer
+        except ImportError:
+            raise ModuleNotFoundError("torch.utils.tensorboard needs the package tensorboardX: "
+                                      "pip install tensorboardX", name="tensorboardX") from None
+        self._writer = Writer(*args, **named)
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._writer, name)
+        return (lambda *args, **named: value(*_arrays(args), **_arrays(named))) if callable(value) else value
+
+    def add_graph(self, model: Any, *args: Any, **named: Any) -> None:
+        """NotImplementedError: `minigrad.study.graph` draws graphs."""
+        raise NotImplementedError("[SummaryWriter.add_graph] is not supported; minigrad.study.graph(loss) draws graphs")
+
+    def __enter__(self) -> SummaryWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._writer.close()

@@ -1,0 +1,126 @@
+"""What `torch` has beside minigrad's own names: old spellings, switches without a meaning here, `save` and `load`."""
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from .. import default_generator as _generator_of
+from ..core.shape import fail, set_default_float
+from ..core.tensor import Tensor
+from ..devices import device, open_device
+from .jit import compile
+from .random import fork_rng
+from .saving import load, save
+from .types import TensorType, named_type, tensor_type, type_name
+from .version import __version__
+
+__all__ = ["__version__", "are_deterministic_algorithms_enabled", "channels_last", "channels_last_3d", "compile",
+           "contiguous_format", "default_generator", "detach", "fork_rng", "get_default_device",
+           "get_deterministic_debug_mode", "get_float32_matmul_precision", "get_num_interop_threads", "layout", "load",
+           "memory_format", "preserve_format", "save", "set_default_device", "set_default_tensor_type",
+           "set_deterministic_debug_mode", "set_float32_matmul_precision", "set_flush_denormal",
+           "set_num_interop_threads", "set_warn_always", "strided", "typename", "use_deterministic_algorithms"]
+
+# memory formats ask for strides, not for values: None leaves the option out
+contiguous_format = preserve_format = channels_last = channels_last_3d = None
+memory_format = layout = type(None)
+strided = None
+default_generator = _generator_of("cpu")
+
+
+def __getattr__(name: str) -> TensorType:
+    """`FloatTensor` and the like."""
+    return tensor_type(name, "cpu")
+
+
+def typename(obj: Any) -> str:
+    """The name of an object's type; of a tensor PyTorch's old one, "torch.FloatTensor"."""
+    if isinstance(obj, Tensor):
+        return type_name(obj)
+    kind = obj if isinstance(obj, type) else type(obj)
+    return kind.__qualname__ if kind.__module__ in ("", "builtins", None) else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def set_default_tensor_type(t: TensorType | str) -> None:
+    """The dtype of new float tensors, by an old name: "torch.DoubleTensor". NotImplementedError for a GPU's."""
+    kind = named_type(t) if isinstance(t, str) else t
+    set_default_device(kind.device)
+    set_default_float(kind.dtype)
+
+
+def set_default_device(device: Any) -> None:
+    """Accepts the CPU, which is where new tensors are made; NotImplementedError for another device."""
+    if device is not None and open_device(device).type != "cpu":
+        fail("set_default_device", "new tensors are made on the CPU", repr(str(device)),
+             "pass device= where they are made, or move them with .to(device)", NotImplementedError)
+
+
+def get_default_device() -> Any:
+    """Where new tensors are made: the CPU."""
+    return device("cpu")
+
+
+def detach(input: Tensor) -> Tensor:
+    """`input.detach()`."""
+    return input.detach()
+
+
+def _assert(condition: Any, message: str) -> None:
+    """AssertionError with the message unless the condition holds."""
+    if not condition:
+        raise AssertionError(message)
+
+
+def _check(cond: Any, message: Callable[[], str] | None = None) -> None:
+    """RuntimeError with the message unless the condition holds."""
+    if not cond:
+        raise RuntimeError("Expected cond to be True" if message is None else message())
+
+
+# ---- switches that change nothing here: same bits on each run, exact float32, one thread pool ------------------------
+
+def use_deterministic_algorithms(mode: bool, *, warn_only: bool = False) -> None:
+    """Accepted: minigrad always gives the same bits."""
+
+
+def are_deterministic_algorithms_enabled() -> bool:
+    """True: minigrad always gives the same bits."""
+    return True
+
+
+def set_deterministic_debug_mode(debug_mode: int | str) -> None:
+    """Accepted: minigrad always gives the same bits."""
+
+
+def get_deterministic_debug_mode() -> int:
+    """2: nothing here is nondeterministic."""
+    return 2
+
+
+def set_float32_matmul_precision(precision: str) -> None:
+    """Accepted: products of float32 are always computed in float32. ValueError for unknown words."""
+    if precision not in ("highest", "high", "medium"):
+        raise ValueError(f"[set_float32_matmul_precision] one of 'highest', 'high' and 'medium'; got {precision!r}")
+
+
+def get_float32_matmul_precision() -> str:
+    """"highest"."""
+    return "highest"
+
+
+def set_flush_denormal(mode: bool) -> bool:
+    """False: denormal numbers are kept."""
+    return False
+
+
+def set_num_interop_threads(num: int) -> None:
+    """Accepted: minigrad has one pool of threads, see `set_num_threads`."""
+
+
+def get_num_interop_threads() -> int:
+    """1."""
+    return 1
+
+
+def set_warn_always(mode: bool) -> None:
+    """Accepted: how often a warning is shown is up to Python's `warnings`."""

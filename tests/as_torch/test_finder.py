@@ -1,0 +1,108 @@
+"""`import torch` after `install()`: modules, names, what is refused."""
+from __future__ import annotations
+
+import importlib
+import re
+import sys
+
+import pytest
+from support import run_python
+
+import minigrad as mg
+from minigrad import as_torch
+from minigrad.as_torch.names import MODULES, REFUSED
+from minigrad.as_torch.types import TensorType
+
+
+@pytest.fixture
+def door(monkeypatch):
+    """The package under PyTorch's name, in a process that may have imported PyTorch itself."""
+    kept = {name: sys.modules.pop(name) for name in [*sys.modules] if name == "torch" or name.startswith("torch.")}
+    as_torch.install()
+    try:
+        yield importlib.import_module("torch")
+    finally:
+        as_torch.uninstall()
+        sys.modules.update(kept)
+
+
+def test_importing_minigrad_does_not_import_the_door():
+    shows = "import minigrad, minigrad.nn, sys; print([m for m in sys.modules if 'as_torch' in m or m == 'torch'])"
+    assert run_python("-c", shows).stdout == "[]\n"
+
+
+def test_names_are_minigrads(door):
+    assert door.Tensor is mg.Tensor and door.nn.Linear is mg.nn.Linear and door.nn.functional.relu is mg.nn.functional.relu
+    assert door.float32 == mg.float32 and door.optim.lr_scheduler.StepLR is mg.optim.lr_scheduler.StepLR
+    assert door.utils.data.DataLoader is mg.data.DataLoader and door.autograd.Function is mg.autograd.Function
+    assert door.__name__ == "torch" and door.nn.__name__ == "torch.nn" and door.nn is sys.modules["torch.nn"]
+
+
+def test_every_form_of_import(door):
+    space: dict = {}
+    exec("import torch.nn as nn, torch.nn.functional as F\nfrom torch import nn as same, optim, Tensor\nfrom torch.nn import *\n"
+         "from torch.utils.data.dataset import Dataset\nfrom torch.nn.modules.conv import Conv2d, _ConvNd\nimport torch.utils.data.sampler\n"
+         "from torch.autograd import Variable\nfrom torch.optim.adam import Adam\nfrom torch.optim.lr_scheduler import _LRScheduler", space)
+    assert space["nn"] is space["same"] and space["Linear"] is mg.nn.Linear and space["F"].relu is mg.nn.functional.relu
+    assert issubclass(space["Conv2d"], space["_ConvNd"]) and not issubclass(space["Linear"], space["_ConvNd"])
+    assert space["Adam"] is mg.optim.Adam and issubclass(mg.optim.lr_scheduler.StepLR, space["_LRScheduler"])
+
+
+@pytest.mark.parametrize("name", sorted(n for n in MODULES if not n.endswith("*")))
+def test_each_module_of_the_table(name, door):
+    module = importlib.import_module(name)
+    assert module is sys.modules[name] and dir(module)
+    for known in dir(module):
+        if name not in ("torch.multiprocessing", "torch.cuda"):
+            getattr(module, known, None)
+
+
+def test_unknown_modules_and_names(door):
+    with pytest.raises(ModuleNotFoundError, match="torch.nothing"):
+        importlib.import_module("torch.nothing")
+    with pytest.raises(AttributeError, match="module 'torch' has no attribute 'nothing'"):
+        _ = door.nothing
+    with pytest.raises(AttributeError, match="did you mean 'softmax'"):
+        _ = door.softmx
+    with pytest.raises(ImportError):
+        exec("from torch.nn import Linaer")
+    assert not hasattr(door, "__wrapped__") and not hasattr(door.nn, "_something")
+
+
+@pytest.mark.parametrize("name", sorted(REFUSED))
+def test_what_is_refused_can_be_imported_and_says_why(name, door):
+    module = importlib.import_module(name)
+    value = module.some_name
+    assert not isinstance(1, value) and "not supported" in repr(value)
+    with pytest.raises(NotImplementedError, match=f"{name}.some_name is not supported; "):
+        value(1, key=2)
+    with pytest.raises(NotImplementedError, match=f"{name}.some_name.inner is not supported"):
+        value.inner()
+    deeper = importlib.import_module(name + ".deeper.module")
+    with pytest.raises(NotImplementedError, match=re.escape(REFUSED[name])):
+        deeper.anything()
+
+
+def test_install_twice_and_uninstall():
+    text = """
+import sys
+from minigrad import Tensor, as_torch
+before = dict(vars(Tensor))
+as_torch.install(); as_torch.install()
+import torch.nn
+assert as_torch.installed() and Tensor.type(torch.ones(1)) == "torch.FloatTensor"
+as_torch.uninstall(); as_torch.uninstall()
+assert not as_torch.installed() and not [m for m in sys.modules if m.startswith("torch")]
+assert dict(vars(Tensor)) == before, set(vars(Tensor)) ^ set(before)
+sys.modules["torch"] = sys
+try: as_torch.install()
+except RuntimeError as error: print(error)
+"""
+    done = run_python("-c", text)
+    assert done.stdout.startswith("[as_torch] PyTorch itself is imported already"), done.stderr
+
+
+def test_a_program_that_looks_at_the_version(door):
+    assert door.__version__.split(".")[:2] == ["2", "13"] and door.version.cuda is None
+    assert isinstance(door.device("cpu"), door.device) and isinstance(door.float32, door.dtype)
+    assert isinstance(door.FloatTensor, TensorType)

@@ -1,0 +1,210 @@
+"""Old and other spellings: typed tensors, Variables, switches, names from before, `torch.testing`, one device, trees."""
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from as_torch.test_finder import door
+
+import minigrad as mg
+from minigrad import nn
+
+__all__ = ["door"]
+WORDS = {"Float": "float32", "Double": "float64", "Half": "float16", "Byte": "uint8", "Char": "int8", "Short": "int16", "Int": "int32",
+         "Long": "int64", "Bool": "bool"}
+
+
+@pytest.mark.parametrize("word", WORDS)
+def test_typed_tensors(word, door):
+    kind = getattr(door, f"{word}Tensor")
+    x = kind([[1, 0], [1, 1]])
+    assert x.dtype == WORDS[word] and x.tolist() == [[1, 0], [1, 1]] and kind(2, 3).shape == (2, 3) and kind().shape == (0,)
+    assert x.type() == f"torch.{word}Tensor" == door.typename(x) and isinstance(x, kind)
+    assert not isinstance(x, getattr(door.cuda, f"{word}Tensor")) and not isinstance([1], kind)
+    for same in (door.ones(2).type(kind), door.ones(2).type(f"torch.{word}Tensor"), door.ones(2).type(WORDS[word])):
+        assert same.dtype == WORDS[word]
+    assert isinstance(kind(np.ones(3)), kind) and kind(door.zeros(2, dtype=x.dtype)).dtype == x.dtype
+
+
+def test_typed_tensors_are_refused_clearly(door):
+    for name in ("torch.FloatTenso", "FloatTensor", "torch.a.b.c", "torch.NoneTensor"):
+        with pytest.raises((ValueError, TypeError)):
+            door.ones(1).type(name)
+    with pytest.raises(AttributeError):
+        _ = door.StrangeTensor
+
+
+def test_default_types(door):
+    try:
+        door.set_default_tensor_type(door.DoubleTensor)
+        assert door.ones(1).dtype == "float64"
+        door.set_default_tensor_type("torch.FloatTensor")
+        assert door.ones(1).dtype == "float32"
+    finally:
+        mg.set_default_dtype(mg.float32)
+    door.set_default_device("cpu")
+    assert door.get_default_device() == mg.device("cpu")
+
+
+def test_variables_and_new(door):
+    x = door.autograd.Variable(door.ones(2), requires_grad=True)
+    x.sum().backward()
+    assert isinstance(x, door.autograd.Variable) and x.grad.tolist() == [1, 1]
+    y = door.zeros(3, dtype=door.int64)
+    assert y.new(2, 2).shape == (2, 2) and y.new([1, 2]).dtype == door.int64 and y.new().numel() == 0 and y.get_device() == -1
+
+
+def test_switches_are_accepted_and_change_nothing(door):
+    door.backends.cudnn.benchmark = door.backends.cudnn.deterministic = True
+    door.backends.cuda.matmul.allow_tf32 = True
+    door.use_deterministic_algorithms(True)
+    door.set_float32_matmul_precision("high")
+    with pytest.raises(ValueError, match="highest"):
+        door.set_float32_matmul_precision("low")
+    with door.backends.cudnn.flags(enabled=False), door.backends.cuda.sdp_kernel(enable_flash=False):
+        pass
+    assert not door.backends.mps.is_available() and not door.xpu.is_available() and not door.distributed.is_available()
+    assert door.are_deterministic_algorithms_enabled() and door.get_float32_matmul_precision() == "highest"
+    assert door.ones(2, 3).contiguous(memory_format=door.contiguous_format).to(memory_format=door.channels_last).shape == (2, 3)
+    assert (door.accelerator.current_accelerator() is None) == (not door.cuda.is_available())
+
+
+def test_compile_and_script_give_back_what_they_get(door):
+    layer = nn.Linear(2, 2)
+    assert door.compile(layer) is layer and door.compile(mode="max-autotune")(layer) is layer
+
+    @door.compile
+    def double(x):
+        return x * 2
+    assert double(door.ones(1)).item() == 2
+    for made in (lambda: door.jit.script(layer), lambda: door.jit.trace(layer, door.ones(2))):
+        with pytest.warns(UserWarning, match="gives back what it gets"):
+            assert made() is layer
+    with pytest.raises(NotImplementedError, match=r"jit.save.*state dict"):
+        door.jit.save(layer, "x.pt")
+    assert not door.jit.is_scripting() and door.jit.unused(double) is double and door.jit.ignore(drop=True)(double) is double
+
+
+def test_names_from_before_warn(door):
+    with pytest.warns(UserWarning, match="old name of xavier_uniform_"):
+        door.nn.init.xavier_uniform(door.empty(2, 2))
+    p = door.ones(2, requires_grad=True)
+    p.grad = door.ones(2)
+    with pytest.warns(UserWarning, match="old name of clip_grad_norm_"):
+        door.nn.utils.clip_grad_norm([p], 1.0)
+    assert abs(p.grad.norm().item() - 1) < 1e-6
+    for module in (door.nn.init, door.nn.utils, door.nn.functional):
+        with pytest.raises(AttributeError):
+            _ = module.no_such_thing
+
+
+def test_one_device(door):
+    layer = nn.Linear(2, 3)
+    wide = door.nn.DataParallel(layer, device_ids=[0, 1])
+    x = door.ones(4, 2)
+    assert mg.equal(wide(x), layer(x)) and list(wide.state_dict()) == ["module.weight", "module.bias"]
+    assert mg.equal(door.nn.parallel.data_parallel(layer, x), layer(x))
+    parts = [list(door.utils.data.distributed.DistributedSampler(range(10), num_replicas=3, rank=r, shuffle=False)) for r in range(3)]
+    assert parts == [[0, 3, 6, 9], [1, 4, 7, 0], [2, 5, 8, 1]]
+    sampler = door.utils.data.DistributedSampler(range(10), num_replicas=2, rank=0)
+    first = list(sampler)
+    sampler.set_epoch(1)
+    assert len(first) == len(sampler) == 5 and first != list(sampler)
+    with pytest.raises(RuntimeError, match="must be given"):
+        door.utils.data.DistributedSampler(range(10))
+
+
+def test_assert_close(door):
+    close = door.testing.assert_close
+    close(door.ones(2), door.ones(2) + 1e-7)
+    close({"a": [door.ones(2), 1.0]}, {"a": [door.ones(2), 1.0]})
+    close(np.ones(2), [1.0, 1.0])
+    close(door.tensor([float("nan")]), door.tensor([float("nan")]), equal_nan=True)
+    for a, b, says in ((door.ones(2), door.ones(2) * 1.1, "2 of 2 elements"), (door.ones(2), door.ones(3), "shapes"),
+                       (door.ones(2), door.ones(2).double(), "dtypes"), ([1.0], [1.0, 2.0], "lengths"), ({"a": 1}, {"b": 1}, "keys"),
+                       (door.tensor([float("nan")]), door.tensor([float("nan")]), "1 of 1"), (door.arange(3), door.arange(3) + 1, "3 of 3")):
+        with pytest.raises(AssertionError, match=says):
+            close(a, b)
+    with pytest.raises(AssertionError, match="mine"):
+        close(1.0, 2.0, msg="mine")
+    with pytest.raises(ValueError, match="both"):
+        close(1.0, 1.0, rtol=0.1)
+
+
+def test_assert_close_agrees_with_pytorch(torch):
+    from minigrad.as_torch.testing import assert_close
+    rng = np.random.default_rng(0)
+    for dtype in ("float16", "float32", "float64", "int64"):
+        for scale in (1e-9, 1e-7, 1e-6, 1e-5, 1e-3, 1):
+            a = (rng.standard_normal(5) * 3).astype(dtype)
+            b = (a + rng.standard_normal(5) * scale).astype(dtype)
+            verdicts = []
+            for check, make in ((assert_close, mg.tensor), (torch.testing.assert_close, torch.tensor)):
+                try:
+                    check(make(a), make(b))
+                    verdicts.append(True)
+                except AssertionError:
+                    verdicts.append(False)
+            assert verdicts[0] == verdicts[1], (dtype, scale)
+
+
+def test_trees(door):
+    from collections import OrderedDict, namedtuple
+    tree_flatten, tree_map, tree_unflatten = (getattr(door.utils._pytree, n) for n in ("tree_flatten", "tree_map", "tree_unflatten"))
+    Point = namedtuple("Point", "x y")
+    value = {"a": [1, (2, 3)], "b": Point(4, OrderedDict(c=5)), "d": ()}
+    leaves, spec = tree_flatten(value)
+    assert leaves == [1, 2, 3, 4, 5] and tree_unflatten(leaves, spec) == value and spec.num_leaves == 5
+    again = tree_map(lambda a, b: a + b, value, value)
+    assert again == {"a": [2, (4, 6)], "b": Point(8, OrderedDict(c=10)), "d": ()} and type(again["b"]) is Point
+    with pytest.raises(ValueError, match="5 leaves; got 1"):
+        tree_unflatten([1], spec)
+
+
+def test_random_numbers_of_a_block_are_put_back(door):
+    door.manual_seed(1)
+    a = door.rand(1).item()
+    door.manual_seed(1)
+    with door.random.fork_rng():
+        door.manual_seed(2)
+    assert door.rand(1).item() == a
+
+
+def test_profile(door, tmp_path):
+    profiler = door.profiler
+    got = []
+    with pytest.warns(UserWarning, match="all steps are observed"), profiler.profile(
+            activities=[profiler.ProfilerActivity.CPU], schedule=profiler.schedule(wait=1, warmup=1, active=1),
+            on_trace_ready=got.append, record_shapes=True) as prof:
+        for _ in range(3):
+            door.ones(3).exp()
+            prof.step()
+    assert got == [prof] and "exp" in prof.key_averages().table(sort_by="cpu_time_total", row_limit=5)
+    profiler.tensorboard_trace_handler(tmp_path)(prof)
+    assert len(list(tmp_path.glob("*.pt.trace.json"))) == 1
+
+
+def test_tensorboard(door, monkeypatch):
+    """The package gets arrays in the place of tensors; without it, the error says what to install."""
+    import sys
+    import types
+    calls = []
+
+    class Writer:
+        def __init__(self, *args, **named):
+            calls.append((args, named))
+
+        def add_scalar(self, *args, **named):
+            calls.append((args, named))
+
+        def close(self):
+            calls.append("closed")
+    monkeypatch.setitem(sys.modules, "tensorboardX", types.SimpleNamespace(SummaryWriter=Writer))
+    with door.utils.tensorboard.SummaryWriter("runs", comment="c") as writer:
+        writer.add_scalar("loss", door.tensor(1.5), global_step=2)
+        with pytest.raises(NotImplementedError, match="study.graph"):
+            writer.add_graph(None)
+    assert calls == [(("runs",), {"comment": "c"}), (("loss", np.float32(1.5)), {"global_step": 2}), "closed"]
+    assert isinstance(calls[1][0][1], np.ndarray)
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    with pytest.raises(ModuleNotFoundError, match="pip install tensorboardX"):
+        door.utils.tensorboard.SummaryWriter()
