@@ -10,6 +10,7 @@ from typing import Any as _Any
 
 import numpy as _np
 
+from . import ops as _ops
 from .amp import autocast, get_autocast_dtype, is_autocast_enabled
 from .core.capture import capture
 from .core.display import set_printoptions
@@ -43,7 +44,7 @@ float, int, bool = float32, int32, _np.dtype("bool")
 
 _LAZY_NAMES = {**dict.fromkeys(("load", "save"), ".io"),
                **dict.fromkeys(("batch_norm", "group_norm", "instance_norm", "layer_norm", "rms_norm"), ".nn.toplevel")}
-_LAZY_MODULES = ("amp", "as_torch", "autograd", "bench", "cuda", "data", "io", "nn", "optim", "study",
+_LAZY_MODULES = ("amp", "as_torch", "autograd", "bench", "cuda", "data", "io", "linalg", "nn", "optim", "study",
                  "testing", "utils")
 
 
@@ -57,7 +58,8 @@ def show_config() -> str:
 
 
 def __getattr__(name: str) -> _Any:
-    """Submodules that are imported when they are first asked for, and bfloat16, which needs ml_dtypes."""
+    """Submodules and ops that are imported when they are first asked for, `sin_(x)` for `x.sin_()`, and bfloat16,
+    which needs ml_dtypes."""
     if name in _LAZY_MODULES:
         return _import_module(f".{name}", __name__)
     if name in _LAZY_NAMES:
@@ -68,10 +70,15 @@ def __getattr__(name: str) -> _Any:
         except ImportError:
             raise AttributeError("bfloat16 needs the package ml_dtypes: pip install ml_dtypes") from None
         return _np.dtype(bfloat16)
+    if name in _ops.later:
+        globals()[name] = found = getattr(_ops, name)
+        return found
+    if name[-1:] == "_" != name[:1] and callable(getattr(Tensor, name, None)):
+        return getattr(Tensor, name)
     raise _NoAttribute("module 'minigrad'", name, __dir__)
 
 
 def __dir__() -> list[str]:
     """What is public: each name above without an underscore (the ops' too) that is no module, and what is lazy."""
     here = [name for name, value in globals().items() if name[0] != "_" and not isinstance(value, _ModuleType)]
-    return [*here, *_LAZY_MODULES, *_LAZY_NAMES, "bfloat16"]
+    return list({*here, *_LAZY_MODULES, *_LAZY_NAMES, *_ops.later, "bfloat16"})

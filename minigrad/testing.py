@@ -33,8 +33,11 @@ from .devices import launch_hook
 from .devices.base import Kernel
 from .devices.memory import Buffer, layout, view
 from .devices.native import get_num_threads, set_num_threads
+from .ops import load_all
 from .ops.creation import as_tensor, tensor
 from .ops.dispatch import set_fused
+
+load_all()          # every op is in the registry
 
 _ULPS = 8           # a kernel's error may be 3 times that of the definition, plus this number of ulps
 

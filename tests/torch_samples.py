@@ -95,18 +95,39 @@ ADAPT = {
     "polygamma": lambda polygamma: lambda input, n: polygamma(n, input),
     "nn.functional.embedding": lambda embedding: lambda weight, input, **options: embedding(input, weight, **options),
     "einsum": lambda einsum: lambda operands, equation: einsum(equation, *operands),
+    "linalg.pinv-singular": lambda pinv: lambda a, b: pinv(a @ b.mT),
+    "linalg.lstsq-grad_oriented": lambda lstsq: lambda a, b, driver: lstsq(a, b, driver=driver)[:2],
 }
+# what two libraries agree on: singular vectors and eigenvectors have no sign, and those beyond the rank are any
+INVARIANT = {
+    "svd": lambda r: (r[0][..., :r[1].shape[-1]].abs(), r[1], r[2][..., :r[1].shape[-1]].abs()),
+    "linalg.svd": lambda r: (r[0][..., :r[1].shape[-1]].abs(), r[1], r[2][..., :r[1].shape[-1], :].abs()),
+    "linalg.eigh": lambda r: (r[0], r[1].abs()),
+}
+# where PyTorch is no judge: of derivatives, and of values in single precision
+OWN_DERIVATIVES = {
+    "cholesky_inverse": "torch gives the triangle that is not read a gradient", "cholesky_solve": "the same",
+    "linalg.norm-subgradients_at_zero": "torch's second derivative at 0 is NaN",
+}
+OWN_ROUNDING = {"matrix_exp": "minigrad's is computed in float64"}
 # names that are something else in minigrad, or random without a shared stream
 OTHER = {"empty", "empty_like", "rand_like", "randn_like", "randint_like", "randn", "randint", "bernoulli", "multinomial", "normal", "uniform",
          "new_empty", "nn.functional.dropout", "nn.functional.dropout2d", "nn.functional.dropout3d", "nn.functional.alpha_dropout", "nn.functional.feature_alpha_dropout", "to", "empty_strided", "nn.functional.rrelu"}
+OTHER |= {"svd_lowrank", "pca_lowrank"}
 OPS = {f"{op.name}-{op.variant_test_name}" if op.variant_test_name else op.name: op for op in op_db
        if find(op.name) is not None and op.name not in OTHER}
 MODULES = {m.name: m for m in module_db if find(m.name) is not None}
 
 
-def ours_of(name):
+def ours_of(key):
     """minigrad's function, called as the database calls it."""
-    return ADAPT.get(name, lambda f: f)(find(name))
+    name = OPS[key].name
+    return ADAPT.get(key, ADAPT.get(name, lambda f: f))(find(name))
+
+
+def invariant(name, result):
+    """The part of a result that does not depend on the library."""
+    return INVARIANT.get(name, lambda r: r)(result)
 
 
 def is_gap(name, sample):
@@ -161,7 +182,7 @@ def describe(sample):
 
 
 def flat_outputs(result):
-    return [t for t in tensors_in(result) if t.requires_grad]
+    return [t for t in tensors_in(result) if t.requires_grad and t.numel()]
 
 
 def compare_gradients(mine, theirs, where):

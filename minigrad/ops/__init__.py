@@ -3,7 +3,7 @@
 The rule, instead of a second list: every name in the `__all__` of a module of this folder is a function of `minigrad`;
 if its first parameter is annotated `Tensor`, it is a method of Tensor too. A module's INPLACE names those that have an
 in-place method `name_` besides, its METHODS what is a method only; the operators below call the function of the name
-given.
+given. The families in LATER have no `__all__`: they are imported when one of their names is first asked for.
 """
 from __future__ import annotations
 
@@ -46,6 +46,61 @@ OPERATORS = {
     "lt": ("lt", False, False), "le": ("le", False, False), "gt": ("gt", False, False), "ge": ("ge", False, False),
     "neg": ("neg", False, False), "abs": ("abs", False, False), "invert": ("bitwise_not", False, False),
     "pos": ("positive", False, False)}
+
+# Families that few programs use, and their names; `name_` is the in-place method of the function `name`. They cost
+# nothing at import: `load` imports one when a name of it is first asked for.
+LATER = {
+    "factor": "",
+    "linalg": "",
+    "older": "chain_matmul cholesky cholesky_inverse cholesky_solve det geqrf ger inverse logdet lu lu_solve lu_unpack "
+             "matrix_exp matrix_power orgqr ormqr pca_lowrank pinverse qr slogdet svd svd_lowrank triangular_solve",
+}
+_family = {name: family for family, names in LATER.items() for name in names.split()}
+later = [name for name in _family if name[-1] != "_"]       # all but the in-place methods
+
+
+class _Later:
+    """A method of a family in LATER that is not imported yet."""
+
+    __slots__ = ("name",)
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __get__(self, input: Tensor | None, owner: type) -> Any:
+        load(_family[self.name])
+        return getattr(owner if input is None else input, self.name)
+
+
+def load(family: str) -> None:
+    """Imports a family of LATER: its functions become names of this package, and methods."""
+    if family in _loaded:
+        return
+    module = import_module(f".{family}", __name__)
+    names, methods = LATER[family].split(), getattr(module, "METHODS", {})
+    for name in names:
+        if type(vars(Tensor).get(name)) is _Later:
+            delattr(Tensor, name)
+    public = {name: getattr(module, name) for name in names if name not in methods and name[-1] != "_"}
+    _bind(public, {name[:-1] for name in names if name[-1] == "_" and name not in methods}, methods)
+    globals().update({name: guarded(f) if isinstance(f, FunctionType) else f for name, f in public.items()})
+    __all__.extend(public)
+    _loaded.add(family)
+
+
+def load_all() -> None:
+    """Imports all families of LATER: for what goes through all ops."""
+    for family in LATER:
+        load(family)
+
+
+def __getattr__(name: str) -> Any:
+    """The functions of LATER."""
+    if name in _family and name[-1] != "_":
+        load(_family[name])
+        if name in globals():                       # else it is a method only
+            return globals()[name]
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def _takes_tensor(function: Any) -> bool:
@@ -147,16 +202,19 @@ def in_place(name: str, function: Any) -> Callable:
 
 
 __all__: list[str] = []
+_loaded: set[str] = set()
 _public: dict[str, Any] = {}
 _inplace: set[str] = set()
 _methods: dict[str, Any] = {}
-for _family in sorted(found.name for found in iter_modules(__path__)):
-    _module = import_module(f".{_family}", __name__)
+for _name in sorted(found.name for found in iter_modules(__path__) if found.name not in LATER):
+    _module = import_module(f".{_name}", __name__)
     _names = getattr(_module, "__all__", ())
-    _public.update({_name: getattr(_module, _name) for _name in _names})
+    _public.update({_n: getattr(_module, _n) for _n in _names})
     __all__ += _names
     _inplace |= getattr(_module, "INPLACE", set())
     _methods.update(getattr(_module, "METHODS", {}))
 _bind(_public, _inplace, _methods)
+for _name in _family:
+    setattr(Tensor, _name, _Later(_name))
 # last, since a module may have the name of a function (norm, sort)
-globals().update({_name: guarded(_f) if isinstance(_f, FunctionType) else _f for _name, _f in _public.items()})
+globals().update({_n: guarded(_f) if isinstance(_f, FunctionType) else _f for _n, _f in _public.items()})

@@ -729,4 +729,5 @@ def diag(input: Tensor, diagonal: int = 0) -> Tensor:
     return copy.call(through(_diagonal_of, input, diagonal, 0, 1))
 
 
-METHODS = {"T": property(reverse_dims), "mT": property(matrix_transpose)}
+METHODS = {"T": property(reverse_dims), "mT": property(matrix_transpose), "mH": property(matrix_transpose),
+           "H": property(t)}

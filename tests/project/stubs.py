@@ -36,6 +36,7 @@ from minigrad import Tensor  # noqa: E402
 from minigrad.core.tensor import ValuesIndices  # noqa: E402
 
 ROOT = Path(minigrad.__file__).parent
+minigrad.ops.load_all()
 OPS = {name: getattr(minigrad, name) for name in minigrad.ops.__all__}
 WIDTH = 120
 HEAD = '''"""{}
