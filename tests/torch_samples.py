@@ -108,6 +108,7 @@ INVARIANT = {
 OWN_DERIVATIVES = {
     "cholesky_inverse": "torch gives the triangle that is not read a gradient", "cholesky_solve": "the same",
     "linalg.norm-subgradients_at_zero": "torch's second derivative at 0 is NaN",
+    "linalg.lstsq": "minigrad's singular values have derivatives, too (the solution's: lstsq-grad_oriented)",
 }
 OWN_ROUNDING = {"matrix_exp": "minigrad's is computed in float64"}
 # names that are something else in minigrad, or random without a shared stream
