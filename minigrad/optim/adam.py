@@ -35,7 +35,8 @@ class Adam(Optimizer):
     maximize                uses -g, so that the objective grows
     decoupled_weight_decay  weight decay as in `AdamW`
     foreach, fused          accepted for PyTorch's signature, without effect: all parameters are updated together
-    capturable, differentiable   must stay False (`minigrad.capture` records every optimiser)
+    capturable              the same: `minigrad.capture` records every optimiser
+    differentiable          must stay False
 
     State of a parameter: `step` (float64 scalar); `exp_avg` (m), `exp_avg_sq` (v) and, with `amsgrad`, `max_exp_avg_sq`
     have the shape and dtype of p. ValueError if a number is negative or a beta is outside [0, 1).

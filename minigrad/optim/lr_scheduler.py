@@ -51,6 +51,14 @@ def _write(group: dict[str, Any], lr: Any) -> None:
         group["lr"] = lr
 
 
+def _set_momentum(group: dict[str, Any], value: float, beta1: bool) -> None:
+    """Writes the momentum of a group, or with `beta1` the first of its betas."""
+    if beta1:
+        group["betas"] = (value, *group["betas"][1:])
+    else:
+        group["momentum"] = value
+
+
 def _per_group(name: str, optimizer: Optimizer, value: Any) -> list[Any]:
     count = len(optimizer.param_groups)
     if isinstance(value, list | tuple):
@@ -235,6 +243,29 @@ class LambdaLR(LRScheduler):
                 f.__dict__.update(attributes)
 
 
+class MultiplicativeLR(LambdaLR):
+    """lr = last lr lr_lambda(epoch), from epoch 1 on.
+
+    lr_lambda   a function of the epoch's number, or a list with one function for each group; ValueError for another
+                number, TypeError for what is no function
+    """
+
+    def __init__(self, optimizer: Optimizer, lr_lambda: Callable[[int], float] | Sequence[Callable[[int], float]],
+                 last_epoch: int = -1) -> None:
+        for f in lr_lambda if isinstance(lr_lambda, list | tuple) else (lr_lambda,):
+            if not callable(f):
+                raise TypeError(f"lr_lambda should be a function, but got {type(f).__name__}")
+        super().__init__(optimizer, lr_lambda, last_epoch)
+
+    def get_lr(self) -> Rates:
+        """The rates for `last_epoch`: see the class."""
+        self._check_called_within_step()
+        rates = _values(self.optimizer, "lr")
+        if self._is_initial:
+            return rates
+        return [lr * f(self.last_epoch) for f, lr in zip(self.lr_lambdas, rates, strict=True)]
+
+
 class StepLR(LRScheduler):
     """lr = base gamma^floor(epoch / step_size): the rate is multiplied by `gamma` every `step_size` epochs."""
 
@@ -346,6 +377,27 @@ class ExponentialLR(LRScheduler):
         return [base * self.gamma**self.last_epoch for base in self.base_lrs]
 
 
+class PolynomialLR(LRScheduler):
+    """lr = base (1 - min(epoch, total_iters) / total_iters)^power"""
+
+    def __init__(self, optimizer: Optimizer, total_iters: int = 5, power: float = 1.0, last_epoch: int = -1) -> None:
+        self.total_iters, self.power = total_iters, power
+        super().__init__(optimizer, last_epoch)
+
+    def get_lr(self) -> Rates:
+        """The rates for `last_epoch`: see the class."""
+        self._check_called_within_step()
+        rates = _values(self.optimizer, "lr")
+        if self._is_initial or self.last_epoch > self.total_iters:
+            return rates
+        now, before = (1.0 - epoch / self.total_iters for epoch in (self.last_epoch, self.last_epoch - 1))
+        return [lr * (now / before) ** self.power for lr in rates]
+
+    def _get_closed_form_lr(self) -> list[Any]:
+        rest = 1.0 - min(self.total_iters, self.last_epoch) / self.total_iters
+        return [base * rest**self.power for base in self.base_lrs]
+
+
 class CosineAnnealingLR(LRScheduler):
     """lr = eta_min + (base - eta_min) (1 + cos(pi epoch / T_max)) / 2
 
@@ -434,6 +486,89 @@ class CosineAnnealingWarmRestarts(LRScheduler):
         self._write_rates(self.get_lr)
 
 
+class CyclicLR(LRScheduler):
+    """The rate goes from `base_lr` up to `max_lr` and back, again and again (Smith 2017). Step it after every batch.
+
+    base_lr, max_lr   the ends, a number or one for each group
+    step_size_up      the number of batches in which the rate rises
+    step_size_down    that in which it falls; None: as many
+    mode              how the height of cycle c (1, 2, ...) shrinks: "triangular" not, "triangular2" to 1 / 2^(c - 1),
+                      "exp_range" to gamma^epoch
+    scale_fn          a function instead of `mode`: of the cycle's number, or with `scale_mode="iterations"` of the
+                      epoch's
+    cycle_momentum    momentum (or beta1, where the optimiser has betas) goes the other way, from `max_momentum` down to
+                      `base_momentum` and back. ValueError if the optimiser has neither.
+
+        scheduler = CyclicLR(optimizer, base_lr=0.001, max_lr=0.1, step_size_up=500)
+    """
+
+    def __init__(self, optimizer: Optimizer, base_lr: float | Sequence[float], max_lr: float | Sequence[float],
+                 step_size_up: int = 2000, step_size_down: int | None = None, mode: str = "triangular",
+                 gamma: float = 1.0, scale_fn: Callable[[float], float] | None = None, scale_mode: str = "cycle",
+                 cycle_momentum: bool = True, base_momentum: float | Sequence[float] = 0.8,
+                 max_momentum: float | Sequence[float] = 0.9, last_epoch: int = -1) -> None:
+        _is_optimizer(optimizer)
+        self.optimizer = optimizer
+        base_lrs = _per_group("base_lr", optimizer, base_lr)
+        if last_epoch == -1:
+            for lr, group in zip(base_lrs, optimizer.param_groups, strict=True):
+                _write(group, lr)
+        self.max_lrs = _per_group("max_lr", optimizer, max_lr)
+        up = float(step_size_up)
+        self.total_size = up + (up if step_size_down is None else float(step_size_down))
+        self.step_ratio = up / self.total_size
+        if mode not in ("triangular", "triangular2", "exp_range") and scale_fn is None:
+            raise ValueError("mode is invalid and scale_fn is None")
+        self.mode, self.gamma, self._scale_fn_custom = mode, gamma, scale_fn
+        self.scale_mode = scale_mode if scale_fn is not None else "iterations" if mode == "exp_range" else "cycle"
+        self.cycle_momentum = cycle_momentum
+        if cycle_momentum:
+            if "momentum" not in optimizer.defaults and "betas" not in optimizer.defaults:
+                raise ValueError("optimizer must support momentum or beta1 with `cycle_momentum` option enabled")
+            self.use_beta1 = "betas" in optimizer.defaults
+            self.base_momentums = _per_group("base_momentum", optimizer, base_momentum)
+            self.max_momentums = _per_group("max_momentum", optimizer, max_momentum)
+            if last_epoch == -1:
+                for group, low, high in zip(optimizer.param_groups, self.base_momentums, self.max_momentums,
+                                            strict=True):
+                    _set_momentum(group, high, self.use_beta1)
+                    group["max_momentum"], group["base_momentum"] = high, low
+        super().__init__(optimizer, last_epoch)
+        self.base_lrs = base_lrs
+
+    def scale_fn(self, x: float) -> float:
+        """The share of the full height in cycle (or epoch) x."""
+        if self._scale_fn_custom is not None:
+            return self._scale_fn_custom(x)
+        return {"triangular": 1.0, "triangular2": 1 / 2.0 ** (x - 1), "exp_range": self.gamma**x}[self.mode]
+
+    def get_lr(self) -> Rates:
+        """The rates for `last_epoch`: see the class. It also writes the momentum."""
+        self._check_called_within_step()
+        cycle = math.floor(1 + self.last_epoch / self.total_size)
+        x = 1.0 + self.last_epoch / self.total_size - cycle
+        height = x / self.step_ratio if x <= self.step_ratio else (x - 1) / (self.step_ratio - 1)
+        height *= self.scale_fn(cycle if self.scale_mode == "cycle" else self.last_epoch)
+        if self.cycle_momentum:
+            for group, low, high in zip(self.optimizer.param_groups, self.base_momentums, self.max_momentums,
+                                        strict=True):
+                _set_momentum(group, high - (high - low) * height, self.use_beta1)
+        return [low + (high - low) * height for low, high in zip(self.base_lrs, self.max_lrs, strict=True)]
+
+    def state_dict(self) -> dict[str, Any]:
+        """As in `LRScheduler`; of `scale_fn`, a callable object gives its attributes, a plain function gives None."""
+        state = super().state_dict()
+        f = state["_scale_fn_custom"]
+        state["_scale_fn_custom"] = None if f is None or isinstance(f, types.FunctionType) else dict(f.__dict__)
+        return state
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Loads what `state_dict` returned."""
+        super().load_state_dict({k: v for k, v in state_dict.items() if k != "_scale_fn_custom"})
+        if state_dict["_scale_fn_custom"] is not None:
+            self._scale_fn_custom.__dict__.update(state_dict["_scale_fn_custom"])
+
+
 class OneCycleLR(LRScheduler):
     """One cycle of the rate (Smith and Topin 2018): up from max_lr / div_factor to max_lr, then down to
     max_lr / div_factor / final_div_factor. Step it after every batch.
@@ -506,15 +641,9 @@ class OneCycleLR(LRScheduler):
                 group["max_lr"] = max_lrs[i]
                 group["min_lr"] = group["initial_lr"] / final_div_factor
                 if cycle_momentum:
-                    self._set_momentum(group, high[i])
+                    _set_momentum(group, high[i], self.use_beta1)
                     group["max_momentum"], group["base_momentum"] = high[i], low[i]
         super().__init__(optimizer, last_epoch)
-
-    def _set_momentum(self, group: dict[str, Any], value: float) -> None:
-        if self.use_beta1:
-            group["betas"] = (value, *group["betas"][1:])
-        else:
-            group["momentum"] = value
 
     def _between(self, start: float, end: float, share: float) -> float:
         if self._anneal_func_type == "cos":
@@ -541,7 +670,7 @@ class OneCycleLR(LRScheduler):
             rates.append(self._between(group[phase["start_lr"]], group[phase["end_lr"]], share))
             if self.cycle_momentum:
                 momentum = self._between(group[phase["start_momentum"]], group[phase["end_momentum"]], share)
-                self._set_momentum(group, momentum)
+                _set_momentum(group, momentum, self.use_beta1)
         return rates
 
 
@@ -627,6 +756,52 @@ class ReduceLROnPlateau(LRScheduler):
                 _write(group, new)
 
 
+def _check_schedules(name: str, schedulers: Sequence[LRScheduler], optimizer: Optimizer | None) -> None:
+    """Raises unless there are schedules, all of one optimiser, that step without a metric."""
+    for i, s in enumerate(schedulers):
+        if not hasattr(s, "optimizer"):
+            raise TypeError(f"{name} at index {i} should have `optimizer` as its attribute.")
+        if isinstance(s, ReduceLROnPlateau):
+            raise ValueError(f"{name} does not support `ReduceLROnPlateau`, whose `step` needs a metric, "
+                             f"but got one at index {i}")
+        if s.optimizer is not (optimizer or schedulers[0].optimizer):
+            raise ValueError(f"{name} expects all schedulers to belong to the same optimizer, but the scheduler "
+                             f"{type(s).__name__} at index {i} has another one.")
+
+
+class ChainedScheduler(LRScheduler):
+    """Steps all `schedulers` together: each changes the rate that the one before it left.
+
+    ValueError if there is none, or if one of them is a `ReduceLROnPlateau` or belongs to another optimiser.
+
+        scheduler = ChainedScheduler([ConstantLR(optimizer, 0.1, total_iters=2), ExponentialLR(optimizer, 0.9)])
+    """
+
+    def __init__(self, schedulers: Sequence[LRScheduler], optimizer: Optimizer | None = None) -> None:
+        if len(schedulers) < 1:
+            raise ValueError(f"{type(self).__name__} expects at least one scheduler to be chained, "
+                             "but got no scheduler.")
+        _check_schedules(type(self).__name__, schedulers, optimizer)
+        self._schedulers, self.optimizer = schedulers, optimizer or schedulers[0].optimizer
+        self._last_lr = _values(self.optimizer, "lr")
+
+    def step(self) -> None:         # type: ignore[override]
+        """Steps all schedules, in their order."""
+        for s in self._schedulers:
+            s.step()
+        self._last_lr = _values(self.optimizer, "lr")
+
+    def state_dict(self) -> dict[str, Any]:
+        """The attributes of this schedule except the optimiser, and in "_schedulers" the state of each schedule."""
+        return {**super().state_dict(), "_schedulers": [s.state_dict() for s in self._schedulers]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Loads what `state_dict` returned."""
+        super().load_state_dict({k: v for k, v in state_dict.items() if k != "_schedulers"})
+        for s, state in zip(self._schedulers, state_dict["_schedulers"], strict=True):
+            s.load_state_dict(state)
+
+
 class SequentialLR(LRScheduler):
     """Runs `schedulers` one after the other. At each epoch in `milestones` the next one begins, from its epoch 0.
 
@@ -645,15 +820,7 @@ class SequentialLR(LRScheduler):
         name = type(self).__name__
         if len(schedulers) < 1:
             raise ValueError(f"{name} expects at least one scheduler, but got no scheduler.")
-        for i, s in enumerate(schedulers):
-            if not hasattr(s, "optimizer"):
-                raise TypeError(f"{name} at index {i} should have `optimizer` as its attribute.")
-            if isinstance(s, ReduceLROnPlateau):
-                raise ValueError(f"{name} does not support `ReduceLROnPlateau`, whose `step` needs a metric, "
-                                 f"but got one at index {i}")
-            if s.optimizer is not optimizer:
-                raise ValueError(f"{name} expects all schedulers to belong to the same optimizer, but the scheduler "
-                                 f"{type(s).__name__} at index {i} has another one.")
+        _check_schedules(name, schedulers, optimizer)
         if len(milestones) != len(schedulers) - 1:
             raise ValueError("Sequential Schedulers expects number of schedulers provided to be one more than the "
                              f"number of milestone points, but got number of schedulers {len(schedulers)} and the "

@@ -4,7 +4,8 @@ A subclass defines four things:
     _read    what it reads from a group
     _begin   which state a parameter has
     _define  the update of one parameter, in Tensor ops
-    _kernel  the name of the fused kernel in native/optim.c that does the same update for a table of parameters
+    _kernel  the name of the fused kernel in native/optim.c that does the same update for a table of parameters; without
+             one, the definition runs
 
 Numbers that change during training (learning rate, momentum, betas) reach the update through a small array, `hyper`.
 The update reads this array when it runs, not when it is recorded, so that a captured step follows the schedule.
@@ -35,9 +36,9 @@ from ..devices.work import work
 from ..ops.creation import as_tensor
 
 Params: TypeAlias = Iterable[Tensor | tuple[str, Tensor] | dict[str, Any]]       # all of one kind
-Numbers: TypeAlias = tuple[float, ...]                  # of a group: (lr, weight_decay, eps, first, second)
+Numbers: TypeAlias = tuple[float, ...]                  # of a group: (lr, weight_decay, eps, first, second, ...)
 Flags: TypeAlias = tuple[int, ...]                      # of a group: they choose the form of the update
-State: TypeAlias = tuple[Tensor | None, ...]            # of a parameter: up to three tensors, in the kernel's order
+State: TypeAlias = tuple[Tensor | None, ...]            # of a parameter: tensors, up to three and in a kernel's order
 
 StepPreHook: TypeAlias = Callable[["Optimizer", tuple[Any, ...], dict[str, Any]],
                                   tuple[tuple[Any, ...], dict[str, Any]] | None]
@@ -57,12 +58,13 @@ def at_least(name: str, value: Any, low: float = 0.0, below: float | None = None
         raise ValueError(f"Invalid {name}: {value}")
 
 
-def only_default(*, foreach: bool | None = None, fused: bool | None = None, **options: Any) -> None:
+def only_default(*, foreach: bool | None = None, fused: bool | None = None, capturable: bool = False,
+                 **options: Any) -> None:
     """Checks the options by which PyTorch chooses between implementations.
 
-    minigrad has one implementation, which updates all parameters in one launch. So `foreach=True` and `fused=True` are
-    accepted without effect; both together raise RuntimeError, as in PyTorch. Any other option must be None or False,
-    else NotImplementedError.
+    minigrad has one implementation, which `minigrad.capture` records. So `foreach=True`, `fused=True` and
+    `capturable=True` are accepted without effect; the first two together raise RuntimeError, as in PyTorch. Any other
+    option must be None or False, else NotImplementedError.
     """
     if foreach and fused:
         raise RuntimeError("`fused` and `foreach` cannot be `True` together.")
@@ -91,10 +93,10 @@ def _hooked(step: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class _Hyper:
-    """The numbers of a group in memory, float64 (5,), where the update reads them."""
+    """The numbers of a group in memory, float64 (count,), where the update reads them."""
 
-    def __init__(self, device: Device) -> None:
-        self.tensor = begun(np.zeros(5), device)
+    def __init__(self, device: Device, count: int) -> None:
+        self.tensor = begun(np.zeros(count), device)
         self.values: tuple[float, ...] | None = None
 
     def write(self, values: Numbers) -> None:
@@ -276,9 +278,9 @@ class Optimizer(Guarded):
             warn("optimizer contains a parameter group with duplicate parameters; in future, "
                  "this will cause an error")
         for group in self.param_groups:
-            if ("param_names" in group) != bool(names):
+            if ("param_names" in group) != ("param_names" in param_group):
                 raise ValueError("all optimizer param groups should be with/without names. cannot add param group "
-                                 f"{'with' if names else 'without'} names to the optimizer")
+                                 f"{'with' if 'param_names' in param_group else 'without'} names to the optimizer")
             if not own.isdisjoint(id(p) for p in group["params"]):
                 raise ValueError("some parameters appear in more than one parameter group")
         self.param_groups.append(param_group)
@@ -291,11 +293,12 @@ class Optimizer(Guarded):
     # ---- the step ----
 
     def _read(self, group: dict[str, Any]) -> tuple[Numbers, Flags]:
-        """The group's numbers (lr, weight_decay, eps, first, second) and flags (the form of the update)."""
+        """The group's numbers (lr, weight_decay, eps, first, second, ...) and flags (the form of the update)."""
         raise NotImplementedError
 
     def _begin(self, group: dict[str, Any], p: Tensor, state: dict[str, Any]) -> State:
-        """Makes what is missing in the parameter's state. Returns three tensors (or None) for the kernel."""
+        """Makes what is missing in the parameter's state. Returns its tensors of the parameter's shape (or None): three
+        if there is a kernel."""
         raise NotImplementedError
 
     def _define(self, flags: Flags, hyper: tuple[Tensor, ...], p: Tensor, g: Tensor, state: State,
@@ -305,9 +308,7 @@ class Optimizer(Guarded):
 
     def _step_of(self, p: Tensor, state: dict[str, Any]) -> Tensor:
         """The parameter's step count, a float64 scalar on its device."""
-        if "step" not in state or not isinstance(state["step"], Tensor) or state["step"].dtype != np.float64:
-            state["step"] = begun(np.array(float(state.get("step", 0.0))), p.device)
-        return state["step"]
+        return scalar(p, state, "step", 0.0)
 
     def step(self, closure: Callable[[], _Loss] | None = None) -> _Loss | None:
         """Updates all parameters that have a gradient.
@@ -368,7 +369,7 @@ class Optimizer(Guarded):
         for (name, dtype, dense), rows in batches.items():
             device = rows[0][0].device
             if (index, name) not in self._hypers:
-                self._hypers[index, name] = _Hyper(device)
+                self._hypers[index, name] = _Hyper(device, len(self._read(group)[0]))
             kernel = getattr(device.kernels, self._kernel).get(dtype) if dense else None
             made.append(_Batch(rows, kernel, self._hypers[index, name]))
         return _Batches(key, flags, self.state, made)
@@ -378,7 +379,7 @@ class Optimizer(Guarded):
         recorder = mode.recorder
         hyper = batch.hyper.tensor
         if batch.kernel is None:
-            numbers = tuple(hyper[i] for i in range(5))
+            numbers = tuple(hyper[i] for i in range(hyper.numel()))
             for p, state, step in batch.rows:
                 step.add_(1)
                 self._define(flags, numbers, p, p.grad, state, step)
@@ -563,13 +564,16 @@ def begun(values: np.ndarray, device: Device) -> Tensor:
     return new_tensor(device.upload(values), None)
 
 
+_NUMBERS = frozenset(("step", "mu_product", "eta", "mu"))       # state of a parameter that is one float64 number
+
+
 def _copied(p: Tensor, value: Any, key: Any, present: Any) -> Any:
     """A copy of what a state dict holds for `p` under `key`; a tensor goes into the `present` one of the same shape."""
     if isinstance(value, Tensor) or hasattr(value, "__array__"):
         value = as_tensor(value)
         if isinstance(present, Tensor) and present.shape == value.shape:
             return present.copy_(value)
-        dtype = p.dtype if key != "step" and p.is_floating_point() else None
+        dtype = p.dtype if key not in _NUMBERS and p.is_floating_point() else None
         return value.to(device=p.device, dtype=dtype, copy=True)
     if isinstance(value, dict):
         there = present if isinstance(present, dict) else {}
@@ -599,6 +603,14 @@ def state_like(p: Tensor, state: dict[str, Any], name: str, value: float = 0.0) 
     if state.get(name) is None:
         state[name] = begun(np.full(p.shape, value, p.dtype), p.device)
     found: Tensor = state[name]
+    return found
+
+
+def scalar(p: Tensor, state: dict[str, Any], name: str, value: float) -> Tensor:
+    """The number `state[name]`, a float64 scalar on the device of `p`; `value` if it is missing."""
+    found = state.get(name, value)
+    if not isinstance(found, Tensor) or found.dtype != np.float64 or found.ndim:
+        found = state[name] = begun(np.array(float(found)), p.device)
     return found
 
 

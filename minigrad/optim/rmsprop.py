@@ -33,7 +33,8 @@ class RMSprop(Optimizer):
     centered      divides by sqrt(v - a^2) + eps, where a = alpha a + (1 - alpha) g (Graves 2013, eq. 38 to 41)
     maximize      uses -g, so that the objective grows
     foreach       accepted for PyTorch's signature, without effect: all parameters are updated together
-    capturable, differentiable   must stay False (`minigrad.capture` records every optimiser)
+    capturable    the same: `minigrad.capture` records every optimiser
+    differentiable   must stay False
 
     State of a parameter: `step` (float64 scalar); of the shape and dtype of p, `square_avg` (v), with `momentum` also
     `momentum_buffer` (b), with `centered` also `grad_avg` (a). ValueError if one of the numbers is negative.

@@ -27,6 +27,12 @@ SCHEDULES = [
     ("CosineAnnealingWarmRestarts", {"T_0": 3, "T_mult": 2, "eta_min": 0.001}),
     ("OneCycleLR", {"max_lr": [0.5, 0.8], "total_steps": 20}),
     ("OneCycleLR", {"max_lr": 0.5, "epochs": 4, "steps_per_epoch": 5, "three_phase": True, "anneal_strategy": "linear"}),
+    ("CyclicLR", {"base_lr": [0.01, 0.02], "max_lr": 0.3, "step_size_up": 4, "step_size_down": 2}),
+    ("CyclicLR", {"base_lr": 0.01, "max_lr": 0.3, "step_size_up": 3, "mode": "triangular2", "cycle_momentum": False}),
+    ("CyclicLR", {"base_lr": 0.01, "max_lr": 0.3, "step_size_up": 3, "mode": "exp_range", "gamma": 0.8}),
+    ("CyclicLR", {"base_lr": 0.01, "max_lr": 0.3, "step_size_up": 3, "scale_fn": lambda x: 1 / (1 + x), "scale_mode": "iterations"}),
+    ("PolynomialLR", {"total_iters": 6, "power": 2.0}),
+    ("MultiplicativeLR", {"lr_lambda": lambda epoch: 1 - 0.1 / epoch}),
     ("LambdaLR", {"lr_lambda": lambda epoch: 0.9**epoch}),
     ("LambdaLR", {"lr_lambda": [lambda epoch: 1 / (1 + epoch), lambda epoch: 0.5]}),
 ]
@@ -116,6 +122,25 @@ def test_chained(torch):
         for s in (*made[0], *made[1]):
             s.step()
         same(a, b)
+    mine, theirs = lr_scheduler.ChainedScheduler(made[0]), torch.optim.lr_scheduler.ChainedScheduler(made[1])
+    for i in range(10):
+        a.step(), b.step(), mine.step(), theirs.step()
+        same(a, b)
+        assert mine.get_last_lr() == theirs.get_last_lr()
+        if i == 4:
+            mine.load_state_dict(mine.state_dict())
+    assert set(mine.state_dict()) == set(theirs.state_dict())
+    other = lr_scheduler.StepLR(optim.SGD(parameters(), lr=0.1), 2)
+    for wrong, error, text in (([], ValueError, "at least one"), ([made[0][0], other], ValueError, "same optimizer"), ([3], (TypeError, AttributeError), "optimizer"),
+                               ([lr_scheduler.ReduceLROnPlateau(a)], ValueError, "ReduceLROnPlateau")):
+        with pytest.raises(error, match=text):
+            lr_scheduler.ChainedScheduler(wrong)
+    with pytest.raises(TypeError, match="should be a function, but got float"):
+        lr_scheduler.MultiplicativeLR(a, 0.9)
+    with pytest.raises(ValueError, match="mode is invalid"):
+        lr_scheduler.CyclicLR(a, 0.1, 0.2, mode="square")
+    with pytest.raises(ValueError, match="momentum or beta1"):
+        lr_scheduler.CyclicLR(optim.Adagrad(parameters()), 0.1, 0.2)
 
 
 def test_schedule_manners():

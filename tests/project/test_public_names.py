@@ -87,11 +87,11 @@ NAMES = {
         trunc_normal_ uniform_ xavier_normal_ xavier_uniform_ zeros_
     """,
     "minigrad.optim": """
-        Adagrad Adam AdamW Optimizer RMSprop SGD lr_scheduler
+        ASGD Adadelta Adafactor Adagrad Adam AdamW Adamax LBFGS NAdam Optimizer RAdam RMSprop Rprop SGD lr_scheduler
     """,
     "minigrad.optim.lr_scheduler": """
-        ConstantLR CosineAnnealingLR CosineAnnealingWarmRestarts ExponentialLR LRScheduler LambdaLR LinearLR MultiStepLR
-        OneCycleLR ReduceLROnPlateau SequentialLR StepLR
+        ChainedScheduler ConstantLR CosineAnnealingLR CosineAnnealingWarmRestarts CyclicLR ExponentialLR LRScheduler
+        LambdaLR LinearLR MultiStepLR MultiplicativeLR OneCycleLR PolynomialLR ReduceLROnPlateau SequentialLR StepLR
     """,
     "minigrad.data": """
         BatchSampler CharTokenizer ConcatDataset DataLoader Dataset RandomSampler Sampler SequentialSampler Subset
