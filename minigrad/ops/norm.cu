@@ -12,34 +12,6 @@
 // The plain loop, for each row:  mean = sum(x) / n;  var = sum((x - mean)^2) / n;  then y. The fast one gives a row to
 // a warp or a block, which keeps it in registers: Row, in common.cuh.
 #if IS_REAL
-// mean = first + offset and 1 / sqrt(variance + eps) of a row, of which the elements are multiplied by `unit`; without
-// `centred` first and offset are 0
-__device__ __forceinline__ T statistics_in(const Row &x, bool centred, double eps, T unit, T &first, T &offset) {
-  first = offset = 0;
-  Sum s;
-  if (centred) {
-    first = x.p[0] * unit;
-    x.each([&](int64_t, T v) { s.add(v * unit - first); });
-    offset = row_sum(s.value()) / x.n;
-  }
-  Sum q;
-  x.each([&](int64_t, T v) { v = (v * unit - first) - offset; q.add(v * v); });
-  return inverse_root(row_sum(q.value()) / x.n + (T)(eps * unit * unit));
-}
-// `unit` is 1, unless squares leave the range of T: then a power of 2 that makes the largest element 1 to 2.
-__device__ __forceinline__ T row_statistics(const Row &x, bool centred, double eps, T &first, T &offset, T &unit) {
-  const T edge = sizeof(T) == 4 ? T(0x1p60) : T(0x1p500);
-  unit = 1;
-  T r = statistics_in(x, centred, eps, unit, first, offset);
-  if (r > 1 / edge && r < edge) return r;
-  T m = 0;
-  x.each([&](int64_t, T v) { m = Largest::of(fabs(v), m); });
-  m = row_max(m);
-  if (!(m > 0 && m < T(INFINITY))) return r;
-  unit = exp2(-floor(log2(m)));
-  return statistics_in(x, centred, eps, unit, first, offset);
-}
-
 KERNEL(layer_norm_forward)(T *y, T *mean, T *rstd, const T *x, const T *weight, const T *bias, int64_t rows, int64_t n,
                            double eps) {
   EACH_ROW(row, rows) {
