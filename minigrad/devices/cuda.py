@@ -42,7 +42,7 @@ import numpy as np
 
 from . import memory
 from .base import Device, Kernel, KernelTable, as_bools, split
-from .launch import KERNELS, TEXTS, Entry, Reading, rule_of
+from .launch import KERNELS, TEXTS, Entry, Launch, Product, Reading, rule_of
 from .memory import Array
 from .native import HEADERS, Block, signatures
 from .plan import elementwise_plan, remember
@@ -303,6 +303,7 @@ def launcher(device: CUDA, name: str, suffix: str, letters: str, names: Sequence
     """
     buffers: list[tuple[Callable[..., None], int, Any]] = []
     start, several, read = cp.cuda.driver.launchKernel, device.several, set[str]()
+    prepared = partial(_prepared, device, name, suffix, letters, names)
     constants = set[str]()
     memory: tuple[Callable[[tuple], Any], dict[Any, list[tuple]]] = (_key(device, letters, names, read, constants), {})
 
@@ -320,7 +321,10 @@ def launcher(device: CUDA, name: str, suffix: str, letters: str, names: Sequence
         fill, parameters, _ = buffer
         fill(*given)
         for function, x, y, z, bx, by, bz, shared, stream in launches:
-            start(function, x, y, z, bx, by, bz, shared, stream, parameters, 0)
+            if x:
+                start(function, x, y, z, bx, by, bz, shared, stream, parameters, 0)
+            else:
+                function(given)
         buffers.append(buffer)
 
     def ask(given: tuple) -> list[tuple]:
@@ -328,9 +332,7 @@ def launcher(device: CUDA, name: str, suffix: str, letters: str, names: Sequence
         nonlocal memory
         entry = entries[name]
         reading = Reading(entry.rule, letters, names, given, device.constants)
-        launches = [(device.function(entry.file, suffix, name, step),
-                     *(*grid, 1, 1)[:3], *(*block, 1, 1)[:3], shared, device.stream.ptr)
-                    for step, grid, block, shared in reading.launches]
+        launches = [prepared(one, entry.file) for one in reading.launches]
         with _learning:
             if not (reading.names <= read and reading.constants <= constants):
                 read.update(reading.names)
@@ -339,6 +341,35 @@ def launcher(device: CUDA, name: str, suffix: str, letters: str, names: Sequence
             key_of, known = memory
             return remember(known, key_of(given), launches)     # type: ignore[no-any-return]
     return launch
+
+
+def _prepared(device: CUDA, name: str, suffix: str, letters: str, names: Sequence[str], one: Launch | Product,
+              file: str) -> tuple:
+    """What `launcher` needs for a launch; for a product, and where arguments change, a function of the arguments."""
+    if isinstance(one, Product):
+        return _product(device, suffix, names, one), *[0] * 8
+    plain = (device.function(file, suffix, name, one.step), *(*one.grid, 1, 1)[:3], *(*one.block, 1, 1)[:3], one.shared,
+             device.stream.ptr)
+    if not one.given:
+        return plain
+    changes, start = {names.index(argument): value for argument, value in one.given}, cp.cuda.driver.launchKernel
+
+    def changed(given: tuple) -> None:
+        fill, parameters, _ = _buffer(letters)
+        fill(*[changes.get(i, value) for i, value in enumerate(given)])
+        start(*plain, parameters, 0)
+    return changed, *[0] * 8
+
+
+def _product(device: CUDA, suffix: str, names: Sequence[str], one: Product) -> Callable[[tuple], None]:
+    """The product as a function of the arguments of the kernel that it belongs to."""
+    gemm, size = device.kernels.gemm.members[suffix].function, np.dtype("f4" if suffix == "f32" else "f8").itemsize
+    (c, c_skip), (a, a_skip), (b, b_skip) = [(names.index(of), skip * size) for of, skip in (one.c, one.a, one.b)]
+    sizes = one.m, one.n, one.k, *one.a_strides, *one.b_strides, one.n, int(one.accumulate)
+
+    def run(given: tuple) -> None:
+        gemm(given[c] + c_skip, given[a] + a_skip, given[b] + b_skip, 0, 0, 1, *sizes)
+    return run
 
 
 def _key(device: CUDA, letters: str, names: Sequence[str], read: Set[str],

@@ -22,13 +22,33 @@ import numpy as np
 class Launch(NamedTuple):
     """One CUDA function: the kernel itself, or its part `step` (kernel "sum", step "segments": "sum_segments").
 
-    Nothing is launched if the grid's first size is 0.
+    Nothing is launched if the grid's first size is 0. `given`: arguments that get other values in this launch, by name.
     """
 
     step: str
     grid: tuple[int, ...]
     block: tuple[int, ...]
     shared: int = 0             # bytes of dynamic shared memory
+    given: tuple[tuple[str, float], ...] = ()
+
+
+class Product(NamedTuple):
+    """A matrix product between the launches of a kernel, by cuBLAS: c[m, n] = a[m, k] b[k, n], or c += a b if
+    `accumulate`.
+
+    Operands are arguments of the kernel, each with the number of elements to skip: ("dx", 0). `a_strides` and
+    `b_strides` are those of (row, column), in elements; the rows of c are adjacent.
+    """
+
+    c: tuple[str, int]
+    a: tuple[str, int]
+    b: tuple[str, int]
+    m: int
+    n: int
+    k: int
+    a_strides: tuple[int, int]
+    b_strides: tuple[int, int]
+    accumulate: bool = False
 
 
 class Reading(Mapping[int, np.ndarray]):
@@ -43,7 +63,7 @@ class Reading(Mapping[int, np.ndarray]):
         self.host, self.addresses = host, set[int]()
         k = _Arguments({name: bool(value) if letter in "op" and value not in host else value
                         for letter, name, value in zip(letters, names, given, strict=True)})
-        self.launches = [launch for launch in rule(k, self) if launch.grid[0]]
+        self.launches = [one for one in rule(k, self) if isinstance(one, Product) or one.grid[0]]
         self.names = k._read
         self.constants = {name for letter, name, value in zip(letters, names, given, strict=True)
                           if letter in "op" and value in self.addresses}
@@ -72,7 +92,7 @@ class _Arguments:
         return self._values[name]
 
 
-Rule = Callable[[Any, Mapping[int, np.ndarray]], Sequence[Launch]]
+Rule = Callable[[Any, Mapping[int, np.ndarray]], Sequence[Launch | Product]]
 THREADS = 256                   # of a block, unless a rule has a reason for others; MAX_THREADS of common.cuh is 512
 BLOCKS = 1 << 20                # at most; kernels loop over the grid if there are more elements
 

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import struct
 import sys
 import threading
@@ -14,7 +15,7 @@ from cuda_on_cpu.twins import REAL, emulated
 import minigrad as mg
 from minigrad import nn, optim
 from minigrad.devices import cuda, plan
-from minigrad.devices.launch import KERNELS, Entry, Launch, Reading, over
+from minigrad.devices.launch import KERNELS, Entry, Launch, Product, Reading, over
 from minigrad.nn import functional as F
 
 pytestmark = [emulated, pytest.mark.usefixtures("gpu")]
@@ -122,6 +123,35 @@ def test_nothing_is_launched_where_the_grid_is_empty(driver):
     launch(64, 0, 64, 0, 0.0)
     launch(64, 0, 64, 0, 0.0)
     assert [given[0] for given in driver.launches] == ["kernel_total_f32"] * 2 and len(asked) == 1
+
+
+@stand_in
+def test_arguments_change_for_one_launch(driver):
+    """`given` replaces arguments by name; the launches before and after it get those of the call."""
+    seen = []
+    driver_start = cuda.cp.cuda.driver.launchKernel
+
+    def start(function, *rest):
+        words = (ctypes.c_int64 * 1).from_address((ctypes.c_int64 * 5).from_address(rest[8])[3])
+        seen.append((function, words[0]))
+        return driver_start(function, *rest)
+    cuda.cp.cuda.driver.launchKernel = start                        # `driver` puts it back
+    launch, _ = launcher(driver, lambda k, host: [over(k.n), over(k.n, "twice")._replace(given=(("n", 77),)), over(k.n, "last")])
+    for _ in range(2):
+        launch(64, 0, 64, 10, 0.0)
+    assert seen == [("kernel_f32", 10), ("kernel_twice_f32", 77), ("kernel_last_f32", 10)] * 2
+
+
+def test_a_product_among_the_launches(gpu):
+    """c += a b between launches, by offsets and strides, in both types."""
+    for dtype, suffix in ((np.float32, "f32"), (np.float64, "f64")):
+        a, b, c = np.arange(15, dtype=dtype).reshape(5, 3), np.arange(8, dtype=dtype).reshape(4, 2), np.ones((3, 2), dtype)
+        product = Product(("c", 0), ("a", 3), ("b", 2), 3, 2, 3, (1, 3), (2, 1), accumulate=True)
+        arrays = [gpu.upload(x) for x in (c, a, b)]
+        launch = cuda.launcher(gpu, "kernel", suffix, "opp", ("c", "a", "b"), {"kernel": Entry("file", lambda k, host: [product])})
+        for _ in range(2):
+            launch(*[x.ptr for x in arrays])
+        np.testing.assert_array_equal(gpu.download(arrays[0]), 1 + 2 * (a[1:4].T @ b[1:]))
 
 
 def test_a_rule_sees_names_and_whether_addresses_are_given(gpu):
