@@ -32,6 +32,7 @@ from ..core.shape import INT64, fail, is_float
 from ..core.tensor import Tensor
 from ..devices import native
 from ..devices.base import Kernel, KernelTable, NoKernel
+from ..devices.launch import Launch, Product, ceil_div, launch, over
 from ..devices.memory import Array, Layout, alloc, layout
 from ..devices.native import signatures
 from ..devices.work import work
@@ -627,8 +628,12 @@ def _scratch(member: Member, given: Inputs, sizes: Sizes) -> Scratch:
     """The layouts of the backward kernel's memory."""
     shaped, batch, hidden, outputs = given.shaped, sizes.batch, sizes.hidden, sizes.outputs
     n, projects = given.w_hh.shape[0], given.w_hr is not None
-    together = shaped(native.rnn_steps(batch, n), batch, n)
-    sums_layout = shaped(native.rnn_sums(batch, n, hidden))
+    if given.x.device.type == "cuda":                   # all steps together, and as many sums as there are blocks
+        together = shaped(sizes.steps, batch, n)
+        sums_layout = shaped(_grid(sizes)[0] * native.rnn_sums(1, n, hidden))
+    else:
+        together = shaped(native.rnn_steps(batch, n), batch, n)
+        sums_layout = shaped(native.rnn_sums(batch, n, hidden))
     return Scratch(
         dx=together,
         dr=together if sizes.norm or member.network is GRU else None,
@@ -653,6 +658,8 @@ def _install(member: Member) -> None:
         forward, backward = table.rnn_forward[given.x.dtype], table.rnn_backward[given.x.dtype]
         same_dtypes("rnn", given.x, *given._replace(lengths=None))
         sizes = _sizes_of(member, given, nonlinearity, norm, reverse)
+        if given.x.device.type == "cuda" and max(sizes.hidden, sizes.outputs) > _WIDEST:
+            raise NoKernel(f"the kernels on CUDA take at most {_WIDEST} hidden units")
         run_forward, keeps = _forward(forward, member, given, sizes, eps)
         return run_forward, _backward(backward, member, given, sizes, keeps)
 
@@ -806,10 +813,73 @@ for _member in MEMBERS:
 
 def _step_products(k: Any) -> int:
     """The products with w_ih, w_hh and w_hr; `kind` is 0 or 1 (RNN), 2 (LSTM), 3 (GRU)."""
-    gates = (1, 1, 4, 3)[k.kind]
+    gates = _GATES[k.kind]
     projected = k.hidden * k.outputs if k.w_hr else 0
     return 2 * k.steps * k.batch * (gates * k.hidden * (k.inputs + k.outputs) + projected)
 
 
 work("rnn_forward", _step_products)
 work("rnn_backward", lambda k: 2 * _step_products(k))       # the gradients of the vectors, and of the weights
+
+
+# ---- launches on CUDA ------------------------------------------------------------------------------------------------
+
+_GATES = (1, 1, 4, 3)           # by `kind`
+_WIDEST = 256                   # hidden units and outputs for which a block has all states in shared memory
+_BLOCKS = 132                   # as many blocks are on the GPU at once (H100, H200)
+_SHARED = 44 << 10              # bytes of dynamic shared memory of a block, at most
+
+
+def _grid(k: Any) -> tuple[int, int, int]:
+    """The blocks of a launch that runs all steps, the warps of a block, its dynamic shared memory: by the shapes alone.
+
+    A block takes one row of the batch, or up to 4 where there are more rows than a GPU has blocks at once.
+    """
+    n = _GATES[k.kind] * k.hidden
+    warps = min(16, max(2, ceil_div(2 * n, 32)))
+    of_row = 8 * (n + 32 * warps + 2 * k.hidden + 2 * k.outputs)        # bytes of doubles, which suffice for both types
+    rows = max(1, min(4, ceil_div(k.batch, _BLOCKS), _SHARED // of_row))
+    return ceil_div(k.batch, rows), warps, rows * of_row
+
+
+def _forward_rule(k: Any, host: Any) -> Sequence[Launch | Product]:
+    """Transposed weights, w_ih x of all steps, then the steps."""
+    n, (blocks, warps, shared) = _GATES[k.kind] * k.hidden, _grid(k)
+    to = "raw_x" if k.norm else "gates" if k.gates else "y"
+    return [over(n * k.outputs, "pack"),
+            Product((to, 0), ("x", 0), ("w_ih", 0), k.steps * k.batch, n, k.inputs, (k.inputs, 1), (1, k.inputs)),
+            Launch("", (blocks,), (32, warps), shared)]
+
+
+def _backward_rule(k: Any, host: Any) -> Sequence[Launch | Product]:
+    """The steps, then the sums over the blocks, and the products that take all steps together."""
+    n, rows, (blocks, warps, shared) = _GATES[k.kind] * k.hidden, k.steps * k.batch, _grid(k)
+    all_launches: list[Launch | Product] = [Launch("", (blocks,), (32, warps), shared)]
+    if k.gb_ih or k.gb_hh or k.gnw_ih or k.gnw_hh or k.gnw_c or k.gnb_c:
+        all_launches.append(over(6 * n + 2 * k.hidden, "collect")._replace(given=(("inputs", blocks),)))
+    if k.gx:
+        all_launches.append(Product(("gx", 0), ("dx", 0), ("w_ih", 0), rows, k.inputs, n, (n, 1), (k.inputs, 1)))
+    if k.gw_ih:
+        all_launches.append(Product(("gw_ih", 0), ("dx", 0), ("x", 0), n, k.inputs, rows, (1, n), (k.inputs, 1)))
+    if k.gw_hh:
+        all_launches += _recurrent_products(k, n)
+    if k.gw_hr:
+        all_launches.append(Product(("gw_hr", 0), ("dhs", 0), ("projected", 0), k.outputs, k.hidden, rows,
+                                    (1, k.outputs), (k.hidden, 1)))
+    return all_launches
+
+
+def _recurrent_products(k: Any, n: int) -> list[Launch | Product]:
+    """gw_hh. h before a step is y of the step before it, and h0 before the first, unless `hin` has it."""
+    def product(dr: int, h: tuple[str, int], rows: int, accumulate: bool = False) -> Product:
+        return Product(("gw_hh", 0), ("dr", dr), h, n, k.outputs, rows, (1, n), (k.outputs, 1), accumulate)
+    if k.hin:
+        return [product(0, ("hin", 0), k.steps * k.batch)]
+    later, step_of_y = (k.steps - 1) * k.batch, k.batch * k.outputs
+    behind, first, y = (0, later * n, step_of_y) if k.reverse else (k.batch * n, 0, 0)
+    found: list[Launch | Product] = [product(behind, ("y", y), later)] if later or not k.h0 else []
+    return [*found, product(first, ("h0", 0), k.batch, later > 0)] if k.h0 else found
+
+
+launch("ops/rnn.cu", "rnn_forward", _forward_rule, shared=2048)
+launch("ops/rnn.cu", "rnn_backward", _backward_rule, shared=2048)
