@@ -117,17 +117,16 @@ def grid_sample(input: Tensor, grid: Tensor, mode: str = "bilinear", padding_mod
     if mode == "nearest":
         return _read(input, [round(at) for at in places], sizes, zeros).reshape(n, channels, *out)
     first = [floor(at.detach()) for at in places]           # detached: a step function
-    shares = [sub(at, start) for at, start in zip(places, first, strict=True)]
+    shares = [sub(at, base) for at, base in zip(places, first, strict=True)]
+    weights, start = [[sub(1.0, t), t] for t in shares], 0
     if mode == "bicubic":
-        weights, shifts = [_cubic(t) for t in shares], (-1, 0, 1, 2)
-    else:
-        weights, shifts = [[sub(1.0, t), t] for t in shares], (0, 1)
+        weights, start = [_cubic(t) for t in shares], -1
     total = None
-    for corner in product(range(len(shifts)), repeat=len(sizes)):
-        at = [add(start, float(shifts[c])) for start, c in zip(first, corner, strict=True)]
+    for corner in product(range(len(weights[0])), repeat=len(sizes)):
+        near = [add(base, float(start + c)) for base, c in zip(first, corner, strict=True)]
         if mode == "bicubic":
-            at = [_inside(a, size, padding_mode, align) for a, size in zip(at, sizes, strict=True)]
-        value = _read(input, at, sizes, zeros)
+            near = [_inside(a, size, padding_mode, align) for a, size in zip(near, sizes, strict=True)]
+        value = _read(input, near, sizes, zeros)
         for weight, c in zip(weights, corner, strict=True):
             value = mul(value, weight[c].reshape(n, 1, math.prod(out)))
         total = value if total is None else add(total, value)
@@ -169,15 +168,15 @@ def _grid_sample_oracle(x: Any, grid: Any, mode: str = "bilinear", padding_mode:
 
     def value(n: int, c: int, at: Sequence[float]) -> float:
         inside = all(0 <= a <= size - 1 for a, size in zip(at, sizes, strict=True))
-        return x[(n, c, *map(int, at))] if inside else 0
+        return x[n, c][tuple(map(int, at))] if inside else 0
 
     for n, c, *rest in np.ndindex(out.shape):
         at = [((g + 1) / 2 * (s - 1) if align_corners else ((g + 1) * s - 1) / 2)
-              for g, s in zip(grid[(n, *rest)][::-1], sizes, strict=True)]
+              for g, s in zip(grid[n][tuple(rest)][::-1], sizes, strict=True)]
         if mode != "bicubic":
             at = [moved(a, s) for a, s in zip(at, sizes, strict=True)]
         if mode == "nearest":
-            out[(n, c, *rest)] = value(n, c, [np.round(a) for a in at])
+            out[n, c][tuple(rest)] = value(n, c, [np.round(a) for a in at])
             continue
         for step in product((-1, 0, 1, 2), repeat=len(at)):
             places, weight = [math.floor(a) + s for a, s in zip(at, step, strict=True)], 1.0
@@ -190,7 +189,7 @@ def _grid_sample_oracle(x: Any, grid: Any, mode: str = "bilinear", padding_mode:
             if mode == "bicubic":
                 places = [moved(p, s) for p, s in zip(places, sizes, strict=True)]
             if weight:
-                out[(n, c, *rest)] += weight * value(n, c, places)
+                out[n, c][tuple(rest)] += weight * value(n, c, places)
     return out
 
 

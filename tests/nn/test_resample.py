@@ -48,6 +48,7 @@ def test_the_identity_grid_gives_the_image_back():
             np.testing.assert_allclose(F.grid_sample(x, grid, align_corners=align).numpy(), x.numpy(), 1e-9, 1e-9)
 
 
+@pytest.mark.filterwarnings("ignore:Since version")
 def test_affine_grid_is_torchs(torch):
     theta = RNG.standard_normal((2, 2, 3))
     for align in (False, True):
