@@ -1,14 +1,16 @@
-"""Capture: a whole training step, recorded once and replayed as one native call.
+"""Capture: a whole training step, recorded once and replayed as one native call, on a GPU as one CUDA graph.
 
     step = minigrad.capture(step)       # or as a decorator
 
 The first call with a new signature runs eagerly. A launch hook writes down each launch: the kernel's address and its
-arguments, 8 bytes each, in the form that `native/program.c` replays. Later calls copy the tensor arguments into the
-recorded buffers and replay. Addresses stay valid for two reasons. The buffers of the recording come from a private pool
-that the program owns. And it keeps alive whatever else a launch points to: parameters, optimiser state, plans.
+arguments, 8 bytes each, in the form that `native/program.c` replays; a device with a `graph` (`devices/graph.py`)
+makes one of the launches instead. Later calls copy the tensor arguments into the recorded buffers and replay.
+Addresses stay valid for two reasons. The buffers of the recording come from a private pool that the program owns. And
+it keeps alive whatever else a launch points to: parameters, optimiser state, plans.
 
 What changes from replay to replay is in memory that the launches read: the counter of the random generator, the
-learning rate and the step count of an optimiser. Checks of values (indices, labels) run at each replay.
+learning rate and the step count of an optimiser. Checks of values (indices, labels) run at each replay; what those of
+a GPU find is raised later (`devices/flags.py`).
 
 Whatever a step reads besides its arguments is compared before a replay (`notes.py`), and the step is recorded anew if
 it changed; or it is carried: a gradient that was filled outside is copied in and back out (`_Grad`), and so is what the
@@ -27,7 +29,7 @@ import inspect
 import traceback
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass
-from functools import update_wrapper
+from functools import partial, update_wrapper
 from itertools import chain, compress, count
 from sys import getrefcount
 from threading import Lock, get_ident
@@ -36,7 +38,7 @@ from typing import Any
 
 import numpy as np
 
-from ..devices import all_kernels, launch_hook, launch_hooked, memory, open_device
+from ..devices import launch_hook, launch_hooked, memory
 from ..devices.addresses import find
 from ..devices.base import Kernel
 from ..devices.memory import Array
@@ -82,22 +84,23 @@ class Recorder:
         if get_ident() != self.thread or self.paused:       # a launch of another thread is only run
             kernel.function(*arguments)
             return
+        origin = kernel.origin or kernel
         if kernel.name == "host":
-            self.written.add(arguments[1].__array_interface__["data"][0])
-            host = open_device("cpu").host
-            self.python(lambda: host.call(*arguments))
+            out = arguments[1]
+            interface = getattr(out, "__cuda_array_interface__", None) or out.__array_interface__
+            self.written.add(interface["data"][0])
+            self.python(lambda: origin.call(*arguments))
             kernel.function(*arguments)
             return
-        if not kernel.row:
-            raise NotImplementedError(f"[capture] recording on this device is not supported yet; got {kernel.name}; "
-                                      "capture a step on the CPU")
+        if self.launches and self.launches[-1].kernel.device is not kernel.device:
+            self._close()
         for kind, value in zip(kernel.signature, arguments, strict=True):
             if kind in "op" and value:
                 self.hold(value)
                 if kind == "o":
                     self.written.add(value)
         self._note_freed()
-        self.last = Launch(kernel, arguments, [])
+        self.last = Launch(origin, arguments, [])
         self.launches.append(self.last)
         self.descriptions.append(None)
         kernel.function(*arguments)
@@ -193,9 +196,6 @@ class Recorder:
         """Ends the recording, and keeps the memory of the private pool alive."""
         self._close()
         segments = [s for s in self.segments if not callable(s)]
-        kernels = {kernel.row: kernel for kernel in all_kernels()}          # a hook may have put another object between
-        for segment in segments:
-            segment.launches = [launch._replace(kernel=kernels[launch.kernel.row]) for launch in segment.launches]
         uses, begin = Uses([launch for segment in segments for launch in segment.launches]), 0
         marks = iter(uses.needed(self.pool.regions))
         used = [list(compress(segment.launches, marks)) for segment in segments]
@@ -210,15 +210,20 @@ class Recorder:
 
 
 class _Segment:
-    """A run of native launches, as they were recorded and as words for native/program.c (`fusion.py`)."""
+    """A run of native launches on one device, as they were recorded and as what replays them, `run`."""
 
     def __init__(self, launches: list[Launch], descriptions: list[Any]) -> None:
         self.launches, self.descriptions = launches, descriptions
 
     def fuse(self, uses: Uses, begin: int, end: int) -> None:
-        """Sets the words; its launches that are used are those from number `begin` up to `end` of the program."""
-        self.words, self.count, self.lists = fused(uses, begin, end)
-        self.address = self.words.__array_interface__["data"][0]
+        """Sets `run`; its launches that are used are those from number `begin` up to `end` of the program. It is the
+        device's own, or native/program.c on words (`fusion.py`)."""
+        graph = self.launches[0].kernel.device.graph
+        if graph is None:
+            self.words, self.count, self.lists = fused(uses, begin, end)
+            self.run = partial(lib.mg_replay, self.words.__array_interface__["data"][0], self.count)
+        else:
+            self.run = graph(uses.launches[begin:end])
 
     def launch_each(self) -> None:
         """Replays launch by launch, so that launch hooks see it; `mode.replayed` says what is known of each."""
@@ -374,7 +379,7 @@ class _Program:
             elif launch_hooked():
                 segment.launch_each()
             else:
-                lib.mg_replay(segment.address, segment.count)
+                segment.run()
         for leaf, final in self.left:
             leaf._grad = final
         if self.given or self.changed:

@@ -67,7 +67,9 @@ class Launch(NamedTuple):
         ptr = self.arguments[list(self.kernel.names).index("table")]
         if (region := find(ptr)) is None:
             return []
-        words = ffi.unpack(ffi.cast("int64_t *", ptr), (region.ptr + region.nbytes - ptr) // 8)
+        held = self.kernel.device.constants.get(ptr)
+        words = (held.ravel().tolist() if held is not None else
+                 ffi.unpack(ffi.cast("int64_t *", ptr), (region.ptr + region.nbytes - ptr) // 8))
         return [word for word in words if find(word) is not None]
 
 

@@ -126,7 +126,8 @@ class launch_hook:
         if given is None:
             def further(*arguments: Any) -> None:
                 _launch(self.outer, kernel, arguments)
-            given = self.kernels[id(kernel)] = Kernel(kernel.name, kernel.signature, kernel.names, kernel.row, further)
+            given = self.kernels[id(kernel)] = Kernel(kernel.name, kernel.signature, kernel.names, kernel.row, further,
+                                                         kernel.device, kernel)
         self.visitor(given, arguments)
 
 

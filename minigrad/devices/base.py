@@ -23,15 +23,15 @@ class Kernel:
 
     `signature` has one letter for each argument: o address written to, p address only read, i int64, d double; `names`
     are their names. `row` is the address of its `mg_kernel` (native/runtime.h), by which captured steps replay it, 0 if
-    it is not in C; `function` runs it without hooks.
+    it is not in C; `function` runs it without hooks. `origin`: the kernel that it stands for in a hook within a hook.
     """
 
-    __slots__ = ("name", "signature", "names", "row", "function", "call")
+    __slots__ = ("name", "signature", "names", "row", "function", "device", "origin", "call")
 
-    def __init__(self, name: str, signature: str, names: Sequence[str], row: int,
-                 function: Callable[..., None]) -> None:
+    def __init__(self, name: str, signature: str, names: Sequence[str], row: int, function: Callable[..., None],
+                 device: Device, origin: Kernel | None = None) -> None:
         self.name, self.signature, self.names, self.row, self.function = name, signature, names, row, function
-        self.call = function
+        self.device, self.origin, self.call = device, origin, function
 
     def __repr__(self) -> str:
         return f"<kernel {self.name}({self.signature})>"
@@ -105,9 +105,6 @@ class KernelTable:
     def __iter__(self) -> Iterator[Kernel]:
         return iter(self._kernels.values())
 
-    def __len__(self) -> int:
-        return len(self._kernels)
-
 
 def as_bools(values: Any) -> Any:
     """Host values for a device: bytes of bools as 0 or 1, which kernels rely on (files may hold others)."""
@@ -124,6 +121,9 @@ class Device:
     index: int | None = None
     kernels: KernelTable
     host: Kernel        # host.call(function, out, *inputs): launches that have no native kernel
+    constants: dict[int, np.ndarray] = {}   # of a GPU: the host values of what `constant` made, by address
+    flags: Any = None   # of a GPU: what its kernels find wrong in values (`flags.py`)
+    graph: Any = None   # of a GPU: `graph(launches)` gives a function that runs them again, in one call
 
     if TYPE_CHECKING:           # `minigrad.device` is this class for type checkers
         def __init__(self, type: Any = "cpu", index: int | None = None) -> None: ...
@@ -166,10 +166,7 @@ class Device:
         return self.name
 
     def __eq__(self, other: object) -> bool:
-        return self is other or (isinstance(other, str) and _same_name(self, other))
+        return self is other or (isinstance(other, str)
+                                 and self.name == {"cuda": "cuda:0", "cpu:0": "cpu"}.get(other, other))
 
     __hash__ = object.__hash__
-
-
-def _same_name(known: Device, name: str) -> bool:
-    return known.name == {"cuda": "cuda:0", "cpu:0": "cpu"}.get(name, name)

@@ -85,7 +85,20 @@ class Handle:
         _check(self.lib.cublasSetWorkspace_v2(self.handle, workspace, _WORKSPACE), "cublasSetWorkspace")
 
 
-_handles: dict[int, Handle] = {}
+_handles: dict[tuple[int, int], Handle] = {}        # by GPU and stream
+
+
+def handle(device: Any, cp: Any, stream: Any) -> Handle:
+    """The handle of a stream of the device."""
+    key = device.index, stream.ptr
+    found = _handles.get(key)
+    return found if found is not None else _handles.setdefault(key, Handle(cp, stream))
+
+
+def prepare(device: Any, cp: Any, stream: Any) -> None:
+    """Makes the handle of a stream that will record, if products have run on the device: it may not be made then."""
+    if (device.index, device.stream.ptr) in _handles:
+        handle(device, cp, stream)
 
 
 def _expressible(rows: int, columns: int, row_stride: int, column_stride: int) -> tuple[int, int] | None:
@@ -111,19 +124,17 @@ class Gemm:
                  ars: int, acs: int, brs: int, bcs: int, crs: int, accumulate: int) -> None:
         if batch == 0 or m == 0 or n == 0:
             return
-        self.device.use()
+        stream = self.device.use() or self.device.stream
         places = self.device.constants[offsets].reshape(-1, 3).tolist() if offsets else [[0, 0, 0]] * batch
         if k == 0:
             if not accumulate:
                 self._spread(c, 0, places, m, n, crs)
         else:
-            handle = _handles.get(self.device.index)
-            if handle is None:
-                handle = _handles[self.device.index] = Handle(self.cp, self.device.stream)
+            at = handle(self.device, self.cp, stream)
             keep: list[Any] = []        # copies live until the product is launched; the stream is in order
             a, ars, acs, a_places = self._dense(keep, a, [p[1] for p in places], m, k, ars, acs)
             b, brs, bcs, b_places = self._dense(keep, b, [p[2] for p in places], k, n, brs, bcs)
-            self._multiply(handle, c, a, b, [(p[0], i, j) for p, i, j in zip(places, a_places, b_places, strict=True)],
+            self._multiply(at, c, a, b, [(p[0], i, j) for p, i, j in zip(places, a_places, b_places, strict=True)],
                            m, n, k, _expressible(m, k, ars, acs), _expressible(k, n, brs, bcs), crs, accumulate)
         if bias:
             self._add_bias(c, bias, places, m, n, crs)

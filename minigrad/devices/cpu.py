@@ -45,9 +45,9 @@ class CPU(Device):
     type = name = "cpu"
 
     def __init__(self) -> None:
-        kernels = {name: Kernel(name, *signature, launcher(signature.row)) for name, signature in signatures().items()}
+        kernels = {name: Kernel(name, *of, launcher(of.row), self) for name, of in signatures().items()}
         self.kernels = KernelTable("cpu", kernels)
-        self.host = Kernel("host", "*", (), 0, _run_on_host)
+        self.host = Kernel("host", "*", (), 0, _run_on_host, self)
 
     def fresh(self, nbytes: int, home: Any) -> Any:
         root = np.empty(nbytes + _ALIGN, np.uint8)
@@ -81,7 +81,7 @@ class CPU(Device):
 
     def compiled(self, source: Any, suffix: str, rule: Any = None) -> list[Kernel]:
         from .foreign import library
-        return library(source, suffix)
+        return library(source, suffix, self)
 
     def constant(self, values: np.ndarray, keep: Any = None) -> Array:
         if keep is not None:

@@ -13,6 +13,9 @@ A launch packs its arguments, which all have 8 bytes, and calls the driver. Its 
 asked once for the sizes, the given addresses and the host values that it reads (`launcher`). No launch waits for the
 GPU or reads anything back. The values of plans and tables of addresses are kept on the host, too (`constant`).
 
+So an error of a launch comes with a later one, or where the host waits; a wrong index too (`flags.py`). With the
+environment variable MINIGRAD_CUDA_SYNC=1, each launch waits, and the error comes from the line that launched.
+
 Everything runs on one stream of the device, `device("cuda").stream`, in order: launches, products, copies, new memory.
 So a pooled buffer may be handed out again while an earlier launch still uses it: the launches of its next owner come
 later in the stream. The stream is a non-blocking one, and CuPy's current stream has no effect on minigrad:
@@ -26,11 +29,13 @@ reference to it goes, `stream.wait_event(...)` on the device's stream, or `synch
 """
 from __future__ import annotations
 
+import os
 import threading
 import weakref
 from array import array
 from collections import ChainMap
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager
 from functools import partial
 from hashlib import sha256
 from itertools import count
@@ -41,7 +46,10 @@ from typing import Any
 import numpy as np
 
 from . import memory
+from .addresses import find, register
 from .base import Device, Kernel, KernelTable, as_bools, split
+from .flags import Flags
+from .graph import Graph
 from .launch import KERNELS, TEXTS, Entry, Launch, Product, Reading, rule_of
 from .memory import Array
 from .native import HEADERS, Block, signatures
@@ -120,6 +128,9 @@ class CUDA(Device):
         self.several = visible > 1
         self.use()
         self.stream = cp.cuda.Stream(non_blocking=True)
+        self.recording: Any = None                      # the stream on which graphs are recorded, from the first on
+        self.capturing = threading.RLock()              # held while one is
+        self.flags = Flags(cp.cuda.alloc_pinned_memory(16))
         self.constants: dict[int, np.ndarray] = {}      # host values of what `constant` made, by address
         self.numbers: dict[int, int] = {}               # by address as well: no other values have the same number, ever
         self.modules: dict[tuple[str, str, str], Any] = {}
@@ -130,21 +141,44 @@ class CUDA(Device):
             name, suffix = split(full)
             run = (blas.Gemm(self, cp, suffix) if name == "gemm"
                    else launcher(self, name, suffix, signature.letters, signature.names, KERNELS))
-            kernels[full] = Kernel(full, signature.letters, signature.names, 0, run)
+            kernels[full] = self._kernel(full, signature.letters, signature.names, run)
         known: ChainMap[str, Any] = ChainMap(KERNELS, {"gemm": None})       # ops that are imported later add to KERNELS
         self.kernels = KernelTable(self.name, kernels, known)
-        self.host = Kernel("host", "*", (), 0, self._no_kernel)
+        self.host = Kernel("host", "*", (), 0, self._no_kernel, self)
 
     def describe(self) -> str:
         """The GPU's name."""
         name = cp.cuda.runtime.getDeviceProperties(self.index)["name"]
         return name.decode() if isinstance(name, bytes) else str(name)
 
-    def use(self) -> None:
-        """Makes this GPU the one that CuPy and the driver work on, in this thread."""
+    def use(self) -> Any:
+        """Makes this GPU the one that CuPy and the driver work on, in this thread. Gives the stream that launches of
+        this thread are redirected to, or None."""
         if self.several or _thread.device is not self:
             self.gpu.use()
-            _thread.device = self
+            _thread.device = self if _thread.stream is None else None
+        return _thread.stream
+
+    @contextmanager
+    def redirected(self) -> Iterator[Any]:
+        """In its `with` block, launches of this thread go to the stream on which graphs are recorded: this one."""
+        self.use()
+        if self.recording is None:
+            self.recording = cp.cuda.Stream(non_blocking=True)
+        from . import blas
+        blas.prepare(self, cp, self.recording)
+        try:
+            _thread.stream, _thread.device = self.recording, None       # so that each launch asks `use`
+            yield self.recording
+        except BaseException:
+            self.recording = None                       # it may record still
+            raise
+        finally:
+            _thread.stream = None
+
+    def graph(self, launches: Sequence[Any]) -> Graph:
+        """What runs these launches again, in one call."""
+        return Graph(self, launches)
 
     def function(self, file: str, suffix: str, name: str, step: str = "") -> int:
         """The driver's handle of a kernel, or of a step of it; the first of them compiles all, but no other kernel."""
@@ -166,8 +200,22 @@ class CUDA(Device):
         TEXTS[file] = text
         declared = source.of_type(suffix)
         own = {kernel.name: Entry(file, rule or rule_of(kernel.name, kernel.names)) for kernel in declared}
-        return [Kernel(kernel.full(suffix), kernel.letters, kernel.names, 0,
-                       launcher(self, kernel.name, suffix, kernel.letters, kernel.names, own)) for kernel in declared]
+        return [self._kernel(kernel.full(suffix), kernel.letters, kernel.names,
+                             launcher(self, kernel.name, suffix, kernel.letters, kernel.names, own))
+                for kernel in declared]
+
+    def _kernel(self, name: str, letters: str, names: Sequence[str], run: Callable[..., None]) -> Kernel:
+        """A kernel of this device. With MINIGRAD_CUDA_SYNC=1 it waits after each launch, and says what went wrong."""
+        def launch_and_wait(*given: Any) -> None:
+            try:
+                run(*given)
+                if _thread.stream is None:
+                    self.stream.synchronize()
+            except Exception as error:
+                raise RuntimeError(f"[{name}] the launch failed on {self.name}: {error}") from error
+            self.flags.verify()
+        waits = os.environ.get("MINIGRAD_CUDA_SYNC") == "1"
+        return Kernel(name, letters, names, 0, launch_and_wait if waits else run, self)
 
     def _no_kernel(self, function: Callable[..., Any], *arrays: Any) -> None:
         """The `host` launch: raises NotImplementedError that names the op and the dtypes."""
@@ -183,6 +231,7 @@ class CUDA(Device):
         self.use()
         with self.stream:
             root = cp.empty((nbytes,), np.uint8)
+        memory.register_fresh(root, root.data.ptr, nbytes)
         return Block(root, root.data.ptr, root.data.ptr, home)
 
     def container(self, array: Array) -> Any:
@@ -190,14 +239,19 @@ class CUDA(Device):
 
     def wrap(self, array: Any) -> Array:
         """An `Array` that shares the memory of a CuPy array, and keeps it alive."""
+        steps = [(n - 1) * s for n, s in zip(array.shape, array.strides, strict=True)] if array.size else []
+        low, high = (sum(pick(0, step) for step in steps) for pick in (min, max))
+        register(array, array.data.ptr + low, high - low + array.itemsize)
         return memory.external(array, memory.from_numpy_layout(array, self), array.data.ptr)
 
     def constant(self, values: np.ndarray, keep: Any = None) -> Array:
         copied = self._copied(values)
-        array = memory.external(copied, memory.from_numpy_layout(copied, self), copied.data.ptr, (copied, keep))
+        kept = _Kept(copied, keep)
+        array = memory.external(copied, memory.from_numpy_layout(copied, self), copied.data.ptr, kept)
         if array.ptr:
+            register(kept, array.ptr, copied.nbytes)
             self._keep_values(array.ptr, values)
-            weakref.finalize(copied, self._forget_values, array.ptr)
+            weakref.finalize(kept, self._forget_values, array.ptr)
         return array
 
     def _keep_values(self, address: int, values: np.ndarray, moved: bool = False) -> None:
@@ -250,11 +304,15 @@ class CUDA(Device):
             copy.call(dense.ptr, array.ptr, plan.ptr)
             array = dense
         with self.stream:
-            return array.np.get().reshape(layout.shape)     # type: ignore[no-any-return]
+            values: np.ndarray = array.np.get().reshape(layout.shape)
+        self.flags.verify()
+        return values
 
     def synchronize(self) -> None:
-        """Waits until everything launched so far is done."""
-        self.gpu.synchronize()
+        """Waits until everything launched so far is done. Raises what a check of values found (`flags.py`)."""
+        with self.capturing:                    # the driver refuses to wait for a stream that records
+            self.gpu.synchronize()
+        self.flags.verify()
 
 
 def _public_name(thing: Any) -> str:
@@ -282,10 +340,19 @@ def _view(layout: Any, ptr: int, root: Any) -> Any:
 _DEFINITION = "#undef KERNEL\n#define KERNEL(types, name, ...) BOUNDS MG_CAT3(name, _, MG_TYPE)(__VA_ARGS__)\n"
 
 
+class _Kept:
+    """A constant on the GPU, and what it keeps alive."""
+
+    def __init__(self, array: Any, keep: Any) -> None:
+        self.array, self.keep = array, keep
+
+
 class _Thread(threading.local):
-    """Of each thread: `device`, whose GPU the thread has made the current one."""
+    """Of each thread: `device`, whose GPU the thread has made the current one; `stream`, where its launches go instead
+    of the device's stream while it records a graph."""
 
     device: Any = None
+    stream: Any = None
 
 
 _thread = _Thread()
@@ -308,12 +375,13 @@ def launcher(device: CUDA, name: str, suffix: str, letters: str, names: Sequence
     memory: tuple[Callable[[tuple], Any], dict[Any, list[tuple]]] = (_key(device, letters, names, read, constants), {})
 
     def launch(*given: Any) -> None:
-        if several or _thread.device is not device:
-            device.use()
+        other = device.use() if several or _thread.device is not device else None
         key_of, known = memory
         launches = known.get(key_of(given))
         if launches is None:
             launches = ask(given)
+        if other is not None:
+            launches = [(*launch[:8], other.ptr) for launch in launches]
         try:
             buffer = buffers.pop()
         except IndexError:
@@ -328,8 +396,12 @@ def launcher(device: CUDA, name: str, suffix: str, letters: str, names: Sequence
         buffers.append(buffer)
 
     def ask(given: tuple) -> list[tuple]:
-        """Runs the rule, and remembers what it said under what it read."""
+        """Runs the rule, and remembers what it said under what it read. RuntimeError for memory of the CPU."""
         nonlocal memory
+        for letter, argument, value in zip(letters, names, given, strict=True):
+            if letter in "op" and value and (region := find(value)) and isinstance(region(), np.ndarray):
+                raise RuntimeError(f"[{name}] a kernel of {device.name} takes memory of {device.name}; got {argument} "
+                                   f"on the CPU; move the tensor with .to({device.name!r})")
         entry = entries[name]
         reading = Reading(entry.rule, letters, names, given, device.constants)
         launches = [prepared(one, entry.file) for one in reading.launches]
@@ -357,7 +429,7 @@ def _prepared(device: CUDA, name: str, suffix: str, letters: str, names: Sequenc
     def changed(given: tuple) -> None:
         fill, parameters, _ = _buffer(letters)
         fill(*[changes.get(i, value) for i, value in enumerate(given)])
-        start(*plain, parameters, 0)
+        start(*plain[:8], (_thread.stream or device.stream).ptr, parameters, 0)
     return changed, *[0] * 8
 
 

@@ -24,7 +24,7 @@ from pathlib import Path
 from threading import RLock
 from typing import Any, NamedTuple
 
-from .base import Kernel, NoKernel
+from .base import Device, Kernel, NoKernel
 from .declared import Declared, kernels
 from .native import HEADERS, LEVELS, ffi, launcher, lib, simd_level
 
@@ -91,7 +91,7 @@ def _words(variable: str) -> list[str]:
         raise NoCompiler(f"{variable} is {os.environ[variable]!r}, which no shell would take: {error}") from None
 
 
-def library(source: Source, suffix: str) -> list[Kernel]:
+def library(source: Source, suffix: str, device: Device) -> list[Kernel]:
     """The kernels of a text for an element type, as `source.declared` lists them, compiled if need be. NoCompiler
     where that cannot be; RuntimeError with the compiler's messages for a wrong text."""
     with _building:
@@ -105,7 +105,7 @@ def library(source: Source, suffix: str) -> list[Kernel]:
             except OSError as error:
                 raise NoCompiler(f"what the compiler made cannot be opened: {error}") from None
         rows = [_opened[path].mg_open(lib.mg_services_address(), i) for i in range(len(source.of_type(suffix)))]
-        return [Kernel(kernel.full(suffix), kernel.letters, kernel.names, row, launcher(row))
+        return [Kernel(kernel.full(suffix), kernel.letters, kernel.names, row, launcher(row), device)
                 for kernel, row in zip(source.of_type(suffix), rows, strict=True)]
 
 

@@ -31,6 +31,7 @@ from ..core.modes import mode, no_grad
 from ..core.shape import BOOL, axes_of, axis_of, fail
 from ..core.tensor import Tensor
 from ..core.warning import warn
+from ..ops.convert import on_device
 from ..ops.creation import as_tensor, clone, empty, ones, tensor, zeros
 from ..ops.math import lt, where
 from ..ops.norm import batch_norm as batch_norm_op
@@ -84,6 +85,7 @@ def _mask_of_lengths(name: str, x: Tensor, lengths: Any, axes: tuple[int, ...]) 
     if len(positions) != 1 or 0 in axes:
         fail(name, "lengths are for an x with a batch and one dimension of positions, besides its channels or "
              "normalized dimensions", layout, "pass mask= instead", ValueError)
+    given = lengths
     if not isinstance(lengths, Tensor):
         lengths = as_tensor(lengths)
     have, size = lengths.array.layout, shape[positions[0]]
@@ -98,8 +100,9 @@ def _mask_of_lengths(name: str, x: Tensor, lengths: Any, axes: tuple[int, ...]) 
         if mode.recorder is not None:           # a captured step checks its lengths at each replay
             mode.recorder.python(check)
     along = [size if i == positions[0] else 1 for i in range(len(shape))]
-    steps = reshape(as_tensor(np.arange(size)).to(layout.device), along)
-    return lt(steps, reshape(lengths.to(layout.device), [shape[0], *[1] * (len(shape) - 1)]))
+    steps = reshape(on_device(np.arange(size), layout.device), along)
+    ends = lengths.to(layout.device) if lengths is given else on_device(lengths.array.np, layout.device)
+    return lt(steps, reshape(ends, [shape[0], *[1] * (len(shape) - 1)]))
 
 
 # ---- parameters ----

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from ..core.arrays import mover
-from ..core.engine import functions
 from ..core.op import Primitive
 from ..core.shape import BOOL, axis_of, fail
 from ..core.tensor import Tensor, new_tensor
@@ -23,6 +22,7 @@ from ..devices import memory
 from ..devices.memory import Array, Layout, alloc, layout
 from ..devices.plan import Plan, elementwise_plan, host_plan
 from .arguments import axes, existing_axis, hashable, named, sizes
+from .convert import on_device
 from .dispatch import constant
 from .math import copy, where
 from .take import add_at, take_at
@@ -47,7 +47,7 @@ def _unfold_rule(x: Layout, *, dim: int, size: int, step: int) -> tuple[Layout, 
 def _unfold_vjp(g: Tensor, x_shape: tuple[int, ...], dim: int, size: int, step: int) -> Tensor:
     """The gradient of `unfold`: each window's gradient added at the places that the window was read from."""
     count = g.array.layout.shape[dim]
-    places = functions.as_tensor(step * np.arange(count)[:, None] + np.arange(size)).to(g.device)
+    places = on_device(step * np.arange(count)[:, None] + np.arange(size), g.device)
     return add_at(x_shape, through(as_moved, g, -1, dim + 1), places, dim)
 
 

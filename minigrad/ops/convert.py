@@ -6,6 +6,7 @@ core/tensor.py and calls `cast` and `transfer` here.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from ..core.modes import mode
 from ..core.op import Primitive
 from ..core.shape import BOOL, fail, is_float, left_out, promote, scalar_type
 from ..core.shape import result_type as result_type_of
-from ..core.tensor import Tensor
+from ..core.tensor import Tensor, new_tensor
 from ..devices import open_device
 from ..devices.base import Device
 from ..devices.launch import by_plan, launch
@@ -58,6 +59,21 @@ def _transfer_reference(x: Any, *, source: Device, target: Device) -> Any:
 def transfer(t: Tensor, device: Device) -> Tensor:
     """A copy of `t` on another device; differentiable."""
     return _transfer(t, source=t.array.layout.device, target=device)
+
+
+def on_device(values: np.ndarray, device: Device) -> Tensor:
+    """A host array that an op computes with, such as positions, as a tensor: nothing may write to either. A GPU keeps
+    up to 64 KB for later calls; a captured step may contain this, where it may not move a tensor."""
+    if device.type == "cpu":
+        return new_tensor(device.constant(values), None)
+    if values.nbytes > 1 << 16:
+        return new_tensor(device.upload(values), None)
+    return _kept(values.tobytes(), values.dtype, values.shape, device)
+
+
+@lru_cache(maxsize=256)
+def _kept(data: bytes, dtype: np.dtype, shape: tuple[int, ...], device: Device) -> Tensor:
+    return new_tensor(device.constant(np.frombuffer(data, dtype).reshape(shape)), None)
 
 
 launch("ops/elementwise.cu", " ".join(CASTS.values()), by_plan)

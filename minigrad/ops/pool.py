@@ -15,13 +15,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..core.engine import functions
 from ..core.op import op
 from ..core.shape import INT64, fail, is_float
 from ..core.tensor import Tensor
 from ..devices.base import KernelTable, NoKernel
 from ..devices.memory import Array, Layout, alloc, layout
 from ..devices.work import pieces, work
+from .convert import on_device
 from .math import add, div, gt, logical_and, logical_or, ne, where
 from .take import take_at
 from .through import through
@@ -99,8 +99,6 @@ def _shape(windows: Windows) -> Sizes:
 def _places(windows: Windows, device: Any) -> Iterator[tuple[list[Tensor], Tensor, Tensor | None]]:
     """For each place of a window, in order: its coordinates in each dimension (out of that dimension), its flat index
     (out), and where it is not a repetition, bool (out), or None if it nowhere is one. An empty window repeats 0."""
-    def on_device(values: Any) -> Tensor:
-        return functions.as_tensor(np.ascontiguousarray(values)).to(device)
     axes = []
     for axis in windows:
         (begin, end), d = axis.bounds(), axis.dilation
@@ -112,7 +110,8 @@ def _places(windows: Windows, device: Any) -> Iterator[tuple[list[Tensor], Tenso
         flat, inside = np.zeros((), np.int64), np.ones((), bool)
         for axis, (at, new) in zip(windows, place, strict=True):
             flat, inside = flat[..., None] * axis.size + at, inside[..., None] & new
-        yield [on_device(at) for at, _ in place], on_device(flat), None if inside.all() else on_device(inside)
+        yield ([on_device(at, device) for at, _ in place], on_device(flat, device),
+               None if inside.all() else on_device(inside, device))
 
 
 @lru_cache(maxsize=256)
@@ -162,7 +161,7 @@ def _average(x: Tensor, windows: Windows, include_pad: bool, divisor: int | None
     for axis in windows:
         counts = counts[..., None] * axis.counts(include_pad)
     counts = counts if divisor is None else np.full_like(counts, divisor)
-    by = functions.as_tensor(counts.astype(x.dtype)).to(x.device)
+    by = on_device(counts.astype(x.dtype), x.device)
     return div(total, by) if is_float(x.dtype) else div(total, by, rounding_mode="trunc")
 
 

@@ -383,7 +383,7 @@ class Record:
         launch, calls = self._launch(kernel, arguments, start - self.began, time, asker(sys._getframe(1)))
         self.launches.append(launch)
         recorder = mode.recorder
-        if recorder is not None and not recorder.paused and _in_c(kernel) and recorder.thread == self.thread:
+        if recorder is not None and not recorder.paused and kernel.name != "host" and recorder.thread == self.thread:
             recorder.descriptions[-1] = replace(launch, of=None, place=None, replayed=True)
         if self._running:
             self._running[-1][0].launches.append(launch)

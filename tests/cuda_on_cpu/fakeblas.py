@@ -2,6 +2,8 @@
 
 It checks its arguments as strictly as cuBLAS: column-major operands, leading dimensions, operations N and T.
 """
+import itertools
+
 import numpy as np
 from cffi import FFI
 
@@ -10,7 +12,8 @@ from . import fakecupy
 _ffi = FFI()
 _TYPES = {0: (np.dtype("float32"), 68), 1: (np.dtype("float64"), 70)}
 calls: list[str] = []           # what was called, for tests
-_stream = None                  # what cublasSetStream set; there is one handle
+_handles = itertools.count(1)
+_streams = {}                   # what cublasSetStream set, by handle
 
 
 class _Matrix:
@@ -26,13 +29,12 @@ def _matrix(pointer, kind, rows, columns, ld, offset=0):
 
 
 def cublasCreate_v2(handle):
-    handle[0] = _ffi.cast("void *", 1)
+    handle[0] = _ffi.cast("void *", next(_handles))
     return 0
 
 
 def cublasSetStream_v2(handle, stream):
-    global _stream
-    _stream = fakecupy._streams[int(_ffi.cast("uintptr_t", stream))]
+    _streams[int(_ffi.cast("uintptr_t", handle))] = int(_ffi.cast("uintptr_t", stream))
     return 0
 
 
@@ -60,7 +62,7 @@ def cublasGemmStridedBatchedEx_64(handle, transa, transb, m, n, k, alpha, a, a_t
                 _product(transa, transb, m, n, k, factors[0], _matrix(a, a_type, *((k, m) if transa else (m, k)), lda, i * a_step),
                          _matrix(b, b_type, *((n, k) if transb else (k, n)), ldb, i * b_step), factors[1],
                          _matrix(c, c_type, m, n, ldc, i * c_step))
-    fakecupy.record(run, _stream)
+    fakecupy.record(run, fakecupy._streams[_streams[int(_ffi.cast("uintptr_t", handle))]])
     return 0
 
 

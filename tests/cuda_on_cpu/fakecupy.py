@@ -86,8 +86,16 @@ def get_default_memory_pool():
 
 
 def _to_host(what):
-    if any(stream.captured is not None for stream in _streams.values()):
+    """Copies and waiting are refused to a thread that captures, whatever their stream: in a graph they would do nothing."""
+    if any(stream.captured is not None and stream.thread == threading.get_ident() for stream in list(_streams.values())):
         raise RuntimeError(f"cudaErrorStreamCaptureUnsupported: {what} while a stream is capturing")
+
+
+def alloc_pinned_memory(size):
+    """Host memory that a GPU reaches by the same address."""
+    memory = type("PinnedMemoryPointer", (ctypes.c_byte * size,), {})()
+    memory.ptr = ctypes.addressof(memory)
+    return memory
 
 
 class UnownedMemory:
@@ -235,7 +243,7 @@ _entered = threading.local()                    # a thread's streams, the curren
 
 class Stream:
     def __init__(self, null=False, non_blocking=False, ptds=False):
-        self.ptr, self.captured, self._waiting = 0 if null else next(_handles), None, []
+        self.ptr, self.captured, self.thread, self._waiting = 0 if null else next(_handles), None, None, []
         _streams[self.ptr] = self
 
     def __enter__(self):
@@ -265,9 +273,13 @@ class Stream:
     def begin_capture(self, mode=None):
         if self.ptr == 0:
             raise RuntimeError("cudaErrorStreamCaptureUnsupported: the null stream cannot capture")
-        self.captured = []
+        if self.captured is not None:
+            raise RuntimeError("cudaErrorIllegalState: the stream is capturing already")
+        self.captured, self.thread = [], threading.get_ident()
 
     def end_capture(self):
+        if self.captured is None:
+            raise RuntimeError("cudaErrorIllegalState: the stream is not capturing")
         ops, self.captured = self.captured, None
         return Graph(ops)
 
@@ -300,6 +312,8 @@ class Device:
 
     def synchronize(self):
         for stream in list(_streams.values()):
+            if stream.captured is not None:
+                raise RuntimeError("cudaErrorStreamCaptureUnsupported: synchronize while a stream is capturing")
             stream._wait("synchronize")
 
 
@@ -333,4 +347,5 @@ _runtime = types.SimpleNamespace(driverGetVersion=lambda: 13000, runtimeGetVersi
                                  memGetInfo=lambda: (1 << 30, 1 << 31))
 cuda = types.SimpleNamespace(UnownedMemory=UnownedMemory, MemoryPointer=MemoryPointer, Stream=Stream, Device=Device, Graph=Graph,
                              Event=Event, is_available=lambda: True, get_current_stream=get_current_stream, runtime=_runtime,
+                             alloc_pinned_memory=alloc_pinned_memory,
                              driver=types.SimpleNamespace(launchKernel=_launch_kernel))

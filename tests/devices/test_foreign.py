@@ -281,7 +281,7 @@ KERNEL(REAL, reversed_sum_forward, T *y, const T *x, int64_t n, int64_t scratch)
 @pytest.mark.parametrize("arguments, error", [((1, 2), "takes 3 arguments; got 2"), (("a", 1, 2), "cannot be interpreted as an integer")])
 def test_arguments_of_a_launch_are_checked(counted, arguments, error):
     source = foreign.read("f", "KERNEL(REAL, f_forward, T *y, const T *x, int64_t n) { (void)y, (void)x, (void)n; }", "f.c", 1)
-    kernel, = foreign.library(source, "f64")
+    kernel, = foreign.library(source, "f64", mg.device("cpu"))
     kernel.call(0, 0, -1)
     with pytest.raises(TypeError, match=error):
         kernel.call(*arguments)

@@ -11,6 +11,7 @@ import json
 import sys
 import types
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -84,6 +85,32 @@ def curve(case: Case, example: Any, optimizers: Any, tensor: Callable[[np.ndarra
         result = step(*[tensor(array) for array in case.batches(rng)])
         losses.append((result[0] if isinstance(result, tuple) else result).item())
     return losses
+
+
+# the models with dropout, small enough for many steps
+SMALL = {"digits_mlp": lambda e: e.build("batch", 32), "digits_cnn": lambda e: e.build(8), "digits_rnn": lambda e: e.RowReader(hidden=16),
+         "mnist_cnn": lambda e: e.build(2), "cifar_cnn": lambda e: e.build(2), "char_rnn": lambda e: e.CharRNN(30, 16),
+         "char_transformer": lambda e: e.CharTransformer(30, 16, 2, 2), "adding_problem": lambda e: e.Adder("gru", 16)}
+
+
+def trained(name: str, steps: int, wrap: Callable = lambda step: step, device: str = "cpu") -> tuple[list[float], dict[str, np.ndarray]]:
+    """The losses of a run of a small model in float32, with a schedule of the learning rate, and the state after it."""
+    import minigrad as mg
+    from minigrad import optim
+    case = CASES[name]
+    example = import_module(case.example)
+    mg.manual_seed(0)
+    model = SMALL[name](example).to(device)
+    mg.manual_seed(1)
+    optimizer = getattr(optim, case.optimizer[0])(model.parameters(), **case.optimizer[1])
+    schedule = optim.lr_scheduler.ExponentialLR(optimizer, 0.98)
+    step, rng, losses = wrap(example.training_step(model, optimizer)), np.random.default_rng(1), []
+    for _ in range(steps):
+        arrays = [mg.tensor(a.astype(np.float32) if a.dtype.kind == "f" else a, device=device) for a in case.batches(rng)]
+        result = step(*arrays)
+        losses.append((result[0] if isinstance(result, tuple) else result).item())
+        schedule.step()
+    return losses, {k: v.numpy(force=True) for k, v in model.state_dict().items()}
 
 
 # ---- torch's side ---------------------------------------------------------------------------------------------------------

@@ -43,29 +43,11 @@ def test_golden(name, captured):
     np.testing.assert_allclose(losses, GOLDEN[name], rtol=0, atol=1e-9)
 
 
-SMALL = {"digits_mlp": lambda e: e.build("batch", 32), "digits_cnn": lambda e: e.build(8), "digits_rnn": lambda e: e.RowReader(hidden=16),
-         "mnist_cnn": lambda e: e.build(2), "cifar_cnn": lambda e: e.build(2), "char_rnn": lambda e: e.CharRNN(30, 16),
-         "char_transformer": lambda e: e.CharTransformer(30, 16, 2, 2), "adding_problem": lambda e: e.Adder("gru", 16)}
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", curves.SMALL)
 def test_200_captured_steps_are_eager_ones(name):
     """Bit for bit, with dropout and running statistics."""
-    case, example = curves.CASES[name], import_module(curves.CASES[name].example)
-
-    def run(wrap):
-        mg.manual_seed(0)
-        model = SMALL[name](example)
-        optimizer, options = case.optimizer
-        step = wrap(example.training_step(model, getattr(optim, optimizer)(model.parameters(), **options)))
-        rng, losses = np.random.default_rng(1), []
-        for _ in range(200):
-            arrays = [mg.tensor(a.astype(np.float32) if a.dtype.kind == "f" else a) for a in case.batches(rng)]
-            result = step(*arrays)
-            losses.append((result[0] if isinstance(result, tuple) else result).item())
-        return losses, {k: v.numpy(force=True) for k, v in model.state_dict().items()}
-    (eager, want), (captured, got) = run(lambda step: step), run(mg.capture)
+    (eager, want), (captured, got) = curves.trained(name, 200), curves.trained(name, 200, mg.capture)
     assert captured == eager
     assert len(set(eager)) > 190
     for key in want:
@@ -93,7 +75,7 @@ def write_images(folder):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", curves.SMALL)
 def test_one_epoch_and_its_plot(name, tmp_path, monkeypatch, capsys):
     handler, options = signal.getsignal(signal.SIGINT), ["--epochs", "1", "--out", tmp_path]
     if name.startswith("digits"):
@@ -207,7 +189,7 @@ def small(name, folder, monkeypatch):
     return ["--out", folder, "--batch-size", "64", "--data", folder]
 
 
-@pytest.mark.parametrize("name", [name if name == "digits_rnn" else slow(name) for name in sorted(SMALL)
+@pytest.mark.parametrize("name", [name if name == "digits_rnn" else slow(name) for name in sorted(curves.SMALL)
                                   if "cosine(" in (curves.EXAMPLES / f"{name}.py").read_text()])
 def test_resume_with_more_epochs_follows_their_curve(name, tmp_path, monkeypatch):
     """From the first step on: a finished run ends at rate 0, and its checkpoint holds that rate."""
@@ -243,7 +225,7 @@ def test_resume_with_another_text(name, tmp_path, monkeypatch, capsys):
     run(monkeypatch, name, *options, "--epochs", "2", "--resume")
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", curves.SMALL)
 def test_help_shows_defaults_and_fits_80_columns(name, monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "80")
     with pytest.raises(SystemExit):
@@ -306,7 +288,7 @@ def interrupts():
     signal.signal(signal.SIGINT, before)
 
 
-@pytest.mark.parametrize("name", [name if name in ("digits_mlp", "char_rnn") else slow(name) for name in SMALL])
+@pytest.mark.parametrize("name", [name if name in ("digits_mlp", "char_rnn") else slow(name) for name in curves.SMALL])
 def test_an_interrupted_epoch_goes_on(name, tmp_path, monkeypatch, capsys, interrupts):
     """The first one, too; and it ends with the numbers of a run in one piece."""
     import experiment

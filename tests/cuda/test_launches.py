@@ -1,0 +1,102 @@
+"""How many launches a training step makes: kernels and calls of cuBLAS, which a GPU takes a microsecond or more for, each."""
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from cuda_on_cpu import fakecupy
+from cuda_on_cpu.twins import REAL, emulated
+
+import minigrad as mg
+from minigrad import nn, optim
+from minigrad.nn import functional as F
+
+pytestmark = [emulated, pytest.mark.slow, pytest.mark.usefixtures("gpu"), pytest.mark.skipif(REAL, reason="the stand-in counts")]
+
+
+def cnn():
+    return nn.Sequential(nn.Conv2d(1, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(2),
+                         nn.Conv2d(8, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU(), nn.MaxPool2d(2),
+                         nn.Flatten(), nn.Linear(64, 10))
+
+
+class Reader(nn.Module):
+    """The last hidden state of a recurrent layer, classified."""
+
+    def __init__(self, layer, **options):
+        super().__init__()
+        self.rnn, self.out = layer(8, 32, batch_first=True, **options), nn.Linear(32, 10)
+
+    def forward(self, x):
+        return self.out(self.rnn(x)[0][:, -1])
+
+
+class Block(nn.Module):
+    """Pre-norm, 4 heads of 8, causal."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm1, self.norm2, self.qkv, self.merge = nn.LayerNorm(32), nn.LayerNorm(32), nn.Linear(32, 96), nn.Linear(32, 32)
+        self.mlp = nn.Sequential(nn.Linear(32, 128), nn.GELU(), nn.Linear(128, 32))
+
+    def forward(self, x):
+        heads = [t.unflatten(-1, (4, 8)).transpose(1, 2) for t in self.qkv(self.norm1(x)).chunk(3, -1)]
+        x = x + self.merge(F.scaled_dot_product_attention(*heads, is_causal=True).transpose(1, 2).flatten(-2))
+        return x + self.mlp(self.norm2(x))
+
+
+class Transformer(nn.Module):
+    """A language model of 50 characters."""
+
+    def __init__(self):
+        super().__init__()
+        self.tokens, self.places = nn.Embedding(50, 32), nn.Embedding(16, 32)
+        self.blocks, self.norm, self.head = nn.Sequential(Block(), Block()), nn.LayerNorm(32), nn.Linear(32, 50)
+
+    def forward(self, tokens):
+        places = self.places(mg.arange(tokens.shape[1], device=tokens.device))
+        return self.head(self.norm(self.blocks(self.tokens(tokens) + places))).flatten(0, 1)
+
+
+def reals(*shape):
+    return np.random.default_rng(0).uniform(-1, 1, shape).astype(np.float32)
+
+
+def labels(classes, *shape):
+    return np.random.default_rng(1).integers(0, classes, shape)
+
+
+# model, its input, its labels, the most launches of a step, the most nodes of its graph
+STEPS = {
+    "CNN with batch norm": (cnn, reals(8, 1, 8, 8), labels(10, 8), 323, 315),              # convolution and pooling by definition
+    "LSTM, 16 steps": (lambda: Reader(nn.LSTM), reals(8, 16, 8), labels(10, 8), 30, 30),
+    "LSTM with layer norm, 16 steps": (lambda: Reader(nn.LSTM, norm="layer"), reals(8, 16, 8), labels(10, 8), 32, 32),
+    "GRU, 16 steps": (lambda: Reader(nn.GRU), reals(8, 16, 8), labels(10, 8), 28, 28),
+    "transformer of 2 blocks": (Transformer, labels(50, 4, 16), labels(50, 64), 333, 333),  # attention by definition
+}
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_launches_of_a_training_step(name, monkeypatch):
+    make, x, y, most, most_nodes = STEPS[name]
+    model = make().to("cuda")
+    optimizer = optim.Adam(model.parameters(), lr=1e-3)
+    x, y = mg.tensor(x, device="cuda"), mg.tensor(y, device="cuda")
+    launches, record = [], fakecupy.record
+    monkeypatch.setattr(fakecupy, "record", lambda call, *stream: (launches.append(call), record(call, *stream)))
+
+    def step(x, y):
+        optimizer.zero_grad()
+        loss = F.cross_entropy(model(x), y)
+        loss.backward()
+        optimizer.step()
+        return loss
+    for _ in range(2):
+        launches.clear()
+        step(x, y)
+    made = len(launches)
+    captured = mg.capture(step)
+    captured(x, y)
+    [program], = captured.programs.values()
+    [nodes] = [len(s.run.graph._ops) for s in program.segments]         # one graph: nothing of a step is left to Python
+    print(f"{name}: {made} launches, {nodes} nodes")
+    assert made <= most and nodes <= most_nodes, (made, nodes)
