@@ -6,9 +6,9 @@
  *   gather    out[o, j, i] = x[o, index[o, j, i], i]   scatter_add   out[o, index[o, j, i], i] += src[o, j, i]
  *                                                      scatter       out[o, index[o, j, i], i]  = src[o, j, i]
  *
- * Indices are int64 in [0, n): check_index and wrap_index ran before, for the message. Each kernel tests what it reads
- * again, because another thread may have written to the index since: it ends in a failure, not in foreign memory. An
- * embedding is a take, its gradient an index_add.
+ * Indices are int64 in [0, n): check_index ran before, for the message. Each kernel tests what it reads again, because
+ * another thread may have written to the index since: it ends in a failure, not in foreign memory. An embedding is a
+ * take, its gradient an index_add.
  *
  * The readers divide the rows (o, j) of the output among threads, in any order. The writers may not: the same place may
  * be written twice, and then the order of j counts, for the bits of a sum as well as for the value that a scatter
@@ -161,23 +161,23 @@ WRITER(scatter, 1, SET)
 /* ---- ONCE: the indices themselves, in the int64 build ---- */
 
 #if TYPE_IS == 4
-/* One unsigned comparison tests both bounds. A stretch is searched only if it holds a bad index. */
-void check_index(int64_t *bad, const int64_t *index, int64_t n, int64_t low, int64_t high, int64_t ignore) {
+/* One unsigned comparison tests both bounds. A stretch is searched only if it holds a wrong index. */
+void check_index(int64_t *out, int64_t *flag, const int64_t *index, int64_t n, int64_t low, int64_t high,
+                 int64_t ignore, int64_t number) {
   const uint64_t base = (uint64_t)low, size = (uint64_t)high - base;
-#define BAD(i) (((uint64_t)(i) - base >= size) & ((i) != ignore))
+#define WRONG(i) (((uint64_t)(i) - base >= size) & ((i) != ignore))
   int64_t k = 0;
   for (; k + 256 <= n; k += 256) {
     int64_t found = 0;
-    for (int64_t l = 0; l < 256; l++) found |= BAD(index[k + l]);
+    for (int64_t l = 0; l < 256; l++) found |= WRONG(index[k + l]);
     if (found) break;
   }
-  while (k < n && !BAD(index[k])) k++;
-#undef BAD
-  bad[0] = k < n ? k : -1;
-}
-
-void wrap_index(int64_t *out, const int64_t *index, int64_t n, int64_t size) {
-  INDEPENDENT
-  for (int64_t k = 0; k < n; k++) out[k] = index[k] + (index[k] < 0 ? size : 0);
+  while (k < n && !WRONG(index[k])) k++;
+  if (k < n && flag && !flag[0]) flag[1] = index[k], flag[0] = number;
+  for (k = 0; out && k < n; k++) {
+    const int64_t i = index[k];
+    out[k] = WRONG(i) ? 0 : i >= low && i < 0 ? i + high : i;
+  }
+#undef WRONG
 }
 #endif

@@ -332,8 +332,8 @@ SCAN(NUMBER, cumsum)
 SCAN(NUMBER, cumprod)
 
 /* ---- index.c ---- */
-/* an index is int64, and was checked and wrapped to [0, n) before (check_index, wrap_index); one that is not any more
- * makes the kernel fail */
+/* an index is int64, and was checked and wrapped to [0, n) before (check_index); one that is not any more makes the
+ * kernel fail */
 /* out[o, j, i] = x[o, index[j], i]   x [outer, n, inner], out [outer, m, inner], index [m] */
 KERNEL(MOVE, take, T *out, const T *x, const int64_t *index, int64_t outer, int64_t m, int64_t n, int64_t inner)
 /* out[o, j, i] = x[o, index[o, j, i], i]   x [outer, n, inner], index and out [outer, m, inner] */
@@ -345,10 +345,11 @@ KERNEL(NUMBER, index_add,
 KERNEL(NUMBER, scatter_add,
     T *out, const int64_t *index, const T *src, int64_t outer, int64_t m, int64_t n, int64_t inner)
 KERNEL(MOVE, scatter, T *out, const int64_t *index, const T *src, int64_t outer, int64_t m, int64_t n, int64_t inner)
-/* bad[0]: first position where index is neither in [low, high) nor equal to ignore, else -1 */
-KERNEL(ONCE, check_index, int64_t *bad, const int64_t *index, int64_t n, int64_t low, int64_t high, int64_t ignore)
-/* negative indices count from the end: out = index < 0 ? index + size : index */
-KERNEL(ONCE, wrap_index, int64_t *out, const int64_t *index, int64_t n, int64_t size)
+/* an index is wrong if it is neither in [low, high) nor equal to ignore: then flag gets [number, a wrong index], unless
+ * flag[0] is set. out: the indices; those in [low, 0) count from the end (index + high), a wrong one is 0. out and flag
+ * may be null */
+KERNEL(ONCE, check_index, int64_t *out, int64_t *flag, const int64_t *index, int64_t n, int64_t low, int64_t high,
+    int64_t ignore, int64_t number)
 
 /* ---- sort.c: along the middle axis of [outer, n, inner] ---- */
 /* The indices of the elements in sorted order; ties keep their order, NaN counts as the largest. topk: the first k <= n

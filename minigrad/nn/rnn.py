@@ -41,7 +41,7 @@ from ..ops.creation import empty, ones, zeros
 from ..ops.index import gather, index_select
 from ..ops.join import cat, stack
 from ..ops.math import gt, where
-from ..ops.take import check_index, guard
+from ..ops.take import in_range
 from ..ops.view import expand, reshape, select, squeeze, transpose, unsqueeze
 from . import init
 from .arguments import DeviceLike, DtypeLike
@@ -255,12 +255,8 @@ def _lengths(name: str, lengths: Any, x: Tensor) -> Tensor:
         fail(name, "lengths must have one entry for each sequence of the batch",
              [lengths.layout, f"batch size {batch}"])
     given = lengths.detach().to(x.device).to(INT64)
-
-    def verify() -> None:
-        wrong = check_index(given, 1, steps + 1)
-        if wrong is not None:
-            fail(name, f"lengths must lie between 1 and the number of steps {steps}", wrong, kind=ValueError)
-    guard(verify)
+    in_range(given, 1, steps + 1, ValueError, "[{1}] lengths must lie between 1 and the number of steps {2}; got {0}",
+             name, steps)
     return given
 
 

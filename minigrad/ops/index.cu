@@ -1,4 +1,4 @@
-// Indexing along the middle axis of [outer, n, inner]. Indices are checked and wrapped before.
+// Indexing along the middle axis of [outer, n, inner]. Indices are checked and wrapped before (check_index).
 //
 //   take           out[o, j, i] = x[o, index[j], i]            index_add     out[o, index[j], i] += src[o, j, i]
 //   gather         out[o, j, i] = x[o, index[o, j, i], i]      scatter_add   out[o, index[o, j, i], i] += src[o, j, i]
@@ -62,19 +62,19 @@ KERNEL(scatter_add)(T *out, const int64_t *index, const T *src, int64_t outer, i
 }
 #endif
 #else
-// One block. bad[0] is the first position with a bad index, or -1.
-KERNEL(check_index)(int64_t *bad, const int64_t *index, int64_t n, int64_t low, int64_t high, int64_t ignore) {
-  __shared__ int64_t of_thread[MAX_THREADS];
-  int64_t first = n;
-  for (int64_t i = threadIdx.x; i < n && first == n; i += blockDim.x)
-    if ((index[i] < low || index[i] >= high) && index[i] != ignore) first = i;
-  of_thread[threadIdx.x] = first;
-  __syncthreads();
-  if (threadIdx.x != 0) return;
-  for (unsigned i = 1; i < blockDim.x; i++) first = of_thread[i] < first ? of_thread[i] : first;
-  bad[0] = first == n ? -1 : first;
-}
-KERNEL(wrap_index)(int64_t *out, const int64_t *index, int64_t n, int64_t size) {
-  GRID_LOOP(i, n) out[i] = index[i] < 0 ? index[i] + size : index[i];
+// `flag` is in host memory (devices/flags.py). Of several threads one claims it, writes the value, then the number.
+KERNEL(check_index)(int64_t *out, int64_t *flag, const int64_t *index, int64_t n, int64_t low, int64_t high,
+                    int64_t ignore, int64_t number) {
+  GRID_LOOP(k, n) {
+    const int64_t i = index[k];
+    const bool wrong = (i < low || i >= high) && i != ignore;
+    if (out) out[k] = wrong ? 0 : i >= low && i < 0 ? i + high : i;
+    unsigned long long *claimed = (unsigned long long *)flag;
+    if (wrong && flag && atomicCAS(claimed, 0ull, ~0ull) == 0) {
+      flag[1] = i;
+      __threadfence_system();
+      atomicExch(claimed, (unsigned long long)number);
+    }
+  }
 }
 #endif

@@ -24,17 +24,16 @@ from ..core.shape import BOOL, INT64, axis_of, broadcast_shapes, fail
 from ..core.tensor import Tensor, bump, new_tensor
 from ..devices.memory import Layout, alloc, layout
 from .arguments import existing_axis, position, whole
-from .convert import cast, given
+from .convert import cast, given, on_device
 from .dispatch import constant
 from .math import add, copy, eq, mul
 from .math import where as choose
 from .reduce import amax
 from .take import (
-    check_index,
     checked,
     gather_at,
-    guard,
     host_index,
+    in_range,
     index_add_op,
     index_dtype,
     reads_to_host,
@@ -266,7 +265,7 @@ def repeat_interleave(input: Tensor, repeats: Any = None, dim: int | None = None
     [1, 1, 2, 2]
     """
     if repeats is None:
-        places = functions.as_tensor(np.arange(input.numel())).to(input.device)
+        places = on_device(np.arange(input.numel()), input.device)
         return repeat_interleave(places, input, 0, output_size=output_size)
     x = input if dim is not None else through(as_reshaped, input, (input.numel(),))
     a = existing_axis(0 if dim is None else dim, x.array.layout.ndim, "repeat_interleave")
@@ -294,7 +293,7 @@ def _repeated_by(x: Tensor, repeats: Tensor, a: int, output_size: int | None) ->
     places = np.repeat(np.arange(n), times)
     if output_size is not None and len(places) != output_size:
         fail("repeat_interleave", f"the repeats add up to {len(places)}", f"output_size {output_size}")
-    return take_at(x, functions.as_tensor(places).to(x.device), a, 1)
+    return take_at(x, on_device(places, x.device), a, 1)
 
 
 def select_scatter(input: Tensor, src: Tensor, dim: int, index: int) -> Tensor:
@@ -404,12 +403,9 @@ def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
         fail("one_hot", "num_classes must be positive", num_classes)
     values = cast(tensor, INT64)
 
-    def verify() -> None:
-        bad = check_index(values, 0, max(num_classes, 1))
-        if bad is not None:
-            fail("one_hot", f"class values must lie in [0, {num_classes})", bad)
-    guard(verify)
-    classes = functions.as_tensor(np.arange(num_classes)).to(have.device)
+    in_range(values, 0, max(num_classes, 1), RuntimeError, "[one_hot] class values must lie in [0, {1}); got {0}",
+             num_classes)
+    classes = on_device(np.arange(num_classes), have.device)
     return cast(eq(through(as_reshaped, tensor, (*have.shape, 1)), classes), INT64)
 
 
@@ -529,7 +525,7 @@ def _as_index(e: Any, device: Any) -> Any:
         t = functions.as_tensor(np.asarray(e) if isinstance(e, range) else e)
         if not t.numel() and not isinstance(e, np.ndarray):
             t = cast(t, INT64)
-        t = t.to(device)
+        t = t if t.device == device else on_device(t.array.np, device)
     else:
         try:
             return operator.index(e)
@@ -559,7 +555,7 @@ def _advanced(x: Tensor, index: tuple) -> tuple[Tensor, int, int, Tensor]:
     if len(parts) > 1:
         x, parts = _without_numbers(x, parts)
         if not parts:
-            return x, 0, 0, functions.as_tensor(np.zeros((), np.int64)).to(x.device)
+            return x, 0, 0, on_device(np.zeros((), np.int64), x.device)
     shape = x.array.layout.shape
     indices, counts = _checked_parts(parts, shape)
     axis, ndims = parts[0][0], sum(span for _, span, _ in parts)
@@ -585,7 +581,7 @@ def _split_index(x: Tensor, index: tuple) -> tuple[Tensor, list[Part]]:
     parts: list[Part] = []              # with places in `entries`
     for e in [_as_index(e, have.device) for e in index]:
         if isinstance(e, bool):         # a new dimension of size 1, of which one element or none is taken
-            parts.append((len(entries), 1, functions.as_tensor(np.zeros(int(e), np.int64)).to(have.device)))
+            parts.append((len(entries), 1, on_device(np.zeros(int(e), np.int64), have.device)))
             entries.append(None)
         elif isinstance(e, Tensor):
             span = e.array.layout.ndim if e.array.layout.dtype == BOOL else 1

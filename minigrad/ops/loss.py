@@ -28,7 +28,7 @@ from .index import gather, index_select
 from .math import abs, add, div, eq, exp, le, log, log1p, logical_and, lt, maximum, minimum, mul, neg, sub, where
 from .reduce import mean, sum
 from .softmax import log_softmax, outer_n_inner
-from .take import guard, host_index, index_check
+from .take import guard, host_index, in_range
 from .view import reshape
 
 UINT8 = np.dtype("uint8")          # labels may have it, as in PyTorch
@@ -514,20 +514,10 @@ def _cross_entropy_errors(make: Any) -> Any:
 
 
 def check_labels(op: str, target: Tensor, classes: int, ignore_index: int) -> None:
-    """Raises IndexError for a label outside [0, classes) that is not `ignore_index`.
-
-    On a GPU there is no check, since it would have to wait for the GPU; there the loss of such a label is NaN.
-    """
-    if is_float(target.dtype) or target.device.type != "cpu":
-        return
-    check = index_check(target, 0, classes, ignore_index)
-
-    def verify() -> None:
-        bad = check()
-        if bad is not None:
-            raise IndexError(f"[{op}] labels must lie in [0, {classes}) or be ignore_index {ignore_index}; got {bad}; "
-                             "the classes are dimension 1 of the input")
-    guard(verify)
+    """Raises IndexError for a label outside [0, classes) that is not `ignore_index`; on a GPU later."""
+    if not is_float(target.dtype):
+        in_range(target, 0, classes, IndexError, "[{1}] labels must lie in [0, {2}) or be ignore_index {3}; got {0}; "
+                 "the classes are dimension 1 of the input", op, classes, ignore_index, ignore=ignore_index)
 
 
 def cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None, *, ignore_index: int = -100,
@@ -539,7 +529,8 @@ def cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None, *
     weights.
 
     Shapes: input (N, C, *) or (C,), target labels, int64 (N, *) or (), or distributions, like input; weight (C,) or
-    None -> (N, *) or () for "none", else (). A label outside [0, C) raises IndexError.
+    None -> (N, *) or () for "none", else (). A label outside [0, C) raises IndexError; on a GPU at the next `item()`,
+    `cpu()`, `tolist()`, `cuda.synchronize()` or replay, and until then its loss is NaN.
     """
     if target.dtype == UINT8:
         target = cast(target, INT64)

@@ -4,9 +4,10 @@
 * `gather` and its gradient `scatter_add`: one index for each element along a dimension;
 * `scatter` writes where `scatter_add` adds; `replace` writes a tensor into a window (basic indexing) of another.
 
-Kernels do not check indices, so `checked` does, before they run: it reads one value back. While a capture records, the
-check is recorded too (`guard`), and runs again in each replay. Read first `checked`, then `_prepare_take`. The
-functions that users call are in index.py.
+Kernels do not check indices, so `checked` does, before they run. On the CPU the error comes at once; while a capture
+records, the check is recorded too (`guard`), and runs again in each replay. On a GPU nothing is read back: a kernel
+checks, puts 0 in the place of a wrong index, and tells the host, which raises later (devices/flags.py). Read first
+`checked`, then `_prepare_take`. The functions that users call are in index.py.
 """
 from __future__ import annotations
 
@@ -16,18 +17,16 @@ from typing import Any
 import numpy as np
 
 from ..core.arrays import contiguous_copy, dense, mover
-from ..core.engine import functions
 from ..core.modes import mode
 from ..core.op import Primitive, same_device
 from ..core.shape import INT64, fail
 from ..core.tensor import Tensor, new_tensor
-from ..devices.base import Device, Kernel
-from ..devices.launch import Launch, launch, over, threads_for
+from ..devices.launch import launch, over
 from ..devices.memory import Array, Layout, alloc, layout
 from ..devices.native import ffi
 from ..devices.plan import Plan, not_half
 from ..devices.work import work
-from .convert import cast
+from .convert import cast, on_device
 from .math import add, eq, where
 from .through import bind, indexed, through
 from .view import as_expanded, window_op, windowed, zeros_on
@@ -35,38 +34,24 @@ from .view import as_expanded, window_op, windowed, zeros_on
 # ---- checks ----------------------------------------------------------------------------------------------------------
 
 def index_check(index: Tensor, low: int, high: int, ignore: int | None = None) -> Callable[[], int | None]:
-    """`check()`: the first value of an int64 tensor outside [low, high) that is not `ignore`; None if there is none."""
+    """`check()`: a value of an int64 tensor outside [low, high) that is not `ignore`; None if there is none. It is read
+    at once: `in_range` is for indices on a GPU too."""
     source = index.array.layout
     if not source.size:
         return lambda: None
-    if ignore is None:
-        if low >= high:                     # no value is allowed
-            return lambda: int(host_index(index.array).reshape(-1)[0])
-        ignore = low                        # inside the range: nothing is ignored
-    kernel, at, ptr, answer = _checker(source.device)
+    if low >= high:                         # every value is wrong, or the one that is ignored
+        return lambda: next((int(i) for i in host_index(index.array).reshape(-1) if i != ignore), None)
+    kernel, flag = source.device.kernels.check_index.only, ffi.new("int64_t[2]")
+    ptr = int(ffi.cast("intptr_t", flag))
 
     def check() -> int | None:
         a = index.array if source.contiguous else dense(index.array)
         # `call` would put the launch into the recorded program; `guard` repeats the check there
-        (kernel.function if mode.recorder else kernel.call)(ptr, a.ptr, source.size, low, high, ignore)
-        found = at[0] if answer is None else int(host_index(answer)[0])
-        return None if found < 0 else int(host_index(a).reshape(-1)[found])
+        (kernel.function if mode.recorder else kernel.call)(
+            0, ptr, a.ptr, source.size, low, high, low if ignore is None else ignore, 1)
+        found, flag[0] = flag[0], 0
+        return flag[1] if found else None
     return check
-
-
-def check_index(index: Tensor, low: int, high: int, ignore: int | None = None) -> int | None:
-    """What `index_check` finds now."""
-    return index_check(index, low, high, ignore)()
-
-
-def _checker(device: Device) -> tuple[Kernel, Any, int, Array | None]:
-    """The kernel that checks indices, and where it answers: an int64 on the host and its address, or an array."""
-    kernel = device.kernels.check_index.only
-    if device.type == "cpu":
-        at = ffi.new("int64_t *")
-        return kernel, at, int(ffi.cast("intptr_t", at)), None
-    answer = alloc(layout(device, INT64, (1,)))
-    return kernel, None, answer.ptr, answer
 
 
 def host_index(array: Array) -> Any:
@@ -82,28 +67,54 @@ def guard(verify: Callable[[], None]) -> None:
         mode.recorder.python(verify)
 
 
-def checked(op: str, index: Tensor, n: int, dim: int, wrap: bool = True, kind: type[Exception] = IndexError) -> Tensor:
-    """An index as int64 in [0, n), for a kernel; `kind` is raised where it is out of range. With `wrap`, negative
-    indices count from the end, else they are out of range."""
-    if index.array.layout.dtype != INT64:
-        index = cast(index, INT64)
-    if not index.array.layout.size:
-        return index
-    if mode.recorder is None and check_index(index, 0, n) is None:
-        # a copy for the backward kernel, because the caller may change the index in place before it runs
-        return new_tensor(contiguous_copy(index.array), None) if mode.grad else index
+def in_range(index: Tensor, low: int, high: int, kind: type[Exception], text: str, *rest: Any,
+             ignore: int | None = None) -> None:
+    """Raises `kind(text.format(value, *rest))` for a value of an int64 tensor outside [low, high) that is not `ignore`:
+    at once, and in each replay of a captured step; on a GPU later (devices/flags.py)."""
+    flags, source = index.array.layout.device.flags, index.array.layout
+    if flags is not None and low < high and source.size:
+        source.device.kernels.check_index.only.call(0, flags.ptr, dense(index.array).ptr, source.size, low, high,
+                                                    low if ignore is None else ignore, flags.number(kind, text, *rest))
+        return
+    check = index_check(index, low, high, ignore)
 
     def verify() -> None:
-        wrong = check_index(index, -n if wrap else 0, n)
+        wrong = check()
         if wrong is not None:
-            raise kind(f"[{op}] index {wrong} is out of range for dim {dim} with size {n}")
+            raise kind(text.format(wrong, *rest))
     guard(verify)
+
+
+_OUT = "[{1}] index {0} is out of range for dim {2} with size {3}"
+
+
+def checked(op: str, index: Tensor, n: int, dim: int, wrap: bool = True, kind: type[Exception] = IndexError) -> Tensor:
+    """An index as int64 in [0, n), for a kernel; `kind` is raised where it is out of range, on a GPU later. With
+    `wrap`, negative indices count from the end, else they are out of range."""
+    if index.array.layout.dtype != INT64:
+        index = cast(index, INT64)
+    have, low = index.array.layout, -n if wrap else 0
+    if not have.size:
+        return index
+    flags = have.device.flags
+    if flags is not None and n:
+        return _wrapped(index, low, n, flags.ptr, flags.number(kind, _OUT, op, dim, n))
+    if mode.recorder is None and index_check(index, 0, n)() is None:
+        # a copy for the backward kernel, because the caller may change the index in place before it runs
+        return new_tensor(contiguous_copy(index.array), None) if mode.grad else index
+    in_range(index, low, n, kind, _OUT, op, dim, n)
+    if wrap:
+        return _wrapped(index, low, n)
+    return new_tensor(contiguous_copy(index.array) if mode.grad else dense(index.array), None)      # as above
+
+
+def _wrapped(index: Tensor, low: int, n: int, flag: int = 0, number: int = 0) -> Tensor:
+    """A copy of the index, with negative values counted from the end; a wrong one is told to `flag`."""
     source = dense(index.array)
-    if not wrap:                                                    # a copy for the backward kernel, as above
-        return new_tensor(contiguous_copy(index.array) if mode.grad else source, None)
-    wrapped = alloc(layout(source.layout.device, INT64, source.layout.shape))
-    source.layout.device.kernels.wrap_index.only.call(wrapped.ptr, source.ptr, source.layout.size, n)
-    return new_tensor(wrapped, None)
+    device, shape, size = source.layout.device, source.layout.shape, source.layout.size
+    out = alloc(layout(device, INT64, shape))
+    device.kernels.check_index.only.call(out.ptr, flag, source.ptr, size, low, n, low, number)
+    return new_tensor(out, None)
 
 
 def for_caller(index: Tensor, x: Tensor) -> Tensor:
@@ -343,7 +354,7 @@ def _of_last(g: Tensor, index: Tensor, dim: int) -> Tensor:
     if have.ndim < len(shape) or have.shape[dim] < 2:               # one element for each place: none is written twice
         return taken
     column = tuple([n if i == dim else 1 for i, n in enumerate(have.shape)])
-    order = functions.as_tensor(np.arange(have.shape[dim]).reshape(column)).to(have.device)
+    order = on_device(np.arange(have.shape[dim]).reshape(column), have.device)
     order = through(as_expanded, order, have.shape)
     last = scatter_op(zeros_on(shape, have), index, order, dim=dim)
     return where(eq(gather_at(last, index, dim), order), taken, 0.0)
@@ -392,7 +403,8 @@ def _gather_reference(x: Any, index: Any, *, dim: int) -> Any:
 def _distinct(make: Any, n: int, *shape: int) -> Tensor:
     """Indices without duplicates, for samples: where `scatter` writes one place twice, it has no derivative."""
     order = (np.arange(shape[0])[:, None] * 3 + np.arange(shape[1] if len(shape) > 1 else 1)) % n
-    return cast(add(make.ints(*shape, high=1), functions.as_tensor(order.reshape(shape)).to(make.device)), INT64)
+    zeros = make.ints(*shape, high=1)
+    return cast(add(zeros, on_device(order.reshape(shape), zeros.array.layout.device)), INT64)
 
 
 @scatter_add_op.samples
@@ -485,7 +497,6 @@ def reads_to_host(what: str) -> None:
 
 launch("ops/index.cu", "take gather", lambda k, host: [over(k.outer * k.m * k.inner)])
 launch("ops/index.cu", "scatter index_add scatter_add", lambda k, host: [over(k.outer * k.inner if k.m else 0)])
-launch("ops/index.cu", "check_index", lambda k, host: [Launch("", (1,), (threads_for(k.n),))], shared=4096)
-launch("ops/index.cu", "wrap_index", lambda k, host: [over(k.n)])
-work("take gather scatter check_index wrap_index")
+launch("ops/index.cu", "check_index", lambda k, host: [over(k.n)])
+work("take gather scatter check_index")
 work("index_add scatter_add", lambda k: k.outer * k.m * k.inner)

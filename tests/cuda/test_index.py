@@ -25,11 +25,14 @@ def test_indexing(suffix, order):
             compare(f"index_add_{suffix}", x, line, src, outer, m, n, inner)
             compare(f"scatter_add_{suffix}", x, full, src, outer, m, n, inner)
     index = rng.integers(-5, 5, 1000)
-    compare("wrap_index", index * 0, index, 1000, 5)
-    for bad, ignore in ((None, -100), (700, -100), (700, 99)):
-        if bad:
-            index[[bad, 900]] = 99
-        compare("check_index", np.zeros(1, np.int64), index, 1000, -5, 5, ignore)
+    for wrong, ignore in ((None, -5), (700, -5), (700, 99), (700, -100)):
+        if wrong:
+            index[wrong] = 99
+        for out in (index * 0, None):
+            for told in (0, 3):
+                compare("check_index", out, np.array([told, told]), index, 1000, -5, 5, ignore, 7)
+        compare("check_index", index * 0, None, index, 1000, -5, 5, ignore, 7)
+        compare("check_index", index * 0, None, index, 1000, 0, 5, ignore, 7)       # many are wrong
 
 
 def test_large_indices_are_divided_without_the_compilers_routine():

@@ -43,7 +43,6 @@ OTHERS = {
     ("uniform",): lambda: mg.rand(3), ("normal",): lambda: mg.randn(3), ("random_bits",): lambda: mg.randint(0, 5, (3,)),
     ("dropout_forward",): lambda: nn.functional.dropout(mg.ones(3)),
     ("check_range",): lambda: nn.functional.binary_cross_entropy(mg.ones(3), mg.ones(3)),
-    ("wrap_index",): lambda: mg.ones(3)[mg.tensor([0, -1])],
 }
 UNUSED = {"fma_roof"}                       # the benchmark measures the CPU's peak with it
 
