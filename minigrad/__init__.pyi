@@ -55,7 +55,7 @@ from .nn.toplevel import layer_norm as layer_norm
 from .nn.toplevel import rms_norm as rms_norm
 from .ops.dispatch import set_fused as set_fused
 from .ops.linalg import PLU, QR, SlogDet
-from .ops.older import Geqrf, TriangularSolve, USV
+from .ops.older import USV, Geqrf, TriangularSolve
 from .ops.random import Generator as Generator
 
 __version__: builtins.str

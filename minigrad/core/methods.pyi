@@ -10,7 +10,7 @@ from typing import Any, Literal, NoReturn, TypeAlias, overload
 import numpy as np
 
 from ..ops.linalg import PLU, QR, SlogDet
-from ..ops.older import Geqrf, TriangularSolve, USV
+from ..ops.older import USV, Geqrf, TriangularSolve
 from .tape import Variable
 from .tensor import MinMax, Tensor, ValuesIndices
 

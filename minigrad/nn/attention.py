@@ -285,12 +285,12 @@ class MultiheadAttention(Module):
             average_attn_weights=average_attn_weights, is_causal=is_causal, batch_first=self.batch_first)
 
 
-def _activation(choice: str | Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """The function that `activation=` names."""
+def activation_of(layer: str, choice: str | Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """The function that `activation=` of a layer names."""
     if not isinstance(choice, str):
         return choice
     if choice not in ("relu", "gelu"):
-        fail("TransformerEncoderLayer", "activation must be 'relu', 'gelu' or a function", repr(choice))
+        fail(layer, "activation must be 'relu', 'gelu' or a function", repr(choice))
     return relu if choice == "relu" else gelu
 
 
@@ -318,7 +318,7 @@ class TransformerEncoderLayer(Module):
         self.norm2 = LayerNorm(d_model, eps=layer_norm_eps, bias=bias, device=device, dtype=dtype)
         self.dropout1 = Dropout(dropout)
         self.dropout2 = Dropout(dropout)
-        self.activation = _activation(activation)
+        self.activation = activation_of("TransformerEncoderLayer", activation)
 
     def forward(self, src: Tensor, src_mask: Tensor | None = None, src_key_padding_mask: Tensor | None = None,
                 is_causal: bool = False) -> Tensor:

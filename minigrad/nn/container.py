@@ -1,4 +1,5 @@
-"""Modules that hold modules: `Sequential` (a chain), `ModuleList` (a list), `ModuleDict` (a dict)."""
+"""Modules that hold modules: `Sequential` (a chain), `ModuleList` (a list), `ModuleDict` (a dict); and those that hold
+parameters: `ParameterList`, `ParameterDict`."""
 from __future__ import annotations
 
 import operator
@@ -8,7 +9,8 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from ..core.modes import changed
-from .module import Module, indent
+from ..core.tensor import Tensor
+from .module import Module, Parameter, indent
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -240,3 +242,197 @@ class ModuleDict(Module):
             if len(pair) != 2:
                 raise ValueError(f"[ModuleDict.update] element {i} must be a pair; got {len(pair)} values")
             self[pair[0]] = pair[1]
+
+
+def _held(value: Any) -> Any:
+    """A tensor becomes a parameter; anything else stays as it is."""
+    return Parameter(value) if isinstance(value, Tensor) and not isinstance(value, Parameter) else value
+
+
+def _described(name: str, value: Any) -> str:
+    """The line of a value in `repr`."""
+    if not isinstance(value, Tensor):
+        return f"({name}): Object of type: {type(value).__name__}"
+    sizes, where = "x".join(map(str, value.shape)), f" ({value.device})" if value.is_cuda else ""
+    return f"({name}): {type(value).__name__} containing: [{value.dtype} of size {sizes}{where}]"
+
+
+class ParameterList(Module):
+    """A list whose parameters are registered; a tensor becomes a parameter, other values are kept beside them.
+
+        >>> weights = nn.ParameterList([minigrad.zeros(2, 3), minigrad.zeros(3)])
+        >>> [name for name, _ in weights.named_parameters()]
+        ['0', '1']
+    """
+
+    def __init__(self, values: Iterable[Any] | None = None) -> None:
+        super().__init__()
+        self._size = 0
+        if values is not None:
+            self.extend(values)
+
+    def _position(self, index: Any) -> str:
+        """The name of the value at a position."""
+        i = operator.index(index)
+        if not -self._size <= i < self._size:
+            raise IndexError(f"index {i} is out of range")
+        return str(i % self._size)
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter([getattr(self, str(i)) for i in range(self._size)])
+
+    def __getitem__(self, index: int | slice) -> Any:
+        if isinstance(index, slice):
+            return type(self)(list(self)[index])
+        return getattr(self, self._position(index))
+
+    def __setitem__(self, index: int, value: Any) -> None:
+        setattr(self, self._position(index), _held(value))
+
+    def append(self, value: Any) -> Self:
+        """Adds a value at the end."""
+        setattr(self, str(self._size), _held(value))
+        self._size += 1
+        return self
+
+    def extend(self, values: Iterable[Any]) -> Self:
+        """Adds the values of an iterable at the end; TypeError for what is none, and for a tensor: it is one value."""
+        if not isinstance(values, Iterable) or isinstance(values, Tensor):
+            raise TypeError(f"[ParameterList.extend] values must be an iterable; got {type(values).__name__}")
+        for value in list(values):
+            self.append(value)
+        return self
+
+    __iadd__ = extend
+
+    def pop(self, index: int = -1) -> Any:
+        """Removes and returns the value at a position; those behind it move up."""
+        found = self[index]
+        rest = [value for i, value in enumerate(self) if str(i) != self._position(index)]
+        for i in range(self._size):
+            delattr(self, str(i))
+        self._size = 0
+        self.extend(rest)
+        return found
+
+    def __dir__(self) -> list[str]:
+        return [name for name in super().__dir__() if not name.isdigit()]
+
+    def extra_repr(self) -> str:
+        return "\n".join([_described(str(i), value) for i, value in enumerate(self)])
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        raise RuntimeError("ParameterList should not be called; use its parameters")
+
+
+class ParameterDict(Module):
+    """A dict whose parameters are registered, in the order of insertion; a tensor becomes a parameter, other values are
+    kept beside them."""
+
+    def __init__(self, parameters: Any = None) -> None:
+        super().__init__()
+        self._keys: dict[str, None] = {}
+        if parameters is not None:
+            self.update(parameters)
+
+    def __getitem__(self, key: str) -> Any:
+        if key not in self._keys:
+            raise KeyError(key)
+        return getattr(self, key)
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        if not isinstance(key, str):
+            raise TypeError(f"[ParameterDict] a key must be a string; got {type(key).__name__}")
+        if key not in self._keys and hasattr(self, key):
+            raise KeyError(f"attribute '{key}' already exists")
+        setattr(self, key, _held(value))
+        self._keys[key] = None
+
+    def __delitem__(self, key: str) -> None:
+        del self._keys[key]
+        delattr(self, key)
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._keys)
+
+    def __reversed__(self) -> Iterator[str]:
+        return reversed(list(self._keys))
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._keys
+
+    def keys(self) -> KeysView[str]:
+        """The names."""
+        return self._keys.keys()
+
+    def values(self) -> list[Any]:
+        """The values."""
+        return [getattr(self, key) for key in self._keys]
+
+    def items(self) -> list[tuple[str, Any]]:
+        """(name, value), in the order of insertion."""
+        return [(key, getattr(self, key)) for key in self._keys]
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """The value of `key`, or `default`."""
+        return self[key] if key in self else default
+
+    def setdefault(self, key: str, default: Any = None) -> Any:
+        """The value of `key`, which is set to `default` if it is missing."""
+        if key not in self:
+            self[key] = default
+        return self[key]
+
+    def pop(self, key: str) -> Any:
+        """Removes and returns the value of `key`."""
+        found = self[key]
+        del self[key]
+        return found
+
+    def popitem(self) -> tuple[str, Any]:
+        """Removes and returns the last (name, value)."""
+        if not self._keys:
+            raise KeyError("popitem(): ParameterDict is empty")
+        key = next(reversed(self._keys))
+        return key, self.pop(key)
+
+    def clear(self) -> None:
+        """Removes all values."""
+        for key in list(self._keys):
+            del self[key]
+
+    def copy(self) -> ParameterDict:
+        """A dict with the same values."""
+        return ParameterDict(dict(self.items()))
+
+    def update(self, parameters: Any) -> None:
+        """Adds the values of a mapping, or of (name, value) pairs; an existing name is replaced. A plain dict is read
+        in the order of its names, as in PyTorch."""
+        if not isinstance(parameters, Iterable):
+            raise TypeError("[ParameterDict.update] parameters must be an iterable of key/value pairs; "
+                            f"got {type(parameters).__name__}")
+        ordered = isinstance(parameters, OrderedDict | ParameterDict) or not isinstance(parameters, Mapping)
+        pairs = dict(parameters.items() if isinstance(parameters, Mapping | ParameterDict) else parameters)
+        for key in pairs if ordered else sorted(pairs):
+            self[key] = pairs[key]
+
+    def __or__(self, other: ParameterDict) -> ParameterDict:
+        made = self.copy()
+        made.update(other)
+        return made
+
+    def __ior__(self, other: ParameterDict) -> Self:
+        self.update(other)
+        return self
+
+    def extra_repr(self) -> str:
+        return "\n".join([_described(key, value) for key, value in self.items()])
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        raise RuntimeError("ParameterDict should not be called; use its parameters")

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import pytest
 
+import minigrad as mg
 from minigrad import nn
 
 
@@ -34,3 +35,44 @@ def test_containers():
                        (lambda: items(3), NotImplementedError)):
         with pytest.raises(error):
             act()
+
+
+def test_parameter_list(torch):
+    lists = []
+    for n, lib in ((nn, mg), (torch.nn, torch)):
+        p = n.ParameterList([lib.ones(2, 3), n.Parameter(lib.zeros(4))])
+        p.append(lib.ones(())).extend([lib.zeros(1, 2), "text"])
+        p[1] = lib.ones(3)
+        lists.append(p)
+    mine, theirs = lists
+    assert repr(mine).split() == repr(theirs).replace("torch.", "").split() and list(mine.state_dict()) == list(theirs.state_dict()) and len(mine) == 5
+    assert isinstance(mine[1], nn.Parameter) and mine[-1] == mine[4] == "text" and [p.shape for p in mine.parameters()] == [(2, 3), (3,), (), (1, 2)]
+    assert [tuple(p.shape) for p in mine[1:3]] == [(3,), ()] and isinstance(mine[1:3], nn.ParameterList)
+    second = mine[1]
+    assert mine.pop(0).shape == (2, 3) and len(mine) == 4 and mine[0] is second and list(mine.state_dict()) == ["0", "1", "2"]
+    for bad, error in ((lambda: mine[9], IndexError), (lambda: mine.extend(3), TypeError), (lambda: mine.extend(mg.ones(3)), TypeError), (mine, RuntimeError)):
+        with pytest.raises(error):
+            bad()
+
+
+def test_parameter_dict(torch):
+    dicts = []
+    for n, lib in ((nn, mg), (torch.nn, torch)):
+        p = n.ParameterDict({"b": lib.ones(2), "a": n.Parameter(lib.zeros(4))})
+        p["c"] = lib.ones(1, 2)
+        p.update([("a", lib.ones(3)), ("d", 5)])
+        dicts.append(p)
+    mine, theirs = dicts
+    assert "\n  (c): Parameter containing: [float32 of size 1x2]" in repr(mine) and list(mine.state_dict()) == list(theirs.state_dict())
+    assert list(mine) == list(mine.keys()) == list(theirs.keys()) and "a" in mine and len(mine) == 4 and list(reversed(mine)) == ["d", "c", "b", "a"]
+    assert mine["a"].shape == (3,) and mine.get("x", 7) == 7 and mine.setdefault("e", mg.ones(1)) is mine["e"] and isinstance(mine["e"], nn.Parameter)
+    assert [k for k, _ in mine.items()] == list(mine) and len(mine.values()) == 5 and list((mine | nn.ParameterDict({"z": 1})).keys())[-1] == "z"
+    assert mine.popitem()[0] == "e" and mine.pop("b").shape == (2,) and list(mine.copy()) == ["a", "c", "d"]
+    mine |= nn.ParameterDict({"q": mg.ones(2)})
+    assert list(mine.state_dict()) == ["a", "c", "q"]
+    mine.clear()
+    assert not len(mine) and not list(mine.parameters())
+    for bad, error in ((lambda: mine["a"], KeyError), (mine.popitem, KeyError), (lambda: mine.update(3), TypeError), (lambda: mine.__setitem__(3, 1), TypeError),
+                       (lambda: mine.__setitem__("forward", 1), KeyError), (mine, RuntimeError)):
+        with pytest.raises(error):
+            bad()

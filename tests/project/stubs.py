@@ -94,7 +94,8 @@ class Names:
         public = set(public)
         found = [(module, f"{name} as {name}") for module, name in public]
         for module, names in self.imports.items():
-            private = [name for name in sorted(names) if (module, name) not in public]
+            ordered = sorted(names, key=lambda name: (not name.isupper(), name))           # as ruff orders imports
+            private = [name for name in ordered if (module, name) not in public]
             found += [(module, ", ".join(private))] if private else []
         lines = [f"from {module} import {names}" for module, names in sorted(found)]
         groups: tuple[list[str], ...] = ["import builtins"], ["import numpy as np"], []
