@@ -69,7 +69,11 @@ def manual_seed_all(seed: int) -> None:
 
 
 def synchronize(device: Any = None) -> None:
-    """Waits until everything launched on a GPU so far is done."""
+    """Waits until everything launched on a GPU so far is done. Raises what a check of values found since the host last
+    waited: IndexError for a label out of range, and the like.
+
+    MINIGRAD_CUDA_SYNC=1 in the environment makes the GPU wait after each launch, so that errors come from their line.
+    """
     _gpu("synchronize", device).synchronize()
 
 

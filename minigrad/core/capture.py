@@ -599,6 +599,9 @@ def capture(function: Callable) -> Captured:
 
     What `function` returns is outside the graph: call `backward` inside. TypeError for a generator or a coroutine.
 
+    On a GPU the launches between two Python actions are one CUDA graph (Gray 2019, "Getting started with CUDA graphs").
+    A check of an index or a label is part of it; what it found is raised after a later replay, or where the host waits.
+
     >>> step = minigrad.capture(step)
     >>> loss = step(x, y)
     """

@@ -205,8 +205,10 @@ class CUDA(Device):
                 for kernel in declared]
 
     def _kernel(self, name: str, letters: str, names: Sequence[str], run: Callable[..., None]) -> Kernel:
-        """A kernel of this device. With MINIGRAD_CUDA_SYNC=1 it waits after each launch, and says what went wrong."""
+        """A kernel of this device. With MINIGRAD_CUDA_SYNC=1 it looks at all addresses, waits after each launch, and
+        says what went wrong."""
         def launch_and_wait(*given: Any) -> None:
+            _refuse_host_memory(self, name, letters, names, given)
             try:
                 run(*given)
                 if _thread.stream is None:
@@ -398,10 +400,7 @@ def launcher(device: CUDA, name: str, suffix: str, letters: str, names: Sequence
     def ask(given: tuple) -> list[tuple]:
         """Runs the rule, and remembers what it said under what it read. RuntimeError for memory of the CPU."""
         nonlocal memory
-        for letter, argument, value in zip(letters, names, given, strict=True):
-            if letter in "op" and value and (region := find(value)) and isinstance(region(), np.ndarray):
-                raise RuntimeError(f"[{name}] a kernel of {device.name} takes memory of {device.name}; got {argument} "
-                                   f"on the CPU; move the tensor with .to({device.name!r})")
+        _refuse_host_memory(device, name, letters, names, given)
         entry = entries[name]
         reading = Reading(entry.rule, letters, names, given, device.constants)
         launches = [prepared(one, entry.file) for one in reading.launches]
@@ -413,6 +412,14 @@ def launcher(device: CUDA, name: str, suffix: str, letters: str, names: Sequence
             key_of, known = memory
             return remember(known, key_of(given), launches)     # type: ignore[no-any-return]
     return launch
+
+
+def _refuse_host_memory(device: CUDA, name: str, letters: str, names: Sequence[str], given: Sequence[Any]) -> None:
+    """RuntimeError if an address among the arguments of a launch is that of an array on the CPU."""
+    for letter, argument, value in zip(letters, names, given, strict=True):
+        if letter in "op" and value and (region := find(value)) is not None and isinstance(region(), np.ndarray):
+            raise RuntimeError(f"[{name}] a kernel of {device.name} takes memory of {device.name}; got {argument} on "
+                               f"the CPU; move the tensor with .to({device.name!r})")
 
 
 def _prepared(device: CUDA, name: str, suffix: str, letters: str, names: Sequence[str], one: Launch | Product,

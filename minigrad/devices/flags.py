@@ -10,6 +10,7 @@ MINIGRAD_CUDA_SYNC=1 makes the host look after each launch (`cuda.py`).
 """
 from __future__ import annotations
 
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -25,12 +26,16 @@ class Flags:
         words: Any = np.frombuffer(memory, np.int64)
         self.words = memoryview(words)
         self.words[0] = 0
-        self.checks: dict[tuple, int] = {}
+        self.checks, self.numbering = dict[tuple, int](), Lock()
         register(self, self.ptr, 16)
 
     def number(self, *check: Any) -> int:
         """The number of a check: (exception type, text, arguments of the text after the value)."""
-        return self.checks.get(check) or self.checks.setdefault(check, len(self.checks) + 1)
+        found = self.checks.get(check)
+        if found is None:
+            with self.numbering:                # two checks may never get one number
+                found = self.checks.setdefault(check, len(self.checks) + 1)
+        return found
 
     def verify(self) -> None:
         """Raises the error of the check that failed, if one did, and forgets it."""

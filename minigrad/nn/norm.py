@@ -28,7 +28,7 @@ import numpy as np
 
 from ..core.half import narrowed, rounds_once, widened
 from ..core.modes import mode, no_grad
-from ..core.shape import BOOL, axes_of, axis_of, fail
+from ..core.shape import BOOL, INT64, axes_of, axis_of, fail
 from ..core.tensor import Tensor
 from ..core.warning import warn
 from ..ops.convert import on_device
@@ -40,6 +40,7 @@ from ..ops.norm import group_norm as group_norm_op
 from ..ops.norm import instance_norm as instance_norm_op
 from ..ops.norm import layer_norm as layer_norm_op
 from ..ops.norm import rms_norm as rms_norm_op
+from ..ops.take import in_range
 from ..ops.view import movedim, reshape
 from . import init
 from .arguments import DeviceLike, DtypeLike, Size, as_shape, check_batch_size
@@ -97,8 +98,11 @@ def _mask_of_lengths(name: str, x: Tensor, lengths: Any, axes: tuple[int, ...]) 
                 fail(name, f"lengths must be from 0 to {size}, the size of dimension {positions[0]}",
                      lengths.array.np.tolist(), kind=ValueError)
         check()
-        if mode.recorder is not None:           # a captured step checks its lengths at each replay
+        if mode.recorder is not None and lengths is given:      # a captured step checks its lengths at each replay
             mode.recorder.python(check)
+    else:
+        in_range(lengths.to(INT64), 0, size + 1, ValueError, "[{1}] lengths must be from 0 to {2}, the size of "
+                 "dimension {3}; got {0}", name, size, positions[0])
     along = [size if i == positions[0] else 1 for i in range(len(shape))]
     steps = reshape(on_device(np.arange(size), layout.device), along)
     ends = lengths.to(layout.device) if lengths is given else on_device(lengths.array.np, layout.device)

@@ -140,9 +140,8 @@ KERNEL(logsumexp_backward)(T *gx, const T *gy, const T *x, int64_t outer, int64_
 // ---- cross-entropy: -sum over c of q_c w_c log softmax(x)_c, with q = (1 - e) [c == target] + e / classes ----
 //
 // The first launch writes the loss of each position and its two statistics. A second one, of one block, writes the
-// reduced loss and the divisor of the mean. The probabilities are never stored. On the CPU the targets are checked
-// before. That would make the host wait for the GPU, so here a target out of range reads nothing and makes its loss
-// (and so the mean) NaN.
+// reduced loss and the divisor of the mean. The probabilities are never stored. A target out of range reads
+// nothing and makes its loss (and so the mean) NaN; the error comes later (devices/flags.py).
 __device__ __forceinline__ bool valid(int64_t target, int64_t classes) { return target >= 0 && target < classes; }
 __device__ __forceinline__ T weight_of(const T *weight, int64_t c) { return weight ? weight[c] : T(1); }
 

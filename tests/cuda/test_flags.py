@@ -39,6 +39,8 @@ WRONG = {       # what is wrong, and what the error says
     "label": (lambda: F.cross_entropy(x(), on_gpu([0, 1, 3, -100])), IndexError,
               r"\[cross_entropy\] labels must lie in \[0, 3\) or be ignore_index -100; got 3"),
     "label of nll_loss": (lambda: F.nll_loss(x(), on_gpu([0, 1, -1, 2])), IndexError, r"\[nll_loss\] labels .* got -1"),
+    "length": (lambda: F.layer_norm(mg.ones(2, 4, 3, device="cuda"), (3,), lengths=on_gpu([4, 5])), ValueError,
+               r"\[layer_norm\] lengths must be from 0 to 4, the size of dimension 1; got 5"),
     "class": (lambda: F.one_hot(on_gpu([0, 2]), 2), RuntimeError, r"\[one_hot\] class values must lie in \[0, 2\); got 2"),
 }
 
@@ -174,3 +176,15 @@ def test_memory_of_the_cpu_is_refused(gpu):
     with pytest.raises(RuntimeError, match=r"\[sub\] a kernel of cuda:0 takes memory of cuda:0; got b on the CPU; move the tensor with .to"):
         gpu.kernels.sub[np.dtype(np.float32)].call(a.array.ptr, a.array.ptr, b.array.ptr, plan.ptr)
     assert (a - 1).sum().item() == 0
+
+
+def test_each_launch_looks_at_its_addresses_if_it_waits(waiting):
+    """Otherwise the first with its sizes does."""
+    a, b, plan = waiting.upload(np.ones(7, np.float32)), np.ones(7, np.float32), waiting.constant(np.array([1, 7, 7, 1, 1, 1]))
+    held = mg.device("cpu").wrap(b)
+    sub, gemm = (getattr(waiting.kernels, name)[np.dtype(np.float32)] for name in ("sub", "gemm"))
+    sub.call(a.ptr, a.ptr, a.ptr, plan.ptr)
+    with pytest.raises(RuntimeError, match=r"\[sub_f32\] .* got a on the CPU"):
+        sub.call(a.ptr, held.ptr, a.ptr, plan.ptr)
+    with pytest.raises(RuntimeError, match=r"\[gemm_f32\] .* got b on the CPU"):
+        gemm.call(a.ptr, a.ptr, held.ptr, 0, 0, 1, 1, 1, 7, 7, 1, 1, 1, 1, 0)
