@@ -21,7 +21,7 @@ from .core.op import op
 from .core.shape import default_float as get_default_dtype
 from .core.shape import set_default_float as set_default_dtype
 from .core.tensor import Size, Tensor
-from .devices import device
+from .devices import device, get_default_device, set_default_device
 from .devices.base import Device
 from .devices.memory import empty_cache
 from .devices.native import get_num_threads, set_num_threads, simd_level

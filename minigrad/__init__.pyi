@@ -41,6 +41,8 @@ from .core.tensor import MinMax, ValuesIndices
 from .core.tensor import Size as Size
 from .core.tensor import Tensor as Tensor
 from .devices import device as device
+from .devices import get_default_device as get_default_device
+from .devices import set_default_device as set_default_device
 from .devices.base import Device as Device
 from .devices.memory import empty_cache as empty_cache
 from .devices.native import get_num_threads as get_num_threads

@@ -47,6 +47,8 @@ def prepare_cast(input: Layout, *, dtype: np.dtype) -> Plan:
 
 
 def _cast_host(a: Any, out: Any) -> None:
+    if a.dtype.kind == "f" and out.dtype.kind in "iu" and not isinstance(a, np.ndarray):
+        a = a.astype(np.int64)      # of which the low bits stay, as on the CPU: a GPU gives the nearest value in range
     out[...] = a.astype(out.dtype)
 
 

@@ -6,6 +6,7 @@ Kernel) and `cpu.py`.
 from __future__ import annotations
 
 import copyreg
+import os
 from collections.abc import Callable
 from threading import RLock
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from .base import Device, Kernel
 from .native import lib
 
 _devices: dict[str, Device] = {}
+_default = os.environ.get("MINIGRAD_DEVICE") or "cpu"
 
 
 class _AnyDevice(type):
@@ -40,11 +42,25 @@ else:
             return open_device(f"{type}:{index}")
 
 
-def open_device(name: str | Device | Any = "cpu") -> Device:
-    """What `device(name)` gives; a number stands for that GPU."""
+def set_default_device(device: Any) -> None:
+    """Sets where tensors are made that are not told where: a device, its name, or None for the CPU. It begins as the
+    environment variable MINIGRAD_DEVICE says. RuntimeError if there is no such device."""
+    global _default
+    _default = open_device("cpu" if device is None else device).name
+
+
+def get_default_device() -> Device:
+    """The device on which tensors are made that are not told where."""
+    return open_device(_default)
+
+
+def open_device(name: str | Device | Any = None) -> Device:
+    """What `device(name)` gives; a number stands for that GPU, None for the default device."""
     if isinstance(name, Device):
         return name
-    if isinstance(name, int):
+    if name is None:
+        name = _default
+    elif isinstance(name, int):
         name = f"cuda:{name}"
     found = _devices.get(name) if isinstance(name, str) else None
     if found is None:

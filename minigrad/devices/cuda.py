@@ -6,8 +6,9 @@ int64 or a double. So code that prepares a launch is written once, for both devi
 `launch.py` what a GPU needs besides: the file of the text, and a rule for the numbers of blocks and threads.
 
 NVRTC compiles the text (`cupy.RawModule`), for each kernel and element type alone, at its first launch; CuPy keeps the
-result on disk. A kernel that is not in the table is missing on this device: a composite then runs its
-definition, and a primitive raises NotImplementedError.
+result on disk. A kernel that is not in the table is missing on this device: a composite then runs its definition, and a
+primitive NumPy's function on CuPy arrays (`host`), which call CuPy's function of the same name. So such a function may
+use of NumPy only what CuPy has, and nothing that adds floats by atomics.
 
 A launch packs its arguments, which all have 8 bytes, and calls the driver. Its grid and block are remembered: a rule is
 asked once for the sizes, the given addresses and the host values that it reads (`launcher`). No launch waits for the
@@ -30,6 +31,7 @@ reference to it goes, `stream.wait_event(...)` on the device's stream, or `synch
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import weakref
 from array import array
@@ -144,7 +146,7 @@ class CUDA(Device):
             kernels[full] = self._kernel(full, signature.letters, signature.names, run)
         known: ChainMap[str, Any] = ChainMap(KERNELS, {"gemm": None})       # ops that are imported later add to KERNELS
         self.kernels = KernelTable(self.name, kernels, known)
-        self.host = Kernel("host", "*", (), 0, self._no_kernel, self)
+        self.host = Kernel("host", "*", (), 0, self._run, self)
 
     def describe(self) -> str:
         """The GPU's name."""
@@ -219,13 +221,11 @@ class CUDA(Device):
         waits = os.environ.get("MINIGRAD_CUDA_SYNC") == "1"
         return Kernel(name, letters, names, 0, launch_and_wait if waits else run, self)
 
-    def _no_kernel(self, function: Callable[..., Any], *arrays: Any) -> None:
-        """The `host` launch: raises NotImplementedError that names the op and the dtypes."""
-        dtypes = ", ".join(dict.fromkeys(str(a.dtype) for a in arrays if hasattr(a, "dtype")))
-        things = (function, *getattr(function, "keywords", {}).values(), *arrays)
-        name = next(filter(None, map(_public_name, things)), "this op")
-        raise NotImplementedError(f"[{name}] has no CUDA kernel for {dtypes} on {self.name}; "
-                                  "convert to float32, or work on the CPU")
+    def _run(self, function: Callable[..., Any], out: Any, *inputs: Any) -> None:
+        """The `host` launch: a function of NumPy's, which CuPy's arrays answer with CuPy's function of that name."""
+        self.use()
+        with self.stream, np.errstate(all="ignore"):
+            function(*inputs, out=out)
 
     # -- memory --
 
@@ -239,12 +239,30 @@ class CUDA(Device):
     def container(self, array: Array) -> Any:
         return _view(array.layout, array.ptr, array.block.root)
 
-    def wrap(self, array: Any) -> Array:
-        """An `Array` that shares the memory of a CuPy array, and keeps it alive."""
+    def wrap(self, array: Any, root: Any = None) -> Array:
+        """An `Array` that shares the memory of a CuPy array, and keeps it and `root` alive."""
         steps = [(n - 1) * s for n, s in zip(array.shape, array.strides, strict=True)] if array.size else []
         low, high = (sum(pick(0, step) for step in steps) for pick in (min, max))
         register(array, array.data.ptr + low, high - low + array.itemsize)
-        return memory.external(array, memory.from_numpy_layout(array, self), array.data.ptr)
+        return memory.external(array, memory.from_numpy_layout(array, self), array.data.ptr, root)
+
+    def share(self, data: Any) -> Array:
+        """An `Array` on the memory of another library's array on this GPU, which it keeps alive.
+
+        The device's stream waits for what the other library has launched on its current stream. The memory is given
+        back once the device's stream is done with it. Bytes of bools other than 0 and 1 are copied.
+        """
+        self.use()
+        theirs = cp.cuda.get_current_stream()           # that of CuPy: DLPack and the interface tell those of others
+        self.stream.wait_event(theirs.record())
+        with self.stream:
+            array = cp.from_dlpack(data) if hasattr(data, "__dlpack__") else cp.asarray(data)
+            if array.dtype == bool and (array.view(np.uint8) > 1).any():
+                array = array.view(np.uint8) != 0
+        if any(s % array.itemsize for s in array.strides):
+            raise ValueError(f"[from_dlpack] strides must be whole elements; got {array.strides} bytes for "
+                             f"{array.dtype}; copy the array first")
+        return self.wrap(array, _Borrowed(array, self))
 
     def constant(self, values: np.ndarray, keep: Any = None) -> Array:
         copied = self._copied(values)
@@ -275,9 +293,15 @@ class CUDA(Device):
                 array.set(np.ascontiguousarray(values).reshape(values.shape))
         return array
 
-    def upload(self, values: np.ndarray) -> Array:
+    def upload(self, values: Any) -> Array:
+        """The values may be a CuPy array, too: what a `host` launch found."""
         out = memory.alloc_outside_pool(memory.layout(self, values.dtype, values.shape))
-        self.write(out, values)
+        if isinstance(values, np.ndarray):
+            self.write(out, values)
+        elif values.size:
+            self.use()
+            with self.stream:
+                out.np[...] = values
         return out
 
     def write(self, array: Array, values: Any, moved: bool = False) -> None:
@@ -317,17 +341,6 @@ class CUDA(Device):
         self.flags.verify()
 
 
-def _public_name(thing: Any) -> str:
-    """The public name of a function, of one inside a partial, or of the function that it was made in; empty if none.
-
-    An op that falls back to the host is named after it.
-    """
-    name = getattr(thing, "__qualname__", getattr(thing, "__name__", "")) if callable(thing) else ""
-    name = name or _public_name(getattr(thing, "func", None)) if hasattr(thing, "func") else name
-    name = name.partition(".")[0]
-    return "" if name.startswith(("_", "<")) else name
-
-
 def _view(layout: Any, ptr: int, root: Any) -> Any:
     """A CuPy array over memory that `root` owns. It keeps `root` alive, so that the block is not reused meanwhile."""
     size = layout.dtype.itemsize
@@ -336,6 +349,18 @@ def _view(layout: Any, ptr: int, root: Any) -> Any:
     owned = cp.cuda.UnownedMemory(ptr + low, high - low + size, root, layout.device.index)
     strides = tuple(s * size for s in layout.strides)
     return cp.ndarray(layout.shape, layout.dtype, memptr=cp.cuda.MemoryPointer(owned, -low), strides=strides)
+
+
+class _Borrowed:
+    """Keeps an array of another library alive, until the device's stream is done with its memory."""
+
+    def __init__(self, array: Any, device: CUDA) -> None:
+        self.array, self.device = array, device
+
+    def __del__(self) -> None:
+        if not sys.is_finalizing():
+            with self.device.capturing:
+                self.device.stream.synchronize()
 
 
 # KERNEL as native/foreign.h has it

@@ -98,9 +98,11 @@ def _prepare_triangle(x: Layout, *, diagonal: int, lower: bool) -> Plan:
         fail("tril" if lower else "triu", "needs at least two dimensions", x)
     out = layout(x.device, x.dtype, x.shape)
     rows, columns = x.shape[-2:]
+    if not x.size:
+        return Plan(lambda a: alloc(out), out, "there are no elements")
     zero = constant(0, x.dtype, x.device).array
     kernel = x.device.kernels.where.move(x.dtype)
-    if kernel is None or not x.size:
+    if kernel is None:
         def triangle(v: Any, out: Any) -> None:
             np.copyto(out, np.tril(v, diagonal) if lower else np.triu(v, diagonal))
 

@@ -1,7 +1,8 @@
 """Making tensors: from data, filled with one value, and ranges. Random ones are in random.py, transfers in convert.py.
 
 `dtype` None means the default float dtype (float32 unless `set_default_dtype` changed it) or what the data says;
-`device` None means the CPU or where the data is. Read first `as_array`: it decides the dtype of data.
+`device` None means the default device (the CPU, unless `set_default_device` or MINIGRAD_DEVICE changed it) or where the
+data is. Read first `as_array`: it decides the dtype of data.
 """
 from __future__ import annotations
 
@@ -27,6 +28,7 @@ __all__ = ["tensor", "as_tensor", "asarray", "from_numpy", "from_dlpack", "empty
            "tril_indices", "triu_indices", "clone"]
 
 
+_DLPACK_CUDA = (2, 13)          # DLPack's numbers of CUDA's memory: kDLCUDA, kDLCUDAManaged
 _NESTED_MAX = 64                # how deep lists are nested at most: the dimensions of a NumPy array
 
 
@@ -43,19 +45,16 @@ def as_array(data: Any, dtype: Any = None) -> np.ndarray:
     if isinstance(data, Tensor):
         values = data.numpy(force=True)
         return values if dtype is None else values.astype(np.dtype(dtype), copy=False)
+    if on_gpu(data):
+        data = _shared(data).numpy(force=True)
     if isinstance(data, np.generic) and dtype is not None:
         data = data.item()
     plain = is_plain(data)
     if plain and _holds_tensors(data):
         data = _unwrap(data)
     if not isinstance(data, np.ndarray) and not hasattr(data, "__array__"):
-        if hasattr(data, "__cuda_array_interface__"):
-            import cupy  # only CuPy reads another library's GPU memory
-            data = cupy.asarray(data).get()
-        elif hasattr(data, "__dlpack__"):
+        if hasattr(data, "__dlpack__"):
             data = np.from_dlpack(data)
-    elif type(data).__module__.partition(".")[0] == "cupy":
-        data = data.get()
     try:
         values = np.asarray(data)
     except ValueError as error:
@@ -161,14 +160,26 @@ def _unwrap(data: Any, depth: int = 0) -> Any:
 
 def _upload(values: np.ndarray, device: Any) -> Tensor:
     """A tensor on a device with a copy of the values."""
-    return new_tensor(open_device(device or "cpu").upload(np.ascontiguousarray(values).reshape(values.shape)), None)
+    return new_tensor(open_device(device).upload(np.ascontiguousarray(values).reshape(values.shape)), None)
 
 
-def _home(data: Any, device: Any) -> Any:
-    """The device for data: `device`, else the GPU if the data is there, else the CPU (None)."""
-    if device is None and not isinstance(data, np.ndarray) and hasattr(data, "__cuda_array_interface__"):
-        return "cuda"
-    return device
+def on_gpu(data: Any) -> bool:
+    """Is it an array of another library (CuPy, PyTorch, Numba, ...) on a GPU?"""
+    if isinstance(data, (Tensor, np.ndarray)):
+        return False
+    if hasattr(data, "__dlpack_device__"):
+        return data.__dlpack_device__()[0] in _DLPACK_CUDA
+    return hasattr(data, "__cuda_array_interface__")
+
+
+def _shared(data: Any) -> Tensor:
+    """A tensor on the memory of another library's array on a GPU. TypeError if it holds no real numbers."""
+    number = data.__dlpack_device__()[1] if hasattr(data, "__dlpack_device__") else 0
+    array = open_device(int(number)).share(data)        # type: ignore[attr-defined]
+    dtype = array.layout.dtype
+    if dtype.kind not in "biuf" and not is_float(dtype):
+        _no_numbers(array.np, data)
+    return new_tensor(array, None)
 
 
 def tensor(data: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
@@ -183,16 +194,21 @@ def tensor(data: Any, *, dtype: Any = None, device: Any = None, requires_grad: b
     """
     if isinstance(data, Tensor):
         return _finish(data.detach().to(device=device, dtype=dtype, copy=True), requires_grad)
-    return _finish(_upload(as_array(data, dtype), _home(data, device)), requires_grad)
+    if on_gpu(data):
+        return _finish(_shared(data).to(device=device, dtype=dtype, copy=True), requires_grad)
+    return _finish(_upload(as_array(data, dtype), device), requires_grad)
 
 
 def as_tensor(data: Any, dtype: Any = None, device: Any = None) -> Tensor:
     """`data` as a tensor. A tensor of the right dtype and device is returned itself; a writable NumPy array of the
-    right dtype shares its memory with the result; everything else is copied."""
+    right dtype shares its memory with the result, and so does an array on a GPU (of CuPy, PyTorch, ...); everything
+    else is copied."""
     if isinstance(data, Tensor):
         return data.to(device=device, dtype=dtype)
+    if on_gpu(data):
+        return _shared(data).to(device=device, dtype=dtype)
     values = as_array(data, dtype)
-    target = open_device(_home(data, device) or "cpu")
+    target = open_device(device)
     if target.type == "cpu" and isinstance(data, np.ndarray) and _shareable(values):
         return from_numpy(values)
     return _upload(values, target)
@@ -208,7 +224,8 @@ def asarray(obj: Any, *, dtype: Any = None, device: Any = None, copy: bool | Non
         t = from_dlpack(obj).to(dtype=dtype, device=device)
     else:
         t = as_tensor(obj, dtype=dtype, device=device)
-    if copy is False and not (t is obj or isinstance(obj, np.ndarray) and np.shares_memory(t.numpy(force=True), obj)):
+    if copy is False and not (t is obj or isinstance(obj, np.ndarray) and np.shares_memory(t.numpy(force=True), obj)
+                              or on_gpu(obj) and t.data_ptr() == _shared(obj).data_ptr()):
         raise ValueError("[asarray] the data cannot be shared; pass copy=None or copy=True")
     return _finish(t.detach() if requires_grad and t is obj else t, requires_grad)
 
@@ -233,8 +250,9 @@ def from_numpy(array: np.ndarray) -> Tensor:
 
 
 def from_dlpack(ext_tensor: Any, *, device: Any = None, copy: bool | None = None) -> Tensor:
-    """A tensor of another library's array or tensor, any object with `__dlpack__`. Writable CPU memory is shared, other
-    memory is copied; `copy=True` copies all, `device` moves it. NotImplementedError for `copy=False`."""
+    """A tensor of another library's array or tensor, any object with `__dlpack__`. Writable memory is shared, on the
+    CPU and on a GPU; other memory is copied; `copy=True` copies all, `device` moves it. NotImplementedError for
+    `copy=False`."""
     if copy is False:
         raise NotImplementedError("[from_dlpack] the option copy=False is not supported: memory that cannot be shared "
                                   "is copied; leave it out")
@@ -245,8 +263,8 @@ def from_dlpack(ext_tensor: Any, *, device: Any = None, copy: bool | None = None
     if not hasattr(ext_tensor, "__dlpack__"):
         raise TypeError(f"[from_dlpack] expected an object with __dlpack__; got {type(ext_tensor).__name__}; "
                         "use tensor(...)")
-    if getattr(ext_tensor, "__dlpack_device__", lambda: (1, 0))()[0] not in (1, 3):
-        return _upload(as_array(ext_tensor), "cuda")
+    if on_gpu(ext_tensor):
+        return _shared(ext_tensor)
     return from_numpy(np.from_dlpack(ext_tensor))
 
 
@@ -260,7 +278,7 @@ def layout_for(size: tuple[Any, ...], dtype: Any, device: Any, op: str, given: d
                 unexpected(op, name, given[name], ("size", "dtype", "device", "requires_grad"))
         size = (*size, given["size"]) if "size" in given else size
     shape = shape_of(size[0] if len(size) == 1 and isinstance(size[0], (tuple, list)) else size, op)
-    return layout(open_device(device or "cpu"), np.dtype(dtype) if dtype is not None else default_float(), shape)
+    return layout(open_device(device), np.dtype(dtype) if dtype is not None else default_float(), shape)
 
 
 def filled(to: Layout, value: Any, op: str = "full") -> Tensor:
@@ -348,7 +366,7 @@ def _new_like(create: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 def _on(values: np.ndarray, device: Any, requires_grad: bool) -> Tensor:
     """A tensor on a device with these values."""
-    return _finish(new_tensor(open_device(device or "cpu").upload(values), None), requires_grad)
+    return _finish(new_tensor(open_device(device).upload(values), None), requires_grad)
 
 
 def _number(value: Any) -> Any:

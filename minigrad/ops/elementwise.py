@@ -153,8 +153,7 @@ class Elementwise(Primitive):
     def allow(self, dtype: np.dtype) -> None:
         """Refuses a dtype that it is not defined for."""
         if kind_of(dtype) not in self.kinds:
-            masks = "use ~ or logical_not() and ^ or logical_xor() on masks, or convert"
-            fix = masks if dtype == BOOL else "convert first"
+            fix = "masks: ~ or logical_not(), ^ or logical_xor(); or convert" if dtype == BOOL else "convert first"
             fail(self.name, f"is not defined for {dtype} tensors", "", fix, NotImplementedError)
 
     def kernel(self, x: Layout) -> Kernel | None:
@@ -184,7 +183,9 @@ class Elementwise(Primitive):
             if not any([isinstance(t, Tensor) for t in inputs]) or not is_operand(*inputs):
                 return None
             if any([isinstance(t, np.ndarray) for t in inputs]):
-                return self.convert(tuple([functions.as_tensor(t) if isinstance(t, np.ndarray) else t for t in inputs]))
+                home = next(t for t in inputs if isinstance(t, Tensor)).array.layout.device
+                return self.convert(tuple([functions.as_tensor(t, None, home) if isinstance(t, np.ndarray) else t
+                                           for t in inputs]))
             if self.selects:
                 self._check_condition(inputs[0])
             dtype = remember(self.known_dtypes, key, self.common_dtype(inputs[1:] if self.selects else inputs))
@@ -292,9 +293,8 @@ class Elementwise(Primitive):
 
     def _prepare_into(self, to: Layout, *layouts: Layout) -> Plan:
         plan = self.plan(layouts, {})
-        have = plan.layout
-        check_target(self.name + "_", to, have)
-        if have.dtype == to.dtype and have.device is to.device and plan.kernel is not None:
+        check_target(self.name + "_", to, plan.layout)
+        if plan.layout.dtype == to.dtype and plan.layout.device is to.device and plan.kernel is not None:
             return Plan(None, to, plan.why, plan.kernel, elementwise_plan(to, *layouts))
         return plan
 
@@ -302,13 +302,12 @@ class Elementwise(Primitive):
 
     def plain_samples(self, make: Any) -> Iterator[tuple]:
         """Operands of several shapes, broadcasting ones and empty ones included."""
-        shapes: tuple = ((3, 5), (31,), (32,), (33,), (1,), (), (0, 4))
+        shapes: Any = [(shape,) for shape in ((3, 5), (31,), (32,), (33,), (1,), (), (0, 4))]
         if len(self.inputs) == 2:
             shapes = (((3, 5), (3, 5)), ((31,), ()), ((4, 1), (33,)), ((2, 1, 4), (3, 1)), ((1,), (1,)), ((), ()),
                       ((0, 3), (1, 3)))
-        for shape in shapes:
-            each = shape if len(self.inputs) == 2 else (shape,)
-            yield tuple(self._draw(make, s, d) for s, d in zip(each, self.domains, strict=True))
+        for operands in shapes:
+            yield tuple(self._draw(make, s, d) for s, d in zip(operands, self.domains, strict=True))
 
     def _draw(self, make: Any, shape: tuple, domain: tuple) -> Any:
         if "f" in self.kinds:
@@ -320,9 +319,7 @@ class Elementwise(Primitive):
         if len(self.inputs) == 2:
             a, b = self._draw(make, (3, 4), self.domains[0]), self._draw(make, (5,), self.domains[1])
             yield (a, b, {}), RuntimeError, "broadcast"
-            yield (self._draw(make, (3,), self.domains[0]), "two", {}), TypeError, "tensors or numbers"
-        else:
-            yield ("two", {}), TypeError, "tensors or numbers"
+        yield (*[self._draw(make, (3,), d) for d in self.domains[1:]], "two", {}), TypeError, "tensors or numbers"
 
 
 def write(op: str, target: Tensor, result: Tensor) -> Tensor:

@@ -50,10 +50,14 @@ def matrices(op: str, *given: Layout, square: bool = False) -> None:
 
 
 def _lapack(op: str, to: Layout, function: Callable[..., Any], *inputs: Layout) -> Plan:
-    """The plan of `out[...] = function(*inputs)` in NumPy; what LAPACK refuses is a LinAlgError of ours."""
+    """The plan of `out[...] = function(*inputs)` in NumPy, on the host for matrices on a GPU, too; what LAPACK refuses
+    is a LinAlgError of ours."""
     def run(*arrays: Any, out: Any) -> None:
         try:
-            out[...] = function(*arrays)
+            if isinstance(out, np.ndarray):
+                out[...] = function(*arrays)
+            else:
+                out.set(np.asarray(function(*[a.get() for a in arrays]), out.dtype))
         except np.linalg.LinAlgError as error:
             found = str(error)
         else:

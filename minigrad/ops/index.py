@@ -651,7 +651,10 @@ def setitem(input: Tensor, index: Any, value: Any) -> None:
                 x, axis, ndims, at = _advanced(input, index if isinstance(index, tuple) else (index,))
                 shape = x.array.layout.shape
                 value = _trimmed(value, shape[:axis] + at.array.layout.shape + shape[axis + ndims:])
-                have.device.host.call(_put(axis, shape[axis:axis + ndims]), x.array.np, at.array.np, value.array.np)
+                if have.device.type == "cpu":
+                    have.device.host.call(_put(axis, shape[axis:axis + ndims]), x.array.np, at.array.np, value.array.np)
+                else:                   # of several values for one place CuPy writes any, `scatter` the last
+                    copy_array(x.array, _with_values(x, axis, ndims, at, value)(x).array)
         bump(input)
 
 
@@ -662,6 +665,12 @@ def _put_recorded(input: Tensor, index: Any, value: Tensor) -> None:
         change("setitem", input, lambda old: where(mask, cast(through(as_reshaped, value, ()), old.dtype), old), False)
         return
     x, axis, ndims, at = _advanced(input, index if isinstance(index, tuple) else (index,))
+    change("setitem", x, _with_values(x, axis, ndims, at, value))
+
+
+def _with_values(x: Tensor, axis: int, ndims: int, at: Tensor, value: Tensor) -> Callable[[Tensor], Tensor]:
+    """`put(old)`: a tensor like x, `old`, with `value` at the places of an index that counts through `ndims` dimensions
+    from `axis` on."""
     shape = x.array.layout.shape
     lead, trail, count = shape[:axis], shape[axis + ndims:], at.array.layout.size
     rows = (*lead, *at.array.layout.shape, *trail)
@@ -672,7 +681,7 @@ def _put_recorded(input: Tensor, index: Any, value: Tensor) -> None:
     def put(old: Tensor) -> Tensor:
         flat = through(as_reshaped, old, (*lead, prod(shape[axis:axis + ndims]), *trail))
         return through(as_reshaped, scatter_op(flat, where_to, source, dim=axis), shape)
-    change("setitem", x, put)
+    return put
 
 
 def delitem(input: Tensor, index: Any) -> NoReturn:

@@ -459,7 +459,7 @@ def _polygamma_host(n: int, x: Any, out: Any) -> None:
 
     Below 1/2 the reflection psi_n(1 - x) (-1)^n - psi_n(x) = d^n/dx^n pi cot(pi x) is used; it is a polynomial in cot.
     """
-    x = np.asarray(x, np.float64)
+    x = x.astype(np.float64)
     low = x < 0.5
     a, s = np.where(low, 1 - x, x), n + 1
     total = np.zeros_like(a)
@@ -473,11 +473,14 @@ def _polygamma_host(n: int, x: Any, out: Any) -> None:
         factor = factor * (s + 2 * j + 1) * (s + 2 * j + 2) * a ** -2.0
     value = (-1) ** s * math.factorial(n) * total
     pole = low & (x == np.floor(x))
-    slope = np.polynomial.Polynomial([0, math.pi])
+    polynomial = np.polynomial.Polynomial([0, math.pi])
     for _ in range(n):
-        slope = slope.deriv() * np.polynomial.Polynomial([-math.pi, 0, -math.pi])
-    tangent = np.tan(math.pi * (x - np.rint(x)))
-    value = np.where(low, (-1) ** n * value - slope(1 / tangent), value)
+        polynomial = polynomial.deriv() * np.polynomial.Polynomial([-math.pi, 0, -math.pi])
+    cotangent = 1 / np.tan(math.pi * (x - np.rint(x)))
+    slope = np.zeros_like(x)
+    for c in reversed(polynomial.coef.tolist()):
+        slope = slope * cotangent + c
+    value = np.where(low, (-1) ** n * value - slope, value)
     np.copyto(out, np.where(pole, (-1) ** s * math.inf, value), casting="same_kind")
 
 
@@ -494,8 +497,7 @@ _polygamma: Primitive = Primitive("polygamma", _prepare_polygamma,
 def polygamma(n: int, input: Tensor) -> Tensor:
     """The nth derivative of digamma (n = 0: digamma itself). Integers and bools give the default float.
 
-    RuntimeError unless 0 <= n <= 170: the factorial of a larger one does not fit float64. There is no CUDA kernel for
-    n > 0.
+    RuntimeError unless 0 <= n <= 170: the factorial of a larger one does not fit float64.
     """
     n = operator.index(n)
     if not 0 <= n <= 170:

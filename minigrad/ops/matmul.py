@@ -154,7 +154,9 @@ def operator_matmul(input: Tensor, other: Any) -> Tensor:
     except AttributeError:
         a = None
     if a is None:
-        return operator_matmul(input, as_tensor(other)) if isinstance(other, np.ndarray) else NotImplemented
+        if not isinstance(other, np.ndarray):
+            return NotImplemented
+        return operator_matmul(input, as_tensor(other, None, input.device))
     key = (a.layout, b.layout)
     plan = op.plans.get(key)
     if plan is None:
@@ -176,7 +178,9 @@ def operator_matmul(input: Tensor, other: Any) -> Tensor:
 
 def reflected_matmul(input: Tensor, other: Any) -> Tensor:
     """`other @ input`, where `other` is an array (or a tensor, in a call by name)."""
-    return operator_matmul(as_tensor(other), input) if isinstance(other, (np.ndarray, Tensor)) else NotImplemented
+    if not isinstance(other, (np.ndarray, Tensor)):
+        return NotImplemented
+    return operator_matmul(as_tensor(other, None, input.device), input)
 
 
 def matmul(input: Tensor, other: Tensor, *, out: Tensor | None = None) -> Tensor:

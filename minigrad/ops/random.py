@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from functools import lru_cache, partial
+from functools import lru_cache
 from math import prod
 from typing import Any
 
@@ -326,7 +326,7 @@ def randint_like(input: Tensor, low: int, high: int | None = None, *, generator:
 
 def _order(bits: Any, out: Any) -> None:
     """Writes the order that sorts random bits: a random permutation."""
-    out[...] = bits.argsort(kind="stable")
+    out[...] = np.argsort(bits, kind="stable")
 
 
 def randperm(n: int, *, generator: Generator | None = None, dtype: Any = None, device: Any = None,
@@ -389,16 +389,16 @@ def check_probability(name: str, p: Any) -> float:
     return float(p)
 
 
-def _choose(replacement: bool, weights: Any, uniform: Any, out: Any) -> None:
-    """Writes rows of indices drawn by weight: with replacement by inverting the distribution function, without (each
-    index at most once) the ones with the smallest -log(u) / weight."""
-    if replacement:
-        for row, u, to in zip(weights, uniform, out, strict=True):
-            total = row.astype(np.float64).cumsum()
-            to[...] = np.minimum(np.searchsorted(total, u * total[-1], side="right"), np.flatnonzero(row)[-1])
-    else:
-        with np.errstate(divide="ignore"):
-            out[...] = (-np.log1p(-uniform) / weights).argsort(-1, kind="stable")[:, :out.shape[1]]
+def _choose(weights: Any, uniform: Any, sums: Any, out: Any) -> None:
+    """Writes rows of indices drawn by weight with replacement: inverts the distribution function, given by the running
+    sums of the weights."""
+    for row, u, total, to in zip(weights, uniform, sums, out, strict=True):
+        to[...] = np.minimum(np.searchsorted(total, u * total[-1], side="right"), np.flatnonzero(row)[-1])
+
+
+def _choose_once(weights: Any, uniform: Any, out: Any) -> None:
+    """The same without replacement: those with the smallest -log(u) / weight."""
+    out[...] = np.argsort(-np.log1p(-uniform) / weights, -1, kind="stable")[:, :out.shape[1]]
 
 
 def _check_weights(rows: Tensor, source: Layout, least: int, replacement: bool) -> None:
@@ -434,7 +434,11 @@ def multinomial(input: Tensor, num_samples: int, replacement: bool = False, *,
     to = layout(source.device, FLOAT64, (m, num_samples if replacement else n))
     u = _draw("uniform", to, generator, 0.0, 1.0)
     out = alloc(layout(source.device, INT64, (m, num_samples)))
-    source.device.host.call(partial(_choose, replacement), out.np, rows.array.np, u.np)
+    if replacement:
+        sums = cast(rows, FLOAT64).cumsum(1)
+        source.device.host.call(_choose, out.np, rows.array.np, u.np, sums.array.np)
+    else:
+        source.device.host.call(_choose_once, out.np, rows.array.np, u.np)
     found = new_tensor(out, None)
     return found if source.ndim == 2 else found.reshape(num_samples)
 

@@ -150,7 +150,9 @@ def _oracle(function: Callable) -> Callable:
 
 sum_op = reduction("sum", "sum", np.sum, lambda g, x_shape, axes, keepdim: spread(g, x_shape, axes, keepdim),
                    doc="Sum over axes.")
-_count = reduction("count_nonzero", "count_nonzero", np.count_nonzero, out=INT64, doc="How many elements are not 0.")
+_count = reduction("count_nonzero", "count_nonzero",
+                   lambda x, axis, keepdims=False: np.sum(x != 0, axis=axis, keepdims=keepdims), out=INT64,
+                   doc="How many elements are not 0.")
 sum_op.samples(_identity_samples)
 sum_op.reference(_oracle(np.sum))
 _count.samples(_identity_samples)

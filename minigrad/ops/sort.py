@@ -12,16 +12,17 @@ import numpy as np
 
 from ..core.arrays import dense
 from ..core.op import Primitive
-from ..core.shape import INT64, axis_of, fail
+from ..core.shape import FLOAT64, INT64, axis_of, fail, is_float
 from ..core.tensor import Tensor, ValuesIndices, new_tensor
 from ..devices.base import Kernel
 from ..devices.memory import Array, Layout, alloc, layout
 from ..devices.plan import Plan, not_half
 from ..devices.work import work
 from .arguments import whole
+from .convert import cast
 from .math import copy
 from .reduce import argmax_op, extent
-from .take import for_caller, gather_at, reads_to_host
+from .take import add_at, for_caller, gather_at, reads_to_host
 from .through import bind, planner, through
 from .view import as_reshaped, windowed
 
@@ -103,7 +104,7 @@ def _prepare_topk(x: Layout, *, k: int, dim: int, largest: bool) -> Plan:
         return _launched(kernel, x, shape, dim, (k, int(largest)))
 
     def run(v: Any, out: Any) -> None:
-        out[...] = np.take(_ordered(v, dim, largest), np.arange(k), dim)
+        out[...] = _ordered(v, dim, largest)[(slice(None),) * dim + (slice(k),)]
     return _on_host("topk", x, shape, run)
 
 
@@ -197,23 +198,35 @@ def kthvalue(input: Tensor, k: int, dim: int = -1, keepdim: bool = False) -> Val
     return ValuesIndices(through(as_reshaped, values, shape), through(as_reshaped, indices, shape))
 
 
-def _running(name: str, accumulate: Any, beats: Any) -> Any:
-    """The `prepare` of a running extreme: `accumulate` gives the extreme so far, `beats(v, extreme)` where v is one."""
+def _so_far(extreme: Any, v: Any, dim: int) -> Any:
+    """`extreme.accumulate(v, dim)`; CuPy lacks that, so there it takes the extreme of 2, 4, 8, ... neighbours."""
+    if isinstance(v, np.ndarray):
+        return extreme.accumulate(v, axis=dim)
+    width, before = 1, (slice(None),) * dim
+    while width < v.shape[dim]:
+        here, past = (*before, slice(width, None)), (*before, slice(-width))
+        longer = v.astype(v.dtype)
+        longer[here] = extreme(v[here], v[past])
+        v, width = longer, 2 * width
+    return v
+
+
+def _running(name: str, extreme: Any, beats: Any) -> Any:
+    """The `prepare` of a running extreme: `extreme` gives that of two, `beats(v, best)` tells where v is as good."""
     def prepare(x: Layout, *, dim: int) -> Plan:
         def run(v: Any, out: Any) -> None:
-            best = accumulate(v, axis=dim)
-            position = np.arange(v.shape[dim]).reshape([-1 if i == dim else 1 for i in range(v.ndim)])
-            reached = beats(v, best)
+            reached = beats(v, _so_far(extreme, v, dim))
             if v.dtype.kind == "f":
                 reached |= np.isnan(v)
-            out[...] = np.maximum.accumulate(np.where(reached, position, 0), axis=dim)
+            position = np.cumsum(np.ones_like(v, np.int64), axis=dim) - 1
+            out[...] = _so_far(np.maximum, np.where(reached, position, 0), dim)
         return _on_host(name, x, x.shape, run)
     return prepare
 
 
-_cummax = Primitive("cummax", _running("cummax", np.maximum.accumulate, np.greater_equal), inputs=["x"],
+_cummax = Primitive("cummax", _running("cummax", np.maximum, np.greater_equal), inputs=["x"],
                     doc="The index of the largest element so far along `dim`; of equal ones the last.")
-_cummin = Primitive("cummin", _running("cummin", np.minimum.accumulate, np.less_equal), inputs=["x"],
+_cummin = Primitive("cummin", _running("cummin", np.minimum, np.less_equal), inputs=["x"],
                     doc="The index of the smallest element so far along `dim`; of equal ones the last.")
 
 
@@ -269,7 +282,7 @@ class _Found:
         self.device = device
 
     def tensor(self, i: int, shape: tuple[int, ...] | None = None) -> Tensor:
-        values = np.ascontiguousarray(self.results[i])
+        values = self.results[i]
         return new_tensor(self.device.upload(values if shape is None else values.reshape(shape)), None)
 
 
@@ -284,7 +297,9 @@ def unique(input: Tensor, sorted: bool = True, return_inverse: bool = False, ret
     a = None if dim is None else axis_of(dim, have.ndim, "unique")
 
     def different(v: Any) -> Any:
-        return np.unique(v, return_inverse=True, return_counts=True, axis=a, equal_nan=False)
+        if a is None or isinstance(v, np.ndarray):
+            return np.unique(v, return_inverse=True, return_counts=True, axis=a, equal_nan=False)
+        return _different_slices(v, a)          # CuPy compares two slices at a time
     found = _Found("unique()", input, different)
     results = [found.tensor(0)]
     if return_inverse:
@@ -292,6 +307,29 @@ def unique(input: Tensor, sorted: bool = True, return_inverse: bool = False, ret
     if return_counts:
         results.append(found.tensor(2))
     return results[0] if len(results) == 1 else tuple(results)
+
+
+def _different_slices(v: Any, a: int) -> list[Any]:
+    """The different slices along `a` in lexicographic order, the indices that restore v from them, their numbers."""
+    rows = np.moveaxis(v, a, 0).reshape(v.shape[a], v.size // max(v.shape[a], 1))
+    order = np.cumsum(np.ones_like(rows, np.int64, shape=rows.shape[:1])) - 1
+    for column in reversed(range(rows.shape[1])):
+        order = order[np.argsort(rows[order, column], kind="stable")]
+    start, group, counts = _runs(rows[order])
+    inverse = np.zeros_like(group)
+    inverse[order] = group
+    return [np.moveaxis(np.moveaxis(v, a, 0)[order[start]], 0, a), inverse, counts]
+
+
+def _runs(rows: Any) -> tuple[Any, Any, Any]:
+    """Where each run of equal rows begins, the number of the run of each row, and the lengths of the runs."""
+    if not len(rows):
+        none = np.zeros_like(rows, np.int64, shape=(0,))
+        return none, none, none
+    new = np.ones_like(rows, bool, shape=(len(rows),))
+    new[1:] = (rows[1:] != rows[:-1]).reshape(len(rows) - 1, rows.size // len(rows)).any(axis=1)
+    start = np.flatnonzero(new)
+    return start, np.cumsum(new) - 1, np.diff(start, append=len(rows))
 
 
 def unique_consecutive(input: Tensor, return_inverse: bool = False, return_counts: bool = False,
@@ -306,12 +344,8 @@ def unique_consecutive(input: Tensor, return_inverse: bool = False, return_count
 
     def runs(v: Any) -> list[Any]:
         rows = v.reshape(-1) if a is None else np.moveaxis(v, a, 0)
-        if not len(rows):
-            return [v if a is not None else rows, np.zeros(0, np.int64), np.zeros(0, np.int64)]
-        new = np.concatenate([[True], (rows[1:] != rows[:-1]).any(axis=tuple(range(1, rows.ndim)))])
-        start = np.flatnonzero(new)
-        kept = rows[start]
-        return [kept if a is None else np.moveaxis(kept, 0, a), np.cumsum(new) - 1, np.diff([*start, len(rows)])]
+        start, group, counts = _runs(rows)
+        return [rows[start] if a is None else np.moveaxis(rows[start], 0, a), group, counts]
     found = _Found("unique_consecutive()", input, runs)
     results = [found.tensor(0)]
     if return_inverse:
@@ -338,9 +372,11 @@ def bincount(input: Tensor, weights: Tensor | None = None, minlength: int = 0) -
     def count(v: Any) -> list[Any]:
         if v.size and v.min() < 0:
             fail("bincount", "needs a vector of non-negative integers", f"{v.min()}")
-        w = None if weights is None else weights.array.np
-        counts = np.bincount(v, w, minlength)
-        return [counts.astype(np.int64) if w is None else counts.astype(w.dtype if w.dtype.kind == "f" else np.float64)]
-    return _Found("bincount()", input, count).tensor(0)
+        return [np.bincount(v, None, minlength).astype(np.int64)]
+    counts = _Found("bincount()", input, count).tensor(0)
+    if weights is None:
+        return counts
+    sums = add_at(counts.shape, cast(weights.detach(), FLOAT64), cast(input, INT64), 0)
+    return cast(sums, weights.dtype) if is_float(weights.dtype) else sums
 
 work("argsort topk")

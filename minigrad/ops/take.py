@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ..core.arrays import contiguous_copy, dense, mover
+from ..core.arrays import cast_array, contiguous_copy, dense, mover
 from ..core.modes import mode
 from ..core.op import Primitive, same_device
 from ..core.shape import INT64, fail
@@ -30,6 +30,9 @@ from .convert import cast, on_device
 from .math import add, eq, where
 from .through import bind, indexed, through
 from .view import as_expanded, window_op, windowed, zeros_on
+
+_INT32 = np.dtype("int32")
+
 
 # ---- checks ----------------------------------------------------------------------------------------------------------
 
@@ -167,9 +170,12 @@ def _read(op: str, out: Layout, kernel: Any, on_host: Callable, outer: int, m: i
 
 def _written(op: str, x: Layout, out: Layout, kernel: Any, on_host: Callable, outer: int, m: int, n: int,
              inner: int) -> Plan:
-    """The plan of `index_add` and the scatters: a copy of x, then the kernel or NumPy's `on_host(index, src, out)`."""
+    """The plan of `index_add` and the scatters: a copy of x, then the kernel or NumPy's `on_host(index, src, out)`.
+    Bools and integers of 8 and 16 bits are added as int32, which wraps around as they do."""
     if kernel is None:
         not_half(_reason(op, out, kernel), x)
+        if x.dtype.kind in "iub" and x.dtype.itemsize < 4:
+            return _added_wide(op, x, out, outer, m, n, inner)
     move = mover(out, x)
 
     def run(a: Array, i: Array, s: Array) -> Array:
@@ -182,6 +188,17 @@ def _written(op: str, x: Layout, out: Layout, kernel: Any, on_host: Callable, ou
             kernel.call(y.ptr, i.ptr, s.ptr, outer, m, n, inner)
         return y
     return Plan(run, out, _reason(op, out, kernel))
+
+
+def _added_wide(op: str, x: Layout, out: Layout, *sizes: int) -> Plan:
+    """The plan of `index_add` or `scatter_add` in int32."""
+    kernel = getattr(x.device.kernels, op)[_INT32]
+
+    def run(a: Array, i: Array, s: Array) -> Array:
+        y, i, s = cast_array(a, _INT32), dense(i), cast_array(s, _INT32)
+        kernel.call(y.ptr, i.ptr, s.ptr, *sizes)
+        return cast_array(y, out.dtype)
+    return Plan(run, out, f"kernel {kernel.name}, between casts")
 
 
 def _prepare_take(x: Layout, index: Layout, *, axis: int, ndims: int) -> Plan:

@@ -3,6 +3,7 @@
 Runs in three modes, see tests/cuda_on_cpu/README.md: CUDA_ON_CPU unset, "race" and "asan".
 """
 import ctypes
+import inspect
 import os
 import re
 import shutil
@@ -186,8 +187,12 @@ def test_what_cupy_forbids_stays_forbidden():
         np.asarray(d)
     with pytest.raises(AttributeError):
         cp.tile  # noqa: B018
-    with pytest.raises(TypeError):
-        d + d
+    with pytest.raises(TypeError, match="Unsupported type <class 'numpy.ndarray'>"):
+        d + d.get()
+    with pytest.raises(TypeError, match=r"cupy.argsort takes \(a, axis, kind\)"):
+        np.argsort(d, stable=True)
+    with pytest.raises(TypeError, match="no implementation found"):
+        np.partition(d, 1)
     assert np.isnan(cp.empty(9).get()).all()
 
 
@@ -200,6 +205,11 @@ def test_fake_is_subset_of_cupy():
     for cls in "ndarray RawKernel RawModule".split():
         public = {n for c in getattr(cp, cls).__mro__[:-1] for n in vars(c) if not n.startswith("_")}
         assert [n for n in public - {"kernels"} if not hasattr(getattr(real, cls), n)] == []
+    assert [n for n, takes in cp.FUNCTIONS.items() if list(inspect.signature(getattr(real, n)).parameters) != takes.split()] == []
+    told = {n: re.findall(r", (\w+)", getattr(real.ndarray, n).__doc__.split("\n")[0].partition("self")[2]) for n in cp.METHODS}
+    assert [n for n, takes in cp.METHODS.items() if takes is not None and told[n] != takes.split()] == []
+    assert [n for n in [*cp.UFUNCS, "from_dlpack"] if not hasattr(real, n)] == []
+    assert [n for n in cp.METHODS if not hasattr(real.ndarray, n)] == []
     assert [n for n in vars(cp.cuda.driver) if not hasattr(real.cuda.driver, n)] == []
     for cls in "Stream Device Graph".split():
         public = {n for n in vars(getattr(cp.cuda, cls)) if not n.startswith("_")}

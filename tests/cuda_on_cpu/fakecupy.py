@@ -5,8 +5,8 @@
 It keeps what CuPy forbids forbidden: no implicit conversion to NumPy, no copy between host and device while a stream
 captures. New memory is filled with NaN and lies against an inaccessible page, so an access past an array's end is an
 error of the launch. Only the names below exist: whatever else is used is an AttributeError here, and
-test_emulator.py holds them against the real CuPy. Arithmetic is left out on purpose (CuPy arrays
-are containers).
+test_emulator.py holds them against the real CuPy. NumPy's functions run on its arrays as on CuPy's, through NumPy's
+protocols: those in `FUNCTIONS`, `METHODS` and `UFUNCS`, with the parameters that CuPy's have.
 
 A launch or copy belongs to a stream: the current one, or that of the call. It runs at once, or is kept where that stream
 captures. In `asynchronous()` it runs no earlier than something waits for its stream, which is the latest that a GPU may be.
@@ -117,7 +117,62 @@ class _At:
                                     "strides": strides}
 
 
-class ndarray:
+# CuPy's functions and methods that are called by NumPy's names, with their parameters, which are all that they take
+FUNCTIONS = {
+    "all": "a axis out keepdims", "any": "a axis out keepdims", "argmax": "a axis dtype out keepdims",
+    "argmin": "a axis dtype out keepdims", "argsort": "a axis kind", "bincount": "x weights minlength",
+    "copyto": "dst src casting where", "cumprod": "a axis dtype out", "cumsum": "a axis dtype out",
+    "diff": "a n axis prepend append", "flatnonzero": "a", "flip": "a axis", "max": "a axis out keepdims",
+    "mean": "a axis dtype out keepdims", "min": "a axis out keepdims", "moveaxis": "a source destination",
+    "ones_like": "a dtype order subok shape", "prod": "a axis dtype out keepdims", "searchsorted": "a v side sorter",
+    "stack": "tup axis out dtype casting", "sum": "a axis dtype out keepdims", "take": "a indices axis out",
+    "take_along_axis": "a indices axis", "unique": "ar return_index return_inverse return_counts axis equal_nan",
+    "unravel_index": "indices dims order", "where": "condition x y", "zeros_like": "a dtype order subok shape",
+}
+METHODS = {"any": "axis out keepdims", "astype": "dtype order casting subok copy", "max": "axis out keepdims", "min": "axis out keepdims",
+           "nonzero": "", "reshape": None, "transpose": None, "view": "dtype type"}
+UFUNCS = frozenset(("absolute add divide bitwise_and bitwise_or bitwise_xor equal floor floor_divide fmod greater greater_equal invert isnan "
+                    "left_shift less less_equal log1p logical_and logical_not logical_or logical_xor maximum minimum multiply negative "
+                    "not_equal positive power remainder right_shift rint sign square subtract tan ceil trunc isinf "
+                    "isfinite matmul").split())
+
+
+def _computed(name, function, args, kwargs, parameters=None):
+    """What NumPy's function gives for arrays of the GPU. CuPy's allocates, so that it is no part of a graph here."""
+    if parameters is not None:
+        known = parameters.split()
+        if len(args) > len(known) or not set(kwargs) <= set(known):
+            raise TypeError(f"cupy.{name} takes ({', '.join(known)}); got {len(args)} arguments and {sorted(kwargs)}")
+    get_current_stream()._wait(f"CuPy's {name}")
+    out = kwargs.get("out")
+    result = function(*_on_host(name, args), **{k: _on_host(name, v) for k, v in kwargs.items()})
+    return _on_gpu(result) if out is None else out[0] if isinstance(out, tuple) else out
+
+
+def _on_host(name, value):
+    if isinstance(value, ndarray):
+        return value._a
+    if isinstance(value, np.ndarray):
+        raise TypeError(f"cupy.{name}: Unsupported type {type(value)}")
+    return type(value)(_on_host(name, v) for v in value) if type(value) in (tuple, list) else value
+
+
+def _on_gpu(value, view=False):
+    if isinstance(value, (tuple, list)):
+        return type(value)(_on_gpu(v) for v in value) if type(value) in (tuple, list) else tuple(map(_on_gpu, value))
+    if not isinstance(value, (np.ndarray, np.generic)):
+        return value
+    base = value.base if isinstance(value, np.ndarray) else None
+    while isinstance(base, np.ndarray) and base.base is not None:
+        base = base.base
+    if not view and (base is None or isinstance(base, np.ndarray)):     # new values, not a view of memory of the GPU
+        return asarray(value)
+    made = ndarray.__new__(ndarray)
+    made._a, made.data = value, MemoryPointer(UnownedMemory(value.ctypes.data if value.size else 0, value.nbytes, value), 0)
+    return made
+
+
+class ndarray(np.lib.mixins.NDArrayOperatorsMixin):
     def __init__(self, shape, dtype=float, memptr=None, strides=None):
         if memptr is None:
             self._a = _alloc(shape, dtype)
@@ -139,6 +194,58 @@ class ndarray:
     def __cuda_array_interface__(self):
         return {"shape": self.shape, "typestr": self.dtype.str, "data": (self.data.ptr, False), "version": 3, "strides": None
                 if self.flags.c_contiguous else self.strides, "stream": get_current_stream().ptr or 1}
+
+    def __array_ufunc__(self, ufunc, method, *inputs, **kwargs):
+        if ufunc.__name__ not in UFUNCS or method != "__call__":
+            return NotImplemented
+        return _computed(ufunc.__name__, ufunc, inputs, kwargs)
+
+    def __array_function__(self, function, types, args, kwargs):
+        name = function.__name__
+        if function is not getattr(np, name, None) or name not in FUNCTIONS:
+            return NotImplemented
+        return _computed(name, function, args, kwargs, FUNCTIONS[name])
+
+    def astype(self, dtype, **options):
+        """Floats out of the range of an integer type become the nearest value in it, as on a GPU."""
+        to, a = np.dtype(dtype), self
+        if self.dtype.kind == "f" and to.kind in "iu" and to.itemsize < 8:
+            about = np.iinfo(to)
+            a = _on_gpu(np.clip(np.nan_to_num(self._a.astype(np.float64)), about.min, about.max))
+        return _computed("astype", a._a.astype, (to,), options, METHODS["astype"])
+
+    def __getattr__(self, name):
+        if name not in METHODS:
+            raise AttributeError(f"fakecupy.ndarray has no {name}: add it, or do without it")
+        return lambda *args, **kwargs: _computed(name, getattr(self._a, name), args, kwargs, METHODS[name])
+
+    def __getitem__(self, index):
+        return _computed("ndarray.__getitem__", self._a.__getitem__, (index,), {})
+
+    def __setitem__(self, index, value):
+        """On a GPU, of several values for one place any may stay."""
+        places = [i._a.reshape(-1) for i in (index if isinstance(index, tuple) else (index,)) if isinstance(i, ndarray) and i.dtype != bool]
+        if places and getattr(value, "ndim", 0) and len(np.unique(np.stack(np.broadcast_arrays(*places)), axis=1)[0]) < len(places[0]):
+            raise ValueError("cupy.ndarray.__setitem__: a place is named twice, so the result is undefined")
+        _computed("ndarray.__setitem__", self._a.__setitem__, (index, value), {})
+
+    def __len__(self):
+        return len(self._a)
+
+    def __iter__(self):
+        return iter([self[i] for i in range(len(self))])
+
+    def __bool__(self):
+        return bool(self.get())
+
+    def __int__(self):
+        return int(self.get())
+
+    def __float__(self):
+        return float(self.get())
+
+    def __index__(self):
+        return self.get().__index__()
 
     def __array__(self, *_, **__):
         raise TypeError("Implicit conversion to a NumPy array is not allowed. Please use `.get()`.")
@@ -167,6 +274,9 @@ class ndarray:
             _streams[0 if stream in (None, 1) else stream].wait_event(get_current_stream().record())
         return self._a.__dlpack__()
 
+    def __dlpack_device__(self):
+        return 2, 0
+
     def __repr__(self):
         return f"fakecupy({self._a!r})"
 
@@ -179,9 +289,32 @@ def empty(shape, dtype=float):
     return ndarray(shape, dtype)
 
 
+class _Capsule:
+    """What NumPy makes an array from: a capsule of memory that is the CPU's here."""
+    def __init__(self, array):
+        if array.__dlpack_device__()[0] != 2:
+            raise ValueError("DLPack: not an array on a GPU")
+        self._capsule = array.__dlpack__(stream=get_current_stream().ptr)
+
+    def __dlpack__(self, **_):
+        return self._capsule
+
+    def __dlpack_device__(self):
+        return 1, 0
+
+
+def from_dlpack(array):
+    return _on_gpu(np.from_dlpack(_Capsule(array))[...], view=True)
+
+
 def asarray(a, dtype=None):
     if isinstance(a, ndarray) and dtype in (None, a.dtype):
         return a
+    if hasattr(a, "__cuda_array_interface__"):
+        about = dict(a.__cuda_array_interface__)
+        _streams[about.pop("stream", None) or 0]._run()         # CuPy waits for the stream that the interface names
+        viewed = types.SimpleNamespace(__array_interface__=about, owner=a)
+        return _on_gpu(np.asarray(viewed), view=True)
     a = np.asarray(a, dtype)
     out = ndarray(a.shape, a.dtype)
     out._a[...] = a
