@@ -38,7 +38,7 @@ def run(function, args, kwargs):
 @pytest.mark.parametrize("dtype", ["float32", "int64", "uint8", "bool", "float16"])
 @pytest.mark.parametrize("name", OPS)
 def test_samples_agree_with_the_cpu(torch, name, dtype):
-    op, function, ran = OPS[name], ours_of(OPS[name].name), 0
+    op, function, ran = OPS[name], ours_of(name), 0
     kind = getattr(torch, dtype)
     for i, sample in samples(op, kind, op.supports_autograd and kind.is_floating_point):
         if ran == EACH:
