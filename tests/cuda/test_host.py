@@ -182,3 +182,16 @@ def test_empty_triangles():
     for function in (mg.tril, mg.triu):
         same(function, np.zeros((0, 3), np.float32))
         same(function, np.zeros((2, 3, 0), np.int64))
+
+
+def test_captured_steps():
+    """Such a launch stands between two graphs, and runs again in each replay."""
+    @mg.capture
+    def step(x):
+        return mg.cummax(x * 2, 0).values + mg.polygamma(1, x), x.long() % 3 & 5
+
+    for i in range(4):
+        x = mg.tensor(rng.uniform(1, 9, 7).astype(np.float32) + i, device="cuda")
+        got, bits = step(x)
+        np.testing.assert_array_equal(got.cpu().numpy(), (mg.cummax(x * 2, 0).values + mg.polygamma(1, x)).cpu().numpy())
+        np.testing.assert_array_equal(bits.cpu().numpy(), (x.long() % 3 & 5).cpu().numpy())
