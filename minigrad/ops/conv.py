@@ -20,6 +20,7 @@ from ..core.op import address, op, same_dtypes
 from ..core.shape import fail
 from ..core.tensor import Tensor
 from ..devices.base import KernelTable, NoKernel
+from ..devices.launch import BLOCKS, Launch, ceil_div, launch, over
 from ..devices.memory import Array, Layout, alloc, layout
 from ..devices.plan import reduce_plan
 from ..devices.work import work
@@ -175,8 +176,12 @@ def _geometry(x: Layout, weight: Layout, y: Layout, stride: Sizes, before: Sizes
     dilation = tuple([d if k > 1 else 1 for d, k in zip(dilation, kernel, strict=True)])
     numbers = [x.shape[0], groups, x.shape[1] // groups, y.shape[1] // groups, *three(space, 1), *three(out, 1),
                *three(kernel, 1), *three(stride, 1), *three(before, 0), *three(dilation, 1)]
+    ends = [(o - 1) * s + d * (k - 1) for o, s, d, k in zip(out, stride, dilation, kernel, strict=True)]
+    if max(prod(reach), prod(out), *ends, x.size // x.shape[0], y.size // y.shape[0], weight.size // groups) >= 1 << 31:
+        raise NoKernel("the kernels take images, and the weights of a group, of less than 2^31 elements")
     positions = y.shape[0] * prod(y.shape[2:])
-    chunks = max(1, min(8, positions // 512, max(x.size, y.size) // weight.size))
+    most = 8 if x.device.type == "cpu" else 256             # a GPU has more to do at once
+    chunks = max(1, min(most, positions // 512, max(x.size, y.size) // weight.size))
     return x.device.constant(np.array(numbers, np.int64)), chunks
 
 
@@ -409,3 +414,42 @@ def _products(k: Any) -> int:
 
 
 work("conv_forward conv_backward_input conv_backward_weight", _products)
+
+
+# ---- launches on CUDA ------------------------------------------------------------------------------------------------
+
+_TILES = {1: (4, 256), 8: (32, 128), 16: (64, 128)}         # rows and columns of a tile, by the threads of its column
+
+
+def _tiles(threads: int, rows: int, columns: int, times: int, tiles: dict[int, tuple[int, int]] = _TILES) -> Launch:
+    """A block of 256 threads for each tile of `times` products of rows x columns outputs; `threads` are in a column."""
+    tall, wide = tiles[threads]
+    blocks = ceil_div(rows, tall) * ceil_div(columns, wide) * times
+    return Launch("", (min(blocks, BLOCKS),), (256 // threads, threads))
+
+
+def _sweep_rule(back: bool) -> Any:
+    """Forward, or the gradient of x: one product for each group and, back, each residue of a position by the stride."""
+    def rule(k: Any, host: Any) -> list[Launch]:
+        images, groups, c, m, *sizes = map(int, host[k.geometry])
+        space, out, stride = sizes[0:3], sizes[3:6], sizes[9:12]
+        rows, grid, residues = m, out, 1
+        if back:
+            rows, grid = c, [ceil_div(n, s) for n, s in zip(space, stride, strict=True)]
+            residues = prod(map(min, space, stride))
+        return [_tiles(1 if rows <= 4 else 8 if rows <= 32 else 16, rows, images * prod(grid), groups * residues)]
+    return rule
+
+
+def _weight_rule(k: Any, host: Any) -> list[Launch]:
+    """One product for each group and chunk; then the sums of the chunks are added."""
+    _, groups, c, m, *sizes = map(int, host[k.geometry])
+    columns = c * prod(sizes[6:9])
+    threads = 16 if m > 32 and columns > 32 else 8
+    product = _tiles(threads, m, columns, groups * k.chunks, {**_TILES, 8: (32, 32)})
+    return [product, over(groups * m * columns, "add")] if k.chunks > 1 else [product]
+
+
+launch("ops/conv.cu", "conv_forward", _sweep_rule(False), shared=36864)
+launch("ops/conv.cu", "conv_backward_input", _sweep_rule(True), shared=36864)
+launch("ops/conv.cu", "conv_backward_weight", _weight_rule, shared=37888)
