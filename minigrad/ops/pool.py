@@ -19,6 +19,7 @@ from ..core.op import op
 from ..core.shape import INT64, fail, is_float
 from ..core.tensor import Tensor
 from ..devices.base import KernelTable, NoKernel
+from ..devices.launch import BLOCKS, THREADS, Launch, ceil_div, launch, over, per_row
 from ..devices.memory import Array, Layout, alloc, layout
 from ..devices.work import pieces, work
 from .convert import on_device
@@ -519,3 +520,25 @@ def _window_elements(k: Any) -> int:
 work("max_pool_forward avg_pool_forward avg_pool_backward", _window_elements)
 work("max_pool_backward", lambda k: prod(int(k.geometry[i]) for i in (0, 6, 7, 8)))     # one sum for each output
 pieces("max_pool_backward avg_pool_backward", "gx", lambda k: prod(int(k.geometry[i]) for i in (0, 3, 4, 5)))
+
+
+# ---- launches on CUDA ------------------------------------------------------------------------------------------------
+
+def _forward_rule(k: Any, host: Any) -> list[Launch]:
+    """A thread for each output; a warp or a block where windows are wide in their last dimension."""
+    g = list(map(int, host[k.geometry]))
+    outputs, size, out, kernel = prod([g[0], *g[6:9]]), g[5], g[8], g[11]
+    wide = min(kernel or ceil_div(size, out), size)
+    if wide >= 32:
+        return [per_row(outputs, wide)]
+    return [Launch("", (min(ceil_div(outputs, THREADS), BLOCKS),), (1, THREADS))]
+
+
+def _backward_rule(k: Any, host: Any) -> list[Launch]:
+    """A thread for each element of x."""
+    g = host[k.geometry]
+    return [over(prod(int(g[i]) for i in (0, 3, 4, 5)))]
+
+
+launch("ops/pool.cu", "max_pool_forward avg_pool_forward", _forward_rule, shared=512)
+launch("ops/pool.cu", "max_pool_backward avg_pool_backward", _backward_rule)
