@@ -15,6 +15,7 @@ from ..core.op import Primitive
 from ..core.shape import FLOAT64, INT64, axis_of, fail, is_float
 from ..core.tensor import Tensor, ValuesIndices, new_tensor
 from ..devices.base import Kernel
+from ..devices.launch import BLOCKS, Launch, ceil_div, launch
 from ..devices.memory import Array, Layout, alloc, layout
 from ..devices.plan import Plan, not_half
 from ..devices.work import work
@@ -29,7 +30,8 @@ from .view import as_reshaped, windowed
 __all__ = ["sort", "argsort", "msort", "topk", "kthvalue", "cummax", "cummin", "unique", "unique_consecutive",
            "bincount"]
 
-_LINE_MAX = 1 << 32         # the kernels count the elements of a line in 32 bits
+# elements of a line that the kernels sort: less than can be counted in 32 bits, and what fits into shared memory
+_LINE_MAX = {"cpu": (1 << 32) - 1, "cuda": 4096}
 
 
 def _on_host(name: str, x: Layout, shape: tuple[int, ...], function: Any) -> Plan:
@@ -68,7 +70,7 @@ def _ordered(x: np.ndarray, dim: int, descending: bool) -> np.ndarray:
 def _prepare_argsort(x: Layout, *, dim: int, descending: bool) -> Plan:
     """The indices, int64, that sort along a dimension; equal elements keep their order, NaN is the largest."""
     kernel = x.device.kernels.argsort.get(x.dtype)
-    if kernel is not None and x.size and x.shape[dim] < _LINE_MAX:
+    if kernel is not None and x.size and x.shape[dim] <= _LINE_MAX[x.device.type]:
         return _launched(kernel, x, x.shape, dim, (int(descending),))
 
     def run(v: Any, out: Any) -> None:
@@ -100,7 +102,7 @@ def _prepare_topk(x: Layout, *, k: int, dim: int, largest: bool) -> Plan:
     """The indices, int64, of the k largest (or smallest) elements along a dimension, in order."""
     shape = x.shape[:dim] + (k,) + x.shape[dim + 1:]
     kernel = x.device.kernels.topk.get(x.dtype)
-    if kernel is not None and x.size and x.shape[dim] < _LINE_MAX:
+    if kernel is not None and x.size and x.shape[dim] <= _LINE_MAX[x.device.type]:
         return _launched(kernel, x, shape, dim, (k, int(largest)))
 
     def run(v: Any, out: Any) -> None:
@@ -380,3 +382,14 @@ def bincount(input: Tensor, weights: Tensor | None = None, minlength: int = 0) -
     return cast(sums, weights.dtype) if is_float(weights.dtype) else sums
 
 work("argsort topk")
+
+
+def _lines_rule(k: Any, host: Any) -> list[Launch]:
+    """A thread for two items of a line, 8 if they are 4096; a block has several short lines. 10 bytes for an item."""
+    lines, size = k.outer * k.inner, 1 << max(k.n - 1, 0).bit_length()
+    threads = min(max(size // 2, 1), 512)
+    together = min(max(256 // threads, 1), max(lines, 1))
+    return [Launch("", (min(ceil_div(lines, together), BLOCKS),), (threads, together), 10 * size * together)]
+
+
+launch("ops/sort.cu", "argsort topk", _lines_rule)

@@ -1,0 +1,49 @@
+"""argsort and topk against their C twins."""
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from cuda_on_cpu.twins import DTYPES, compare, emulated, rng
+
+import minigrad as mg
+
+pytestmark = [emulated, pytest.mark.slow, pytest.mark.usefixtures("gpu")]
+LINES = [(1, 1, 1), (3, 2, 5), (4, 33, 1), (2, 31, 3), (300, 5, 1), (1, 1025, 2), (1, 4096, 1)]
+
+
+def lines(suffix, shape):
+    """Few different values, NaN and the ends of the type among them."""
+    t = np.dtype(DTYPES[suffix])
+    if suffix == "u8":
+        return rng.integers(0, 2, shape).astype(t)
+    if t.kind == "i":
+        some = [np.iinfo(t).min, np.iinfo(t).max, -1, 0, 1, 7]
+    else:
+        some = [np.nan, -np.nan, np.inf, -np.inf, 0.0, -0.0, 1, -1, 2.5, -7, np.finfo(t).smallest_subnormal, -np.finfo(t).smallest_subnormal]
+    return rng.choice(np.array(some, t), shape)
+
+
+@pytest.mark.parametrize("suffix", ["f32", "f64", "i32", "i64", "u8"])
+def test_order(suffix, order):
+    for shape in LINES:
+        outer, n, inner = shape
+        different = rng.permutation(outer * n * inner).reshape(shape).astype(DTYPES[suffix])
+        for x in (lines(suffix, shape), different):
+            for upwards in (0, 1):
+                compare(f"argsort_{suffix}", np.zeros(shape, np.int64), x, *shape, upwards)
+                for k in {1, n // 2, n}:
+                    compare(f"topk_{suffix}", np.zeros((outer, k, inner), np.int64), x, *shape, k, upwards)
+
+
+def test_sort_and_topk_with_their_gradients():
+    """Up to the longest line that fits into shared memory."""
+    values = rng.permutation(2 * 4096).reshape(2, 4096).astype(np.float32)
+    results = []
+    for device in ("cpu", "cuda"):
+        x = mg.tensor(values, device=device, requires_grad=True)
+        top, places = x.topk(50)
+        (x.sort(descending=True).values[:, :9] * 3).sum().backward()
+        top.sum().backward()
+        results.append([t.numpy(force=True) for t in (top, places, x.grad)])
+    for want, got in zip(*results, strict=True):
+        np.testing.assert_array_equal(got, want)
