@@ -27,45 +27,45 @@ __device__ __forceinline__ int64_t plane_of(int64_t n, int64_t total, const int6
 }
 
 // The elements of x in the window of output o: begin, begin + dilation, ... below end.
-__device__ __forceinline__ Span window_of(const Geometry &g, int d, int64_t o) {
-  const int64_t n = g.in[d], m = g.out[d], step = g.dilation[d];
-  if (!g.kernel[d]) return {(int64_t)quotient((uint64_t)(o * n), (uint64_t)m),
+__device__ __forceinline__ Span window_of(const Geometry &s, int d, int64_t o) {
+  const int64_t n = s.in[d], m = s.out[d], step = s.dilation[d];
+  if (!s.kernel[d]) return {(int64_t)quotient((uint64_t)(o * n), (uint64_t)m),
                             (int64_t)quotient((uint64_t)((o + 1) * n + m - 1), (uint64_t)m)};
-  Span s;
-  s.begin = o * g.stride[d] - g.padding[d];
-  s.end = s.begin + step * (g.kernel[d] - 1) + 1;
-  if (s.end > n) s.end = n;
-  if (s.begin < 0) s.begin += (int64_t)quotient((uint64_t)(step - 1 - s.begin), (uint64_t)step) * step;
-  return s;
+  Span w;
+  w.begin = o * s.stride[d] - s.padding[d];
+  w.end = w.begin + step * (s.kernel[d] - 1) + 1;
+  if (w.end > n) w.end = n;
+  if (w.begin < 0) w.begin += (int64_t)quotient((uint64_t)(step - 1 - w.begin), (uint64_t)step) * step;
+  return w;
 }
 
 // The outputs with windows around element i: begin <= o < end.
-__device__ __forceinline__ Span windows_of(const Geometry &g, int d, int64_t i) {
-  const int64_t n = g.in[d], m = g.out[d], stride = g.stride[d];
-  if (!g.kernel[d]) return {(int64_t)quotient((uint64_t)(i * m), (uint64_t)n),
+__device__ __forceinline__ Span windows_of(const Geometry &s, int d, int64_t i) {
+  const int64_t n = s.in[d], m = s.out[d], stride = s.stride[d];
+  if (!s.kernel[d]) return {(int64_t)quotient((uint64_t)(i * m), (uint64_t)n),
                             (int64_t)quotient((uint64_t)((i + 1) * m + n - 1), (uint64_t)n)};
-  const int64_t last = i + g.padding[d], before = last - (g.dilation[d] * (g.kernel[d] - 1) + 1);
-  Span s;
-  s.begin = before < 0 ? 0 : (int64_t)quotient((uint64_t)before, (uint64_t)stride) + 1;
-  s.end = (int64_t)quotient((uint64_t)last, (uint64_t)stride) + 1;
-  if (s.end > m) s.end = m;
-  return s;
+  const int64_t last = i + s.padding[d], before = last - (s.dilation[d] * (s.kernel[d] - 1) + 1);
+  Span w;
+  w.begin = before < 0 ? 0 : (int64_t)quotient((uint64_t)before, (uint64_t)stride) + 1;
+  w.end = (int64_t)quotient((uint64_t)last, (uint64_t)stride) + 1;
+  if (w.end > m) w.end = m;
+  return w;
 }
 
 // By what the sum of a window is divided, of one dimension.
-__device__ __forceinline__ T divisor_of(const Geometry &g, int d, int64_t o, Span s) {
-  if (g.divisor) return d == 2 ? (T)g.divisor : T(1);
-  if (!g.include_pad || !g.kernel[d]) return (T)(s.end - s.begin);
-  const int64_t most = g.in[d] + 2 * g.padding[d] - o * g.stride[d];
-  return (T)(g.kernel[d] < most ? g.kernel[d] : most);
+__device__ __forceinline__ T divisor_of(const Geometry &s, int d, int64_t o, Span w) {
+  if (s.divisor) return d == 2 ? (T)s.divisor : T(1);
+  if (!s.include_pad || !s.kernel[d]) return (T)(w.end - w.begin);
+  const int64_t most = s.in[d] + 2 * s.padding[d] - o * s.stride[d];
+  return (T)(s.kernel[d] < most ? s.kernel[d] : most);
 }
 
 // f(offset in the plane of x) for this thread's elements of the window of output o, in ascending order
-template <class F> __device__ __forceinline__ void each_element(const Geometry &g, const Span *w, F f) {
-  for (int64_t z = w[0].begin; z < w[0].end; z += g.dilation[0])
-    for (int64_t y = w[1].begin; y < w[1].end; y += g.dilation[1])
-      for (int64_t x = w[2].begin + threadIdx.x * g.dilation[2]; x < w[2].end; x += blockDim.x * g.dilation[2])
-        f((z * g.in[1] + y) * g.in[2] + x);
+template <class F> __device__ __forceinline__ void each_element(const Geometry &s, const Span *w, F f) {
+  for (int64_t z = w[0].begin; z < w[0].end; z += s.dilation[0])
+    for (int64_t y = w[1].begin; y < w[1].end; y += s.dilation[1])
+      for (int64_t x = w[2].begin + threadIdx.x * s.dilation[2]; x < w[2].end; x += blockDim.x * s.dilation[2])
+        f((z * s.in[1] + y) * s.in[2] + x);
 }
 
 // ---- the maximum ----
@@ -97,15 +97,15 @@ __device__ __forceinline__ Best best_all(Best b) {
 }
 
 KERNEL(max_pool_forward)(T *y, int64_t *index, const T *x, const int64_t *geometry) {
-  const Geometry &g = *reinterpret_cast<const Geometry *>(geometry);
-  const int64_t total = g.planes * volume(g.out), in = volume(g.in);
+  const Geometry &s = *reinterpret_cast<const Geometry *>(geometry);
+  const int64_t total = s.planes * volume(s.out), in = volume(s.in);
 #pragma unroll 1
   EACH_ROW(n, total) {
     int64_t o[3];
-    const T *from = x + plane_of(n, total, g.out, o) * in;
-    const Span w[3] = {window_of(g, 0, o[0]), window_of(g, 1, o[1]), window_of(g, 2, o[2])};
+    const T *from = x + plane_of(n, total, s.out, o) * in;
+    const Span w[3] = {window_of(s, 0, o[0]), window_of(s, 1, o[1]), window_of(s, 2, o[2])};
     Best best = {T(-INFINITY), -1};
-    each_element(g, w, [&](int64_t i) {
+    each_element(s, w, [&](int64_t i) {
       const Best b = {from[i], (int)i};
       if (better(b, best)) best = b;
     });
@@ -114,20 +114,20 @@ KERNEL(max_pool_forward)(T *y, int64_t *index, const T *x, const int64_t *geomet
   }
 }
 
-KERNEL(max_pool_backward)(T *gx, const T *gy, const int64_t *index, const int64_t *geometry) {
-  const Geometry &g = *reinterpret_cast<const Geometry *>(geometry);
-  const int64_t total = g.planes * volume(g.in), out = volume(g.out);
+KERNEL(max_pool_backward)(T *gx, const T *g, const int64_t *index, const int64_t *geometry) {
+  const Geometry &s = *reinterpret_cast<const Geometry *>(geometry);
+  const int64_t total = s.planes * volume(s.in), out = volume(s.out);
 #pragma unroll 1
   GRID_LOOP(n, total) {
     int64_t i[3];
-    const int64_t first = plane_of(n, total, g.in, i) * out, at = (i[0] * g.in[1] + i[1]) * g.in[2] + i[2];
-    const Span deep = windows_of(g, 0, i[0]), high = windows_of(g, 1, i[1]), wide = windows_of(g, 2, i[2]);
+    const int64_t first = plane_of(n, total, s.in, i) * out, at = (i[0] * s.in[1] + i[1]) * s.in[2] + i[2];
+    const Span deep = windows_of(s, 0, i[0]), high = windows_of(s, 1, i[1]), wide = windows_of(s, 2, i[2]);
     Sum sum;
     for (int64_t a = deep.begin; a < deep.end; a++)
       for (int64_t b = high.begin; b < high.end; b++)
         for (int64_t c = wide.begin; c < wide.end; c++) {
-          const int64_t o = first + (a * g.out[1] + b) * g.out[2] + c;
-          if (index[o] == at) sum.add(gy[o]);
+          const int64_t o = first + (a * s.out[1] + b) * s.out[2] + c;
+          if (index[o] == at) sum.add(g[o]);
         }
     gx[n] = sum.value();
   }
@@ -136,36 +136,36 @@ KERNEL(max_pool_backward)(T *gx, const T *gy, const int64_t *index, const int64_
 // ---- the mean ----
 
 KERNEL(avg_pool_forward)(T *y, const T *x, const int64_t *geometry) {
-  const Geometry &g = *reinterpret_cast<const Geometry *>(geometry);
-  const int64_t total = g.planes * volume(g.out), in = volume(g.in);
+  const Geometry &s = *reinterpret_cast<const Geometry *>(geometry);
+  const int64_t total = s.planes * volume(s.out), in = volume(s.in);
 #pragma unroll 1
   EACH_ROW(n, total) {
     int64_t o[3];
-    const T *from = x + plane_of(n, total, g.out, o) * in;
-    const Span w[3] = {window_of(g, 0, o[0]), window_of(g, 1, o[1]), window_of(g, 2, o[2])};
+    const T *from = x + plane_of(n, total, s.out, o) * in;
+    const Span w[3] = {window_of(s, 0, o[0]), window_of(s, 1, o[1]), window_of(s, 2, o[2])};
     Sum sum;
-    each_element(g, w, [&](int64_t i) { sum.add(from[i]); });
+    each_element(s, w, [&](int64_t i) { sum.add(from[i]); });
     const T all = blockDim.x == 1 ? sum.value() : row_sum(sum.value());
-    const T by = divisor_of(g, 0, o[0], w[0]) * divisor_of(g, 1, o[1], w[1]) * divisor_of(g, 2, o[2], w[2]);
+    const T by = divisor_of(s, 0, o[0], w[0]) * divisor_of(s, 1, o[1], w[1]) * divisor_of(s, 2, o[2], w[2]);
     if (threadIdx.x == 0) y[n] = all / by;
   }
 }
 
-KERNEL(avg_pool_backward)(T *gx, const T *gy, const int64_t *geometry) {
-  const Geometry &g = *reinterpret_cast<const Geometry *>(geometry);
-  const int64_t total = g.planes * volume(g.in), out = volume(g.out);
+KERNEL(avg_pool_backward)(T *gx, const T *g, const int64_t *geometry) {
+  const Geometry &s = *reinterpret_cast<const Geometry *>(geometry);
+  const int64_t total = s.planes * volume(s.in), out = volume(s.out);
 #pragma unroll 1
   GRID_LOOP(n, total) {
     int64_t i[3];
-    const T *from = gy + plane_of(n, total, g.in, i) * out;
-    const Span deep = windows_of(g, 0, i[0]), high = windows_of(g, 1, i[1]), wide = windows_of(g, 2, i[2]);
+    const T *from = g + plane_of(n, total, s.in, i) * out;
+    const Span deep = windows_of(s, 0, i[0]), high = windows_of(s, 1, i[1]), wide = windows_of(s, 2, i[2]);
     Sum sum;
     for (int64_t a = deep.begin; a < deep.end; a++) {
-      const T by_a = divisor_of(g, 0, a, window_of(g, 0, a));
+      const T by_a = divisor_of(s, 0, a, window_of(s, 0, a));
       for (int64_t b = high.begin; b < high.end; b++) {
-        const T by_b = by_a * divisor_of(g, 1, b, window_of(g, 1, b));
+        const T by_b = by_a * divisor_of(s, 1, b, window_of(s, 1, b));
         for (int64_t c = wide.begin; c < wide.end; c++)
-          sum.add(from[(a * g.out[1] + b) * g.out[2] + c] / (by_b * divisor_of(g, 2, c, window_of(g, 2, c))));
+          sum.add(from[(a * s.out[1] + b) * s.out[2] + c] / (by_b * divisor_of(s, 2, c, window_of(s, 2, c))));
       }
     }
     gx[n] = sum.value();
