@@ -63,7 +63,6 @@ __device__ __forceinline__ void sort_lines(int64_t *out, const T *x, int64_t out
       }
     __syncthreads();
     for (int j = threadIdx.x; j < k && line < lines; j += blockDim.x) out[(o * k + j) * inner + i] = index[j];
-    __syncthreads();
   }
 }
 
