@@ -15,7 +15,8 @@ asked once for the sizes, the given addresses and the host values that it reads 
 GPU or reads anything back. The values of plans and tables of addresses are kept on the host, too (`constant`).
 
 So an error of a launch comes with a later one, or where the host waits; a wrong index too (`flags.py`). With the
-environment variable MINIGRAD_CUDA_SYNC=1, each launch waits, and the error comes from the line that launched.
+environment variable MINIGRAD_CUDA_SYNC=1, each launch and each replay of a captured step waits, and the error comes
+from the line that launched.
 
 Everything runs on one stream of the device, `device("cuda").stream`, in order: launches, products, copies, new memory.
 So a pooled buffer may be handed out again while an earlier launch still uses it: the launches of its next owner come
@@ -127,7 +128,7 @@ class CUDA(Device):
             raise RuntimeError(f"[device] 'cuda' is not available: {reason}")
         self.index, self.name = index, f"cuda:{index}"
         self.gpu = cp.cuda.Device(index)
-        self.several = visible > 1
+        self.several, self.waits = visible > 1, os.environ.get("MINIGRAD_CUDA_SYNC") == "1"
         self.use()
         self.stream = cp.cuda.Stream(non_blocking=True)
         self.recording: Any = None                      # the stream on which graphs are recorded, from the first on
@@ -218,8 +219,7 @@ class CUDA(Device):
             except Exception as error:
                 raise RuntimeError(f"[{name}] the launch failed on {self.name}: {error}") from error
             self.flags.verify()
-        waits = os.environ.get("MINIGRAD_CUDA_SYNC") == "1"
-        return Kernel(name, letters, names, 0, launch_and_wait if waits else run, self)
+        return Kernel(name, letters, names, 0, launch_and_wait if self.waits else run, self)
 
     def _run(self, function: Callable[..., Any], out: Any, *inputs: Any) -> None:
         """The `host` launch: a function of NumPy's, which CuPy's arrays answer with CuPy's function of that name."""

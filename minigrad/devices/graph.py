@@ -37,4 +37,6 @@ class Graph:
     def __call__(self) -> None:
         self.device.use()
         self.graph.launch(self.device.stream)
+        if self.device.waits:
+            self.device.synchronize()
         self.device.flags.verify()

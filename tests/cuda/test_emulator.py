@@ -9,11 +9,12 @@ import re
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from cuda_on_cpu import fakeblas, nvrtc
 from cuda_on_cpu import fakecupy as cp
-from cuda_on_cpu import nvrtc
 from cuda_on_cpu.emulator import HERE, LaunchError
 
 MODE = os.environ.get("CUDA_ON_CPU", "")
@@ -146,6 +147,50 @@ def test_a_stream_captures_its_own_launches_only():
         k((1,), (32,), (x, y, 64))
     assert s.end_capture()._ops == [] and y.get().tolist() == [2] * 64
     assert cp.cuda.get_current_stream() is cp.cuda.Stream.null
+
+
+def test_what_a_stream_that_captures_refuses():
+    """To begin again, and waiting for all streams; copies to the thread that captures, not to others."""
+    s, x = cp.cuda.Stream(), cp.asarray(np.ones(64, np.float32))
+    with pytest.raises(RuntimeError, match="not capturing"):
+        s.end_capture()
+    s.begin_capture()
+    with pytest.raises(RuntimeError, match="capturing already"):
+        s.begin_capture()
+    with pytest.raises(RuntimeError, match="Capture.*copy to host"):
+        x.get()
+    with ThreadPoolExecutor(1) as other:
+        assert other.submit(x.get).result().tolist() == [1] * 64
+        with pytest.raises(RuntimeError, match="Capture.*synchronize"):
+            other.submit(cp.cuda.Device(0).synchronize).result()
+    assert s.end_capture()._ops == []
+    cp.cuda.Device(0).synchronize()
+
+
+def test_each_handle_of_cublas_has_its_stream():
+    """A product is in the graph of the stream of its handle."""
+    streams, handles = [cp.cuda.Stream() for _ in range(2)], [fakeblas._ffi.new("void **") for _ in range(2)]
+    for stream, handle in zip(streams, handles, strict=True):
+        fakeblas.cublasCreate_v2(handle)
+        fakeblas.cublasSetStream_v2(handle[0], fakeblas._ffi.cast("void *", stream.ptr))
+    a, c = cp.asarray(np.full(1, 3, np.float32)), cp.asarray(np.zeros(2, np.float32))
+    one, zero = fakeblas._ffi.new("float *", 1), fakeblas._ffi.new("float *", 0)
+
+    def product(handle, to):
+        fakeblas.cublasGemmEx_64(handle[0], 0, 0, 1, 1, 1, one, a.data.ptr, 0, 1, a.data.ptr, 0, 1, zero, to, 0, 1, 68, -1)
+    streams[1].begin_capture()
+    product(handles[0], c.data.ptr)
+    product(handles[1], c.data.ptr + 4)
+    graph = streams[1].end_capture()
+    assert c.get().tolist() == [9, 0] and len(graph._ops) == 1
+    graph.launch()
+    assert c.get().tolist() == [9, 9]
+
+
+def test_pinned_memory_has_one_address():
+    memory = cp.cuda.alloc_pinned_memory(16)
+    words = np.frombuffer(memory, np.int64)
+    assert len(words) >= 2 and words.ctypes.data == memory.ptr
 
 
 def test_an_asynchronous_stream_is_late_until_something_waits_for_it():

@@ -146,6 +146,21 @@ def test_errors_come_from_their_launch(waiting):
 
 
 @stand_in
+def test_errors_of_a_captured_step_come_from_its_replay(gpu, monkeypatch):
+    step = mg.capture(lambda index: table[index] + 1)
+    table, right, wrong = x(), on_gpu([0, 3]), on_gpu([0, 4])
+    step(right)
+    for waits in (False, True):
+        monkeypatch.setattr(gpu, "waits", waits)
+        with late():
+            if not waits:
+                step(wrong)
+            with pytest.raises(IndexError, match="index 4"):
+                step(wrong) if waits else mg.cuda.synchronize()
+    assert step(right).tolist() == [[1, 2, 3], [10, 11, 12]]
+
+
+@stand_in
 def test_a_launch_that_fails_names_its_kernel(gpu, waiting):
     """Without the switch, where the host waits for something else."""
     for device, at_once in ((gpu, False), (waiting, True)):
