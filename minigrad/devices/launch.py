@@ -95,6 +95,7 @@ class _Arguments:
 Rule = Callable[[Any, Mapping[int, np.ndarray]], Sequence[Launch | Product]]
 THREADS = 256                   # of a block, unless a rule has a reason for others; MAX_THREADS of common.cuh is 512
 BLOCKS = 1 << 20                # at most; kernels loop over the grid if there are more elements
+FILL = 1056                     # blocks of THREADS that occupy a large GPU: 8 for each of 132 multiprocessors
 
 
 class Entry(NamedTuple):

@@ -5,9 +5,9 @@
 //                                                              scatter       out[o, index[o, j, i], i]  = src[o, j, i]
 //
 // The readers (left) have a thread for each element of `out`. The writers (right) may write the same place more than
-// once, and then the order of j counts. So a thread owns the elements (o, *, i) of `out` and runs through j in order:
-// no two threads write the same place, and the sums have the same bits at each run. (Atomics are faster, but their sums
-// differ from run to run.)
+// once, and then the order of j counts: the sums are those of a loop over j, at each run. (Atomics are faster, but their
+// sums differ from run to run.) So each place has one thread that writes to it. A thread owns a column (o, k) of `out`
+// and a class of its rows, those that leave the same remainder: with few columns, many classes occupy the GPU.
 #ifdef MG_TYPE
 #define IS_MOVE (TYPE_IS >= 3)
 #define IS_NUMBER (TYPE_IS <= 4)
@@ -20,6 +20,21 @@ struct Place {
     k = i - row * inner, o = (int64_t)quotient((uint64_t)row, (uint64_t)m), j = row - o * m;
   }
 };
+
+// each(to, i): element i of src belongs to element `to` of out. The number of classes is a power of two.
+template <class F>
+__device__ __forceinline__ void scattered(const int64_t *index, int64_t outer, int64_t m, int64_t n, int64_t inner,
+                                          F each) {
+  const int64_t classes = (int64_t)gridDim.y * blockDim.y, own = (int64_t)blockIdx.y * blockDim.y + threadIdx.y;
+  GRID_LOOP(column, outer * inner) {
+    const int64_t o = (int64_t)quotient((uint64_t)column, (uint64_t)inner), k = column - o * inner;
+#pragma unroll 4
+    for (int64_t j = 0; j < m; j++) {
+      const int64_t i = (o * m + j) * inner + k, row = index[i];
+      if ((row & (classes - 1)) == own) each((o * n + row) * inner + k, i);
+    }
+  }
+}
 
 #if IS_MOVE
 KERNEL(take)(T *out, const T *x, const int64_t *index, int64_t outer, int64_t m, int64_t n, int64_t inner) {
@@ -35,28 +50,69 @@ KERNEL(gather)(T *out, const T *x, const int64_t *index, int64_t outer, int64_t 
   }
 }
 KERNEL(scatter)(T *out, const int64_t *index, const T *src, int64_t outer, int64_t m, int64_t n, int64_t inner) {
-  GRID_LOOP(column, outer * inner) {
-    const int64_t o = (int64_t)quotient((uint64_t)column, (uint64_t)inner), k = column - o * inner;
-    for (int64_t j = 0; j < m; j++) {
-      const int64_t i = (o * m + j) * inner + k;
-      out[(o * n + index[i]) * inner + k] = src[i];
-    }
-  }
+  scattered(index, outer, m, n, inner, [&](int64_t to, int64_t i) { out[to] = src[i]; });
 }
 #endif
 #if IS_NUMBER
-KERNEL(index_add)(T *out, const int64_t *index, const T *src, int64_t outer, int64_t m, int64_t n, int64_t inner) {
-  GRID_LOOP(column, outer * inner) {
-    const int64_t o = (int64_t)quotient((uint64_t)column, (uint64_t)inner), k = column - o * inner;
-    for (int64_t j = 0; j < m; j++) out[(o * n + index[j]) * inner + k] += src[(o * m + j) * inner + k];
-  }
-}
 KERNEL(scatter_add)(T *out, const int64_t *index, const T *src, int64_t outer, int64_t m, int64_t n, int64_t inner) {
-  GRID_LOOP(column, outer * inner) {
-    const int64_t o = (int64_t)quotient((uint64_t)column, (uint64_t)inner), k = column - o * inner;
-    for (int64_t j = 0; j < m; j++) {
-      const int64_t i = (o * m + j) * inner + k;
-      out[(o * n + index[i]) * inner + k] += src[i];
+  scattered(index, outer, m, n, inner, [&](int64_t to, int64_t i) { out[to] += src[i]; });
+}
+
+// All columns share one list of indices, so a block reads it for all of them. It owns a range of rows: it takes a tile
+// of the list, collects the positions whose rows are its own, in order, and adds what belongs to them. A thread keeps
+// the sum of a row in a register while the row is the same. Two barriers a tile suffice: when the list is written again,
+// all threads have passed the first one of the next tile. blockDim.y is a power of two; a block has 32 to 256 threads.
+#define TILE 1024
+#define ROUNDS 4
+KERNEL(index_add)(T *out, const int64_t *index, const T *src, int64_t outer, int64_t m, int64_t n, int64_t inner) {
+  __shared__ int64_t rows[TILE];
+  __shared__ int positions[TILE];
+  __shared__ int of_warp[32];
+  const int threads = blockDim.x * blockDim.y, thread = threadIdx.y * blockDim.x + threadIdx.x;
+  const int lane = thread & 31, warp = thread >> 5, warps = threads >> 5, parts = ROUNDS * warps;
+  const int64_t share = (n + gridDim.y - 1) / gridDim.y, begin = blockIdx.y * share;
+  const int64_t end = begin + share < n ? begin + share : n;
+  for (int64_t base = 0; base < m; base += ROUNDS * threads) {
+    int64_t row[ROUNDS];
+    unsigned hits[ROUNDS];
+#pragma unroll
+    for (int u = 0; u < ROUNDS; u++) {
+      const int64_t j = base + u * threads + thread;
+      row[u] = j < m ? index[j] : -1;
+    }
+#pragma unroll
+    for (int u = 0; u < ROUNDS; u++) {
+      hits[u] = __ballot_sync(FULL, row[u] >= begin && row[u] < end);
+      if (lane == 0) of_warp[u * warps + warp] = __popc(hits[u]);
+    }
+    __syncthreads();
+    int before = lane < parts ? of_warp[lane] : 0;             // how many hits there are up to each part of the tile
+#pragma unroll
+    for (int d = 1; d < 32; d *= 2) {
+      const int other = __shfl_up_sync(FULL, before, d);
+      if (lane >= d) before += other;
+    }
+    const int total = __shfl_sync(FULL, before, 31);
+#pragma unroll
+    for (int u = 0; u < ROUNDS; u++) {
+      const int at = __shfl_sync(FULL, before, u * warps + warp) - __popc(hits[u] >> lane);
+      if (hits[u] >> lane & 1) rows[at] = row[u], positions[at] = u * threads + thread;
+    }
+    __syncthreads();
+    GRID_LOOP(column, outer * inner) {
+      const int64_t o = (int64_t)quotient((uint64_t)column, (uint64_t)inner), k = column - o * inner;
+      int64_t current = -1;
+      T sum = 0;
+      for (int i = 0; i < total; i++) {
+        const int64_t r = rows[i];
+        if ((r & (blockDim.y - 1)) != threadIdx.y) continue;
+        if (r != current) {
+          if (current >= 0) out[(o * n + current) * inner + k] = sum;
+          current = r, sum = out[(o * n + r) * inner + k];
+        }
+        sum += src[(o * m + base + positions[i]) * inner + k];
+      }
+      if (current >= 0) out[(o * n + current) * inner + k] = sum;
     }
   }
 }

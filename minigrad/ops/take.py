@@ -11,7 +11,7 @@ checks, puts 0 in the place of a wrong index, and tells the host, which raises l
 """
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from ..core.modes import mode
 from ..core.op import Primitive, same_device
 from ..core.shape import INT64, fail
 from ..core.tensor import Tensor, new_tensor
-from ..devices.launch import launch, over
+from ..devices.launch import BLOCKS, FILL, THREADS, Launch, ceil_div, launch, over, power_of_two
 from ..devices.memory import Array, Layout, alloc, layout
 from ..devices.native import ffi
 from ..devices.plan import Plan, not_half
@@ -512,8 +512,32 @@ def reads_to_host(what: str) -> None:
 
 # ---- launches on CUDA ------------------------------------------------------------------------------------------------
 
+def _scatter_launches(k: Any, host: Any) -> Sequence[Launch]:
+    """A thread for each column; if these are few, for each column and class of rows, with 16 indices at least."""
+    columns = k.outer * k.inner
+    if not columns or not k.m:
+        return []
+    wide = power_of_two(columns, THREADS)
+    classes = power_of_two(min(16 * FILL // columns, k.n, k.m // 16), 1 << 16)     # a warp for each scheduler
+    tall = min(classes, THREADS // wide)
+    return [Launch("", (min(ceil_div(columns, wide), BLOCKS), classes // tall), (wide, tall))]
+
+
+def _index_add_launches(k: Any, host: Any) -> Sequence[Launch]:
+    """Blocks for all columns and ranges of rows; not more ranges than indices, since each range reads them all."""
+    columns = k.outer * k.inner
+    if not columns or not k.m:
+        return []
+    wide = power_of_two(columns, THREADS)
+    tall = max(power_of_two(k.m, THREADS // wide), ceil_div(32, wide))
+    across = min(ceil_div(columns, wide), BLOCKS)
+    reads = max(132, (1 << 27) // (k.m * across))           # then all blocks together read a gigabyte of indices
+    return [Launch("", (across, max(1, min(FILL // across, reads, k.n, k.m))), (wide, tall))]
+
+
 launch("ops/index.cu", "take gather", lambda k, host: [over(k.outer * k.m * k.inner)])
-launch("ops/index.cu", "scatter index_add scatter_add", lambda k, host: [over(k.outer * k.inner if k.m else 0)])
+launch("ops/index.cu", "scatter scatter_add", _scatter_launches)
+launch("ops/index.cu", "index_add", _index_add_launches, shared=12416)
 launch("ops/index.cu", "check_index", lambda k, host: [over(k.n)])
 work("take gather scatter check_index")
 work("index_add scatter_add", lambda k: k.outer * k.m * k.inner)

@@ -1,12 +1,16 @@
 """Gather, scatter and their checks against their C twins."""
 from __future__ import annotations
 
+from math import prod
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from cuda_on_cpu.twins import DTYPES, compare, emulated, rng, values
 
 from minigrad.devices import cuda
 from minigrad.devices.base import MOVE_SUFFIX
+from minigrad.devices.launch import KERNELS
 
 pytestmark = [emulated, pytest.mark.slow, pytest.mark.usefixtures("gpu")]
 
@@ -14,7 +18,7 @@ pytestmark = [emulated, pytest.mark.slow, pytest.mark.usefixtures("gpu")]
 @pytest.mark.parametrize("suffix", ["u8", "u16", "i32", "i64", "f32", "f64"])
 def test_indexing(suffix, order):
     t = DTYPES[suffix]
-    for outer, m, n, inner in ((1, 5, 7, 3), (3, 4, 2, 1), (2, 0, 3, 2), (2, 33, 5, 4)):
+    for outer, m, n, inner in ((1, 5, 7, 3), (3, 4, 2, 1), (2, 0, 3, 2), (2, 33, 5, 4), (1, 1100, 40, 1), (1, 300, 3, 70)):
         x, src = values(t, (outer, n, inner)), values(t, (outer, m, inner))
         line, full = rng.integers(0, n, m), rng.integers(0, n, (outer, m, inner))
         if suffix in MOVE_SUFFIX.values():
@@ -22,8 +26,9 @@ def test_indexing(suffix, order):
             compare(f"gather_{suffix}", src * 0, x, full, outer, m, n, inner)
             compare(f"scatter_{suffix}", x, full, src, outer, m, n, inner)
         if suffix not in ("u8", "u16"):
-            compare(f"index_add_{suffix}", x, line, src, outer, m, n, inner)
-            compare(f"scatter_add_{suffix}", x, full, src, outer, m, n, inner)
+            compare(f"index_add_{suffix}", x, line, src, outer, m, n, inner, ulps=0)        # in order: the same sums
+            compare(f"scatter_add_{suffix}", x, full, src, outer, m, n, inner, ulps=0)
+            compare(f"index_add_{suffix}", x, line * 0 + n - 1, src, outer, m, n, inner, ulps=0)
     index = rng.integers(-5, 5, 1000)
     for wrong, ignore in ((None, -5), (700, -5), (700, 99), (700, -100)):
         if wrong:
@@ -33,6 +38,20 @@ def test_indexing(suffix, order):
                 compare("check_index", out, np.array([told, told]), index, 1000, -5, 5, ignore, 7)
         compare("check_index", index * 0, None, index, 1000, -5, 5, ignore, 7)
         compare("check_index", index * 0, None, index, 1000, 0, 5, ignore, 7)       # many are wrong
+
+
+def test_writers_occupy_the_gpu():
+    """An embedding's gradient of 16,384 tokens ran 3 blocks of a table's 768 columns, a column of its own one thread."""
+    def blocks(name, **sizes):
+        launched, = KERNELS[name].rule(SimpleNamespace(**sizes), {})
+        return prod(launched.grid), prod(launched.block)
+    assert blocks("index_add", outer=1, m=16384, n=50257, inner=768) == (1056, 256)
+    assert blocks("index_add", outer=1, m=64, n=50257, inner=128) == (64, 256)          # as many as indices
+    assert blocks("index_add", outer=1, m=10**6, n=1000, inner=1) == (134, 256)
+    assert blocks("index_add", outer=1, m=5, n=3, inner=1) == (3, 32)
+    assert blocks("scatter_add", outer=1, m=10**6, n=10**5, inner=1) == (64, 256)
+    assert blocks("scatter", outer=64, m=32, n=1000, inner=1) == (1, 128)
+    assert blocks("scatter", outer=1 << 20, m=8, n=1000, inner=1) == (4096, 256)
 
 
 def test_large_indices_are_divided_without_the_compilers_routine():
