@@ -8,32 +8,38 @@ column-major one transposed, so the product that is asked of it is c' = b' a'. W
 
     bias                            one elementwise launch after the product
     no stride of an operand is 1    that operand is first copied to contiguous memory
-    offsets without a fixed step    one call for each product of the batch
+    offsets without a fixed step    one launch writes a table of pointers, for one call: so are the heads of attention
 
 Products are computed in full float32 (no TF32) or float64.
 """
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from cffi import FFI
 
 from . import memory
-from .plan import elementwise_plan
+from .launch import TEXTS, Entry, over
+from .plan import elementwise_plan, remember
 
 ffi = FFI()
+# addresses on the device are numbers here
 ffi.cdef("""
 int cublasCreate_v2(void **handle);
 int cublasSetStream_v2(void *handle, void *stream);
 int cublasSetWorkspace_v2(void *handle, void *workspace, size_t bytes);
 int cublasGemmEx_64(void *handle, int transa, int transb, int64_t m, int64_t n, int64_t k, const void *alpha,
-    const void *a, int a_type, int64_t lda, const void *b, int b_type, int64_t ldb, const void *beta,
-    void *c, int c_type, int64_t ldc, int compute_type, int algo);
+    uintptr_t a, int a_type, int64_t lda, uintptr_t b, int b_type, int64_t ldb, const void *beta,
+    uintptr_t c, int c_type, int64_t ldc, int compute_type, int algo);
 int cublasGemmStridedBatchedEx_64(void *handle, int transa, int transb, int64_t m, int64_t n, int64_t k,
-    const void *alpha, const void *a, int a_type, int64_t lda, long long a_step,
-    const void *b, int b_type, int64_t ldb, long long b_step, const void *beta,
-    void *c, int c_type, int64_t ldc, long long c_step, int64_t batch, int compute_type, int algo);
+    const void *alpha, uintptr_t a, int a_type, int64_t lda, long long a_step,
+    uintptr_t b, int b_type, int64_t ldb, long long b_step, const void *beta,
+    uintptr_t c, int c_type, int64_t ldc, long long c_step, int64_t batch, int compute_type, int algo);
+int cublasGemmBatchedEx_64(void *handle, int transa, int transb, int64_t m, int64_t n, int64_t k,
+    const void *alpha, uintptr_t a, int a_type, int64_t lda, uintptr_t b, int b_type, int64_t ldb, const void *beta,
+    uintptr_t c, int c_type, int64_t ldc, int64_t batch, int compute_type, int algo);
 """)
 
 library: Any = None             # cuBLAS, loaded at the first product; tests set one that emulates it
@@ -67,6 +73,24 @@ def _check(status: int, what: str) -> None:
     """Raises RuntimeError for a status other than success."""
     if status:
         raise RuntimeError(f"[matmul] cuBLAS: {what} failed with status {status}")
+
+
+_Step = Callable[[int, int, int, int], None]     # of the addresses of c, a, b and bias
+# the addresses of a batch's operands for cublasGemmBatchedEx: those of c, then of a, then of b
+TEXTS["gemm_pointers.cu"] = """
+KERNEL(gemm_pointers)(int64_t *to, const int64_t *offsets, int64_t c, int64_t a, int64_t b, int64_t batch,
+                      int64_t size) {
+  GRID_LOOP(i, batch) {
+    to[i] = c + offsets[3 * i] * size;
+    to[batch + i] = a + offsets[3 * i + 1] * size;
+    to[2 * batch + i] = b + offsets[3 * i + 2] * size;
+  }
+}
+"""
+# what a launcher of it takes
+POINTERS: tuple[Any, ...] = (
+    "gemm_pointers", "", "opiiiii", ("to", "offsets", "c", "a", "b", "batch", "size"),
+    {"gemm_pointers": Entry("gemm_pointers.cu", lambda k, host: [over(k.batch)])})
 
 
 class Handle:
@@ -111,89 +135,192 @@ def _expressible(rows: int, columns: int, row_stride: int, column_stride: int) -
 
 
 class Gemm:
-    """The kernel `gemm` of one element type on a CUDA device. Called with the arguments of the C kernel."""
+    """The kernel `gemm` of one element type on a CUDA device. Called with the arguments of the C kernel.
 
-    def __init__(self, device: Any, cp: Any, suffix: str) -> None:
-        self.device, self.cp = device, cp
+    What a product takes is decided once for its sizes, strides and offsets: a list of steps, each of which takes the
+    addresses of c, a, b and the bias. A call runs them.
+    """
+
+    def __init__(self, device: Any, cp: Any, suffix: str, pointers: Callable[..., None]) -> None:
+        self.device, self.cp, self.pointers = device, cp, pointers
         self.dtype, self.type, self.compute = _TYPES[suffix]
         c = "float" if suffix == "f32" else "double"
         self.one, self.zero = ffi.new(f"{c} *", 1.0), ffi.new(f"{c} *", 0.0)
-        self.plans: dict[tuple, Any] = {}
+        self.plans: dict[tuple, Sequence[_Step]] = {}
+        self.walks: dict[tuple, Any] = {}       # never emptied: a captured step may read them
 
     def __call__(self, c: int, a: int, b: int, bias: int, offsets: int, batch: int, m: int, n: int, k: int,
                  ars: int, acs: int, brs: int, bcs: int, crs: int, accumulate: int) -> None:
+        key = (bias != 0, self.device.numbers.get(offsets, 0), batch, m, n, k, ars, acs, brs, bcs, crs, accumulate)
+        steps = self.plans.get(key)
+        if steps is None:
+            steps = remember(self.plans, key, self._steps(offsets, *key))
+        for step in steps:
+            step(c, a, b, bias)
+
+    def _steps(self, offsets: int, biased: bool, number: int, batch: int, m: int, n: int, k: int, ars: int, acs: int,
+               brs: int, bcs: int, crs: int, accumulate: int) -> list[_Step]:
+        """The steps of a product. `offsets` is an address, of the values with this number."""
         if batch == 0 or m == 0 or n == 0:
-            return
-        stream = self.device.use() or self.device.stream
-        places = self.device.constants[offsets].reshape(-1, 3).tolist() if offsets else [[0, 0, 0]] * batch
+            return []
+        places = self.device.constants[offsets].reshape(-1, 3) if offsets else np.zeros((batch, 3), np.int64)
+        add = [self._add_bias(places, m, n, crs)] if biased else []
         if k == 0:
-            if not accumulate:
-                self._spread(c, 0, places, m, n, crs)
-        else:
-            at = handle(self.device, self.cp, stream)
-            keep: list[Any] = []        # copies live until the product is launched; the stream is in order
-            a, ars, acs, a_places = self._dense(keep, a, [p[1] for p in places], m, k, ars, acs)
-            b, brs, bcs, b_places = self._dense(keep, b, [p[2] for p in places], k, n, brs, bcs)
-            self._multiply(at, c, a, b, [(p[0], i, j) for p, i, j in zip(places, a_places, b_places, strict=True)],
-                           m, n, k, _expressible(m, k, ars, acs), _expressible(k, n, brs, bcs), crs, accumulate)
-        if bias:
-            self._add_bias(c, bias, places, m, n, crs)
+            return [*([] if accumulate else [self._spread(0, places, m, n, crs)]), *add]
+        dense_a, ars, acs, a_places = self._dense(places[:, 1], m, k, ars, acs)
+        dense_b, brs, bcs, b_places = self._dense(places[:, 2], k, n, brs, bcs)
+        of_a, of_b = _expressible(m, k, ars, acs), _expressible(k, n, brs, bcs)
+        assert of_a and of_b        # contiguous copies are
+        product = _Product(self, m, n, k, of_a, of_b, max(crs if m > 1 else 1, n), bool(accumulate))
+        if dense_a or dense_b:
+            runs = product.batch(np.stack([places[:, 0], a_places, b_places], 1), 0)
+            return [self._copied(dense_a, dense_b, runs), *add]
+        return [product.batch(places, offsets), *add]
 
-    def _multiply(self, handle: Handle, c: int, a: int, b: int, places: list, m: int, n: int, k: int,
-                  of_a: Any, of_b: Any, crs: int, accumulate: int) -> None:
-        """The product itself: one call of cuBLAS if the offsets have a fixed step, else one for each product."""
-        (op_a, lda), (op_b, ldb), ldc = of_a, of_b, max(crs if m > 1 else 1, n)
-        beta, size, t = self.one if accumulate else self.zero, self.dtype.itemsize, self.type
-        steps = [tuple(y - x for x, y in zip(p, q, strict=True)) for p, q in zip(places, places[1:], strict=False)]
-        even = all(s == steps[0] for s in steps) and (not steps or min(steps[0]) >= 0 and steps[0][0] > 0)
-
-        def at(pointer: int, offset: int) -> Any:
-            return ffi.cast("void *", pointer + offset * size)
-        if even and steps:
-            (c0, a0, b0), (dc, da, db) = places[0], steps[0]
-            _check(handle.lib.cublasGemmStridedBatchedEx_64(
-                handle.handle, op_b, op_a, n, m, k, self.one, at(b, b0), t, ldb, db, at(a, a0), t, lda, da, beta,
-                at(c, c0), t, ldc, dc, len(places), self.compute, _DEFAULT), "cublasGemmStridedBatchedEx")
-            return
-        for c0, a0, b0 in places:
-            _check(handle.lib.cublasGemmEx_64(
-                handle.handle, op_b, op_a, n, m, k, self.one, at(b, b0), t, ldb, at(a, a0), t, lda, beta,
-                at(c, c0), t, ldc, self.compute, _DEFAULT), "cublasGemmEx")
-
-    def _dense(self, keep: list, x: int, places: list[int], rows: int, columns: int, row_stride: int,
-               column_stride: int) -> tuple:
-        """The operand, or if cuBLAS cannot walk it, contiguous copies of its matrices, one for each of `places`."""
+    def _dense(self, places: np.ndarray, rows: int, columns: int, row_stride: int, column_stride: int) -> tuple:
+        """None and the operand's strides and places; if cuBLAS cannot walk it, first a function that makes contiguous
+        copies of its matrices, one for each of `places`."""
         if _expressible(rows, columns, row_stride, column_stride) is not None:
-            return x, row_stride, column_stride, places
-        distinct = {place: i * rows * columns for i, place in enumerate(dict.fromkeys(places))}
-        to = memory.alloc(memory.layout(self.device, self.dtype, (len(distinct), rows, columns)))
-        keep.append(to)
-        for place, i in distinct.items():
-            self._walk("copy", (rows, columns), to.ptr + i * self.dtype.itemsize, (columns, 1),
-                       x + place * self.dtype.itemsize, (row_stride, column_stride))
-        return to.ptr, columns, 1, [distinct[p] for p in places]
+            return None, row_stride, column_stride, places
+        distinct, which = np.unique(places, return_inverse=True)
+        layout = memory.layout(self.device, self.dtype, (len(distinct), rows, columns))
+        size = self.dtype.itemsize
+        copies = [(i * rows * columns * size, place * size) for i, place in enumerate(distinct.tolist())]
+        walk = self._walk("copy", (rows, columns), (columns, 1), (row_stride, column_stride))
 
-    def _add_bias(self, c: int, bias: int, places: list, m: int, n: int, crs: int) -> None:
+        def copy(x: int) -> memory.Array:
+            to = memory.alloc(layout)
+            for i, place in copies:
+                walk(to.ptr + i, x + place)
+            return to
+        return copy, columns, 1, which.reshape(-1) * (rows * columns)
+
+    def _copied(self, dense_a: Any, dense_b: Any, run: _Step) -> _Step:
+        """`run` on copies of operands. They live until the product is launched; the stream is in order."""
+        def step(c: int, a: int, b: int, bias: int) -> None:
+            of_a, of_b = dense_a and dense_a(a), dense_b and dense_b(b)
+            run(c, of_a.ptr if of_a else a, of_b.ptr if of_b else b, bias)
+        return step
+
+    def _add_bias(self, places: np.ndarray, m: int, n: int, crs: int) -> _Step:
         """Adds the bias, one number for each column, to each c."""
-        for c0, _, _ in places:
-            to = c + c0 * self.dtype.itemsize
-            self._walk("add", (m, n), to, (crs, 1), to, (crs, 1), bias, (0, 1))
+        walk = self._walk("add", (m, n), (crs, 1), (crs, 1), (0, 1))
+        skips = (places[:, 0] * self.dtype.itemsize).tolist()
 
-    def _spread(self, c: int, value: float, places: list, m: int, n: int, crs: int) -> None:
+        def step(c: int, a: int, b: int, bias: int) -> None:
+            for skip in skips:
+                walk(c + skip, c + skip, bias)
+        return step
+
+    def _spread(self, value: float, places: np.ndarray, m: int, n: int, crs: int) -> _Step:
         """Fills each c with a value."""
         key = ("constant", value)
-        if key not in self.plans:
-            self.plans[key] = self.device.constant(np.full(1, value, self.dtype))
-        for c0, _, _ in places:
-            self._walk("copy", (m, n), c + c0 * self.dtype.itemsize, (crs, 1), self.plans[key].ptr, (0, 0))
+        if key not in self.walks:
+            self.walks[key] = self.device.constant(np.full(1, value, self.dtype))
+        walk, skips = self._walk("copy", (m, n), (crs, 1), (0, 0)), (places[:, 0] * self.dtype.itemsize).tolist()
 
-    def _walk(self, name: str, shape: tuple[int, ...], *operands: Any) -> None:
-        """An elementwise launch on (address, strides) pairs; not by `Kernel.call`, since it is part of this launch."""
-        layouts = [memory.layout(self.device, self.dtype, shape, s) for s in operands[1::2]]
+        def step(c: int, a: int, b: int, bias: int) -> None:
+            for skip in skips:
+                walk(c + skip, self.walks[key].ptr)
+        return step
+
+    def _walk(self, name: str, shape: tuple[int, ...], *strides: tuple[int, ...]) -> Callable[..., None]:
+        """An elementwise launch on operands of these strides, by their addresses.
+
+        Not by `Kernel.call`, since it is part of this launch.
+        """
+        layouts = [memory.layout(self.device, self.dtype, shape, s) for s in strides]
         key = (name, *layouts)
-        plan = self.plans.get(key)
+        plan = self.walks.get(key)
         if plan is None:
-            plan = self.plans[key] = elementwise_plan(*layouts)
+            plan = self.walks[key] = elementwise_plan(*layouts)
         family = getattr(self.device.kernels, name)
-        kernel = family.move(self.dtype) if name == "copy" else family[self.dtype]
-        kernel.function(*operands[::2], plan.ptr)
+        function, table = (family.move(self.dtype) if name == "copy" else family[self.dtype]).function, plan.ptr
+        return lambda *addresses: function(*addresses, table)
+
+
+class _Product:
+    """Products of matrices of one size: what cuBLAS is asked for. c is row-major, cuBLAS column-major: c' = b' a'."""
+
+    def __init__(self, gemm: Gemm, m: int, n: int, k: int, of_a: tuple[int, int], of_b: tuple[int, int], ldc: int,
+                 accumulate: bool) -> None:
+        self.device, self.cp, self.lib, self.pointers = gemm.device, gemm.cp, _load(gemm.cp), gemm.pointers
+        self.size, self.type, self.compute = gemm.dtype.itemsize, gemm.type, gemm.compute
+        (op_a, self.lda), (op_b, self.ldb), self.ldc = of_a, of_b, ldc
+        self.first = op_b, op_a, n, m, k, gemm.one
+        self.beta = gemm.one if accumulate else gemm.zero
+
+    def handle(self) -> Any:
+        """cuBLAS's handle for the stream that launches of this thread go to."""
+        return handle(self.device, self.cp, self.device.use() or self.device.stream).handle
+
+    def batch(self, places: np.ndarray, offsets: int) -> _Step:
+        """The products at `places`, rows of elements to skip in (c, a, b), which `offsets` has on the device, or is 0.
+
+        One call if the places have fixed steps, or one for each of two parts; else a table of pointers and one call.
+        """
+        even = _even(places)
+        if even is not None:
+            return self._strided(places[:1], *even)
+        parts = _parts(places)
+        if offsets and (parts is None or len(parts[0]) > 2):
+            return self._pointers(len(places), offsets)
+        return self._strided(*(parts or (places, 1, (0, 0, 0))))
+
+    def _strided(self, starts: np.ndarray, count: int, steps: tuple[int, int, int]) -> _Step:
+        """A call for each start, of `count` products with these steps."""
+        first, t, size, (dc, da, db) = self.first, self.type, self.size, steps
+        lda, ldb, ldc, beta, compute = self.lda, self.ldb, self.ldc, self.beta, self.compute
+        one, many = self.lib.cublasGemmEx_64, self.lib.cublasGemmStridedBatchedEx_64
+        skips = [tuple(row) for row in (starts * size).tolist()]
+
+        def step(c: int, a: int, b: int, bias: int) -> None:
+            at = self.handle()
+            for c0, a0, b0 in skips:
+                if count == 1:
+                    _check(one(at, *first, b + b0, t, ldb, a + a0, t, lda, beta, c + c0, t, ldc, compute, _DEFAULT),
+                           "cublasGemmEx")
+                else:
+                    _check(many(at, *first, b + b0, t, ldb, db, a + a0, t, lda, da, beta, c + c0, t, ldc, dc, count,
+                                compute, _DEFAULT), "cublasGemmStridedBatchedEx")
+        return step
+
+    def _pointers(self, batch: int, offsets: int) -> _Step:
+        """A launch that writes the addresses of all operands, and one call."""
+        first, t, size, lda, ldb, ldc = self.first, self.type, self.size, self.lda, self.ldb, self.ldc
+        beta, compute, call = self.beta, self.compute, self.lib.cublasGemmBatchedEx_64
+        layout = memory.layout(self.device, np.dtype(np.int64), (3 * batch,))
+        write = self.pointers
+
+        def step(c: int, a: int, b: int, bias: int) -> None:
+            table = memory.alloc(layout)
+            to = table.ptr
+            write(to, offsets, c, a, b, batch, size)
+            _check(call(self.handle(), *first, to + 16 * batch, t, ldb, to + 8 * batch, t, lda, beta, to, t, ldc, batch,
+                        compute, _DEFAULT), "cublasGemmBatchedEx")
+        return step
+
+
+def _even(places: np.ndarray) -> tuple[int, tuple[int, int, int]] | None:
+    """(number, steps) of places that are one fixed step apart, as cuBLAS takes it."""
+    steps = np.diff(places, axis=0)
+    if not len(steps):
+        return 1, (0, 0, 0)
+    if (steps != steps[0]).any() or (steps[0] < 0).any() or steps[0, 0] == 0:
+        return None
+    return len(places), tuple(steps[0].tolist())
+
+
+def _parts(places: np.ndarray) -> tuple[np.ndarray, int, tuple[int, int, int]] | None:
+    """(starts, number, steps) of places that are rows of even ones, or columns if these are fewer; else None."""
+    steps = np.diff(places, axis=0)
+    length = int((steps != steps[0]).any(1).argmax()) + 1
+    if length == 1 or len(places) % length:
+        return None
+    grid = places.reshape(-1, length, 3)
+    found = []
+    for lines in (grid, grid.swapaxes(0, 1)):
+        even = _even(lines[0])
+        if even is not None and (np.diff(lines, axis=1) == np.array(even[1])).all():
+            found.append((lines[:, 0], *even))
+    return min(found, key=lambda one: len(one[0]), default=None)

@@ -139,10 +139,10 @@ class CUDA(Device):
         self.modules: dict[tuple[str, str, str], Any] = {}
         self.functions: dict[tuple[str, str, str, str], Any] = {}
         from . import blas  # here, since cffi's parser takes 20 ms to import
-        kernels = {}
+        kernels, pointers = {}, launcher(self, *blas.POINTERS)
         for full, signature in signatures().items():
             name, suffix = split(full)
-            run = (blas.Gemm(self, cp, suffix) if name == "gemm"
+            run = (blas.Gemm(self, cp, suffix, pointers) if name == "gemm"
                    else launcher(self, name, suffix, signature.letters, signature.names, KERNELS))
             kernels[full] = self._kernel(full, signature.letters, signature.names, run)
         known: ChainMap[str, Any] = ChainMap(KERNELS, {"gemm": None})       # ops that are imported later add to KERNELS

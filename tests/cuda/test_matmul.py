@@ -3,8 +3,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from cuda_on_cpu import fakeblas
+from cuda_on_cpu import fakeblas, nvrtc
 from cuda_on_cpu.twins import DTYPES, REAL, Plan, compare, emulated, values
+
+import minigrad as mg
+from minigrad.devices import blas, cuda
 
 pytestmark = [emulated, pytest.mark.slow, pytest.mark.usefixtures("gpu")]
 
@@ -27,12 +30,47 @@ def test_gemm_batches():
     a, b = values(t, (6, m, k)), values(t, (6, k, n))
     steps = {"even": [(i * 12, i * 15, i * 20) for i in range(6)], "one a for all": [(i * 12, 0, i * 20) for i in range(6)],
              "reversed": [(i * 12, (5 - i) * 15, i * 20) for i in range(6)],
-             "two by three": [(i * 12, i // 3 * 15, i % 3 * 20) for i in range(6)]}
+             "two by three": [(i * 12, i // 3 * 15, i % 3 * 20) for i in range(6)],
+             "three by two": [(i % 3 * 24 + i // 3 * 12, i // 3 * 45 + i % 3 * 15, i % 3 * 20) for i in range(6)],
+             "a row that is not even": [(i * 12, (i + i // 5) * 15 % 90, i % 3 * 20) for i in range(6)],
+             "any": [(i * 12, i * i % 6 * 15, i * 20) for i in range(6)]}
+    calls = {"reversed": ["table"], "any": ["table"], "a row that is not even": ["table"],
+             "two by three": ["strided batch"] * 2, "three by two": ["strided batch"] * 2}
     for name, offsets in steps.items():
         fakeblas.calls.clear()
         places = Plan(*[o for row in offsets for o in row])
         compare("gemm_f32", values(t, 72), a, b, values(t, n), places, 6, m, n, k, k, 1, n, 1, n, 0, ulps=64)
         if not REAL:
-            assert fakeblas.calls == (["strided batch"] if name in ("even", "one a for all") else ["one"] * 6)
+            assert fakeblas.calls == calls.get(name, ["strided batch"]), name
         compare("gemm_f32", values(t, 72), np.repeat(a, 2), b, None, Plan(*[o for c, x, y in offsets for o in (c, 2 * x, y)]),
                 6, m, n, k, 2 * k, 2, n, 1, n, 1, ulps=64)
+
+
+def test_heads_of_attention_are_one_call(gpu):
+    """q k' with heads that lie side by side in memory, (B, L, H, d): each item has its own place, and no fixed step leads to it."""
+    q, k = (mg.tensor(values(np.float32, (5, 6, 4, 3)), device=gpu).transpose(1, 2) for _ in range(2))
+    want = q.cpu() @ k.cpu().mT
+    for _ in range(2):                          # the second time without any decision
+        fakeblas.calls.clear()
+        got = q @ k.mT
+        assert REAL or fakeblas.calls == ["table"]
+        np.testing.assert_allclose(got.cpu().numpy(), want.numpy(), rtol=1e-5, atol=1e-5)
+    k = k[:, :, ::2]                            # with no stride of 1 along the rows: neighbours there are 24 apart
+    np.testing.assert_allclose((k.mT @ q[:, :, ::2]).cpu().numpy(), (k.cpu().mT @ q.cpu()[:, :, ::2]).numpy(), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.skipif(REAL, reason="counts calls of Python")
+def test_a_product_is_decided_once(gpu, monkeypatch):
+    """Then a call costs the same, for however many items of a batch: it looks the steps up, and runs them."""
+    q = mg.tensor(values(np.float32, (5, 6, 4, 3)), device=gpu).transpose(1, 2)
+    q @ q.mT
+    monkeypatch.setattr(blas.Gemm, "_steps", lambda *_: pytest.fail("decided again"))
+    assert (q @ q.mT).shape == (5, 4, 6, 6)
+
+
+def test_the_table_of_pointers_compiles_with_nvrtc():
+    try:
+        used = nvrtc.resources(cuda.source("gemm_pointers.cu"), "sm_90", cuda.options("", "gemm_pointers"))
+    except ImportError as e:
+        pytest.skip(str(e))
+    assert used["gemm_pointers"].spill == 0 and used["gemm_pointers"].registers <= 64

@@ -69,3 +69,19 @@ def cublasGemmStridedBatchedEx_64(handle, transa, transb, m, n, k, alpha, a, a_t
 def cublasGemmEx_64(handle, transa, transb, m, n, k, alpha, a, a_type, lda, b, b_type, ldb, beta, c, c_type, ldc, compute, algo):
     return cublasGemmStridedBatchedEx_64(handle, transa, transb, m, n, k, alpha, a, a_type, lda, 0, b, b_type, ldb, 0, beta,
                                          c, c_type, ldc, 0, 1, compute, algo)
+
+
+def cublasGemmBatchedEx_64(handle, transa, transb, m, n, k, alpha, a, a_type, lda, b, b_type, ldb, beta, c, c_type, ldc, batch, compute,
+                           algo):
+    assert a_type == b_type == c_type and compute == _TYPES[c_type][1] and algo == -1
+    factors = alpha[0], beta[0]
+    calls.append("table")
+
+    def run():
+        pointers = [np.array(_ffi.unpack(_ffi.cast("uint64_t *", of), batch)) for of in (a, b, c)]
+        with np.errstate(all="ignore"):
+            for i, j, to in zip(*pointers, strict=True):
+                _product(transa, transb, m, n, k, factors[0], _matrix(int(i), a_type, *((k, m) if transa else (m, k)), lda),
+                         _matrix(int(j), b_type, *((n, k) if transb else (k, n)), ldb), factors[1], _matrix(int(to), c_type, m, n, ldc))
+    fakecupy.record(run, _stream)
+    return 0
