@@ -31,7 +31,7 @@ from ..core.shape import fail
 from ..core.tensor import Tensor, new_tensor
 from ..core.warning import warn
 from ..devices.base import Device, Kernel
-from ..devices.launch import THREADS, Launch, launch, over, single
+from ..devices.launch import FILL, THREADS, Launch, ceil_div, launch, over, single
 from ..devices.work import work
 from ..ops.creation import as_tensor
 
@@ -622,23 +622,30 @@ def one_element(lr: float | Tensor) -> None:
 
 # ---- launches on CUDA ------------------------------------------------------------------------------------------------
 
+_CHUNK = 1024                   # elements: as in optim.cu, so that there is a block for each
+
+
+def _chunks(k: Any, host: Any) -> int:
+    """The chunks of all tensors of the table."""
+    return sum(ceil_div(size, _CHUNK) for size in host[k.table][:, -1].tolist())
+
+
 def _tensors_rule(k: Any, host: Any) -> Sequence[Launch]:
-    """A row of blocks for each tensor of the table."""
-    table = host[k.table]
-    longest = int(table[:, -1].max(initial=0))
-    if longest == 0:
-        return []
-    first = over(longest, each=4)
-    return [first._replace(grid=(first.grid[0], min(len(table), 65535)))]
+    """A block for each chunk; for more than two rounds of blocks on a large GPU, blocks take several chunks each."""
+    return [Launch("", (min(_chunks(k, host), 2 * FILL),), (THREADS,))]
 
 
 def _step_rule(k: Any, host: Any) -> Sequence[Launch]:
     return [*_tensors_rule(k, host), over(len(host[k.table]), "count")]
 
 
-launch("optim/optim.cu", "sgd adam rmsprop adagrad", _step_rule, shared=16)
-launch("optim/optim.cu", "grad_scale grad_clip", _tensors_rule)
-launch("optim/optim.cu", "grad_norm_sq", lambda k, host: [Launch("", (128,), (THREADS,)), single("add")], shared=4096)
+def _norm_rule(k: Any, host: Any) -> Sequence[Launch]:
+    return [Launch("", (min(max(_chunks(k, host), 1), 1024),), (THREADS,)), Launch("add", (1,), (THREADS,))]
+
+
+launch("optim/optim.cu", "sgd adam rmsprop adagrad", _step_rule, shared=256)
+launch("optim/optim.cu", "grad_scale grad_clip", _tensors_rule, shared=256)
+launch("optim/optim.cu", "grad_norm_sq", _norm_rule, shared=512)
 launch("optim/optim.cu", "clip_factor", lambda k, host: [single()])
 
 

@@ -1,11 +1,16 @@
 """Optimisers and gradient clipping against their C twins."""
 from __future__ import annotations
 
+from math import prod
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from cuda_on_cpu.twins import DTYPES, emulated, values
 
 import minigrad as mg
+from minigrad.devices.cuda import CUDA
+from minigrad.devices.launch import KERNELS, Launch
 
 pytestmark = [emulated, pytest.mark.slow, pytest.mark.usefixtures("gpu")]
 OPTIMISERS = {"sgd": [(0, 0), (1, 0), (0, 1)], "adam": [(0, 0, 0), (1, 0, 1), (0, 1, 0)], "rmsprop": [(0, 0), (1, 1)],
@@ -15,7 +20,7 @@ OPTIMISERS = {"sgd": [(0, 0), (1, 0), (0, 1)], "adam": [(0, 0, 0), (1, 0, 1), (0
 @pytest.mark.parametrize("suffix", ["f32", "f64"])
 @pytest.mark.parametrize("name", OPTIMISERS)
 def test_optimisers(name, suffix, order):
-    t, sizes = DTYPES[suffix], (1, 33, 1000, 5)
+    t, sizes = DTYPES[suffix], (1, 33, 0, 3000, 5)
     hyper = np.array([0.1, 0.01, 1e-8, 0.9, 0.99])
     for flags in OPTIMISERS[name]:
         # an average of squares is more than the square of an average
@@ -35,7 +40,7 @@ def test_optimisers(name, suffix, order):
 
 @pytest.mark.parametrize("suffix", ["f32", "f64"])
 def test_gradient_clipping(suffix, order):
-    t, sizes = DTYPES[suffix], (33, 1000, 1)
+    t, sizes = DTYPES[suffix], (33, 2500, 0, 1)
     grads = [values(t, n) for n in sizes]
     results = []
     for device in (mg.device("cpu"), mg.device("cuda")):
@@ -43,10 +48,38 @@ def test_gradient_clipping(suffix, order):
         table = device.constant(np.array([[0, a.ptr, 0, 0, 0, 0, n] for a, n in zip(arrays, sizes, strict=True)]))
         norm, factor = device.upload(np.zeros(1)), device.upload(np.zeros(1))
         kernels = device.kernels
-        kernels.grad_norm_sq[np.dtype(t)].call(norm.ptr, table.ptr, 3)
+        kernels.grad_norm_sq[np.dtype(t)].call(norm.ptr, table.ptr, 4)
         kernels.clip_factor.only.call(factor.ptr, norm.ptr, 1.5, 1e-6)
-        kernels.grad_scale[np.dtype(t)].call(table.ptr, factor.ptr, 3)
-        kernels.grad_clip[np.dtype(t)].call(table.ptr, 3, 0.05)
+        kernels.grad_scale[np.dtype(t)].call(table.ptr, factor.ptr, 4)
+        kernels.grad_clip[np.dtype(t)].call(table.ptr, 4, 0.05)
         results.append([device.download(a) for a in (norm, factor, *arrays)])
     for want, got in zip(*results, strict=True):
         np.testing.assert_allclose(got, want, rtol=1e-5 if suffix == "f32" else 1e-13)
+
+
+@pytest.mark.parametrize("blocks", [1, 2, 3, 7])
+def test_a_block_may_take_chunks_of_many_parameters(blocks, order, monkeypatch):
+    """More parameters than a block has threads, and fewer blocks than chunks: each element is visited once."""
+    sizes = [k * 37 % 5 * (600 if k % 50 == 3 else 1) for k in range(300)]
+    entry = KERNELS["grad_scale"]._replace(rule=lambda k, host: [Launch("", (blocks,), (64,))])
+    monkeypatch.setitem(KERNELS, "grad_scale", entry)
+    gpu = CUDA(0)                               # it has asked no rule yet
+    gradients, factor = [values(np.float32, n) for n in sizes], gpu.upload(np.array([0.5]))
+    arrays = [gpu.upload(g) for g in gradients]
+    table = gpu.constant(np.array([[0, a.ptr, 0, 0, 0, 0, n] for a, n in zip(arrays, sizes, strict=True)]))
+    gpu.kernels.grad_scale[np.dtype("f")].call(table.ptr, factor.ptr, len(sizes))
+    for a, g in zip(arrays, gradients, strict=True):
+        np.testing.assert_array_equal(gpu.download(a), g / 2)
+
+
+def test_optimisers_have_no_blocks_without_work():
+    """GPT-2 has 148 parameters and 124 million elements: a row of blocks as long as the longest for each was 46 times as many as had work."""
+    host = {0: np.array([[0] * 6 + [n] for n in (50257 * 768, 1024 * 768, *(768, 768 * 2304, 768, 2304) * 12, 0)])}
+    for name in ("adam", "sgd", "grad_scale", "grad_clip", "grad_norm_sq"):
+        first = KERNELS[name].rule(SimpleNamespace(table=0), host)[0]
+        assert prod(first.grid) == (1024 if name == "grad_norm_sq" else 2112)
+    few = {0: np.array([[0] * 6 + [n] for n in (8192, 128, 1025, 0)])}
+    assert [launch.grid for launch in KERNELS["adam"].rule(SimpleNamespace(table=0), few)] == [(11,), (1,)]
+    empty = {0: np.array([[0] * 7])}
+    assert KERNELS["grad_clip"].rule(SimpleNamespace(table=0), empty)[0].grid == (0,)
+    assert [launch.grid for launch in KERNELS["grad_norm_sq"].rule(SimpleNamespace(table=0), empty)] == [(1,), (1,)]

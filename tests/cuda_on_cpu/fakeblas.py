@@ -83,5 +83,5 @@ def cublasGemmBatchedEx_64(handle, transa, transb, m, n, k, alpha, a, a_type, ld
             for i, j, to in zip(*pointers, strict=True):
                 _product(transa, transb, m, n, k, factors[0], _matrix(int(i), a_type, *((k, m) if transa else (m, k)), lda),
                          _matrix(int(j), b_type, *((n, k) if transb else (k, n)), ldb), factors[1], _matrix(int(to), c_type, m, n, ldc))
-    fakecupy.record(run, _stream)
+    fakecupy.record(run, fakecupy._streams[_streams[int(_ffi.cast("uintptr_t", handle))]])
     return 0
