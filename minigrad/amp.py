@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from functools import wraps
 from threading import Lock
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -54,7 +54,7 @@ class _Casting(Plan):
 
     def at(self, inputs: Iterable[Any], attrs: dict[str, Any] | None = None) -> Any:
         """The result for these tensors."""
-        return call_cast(self.op, casting[self.op], inputs, attrs or {})
+        return call_cast(self.op, inputs, attrs or {})
 
 
 class _Table(dict):
@@ -108,24 +108,36 @@ def _leave() -> None:
             casting.clear()
 
 
-def _set_autocast(dtype: np.dtype | None) -> np.dtype | None:
-    """Sets the dtype of autocast in this thread, or None for off, and returns what it was."""
+class _For(NamedTuple):
+    """Autocast on one type of device: its dtype, or None for off."""
+
+    device: str
+    dtype: np.dtype | None
+
+
+def _set_autocast(state: Any) -> Any:
+    """Sets where autocast is on in this thread (`mode.autocast`), or changes it `_For` a device. Returns the former."""
     before = mode.autocast
-    if before is None and dtype is not None:
+    if isinstance(state, _For):
+        others = tuple([pair for pair in before or () if pair[0] != state.device])
+        state = (others if state.dtype is None else (*others, tuple(state))) or None
+    if before is None and state is not None:
         _enter()
-    mode.autocast = dtype
-    if before is not None and dtype is None:
+    mode.autocast = state
+    if before is not None and state is None:
         _leave()
     return before
 
 
 class autocast:
-    """Inside, products (matmul, linear, convolutions, attention, recurrent layers) run in `dtype` and give it; losses
-    and `prod` run in float32. As a `with` block or a decorator, also of generators and coroutines (it holds while their
-    body runs); `enabled=False` switches it off inside.
+    """Inside, products (matmul, linear, convolutions, attention, recurrent layers) of tensors on that type of device
+    run in `dtype` and give it; losses and `prod` run in float32, and on a GPU softmax and norms, too. As a `with` block
+    or a decorator, also of generators and coroutines (it holds while their body runs); `enabled=False` switches it off
+    inside. Blocks for both types of device may be nested.
 
-    device_type     "cpu"; "cuda" warns and does nothing where there is no GPU
-    dtype           bfloat16 by default, or float16; for others it warns and does nothing
+    device_type     "cpu" or "cuda", which warns and does nothing where there is no GPU
+    dtype           bfloat16 or float16, by default bfloat16 on "cpu" and float16 on "cuda"; for others it warns and
+                    does nothing
     cache_enabled   accepted for PyTorch's signature; nothing is cached
 
     Tensors of float64 and integers are left alone. Run backward outside of the block.
@@ -141,19 +153,18 @@ class autocast:
         _checked_type("autocast", device_type)
         self.device, self._enabled = device_type, bool(enabled)
         self.fast_dtype = get_autocast_dtype(device_type) if dtype is None else np.dtype(dtype)
-        self._before: list[np.dtype | None] = []
+        self._before: list[Any] = []
         if self._enabled and device_type == "cuda":
-            if is_available():
-                raise NotImplementedError("[autocast] half precision has no CUDA kernels yet; got 'cuda'; use float32")
-            warn("[autocast] 'cuda' is not available. Disabling autocast.")
-            self._enabled = False
+            if not is_available():
+                warn("[autocast] 'cuda' is not available. Disabling autocast.")
+                self._enabled = False
         if self._enabled and not is_half(self.fast_dtype):
             warn(f"[autocast] the dtype must be bfloat16 or float16; got {self.fast_dtype}. "
                  "Disabling autocast.")
             self._enabled = False
 
-    def _state(self) -> np.dtype | None:
-        return self.fast_dtype if self._enabled else None
+    def _state(self) -> Any:
+        return _For(self.device, self.fast_dtype if self._enabled else None)
 
     def __enter__(self) -> Self:
         self._before.append(_set_autocast(self._state()))
@@ -166,10 +177,18 @@ class autocast:
         return wraps(function)(decorated(function, self._state(), _set_autocast))       # type: ignore[return-value]
 
 
-def autocast_as_now() -> autocast:
+class autocast_as_now:
     """A block with the autocast state that this thread has now: for what runs again later."""
-    now = mode.autocast
-    return autocast("cpu", np.dtype(np.float16) if now is None else now, now is not None)
+
+    def __init__(self) -> None:
+        self._now, self._before = mode.autocast, list[Any]()
+
+    def __enter__(self) -> Self:
+        self._before.append(_set_autocast(self._now))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        _set_autocast(self._before.pop())
 
 
 def _checked_type(name: str, device_type: str) -> str:
@@ -179,21 +198,22 @@ def _checked_type(name: str, device_type: str) -> str:
 
 
 def is_autocast_available(device_type: str) -> bool:
-    """Can autocast run on this kind of device? Only on "cpu"."""
-    return device_type == "cpu"
+    """Can autocast run on this kind of device? On "cpu", and on "cuda" if there is a GPU."""
+    return device_type == "cpu" or device_type == "cuda" and is_available()
 
 
 def is_autocast_enabled(device_type: str = "cuda") -> bool:
     """Is autocast on in this thread, for this kind of device? (PyTorch's default is "cuda".)"""
-    return _checked_type("is_autocast_enabled", device_type) == "cpu" and mode.autocast is not None
+    return _checked_type("is_autocast_enabled", device_type) in dict(mode.autocast or ())
 
 
 def get_autocast_dtype(device_type: str) -> np.dtype:
     """The dtype of autocast: that of the block, else bfloat16 for "cpu" and float16 for "cuda"."""
-    if _checked_type("get_autocast_dtype", device_type) == "cuda":
+    now: dict[str, np.dtype] = dict(mode.autocast or ())
+    if _checked_type("get_autocast_dtype", device_type) in now:
+        return now[device_type]
+    if device_type == "cuda":
         return np.dtype(np.float16)
-    if mode.autocast is not None:
-        return mode.autocast
     try:
         import ml_dtypes
     except ImportError:

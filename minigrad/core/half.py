@@ -98,32 +98,44 @@ def finfo(dtype: Any = None) -> Any:
 
 # ---- autocast: `minigrad/amp.py` -------------------------------------------------------------------------------------
 
-# The ops and functions that cast their inputs under autocast, and to which dtype; None stands for that of the thread.
-autocasts: dict[Any, np.dtype | None] = {}
-casting: dict[Any, np.dtype | None] = {}        # the same while autocast is on in some thread, else empty
+# The ops and functions that cast their inputs under autocast: to which dtype, by the type of device; None stands for
+# that of the thread.
+autocasts: dict[Any, dict[str, np.dtype | None]] = {}
+casting: dict[Any, dict[str, np.dtype | None]] = {}     # the same while autocast is on in some thread, else empty
 
 
 def autocast_to_half(function: Function) -> Function:
     """Decorates an op, or a function that `rounds_once`: under autocast its inputs are cast to the dtype of the block.
-    So it is for products, as in PyTorch on the CPU."""
-    autocasts[function] = None
+    So it is for products, as in PyTorch."""
+    autocasts[function] = {"cpu": None, "cuda": None}
     return function
 
 
 def autocast_to_float32(function: Function) -> Function:
     """The same for what runs in float32 under autocast: losses and `prod`."""
-    autocasts[function] = FLOAT32
+    autocasts[function] = {"cpu": FLOAT32, "cuda": FLOAT32}
     return function
 
 
-def call_cast(function: Callable[..., Any], dtype: np.dtype | None, inputs: Iterable[Any], attrs: dict) -> Any:
-    """`function(*inputs, **attrs)` with inputs in `dtype`, float64 and integers excepted; autocast is off inside."""
-    before = mode.autocast
-    to = before if dtype is None else dtype
+def autocast_to_float32_on_gpu(function: Function) -> Function:
+    """The same for what PyTorch runs in float32 on a GPU alone: the softmax family and norms."""
+    autocasts[function] = {"cuda": FLOAT32}
+    return function
+
+
+def call_cast(function: Callable[..., Any], inputs: Iterable[Any], attrs: dict) -> Any:
+    """`function(*inputs, **attrs)` with inputs in the dtype that `casting` has for their device, float64 and integers
+    excepted; autocast is off inside."""
+    before, to = mode.autocast, casting[function]
+    on = dict(before)
 
     def own(t: Any) -> Any:
-        have = t.array.layout.dtype if isinstance(t, Tensor) else None
-        return functions.cast(t, to) if have is not None and (have == FLOAT32 or is_half(have)) else t
+        have = t.array.layout if isinstance(t, Tensor) else None
+        if have is None or have.device.type not in on or have.device.type not in to:
+            return t
+        fixed = to[have.device.type]
+        dtype = on[have.device.type] if fixed is None else fixed
+        return functions.cast(t, dtype) if have.dtype == FLOAT32 or is_half(have.dtype) else t
     mode.autocast = None
     try:
         return function(*map(own, inputs), **attrs)
@@ -136,7 +148,7 @@ def rounds_once(function: Function) -> Function:
     @wraps(function)
     def call(*inputs: Any, **attrs: Any) -> Any:
         if casting and mode.autocast is not None and call in casting:
-            return call_cast(call, casting[call], inputs, attrs)
+            return call_cast(call, inputs, attrs)
         if halves_seen:
             dtype = half_result((*inputs, *attrs.values()))
             if dtype is not None:

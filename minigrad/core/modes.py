@@ -23,7 +23,7 @@ class Mode(local):
     """Switches of a thread. `fused`, `kernels` and `changes` belong to the whole process: they are set on the class."""
 
     grad = True                 # operations are recorded
-    autocast: Any = None        # the dtype in which autocast runs products, or None
+    autocast: Any = None        # where autocast is on: pairs (type of device, dtype of products); None: nowhere
     recompute = False           # a checkpointed block is being run again
     streams: Any = None         # random streams of a loader's sample, which take the place of the default generators
     recorder: Any = None        # the active capture, or None; layers and optimisers report their use to it

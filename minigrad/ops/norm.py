@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from ..core.half import autocast_to_float32_on_gpu
 from ..core.modes import no_grad
 from ..core.op import address, op, same_dtypes
 from ..core.shape import BOOL, fail, is_float
@@ -49,6 +50,7 @@ def _affine(y: Tensor, weight: Tensor | None, bias: Tensor | None, shape: tuple[
     return y if bias is None else add(y, reshape(bias, shape))
 
 
+@autocast_to_float32_on_gpu
 @op(like_first=True)
 def layer_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, *, normalized_shape: tuple[int, ...],
                eps: float = 1e-5) -> Tensor:
@@ -407,6 +409,7 @@ def running_update(running: Tensor, batch: Tensor, momentum: float | Tensor, sca
 
 
 # ---- group and instance norm -----------------------------------------------------------------------------------------
+@autocast_to_float32_on_gpu
 @op(like_first=True)
 def group_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, *, num_groups: int, eps: float = 1e-5) -> Tensor:
     """Group normalization (Wu and He 2018, eq. 7): per sample over space and each of `num_groups` groups of channels.

@@ -8,6 +8,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from ..core.half import autocast_to_float32_on_gpu
 from ..core.op import op
 from ..core.shape import axes_of, axis_of, default_float, fail, is_float
 from ..core.tensor import Tensor
@@ -43,6 +44,7 @@ def _highest(x: Tensor, axis: int) -> Tensor:
     return amax(x.detach(), axis, keepdim=True)
 
 
+@autocast_to_float32_on_gpu
 @op
 def _softmax(x: Tensor, *, axis: int) -> Tensor:
     """y = e^x / sum(e^x) along `axis`. Shapes: x any, floating point -> y like x."""
@@ -92,6 +94,7 @@ def _axis_samples(make: Any) -> Any:
 _softmax.samples(_axis_samples)
 
 
+@autocast_to_float32_on_gpu
 @op
 def _log_softmax(x: Tensor, *, axis: int) -> Tensor:
     """y = x - log(sum(e^x)) along `axis`. Shapes: x any, floating point -> y like x."""

@@ -178,7 +178,9 @@ class ndarray(np.lib.mixins.NDArrayOperatorsMixin):
             self._a = _alloc(shape, dtype)
             memptr = MemoryPointer(UnownedMemory(self._a.ctypes.data if self._a.size else 0, self._a.nbytes, self._a), 0)
         else:
-            self._a = np.asarray(_At(memptr, shape, np.dtype(dtype), strides)) if 0 not in shape else np.empty(shape, dtype)
+            dtype = np.dtype(dtype)
+            raw = np.dtype(np.int16) if dtype.name == "bfloat16" else dtype         # which the array interface cannot name
+            self._a = np.asarray(_At(memptr, shape, raw, strides)).view(dtype) if 0 not in shape else np.empty(shape, dtype)
         self.data = memptr
 
     shape = property(lambda s: s._a.shape)
