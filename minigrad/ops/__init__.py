@@ -47,16 +47,20 @@ OPERATORS = {
     "neg": ("neg", False, False), "abs": ("abs", False, False), "invert": ("bitwise_not", False, False),
     "pos": ("positive", False, False)}
 
-# Families that few programs use, and their names; `name_` is the in-place method of the function `name`. They cost
-# nothing at import: `load` imports one when a name of it is first asked for.
+# Families that few programs use, and their names: functions, `name_` for the in-place method of a function, and `.name`
+# for what is a method only. They cost nothing at import: `load` imports one when a name of it is first asked for.
 LATER = {
     "factor": "",
     "linalg": "",
     "older": "chain_matmul cholesky cholesky_inverse cholesky_solve det geqrf ger inverse logdet lu lu_solve lu_unpack "
              "matrix_exp matrix_power orgqr ormqr pca_lowrank pinverse qr slogdet svd svd_lowrank triangular_solve",
+    "places": "diagonal_scatter index_put index_put_ index_reduce index_reduce_ masked_scatter masked_scatter_ "
+              "nonzero_static put put_ scatter_reduce scatter_reduce_ .new .resize_ .resize_as_ .set_ .squeeze_ "
+              ".swapaxes_ .swapdims_ .t_ .transpose_ .unsqueeze_",
+    "quantile": "bucketize histc histogram histogramdd isin median mode nanmedian nanquantile quantile searchsorted",
 }
-_family = {name: family for family, names in LATER.items() for name in names.split()}
-later = [name for name in _family if name[-1] != "_"]       # all but the in-place methods
+_family = {name.lstrip("."): family for family, names in LATER.items() for name in names.split()}
+later = [name for names in LATER.values() for name in names.split() if name[0] != "." and name[-1] != "_"]
 
 
 class _Later:
@@ -77,12 +81,13 @@ def load(family: str) -> None:
     if family in _loaded:
         return
     module = import_module(f".{family}", __name__)
-    names, methods = LATER[family].split(), getattr(module, "METHODS", {})
+    names = LATER[family].split()
     for name in names:
-        if type(vars(Tensor).get(name)) is _Later:
-            delattr(Tensor, name)
-    public = {name: getattr(module, name) for name in names if name not in methods and name[-1] != "_"}
-    _bind(public, {name[:-1] for name in names if name[-1] == "_" and name not in methods}, methods)
+        if type(vars(Tensor).get(name.lstrip("."))) is _Later:
+            delattr(Tensor, name.lstrip("."))
+    public = {name: getattr(module, name) for name in names if name in later}
+    methods = {name[1:]: module.METHODS[name[1:]] for name in names if name[0] == "."}
+    _bind(public, {name[:-1] for name in names if name[-1] == "_" and name[0] != "."}, methods)
     globals().update({name: guarded(f) if isinstance(f, FunctionType) else f for name, f in public.items()})
     __all__.extend(public)
     _loaded.add(family)
@@ -96,10 +101,9 @@ def load_all() -> None:
 
 def __getattr__(name: str) -> Any:
     """The functions of LATER."""
-    if name in _family and name[-1] != "_":
+    if name in later:
         load(_family[name])
-        if name in globals():                       # else it is a method only
-            return globals()[name]
+        return globals()[name]
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

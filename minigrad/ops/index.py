@@ -94,7 +94,7 @@ def gather(input: Tensor, dim: int, index: Tensor, *, sparse_grad: bool = False)
     return gather_at(input, at, a)
 
 
-def _scattered(op: str, primitive: Primitive, x: Tensor, dim: int, index: Tensor, src: Any) -> Tensor:
+def scattered(op: str, primitive: Primitive, x: Tensor, dim: int, index: Tensor, src: Any) -> Tensor:
     """`scatter` or `scatter_add` (`primitive`) of arguments as users give them; `src` may be a number."""
     have = x.array.layout
     at, a, partial = _per_element(op, x, dim, index)
@@ -132,14 +132,14 @@ def scatter(input: Tensor, dim: int, index: Tensor, src: Any = None, *, value: A
         raise TypeError("[scatter] needs src or value")
     if reduce not in (None, "add"):
         raise NotImplementedError(f"[scatter] reduce must be None or 'add'; got {reduce!r}")
-    return _scattered("scatter", scatter_op if reduce is None else scatter_add_op, input, dim, index, given)
+    return scattered("scatter", scatter_op if reduce is None else scatter_add_op, input, dim, index, given)
 
 
 def scatter_add(input: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
     """A copy of `input` with elements of `src` added at the places along `dim` that `index` names: for two dimensions
     and `dim` 0, out[index[i, j], j] += src[i, j]. The arguments are as in `scatter`. Sums have the same bits in each
     run."""
-    return _scattered("scatter_add", scatter_add_op, input, dim, index, src)
+    return scattered("scatter_add", scatter_add_op, input, dim, index, src)
 
 
 def _per_row(op: str, x: Tensor, dim: int, index: Tensor) -> tuple[Tensor, int]:
@@ -168,7 +168,7 @@ def index_select(input: Tensor, dim: int, index: Tensor) -> Tensor:
     return take_at(input, at, a, 1)
 
 
-def _rows(op: str, input: Tensor, dim: int, index: Tensor, source: Tensor) -> tuple[Tensor, Tensor, Tensor, int]:
+def index_rows(op: str, input: Tensor, dim: int, index: Tensor, source: Tensor) -> tuple[Tensor, Tensor, Tensor, int]:
     """The arguments of `index_add` and `index_copy`, checked: input, index, source with at least one dimension; the
     axis."""
     at, a = _per_row(op, input, dim, index)
@@ -190,12 +190,12 @@ def index_add(input: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: 
     """A copy of `input` with `alpha` times the slices of `source` added at the places along `dim` that the vector
     `index` names: out[index[i]] += alpha * source[i] for `dim` 0. `source` has `input`'s dtype, and its shape but for
     `dim`, where it has the size of `index`. RuntimeError if an index is not in [0, n)."""
-    x, at, rows, a = _rows("index_add", input, dim, index, source)
+    x, at, rows, a = index_rows("index_add", input, dim, index, source)
     out = index_add_op(x, at, rows if alpha == 1 else mul(rows, alpha), axis=a, ndims=1)
     return through(as_reshaped, out, input.array.layout.shape)
 
 
-def _each_row(at: Tensor, a: int, shape: tuple[int, ...]) -> Tensor:
+def each_row(at: Tensor, a: int, shape: tuple[int, ...]) -> Tensor:
     """A row index as an index for each element of `shape`."""
     column = tuple([n if i == a else 1 for i, n in enumerate(shape)])
     return through(as_expanded, through(as_reshaped, at, column), shape)
@@ -204,8 +204,8 @@ def _each_row(at: Tensor, a: int, shape: tuple[int, ...]) -> Tensor:
 def index_copy(input: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor:
     """A copy of `input` with the slices of `source` written to the places along `dim` that the vector `index` names:
     out[index[i]] = source[i] for `dim` 0. Arguments as in `index_add`; IndexError if an index is not in [0, n)."""
-    x, at, rows, a = _rows("index_copy", input, dim, index, source)
-    out = scatter_op(x, _each_row(at, a, rows.array.layout.shape), rows, dim=a)
+    x, at, rows, a = index_rows("index_copy", input, dim, index, source)
+    out = scatter_op(x, each_row(at, a, rows.array.layout.shape), rows, dim=a)
     return through(as_reshaped, out, input.array.layout.shape)
 
 
@@ -676,7 +676,7 @@ def _with_values(x: Tensor, axis: int, ndims: int, at: Tensor, value: Tensor) ->
     rows = (*lead, *at.array.layout.shape, *trail)
     source = through(as_reshaped, through(as_expanded, _trimmed(value, rows), rows), (*lead, count, *trail))
     source = cast(source, x.dtype)
-    where_to = _each_row(through(as_reshaped, at, (count,)), axis, source.array.layout.shape)
+    where_to = each_row(through(as_reshaped, at, (count,)), axis, source.array.layout.shape)
 
     def put(old: Tensor) -> Tensor:
         flat = through(as_reshaped, old, (*lead, prod(shape[axis:axis + ndims]), *trail))

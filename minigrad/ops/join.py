@@ -323,9 +323,11 @@ def _even(n: int, size: int) -> tuple[int, ...]:
     return tuple([builtins.min(size, n - i) for i in range(0, n, size)]) if n else (0,)
 
 
-def split(tensor: Tensor, split_size_or_sections: int | Sequence[int], dim: int = 0) -> tuple[Tensor, ...]:
+def split(tensor: Tensor, split_size_or_sections: int | Sequence[int] | None = None, dim: int = 0, *,
+          split_size: int | Sequence[int] | None = None) -> tuple[Tensor, ...]:
     """A tuple of consecutive pieces along `dim`: pieces of one size (the last may be smaller) for an int, or of the
-    given sizes for a list. Views. RuntimeError if the sizes do not add up to the size of `dim`.
+    given sizes for a list. Views. RuntimeError if the sizes do not add up to the size of `dim`. `split_size` is
+    PyTorch's other name of the second argument.
 
     >>> [len(piece) for piece in minigrad.arange(5).split(2)]
     [2, 2, 1]
@@ -334,6 +336,10 @@ def split(tensor: Tensor, split_size_or_sections: int | Sequence[int], dim: int 
     if not x.ndim:
         fail("split", "needs at least one dimension", x)
     a = axis_of(dim, x.ndim, "split")
+    if split_size_or_sections is None:
+        if split_size is None:
+            raise TypeError("[split] needs split_size_or_sections")
+        split_size_or_sections = split_size
     if isinstance(split_size_or_sections, (tuple, list)):
         return _pieces(_split, tensor, sizes=tuple([operator.index(n) for n in split_size_or_sections]), dim=a)
     size = operator.index(split_size_or_sections)       # type: ignore[arg-type]

@@ -16,3 +16,9 @@ def test_equal_pieces_share_a_table(join_all, monkeypatch):
     parts = [mg.full((1, 7), float(i)) for i in range(301)]
     assert join_all(parts).flatten()[::7].tolist() == list(range(301))
     assert len(made) <= 1
+
+
+def test_split_size_by_name():
+    assert [len(piece) for piece in mg.arange(5).split(split_size=2)] == [2, 2, 1]
+    with pytest.raises(TypeError, match="split_size"):
+        mg.arange(5).split()

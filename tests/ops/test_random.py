@@ -49,3 +49,14 @@ def test_other_distributions(dtype):
     counts = mg.bincount(mg.multinomial(mg.tensor([1.0, 2, 3]).to(dtype), 60000, replacement=True))
     assert np.abs(counts.numpy() - [10000, 20000, 30000]).max() < 700
     assert sorted(mg.multinomial(mg.tensor([1.0, 2, 3]).to(dtype), 3).tolist()) == [0, 1, 2]
+
+
+def test_random_numbers_into_a_given_tensor():
+    for draw in (mg.rand, mg.randn):
+        out = mg.zeros(2, 3, dtype=mg.float64)
+        mg.manual_seed(1)
+        assert draw(2, 3, out=out) is out
+        mg.manual_seed(1)
+        assert mg.equal(out, draw(2, 3, dtype=mg.float64))
+        with pytest.raises(RuntimeError, match="size asked for"):
+            draw(3, out=out)

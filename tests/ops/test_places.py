@@ -1,0 +1,73 @@
+"""Places that an index names, and shapes changed in place: what the samples do not say."""
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import minigrad as mg
+
+
+def test_in_place_forms_write_into_the_tensor():
+    x = mg.zeros(4)
+    view = x[:2]
+    x.masked_scatter_(mg.tensor([True, False, True, False]), mg.tensor([1.0, 2.0]))
+    x.index_put_((mg.tensor([3, 3]),), mg.tensor([1.0, 1.0]), accumulate=True)
+    x.put_(mg.tensor([1]), mg.tensor([7.0])).scatter_reduce_(0, mg.tensor([0]), mg.tensor([9.0]), "amax")
+    assert x.tolist() == [9, 7, 2, 2] and view.tolist() == [9, 7]
+
+
+def test_in_place_in_a_graph():
+    x = mg.ones(3, requires_grad=True)
+    y = x * 2
+    y.index_put_((mg.tensor([0]),), mg.tensor(5.0))
+    y.sum().backward()
+    assert y.tolist() == [5, 2, 2] and x.grad.tolist() == [0, 2, 2]
+
+
+def test_shapes_in_place():
+    x = mg.arange(6).reshape(2, 3)
+    pointer = x.data_ptr()
+    assert x.t_() is x and x.shape == (3, 2) and x.tolist() == [[0, 3], [1, 4], [2, 5]]
+    assert x.unsqueeze_(0).shape == (1, 3, 2) and x.transpose_(0, 2).shape == (2, 3, 1) and x.squeeze_(-1).shape == (2, 3)
+    assert x.data_ptr() == pointer and x.tolist() == [[0, 1, 2], [3, 4, 5]]
+    x[0, 0] = 9
+    assert x.resize_(2, 2).tolist() == [[9, 1], [2, 3]] and x.resize_((6,))[:4].tolist() == [9, 1, 2, 3]
+    assert x.resize_as_(mg.zeros(1, 2)).tolist() == [[9, 1]]
+
+
+def test_set_shares_memory():
+    x, y = mg.zeros(2), mg.ones(3)
+    x.set_(y)
+    y[0] = 5
+    assert x.tolist() == [5, 1, 1] and x.set_().shape == (0,)
+
+
+def test_new_has_the_tensors_dtype():
+    x = mg.zeros(1, dtype=mg.float64)
+    assert x.new(2, 3).shape == (2, 3) and x.new(mg.Size((4,))).shape == (4,) and x.new().shape == (0,)
+    assert x.new([1, 2]).tolist() == [1.0, 2.0] and x.new([1, 2]).dtype == mg.float64
+
+
+def test_views_after_a_change_of_shape_have_gradients():
+    x = mg.arange(6.0)
+    x.resize_(2, 3)
+    x.requires_grad_()
+    (x[1] * mg.tensor([1.0, 2.0, 3.0])).sum().backward()
+    np.testing.assert_array_equal(x.grad.numpy(), [[0, 0, 0], [1, 2, 3]])
+
+
+def test_nonzero_static_is_nonzero():
+    x = mg.tensor([[0, 1], [2, 0]])
+    assert mg.nonzero_static(x, size=2).tolist() == mg.nonzero(x).tolist() and mg.nonzero_static(x, size=3)[2].tolist() == [-1, -1]
+
+
+@pytest.mark.parametrize("call, kind, text", [
+    (lambda: (mg.ones(2, requires_grad=True) * 1).unsqueeze_(0), RuntimeError, "in a graph"),
+    (lambda: mg.ones(2).set_(mg.ones(2, dtype=mg.float64)), RuntimeError, "dtype"),
+    (lambda: mg.ones(2).resize_(2, memory_format="x"), NotImplementedError, "memory_format"),
+    (lambda: mg.ones(2).masked_scatter(mg.tensor([True, True]), mg.ones(0)), RuntimeError, "each True"),
+    (lambda: mg.nonzero_static(mg.ones(2), size=-1), RuntimeError, "negative"),
+])
+def test_refusals(call, kind, text):
+    with pytest.raises(kind, match=text):
+        call()
