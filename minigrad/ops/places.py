@@ -463,7 +463,8 @@ def _index_put_errors(make: Any) -> Iterator[tuple]:
 
 @index_put.reference
 def _index_put_reference(x: Any, indices: Any, values: Any, accumulate: bool = False) -> Any:
-    out, key = x.copy(), tuple([slice(None) if i is None else i.numpy() for i in indices])
+    out = x.copy()
+    key: Any = tuple([slice(None) if i is None else i.numpy() for i in indices])
     if accumulate:
         np.add.at(out, key, values)
     else:

@@ -401,7 +401,8 @@ def histc(input: Tensor, bins: int = 100, min: float = 0, max: float = 0) -> Ten
 
 def _counts(x: Tensor, edges: Sequence[Tensor], weight: Tensor | None, density: bool) -> Tensor:
     """The weights (or the number) of points x (n, d) in each cell of a grid: the outermost edges belong to it."""
-    index = inside = None
+    index: Any = None
+    inside: Any = None
     for i, edge in enumerate(edges):
         column, n = x[:, i], edge.array.layout.shape[0] - 1
         at = sub(_search(edge, column, right=True), 1)
@@ -411,7 +412,7 @@ def _counts(x: Tensor, edges: Sequence[Tensor], weight: Tensor | None, density: 
         index = at if index is None else add(mul(index, n), at)
         inside = fits if inside is None else logical_and(inside, fits)
     shape = tuple([e.array.layout.shape[0] - 1 for e in edges])
-    one = cast(inside, x.dtype)                     # type: ignore[arg-type]
+    one = cast(inside, x.dtype)
     hist = x.new_zeros(math.prod(shape)).index_add(0, index, one if weight is None else mul(one, weight)).reshape(shape)
     if density:
         hist = hist / hist.sum()
@@ -516,7 +517,7 @@ def _quantile_errors(make: Any) -> Iterator[tuple]:
     yield (make(0), 0.5, {}), RuntimeError, "at least one element"
 
 
-def _quantile_reference(x: Any, q: Any, dim: Any = None, keepdim: bool = False, interpolation: str = "linear") -> Any:
+def _quantile_reference(x: Any, q: Any, dim: Any = None, keepdim: bool = False, interpolation: Any = "linear") -> Any:
     return np.quantile(x, q, dim, method=interpolation, keepdims=keepdim)
 
 
