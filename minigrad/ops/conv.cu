@@ -372,6 +372,7 @@ STEP(conv_backward_weight, add)(T *gw, T *sums, const T *x, const T *gy, const i
   const int64_t size = g.groups * g.k * g.c * g.kernel[0] * g.kernel[1] * g.kernel[2];
   GRID_LOOP(i, size) {
     T sum = sums[i];
+#pragma unroll 8
     for (int64_t chunk = 1; chunk < chunks; chunk++) sum += sums[chunk * size + i];
     gw[i] = sum;
   }

@@ -6,6 +6,7 @@ import pytest
 from cuda_on_cpu.twins import DTYPES, compare, emulated, rng
 
 import minigrad as mg
+from minigrad import devices
 
 pytestmark = [emulated, pytest.mark.slow, pytest.mark.usefixtures("gpu")]
 LINES = [(1, 1, 1), (3, 2, 5), (4, 33, 1), (2, 31, 3), (300, 5, 1), (1, 1025, 2), (1, 4096, 1)]
@@ -35,15 +36,25 @@ def test_order(suffix, order):
                     compare(f"topk_{suffix}", np.zeros((outer, k, inner), np.int64), x, *shape, k, upwards)
 
 
-def test_sort_and_topk_with_their_gradients():
-    """Up to the longest line that fits into shared memory."""
-    values = rng.permutation(2 * 4096).reshape(2, 4096).astype(np.float32)
-    results = []
+@pytest.mark.parametrize("n,kernels", [(4096, True), (4097, False)])
+def test_sort_and_topk_with_their_gradients(n, kernels):
+    """The longest line that fits into shared memory, and one that CuPy sorts; ties and NaN among its values."""
+    values = lines("f32", (2, n))
+    values[:, ::2] = rng.permutation(values[:, ::2].size).reshape(2, -1)
+    seen, results = [], []
     for device in ("cpu", "cuda"):
         x = mg.tensor(values, device=device, requires_grad=True)
-        top, places = x.topk(50)
-        (x.sort(descending=True).values[:, :9] * 3).sum().backward()
+
+        def note(kernel, arguments, device=device):
+            if device == "cuda":
+                seen.append(kernel.name)
+            kernel.function(*arguments)
+        with devices.launch_hook(note):
+            top, places = x.topk(50)
+            ordered = x.sort()
+        (ordered.values[:, :9] * 3).sum().backward()
         top.sum().backward()
-        results.append([t.numpy(force=True) for t in (top, places, x.grad)])
+        results.append([t.numpy(force=True) for t in (top, places, *ordered, x.grad)])
+    assert ("topk_f32" in seen, "argsort_f32" in seen, "host" in seen) == (kernels, kernels, not kernels)
     for want, got in zip(*results, strict=True):
         np.testing.assert_array_equal(got, want)
