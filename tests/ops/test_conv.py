@@ -9,9 +9,11 @@ from support import both_paths, numbers
 
 import minigrad as mg
 from minigrad import testing
+from minigrad.devices.base import NoKernel
+from minigrad.devices.memory import layout
 from minigrad.devices.native import get_num_threads, set_num_threads
 from minigrad.nn import functional as F
-from minigrad.ops.conv import conv_sizes, convolution, convolution_transpose, transposed_sizes
+from minigrad.ops.conv import _geometry, conv_sizes, convolution, convolution_transpose, transposed_sizes
 from minigrad.ops.dispatch import set_fused
 
 
@@ -260,3 +262,20 @@ def test_which_convolutions_are_winograds(channels, height, fast):
     want = np.broadcast_to(g[0, :, None, 2::-1, 5:2:-1], weight.shape)         # gw[m, c, dy, dx] = g[m, 2 - dy, 5 - dx]
     assert np.array_equal(weight.grad.numpy(), want) != fast
     np.testing.assert_allclose(weight.grad.numpy(), want, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("x,weight,padding,stride,fits", [
+    ((4, 2, 1 << 29), (3, 2, 5), (2, 2), 1, True),
+    ((1, 4, 1 << 29), (3, 4, 5), (2, 2), 1, False),                     # the elements of an image of x,
+    ((1, 2, 1 << 29), (4, 2, 5), (2, 2), 1, False),                     # or of y,
+    ((1, 1, 8), (1, 1, 2), (0, 1 << 32), 4, False),                     # how far the last position reaches,
+    ((1, 1 << 16, 4), (1 << 16, 1 << 16, 1), (0, 0), 1, False)])        # and the weights are counted in 32 bits
+def test_images_that_kernels_cannot_count_go_to_the_definition(x, weight, padding, stride, fits):
+    device, dtype = mg.device("cpu"), np.dtype("float32")
+    y = x[0], weight[0], *conv_sizes(x[2:], weight[2:], (stride,), (padding,), (1,))
+    x, weight, y = (layout(device, dtype, shape) for shape in (x, weight, y))
+    if fits:
+        _geometry(x, weight, y, (stride,), padding[:1], (1,), 1)
+        return
+    with pytest.raises(NoKernel, match="of less than 2.31 elements"):
+        _geometry(x, weight, y, (stride,), padding[:1], (1,), 1)
