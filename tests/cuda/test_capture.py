@@ -14,7 +14,7 @@ from cuda_on_cpu.twins import REAL, emulated
 from golden import curves
 
 import minigrad as mg
-from minigrad import nn, optim
+from minigrad import nn, optim, study
 from minigrad.devices import cuda, private
 from minigrad.devices.addresses import find
 from minigrad.nn import functional as F
@@ -225,3 +225,27 @@ def test_a_program_gives_its_memory_back(gpu):
     step.programs.clear()
     step.last = None
     assert with_program - used() >= 3 << 20
+
+
+@stand_in
+def test_what_nobody_reads_is_not_in_the_graph():
+    def step(x):
+        (x * 2).exp()
+        return x + 1
+    captured = mg.capture(step)
+    for _ in range(2):
+        assert captured(mg.ones(3, device="cuda")).tolist() == [2] * 3
+    assert graphs(captured) == [[1]]
+
+
+def test_a_trace_sees_the_launches_of_a_replay():
+    """One by one, with what was known of them when they were recorded."""
+    x, step = mg.ones(4, 3, device="cuda"), mg.capture(lambda x: (x @ x.t()).exp().sum())
+    with study.trace() as first:
+        step(x)
+    with study.trace() as again:
+        step(x)
+    launches = [(k.op, k.kernel, k.operands) for k in first.launches if k.op != "copy"]
+    assert [k[0] for k in launches] == ["matmul", "exp", "sum"]
+    assert [(k.op, k.kernel, k.operands) for k in again.launches if k.replayed] == launches
+    assert all(k.time > 0 for k in again.launches)

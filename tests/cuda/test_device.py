@@ -9,9 +9,11 @@ from cuda_on_cpu import fakecupy
 from cuda_on_cpu.twins import REAL, emulated, rng
 
 import minigrad as mg
+from minigrad import nn
 from minigrad.devices import cuda
 from minigrad.devices.memory import pools
 from minigrad.devices.usage import unused_bytes
+from minigrad.nn import functional as F
 
 pytestmark = [emulated, pytest.mark.usefixtures("gpu")]
 
@@ -138,3 +140,21 @@ def test_cupy_is_optional(monkeypatch):
     monkeypatch.setitem(sys.modules, "cupy", None)
     with pytest.raises(RuntimeError, match=r"CuPy is not installed.*cupy-cuda13x"):
         cuda.CUDA(0)
+
+
+TWO = {     # an op of each kind, on tensors of two devices
+    "add": lambda g, c: g + c, "linear": lambda g, c: F.linear(c, g), "cat": lambda g, c: mg.cat([g, c]),
+    "where": lambda g, c: mg.where(c > 0, g, g), "layer_norm": lambda g, c: F.layer_norm(g, (3,), c[0], c[0]),
+    "cross_entropy": lambda g, c: F.cross_entropy(g, c[0].long()), "take": lambda g, c: F.embedding(c.long(), g),
+    "gather": lambda g, c: g.gather(0, c.long()), "scatter": lambda g, c: g.scatter(0, g.long(), c),
+    "lstm_sequence": lambda g, c: nn.LSTM(3, 2)(g), "convolution": lambda g, c: F.conv2d(g.reshape(1, 1, 3, 3), c.reshape(1, 1, 3, 3)),
+    "max_pool": lambda g, c: F.max_pool1d(g, 2) + c[:, :1]}
+
+
+@pytest.mark.parametrize("captured", [False, True])
+@pytest.mark.parametrize("name", TWO)
+def test_tensors_of_two_devices_are_refused(name, captured):
+    op = mg.capture(TWO[name]) if captured else TWO[name]
+    with pytest.raises(RuntimeError, match=r"\[\w+\] all tensors must be on one device; got .*cuda:0.*; move them with .to\(device\)"):
+        op(mg.ones(3, 3, device="cuda"), mg.ones(3, 3))
+    assert mg.ones(3, device="cuda").sum().item() == 3
