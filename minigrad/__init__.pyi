@@ -17,6 +17,7 @@ from . import autograd as autograd
 from . import bench as bench
 from . import cuda as cuda
 from . import data as data
+from . import distributions as distributions
 from . import io as io
 from . import linalg as linalg
 from . import nn as nn

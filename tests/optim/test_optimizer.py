@@ -395,7 +395,7 @@ def rosenbrock(params):
     return total
 
 
-@pytest.mark.parametrize("options", LBFGS, ids=str)
+@pytest.mark.parametrize("options", [pytest.param(o, marks=() if "history_size" in o else pytest.mark.slow) for o in LBFGS], ids=str)
 def test_lbfgs_steps_are_pytorchs(torch, options):
     mine = parameters(np.float64)
     theirs = [torch.nn.Parameter(torch.tensor(v)) for v in values(mine)]

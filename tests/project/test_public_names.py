@@ -99,6 +99,13 @@ NAMES = {
         ChainedScheduler ConstantLR CosineAnnealingLR CosineAnnealingWarmRestarts CyclicLR ExponentialLR LRScheduler
         LambdaLR LinearLR MultiStepLR MultiplicativeLR OneCycleLR PolynomialLR ReduceLROnPlateau SequentialLR StepLR
     """,
+    "minigrad.distributions": """
+        AffineTransform Bernoulli Beta Categorical Cauchy Chi2 ComposeTransform Dirichlet Distribution ExpTransform
+        Exponential Gamma Geometric Gumbel HalfNormal Independent Laplace LogNormal MultivariateNormal Normal
+        OneHotCategorical OneHotCategoricalStraightThrough Poisson PowerTransform SigmoidTransform SoftplusTransform
+        StudentT TanhTransform Transform TransformedDistribution Uniform constraints kl_divergence register_kl
+        transforms
+    """,
     "minigrad.data": """
         BatchSampler CharTokenizer ConcatDataset DataLoader Dataset RandomSampler Sampler SequentialSampler Subset
         SubsetRandomSampler TensorDataset WeightedRandomSampler cifar10 default_collate default_convert digits download

@@ -1,0 +1,439 @@
+"""Invertible functions of random variables, and the distributions that they make: `TransformedDistribution`."""
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+
+from ..core.half import finfo
+from ..core.modes import no_grad
+from ..core.tensor import Size, Tensor
+from ..ops.activation import sigmoid, softplus
+from ..ops.math import exp, log, log1p, tanh
+from . import constraints
+from .constraints import Constraint
+from .continuous import Normal
+from .distribution import Distribution, Independent, sum_rightmost, zeros_with
+
+_EMPTY = Size(())
+
+
+class Transform:
+    """An invertible function y = f(x). A class defines `_call`, `_inverse` and `log_abs_det_jacobian`.
+
+    `domain` and `codomain` say what x and y are; `inv` is the inverse. With `cache_size=1` the last pair is kept, so
+    that `inv` of a y that was just computed is the x it was computed from.
+    """
+
+    bijective: ClassVar[bool] = True
+    domain: Constraint = constraints.real
+    codomain: Constraint = constraints.real
+
+    def __init__(self, cache_size: int = 0) -> None:
+        if cache_size not in (0, 1):
+            raise ValueError(f"[Transform] cache_size must be 0 or 1; got {cache_size}")
+        self._cache_size = cache_size
+        self._last: tuple[Any, Any] = None, None
+
+    @property
+    def inv(self) -> Transform:
+        """The inverse function."""
+        return _Inverse(self)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if self._cache_size and x is self._last[0]:
+            return self._last[1]
+        y = self._call(x)
+        if self._cache_size:
+            self._last = x, y
+        return y
+
+    def _inv_call(self, y: Tensor) -> Tensor:
+        if self._cache_size and y is self._last[1]:
+            return self._last[0]
+        x = self._inverse(y)
+        if self._cache_size:
+            self._last = x, y
+        return x
+
+    def _call(self, x: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def _inverse(self, y: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
+        """log(|dy / dx|)."""
+        raise NotImplementedError
+
+    def forward_shape(self, shape: Sequence[int]) -> Size:
+        """The shape of y for an x of this shape."""
+        return Size(shape)
+
+    def inverse_shape(self, shape: Sequence[int]) -> Size:
+        """The shape of x for a y of this shape."""
+        return Size(shape)
+
+    @property
+    def sign(self) -> Any:
+        """1 or -1: does y grow with x, or fall?"""
+        return 1
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
+
+
+class _Inverse(Transform):
+    """The inverse of a transform."""
+
+    def __init__(self, of: Transform) -> None:
+        super().__init__()
+        self._of = of
+        self.domain, self.codomain = of.codomain, of.domain
+
+    @property
+    def inv(self) -> Transform:
+        """The transform itself."""
+        return self._of
+
+    def _call(self, x: Tensor) -> Tensor:
+        return self._of._inv_call(x)
+
+    def _inverse(self, y: Tensor) -> Tensor:
+        return self._of(y)
+
+    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
+        return -self._of.log_abs_det_jacobian(y, x)
+
+    def forward_shape(self, shape: Sequence[int]) -> Size:
+        return self._of.inverse_shape(shape)
+
+    def inverse_shape(self, shape: Sequence[int]) -> Size:
+        return self._of.forward_shape(shape)
+
+    @property
+    def sign(self) -> Any:
+        return self._of.sign
+
+    def __repr__(self) -> str:
+        return f"{self._of}.inv"
+
+
+class ExpTransform(Transform):
+    """y = e^x"""
+
+    codomain = constraints.positive
+
+    def _call(self, x: Tensor) -> Tensor:
+        return exp(x)
+
+    def _inverse(self, y: Tensor) -> Tensor:
+        return log(y)
+
+    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
+        """x"""
+        return x
+
+
+class PowerTransform(Transform):
+    """y = x^exponent, x > 0"""
+
+    domain = codomain = constraints.positive
+
+    def __init__(self, exponent: Any, cache_size: int = 0) -> None:
+        super().__init__(cache_size)
+        self.exponent = exponent
+
+    def _call(self, x: Tensor) -> Tensor:
+        return x**self.exponent
+
+    def _inverse(self, y: Tensor) -> Tensor:
+        return y ** (1 / self.exponent)
+
+    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
+        """log(|exponent y / x|)"""
+        return log((self.exponent * y / x).abs())
+
+
+class SigmoidTransform(Transform):
+    """y = 1 / (1 + e^-x)"""
+
+    codomain = constraints.unit_interval
+
+    def _call(self, x: Tensor) -> Tensor:
+        return sigmoid(x)
+
+    def _inverse(self, y: Tensor) -> Tensor:
+        wide = finfo(y.dtype)
+        y = y.clamp(float(wide.tiny), 1 - float(wide.eps))
+        return log(y) - log1p(-y)
+
+    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
+        """-softplus(x) - softplus(-x)"""
+        return -softplus(-x) - softplus(x)
+
+
+class TanhTransform(Transform):
+    """y = tanh(x). Its inverse is inf at 1: keep x (`cache_size=1`) where samples are transformed back."""
+
+    codomain = constraints.interval(-1.0, 1.0)
+
+    def _call(self, x: Tensor) -> Tensor:
+        return tanh(x)
+
+    def _inverse(self, y: Tensor) -> Tensor:
+        return y.atanh()
+
+    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
+        """2 (log(2) - x - softplus(-2 x)), which does not cancel for large x"""
+        return 2.0 * (math.log(2.0) - x - softplus(-2.0 * x))
+
+
+class SoftplusTransform(Transform):
+    """y = log(1 + e^x)"""
+
+    codomain = constraints.positive
+
+    def _call(self, x: Tensor) -> Tensor:
+        return softplus(x)
+
+    def _inverse(self, y: Tensor) -> Tensor:
+        return log(-(-y).expm1()) + y
+
+    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
+        """-softplus(-x)"""
+        return -softplus(-x)
+
+
+class AffineTransform(Transform):
+    """y = loc + scale x; with `event_dim` above 0, the last so many dimensions are one value."""
+
+    def __init__(self, loc: Any, scale: Any, event_dim: int = 0, cache_size: int = 0) -> None:
+        super().__init__(cache_size)
+        self.loc, self.scale, self.event_dim = loc, scale, event_dim
+        self.domain = self.codomain = constraints.independent(constraints.real, event_dim) if event_dim else \
+            constraints.real
+
+    def _call(self, x: Tensor) -> Tensor:
+        return self.loc + self.scale * x
+
+    def _inverse(self, y: Tensor) -> Tensor:
+        return (y - self.loc) / self.scale
+
+    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
+        """log(|scale|), summed over the dimensions of a value"""
+        size = log(self.scale.abs()) if isinstance(self.scale, Tensor) else math.log(abs(self.scale))
+        return sum_rightmost(zeros_with(x.shape, x) + size, self.event_dim)
+
+    def _grown(self, shape: Sequence[int]) -> Size:
+        parts = [tuple(t.shape) for t in (self.loc, self.scale) if isinstance(t, Tensor)]
+        return Size(np.broadcast_shapes(tuple(shape), *parts))
+
+    def forward_shape(self, shape: Sequence[int]) -> Size:
+        """With the dimensions of loc and scale."""
+        return self._grown(shape)
+
+    def inverse_shape(self, shape: Sequence[int]) -> Size:
+        """With the dimensions of loc and scale."""
+        return self._grown(shape)
+
+    @property
+    def sign(self) -> Any:
+        """That of `scale`"""
+        return self.scale.sign() if isinstance(self.scale, Tensor) else (self.scale > 0) - (self.scale < 0)
+
+
+class ComposeTransform(Transform):
+    """Several transforms, one after the other."""
+
+    def __init__(self, parts: Sequence[Transform], cache_size: int = 0) -> None:
+        super().__init__(cache_size)
+        self.parts = list(parts)
+        if self.parts:
+            self.domain, self.codomain = self.parts[0].domain, self.parts[-1].codomain
+
+    def _call(self, x: Tensor) -> Tensor:
+        for part in self.parts:
+            x = part(x)
+        return x
+
+    def _inverse(self, y: Tensor) -> Tensor:
+        for part in reversed(self.parts):
+            y = part.inv(y)
+        return y
+
+    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
+        """The sum of those of the parts, over the dimensions of a value"""
+        total: Any = 0.0
+        dims = max([part.domain.event_dim for part in self.parts], default=0)
+        for part in self.parts:
+            new = part(x)
+            total = total + sum_rightmost(part.log_abs_det_jacobian(x, new), dims - part.domain.event_dim)
+            x = new
+        return total
+
+    def forward_shape(self, shape: Sequence[int]) -> Size:
+        """Through all parts."""
+        for part in self.parts:
+            shape = part.forward_shape(shape)
+        return Size(shape)
+
+    def inverse_shape(self, shape: Sequence[int]) -> Size:
+        """Back through all parts."""
+        for part in reversed(self.parts):
+            shape = part.inverse_shape(shape)
+        return Size(shape)
+
+    @property
+    def sign(self) -> Any:
+        """The product of those of the parts"""
+        sign: Any = 1
+        for part in self.parts:
+            sign = sign * part.sign
+        return sign
+
+
+class TransformedDistribution(Distribution):
+    """The distribution of transforms(x) for x from `base_distribution`: one transform, or a list of them.
+
+        >>> d = distributions.TransformedDistribution(distributions.Normal(0.0, 1.0), [distributions.ExpTransform()])
+        >>> d.log_prob(minigrad.tensor(1.0)).item()                                    # -log(2 pi) / 2
+        -0.9189385175704956
+    """
+
+    arg_constraints: ClassVar[dict[str, Constraint]] = {}
+
+    def __init__(self, base_distribution: Distribution, transforms: Any, validate_args: bool | None = None) -> None:
+        self.transforms = [transforms] if isinstance(transforms, Transform) else list(transforms)
+        if not all(isinstance(t, Transform) for t in self.transforms):
+            raise ValueError("transforms must be a Transform or a list of Transforms")
+        whole = ComposeTransform(self.transforms)
+        base = base_distribution
+        shape = Size((*base.batch_shape, *base.event_shape))
+        out = whole.forward_shape(shape)
+        if tuple(out) != tuple(shape):                  # a parameter of a transform has more dimensions
+            wider = whole.inverse_shape(out)
+            base = base.expand(wider[:len(wider) - len(base.event_shape)])
+        dims = max([len(base.event_shape), *[t.codomain.event_dim for t in self.transforms]])
+        more = dims - len(base.event_shape)
+        self.base_dist: Distribution = Independent(base, more) if more else base
+        super().__init__(out[:len(out) - dims], out[len(out) - dims:], validate_args)
+
+    def expand(self, batch_shape: Sequence[int]) -> TransformedDistribution:
+        """See `Distribution.expand`."""
+        made = TransformedDistribution(self.base_dist.expand(batch_shape), self.transforms, validate_args=False)
+        made._validate_args = self._validate_args
+        return made
+
+    @property
+    def has_rsample(self) -> bool:              # type: ignore[override]
+        """As the base."""
+        return self.base_dist.has_rsample
+
+    @property
+    def support(self) -> Constraint:
+        """The codomain of the last transform"""
+        if not self.transforms:
+            return self.base_dist.support
+        found = self.transforms[-1].codomain
+        more = len(self._event_shape) - found.event_dim
+        return constraints.independent(found, more) if more > 0 else found
+
+    def sample(self, sample_shape: Sequence[int] = _EMPTY) -> Tensor:
+        """Transformed samples of the base, without a gradient"""
+        with no_grad():
+            x = self.base_dist.sample(sample_shape)
+            for transform in self.transforms:
+                x = transform(x)
+            return x
+
+    def rsample(self, sample_shape: Sequence[int] = _EMPTY) -> Tensor:
+        """Transformed samples of the base, with a gradient"""
+        x = self.base_dist.rsample(sample_shape)
+        for transform in self.transforms:
+            x = transform(x)
+        return x
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """log_prob of x, minus log(|dy / dx|), x the value transformed back"""
+        y, dims, total = self._checked(value), len(self._event_shape), 0.0
+        taken: Any = total
+        for transform in reversed(self.transforms):
+            x = transform.inv(y)
+            dims += transform.domain.event_dim - transform.codomain.event_dim
+            taken = taken + sum_rightmost(transform.log_abs_det_jacobian(x, y), dims - transform.domain.event_dim)
+            y = x
+        return sum_rightmost(self.base_dist.log_prob(y), dims - len(self.base_dist.event_shape)) - taken
+
+    def _turned(self, value: Tensor) -> Tensor:
+        """value where y grows with x, 1 - value where it falls"""
+        sign: Any = 1
+        for transform in self.transforms:
+            sign = sign * transform.sign
+        return value if isinstance(sign, int) and sign == 1 else sign * (value - 0.5) + 0.5
+
+    def cdf(self, value: Tensor) -> Tensor:
+        """That of the base at x, or 1 minus it where y falls"""
+        value = self._checked(value)
+        for transform in reversed(self.transforms):
+            value = transform.inv(value)
+        return self._turned(self.base_dist.cdf(value))
+
+    def icdf(self, value: Tensor) -> Tensor:
+        """The transformed quantile of the base"""
+        value = self.base_dist.icdf(self._turned(value))
+        for transform in self.transforms:
+            value = transform(value)
+        return value
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.base_dist}, {self.transforms})"
+
+
+class LogNormal(TransformedDistribution):
+    """e^x for x from N(loc, scale^2)."""
+
+    arg_constraints = {"loc": constraints.real, "scale": constraints.positive}
+
+    def __init__(self, loc: Any, scale: Any, validate_args: bool | None = None) -> None:
+        super().__init__(Normal(loc, scale, validate_args), ExpTransform(), validate_args)
+
+    @property
+    def _normal(self) -> Normal:
+        return self.base_dist                           # type: ignore[return-value]
+
+    @property
+    def loc(self) -> Tensor:
+        """The mean of log(y)"""
+        return self._normal.loc
+
+    @property
+    def scale(self) -> Tensor:
+        """The standard deviation of log(y)"""
+        return self._normal.scale
+
+    def expand(self, batch_shape: Sequence[int]) -> LogNormal:
+        """See `Distribution.expand`."""
+        return self._expanded(LogNormal, batch_shape, self.loc, self.scale)
+
+    @property
+    def mean(self) -> Tensor:
+        """e^(loc + scale^2 / 2)"""
+        return exp(self.loc + self.scale * self.scale / 2)
+
+    @property
+    def mode(self) -> Tensor:
+        """e^(loc - scale^2)"""
+        return exp(self.loc - self.scale * self.scale)
+
+    @property
+    def variance(self) -> Tensor:
+        """(e^(scale^2) - 1) e^(2 loc + scale^2)"""
+        square = self.scale * self.scale
+        return square.expm1() * exp(2 * self.loc + square)
+
+    def entropy(self) -> Tensor:
+        """That of the normal distribution + loc"""
+        return self._normal.entropy() + self.loc

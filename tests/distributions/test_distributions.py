@@ -1,0 +1,359 @@
+"""Distributions against PyTorch's, and what they promise by themselves."""
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+import minigrad as mg
+from minigrad import distributions as D
+
+SPREAD = [[2.0, 0.5, 0.0], [0.5, 1.0, -0.3], [0.0, -0.3, 1.5]]
+LOWER = [[1.2, 0.0], [0.4, 0.7]]
+# name, parameters, values; nested ones are made by `made`
+CASES = [
+    ("Normal", {"loc": [0.5, -1.0], "scale": [0.7, 2.0]}, [[0.1, 2.0], [-3.0, 0.0]]),
+    ("LogNormal", {"loc": [0.5, -1.0], "scale": [0.7, 2.0]}, [[0.1, 2.0], [3.0, 0.5]]),
+    ("Laplace", {"loc": [0.5, -1.0], "scale": [0.7, 2.0]}, [[0.1, 2.0], [-3.0, 0.0]]),
+    ("Cauchy", {"loc": [0.5, -1.0], "scale": [0.7, 2.0]}, [[0.1, 2.0], [-3.0, 0.0]]),
+    ("Gumbel", {"loc": [0.5, -1.0], "scale": [0.7, 2.0]}, [[0.1, 2.0], [-3.0, 0.0]]),
+    ("StudentT", {"df": [0.8, 1.5, 4.0], "loc": [0.5, -1.0, 0.1], "scale": [0.7, 2.0, 1.0]}, [[0.1, 2.0, -3.0]]),
+    ("HalfNormal", {"scale": [0.7, 2.0]}, [[0.1, 2.0], [3.0, 0.5]]),
+    ("Uniform", {"low": [0.0, -1.0], "high": [1.5, 3.0]}, [[0.1, 2.0], [1.0, 0.0]]),
+    ("Exponential", {"rate": [0.7, 2.0]}, [[0.1, 2.0], [3.0, 0.5]]),
+    ("Gamma", {"concentration": [0.4, 3.0], "rate": [0.7, 2.0]}, [[0.1, 2.0], [3.0, 0.5]]),
+    ("Chi2", {"df": [0.8, 5.0]}, [[0.1, 2.0], [3.0, 0.5]]),
+    ("Beta", {"concentration1": [0.6, 3.0, 0.9], "concentration0": [0.7, 2.0, 0.8]}, [[0.1, 0.5, 0.9]]),
+    ("Dirichlet", {"concentration": [[0.4, 3.0, 1.2], [0.5, 0.2, 0.8]]}, [[0.2, 0.5, 0.3], [0.1, 0.1, 0.8]]),
+    ("MultivariateNormal", {"loc": [[0.1, 0.2, -1.0], [1.0, 0.0, 0.5]], "covariance_matrix": SPREAD}, [[0.5, 0.5, 0.0], [1.0, 2.0, 3.0]]),
+    ("MultivariateNormal", {"loc": [0.1, 0.2, -1.0], "precision_matrix": SPREAD}, [[0.5, 0.5, 0.0], [1.0, 2.0, 3.0]]),
+    ("MultivariateNormal", {"loc": [0.1, 0.2], "scale_tril": [LOWER, LOWER]}, [[0.5, 0.5], [1.0, 2.0]]),
+    ("Bernoulli", {"probs": [0.2, 0.9]}, [[0.0, 1.0], [1.0, 0.0]]),
+    ("Bernoulli", {"logits": [0.2, -3.0]}, [[0.0, 1.0], [1.0, 0.0]]),
+    ("Geometric", {"probs": [0.2, 0.9]}, [[0.0, 1.0], [5.0, 0.0]]),
+    ("Geometric", {"logits": [0.2, -2.0]}, [[0.0, 1.0], [5.0, 0.0]]),
+    ("Poisson", {"rate": [0.5, 4.0]}, [[0.0, 1.0], [5.0, 3.0]]),
+    ("Categorical", {"probs": [[0.2, 0.9, 0.4], [1.0, 1.0, 0.5]]}, [[0, 2], [1, 1]]),
+    ("Categorical", {"logits": [[0.2, -0.9, 0.4], [1.0, 1.0, -5.0]]}, [[0, 2], [1, 1]]),
+    ("OneHotCategorical", {"probs": [[0.2, 0.9, 0.4], [1.0, 1.0, 0.5]]}, [[0.0, 1.0, 0.0], [1.0, 0.0, 0.0]]),
+    ("OneHotCategoricalStraightThrough", {"logits": [0.2, -0.9, 0.4]}, [[0.0, 1.0, 0.0], [1.0, 0.0, 0.0]]),
+    ("Independent", ("Normal", {"loc": [[0.5, -1.0], [0.0, 2.0]], "scale": [0.7, 2.0]}, 1), [[0.1, 2.0], [-3.0, 0.0]]),
+    ("Independent", ("Bernoulli", {"probs": [[0.5, 0.1], [0.6, 0.2]]}, 2), [[0.0, 1.0], [1.0, 0.0]]),
+    ("TransformedDistribution", ("Normal", {"loc": [0.5, -1.0], "scale": [0.7, 2.0]}, [("TanhTransform", {}), ("AffineTransform", {"loc": 1.0, "scale": -2.0})]), [[0.1, 2.0], [1.0, 0.5]]),
+    ("TransformedDistribution", ("Uniform", {"low": [0.0, 0.1], "high": [1.0, 0.9]}, [("SigmoidTransform", {}), ("PowerTransform", {"exponent": 2.0}), ("ExpTransform", {})]), [[1.4, 1.5]]),
+    ("TransformedDistribution", ("Normal", {"loc": [0.5, -1.0], "scale": [0.7, 2.0]}, [("SoftplusTransform", {}), ("AffineTransform", {"loc": 0.5, "scale": 2.0, "event_dim": 1})]), [[1.4, 1.5]]),
+]
+IDS = [f"{name}-{i}" for i, (name, _, _) in enumerate(CASES)]
+
+
+def made(lib, name, given, dtype="float64"):
+    """The distribution of a case, and the tensors that it was made of."""
+    where = D if lib is mg else lib.distributions
+    if isinstance(given, dict):
+        leaves = {k: lib.tensor(v, dtype=getattr(lib, dtype), requires_grad=True) for k, v in given.items()}
+        return getattr(where, name)(**leaves), list(leaves.values())
+    inner, parameters, more = given
+    base, leaves = made(lib, inner, parameters, dtype)
+    if name == "TransformedDistribution":
+        more = [getattr(where.transforms, n)(**options) for n, options in more]
+    return getattr(where, name)(base, more), leaves
+
+
+def sides(torch, name, given):
+    return made(mg, name, given), made(torch, name, given)
+
+
+def array(t):
+    return t.detach().numpy()
+
+
+@pytest.mark.parametrize(("name", "given", "values"), CASES, ids=IDS)
+def test_values_and_gradients_are_pytorchs(torch, name, given, values):
+    (mine, leaves), (theirs, other) = sides(torch, name, given)
+    assert tuple(mine.batch_shape) == tuple(theirs.batch_shape) and tuple(mine.event_shape) == tuple(theirs.event_shape)
+    assert mine.has_rsample == theirs.has_rsample and mine.has_enumerate_support == theirs.has_enumerate_support
+    floating = isinstance(np.ravel(values)[0], np.floating)
+    x = mg.tensor(np.array(values), requires_grad=bool(floating and mine.has_rsample))
+    y = torch.tensor(np.array(values), requires_grad=x.requires_grad)
+    for what in ("log_prob", "cdf", "icdf", "entropy", "mean", "variance", "stddev", "mode", "perplexity"):
+        results = []
+        for d, v in ((mine, x), (theirs, y)):
+            try:
+                found = getattr(d, what)
+                v = v if what != "icdf" else v.detach() * 0 + 0.3
+                results.append(found(v) if what in ("log_prob", "cdf", "icdf") else found() if callable(found) else found)
+            except NotImplementedError:
+                results.append(None)
+        a, b = results
+        if b is None or what == "cdf" and name in ("Gamma", "Chi2") or what == "mode" and name in ("Beta", "Dirichlet"):
+            continue                    # no incomplete gamma function; where all are below 1, torch takes the first of what is nan
+        assert a is not None, f"{what} is missing"
+        assert tuple(a.shape) == tuple(b.shape), what
+        np.testing.assert_allclose(array(a), array(b), rtol=1e-9, atol=1e-12, err_msg=what)
+        if b.requires_grad and np.isfinite(array(b)).all():
+            weight = np.random.default_rng(0).standard_normal(tuple(b.shape))
+            g = mg.autograd.grad((a * mg.tensor(weight)).sum(), [*leaves, x] if x.requires_grad else leaves, allow_unused=True, retain_graph=True)
+            h = torch.autograd.grad((b * torch.tensor(weight)).sum(), [*other, y] if x.requires_grad else other, allow_unused=True, retain_graph=True)
+            for u, v, leaf in zip(g, h, [*other, y], strict=False):
+                zero = np.zeros(tuple(leaf.shape))
+                np.testing.assert_allclose(zero if u is None else array(u), zero if v is None else array(v), rtol=1e-7, atol=1e-9, err_msg=f"gradient of {what}")
+
+
+@pytest.mark.parametrize(("name", "given", "values"), CASES, ids=IDS)
+def test_shapes_of_samples_and_expansions(torch, name, given, values):
+    (mine, _), (theirs, _) = sides(torch, name, given)
+    mg.manual_seed(0)
+    for shape in ((), (4,), (2, 3)):
+        drawn, wanted = mine.sample(shape), theirs.sample(shape)
+        assert tuple(drawn.shape) == tuple(wanted.shape) and str(wanted.dtype) == f"torch.{drawn.dtype}" and not drawn.requires_grad
+        assert mine.support.check(drawn).all() and mine.log_prob(drawn).shape == (*shape, *mine.batch_shape)
+    assert tuple(mine.sample_n(5).shape) == tuple(theirs.sample((5,)).shape)
+    big, wide = mine.expand((3, *mine.batch_shape)), theirs.expand((3, *theirs.batch_shape))
+    assert type(big) is type(mine) and tuple(big.batch_shape) == tuple(wide.batch_shape) and tuple(big.event_shape) == tuple(wide.event_shape)
+    assert tuple(big.sample((2,)).shape) == tuple(wide.sample((2,)).shape)
+    value = mine.sample()
+    np.testing.assert_allclose(array(big.log_prob(value)), np.broadcast_to(array(mine.log_prob(value)), big.batch_shape), rtol=1e-12)
+    if theirs.has_enumerate_support:
+        for expand in (True, False):
+            assert np.array_equal(array(mine.enumerate_support(expand)), theirs.enumerate_support(expand).numpy())
+
+
+@pytest.mark.parametrize(("name", "given", "values"), CASES, ids=IDS)
+def test_samples_follow_the_density(name, given, values):
+    """Means and variances of many samples; and of -log p, which is the entropy."""
+    d, leaves = made(mg, name, given)
+    mg.manual_seed(3)
+    n = 20000
+    drawn = d.sample((n,))
+    for what, of in (("mean", lambda v: v), ("variance", lambda v: (v - v.mean(0)) ** 2)):
+        try:
+            expected = array(getattr(d, what))
+        except NotImplementedError:
+            continue
+        x = of(array(drawn).astype(np.float64))
+        sound = np.isfinite(expected) & (np.abs(expected) < 50)
+        if name == "StudentT":
+            sound &= np.array([False, False, what == "mean"])          # the fourth moment is infinite
+        error = 5 * x.std(0) / math.sqrt(n) + 1e-9
+        if name == "LogNormal":
+            sound &= np.array([True, False])
+        assert (np.abs(x.mean(0) - expected) < error)[sound].all(), what
+    try:
+        entropy = array(d.entropy())
+    except NotImplementedError:
+        return
+    x = -array(d.log_prob(drawn)).astype(np.float64)
+    assert (np.abs(x.mean(0) - entropy) < 5 * x.std(0) / math.sqrt(n) + 1e-6).all()
+
+
+@pytest.mark.parametrize(("name", "given", "values"), [c for c in CASES if c[0] not in ("Bernoulli", "Geometric", "Poisson", "Categorical", "OneHotCategorical")
+                                                       and "Bernoulli" not in c[1]])
+def test_rsample_has_the_gradient_of_the_mean(name, given, values):
+    """The mean of f(rsample) moves with the parameters as its integral does: checked with f = log p of another distribution of the kind."""
+    mg.manual_seed(1)
+    d, leaves = made(mg, name, given)
+    x = d.rsample((30000,))
+    assert x.requires_grad and d.rsample().shape == (*d.batch_shape, *d.event_shape)
+    if name in ("Cauchy", "OneHotCategoricalStraightThrough"):
+        return
+    g = mg.autograd.grad(x.clamp(-6, 6).sigmoid().mean(0).sum(), leaves, retain_graph=True)
+    h = 1e-3                            # the score function: E[f(x) d log p(x) / d parameter]
+    fixed = x.detach()
+    f = fixed.clamp(-6, 6).sigmoid()
+    f = f - f.mean(0)
+    f = f.reshape(*f.shape[:f.ndim - len(d.event_shape)], -1).sum(-1) if d.event_shape else f
+    if name == "Uniform" or "Uniform" in given or "precision_matrix" in given or "covariance_matrix" in given:
+        return                          # its bounds move; a symmetric matrix has a gradient of another form
+    score = mg.autograd.grad((f * d.log_prob(fixed)).mean(0).sum(), leaves)
+    for a, b in zip(g, score, strict=True):
+        np.testing.assert_allclose(array(a), array(b), atol=0.03 + h)
+
+
+@pytest.mark.parametrize("a", [0.05, 0.5, 1.0, 3.7, 80.0, 5e3, 3e5])
+def test_gamma_samples_move_with_their_concentration(a):
+    """dz/da along the quantile of each sample."""
+    scipy = pytest.importorskip("scipy.special")
+    mg.manual_seed(2)
+    leaf = mg.full((200,), a, dtype=np.float64, requires_grad=True)
+    z = D.Gamma(leaf, 1.0).rsample()
+    z.sum().backward()
+    values, h = array(z), 1e-5 * a
+    upper = values > a                                              # the quantile from the nearer end, for its digits
+    slopes = []
+    for p, q in ((scipy.gammainc, scipy.gammaincinv), (scipy.gammaincc, scipy.gammainccinv)):
+        level = p(a, values)
+        slopes.append((q(a + h, level) - q(a - h, level)) / (2 * h))
+    slope = np.where(upper, slopes[1], slopes[0])
+    good = np.isfinite(slope) & (values > 1e-290)
+    assert good.mean() > 0.6
+    np.testing.assert_allclose(leaf.grad.numpy()[good], slope[good], rtol=2e-4, atol=1e-6)
+    leaf2 = mg.tensor([2.0], requires_grad=True)
+    (g,) = mg.autograd.grad(D.Gamma(leaf2, 1.0).rsample().sum(), leaf2, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        g.sum().backward()
+
+
+KL = [("Normal", {"loc": [0.5, -1.0], "scale": [0.7, 2.0]}, {"loc": [0.1, 2.0], "scale": [1.7, 0.5]}),
+      ("LogNormal", {"loc": [0.5, -1.0], "scale": [0.7, 2.0]}, {"loc": [0.1, 2.0], "scale": [1.7, 0.5]}),
+      ("HalfNormal", {"scale": [0.7, 2.0]}, {"scale": [1.7, 0.5]}),
+      ("Laplace", {"loc": [0.5, -1.0], "scale": [0.7, 2.0]}, {"loc": [0.1, 2.0], "scale": [1.7, 0.5]}),
+      ("Gumbel", {"loc": [0.5, -1.0], "scale": [0.7, 2.0]}, {"loc": [0.1, 2.0], "scale": [1.7, 0.5]}),
+      ("Uniform", {"low": [0.0, 0.0], "high": [1.0, 1.0]}, {"low": [-1.0, 0.5], "high": [2.0, 2.0]}),
+      ("Exponential", {"rate": [0.5, 2.0]}, {"rate": [1.5, 1.0]}),
+      ("Gamma", {"concentration": [0.5, 2.0], "rate": [0.3, 2.0]}, {"concentration": [1.5, 0.2], "rate": [1.0, 3.0]}),
+      ("Chi2", {"df": [0.5, 2.0]}, {"df": [1.5, 1.0]}),
+      ("Beta", {"concentration1": [0.5, 2.0], "concentration0": [0.3, 2.0]}, {"concentration1": [1.5, 0.2], "concentration0": [1.0, 3.0]}),
+      ("Dirichlet", {"concentration": [0.5, 2.0, 1.0]}, {"concentration": [[1.5, 1.0, 0.3], [2.0, 2.0, 2.0]]}),
+      ("MultivariateNormal", {"loc": [0.5, 1.0], "scale_tril": LOWER}, {"loc": [[0.1, 0.0], [2.0, 1.0]], "scale_tril": [[0.5, 0.0], [-1.0, 2.0]]}),
+      ("Bernoulli", {"probs": [0.5, 0.0, 1.0, 0.3]}, {"probs": [0.2, 0.3, 0.4, 0.0]}),
+      ("Bernoulli", {"logits": [0.5, -2.0]}, {"logits": [1.5, 1.0]}),
+      ("Categorical", {"logits": [0.5, -2.0, 1.0]}, {"logits": [[1.5, 1.0, 0.0], [0.0, 1.0, 2.0]]}),
+      ("Categorical", {"probs": [0.5, 0.5, 0.0]}, {"probs": [[1.0, 0.0, 0.0], [0.3, 0.3, 0.4]]}),
+      ("OneHotCategorical", {"probs": [0.5, 0.2, 0.3]}, {"probs": [[0.4, 0.5, 0.1], [0.3, 0.3, 0.4]]}),
+      ("Poisson", {"rate": [0.5, 2.0]}, {"rate": [1.5, 1.0]}),
+      ("Geometric", {"probs": [0.5, 0.2]}, {"probs": [0.1, 0.9]}),
+      ("Independent", ("Normal", {"loc": [[0.5, 1.0]], "scale": [[0.7, 2.0]]}, 1), ("Normal", {"loc": [[0.0, 0.0]], "scale": [[1.0, 1.0]]}, 1))]
+
+
+@pytest.mark.parametrize(("name", "first", "second"), KL, ids=[f"{n}-{i}" for i, (n, _, _) in enumerate(KL)])
+def test_divergences_are_pytorchs(torch, name, first, second):
+    results = []
+    for lib, where in ((mg, D), (torch, torch.distributions)):
+        (p, one), (q, two) = made(lib, name, first), made(lib, name, second)
+        kl = where.kl_divergence(p, q)
+        finite = lib.where(lib.isfinite(kl), kl, lib.zeros_like(kl)).sum()
+        gradients = lib.autograd.grad(finite, [*one, *two]) if np.isfinite(array(kl)).all() else ()
+        results.append([array(kl), *[array(g) for g in gradients]])
+    for a, b in zip(*results, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-10)
+
+
+def test_divergences_of_ones_own():
+    class Mine(D.Normal):
+        pass
+    p, q = Mine(0.0, 1.0), D.Normal(1.0, 1.0)
+    assert D.kl_divergence(p, q).item() == 0.5                      # a subclass is a Normal
+
+    @D.register_kl(Mine, D.Normal)
+    def _(p, q):
+        return p.loc * 0 + 7.0
+    try:
+        assert D.kl_divergence(p, q).item() == 7.0
+    finally:
+        from minigrad.distributions import kl
+        del kl._known[Mine, D.Normal]
+    with pytest.raises(NotImplementedError, match="No KL"):
+        D.kl_divergence(q, D.Laplace(0.0, 1.0))
+    with pytest.raises(NotImplementedError, match="same transforms"):
+        D.kl_divergence(D.TransformedDistribution(q, [D.AffineTransform(0.0, 2.0)]), D.TransformedDistribution(q, [D.AffineTransform(0.0, 3.0)]))
+    with pytest.raises(TypeError, match="subclass of Distribution"):
+        D.register_kl(int, D.Normal)
+
+
+@pytest.mark.parametrize(("make", "text"), [
+    (lambda lib, d: d.Normal(0.0, -1.0), "Expected parameter scale"),
+    (lambda lib, d: d.Normal(lib.tensor([math.nan, 0.0]), 1.0), "Expected parameter loc"),
+    (lambda lib, d: d.Normal("a", 1.0), "numbers or Tensors"),
+    (lambda lib, d: d.Uniform(1.0, 1.0), "Uniform is not defined"),
+    (lambda lib, d: d.Bernoulli(1.5), "Expected parameter probs"),
+    (lambda lib, d: d.Bernoulli(), "Either `probs` or `logits`"),
+    (lambda lib, d: d.Categorical(lib.tensor([0.5, -0.5])), "Expected parameter probs"),
+    (lambda lib, d: d.Categorical(lib.tensor(0.5)), "at least one-dimensional"),
+    (lambda lib, d: d.Dirichlet(lib.tensor([0.5, -0.5])), "Expected parameter concentration"),
+    (lambda lib, d: d.Dirichlet(lib.tensor(0.5)), "at least one-dimensional"),
+    (lambda lib, d: d.MultivariateNormal(lib.zeros(2), lib.tensor([[1.0, 2.0], [2.0, 1.0]])), "Expected parameter covariance_matrix"),
+    (lambda lib, d: d.MultivariateNormal(lib.zeros(2), scale_tril=lib.tensor([[1.0, 2.0], [2.0, 1.0]])), "Expected parameter scale_tril"),
+    (lambda lib, d: d.MultivariateNormal(lib.zeros(2)), "Exactly one of"),
+    (lambda lib, d: d.MultivariateNormal(lib.tensor(0.0), lib.eye(1)), "at least one-dimensional"),
+    (lambda lib, d: d.Independent(d.Normal(0.0, 1.0), 1), "reinterpreted_batch_ndims"),
+    (lambda lib, d: d.Normal(lib.zeros(3), 1.0).log_prob(lib.zeros(2)), "not broadcastable"),
+    (lambda lib, d: d.Normal(lib.zeros(3), 1.0).log_prob(0.5), "must be a Tensor"),
+    (lambda lib, d: d.Dirichlet(lib.ones(3)).log_prob(lib.ones(2) / 2), "must match event_shape"),
+    (lambda lib, d: d.Exponential(1.0).log_prob(lib.tensor(-1.0)), "within the support"),
+    (lambda lib, d: d.Bernoulli(0.5).log_prob(lib.tensor(0.5)), "within the support"),
+    (lambda lib, d: d.Categorical(lib.ones(3)).log_prob(lib.tensor(3)), "within the support"),
+    (lambda lib, d: d.OneHotCategorical(lib.ones(3)).log_prob(lib.tensor([1.0, 1.0, 0.0])), "within the support"),
+    (lambda lib, d: d.Dirichlet(lib.ones(3)).log_prob(lib.tensor([0.5, 0.6, 0.1])), "within the support"),
+    (lambda lib, d: d.TransformedDistribution(d.Normal(0.0, 1.0), [d.transforms.ExpTransform()]).log_prob(lib.tensor(-1.0)), "within the support"),
+    (lambda lib, d: d.TransformedDistribution(d.Normal(0.0, 1.0), [3]), "must be a Transform"),
+])
+def test_refusals_are_pytorchs(torch, make, text):
+    with pytest.raises(ValueError):
+        make(torch, torch.distributions)
+    with pytest.raises(ValueError, match=text):
+        make(mg, D)
+
+
+def test_checks_can_be_switched_off():
+    assert D.Normal(0.0, -1.0, validate_args=False).scale.item() == -1
+    D.Distribution.set_default_validate_args(False)
+    try:
+        assert math.isnan(D.Exponential(-1.0).log_prob(mg.tensor(-2.0)).item())
+    finally:
+        D.Distribution.set_default_validate_args(True)
+    with pytest.raises(ValueError, match="True or False"):
+        D.Distribution.set_default_validate_args(3)
+    with pytest.raises(NotImplementedError, match="samples have no gradient"):
+        D.Poisson(1.0).rsample()
+    with pytest.raises(NotImplementedError, match="has no cdf"):
+        D.Gamma(1.0, 1.0).cdf(mg.tensor(1.0))
+    with pytest.raises(NotImplementedError, match="cartesian product"):
+        D.Independent(D.Bernoulli(mg.tensor([0.5])), 1).enumerate_support()
+
+
+def test_a_transform_keeps_its_last_pair():
+    t = D.TanhTransform(cache_size=1)
+    x = mg.tensor([0.3, 20.0])
+    y = t(x)
+    assert t.inv(y) is x and t(x) is y and mg.isinf(t.inv(y.clone()))[1]
+    assert D.TanhTransform().inv(D.TanhTransform()(x)) is not x
+    d = D.TransformedDistribution(D.Normal(mg.zeros(2), 9.0), [D.TanhTransform(cache_size=1)])
+    mg.manual_seed(0)
+    assert mg.isfinite(d.log_prob(d.rsample((100,)))).all()
+    whole = D.ComposeTransform([D.ExpTransform(), D.AffineTransform(1.0, 2.0)])
+    np.testing.assert_allclose(array(whole.inv(whole(x[:1]))), array(x[:1]), rtol=1e-6)
+    assert whole.inv.inv is whole and D.AffineTransform(0.0, -2.0).sign == -1
+    with pytest.raises(ValueError, match="must be 0 or 1"):
+        D.ExpTransform(cache_size=2)
+
+
+def test_a_captured_policy_step_draws_anew():
+    """What is drawn in a captured function is drawn at each replay, as the eager step draws it."""
+    def make():
+        mg.manual_seed(0)
+        net = mg.nn.Linear(3, 4)
+        o = mg.optim.SGD(net.parameters(), lr=0.1)
+
+        def step(x):
+            o.zero_grad()
+            policy, noise = D.Categorical(logits=net(x)), D.Normal(net(x).mean(-1), 1.0)
+            share = D.Gamma(net(x).exp(), 1.0).rsample()
+            action = policy.sample()
+            loss = -(policy.log_prob(action) * noise.sample()).mean() + noise.rsample().mean() + share.mean() + policy.entropy().mean()
+            loss.backward()
+            o.step()
+            return loss, action, share
+        return net, step
+    (one, eager), (two, step) = make(), make()
+    captured, seen = mg.capture(step), []
+    for _ in range(2):
+        mg.manual_seed(5)
+    x = mg.tensor(np.random.RandomState(0).randn(6, 3), dtype=np.float32)
+    mg.manual_seed(5)
+    first = [[array(t).copy() for t in eager(x)] for _ in range(4)]
+    mg.manual_seed(5)
+    for expected in first:
+        got = captured(x)
+        for a, b in zip(got, expected, strict=True):
+            assert np.array_equal(array(a), b)
+        seen.append(array(got[1]).tolist())
+    assert len({str(s) for s in seen}) > 1 and mg.equal(one.weight, two.weight)
+
+
+def test_they_say_what_they_are():
+    assert repr(D.Normal(0.0, 1.0)) == "Normal(loc: 0.0, scale: 1.0)"
+    assert repr(D.Normal(mg.zeros(2), 1.0)) == "Normal(loc: Size([2]), scale: Size([2]))"
+    assert repr(D.Independent(D.Normal(mg.zeros(2), 1.0), 1)) == "Independent(Normal(loc: Size([2]), scale: Size([2])), 1)"
+    assert repr(D.ExpTransform().inv) == "ExpTransform().inv"
+    assert "distributions" in dir(mg)
