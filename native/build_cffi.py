@@ -26,6 +26,7 @@ _spec.loader.exec_module(declared)
 TYPES, SETS = declared.TYPES, declared.SETS
 HEADERS = ("types.h", "workspace.h", "common.h", "simd.h", "loops.h", "walk.h", "runtime.h", "foreign.h")
 LEVELLED = {"f32", "f64"}       # the other types are compiled once, at the baseline
+_SECTION = re.compile(r"^/\* ---- (\w+)\.c\b", re.M)          # of minigrad.h: the kernels of a file
 
 # what is not a kernel: what this file itself generates
 SERVICES = """
@@ -51,6 +52,15 @@ def texts(name: str, values: list[str]) -> str:
             + "};\n  return all[i];\n}")
 
 
+def to_avx2(text: str) -> set[str]:
+    """The full names of the kernels of minigrad.h that have no AVX-512 form: their file's first line says `f64:avx2`."""
+    shorthands = "\n".join(re.findall(r"^#define \w+\(types, name\).*$", text, re.M))
+    _, *sections = _SECTION.split(text)
+    return {kernel.full(ty) for stem, section in zip(sections[::2], sections[1::2], strict=True)
+            for ty in re.findall(r"(\w+):avx2", (HERE / f"{stem}.c").read_text().partition("\n")[0])
+            for kernel in declared.kernels(f"{shorthands}\n{section}") if ty in kernel.suffixes}
+
+
 def workspace(text: str) -> list[str]:
     """cdef lines for the functions and constants of workspace.h."""
     formulas = re.findall(r"^MG_FORMULA (\w+)\((.*)\) \{", text, re.M)
@@ -65,7 +75,9 @@ def generate(flags: dict[str, str]) -> tuple[str, str]:
     prototypes, thunks, names = [], [], []
     labels = []                                                     # the arguments' names of each kernel
     rows: list[list[str]] = [[] for _ in levels]                    # the kernels of a level, in the order of `names`
-    for kernel in declared.kernels((HERE / "minigrad.h").read_text()):
+    header = (HERE / "minigrad.h").read_text()
+    low = to_avx2(header)
+    for kernel in declared.kernels(header):
         signature = kernel.letters
         for ty in kernel.suffixes:
             full = kernel.full(ty)
@@ -73,6 +85,8 @@ def generate(flags: dict[str, str]) -> tuple[str, str]:
             formal = ", ".join(c_types)
             once = f"_{levels[0]}" if ty else ""
             suffixes = [f"_{level}" for level in levels] if ty in LEVELLED else [once] * len(levels)
+            if full in low:
+                suffixes = [suffix.replace("avx512", "avx2") for suffix in suffixes]
             prototypes += [f"void {full}{suffix}({formal});" for suffix in dict.fromkeys(suffixes)]
             for row, suffix in zip(rows, suffixes, strict=True):
                 row.append(f"(mg_function){full}{suffix},")
