@@ -1,8 +1,9 @@
 """Writes the C source of the cffi module `minigrad._native` from minigrad.h, the only list of kernels.
 
-    python build_cffi.py OUTPUT.c "baseline=FLAGS" ["avx2=FLAGS" "avx512=FLAGS"]
+    python build_cffi.py OUTPUT.c "STEM:TYPE ..." "baseline=FLAGS" ["avx2=FLAGS" "avx512=FLAGS"]
 
-FLAGS are the compiler options of a SIMD level, with which kernels from outside the tree are compiled, too.
+FLAGS are the compiler options of a SIMD level, with which kernels from outside the tree are compiled, too. The kernels
+of STEM.c have no AVX-512 form for TYPE: the AVX2 form runs there.
 For each kernel and element type the module holds a row of function pointers, one for each SIMD level, of which
 `mg_select(level)` copies one to `mg_now`; and a thunk, which calls through that pointer and takes its arguments from an
 array of 8-byte words: objects.c calls kernels by it, and program.c replays them. What cffi makes is the door to
@@ -52,13 +53,13 @@ def texts(name: str, values: list[str]) -> str:
             + "};\n  return all[i];\n}")
 
 
-def to_avx2(text: str) -> set[str]:
-    """The full names of the kernels of minigrad.h that have no AVX-512 form: their file's first line says `f64:avx2`."""
+def to_avx2(text: str, files: list[str]) -> set[str]:
+    """The full names of those kernels of minigrad.h that have no AVX-512 form; `files`: STEM:TYPE each."""
     shorthands = "\n".join(re.findall(r"^#define \w+\(types, name\).*$", text, re.M))
-    _, *sections = _SECTION.split(text)
-    return {kernel.full(ty) for stem, section in zip(sections[::2], sections[1::2], strict=True)
-            for ty in re.findall(r"(\w+):avx2", (HERE / f"{stem}.c").read_text().partition("\n")[0])
-            for kernel in declared.kernels(f"{shorthands}\n{section}") if ty in kernel.suffixes}
+    _, *parts = _SECTION.split(text)
+    sections = dict(zip(parts[::2], parts[1::2], strict=True))
+    return {kernel.full(ty) for stem, ty in (file.split(":") for file in files)
+            for kernel in declared.kernels(f"{shorthands}\n{sections[stem]}") if ty in kernel.suffixes}
 
 
 def workspace(text: str) -> list[str]:
@@ -69,14 +70,14 @@ def workspace(text: str) -> list[str]:
     return cdef
 
 
-def generate(flags: dict[str, str]) -> tuple[str, str]:
-    """cdef and C source; `flags` by SIMD level."""
+def generate(flags: dict[str, str], low_files: list[str]) -> tuple[str, str]:
+    """cdef and C source; `flags` by SIMD level, `low_files` as for `to_avx2`."""
     levels = list(flags)
     prototypes, thunks, names = [], [], []
     labels = []                                                     # the arguments' names of each kernel
     rows: list[list[str]] = [[] for _ in levels]                    # the kernels of a level, in the order of `names`
     header = (HERE / "minigrad.h").read_text()
-    low = to_avx2(header)
+    low = to_avx2(header, low_files)
     for kernel in declared.kernels(header):
         signature = kernel.letters
         for ty in kernel.suffixes:
@@ -130,9 +131,10 @@ def generate(flags: dict[str, str]) -> tuple[str, str]:
 
 
 if __name__ == "__main__":
-    out, *isa_levels = sys.argv[1:]
+    out, low, *isa_levels = sys.argv[1:]
     builder = FFI()
-    cdef_text, source_text = generate({level: options for level, _, options in (a.partition("=") for a in isa_levels)})
+    options = {level: text for level, _, text in (a.partition("=") for a in isa_levels)}
+    cdef_text, source_text = generate(options, low.split())
     builder.cdef(cdef_text)
     builder.set_source("minigrad._native", source_text)
     builder.emit_c_code(out)
