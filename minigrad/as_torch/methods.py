@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from ..core.tensor import Tensor
 from .types import TensorType, named_type, type_name
 
-_type = Tensor.type                         # type: ignore[attr-defined]
+# what is replaced: their arguments have other names or meanings in PyTorch
+_BEFORE: dict[str, Any] = {name: getattr(Tensor, name) for name in ("type", "split")}
 
 
 def type_(self: Tensor, dtype: Any = None, non_blocking: bool = False, **kwargs: Any) -> Any:
@@ -17,14 +16,15 @@ def type_(self: Tensor, dtype: Any = None, non_blocking: bool = False, **kwargs:
     if dtype is None:
         return type_name(self)
     kind = named_type(dtype) if isinstance(dtype, str) and dtype.startswith("torch.") else dtype
-    return self.to(device=kind.device, dtype=kind.dtype) if isinstance(kind, TensorType) else _type(self, kind)
+    if isinstance(kind, TensorType):
+        return self.to(device=kind.device, dtype=kind.dtype)
+    return _BEFORE["type"](self, kind)
 
 
-def new(self: Tensor, *data: Any) -> Tensor:
-    """A tensor of the same dtype on the same device: of sizes (uninitialised), or of the values of a sequence."""
-    if all(isinstance(n, (int, np.integer)) for n in data):
-        return self.new_empty(data or (0,))       # type: ignore[attr-defined,no-any-return]
-    return self.new_tensor(data[0])         # type: ignore[attr-defined,no-any-return]
+def split(self: Tensor, split_size: Any, dim: int = 0) -> tuple[Tensor, ...]:
+    """`minigrad.split`, whose argument has this name as a method only."""
+    found: tuple[Tensor, ...] = _BEFORE["split"](self, split_size, dim)
+    return found
 
 
 def get_device(self: Tensor) -> int:
@@ -33,14 +33,14 @@ def get_device(self: Tensor) -> int:
 
 
 METHODS: dict[str, Any] = {
-    "type": type_, "new": new, "get_device": get_device,
+    "type": type_, "split": split, "get_device": get_device,
     **dict.fromkeys(("is_meta", "is_mkldnn", "is_mps", "is_quantized", "is_sparse", "is_xpu"), False)}
 
 
 def put_on() -> None:
-    """Gives `Tensor` the methods that it lacks, and another `type`."""
+    """Gives `Tensor` the methods that it lacks, and others in the place of those in `_BEFORE`."""
     for name, value in METHODS.items():
-        if name == "type" or not hasattr(Tensor, name):
+        if name in _BEFORE or not hasattr(Tensor, name):
             setattr(Tensor, name, value)
 
 
@@ -49,4 +49,5 @@ def take_off() -> None:
     for name, value in METHODS.items():
         if Tensor.__dict__.get(name) is value:
             delattr(Tensor, name)
-    Tensor.type = _type
+    for name, value in _BEFORE.items():
+        setattr(Tensor, name, value)

@@ -5,6 +5,7 @@ from typing import Any, NoReturn, cast
 
 from ..core.shape import fail
 from ..core.tensor import Tensor
+from ..core.warning import warn
 
 
 class _Kind(type):
@@ -16,7 +17,9 @@ class _Kind(type):
     def __subclasscheck__(cls, kind: type) -> bool:
         return type.__subclasscheck__(cls, kind) or issubclass(kind, Tensor)
 
-    def __call__(cls, data: Any, requires_grad: bool = False) -> Tensor:
+    def __call__(cls, data: Any, requires_grad: bool = False, volatile: bool = False) -> Tensor:
+        if volatile:
+            warn("[Variable] volatile has no effect; use `with no_grad():` instead")
         if not isinstance(data, Tensor):
             fail("Variable", "data must be a tensor", type(data).__name__,
                  "minigrad.tensor(data, requires_grad=...) makes one", TypeError)
@@ -25,7 +28,8 @@ class _Kind(type):
 
 class Variable(metaclass=_Kind):
     """`Variable(data, requires_grad=False)`: a leaf with the memory of the tensor `data`. `isinstance(t, Variable)` is
-    True for each tensor. PyTorch's name from before 0.4; new programs use tensors. TypeError for anything but a tensor.
+    True for each tensor. PyTorch's name from before 0.4; new programs use tensors. `volatile=True` warns that it has
+    no effect. TypeError for anything but a tensor.
 
     >>> x = autograd.Variable(minigrad.ones(3), requires_grad=True)
     """

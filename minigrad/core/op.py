@@ -125,10 +125,10 @@ class Primitive(Documented):
         used = {i: set(parameters(self.vjps[n])[0]) for i, n in enumerate(self.inputs) if n in self.vjps}
         self.rules = {i: self._rule(self.vjps[self.inputs[i]]) for i in used}
         self.rule_list: list[Any] = [self.rules.get(i) for i in range(len(self.inputs))]
-        self.keeps_out = any("out" in u for u in used.values())
+        self.out_for = frozenset(i for i, u in used.items() if "out" in u)      # the inputs whose rules use the output
         # saves[i]: which inputs the rule of input i uses
         self.saves = {i: frozenset(k for k, n in enumerate(self.inputs) if n in u) for i, u in used.items()}
-        self.keeps = self.keeps_out or any(self.saves.values())
+        self.keeps = bool(self.out_for) or any(self.saves.values())
         self.joint = backward is not None
         self.records = bool(self.rules) or self.joint
         if backward is not None:
@@ -225,7 +225,7 @@ class Primitive(Documented):
         keep: frozenset[int] = frozenset().union(*[self.saves[i] for i, e in enumerate(edges) if e is not None])
         saved = tuple([t if i in keep else None for i, t in enumerate(inputs)]) if keep else ()
         version = sum([t.array.version for t in saved if t is not None])
-        out = made if self.keeps_out else None
+        out = made if any([e is not None and i in self.out_for for i, e in enumerate(edges)]) else None
         return new_tensor(made, recorded(self, edges, made.layout, saved, version, out, plan.attrs))
 
     def backward(self, node: Node, g: Tensor, needs: list[bool]) -> list[Tensor | None]:

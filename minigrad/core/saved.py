@@ -72,8 +72,8 @@ def inside(value: Any) -> Iterator[Any]:
 
 def _result(node: Any) -> Any:
     """The output, or what kernels saved besides the inputs: a tensor, or a tuple of several."""
-    if node.out is not None:
-        return new_tensor(node.out, node)
+    if node.out is not None or not hasattr(node.op, "fused"):       # a primitive keeps no output that no rule needs
+        return None if node.out is None else new_tensor(node.out, node)
     _, inputs, saved = node.saved
     given = [id(t.array) for t in inputs if t is not None]
     made = tuple([new_tensor(a, None) for a in inside(saved) if id(a) not in given])
@@ -103,7 +103,7 @@ class SavedAttributes:
         for i in used:
             name = "self" if self.inputs[i] in ("input", "x", "a") else self.inputs[i]
             found[f"_saved_{name}"] = _shows(_input(i, rules is None), "an input, if it was kept")
-        if getattr(self, "keeps_out", True):
+        if getattr(self, "out_for", True):
             found["_saved_result"] = _shows(_result, "the output, or what kernels computed for the backward")
         found["__call__"] = _run
         return found

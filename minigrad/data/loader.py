@@ -246,8 +246,8 @@ class DataLoader(Guarded, Generic[Sample]):
     generator      draws the seed of an epoch (default: the global generator)
     seed           fixes the seed of every epoch
     prefetch_factor   how many batches a thread reads ahead (default 2)
-    persistent_workers   accepted, without effect
-    pin_memory, multiprocessing_context, pin_memory_device, in_order
+    persistent_workers, pin_memory, pin_memory_device   accepted, without effect: batches lie in ordinary memory
+    multiprocessing_context, in_order
                    must keep their defaults, else NotImplementedError: workers are threads
 
     ValueError for arguments that exclude each other.
@@ -273,8 +273,7 @@ class DataLoader(Guarded, Generic[Sample]):
                  multiprocessing_context: Any = None, generator: Generator | None = None, *,
                  prefetch_factor: int | None = None, persistent_workers: bool = False, pin_memory_device: str = "",
                  in_order: bool = True, seed: int | None = None) -> None:
-        for name, value in (("pin_memory", pin_memory), ("multiprocessing_context", multiprocessing_context),
-                            ("pin_memory_device", pin_memory_device), ("in_order", not in_order)):
+        for name, value in (("multiprocessing_context", multiprocessing_context), ("in_order", not in_order)):
             if value:
                 raise NotImplementedError(f"[DataLoader] {name} is not supported; workers are threads, "
                                           "leave it at its default")

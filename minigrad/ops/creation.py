@@ -56,7 +56,7 @@ def as_array(data: Any, dtype: Any = None) -> np.ndarray:
         if hasattr(data, "__dlpack__"):
             data = np.from_dlpack(data)
     try:
-        values = np.asarray(data)
+        values, data = _gathered(data, plain)
     except ValueError as error:
         lengths = "nested sequences of different lengths" if "inhomogeneous" in str(error) else str(error)
         raise ValueError(f"[tensor] data must be a rectangular array; got {lengths}; make the lengths equal, e.g. by "
@@ -148,14 +148,28 @@ def _holds_tensors(data: Any) -> bool:
     return isinstance(data, Tensor)
 
 
+def _gathered(data: Any, plain: bool) -> tuple[np.ndarray, Any]:
+    """(what NumPy makes of the data, the data). Lists that NumPy refuses may hold tensors behind the first element."""
+    try:
+        return np.asarray(data), data
+    except ValueError:
+        if not plain:
+            raise
+        data = _unwrap(data)
+        return np.asarray(data), data
+
+
 def _unwrap(data: Any, depth: int = 0) -> Any:
-    """Nested lists with NumPy arrays in place of tensors."""
+    """Nested lists with NumPy arrays in place of tensors; a tensor of one element in a list is that number."""
     if isinstance(data, (list, tuple)):
         if depth == _NESTED_MAX:
             raise ValueError(f"[tensor] lists may be nested {_NESTED_MAX} deep; got a deeper one, or one that contains "
                              "itself")
         return [_unwrap(d, depth + 1) for d in data]
-    return data.numpy(force=True) if isinstance(data, Tensor) else data
+    if not isinstance(data, Tensor):
+        return data
+    values = data.numpy(force=True)
+    return values.reshape(()) if values.size == 1 else values
 
 
 def _upload(values: np.ndarray, device: Any) -> Tensor:
@@ -185,9 +199,10 @@ def _shared(data: Any) -> Tensor:
 def tensor(data: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """A new tensor with a copy of `data`: numbers, nested lists, arrays, tensors.
 
-    Without `dtype`, Python floats get the default float dtype, ints int64, bools bool; arrays keep theirs. ValueError
-    if nested lists have different lengths, TypeError if the data are not real numbers, RuntimeError for numbers that an
-    integer dtype cannot hold (arrays and tensors are cast: their integers wrap around).
+    A tensor of one element in a list is that number. Without `dtype`, Python floats get the default float dtype, ints
+    int64, bools bool; arrays keep theirs. ValueError if nested lists have different lengths, TypeError if the data are
+    not real numbers, RuntimeError for numbers that an integer dtype cannot hold (arrays and tensors are cast: their
+    integers wrap around).
 
     >>> minigrad.tensor([[1, 2], [3, 4.5]]).dtype
     dtype('float32')

@@ -71,7 +71,7 @@ def is_constant(t: Tensor) -> bool:
 # ---- elementwise primitives ---------------------------------------------------------------------------------------
 
 def unary(op: Any) -> Callable[[Any], Any]:
-    plans, differentiable, keeps_out = op.plans, bool(op.rules), op.keeps_out
+    plans, differentiable, keeps_out = op.plans, bool(op.rules), 0 in op.out_for
     saves_input = bool(op.saves.get(0))
 
     def call(input: Any) -> Any:
@@ -113,11 +113,10 @@ def unary(op: Any) -> Callable[[Any], Any]:
 
 def binary(op: Any) -> Callable[[Any, Any], Any]:
     plans, by_number, plain = op.plans, op.by_number, _PLAIN
-    a_rule, b_rule = 0 in op.rules, 1 in op.rules
+    a_rule, b_rule, out_for_a, out_for_b = 0 in op.rules, 1 in op.rules, 0 in op.out_for, 1 in op.out_for
     differentiable = a_rule or b_rule
     used_by_a, used_by_b = op.saves.get(0, ()), op.saves.get(1, ())
     a_needs_a, a_needs_b, b_needs_a, b_needs_b = 0 in used_by_a, 1 in used_by_a, 0 in used_by_b, 1 in used_by_b
-    keeps_out = op.keeps_out
 
     def call(input: Any, other: Any) -> Any:
         cls = type(other)
@@ -159,7 +158,8 @@ def binary(op: Any) -> Callable[[Any, Any], Any]:
                 need_a, need_b = ra and a_rule, rb and b_rule
                 edges = (input.node or input) if need_a else None, (other.node or other) if need_b else None
                 saved = _NOTHING if sa is None and sb is None else (sa, sb)
-                t.node = recorded(op, edges, to, saved, version, out if keeps_out else None, None, (need_a, need_b))
+                kept = out if need_a and out_for_a or need_b and out_for_b else None
+                t.node = recorded(op, edges, to, saved, version, kept, None, (need_a, need_b))
                 t._requires_grad = True
                 return t
         t.node = None
@@ -242,7 +242,7 @@ def with_number(op: Any, index: int) -> Callable[[Any, Any], Any]:
     plan) is remembered."""
     known: dict[tuple, tuple] = {}
     learn = _learner(op, index, known)
-    differentiable, keeps_out = index in op.rules, op.keeps_out
+    differentiable, keeps_out = index in op.rules, index in op.out_for
     uses = op.saves.get(index, ())
     saves_tensor, saves_number, needs = index in uses, 1 - index in uses, (index == 0, index == 1)
 

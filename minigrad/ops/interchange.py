@@ -122,7 +122,18 @@ def _unpickled(kind: type, values: np.ndarray, requires_grad: bool, device: str)
     return out
 
 
+def pin_memory(input: Tensor, device: Any = None) -> Tensor:
+    """The tensor itself: memory of the CPU is not pinned, and copies to a GPU do not need it."""
+    return input
+
+
+def is_pinned(input: Tensor, device: Any = None) -> bool:
+    """False, see `pin_memory`."""
+    return False
+
+
 METHODS: dict[str, Any] = {
+    "pin_memory": pin_memory, "is_pinned": is_pinned,
     "to": guarded(to), "cpu": guarded(cpu), "cuda": guarded(cuda),
     "__array__": as_numpy, "__array_interface__": property(array_interface),
     "__cuda_array_interface__": property(cuda_array_interface),

@@ -53,6 +53,11 @@ def test_variables_and_new(door):
     assert y.new(2, 2).shape == (2, 2) and y.new([1, 2]).dtype == door.int64 and y.new().numel() == 0 and y.get_device() == -1
 
 
+def test_methods_with_other_arguments(door):
+    assert [len(part) for part in door.arange(5).split(split_size=2)] == [len(part) for part in door.arange(5).split(2, dim=0)] == [2, 2, 1]
+    assert [len(part) for part in door.arange(5).split([1, 4], 0)] == [1, 4]
+
+
 def test_switches_are_accepted_and_change_nothing(door):
     door.backends.cudnn.benchmark = door.backends.cudnn.deterministic = True
     door.backends.cuda.matmul.allow_tf32 = True

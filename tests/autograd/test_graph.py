@@ -507,6 +507,8 @@ def test_a_variable_is_a_tensor():
     v = mg.autograd.Variable(x, requires_grad=True)
     assert type(v) is mg.Tensor and v.requires_grad and v.is_leaf and v.data_ptr() == x.data_ptr() and not x.requires_grad
     assert not mg.autograd.Variable(v * 2).requires_grad
+    with pytest.warns(UserWarning, match="volatile has no effect"):
+        mg.autograd.Variable(x, volatile=True)
     assert all(isinstance(t, mg.autograd.Variable) for t in (x, v, v * 2, nn.Parameter(x))) and not isinstance(3, mg.autograd.Variable)
     assert issubclass(mg.Tensor, mg.autograd.Variable) and not issubclass(int, mg.autograd.Variable)
     with pytest.raises(TypeError, match=r"\[Variable\] data must be a tensor; got list"):

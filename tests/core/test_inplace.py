@@ -500,3 +500,22 @@ def test_rows_written_one_by_one():
         out[t] = h
     out.sum().backward()
     assert np.allclose(w.grad.tolist(), sum((t + 1) * 0.5 ** t for t in range(20)))
+
+
+@pytest.mark.parametrize("op, number", [("div", 8.0), ("div", np.sqrt(64)), ("pow", 2.5), ("div", mg.tensor(8.0)), ("pow", mg.tensor([2.0, 3.0, 1.0]))])
+def test_a_result_that_no_gradient_needs_may_be_changed(op, number):
+    """Scores are divided by a number and then masked in place. The result is kept only for the gradient of the other operand."""
+    x = mg.tensor([[1.0, 2.0, 3.0]], requires_grad=True)
+    y = getattr(x, op)(number)
+    assert getattr(y.grad_fn, "_saved_result", None) is None
+    y.masked_fill_(mg.tensor([True, False, False]), 0.0)
+    y.sum().backward()
+    want = mg.tensor([[1.0, 2.0, 3.0]], requires_grad=True)
+    getattr(want, op)(number).sum().backward()
+    assert x.grad.tolist() == [[0.0, *want.grad.tolist()[0][1:]]]
+    by = mg.tensor([2.0, 3.0, 1.0], requires_grad=True)
+    z = getattr(x.detach(), op)(by)
+    assert z.grad_fn._saved_result is not None
+    z.masked_fill_(mg.tensor([True, False, False]), 0.0)
+    with pytest.raises(RuntimeError, match="a change of the output"):
+        z.sum().backward()

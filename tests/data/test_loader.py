@@ -598,7 +598,7 @@ def test_anything_indexed_is_a_data_set(kind):
     ({"batch_size": 0}, ValueError, "batch_size"), ({"num_workers": -1}, ValueError, "num_workers"),
     ({"sampler": [0], "shuffle": True}, ValueError, "sampler"), ({"batch_sampler": [[0]], "drop_last": True}, ValueError, "batch_sampler"),
     ({"batch_size": None, "drop_last": True}, ValueError, "batch_size=None"), ({"prefetch_factor": 2}, ValueError, "prefetch_factor"),
-    ({"pin_memory": True}, NotImplementedError, r"^\[DataLoader\] pin_memory"), ({"timeout": 3}, ValueError, r"^\[DataLoader\] .*timeout need num_workers"),
+    ({"multiprocessing_context": "fork"}, NotImplementedError, r"^\[DataLoader\] multiprocessing_context"), ({"timeout": 3}, ValueError, r"^\[DataLoader\] .*timeout need num_workers"),
     ({"timeout": -1, "num_workers": 1}, ValueError, "timeout option"), ({"in_order": False}, NotImplementedError, "in_order")])
 def test_loader_errors(options, error, text):
     with pytest.raises(error, match=text):

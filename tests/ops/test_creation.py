@@ -65,6 +65,16 @@ def test_no_finite_number_becomes_infinite(door):
         DOORS[door](mg.float32, number)
 
 
+def test_tensors_of_one_element_in_lists_are_numbers():
+    one, two = mg.tensor([1.5]), mg.tensor([[2]])
+    assert mg.tensor([[one, one], [one, 2.0]]).tolist() == [[1.5, 1.5], [1.5, 2.0]]
+    assert mg.tensor([one, two, 3]).tolist() == mg.as_tensor((one, 2.0, mg.tensor(3))).tolist() == [1.5, 2.0, 3.0]
+    assert mg.tensor([3, two]).tolist() == [3, 2] and mg.tensor([two, two]).dtype == mg.int64
+    assert mg.tensor([one], requires_grad=True).shape == (1,) and mg.tensor([mg.ones(2), mg.zeros(2)]).shape == (2, 2)
+    with pytest.raises(ValueError, match="must be a rectangular array"):
+        mg.tensor([one, mg.ones(2)])
+
+
 def test_where_and_clamp_take_numbers_that_fit():
     mask = mg.tensor([True, False])
     for dtype, number in ((mg.uint8, 300), (mg.uint8, -1), (mg.int64, 1 << 63), (mg.float16, -1e9), (mg.float32, 1e40)):
