@@ -14,6 +14,7 @@ import pytest
 import minigrad as mg
 from minigrad import nn, optim
 from minigrad.nn import functional as F
+from minigrad.ops.random import default_generator
 
 SECONDS = 20
 
@@ -118,9 +119,14 @@ class World:
         """All that a step may change."""
         state = [v for p in self.model.parameters() for v in self.optimizer.state.get(p, {}).values()]
         tensors = [*self.model.state_dict().values(), *[p.grad for p in self.model.parameters()], *self.average,
-                   *[s for s in state if isinstance(s, mg.Tensor)], mg.get_rng_state()]
+                   *[s for s in state if isinstance(s, mg.Tensor)], generator().get_state()]
         return [None if t is None else np.asarray(t.numpy(force=True)).tobytes() for t in tensors] + [
             self.optimizer.param_groups[0]["lr"], self.scheduler.last_epoch]
+
+
+def generator():
+    """That of the default device, on which the scripts run."""
+    return default_generator(mg.get_default_device())
 
 
 def values(n, k):
@@ -248,17 +254,17 @@ def run(seed, verbose=False):
     """Runs a script in both worlds. AssertionError where they differ, or if only one of them raises."""
     config, actions = script(seed)
     worlds = [World(config, wrap) for wrap in (lambda f: f, mg.capture)]
-    states = [mg.get_rng_state()] * 2
+    states = [generator().get_state()] * 2
     try:
         for step, (name, a, b) in enumerate(actions):
             seen = []
             for i, w in enumerate(worlds):
-                mg.set_rng_state(states[i])
+                generator().set_state(states[i])
                 try:
                     seen.append((act(w, name, a, b), w.bits()))
                 except Exception as error:
                     seen.append((type(error), re.sub(r"\d{6,}", "an id", str(error))))
-                states[i] = mg.get_rng_state()
+                states[i] = generator().get_state()
             if verbose:
                 print(step, name, a, b, seen[1][0] if isinstance(seen[1][0], type) else "", seen[1][1] if isinstance(seen[1][1], str) else "")
             if isinstance(seen[0][0], type):

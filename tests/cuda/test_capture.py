@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from core import test_capture_fuzz
 from cuda_on_cpu import fakecupy
 from cuda_on_cpu.twins import REAL, emulated
 from golden import curves
@@ -54,6 +55,18 @@ def test_captured_steps_of_the_examples_are_eager_ones(name):
     for key in want:
         np.testing.assert_array_equal(got[key], want[key], err_msg=key)
     assert [len(nodes) for nodes in graphs(captured[0])] == [1], "one graph, and no Python between"
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_random_scripts_of_steps_and_changes_between_them():
+    """Those of tests/core, on the GPU: an eager and a captured world hold the same bits after each action."""
+    mg.set_default_device("cuda")
+    try:
+        for seed in range(STEPS * 5):
+            test_capture_fuzz.run(seed)
+    finally:
+        mg.set_default_device(None)
 
 
 def step_of(norm=nn.LayerNorm):
