@@ -109,9 +109,14 @@ INVARIANT = {
 OWN_DERIVATIVES = {
     "cholesky_inverse": "torch gives the triangle that is not read a gradient", "cholesky_solve": "the same",
     "linalg.norm-subgradients_at_zero": "torch's second derivative at 0 is NaN",
+    "cov": "torch computes with weights in their float32",
     "linalg.lstsq": "minigrad's singular values have derivatives, too (the solution's: lstsq-grad_oriented)",
 }
-OWN_ROUNDING = {"matrix_exp": "minigrad's is computed in float64", "histogramdd": "a sample has edges that are not sorted"}
+OWN_ROUNDING = {
+    ("matrix_exp", "float32"): "minigrad's is computed in float64",
+    ("histogramdd", "float32"): "a sample has edges that are not sorted",
+    ("cov", "float64"): "torch computes with weights in their float32",
+}
 # names that are something else in minigrad, or random without a shared stream
 OTHER = {"empty", "empty_like", "rand_like", "randn_like", "randint_like", "randn", "randint", "bernoulli", "multinomial", "normal", "uniform",
          "new_empty", "nn.functional.dropout", "nn.functional.dropout2d", "nn.functional.dropout3d", "nn.functional.alpha_dropout", "nn.functional.feature_alpha_dropout", "to", "empty_strided", "nn.functional.rrelu"}

@@ -54,6 +54,9 @@ LATER = {
     "linalg": "",
     "older": "chain_matmul cholesky cholesky_inverse cholesky_solve det geqrf ger inverse logdet lu lu_solve lu_unpack "
              "matrix_exp matrix_power orgqr ormqr pca_lowrank pinverse qr slogdet svd svd_lowrank triangular_solve",
+    "pairs": "addr block_diag cartesian_prod cdist combinations corrcoef cov cross cumulative_trapezoid diagflat "
+             "diff dist dsplit gradient hsplit kron logcumsumexp pdist renorm renorm_ sum_to_size trace trapezoid "
+             "trapz unravel_index vsplit",
     "places": "diagonal_scatter index_put index_put_ index_reduce index_reduce_ masked_scatter masked_scatter_ "
               "nonzero_static put put_ scatter_reduce scatter_reduce_ .new .resize_ .resize_as_ .set_ .squeeze_ "
               ".swapaxes_ .swapdims_ .t_ .transpose_ .unsqueeze_",

@@ -1,0 +1,67 @@
+"""Products, differences and statistics of vectors and matrices: the functions that are no ops, against NumPy and PyTorch."""
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import minigrad as mg
+
+RNG = np.random.default_rng(0)
+
+
+def close(got, want):
+    np.testing.assert_allclose(got.numpy(force=True), want, 1e-9, 1e-9)
+
+
+def test_cov_and_corrcoef_are_numpys():
+    x, f, a = RNG.standard_normal((3, 8)), RNG.integers(1, 4, 8), RNG.uniform(size=8)
+    close(mg.cov(mg.tensor(x)), np.cov(x))
+    close(mg.cov(mg.tensor(x), correction=0, fweights=mg.tensor(f), aweights=mg.tensor(a)), np.cov(x, ddof=0, fweights=f, aweights=a))
+    close(mg.cov(mg.tensor(x), aweights=mg.tensor(a)), np.cov(x, aweights=a))
+    close(mg.corrcoef(mg.tensor(x)), np.corrcoef(x))
+    close(mg.cov(mg.tensor(x[0])), np.cov(x[0]))
+
+
+@pytest.mark.parametrize("edge_order", [1, 2])
+def test_gradient_is_numpys(edge_order):
+    x, at = RNG.standard_normal((5, 6)), np.sort(RNG.uniform(size=6))
+    for got, want in zip(mg.gradient(mg.tensor(x), edge_order=edge_order), np.gradient(x, edge_order=edge_order), strict=True):
+        close(got, want)
+    got, = mg.gradient(mg.tensor(x), spacing=(mg.tensor(at),), dim=1, edge_order=edge_order)
+    close(got, np.gradient(x, at, axis=1, edge_order=edge_order))
+    got, = mg.gradient(mg.tensor(x), spacing=0.5, dim=0, edge_order=edge_order)
+    close(got, np.gradient(x, 0.5, axis=0, edge_order=edge_order))
+
+
+def test_blocks_products_and_coordinates():
+    a, b = mg.tensor([[1, 2]]), mg.tensor([3, 4])
+    assert mg.block_diag(a, b, 5).tolist() == [[1, 2, 0, 0, 0], [0, 0, 3, 4, 0], [0, 0, 0, 0, 5]]
+    assert mg.cartesian_prod(b, mg.tensor([5, 6])).tolist() == [[3, 5], [3, 6], [4, 5], [4, 6]]
+    assert mg.diagflat(mg.tensor([[1, 2]]), 1).tolist() == [[0, 1, 0], [0, 0, 2], [0, 0, 0]]
+    assert [i.tolist() for i in mg.unravel_index(mg.tensor([5, 1]), (2, 3))] == [[1, 0], [2, 1]]
+    assert [p.shape for p in mg.arange(12).reshape(2, 6).hsplit(3)] == [(2, 2)] * 3
+    assert [p.tolist() for p in mg.arange(3).hsplit([1])] == [[0], [1, 2]]
+    assert len(mg.zeros(4, 1).vsplit(2)) == 2 and len(mg.zeros(1, 1, 4).dsplit(4)) == 4
+
+
+def test_the_distance_of_a_vector_from_itself_has_gradient_0():
+    x = mg.tensor([[1.0, 2.0]], requires_grad=True)
+    mg.cdist(x, x.detach(), 2.0, "use_mm_for_euclid_dist").sum().backward()
+    assert x.grad.tolist() == [[0, 0]]
+
+
+@pytest.mark.parametrize("call, kind, text", [
+    (lambda: mg.cov(mg.ones(2, 2, 2)), RuntimeError, "two dimensions"),
+    (lambda: mg.cov(mg.ones(2), fweights=mg.tensor([-1, 1])), RuntimeError, "negative"),
+    (lambda: mg.cov(mg.ones(2), aweights=mg.tensor([1, 1])), RuntimeError, "floats"),
+    (lambda: mg.gradient(mg.ones(1)), RuntimeError, "at least 2"),
+    (lambda: mg.gradient(mg.ones(3), edge_order=3), RuntimeError, "edge_order"),
+    (lambda: mg.cartesian_prod(mg.ones(2, 2)), RuntimeError, "vectors"),
+    (lambda: mg.block_diag(mg.ones(2, 2, 2)), RuntimeError, "two dimensions"),
+    (lambda: mg.ones(3, 3).hsplit(2), RuntimeError, "multiple"),
+    (lambda: mg.ones(3).vsplit(3), RuntimeError, "dimensions"),
+    (lambda: mg.unravel_index(mg.ones(2), (2,)), ValueError, "integers"),
+])
+def test_refusals(call, kind, text):
+    with pytest.raises(kind, match=text):
+        call()
