@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ..core.shape import BOOL, axis_of, broadcast_shapes, fail, is_float, promote
+from ..core.shape import BOOL, INT64, axis_of, broadcast_shapes, fail, is_float, promote
 from ..core.tensor import Tensor
 from .convert import cast
 from .creation import as_tensor
