@@ -52,8 +52,10 @@ def index_check(index: Tensor, low: int, high: int, ignore: int | None = None) -
         # `call` would put the launch into the recorded program; `guard` repeats the check there
         (kernel.function if mode.recorder else kernel.call)(
             0, ptr, a.ptr, source.size, low, high, low if ignore is None else ignore, 1)
-        found, flag[0] = flag[0], 0
-        return flag[1] if found else None
+        if not flag[0]:
+            return None
+        flag[0] = 0
+        return flag[1]
     return check
 
 

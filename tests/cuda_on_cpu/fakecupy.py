@@ -86,7 +86,7 @@ def get_default_memory_pool():
 
 
 def _to_host(what):
-    """Copies and waiting are refused to a thread that captures, whatever their stream: in a graph they would do nothing."""
+    """Copies are refused to a thread that captures, whatever their stream: no graph has them."""
     if any(stream.captured is not None and stream.thread == threading.get_ident() for stream in list(_streams.values())):
         raise RuntimeError(f"cudaErrorStreamCaptureUnsupported: {what} while a stream is capturing")
 
@@ -397,7 +397,9 @@ class Stream:
             self._waiting.pop(0)()
 
     def synchronize(self):
-        self._wait("synchronize")
+        if self.captured is not None:
+            raise RuntimeError("cudaErrorStreamCaptureUnsupported: synchronize while the stream is capturing")
+        self._run()
 
     def record(self, event=None):
         return Event(self)
@@ -447,9 +449,7 @@ class Device:
 
     def synchronize(self):
         for stream in list(_streams.values()):
-            if stream.captured is not None:
-                raise RuntimeError("cudaErrorStreamCaptureUnsupported: synchronize while a stream is capturing")
-            stream._wait("synchronize")
+            stream.synchronize()
 
 
 def record(call, stream=None):
