@@ -94,6 +94,7 @@ ADAPT = {
     "where": lambda where: lambda input, condition, other: where(condition, input, other),
     "polygamma": lambda polygamma: lambda input, n: polygamma(n, input),
     "nn.functional.embedding": lambda embedding: lambda weight, input, **options: embedding(input, weight, **options),
+    "nn.functional.embedding_bag": lambda embedding_bag: lambda weight, input, *rest, **options: embedding_bag(input, weight, *rest, **options),
     "einsum": lambda einsum: lambda operands, equation: einsum(equation, *operands),
     "linalg.pinv-singular": lambda pinv: lambda a, b: pinv(a @ b.mT),
     "linalg.lstsq-grad_oriented": lambda lstsq: lambda a, b, driver: lstsq(a, b, driver=driver)[:2],
@@ -110,6 +111,7 @@ OWN_DERIVATIVES = {
     "cholesky_inverse": "torch gives the triangle that is not read a gradient", "cholesky_solve": "the same",
     "linalg.norm-subgradients_at_zero": "torch's second derivative at 0 is NaN",
     "cov": "torch computes with weights in their float32",
+    "nn.functional.ctc_loss": "torch's is that of logits behind a log_softmax, wherever log_probs come from; nn/test_ctc.py compares it there",
     "linalg.lstsq": "minigrad's singular values have derivatives, too (the solution's: lstsq-grad_oriented)",
 }
 OWN_ROUNDING = {

@@ -1,11 +1,14 @@
-"""`Linear`, and the layers that only pass on or reshape: `Identity`, `Flatten`, `Unflatten`."""
+"""`Linear`, `Bilinear`, and the layers that only pass on or reshape: `Identity`, `Flatten`, `Unflatten`."""
 from __future__ import annotations
 
 import math
 from typing import Any
 
+from ..core.half import rounds_once
+from ..core.shape import fail
 from ..core.tensor import Tensor
 from ..ops.creation import empty
+from ..ops.einsum import einsum
 from ..ops.matmul import linear as linear_op
 from . import init
 from .arguments import DeviceLike, DtypeLike
@@ -50,6 +53,53 @@ class Linear(Module):
 
     def extra_repr(self) -> str:
         return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
+
+
+@rounds_once
+def bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """input1^T W_k input2 + bias_k for each k.
+
+    Shapes: input1 (*, in1), input2 (*, in2), weight (out, in1, in2), bias (out) or None -> (*, out).
+    """
+    if input1.shape[:-1] != input2.shape[:-1] or weight.ndim != 3 \
+            or (input1.shape[-1:], input2.shape[-1:]) != (weight.shape[1:2], weight.shape[2:]):
+        fail("bilinear", "input1 must be (*, in1), input2 (*, in2) and weight (out, in1, in2)",
+             [input1.layout, input2.layout, weight.layout])
+    found = einsum("...i,kij,...j->...k", input1, weight, input2)
+    return found if bias is None else found + bias
+
+
+class Bilinear(Module):
+    """y_k = x1^T W_k x2 + b_k: (*, in1_features), (*, in2_features) -> (*, out_features).
+
+    `weight` (out_features, in1_features, in2_features) and `bias` start in U(-k, k), k = 1 / sqrt(in1_features).
+    ValueError unless in1_features is positive.
+    """
+
+    def __init__(self, in1_features: int, in2_features: int, out_features: int, bias: bool = True,
+                 device: DeviceLike = None, dtype: DtypeLike = None) -> None:
+        super().__init__()
+        if in1_features <= 0:
+            raise ValueError(f"in1_features must be > 0, but got (in1_features={in1_features})")
+        self.in1_features, self.in2_features, self.out_features = in1_features, in2_features, out_features
+        self.weight = Parameter(empty((out_features, in1_features, in2_features), device=device, dtype=dtype))
+        self.register_parameter("bias", Parameter(empty(out_features, device=device, dtype=dtype)) if bias else None)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draws weight and bias anew, from U(-k, k), k = 1 / sqrt(in1_features)."""
+        bound = 1 / math.sqrt(self.in1_features)
+        init.uniform_(self.weight, -bound, bound)
+        if self.bias is not None:
+            init.uniform_(self.bias, -bound, bound)
+
+    def forward(self, input1: Tensor, input2: Tensor) -> Tensor:
+        """(*, in1_features), (*, in2_features) -> (*, out_features)."""
+        return bilinear(input1, input2, self.weight, self.bias)
+
+    def extra_repr(self) -> str:
+        return (f"in1_features={self.in1_features}, in2_features={self.in2_features}, "
+                f"out_features={self.out_features}, bias={self.bias is not None}")
 
 
 class Identity(Module):

@@ -14,8 +14,11 @@ from functools import lru_cache
 from operator import index
 from typing import Any
 
+from ..core.half import rounds_once
 from ..core.shape import fail
 from ..core.tensor import Tensor
+from ..ops.activation import relu
+from ..ops.math import abs, neg, pow, sign
 from ..ops.pool import adaptive_avg_pool, adaptive_max_pool, avg_pool, max_pool
 from .arguments import Size, hashable, sizes_of
 from .module import Module
@@ -394,3 +397,75 @@ class AdaptiveMaxPool3d(_AdaptiveMaxPool):
     """The largest element of each of `output_size` windows that share out the space of (N, C, D, H, W)."""
 
     run = staticmethod(adaptive_max_pool3d)
+
+
+# ---- power means ----
+
+
+@rounds_once
+def _lp_pool(dims: int, input: Tensor, norm_type: float, kernel_size: Size, stride: Size | None,
+             ceil_mode: bool) -> Tensor:
+    """(sum of x^p over each window)^(1 / p); the maximum or minimum of |x| for p = inf or -inf."""
+    largest, mean = (max_pool1d, max_pool2d, max_pool3d)[dims - 1], (avg_pool1d, avg_pool2d, avg_pool3d)[dims - 1]
+    if norm_type in (float("inf"), -float("inf")):
+        size = abs(input)
+        return largest(size, kernel_size, stride, 0, 1, ceil_mode) if norm_type > 0 else \
+            neg(largest(neg(size), kernel_size, stride, 0, 1, ceil_mode))
+    found = mean(pow(input, norm_type), kernel_size, stride, 0, ceil_mode)
+    count = 1
+    for n in sizes_of(kernel_size, dims, f"lp_pool{dims}d", "kernel_size"):
+        count *= n
+    return pow(sign(found) * relu(abs(found)) * count, 1.0 / norm_type)
+
+
+def lp_pool1d(input: Tensor, norm_type: float, kernel_size: Size, stride: Size | None = None,
+              ceil_mode: bool = False) -> Tensor:
+    """(sum of x^p over each window)^(1 / p), p = `norm_type`: (N, C, L) -> (N, C, L'), or without N."""
+    return _lp_pool(1, input, norm_type, kernel_size, stride, ceil_mode)
+
+
+def lp_pool2d(input: Tensor, norm_type: float, kernel_size: Size, stride: Size | None = None,
+              ceil_mode: bool = False) -> Tensor:
+    """(sum of x^p over each window)^(1 / p), p = `norm_type`: (N, C, H, W) -> (N, C, H', W'), or without N."""
+    return _lp_pool(2, input, norm_type, kernel_size, stride, ceil_mode)
+
+
+def lp_pool3d(input: Tensor, norm_type: float, kernel_size: Size, stride: Size | None = None,
+              ceil_mode: bool = False) -> Tensor:
+    """(sum of x^p over each window)^(1 / p), p = `norm_type`: (N, C, D, H, W) -> (N, C, D', H', W'), or without N."""
+    return _lp_pool(3, input, norm_type, kernel_size, stride, ceil_mode)
+
+
+class _LPPool(Module):
+    """What the three layers share."""
+
+    _dims = 1
+
+    def __init__(self, norm_type: float, kernel_size: Size, stride: Size | None = None,
+                 ceil_mode: bool = False) -> None:
+        super().__init__()
+        self.norm_type, self.kernel_size, self.stride, self.ceil_mode = norm_type, kernel_size, stride, ceil_mode
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(N, C, *space) -> (N, C, *space'), or both without N."""
+        return _lp_pool(self._dims, input, self.norm_type, self.kernel_size, self.stride, self.ceil_mode)
+
+    def extra_repr(self) -> str:
+        return (f"norm_type={self.norm_type}, kernel_size={self.kernel_size}, stride={self.stride}, "
+                f"ceil_mode={self.ceil_mode}")
+
+
+class LPPool1d(_LPPool):
+    """(sum of x^p over each window)^(1 / p): (N, C, L) -> (N, C, L'), or both without N."""
+
+
+class LPPool2d(_LPPool):
+    """(sum of x^p over each window)^(1 / p): (N, C, H, W) -> (N, C, H', W'), or both without N."""
+
+    _dims = 2
+
+
+class LPPool3d(_LPPool):
+    """(sum of x^p over each window)^(1 / p): (N, C, D, H, W) -> (N, C, D', H', W'), or both without N."""
+
+    _dims = 3

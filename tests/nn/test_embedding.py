@@ -49,3 +49,56 @@ def test_embedding_from_pretrained_and_refusals():
     for call, kind, text in cases:
         with pytest.raises(kind, match=text):
             call()
+
+
+@pytest.mark.parametrize("mode", ["sum", "mean", "max"])
+@pytest.mark.parametrize("options", [{}, {"padding_idx": 2}, {"max_norm": 0.9}, {"include_last_offset": True}], ids=str)
+@pytest.mark.parametrize("offsets", [None, [0, 2, 2, 6], [0, 0, 6]], ids=str)
+def test_embedding_bag_is_torchs(torch, mode, options, offsets):
+    if offsets is None and "include_last_offset" in options:
+        pytest.skip("no such option")
+    index = np.array([1, 2, 2, 4, 0, 2])
+    index = index.reshape(2, 3) if offsets is None else index
+    weights = RNG(1).standard_normal(index.shape)
+    for weighted in (False, True) if mode == "sum" else (False,):
+        other, ours = torch.nn.EmbeddingBag(5, 3, mode=mode, **options).double(), nn.EmbeddingBag(5, 3, mode=mode, **options).double()
+        ours.load_state_dict({k: mg.tensor(v.numpy().copy()) for k, v in other.state_dict().items()})
+        assert repr(ours) == repr(other)
+        found = []
+        for lib, layer in ((mg, ours), (torch, other)):
+            w = lib.tensor(weights, requires_grad=True) if weighted else None
+            y = layer(lib.tensor(index), None if offsets is None else lib.tensor(offsets), w)
+            (y * y).sum().backward()
+            found.append([y, layer.weight.grad, layer.weight, *([w.grad] if weighted else [])])
+        for a, b in zip(*found, strict=True):
+            same(a, b, 1e-9)
+
+
+def test_embedding_bag_from_given_values_and_refusals():
+    table = mg.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
+    bag = nn.EmbeddingBag.from_pretrained(table, mode="sum")
+    assert bag(mg.tensor([[0, 2]])).tolist() == [[6.0, 8.0]] and not bag.weight.requires_grad
+    assert nn.EmbeddingBag(3, 2, padding_idx=-1).weight[2].tolist() == [0.0, 0.0]
+    index, offsets = mg.tensor([0, 1, 2]), mg.tensor([0, 1])
+    for bad, error, text in ((lambda: bag(index), ValueError, "which needs them"), (lambda: bag(index.reshape(1, 3), offsets), ValueError, "which needs them"),
+                             (lambda: bag(index, offsets.reshape(1, 2)), ValueError, "1D Tensor"), (lambda: bag(index, mg.tensor([1, 2])), RuntimeError, "has to be 0"),
+                             (lambda: bag(index, mg.tensor([0, 2, 1])), RuntimeError, "must not fall"), (lambda: bag(index, mg.tensor([0, 4])), RuntimeError, "larger than the length"),
+                             (lambda: bag(index, offsets, mg.ones(2)), ValueError, "same shape as the input"), (lambda: bag(index + 1, offsets), IndexError, "out of range"),
+                             (lambda: F.embedding_bag(index, table, offsets, mode="prod"), ValueError, "sum, mean or max"),
+                             (lambda: F.embedding_bag(index, table, offsets, mode="max", scale_grad_by_freq=True), ValueError, "max mode"),
+                             (lambda: F.embedding_bag(index, table, offsets, mode="mean", per_sample_weights=mg.ones(3)), NotImplementedError, "mode='sum' only"),
+                             (lambda: F.embedding_bag(index, table, offsets, sparse=True), NotImplementedError, "sparse"),
+                             (lambda: nn.EmbeddingBag(3, 2, padding_idx=3), AssertionError, "padding_idx"), (lambda: nn.EmbeddingBag.from_pretrained(mg.ones(3)), AssertionError, "two dimensions")):
+        with pytest.raises(error, match=text):
+            bad()
+
+
+def test_embedding_bag_divides_gradients_by_how_often_a_row_comes():
+    """As `Embedding` does; PyTorch's division on the CPU takes the counts of other rows."""
+    table, index = mg.tensor(RNG(0).standard_normal((5, 3))), mg.tensor([[1, 2, 2], [4, 0, 2]])
+    one, two = table.clone().requires_grad_(), table.clone().requires_grad_()
+    weight = mg.tensor(RNG(1).standard_normal((2, 3)))
+    (F.embedding_bag(index, one, scale_grad_by_freq=True, mode="sum") * weight).sum().backward()
+    (F.embedding(index, two, scale_grad_by_freq=True).sum(1) * weight).sum().backward()
+    np.testing.assert_allclose(one.grad.numpy(), two.grad.numpy(), rtol=1e-12)
+    assert np.allclose(one.grad.numpy()[4], weight.numpy()[1])
