@@ -25,8 +25,22 @@
 #if IS_REAL
 #define TILE_THREADS 256
 #define CHAIN 512
+#define UNROLLED (sizeof(T) == 4 ? 8 : 2)    // terms: more make registers spill
 
 struct Shapes { int64_t images, groups, c, k, in[3], out[3], kernel[3], stride[3], pad[3], dilation[3]; };
+
+// n / by, rounded down; in 32 bits where these are enough, which is several times as fast
+__device__ __forceinline__ int64_t divide(int64_t n, int64_t by) {
+  if (n <= 0xffffffffll && by <= 0xffffffffll) return (uint32_t)n / (uint32_t)by;
+  return (int64_t)quotient((uint64_t)n, (uint64_t)by);
+}
+__device__ __forceinline__ int64_t up(int64_t n, int64_t by) { return divide(n + by - 1, by); }
+// n = rest * by + what it gives
+__device__ __forceinline__ int64_t part(int64_t &n, int64_t by) {
+  const int64_t q = divide(n, by), r = n - q * by;
+  n = q;
+  return r;
+}
 
 // One dimension. Position q of the grid stands at start + every * q in the result, tap t at first + skip * t in the
 // kernel; together they read the source at low + step * q + shift * t.
@@ -50,7 +64,7 @@ struct Sweep {
   __device__ __forceinline__ Place position(int64_t n, bool given) const {
     Place p = {{NOWHERE, 0, 0}, 0, 0, -1};
     if (!given) return p;
-    const int64_t image = (int64_t)quotient((uint64_t)n, (uint64_t)positions);
+    const int64_t image = divide(n, positions);
     unsigned rest = (unsigned)(n - image * positions);
     const unsigned q2 = rest % line[2].grid;
     rest /= line[2].grid;
@@ -159,7 +173,7 @@ template <class S, bool WEIGHT, bool INSIDE> __device__ __forceinline__ void mul
   };
   auto column_of = [&](int j) { return j / S::W * S::W * S::C + x * S::W + j % S::W; };
   auto add_up = [&](int half) {
-#pragma unroll
+#pragma unroll(UNROLLED)
     for (int k = 0; k < S::TERMS; k++) {
       const Run<S::TM> a = *reinterpret_cast<const Run<S::TM> *>(&s.a[half][k][y * S::TM]);
       Run<S::W> b[S::TN / S::W];
@@ -227,15 +241,6 @@ template <class S, bool WEIGHT, bool INSIDE> __device__ __forceinline__ void mul
 
 // ---- the passes ----
 
-__device__ __forceinline__ int up(int64_t n, int64_t by) { return (int)((n + by - 1) / by); }
-
-// n = rest * by + what it gives
-__device__ __forceinline__ int64_t part(int64_t &n, int64_t by) {
-  const int64_t q = (int64_t)quotient((uint64_t)n, (uint64_t)by), r = n - q * by;
-  n = q;
-  return r;
-}
-
 // How many residues the positions of a dimension have.
 __device__ __forceinline__ int64_t residues(const Shapes &g, int d) {
   return g.stride[d] < g.in[d] ? g.stride[d] : g.in[d];
@@ -257,8 +262,8 @@ template <bool BACK> __device__ __forceinline__ void describe(Sweep &s, const Sh
       while (skip < kernel && skip * dilation % stride) skip++;
       const bool some = first < kernel && first < stride;
       const int low = some ? (from - first * dilation) / stride : 0, taps = some ? (kernel - 1 - first) / skip + 1 : 0;
-      s.line[d] = {m, n, up(n - residue, stride), kernel, low, 1, -(skip * dilation / stride), residue, stride, taps,
-                   first, skip};
+      const int grid = (int)up(n - residue, stride), shift = -(skip * dilation / stride);
+      s.line[d] = {m, n, grid, kernel, low, 1, shift, residue, stride, taps, first, skip};
     } else {
       s.line[d] = {n, m, m, kernel, -pad, stride, dilation, 0, 1, kernel, 0, 1};
     }
@@ -284,7 +289,7 @@ __device__ __forceinline__ void sweep(typename S::Shared &s, T *out, const T *so
     most *= BACK ? up(g.in[d], g.stride[d]) : g.out[d];
     tiles *= BACK ? residues(g, d) : 1;
   }
-  const int64_t column_tiles = (most + S::COLUMNS - 1) / S::COLUMNS;
+  const int64_t column_tiles = up(most, S::COLUMNS);
 #pragma unroll 1
   for (int64_t tile = blockIdx.x; tile < tiles * column_tiles; tile += gridDim.x) {
     __syncthreads();                       // other threads may still be in the tile before
@@ -321,7 +326,7 @@ __device__ __forceinline__ void weights(typename S::Shared &s, T *out, const T *
       const int64_t column_tile = part(chunk, column_tiles), row_tile = part(chunk, row_tiles);
       const int64_t group = part(chunk, g.groups);
       describe<false>(p, g, 0);
-      const int64_t terms = g.images * p.positions, length = (terms + chunks - 1) / chunks;
+      const int64_t terms = g.images * p.positions, length = up(terms, chunks);
       p.rows = g.k, p.columns = columns, p.first_row = row_tile * S::ROWS, p.first_column = column_tile * S::COLUMNS;
       p.out = out + (chunk * g.groups + group) * g.k * columns, p.out_row = columns;
       p.a = gy + group * g.k * p.result_plane, p.a_row = p.result_plane;
@@ -345,10 +350,19 @@ typedef Tile<4, 8, 16, 8, 4> Large;        // 64 x 128
 typedef Tile<4, 4, 16, 8, 2> Large;        // 64 x 64
 #endif
 
+// All threads read the sizes from shared memory, which takes one wait for memory.
+__device__ __forceinline__ const Shapes &copied(Shapes &shapes, const int64_t *geometry) {
+  const int thread = threadIdx.y * blockDim.x + threadIdx.x;
+  if (thread < sizeof(Shapes) / sizeof(int64_t)) reinterpret_cast<int64_t *>(&shapes)[thread] = geometry[thread];
+  __syncthreads();
+  return shapes;
+}
+
 template <bool BACK>
 __device__ __forceinline__ void any_sweep(T *out, const T *source, const T *w, const T *bias, const int64_t *geometry) {
   __shared__ union { Few::Shared few; Middle::Shared middle; Large::Shared large; } memory;
-  const Shapes &g = *reinterpret_cast<const Shapes *>(geometry);
+  __shared__ Shapes shapes;
+  const Shapes &g = copied(shapes, geometry);
   if (blockDim.y == Few::R) sweep<Few, BACK>(memory.few, out, source, w, bias, g);
   else if (blockDim.y == Middle::R) sweep<Middle, BACK>(memory.middle, out, source, w, bias, g);
   else sweep<Large, BACK>(memory.large, out, source, w, bias, g);
@@ -362,7 +376,8 @@ KERNEL(conv_backward_input)(T *gx, const T *gy, const T *w, const T *bias, const
 
 KERNEL(conv_backward_weight)(T *gw, T *sums, const T *x, const T *gy, const int64_t *geometry, int64_t chunks) {
   __shared__ union { Small::Shared small; Large::Shared large; } memory;
-  const Shapes &g = *reinterpret_cast<const Shapes *>(geometry);
+  __shared__ Shapes shapes;
+  const Shapes &g = copied(shapes, geometry);
   T *out = chunks > 1 ? sums : gw;
   if (blockDim.y == Small::R) weights<Small>(memory.small, out, x, gy, g, chunks);
   else weights<Large>(memory.large, out, x, gy, g, chunks);

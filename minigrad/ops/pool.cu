@@ -5,7 +5,7 @@
 // found. It is 1 where windows are narrow, a warp or a block where they are wide: a window over a whole plane is one
 // long row (ops/pool.py). Backward, each element of x looks for the windows that it lies in (`windows_of`) and adds
 // what they give it, in the order of the outputs. So nothing is written twice, and no sum depends on an order of
-// threads.
+// threads. (An index that somebody changed, so that it lies outside of its window, is found nowhere: it gives nothing.)
 #if IS_REAL
 struct Geometry { int64_t planes, include_pad, divisor, in[3], out[3], kernel[3], stride[3], padding[3], dilation[3]; };
 struct Span { int64_t begin, end; };
