@@ -1,0 +1,136 @@
+"""`minigrad.func`: against formulas, and against `torch.func`."""
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import minigrad as mg
+from minigrad import func, nn
+
+RNG = np.random.default_rng(0)
+
+
+def close(got, want, tolerance=1e-6):
+    np.testing.assert_allclose(got.numpy(force=True), want, tolerance, tolerance)
+
+
+def test_grad_of_nested_arguments():
+    params = {"w": mg.tensor([1.0, 2.0]), "b": (mg.tensor(3.0),)}
+    gradient, (value, aux) = func.grad_and_value(lambda p, x: ((p["w"] * x).sum() * p["b"][0], "aux"), has_aux=True)(params, mg.tensor([4.0, 5.0]))
+    close(gradient["w"], [12, 15])
+    close(gradient["b"][0], 14)
+    close(value, 42)
+    assert aux == "aux" and not gradient["w"].requires_grad and not value.requires_grad
+    a, b = func.grad(lambda x, y: (x * y).sum(), argnums=(0, 1))(mg.tensor([1.0]), mg.tensor([2.0]))
+    assert a.tolist() == [2] and b.tolist() == [1]
+
+
+def test_derivatives_nest():
+    f = lambda x: (x ** 4).sum()        # noqa: E731
+    close(func.grad(lambda x: func.grad(lambda y: func.grad(f)(y).sum())(x).sum())(mg.tensor([2.0])), [48])
+    close(func.hessian(f)(mg.tensor([1.0, 2.0])), [[12, 0], [0, 48]])
+
+
+def test_arguments_and_closures_that_require_gradients_stay_connected():
+    x, w = mg.tensor(2.0, requires_grad=True), mg.tensor(3.0, requires_grad=True)
+    func.grad(lambda t: t ** 3)(x).backward()
+    close(x.grad, 12)
+    func.grad(lambda t: t ** 2 * w)(mg.tensor(2.0)).backward()
+    close(w.grad, 4)
+    with mg.no_grad():
+        assert not func.grad(lambda t: t ** 2 * w)(mg.tensor(2.0)).requires_grad
+
+
+def test_vjp_and_jvp():
+    a = mg.tensor(RNG.standard_normal((3, 2)))
+    x, v, u = (mg.tensor(RNG.standard_normal(n)) for n in (2, 2, 3))
+    value, pull = func.vjp(lambda t: a @ t, x)
+    close(value, (a @ x).numpy())
+    close(pull(u)[0], (a.mT @ u).numpy())
+    value, push = func.jvp(lambda t: {"y": a @ t.sin()}, (x,), (v,))
+    close(push["y"], (a @ (x.cos() * v)).numpy())
+    value, pull, aux = func.vjp(lambda t: (a @ t, t.sum()), x, has_aux=True)
+    close(aux, x.sum().item())
+
+
+@pytest.mark.parametrize("make", [func.jacrev, func.jacfwd])
+def test_jacobians(make):
+    x, y = mg.tensor(RNG.standard_normal(3)), mg.tensor(RNG.standard_normal(3))
+    (dx, dy), (none, eye) = make(lambda a, b: (a * b, b), argnums=(0, 1))(x, y)
+    close(dx, np.diag(y.numpy()))
+    close(dy, np.diag(x.numpy()))
+    close(none, np.zeros((3, 3)))
+    close(eye, np.eye(3))
+
+
+def test_vmap():
+    a, b = mg.tensor(RNG.standard_normal((4, 3))), mg.tensor(RNG.standard_normal((3, 4)))
+    close(func.vmap(mg.dot, in_dims=(0, 1))(a, b), (a * b.mT).sum(1).numpy())
+    got = func.vmap(lambda t, s: {"sum": t + s, "twice": (2 * t,)}, in_dims=(0, None), out_dims=1)(a, b[:, 0])
+    close(got["sum"], (a + b[:, 0]).mT.numpy())
+    close(got["twice"][0], 2 * a.mT.numpy())
+    close(func.vmap(func.grad(lambda t: (t ** 2).sum()))(a), 2 * a.numpy())
+    same = func.vmap(lambda t: t + mg.rand(2), randomness="same")(mg.zeros(3, 2))
+    assert (same == same[0]).all()
+
+
+def test_functional_call_and_ensembles():
+    models = [nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4)).eval() for _ in range(3)]
+    x = mg.randn(5, 3)
+    before = {name: p.clone() for name, p in models[0].named_parameters()}
+    out = func.functional_call(models[0], dict(models[1].named_parameters()), (x,))
+    close(out, models[1](x).numpy(force=True))
+    assert all(mg.equal(p, before[name]) for name, p in models[0].named_parameters())
+    params, buffers = func.stack_module_state(models)
+    got = func.vmap(lambda p, b: func.functional_call(models[0], (p, b), x))(params, buffers)
+    close(got, np.stack([m(x).numpy(force=True) for m in models]))
+    got.sum().backward()
+    assert params["0.weight"].grad.shape == (3, 4, 3)
+
+
+def test_tied_weights():
+    class Tied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a = nn.Linear(2, 2, bias=False)
+            self.b = nn.Linear(2, 2, bias=False)
+            self.b.weight = self.a.weight
+
+        def forward(self, x):
+            return self.a(x) + self.b(x)
+    zero = {"a.weight": mg.zeros(2, 2)}
+    assert func.functional_call(Tied(), zero, mg.ones(2)).tolist() == [0, 0]
+    assert func.functional_call(Tied(), zero, mg.ones(2), tie_weights=False).tolist() != [0, 0]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_what_torch_gives(torch):
+    x, v = RNG.standard_normal(4), RNG.standard_normal(4)
+    programs = (lambda f, x, v: f.hessian(lambda t: (t.sin() * t).sum())(x), lambda f, x, v: f.jvp(lambda t: t.exp().cumsum(0), (x,), (v,))[1],
+                lambda f, x, v: f.vjp(lambda t: t.exp().cumsum(0), x)[1](v)[0], lambda f, x, v: f.jacfwd(lambda t: t.tanh().flip(0))(x),
+                lambda f, x, v: f.vmap(f.jacrev(lambda t, s: t * s, argnums=1))(x, v))
+    for program in programs:
+        close(program(func, mg.tensor(x), mg.tensor(v)), program(torch.func, torch.tensor(x), torch.tensor(v)).numpy(), 1e-9)
+
+
+@pytest.mark.parametrize("call, kind, text", [
+    (lambda: func.grad(lambda x: x)(mg.ones(2)), RuntimeError, "0-d tensor"),
+    (lambda: func.grad(lambda x: x.sum(), argnums=1)(mg.ones(2)), RuntimeError, "argnums"),
+    (lambda: func.grad(lambda x: x)(2.0), TypeError, "must be tensors"),
+    (lambda: func.grad(lambda x: x.sum(), has_aux=True)(mg.ones(2)), TypeError, "output, aux"),
+    (lambda: func.vjp(lambda x: x, mg.ones(2))[1](mg.ones(3)), RuntimeError, "shapes of the output"),
+    (lambda: func.jvp(lambda x: x, mg.ones(2), mg.ones(2)), TypeError, "tuples"),
+    (lambda: func.jvp(lambda x: x, (mg.ones(2),), (mg.ones(3),)), RuntimeError, "shapes of the primals"),
+    (lambda: func.vmap(mg.dot)(mg.ones(2, 2), mg.ones(3, 2)), ValueError, "one size"),
+    (lambda: func.vmap(mg.dot, in_dims=(0, 0, 0))(mg.ones(2, 2), mg.ones(2, 2)), ValueError, "in_dims"),
+    (lambda: func.vmap(lambda x: x.item())(mg.ones(2)), TypeError, "must be tensors"),
+    (lambda: func.vmap(mg.dot, randomness="x"), RuntimeError, "randomness"),
+    (lambda: func.functional_call(nn.Linear(1, 1), {"x": mg.ones(1)}, mg.ones(1)), KeyError, "no parameter"),
+    (lambda: func.functional_call(nn.Linear(1, 1), {"bias": mg.ones(1)}, mg.ones(1), strict=True), RuntimeError, "missing"),
+    (lambda: func.functional_call(nn.Linear(1, 1), ({"bias": mg.ones(1)},) * 2, mg.ones(1)), ValueError, "several"),
+    (lambda: func.stack_module_state([]), RuntimeError, "at least one"),
+    (lambda: func.stack_module_state([nn.Linear(1, 1), nn.ReLU()]), RuntimeError, "one class"),
+])
+def test_refusals(call, kind, text):
+    with pytest.raises(kind, match=text):
+        call()
