@@ -18,6 +18,7 @@ from . import bench as bench
 from . import cuda as cuda
 from . import data as data
 from . import distributions as distributions
+from . import func as func
 from . import io as io
 from . import linalg as linalg
 from . import nn as nn

@@ -22,7 +22,7 @@ NAMES = {
         diagonal_scatter diff digamma dist div divide dot double dropout dsplit dstack dtype e einsum elu empty
         empty_cache empty_like enable_grad eq equal erf erfc erfinv exp exp2 expand expand_as expm1 eye feature_dropout
         finfo fix flatten flip fliplr flipud float float16 float32 float64 float_power floor floor_divide fmax fmin fmod
-        frac from_dlpack from_numpy full full_like gather ge gelu geqrf ger get_autocast_dtype get_default_dtype
+        frac from_dlpack from_numpy full full_like func gather ge gelu geqrf ger get_autocast_dtype get_default_dtype
         get_num_threads get_rng_state glu gradient greater greater_equal group_norm gt half hardsigmoid hardswish
         hardtanh heaviside histc histogram histogramdd hsplit hstack huber_loss hypot iinfo index_add index_copy
         index_fill index_put index_reduce index_select inf inference_mode initial_seed inner instance_norm int int16
@@ -171,6 +171,9 @@ NAMES = {
         LinAlgError cholesky cholesky_ex cond cross det diagonal eigh eigvalsh householder_product inv inv_ex lstsq lu
         lu_factor lu_factor_ex lu_solve matmul matrix_exp matrix_norm matrix_power matrix_rank multi_dot norm pinv qr
         slogdet solve solve_ex solve_triangular svd svdvals tensorinv tensorsolve vander vecdot vector_norm
+    """,
+    "minigrad.func": """
+        functional_call grad grad_and_value hessian jacfwd jacrev jvp stack_module_state vjp vmap
     """,
     "Tensor": """
         H T __abs__ __add__ __and__ __array__ __array_interface__ __array_priority__ __bool__ __complex__
