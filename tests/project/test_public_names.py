@@ -85,7 +85,8 @@ NAMES = {
         upsample upsample_bilinear upsample_nearest
     """,
     "minigrad.nn.utils": """
-        clip_grad_norm_ clip_grad_value_ get_total_norm parameters_to_vector rnn vector_to_parameters
+        clip_grad_norm_ clip_grad_value_ get_total_norm parameters_to_vector parametrizations parametrize
+        remove_spectral_norm remove_weight_norm rnn spectral_norm vector_to_parameters weight_norm
     """,
     "minigrad.nn.utils.rnn": """
         PackedSequence invert_permutation pack_padded_sequence pack_sequence pad_packed_sequence pad_sequence
@@ -108,6 +109,13 @@ NAMES = {
         OneHotCategorical OneHotCategoricalStraightThrough Poisson PowerTransform SigmoidTransform SoftplusTransform
         StudentT TanhTransform Transform TransformedDistribution Uniform constraints kl_divergence register_kl
         transforms
+    """,
+    "minigrad.nn.utils.parametrize": """
+        ParametrizationList cached is_parametrized register_parametrization remove_parametrizations
+        type_before_parametrizations
+    """,
+    "minigrad.nn.utils.parametrizations": """
+        orthogonal spectral_norm weight_norm
     """,
     "minigrad.data": """
         BatchSampler CharTokenizer ConcatDataset DataLoader Dataset RandomSampler Sampler SequentialSampler Subset
