@@ -15,7 +15,8 @@ from cuda_on_cpu.twins import REAL, emulated
 from golden import curves
 
 import minigrad as mg
-from minigrad import nn, optim, study
+from minigrad import nn, optim, study, testing
+from minigrad.core.op import registry
 from minigrad.devices import cuda, private
 from minigrad.devices.addresses import find
 from minigrad.nn import functional as F
@@ -55,6 +56,35 @@ def test_captured_steps_of_the_examples_are_eager_ones(name):
     for key in want:
         np.testing.assert_array_equal(got[key], want[key], err_msg=key)
     assert [len(nodes) for nodes in graphs(captured[0])] == [1], "one graph, and no Python between"
+
+
+def with_gradients(op, attrs):
+    """An op as a function of its inputs that gives outputs and gradients."""
+    def run(*inputs):
+        results = testing.called(op)(*inputs, **attrs)
+        outputs = list(results) if isinstance(results, (tuple, list)) else [results]
+        leaves, roots = ([t for t in of if isinstance(t, mg.Tensor) and t.requires_grad] for of in (inputs, outputs))
+        grads = mg.autograd.grad(roots, leaves, [mg.ones_like(t) for t in roots], allow_unused=True) if leaves and roots else []
+        return [t for t in (*outputs, *grads) if t is not None]
+    return run
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(n for n, o in registry.items() if o.sample_function is not None and n != "transfer"))
+def test_each_op_captured(name):
+    """Its first sample, with gradients."""
+    args, attrs = testing.samples_of(registry[name], np.float32, device="cuda")[0]
+    args = [a.detach().requires_grad_(a.is_floating_point()) if isinstance(a, mg.Tensor) else a for a in args]
+    step = with_gradients(registry[name], attrs)
+    captured = mg.capture(step)
+    with np.errstate(all="ignore"):
+        try:
+            want = [t.numpy(force=True).tobytes() for t in step(*args)]
+        except TypeError as error:
+            pytest.skip(f"it does not run on a GPU, which test_ops.py tells: {error}")
+        for _ in range(3):
+            assert [t.numpy(force=True).tobytes() for t in captured(*args)] == want
+    assert len(captured.programs) == 1
 
 
 @pytest.mark.slow
