@@ -52,6 +52,7 @@ OPERATORS = {
 LATER = {
     "factor": "",
     "linalg": "",
+    "masked": "",
     "older": "chain_matmul cholesky cholesky_inverse cholesky_solve det geqrf ger inverse logdet lu lu_solve lu_unpack "
              "matrix_exp matrix_power orgqr ormqr pca_lowrank pinverse qr slogdet svd svd_lowrank triangular_solve",
     "pairs": "addr block_diag cartesian_prod cdist combinations corrcoef cov cross cumulative_trapezoid diagflat "

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ..core.shape import BOOL, INT64, axis_of, broadcast_shapes, fail, is_float, promote
+from ..core.shape import BOOL, axis_of, broadcast_shapes, fail, is_float, promote
 from ..core.tensor import Tensor
 from .convert import cast
 from .creation import as_tensor
@@ -431,13 +431,12 @@ def sum_to_size(input: Tensor, *size: Any) -> Tensor:
     """The sum over the dimensions that would have to be broadcast from `size`: the reverse of `expand`. RuntimeError if
     `size` does not broadcast to the tensor's shape."""
     given = size[0] if len(size) == 1 and isinstance(size[0], (tuple, list)) else size
-    to, have, shape = tuple([operator.index(n) for n in given]), input.array.layout, input.array.layout.shape
+    to, shape = tuple([operator.index(n) for n in given]), input.array.layout.shape
     if len(to) > len(shape) or broadcast_shapes("sum_to_size", to, shape) != shape:
         fail("sum_to_size", "size must broadcast to the tensor's shape", [input.array.layout, f"size {list(to)}"])
     lead = len(shape) - len(to)
     axes = (*range(lead), *[lead + i for i, n in enumerate(to) if n == 1 and shape[lead + i] != 1])
-    counts = input if have.dtype != BOOL else cast(input, INT64)
-    return through(as_reshaped, sum(counts, axes) if axes else counts, to)
+    return through(as_reshaped, sum(input, axes) if axes or not to else input, to)
 
 
 def _split_along(name: str, input: Tensor, parts: Any, dim: int, least: int) -> tuple[Tensor, ...]:
