@@ -110,6 +110,7 @@ INVARIANT = {
 OWN_DERIVATIVES = {
     "cholesky_inverse": "torch gives the triangle that is not read a gradient", "cholesky_solve": "the same",
     "linalg.norm-subgradients_at_zero": "torch's second derivative at 0 is NaN",
+    "masked.logaddexp": "torch's second derivative at -inf is NaN",
     "cov": "torch computes with weights in their float32",
     "nn.functional.ctc_loss": "torch's is that of logits behind a log_softmax, wherever log_probs come from; nn/test_ctc.py compares it there",
     "linalg.lstsq": "minigrad's singular values have derivatives, too (the solution's: lstsq-grad_oriented)",
@@ -118,6 +119,9 @@ OWN_ROUNDING = {
     ("matrix_exp", "float32"): "minigrad's is computed in float64",
     ("histogramdd", "float32"): "a sample has edges that are not sorted",
     ("cov", "float64"): "torch computes with weights in their float32",
+    **dict.fromkeys([(f"masked.{name}", dtype) for name in ("argmax", "argmin") for dtype in ("float32", "float64")],
+                    "torch gives a 0-d input back, not its index"),
+    ("masked.logsumexp", "int64"): "torch gives a 0-d input back, not a float",
 }
 # names that are something else in minigrad, or random without a shared stream
 OTHER = {"empty", "empty_like", "rand_like", "randn_like", "randint_like", "randn", "randint", "bernoulli", "multinomial", "normal", "uniform",
