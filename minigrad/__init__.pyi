@@ -21,6 +21,7 @@ from . import distributions as distributions
 from . import func as func
 from . import io as io
 from . import linalg as linalg
+from . import masked as masked
 from . import nn as nn
 from . import optim as optim
 from . import study as study

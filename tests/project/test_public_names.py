@@ -30,21 +30,22 @@ NAMES = {
         is_signed is_tensor isclose isfinite isin isinf isnan isneginf isposinf kl_div kron kthvalue l1_loss layer_norm
         ldexp le leaky_relu lerp less less_equal lgamma linalg linear linspace load log log10 log1p log2 log_softmax
         logaddexp logaddexp2 logcumsumexp logdet logical_and logical_not logical_or logical_xor logit logsigmoid
-        logspace logsumexp long lt lu lu_solve lu_unpack manual_seed masked_fill masked_scatter masked_select matmul
-        matrix_exp matrix_power max maximum mean median meshgrid min minimum mish mm mode moveaxis movedim mse_loss
-        msort mul multinomial multiply mv nan nan_to_num nanmean nanmedian nanquantile nansum narrow ne neg negative
-        newaxis nll_loss nn no_grad nonzero nonzero_static norm normal not_equal numel one_hot ones ones_like op optim
-        orgqr ormqr outer pad pca_lowrank pdist permute pi pinverse polygamma positive pow prelu prod promote_types put
-        qr quantile rad2deg rand rand_like randint randint_like randn randn_like randperm ravel reciprocal relu relu6
-        remainder renorm repeat repeat_interleave reshape reshape_as result_type rms_norm roll rot90 round row_stack
-        rsqrt rsub save scaled_dot_product_attention scatter scatter_add scatter_reduce searchsorted seed select
-        select_scatter selu set_default_dtype set_fused set_grad_enabled set_num_threads set_printoptions set_rng_state
-        sgn short show_config sigmoid sign signbit silu simd_level sin sinc sinh slice_scatter slogdet smooth_l1_loss
-        softmax softplus softsign sort split split_with_sizes sqrt square squeeze stack std std_mean study sub subtract
-        sum sum_to_size svd svd_lowrank swapaxes swapdims t take take_along_dim tan tanh tensor tensor_split tensordot
-        testing threshold tile topk trace transpose trapezoid trapz triangular_solve tril tril_indices triu triu_indices
-        true_divide trunc uint16 uint32 uint64 uint8 unbind unflatten unfold unique unique_consecutive unravel_index
-        unsqueeze utils var var_mean vdot view view_as vsplit vstack where xlogy zeros zeros_like
+        logspace logsumexp long lt lu lu_solve lu_unpack manual_seed masked masked_fill masked_scatter masked_select
+        matmul matrix_exp matrix_power max maximum mean median meshgrid min minimum mish mm mode moveaxis movedim
+        mse_loss msort mul multinomial multiply mv nan nan_to_num nanmean nanmedian nanquantile nansum narrow ne neg
+        negative newaxis nll_loss nn no_grad nonzero nonzero_static norm normal not_equal numel one_hot ones ones_like
+        op optim orgqr ormqr outer pad pca_lowrank pdist permute pi pinverse polygamma positive pow prelu prod
+        promote_types put qr quantile rad2deg rand rand_like randint randint_like randn randn_like randperm ravel
+        reciprocal relu relu6 remainder renorm repeat repeat_interleave reshape reshape_as result_type rms_norm roll
+        rot90 round row_stack rsqrt rsub save scaled_dot_product_attention scatter scatter_add scatter_reduce
+        searchsorted seed select select_scatter selu set_default_dtype set_fused set_grad_enabled set_num_threads
+        set_printoptions set_rng_state sgn short show_config sigmoid sign signbit silu simd_level sin sinc sinh
+        slice_scatter slogdet smooth_l1_loss softmax softplus softsign sort split split_with_sizes sqrt square squeeze
+        stack std std_mean study sub subtract sum sum_to_size svd svd_lowrank swapaxes swapdims t take take_along_dim
+        tan tanh tensor tensor_split tensordot testing threshold tile topk trace transpose trapezoid trapz
+        triangular_solve tril tril_indices triu triu_indices true_divide trunc uint16 uint32 uint64 uint8 unbind
+        unflatten unfold unique unique_consecutive unravel_index unsqueeze utils var var_mean vdot view view_as vsplit
+        vstack where xlogy zeros zeros_like
     """,
     "minigrad.nn": """
         AdaptiveAvgPool1d AdaptiveAvgPool2d AdaptiveAvgPool3d AdaptiveMaxPool1d AdaptiveMaxPool2d AdaptiveMaxPool3d
@@ -182,6 +183,10 @@ NAMES = {
     """,
     "minigrad.func": """
         functional_call grad grad_and_value hessian jacfwd jacrev jvp stack_module_state vjp vmap
+    """,
+    "minigrad.masked": """
+        amax amin argmax argmin cumprod cumsum log_softmax logaddexp logsumexp mean median norm normalize prod softmax
+        softmin std sum var
     """,
     "Tensor": """
         H T __abs__ __add__ __and__ __array__ __array_interface__ __array_priority__ __bool__ __complex__
