@@ -32,8 +32,18 @@ def get_device(self: Tensor) -> int:
     return -1 if self.device.type == "cpu" else int(self.device.index or 0)     # type: ignore[attr-defined]
 
 
+def to_dense(self: Tensor, dtype: Any = None) -> Tensor:
+    """The tensor itself, or in another dtype."""
+    return self if dtype is None else self.to(dtype=dtype)
+
+
+def coalesce(self: Tensor) -> Tensor:
+    """The tensor itself."""
+    return self
+
+
 METHODS: dict[str, Any] = {
-    "type": type_, "split": split, "get_device": get_device,
+    "type": type_, "split": split, "to_dense": to_dense, "coalesce": coalesce, "get_device": get_device,
     **dict.fromkeys(("is_meta", "is_mkldnn", "is_mps", "is_quantized", "is_sparse", "is_xpu"), False)}
 
 

@@ -58,6 +58,18 @@ def test_methods_with_other_arguments(door):
     assert [len(part) for part in door.arange(5).split([1, 4], 0)] == [1, 4]
 
 
+def test_sparse_tensors_are_dense(door):
+    values = door.tensor([1.0, 2.0, 3.0, 4.0], requires_grad=True)
+    places = [[0, 1, 1, 0], [2, 0, 0, 2]]
+    with pytest.warns(UserWarning, match="gives a dense tensor"):
+        m = door.sparse_coo_tensor(places, values, (2, 3))
+    assert m.to_dense().coalesce().tolist() == [[0, 0, 5], [5, 0, 0]] and m.to_dense(door.float64).dtype == door.float64
+    (door.spmm(m, door.ones(3, 1)) * door.tensor([[1.0], [2.0]])).sum().backward()
+    assert values.grad.tolist() == [1, 2, 2, 1]
+    with pytest.warns(UserWarning, match="gives a dense tensor"):
+        assert door.sparse.FloatTensor(door.LongTensor(places), values, door.Size([2, 3])).shape == door.sparse_coo_tensor(places, values).shape
+
+
 def test_switches_are_accepted_and_change_nothing(door):
     door.backends.cudnn.benchmark = door.backends.cudnn.deterministic = True
     door.backends.cuda.matmul.allow_tf32 = True

@@ -70,4 +70,4 @@ def test_public_programs(torch, program):
     said, _ = runner.judged(program, source, False)
     if said.startswith("PyTorch: "):
         pytest.skip(said)
-    assert said in ("equal", "equal losses", "equal in float64", "printed")
+    assert said in ("equal", "equal losses", "equal in float64", "drifts as PyTorch does", "printed")
