@@ -8,6 +8,7 @@ from ..core.tensor import Tensor
 from .types import TensorType, named_type, type_name
 
 # what is replaced: their arguments have other names or meanings in PyTorch
+_MODULE = Tensor.__module__
 _BEFORE: dict[str, Any] = {name: getattr(Tensor, name) for name in ("type", "split")}
 
 
@@ -48,7 +49,9 @@ METHODS: dict[str, Any] = {
 
 
 def put_on() -> None:
-    """Gives `Tensor` the methods that it lacks, and others in the place of those in `_BEFORE`."""
+    """Gives `Tensor` the methods that it lacks, and others in the place of those in `_BEFORE`. Its class is called
+    `torch.Tensor`: so other packages know a tensor."""
+    Tensor.__module__ = "torch"
     for name, value in METHODS.items():
         if name in _BEFORE or not hasattr(Tensor, name):
             setattr(Tensor, name, value)
@@ -61,3 +64,4 @@ def take_off() -> None:
             delattr(Tensor, name)
     for name, value in _BEFORE.items():
         setattr(Tensor, name, value)
+    Tensor.__module__ = _MODULE
