@@ -112,6 +112,7 @@ OWN_DERIVATIVES = {
     "linalg.norm-subgradients_at_zero": "torch's second derivative at 0 is NaN",
     "masked.logaddexp": "torch's second derivative at -inf is NaN",
     "cov": "torch computes with weights in their float32",
+    **dict.fromkeys([f"nn.functional.max_unpool{n}d" for n in (1, 2, 3)], "of several values at one place, torch gives each the gradient of the last (samples without: -grad)"),
     "nn.functional.ctc_loss": "torch's is that of logits behind a log_softmax, wherever log_probs come from; nn/test_ctc.py compares it there",
     "linalg.lstsq": "minigrad's singular values have derivatives, too (the solution's: lstsq-grad_oriented)",
 }
