@@ -22,6 +22,7 @@ from ..core.op import address, op, same_dtypes
 from ..core.shape import BOOL, FLOAT32, INT64, broadcast_shapes, fail, is_float
 from ..core.tensor import Tensor
 from ..devices.base import Device, KernelTable
+from ..devices.launch import BLOCKS, Launch, ceil_div, launch
 from ..devices.memory import Array, Layout, alloc, layout
 from ..devices.plan import broadcast_strides, reduce_plan
 from ..devices.work import work
@@ -350,3 +351,18 @@ def _pairs(k: Any) -> int:
 work("attention_forward", lambda k: 2 * _pairs(k) * (k.depth + k.value_depth))          # q k^T, weights v
 # q k^T again, gq, gk, and the gradients of weights and v
 work("attention_backward", lambda k: 2 * _pairs(k) * (3 * k.depth + 2 * k.value_depth))
+
+
+# ---- launches on CUDA ------------------------------------------------------------------------------------------------
+
+def _tiles(k: Any, lines: int, step: str = "") -> Launch:
+    """A block for each tile of 32 lines of an item, which suffices for both types: float32 has 64 in a tile."""
+    return Launch(step, (min(k.items * ceil_div(lines, 32), BLOCKS),), (16, 16))
+
+
+def _backward_rule(k: Any, host: Any) -> list[Launch]:
+    return [*([_tiles(k, k.keys)] if k.gk or k.gv else []), *([_tiles(k, k.rows, "queries")] if k.gq else [])]
+
+
+launch("ops/attention.cu", "attention_forward", lambda k, host: [_tiles(k, k.rows)], shared=32 << 10)
+launch("ops/attention.cu", "attention_backward", _backward_rule, shared=47 << 10)

@@ -153,6 +153,29 @@ __device__ __forceinline__ T row_statistics(const Row &x, bool centred, double e
 }
 #endif
 
+// ---- random words ----
+//
+// Four words of Philox4x32-10: block number counter + `block` under the key of a generator's state (native/random.c).
+struct Philox { uint32_t word[4]; };
+
+__device__ __forceinline__ Philox philox(const int64_t *state, uint64_t block) {
+  const uint64_t low = (uint64_t)state[1] + block, high = (uint64_t)state[2] + (low < block);
+  uint32_t k0 = (uint32_t)state[0], k1 = (uint32_t)((uint64_t)state[0] >> 32);
+  uint32_t c0 = (uint32_t)low, c1 = (uint32_t)(low >> 32), c2 = (uint32_t)high, c3 = (uint32_t)(high >> 32);
+#pragma unroll
+  for (int round = 0; round < 10; round++) {
+    const uint32_t h0 = __umulhi(0xD2511F53u, c0), l0 = 0xD2511F53u * c0, h1 = __umulhi(0xCD9E8D57u, c2),
+                   l1 = 0xCD9E8D57u * c2;
+    c0 = h1 ^ c1 ^ k0, c1 = l1, c2 = h0 ^ c3 ^ k1, c3 = l0;
+    k0 += 0x9E3779B9u, k1 += 0xBB67AE85u;
+  }
+  return Philox{{c0, c1, c2, c3}};
+}
+// the number of 32-bit words for which an event of probability p happens: those below it; 0 .. 2^32
+__device__ __forceinline__ uint64_t threshold(double p) {
+  return p >= 1 ? (uint64_t)1 << 32 : p > 0 ? (uint64_t)(p * 4294967296.0 + 0.5) : 0;
+}
+
 // ---- elementwise kernels: out[i] = f(a[i], ...) over operands of any layout, by a plan (native/minigrad.h) ----
 //
 //   for i < size:  index = unravel(i, shape);  out[index . strides 0] = f(a[index . strides 1], ...)

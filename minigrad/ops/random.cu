@@ -1,6 +1,6 @@
-// Random numbers from Philox4x32-10. They are the same numbers as those of native/random.c, which describes the
-// generator, the layout of `state` and the way from bits to numbers. Word w of a launch is word w % 4 of block number
-// counter + w / 4 under the key. The plain loop:
+// Random numbers from Philox4x32-10 (philox() is in common.cuh). They are the same numbers as those of native/random.c,
+// which describes the generator, the layout of `state` and the way from bits to numbers. Word w of a launch is word
+// w % 4 of block number counter + w / 4 under the key. The plain loop:
 //
 //   for i < n:  out[i] = f(word i)             (two words for an element of 64 bits);  then advance the counter
 //
@@ -9,29 +9,10 @@
 //
 // The arithmetic from bits to numbers is + - * / sqrt in a fixed order, each rounded separately. The *_rn functions
 // keep the compiler from fusing a multiplication with an addition, so that GPU and CPU give the same bits.
-struct Philox { uint32_t word[4]; };
-
-__device__ __forceinline__ Philox philox(const int64_t *state, uint64_t block) {
-  const uint64_t low = (uint64_t)state[1] + block, high = (uint64_t)state[2] + (low < block);
-  uint32_t k0 = (uint32_t)state[0], k1 = (uint32_t)((uint64_t)state[0] >> 32);
-  uint32_t c0 = (uint32_t)low, c1 = (uint32_t)(low >> 32), c2 = (uint32_t)high, c3 = (uint32_t)(high >> 32);
-#pragma unroll
-  for (int round = 0; round < 10; round++) {
-    const uint32_t h0 = __umulhi(0xD2511F53u, c0), l0 = 0xD2511F53u * c0, h1 = __umulhi(0xCD9E8D57u, c2),
-                   l1 = 0xCD9E8D57u * c2;
-    c0 = h1 ^ c1 ^ k0, c1 = l1, c2 = h0 ^ c3 ^ k1, c3 = l0;
-    k0 += 0x9E3779B9u, k1 += 0xBB67AE85u;
-  }
-  return Philox{{c0, c1, c2, c3}};
-}
 __device__ __forceinline__ void advance(int64_t *state, int64_t words) {
   const uint64_t blocks = ((uint64_t)words + 3) / 4, low = (uint64_t)state[1] + blocks;
   state[1] = (int64_t)low;
   state[2] += low < blocks;
-}
-// the number of 32-bit words for which an event of probability p happens: those below it; 0 .. 2^32
-__device__ __forceinline__ uint64_t threshold(double p) {
-  return p >= 1 ? (uint64_t)1 << 32 : p > 0 ? (uint64_t)(p * 4294967296.0 + 0.5) : 0;
 }
 // f(element, word) for n elements of a word each
 template <class F> __device__ __forceinline__ void each_word(const int64_t *state, int64_t n, F f) {

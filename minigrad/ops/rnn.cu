@@ -14,8 +14,8 @@
 // `raw_x`.
 //
 // blockDim is (32, warps): with a norm, a warp takes a row and computes its statistics (Row, in common.cuh).
-// The bits of a row depend on its own inputs, the weights and the shapes. A block's sums for the gradients of biases and
-// norms go over its steps, then its rows; `collect` adds the blocks in order.
+// The bits of a row depend on its own inputs, the weights and the shapes. A block's sums for the gradients of biases
+// and norms go over its steps, in each over its rows; `collect` adds the blocks in order.
 #if IS_REAL
 
 enum { TANH, RELU, LSTM, GRU };            // kind
@@ -348,7 +348,8 @@ struct Backward : Rows {
     const T h = !starts(t, r) ? y[before * H + j] : h0 ? h0[(first + r) * H + j] : T(0);
     const T dv = g * (1 - z) * (1 - v * v);
     T *to = d + r * n + j;
-    to[0] = dv * inner[row * H + j] * (reset * (1 - reset)), to[H] = g * (h - v) * (z * (1 - z)), to[2 * H] = dv * reset;
+    to[0] = dv * inner[row * H + j] * (reset * (1 - reset)), to[H] = g * (h - v) * (z * (1 - z));
+    to[2 * H] = dv * reset;
     e[r * H + j] = dv;
     dh[r * H + j] = g * z;
   }
