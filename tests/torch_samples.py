@@ -92,7 +92,7 @@ GAPS = {
 # the database calls these with the arguments in another order than the functions of the same name have
 ADAPT = {
     "where": lambda where: lambda input, condition, other: where(condition, input, other),
-    "polygamma": lambda polygamma: lambda input, n: polygamma(n, input),
+    **dict.fromkeys(("polygamma", "special.polygamma"), lambda polygamma: lambda input, n: polygamma(n, input)),
     "nn.functional.embedding": lambda embedding: lambda weight, input, **options: embedding(input, weight, **options),
     "nn.functional.embedding_bag": lambda embedding_bag: lambda weight, input, *rest, **options: embedding_bag(input, weight, *rest, **options),
     "einsum": lambda einsum: lambda operands, equation: einsum(equation, *operands),
@@ -110,8 +110,10 @@ INVARIANT = {
 OWN_DERIVATIVES = {
     "cholesky_inverse": "torch gives the triangle that is not read a gradient", "cholesky_solve": "the same",
     "linalg.norm-subgradients_at_zero": "torch's second derivative at 0 is NaN",
+    "nextafter": "it is constant between its jumps", "fill": "a tensor of one number depends on nothing",
     "masked.logaddexp": "torch's second derivative at -inf is NaN",
     "cov": "torch computes with weights in their float32",
+    **dict.fromkeys([f"nn.functional.max_unpool{n}d" for n in (1, 2, 3)], "of several values at one place, torch gives each the gradient of the last (samples without: -grad)"),
     "nn.functional.ctc_loss": "torch's is that of logits behind a log_softmax, wherever log_probs come from; nn/test_ctc.py compares it there",
     "linalg.lstsq": "minigrad's singular values have derivatives, too (the solution's: lstsq-grad_oriented)",
 }

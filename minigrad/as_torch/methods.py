@@ -8,6 +8,7 @@ from ..core.tensor import Tensor
 from .types import TensorType, named_type, type_name
 
 # what is replaced: their arguments have other names or meanings in PyTorch
+_MODULE = Tensor.__module__
 _BEFORE: dict[str, Any] = {name: getattr(Tensor, name) for name in ("type", "split")}
 
 
@@ -32,13 +33,25 @@ def get_device(self: Tensor) -> int:
     return -1 if self.device.type == "cpu" else int(self.device.index or 0)     # type: ignore[attr-defined]
 
 
+def to_dense(self: Tensor, dtype: Any = None) -> Tensor:
+    """The tensor itself, or in another dtype."""
+    return self if dtype is None else self.to(dtype=dtype)
+
+
+def coalesce(self: Tensor) -> Tensor:
+    """The tensor itself."""
+    return self
+
+
 METHODS: dict[str, Any] = {
-    "type": type_, "split": split, "get_device": get_device,
+    "type": type_, "split": split, "to_dense": to_dense, "coalesce": coalesce, "get_device": get_device,
     **dict.fromkeys(("is_meta", "is_mkldnn", "is_mps", "is_quantized", "is_sparse", "is_xpu"), False)}
 
 
 def put_on() -> None:
-    """Gives `Tensor` the methods that it lacks, and others in the place of those in `_BEFORE`."""
+    """Gives `Tensor` the methods that it lacks, and others in the place of those in `_BEFORE`. Its class is called
+    `torch.Tensor`: so other packages know a tensor."""
+    Tensor.__module__ = "torch"
     for name, value in METHODS.items():
         if name in _BEFORE or not hasattr(Tensor, name):
             setattr(Tensor, name, value)
@@ -51,3 +64,4 @@ def take_off() -> None:
             delattr(Tensor, name)
     for name, value in _BEFORE.items():
         setattr(Tensor, name, value)
+    Tensor.__module__ = _MODULE

@@ -63,6 +63,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "torch.quantization": (),
     "torch.random": (".as_torch.random", ""),
     "torch.serialization": (".as_torch.saving",),
+    "torch.sparse": (".as_torch.sparse",),
     "torch.testing": (".as_torch.testing",),
     "torch.types": (".as_torch.types", ""),
     "torch.utils": (".as_torch.utils", ".utils"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..core.tensor import Tensor
+from ..core.warning import warn
 
 __all__ = ["SummaryWriter"]
 
@@ -34,8 +35,8 @@ class SummaryWriter:
         return (lambda *args, **named: value(*_arrays(args), **_arrays(named))) if callable(value) else value
 
     def add_graph(self, model: Any, *args: Any, **named: Any) -> None:
-        """NotImplementedError: `minigrad.study.graph` draws graphs."""
-        raise NotImplementedError("[SummaryWriter.add_graph] is not supported; minigrad.study.graph(loss) draws graphs")
+        """Warns that no graph is written: `minigrad.study.graph` draws them."""
+        warn("[SummaryWriter.add_graph] writes nothing; minigrad.study.graph(loss) draws the graph")
 
     def __enter__(self) -> SummaryWriter:
         return self

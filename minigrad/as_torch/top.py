@@ -7,19 +7,23 @@ from typing import Any
 from .. import default_generator as _generator_of
 from ..core.shape import fail, set_default_float
 from ..core.tensor import Tensor
-from ..devices import device, open_device
+from ..devices import open_device
+from .device import device
 from .jit import compile
 from .random import fork_rng
 from .saving import load, save
+from .sparse import mm as spmm
+from .sparse import sparse_coo_tensor
 from .types import TensorType, named_type, tensor_type, type_name
 from .version import __version__
 
 __all__ = ["__version__", "are_deterministic_algorithms_enabled", "channels_last", "channels_last_3d", "compile",
-           "contiguous_format", "default_generator", "detach", "fork_rng", "get_default_device",
+           "contiguous_format", "default_generator", "detach", "device", "fork_rng", "get_default_device",
            "get_deterministic_debug_mode", "get_float32_matmul_precision", "get_num_interop_threads", "layout", "load",
            "memory_format", "preserve_format", "save", "set_default_device", "set_default_tensor_type",
            "set_deterministic_debug_mode", "set_float32_matmul_precision", "set_flush_denormal",
-           "set_num_interop_threads", "set_warn_always", "strided", "typename", "use_deterministic_algorithms"]
+           "set_num_interop_threads", "set_warn_always", "sparse_coo_tensor", "spmm", "strided", "typename",
+           "use_deterministic_algorithms"]
 
 # memory formats ask for strides, not for values: None leaves the option out
 contiguous_format = preserve_format = channels_last = channels_last_3d = None

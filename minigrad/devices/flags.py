@@ -3,8 +3,8 @@
 Nothing to read first. A kernel that finds a wrong value writes it, and the number of the check, to two words in host
 memory that the GPU reaches too (`Flags.ptr`), unless an earlier one is still there. The host looks at them where it
 waits for the GPU anyway (`item()`, `cpu()`, `tolist()`, `minigrad.cuda.synchronize()`) and after each replay of a
-captured step, and raises what the check says. So the error comes later than on the CPU. The kernel goes on with an
-index that is in range; what it and later kernels compute is of no use then.
+captured step, and raises what the check says: later than on the CPU, and in whichever thread looks first. The kernel
+goes on with an index that is in range; what it and later kernels compute is of no use then.
 
 MINIGRAD_CUDA_SYNC=1 makes the host look after each launch (`cuda.py`).
 """

@@ -9,17 +9,19 @@ one number, h * W + w); so do the others with `return_indices=True`.
 """
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from operator import index
 from typing import Any
 
 from ..core.half import rounds_once
-from ..core.shape import fail
+from ..core.shape import INT64, fail
 from ..core.tensor import Tensor
 from ..ops.activation import relu
 from ..ops.math import abs, neg, pow, sign
 from ..ops.pool import adaptive_avg_pool, adaptive_max_pool, avg_pool, max_pool
+from ..ops.take import checked
 from .arguments import Size, hashable, sizes_of
 from .module import Module
 
@@ -397,6 +399,89 @@ class AdaptiveMaxPool3d(_AdaptiveMaxPool):
     """The largest element of each of `output_size` windows that share out the space of (N, C, D, H, W)."""
 
     run = staticmethod(adaptive_max_pool3d)
+
+
+# ---- back to where maxima came from ----
+
+
+def _max_unpool(dims: int, input: Tensor, indices: Tensor, kernel_size: Size, stride: Size | None, padding: Size,
+                output_size: Sequence[int] | None) -> Tensor:
+    """The values of `input` at the places `indices` of a larger tensor of zeros."""
+    name = f"max_unpool{dims}d"
+    if input.ndim not in (dims + 1, dims + 2) or indices.shape != input.shape or indices.dtype != INT64:
+        fail(name, f"input must have {dims + 1} or {dims + 2} dimensions, and indices be int64 of the same shape",
+             [input.layout, indices.layout])
+    kernel = sizes_of(kernel_size, dims, name, "kernel_size")
+    step = kernel if stride is None else sizes_of(stride, dims, name, "stride")
+    around = sizes_of(padding, dims, name, "padding")
+    lead = input.shape[:input.ndim - dims]
+    usual = [(n - 1) * s - 2 * p + k for n, s, p, k in zip(input.shape[-dims:], step, around, kernel, strict=True)]
+    wanted = usual if output_size is None else list(output_size)[-dims:]
+    if output_size is not None and (len(output_size) not in (dims, input.ndim) or any(
+            not -s < a - b < s for a, b, s in zip(wanted, usual, step, strict=False))):
+        raise ValueError(f"[{name}] output_size must have {dims} numbers, each less than the stride from {usual}; "
+                         f"got {list(output_size)}")
+    count = math.prod(wanted)
+    place = checked(name, indices.reshape(*lead, -1), count, -1, wrap=False, kind=RuntimeError)
+    nothing = input.new_zeros((*lead, count))
+    return nothing.scatter(-1, place, input.reshape(*lead, -1)).reshape(*lead, *wanted)
+
+
+def max_unpool1d(input: Tensor, indices: Tensor, kernel_size: Size, stride: Size | None = None, padding: Size = 0,
+                 output_size: Sequence[int] | None = None) -> Tensor:
+    """The inverse of `max_pool1d` at the maxima, with zeros elsewhere: input and indices (N, C, L) or (C, L), as
+    `max_pool1d_with_indices` gives them -> (N, C, L'). `output_size` says which length is meant of those that a stride
+    leaves open. RuntimeError for an index that is outside, ValueError for a size that does not fit."""
+    return _max_unpool(1, input, indices, kernel_size, stride, padding, output_size)
+
+
+def max_unpool2d(input: Tensor, indices: Tensor, kernel_size: Size, stride: Size | None = None, padding: Size = 0,
+                 output_size: Sequence[int] | None = None) -> Tensor:
+    """As `max_unpool1d`, for (N, C, H, W) or (C, H, W)."""
+    return _max_unpool(2, input, indices, kernel_size, stride, padding, output_size)
+
+
+def max_unpool3d(input: Tensor, indices: Tensor, kernel_size: Size, stride: Size | None = None, padding: Size = 0,
+                 output_size: Sequence[int] | None = None) -> Tensor:
+    """As `max_unpool1d`, for (N, C, D, H, W) or (C, D, H, W)."""
+    return _max_unpool(3, input, indices, kernel_size, stride, padding, output_size)
+
+
+class _MaxUnpool(Module):
+    """What the three layers share."""
+
+    _dims = 1
+
+    def __init__(self, kernel_size: Size, stride: Size | None = None, padding: Size = 0) -> None:
+        super().__init__()
+        name = type(self).__name__
+        self.kernel_size = sizes_of(kernel_size, self._dims, name, "kernel_size")
+        self.stride = self.kernel_size if stride is None else sizes_of(stride, self._dims, name, "stride")
+        self.padding = sizes_of(padding, self._dims, name, "padding")
+
+    def forward(self, input: Tensor, indices: Tensor, output_size: Sequence[int] | None = None) -> Tensor:
+        """(N, C, *space), indices of the same shape -> (N, C, *space'), or all without N."""
+        return _max_unpool(self._dims, input, indices, self.kernel_size, self.stride, self.padding, output_size)
+
+    def extra_repr(self) -> str:
+        return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
+
+
+class MaxUnpool1d(_MaxUnpool):
+    """The inverse of `MaxPool1d` at the maxima, with zeros elsewhere: (N, C, L) -> (N, C, L'), or both without N."""
+
+
+class MaxUnpool2d(_MaxUnpool):
+    """The inverse of `MaxPool2d` at the maxima, with zeros elsewhere: (N, C, H, W) -> (N, C, H', W'), or without N."""
+
+    _dims = 2
+
+
+class MaxUnpool3d(_MaxUnpool):
+    """The inverse of `MaxPool3d` at the maxima, with zeros elsewhere: (N, C, D, H, W) -> (N, C, D', H', W'), or without
+    N."""
+
+    _dims = 3
 
 
 # ---- power means ----

@@ -51,6 +51,10 @@ OPERATORS = {
 # for what is a method only. They cost nothing at import: `load` imports one when a name of it is first asked for.
 LATER = {
     "factor": "",
+    "further": "alias_copy broadcast_shapes conj conj_physical constant_pad_nd detach_copy diagonal_copy expand_copy "
+               "fill frexp gcd gcd_ isreal lcm lcm_ mvlgamma mvlgamma_ narrow_copy nextafter nextafter_ permute_copy "
+               "real resolve_conj resolve_neg scalar_tensor select_copy split_copy split_with_sizes_copy squeeze_copy "
+               "t_copy transpose_copy unbind_copy unfold_copy unsafe_chunk unsafe_split unsqueeze_copy view_copy",
     "linalg": "",
     "masked": "",
     "older": "chain_matmul cholesky cholesky_inverse cholesky_solve det geqrf ger inverse logdet lu lu_solve lu_unpack "

@@ -7,6 +7,7 @@ data is. Read first `as_array`: it decides the dtype of data.
 from __future__ import annotations
 
 import operator
+from collections import deque
 from collections.abc import Callable, Iterator
 from functools import reduce
 from typing import Any, NoReturn
@@ -49,6 +50,8 @@ def as_array(data: Any, dtype: Any = None) -> np.ndarray:
         data = _shared(data).numpy(force=True)
     if isinstance(data, np.generic) and dtype is not None:
         data = data.item()
+    if isinstance(data, deque):
+        data = list(data)
     plain = is_plain(data)
     if plain and _holds_tensors(data):
         data = _unwrap(data)

@@ -123,7 +123,7 @@ def _floats(name: str, *inputs: Any) -> None:
                  NotImplementedError)
 
 
-def _as_float(t: Any) -> Any:
+def as_float(t: Any) -> Any:
     return cast(t, default_float()) if isinstance(t, Tensor) and not is_float(t.array.layout.dtype) else t
 
 
@@ -164,7 +164,7 @@ def copysign(input: Tensor, other: Any) -> Tensor:
     Integers and bools give the default float.
     """
     negative = signbit(other) if isinstance(other, Tensor) else math.copysign(1, other) < 0
-    size = abs(_as_float(cast(input, result_type(input, other))))
+    size = abs(as_float(cast(input, result_type(input, other))))
     return where(negative, neg(size), size) if isinstance(negative, Tensor) else neg(size) if negative else size
 
 
@@ -364,7 +364,7 @@ def xlogy(input: Any, other: Any) -> Tensor:
 
     Integers and bools give the default float.
     """
-    input, other = _as_float(input), _as_float(other)
+    input, other = as_float(input), as_float(other)
     if not isinstance(other, Tensor):
         other = constant(other, input.array.layout.dtype, input.array.layout.device)
     if not isinstance(input, Tensor):
@@ -379,7 +379,7 @@ def logit(input: Tensor, eps: float | None = None) -> Tensor:
 
     Integers and bools give the default float.
     """
-    input = _as_float(input)
+    input = as_float(input)
     if eps is not None:
         input = clamp(input, eps, 1 - eps)
     # log(p / (1 - p)), of which the derivatives would be 0 * inf at 0 and 1
@@ -389,7 +389,7 @@ def logit(input: Tensor, eps: float | None = None) -> Tensor:
 @formula
 def sinc(input: Tensor) -> Tensor:
     """sin(pi * input) / (pi * input), and 1 where input is 0. Integers and bools give the default float."""
-    x = mul(_as_float(input), math.pi)
+    x = mul(as_float(input), math.pi)
     near = lt(abs(x), 1.0)                              # the derivatives of the quotient cancel there: a series instead
     t = square(where(near, x, 0.0))
     series = mul(t, _SINC_SERIES[0])
@@ -411,7 +411,7 @@ def float_power(input: Any, exponent: Any) -> Tensor:
 @formula
 def ldexp(input: Tensor, other: Tensor) -> Tensor:
     """input * 2^other. Integers and bools give the default float."""
-    return mul(_as_float(input), pow(2.0, _as_float(other)))
+    return mul(as_float(input), pow(2.0, as_float(other)))
 
 
 @formula
@@ -423,13 +423,13 @@ def rsub(input: Tensor, other: Any, *, alpha: Any = 1) -> Tensor:
 @formula
 def deg2rad(input: Tensor) -> Tensor:
     """Degrees as radians: input * pi / 180. Integers and bools give the default float."""
-    return mul(_as_float(input), math.pi / 180)
+    return mul(as_float(input), math.pi / 180)
 
 
 @formula
 def rad2deg(input: Tensor) -> Tensor:
     """Radians as degrees: input * 180 / pi. Integers and bools give the default float."""
-    return mul(_as_float(input), 180 / math.pi)
+    return mul(as_float(input), 180 / math.pi)
 
 
 def positive(input: Tensor) -> Tensor:
@@ -457,7 +457,7 @@ def isclose(input: Tensor, other: Tensor, rtol: float = 1e-05, atol: float = 1e-
         close = logical_or(close, logical_and(isnan(input), isnan(other)))
     if input.array.layout.dtype == BOOL or rtol == 0 and atol == 0:
         return close
-    distance = _as_float(abs(sub(input, other)))
+    distance = as_float(abs(sub(input, other)))
     return logical_or(close, logical_and(isfinite(distance), le(distance, add(abs(mul(other, rtol)), atol))))
 
 

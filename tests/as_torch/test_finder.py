@@ -90,6 +90,7 @@ from minigrad import Tensor, as_torch
 before = dict(vars(Tensor))
 as_torch.install(); as_torch.install()
 import torch.nn
+assert str(Tensor) == "<class 'torch.Tensor'>"
 assert as_torch.installed() and Tensor.type(torch.ones(1)) == "torch.FloatTensor"
 as_torch.uninstall(); as_torch.uninstall()
 assert not as_torch.installed() and not [m for m in sys.modules if m.startswith("torch")]

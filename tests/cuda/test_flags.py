@@ -116,8 +116,9 @@ def test_in_a_captured_step(wrong):
     first = step(*right).item()
     tokens, labels = (on_gpu([[0, 5], [4, 2]]), right[1]) if wrong == "index" else (right[0], on_gpu([0, 3]))
     with pytest.raises(IndexError, match=r"\[embedding\] index 5" if wrong == "index" else r"\[cross_entropy\] labels .* got 3"):
-        step(tokens, labels)
-        mg.cuda.synchronize()
+        step(tokens, labels)                    # the stand-in is done when the call is
+        if REAL:
+            mg.cuda.synchronize()
     assert len(step.programs) == 1
     with late():
         step(tokens, labels)                    # the GPU has not come to it

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from cuda_on_cpu.twins import emulated
 
+import minigrad.nn  # noqa: F401        layers bring ops of their own
 from minigrad import testing
 from minigrad.core.op import Op, registry
 from minigrad.ops.dispatch import set_fused

@@ -102,3 +102,24 @@ def test_modules_that_the_database_lacks(torch, name, arguments, shape):
     (got * got).sum().backward()
     (want * want).sum().backward()
     compare_gradients([x.grad for x in xs], [y.grad for y in ys], name)
+
+
+@pytest.mark.parametrize("size", [6, 7])
+@pytest.mark.parametrize("dims", [1, 2, 3])
+def test_max_unpool(torch, dims, size):
+    """The way back from `MaxPool`, and gradients; a stride of 2 leaves open whether the size was 6 or 7."""
+    x = np.random.default_rng(0).permutation(2 * 3 * size**dims).reshape(2, 3, *(size,) * dims).astype(np.float64)
+    found = []
+    for lib, n in ((mg, mg.nn), (torch, torch.nn)):
+        leaf = lib.tensor(x, requires_grad=True)
+        y, index = getattr(n, f"MaxPool{dims}d")(2, return_indices=True)(leaf)
+        layer = getattr(n, f"MaxUnpool{dims}d")(2)
+        full, single = layer(y, index, output_size=None if size == 6 else leaf.shape), layer(y[0], index[0], output_size=[size] * dims)
+        ((full * full).sum() + single.sum()).backward()
+        found.append([full, single, leaf.grad, repr(layer)])
+        for bad in (lambda layer=layer, y=y, index=index: layer(y, index, output_size=[20] * dims), lambda layer=layer, y=y, index=index: layer(y, index[:1]),
+                    lambda layer=layer, y=y, index=index: layer(y, index + 1000)):
+            with pytest.raises((ValueError, RuntimeError)):
+                bad()
+    assert found[0].pop() == found[1].pop()
+    close(found[0], found[1], f"MaxUnpool{dims}d")

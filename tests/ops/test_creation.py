@@ -1,4 +1,6 @@
 """Numbers on their way into tensors: what a dtype cannot hold is refused, what it can hold arrives exactly."""
+from collections import deque
+
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
@@ -73,6 +75,7 @@ def test_tensors_of_one_element_in_lists_are_numbers():
     assert mg.tensor([one], requires_grad=True).shape == (1,) and mg.tensor([mg.ones(2), mg.zeros(2)]).shape == (2, 2)
     with pytest.raises(ValueError, match="must be a rectangular array"):
         mg.tensor([one, mg.ones(2)])
+    assert mg.tensor(deque([1.0, 2.0])).dtype == mg.float32 and mg.tensor(deque([one, two])).tolist() == [1.5, 2.0]
 
 
 def test_where_and_clamp_take_numbers_that_fit():

@@ -7,7 +7,7 @@ sum of the absolute values of each `autograd.grad`), "sizes" (the sum of the abs
 clears gradients), and "end": "finished", "enough", or the error.
 
 Random numbers come from NumPy: the n-th draw of a kind in a shape is the same on both, in whatever order shapes are drawn.
-`RESULT_DTYPE=float64` makes float64 the default dtype.
+`RESULT_DTYPE=float64` makes float64 the default dtype; `RESULT_NUDGE=1e-7` multiplies random numbers by 1 + 1e-7.
 """
 from __future__ import annotations
 
@@ -36,6 +36,7 @@ class Draws:
 
     def __init__(self) -> None:
         self.seed, self.counts = 0, Counter()
+        self.nudge = 1 + float(os.environ.get("RESULT_NUDGE", 0))
 
     def restart(self, seed: int) -> None:
         self.seed = int(seed) % (1 << 31)
@@ -48,11 +49,11 @@ class Draws:
 
     def uniform(self, shape: Iterable[int]) -> np.ndarray:
         shape = tuple(int(n) for n in shape)
-        return self("uniform", shape).random(shape, dtype=np.float32).astype(np.float64)
+        return self("uniform", shape).random(shape, dtype=np.float32).astype(np.float64) * self.nudge
 
     def normal(self, shape: Iterable[int]) -> np.ndarray:
         shape = tuple(int(n) for n in shape)
-        return self("normal", shape).standard_normal(shape, dtype=np.float32).astype(np.float64)
+        return self("normal", shape).standard_normal(shape, dtype=np.float32).astype(np.float64) * self.nudge
 
 
 draws = Draws()
@@ -202,6 +203,16 @@ def dropout(torch: Any) -> None:
         layer.__init__ = start
 
 
+def choosing(torch: Any) -> None:
+    """`Categorical` draws with `multinomial`, as PyTorch's does."""
+    def sample(self: Any, sample_shape: Any = ()) -> Any:
+        count = int(np.prod(sample_shape, dtype=int))
+        with torch.no_grad():
+            found = torch.multinomial(self.probs.reshape(-1, self.probs.shape[-1]), count, True)
+            return found.t().reshape(*sample_shape, *self.probs.shape[:-1])
+    torch.distributions.Categorical.sample = sample
+
+
 def loading(torch: Any) -> None:
     """Loaders read in this process, and shuffle by the same numbers."""
     data = torch.utils.data
@@ -264,17 +275,19 @@ def watching(torch: Any, limit: int) -> None:
 def main(backend: str, out: str, limit: str, program: str, *arguments: str) -> None:
     random.seed(0)
     np.random.seed(0)
+    draws.__init__()
     sys.path.append(os.path.join(HERE, "stand_ins"))
     if backend == "minigrad":
         importlib.import_module("minigrad.as_torch").install()
     import torch
-    for name in ("nn.functional", "utils.data", "utils.data.sampler", "optim.lr_scheduler", "nn.init", "autograd"):
+    for name in ("nn.functional", "utils.data", "utils.data.sampler", "optim.lr_scheduler", "nn.init", "autograd", "distributions"):
         importlib.import_module(f"torch.{name}")
     if os.environ.get("RESULT_DTYPE"):
         torch.set_default_dtype(getattr(torch, os.environ["RESULT_DTYPE"]))
     torch.manual_seed(0)
     random_functions(torch)
     dropout(torch)
+    choosing(torch)
     loading(torch)
     watching(torch, int(limit))
     from stand_in_data import put_in_place

@@ -1,0 +1,60 @@
+"""PyTorch's further names: what the samples do not say."""
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+import minigrad as mg
+from minigrad import special
+
+
+def test_copies_are_no_views():
+    x = mg.arange(6).reshape(2, 3)
+    for copied in (mg.unsqueeze_copy(x, 0), mg.view_copy(x, 6), mg.permute_copy(x, (1, 0)), mg.t_copy(x), mg.diagonal_copy(x), mg.select_copy(x, 0, 0),
+                   mg.narrow_copy(x, 0, 0, 1), mg.alias_copy(x), mg.squeeze_copy(x), mg.unfold_copy(x, 1, 2, 1), mg.unbind_copy(x)[0], mg.split_copy(x, 1)[0]):
+        copied.fill_(9)
+    assert x.tolist() == [[0, 1, 2], [3, 4, 5]]
+
+
+def test_frexp_is_exact_for_all_sizes():
+    x = mg.tensor([0.0, -3.0, 5e-324, 1.7e308, 0.75], dtype=mg.float64, requires_grad=True)
+    mantissa, exponent = mg.frexp(x)
+    want, e = np.frexp(x.numpy(force=True))
+    np.testing.assert_array_equal(mantissa.numpy(force=True), want)
+    assert exponent.tolist() == e.tolist() and exponent.dtype == mg.int32
+    mantissa[1].backward()
+    assert x.grad[1].item() == 0.25
+
+
+def test_whole_numbers_and_neighbours():
+    assert mg.gcd(mg.tensor([12, -8]), mg.tensor([18, 0])).tolist() == [6, 8] and mg.lcm(mg.tensor([4]), mg.tensor([6])).tolist() == [12]
+    assert mg.nextafter(mg.tensor(1.0), mg.tensor(2.0)).item() == np.nextafter(np.float32(1), np.float32(2))
+
+
+def test_names_without_a_calculation():
+    x = mg.tensor([1.0], requires_grad=True)
+    assert mg.real(x) is x and mg.conj(x) is x and mg.isreal(x).tolist() == [True] and mg.conj_physical(x) is not x
+    assert mg.broadcast_shapes((2, 1), 3, ()) == (2, 3) and mg.scalar_tensor(3).dtype == mg.float32
+    filled = mg.fill(mg.zeros(2), x[0])
+    filled.sum().backward()
+    assert filled.tolist() == [1, 1] and x.grad.tolist() == [2] and mg.fill(mg.zeros(2), 5).tolist() == [5, 5]
+    assert mg.constant_pad_nd(mg.ones(1), (1, 1), 7).tolist() == [7, 1, 7] and len(mg.unsafe_split(mg.ones(4), 2)) == len(mg.unsafe_chunk(mg.ones(4), 2)) == 2
+
+
+def test_special_functions():
+    assert special.entr(mg.tensor([0.0, -1.0, 1.0])).tolist() == [0, -math.inf, 0] and special.expit(mg.tensor(0.0)).item() == 0.5
+    assert special.xlog1py(mg.tensor([0.0]), mg.tensor([-1.0])).item() == 0 and special.ndtr(mg.tensor(0.0)).item() == 0.5
+
+
+@pytest.mark.parametrize("call, kind, text", [
+    (lambda: mg.frexp(mg.tensor([1])), RuntimeError, "floating"),
+    (lambda: mg.broadcast_shapes((2,), (3,)), RuntimeError, "broadcast"),
+    (lambda: mg.broadcast_shapes((-2,)), RuntimeError, "negative"),
+    (lambda: mg.fill(mg.zeros(2), mg.zeros(2)), RuntimeError, "0-d"),
+    (lambda: mg.gcd(mg.tensor([1]), 2), TypeError, "tensor"),
+])
+def test_refusals(call, kind, text):
+    with pytest.raises(kind, match=text):
+        call()
