@@ -6,7 +6,7 @@ from itertools import product
 import numpy as np
 import pytest
 from cuda_on_cpu import emulator
-from cuda_on_cpu.twins import DTYPES, REAL, Plan, compare, emulated, launch, values
+from cuda_on_cpu.twins import DTYPES, REAL, Plan, compare, emulated, launch, rng, values
 
 import minigrad as mg
 from minigrad import devices, nn, optim
@@ -73,6 +73,19 @@ def test_weights_that_are_not_finite(suffix, order):
     y[0, :, :, 2] = -0.0
     compare(f"conv_forward_{suffix}", y * 0, x, w, None, table, ulps=64)
     compare(f"conv_backward_input_{suffix}", x * 0, y, w, None, table, ulps=64)
+
+
+def test_positions_above_32_bits_are_divided():
+    text = cuda.source("ops/conv.cu") + """
+extern "C" __global__ void divide_all(int64_t *q, const int64_t *n, const int64_t *by, int64_t count) {
+  GRID_LOOP(i, count) q[i] = divide(n[i], by[i]);
+}"""
+    by = np.array([1, 3, 2**31 - 1, 2**31, 2**32 - 1, 2**32, 2**33 + 7, 10**12], np.int64).repeat(100)
+    n = np.concatenate([by + rng.integers(-1, 2, by.size), by * 7 - 1, rng.integers(0, 2**62, by.size), 2**32 + rng.integers(-2, 3, by.size)])
+    by = np.tile(by, 4)
+    q, a, b = cuda.cp.empty(n.shape, np.int64), cuda.cp.asarray(n), cuda.cp.asarray(by)
+    cuda.cp.RawModule(code=text, options=cuda.options("f32")).get_function("divide_all")((4,), (256,), (q, a, b, n.size))
+    np.testing.assert_array_equal(q.get(), n // by)
 
 
 def test_any_tile_gives_the_same_bits(monkeypatch):
