@@ -418,13 +418,18 @@ work("conv_forward conv_backward_input conv_backward_weight", _products)
 
 # ---- launches on CUDA ------------------------------------------------------------------------------------------------
 
-_TILES = {1: (4, 256), 8: (32, 128), 16: (64, 128)}         # rows and columns of a tile, by the threads of its column
+# rows and columns of a tile, by the threads of its column
+_SWEEP_TILES = {1: (4, 256), 8: (32, 128), 16: (64, 128)}
+_WEIGHT_TILES = {8: (32, 32), 16: (64, 128)}
+_BUSY = 264                     # blocks that keep a GPU busy: with fewer, tiles are smaller
 
 
-def _tiles(threads: int, rows: int, columns: int, times: int, tiles: dict[int, tuple[int, int]] = _TILES) -> Launch:
+def _tiles(tiles: dict[int, tuple[int, int]], threads: int, rows: int, columns: int, times: int) -> Launch:
     """A block of 256 threads for each tile of `times` products of rows x columns outputs; `threads` are in a column."""
     tall, wide = tiles[threads]
     blocks = ceil_div(rows, tall) * ceil_div(columns, wide) * times
+    if threads == 16 and (rows <= 32 or columns <= 32 or blocks < _BUSY):
+        return _tiles(tiles, 8, rows, columns, times)
     return Launch("", (min(blocks, BLOCKS),), (256 // threads, threads))
 
 
@@ -437,7 +442,7 @@ def _sweep_rule(back: bool) -> Any:
         if back:
             rows, grid = c, [ceil_div(n, s) for n, s in zip(space, stride, strict=True)]
             residues = prod(map(min, space, stride))
-        return [_tiles(1 if rows <= 4 else 8 if rows <= 32 else 16, rows, images * prod(grid), groups * residues)]
+        return [_tiles(_SWEEP_TILES, 1 if rows <= 4 else 16, rows, images * prod(grid), groups * residues)]
     return rule
 
 
@@ -445,9 +450,8 @@ def _weight_rule(k: Any, host: Any) -> list[Launch]:
     """One product for each group and chunk; then the sums of the chunks are added."""
     _, groups, c, m, *sizes = map(int, host[k.geometry])
     columns = c * prod(sizes[6:9])
-    threads = 16 if m > 32 and columns > 32 else 8
-    product = _tiles(threads, m, columns, groups * k.chunks, {**_TILES, 8: (32, 32)})
-    return [product, over(groups * m * columns, "add")] if k.chunks > 1 else [product]
+    products = _tiles(_WEIGHT_TILES, 16, m, columns, groups * k.chunks)
+    return [products, over(groups * m * columns, "add")] if k.chunks > 1 else [products]
 
 
 launch("ops/conv.cu", "conv_forward", _sweep_rule(False), shared=36864)

@@ -88,25 +88,31 @@ extern "C" __global__ void divide_all(int64_t *q, const int64_t *n, const int64_
     np.testing.assert_array_equal(q.get(), n // by)
 
 
-def test_any_tile_gives_the_same_bits(monkeypatch):
+@pytest.mark.parametrize("suffix", ["f32", "f64"])
+def test_any_tile_gives_the_same_bits(suffix, order, monkeypatch):
     """A sum depends neither on the tile that the launch rule chooses nor on the number of blocks."""
     device = mg.device("cuda")
-    x, w, y, bias, bias_x, table = case("wide", np.float32)
-    sums = np.zeros(2 * w.size, np.float32)
+    x, w, y, bias, bias_x, table = case("wide", DTYPES[suffix])
+    sums, odd = np.zeros(2 * w.size, w.dtype), w.copy()
+    odd[1, 2, 0, 0, 0] = np.inf
     for name, arguments, tiles in (("conv_forward", [y, x, w, bias, table], (1, 8, 16)),
                                    ("conv_backward_input", [x, y, w, bias_x, table], (1, 8, 16)),
+                                   ("conv_backward_input", [x, y, odd, bias_x, table], (1, 8, 16)),
                                    ("conv_backward_weight", [w, sums, x, y, table, 2], (8, 16))):
         found = []
-        for threads, blocks in product(tiles, (1, 1000)):
+        for threads, blocks in product(tiles, (1, 7)):
             def rule(k, host, shape=((blocks,), (256 // threads, threads)), rule=KERNELS[name].rule):
                 return [Launch("", *shape), *rule(k, host)[1:]]
-            kernel = next(k for k in device.kernels if k.name == f"{name}_f32")
-            call = cuda.launcher(device, name, "f32", kernel.signature, kernel.names, {name: KERNELS[name]._replace(rule=rule)})
+            kernel = next(k for k in device.kernels if k.name == f"{name}_{suffix}")
+            call = cuda.launcher(device, name, suffix, kernel.signature, kernel.names, {name: KERNELS[name]._replace(rule=rule)})
             with monkeypatch.context() as patched:
                 patched.setattr(kernel, "call", call)
-                found.append(launch(device, kernel.name, [a * 0 if i == 0 else a for i, a in enumerate(arguments)])[0])
+                found.append(launch(device, kernel.name, [np.zeros_like(arguments[0]), *arguments[1:]])[0])
         for other in found[1:]:
             np.testing.assert_array_equal(other, found[0], err_msg=name)
+        want = launch(mg.device("cpu"), kernel.name, [np.zeros_like(arguments[0]), *arguments[1:]])[0]
+        near = 64 * np.finfo(w.dtype).eps * np.abs(want[np.isfinite(want)]).max()
+        np.testing.assert_allclose(found[0], want, rtol=0, atol=near, err_msg=name)
 
 
 @pytest.mark.skipif(REAL, reason="the emulator counts")
