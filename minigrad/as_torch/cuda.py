@@ -1,6 +1,10 @@
-"""`torch.cuda` beside `minigrad.cuda`: old names of tensors."""
+"""`torch.cuda` beside `minigrad.cuda`: old names of tensors, and what is not counted."""
 from __future__ import annotations
 
+from typing import Any
+
+from ..core.shape import fail
+from ..cuda import is_available, memory_allocated, memory_reserved
 from .types import TensorType, tensor_type
 
 
@@ -9,13 +13,38 @@ def __getattr__(name: str) -> TensorType:
     return tensor_type(name, "cuda")
 
 
+OutOfMemoryError = MemoryError
+
+
+def max_memory_allocated(device: Any = None) -> int:
+    """0 where there is no GPU; NotImplementedError where there is one: the most that was in use is not counted."""
+    if is_available():
+        fail("cuda.max_memory_allocated", "the most memory that was in use is not counted", "",
+             "torch.cuda.memory_allocated() tells what is in use", NotImplementedError)
+    return 0
+
+
+max_memory_reserved = max_memory_allocated
+
+
+def reset_peak_memory_stats(device: Any = None) -> None:
+    """Nothing: the most memory that was in use is not counted."""
+
+
+reset_max_memory_allocated = reset_peak_memory_stats
+
+
+def memory_summary(device: Any = None, abbreviated: bool = False) -> str:
+    """The bytes in use and those taken from the driver, in two lines."""
+    return f"allocated: {memory_allocated(device)} bytes\nreserved: {memory_reserved(device)} bytes"
+
+
 def init() -> None:
     """Nothing: a GPU is opened when it is first used."""
 
 
 def is_initialized() -> bool:
     """True where there is a GPU."""
-    from ..cuda import is_available
     return is_available()
 
 

@@ -1,10 +1,10 @@
 """`torch.nn` beside `minigrad.nn`."""
 from __future__ import annotations
 
-from ..nn import Module
+from ..nn import Module, NLLLoss
 from ..nn.module import Parameter
 from .parallel import DataParallel
 
-__all__ = ["Container", "DataParallel", "Parameter"]
+__all__ = ["Container", "DataParallel", "NLLLoss2d", "Parameter"]
 
-Container = Module
+Container, NLLLoss2d = Module, NLLLoss

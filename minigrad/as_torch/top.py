@@ -4,10 +4,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from .. import default_generator as _generator_of
-from ..core.shape import fail, set_default_float
+from ..core.shape import default_float, fail, set_default_float
 from ..core.tensor import Tensor
 from ..devices import open_device
+from ..ops.creation import tensor
 from .device import device
 from .jit import compile
 from .random import fork_rng
@@ -20,7 +23,8 @@ from .version import __version__
 __all__ = ["__version__", "are_deterministic_algorithms_enabled", "channels_last", "channels_last_3d", "compile",
            "contiguous_format", "default_generator", "detach", "device", "fork_rng", "get_default_device",
            "get_deterministic_debug_mode", "get_float32_matmul_precision", "get_num_interop_threads", "layout", "load",
-           "memory_format", "preserve_format", "save", "set_default_device", "set_default_tensor_type",
+           "memory_format", "OutOfMemoryError", "preserve_format", "range", "save", "set_default_device",
+           "set_default_tensor_type",
            "set_deterministic_debug_mode", "set_float32_matmul_precision", "set_flush_denormal",
            "set_num_interop_threads", "set_warn_always", "sparse_coo_tensor", "spmm", "strided", "typename",
            "use_deterministic_algorithms"]
@@ -30,6 +34,7 @@ contiguous_format = preserve_format = channels_last = channels_last_3d = None
 memory_format = layout = type(None)
 strided = None
 default_generator = _generator_of("cpu")
+OutOfMemoryError = MemoryError
 
 
 def __getattr__(name: str) -> TensorType:
@@ -67,6 +72,14 @@ def get_default_device() -> Any:
 def detach(input: Tensor) -> Tensor:
     """`input.detach()`."""
     return input.detach()
+
+
+def range(start: float, end: float | None = None, step: float = 1, **options: Any) -> Tensor:
+    """Numbers from `start` (0 if one bound is given) to `end`, both included, of the default float dtype: an old
+    `arange`."""
+    first, last = (0, start) if end is None else (start, end)
+    values = first + step * np.arange(int(np.floor((last - first) / step)) + 1)
+    return tensor(values, **{"dtype": default_float(), **options})
 
 
 def _assert(condition: Any, message: str) -> None:

@@ -93,12 +93,26 @@ def test_switches_are_accepted_and_change_nothing(door):
     door.set_float32_matmul_precision("high")
     with pytest.raises(ValueError, match="highest"):
         door.set_float32_matmul_precision("low")
-    with door.backends.cudnn.flags(enabled=False), door.backends.cuda.sdp_kernel(enable_flash=False):
+    attention = door.nn.attention
+    with attention.sdpa_kernel([attention.SDPBackend.FLASH_ATTENTION, attention.SDPBackend.MATH]), door.backends.cudnn.flags(enabled=False), door.backends.cuda.sdp_kernel(enable_flash=False):
         pass
     assert not door.backends.mps.is_available() and not door.xpu.is_available() and not door.distributed.is_available()
     assert door.are_deterministic_algorithms_enabled() and door.get_float32_matmul_precision() == "highest"
     assert door.ones(2, 3).contiguous(memory_format=door.contiguous_format).to(memory_format=door.channels_last).shape == (2, 3)
     assert (door.accelerator.current_accelerator() is None) == (not door.cuda.is_available())
+
+
+def test_range_has_both_ends(door):
+    for arguments, want in (((3,), [0, 1, 2, 3]), ((1, 4), [1, 2, 3, 4]), ((0, 1, 0.5), [0, 0.5, 1]), ((3, 1, -1), [3, 2, 1]), ((0, 2.5), [0, 1, 2])):
+        assert door.range(*arguments).tolist() == want
+    assert door.range(0, 1).dtype == door.float32 and door.range(0, 1, dtype=door.int64).dtype == door.int64
+
+
+def test_memory_of_gpus(door):
+    assert door.cuda.OutOfMemoryError is door.OutOfMemoryError is MemoryError and "allocated: " in door.cuda.memory_summary()
+    door.cuda.reset_peak_memory_stats()
+    if not door.cuda.is_available():
+        assert door.cuda.max_memory_allocated() == 0
 
 
 def test_compile_and_script_give_back_what_they_get(door):
