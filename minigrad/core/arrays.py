@@ -15,7 +15,6 @@ from ..devices.memory import Array, Layout, alloc, layout
 from ..devices.plan import Plan, elementwise_plan, host_plan, remember
 from .shape import broadcast_shapes, fail
 
-CASTS = {dtype: f"cast_{suffix}" for dtype, suffix in TYPE_SUFFIX.items()}          # kernels by the dtype of the result
 _casts: dict[tuple, Plan] = {}      # by layout and dtype
 _copies: dict[tuple, Callable[[Array, int, Array], None]] = {}      # by the layouts of target and source
 
@@ -34,7 +33,7 @@ def written_once(op: str, to: Layout) -> None:
 def prepare_cast(input: Layout, *, dtype: np.dtype) -> Plan:
     """The plan of a cast: the cast kernel of the two dtypes, or NumPy. The result is contiguous."""
     out = layout(input.device, dtype, input.shape)
-    kernel = getattr(input.device.kernels, CASTS[dtype]).get(input.dtype) if dtype in CASTS else None
+    kernel = getattr(input.device.kernels, f"cast_{TYPE_SUFFIX.get(dtype)}").get(input.dtype)
     if kernel is None:
         return host_plan(out, _cast_host, f"no cast kernel from {input.dtype} to {dtype}: NumPy", (input,), moves=True)
     plan = elementwise_plan(out, input)

@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from ..devices.memory import Array, Layout, halves_seen, layout
+from ..devices.base import NoKernel
+from ..devices.memory import Array, Layout, alloc, halves_seen, layout
 from ..devices.plan import Plan, is_half
 from .engine import functions
 from .modes import mode
@@ -25,35 +26,55 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 class Wide(Plan):
     """The plan of a signature with half precision: `op` runs on float32 copies, and its result is rounded to `dtype`.
 
-    `exact`: the outputs that stay as they were computed. `run` and `offset` are not set: the fast paths, which read
-    them, fail there, and look at what kind of plan they have only then.
+    `exact`: the outputs that stay as they were computed. `direct`: the plan of a kernel that reads and writes half
+    precision; it runs what is not recorded, since the derivative would round at each of its ops. `run` and `offset` are
+    not set: the fast paths, which read them, fail there, and look at what kind of plan they have only then.
     """
 
-    __slots__ = ("dtype", "exact")
+    __slots__ = ("dtype", "exact", "direct")
 
     def __init__(self, op: Any, dtype: np.dtype, why: str, to: Layout | None = None, attrs: dict | None = None,
-                 exact: tuple[int, ...] = ()) -> None:
-        self.op, self.dtype, self.layout, self.attrs, self.exact = op, dtype, to, attrs, exact
+                 exact: tuple[int, ...] = (), direct: Plan | None = None) -> None:
+        self.op, self.dtype, self.layout, self.attrs, self.exact, self.direct = op, dtype, to, attrs, exact, direct
         self.why = f"{dtype} is computed in float32{': ' + why if why else ''}"
         self.kernel, self.table, self.walk = None, None, 0
 
     def at(self, inputs: Iterable[Any], attrs: Any = None) -> Any:
         """The result for these tensors, recorded if need be."""
+        inputs = tuple(inputs)
+        if self.direct is not None and not (mode.grad and any([t._requires_grad for t in inputs])):
+            out = alloc(self.direct.layout)
+            self.direct.kernel.call(out.ptr, *[t.array.ptr for t in inputs], self.direct.walk)
+            return new_tensor(out, None)
         return rounded(self.op(*map(widened, inputs), **(attrs or {})), self.dtype, self.exact)
 
     def fresh(self, *arrays: Array) -> Any:
         return self.at([new_tensor(a, None) for a in arrays], self.attrs).array
 
 
+# elementwise ops with derivatives that round once, as they are written, where nothing is broadcast: each is one op
+_ROUND_ONCE = ("add", "sub", "neg", "mul", "abs")
+
+
+def stored(op: Any, plan: Plan, layouts: Sequence[Layout]) -> Plan:
+    """The plan of an elementwise kernel, also if it reads and writes half precision; raises NoKernel where the
+    derivative would round more than once (see `wide_plan`)."""
+    once = op.name in _ROUND_ONCE and all([x.shape == plan.layout.shape for x in layouts])
+    if op.rules and not once:
+        raise NoKernel(f"{plan.why}: its derivative runs in float32", plan)
+    return plan
+
+
 def wide_plan(op: Any, layouts: Sequence[Layout], attrs: dict, reason: Exception) -> Wide:
-    """The plan of a primitive that has no kernel, for `reason`; raises that if no input is of half precision."""
+    """The plan of a primitive that has no kernel, for `reason`; raises that if no input is of half precision. A second
+    argument of `reason` is the plan of a kernel for what is not recorded."""
     found = [x.dtype for x in layouts if is_half(x.dtype)]
     if not found:
         raise reason
     inside = op.plan([layout(x.device, FLOAT32, x.shape) if is_half(x.dtype) else x for x in layouts], attrs)
     made = inside.layout
     to = layout(made.device, found[0], made.shape) if is_float(made.dtype) else made
-    return Wide(op, found[0], inside.why, to, attrs)
+    return Wide(op, found[0], inside.why, to, attrs, direct=reason.args[1] if len(reason.args) > 1 else None)
 
 
 def half_result(inputs: Iterable[Any]) -> np.dtype | None:

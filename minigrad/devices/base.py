@@ -72,7 +72,7 @@ class Family:
         return self.members[""]
 
 
-_SUFFIXES = frozenset(TYPE_SUFFIX.values()) | frozenset(MOVE_SUFFIX.values())
+_SUFFIXES = frozenset((*TYPE_SUFFIX.values(), *MOVE_SUFFIX.values(), "f16", "bf16"))
 
 
 def split(full: str) -> tuple[str, str]:

@@ -10,7 +10,8 @@ column-major one transposed, so the product that is asked of it is c' = b' a'. W
     no stride of an operand is 1    that operand is first copied to contiguous memory
     offsets without a fixed step    one launch writes a table of pointers, for one call: so are the heads of attention
 
-Products are computed in full float32 (no TF32) or float64.
+Products are computed in full float32 (no TF32) or float64; those of float16 and bfloat16 are added up in float32, and
+rounded once.
 """
 from __future__ import annotations
 
@@ -21,8 +22,9 @@ import numpy as np
 from cffi import FFI
 
 from . import memory
+from .base import TYPE_SUFFIX
 from .launch import TEXTS, Entry, over
-from .plan import elementwise_plan, remember
+from .plan import elementwise_plan, is_half, remember
 
 ffi = FFI()
 # addresses on the device are numbers here
@@ -47,9 +49,8 @@ library: Any = None             # cuBLAS, loaded at the first product; tests set
 _WORKSPACE = 32 << 20
 _N, _T = 0, 1                   # CUBLAS_OP_N, CUBLAS_OP_T
 _DEFAULT = -1                   # CUBLAS_GEMM_DEFAULT
-# element type: dtype, CUDA_R_32F, CUBLAS_COMPUTE_32F; CUDA_R_64F, CUBLAS_COMPUTE_64F
-_TYPES: dict[str, tuple[np.dtype, int, int]] = {"f32": (np.dtype("float32"), 0, 68),
-                                                "f64": (np.dtype("float64"), 1, 70)}
+# element type: CUDA_R_32F and CUBLAS_COMPUTE_32F; CUDA_R_64F, CUBLAS_COMPUTE_64F; CUDA_R_16F, CUDA_R_16BF
+_TYPES = {"f32": (0, 68), "f64": (1, 70), "f16": (2, 68), "bf16": (14, 68)}
 
 
 def _load(cp: Any) -> Any:
@@ -143,8 +144,10 @@ class Gemm:
 
     def __init__(self, device: Any, cp: Any, suffix: str, pointers: Callable[..., None]) -> None:
         self.device, self.cp, self.pointers = device, cp, pointers
-        self.dtype, self.type, self.compute = _TYPES[suffix]
-        c = "float" if suffix == "f32" else "double"
+        dtypes: dict[str, Any] = {known: dtype for dtype, known in TYPE_SUFFIX.items()}
+        self.dtype: np.dtype = dtypes[suffix]
+        self.type, self.compute = _TYPES[suffix]
+        c = "double" if suffix == "f64" else "float"
         self.one, self.zero = ffi.new(f"{c} *", 1.0), ffi.new(f"{c} *", 0.0)
         self.plans: dict[tuple, Sequence[_Step]] = {}
         self.walks: dict[tuple, Any] = {}       # never emptied: a captured step may read them
@@ -165,6 +168,9 @@ class Gemm:
             return []
         places = self.device.constants[offsets].reshape(-1, 3) if offsets else np.zeros((batch, 3), np.int64)
         add = [self._add_bias(places, m, n, crs)] if biased else []
+        if biased and not accumulate and is_half(self.dtype):       # to round once, the product is added to the bias
+            return [self._spread_bias(places, m, n, crs),
+                    *self._steps(offsets, False, number, batch, m, n, k, ars, acs, brs, bcs, crs, 1)]
         if k == 0:
             return [*([] if accumulate else [self._spread(0, places, m, n, crs)]), *add]
         dense_a, ars, acs, a_places = self._dense(places[:, 1], m, k, ars, acs)
@@ -210,6 +216,15 @@ class Gemm:
         def step(c: int, a: int, b: int, bias: int) -> None:
             for skip in skips:
                 walk(c + skip, c + skip, bias)
+        return step
+
+    def _spread_bias(self, places: np.ndarray, m: int, n: int, crs: int) -> _Step:
+        """Fills the rows of each c with the bias."""
+        walk, skips = self._walk("copy", (m, n), (crs, 1), (0, 1)), (places[:, 0] * self.dtype.itemsize).tolist()
+
+        def step(c: int, a: int, b: int, bias: int) -> None:
+            for skip in skips:
+                walk(c + skip, bias)
         return step
 
     def _spread(self, value: float, places: np.ndarray, m: int, n: int, crs: int) -> _Step:

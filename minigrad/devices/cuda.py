@@ -38,7 +38,7 @@ import weakref
 from array import array
 from collections import ChainMap
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from hashlib import sha256
 from itertools import count
@@ -50,7 +50,7 @@ import numpy as np
 
 from . import memory
 from .addresses import find, register
-from .base import Device, Kernel, KernelTable, as_bools, split
+from .base import TYPE_SUFFIX, Device, Kernel, KernelTable, as_bools, split
 from .flags import Flags
 from .graph import Graph
 from .launch import KERNELS, TEXTS, Entry, Launch, Product, Reading, rule_of
@@ -140,10 +140,10 @@ class CUDA(Device):
         self.functions: dict[tuple[str, str, str, str], Any] = {}
         from . import blas  # here, since cffi's parser takes 20 ms to import
         kernels, pointers = {}, launcher(self, *blas.POINTERS)
-        for full, signature in signatures().items():
-            name, suffix = split(full)
+        for name, suffix, signature in _declared():
             run = (blas.Gemm(self, cp, suffix, pointers) if name == "gemm"
                    else launcher(self, name, suffix, signature.letters, signature.names, KERNELS))
+            full = f"{name}_{suffix}" if suffix else name
             kernels[full] = self._kernel(full, signature.letters, signature.names, run)
         known: ChainMap[str, Any] = ChainMap(KERNELS, {"gemm": None})       # ops that are imported later add to KERNELS
         self.kernels = KernelTable(self.name, kernels, known)
@@ -372,6 +372,21 @@ class _Kept:
 
     def __init__(self, array: Any, keep: Any) -> None:
         self.array, self.keep = array, keep
+
+
+def _declared() -> Iterator[tuple[str, str, Any]]:
+    """The kernels of this device: name, suffix, signature. Those of C; for half precision, of which C has none, those
+    with `half` in `KERNELS`, which take what the float32 kernel takes, and the casts to it."""
+    TYPE_SUFFIX[np.dtype(np.float16)] = "f16"
+    with suppress(ImportError):
+        import ml_dtypes
+        TYPE_SUFFIX[np.dtype(ml_dtypes.bfloat16)] = "bf16"
+    for full, signature in signatures().items():
+        name, suffix = split(full)
+        for own in (name, "cast_f16", "cast_bf16") if name == "cast_f32" else (name,):
+            yield own, suffix, signature
+            if suffix == "f32" and (own == "gemm" or own in KERNELS and KERNELS[own].half):
+                yield from [(own, half, signature) for half in TYPE_SUFFIX.values() if half in ("f16", "bf16")]
 
 
 class _Thread(threading.local):

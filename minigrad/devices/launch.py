@@ -102,7 +102,8 @@ class Entry(NamedTuple):
     """A kernel of the table.
 
     `registers` and `shared` (static, in bytes) are the most that the compiled kernel may use, `stack` (in bytes) is the
-    most that it may put into local memory: tests compile every kernel and check these bounds.
+    most that it may put into local memory: tests compile every kernel and check these bounds. `half`: it is compiled
+    for float16 and bfloat16, too (`STORED` in common.cuh).
     """
 
     file: str                   # its path in the package
@@ -110,16 +111,18 @@ class Entry(NamedTuple):
     registers: int = 128
     shared: int = 0
     stack: int = 0
+    half: bool = False
 
 
 KERNELS: dict[str, Entry] = {}      # filled by `launch` as the ops are imported
 TEXTS: dict[str, str] = {}          # CUDA texts that are not in a file of the package, by the name an `Entry` has
 
 
-def launch(file: str, names: str, rule: Rule, registers: int = 128, shared: int = 0, stack: int = 0) -> None:
+def launch(file: str, names: str, rule: Rule, registers: int = 128, shared: int = 0, stack: int = 0,
+           half: bool = False) -> None:
     """Adds kernels of a .cu file (its path in the package) to the table; `names` are separated by spaces."""
     for name in names.split():
-        KERNELS[name] = Entry(file, rule, registers, shared, stack)
+        KERNELS[name] = Entry(file, rule, registers, shared, stack, half)
 
 
 def rule_of(kernel: str, names: Sequence[str]) -> Rule:

@@ -9,31 +9,31 @@
 #define LIGHT 4
 #define HEAVY 1
 #define FORWARD(weight, name, expression) \
-  KERNEL(name)(T *out, const T *a, const int64_t *plan) { \
+  KERNEL(name)(STORED *out, const STORED *a, const int64_t *plan) { \
     map<weight>(plan, [](T x) -> T { return expression; }, out, a); \
   }
 #define BACKWARD(weight, name, expression) \
-  KERNEL(name)(T *gx, const T *g, const T *x, const int64_t *plan) { \
+  KERNEL(name)(STORED *gx, const STORED *g, const STORED *x, const int64_t *plan) { \
     map<weight>(plan, [](T g, T x) -> T { return expression; }, gx, g, x); \
   }
 // with one or two scalars: p is the first and q the second, as T
 #define FORWARD_1(weight, name, s, expression) \
-  KERNEL(name)(T *out, const T *a, const int64_t *plan, double s) { \
+  KERNEL(name)(STORED *out, const STORED *a, const int64_t *plan, double s) { \
     const T p = (T)s; \
     map<weight>(plan, [=](T x) -> T { return expression; }, out, a); \
   }
 #define BACKWARD_1(weight, name, s, expression) \
-  KERNEL(name)(T *gx, const T *g, const T *x, const int64_t *plan, double s) { \
+  KERNEL(name)(STORED *gx, const STORED *g, const STORED *x, const int64_t *plan, double s) { \
     const T p = (T)s; \
     map<weight>(plan, [=](T g, T x) -> T { return expression; }, gx, g, x); \
   }
 #define FORWARD_2(weight, name, s, t, expression) \
-  KERNEL(name)(T *out, const T *a, const int64_t *plan, double s, double t) { \
+  KERNEL(name)(STORED *out, const STORED *a, const int64_t *plan, double s, double t) { \
     const T p = (T)s, q = (T)t; \
     map<weight>(plan, [=](T x) -> T { return expression; }, out, a); \
   }
 #define BACKWARD_2(weight, name, s, t, expression) \
-  KERNEL(name)(T *gx, const T *g, const T *x, const int64_t *plan, double s, double t) { \
+  KERNEL(name)(STORED *gx, const STORED *g, const STORED *x, const int64_t *plan, double s, double t) { \
     const T p = (T)s, q = (T)t; \
     map<weight>(plan, [=](T g, T x) -> T { return expression; }, gx, g, x); \
   }
@@ -65,13 +65,15 @@ __device__ __forceinline__ T sigmoid_slope(T x) {
   const T e = exp(-fabs(x)), q = 1 / (1 + e);
   return e * q * q;
 }
-KERNEL(tanh_backward)(T *gx, const T *g, const T *y, const T *x, const int64_t *plan, int64_t tails) {
+KERNEL(tanh_backward)(STORED *gx, const STORED *g, const STORED *y, const STORED *x, const int64_t *plan,
+                      int64_t tails) {
   const T edge = tails ? T(0.999) : T(INFINITY);
   map<LIGHT>(
       plan, [=](T g, T y, T x) -> T { return fabs(y) > edge ? g * (4 * sigmoid_slope(2 * x)) : g * (1 - y * y); }, gx,
       g, y, x);
 }
-KERNEL(sigmoid_backward)(T *gx, const T *g, const T *y, const T *x, const int64_t *plan, int64_t tails) {
+KERNEL(sigmoid_backward)(STORED *gx, const STORED *g, const STORED *y, const STORED *x, const int64_t *plan,
+                         int64_t tails) {
   const T edge = tails ? T(0.999) : T(INFINITY);
   map<LIGHT>(
       plan, [=](T g, T y, T x) -> T { return y > edge ? g * sigmoid_slope(x) : g * (1 - y) * y; }, gx, g, y, x);

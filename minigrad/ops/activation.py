@@ -21,7 +21,7 @@ from ..core.tensor import Tensor
 from ..devices.base import KernelTable, NoKernel
 from ..devices.launch import KERNELS, by_plan, launch
 from ..devices.memory import Array, Layout, alloc, layout
-from ..devices.plan import FusedPlan, elementwise_plan
+from ..devices.plan import FusedPlan, elementwise_plan, not_half
 from ..devices.work import each, work
 from . import dispatch
 from .formula import formula
@@ -53,11 +53,11 @@ def activation(saves: str = "input", floats_only: bool = True, kernel: str = "",
         if floats_only:
             op.check(_floats_only(op.name))
         op.errors(_float_errors if floats_only else _errors)
-        launch("ops/activation.cu", f"{name}_backward", by_plan)
+        launch("ops/activation.cu", f"{name}_backward", by_plan, half=True)
         work(name, each(1))
         work(f"{name}_backward", each(2))                       # the derivative, and its product with the gradient
         if name not in KERNELS:                                 # those of sigmoid and tanh are elementwise primitives
-            launch("ops/activation.cu", name, by_plan)
+            launch("ops/activation.cu", name, by_plan, half=True)
         call = dispatch.activation_with_numbers if op.attributes else dispatch.activation
         return public(op, call(op, saves))
     return make
@@ -66,6 +66,8 @@ def activation(saves: str = "input", floats_only: bool = True, kernel: str = "",
 def by_formula(op: Op, name: str, saves: str) -> Callable[..., FusedPlan]:
     """The launches of an activation: `kernel.call(out, input, walk, *numbers)`, and the backward by what was saved."""
     def prepare(kernels: KernelTable, x: Layout, **attrs: Any) -> FusedPlan:
+        if saves != dispatch.INPUT and not op.flat:             # type: ignore[attr-defined]
+            not_half("the derivative is that of the output in float32", x)
         kernel, back_kernel = getattr(kernels, name)[x.dtype], getattr(kernels, f"{name}_backward")[x.dtype]
         out = layout(x.device, x.dtype, x.shape)
         table = elementwise_plan(out, x)

@@ -10,6 +10,8 @@
 // minigrad/devices/launch.py. A kernel relies on no particular number unless its comment says so: loops go over the
 // whole grid. NVRTC has no host headers. Sums never use float atomics, so that the same input gives the same bits at
 // each run.
+// Half precision is storage: a file whose kernels have pointers to STORED, and T for what is computed, compiles for f16
+// and bf16 as well, where T is float. An element is converted where it is read or written.
 #define MG_CAT3_(a, b, c) a##b##c
 #define MG_CAT3(a, b, c) MG_CAT3_(a, b, c)
 
@@ -38,6 +40,72 @@
 #define KERNEL(name) MG_WANTED(name) name
 #define STEP(name, part) MG_WANTED(name) name##_##part
 #endif
+
+// ---- half precision ----
+#define MG_T_f16 float
+#define MG_T_bf16 float
+#define MG_IS_f16 MG_IS_f32
+#define MG_IS_bf16 MG_IS_f32
+
+#ifdef CUDA_ON_CPU
+__device__ inline uint32_t bits_of(float v) { uint32_t b; __builtin_memcpy(&b, &v, 4); return b; }
+__device__ inline float float_of(uint32_t b) { float v; __builtin_memcpy(&v, &b, 4); return v; }
+__device__ inline uint16_t to_f16(float v) {
+  const _Float16 h = (_Float16)v;
+  uint16_t b;
+  __builtin_memcpy(&b, &h, 2);
+  return b;
+}
+__device__ inline float from_f16(uint16_t b) { _Float16 h; __builtin_memcpy(&h, &b, 2); return (float)h; }
+#else
+__device__ __forceinline__ uint32_t bits_of(float v) { return __float_as_uint(v); }
+__device__ __forceinline__ float float_of(uint32_t b) { return __uint_as_float(b); }
+__device__ __forceinline__ uint16_t to_f16(float v) {
+  uint16_t b;
+  asm("cvt.rn.f16.f32 %0, %1;" : "=h"(b) : "f"(v));
+  return b;
+}
+__device__ __forceinline__ float from_f16(uint16_t b) {
+  float v;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(v) : "h"(b));
+  return v;
+}
+#endif
+
+struct F16 {
+  uint16_t bits;
+  F16() = default;
+  __device__ __forceinline__ F16(float v) : bits(to_f16(v)) {}
+  __device__ __forceinline__ operator float() const { return from_f16(bits); }
+};
+struct BF16 {                              // the upper half of a float, rounded to nearest, ties to even
+  uint16_t bits;
+  BF16() = default;
+  __device__ __forceinline__ BF16(float v) {
+    const uint32_t b = bits_of(v);
+    bits = v != v ? 0x7fc0 : (b + 0x7fff + (b >> 16 & 1)) >> 16;
+  }
+  __device__ __forceinline__ operator float() const { return float_of((uint32_t)bits << 16); }
+};
+
+// A number as float, of which float16 is made: as if the number itself were rounded. A double is cut off, and a last
+// bit that is set instead of the rest keeps it from looking like a tie. (bfloat16 is made of the nearest float, as on
+// the CPU.)
+template <class A> __device__ __forceinline__ float odd(A x) { return (float)x; }
+__device__ __forceinline__ float odd(double x) {
+  const float v = (float)x;
+  return v != v || (double)v == x ? v : float_of((bits_of(v) - (fabs((double)v) > fabs(x))) | 1);
+}
+
+#define MG_STORED_f32 float
+#define MG_STORED_f64 double
+#define MG_STORED_i32 int32_t
+#define MG_STORED_i64 int64_t
+#define MG_STORED_u8 uint8_t
+#define MG_STORED_u16 uint16_t
+#define MG_STORED_f16 F16
+#define MG_STORED_bf16 BF16
+#define STORED MG_CAT2(MG_STORED_, MG_TYPE)
 
 #define FULL 0xffffffffu                   // all lanes of a warp
 
@@ -93,13 +161,13 @@ __device__ __forceinline__ T row_max(T v) { return row_all<Largest>(v); }
 #define KEPT 8
 struct Row {
   T kept[KEPT];
-  const T *p;
+  const STORED *p;
   int64_t n;
-  __device__ __forceinline__ Row(const T *row, int64_t length) : p(row), n(length) {
+  __device__ __forceinline__ Row(const STORED *row, int64_t length) : p(row), n(length) {
 #pragma unroll
     for (int k = 0; k < KEPT; k++) {
       const int64_t j = threadIdx.x + k * (int64_t)blockDim.x;
-      kept[k] = j < n ? p[j] : T(0);
+      kept[k] = j < n ? T(p[j]) : T(0);
     }
   }
   template <class F> __device__ __forceinline__ void each(F f) const {     // f(j, value) for this thread's elements

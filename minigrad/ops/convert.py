@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..core.arrays import CASTS, prepare_cast
+from ..core.arrays import prepare_cast
 from ..core.engine import functions
 from ..core.inplace import overwrite
 from ..core.modes import mode
@@ -76,8 +76,9 @@ def _kept(data: bytes, dtype: np.dtype, shape: tuple[int, ...], device: Device) 
     return new_tensor(device.constant(np.frombuffer(data, dtype).reshape(shape)), None)
 
 
-launch("ops/elementwise.cu", " ".join(CASTS.values()), by_plan)
-work(" ".join(CASTS.values()))
+_CASTS = "cast_f32 cast_f64 cast_i32 cast_i64 cast_u8"
+launch("ops/elementwise.cu", f"{_CASTS} cast_f16 cast_bf16", by_plan, half=True)
+work(_CASTS)
 _cast = Primitive("cast", prepare_cast, {"input": lambda g: g},          # the engine casts the gradient back
                   doc="The values in another dtype.")
 _cast.called = "to"

@@ -9,19 +9,19 @@
 #define HEAVY 1
 #define LIGHT_F32 (TYPE_IS == 1 ? LIGHT : HEAVY)
 #define UNARY(weight, name, expression) \
-  KERNEL(name)(T *out, const T *a, const int64_t *plan) { \
+  KERNEL(name)(STORED *out, const STORED *a, const int64_t *plan) { \
     map<weight>(plan, [](T x) -> T { return expression; }, out, a); \
   }
 #define BINARY(weight, name, expression) \
-  KERNEL(name)(T *out, const T *a, const T *b, const int64_t *plan) { \
+  KERNEL(name)(STORED *out, const STORED *a, const STORED *b, const int64_t *plan) { \
     map<weight>(plan, [](T x, T y) -> T { return expression; }, out, a, b); \
   }
 #define COMPARE(name, expression) \
-  KERNEL(name)(uint8_t *out, const T *a, const T *b, const int64_t *plan) { \
+  KERNEL(name)(uint8_t *out, const STORED *a, const STORED *b, const int64_t *plan) { \
     map<LIGHT>(plan, [](T x, T y) -> uint8_t { return expression; }, out, a, b); \
   }
 #define CLASSIFY(name, expression) \
-  KERNEL(name)(uint8_t *out, const T *a, const int64_t *plan) { \
+  KERNEL(name)(uint8_t *out, const STORED *a, const int64_t *plan) { \
     map<LIGHT>(plan, [](T x) -> uint8_t { return expression; }, out, a); \
   }
 
@@ -43,12 +43,14 @@ KERNEL(where)(T *out, const uint8_t *condition, const T *a, const T *b, const in
 // GPU's own conversion gives the nearest value in range, and 0 for NaN.)
 #if IS_ANY
 #define CAST(suffix, type, expression) \
-  KERNEL(cast_##suffix)(type * out, const T *a, const int64_t *plan) { \
+  KERNEL(cast_##suffix)(type * out, const STORED *a, const int64_t *plan) { \
     map<LIGHT>(plan, [](T x) -> type { return expression; }, out, a); \
   }
 CAST(f32, float, (float)x)
 CAST(f64, double, (double)x)
 CAST(u8, uint8_t, x != 0)
+CAST(f16, F16, odd(x))
+CAST(bf16, BF16, (float)x)
 #if IS_REAL
 CAST(i32, int32_t, x >= T(-2147483648.0) && x < T(2147483648.0) ? (int32_t)x : (int32_t)0x80000000)
 CAST(i64, int64_t,

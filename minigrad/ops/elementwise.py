@@ -14,7 +14,7 @@ import numpy as np
 
 from ..core.arrays import copy_array, written_once
 from ..core.engine import functions
-from ..core.half import Wide, half_result, in_float32
+from ..core.half import Wide, half_result, in_float32, stored
 from ..core.messages import taken
 from ..core.op import Primitive, parameters, same_device
 from ..core.shape import (
@@ -80,7 +80,7 @@ class Elementwise(Primitive):
         self.reflected: Callable[[Any, Any], Any] = with_number(self, 1)    # the number is the first operand
         self.call: Callable[..., Any] = described((unary, binary, ternary)[len(self.inputs) - 1](self), name, doc)
         if kernel_kinds:
-            launch("ops/elementwise.cu", self.kernel_name, by_plan, stack=stack)
+            launch("ops/elementwise.cu", self.kernel_name, by_plan, stack=stack, half=set("f") <= set(kernel_kinds))
             work(self.kernel_name, each(1) if kernel_kinds != "size" else None)     # that only moves elements
         self.sample_function, self.error_function = self.plain_samples, self.plain_errors
         self.oracle = oracle or function
@@ -141,11 +141,13 @@ class Elementwise(Primitive):
         shape = first.shape if len(layouts) == 1 else broadcast_shapes(self.name, *[x.shape for x in layouts])
         out = layout(first.device, BOOL if self.result == "bool" else dtype, shape)
         why = f"no {self.name} kernel for {dtype}: NumPy"
-        if self.kernel_kinds != "size":             # kernels that only move elements take half precision
+        alike = all([x.dtype == dtype for x in layouts[self.selects:]])    # a number beside half precision is float32
+        kernel = self.kernel(layouts[-1]) if alike else None
+        if kernel is None and self.kernel_kinds != "size":      # kernels that only move elements take half precision
             not_half(why, *layouts)
-        kernel = self.kernel(layouts[-1])
         if kernel is not None:
-            return Plan(None, out, f"kernel {kernel.name}", kernel, elementwise_plan(out, *layouts))
+            plan = Plan(None, out, f"kernel {kernel.name}", kernel, elementwise_plan(out, *layouts))
+            return stored(self, plan, layouts) if is_half(dtype) and self.kernel_kinds != "size" else plan
         if self.function is None:
             fail(self.name, f"there is no kernel for {dtype} on {first.device}", layouts, kind=NotImplementedError)
         return host_plan(out, self.function, why, layouts, moves=self.kernel_kinds == "size")

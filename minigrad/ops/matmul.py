@@ -8,16 +8,17 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from ..core.arrays import cast_array
 from ..core.half import autocast_to_half, rounds_once
 from ..core.messages import one_dtype
 from ..core.modes import mode
 from ..core.op import Primitive, op, same_device
-from ..core.shape import BOOL, broadcast_shapes, fail, is_float, promote
+from ..core.shape import BOOL, FLOAT32, broadcast_shapes, fail, is_float, promote
 from ..core.tape import recorded
 from ..core.tensor import Tensor, new_tensor, writable
 from ..devices.base import KernelTable, NoKernel
 from ..devices.memory import Array, Layout, alloc, layout
-from ..devices.plan import Plan, host_plan, reduce_plan, view_strides
+from ..devices.plan import Plan, host_plan, is_half, reduce_plan, view_strides
 from ..devices.work import work
 from .creation import as_tensor
 from .math import add, copy, mul
@@ -54,6 +55,8 @@ def _prepare_matmul(a: Layout, b: Layout) -> Plan:
     rows, columns = a.shape[-2:-1], b.shape[-1:] if b.ndim > 1 else ()
     out = layout(a.device, a.dtype, broadcast_shapes("matmul", a.shape[:-2], b.shape[:-2]) + rows + columns)
     kernel = a.device.kernels.gemm.get(a.dtype)
+    if is_half(a.dtype) and b.ndim > 2 and a.shape[:-2] != b.shape[:-2]:
+        kernel = None                   # the gradient is a sum over products, which must not be rounded before
     if not out.size:
         return Plan(lambda x, y: alloc(out), out, "there are no elements")
     if kernel is None:
@@ -390,7 +393,8 @@ def _linear_rule(x: Layout, weight: Layout, bias: Layout | None) -> None:
 
 @linear.fused
 def _linear_kernels(kernels: KernelTable, x: Layout, weight: Layout, bias: Layout | None) -> Any:
-    gemm, column_sum = kernels.gemm[x.dtype], kernels.sum[x.dtype]
+    wide = FLOAT32 if is_half(x.dtype) else x.dtype
+    gemm, column_sum = kernels.gemm[x.dtype], kernels.sum[wide]
     n, k = weight.shape if weight.ndim == 2 else (1, weight.shape[0])
     if bias is not None and bias.size != n:
         raise NoKernel("the bias is broadcast over the outputs")
@@ -408,7 +412,8 @@ def _linear_kernels(kernels: KernelTable, x: Layout, weight: Layout, bias: Layou
     def backward(saved: Any, g: Array, needs: list[bool]) -> list[Array | None]:
         xa, wa = saved
         need_x, need_w, need_b = needs
-        gx = gw = gb = None
+        gx = gw = None
+        gb: Array | None = None
         if need_x:
             gx = alloc(x)
             gemm.call(gx.ptr, g.ptr, wa.ptr, 0, 0, 1, m, k, n, n, 1, k, 1, k, 0)
@@ -416,8 +421,10 @@ def _linear_kernels(kernels: KernelTable, x: Layout, weight: Layout, bias: Layou
             gw = alloc(weight)
             gemm.call(gw.ptr, g.ptr, xa.ptr, 0, 0, 1, n, k, m, 1, n, k, 1, k, 0)
         if need_b:
-            gb = alloc(bias)            # type: ignore[arg-type]
+            g = g if x.dtype == wide else cast_array(g, wide)
+            gb = alloc(layout(x.device, wide, bias.shape))      # type: ignore[union-attr]
             column_sum.call(gb.ptr, g.ptr, columns.ptr)
+            gb = gb if x.dtype == wide else cast_array(gb, x.dtype)
         return [gx, gw, gb]
     return forward, backward
 

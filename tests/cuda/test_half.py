@@ -8,6 +8,7 @@ from cuda_on_cpu.twins import emulated
 import minigrad as mg
 from minigrad import nn, optim
 from minigrad.amp import is_autocast_available
+from minigrad.devices import launch_hook
 
 pytest.importorskip("ml_dtypes")
 pytestmark = [emulated, pytest.mark.usefixtures("gpu")]
@@ -118,3 +119,120 @@ def test_an_overflow_leaves_the_step_out():
         scaler.step(optimizer)
         scaler.update()
     assert w.tolist() == [1, 1, 1] and scaler.get_scale() == 2.0 ** 18
+
+
+# ---- kernels ---------------------------------------------------------------------------------------------------------
+
+def bits(t):
+    return t.numpy(force=True).view(np.uint16)
+
+
+@pytest.mark.parametrize("source", ["float16", "bfloat16", "float32", "float64", "int32", "int64", "bool"])
+@pytest.mark.parametrize("to", ["float16", "bfloat16", "float32", "float64", "int32", "int64", "bool"])
+def test_casts(source, to):
+    """To the last bit: rounded once to nearest, ties to even; infinities, NaN, subnormal numbers, what overflows."""
+    if source[:3] == "int" or source == "bool":
+        x = rng.integers(-70000, 70000, 4000).astype(source)
+    else:
+        x = np.concatenate([rng.standard_normal(2000) * 10.0 ** rng.integers(-9, 6, 2000), np.arange(-40, 40) / 16, [0.0, -0.0, np.inf, -np.inf,
+                            np.nan, 65504, 65519.99, 65520, 1e39, 6e-8, 2.9e-8, 3.1e-8, 1 + 2 ** -11, 1 + 2 ** -11 + 2 ** -40, 1 + 3 * 2 ** -11,
+                            1 + 2 ** -8 + 2 ** -33, -1 - 2 ** -8 - 2 ** -33, 1 - 2 ** -12 - 2 ** -40]])
+        with np.errstate(all="ignore"):
+            x = x.astype(np.dtype(getattr(mg, source)))
+            x = x[np.abs(x.astype(np.float64)) < 2e9] if to[:3] == "int" else x
+    a, b = (mg.tensor(x, device=d).to(np.dtype(getattr(mg, to))) for d in ("cpu", "cuda"))
+    assert b._version == 0 and a.dtype == b.dtype
+    want, got = a.numpy(), b.numpy(force=True)
+    nan = want != want
+    np.testing.assert_array_equal(got != got, nan)
+    whole = np.dtype(f"u{want.itemsize}") if want.itemsize > 1 else np.uint8
+    np.testing.assert_array_equal(got[~nan].view(whole), want[~nan].view(whole))
+
+
+@pytest.mark.parametrize("dtype", HALVES, ids=str)
+def test_elementwise_kernels_read_and_write_half_precision(dtype):
+    """One launch, without casts, with the values of the CPU: computed in float32, rounded once."""
+    x, y = (rng.uniform(0.1, 0.9, shape).astype(np.float32) for shape in ((7, 5), (5,)))
+    for name in "add sub mul div neg abs square maximum exp log sqrt tanh sigmoid pow eq lt isfinite floor remainder".split():
+        op = getattr(mg.ops.math, name)
+        on_cpu, on_gpu = ([mg.tensor(a, device=d).to(dtype) for a in (x, y)[:len(op.inputs)]] for d in ("cpu", "cuda"))
+        want, launched = op(*on_cpu), []
+        with launch_hook(lambda kernel, arguments: (launched.append(kernel.name), kernel.function(*arguments))):
+            got = op(*on_gpu)
+        assert got.dtype == want.dtype and (want.dtype == dtype or op.result == "bool")
+        assert launched == [f"{op.kernel_name}_{'f16' if dtype == mg.float16 else 'bf16'}"]
+        close = 2e-3 if dtype == mg.float16 else 1.6e-2                  # one step, where float32 differs in its last bits
+        np.testing.assert_allclose(got.float().cpu().numpy(), want.float().numpy(), close, err_msg=name)
+
+
+def test_numbers_beside_half_precision_are_not_rounded():
+    x = mg.tensor([1.0, 3.0, 1001.0], device="cuda").half()
+    for make in (lambda t: t * 0.1, lambda t: 1.0003 + t, lambda t: t - 1e-4, lambda t: t / 3.1, lambda t: t ** 1.1):
+        np.testing.assert_array_equal(bits(make(x)), bits(make(x.cpu())))
+
+
+@pytest.mark.parametrize("dtype", HALVES, ids=str)
+def test_changes_in_place_and_gradients(dtype):
+    made = []
+    for device in ("cpu", "cuda"):
+        x, y = (mg.tensor(np.linspace(-2, 2, 24).reshape(4, 6), device=device).to(dtype).requires_grad_() for _ in "12")
+        (x * y.sigmoid() + x.tanh() / 2).sum().backward()
+        z = x.detach().clone()
+        z += y.detach()
+        z[1:, ::2] *= z[1:, 1::2]
+        made.append([x.grad, y.grad, z])
+    for want, got in zip(*made, strict=True):
+        assert got.dtype == dtype
+        np.testing.assert_allclose(got.float().cpu().numpy(), want.float().numpy(), rtol=1.6e-2, atol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", HALVES, ids=str)
+def test_activations(dtype):
+    """Forward and backward are one launch each where the derivative follows from the input; else in float32, through casts."""
+    for name in ("relu", "gelu", "silu", "leaky_relu", "hardswish", "softplus", "sigmoid", "tanh"):
+        made = []
+        for device in ("cpu", "cuda"):
+            x = mg.tensor(np.linspace(-4, 4, 60), device=device).to(dtype).requires_grad_()
+            y = getattr(F, name)(x)
+            y.backward(mg.linspace(0.5, 1.5, 60, device=device).to(dtype))
+            made.append([y, x.grad])
+        for want, got in zip(*made, strict=True):
+            assert got.dtype == dtype
+            np.testing.assert_allclose(got.float().cpu().detach().numpy(), want.float().detach().numpy(),
+                                       rtol=2e-3 if dtype == mg.float16 else 1.6e-2, atol=1e-6, err_msg=name)
+
+
+def test_derivatives_round_once():
+    """Those of x / y are the float32 ones, rounded: not a product of rounded quotients."""
+    x, y = ((mg.tensor(np.linspace(0.3, 3, 200)) * f).half().requires_grad_() for f in (1, 0.7))
+    a, b = (t.detach().cuda().requires_grad_() for t in (x, y))
+    for p, q in ((x, y), (a, b)):
+        (p / q * (p.exp() - q.tanh())).sum().backward()
+    np.testing.assert_array_equal(bits(a.grad), bits(x.grad))
+    np.testing.assert_array_equal(bits(b.grad), bits(y.grad))
+
+
+@pytest.mark.parametrize("dtype", HALVES, ids=str)
+def test_products_add_up_in_float32_and_round_once(dtype):
+    """Forward and both gradients are half precision for cuBLAS; the values are those of the CPU, nearly always to the last bit."""
+    n = {mg.float16: "f16", mg.bfloat16: "bf16"}[dtype]
+
+    def run(device, function, *shapes):
+        tensors = [mg.tensor(np.random.default_rng(i).standard_normal(s), device=device).to(dtype).requires_grad_() for i, s in enumerate(shapes)]
+        y = function(*tensors)
+        y.backward(mg.tensor(np.random.default_rng(9).standard_normal(tuple(y.shape)), device=device).to(dtype))
+        return [y, *[t.grad for t in tensors]]
+    for function, shapes, direct in [
+            (mg.matmul, ((40, 70), (70, 30)), True), (mg.matmul, ((3, 4, 50), (50, 6)), True), (mg.matmul, ((2, 3, 4, 50), (2, 3, 50, 6)), True),
+            (mg.matmul, ((2, 1, 4, 50), (3, 50, 6)), False), (mg.matmul, ((50,), (50, 6)), True), (F.linear, ((20, 60), (30, 60)), True),
+            (F.linear, ((2, 20, 60), (30, 60), (30,)), True), (F.linear, ((20, 7), (1, 7), (1,)), True)]:
+        launched = []
+        with launch_hook(lambda kernel, arguments, seen=launched: (seen.append(kernel.name), kernel.function(*arguments))):
+            got = run("cuda", function, *shapes)
+        products = {name for name in launched if name.startswith("gemm")}
+        assert products == ({f"gemm_{n}"} if direct else {"gemm_f32"}), (shapes, launched)
+        for g, w in zip(got, run("cpu", function, *shapes), strict=True):
+            assert g.dtype == dtype
+            a, b = g.detach().float().cpu().numpy(), w.detach().float().numpy()
+            np.testing.assert_allclose(a, b, rtol=1e-3 if dtype == mg.float16 else 8e-3, atol=1e-5)
+            assert (a == b).mean() > 0.97       # float32 sums in another order, seldom on the other side of a tie

@@ -42,6 +42,9 @@ def test_argument_lists_are_those_of_the_header(suffix):
     types += f"#undef KERNEL_ONCE\n#define KERNEL_ONCE(name) {'no_##name' if suffix else 'name'}\n"
     at = header.index("/* ---- elementwise.c")
     want = {k: v for k, v in parameters(preprocess(header[:at] + types + header[at:], *defines)).items() if not k.startswith("no_")}
+    for half, c in (("f16", "F16"), ("bf16", "BF16")):          # what only CUDA has: casts to half precision
+        want.update({f"cast_{half}_{suffix}": [args[0].replace("float", c), *args[1:]]
+                     for name, args in want.items() if name == f"cast_f32_{suffix}"})
     got = {}
     for file in FILES:
         if suffix not in suffixes_of(file):
@@ -83,7 +86,7 @@ def owner(function):
 
 def test_every_cuda_kernel_has_a_c_twin():
     """The other way round it need not be: a kernel missing on this device means the definition."""
-    assert set(KERNELS) <= {split(full)[0] for full in signatures()}
+    assert set(KERNELS) <= {split(full)[0] for full in signatures()} | {"cast_f16", "cast_bf16"}
 
 
 def test_work_space_formulas_are_those_of_c():

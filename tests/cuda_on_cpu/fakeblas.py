@@ -10,7 +10,7 @@ from cffi import FFI
 from . import fakecupy
 
 _ffi = FFI()
-_TYPES = {0: (np.dtype("float32"), 68), 1: (np.dtype("float64"), 70)}
+_TYPES = {0: (np.dtype("float32"), 68), 1: (np.dtype("float64"), 70), 2: (np.dtype("float16"), 68), 14: ("bfloat16", 68)}
 calls: list[str] = []           # what was called, for tests
 _handles = itertools.count(1)
 _streams = {}                   # what cublasSetStream set, by handle
@@ -19,13 +19,14 @@ _streams = {}                   # what cublasSetStream set, by handle
 class _Matrix:
     def __init__(self, pointer, dtype, rows, columns, ld, offset):
         assert ld >= max(1, rows), f"leading dimension {ld} of {rows} rows"
-        size = dtype.itemsize
+        size, typestr = (2, "<i2") if dtype == "bfloat16" else (dtype.itemsize, dtype.str)
         self.__array_interface__ = {"data": (int(_ffi.cast("uintptr_t", pointer)) + offset * size, False), "shape": (rows, columns),
-                                    "typestr": dtype.str, "version": 3, "strides": (size, ld * size)}
+                                    "typestr": typestr, "version": 3, "strides": (size, ld * size)}
 
 
 def _matrix(pointer, kind, rows, columns, ld, offset=0):
-    return np.asarray(_Matrix(pointer, _TYPES[kind][0], rows, columns, ld, offset))
+    matrix = np.asarray(_Matrix(pointer, _TYPES[kind][0], rows, columns, ld, offset))
+    return matrix.view(np.dtype("bfloat16")) if kind == 14 else matrix         # a name that NumPy knows since ml_dtypes was imported
 
 
 def cublasCreate_v2(handle):
@@ -46,8 +47,9 @@ def cublasSetWorkspace_v2(handle, workspace, size):
 def _product(transa, transb, m, n, k, alpha, a, b, beta, c):
     x, y = (a.T if transa else a), (b.T if transb else b)
     assert c.shape == (m, n) and x.shape == (m, k) and y.shape == (k, n)
-    result = (alpha * (x.astype(np.float64) @ y.astype(np.float64))).astype(c.dtype)
-    c[...] = result if beta == 0 else beta * c + result      # beta 0: c is not read
+    computed = np.float32 if c.dtype.itemsize == 2 else c.dtype          # half precision is rounded once
+    result = (alpha * (x.astype(np.float64) @ y.astype(np.float64))).astype(computed)
+    c[...] = (result if beta == 0 else beta * c.astype(computed) + result).astype(c.dtype)      # beta 0: c is not read
 
 
 def cublasGemmStridedBatchedEx_64(handle, transa, transb, m, n, k, alpha, a, a_type, lda, a_step, b, b_type, ldb, b_step, beta,
