@@ -155,7 +155,8 @@ class Elementwise(Primitive):
     def allow(self, dtype: np.dtype) -> None:
         """Refuses a dtype that it is not defined for."""
         if kind_of(dtype) not in self.kinds:
-            fix = "masks: ~ or logical_not(), ^ or logical_xor(); or convert" if dtype == BOOL else "convert first"
+            masks = "use ~ or logical_not() and ^ or logical_xor() on masks, or convert"
+            fix = masks if dtype == BOOL else "convert first"
             fail(self.name, f"is not defined for {dtype} tensors", "", fix, NotImplementedError)
 
     def kernel(self, x: Layout) -> Kernel | None:
