@@ -41,10 +41,11 @@ def arguments(suffix, items, rows, keys, depth, width, options):
     sources = items // 2 if "shared" in options else items          # grouped queries: two items read the same keys
     apart = 3 if "apart" in options else 0                          # heads of one projection: rows with others between
 
-    def operand(count, lines, size, scale=1):
-        return (rng.standard_normal((count, lines, size + apart)) * scale).astype(t)
-    q = operand(items, rows, depth, {"f32": 3e5, "f64": 3e13}[suffix] if "huge" in options else 1)
-    k, v = operand(sources, keys, depth), operand(sources, keys, width)
+    def operand(count, lines, size):
+        return rng.standard_normal((count, lines, size + apart)).astype(t)
+    q, k, v = operand(items, rows, depth), operand(sources, keys, depth), operand(sources, keys, width)
+    if "huge" in options:       # in all scores of a row alike: what is rounded away from them would count in the weights
+        q[..., 0], k[..., 0] = {"f32": 3e5, "f64": 3e13}[suffix], 1
     if "odd" in options:
         q[0, 3, 1], k[0, 4, 0], v[0, 5, 1], v[0, 2, 0] = np.nan, np.nan, np.inf, np.nan
     shape = (rows, 1) if "rows" in options else (1, keys) if "keys" in options else (rows, keys)
