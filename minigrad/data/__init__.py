@@ -8,6 +8,7 @@
 from typing import TYPE_CHECKING
 
 from ..core.messages import NoAttribute as _NoAttribute
+from . import distributed
 from .dataset import ChainDataset, ConcatDataset, Dataset, IterableDataset, Subset, TensorDataset, random_split
 from .digits import digits
 from .fetch import download, unpack
@@ -19,7 +20,7 @@ from .workers import WorkerInfo, get_worker_info
 
 __all__ = ["BatchSampler", "ChainDataset", "CharTokenizer", "ConcatDataset", "DataLoader", "Dataset", "IterableDataset",
            "RandomSampler", "Sampler", "SequentialSampler", "Subset", "SubsetRandomSampler", "TensorDataset",
-           "WeightedRandomSampler", "WorkerInfo", "cifar10", "default_collate", "default_convert", "digits", "download",
+           "WeightedRandomSampler", "WorkerInfo", "cifar10", "default_collate", "default_convert", "digits", "distributed", "download",
            "fashion_mnist", "get_worker_info", "mnist", "python_docs_text", "random_split", "read_cifar10", "read_idx",
            "unpack"]
 

@@ -492,16 +492,25 @@ class _BatchNorm(_Tracked):
         factor: float | Tensor = 0.0 if self.momentum is None else self.momentum
         if self.training and self.track_running_stats and self.num_batches_tracked is not None:
             if mask is None and lengths is None:
-                check_batch_size(input.shape, self.axis)        # before the counter moves
+                self._check_batch_size(input)       # before the counter moves
             with no_grad():
                 if not mode.recompute:
                     self.num_batches_tracked.add_(1)
                 if self.momentum is None:       # stays a tensor, so that a captured step replays it
                     factor = 1.0 / self.num_batches_tracked
+        return self._normalized(input, factor, mask, lengths)
+
+    def _check_batch_size(self, input: Tensor) -> None:
+        check_batch_size(input.shape, self.axis)
+
+    def _by_batch(self) -> bool:
+        """Are the statistics those of the batch?"""
+        return self.training or (self.running_mean is None and self.running_var is None)
+
+    def _normalized(self, input: Tensor, factor: float | Tensor, mask: Tensor | None, lengths: Lengths) -> Tensor:
         use = not self.training or self.track_running_stats
-        batch = self.training or (self.running_mean is None and self.running_var is None)
         return batch_norm(input, self.running_mean if use else None, self.running_var if use else None, self.weight,
-                          self.bias, batch, factor, self.eps, mask=mask, lengths=lengths, axis=self.axis)
+                          self.bias, self._by_batch(), factor, self.eps, mask=mask, lengths=lengths, axis=self.axis)
 
 
 class BatchNorm1d(_BatchNorm):

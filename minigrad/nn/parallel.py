@@ -1,13 +1,22 @@
-"""PyTorch's names for training on several devices. A process uses one device here: the module runs as it is."""
+"""PyTorch's names for training on several devices: in several processes (`DistributedDataParallel`). One process uses one
+device: with `DataParallel` the module runs as it is."""
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
+from ..core.modes import is_grad_enabled, no_grad
+from ..core.tape import Variable, edge_of, reachable
+from ..core.tensor import Tensor
 from ..core.warning import warn
+from ..distributed import broadcast
+from ..distributed.group import joined
+from ..ops.creation import zeros
 from .module import Module
 
-__all__ = ["DataParallel", "data_parallel"]
+__all__ = ["DataParallel", "DistributedDataParallel", "data_parallel"]
 
 
 def _one_device(device_ids: Sequence[Any] | None) -> None:
@@ -37,3 +46,183 @@ def data_parallel(module: Module, inputs: Any, device_ids: Sequence[Any] | None 
     """`module(*inputs, **module_kwargs)`; `inputs` is a tuple, or one input. Other arguments: see `DataParallel`."""
     _one_device(device_ids)
     return module(*(inputs if isinstance(inputs, tuple) else (inputs,)), **(module_kwargs or {}))
+
+
+# ---- several processes -----------------------------------------------------------------------------------------------
+
+def _leaves_of(outputs: Any) -> set[int]:
+    """The ids of the leaves that the tensors among `outputs` depend on."""
+    if isinstance(outputs, Tensor):
+        edge = edge_of(outputs) if outputs.requires_grad else None
+        nodes = [] if edge is None else reachable([edge], frozenset())
+        edges = [edge, *[e for node in nodes for e in node.inputs]]
+        return {id(e) for e in edges if isinstance(e, Variable)}
+    if isinstance(outputs, Mapping):
+        outputs = list(outputs.values())
+    return set().union(*map(_leaves_of, outputs)) if isinstance(outputs, (list, tuple)) else set()
+
+
+class _Bucket:
+    """Gradients of some parameters side by side in one piece of memory, which one all-reduce averages."""
+
+    def __init__(self, numbers: list[int], parameters: list[Tensor]) -> None:
+        self.numbers, self.left = numbers, len(numbers)
+        self.flat = zeros(sum([p.numel() for p in parameters]), dtype=parameters[0].dtype)
+        sizes = [p.numel() for p in parameters]
+        self.views = [part.view(p.shape) for part, p in zip(self.flat.split(sizes), parameters, strict=True)]
+        self.call = f"gradients {self.flat.dtype}[{self.flat.numel()}]"
+        self.request: Any = None
+
+    def start(self, out: Any) -> None:
+        group = joined()
+        group.agree(self.call)
+        self.request = group.all_reduce(out, "sum")
+
+    def finish(self, out: Any) -> None:
+        group = joined()
+        group.wait(self.request, self.call)
+        self.request = None
+        out *= 1 / group.size
+
+
+class _Reducer:
+    """Averages the gradients of `named` parameters over all processes, bucket by bucket, during backward."""
+
+    def __init__(self, named: list[tuple[str, Tensor]], most: float) -> None:
+        self.names, self.parameters = [name for name, _ in named], [p for _, p in named]
+        self.buckets: list[_Bucket] = []
+        self.pending: set[int] = set()              # the parameters whose gradient is not complete
+        self.started = 0                            # buckets
+        self.on = True                              # False within `no_sync`
+        for numbers in self._shares(most):
+            bucket = _Bucket(numbers, [self.parameters[i] for i in numbers])
+            self.buckets.append(bucket)
+            for i, view in zip(numbers, bucket.views, strict=True):
+                self.parameters[i].register_post_accumulate_grad_hook(partial(self._complete, i, bucket, view))
+
+    def _shares(self, most: float) -> Iterator[list[int]]:
+        """Parameters of one dtype, up to `most` bytes, about in the order in which backward completes them."""
+        numbers: list[int] = []
+        size = 0
+        for i in reversed(range(len(self.parameters))):
+            p = self.parameters[i]
+            nbytes = p.numel() * p.dtype.itemsize
+            if numbers and (size + nbytes > most or p.dtype != self.parameters[numbers[0]].dtype):
+                yield numbers
+                numbers, size = [], 0
+            numbers.append(i)
+            size += nbytes
+        yield numbers
+
+    def begin(self) -> None:
+        """Waits for the gradients of all parameters, newly."""
+        if 0 < len(self.pending) < len(self.parameters):
+            missing = ", ".join([self.names[i] for i in sorted(self.pending)])
+            raise RuntimeError(f"[DistributedDataParallel] in the last backward no gradient came for {missing}; use all "
+                               "parameters in the loss, pass find_unused_parameters=True, or freeze them before the "
+                               "module is wrapped")
+        self.pending = set(range(len(self.parameters)))
+        self.started = 0
+        for bucket in self.buckets:
+            bucket.left = len(bucket.numbers)
+
+    def _complete(self, i: int, bucket: _Bucket, view: Tensor, parameter: Tensor) -> None:
+        """The gradient of a parameter is complete: puts it into its bucket."""
+        if not self.on or i not in self.pending:
+            return
+        with no_grad():
+            if parameter.grad is None:
+                view.zero_()
+            elif parameter.grad is not view:
+                view.copy_(parameter.grad)
+        self.pending.discard(i)
+        bucket.left -= 1
+        host = view.device.host
+        while self.started < len(self.buckets) and not self.buckets[self.started].left:     # one order in all processes
+            ready = self.buckets[self.started]
+            host.call(ready.start, ready.flat.array.np)
+            self.started += 1
+        if not self.pending:
+            self._finish(host)
+
+    def _finish(self, host: Any) -> None:
+        for bucket in self.buckets:
+            host.call(bucket.finish, bucket.flat.array.np)
+            for i, view in zip(bucket.numbers, bucket.views, strict=True):
+                self.parameters[i].grad = view
+
+    def skip_unused(self, outputs: Any) -> None:
+        """The parameters that no output depends on are complete."""
+        used = _leaves_of(outputs)
+        for bucket in self.buckets:
+            for i, view in zip(bucket.numbers, bucket.views, strict=True):
+                if id(self.parameters[i]) not in used:
+                    self._complete(i, bucket, view, self.parameters[i])
+
+
+class DistributedDataParallel(Module):
+    """Trains `module` in all processes of `minigrad.distributed`, each on its share of the batch: `backward` leaves the
+    mean of all processes' gradients in `.grad`. Names in a state dict begin with "module.".
+
+    Parameters and buffers begin as those of process 0. Gradients are copied into buckets of `bucket_cap_mb` as soon as
+    each is complete; a full bucket is reduced while backward goes on with the layers before (Li et al. 2020, "PyTorch
+    Distributed", section 3.2), and `.grad` is then a view of it. With `broadcast_buffers` a forward pass in training
+    begins with the buffers of process 0 (running statistics).
+
+    Every parameter must get a gradient, or the next forward pass raises RuntimeError and names those that got none;
+    with `find_unused_parameters` those that the output does not depend on count as zero. NotImplementedError for a
+    module that is not on the CPU.
+
+    >>> model = nn.parallel.DistributedDataParallel(model)
+    """
+
+    def __init__(self, module: Module, device_ids: None = None, output_device: None = None, dim: int = 0,
+                 broadcast_buffers: bool = True, init_sync: bool = True, process_group: None = None,
+                 bucket_cap_mb: float | None = None, find_unused_parameters: bool = False, check_reduction: bool = False,
+                 gradient_as_bucket_view: bool = True, static_graph: bool = False) -> None:
+        super().__init__()
+        if process_group is not None:
+            raise NotImplementedError("[DistributedDataParallel] the group is that of all processes; leave process_group out")
+        if device_ids or any([t.device.type != "cpu" for t in (*module.parameters(), *module.buffers())]):
+            raise NotImplementedError("[DistributedDataParallel] the module must be on the CPU: the backend is MPI")
+        self.module, self.dim, self.broadcast_buffers = module, dim, broadcast_buffers
+        self.find_unused_parameters = find_unused_parameters
+        named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
+        if not named:
+            raise RuntimeError("DistributedDataParallel is not needed when a module doesn't have any parameter that "
+                               "requires a gradient.")
+        joined().agree("DistributedDataParallel of " + ", ".join(
+            [f"{name} {p.dtype}{list(p.shape)}" for name, p in module.named_parameters()]))
+        self._reducer: _Reducer | None = None       # not in one process
+        if joined().size > 1:
+            for t in (*module.parameters(), *module.buffers()) if init_sync else ():
+                broadcast(t)
+            self._reducer = _Reducer(named, (25 if bucket_cap_mb is None else bucket_cap_mb) * 2**20)
+
+    def forward(self, *inputs: Any, **kwargs: Any) -> Any:
+        """What `module` gives."""
+        reducer = self._reducer
+        if reducer is None or not reducer.on:
+            return self.module(*inputs, **kwargs)
+        if is_grad_enabled():
+            reducer.begin()
+        if self.broadcast_buffers and self.training:
+            for t in self.module.buffers():
+                broadcast(t)
+        outputs = self.module(*inputs, **kwargs)
+        if self.find_unused_parameters and is_grad_enabled():
+            reducer.skip_unused(outputs)
+        return outputs
+
+    @contextmanager
+    def no_sync(self) -> Iterator[None]:
+        """Within it gradients are only added up in each process; the next backward outside averages the sums."""
+        reducer = self._reducer
+        if reducer is None:
+            yield
+            return
+        before, reducer.on = reducer.on, False
+        try:
+            yield
+        finally:
+            reducer.on = before

@@ -1,0 +1,141 @@
+"""Collectives of NumPy arrays by MPI, through the package `mpi4py`.
+
+Every collective is nonblocking (`I...`), and `wait` looks at it again and again: so Ctrl-C works, and there is a
+longest time. Before each collective all processes tell what they are about to call
+(`agree`): calls that do not fit would hang, or mix up memory.
+"""
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from hashlib import blake2b
+from typing import Any
+
+import numpy as np
+
+_SPIN = 2e-3                # seconds that `wait` looks without a pause
+_PAUSE = 50e-6              # of `wait` between two looks, in seconds, at first; it doubles up to a hundred times that
+_TEXT = 400                 # bytes of a call's description that others see
+
+# Run beside the processes of a host, with PIDFD:RANK:PROCESS each: when one dies, a launcher kills the others, and may
+# not say which it was. Names all that have ended when it gets its turn. Ends when its input ends, or has a line.
+_WATCH = """
+import os, select, sys
+peers = {int(found): "rank %s (process %s)" % (rank, process) for found, rank, process in (a.split(":") for a in sys.argv[1:])}
+ended = select.select([*peers, 0], [], [])[0]
+if not (0 in ended and os.read(0, 1)):
+    dead = [peers[found] for found in ended if found]
+    print("[distributed]", ", ".join(dead or [peers[min(peers)]]), "died; all processes end", file=sys.stderr)
+"""
+
+
+class Mpi:
+    """All processes that `mpiexec` started: `rank` of `size`. Arrays are contiguous; results have one array or more."""
+
+    name = "mpi"
+
+    def __init__(self, seconds: float) -> None:
+        try:
+            from mpi4py import MPI
+        except ImportError as error:
+            raise RuntimeError(f"[init_process_group] the backend 'mpi' needs mpi4py and an MPI ({error}); "
+                               "pip install '.[mpi]' from a checkout") from None
+        self.mpi, self.seconds = MPI, seconds
+        self.comm = MPI.COMM_WORLD.Dup()
+        self.rank, self.size = self.comm.Get_rank(), self.comm.Get_size()
+        self.operations = {"sum": MPI.SUM, "avg": MPI.SUM, "product": MPI.PROD, "min": MPI.MIN, "max": MPI.MAX}
+        self._seen = np.empty(self.size, np.int64)
+        self.peers = [tuple(text.rsplit(" ", 1)) for text in self._texts(f"{socket.gethostname()} {os.getpid()}")]
+        self._watch = self._watcher()
+
+    # ---- agreement and waiting ----
+
+    def agree(self, call: str) -> None:
+        """Returns when all processes are about to make the same call. RuntimeError in all of them if they are not."""
+        if self.size == 1:
+            return
+        own = np.frombuffer(blake2b(call.encode(), digest_size=8).digest(), np.int64)
+        self.wait(self.comm.Iallgather(own, self._seen), call)
+        if (self._seen == own).all():
+            return
+        calls: dict[str, list[int]] = {}
+        for rank, text in enumerate(self._texts(call)):
+            calls.setdefault(text, []).append(rank)
+        said = "; ".join(f"rank{'s' * (len(ranks) > 1)} {', '.join(map(str, ranks))}: {text}" for text, ranks in calls.items())
+        raise RuntimeError(f"[distributed] all processes must make the same calls in the same order; got {said}; "
+                           "look for a branch that depends on the rank, or for inputs of other shapes")
+
+    def _texts(self, text: str) -> list[str]:
+        """What each process says."""
+        own, all_texts = np.zeros(_TEXT, np.uint8), np.zeros((self.size, _TEXT), np.uint8)
+        own[:len(text.encode()[:_TEXT])] = np.frombuffer(text.encode()[:_TEXT], np.uint8)
+        self.comm.Allgather(own, all_texts)
+        return [bytes(row).rstrip(b"\0").decode(errors="replace") for row in all_texts]
+
+    def wait(self, request: Any, call: str) -> None:
+        """Returns when the request is done. RuntimeError if the other processes have not come in time."""
+        begin = now = time.monotonic()
+        pause = _PAUSE
+        while not request.Test():
+            now = time.monotonic()
+            if now - begin > _SPIN:
+                time.sleep(pause)
+                pause = min(2 * pause, 100 * _PAUSE)
+            if now - begin > self.seconds:
+                raise RuntimeError(f"[distributed] rank {self.rank} waited {self.seconds:.0f} s in {call} for the other "
+                                   "processes; pass a longer `timeout` to init_process_group, or look where they are")
+
+    def _watcher(self) -> Any:
+        """The process that names one that has died; the first process of each host starts it."""
+        here = [(rank, process) for rank, (host, process) in enumerate(self.peers) if host == self.peers[self.rank][0]]
+        if len(here) < 2 or here[0][0] != self.rank or not hasattr(os, "pidfd_open"):
+            return None
+        found = [os.pidfd_open(int(process)) for _, process in here]
+        command = [sys.executable, "-SEc", _WATCH, *[f"{f}:{rank}:{process}" for f, (rank, process) in zip(found, here, strict=True)]]
+        watcher = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True,
+                                   pass_fds=found)
+        for f in found:
+            os.close(f)
+        return watcher
+
+    def _unwatch(self) -> None:
+        if self._watch is not None:
+            self._watch.communicate(b"end")
+            self._watch = None
+
+    def abort(self) -> None:
+        """Ends all processes."""
+        self._unwatch()
+        sys.stderr.flush()
+        self.comm.Abort(1)
+
+    def close(self) -> None:
+        """Frees the communicator."""
+        self._unwatch()
+        self.comm.Free()
+
+    # ---- collectives: each starts one, and gives the request to wait for ----
+
+    def all_reduce(self, array: np.ndarray, operation: str) -> Any:
+        """array = sum (or another operation) of all processes' arrays."""
+        return self.comm.Iallreduce(self.mpi.IN_PLACE, array, self.operations[operation])
+
+    def broadcast(self, array: np.ndarray, source: int) -> Any:
+        """array = that of the process `source`."""
+        return self.comm.Ibcast(_bytes(array), source)
+
+    def all_gather(self, out: np.ndarray, array: np.ndarray) -> Any:
+        """out[rank] = each process's array."""
+        return self.comm.Iallgather(_bytes(array), _bytes(out))
+
+    def reduce_scatter(self, out: np.ndarray, array: np.ndarray, operation: str) -> Any:
+        """out = the sum (or another operation) of all processes' array[rank]."""
+        return self.comm.Ireduce_scatter_block(array, out, self.operations[operation])
+
+
+def _bytes(array: np.ndarray) -> np.ndarray:
+    """The memory of an array: MPI need not know its type to move it."""
+    return array.reshape(-1).view(np.uint8)

@@ -1,0 +1,168 @@
+"""Collectives in 1, 2 and 4 processes; what happens where calls do not fit, and where a process ends."""
+from __future__ import annotations
+
+import time
+
+import pytest
+
+import minigrad as mg
+from minigrad import distributed as dist
+
+pytestmark = pytest.mark.slow
+
+COLLECTIVES = """
+parts = [np.random.default_rng(i).standard_normal((3, 4)) for i in range(size)]
+def mine(dtype=mg.float64, make=lambda a: a):
+    return mg.tensor(make(parts[rank]), dtype=dtype)
+for op, want in (("sum", sum(parts)), ("avg", sum(parts) / size), ("max", np.max(parts, 0)), ("min", np.min(parts, 0)), ("product", np.prod(parts, 0))):
+    t = mine()
+    assert dist.all_reduce(t, op) is None
+    np.testing.assert_allclose(t.numpy(), want, rtol=1e-14, atol=1e-14)
+for dtype in (mg.float16, mg.float32, mg.int64, mg.uint8):
+    t = mg.full((5,), rank + 1, dtype=dtype)
+    dist.all_reduce(t)
+    assert t.dtype == dtype and t.tolist() == [size * (size + 1) // 2] * 5
+t = mine().t()                                              # not contiguous: seen through every alias
+base = t.t()
+dist.all_reduce(t)
+np.testing.assert_allclose(base.numpy(), sum(parts), rtol=1e-14)
+leaf = mine().requires_grad_()
+dist.all_reduce(leaf)
+assert leaf.is_leaf and leaf.grad is None
+for source in range(size):
+    for dtype in (mg.float64, mg.bool, mg.float16):
+        t = mine(dtype)
+        dist.broadcast(t, source)
+        np.testing.assert_array_equal(t.numpy(), parts[source].astype(dtype))
+found = [mg.zeros(3, 4, dtype=mg.float64) for _ in range(size)]
+dist.all_gather(found, mine())
+for t, want in zip(found, parts):
+    np.testing.assert_array_equal(t.numpy(), want)
+flat = mg.zeros(size * 3, 4, dtype=mg.float64)
+dist.all_gather_into_tensor(flat, mine())
+np.testing.assert_array_equal(flat.numpy(), np.concatenate(parts))
+everything = np.stack([np.stack([p * (k + 1) for k in range(size)]) for p in parts])           # [process, part]
+for op, want in (("sum", everything.sum(0)[rank]), ("avg", everything.mean(0)[rank]), ("max", everything.max(0)[rank])):
+    out = mg.zeros(3, 4, dtype=mg.float64)
+    dist.reduce_scatter(out, list(mg.tensor(everything[rank])), op)
+    np.testing.assert_allclose(out.numpy(), want, rtol=1e-13)
+work = dist.all_reduce(t := mine(), async_op=True)
+assert not work.is_completed() and work.wait() and work.is_completed() and work.wait()
+np.testing.assert_allclose(t.numpy(), sum(parts), rtol=1e-14)
+dist.barrier()
+@mg.capture
+def captured(x):
+    y = x * 2
+    dist.all_reduce(y, "avg")
+    return y + 1
+for k in range(4):
+    np.testing.assert_allclose(captured(mine() + k).numpy(), 2 * (sum(parts) / size + k) + 1, rtol=1e-13)
+assert dist.get_backend() == "mpi" and dist.is_initialized()
+"""
+
+
+@pytest.mark.parametrize("n", [1, 2, 4])
+def test_collectives(passes, n):
+    passes(n, COLLECTIVES)
+
+
+def test_the_same_bits_every_time(passes):
+    text = "t = mg.randn(10007, generator=(g := mg.Generator()).manual_seed(rank) and g)\ndist.all_reduce(t)\nprint('bits', t.numpy().tobytes().hex()[:4000])"
+    first, second = ({line for line in passes(4, text).splitlines() if line.startswith("bits")} for _ in range(2))
+    assert first == second and len(first) == 1
+
+
+MISFITS = {
+    "shape": ("t = mg.ones(3 + (rank == 1))\ndist.all_reduce(t)", r"ranks 0, 2: all_reduce float32[3] sum; rank 1: all_reduce float32[4] sum"),
+    "dtype": ("dist.all_reduce(mg.ones(3, dtype=mg.float64 if rank == 2 else mg.float32))", "rank 2: all_reduce float64[3] sum"),
+    "call": ("dist.broadcast(mg.ones(2), 0) if rank == 0 else dist.all_reduce(mg.ones(2))", "rank 0: broadcast float32[2] from rank 0; ranks 1, 2: all_reduce"),
+    "order": ("a, b = mg.ones(2), mg.ones(3)\nfor t in ((a, b) if rank else (b, a)): dist.all_reduce(t)", "rank 0: all_reduce float32[3] sum; ranks 1, 2: all_reduce float32[2]"),
+    "end": ("if rank != 1: dist.all_reduce(mg.ones(2))", "rank 1: the end: destroy_process_group, or the end of the program"),
+}
+
+
+@pytest.mark.parametrize("name", MISFITS)
+def test_calls_that_do_not_fit_raise_in_all_processes(mpi, name):
+    text, said = MISFITS[name]
+    ran = mpi(3, f"""
+try:
+    {text.replace(chr(10), chr(10) + '    ')}
+    dist.destroy_process_group()
+except RuntimeError as error:
+    print("raised", rank, error, flush=True)
+    os._exit(0)
+""", seconds=60)
+    assert sum(line.startswith("raised") and said in line for line in ran.stdout.splitlines()) == 3, ran.stdout + ran.stderr
+
+
+DIED = "rank 1 (process "
+
+
+@pytest.mark.parametrize("how, said", [("raise ValueError('too bad')", ["ValueError: too bad", "rank 1 ended by ValueError; all processes end"]),
+                                       ("os.kill(os.getpid(), signal.SIGKILL)", [DIED]), ("os._exit(3)", [DIED])])
+def test_a_process_that_ends_ends_the_others(mpi, how, said):
+    begin = time.monotonic()
+    ran = mpi(3, f"if rank == 1:\n    time.sleep(0.3)\n    {how}\ndist.all_reduce(mg.ones(3))\nprint('went on')", seconds=100)
+    assert ran.returncode != 0 and "went on" not in ran.stdout and time.monotonic() - begin < 90
+    for text in said:
+        assert text in ran.stdout + ran.stderr
+
+
+def test_a_process_that_does_not_come(mpi):
+    ran = mpi(2, """
+from datetime import timedelta
+dist.destroy_process_group()
+dist.init_process_group("mpi", timeout=timedelta(seconds=1))
+if rank == 0:
+    try:
+        dist.all_reduce(mg.ones(3))
+    except RuntimeError as error:
+        print(error, flush=True)
+    os._exit(0)
+time.sleep(4)
+os._exit(0)
+""", seconds=60)
+    assert "rank 0 waited 1 s in all_reduce float32[3] sum for the other processes" in ran.stdout, ran.stdout + ran.stderr
+
+
+def test_ctrl_c_ends_a_wait(mpi):
+    ran = mpi(2, """
+import threading
+if rank == 0:
+    threading.Timer(0.5, signal.raise_signal, (signal.SIGINT,)).start()
+    try:
+        dist.all_reduce(mg.ones(3))
+    except KeyboardInterrupt:
+        print("interrupted", flush=True)
+    os._exit(0)
+time.sleep(3)
+os._exit(0)
+""", seconds=60)
+    assert "interrupted" in ran.stdout, ran.stdout + ran.stderr
+
+
+def test_bad_arguments(passes):
+    passes(1, """
+import pytest
+cases = [(lambda: dist.init_process_group("mpi"), RuntimeError, "exists already"), (lambda: dist.all_reduce(3.0), TypeError, "must be a Tensor; got float"),
+    (lambda: dist.all_reduce(mg.ones(2), "median"), ValueError, "op must be one of"), (lambda: dist.all_reduce(mg.ones(2), group=3), NotImplementedError, "leave it out"),
+    (lambda: dist.all_reduce(mg.ones(2).bool()), TypeError, "sum is not defined for bool"), (lambda: dist.all_reduce(mg.ones(2).long(), "avg"), TypeError, "avg is not defined for int64"),
+    (lambda: dist.broadcast(mg.ones(2), 1), ValueError, "rank from 0 to 0; got 1"), (lambda: dist.all_gather([], mg.ones(2)), ValueError, "for each of 1 processes; got 0"),
+    (lambda: dist.all_gather_into_tensor(mg.ones(3), mg.ones(2)), Exception, "holds the inputs of all 1 processes"), (lambda: dist.reduce_scatter(mg.ones(3), [mg.ones(2)]), Exception, "holds the outputs")]
+for act, kind, text in cases:
+    with pytest.raises(kind, match=text):
+        act()
+dist.destroy_process_group()
+for options, kind, text in ((dict(backend="gloo"), NotImplementedError, "the backend is 'mpi'; got 'gloo'"), (dict(init_method="tcp://x"), NotImplementedError, "leave it out"),
+                            (dict(world_size=3), ValueError, "world_size=1; got 3"), (dict(rank=1), ValueError, "rank=0; got 1")):
+    with pytest.raises(kind, match=text):
+        dist.init_process_group(**options)
+with pytest.raises(RuntimeError, match="there is no process group"):
+    dist.get_rank()
+""")
+
+
+def test_without_a_group():
+    assert dist.is_available() and not dist.is_initialized()
+    with pytest.raises(RuntimeError, match=r"^\[distributed\] there is no process group; call distributed.init_process_group"):
+        dist.all_reduce(mg.ones(2))
