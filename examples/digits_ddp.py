@@ -118,7 +118,8 @@ def main() -> None:
         for epoch in range(begin, options.epochs):
             loss, share = run.epoch(epoch)
             if first:
-                print(f"{norm:13} {size:3} a process  epoch {epoch + 1}  loss {loss:.6f}  test accuracy {share:.4f}", flush=True)
+                print(f"{norm:13} {size:3} a process  epoch {epoch + 1}  loss {loss:.6f}  test accuracy {share:.4f}",
+                      flush=True)
                 mg.save({"run": number, "epoch": epoch + 1, "found": found, "state": run.state()}, checkpoint)
             distributed.barrier()
         found = [*found, accuracy(run.model.module, run.test)]

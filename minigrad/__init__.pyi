@@ -17,6 +17,7 @@ from . import autograd as autograd
 from . import bench as bench
 from . import cuda as cuda
 from . import data as data
+from . import distributed as distributed
 from . import distributions as distributions
 from . import func as func
 from . import io as io

@@ -18,11 +18,11 @@ from .sampler import BatchSampler, RandomSampler, Sampler, SequentialSampler, Su
 from .text import CharTokenizer, python_docs_text
 from .workers import WorkerInfo, get_worker_info
 
-__all__ = ["BatchSampler", "ChainDataset", "CharTokenizer", "ConcatDataset", "DataLoader", "Dataset", "IterableDataset",
-           "RandomSampler", "Sampler", "SequentialSampler", "Subset", "SubsetRandomSampler", "TensorDataset",
-           "WeightedRandomSampler", "WorkerInfo", "cifar10", "default_collate", "default_convert", "digits", "distributed", "download",
-           "fashion_mnist", "get_worker_info", "mnist", "python_docs_text", "random_split", "read_cifar10", "read_idx",
-           "unpack"]
+__all__ = ["BatchSampler", "ChainDataset", "CharTokenizer", "ConcatDataset", "DataLoader", "Dataset",
+           "IterableDataset", "RandomSampler", "Sampler", "SequentialSampler", "Subset", "SubsetRandomSampler",
+           "TensorDataset", "WeightedRandomSampler", "WorkerInfo", "cifar10", "default_collate", "default_convert",
+           "digits", "distributed", "download", "fashion_mnist", "get_worker_info", "mnist", "python_docs_text",
+           "random_split", "read_cifar10", "read_idx", "unpack"]
 
 if not TYPE_CHECKING:
     def __getattr__(name: str) -> None:

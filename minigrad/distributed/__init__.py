@@ -6,7 +6,8 @@
     sampler = data.distributed.DistributedSampler(train)
     model = nn.parallel.DistributedDataParallel(nn.SyncBatchNorm.convert_sync_batchnorm(model))
 
-Read `group.py`, then `mpi.py`. The layers are in nn/parallel.py and nn/sync_norm.py, the sampler in data/distributed.py.
+Read `group.py`, then `mpi.py`. The layers are in nn/parallel.py and nn/sync_norm.py, the sampler in
+data/distributed.py.
 """
 from .group import (
     ReduceOp,

@@ -41,6 +41,7 @@ def _prepare_scattered(y: Layout) -> Plan:
     return host_plan(layout(y.device, y.dtype, y.shape[1:]), run, "MPI", (y,))
 
 
+scattered_op: Primitive
 gathered_op = Primitive("gathered", _prepare_gathered, {"x": lambda g: scattered_op(g)})
 scattered_op = Primitive("scattered", _prepare_scattered, {"y": lambda g: gathered_op(g)})
 

@@ -79,7 +79,8 @@ def init_process_group(backend: str = "mpi", init_method: str | None = None, tim
     group = Mpi(timeout.total_seconds())
     for name, given, have in (("world_size", world_size, group.size), ("rank", rank, group.rank)):
         if given not in (-1, have):
-            raise ValueError(f"[init_process_group] the launcher gave this process {name}={have}; got {given}; leave it out")
+            raise ValueError(f"[init_process_group] the launcher gave this process {name}={have}; got {given}; "
+                             "leave it out")
     _group = group
     atexit.register(_leave)
     sys.excepthook = _end_all(sys.excepthook)
@@ -170,10 +171,13 @@ def _reducible(call: str, tensor: Tensor, op: str) -> str:
 
 
 def _ran(work: Work, async_op: bool) -> Work | None:
-    return work if async_op else work.wait() and None
+    if async_op:
+        return work
+    work.wait()
+    return None
 
 
-def _exchange(call: str, begin: Callable[[Any], Any], out: Tensor, given: Tensor | None = None) -> Callable[[], None]:
+def _exchange(call: str, begin: Callable[..., Any], out: Tensor, given: Tensor | None = None) -> Callable[[], None]:
     """Starts a collective that writes `out`, through the door so that capture replays it; returns what waits for it."""
     pending: list[Any] = []
 
@@ -196,7 +200,7 @@ def _sums_in(tensor: Tensor) -> np.dtype:
 
 @no_grad()
 def all_reduce(tensor: Tensor, op: str = ReduceOp.SUM, group: None = None, async_op: bool = False) -> Work | None:
-    """tensor = sum (or AVG, PRODUCT, MIN, MAX) of all processes' tensors, element by element. Any shape, the same in all.
+    """tensor = sum (or AVG, PRODUCT, MIN, MAX) of all processes' tensors, element by element. Any shape, one in all.
 
     RuntimeError in all processes if shapes, types or calls differ.
 
@@ -240,7 +244,7 @@ def all_gather_into_tensor(output_tensor: Tensor, input_tensor: Tensor, group: N
     _check("all_gather", output_tensor, group)
     engine, have, to = joined(), input_tensor.array.layout, output_tensor.array.layout
     if to.size != engine.size * have.size or to.dtype != have.dtype:
-        fail("all_gather", f"the output holds the inputs of all {engine.size} processes, in their dtype", to, have)
+        fail("all_gather", f"the output holds the inputs of all {engine.size} processes, in their dtype", (to, have))
     out, work = output_tensor.detach().clone().contiguous(), input_tensor.detach().contiguous()
     finish = _exchange(described("all_gather", input_tensor), engine.all_gather, out, work)
 
@@ -252,12 +256,14 @@ def all_gather_into_tensor(output_tensor: Tensor, input_tensor: Tensor, group: N
 
 
 @no_grad()
-def all_gather(tensor_list: Sequence[Tensor], tensor: Tensor, group: None = None, async_op: bool = False) -> Work | None:
+def all_gather(tensor_list: Sequence[Tensor], tensor: Tensor, group: None = None,
+               async_op: bool = False) -> Work | None:
     """tensor_list[i] = the tensor of process i; all have one shape and type."""
     from ..ops.join import stack
     engine = joined()
     if len(tensor_list) != engine.size:
-        raise ValueError(f"[all_gather] tensor_list needs a tensor for each of {engine.size} processes; got {len(tensor_list)}")
+        raise ValueError(f"[all_gather] tensor_list needs a tensor for each of {engine.size} processes; "
+                         f"got {len(tensor_list)}")
     out = stack([tensor.detach()] * engine.size)
     work = all_gather_into_tensor(out, tensor, group, async_op=True)
 
@@ -279,11 +285,12 @@ def reduce_scatter_tensor(output: Tensor, input: Tensor, op: str = ReduceOp.SUM,
     _reducible("reduce_scatter", input, op)
     engine, have, to = joined(), input.array.layout, output.array.layout
     if have.size != engine.size * to.size or to.dtype != have.dtype:
-        fail("reduce_scatter", f"the input holds the outputs of all {engine.size} processes, in their dtype", have, to)
+        fail("reduce_scatter", f"the input holds the outputs of all {engine.size} processes, in their dtype",
+             (have, to))
     given = input.detach().to(_sums_in(input)).contiguous()
     out = output.detach().to(_sums_in(input), copy=True).contiguous()
     finish = _exchange(described("reduce_scatter", input, op),
-                       lambda out, array: engine.reduce_scatter(out, array, op), out, given)
+                       lambda out, array: engine.reduce_scatter(out, array, op), out, given)      # type: ignore[misc]
 
     @no_grad()
     def end() -> None:

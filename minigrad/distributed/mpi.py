@@ -1,8 +1,8 @@
 """Collectives of NumPy arrays by MPI, through the package `mpi4py`.
 
 Every collective is nonblocking (`I...`), and `wait` looks at it again and again: so Ctrl-C works, and there is a
-longest time. Before each collective all processes tell what they are about to call
-(`agree`): calls that do not fit would hang, or mix up memory.
+longest time. Before each collective all processes tell what they are about to call (`agree`): calls that do not fit
+would hang, or mix up memory.
 """
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ _TEXT = 400                 # bytes of a call's description that others see
 # not say which it was. Names all that have ended when it gets its turn. Ends when its input ends, or has a line.
 _WATCH = """
 import os, select, sys
-peers = {int(found): "rank %s (process %s)" % (rank, process) for found, rank, process in (a.split(":") for a in sys.argv[1:])}
+arguments = [a.split(":") for a in sys.argv[1:]]
+peers = {int(found): "rank %s (process %s)" % (rank, process) for found, rank, process in arguments}
 ended = select.select([*peers, 0], [], [])[0]
 if not (0 in ended and os.read(0, 1)):
     dead = [peers[found] for found in ended if found]
@@ -64,7 +65,8 @@ class Mpi:
         calls: dict[str, list[int]] = {}
         for rank, text in enumerate(self._texts(call)):
             calls.setdefault(text, []).append(rank)
-        said = "; ".join(f"rank{'s' * (len(ranks) > 1)} {', '.join(map(str, ranks))}: {text}" for text, ranks in calls.items())
+        said = "; ".join([f"rank{'s' * (len(ranks) > 1)} {', '.join(map(str, ranks))}: {text}"
+                          for text, ranks in calls.items()])
         raise RuntimeError(f"[distributed] all processes must make the same calls in the same order; got {said}; "
                            "look for a branch that depends on the rank, or for inputs of other shapes")
 
@@ -85,8 +87,9 @@ class Mpi:
                 time.sleep(pause)
                 pause = min(2 * pause, 100 * _PAUSE)
             if now - begin > self.seconds:
-                raise RuntimeError(f"[distributed] rank {self.rank} waited {self.seconds:.0f} s in {call} for the other "
-                                   "processes; pass a longer `timeout` to init_process_group, or look where they are")
+                raise RuntimeError(f"[distributed] rank {self.rank} waited {self.seconds:.0f} s in {call} for the "
+                                   "other processes; pass a longer `timeout` to init_process_group, or see where they "
+                                   "are")
 
     def _watcher(self) -> Any:
         """The process that names one that has died; the first process of each host starts it."""
@@ -94,9 +97,9 @@ class Mpi:
         if len(here) < 2 or here[0][0] != self.rank or not hasattr(os, "pidfd_open"):
             return None
         found = [os.pidfd_open(int(process)) for _, process in here]
-        command = [sys.executable, "-SEc", _WATCH, *[f"{f}:{rank}:{process}" for f, (rank, process) in zip(found, here, strict=True)]]
-        watcher = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True,
-                                   pass_fds=found)
+        peers = [f"{f}:{rank}:{process}" for f, (rank, process) in zip(found, here, strict=True)]
+        watcher = subprocess.Popen([sys.executable, "-SEc", _WATCH, *peers], stdin=subprocess.PIPE,
+                                   stdout=subprocess.DEVNULL, start_new_session=True, pass_fds=found)
         for f in found:
             os.close(f)
         return watcher

@@ -1,5 +1,5 @@
-"""PyTorch's names for training on several devices: in several processes (`DistributedDataParallel`). One process uses one
-device: with `DataParallel` the module runs as it is."""
+"""PyTorch's names for training on several devices: in several processes (`DistributedDataParallel`). One process uses
+one device: with `DataParallel` the module runs as it is."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -118,9 +118,9 @@ class _Reducer:
         """Waits for the gradients of all parameters, newly."""
         if 0 < len(self.pending) < len(self.parameters):
             missing = ", ".join([self.names[i] for i in sorted(self.pending)])
-            raise RuntimeError(f"[DistributedDataParallel] in the last backward no gradient came for {missing}; use all "
-                               "parameters in the loss, pass find_unused_parameters=True, or freeze them before the "
-                               "module is wrapped")
+            raise RuntimeError(f"[DistributedDataParallel] in the last backward no gradient came for {missing}; use "
+                               "all parameters in the loss, pass find_unused_parameters=True, or freeze them before "
+                               "the module is wrapped")
         self.pending = set(range(len(self.parameters)))
         self.started = 0
         for bucket in self.buckets:
@@ -178,16 +178,18 @@ class DistributedDataParallel(Module):
 
     def __init__(self, module: Module, device_ids: None = None, output_device: None = None, dim: int = 0,
                  broadcast_buffers: bool = True, init_sync: bool = True, process_group: None = None,
-                 bucket_cap_mb: float | None = None, find_unused_parameters: bool = False, check_reduction: bool = False,
-                 gradient_as_bucket_view: bool = True, static_graph: bool = False) -> None:
+                 bucket_cap_mb: float | None = None, find_unused_parameters: bool = False,
+                 check_reduction: bool = False, gradient_as_bucket_view: bool = True,
+                 static_graph: bool = False) -> None:
         super().__init__()
         if process_group is not None:
-            raise NotImplementedError("[DistributedDataParallel] the group is that of all processes; leave process_group out")
+            raise NotImplementedError("[DistributedDataParallel] the group is that of all processes; "
+                                      "leave process_group out")
         if device_ids or any([t.device.type != "cpu" for t in (*module.parameters(), *module.buffers())]):
             raise NotImplementedError("[DistributedDataParallel] the module must be on the CPU: the backend is MPI")
         self.module, self.dim, self.broadcast_buffers = module, dim, broadcast_buffers
         self.find_unused_parameters = find_unused_parameters
-        named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
+        named: list[tuple[str, Tensor]] = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
         if not named:
             raise RuntimeError("DistributedDataParallel is not needed when a module doesn't have any parameter that "
                                "requires a gradient.")

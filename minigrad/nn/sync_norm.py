@@ -53,7 +53,8 @@ class SyncBatchNorm(_BatchNorm):
         if not is_initialized() or get_world_size() == 1 or not self._by_batch():
             return super()._normalized(input, factor, mask, lengths)
         if mask is not None or lengths is not None:
-            raise NotImplementedError("[SyncBatchNorm] mask and lengths do not go with several processes; use BatchNorm")
+            raise NotImplementedError("[SyncBatchNorm] mask and lengths do not go with several processes; "
+                                      "use BatchNorm")
         x, at = widened(input), axis_of(self.axis, input.ndim, "SyncBatchNorm")
         mean, var, count = _of_all(x, at)
         shape = [-1 if i == at else 1 for i in range(x.ndim)]
