@@ -11,7 +11,7 @@ import numpy as np
 def put_in_place(torch: Any, program: str) -> None:
     """Where the text of a program, or of a file beside it, names torchvision: imports it, with other classes of data sets."""
     folder = Path(program).resolve().parent
-    if not any("torchvision" in file.read_text(errors="replace") for file in [*folder.glob("*.py"), *folder.glob("*/*.py")]):
+    if not any("torchvision" in file.read_text(errors="replace") for file in [*folder.glob("*.py"), *folder.glob("*/*.py"), *folder.parent.glob("*/*.py")]):
         return
     if "minigrad" not in sys.modules or torch.__name__ == "torch" and not hasattr(torch.nn, "summary"):
         library = torch.library.Library("torchvision", "FRAGMENT")          # PyTorch's own build lacks torchvision's compiled ops
