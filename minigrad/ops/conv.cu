@@ -118,61 +118,81 @@ template <int TM_, int TN_, int R_, int TERMS_, int W_> struct Tile {
   };
 };
 
-// One tile. WEIGHT: columns are taps and terms are positions. INSIDE: b outside of the source is not multiplied, which
-// matters where an `a` is not finite.
-template <class S, bool WEIGHT, bool INSIDE> __device__ __forceinline__ void multiply(typename S::Shared &s) {
-  const int x = threadIdx.x, y = threadIdx.y, thread = y * S::C + x;
-  const Sweep &p = s.sweep;
-  auto place_of_term = [&](int64_t k) { return WEIGHT ? p.position(k, k < p.end) : p.tap(k, k < p.end); };
-  constexpr int LOADS_A = (S::ROWS * S::TERMS + TILE_THREADS - 1) / TILE_THREADS;
-  constexpr int LOADS_B = S::COLUMNS * S::TERMS / TILE_THREADS;
-  const int64_t n = p.first_column + thread % S::COLUMNS;
-  const Place column = WEIGHT ? p.tap(n, n < p.columns) : p.position(n, n < p.columns);
-  if (thread < S::COLUMNS) s.to[thread] = column.other;
-  const int size0 = p.line[0].size, size1 = p.line[1].size, size2 = p.line[2].size;
-  const T *const b_at_0 = p.b, *const of_row = p.a + (p.first_row + thread / S::TERMS) * p.a_row;
-  const int rows = (int)(p.rows - p.first_row < S::ROWS ? p.rows - p.first_row : S::ROWS);
+// A thread's part of one tile. WEIGHT: columns are taps and terms are positions. INSIDE: b outside of the source is not
+// multiplied, which matters where an `a` is not finite.
+template <class S, bool WEIGHT, bool INSIDE> struct Worker {
+  static constexpr int LOADS_A = (S::ROWS * S::TERMS + TILE_THREADS - 1) / TILE_THREADS;
+  static constexpr int LOADS_B = S::COLUMNS * S::TERMS / TILE_THREADS;
+  static constexpr int NEXT_A = TILE_THREADS / S::TERMS, NEXT_B = TILE_THREADS / S::COLUMNS;   // from load to load
+
+  typename S::Shared &s;
+  const Sweep &p;
+  const int x, y, thread;
+  const Place column;                      // of b, which this thread loads
+  const T *const of_row, *const source;
+  const int rows, size0, size1, size2;
   T next_a[LOADS_A], next_b[LOADS_B], sum[S::TM][S::TN];
-  auto clear = [&]() {
+
+  __device__ __forceinline__ Worker(typename S::Shared &shared)
+      : s(shared), p(shared.sweep), x(threadIdx.x), y(threadIdx.y), thread(y * S::C + x),
+        column(place_of_column(p.first_column + thread % S::COLUMNS)),
+        of_row(p.a + (p.first_row + thread / S::TERMS) * p.a_row), source(p.b),
+        rows((int)(p.rows - p.first_row < S::ROWS ? p.rows - p.first_row : S::ROWS)), size0(p.line[0].size),
+        size1(p.line[1].size), size2(p.line[2].size) {
+    if (thread < S::COLUMNS) s.to[thread] = column.other;
+  }
+  __device__ __forceinline__ Place place_of_column(int64_t n) const {
+    return WEIGHT ? p.tap(n, n < p.columns) : p.position(n, n < p.columns);
+  }
+  __device__ __forceinline__ Place place_of_term(int64_t k) const {
+    return WEIGHT ? p.position(k, k < p.end) : p.tap(k, k < p.end);
+  }
+  __device__ __forceinline__ int column_of(int j) const { return j / S::W * S::W * S::C + x * S::W + j % S::W; }
+
+  __device__ __forceinline__ void clear() {
 #pragma unroll
     for (int i = 0; i < S::TM; i++)
 #pragma unroll
       for (int j = 0; j < S::TN; j++) sum[i][j] = 0;
-  };
-  auto fetch = [&](const Place *terms) {
+  }
+
+  // a and b of some terms, from memory into registers
+  __device__ __forceinline__ void fetch(const Place *terms) {
     const Place &term = terms[thread % S::TERMS];
 #pragma unroll
     for (int i = 0; i < LOADS_A; i++) {
-      const int row = thread / S::TERMS + i * (TILE_THREADS / S::TERMS);
-      next_a[i] = row < rows && term.other >= 0 ? of_row[i * (TILE_THREADS / S::TERMS) * p.a_row + term.other] : T(0);
+      const int row = thread / S::TERMS + i * NEXT_A;
+      next_a[i] = row < rows && term.other >= 0 ? of_row[i * NEXT_A * p.a_row + term.other] : T(0);
     }
 #pragma unroll
     for (int i = 0; i < LOADS_B; i++) {
-      const Place t = terms[thread / S::COLUMNS + i * (TILE_THREADS / S::COLUMNS)];
+      const Place t = terms[thread / S::COLUMNS + i * NEXT_B];
       const bool inside = (unsigned)column.at[0] + (unsigned)t.at[0] < (unsigned)size0 &&
                           (unsigned)column.at[1] + (unsigned)t.at[1] < (unsigned)size1 &&
                           (unsigned)column.at[2] + (unsigned)t.at[2] < (unsigned)size2;
       // -0 marks what lies outside; a -0 of the source becomes 0
-      next_b[i] = inside ? b_at_0[column.source + t.source] + T(0) : INSIDE ? T(-0.0) : T(0);
+      next_b[i] = inside ? source[column.source + t.source] + T(0) : INSIDE ? T(-0.0) : T(0);
     }
-  };
-  auto store = [&](int half) {             // gives, with INSIDE, whether the block stores an a that is not finite
+  }
+
+  // From registers into shared memory. Gives, with INSIDE, whether the block stores an a that is not finite.
+  __device__ __forceinline__ bool store(int half) {
     bool odd = false;
 #pragma unroll
     for (int i = 0; i < LOADS_A; i++) {
-      const int row = thread / S::TERMS + i * (TILE_THREADS / S::TERMS);
+      const int row = thread / S::TERMS + i * NEXT_A;
       if (S::ROWS * S::TERMS >= TILE_THREADS || row < S::ROWS) s.a[half][thread % S::TERMS][row] = next_a[i];
       if (INSIDE) odd |= !(fabs(next_a[i]) < T(INFINITY));
     }
 #pragma unroll
     for (int i = 0; i < LOADS_B; i++)
-      s.b[half][thread / S::COLUMNS + i * (TILE_THREADS / S::COLUMNS)][thread % S::COLUMNS] = next_b[i];
+      s.b[half][thread / S::COLUMNS + i * NEXT_B][thread % S::COLUMNS] = next_b[i];
     if (INSIDE) return __syncthreads_or(odd) != 0;
     __syncthreads();
     return false;
-  };
-  auto column_of = [&](int j) { return j / S::W * S::W * S::C + x * S::W + j % S::W; };
-  auto add_up = [&](int half) {
+  }
+
+  __device__ __forceinline__ void add_up(int half) {
 #pragma unroll(UNROLLED)
     for (int k = 0; k < S::TERMS; k++) {
       const Run<S::TM> a = *reinterpret_cast<const Run<S::TM> *>(&s.a[half][k][y * S::TM]);
@@ -185,8 +205,8 @@ template <class S, bool WEIGHT, bool INSIDE> __device__ __forceinline__ void mul
 #pragma unroll
         for (int j = 0; j < S::TN; j++) sum[i][j] += a.v[i] * b[j / S::W].v[j % S::W];
     }
-  };
-  auto add_up_inside = [&](int half) {
+  }
+  __device__ __forceinline__ void add_up_inside(int half) {
 #pragma unroll 1
     for (int k = 0; k < S::TERMS; k++)
 #pragma unroll
@@ -196,8 +216,10 @@ template <class S, bool WEIGHT, bool INSIDE> __device__ __forceinline__ void mul
 #pragma unroll
         for (int i = 0; i < S::TM; i++) sum[i][j] += s.a[half][k][y * S::TM + i] * b;
       }
-  };
-  auto write = [&](bool first) {
+  }
+
+  // The sums of a chain: of the first one with the bias, else added to what is there.
+  __device__ __forceinline__ void write(bool first) {
 #pragma unroll
     for (int j = 0; j < S::TN; j++) {
       const int64_t to = s.to[column_of(j)];
@@ -210,9 +232,16 @@ template <class S, bool WEIGHT, bool INSIDE> __device__ __forceinline__ void mul
           *out = (first ? p.bias ? p.bias[row] : T(0) : *out) + sum[i][j];
         }
     }
-  };
-  clear();
-  if (thread < S::TERMS) s.term[0][thread] = place_of_term(p.begin + thread);
+  }
+};
+
+// One tile, by a block.
+template <class S, bool WEIGHT, bool INSIDE> __device__ __forceinline__ void multiply(typename S::Shared &s) {
+  Worker<S, WEIGHT, INSIDE> worker(s);
+  const Sweep &p = s.sweep;
+  const int thread = worker.thread;
+  worker.clear();
+  if (thread < S::TERMS) s.term[0][thread] = worker.place_of_term(p.begin + thread);
   __syncthreads();
   bool odd = false, last;
   int half = 1;
@@ -221,18 +250,18 @@ template <class S, bool WEIGHT, bool INSIDE> __device__ __forceinline__ void mul
   do {
     const int64_t next = k + S::TERMS;
     last = next >= p.end && k >= p.begin;
-    if (!last) fetch(s.term[half ^ 1]);
+    if (!last) worker.fetch(s.term[half ^ 1]);
     if (k >= p.begin) {
-      if (INSIDE && odd) add_up_inside(half);
-      else add_up(half);
+      if (INSIDE && odd) worker.add_up_inside(half);
+      else worker.add_up(half);
       if (last || (next - p.begin) % CHAIN == 0) {
-        write(next - p.begin <= CHAIN);
-        clear();
+        worker.write(next - p.begin <= CHAIN);
+        worker.clear();
       }
     }
     if (!last) {
-      if (thread < S::TERMS) s.term[half][thread] = place_of_term(next + S::TERMS + thread);
-      odd = store(half ^ 1);
+      if (thread < S::TERMS) s.term[half][thread] = worker.place_of_term(next + S::TERMS + thread);
+      odd = worker.store(half ^ 1);
     }
     half ^= 1;
     k = next;
