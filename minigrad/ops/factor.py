@@ -20,6 +20,7 @@ from ..core.half import rounds_once
 from ..core.op import Primitive, same_device
 from ..core.shape import fail, is_float
 from ..core.tensor import Tensor
+from ..devices.host import on_host
 from ..devices.memory import Layout, layout
 from ..devices.plan import Plan, host_plan
 from .arrange import tril, triu
@@ -52,12 +53,10 @@ def matrices(op: str, *given: Layout, square: bool = False) -> None:
 def _lapack(op: str, to: Layout, function: Callable[..., Any], *inputs: Layout) -> Plan:
     """The plan of `out[...] = function(*inputs)` in NumPy, on the host for matrices on a GPU, too; what LAPACK refuses
     is a LinAlgError of ours."""
+    @on_host
     def run(*arrays: Any, out: Any) -> None:
         try:
-            if isinstance(out, np.ndarray):
-                out[...] = function(*arrays)
-            else:
-                out.set(np.asarray(function(*[a.get() for a in arrays]), out.dtype))
+            out[...] = function(*arrays)
         except np.linalg.LinAlgError as error:
             found = str(error)
         else:

@@ -17,6 +17,7 @@ from ..core.modes import changed, mode
 from ..core.op import Primitive
 from ..core.shape import BOOL, INT64, broadcast_shapes, fail, is_float
 from ..core.tensor import Size, Tensor
+from ..devices.host import on_host
 from ..devices.memory import Layout, layout
 from ..devices.plan import Plan, host_plan
 from .arguments import sizes
@@ -43,6 +44,7 @@ def _host_scatter(name: str, pick: Callable[..., Any]) -> Callable[..., Plan]:
         if src.shape != index.shape or src.dtype != x.dtype or index.dtype != INT64:
             fail(name, "src must have the shape of index and the dtype of the tensor, index be int64", [x, index, src])
 
+        @on_host                        # CuPy has no `multiply.at`
         def join(v: Any, at: Any, s: Any, out: Any) -> None:
             np.copyto(out, v)
             places = list(np.indices(at.shape, sparse=True))

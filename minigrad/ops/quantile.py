@@ -15,6 +15,7 @@ import numpy as np
 from ..core.op import Primitive, same_device
 from ..core.shape import INT64, axis_of, fail, is_float
 from ..core.tensor import Tensor, ValuesIndices
+from ..devices.host import on_host
 from ..devices.memory import Layout, layout
 from ..devices.plan import Plan, host_plan
 from .convert import cast
@@ -172,6 +173,7 @@ def nanquantile(input: Tensor, q: Any, dim: int | None = None, keepdim: bool = F
 def _prepare_mode(x: Layout, *, dim: int) -> Plan:
     """The index, int64, of the last of the most frequent elements along a dimension, which stays with size 1; of
     several such elements, of the smallest."""
+    @on_host                            # CuPy has no `maximum.accumulate`
     def most_frequent(v: Any, out: Any) -> None:
         line = np.moveaxis(v, dim, -1)
         order = np.argsort(line, -1, kind="stable")
@@ -367,6 +369,7 @@ def _span(v: Any, low: float, high: float) -> tuple[float, float]:
 
 def _prepare_histc(x: Layout, *, bins: int, low: float, high: float) -> Plan:
     """How many elements lie in each of `bins` intervals of one width between low and high, in x's dtype."""
+    @on_host                            # CuPy rounds the edges otherwise
     def count(v: Any, out: Any) -> None:
         out[...] = np.histogram(v, bins, _span(v, low, high))[0]
     return host_plan(layout(x.device, x.dtype, (bins,)), count, "histogram: NumPy", (x,))

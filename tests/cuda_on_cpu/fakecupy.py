@@ -119,7 +119,7 @@ class _At:
 
 # CuPy's functions and methods that are called by NumPy's names, with their parameters, which are all that they take
 FUNCTIONS = {
-    "all": "a axis out keepdims", "any": "a axis out keepdims", "argmax": "a axis dtype out keepdims",
+    "argwhere": "a", "isin": "element test_elements assume_unique invert", "all": "a axis out keepdims", "any": "a axis out keepdims", "argmax": "a axis dtype out keepdims",
     "argmin": "a axis dtype out keepdims", "argsort": "a axis kind", "bincount": "x weights minlength",
     "copyto": "dst src casting where", "cumprod": "a axis dtype out", "cumsum": "a axis dtype out",
     "diff": "a n axis prepend append", "flatnonzero": "a", "flip": "a axis", "max": "a axis out keepdims",
@@ -132,7 +132,7 @@ FUNCTIONS = {
 METHODS = {"any": "axis out keepdims", "astype": "dtype order casting subok copy", "max": "axis out keepdims", "min": "axis out keepdims",
            "nonzero": "", "reshape": None, "transpose": None, "view": "dtype type"}
 UFUNCS = frozenset(("absolute add divide bitwise_and bitwise_or bitwise_xor equal floor floor_divide fmod greater greater_equal invert isnan "
-                    "left_shift less less_equal log1p logical_and logical_not logical_or logical_xor maximum minimum multiply negative "
+                    "left_shift less less_equal log1p gcd lcm nextafter frexp logical_and logical_not logical_or logical_xor maximum minimum multiply negative "
                     "not_equal positive power remainder right_shift rint sign square subtract tan ceil trunc isinf "
                     "isfinite matmul").split())
 

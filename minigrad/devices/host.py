@@ -1,0 +1,22 @@
+"""What only the host computes: LAPACK, and functions of NumPy's that CuPy lacks. Read `cuda.py` first."""
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+import numpy as np
+
+
+def on_host(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorates `function(*arrays, out)` for `host` launches: it gets NumPy arrays on any device. On a GPU these are
+    copies, which the launch waits for, and the result is copied back."""
+    @wraps(function)
+    def run(*arrays: Any, out: Any) -> None:
+        if isinstance(out, np.ndarray):
+            function(*arrays, out=out)
+        else:
+            result = np.empty(out.shape, out.dtype)
+            function(*[a.get() for a in arrays], out=result)
+            out.set(result)
+    return run
