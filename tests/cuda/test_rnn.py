@@ -24,6 +24,7 @@ CASES = {
     "lstm-many-rows": (LSTM, 0, "h0 c0 b_ih b_hh lengths", (2, 271, 2, 3, 3)),
     "lstm-reverse": (LSTM, 0, "h0 c0 b_ih reverse lengths mask", (4, 5, 3, 6, 6)),
     "lstm-projection": (LSTM, 0, "h0 c0 w_hr b_ih b_hh lengths", (3, 4, 3, 5, 7)),
+    "lstm-wide": (LSTM, 0, "b_ih", (2, 1, 2, 300, 300)),
     "lstm-layer": (LSTM, 1, "h0 c0 b_ih b_hh nw_ih nb_ih nw_hh nb_hh nw_c nb_c lengths", (3, 3, 2, 40, 40)),
     "lstm-layer-projection": (LSTM, 1, "w_hr nw_ih nw_hh nw_c mask lengths", (3, 2, 3, 8, 3)),
     "lstm-rms": (LSTM, 2, "b_hh nw_ih nw_hh reverse", (3, 2, 2, 6, 6)),
@@ -135,3 +136,19 @@ def test_launches_do_not_grow_with_the_steps(make, most, monkeypatch):
         net(x)[0].sum().backward()
         counts.append(len(started) + len(fakeblas.calls))
     assert counts[0] == counts[1] <= most
+
+
+@pytest.mark.parametrize("network, hidden", [(nn.LSTM, 640), (nn.LSTM, 641), (nn.GRU, 731), (nn.GRU, 732), (nn.RNN, 1024), (nn.RNN, 1025)])
+def test_the_widest(network, hidden, monkeypatch):
+    """A block's shared memory has the states of a row up to some width; the definition runs beyond it."""
+    mg.manual_seed(0)
+    net, x, started, run = network(3, hidden), mg.ones(2, 1, 3), [], emulator.RawKernel.__call__
+    want = net(x)[0].numpy(force=True)
+
+    def counted(kernel, *args, **options):
+        started.append(kernel.name)
+        return run(kernel, *args, **options)
+    monkeypatch.setattr(emulator.RawKernel, "__call__", counted)
+    got = net.to("cuda")(x.to("cuda"))[0].numpy(force=True)
+    np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
+    assert REAL or ("rnn_forward_f32" in started) == (hidden in (640, 731, 1024))
