@@ -12,6 +12,7 @@ import minigrad as mg
 
 from ..core import engine
 from ..core.op import Op, registry
+from ..devices import open_device
 from ..testing import enlarged, op_of, samples_of
 from .timing import Run, Times, interleaved, us
 
@@ -33,9 +34,10 @@ def find_op(name: str) -> Any:
     return op_of(found)
 
 
-def time_op(name: str | Any, blocks: int = OP_BLOCKS) -> list[str]:
+def time_op(name: str | Any, blocks: int = OP_BLOCKS, device: str = "cpu") -> list[str]:
     """Times the samples of an op (or of the op of that name) in float32: the op with its kernels, and its definition as
-    a function without them, in turn; forward, and forward with backward. The lines of a table.
+    a function without them, in turn; forward, and forward with backward. The lines of a table. On "cuda" too, where a
+    time is that of launches in a row, until the last one is done.
 
     Where it can be told how (`testing.enlarged`), a sample gets so long a first dimension that it has 262,144 elements:
     samples are small because they are checked, and on small arrays all functions take as long as a call. Others are
@@ -43,7 +45,8 @@ def time_op(name: str | Any, blocks: int = OP_BLOCKS) -> list[str]:
     """
     op = find_op(name) if isinstance(name, str) else op_of(name)
     rows: list[tuple[str, ...]] = [(op.name, "kernel", "definition", "GB/s", "with backward: kernel", "definition")]
-    for args, attrs in samples_of(op, np.float32):
+    wait = getattr(open_device(device), "synchronize", lambda: None)
+    for args, attrs in samples_of(op, np.float32, device=device):
         given = enlarged(op, args, attrs, _ELEMENTS) or args
         moved, forward, both = _runs(op.public, given, attrs)
         plain = _runs(op.definition, given, attrs)[1:] if isinstance(op, Op) else (None, None)
@@ -51,7 +54,8 @@ def time_op(name: str | Any, blocks: int = OP_BLOCKS) -> list[str]:
         if isinstance(op, Op) and isinstance(op.plan(given, attrs), str):
             runs = (None, plain[0], None, plain[1])             # there was no kernel for it: the definition ran
         timed = [run for run in runs if run is not None]
-        found: dict[Any, Times] = dict(zip(timed, interleaved(*timed, blocks=blocks), strict=True))
+        found: dict[Any, Times] = dict(zip(timed, interleaved(*timed, blocks=blocks, wait=wait),
+                                           strict=True))
         cells = [us(found[run].minimum) if run in found else "-" for run in runs]
         cells.insert(2, f"{moved / found[timed[0]].minimum / 1e9:.2f}")
         shapes = ", ".join(str(list(a.shape)) if isinstance(a, mg.Tensor) else str(a) for a in given)

@@ -18,13 +18,16 @@ class Times(NamedTuple):
     median: float
 
 
-def interleaved(*contestants: Run, blocks: int = BLOCKS) -> list[Times]:
-    """The times of each function, measured in alternating blocks of about `BLOCK_SECONDS`."""
+def interleaved(*contestants: Run, blocks: int = BLOCKS, wait: Run = lambda: None) -> list[Times]:
+    """The times of each function, measured in alternating blocks of about `BLOCK_SECONDS`. A block ends when `wait`
+    returns: on a GPU, when what was launched is done."""
     counts = []
     for run in contestants:
         run()
+        wait()
         start = time.perf_counter()
         run()
+        wait()
         once = max(time.perf_counter() - start, 1e-7)
         counts.append(max(1, min(5000, int(BLOCK_SECONDS / once))))
     seen: list[list[float]] = [[] for _ in contestants]
@@ -33,6 +36,7 @@ def interleaved(*contestants: Run, blocks: int = BLOCKS) -> list[Times]:
             start = time.perf_counter()
             for _ in range(count):
                 run()
+            wait()
             times.append((time.perf_counter() - start) / count)
     return [Times(min(t), statistics.median(t)) for t in seen]
 

@@ -158,3 +158,19 @@ def test_tensors_of_two_devices_are_refused(name, captured):
     with pytest.raises(RuntimeError, match=r"\[\w+\] all tensors must be on one device; got .*cuda:0.*; move them with .to\(device\)"):
         op(mg.ones(3, 3, device="cuda"), mg.ones(3, 3))
     assert mg.ones(3, device="cuda").sum().item() == 3
+
+
+def test_ops_are_timed_on_the_gpu(gpu, monkeypatch, capsys):
+    """`python -m minigrad.bench --device cuda`: a block of calls ends when the GPU is done."""
+    from minigrad.bench import command
+    waits, wait = [], gpu.synchronize
+    monkeypatch.setattr(gpu, "synchronize", lambda: waits.append(1) or wait())
+    monkeypatch.setattr(mg, "set_num_threads", lambda n: None)
+    monkeypatch.setattr(sys, "argv", ["bench", "relu", "--device", "cuda", "--blocks", "1"])
+    command.main()
+    assert "relu" in capsys.readouterr().out and len(waits) > 20
+    for arguments, say in ((["--device", "cuda"], "name an op"), (["relu", "--device", "tpu"], "unknown device 'tpu'")):
+        monkeypatch.setattr(sys, "argv", ["bench", *arguments])
+        with pytest.raises(SystemExit):
+            command.main()
+        assert say in capsys.readouterr().err
