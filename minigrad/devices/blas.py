@@ -6,7 +6,7 @@ CuPy's wrappers of cuBLAS are not used: they refuse graph capture, and copy tran
 row stride crs, any strides of a and b, and a batch by offsets. cuBLAS is column-major, and a row-major matrix is a
 column-major one transposed, so the product that is asked of it is c' = b' a'. What cuBLAS does not do is done here:
 
-    bias                            one elementwise launch after the product
+    bias                            cuBLASLt adds it; where it cannot, one elementwise launch after the product
     no stride of an operand is 1    that operand is first copied to contiguous memory
     offsets without a fixed step    one launch writes a table of pointers, for one call: so are the heads of attention
 
@@ -16,6 +16,7 @@ rounded once.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -42,32 +43,70 @@ int cublasGemmStridedBatchedEx_64(void *handle, int transa, int transb, int64_t 
 int cublasGemmBatchedEx_64(void *handle, int transa, int transb, int64_t m, int64_t n, int64_t k,
     const void *alpha, uintptr_t a, int a_type, int64_t lda, uintptr_t b, int b_type, int64_t ldb, const void *beta,
     uintptr_t c, int c_type, int64_t ldc, int64_t batch, int compute_type, int algo);
+
+typedef struct { uint64_t data[8]; } cublasLtMatmulAlgo_t;
+typedef struct { cublasLtMatmulAlgo_t algo; size_t workspaceSize; int state; float wavesCount; int reserved[4]; }
+    cublasLtMatmulHeuristicResult_t;
+int cublasLtMatmulDescCreate(void **description, int compute_type, int scale_type);
+int cublasLtMatmulDescSetAttribute(void *description, int attribute, const void *value, size_t bytes);
+int cublasLtMatmulDescDestroy(void *description);
+int cublasLtMatrixLayoutCreate(void **layout, int type, uint64_t rows, uint64_t columns, int64_t ld);
+int cublasLtMatrixLayoutDestroy(void *layout);
+int cublasLtMatmulPreferenceCreate(void **preference);
+int cublasLtMatmulPreferenceSetAttribute(void *preference, int attribute, const void *value, size_t bytes);
+int cublasLtMatmulPreferenceDestroy(void *preference);
+int cublasLtMatmulAlgoGetHeuristic(void *handle, void *description, void *a, void *b, void *c, void *d,
+    void *preference, int wanted, cublasLtMatmulHeuristicResult_t *results, int *found);
+int cublasLtMatmul(void *handle, void *description, const void *alpha, uintptr_t a, void *of_a,
+    uintptr_t b, void *of_b, const void *beta, uintptr_t c, void *of_c, uintptr_t d, void *of_d,
+    const cublasLtMatmulAlgo_t *algo, uintptr_t workspace, size_t bytes, uintptr_t stream);
 """)
 
 library: Any = None             # cuBLAS, loaded at the first product; tests set one that emulates it
+light: Any = None               # cuBLASLt, loaded at the first product with a bias; False if it cannot be
 # bytes, as NVIDIA recommends for Hopper; a workspace of fixed size keeps results the same and allows graph capture
 _WORKSPACE = 32 << 20
 _N, _T = 0, 1                   # CUBLAS_OP_N, CUBLAS_OP_T
 _DEFAULT = -1                   # CUBLAS_GEMM_DEFAULT
+_TRANSA, _TRANSB, _EPILOGUE, _BIAS_POINTER = 3, 4, 7, 8     # CUBLASLT_MATMUL_DESC_...
+_EPILOGUE_BIAS = 4              # CUBLASLT_EPILOGUE_BIAS
+_MAX_WORKSPACE, _MIN_ALIGNMENTS = 1, (5, 6, 7, 8)           # CUBLASLT_MATMUL_PREF_..., of a, b, c and d
+_ALIGNED = 16                   # bytes: then loads may be as wide as a thread can make them
 # element type: CUDA_R_32F and CUBLAS_COMPUTE_32F; CUDA_R_64F, CUBLAS_COMPUTE_64F; CUDA_R_16F, CUDA_R_16BF
 _TYPES = {"f32": (0, 68), "f64": (1, 70), "f16": (2, 68), "bf16": (14, 68)}
 
 
+def _opened(name: str, cp: Any) -> Any:
+    """A library of the CUDA that CuPy uses: from NVIDIA's wheels, a toolkit, or the system. OSError without one."""
+    try:
+        from cuda.pathfinder import load_nvidia_dynamic_lib  # comes with CuPy
+        path = load_nvidia_dynamic_lib(name).abs_path
+    except Exception:               # pathfinder is missing or found nothing: the system's loader searches
+        path = f"lib{name}.so.{cp.cuda.runtime.runtimeGetVersion() // 1000}"
+    return ffi.dlopen(path)
+
+
 def _load(cp: Any) -> Any:
-    """libcublas of the CUDA that CuPy uses: from NVIDIA's wheels, a toolkit, or the system."""
+    """libcublas."""
     global library
     if library is None:
         try:
-            from cuda.pathfinder import load_nvidia_dynamic_lib  # comes with CuPy
-            path = load_nvidia_dynamic_lib("cublas").abs_path
-        except Exception:           # pathfinder is missing or found nothing: the system's loader searches
-            path = f"libcublas.so.{cp.cuda.runtime.runtimeGetVersion() // 1000}"
-        try:
-            library = ffi.dlopen(path)
+            library = _opened("cublas", cp)
         except OSError as error:
             raise RuntimeError(f"[matmul] cuBLAS could not be loaded ({error}); "
                                "pip install 'cupy-cuda13x[ctk]' (or cuda12x)") from None
     return library
+
+
+def _load_light(cp: Any) -> Any:
+    """libcublasLt, or False: then a bias is added by a launch of its own."""
+    global light
+    if light is None:
+        try:
+            light = _opened("cublasLt", cp)
+        except OSError:
+            light = False
+    return light
 
 
 def _check(status: int, what: str) -> None:
@@ -181,7 +220,15 @@ class Gemm:
         if dense_a or dense_b:
             runs = product.batch(np.stack([places[:, 0], a_places, b_places], 1), 0)
             return [self._copied(dense_a, dense_b, runs), *add]
-        return [product.batch(places, offsets), *add]
+        with_bias = product.biased() if biased and batch == 1 and not accumulate else None
+        if with_bias is None:
+            return [product.batch(places, offsets), *add]
+        otherwise = product.batch(places, offsets), *add
+
+        def step(c: int, a: int, b: int, bias: int) -> None:
+            for one in otherwise if (c | a | b | bias) % _ALIGNED else (with_bias,):
+                one(c, a, b, bias)
+        return [step]
 
     def _dense(self, places: np.ndarray, rows: int, columns: int, row_stride: int, column_stride: int) -> tuple:
         """None and the operand's strides and places; if cuBLAS cannot walk it, first a function that makes contiguous
@@ -261,6 +308,7 @@ class _Product:
                  accumulate: bool) -> None:
         self.device, self.cp, self.lib, self.pointers = gemm.device, gemm.cp, _load(gemm.cp), gemm.pointers
         self.size, self.type, self.compute = gemm.dtype.itemsize, gemm.type, gemm.compute
+        self.sizes, self.one = (m, n, k), gemm.one
         (op_a, self.lda), (op_b, self.ldb), self.ldc = of_a, of_b, ldc
         self.first = op_b, op_a, n, m, k, gemm.one
         self.beta = gemm.one if accumulate else gemm.zero
@@ -281,6 +329,53 @@ class _Product:
         if offsets and (parts is None or len(parts[0]) > 2):
             return self._pointers(len(places), offsets)
         return self._strided(*(parts or (places, 1, (0, 0, 0))))
+
+    def biased(self) -> _Step | None:
+        """One call of cuBLASLt that adds the bias; None if it cannot. All addresses are multiples of _ALIGNED."""
+        lt = _load_light(self.cp)
+        if not lt:
+            return None
+        (m, n, k), (op_b, op_a) = self.sizes, self.first[:2]
+        try:
+            of_b, of_a, of_c = [self._made(lt, "MatrixLayout", self.type, *of) for of in (
+                (k, n, self.ldb) if op_b else (n, k, self.ldb), (m, k, self.lda) if op_a else (k, m, self.lda),
+                (n, m, self.ldc))]
+            what = self._made(lt, "MatmulDesc", self.compute, self.type)
+            wish = self._made(lt, "MatmulPreference")
+            for attribute, value in ((_TRANSA, op_b), (_TRANSB, op_a), (_EPILOGUE, _EPILOGUE_BIAS)):
+                _check(lt.cublasLtMatmulDescSetAttribute(what, attribute, ffi.new("int *", value), 4), "epilogue")
+            pointer = ffi.new("uint64_t *", _ALIGNED)       # until the first call, an address of that alignment
+            _check(lt.cublasLtMatmulDescSetAttribute(what, _BIAS_POINTER, pointer, 8), "bias")
+            _check(lt.cublasLtMatmulPreferenceSetAttribute(wish, _MAX_WORKSPACE, ffi.new("uint64_t *", _WORKSPACE), 8),
+                   "workspace")
+            for attribute in _MIN_ALIGNMENTS:
+                _check(lt.cublasLtMatmulPreferenceSetAttribute(wish, attribute, ffi.new("uint32_t *", _ALIGNED), 4),
+                       "alignment")
+            result, found = ffi.new("cublasLtMatmulHeuristicResult_t *"), ffi.new("int *")
+            _check(lt.cublasLtMatmulAlgoGetHeuristic(self.handle(), what, of_b, of_a, of_c, of_c, wish, 1, result,
+                                                     found), "cublasLtMatmulAlgoGetHeuristic")
+            _check(result.state if found[0] else 15, "cublasLtMatmulAlgoGetHeuristic")
+        except RuntimeError:
+            return None
+        alpha, zero, lock = self.one, self.beta, Lock()
+
+        def step(c: int, a: int, b: int, bias: int) -> None:
+            stream = self.device.use() or self.device.stream
+            at = handle(self.device, self.cp, stream)
+            with lock:                          # of threads that share the description
+                pointer[0] = bias
+                _check(lt.cublasLtMatmulDescSetAttribute(what, _BIAS_POINTER, pointer, 8), "bias")
+                _check(lt.cublasLtMatmul(at.handle, what, alpha, b, of_b, a, of_a, zero, c, of_c, c, of_c,
+                                         ffi.addressof(result, "algo"), at.workspace.data.ptr, _WORKSPACE,
+                                         stream.ptr), "cublasLtMatmul")
+        return step
+
+    @staticmethod
+    def _made(lt: Any, kind: str, *arguments: int) -> Any:
+        """A description for cuBLASLt, destroyed when it is dropped."""
+        to = ffi.new("void **")
+        _check(getattr(lt, f"cublasLt{kind}Create")(to, *arguments), f"cublasLt{kind}Create")
+        return ffi.gc(to[0], getattr(lt, f"cublasLt{kind}Destroy"))
 
     def _strided(self, starts: np.ndarray, count: int, steps: tuple[int, int, int]) -> _Step:
         """A call for each start, of `count` products with these steps."""

@@ -17,14 +17,14 @@ def gpu():
     if REAL:
         yield mg.device("cuda")
         return
-    cuda.cp, blas.library = fakecupy, fakeblas
+    cuda.cp, blas.library, blas.light = fakecupy, fakeblas, fakeblas
     opened = mg.device("cuda")
     yield opened
     random._defaults.pop(opened, None)
     for name in [n for n, d in devices._devices.items() if d is opened]:
         del devices._devices[name]
     blas._handles.clear()
-    cuda.cp = blas.library = None
+    cuda.cp = blas.library = blas.light = None
 
 
 @pytest.fixture(params=["0", "1", "2:7"], ids=["ascending", "descending", "shuffled"])

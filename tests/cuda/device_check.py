@@ -78,7 +78,7 @@ class Check:
     def __init__(self, fake: bool, beside_torch: bool = True) -> None:
         self.fake, self.torch = fake, None
         if fake:
-            cuda.cp, blas.library = fakecupy, fakeblas
+            cuda.cp, blas.library, blas.light = fakecupy, fakeblas, fakeblas
         elif beside_torch and importlib.util.find_spec("torch"):
             import torch
             torch.backends.cudnn.allow_tf32 = False         # both compute in float32

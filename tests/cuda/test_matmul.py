@@ -8,6 +8,7 @@ from cuda_on_cpu.twins import DTYPES, REAL, Plan, compare, emulated, values
 
 import minigrad as mg
 from minigrad.devices import blas, cuda
+from minigrad.nn import functional as F
 
 pytestmark = [emulated, pytest.mark.slow, pytest.mark.usefixtures("gpu")]
 
@@ -66,6 +67,29 @@ def test_a_product_is_decided_once(gpu, monkeypatch):
     q @ q.mT
     monkeypatch.setattr(blas.Gemm, "_steps", lambda *_: pytest.fail("decided again"))
     assert (q @ q.mT).shape == (5, 4, 6, 6)
+
+
+@pytest.mark.skipif(REAL, reason="counts the calls of the stand-in for cuBLAS")
+def test_a_bias_is_added_by_the_product(gpu, monkeypatch):
+    """One launch; two where cuBLASLt has no algorithm, is missing, or an address is not a multiple of 16."""
+    x, w, b, far = (mg.tensor(values(np.float32, s)) for s in ((8, 12), (20, 12), (20,), (21,)))
+    want = (x.numpy() @ w.numpy().T + b.numpy(), x.numpy() @ w.numpy().T + far.numpy()[1:])
+
+    def linear(bias, expected, calls):
+        fakeblas.calls.clear()
+        got = F.linear(x.to(gpu), w.to(gpu), bias)
+        np.testing.assert_allclose(got.cpu().numpy(), expected, rtol=1e-5, atol=1e-5)
+        assert fakeblas.calls == [calls]
+    for _ in range(2):
+        linear(b.to(gpu), want[0], "bias")
+    linear(far.to(gpu)[1:], want[1], "one")
+    gemm = gpu.kernels.gemm.members["f32"].function
+    monkeypatch.setattr(fakeblas, "cublasLtMatmulAlgoGetHeuristic", lambda *_: 15)
+    monkeypatch.setattr(gemm, "plans", {})
+    linear(b.to(gpu), want[0], "one")
+    monkeypatch.setattr(blas, "light", False)
+    monkeypatch.setattr(gemm, "plans", {})
+    linear(b.to(gpu), want[0], "one")
 
 
 def test_the_table_of_pointers_compiles_with_nvrtc():

@@ -11,6 +11,7 @@ from . import fakecupy
 
 _ffi = FFI()
 _TYPES = {0: (np.dtype("float32"), 68), 1: (np.dtype("float64"), 70), 2: (np.dtype("float16"), 68), 14: ("bfloat16", 68)}
+_objects: dict[int, dict] = {}  # what cuBLASLt has described, by its address
 calls: list[str] = []           # what was called, for tests
 _handles = itertools.count(1)
 _streams = {}                   # what cublasSetStream set, by handle
@@ -86,4 +87,70 @@ def cublasGemmBatchedEx_64(handle, transa, transb, m, n, k, alpha, a, a_type, ld
                 _product(transa, transb, m, n, k, factors[0], _matrix(int(i), a_type, *((k, m) if transa else (m, k)), lda),
                          _matrix(int(j), b_type, *((n, k) if transb else (k, n)), ldb), factors[1], _matrix(int(to), c_type, m, n, ldc))
     fakecupy.record(run, fakecupy._streams[_streams[int(_ffi.cast("uintptr_t", handle))]])
+    return 0
+
+
+def _create(to, **fields):
+    to[0] = _ffi.cast("void *", 16 * (len(_objects) + 1))
+    _objects[16 * (len(_objects) + 1)] = fields
+    return 0
+
+
+def _object(pointer):
+    return _objects[int(_ffi.cast("uintptr_t", pointer))]
+
+
+def _set_attribute(pointer, attribute, value, size):
+    _object(pointer)[attribute] = int.from_bytes(_ffi.buffer(value, size), "little")
+    return 0
+
+
+def cublasLtMatmulDescCreate(to, compute, scale):
+    return _create(to, compute=compute, scale=scale)
+
+
+def cublasLtMatrixLayoutCreate(to, kind, rows, columns, ld):
+    return _create(to, kind=kind, rows=rows, columns=columns, ld=ld)
+
+
+def cublasLtMatmulPreferenceCreate(to):
+    return _create(to)
+
+
+def cublasLtMatmulDescDestroy(pointer):
+    _object(pointer)["destroyed"] = True
+
+
+cublasLtMatmulDescSetAttribute = cublasLtMatmulPreferenceSetAttribute = _set_attribute
+cublasLtMatrixLayoutDestroy = cublasLtMatmulPreferenceDestroy = cublasLtMatmulDescDestroy
+
+
+def cublasLtMatmulAlgoGetHeuristic(handle, what, a, b, c, d, wish, wanted, results, found):
+    _check_light(what, a, b, c)
+    # CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, and the least alignments of a, b, c and d; the bias's address has its own
+    assert _object(wish)[1] == 32 << 20 and [_object(wish)[k] for k in (5, 6, 7, 8)] == [16] * 4 and _object(what)[8] % 16 == 0
+    results[0].state, results[0].algo.data[0], found[0] = 0, 77, 1
+    return 0
+
+
+def _check_light(what, a, b, c):
+    what, a, b, c = map(_object, (what, a, b, c))
+    assert not any("destroyed" in one for one in (what, a, b, c)) and what["scale"] == a["kind"] == b["kind"] == c["kind"]
+    assert what["compute"] == _TYPES[a["kind"]][1] and what[7] == 4     # CUBLASLT_MATMUL_DESC_EPILOGUE is ..._BIAS
+
+
+def cublasLtMatmul(handle, what, alpha, a, of_a, b, of_b, beta, c, of_c, d, of_d, algo, workspace, size, stream):
+    _check_light(what, of_a, of_b, of_c)
+    assert algo.data[0] == 77 and workspace % 16 == 0 and size == 32 << 20 and c == d and of_c == of_d
+    description, kind, factors = _object(what), _object(of_a)["kind"], (alpha[0], beta[0])
+    transa, transb, bias = (description[k] for k in (3, 4, 8))
+    assert not [p for p in (a, b, c, bias) if p % 16]
+    calls.append("bias")
+
+    def run():
+        x, y, z = (_matrix(p, kind, *(_object(of)[k] for k in ("rows", "columns", "ld"))) for p, of in ((a, of_a), (b, of_b), (c, of_c)))
+        with np.errstate(all="ignore"):
+            _product(transa, transb, *z.shape, x.shape[0 if transa else 1], factors[0], x, y, factors[1], z)
+            z += _matrix(bias, kind, len(z), 1, len(z))
+    fakecupy.record(run, fakecupy._streams[stream])
     return 0
