@@ -31,8 +31,34 @@ MG_FORMULA mg_layer_norm_partial(int64_t rows, int64_t n) {
 MG_FORMULA mg_rms_norm_partial(int64_t rows, int64_t n) {
   return mg_chunks(rows) * n;
 }
-/* norm.cu: column sums of up to this many bytes are kept in shared memory, which the launch must provide */
-#define MG_SHARED_SUMS_BYTES 12288
+
+/* ---- norm.cu: work is cut by shape, so that few rows or channels occupy the whole GPU, and none is summed in one long
+ * chain ---- */
+/* threads of a row in the backward kernels of row norms, and rows side by side in a block: two blocks of 256 threads fit
+ * into a multiprocessor, so that one reads while the other waits */
+MG_FORMULA mg_norm_threads(int64_t n) {
+  return n <= 256 ? 32 : n <= 512 ? 64 : n <= 1024 ? 128 : n <= 2048 ? 256 : 512;
+}
+MG_FORMULA mg_norm_side(int64_t n) {
+  return n <= 2048 ? 256 / mg_norm_threads(n) : 1;
+}
+/* the most rows of which a thread sums its columns */
+#define MG_NORM_ROWS_MAX 128
+/* blocks, which have the sums of their rows in a part of `partial` each: two for each of 132 multiprocessors */
+MG_FORMULA mg_norm_parts(int64_t rows, int64_t n) {
+  const int64_t side = mg_norm_side(n), rounds = (rows + side - 1) / side, fill = rounds < 264 ? rounds : 264;
+  const int64_t least = (rounds + MG_NORM_ROWS_MAX - 1) / MG_NORM_ROWS_MAX;
+  return fill > least ? fill : least > 1 ? least : 1;
+}
+/* results of segments of channels that batch norm has room for */
+#define MG_CHANNEL_RESULTS_MAX 16384
+/* segments of each of `channels` channels, which have batch * inner elements each */
+MG_FORMULA mg_channel_segments(int64_t batch, int64_t channels, int64_t inner) {
+  const int64_t blocks = inner >= 32 ? channels : (channels + 31) / 32, wanted = blocks ? (264 + blocks - 1) / blocks : 1;
+  const int64_t enough = batch * inner / (inner >= 32 ? 4096 : 256), room = MG_CHANNEL_RESULTS_MAX / (channels + 1);
+  const int64_t n = wanted < enough ? wanted : enough;
+  return n < room ? (n > 1 ? n : 1) : (room > 1 ? room : 1);
+}
 
 /* ---- loss: the elements are split into this many chunks; `partial` has one sum for each ---- */
 MG_FORMULA mg_loss_chunks(int64_t n) {
@@ -70,14 +96,13 @@ MG_FORMULA mg_rnn_sums(int64_t batch, int64_t n, int64_t hidden) {
 }
 
 /* ---- reduce.cu: a reduction is split into segments, so that few outputs still occupy the whole GPU ---- */
-/* elements of an output from which on it is split; the most segments of an output; the most results of segments */
-#define MG_SEGMENT 16384
-#define MG_SEGMENTS_MAX 256
+/* the most results of segments */
 #define MG_SEGMENT_RESULTS_MAX 16384
-/* segments of each of `keep` outputs, which have `reduce` elements each */
-MG_FORMULA mg_segments(int64_t keep, int64_t reduce) {
-  const int64_t wanted = (reduce + MG_SEGMENT - 1) / MG_SEGMENT, room = keep ? MG_SEGMENT_RESULTS_MAX / keep : 1;
-  const int64_t n = wanted < MG_SEGMENTS_MAX ? wanted : MG_SEGMENTS_MAX;
+/* segments of each of `keep` outputs, which have `reduce` elements each; `columns` as in Plan of reduce.cu */
+MG_FORMULA mg_segments(int64_t keep, int64_t reduce, int64_t columns) {
+  const int64_t blocks = columns ? (keep + 31) / 32 : reduce > 1024 ? keep : (keep + 3) / 4;
+  const int64_t wanted = blocks ? (528 + blocks - 1) / blocks : 1, enough = reduce / (columns ? 512 : 8192);
+  const int64_t room = MG_SEGMENT_RESULTS_MAX / (keep + 1), n = wanted < enough ? wanted : enough;
   return n < room ? (n > 1 ? n : 1) : (room > 1 ? room : 1);
 }
 

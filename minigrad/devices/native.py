@@ -50,8 +50,11 @@ rnn_steps: Callable[[int, int], int] = lib.mg_rnn_steps
 rnn_sums: Callable[[int, int, int], int] = lib.mg_rnn_sums
 rnn_forward_work: Callable[[int, int, int, int], int] = lib.mg_rnn_forward_work
 rnn_backward_work: Callable[[int, int, int, int], int] = lib.mg_rnn_backward_work
-segments: Callable[[int, int], int] = lib.mg_segments
-SHARED_SUMS_BYTES: int = lib.MG_SHARED_SUMS_BYTES
+norm_threads: Callable[[int], int] = lib.mg_norm_threads
+norm_side: Callable[[int], int] = lib.mg_norm_side
+norm_parts: Callable[[int, int], int] = lib.mg_norm_parts
+channel_segments: Callable[[int, int, int], int] = lib.mg_channel_segments
+segments: Callable[[int, int, int], int] = lib.mg_segments
 CACHED_BYTES: int = lib.MG_CACHED_BYTES
 
 

@@ -136,18 +136,17 @@ template <class Op> __device__ __forceinline__ T warp_all(T v) {
 }
 
 // Combines v over the threads that share threadIdx.y; each of them gets the same result. blockDim.x is 32 (a warp for a
-// row, any number of rows in a block) or a larger multiple of 32 (one row in a block, so that all threads of the block
-// reach the barriers).
+// row) or a larger multiple of 32: then all threads of the block must reach the barriers.
 template <class Op> __device__ __forceinline__ T row_all(T v) {
   __shared__ T of_warp[32];
   v = warp_all<Op>(v);
   if (blockDim.x == 32) return v;
-  const int warp = threadIdx.x >> 5, warps = blockDim.x >> 5;
+  const int warps = blockDim.x >> 5, first = threadIdx.y * warps;
   __syncthreads();                         // other threads may still read of_warp in the previous call
-  if ((threadIdx.x & 31) == 0) of_warp[warp] = v;
+  if ((threadIdx.x & 31) == 0) of_warp[first + (threadIdx.x >> 5)] = v;
   __syncthreads();
-  v = of_warp[0];
-  for (int i = 1; i < warps; i++) v = Op::of(v, of_warp[i]);
+  v = of_warp[first];
+  for (int i = 1; i < warps; i++) v = Op::of(v, of_warp[first + i]);
   return v;
 }
 __device__ __forceinline__ T row_sum(T v) { return row_all<Add>(v); }

@@ -37,43 +37,131 @@ KERNEL(rms_norm_forward)(T *y, T *rstd, const T *x, const T *weight, int64_t row
   }
 }
 
-// Backward: one block for each chunk of rows. It walks its rows, writes gx, and keeps the column sums of the chunk: in
-// shared memory where they fit, otherwise in `partial`. A thread owns every blockDim.x-th column, so no two threads add
-// to one sum. A second launch adds the chunks, in order.
-__device__ __forceinline__ void row_norm_backward(T *gx, T *partial, const T *gy, const T *x, const T *mean,
-                                                  const T *rstd, const T *weight, int64_t rows, int64_t n,
-                                                  bool centred) {
-  extern __shared__ __align__(16) unsigned char shared_bytes[];
-  const int64_t chunks = mg_chunks(rows), length = (rows + chunks - 1) / chunks, width = centred ? 2 * n : n;
-  const int64_t begin = blockIdx.x * length, end = begin + length < rows ? begin + length : rows;
-  T *out = partial ? partial + blockIdx.x * width : 0;
-  T *sums = width * sizeof(T) <= MG_SHARED_SUMS_BYTES ? reinterpret_cast<T *>(shared_bytes) : out;
-  if (out)
-    for (int64_t j = threadIdx.x; j < n; j += blockDim.x) {
-      sums[j] = 0;
-      if (centred) sums[n + j] = 0;
+// Backward. A block has some of the rows, mg_norm_side(n) of them side by side, with mg_norm_threads(n) threads each. It
+// writes gx, and its sums over these rows for the columns to its part of `partial`; a second launch adds the parts, in
+// order. A thread keeps HELD columns: what it reads of a row, and the sums of its columns, are in registers, so that all
+// is read once. Only at the end do the rows side by side add up, in shared memory.
+#define HELD 8
+
+// both sums over the threads of a row
+__device__ __forceinline__ void row_sums(T &a, T &b) {
+  __shared__ T of_warp[2][MAX_THREADS / 32];
+  a = warp_all<Add>(a), b = warp_all<Add>(b);
+  if (blockDim.x == 32) return;
+  const int warps = blockDim.x >> 5, first = threadIdx.y * warps;
+  __syncthreads();                         // other threads may still read of_warp in the previous call
+  if ((threadIdx.x & 31) == 0) of_warp[0][first + (threadIdx.x >> 5)] = a, of_warp[1][first + (threadIdx.x >> 5)] = b;
+  __syncthreads();
+  a = of_warp[0][first], b = of_warp[1][first];
+  for (int i = 1; i < warps; i++) a += of_warp[0][first + i], b += of_warp[1][first + i];
+}
+
+struct RowNorm {
+  T *gx, *sums;                            // sums of the part: for gweight, then with `centred` for gbias
+  const T *gy, *x, *mean, *rstd, *weight;
+  int64_t begin, end, n;
+
+  template <bool CENTRED> __device__ __forceinline__ void held_rows() const {
+    __shared__ T room[HELD * MAX_THREADS];
+    T w[HELD], sum[HELD] = {}, sum_xhat[HELD] = {};
+#pragma unroll
+    for (int k = 0; k < HELD; k++) {
+      const int64_t j = threadIdx.x + k * blockDim.x;
+      w[k] = weight && j < n ? weight[j] : T(1);
     }
-  for (int64_t row = begin; row < end; row++) {
-    const T m = centred ? mean[row] : T(0), r = rstd[row];
-    const T *px = x + row * n, *pg = gy + row * n;
-    Sum s1, s2;
-    for (int64_t j = threadIdx.x; j < n; j += blockDim.x) {
-      const T xhat = (px[j] - m) * r, g = pg[j], gw = g * (weight ? weight[j] : T(1));
-      s1.add(gw);
-      s2.add(gw * xhat);
-      if (out) sums[j] += g * xhat;
-      if (out && centred) sums[n + j] += g;
+    for (int64_t first = begin; first < end; first += blockDim.y) {
+      const int64_t row = first + threadIdx.y;
+      const bool inside = row < end;
+      const T m = CENTRED && inside ? mean[row] : T(0), r = inside ? rstd[row] : T(0);
+      T g[HELD], xhat[HELD], c1 = 0, c2 = 0;
+#pragma unroll
+      for (int k = 0; k < HELD; k++) {
+        const int64_t j = threadIdx.x + k * blockDim.x;
+        const bool on = inside && j < n;
+        g[k] = on ? gy[row * n + j] : T(0), xhat[k] = on ? (x[row * n + j] - m) * r : T(0);
+      }
+#pragma unroll
+      for (int k = 0; k < HELD; k++) {
+        sum[k] += g[k], sum_xhat[k] += g[k] * xhat[k];
+        c1 += g[k] * w[k], c2 += g[k] * w[k] * xhat[k];
+      }
+      if (!gx) continue;
+      row_sums(c1, c2);
+      c1 = CENTRED ? c1 / n : T(0), c2 /= n;
+#pragma unroll
+      for (int k = 0; k < HELD; k++) {
+        const int64_t j = threadIdx.x + k * blockDim.x;
+        if (inside && j < n) gx[row * n + j] = (g[k] * w[k] - c1 - xhat[k] * c2) * r;
+      }
     }
-    if (!gx) continue;
-    const T c1 = centred ? row_sum(s1.value()) / n : T(0), c2 = row_sum(s2.value()) / n;
-    for (int64_t j = threadIdx.x; j < n; j += blockDim.x)
-      gx[row * n + j] = (pg[j] * (weight ? weight[j] : T(1)) - c1 - (px[j] - m) * r * c2) * r;
+    if (!sums) return;
+    for (int which = 0; which < (CENTRED ? 2 : 1); which++) {
+      __syncthreads();                     // other threads may still read the other sum
+#pragma unroll
+      for (int k = 0; k < HELD; k++) {
+        const int64_t j = threadIdx.x + k * blockDim.x;
+        if (j < n) room[threadIdx.y * n + j] = which ? sum[k] : sum_xhat[k];
+      }
+      __syncthreads();
+      for (int64_t j = threadIdx.y * blockDim.x + threadIdx.x; j < n; j += blockDim.x * blockDim.y) {
+        T total = room[j];
+        for (int i = 1; i < (int)blockDim.y; i++) total += room[i * n + j];
+        sums[which * n + j] = total;
+      }
+    }
   }
-  if (out && sums != out)
-    for (int64_t j = threadIdx.x; j < n; j += blockDim.x) {
-      out[j] = sums[j];
-      if (centred) out[n + j] = sums[n + j];
+
+  // A row is longer than what 512 threads hold: first the averages of all rows, at most MG_NORM_ROWS_MAX; then column by
+  // column, TOGETHER rows at once. x and gy are read twice.
+  template <bool CENTRED> __device__ __forceinline__ void long_rows() const {
+    constexpr int TOGETHER = 4;
+    __shared__ T c1[MG_NORM_ROWS_MAX], c2[MG_NORM_ROWS_MAX];
+    for (int64_t row = begin; gx && row < end; row++) {
+      const T m = CENTRED ? mean[row] : T(0), r = rstd[row];
+      Sum s1, s2;
+#pragma unroll 4
+      for (int64_t j = threadIdx.x; j < n; j += blockDim.x) {
+        const T g = gy[row * n + j] * (weight ? weight[j] : T(1));
+        s1.add(g), s2.add(g * ((x[row * n + j] - m) * r));
+      }
+      T a = s1.value(), b = s2.value();
+      row_sums(a, b);
+      if (threadIdx.x == 0) c1[row - begin] = CENTRED ? a / n : T(0), c2[row - begin] = b / n;
     }
+    __syncthreads();
+    for (int64_t j = threadIdx.x; j < n; j += blockDim.x) {
+      const T w = weight ? weight[j] : T(1);
+      T sum = 0, sum_xhat = 0;
+      for (int64_t first = begin; first < end; first += TOGETHER) {
+        T g[TOGETHER], xhat[TOGETHER], r[TOGETHER];
+#pragma unroll
+        for (int k = 0; k < TOGETHER; k++) {
+          const int64_t row = first + k;
+          const bool inside = row < end;
+          r[k] = inside ? rstd[row] : T(0), g[k] = inside ? gy[row * n + j] : T(0);
+          xhat[k] = inside ? (x[row * n + j] - (CENTRED ? mean[row] : T(0))) * r[k] : T(0);
+        }
+#pragma unroll
+        for (int k = 0; k < TOGETHER; k++) {
+          sum += g[k], sum_xhat += g[k] * xhat[k];
+          const int64_t row = first + k;
+          if (gx && row < end) gx[row * n + j] = (g[k] * w - c1[row - begin] - xhat[k] * c2[row - begin]) * r[k];
+        }
+      }
+      if (sums) sums[j] = sum_xhat;
+      if (CENTRED && sums) sums[n + j] = sum;
+    }
+  }
+};
+
+template <bool CENTRED>
+__device__ __forceinline__ void row_norm_backward(T *gx, T *partial, const T *gy, const T *x, const T *mean,
+                                                  const T *rstd, const T *weight, int64_t rows, int64_t n) {
+  const int64_t parts = mg_norm_parts(rows, n), length = (rows + parts - 1) / parts, begin = blockIdx.x * length;
+  const RowNorm of = {gx, partial ? partial + blockIdx.x * (CENTRED ? 2 * n : n) : 0, gy, x, mean, rstd, weight, begin,
+                      begin + length < rows ? begin + length : rows, n};
+  if (n <= HELD * (int64_t)blockDim.x) of.held_rows<CENTRED>();
+  else of.long_rows<CENTRED>();
 }
 
 // The sum of v over the threads that share threadIdx.x, or with `all` over the whole block; every thread gets it.
@@ -101,46 +189,84 @@ __device__ __forceinline__ void sum_rows(T *out, const T *p, int64_t rows, int64
 
 KERNEL(layer_norm_backward)(T *gx, T *gweight, T *gbias, T *partial, const T *gy, const T *x, const T *mean,
                             const T *rstd, const T *weight, int64_t rows, int64_t n) {
-  row_norm_backward(gx, gweight || gbias ? partial : 0, gy, x, mean, rstd, weight, rows, n, true);
+  row_norm_backward<true>(gx, gweight || gbias ? partial : 0, gy, x, mean, rstd, weight, rows, n);
 }
 STEP(layer_norm_backward, columns)(T *gx, T *gweight, T *gbias, T *partial, const T *gy, const T *x, const T *mean,
                                    const T *rstd, const T *weight, int64_t rows, int64_t n) {
-  sum_rows(gweight, partial, mg_chunks(rows), 2 * n, n);
-  sum_rows(gbias, partial + n, mg_chunks(rows), 2 * n, n);
+  for (int which = blockIdx.y; which < 2; which += gridDim.y)
+    sum_rows(which ? gbias : gweight, partial + which * n, mg_norm_parts(rows, n), 2 * n, n);
 }
 
 KERNEL(rms_norm_backward)(T *gx, T *gweight, T *partial, const T *gy, const T *x, const T *rstd, const T *weight,
                           int64_t rows, int64_t n) {
-  row_norm_backward(gx, gweight ? partial : 0, gy, x, 0, rstd, weight, rows, n, false);
+  row_norm_backward<false>(gx, gweight ? partial : 0, gy, x, 0, rstd, weight, rows, n);
 }
 STEP(rms_norm_backward, columns)(T *gx, T *gweight, T *partial, const T *gy, const T *x, const T *rstd, const T *weight,
                                  int64_t rows, int64_t n) {
-  sum_rows(gweight, partial, mg_chunks(rows), n, n);
+  sum_rows(gweight, partial, mg_norm_parts(rows, n), n, n);
 }
 
 // ---- batch norm: x is [batch, channels, inner] ----
 //
-// The plain loop, for each channel c:  mean, var and the gradients' sums over x[:, c, :];  then y or gx. One launch
-// with blocks of (32, TALL) threads computes the sums of the channels, a second one runs over all elements. If inner is
-// at least 32, a block has one channel, and its warps run along the strips. If it is less, a block has 32 channels, one
-// for each lane, and the warps share the batch. So the lanes of a warp read neighbours in both cases.
+// The plain loop, for each channel c:  mean, var and the gradients' sums over x[:, c, :];  then y or gx. A block has
+// (32, TALL) threads. If inner is at least 32, it has one channel (blockIdx.x), and its threads run along the elements;
+// if it is less, it has 32 channels, one for each lane, and the warps share the elements. So the lanes of a warp read
+// neighbours in both cases. Few channels are cut into segments (blockIdx.y), which occupy the whole GPU: the first launch
+// leaves their results in `segment_results`, and a second one joins them. With one segment there is one launch: the
+// threads that computed the sums go on.
+__device__ double segment_results[3 * MG_CHANNEL_RESULTS_MAX];      // one stream: no two launches use it at once
+
 struct Channel {
   bool strips;
-  int64_t c, batch, channels, inner;
+  int64_t c, batch, channels, inner, segments, begin, end;
   __device__ __forceinline__ Channel(int64_t b, int64_t cs, int64_t i)
       : strips(i >= 32), c(i >= 32 ? blockIdx.x : (int64_t)blockIdx.x * 32 + threadIdx.x), batch(b), channels(cs),
-        inner(i) {}
+        inner(i), segments(mg_channel_segments(b, cs, i)) {
+    const int64_t length = (batch * inner + segments - 1) / segments;
+    begin = blockIdx.y * length, end = begin + length < batch * inner ? begin + length : batch * inner;
+    if (end < begin) end = begin;
+  }
   __device__ __forceinline__ bool inside() const { return c < channels; }
   __device__ __forceinline__ bool writes() const {
     return inside() && threadIdx.y == 0 && (!strips || threadIdx.x == 0);
   }
-  template <class F> __device__ __forceinline__ T sum(F f) const {         // of f(index) over the channel
-    Sum s;
-    if (inside())
-      for (int64_t b = threadIdx.y; b < batch; b += TALL)
-        for (int64_t i = strips ? threadIdx.x : 0; i < inner; i += strips ? 32 : 1)
-          s.add(f((b * channels + c) * inner + i));
-    return column_sum(s.value(), strips);
+  __device__ __forceinline__ int64_t place(int64_t element) const {
+    const int64_t b = (int64_t)quotient((uint64_t)element, (uint64_t)inner);
+    return (b * channels + c) * inner + (element - b * inner);
+  }
+  // load(u, index), then use(u, index), for this thread's elements of the segment; four are loaded at once
+  template <class Load, class Use> __device__ __forceinline__ void each(Load load, Use use) const {
+    if (!inside()) return;
+    const int step = strips ? 32 * TALL : TALL;
+    const int64_t over = step / inner, rest = step - over * inner;         // a step goes on by so many strips, and places
+    int64_t e = begin + (strips ? threadIdx.y * 32 + threadIdx.x : threadIdx.y);
+    int64_t b = (int64_t)quotient((uint64_t)e, (uint64_t)inner), i = e - b * inner;
+    while (e < end) {
+      int64_t at[4];
+#pragma unroll
+      for (int u = 0; u < 4; u++) {
+        at[u] = e < end ? (b * channels + c) * inner + i : -1;
+        e += step, b += over, i += rest;
+        if (i >= inner) i -= inner, b++;
+      }
+#pragma unroll
+      for (int u = 0; u < 4; u++)
+        if (at[u] >= 0) load(u, at[u]);
+#pragma unroll
+      for (int u = 0; u < 4; u++)
+        if (at[u] >= 0) use(u, at[u]);
+    }
+  }
+  __device__ __forceinline__ T sum(const Sum &s) const { return column_sum(s.value(), strips); }
+  // of result number `which` of a segment, of three
+  __device__ __forceinline__ double &result(int64_t segment, int which) const {
+    return segment_results[(segment * channels + c) * 3 + which];
+  }
+  __device__ __forceinline__ double sum_of_results(int which) const {
+    double sum = 0;
+#pragma unroll 4
+    for (int64_t k = 0; k < segments; k++) sum += result(k, which);
+    return sum;
   }
 };
 __device__ __forceinline__ int64_t channel_of(int64_t i, int64_t total, int64_t channels, int64_t inner) {
@@ -149,21 +275,53 @@ __device__ __forceinline__ int64_t channel_of(int64_t i, int64_t total, int64_t 
   return (int64_t)(strip - quotient(strip, (uint64_t)channels) * channels);
 }
 
+// with mean = first + offset
+__device__ __forceinline__ void normalised(const Channel &of, T *y, T *mean, T *var, T *rstd, const T *x,
+                                           const T *weight, const T *bias, T first, T offset, T v, double eps) {
+  const T r = inverse_root(v + (T)eps);
+  if (of.writes() && blockIdx.y == 0) mean[of.c] = first + offset, var[of.c] = v, rstd[of.c] = r;
+  if (!of.inside()) return;
+  const T scale = weight ? r * weight[of.c] : r, shift = bias ? bias[of.c] : T(0);
+  T value[4];
+  of.each([&](int u, int64_t at) { value[u] = x[at]; },
+          [&](int u, int64_t at) { y[at] = ((value[u] - first) - offset) * scale + shift; });
+}
 KERNEL(batch_norm_forward)(T *y, T *mean, T *var, T *rstd, const T *x, const T *weight, const T *bias, int64_t batch,
                            int64_t channels, int64_t inner, double eps) {
   const Channel of(batch, channels, inner);
-  const T first = of.inside() ? x[of.c * inner] : T(0), count = (T)(batch * inner);
-  const T offset = of.sum([&](int64_t i) { return x[i] - first; }) / count;
-  const T v = of.sum([&](int64_t i) { const T d = (x[i] - first) - offset; return d * d; }) / count;
-  if (of.writes()) mean[of.c] = first + offset, var[of.c] = v, rstd[of.c] = inverse_root(v + (T)eps);
+  const T first = of.inside() && of.begin < of.end ? x[of.place(of.begin)] : T(0), count = (T)(of.end - of.begin);
+  T value[4];
+  Sum s, q;
+  of.each([&](int u, int64_t at) { value[u] = x[at]; }, [&](int u, int64_t) { s.add(value[u] - first); });
+  const T offset = of.begin < of.end ? of.sum(s) / count : T(0);
+  of.each([&](int u, int64_t at) { value[u] = x[at]; }, [&](int u, int64_t) {
+    const T d = (value[u] - first) - offset;
+    q.add(d * d);
+  });
+  const T squares = of.sum(q);
+  if (of.segments == 1) normalised(of, y, mean, var, rstd, x, weight, bias, first, offset, squares / count, eps);
+  else if (of.writes())
+    of.result(blockIdx.y, 0) = (double)count, of.result(blockIdx.y, 1) = (double)first + (double)offset,
+                         of.result(blockIdx.y, 2) = (double)squares;
 }
+// The means and the sums of squares about them are joined as Chan, Golub and LeVeque (1979) do it, in double.
 STEP(batch_norm_forward, apply)(T *y, T *mean, T *var, T *rstd, const T *x, const T *weight, const T *bias,
                                 int64_t batch, int64_t channels, int64_t inner, double eps) {
-  const int64_t total = batch * channels * inner;
-  GRID_LOOP(i, total) {
-    const int64_t c = channel_of(i, total, channels, inner);
-    y[i] = (x[i] - mean[c]) * (weight ? rstd[c] * weight[c] : rstd[c]) + (bias ? bias[c] : T(0));
+  const Channel of(batch, channels, inner);
+  double mu = 0, squares = 0;
+  if (of.inside()) {
+#pragma unroll 4
+    for (int64_t k = 0; k < of.segments; k++) mu += of.result(k, 0) * of.result(k, 1);
+    mu /= (double)(batch * inner);
+#pragma unroll 4
+    for (int64_t k = 0; k < of.segments; k++) {
+      const double d = of.result(k, 1) - mu;
+      squares += of.result(k, 2) + of.result(k, 0) * d * d;
+    }
   }
+  const T first = (T)mu;
+  normalised(of, y, mean, var, rstd, x, weight, bias, first, (T)(mu - (double)first),
+             (T)(squares / (double)(batch * inner)), eps);
 }
 KERNEL(batch_norm_eval_forward)(T *y, const T *x, const T *mean, const T *var, const T *weight, const T *bias,
                                 int64_t batch, int64_t channels, int64_t inner, double eps) {
@@ -175,42 +333,63 @@ KERNEL(batch_norm_eval_forward)(T *y, const T *x, const T *mean, const T *var, c
   }
 }
 
-// gx needs the two sums of the channel, but the caller may not want gweight and gbias. So the threads that computed the
-// sums write gx, too, in one launch.
+// s1 = sum(gy), s2 = sum(gy * xhat)
+__device__ __forceinline__ void batch_norm_gradients(const Channel &of, T *gx, T *gweight, T *gbias, const T *gy,
+                                                     const T *x, const T *mean, const T *rstd, const T *weight, T s1,
+                                                     T s2) {
+  if (of.writes() && blockIdx.y == 0 && gbias) gbias[of.c] = s1;
+  if (of.writes() && blockIdx.y == 0 && gweight) gweight[of.c] = s2;
+  if (!gx || !of.inside()) return;
+  const T m = mean[of.c], r = rstd[of.c], count = (T)(of.batch * of.inner), c1 = s1 / count, c2 = s2 / count;
+  const T scale = weight ? r * weight[of.c] : r;
+  T g[4], value[4];
+  of.each([&](int u, int64_t at) { g[u] = gy[at], value[u] = x[at]; },
+          [&](int u, int64_t at) { gx[at] = (g[u] - c1 - (value[u] - m) * r * c2) * scale; });
+}
 KERNEL(batch_norm_backward)(T *gx, T *gweight, T *gbias, const T *gy, const T *x, const T *mean, const T *rstd,
                             const T *weight, int64_t batch, int64_t channels, int64_t inner) {
   const Channel of(batch, channels, inner);
-  const T m = of.inside() ? mean[of.c] : T(0), r = of.inside() ? rstd[of.c] : T(0), count = (T)(batch * inner);
-  const T s1 = of.sum([&](int64_t i) { return gy[i]; });
-  const T s2 = of.sum([&](int64_t i) { return gy[i] * ((x[i] - m) * r); });
-  if (of.writes() && gbias) gbias[of.c] = s1;
-  if (of.writes() && gweight) gweight[of.c] = s2;
-  if (!gx || !of.inside()) return;
-  const T c1 = s1 / count, c2 = s2 / count, scale = weight ? r * weight[of.c] : r;
-  for (int64_t b = threadIdx.y; b < batch; b += TALL)
-    for (int64_t i = of.strips ? threadIdx.x : 0; i < inner; i += of.strips ? 32 : 1) {
-      const int64_t at = (b * channels + of.c) * inner + i;
-      gx[at] = (gy[at] - c1 - (x[at] - m) * r * c2) * scale;
-    }
+  const T m = of.inside() ? mean[of.c] : T(0), r = of.inside() ? rstd[of.c] : T(0);
+  T g[4], value[4];
+  Sum of_g, of_gx;
+  of.each([&](int u, int64_t at) { g[u] = gy[at], value[u] = x[at]; },
+          [&](int u, int64_t) { of_g.add(g[u]), of_gx.add(g[u] * ((value[u] - m) * r)); });
+  const T s1 = of.sum(of_g), s2 = of.sum(of_gx);
+  if (of.segments == 1) batch_norm_gradients(of, gx, gweight, gbias, gy, x, mean, rstd, weight, s1, s2);
+  else if (of.writes()) of.result(blockIdx.y, 0) = (double)s1, of.result(blockIdx.y, 1) = (double)s2;
+}
+STEP(batch_norm_backward, apply)(T *gx, T *gweight, T *gbias, const T *gy, const T *x, const T *mean, const T *rstd,
+                                 const T *weight, int64_t batch, int64_t channels, int64_t inner) {
+  const Channel of(batch, channels, inner);
+  if (of.inside())
+    batch_norm_gradients(of, gx, gweight, gbias, gy, x, mean, rstd, weight, (T)of.sum_of_results(0),
+                         (T)of.sum_of_results(1));
 }
 KERNEL(batch_norm_eval_backward)(T *gx, T *gweight, T *gbias, const T *gy, const T *x, const T *mean, const T *var,
                                  const T *weight, int64_t batch, int64_t channels, int64_t inner, double eps) {
   const Channel of(batch, channels, inner);
   const T m = of.inside() ? mean[of.c] : T(0), r = of.inside() ? inverse_root(var[of.c] + (T)eps) : T(0);
-  const T s1 = gbias ? of.sum([&](int64_t i) { return gy[i]; }) : T(0);
-  const T s2 = gweight ? of.sum([&](int64_t i) { return gy[i] * ((x[i] - m) * r); }) : T(0);
-  if (of.writes() && gbias) gbias[of.c] = s1;
-  if (of.writes() && gweight) gweight[of.c] = s2;
-}
-STEP(batch_norm_eval_backward, apply)(T *gx, T *gweight, T *gbias, const T *gy, const T *x, const T *mean, const T *var,
-                                      const T *weight, int64_t batch, int64_t channels, int64_t inner, double eps) {
-  const int64_t total = batch * channels * inner;
-  if (!gx) return;
-  GRID_LOOP(i, total) {
-    const int64_t c = channel_of(i, total, channels, inner);
-    const T r = inverse_root(var[c] + (T)eps);
-    gx[i] = gy[i] * (weight ? r * weight[c] : r);
+  const T scale = weight && of.inside() ? r * weight[of.c] : r;
+  T g[4], value[4];
+  Sum of_g, of_gx;
+  of.each([&](int u, int64_t at) { g[u] = gy[at], value[u] = gweight ? x[at] : T(0); }, [&](int u, int64_t at) {
+    of_g.add(g[u]), of_gx.add(g[u] * ((value[u] - m) * r));
+    if (gx) gx[at] = g[u] * scale;
+  });
+  const T s1 = of.sum(of_g), s2 = of.sum(of_gx);
+  if (!of.writes()) return;
+  if (of.segments > 1) of.result(blockIdx.y, 0) = (double)s1, of.result(blockIdx.y, 1) = (double)s2;
+  else {
+    if (gbias) gbias[of.c] = s1;
+    if (gweight) gweight[of.c] = s2;
   }
+}
+STEP(batch_norm_eval_backward, join)(T *gx, T *gweight, T *gbias, const T *gy, const T *x, const T *mean, const T *var,
+                                     const T *weight, int64_t batch, int64_t channels, int64_t inner, double eps) {
+  const Channel of(batch, channels, inner);
+  if (!of.writes()) return;
+  if (gbias) gbias[of.c] = (T)of.sum_of_results(0);
+  if (gweight) gweight[of.c] = (T)of.sum_of_results(1);
 }
 
 KERNEL(running_update)(T *running, const T *value, int64_t n, double momentum, double scale) {

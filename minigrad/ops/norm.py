@@ -8,7 +8,7 @@ computation of the same result; samples; signatures that must be refused. At the
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from ..core.shape import BOOL, fail, is_float
 from ..core.tensor import Tensor, bump
 from ..devices import native
 from ..devices.base import KernelTable
-from ..devices.launch import Launch, Rule, ceil_div, columns, launch, over, per_row, threads_for
+from ..devices.launch import Launch, Rule, ceil_div, columns, launch, over, per_row
 from ..devices.memory import Array, Layout, alloc, layout
 from ..devices.work import pieces, work
 from .convert import cast
@@ -94,7 +94,7 @@ def _layer_norm_kernels(kernels: KernelTable, x: Layout, weight: Layout | None, 
     rows = x.size // n if n else 0
     statistics = layout(x.device, x.dtype, (2, rows))       # mean, then rstd
     second = rows * x.dtype.itemsize
-    partial = layout(x.device, x.dtype, (native.layer_norm_partial(rows, n),))
+    partial = _partial(x, rows, n, native.layer_norm_partial, 2)
 
     def run_forward(xa: Array, wa: Array | None, ba: Array | None) -> Any:
         y, stats = alloc(x), alloc(statistics)
@@ -112,6 +112,12 @@ def _layer_norm_kernels(kernels: KernelTable, x: Layout, weight: Layout | None, 
                       stats.ptr + second, address(wa), rows, n)
         return [gx, gw, gb]
     return run_forward, run_backward
+
+
+def _partial(x: Layout, rows: int, n: int, size: Callable[[int, int], int], sums: int) -> Layout:
+    """Work space of a backward kernel: `size(rows, n)`; on a GPU `sums` sums of each column and part of the rows."""
+    elements = native.norm_parts(rows, n) * sums * n if x.device.type == "cuda" else size(rows, n)
+    return layout(x.device, x.dtype, (elements,))
 
 
 @layer_norm.reference
@@ -184,7 +190,7 @@ def _rms_norm_kernels(kernels: KernelTable, x: Layout, weight: Layout | None, *,
         n *= size
     rows = x.size // n if n else 0
     statistic = layout(x.device, x.dtype, (rows,))
-    partial = layout(x.device, x.dtype, (native.rms_norm_partial(rows, n),))
+    partial = _partial(x, rows, n, native.rms_norm_partial, 1)
     epsilon = _rms_eps(x.dtype, eps)
 
     def run_forward(xa: Array, wa: Array | None) -> Any:
@@ -558,23 +564,26 @@ def _masked_norm_errors(make: Any) -> Any:
 # ---- launches on CUDA ------------------------------------------------------------------------------------------------
 
 def _row_norm_rule(sums: int, *wanted: str) -> Rule:
-    """The kernel keeps `sums` sums per column if one of the outputs named in `wanted` is wanted."""
+    """`sums` sums of each column; a second launch adds the parts if one of the outputs named in `wanted` is wanted."""
     def rule(k: Any, host: Any) -> Sequence[Launch]:
-        shared = min(sums * k.n * 8, native.SHARED_SUMS_BYTES)         # bytes of doubles, which suffice for both types
-        blocks = native.norm_chunks(k.rows) if k.n else 0
-        first = Launch("", (blocks,), (threads_for(ceil_div(max(k.n, 1), 4)), 1), shared)
-        return [first, columns(k.n, "columns")] if any(getattr(k, name) for name in wanted) else [first]
+        threads = native.norm_threads(k.n)
+        first = Launch("", (native.norm_parts(k.rows, k.n) if k.n else 0,), (threads, native.norm_side(k.n)))
+        add = Launch("columns", (ceil_div(k.n, 32), sums), (32, 16))
+        return [first, add] if any(getattr(k, name) for name in wanted) else [first]
     return rule
 
 
-def _channel_launches(apply: bool) -> Rule:
-    """A block for each channel, or for each 32 channels; with `apply`, then a launch over the elements."""
-    def rule(k: Any, host: Any) -> Sequence[Launch]:
-        if k.batch * k.inner == 0:
-            return []
-        first = Launch("", (k.channels if k.inner >= 32 else ceil_div(k.channels, 32),), (32, 16))
-        return [first, over(k.batch * k.channels * k.inner, "apply")] if apply else [first]
-    return rule
+def _channel_launches(k: Any, join: str) -> list[Launch]:
+    """Blocks for each channel, or for each 32, and segment of it; if there are several segments, then `join`."""
+    segments = native.channel_segments(k.batch, k.channels, k.inner)
+    grid = (k.channels if k.inner >= 32 else ceil_div(k.channels, 32)) if k.batch * k.inner else 0, segments
+    first = Launch("", grid, (32, 16))
+    return [first, Launch(join, grid, (32, 16))] if segments > 1 else [first]
+
+
+def _eval_backward_rule(k: Any, host: Any) -> Sequence[Launch]:
+    first, *join = _channel_launches(k, "join")
+    return [first, *[one._replace(grid=one.grid[:1]) for one in join if k.gweight or k.gbias]]
 
 
 def _group_norm_backward_rule(k: Any, host: Any) -> Sequence[Launch]:
@@ -583,10 +592,11 @@ def _group_norm_backward_rule(k: Any, host: Any) -> Sequence[Launch]:
 
 
 launch("ops/norm.cu", "layer_norm_forward rms_norm_forward", lambda k, host: [per_row(k.rows, k.n)], shared=512)
-launch("ops/norm.cu", "layer_norm_backward", _row_norm_rule(2, "gweight", "gbias"), shared=4608)
-launch("ops/norm.cu", "rms_norm_backward", _row_norm_rule(1, "gweight"), shared=4608)
-launch("ops/norm.cu", "batch_norm_forward batch_norm_eval_backward", _channel_launches(True), shared=4608)
-launch("ops/norm.cu", "batch_norm_backward", _channel_launches(False), shared=4608)
+launch("ops/norm.cu", "layer_norm_backward", _row_norm_rule(2, "gweight", "gbias"), shared=36864)
+launch("ops/norm.cu", "rms_norm_backward", _row_norm_rule(1, "gweight"), shared=36864)
+launch("ops/norm.cu", "batch_norm_forward batch_norm_backward", lambda k, host: _channel_launches(k, "apply"),
+       shared=4608)
+launch("ops/norm.cu", "batch_norm_eval_backward", _eval_backward_rule, shared=4608)
 launch("ops/norm.cu", "batch_norm_eval_forward", lambda k, host: [over(k.batch * k.channels * k.inner)])
 launch("ops/norm.cu", "running_update", lambda k, host: [over(k.n)])
 launch("ops/norm.cu", "group_norm_forward", lambda k, host: [per_row(k.batch * k.groups, k.cpg * k.inner)], shared=512)

@@ -77,7 +77,7 @@ template <class S, class Store> __device__ __forceinline__ void reduce(const T *
   __shared__ double room[(sizeof(S) + 7) / 8 * MAX_THREADS];
   S *of_thread = reinterpret_cast<S *>(room);
   const Plan plan(values);
-  const int64_t segments = mg_segments(plan.keep, plan.reduce);
+  const int64_t segments = mg_segments(plan.keep, plan.reduce, plan.columns);
   const int thread = threadIdx.y * blockDim.x + threadIdx.x;
   const int lanes = plan.columns ? blockDim.y : blockDim.x, lane = plan.columns ? threadIdx.y : threadIdx.x;
   const int apart = plan.columns ? blockDim.x : 1;                           // of two lanes in of_thread
@@ -99,14 +99,25 @@ template <class S, class Store> __device__ __forceinline__ void reduce(const T *
       else reinterpret_cast<S *>(segment_results)[segment * plan.keep + k] = of_thread[thread];
     }
 }
+// threadIdx.x, of 32, runs along the segments of an output, threadIdx.y over outputs
 template <class S, class Store> __device__ __forceinline__ void merge_segments(const int64_t *values, Store store) {
+  __shared__ double room[(sizeof(S) + 7) / 8 * MAX_THREADS];
+  S *of_thread = reinterpret_cast<S *>(room) + threadIdx.y * 32 + threadIdx.x;
   const Plan plan(values);
-  const int64_t segments = mg_segments(plan.keep, plan.reduce);
+  const int64_t segments = mg_segments(plan.keep, plan.reduce, plan.columns);
   const S *results = reinterpret_cast<const S *>(segment_results);
-  GRID_LOOP(k, plan.keep) {
-    S s = results[k];
-    for (int64_t i = 1; i < segments; i++) s.merge(results[i * plan.keep + k]);
-    store(k, s);
+  for (int64_t base = (int64_t)blockIdx.x * blockDim.y; base < plan.keep; base += (int64_t)gridDim.x * blockDim.y) {
+    const int64_t k = base + threadIdx.y;
+    S s;
+    if (k < plan.keep)
+      for (int64_t i = threadIdx.x; i < segments; i += 32) s.merge(results[i * plan.keep + k]);
+    *of_thread = s;
+    for (int half = 16; half > 0; half /= 2) {
+      __syncwarp();
+      if (threadIdx.x < half) of_thread->merge(of_thread[half]);
+    }
+    if (threadIdx.x == 0 && k < plan.keep) store(k, *of_thread);
+    __syncwarp();
   }
 }
 

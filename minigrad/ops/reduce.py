@@ -879,15 +879,16 @@ def _reduction_rule(k: Any, host: Any) -> Sequence[Launch]:
     keep, reduce = (int(np.prod(s, dtype=np.int64)) for s in (plan[2:2 + kept], plan[2 + kept:2 + kept + reduced]))
     if keep == 0:
         return []
-    segments = native.segments(keep, reduce)
-    if reduce < 32 or plan[-1] != 1:            # as Plan::columns of reduce.cu decides
+    columns = reduce < 32 or plan[-1] != 1      # as Plan::columns of reduce.cu decides
+    segments = native.segments(keep, reduce, columns)
+    if columns:
         tall = power_of_two(reduce // 4, 16)
         first = Launch("", (builtins.min(ceil_div(keep, 32), BLOCKS), segments), (32, tall))
     elif reduce <= 1024:
         first = Launch("", (builtins.min(ceil_div(keep, 4), BLOCKS), segments), (32, power_of_two(keep, 4)))
     else:
         first = Launch("", (builtins.min(keep, BLOCKS), segments), (THREADS, 1))
-    return [first] if segments == 1 else [first, over(keep, "segments")]
+    return [first] if segments == 1 else [first, Launch("segments", (ceil_div(keep, 4),), (32, 4))]
 
 
 def _scan_rule(k: Any, host: Any) -> Sequence[Launch]:

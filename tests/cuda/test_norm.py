@@ -1,15 +1,20 @@
 """Norms against their C twins."""
 from __future__ import annotations
 
+from math import prod
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
-from cuda_on_cpu.twins import DTYPES, compare, emulated, launch, values
+from cuda_on_cpu.twins import DTYPES, compare, emulated, launch, reduce_plan, values
 
 import minigrad as mg
-from minigrad.devices.native import norm_chunks
+from minigrad.devices import native
+from minigrad.devices.launch import KERNELS
 
 pytestmark = [emulated, pytest.mark.slow, pytest.mark.usefixtures("gpu")]
-ROWS = [(1, 1), (3, 31), (5, 33), (40, 100), (3, 1500), (0, 4)]
+ROWS = [(1, 1), (3, 31), (5, 33), (40, 100), (9, 300), (6, 700), (3, 1500), (3, 4200), (0, 4)]
+MANY = [(2200, 100), (300, 4100)]      # several rows for each thread
 
 
 @pytest.mark.parametrize("suffix", ["f32", "f64"])
@@ -17,7 +22,8 @@ def test_layer_and_rms_norm(suffix, order):
     t = DTYPES[suffix]
     for rows, n in ROWS:
         x, gy, w, b = values(t, (rows, n)), values(t, (rows, n)), values(t, n), values(t, n)
-        y, stat, partial = np.zeros_like(x), np.ones(rows, t), np.zeros(norm_chunks(rows) * 2 * n, t)
+        y, stat = np.zeros_like(x), np.ones(rows, t)
+        partial = np.full(max(native.norm_chunks(rows), native.norm_parts(rows, n)) * 2 * n, np.nan, t)
         big = x + t(1000)
         for source, weight, bias in ((x, w, b), (x, None, None), (big, w, b)):
             # y may differ by what rounding the mean to T does to x - mean
@@ -39,10 +45,24 @@ def test_layer_and_rms_norm(suffix, order):
             np.testing.assert_allclose(g, v, rtol=1e-4 if suffix == "f32" else 1e-12, atol=1e-3 if suffix == "f32" else 1e-11)
 
 
+@pytest.mark.parametrize("rows, n", MANY)
+def test_backward_of_many_rows(rows, n):
+    x, gy, w = values(np.float32, (rows, n)), values(np.float32, (rows, n)), values(np.float32, n)
+    mean, rstd, partial = x.mean(1), 1 / np.sqrt(x.var(1)), np.full(native.norm_parts(rows, n) * 2 * n, np.nan, np.float32)
+    args = [x * 0, w * 0, w * 0, partial, gy, x, mean, rstd, w, rows, n]
+    xhat, gw = ((x - mean[:, None]) * rstd[:, None]).astype(np.float64), (gy * w).astype(np.float64)
+    want = ((gw - gw.mean(1, keepdims=True) - xhat * (gw * xhat).mean(1, keepdims=True)) * rstd[:, None], (gy * xhat).sum(0), gy.sum(0))
+    for g, v in zip(launch(mg.device("cuda"), "layer_norm_backward_f32", args), want, strict=False):
+        np.testing.assert_allclose(g, v, rtol=1e-4, atol=2e-4)
+    args = [x * 0, w * 0, partial, gy, x, rstd, w, rows, n]
+    for g, v in zip(*(launch(mg.device(d), "rms_norm_backward_f32", args)[:2] for d in ("cuda", "cpu")), strict=True):
+        np.testing.assert_allclose(g, v, rtol=1e-4, atol=1e-3)
+
+
 @pytest.mark.parametrize("suffix", ["f32", "f64"])
 def test_batch_norm(suffix, order):
     t = DTYPES[suffix]
-    for batch, channels, inner in ((4, 3, 1), (33, 40, 1), (5, 3, 4), (2, 3, 100), (20, 1, 33)):
+    for batch, channels, inner in ((4, 3, 1), (33, 40, 1), (5, 3, 4), (2, 3, 100), (20, 2, 33), (3, 2, 4200), (600, 3, 1)):
         x, gy, w, b = values(t, (batch, channels, inner)), values(t, (batch, channels, inner)), values(t, channels), values(t, channels)
         stat = np.zeros(channels, t)
         mean, var = x.mean((0, 2)).astype(t), x.var((0, 2)).astype(t)
@@ -70,3 +90,44 @@ def test_group_norm(suffix, order):
         for g, v in list(zip(launch(mg.device("cuda"), f"group_norm_backward_{suffix}", args),
                              launch(mg.device("cpu"), f"group_norm_backward_{suffix}", args), strict=True))[:3]:
             np.testing.assert_allclose(g, v, rtol=1e-4 if suffix == "f32" else 1e-12, atol=1e-3 if suffix == "f32" else 1e-11)
+
+
+def test_norms_occupy_the_gpu():
+    """The backward kernels of layer norm ran 128 blocks at most, 32 for 1,024 rows; batch norm a block for each channel."""
+    def grids(name, **sizes):
+        wanted = dict.fromkeys(("gx", "gweight", "gbias"), True)
+        return [(prod(one.grid), prod(one.block)) for one in KERNELS[name].rule(SimpleNamespace(**{**wanted, **sizes}), {})]
+    assert grids("layer_norm_backward", rows=16384, n=768) == [(264, 256), (48, 512)]
+    assert grids("layer_norm_backward", rows=400, n=768) == [(200, 256), (48, 512)]
+    assert grids("layer_norm_backward", rows=10**6, n=64) == [(977, 256), (4, 512)]         # none adds more than 128 rows
+    assert grids("layer_norm_backward", rows=1024, n=8192, gweight=False, gbias=False) == [(264, 512)]
+    assert grids("rms_norm_backward", rows=8, n=64) == [(1, 256), (2, 512)]
+    assert grids("rms_norm_backward", rows=0, n=64) == [(1, 256), (2, 512)]                 # it writes zeros
+    assert grids("batch_norm_forward", batch=32, channels=64, inner=112 * 112) == [(320, 512)] * 2
+    assert grids("batch_norm_backward", batch=32, channels=64, inner=112 * 112) == [(320, 512)] * 2
+    assert grids("batch_norm_eval_backward", batch=4096, channels=256, inner=1) == [(128, 512), (8, 512)]
+    assert grids("batch_norm_backward", batch=64, channels=32, inner=64) == [(32, 512)]     # one launch forward, one back
+    assert grids("batch_norm_forward", batch=64, channels=32, inner=64) == [(32, 512)]
+
+
+def test_the_same_bits_whatever_the_order_of_threads(monkeypatch):
+    """Sums over rows, columns, channels and their segments."""
+    def run(order):
+        rng, t = np.random.default_rng(1), np.float32
+        monkeypatch.setenv("CUDA_ON_CPU_ORDER", order)
+        results = []
+        for rows, n in ((40, 100), (3, 1500), (5, 4200)):
+            x, gy, w, b = (rng.standard_normal(s, t) for s in ((rows, n), (rows, n), n, n))
+            partial, rstd = np.zeros(native.norm_parts(rows, n) * 2 * n, t), np.ones(rows, t)
+            results += launch(mg.device("cuda"), "layer_norm_backward_f32", [x * 0, w, b, partial, gy, x, rstd * 0, rstd, w, rows, n])
+        for sizes in ((3, 2, 4200), (600, 3, 1)):
+            x, gy, w = rng.standard_normal(sizes, t), rng.standard_normal(sizes, t), rng.standard_normal(sizes[1], t)
+            for name, args in (("forward", [x * 0, w, w, w, x, w, w]), ("backward", [x * 0, w, w, gy, x, w, w, w]),
+                               ("eval_backward", [x * 0, w, w, gy, x, w, w * w, w])):
+                eps = [1e-5] if name != "backward" else []
+                results += launch(mg.device("cuda"), f"batch_norm_{name}_f32", [*args, *sizes, *eps])
+        x = rng.standard_normal((1100, 40), t)
+        for plan, outputs in ((reduce_plan((40,), (1100,), (1,), (40,)), 40), (reduce_plan((), (44000,), (), (1,)), 1)):
+            results += launch(mg.device("cuda"), "sum_f32", [np.zeros(outputs, t), x, plan])
+        return [r.tobytes() for r in results]
+    assert run("0") == run("1") == run("2:7")

@@ -60,7 +60,7 @@ def test_gradient_clipping(suffix, order):
 @pytest.mark.parametrize("blocks", [1, 2, 3, 7])
 def test_a_block_may_take_chunks_of_many_parameters(blocks, order, monkeypatch):
     """More parameters than a block has threads, and fewer blocks than chunks: each element is visited once."""
-    sizes = [k * 37 % 5 * (600 if k % 50 == 3 else 1) for k in range(300)]
+    sizes = [k * 37 % 5 * (2500 if k % 50 == 3 else 1) for k in range(300)]
     entry = KERNELS["grad_scale"]._replace(rule=lambda k, host: [Launch("", (blocks,), (64,))])
     monkeypatch.setitem(KERNELS, "grad_scale", entry)
     gpu = CUDA(0)                               # it has asked no rule yet

@@ -31,9 +31,14 @@ def test_work_space_is_split_as_the_kernels_do(n):
     assert native.rnn_forward_work(n, 3, 7, 0) == 12 + up * 7 and native.rnn_backward_work(5, n, 7, 1) == 32 * 5 + up * 7
     assert native.rnn_forward_work(2, 3, n, 1) == 12 + 32 * n + up * 3
     assert native.rnn_sums(max(n, 1), 4, 3) == -(-max(n, 1) // 16) * 30
-    for keep in (1, 7, 100, 20000):
-        segments = native.segments(keep, n)
-        assert 1 <= segments <= 256 and (segments == 1 or keep * segments <= 16384 and (segments - 1) * 16384 < n)
+    for keep, columns in ((1, 0), (7, 0), (100, 0), (20000, 0), (1, 1), (768, 1), (20000, 1)):
+        segments = native.segments(keep, n, columns)
+        assert 1 <= segments <= 528 and (segments == 1 or keep * segments <= 16384 and segments * (512 if columns else 8192) <= n)
+        assert n < 10**6 or segments * -(-keep // (32 if columns else 1)) >= 500 or segments >= min(n // 8192, 16384 // (keep + 1))
+        parts, side = native.norm_parts(n, keep), native.norm_side(keep)
+        assert side * native.norm_threads(keep) == (256 if keep <= 2048 else 512) and side * parts < n + side * 2 and -(-n // (side * parts)) <= 128
+        segments = native.channel_segments(n, keep, 1 + 48 * columns)
+        assert 1 <= segments <= 264 and (segments == 1 or keep * segments <= 16384)
 
 
 @pytest.mark.parametrize("dtype, suffix", [(np.float32, "f32"), (np.float64, "f64")])
