@@ -102,7 +102,7 @@ def test_work_space_formulas_are_those_of_c():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("arch", ["sm_75", "sm_80", "sm_90"])
+@pytest.mark.parametrize("arch", ["sm_75", "sm_80", "sm_90", "sm_100"])
 @pytest.mark.parametrize("file", FILES)
 def test_kernels_compile_with_nvrtc_within_bounds(file, arch):
     """For real GPUs, without one: nothing spills, and each kernel stays within its row of the table."""
