@@ -25,6 +25,7 @@ from ..devices.memory import Layout, layout
 from ..devices.plan import Plan, host_plan
 from .arrange import tril, triu
 from .creation import as_tensor
+from .in_numpy import in_numpy
 from .join import cat
 from .math import add, div, eq, mul, neg, sub, where
 from .matmul import matmul
@@ -62,7 +63,7 @@ def _lapack(op: str, to: Layout, function: Callable[..., Any], *inputs: Layout) 
         else:
             return
         raise LinAlgError(f"[{op}] {found}; got {', '.join(map(str, inputs))}")
-    return host_plan(to, run, f"{op}: NumPy's LAPACK", inputs)
+    return host_plan(to, in_numpy(run), f"{op}: NumPy's LAPACK", inputs)
 
 
 def _packed(*parts: Any) -> Any:

@@ -22,6 +22,7 @@ from .creation import as_tensor, clone
 from .dispatch import constant
 from .elementwise import Elementwise
 from .formula import as_float, formula
+from .in_numpy import in_numpy
 from .join import chunk, split, split_with_sizes, unbind
 from .math import (
     add,
@@ -153,11 +154,12 @@ def fill(input: Tensor, value: Any) -> Tensor:
 
 # ---- elementwise -----------------------------------------------------------------------------------------------------
 
-gcd = Elementwise("gcd", np.gcd, "input other", kinds="i", kernel_kinds="", tensors=2,
+gcd = Elementwise("gcd", in_numpy(np.gcd), "input other", kinds="i", kernel_kinds="", tensors=2, oracle=np.gcd,
                   doc="The greatest common divisor of integers, not negative.")
-lcm = Elementwise("lcm", np.lcm, "input other", kinds="i", kernel_kinds="", tensors=2,
+lcm = Elementwise("lcm", in_numpy(np.lcm), "input other", kinds="i", kernel_kinds="", tensors=2, oracle=np.lcm,
                   doc="The least common multiple of integers, not negative.")
-nextafter = Elementwise("nextafter", np.nextafter, "input other", kinds="f", kernel_kinds="", tensors=2,
+nextafter = Elementwise("nextafter", in_numpy(np.nextafter), "input other", kinds="f", kernel_kinds="", tensors=2,
+                        oracle=np.nextafter,
                         doc="The next floating-point number after `input` in the direction of `other`. No gradient.")
 
 
@@ -174,7 +176,7 @@ def _prepare_exponent(x: Layout) -> Plan:
 
     def exponent(v: Any, out: Any) -> None:
         out[...] = np.frexp(v)[1]
-    return host_plan(out, exponent, "frexp: NumPy", (x,), moves=True)
+    return host_plan(out, in_numpy(exponent), "frexp: NumPy", (x,), moves=True)
 
 
 _exponent = Primitive("frexp_exponent", _prepare_exponent)
