@@ -14,7 +14,7 @@ from minigrad.optim import lr_scheduler
 
 F, nn, optim = mg.nn.functional, mg.nn, mg.optim
 SCHEDULES = [s for s in vars(lr_scheduler).values() if isinstance(s, type) and issubclass(s, lr_scheduler.LRScheduler)]
-ANY_NAME = {"Identity", "RNNCell", "LSTMCell", "GRUCell", "Parameter"}            # their constructors hand keywords on, or take any
+ANY_NAME = {"Identity", "RNNCell", "LSTMCell", "GRUCell", "Parameter", "UninitializedBuffer", "UninitializedParameter"}            # their constructors hand keywords on, or take any
 CALLED = {**{f"mg.{name}": getattr(mg, name) for name in mg.ops.__all__ if not isinstance(getattr(mg, name), type)}, **{f"F.{name}": getattr(F, name) for name in F.__all__ if [*inspect.signature(getattr(F, name)).parameters] != ["input", "inplace"]},
           **{f"nn.{name}": getattr(nn, name) for name in nn.__all__ if isinstance(getattr(nn, name), type) and name not in ANY_NAME},
           **{f"optim.{name}": getattr(optim, name) for name in optim.__all__ if isinstance(getattr(optim, name), type)},

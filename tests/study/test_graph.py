@@ -176,7 +176,7 @@ def test_gradients_that_are_recorded():
     gradient, = mg.autograd.grad(y, x, create_graph=True)
     g = study.graph(gradient.square().sum())
     node = _node(g, "layer_norm_backward")
-    assert node.path == "gradient" and "layer_norm" in node.why and g.ops["layer_norm_backward"].definition.startswith("@op")
+    assert node.path == "gradient" and "layer_norm" in node.why and "\n@op(" in g.ops["layer_norm_backward"].definition
     assert [i.name for i in node.inputs] == ["x", "gradient"]
 
 
@@ -250,8 +250,8 @@ def test_what_it_refuses():
             study.graph(y, most=most)
     with pytest.raises(ValueError, match=r"\[graph\] open takes names of composites.*; got 'layernorm'; did you mean 'layer_norm'\?"):
         study.graph(y, open="layernorm")
-    with pytest.raises(ValueError, match="got 'mul'; this graph has layer_norm$"):
-        study.graph(F.layer_norm(y, (3,)), open=["layer_norm", "mul"])
+    with pytest.raises(ValueError, match="got 'xyz'; this graph has layer_norm$"):
+        study.graph(F.layer_norm(y, (3,)), open=["layer_norm", "xyz"])
     with pytest.raises(ValueError, match=r"\.svg.*\.png"):
         study.graph(mg.ones(3, requires_grad=True)).save("graph.png")
 
