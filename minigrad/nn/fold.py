@@ -124,6 +124,7 @@ def _fold_samples(make: Any) -> Iterator[tuple]:
     yield make(2, 8, 12), (4, 5), 2
     yield make(1, 6, 20), (5, 6), (2, 3), 2, 1, (1, 1)
     yield make(9, 4), 4, 3, 1, 1, 2
+    yield make(1, 4, 12), (3, 4), 2, 1, (1, 0)
 
 
 @fold.errors
