@@ -1,9 +1,8 @@
 """Writes the C source of the cffi module `minigrad._native` from minigrad.h, the only list of kernels.
 
-    python build_cffi.py OUTPUT.c "STEM:TYPE ..." "baseline=FLAGS" ["avx2=FLAGS" "avx512=FLAGS"]
+    python build_cffi.py OUTPUT.c "baseline=FLAGS" ["avx2=FLAGS" "avx512=FLAGS"]
 
-FLAGS are the compiler options of a SIMD level, with which kernels from outside the tree are compiled, too. The kernels
-of STEM.c have no AVX-512 form for TYPE: the AVX2 form runs there.
+FLAGS are the compiler options of a SIMD level, with which kernels from outside the tree are compiled, too.
 For each kernel and element type the module holds a row of function pointers, one for each SIMD level, of which
 `mg_select(level)` copies one to `mg_now`; and a thunk, which calls through that pointer and takes its arguments from an
 array of 8-byte words: objects.c calls kernels by it, and program.c replays them. What cffi makes is the door to
@@ -27,7 +26,9 @@ _spec.loader.exec_module(declared)
 TYPES, SETS = declared.TYPES, declared.SETS
 HEADERS = ("types.h", "workspace.h", "common.h", "simd.h", "loops.h", "walk.h", "runtime.h", "foreign.h")
 LEVELLED = {"f32", "f64"}       # the other types are compiled once, at the baseline
-_SECTION = re.compile(r"^/\* ---- (\w+)\.c\b", re.M)          # of minigrad.h: the kernels of a file
+# AVX-512 runs the AVX2 form in float64, which is for checks: 190 kB of the wheel and 15 s of the build less. Loops that
+# wait for memory take 1.0 to 1.3 times as long, products 1.2, exp 2 (where AVX-512 has double pace).
+FORMS = {("f64", "avx512"): "avx2"}
 
 # what is not a kernel: what this file itself generates
 SERVICES = """
@@ -53,15 +54,6 @@ def texts(name: str, values: list[str]) -> str:
             + "};\n  return all[i];\n}")
 
 
-def to_avx2(text: str, files: list[str]) -> set[str]:
-    """The full names of those kernels of minigrad.h that have no AVX-512 form; `files`: STEM:TYPE each."""
-    shorthands = "\n".join(re.findall(r"^#define \w+\(types, name\).*$", text, re.M))
-    _, *parts = _SECTION.split(text)
-    sections = dict(zip(parts[::2], parts[1::2], strict=True))
-    return {kernel.full(ty) for stem, ty in (file.split(":") for file in files)
-            for kernel in declared.kernels(f"{shorthands}\n{sections[stem]}") if ty in kernel.suffixes}
-
-
 def workspace(text: str) -> list[str]:
     """cdef lines for the functions and constants of workspace.h."""
     formulas = re.findall(r"^MG_FORMULA (\w+)\((.*)\) \{", text, re.M)
@@ -70,24 +62,20 @@ def workspace(text: str) -> list[str]:
     return cdef
 
 
-def generate(flags: dict[str, str], low_files: list[str]) -> tuple[str, str]:
-    """cdef and C source; `flags` by SIMD level, `low_files` as for `to_avx2`."""
+def generate(flags: dict[str, str]) -> tuple[str, str]:
+    """cdef and C source; `flags` by SIMD level."""
     levels = list(flags)
     prototypes, thunks, names = [], [], []
     labels = []                                                     # the arguments' names of each kernel
     rows: list[list[str]] = [[] for _ in levels]                    # the kernels of a level, in the order of `names`
-    header = (HERE / "minigrad.h").read_text()
-    low = to_avx2(header, low_files)
-    for kernel in declared.kernels(header):
+    for kernel in declared.kernels((HERE / "minigrad.h").read_text()):
         signature = kernel.letters
         for ty in kernel.suffixes:
             full = kernel.full(ty)
             c_types = [re.sub(r"\bT\b", TYPES.get(ty, "T"), c) for c in kernel.c_types]
             formal = ", ".join(c_types)
             once = f"_{levels[0]}" if ty else ""
-            suffixes = [f"_{level}" for level in levels] if ty in LEVELLED else [once] * len(levels)
-            if full in low:
-                suffixes = [suffix.replace("avx512", "avx2") for suffix in suffixes]
+            suffixes = [f"_{FORMS.get((ty, level), level)}" if ty in LEVELLED else once for level in levels]
             prototypes += [f"void {full}{suffix}({formal});" for suffix in dict.fromkeys(suffixes)]
             for row, suffix in zip(rows, suffixes, strict=True):
                 row.append(f"(mg_function){full}{suffix},")
@@ -131,10 +119,10 @@ def generate(flags: dict[str, str], low_files: list[str]) -> tuple[str, str]:
 
 
 if __name__ == "__main__":
-    out, low, *isa_levels = sys.argv[1:]
+    out, *isa_levels = sys.argv[1:]
     builder = FFI()
     options = {level: text for level, _, text in (a.partition("=") for a in isa_levels)}
-    cdef_text, source_text = generate(options, low.split())
+    cdef_text, source_text = generate(options)
     builder.cdef(cdef_text)
     builder.set_source("minigrad._native", source_text)
     builder.emit_c_code(out)

@@ -1,4 +1,4 @@
-/* types: f32 f64:avx2 */
+/* types: f32 f64 */
 /* Normalisation: layer, RMS, batch and group norm (instance norm is group norm with one channel a group).
  *
  * All of them are

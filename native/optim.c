@@ -1,4 +1,4 @@
-/* types: f32 f64:avx2 */
+/* types: f32 f64 */
 /* Optimisers: one launch updates all parameters, in one pass over their memory. Formulas and their order of operations
  * are those of torch.optim's single-tensor code; g is the gradient (negated by `maximize`), p the parameter, t the step
  * count from 1.

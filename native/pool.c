@@ -1,4 +1,4 @@
-/* types: f32 f64:avx2 */
+/* types: f32 f64 */
 /* Pooling over windows of one to three spatial dimensions: the largest element of each with its index, or the mean.
  *
  *   x [planes, in]   y [planes, out]   in, out: 3 sizes, leading 1s

@@ -1,4 +1,4 @@
-/* types: f32 f64:avx2 i64 u8 */
+/* types: f32 f64 i64 u8 */
 /* Random numbers from Philox4x32-10 (Salmon, Moraes, Dror, Shaw: Parallel random numbers: as easy as 1, 2, 3, SC 2011).
  *
  * The generator is a function without state: block number c under key k is four 32-bit words,

@@ -1,4 +1,4 @@
-/* types: f32 f64:avx2 i32 i64 u8 */
+/* types: f32 f64 i32 i64 u8 */
 /* Reductions: sum, mean, norm, prod, max, min, argmax, argmin, count_nonzero, any, all, moments; and the scans cumsum,
  * cumprod.
  *

@@ -1,4 +1,4 @@
-/* types: f32 f64:avx2 */
+/* types: f32 f64 */
 /* Recurrence over a sequence: the RNN with tanh or relu, LSTM and GRU, plain or normalised. A call computes one layer
  * in one direction. Python does the rest: several layers, both directions, dropout between layers.
  *
