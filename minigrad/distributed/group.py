@@ -13,6 +13,7 @@ Collectives change their tensor in place, as PyTorch's do, and are no part of th
 from __future__ import annotations
 
 import atexit
+import os
 import sys
 from collections.abc import Callable, Sequence
 from datetime import timedelta
@@ -90,16 +91,22 @@ def _end_all(shown: Callable) -> Callable:
     """An exception hook: shows an error as before, then ends all processes, which would wait for this one."""
     def hook(*error: Any) -> None:
         shown(*error)
-        if _group is not None and _group.size > 1:
+        if _group is not None and _group.size > 1 and _group.process == os.getpid():
             print(f"[distributed] rank {_group.rank} ended by {error[0].__name__}; all processes end", file=sys.stderr)
             _group.abort()
     return hook
 
 
 def _leave() -> None:
-    """At the end of the program: the other processes must be at their end, too."""
-    if _group is not None:
+    """At the end of the program: the other processes must be at their end, too; else all end."""
+    group = _group
+    if group is None or group.process != os.getpid():       # a fork has no part in it
+        return
+    try:
         destroy_process_group()
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+        group.abort()
 
 
 def destroy_process_group() -> None:
@@ -115,6 +122,9 @@ def joined() -> Mpi:
     """The process group. RuntimeError before `init_process_group`."""
     if _group is None:
         raise RuntimeError("[distributed] there is no process group; call distributed.init_process_group('mpi')")
+    if _group.process != os.getpid():
+        raise RuntimeError(f"[distributed] this process was forked from rank {_group.rank} and is not in the group; "
+                           "call collectives in the processes that the launcher started")
     return _group
 
 
@@ -151,9 +161,13 @@ def described(call: str, tensor: Tensor, *rest: Any) -> str:
     return " ".join([call, f"{have.dtype}{list(have.shape)}", *map(str, rest)])
 
 
-def _check(call: str, tensor: Any, group: Any) -> None:
+def _only_all(call: str, group: Any) -> None:
     if group is not None:
         raise NotImplementedError(f"[{call}] the group is that of all processes; got group={group!r}; leave it out")
+
+
+def _check(call: str, tensor: Any, group: Any) -> None:
+    _only_all(call, group)
     if not isinstance(tensor, Tensor):
         raise TypeError(f"[{call}] the tensor must be a Tensor; got {type(tensor).__name__}")
     if tensor.array.layout.device.type != "cpu":
@@ -192,7 +206,7 @@ def _exchange(call: str, begin: Callable[..., Any], out: Tensor, given: Tensor |
     return lambda: host.call(finish, out.array.np)
 
 
-def _sums_in(tensor: Tensor) -> np.dtype:
+def sums_in(tensor: Tensor) -> np.dtype:
     """The type that a reduction adds in: half precision in float32."""
     dtype = tensor.array.layout.dtype
     return np.dtype("float32") if dtype.itemsize == 2 and dtype.kind not in "iu" else dtype
@@ -208,7 +222,7 @@ def all_reduce(tensor: Tensor, op: str = ReduceOp.SUM, group: None = None, async
     """
     _check("all_reduce", tensor, group)
     _reducible("all_reduce", tensor, op)
-    engine, work = joined(), tensor.detach().to(_sums_in(tensor), copy=True).contiguous()
+    engine, work = joined(), tensor.detach().to(sums_in(tensor), copy=True).contiguous()
     finish = _exchange(described("all_reduce", tensor, op), lambda out: engine.all_reduce(out, op), work)
 
     @no_grad()
@@ -287,8 +301,8 @@ def reduce_scatter_tensor(output: Tensor, input: Tensor, op: str = ReduceOp.SUM,
     if have.size != engine.size * to.size or to.dtype != have.dtype:
         fail("reduce_scatter", f"the input holds the outputs of all {engine.size} processes, in their dtype",
              (have, to))
-    given = input.detach().to(_sums_in(input)).contiguous()
-    out = output.detach().to(_sums_in(input), copy=True).contiguous()
+    given = input.detach().to(sums_in(input)).contiguous()
+    out = output.detach().to(sums_in(input), copy=True).contiguous()
     finish = _exchange(described("reduce_scatter", input, op),
                        lambda out, array: engine.reduce_scatter(out, array, op), out, given)      # type: ignore[misc]
 
@@ -310,6 +324,8 @@ def reduce_scatter(output: Tensor, input_list: Sequence[Tensor], op: str = Reduc
     return reduce_scatter_tensor(output, stack([t.detach() for t in input_list]), op, group, async_op)
 
 
-def barrier() -> None:
-    """Returns when all processes have called it."""
+def barrier(group: None = None, async_op: bool = False, device_ids: Sequence[int] | None = None) -> Work | None:
+    """Returns when all processes have called it, also with `async_op`. `device_ids` is without effect."""
+    _only_all("barrier", group)
     joined().agree("barrier")
+    return _ran(Work(lambda: None), async_op)

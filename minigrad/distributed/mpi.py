@@ -18,7 +18,7 @@ import numpy as np
 
 _SPIN = 2e-3                # seconds that `wait` looks without a pause
 _PAUSE = 50e-6              # of `wait` between two looks, in seconds, at first; it doubles up to a hundred times that
-_TEXT = 400                 # bytes of a call's description that others see
+_TEXT = 300                 # letters of a call's description that are shown
 
 # Run beside the processes of a host, with PIDFD:RANK:PROCESS each: when one dies, a launcher kills the others, and may
 # not say which it was. Names all that have ended when it gets its turn. Ends when its input ends, or has a line.
@@ -44,7 +44,7 @@ class Mpi:
         except ImportError as error:
             raise RuntimeError(f"[init_process_group] the backend 'mpi' needs mpi4py and an MPI ({error}); "
                                "pip install '.[mpi]' from a checkout") from None
-        self.mpi, self.seconds = MPI, seconds
+        self.mpi, self.seconds, self.process = MPI, seconds, os.getpid()
         self.comm = MPI.COMM_WORLD.Dup()
         self.rank, self.size = self.comm.Get_rank(), self.comm.Get_size()
         self.operations = {"sum": MPI.SUM, "avg": MPI.SUM, "product": MPI.PROD, "min": MPI.MIN, "max": MPI.MAX}
@@ -63,8 +63,11 @@ class Mpi:
         if (self._seen == own).all():
             return
         calls: dict[str, list[int]] = {}
-        for rank, text in enumerate(self._texts(call)):
-            calls.setdefault(text, []).append(rank)
+        texts = self._texts(call)
+        same = len(os.path.commonprefix(texts)) if max(map(len, texts)) > _TEXT else 0
+        begin = max(0, same - _TEXT // 3)           # long texts are shown from a little before they differ
+        for rank, text in enumerate(texts):
+            calls.setdefault("... " * (begin > 0) + text[begin:begin + _TEXT], []).append(rank)
         said = "; ".join([f"rank{'s' * (len(ranks) > 1)} {', '.join(map(str, ranks))}: {text}"
                           for text, ranks in calls.items()])
         raise RuntimeError(f"[distributed] all processes must make the same calls in the same order; got {said}; "
@@ -72,8 +75,10 @@ class Mpi:
 
     def _texts(self, text: str) -> list[str]:
         """What each process says."""
-        own, all_texts = np.zeros(_TEXT, np.uint8), np.zeros((self.size, _TEXT), np.uint8)
-        own[:len(text.encode()[:_TEXT])] = np.frombuffer(text.encode()[:_TEXT], np.uint8)
+        said, longest = text.encode(), np.array([len(text.encode())])
+        self.comm.Allreduce(self.mpi.IN_PLACE, longest, self.mpi.MAX)
+        own, all_texts = np.zeros(longest[0], np.uint8), np.zeros((self.size, longest[0]), np.uint8)
+        own[:len(said)] = np.frombuffer(said, np.uint8)
         self.comm.Allgather(own, all_texts)
         return [bytes(row).rstrip(b"\0").decode(errors="replace") for row in all_texts]
 

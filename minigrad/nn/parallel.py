@@ -2,8 +2,9 @@
 one device: with `DataParallel` the module runs as it is."""
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import is_dataclass
 from functools import partial
 from typing import Any
 
@@ -12,7 +13,7 @@ from ..core.tape import Variable, edge_of, reachable
 from ..core.tensor import Tensor
 from ..core.warning import warn
 from ..distributed import broadcast
-from ..distributed.group import joined
+from ..distributed.group import joined, sums_in
 from ..ops.creation import zeros
 from .module import Module
 
@@ -57,6 +58,8 @@ def _leaves_of(outputs: Any) -> set[int]:
         nodes = [] if edge is None else reachable([edge], frozenset())
         edges = [edge, *[e for node in nodes for e in node.inputs]]
         return {id(e) for e in edges if isinstance(e, Variable)}
+    if is_dataclass(outputs) and not isinstance(outputs, type):
+        outputs = vars(outputs)
     if isinstance(outputs, Mapping):
         outputs = list(outputs.values())
     return set().union(*map(_leaves_of, outputs)) if isinstance(outputs, (list, tuple)) else set()
@@ -68,17 +71,31 @@ class _Bucket:
     def __init__(self, numbers: list[int], parameters: list[Tensor]) -> None:
         self.numbers, self.left = numbers, len(numbers)
         self.flat = zeros(sum([p.numel() for p in parameters]), dtype=parameters[0].dtype)
+        adds_in = sums_in(self.flat)
+        self.sums = self.flat if self.flat.dtype == adds_in else self.flat.to(adds_in)
         sizes = [p.numel() for p in parameters]
         self.views = [part.view(p.shape) for part, p in zip(self.flat.split(sizes), parameters, strict=True)]
         self.call = f"gradients {self.flat.dtype}[{self.flat.numel()}]"
         self.request: Any = None
 
-    def start(self, out: Any) -> None:
+    def start(self) -> None:
+        """Starts the all-reduce."""
+        if self.sums is not self.flat:
+            self.sums.copy_(self.flat)
+        self.flat.device.host.call(self._start, self.sums.array.np)
+
+    def finish(self) -> None:
+        """Returns when `flat` holds the mean."""
+        self.flat.device.host.call(self._finish, self.sums.array.np)
+        if self.sums is not self.flat:
+            self.flat.copy_(self.sums)
+
+    def _start(self, out: Any) -> None:
         group = joined()
         group.agree(self.call)
         self.request = group.all_reduce(out, "sum")
 
-    def finish(self, out: Any) -> None:
+    def _finish(self, out: Any) -> None:
         group = joined()
         group.wait(self.request, self.call)
         self.request = None
@@ -88,9 +105,12 @@ class _Bucket:
 class _Reducer:
     """Averages the gradients of `named` parameters over all processes, bucket by bucket, during backward."""
 
-    def __init__(self, named: list[tuple[str, Tensor]], most: float) -> None:
+    def __init__(self, named: list[tuple[str, Tensor]], most: float, find_unused: bool) -> None:
         self.names, self.parameters = [name for name, _ in named], [p for _, p in named]
         self.buckets: list[_Bucket] = []
+        self.places: dict[int, tuple[_Bucket, Tensor]] = {}
+        self.find_unused = find_unused
+        self.unused: set[int] = set()               # the parameters that no output depends on
         self.pending: set[int] = set()              # the parameters whose gradient is not complete
         self.started = 0                            # buckets
         self.on = True                              # False within `no_sync`
@@ -98,7 +118,8 @@ class _Reducer:
             bucket = _Bucket(numbers, [self.parameters[i] for i in numbers])
             self.buckets.append(bucket)
             for i, view in zip(numbers, bucket.views, strict=True):
-                self.parameters[i].register_post_accumulate_grad_hook(partial(self._complete, i, bucket, view))
+                self.places[i] = bucket, view
+                self.parameters[i].register_post_accumulate_grad_hook(partial(self._complete, i))
 
     def _shares(self, most: float) -> Iterator[list[int]]:
         """Parameters of one dtype, up to `most` bytes, about in the order in which backward completes them."""
@@ -115,49 +136,64 @@ class _Reducer:
         yield numbers
 
     def begin(self) -> None:
-        """Waits for the gradients of all parameters, newly."""
+        """Before a forward pass. Several may come before one backward."""
         if 0 < len(self.pending) < len(self.parameters):
             missing = ", ".join([self.names[i] for i in sorted(self.pending)])
             raise RuntimeError(f"[DistributedDataParallel] in the last backward no gradient came for {missing}; use "
                                "all parameters in the loss, pass find_unused_parameters=True, or freeze them before "
                                "the module is wrapped")
+        if not self.pending:
+            self.unused = set(range(len(self.parameters))) if self.find_unused else set()
+            self._expect()
+
+    def _expect(self) -> None:
+        """Waits for the gradients of all parameters, newly."""
         self.pending = set(range(len(self.parameters)))
         self.started = 0
         for bucket in self.buckets:
             bucket.left = len(bucket.numbers)
 
-    def _complete(self, i: int, bucket: _Bucket, view: Tensor, parameter: Tensor) -> None:
-        """The gradient of a parameter is complete: puts it into its bucket."""
-        if not self.on or i not in self.pending:
+    def look(self, outputs: Any) -> None:
+        """After a forward pass, with `find_unused`: where no output depends on a parameter, backward comes to none."""
+        if self.unused:
+            used = _leaves_of(outputs)
+            self.unused -= {i for i in self.unused if id(self.parameters[i]) in used}
+            if len(self.unused) == len(self.parameters):
+                self._put(self.unused)
+
+    def _complete(self, i: int, parameter: Tensor) -> None:
+        """The gradient of a parameter is complete. A backward without a forward pass of its own counts as well."""
+        if not self.on:
             return
-        with no_grad():
-            if parameter.grad is None:
+        if not self.pending:
+            self._expect()
+        if len(self.pending) == len(self.parameters):
+            self._put(self.unused)
+        if i not in self.pending:
+            raise RuntimeError(f"[DistributedDataParallel] a second gradient came for {self.names[i]} before all "
+                               "others had come, or no output depends on it; let each backward pass come to all "
+                               "parameters, or add gradients up within no_sync()")
+        self._put([i])
+
+    @no_grad()
+    def _put(self, numbers: Iterable[int]) -> None:
+        """Puts gradients into their buckets, starts the buckets that are full, and ends with the last."""
+        for i in numbers:
+            (bucket, view), grad = self.places[i], self.parameters[i].grad
+            if grad is None:
                 view.zero_()
-            elif parameter.grad is not view:
-                view.copy_(parameter.grad)
-        self.pending.discard(i)
-        bucket.left -= 1
-        host = view.device.host
+            elif grad is not view:
+                view.copy_(grad)
+            self.pending.discard(i)
+            bucket.left -= 1
         while self.started < len(self.buckets) and not self.buckets[self.started].left:     # one order in all processes
-            ready = self.buckets[self.started]
-            host.call(ready.start, ready.flat.array.np)
+            self.buckets[self.started].start()
             self.started += 1
         if not self.pending:
-            self._finish(host)
-
-    def _finish(self, host: Any) -> None:
-        for bucket in self.buckets:
-            host.call(bucket.finish, bucket.flat.array.np)
-            for i, view in zip(bucket.numbers, bucket.views, strict=True):
+            for bucket in self.buckets:
+                bucket.finish()
+            for i, (_, view) in self.places.items():
                 self.parameters[i].grad = view
-
-    def skip_unused(self, outputs: Any) -> None:
-        """The parameters that no output depends on are complete."""
-        used = _leaves_of(outputs)
-        for bucket in self.buckets:
-            for i, view in zip(bucket.numbers, bucket.views, strict=True):
-                if id(self.parameters[i]) not in used:
-                    self._complete(i, bucket, view, self.parameters[i])
 
 
 class DistributedDataParallel(Module):
@@ -188,9 +224,8 @@ class DistributedDataParallel(Module):
         if device_ids or any([t.device.type != "cpu" for t in (*module.parameters(), *module.buffers())]):
             raise NotImplementedError("[DistributedDataParallel] the module must be on the CPU: the backend is MPI")
         self.module, self.dim, self.broadcast_buffers = module, dim, broadcast_buffers
-        self.find_unused_parameters = find_unused_parameters
-        named: list[tuple[str, Tensor]] = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
-        if not named:
+        self.find_unused_parameters, self.bucket_cap_mb = find_unused_parameters, bucket_cap_mb
+        if not any([p.requires_grad for p in module.parameters()]):
             raise RuntimeError("DistributedDataParallel is not needed when a module doesn't have any parameter that "
                                "requires a gradient.")
         joined().agree("DistributedDataParallel of " + ", ".join(
@@ -199,7 +234,20 @@ class DistributedDataParallel(Module):
         if joined().size > 1:
             for t in (*module.parameters(), *module.buffers()) if init_sync else ():
                 broadcast(t)
-            self._reducer = _Reducer(named, (25 if bucket_cap_mb is None else bucket_cap_mb) * 2**20)
+            self._reducer = self._reduces()
+
+    def _reduces(self) -> _Reducer:
+        return _Reducer([(name, p) for name, p in self.module.named_parameters() if p.requires_grad],
+                        (25 if self.bucket_cap_mb is None else self.bucket_cap_mb) * 2**20, self.find_unused_parameters)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy or a pickle takes: it has hooks and buckets of its own."""
+        return {**self.__dict__, "_reducer": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if joined().size > 1:
+            self._reducer = self._reduces()
 
     def forward(self, *inputs: Any, **kwargs: Any) -> Any:
         """What `module` gives."""
@@ -213,7 +261,7 @@ class DistributedDataParallel(Module):
                 broadcast(t)
         outputs = self.module(*inputs, **kwargs)
         if self.find_unused_parameters and is_grad_enabled():
-            reducer.skip_unused(outputs)
+            reducer.look(outputs)
         return outputs
 
     @contextmanager

@@ -1,14 +1,15 @@
 """SyncBatchNorm: batch norm by the statistics of the batches of all processes."""
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 from ..core.half import narrowed, widened
 from ..core.modes import mode, no_grad
-from ..core.shape import axis_of
+from ..core.shape import axis_of, fail
 from ..core.tensor import Tensor
 from ..distributed import get_world_size, is_initialized
-from ..ops.creation import full, zeros
+from ..ops.creation import full
 from ..ops.join import cat
 from ..ops.norm import running_update
 from .arguments import DeviceLike, DtypeLike
@@ -50,12 +51,15 @@ class SyncBatchNorm(_BatchNorm):
             super()._check_batch_size(input)
 
     def _normalized(self, input: Tensor, factor: float | Tensor, mask: Any, lengths: Any) -> Tensor:
-        if not is_initialized() or get_world_size() == 1 or not self._by_batch():
+        if not self.training or not is_initialized() or get_world_size() == 1:
             return super()._normalized(input, factor, mask, lengths)
         if mask is not None or lengths is not None:
             raise NotImplementedError("[SyncBatchNorm] mask and lengths do not go with several processes; "
                                       "use BatchNorm")
         x, at = widened(input), axis_of(self.axis, input.ndim, "SyncBatchNorm")
+        if self.weight is not None and x.shape[at] != self.weight.shape[0]:
+            fail("SyncBatchNorm", f"weight must have one value per channel (dimension {at} of x)",
+                 (x.array.layout, self.weight.array.layout))
         mean, var, count = _of_all(x, at)
         shape = [-1 if i == at else 1 for i in range(x.ndim)]
         scale = (var + self.eps).rsqrt() if self.weight is None else (var + self.eps).rsqrt() * self.weight
@@ -65,12 +69,18 @@ class SyncBatchNorm(_BatchNorm):
                 if self.running_mean is not None:
                     running_update(self.running_mean, mean, factor)
                 if self.running_var is not None:
-                    running_update(self.running_var, var * (count / (count - 1)), factor)
+                    running_update(self.running_var, var * (count / (count - 1).clamp(min=1)), factor)
         return narrowed(y if self.bias is None else y + self.bias.reshape(shape), input)
 
     @classmethod
     def convert_sync_batchnorm(cls, module: Module, process_group: None = None) -> Module:
         """`module` with a SyncBatchNorm in the place of each batch norm in it; parameters and buffers are the same."""
+        return cls._converted(module, process_group, {})
+
+    @classmethod
+    def _converted(cls, module: Module, process_group: None, done: dict[Module, Module]) -> Module:
+        if module in done:                  # shared modules stay shared
+            return done[module]
         made = module
         if isinstance(module, _BatchNorm) and not isinstance(module, cls):
             made = cls(module.num_features, module.eps, module.momentum, module.affine, module.track_running_stats,
@@ -78,8 +88,10 @@ class SyncBatchNorm(_BatchNorm):
             for name in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked"):
                 setattr(made, name, getattr(module, name))
             made.train(module.training)
-        for name, child in module.named_children():
-            made.add_module(name, cls.convert_sync_batchnorm(child, process_group))
+        done[module] = made
+        for name, child in list(module._modules.items()):
+            if child is not None:
+                made.add_module(name, cls._converted(child, process_group, done))
         return made
 
 
@@ -87,9 +99,8 @@ def _of_all(x: Tensor, at: int) -> tuple[Tensor, Tensor, Tensor]:
     """Mean and biased variance (C) of dimension `at` over the batches of all processes, and the number of elements."""
     from ..distributed.between import gathered
     channels, dims = x.shape[at], [i for i in range(x.ndim) if i != at]
-    n = x.numel() // channels
-    own = zeros(2 * channels, dtype=x.dtype, device=x.device) if not n else cat(
-        [x.mean(dims), x.var(dims, correction=0) * n])
+    n = prod([x.shape[i] for i in dims])
+    own = cat([x.mean(dims), x.var(dims, correction=0) * n] if n else [x.sum(dims)] * 2)    # none: zeros, in the graph
     parts = gathered(cat([own, full((1,), n, dtype=x.dtype, device=x.device)]))
     means, m2s, counts = parts[:, :channels], parts[:, channels:-1], parts[:, -1:].detach()
     count = counts.sum()

@@ -27,7 +27,8 @@ def mpi():
     if launcher is None:
         pytest.skip("no mpiexec beside this Python or on the path")
     root = Path(__import__("minigrad").__file__).parent.parent
-    environment = {**os.environ, "MINIGRAD_NUM_THREADS": "1", "PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": "1"}
+    environment = {**os.environ, "MINIGRAD_NUM_THREADS": "1", "PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": "1",
+                   "PYTHONUNBUFFERED": ""}      # whole lines, so that those of several processes do not mix
 
     def command(n: int, program: str, *arguments: str, script: bool = False) -> list[str]:
         return [launcher, "-n", str(n), sys.executable, *([program] if script else ["-c", HEAD + program]), *arguments]

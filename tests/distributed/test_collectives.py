@@ -49,7 +49,7 @@ for op, want in (("sum", everything.sum(0)[rank]), ("avg", everything.mean(0)[ra
 work = dist.all_reduce(t := mine(), async_op=True)
 assert not work.is_completed() and work.wait() and work.is_completed() and work.wait()
 np.testing.assert_allclose(t.numpy(), sum(parts), rtol=1e-14)
-dist.barrier()
+assert dist.barrier() is None and dist.barrier(device_ids=[0], async_op=True).wait()
 @mg.capture
 def captured(x):
     y = x * 2
@@ -93,6 +93,60 @@ except RuntimeError as error:
     os._exit(0)
 """, seconds=60)
     assert sum(line.startswith("raised") and said in line for line in ran.stdout.splitlines()) == 3, ran.stdout + ran.stderr
+
+
+def test_long_descriptions_are_shown_where_they_differ(mpi):
+    ran = mpi(2, """
+layers = [nn.Linear(2, 2) for _ in range(40)]
+layers[30 + rank] = nn.Linear(3, 2)
+try:
+    nn.parallel.DistributedDataParallel(nn.Sequential(*layers))
+except RuntimeError as error:
+    print("raised", error, flush=True)
+os._exit(0)
+""", seconds=60)
+    lines = [line for line in ran.stdout.splitlines() if line.startswith("raised")]
+    assert len(lines) == 2 and all("30.weight float32[2, 3]" in line and "30.weight float32[2, 2]" in line and len(line) < 1200 for line in lines), ran.stdout
+
+
+@pytest.mark.parametrize("text", ["if rank == 1: sys.exit(3)\ndist.all_reduce(mg.ones(3))", """
+try:
+    dist.all_reduce(mg.ones(3 + rank))
+except RuntimeError:
+    pass
+if rank:
+    try:
+        dist.all_reduce(mg.ones(3))                     # the others are at their end
+    except RuntimeError:
+        pass
+"""], ids=["sys.exit", "caught"])
+def test_an_end_that_does_not_fit_ends_all(mpi, text):
+    begin = time.monotonic()
+    ran = mpi(3, text, seconds=100)
+    assert ran.returncode != 0 and time.monotonic() - begin < 90
+    assert "the end: destroy_process_group, or the end of the program" in ran.stderr, ran.stderr
+
+
+def test_sys_exit_where_all_are_at_their_end(mpi):
+    assert mpi(2, "if rank == 1: sys.exit(3)").returncode == 3
+
+
+def test_a_fork_is_not_in_the_group(passes):
+    said = passes(2, """
+child = os.fork()
+if not child:
+    dist.group._leave()
+    try:
+        dist.all_reduce(mg.ones(3))
+    except RuntimeError as error:
+        print("raised", error, flush=True)
+    os._exit(0)
+os.waitpid(child, 0)
+t = mg.ones(3)
+dist.all_reduce(t)
+assert t.tolist() == [2.0] * 3
+""")
+    assert said.count("this process was forked from rank") == 2
 
 
 DIED = "rank 1 (process "

@@ -176,3 +176,145 @@ def test_samplers_cover_every_sample_once(n, size, drop):
 def test_a_wrong_rank():
     with pytest.raises(ValueError, match=r"Invalid rank 2, rank should be in the interval \[0, 1\]"):
         data.distributed.DistributedSampler(range(4), 2, 2)
+
+
+SAME = """
+DDP, share = nn.parallel.DistributedDataParallel, mg.full((2, 3), 1.0 + rank)
+mean = 1 + (size - 1) / 2
+def averaged(net, *want):
+    for p, value in zip([p for p in net.parameters() if p.requires_grad], want, strict=True):
+        assert mg.equal(p.grad, mg.full_like(p, value)), (rank, p.grad, value)
+class Branches(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(3, 2, bias=False), nn.Linear(3, 2, bias=False)
+    def forward(self, x, which):
+        return self.a(x) if which == 0 else self.b(x) if which == 1 else x * 2
+"""
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_every_backward_averages(passes, n):
+    """Also the second one through a graph, and that of a forward pass before the last one."""
+    passes(n, SAME + """
+net = DDP(nn.Linear(3, 2, bias=False))
+y = net(share).sum()
+y.backward(retain_graph=True)
+y.backward()
+averaged(net, 2 * 2 * mean)
+net.zero_grad()
+a, b = net(share).sum(), net(share).sum()
+a.backward()
+averaged(net, 2 * mean)
+b.backward()
+averaged(net, 2 * 2 * mean)
+""")
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_gradients_are_added_in_float32(passes, dtype):
+    """1 + 2^-9 of two processes, and -1 of a third: in half precision the small part would be lost."""
+    passes(3, f"""
+w = nn.Linear(1, 1, bias=False, dtype=mg.{dtype})
+net = nn.parallel.DistributedDataParallel(w)
+g = mg.tensor([[256.0, 1.0, -256.0][rank]], dtype=mg.{dtype})
+for _ in range(2):
+    net.zero_grad()
+    (net(mg.ones(1, 1, dtype=mg.{dtype})) * g).sum().backward()
+    assert w.weight.grad.dtype == mg.{dtype} and w.weight.grad.item() == mg.tensor(1 / 3, dtype=mg.{dtype}).item(), w.weight.grad
+""")
+
+
+def test_several_forward_passes_before_one_backward_with_unused_parameters(passes):
+    passes(2, SAME + """
+from dataclasses import dataclass
+net = DDP(Branches(), find_unused_parameters=True)
+net(share, 0)                                           # no backward
+net(share, 0).sum().backward()
+averaged(net, 2 * mean, 0.0)
+net.zero_grad()
+(net(share, 0).sum() + net(share, 1).sum()).backward()
+averaged(net, 2 * mean, 2 * mean)
+net.zero_grad()
+y = net(share, rank)                                    # other ones in each process
+y.sum().backward(retain_graph=True)
+y.sum().backward()
+averaged(net, 2.0, 4.0)
+net.zero_grad()
+y = net(share, 2 * rank)                                # none in process 1
+if not rank:
+    y.sum().backward()
+averaged(net, 1.0, 0.0)
+@dataclass
+class Out:
+    y: mg.Tensor
+class Wrapped(Branches):
+    def forward(self, x):
+        return Out(self.a(x))
+net = DDP(Wrapped(), find_unused_parameters=True)
+net(share).y.sum().backward()
+averaged(net, 2 * mean, 0.0)
+""")
+
+
+def test_a_gradient_that_comes_twice_raises(passes):
+    passes(2, SAME + """
+net = DDP(Branches())
+a, b = net(share, 0), net(share, 1)
+a.sum().backward(retain_graph=True)
+try:
+    a.sum().backward()
+    assert False
+except RuntimeError as error:
+    assert "a second gradient came for a.weight before all others had come" in str(error), error
+""")
+
+
+def test_a_copy_averages_too(passes):
+    passes(2, SAME + """
+import copy, pickle
+net = DDP(nn.Linear(3, 2, bias=False))
+for made in (copy.deepcopy(net), pickle.loads(pickle.dumps(net))):
+    made(share).sum().backward()
+    averaged(made, 2 * mean)
+assert net.module.weight.grad is None
+net(share).sum().backward()
+averaged(net, 2 * mean)
+""")
+
+
+def test_sync_batch_norm_with_a_process_without_samples(passes):
+    """To second order; the last process has nothing, and takes part in backward."""
+    passes(3, SHARE + """
+x = 5 + mg.randn(24, 3, 2, dtype=mg.float64)
+mine = slice(rank * 12, rank * 12 + 12)
+def grads(m, x, w):
+    x = x.clone().requires_grad_()
+    g, = mg.autograd.grad((m(x).square() * w).sum(), x, create_graph=True)
+    h, = mg.autograd.grad((g * w).sum(), x)
+    return g, h
+one, sync = nn.BatchNorm1d(3, dtype=mg.float64), nn.SyncBatchNorm(3, dtype=mg.float64)
+w = mg.randn(24, 3, 2, dtype=mg.float64)
+part, whole = grads(sync, x[mine], w[mine]), grads(one, x, w)
+if rank < 2:
+    near(part, [t[mine] for t in whole])
+near(sync.state_dict(), one.state_dict())
+few = nn.SyncBatchNorm(3)                               # one value in all processes: no variance, but no nan either
+few(mg.ones(int(rank == 0), 3))
+assert bool(few.running_var.isfinite().all())
+alone = nn.SyncBatchNorm(3, affine=False, track_running_stats=False).eval()
+if rank == 0:                                           # in evaluation each process is on its own
+    assert mg.equal(alone(mg.arange(6.0).reshape(2, 3)), nn.BatchNorm1d(3, affine=False)(mg.arange(6.0).reshape(2, 3)))
+try:
+    nn.SyncBatchNorm(1, track_running_stats=False)(mg.ones(2, 3))
+    assert False
+except RuntimeError as error:
+    assert "weight must have one value per channel (dimension 1 of x)" in str(error), error
+""")
+
+
+def test_shared_modules_stay_shared_when_they_are_converted():
+    norm = nn.BatchNorm1d(4)
+    model = nn.Sequential(norm, nn.ReLU(), norm, nn.Sequential(norm))
+    made = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    assert type(made[0]) is nn.SyncBatchNorm and made[0] is made[2] is made[3][0] and made[0].weight is norm.weight
