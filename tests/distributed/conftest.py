@@ -26,6 +26,9 @@ def mpi():
     launcher = shutil.which("mpiexec", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
     if launcher is None:
         pytest.skip("no mpiexec beside this Python or on the path")
+    trial = subprocess.run([launcher, "-n", "2", sys.executable, "-c", "from mpi4py import MPI"], capture_output=True, text=True, timeout=120)
+    if trial.returncode:
+        pytest.skip(f"this machine's MPI does not start two processes: {(trial.stdout + trial.stderr)[-300:]}")
     root = Path(__import__("minigrad").__file__).parent.parent
     environment = {**os.environ, "MINIGRAD_NUM_THREADS": "1", "PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": "1",
                    "PYTHONUNBUFFERED": ""}      # whole lines, so that those of several processes do not mix
