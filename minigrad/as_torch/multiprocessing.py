@@ -9,7 +9,8 @@ from .refused import refused
 __all__ = [*multiprocessing.__all__, "get_all_sharing_strategies", "get_sharing_strategy", "set_sharing_strategy",
            "spawn"]       # type: ignore[attr-defined]
 
-spawn = refused("torch.multiprocessing.spawn", "minigrad runs in one process; call the function itself")
+spawn = refused("torch.multiprocessing.spawn", "start the processes with mpiexec -n 4 python train.py, or call the "
+                "function itself")
 
 
 def get_sharing_strategy() -> str:

@@ -29,7 +29,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "torch.cuda.amp": (".as_torch.cuda_amp",),
     "torch.cuda.amp.*": (".as_torch.cuda_amp",),
     "torch.cuda.random": (".as_torch.cuda", ".cuda"),
-    "torch.distributed": (".as_torch.distributed",),
+    "torch.distributed": (".as_torch.distributed", ".distributed"),
     "torch.distributions.*": (".distributions",),
     "torch.fft": (),
     "torch.functional": ("",),
@@ -51,8 +51,7 @@ MODULES: dict[str, tuple[str, ...]] = {
         "activation", "adaptive", "batchnorm", "channelshuffle", "container", "conv", "distance", "dropout", "flatten",
         "fold", "instancenorm", "lazy", "linear", "loss", "module", "normalization", "padding", "pixelshuffle",
         "pooling", "rnn", "sparse", "transformer", "upsampling", "utils")},
-    "torch.nn.parallel": (".as_torch.parallel",),
-    "torch.nn.parallel.*": (".as_torch.parallel",),
+    "torch.nn.parallel.*": (".nn.parallel",),
     "torch.nn.parameter": (".nn",),
     "torch.nn.utils": (".as_torch.nn_utils", ".nn.utils"),
     "torch.onnx": (".as_torch.onnx",),
@@ -84,9 +83,9 @@ MODULES: dict[str, tuple[str, ...]] = {
 
 # why a module of PyTorch has no place here
 REFUSED: dict[str, str] = {
-    "torch.distributed": "minigrad runs in one process",
+    "torch.distributed": "minigrad.distributed has collectives of all processes on MPI (mpiexec -n 4 python train.py)",
     "torch.fft": "minigrad has real dtypes only",
-    "torch.futures": "minigrad runs in one process",
+    "torch.futures": "minigrad has no remote calls",
     "torch.fx": "minigrad has no symbolic tracing; minigrad.capture records the launches of a step",
     "torch.hub": "minigrad downloads no models; convert the weights (examples/as_torch.md)",
     "torch.nested": "minigrad has no tensors of sequences of different lengths; nn.utils.rnn pads and packs them",

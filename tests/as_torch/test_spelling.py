@@ -96,7 +96,7 @@ def test_switches_are_accepted_and_change_nothing(door):
     attention = door.nn.attention
     with attention.sdpa_kernel([attention.SDPBackend.FLASH_ATTENTION, attention.SDPBackend.MATH]), door.backends.cudnn.flags(enabled=False), door.backends.cuda.sdp_kernel(enable_flash=False):
         pass
-    assert not door.backends.mps.is_available() and not door.xpu.is_available() and not door.distributed.is_available()
+    assert not door.backends.mps.is_available() and not door.xpu.is_available() and not door.distributed.is_nccl_available()
     assert door.are_deterministic_algorithms_enabled() and door.get_float32_matmul_precision() == "highest"
     assert door.ones(2, 3).contiguous(memory_format=door.contiguous_format).to(memory_format=door.channels_last).shape == (2, 3)
     assert (door.accelerator.current_accelerator() is None) == (not door.cuda.is_available())
@@ -146,7 +146,8 @@ def test_names_from_before_warn(door):
 
 def test_one_device(door):
     layer = nn.Linear(2, 3)
-    wide = door.nn.DataParallel(layer, device_ids=[0, 1])
+    with pytest.warns(UserWarning, match="runs the whole batch on the device of the module"):
+        wide = door.nn.DataParallel(layer, device_ids=[0, 1])
     x = door.ones(4, 2)
     assert mg.equal(wide(x), layer(x)) and list(wide.state_dict()) == ["module.weight", "module.bias"]
     assert mg.equal(door.nn.parallel.data_parallel(layer, x), layer(x))
@@ -156,8 +157,26 @@ def test_one_device(door):
     first = list(sampler)
     sampler.set_epoch(1)
     assert len(first) == len(sampler) == 5 and first != list(sampler)
-    with pytest.raises(RuntimeError, match="must be given"):
+    with pytest.raises(RuntimeError, match=r"no process group; call distributed.init_process_group\('mpi'\)"):
         door.utils.data.DistributedSampler(range(10))
+
+
+def test_several_processes_are_minigrads(door):
+    from torch.nn.parallel.distributed import DistributedDataParallel
+    from torch.utils.data.distributed import DistributedSampler
+    dist = door.distributed
+    assert DistributedDataParallel is door.nn.parallel.DistributedDataParallel is nn.parallel.DistributedDataParallel
+    assert door.nn.DataParallel is nn.DataParallel and door.nn.parallel.data_parallel is nn.parallel.data_parallel
+    assert DistributedSampler is door.utils.data.DistributedSampler is mg.data.distributed.DistributedSampler
+    assert door.nn.SyncBatchNorm is door.nn.modules.batchnorm.SyncBatchNorm is nn.SyncBatchNorm
+    assert dist.all_reduce is mg.distributed.all_reduce and dist.ReduceOp.SUM == "sum" and dist.group.WORLD is dist.GroupMember.WORLD is None
+    assert dist.is_available() and not dist.is_initialized() and not dist.is_gloo_available()
+    for name in ("new_group", "send", "all_gather_object"):
+        with pytest.raises(NotImplementedError, match="collectives of all processes on MPI"):
+            getattr(dist, name)()
+    from torch.distributed.fsdp import FullyShardedDataParallel
+    with pytest.raises(NotImplementedError, match="collectives of all processes on MPI"):
+        FullyShardedDataParallel(nn.Linear(2, 2))
 
 
 def test_assert_close(door):

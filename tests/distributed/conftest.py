@@ -41,7 +41,7 @@ def mpi():
 
     def started(n: int, program: str, *arguments: str, script: bool = False, **options) -> subprocess.Popen:
         return subprocess.Popen(command(n, program, *arguments, script=script), env=environment, **options)
-    run.started = started
+    run.started, run.command, run.environment = started, command, environment
     return run
 
 

@@ -318,3 +318,33 @@ def test_shared_modules_stay_shared_when_they_are_converted():
     model = nn.Sequential(norm, nn.ReLU(), norm, nn.Sequential(norm))
     made = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     assert type(made[0]) is nn.SyncBatchNorm and made[0] is made[2] is made[3][0] and made[0].weight is norm.weight
+
+
+def test_under_pytorchs_names(mpi, tmp_path):
+    (tmp_path / "train.py").write_text("""
+import torch, torch.distributed as dist, torch.nn as nn
+from torch.nn.parallel import DistributedDataParallel as DDP
+from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data.distributed import DistributedSampler
+dist.init_process_group("mpi")
+torch.manual_seed(0)
+data = TensorDataset(torch.arange(12.0).reshape(12, 1), torch.ones(12, 1))
+net = DDP(nn.SyncBatchNorm.convert_sync_batchnorm(nn.Sequential(nn.Linear(1, 4), nn.BatchNorm1d(4), nn.Linear(4, 1))))
+optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+sampler = DistributedSampler(data)
+for epoch in range(3):
+    sampler.set_epoch(epoch)
+    for x, y in DataLoader(data, 3, sampler=sampler):
+        optimizer.zero_grad()
+        nn.functional.mse_loss(net(x), y).backward()
+        optimizer.step()
+for p in net.state_dict().values():
+    first = p.clone()
+    dist.broadcast(first, 0, group=dist.group.WORLD)
+    assert torch.equal(first, p)
+dist.barrier()
+print("at the end", dist.get_rank())
+dist.destroy_process_group()
+""")
+    ran = mpi(2, "-m", "minigrad.as_torch", str(tmp_path / "train.py"), script=True)
+    assert ran.returncode == 0 and ran.stdout.count("at the end") == 2, ran.stdout + ran.stderr
