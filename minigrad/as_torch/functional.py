@@ -1,9 +1,10 @@
-"""`torch.nn.functional` beside `minigrad.nn.functional`: an old name."""
+"""`torch.nn.functional` beside `minigrad.nn.functional`: an old name, and one that minigrad has elsewhere."""
 from __future__ import annotations
 
 from typing import Any
 
 from ..nn import functional
+from ..ops.pairs import pdist as pdist
 from .renamed import renamed
 
 _NEW = {"upsample": "interpolate"}

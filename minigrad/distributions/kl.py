@@ -8,9 +8,10 @@ from typing import Any
 from ..core.tensor import Tensor
 from ..ops.activation import softplus
 from ..ops.linalg import solve_triangular
-from ..ops.math import digamma, eq, exp, gt, lgamma, log, lt, where
+from ..ops.math import digamma, eq, exp, gt, lgamma, log, log1p, lt, where
 from .continuous import (
     Beta,
+    Cauchy,
     Dirichlet,
     Exponential,
     Gamma,
@@ -81,6 +82,13 @@ def _half_normal(p: HalfNormal, q: HalfNormal) -> Tensor:
 def _laplace(p: Laplace, q: Laplace) -> Tensor:
     ratio, distance = p.scale / q.scale, (p.loc - q.loc).abs()
     return -log(ratio) + distance / q.scale + ratio * exp(-distance / p.scale) - 1
+
+
+@register_kl(Cauchy, Cauchy)
+def _cauchy(p: Cauchy, q: Cauchy) -> Tensor:
+    """Chyzak and Nielsen 2019, "A closed-form formula for the Kullback-Leibler divergence between Cauchy
+    distributions", written so that it is 0 where p = q."""
+    return log1p(((p.scale - q.scale) ** 2 + (p.loc - q.loc) ** 2) / (4 * p.scale * q.scale))
 
 
 @register_kl(Gumbel, Gumbel)

@@ -179,6 +179,11 @@ def test_several_processes_are_minigrads(door):
         FullyShardedDataParallel(nn.Linear(2, 2))
 
 
+def test_pdist_is_among_the_functions(door):
+    x = door.tensor([[0.0, 0.0], [3.0, 4.0], [0.0, 4.0]])
+    assert door.nn.functional.pdist(x).tolist() == [5.0, 4.0, 3.0]
+
+
 def test_assert_close(door):
     close = door.testing.assert_close
     close(door.ones(2), door.ones(2) + 1e-7)
