@@ -1,4 +1,5 @@
-"""What only the host computes: LAPACK, and functions of NumPy's that CuPy lacks. Read `cuda.py` first."""
+"""What only the host computes: LAPACK, and functions of NumPy's that CuPy lacks or that differ there. Read `cuda.py`
+first."""
 from __future__ import annotations
 
 from collections.abc import Callable

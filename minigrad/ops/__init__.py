@@ -55,7 +55,6 @@ LATER = {
                "fill frexp gcd gcd_ isreal lcm lcm_ mvlgamma mvlgamma_ narrow_copy nextafter nextafter_ permute_copy "
                "real resolve_conj resolve_neg scalar_tensor select_copy split_copy split_with_sizes_copy squeeze_copy "
                "t_copy transpose_copy unbind_copy unfold_copy unsafe_chunk unsafe_split unsqueeze_copy view_copy",
-    "in_numpy": "",
     "linalg": "",
     "masked": "",
     "older": "chain_matmul cholesky cholesky_inverse cholesky_solve det geqrf ger inverse logdet lu lu_solve lu_unpack "

@@ -25,7 +25,6 @@ from ..devices.memory import Layout, layout
 from ..devices.plan import Plan, host_plan
 from .arrange import tril, triu
 from .creation import as_tensor
-from .in_numpy import in_numpy
 from .join import cat
 from .math import add, div, eq, mul, neg, sub, where
 from .matmul import matmul
@@ -63,7 +62,7 @@ def _lapack(op: str, to: Layout, function: Callable[..., Any], *inputs: Layout) 
         else:
             return
         raise LinAlgError(f"[{op}] {found}; got {', '.join(map(str, inputs))}")
-    return host_plan(to, in_numpy(run), f"{op}: NumPy's LAPACK", inputs)
+    return host_plan(to, run, f"{op}: NumPy's LAPACK", inputs)
 
 
 def _packed(*parts: Any) -> Any:
@@ -541,7 +540,7 @@ def _lu_vjp(g: Tensor, out: Tensor, x_shape: tuple[int, ...]) -> Tensor:
     inner = triangular_op(turned(low), add(tril(of_low, -1), triu(of_up)), upper=True, unit=True)
     found = turned(triangular_op(up, turned(inner), upper=True, unit=False))
     if rest is not None:
-            found = cat([found, rest], -1 if n > k else -2)
+        found = cat([found, rest], -1 if n > k else -2)
     return matmul(permutation_op(swaps.detach(), rows=m), found)        # the exchanges are whole numbers
 
 

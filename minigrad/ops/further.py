@@ -14,6 +14,7 @@ from ..core.op import Primitive
 from ..core.shape import BOOL, fail, is_float
 from ..core.shape import broadcast_shapes as broadcast
 from ..core.tensor import Size, Tensor
+from ..devices.host import on_host
 from ..devices.memory import Layout, layout
 from ..devices.plan import Plan, host_plan
 from .arrange import pad, unfold
@@ -22,7 +23,6 @@ from .creation import as_tensor, clone
 from .dispatch import constant
 from .elementwise import Elementwise
 from .formula import as_float, formula
-from .in_numpy import in_numpy
 from .join import chunk, split, split_with_sizes, unbind
 from .math import (
     add,
@@ -154,11 +154,11 @@ def fill(input: Tensor, value: Any) -> Tensor:
 
 # ---- elementwise -----------------------------------------------------------------------------------------------------
 
-gcd = Elementwise("gcd", in_numpy(np.gcd), "input other", kinds="i", kernel_kinds="", tensors=2, oracle=np.gcd,
+gcd = Elementwise("gcd", on_host(np.gcd), "input other", kinds="i", kernel_kinds="", tensors=2, oracle=np.gcd,
                   doc="The greatest common divisor of integers, not negative.")
-lcm = Elementwise("lcm", in_numpy(np.lcm), "input other", kinds="i", kernel_kinds="", tensors=2, oracle=np.lcm,
+lcm = Elementwise("lcm", on_host(np.lcm), "input other", kinds="i", kernel_kinds="", tensors=2, oracle=np.lcm,
                   doc="The least common multiple of integers, not negative.")
-nextafter = Elementwise("nextafter", in_numpy(np.nextafter), "input other", kinds="f", kernel_kinds="", tensors=2,
+nextafter = Elementwise("nextafter", on_host(np.nextafter), "input other", kinds="f", kernel_kinds="", tensors=2,
                         oracle=np.nextafter,
                         doc="The next floating-point number after `input` in the direction of `other`. No gradient.")
 
@@ -174,9 +174,10 @@ def _prepare_exponent(x: Layout) -> Plan:
     """The exponent e, int32, of x = m 2^e with 0.5 <= |m| < 1."""
     out = layout(x.device, np.dtype("int32"), x.shape)
 
+    @on_host
     def exponent(v: Any, out: Any) -> None:
         out[...] = np.frexp(v)[1]
-    return host_plan(out, in_numpy(exponent), "frexp: NumPy", (x,), moves=True)
+    return host_plan(out, exponent, "frexp: NumPy", (x,), moves=True)
 
 
 _exponent = Primitive("frexp_exponent", _prepare_exponent)

@@ -24,7 +24,6 @@ from .arguments import sizes
 from .convert import cast
 from .creation import as_tensor, empty
 from .formula import formula
-from .in_numpy import in_numpy
 from .index import each_row, getitem, index_rows, scatter, scatter_add, scattered
 from .math import div, eq, floor_divide, mul, sub, where
 from .reduce import any, cumsum
@@ -51,7 +50,7 @@ def _host_scatter(name: str, pick: Callable[..., Any]) -> Callable[..., Plan]:
             places = list(np.indices(at.shape, sparse=True))
             places[dim] = at
             pick(largest).at(out, tuple(places), s)
-        return host_plan(layout(x.device, x.dtype, x.shape), in_numpy(join), f"{name}: NumPy", (x, index, src))
+        return host_plan(layout(x.device, x.dtype, x.shape), join, f"{name}: NumPy", (x, index, src))
     return prepare
 
 
@@ -256,11 +255,12 @@ def diagonal_scatter(input: Tensor, src: Tensor, offset: int = 0, dim1: int = 0,
 def _prepare_nonzero(x: Layout, *, size: int, fill_value: int) -> Plan:
     """The first `size` indices of elements that are not 0, one row for each, int64; rows of `fill_value` if there are
     fewer."""
+    @on_host
     def find(v: Any, out: Any) -> None:
         found = np.argwhere(v)[:size]
         out[...] = fill_value
         out[:len(found)] = found
-    return host_plan(layout(x.device, INT64, (size, x.ndim)), in_numpy(find), "nonzero: NumPy", (x,), moves=True)
+    return host_plan(layout(x.device, INT64, (size, x.ndim)), find, "nonzero: NumPy", (x,), moves=True)
 
 
 _nonzero = Primitive("nonzero_static", _prepare_nonzero)

@@ -21,7 +21,6 @@ from ..devices.plan import Plan, host_plan
 from .convert import cast
 from .creation import as_tensor
 from .formula import formula, lerp
-from .in_numpy import in_numpy
 from .math import add, ceil, copy, eq, floor, isnan, logical_and, logical_or, mul, ne, rint, sub, where
 from .reduce import amax, sum
 from .sort import argsort, sort
@@ -186,7 +185,7 @@ def _prepare_mode(x: Layout, *, dim: int) -> Plan:
         best = np.argmax(length, -1)[..., None]
         out[...] = np.moveaxis(np.take_along_axis(order, best, -1), -1, dim)
     shape = (*x.shape[:dim], 1, *x.shape[dim + 1:])
-    return host_plan(layout(x.device, INT64, shape), in_numpy(most_frequent), "mode: NumPy", (x,), moves=True)
+    return host_plan(layout(x.device, INT64, shape), most_frequent, "mode: NumPy", (x,), moves=True)
 
 
 _mode = Primitive("mode", _prepare_mode)
@@ -236,6 +235,7 @@ def _prepare_search(sequence: Layout, values: Layout, *, right: bool) -> Plan:
              [sequence, values])
     side: Any = "right" if right else "left"
 
+    @on_host
     def search(s: Any, v: Any, out: Any) -> None:
         if s.ndim == 1:
             out[...] = np.searchsorted(s, v, side)
@@ -243,7 +243,7 @@ def _prepare_search(sequence: Layout, values: Layout, *, right: bool) -> Plan:
             for row in np.ndindex(s.shape[:-1]):
                 out[row] = np.searchsorted(s[row], v[row], side)
     out = layout(values.device, INT64, values.shape)
-    return host_plan(out, in_numpy(search), "search: NumPy", (sequence, values), moves=True)
+    return host_plan(out, search, "search: NumPy", (sequence, values), moves=True)
 
 
 _search = Primitive("search", _prepare_search)
@@ -311,9 +311,10 @@ def _prepare_isin(elements: Layout, test: Layout) -> Plan:
     """Is each element one of `test`? A bool tensor."""
     same_device("isin", (elements, test))
 
+    @on_host
     def among(v: Any, t: Any, out: Any) -> None:
         out[...] = np.isin(v, t)
-    return host_plan(layout(elements.device, np.dtype(builtins.bool), elements.shape), in_numpy(among), "isin: NumPy",
+    return host_plan(layout(elements.device, np.dtype(builtins.bool), elements.shape), among, "isin: NumPy",
                      (elements, test), moves=True)
 
 
@@ -373,7 +374,7 @@ def _prepare_histc(x: Layout, *, bins: int, low: float, high: float) -> Plan:
     @on_host                            # CuPy rounds the edges otherwise
     def count(v: Any, out: Any) -> None:
         out[...] = np.histogram(v, bins, _span(v, low, high))[0]
-    return host_plan(layout(x.device, x.dtype, (bins,)), in_numpy(count), "histogram: NumPy", (x,))
+    return host_plan(layout(x.device, x.dtype, (bins,)), count, "histogram: NumPy", (x,))
 
 
 _histc = Primitive("histc", _prepare_histc)
