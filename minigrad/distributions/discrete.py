@@ -11,6 +11,7 @@ from ..core.half import finfo
 from ..core.modes import enable_grad, no_grad
 from ..core.shape import INT64
 from ..core.tensor import Size, Tensor
+from ..devices.host import on_host
 from ..ops.activation import sigmoid
 from ..ops.creation import arange, empty, eye
 from ..ops.formula import clamp_min, xlogy
@@ -202,6 +203,7 @@ class Poisson(Distribution):
         return xlogy(value, rate) - rate - lgamma(value + 1)
 
 
+@on_host
 def _draw_poisson(rate: Any, seed: Any, out: Any) -> None:
     """Writes counts, drawn by NumPy from a stream that the two numbers of `seed` name."""
     out[...] = np.random.Generator(np.random.Philox(key=[int(s) for s in seed])).poisson(rate)

@@ -16,6 +16,7 @@ import numpy as np
 
 from ..autograd.function import Function, once_differentiable
 from ..core.tensor import Tensor
+from ..devices.host import on_host
 from ..ops.creation import empty_like
 from ..ops.math import digamma
 from ..ops.random import randint
@@ -23,12 +24,14 @@ from ..ops.random import randint
 _LARGE = 1e5                        # the concentration from which the expansion is used
 
 
+@on_host
 def _draw(concentration: Any, seed: Any, out: Any) -> None:
     """Writes samples, drawn by NumPy from a stream that the two numbers of `seed` name."""
     stream = np.random.Generator(np.random.Philox(key=[int(s) for s in seed]))
     out[...] = stream.standard_gamma(concentration)
 
 
+@on_host
 def _slope(a: Any, psi: Any, z: Any, out: Any) -> None:
     """Writes dz/da; `psi` is digamma(a + 1). All are float64."""
     with np.errstate(all="ignore"):

@@ -7,6 +7,7 @@ from cuda_on_cpu import fakecupy
 from cuda_on_cpu.twins import REAL, emulated
 
 import minigrad as mg
+from minigrad import distributions
 
 pytestmark = [emulated, pytest.mark.usefixtures("gpu")]
 rng = np.random.default_rng(0)
@@ -195,3 +196,12 @@ def test_captured_steps():
         got, bits = step(x)
         np.testing.assert_array_equal(got.cpu().numpy(), (mg.cummax(x * 2, 0).values + mg.polygamma(1, x)).cpu().numpy())
         np.testing.assert_array_equal(bits.cpu().numpy(), (x.long() % 3 & 5).cpu().numpy())
+
+
+def test_distributions_that_numpy_draws():
+    def samples(a):
+        rate = a.clone().requires_grad_()
+        z = distributions.Gamma(rate, mg.ones_like(rate)).rsample((2,))
+        z.sum().backward()
+        return z.detach(), rate.grad, distributions.Poisson(a).sample((2,)), distributions.Dirichlet(a).sample()
+    same(samples, np.array([0.5, 2.0, 9.0], np.float32))
