@@ -77,7 +77,7 @@ def _count(name: str, input: Tensor, mask: Tensor | None, axes: tuple[int, ...],
 
 @formula
 def masked_sum(input: Tensor, dim: Any = None, *, keepdim: bool = False, dtype: Any = None,
-        mask: Tensor | None = None) -> Tensor:
+               mask: Tensor | None = None) -> Tensor:
     """The sum of the elements where the mask is true; 0 of none."""
     x = _filled("masked.sum", _typed(input, dtype), mask, 0)
     axes = _axes("masked.sum", dim, x.array.layout.ndim)
@@ -90,7 +90,7 @@ def _as_sum(x: Tensor) -> Tensor:
 
 @formula
 def masked_prod(input: Tensor, dim: Any = None, *, keepdim: bool = False, dtype: Any = None,
-         mask: Tensor | None = None) -> Tensor:
+                mask: Tensor | None = None) -> Tensor:
     """The product of the elements where the mask is true; 1 of none."""
     x = _filled("masked.prod", _typed(input, dtype), mask, 1)
     axes = _axes("masked.prod", dim, x.array.layout.ndim)
@@ -129,7 +129,7 @@ masked_argmax, masked_argmin = _index("argmax", reduce.argmax, True), _index("ar
 
 @formula
 def masked_mean(input: Tensor, dim: Any = None, *, keepdim: bool = False, dtype: Any = None,
-         mask: Tensor | None = None) -> Tensor:
+                mask: Tensor | None = None) -> Tensor:
     """The mean of the elements where the mask is true; NaN of none."""
     x = _typed(input, dtype)
     x = x if is_float(x.array.layout.dtype) else cast(x, np.float32)
@@ -138,7 +138,7 @@ def masked_mean(input: Tensor, dim: Any = None, *, keepdim: bool = False, dtype:
 
 
 def masked_median(input: Tensor, dim: int = -1, *, keepdim: bool = False, dtype: Any = None,
-           mask: Tensor | None = None) -> Tensor:
+                  mask: Tensor | None = None) -> Tensor:
     """The lower median, along one axis, of the elements where the mask is true; NaN of none. Floating point only."""
     x = _typed(input, dtype)
     if not is_float(x.array.layout.dtype):
@@ -148,7 +148,7 @@ def masked_median(input: Tensor, dim: int = -1, *, keepdim: bool = False, dtype:
 
 @formula
 def masked_norm(input: Tensor, ord: float = 2.0, dim: Any = None, *, keepdim: bool = False, dtype: Any = None,
-         mask: Tensor | None = None) -> Tensor:
+                mask: Tensor | None = None) -> Tensor:
     """The norm sum(|x|^ord)^(1 / ord) of the elements where the mask is true."""
     x = _filled("masked.norm", _typed(input, dtype), mask, 0.0 if ord >= 0 else inf)
     axes = _axes("masked.norm", dim, x.array.layout.ndim)
@@ -157,7 +157,7 @@ def masked_norm(input: Tensor, ord: float = 2.0, dim: Any = None, *, keepdim: bo
 
 @formula
 def masked_var(input: Tensor, dim: Any = None, unbiased: bool | None = None, *, correction: float | None = None,
-        keepdim: bool = False, dtype: Any = None, mask: Tensor | None = None) -> Tensor:
+               keepdim: bool = False, dtype: Any = None, mask: Tensor | None = None) -> Tensor:
     """The variance of the elements where the mask is true: sum((x - mean)^2) / max(count - correction, 0). The
     correction is 1 by default, 0 with `unbiased=False`."""
     x = _typed(input, dtype)
@@ -171,7 +171,7 @@ def masked_var(input: Tensor, dim: Any = None, unbiased: bool | None = None, *, 
 
 @formula
 def masked_std(input: Tensor, dim: Any = None, unbiased: bool | None = None, *, correction: float | None = None,
-        keepdim: bool = False, dtype: Any = None, mask: Tensor | None = None) -> Tensor:
+               keepdim: bool = False, dtype: Any = None, mask: Tensor | None = None) -> Tensor:
     """The standard deviation of the elements where the mask is true: the root of `var`, with gradient 0 where it is
     0."""
     return root(masked_var(input, dim, unbiased, correction=correction, keepdim=keepdim, dtype=dtype, mask=mask))
@@ -179,7 +179,7 @@ def masked_std(input: Tensor, dim: Any = None, unbiased: bool | None = None, *, 
 
 @formula
 def masked_logsumexp(input: Tensor, dim: Any = None, *, keepdim: bool = False, dtype: Any = None,
-              mask: Tensor | None = None) -> Tensor:
+                     mask: Tensor | None = None) -> Tensor:
     """log(sum(exp(x))) of the elements where the mask is true; -inf of none."""
     x = _typed(input, dtype)
     x = _filled("masked.logsumexp", x if is_float(x.array.layout.dtype) else cast(x, np.float32), mask, -inf)
@@ -189,7 +189,7 @@ def masked_logsumexp(input: Tensor, dim: Any = None, *, keepdim: bool = False, d
 
 @formula
 def masked_logaddexp(input: Tensor, other: Tensor, *, dtype: Any = None, input_mask: Tensor | None = None,
-              other_mask: Tensor | None = None) -> Tensor:
+                     other_mask: Tensor | None = None) -> Tensor:
     """log(exp(input) + exp(other)), where an element with a mask that is false counts as -inf."""
     return logaddexp_op(_filled("masked.logaddexp", _typed(input, dtype), input_mask, -inf),
                         _filled("masked.logaddexp", _typed(other, dtype), other_mask, -inf))
@@ -215,7 +215,7 @@ def masked_softmin(input: Tensor, dim: int, *, dtype: Any = None, mask: Tensor |
 
 @formula
 def masked_normalize(input: Tensor, ord: float, dim: int, *, eps: float = 1e-12, dtype: Any = None,
-              mask: Tensor | None = None) -> Tensor:
+                     mask: Tensor | None = None) -> Tensor:
     """The elements where the mask is true divided by their norm along an axis, at least `eps`; 0 elsewhere."""
     x = _typed(input, dtype)
     size = masked_norm(x, ord, dim, keepdim=True, mask=mask)
