@@ -9,7 +9,7 @@ from .types import TensorType, named_type, type_name
 
 # what is replaced: their arguments have other names or meanings in PyTorch
 _MODULE = Tensor.__module__
-_BEFORE: dict[str, Any] = {name: getattr(Tensor, name) for name in ("type", "split")}
+_BEFORE: dict[str, Any] = {name: getattr(Tensor, name) for name in ("type",)}
 
 
 def type_(self: Tensor, dtype: Any = None, non_blocking: bool = False, **kwargs: Any) -> Any:
@@ -20,12 +20,6 @@ def type_(self: Tensor, dtype: Any = None, non_blocking: bool = False, **kwargs:
     if isinstance(kind, TensorType):
         return self.to(device=kind.device, dtype=kind.dtype)
     return _BEFORE["type"](self, kind)
-
-
-def split(self: Tensor, split_size: Any, dim: int = 0) -> tuple[Tensor, ...]:
-    """`minigrad.split`, whose argument has this name as a method only."""
-    found: tuple[Tensor, ...] = _BEFORE["split"](self, split_size, dim)
-    return found
 
 
 def get_device(self: Tensor) -> int:
@@ -44,7 +38,7 @@ def coalesce(self: Tensor) -> Tensor:
 
 
 METHODS: dict[str, Any] = {
-    "type": type_, "split": split, "to_dense": to_dense, "coalesce": coalesce, "get_device": get_device,
+    "type": type_, "to_dense": to_dense, "coalesce": coalesce, "get_device": get_device,
     **dict.fromkeys(("is_meta", "is_mkldnn", "is_mps", "is_quantized", "is_sparse", "is_xpu"), False)}
 
 

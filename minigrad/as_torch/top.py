@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from .. import default_generator as _generator_of
-from ..core.shape import default_float, fail, set_default_float
+from ..core.shape import default_float, set_default_float
 from ..core.tensor import Tensor
-from ..devices import open_device
+from ..devices import set_default_device
 from ..ops.creation import tensor
 from .device import device
 from .jit import compile
@@ -21,10 +21,9 @@ from .types import TensorType, named_type, tensor_type, type_name
 from .version import __version__
 
 __all__ = ["__version__", "are_deterministic_algorithms_enabled", "channels_last", "channels_last_3d", "compile",
-           "contiguous_format", "default_generator", "detach", "device", "fork_rng", "get_default_device",
+           "contiguous_format", "default_generator", "detach", "device", "fork_rng",
            "get_deterministic_debug_mode", "get_float32_matmul_precision", "get_num_interop_threads", "layout", "load",
-           "memory_format", "OutOfMemoryError", "preserve_format", "range", "save", "set_default_device",
-           "set_default_tensor_type",
+           "memory_format", "OutOfMemoryError", "preserve_format", "range", "save", "set_default_tensor_type",
            "set_deterministic_debug_mode", "set_float32_matmul_precision", "set_flush_denormal",
            "set_num_interop_threads", "set_warn_always", "sparse_coo_tensor", "spmm", "strided", "typename",
            "use_deterministic_algorithms"]
@@ -51,22 +50,10 @@ def typename(obj: Any) -> str:
 
 
 def set_default_tensor_type(t: TensorType | str) -> None:
-    """The dtype of new float tensors, by an old name: "torch.DoubleTensor". NotImplementedError for a GPU's."""
+    """The dtype and the device of new float tensors, by an old name: "torch.DoubleTensor"."""
     kind = named_type(t) if isinstance(t, str) else t
     set_default_device(kind.device)
     set_default_float(kind.dtype)
-
-
-def set_default_device(device: Any) -> None:
-    """Accepts the CPU, which is where new tensors are made; NotImplementedError for another device."""
-    if device is not None and open_device(device).type != "cpu":
-        fail("set_default_device", "new tensors are made on the CPU", repr(str(device)),
-             "pass device= where they are made, or move them with .to(device)", NotImplementedError)
-
-
-def get_default_device() -> Any:
-    """Where new tensors are made: the CPU."""
-    return device("cpu")
 
 
 def detach(input: Tensor) -> Tensor:

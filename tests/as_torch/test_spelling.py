@@ -43,6 +43,7 @@ def test_default_types(door):
         mg.set_default_dtype(mg.float32)
     door.set_default_device("cpu")
     assert door.get_default_device() == mg.device("cpu")
+    assert door.set_default_device is mg.set_default_device and door.get_default_device is mg.get_default_device
 
 
 def test_variables_and_new(door):
