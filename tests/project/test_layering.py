@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from functools import cache
 from pathlib import Path
 
@@ -61,6 +62,11 @@ def room(module: str) -> str:
 
 def test_every_room_has_a_floor():
     assert {room(m) for m in MODULES} == set(FLOORS)
+
+
+def test_the_readme_has_every_room_on_its_floor():
+    rows = [line.split("|") for line in (Path(__file__).parents[2] / "minigrad/README.md").read_text().splitlines() if re.match(r"\| \d \|", line)]
+    assert {name: int(floor) for _, floor, rooms, *_ in rows for name in re.findall(r"(\w+)(?:/|\.py)", rooms)} == FLOORS
 
 
 @pytest.mark.parametrize("module", sorted(MODULES))
