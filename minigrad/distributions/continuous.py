@@ -21,7 +21,7 @@ from .distribution import Distribution, broadcast_all, zeros_with
 from .gamma import standard_gamma
 
 _EMPTY = Size(())
-_EULER = 0.57721566490153286060             # Euler's constant
+EULER = 0.57721566490153286060              # Euler's constant
 
 
 def normal_like(shape: Sequence[int], like: Tensor) -> Tensor:
@@ -173,7 +173,7 @@ class Gumbel(_LocScale):
     @property
     def mean(self) -> Tensor:
         """loc + 0.5772 scale"""
-        return self.loc + self.scale * _EULER
+        return self.loc + self.scale * EULER
 
     @property
     def variance(self) -> Tensor:
@@ -191,7 +191,7 @@ class Gumbel(_LocScale):
 
     def entropy(self) -> Tensor:
         """log(scale) + 1.5772"""
-        return log(self.scale) + (1 + _EULER)
+        return log(self.scale) + (1 + EULER)
 
     def cdf(self, value: Tensor) -> Tensor:
         """e^(-e^(-(x - loc) / scale))"""

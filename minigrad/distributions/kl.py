@@ -10,6 +10,7 @@ from ..ops.activation import softplus
 from ..ops.linalg import solve_triangular
 from ..ops.math import digamma, eq, exp, gt, lgamma, log, log1p, lt, where
 from .continuous import (
+    EULER,
     Beta,
     Cauchy,
     Dirichlet,
@@ -94,8 +95,8 @@ def _cauchy(p: Cauchy, q: Cauchy) -> Tensor:
 @register_kl(Gumbel, Gumbel)
 def _gumbel(p: Gumbel, q: Gumbel) -> Tensor:
     ratio = p.scale / q.scale
-    shift, euler = (q.loc - p.loc) / q.scale, 0.57721566490153286060
-    return exp(shift + lgamma(1 + ratio)) - 1 - log(ratio) + euler * (ratio - 1) - shift
+    shift = (q.loc - p.loc) / q.scale
+    return exp(shift + lgamma(1 + ratio)) - 1 - log(ratio) + EULER * (ratio - 1) - shift
 
 
 @register_kl(Uniform, Uniform)

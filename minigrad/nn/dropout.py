@@ -115,7 +115,7 @@ def feature_alpha_dropout(input: Tensor, p: float = 0.5, training: bool = False,
 
 
 class _Dropout(Module):
-    """What the two layers share: the options `p` and `inplace`."""
+    """What the layers share: the options `p` and `inplace`."""
 
     def __init__(self, p: float = 0.5, inplace: bool = False) -> None:
         super().__init__()

@@ -5,7 +5,7 @@ Both are one launch: `unfold` takes elements by a table of their places, `fold` 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import lru_cache, partial
+from functools import lru_cache
 from math import prod
 from typing import Any
 
@@ -14,12 +14,10 @@ import numpy as np
 from ..core.shape import fail
 from ..core.tensor import Tensor, new_tensor
 from ..ops.arrange import pad
-from ..ops.formula import formula
+from ..ops.formula import formula, selection
 from ..ops.take import add_at, take_at
 from .arguments import Size, sizes_of
 from .module import Module
-
-_selection = partial(formula, selects=True)         # `unfold` computes nothing
 
 
 class _Grid:
@@ -53,7 +51,7 @@ def _places(width: int, kernel: tuple, count: tuple, dilation: tuple, stride: tu
     return new_tensor(device.upload(table.reshape(prod(kernel), prod(count))), None)
 
 
-@_selection
+@selection
 def unfold(input: Tensor, kernel_size: Size, dilation: Size = 1, padding: Size = 0, stride: Size = 1) -> Tensor:
     """The windows of an image as columns (im2col): `kernel_size`, `dilation`, `padding` (with zeros) and `stride` as in
     a convolution, each a number or one for each dimension.

@@ -182,7 +182,7 @@ def _pair_samples(make: Any, target: Callable[..., Tensor], **options: Any) -> I
     yield make(33), target(33), options
 
 
-def _total(losses: Any, reduction: str) -> Any:
+def total(losses: Any, reduction: str) -> Any:
     """The losses reduced, for references."""
     return losses if reduction == "none" else losses.sum() if reduction == "sum" else losses.mean()
 
@@ -223,7 +223,7 @@ def _poisson_oracle(x: Any, y: Any, log_input: bool = True, full: bool = False, 
     losses = np.exp(x) - y * x if log_input else x - y * np.log(x + eps)
     if full:
         losses = losses + np.where(y > 1, y * np.log(y) - y + 0.5 * np.log(2 * np.pi * y), 0)
-    return _total(losses, reduction)
+    return total(losses, reduction)
 
 
 class PoissonNLLLoss(Loss):
@@ -285,7 +285,7 @@ def _gaussian_errors(make: Any) -> Iterator[tuple]:
 def _gaussian_oracle(x: Any, y: Any, var: Any, full: bool = False, eps: float = 1e-6, reduction: str = "mean") -> Any:
     var = var[..., None] if isinstance(var, np.ndarray) and var.ndim < x.ndim else var
     losses = (np.log(var) + (x - y) ** 2 / var) / 2 + (np.log(2 * np.pi) / 2 if full else 0)
-    return _total(losses, reduction)
+    return total(losses, reduction)
 
 
 class GaussianNLLLoss(Loss):

@@ -21,12 +21,7 @@ from ..ops.math import eq, ge, logical_and, minimum, mul, ne, neg, sub, where
 from ..ops.take import checked
 from .arguments import checked_reduction, reduction_of
 from .distance import PairwiseDistance, pairwise_distance
-from .loss import Loss, WeightedLoss, criterion
-
-
-def _total(losses: Any, reduction: str) -> Any:
-    """The losses reduced, for references."""
-    return losses if reduction == "none" else losses.sum() if reduction == "sum" else losses.mean()
+from .loss import Loss, WeightedLoss, criterion, total
 
 
 def _signs(make: Any, *shape: int) -> Tensor:
@@ -66,7 +61,7 @@ def _ranking_errors(make: Any) -> Iterator[tuple]:
 
 @margin_ranking_loss.reference
 def _ranking_oracle(a: Any, b: Any, y: Any, margin: float = 0, reduction: str = "mean") -> Any:
-    return _total(np.maximum(-y * (a - b) + margin, 0), reduction)
+    return total(np.maximum(-y * (a - b) + margin, 0), reduction)
 
 
 class MarginRankingLoss(Loss):
@@ -106,7 +101,7 @@ def _hinge_errors(make: Any) -> Iterator[tuple]:
 
 @hinge_embedding_loss.reference
 def _hinge_oracle(x: Any, y: Any, margin: float = 1.0, reduction: str = "mean") -> Any:
-    return _total(np.where(y == 1, x, np.maximum(margin - x, 0)), reduction)
+    return total(np.where(y == 1, x, np.maximum(margin - x, 0)), reduction)
 
 
 class HingeEmbeddingLoss(Loss):
@@ -144,7 +139,7 @@ def _soft_margin_errors(make: Any) -> Iterator[tuple]:
 
 @soft_margin_loss.reference
 def _soft_margin_oracle(x: Any, y: Any, reduction: str = "mean") -> Any:
-    return _total(np.logaddexp(0, -y * x), reduction)
+    return total(np.logaddexp(0, -y * x), reduction)
 
 
 class SoftMarginLoss(Loss):
@@ -217,7 +212,7 @@ def _multi_margin_oracle(x: Any, y: Any, p: int = 1, margin: float = 1.0, weight
     def one(row: Any, label: int) -> Any:
         others = np.maximum(margin - row[label] + row, 0) ** p * (1 if weight is None else weight[label])
         return np.delete(others, label).sum() / row.size
-    return _total(np.array([one(*pair) for pair in zip(x, y, strict=True)]) if x.ndim == 2 else np.array(one(x, y)),
+    return total(np.array([one(*pair) for pair in zip(x, y, strict=True)]) if x.ndim == 2 else np.array(one(x, y)),
                   reduction)
 
 
@@ -280,7 +275,7 @@ def _multilabel_oracle(x: Any, y: Any, reduction: str = "mean") -> Any:
         labels = labels[:end[0]] if end.size else labels
         rest = np.delete(row, labels)
         return np.maximum(1 - row[labels][:, None] + rest, 0).sum() / row.size
-    return _total(np.array([one(*pair) for pair in zip(x, y, strict=True)]) if x.ndim == 2 else np.array(one(x, y)),
+    return total(np.array([one(*pair) for pair in zip(x, y, strict=True)]) if x.ndim == 2 else np.array(one(x, y)),
                   reduction)
 
 
@@ -321,7 +316,7 @@ def _multilabel_soft_errors(make: Any) -> Iterator[tuple]:
 @multilabel_soft_margin_loss.reference
 def _multilabel_soft_oracle(x: Any, y: Any, weight: Any = None, reduction: str = "mean") -> Any:
     losses = y * np.logaddexp(0, -x) + (1 - y) * np.logaddexp(0, x)
-    return _total((losses if weight is None else losses * weight).mean(-1), reduction)
+    return total((losses if weight is None else losses * weight).mean(-1), reduction)
 
 
 class MultiLabelSoftMarginLoss(WeightedLoss):
@@ -370,7 +365,7 @@ def _cosine_embedding_errors(make: Any) -> Iterator[tuple]:
 @cosine_embedding_loss.reference
 def _cosine_embedding_oracle(a: Any, b: Any, y: Any, margin: float = 0, reduction: str = "mean") -> Any:
     cosine = (a * b).sum(-1) / np.sqrt((a * a).sum(-1) * (b * b).sum(-1))
-    return _total(np.where(y == 1, 1 - cosine, np.maximum(cosine - margin, 0)), reduction)
+    return total(np.where(y == 1, 1 - cosine, np.maximum(cosine - margin, 0)), reduction)
 
 
 class CosineEmbeddingLoss(Loss):
@@ -431,7 +426,7 @@ def _triplet_errors(make: Any) -> Iterator[tuple]:
 def _triplet_oracle(a: Any, b: Any, c: Any, margin: float = 1.0, p: float = 2, eps: float = 1e-6, swap: bool = False,
                     reduction: str = "mean") -> Any:
     near, far, other = ((np.abs(u - v + eps) ** p).sum(-1) ** (1 / p) for u, v in ((a, b), (a, c), (b, c)))
-    return _total(np.maximum(margin + near - (np.minimum(far, other) if swap else far), 0), reduction)
+    return total(np.maximum(margin + near - (np.minimum(far, other) if swap else far), 0), reduction)
 
 
 class TripletMarginLoss(Loss):

@@ -5,15 +5,12 @@ All are a reshape, a permutation and a reshape.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
 from typing import Any
 
 from ..core.shape import fail
 from ..core.tensor import Tensor
-from ..ops.formula import formula
+from ..ops.formula import selection
 from .module import Module
-
-_selection = partial(formula, selects=True)         # nothing is computed: half precision needs no float32
 
 
 def _check_image(name: str, input: Tensor, factor: int, argument: str) -> None:
@@ -23,7 +20,7 @@ def _check_image(name: str, input: Tensor, factor: int, argument: str) -> None:
         fail(name, f"{argument} must be positive", factor)
 
 
-@_selection
+@selection
 def pixel_shuffle(input: Tensor, upscale_factor: int) -> Tensor:
     """Channels become space (Shi et al. 2016): out[c, h r + i, w r + j] = in[c r^2 + i r + j, h, w], r the factor.
 
@@ -61,7 +58,7 @@ def _pixel_shuffle_oracle(x: Any, r: int) -> Any:
     return y.reshape(*lead, c // (r * r), h * r, w * r)
 
 
-@_selection
+@selection
 def pixel_unshuffle(input: Tensor, downscale_factor: int) -> Tensor:
     """Space becomes channels: the inverse of `pixel_shuffle`.
 
@@ -98,7 +95,7 @@ def _pixel_unshuffle_oracle(x: Any, r: int) -> Any:
     return y.reshape(*lead, c * r * r, h // r, w // r)
 
 
-@_selection
+@selection
 def channel_shuffle(input: Tensor, groups: int) -> Tensor:
     """Channel k of each of `groups` groups of channels, then channel k + 1 (Zhang et al. 2018).
 

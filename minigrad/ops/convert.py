@@ -61,6 +61,13 @@ def transfer(t: Tensor, device: Device) -> Tensor:
     return _transfer(t, source=t.array.layout.device, target=device)
 
 
+def extreme_of(dtype: np.dtype, largest: bool) -> Any:
+    """The largest (or smallest) number of a dtype: infinite for floats."""
+    if dtype.kind in "iu":
+        return int(np.iinfo(dtype).max if largest else np.iinfo(dtype).min)
+    return largest if dtype.kind == "b" else np.inf if largest else -np.inf
+
+
 def on_device(values: np.ndarray, device: Device) -> Tensor:
     """A host array that an op computes with, such as positions, as a tensor: nothing may write to either. A GPU keeps
     up to 64 KB for later calls; a captured step may contain this, where it may not move a tensor."""

@@ -113,7 +113,7 @@ def formula(definition: Callable, selects: bool = False) -> Any:
     return public(op, call)
 
 
-_selection = partial(formula, selects=True)
+selection = partial(formula, selects=True)
 
 
 def _floats(name: str, *inputs: Any) -> None:
@@ -186,7 +186,7 @@ def isneginf(input: Tensor) -> Tensor:
     return eq(input, -math.inf)
 
 
-@_selection
+@selection
 def nan_to_num(input: Tensor, nan: float | None = None, posinf: float | None = None,
                neginf: float | None = None) -> Tensor:
     """NaN, inf and -inf replaced by numbers: `nan` (default 0), `posinf` and `neginf`.
@@ -243,7 +243,7 @@ def _clamp_kernels(kernels: KernelTable, x: Layout, *, low: float, high: float) 
     return run_forward, run_backward
 
 
-@_selection
+@selection
 def clamp(input: Tensor, min: Any = None, max: Any = None) -> Tensor:
     """min(max(input, min), max). Where min > max, the result is max.
 
@@ -278,7 +278,7 @@ def clamp_max(input: Tensor, max: Any) -> Tensor:
     return clamp(input, None, max)
 
 
-@_selection
+@selection
 def masked_fill(input: Tensor, mask: Tensor, value: Any) -> Tensor:
     """`value` where the bool tensor `mask` (which broadcasts) is true, else `input`; the dtype is that of `input`.
 

@@ -18,7 +18,7 @@ import numpy as np
 from ..core.shape import BOOL, INT64, axis_of, broadcast_shapes, fail, is_float
 from ..core.tensor import Tensor
 from . import reduce
-from .convert import cast
+from .convert import cast, extreme_of
 from .creation import as_tensor
 from .formula import clamp, formula
 from .formula import logaddexp as logaddexp_op
@@ -54,13 +54,6 @@ def _filled(name: str, input: Tensor, mask: Tensor | None, value: Any) -> Tensor
     """The input with `value` where the mask is false."""
     found = _mask(name, input, mask)
     return input if found is None else cast(where(found, input, value), input.array.layout.dtype)
-
-
-def _lowest(dtype: np.dtype, largest: bool) -> Any:
-    """What is never the largest (or smallest) element."""
-    if is_float(dtype):
-        return -inf if largest else inf
-    return builtins.int(np.iinfo(dtype).min if largest else np.iinfo(dtype).max) if dtype != BOOL else not largest
 
 
 def _typed(input: Tensor, dtype: Any) -> Tensor:
@@ -101,7 +94,7 @@ def _extreme(name: str, function: Callable[..., Tensor], largest: bool) -> Calla
     def extreme(input: Tensor, dim: Any = None, *, keepdim: bool = False, dtype: Any = None,
                 mask: Tensor | None = None) -> Tensor:
         x = _typed(input, dtype)
-        x = _filled(f"masked.{name}", x, mask, _lowest(x.array.layout.dtype, largest))
+        x = _filled(f"masked.{name}", x, mask, extreme_of(x.array.layout.dtype, not largest))
         axes = _axes(f"masked.{name}", dim, x.array.layout.ndim)
         return function(x, axes, keepdim) if axes else x.clone()
     extreme.__name__ = extreme.__qualname__ = f"masked_{name}"
@@ -117,7 +110,7 @@ def _index(name: str, function: Callable[..., Tensor], largest: bool) -> Callabl
     def index(input: Tensor, dim: int | None = None, *, keepdim: bool = False, dtype: Any = None,
               mask: Tensor | None = None) -> Tensor:
         x = _typed(input, dtype)
-        return function(_filled(f"masked.{name}", x, mask, _lowest(x.array.layout.dtype, largest)), dim, keepdim)
+        return function(_filled(f"masked.{name}", x, mask, extreme_of(x.array.layout.dtype, not largest)), dim, keepdim)
     index.__name__ = index.__qualname__ = f"masked_{name}"
     index.__doc__ = (f"The index, int64, of the {'largest' if largest else 'smallest'} of the elements where the mask "
                      "is true, along one axis, or in the flattened tensor.")

@@ -10,7 +10,6 @@ import itertools
 import math
 import operator
 from collections.abc import Iterator
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,7 @@ from ..core.shape import BOOL, axis_of, broadcast_shapes, fail, is_float, promot
 from ..core.tensor import Tensor
 from .convert import cast
 from .creation import as_tensor
-from .formula import formula, logaddexp
+from .formula import formula, logaddexp, selection
 from .index import index_select
 from .join import cat, stack, tensor_split
 from .linalg import cross as cross_op
@@ -30,9 +29,6 @@ from .reduce import vector_norm as vector_norm_op
 from .take import reads_to_host
 from .through import through
 from .view import as_expanded, as_matrix_transpose, as_narrowed, as_reshaped, diag_embed, diagonal, reshape
-
-_selection = partial(formula, selects=True)
-
 
 # ---- products --------------------------------------------------------------------------------------------------------
 
@@ -357,7 +353,7 @@ def logcumsumexp(input: Tensor, dim: int) -> Tensor:
 
 # ---- combinations ----------------------------------------------------------------------------------------------------
 
-@_selection
+@selection
 def combinations(input: Tensor, r: int = 2, with_replacement: bool = False) -> Tensor:
     """All choices of `r` elements of a vector in their order, as rows; with `with_replacement` an element may be chosen
     again. Shapes: (n,) -> (number of choices, r)."""

@@ -21,9 +21,9 @@ from ..devices.host import on_host
 from ..devices.memory import Layout, layout
 from ..devices.plan import Plan, host_plan
 from .arguments import sizes
-from .convert import cast
+from .convert import cast, extreme_of
 from .creation import as_tensor, empty
-from .formula import formula
+from .formula import formula, selection
 from .index import each_row, getitem, index_rows, scatter, scatter_add, scattered
 from .math import div, eq, floor_divide, mul, sub, where
 from .reduce import any, cumsum
@@ -31,9 +31,6 @@ from .take import checked, gather_at, index_add_op, index_dtype, scatter_add_op,
 from .through import through
 from .view import as_expanded, as_reshaped, squeeze, swapaxes, swapdims, t, transpose, unsqueeze, zeros_on
 from .view import diagonal as diagonal_of
-
-_selection = partial(formula, selects=True)
-
 
 # ---- scatter_reduce --------------------------------------------------------------------------------------------------
 
@@ -106,13 +103,7 @@ def _neutral(reduce: str, dtype: np.dtype) -> Any:
     """What changes nothing in a reduction."""
     if reduce in ("sum", "mean"):
         return 0
-    if reduce == "prod":
-        return 1
-    if is_float(dtype):
-        return float("-inf") if reduce == "amax" else float("inf")
-    if dtype == BOOL:
-        return reduce == "amin"
-    return int(np.iinfo(dtype).min if reduce == "amax" else np.iinfo(dtype).max)
+    return 1 if reduce == "prod" else extreme_of(dtype, reduce == "amin")
 
 
 def _check_reduce(op: str, reduce: str, known: tuple[str, ...]) -> None:
@@ -172,7 +163,7 @@ def index_reduce(input: Tensor, dim: int, index: Tensor, source: Tensor, reduce:
 
 # ---- by a mask, by the numbers of elements ---------------------------------------------------------------------------
 
-@_selection
+@selection
 def masked_scatter(input: Tensor, mask: Tensor, source: Tensor) -> Tensor:
     """The elements of `source`, one after the other, where the bool tensor `mask` is true, else those of `input`.
 
@@ -242,7 +233,7 @@ def put(input: Tensor, index: Tensor, source: Tensor, accumulate: bool = False) 
     return _written("put", input, at, through(as_reshaped, source, at.array.layout.shape), bool(accumulate))
 
 
-@_selection
+@selection
 def diagonal_scatter(input: Tensor, src: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Tensor:
     """A copy of `input` with `src` written into a diagonal: the shape of `src` is that of `diagonal(input, offset,
     dim1, dim2)`."""

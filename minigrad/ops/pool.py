@@ -22,7 +22,7 @@ from ..devices.base import KernelTable, NoKernel
 from ..devices.launch import BLOCKS, THREADS, Launch, ceil_div, launch, over, per_row
 from ..devices.memory import Array, Layout, alloc, layout
 from ..devices.work import pieces, work
-from .convert import on_device
+from .convert import extreme_of, on_device
 from .math import add, div, gt, logical_and, logical_or, ne, where
 from .take import take_at
 from .through import through
@@ -139,17 +139,12 @@ def _largest(x: Tensor, windows: Windows) -> tuple[Tensor, Tensor]:
         if best is None:
             best, index = v, through(as_expanded, flat, v.shape).contiguous()
             if inside is not None:
-                best, index = where(inside, best, _lowest(x.dtype)), where(inside, index, -1)
+                best, index = where(inside, best, extreme_of(x.dtype, False)), where(inside, index, -1)
         else:
             better = logical_or(gt(v, best), ne(v, v))
             better = better if inside is None else logical_and(better, inside)
             best, index = where(better, v, best), where(better, flat, index)
     return best, index
-
-
-def _lowest(dtype: np.dtype) -> Any:
-    """What is below all numbers of a dtype."""
-    return -np.inf if is_float(dtype) else 0 if dtype.kind == "b" else int(np.iinfo(dtype).min)
 
 
 def _average(x: Tensor, windows: Windows, include_pad: bool, divisor: int | None) -> Tensor:
