@@ -51,7 +51,8 @@ def get_device_capability(device: Any = None) -> tuple[int, int]:
 
 
 def is_bf16_supported(including_emulation: bool = True) -> bool:
-    """Can tensors be bfloat16 on the GPU? It needs the package ml_dtypes; arithmetic runs in float32."""
+    """Can tensors be bfloat16 on the GPU? It needs the package ml_dtypes; arithmetic runs in float32.
+    `including_emulation` is there for PyTorch's signature."""
     return is_available() and _find_spec("ml_dtypes") is not None
 
 

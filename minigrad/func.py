@@ -198,7 +198,7 @@ def vjp(func: Function, *primals: Any, has_aux: bool = False) -> tuple[Any, ...]
 
 def jvp(func: Function, primals: Any, tangents: Any, *, strict: bool = False, has_aux: bool = False) -> tuple[Any, ...]:
     """(func(*primals), the Jacobian-vector product with `tangents`), with `has_aux` also aux. Both arguments are tuples
-    of one nesting.
+    of one nesting. With `strict`, RuntimeError if an output does not depend on the primals.
 
     u J is linear in u, and the derivative of (u J) v by u is J v: two backward passes.
     """
@@ -217,6 +217,9 @@ def jvp(func: Function, primals: Any, tangents: Any, *, strict: bool = False, ha
         found: Sequence[Tensor | None] = [None] * len(us)
         if pairs:
             found = engine.grad([r for r, _ in pairs], us, [v for _, v in pairs], record, record, allow_unused=True)
+    if strict and any([g is None for g in found]):
+        fail("func.jvp", "with strict each output must depend on the primals",
+             [o.layout for o, g in zip(run.outputs, found, strict=True) if g is None])
     products = [zeros_like(u.detach()) if g is None else g for g, u in zip(found, us, strict=True)]
     tangent = _refilled(run.value, products)
     value = run.finished(run.value)
@@ -254,7 +257,8 @@ def _rows(run: _Run, i: int) -> list[Tensor]:
 
 def jacfwd(func: Function, argnums: Dims = 0, has_aux: bool = False, *, chunk_size: int | None = None,
            randomness: str = "error") -> Function:
-    """The same as `jacrev`: there is no forward mode, and the values do not depend on the order."""
+    """The same as `jacrev`: there is no forward mode, and the values do not depend on the order. `randomness` is there
+    for PyTorch's signature: `func` runs once."""
     return jacrev(func, argnums, has_aux=has_aux, chunk_size=chunk_size)
 
 

@@ -49,6 +49,7 @@ def test_vjp_and_jvp():
     close(pull(u)[0], (a.mT @ u).numpy())
     value, push = func.jvp(lambda t: {"y": a @ t.sin()}, (x,), (v,))
     close(push["y"], (a @ (x.cos() * v)).numpy())
+    close(func.jvp(lambda t: a @ t, (x,), (v,), strict=True)[1], (a @ v).numpy())
     value, pull, aux = func.vjp(lambda t: (a @ t, t.sum()), x, has_aux=True)
     close(aux, x.sum().item())
 
@@ -121,6 +122,7 @@ def test_what_torch_gives(torch):
     (lambda: func.vjp(lambda x: x, mg.ones(2))[1](mg.ones(3)), RuntimeError, "shapes of the output"),
     (lambda: func.jvp(lambda x: x, mg.ones(2), mg.ones(2)), TypeError, "tuples"),
     (lambda: func.jvp(lambda x: x, (mg.ones(2),), (mg.ones(3),)), RuntimeError, "shapes of the primals"),
+    (lambda: func.jvp(lambda x: (x * 2, mg.ones(3)), (mg.ones(2),), (mg.ones(2),), strict=True), RuntimeError, r"must depend .*float32\[3\]"),
     (lambda: func.vmap(mg.dot)(mg.ones(2, 2), mg.ones(3, 2)), ValueError, "one size"),
     (lambda: func.vmap(mg.dot, in_dims=(0, 0, 0))(mg.ones(2, 2), mg.ones(2, 2)), ValueError, "in_dims"),
     (lambda: func.vmap(lambda x: x.item())(mg.ones(2)), TypeError, "must be tensors"),

@@ -582,7 +582,7 @@ class LogSoftmax(_AlongDim):
 
 
 def softmin(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: DtypeLike = None) -> Tensor:
-    """`softmax` of -x: e^-x / sum(e^-x) along `dim`, with the same arguments."""
+    """`softmax` of -x: e^-x / sum(e^-x) along `dim`, with the same arguments. `_stacklevel` is without effect."""
     dim = _implicit_dim("softmin", input.ndim) if dim is None else dim
     return softmax(neg(input), dim, dtype=dtype)
 

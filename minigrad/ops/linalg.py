@@ -465,7 +465,8 @@ def cholesky(A: Tensor, *, upper: bool = False) -> Tensor:
 
 
 def cholesky_ex(A: Tensor, *, upper: bool = False, check_errors: bool = False) -> CholeskyEx:
-    """(L, info): `cholesky`, and zeros. A matrix that is not positive definite raises here too."""
+    """(L, info): `cholesky`, and zeros. A matrix that is not positive definite raises here too, whatever `check_errors`
+    says."""
     return CholeskyEx(cholesky(A, upper=upper), _flags(A, A.array.layout.shape[:-2]))
 
 
@@ -516,7 +517,7 @@ def svd(A: Tensor, full_matrices: bool = True, *, driver: str | None = None) -> 
 
 
 def svdvals(A: Tensor, *, driver: str | None = None) -> Tensor:
-    """The singular values, descending: (*, m, n) -> (*, min(m, n))."""
+    """The singular values, descending: (*, m, n) -> (*, min(m, n)). `driver` is there for PyTorch's signature."""
     return factor.svdvals_op(A)
 
 
