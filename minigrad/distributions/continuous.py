@@ -216,7 +216,7 @@ class Uniform(Distribution):
 
     def _check_order(self) -> None:
         if current.recorder is None and not bool(lt(self.low.detach(), self.high.detach()).all()):
-            raise ValueError("Uniform is not defined when low>= high")
+            raise ValueError(f"[Uniform] Uniform is not defined when low>= high; got low {self.low}, high {self.high}")
 
     def expand(self, batch_shape: Sequence[int]) -> Uniform:
         """See `Distribution.expand`."""
@@ -503,7 +503,8 @@ class Dirichlet(Distribution):
 
     def __init__(self, concentration: Tensor, validate_args: bool | None = None) -> None:
         if not isinstance(concentration, Tensor) or concentration.ndim < 1:
-            raise ValueError("`concentration` parameter must be at least one-dimensional.")
+            raise ValueError("[Dirichlet] `concentration` parameter must be at least one-dimensional; got "
+                             f"{getattr(concentration, 'layout', concentration)}")
         self.concentration = concentration
         super().__init__(concentration.shape[:-1], concentration.shape[-1:], validate_args)
 
@@ -614,15 +615,17 @@ class MultivariateNormal(Distribution):
     def __init__(self, loc: Tensor, covariance_matrix: Tensor | None = None, precision_matrix: Tensor | None = None,
                  scale_tril: Tensor | None = None, validate_args: bool | None = None) -> None:
         if loc.ndim < 1:
-            raise ValueError("loc must be at least one-dimensional.")
+            raise ValueError(f"[MultivariateNormal] loc must be at least one-dimensional; got {loc.layout}")
         given = {"covariance_matrix": covariance_matrix, "precision_matrix": precision_matrix,
                  "scale_tril": scale_tril}
         found = {name: m for name, m in given.items() if m is not None}
         if len(found) != 1:
-            raise ValueError("Exactly one of covariance_matrix or precision_matrix or scale_tril may be specified.")
+            raise ValueError("[MultivariateNormal] Exactly one of covariance_matrix or precision_matrix or scale_tril "
+                             f"may be specified; got {list(found)}")
         ((name, matrix),) = found.items()
         if matrix.ndim < 2:
-            raise ValueError(f"{name} must be at least two-dimensional, with optional leading batch dimensions")
+            raise ValueError(f"[MultivariateNormal] {name} must be at least two-dimensional, with optional leading "
+                             f"batch dimensions; got {matrix.layout}")
         k = loc.shape[-1]
         batch = np.broadcast_shapes(tuple(matrix.shape[:-2]), tuple(loc.shape[:-1]))
         self.loc = loc.expand(*batch, k)

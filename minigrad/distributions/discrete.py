@@ -26,9 +26,10 @@ from .distribution import Distribution, broadcast_all
 _EMPTY = Size(())
 
 
-def _one_of(probs: Any, logits: Any) -> None:
+def _one_of(kind: type, probs: Any, logits: Any) -> None:
     if (probs is None) == (logits is None):
-        raise ValueError("Either `probs` or `logits` must be specified, but not both.")
+        raise ValueError(f"[{kind.__name__}] Either `probs` or `logits` must be specified, but not both; got "
+                         f"{'neither' if probs is None else 'both'}")
 
 
 def _clamped(probs: Tensor) -> Tensor:
@@ -45,7 +46,7 @@ class _Binary(Distribution):
     logits: Tensor
 
     def __init__(self, probs: Any = None, logits: Any = None, validate_args: bool | None = None) -> None:
-        _one_of(probs, logits)
+        _one_of(type(self), probs, logits)
         name, given = ("probs", probs) if logits is None else ("logits", logits)
         (vars(self)[name],) = broadcast_all(given)
         self._param: Tensor = vars(self)[name]
@@ -225,10 +226,11 @@ class Categorical(Distribution):
 
     def __init__(self, probs: Tensor | None = None, logits: Tensor | None = None,
                  validate_args: bool | None = None) -> None:
-        _one_of(probs, logits)
+        _one_of(type(self), probs, logits)
         given: Any = probs if logits is None else logits
         if not isinstance(given, Tensor) or given.ndim < 1:
-            raise ValueError(f"`{'probs' if logits is None else 'logits'}` parameter must be at least one-dimensional.")
+            raise ValueError(f"[{type(self).__name__}] `{'probs' if logits is None else 'logits'}` parameter must be "
+                             f"at least one-dimensional; got {getattr(given, 'layout', given)}")
         if logits is None:
             self.probs = given / given.sum(-1, keepdim=True)
         else:

@@ -65,7 +65,8 @@ class Distribution:
                 value = vars(self).get(name)
                 if value is not None and not bool(constraint.check(value.detach()).all()):
                     raise ValueError(
-                        f"Expected parameter {name} ({type(value).__name__} of shape {tuple(value.shape)}) of "
+                        f"[{type(self).__name__}] Expected parameter {name} ({type(value).__name__} of shape "
+                        f"{tuple(value.shape)}) of "
                         f"distribution {type(self).__name__} to satisfy the constraint {constraint}, but found invalid "
                         f"values:\n{value}")
 
@@ -167,24 +168,27 @@ class Distribution:
 
     def _check_value(self, value: Any) -> None:
         """ValueError for a value of another shape or outside the support."""
+        op = f"[{type(self).__name__}]"
         if not isinstance(value, Tensor):
-            raise ValueError(f"The value argument to log_prob must be a Tensor; got {type(value).__name__}")
+            raise ValueError(f"{op} The value argument to log_prob must be a Tensor; got {type(value).__name__}")
         shape, full = tuple(value.shape), self._shape(())
         events = len(self._event_shape)
         if events and shape[len(shape) - events:] != tuple(self._event_shape):
-            raise ValueError(f"The right-most size of value must match event_shape: {shape} vs "
-                             f"{tuple(self._event_shape)}.")
+            raise ValueError(f"{op} The right-most size of value must match event_shape: {shape} vs "
+                             f"{tuple(self._event_shape)}")
         for n, m in zip(reversed(shape), reversed(full), strict=False):
             if n != 1 and m != 1 and n != m:
-                raise ValueError(f"Value is not broadcastable with batch_shape+event_shape: {shape} vs {tuple(full)}.")
+                raise ValueError(f"{op} Value is not broadcastable with batch_shape+event_shape: {shape} vs "
+                                 f"{tuple(full)}")
         if current.recorder is None:
             try:
                 support = self.support
             except NotImplementedError:
                 return
             if not bool(support.check(value.detach()).all()):
-                raise ValueError(f"Expected value argument (Tensor of shape {shape}) to be within the support "
-                                 f"({support}) of the distribution {self!r}, but found invalid values:\n{value}")
+                raise ValueError(f"{op} Expected value argument (Tensor of shape {shape}) to be within the "
+                                 f"support ({support}) of the distribution {self!r}, but found invalid "
+                                 f"values:\n{value}")
 
     def _checked(self, value: Tensor) -> Tensor:
         """The value, checked if checks are on."""
@@ -221,7 +225,7 @@ class Independent(Distribution):
                  validate_args: bool | None = None) -> None:
         batch, n = base_distribution.batch_shape, reinterpreted_batch_ndims
         if n < 0 or n > len(batch):
-            raise ValueError("Expected reinterpreted_batch_ndims <= len(base_distribution.batch_shape), "
+            raise ValueError("[Independent] Expected reinterpreted_batch_ndims <= len(base_distribution.batch_shape), "
                              f"actual {n} vs {len(batch)}")
         self.base_dist, self.reinterpreted_batch_ndims = base_distribution, n
         super().__init__(batch[:len(batch) - n], (*batch[len(batch) - n:], *base_distribution.event_shape),
@@ -283,7 +287,8 @@ class Independent(Distribution):
     def enumerate_support(self, expand: bool = True) -> Tensor:
         """That of the base; NotImplementedError if a dimension is reinterpreted: there are too many values."""
         if self.reinterpreted_batch_ndims:
-            raise NotImplementedError("Enumeration over cartesian product is not implemented")
+            raise NotImplementedError("[Independent] Enumeration over cartesian product is not implemented; got "
+                                      f"reinterpreted_batch_ndims {self.reinterpreted_batch_ndims}")
         return self.base_dist.enumerate_support(expand=expand)
 
     def __repr__(self) -> str:

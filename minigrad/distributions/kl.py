@@ -38,7 +38,7 @@ def register_kl(type_p: type[Distribution], type_q: type[Distribution]) -> Calla
     """
     for kind in (type_p, type_q):
         if not (isinstance(kind, type) and issubclass(kind, Distribution)):
-            raise TypeError(f"Expected a subclass of Distribution; got {kind}")
+            raise TypeError(f"[register_kl] Expected a subclass of Distribution; got {kind}")
 
     def register(function: Callable) -> Callable:
         _known[type_p, type_q] = function
@@ -58,7 +58,7 @@ def kl_divergence(p: Distribution, q: Distribution) -> Tensor:
         for b in type(q).__mro__:
             if (a, b) in _known:
                 return _known[a, b](p, q)
-    raise NotImplementedError(f"No KL(p || q) is implemented for p type {type(p).__name__} and q type "
+    raise NotImplementedError(f"[kl_divergence] No KL(p || q) is implemented for p type {type(p).__name__} and q type "
                               f"{type(q).__name__}; add it with register_kl")
 
 
@@ -132,8 +132,8 @@ def _dirichlet(p: Dirichlet, q: Dirichlet) -> Tensor:
 @register_kl(MultivariateNormal, MultivariateNormal)
 def _multivariate(p: MultivariateNormal, q: MultivariateNormal) -> Tensor:
     if p.event_shape != q.event_shape:
-        raise ValueError("KL-divergence between two Multivariate Normals with different event shapes cannot be "
-                         f"computed; got {tuple(p.event_shape)} and {tuple(q.event_shape)}")
+        raise ValueError("[kl_divergence] KL-divergence between two Multivariate Normals with different event shapes "
+                         f"cannot be computed; got {tuple(p.event_shape)} and {tuple(q.event_shape)}")
     k, low, mine = p.event_shape[0], q._factor, p._factor
     d = q.loc - p.loc
     shape = (d[..., 0] + low[..., 0, 0] + mine[..., 0, 0]).shape

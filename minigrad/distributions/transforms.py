@@ -308,7 +308,8 @@ class TransformedDistribution(Distribution):
     def __init__(self, base_distribution: Distribution, transforms: Any, validate_args: bool | None = None) -> None:
         self.transforms = [transforms] if isinstance(transforms, Transform) else list(transforms)
         if not all(isinstance(t, Transform) for t in self.transforms):
-            raise ValueError("transforms must be a Transform or a list of Transforms")
+            raise ValueError("[TransformedDistribution] transforms must be a Transform or a list of Transforms; got "
+                             + ", ".join([type(t).__name__ for t in self.transforms]))
         whole = ComposeTransform(self.transforms)
         base = base_distribution
         shape = Size((*base.batch_shape, *base.event_shape))
