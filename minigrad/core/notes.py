@@ -29,6 +29,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import devices
 from .hooks import hooks, post_hooks
 from .modes import mode, watched
 from .shape import default_float
@@ -532,6 +533,7 @@ class Notes:
         """What is compared before each replay, and what is compared after a change only."""
         tensors = [n[0] for n in self.tensors.values()]
         self.pieces += [TensorHooks(tensors, None, "hooks", counted=True), Defaults((), None, "default", counted=True)]
+        self.add(vars(devices), ("default_name",), "minigrad.devices")
         return Compared([p for p in self.pieces if not p.counted]), Compared([p for p in self.pieces if p.counted])
 
 

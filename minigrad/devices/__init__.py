@@ -15,7 +15,7 @@ from .base import Device, Kernel
 from .native import lib
 
 _devices: dict[str, Device] = {}
-_default = os.environ.get("MINIGRAD_DEVICE") or "cpu"
+default_name = os.environ.get("MINIGRAD_DEVICE") or "cpu"    # a captured step compares it before a replay
 
 
 class _AnyDevice(type):
@@ -45,13 +45,13 @@ else:
 def set_default_device(device: Any) -> None:
     """Sets where tensors are made that are not told where: a device, its name, or None for the CPU. It begins as the
     environment variable MINIGRAD_DEVICE says. RuntimeError if there is no such device."""
-    global _default
-    _default = open_device("cpu" if device is None else device).name
+    global default_name
+    default_name = open_device("cpu" if device is None else device).name
 
 
 def get_default_device() -> Device:
     """The device on which tensors are made that are not told where."""
-    return open_device(_default)
+    return open_device(default_name)
 
 
 def open_device(name: str | Device | Any = None) -> Device:
@@ -59,7 +59,7 @@ def open_device(name: str | Device | Any = None) -> Device:
     if isinstance(name, Device):
         return name
     if name is None:
-        name = _default
+        name = default_name
     elif isinstance(name, int):
         name = f"cuda:{name}"
     found = _devices.get(name) if isinstance(name, str) else None

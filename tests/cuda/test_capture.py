@@ -99,6 +99,17 @@ def test_random_scripts_of_steps_and_changes_between_them():
         mg.set_default_device(None)
 
 
+def test_the_default_device_may_change():
+    step = mg.capture(lambda: mg.ones(2) * 2)
+    assert step().device.type == "cpu" == step().device.type
+    mg.set_default_device("cuda")
+    try:
+        assert step().device.type == "cuda" == step().device.type
+    finally:
+        mg.set_default_device(None)
+    assert step().device.type == "cpu"
+
+
 def step_of(norm=nn.LayerNorm):
     mg.manual_seed(5)
     net = nn.Sequential(nn.Linear(6, 8), norm(8), nn.ReLU(), nn.Dropout(0.3), nn.Linear(8, 3)).to("cuda")
