@@ -35,6 +35,8 @@ else:
         """
 
         def __new__(cls, type: Any = "cpu", index: int | None = None) -> Device:
+            if type is None:
+                raise RuntimeError("[device] a device has a name, 'cpu' or 'cuda'; got None; see get_default_device()")
             if index is None:
                 return open_device(type)
             if not isinstance(type, str) or ":" in type:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from support import run_python
@@ -69,7 +70,8 @@ def test_an_interrupt_ends_it_as_it_ends_python(program):
     file = program("print('ready', flush=True)\nwhile True: pass")
     ended = []
     for door in ((), DOOR):
-        with subprocess.Popen([sys.executable, *door, file], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+        with subprocess.Popen([sys.executable, *door, file], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                              cwd=Path(file).parent) as running:
             assert running.stdout.readline() == "ready\n"
             time.sleep(0.1)                                 # until it is in its second line
             running.send_signal(signal.SIGINT)

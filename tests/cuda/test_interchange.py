@@ -2,14 +2,12 @@
 from __future__ import annotations
 
 import gc
-import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 from cuda_on_cpu import fakecupy
 from cuda_on_cpu.twins import REAL, emulated
+from support import run_python
 
 import minigrad as mg
 from minigrad.devices import cuda
@@ -139,6 +137,6 @@ def test_default_device():
 def test_default_device_of_the_environment():
     def run(device):
         code = "import minigrad as mg; print(mg.get_default_device(), mg.zeros(1).device)"
-        return subprocess.run([sys.executable, "-c", code], env={**os.environ, "MINIGRAD_DEVICE": device}, capture_output=True, text=True)
+        return run_python("-c", code, MINIGRAD_DEVICE=device)
     assert run("cpu").stdout == run("").stdout == "cpu cpu\n"
     assert "unknown device 'tpu'" in run("tpu").stderr

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -37,10 +38,11 @@ def mpi():
         return [launcher, "-n", str(n), sys.executable, *([program] if script else ["-c", HEAD + program]), *arguments]
 
     def run(n: int, program: str, *arguments: str, seconds: int = 240, script: bool = False) -> subprocess.CompletedProcess:
-        return subprocess.run(command(n, program, *arguments, script=script), capture_output=True, text=True, timeout=seconds, env=environment)
+        return subprocess.run(command(n, program, *arguments, script=script), capture_output=True, text=True, timeout=seconds, env=environment,
+                              cwd=tempfile.gettempdir())
 
     def started(n: int, program: str, *arguments: str, script: bool = False, **options) -> subprocess.Popen:
-        return subprocess.Popen(command(n, program, *arguments, script=script), env=environment, **options)
+        return subprocess.Popen(command(n, program, *arguments, script=script), env=environment, cwd=tempfile.gettempdir(), **options)
     run.started, run.command, run.environment = started, command, environment
     return run
 
