@@ -586,9 +586,9 @@ def capture(function: Callable) -> Captured:
     Before a replay, all else that the code of `function` can reach is compared with what it was: `requires_grad`,
     train/eval mode, memory, members, attributes and hooks of modules and tensors; groups, state and flags of
     optimisers; closed-over variables, globals, attributes of objects, containers (of more than 512 elements: the
-    length), NumPy arrays up to 64 KB, the default dtype and device. If something changed, the step is recorded anew. The latest
-    128 recordings are kept, 8 of a signature. Carried are gradients filled outside, numbers of optimisers (lr, betas),
-    random numbers, changes in place of arguments and other tensors, and tensors that `function` only keeps
+    length), NumPy arrays up to 64 KB, the default dtype and device. If something changed, the step is recorded anew.
+    The latest 128 recordings are kept, 8 of a signature. Carried are gradients filled outside, numbers of optimisers
+    (lr, betas), random numbers, changes in place of arguments and other tensors, and tensors that `function` only keeps
     (`self.last = y`).
 
     RuntimeError, with the line, where `function` reads a value (`item()`, `bool(t)`, `numpy()`, `data_ptr()`), and
