@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 _SPIN = 2e-3                # seconds that `wait` looks without a pause
-_PAUSE = 50e-6              # of `wait` between two looks, in seconds, at first; it doubles up to a hundred times that
+_PAUSE = 50e-6              # of `wait` between two looks, in seconds, at first; it doubles up to ten times that
 _TEXT = 300                 # letters of a call's description that are shown
 
 # Run beside the processes of a host, with PIDFD:RANK:PROCESS each: when one dies, a launcher kills the others, and may
@@ -31,6 +31,10 @@ if not (0 in ended and os.read(0, 1)):
     dead = [peers[found] for found in ended if found]
     print("[distributed]", ", ".join(dead or [peers[min(peers)]]), "died; all processes end", file=sys.stderr)
 """
+
+# Where processes share a core, the one that looks keeps from work the one that it waits for. A collective of several
+# rounds goes on only while its processes look, so pauses are short.
+_let_others = getattr(os, "sched_yield", lambda: None)
 
 
 class Mpi:
@@ -90,7 +94,9 @@ class Mpi:
             now = time.monotonic()
             if now - begin > _SPIN:
                 time.sleep(pause)
-                pause = min(2 * pause, 100 * _PAUSE)
+                pause = min(2 * pause, 10 * _PAUSE)
+            else:
+                _let_others()
             if now - begin > self.seconds:
                 raise RuntimeError(f"[distributed] rank {self.rank} waited {self.seconds:.0f} s in {call} for the "
                                    "other processes; pass a longer `timeout` to init_process_group, or see where they "
