@@ -207,10 +207,12 @@ def mvlgamma(input: Tensor, p: int) -> Tensor:
     """The logarithm of the multivariate gamma function of dimension p (Muirhead 1982, theorem 2.1.12):
 
         p (p - 1) / 4 log(pi) + sum over i < p of lgamma(input - i / 2)
+
+    RuntimeError unless p is from 1 to 4,096: each dimension is an op of its own.
     """
     p = operator.index(p)
-    if p < 1:
-        fail("mvlgamma", "p must be positive", p)
+    if not 1 <= p <= 4096:
+        fail("mvlgamma", "p must be positive, and at most 4096", p)
     x, total = as_float(input), None
     for i in range(p):
         part = lgamma(sub(x, i / 2))
