@@ -114,7 +114,7 @@ def unary(op: Any) -> Callable[[Any], Any]:
 def binary(op: Any) -> Callable[[Any, Any], Any]:
     plans, by_number, plain = op.plans, op.by_number, _PLAIN
     a_rule, b_rule, out_for_a, out_for_b = 0 in op.rules, 1 in op.rules, 0 in op.out_for, 1 in op.out_for
-    differentiable = a_rule or b_rule
+    differentiable, keeps_out = a_rule or b_rule, out_for_a or out_for_b
     used_by_a, used_by_b = op.saves.get(0, ()), op.saves.get(1, ())
     a_needs_a, a_needs_b, b_needs_a, b_needs_b = 0 in used_by_a, 1 in used_by_a, 0 in used_by_b, 1 in used_by_b
 
@@ -158,7 +158,7 @@ def binary(op: Any) -> Callable[[Any, Any], Any]:
                 need_a, need_b = ra and a_rule, rb and b_rule
                 edges = (input.node or input) if need_a else None, (other.node or other) if need_b else None
                 saved = _NOTHING if sa is None and sb is None else (sa, sb)
-                kept = out if need_a and out_for_a or need_b and out_for_b else None
+                kept = out if keeps_out and (need_a and out_for_a or need_b and out_for_b) else None
                 t.node = recorded(op, edges, to, saved, version, kept, None, (need_a, need_b))
                 t._requires_grad = True
                 return t
