@@ -4,17 +4,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..core.tensor import Tensor
-from .optimizer import (
-    Flags,
-    Numbers,
-    Optimizer,
-    Params,
-    State,
-    at_least,
-    one_element,
-    only_default,
-    state_like,
-)
+from .optimizer import Flags, Numbers, Optimizer, Params, State, at_least, check_rate, only_default, state_like
 
 
 class Adadelta(Optimizer):
@@ -42,8 +32,7 @@ class Adadelta(Optimizer):
     def __init__(self, params: Params, lr: float | Tensor = 1.0, rho: float = 0.9, eps: float = 1e-6,
                  weight_decay: float = 0, foreach: bool | None = None, *, capturable: bool = False,
                  maximize: bool = False, differentiable: bool = False) -> None:
-        one_element(lr)
-        at_least("learning rate", lr)
+        check_rate(lr)
         if not 0.0 <= rho <= 1.0:
             raise ValueError(f"Invalid rho value: {rho}")
         at_least("epsilon value", eps)

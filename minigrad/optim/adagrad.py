@@ -4,17 +4,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..core.tensor import Tensor
-from .optimizer import (
-    Flags,
-    Numbers,
-    Optimizer,
-    Params,
-    State,
-    at_least,
-    one_element,
-    only_default,
-    state_like,
-)
+from .optimizer import Flags, Numbers, Optimizer, Params, State, at_least, check_rate, only_default, state_like
 
 
 class Adagrad(Optimizer):
@@ -43,8 +33,7 @@ class Adagrad(Optimizer):
     def __init__(self, params: Params, lr: float | Tensor = 1e-2, lr_decay: float = 0, weight_decay: float = 0,
                  initial_accumulator_value: float = 0, eps: float = 1e-10, foreach: bool | None = None, *,
                  maximize: bool = False, differentiable: bool = False, fused: bool | None = None) -> None:
-        one_element(lr)
-        at_least("learning rate", lr)
+        check_rate(lr)
         at_least("lr_decay value", lr_decay)
         at_least("weight_decay value", weight_decay)
         at_least("initial_accumulator_value value", initial_accumulator_value)

@@ -12,7 +12,8 @@ from .optimizer import (
     Params,
     State,
     at_least,
-    one_element,
+    check_betas,
+    check_rate,
     only_default,
     state_like,
 )
@@ -55,11 +56,9 @@ class Adam(Optimizer):
                  weight_decay: float = 0, amsgrad: bool = False, *, foreach: bool | None = None, maximize: bool = False,
                  capturable: bool = False, differentiable: bool = False, fused: bool | None = None,
                  decoupled_weight_decay: bool = False) -> None:
-        one_element(lr)
-        at_least("learning rate", lr)
+        check_rate(lr)
         at_least("epsilon value", eps)
-        at_least("beta parameter at index 0", betas[0], below=1.0)
-        at_least("beta parameter at index 1", betas[1], below=1.0)
+        check_betas(betas)
         at_least("weight_decay value", weight_decay)
         if not all(isinstance(b, float) for b in betas):
             if not all(isinstance(b, Tensor) for b in betas):

@@ -12,7 +12,8 @@ from .optimizer import (
     Params,
     State,
     at_least,
-    one_element,
+    check_betas,
+    check_rate,
     only_default,
     state_like,
 )
@@ -43,11 +44,9 @@ class Adamax(Optimizer):
     def __init__(self, params: Params, lr: float | Tensor = 2e-3, betas: tuple[float, float] = (0.9, 0.999),
                  eps: float = 1e-8, weight_decay: float = 0, foreach: bool | None = None, *, maximize: bool = False,
                  differentiable: bool = False, capturable: bool = False) -> None:
-        one_element(lr)
-        at_least("learning rate", lr)
+        check_rate(lr)
         at_least("epsilon value", eps)
-        at_least("beta parameter at index 0", betas[0], below=1.0)
-        at_least("beta parameter at index 1", betas[1], below=1.0)
+        check_betas(betas)
         at_least("weight_decay value", weight_decay)
         only_default(foreach=foreach, capturable=capturable, differentiable=differentiable)
         super().__init__(params, {

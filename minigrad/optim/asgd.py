@@ -6,18 +6,7 @@ from typing import Any
 from ..core.tensor import Tensor
 from ..ops.formula import clamp_min
 from ..ops.math import eq, where
-from .optimizer import (
-    Flags,
-    Numbers,
-    Optimizer,
-    Params,
-    State,
-    at_least,
-    one_element,
-    only_default,
-    scalar,
-    state_like,
-)
+from .optimizer import Flags, Numbers, Optimizer, Params, State, at_least, check_rate, only_default, scalar, state_like
 
 
 class ASGD(Optimizer):
@@ -45,8 +34,7 @@ class ASGD(Optimizer):
     def __init__(self, params: Params, lr: float | Tensor = 1e-2, lambd: float = 1e-4, alpha: float = 0.75,
                  t0: float = 1e6, weight_decay: float = 0, foreach: bool | None = None, maximize: bool = False,
                  differentiable: bool = False, capturable: bool = False) -> None:
-        one_element(lr)
-        at_least("learning rate", lr)
+        check_rate(lr)
         at_least("weight_decay value", weight_decay)
         only_default(foreach=foreach, capturable=capturable, differentiable=differentiable)
         super().__init__(params, {

@@ -10,7 +10,7 @@ from ..core.shape import fail
 from ..core.tensor import Tensor
 from ..ops.creation import zeros
 from ..ops.join import cat
-from .optimizer import Optimizer, Params, at_least, one_element
+from .optimizer import Optimizer, Params, check_rate
 
 _ENOUGH = 1e-4              # share of the expected decrease that a step must reach (c1 of the Wolfe conditions)
 _FLATTER = 0.9              # the slope must shrink to this share (c2)
@@ -123,8 +123,7 @@ class LBFGS(Optimizer):
     def __init__(self, params: Params, lr: float | Tensor = 1, max_iter: int = 20, max_eval: int | None = None,
                  tolerance_grad: float = 1e-7, tolerance_change: float = 1e-9, history_size: int = 100,
                  line_search_fn: str | None = None) -> None:
-        one_element(lr)
-        at_least("learning rate", lr)
+        check_rate(lr)
         super().__init__(params, {
             "lr": lr, "max_iter": max_iter, "max_eval": max_iter * 5 // 4 if max_eval is None else max_eval,
             "tolerance_grad": tolerance_grad, "tolerance_change": tolerance_change, "history_size": history_size,

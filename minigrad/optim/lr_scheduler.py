@@ -769,7 +769,23 @@ def _check_schedules(name: str, schedulers: Sequence[LRScheduler], optimizer: Op
                              f"{type(s).__name__} at index {i} has another one.")
 
 
-class ChainedScheduler(LRScheduler):
+class _OfSchedules(LRScheduler):
+    """A schedule made of others."""
+
+    _schedulers: Sequence[LRScheduler]
+
+    def state_dict(self) -> dict[str, Any]:
+        """The attributes of this schedule except the optimiser, and in "_schedulers" the state of each schedule."""
+        return {**super().state_dict(), "_schedulers": [s.state_dict() for s in self._schedulers]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Loads what `state_dict` returned."""
+        super().load_state_dict({k: v for k, v in state_dict.items() if k != "_schedulers"})
+        for s, state in zip(self._schedulers, state_dict["_schedulers"], strict=True):
+            s.load_state_dict(state)
+
+
+class ChainedScheduler(_OfSchedules):
     """Steps all `schedulers` together: each changes the rate that the one before it left.
 
     ValueError if there is none, or if one of them is a `ReduceLROnPlateau` or belongs to another optimiser.
@@ -791,18 +807,8 @@ class ChainedScheduler(LRScheduler):
             s.step()
         self._last_lr = _values(self.optimizer, "lr")
 
-    def state_dict(self) -> dict[str, Any]:
-        """The attributes of this schedule except the optimiser, and in "_schedulers" the state of each schedule."""
-        return {**super().state_dict(), "_schedulers": [s.state_dict() for s in self._schedulers]}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Loads what `state_dict` returned."""
-        super().load_state_dict({k: v for k, v in state_dict.items() if k != "_schedulers"})
-        for s, state in zip(self._schedulers, state_dict["_schedulers"], strict=True):
-            s.load_state_dict(state)
-
-
-class SequentialLR(LRScheduler):
+class SequentialLR(_OfSchedules):
     """Runs `schedulers` one after the other. At each epoch in `milestones` the next one begins, from its epoch 0.
 
     With `last_epoch` it begins as after so many steps; the schedules must be new ones.
@@ -867,13 +873,3 @@ class SequentialLR(LRScheduler):
         else:
             scheduler.step()
         self._last_lr = scheduler.get_last_lr()
-
-    def state_dict(self) -> dict[str, Any]:
-        """The attributes of this schedule except the optimiser, and in "_schedulers" the state of each schedule."""
-        return {**super().state_dict(), "_schedulers": [s.state_dict() for s in self._schedulers]}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Loads what `state_dict` returned."""
-        super().load_state_dict({k: v for k, v in state_dict.items() if k != "_schedulers"})
-        for s, state in zip(self._schedulers, state_dict["_schedulers"], strict=True):
-            s.load_state_dict(state)

@@ -11,7 +11,8 @@ from .optimizer import (
     Params,
     State,
     at_least,
-    one_element,
+    check_betas,
+    check_rate,
     only_default,
     scalar,
     state_like,
@@ -47,11 +48,9 @@ class NAdam(Optimizer):
                  eps: float = 1e-8, weight_decay: float = 0, momentum_decay: float = 4e-3,
                  decoupled_weight_decay: bool = False, *, foreach: bool | None = None, maximize: bool = False,
                  capturable: bool = False, differentiable: bool = False) -> None:
-        one_element(lr)
-        at_least("learning rate", lr)
+        check_rate(lr)
         at_least("epsilon value", eps)
-        at_least("beta parameter at index 0", betas[0], below=1.0)
-        at_least("beta parameter at index 1", betas[1], below=1.0)
+        check_betas(betas)
         at_least("weight_decay value", weight_decay)
         at_least("momentum_decay value", momentum_decay)
         only_default(foreach=foreach, capturable=capturable, differentiable=differentiable)

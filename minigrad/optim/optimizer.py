@@ -58,6 +58,18 @@ def at_least(name: str, value: Any, low: float = 0.0, below: float | None = None
         raise ValueError(f"Invalid {name}: {value}")
 
 
+def check_rate(lr: float | Tensor) -> None:
+    """ValueError unless the learning rate is a number from 0 on, or a tensor with one such element."""
+    one_element(lr)
+    at_least("learning rate", lr)
+
+
+def check_betas(betas: Sequence[Any]) -> None:
+    """ValueError unless both decays of Adam's averages are in [0, 1)."""
+    for i in (0, 1):
+        at_least(f"beta parameter at index {i}", betas[i], below=1.0)
+
+
 def only_default(*, foreach: bool | None = None, fused: bool | None = None, capturable: bool = False,
                  **options: Any) -> None:
     """Checks the options by which PyTorch chooses between implementations.

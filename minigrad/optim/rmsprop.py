@@ -4,17 +4,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..core.tensor import Tensor
-from .optimizer import (
-    Flags,
-    Numbers,
-    Optimizer,
-    Params,
-    State,
-    at_least,
-    one_element,
-    only_default,
-    state_like,
-)
+from .optimizer import Flags, Numbers, Optimizer, Params, State, at_least, check_rate, only_default, state_like
 
 
 class RMSprop(Optimizer):
@@ -45,8 +35,7 @@ class RMSprop(Optimizer):
     def __init__(self, params: Params, lr: float | Tensor = 1e-2, alpha: float = 0.99, eps: float = 1e-8,
                  weight_decay: float = 0, momentum: float = 0, centered: bool = False, capturable: bool = False,
                  foreach: bool | None = None, maximize: bool = False, differentiable: bool = False) -> None:
-        one_element(lr)
-        at_least("learning rate", lr)
+        check_rate(lr)
         at_least("epsilon value", eps)
         at_least("momentum value", momentum)
         at_least("weight_decay value", weight_decay)

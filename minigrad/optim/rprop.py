@@ -6,7 +6,7 @@ from typing import Any
 from ..core.tensor import Tensor
 from ..ops.formula import clamp
 from ..ops.math import gt, lt, sign, where
-from .optimizer import Flags, Numbers, Optimizer, Params, State, at_least, one_element, only_default, state_like
+from .optimizer import Flags, Numbers, Optimizer, Params, State, check_rate, only_default, state_like
 
 
 class Rprop(Optimizer):
@@ -32,8 +32,7 @@ class Rprop(Optimizer):
     def __init__(self, params: Params, lr: float | Tensor = 1e-2, etas: tuple[float, float] = (0.5, 1.2),
                  step_sizes: tuple[float, float] = (1e-6, 50), *, capturable: bool = False,
                  foreach: bool | None = None, maximize: bool = False, differentiable: bool = False) -> None:
-        one_element(lr)
-        at_least("learning rate", lr)
+        check_rate(lr)
         if not 0.0 < etas[0] < 1.0 < etas[1]:
             raise ValueError(f"Invalid eta values: {etas[0]}, {etas[1]}")
         only_default(foreach=foreach, capturable=capturable, differentiable=differentiable)

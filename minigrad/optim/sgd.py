@@ -7,18 +7,7 @@ import numpy as np
 
 from ..core.tensor import Tensor
 from ..ops.math import where
-from .optimizer import (
-    Flags,
-    Numbers,
-    Optimizer,
-    Params,
-    State,
-    at_least,
-    begun,
-    one_element,
-    only_default,
-    state_like,
-)
+from .optimizer import Flags, Numbers, Optimizer, Params, State, at_least, begun, check_rate, only_default, state_like
 
 
 class SGD(Optimizer):
@@ -50,8 +39,7 @@ class SGD(Optimizer):
     def __init__(self, params: Params, lr: float | Tensor = 1e-3, momentum: float = 0, dampening: float = 0,
                  weight_decay: float = 0, nesterov: bool = False, *, maximize: bool = False,
                  foreach: bool | None = None, differentiable: bool = False, fused: bool | None = None) -> None:
-        one_element(lr)
-        at_least("learning rate", lr)
+        check_rate(lr)
         at_least("momentum value", momentum)
         at_least("weight_decay value", weight_decay)
         if nesterov and (momentum <= 0 or dampening != 0):
