@@ -17,7 +17,7 @@ from ..ops.linalg import cholesky, solve_triangular
 from ..ops.math import digamma, erf, erfinv, ge, gt, le, lgamma, log, log1p, lt, sign, where
 from ..ops.random import rand, randn
 from . import constraints
-from .distribution import Distribution, broadcast_all, zeros_with
+from .distribution import Distribution, Parametric, broadcast_all, zeros_with
 from .gamma import standard_gamma
 
 _EMPTY = Size(())
@@ -34,7 +34,7 @@ def uniform_like(shape: Sequence[int], like: Tensor) -> Tensor:
     return clamp_min(rand(tuple(shape), dtype=like.dtype, device=like.device), float(finfo(like.dtype).tiny))
 
 
-class _LocScale(Distribution):
+class _LocScale(Parametric):
     """What distributions with a location and a scale share."""
 
     arg_constraints = {"loc": constraints.real, "scale": constraints.positive}
@@ -44,10 +44,6 @@ class _LocScale(Distribution):
     def __init__(self, loc: Any, scale: Any, validate_args: bool | None = None) -> None:
         self.loc, self.scale = broadcast_all(loc, scale)
         super().__init__(self.loc.shape, validate_args=validate_args)
-
-    def expand(self, batch_shape: Sequence[int]) -> Any:
-        """See `Distribution.expand`."""
-        return self._expanded(type(self), batch_shape, self.loc, self.scale)
 
     @property
     def mean(self) -> Tensor:
@@ -202,7 +198,7 @@ class Gumbel(_LocScale):
         return self.loc - self.scale * log(-log(value))
 
 
-class Uniform(Distribution):
+class Uniform(Parametric):
     """U(low, high): every number from `low` up to `high` is equally likely. ValueError unless low < high."""
 
     arg_constraints = {"low": constraints.real, "high": constraints.real}
@@ -217,10 +213,6 @@ class Uniform(Distribution):
     def _check_order(self) -> None:
         if current.recorder is None and not bool(lt(self.low.detach(), self.high.detach()).all()):
             raise ValueError(f"[Uniform] Uniform is not defined when low>= high; got low {self.low}, high {self.high}")
-
-    def expand(self, batch_shape: Sequence[int]) -> Uniform:
-        """See `Distribution.expand`."""
-        return self._expanded(Uniform, batch_shape, self.low, self.high)
 
     @property
     def support(self) -> constraints.Constraint:
@@ -266,7 +258,7 @@ class Uniform(Distribution):
         return log(self.high - self.low)
 
 
-class Exponential(Distribution):
+class Exponential(Parametric):
     """The exponential distribution, density rate e^(-rate x)."""
 
     arg_constraints = {"rate": constraints.positive}
@@ -276,10 +268,6 @@ class Exponential(Distribution):
     def __init__(self, rate: Any, validate_args: bool | None = None) -> None:
         (self.rate,) = broadcast_all(rate)
         super().__init__(self.rate.shape, validate_args=validate_args)
-
-    def expand(self, batch_shape: Sequence[int]) -> Exponential:
-        """See `Distribution.expand`."""
-        return self._expanded(Exponential, batch_shape, self.rate)
 
     @property
     def mean(self) -> Tensor:
@@ -322,7 +310,7 @@ class Exponential(Distribution):
         return 1 - log(self.rate)
 
 
-class Gamma(Distribution):
+class Gamma(Parametric):
     """The gamma distribution, density rate^concentration x^(concentration - 1) e^(-rate x) / Gamma(concentration)."""
 
     arg_constraints = {"concentration": constraints.positive, "rate": constraints.positive}
@@ -332,10 +320,6 @@ class Gamma(Distribution):
     def __init__(self, concentration: Any, rate: Any, validate_args: bool | None = None) -> None:
         self.concentration, self.rate = broadcast_all(concentration, rate)
         super().__init__(self.concentration.shape, validate_args=validate_args)
-
-    def expand(self, batch_shape: Sequence[int]) -> Gamma:
-        """See `Distribution.expand`."""
-        return self._expanded(Gamma, batch_shape, self.concentration, self.rate)
 
     @property
     def mean(self) -> Tensor:
@@ -378,12 +362,8 @@ class Chi2(Gamma):
         (self.df,) = broadcast_all(df)
         super().__init__(0.5 * self.df, 0.5, validate_args)
 
-    def expand(self, batch_shape: Sequence[int]) -> Chi2:
-        """See `Distribution.expand`."""
-        return self._expanded(Chi2, batch_shape, self.df)
 
-
-class StudentT(Distribution):
+class StudentT(Parametric):
     """Student's t distribution with `df` degrees of freedom, moved to `loc` and stretched by `scale`."""
 
     arg_constraints = {"df": constraints.positive, "loc": constraints.real, "scale": constraints.positive}
@@ -393,10 +373,6 @@ class StudentT(Distribution):
     def __init__(self, df: Any, loc: Any = 0.0, scale: Any = 1.0, validate_args: bool | None = None) -> None:
         self.df, self.loc, self.scale = broadcast_all(df, loc, scale)
         super().__init__(self.df.shape, validate_args=validate_args)
-
-    def expand(self, batch_shape: Sequence[int]) -> StudentT:
-        """See `Distribution.expand`."""
-        return self._expanded(StudentT, batch_shape, self.df, self.loc, self.scale)
 
     @property
     def mean(self) -> Tensor:
@@ -437,7 +413,7 @@ class StudentT(Distribution):
         return log(self.scale) + (half + 0.5) * (digamma(half + 0.5) - digamma(half)) + 0.5 * log(self.df) + beta
 
 
-class HalfNormal(Distribution):
+class HalfNormal(Parametric):
     """|x| for x from N(0, scale^2)."""
 
     arg_constraints = {"scale": constraints.positive}
@@ -448,10 +424,6 @@ class HalfNormal(Distribution):
         (self.scale,) = broadcast_all(scale)
         self._whole = Normal(zeros_with(self.scale.shape, self.scale), self.scale, validate_args=False)
         super().__init__(self.scale.shape, validate_args=validate_args)
-
-    def expand(self, batch_shape: Sequence[int]) -> HalfNormal:
-        """See `Distribution.expand`."""
-        return self._expanded(HalfNormal, batch_shape, self.scale)
 
     @property
     def mean(self) -> Tensor:
@@ -490,7 +462,7 @@ class HalfNormal(Distribution):
         return self._whole.entropy() - math.log(2)
 
 
-class Dirichlet(Distribution):
+class Dirichlet(Parametric):
     """The Dirichlet distribution of vectors of probabilities: the sizes of `concentration` are (*batch_shape, K).
 
         >>> distributions.Dirichlet(minigrad.tensor([1.0, 2.0, 3.0])).mean.tolist()
@@ -507,10 +479,6 @@ class Dirichlet(Distribution):
                              f"{getattr(concentration, 'layout', concentration)}")
         self.concentration = concentration
         super().__init__(concentration.shape[:-1], concentration.shape[-1:], validate_args)
-
-    def expand(self, batch_shape: Sequence[int]) -> Dirichlet:
-        """See `Distribution.expand`."""
-        return self._expanded(Dirichlet, batch_shape, self.concentration)
 
     @property
     def mean(self) -> Tensor:
@@ -552,7 +520,7 @@ class Dirichlet(Distribution):
                 - ((a - 1) * digamma(a)).sum(-1))
 
 
-class Beta(Distribution):
+class Beta(Parametric):
     """The beta distribution, density x^(a - 1) (1 - x)^(b - 1) / B(a, b), a and b the two concentrations."""
 
     arg_constraints = {"concentration1": constraints.positive, "concentration0": constraints.positive}
@@ -563,10 +531,6 @@ class Beta(Distribution):
         self.concentration1, self.concentration0 = broadcast_all(concentration1, concentration0)
         self._dirichlet = Dirichlet(stack([self.concentration1, self.concentration0], -1), validate_args=False)
         super().__init__(self.concentration1.shape, validate_args=validate_args)
-
-    def expand(self, batch_shape: Sequence[int]) -> Beta:
-        """See `Distribution.expand`."""
-        return self._expanded(Beta, batch_shape, self.concentration1, self.concentration0)
 
     @property
     def mean(self) -> Tensor:

@@ -21,7 +21,7 @@ from ..ops.math import floor, ge, gt, lgamma, log, log1p, lt, minimum, where
 from ..ops.random import bernoulli, rand, randint
 from ..ops.softmax import logsumexp, softmax
 from . import constraints
-from .distribution import Distribution, broadcast_all
+from .distribution import Distribution, Parametric, broadcast_all
 
 _EMPTY = Size(())
 
@@ -160,7 +160,7 @@ class Geometric(_Binary):
         return binary_cross_entropy_with_logits(self.logits, self.probs, reduction="none") / self.probs
 
 
-class Poisson(Distribution):
+class Poisson(Parametric):
     """Counts at the rate `rate`: P(X = k) = rate^k e^-rate / k!."""
 
     arg_constraints = {"rate": constraints.nonnegative}
@@ -169,10 +169,6 @@ class Poisson(Distribution):
     def __init__(self, rate: Any, validate_args: bool | None = None) -> None:
         (self.rate,) = broadcast_all(rate)
         super().__init__(self.rate.shape, validate_args=validate_args)
-
-    def expand(self, batch_shape: Sequence[int]) -> Poisson:
-        """See `Distribution.expand`."""
-        return self._expanded(Poisson, batch_shape, self.rate)
 
     @property
     def mean(self) -> Tensor:

@@ -211,6 +211,14 @@ class Distribution:
         return f"{type(self).__name__}({', '.join(shown)})"
 
 
+class Parametric(Distribution):
+    """What distributions share whose constructor takes what `arg_constraints` names, in that order."""
+
+    def expand(self, batch_shape: Sequence[int]) -> Any:
+        """See `Distribution.expand`."""
+        return self._expanded(type(self), batch_shape, *[getattr(self, name) for name in self.arg_constraints])
+
+
 class Independent(Distribution):
     """The last dimensions of the batch of `base_distribution` as parts of one value: `log_prob` sums over them.
 
