@@ -25,8 +25,7 @@ def _prepare_gathered(x: Layout) -> Plan:
 
     def run(x: np.ndarray, out: np.ndarray) -> None:
         group = joined()
-        group.agree(call)
-        group.wait(group.all_gather(out, np.ascontiguousarray(x)), call)
+        group.run(call, lambda: group.all_gather(out, np.ascontiguousarray(x)))
     return host_plan(layout(x.device, x.dtype, (joined().size, *x.shape)), run, "MPI", (x,))
 
 
@@ -36,8 +35,7 @@ def _prepare_scattered(y: Layout) -> Plan:
 
     def run(y: np.ndarray, out: np.ndarray) -> None:
         group = joined()
-        group.agree(call)
-        group.wait(group.reduce_scatter(out, np.ascontiguousarray(y), "sum"), call)
+        group.run(call, lambda: group.reduce_scatter(out, np.ascontiguousarray(y), "sum"))
     return host_plan(layout(y.device, y.dtype, y.shape[1:]), run, "MPI", (y,))
 
 

@@ -191,7 +191,7 @@ def _ran(work: Work, async_op: bool) -> Work | None:
     return None
 
 
-def _exchange(call: str, begin: Callable[..., Any], out: Tensor, given: Tensor | None = None) -> Callable[[], None]:
+def exchange(call: str, begin: Callable[..., Any], out: Tensor, given: Tensor | None = None) -> Callable[[], None]:
     """Starts a collective that writes `out`, through the door so that capture replays it; returns what waits for it."""
     pending: list[Any] = []
 
@@ -223,7 +223,7 @@ def all_reduce(tensor: Tensor, op: str = ReduceOp.SUM, group: None = None, async
     _check("all_reduce", tensor, group)
     _reducible("all_reduce", tensor, op)
     engine, work = joined(), tensor.detach().to(sums_in(tensor), copy=True).contiguous()
-    finish = _exchange(described("all_reduce", tensor, op), lambda out: engine.all_reduce(out, op), work)
+    finish = exchange(described("all_reduce", tensor, op), lambda out: engine.all_reduce(out, op), work)
 
     @no_grad()
     def end() -> None:
@@ -239,7 +239,7 @@ def broadcast(tensor: Tensor, src: int = 0, group: None = None, async_op: bool =
     engine, work = joined(), tensor.detach().clone().contiguous()
     if not 0 <= src < engine.size:
         raise ValueError(f"[broadcast] src must be a rank from 0 to {engine.size - 1}; got {src}")
-    finish = _exchange(described("broadcast", tensor, f"from rank {src}"), lambda out: engine.broadcast(out, src), work)
+    finish = exchange(described("broadcast", tensor, f"from rank {src}"), lambda out: engine.broadcast(out, src), work)
 
     @no_grad()
     def end() -> None:
@@ -260,7 +260,7 @@ def all_gather_into_tensor(output_tensor: Tensor, input_tensor: Tensor, group: N
     if to.size != engine.size * have.size or to.dtype != have.dtype:
         fail("all_gather", f"the output holds the inputs of all {engine.size} processes, in their dtype", (to, have))
     out, work = output_tensor.detach().clone().contiguous(), input_tensor.detach().contiguous()
-    finish = _exchange(described("all_gather", input_tensor), engine.all_gather, out, work)
+    finish = exchange(described("all_gather", input_tensor), engine.all_gather, out, work)
 
     @no_grad()
     def end() -> None:
@@ -303,7 +303,7 @@ def reduce_scatter_tensor(output: Tensor, input: Tensor, op: str = ReduceOp.SUM,
              (have, to))
     given = input.detach().to(sums_in(input)).contiguous()
     out = output.detach().to(sums_in(input), copy=True).contiguous()
-    finish = _exchange(described("reduce_scatter", input, op),
+    finish = exchange(described("reduce_scatter", input, op),
                        lambda out, array: engine.reduce_scatter(out, array, op), out, given)      # type: ignore[misc]
 
     @no_grad()

@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from hashlib import blake2b
 from typing import Any
 
@@ -119,6 +120,11 @@ class Mpi:
         if self._watch is not None:
             self._watch.communicate(b"end")
             self._watch = None
+
+    def run(self, call: str, begin: Callable[[], Any]) -> None:
+        """A whole collective: agrees, begins it and waits."""
+        self.agree(call)
+        self.wait(begin(), call)
 
     def abort(self) -> None:
         """Ends all processes."""

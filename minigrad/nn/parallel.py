@@ -2,7 +2,7 @@
 one device: with `DataParallel` the module runs as it is."""
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import is_dataclass
 from functools import partial
@@ -13,7 +13,7 @@ from ..core.tape import Variable, edge_of, reachable
 from ..core.tensor import Tensor
 from ..core.warning import warn
 from ..distributed import broadcast
-from ..distributed.group import joined, sums_in
+from ..distributed.group import exchange, joined, sums_in
 from ..ops.creation import zeros
 from .module import Module
 
@@ -76,30 +76,22 @@ class _Bucket:
         sizes = [p.numel() for p in parameters]
         self.views = [part.view(p.shape) for part, p in zip(self.flat.split(sizes), parameters, strict=True)]
         self.call = f"gradients {self.flat.dtype}[{self.flat.numel()}]"
-        self.request: Any = None
+        self.wait: Callable[[], None] | None = None         # for the all-reduce that was started
 
     def start(self) -> None:
         """Starts the all-reduce."""
         if self.sums is not self.flat:
             self.sums.copy_(self.flat)
-        self.flat.device.host.call(self._start, self.sums.array.np)
+        self.wait = exchange(self.call, lambda out: joined().all_reduce(out, "sum"), self.sums)
 
     def finish(self) -> None:
         """Returns when `flat` holds the mean."""
-        self.flat.device.host.call(self._finish, self.sums.array.np)
+        assert self.wait is not None
+        self.wait()
+        self.wait = None
+        self.sums.mul_(1 / joined().size)
         if self.sums is not self.flat:
             self.flat.copy_(self.sums)
-
-    def _start(self, out: Any) -> None:
-        group = joined()
-        group.agree(self.call)
-        self.request = group.all_reduce(out, "sum")
-
-    def _finish(self, out: Any) -> None:
-        group = joined()
-        group.wait(self.request, self.call)
-        self.request = None
-        out *= 1 / group.size
 
 
 class _Reducer:
