@@ -72,12 +72,14 @@ def _count(name: str, input: Tensor, mask: Tensor | None, axes: tuple[int, ...],
 def masked_sum(input: Tensor, dim: Any = None, *, keepdim: bool = False, dtype: Any = None,
                mask: Tensor | None = None) -> Tensor:
     """The sum of the elements where the mask is true; 0 of none."""
-    x = _filled("masked.sum", _typed(input, dtype), mask, 0)
-    axes = _axes("masked.sum", dim, x.array.layout.ndim)
-    return reduce.sum(x, axes, keepdim) if axes else _as_sum(x)
+    return _total("masked.sum", reduce.sum, _filled("masked.sum", _typed(input, dtype), mask, 0), dim, keepdim)
 
 
-def _as_sum(x: Tensor) -> Tensor:
+def _total(name: str, function: Callable[..., Tensor], x: Tensor, dim: Any, keepdim: bool) -> Tensor:
+    """A sum or product of what counts. Over no dimension, `dim=()`, it is x, in the dtype of a sum."""
+    axes = _axes(name, dim, x.array.layout.ndim)
+    if axes:
+        return function(x, axes, keepdim)
     return x.clone() if is_float(x.array.layout.dtype) else cast(x, INT64)
 
 
@@ -85,9 +87,7 @@ def _as_sum(x: Tensor) -> Tensor:
 def masked_prod(input: Tensor, dim: Any = None, *, keepdim: bool = False, dtype: Any = None,
                 mask: Tensor | None = None) -> Tensor:
     """The product of the elements where the mask is true; 1 of none."""
-    x = _filled("masked.prod", _typed(input, dtype), mask, 1)
-    axes = _axes("masked.prod", dim, x.array.layout.ndim)
-    return reduce.prod(x, axes, keepdim) if axes else _as_sum(x)
+    return _total("masked.prod", reduce.prod, _filled("masked.prod", _typed(input, dtype), mask, 1), dim, keepdim)
 
 
 def _extreme(name: str, function: Callable[..., Tensor], largest: bool) -> Callable[..., Tensor]:

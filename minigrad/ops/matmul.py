@@ -60,7 +60,7 @@ def _prepare_matmul(a: Layout, b: Layout) -> Plan:
     if not out.size:
         return Plan(lambda x, y: alloc(out), out, "there are no elements")
     if kernel is None:
-        return host_plan(out, _on_host, f"no gemm kernel for {a.dtype}: NumPy on the host", (a, b))
+        return host_plan(out, _in_numpy, f"no gemm kernel for {a.dtype}: NumPy on the host", (a, b))
     table, *numbers = gemm_plan(out, a, b)
     offsets = table.ptr if table is not None else 0
 
@@ -71,7 +71,7 @@ def _prepare_matmul(a: Layout, b: Layout) -> Plan:
     return Plan(run, out, f"kernel {kernel.name}")
 
 
-def _on_host(a: Any, b: Any, out: Any) -> None:
+def _in_numpy(a: Any, b: Any, out: Any) -> None:
     out[...] = np.matmul(a, b)
 
 

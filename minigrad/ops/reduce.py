@@ -87,7 +87,7 @@ def spread(g: Tensor, shape: tuple[int, ...], axes: tuple[int, ...], keepdim: bo
     return through(as_expanded, g, shape)
 
 
-def _on_host(x: Any, out: Any, *, function: Callable, axes: tuple[int, ...], keepdim: bool) -> None:
+def _in_numpy(x: Any, out: Any, *, function: Callable, axes: tuple[int, ...], keepdim: bool) -> None:
     out[...] = function(x, axis=axes, keepdims=keepdim) if axes else function(x[None], axis=0)
 
 
@@ -109,8 +109,8 @@ def reduction(name: str, kernel: str, function: Callable, vjp: Callable | None =
         to = layout(x.device, out or x.dtype, reduced_shape(x.shape, axes, keepdim))
         found = getattr(x.device.kernels, kernel).get(x.dtype)
         if found is None:
-            on_host = partial(_on_host, function=function, axes=axes, keepdim=keepdim)
-            return host_plan(to, on_host, f"no {kernel} kernel for {x.dtype}: NumPy", (x,))
+            in_numpy = partial(_in_numpy, function=function, axes=axes, keepdim=keepdim)
+            return host_plan(to, in_numpy, f"no {kernel} kernel for {x.dtype}: NumPy", (x,))
         table = reduce_plan(x, axes)
 
         def run(a: Array) -> Array:

@@ -34,7 +34,7 @@ __all__ = ["sort", "argsort", "msort", "topk", "kthvalue", "cummax", "cummin", "
 _LINE_MAX = {"cpu": (1 << 32) - 1, "cuda": 4096}
 
 
-def _on_host(name: str, x: Layout, shape: tuple[int, ...], function: Any) -> Plan:
+def _in_numpy(name: str, x: Layout, shape: tuple[int, ...], function: Any) -> Plan:
     """A plan that fills an int64 output of `shape` by a NumPy function."""
     not_half(f"no {name} kernel for {x.dtype}", x)
     out = layout(x.device, INT64, shape)
@@ -75,7 +75,7 @@ def _prepare_argsort(x: Layout, *, dim: int, descending: bool) -> Plan:
 
     def run(v: Any, out: Any) -> None:
         out[...] = _ordered(v, dim, descending)
-    return _on_host("argsort", x, x.shape, run)
+    return _in_numpy("argsort", x, x.shape, run)
 
 
 _argsort = Primitive("argsort", _prepare_argsort)
@@ -107,7 +107,7 @@ def _prepare_topk(x: Layout, *, k: int, dim: int, largest: bool) -> Plan:
 
     def run(v: Any, out: Any) -> None:
         out[...] = _ordered(v, dim, largest)[(slice(None),) * dim + (slice(k),)]
-    return _on_host("topk", x, shape, run)
+    return _in_numpy("topk", x, shape, run)
 
 
 _topk = Primitive("topk", _prepare_topk)
@@ -222,7 +222,7 @@ def _running(name: str, extreme: Any, beats: Any) -> Any:
                 reached |= np.isnan(v)
             position = np.cumsum(np.ones_like(v, np.int64), axis=dim) - 1
             out[...] = _so_far(np.maximum, np.where(reached, position, 0), dim)
-        return _on_host(name, x, x.shape, run)
+        return _in_numpy(name, x, x.shape, run)
     return prepare
 
 
