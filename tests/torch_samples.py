@@ -38,6 +38,8 @@ def to_ours(value, requires_grad=False):
     if isinstance(value, torch.Tensor):
         if value.dtype not in TYPES or value.layout != torch.strided or value.is_conj() or value.is_quantized:
             raise Unsupported(f"{value.dtype} {value.layout}")
+        if value.is_meta:
+            raise Unsupported("a tensor without data")
         if value.ndim > 64:
             raise Unsupported("NumPy has no arrays of more than 64 dimensions")
         t = mg.from_numpy(value.detach().numpy(force=True))
@@ -89,8 +91,9 @@ GAPS = {
     ("norm", "nuc"): "the nuclear norm needs a singular value decomposition: decompositions are out of scope",
     ("scatter", "multiply"): "scatter adds or replaces; products are not accumulated, nor does torch differentiate them",
 }
-# the database calls these with the arguments in another order than the functions of the same name have
+# the database calls these on a copy, or with the arguments in another order than the functions of the same name have
 ADAPT = {
+    "zero_": lambda zero_: lambda input: zero_(input.clone()),
     "where": lambda where: lambda input, condition, other: where(condition, input, other),
     **dict.fromkeys(("polygamma", "special.polygamma"), lambda polygamma: lambda input, n: polygamma(n, input)),
     "nn.functional.embedding": lambda embedding: lambda weight, input, **options: embedding(input, weight, **options),
