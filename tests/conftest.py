@@ -43,9 +43,10 @@ def pytest_ignore_collect(collection_path, config):
 
 def pytest_collection_modifyitems(items):
     for item in items:
-        for mark, fixture in (("torch", "torch"), ("cuda", "gpu")):
+        for fixture, marks in (("torch", ("torch",)), ("gpu", ("cuda", "slow"))):       # the emulator compiles each CUDA file first
             if fixture in getattr(item, "fixturenames", ()):
-                item.add_marker(mark)
+                for mark in marks:
+                    item.add_marker(mark)
 
 
 @pytest.fixture

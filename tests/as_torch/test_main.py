@@ -56,6 +56,7 @@ def test_the_program_sees_what_it_would_see(program):
     assert (done.stdout, done.stderr) == (plain.stdout, "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text, code", [("import sys; sys.exit(3)", 3), ("import sys; sys.exit('why')", 1), ("exit()", 0), (FAILS, 1),
                                         ("x = 1 +", 1), ("import nothing_of_this_name", 1),
                                         ("import sys; sys.excepthook = lambda *_: print('mine'); 1 / 0", 1)])
@@ -66,6 +67,7 @@ def test_exit_codes_and_tracebacks_are_pythons(program, text, code):
     assert plain.returncode == code
 
 
+@pytest.mark.slow
 def test_an_interrupt_ends_it_as_it_ends_python(program):
     file = program("print('ready', flush=True)\nwhile True: pass")
     ended = []
@@ -90,6 +92,7 @@ def test_modules_text_and_folders(program, tmp_path):
     assert "tool" in subprocess.run([sys.executable, *DOOR, "-c", "import tool; print(tool.__name__)"], **here).stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments, code, says", [((), 2, "usage"), (("-m",), 2, "usage"), (("missing.py",), 2, "can't open file")])
 def test_without_a_program(arguments, code, says):
     done = run_python(*DOOR, *arguments)

@@ -32,6 +32,7 @@ def in_another_order(a):
     return mg.from_numpy(np.asfortranarray(a).reshape(a.shape, order="F"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", ["auto", "off"])
 @pytest.mark.parametrize("name", SAMPLED)
 def test_gradients_of_packed_tensors_have_the_same_bits(name, path):

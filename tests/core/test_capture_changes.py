@@ -787,6 +787,7 @@ def test_what_other_threads_do_during_a_recording_is_not_recorded():
     assert counter.tolist() == [1, 1] and made[0].tolist() == [3, 3]
 
 
+@pytest.mark.slow
 def test_other_threads_may_compute_while_one_records():
     stop, wrong = threading.Event(), []
 
@@ -862,6 +863,7 @@ print("whole", rounds)
 """
 
 
+@pytest.mark.slow
 def test_an_interrupt_leaves_the_process_whole():
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     ran = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, env=env, timeout=120,

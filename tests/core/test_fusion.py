@@ -375,6 +375,7 @@ def shapes_of(rng):
     yield nn.AdaptiveAvgPool2d(rng.choice([1, (min(2, h), min(3, w))])), (n, c, h, w)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threads", [1, 3])
 def test_all_that_a_producer_writes_is_followed(monkeypatch, threads):
     """Whichever of its loops a shape reaches, with rows and channels out of range in between, and written in place."""

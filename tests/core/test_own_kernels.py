@@ -108,6 +108,7 @@ def make_damped():
     return damped
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [make_hard_mish, make_damped])
 def test_they_are_tested_like_those_of_the_tree(make):
     op = make()
@@ -454,6 +455,7 @@ def test_a_kernel_that_writes_elsewhere_is_found_first(place):
         testing.check_op(gated)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("whole, message", [("n / VL * VL", "cut to odd sizes, output 0, element"), ("n", "writes outside of its results float32[3, 31]")])
 def test_samples_of_whole_vectors_do_not_hide_a_missing_tail(whole, message):
     loop = f"for (int64_t j = 0; j < {whole}; j += VL) store_n(y + j, load_n(x + j, VL) * load_n(z + j, VL) * (T)a + (T)b, VL);"
@@ -472,6 +474,7 @@ def test_what_cannot_be_checked():
             testing.check_op(given)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("check", WRONG)
 def test_a_wrong_kernel_is_found(check):
     """By the check whose matter it is, with the element and both values."""

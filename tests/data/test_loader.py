@@ -188,6 +188,7 @@ def epochs(data, start=3, **options):
     return [[sample for batch in loader for sample in batch] for _ in range(2)], mg.rand(3).tolist()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"shuffle": True}, {"seed": 5}, {"shuffle": True, "seed": 5},
                                      {"sampler": mg.data.RandomSampler(range(10), replacement=True, num_samples=15)},
                                      {"generator": True}, {"batch_size": 3}, {"batch_size": None}])
@@ -211,6 +212,7 @@ def test_random_numbers_of_samples(options):
 
 
 def test_other_threads_and_functions_are_left_alone():
+    gone()                                          # those of the tests before
     names = {(m, n): getattr(m, n) for m in (np.random, random) for n in dir(m)}
     np.random.seed(1), random.seed(1), mg.manual_seed(1)
     want = np.random.rand(3).tolist(), random.random(), mg.rand(1).item()
@@ -220,7 +222,8 @@ def test_other_threads_and_functions_are_left_alone():
     next(it)
     assert (np.random.rand(3).tolist(), random.random(), mg.rand(1).item()) == want
     it.close()
-    assert not workers() and names == {(m, n): getattr(m, n) for m in (np.random, random) for n in dir(m)}
+    gone()
+    assert names == {(m, n): getattr(m, n) for m in (np.random, random) for n in dir(m)}
 
 
 def test_seeding_in_a_sample_stays_in_it():

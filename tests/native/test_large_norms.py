@@ -12,6 +12,7 @@ import minigrad as mg
 from minigrad.devices import native
 from minigrad.nn import functional as F
 
+pytestmark = pytest.mark.slow
 LEVELS = native.LEVELS[:native.LEVELS.index(native.best_simd_level()) + 1]
 F32, F64 = np.dtype(np.float32), np.dtype(np.float64)
 EPS = 1e-5

@@ -78,6 +78,7 @@ def run(code, **environment):
     return run_python("-c", code, **environment)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("level", LEVELS[:LEVELS.index(best_simd_level()) + 1])
 def test_forced_level(level):
     assert run("import minigrad; print(minigrad.simd_level())", MINIGRAD_SIMD=level).stdout.strip() == level

@@ -42,6 +42,7 @@ METHODS = [n for n in dir(Tensor) if callable(getattr(Tensor, n)) and (not n.sta
                                                                                                or "").startswith("minigrad.ops"))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(FUNCTIONS))
 @examples(8)
 @given(SEEDS)

@@ -14,6 +14,7 @@ FUNCTIONS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("columns", [16, 1000, 1008, 1040, 5000])       # 5000: two blocks; not all are whole vectors
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_a_row_of_a_large_array_has_the_bits_it_has_alone(name, columns):

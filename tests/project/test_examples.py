@@ -288,6 +288,7 @@ def interrupts():
     signal.signal(signal.SIGINT, before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name if name in ("digits_mlp", "char_rnn") else slow(name) for name in curves.SMALL])
 def test_an_interrupted_epoch_goes_on(name, tmp_path, monkeypatch, capsys, interrupts):
     """The first one, too; and it ends with the numbers of a run in one piece."""
@@ -372,12 +373,14 @@ def test_backward_by_hand():
     assert all(float(row[-1]) < 8 for row in rows)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["backward_by_hand", "new_op", "norm_study", slow("third_derivative")])     # it imports PyTorch
 def test_other_programs_fit_80_columns(name):
     told = run_python(str(curves.EXAMPLES / f"{name}.py"), "--help", COLUMNS="80")
     assert told.returncode == 0 and max(map(len, told.stdout.splitlines())) <= 80
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["backward_by_hand", "new_op"])
 def test_programs_without_options_say_so(name):
     program = curves.EXAMPLES / f"{name}.py"

@@ -485,6 +485,7 @@ shell.run_cell("with mg.autograd.detect_anomaly():\\n    (w - 1).log().sum()", s
 """
 
 
+@pytest.mark.slow
 def test_a_line_of_a_notebook_is_told_by_its_cell():
     pytest.importorskip("IPython", reason="IPython is not installed")
     ran = run_python("-W", "ignore", "-c", NOTEBOOK)
