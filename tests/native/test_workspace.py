@@ -76,8 +76,9 @@ def test_loss_kernels_stay_in_their_work_space(n):
 
 
 def test_the_headers_in_the_module_are_those_of_the_folder():
-    """And none of them includes one that is missing; foreign.h stands for minigrad.h."""
+    """Without comments. And none of them includes one that is missing; foreign.h stands for minigrad.h."""
     for name, text in native.HEADERS.items():
-        assert text == (HEADER.parent / name).read_text()
+        plain = re.sub(r"/\*(?s:.*?)\*/|//.*", "", (HEADER.parent / name).read_text())
+        assert re.sub(r"\s+", "", text) == re.sub(r"\s+", "", plain)
         assert set(re.findall(r'^#include "(.*)"', text, re.M)) <= {*native.HEADERS, "minigrad.h"}
     assert {"types.h", "workspace.h", "simd.h", "foreign.h"} <= set(native.HEADERS)
