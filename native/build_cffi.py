@@ -1,8 +1,9 @@
 """Writes the C source of the cffi module `minigrad._native` from minigrad.h, the only list of kernels.
 
-    python build_cffi.py OUTPUT.c "baseline=FLAGS" ["avx2=FLAGS" "avx512=FLAGS"]
+    python build_cffi.py OUTPUT.c "baseline=FLAGS" ["avx2=FLAGS" "avx512=FLAGS"] [TYPE:LEVEL=OTHER]
 
-FLAGS are the compiler options of a SIMD level, with which kernels from outside the tree are compiled, too.
+FLAGS are the compiler options of a SIMD level, with which kernels from outside the tree are compiled, too. In TYPE, the
+kernels of LEVEL are those of OTHER.
 For each kernel and element type the module holds a row of function pointers, one for each SIMD level, of which
 `mg_select(level)` copies one to `mg_now`; and a thunk, which calls through that pointer and takes its arguments from an
 array of 8-byte words: objects.c calls kernels by it, and program.c replays them. What cffi makes is the door to
@@ -26,9 +27,6 @@ _spec.loader.exec_module(declared)
 TYPES, SETS = declared.TYPES, declared.SETS
 HEADERS = ("types.h", "workspace.h", "common.h", "simd.h", "loops.h", "walk.h", "runtime.h", "foreign.h")
 LEVELLED = {"f32", "f64"}       # the other types are compiled once, at the baseline
-# AVX-512 runs the AVX2 form in float64, which is for checks: 190 kB of the wheel and 15 s of the build less. Loops that
-# wait for memory take 1.0 to 1.3 times as long, products 1.2, exp 2 (where AVX-512 has double pace).
-FORMS = {("f64", "avx512"): "avx2"}
 
 # what is not a kernel: what this file itself generates
 SERVICES = """
@@ -68,8 +66,8 @@ def workspace(text: str) -> list[str]:
     return cdef
 
 
-def generate(flags: dict[str, str]) -> tuple[str, str]:
-    """cdef and C source; `flags` by SIMD level."""
+def generate(flags: dict[str, str], forms: dict[str, str]) -> tuple[str, str]:
+    """cdef and C source; `flags` by SIMD level, `forms` by TYPE:LEVEL."""
     levels = list(flags)
     prototypes, thunks, names = [], [], []
     labels = []                                                     # the arguments' names of each kernel
@@ -81,7 +79,7 @@ def generate(flags: dict[str, str]) -> tuple[str, str]:
             c_types = [re.sub(r"\bT\b", TYPES.get(ty, "T"), c) for c in kernel.c_types]
             formal = ", ".join(c_types)
             once = f"_{levels[0]}" if ty else ""
-            suffixes = [f"_{FORMS.get((ty, level), level)}" if ty in LEVELLED else once for level in levels]
+            suffixes = [f"_{forms.get(f'{ty}:{level}', level)}" if ty in LEVELLED else once for level in levels]
             prototypes += [f"void {full}{suffix}({formal});" for suffix in dict.fromkeys(suffixes)]
             for row, suffix in zip(rows, suffixes, strict=True):
                 row.append(f"(mg_function){full}{suffix},")
@@ -125,10 +123,11 @@ def generate(flags: dict[str, str]) -> tuple[str, str]:
 
 
 if __name__ == "__main__":
-    out, *isa_levels = sys.argv[1:]
+    out, *given = sys.argv[1:]
     builder = FFI()
-    options = {level: text for level, _, text in (a.partition("=") for a in isa_levels)}
-    cdef_text, source_text = generate(options)
+    options = dict(a.split("=", 1) for a in given)
+    form_of = {key: options.pop(key) for key in list(options) if ":" in key}
+    cdef_text, source_text = generate(options, form_of)
     builder.cdef(cdef_text)
     builder.set_source("minigrad._native", source_text)
     builder.emit_c_code(out)
