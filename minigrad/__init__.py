@@ -45,7 +45,7 @@ float, int, bool = float32, int32, _np.dtype("bool")
 _LAZY_NAMES = {**dict.fromkeys(("load", "save"), ".io"),
                **dict.fromkeys(("batch_norm", "group_norm", "instance_norm", "layer_norm", "rms_norm"), ".nn.toplevel")}
 _LAZY_MODULES = ("amp", "as_torch", "autograd", "bench", "cuda", "data", "distributed", "distributions", "func", "io",
-                 "linalg", "masked", "nn", "optim", "special", "study", "testing", "utils")
+                 "linalg", "masked", "nn", "optim", "signal", "special", "study", "testing", "utils")
 
 
 def show_config() -> str:

@@ -37,7 +37,16 @@ def coalesce(self: Tensor) -> Tensor:
     return self
 
 
+def new_empty_strided(self: Tensor, size: Any, stride: Any, dtype: Any = None, device: Any = None,
+                      requires_grad: bool = False, **ignored: Any) -> Tensor:
+    """`empty_strided` of the tensor's dtype and device."""
+    from .aten import empty_strided
+    return empty_strided(size, stride, dtype=dtype or self.dtype, device=device or self.device,
+                         requires_grad=requires_grad)
+
+
 METHODS: dict[str, Any] = {
+    "new_empty_strided": new_empty_strided, "__rdiv__": Tensor.__rtruediv__,        # type: ignore[attr-defined]
     "type": type_, "to_dense": to_dense, "coalesce": coalesce, "get_device": get_device,
     **dict.fromkeys(("is_meta", "is_mkldnn", "is_mps", "is_quantized", "is_sparse", "is_xpu"), False)}
 

@@ -6,7 +6,7 @@ they hold what only PyTorch says.
 from __future__ import annotations
 
 MODULES: dict[str, tuple[str, ...]] = {
-    "torch": (".as_torch.top", ""),
+    "torch": (".as_torch.top", "", ".as_torch.aten"),
     "torch._C": (".as_torch.library",),
     "torch._dynamo": (".as_torch.jit",),
     "torch._dynamo.*": (".as_torch.jit",),
@@ -57,6 +57,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "torch.onnx": (".as_torch.onnx",),
     "torch.onnx.symbolic_helper": (".as_torch.onnx",),
     "torch.ops": (".as_torch.library",),
+    "torch.ops.aten": (".as_torch.aten",),
     "torch.optim": (".optim",),
     **{f"torch.optim.{name}": (".as_torch.optimizer", ".optim") for name in (
         "adadelta", "adagrad", "adam", "adamax", "adamw", "asgd", "lbfgs", "nadam", "optimizer", "radam", "rmsprop",

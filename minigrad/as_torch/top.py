@@ -11,6 +11,7 @@ from ..core.shape import default_float, set_default_float
 from ..core.tensor import Tensor
 from ..devices import set_default_device
 from ..ops.creation import tensor
+from ..signal import windows
 from .device import device
 from .jit import compile
 from .random import fork_rng
@@ -20,9 +21,10 @@ from .sparse import sparse_coo_tensor
 from .types import TensorType, named_type, tensor_type, type_name
 from .version import __version__
 
-__all__ = ["__version__", "are_deterministic_algorithms_enabled", "channels_last", "channels_last_3d", "compile",
-           "contiguous_format", "default_generator", "detach", "device", "fork_rng",
-           "get_deterministic_debug_mode", "get_float32_matmul_precision", "get_num_interop_threads", "layout", "load",
+__all__ = ["__version__", "are_deterministic_algorithms_enabled", "bartlett_window", "blackman_window", "channels_last",
+           "channels_last_3d", "compile", "contiguous_format", "default_generator", "detach", "device", "fork_rng",
+           "get_deterministic_debug_mode", "get_float32_matmul_precision", "get_num_interop_threads", "hamming_window",
+           "hann_window", "kaiser_window", "layout", "load",
            "memory_format", "OutOfMemoryError", "preserve_format", "range", "save", "set_default_tensor_type",
            "set_deterministic_debug_mode", "set_float32_matmul_precision", "set_flush_denormal",
            "set_num_interop_threads", "set_warn_always", "sparse_coo_tensor", "spmm", "strided", "typename",
@@ -67,6 +69,28 @@ def range(start: float, end: float | None = None, step: float = 1, **options: An
     first, last = (0, start) if end is None else (start, end)
     values = first + step * np.arange(int(np.floor((last - first) / step)) + 1)
     return tensor(values, **{"dtype": default_float(), **options})
+
+
+def _periodic(name: str) -> Callable[..., Tensor]:
+    """The window of a name, whose second argument says whether it is periodic."""
+    def window(window_length: int, periodic: bool = True, **options: Any) -> Tensor:
+        return getattr(windows, name)(window_length, sym=not periodic, **options)     # type: ignore[no-any-return]
+    window.__name__, window.__doc__ = f"{name}_window", f"`torch.signal.windows.{name}`."
+    return window
+
+
+bartlett_window, blackman_window, hann_window = map(_periodic, ("bartlett", "blackman", "hann"))
+
+
+def hamming_window(window_length: int, periodic: bool = True, alpha: float = 0.54, beta: float = 0.46,
+                   **options: Any) -> Tensor:
+    """alpha - beta cos(2 pi k / N)."""
+    return windows.general_cosine(window_length, a=[alpha, beta], sym=not periodic, **options)
+
+
+def kaiser_window(window_length: int, periodic: bool = True, beta: float = 12.0, **options: Any) -> Tensor:
+    """`torch.signal.windows.kaiser`."""
+    return windows.kaiser(window_length, beta=beta, sym=not periodic, **options)
 
 
 def _assert(condition: Any, message: str) -> None:

@@ -62,10 +62,12 @@ LATER = {
     "pairs": "addr block_diag cartesian_prod cdist combinations corrcoef cov cross cumulative_trapezoid diagflat "
              "diff dist dsplit gradient hsplit kron logcumsumexp pdist renorm renorm_ sum_to_size trace trapezoid "
              "trapz unravel_index vsplit",
-    "places": "diagonal_scatter index_put index_put_ index_reduce index_reduce_ masked_scatter masked_scatter_ "
-              "nonzero_static put put_ scatter_reduce scatter_reduce_ .new .resize_ .resize_as_ .set_ .squeeze_ "
-              ".swapaxes_ .swapdims_ .t_ .transpose_ .unsqueeze_",
+    "places": "as_strided as_strided_copy as_strided_scatter diagonal_scatter index_put index_put_ index_reduce "
+              "index_reduce_ masked_scatter masked_scatter_ nonzero_static put put_ scatter_reduce scatter_reduce_ "
+              "segment_reduce .new .resize_ .resize_as_ .set_ .squeeze_ .swapaxes_ .swapdims_ .t_ .transpose_ "
+              ".unsqueeze_",
     "quantile": "bucketize histc histogram histogramdd isin median mode nanmedian nanquantile quantile searchsorted",
+    "special": "i0 i0_ igamma igamma_ igammac igammac_",
 }
 _family = {name.lstrip("."): family for family, names in LATER.items() for name in names.split()}
 later = [name for names in LATER.values() for name in names.split() if name[0] != "." and name[-1] != "_"]

@@ -454,16 +454,11 @@ def _power_samples(make: Any) -> Iterator[tuple]:
 _power.reference(lambda a, *, exponent: a ** exponent)
 
 
-def _polygamma_host(n: int, x: Any, out: Any) -> None:
-    """psi_n(x) = (-1)^(n+1) n! sum_k (x + k)^-(n+1): the first terms, and the Euler-Maclaurin formula for the rest.
-
-    Below 1/2 the reflection psi_n(1 - x) (-1)^n - psi_n(x) = d^n/dx^n pi cot(pi x) is used; it is a polynomial in cot.
-    """
-    x = x.astype(np.float64)
-    low = x < 0.5
-    a, s = np.where(low, 1 - x, x), n + 1
+def hurwitz(s: Any, a: Any, terms: int) -> Any:
+    """The sum over k >= 0 of (a + k)^-s, for s > 1 and a > 0: the first terms, and the Euler-Maclaurin formula for the
+    rest."""
     total = np.zeros_like(a)
-    for _ in range(12 + n):
+    for _ in range(terms):
         total += a ** -s
         a = a + 1
     total += a ** (1 - s) / (s - 1) + 0.5 * a ** -s
@@ -471,6 +466,17 @@ def _polygamma_host(n: int, x: Any, out: Any) -> None:
     for j, b in enumerate((1 / 12, -1 / 720, 1 / 30240, -1 / 1209600, 1 / 47900160, -691 / 1307674368000)):
         total += b * factor
         factor = factor * (s + 2 * j + 1) * (s + 2 * j + 2) * a ** -2.0
+    return total
+
+
+def _polygamma_host(n: int, x: Any, out: Any) -> None:
+    """psi_n(x) = (-1)^(n+1) n! sum_k (x + k)^-(n+1).
+
+    Below 1/2 the reflection psi_n(1 - x) (-1)^n - psi_n(x) = d^n/dx^n pi cot(pi x) is used; it is a polynomial in cot.
+    """
+    x = x.astype(np.float64)
+    low, s = x < 0.5, n + 1
+    total = hurwitz(s, np.where(low, 1 - x, x), 12 + n)
     value = (-1) ** s * math.factorial(n) * total
     pole = low & (x == np.floor(x))
     polynomial = np.polynomial.Polynomial([0, math.pi])

@@ -1,14 +1,18 @@
 """Writing and reducing at places that an index names: `scatter_reduce`, `index_reduce`, `masked_scatter`, `index_put`,
-`put`, `diagonal_scatter`. And the methods that change the shape of a tensor itself.
+`put`, `diagonal_scatter`, `as_strided`, `segment_reduce`. And the methods that change the shape of a tensor itself.
 
 Read index.py first. `_numbers` is the trick of some: an index applied to the numbers of all elements says where in the
 flattened tensor it points.
 """
 from __future__ import annotations
 
+import math
 import operator
+from builtins import any as any_of
+from builtins import sum
 from collections.abc import Callable, Iterator
 from functools import partial, wraps
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -18,7 +22,7 @@ from ..core.op import Primitive
 from ..core.shape import BOOL, INT64, broadcast_shapes, fail, is_float
 from ..core.tensor import Size, Tensor
 from ..devices.host import on_host
-from ..devices.memory import Layout, layout
+from ..devices.memory import Layout, View, layout
 from ..devices.plan import Plan, host_plan
 from .arguments import sizes
 from .convert import cast, extreme_of
@@ -28,8 +32,20 @@ from .index import each_row, getitem, index_rows, scatter, scatter_add, scattere
 from .math import div, eq, floor_divide, mul, sub, where
 from .reduce import any, cumsum
 from .take import checked, gather_at, index_add_op, index_dtype, scatter_add_op, scatter_op, take_at
-from .through import through
-from .view import as_expanded, as_reshaped, squeeze, swapaxes, swapdims, t, transpose, unsqueeze, zeros_on
+from .through import bind, planner, through
+from .view import (
+    as_expanded,
+    as_reshaped,
+    contiguous,
+    squeeze,
+    swapaxes,
+    swapdims,
+    t,
+    transpose,
+    unsqueeze,
+    view_op,
+    zeros_on,
+)
 from .view import diagonal as diagonal_of
 
 # ---- scatter_reduce --------------------------------------------------------------------------------------------------
@@ -241,6 +257,180 @@ def diagonal_scatter(input: Tensor, src: Tensor, offset: int = 0, dim1: int = 0,
     if src.array.layout.shape != at.array.layout.shape:
         fail("diagonal_scatter", "src must have the shape of the diagonal", [src.array.layout, at.array.layout])
     return _written("diagonal_scatter", input, at, src, False)
+
+
+# ---- by strides ------------------------------------------------------------------------------------------------------
+
+def _strided_rule(x: Layout, *, size: tuple[int, ...], stride: tuple[int, ...], offset: int) -> tuple[Layout, int]:
+    """The elements at offset + sum of index * stride of a contiguous tensor."""
+    if len(size) != len(stride) or any_of(n < 0 for n in (*size, *stride)):
+        fail("as_strided", "size and stride must be as many numbers, not negative", [size, stride])
+    if not x.contiguous:
+        fail("as_strided", "the tensor must be contiguous", x, "use x.contiguous().as_strided(...)")
+    last = offset + sum((n - 1) * s for n, s in zip(size, stride, strict=True))
+    if offset < 0 or 0 not in size and last >= x.size:
+        fail("as_strided", f"its elements lie from {offset} to {last}, outside the tensor", [x, size, stride])
+    return layout(x.device, x.dtype, size, stride), offset
+
+
+def _strided_vjp(g: Tensor, x_shape: tuple[int, ...], size: tuple[int, ...], stride: tuple[int, ...],
+                 offset: int) -> Tensor:
+    """The gradient of `as_strided`: added at the places that were read."""
+    at = np.full(size, offset)
+    for i, (n, s) in enumerate(zip(size, stride, strict=True)):
+        at += (np.arange(n) * s).reshape(-1, *(1,) * (len(size) - 1 - i))
+    none = zeros_on((prod(x_shape),), g.array.layout)
+    places = as_tensor(at.reshape(-1), device=g.device)
+    flat = index_add_op(none, places, through(as_reshaped, g, (at.size,)), axis=0, ndims=1)
+    return through(as_reshaped, flat, x_shape)
+
+
+_strided = view_op("as_strided", _strided_rule, _strided_vjp)
+_strided.public = lambda x, **attrs: _strided(contiguous(x), **attrs)       # tests give it other layouts, too
+
+
+@_strided.samples
+def _strided_samples(make: Any) -> Iterator[tuple]:
+    yield make(3, 5), {"size": (2, 3), "stride": (4, 2), "offset": 1}
+    yield make(33), {"size": (4, 4), "stride": (2, 0), "offset": 0}
+
+
+@_strided.errors
+def _strided_errors(make: Any) -> Iterator[tuple]:
+    yield (make(3, 5), {"size": (2, 3), "stride": (12, 2), "offset": 0}), RuntimeError, "outside the tensor"
+
+
+@_strided.reference
+def _strided_reference(x: Any, size: Any, stride: Any, offset: int) -> Any:
+    bytes_of = [n * x.itemsize for n in stride]
+    return np.lib.stride_tricks.as_strided(x.reshape(-1)[offset:], size, bytes_of)
+
+
+@planner
+def _strided_to(x: Layout, size: Any, stride: Any, offset: int) -> Plan:
+    """Planner of `as_strided`."""
+    return bind(_strided, x, size=sizes((size,), "as_strided"), stride=sizes((stride,), "as_strided"), offset=offset)
+
+
+def as_strided(input: Tensor, size: Any, stride: Any, storage_offset: int | None = None) -> Tensor:
+    """A view of the memory of a contiguous tensor: element (i, j, ...) is the one at storage_offset + i stride[0] + j
+    stride[1] + ... of it, so that several may be one. RuntimeError where it would leave the tensor.
+
+    >>> minigrad.arange(4).as_strided((3, 2), (1, 1)).tolist()
+    [[0, 1], [1, 2], [2, 3]]
+    """
+    a = input.array
+    own = (a.ptr - a.owner.ptr) // a.layout.dtype.itemsize if type(a) is View else 0    # PyTorch counts from the memory
+    offset = own if storage_offset is None else operator.index(storage_offset)
+    return through(_strided_to, input, tuple(size), tuple(stride), offset - own)
+
+
+def as_strided_copy(input: Tensor, size: Any, stride: Any, storage_offset: int | None = None) -> Tensor:
+    """`as_strided`, as a copy: not a view."""
+    return as_strided(input, size, stride, storage_offset).clone()
+
+
+@selection
+def as_strided_scatter(input: Tensor, src: Tensor, size: Any, stride: Any, storage_offset: int = 0) -> Tensor:
+    """A copy of `input` with `src`, of shape `size`, written where `as_strided` with these arguments reads."""
+    at = as_strided(_numbers(input), size, stride, storage_offset)
+    if src.array.layout.shape != at.array.layout.shape:
+        fail("as_strided_scatter", "src must have the shape size", [src.array.layout, at.array.layout])
+    return _written("as_strided_scatter", input, at, src, False)
+
+
+@as_strided_scatter.samples
+def _strided_scatter_samples(make: Any) -> Iterator[tuple]:
+    yield make(3, 5), make(2, 3), (2, 3), (5, 2), 1
+
+
+@as_strided_scatter.reference
+def _strided_scatter_reference(x: Any, src: Any, size: Any, stride: Any, storage_offset: int) -> Any:
+    found = np.array(x)
+    _strided_reference(found, size, stride, storage_offset)[...] = src
+    return found
+
+
+# ---- by segments -----------------------------------------------------------------------------------------------------
+
+def _segments(data: Layout, lengths: Any, offsets: Any, unsafe: bool) -> np.ndarray:
+    """How many elements each segment has, int64 (rows, segments)."""
+    given = lengths if offsets is None else offsets
+    if (lengths is None) == (offsets is None) or not isinstance(given, Tensor) or given.dtype.kind != "i":
+        fail("segment_reduce", "needs either lengths or offsets, an integer tensor", data)
+    axis, counts = given.ndim - 1, given.detach().numpy(force=True)
+    if axis < 0 or data.ndim <= axis or given.shape[:-1] != data.shape[:axis]:
+        fail("segment_reduce", "lengths and offsets have the data's dimensions before the axis, and one",
+             [given.layout, data])
+    counts = np.diff(counts) if lengths is None else counts
+    sums = counts.sum(-1)
+    if (counts < 0).any() or (sums > data.shape[axis]).any() or lengths is not None and not unsafe and (
+            sums != data.shape[axis]).any():
+        fail("segment_reduce", "lengths must not be negative, and must sum to the size of the axis", [counts, data])
+    return counts.reshape(-1, counts.shape[-1])
+
+
+@formula
+def segment_reduce(data: Tensor, reduce: str, *, lengths: Tensor | None = None, indices: Tensor | None = None,
+                   offsets: Tensor | None = None, axis: int = 0, unsafe: bool = False,
+                   initial: float | None = None) -> Tensor:
+    """Each of the segments into which `data` falls along an axis, reduced by "sum", "mean", "max", "min" or "prod".
+
+    Shapes: data (*lead, n, *rest), lengths (*lead, s), which sum to n, or offsets (*lead, s + 1), where each segment
+    begins and the last ends -> (*lead, s, *rest). `axis` counts the dimensions of `lead`. A reduction begins with
+    `initial`, by default with what changes nothing (the mean of no elements is NaN). Both are read by Python.
+    """
+    _check_reduce("segment_reduce", reduce, ("sum", "mean", "max", "min", "prod"))
+    have = data.array.layout
+    if indices is not None or not is_float(have.dtype):
+        fail("segment_reduce", "data must be of floats, and indices None", have, kind=NotImplementedError)
+    counts = _segments(have, lengths, offsets, unsafe)
+    lead = (lengths if offsets is None else offsets).ndim - 1           # type: ignore[union-attr]
+    if axis % max(have.ndim, 1) != lead:
+        fail("segment_reduce", f"axis must be {lead}: the last dimension of lengths or offsets", axis)
+    n, rows, s, rest = have.shape[lead], *counts.shape, prod(have.shape[lead + 1:])
+    begin = offsets.numpy(force=True).reshape(rows, -1)[:, :1] if lengths is None else 0    # type: ignore[union-attr]
+    ends, place = begin + counts.cumsum(1), np.arange(n)
+    at = np.array([np.searchsorted(row, place, "right") for row in ends]).reshape(rows, n)      # s: in none
+    at = np.where(place < begin, s, at)
+    index = through(as_expanded, as_tensor(at[..., None], device=data.device), (rows, n, rest))
+    kind = {"max": "amax", "min": "amin", "mean": "sum"}.get(reduce, reduce)
+    first = as_tensor(_neutral(kind, have.dtype) if initial is None else initial, have.dtype, data.device)
+    base = through(as_expanded, first, (rows, s + 1, rest)).clone()
+    found = scatter_reduce(base, 1, index, through(as_reshaped, data, (rows, n, rest)), kind)
+    found = through(as_reshaped, getitem(found, (slice(None), slice(0, s))), (*have.shape[:lead], s,
+                                                                              *have.shape[lead + 1:]))
+    if reduce != "mean":
+        return found
+    empty_is = np.where(counts == 0, math.nan if initial is None else 1.0, np.maximum(counts, 1))
+    shape = (*have.shape[:lead], s, *(1,) * (have.ndim - lead - 1))
+    return div(found, as_tensor(empty_is.reshape(shape), have.dtype, data.device))
+
+
+@segment_reduce.samples
+def _segment_samples(make: Any) -> Iterator[tuple]:
+    for reduce in ("sum", "mean", "max", "prod"):
+        yield make(5, 3), reduce, {"lengths": as_tensor([2, 0, 3]), "initial": 1.0}
+    yield make(2, 4), "min", {"offsets": as_tensor([[0, 1, 4], [0, 3, 3]]), "axis": 1, "initial": 1.0}
+
+
+@segment_reduce.errors
+def _segment_errors(make: Any) -> Iterator[tuple]:
+    yield (make(5), "sum", {"lengths": as_tensor([2, 2])}), RuntimeError, "sum to the size of the axis"
+    yield (make(5), "sum", {}), RuntimeError, "either lengths or offsets"
+    yield (make(5), "std", {"lengths": as_tensor([5])}), RuntimeError, "reduce must be one of"
+
+
+@segment_reduce.reference
+def _segment_reference(x: Any, reduce: str, initial: float, lengths: Any = None, offsets: Any = None,
+                       axis: int = 0) -> Any:
+    f: Any = {"sum": np.sum, "mean": np.sum, "max": np.max, "min": np.min, "prod": np.prod}[reduce]
+    cuts = np.cumsum([0, *lengths.tolist()]) if offsets is None else offsets.numpy()
+
+    def one(row: Any, at: Any) -> Any:
+        parts = [row[a:b] for a, b in zip(at[:-1], at[1:], strict=True)]
+        return [f(p, 0, initial=initial) / (max(len(p), 1) if reduce == "mean" else 1) for p in parts]
+    return np.array([one(row, at) for row, at in zip(x, cuts, strict=True)] if axis else one(x, cuts))
 
 
 def _prepare_nonzero(x: Layout, *, size: int, fill_value: int) -> Plan:

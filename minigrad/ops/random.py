@@ -9,6 +9,7 @@ Nothing here but dropout is recorded for gradients.
 """
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterator
 from functools import lru_cache
@@ -35,7 +36,24 @@ from .arguments import must_fit
 from .convert import cast
 from .creation import layout_for, like_layout
 from .formula import clamp_between
-from .math import add, bitwise_and, ge, le, log1p, logical_and, logical_not, lt, mul, neg, remainder
+from .math import (
+    add,
+    bitwise_and,
+    ceil,
+    exp,
+    ge,
+    le,
+    log1p,
+    logical_and,
+    logical_not,
+    lt,
+    maximum,
+    mul,
+    neg,
+    remainder,
+    sub,
+    tan,
+)
 
 __all__ = ["Generator", "bernoulli", "default_generator", "dropout", "feature_dropout", "get_rng_state",
            "initial_seed", "manual_seed", "multinomial", "normal", "rand", "rand_like", "randint",
@@ -513,6 +531,32 @@ def exponential_(input: Tensor, lambd: float = 1.0, *, generator: Generator | No
     return _overwrite("exponential_", input, mul(log1p(neg(_unit(input, generator))), -1 / lambd).array)
 
 
+def geometric_(input: Tensor, p: float, *, generator: Generator | None = None) -> Tensor:
+    """Overwrites the values with random numbers k = 1, 2, ... of probability (1 - p)^(k - 1) p, and returns the tensor
+    itself."""
+    if not 0 < p < 1:
+        fail("geometric_", f"expects p to be in (0, 1), but got p={p}")
+    steps = mul(log1p(neg(_unit(input, generator))), 1 / math.log1p(-p))
+    return _overwrite("geometric_", input, cast(maximum.call(ceil(steps), 1.0), input.dtype).array)
+
+
+def log_normal_(input: Tensor, mean: float = 1.0, std: float = 2.0, *, generator: Generator | None = None) -> Tensor:
+    """Overwrites the values with random numbers whose logarithms are normal, and returns the tensor itself."""
+    if not std > 0:
+        fail("log_normal_", f"expects std > 0.0, but found std={std}")
+    normal = _draw("normal", like_layout(input, None, None), generator, float(mean), float(std))
+    return _overwrite("log_normal_", input, exp(new_tensor(normal, None)).array)
+
+
+def cauchy_(input: Tensor, median: float = 0.0, sigma: float = 1.0, *, generator: Generator | None = None) -> Tensor:
+    """Overwrites the values with random numbers of density 1 / (pi sigma (1 + ((x - median) / sigma)^2)), and returns
+    the tensor itself."""
+    if not sigma > 0:
+        fail("cauchy_", f"expects sigma > 0.0, but found sigma={sigma}")
+    turn = tan(mul(sub(_unit(input, generator), 0.5), math.pi))
+    return _overwrite("cauchy_", input, add(mul(turn, sigma), median).array)
+
+
 # ---- dropout ---------------------------------------------------------------------------------------------------------
 
 @op
@@ -636,7 +680,8 @@ def feature_dropout(input: Tensor, p: float = 0.5, training: bool = True, *,
 
 
 METHODS: dict[str, Callable] = {"uniform_": uniform_, "normal_": normal_, "bernoulli_": bernoulli_, "random_": random_,
-                                "exponential_": exponential_}
+                                "exponential_": exponential_, "geometric_": geometric_, "log_normal_": log_normal_,
+                                "cauchy_": cauchy_}
 
 
 # ---- dropout from a stream -------------------------------------------------------------------------------------------

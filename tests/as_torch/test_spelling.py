@@ -280,3 +280,37 @@ def test_tensorboard(door, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
     with pytest.raises(ModuleNotFoundError, match="pip install tensorboardX"):
         door.utils.tensorboard.SummaryWriter()
+
+
+def test_inner_functions_that_pytorch_shows(door):
+    x = door.arange(24.0).reshape(2, 3, 4)
+    out, mean, rstd = door.native_layer_norm(x, (4,), None, None, 0.5)
+    assert mean.shape == (2, 3, 1) and mg.allclose(out, (x - mean) * rstd) and door.ops.aten.native_layer_norm is door.native_layer_norm
+    out, mean, rstd = door.native_batch_norm(x, None, None, None, None, True, 0.1, 0.5)
+    assert mean.shape == (3,) and mg.allclose(out, (x - mean[:, None]) * rstd[:, None]) and door.native_batch_norm(
+        x, None, None, mg.zeros(3), mg.ones(3), False, 0.1, 0.0)[1].shape == (0,)
+    out, mean, rstd = door.native_group_norm(x[..., None], None, None, 2, 3, 4, 1, 0.5)
+    assert mg.allclose(out[..., 0], (x - mean[..., None]) * rstd[..., None])
+    image, grid = x[:, None], mg.zeros(2, 1, 1, 2)
+    assert mg.equal(door.grid_sampler_2d(image, grid, 1, 0, True), mg.nn.functional.grid_sample(image, grid, "nearest", "zeros", True))
+    aten = door.ops.aten
+    y, at = mg.nn.functional.max_pool2d_with_indices(image.requires_grad_(), 2, 1)
+    y.sum().backward()
+    assert mg.equal(aten.max_pool2d_with_indices_backward(mg.ones_like(y), image, 2, 1, 0, 1, False, at), image.grad)
+    soft = mg.softmax(x, -1)
+    assert mg.allclose(aten._softmax_backward_data(x, soft, -1, x.dtype), soft * (x - (soft * x).sum(-1, True)))
+    assert aten._safe_softmax(mg.tensor([[-float("inf")] * 2, [1.0, 1.0]]), 1).tolist() == [[0.0, 0.0], [0.5, 0.5]]
+    assert aten.slice(x, 2, 1, None, 2).shape == (2, 3, 2) and aten.native_dropout_backward(x, x > 1, 2.0).sum().item() == 2 * (276 - 1)
+    mask, index = mg.tensor([True, False]), [mg.tensor([1, 7])]
+    assert door._unsafe_masked_index(mg.arange(3.0), mask, index, 9.0).tolist() == [1.0, 9.0]
+    assert door._unsafe_masked_index_put_accumulate(mg.arange(3.0), mask, index, mg.ones(2)).tolist() == [0.0, 2.0, 2.0]
+    assert door.empty_permuted((2, 3, 4), (2, 0, 1)).stride() == (3, 1, 6) and door.empty_strided((2, 3), (1, 2)).stride() == (1, 2)
+    assert x.new_empty_strided((2, 3), (1, 2)).stride() == (1, 2) and x.__rdiv__(1.0)[0, 0, 1].item() == 1
+    with pytest.raises(RuntimeError, match="each dimension once"):
+        door.empty_permuted((2, 3), (0, 0))
+
+
+def test_windows(door):
+    assert door.hann_window(4).tolist() == [0.0, 0.5, 1.0, 0.5] and door.bartlett_window(3, periodic=False).tolist() == [0.0, 1.0, 0.0]
+    assert mg.allclose(door.hamming_window(5), door.signal.windows.hamming(5, sym=False)) and door.blackman_window(3, False)[1].item() == pytest.approx(1)
+    assert mg.allclose(door.kaiser_window(5, False, 3.0), door.signal.windows.kaiser(5, beta=3.0))

@@ -71,3 +71,28 @@ def test_nonzero_static_is_nonzero():
 def test_refusals(call, kind, text):
     with pytest.raises(kind, match=text):
         call()
+
+
+def test_as_strided_is_a_view():
+    base = mg.arange(12.0)
+    x = base[2:]
+    y = x.as_strided((2, 2), (3, 1), 4)                     # counted from the memory's begin, as PyTorch does
+    assert y.tolist() == [[4.0, 5.0], [7.0, 8.0]] and x.as_strided((2,), (1,)).tolist() == [2.0, 3.0]
+    y.fill_(0)
+    assert base.tolist() == [0.0, 1.0, 2.0, 3.0, 0.0, 0.0, 6.0, 0.0, 0.0, 9.0, 10.0, 11.0]
+    mg.as_strided_copy(x, (2,), (1,)).fill_(9)
+    assert base[2].item() == 2
+    with pytest.raises(RuntimeError, match="outside the tensor"):
+        x.as_strided((2,), (1,), 0)                         # before the view's begin
+    with pytest.raises(RuntimeError, match="contiguous"):
+        mg.zeros(3, 4).t().as_strided((2,), (1,))
+
+
+def test_segments_that_leave_elements_out():
+    x = mg.arange(5.0, requires_grad=True)
+    found = mg.segment_reduce(x, "sum", offsets=mg.tensor([1, 2, 2, 4]))
+    assert found.tolist() == [1.0, 0.0, 5.0]
+    found.sum().backward()
+    assert x.grad.tolist() == [0.0, 1.0, 1.0, 1.0, 0.0]
+    assert np.isnan(mg.segment_reduce(x, "mean", lengths=mg.tensor([5, 0]))[1].item())
+    assert mg.segment_reduce(x, "max", lengths=mg.tensor([2, 3]), initial=3.0).tolist() == [3.0, 4.0]

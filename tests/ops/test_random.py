@@ -60,3 +60,16 @@ def test_random_numbers_into_a_given_tensor():
         assert mg.equal(out, draw(2, 3, dtype=mg.float64))
         with pytest.raises(RuntimeError, match="size asked for"):
             draw(3, out=out)
+
+
+def test_fillings_by_inverse_functions():
+    x = mg.empty(20000, dtype=mg.float64)
+    ks = np.unique(mg.empty_like(x).geometric_(0.5).numpy(), return_counts=True)
+    assert ks[0][:4].tolist() == [1, 2, 3, 4] and np.abs(ks[1][:4] - 20000 / 2.0 ** np.arange(1, 5)).max() < 300
+    logs = mg.empty_like(x).log_normal_(1.0, 0.5).log()
+    assert abs(logs.mean().item() - 1) < 0.02 and abs(logs.std().item() - 0.5) < 0.02
+    quarters = np.quantile(mg.empty_like(x).cauchy_(3.0, 2.0).numpy(), [0.25, 0.5, 0.75])
+    assert np.abs(quarters - [1, 3, 5]).max() < 0.15
+    for call, text in ((lambda: x.geometric_(0.0), "0, 1"), (lambda: x.geometric_(1.0), "0, 1"), (lambda: x.log_normal_(0, 0), "std"), (lambda: x.cauchy_(0, -1), "sigma")):
+        with pytest.raises(RuntimeError, match=text):
+            call()

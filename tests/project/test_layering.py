@@ -12,7 +12,7 @@ from support import run_python
 import minigrad
 
 ROOT = Path(minigrad.__file__).parent
-FLOORS = {"devices": 1, "core": 2, "ops": 3, "amp": 4, "nn": 4, "optim": 4, "data": 4, "distributed": 4, "io": 4, "linalg": 4, "masked": 4, "special": 4, "testing": 4, "__init__": 4,
+FLOORS = {"devices": 1, "core": 2, "ops": 3, "amp": 4, "nn": 4, "optim": 4, "data": 4, "distributed": 4, "io": 4, "linalg": 4, "masked": 4, "signal": 4, "special": 4, "testing": 4, "__init__": 4,
           "study": 5, "autograd": 5, "distributions": 5, "utils": 5, "bench": 5, "cuda": 5,
           "func": 5, "__main__": 5, "as_torch": 6}
 MODULES = {".".join(path.relative_to(ROOT.parent).with_suffix("").parts).removesuffix(".__init__"): path for path in ROOT.rglob("*.py")}

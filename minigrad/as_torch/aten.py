@@ -1,0 +1,125 @@
+"""PyTorch's inner functions that it shows as `torch.NAME` or `torch.ops.aten.NAME`, in terms of minigrad's."""
+from __future__ import annotations
+
+import builtins
+from typing import Any
+
+from ..core.tensor import Tensor
+from ..nn import functional as F
+from ..ops.creation import empty
+from ..ops.math import where
+from ..ops.places import as_strided, index_put
+
+__all__ = ["empty_permuted", "empty_strided", "grid_sampler", "grid_sampler_2d", "grid_sampler_3d",
+           "max_pool2d_with_indices_backward", "native_batch_norm", "native_dropout_backward", "native_group_norm",
+           "native_layer_norm"]
+
+
+def _statistics(x: Any, dims: Any, eps: float, keepdim: bool = False) -> tuple[Any, Any]:
+    return x.mean(dims, keepdim=keepdim), (x.var(dims, correction=0, keepdim=keepdim) + eps).rsqrt()
+
+
+def native_layer_norm(input: Tensor, normalized_shape: Any, weight: Tensor | None, bias: Tensor | None,
+                      eps: float) -> tuple[Tensor, Tensor, Tensor]:
+    """`layer_norm`, and the mean and 1 / sqrt(variance + eps) of each row."""
+    dims = tuple([i - len(normalized_shape) for i in range(len(normalized_shape))])
+    return (F.layer_norm(input, normalized_shape, weight, bias, eps), *_statistics(input, dims, eps, True))
+
+
+def native_group_norm(input: Tensor, weight: Tensor | None, bias: Tensor | None, N: int, C: int, HxW: int, group: int,
+                      eps: float) -> tuple[Tensor, Tensor, Tensor]:
+    """`group_norm`, and the mean and 1 / sqrt(variance + eps) of each group: (N, group)."""
+    rows = input.reshape(N, group, C * HxW // max(group, 1))            # type: ignore[attr-defined]
+    return (F.group_norm(input, group, weight, bias, eps), *_statistics(rows, -1, eps))
+
+
+def native_batch_norm(input: Tensor, weight: Tensor | None, bias: Tensor | None, running_mean: Tensor | None,
+                      running_var: Tensor | None, training: bool, momentum: float,
+                      eps: float) -> tuple[Tensor, Tensor, Tensor]:
+    """`batch_norm`, and in training the mean and 1 / sqrt(variance + eps) of each channel."""
+    out = F.batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
+    if not training:
+        return out, input.new_empty(0), input.new_empty(0)             # type: ignore[attr-defined]
+    return (out, *_statistics(input, tuple([i for i in range(input.ndim) if i != 1]), eps))
+
+
+def _native_batch_norm_legit(input: Tensor, weight: Any, bias: Any, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """`native_batch_norm`, perhaps without running statistics."""
+    return native_batch_norm(input, weight, bias, *(rest if len(rest) == 5 else (None, None, *rest)))
+
+
+def _batch_norm_with_update(input: Tensor, weight: Any, bias: Any, running_mean: Tensor, running_var: Tensor,
+                            momentum: float, eps: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """`native_batch_norm` in training."""
+    found = native_batch_norm(input, weight, bias, running_mean, running_var, True, momentum, eps)
+    return (*found, empty(0, dtype="uint8"))
+
+
+def native_dropout_backward(grad_output: Any, mask: Any, scale: float) -> Tensor:
+    """grad_output * mask * scale."""
+    return grad_output * mask * scale                                   # type: ignore[no-any-return]
+
+
+def grid_sampler(input: Tensor, grid: Tensor, interpolation_mode: int, padding_mode: int,
+                 align_corners: bool) -> Tensor:
+    """`grid_sample`, where the modes are numbers."""
+    return F.grid_sample(input, grid, ("bilinear", "nearest", "bicubic")[interpolation_mode],
+                         ("zeros", "border", "reflection")[padding_mode], align_corners)
+
+
+grid_sampler_2d = grid_sampler_3d = grid_sampler
+
+
+def max_pool2d_with_indices_backward(grad_output: Any, self: Any, kernel_size: Any, stride: Any, padding: Any,
+                                     dilation: Any, ceil_mode: bool, indices: Any) -> Tensor:
+    """The gradient of `max_pool2d`: that of each window, added where its maximum was found."""
+    lead, count = self.shape[:-2], self.shape[-2] * self.shape[-1]
+    size = (*lead, grad_output.shape[-2] * grad_output.shape[-1])
+    at, g = indices.reshape(size), grad_output.reshape(size)
+    return self.new_zeros((*lead, count)).scatter_add(-1, at, g).reshape(self.shape)    # type: ignore[no-any-return]
+
+
+def _softmax_backward_data(grad_output: Any, output: Any, dim: int, input_dtype: Any) -> Tensor:
+    """The gradient of softmax: output (grad - sum(output grad))."""
+    return output * (grad_output - (output * grad_output).sum(dim, True))               # type: ignore[no-any-return]
+
+
+def _safe_softmax(input: Any, dim: int, dtype: Any = None) -> Tensor:
+    """`softmax`, 0 in rows of which all elements are -inf."""
+    x = input if dtype is None else input.to(dtype)
+    none = (x == -float("inf")).all(dim, True)
+    return where(none, 0.0, F.softmax(where(none, 0.0, x), dim))
+
+
+def slice(input: Any, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1) -> Tensor:
+    """input[start:end:step] along `dim`."""
+    key = [builtins.slice(None)] * input.ndim
+    key[dim] = builtins.slice(start, end, step)
+    return input[tuple(key)]                                            # type: ignore[no-any-return]
+
+
+def _unsafe_masked_index(input: Any, mask: Tensor, indices: Any, fill: float) -> Tensor:
+    """input[indices] where the mask is true, else `fill`."""
+    at = [i if i is None else where(mask, i, 0) for i in indices]
+    return where(mask, input[tuple(at)], fill)
+
+
+def _unsafe_masked_index_put_accumulate(input: Tensor, mask: Any, indices: Any, values: Any) -> Tensor:
+    """`input` with the values added at `indices` where the mask is true."""
+    at = [i if i is None else where(mask, i, 0) for i in indices]
+    return index_put(input, at, where(mask, values, 0.0), True)
+
+
+def empty_permuted(size: Any, physical_layout: Any, **options: Any) -> Tensor:
+    """`empty`, where `physical_layout` names the dimensions from the slowest in memory to the fastest."""
+    order = [int(d) for d in physical_layout]
+    if sorted(order) != list(range(len(size))):
+        raise RuntimeError(f"[empty_permuted] physical_layout must name each dimension once; got {physical_layout}")
+    made: Any = empty([size[d] for d in order], **options)
+    return made.permute([order.index(i) for i in range(len(order))])    # type: ignore[no-any-return]
+
+
+def empty_strided(size: Any, stride: Any, **options: Any) -> Tensor:
+    """`empty` with these strides."""
+    count = 0 if 0 in size else 1 + sum((n - 1) * s for n, s in zip(size, stride, strict=True))
+    return as_strided(empty(count, **options), size, stride)

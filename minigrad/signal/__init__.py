@@ -1,0 +1,4 @@
+"""PyTorch's `torch.signal`: the windows."""
+from . import windows
+
+__all__ = ["windows"]
