@@ -450,7 +450,7 @@ def half_dtypes() -> list[np.dtype]:
     return [np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16)]
 
 
-def check_half(op: Any) -> str:
+def check_half(op: Any, device: str = "cpu") -> str:
     """Outputs and gradients in half precision against the definition in float64, of the same values.
 
     The error of an element may be one ulp of the half type at the magnitude of that element (of a reduction: of its
@@ -459,9 +459,10 @@ def check_half(op: Any) -> str:
     """
     for dtype in half_dtypes():
         cases = []
-        for args, attrs in samples_of(op, dtype):
-            wide, double = ([tensor(_values(a).astype(to)) if isinstance(a, Tensor) and a.dtype == dtype else a
-                             for a in args] for to in (np.float32, np.float64))
+        for args, attrs in samples_of(op, dtype, device):
+            wide = [a.to(np.float32) if isinstance(a, Tensor) and a.dtype == dtype else a for a in args]
+            double = [tensor(_values(a).astype(np.float64 if a.dtype == dtype else a.dtype))
+                      if isinstance(a, Tensor) else a for a in args]
             cases.append((args, wide, double, attrs))
         with np.errstate(all="ignore"):
             halves = [(evaluate(op, args, attrs, precision=dtype), evaluate(op, wide, attrs, precision=dtype))

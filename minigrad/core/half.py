@@ -83,6 +83,11 @@ def half_result(inputs: Iterable[Any]) -> np.dtype | None:
     return result_type(*given) if any([is_half(x.dtype) for x in given]) else None
 
 
+def unrounded(x: Layout, shape: tuple[int, ...]) -> Layout:
+    """The layout of what kernels keep of x unrounded (sums, statistics): float32 for half precision, else x's dtype."""
+    return layout(x.device, FLOAT32 if is_half(x.dtype) else x.dtype, shape)
+
+
 def widened(t: Any) -> Any:
     """A tensor of half precision as float32; anything else as it is."""
     return functions.cast(t, FLOAT32) if isinstance(t, Tensor) and is_half(t.array.layout.dtype) else t

@@ -9,7 +9,8 @@
 #if IS_REAL
 
 // of(i): the loss of element i. A block sums chunks of neighbours; how many chunks there are depends on n alone.
-template <class F> __device__ __forceinline__ void forward(T *loss, T *partial, int64_t n, int64_t reduction, F of) {
+template <class F> __device__ __forceinline__ void forward(STORED *loss, T *partial, int64_t n, int64_t reduction,
+                                                           F of) {
   if (reduction == 0) {
     GRID_LOOP(i, n) loss[i] = of(i);
     return;
@@ -23,7 +24,7 @@ template <class F> __device__ __forceinline__ void forward(T *loss, T *partial, 
     if (threadIdx.x == 0) partial[chunk] = total;
   }
 }
-__device__ __forceinline__ void total(T *loss, const T *partial, int64_t n, int64_t reduction) {
+__device__ __forceinline__ void total(STORED *loss, const T *partial, int64_t n, int64_t reduction) {
   if (reduction == 0) return;
   Sum s;
   for (int64_t i = threadIdx.x; i < mg_loss_chunks(n); i += blockDim.x) s.add(partial[i]);
@@ -32,9 +33,10 @@ __device__ __forceinline__ void total(T *loss, const T *partial, int64_t n, int6
 }
 // dx(i), dt(i): the derivatives by x and by the target
 template <class X, class Y>
-__device__ __forceinline__ void backward(T *gx, T *gtarget, const T *gloss, int64_t n, int64_t reduction, X dx, Y dt) {
+__device__ __forceinline__ void backward(STORED *gx, STORED *gtarget, const STORED *gloss, int64_t n, int64_t reduction,
+                                         X dx, Y dt) {
   GRID_LOOP(i, n) {
-    const T g = reduction == 0 ? gloss[i] : reduction == 1 ? gloss[0] / n : gloss[0];
+    const T g = reduction == 0 ? T(gloss[i]) : reduction == 1 ? gloss[0] / n : T(gloss[0]);
     if (gx) gx[i] = g * dx(i);
     if (gtarget) gtarget[i] = g * dt(i);
   }
@@ -51,13 +53,15 @@ __device__ __forceinline__ void backward(T *gx, T *gtarget, const T *gloss, int6
   }
 
 __device__ __forceinline__ T square_of(T x) { return x * x; }
-LOSS(mse_loss, (T *loss, T *partial, const T *x, const T *target, int64_t n, int64_t reduction),
-     (T *gx, T *gtarget, const T *gloss, const T *x, const T *target, int64_t n, int64_t reduction),
+LOSS(mse_loss, (STORED *loss, T *partial, const STORED *x, const STORED *target, int64_t n, int64_t reduction),
+     (STORED *gx, STORED *gtarget, const STORED *gloss, const STORED *x, const STORED *target, int64_t n,
+      int64_t reduction),
      square_of(x[i] - target[i]), 2 * (x[i] - target[i]), -2 * (x[i] - target[i]))
 
 __device__ __forceinline__ T sign_of(T x) { return x > 0 ? T(1) : x < 0 ? T(-1) : x; }
-LOSS(l1_loss, (T *loss, T *partial, const T *x, const T *target, int64_t n, int64_t reduction),
-     (T *gx, T *gtarget, const T *gloss, const T *x, const T *target, int64_t n, int64_t reduction),
+LOSS(l1_loss, (STORED *loss, T *partial, const STORED *x, const STORED *target, int64_t n, int64_t reduction),
+     (STORED *gx, STORED *gtarget, const STORED *gloss, const STORED *x, const STORED *target, int64_t n,
+      int64_t reduction),
      fabs(x[i] - target[i]), sign_of(x[i] - target[i]), -sign_of(x[i] - target[i]))
 
 __device__ __forceinline__ T huber(T d, T delta) {
@@ -65,22 +69,25 @@ __device__ __forceinline__ T huber(T d, T delta) {
 }
 __device__ __forceinline__ T huber_slope(T d, T delta) { return d > delta ? delta : d < -delta ? -delta : d; }
 LOSS(huber_loss,
-     (T *loss, T *partial, const T *x, const T *target, int64_t n, int64_t reduction, double delta, double scale),
-     (T *gx, T *gtarget, const T *gloss, const T *x, const T *target, int64_t n, int64_t reduction, double delta,
+     (STORED *loss, T *partial, const STORED *x, const STORED *target, int64_t n, int64_t reduction, double delta,
       double scale),
+     (STORED *gx, STORED *gtarget, const STORED *gloss, const STORED *x, const STORED *target, int64_t n,
+      int64_t reduction, double delta, double scale),
      (T)scale * huber(x[i] - target[i], (T)delta), (T)scale * huber_slope(x[i] - target[i], (T)delta),
      -(T)scale * huber_slope(x[i] - target[i], (T)delta))
 
 // -(t log x + (1 - t) log(1 - x)), each logarithm at least -100
-__device__ __forceinline__ T weighed(const T *weight, int64_t i) { return weight ? weight[i] : T(1); }
+__device__ __forceinline__ T weighed(const STORED *weight, int64_t i) { return weight ? T(weight[i]) : T(1); }
 __device__ __forceinline__ T least_100(T x) { return x < -100 ? T(-100) : x; }
 __device__ __forceinline__ T bce(T x, T t) { return (t - 1) * least_100(log1p(-x)) - t * least_100(log(x)); }
 __device__ __forceinline__ T bce_slope(T x, T t) {
   const T under = (1 - x) * x, least = T(1e-12);
   return (x - t) / (under < least ? least : under);
 }
-LOSS(bce_loss, (T *loss, T *partial, const T *x, const T *target, const T *weight, int64_t n, int64_t reduction),
-     (T *gx, T *gtarget, const T *gloss, const T *x, const T *target, const T *weight, int64_t n, int64_t reduction),
+LOSS(bce_loss, (STORED *loss, T *partial, const STORED *x, const STORED *target, const STORED *weight, int64_t n,
+                int64_t reduction),
+     (STORED *gx, STORED *gtarget, const STORED *gloss, const STORED *x, const STORED *target, const STORED *weight,
+      int64_t n, int64_t reduction),
      weighed(weight, i) * bce(x[i], target[i]), weighed(weight, i) * bce_slope(x[i], target[i]),
      weighed(weight, i) * (least_100(log1p(-x[i])) - least_100(log(x[i]))))
 
@@ -88,10 +95,10 @@ LOSS(bce_loss, (T *loss, T *partial, const T *x, const T *target, const T *weigh
 __device__ __forceinline__ T log1pexp(T z) { return (z < 0 ? T(0) : z) + log1p(exp(-fabs(z))); }
 __device__ __forceinline__ T bce_logits(T x, T t, T p) { return (1 - t) * x + (1 + (p - 1) * t) * log1pexp(-x); }
 LOSS(bce_logits_loss,
-     (T *loss, T *partial, const T *x, const T *target, const T *weight, const T *pos_weight, int64_t n,
-      int64_t reduction),
-     (T *gx, T *gtarget, const T *gloss, const T *x, const T *target, const T *weight, const T *pos_weight, int64_t n,
-      int64_t reduction),
+     (STORED *loss, T *partial, const STORED *x, const STORED *target, const STORED *weight, const STORED *pos_weight,
+      int64_t n, int64_t reduction),
+     (STORED *gx, STORED *gtarget, const STORED *gloss, const STORED *x, const STORED *target, const STORED *weight,
+      const STORED *pos_weight, int64_t n, int64_t reduction),
      weighed(weight, i) * bce_logits(x[i], target[i], weighed(pos_weight, i)),
      weighed(weight, i) * ((1 - target[i]) - (1 + (weighed(pos_weight, i) - 1) * target[i]) * sigmoid(-x[i])),
      weighed(weight, i) * ((weighed(pos_weight, i) - 1) * log1pexp(-x[i]) - x[i]))

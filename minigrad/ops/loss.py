@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from ..core.arrays import dense
-from ..core.half import autocast_to_float32, rounds_once
+from ..core.half import autocast_to_float32, rounds_once, unrounded
 from ..core.modes import mode
 from ..core.op import address, op, same_dtypes
 from ..core.shape import FLOAT32, INT64, broadcast_shapes, fail, is_float
@@ -47,7 +47,7 @@ def _pairwise(name: str, kernels: KernelTable, x: Layout, target: Layout, extra:
         raise NoKernel("the kernels do not broadcast")
     code, n = REDUCTIONS[reduction], x.size
     out = layout(x.device, x.dtype, () if code else x.shape)
-    partial = layout(x.device, x.dtype, (loss_chunks(n),))
+    partial = unrounded(x, (loss_chunks(n),))
 
     def run_forward(xa: Array, ta: Array, *more: Array | None) -> Any:
         loss, scratch = alloc(out), alloc(partial)
@@ -440,16 +440,16 @@ def _cross_entropy_kernels(kernels: KernelTable, x: Layout, target: Layout, weig
         raise NoKernel("the kernels take labels, not class probabilities")
     outer, classes, inner = outer_n_inner(x, _class_axis(x))
     code = REDUCTIONS[reduction]
-    one = layout(x.device, x.dtype, ())
-    items = layout(x.device, x.dtype, target.shape)
-    stats = layout(x.device, x.dtype, (2 * outer * inner,))
+    out = layout(x.device, x.dtype, () if code else target.shape)
+    items, one, stats = unrounded(x, target.shape), unrounded(x, ()), unrounded(x, (2 * outer * inner,))
+    narrow = out.dtype != items.dtype       # half precision, which is written to `loss` even if it is not reduced
 
     def run_forward(xa: Array, ta: Array, wa: Array | None) -> Any:
-        each, kept = alloc(items), alloc(stats)
-        loss, divisor = (alloc(one), alloc(one)) if code else (None, None)
-        forward.call(address(loss), address(divisor), each.ptr, kept.ptr, xa.ptr, ta.ptr, address(wa), outer, classes,
-                     inner, ignore_index, code, label_smoothing)
-        return loss if code else each, (xa, ta, wa, divisor, kept)
+        loss, kept, divisor = alloc(out), alloc(stats), alloc(one) if code else None
+        each = alloc(items) if code else None if narrow else loss
+        forward.call(loss.ptr if code or narrow else 0, address(divisor), address(each), kept.ptr, xa.ptr, ta.ptr,
+                     address(wa), outer, classes, inner, ignore_index, code, label_smoothing)
+        return loss, (xa, ta, wa, divisor, kept)
 
     def run_backward(saved: Any, g: Array, needs: list[bool]) -> list[Array | None] | None:
         if len(needs) > 2 and needs[2]:
@@ -571,11 +571,12 @@ def _loss_rule(k: Any, host: Any) -> Sequence[Launch]:
     return [Launch("", (chunks,), (threads_for(k.n, THREADS),)), Launch("total", (1,), (threads_for(chunks, THREADS),))]
 
 
-launch("ops/softmax.cu", "cross_entropy_forward", _cross_entropy_rule_forward, shared=512)
-launch("ops/softmax.cu", "cross_entropy_backward", lambda k, host: [over(k.outer * k.classes * k.inner)], shared=256)
+launch("ops/softmax.cu", "cross_entropy_forward", _cross_entropy_rule_forward, shared=512, half=True)
+launch("ops/softmax.cu", "cross_entropy_backward", lambda k, host: [over(k.outer * k.classes * k.inner)], shared=256,
+       half=True)
 for _loss in ("mse_loss", "l1_loss", "huber_loss", "bce_loss", "bce_logits_loss"):
-    launch("ops/loss.cu", f"{_loss}_forward", _loss_rule, shared=256)
-    launch("ops/loss.cu", f"{_loss}_backward", lambda k, host: [over(k.n)])
+    launch("ops/loss.cu", f"{_loss}_forward", _loss_rule, shared=256, half=True)
+    launch("ops/loss.cu", f"{_loss}_backward", lambda k, host: [over(k.n)], half=True)
 launch("ops/loss.cu", "check_range", lambda k, host: [Launch("", (1,), (threads_for(k.n),))], shared=4096)
 work("check_range")
 work("cross_entropy_forward", lambda k: 4 * k.outer * k.classes * k.inner)      # maximum, difference, exp, sum

@@ -12,27 +12,28 @@
 // The plain loop, for each row:  mean = sum(x) / n;  var = sum((x - mean)^2) / n;  then y. The fast one gives a row to
 // a warp or a block, which keeps it in registers: Row, in common.cuh.
 #if IS_REAL
-KERNEL(layer_norm_forward)(T *y, T *mean, T *rstd, const T *x, const T *weight, const T *bias, int64_t rows, int64_t n,
-                           double eps) {
+KERNEL(layer_norm_forward)(STORED *y, T *mean, T *rstd, const STORED *x, const STORED *weight, const STORED *bias,
+                           int64_t rows, int64_t n, double eps) {
   EACH_ROW(row, rows) {
     const Row of(x + row * n, n);
     T first, offset, unit;
     const T r = row_statistics(of, true, eps, first, offset, unit);
-    T *to = y + row * n;
+    STORED *to = y + row * n;
     of.each([&](int64_t j, T v) {
-      to[j] = ((v * unit - first) - offset) * r * (weight ? weight[j] : T(1)) + (bias ? bias[j] : T(0));
+      to[j] = ((v * unit - first) - offset) * r * (weight ? T(weight[j]) : T(1)) + (bias ? T(bias[j]) : T(0));
     });
     if (threadIdx.x == 0) mean[row] = (first + offset) / unit, rstd[row] = r * unit;
   }
 }
 
-KERNEL(rms_norm_forward)(T *y, T *rstd, const T *x, const T *weight, int64_t rows, int64_t n, double eps) {
+KERNEL(rms_norm_forward)(STORED *y, T *rstd, const STORED *x, const STORED *weight, int64_t rows, int64_t n,
+                         double eps) {
   EACH_ROW(row, rows) {
     const Row of(x + row * n, n);
     T first, offset, unit;
     const T r = row_statistics(of, false, eps, first, offset, unit);
-    T *to = y + row * n;
-    of.each([&](int64_t j, T v) { to[j] = v * unit * r * (weight ? weight[j] : T(1)); });
+    STORED *to = y + row * n;
+    of.each([&](int64_t j, T v) { to[j] = v * unit * r * (weight ? T(weight[j]) : T(1)); });
     if (threadIdx.x == 0) rstd[row] = r * unit;
   }
 }
@@ -57,8 +58,10 @@ __device__ __forceinline__ void row_sums(T &a, T &b) {
 }
 
 struct RowNorm {
-  T *gx, *sums;                            // sums of the part: for gweight, then with `centred` for gbias
-  const T *gy, *x, *mean, *rstd, *weight;
+  STORED *gx;
+  T *sums;                                 // of the part: for gweight, then with `centred` for gbias
+  const STORED *gy, *x, *weight;
+  const T *mean, *rstd;
   int64_t begin, end, n;
 
   template <bool CENTRED> __device__ __forceinline__ void held_rows() const {
@@ -67,7 +70,7 @@ struct RowNorm {
 #pragma unroll
     for (int k = 0; k < HELD; k++) {
       const int64_t j = threadIdx.x + k * blockDim.x;
-      w[k] = weight && j < n ? weight[j] : T(1);
+      w[k] = weight && j < n ? T(weight[j]) : T(1);
     }
     for (int64_t first = begin; first < end; first += blockDim.y) {
       const int64_t row = first + threadIdx.y;
@@ -78,7 +81,7 @@ struct RowNorm {
       for (int k = 0; k < HELD; k++) {
         const int64_t j = threadIdx.x + k * blockDim.x;
         const bool on = inside && j < n;
-        g[k] = on ? gy[row * n + j] : T(0), xhat[k] = on ? (x[row * n + j] - m) * r : T(0);
+        g[k] = on ? T(gy[row * n + j]) : T(0), xhat[k] = on ? (x[row * n + j] - m) * r : T(0);
       }
 #pragma unroll
       for (int k = 0; k < HELD; k++) {
@@ -121,7 +124,7 @@ struct RowNorm {
       Sum s1, s2;
 #pragma unroll 4
       for (int64_t j = threadIdx.x; j < n; j += blockDim.x) {
-        const T g = gy[row * n + j] * (weight ? weight[j] : T(1));
+        const T g = gy[row * n + j] * (weight ? T(weight[j]) : T(1));
         s1.add(g), s2.add(g * ((x[row * n + j] - m) * r));
       }
       T a = s1.value(), b = s2.value();
@@ -130,7 +133,7 @@ struct RowNorm {
     }
     __syncthreads();
     for (int64_t j = threadIdx.x; j < n; j += blockDim.x) {
-      const T w = weight ? weight[j] : T(1);
+      const T w = weight ? T(weight[j]) : T(1);
       T sum = 0, sum_xhat = 0;
       for (int64_t first = begin; first < end; first += TOGETHER) {
         T g[TOGETHER], xhat[TOGETHER], r[TOGETHER];
@@ -138,7 +141,7 @@ struct RowNorm {
         for (int k = 0; k < TOGETHER; k++) {
           const int64_t row = first + k;
           const bool inside = row < end;
-          r[k] = inside ? rstd[row] : T(0), g[k] = inside ? gy[row * n + j] : T(0);
+          r[k] = inside ? rstd[row] : T(0), g[k] = inside ? T(gy[row * n + j]) : T(0);
           xhat[k] = inside ? (x[row * n + j] - (CENTRED ? mean[row] : T(0))) * r[k] : T(0);
         }
 #pragma unroll
@@ -155,10 +158,11 @@ struct RowNorm {
 };
 
 template <bool CENTRED>
-__device__ __forceinline__ void row_norm_backward(T *gx, T *partial, const T *gy, const T *x, const T *mean,
-                                                  const T *rstd, const T *weight, int64_t rows, int64_t n) {
+__device__ __forceinline__ void row_norm_backward(STORED *gx, T *partial, const STORED *gy, const STORED *x,
+                                                  const T *mean, const T *rstd, const STORED *weight, int64_t rows,
+                                                  int64_t n) {
   const int64_t parts = mg_norm_parts(rows, n), length = (rows + parts - 1) / parts, begin = blockIdx.x * length;
-  const RowNorm of = {gx, partial ? partial + blockIdx.x * (CENTRED ? 2 * n : n) : 0, gy, x, mean, rstd, weight, begin,
+  const RowNorm of = {gx, partial ? partial + blockIdx.x * (CENTRED ? 2 * n : n) : 0, gy, x, weight, mean, rstd, begin,
                       begin + length < rows ? begin + length : rows, n};
   if (n <= HELD * (int64_t)blockDim.x) of.held_rows<CENTRED>();
   else of.long_rows<CENTRED>();
@@ -178,7 +182,7 @@ __device__ __forceinline__ T column_sum(T v, bool all) {
   return all ? warp_all<Add>(v) : v;
 }
 // out[j] = sum over rows of p[row * stride + j], j < n; nothing if out is null. 32 columns a block.
-__device__ __forceinline__ void sum_rows(T *out, const T *p, int64_t rows, int64_t stride, int64_t n) {
+__device__ __forceinline__ void sum_rows(STORED *out, const T *p, int64_t rows, int64_t stride, int64_t n) {
   const int64_t j = (int64_t)blockIdx.x * 32 + threadIdx.x;
   Sum s;
   if (out && j < n)
@@ -187,22 +191,23 @@ __device__ __forceinline__ void sum_rows(T *out, const T *p, int64_t rows, int64
   if (out && j < n && threadIdx.y == 0) out[j] = total;
 }
 
-KERNEL(layer_norm_backward)(T *gx, T *gweight, T *gbias, T *partial, const T *gy, const T *x, const T *mean,
-                            const T *rstd, const T *weight, int64_t rows, int64_t n) {
+KERNEL(layer_norm_backward)(STORED *gx, STORED *gweight, STORED *gbias, T *partial, const STORED *gy, const STORED *x,
+                            const T *mean, const T *rstd, const STORED *weight, int64_t rows, int64_t n) {
   row_norm_backward<true>(gx, gweight || gbias ? partial : 0, gy, x, mean, rstd, weight, rows, n);
 }
-STEP(layer_norm_backward, columns)(T *gx, T *gweight, T *gbias, T *partial, const T *gy, const T *x, const T *mean,
-                                   const T *rstd, const T *weight, int64_t rows, int64_t n) {
+STEP(layer_norm_backward, columns)(STORED *gx, STORED *gweight, STORED *gbias, T *partial, const STORED *gy,
+                                   const STORED *x, const T *mean, const T *rstd, const STORED *weight, int64_t rows,
+                                   int64_t n) {
   for (int which = blockIdx.y; which < 2; which += gridDim.y)
     sum_rows(which ? gbias : gweight, partial + which * n, mg_norm_parts(rows, n), 2 * n, n);
 }
 
-KERNEL(rms_norm_backward)(T *gx, T *gweight, T *partial, const T *gy, const T *x, const T *rstd, const T *weight,
-                          int64_t rows, int64_t n) {
+KERNEL(rms_norm_backward)(STORED *gx, STORED *gweight, T *partial, const STORED *gy, const STORED *x, const T *rstd,
+                          const STORED *weight, int64_t rows, int64_t n) {
   row_norm_backward<false>(gx, gweight ? partial : 0, gy, x, 0, rstd, weight, rows, n);
 }
-STEP(rms_norm_backward, columns)(T *gx, T *gweight, T *partial, const T *gy, const T *x, const T *rstd, const T *weight,
-                                 int64_t rows, int64_t n) {
+STEP(rms_norm_backward, columns)(STORED *gx, STORED *gweight, T *partial, const STORED *gy, const STORED *x,
+                                 const T *rstd, const STORED *weight, int64_t rows, int64_t n) {
   sum_rows(gweight, partial, mg_norm_parts(rows, n), n, n);
 }
 
@@ -276,20 +281,21 @@ __device__ __forceinline__ int64_t channel_of(int64_t i, int64_t total, int64_t 
 }
 
 // with mean = first + offset
-__device__ __forceinline__ void normalised(const Channel &of, T *y, T *mean, T *var, T *rstd, const T *x,
-                                           const T *weight, const T *bias, T first, T offset, T v, double eps) {
+__device__ __forceinline__ void normalised(const Channel &of, STORED *y, T *mean, T *var, T *rstd, const STORED *x,
+                                           const STORED *weight, const STORED *bias, T first, T offset, T v,
+                                           double eps) {
   const T r = inverse_root(v + (T)eps);
   if (of.writes() && blockIdx.y == 0) mean[of.c] = first + offset, var[of.c] = v, rstd[of.c] = r;
   if (!of.inside()) return;
-  const T scale = weight ? r * weight[of.c] : r, shift = bias ? bias[of.c] : T(0);
+  const T scale = weight ? r * weight[of.c] : r, shift = bias ? T(bias[of.c]) : T(0);
   T value[4];
   of.each([&](int u, int64_t at) { value[u] = x[at]; },
           [&](int u, int64_t at) { y[at] = ((value[u] - first) - offset) * scale + shift; });
 }
-KERNEL(batch_norm_forward)(T *y, T *mean, T *var, T *rstd, const T *x, const T *weight, const T *bias, int64_t batch,
-                           int64_t channels, int64_t inner, double eps) {
+KERNEL(batch_norm_forward)(STORED *y, T *mean, T *var, T *rstd, const STORED *x, const STORED *weight,
+                           const STORED *bias, int64_t batch, int64_t channels, int64_t inner, double eps) {
   const Channel of(batch, channels, inner);
-  const T first = of.inside() && of.begin < of.end ? x[of.place(of.begin)] : T(0), count = (T)(of.end - of.begin);
+  const T first = of.inside() && of.begin < of.end ? T(x[of.place(of.begin)]) : T(0), count = (T)(of.end - of.begin);
   T value[4];
   Sum s, q;
   of.each([&](int u, int64_t at) { value[u] = x[at]; }, [&](int u, int64_t) { s.add(value[u] - first); });
@@ -305,8 +311,8 @@ KERNEL(batch_norm_forward)(T *y, T *mean, T *var, T *rstd, const T *x, const T *
                          of.result(blockIdx.y, 2) = (double)squares;
 }
 // The means and the sums of squares about them are joined as Chan, Golub and LeVeque (1979) do it, in double.
-STEP(batch_norm_forward, apply)(T *y, T *mean, T *var, T *rstd, const T *x, const T *weight, const T *bias,
-                                int64_t batch, int64_t channels, int64_t inner, double eps) {
+STEP(batch_norm_forward, apply)(STORED *y, T *mean, T *var, T *rstd, const STORED *x, const STORED *weight,
+                                const STORED *bias, int64_t batch, int64_t channels, int64_t inner, double eps) {
   const Channel of(batch, channels, inner);
   double mu = 0, squares = 0;
   if (of.inside()) {
@@ -323,20 +329,20 @@ STEP(batch_norm_forward, apply)(T *y, T *mean, T *var, T *rstd, const T *x, cons
   normalised(of, y, mean, var, rstd, x, weight, bias, first, (T)(mu - (double)first),
              (T)(squares / (double)(batch * inner)), eps);
 }
-KERNEL(batch_norm_eval_forward)(T *y, const T *x, const T *mean, const T *var, const T *weight, const T *bias,
-                                int64_t batch, int64_t channels, int64_t inner, double eps) {
+KERNEL(batch_norm_eval_forward)(STORED *y, const STORED *x, const STORED *mean, const STORED *var, const STORED *weight,
+                                const STORED *bias, int64_t batch, int64_t channels, int64_t inner, double eps) {
   const int64_t total = batch * channels * inner;
   GRID_LOOP(i, total) {
     const int64_t c = channel_of(i, total, channels, inner);
     const T r = inverse_root(var[c] + (T)eps);
-    y[i] = (x[i] - mean[c]) * (weight ? r * weight[c] : r) + (bias ? bias[c] : T(0));
+    y[i] = (x[i] - mean[c]) * (weight ? r * weight[c] : r) + (bias ? T(bias[c]) : T(0));
   }
 }
 
 // s1 = sum(gy), s2 = sum(gy * xhat)
-__device__ __forceinline__ void batch_norm_gradients(const Channel &of, T *gx, T *gweight, T *gbias, const T *gy,
-                                                     const T *x, const T *mean, const T *rstd, const T *weight, T s1,
-                                                     T s2) {
+__device__ __forceinline__ void batch_norm_gradients(const Channel &of, STORED *gx, STORED *gweight, STORED *gbias,
+                                                     const STORED *gy, const STORED *x, const T *mean, const T *rstd,
+                                                     const STORED *weight, T s1, T s2) {
   if (of.writes() && blockIdx.y == 0 && gbias) gbias[of.c] = s1;
   if (of.writes() && blockIdx.y == 0 && gweight) gweight[of.c] = s2;
   if (!gx || !of.inside()) return;
@@ -346,8 +352,9 @@ __device__ __forceinline__ void batch_norm_gradients(const Channel &of, T *gx, T
   of.each([&](int u, int64_t at) { g[u] = gy[at], value[u] = x[at]; },
           [&](int u, int64_t at) { gx[at] = (g[u] - c1 - (value[u] - m) * r * c2) * scale; });
 }
-KERNEL(batch_norm_backward)(T *gx, T *gweight, T *gbias, const T *gy, const T *x, const T *mean, const T *rstd,
-                            const T *weight, int64_t batch, int64_t channels, int64_t inner) {
+KERNEL(batch_norm_backward)(STORED *gx, STORED *gweight, STORED *gbias, const STORED *gy, const STORED *x,
+                            const T *mean, const T *rstd, const STORED *weight, int64_t batch, int64_t channels,
+                            int64_t inner) {
   const Channel of(batch, channels, inner);
   const T m = of.inside() ? mean[of.c] : T(0), r = of.inside() ? rstd[of.c] : T(0);
   T g[4], value[4];
@@ -358,21 +365,23 @@ KERNEL(batch_norm_backward)(T *gx, T *gweight, T *gbias, const T *gy, const T *x
   if (of.segments == 1) batch_norm_gradients(of, gx, gweight, gbias, gy, x, mean, rstd, weight, s1, s2);
   else if (of.writes()) of.result(blockIdx.y, 0) = (double)s1, of.result(blockIdx.y, 1) = (double)s2;
 }
-STEP(batch_norm_backward, apply)(T *gx, T *gweight, T *gbias, const T *gy, const T *x, const T *mean, const T *rstd,
-                                 const T *weight, int64_t batch, int64_t channels, int64_t inner) {
+STEP(batch_norm_backward, apply)(STORED *gx, STORED *gweight, STORED *gbias, const STORED *gy, const STORED *x,
+                                 const T *mean, const T *rstd, const STORED *weight, int64_t batch, int64_t channels,
+                                 int64_t inner) {
   const Channel of(batch, channels, inner);
   if (of.inside())
     batch_norm_gradients(of, gx, gweight, gbias, gy, x, mean, rstd, weight, (T)of.sum_of_results(0),
                          (T)of.sum_of_results(1));
 }
-KERNEL(batch_norm_eval_backward)(T *gx, T *gweight, T *gbias, const T *gy, const T *x, const T *mean, const T *var,
-                                 const T *weight, int64_t batch, int64_t channels, int64_t inner, double eps) {
+KERNEL(batch_norm_eval_backward)(STORED *gx, STORED *gweight, STORED *gbias, const STORED *gy, const STORED *x,
+                                 const STORED *mean, const STORED *var, const STORED *weight, int64_t batch,
+                                 int64_t channels, int64_t inner, double eps) {
   const Channel of(batch, channels, inner);
-  const T m = of.inside() ? mean[of.c] : T(0), r = of.inside() ? inverse_root(var[of.c] + (T)eps) : T(0);
+  const T m = of.inside() ? T(mean[of.c]) : T(0), r = of.inside() ? inverse_root(var[of.c] + (T)eps) : T(0);
   const T scale = weight && of.inside() ? r * weight[of.c] : r;
   T g[4], value[4];
   Sum of_g, of_gx;
-  of.each([&](int u, int64_t at) { g[u] = gy[at], value[u] = gweight ? x[at] : T(0); }, [&](int u, int64_t at) {
+  of.each([&](int u, int64_t at) { g[u] = gy[at], value[u] = gweight ? T(x[at]) : T(0); }, [&](int u, int64_t at) {
     of_g.add(g[u]), of_gx.add(g[u] * ((value[u] - m) * r));
     if (gx) gx[at] = g[u] * scale;
   });
@@ -384,34 +393,35 @@ KERNEL(batch_norm_eval_backward)(T *gx, T *gweight, T *gbias, const T *gy, const
     if (gweight) gweight[of.c] = s2;
   }
 }
-STEP(batch_norm_eval_backward, join)(T *gx, T *gweight, T *gbias, const T *gy, const T *x, const T *mean, const T *var,
-                                     const T *weight, int64_t batch, int64_t channels, int64_t inner, double eps) {
+STEP(batch_norm_eval_backward, join)(STORED *gx, STORED *gweight, STORED *gbias, const STORED *gy, const STORED *x,
+                                     const STORED *mean, const STORED *var, const STORED *weight, int64_t batch,
+                                     int64_t channels, int64_t inner, double eps) {
   const Channel of(batch, channels, inner);
   if (!of.writes()) return;
   if (gbias) gbias[of.c] = (T)of.sum_of_results(0);
   if (gweight) gweight[of.c] = (T)of.sum_of_results(1);
 }
 
-KERNEL(running_update)(T *running, const T *value, int64_t n, double momentum, double scale) {
+KERNEL(running_update)(STORED *running, const T *value, int64_t n, double momentum, double scale) {
   GRID_LOOP(i, n) running[i] = (T)((1 - momentum) * running[i] + momentum * scale * value[i]);
 }
 
 // ---- group norm: x is [batch, groups, cpg, inner] ----
 //
 // The statistics are those of layer norm, over rows of n = cpg * inner elements. weight and bias belong to channels.
-KERNEL(group_norm_forward)(T *y, T *mean, T *rstd, const T *x, const T *weight, const T *bias, int64_t batch,
-                           int64_t groups, int64_t cpg, int64_t inner, double eps) {
+KERNEL(group_norm_forward)(STORED *y, T *mean, T *rstd, const STORED *x, const STORED *weight, const STORED *bias,
+                           int64_t batch, int64_t groups, int64_t cpg, int64_t inner, double eps) {
   const int64_t n = cpg * inner;
   EACH_ROW(row, batch * groups) {
     const Row of(x + row * n, n);
     T first, offset, unit;
     const T r = row_statistics(of, true, eps, first, offset, unit);
     const int64_t channel = row % groups * cpg;
-    T *to = y + row * n;
+    STORED *to = y + row * n;
     of.each([&](int64_t j, T v) {
       const int64_t c =
           channel + (n <= 0x7fffffff ? quotient((uint32_t)j, (uint32_t)inner) : quotient((uint64_t)j, (uint64_t)inner));
-      to[j] = ((v * unit - first) - offset) * r * (weight ? weight[c] : T(1)) + (bias ? bias[c] : T(0));
+      to[j] = ((v * unit - first) - offset) * r * (weight ? T(weight[c]) : T(1)) + (bias ? T(bias[c]) : T(0));
     });
     if (threadIdx.x == 0) mean[row] = (first + offset) / unit, rstd[row] = r * unit;
   }
@@ -419,12 +429,14 @@ KERNEL(group_norm_forward)(T *y, T *mean, T *rstd, const T *x, const T *weight, 
 
 // `partial` holds sum(gy) for each sample and channel, then sum(gy * xhat) for each. A warp computes them for a channel
 // of the row. The row's two averages follow from them. The second launch sums them over the batch: gbias and gweight.
-KERNEL(group_norm_backward)(T *gx, T *gweight, T *gbias, T *partial, const T *gy, const T *x, const T *mean,
-                            const T *rstd, const T *weight, int64_t batch, int64_t groups, int64_t cpg, int64_t inner) {
+KERNEL(group_norm_backward)(STORED *gx, STORED *gweight, STORED *gbias, T *partial, const STORED *gy, const STORED *x,
+                            const T *mean, const T *rstd, const STORED *weight, int64_t batch, int64_t groups,
+                            int64_t cpg, int64_t inner) {
   const int64_t n = cpg * inner, rows = batch * groups;
   const int warps = blockDim.x >> 5, warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
   EACH_ROW(row, rows) {
-    const T m = mean[row], r = rstd[row], *px = x + row * n, *pg = gy + row * n;
+    const T m = mean[row], r = rstd[row];
+    const STORED *px = x + row * n, *pg = gy + row * n;
     T *sum1 = partial + row * cpg, *sum2 = partial + (rows + row) * cpg;
     for (int64_t k = warp; k < cpg; k += warps) {
       Sum s1, s2;
@@ -438,20 +450,20 @@ KERNEL(group_norm_backward)(T *gx, T *gweight, T *gbias, T *partial, const T *gy
     const int64_t channel = row % groups * cpg;
     Sum s1, s2;
     for (int64_t k = threadIdx.x; k < cpg; k += blockDim.x) {
-      const T w = weight ? weight[channel + k] : T(1);
+      const T w = weight ? T(weight[channel + k]) : T(1);
       s1.add(sum1[k] * w), s2.add(sum2[k] * w);
     }
     const T c1 = row_sum(s1.value()) / n, c2 = row_sum(s2.value()) / n;
     for (int64_t k = warp; k < cpg; k += warps) {
-      const T w = weight ? weight[channel + k] : T(1);
+      const T w = weight ? T(weight[channel + k]) : T(1);
       for (int64_t j = k * inner + lane; j < (k + 1) * inner; j += 32)
         gx[row * n + j] = (pg[j] * w - c1 - (px[j] - m) * r * c2) * r;
     }
   }
 }
-STEP(group_norm_backward, columns)(T *gx, T *gweight, T *gbias, T *partial, const T *gy, const T *x, const T *mean,
-                                   const T *rstd, const T *weight, int64_t batch, int64_t groups, int64_t cpg,
-                                   int64_t inner) {
+STEP(group_norm_backward, columns)(STORED *gx, STORED *gweight, STORED *gbias, T *partial, const STORED *gy,
+                                   const STORED *x, const T *mean, const T *rstd, const STORED *weight, int64_t batch,
+                                   int64_t groups, int64_t cpg, int64_t inner) {
   sum_rows(gbias, partial, batch, groups * cpg, groups * cpg);
   sum_rows(gweight, partial + batch * groups * cpg, batch, groups * cpg, groups * cpg);
 }

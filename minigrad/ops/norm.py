@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from ..core.half import autocast_to_float32_on_gpu
+from ..core.half import autocast_to_float32_on_gpu, unrounded
 from ..core.modes import no_grad
 from ..core.op import address, op, same_dtypes
-from ..core.shape import BOOL, fail, is_float
+from ..core.shape import BOOL, FLOAT32, fail, is_float
 from ..core.tensor import Tensor, bump
 from ..devices import native
 from ..devices.base import KernelTable
@@ -92,8 +92,8 @@ def _layer_norm_kernels(kernels: KernelTable, x: Layout, weight: Layout | None, 
     for size in normalized_shape:
         n *= size
     rows = x.size // n if n else 0
-    statistics = layout(x.device, x.dtype, (2, rows))       # mean, then rstd
-    second = rows * x.dtype.itemsize
+    statistics = unrounded(x, (2, rows))                    # mean, then rstd
+    second = rows * statistics.dtype.itemsize
     partial = _partial(x, rows, n, native.layer_norm_partial, 2)
 
     def run_forward(xa: Array, wa: Array | None, ba: Array | None) -> Any:
@@ -117,7 +117,7 @@ def _layer_norm_kernels(kernels: KernelTable, x: Layout, weight: Layout | None, 
 def _partial(x: Layout, rows: int, n: int, size: Callable[[int, int], int], sums: int) -> Layout:
     """Work space of a backward kernel: `size(rows, n)`; on a GPU `sums` sums of each column and part of the rows."""
     elements = native.norm_parts(rows, n) * sums * n if x.device.type == "cuda" else size(rows, n)
-    return layout(x.device, x.dtype, (elements,))
+    return unrounded(x, (elements,))
 
 
 @layer_norm.reference
@@ -189,9 +189,9 @@ def _rms_norm_kernels(kernels: KernelTable, x: Layout, weight: Layout | None, *,
     for size in normalized_shape:
         n *= size
     rows = x.size // n if n else 0
-    statistic = layout(x.device, x.dtype, (rows,))
+    statistic = unrounded(x, (rows,))
     partial = _partial(x, rows, n, native.rms_norm_partial, 1)
-    epsilon = _rms_eps(x.dtype, eps)
+    epsilon = _rms_eps(statistic.dtype, eps)
 
     def run_forward(xa: Array, wa: Array | None) -> Any:
         y, rstd = alloc(x), alloc(statistic)
@@ -284,10 +284,10 @@ def _batch_norm_kernels(kernels: KernelTable, x: Layout, weight: Layout | None, 
     forward, backward = kernels.batch_norm_forward[x.dtype], kernels.batch_norm_backward[x.dtype]
     same_dtypes("batch_norm", x, weight, bias)
     batch, channels, inner = _batch_channels_inner(x)
-    vector = layout(x.device, x.dtype, (channels,))
+    vector, statistic = layout(x.device, x.dtype, (channels,)), unrounded(x, (channels,))
 
     def run_forward(xa: Array, wa: Array | None, ba: Array | None) -> Any:
-        y, mu, var, rstd = alloc(x), alloc(vector), alloc(vector), alloc(vector)
+        y, mu, var, rstd = alloc(x), alloc(statistic), alloc(statistic), alloc(statistic)
         forward.call(y.ptr, mu.ptr, var.ptr, rstd.ptr, xa.ptr, address(wa), address(ba), batch, channels, inner, eps)
         return (y, mu, var), (xa, mu, rstd, wa)
 
@@ -404,7 +404,8 @@ def running_update(running: Tensor, batch: Tensor, momentum: float | Tensor, sca
     Shapes: running and batch (C,); momentum a number, or a tensor (C,) or (). `scale` makes a biased variance unbiased.
     """
     x = running.layout
-    if x.contiguous and batch.layout is x and not isinstance(momentum, Tensor):
+    statistic = x if x.dtype == FLOAT32 else unrounded(x, x.shape)
+    if x.contiguous and batch.layout is statistic and not isinstance(momentum, Tensor):
         kernel = x.device.kernels.running_update.get(x.dtype)
         if kernel is not None:
             kernel.call(running.array.ptr, batch.array.ptr, x.size, float(momentum), scale)
@@ -448,8 +449,7 @@ def _group_norm_kernels(kernels: KernelTable, x: Layout, weight: Layout | None, 
     batch, channels, inner = _batch_channels_inner(x)
     per_group = channels // num_groups
     vector = layout(x.device, x.dtype, (channels,))
-    statistic = layout(x.device, x.dtype, (batch * num_groups,))
-    partial = layout(x.device, x.dtype, (2 * batch * channels,))
+    statistic, partial = unrounded(x, (batch * num_groups,)), unrounded(x, (2 * batch * channels,))
 
     def run_forward(xa: Array, wa: Array | None, ba: Array | None) -> Any:
         y, mu, rstd = alloc(x), alloc(statistic), alloc(statistic)
@@ -591,16 +591,18 @@ def _group_norm_backward_rule(k: Any, host: Any) -> Sequence[Launch]:
     return [rows, columns(k.groups * k.cpg, "columns")] if k.gweight or k.gbias else [rows]
 
 
-launch("ops/norm.cu", "layer_norm_forward rms_norm_forward", lambda k, host: [per_row(k.rows, k.n)], shared=512)
-launch("ops/norm.cu", "layer_norm_backward", _row_norm_rule(2, "gweight", "gbias"), shared=36864)
-launch("ops/norm.cu", "rms_norm_backward", _row_norm_rule(1, "gweight"), shared=36864)
+launch("ops/norm.cu", "layer_norm_forward rms_norm_forward", lambda k, host: [per_row(k.rows, k.n)], shared=512,
+       half=True)
+launch("ops/norm.cu", "layer_norm_backward", _row_norm_rule(2, "gweight", "gbias"), shared=36864, half=True)
+launch("ops/norm.cu", "rms_norm_backward", _row_norm_rule(1, "gweight"), shared=36864, half=True)
 launch("ops/norm.cu", "batch_norm_forward batch_norm_backward", lambda k, host: _channel_launches(k, "apply"),
-       shared=4608)
-launch("ops/norm.cu", "batch_norm_eval_backward", _eval_backward_rule, shared=4608)
-launch("ops/norm.cu", "batch_norm_eval_forward", lambda k, host: [over(k.batch * k.channels * k.inner)])
-launch("ops/norm.cu", "running_update", lambda k, host: [over(k.n)])
-launch("ops/norm.cu", "group_norm_forward", lambda k, host: [per_row(k.batch * k.groups, k.cpg * k.inner)], shared=512)
-launch("ops/norm.cu", "group_norm_backward", _group_norm_backward_rule, shared=4608)
+       shared=4608, half=True)
+launch("ops/norm.cu", "batch_norm_eval_backward", _eval_backward_rule, shared=4608, half=True)
+launch("ops/norm.cu", "batch_norm_eval_forward", lambda k, host: [over(k.batch * k.channels * k.inner)], half=True)
+launch("ops/norm.cu", "running_update", lambda k, host: [over(k.n)], half=True)
+launch("ops/norm.cu", "group_norm_forward", lambda k, host: [per_row(k.batch * k.groups, k.cpg * k.inner)], shared=512,
+       half=True)
+launch("ops/norm.cu", "group_norm_backward", _group_norm_backward_rule, shared=4608, half=True)
 
 
 # `minigrad.layer_norm` and the like have PyTorch's arguments: nn/toplevel.py

@@ -13,7 +13,7 @@
 
 template <bool ROWS> struct Line;
 template <> struct Line<true> : Row {
-  __device__ __forceinline__ Line(const T *x, int64_t line, int64_t n, int64_t) : Row(x + line * n, n) {}
+  __device__ __forceinline__ Line(const STORED *x, int64_t line, int64_t n, int64_t) : Row(x + line * n, n) {}
   static __device__ __forceinline__ int64_t first() { return (int64_t)blockIdx.x * blockDim.y + threadIdx.y; }
   static __device__ __forceinline__ int64_t step() { return (int64_t)gridDim.x * blockDim.y; }
   // of the line in memory
@@ -24,9 +24,9 @@ template <> struct Line<true> : Row {
   __device__ __forceinline__ T at(int64_t j) const { return p[j]; }
 };
 template <> struct Line<false> {
-  const T *p;
+  const STORED *p;
   int64_t n, inner;
-  __device__ __forceinline__ Line(const T *x, int64_t line, int64_t length, int64_t i)
+  __device__ __forceinline__ Line(const STORED *x, int64_t line, int64_t length, int64_t i)
       : p(x + start(line, length, i)), n(length), inner(i) {}
   static __device__ __forceinline__ int64_t first() { return (int64_t)blockIdx.x * blockDim.x + threadIdx.x; }
   static __device__ __forceinline__ int64_t step() { return (int64_t)gridDim.x * blockDim.x; }
@@ -57,12 +57,13 @@ template <class L> __device__ __forceinline__ T sum_exp(const L &x, T m) {
 }
 
 template <bool ROWS>
-__device__ __forceinline__ void softmax(T *y, const T *x, int64_t outer, int64_t n, int64_t inner, bool logarithm) {
+__device__ __forceinline__ void softmax(STORED *y, const STORED *x, int64_t outer, int64_t n, int64_t inner,
+                                        bool logarithm) {
   typedef Line<ROWS> L;
   EACH_LINE(line, L, outer * inner) {
     const L of(x, line, n, inner);
     const T m = maximum(of), s = sum_exp(of, m);
-    T *to = y + L::start(line, n, inner);
+    STORED *to = y + L::start(line, n, inner);
     if (logarithm) {
       const T l = log(s);
       of.each([&](int64_t j, T v) { to[j * inner] = (v - m) - l; });
@@ -71,43 +72,47 @@ __device__ __forceinline__ void softmax(T *y, const T *x, int64_t outer, int64_t
     }
   }
 }
-KERNEL(softmax_forward)(T *y, const T *x, int64_t outer, int64_t n, int64_t inner) {
+KERNEL(softmax_forward)(STORED *y, const STORED *x, int64_t outer, int64_t n, int64_t inner) {
   if (inner == 1) softmax<true>(y, x, outer, n, inner, false);
   else softmax<false>(y, x, outer, n, inner, false);
 }
-KERNEL(log_softmax_forward)(T *y, const T *x, int64_t outer, int64_t n, int64_t inner) {
+KERNEL(log_softmax_forward)(STORED *y, const STORED *x, int64_t outer, int64_t n, int64_t inner) {
   if (inner == 1) softmax<true>(y, x, outer, n, inner, true);
   else softmax<false>(y, x, outer, n, inner, true);
 }
 
+// In half precision `y` is the input: its softmax is computed again, since what the forward gave was rounded.
 template <bool ROWS>
-__device__ __forceinline__ void softmax_back(T *gx, const T *gy, const T *y, int64_t outer, int64_t n, int64_t inner,
-                                             bool logarithm) {
+__device__ __forceinline__ void softmax_back(STORED *gx, const STORED *gy, const STORED *y, int64_t outer, int64_t n,
+                                             int64_t inner, bool logarithm) {
   typedef Line<ROWS> L;
+  const bool again = sizeof(STORED) == 2;
   EACH_LINE(line, L, outer * inner) {
     const L of(y, line, n, inner);
-    const T *g = gy + L::start(line, n, inner);
-    T *to = gx + L::start(line, n, inner);
+    const STORED *g = gy + L::start(line, n, inner);
+    STORED *to = gx + L::start(line, n, inner);
+    const T m = again ? maximum(of) : T(0), all = again ? sum_exp(of, m) : T(1);
+    const auto weight = [&](T v) -> T { return again ? exp(v - m) / all : logarithm ? exp(v) : v; };
     Sum s;
-    of.each([&](int64_t j, T v) { s.add(logarithm ? g[j * inner] : g[j * inner] * v); });
+    of.each([&](int64_t j, T v) { s.add(logarithm ? T(g[j * inner]) : g[j * inner] * weight(v)); });
     const T total = L::sum(s.value());
     of.each([&](int64_t j, T v) {
-      to[j * inner] = logarithm ? g[j * inner] - exp(v) * total : v * (g[j * inner] - total);
+      to[j * inner] = logarithm ? g[j * inner] - weight(v) * total : weight(v) * (g[j * inner] - total);
     });
   }
 }
-KERNEL(softmax_backward)(T *gx, const T *gy, const T *y, int64_t outer, int64_t n, int64_t inner) {
+KERNEL(softmax_backward)(STORED *gx, const STORED *gy, const STORED *y, int64_t outer, int64_t n, int64_t inner) {
   if (inner == 1) softmax_back<true>(gx, gy, y, outer, n, inner, false);
   else softmax_back<false>(gx, gy, y, outer, n, inner, false);
 }
-KERNEL(log_softmax_backward)(T *gx, const T *gy, const T *y, int64_t outer, int64_t n, int64_t inner) {
+KERNEL(log_softmax_backward)(STORED *gx, const STORED *gy, const STORED *y, int64_t outer, int64_t n, int64_t inner) {
   if (inner == 1) softmax_back<true>(gx, gy, y, outer, n, inner, true);
   else softmax_back<false>(gx, gy, y, outer, n, inner, true);
 }
 
 // An infinite maximum is not subtracted: a line of -inf gives -inf, one with inf gives inf.
 template <bool ROWS>
-__device__ __forceinline__ void log_sum_exp(T *y, const T *x, int64_t outer, int64_t n, int64_t inner) {
+__device__ __forceinline__ void log_sum_exp(STORED *y, const STORED *x, int64_t outer, int64_t n, int64_t inner) {
   typedef Line<ROWS> L;
   EACH_LINE(line, L, outer * inner) {
     const L of(x, line, n, inner);
@@ -115,24 +120,24 @@ __device__ __forceinline__ void log_sum_exp(T *y, const T *x, int64_t outer, int
     if (L::one()) y[line] = m + log(s);
   }
 }
-KERNEL(logsumexp_forward)(T *y, const T *x, int64_t outer, int64_t n, int64_t inner) {
+KERNEL(logsumexp_forward)(STORED *y, const STORED *x, int64_t outer, int64_t n, int64_t inner) {
   if (inner == 1) log_sum_exp<true>(y, x, outer, n, inner);
   else log_sum_exp<false>(y, x, outer, n, inner);
 }
 
 // Beside an infinite maximum nothing else counts: the gradient of the rest is exp(x - inf) = 0, as if the sum were 1.
 template <bool ROWS>
-__device__ __forceinline__ void log_sum_exp_back(T *gx, const T *gy, const T *x, int64_t outer, int64_t n,
-                                                 int64_t inner) {
+__device__ __forceinline__ void log_sum_exp_back(STORED *gx, const STORED *gy, const STORED *x, int64_t outer,
+                                                 int64_t n, int64_t inner) {
   typedef Line<ROWS> L;
   EACH_LINE(line, L, outer * inner) {
     const L of(x, line, n, inner);
     const T m = maximum(of), s = sum_exp(of, m), factor = gy[line] / (m == T(INFINITY) ? T(1) : s);
-    T *to = gx + L::start(line, n, inner);
+    STORED *to = gx + L::start(line, n, inner);
     of.each([&](int64_t j, T v) { to[j * inner] = exp(v - m) * factor; });
   }
 }
-KERNEL(logsumexp_backward)(T *gx, const T *gy, const T *x, int64_t outer, int64_t n, int64_t inner) {
+KERNEL(logsumexp_backward)(STORED *gx, const STORED *gy, const STORED *x, int64_t outer, int64_t n, int64_t inner) {
   if (inner == 1) log_sum_exp_back<true>(gx, gy, x, outer, n, inner);
   else log_sum_exp_back<false>(gx, gy, x, outer, n, inner);
 }
@@ -140,15 +145,16 @@ KERNEL(logsumexp_backward)(T *gx, const T *gy, const T *x, int64_t outer, int64_
 // ---- cross-entropy: -sum over c of q_c w_c log softmax(x)_c, with q = (1 - e) [c == target] + e / classes ----
 //
 // The first launch writes the loss of each position and its two statistics. A second one, of one block, writes the
-// reduced loss and the divisor of the mean. The probabilities are never stored. A target out of range reads
+// reduced loss and the divisor of the mean; `items` is null where half precision is not reduced: then the losses of all
+// positions go to `loss`. The probabilities are never stored. A target out of range reads
 // nothing and makes its loss (and so the mean) NaN; the error comes later (devices/flags.py).
 __device__ __forceinline__ bool valid(int64_t target, int64_t classes) { return target >= 0 && target < classes; }
-__device__ __forceinline__ T weight_of(const T *weight, int64_t c) { return weight ? weight[c] : T(1); }
+__device__ __forceinline__ T weight_of(const STORED *weight, int64_t c) { return weight ? T(weight[c]) : T(1); }
 
 template <bool ROWS>
-__device__ __forceinline__ void cross_entropy(T *items, T *stats, const T *logits, const int64_t *target,
-                                              const T *weight, int64_t outer, int64_t classes, int64_t inner,
-                                              int64_t ignore_index, T smoothing) {
+__device__ __forceinline__ void cross_entropy(STORED *own, T *items, T *stats, const STORED *logits,
+                                              const int64_t *target, const STORED *weight, int64_t outer,
+                                              int64_t classes, int64_t inner, int64_t ignore_index, T smoothing) {
   typedef Line<ROWS> L;
   const int64_t lines = outer * inner;
   EACH_LINE(line, L, lines) {
@@ -168,20 +174,24 @@ __device__ __forceinline__ void cross_entropy(T *items, T *stats, const T *logit
       loss = -weight_of(weight, t) * ((of.at(t) - m) - l) * (1 - smoothing);
       if (smoothing != 0) loss -= smooth * (smoothing / classes);
     }
-    items[line] = loss, stats[line] = m, stats[lines + line] = l;
+    if (items) items[line] = loss;
+    else own[line] = loss;
+    stats[line] = m, stats[lines + line] = l;
   }
 }
-KERNEL(cross_entropy_forward)(T *loss, T *wsum, T *items, T *stats, const T *logits, const int64_t *target,
-                              const T *weight, int64_t outer, int64_t classes, int64_t inner, int64_t ignore_index,
+KERNEL(cross_entropy_forward)(STORED *loss, T *wsum, T *items, T *stats, const STORED *logits, const int64_t *target,
+                              const STORED *weight, int64_t outer, int64_t classes, int64_t inner, int64_t ignore_index,
                               int64_t reduction, double label_smoothing) {
   if (inner == 1)
-    cross_entropy<true>(items, stats, logits, target, weight, outer, classes, inner, ignore_index, (T)label_smoothing);
+    cross_entropy<true>(loss, items, stats, logits, target, weight, outer, classes, inner, ignore_index,
+                        (T)label_smoothing);
   else
-    cross_entropy<false>(items, stats, logits, target, weight, outer, classes, inner, ignore_index, (T)label_smoothing);
+    cross_entropy<false>(loss, items, stats, logits, target, weight, outer, classes, inner, ignore_index,
+                         (T)label_smoothing);
 }
-STEP(cross_entropy_forward, reduce)(T *loss, T *wsum, T *items, T *stats, const T *logits, const int64_t *target,
-                                    const T *weight, int64_t outer, int64_t classes, int64_t inner,
-                                    int64_t ignore_index, int64_t reduction, double label_smoothing) {
+STEP(cross_entropy_forward, reduce)(STORED *loss, T *wsum, T *items, T *stats, const STORED *logits,
+                                    const int64_t *target, const STORED *weight, int64_t outer, int64_t classes,
+                                    int64_t inner, int64_t ignore_index, int64_t reduction, double label_smoothing) {
   const int64_t lines = outer * inner;
   Sum of_loss, of_weight;
   for (int64_t line = threadIdx.x; line < lines; line += blockDim.x) {
@@ -194,9 +204,9 @@ STEP(cross_entropy_forward, reduce)(T *loss, T *wsum, T *items, T *stats, const 
   *loss = reduction == 1 ? s / w : s;
   *wsum = w;
 }
-KERNEL(cross_entropy_backward)(T *gx, const T *gloss, const T *wsum, const T *stats, const T *logits,
-                               const int64_t *target, const T *weight, int64_t outer, int64_t classes, int64_t inner,
-                               int64_t ignore_index, int64_t reduction, double label_smoothing) {
+KERNEL(cross_entropy_backward)(STORED *gx, const STORED *gloss, const T *wsum, const T *stats, const STORED *logits,
+                               const int64_t *target, const STORED *weight, int64_t outer, int64_t classes,
+                               int64_t inner, int64_t ignore_index, int64_t reduction, double label_smoothing) {
   const int64_t total = outer * classes * inner, lines = outer * inner;
   const T e = (T)label_smoothing;
   T all = classes;                         // the sum of all class weights, which smoothing needs
@@ -216,7 +226,7 @@ KERNEL(cross_entropy_backward)(T *gx, const T *gloss, const T *wsum, const T *st
       const T p = exp((logits[i] - stats[line]) - stats[lines + line]), w = ok ? weight_of(weight, t) : T(NAN);
       g = (1 - e) * w * (p - (c == t ? T(1) : T(0)));
       if (e != 0) g += e / classes * (all * p - weight_of(weight, c));
-      g *= reduction == 0 ? gloss[line] : reduction == 1 ? gloss[0] / wsum[0] : gloss[0];
+      g *= reduction == 0 ? T(gloss[line]) : reduction == 1 ? gloss[0] / wsum[0] : T(gloss[0]);
     }
     gx[i] = g;
   }

@@ -15,6 +15,7 @@ from ..core.tensor import Tensor
 from ..devices.base import Kernel, KernelTable, NoKernel
 from ..devices.launch import Launch, launch, over, per_row
 from ..devices.memory import Array, Layout, alloc, layout
+from ..devices.plan import is_half
 from ..devices.work import work
 from .arguments import respelled
 from .convert import cast
@@ -64,13 +65,15 @@ def _softmax_kernels(kernels: KernelTable, x: Layout, *, axis: int) -> Any:
 
 
 def _along_axis(forward: Kernel, backward: Kernel, x: Layout, axis: int) -> Any:
-    """Forward and backward with the kernels (y, x, sizes) and (gx, gy, y, sizes)."""
+    """Forward and backward with the kernels (y, x, sizes) and (gx, gy, y, sizes). In half precision y is rounded, so
+    that the backward kernel takes x in its place."""
     outer, n, inner = outer_n_inner(x, axis)
+    rounds = is_half(x.dtype)
 
     def run_forward(xa: Array) -> Any:
         y = alloc(x)
         forward.call(y.ptr, xa.ptr, outer, n, inner)
-        return y, y
+        return y, xa if rounds else y
 
     def run_backward(y: Array, g: Array, needs: list[bool]) -> list[Array | None]:
         gx = alloc(x)
@@ -208,7 +211,7 @@ def _lines_rule(k: Any, host: Any) -> Sequence[Launch]:
 
 
 launch("ops/softmax.cu", "softmax_forward softmax_backward log_softmax_forward log_softmax_backward logsumexp_forward "
-       "logsumexp_backward", _lines_rule, shared=512)
+       "logsumexp_backward", _lines_rule, shared=512, half=True)
 work("softmax_forward log_softmax_forward", lambda k: 5 * k.outer * k.n * k.inner)      # maximum, x - maximum, exp, sum
 work("logsumexp_forward softmax_backward log_softmax_backward", lambda k: 4 * k.outer * k.n * k.inner)
 work("logsumexp_backward", lambda k: 3 * k.outer * k.n * k.inner)

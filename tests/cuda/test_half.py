@@ -6,8 +6,9 @@ import pytest
 from cuda_on_cpu.twins import emulated
 
 import minigrad as mg
-from minigrad import nn, optim
+from minigrad import nn, optim, testing
 from minigrad.amp import is_autocast_available
+from minigrad.core.op import registry
 from minigrad.devices import launch_hook
 
 pytest.importorskip("ml_dtypes")
@@ -163,6 +164,65 @@ def test_elementwise_kernels_read_and_write_half_precision(dtype):
         assert launched == [f"{op.kernel_name}_{'f16' if dtype == mg.float16 else 'bf16'}"]
         close = 2e-3 if dtype == mg.float16 else 1.6e-2                  # one step, where float32 differs in its last bits
         np.testing.assert_allclose(got.float().cpu().numpy(), want.float().numpy(), close, err_msg=name)
+
+
+HALF_OPS = ("layer_norm rms_norm batch_norm batch_norm_eval group_norm softmax log_softmax logsumexp cross_entropy mse_loss l1_loss huber_loss "
+            "smooth_l1_loss binary_cross_entropy binary_cross_entropy_with_logits").split()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", HALF_OPS)
+def test_every_sample_rounds_once(name):
+    """Outputs and gradients within one ulp of the definition in float64."""
+    testing.check_half(registry[name], device="cuda")
+
+
+@pytest.mark.parametrize("dtype", HALVES, ids=str)
+@pytest.mark.parametrize("name", HALF_OPS)
+def test_kernels_of_ops_read_and_write_half_precision(name, dtype):
+    """No cast and no float32 copy: each launch, forward and backward, is of the half type."""
+    op, launched = registry[name], []
+    [x, *others], attrs = testing.samples_of(op, dtype, "cuda")[0]
+    with launch_hook(lambda kernel, arguments: (launched.append(kernel.name), kernel.function(*arguments))):
+        y = op(x.detach().requires_grad_(), *others, **attrs)
+        y = y[0] if isinstance(y, tuple) else y
+        y.backward(mg.ones_like(y))
+    made = [n for n in launched if not n.startswith(("fill", "copy"))]
+    assert len(made) == 2 and all(n.endswith("f16") for n in made), launched
+
+
+SHAPES = {      # paths that the samples of the ops, which are small, do not take: functions and the shapes of their inputs
+    "layer norm, long rows": (lambda x, w, b: F.layer_norm(x, (4200,), w, b), (5, 4200), (4200,), (4200,)),
+    "layer norm, many rows": (lambda x, w, b: F.layer_norm(x, (40,), w, b), (300, 40), (40,), (40,)),
+    "rms norm, a block for a row": (lambda x, w: F.rms_norm(x, (1500,), w), (7, 1500), (1500,)),
+    "batch norm, segments": (lambda x, w, b: F.batch_norm(x, None, None, w, b, training=True), (700, 3), (3,), (3,)),
+    "batch norm, images": (lambda x, w, b: F.batch_norm(x, None, None, w, b, training=True), (9, 2, 40, 40), (2,), (2,)),
+    "group norm, large groups": (lambda x, w, b: F.group_norm(x, 2, w, b), (2, 4, 30, 30), (4,), (4,)),
+    "log-sum-exp, long lines": (lambda x: mg.logsumexp(x, 1), (3, 4500)),
+    "log-sum-exp, columns": (lambda x: mg.logsumexp(x, 0), (70, 33)),
+    "cross entropy, long lines": (lambda x: F.cross_entropy(x, mg.arange(5, device=x.device), label_smoothing=0.1), (5, 4500)),
+    "cross entropy, pixels": (lambda x: F.cross_entropy(x, mg.zeros(2, 33, dtype=mg.int64, device=x.device), reduction="none"), (2, 7, 33)),
+    "mse, chunks": (lambda x, y: F.mse_loss(x, y), (300, 300), (300, 300)),
+    "bce with logits, weights": (lambda x, y, w: F.binary_cross_entropy_with_logits(x, y, w, reduction="sum"), (90, 100), (90, 100), (90, 100)),
+}
+
+
+@pytest.mark.parametrize("dtype", HALVES, ids=str)
+@pytest.mark.parametrize("name", SHAPES)
+def test_values_are_those_of_float32_rounded(name, dtype):
+    """To the last bit, since a kernel's text is the same."""
+    function, *shapes = SHAPES[name]
+    given = [mg.tensor(np.random.default_rng(i).standard_normal(s), device="cuda").to(dtype) for i, s in enumerate(shapes)]
+
+    def run(to):
+        inputs = [t.detach().to(to).requires_grad_() for t in given]
+        y = function(*inputs)
+        g = mg.tensor(np.random.default_rng(9).standard_normal(tuple(y.shape)), device="cuda").to(dtype)
+        y.backward(g.to(to))
+        return [y.detach(), *[t.grad for t in inputs]]
+    for half, single in zip(run(dtype), run(mg.float32), strict=True):
+        assert half.dtype == dtype and np.isfinite(half.float().numpy(force=True)).all()
+        np.testing.assert_array_equal(bits(half), bits(single.to(dtype)))
 
 
 def test_numbers_beside_half_precision_are_not_rounded():
