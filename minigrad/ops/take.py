@@ -539,7 +539,7 @@ def _index_add_launches(k: Any, host: Any) -> Sequence[Launch]:
 
 launch("ops/index.cu", "take gather", lambda k, host: [over(k.outer * k.m * k.inner)])
 launch("ops/index.cu", "scatter scatter_add", _scatter_launches)
-launch("ops/index.cu", "index_add", _index_add_launches, shared=12416)
+launch("ops/index.cu", "index_add", _index_add_launches, shared=45184, half=True)
 launch("ops/index.cu", "check_index", lambda k, host: [over(k.n)])
 work("take gather scatter check_index")
 work("index_add scatter_add", lambda k: k.outer * k.m * k.inner)

@@ -171,7 +171,7 @@ HALF_OPS = ("layer_norm rms_norm batch_norm batch_norm_eval group_norm softmax l
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", HALF_OPS)
+@pytest.mark.parametrize("name", [*HALF_OPS, "index_add"])
 def test_every_sample_rounds_once(name):
     """Outputs and gradients within one ulp of the definition in float64."""
     testing.check_half(registry[name], device="cuda")
@@ -203,6 +203,8 @@ SHAPES = {      # paths that the samples of the ops, which are small, do not tak
     "cross entropy, long lines": (lambda x: F.cross_entropy(x, mg.arange(5, device=x.device), label_smoothing=0.1), (5, 4500)),
     "cross entropy, pixels": (lambda x: F.cross_entropy(x, mg.zeros(2, 33, dtype=mg.int64, device=x.device), reduction="none"), (2, 7, 33)),
     "mse, chunks": (lambda x, y: F.mse_loss(x, y), (300, 300), (300, 300)),
+    "an embedding's gradient": (lambda w: F.embedding(mg.tensor(np.arange(2500) ** 2 % 83, device=w.device), w), (83, 5)),
+    "index_add, columns of their own": (lambda x, y: x.index_add(1, mg.tensor([2, 0, 2, 2, 70], device=x.device), y), (3, 71, 2), (3, 5, 2)),
     "bce with logits, weights": (lambda x, y, w: F.binary_cross_entropy_with_logits(x, y, w, reduction="sum"), (90, 100), (90, 100), (90, 100)),
 }
 
