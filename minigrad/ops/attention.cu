@@ -51,13 +51,14 @@ __device__ __forceinline__ void multiply(Scores &acc, const Lines *a, const Line
 }
 
 // Lines of an operand in memory: `count` rows of `width` elements, `step` apart
-struct Matrix {
-  const T *p;
+template <class S> struct MatrixOf {
+  const S *p;
   int64_t step, count, width;
   __device__ __forceinline__ T operator()(int64_t row, int64_t column) const {
-    return row < count && column < width ? p[row * step + column] : T(0);
+    return row < count && column < width ? T(p[row * step + column]) : T(0);
   }
 };
+typedef MatrixOf<STORED> Matrix;
 // to[k][r] = element (row0 + r, column0 + k)
 __device__ __forceinline__ void load_across(Lines *to, const Matrix &x, int64_t row0, int64_t column0) {
 #pragma unroll 2
@@ -86,29 +87,38 @@ __device__ __forceinline__ void dots(Scores &scores, Chunks &s, const Matrix &a,
   }
 }
 
-// sum over k of tile[k][i] * b[row0 + k][column], for all columns of b: store(i of this thread's rows, column, sum)
+// acc[i][j] += sum over k of tile[k][i] * b[row0 + k][column + j]
+__device__ __forceinline__ void weigh_columns(Scores &acc, Chunks &s, const Lines *tile, const Matrix &b, int64_t row0,
+                                              int64_t column) {
+  for (int k = 0; k < TILE && row0 + k < b.count; k += CHUNK) {
+    __syncthreads();                       // the tile is complete, the chunk before has been used
+    load(s.b, b, row0 + k, column);
+    __syncthreads();
+    multiply(acc, tile + k, s.b, CHUNK);
+  }
+}
+// store(i of this thread's rows, column, element), for the columns of a tile that there are
+template <class F>
+__device__ __forceinline__ void each_column(const Scores &acc, int64_t width, int64_t column, F store) {
+  EACH_SCORE(i, j) {
+    const int64_t c = column + threadIdx.x * MICRO + j;
+    if (c < width) store(i, c, acc[i][j]);
+  }
+}
+// the same for all columns of b
 template <class F>
 __device__ __forceinline__ void weigh(Chunks &s, const Lines *tile, const Matrix &b, int64_t row0, F store) {
   for (int64_t column = 0; column < b.width; column += TILE) {
-    Scores acc;
-    EACH_SCORE(i, j) acc[i][j] = 0;
-    for (int k = 0; k < TILE && row0 + k < b.count; k += CHUNK) {
-      __syncthreads();                     // the tile is complete, the chunk before has been used
-      load(s.b, b, row0 + k, column);
-      __syncthreads();
-      multiply(acc, tile + k, s.b, CHUNK);
-    }
-    EACH_SCORE(i, j) {
-      const int64_t c = column + threadIdx.x * MICRO + j;
-      if (c < b.width) store(i, c, acc[i][j]);
-    }
+    Scores acc = {};
+    weigh_columns(acc, s, tile, b, row0, column);
+    each_column(acc, b.width, column, store);
   }
 }
 
 // One of the items
 struct Item {
   Matrix q, k, v;
-  const T *bias;
+  const STORED *bias;
   const uint8_t *allowed;
   const int64_t *stream;
   int64_t number, rows, keys, mask_row, mask_key;
@@ -162,10 +172,10 @@ __device__ __forceinline__ void each_of_tile(const Item &x, int64_t i0, int64_t 
 __device__ __forceinline__ bool is_huge(T logit) { return fabs(logit) > HUGE_SCORE; }        // also inf
 __device__ __forceinline__ bool is_odd(T v) { return !(v - v == 0); }                       // inf or NaN
 
-#define OPERANDS const T *q, const T *k, const T *v, const T *bias, const uint8_t *allowed, const int64_t *stream, \
-    const int64_t *table, int64_t items, int64_t rows, int64_t keys, int64_t depth, int64_t value_depth, \
-    int64_t q_row, int64_t k_row, int64_t v_row, int64_t mask_row, int64_t mask_key, int64_t causal, double scale, \
-    double p
+#define OPERANDS const STORED *q, const STORED *k, const STORED *v, const STORED *bias, const uint8_t *allowed, \
+    const int64_t *stream, const int64_t *table, int64_t items, int64_t rows, int64_t keys, int64_t depth, \
+    int64_t value_depth, int64_t q_row, int64_t k_row, int64_t v_row, int64_t mask_row, int64_t mask_key, \
+    int64_t causal, double scale, double p
 // By one thread, into shared memory: registers are for the tiles.
 __device__ __forceinline__ void set(Item &x, int64_t number, OPERANDS) {
   if (thread()) return;
@@ -377,7 +387,8 @@ KERNEL(attention_forward)(T *out, T *lse, T *weights, OPERANDS) {
 
 // Matrices of an item: the gradient of its output, and the output
 struct Outputs {
-  Matrix g, y;
+  Matrix g;
+  MatrixOf<T> y;
   const T *lse;
   // lse and the sum of g * y for the rows of a tile; a warp for a row
   __device__ __forceinline__ void load_rows(T *of_lse, T *of_sum, int64_t i0) const {
@@ -396,11 +407,11 @@ struct Outputs {
     return sum;
   }
 };
-__device__ __forceinline__ void set(Outputs &of, int64_t number, const T *gout, const T *out, const T *lse,
+__device__ __forceinline__ void set(Outputs &of, int64_t number, const STORED *gout, const T *out, const T *lse,
                                     int64_t rows, int64_t width) {
   if (thread()) return;
   of.g = Matrix{gout + number * rows * width, width, rows, width};
-  of.y = Matrix{out + number * rows * width, width, rows, width};
+  of.y = MatrixOf<T>{out + number * rows * width, width, rows, width};
   of.lse = lse + number * rows;
 }
 __device__ __forceinline__ bool again(T lse) { return lse < INFINITY && is_huge(lse); }
@@ -430,86 +441,106 @@ __device__ __forceinline__ void weights_back(const Item &x, const Outputs &of, C
   });
 }
 
-// gk and gv of a tile of keys, one row after the other: a thread has every THREADS-th column
-__device__ __forceinline__ void plain_keys(const Item &x, const Outputs &of, T *gk, T *gv, int64_t j0, Plain &m) {
-  const auto each = [&](T *to, int64_t width, auto value) {        // to[key][column] = value(key, column, what it was)
-    for (int c = 0; to && c < TILE && j0 + c < x.keys; c++)
+// gk and gv of a tile of keys, one row after the other, for TILE columns at a time: in sum_k and sum_v [key][column]
+__device__ __forceinline__ void plain_keys(const Item &x, const Outputs &of, STORED *gk, STORED *gv, int64_t j0,
+                                           Plain &m, Lines *sum_k, Lines *sum_v) {
+  for (int64_t from = 0; from < x.k.width || from < x.v.width; from += TILE) {
+    const auto each = [&](auto f) {        // f(key of the tile, column of the tile, column)
 #pragma unroll 1
-      for (int64_t column = thread(); column < width; column += THREADS) {
-        T *at = to + (j0 + c) * width + column;
-        *at = value(c, column, *at);
-      }
-  };
-  const auto zero = [](int, int64_t, T) { return T(0); };
-  __syncthreads();
-  each(gk, x.k.width, zero);
-  each(gv, x.v.width, zero);
-  for (int64_t i = x.causal ? j0 : 0; i < x.rows; i++) {
-    const PlainRow row(x, i, m.of_warp);
-    const double less = of.plain_sum(i);
+      for (int e = thread(); e < TILE * TILE; e += THREADS)
+        if (j0 + e / TILE < x.keys) f(e / TILE, e % TILE, from + e % TILE);
+    };
     __syncthreads();
-    if (thread() < TILE) {
-      const int64_t j = j0 + thread();
-      m.used[thread()] = j < x.keys && x.uses(i, j);
-      if (m.used[thread()]) {
-        const double w = row.weight(j), factor = drop_at(x, i, j);
-        double d = 0;
+    each([&](int c, int at, int64_t) { sum_k[c][at] = sum_v[c][at] = 0; });
+    for (int64_t i = x.causal ? j0 : 0; i < x.rows; i++) {
+      const PlainRow row(x, i, m.of_warp);
+      const double less = of.plain_sum(i);
+      __syncthreads();
+      if (thread() < TILE) {
+        const int64_t j = j0 + thread();
+        m.used[thread()] = j < x.keys && x.uses(i, j);
+        if (m.used[thread()]) {
+          const double w = row.weight(j), factor = drop_at(x, i, j);
+          double d = 0;
 #pragma unroll 1
-        for (int64_t c = 0; c < x.v.width; c++) d += (double)of.g(i, c) * (double)x.v(j, c);
-        m.numbers[thread()] = w * (d * factor - less) * x.exact_scale;
-        m.numbers[TILE + thread()] = w * factor;
+          for (int64_t c = 0; c < x.v.width; c++) d += (double)of.g(i, c) * (double)x.v(j, c);
+          m.numbers[thread()] = w * (d * factor - less) * x.exact_scale;
+          m.numbers[TILE + thread()] = w * factor;
+        }
       }
+      __syncthreads();
+      each([&](int c, int at, int64_t column) {
+        if (!m.used[c]) return;
+        sum_k[c][at] += (T)(m.numbers[c] * (double)x.q(i, column));
+        sum_v[c][at] += (T)(m.numbers[TILE + c] * (double)of.g(i, column));
+      });
     }
-    __syncthreads();
-    each(gk, x.k.width, [&](int c, int64_t column, T v) {
-      return m.used[c] ? v + (T)(m.numbers[c] * (double)x.q(i, column)) : v;
-    });
-    each(gv, x.v.width, [&](int c, int64_t column, T v) {
-      return m.used[c] ? v + (T)(m.numbers[TILE + c] * (double)of.g(i, column)) : v;
+    each([&](int c, int at, int64_t column) {
+      if (gk && column < x.k.width) gk[(j0 + c) * x.k.width + column] = sum_k[c][at];
+      if (gv && column < x.v.width) gv[(j0 + c) * x.v.width + column] = sum_v[c][at];
     });
   }
 }
 
-KERNEL(attention_backward)(T *gq, T *gk, T *gv, const T *gout, const T *out, const T *lse, OPERANDS) {
+// In half precision, where memory holds rounded values, a gradient is summed in registers: for each TILE columns of it,
+// all tiles are seen again.
+#define HALF (sizeof(STORED) == 2)
+
+KERNEL(attention_backward)(STORED *gq, STORED *gk, STORED *gv, const STORED *gout, const T *out, const T *lse,
+                           OPERANDS) {
   __shared__ Memory m;
   __shared__ Item x;
   __shared__ Outputs of;
   __shared__ __align__(16) Lines of_weights[TILE], of_scores[TILE];            // [row][key]
   __shared__ T of_lse[TILE], of_sum[TILE];
-  const int64_t tiles = (keys + TILE - 1) / TILE;
+  const int64_t tiles = (keys + TILE - 1) / TILE, widest = depth > value_depth ? depth : value_depth;
   for (int64_t unit = blockIdx.x; unit < items * tiles; unit += gridDim.x) {
     const int64_t number = unit / tiles, j0 = (unit - number * tiles) * TILE, begin = causal ? j0 : 0;
     __syncthreads();
     set(x, number, THE_OPERANDS);
     set(of, number, gout, out, lse, rows, value_depth);
     __syncthreads();
-    T *own_k = gk ? gk + number * keys * depth : 0, *own_v = gv ? gv + number * keys * value_depth : 0;
+    STORED *own_k = gk ? gk + number * keys * depth : 0, *own_v = gv ? gv + number * keys * value_depth : 0;
     bool wrong = false;
     // own[key][column] = what it was, unless `first`, + v
-    const auto add = [&](T *own, int64_t width, bool first, int i, int64_t column, T v) {
+    const auto add = [&](STORED *own, int64_t width, bool first, int i, int64_t column, T v) {
       const int64_t key = j0 + threadIdx.y * MICRO + i;
       if (key >= keys) return;
-      T *to = own + key * width + column;
+      STORED *to = own + key * width + column;
       *to = v = first ? v : *to + v;
       wrong |= is_odd(v) && x.masked();
     };
-    for (int64_t i0 = begin; i0 < rows || i0 == begin; i0 += TILE) {           // without rows: zeros
-      __syncthreads();
-      of.load_rows(of_lse, of_sum, i0);
-      weights_back(x, of, m.chunks, of_weights, of_scores, of_lse, of_sum, i0, j0, false);
-      if (thread() < TILE) wrong |= again(of_lse[thread()]);
-      if (gv) weigh(m.chunks, of_weights, of.g, i0, [&](int i, int64_t column, T v) {
-        add(own_v, value_depth, i0 == begin, i, column, v);
+    for (int64_t from = 0; from == 0 || (HALF && from < widest); from += TILE) {
+      Scores sum_k = {}, sum_v = {};
+      for (int64_t i0 = begin; i0 < rows || i0 == begin; i0 += TILE) {         // without rows: zeros
+        __syncthreads();
+        of.load_rows(of_lse, of_sum, i0);
+        weights_back(x, of, m.chunks, of_weights, of_scores, of_lse, of_sum, i0, j0, false);
+        if (thread() < TILE) wrong |= again(of_lse[thread()]);
+        if (HALF) {
+          if (gv && from < value_depth) weigh_columns(sum_v, m.chunks, of_weights, of.g, i0, from);
+          if (gk && from < depth) weigh_columns(sum_k, m.chunks, of_scores, x.q, i0, from);
+          continue;
+        }
+        if (gv) weigh(m.chunks, of_weights, of.g, i0, [&](int i, int64_t column, T v) {
+          add(own_v, value_depth, i0 == begin, i, column, v);
+        });
+        if (gk) weigh(m.chunks, of_scores, x.q, i0, [&](int i, int64_t column, T v) {
+          add(own_k, depth, i0 == begin, i, column, v);
+        });
+      }
+      if (HALF && gv) each_column(sum_v, value_depth, from, [&](int i, int64_t column, T v) {
+        add(own_v, value_depth, true, i, column, v);
       });
-      if (gk) weigh(m.chunks, of_scores, x.q, i0, [&](int i, int64_t column, T v) {
-        add(own_k, depth, i0 == begin, i, column, v);
+      if (HALF && gk) each_column(sum_k, depth, from, [&](int i, int64_t column, T v) {
+        add(own_k, depth, true, i, column, v);
       });
     }
-    if (__syncthreads_or(wrong)) plain_keys(x, of, own_k, own_v, j0, m.plain);
+    if (__syncthreads_or(wrong)) plain_keys(x, of, own_k, own_v, j0, m.plain, of_scores, of_weights);
   }
 }
 
-__device__ __forceinline__ void plain_query(const Item &x, const Outputs &of, T *gq, int64_t i, Plain &m) {
+__device__ __forceinline__ void plain_query(const Item &x, const Outputs &of, STORED *gq, int64_t i, Plain &m) {
   const PlainRow row(x, i, m.of_warp);
   const double less = of.plain_sum(i);
   const auto gradient = [&](int64_t j) {
@@ -528,7 +559,8 @@ __device__ __forceinline__ void plain_query(const Item &x, const Outputs &of, T 
   }
 }
 
-STEP(attention_backward, queries)(T *gq, T *gk, T *gv, const T *gout, const T *out, const T *lse, OPERANDS) {
+STEP(attention_backward, queries)(STORED *gq, STORED *gk, STORED *gv, const STORED *gout, const T *out, const T *lse,
+                                  OPERANDS) {
   __shared__ Memory m;
   __shared__ Item x;
   __shared__ Outputs of;
@@ -542,21 +574,27 @@ STEP(attention_backward, queries)(T *gq, T *gk, T *gv, const T *gout, const T *o
     set(x, number, THE_OPERANDS);
     set(of, number, gout, out, lse, rows, value_depth);
     __syncthreads();
-    T *own = gq + number * rows * depth;
+    STORED *own = gq + number * rows * depth;
     const int64_t all = causal && i0 + TILE < keys ? i0 + TILE : keys;
     __syncthreads();
     of.load_rows(of_lse, of_sum, i0);
     for (int r = thread(); r < TILE; r += THREADS) flag[r] = i0 + r < rows && again(lse[number * rows + i0 + r]);
     int odd = 0;                           // a bit for each of the thread's rows
-    for (int64_t j0 = 0; j0 < all; j0 += TILE) {
-      weights_back(x, of, m.chunks, of_weights, of_scores, of_lse, of_sum, i0, j0, true);
-      weigh(m.chunks, of_scores, x.k, j0, [&](int i, int64_t column, T v) {
-        const int64_t row = i0 + threadIdx.y * MICRO + i;
-        if (row >= rows) return;
-        T *to = own + row * depth + column;
-        *to = v = j0 ? *to + v : v;
-        if (is_odd(v) && x.masked()) odd |= 1 << i;
-      });
+    const auto add = [&](bool first, int i, int64_t column, T v) {
+      const int64_t row = i0 + threadIdx.y * MICRO + i;
+      if (row >= rows) return;
+      STORED *to = own + row * depth + column;
+      *to = v = first ? v : *to + v;
+      if (is_odd(v) && x.masked()) odd |= 1 << i;
+    };
+    for (int64_t from = 0; from == 0 || (HALF && from < depth); from += TILE) {
+      Scores sum = {};
+      for (int64_t j0 = 0; j0 < all; j0 += TILE) {
+        weights_back(x, of, m.chunks, of_weights, of_scores, of_lse, of_sum, i0, j0, true);
+        if (HALF) weigh_columns(sum, m.chunks, of_scores, x.k, j0, from);
+        else weigh(m.chunks, of_scores, x.k, j0, [&](int i, int64_t column, T v) { add(j0 == 0, i, column, v); });
+      }
+      if (HALF) each_column(sum, depth, from, [&](int i, int64_t column, T v) { add(true, i, column, v); });
     }
 #pragma unroll
     for (int o = 8; o > 0; o >>= 1) odd |= __shfl_xor_sync(FULL, odd, o);

@@ -16,15 +16,15 @@ from typing import Any
 
 import numpy as np
 
-from ..core.arrays import contiguous_copy
-from ..core.half import autocast_to_half
+from ..core.arrays import cast_array, contiguous_copy
+from ..core.half import autocast_to_half, unrounded
 from ..core.op import address, op, same_dtypes
 from ..core.shape import BOOL, FLOAT32, INT64, broadcast_shapes, fail, is_float
 from ..core.tensor import Tensor
-from ..devices.base import Device, KernelTable
+from ..devices.base import Device, KernelTable, NoKernel
 from ..devices.launch import BLOCKS, Launch, ceil_div, launch
 from ..devices.memory import Array, Layout, alloc, layout
-from ..devices.plan import broadcast_strides, reduce_plan
+from ..devices.plan import broadcast_strides, is_half, reduce_plan
 from ..devices.work import work
 from .arrange import tril
 from .convert import cast
@@ -141,7 +141,7 @@ def _attention_kernels(kernels: KernelTable, query: Layout, key: Layout, value: 
             same_dtypes("attention", x)
     device, dtype, lead = query.device, query.dtype, _lead(query, key, value, mask)
     rows, keys, depth, width = query.shape[-2], key.shape[-2], query.shape[-1], value.shape[-1]
-    y_layout, lse_layout = layout(device, dtype, (*lead, rows, width)), layout(device, dtype, (*lead, rows))
+    y_layout, lse_layout = unrounded(query, (*lead, rows, width)), unrounded(query, (*lead, rows))
     weights_layout = layout(device, dtype, (*lead, rows, keys))
     two = (1, 1) if mask is None else (1, 1, *mask.shape)[-2:]
     mask_steps = (two[1] if two[0] > 1 else 0, 1 if two[1] > 1 else 0)         # from row to row, from key to key
@@ -168,9 +168,12 @@ def _attention_kernels(kernels: KernelTable, query: Layout, key: Layout, value: 
         y, lse = alloc(y_layout), alloc(lse_layout)
         weights = alloc(weights_layout) if need_weights else None
         forward.call(y.ptr, lse.ptr, address(weights), *operands(q, k, v, m, s), *numbers)
-        return (y, weights) if need_weights else y, (q, k, v, m, s, y, lse)
+        made = cast_array(y, dtype) if is_half(dtype) else y        # the backward reads y unrounded
+        return (made, weights) if need_weights else made, (q, k, v, m, s, y, lse)
 
-    folds, total = [_fold(x, lead) for x in (query, key, value)], kernels.sum[dtype]
+    folds, total = [_fold(x, lead) for x in (query, key, value)], kernels.sum.get(dtype)
+    if is_half(dtype) and (need_weights or any([plan is not None for _, _, plan in folds])):
+        raise NoKernel("weights, and gradients of operands that broadcast, are computed in float32")
 
     def run_backward(saved: Any, g: Any, needs: list[bool]) -> list[Array | None] | None:
         q, k, v, m, s, y, lse = saved
@@ -364,5 +367,6 @@ def _backward_rule(k: Any, host: Any) -> list[Launch]:
     return [*([_tiles(k, k.keys)] if k.gk or k.gv else []), *([_tiles(k, k.rows, "queries")] if k.gq else [])]
 
 
-launch("ops/attention.cu", "attention_forward", lambda k, host: [_tiles(k, k.rows)], shared=32 << 10)
-launch("ops/attention.cu", "attention_backward", _backward_rule, shared=47 << 10)
+launch("ops/attention.cu", "attention_forward", lambda k, host: [_tiles(k, k.rows)], shared=32 << 10,
+       half=True)
+launch("ops/attention.cu", "attention_backward", _backward_rule, shared=47 << 10, half=True)
