@@ -11,7 +11,8 @@
 // whole grid. NVRTC has no host headers. Sums never use float atomics, so that the same input gives the same bits at
 // each run.
 // Half precision is storage: a file whose kernels have pointers to STORED, and T for what is computed, compiles for f16
-// and bf16 as well, where T is float. An element is converted where it is read or written.
+// and bf16 as well, where T is float. An element is converted where it is read or written; what kernels keep for others,
+// statistics and sums, has T.
 #define MG_CAT3_(a, b, c) a##b##c
 #define MG_CAT3(a, b, c) MG_CAT3_(a, b, c)
 
