@@ -18,6 +18,7 @@
 #if IS_REAL
 
 #define TILE (sizeof(T) == 4 ? 64 : 32)
+#define HALF (sizeof(STORED) == 2)
 #define MICRO (TILE / 16)
 #define CHUNK 16
 #define PITCH (TILE + 4)                   // of a row of a tile in shared memory: a multiple of 16 bytes
@@ -42,7 +43,7 @@ struct Larger { static __device__ __forceinline__ T of(T a, T b) { return a > b 
 
 // acc[i][j] += a[k][row i] * b[k][column j] over k < depth; rows are those of threadIdx.y, columns of threadIdx.x
 __device__ __forceinline__ void multiply(Scores &acc, const Lines *a, const Lines *b, int depth) {
-#pragma unroll 4
+#pragma unroll HALF ? 2 : 4
   for (int k = 0; k < depth; k++) {
     const Micro x = *reinterpret_cast<const Micro *>(a[k] + threadIdx.y * MICRO);
     const Micro y = *reinterpret_cast<const Micro *>(b[k] + threadIdx.x * MICRO);
@@ -484,8 +485,6 @@ __device__ __forceinline__ void plain_keys(const Item &x, const Outputs &of, STO
 
 // In half precision, where memory holds rounded values, a gradient is summed in registers: for each TILE columns of it,
 // all tiles are seen again.
-#define HALF (sizeof(STORED) == 2)
-
 KERNEL(attention_backward)(STORED *gq, STORED *gk, STORED *gv, const STORED *gout, const T *out, const T *lse,
                            OPERANDS) {
   __shared__ Memory m;

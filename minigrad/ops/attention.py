@@ -21,7 +21,7 @@ from ..core.half import autocast_to_half, unrounded
 from ..core.op import address, op, same_dtypes
 from ..core.shape import BOOL, FLOAT32, INT64, broadcast_shapes, fail, is_float
 from ..core.tensor import Tensor
-from ..devices.base import Device, KernelTable, NoKernel
+from ..devices.base import Device, Kernel, KernelTable, NoKernel
 from ..devices.launch import BLOCKS, Launch, ceil_div, launch
 from ..devices.memory import Array, Layout, alloc, layout
 from ..devices.plan import broadcast_strides, is_half, reduce_plan
@@ -171,9 +171,8 @@ def _attention_kernels(kernels: KernelTable, query: Layout, key: Layout, value: 
         made = cast_array(y, dtype) if is_half(dtype) else y        # the backward reads y unrounded
         return (made, weights) if need_weights else made, (q, k, v, m, s, y, lse)
 
-    folds, total = [_fold(x, lead) for x in (query, key, value)], kernels.sum.get(dtype)
-    if is_half(dtype) and (need_weights or any([plan is not None for _, _, plan in folds])):
-        raise NoKernel("weights, and gradients of operands that broadcast, are computed in float32")
+    folds = [_fold(x, lead) for x in (query, key, value)]
+    total: Any = _kernel_of_sums(kernels, dtype, need_weights or any([plan is not None for _, _, plan in folds]))
 
     def run_backward(saved: Any, g: Any, needs: list[bool]) -> list[Array | None] | None:
         q, k, v, m, s, y, lse = saved
@@ -194,6 +193,14 @@ def _attention_kernels(kernels: KernelTable, query: Layout, key: Layout, value: 
             result.append(x)
         return [*result, None, None]
     return run_forward, run_backward
+
+
+def _kernel_of_sums(kernels: KernelTable, dtype: np.dtype, needed: bool) -> Kernel | None:
+    """What adds up the gradient of an operand that was broadcast. In half precision this is refused, and so are
+    weights, which would be rounded before they are complete."""
+    if needed and is_half(dtype):
+        raise NoKernel("weights, and gradients of operands that broadcast, are computed in float32")
+    return kernels.sum.get(dtype)
 
 
 def _contiguous(x: Layout) -> Layout:
