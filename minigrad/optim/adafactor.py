@@ -85,7 +85,7 @@ class Adafactor(Optimizer):
             variance: Any = state[0]
             variance.add_((g * g - variance) * new)
         else:
-            rows, columns = self.state[p]["row_var"], self.state[p]["col_var"]
+            rows, columns = self._state_of(p)["row_var"], self._state_of(p)["col_var"]
             for mean, axis in ((rows, -1), (columns, -2)):
                 mean.add_(((g * g).mean(axis, keepdim=True) - mean) * new)
             variance = rows @ columns / clamp_min(rows.mean(-2, keepdim=True), floor)

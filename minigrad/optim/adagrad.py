@@ -45,7 +45,7 @@ class Adagrad(Optimizer):
             "differentiable": differentiable, "fused": fused})
         for group in self.param_groups:
             for p in group["params"]:
-                self._begin(group, p, self.state[p])
+                self._begin(group, self._updated(p), self.state[p])
 
     def _read(self, group: dict[str, Any]) -> tuple[Numbers, Flags]:
         numbers = (float(group["lr"]), group["weight_decay"], group["eps"], group["lr_decay"], 0.0)

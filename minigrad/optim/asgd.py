@@ -56,7 +56,7 @@ class ASGD(Optimizer):
         (maximize,) = flags
         lr, weight_decay, lambd, alpha, t0 = hyper
         average: Any = state[0]
-        eta, mu = self.state[p]["eta"], self.state[p]["mu"]
+        eta, mu = self._state_of(p)["eta"], self._state_of(p)["mu"]
         g = (-g if maximize else g) + p * weight_decay
         p.mul_(1 - lambd * eta)
         p.sub_(g * eta)

@@ -75,7 +75,7 @@ class NAdam(Optimizer):
         m: Any
         v: Any
         m, v = state
-        product = self.state[p]["mu_product"]
+        product = self._state_of(p)["mu_product"]
         g = -g if maximize else g
         if decoupled:
             p.mul_(1 - lr * weight_decay)

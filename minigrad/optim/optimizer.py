@@ -23,6 +23,7 @@ from typing import Any, TypeAlias, TypeVar
 import numpy as np
 
 from ..core.engine import drop_grads
+from ..core.half import unrounded
 from ..core.hooks import RemovableHandle
 from ..core.messages import Guarded
 from ..core.modes import changed, enable_grad, mode, no_grad
@@ -34,6 +35,7 @@ from ..devices.base import Device, Kernel
 from ..devices.launch import FILL, THREADS, Launch, ceil_div, launch, over, single
 from ..devices.work import work
 from ..ops.creation import as_tensor
+from .master import gradients, master_of, round_to
 
 Params: TypeAlias = Iterable[Tensor | tuple[str, Tensor] | dict[str, Any]]       # all of one kind
 Numbers: TypeAlias = tuple[float, ...]                  # of a group: (lr, weight_decay, eps, first, second, ...)
@@ -46,7 +48,7 @@ StepPostHook: TypeAlias = Callable[["Optimizer", tuple[Any, ...], dict[str, Any]
 StateDictPreHook: TypeAlias = Callable[["Optimizer"], None]
 StateDictPostHook: TypeAlias = Callable[["Optimizer", dict[str, Any]], dict[str, Any] | None]
 
-_Row: TypeAlias = tuple[Any, State, Tensor]             # parameter (a Tensor that has a gradient), state, step
+_Row: TypeAlias = tuple[Any, State, Tensor]             # parameter (or its master weights), state, step
 _Loss = TypeVar("_Loss")
 _HOOKS = ("_step_pre_hooks", "_step_post_hooks", "_state_dict_pre_hooks", "_state_dict_post_hooks",
           "_load_state_dict_pre_hooks", "_load_state_dict_post_hooks")
@@ -162,13 +164,14 @@ class _Options(Piece):
 
 
 class _Batch:
-    """The parameters of a group that share a device and a dtype. A row is (parameter, state, step).
+    """The parameters of a group that share a device and a dtype. A row is (parameter, state, step). For `halves`, which
+    are of half precision, the rows have their master weights.
 
     Each step may have other gradient tensors. The batch does not keep them: it writes their addresses into its table.
     """
 
-    def __init__(self, rows: list[_Row], kernel: Kernel | None, hyper: _Hyper) -> None:
-        self.rows, self.kernel, self.hyper = rows, kernel, hyper
+    def __init__(self, rows: list[_Row], kernel: Kernel | None, hyper: _Hyper, halves: list[Tensor]) -> None:
+        self.rows, self.kernel, self.hyper, self.halves = rows, kernel, hyper, halves
         self.params = [row[0] for row in rows]
         self.storages = [p.array.storage for p in self.params]
         # the table holds the addresses of these arrays, so the batch keeps the arrays alive
@@ -193,6 +196,9 @@ class Optimizer(Guarded):
     params    an iterable of parameters, of (name, parameter) pairs, or of dicts: groups with options of their own.
               Parameters are tensors that are leaves; each may be in one group only.
     defaults  the options of groups that do not give them
+
+    Parameters of half precision are updated in float32: their state has such a copy, `master_param`, and its other
+    tensors are float32, too. Each step rounds the copy to the parameter. A new value of the parameter changes the copy.
 
     `param_groups` is the list of groups, dicts with "params" and the options; `state` maps a parameter to its state.
     A learning rate that is changed in a group is used by the next step, also by a step that `minigrad.capture` replays.
@@ -241,6 +247,7 @@ class Optimizer(Guarded):
         self._batches: dict[int, _Batches] = {}
         self._hypers: dict[tuple[int, str], _Hyper] = {}
         self._hidden_steps: dict[Any, Tensor] = {}
+        self._owners: dict[Tensor, Tensor] = {}     # the parameters of master weights
 
     def __getstate__(self) -> dict[str, Any]:
         return {"defaults": self.defaults, "state": self.state, "param_groups": self.param_groups}
@@ -371,32 +378,35 @@ class Optimizer(Guarded):
         for p in group["params"]:
             if p._grad is not None:
                 state = self.state[p]
-                row: _Row = (p, self._begin(group, p, state), self._step_of(p, state))
+                own = self._updated(p)
+                row: _Row = (own, self._begin(group, own, state), self._step_of(own, state))
                 if not state:
                     del self.state[p]
                 _fitting(p, row)
-                dense = p.is_contiguous() and p._grad.is_contiguous() and p._grad.dtype == p.dtype
+                dense = own is not p or p.is_contiguous() and p._grad.is_contiguous() and p._grad.dtype == p.dtype
                 batches.setdefault((p.device.name, p.dtype, dense), []).append(row)
         made = []
         for (name, dtype, dense), rows in batches.items():
             device = rows[0][0].device
             if (index, name) not in self._hypers:
                 self._hypers[index, name] = _Hyper(device, len(self._read(group)[0]))
-            kernel = getattr(device.kernels, self._kernel).get(dtype) if dense else None
-            made.append(_Batch(rows, kernel, self._hypers[index, name]))
+            kernel = getattr(device.kernels, self._kernel).get(rows[0][0].dtype) if dense else None
+            halves = [self._owners[row[0]] for row in rows] if rows[0][0].dtype != dtype else []
+            made.append(_Batch(rows, kernel, self._hypers[index, name], halves))
         return _Batches(key, flags, self.state, made)
 
     def _launch(self, batch: _Batch, flags: Flags) -> None:
         """One launch for the whole batch; without a kernel, the definition for each parameter."""
         recorder = mode.recorder
         hyper = batch.hyper.tensor
+        given = gradients(batch.params, batch.halves) if batch.halves else [p._grad for p in batch.params]
         if batch.kernel is None:
             numbers = tuple(hyper[i] for i in range(hyper.numel()))
-            for p, state, step in batch.rows:
+            for (p, state, step), g in zip(batch.rows, given, strict=True):
                 step.add_(1)
-                self._define(flags, numbers, p, p.grad, state, step)
-            return
-        grads = [p._grad.array.ptr for p in batch.params]
+                self._define(flags, numbers, p, g, state, step)
+            return round_to(batch.halves, batch.params[:len(batch.halves)])
+        grads = [g.array.ptr for g in given]
         if grads != batch.grads:
             batch.columns[:, 1] = batch.grads = grads
             batch.params[0].device.write(batch.table, batch.columns, moved=True)
@@ -407,6 +417,18 @@ class Optimizer(Guarded):
         batch.kernel.call(batch.table.ptr, hyper.array.ptr, len(batch.rows), *flags)
         for storage in batch.storages:
             storage.version += 1
+        round_to(batch.halves, batch.params[:len(batch.halves)])
+
+    def _updated(self, p: Tensor) -> Tensor:
+        """What the update of `p` changes: `p`, or its master weights."""
+        own = master_of(p, self.state[p])
+        if own is not p:
+            self._owners[own] = p
+        return own
+
+    def _state_of(self, p: Tensor) -> dict[str, Any]:
+        """The state that belongs to a parameter, or to its master weights."""
+        return self.state[self._owners.get(p, p)]
 
     def sync_hyper(self, forms: list[tuple] | None) -> None:
         """Writes each group's learning rate and other numbers to where the update reads them. Runs before a replay.
@@ -512,6 +534,7 @@ class Optimizer(Guarded):
         self.state, self.param_groups = state, groups
         self._batches.clear()
         self._hidden_steps.clear()
+        self._owners.clear()
         self._loaded()
         for post_hook in self._load_state_dict_post_hooks.values():
             post_hook(self)
@@ -585,7 +608,7 @@ def _copied(p: Tensor, value: Any, key: Any, present: Any) -> Any:
         value = as_tensor(value)
         if isinstance(present, Tensor) and present.shape == value.shape:
             return present.copy_(value)
-        dtype = p.dtype if key not in _NUMBERS and p.is_floating_point() else None
+        dtype = unrounded(p.layout, ()).dtype if key not in _NUMBERS and p.is_floating_point() else None
         return value.to(device=p.device, dtype=dtype, copy=True)
     if isinstance(value, dict):
         there = present if isinstance(present, dict) else {}
@@ -597,12 +620,13 @@ def _copied(p: Tensor, value: Any, key: Any, present: Any) -> Any:
 
 def _fitting(p: Tensor, row: _Row) -> None:
     """Checks gradient and state, which may come from outside: the kernel reads both with the parameter's size."""
-    g: Any = p.grad
+    g, dtype = p._grad, row[0].dtype
+    assert g is not None
     if g.shape != p.shape or g.device is not p.device:
         raise RuntimeError(f"[step] a gradient must have its parameter's shape and device; "
                            f"got {g.layout} for {p.layout}")
     for s in row[1]:
-        if s is not None and (not isinstance(s, Tensor) or s.shape != p.shape or s.dtype != p.dtype
+        if s is not None and (not isinstance(s, Tensor) or s.shape != p.shape or s.dtype != dtype
                               or not s.is_contiguous() or s.device is not p.device):
             raise RuntimeError(f"[step] the optimizer's state must have its parameter's shape and dtype; got "
                                f"{s.layout if isinstance(s, Tensor) else repr(s)} for {p.layout}")
