@@ -546,7 +546,7 @@ def _moments_kernels(kernels: KernelTable, x: Layout, *, axes: tuple[int, ...], 
     by = constant(divisor if rooted else divisor / 2, x.dtype, x.device).array          # (x - mean) / by: var'
     count = constant(n, x.dtype, x.device).array
     scale, across = elementwise_plan(out, out, by.layout), elementwise_plan(x, x, kept)
-    over_root = _over_norm(kernels, out) if rooted else None
+    by_root = _by_norm(kernels, x, kept) if rooted else None
     fill = elementwise_plan(x, kept, count.layout)
 
     def run_forward(a: Array) -> Any:
@@ -561,14 +561,16 @@ def _moments_kernels(kernels: KernelTable, x: Layout, *, axes: tuple[int, ...], 
         if of_spread is None:
             divide.call(gx.ptr, of_mean.ptr, count.ptr, fill.ptr)
             return [gx]
-        drift = alloc(out)
-        factor = alloc(out) if over_root is None else over_root(of_spread, spread)
-        divide.call(factor.ptr, of_spread.ptr if over_root is None else factor.ptr, by.ptr, scale.ptr)
+        drift, factor = alloc(out), alloc(out)
+        divide.call(factor.ptr, of_spread.ptr, by.ptr, scale.ptr)
         subtract.call(gx.ptr, a.ptr, centre.ptr, across.ptr)
         total.call(drift.ptr, gx.ptr, plan.ptr)         # the rounding error of the mean: at a mean of 1e4 it counts
         divide.call(drift.ptr, drift.ptr, count.ptr, scale.ptr)
         subtract.call(gx.ptr, gx.ptr, drift.ptr, across.ptr)
-        multiply.call(gx.ptr, gx.ptr, factor.ptr, across.ptr)
+        if by_root is None:
+            multiply.call(gx.ptr, gx.ptr, factor.ptr, across.ptr)
+        else:
+            by_root(gx, gx, factor, spread)
         if of_mean is not None:
             divide.call(factor.ptr, of_mean.ptr, count.ptr, scale.ptr)
             plus.call(gx.ptr, gx.ptr, factor.ptr, across.ptr)
@@ -682,21 +684,25 @@ def _norm_rule(x: Layout, *, p: float, axes: tuple[int, ...], keepdim: bool) -> 
         fail("norm", f"p = {p} has no value for no elements", x)
 
 
-def _over_norm(kernels: KernelTable, out: Layout) -> Callable[[Array, Array], Array]:
-    """A function that launches g / y for a gradient g and a norm or deviation y: 0 where y is 0."""
-    divide, equal, choose = kernels.div[out.dtype], kernels.eq[out.dtype], kernels.where.move(out.dtype)
-    flags = layout(out.device, BOOL, out.shape)
-    zero, unit = (constant(number, out.dtype, out.device).array for number in (0, 1))
-    two, test = elementwise_plan(out, out, out), elementwise_plan(flags, out, zero.layout)
-    pick = elementwise_plan(out, flags, zero.layout, out)
+def _by_norm(kernels: KernelTable, x: Layout, kept: Layout) -> Callable[[Array, Array, Array, Array], None]:
+    """A function that fills `to` with (a / y) g, for a gradient g of a norm or deviation y: 0 where y is 0.
 
-    def run(g: Array, y: Array) -> Array:
-        factor, none = alloc(out), alloc(flags)
+    Neither factor leaves the range where the result is in it, as g / y does: in the gradient of x / y, g has 1 / y.
+    """
+    divide, multiply = kernels.div[x.dtype], kernels.mul[x.dtype]
+    equal, choose = kernels.eq[x.dtype], kernels.where.move(x.dtype)
+    flags = layout(x.device, BOOL, kept.shape)
+    zero, one = (constant(number, x.dtype, x.device).array for number in (0, 1))
+    across, test = elementwise_plan(x, x, kept), elementwise_plan(flags, kept, zero.layout)
+    pick = elementwise_plan(kept, flags, zero.layout, kept)
+
+    def run(to: Array, a: Array, g: Array, y: Array) -> None:
+        factor, none = alloc(kept), alloc(flags)
         equal.call(none.ptr, y.ptr, zero.ptr, test.ptr)
-        choose.call(factor.ptr, none.ptr, unit.ptr, y.ptr, pick.ptr)            # type: ignore[union-attr]
-        divide.call(factor.ptr, g.ptr, factor.ptr, two.ptr)
-        choose.call(factor.ptr, none.ptr, zero.ptr, factor.ptr, pick.ptr)       # type: ignore[union-attr]
-        return factor
+        choose.call(factor.ptr, none.ptr, one.ptr, y.ptr, pick.ptr)             # type: ignore[union-attr]
+        divide.call(to.ptr, a.ptr, factor.ptr, across.ptr)
+        choose.call(factor.ptr, none.ptr, zero.ptr, g.ptr, pick.ptr)            # type: ignore[union-attr]
+        multiply.call(to.ptr, to.ptr, factor.ptr, across.ptr)
     return run
 
 
@@ -707,9 +713,9 @@ vector_norm.called = "norm"
 def _norm_kernels(kernels: KernelTable, x: Layout, *, p: float, axes: tuple[int, ...], keepdim: bool) -> Any:
     if p != 2 or not x.size:
         raise NoKernel("only the 2-norm has kernels")
-    forward, multiply = kernels.norm[x.dtype], kernels.mul[x.dtype]
+    forward = kernels.norm[x.dtype]
     out, kept = (layout(x.device, x.dtype, reduced_shape(x.shape, axes, k)) for k in (keepdim, True))
-    plan, across, over_norm = reduce_plan(x, axes), elementwise_plan(x, x, kept), _over_norm(kernels, out)
+    plan, by_norm = reduce_plan(x, axes), _by_norm(kernels, x, kept)
 
     def run_forward(a: Array) -> Any:
         y = alloc(out)
@@ -718,8 +724,8 @@ def _norm_kernels(kernels: KernelTable, x: Layout, *, p: float, axes: tuple[int,
 
     def run_backward(saved: Any, g: Array, needs: list[bool]) -> list[Array | None]:
         a, y = saved
-        gx, factor = alloc(x), over_norm(g, y)
-        multiply.call(gx.ptr, a.ptr, factor.ptr, across.ptr)
+        gx = alloc(x)
+        by_norm(gx, a, g, y)
         return [gx]
     return run_forward, run_backward
 

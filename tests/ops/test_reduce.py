@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -88,3 +89,22 @@ def test_logsumexp_beside_inf(shape, path):
 
 def test_logsumexp_of_no_elements():
     assert mg.zeros(9, 0, 8, 0).logsumexp((1, 3)).tolist() == [[-INF] * 8] * 9
+
+
+@pytest.mark.parametrize("path", ["auto", "off"])
+def test_gradients_of_what_is_divided_by_its_own_size(path):
+    """They are as 1 / x: the gradient that comes to the norm or deviation is 1e30 at 1e-30."""
+    weight = mg.tensor([[1.0, 0.3, -0.7], [0.2, 0.5, 0.9]])
+    functions = [*[partial(F.normalize, p=p, dim=1, eps=0.0) for p in (2.0, 1.0, 3.0, INF)],
+                 lambda x: (x - x.mean(1, keepdim=True)) / x.std(1, keepdim=True)]
+    for f in functions:
+        found = []
+        for scale in (2.0 ** -100, 1.0, 2.0 ** 100):
+            x = mg.tensor(np.float32([[1, -2, 0.5], [0.25, 3, -1]]) * np.float32(scale), requires_grad=True)
+            with set_fused(path):
+                y = f(x)
+                (y * weight).sum().backward()
+            found.append((y.detach().numpy(), x.grad.numpy() * np.float32(scale)))
+        for y, g in found:
+            np.testing.assert_allclose(y, found[1][0], 1e-6)
+            np.testing.assert_allclose(g, found[1][1], 2e-5, 2e-6)
