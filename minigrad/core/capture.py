@@ -585,17 +585,18 @@ def capture(function: Callable) -> Captured:
 
     Before a replay, all else that the code of `function` can reach is compared with what it was: `requires_grad`,
     train/eval mode, memory, members, attributes and hooks of modules and tensors; groups, state and flags of
-    optimisers; closed-over variables, globals, attributes of objects, containers (of more than 512 elements: the
-    length), NumPy arrays up to 64 KB, the default dtype and device. If something changed, the step is recorded anew.
+    optimisers; closed-over variables, globals, attributes that the code spells out, code and defaults of functions,
+    containers (of more than 4096 elements: the length), NumPy arrays up to 1 MB, context variables, `os.environ`, the
+    default dtype and device. If something changed, the step is recorded anew.
     The latest 128 recordings are kept, 8 of a signature. Carried are gradients filled outside, numbers of optimisers
     (lr, betas), random numbers, changes in place of arguments and other tensors, and tensors that `function` only keeps
     (`self.last = y`).
 
     RuntimeError, with the line, where `function` reads a value (`item()`, `bool(t)`, `numpy()`, `data_ptr()`), and
-    where it rebinds what it reads again (`self.h = cell(x, self.h)`, `p.data = ...`, `self.calls += 1`) or advances an
-    iterator: change it in place, or make it an argument and a result. RuntimeError too for `.grad` of an argument, and
-    for arguments that share memory if one is changed in place. What else `function` does in Python (print, append to a
-    list) it does at a recording only.
+    where it rebinds what it reads again (`self.h = cell(x, self.h)`, `p.data = ...`, `self.calls += 1`), advances an
+    iterator or draws from `random` or `numpy.random`: change it in place, or make it an argument and a result.
+    RuntimeError too for `.grad` of an argument, and for arguments that share memory if one is changed in place. What
+    else `function` does in Python (print, append to a list) it does at a recording only.
 
     What `function` returns is outside the graph: call `backward` inside. TypeError for a generator or a coroutine.
 

@@ -18,14 +18,17 @@ import functools
 import os
 import random
 import sys
+from array import array
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextvars import ContextVar
 from functools import partial
 from itertools import chain
 from operator import attrgetter, is_, itemgetter, methodcaller
 from pathlib import Path
-from types import CellType, CodeType, FunctionType, MappingProxyType, MethodType, ModuleType
+from types import BuiltinMethodType, CellType, CodeType, FunctionType, MappingProxyType, MethodType, ModuleType
 from typing import Any
+from weakref import ref
 
 import numpy as np
 
@@ -37,8 +40,8 @@ from .tape import Variable
 from .warning import PACKAGE
 
 _INSTALLED = (PACKAGE, str(Path(os.__file__).parent), "<frozen")
-_MANY = 512                     # of a container with more elements only the length is compared
-_BYTES = 1 << 16                # a larger NumPy array is not compared
+_MANY = 4096                    # of a container with more elements only the length is compared
+_BYTES = 1 << 20                # a larger NumPy array is not compared
 _SIMPLE = (int, float, complex, str, bytes, bool, type(None))
 _ATOMS = {*_SIMPLE, np.dtype, type(Ellipsis), type(NotImplemented)}
 _MISSING: Any = type("_Missing", (), {"__repr__": lambda _: "nothing"})()
@@ -71,6 +74,7 @@ class _Code:
 
     def __init__(self, code: CodeType) -> None:
         self.globals: dict[str, None] = {}
+        self.imports: set[str] = set()
         self.attributes: set[str] = set()
         self.stores: dict[str, str] = {}
         self.reads: set[str] = set()
@@ -82,6 +86,8 @@ class _Code:
             line = step.starts_line or line         # type: ignore[assignment]
             if step.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
                 self.globals[step.argval] = None
+            if step.opname == "IMPORT_NAME":
+                self.imports.add(step.argval)
             if step.opname in ("STORE_ATTR", "STORE_DEREF", "STORE_GLOBAL"):
                 self.stores[step.argval] = f"{code.co_filename}:{line}"
             if step.opname == "STORE_SUBSCR":
@@ -94,6 +100,7 @@ class _Code:
         for inner in [c for c in code.co_consts if isinstance(c, CodeType)]:
             found = _code(inner)
             self.globals.update(found.globals)
+            self.imports |= found.imports
             self.attributes |= found.attributes
             self.stores.update(found.stores)
             self.reads |= found.reads
@@ -155,13 +162,13 @@ class Piece:
                 return {"": _MISSING}
         if self.names is not None:
             return {n: table.get(n, _MISSING) for n in self.names}
-        return dict(table) if isinstance(table, dict) else dict(enumerate(list(table)[:self.length]))
+        return dict(table) if isinstance(table, Mapping) else dict(enumerate(list(table)[:self.length]))
 
     def parts(self) -> tuple[list[Iterable[Any]], list[Callable[[], Iterable[Any]]]]:
         """Live views of the entries, and functions that fetch them: what the quick comparison goes through."""
         table, names = self.table, self.names
         if names is None and self.length is None and not isinstance(table, CellType):
-            return ([table, table.values()] if isinstance(table, dict) else [table]), []
+            return ([table, table.values()] if isinstance(table, Mapping) else [table]), []
         if names and isinstance(table, (dict, MappingProxyType)) and all(n in table for n in names):
             return [], [partial(itemgetter(*names, names[0]), table)]
         return [], [lambda: self.now().values()]
@@ -197,26 +204,16 @@ class Attributes:
         return getattr(self.of, name, default)
 
 
-class Length:
-    """A table that tells whether a large container has the length that it had."""
+class Still:
+    """A table that tells whether what a function says of an object is what it said at first."""
 
-    def __init__(self, of: Any) -> None:
-        self.of, self.length = of, len(of)
-
-    def get(self, name: str, default: Any) -> Any:
-        """True while the length is the same."""
-        return len(self.of) == self.length
-
-
-class Content:
-    """A table that tells whether a NumPy array holds the values that it held."""
-
-    def __init__(self, of: np.ndarray) -> None:
-        self.of, self.bytes = of, of.tobytes()
+    def __init__(self, of: Any, say: Callable[[], Any]) -> None:
+        self.of, self.say, self.then = of, say, say()
 
     def get(self, name: str, default: Any) -> Any:
-        """True while the values are the same."""
-        return self.of.tobytes() == self.bytes
+        """True while it is."""
+        now = self.say()
+        return now is self.then or type(now) in (int, bytes) and now == self.then
 
 
 class Missing(Piece):
@@ -248,6 +245,16 @@ class Tensors(Piece):
         return [], [lambda: map(self.slot, self.table)]
 
 
+class Functions(Piece):
+    """Functions of the user: they may get other code (of a file that was edited and loaded again), other defaults."""
+
+    def now(self) -> dict[Any, Any]:
+        return dict(enumerate(map(_text, self.table)))
+
+    def parts(self) -> tuple[list[Iterable[Any]], list[Callable[[], Iterable[Any]]]]:
+        return [], [lambda: chain.from_iterable(map(_text, self.table))]
+
+
 class TensorHooks(Piece):
     """The hooks of tensors."""
 
@@ -270,6 +277,7 @@ class Defaults(Piece):
         return [], [lambda: self.now().values()]
 
 
+_text = attrgetter("__code__", "__defaults__", "__kwdefaults__")
 _contents = attrgetter("cell_contents")
 _call = methodcaller("__call__")
 
@@ -324,8 +332,11 @@ class Notes:
         self.pieces: list[Piece] = []
         # a tensor, and at first its array, requires_grad, node and version
         self.tensors: dict[int, tuple[Any, Any, bool, Any, int]] = {}
+        self.functions: list[FunctionType] = []     # of the user's
         for table in watched:
             self.add(table, None, "the hooks of all modules", counted=True)
+            for hook in table.values():
+                self.visit(hook, "a hook of all modules")
 
     def walk(self, roots: list[tuple[Any, str]]) -> None:
         """Finds everything from the roots: (object, what it is called)."""
@@ -354,6 +365,8 @@ class Notes:
         """Notes a tensor: its memory, whether it requires gradients, its hooks."""
         if id(t) not in self.tensors:
             self.tensors[id(t)] = t, t.array, t._requires_grad, t.node, t.array.version
+            for hook in (*hooks.of(t), *post_hooks.of(t)):
+                self.visit(hook, "a hook of a tensor")
 
     def visit(self, value: Any, text: str) -> None:
         """Notes what the code found so far can reach from a value."""
@@ -363,11 +376,21 @@ class Notes:
         self.seen[id(value)] = value
         if isinstance(value, Variable):
             self.tensor(value)
+            if getattr(value, "__dict__", None):
+                self._attributes(value.__dict__, text)
         elif kind is FunctionType:
             self._function(value)
         elif kind is MethodType:
             self.visit(value.__func__, text)
             self.visit(value.__self__, text)
+        elif kind is BuiltinMethodType:
+            self.visit(value.__self__, text)
+        elif kind is ref:
+            self.visit(value(), text)
+        elif kind is ContextVar:
+            now = partial(value.get, None)
+            self.add(Still(value, now), ("value",), text)
+            self.visit(now(), text)
         elif kind is partial:
             for part in (value.func, value.args, value.keywords):
                 self.visit(part, text)
@@ -379,14 +402,13 @@ class Notes:
             value._noted(self, text)
         elif isinstance(value, (dict, list, tuple, set, frozenset, deque)):
             self._container(value, text)
-        elif isinstance(value, np.ndarray):
-            if value.nbytes <= _BYTES and not value.dtype.hasobject:
-                self.add(Content(value), ("content",), text)
+        elif isinstance(value, (np.ndarray, bytearray, array)):
+            if (value.nbytes if isinstance(value, np.ndarray) else len(value)) <= _BYTES:
+                self.add(Still(value, getattr(value, "tobytes", partial(bytes, value))), ("content",), text)
         elif isinstance(value, _DRAWING):
             self.drawing.append((value, text, _state(value)))
         elif isinstance(value, ModuleType):
-            if not foreign(getattr(value, "__file__", None)):
-                self._attributes(vars(value), value.__name__)
+            self._module(value, value.__name__)
         elif isinstance(value, type):
             self.members(value)
         elif isinstance(value, Iterator) and not (_own(type(value)) or hasattr(kind, "write")):
@@ -394,8 +416,24 @@ class Notes:
                                "outside the captured function, and pass what it gives as an argument")
         elif "__wrapped__" in getattr(value, "__dict__", ()):
             self.visit(value.__wrapped__, text)
+        elif isinstance(value, Mapping) and not _own(type(value)):
+            self._container(value, text)
+        elif kind.__module__.startswith("minigrad.distributions"):
+            self._container(vars(value), text)
         elif not kind.__module__.startswith("minigrad.") and kind.__module__ != "builtins":
             self.object(value, text)
+
+    def _module(self, value: Any, name: str) -> None:
+        if name == "random":
+            self.visit(value._inst, name)
+        elif name == "numpy" and "random" in self.names:
+            self.visit(value.random, name)
+        elif name == "numpy.random":
+            self.visit(value.mtrand._rand, name)
+        elif name == "os" and not self.names.isdisjoint(("environ", "getenv")):
+            self.visit(value.environ._data, "os.environ")
+        elif not foreign(getattr(value, "__file__", None)):
+            self._attributes(vars(value), name)
 
     def _function(self, function: FunctionType) -> None:
         code, cells = function.__code__, function.__closure__ or ()
@@ -410,6 +448,7 @@ class Notes:
         self.visit(getattr(function, "__wrapped__", None), function.__name__)
         if not own:
             return
+        self.functions.append(function)
         self._attributes(function.__dict__, function.__qualname__)
         found = _code(code)
         self.names |= found.attributes
@@ -420,18 +459,21 @@ class Notes:
             self.add(function.__globals__, named, "the global")
         for n in named:
             self.visit(function.__globals__[n], n)
+        for n in found.imports:
+            self.visit(sys.modules.get(n), n)
         defaults = function.__defaults__ or ()
         names = code.co_varnames[code.co_argcount - len(defaults):code.co_argcount]
-        for n, default in (*zip(names, defaults, strict=True), *(function.__kwdefaults__ or {}).items()):
+        self.visit(function.__kwdefaults__, code.co_name)
+        for n, default in zip(names, defaults, strict=True):
             self.visit(default, n)
 
     def _container(self, value: Any, text: str) -> None:
         if len(value) > _MANY:
-            self.add(Length(value), ("length",), text)
+            self.add(Still(value, partial(len, value)), ("length",), text)
             return
         if not isinstance(value, (tuple, frozenset)):
             self.add(value, None, text)
-        for item in list(value.values() if isinstance(value, dict) else value):
+        for item in list(value.values() if isinstance(value, Mapping) else value):
             self.visit(item, text)
 
     def _attributes(self, table: Any, text: str) -> None:
@@ -453,6 +495,8 @@ class Notes:
             named = [n for n, v in vars(base).items() if n in self.names and not hasattr(v, "__get__")]
             if named or methods:
                 self.add(vars(base), [*named, *methods], base.__name__)
+            if base is not cls.__mro__[-2]:         # it may get a name that hides one of its bases
+                self.missing(vars(base), base.__name__)
             for n in (*named, *methods):
                 self.visit(vars(base)[n], f"{base.__name__}.{n}")
 
@@ -488,7 +532,7 @@ class Notes:
         moved: set[tuple[int, Any]] = set()
         noted = list(self.tensors.values())
         tensors = [n[0] for n in noted]
-        self.pieces = [p for p in self.pieces if not (isinstance(p.table, Content) and used(p.table.of))]
+        self.pieces = [p for p in self.pieces if not (isinstance(p.table, Still) and used(p.table.of))]
         self.pieces += [Tensors(tensors, slot, [n[i] for n in noted], counted=True)
                         for i, slot in enumerate(("array", "_requires_grad", "node"), 1)]
         for p in list(self.pieces):
@@ -533,6 +577,7 @@ class Notes:
         """What is compared before each replay, and what is compared after a change only."""
         tensors = [n[0] for n in self.tensors.values()]
         self.pieces += [TensorHooks(tensors, None, "hooks", counted=True), Defaults((), None, "default", counted=True)]
+        self.pieces.append(Functions(self.functions, None, "functions"))
         self.add(vars(devices), ("default_name",), "minigrad.devices")
         return Compared([p for p in self.pieces if not p.counted]), Compared([p for p in self.pieces if p.counted])
 

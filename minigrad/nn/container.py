@@ -48,6 +48,7 @@ class _Listed(Module):
         """Makes these the modules, named "0", "1", ..."""
         self._modules.clear()
         self._modules.update((str(i), m) for i, m in enumerate(modules))
+        changed()
 
     def append(self, module: Module) -> Self:
         """Adds a module at the end."""
@@ -212,10 +213,13 @@ class ModuleDict(Module):
     def clear(self) -> None:
         """Removes all modules."""
         self._modules.clear()
+        changed()
 
     def pop(self, key: str) -> Any:
         """Removes and returns the module of `key`."""
-        return self._modules.pop(key)
+        found = self._modules.pop(key)
+        changed()
+        return found
 
     def keys(self) -> KeysView[str]:
         """The names."""

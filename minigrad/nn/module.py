@@ -167,7 +167,8 @@ class Module(Hookable, Guarded):
         for name in [n for n in own if names is None or n in names]:
             value = own[name]
             if name in _TABLES and isinstance(value, dict):
-                notes.add(value, None, text, counted=True)
+                # changes of members are told; a program may also write into these tables itself
+                notes.add(value, None, text, counted=not value or name not in _TABLES[:3])
                 for key, member in list(value.items()):
                     notes.visit(member, f"{text}.{key}")
             elif name != "_non_persistent_buffers_set":

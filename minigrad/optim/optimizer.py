@@ -446,7 +446,8 @@ class Optimizer(Guarded):
 
     def _noted(self, notes: Notes, text: str) -> None:
         """Notes for a capture which parameters there are; if the code names the groups, also options and state."""
-        notes.members(type(self))
+        if not type(self).__module__.startswith("minigrad."):
+            notes.object(self, text)
         notes.add(self.__dict__, ("param_groups", "state"), text)
         for table in (self.param_groups, *[g["params"] for g in self.param_groups]):
             notes.add(table, None, f"{text}.param_groups")
@@ -456,6 +457,8 @@ class Optimizer(Guarded):
             self._noted_state(notes)
         for p in chain.from_iterable(g["params"] for g in self.param_groups):
             notes.visit(p, text)
+        for hook in (*self._step_pre_hooks.values(), *self._step_post_hooks.values()):
+            notes.visit(hook, "a hook of step")
 
     def _noted_state(self, notes: Notes) -> None:
         for table in (self.state, *self.state.values()):
