@@ -1,10 +1,13 @@
-"""Methods of tensors that only old PyTorch programs ask for. `install` puts them on `Tensor`, `uninstall` removes them.
-"""
+"""Methods of tensors and modules that only old PyTorch programs ask for. `install` puts them on `Tensor` and `Module`,
+`uninstall` removes them."""
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+from ..core.hooks import RemovableHandle
 from ..core.tensor import Tensor
+from ..nn.module import Module
 from .types import TensorType, named_type, type_name
 
 # what is replaced: their arguments have other names or meanings in PyTorch
@@ -51,6 +54,26 @@ METHODS: dict[str, Any] = {
     **dict.fromkeys(("is_meta", "is_mkldnn", "is_mps", "is_quantized", "is_sparse", "is_xpu"), False)}
 
 
+def _register_load_state_dict_pre_hook(self: Module, hook: Callable, with_module: bool = False) -> RemovableHandle:
+    """`register_load_state_dict_pre_hook`, of a hook that need not take the module."""
+    return self.register_load_state_dict_pre_hook(hook if with_module else lambda module, *rest: hook(*rest))
+
+
+def _register_state_dict_hook(self: Module, hook: Callable) -> RemovableHandle:
+    """`register_state_dict_post_hook`, of a hook that may return another dict."""
+    def replacing(module: Module, state_dict: dict[str, Any], *rest: Any) -> None:
+        other = hook(module, state_dict, *rest)
+        if other is not None and other is not state_dict:
+            state_dict.clear()
+            state_dict.update(other)
+    return self.register_state_dict_post_hook(replacing)
+
+
+_OF_MODULES = {"_register_load_state_dict_pre_hook": _register_load_state_dict_pre_hook,
+               "_register_state_dict_hook": _register_state_dict_hook,
+               "register_backward_hook": Module.register_full_backward_hook}
+
+
 def put_on() -> None:
     """Gives `Tensor` the methods that it lacks, and others in the place of those in `_BEFORE`. Its class is called
     `torch.Tensor`: so other packages know a tensor."""
@@ -58,6 +81,8 @@ def put_on() -> None:
     for name, value in METHODS.items():
         if name in _BEFORE or not hasattr(Tensor, name):
             setattr(Tensor, name, value)
+    for name, value in _OF_MODULES.items():
+        setattr(Module, name, value)
 
 
 def take_off() -> None:
@@ -68,3 +93,6 @@ def take_off() -> None:
     for name, value in _BEFORE.items():
         setattr(Tensor, name, value)
     Tensor.__module__ = _MODULE
+    for name in _OF_MODULES:
+        if name in Module.__dict__:
+            delattr(Module, name)

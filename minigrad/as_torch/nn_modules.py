@@ -6,8 +6,15 @@ from itertools import repeat
 from typing import Any
 
 from ..nn import BatchNorm1d, Conv1d, ConvTranspose1d, CrossEntropyLoss, Dropout, InstanceNorm1d, L1Loss, Module
+from ..nn.module import (
+    register_module_forward_hook,
+    register_module_forward_pre_hook,
+    register_module_full_backward_hook,
+    register_module_full_backward_pre_hook,
+)
 
-__all__ = ["Module"]
+__all__ = ["Module", "register_module_forward_hook", "register_module_forward_pre_hook",
+           "register_module_full_backward_hook", "register_module_full_backward_pre_hook"]
 
 
 def _common(*layers: type) -> type:

@@ -129,9 +129,12 @@ class GradientEdge(NamedTuple):
 
     def edge(self) -> Any:
         """The same place as an edge of the tape."""
-        if self.ownership_token is None:
-            fail("GradientEdge", "has no ownership_token", "", "make it with autograd.graph.get_gradient_edge(tensor)")
-        return self.ownership_token
+        if self.ownership_token is not None:
+            return self.ownership_token
+        if type(getattr(self.node, "layout", None)) is tuple:       # each output has an edge of its own
+            fail("GradientEdge", "an output of several needs its ownership_token", self.node.name(),
+                 "make it with autograd.graph.get_gradient_edge(tensor)")
+        return self.node._edge()
 
 
 def _class_of(op: Any, base: type) -> type:

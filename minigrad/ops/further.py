@@ -87,13 +87,13 @@ def detach_copy(input: Tensor) -> Tensor:
 
 
 def unsafe_split(tensor: Tensor, split_size: int, dim: int = 0) -> tuple[Tensor, ...]:
-    """`split`: here it is as safe."""
-    return split(tensor, split_size, dim)
+    """`split` into parts of which each may be changed in place in the graph: they are copies."""
+    return split_copy(tensor, split_size, dim)
 
 
 def unsafe_chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
-    """`chunk`: here it is as safe."""
-    return chunk(input, chunks, dim)
+    """`chunk` into parts of which each may be changed in place in the graph: they are copies."""
+    return _copied(chunk)(input, chunks, dim)
 
 
 def constant_pad_nd(input: Tensor, pad: Any, value: Any = 0) -> Tensor:

@@ -170,8 +170,9 @@ mul: Elementwise = Elementwise(
     {"input": lambda g, other: mul.call(g, other), "other": lambda g, input: mul.call(g, input)},
     doc="input * other, in the promoted dtype. Tensors or numbers, which broadcast; of bools, their logical and.")
 div: Elementwise = Elementwise(
-    "div", np.true_divide, "input other",
-    {"input": lambda g, other: div(g, other), "other": lambda g, other, out: neg(div(mul(g, out), other))},
+    "div", np.true_divide, "input other",       # no rule keeps the quotient: programs go on to change it in place
+    {"input": lambda g, other: div(g, other),
+     "other": lambda g, input, other: neg(div(mul(g, div(input, other)), other))},
     result="float", domain=((-2.0, 2.0), _POSITIVE), options=_rounded,
     doc="input / other; integers and bools give the default float.\n\n"
         "With `rounding_mode` \"floor\" or \"trunc\" the quotient is rounded down or towards 0: integers then stay\n"
@@ -186,8 +187,8 @@ sign: Elementwise = Elementwise(
     doc="-1, 0 or 1 where `input` is negative, zero or positive, in its dtype; 0 for NaN. The gradient is 0.")
 square = Elementwise("square", np.square, "input", {"input": lambda g, input: mul(g, mul(input, 2.0))}, kinds="if",
                      dtypes=_masks_count, doc="input^2; bools give int64.")
-reciprocal = Elementwise("reciprocal", np.reciprocal, "input", {"input": lambda g, out: neg(mul(g, square(out)))},
-                         result="float", domain=_POSITIVE,
+reciprocal = Elementwise("reciprocal", np.reciprocal, "input",
+                         {"input": lambda g, input: neg(div(div(g, input), input))}, result="float", domain=_POSITIVE,
                          doc="1 / input. Integers and bools give the default float.")
 maximum = Elementwise(
     "maximum", np.maximum, "input other",
@@ -398,17 +399,24 @@ for _division in (floor_divide, remainder, fmod):
 # ---- powers by a number, and the derivatives of digamma --------------------------------------------------------------
 
 def _prepare_power(input: Layout, *, exponent: float) -> Plan:
-    """input^exponent for a number as exponent. Cubes and inverse squares are computed as products, which are faster."""
+    """input^exponent for a number as exponent. Cubes and inverse squares are computed as products, which are faster.
+
+    Roots have the kernels of `sqrt` and `rsqrt`, but the derivative keeps their operand: they may be changed in place.
+    """
     value = constant(exponent, input.dtype, input.device).array
     not_half(f"no power kernel for {input.dtype}", input)
     plan = pow.plan((input, value.layout), {})
     out = plan.layout
+    root = {0.5: sqrt, -0.5: rsqrt}.get(exponent)
+    rooted = None if root is None else root.plan((input,), {})
     squares = square.plan((input,), {})
     after = mul.plan((out, input), {}) if exponent == 3 else reciprocal.plan((out,), {})
 
     def run(x: Array) -> Array:
         y = alloc(out)
-        if exponent == 3 or exponent == -2:
+        if root is not None and rooted is not None:
+            root.launch(rooted, y, [x])
+        elif exponent == 3 or exponent == -2:
             square.launch(squares, y, [x])
             (mul if exponent == 3 else reciprocal).launch(after, y, [y, x] if exponent == 3 else [y])
         else:
@@ -438,7 +446,7 @@ def _number_power_rule(g: Tensor, input: Tensor, exponent: float) -> Tensor:
 
 _power = Primitive("power", _prepare_power, {"input": _number_power_rule})
 _power.called = "pow"
-_SHORT_POWERS: dict[float, Callable] = {1: copy, 2: square, 0.5: sqrt, -0.5: rsqrt, -1: reciprocal}
+_SHORT_POWERS: dict[float, Callable] = {1: copy, 2: square, -1: reciprocal}
 pow.by_number = _power_by_number
 pow.call = binary(pow)
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from ..core.arrays import dense
+from ..core.arrays import copy_array, dense
 from ..core.half import autocast_to_float32, rounds_once
 from ..core.op import Primitive, op
 from ..core.shape import BOOL, INT64, axes_of, axis_of, fail, is_float
@@ -552,7 +552,9 @@ def _moments_kernels(kernels: KernelTable, x: Layout, *, axes: tuple[int, ...], 
     def run_forward(a: Array) -> Any:
         centre, spread = alloc(out), alloc(out)
         forward.call(centre.ptr, spread.ptr, a.ptr, plan.ptr, float(divisor), int(rooted))
-        return (spread, centre), (a, centre, spread)
+        kept = alloc(out)                       # the results are the user's, who may change them in place
+        copy_array(kept, centre)
+        return (spread, kept), (a, centre, spread if rooted else None)
 
     def run_backward(saved: Any, g: list, needs: list[bool]) -> list[Array | None]:
         a, centre, spread = saved

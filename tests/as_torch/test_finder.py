@@ -108,3 +108,26 @@ def test_a_program_that_looks_at_the_version(door):
     assert door.__version__.split(".")[:2] == ["2", "13"] and door.version.cuda is None
     assert isinstance(door.device("cpu"), door.device) and isinstance(door.float32, door.dtype)
     assert isinstance(door.FloatTensor, TensorType)
+
+
+def test_a_module_and_the_function_of_its_name(door):
+    from torch.autograd.gradcheck import gradcheck
+    x = mg.ones(2, dtype=mg.float64, requires_grad=True)
+    assert door.autograd.gradcheck(mg.sin, (x,)) and gradcheck(mg.sin, (x,))
+
+
+def test_hooks_of_modules_by_their_old_names(door):
+    layer, log = door.nn.Linear(1, 1, bias=False), []
+    layer._register_load_state_dict_pre_hook(lambda state, prefix, *rest: state.update({prefix + "weight": state.pop(prefix + "old")}))
+    layer.load_state_dict({"old": mg.tensor([[3.0]])})
+    assert layer.weight.item() == 3
+    handle = layer._register_state_dict_hook(lambda module, state, prefix, metadata: {"renamed": state["weight"]})
+    assert list(layer.state_dict()) == ["renamed"]
+    handle.remove()
+    assert list(layer.state_dict()) == ["weight"]
+    layer.register_backward_hook(lambda module, given, out: log.append(out[0].item()))
+    with door.nn.modules.module.register_module_forward_hook(lambda module, args, out: out * 2):
+        layer(mg.ones(1, 1, requires_grad=True)).sum().backward()
+    assert log == [1.0] and layer.weight.grad.item() == 2
+    as_torch.uninstall()
+    assert not hasattr(mg.nn.Module, "register_backward_hook")

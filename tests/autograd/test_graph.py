@@ -234,8 +234,12 @@ def test_an_edge_is_no_tensor():
         autograd.backward(edge)
     with pytest.raises(RuntimeError, match="the gradient must have the tensor's shape"):
         autograd.backward(edge, mg.ones(3))
-    with pytest.raises(RuntimeError, match=r"\[GradientEdge\] has no ownership_token.*get_gradient_edge"):
-        autograd.grad(total, graph.GradientEdge(edge.node, 0))
+    bare, leaf = graph.GradientEdge(edge.node, 0), mg.ones(2, requires_grad=True)
+    assert autograd.grad(total, bare, retain_graph=True)[0].tolist() == autograd.grad(total, edge, retain_graph=True)[0].tolist()
+    assert autograd.grad((leaf * 3).sum(), graph.GradientEdge((leaf * 1).grad_fn.next_functions[0][0], 0))[0].tolist() == [3, 3]
+    several = mg.ones(2, requires_grad=True).unbind()
+    with pytest.raises(RuntimeError, match=r"\[GradientEdge\] an output of several needs its ownership_token.*get_gradient_edge"):
+        autograd.grad(several[0], graph.GradientEdge(several[0].grad_fn, 0))
 
 
 def test_hooks_on_several_gradients(lib):

@@ -58,3 +58,12 @@ def test_special_functions():
 def test_refusals(call, kind, text):
     with pytest.raises(kind, match=text):
         call()
+
+
+def test_unsafe_parts_may_be_changed_in_the_graph():
+    for cut in (lambda x: mg.unsafe_split(x, 1), lambda x: mg.unsafe_chunk(x, 3)):
+        x = mg.tensor([[2.0, 3.0], [4.0, 5.0], [6.0, 7.0]], requires_grad=True)
+        first, second, _ = cut(x * 1)
+        first.mul_(second)
+        first.sum().backward()
+        assert x.grad.tolist() == [[4.0, 5.0], [2.0, 3.0], [0.0, 0.0]]
