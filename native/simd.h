@@ -518,8 +518,9 @@ static inline V vlog1p(V x) {
 }
 
 /* erf x = x + x E(x^2) for |x| < 1, else 1 - erfc|x|.
- * erfc a = exp(-a^2) Q(y) / (1 + 2a), y = (a - c) / (a + c), a >= 0.45: the factor beside exp is smooth and slow in y
- * (the mapping of Shepherd and Laframboise, 1981). a^2 is carried with the error of its rounding. */
+ * erfc a = exp(-a^2) Q(y) D, y = (a - c) / (a + c): the factor beside exp is smooth and slow in y (the mapping of
+ * Shepherd and Laframboise, 1981). f32: D = 1 / (a + c), a >= 0; f64: D = 1 / (1 + 2a), a >= 0.45. a^2 is carried with
+ * the error of its rounding. */
 static inline V verf_small_(V x) {
   return vfma(x,
               POLY_(x * x,
@@ -543,11 +544,16 @@ static inline V vsquare_error_(V a, V square) {                /* a * a - square
 static inline Erfc_ verfc_large_(V a) {
   const T c = PICK_(2.0, 4.0);
   a = vlower_(vset(PICK_(12.0, 28.0)), a);
-  const V y = (a - c) / (a + c);
+#if TYPE_IS == 1
+  const V d = 1 / (a + c), y = (a - c) * d;
+#else
+  const V d = 1 / (1 + 2 * a), y = (a - c) / (a + c);
+#endif
   const V q =
       POLY_(y,
-            LIST_(1.27697837f, -0.0927638263f, -0.166030005f, 0.164050937f, -0.0542254299f, -0.00802716706f,
-                  0.00875313487f, 0.0012247822f, -0.00153054832f, -0.00032058885f, 0.000268089963f),
+            LIST_(1.02158272f, -0.687160671f, 0.279470623f, -0.0364423506f, -0.0214905702f, 0.00648192642f,
+                  0.00299222325f, -0.000865645474f, -0.000457711518f, 0.000127029838f, -2.18335663e-05f,
+                  -6.48125279e-05f),
             LIST_(1.2329951186255526, -0.1396211168405625, 0.015379652102613259, 0.06809705425469104,
                   -0.10103906603603001, 0.09373283499841845, -0.06633036581759862, 0.037167515536007285,
                   -0.01619773399894097, 0.005031969996046738, -0.0007577736832963425, -0.00019925683004543238,
@@ -556,7 +562,7 @@ static inline Erfc_ verfc_large_(V a) {
                   -1.064580628842541e-08, -1.0110772264359911e-08, -3.0822886157539124e-10));
   const V square = a * a;
   const Exp_ e = vexp_(-square, -vsquare_error_(a, square));
-  return (Erfc_){vscale_(1 + e.p, e.k), q / (1 + 2 * a)};
+  return (Erfc_){vscale_(1 + e.p, e.k), q * d};
 }
 static inline V verf(V x) {
   const V a = vabs(x);
@@ -575,8 +581,11 @@ static inline Normal vnormal(V x) {
   const V t = x * F(-0.70710678118654752440), a = vabs(t);
   const Erfc_ c = verfc_large_(a);
   const V y = c.e * (F(0.5) * c.q);
-  return (Normal){vselect(a < F(0.5), F(0.5) - F(0.5) * verf_small_(t), vselect(t < 0, 1 - y, y)),
-                  c.e * F(0.39894228040143267794)};
+  V p = vselect(t < 0, 1 - y, y);
+#if TYPE_IS == 2
+  p = vselect(a < 0.5, 0.5 - 0.5 * verf_small_(t), p);
+#endif
+  return (Normal){p, c.e * F(0.39894228040143267794)};
 }
 
 /* Sine and cosine. x = n pi/2 + r + low, pi/2 in four parts of which n times the first three are exact; `low` collects

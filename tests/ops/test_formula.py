@@ -118,6 +118,12 @@ def test_limits_at_infinity(name, path):
         assert f(mg.tensor([NAN])).isnan().all()
 
 
+def test_gelu_error_is_about_a_rounding_of_x():
+    x = np.linspace(-4, 4, 8001, dtype=np.float32)
+    exact = np.array([v * math.erfc(-v / math.sqrt(2)) / 2 for v in x.astype(float)])
+    assert (np.abs(F.gelu(mg.tensor(x)).numpy() - exact) <= 1.5 * np.finfo(np.float32).eps * np.abs(x)).all()
+
+
 def test_reflected_operators_take_tensors():
     a, b = mg.tensor([[1.0], [2.0]]), mg.tensor([3.0, 5.0])
     assert a.__rsub__(b).tolist() == (b - a).tolist()
