@@ -50,10 +50,12 @@ class CPU(Device):
         self.host = Kernel("host", "*", (), 0, _run_on_host, self)
 
     def fresh(self, nbytes: int, home: Any) -> Any:
-        root = np.empty(nbytes + _ALIGN, np.uint8)
+        # At pages: a load waits for older stores of the same last 12 bits (a result 64 bytes behind takes 1.8 times).
+        align = 4096 if nbytes >= 16384 else _ALIGN
+        root = np.empty(nbytes + align, np.uint8)
         base = root.__array_interface__["data"][0]
-        offset = -base % _ALIGN
-        memory.register_fresh(root, base, nbytes + _ALIGN)
+        offset = -base % align
+        memory.register_fresh(root, base, nbytes + align)
         return Block(root, base, base + offset, home)
 
     def container(self, array: Array) -> np.ndarray:

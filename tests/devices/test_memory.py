@@ -92,6 +92,13 @@ def test_aligned():
         assert mg.empty(n).data_ptr() % 64 == 0
 
 
+def test_large_blocks_begin_at_a_page() -> None:
+    """A load waits for an older store whose address ends in the same 12 bits."""
+    kept = [mg.empty(n) for n in (4096, 5000, 32768, 40000)]
+    assert [x.data_ptr() % 4096 for x in kept] == [0] * 4
+    assert any(mg.empty(n).data_ptr() % 4096 for n in range(1000, 1100)), "small blocks are not spread over pages"
+
+
 def test_no_cycles():
     """Dropping the loss frees the graph at once, without the garbage collector."""
     x = mg.ones(100, requires_grad=True)
