@@ -8,7 +8,7 @@ from ..core.tensor import Tensor
 from ..nn import functional as F
 from ..ops.creation import empty
 from ..ops.math import where
-from ..ops.places import as_strided, index_put
+from ..ops.places import as_strided
 
 __all__ = ["empty_permuted", "empty_strided", "grid_sampler", "grid_sampler_2d", "grid_sampler_3d",
            "max_pool2d_with_indices_backward", "native_batch_norm", "native_dropout_backward", "native_group_norm",
@@ -96,18 +96,6 @@ def slice(input: Any, dim: int = 0, start: int | None = None, end: int | None = 
     key = [builtins.slice(None)] * input.ndim
     key[dim] = builtins.slice(start, end, step)
     return input[tuple(key)]                                            # type: ignore[no-any-return]
-
-
-def _unsafe_masked_index(input: Any, mask: Tensor, indices: Any, fill: float) -> Tensor:
-    """input[indices] where the mask is true, else `fill`."""
-    at = [i if i is None else where(mask, i, 0) for i in indices]
-    return where(mask, input[tuple(at)], fill)
-
-
-def _unsafe_masked_index_put_accumulate(input: Tensor, mask: Any, indices: Any, values: Any) -> Tensor:
-    """`input` with the values added at `indices` where the mask is true."""
-    at = [i if i is None else where(mask, i, 0) for i in indices]
-    return index_put(input, at, where(mask, values, 0.0), True)
 
 
 def empty_permuted(size: Any, physical_layout: Any, **options: Any) -> Tensor:

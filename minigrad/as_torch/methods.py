@@ -48,7 +48,12 @@ def new_empty_strided(self: Tensor, size: Any, stride: Any, dtype: Any = None, d
                          requires_grad=requires_grad)
 
 
+def _ignored(self: Tensor, value: Any) -> None:
+    """Nothing: PyTorch keeps a misspelt attribute, which nobody reads. Tensors have no room for attributes here."""
+
+
 METHODS: dict[str, Any] = {
+    "require_grad": property(None, _ignored),
     "new_empty_strided": new_empty_strided, "__rdiv__": Tensor.__rtruediv__,        # type: ignore[attr-defined]
     "type": type_, "to_dense": to_dense, "coalesce": coalesce, "get_device": get_device,
     **dict.fromkeys(("is_meta", "is_mkldnn", "is_mps", "is_quantized", "is_sparse", "is_xpu"), False)}

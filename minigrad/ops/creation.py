@@ -152,10 +152,11 @@ def _holds_tensors(data: Any) -> bool:
 
 
 def _gathered(data: Any, plain: bool) -> tuple[np.ndarray, Any]:
-    """(what NumPy makes of the data, the data). Lists that NumPy refuses may hold tensors behind the first element."""
+    """(what NumPy makes of the data, the data). Lists that NumPy refuses may hold tensors behind the first one, even
+    ones in a graph (RuntimeError)."""
     try:
         return np.asarray(data), data
-    except ValueError:
+    except (ValueError, RuntimeError):
         if not plain:
             raise
         data = _unwrap(data)

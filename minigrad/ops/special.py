@@ -2,7 +2,8 @@
 
 NumPy computes them in float64, whatever the dtype: integrals by the trapezoidal rule, whose error falls exponentially
 with the number of points where the integrand is analytic (Trefethen and Weideman 2014, "The exponentially convergent
-trapezoidal rule"), and series. DLMF is the NIST Digital Library of Mathematical Functions.
+trapezoidal rule"), and series. DLMF is the NIST Digital Library of Mathematical Functions. What has no derivatives in
+PyTorch (Bessel functions other than i0 to i1e, Airy's, the polynomials) has none here: its result is cut off the graph.
 """
 from __future__ import annotations
 
@@ -168,25 +169,25 @@ def _i1(x: Tensor, scaled: str = "") -> Tensor:
 
 @_function("j0", (-30, 30))
 def bessel_j0(input: Any) -> Any:
-    """The Bessel function of the first kind of order 0, by the integral DLMF 10.9.1. It has no gradient."""
+    """The Bessel function of the first kind of order 0, by the integral DLMF 10.9.1."""
     return _j(0, input)
 
 
 @_function("j1", (-30, 30))
 def bessel_j1(input: Any) -> Any:
-    """The Bessel function of the first kind of order 1, by the integral DLMF 10.9.2. It has no gradient."""
+    """The Bessel function of the first kind of order 1, by the integral DLMF 10.9.2."""
     return _j(1, input)
 
 
 @_function("y0", (0, 30))
 def bessel_y0(input: Any) -> Any:
-    """The Bessel function of the second kind of order 0 (DLMF 10.8.3): -inf at 0, NaN below. It has no gradient."""
+    """The Bessel function of the second kind of order 0 (DLMF 10.8.3): -inf at 0, NaN below."""
     return _y(0, input)
 
 
 @_function("y1", (0.01, 30))
 def bessel_y1(input: Any) -> Any:
-    """The Bessel function of the second kind of order 1: -inf at 0, NaN below. It has no gradient."""
+    """The Bessel function of the second kind of order 1: -inf at 0, NaN below."""
     return _y(1, input)
 
 
@@ -215,52 +216,42 @@ def i1e(input: Any) -> Any:
     return np.sign(input) * _i(1, input)
 
 
-@_function("i0", (-30, 30))
-def modified_bessel_i0(input: Any) -> Any:
-    """`i0`, without a gradient."""
-    return _grown(input, _i(0, input))
-
-
-@_function("i1", (-30, 30))
-def modified_bessel_i1(input: Any) -> Any:
-    """`i1`, without a gradient."""
-    return np.sign(input) * _grown(input, _i(1, input))
+modified_bessel_i0, modified_bessel_i1 = i0, i1
 
 
 @_function("k0", (0, 30))
 def modified_bessel_k0(input: Any) -> Any:
-    """The modified Bessel function of the second kind of order 0 (DLMF 10.32.9): inf at 0, NaN below. It has no
-    gradient."""
+    """The modified Bessel function of the second kind of order 0 (DLMF 10.32.9): inf at 0, NaN below."""
     return _decayed(input, _k(0, input))
 
 
 @_function("k1", (0.01, 30))
 def modified_bessel_k1(input: Any) -> Any:
-    """The modified Bessel function of the second kind of order 1: inf at 0, NaN below. It has no gradient."""
+    """The modified Bessel function of the second kind of order 1: inf at 0, NaN below."""
     return _decayed(input, _k(1, input))
 
 
 @_function("k0e", (0, 30))
 def scaled_modified_bessel_k0(input: Any) -> Any:
-    """e^input modified_bessel_k0(input). It has no gradient."""
+    """e^input modified_bessel_k0(input)."""
     return _k(0, input)
 
 
 @_function("k1e", (0.01, 30))
 def scaled_modified_bessel_k1(input: Any) -> Any:
-    """e^input modified_bessel_k1(input). It has no gradient."""
+    """e^input modified_bessel_k1(input)."""
     return _k(1, input)
 
 
 @_function(lambda scipy, x: scipy.spherical_jn(0, x), (-9, 9))
 def spherical_bessel_j0(input: Any) -> Any:
-    """sin(input) / input, 1 at 0. It has no gradient."""
+    """sin(input) / input, 1 at 0."""
     return np.where(np.isinf(input), 0.0, np.sinc(input / math.pi))
 
 
 @_function("airy", (-20, 9))
 def airy_ai(input: Any) -> Any:
-    """The Airy function Ai: 1 / pi times the integral over t > 0 of cos(t^3 / 3 + input t). It has no gradient.
+    """The Airy function Ai: 1 / pi times the integral over t > 0 of cos(t^3 / 3 + input t).
 
     The path of integration is moved up by s, so that the integrand falls as e^(-s t^2) (s = sqrt(input) goes through
     the saddle point, DLMF 9.5.4); for large negative arguments DLMF 9.7.9.
@@ -474,7 +465,7 @@ def _polynomial(name: str, oracle: Any, second: Callable[[Any], Any], step: Call
             out = np.where(n == k + 1, now, out)
         return out
     values.__name__, values.__doc__ = name, (
-        f"{doc}, at `input`; 0 for n < 0. n counts as a whole number, and RuntimeError above {_DEGREE:,}. No gradient.")
+        f"{doc}, at `input`; 0 for n < 0. n counts as a whole number, and RuntimeError above {_DEGREE:,}.")
     return _function(lambda scipy, x, n: oracle(scipy, argument(x), np.trunc(n)), ((-1, 2), (-1, 9)))(values)
 
 
@@ -487,19 +478,21 @@ def _of_second(sign: int) -> Callable[..., Any]:
     return lambda scipy, x, n: _of("chebyu")(scipy, x, n) + sign * _of("chebyu")(scipy, x, n - 1)
 
 
-_made: dict[str, Elementwise] = {}
-for _letter, _oracle, _second, _kind, _rule in (
-        ("t", _of("chebyt"), lambda x: x, "first", "cos(n t) at cos(t)"),
-        ("u", _of("chebyu"), lambda x: 2 * x, "second", "sin((n + 1) t) / sin(t) at cos(t)"),
-        ("v", _of_second(-1), lambda x: 2 * x - 1, "third", "cos((n + 1/2) t) / cos(t/2) at cos(t)"),
-        ("w", _of_second(1), lambda x: 2 * x + 1, "fourth", "sin((n + 1/2) t) / sin(t/2) at cos(t)")):
-    for _before, _argument, _where in (("", lambda x: x, ""), ("shifted_", lambda x: 2 * x - 1, " at 2 x - 1")):
-        _name = f"{_before}chebyshev_polynomial_{_letter}"
-        _doc = f"The Chebyshev polynomial of the {_kind} kind of degree n{_where}: {_rule}"
-        _made[_name] = _polynomial(_name, _oracle, _second, lambda k, x, p, q: 2 * x * p - q, _doc, _argument)
-chebyshev_polynomial_t, shifted_chebyshev_polynomial_t, chebyshev_polynomial_u, shifted_chebyshev_polynomial_u, \
-    chebyshev_polynomial_v, shifted_chebyshev_polynomial_v, chebyshev_polynomial_w, \
-    shifted_chebyshev_polynomial_w = _made.values()
+def _chebyshev(letter: str, oracle: Any, second: Callable[[Any], Any], rule: str) -> tuple[Elementwise, Elementwise]:
+    """The polynomials of one kind, and those shifted to [0, 1]."""
+    name, doc = f"chebyshev_polynomial_{letter}", f"The Chebyshev polynomial of degree n that is {rule}"
+    return (_polynomial(name, oracle, second, lambda k, x, p, q: 2 * x * p - q, f"{doc} at cos(t)"),
+            _polynomial("shifted_" + name, oracle, second, lambda k, x, p, q: 2 * x * p - q,
+                        f"{doc} at 2 x - 1 = cos(t)", lambda x: 2 * x - 1))
+
+
+chebyshev_polynomial_t, shifted_chebyshev_polynomial_t = _chebyshev("t", _of("chebyt"), lambda x: x, "cos(n t)")
+chebyshev_polynomial_u, shifted_chebyshev_polynomial_u = _chebyshev(
+    "u", _of("chebyu"), lambda x: 2 * x, "sin((n + 1) t) / sin(t)")
+chebyshev_polynomial_v, shifted_chebyshev_polynomial_v = _chebyshev(
+    "v", _of_second(-1), lambda x: 2 * x - 1, "cos((n + 1/2) t) / cos(t/2)")
+chebyshev_polynomial_w, shifted_chebyshev_polynomial_w = _chebyshev(
+    "w", _of_second(1), lambda x: 2 * x + 1, "sin((n + 1/2) t) / sin(t/2)")
 hermite_polynomial_h = _polynomial(
     "hermite_polynomial_h", _of("hermite"), lambda x: 2 * x, lambda k, x, p, q: 2 * x * p - 2 * k * q,
     "The physicist's Hermite polynomial of degree n")

@@ -301,13 +301,16 @@ def test_inner_functions_that_pytorch_shows(door):
     assert mg.allclose(aten._softmax_backward_data(x, soft, -1, x.dtype), soft * (x - (soft * x).sum(-1, True)))
     assert aten._safe_softmax(mg.tensor([[-float("inf")] * 2, [1.0, 1.0]]), 1).tolist() == [[0.0, 0.0], [0.5, 0.5]]
     assert aten.slice(x, 2, 1, None, 2).shape == (2, 3, 2) and aten.native_dropout_backward(x, x > 1, 2.0).sum().item() == 2 * (276 - 1)
-    mask, index = mg.tensor([True, False]), [mg.tensor([1, 7])]
-    assert door._unsafe_masked_index(mg.arange(3.0), mask, index, 9.0).tolist() == [1.0, 9.0]
-    assert door._unsafe_masked_index_put_accumulate(mg.arange(3.0), mask, index, mg.ones(2)).tolist() == [0.0, 2.0, 2.0]
     assert door.empty_permuted((2, 3, 4), (2, 0, 1)).stride() == (3, 1, 6) and door.empty_strided((2, 3), (1, 2)).stride() == (1, 2)
     assert x.new_empty_strided((2, 3), (1, 2)).stride() == (1, 2) and x.__rdiv__(1.0)[0, 0, 1].item() == 1
     with pytest.raises(RuntimeError, match="each dimension once"):
         door.empty_permuted((2, 3), (0, 0))
+
+
+def test_a_misspelt_attribute_changes_nothing(door):
+    x = door.zeros(2, requires_grad=True)
+    x.require_grad = False
+    assert x.requires_grad
 
 
 def test_windows(door):

@@ -78,6 +78,13 @@ def test_tensors_of_one_element_in_lists_are_numbers():
     assert mg.tensor(deque([1.0, 2.0])).dtype == mg.float32 and mg.tensor(deque([one, two])).tolist() == [1.5, 2.0]
 
 
+def test_tensors_of_a_graph_in_lists_are_numbers():
+    x = mg.tensor(2.0, requires_grad=True)
+    for data, want in (([0.0, x * x], [0, 4]), ([x * x, 0.0], [4, 0]), ([[1, x], [x, 3.0]], [[1, 2], [2, 3]])):
+        made = mg.tensor(data)
+        assert made.dtype == mg.float32 and not made.requires_grad and made.tolist() == want
+
+
 def test_where_and_clamp_take_numbers_that_fit():
     mask = mg.tensor([True, False])
     for dtype, number in ((mg.uint8, 300), (mg.uint8, -1), (mg.int64, 1 << 63), (mg.float16, -1e9), (mg.float32, 1e40)):

@@ -12,8 +12,8 @@ from minigrad import special
 
 RNG = np.random.default_rng(0)
 WIDE = np.concatenate([RNG.uniform(-40, 40, 300), RNG.uniform(-2, 2, 100), RNG.standard_normal(40) * 1e-3, [1.0, -1.0, 25.0, -25.0, -9.0, 6.2832, -1.0001, 0.9999]])
-CASES = {"bessel_j0": "j0", "bessel_j1": "j1", "bessel_y0": "y0", "bessel_y1": "y1", "i0": "i0", "i1": "i1", "i0e": "i0e", "i1e": "i1e", "modified_bessel_i0": "i0",
-         "modified_bessel_i1": "i1", "modified_bessel_k0": "k0", "modified_bessel_k1": "k1", "scaled_modified_bessel_k0": "k0e", "scaled_modified_bessel_k1": "k1e",
+CASES = {"bessel_j0": "j0", "bessel_j1": "j1", "bessel_y0": "y0", "bessel_y1": "y1", "i0": "i0", "i1": "i1", "i0e": "i0e", "i1e": "i1e",
+         "modified_bessel_k0": "k0", "modified_bessel_k1": "k1", "scaled_modified_bessel_k0": "k0e", "scaled_modified_bessel_k1": "k1e",
          "erfcx": "erfcx", "log_ndtr": "log_ndtr"}
 
 
