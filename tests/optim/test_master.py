@@ -19,7 +19,7 @@ def values(seed, *shape):
 @pytest.mark.parametrize("dtype", half_dtypes(), ids=str)
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_values_are_those_of_float32_rounded(name, dtype):
-    """To the last bit, with a contiguous parameter and another, and a learning rate whose steps a half would round away."""
+    """To the last bit, with a contiguous parameter and another; first with steps that half precision would round away."""
     half = [values(0, 4, 5).to(dtype).requires_grad_(), values(1, 3, 6).to(dtype).t().requires_grad_()]
     single = [p.detach().float().contiguous().requires_grad_() for p in half]
     optimizers = [getattr(optim, name)(params, lr=1e-5) for params in (half, single)]
@@ -28,6 +28,8 @@ def test_values_are_those_of_float32_rounded(name, dtype):
             a.grad = values(10 * step + i, *a.shape).to(dtype)
             b.grad = a.grad.float()
         for optimizer in optimizers:
+            if step == 12:
+                optimizer.param_groups[0]["lr"] = 0.5
             optimizer.step()
     for a, b in zip(half, single, strict=True):
         state = optimizers[0].state[a]
