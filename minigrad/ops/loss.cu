@@ -102,16 +102,18 @@ LOSS(bce_logits_loss,
      weighed(weight, i) * bce_logits(x[i], target[i], weighed(pos_weight, i)),
      weighed(weight, i) * ((1 - target[i]) - (1 + (weighed(pos_weight, i) - 1) * target[i]) * sigmoid(-x[i])),
      weighed(weight, i) * ((weighed(pos_weight, i) - 1) * log1pexp(-x[i]) - x[i]))
-// One block. bad[0] is the first position of a value outside [low, high], or -1.
-KERNEL(check_range)(int64_t *bad, const T *x, int64_t n, double low, double high) {
+// bad[chunk] is the first position in a chunk of a value outside [low, high], or -1; a block for a chunk.
+KERNEL(check_range)(int64_t *bad, const STORED *x, int64_t n, double low, double high) {
   __shared__ int64_t of_thread[MAX_THREADS];
+  const int64_t length = (n + gridDim.x - 1) / gridDim.x, begin = blockIdx.x * length;
+  const int64_t end = begin + length < n ? begin + length : n;
   int64_t first = n;
-  for (int64_t i = threadIdx.x; i < n && first == n; i += blockDim.x)
+  for (int64_t i = begin + threadIdx.x; i < end && first == n; i += blockDim.x)
     if (!(x[i] >= T(low) && x[i] <= T(high))) first = i;
   of_thread[threadIdx.x] = first;
   __syncthreads();
   if (threadIdx.x != 0) return;
   for (unsigned i = 1; i < blockDim.x; i++) first = of_thread[i] < first ? of_thread[i] : first;
-  bad[0] = first == n ? -1 : first;
+  bad[blockIdx.x] = first == n ? -1 : first;
 }
 #endif

@@ -16,7 +16,7 @@ from ..core.half import autocast_to_float32, rounds_once, unrounded
 from ..core.modes import mode
 from ..core.op import address, op, same_dtypes
 from ..core.shape import FLOAT32, INT64, broadcast_shapes, fail, is_float
-from ..core.tensor import Tensor
+from ..core.tensor import Tensor, new_tensor
 from ..devices.base import KernelTable, NoKernel
 from ..devices.launch import THREADS, Launch, launch, over, per_row, threads_for
 from ..devices.memory import Array, Layout, alloc, layout
@@ -224,13 +224,23 @@ def _bce_oracle(x: Any, target: Any, weight: Any, *, reduction: str) -> Any:
     return _reduced_oracle(losses if weight is None else losses * weight, reduction)
 
 
+_RANGE = "[binary_cross_entropy] all elements of {1} should be between 0 and 1"
+_CURE = "pass probabilities (sigmoid gives them), or use binary_cross_entropy_with_logits"
+
+
 def _check_probabilities(name: str, values: Tensor) -> None:
-    """RuntimeError for a value that is not in [0, 1]. On a GPU there is no check: it would have to wait for the GPU."""
-    x = values.detach() if values.dtype in (FLOAT32, np.float64) else cast(values.detach(), FLOAT32)
+    """RuntimeError for a value that is not in [0, 1]; on a GPU later (devices/flags.py)."""
+    x, known = values.detach(), values.device.kernels.check_range
+    x = x if known.get(x.dtype) else cast(x, FLOAT32)
     given = x.array.layout
-    if given.device.type != "cpu" or not given.size:
+    if not given.size:
         return
-    kernel, place = given.device.kernels.check_range[given.dtype], layout(given.device, INT64, (1,))
+    kernel, on_gpu = known[given.dtype], given.device.flags is not None
+    place = layout(given.device, INT64, (loss_chunks(given.size) if on_gpu else 1,))
+    if on_gpu:
+        found = new_tensor(alloc(place), None)
+        kernel.call(found.array.ptr, dense(x.array).ptr, given.size, 0.0, 1.0)
+        return in_range(found, -1, 0, RuntimeError, _RANGE + "; got another value at {0}; " + _CURE, name)
 
     def verify() -> None:
         bad, a = alloc(place), dense(x.array)
@@ -238,8 +248,7 @@ def _check_probabilities(name: str, values: Tensor) -> None:
         (kernel.function if mode.recorder else kernel.call)(bad.ptr, a.ptr, given.size, 0.0, 1.0)
         at = host_index(bad).item()
         if at >= 0:
-            fail("binary_cross_entropy", f"all elements of {name} should be between 0 and 1", a.np.reshape(-1)[at],
-                 "pass probabilities (sigmoid gives them), or use binary_cross_entropy_with_logits")
+            raise RuntimeError(f"{_RANGE.format(at, name)}; got {a.np.reshape(-1)[at]}; {_CURE}")
     guard(verify)
 
 
@@ -248,7 +257,7 @@ def binary_cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = 
     """-weight (t log(p) + (1 - t) log(1 - p)), p the input, t the target, reduced; no logarithm counts below -100.
 
     Shapes: all tensors broadcast -> their shape for "none", else (). RuntimeError for values of input or target that
-    are not in [0, 1].
+    are not in [0, 1]; on a GPU at the next `item()`, `cpu()`, `tolist()`, `cuda.synchronize()` or replay.
     """
     _check_probabilities("input", input)
     _check_probabilities("target", target)
@@ -577,7 +586,8 @@ launch("ops/softmax.cu", "cross_entropy_backward", lambda k, host: [over(k.outer
 for _loss in ("mse_loss", "l1_loss", "huber_loss", "bce_loss", "bce_logits_loss"):
     launch("ops/loss.cu", f"{_loss}_forward", _loss_rule, shared=256, half=True)
     launch("ops/loss.cu", f"{_loss}_backward", lambda k, host: [over(k.n)], half=True)
-launch("ops/loss.cu", "check_range", lambda k, host: [Launch("", (1,), (threads_for(k.n),))], shared=4096)
+launch("ops/loss.cu", "check_range", lambda k, host: [Launch("", (loss_chunks(k.n),), (threads_for(k.n, THREADS),))],
+       shared=4096, half=True)
 work("check_range")
 work("cross_entropy_forward", lambda k: 4 * k.outer * k.classes * k.inner)      # maximum, difference, exp, sum
 work("cross_entropy_backward", lambda k: 3 * k.outer * k.classes * k.inner)     # difference, exp, product

@@ -41,6 +41,12 @@ WRONG = {       # what is wrong, and what the error says
     "label of nll_loss": (lambda: F.nll_loss(x(), on_gpu([0, 1, -1, 2])), IndexError, r"\[nll_loss\] labels .* got -1"),
     "length": (lambda: F.layer_norm(mg.ones(2, 4, 3, device="cuda"), (3,), lengths=on_gpu([4, 5])), ValueError,
                r"\[layer_norm\] lengths must be from 0 to 4, the size of dimension 1; got 5"),
+    "probability": (lambda: F.binary_cross_entropy(on_gpu([0.5, 1.5]), on_gpu([0.0, 1.0])), RuntimeError,
+                    r"all elements of input should be between 0 and 1; got another value at 1"),
+    "target": (lambda: F.binary_cross_entropy(on_gpu([0.5, 0.5]), on_gpu([np.nan, 1.0])), RuntimeError, r"of target .* value at 0"),
+    "probability, in half precision, in a later chunk": (
+        lambda: F.binary_cross_entropy((mg.arange(40000, device="cuda") == 39000).half() * 2, mg.ones(40000, device="cuda").half()), RuntimeError,
+        r"of input .* value at 39000"),
     "class": (lambda: F.one_hot(on_gpu([0, 2]), 2), RuntimeError, r"\[one_hot\] class values must lie in \[0, 2\); got 2"),
 }
 
