@@ -11,6 +11,7 @@ size of a process: where that is small, BatchNorm's statistics are noise.
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,24 @@ def arguments() -> argparse.Namespace:
     return options.parse_args()
 
 
+def settings(options: argparse.Namespace) -> dict[str, Any]:
+    """What the numbers of a run depend on, by the names of the options."""
+    return {"--epochs": options.epochs, "--batch-sizes": options.batch_sizes, "--lr": options.lr,
+            "--seed": options.seed, "mpiexec -n": distributed.get_world_size()}
+
+
+def resumed(path: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """The checkpoint; the program ends, and names the option, if it is of a run with other ones."""
+    if not path.exists():
+        sys.exit(f"--resume: there is no checkpoint {path}; leave --resume out, or see --out")
+    done: dict[str, Any] = mg.load(path)
+    for name, value in settings(options).items():
+        if (before := done.get("options", {}).get(name)) != value:
+            sys.exit(f"--resume: the checkpoint in {path.parent} was made with {name} {before}, got {value}; "
+                     "give the same, or begin anew without --resume")
+    return done
+
+
 def main() -> None:
     """Trains all nets, one after the other; process 0 prints, saves and draws."""
     options = arguments()
@@ -107,7 +126,7 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     checkpoint = options.out / "digits_ddp.safetensors"
     runs = [(norm, size) for size in options.batch_sizes for norm in NORMS]
-    done: dict[str, Any] = mg.load(checkpoint) if options.resume else {"run": 0, "epoch": 0, "found": []}
+    done: dict[str, Any] = resumed(checkpoint, options) if options.resume else {"run": 0, "epoch": 0, "found": []}
     found: list[float] = done["found"]
     for number in range(done["run"], len(runs)):
         norm, size = runs[number]
@@ -120,7 +139,8 @@ def main() -> None:
             if first:
                 print(f"{norm:13} {size:3} a process  epoch {epoch + 1}  loss {loss:.6f}  test accuracy {share:.4f}",
                       flush=True)
-                mg.save({"run": number, "epoch": epoch + 1, "found": found, "state": run.state()}, checkpoint)
+                mg.save({"run": number, "epoch": epoch + 1, "found": found, "state": run.state(),
+                         "options": settings(options)}, checkpoint)
             distributed.barrier()
         found = [*found, accuracy(run.model.module, run.test)]
     if first:

@@ -378,6 +378,9 @@ KERNEL(REAL, grad_clip, const int64_t *table, int64_t count, double limit)
 /* factor[0] = min(1, max_norm / (sqrt(norm_sq[0]) + eps)), NaN stays NaN */
 KERNEL(ONCE, clip_factor, double *factor, const double *norm_sq, double max_norm, double eps)
 
+/* ---- average.c: elements [begin, end) of `count` arrays become their mean, in all; table has their addresses ---- */
+KERNEL(REAL, average, const int64_t *table, int64_t count, int64_t begin, int64_t end)
+
 /* ---- roof.c: rounds * 16 * out[0] multiply-adds; out is T[2] ---- */
 KERNEL(REAL, fma_roof, T *out, int64_t rounds)
 

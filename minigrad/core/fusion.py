@@ -40,6 +40,7 @@ HEAVY = frozenset("exp log tanh sigmoid".split())
 NOT_IN_PLACE = frozenset(("tanh_backward", "sigmoid_backward"))     # they read operands after they wrote the output
 _BYTES = {"f32": 4, "f64": 8}
 _LARGE = 1 << 16            # bytes of an array from which on it pays
+_ALIGNED = 64               # bytes: arrays begin at multiples of them
 _APART = 8                  # launches from the first to a follower, at most, that are not of the group
 
 
@@ -328,12 +329,49 @@ def groups(uses: Uses, begin: int, end: int) -> list[_Group]:
     return found
 
 
+def _copied_whole(uses: Uses, product: int, copy: int) -> bool:
+    """Does launch `copy` copy all that the matrix product `product` writes, to a place that it may write to instead?
+
+    So it is if nothing else reads what the product writes, nothing uses either place in between, and vectors begin at
+    the same elements there."""
+    (to, source, plan_at), first = uses.launches[copy].arguments, uses.launches[product]
+    k, plan = dict(zip(first.kernel.names, first.arguments, strict=True)), ffi.cast("int64_t *", plan_at)
+    if plan[0] != 1 or [plan[1], plan[3], plan[4]] != [k["m"] * k["n"], 1, 1] or k["crs"] != k["n"] or k["batch"] != 1:
+        return False
+    if k["accumulate"] or (to - source) % _ALIGNED or not uses.unread(source, copy):
+        return False
+    places, others = {uses.memory[to], uses.memory[source]}, range(product + 1, copy)
+    if len(others) > _APART or any(["table" in uses.launches[i].kernel.names for i in others]):
+        return False
+    used = uses.reads[product].union(*[uses.reads[i] | uses.writes[i] for i in others])
+    return not used & places and 0 not in used | places
+
+
+def placed(uses: Uses, begin: int, end: int) -> tuple[dict[int, int], set[int]]:
+    """Where products write instead whose output is only copied, by their numbers; and the numbers of those copies."""
+    where: dict[int, int] = {}
+    copies: set[int] = set()
+    latest: dict[int, int] = {}                 # the product that wrote an array last, by its address
+    for i in range(begin, end):
+        launch = uses.launches[i]
+        name = _name(launch.kernel)[0]
+        if name == "gemm":
+            latest[launch.arguments[0]] = i
+        elif name == "copy" and launch.arguments[1] in latest:
+            product = latest.pop(launch.arguments[1])
+            if _copied_whole(uses, product, i):
+                where[product] = launch.arguments[0]
+                copies.add(i)
+    return where, copies
+
+
 def fused(uses: Uses, begin: int, end: int) -> tuple[np.ndarray, int, list[np.ndarray]]:
     """The words for native/program.c of the launches from `begin` up to `end`, how many of them they name, and what
     they point to."""
     with_followers = [group for group in groups(uses, begin, end) if group.followers]
     first_of = {group.number: group for group in with_followers}
-    left_out = {i for group in with_followers for i in group.numbers}
+    where, left_out = placed(uses, begin, end)
+    left_out |= {i for group in with_followers for i in group.numbers}
     words: list[int] = []
     lists: list[np.ndarray] = []
     for i in range(begin, end):
@@ -343,5 +381,6 @@ def fused(uses: Uses, begin: int, end: int) -> tuple[np.ndarray, int, list[np.nd
             words += [followers.__array_interface__["data"][0] + 1, *first]
         elif i not in left_out:
             launch = uses.launches[i]
-            words += [launch.kernel.row, *launch.words()]
+            row, own = launch.kernel.row, launch.words()
+            words += [row, where[i], *own[1:]] if i in where else [row, *own]
     return np.array([_signed(w) for w in words], np.int64), end - begin - len(left_out), lists

@@ -8,35 +8,38 @@ All processes must walk their graphs in the same order: they do, if they run the
 """
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
+from ..core.arrays import dense
 from ..core.op import Primitive
 from ..core.tensor import Tensor
-from ..devices.memory import Layout, layout
-from ..devices.plan import Plan, host_plan
-from .group import joined
+from ..devices.memory import Array, Layout, alloc, layout
+from ..devices.plan import Plan, not_half
+from .group import exchange, joined
+
+
+def _plan(call: str, to: Layout, x: Layout, begin: Callable[[Any, Any], Any]) -> Plan:
+    """The plan of a collective `begin(out, x)`."""
+    not_half("it is computed in float32", x)
+
+    def run(x: Array) -> Array:
+        y = alloc(to)
+        exchange(f"{call} {x.layout.dtype}{list(x.layout.shape)}", begin, y, dense(x))()
+        return y
+    return Plan(run, to, joined().name)
 
 
 def _prepare_gathered(x: Layout) -> Plan:
     """y[i] = x of process i: (*) -> (world_size, *). All processes must call it with the same shape and dtype."""
-    call = f"gathered {x.dtype}{list(x.shape)}"
-
-    def run(x: np.ndarray, out: np.ndarray) -> None:
-        group = joined()
-        group.run(call, lambda: group.all_gather(out, np.ascontiguousarray(x)))
-    return host_plan(layout(x.device, x.dtype, (joined().size, *x.shape)), run, "MPI", (x,))
+    return _plan("gathered", layout(x.device, x.dtype, (joined().size, *x.shape)), x,
+                 lambda out, x: joined().all_gather(out, x))
 
 
 def _prepare_scattered(y: Layout) -> Plan:
     """x = the sum over all processes of their y[rank]: (world_size, *) -> (*). All must call it with the same shape."""
-    call = f"scattered {y.dtype}{list(y.shape)}"
-
-    def run(y: np.ndarray, out: np.ndarray) -> None:
-        group = joined()
-        group.run(call, lambda: group.reduce_scatter(out, np.ascontiguousarray(y), "sum"))
-    return host_plan(layout(y.device, y.dtype, y.shape[1:]), run, "MPI", (y,))
+    return _plan("scattered", layout(y.device, y.dtype, y.shape[1:]), y,
+                 lambda out, y: joined().reduce_scatter(out, y, "sum"))
 
 
 scattered_op: Primitive

@@ -8,14 +8,14 @@ Start the processes with the MPI's launcher; each runs the whole program:
     model = nn.parallel.DistributedDataParallel(model)
 
 Collectives change their tensor in place, as PyTorch's do, and are no part of the graph. They work inside
-`minigrad.capture`: a replay calls them between its native segments.
+`minigrad.capture`: with MPI a replay calls them between its native segments, with NCCL they are in its CUDA graph.
 """
 from __future__ import annotations
 
 import atexit
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -24,12 +24,14 @@ import numpy as np
 from ..core.modes import no_grad
 from ..core.shape import fail
 from ..core.tensor import Tensor
+from ..devices.memory import Array
 
 if TYPE_CHECKING:
     from .mpi import Mpi
+    from .nccl import Nccl
 
 _WAIT = timedelta(minutes=30)
-_group: Mpi | None = None
+_group: Mpi | Nccl | None = None
 
 
 class ReduceOp:
@@ -62,26 +64,41 @@ class Work:
 # ---- the group -------------------------------------------------------------------------------------------------------
 
 def init_process_group(backend: str = "mpi", init_method: str | None = None, timeout: timedelta = _WAIT,
-                       world_size: int = -1, rank: int = -1) -> None:
-    """Joins the processes that the MPI's launcher started. Collectives raise after `timeout`.
+                       world_size: int = -1, rank: int = -1, device_id: Any = None) -> None:
+    """Joins the processes that a launcher started. Collectives raise after `timeout`; when a process ends by an error,
+    all do.
 
-    `world_size` and `rank` are the launcher's; if they are given they must agree. When a process ends by an error, all
-    do. RuntimeError without mpi4py, or the second time; NotImplementedError for another backend or `init_method`.
+    backend      "mpi" for tensors on the CPU; "nccl" for GPUs, one in each process: `device_id`, by default the
+                 number of the process on its host
+    init_method  how processes find each other. None: by the MPI's launcher. With "nccl" also "tcp://HOST:PORT" and
+                 "file:///PATH", with `world_size` and `rank`, and "env://", where the environment has MASTER_ADDR,
+                 MASTER_PORT, WORLD_SIZE and RANK (`store.py`)
+
+    With MPI `world_size` and `rank` are the launcher's; if they are given they must agree. RuntimeError without mpi4py,
+    NCCL or a GPU, and the second time; NotImplementedError for another backend or `init_method`.
     """
     global _group
     if _group is not None:
         raise RuntimeError("[init_process_group] the process group exists already; call destroy_process_group() first")
-    if backend != "mpi":
-        raise NotImplementedError(f"[init_process_group] the backend is 'mpi'; got {backend!r}")
-    if init_method not in (None, "env://"):
+    if backend not in ("mpi", "nccl"):
+        raise NotImplementedError(f"[init_process_group] the backend is 'mpi' or 'nccl'; got {backend!r}")
+    seconds = timeout.total_seconds()
+    if backend == "nccl" and init_method is not None:
+        from .store import Store, method_of
+        group: Any = Store(*method_of(init_method, world_size, rank), seconds)
+    elif init_method not in (None, "env://"):
         raise NotImplementedError(f"[init_process_group] the launcher connects the processes; got init_method="
                                   f"{init_method!r}; leave it out, and start with mpiexec -n 4 python train.py")
-    from .mpi import Mpi
-    group = Mpi(timeout.total_seconds())
-    for name, given, have in (("world_size", world_size, group.size), ("rank", rank, group.rank)):
-        if given not in (-1, have):
-            raise ValueError(f"[init_process_group] the launcher gave this process {name}={have}; got {given}; "
-                             "leave it out")
+    else:
+        from .mpi import Mpi
+        group = Mpi(seconds)
+        for name, given, have in (("world_size", world_size, group.size), ("rank", rank, group.rank)):
+            if given not in (-1, have):
+                raise ValueError(f"[init_process_group] the launcher gave this process {name}={have}; got {given}; "
+                                 "leave it out")
+    if backend == "nccl":
+        from .nccl import Nccl
+        group = Nccl(group, device_id)
     _group = group
     atexit.register(_leave)
     sys.excepthook = _end_all(sys.excepthook)
@@ -118,10 +135,10 @@ def destroy_process_group() -> None:
     group.close()
 
 
-def joined() -> Mpi:
+def joined() -> Mpi | Nccl:
     """The process group. RuntimeError before `init_process_group`."""
     if _group is None:
-        raise RuntimeError("[distributed] there is no process group; call distributed.init_process_group('mpi')")
+        raise RuntimeError("[distributed] there is no process group; call distributed.init_process_group()")
     if _group.process != os.getpid():
         raise RuntimeError(f"[distributed] this process was forked from rank {_group.rank} and is not in the group; "
                            "call collectives in the processes that the launcher started")
@@ -170,8 +187,10 @@ def _check(call: str, tensor: Any, group: Any) -> None:
     _only_all(call, group)
     if not isinstance(tensor, Tensor):
         raise TypeError(f"[{call}] the tensor must be a Tensor; got {type(tensor).__name__}")
-    if tensor.array.layout.device.type != "cpu":
-        fail(call, "the backend 'mpi' moves tensors of the CPU", tensor.array.layout, "call .cpu()")
+    engine = joined()
+    if tensor.array.layout.device is not engine.device:
+        fail(call, f"the backend {engine.name!r} moves tensors of {engine.device}", tensor.array.layout,
+             f"call .to({str(engine.device)!r})")
 
 
 def _reducible(call: str, tensor: Tensor, op: str) -> str:
@@ -191,9 +210,14 @@ def _ran(work: Work, async_op: bool) -> Work | None:
     return None
 
 
-def exchange(call: str, begin: Callable[..., Any], out: Tensor, given: Tensor | None = None) -> Callable[[], None]:
+def exchange(call: str, begin: Callable[..., Any], out: Array, given: Array | None = None) -> Callable[[], None]:
     """Starts a collective that writes `out`, through the door so that capture replays it; returns what waits for it."""
-    pending: list[Any] = []
+    host, pending = out.layout.device.host, list[Any]()
+    arrays = [out.np] if given is None else [out.np, given.np]
+    if joined().name == "nccl":                 # it launches: what comes later on the stream waits
+        joined().agree(call)
+        begin(*arrays)
+        return lambda: None
 
     def start(*arrays: Any, out: Any) -> None:
         joined().agree(call)
@@ -201,9 +225,16 @@ def exchange(call: str, begin: Callable[..., Any], out: Tensor, given: Tensor | 
 
     def finish(out: Any) -> None:
         joined().wait(pending.pop(), call)
-    host = out.array.layout.device.host
-    host.call(start, out.array.np, *([] if given is None else [given.array.np]))
-    return lambda: host.call(finish, out.array.np)
+    host.call(start, *arrays)
+    return lambda: host.call(finish, out.np)
+
+
+def broadcast_all(tensors: Iterable[Tensor]) -> None:
+    """Each tensor = that of process 0; with NCCL by one launch."""
+    with joined().grouped():
+        works = [broadcast(t, async_op=True) for t in tensors]
+    for work in works:
+        work.wait()                                                             # type: ignore[union-attr]
 
 
 def sums_in(tensor: Tensor) -> np.dtype:
@@ -223,7 +254,7 @@ def all_reduce(tensor: Tensor, op: str = ReduceOp.SUM, group: None = None, async
     _check("all_reduce", tensor, group)
     _reducible("all_reduce", tensor, op)
     engine, work = joined(), tensor.detach().to(sums_in(tensor), copy=True).contiguous()
-    finish = exchange(described("all_reduce", tensor, op), lambda out: engine.all_reduce(out, op), work)
+    finish = exchange(described("all_reduce", tensor, op), lambda out: engine.all_reduce(out, op), work.array)
 
     @no_grad()
     def end() -> None:
@@ -239,7 +270,8 @@ def broadcast(tensor: Tensor, src: int = 0, group: None = None, async_op: bool =
     engine, work = joined(), tensor.detach().clone().contiguous()
     if not 0 <= src < engine.size:
         raise ValueError(f"[broadcast] src must be a rank from 0 to {engine.size - 1}; got {src}")
-    finish = exchange(described("broadcast", tensor, f"from rank {src}"), lambda out: engine.broadcast(out, src), work)
+    finish = exchange(described("broadcast", tensor, f"from rank {src}"), lambda out: engine.broadcast(out, src),
+                      work.array)
 
     @no_grad()
     def end() -> None:
@@ -260,7 +292,7 @@ def all_gather_into_tensor(output_tensor: Tensor, input_tensor: Tensor, group: N
     if to.size != engine.size * have.size or to.dtype != have.dtype:
         fail("all_gather", f"the output holds the inputs of all {engine.size} processes, in their dtype", (to, have))
     out, work = output_tensor.detach().clone().contiguous(), input_tensor.detach().contiguous()
-    finish = exchange(described("all_gather", input_tensor), engine.all_gather, out, work)
+    finish = exchange(described("all_gather", input_tensor), engine.all_gather, out.array, work.array)
 
     @no_grad()
     def end() -> None:
@@ -304,7 +336,8 @@ def reduce_scatter_tensor(output: Tensor, input: Tensor, op: str = ReduceOp.SUM,
     given = input.detach().to(sums_in(input)).contiguous()
     out = output.detach().to(sums_in(input), copy=True).contiguous()
     finish = exchange(described("reduce_scatter", input, op),
-                       lambda out, array: engine.reduce_scatter(out, array, op), out, given)      # type: ignore[misc]
+                      lambda out, array: engine.reduce_scatter(out, array, op),          # type: ignore[misc]
+                      out.array, given.array)
 
     @no_grad()
     def end() -> None:

@@ -6,20 +6,25 @@ would hang, or mix up memory.
 """
 from __future__ import annotations
 
+import atexit
 import os
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Any
 
 import numpy as np
 
+from ..devices import open_device
+from .agreement import compare
+
 _SPIN = 2e-3                # seconds that `wait` looks without a pause
-_PAUSE = 50e-6              # of `wait` between two looks, in seconds, at first; it doubles up to ten times that
-_TEXT = 300                 # letters of a call's description that are shown
+_PAUSE = 50e-6              # seconds of `wait` between two looks; what comes over a network comes on only by looks
 
 # Run beside the processes of a host, with PIDFD:RANK:PROCESS each: when one dies, a launcher kills the others, and may
 # not say which it was. Names all that have ended when it gets its turn. Ends when its input ends, or has a line.
@@ -45,16 +50,22 @@ class Mpi:
 
     def __init__(self, seconds: float) -> None:
         try:
+            import mpi4py
+            first = "mpi4py.MPI" not in sys.modules
+            if first:
+                mpi4py.rc.finalize = False      # mpi4py's own exit would wait in a forked child, too
             from mpi4py import MPI
         except ImportError as error:
             raise RuntimeError(f"[init_process_group] the backend 'mpi' needs mpi4py and an MPI ({error}); "
                                "pip install '.[mpi]' from a checkout") from None
-        self.mpi, self.seconds, self.process = MPI, seconds, os.getpid()
+        if first:
+            atexit.register(_finalize, MPI, os.getpid())
+        self.mpi, self.seconds, self.process, self.device = MPI, seconds, os.getpid(), open_device("cpu")
         self.comm = MPI.COMM_WORLD.Dup()
         self.rank, self.size = self.comm.Get_rank(), self.comm.Get_size()
         self.operations = {"sum": MPI.SUM, "avg": MPI.SUM, "product": MPI.PROD, "min": MPI.MIN, "max": MPI.MAX}
         self._seen = np.empty(self.size, np.int64)
-        self.peers = [tuple(text.rsplit(" ", 1)) for text in self._texts(f"{socket.gethostname()} {os.getpid()}")]
+        self.peers = [tuple(text.rsplit(" ", 1)) for text in self.texts(f"{socket.gethostname()} {os.getpid()}")]
         self._watch = self._watcher()
 
     # ---- agreement and waiting ----
@@ -63,23 +74,13 @@ class Mpi:
         """Returns when all processes are about to make the same call. RuntimeError in all of them if they are not."""
         if self.size == 1:
             return
-        own = np.frombuffer(blake2b(call.encode(), digest_size=8).digest(), np.int64)
+        own = _digest(call)
         self.wait(self.comm.Iallgather(own, self._seen), call)
-        if (self._seen == own).all():
-            return
-        calls: dict[str, list[int]] = {}
-        texts = self._texts(call)
-        same = len(os.path.commonprefix(texts)) if max(map(len, texts)) > _TEXT else 0
-        begin = max(0, same - _TEXT // 3)           # long texts are shown from a little before they differ
-        for rank, text in enumerate(texts):
-            calls.setdefault("... " * (begin > 0) + text[begin:begin + _TEXT], []).append(rank)
-        said = "; ".join([f"rank{'s' * (len(ranks) > 1)} {', '.join(map(str, ranks))}: {text}"
-                          for text, ranks in calls.items()])
-        raise RuntimeError(f"[distributed] all processes must make the same calls in the same order; got {said}; "
-                           "look for a branch that depends on the rank, or for inputs of other shapes")
+        if (self._seen != own).any():
+            compare(self.texts(call))
 
-    def _texts(self, text: str) -> list[str]:
-        """What each process says."""
+    def texts(self, text: str, call: str = "") -> list[str]:
+        """What each process says; all must call it."""
         said, longest = text.encode(), np.array([len(text.encode())])
         self.comm.Allreduce(self.mpi.IN_PLACE, longest, self.mpi.MAX)
         own, all_texts = np.zeros(longest[0], np.uint8), np.zeros((self.size, longest[0]), np.uint8)
@@ -90,12 +91,10 @@ class Mpi:
     def wait(self, request: Any, call: str) -> None:
         """Returns when the request is done. RuntimeError if the other processes have not come in time."""
         begin = now = time.monotonic()
-        pause = _PAUSE
         while not request.Test():
             now = time.monotonic()
             if now - begin > _SPIN:
-                time.sleep(pause)
-                pause = min(2 * pause, 10 * _PAUSE)
+                time.sleep(_PAUSE)
             else:
                 _let_others()
             if now - begin > self.seconds:
@@ -137,7 +136,15 @@ class Mpi:
         self._unwatch()
         self.comm.Free()
 
+    def grouped(self) -> nullcontext[None]:
+        """Where collectives may become one launch; those of MPI do not."""
+        return nullcontext()
+
     # ---- collectives: each starts one, and gives the request to wait for ----
+
+    def barrier(self) -> Any:
+        """Done when all processes have come here."""
+        return self.comm.Ibarrier()
 
     def all_reduce(self, array: np.ndarray, operation: str) -> Any:
         """array = sum (or another operation) of all processes' arrays."""
@@ -154,6 +161,18 @@ class Mpi:
     def reduce_scatter(self, out: np.ndarray, array: np.ndarray, operation: str) -> Any:
         """out = the sum (or another operation) of all processes' array[rank]."""
         return self.comm.Ireduce_scatter_block(array, out, self.operations[operation])
+
+
+def _finalize(mpi: Any, process: int) -> None:
+    """At the end of the program: the process that began with MPI ends it."""
+    if os.getpid() == process and not mpi.Is_finalized():
+        mpi.Finalize()
+
+
+@lru_cache
+def _digest(call: str) -> np.ndarray:
+    """Eight bytes that stand for a call."""
+    return np.frombuffer(blake2b(call.encode(), digest_size=8).digest(), np.int64)
 
 
 def _bytes(array: np.ndarray) -> np.ndarray:

@@ -12,8 +12,8 @@ from ..core.modes import is_grad_enabled, no_grad
 from ..core.tape import Variable, edge_of, reachable
 from ..core.tensor import Tensor
 from ..core.warning import warn
-from ..distributed import broadcast
-from ..distributed.group import exchange, joined, sums_in
+from ..devices import open_device
+from ..distributed.group import broadcast_all, exchange, joined, sums_in
 from ..ops.creation import zeros
 from .module import Module
 
@@ -65,16 +65,27 @@ def _leaves_of(outputs: Any) -> set[int]:
     return set().union(*map(_leaves_of, outputs)) if isinstance(outputs, (list, tuple)) else set()
 
 
-class _Bucket:
-    """Gradients of some parameters side by side in one piece of memory, which one all-reduce averages."""
+def _room(parameter: Tensor) -> int:
+    """The elements that a gradient takes in a bucket: the next one begins at a multiple of 64 bytes."""
+    step = 64 // parameter.dtype.itemsize
+    return -(-parameter.numel() // step) * step
 
-    def __init__(self, numbers: list[int], parameters: list[Tensor]) -> None:
+
+class _Bucket:
+    """Gradients of some parameters side by side in one piece of memory, which one all-reduce averages. They begin where
+    other arrays may, so that a product in a captured step writes its result here (core/fusion.py)."""
+
+    def __init__(self, numbers: list[int], parameters: list[Tensor], memory: Any) -> None:
         self.numbers, self.left = numbers, len(numbers)
-        self.flat = zeros(sum([p.numel() for p in parameters]), dtype=parameters[0].dtype)
+        sizes = [_room(p) for p in parameters]
+        self.flat = zeros(sum(sizes), dtype=parameters[0].dtype, device=joined().device)
         adds_in = sums_in(self.flat)
-        self.sums = self.flat if self.flat.dtype == adds_in else self.flat.to(adds_in)
-        sizes = [p.numel() for p in parameters]
-        self.views = [part.view(p.shape) for part, p in zip(self.flat.split(sizes), parameters, strict=True)]
+        self.shared = None if memory is None else memory.take(sum(sizes), adds_in)
+        self.sums = self.shared.own if self.shared else self.flat.to(adds_in)
+        if self.flat.dtype == adds_in:
+            self.flat = self.sums
+        self.views = [part[:p.numel()].view(p.shape)
+                      for part, p in zip(self.flat.split(sizes), parameters, strict=True)]
         self.call = f"gradients {self.flat.dtype}[{self.flat.numel()}]"
         self.wait: Callable[[], None] | None = None         # for the all-reduce that was started
 
@@ -82,14 +93,16 @@ class _Bucket:
         """Starts the all-reduce."""
         if self.sums is not self.flat:
             self.sums.copy_(self.flat)
-        self.wait = exchange(self.call, lambda out: joined().all_reduce(out, "sum"), self.sums)
+        self.wait = (self.shared.exchange(self.call) if self.shared is not None else
+                     exchange(self.call, lambda out: joined().all_reduce(out, "sum"), self.sums.array))
 
     def finish(self) -> None:
         """Returns when `flat` holds the mean."""
         assert self.wait is not None
         self.wait()
         self.wait = None
-        self.sums.mul_(1 / joined().size)
+        if self.shared is None:
+            self.sums.mul_(1 / joined().size)
         if self.sums is not self.flat:
             self.flat.copy_(self.sums)
 
@@ -106,8 +119,10 @@ class _Reducer:
         self.pending: set[int] = set()              # the parameters whose gradient is not complete
         self.started = 0                            # buckets
         self.on = True                              # False within `no_sync`
+        from ..distributed.shared import shared_memory
+        memory = shared_memory(joined(), sum([_room(p) * max(p.dtype.itemsize, 4) for p in self.parameters]))
         for numbers in self._shares(most):
-            bucket = _Bucket(numbers, [self.parameters[i] for i in numbers])
+            bucket = _Bucket(numbers, [self.parameters[i] for i in numbers], memory)
             self.buckets.append(bucket)
             for i, view in zip(numbers, bucket.views, strict=True):
                 self.places[i] = bucket, view
@@ -199,13 +214,13 @@ class DistributedDataParallel(Module):
 
     Every parameter must get a gradient, or the next forward pass raises RuntimeError and names those that got none;
     with `find_unused_parameters` those that the output does not depend on count as zero. NotImplementedError for a
-    module that is not on the CPU.
+    module on another device than that of the process group.
 
     >>> model = nn.parallel.DistributedDataParallel(model)
     """
 
-    def __init__(self, module: Module, device_ids: None = None, output_device: None = None, dim: int = 0,
-                 broadcast_buffers: bool = True, init_sync: bool = True, process_group: None = None,
+    def __init__(self, module: Module, device_ids: Sequence[Any] | None = None, output_device: Any = None,
+                 dim: int = 0, broadcast_buffers: bool = True, init_sync: bool = True, process_group: None = None,
                  bucket_cap_mb: float | None = None, find_unused_parameters: bool = False,
                  check_reduction: bool = False, gradient_as_bucket_view: bool = True,
                  static_graph: bool = False) -> None:
@@ -213,8 +228,11 @@ class DistributedDataParallel(Module):
         if process_group is not None:
             raise NotImplementedError("[DistributedDataParallel] the group is that of all processes; "
                                       "leave process_group out")
-        if device_ids or any([t.device.type != "cpu" for t in (*module.parameters(), *module.buffers())]):
-            raise NotImplementedError("[DistributedDataParallel] the module must be on the CPU: the backend is MPI")
+        device = joined().device
+        if ([open_device(i) for i in device_ids or ()] not in ([], [device])
+                or any([t.device != device for t in (*module.parameters(), *module.buffers())])):
+            raise NotImplementedError(f"[DistributedDataParallel] the module must be on {device}, the device of this "
+                                      f"process with the backend {joined().name!r}")
         self.module, self.dim, self.broadcast_buffers = module, dim, broadcast_buffers
         self.find_unused_parameters, self.bucket_cap_mb = find_unused_parameters, bucket_cap_mb
         if not any([p.requires_grad for p in module.parameters()]):
@@ -224,8 +242,8 @@ class DistributedDataParallel(Module):
             [f"{name} {p.dtype}{list(p.shape)}" for name, p in module.named_parameters()]))
         self._reducer: _Reducer | None = None       # not in one process
         if joined().size > 1:
-            for t in (*module.parameters(), *module.buffers()) if init_sync else ():
-                broadcast(t)
+            if init_sync:
+                broadcast_all((*module.parameters(), *module.buffers()))
             self._reducer = self._reduces()
 
     def _reduces(self) -> _Reducer:
@@ -249,8 +267,7 @@ class DistributedDataParallel(Module):
         if is_grad_enabled():
             reducer.begin()
         if self.broadcast_buffers and self.training:
-            for t in self.module.buffers():
-                broadcast(t)
+            broadcast_all(self.module.buffers())
         outputs = self.module(*inputs, **kwargs)
         if self.find_unused_parameters and is_grad_enabled():
             reducer.look(outputs)

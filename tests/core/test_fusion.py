@@ -305,6 +305,67 @@ def test_gradients_that_an_optimizer_reads_by_its_table_are_needed(clip, kind):
     assert found[0] == found[1]
 
 
+# ---- products that write where they are copied to ----
+
+def copies(step):
+    """How many copies the replays of a captured function leave out, and how many they run."""
+    (program,) = [p for programs in step.programs.values() for p in programs]
+    segments = [s.launches for s in program.segments if not callable(s)]
+    uses, begin, left_out = fusion.Uses([launch for launches in segments for launch in launches]), 0, 0
+    for launches in segments:
+        left_out += len(fusion.placed(uses, begin, begin + len(launches))[1])
+        begin += len(launches)
+    return left_out, sum(launch.kernel.name.startswith("copy") for launch in uses.launches) - left_out
+
+
+PLACED = {      # what a step does with the product y = x @ w and a place of its shape in `memory`, and the copies left out
+    "copied": (lambda y, place, x, w: place.copy_(y), 1),
+    "read later": (lambda y, place, x, w: (place.copy_(y), y * 2)[1], 0),
+    "returned": (lambda y, place, x, w: (place.copy_(y), y)[1], 0),
+    "copied twice": (lambda y, place, x, w: (place.copy_(y), place.copy_(y)), 0),
+    "the place is read in between": (lambda y, place, x, w: (place * 1, place.copy_(y))[0], 0),
+    "the place is written in between": (lambda y, place, x, w: (place.fill_(3), place.copy_(y))[0], 0),
+    "another shape": (lambda y, place, x, w: place.copy_(y[:1]), 0),
+    "a part": (lambda y, place, x, w: place[:24].copy_(y[:24]), 0),
+    "transposed": (lambda y, place, x, w: place.copy_(y.t().contiguous().t()), 0),
+    "added to": (lambda y, place, x, w: place.add_(y), 0),
+    "an operand": (lambda y, place, x, w: place.copy_(place[:, :48] @ w), 0),
+}
+
+
+@pytest.mark.parametrize("name", PLACED)
+def test_a_product_writes_where_it_is_copied_to(name):
+    act, left_out = PLACED[name]
+    found = []
+    for wrap in (lambda f: f, mg.capture):
+        memory, kept = mg.zeros(2, 48, 64), mg.zeros(48, 64)
+        @wrap
+        def step(x, w, memory=memory, kept=kept):
+            with mg.no_grad():
+                out = act(x @ w, memory[1], x, w)
+                if name in ("read later", "returned", "the place is read in between"):
+                    kept.add_(out)
+        values = []
+        for k in range(3):
+            g = mg.Generator().manual_seed(k)
+            step(mg.randn(48, 48, generator=g), mg.randn(48, 64, generator=g))
+            values.append((memory.numpy().tobytes(), kept.numpy().tobytes()))
+        found.append(values)
+    assert found[0] == found[1]
+    assert copies(step)[0] == left_out, copies(step)
+
+
+def test_a_place_of_another_alignment_gets_a_copy():
+    memory = mg.zeros(1 + 48 * 64)
+    @mg.capture
+    def step(x, w):
+        with mg.no_grad():
+            memory[1:].view(48, 64).copy_(x @ w)
+    for _ in range(2):
+        step(mg.ones(48, 48), mg.ones(48, 64))
+    assert memory[1:].tolist() == [48.0] * (48 * 64) and copies(step)[0] == 0
+
+
 # ---- the tables of core/fusion.py against the kernels ----
 
 CPU = open_device("cpu").kernels

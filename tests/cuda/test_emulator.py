@@ -3,6 +3,7 @@
 Runs in three modes, see tests/cuda_on_cpu/README.md: CUDA_ON_CPU unset, "race" and "asan".
 """
 import ctypes
+import importlib.util
 import inspect
 import os
 import re
@@ -10,10 +11,11 @@ import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
-from cuda_on_cpu import fakeblas, nvrtc
+from cuda_on_cpu import fakeblas, fakenccl, nvrtc
 from cuda_on_cpu import fakecupy as cp
 from cuda_on_cpu.emulator import HERE, LaunchError
 
@@ -245,7 +247,7 @@ def test_fake_is_subset_of_cupy():
     real = pytest.importorskip("cupy")     # imports without a driver
     names = "ndarray empty asarray get_default_memory_pool RawModule RawKernel".split()
     assert [n for n in names if not hasattr(real, n)] == []
-    assert [n for n in vars(cp.cuda) if not hasattr(real.cuda, n)] == []
+    assert [n for n in vars(cp.cuda) if not hasattr(real.cuda, n) and n != "nccl"] == []
     assert [n for n in vars(cp.cuda.runtime) if not hasattr(real.cuda.runtime, n)] == []
     for cls in "ndarray RawKernel RawModule".split():
         public = {n for c in getattr(cp, cls).__mro__[:-1] for n in vars(c) if not n.startswith("_")}
@@ -261,6 +263,26 @@ def test_fake_is_subset_of_cupy():
         assert [n for n in public if not hasattr(getattr(real.cuda, cls), n)] == []
     assert [n for n in ("used_bytes", "total_bytes") if not hasattr(real.cuda.MemoryPool, n)] == []
     assert issubclass(real.cuda.memory.OutOfMemoryError, MemoryError)
+
+
+def test_fake_nccl_is_subset_of_cupy():
+    """CuPy's module is imported only where there is an NCCL library; its file tells the signatures."""
+    pytest.importorskip("cupy")
+    folder = Path(importlib.util.find_spec("cupy_backends").submodule_search_locations[0]) / "cuda" / "libs"
+    text = next(folder.glob("nccl.*.so")).read_bytes()
+    def told(name):
+        """The names of the parameters of a function, as the module shows them."""
+        found = re.search(rb"\0" + re.escape(name.encode()) + rb"\(([^)\n]*)\)", text)
+        return [re.split(r"[ =]", p.strip().split("=")[0])[-1] for p in found[1].decode().split(",") if p.strip()]
+    def takes(function):
+        return list(inspect.signature(function).parameters)
+    functions = {n: f for n, f in vars(fakenccl).items() if inspect.isfunction(f) and not n.startswith("_")}
+    methods = {n: f for n, f in vars(fakenccl.NcclCommunicator).items() if not n.startswith("_")}
+    assert set(functions) == {"get_unique_id", "groupStart", "groupEnd"} and len(methods) == 5
+    assert {n: told(n) for n in functions} == {n: takes(f) for n, f in functions.items()}
+    assert {n: told(f"NcclCommunicator.{n}") for n in methods} == {n: takes(f) for n, f in methods.items()}
+    assert told("NcclCommunicator") == takes(fakenccl.NcclCommunicator)
+    assert all(n.encode() in text for n in (*vars(fakenccl), "available") if n.startswith("NCCL_"))
 
 
 TEXT = 'extern "C" __global__ void k(float *x) {{ const int i = threadIdx.x; {} }}'

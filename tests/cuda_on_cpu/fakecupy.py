@@ -22,6 +22,7 @@ import weakref
 
 import numpy as np
 
+from . import fakenccl
 from .emulator import LaunchError
 from .emulator import RawKernel as _RawKernel
 from .emulator import RawModule as _RawModule
@@ -483,4 +484,4 @@ _runtime = types.SimpleNamespace(driverGetVersion=lambda: 13000, runtimeGetVersi
 cuda = types.SimpleNamespace(UnownedMemory=UnownedMemory, MemoryPointer=MemoryPointer, Stream=Stream, Device=Device, Graph=Graph,
                              Event=Event, is_available=lambda: True, get_current_stream=get_current_stream, runtime=_runtime,
                              alloc_pinned_memory=alloc_pinned_memory,
-                             driver=types.SimpleNamespace(launchKernel=_launch_kernel))
+                             driver=types.SimpleNamespace(launchKernel=_launch_kernel), nccl=fakenccl)

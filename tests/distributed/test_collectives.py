@@ -149,6 +149,21 @@ assert t.tolist() == [2.0] * 3
     assert said.count("this process was forked from rank") == 2
 
 
+def test_a_fork_that_ends_does_not_wait_for_the_others(passes):
+    passes(2, """
+child = os.fork()
+if not child:
+    sys.exit(0)
+limit = time.monotonic() + 20
+while not (ended := os.waitpid(child, os.WNOHANG))[0]:
+    assert time.monotonic() < limit, "the child hangs"
+    time.sleep(0.01)
+assert ended[1] == 0
+dist.all_reduce(t := mg.ones(3))
+assert t.tolist() == [2.0] * 3
+""")
+
+
 DIED = "rank 1 (process "
 
 

@@ -47,5 +47,8 @@ def test_a_killed_run_is_resumed_with_the_same_losses(mpi, tmp_path):
         assert process.returncode != 0 and re.search(r"\[distributed\] .*rank 1 \(process \d+\).* died", rest + errors), rest + errors
     resumed = mpi(2, EXAMPLE, *options, "--out", str(out), "--resume", script=True)
     assert resumed.returncode == 0, resumed.stdout + resumed.stderr
+    for other, said_of in ((["--batch-sizes", "16", "2"], "made with --batch-sizes [16], got [16, 2]"), (["--epochs", "4"], "made with --epochs 3, got 4")):
+        refused = mpi(2, EXAMPLE, *options, *other, "--out", str(out), "--resume", script=True, seconds=60)
+        assert refused.returncode != 0 and said_of in refused.stdout + refused.stderr, refused.stdout + refused.stderr
     before, after, every = (LINE.findall(text) for text in (said, resumed.stdout, whole.stdout))
     assert every[:len(before)] == before and 0 < len(after) < 6 and every[-len(after):] == after

@@ -16,6 +16,7 @@ from minigrad.core.op import registry
 from minigrad.devices import launch_hook
 from minigrad.devices.base import split
 from minigrad.devices.native import LEVELS, best_simd_level
+from minigrad.distributed.shared import Shared
 
 SOURCES = [p.read_text() for p in Path(mg.__file__).parent.rglob("*.py")]
 FAMILIES = sorted({split(k.name)[0] for k in mg.device("cpu").kernels})
@@ -43,6 +44,7 @@ OTHERS = {
     ("uniform",): lambda: mg.rand(3), ("normal",): lambda: mg.randn(3), ("random_bits",): lambda: mg.randint(0, 5, (3,)),
     ("dropout_forward",): lambda: nn.functional.dropout(mg.ones(3)),
     ("check_range",): lambda: nn.functional.binary_cross_entropy(mg.ones(3), mg.ones(3)),
+    ("average",): lambda: Shared([np.ones(3, np.float32), np.zeros(3, np.float32)], 0).average(),
 }
 UNUSED = {"fma_roof"}                       # the benchmark measures the CPU's peak with it
 
