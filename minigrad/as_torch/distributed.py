@@ -23,8 +23,14 @@ def is_mpi_available() -> bool:
 
 
 def is_nccl_available() -> bool:
-    """False: the backend is MPI."""
+    """Are there CuPy, NCCL and a GPU?"""
+    from ..distributed.nccl import unavailable
+    return not unavailable()
+
+
+def is_gloo_available() -> bool:
+    """False."""
     return False
 
 
-is_gloo_available = is_torchelastic_launched = is_nccl_available
+is_torchelastic_launched = is_gloo_available

@@ -1,4 +1,5 @@
-"""Training in several processes, with the names of `torch.distributed`, on MPI (the packages `mpi4py` and `mpich`).
+"""Training in several processes, with the names of `torch.distributed`: on the CPU by MPI (the packages `mpi4py` and
+`mpich`), on GPUs by NCCL through CuPy.
 
     mpiexec -n 4 python train.py
 
@@ -6,7 +7,8 @@
     sampler = data.distributed.DistributedSampler(train)
     model = nn.parallel.DistributedDataParallel(nn.SyncBatchNorm.convert_sync_batchnorm(model))
 
-Read `group.py`, then `mpi.py`. The layers are in nn/parallel.py and nn/sync_norm.py, the sampler in
+Read `group.py`, then `mpi.py`, and `shared.py` (gradients within a host), `nccl.py`, `store.py` (processes without
+MPI). The layers are in nn/parallel.py and nn/sync_norm.py, the sampler in
 data/distributed.py.
 """
 from .group import (

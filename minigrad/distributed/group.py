@@ -72,7 +72,7 @@ def init_process_group(backend: str = "mpi", init_method: str | None = None, tim
                  number of the process on its host
     init_method  how processes find each other. None: by the MPI's launcher. With "nccl" also "tcp://HOST:PORT" and
                  "file:///PATH", with `world_size` and `rank`, and "env://", where the environment has MASTER_ADDR,
-                 MASTER_PORT, WORLD_SIZE and RANK (`store.py`)
+                 MASTER_PORT, WORLD_SIZE and RANK (`store.py`), which is the default there
 
     With MPI `world_size` and `rank` are the launcher's; if they are given they must agree. RuntimeError without mpi4py,
     NCCL or a GPU, and the second time; NotImplementedError for another backend or `init_method`.
@@ -83,6 +83,8 @@ def init_process_group(backend: str = "mpi", init_method: str | None = None, tim
     if backend not in ("mpi", "nccl"):
         raise NotImplementedError(f"[init_process_group] the backend is 'mpi' or 'nccl'; got {backend!r}")
     seconds = timeout.total_seconds()
+    if backend == "nccl" and init_method is None and "MASTER_ADDR" in os.environ:
+        init_method = "env://"
     if backend == "nccl" and init_method is not None:
         from .store import Store, method_of
         group: Any = Store(*method_of(init_method, world_size, rank), seconds)

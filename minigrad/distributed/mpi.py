@@ -23,8 +23,8 @@ import numpy as np
 from ..devices import open_device
 from .agreement import compare
 
-_SPIN = 2e-3                # seconds that `wait` looks without a pause
-_PAUSE = 50e-6              # seconds of `wait` between two looks; what comes over a network comes on only by looks
+_SPIN = 20e-3               # seconds that `wait` looks without a pause; over a network a collective goes on by looks
+_PAUSE = 50e-6              # seconds of `wait` between two looks after that
 
 # Run beside the processes of a host, with PIDFD:RANK:PROCESS each: when one dies, a launcher kills the others, and may
 # not say which it was. Names all that have ended when it gets its turn. Ends when its input ends, or has a line.

@@ -17,6 +17,7 @@ from collections.abc import Iterable
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from threading import Thread
+from typing import Any
 from urllib.parse import urlsplit
 
 from .agreement import compare
@@ -114,14 +115,15 @@ class Store:
     def _answers(self, talks: dict[int, Connection], call: str) -> dict[int, str]:
         """A text from each of these."""
         found: dict[int, str] = {}
+        missing: dict[Any, int]
         while missing := {talk: r for r, talk in talks.items() if r not in found}:
             self._left(f"ranks {', '.join(map(str, missing.values()))} in {call}")
             for talk in wait(missing, _PAUSE):
+                rank = missing[talk]
                 try:
-                    found[missing[talk]] = talk.recv_bytes().decode()                           # type: ignore
+                    found[rank] = talk.recv_bytes().decode()                                    # type: ignore
                 except (EOFError, OSError):
-                    raise RuntimeError(f"[distributed] rank {missing[talk]} has ended; rank {self.rank} is in {call}"  # type: ignore
-                                       ) from None
+                    raise RuntimeError(f"[distributed] rank {rank} has ended; rank {self.rank} is in {call}") from None
         return found
 
     def agree(self, call: str) -> None:
@@ -133,10 +135,10 @@ class Store:
 
     def _watch(self) -> None:
         """In a thread: ends this process when another one has ended before it said so."""
-        watches = {watch: r for r, watch in self.watches.items()}
+        watches: dict[Any, int] = {watch: r for r, watch in self.watches.items()}
         while watches:
             for watch in wait(watches):
-                rank = watches.pop(watch)                                                       # type: ignore
+                rank = watches.pop(watch)
                 try:
                     text = watch.recv_bytes().decode()                                          # type: ignore
                 except (EOFError, OSError):

@@ -20,7 +20,7 @@ from minigrad import distributed
 from minigrad.distributed.group import joined
 from minigrad.distributed.shared import shared_memory
 
-SIZES = [2 ** k for k in range(12, 26)]         # bytes
+SIZES = [2 ** k for k in range(12, 24)]         # bytes
 WORKERS = [8, 16, 32, 64, 128, 256]
 
 

@@ -278,6 +278,8 @@ for made in (copy.deepcopy(net), pickle.loads(pickle.dumps(net))):
     made(share).sum().backward()
     averaged(made, 2 * mean)
 assert net.module.weight.grad is None
+if not rank:
+    copy.deepcopy(net)                                      # in one process only
 net(share).sum().backward()
 averaged(net, 2 * mean)
 """)
