@@ -116,12 +116,13 @@ class Store:
         """A text from each of these."""
         found: dict[int, str] = {}
         missing: dict[Any, int]
+        talk: Any
         while missing := {talk: r for r, talk in talks.items() if r not in found}:
             self._left(f"ranks {', '.join(map(str, missing.values()))} in {call}")
             for talk in wait(missing, _PAUSE):
                 rank = missing[talk]
                 try:
-                    found[rank] = talk.recv_bytes().decode()                                    # type: ignore
+                    found[rank] = talk.recv_bytes().decode()
                 except (EOFError, OSError):
                     raise RuntimeError(f"[distributed] rank {rank} has ended; rank {self.rank} is in {call}") from None
         return found
