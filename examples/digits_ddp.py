@@ -78,6 +78,7 @@ def draw(found: dict[str, dict[int, float]], options: argparse.Namespace) -> Pat
         axes.plot(list(points), [100 * share for share in points.values()], "o-", label=name)
     axes.set_xscale("log", base=2)
     axes.set_xticks(options.batch_sizes, options.batch_sizes)
+    axes.set_ylim(min(95.0, *[100 * share for points in found.values() for share in points.values()]), 100)
     axes.set(title=f"8x8 digits, {distributed.get_world_size()} processes, {options.epochs} epochs",
              xlabel="samples in a process's batch", ylabel="test accuracy in %")
     axes.legend()
