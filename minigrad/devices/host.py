@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from .memory import Layout
+
 
 def on_host(function: Callable[..., Any]) -> Callable[..., Any]:
     """Decorates `function(*arrays, out)` for `host` launches: it gets NumPy arrays on any device. On a GPU these are
@@ -21,3 +23,8 @@ def on_host(function: Callable[..., Any]) -> Callable[..., Any]:
             function(*[a.get() for a in arrays], out=result)
             out.set(result)
     return run
+
+
+def on_host_if_bfloat16(function: Callable[..., Any], *inputs: Layout) -> Callable[..., Any]:
+    """The same for functions that CuPy has, but not for each type: only where an input is of bfloat16."""
+    return on_host(function) if any([x.dtype.name == "bfloat16" for x in inputs]) else function

@@ -14,7 +14,7 @@ from ..core.op import Primitive
 from ..core.shape import BOOL, fail, is_float
 from ..core.shape import broadcast_shapes as broadcast
 from ..core.tensor import Size, Tensor
-from ..devices.host import on_host
+from ..devices.host import on_host_if_bfloat16
 from ..devices.memory import Layout, layout
 from ..devices.plan import Plan, host_plan
 from .arrange import pad, unfold
@@ -154,11 +154,11 @@ def fill(input: Tensor, value: Any) -> Tensor:
 
 # ---- elementwise -----------------------------------------------------------------------------------------------------
 
-gcd = Elementwise("gcd", on_host(np.gcd), "input other", kinds="i", kernel_kinds="", tensors=2, oracle=np.gcd,
+gcd = Elementwise("gcd", np.gcd, "input other", kinds="i", kernel_kinds="", tensors=2, oracle=np.gcd,
                   doc="The greatest common divisor of integers, not negative.")
-lcm = Elementwise("lcm", on_host(np.lcm), "input other", kinds="i", kernel_kinds="", tensors=2, oracle=np.lcm,
+lcm = Elementwise("lcm", np.lcm, "input other", kinds="i", kernel_kinds="", tensors=2, oracle=np.lcm,
                   doc="The least common multiple of integers, not negative.")
-nextafter = Elementwise("nextafter", on_host(np.nextafter), "input other", kinds="f", kernel_kinds="", tensors=2,
+nextafter = Elementwise("nextafter", np.nextafter, "input other", kinds="f", kernel_kinds="", tensors=2,
                         oracle=np.nextafter,
                         doc="The next floating-point number after `input` in the direction of `other`. No gradient.")
 
@@ -174,10 +174,9 @@ def _prepare_exponent(x: Layout) -> Plan:
     """The exponent e, int32, of x = m 2^e with 0.5 <= |m| < 1."""
     out = layout(x.device, np.dtype("int32"), x.shape)
 
-    @on_host
     def exponent(v: Any, out: Any) -> None:
         out[...] = np.frexp(v)[1]
-    return host_plan(out, exponent, "frexp: NumPy", (x,), moves=True)
+    return host_plan(out, on_host_if_bfloat16(exponent, x), "frexp: NumPy", (x,), moves=True)
 
 
 _exponent = Primitive("frexp_exponent", _prepare_exponent)

@@ -15,7 +15,7 @@ import numpy as np
 from ..core.op import Primitive, same_device
 from ..core.shape import INT64, axis_of, fail, is_float
 from ..core.tensor import Tensor, ValuesIndices
-from ..devices.host import on_host
+from ..devices.host import on_host, on_host_if_bfloat16
 from ..devices.memory import Layout, layout
 from ..devices.plan import Plan, host_plan
 from .convert import cast
@@ -235,7 +235,6 @@ def _prepare_search(sequence: Layout, values: Layout, *, right: bool) -> Plan:
              [sequence, values])
     side: Any = "right" if right else "left"
 
-    @on_host
     def search(s: Any, v: Any, out: Any) -> None:
         if s.ndim == 1:
             out[...] = np.searchsorted(s, v, side)
@@ -243,7 +242,8 @@ def _prepare_search(sequence: Layout, values: Layout, *, right: bool) -> Plan:
             for row in np.ndindex(s.shape[:-1]):
                 out[row] = np.searchsorted(s[row], v[row], side)
     out = layout(values.device, INT64, values.shape)
-    return host_plan(out, search, "search: NumPy", (sequence, values), moves=True)
+    run = on_host_if_bfloat16(search, sequence, values)
+    return host_plan(out, run, "search: NumPy", (sequence, values), moves=True)
 
 
 _search = Primitive("search", _prepare_search)
@@ -311,10 +311,10 @@ def _prepare_isin(elements: Layout, test: Layout) -> Plan:
     """Is each element one of `test`? A bool tensor."""
     same_device("isin", (elements, test))
 
-    @on_host
     def among(v: Any, t: Any, out: Any) -> None:
         out[...] = np.isin(v, t)
-    return host_plan(layout(elements.device, np.dtype(builtins.bool), elements.shape), among, "isin: NumPy",
+    run = on_host_if_bfloat16(among, elements, test)
+    return host_plan(layout(elements.device, np.dtype(builtins.bool), elements.shape), run, "isin: NumPy",
                      (elements, test), moves=True)
 
 

@@ -8,6 +8,7 @@ from cuda_on_cpu.twins import REAL, emulated
 
 import minigrad as mg
 from minigrad import distributions
+from minigrad.core.op import registry
 
 pytestmark = [emulated, pytest.mark.usefixtures("gpu")]
 rng = np.random.default_rng(0)
@@ -205,3 +206,20 @@ def test_distributions_that_numpy_draws():
         z.sum().backward()
         return z.detach(), rate.grad, distributions.Poisson(a).sample((2,)), distributions.Dirichlet(a).sample()
     same(samples, np.array([0.5, 2.0, 9.0], np.float32))
+
+
+def test_what_cupy_has_runs_there(monkeypatch):
+    """No copy to the host; but of bfloat16, which CuPy's searches do not take."""
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    copied, get, exponent = [], fakecupy.ndarray.get, registry["frexp_exponent"]
+    a, b = (mg.tensor(v, device="cuda") for v in ([12, 18, 7], [8, 27, 7]))
+    x = mg.tensor([1.0, 2.5, 4.0], device="cuda")
+    monkeypatch.setattr(fakecupy.ndarray, "get", lambda *args, **kwargs: (copied.append(1), get(*args, **kwargs))[1])
+
+    def results(of):
+        made = [mg.gcd(a, b), mg.lcm(a, b), mg.nextafter(x, -x), exponent(of), mg.isin(of, of[1:]), mg.searchsorted(of, of * 1.5)]
+        assert not copied if of is x else copied
+        return [t.tolist() for t in made]
+    want = [[4, 9, 7], [24, 54, 7], [np.nextafter(np.float32(v), np.float32(-9)) for v in (1, 2.5, 4)], [1, 2, 3],
+            [False, True, True], [1, 2, 3]]
+    assert results(x) == want and results(x.to(ml_dtypes.bfloat16)) == want
