@@ -23,6 +23,7 @@ def _common(*layers: type) -> type:
     return next(c for c in first[0 if rest else 1:] if all(c in mro for mro in rest))
 
 
+register_module_backward_hook = register_module_full_backward_hook
 _BatchNorm, _InstanceNorm, _DropoutNd = _common(BatchNorm1d), _common(InstanceNorm1d), _common(Dropout)
 _ConvNd = _common(Conv1d, ConvTranspose1d)
 _Loss, _WeightedLoss = _common(L1Loss), _common(CrossEntropyLoss)

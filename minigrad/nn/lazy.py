@@ -42,6 +42,19 @@ def _placeholder(t: Tensor) -> Layout:
     return Variable.array.__get__(t).layout                         # type: ignore[attr-defined,misc]
 
 
+def _parts(self: Any, protocol: Any = None) -> tuple[type, tuple]:
+    """What makes another one: for pickle, and for copies."""
+    like = _placeholder(self)
+    return type(self), (self._requires_grad, like.device, like.dtype)
+
+
+def _copied(self: Any, memo: dict[int, Any]) -> Any:
+    if id(self) not in memo:
+        cls, options = _parts(self)
+        memo[id(self)] = cls(*options)
+    return memo[id(self)]
+
+
 class UninitializedParameter(Parameter):
     """A parameter without a shape: `materialize` gives it one. ValueError for whatever reads it before."""
 
@@ -59,11 +72,8 @@ class UninitializedParameter(Parameter):
     def __repr__(self) -> str:
         return "<UninitializedParameter>"
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> UninitializedParameter:
-        if id(self) not in memo:
-            like = _placeholder(self)
-            memo[id(self)] = type(self)(self._requires_grad, like.device, like.dtype)
-        return memo[id(self)]
+    waits = True                # `Module` keeps it in a state dict as it is
+    __deepcopy__, __reduce_ex__ = _copied, _parts
 
 
 class UninitializedBuffer(Tensor):
@@ -84,11 +94,8 @@ class UninitializedBuffer(Tensor):
     def __repr__(self) -> str:
         return "<UninitializedBuffer>"
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> UninitializedBuffer:
-        if id(self) not in memo:
-            like = _placeholder(self)
-            memo[id(self)] = type(self)(self._requires_grad, like.device, like.dtype)
-        return memo[id(self)]
+    waits = True
+    __deepcopy__, __reduce_ex__ = _copied, _parts
 
 
 _WAITING: dict[type, type] = {UninitializedParameter: Parameter, UninitializedBuffer: Tensor}
@@ -151,7 +158,7 @@ class LazyModule(Module):
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         waiting = self._members_waiting()
-        if waiting and all(prefix + name in state_dict for name in waiting):
+        if waiting and all(type(state_dict.get(prefix + name, waiting[name])) not in _WAITING for name in waiting):
             self._materialize(**{name: tuple(state_dict[prefix + name].shape) for name in waiting})
         super()._load_from_state_dict(state_dict, prefix, *rest)
 

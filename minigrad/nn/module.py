@@ -532,7 +532,7 @@ class Module(Hookable, Guarded):
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
         """Adds the state of this module itself to `destination`."""
         for name, value in self._local_state().items():
-            destination[prefix + name] = value if keep_vars else value.detach()
+            destination[prefix + name] = value if keep_vars or hasattr(value, "waits") else value.detach()
         if type(self).get_extra_state is not Module.get_extra_state:
             destination[prefix + _EXTRA_STATE] = self.get_extra_state()
 
@@ -595,6 +595,8 @@ class Module(Hookable, Guarded):
 
         `ties` holds the members that were replaced, and where: names that were one tensor stay one.
         """
+        if hasattr(given, "waits"):             # of a lazy layer that was never called
+            return "" if hasattr(value, "waits") else f'"{key}" has no shape yet in the checkpoint'
         if not _is_array(given):
             return f'"{key}" must be a Tensor or an array in the checkpoint; got {type(given)}'
         if len(value.shape) == 0 and tuple(given.shape) == (1,):

@@ -219,7 +219,7 @@ class LBFGS(Optimizer):
         state["n_iter"] += 1
         lr = float(group["lr"])
         if state["n_iter"] == 1:
-            d, t = -g, min(1.0, 1.0 / g.abs().sum().item()) * lr
+            d, t = -g, lr / max(1.0, g.abs().sum().item())
             state.update(old_dirs=[], old_stps=[], ro=[], H_diag=1)
         else:
             d, t = self._direction(state, g, group["history_size"]), lr

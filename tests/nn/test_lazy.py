@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 
 import numpy as np
 import pytest
@@ -46,7 +47,7 @@ def test_a_state_dict_gives_the_shape(kind, arguments, shape):
 
 def test_what_reads_it_before_says_so():
     layer = nn.LazyLinear(3)
-    for read in (lambda: layer.weight + 1, lambda: layer.weight.shape, lambda: layer.bias.numpy(), layer.state_dict, lambda: nn.init.zeros_(layer.weight),
+    for read in (lambda: layer.weight + 1, lambda: layer.weight.shape, lambda: layer.bias.numpy(), lambda: nn.init.zeros_(layer.weight),
                  lambda: optim.Adagrad(layer.parameters()), lambda: nn.LazyBatchNorm1d().running_mean.sum()):
         with pytest.raises(ValueError, match="has no shape yet; call the module once"):
             read()
@@ -71,3 +72,20 @@ def test_in_a_model():
     assert model(mg.ones(3, 2, 6, 6)).shape == (3, 2)
     assert [type(m).__name__ for m in model] == ["Conv2d", "BatchNorm2d", "ReLU", "Flatten", "Linear"]
     assert model[4].bias is None and model[1].num_features == 4 and all(p.dtype == np.float32 for p in model.parameters())
+
+
+@pytest.mark.parametrize("make", [lambda: nn.LazyLinear(3), lambda: nn.LazyConv2d(3, 2), lambda: nn.LazyBatchNorm1d()])
+def test_a_layer_without_shapes_is_saved_and_copied(make):
+    lazy = make()
+    copied = pickle.loads(pickle.dumps(nn.Sequential(lazy)))[0]
+    assert type(copied) is type(lazy) and copied.has_uninitialized_params()
+    assert all(type(t).__name__.startswith("Uninitialized") for n, t in copied.state_dict().items() if n != "num_batches_tracked")
+    again = make()
+    again.load_state_dict(lazy.state_dict())
+    assert again.has_uninitialized_params()
+    x = mg.ones(2, 5, 4, 4) if isinstance(lazy, nn.LazyConv2d) else mg.ones(2, 5)
+    copied(x)
+    lazy.load_state_dict(copied.state_dict())
+    assert not lazy.has_uninitialized_params() and type(pickle.loads(pickle.dumps(copied))) is type(copied)
+    with pytest.raises(RuntimeError, match="has no shape yet in the checkpoint"):
+        copied.load_state_dict(make().state_dict())
