@@ -309,9 +309,10 @@ def follow(base: Variable, moved: dict[int, Any]) -> None:
             _bind(t, _viewed(base, plans), moved)
 
 
-# so many nodes behind a change are looked through: without a bound, a loop over 1,000 steps, where each writes into a
-# tensor of its own, took 15 times as long (measured)
+# so many nodes behind a change are looked through, or as many as were recorded since the last change: without a bound,
+# a loop over 1,000 steps, where each writes into a tensor of its own, took 15 times as long (measured)
 _REACH = 64
+_newest = [0]                   # `seq` of the last change
 
 
 def _release(node: Any, moved: dict[int, Any]) -> None:
@@ -322,13 +323,14 @@ def _release(node: Any, moved: dict[int, Any]) -> None:
     """
     before = [old for _, old, _ in moved.values()]
     oldest = float("inf") if None in before else max([old.seq for old in before])
+    reach, _newest[0] = max(_REACH, _newest[0] - node.seq), node.seq
     reached = {id(node): node}
     for found in (queue := [node]):
         if isinstance(found, Node) and type(found.saved) is tuple:
             found.saved = _as_before(found.saved, moved)
         for edge in found.inputs:
             if (isinstance(edge, (Node, Slot)) and edge.seq < oldest and id(edge) not in reached
-                    and len(queue) < _REACH):
+                    and len(queue) < reach):
                 reached[id(edge)] = edge
                 queue.append(edge)
 

@@ -57,9 +57,18 @@ def set_recording(on: bool) -> bool:
     """
     before = mode.grad
     if on is not before:
-        mode.grad = on
         (paused.discard if on else paused.add)(get_ident())
+        mode.grad = on          # last: after an interrupt before it, a second call does all of it again
     return before
+
+
+def restore_recording(before: bool) -> None:
+    """`set_recording` at the end of a block: done also if an interrupt (Ctrl-C) comes meanwhile."""
+    try:
+        set_recording(before)
+    except BaseException:
+        set_recording(before)
+        raise
 
 
 class _Switch:
@@ -76,11 +85,20 @@ class _Switch:
         return self if function is None else self(function)     # type: ignore[return-value]
 
     def __enter__(self) -> None:
-        self.before = set_recording(self.enabled), self.before
+        self.before = mode.grad, self.before
+        try:
+            set_recording(self.enabled)
+        except BaseException:           # an interrupt: the block is not entered, so nothing would switch back
+            self.__exit__()
+            raise
 
     def __exit__(self, *_: object) -> None:
         before, self.before = self.before
-        set_recording(before)
+        try:
+            set_recording(before)
+        except BaseException:
+            set_recording(before)
+            raise
 
     def __call__(self, function: Function) -> Function:
         name = type(self).__name__
@@ -135,7 +153,11 @@ class set_grad_enabled(_Switch):
         if not self.called:
             super().__enter__()
         self.called = False
-        set_recording(self.enabled)
+        try:
+            set_recording(self.enabled)
+        except BaseException:
+            self.__exit__()
+            raise
 
     def __call__(self, function: Function) -> Function:
         set_recording(self.before[0])       # a decorator: nothing is switched until the function runs

@@ -1,8 +1,10 @@
 """In-place changes of tensors in the graph and of their views: values, gradients, and what is refused."""
 from __future__ import annotations
 
+import gc
 import re
 import warnings
+import weakref
 
 import numpy as np
 import pytest
@@ -548,3 +550,35 @@ def test_both_results_of_var_mean_may_be_changed():
     mean.mul_(3)
     (var + mean).backward()
     assert np.allclose(x.grad.tolist(), [2 * (v - 1.7 / 3) + 1 for v in (0.3, 0.5, 0.9)])
+
+
+def test_a_long_chain_behind_a_change_is_freed_at_once():
+    """A value that was computed from the tensor itself, by many ops, is written into it: no cycle keeps the graph."""
+    w = leaf(0.5)
+
+    def whole():
+        x = mg.ones(2, 3, dtype=mg.float64) * w
+        y = x
+        for _ in range(200):
+            y = (y * w).sin()
+        x.copy_(y)
+        return x
+
+    def rows():
+        x = mg.zeros(5, 3, dtype=mg.float64)
+        for i in range(1, 5):
+            y = x[i - 1]
+            for _ in range(100):
+                y = (y * w).sin()
+            x[i] = y
+        return x
+    for make in (whole, rows):
+        gc.collect()
+        gc.disable()
+        try:
+            x = make()
+            nodes = [weakref.ref(x.grad_fn), *[weakref.ref(n) for n, _ in x.grad_fn.next_functions if n is not None]]
+            del x
+            assert [r() for r in nodes] == [None] * len(nodes)
+        finally:
+            gc.enable()

@@ -2,11 +2,15 @@
 from __future__ import annotations
 
 import asyncio
+import dis
 import inspect
+import itertools
+import sys
 
 import pytest
 
 import minigrad as mg
+from minigrad.core import modes
 
 on = mg.is_grad_enabled
 SWITCHES = [(mg.no_grad, False), (mg.no_grad(), False), (mg.inference_mode, False), (mg.inference_mode(), False),
@@ -159,3 +163,44 @@ def test_one_switch_may_be_entered_again():
     with switch:
         assert not on()
     assert on()
+
+
+def _points(code):
+    """Where CPython looks for signals: at the start of a function, and after each call."""
+    steps = [i for i in dis.get_instructions(code) if i.opname != "CACHE"]
+    return {b.offset for a, b in itertools.pairwise(steps) if a.opname in ("CALL", "CALL_FUNCTION_EX", "RESUME")}
+
+
+@pytest.mark.skipif(sys.version_info[:2] != (3, 11), reason="the bytecode of another Python")
+@pytest.mark.parametrize("switch", [mg.no_grad, mg.inference_mode])
+def test_an_interrupt_on_the_way_into_a_block_leaves_recording_on(switch):
+    def block():
+        with switch():
+            pass
+    points = {c: _points(c) for c in (modes._Switch.__enter__.__code__, modes.set_recording.__code__)}
+    for n in itertools.count(1):
+        seen = 0
+
+        def trace(frame, event, arg, n=n):
+            nonlocal seen
+            frame.f_trace_opcodes = True
+            caller = frame if frame.f_code is modes._Switch.__enter__.__code__ else frame.f_back
+            if event == "opcode" and caller.f_code is modes._Switch.__enter__.__code__ and frame.f_lasti in points.get(frame.f_code, ()):
+                seen += 1
+                if seen == n:
+                    raise KeyboardInterrupt
+            return trace
+        sys.settrace(trace)
+        try:
+            block()
+        except KeyboardInterrupt:
+            pass
+        finally:
+            sys.settrace(None)
+        assert mg.is_grad_enabled() and (mg.ones(1, requires_grad=True) * 2).requires_grad, f"after the interrupt {n}"
+        with mg.no_grad():
+            assert not (mg.ones(1, requires_grad=True) * 2).requires_grad
+        assert not modes.paused
+        if seen < n:
+            break
+    assert n > 4
