@@ -16,7 +16,7 @@ from ..devices.memory import Array, Buffer, Layout
 from .complete import after_leaf, before_leaf, leaf_counts
 from .graph_node import GradientEdge
 from .hooks import after_hooks, hooks, node_hooks, node_pre_hooks, post_hooks
-from .modes import mode, restore_recording, set_recording
+from .modes import mode, set_recording
 from .shape import fail
 from .tape import FREED, Edge, Node, Slot, Variable, edge_of, located, reachable
 from .warning import warn
@@ -102,9 +102,8 @@ def walk(roots: list[Edge], gradients: list[Any], create_graph: bool, retain_gra
     frontier: list[tuple[int, Any]] = []        # a heap: the newest node is next; all that uses its output has run
     owned: set[Edge] = set()            # edges whose gradient is in a buffer made here: it may be added to in place
     kept: dict[Edge, Any] = {}          # gradients of targets and leaves that are complete
-    recording = mode.grad
+    recording = set_recording(create_graph)
     try:
-        set_recording(create_graph)
         for i, root in enumerate(roots):
             if useful is None or root in useful:
                 _send(root, gradients[i], pending, owned, frontier, create_graph)
@@ -143,7 +142,7 @@ def walk(roots: list[Edge], gradients: list[Any], create_graph: bool, retain_gra
         if edge_hooks and not bounded:
             pending = {edge: after_hooks(edge, g) for edge, g in pending.items()}
     finally:
-        restore_recording(recording)
+        set_recording(recording)
         if counts is not None:
             counts.end()
     found = pending if targets is None else {e: g for e, g in pending.items() if e in wanted}
@@ -211,15 +210,13 @@ def backward(tensors: Sequence[Variable], gradients: Sequence[Variable | None], 
     add = _Deposit(create_graph, start).add
     results = walk(roots, start, create_graph, create_graph if retain_graph is None else retain_graph,
                    None if inputs is None else [edge_of(t) for t in chosen], deposit=add)
-    before = mode.grad if hooked or create_graph else None
+    before = set_recording(create_graph) if hooked or create_graph else None
     try:
-        if before is not None:
-            set_recording(create_graph)
         for edge, g in results.items():
             add(edge, g)
     finally:
         if before is not None:
-            restore_recording(before)
+            set_recording(before)
 
 
 class _Deposit:

@@ -51,31 +51,23 @@ paused: set[int] = set()        # the threads that switched recording off: while
 
 
 def set_recording(on: bool) -> bool:
-    """Switches recording on or off in this thread, and returns what it was. Only this function sets `mode.grad`.
+    """Switches recording on or off in this thread, and returns what it was. Only this function sets `mode.grad`: first
+    or last, so that Ctrl-C, which may come after each call, finds it off only if the caller will switch it on again.
 
-    Reading a thread-local attribute takes 40 ns, so the hot path asks `not paused or mode.grad`.
-    """
+    Reading a thread-local attribute takes 40 ns, so the hot path asks `not paused or mode.grad`."""
     before = mode.grad
-    if on is not before:
-        (paused.discard if on else paused.add)(get_ident())
-        mode.grad = on          # last: after an interrupt before it, a second call does all of it again
+    if on and not before:
+        mode.grad = True
+        paused.discard(get_ident())
+    elif before and not on:
+        paused.add(get_ident())
+        mode.grad = False
     return before
 
 
-def restore_recording(before: bool) -> None:
-    """`set_recording` at the end of a block: done also if an interrupt (Ctrl-C) comes meanwhile."""
-    try:
-        set_recording(before)
-    except BaseException:
-        set_recording(before)
-        raise
-
-
 class _Switch:
-    """Switches recording on or off inside a `with` block or a decorated function; `enabled` says which.
-
-    A decorated generator or coroutine function runs with it while its body runs; between the steps the caller's holds.
-    """
+    """Switches recording on or off inside a `with` block or a decorated function; `enabled` says which. A decorated
+    generator or coroutine function runs with it while its body runs; between the steps the caller's holds."""
 
     enabled = False
     before: tuple = ()          # what recording was before each `with` block that is open, the innermost first
@@ -85,20 +77,11 @@ class _Switch:
         return self if function is None else self(function)     # type: ignore[return-value]
 
     def __enter__(self) -> None:
-        self.before = mode.grad, self.before
-        try:
-            set_recording(self.enabled)
-        except BaseException:           # an interrupt: the block is not entered, so nothing would switch back
-            self.__exit__()
-            raise
+        self.before = set_recording(self.enabled), self.before
 
     def __exit__(self, *_: object) -> None:
         before, self.before = self.before
-        try:
-            set_recording(before)
-        except BaseException:
-            set_recording(before)
-            raise
+        set_recording(before)
 
     def __call__(self, function: Function) -> Function:
         name = type(self).__name__
@@ -115,8 +98,7 @@ class no_grad(_Switch):
     """Inside, nothing is recorded. `with no_grad():`, `@no_grad()` or `@no_grad`.
 
     As a decorator it also takes generators, coroutines and async generators: it holds while their body runs, not for
-    their caller between two steps. A `with` block that yields or awaits inside holds for the caller as well.
-    """
+    their caller between two steps. A `with` block that yields or awaits inside holds for the caller as well."""
 
 
 class enable_grad(_Switch):
@@ -153,11 +135,7 @@ class set_grad_enabled(_Switch):
         if not self.called:
             super().__enter__()
         self.called = False
-        try:
-            set_recording(self.enabled)
-        except BaseException:
-            self.__exit__()
-            raise
+        set_recording(self.enabled)
 
     def __call__(self, function: Function) -> Function:
         set_recording(self.before[0])       # a decorator: nothing is switched until the function runs

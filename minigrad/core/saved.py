@@ -20,7 +20,7 @@ from .arrays import contiguous_copy, mover
 from .engine import functions, refuse_freed
 from .hooks import fitting, node_hooks, node_pre_hooks
 from .inplace import untied
-from .modes import mode, restore_recording, set_recording
+from .modes import mode, set_recording
 from .shape import fail
 from .tape import FREED, Node, located, recorded
 from .tensor import Tensor, new_tensor
@@ -209,12 +209,11 @@ class _Item:
 
     def __init__(self, t: Tensor, pack: Callable[[Tensor], Any]) -> None:
         self.layout, self.version = t.array.layout, t.array.version
-        before = mode.grad
+        before = set_recording(False)
         try:
-            set_recording(False)
             self.packed = pack(t)
         finally:
-            restore_recording(before)
+            set_recording(before)
         if t.array.version != self.version:
             fail("saved_tensors_hooks", "the pack hook must not change its input in place", self.layout,
                  "change a clone() of it")
