@@ -128,6 +128,7 @@ class CUDA(Device):
             raise RuntimeError(f"[device] 'cuda' is not available: {reason}")
         self.index, self.name = index, f"cuda:{index}"
         self.gpu = cp.cuda.Device(index)
+        self.shared = self.gpu.attributes["MaxSharedMemoryPerBlockOptin"]      # of a block at most, in bytes
         self.several, self.waits = visible > 1, os.environ.get("MINIGRAD_CUDA_SYNC") == "1"
         self.use()
         self.stream = cp.cuda.Stream(non_blocking=True)
@@ -183,8 +184,9 @@ class CUDA(Device):
         """What runs these launches again, in one call."""
         return Graph(self, launches)
 
-    def function(self, file: str, suffix: str, name: str, step: str = "") -> int:
-        """The driver's handle of a kernel, or of a step of it; the first of them compiles all, but no other kernel."""
+    def function(self, file: str, suffix: str, name: str, step: str = "", shared: int = 0) -> int:
+        """The driver's handle of a kernel, or of a step of it; the first of them compiles all, but no other kernel. It
+        may be launched with `shared` bytes of dynamic shared memory."""
         key = file, suffix, name
         function = self.functions.get((*key, step))
         if function is None:
@@ -194,6 +196,8 @@ class CUDA(Device):
             # of two threads the first wins: a handle is valid while its function is kept
             function = module.get_function("_".join(filter(None, (name, step, suffix))))
             function = self.functions.setdefault((*key, step), function)
+        if shared > 48 << 10:                   # what there is unasked
+            function.max_dynamic_shared_size_bytes = max(shared, function.max_dynamic_shared_size_bytes)
         return int(function.kernel.ptr)
 
     def compiled(self, source: Any, suffix: str, rule: Any = None) -> list[Kernel]:
@@ -467,8 +471,8 @@ def _prepared(device: CUDA, name: str, suffix: str, letters: str, names: Sequenc
     """What `launcher` needs for a launch; for a product, and where arguments change, a function of the arguments."""
     if isinstance(one, Product):
         return _product(device, suffix, names, one), *[0] * 8
-    plain = (device.function(file, suffix, name, one.step), *(*one.grid, 1, 1)[:3], *(*one.block, 1, 1)[:3], one.shared,
-             device.stream.ptr)
+    plain = (device.function(file, suffix, name, one.step, one.shared), *(*one.grid, 1, 1)[:3],
+             *(*one.block, 1, 1)[:3], one.shared, device.stream.ptr)
     if not one.given:
         return plain
     changes, start = {names.index(argument): value for argument, value in one.given}, cp.cuda.driver.launchKernel

@@ -658,7 +658,8 @@ def _install(member: Member) -> None:
         forward, backward = table.rnn_forward[given.x.dtype], table.rnn_backward[given.x.dtype]
         same_dtypes("rnn", given.x, *given._replace(lengths=None))
         sizes = _sizes_of(member, given, nonlinearity, norm, reverse)
-        if given.x.device.type == "cuda" and _grid(sizes)[2] > _SHARED:
+        device: Any = given.x.device
+        if device.type == "cuda" and _grid(sizes)[2] + _STATIC > device.shared:
             raise NoKernel("the states and gates of a row do not fit into the shared memory of a block")
         run_forward, keeps = _forward(forward, member, given, sizes, eps)
         return run_forward, _backward(backward, member, given, sizes, keeps)
@@ -826,14 +827,16 @@ work("rnn_backward", lambda k: 2 * _step_products(k))       # the gradients of t
 
 _GATES = (1, 1, 4, 3)           # by `kind`
 _BLOCKS = 132                   # as many blocks are on the GPU at once (H100, H200)
-_SHARED = 44 << 10              # bytes of dynamic shared memory of a block, at most
+_SHARED = 44 << 10              # bytes of dynamic shared memory of a block of several rows, at most
+_STATIC = 2048                  # bytes of other shared memory
 
 
 def _grid(k: Any) -> tuple[int, int, int]:
     """The blocks of a launch that runs all steps, the warps of a block, its dynamic shared memory: by the shapes alone.
 
     A block takes one row of the batch, or up to 4 where there are more rows than a GPU has blocks at once. One row
-    needs more shared memory than `_SHARED` from 641 hidden units of an LSTM on, 732 of a GRU, 1025 of an RNN.
+    needs more shared memory than `_SHARED` from 641 hidden units of an LSTM on, 732 of a GRU, 1025 of an RNN; with what
+    a block of an H100 may have, an LSTM may have 3,520 units, with the 64 KiB of sm_75 912.
     """
     n = _GATES[k.kind] * k.hidden
     warps = min(16, max(2, ceil_div(2 * n, 32)))
@@ -881,5 +884,5 @@ def _recurrent_products(k: Any, n: int) -> list[Launch | Product]:
     return [*found, product(first, ("h0", 0), k.batch, later > 0)] if k.h0 else found
 
 
-launch("ops/rnn.cu", "rnn_forward", _forward_rule, shared=2048)
-launch("ops/rnn.cu", "rnn_backward", _backward_rule, shared=2048)
+launch("ops/rnn.cu", "rnn_forward", _forward_rule, shared=_STATIC)
+launch("ops/rnn.cu", "rnn_backward", _backward_rule, shared=_STATIC)

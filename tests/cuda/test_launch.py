@@ -31,7 +31,7 @@ def driver(gpu, monkeypatch):
     launches = []
     monkeypatch.setattr(cuda.cp.cuda.driver, "launchKernel", lambda *given: launches.append(given))
     device = cuda.CUDA(0)
-    monkeypatch.setattr(device, "function", lambda file, suffix, name, step: "_".join(filter(None, (name, step, suffix))))
+    monkeypatch.setattr(device, "function", lambda file, suffix, name, step, _: "_".join(filter(None, (name, step, suffix))))
     device.launches = launches
     return device
 
@@ -229,7 +229,7 @@ def test_a_thread_takes_the_gpu_before_its_first_launch(gpu, monkeypatch, severa
     monkeypatch.setattr(fakecupy.cuda.runtime, "getDeviceCount", lambda: 1 + several)
     monkeypatch.setattr(cuda.cp.cuda.driver, "launchKernel", lambda *given: None)
     device = cuda.CUDA(0)
-    monkeypatch.setattr(device, "function", lambda file, suffix, name, step: "_".join(filter(None, (name, step, suffix))))
+    monkeypatch.setattr(device, "function", lambda file, suffix, name, step, _: "_".join(filter(None, (name, step, suffix))))
     launch, _ = launcher(device, lambda k, host: [over(k.n)])
 
     def twice():
