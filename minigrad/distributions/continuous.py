@@ -347,6 +347,11 @@ class Gamma(Parametric):
         value, a = self._checked(value), self.concentration
         return xlogy(a, self.rate) + xlogy(a - 1, value) - self.rate * value - lgamma(a)
 
+    def cdf(self, value: Tensor) -> Tensor:
+        """igamma(a, rate x), differentiable in rate and x"""
+        from ..ops.special import igamma
+        return igamma(self.concentration, self.rate * self._checked(value))
+
     def entropy(self) -> Tensor:
         """a - log(rate) + log(Gamma(a)) + (1 - a) digamma(a)"""
         a = self.concentration

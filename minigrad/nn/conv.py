@@ -60,9 +60,10 @@ def _batched(name: str, input: Tensor, weight: Tensor, dims: int, groups: int | 
 def _conv(name: str, dims: int, input: Tensor, weight: Tensor, bias: Tensor | None, stride: Size, padding: Size | str,
           dilation: Size, groups: int) -> Tensor:
     """A convolution over `dims` spatial dimensions."""
+    x = _batched(name, input, weight, dims, groups)
     options = _conv_options(name, dims, tuple(weight.shape[2:]), hashable(stride), hashable(padding),
                             hashable(dilation), groups)
-    y = convolution(_batched(name, input, weight, dims, groups), weight, bias, **options)
+    y = convolution(x, weight, bias, **options)
     return y if input.ndim == dims + 2 else y.squeeze(0)
 
 

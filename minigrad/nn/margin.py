@@ -176,7 +176,7 @@ def multi_margin_loss(input: Tensor, target: Tensor, p: int = 1, margin: float =
         raise ValueError(f"[multi_margin_loss] only p == 1 and p == 2 supported; got {p}")
     if weight is not None and (weight.ndim != 1 or input.ndim and weight.numel() != input.shape[-1]):
         fail("multi_margin_loss", "weight must be one-dimensional, with a number for each class",
-             [input.layout, weight.layout], kind=ValueError)
+             [input.layout, weight.layout], kind=RuntimeError if weight.ndim == 1 else ValueError)
     x = _rows("multi_margin_loss", input, target, tuple(input.shape[:-1]))
     classes = x.shape[1]
     label = checked("multi_margin_loss", target.reshape(-1), classes, 1, wrap=False)
@@ -201,6 +201,7 @@ def _multi_margin_samples(make: Any) -> Iterator[tuple]:
 def _multi_margin_errors(make: Any) -> Iterator[tuple]:
     yield (make(3, 5), make.ints(3, high=5), 3, {}), ValueError, "only p == 1 and p == 2"
     yield (make(3, 5), make.ints(3, high=5), 1, 1.0, make(3, 5), {}), ValueError, "one-dimensional"
+    yield (make(3, 5), make.ints(3, high=5), 1, 1.0, make(3), {}), RuntimeError, "a number for each class"
     yield (make(3, 5), make.ints(2, high=5), {}), RuntimeError, "target must be int64"
     yield (make(3, 5), make.ints(3, low=5, high=6), {}), IndexError, "out of range"
     yield (make(2, 3, 5), make.ints(2, 3), {}), RuntimeError, r"\(N, C\) or \(C\)"

@@ -86,11 +86,13 @@ def test_values_and_gradients_are_pytorchs(torch, name, given, values):
             except NotImplementedError:
                 results.append(None)
         a, b = results
-        if b is None or what == "cdf" and name in ("Gamma", "Chi2") or what == "mode" and name in ("Beta", "Dirichlet"):
-            continue                    # no incomplete gamma function; where all are below 1, torch takes the first of what is nan
+        if b is None or what == "mode" and name in ("Beta", "Dirichlet"):
+            continue                    # where all are below 1, torch takes the first of what is nan
         assert a is not None, f"{what} is missing"
         assert tuple(a.shape) == tuple(b.shape), what
         np.testing.assert_allclose(array(a), array(b), rtol=1e-9, atol=1e-12, err_msg=what)
+        if what == "cdf" and name in ("Gamma", "Chi2"):
+            continue                    # it has no derivative in the concentration, in either
         if b.requires_grad and np.isfinite(array(b)).all():
             weight = np.random.default_rng(0).standard_normal(tuple(b.shape))
             g = mg.autograd.grad((a * mg.tensor(weight)).sum(), [*leaves, x] if x.requires_grad else leaves, allow_unused=True, retain_graph=True)
@@ -298,7 +300,7 @@ def test_checks_can_be_switched_off():
     with pytest.raises(NotImplementedError, match="samples have no gradient"):
         D.Poisson(1.0).rsample()
     with pytest.raises(NotImplementedError, match="has no cdf"):
-        D.Gamma(1.0, 1.0).cdf(mg.tensor(1.0))
+        D.Beta(1.0, 1.0).cdf(mg.tensor(0.5))
     with pytest.raises(NotImplementedError, match="cartesian product"):
         D.Independent(D.Bernoulli(mg.tensor([0.5])), 1).enumerate_support()
 

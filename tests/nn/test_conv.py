@@ -89,5 +89,7 @@ def test_types_of_arguments():
     for stride in (2, (3, 1), (1, 3), (3, 1, 1), [2]):
         with pytest.raises(ValueError, match="padding='same' is for stride 1"):
             nn.Conv2d(3, 8, 3, stride=stride, padding="same")
+    with pytest.raises(RuntimeError, match="the input must have 4 dimensions"):
+        F.conv2d(mg.zeros(1, 1, 4, 3), mg.zeros(1, 2, 2), padding="same")
     with pytest.raises(RuntimeError, match="stride must be a whole number or 2 of them"):
         nn.Conv2d(3, 8, 3, stride=(1, 1, 1))
