@@ -5,6 +5,7 @@ begin at its end. Parameters have the names of CuPy's and take what CuPy's take 
 that do not fit raise here, where NCCL hangs.
 """
 import ctypes
+import os
 import shutil
 import tempfile
 import time
@@ -26,7 +27,7 @@ class NcclError(RuntimeError):
 
 
 def get_unique_id():
-    made = tempfile.mkdtemp(prefix="fakenccl-")
+    made = tempfile.mkdtemp(prefix="fakenccl-", dir=os.environ.get("FAKENCCL"))
     return made.encode().ljust(128, b"\0")
 
 

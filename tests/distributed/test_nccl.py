@@ -40,7 +40,8 @@ def processes(tmp_path):
             started.append(subprocess.Popen(
                 [sys.executable, "-c", HEAD + "begin()\n" * begin + text, str(rank), str(n), method], text=True, cwd=tmp_path,
                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                env={**os.environ, "PYTHONPATH": path, "MINIGRAD_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1", "RANK": str(rank), **environment}))
+                env={**os.environ, "PYTHONPATH": path, "MINIGRAD_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1", "FAKENCCL": str(tmp_path),
+                     "RANK": str(rank), **environment}))
         return [(p.communicate(timeout=seconds)[0], p.returncode) for p in started]
     yield run
     for p in started:
