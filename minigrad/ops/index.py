@@ -726,6 +726,7 @@ def _fill(x: Tensor, index: Any, value: Tensor) -> bool:
 def _put(axis: int, sizes: tuple[int, ...]) -> Callable[..., None]:
     """The function that writes values where an index says that counts through `sizes`, from `axis` on."""
     def put(at: Any, value: Any, out: Any) -> None:
+        at = at.copy()                  # another thread may change it after NumPy has looked at its values
         out[(slice(None),) * axis + (np.unravel_index(at, sizes) if len(sizes) != 1 else (at,))] = value
     return put
 
