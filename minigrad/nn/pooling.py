@@ -28,12 +28,14 @@ from .module import Module
 OutputSize = int | None | Sequence[int | None]  # None: the size of the input
 
 
-def _check_space(name: str, input: Tensor, dims: int, empty_channels: bool = False) -> None:
-    """Raises unless the input has `dims` spatial dimensions, channels and perhaps a batch (only it may be empty)."""
+def _check_space(name: str, input: Tensor, dims: int, empty_channels: bool = False,
+                 few: type[Exception] = RuntimeError) -> None:
+    """Raises unless the input has `dims` spatial dimensions, channels and perhaps a batch (only it may be empty); `few`
+    where it has too few."""
     first = input.ndim - dims - (0 if empty_channels else 1)
     if input.ndim not in (dims + 1, dims + 2) or not all(input.shape[first:]):
         fail(name, f"the input must have {dims + 2} dimensions, or {dims + 1} without a batch, "
-             "and only the batch may be empty", input.layout)
+             "and only the batch may be empty", input.layout, kind=few if input.ndim <= dims else RuntimeError)
 
 
 @lru_cache(maxsize=1024, typed=True)
@@ -155,7 +157,7 @@ def avg_pool3d(input: Tensor, kernel_size: Size, stride: Size | None = None, pad
 def _adaptive(op: Callable[..., Any], name: str, dims: int, input: Tensor, output_size: OutputSize,
               empty_channels: bool = False) -> Any:
     """Checks the input and the output size, and pools."""
-    _check_space(name, input, dims, empty_channels=empty_channels)
+    _check_space(name, input, dims, empty_channels, RuntimeError if dims == 1 else ValueError)      # as PyTorch has it
     given = tuple(output_size) if isinstance(output_size, Sequence) else (output_size,) * dims
     if len(given) != dims:
         fail(name, f"output_size must be a whole number or {dims} of them", f"output_size {output_size}")
