@@ -48,4 +48,4 @@ __all__ = [
 ]
 
 for _name in __all__[1:]:
-    globals()[_name] = _guarded(globals()[_name])
+    globals()[_name] = _guarded(globals()[_name], __name__, _name)

@@ -26,4 +26,4 @@ __all__ = [
 ]
 
 for _name in __all__:
-    globals()[_name] = _guarded(globals()[_name])
+    globals()[_name] = _guarded(globals()[_name], __name__, _name)

@@ -56,4 +56,4 @@ __all__ = [
 ]
 
 for _name in ("log_softmax", "logsumexp", "softmax", "polygamma"):
-    globals()[_name] = _guarded(globals()[_name])
+    globals()[_name] = _guarded(globals()[_name], __name__, _name)

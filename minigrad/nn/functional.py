@@ -137,7 +137,7 @@ __all__ = [
 # the layers call the functions where they are defined: only users pay for the check of keywords
 for _name in __all__:
     if not _is_short(globals()[_name]):
-        globals()[_name] = _guarded(globals()[_name])
+        globals()[_name] = _guarded(globals()[_name], __name__, _name)
 
 if not TYPE_CHECKING:
     def __getattr__(name: str) -> None:

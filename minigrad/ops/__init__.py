@@ -7,6 +7,7 @@ given. The families in LATER have no `__all__`: they are imported when one of th
 """
 from __future__ import annotations
 
+import copyreg
 from collections.abc import Callable
 from functools import wraps
 from importlib import import_module
@@ -18,7 +19,7 @@ from typing import Any
 from ..core.engine import functions
 from ..core.inplace import change, involved
 from ..core.messages import guarded, is_short
-from ..core.op import Op
+from ..core.op import Op, registry
 from ..core.tensor import Tensor
 from . import convert, creation, math, reduce, view
 from .dispatch import binary_in_place, described
@@ -98,7 +99,8 @@ def load(family: str) -> None:
     public = {name: getattr(module, name) for name in names if name in later}
     methods = {name[1:]: module.METHODS[name[1:]] for name in names if name[0] == "."}
     _bind(public, {name[:-1] for name in names if name[-1] == "_" and name[0] != "."}, methods)
-    globals().update({name: guarded(f) if isinstance(f, FunctionType) else f for name, f in public.items()})
+    for name, f in public.items():
+        globals()[name] = guarded(f, __name__, name) if isinstance(f, FunctionType) else f
     __all__.extend(public)
     _loaded.add(family)
 
@@ -215,6 +217,11 @@ def in_place(name: str, function: Any) -> Callable:
     return described(method, f"{name}_", f"`{name}`, written into the tensor itself, and returns it.", shown)
 
 
+def _of_name(name: str) -> Any:
+    """What a pickled op is found by."""
+    return registry[name]
+
+
 __all__: list[str] = []
 _loaded: set[str] = set()
 _public: dict[str, Any] = {}
@@ -230,5 +237,7 @@ for _name in sorted(found.name for found in iter_modules(__path__) if found.name
 _bind(_public, _inplace, _methods)
 for _name in _family:
     setattr(Tensor, _name, _Later(_name))
+copyreg.pickle(Elementwise, lambda op: (_of_name, (op.name,)))
 # last, since a module may have the name of a function (norm, sort)
-globals().update({_n: guarded(_f) if isinstance(_f, FunctionType) else _f for _n, _f in _public.items()})
+for _name, _f in _public.items():
+    globals()[_name] = guarded(_f, __name__, _name) if isinstance(_f, FunctionType) else _f

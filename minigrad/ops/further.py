@@ -66,6 +66,7 @@ def _copied(function: Callable[..., Any]) -> Callable[..., Any]:
         found = function(input, *args, **options)
         return tuple([clone(piece) for piece in found]) if isinstance(found, tuple) else clone(found)
     copied.__name__ = copied.__qualname__ = f"{function.__name__}_copy"
+    copied.__module__ = __name__
     copied.__doc__ = f"`{function.__name__}`, as a copy: not a view."
     return copied
 

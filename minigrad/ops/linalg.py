@@ -264,7 +264,7 @@ def det(A: Tensor) -> Tensor:
 def slogdet(A: Tensor) -> SlogDet:
     """(sign, log |det A|) of square matrices, where the determinant itself may overflow. Shapes: (*, n, n) -> (*) each;
     (0, -inf) for singular ones. The sign has no gradient."""
-    return SlogDet(factor.sign_of_det(A.detach()), factor.logabsdet(A))     # a sign is constant between its jumps
+    return SlogDet(factor.sign_of_det(A), factor.logabsdet(A))
 
 
 def inv(A: Tensor) -> Tensor:

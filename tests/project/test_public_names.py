@@ -1,12 +1,14 @@
 """Names that users may rely on: once public, a name stays."""
 from __future__ import annotations
 
+import pickle
 from importlib import import_module
+from types import FunctionType
 
 import pytest
 
 from minigrad import Tensor
-from minigrad.core.op import Op
+from minigrad.core.op import Op, Primitive
 
 NAMES = {
     "minigrad": """
@@ -272,3 +274,12 @@ def test_every_public_name_is_there(module):
     where = {"Tensor": Tensor, "minigrad.core.op.Op": Op}.get(module) or import_module(module)
     missing = [name for name in NAMES[module].split() if not hasattr(where, name)]
     assert not missing, f"{module} has lost {missing}"
+
+
+@pytest.mark.parametrize("module", ["minigrad", "minigrad.nn.functional", "minigrad.special", "minigrad.linalg", "minigrad.masked"])
+def test_functions_are_pickled_by_their_names(module):
+    """So that a model which holds one (`self.activation = F.gelu`) can be pickled."""
+    for name in dir(import_module(module)):
+        function = getattr(import_module(module), name)
+        if isinstance(function, (FunctionType, Op, Primitive)) and not name.startswith("_"):
+            assert pickle.loads(pickle.dumps(function)) is function, name
