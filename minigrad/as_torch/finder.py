@@ -35,10 +35,6 @@ class Door(ModuleType):
         setattr(self, name, value)
         return value
 
-    def __call__(self, *args: Any, **named: Any) -> Any:
-        """The function that has the module's name: `torch.autograd.gradcheck` is both."""
-        return getattr(self, self.__name__.rpartition(".")[2])(*args, **named)
-
     def __find(self, name: str) -> Any:
         if name == "__all__":                           # for `from torch.nn import *`
             return [n for n in self.__dir__() if not n.startswith("_")]
@@ -62,6 +58,13 @@ class Door(ModuleType):
         return sorted(found | set(super().__dir__()))
 
 
+class _Gradcheck(Door):
+    """A module and the function of the same name: programs import from one and call the other."""
+
+    def __call__(self, *args: Any, **named: Any) -> Any:
+        return self.gradcheck(*args, **named)
+
+
 class Finder:
     """Finds `torch` and its modules, and loads them: both sides of the import system in one."""
 
@@ -78,7 +81,7 @@ class Finder:
     def create_module(self, spec: ModuleSpec) -> ModuleType:
         """An empty module; its names come when they are asked for."""
         sources, reason = _entry(spec.name) or ((), "")
-        return Door(spec.name, sources, reason)
+        return (_Gradcheck if spec.name == "torch.autograd.gradcheck" else Door)(spec.name, sources, reason)
 
     def exec_module(self, module: ModuleType) -> None:
         """Nothing: see `Door`."""

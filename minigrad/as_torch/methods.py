@@ -7,6 +7,7 @@ from typing import Any
 
 from ..core.hooks import RemovableHandle
 from ..core.tensor import Tensor
+from ..core.warning import warn
 from ..nn.module import Module
 from .types import TensorType, named_type, type_name
 
@@ -49,7 +50,8 @@ def new_empty_strided(self: Tensor, size: Any, stride: Any, dtype: Any = None, d
 
 
 def _ignored(self: Tensor, value: Any) -> None:
-    """Nothing: PyTorch keeps a misspelt attribute, which nobody reads. Tensors have no room for attributes here."""
+    """PyTorch keeps `require_grad`, which nobody reads. Tensors have no room for attributes here."""
+    warn("[require_grad] nothing reads this attribute; it changes nothing, as in PyTorch; write requires_grad")
 
 
 METHODS: dict[str, Any] = {

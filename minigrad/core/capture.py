@@ -594,7 +594,8 @@ def capture(function: Callable) -> Captured:
 
     RuntimeError, with the line, where `function` reads a value (`item()`, `bool(t)`, `numpy()`, `data_ptr()`), and
     where it rebinds what it reads again (`self.h = cell(x, self.h)`, `p.data = ...`, `self.calls += 1`), advances an
-    iterator or draws from `random` or `numpy.random`: change it in place, or make it an argument and a result.
+    iterator or draws from `random` or `numpy.random` (unseen: a generator made inside): change it in place, or make it
+    an argument and a result.
     RuntimeError too for `.grad` of an argument, and for arguments that share memory if one is changed in place. What
     else `function` does in Python (print, append to a list) it does at a recording only.
 

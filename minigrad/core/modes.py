@@ -52,7 +52,7 @@ paused: set[int] = set()        # the threads that switched recording off: while
 
 def set_recording(on: bool) -> bool:
     """Switches recording on or off in this thread, and returns what it was. Only this function sets `mode.grad`: first
-    or last, so that Ctrl-C, which may come after each call, finds it off only if the caller will switch it on again.
+    when it goes on, last when it goes off. So an interrupt (Ctrl-C) between two lines leaves recording on.
 
     Reading a thread-local attribute takes 40 ns, so the hot path asks `not paused or mode.grad`."""
     before = mode.grad

@@ -402,9 +402,14 @@ class Notes:
             value._noted(self, text)
         elif isinstance(value, (dict, list, tuple, set, frozenset, deque)):
             self._container(value, text)
-        elif isinstance(value, (np.ndarray, bytearray, array)):
-            if (value.nbytes if isinstance(value, np.ndarray) else len(value)) <= _BYTES:
-                self.add(Still(value, getattr(value, "tobytes", partial(bytes, value))), ("content",), text)
+        elif isinstance(value, np.ndarray):
+            if value.nbytes <= _BYTES:
+                self.add(Still(value, value.tobytes), ("content",), text)
+                for item in value.flat if value.dtype.hasobject else ():
+                    self.visit(item, text)
+        elif isinstance(value, (bytearray, array)):
+            if memoryview(value).nbytes <= _BYTES:
+                self.add(Still(value, partial(bytes, value)), ("content",), text)
         elif isinstance(value, _DRAWING):
             self.drawing.append((value, text, _state(value)))
         elif isinstance(value, ModuleType):

@@ -26,7 +26,7 @@ from ..devices.memory import layout as layout_of
 from ..devices.plan import FusedPlan, Plan, remember
 from .arrays import contiguous_copy, dense
 from .engine import functions, walk
-from .half import Wide, half_result, rounds_once, wide_plan
+from .half import Wide, half_result, halves_seen, rounds_once, wide_plan
 from .messages import not_a_tensor, unexpected
 from .modes import enable_grad, mode, paused, set_grad_enabled
 from .own_kernels import OwnKernels, note_launchers, ops, registered
@@ -464,7 +464,7 @@ def derived(definition: Callable, inputs: tuple[Tensor | None, ...], attrs: dict
             else:
                 aliases.append(t.detach())
                 aliases[-1]._requires_grad = need       # of a new tensor: nobody need be told
-        outputs = rounds_once(definition)(*aliases, **(attrs or {}))
+        outputs = (rounds_once(definition) if halves_seen else definition)(*aliases, **(attrs or {}))
     outputs = outputs if isinstance(outputs, tuple) else (outputs,)
     pairs = [(edge_of(o), g) for o, g in zip(outputs, gs, strict=True) if g is not None and o._requires_grad]
     targets = [edge_of(a) if need else None for a, need in zip(aliases, needs, strict=True)]

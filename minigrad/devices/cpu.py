@@ -50,7 +50,7 @@ class CPU(Device):
         self.host = Kernel("host", "*", (), 0, _run_on_host, self)
 
     def fresh(self, nbytes: int, home: Any) -> Any:
-        # At pages: a load waits for older stores of the same last 12 bits (a result 64 bytes behind takes 1.8 times).
+        # At pages: a load waits for older stores whose last 12 address bits are its own (up to 1.8 times the time).
         align = 4096 if nbytes >= 16384 else _ALIGN
         root = np.empty(nbytes + align, np.uint8)
         base = root.__array_interface__["data"][0]

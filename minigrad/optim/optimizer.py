@@ -35,6 +35,7 @@ from ..devices.base import Device, Kernel
 from ..devices.launch import FILL, THREADS, Launch, ceil_div, launch, over, single
 from ..devices.work import work
 from ..ops.creation import as_tensor
+from .master import NAME as MASTER
 from .master import gradients, master_of, round_to
 
 Params: TypeAlias = Iterable[Tensor | tuple[str, Tensor] | dict[str, Any]]       # all of one kind
@@ -375,6 +376,7 @@ class Optimizer(Guarded):
     def _prepare(self, index: int, group: dict[str, Any], key: list[Any], flags: Flags) -> _Batches:
         """Starts missing states and sorts the parameters into batches."""
         batches: dict[tuple[Any, ...], list[_Row]] = {}
+        self._owners = {own: p for own, p in self._owners.items() if self.state.get(p, {}).get(MASTER) is own}
         for p in group["params"]:
             if p._grad is not None:
                 state = self.state[p]

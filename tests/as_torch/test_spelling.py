@@ -309,8 +309,9 @@ def test_inner_functions_that_pytorch_shows(door):
 
 def test_a_misspelt_attribute_changes_nothing(door):
     x = door.zeros(2, requires_grad=True)
-    x.require_grad = False
-    assert x.requires_grad
+    with pytest.warns(UserWarning, match="write requires_grad"):
+        x.require_grad = False
+    assert x.requires_grad and callable(door.autograd.gradcheck) and not callable(door.nn)
 
 
 def test_windows(door):

@@ -30,7 +30,7 @@ def scaled_by(get, *changes):
 def containers():
     large, table, numbers = [1.0] * 1000, {i: mg.ones(3) for i in range(1000)}, np.ones((300, 300))
     values, raw, objects = array.array("d", [1.0]), bytearray(b"\1"), np.array([1.0, None], dtype=object)
-    user, chained = collections.UserDict(s=1.0), {"s": 1.0}
+    inside, user, chained = np.array([{"s": 1.0}], dtype=object), collections.UserDict(s=1.0), {"s": 1.0}
     chain, proxy = collections.ChainMap({}, chained), types.MappingProxyType(chained)
     return [scaled_by(lambda: large[500], lambda: large.__setitem__(500, 2.0)),
             scaled_by(lambda: table[500], lambda: table.update({500: mg.full((3,), 2.0)})),
@@ -38,6 +38,7 @@ def containers():
             scaled_by(lambda: values[0], lambda: values.__setitem__(0, 2.0)),
             scaled_by(lambda: raw[0], lambda: raw.__setitem__(0, 2)),
             scaled_by(lambda: objects[0], lambda: objects.__setitem__(0, 2.0)),
+            scaled_by(lambda: inside[0]["s"], lambda: inside[0].update(s=2.0)),
             scaled_by(lambda: user["s"], lambda: user.update(s=2.0)),
             scaled_by(lambda: chain["s"] + proxy["s"], lambda: chained.update(s=2.0))]
 
@@ -128,7 +129,7 @@ def families():
             (lambda x: coin.logits * x, [lambda: probs.add_(0.1), lambda: vars(coin).pop("logits")]), (lambda x: affine(x), [lambda: setattr(affine, "loc", 3.0)])]
 
 
-@pytest.mark.parametrize("kind, number", [(kind, i) for kind, count in ((containers, 8), (functions, 5), (classes, 2), (hooks, 2),
+@pytest.mark.parametrize("kind, number", [(kind, i) for kind, count in ((containers, 9), (functions, 5), (classes, 2), (hooks, 2),
                                                                         (members, 5), (families, 3)) for i in range(count)])
 def test_changes_are_seen(kind, number):
     seen = []

@@ -88,11 +88,14 @@ def test_as_strided_is_a_view():
         mg.zeros(3, 4).t().as_strided((2,), (1,))
 
 
-def changed_through_a_view(lib, size, stride, offset):
+def changed_through_a_view(lib, size, stride, offset, expanded=False):
     a = lib.arange(1.0, 13.0, requires_grad=True)
     x = a * 1
     y = x.as_strided(size, stride, offset)
     y.mul_(2.0)
+    if expanded:                                            # the gradient is one number, seen 12 times
+        x.sum().backward()
+        return [t.detach().numpy() for t in (x, y, a.grad)]
     x.mul_(3.0)
     ((x * x).sum() + (y ** 3).sum()).backward()
     return [t.detach().numpy() for t in (x, y, a.grad)]
@@ -100,8 +103,9 @@ def changed_through_a_view(lib, size, stride, offset):
 
 @pytest.mark.parametrize("arguments", [((2, 3), (4, 1), 1), ((3, 2), (1, 5), 0)])
 def test_as_strided_is_changed_in_place_as_in_pytorch(torch, arguments):
-    for mine, theirs in zip(changed_through_a_view(mg, *arguments), changed_through_a_view(torch, *arguments), strict=True):
-        np.testing.assert_array_equal(mine, theirs)
+    for expanded in (False, True):
+        for mine, theirs in zip(*[changed_through_a_view(lib, *arguments, expanded) for lib in (mg, torch)], strict=True):
+            np.testing.assert_array_equal(mine, theirs)
 
 
 def test_segments_that_leave_elements_out():

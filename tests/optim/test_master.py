@@ -1,6 +1,8 @@
 """Parameters of half precision: updated in float32, by master weights that are part of the state."""
 from __future__ import annotations
 
+import weakref
+
 import numpy as np
 import pytest
 
@@ -101,3 +103,16 @@ def test_captured_steps_have_the_bits_of_eager_ones(dtype):
         losses = _trained(model, optimizer, range(12), run)
         made.append((losses, [optimizer.state[p]["master_param"].numpy().tobytes() for p in model.parameters()]))
     assert made[0] == made[1]
+
+
+def test_a_state_that_was_dropped_is_not_kept():
+    p = mg.ones(8).half().requires_grad_()
+    o, masters = optim.Adam([p]), []
+    for _ in range(3):
+        p.grad = mg.ones(8).half()
+        o.step()
+        masters.append(weakref.ref(o.state[p]["master_param"]))
+        o.state.clear()
+    p.grad = mg.ones(8).half()
+    o.step()
+    assert [m() for m in masters] == [None] * 3
