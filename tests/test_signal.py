@@ -4,6 +4,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import scipy.signal.windows as theirs
+import scipy.special
 
 import minigrad as mg
 from minigrad.signal import windows
@@ -29,7 +30,13 @@ def test_errors():
                              (lambda: windows.exponential(3, tau=0), ValueError, "positive"), (lambda: windows.exponential(3, center=1), ValueError, "middle"),
                              (lambda: windows.kaiser(3, beta=-1), ValueError, "beta"), (lambda: windows.gaussian(3, std=0), ValueError, "positive"),
                              (lambda: windows.general_cosine(3, a=[]), ValueError, "at least one"), (lambda: windows.general_cosine(3, a=1), TypeError, "list"),
+                             (lambda: windows.gaussian(3, std=float("nan")), ValueError, "positive"), (lambda: windows.kaiser(3, beta=float("nan")), ValueError, "finite"),
+                             (lambda: windows.hann("a"), TypeError, r"^\[hann\] M must be a whole number; got 'a'"), (lambda: windows.hann(2.5), TypeError, "whole number; got 2.5"),
+                             (lambda: windows.kaiser(5, beta="a"), TypeError, r"^\[kaiser\] beta must be a number; got 'a'"), (lambda: windows.gaussian(5, std=None), TypeError, "std must be"),
                              (lambda: windows.hann(3, beta=1), TypeError, "its options are")):
         with pytest.raises(kind, match=text):
             call()
+    root = np.array([0, 0.75 ** 0.5, 1, 0.75 ** 0.5, 0])                    # i0(1000) is no number
+    want = np.exp(1000 * (root - 1)) * scipy.special.i0e(1000 * root) / scipy.special.i0e(1000)
+    np.testing.assert_allclose(windows.kaiser(5, beta=1000.0, dtype=mg.float64).numpy(), want, rtol=1e-11)
     assert windows.hann(3, requires_grad=True).requires_grad and windows.exponential(4, center=0, sym=False)[0].item() == 1

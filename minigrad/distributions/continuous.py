@@ -348,7 +348,7 @@ class Gamma(Parametric):
         return xlogy(a, self.rate) + xlogy(a - 1, value) - self.rate * value - lgamma(a)
 
     def cdf(self, value: Tensor) -> Tensor:
-        """igamma(a, rate x), differentiable in rate and x"""
+        """The probability of at most x, igamma(a, rate x), a the concentration. It is differentiable in rate and x."""
         from ..ops.special import igamma
         return igamma(self.concentration, self.rate * self._checked(value))
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..core.shape import fail
+from ..core.shape import fail, is_float
 from ..core.tensor import Tensor
 from ..ops.creation import as_tensor
 from ..ops.random import rand
@@ -46,6 +46,8 @@ def _pool(dims: int, input: Tensor, kernel_size: Size, output_size: Any, output_
     if input.ndim not in (dims + 1, dims + 2) or not all(input.shape[input.ndim - dims - 1:]):
         fail(name, f"the input must have {dims + 2} dimensions, or {dims + 1} without a batch, and only the batch may "
              "be empty", input.layout)
+    if not is_float(input.dtype):
+        fail(name, "the input must be floating point", input.layout, "convert with .float()", NotImplementedError)
     lead, space = tuple(input.shape[:-dims]), tuple(input.shape[-dims:])
     kernel = sizes_of(kernel_size, dims, name, "kernel_size")
     out = _wanted(name, dims, space, output_size, output_ratio)
@@ -58,6 +60,8 @@ def _pool(dims: int, input: Tensor, kernel_size: Size, output_size: Any, output_
     elif samples.shape[1:] != batch[1:] or samples.shape[0] < batch[0] or samples.dtype != input.dtype:
         fail(name, f"_random_samples must be {list(batch)}, of the dtype of the input", samples.layout)
     u = samples[:batch[0]].detach().numpy(force=True).reshape(*lead, dims)
+    if not ((u >= 0) & (u < 1)).all():
+        fail(name, "_random_samples must be in [0, 1)", [u.min(), u.max()], "draw them with minigrad.rand")
     at = np.zeros((*lead, *(1,) * 2 * dims), np.int64)      # (*lead, windows of each dimension, places in a window)
     for i, (n, m, k) in enumerate(zip(space, out, kernel, strict=True)):
         begin = _starts(u[..., i if dims == 3 else 1 - i], n, m, k)     # of two, PyTorch draws the width first

@@ -95,7 +95,7 @@ class Elementwise(Primitive):
         if self.tensors:
             for name, t in zip(self.inputs[:self.tensors], inputs, strict=False):
                 if is_number(t):
-                    raise TypeError(f"[{self.name}] {name} must be a tensor; got {type(t).__name__}")
+                    raise TypeError(f"[{self.name}] {name} must be a tensor; got {type(t).__name__}; use tensor({t})")
         if named:
             named = taken(self.name, named, self.keywords())
         if named and self.options is None:

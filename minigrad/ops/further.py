@@ -10,13 +10,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..core.op import Primitive
+from ..core.op import Primitive, same_device
 from ..core.shape import BOOL, fail, is_float
 from ..core.shape import broadcast_shapes as broadcast
 from ..core.tensor import Size, Tensor
-from ..devices.host import on_host_if_bfloat16
+from ..devices.host import on_host, on_host_if_bfloat16
 from ..devices.memory import Layout, layout
-from ..devices.plan import Plan, host_plan
+from ..devices.plan import Plan, host_plan, is_half
 from .arrange import pad, unfold
 from .convert import cast
 from .creation import as_tensor, clone
@@ -162,6 +162,23 @@ lcm = Elementwise("lcm", np.lcm, "input other", kinds="i", kernel_kinds="", tens
 nextafter = Elementwise("nextafter", np.nextafter, "input other", kinds="f", kernel_kinds="", tensors=2,
                         oracle=np.nextafter,
                         doc="The next floating-point number after `input` in the direction of `other`. No gradient.")
+
+
+def _prepare_next(*layouts: Layout) -> Plan:
+    """In half precision a step of the type itself: one of float32 is lost when it is rounded."""
+    dtype = layouts[0].dtype
+    if not is_half(dtype):
+        return nextafter.prepare_plan(*layouts)
+    same_device("nextafter", layouts)
+
+    @on_host
+    def step(a: Any, b: Any, out: Any) -> None:
+        np.nextafter(a, b.astype(dtype), out=out)
+    out = layout(layouts[0].device, dtype, broadcast("nextafter", *[x.shape for x in layouts]))
+    return host_plan(out, step, "nextafter: NumPy", layouts, moves=True)
+
+
+nextafter.prepare = _prepare_next
 
 
 class Frexp(NamedTuple):

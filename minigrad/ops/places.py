@@ -319,6 +319,8 @@ def as_strided(input: Tensor, size: Any, stride: Any, storage_offset: int | None
     >>> minigrad.arange(4).as_strided((3, 2), (1, 1)).tolist()
     [[0, 1], [1, 2], [2, 3]]
     """
+    if not isinstance(size, (tuple, list)) or not isinstance(stride, (tuple, list)):
+        fail("as_strided", "size and stride must be tuples", [size, stride], "write (n,) for one number", TypeError)
     a = input.array
     own = (a.ptr - a.owner.ptr) // a.layout.dtype.itemsize if type(a) is View else 0    # PyTorch counts from the memory
     offset = own if storage_offset is None else operator.index(storage_offset)
@@ -362,12 +364,15 @@ def _segments(data: Layout, lengths: Any, offsets: Any, unsafe: bool) -> np.ndar
     if axis < 0 or data.ndim <= axis or given.shape[:-1] != data.shape[:axis]:
         fail("segment_reduce", "lengths and offsets have the data's dimensions before the axis, and one",
              [given.layout, data])
-    counts = np.diff(counts) if lengths is None else counts
+    if lengths is None:
+        at, counts = counts, np.diff(counts)
+        if not at.shape[-1] or (at[..., 0] < 0).any() or (counts < 0).any() or (at[..., -1] > data.shape[axis]).any():
+            fail("segment_reduce", "offsets must increase from at least 0 to at most the size of the axis", [at, data])
     sums = counts.sum(-1)
     if (counts < 0).any() or (sums > data.shape[axis]).any() or lengths is not None and not unsafe and (
             sums != data.shape[axis]).any():
         fail("segment_reduce", "lengths must not be negative, and must sum to the size of the axis", [counts, data])
-    return counts.reshape(-1, counts.shape[-1])
+    return counts.reshape(prod(counts.shape[:-1]), counts.shape[-1])
 
 
 @formula
@@ -389,9 +394,9 @@ def segment_reduce(data: Tensor, reduce: str, *, lengths: Tensor | None = None, 
     if axis % max(have.ndim, 1) != lead:
         fail("segment_reduce", f"axis must be {lead}: the last dimension of lengths or offsets", axis)
     n, rows, s, rest = have.shape[lead], *counts.shape, prod(have.shape[lead + 1:])
-    begin = offsets.numpy(force=True).reshape(rows, -1)[:, :1] if lengths is None else 0    # type: ignore[union-attr]
+    begin = offsets.numpy(force=True).reshape(rows, s + 1)[:, :1] if lengths is None else 0   # type: ignore[union-attr]
     ends, place = begin + counts.cumsum(1), np.arange(n)
-    at = np.array([np.searchsorted(row, place, "right") for row in ends]).reshape(rows, n)      # s: in none
+    at = np.array([np.searchsorted(row, place, "right") for row in ends], int).reshape(rows, n)     # s: in none
     at = np.where(place < begin, s, at)
     index = through(as_expanded, as_tensor(at[..., None], device=data.device), (rows, n, rest))
     kind = {"max": "amax", "min": "amin", "mean": "sum"}.get(reduce, reduce)
@@ -417,6 +422,8 @@ def _segment_samples(make: Any) -> Iterator[tuple]:
 @segment_reduce.errors
 def _segment_errors(make: Any) -> Iterator[tuple]:
     yield (make(5), "sum", {"lengths": as_tensor([2, 2])}), RuntimeError, "sum to the size of the axis"
+    for offsets in ([3, 8], [-2, 2], [0, 3, 2], []):
+        yield (make(5), "mean", {"offsets": as_tensor(offsets, np.int64)}), RuntimeError, "offsets must increase"
     yield (make(5), "sum", {}), RuntimeError, "either lengths or offsets"
     yield (make(5), "std", {"lengths": as_tensor([5])}), RuntimeError, "reduce must be one of"
 

@@ -523,27 +523,32 @@ def random_(input: Tensor, *bounds: int, generator: Generator | None = None) -> 
     return _overwrite("random_", input, _integers(like_layout(input, INT64, None), low, high, generator))
 
 
+def _fills(name: str, input: Tensor, right: bool, invariant: str, got: str, fix: str) -> None:
+    """Refuses a parameter that is not `right`, and a tensor that is not of floats."""
+    if not right:
+        fail(name, f"needs {invariant}", got, f"use {fix}")
+    if not is_float(input.dtype):
+        fail(name, "needs a floating-point tensor", input.array.layout, "convert with .float()", NotImplementedError)
+
+
 def exponential_(input: Tensor, lambd: float = 1.0, *, generator: Generator | None = None) -> Tensor:
     """Overwrites the values with exponentially distributed random numbers, density lambd e^(-lambd x), and returns the
     tensor itself."""
-    if not lambd > 0:
-        fail("exponential_", f"expects lambda > 0.0, but found lambda={lambd}")
+    _fills("exponential_", input, lambd > 0, "lambd > 0", f"lambd={lambd}", "1 / mean")
     return _overwrite("exponential_", input, mul(log1p(neg(_unit(input, generator))), -1 / lambd).array)
 
 
 def geometric_(input: Tensor, p: float, *, generator: Generator | None = None) -> Tensor:
     """Overwrites the values with random numbers k = 1, 2, ... of probability (1 - p)^(k - 1) p, and returns the tensor
     itself."""
-    if not 0 < p < 1:
-        fail("geometric_", f"expects p to be in (0, 1), but got p={p}")
+    _fills("geometric_", input, 0 < p < 1, "p in (0, 1)", f"p={p}", "fill_(1) for p = 1")
     steps = mul(log1p(neg(_unit(input, generator))), 1 / math.log1p(-p))
     return _overwrite("geometric_", input, cast(maximum.call(ceil(steps), 1.0), input.dtype).array)
 
 
 def log_normal_(input: Tensor, mean: float = 1.0, std: float = 2.0, *, generator: Generator | None = None) -> Tensor:
     """Overwrites the values with random numbers whose logarithms are normal, and returns the tensor itself."""
-    if not std > 0:
-        fail("log_normal_", f"expects std > 0.0, but found std={std}")
+    _fills("log_normal_", input, std > 0, "std > 0", f"std={std}", "fill_ for std = 0")
     normal = _draw("normal", like_layout(input, None, None), generator, float(mean), float(std))
     return _overwrite("log_normal_", input, exp(new_tensor(normal, None)).array)
 
@@ -551,8 +556,7 @@ def log_normal_(input: Tensor, mean: float = 1.0, std: float = 2.0, *, generator
 def cauchy_(input: Tensor, median: float = 0.0, sigma: float = 1.0, *, generator: Generator | None = None) -> Tensor:
     """Overwrites the values with random numbers of density 1 / (pi sigma (1 + ((x - median) / sigma)^2)), and returns
     the tensor itself."""
-    if not sigma > 0:
-        fail("cauchy_", f"expects sigma > 0.0, but found sigma={sigma}")
+    _fills("cauchy_", input, sigma > 0, "sigma > 0", f"sigma={sigma}", "fill_ for sigma = 0")
     turn = tan(mul(sub(_unit(input, generator), 0.5), math.pi))
     return _overwrite("cauchy_", input, add(mul(turn, sigma), median).array)
 

@@ -18,7 +18,8 @@ from ..core.shape import fail, is_float
 from ..core.tensor import Tensor
 from ..devices.host import on_host
 from .elementwise import Elementwise
-from .math import add, div, eq, exp, hurwitz, lgamma, log, mul, neg, sign, square, sub, where
+from .formula import xlogy
+from .math import add, div, eq, exp, hurwitz, lgamma, mul, neg, sign, square, sub, where
 
 _EULER = 0.5772156649015329
 
@@ -88,7 +89,7 @@ def _j(order: int, x: Any) -> Any:
 
 
 def _y(order: int, x: Any) -> Any:
-    """Neumann's series, DLMF 10.8.3 and Abramowitz and Stegun 9.1.88; its Bessel functions are integrals as in `_j`."""
+    """Neumann's series, DLMF 10.23.16 and 10.23.17; its Bessel functions are integrals as in `_j`."""
     k = np.arange(1, 32)[:, None]
 
     def near(x: Any) -> Any:
@@ -102,7 +103,7 @@ def _y(order: int, x: Any) -> Any:
                    (x >= _NEAR, lambda x: _far(order, x, True)))
 
 
-def _i(order: int, x: Any) -> Any:
+def scaled_i(order: int, x: Any) -> Any:
     """e^-|x| I(|x|): DLMF 10.32.3, where opposite angles are added without cancellation; 10.40.1 for large x."""
     def near(x: Any) -> Any:
         total = np.zeros_like(x)
@@ -181,39 +182,39 @@ def bessel_j1(input: Any) -> Any:
 
 @_function("y0", (0, 30))
 def bessel_y0(input: Any) -> Any:
-    """The Bessel function of the second kind of order 0 (DLMF 10.8.3): -inf at 0, NaN below."""
+    """The Bessel function of the second kind of order 0 (DLMF 10.23.16): -inf at 0, NaN below."""
     return _y(0, input)
 
 
 @_function("y1", (0.01, 30))
 def bessel_y1(input: Any) -> Any:
-    """The Bessel function of the second kind of order 1: -inf at 0, NaN below."""
+    """The Bessel function of the second kind of order 1 (DLMF 10.23.17): -inf at 0, NaN below."""
     return _y(1, input)
 
 
 @_function("i0", (-4, 4), {"input": lambda g, input: mul(g, _i1(input))})
 def i0(input: Any) -> Any:
     """The modified Bessel function of the first kind of order 0 (DLMF 10.32.1)."""
-    return _grown(input, _i(0, input))
+    return _grown(input, scaled_i(0, input))
 
 
 @_function("i0e", (-30, 30), {"input": lambda g, input, out: mul(g, sub(_i1(input, "e"), mul(sign(input), out)))})
 def i0e(input: Any) -> Any:
-    """e^-|input| i0(input)."""
-    return _i(0, input)
+    """e^-|input| i0(input) (DLMF 10.32.1)."""
+    return scaled_i(0, input)
 
 
 @_function("i1", (-4, 4), {"input": lambda g, input, out: mul(g, sub(i0(input), _over(out, input)))})
 def i1(input: Any) -> Any:
     """The modified Bessel function of the first kind of order 1 (DLMF 10.32.3)."""
-    return np.sign(input) * _grown(input, _i(1, input))
+    return np.sign(input) * _grown(input, scaled_i(1, input))
 
 
 @_function("i1e", (-30, 30), {"input": lambda g, input, out: mul(g, sub(sub(i0e(input), _over(out, input)),
                                                                        mul(sign(input), out)))})
 def i1e(input: Any) -> Any:
-    """e^-|input| i1(input)."""
-    return np.sign(input) * _i(1, input)
+    """e^-|input| i1(input) (DLMF 10.32.3)."""
+    return np.sign(input) * scaled_i(1, input)
 
 
 modified_bessel_i0, modified_bessel_i1 = i0, i1
@@ -227,19 +228,19 @@ def modified_bessel_k0(input: Any) -> Any:
 
 @_function("k1", (0.01, 30))
 def modified_bessel_k1(input: Any) -> Any:
-    """The modified Bessel function of the second kind of order 1: inf at 0, NaN below."""
+    """The modified Bessel function of the second kind of order 1 (DLMF 10.32.9): inf at 0, NaN below."""
     return _decayed(input, _k(1, input))
 
 
 @_function("k0e", (0, 30))
 def scaled_modified_bessel_k0(input: Any) -> Any:
-    """e^input modified_bessel_k0(input)."""
+    """e^input modified_bessel_k0(input) (DLMF 10.32.9)."""
     return _k(0, input)
 
 
 @_function("k1e", (0.01, 30))
 def scaled_modified_bessel_k1(input: Any) -> Any:
-    """e^input modified_bessel_k1(input)."""
+    """e^input modified_bessel_k1(input) (DLMF 10.32.9)."""
     return _k(1, input)
 
 
@@ -319,10 +320,11 @@ def ndtri(input: Any) -> Any:
     return np.where(input > 0.5, y, -y)
 
 
-def _refused(g: Tensor) -> NoReturn:
+def _refused(name: str) -> Callable[[Tensor], NoReturn]:
     """What stands in the place of a derivative that has no closed form, as in PyTorch."""
-    fail("backward", "igamma, igammac and zeta have no derivative in their first argument", g.array.layout,
-         "detach it", NotImplementedError)
+    def refused(g: Tensor) -> NoReturn:
+        fail(name, "has no derivative in its first argument", g.array.layout, "detach it", NotImplementedError)
+    return refused
 
 
 def _zeta(input: Tensor, other: Tensor) -> Tensor:
@@ -330,7 +332,8 @@ def _zeta(input: Tensor, other: Tensor) -> Tensor:
 
 
 @_function("zeta", ((1.5, 9), (0.1, 9)), {
-    "input": _refused, "other": lambda g, input, other: neg(mul(g, mul(input, _zeta(add(input, 1.0), other))))})
+    "input": _refused("zeta"),
+    "other": lambda g, input, other: neg(mul(g, mul(input, _zeta(add(input, 1.0), other))))})
 def zeta(input: Any, other: Any) -> Any:
     """The Hurwitz zeta function: the sum over k >= 0 of (other + k)^-input. Differentiable in `other`.
 
@@ -356,6 +359,17 @@ def _density(a: Any, x: Any) -> Any:
     return np.exp(np.where(a < 20, a * np.log(x) - x - small, large))
 
 
+def _small_upper(a: Any, x: Any) -> Any:
+    """Q for a < 1, x < a + 1, accurate where it is tiny: the series DLMF 8.7.3, and 5.7.3 for lgamma(1 + a)."""
+    k = np.arange(2.0, 60)
+    rest = np.polynomial.polynomial.polyval(a, [0, 1 - _EULER, *(-1) ** k * hurwitz(k, np.full(58, 2.0), 12) / k])
+    front, term, total = a * np.log(x) + np.log1p(a) - rest, np.ones_like(x), np.zeros_like(x)
+    for i in range(1, 30):
+        term = term * -x / i
+        total += term / (a + i)
+    return -np.expm1(front) - np.exp(front) * a * total
+
+
 def _incomplete(a: Any, x: Any, upper: bool) -> Any:
     """P(a, x), or Q = 1 - P: the series DLMF 8.11.4 below a + 1, the continued fraction 8.9.2 above."""
     below, front = x < a + 1, _density(a, x)
@@ -377,7 +391,9 @@ def _incomplete(a: Any, x: Any, upper: bool) -> Any:
         h, going = np.where(going, h * c * d, h), going & (np.abs(c * d - 1) > 1e-16)
     above = front * a * h
     if upper:
-        return np.where(below, 1 - lower, above)
+        found, small = np.where(below, 1 - lower, above), below & (a < 1) & (lower > 0.5)
+        found[small] = _small_upper(a[small], x[small])
+        return found
     return np.where(below, lower, 1 - above)
 
 
@@ -406,8 +422,7 @@ def _gamma(a: Any, x: Any, upper: bool) -> Any:
 
 def _gamma_slope(g: Tensor, input: Tensor, other: Tensor) -> Tensor:
     """g times the density of the gamma distribution: e^((input - 1) log(other) - other - lgamma(input))."""
-    power = mul(sub(input, 1.0), log(other))
-    return mul(g, exp(sub(sub(power, other), lgamma(input))))
+    return mul(g, exp(sub(sub(xlogy(sub(input, 1.0), other), other), lgamma(input))))
 
 
 def _with_float(op: Elementwise, inputs: tuple, dtype: np.dtype) -> np.dtype:
@@ -421,15 +436,16 @@ def _with_float(op: Elementwise, inputs: tuple, dtype: np.dtype) -> np.dtype:
 _GAMMA = (0.2, 30), (0.2, 30)
 
 
-@_function("gammainc", _GAMMA, {"input": _refused, "other": _gamma_slope}, dtypes=_with_float, tensors=2)
+@_function("gammainc", _GAMMA, {"input": _refused("igamma"), "other": _gamma_slope}, dtypes=_with_float, tensors=2)
 def igamma(input: Any, other: Any) -> Any:
     """The regularized lower incomplete gamma function P: the integral of t^(input - 1) e^-t from 0 to `other`, over
     gamma(input). Differentiable in `other`. NaN for negative arguments."""
     return _gamma(input, other, False)
 
 
-@_function("gammaincc", _GAMMA, {"input": _refused, "other": lambda g, input, other: neg(_gamma_slope(
-    g, input, other))}, dtypes=_with_float, tensors=2)
+@_function("gammaincc", _GAMMA, {
+    "input": _refused("igammac"), "other": lambda g, input, other: neg(_gamma_slope(g, input, other))},
+    dtypes=_with_float, tensors=2)
 def igammac(input: Any, other: Any) -> Any:
     """The regularized upper incomplete gamma function Q = 1 - P, accurate where it is tiny: see `igamma`."""
     return _gamma(input, other, True)

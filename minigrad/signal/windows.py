@@ -3,7 +3,7 @@ analysis with the discrete Fourier transform").
 
 A window has M values w(k), k = 0 to M - 1. N below is M - 1, or M with `sym=False`: then it is one period of a periodic
 window. All are computed in float64; `dtype` is float32 or float64, the default float dtype by default. ValueError for
-another dtype, M < 0, or a parameter that has no sense.
+another dtype, M < 0, or a parameter that has no sense; TypeError for what is no number.
 
 >>> hann(4, sym=False)
 tensor([0.0000, 0.5000, 1.0000, 0.5000])
@@ -11,6 +11,7 @@ tensor([0.0000, 0.5000, 1.0000, 0.5000])
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable
 from functools import wraps
 from inspect import Parameter, signature
@@ -20,6 +21,7 @@ import numpy as np
 
 from ..core.shape import default_float, fail
 from ..core.tensor import Tensor
+from ..ops.arguments import is_number
 from ..ops.creation import tensor
 
 __all__ = ["bartlett", "blackman", "cosine", "exponential", "gaussian", "general_cosine", "general_hamming", "hamming",
@@ -35,12 +37,19 @@ def _window(shape: Callable[..., Any]) -> Callable[..., Tensor]:
     def window(M: int, *, sym: bool = True, dtype: Any = None, layout: Any = None, device: Any = None,
                requires_grad: bool = False, **options: Any) -> Tensor:
         name, kind = shape.__name__, default_float() if dtype is None else np.dtype(dtype)
+        if not hasattr(M, "__index__"):
+            fail(name, "M must be a whole number", repr(M), "use int(M)", TypeError)
+        M = operator.index(M)
         if M < 0:
             fail(name, "M must not be negative", M, kind=ValueError)
         if kind not in (np.dtype("float32"), np.dtype("float64")) or layout is not None:
             fail(name, "dtype must be float32 or float64, and layout None", [kind, layout], kind=ValueError)
         if not options.keys() <= {*known}:
             raise TypeError(f"[{name}] its options are {', '.join(known)}, sym, dtype, device and requires_grad")
+        for p in own:
+            value = options.get(p.name, p.default)
+            if p.default is not p.empty and value is not p.default and not is_number(value):
+                fail(name, f"{p.name} must be a number", repr(value), "use float()", TypeError)
         values = shape(np.arange(M, dtype=np.float64), max(M - sym, 1), sym, **options)
         return tensor(np.ones(1) if M == 1 else values, dtype=kind, device=device, requires_grad=requires_grad)
     common = [p for p in signature(window, follow_wrapped=False).parameters.values() if p.kind != Parameter.VAR_KEYWORD]
@@ -54,7 +63,7 @@ def _cosines(k: Any, N: int, a: Any) -> Any:
 
 
 def _positive(name: str, value: float) -> float:
-    if value <= 0:
+    if not value > 0:
         fail(name, "its parameter must be positive", value, kind=ValueError)
     return value
 
@@ -95,7 +104,8 @@ def blackman(k: Any, N: int, sym: bool) -> Any:
 
 @_window
 def nuttall(k: Any, N: int, sym: bool) -> Any:
-    """The minimum window of four terms (Nuttall 1981, "Some windows with very good sidelobe behavior", figure 12)."""
+    """w(k) = 0.3635819 - 0.4891775 cos(2 pi k / N) + 0.1365995 cos(4 pi k / N) - 0.0106411 cos(6 pi k / N): the minimum
+    window of four terms (Nuttall 1981, "Some windows with very good sidelobe behavior", figure 12)."""
     return _cosines(k, N, (0.3635819, 0.4891775, 0.1365995, 0.0106411))
 
 
@@ -128,6 +138,8 @@ def gaussian(k: Any, N: int, sym: bool, std: float = 1.0) -> Any:
 @_window
 def kaiser(k: Any, N: int, sym: bool, beta: float = 12.0) -> Any:
     """w(k) = i0(beta sqrt(1 - (2 k / N - 1)^2)) / i0(beta) (Kaiser and Schafer 1980)."""
-    if beta < 0:
-        fail("kaiser", "beta must not be negative", beta, kind=ValueError)
-    return np.i0(beta * np.sqrt(np.maximum(1 - (2 * k / N - 1) ** 2, 0))) / np.i0(beta)
+    if not 0 <= beta < math.inf:
+        fail("kaiser", "beta must be finite and not negative", beta, kind=ValueError)
+    from ..ops.special import scaled_i
+    root = np.sqrt(np.maximum(1 - (2 * k / N - 1) ** 2, 0))
+    return np.exp(beta * (root - 1)) * scaled_i(0, beta * root) / scaled_i(0, np.array([beta]))

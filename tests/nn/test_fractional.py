@@ -51,6 +51,11 @@ def test_errors():
                                 ({"output_size": 5}, RuntimeError, "at most the size"), ({"output_size": 2, "_random_samples": mg.zeros(1, 2, 3)}, RuntimeError, "_random_samples")):
         with pytest.raises(kind, match=text):
             F.fractional_max_pool2d(x, 2, **options)
+    for wrong in (-0.25, 1.0, float("nan")):
+        with pytest.raises(RuntimeError, match=r"^\[fractional_max_pool2d\] _random_samples must be in \[0, 1\)"):
+            F.fractional_max_pool2d(x, 2, 2, _random_samples=mg.full((1, 2, 2), wrong))
+    with pytest.raises(NotImplementedError, match=r"^\[fractional_max_pool2d\] the input must be floating point"):
+        F.fractional_max_pool2d(x.long(), 2, 2)
     with pytest.raises(RuntimeError, match="dimensions"):
         F.fractional_max_pool2d(x[0, 0], 2, 2)
     with pytest.raises(ValueError, match="either"):

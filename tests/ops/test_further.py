@@ -33,6 +33,17 @@ def test_whole_numbers_and_neighbours():
     assert mg.nextafter(mg.tensor(1.0), mg.tensor(2.0)).item() == np.nextafter(np.float32(1), np.float32(2))
 
 
+def test_neighbours_in_half_precision():
+    x, to = (v.ravel() for v in np.meshgrid(*[np.array([0, -0.0, 1, -1, 6e-8, 6.1e-5, 65504, math.inf, -math.inf, math.nan], "f2")] * 2))
+    got = mg.nextafter(mg.tensor(x), mg.tensor(to))
+    assert got.dtype == mg.float16
+    with np.errstate(all="ignore"):
+        np.testing.assert_array_equal(got.numpy().view("u2"), np.nextafter(x, to).view("u2"))
+    got = mg.nextafter(mg.tensor([[1.0], [0.0], [-2.0]], dtype=mg.bfloat16), mg.tensor([math.inf, -3.0], dtype=mg.bfloat16))
+    assert got.dtype == mg.bfloat16 and got.float().tolist() == [[1 + 2 ** -7, 1 - 2 ** -8], [2.0 ** -133, -2.0 ** -133], [-2 + 2 ** -7, -2 - 2 ** -6]]
+    assert mg.nextafter(mg.tensor([1.0], dtype=mg.float16), mg.tensor([2.0])).item() == np.nextafter(np.float32(1), np.float32(2))
+
+
 def test_names_without_a_calculation():
     x = mg.tensor([1.0], requires_grad=True)
     assert mg.real(x) is x and mg.conj(x) is x and mg.isreal(x).tolist() == [True] and mg.conj_physical(x) is not x

@@ -86,6 +86,8 @@ def test_as_strided_is_a_view():
         x.as_strided((2,), (1,), 0)                         # before the view's begin
     with pytest.raises(RuntimeError, match="contiguous"):
         mg.zeros(3, 4).t().as_strided((2,), (1,))
+    with pytest.raises(TypeError, match=r"^\[as_strided\] size and stride must be tuples; got 2, 1;"):
+        mg.arange(10).as_strided(2, 1)
 
 
 def changed_through_a_view(lib, size, stride, offset, expanded=False):
@@ -116,3 +118,11 @@ def test_segments_that_leave_elements_out():
     assert x.grad.tolist() == [0.0, 1.0, 1.0, 1.0, 0.0]
     assert np.isnan(mg.segment_reduce(x, "mean", lengths=mg.tensor([5, 0]))[1].item())
     assert mg.segment_reduce(x, "max", lengths=mg.tensor([2, 3]), initial=3.0).tolist() == [3.0, 4.0]
+
+
+def test_no_segments():
+    none = mg.tensor([], dtype=mg.int64)
+    assert mg.segment_reduce(mg.ones(0, 3), "sum", lengths=none).shape == (0, 3) and mg.segment_reduce(mg.ones(5), "sum", offsets=none.new_tensor([2])).shape == (0,)
+    assert mg.segment_reduce(mg.ones(2, 0), "sum", lengths=none.reshape(1, 0).expand(2, 0), axis=1).shape == (2, 0)
+    for counts in ({"lengths": mg.zeros(0, 2, dtype=mg.int64), "unsafe": True}, {"offsets": mg.zeros(0, 3, dtype=mg.int64)}):
+        assert mg.segment_reduce(mg.ones(0, 4), "mean", axis=1, **counts).shape == (0, 2)

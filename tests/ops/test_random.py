@@ -70,6 +70,9 @@ def test_fillings_by_inverse_functions():
     assert abs(logs.mean().item() - 1) < 0.02 and abs(logs.std().item() - 0.5) < 0.02
     quarters = np.quantile(mg.empty_like(x).cauchy_(3.0, 2.0).numpy(), [0.25, 0.5, 0.75])
     assert np.abs(quarters - [1, 3, 5]).max() < 0.15
-    for call, text in ((lambda: x.geometric_(0.0), "0, 1"), (lambda: x.geometric_(1.0), "0, 1"), (lambda: x.log_normal_(0, 0), "std"), (lambda: x.cauchy_(0, -1), "sigma")):
-        with pytest.raises(RuntimeError, match=text):
-            call()
+    for name, wrong, text in (("geometric_", (0.0,), r"p in \(0, 1\); got p=0.0; "), ("geometric_", (1.0,), "p=1.0; "), ("log_normal_", (0, 0), "std=0; "),
+                              ("cauchy_", (0, -1), "sigma=-1; "), ("exponential_", (float("nan"),), "lambd=nan; ")):
+        with pytest.raises(RuntimeError, match=rf"^\[{name}\] needs .*{text}"):
+            getattr(x, name)(*wrong)
+        with pytest.raises(NotImplementedError, match=rf"^\[{name}\] needs a floating-point tensor"):
+            getattr(x.long(), name)(*((0.5,) if name == "geometric_" else ()))
