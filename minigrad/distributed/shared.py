@@ -15,6 +15,7 @@ import numpy as np
 
 from ..core.modes import mode
 from ..devices import open_device
+from ..devices.work import work
 from ..ops.creation import from_numpy
 from .group import joined
 
@@ -98,3 +99,7 @@ def _opened(process: int, number: int, nbytes: int) -> np.ndarray | None:
             return np.frombuffer(mmap.mmap(file.fileno(), nbytes), np.uint8)
     except (OSError, ValueError):
         return None
+
+
+# the sum and its product with 1 / count; each array is read and written
+work("average", lambda k: k.count * (k.end - k.begin), lambda k: 2 * k.count * (k.end - k.begin))

@@ -82,6 +82,10 @@ def test_each_op_captured(name):
             want = [t.numpy(force=True).tobytes() for t in step(*args)]
         except TypeError as error:
             pytest.skip(f"it does not run on a GPU, which test_ops.py tells: {error}")
+        if name == "segment_reduce":                # Python reads the lengths
+            with pytest.raises(RuntimeError, match="reads a value while recording"):
+                captured(*args)
+            return
         for _ in range(3):
             assert [t.numpy(force=True).tobytes() for t in captured(*args)] == want
     assert len(captured.programs) == 1

@@ -1,10 +1,13 @@
 """Operations and bytes of kernels, counted by hand from the formulas; every kernel has a rule, or moves data only."""
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 import minigrad as mg
 import minigrad.bench
+import minigrad.distributed.shared
 from minigrad import nn, optim
 from minigrad.devices.base import split
 from minigrad.devices.native import signatures
@@ -18,6 +21,8 @@ def test_every_kernel_has_a_rule_or_says_that_it_counts_none():
     names = {split(name)[0] for name in signatures()}
     assert names == set(WORK)
     assert WORK["take"].flops is None and WORK["gemm"].flops is not None
+    four = SimpleNamespace(count=4, begin=2, end=12)
+    assert (WORK["average"].flops(four), WORK["average"].elements(four)) == (40, 80)
 
 
 def counted(function, *args, **kwargs):
