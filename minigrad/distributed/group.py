@@ -75,13 +75,18 @@ def init_process_group(backend: str = "mpi", init_method: str | None = None, tim
                  MASTER_PORT, WORLD_SIZE and RANK (`store.py`), which is the default there
 
     With MPI `world_size` and `rank` are the launcher's; if they are given they must agree. RuntimeError without mpi4py,
-    NCCL or a GPU, and the second time; NotImplementedError for another backend or `init_method`.
+    NCCL or a GPU, and the second time; NotImplementedError for another backend or `init_method`; ValueError for a
+    place, rank or `device_id` that does not fit.
     """
     global _group
     if _group is not None:
         raise RuntimeError("[init_process_group] the process group exists already; call destroy_process_group() first")
     if backend not in ("mpi", "nccl"):
-        raise NotImplementedError(f"[init_process_group] the backend is 'mpi' or 'nccl'; got {backend!r}")
+        raise NotImplementedError(f"[init_process_group] the backend is 'mpi' or 'nccl'; got {backend!r}; take "
+                                  "'mpi' on the CPU")
+    if device_id is not None and (backend == "mpi") != (str(device_id) == "cpu"):
+        raise ValueError("[init_process_group] the backend 'mpi' is for the CPU, 'nccl' for GPUs; got "
+                         f"{backend!r} with device_id={str(device_id)!r}; leave device_id out, or take the other")
     seconds = timeout.total_seconds()
     if backend == "nccl" and init_method is None and "MASTER_ADDR" in os.environ:
         init_method = "env://"

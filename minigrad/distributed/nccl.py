@@ -41,8 +41,8 @@ class Nccl:
         for rank, reason in enumerate(reasons):
             if reason:
                 control.close()
-                raise RuntimeError(f"[init_process_group] the backend 'nccl' needs NCCL and a GPU; rank {rank}: "
-                                   f"{reason}")
+                raise RuntimeError(f"[init_process_group] the backend 'nccl' needs NCCL and a GPU in each process; "
+                                   f"got, from rank {rank}: {reason}")
         self.nccl = cuda.cp.cuda.nccl
         if device is None:
             host = self.peers[self.rank][0]
@@ -84,7 +84,7 @@ class Nccl:
     def _element(self, array: Any) -> int:
         name = _ELEMENTS.get(array.dtype.name)
         if name is None:
-            raise TypeError(f"[distributed] NCCL has no element type {array.dtype}; convert it first")
+            raise TypeError(f"[distributed] NCCL reduces {', '.join(_ELEMENTS)}; got {array.dtype}; convert it first")
         return int(getattr(self.nccl, f"NCCL_{name}"))
 
     def _operation(self, operation: str) -> int:

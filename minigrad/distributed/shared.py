@@ -41,11 +41,10 @@ class Shared:
     def exchange(self, call: str) -> Callable[[], None]:
         """Averages once all processes have come; gives what waits until all shares are written."""
         host, array, pending = self.own.array.layout.device.host, self.own.array.np, list[Any]()
-        group: Any = joined
-        host.call(lambda out: group().agree(call), array)
+        host.call(lambda out: joined().agree(call), array)
         self.average()
-        host.call(lambda out: pending.append(group().barrier()), array)
-        return lambda: host.call(lambda out: group().wait(pending.pop(), call), array)
+        host.call(lambda out: pending.append(joined().barrier()), array)    # type: ignore[union-attr]     # it is Mpi
+        return lambda: host.call(lambda out: joined().wait(pending.pop(), call), array)
 
 
 class SharedMemory:

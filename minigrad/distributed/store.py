@@ -14,6 +14,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterable
+from contextlib import ExitStack
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from threading import Thread
@@ -23,6 +24,7 @@ from urllib.parse import urlsplit
 from .agreement import compare
 
 _PAUSE = 0.1                # seconds between two looks: for a connection, at the clock
+_GREETING = 16              # bytes that a connection begins with: "talk RANK" or "watch RANK", and spaces
 
 
 def method_of(init_method: str, size: int, rank: int) -> tuple[str, int, int]:
@@ -33,12 +35,22 @@ def method_of(init_method: str, size: int, rank: int) -> tuple[str, int, int]:
         missing = [name for name, value in told.items() if value is None]
         if missing:
             raise ValueError(f"[init_process_group] init_method='env://' needs the environment variables "
-                             f"{', '.join(missing)}; a launcher sets them")
+                             f"{', '.join(told)}; got no {', '.join(missing)}; set them, as a launcher does")
         init_method = f"tcp://{told['MASTER_ADDR']}:{told['MASTER_PORT']}"
-        size, rank = int(told["WORLD_SIZE"] or 0), int(told["RANK"] or 0)
-    if urlsplit(init_method).scheme not in ("tcp", "file") or not 0 <= rank < size:
+        try:
+            size, rank = int(told["WORLD_SIZE"] or ""), int(told["RANK"] or "")
+        except ValueError:
+            raise ValueError(f"[init_process_group] WORLD_SIZE and RANK are whole numbers; got {told['WORLD_SIZE']!r} "
+                             f"and {told['RANK']!r}; set them, as a launcher does") from None
+    try:
+        parts = urlsplit(init_method)
+        place = {"tcp": parts.port, "file": parts.path}.get(parts.scheme)
+    except ValueError:                          # what is no port
+        place = None
+    if not place or not 0 <= rank < size:
         raise ValueError("[init_process_group] init_method is 'tcp://HOST:PORT', 'file:///PATH' or 'env://', with "
-                         f"world_size and a rank below it; got {init_method!r}, world_size={size}, rank={rank}")
+                         f"world_size and a rank below it; got {init_method!r}, world_size={size}, rank={rank}; pass "
+                         "what is missing")
     return init_method, size, rank
 
 
@@ -66,36 +78,63 @@ class Store:
 
     def _listen(self, init_method: str) -> tuple[dict[int, Connection], dict[int, Connection]]:
         parts = urlsplit(init_method)
-        with socket.create_server(("", parts.port or 0) if parts.scheme == "tcp" else ("", 0)) as server:
+        with ExitStack() as opened:             # closes what has not become a Connection
+            server = opened.enter_context(socket.create_server(("", parts.port or 0)))
+            server.settimeout(_PAUSE)           # for one that has gone again; what it accepts has no timeout
             if parts.scheme == "file":
                 temporary = Path(f"{parts.path}.{os.getpid()}")
                 temporary.write_text(f"{socket.gethostname()} {server.getsockname()[1]}")
                 temporary.replace(parts.path)
-            found: dict[str, dict[int, Connection]] = {"talk": {}, "watch": {}}
+            found: dict[str, dict[int, socket.socket]] = {"talk": {}, "watch": {}}
+            silent: list[Any] = []
             while sum(map(len, found.values())) < 2 * (self.size - 1):
                 here = {0, *found["watch"]}
-                server.settimeout(self._left(f"ranks {', '.join([str(r) for r in range(self.size) if r not in here])}"))
-                try:
-                    made = Connection(server.accept()[0].detach())
-                except TimeoutError:
-                    continue
-                kind, rank = made.recv_bytes().decode().split()
-                found[kind][int(rank)] = made
-        if parts.scheme == "file":
-            Path(parts.path).unlink(missing_ok=True)
-        return found["talk"], found["watch"]
+                left = self._left(f"ranks {', '.join([str(r) for r in range(self.size) if r not in here])}")
+                for ready in wait([server, *silent], left):
+                    if ready in silent:
+                        silent.remove(ready)
+                        self._meet(ready, found)                                                # type: ignore
+                        continue
+                    try:
+                        silent.append(opened.enter_context(server.accept()[0]))
+                    except OSError:
+                        pass
+            if parts.scheme == "file":
+                Path(parts.path).unlink(missing_ok=True)
+            talks, watches = [{r: Connection(s.detach()) for r, s in calls.items()} for calls in found.values()]
+            return talks, watches
+
+    def _meet(self, caller: socket.socket, found: dict[str, dict[int, socket.socket]]) -> None:
+        """Puts a connection in its place. One that does not begin with a greeting is closed: any program may call."""
+        try:
+            kind, number = caller.recv(_GREETING).decode().split()
+            place, rank = found[kind], int(number)
+        except (OSError, ValueError, KeyError):
+            caller.close()
+            return
+        if not 0 < rank < self.size or rank in place:
+            raise RuntimeError(f"[init_process_group] each process has its own rank, below world_size={self.size}; got "
+                               f"rank {rank} {'twice' if rank in place else 'from a process'} (the last from "
+                               f"{caller.getpeername()[0]}); see what the launcher sets")
+        place[rank] = caller
 
     def _call(self, init_method: str) -> tuple[dict[int, Connection], dict[int, Connection]]:
-        made = []
+        made, last = [], ""
         for kind in ("talk", "watch"):
             while True:
-                left = self._left(f"rank 0 at {init_method}")
+                left = self._left(f"rank 0 at {init_method}{last}")
                 try:
-                    made.append(Connection(socket.create_connection(_address(init_method), left).detach()))
+                    caller = socket.create_connection(_address(init_method), left)
+                    caller.settimeout(None)     # with a timeout it does not block, as Connection needs it
+                    caller.sendall(f"{kind} {self.rank}".ljust(_GREETING).encode())
                     break
-                except OSError:                 # it is not there yet
+                except (socket.gaierror, PermissionError) as error:
+                    raise RuntimeError(f"[init_process_group] rank {self.rank} must reach rank 0 at {init_method}; got "
+                                       f"{error}; see the name of the host, and what this user may read") from None
+                except OSError as error:        # it is not there yet
+                    last = f" ({error})"
                     time.sleep(_PAUSE)
-            made[-1].send_bytes(f"{kind} {self.rank}".encode())
+            made.append(Connection(caller.detach()))
         return {0: made[0]}, {0: made[1]}
 
     # ---- texts ----
@@ -104,13 +143,19 @@ class Store:
         """What each process says; all must call it."""
         self.limit = time.monotonic() + self.seconds
         if self.rank:
-            self.talks[0].send_bytes(text.encode())
+            self._say(0, text, call)
             return list(json.loads(self._answers(self.talks, call)[0]))
         said = {0: text, **self._answers(self.talks, call)}
         answer = json.dumps([said[r] for r in range(self.size)])
-        for talk in self.talks.values():
-            talk.send_bytes(answer.encode())
+        for rank in self.talks:
+            self._say(rank, answer, call)
         return list(json.loads(answer))
+
+    def _say(self, rank: int, text: str, call: str) -> None:
+        try:
+            self.talks[rank].send_bytes(text.encode())
+        except OSError:
+            raise _ended(rank, call) from None
 
     def _answers(self, talks: dict[int, Connection], call: str) -> dict[int, str]:
         """A text from each of these."""
@@ -124,7 +169,7 @@ class Store:
                 try:
                     found[rank] = talk.recv_bytes().decode()
                 except (EOFError, OSError):
-                    raise RuntimeError(f"[distributed] rank {rank} has ended; rank {self.rank} is in {call}") from None
+                    raise _ended(rank, call) from None
         return found
 
     def agree(self, call: str) -> None:
@@ -172,6 +217,11 @@ class Store:
         self.watcher.join(self.seconds)
         for made in (*self.talks.values(), *self.watches.values()):
             made.close()
+
+
+def _ended(rank: int, call: str) -> RuntimeError:
+    return RuntimeError(f"[distributed] all processes must take part in {call}; got the end of rank {rank}; see its "
+                        "own error")
 
 
 def _address(init_method: str) -> tuple[str, int]:

@@ -110,8 +110,8 @@ class _Bucket:
 class _Reducer:
     """Averages the gradients of `named` parameters over all processes, bucket by bucket, during backward."""
 
-    def __init__(self, named: list[tuple[str, Tensor]], most: float, find_unused: bool, copied: bool) -> None:
-        from ..distributed.shared import shared_memory
+    def __init__(self, named: list[tuple[str, Tensor]], most: float, find_unused: bool, shared: bool) -> None:
+        from ..distributed.shared import shared_memory  # late: `import minigrad` need not load it
         self.names, self.parameters = [name for name, _ in named], [p for _, p in named]
         self.buckets: list[_Bucket] = []
         self.places: dict[int, tuple[_Bucket, Tensor]] = {}
@@ -120,8 +120,8 @@ class _Reducer:
         self.pending: set[int] = set()              # the parameters whose gradient is not complete
         self.started = 0                            # buckets
         self.on = True                              # False within `no_sync`
-        memory = None if copied else shared_memory(
-            joined(), sum([_room(p) * max(p.dtype.itemsize, 4) for p in self.parameters]))
+        memory = shared_memory(joined(), sum([_room(p) * max(p.dtype.itemsize, 4) for p in self.parameters])
+                               ) if shared else None
         for numbers in self._shares(most):
             bucket = _Bucket(numbers, [self.parameters[i] for i in numbers], memory)
             self.buckets.append(bucket)
@@ -247,10 +247,10 @@ class DistributedDataParallel(Module):
                 broadcast_all((*module.parameters(), *module.buffers()))
             self._reducer = self._reduces()
 
-    def _reduces(self, copied: bool = False) -> _Reducer:
+    def _reduces(self, shared: bool = True) -> _Reducer:
         most = (25 if self.bucket_cap_mb is None else self.bucket_cap_mb) * 2**20
         return _Reducer([(name, p) for name, p in self.module.named_parameters() if p.requires_grad], most,
-                        self.find_unused_parameters, copied)
+                        self.find_unused_parameters, shared)
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy or a pickle takes: it has hooks and buckets of its own."""
@@ -259,7 +259,7 @@ class DistributedDataParallel(Module):
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         if joined().size > 1:
-            self._reducer = self._reduces(copied=True)      # one process may make a copy without the others
+            self._reducer = self._reduces(shared=False)     # one process may make a copy without the others
 
     def forward(self, *inputs: Any, **kwargs: Any) -> Any:
         """What `module` gives."""

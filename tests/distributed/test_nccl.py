@@ -4,7 +4,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -89,7 +88,7 @@ near(t, sum(parts))
 dist.barrier()
 assert dist.get_backend() == "nccl" and dist.get_world_size() == size and dist.get_rank() == rank
 for act, kind, text in ((lambda: dist.all_reduce(mg.ones(3)), RuntimeError, "the backend 'nccl' moves tensors of cuda:0"),
-                        (lambda: dist.all_reduce(mg.ones(3, dtype=mg.int16, device=device)), TypeError, "NCCL has no element type int16")):
+                        (lambda: dist.all_reduce(mg.ones(3, dtype=mg.int16, device=device)), TypeError, "bfloat16; got int16; convert it first")):
     try:
         act()
         assert False
@@ -191,15 +190,14 @@ os._exit(0)
 
 @pytest.mark.parametrize("dies, how", [(0, "raise ValueError('too bad')"), (1, "os.kill(os.getpid(), signal.SIGKILL)")])
 def test_a_process_that_dies_ends_the_others(processes, dies, how):
-    begin = time.monotonic()
     ran = processes(3, f"""
 if rank == {dies}:
     time.sleep(0.5)
     {how}
 while True:                                                 # as a GPU that waits for the others
     time.sleep(0.1)
-""")
-    assert time.monotonic() - begin < 100 and all(code for _, code in ran)
+""", seconds=100)
+    assert all(code for _, code in ran)
     for rank, (said, _) in enumerate(ran):
         assert rank == dies or f"rank {dies} (process " in said and "died; all processes end" in said, ran
 
@@ -216,7 +214,7 @@ try:
 except RuntimeError as error:
     print("raised", error)
 """, begin=False)[-2:]
-        assert all(code == 0 and f"the backend 'nccl' needs NCCL and a GPU; rank 1: {said_of}" in said for said, code in ran), ran
+        assert all(code == 0 and f"the backend 'nccl' needs NCCL and a GPU in each process; got, from rank 1: {said_of}" in said for said, code in ran), ran
 
 
 def test_by_tcp_as_the_environment_says(processes):
