@@ -27,15 +27,22 @@ _SPIN = 20e-3               # seconds that `wait` looks without a pause; over a 
 _PAUSE = 50e-6              # seconds of `wait` between two looks after that
 
 # Run beside the processes of a host, with PIDFD:RANK:PROCESS each: when one dies, a launcher kills the others, and may
-# not say which it was. Names all that have ended when it gets its turn. Ends when its input ends, or has a line.
+# not say which it was. Names all that end or have ended when it gets its turn: a dying process closes its files, by
+# which the launcher learns of it, before it has ended (flag 4 of Linux). Ends when its input ends, or has a line.
 _WATCH = """
 import os, select, sys
+def ends(process):
+    try:
+        with open(f"/proc/{process}/stat") as file:
+            return int(file.read().rpartition(")")[2].split()[6]) & 4
+    except OSError:
+        return True
 arguments = [a.split(":") for a in sys.argv[1:]]
-peers = {int(found): "rank %s (process %s)" % (rank, process) for found, rank, process in arguments}
-ended = select.select([*peers, 0], [], [])[0]
+ended = select.select([*[int(found) for found, _, _ in arguments], 0], [], [])[0]
 if not (0 in ended and os.read(0, 1)):
-    dead = [peers[found] for found in ended if found]
-    print("[distributed]", ", ".join(dead or [peers[min(peers)]]), "died; all processes end", file=sys.stderr)
+    dead = [f"rank {rank} (process {process})" for found, rank, process in arguments
+            if int(found) in ended or ends(process)]
+    print("[distributed]", ", ".join(dead) or "a process", "died; all processes end", file=sys.stderr)
 """
 
 # Where processes share a core, the one that looks keeps from work the one that it waits for. A collective of several
