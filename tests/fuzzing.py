@@ -53,7 +53,7 @@ def examples(n):
 def exact_blocks():
     """Blocks as large as their tensor, so that a sanitizer sees a step beside them."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cpu, "_ALIGN", 1)
+        patch.setattr(cpu, "ALIGN", 1)
         patch.setattr(memory, "block_size", lambda nbytes: nbytes)
         memory.empty_cache()
         memory.choose_pools()

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
+import minigrad as mg
 from minigrad import testing
 from minigrad.core.tape import Node, Slot
 from minigrad.core.tensor import Tensor
@@ -44,6 +45,13 @@ def run_python(*arguments: str, **environment: str) -> subprocess.CompletedProce
     """Runs Python in a fresh process, outside the source folder (whose minigrad may not be built)."""
     return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, env={**os.environ, **environment},
                           cwd=tempfile.gettempdir())
+
+
+def started_python(folder: Path, *arguments: str, path: str = "", **environment: str) -> subprocess.Popen:
+    """Starts Python in a folder, with the minigrad that this process has, and folders `path`; what it says is one text."""
+    places = os.pathsep.join(filter(None, (str(Path(mg.__file__).parent.parent), path)))
+    return subprocess.Popen([sys.executable, *arguments], text=True, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                            env={**os.environ, "PYTHONPATH": places, "MINIGRAD_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1", **environment})
 
 
 def tensors_in_cycles() -> list[str]:

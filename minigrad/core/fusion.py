@@ -27,6 +27,7 @@ import numpy as np
 from ..devices import open_device
 from ..devices.addresses import find
 from ..devices.base import Kernel, split
+from ..devices.cpu import ALIGN
 from ..devices.launch import KERNELS
 from ..devices.native import CACHED_BYTES, ffi
 from ..devices.work import PIECES, Arguments
@@ -40,7 +41,6 @@ HEAVY = frozenset("exp log tanh sigmoid".split())
 NOT_IN_PLACE = frozenset(("tanh_backward", "sigmoid_backward"))     # they read operands after they wrote the output
 _BYTES = {"f32": 4, "f64": 8}
 _LARGE = 1 << 16            # bytes of an array from which on it pays
-_ALIGNED = 64               # bytes: arrays begin at multiples of them
 _APART = 8                  # launches from the first to a follower, at most, that are not of the group
 
 
@@ -338,7 +338,7 @@ def _copied_whole(uses: Uses, product: int, copy: int) -> bool:
     k, plan = dict(zip(first.kernel.names, first.arguments, strict=True)), ffi.cast("int64_t *", plan_at)
     if plan[0] != 1 or [plan[1], plan[3], plan[4]] != [k["m"] * k["n"], 1, 1] or k["crs"] != k["n"] or k["batch"] != 1:
         return False
-    if k["accumulate"] or (to - source) % _ALIGNED or not uses.unread(source, copy):
+    if k["accumulate"] or (to - source) % ALIGN or not uses.unread(source, copy):
         return False
     places, others = {uses.memory[to], uses.memory[source]}, range(product + 1, copy)
     if len(others) > _APART or any(["table" in uses.launches[i].kernel.names for i in others]):

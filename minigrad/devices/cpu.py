@@ -12,7 +12,7 @@ from .base import Device, Kernel, KernelTable, as_bools
 from .memory import Array
 from .native import Block, launcher, signatures
 
-_ALIGN = 64         # bytes: a cache line, and the widest SIMD register
+ALIGN = 64          # bytes, where arrays begin: a cache line, and the widest SIMD register
 
 
 def _run_on_host(function: Callable[..., Any], out: Any, *inputs: Any) -> None:
@@ -51,7 +51,7 @@ class CPU(Device):
 
     def fresh(self, nbytes: int, home: Any) -> Any:
         # At pages: a load waits for older stores whose last 12 address bits are its own (up to 1.8 times the time).
-        align = 4096 if nbytes >= 16384 else _ALIGN
+        align = 4096 if nbytes >= 16384 else ALIGN
         root = np.empty(nbytes + align, np.uint8)
         base = root.__array_interface__["data"][0]
         offset = -base % align

@@ -15,11 +15,10 @@ import numpy as np
 
 from ..core.modes import mode
 from ..devices import open_device
+from ..devices.cpu import ALIGN
 from ..devices.work import work
 from ..ops.creation import from_numpy
 from .group import joined
-
-ALIGNED = 64                # bytes: where arrays begin
 
 
 class Shared:
@@ -56,7 +55,7 @@ class SharedMemory:
     def take(self, elements: int, dtype: np.dtype) -> Shared:
         """The next arrays of so many elements; they begin as zeros."""
         begin, end = self.used, self.used + elements * dtype.itemsize
-        self.used = -(-end // ALIGNED) * ALIGNED
+        self.used = -(-end // ALIGN) * ALIGN
         return Shared([a[begin:end].view(dtype) for a in self.arrays], self.rank)
 
 
@@ -65,7 +64,7 @@ def shared_memory(group: Any, nbytes: int) -> SharedMemory | None:
     system does not give this memory (Linux does: a file without a name, which each opens through its maker)."""
     if group.name != "mpi" or group.size == 1 or len({host for host, _ in group.peers}) > 1:
         return None
-    nbytes, made = max(nbytes, ALIGNED), -1
+    nbytes, made = max(nbytes, ALIGN), -1
     own = np.array([-1, int.from_bytes(os.urandom(7), "big")])      # the file, and what is in it
     try:
         made = os.memfd_create("minigrad")

@@ -7,6 +7,7 @@ floor((i + u) a) - floor(u a), and the last one at n - k.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -68,9 +69,9 @@ def _pool(dims: int, input: Tensor, kernel_size: Size, output_size: Any, output_
         each = (begin[..., None] + np.arange(k)).reshape(*lead, *(m if j == i else 1 for j in range(dims)),
                                                          *(k if j == i else 1 for j in range(dims)))
         at = at * n + each
-    places = as_tensor(at.reshape(*lead, int(np.prod(out)) * int(np.prod(kernel))), device=input.device)
-    flat = input.reshape(*lead, int(np.prod(space)))
-    windows = (*lead, int(np.prod(out)), int(np.prod(kernel)))
+    windows = (*lead, prod(out), prod(kernel))
+    places = as_tensor(at.reshape(*lead, prod(out) * prod(kernel)), device=input.device)
+    flat = input.reshape(*lead, prod(space))
     best = flat.detach().gather(-1, places).reshape(windows).argmax(-1, True)
     index = places.reshape(windows).gather(-1, best).squeeze(-1)
     return flat.gather(-1, index).reshape(*lead, *out), index.reshape(*lead, *out)

@@ -99,8 +99,7 @@ def load(family: str) -> None:
     public = {name: getattr(module, name) for name in names if name in later}
     methods = {name[1:]: module.METHODS[name[1:]] for name in names if name[0] == "."}
     _bind(public, {name[:-1] for name in names if name[-1] == "_" and name[0] != "."}, methods)
-    for name, f in public.items():
-        globals()[name] = guarded(f, __name__, name) if isinstance(f, FunctionType) else f
+    _publish(public)
     __all__.extend(public)
     _loaded.add(family)
 
@@ -217,6 +216,12 @@ def in_place(name: str, function: Any) -> Callable:
     return described(method, f"{name}_", f"`{name}`, written into the tensor itself, and returns it.", shown)
 
 
+def _publish(public: dict[str, Any]) -> None:
+    """Makes them names of this package; functions then check their keywords."""
+    for name, f in public.items():
+        globals()[name] = guarded(f, __name__, name) if isinstance(f, FunctionType) else f
+
+
 def _of_name(name: str) -> Any:
     """What a pickled op is found by."""
     return registry[name]
@@ -239,5 +244,4 @@ for _name in _family:
     setattr(Tensor, _name, _Later(_name))
 copyreg.pickle(Elementwise, lambda op: (_of_name, (op.name,)))
 # last, since a module may have the name of a function (norm, sort)
-for _name, _f in _public.items():
-    globals()[_name] = guarded(_f, __name__, _name) if isinstance(_f, FunctionType) else _f
+_publish(_public)

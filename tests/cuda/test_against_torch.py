@@ -8,7 +8,7 @@ from torch_samples import OPS, Unsupported, describe, ours_of, samples, tensors_
 
 import minigrad as mg
 
-pytestmark = [emulated, pytest.mark.slow, pytest.mark.usefixtures("gpu"), pytest.mark.filterwarnings("ignore")]
+pytestmark = [emulated, pytest.mark.usefixtures("gpu"), pytest.mark.filterwarnings("ignore")]
 EACH = 3            # samples of an operator and dtype
 # of values, as a share of the largest one; float16: two roundings apart
 TOLERANCE = {"float16": 2e-3, "float32": 5e-5, "float64": 1e-10}

@@ -7,7 +7,7 @@ from cuda_on_cpu.twins import DTYPES, Plan, emulated, launch, rng
 
 import minigrad as mg
 
-pytestmark = [emulated, pytest.mark.slow, pytest.mark.usefixtures("gpu")]
+pytestmark = [emulated, pytest.mark.usefixtures("gpu")]
 
 # items, rows, keys, depth, width, options
 CASES = {

@@ -40,7 +40,6 @@ def on_gpu(*values, dtype=np.float32, **options):
 
 # ---- the same bits ---------------------------------------------------------------------------------------------------
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", curves.SMALL)
 def test_captured_steps_of_the_examples_are_eager_ones(name):
     """MINIGRAD_CUDA_STEPS=200 for as many as on the CPU: dropout, running statistics, clipping, a schedule."""
@@ -69,7 +68,6 @@ def with_gradients(op, attrs):
     return run
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(n for n, o in registry.items() if o.sample_function is not None and n != "transfer"))
 def test_each_op_captured(name):
     """Its first sample, with gradients."""
@@ -91,7 +89,6 @@ def test_each_op_captured(name):
     assert len(captured.programs) == 1
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_random_scripts_of_steps_and_changes_between_them():
     """Those of tests/core, on the GPU: an eager and a captured world hold the same bits after each action."""

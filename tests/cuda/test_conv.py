@@ -15,7 +15,7 @@ from minigrad.devices.launch import KERNELS, Launch
 from minigrad.nn import functional as F
 from minigrad.ops.conv import conv_sizes
 
-pytestmark = [emulated, pytest.mark.slow, pytest.mark.usefixtures("gpu")]
+pytestmark = [emulated, pytest.mark.usefixtures("gpu")]
 
 # images, groups, channels of a group of x and of y; for each dimension of space: size, kernel, stride, zeros before and behind, dilation
 CASES = {

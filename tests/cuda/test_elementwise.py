@@ -9,7 +9,7 @@ from minigrad.devices.base import split
 from minigrad.devices.launch import KERNELS
 from minigrad.devices.native import signatures
 
-pytestmark = [emulated, pytest.mark.slow, pytest.mark.usefixtures("gpu")]
+pytestmark = [emulated, pytest.mark.usefixtures("gpu")]
 LAYOUTS = {      # name: (shape, strides of the output, of the first operand, of the others, elements the operands need)
     "one": ((1,), (1,), (1,), (1,), 1),
     "scalar": ((), (), (), (), 1),

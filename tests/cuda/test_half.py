@@ -197,7 +197,6 @@ HALF_OPS = ("layer_norm rms_norm batch_norm batch_norm_eval group_norm softmax l
             "smooth_l1_loss binary_cross_entropy binary_cross_entropy_with_logits").split()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", [*HALF_OPS, "index_add", "scaled_dot_product_attention"])
 def test_every_sample_rounds_once(name):
     """Outputs and gradients within one ulp of the definition in float64."""

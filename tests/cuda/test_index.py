@@ -12,7 +12,7 @@ from minigrad.devices import cuda
 from minigrad.devices.base import MOVE_SUFFIX
 from minigrad.devices.launch import KERNELS
 
-pytestmark = [emulated, pytest.mark.slow, pytest.mark.usefixtures("gpu")]
+pytestmark = [emulated, pytest.mark.usefixtures("gpu")]
 
 
 @pytest.mark.parametrize("suffix", ["u8", "u16", "i32", "i64", "f32", "f64"])

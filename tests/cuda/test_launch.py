@@ -89,7 +89,6 @@ def test_values_on_the_host_are_told_apart_by_more_than_their_address(driver):
     assert address not in driver.constants and address not in driver.numbers and len(driver.constants) == held - 1
 
 
-@pytest.mark.slow
 def test_gradients_at_other_addresses_ask_no_rule(gpu, monkeypatch):
     asked = []
     for name in ("sgd", "grad_scale"):
@@ -273,7 +272,6 @@ def trained(around):
     return [loss.item() for loss in losses]
 
 
-@pytest.mark.slow
 def test_the_current_stream_has_no_effect(gpu):
     """Half of each step is in a `with` block of a stream of the user's; the GPU is as late as it may be."""
     want = trained(lambda i: contextlib.nullcontext())

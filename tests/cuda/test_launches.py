@@ -10,7 +10,7 @@ import minigrad as mg
 from minigrad import nn, optim
 from minigrad.nn import functional as F
 
-pytestmark = [emulated, pytest.mark.slow, pytest.mark.usefixtures("gpu"), pytest.mark.skipif(REAL, reason="the stand-in counts")]
+pytestmark = [emulated, pytest.mark.usefixtures("gpu"), pytest.mark.skipif(REAL, reason="the stand-in counts")]
 
 
 def cnn():

@@ -7,7 +7,7 @@ from cuda_on_cpu.twins import DTYPES, RACE, compare, emulated, launch, rng, valu
 
 import minigrad as mg
 
-pytestmark = [emulated, pytest.mark.slow, pytest.mark.usefixtures("gpu")]
+pytestmark = [emulated, pytest.mark.usefixtures("gpu")]
 
 
 @pytest.mark.parametrize("suffix", ["f32", "f64"])

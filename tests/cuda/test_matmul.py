@@ -10,7 +10,7 @@ import minigrad as mg
 from minigrad.devices import blas, cuda
 from minigrad.nn import functional as F
 
-pytestmark = [emulated, pytest.mark.slow, pytest.mark.usefixtures("gpu")]
+pytestmark = [emulated, pytest.mark.usefixtures("gpu")]
 
 
 @pytest.mark.parametrize("suffix", ["f32", "f64"])

@@ -12,7 +12,7 @@ import minigrad as mg
 from minigrad.devices import native
 from minigrad.devices.launch import KERNELS
 
-pytestmark = [emulated, pytest.mark.slow, pytest.mark.usefixtures("gpu")]
+pytestmark = [emulated, pytest.mark.usefixtures("gpu")]
 ROWS = [(1, 1), (3, 31), (5, 33), (40, 100), (9, 300), (6, 700), (3, 1500), (3, 4200), (0, 4)]
 MANY = [(2200, 100), (300, 4100)]      # several rows for each thread
 

@@ -10,7 +10,7 @@ from minigrad import testing
 from minigrad.core.op import Op, registry
 from minigrad.ops.dispatch import set_fused
 
-pytestmark = [emulated, pytest.mark.slow, pytest.mark.usefixtures("gpu")]
+pytestmark = [emulated, pytest.mark.usefixtures("gpu")]
 
 
 @pytest.mark.parametrize("name", sorted(n for n, o in registry.items() if o.sample_function is not None))

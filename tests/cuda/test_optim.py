@@ -12,7 +12,7 @@ import minigrad as mg
 from minigrad.devices.cuda import CUDA
 from minigrad.devices.launch import KERNELS, Launch
 
-pytestmark = [emulated, pytest.mark.slow, pytest.mark.usefixtures("gpu")]
+pytestmark = [emulated, pytest.mark.usefixtures("gpu")]
 OPTIMISERS = {"sgd": [(0, 0), (1, 0), (0, 1)], "adam": [(0, 0, 0), (1, 0, 1), (0, 1, 0)], "rmsprop": [(0, 0), (1, 1)],
               "adagrad": [(0,), (1,)]}
 

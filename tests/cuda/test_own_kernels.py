@@ -46,7 +46,6 @@ def same_on_both(op, kernels):
                 np.testing.assert_allclose(d, c, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.slow
 def test_a_text_for_cuda_alone():
     """On the CPU the definition runs. A launch rule is made of the arguments' names."""
     hard_mish = make_hard_mish()
@@ -58,7 +57,6 @@ def test_a_text_for_cuda_alone():
     assert "hard_mish_backward_f32" in study.launches(lambda: hard_mish(x).sum().backward())
 
 
-@pytest.mark.slow
 def test_rows_and_a_launch_rule():
     text = """
 KERNEL(REAL, centred_forward, T *y, const T *x, int64_t rows, int64_t n) {

@@ -8,7 +8,7 @@ from cuda_on_cpu.twins import DTYPES, Plan, compare, emulated, launch, rng, valu
 import minigrad as mg
 from minigrad.ops.pool import Axis, adaptive, sliding
 
-pytestmark = [emulated, pytest.mark.slow, pytest.mark.usefixtures("gpu")]
+pytestmark = [emulated, pytest.mark.usefixtures("gpu")]
 
 
 def windows():

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from cuda_on_cpu.twins import DTYPES, compare, emulated, values
 
-pytestmark = [emulated, pytest.mark.slow, pytest.mark.usefixtures("gpu")]
+pytestmark = [emulated, pytest.mark.usefixtures("gpu")]
 
 
 @pytest.mark.parametrize("suffix", ["f32", "f64"])

@@ -12,7 +12,7 @@ from minigrad.devices.base import split
 from minigrad.devices.launch import KERNELS
 from minigrad.devices.native import signatures
 
-pytestmark = [emulated, pytest.mark.slow, pytest.mark.usefixtures("gpu")]
+pytestmark = [emulated, pytest.mark.usefixtures("gpu")]
 REDUCTIONS = {
     "rows": (reduce_plan((5,), (33,), (33,), (1,)), 5, 165),
     "long rows": (reduce_plan((3,), (1500,), (1500,), (1,)), 3, 4500),

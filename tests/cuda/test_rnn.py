@@ -11,7 +11,7 @@ from minigrad import nn
 from minigrad.devices import native
 from minigrad.devices.native import signatures
 
-pytestmark = [emulated, pytest.mark.slow, pytest.mark.usefixtures("gpu")]
+pytestmark = [emulated, pytest.mark.usefixtures("gpu")]
 
 TANH, RELU, LSTM, GRU = range(4)
 # (kind, norm, options): what is None unless named in the options; sizes are steps, batch, inputs, hidden, outputs

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from cuda_on_cpu.twins import DTYPES, compare, emulated, values
 
-pytestmark = [emulated, pytest.mark.slow, pytest.mark.usefixtures("gpu")]
+pytestmark = [emulated, pytest.mark.usefixtures("gpu")]
 LINES = [(3, 31, 1), (1, 1, 1), (4, 5, 3), (2, 1500, 1), (2, 0, 3), (40, 10, 1)]
 
 

@@ -8,7 +8,7 @@ from cuda_on_cpu.twins import DTYPES, compare, emulated, rng
 import minigrad as mg
 from minigrad import devices
 
-pytestmark = [emulated, pytest.mark.slow, pytest.mark.usefixtures("gpu")]
+pytestmark = [emulated, pytest.mark.usefixtures("gpu")]
 LINES = [(1, 1, 1), (3, 2, 5), (4, 33, 1), (2, 31, 3), (300, 5, 1), (1, 1025, 2), (1, 4096, 1)]
 
 

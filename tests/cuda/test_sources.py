@@ -58,7 +58,6 @@ def test_argument_lists_are_those_of_the_header(suffix):
         assert base and args == kernels[max(base, key=len)], step
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("file", FILES)
 def test_a_kernel_is_compiled_without_the_others(file):
     """What a launch compiles has one kernel with its steps; all of these together are the kernels of the file."""
@@ -101,7 +100,6 @@ def test_work_space_formulas_are_those_of_c():
         assert source.startswith('#line 1 "types.h"\n' + HEADERS["types.h"])
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("arch", ["sm_75", "sm_80", "sm_90", "sm_100"])
 @pytest.mark.parametrize("file", FILES)
 def test_kernels_compile_with_nvrtc_within_bounds(file, arch):

@@ -10,7 +10,7 @@ from minigrad import nn, optim
 from minigrad.nn import functional as F
 from minigrad.utils.checkpoint import checkpoint
 
-pytestmark = [emulated, pytest.mark.slow, pytest.mark.usefixtures("gpu")]
+pytestmark = [emulated, pytest.mark.usefixtures("gpu")]
 
 
 class Net(nn.Module):

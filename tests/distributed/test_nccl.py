@@ -3,13 +3,11 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from cuda_on_cpu.twins import REAL, emulated
-
-import minigrad as mg
+from support import started_python
 
 HEAD = """
 import os, signal, sys, time
@@ -32,15 +30,11 @@ def processes(tmp_path):
     """Runs a program in n processes; what each of them said, and how it ended."""
     started: list[subprocess.Popen] = []
     def run(n, text, method=None, begin=True, seconds=300, **environment):
-        root = Path(mg.__file__).parent.parent
-        path = f"{root}{os.pathsep}{Path(__file__).parents[1]}"
+        path = str(Path(__file__).parents[1])
         method = method or f"file://{tmp_path}/meet"
         for rank in range(n):
-            started.append(subprocess.Popen(
-                [sys.executable, "-c", HEAD + "begin()\n" * begin + text, str(rank), str(n), method], text=True, cwd=tmp_path,
-                stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                env={**os.environ, "PYTHONPATH": path, "MINIGRAD_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1", "FAKENCCL": str(tmp_path),
-                     "RANK": str(rank), **environment}))
+            started.append(started_python(tmp_path, "-c", HEAD + "begin()\n" * begin + text, str(rank), str(n), method, path=path,
+                                          FAKENCCL=str(tmp_path), RANK=str(rank), **environment))
         return [(p.communicate(timeout=seconds)[0], p.returncode) for p in started]
     yield run
     for p in started:

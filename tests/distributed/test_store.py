@@ -1,15 +1,12 @@
 """How processes meet without MPI, and what they say where one is wrong: threads of one process, or two processes."""
 from __future__ import annotations
 
-import os
 import socket
-import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
+from support import started_python
 
 import minigrad as mg
 from minigrad import distributed as dist
@@ -57,9 +54,7 @@ print("at the end")
 
 
 def begun(folder, address, rank, n):
-    root = str(Path(mg.__file__).parent.parent)
-    return subprocess.Popen([sys.executable, "-c", TEXTS, address, str(rank), str(n)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=folder,
-                            env={**os.environ, "PYTHONPATH": root, "MINIGRAD_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"})
+    return started_python(folder, "-c", TEXTS, address, str(rank), str(n))
 
 
 @pytest.mark.slow
