@@ -85,7 +85,6 @@ def find(name):
 
 # keyword, or (operator, option): why minigrad does not do it
 GAPS = {
-    "out": "no out= arguments: results come from the pool",
     "memory_format": "arrays are row-major",
     "layout": "there are no sparse tensors", "pin_memory": "no pinned memory argument",
     ("norm", "nuc"): "the nuclear norm needs a singular value decomposition: decompositions are out of scope",

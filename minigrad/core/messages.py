@@ -8,10 +8,12 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from .out import into
 from .shape import is_float, left_out
 from .tensor import Tensor
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+NUMPY = {"axis": "dim", "keepdims": "keepdim"}          # NumPy's names, which PyTorch takes for its own
 OPTIONS = frozenset(("out", "layout", "memory_format", "pin_memory"))      # of PyTorch's functions
 
 
@@ -111,7 +113,8 @@ def explain_arguments(error: Exception, op: str, function: Callable[..., Any], a
 def guarded(function: Function, module: str = "", name: str = "") -> Function:
     """The function, which refuses keywords that it does not take by `unexpected`, and says which argument should be a
     Tensor. A call costs 80 ns more, with keywords 200 ns: so much takes a call with a star. The keywords are looked at
-    after the function has refused them. It is pickled as `name` of `module`."""
+    after the function has refused them: NumPy's names stand for PyTorch's, and a result is written into `out`. It is
+    pickled as `name` of `module`."""
     plain = unwrap(function)
     code = plain.__code__
     if code.co_flags & CO_VARKEYWORDS:          # it takes any keyword, and looks at them itself
@@ -122,14 +125,26 @@ def guarded(function: Function, module: str = "", name: str = "") -> Function:
     def call(*args: Any, **named: Any) -> Any:
         try:
             return function(*args, **named) if named else function(*args)
-        except (AttributeError, TypeError) as error:
+        except (AttributeError, NotImplementedError, TypeError) as error:
             if names.issuperset(named):
                 explain_arguments(error, function.__name__, plain, args, named)
                 raise
-        return guarded(function)(*args, **taken(function.__name__, named, known))
+        return _respelled(function, known, args, named)
     if module:
         call.__module__, call.__qualname__ = module, name
     return call     # type: ignore[return-value]
+
+
+def _respelled(function: Callable, known: Collection[str], args: tuple[Any, ...], named: dict[str, Any]) -> Any:
+    """A call of a `guarded` function that has refused its keywords."""
+    for numpy, ours in NUMPY.items():
+        if numpy in named and ours in known and ours not in named:
+            named[ours] = named.pop(numpy)
+    out = named.pop("out", None) if "out" not in known else None
+    if isinstance(out, Tensor) and "dtype" in known and "input" not in known:
+        named.setdefault("dtype", out.dtype)                    # of a new tensor
+    result = guarded(function)(*args, **taken(function.__name__, named, known))
+    return result if out is None else into(function.__name__, out, result)
 
 
 def is_short(function: Callable[..., Any]) -> bool:

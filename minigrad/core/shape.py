@@ -27,6 +27,11 @@ def left_out(op: str, name: str, value: Any) -> None:
         fail(op, f"the option {name} is not supported", f"{name}={got}", "leave it out", NotImplementedError)
 
 
+def kind_of(dtype: np.dtype) -> str:
+    """b(ool), i(nteger) or f(loat)."""
+    return "f" if is_float(dtype) else "b" if dtype == BOOL else "i"
+
+
 def default_float() -> np.dtype:
     """The dtype of new float tensors and of results that must be floats: float32, unless it was set."""
     return _default_float

@@ -20,10 +20,11 @@ from ..core.engine import functions
 from ..core.inplace import change, involved
 from ..core.messages import guarded, is_short
 from ..core.op import Op, registry
+from ..core.out import check_target
 from ..core.tensor import Tensor
 from . import convert, creation, math, reduce, view
 from .dispatch import binary_in_place, described
-from .elementwise import Elementwise, check_target, is_operand
+from .elementwise import Elementwise, is_operand
 
 functions.add = math.add.call
 functions.accumulate = math.accumulate

@@ -7,12 +7,14 @@ from __future__ import annotations
 import builtins
 import math
 import operator
-import sys
+from collections.abc import Callable
+from inspect import unwrap
 from typing import Any
 
 import numpy as np
 
-from ..core.messages import unexpected
+from ..core.messages import NUMPY, unexpected
+from ..core.out import into
 from ..core.shape import axis_of, fail, shape_of
 from ..core.tensor import Tensor
 
@@ -72,18 +74,21 @@ def named(args: tuple, given: dict, name: str, op: str) -> tuple:
     return (given[name],)
 
 
-def respelled(op: str, numpy: dict[str, Any], **options: Any) -> dict[str, Any]:
-    """The `options` of a call with NumPy's `axis` or `keepdims` in place of PyTorch's `dim` and `keepdim`."""
+def respelled(function: Callable, numpy: dict[str, Any], *inputs: Any, **options: Any) -> Any:
+    """`function(*inputs, **options)` without the options that are None, with NumPy's `axis` and `keepdims` in place of
+    PyTorch's `dim` and `keepdim`; the result is written into `out`."""
+    op = function.__name__
     for name, value in numpy.items():
-        ours = {"axis": "dim", "keepdims": "keepdim"}.get(name)
-        if ours not in options:
-            caller = sys._getframe(1).f_code            # the function of the op: it says what else it takes
-            unexpected(op, name, value, caller.co_varnames[1:caller.co_argcount + caller.co_kwonlyargcount])
-            continue
-        if builtins.all(options[ours] is not unset for unset in (None, False, ())):
-            raise TypeError(f"[{op}] {ours} and {name} are the same option; got {options[ours]} and {value}")
-        options[ours] = value
-    return options
+        ours = NUMPY.get(name)
+        if ours in options:
+            if builtins.all(options[ours] is not unset for unset in (None, False, ())):
+                raise TypeError(f"[{op}] {ours} and {name} are the same option; got {options[ours]} and {value}")
+            options[ours] = value
+        elif name != "out":
+            code = unwrap(function).__code__
+            unexpected(op, name, value, code.co_varnames[len(inputs):code.co_argcount + code.co_kwonlyargcount])
+    result = function(*inputs, **{name: value for name, value in options.items() if value is not None})
+    return result if numpy.get("out") is None else into(op, numpy["out"], result)
 
 
 def axes(args: tuple, ndim: int, op: str) -> tuple[int, ...]:

@@ -17,6 +17,7 @@ from ..core.engine import functions
 from ..core.half import Wide, half_result, in_float32, stored
 from ..core.messages import taken
 from ..core.op import Primitive, parameters, same_device
+from ..core.out import check_target, into, write
 from ..core.shape import (
     BOOL,
     FLOAT32,
@@ -25,6 +26,7 @@ from ..core.shape import (
     default_float,
     fail,
     is_float,
+    kind_of,
     promote,
     result_type,
     scalar_type,
@@ -43,11 +45,6 @@ from .dispatch import binary, constant, described, held, ternary, unary, with_nu
 def is_operand(*values: Any) -> bool:
     """Is each a tensor or a number?"""
     return all([is_number(v) or isinstance(v, (Tensor, np.ndarray)) for v in values])
-
-
-def kind_of(dtype: np.dtype) -> str:
-    """b(ool), i(nteger) or f(loat)."""
-    return "f" if is_float(dtype) else "b" if dtype == BOOL else "i"
 
 
 class Elementwise(Primitive):
@@ -103,17 +100,17 @@ class Elementwise(Primitive):
         if named and len(inputs) == len(self.inputs):
             given = self._optional(inputs, named)
             if isinstance(given, Tensor):
-                return given if out is None else write(self.name, out, given)
+                return given if out is None else into(self.name, out, given)
             inputs = given
         if len(inputs) != len(self.inputs):
             raise TypeError(f"[{self.name}] takes {len(self.inputs)} arguments ({', '.join(self.inputs)}); "
                             f"got {len(inputs)}")
-        if out is not None:
+        if out is not None and out.array.layout.size:
             return self.into(out, *inputs)
         result = self.call(*inputs)
         if result is NotImplemented:
             self.refuse(inputs)
-        return result
+        return result if out is None else into(self.name, out, result)
 
     def keywords(self) -> list[str]:
         """The names of its arguments that may be given by keyword."""
@@ -323,18 +320,3 @@ class Elementwise(Primitive):
             a, b = self._draw(make, (3, 4), self.domains[0]), self._draw(make, (5,), self.domains[1])
             yield (a, b, {}), RuntimeError, "broadcast"
         yield (*[self._draw(make, (3,), d) for d in self.domains[1:]], "two", {}), TypeError, "tensors or numbers"
-
-
-def write(op: str, target: Tensor, result: Tensor) -> Tensor:
-    """Writes a finished result into `target`, for `out=` and in-place forms; the caller has checked the graph."""
-    check_target(op, target.array.layout, result.array.layout)
-    copy_array(target.array, result.array)
-    return bump(target)
-
-
-def check_target(op: str, to: Layout, have: Layout) -> None:
-    """Refuses to write a result of layout `have` into a tensor of layout `to`: another shape, or a lower dtype."""
-    if have.shape != to.shape:
-        fail(op, "the result must have the shape of the tensor written to", [to, have], "use the out-of-place form")
-    if "bif".index(kind_of(have.dtype)) > "bif".index(kind_of(to.dtype)):
-        fail(op, f"a {have.dtype} result cannot be written into a {to.dtype} tensor", to, "convert first")

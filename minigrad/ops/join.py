@@ -193,7 +193,7 @@ def cat(tensors: Sequence[Tensor], dim: int = 0, **numpy: Any) -> Tensor:
     Size([6, 3])
     """
     if numpy:
-        return cat(tensors, respelled("cat", numpy, dim=dim or None)["dim"] or 0)
+        return respelled(cat, numpy, tensors, dim=dim or None)
     found = _again(cat_op, tensors, dim)
     if found is not None:
         return found
@@ -221,7 +221,7 @@ def stack(tensors: Sequence[Tensor], dim: int = 0, **numpy: Any) -> Tensor:
     Size([3, 2])
     """
     if numpy:
-        return stack(tensors, respelled("stack", numpy, dim=dim or None)["dim"] or 0)
+        return respelled(stack, numpy, tensors, dim=dim or None)
     found = _again(stack_op, tensors, dim)
     if found is not None:
         return found

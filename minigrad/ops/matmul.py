@@ -13,15 +13,16 @@ from ..core.half import autocast_to_half, rounds_once
 from ..core.messages import one_dtype
 from ..core.modes import mode
 from ..core.op import Primitive, op, same_device
+from ..core.out import into
 from ..core.shape import BOOL, FLOAT32, broadcast_shapes, fail, is_float, promote
 from ..core.tape import recorded
-from ..core.tensor import Tensor, new_tensor, writable
+from ..core.tensor import Tensor, new_tensor
 from ..devices.base import KernelTable, NoKernel
 from ..devices.memory import Array, Layout, alloc, layout
 from ..devices.plan import Plan, host_plan, is_half, reduce_plan, view_strides
 from ..devices.work import work
 from .creation import as_tensor
-from .math import add, copy, mul
+from .math import add, mul
 from .reduce import sum_op
 from .through import through
 from .view import as_matrix_transpose, as_reshaped
@@ -198,16 +199,7 @@ def matmul(input: Tensor, other: Tensor, *, out: Tensor | None = None) -> Tensor
     product = operator_matmul(input, other)
     if product is NotImplemented:
         raise TypeError(f"[matmul] expected tensors; got {type(input).__name__} and {type(other).__name__}")
-    return product if out is None else into(out, product)
-
-
-def into(out: Tensor, result: Tensor) -> Tensor:
-    """Writes `result` into the tensor `out`, for `out=` arguments; not recorded."""
-    if out.array.layout.shape != result.array.layout.shape:
-        fail("matmul", "out must have the shape of the result", [out.array.layout, result.array.layout])
-    for t in (out, result):
-        writable("matmul", t)
-    return copy.into(out, result)
+    return product if out is None else into("matmul", out, product)
 
 
 @_matmul.samples

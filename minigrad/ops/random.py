@@ -276,6 +276,8 @@ def _finish(array: Array, requires_grad: bool) -> Tensor:
 
 def _into(out: Tensor, kernel: str, to: Layout, generator: Generator | None) -> Tensor:
     """Random numbers written into the tensor `out`, for `out=` arguments."""
+    if not out.array.layout.size:
+        out.resize_(to.shape)               # type: ignore[attr-defined]
     if out.array.layout.shape != to.shape:
         fail(kernel, "out must have the size asked for", [out.array.layout, to])
     writable(kernel, out)

@@ -172,7 +172,7 @@ def sum(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = N
     Shapes: (*) -> () without `dim`, else the shape without those axes, which stay with size 1 under `keepdim`.
     """
     if numpy:
-        return sum(input, dtype=dtype, **respelled("sum", numpy, dim=dim, keepdim=keepdim))
+        return respelled(sum, numpy, input, dim=dim, keepdim=keepdim, dtype=dtype)
     if dtype is not None:
         input = cast(input, dtype)
         if input.array.layout.dtype != INT64 and not is_float(input.array.layout.dtype):
@@ -232,7 +232,7 @@ def mean(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = 
     RuntimeError for integers and bools, unless `dtype` is a float dtype to convert to first.
     """
     if numpy:
-        return mean(input, dtype=dtype, **respelled("mean", numpy, dim=dim, keepdim=keepdim))
+        return respelled(mean, numpy, input, dim=dim, keepdim=keepdim, dtype=dtype)
     return through(_mean_over, input if dtype is None else cast(input, dtype), dim, keepdim)
 
 
@@ -300,7 +300,7 @@ def prod(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = 
     Integers and bools multiply to int64; `dtype` converts first. The gradient is right where elements are 0.
     """
     if numpy:
-        return prod(input, dtype=dtype, **respelled("prod", numpy, dim=dim, keepdim=keepdim))
+        return respelled(prod, numpy, input, dim=dim, keepdim=keepdim, dtype=dtype)
     x = cast(input, dtype) if dtype is not None else input if is_float(input.array.layout.dtype) else cast(input, INT64)
     axes = axes_of(dim, x.array.layout.ndim, "prod")
     return product(x, axes=axes, keepdim=builtins.bool(keepdim))
@@ -371,7 +371,7 @@ def amax(input: Tensor, dim: Any = (), keepdim: bool = False, **numpy: Any) -> T
     IndexError for no elements along `dim`.
     """
     if numpy:
-        return amax(input, **respelled("amax", numpy, dim=dim, keepdim=keepdim))
+        return respelled(amax, numpy, input, dim=dim, keepdim=keepdim)
     return through(_extreme_over, input, _amax, dim, keepdim)
 
 
@@ -381,7 +381,7 @@ def amin(input: Tensor, dim: Any = (), keepdim: bool = False, **numpy: Any) -> T
     IndexError for no elements along `dim`.
     """
     if numpy:
-        return amin(input, **respelled("amin", numpy, dim=dim, keepdim=keepdim))
+        return respelled(amin, numpy, input, dim=dim, keepdim=keepdim)
     return through(_extreme_over, input, _amin, dim, keepdim)
 
 
@@ -419,7 +419,7 @@ def max(input: Tensor, dim: Any = None, keepdim: bool = False, *, other: Tensor 
     No elements to choose from: RuntimeError, or IndexError with `dim`.
     """
     if numpy:
-        return max(input, other=other, **respelled("max", numpy, dim=dim, keepdim=keepdim))
+        return respelled(max, numpy, input, dim=dim, keepdim=keepdim, other=other)
     return _extreme("max", input, dim if other is None else other, keepdim, _amax, argmax_op, maximum)
 
 
@@ -430,7 +430,7 @@ def min(input: Tensor, dim: Any = None, keepdim: bool = False, *, other: Tensor 
     No elements to choose from: RuntimeError, or IndexError with `dim`.
     """
     if numpy:
-        return min(input, other=other, **respelled("min", numpy, dim=dim, keepdim=keepdim))
+        return respelled(min, numpy, input, dim=dim, keepdim=keepdim, other=other)
     return _extreme("min", input, dim if other is None else other, keepdim, _amin, _argmin, minimum)
 
 
@@ -440,7 +440,7 @@ def argmax(input: Tensor, dim: int | None = None, keepdim: bool = False, **numpy
     IndexError for no elements.
     """
     if numpy:
-        return argmax(input, **respelled("argmax", numpy, dim=dim, keepdim=keepdim))
+        return respelled(argmax, numpy, input, dim=dim, keepdim=keepdim)
     return through(_over, input, argmax_op, dim, keepdim)
 
 
@@ -450,14 +450,14 @@ def argmin(input: Tensor, dim: int | None = None, keepdim: bool = False, **numpy
     IndexError for no elements.
     """
     if numpy:
-        return argmin(input, **respelled("argmin", numpy, dim=dim, keepdim=keepdim))
+        return respelled(argmin, numpy, input, dim=dim, keepdim=keepdim)
     return through(_over, input, _argmin, dim, keepdim)
 
 
 def any(input: Tensor, dim: Any = None, keepdim: bool = False, **numpy: Any) -> Tensor:
     """Is at least one element over `dim` (an axis, several, or None for all) not 0? A bool tensor; uint8 for uint8."""
     if numpy:
-        return any(input, **respelled("any", numpy, dim=dim, keepdim=keepdim))
+        return respelled(any, numpy, input, dim=dim, keepdim=keepdim)
     return _truth(through(_over, input, _any, dim, keepdim), input)
 
 
@@ -471,7 +471,7 @@ def contains(input: Tensor, element: Any) -> bool:
 def all(input: Tensor, dim: Any = None, keepdim: bool = False, **numpy: Any) -> Tensor:
     """Are all elements over `dim` (an axis, several, or None for all) not 0? A bool tensor; uint8 for uint8."""
     if numpy:
-        return all(input, **respelled("all", numpy, dim=dim, keepdim=keepdim))
+        return respelled(all, numpy, input, dim=dim, keepdim=keepdim)
     return _truth(through(_over, input, _all, dim, keepdim), input)
 
 
@@ -625,7 +625,7 @@ def var(input: Tensor, dim: Any = None, unbiased: bool | None = None, keepdim: b
     `correction` is 1 by default (Bessel's), and 0 with `unbiased=False`. Floats only: else RuntimeError.
     """
     if numpy:
-        return var(input, unbiased=unbiased, correction=correction, **respelled("var", numpy, dim=dim, keepdim=keepdim))
+        return respelled(var, numpy, input, dim=dim, keepdim=keepdim, unbiased=unbiased, correction=correction)
     return _moments("var", input, dim, unbiased, correction, keepdim)[0]
 
 
@@ -634,7 +634,7 @@ def std(input: Tensor, dim: Any = None, unbiased: bool | None = None, keepdim: b
         correction: float | None = None, **numpy: Any) -> Tensor:
     """The standard deviation over `dim`: the root of `var`, with its options. The gradient is 0 where it is 0."""
     if numpy:
-        return std(input, unbiased=unbiased, correction=correction, **respelled("std", numpy, dim=dim, keepdim=keepdim))
+        return respelled(std, numpy, input, dim=dim, keepdim=keepdim, unbiased=unbiased, correction=correction)
     return _moments("std", input, dim, unbiased, correction, keepdim, True)[0]
 
 
@@ -820,7 +820,7 @@ def _cumsum_reference(x: Any, *, dim: int) -> Any:
 def cumsum(input: Tensor, dim: Any = None, *, dtype: Any = None, **numpy: Any) -> Tensor:
     """The running sum along the axis `dim`: out[i] = x[0] + ... + x[i]. Integers and bools sum to int64."""
     if numpy:
-        return cumsum(input, dtype=dtype, **respelled("cumsum", numpy, dim=dim))
+        return respelled(cumsum, numpy, input, dim=dim, dtype=dtype)
     if dtype is not None:
         input = cast(input, dtype)
     elif isinstance(input, Tensor) and not is_float(input.array.layout.dtype):
@@ -869,7 +869,7 @@ def _cumprod_reference(x: Any, *, dim: int) -> Any:
 def cumprod(input: Tensor, dim: Any = None, *, dtype: Any = None, **numpy: Any) -> Tensor:
     """The running product along the axis `dim`: out[i] = x[0] * ... * x[i]. Integers and bools multiply to int64."""
     if numpy:
-        return cumprod(input, dtype=dtype, **respelled("cumprod", numpy, dim=dim))
+        return respelled(cumprod, numpy, input, dim=dim, dtype=dtype)
     x = cast(input, dtype) if dtype is not None else input if is_float(input.array.layout.dtype) else cast(input, INT64)
     a = axis_of(dim, x.array.layout.ndim, "cumprod")
     return cumulative_product(x, dim=a) if x.array.layout.ndim else copy.call(x)

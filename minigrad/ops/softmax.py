@@ -169,7 +169,7 @@ def softmax(input: Tensor, dim: Any = None, dtype: Any = None, **numpy: Any) -> 
     Shapes: input any, floating point -> like input. `axis=` is another name of `dim=`.
     """
     if numpy:
-        return softmax(input, dtype=dtype, **respelled("softmax", numpy, dim=dim))
+        return respelled(softmax, numpy, input, dim=dim, dtype=dtype)
     x = input if dtype is None else cast(input, dtype)
     return _softmax(x, axis=axis_of(dim, x.ndim, "softmax")) if x.ndim else exp(sub(x, x))
 
@@ -180,7 +180,7 @@ def log_softmax(input: Tensor, dim: Any = None, dtype: Any = None, **numpy: Any)
     Shapes: input any, floating point -> like input. `axis=` is another name of `dim=`.
     """
     if numpy:
-        return log_softmax(input, dtype=dtype, **respelled("log_softmax", numpy, dim=dim))
+        return respelled(log_softmax, numpy, input, dim=dim, dtype=dtype)
     x = input if dtype is None else cast(input, dtype)
     return _log_softmax(x, axis=axis_of(dim, x.ndim, "log_softmax")) if x.ndim else sub(x, x)
 

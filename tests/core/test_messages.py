@@ -9,7 +9,7 @@ import pytest
 
 import minigrad as mg
 from minigrad.core import warning
-from minigrad.core.messages import meant
+from minigrad.core.messages import NUMPY, meant
 from minigrad.optim import lr_scheduler
 
 F, nn, optim = mg.nn.functional, mg.nn, mg.optim
@@ -32,7 +32,7 @@ def test_an_unknown_keyword_is_named_and_the_one_meant(name):
     known = [p.name for p in inspect.signature(function).parameters.values() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
              and not p.name.startswith("_")]
     first = (mg.ones(2, 2),) if open_to_names(function) or getattr(getattr(function, "op", None), "any_layout", False) else ()
-    for wrong in ("bogus_option", *[n + "s" for n in known[-1:] if len(n) > 2 and not open_to_names(function) and not name.startswith("mg.linear")]):
+    for wrong in ("bogus_option", *[n + "s" for n in known[-1:] if len(n) > 2 and not open_to_names(function) and not name.startswith("mg.linear") and n + "s" not in NUMPY]):
         with pytest.raises(TypeError, match=rf"^\[\w+\] unexpected keyword argument '{wrong}'; " + ("" if wrong == "bogus_option" else "did you mean")) as caught:
             function(*first, **{wrong: 1})
         assert caught.value.__context__ is None
@@ -41,10 +41,7 @@ def test_an_unknown_keyword_is_named_and_the_one_meant(name):
 def test_an_option_of_pytorchs_that_is_missing_is_named():
     x, n = mg.ones(2, 2), mg.ones(2)
     calls = {
-        "out": [lambda o, name=name: getattr(mg, name)(x, **o) for name in ("sum", "sort", "msort", "all", "std", "var", "prod", "mean", "any", "amax", "norm")]
-        + [lambda o: mg.topk(x, 1, **o), lambda o: mg.kthvalue(x, 1, **o), lambda o: mg.cat([x, x], **o), lambda o: mg.stack([x, x], **o), lambda o: mg.zeros(2, **o),
-           lambda o: mg.arange(3, **o), lambda o: mg.softmax(x, 1, **o), lambda o: mg.cumsum(x, 1, **o), lambda o: F.logsigmoid(x, **o), lambda o: F.softplus(x, **o),
-           lambda o: mg.gather(x, 0, mg.zeros(2, 2).long(), **o), lambda o: mg.clamp(x, 0, **o), lambda o: mg.mm(x, x, **o), lambda o: mg.max(x, **o), lambda o: mg.round(x, **o)],
+        "out": [lambda o: mg.zeros(2, **o)],
         "layout": [lambda o, name=name: getattr(mg, name)(2, **o) for name in ("zeros", "ones", "empty", "rand", "randn", "eye", "arange", "randperm")]
         + [lambda o: mg.full((2,), 1, **o), lambda o: mg.zeros_like(x, **o), lambda o: mg.randint(3, (2,), **o), lambda o: x.new_zeros(2, **o), lambda o: mg.linspace(0, 1, 3, **o)],
         "pin_memory": [lambda o: mg.tensor([1], **o), lambda o: mg.zeros(2, **o), lambda o: mg.randn(2, **o), lambda o: x.new_tensor([1], **o), lambda o: mg.empty_like(x, **o)],

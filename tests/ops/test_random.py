@@ -60,6 +60,7 @@ def test_random_numbers_into_a_given_tensor():
         assert mg.equal(out, draw(2, 3, dtype=mg.float64))
         with pytest.raises(RuntimeError, match="size asked for"):
             draw(3, out=out)
+        assert draw(3, out=mg.empty(0)).shape == (3,)
 
 
 def test_fillings_by_inverse_functions():

@@ -1,0 +1,81 @@
+"""`out=`, which every function takes that gives tensors, and NumPy's names of options."""
+import numpy as np
+import pytest
+
+import minigrad as mg
+from minigrad import testing
+from minigrad.core.op import registry
+
+X = mg.tensor([[3.0, 1.0, 2.0], [6.0, 5.0, 4.0]])
+CALLS = {
+    **{name: lambda o, name=name: getattr(mg, name)(X, **o) for name in
+       ("sum", "sort", "all", "std", "var", "prod", "mean", "amax", "exp", "std_mean", "median", "aminmax", "nonzero", "tril", "sigmoid")},
+    **{name: lambda o, name=name: getattr(mg, name)(X, 1, **o) for name in ("max", "cumsum", "cumprod", "softmax", "logsumexp", "topk", "kthvalue", "mode", "clamp", "pow")},
+    "cat": lambda o: mg.cat([X, X], **o), "stack": lambda o: mg.stack([X, X], **o), "mm": lambda o: mg.mm(X, X.T, **o), "where": lambda o: mg.where(X > 2, X, 0.0, **o),
+    "div": lambda o: mg.div(X, 2, rounding_mode="floor", **o), "arange": lambda o: mg.arange(5, **o), "linspace": lambda o: mg.linspace(0, 1, 5, **o),
+    "linalg.svd": lambda o: mg.linalg.svd(X, full_matrices=False, **o), "softplus": lambda o: mg.nn.functional.softplus(X, **o), "lerp": lambda o: mg.lerp(X, X + 1, 0.5, **o)}
+
+
+def several(value):
+    return value if isinstance(value, tuple) else (value,)
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_results_are_written_into_the_tensors_given(name):
+    plain = several(CALLS[name]({}))
+    for shape in (lambda t: t.shape, lambda t: (0,)):
+        given = tuple([mg.empty(shape(t), dtype=t.dtype) for t in plain])
+        result = CALLS[name]({"out": given if len(given) > 1 else given[0]})
+        assert [a is b for a, b in zip(several(result), given, strict=True)] == [True] * len(plain)
+        for t, want in zip(given, plain, strict=True):
+            np.testing.assert_array_equal(t.numpy(), want.numpy())
+    assert type(result) is type(CALLS[name]({}))
+
+
+WITHOUT = ("linear", "mse_loss", "l1_loss", "huber_loss", "smooth_l1_loss", "batch_norm_eval")      # in PyTorch, too
+
+
+@pytest.mark.parametrize("name", [name for name, op in list(registry.items()) if op in (getattr(mg, name, None), getattr(getattr(mg, name, None), "op", None)) and name not in WITHOUT])
+def test_each_op(name):
+    """The first sample of each op that is a public function."""
+    args, attrs = next(iter(testing.samples_of(registry[name], np.float32)))
+    with mg.no_grad():
+        plain = getattr(mg, name)(*args, **attrs)
+        if isinstance(plain, mg.Tensor):
+            out = mg.empty(0, dtype=plain.dtype)
+            assert getattr(mg, name)(*args, **attrs, out=out) is out
+            np.testing.assert_array_equal(out.numpy(), plain.numpy())
+
+
+def test_what_does_not_fit_is_refused():
+    x = X.clone().requires_grad_()
+    for call, error, text in ((lambda: mg.sum(x, 1, out=mg.zeros(2)), RuntimeError, r"\[sum\] out= is not differentiable"),
+                              (lambda: mg.clamp(X, 1, out=x), RuntimeError, r"\[clamp\] out= is not differentiable"),
+                              (lambda: mg.mean(X, 1, out=mg.zeros(3)), RuntimeError, r"\[mean\] the result must have the shape"),
+                              (lambda: mg.mean(X, out=mg.zeros((), dtype="int64")), RuntimeError, "float32 result cannot be written into a int64"),
+                              (lambda: mg.sort(X, out=mg.zeros(2, 3)), TypeError, r"\[sort\] out must be 2 tensors"),
+                              (lambda: mg.clamp(X, 1, out=3), TypeError, r"\[clamp\] out must be one tensor; got int"),
+                              (lambda: mg.clamp(X, 1, out=mg.zeros(1, 3).expand(2, 3)), RuntimeError, "clamp"),
+                              (lambda: mg.cumsum(X, 1, out=np.zeros((2, 3))), TypeError, "one tensor; got ndarray")):
+        with pytest.raises(error, match=text):
+            call()
+
+
+def test_a_saved_tensor_that_out_overwrites_is_noticed():
+    x, w = mg.ones(2, requires_grad=True), mg.ones(2)
+    y = (x * w).sum()
+    with mg.no_grad():
+        mg.cumsum(mg.ones(2), 0, out=w)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        y.backward()
+
+
+def test_numpys_names():
+    for call, plain in ((lambda: mg.std_mean(X, axis=1, keepdims=True), lambda: mg.std_mean(X, dim=1, keepdim=True)), (lambda: mg.sum(X, axis=(0, 1)), lambda: mg.sum(X)),
+                        (lambda: mg.median(X, axis=0), lambda: mg.median(X, dim=0)), (lambda: mg.cat([X, X], axis=1), lambda: mg.cat([X, X], 1)),
+                        (lambda: mg.unsqueeze(X, axis=1), lambda: mg.unsqueeze(X, 1)), (lambda: mg.var(X, axis=1, unbiased=False), lambda: mg.var(X, 1, False))):
+        for a, b in zip(several(call()), several(plain()), strict=True):
+            np.testing.assert_array_equal(a.numpy(), b.numpy())
+    for call in (lambda: mg.std_mean(X, 1, axis=1, dim=1), lambda: mg.median(X, dim=1, axis=1), lambda: mg.sum(X, dim=0, axis=1), lambda: mg.exp(X, axis=1)):
+        with pytest.raises(TypeError):
+            call()
