@@ -3,7 +3,9 @@
     optimizer = optim.AdamW(model.parameters(), lr=1e-3)
     scheduler = optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=10)
 """
+from importlib import import_module as _import_module
 from typing import TYPE_CHECKING
+from typing import Any as _Any
 
 from ..core.messages import NoAttribute as _NoAttribute
 from . import lr_scheduler
@@ -22,8 +24,12 @@ from .rprop import Rprop
 from .sgd import SGD
 
 __all__ = ["ASGD", "Adadelta", "Adafactor", "Adagrad", "Adam", "AdamW", "Adamax", "LBFGS", "NAdam", "Optimizer",
-           "RAdam", "RMSprop", "Rprop", "SGD", "lr_scheduler"]
+           "RAdam", "RMSprop", "Rprop", "SGD", "lr_scheduler", "swa_utils"]
 
-if not TYPE_CHECKING:
-    def __getattr__(name: str) -> None:
+if TYPE_CHECKING:
+    from . import swa_utils
+else:
+    def __getattr__(name: str) -> _Any:
+        if name == "swa_utils":                 # imports nn: only when it is asked for
+            return _import_module(".swa_utils", __name__)
         raise _NoAttribute("module 'minigrad.optim'", name, lambda: __all__)

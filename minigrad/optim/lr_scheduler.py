@@ -873,3 +873,42 @@ class SequentialLR(_OfSchedules):
         else:
             scheduler.step()
         self._last_lr = scheduler.get_last_lr()
+
+
+class SWALR(LRScheduler):
+    """lr = from the rate of the beginning to `swa_lr` over `anneal_epochs`, then `swa_lr`: for averages of parameters.
+
+    swa_lr              one rate, or a list with one for each group; ValueError for another number
+    anneal_strategy     share s of `swa_lr` at epoch t of T: "cos" (1 - cos(pi t / T)) / 2, "linear" t / T
+
+    Izmailov et al. 2018; see `optim.swa_utils`. ValueError for another strategy and for anneal_epochs < 0.
+    """
+
+    def __init__(self, optimizer: Optimizer, swa_lr: float | Sequence[float], anneal_epochs: int = 10,
+                 anneal_strategy: str = "cos", last_epoch: int = -1) -> None:
+        _is_optimizer(optimizer)
+        rates = _per_group("swa_lr", optimizer, swa_lr)
+        if anneal_strategy not in ("cos", "linear"):
+            raise ValueError(f"anneal_strategy must be one of 'cos' or 'linear', instead got {anneal_strategy}")
+        if not isinstance(anneal_epochs, int) or anneal_epochs < 0:
+            raise ValueError(f"anneal_epochs must be equal or greater than 0, got {anneal_epochs}")
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+            group["swa_lr"] = rate
+        self._anneal_strategy, self.anneal_epochs = anneal_strategy, anneal_epochs
+        super().__init__(optimizer, last_epoch)
+
+    def anneal_func(self, t: float) -> float:
+        """The share of `swa_lr` at t of the epochs, 0 <= t <= 1."""
+        return t if self._anneal_strategy == "linear" else (1 - math.cos(math.pi * t)) / 2
+
+    def get_lr(self) -> Rates:
+        """The rates for `last_epoch`: see the class."""
+        self._check_called_within_step()
+        epochs = max(1, self.anneal_epochs)
+        step = max(self._step_count - 1, self.anneal_epochs == 0)
+        before, now = (self.anneal_func(max(0, min(1, t / epochs))) for t in (step - 1, step))
+        rates = []
+        for group, lr in zip(self.optimizer.param_groups, _values(self.optimizer, "lr"), strict=True):
+            base = group["swa_lr"] if before == 1 else (lr - before * group["swa_lr"]) / (1 - before)
+            rates.append(group["swa_lr"] * now + base * (1 - now))
+        return rates

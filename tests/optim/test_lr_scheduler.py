@@ -32,6 +32,9 @@ SCHEDULES = [
     ("CyclicLR", {"base_lr": 0.01, "max_lr": 0.3, "step_size_up": 3, "mode": "exp_range", "gamma": 0.8}),
     ("CyclicLR", {"base_lr": 0.01, "max_lr": 0.3, "step_size_up": 3, "scale_fn": lambda x: 1 / (1 + x), "scale_mode": "iterations"}),
     ("PolynomialLR", {"total_iters": 6, "power": 2.0}),
+    ("SWALR", {"swa_lr": [0.05, 0.9], "anneal_epochs": 7}),
+    ("SWALR", {"swa_lr": 0.05, "anneal_epochs": 4, "anneal_strategy": "linear"}),
+    ("SWALR", {"swa_lr": 0.05, "anneal_epochs": 0}),
     ("MultiplicativeLR", {"lr_lambda": lambda epoch: 1 - 0.1 / epoch}),
     ("LambdaLR", {"lr_lambda": lambda epoch: 0.9**epoch}),
     ("LambdaLR", {"lr_lambda": [lambda epoch: 1 / (1 + epoch), lambda epoch: 0.5]}),
@@ -57,7 +60,8 @@ def same(a, b):
 @pytest.mark.parametrize(("name", "options"), SCHEDULES)
 def test_schedules_are_pytorchs(torch, name, options):
     a, b = optimizers(torch)
-    mine, theirs = getattr(lr_scheduler, name)(a, **options), getattr(torch.optim.lr_scheduler, name)(b, **options)
+    where = torch.optim.swa_utils if name == "SWALR" else torch.optim.lr_scheduler
+    mine, theirs = getattr(lr_scheduler, name)(a, **options), getattr(where, name)(b, **options)
     for step in range(19):
         same(a, b)
         a.step(), b.step()

@@ -107,10 +107,15 @@ NAMES = {
     """,
     "minigrad.optim": """
         ASGD Adadelta Adafactor Adagrad Adam AdamW Adamax LBFGS NAdam Optimizer RAdam RMSprop Rprop SGD lr_scheduler
+        swa_utils
     """,
     "minigrad.optim.lr_scheduler": """
         ChainedScheduler ConstantLR CosineAnnealingLR CosineAnnealingWarmRestarts CyclicLR ExponentialLR LRScheduler
-        LambdaLR LinearLR MultiStepLR MultiplicativeLR OneCycleLR PolynomialLR ReduceLROnPlateau SequentialLR StepLR
+        LambdaLR LinearLR MultiStepLR MultiplicativeLR OneCycleLR PolynomialLR ReduceLROnPlateau SWALR SequentialLR
+        StepLR
+    """,
+    "minigrad.optim.swa_utils": """
+        AveragedModel SWALR get_ema_avg_fn get_ema_multi_avg_fn get_swa_avg_fn get_swa_multi_avg_fn update_bn
     """,
     "minigrad.distributions": """
         AffineTransform Bernoulli Beta Categorical Cauchy Chi2 ComposeTransform Dirichlet Distribution ExpTransform
