@@ -16,9 +16,17 @@ class Constraint:
     """A set of values, by the function that tells whether a value is in it. `is_discrete`: of a discrete variable;
     `event_dim`: how many dimensions of a value are one thing (1 for vectors, 2 for matrices)."""
 
-    def __init__(self, name: str, check: Callable[[Any], Tensor], is_discrete: bool = False,
-                 event_dim: int = 0) -> None:
-        self.name, self.check, self.is_discrete, self.event_dim = name, check, is_discrete, event_dim
+    is_discrete, event_dim = False, 0
+
+    def __init__(self, name: str = "", check: Callable[[Any], Tensor] | None = None, is_discrete: bool | None = None,
+                 event_dim: int | None = None) -> None:
+        given = {"check": check, "is_discrete": is_discrete, "event_dim": event_dim}
+        self.name = name or f"{type(self).__name__}()"
+        vars(self).update({k: v for k, v in given.items() if v is not None})
+
+    def check(self, value: Any) -> Tensor:
+        """Where `value` is in the set."""
+        raise NotImplementedError
 
     def __repr__(self) -> str:
         return self.name
@@ -47,17 +55,16 @@ def _definite(value: Tensor) -> Tensor:
     return logical_and(_symmetric(value), gt(eigvalsh(value), 0).all(-1))
 
 
-boolean = Constraint("Boolean()", lambda v: eq(v, 0) | eq(v, 1), is_discrete=True)
-nonnegative_integer = Constraint("IntegerGreaterThan(lower_bound=0)", lambda v: _whole(v) & ge(v, 0), is_discrete=True)
-real = Constraint("Real()", lambda v: eq(v, v))                                 # not nan
-positive = Constraint("GreaterThan(lower_bound=0.0)", lambda v: gt(v, 0))
-nonnegative = Constraint("GreaterThanEq(lower_bound=0.0)", lambda v: ge(v, 0))
-unit_interval = Constraint("Interval(lower_bound=0.0, upper_bound=1.0)", lambda v: ge(v, 0) & le(v, 1))
-simplex = Constraint("Simplex()", lambda v: ge(v, 0).all(-1) & lt((v.sum(-1) - 1).abs(), 1e-6), event_dim=1)
-real_vector = Constraint("IndependentConstraint(Real(), 1)", lambda v: eq(v, v).all(-1), event_dim=1)
-one_hot = Constraint("OneHot()", _one_hot, is_discrete=True, event_dim=1)
-lower_cholesky = Constraint("LowerCholesky()", _lower, event_dim=2)
-positive_definite = Constraint("PositiveDefinite()", _definite, event_dim=2)
+def _below(name: str, sign: str, check: Callable[[Any, Any], Tensor]) -> Callable[[Any], Constraint]:
+    def made(bound: Any) -> Constraint:
+        which = "upper_bound" if sign == "<" else "lower_bound"
+        return Constraint(f"{name}({which}={bound})", lambda v: check(v, bound))
+    made.__doc__, made.__name__ = f"value {sign} bound.", name
+    return made
+
+
+greater_than, greater_than_eq = _below("GreaterThan", ">", gt), _below("GreaterThanEq", ">=", ge)
+less_than = _below("LessThan", "<", lt)
 
 
 def interval(low: Any, high: Any) -> Constraint:
@@ -65,20 +72,20 @@ def interval(low: Any, high: Any) -> Constraint:
     return Constraint(f"Interval(lower_bound={low}, upper_bound={high})", lambda v: ge(v, low) & le(v, high))
 
 
+def half_open_interval(low: Any, high: Any) -> Constraint:
+    """low <= value < high."""
+    return Constraint(f"HalfOpenInterval(lower_bound={low}, upper_bound={high})", lambda v: ge(v, low) & lt(v, high))
+
+
 def integer_interval(low: Any, high: Any) -> Constraint:
     """Whole numbers, low <= value <= high."""
     return Constraint(f"IntegerInterval(lower_bound={low}, upper_bound={high})",
-                      lambda v: _whole(v) & ge(v, low) & le(v, high), is_discrete=True)
+                      lambda v: _whole(v) & ge(v, low) & le(v, high), True)
 
 
-def greater_than(low: Any) -> Constraint:
-    """value > low."""
-    return Constraint(f"GreaterThan(lower_bound={low})", lambda v: gt(v, low))
-
-
-def greater_than_eq(low: Any) -> Constraint:
-    """value >= low."""
-    return Constraint(f"GreaterThanEq(lower_bound={low})", lambda v: ge(v, low))
+def multinomial(total: int) -> Constraint:
+    """Vectors of whole numbers from 0 on with the sum `total`."""
+    return Constraint("Multinomial()", lambda v: ge(v, 0).all(-1) & le(v.sum(-1), total), True, 1)
 
 
 def independent(base: Constraint, dims: int) -> Constraint:
@@ -87,3 +94,15 @@ def independent(base: Constraint, dims: int) -> Constraint:
         truth = base.check(value)
         return truth.reshape(*truth.shape[:truth.ndim - dims], -1).all(-1) if dims else truth
     return Constraint(f"IndependentConstraint({base}, {dims})", check, base.is_discrete, base.event_dim + dims)
+
+
+boolean = Constraint("Boolean()", lambda v: eq(v, 0) | eq(v, 1), True)
+nonnegative_integer = Constraint("IntegerGreaterThan(lower_bound=0)", lambda v: _whole(v) & ge(v, 0), True)
+positive_integer = Constraint("IntegerGreaterThan(lower_bound=1)", lambda v: _whole(v) & ge(v, 1), True)
+real = Constraint("Real()", lambda v: eq(v, v))                                 # not nan
+positive, nonnegative, unit_interval = greater_than(0.0), greater_than_eq(0.0), interval(0.0, 1.0)
+real_vector = independent(real, 1)
+simplex = Constraint("Simplex()", lambda v: ge(v, 0).all(-1) & lt((v.sum(-1) - 1).abs(), 1e-6), event_dim=1)
+one_hot = Constraint("OneHot()", _one_hot, True, 1)
+lower_cholesky = Constraint("LowerCholesky()", _lower, event_dim=2)
+positive_definite = Constraint("PositiveDefinite()", _definite, event_dim=2)

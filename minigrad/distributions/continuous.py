@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -75,7 +75,7 @@ class Normal(_LocScale):
 
     def rsample(self, sample_shape: Sequence[int] = _EMPTY) -> Tensor:
         """loc + scale z"""
-        return self.loc + normal_like(self._shape(sample_shape), self.loc) * self.scale
+        return self.loc + normal_like(self._extended_shape(sample_shape), self.loc) * self.scale
 
     def log_prob(self, value: Tensor) -> Tensor:
         """-((x - loc) / scale)^2 / 2 - log(scale) - log(2 pi) / 2"""
@@ -105,7 +105,7 @@ class Laplace(_LocScale):
 
     def rsample(self, sample_shape: Sequence[int] = _EMPTY) -> Tensor:
         """loc - scale sign(v) log(1 - |v|), v from U(-1, 1)"""
-        v = 2 * uniform_like(self._shape(sample_shape), self.loc) - 1
+        v = 2 * uniform_like(self._extended_shape(sample_shape), self.loc) - 1
         v = clamp_min(v, float(finfo(self.loc.dtype).eps) - 1)
         return self.loc - self.scale * sign(v) * log1p(-v.abs())
 
@@ -143,7 +143,7 @@ class Cauchy(_LocScale):
 
     def rsample(self, sample_shape: Sequence[int] = _EMPTY) -> Tensor:
         """loc + scale tan(pi (u - 1/2))"""
-        return self.icdf(uniform_like(self._shape(sample_shape), self.loc))
+        return self.icdf(uniform_like(self._extended_shape(sample_shape), self.loc))
 
     def log_prob(self, value: Tensor) -> Tensor:
         """-log(pi scale) - log(1 + ((x - loc) / scale)^2)"""
@@ -178,7 +178,7 @@ class Gumbel(_LocScale):
 
     def rsample(self, sample_shape: Sequence[int] = _EMPTY) -> Tensor:
         """loc - scale log(-log(u))"""
-        return self.icdf(uniform_like(self._shape(sample_shape), self.loc))
+        return self.icdf(uniform_like(self._extended_shape(sample_shape), self.loc))
 
     def log_prob(self, value: Tensor) -> Tensor:
         """-y - e^-y - log(scale), y = (x - loc) / scale"""
@@ -236,7 +236,7 @@ class Uniform(Parametric):
 
     def rsample(self, sample_shape: Sequence[int] = _EMPTY) -> Tensor:
         """low + (high - low) u"""
-        u = rand(tuple(self._shape(sample_shape)), dtype=self.low.dtype, device=self.low.device)
+        u = rand(tuple(self._extended_shape(sample_shape)), dtype=self.low.dtype, device=self.low.device)
         return self.low + u * (self.high - self.low)
 
     def log_prob(self, value: Tensor) -> Tensor:
@@ -291,7 +291,7 @@ class Exponential(Parametric):
 
     def rsample(self, sample_shape: Sequence[int] = _EMPTY) -> Tensor:
         """-log(u) / rate"""
-        return -log(uniform_like(self._shape(sample_shape), self.rate)) / self.rate
+        return -log(uniform_like(self._extended_shape(sample_shape), self.rate)) / self.rate
 
     def log_prob(self, value: Tensor) -> Tensor:
         """log(rate) - rate x"""
@@ -338,7 +338,7 @@ class Gamma(Parametric):
 
     def rsample(self, sample_shape: Sequence[int] = _EMPTY) -> Tensor:
         """A standard gamma sample / rate; its gradient: see `distributions/gamma.py`."""
-        shape = self._shape(sample_shape)
+        shape = self._extended_shape(sample_shape)
         drawn = standard_gamma(self.concentration.expand(*shape)) / self.rate
         return clamp_min(drawn, float(finfo(drawn.dtype).tiny))
 
@@ -399,7 +399,7 @@ class StudentT(Parametric):
 
     def rsample(self, sample_shape: Sequence[int] = _EMPTY) -> Tensor:
         """loc + scale z sqrt(df / c), c from Chi2(df)"""
-        shape = self._shape(sample_shape)
+        shape = self._extended_shape(sample_shape)
         z, c = normal_like(shape, self.df), 2 * standard_gamma((0.5 * self.df).expand(*shape))
         return self.loc + self.scale * z * (self.df / c).sqrt()
 
@@ -418,17 +418,50 @@ class StudentT(Parametric):
         return log(self.scale) + (half + 0.5) * (digamma(half + 0.5) - digamma(half)) + 0.5 * log(self.df) + beta
 
 
-class HalfNormal(Parametric):
-    """|x| for x from N(0, scale^2)."""
+class _Half(Parametric):
+    """|x| for x from a distribution around 0, `_whole`."""
 
     arg_constraints = {"scale": constraints.positive}
     support = constraints.nonnegative                   # type: ignore[assignment]
     has_rsample = True
+    _kind: ClassVar[Any]
 
     def __init__(self, scale: Any, validate_args: bool | None = None) -> None:
         (self.scale,) = broadcast_all(scale)
-        self._whole = Normal(zeros_with(self.scale.shape, self.scale), self.scale, validate_args=False)
+        self._whole = self._kind(zeros_with(self.scale.shape, self.scale), self.scale, validate_args=False)
         super().__init__(self.scale.shape, validate_args=validate_args)
+
+    @property
+    def mode(self) -> Tensor:
+        """0"""
+        return zeros_with(self.scale.shape, self.scale)
+
+    def rsample(self, sample_shape: Sequence[int] = _EMPTY) -> Tensor:
+        """|x|"""
+        return self._whole.rsample(sample_shape).abs()
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """log(2) + log_prob of the whole, -inf for negative numbers"""
+        value = self._checked(value)
+        return where(ge(value, 0), self._whole.log_prob(value) + math.log(2), -math.inf)
+
+    def cdf(self, value: Tensor) -> Tensor:
+        """2 P(whole <= x) - 1"""
+        return 2 * self._whole.cdf(self._checked(value)) - 1
+
+    def icdf(self, value: Tensor) -> Tensor:
+        """The quantile (p + 1) / 2 of the whole"""
+        return self._whole.icdf((value + 1) / 2)
+
+    def entropy(self) -> Tensor:
+        """That of the whole - log(2)"""
+        return self._whole.entropy() - math.log(2)
+
+
+class HalfNormal(_Half):
+    """|x| for x from N(0, scale^2)."""
+
+    _kind = Normal
 
     @property
     def mean(self) -> Tensor:
@@ -436,35 +469,25 @@ class HalfNormal(Parametric):
         return self.scale * math.sqrt(2 / math.pi)
 
     @property
-    def mode(self) -> Tensor:
-        """0"""
-        return zeros_with(self.scale.shape, self.scale)
-
-    @property
     def variance(self) -> Tensor:
         """scale^2 (1 - 2 / pi)"""
         return self.scale * self.scale * (1 - 2 / math.pi)
 
-    def rsample(self, sample_shape: Sequence[int] = _EMPTY) -> Tensor:
-        """|scale z|"""
-        return self._whole.rsample(sample_shape).abs()
 
-    def log_prob(self, value: Tensor) -> Tensor:
-        """log(2) + log_prob of N(0, scale^2), -inf for negative numbers"""
-        value = self._checked(value)
-        return where(ge(value, 0), self._whole.log_prob(value) + math.log(2), -math.inf)
+class HalfCauchy(_Half):
+    """|x| for x from Cauchy(0, scale)."""
 
-    def cdf(self, value: Tensor) -> Tensor:
-        """2 P(N(0, scale^2) <= x) - 1"""
-        return 2 * self._whole.cdf(self._checked(value)) - 1
+    _kind = Cauchy
 
-    def icdf(self, value: Tensor) -> Tensor:
-        """The quantile (p + 1) / 2 of N(0, scale^2)"""
-        return self._whole.icdf((value + 1) / 2)
+    @property
+    def mean(self) -> Tensor:
+        """inf"""
+        return full_like(self.scale, math.inf)
 
-    def entropy(self) -> Tensor:
-        """That of N(0, scale^2) - log(2)"""
-        return self._whole.entropy() - math.log(2)
+    @property
+    def variance(self) -> Tensor:
+        """inf"""
+        return self._whole.variance
 
 
 class Dirichlet(Parametric):
@@ -508,7 +531,7 @@ class Dirichlet(Parametric):
 
     def rsample(self, sample_shape: Sequence[int] = _EMPTY) -> Tensor:
         """Gamma samples, divided by their sum"""
-        drawn = standard_gamma(self.concentration.expand(*self._shape(sample_shape)))
+        drawn = standard_gamma(self.concentration.expand(*self._extended_shape(sample_shape)))
         drawn = clamp_min(drawn, float(finfo(drawn.dtype).tiny))
         return drawn / drawn.sum(-1, keepdim=True)
 
@@ -646,7 +669,7 @@ class MultivariateNormal(Distribution):
 
     def rsample(self, sample_shape: Sequence[int] = _EMPTY) -> Tensor:
         """loc + L z, L the Cholesky factor"""
-        z = normal_like(self._shape(sample_shape), self.loc)
+        z = normal_like(self._extended_shape(sample_shape), self.loc)
         return self.loc + (self._factor @ z.unsqueeze(-1)).squeeze(-1)
 
     def log_prob(self, value: Tensor) -> Tensor:

@@ -48,9 +48,16 @@ class _Binary(Distribution):
     def __init__(self, probs: Any = None, logits: Any = None, validate_args: bool | None = None) -> None:
         _one_of(type(self), probs, logits)
         name, given = ("probs", probs) if logits is None else ("logits", logits)
-        (vars(self)[name],) = broadcast_all(given)
-        self._param: Tensor = vars(self)[name]
+        self._param = vars(self)[name] = self._with(given)
         super().__init__(self._param.shape, validate_args=validate_args)
+
+    def _with(self, parameter: Any) -> Tensor:
+        """The parameter as a tensor, of the shape that other parameters ask for."""
+        return broadcast_all(parameter)[0]
+
+    def _others(self) -> tuple[Tensor, ...]:
+        """The parameters that come before the probability."""
+        return ()
 
     def __getattr__(self, name: str) -> Any:
         with enable_grad():                             # it may be asked for first where nothing is recorded
@@ -65,7 +72,7 @@ class _Binary(Distribution):
 
     def expand(self, batch_shape: Sequence[int]) -> Any:
         """See `Distribution.expand`."""
-        return self._expanded(type(self), batch_shape,
+        return self._expanded(type(self), batch_shape, *self._others(),
                               **{"probs" if self._param is vars(self).get("probs") else "logits": self._param})
 
     @property
@@ -103,7 +110,7 @@ class Bernoulli(_Binary):
     def sample(self, sample_shape: Sequence[int] = _EMPTY) -> Tensor:
         """0 and 1, in the dtype of the parameter"""
         with no_grad():
-            return bernoulli(self.probs.detach().expand(*self._shape(sample_shape)))
+            return bernoulli(self.probs.detach().expand(*self._extended_shape(sample_shape)))
 
     def log_prob(self, value: Tensor) -> Tensor:
         """x log(probs) + (1 - x) log(1 - probs), from the logits"""
@@ -146,7 +153,7 @@ class Geometric(_Binary):
         """floor(log(u) / log(1 - probs))"""
         with no_grad():
             p = self.probs.detach()
-            u = rand(tuple(self._shape(sample_shape)), dtype=p.dtype, device=p.device)
+            u = rand(tuple(self._extended_shape(sample_shape)), dtype=p.dtype, device=p.device)
             return floor(log(clamp_min(u, float(finfo(p.dtype).tiny))) / log1p(-p))
 
     def log_prob(self, value: Tensor) -> Tensor:
@@ -187,12 +194,7 @@ class Poisson(Parametric):
 
     def sample(self, sample_shape: Sequence[int] = _EMPTY) -> Tensor:
         """Counts, in the dtype of the rate, drawn by NumPy"""
-        with no_grad():
-            rate = self.rate.detach().expand(*self._shape(sample_shape)).contiguous()
-            seed = randint(0, 1 << 62, (2,), device=rate.device)
-            out = empty(tuple(rate.shape), dtype=rate.dtype, device=rate.device)
-            rate.device.host.call(_draw_poisson, out.array.np, rate.array.np, seed.array.np)
-            return out
+        return counts_on_host("poisson", self.rate.expand(*self._extended_shape(sample_shape)))
 
     def log_prob(self, value: Tensor) -> Tensor:
         """k log(rate) - rate - log(k!)"""
@@ -200,10 +202,28 @@ class Poisson(Parametric):
         return xlogy(value, rate) - rate - lgamma(value + 1)
 
 
-@on_host
-def _draw_poisson(rate: Any, seed: Any, out: Any) -> None:
-    """Writes counts, drawn by NumPy from a stream that the two numbers of `seed` name."""
-    out[...] = np.random.Generator(np.random.Philox(key=[int(s) for s in seed])).poisson(rate)
+def counts_on_host(kind: str, *parameters: Tensor) -> Tensor:
+    """Numbers of the distribution `kind`, drawn by a method of NumPy's generator, in the dtype of the parameters."""
+    with no_grad():
+        given = [p.detach().contiguous() for p in parameters]
+        seed = randint(0, 1 << 62, (2,), device=given[0].device)
+        out = empty(tuple(given[0].shape), dtype=given[0].dtype, device=given[0].device)
+        out.device.host.call(_DRAWS[kind], out.array.np, *[p.array.np for p in given], seed.array.np)
+        return out
+
+
+def _drawing(kind: str) -> Any:
+    @on_host
+    def draw(*given: Any, out: Any) -> None:            # from a stream that the two numbers of the last array name
+        *parameters, seed = given
+        stream = np.random.Generator(np.random.Philox(key=[int(s) for s in seed]))
+        if kind == "binomial":
+            parameters[0] = parameters[0].astype(np.int64)
+        out[...] = getattr(stream, kind)(*parameters)
+    return draw
+
+
+_DRAWS = {kind: _drawing(kind) for kind in ("binomial", "poisson", "vonmises")}
 
 
 class Categorical(Distribution):

@@ -162,16 +162,16 @@ class Distribution:
 
     # ---- for the subclasses ----
 
-    def _shape(self, sample_shape: Sequence[int]) -> Size:
+    def _extended_shape(self, sample_shape: Sequence[int]) -> Size:
         """The shape of samples."""
         return Size((*sample_shape, *self._batch_shape, *self._event_shape))
 
-    def _check_value(self, value: Any) -> None:
+    def _validate_sample(self, value: Any) -> None:
         """ValueError for a value of another shape or outside the support."""
         op = f"[{type(self).__name__}]"
         if not isinstance(value, Tensor):
             raise ValueError(f"{op} The value argument to log_prob must be a Tensor; got {type(value).__name__}")
-        shape, full = tuple(value.shape), self._shape(())
+        shape, full = tuple(value.shape), self._extended_shape(())
         events = len(self._event_shape)
         if events and shape[len(shape) - events:] != tuple(self._event_shape):
             raise ValueError(f"{op} The right-most size of value must match event_shape: {shape} vs "
@@ -193,7 +193,7 @@ class Distribution:
     def _checked(self, value: Tensor) -> Tensor:
         """The value, checked if checks are on."""
         if self._validate_args:
-            self._check_value(value)
+            self._validate_sample(value)
         return value
 
     def _expanded(self, kind: Any, batch_shape: Sequence[int], *parameters: Tensor,

@@ -8,7 +8,7 @@ from typing import Any
 from ..core.tensor import Tensor
 from ..ops.activation import softplus
 from ..ops.linalg import solve_triangular
-from ..ops.math import digamma, eq, exp, gt, lgamma, log, log1p, lt, where
+from ..ops.math import digamma, eq, erf, exp, gt, lgamma, log, log1p, lt, where
 from .continuous import (
     EULER,
     Beta,
@@ -25,6 +25,7 @@ from .continuous import (
 )
 from .discrete import Bernoulli, Categorical, Geometric, OneHotCategorical, Poisson
 from .distribution import Distribution, Independent, sum_rightmost
+from .further import Binomial, Pareto
 from .transforms import TransformedDistribution
 
 _known: dict[tuple[type, type], Callable[[Any, Any], Tensor]] = {}
@@ -172,6 +173,36 @@ def _poisson(p: Poisson, q: Poisson) -> Tensor:
 @register_kl(Geometric, Geometric)
 def _geometric(p: Geometric, q: Geometric) -> Tensor:
     return -p.entropy() - (-q.probs).log1p() / p.probs - q.logits
+
+
+@register_kl(Binomial, Binomial)
+def _binomial(p: Binomial, q: Binomial) -> Tensor:
+    found = p.total_count * (p.probs * (p.logits - q.logits) + log1p(-p.probs) - log1p(-q.probs))
+    return _gap(found, gt(p.total_count, q.total_count))
+
+
+@register_kl(Pareto, Pareto)
+def _pareto(p: Pareto, q: Pareto) -> Tensor:
+    ratio = q.alpha / p.alpha
+    return _gap(q.alpha * log(p.scale / q.scale) - log(ratio) + ratio - 1, lt(p.scale, q.scale))
+
+
+@register_kl(Normal, Laplace)
+def _normal_laplace(p: Normal, q: Laplace) -> Tensor:
+    d = (p.loc - q.loc) / p.scale
+    away = p.scale * (math.sqrt(2 / math.pi) * exp(-0.5 * d * d) + d * erf(d * math.sqrt(0.5)))
+    return -p.entropy() + log(2 * q.scale) + away / q.scale
+
+
+def _to_normal(p: Any, q: Normal) -> Tensor:
+    """-entropy(p) - E_p[log q] asks for the moments of p alone."""
+    d = (p.mean - q.loc) / q.scale
+    away = 0.5 * (p.variance / (q.scale * q.scale) + d * d)
+    return -p.entropy() + log(q.scale) + (0.5 * math.log(2 * math.pi)) + away
+
+
+for _kind in (Beta, Exponential, Gamma, Gumbel, Laplace, Pareto, Uniform):
+    _known[_kind, Normal] = _to_normal
 
 
 @register_kl(Independent, Independent)

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from copy import copy
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,7 +12,11 @@ from ..core.half import finfo
 from ..core.modes import no_grad
 from ..core.tensor import Size, Tensor
 from ..ops.activation import sigmoid, softplus
+from ..ops.arrange import pad
+from ..ops.creation import arange
+from ..ops.formula import clamp_min
 from ..ops.math import exp, log, log1p, tanh
+from ..ops.softmax import softmax
 from . import constraints
 from .constraints import Constraint
 from .continuous import Normal
@@ -41,6 +46,17 @@ class Transform:
     def inv(self) -> Transform:
         """The inverse function."""
         return _Inverse(self)
+
+    @property
+    def event_dim(self) -> int:
+        """How many dimensions are one value."""
+        return max(self.domain.event_dim, self.codomain.event_dim)
+
+    def with_cache(self, cache_size: int = 1) -> Any:
+        """The same transform with another `cache_size`."""
+        made = copy(self)
+        made._cache_size, made._last = cache_size, (None, None)
+        return made
 
     def __call__(self, x: Tensor) -> Tensor:
         if self._cache_size and x is self._last[0]:
@@ -156,6 +172,11 @@ class PowerTransform(Transform):
         """log(|exponent y / x|)"""
         return log((self.exponent * y / x).abs())
 
+    @property
+    def sign(self) -> Any:
+        """That of `exponent`"""
+        return _sign(self.exponent)
+
 
 class SigmoidTransform(Transform):
     """y = 1 / (1 + e^-x)"""
@@ -212,7 +233,7 @@ class AffineTransform(Transform):
 
     def __init__(self, loc: Any, scale: Any, event_dim: int = 0, cache_size: int = 0) -> None:
         super().__init__(cache_size)
-        self.loc, self.scale, self.event_dim = loc, scale, event_dim
+        self.loc, self.scale, self._dims = loc, scale, event_dim
         self.domain = self.codomain = constraints.independent(constraints.real, event_dim) if event_dim else \
             constraints.real
 
@@ -225,7 +246,7 @@ class AffineTransform(Transform):
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
         """log(|scale|), summed over the dimensions of a value"""
         size = log(self.scale.abs()) if isinstance(self.scale, Tensor) else math.log(abs(self.scale))
-        return sum_rightmost(zeros_with(x.shape, x) + size, self.event_dim)
+        return sum_rightmost(zeros_with(x.shape, x) + size, self._dims)
 
     def _grown(self, shape: Sequence[int]) -> Size:
         parts = [tuple(t.shape) for t in (self.loc, self.scale) if isinstance(t, Tensor)]
@@ -242,7 +263,11 @@ class AffineTransform(Transform):
     @property
     def sign(self) -> Any:
         """That of `scale`"""
-        return self.scale.sign() if isinstance(self.scale, Tensor) else (self.scale > 0) - (self.scale < 0)
+        return _sign(self.scale)
+
+
+def _sign(number: Any) -> Any:
+    return number.sign() if isinstance(number, Tensor) else (number > 0) - (number < 0)
 
 
 class ComposeTransform(Transform):
@@ -251,8 +276,15 @@ class ComposeTransform(Transform):
     def __init__(self, parts: Sequence[Transform], cache_size: int = 0) -> None:
         super().__init__(cache_size)
         self.parts = list(parts)
-        if self.parts:
-            self.domain, self.codomain = self.parts[0].domain, self.parts[-1].codomain
+        if self.parts:                                  # how many dimensions a value has on its way through the parts
+            first, last = self.parts[0].domain, self.parts[-1].codomain
+            n, m = last.event_dim, first.event_dim
+            for part in reversed(self.parts):
+                n = max(n + part.domain.event_dim - part.codomain.event_dim, part.domain.event_dim)
+            for part in self.parts:
+                m = max(m + part.codomain.event_dim - part.domain.event_dim, part.codomain.event_dim)
+            self.domain = constraints.independent(first, n - first.event_dim) if n > first.event_dim else first
+            self.codomain = constraints.independent(last, m - last.event_dim) if m > last.event_dim else last
 
     def _call(self, x: Tensor) -> Tensor:
         for part in self.parts:
@@ -267,10 +299,11 @@ class ComposeTransform(Transform):
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
         """The sum of those of the parts, over the dimensions of a value"""
         total: Any = 0.0
-        dims = max([part.domain.event_dim for part in self.parts], default=0)
+        dims = self.domain.event_dim
         for part in self.parts:
             new = part(x)
             total = total + sum_rightmost(part.log_abs_det_jacobian(x, new), dims - part.domain.event_dim)
+            dims += part.codomain.event_dim - part.domain.event_dim
             x = new
         return total
 
@@ -293,6 +326,64 @@ class ComposeTransform(Transform):
         for part in self.parts:
             sign = sign * part.sign
         return sign
+
+class AbsTransform(Transform):
+    """y = |x|; of the two inverses, the one above 0"""
+
+    bijective = False
+    codomain = constraints.positive
+
+    def _call(self, x: Tensor) -> Tensor:
+        return x.abs()
+
+    def _inverse(self, y: Tensor) -> Tensor:
+        return y
+
+
+class SoftmaxTransform(Transform):
+    """y = softmax(x): vectors of probabilities; x = log(y) is one of many inverses"""
+
+    bijective = False
+    domain, codomain = constraints.real_vector, constraints.simplex
+
+    def _call(self, x: Tensor) -> Tensor:
+        return softmax(x, -1)
+
+    def _inverse(self, y: Tensor) -> Tensor:
+        return log(y)
+
+
+class StickBreakingTransform(Transform):
+    """K numbers to K + 1 probabilities: y_i is the share sigmoid(x_i - log(K - i)) of what y_0, ..., y_(i-1) leave."""
+
+    domain, codomain = constraints.real_vector, constraints.simplex
+
+    @staticmethod
+    def _moved(x: Tensor) -> Tensor:
+        return log(arange(x.shape[-1], 0, -1, dtype=x.dtype, device=x.device))
+
+    def _call(self, x: Tensor) -> Tensor:
+        share = sigmoid(x - self._moved(x)).clamp(float(finfo(x.dtype).tiny), 1 - float(finfo(x.dtype).eps))
+        return pad(share, (0, 1), value=1.0) * pad((1 - share).cumprod(-1), (1, 0), value=1.0)
+
+    def _inverse(self, y: Tensor) -> Tensor:
+        y = y[..., :-1]
+        return log(y) - log(clamp_min(1 - y.cumsum(-1), float(finfo(y.dtype).tiny))) + self._moved(y)
+
+    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
+        """sum(log(y_i) - softplus(x_i - log(K - i)))"""
+        return (log(y[..., :-1]) - softplus(x - self._moved(x))).sum(-1)
+
+    def forward_shape(self, shape: Sequence[int]) -> Size:
+        """One number more."""
+        return Size((*shape[:-1], shape[-1] + 1))
+
+    def inverse_shape(self, shape: Sequence[int]) -> Size:
+        """One number less."""
+        return Size((*shape[:-1], shape[-1] - 1))
+
+
+identity_transform = ComposeTransform([])
 
 
 class TransformedDistribution(Distribution):
@@ -317,9 +408,9 @@ class TransformedDistribution(Distribution):
         if tuple(out) != tuple(shape):                  # a parameter of a transform has more dimensions
             wider = whole.inverse_shape(out)
             base = base.expand(wider[:len(wider) - len(base.event_shape)])
-        dims = max([len(base.event_shape), *[t.codomain.event_dim for t in self.transforms]])
-        more = dims - len(base.event_shape)
+        more = max(whole.domain.event_dim - len(base.event_shape), 0)
         self.base_dist: Distribution = Independent(base, more) if more else base
+        dims = len(self.base_dist.event_shape) + whole.codomain.event_dim - whole.domain.event_dim
         super().__init__(out[:len(out) - dims], out[len(out) - dims:], validate_args)
 
     def expand(self, batch_shape: Sequence[int]) -> TransformedDistribution:

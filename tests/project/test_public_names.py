@@ -118,11 +118,13 @@ NAMES = {
         AveragedModel SWALR get_ema_avg_fn get_ema_multi_avg_fn get_swa_avg_fn get_swa_multi_avg_fn update_bn
     """,
     "minigrad.distributions": """
-        AffineTransform Bernoulli Beta Categorical Cauchy Chi2 ComposeTransform Dirichlet Distribution ExpTransform
-        Exponential Gamma Geometric Gumbel HalfNormal Independent Laplace LogNormal MultivariateNormal Normal
-        OneHotCategorical OneHotCategoricalStraightThrough Poisson PowerTransform SigmoidTransform SoftplusTransform
-        StudentT TanhTransform Transform TransformedDistribution Uniform constraints kl_divergence register_kl
-        transforms
+        AbsTransform AffineTransform Bernoulli Beta Binomial Categorical Cauchy Chi2 ComposeTransform Dirichlet
+        Distribution ExpTransform Exponential Gamma Geometric Gumbel HalfCauchy HalfNormal Independent InverseGamma
+        Laplace LogNormal LogisticNormal MixtureSameFamily Multinomial MultivariateNormal NegativeBinomial Normal
+        OneHotCategorical OneHotCategoricalStraightThrough Pareto Poisson PowerTransform RelaxedBernoulli
+        RelaxedOneHotCategorical SigmoidTransform SoftmaxTransform SoftplusTransform StickBreakingTransform StudentT
+        TanhTransform Transform TransformedDistribution Uniform VonMises Weibull constraints identity_transform
+        kl_divergence register_kl transforms
     """,
     "minigrad.nn.utils.parametrize": """
         ParametrizationList cached is_parametrized register_parametrization remove_parametrizations
