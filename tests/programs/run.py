@@ -68,7 +68,9 @@ def run(program: Program, backend: str, source: Path, **options: str) -> dict[st
         environment = {**os.environ, "MPLBACKEND": "Agg", "PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1", "MINIGRAD_NUM_THREADS": "1",
                        "PYTHONPATH": os.pathsep.join(map(str, places)), "CUDA_VISIBLE_DEVICES": "", "WANDB_MODE": "disabled"}
         environment.update(options)
-        if program.repository.startswith(("sweetice", "L1ao", "MorvanZhou")):
+        if "cpu" in program.needs:
+            environment["RESULT_CPU"] = "1"
+        if program.repository.startswith(("sweetice", "L1ao", "MorvanZhou", "Khrylx", "ikostrikov/pytorch-trpo", "openai", "ghliu")):
             environment["OLD_GYM"] = "1"
         file = root / program.path
         command = [sys.executable, str(HERE / "same.py"), backend, str(out), str(program.limit), str(file), *program.arguments.split()]

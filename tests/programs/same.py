@@ -7,7 +7,8 @@ sum of the absolute values of each `autograd.grad`), "sizes" (the sum of the abs
 clears gradients), and "end": "finished", "enough", or the error.
 
 Random numbers come from NumPy: the n-th draw of a kind in a shape is the same on both, in whatever order shapes are drawn.
-`RESULT_DTYPE=float64` makes float64 the default dtype; `RESULT_NUDGE=1e-7` multiplies random numbers by 1 + 1e-7.
+`RESULT_DTYPE=float64` makes float64 the default dtype; `RESULT_NUDGE=1e-7` multiplies random numbers by 1 + 1e-7; `RESULT_CPU=1` makes
+`.cuda()` give back what it is called on.
 """
 from __future__ import annotations
 
@@ -143,6 +144,7 @@ def filling(torch: Any) -> None:
     """The methods that fill a tensor with random numbers."""
     def fill(values: Callable[..., np.ndarray]) -> Callable[..., Any]:
         def method(self: Any, *args: Any, generator: Any = None, **named: Any) -> Any:
+            args = tuple(a.item() if torch.is_tensor(a) and not a.ndim else a for a in args)
             named = {{"from": "a", "to": "b"}.get(k, k): v for k, v in named.items()}
             with torch.no_grad():
                 return self.copy_(torch.tensor(values(tuple(self.shape), *args, **named), dtype=self.dtype))
@@ -290,6 +292,8 @@ def main(backend: str, out: str, limit: str, program: str, *arguments: str) -> N
     choosing(torch)
     loading(torch)
     watching(torch, int(limit))
+    if os.environ.get("RESULT_CPU"):            # of programs that ask for no less than a GPU
+        torch.Tensor.cuda = torch.nn.Module.cuda = lambda self, *args, **named: self
     from stand_in_data import put_in_place
     put_in_place(torch, program)
     try:

@@ -2,11 +2,15 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import Any
 
 import gymnasium
 from gymnasium import *  # noqa: F403
-from gymnasium import spaces  # noqa: F401
+from gymnasium import spaces
+
+sys.modules["gym.spaces"] = spaces
+__path__: list[str] = []                                # a package, for `import gym.spaces`
 
 
 def make(name: str, **options: Any) -> Any:
