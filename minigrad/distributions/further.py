@@ -480,7 +480,7 @@ class MixtureSameFamily(Distribution):
     """The component that `mixture_distribution`, a `Categorical` (*batch, K), picks among the last dimension of the
     batch of `component_distribution` (*batch, K): log_prob(x) = logsumexp(log(weight_k) + log_prob_k(x)).
 
-    ValueError if the numbers of components or the batches do not fit. Samples have no gradient.
+    ValueError if the numbers of components or the batches do not fit.
 
         >>> parts = distributions.Normal(minigrad.tensor([-1.0, 1.0]), 1.0)
         >>> distributions.MixtureSameFamily(distributions.Categorical(minigrad.ones(2)), parts).mean.item()
@@ -490,15 +490,11 @@ class MixtureSameFamily(Distribution):
     def __init__(self, mixture_distribution: Categorical, component_distribution: Distribution,
                  validate_args: bool | None = None) -> None:
         weights, parts = mixture_distribution, component_distribution
-        if not isinstance(weights, Categorical) or not isinstance(parts, Distribution):
-            raise ValueError("[MixtureSameFamily] needs a Categorical and a Distribution; got "
-                             f"{type(weights).__name__} and {type(parts).__name__}")
-        batch, k = parts.batch_shape[:-1], weights.logits.shape[-1]
-        sizes = zip(reversed(weights.batch_shape), reversed(batch), strict=False)
-        if k != parts.batch_shape[-1] or any(n != m and n != 1 and m != 1 for n, m in sizes):
-            raise ValueError("[MixtureSameFamily] mixture_distribution must have a class for each component, and a "
-                             f"batch that fits; got {k} classes of batch {tuple(weights.batch_shape)}, and components "
-                             f"of batch {tuple(parts.batch_shape)}")
+        batch = parts.batch_shape[:-1]
+        sizes = zip(reversed((*weights.batch_shape, weights._num_events)), reversed(parts.batch_shape), strict=False)
+        if not all(n == m or 1 in (n, m) for n, m in sizes) or weights._num_events != parts.batch_shape[-1]:
+            raise ValueError("[MixtureSameFamily] mixture_distribution must have a class for each component; got "
+                             f"{weights!r} and {parts!r}")
         self.mixture_distribution, self.component_distribution = weights, parts
         self._events = len(parts.event_shape)
         super().__init__(batch, parts.event_shape, validate_args)
