@@ -132,8 +132,10 @@ def scatter(input: Tensor, dim: int, index: Tensor, src: Any = None, *, value: A
     if given is None:
         raise TypeError("[scatter] needs src or value")
     if reduce == "multiply":
-        from .places import scatter_prod
-        return scattered("scatter", scatter_prod, input, dim, index, given)
+        if not isinstance(given, Tensor):
+            one = constant(given, input.array.layout.dtype, input.array.layout.device, "scatter")
+            given = through(as_expanded, one, index_dtype("scatter", index).array.layout.shape)
+        return input.scatter_reduce(dim, index, given, "prod")      # type: ignore[attr-defined]
     if reduce not in (None, "add"):
         fail("scatter", "reduce must be None, 'add' or 'multiply'", repr(reduce))
     return scattered("scatter", scatter_op if reduce is None else scatter_add_op, input, dim, index, given)
