@@ -39,6 +39,10 @@ static inline int rows_together(int64_t elements, int most) { return beyond_cach
 static inline int streams(const T *p, int64_t size, int64_t run) {
   return beyond_caches(size) && !mg_is_followed() && ((uintptr_t)p | (uintptr_t)run * sizeof(T)) % VBYTES == 0;
 }
+/* The same for rows of n elements at any address, whose parts EACH_RUN tells apart: they are worth it if they are long. */
+static inline int streams_runs(int64_t size, int64_t n) {
+  return beyond_caches(size) && !mg_is_followed() && n >= 8 * VL;
+}
 /* store_n, past the caches if `stream` */
 INLINE void put_n(T *p, V v, int n, int stream) {
   if (stream) vstream(p, v);
@@ -55,9 +59,8 @@ INLINE T larger(T a, T b) { return a > b ? a : b; }
 INLINE T largest(V v) {
   V16 h[VBYTES / 16];
   memcpy(h, &v, VBYTES);
-  for (int k = VBYTES / 32; k > 0; k /= 2)
-    for (int i = 0; i < k; i++)
-      for (int l = 0; l < (int)(16 / sizeof(T)); l++) h[i][l] = larger(h[i][l], h[i + k][l]);
+  UNROLL for (int k = VBYTES / 32; k > 0; k /= 2)
+    UNROLL for (int i = 0; i < k; i++) h[i] = vupper16_(h[i], h[i + k]);
 #if TYPE_IS == 1
   return larger(larger(h[0][0], h[0][1]), larger(h[0][2], h[0][3]));
 #else
@@ -93,6 +96,20 @@ INLINE T largest(V v) {
   } while (0)
 #define EACH_VECTOR_2(...) EACH_VECTOR_OF(2, __VA_ARGS__)
 #define EACH_VECTOR_4(...) EACH_VECTOR_OF(4, __VA_ARGS__)
+
+/* The body for runs [i, i + count) of the n results at p: whether they may be stored past the caches, and are whole
+ * vectors at multiples of VBYTES then. If not `stream`, one run; else the ends of the row are runs of their own. */
+#define EACH_RUN(i, count, past, p, n, stream, ...) do { \
+    const int64_t head_ = (stream) ? MIN(n, (int64_t)(-(uintptr_t)(p) % VBYTES / sizeof(T))) : (n); \
+    const int64_t ends_[] = {head_, head_ + ((n) - head_) / VL * VL, n}; \
+    int64_t i = 0; \
+    if (stream) __builtin_prefetch((p) + 2 * (n) - 1, 1); \
+    for (int past_ = 0; i < (n); i = ends_[past_++]) { \
+      const int64_t count = ends_[past_] - i; \
+      const int past = past_ == 1; \
+      if (count) { __VA_ARGS__ } \
+    } \
+  } while (0)
 
 /* A loop over R rows side by side: R is a constant, and what each row has is in registers. */
 #define EACH_ROW(r) UNROLL for (int r = 0; r < R; r++)

@@ -8,18 +8,20 @@
  * The plain loop computes m, then s, then y, for one line after the other. The fast one depends on `inner`. inner == 1:
  * lines are rows, and lanes run along them. Short rows go four side by side, so that their horizontal maxima and sums
  * overlap; long ones go one by one, in four chains. inner > 1: lanes are neighbours along `inner`, each with a line of
- * its own, and the loop over n needs no horizontal sums. Rows that go side by side ask L2 for the rows after them: an
- * array beyond the caches (loops.h) takes a quarter less time. Its results are stored past the caches where their
- * vectors are stored once and cost no exp; the others gain nothing, exp takes longer than memory.
+ * its own, and the loop over n needs no horizontal sums. Rows that go side by side ask L2 for the rows after the next
+ * four: an array beyond the caches (loops.h) takes a quarter less time. Results that large are stored past the caches
+ * where there are exponentials elsewhere for it, in work space, or none in the last pass: 64 MB take 0.8 of the time, 16
+ * MB as long as before. Storing them between the exponentials of the next rows took 1.1 of the time.
  *
  * inf and NaN need no special case: NaN - m makes the sum NaN, and with it the line. So does inf - inf, in a line that
- * holds inf or only -inf. Only logsumexp, whose value there is the maximum itself, takes 0 for an infinite m.
+ * holds inf or only -inf. Only logsumexp has another value there, the maximum itself (infinite_or_nan).
  */
 #include "loops.h"
 
 #if IS_REAL
 
 #define SHORT 1024             /* the longest row that goes side by side with others */
+#define KEPT (4 * SHORT)       /* elements of the work space, and the longest row whose exponentials it may keep */
 #define WIDE 256               /* columns (inner > 1) that are one unit of work: lines do not depend on each other */
 
 typedef enum { SOFTMAX, LOG_SOFTMAX, LOGSUMEXP, LOGSUMEXP_BACK, CROSS_ENTROPY } what;
@@ -39,53 +41,52 @@ static void share(void (*fn)(void *, int64_t, int64_t), void *a, int64_t outer, 
 
 /* The first pass, which computes m and s of lines, is compiled once for each shape (4 rows, 1 row, a long row, 4
  * vectors of columns, 1 vector) and shared by the kernels of this file. It is most of the code here, and a copy in each
- * kernel would not be faster. `finite`: an infinite m is replaced by 0. If e is given, exp(x - m) is stored there. */
+ * kernel would not be faster. If e is given, exp(x - m) is stored there. The maximum passes over NaN, which costs a
+ * third of the instructions: NaN - m makes s NaN. */
 
 /* m and s of R <= 4 rows of n <= SHORT elements */
-INLINE void some_short_rows(T *m, T *s, T *e, const T *x, int64_t n, const int R, const int finite) {
+INLINE void some_short_rows(T *m, T *s, T *e, const T *x, int64_t n, const int R) {
   V v[4], largest_of[4];
   EACH_ROW(r) largest_of[r] = vset(-INFINITY), v[r] = vzero();
   EACH_VECTOR(j, k, n,
     EACH_ROW(r)
-      largest_of[r] = vmax(largest_of[r], keep_or(load_n(x + r * n + j, k), k, -INFINITY)););
+      largest_of[r] = vupper_(largest_of[r], keep_or(load_n(x + r * n + j, k), k, -INFINITY)););
   EACH_ROW(r) {
     m[r] = largest(largest_of[r]);
-    if (finite && MATH(fabs)(m[r]) == INFINITY) m[r] = 0;
     largest_of[r] = vset(m[r]);
   }
   EACH_VECTOR(j, k, n,
     EACH_ROW(r) {
-      __builtin_prefetch(x + R * n + R * j + r * VL, 0, 2);
-      V p = vexp(load_n(x + r * n + j, k) - largest_of[r]);
+      __builtin_prefetch(x + 2 * R * n + R * j + r * VL, 0, 2);
+      V p = vexp_down(load_n(x + r * n + j, k) - largest_of[r]);
       if (e) store_n(e + r * n + j, p, k);
       v[r] += keep(p, k);
     });
   EACH_ROW(r) s[r] = vsum(v[r]);
 }
-NOINLINE void short_rows_4(T *m, T *s, T *e, const T *x, int64_t n, int finite) {
-  some_short_rows(m, s, e, x, n, 4, finite);
+NOINLINE void short_rows_4(T *m, T *s, T *e, const T *x, int64_t n) {
+  some_short_rows(m, s, e, x, n, 4);
 }
-NOINLINE void short_rows_1(T *m, T *s, T *e, const T *x, int64_t n, int finite) {
-  some_short_rows(m, s, e, x, n, 1, finite);
+NOINLINE void short_rows_1(T *m, T *s, T *e, const T *x, int64_t n) {
+  some_short_rows(m, s, e, x, n, 1);
 }
-INLINE void short_rows(T *m, T *s, T *e, const T *x, int64_t n, const int R, int finite) {
-  if (R == 4) short_rows_4(m, s, e, x, n, finite);
-  else short_rows_1(m, s, e, x, n, finite);
+INLINE void short_rows(T *m, T *s, T *e, const T *x, int64_t n, const int R) {
+  if (R == 4) short_rows_4(m, s, e, x, n);
+  else short_rows_1(m, s, e, x, n);
 }
 
 /* the same for one row of any length */
-NOINLINE void long_row(T *m, T *s, T *e, const T *x, int64_t n, const int finite) {
+NOINLINE void long_row(T *m, T *s, T *e, const T *x, int64_t n) {
   V v[4];
   for (int u = 0; u < 4; u++) v[u] = vset(-INFINITY);
-  EACH_VECTOR_4(j, u, k, n, v[u] = vmax(v[u], keep_or(load_n(x + j, k), k, -INFINITY)););
-  T top = largest(vmax(vmax(v[0], v[1]), vmax(v[2], v[3])));
-  if (finite && MATH(fabs)(top) == INFINITY) top = 0;
+  EACH_VECTOR_4(j, u, k, n, v[u] = vupper_(v[u], keep_or(load_n(x + j, k), k, -INFINITY)););
+  const T top = largest(vupper_(vupper_(v[0], v[1]), vupper_(v[2], v[3])));
   const V shift = vset(top);
   double sum = 0;
   for (int64_t b = 0; b < n; b += BLOCK_ELEMENTS) {
     for (int u = 0; u < 4; u++) v[u] = vzero();
     EACH_VECTOR_4(j, u, k, MIN(BLOCK_ELEMENTS, n - b),
-      V p = vexp(load_n(x + b + j, k) - shift);
+      V p = vexp_down(load_n(x + b + j, k) - shift);
       if (e) store_n(e + b + j, p, k);
       v[u] += keep(p, k););
     sum += vsum((v[0] + v[1]) + (v[2] + v[3]));
@@ -95,33 +96,32 @@ NOINLINE void long_row(T *m, T *s, T *e, const T *x, int64_t n, const int finite
 }
 
 /* m and s of W * VL neighbouring lines (k of them if W == 1), x at the first element of the first */
-INLINE void some_columns_of(V *m, V *s, T *e, const T *x, int64_t n, int64_t stride, const int W, const int k,
-                            const int finite) {
+INLINE void some_columns_of(V *m, V *s, T *e, const T *x, int64_t n, int64_t stride, const int W,
+                            const int k) {
   EACH_PART(w) m[w] = vset(-INFINITY), s[w] = vzero();
   for (int64_t q = 0; q < n; q++)
-    EACH_PART(w) m[w] = vmax(m[w], load_n(x + q * stride + w * VL, k));
-  for (int w = 0; finite && w < W; w++) m[w] = vselect((VM)(vabs(m[w]) == vset(INFINITY)), vzero(), m[w]);
+    EACH_PART(w) m[w] = vupper_(m[w], load_n(x + q * stride + w * VL, k));
   for (int64_t b = 0; b < n; b += 64) {
     V part[4];
     EACH_PART(w) part[w] = vzero();
     for (int64_t q = b, last = MIN(b + 64, n); q < last; q++)
       EACH_PART(w) {
-        V p = vexp(load_n(x + q * stride + w * VL, k) - m[w]);
+        V p = vexp_down(load_n(x + q * stride + w * VL, k) - m[w]);
         if (e) store_n(e + q * stride + w * VL, p, k);
         part[w] += p;
       }
     EACH_PART(w) s[w] += part[w];
   }
 }
-NOINLINE void columns_4(V *m, V *s, T *e, const T *x, int64_t n, int64_t stride, int finite) {
-  some_columns_of(m, s, e, x, n, stride, 4, VL, finite);
+NOINLINE void columns_4(V *m, V *s, T *e, const T *x, int64_t n, int64_t stride) {
+  some_columns_of(m, s, e, x, n, stride, 4, VL);
 }
-NOINLINE void columns_1(V *m, V *s, T *e, const T *x, int64_t n, int64_t stride, int k, int finite) {
-  some_columns_of(m, s, e, x, n, stride, 1, k, finite);
+NOINLINE void columns_1(V *m, V *s, T *e, const T *x, int64_t n, int64_t stride, int k) {
+  some_columns_of(m, s, e, x, n, stride, 1, k);
 }
-INLINE void columns(V *m, V *s, T *e, const T *x, int64_t n, int64_t stride, const int W, const int k, int finite) {
-  if (W == 4) columns_4(m, s, e, x, n, stride, finite);
-  else columns_1(m, s, e, x, n, stride, k, finite);
+INLINE void columns(V *m, V *s, T *e, const T *x, int64_t n, int64_t stride, const int W, const int k) {
+  if (W == 4) columns_4(m, s, e, x, n, stride);
+  else columns_1(m, s, e, x, n, stride, k);
 }
 
 /* ---- softmax, log-softmax, logsumexp ------------------------------------------------------------------------------
@@ -137,28 +137,50 @@ typedef struct {
   T *y;
   const T *x, *gy;
   int64_t n, inner;
-  int stream;                  /* is y stored past the caches? */
+  int stream;                  /* is y stored past the caches? Then exponentials are kept in work space first */
 } softmax_args;
 
 INLINE int keeps(const what of) { return of == SOFTMAX || of == LOGSUMEXP_BACK; }
 
-/* The last pass is shared, too: what is asked for is read once a row. */
-NOINLINE void finish_rows(const softmax_args *a, int64_t row, const T *m, const T *s, int rows, what of) {
+/* logsumexp of `lines` neighbouring lines where the maximum m is infinite: it is m unless there is NaN; of others 0 */
+NOINLINE V infinite_or_nan(V m, const T *x, int64_t n, int64_t stride, int lines) {
+  for (int l = 0; l < lines; l++)
+    if (MATH(fabs)(m[l]) != INFINITY) m[l] = 0;
+    else
+      for (int64_t q = 0; q < n; q++)
+        if (x[l + q * stride] != x[l + q * stride]) m[l] = NAN;
+  return m;
+}
+
+/* The last pass is shared, too: what is asked for is read once a run. */
+NOINLINE void finish_run(T *y, const T *x, int64_t n, V shift, V factor, int scaled, int stream) {
+  if (scaled) EACH_VECTOR(j, k, n, put_n(y + j, load_n(x + j, k) * factor, k, stream););
+  else EACH_VECTOR(j, k, n, put_n(y + j, load_n(x + j, k) - shift - factor, k, stream););
+}
+/* e: the exponentials of the first of the rows, where they are kept */
+NOINLINE void finish_rows(const softmax_args *a, int64_t row, const T *m, const T *s, const T *e, int rows, what of) {
+  const int64_t n = a->n;
   for (int r = 0; r < rows; r++, row++) {
-    const T *x = a->x + row * a->n;
-    T *y = a->y + row * a->n;
-    const V shift = vset(m[r]), factor = of == LOGSUMEXP_BACK ? vset(a->gy[row] / (m[r] == INFINITY ? 1 : s[r])) :
-                                of == SOFTMAX ? vset(1 / s[r]) : vlog(vset(s[r]));
-    if (keeps(of)) EACH_VECTOR(j, k, a->n, store_n(y + j, load_n(y + j, k) * factor, k););
-    else if (of == LOGSUMEXP) a->y[row] = m[r] + factor[0];
-    else EACH_VECTOR(j, k, a->n, put_n(y + j, load_n(x + j, k) - shift - factor, k, a->stream););
+    const T *x = a->x + row * n;
+    T all = 0;
+    if (of >= LOGSUMEXP && MATH(fabs)(m[r]) == INFINITY) all = infinite_or_nan(vset(m[r]), x, n, 1, 1)[0];
+    const V factor = of == LOGSUMEXP_BACK ? vset(a->gy[row] / (all == INFINITY ? 1 : s[r])) :
+                     of == SOFTMAX ? vset(1 / s[r]) : vlog(vset(s[r]));
+    if (of == LOGSUMEXP) a->y[row] = all != 0 ? all : m[r] + factor[0];
+    else
+      EACH_RUN(i, count, past, a->y + row * n, n, a->stream,
+        finish_run(a->y + row * n + i, (e ? e + r * n : x) + i, count, vset(m[r]), factor, e != 0, past););
   }
 }
 
-INLINE void some_rows(const softmax_args *a, int64_t row, const int R, const what of) {
-  T m[4], s[4];
-  short_rows(m, s, keeps(of) ? a->y + row * a->n : 0, a->x + row * a->n, a->n, R, of == LOGSUMEXP);
-  finish_rows(a, row, m, s, R, of);
+/* R rows (one if they are long); kept: work space for exponentials, if y is not to hold them */
+INLINE void some_rows(const softmax_args *a, int64_t row, T *kept, const int R, const what of) {
+  const int64_t n = a->n;
+  const T *x = a->x + row * n;
+  T m[4], s[4], *e = !keeps(of) ? 0 : kept ? kept : a->y + row * n;
+  if (n <= SHORT) short_rows(m, s, e, x, n, R);
+  else long_row(m, s, e, x, n);
+  finish_rows(a, row, m, s, e, R, of);
 }
 
 INLINE void finish_columns_of(const softmax_args *a, int64_t o, int64_t i, V *m, V *s, const int W, const int k,
@@ -166,12 +188,14 @@ INLINE void finish_columns_of(const softmax_args *a, int64_t o, int64_t i, V *m,
   const int64_t n = a->n, inner = a->inner;
   const T *x = a->x + o * n * inner + i;
   T *y = of == LOGSUMEXP ? a->y + o * inner + i : a->y + o * n * inner + i;
+  V all[4];
   EACH_PART(w) {
+    all[w] = of >= LOGSUMEXP ? infinite_or_nan(m[w], x + w * VL, n, inner, k) : vzero();
     if (of == LOGSUMEXP_BACK)
-      s[w] = load_n(a->gy + o * inner + i + w * VL, k) / vselect((VM)(m[w] == vset(INFINITY)), vset(1), s[w]);
+      s[w] = load_n(a->gy + o * inner + i + w * VL, k) / vselect((VM)(all[w] == vset(INFINITY)), vset(1), s[w]);
     else s[w] = of == SOFTMAX ? 1 / s[w] : vlog(s[w]);
   }
-  if (of == LOGSUMEXP) EACH_PART(w) store_n(y + w * VL, m[w] + s[w], k);
+  if (of == LOGSUMEXP) EACH_PART(w) store_n(y + w * VL, vselect((VM)(all[w] != vzero()), all[w], m[w] + s[w]), k);
   else if (keeps(of))
     for (int64_t q = 0; q < n; q++, y += inner) EACH_PART(w) store_n(y + w * VL, load_n(y + w * VL, k) * s[w], k);
   else
@@ -188,7 +212,7 @@ NOINLINE void finish_columns_1(const softmax_args *a, int64_t o, int64_t i, V *m
 INLINE void some_columns(const softmax_args *a, int64_t o, int64_t i, const int W, const int k, const what of) {
   const int64_t at = o * a->n * a->inner + i;
   V m[4], s[4];
-  columns(m, s, keeps(of) ? a->y + at : 0, a->x + at, a->n, a->inner, W, k, of == LOGSUMEXP);
+  columns(m, s, keeps(of) ? a->y + at : 0, a->x + at, a->n, a->inner, W, k);
   if (W == 4) finish_columns_4(a, o, i, m, s, of);
   else finish_columns_1(a, o, i, m, s, k, of);
 }
@@ -198,15 +222,11 @@ INLINE void softmax_lines(const softmax_args *a, int64_t begin, int64_t end, con
     EACH_UNIT(o, i, W, k, a->inner, some_columns(a, o, i, W, k, of););
     return;
   }
-  const int64_t n = a->n;
+  T *kept = 0;
+  if (keeps(of) && a->stream && !(kept = mg_scratch(0, KEPT * sizeof(T)))) return;
   int64_t row = begin;
-  for (; n <= SHORT && row + 4 <= end; row += 4) some_rows(a, row, 4, of);
-  for (; n <= SHORT && row < end; row++) some_rows(a, row, 1, of);
-  for (; row < end; row++) {
-    T m, s;
-    long_row(&m, &s, keeps(of) ? a->y + row * n : 0, a->x + row * n, n, of == LOGSUMEXP);
-    finish_rows(a, row, &m, &s, 1, of);
-  }
+  for (; a->n <= SHORT && row + 4 <= end; row += 4) some_rows(a, row, kept, 4, of);
+  for (; row < end; row++) some_rows(a, row, kept, 1, of);
   if (a->stream) vstreamed();
 }
 static void softmax_(void *a, int64_t begin, int64_t end) { softmax_lines(a, begin, end, SOFTMAX); }
@@ -215,11 +235,11 @@ static void logsumexp_(void *a, int64_t begin, int64_t end) { softmax_lines(a, b
 static void logsumexp_back(void *a, int64_t begin, int64_t end) { softmax_lines(a, begin, end, LOGSUMEXP_BACK); }
 
 void FN(softmax_forward)(T *y, const T *x, int64_t outer, int64_t n, int64_t inner) {
-  softmax_args a = {y, x, 0, n, inner, 0};
+  softmax_args a = {y, x, 0, n, inner, inner == 1 && n <= KEPT && streams_runs(outer * n, n)};
   share(softmax_, &a, outer, n, inner);
 }
 void FN(log_softmax_forward)(T *y, const T *x, int64_t outer, int64_t n, int64_t inner) {
-  softmax_args a = {y, x, 0, n, inner, inner == 1 && streams(y, outer * n, n)};
+  softmax_args a = {y, x, 0, n, inner, inner == 1 && streams_runs(outer * n, n)};
   share(log_softmax_, &a, outer, n, inner);
 }
 void FN(logsumexp_forward)(T *y, const T *x, int64_t outer, int64_t n, int64_t inner) {
@@ -227,7 +247,7 @@ void FN(logsumexp_forward)(T *y, const T *x, int64_t outer, int64_t n, int64_t i
   share(logsumexp_, &a, outer, n, inner);
 }
 void FN(logsumexp_backward)(T *gx, const T *gy, const T *x, int64_t outer, int64_t n, int64_t inner) {
-  softmax_args a = {gx, x, gy, n, inner, 0};
+  softmax_args a = {gx, x, gy, n, inner, inner == 1 && n <= KEPT && streams_runs(outer * n, n)};
   share(logsumexp_back, &a, outer, n, inner);
 }
 
@@ -243,21 +263,20 @@ typedef struct {
   int together, stream;        /* rows that go side by side; is gx stored past the caches? */
 } softmax_back_args;
 
-INLINE V back(V gy, V y, V sum, const what of) { return of == SOFTMAX ? y * (gy - sum) : gy - vexp(y) * sum; }
+INLINE V back(V gy, V y, V sum, const what of) { return of == SOFTMAX ? y * (gy - sum) : gy - vexp_down(y) * sum; }
 
-/* gx of a row, from its sum */
-NOINLINE void softmax_back_row(const softmax_back_args *a, int64_t row, V sum, int stream) {
-  const T *gy = a->gy + row * a->n, *y = a->y + row * a->n;
-  T *gx = a->gx + row * a->n;
-  EACH_VECTOR(j, k, a->n, put_n(gx + j, back(load_n(gy + j, k), load_n(y + j, k), sum, SOFTMAX), k, stream););
+/* gx of a run of a row, from the row's sum */
+NOINLINE void softmax_back_run(T *gx, const T *gy, const T *y, int64_t n, V sum, int stream) {
+  EACH_VECTOR(j, k, n, put_n(gx + j, back(load_n(gy + j, k), load_n(y + j, k), sum, SOFTMAX), k, stream););
 }
-NOINLINE void log_softmax_back_row(const softmax_back_args *a, int64_t row, V sum, int stream) {
-  const T *gy = a->gy + row * a->n, *y = a->y + row * a->n;
-  T *gx = a->gx + row * a->n;
-  EACH_VECTOR(j, k, a->n, put_n(gx + j, back(load_n(gy + j, k), load_n(y + j, k), sum, LOG_SOFTMAX), k, stream););
+NOINLINE void log_softmax_back_run(T *gx, const T *gy, const T *y, int64_t n, V sum, int stream) {
+  EACH_VECTOR(j, k, n, put_n(gx + j, back(load_n(gy + j, k), load_n(y + j, k), sum, LOG_SOFTMAX), k, stream););
 }
-INLINE void back_finish(const softmax_back_args *a, int64_t row, V sum, int stream, const what of) {
-  (of == SOFTMAX ? softmax_back_row : log_softmax_back_row)(a, row, sum, stream);
+NOINLINE void back_finish(const softmax_back_args *a, int64_t row, V sum, what of) {
+  const int64_t at = row * a->n;
+  EACH_RUN(i, count, past, a->gx + at, a->n, a->stream,
+    (of == SOFTMAX ? softmax_back_run : log_softmax_back_run)(a->gx + at + i, a->gy + at + i, a->y + at + i, count,
+                                                              sum, past););
 }
 
 INLINE void back_rows(const softmax_back_args *a, int64_t row, const int R, const what of) {
@@ -272,7 +291,7 @@ INLINE void back_rows(const softmax_back_args *a, int64_t row, const int R, cons
       s[r] = of == SOFTMAX ? vfma(g, load_n(y + r * n + j, k), s[r]) : s[r] + g;
     });
   EACH_ROW(r) s[r] = vset(vsum(s[r]));
-  for (int r = 0; r < R; r++) back_finish(a, row + r, s[r], R == 1 && a->stream, of);
+  for (int r = 0; r < R; r++) back_finish(a, row + r, s[r], of);
 }
 
 INLINE void back_long(const softmax_back_args *a, int64_t row, const what of) {
@@ -285,7 +304,7 @@ INLINE void back_long(const softmax_back_args *a, int64_t row, const what of) {
       s[u] = of == SOFTMAX ? vfma(g, load_n(y + b + j, k), s[u]) : s[u] + g;);
     sum += vsum((s[0] + s[1]) + (s[2] + s[3]));
   }
-  back_finish(a, row, vset((T)sum), a->stream, of);
+  back_finish(a, row, vset((T)sum), of);
 }
 
 INLINE void back_columns(const softmax_back_args *a, int64_t o, int64_t i, const int W, const int k, const what of) {
@@ -326,7 +345,7 @@ static void log_softmax_back(void *a, int64_t begin, int64_t end) { back_lines(a
 
 static softmax_back_args back_arguments(T *gx, const T *gy, const T *y, int64_t outer, int64_t n, int64_t inner) {
   const int64_t size = outer * n * inner;
-  return (softmax_back_args){gx, gy, y, n, inner, rows_together(size, 4), inner == 1 && streams(gx, size, n)};
+  return (softmax_back_args){gx, gy, y, n, inner, rows_together(size, 4), inner == 1 && streams_runs(size, n)};
 }
 void FN(softmax_backward)(T *gx, const T *gy, const T *y, int64_t outer, int64_t n, int64_t inner) {
   softmax_back_args a = back_arguments(gx, gy, y, outer, n, inner);
@@ -397,9 +416,9 @@ NOINLINE void cross_entropy_items(const cross_entropy_args *a, int64_t item, con
 INLINE void cross_entropy_some(const cross_entropy_args *a, int64_t row, const int R) {
   const int64_t n = a->classes;
   T s[4];
-  if (n <= SHORT) short_rows(a->top + row, s, 0, a->x + row * n, n, R, 0);
-  else long_row(a->top + row, s, 0, a->x + row * n, n, 0);
-  for (int r = 0; r < R; r++) a->log_sum[row + r] = vlog(vset(s[r]))[0];
+  if (n <= SHORT) short_rows(a->top + row, s, 0, a->x + row * n, n, R);
+  else long_row(a->top + row, s, 0, a->x + row * n, n);
+  EACH_VECTOR(r, k, R, store_n(a->log_sum + row + r, vlog(load_n(s + r, k)), k););
   cross_entropy_items(a, row, a->x + row * n, n, R);
 }
 
@@ -407,7 +426,7 @@ INLINE void cross_entropy_columns(const cross_entropy_args *a, int64_t o, int64_
   const int64_t n = a->classes, inner = a->inner, item = o * inner + i;
   const T *x = a->x + o * n * inner + i;
   V m[4], s[4];
-  columns(m, s, 0, x, n, inner, W, k, 0);
+  columns(m, s, 0, x, n, inner, W, k);
   EACH_PART(w)
     store_n(a->top + item + w * VL, m[w], k), store_n(a->log_sum + item + w * VL, vlog(s[w]), k);
   cross_entropy_items(a, item, x, 1, (int)((W - 1) * VL + k));
@@ -493,7 +512,7 @@ NOINLINE void cross_entropy_back_columns(const cross_entropy_back_args *a, int64
     hit[l] = f[2];
   }
   for (int64_t c = 0; c < n; c++) {
-    V g = vexp(load_n(x + c * inner, k) - m - log_sum) * scale - each * vset(a->weight ? a->weight[c] : 1);
+    V g = vexp_down(load_n(x + c * inner, k) - m - log_sum) * scale - each * vset(a->weight ? a->weight[c] : 1);
     store_n(gx + c * inner, vselect((VM)(used != vzero()), g, vzero()), k);
   }
   for (int l = 0; l < k; l++) {
@@ -502,7 +521,9 @@ NOINLINE void cross_entropy_back_columns(const cross_entropy_back_args *a, int64
   }
 }
 
-INLINE void cross_entropy_back_row(const cross_entropy_back_args *a, int64_t row) {
+/* Plain stores: past the caches, they would take as long where the array is large, and longer where rows begin between
+ * multiples of VBYTES. */
+NOINLINE void cross_entropy_back_row(const cross_entropy_back_args *a, int64_t row) {
   const int64_t n = a->classes, t = label(&a->target[row]);
   const T *x = a->x + row * n;
   T *gx = a->gx + row * n;
@@ -512,11 +533,9 @@ INLINE void cross_entropy_back_row(const cross_entropy_back_args *a, int64_t row
     return;
   }
   const V m = vset(a->top[row]), log_sum = vset(a->log_sum[row]), scale = vset(f[0]), each = vset(f[1]);
-  EACH_VECTOR(j, k, n,
-    V g = vexp(load_n(x + j, k) - m - log_sum) * scale;
-    if (a->smoothing != 0) g -= each * load_n_or(a->weight, j, k, 1);
-    if ((uint64_t)(t - j) < (uint64_t)k) g[t - j] -= f[2];
-    store_n(gx + j, g, k););
+  EACH_VECTOR(j, k, n, store_n(gx + j, vexp_down(load_n(x + j, k) - m - log_sum) * scale, k););
+  if (f[1] != 0) EACH_VECTOR(j, k, n, store_n(gx + j, load_n(gx + j, k) - each * load_n_or(a->weight, j, k, 1), k););
+  if (t >= 0 && t < n) gx[t] -= f[2];
 }
 
 static void cross_entropy_back(void *context, int64_t begin, int64_t end) {
