@@ -94,7 +94,7 @@ NAMES = {
         triplet_margin_with_distance_loss unfold upsample upsample_bilinear upsample_nearest
     """,
     "minigrad.nn.utils": """
-        clip_grad_norm_ clip_grad_value_ get_total_norm parameters_to_vector parametrizations parametrize
+        clip_grad_norm_ clip_grad_value_ get_total_norm parameters_to_vector parametrizations parametrize prune
         remove_spectral_norm remove_weight_norm rnn spectral_norm vector_to_parameters weight_norm
     """,
     "minigrad.nn.utils.rnn": """

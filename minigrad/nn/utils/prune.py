@@ -1,0 +1,218 @@
+"""Pruning: a parameter `name` becomes `name_orig` times the mask `name_mask`, by a hook before each call of its module.
+
+    prune.l1_unstructured(layer, "weight", amount=0.3)     # the 30 % that are nearest to 0
+    prune.remove(layer, "weight")                          # the zeros stay, the mask goes
+"""
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from ...core.modes import no_grad
+from ...core.tensor import Tensor
+from ...ops.creation import ones_like, zeros_like
+from ...ops.join import cat
+from ...ops.math import ne
+from ...ops.random import rand
+from ...ops.reduce import norm
+from ..module import Module, Parameter
+
+
+def _chosen(scores: Any, amount: float, default_mask: Any, dim: int | None = None) -> Any:
+    """The mask with 0 at the `amount` of places (indices along `dim`) with the lowest scores: a count, or a share."""
+    n = scores.numel()
+    if isinstance(amount, bool) or not isinstance(amount, int | float):
+        raise TypeError(f"[prune] Invalid type for amount: {amount}. Must be int or float.")
+    if not 0 <= amount <= (1 if isinstance(amount, float) else n):
+        raise ValueError(f"[prune] amount must be a float in [0, 1], or an int from 0 to {n}; got {amount}")
+    lowest = scores.flatten().argsort(stable=True)[:round(amount * n) if isinstance(amount, float) else amount]
+    mask = default_mask.clone()
+    if dim is None:
+        mask.view(-1)[lowest] = 0
+        return mask
+    return mask.index_fill(dim, lowest, 0)
+
+
+def _slices(t: Any, dim: int) -> Any:
+    return t.movedim(dim, 0).reshape(t.shape[dim], -1)
+
+
+class BasePruningMethod:
+    """A hook that computes a pruned parameter. A subclass has `compute_mask(t, default_mask)`, the mask of scores t of
+    what is not pruned yet, and PRUNING_TYPE: "unstructured" (t is flat: the numbers that are left), "structured" (t
+    lacks the slices along `dim` that are pruned), or "global" (t is whole)."""
+
+    PRUNING_TYPE = "unstructured"
+    _tensor_name: str
+
+    def compute_mask(self, t: Any, default_mask: Any) -> Any:
+        """The mask, with 0 where numbers are pruned."""
+        raise NotImplementedError
+
+    def __call__(self, module: Module, inputs: Any) -> None:
+        setattr(module, self._tensor_name, self.apply_mask(module))
+
+    def apply_mask(self, module: Module) -> Tensor:
+        """The pruned parameter."""
+        orig: Tensor = getattr(module, self._tensor_name + "_orig")
+        return getattr(module, self._tensor_name + "_mask").to(orig.dtype) * orig   # type: ignore[no-any-return]
+
+    def _combined(self, scores: Any, mask: Any) -> Any:
+        with no_grad():
+            at: Any = (slice(None),)
+            if self.PRUNING_TYPE == "unstructured":
+                at = ne(mask, 0)
+            elif self.PRUNING_TYPE == "structured":
+                at = (slice(None),) * (self.dim % mask.ndim) + (        # type: ignore[attr-defined]
+                    ne(_slices(mask, self.dim).sum(1), 0),)     # type: ignore[attr-defined]
+            found = mask.clone()
+            found[at] = self.compute_mask(scores.detach()[at], default_mask=mask[at]).to(mask.dtype)
+            return found
+
+    @classmethod
+    def apply(cls, module: Any, name: str, *args: Any, importance_scores: Any = None, **kwargs: Any) -> Any:
+        """Prunes a parameter of a module, further if it is pruned already."""
+        method, current = cls(*args, **kwargs), getattr(module, name)
+        method._tensor_name = name
+        mask = module._buffers.get(name + "_mask")
+        scores = current if importance_scores is None else importance_scores
+        if scores.shape != current.shape:
+            raise ValueError(f"[prune] importance_scores must have the shape of {name}; got {scores.layout}")
+        mask = method._combined(scores, ones_like(current.detach()) if mask is None else mask)
+        if isinstance(current, Parameter):
+            delattr(module, name)
+            module.register_parameter(name + "_orig", current)
+        else:
+            _hook(module, name)[1].remove()
+        module.register_buffer(name + "_mask", mask)
+        method(module, None)
+        handle = module.register_forward_pre_hook(method)
+        module.__dict__.setdefault("_pruned", {})[name] = method, handle
+        return method
+
+    def remove(self, module: Any) -> None:
+        """Makes the pruned values those of the parameter."""
+        name, pruned = self._tensor_name, self.apply_mask(module)
+        orig = getattr(module, name + "_orig")
+        for old in (name, name + "_orig", name + "_mask"):
+            delattr(module, old)
+        with no_grad():
+            orig.copy_(pruned)
+        module.register_parameter(name, orig)
+
+
+def _hook(module: Any, name: str) -> Any:
+    found = module.__dict__.get("_pruned", {})
+    if name not in found:
+        raise ValueError(f"[prune] Parameter '{name}' has to be pruned before pruning can be removed; got {module}")
+    return found[name]
+
+
+class Identity(BasePruningMethod):
+    """Prunes nothing."""
+
+    def compute_mask(self, t: Any, default_mask: Any) -> Any:
+        """`default_mask`"""
+        return default_mask
+
+
+class L1Unstructured(BasePruningMethod):
+    """Prunes the numbers nearest to 0: `amount` of them, or that share."""
+
+    def __init__(self, amount: float) -> None:
+        self.amount = amount
+
+    def _scores(self, t: Any) -> Any:
+        return t.abs()
+
+    def compute_mask(self, t: Any, default_mask: Any) -> Any:
+        """0 at the lowest scores"""
+        return _chosen(self._scores(t), self.amount, default_mask)
+
+
+class RandomUnstructured(L1Unstructured):
+    """Prunes numbers by chance."""
+
+    def _scores(self, t: Any) -> Any:
+        return rand(tuple(t.shape), device=t.device)
+
+
+class LnStructured(BasePruningMethod):
+    """Prunes the slices along `dim` with the smallest norms |.|_n: `amount` of them, or that share."""
+
+    PRUNING_TYPE = "structured"
+
+    def __init__(self, amount: float, n: Any = 2, dim: int = -1) -> None:
+        self.amount, self.n, self.dim = amount, n, dim
+
+    def _scores(self, slices: Any) -> Any:
+        return norm(slices, self.n, 1)
+
+    def compute_mask(self, t: Any, default_mask: Any) -> Any:
+        """0 in the slices with the lowest scores"""
+        return _chosen(self._scores(_slices(t, self.dim)), self.amount, default_mask, self.dim)
+
+
+class RandomStructured(LnStructured):
+    """Prunes slices along `dim` by chance."""
+
+    def __init__(self, amount: float, dim: int = -1) -> None:
+        super().__init__(amount, dim=dim)
+
+    def _scores(self, slices: Any) -> Any:
+        return rand(slices.shape[0], device=slices.device)
+
+
+class CustomFromMask(BasePruningMethod):
+    """Prunes where `mask` is 0."""
+
+    PRUNING_TYPE = "global"
+
+    def __init__(self, mask: Any) -> None:
+        self.mask = mask
+
+    def compute_mask(self, t: Any, default_mask: Any) -> Any:
+        """The product of both masks"""
+        return default_mask * self.mask.to(default_mask.dtype)
+
+
+def _function(method: Any) -> Callable[..., Module]:
+    def prune(module: Module, name: str, *args: Any, **named: Any) -> Module:
+        method.apply(module, name, *args, **named)
+        return module
+    prune.__doc__ = method.__doc__
+    return prune
+
+
+identity, l1_unstructured, random_unstructured = map(_function, (Identity, L1Unstructured, RandomUnstructured))
+ln_structured, random_structured, custom_from_mask = map(_function, (LnStructured, RandomStructured, CustomFromMask))
+
+
+def global_unstructured(parameters: Iterable[tuple[Any, str]], pruning_method: Any, importance_scores: Any = None,
+                        **kwargs: Any) -> None:
+    """Prunes several parameters, given as (module, name), together: by a method that compares all their numbers."""
+    pairs, method, given = list(parameters), pruning_method(**kwargs), importance_scores or {}
+    if method.PRUNING_TYPE != "unstructured":
+        raise TypeError(f'[prune] Only "unstructured" PRUNING_TYPE supported; got {method.PRUNING_TYPE}')
+    values = [getattr(module, name).detach() for module, name in pairs]
+    scores = [given.get(pair, value) for pair, value in zip(pairs, values, strict=True)]
+    masks = [getattr(module, name + "_mask", zeros_like(value) + 1)
+             for (module, name), value in zip(pairs, values, strict=True)]
+    whole = method._combined(*(cat([t.flatten() for t in part]) for part in (scores, masks)))
+    parts = whole.split([value.numel() for value in values])
+    for (module, name), part, value in zip(pairs, parts, values, strict=True):
+        custom_from_mask(module, name, part.view(*value.shape))
+
+
+def remove(module: Any, name: str) -> Module:
+    """Makes the pruned values those of the parameter, which is then as any other."""
+    method, handle = _hook(module, name)
+    handle.remove()
+    del module._pruned[name]
+    method.remove(module)
+    return module               # type: ignore[no-any-return]
+
+
+def is_pruned(module: Module) -> bool:
+    """Is a parameter of the module or of one in it pruned?"""
+    return any(m.__dict__.get("_pruned") for m in module.modules())

@@ -1,0 +1,110 @@
+"""`nn.utils.prune` against PyTorch's."""
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import minigrad as mg
+from minigrad import nn
+from minigrad.nn.utils import prune
+
+
+@pytest.fixture
+def other(torch):
+    return pytest.importorskip("torch.nn.utils.prune")
+
+
+STEPS = {
+    "l1": [("l1_unstructured", {"amount": 0.3})],
+    "l1 twice": [("l1_unstructured", {"amount": 5}), ("l1_unstructured", {"amount": 0.5})],
+    "ln": [("ln_structured", {"amount": 0.5, "n": 2, "dim": 0})],
+    "ln 1": [("ln_structured", {"amount": 1, "n": 1, "dim": -1})],
+    "ln after l1": [("l1_unstructured", {"amount": 0.4}), ("ln_structured", {"amount": 0.4, "n": float("inf"), "dim": 1})],
+    "ln twice": [("ln_structured", {"amount": 0.5, "n": 2, "dim": 0}), ("ln_structured", {"amount": 0.5, "n": 2, "dim": 0})],
+    "none": [("identity", {})],
+}
+
+
+def layers(torch):
+    mine, theirs = nn.Linear(6, 4), torch.nn.Linear(6, 4)
+    values = np.random.default_rng(0).standard_normal((4, 6)).astype(np.float32)
+    for layer, lib in ((mine, mg), (theirs, torch)):
+        with lib.no_grad():
+            layer.weight.copy_(lib.tensor(values))
+            layer.bias.fill_(0.5)
+    return mine, theirs
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_masks_gradients_and_names_are_pytorchs(torch, other, name):
+    found = []
+    for layer, lib, where in zip(layers(torch), (mg, torch), (prune, other), strict=True):
+        for function, given in STEPS[name]:
+            assert getattr(where, function)(layer, "weight", **given) is layer
+        assert where.is_pruned(layer) and where.is_pruned(lib.nn.Sequential(layer))
+        optimizer = lib.optim.SGD(layer.parameters(), lr=0.1)
+        for _ in range(2):
+            optimizer.zero_grad()
+            loss = (layer(lib.ones(3, 6)) ** 2).sum()
+            loss.backward()
+            optimizer.step()
+        kept = sorted(layer.state_dict())
+        mask = layer.weight_mask.numpy()
+        gradient = layer.weight_orig.grad.numpy()
+        where.remove(layer, "weight")
+        assert not where.is_pruned(layer) and sorted(layer.state_dict()) == ["bias", "weight"] and isinstance(layer.weight, lib.nn.Parameter)
+        found.append([loss.item(), mask, gradient, layer.weight.detach().numpy(), kept])
+    for a, b in zip(*[f[:4] for f in found], strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+    assert found[0][4] == found[1][4]
+
+
+def test_all_together(torch, other):
+    found = []
+    for lib, where in ((mg, prune), (torch, other)):
+        one, two = lib.nn.Linear(3, 4), lib.nn.Linear(4, 2)
+        with lib.no_grad():
+            for k, p in enumerate((one.weight, two.weight)):
+                p.copy_(lib.tensor(np.random.default_rng(k).standard_normal(tuple(p.shape)).astype(np.float32)))
+        where.l1_unstructured(one, "weight", 2)
+        where.global_unstructured([(one, "weight"), (two, "weight")], where.L1Unstructured, amount=0.4)
+        found.append([one.weight_mask.numpy(), two.weight_mask.numpy()])
+    for a, b in zip(*found, strict=True):
+        assert np.array_equal(a, b)
+    assert sum(m.sum() for m in found[0]) == 20 - 2 - round(0.4 * 18)
+
+
+def test_by_chance_and_by_a_method_of_ones_own():
+    mg.manual_seed(0)
+    layer = nn.Linear(10, 8)
+    prune.random_unstructured(layer, "weight", amount=0.25)
+    assert int(layer.weight_mask.sum()) == 60
+    prune.random_structured(layer, "bias", amount=3, dim=0)
+    assert int(layer.bias_mask.sum()) == 5
+    prune.custom_from_mask(layer, "weight", mask=mg.zeros(8, 10))
+    assert int(layer.weight_mask.sum()) == 0 and layer(mg.ones(1, 10)).tolist() == [layer.bias.tolist()]
+
+    class EveryOther(prune.BasePruningMethod):
+        PRUNING_TYPE = "unstructured"
+
+        def compute_mask(self, t, default_mask):
+            mask = default_mask.clone()
+            mask.view(-1)[::2] = 0
+            return mask
+    other = nn.Linear(4, 1)
+    EveryOther.apply(other, "weight")
+    EveryOther.apply(other, "weight")                   # of the two that are left
+    assert other.weight_mask.tolist() == [[0, 0, 0, 1]]
+    prune.l1_unstructured(other, "bias", amount=1, importance_scores=mg.ones(1))
+    assert other.bias.tolist() == [0]
+
+
+def test_refusals(torch, other):
+    for lib, where in ((nn, prune), (torch.nn, other)):
+        layer = lib.Linear(3, 2)
+        for call, kind in ((lambda: where.l1_unstructured(layer, "weight", amount=1.5), ValueError), (lambda: where.l1_unstructured(layer, "weight", amount=7), ValueError),
+                           (lambda: where.l1_unstructured(layer, "weight", amount="a"), TypeError), (lambda: where.remove(layer, "weight"), ValueError),
+                           (lambda: where.global_unstructured([(layer, "weight")], where.LnStructured, amount=1, n=2, dim=0), TypeError)):
+            with pytest.raises(kind):
+                call()
+        assert isinstance(layer.weight, lib.Parameter) and not where.is_pruned(layer)
