@@ -1,10 +1,12 @@
 """`torch.cuda` beside `minigrad.cuda`: old names of tensors, and what is not counted."""
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from ..core.shape import fail
-from ..cuda import is_available, memory_allocated, memory_reserved
+from ..cuda import current_device, is_available, memory_allocated, memory_reserved, set_device
 from .types import TensorType, tensor_type
 
 
@@ -14,6 +16,20 @@ def __getattr__(name: str) -> TensorType:
 
 
 OutOfMemoryError = MemoryError
+
+
+@contextmanager
+def device(device: Any) -> Iterator[None]:
+    """A block in which another GPU is the current one; without a GPU it changes nothing."""
+    if not is_available():
+        yield
+        return
+    before = current_device()
+    set_device(device)
+    try:
+        yield
+    finally:
+        set_device(before)
 
 
 def max_memory_allocated(device: Any = None) -> int:

@@ -4,6 +4,15 @@ from __future__ import annotations
 
 from typing import Any, NoReturn
 
+from .refused import refused
+
+
+def __getattr__(name: str) -> Any:
+    """Classes of PyTorch's C++ (`torch._C.Value`), which programs import for annotations."""
+    if name[:1].isupper():
+        return refused(name, "minigrad has no classes of PyTorch's C++")
+    raise AttributeError(name)
+
 
 def load_library(path: str) -> NoReturn:
     """OSError: the library was compiled for PyTorch."""

@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from ..core.hooks import RemovableHandle
 from ..core.tensor import Tensor
 from ..core.warning import warn
+from ..nn.activation import hardshrink
 from ..nn.module import Module
+from ..ops.creation import arange, tensor
+from ..ops.formula import float_power, xlogy
 from .types import TensorType, named_type, type_name
 
 # what is replaced: their arguments have other names or meanings in PyTorch
@@ -41,6 +46,32 @@ def coalesce(self: Tensor) -> Tensor:
     return self
 
 
+def to_sparse(self: Tensor, *args: Any, **named: Any) -> Tensor:
+    """The tensor itself, with a warning."""
+    warn("[to_sparse] gives the dense tensor: minigrad has no sparse ones")
+    return self
+
+
+def fill_diagonal_(self: Any, fill_value: Any, wrap: bool = False) -> Any:
+    """Writes the number where all indices are equal; `wrap`: below a tall matrix's last such row, again."""
+    if wrap:
+        self.view(-1)[::self.shape[-1] + 1] = fill_value
+    else:
+        at = arange(min(self.shape), device=self.device)
+        self[(at,) * self.ndim] = fill_value
+    return self
+
+
+def apply_(self: Any, callable: Callable[[Any], Any]) -> Any:
+    """Writes `callable(x)` in the place of each element x."""
+    values = np.array([callable(x) for x in self.flatten().tolist()], self.dtype)
+    return self.copy_(tensor(values).view(*self.shape).to(device=self.device))
+
+
+def _writing(function: Any) -> Callable[..., Any]:
+    return lambda self, *args, **named: self.copy_(function(self, *args, **named))
+
+
 def new_empty_strided(self: Tensor, size: Any, stride: Any, dtype: Any = None, device: Any = None,
                       requires_grad: bool = False, **ignored: Any) -> Tensor:
     """`empty_strided` of the tensor's dtype and device."""
@@ -54,7 +85,12 @@ def _ignored(self: Tensor, value: Any) -> None:
     warn("[require_grad] nothing reads this attribute; it changes nothing, as in PyTorch; write requires_grad")
 
 
+_FUNCTIONS = {"float_power": float_power, "hardshrink": hardshrink, "xlogy": xlogy}
 METHODS: dict[str, Any] = {
+    **_FUNCTIONS, **{f"{name}_": _writing(function) for name, function in _FUNCTIONS.items()},
+    "adjoint": Tensor.mT.fget, "apply_": apply_, "fill_diagonal_": fill_diagonal_,   # type: ignore[attr-defined]
+    "is_inference": lambda self: False, "is_same_size": lambda self, other: self.shape == other.shape,
+    "share_memory_": lambda self: self, "to_sparse": to_sparse,
     "require_grad": property(None, _ignored),
     "new_empty_strided": new_empty_strided, "__rdiv__": Tensor.__rtruediv__,        # type: ignore[attr-defined]
     "type": type_, "to_dense": to_dense, "coalesce": coalesce, "get_device": get_device,
@@ -78,6 +114,7 @@ def _register_state_dict_hook(self: Module, hook: Callable) -> RemovableHandle:
 
 _OF_MODULES = {"_register_load_state_dict_pre_hook": _register_load_state_dict_pre_hook,
                "_register_state_dict_hook": _register_state_dict_hook,
+               "share_memory": lambda self: self,
                "register_backward_hook": Module.register_full_backward_hook}
 
 

@@ -6,6 +6,12 @@ from typing import Any
 from ..nn import utils
 from .renamed import renamed
 
+
+def skip_init(module_cls: Any, *args: Any, **kwargs: Any) -> Any:
+    """The module, with its usual values: they are what nobody may rely on."""
+    return module_cls(*args, **kwargs)
+
+
 _NEW = {"clip_grad_norm": "clip_grad_norm_", "clip_grad_value": "clip_grad_value_"}
 
 

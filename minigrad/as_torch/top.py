@@ -1,31 +1,34 @@
 """What `torch` has beside minigrad's own names: old spellings, switches without a meaning here, `save` and `load`."""
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from importlib import import_module
 from typing import Any
 
 import numpy as np
 
 from .. import default_generator as _generator_of
+from .. import distributions
 from ..core.shape import default_float, set_default_float
 from ..core.tensor import Tensor
-from ..devices import set_default_device
+from ..devices import opened, set_default_device
 from ..ops.creation import tensor
 from ..signal import windows
 from .device import device
 from .jit import compile
-from .random import fork_rng
 from .saving import load, save
 from .sparse import mm as spmm
 from .sparse import sparse_coo_tensor
 from .types import TensorType, named_type, tensor_type, type_name
 from .version import __version__
 
-__all__ = ["__version__", "are_deterministic_algorithms_enabled", "bartlett_window", "blackman_window", "channels_last",
-           "channels_last_3d", "compile", "contiguous_format", "default_generator", "detach", "device", "fork_rng",
-           "get_deterministic_debug_mode", "get_float32_matmul_precision", "get_num_interop_threads", "hamming_window",
-           "hann_window", "kaiser_window", "layout", "load",
-           "memory_format", "OutOfMemoryError", "preserve_format", "range", "save", "set_default_tensor_type",
+__all__ = ["__version__", "are_deterministic_algorithms_enabled", "bartlett_window", "binomial", "frombuffer",
+           "poisson", "blackman_window", "channels_last", "channels_last_3d", "compile",
+           "contiguous_format", "default_generator", "detach", "device", "fork_rng",
+           "get_deterministic_debug_mode", "get_float32_matmul_precision", "get_num_interop_threads",
+           "hamming_window", "hann_window", "kaiser_window", "layout", "load", "memory_format",
+           "OutOfMemoryError", "preserve_format", "range", "save", "set_default_tensor_type",
            "set_deterministic_debug_mode", "set_float32_matmul_precision", "set_flush_denormal",
            "set_num_interop_threads", "set_warn_always", "sparse_coo_tensor", "spmm", "strided", "typename",
            "use_deterministic_algorithms"]
@@ -38,9 +41,38 @@ default_generator = _generator_of("cpu")
 OutOfMemoryError = MemoryError
 
 
-def __getattr__(name: str) -> TensorType:
-    """`FloatTensor` and the like."""
+def __getattr__(name: str) -> Any:
+    """`FloatTensor` and the like; what minigrad has elsewhere."""
+    if name in ("GradScaler", "vmap"):
+        return getattr(import_module(f"minigrad.{'func' if name == 'vmap' else 'amp'}"), name)
     return tensor_type(name, "cpu")
+
+
+def poisson(input: Tensor, generator: Any = None) -> Tensor:
+    """Counts at the rates `input`."""
+    return distributions.Poisson(input).sample()
+
+
+def binomial(count: Tensor, prob: Tensor, generator: Any = None) -> Tensor:
+    """How many of `count` draws with probability `prob` are 1."""
+    return distributions.Binomial(count, prob).sample()
+
+
+def frombuffer(buffer: Any, *, dtype: Any, count: int = -1, offset: int = 0, requires_grad: bool = False) -> Tensor:
+    """A copy of `count` numbers from byte `offset` on, where PyTorch shares the memory."""
+    return tensor(np.frombuffer(buffer, dtype, count, offset), requires_grad=requires_grad)
+
+
+@contextmanager
+def fork_rng(devices: Iterable[Any] | None = None, enabled: bool = True, *args: Any, **named: Any) -> Iterator[None]:
+    """After the block the default generators, all or those of the CPU and of `devices`, are as they were before."""
+    on = opened() if devices is None else ["cpu", *devices]
+    states = [(_generator_of(d), _generator_of(d).get_state()) for d in on] if enabled else []
+    try:
+        yield
+    finally:
+        for generator, state in states:
+            generator.set_state(state)
 
 
 def typename(obj: Any) -> str:

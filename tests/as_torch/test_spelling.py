@@ -59,7 +59,39 @@ def test_methods_with_other_arguments(door):
     assert [len(part) for part in door.arange(5).split([1, 4], 0)] == [1, 4]
 
 
+def test_names_that_pytorch_has_in_several_places(door):
+    F, x = door.nn.functional, door.tensor([[1.0, -2.0, 3.0]])
+    for name in ("cosine_similarity", "pairwise_distance", "conv1d", "max_pool2d", "embedding", "pixel_shuffle", "hinge_embedding_loss"):
+        assert getattr(door, name) is getattr(F, name)
+    assert door.vmap is mg.func.vmap and door.GradScaler is mg.amp.GradScaler and door.amp.custom_fwd(len) is len
+    assert door.frombuffer(b"\1\2\3", dtype=door.uint8, offset=1).tolist() == [2, 3]
+    assert door.poisson(door.full((500,), 4.0)).mean().item() == pytest.approx(4, abs=0.5)
+    assert door.binomial(door.full((500,), 4.0), door.tensor(0.5)).mean().item() == pytest.approx(2, abs=0.3)
+    y = x * 1
+    assert F.relu_(y) is y and y.tolist() == [[1, 0, 3]] and x.clone().xlogy_(door.ones(1)).tolist() == [[0, 0, 0]]
+    with pytest.raises(AttributeError):
+        _ = F.strange_
+    assert x.adjoint().shape == (3, 1) and x.float_power(2).dtype == door.float64 and x.hardshrink(1.5).tolist() == [[0, -2, 3]]
+    assert x.is_same_size(y) and not x.is_inference() and x.share_memory_() is x and nn.ReLU().share_memory()(x).tolist() == [[1, 0, 3]]
+    assert door.zeros(2, 3).fill_diagonal_(2).tolist() == [[2, 0, 0], [0, 2, 0]]
+    assert door.zeros(4, 2).fill_diagonal_(2, wrap=True).tolist() == [[2, 0], [0, 2], [0, 0], [2, 0]]
+    assert door.arange(3).apply_(lambda v: v * 2).tolist() == [0, 2, 4]
+    assert isinstance(door.nn.utils.skip_init(door.nn.Linear, 2, 3), nn.Linear)
+    if not door.cuda.is_available():
+        with door.cuda.device(0):
+            pass
+    door.utils.backcompat.broadcast_warning.enabled = True
+    from torch._C import Value
+    with pytest.raises(NotImplementedError, match=r"no classes of PyTorch's C\+\+"):
+        Value()
+    with pytest.raises(AttributeError):
+        _ = door._C._strange
+
+
 def test_sparse_tensors_are_dense(door):
+    with pytest.warns(UserWarning, match="gives the dense tensor"):
+        assert door.eye(2).to_sparse().tolist() == [[1, 0], [0, 1]]
+
     values = door.tensor([1.0, 2.0, 3.0, 4.0], requires_grad=True)
     places = [[0, 1, 1, 0], [2, 0, 0, 2]]
     with pytest.warns(UserWarning, match="gives a dense tensor"):

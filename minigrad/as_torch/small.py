@@ -1,0 +1,138 @@
+"""What a few of PyTorch's modules have beside minigrad's: `nn`, `nn.attention`, `optim.optimizer`,
+`optim.lr_scheduler`, `utils`, `utils.data`, `fx`, `onnx` and `hub`. Nothing is traced or written as ONNX, and no models
+are loaded from a hub. At the end, base classes of layers and what `torch.nn.modules.utils` has."""
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
+from enum import IntEnum
+from itertools import repeat
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from ..data.distributed import DistributedSampler as DistributedSampler
+from ..data.loader import default_collate as default_collate
+from ..nn import (
+    BatchNorm1d,
+    Conv1d,
+    ConvTranspose1d,
+    CrossEntropyLoss,
+    Dropout,
+    InstanceNorm1d,
+    L1Loss,
+    Module,
+    NLLLoss,
+)
+from ..nn.module import (
+    Parameter,
+    register_module_forward_hook,
+    register_module_forward_pre_hook,
+    register_module_full_backward_hook,
+    register_module_full_backward_pre_hook,
+)
+from ..optim.lr_scheduler import LRScheduler
+
+__all__ = ["Container", "Module", "NLLLoss2d", "Parameter", "register_module_forward_hook",
+           "register_module_forward_pre_hook", "register_module_full_backward_hook",
+           "register_module_full_backward_pre_hook"]
+
+Container, NLLLoss2d, _LRScheduler = Module, NLLLoss, LRScheduler
+
+
+class _Required:
+    """In the place of a default: the option must be given."""
+
+    def __repr__(self) -> str:
+        return "<required parameter>"
+
+
+required = _Required()
+backcompat = SimpleNamespace(broadcast_warning=SimpleNamespace(enabled=False),
+                             keepdim_warning=SimpleNamespace(enabled=False))
+params_t = ParamsT = object
+
+
+class SDPBackend(IntEnum):
+    """PyTorch's kernels of `scaled_dot_product_attention`. minigrad has one."""
+
+    ERROR = -1
+    MATH = 0
+    FLASH_ATTENTION = 1
+    EFFICIENT_ATTENTION = 2
+    CUDNN_ATTENTION = 3
+
+
+def sdpa_kernel(backends: Any, set_priority: bool = False) -> AbstractContextManager[None]:
+    """A block that changes nothing."""
+    return nullcontext()
+
+
+def set_module(obj: Any, mod: str) -> None:
+    """Sets where an object says that it was defined."""
+    if isinstance(mod, str):
+        obj.__module__ = mod
+
+
+def wrap(fn_or_name: Any) -> Any:
+    """The function itself: what tracing would leave as it is."""
+    return fn_or_name
+
+
+def is_in_onnx_export() -> bool:
+    """False."""
+    return False
+
+
+def parse_args(*arg_descriptors: str) -> Callable[[Any], Any]:
+    """A decorator that gives the function back."""
+    return lambda function: function
+
+
+def register_custom_op_symbolic(symbolic_name: str, symbolic_fn: Any, opset_version: int) -> None:
+    """Nothing: no ONNX graph is written."""
+
+
+_dir: str | None = None
+
+
+def _get_torch_home() -> str:
+    """The folder that PyTorch keeps downloads in."""
+    cache = os.environ.get("XDG_CACHE_HOME", "~/.cache")
+    return os.path.expanduser(os.environ.get("TORCH_HOME", os.path.join(cache, "torch")))
+
+
+def get_dir() -> str:
+    """The folder for models of `torch.hub`."""
+    return os.path.join(_get_torch_home(), "hub") if _dir is None else _dir
+
+
+def set_dir(d: str | Path) -> None:
+    """Sets the folder for models."""
+    global _dir
+    _dir = os.path.expanduser(d)
+
+
+def _common(*layers: type) -> type:
+    """The class that all of these layers, and no others, have as their base."""
+    first, *rest = [layer.__mro__ for layer in layers]
+    return next(c for c in first[0 if rest else 1:] if all(c in mro for mro in rest))
+
+
+register_module_backward_hook = register_module_full_backward_hook
+_BatchNorm, _InstanceNorm, _DropoutNd = _common(BatchNorm1d), _common(InstanceNorm1d), _common(Dropout)
+_ConvNd = _common(Conv1d, ConvTranspose1d)
+_Loss, _WeightedLoss = _common(L1Loss), _common(CrossEntropyLoss)
+
+
+def _ntuple(n: int, name: str = "parse") -> Callable[[Any], tuple[Any, ...]]:
+    """A function that gives an iterable as a tuple, and anything else n times."""
+    def parse(x: Any) -> tuple[Any, ...]:
+        return tuple(x) if isinstance(x, Iterable) else tuple(repeat(x, n))
+    parse.__name__ = name
+    return parse
+
+
+_single, _pair, _triple, _quadruple = (_ntuple(n, name) for n, name in enumerate(
+    ("_single", "_pair", "_triple", "_quadruple"), 1))
