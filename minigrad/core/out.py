@@ -13,6 +13,11 @@ def check_target(op: str, to: Layout, have: Layout) -> None:
     """Refuses to write a result of layout `have` into a tensor of layout `to`: another shape, or a lower dtype."""
     if have.shape != to.shape:
         fail(op, "the result must have the shape of the tensor written to", [to, have], "use the out-of-place form")
+    check_kind(op, to, have)
+
+
+def check_kind(op: str, to: Layout, have: Layout) -> None:
+    """Refuses to write values of layout `have` into a tensor of layout `to` if its dtype is of a lower kind."""
     if "bif".index(kind_of(have.dtype)) > "bif".index(kind_of(to.dtype)):
         fail(op, f"a {have.dtype} result cannot be written into a {to.dtype} tensor", to, "convert first")
 

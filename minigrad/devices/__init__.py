@@ -51,6 +51,21 @@ def set_default_device(device: Any) -> None:
     default_name = open_device("cpu" if device is None else device).name
 
 
+def _entered(self: Device) -> Device:
+    """`with device("cuda"):` makes it the default device inside."""
+    _outside.append(default_name)
+    set_default_device(self)
+    return self
+
+
+def _left(self: Device, *error: Any) -> None:
+    set_default_device(_outside.pop())
+
+
+_outside: list[str] = []
+Device.__enter__, Device.__exit__ = _entered, _left     # type: ignore[attr-defined]
+
+
 def get_default_device() -> Device:
     """The device on which tensors are made that are not told where."""
     return open_device(default_name)

@@ -424,9 +424,9 @@ def _max_unpool(dims: int, input: Tensor, indices: Tensor, kernel_size: Size, st
         raise ValueError(f"[{name}] output_size must have {dims} numbers, each less than the stride from {usual}; "
                          f"got {list(output_size)}")
     count = math.prod(wanted)
-    place = checked(name, indices.reshape(*lead, -1), count, -1, wrap=False, kind=RuntimeError)
+    place = checked(name, indices.flatten(-dims), count, -1, wrap=False, kind=RuntimeError)
     nothing = input.new_zeros((*lead, count))
-    return nothing.scatter(-1, place, input.reshape(*lead, -1)).reshape(*lead, *wanted)
+    return nothing.scatter(-1, place, input.flatten(-dims)).reshape(*lead, *wanted)
 
 
 def max_unpool1d(input: Tensor, indices: Tensor, kernel_size: Size, stride: Size | None = None, padding: Size = 0,

@@ -171,9 +171,14 @@ def _reflected(function: Any) -> Callable:
     return operator
 
 
+def _augmented(function: Elementwise, change: Callable) -> Callable:
+    """For `a += b`: likewise."""
+    return binary_in_place(function, lambda input, other: change(input, other) if is_operand(other) else NotImplemented)
+
+
 def _bind(public: dict[str, Any], inplace: set[str], methods: dict[str, Any]) -> None:
     for name, function in public.items():
-        if isinstance(function, Elementwise) or _takes_tensor(function):
+        if isinstance(function, Elementwise) or _takes_tensor(function) or name in ("float_power", "xlogy"):
             setattr(Tensor, name, _method(function))
             if name in inplace:
                 setattr(Tensor, name + "_", in_place(name, function))
@@ -184,7 +189,7 @@ def _bind(public: dict[str, Any], inplace: set[str], methods: dict[str, Any]) ->
             if has_reflected:
                 setattr(Tensor, f"__r{short}__", _reflected(function))
             if has_inplace:
-                setattr(Tensor, f"__i{short}__", getattr(Tensor, name + "_"))
+                setattr(Tensor, f"__i{short}__", _augmented(function, getattr(Tensor, name + "_")))
     for name, method in methods.items():
         setattr(Tensor, name, _method(method) if isinstance(method, Op) else method)
 

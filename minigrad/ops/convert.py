@@ -16,7 +16,7 @@ from ..core.engine import functions
 from ..core.inplace import overwrite
 from ..core.modes import mode
 from ..core.op import Primitive
-from ..core.shape import BOOL, fail, is_float, left_out, promote, scalar_type
+from ..core.shape import BOOL, fail, is_float, kind_of, left_out, promote, scalar_type
 from ..core.shape import result_type as result_type_of
 from ..core.tensor import Tensor, new_tensor
 from ..devices import open_device
@@ -29,7 +29,7 @@ from .arguments import is_number
 from .dispatch import constant
 
 __all__ = ["is_complex", "is_floating_point", "is_signed", "is_tensor", "numel", "promote_types",
-           "result_type"]
+           "can_cast", "result_type"]
 
 
 def _prepare_transfer(x: Layout, *, source: Device, target: Device) -> Plan:
@@ -121,6 +121,12 @@ def result_type(tensor1: Any, tensor2: Any) -> np.dtype:
         if not isinstance(t, Tensor):
             dtype = promote(dtype, scalar_type(t, dtype))
     return dtype
+
+
+def can_cast(from_: Any, to: Any) -> bool:
+    """May a tensor of the dtype `to` be changed in place by a result of the dtype `from_`? Not if it is of a lower
+    kind: bool, integer, float."""
+    return "bif".index(kind_of(np.dtype(from_))) <= "bif".index(kind_of(np.dtype(to)))
 
 
 def promote_types(type1: Any, type2: Any) -> np.dtype:

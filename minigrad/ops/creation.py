@@ -24,8 +24,8 @@ from .arguments import fits, must_fit
 from .dispatch import constant
 from .math import copy
 
-__all__ = ["tensor", "as_tensor", "asarray", "from_numpy", "from_dlpack", "empty", "zeros", "ones", "full",
-           "empty_like", "zeros_like", "ones_like", "full_like", "arange", "linspace", "logspace", "eye",
+__all__ = ["tensor", "as_tensor", "asarray", "from_numpy", "frombuffer", "from_dlpack", "empty", "zeros", "ones",
+           "full", "empty_like", "zeros_like", "ones_like", "full_like", "arange", "linspace", "logspace", "eye",
            "tril_indices", "triu_indices", "clone"]
 
 
@@ -236,7 +236,9 @@ def as_tensor(data: Any, dtype: Any = None, device: Any = None) -> Tensor:
 def asarray(obj: Any, *, dtype: Any = None, device: Any = None, copy: bool | None = None,
             requires_grad: bool = False) -> Tensor:
     """`obj` as a tensor. `copy=True` always copies, `copy=False` never (ValueError if the memory cannot be shared),
-    `copy=None` shares it where possible, also with objects that have `__dlpack__`."""
+    `copy=None` shares it where possible, also with objects that have `__dlpack__`. Bytes are read as `dtype`."""
+    if dtype is not None and isinstance(obj, (bytes, bytearray, memoryview)) and memoryview(obj).itemsize == 1:
+        obj = np.frombuffer(obj, np.dtype(dtype))
     if copy:
         return tensor(obj, dtype=dtype, device=device, requires_grad=requires_grad)
     if hasattr(obj, "__dlpack__") and not isinstance(obj, (Tensor, np.ndarray)):
@@ -247,6 +249,12 @@ def asarray(obj: Any, *, dtype: Any = None, device: Any = None, copy: bool | Non
                               or on_gpu(obj) and t.data_ptr() == _shared(obj).data_ptr()):
         raise ValueError("[asarray] the data cannot be shared; pass copy=None or copy=True")
     return _finish(t.detach() if requires_grad and t is obj else t, requires_grad)
+
+
+def frombuffer(buffer: Any, *, dtype: Any, count: int = -1, offset: int = 0, requires_grad: bool = False) -> Tensor:
+    """The memory of an object with Python's buffer protocol (bytes, bytearray, memoryview, ...) as a vector of `dtype`:
+    `count` numbers, or all, from the byte `offset` on. Read-only memory is copied. ValueError if it is too short."""
+    return _finish(from_numpy(np.frombuffer(buffer, np.dtype(dtype), count, offset)), requires_grad)
 
 
 def _shareable(values: np.ndarray) -> bool:

@@ -20,6 +20,7 @@ from ..core.half import rounds_once
 from ..core.inplace import change, check, involved, overwrite
 from ..core.modes import mode, no_grad
 from ..core.op import Primitive
+from ..core.out import check_kind
 from ..core.shape import BOOL, INT64, axis_of, broadcast_shapes, fail
 from ..core.tensor import Tensor, bump, new_tensor
 from ..devices.memory import Layout, alloc, layout
@@ -124,14 +125,19 @@ def scatter(input: Tensor, dim: int, index: Tensor, src: Any = None, *, value: A
     and `dim` 0, out[index[i, j], j] = src[i, j].
 
     `src` is a tensor of `input`'s dtype that is at least as large as `index` in each dimension, or a number (as
-    `value`). `index` is as in `gather`. Of several values for one place the last one stays. `reduce="add"` is
-    `scatter_add`; other values raise NotImplementedError.
+    `value`). `index` is as in `gather`. Of several values for one place the last one stays. `reduce="add"` adds
+    them, as `scatter_add`, "multiply" multiplies by them.
     """
     given = value if src is None else src
     if given is None:
         raise TypeError("[scatter] needs src or value")
+    if reduce == "multiply":
+        if not isinstance(given, Tensor):
+            one = constant(given, input.array.layout.dtype, input.array.layout.device, "scatter")
+            given = through(as_expanded, one, index_dtype("scatter", index).array.layout.shape)
+        return input.scatter_reduce(dim, index, given, "prod")      # type: ignore[attr-defined]
     if reduce not in (None, "add"):
-        raise NotImplementedError(f"[scatter] reduce must be None or 'add'; got {reduce!r}")
+        fail("scatter", "reduce must be None, 'add' or 'multiply'", repr(reduce))
     return scattered("scatter", scatter_op if reduce is None else scatter_add_op, input, dim, index, given)
 
 
@@ -629,7 +635,7 @@ def _checked_parts(parts: list[Part], shape: tuple[int, ...]) -> tuple[list[Tens
 
 def setitem(input: Tensor, index: Any, value: Any) -> None:
     """`input[index] = value`, in place: `value` (a tensor, a number, array-like) is broadcast and converted;
-    RuntimeError for numbers that the dtype cannot hold."""
+    RuntimeError for numbers that the dtype cannot hold, and with index tensors for a tensor of a higher kind."""
     have = input.array.layout
     value = value.to(have.device) if isinstance(value, Tensor) else given(value, have, "setitem")
     recording = involved(input, value)
@@ -643,7 +649,9 @@ def setitem(input: Tensor, index: Any, value: Any) -> None:
         target = through(_basic, input, entries)
         value = _trimmed(value, target.array.layout.shape)
         overwrite("setitem", target, value.array, value)
-    elif recording:
+        return
+    check_kind("setitem", have, value.array.layout)
+    if recording:
         _put_recorded(input, index, value)
     else:
         with no_grad():

@@ -199,6 +199,8 @@ def cat(tensors: Sequence[Tensor], dim: int = 0, **numpy: Any) -> Tensor:
         return found
     given = _joined("cat", tensors)
     ndim = given[0].array.layout.ndim
+    if builtins.all(x.array.layout.shape == (0,) for x in given):
+        dim = 0
     if given[0].array.layout.shape == (0,):
         ndim = builtins.max(x.array.layout.ndim for x in given)
     if not ndim or builtins.any(not x.array.layout.ndim for x in given):

@@ -39,6 +39,7 @@ from .formula import clamp_between
 from .math import (
     add,
     bitwise_and,
+    bitwise_xor,
     ceil,
     exp,
     ge,
@@ -53,6 +54,7 @@ from .math import (
     remainder,
     sub,
     tan,
+    where,
 )
 
 __all__ = ["Generator", "bernoulli", "default_generator", "dropout", "feature_dropout", "get_rng_state",
@@ -322,12 +324,13 @@ def _integers(to: Layout, low: int, high: int, generator: Generator | None) -> A
     """An array of layout `to` with random integers, low <= x < high."""
     if not low < high:
         fail("randint", "low must be less than high", [low, high])
-    if high - low >= 1 << 63 or low < -1 << 63 or high > 1 << 63:
-        fail("randint", "low and high must fit int64 and be less than 2^63 apart", [low, high])
     must_fit("randint", low, to.dtype)
     must_fit("randint", high - 1, to.dtype)
-    bits = bitwise_and(_bits(to, generator), (1 << 63) - 1)
-    return cast(add(remainder(bits, high - low), low), to.dtype).array
+    bits = _bits(to, generator)
+    if high - low >= 1 << 63:       # at least half of all numbers: of x and x + 2^63 at least one is in the range
+        inside = logical_and(ge(bits, low), le(bits, high - 1))
+        return cast(where(inside, bits, bitwise_xor(bits, -1 << 63)), to.dtype).array
+    return cast(add(remainder(bitwise_and(bits, (1 << 63) - 1), high - low), low), to.dtype).array
 
 
 def randint(*args: Any, low: int = 0, high: int | None = None, size: Any = None, generator: Generator | None = None,
@@ -509,17 +512,19 @@ def bernoulli_(input: Tensor, p: Any = 0.5, *, generator: Generator | None = Non
     return _overwrite("bernoulli_", input, events.array)
 
 
-def random_(input: Tensor, *bounds: int, generator: Generator | None = None) -> Tensor:
+def random_(input: Tensor, *bounds: int | None, generator: Generator | None = None) -> Tensor:
     """Overwrites the values with random integers and returns the tensor itself: `random_(to)` 0 <= x < to,
-    `random_(from, to)` from <= x < to, `random_()` integers from 0 on that the dtype holds exactly."""
+    `random_(from, to)` from <= x < to, `random_()` integers from 0 on that the dtype holds exactly,
+    `random_(from, None)` those from `from` on."""
     dtype = input.array.layout.dtype
     if dtype == BOOL:
         limit = 2
     elif is_float(dtype):
         limit = 1 << (finfo(dtype).nmant + 1)
     else:
-        limit = min(int(np.iinfo(dtype).max), (1 << 63) - 2) + 1
-    low, high = (0, limit) if not bounds else (0, bounds[0]) if len(bounds) == 1 else bounds
+        limit = min(int(np.iinfo(dtype).max), (1 << 63) - 1) + 1
+    low, high = (0, *bounds)[-2:] if bounds else (0, None)
+    low, high = low or 0, limit if high is None else high
     for bound in (low, high - 1):
         must_fit("random_", bound, dtype)
     return _overwrite("random_", input, _integers(like_layout(input, INT64, None), low, high, generator))

@@ -20,7 +20,7 @@ import numpy as np
 
 from ..core.arrays import mover
 from ..core.op import Primitive, parameters
-from ..core.shape import axis_of, broadcast_shapes, fail, left_out
+from ..core.shape import BOOL, axis_of, broadcast_shapes, fail, is_float, left_out
 from ..core.tensor import Tensor
 from ..devices.memory import Array, Layout, alloc, contiguous_strides, layout
 from ..devices.plan import Plan, view_plan, view_strides
@@ -37,12 +37,12 @@ __all__ = ["reshape", "view", "view_as", "reshape_as", "permute", "transpose", "
 
 # ---- view_op, reshape ------------------------------------------------------------------------------------------------
 
-def view_op(name: str, rule: Callable[..., tuple[Layout, int]], vjp: Callable) -> Primitive:
+def view_op(name: str, rule: Callable[..., tuple[Layout, int]], vjp: Callable | None = None) -> Primitive:
     """A view primitive made of `rule(x, **attrs) -> (layout, offset in elements)`."""
     def prepare(x: Layout, **attrs: Any) -> Plan:
         to, offset = rule(x, **attrs)
         return view_plan(to, offset * x.dtype.itemsize)
-    return Primitive(name, prepare, {"x": vjp}, ["x"], rule.__doc__, parameters(rule)[1])
+    return Primitive(name, prepare, {"x": vjp} if vjp else None, ["x"], rule.__doc__, parameters(rule)[1])
 
 
 def _alias_rule(x: Layout) -> tuple[Layout, int]:
@@ -138,8 +138,7 @@ def reshape(input: Tensor, *args: Any, **given: Any) -> Tensor:
 def _view_to(x: Layout, *shape: Any) -> Plan:
     """Planner of `view`."""
     if len(shape) == 1 and not isinstance(shape[0], (int, tuple, list, np.integer)):
-        raise NotImplementedError("[view] memory cannot be reinterpreted as another dtype; "
-                                  "use .to(dtype) to convert the values")
+        raise TypeError(f"[view] expected a shape or a dtype; got {shape[0]}")
     bound = bind(reshape_op, x, shape=infer_shape("view", x.size, sizes(shape, "view", infer=True)))
     if bound.offset is None:
         fail("view", "the strides must allow the shape without a copy", [x, f"shape {list(bound.layout.shape)}"],
@@ -147,10 +146,70 @@ def _view_to(x: Layout, *shape: Any) -> Plan:
     return bound
 
 
-def view(input: Tensor, *shape: Any) -> Tensor:
+def _bytes_rule(x: Layout, *, dtype: np.dtype) -> tuple[Layout, int]:
+    """The same memory read as another dtype; the last size changes with the size of an element."""
+    shape, strides, old, new = x.shape, x.strides, x.dtype.itemsize, dtype.itemsize
+    if old != new:
+        fits = x.ndim and strides[-1] == 1 and not any(n * old % new for n in (shape[-1], *strides[:-1]))
+        if not fits or new < old and old % new:
+            fail("view", f"a {x.dtype} tensor cannot be read as {dtype}: the last stride must be 1, and the last size "
+                 "and other strides multiples of the new element's size", x, "use contiguous()")
+        shape = (*shape[:-1], shape[-1] * old // new)
+        strides = (*[s * old // new for s in strides[:-1]], 1)
+    return layout(x.device, dtype, shape, strides), 0
+
+
+read_as = view_op("view_as_dtype", _bytes_rule)
+
+
+@read_as.samples
+def _read_as_samples(make: Any) -> Any:
+    yield make.ints(3, 4), {"dtype": np.dtype("float64")}
+
+
+@read_as.errors
+def _read_as_errors(make: Any) -> Any:
+    yield (make.bools(8, 4).t(), {"dtype": np.dtype("int32")}), RuntimeError, "last stride must be 1"
+
+
+@read_as.reference
+def _read_as_reference(x: Any, *, dtype: np.dtype) -> Any:
+    return x.view(dtype)
+
+
+@exact_planner
+def _read_as(x: Layout, dtype: np.dtype) -> Plan:
+    return bind(read_as, x, dtype=dtype)
+
+
+def view(input: Tensor, *shape: Any, dtype: Any = None) -> Tensor:
     """The memory of `input` under another `shape` (one size may be -1). RuntimeError where the strides do not allow it
-    without a copy: use `reshape` there. `view(dtype)` is not supported; `to(dtype)` converts the values."""
-    return through(_view_to, input, *shape)
+    without a copy: use `reshape` there.
+
+    `view(dtype)` reads the memory as another dtype (`to(dtype)` converts the values), with another last size if its
+    elements have another size. It has no gradient: RuntimeError for floats where one is required, and for bools.
+
+    >>> minigrad.tensor([1.0, -0.0]).view("int32").tolist()
+    [1065353216, -2147483648]
+    """
+    try:
+        if dtype is None:
+            return through(_view_to, input, *shape)
+    except TypeError:
+        if len(shape) != 1 or not isinstance(shape[0], (np.dtype, type, str)) or not isinstance(input, Tensor):
+            raise
+        dtype = shape[0]
+    to = np.dtype(dtype)
+    if not is_float(to) and to.kind not in "biu":
+        raise TypeError(f"[view] {to} is no dtype of tensors")
+    if to == input.dtype:
+        return through(_view_to, input, input.array.layout.shape)
+    if input.requires_grad and is_float(to) or to == BOOL:
+        fail("view", "floats of a tensor that requires a gradient, and bools, cannot be read from other memory",
+             [input.array.layout, to], "use detach(), or to(dtype)")
+    if input.array.ptr % to.itemsize:
+        fail("view", f"the memory must begin at a multiple of {to.itemsize} bytes", input.array.layout, "use clone()")
+    return through(_read_as, input.detach(), to)
 
 
 def view_as(input: Tensor, other: Tensor) -> Tensor:

@@ -79,3 +79,20 @@ def test_numpys_names():
     for call in (lambda: mg.std_mean(X, 1, axis=1, dim=1), lambda: mg.median(X, dim=1, axis=1), lambda: mg.sum(X, dim=0, axis=1), lambda: mg.exp(X, axis=1)):
         with pytest.raises(TypeError):
             call()
+
+
+def test_what_is_no_operand_has_its_say_in_augmented_operators():
+    class Other:
+        def __radd__(self, other):
+            return "added"
+        __rsub__ = __rmul__ = __rtruediv__ = __rfloordiv__ = __rmod__ = __rpow__ = __rand__ = __ror__ = __rxor__ = __rlshift__ = __rrshift__ = __radd__
+
+    for statement in ("+=", "-=", "*=", "/=", "//=", "%=", "**=", "&=", "|=", "^=", "<<=", ">>="):
+        names = {"t": mg.tensor([3]), "o": Other()}
+        exec(f"t {statement} o", names)
+        assert names["t"] == "added"
+        with pytest.raises(TypeError):
+            exec(f"t {statement} None", {"t": mg.tensor([3])})
+    t = same = mg.ones(2)
+    t += np.ones(2, np.float32)
+    assert t is same and t.tolist() == [2.0, 2.0]

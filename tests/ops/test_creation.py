@@ -192,3 +192,28 @@ def test_bytes_of_bools_are_0_or_1_where_they_come_in(tmp_path):
     shared = mg.from_numpy(plain)
     plain[1] = True
     assert shared.tolist() == [True, True]
+
+
+def test_memory_of_buffers():
+    memory = bytearray(8)
+    t, u = mg.frombuffer(memory, dtype=mg.int32), mg.asarray(memory, dtype=mg.int16)
+    memory[4] = 5
+    assert t.tolist() == [0, 5] and u.tolist() == [0, 0, 5, 0]           # shared, and not one element for each byte
+    assert mg.asarray(b"\1\0\0\0", dtype=mg.int32).tolist() == [1] == mg.asarray(memoryview(b"\1\0"), dtype=mg.int16, copy=True).tolist()
+    assert mg.frombuffer(memory, dtype=mg.uint8, count=2, offset=3, requires_grad=False).tolist() == [0, 5]
+    with pytest.raises(ValueError):
+        mg.frombuffer(memory, dtype=mg.int32, count=3)
+
+
+def test_a_device_is_the_default_inside_a_block():
+    before = mg.get_default_device()
+    with mg.device("cpu") as outer:
+        with pytest.raises(ZeroDivisionError), mg.device("cpu"):
+            raise ZeroDivisionError
+        assert mg.ones(2).device is outer is mg.get_default_device()
+    assert mg.get_default_device() is before
+
+
+def test_what_dtypes_can_be_written_where():
+    assert mg.can_cast(mg.int32, mg.float16) and mg.can_cast(mg.bool, mg.uint8) and mg.can_cast(mg.float64, mg.bfloat16)
+    assert not (mg.can_cast(mg.float16, mg.int64) or mg.can_cast(mg.uint8, mg.bool))

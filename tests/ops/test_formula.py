@@ -140,3 +140,14 @@ def test_a_number_that_is_no_int_is_refused_whatever_ran_before():
         call(2)
         with pytest.raises((TypeError, RuntimeError)):
             call(2.0)
+
+
+def test_alpha_of_masks_and_methods_of_functions_that_take_numbers():
+    a, b = mg.tensor([True, False]), mg.tensor([False, True])
+    for alpha, want in ((0, [True, False]), (1, [True, True]), (True, [True, True]), (2, [True, True])):
+        out = mg.add(a, b, alpha=alpha)
+        assert out.dtype == mg.bool and out.tolist() == want
+    x = mg.tensor([1.0, 2.0], dtype=mg.float64)
+    assert mg.equal(x.xlogy(x), mg.xlogy(x, x)) and mg.equal(x.float_power(2), mg.float_power(x, 2))
+    y = x.clone()
+    assert y.xlogy_(3.0) is y and mg.equal(y, mg.xlogy(x, 3.0)) and mg.equal(y.float_power_(2), mg.xlogy(x, 3.0) ** 2)

@@ -60,3 +60,22 @@ def test_pad_never_gives_the_memory_of_its_input(mode, pad):
     x = mg.zeros(1, 1, 3)
     mg.nn.functional.pad(x, pad, mode=mode).fill_(1)
     assert x.tolist() == [[[0, 0, 0]]]
+
+
+def test_an_index_of_tensors_writes_no_floats_into_integers():
+    for index in ([1], mg.tensor([True, False, False]), (mg.tensor([0, 1]),)):
+        t = mg.zeros(3).long()
+        with pytest.raises(RuntimeError, match="float32 result cannot be written into a int64"):
+            t[index] = mg.tensor(1.5)
+        t[index] = mg.tensor(2, dtype=mg.int32)
+        assert t.max() == 2
+
+
+def test_scatter_that_multiplies():
+    x, index, src = mg.tensor([2.0, 3.0, 4.0], requires_grad=True), mg.tensor([0, 0, 1]), mg.tensor([5.0, 6.0, 7.0], requires_grad=True)
+    out = x.scatter(0, index, src, reduce="multiply")
+    out.sum().backward()
+    assert out.tolist() == [60.0, 21.0, 4.0] and x.grad.tolist() == [30.0, 7.0, 1.0] and src.grad.tolist() == [12.0, 10.0, 3.0]
+    assert mg.ones(3).scatter_(0, index, 2.5, reduce="multiply").tolist() == [6.25, 2.5, 1.0]
+    with pytest.raises(RuntimeError, match="'add' or 'multiply'"):
+        x.scatter(0, index, src, reduce="divide")

@@ -22,3 +22,7 @@ def test_split_size_by_name():
     assert [len(piece) for piece in mg.arange(5).split(split_size=2)] == [2, 2, 1]
     with pytest.raises(TypeError, match="split_size"):
         mg.arange(5).split()
+
+
+def test_only_empty_vectors_are_joined_along_any_dim():
+    assert mg.cat([mg.empty(0), mg.empty(0)], dim=1).shape == (0,)

@@ -143,3 +143,8 @@ assert used() - before < 40, f"{used() - before:.0f} MiB more after 400 lengths"
 def test_a_long_line_needs_no_table_of_its_windows():
     result = run_python("-c", LONG)
     assert result.returncode == 0, result.stderr
+
+
+def test_unpooling_of_no_samples():
+    pooled, at = mg.nn.functional.max_pool1d(mg.ones(0, 3, 8), 2, return_indices=True)
+    assert mg.nn.functional.max_unpool1d(pooled, at, 2).shape == (0, 3, 8)

@@ -77,3 +77,14 @@ def test_fillings_by_inverse_functions():
             getattr(x, name)(*wrong)
         with pytest.raises(NotImplementedError, match=rf"^\[{name}\] needs a floating-point tensor"):
             getattr(x.long(), name)(*((0.5,) if name == "geometric_" else ()))
+
+
+def test_integers_of_a_range_of_half_of_all_numbers_and_more():
+    mg.manual_seed(0)
+    for low, high in ((-(1 << 63), (1 << 63) - 1), (-(1 << 62), 3 << 61), (-5, (1 << 63) - 3), (-(1 << 63), 4)):
+        x = mg.randint(low, high, (20000,)).numpy()
+        assert low <= int(x.min()) and int(x.max()) < high and abs((x.astype(float).mean() - (low + high) / 2) / (high - low)) < 0.01
+    for dtype in (mg.int8, mg.uint8, mg.int64):
+        x = mg.empty(5000, dtype=dtype).random_(np.iinfo(dtype).min, None)
+        assert x.min() < np.iinfo(dtype).min * 0.9 + 30 and x.max() > np.iinfo(dtype).max * 0.9
+    assert mg.empty(5000).random_(-3, None).min() >= -3 and mg.empty(50).random_(7).max() < 7

@@ -1,6 +1,7 @@
 """Views beyond their samples."""
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 import minigrad as mg
@@ -9,3 +10,27 @@ import minigrad as mg
 def test_writing_into_expanded():
     with pytest.raises(RuntimeError, match="share one place"):
         mg.zeros(1).expand(3).add_(mg.ones(3))
+
+
+def test_memory_read_as_another_dtype():
+    x = mg.tensor([[1.0, 2.0], [3.0, 4.0]])
+    y = x.view(mg.int32)
+    np.testing.assert_array_equal(y.numpy(), x.numpy().view(np.int32))
+    y[0, 0] = 0
+    assert x.tolist() == [[0.0, 2.0], [3.0, 4.0]]                       # one memory
+    for dtype in (mg.uint8, mg.int64, mg.float64, mg.float16):
+        np.testing.assert_array_equal(x.view(dtype).numpy(), x.numpy().view(dtype))
+    assert mg.ones(4).bfloat16().view(dtype=mg.int16).tolist() == [16256] * 4 and x.view("float32").shape == (2, 2)
+    leaf = mg.ones(2, requires_grad=True)
+    assert not leaf.view(mg.int32).requires_grad
+    z = leaf * leaf
+    leaf.detach().view(mg.int32).zero_()
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        z.sum().backward()
+    b = mg.arange(16).to(mg.uint8)
+    for call, error, text in ((lambda: b[1:9].view(mg.int32), RuntimeError, "multiple of 4 bytes"), (lambda: b[:3].view(mg.int32), RuntimeError, "last size"),
+                              (lambda: x.T.view(mg.float64), RuntimeError, "last stride"), (lambda: mg.tensor(1.0).view(mg.uint8), RuntimeError, "cannot be read as uint8"),
+                              (lambda: b.view(mg.bool), RuntimeError, "bools"), (lambda: leaf.view(mg.float64), RuntimeError, "requires a gradient"),
+                              *[(lambda wrong=wrong: x.view(wrong), TypeError, r"\[(view|index)\]") for wrong in (None, 3.5, "S", mg.ones(2), complex)]):
+        with pytest.raises(error, match=text):
+            call()
