@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import builtins
 import operator
-from collections.abc import Sequence
-from math import inf, prod
+from collections.abc import Callable, Sequence
+from math import inf, nan, prod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -156,6 +156,38 @@ def _flags(like: Tensor, shape: tuple[int, ...]) -> Tensor:
     return zeros_on(shape, layout(like.array.layout.device, _INT32, ()))
 
 
+def _flagged(A: Tensor, function: Callable[[Tensor], Tensor], fault: Callable[[Tensor], Tensor], check: bool,
+             vector: bool = False) -> tuple[Tensor, Tensor]:
+    """function(A), and what `fault` says of each matrix: 0 if it is right. The result is NaN where it is not."""
+    try:
+        return function(A), _flags(A, A.array.layout.shape[:-2])
+    except LinAlgError:
+        if check:
+            raise
+    info = fault(A.detach())
+    wrong = column(gt(info, 0))
+    found = function(where(column(wrong), identity(A.shape[-1], A), A))
+    return where(wrong if vector else column(wrong), nan, found), info
+
+
+def _first_zero(A: Tensor) -> Tensor:
+    return lu_factor_ex(A).info
+
+
+def _first_minor(A: Tensor, upper: bool) -> Tensor:
+    """The size of the first leading minor that is not positive definite, or 0."""
+    def of(a: np.ndarray) -> int:
+        for k in range(1, len(a) + 1):
+            try:
+                np.linalg.cholesky(a[:k, :k])
+            except np.linalg.LinAlgError:
+                return k
+        return 0
+    host = (turned(A) if upper else A).numpy(force=True)
+    found = [of(a) for a in host.reshape(-1, *host.shape[-2:])]
+    return as_tensor(np.array(found, np.int32).reshape(host.shape[:-2]), device=A.device)
+
+
 # ---- norms -----------------------------------------------------------------------------------------------------------
 
 def vector_norm(x: Tensor, ord: float = 2, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
@@ -230,7 +262,8 @@ def cond(A: Tensor, p: Any = None) -> Tensor:
     if p in (None, 2, -2):
         s = factor.svdvals_op(A)
         return div(s[..., -1], s[..., 0]) if p == -2 else div(s[..., 0], s[..., -1])
-    return mul(matrix_norm(A, p), matrix_norm(factor.inverse(A), p))
+    inverse, info = inv_ex(A)
+    return where(gt(info, 0), inf, mul(matrix_norm(A, p), matrix_norm(inverse, p)))
 
 
 def matrix_rank(A: Tensor, tol: Any = None, hermitian: bool = False, *, atol: Any = None, rtol: Any = None) -> Tensor:
@@ -277,9 +310,9 @@ def inv(A: Tensor) -> Tensor:
 
 
 def inv_ex(A: Tensor, *, check_errors: bool = False) -> InvEx:
-    """(inverse, info): `inv`, and zeros. A singular matrix raises here too, whatever `check_errors` says."""
-    found = inv(A)
-    return InvEx(found, _flags(A, A.array.layout.shape[:-2]))
+    """(inverse, info): `inv`, and int32 numbers: 0, or where a matrix is singular the number, from 1, of the pivot that
+    is 0. The inverse is NaN there, and LinAlgError with `check_errors`."""
+    return InvEx(*_flagged(A, inv, _first_zero, check_errors))
 
 
 def pinv(A: Tensor, rcond: Any = None, hermitian: bool = False, *, atol: Any = None, rtol: Any = None) -> Tensor:
@@ -385,8 +418,8 @@ def solve(A: Tensor, B: Tensor, *, left: bool = True) -> Tensor:
 
 
 def solve_ex(A: Tensor, B: Tensor, *, left: bool = True, check_errors: bool = False) -> SolveEx:
-    """(result, info): `solve`, and zeros. A singular matrix raises here too, whatever `check_errors` says."""
-    return SolveEx(solve(A, B, left=left), _flags(A, A.array.layout.shape[:-2]))
+    """(result, info): `solve`, and the numbers of `inv_ex`; the result is NaN where a matrix is singular."""
+    return SolveEx(*_flagged(A, lambda a: solve(a, B, left=left), _first_zero, check_errors, _is_vector(A, B)))
 
 
 def solve_triangular(A: Tensor, B: Tensor, *, upper: bool, left: bool = True, unitriangular: bool = False) -> Tensor:
@@ -465,9 +498,10 @@ def cholesky(A: Tensor, *, upper: bool = False) -> Tensor:
 
 
 def cholesky_ex(A: Tensor, *, upper: bool = False, check_errors: bool = False) -> CholeskyEx:
-    """(L, info): `cholesky`, and zeros. A matrix that is not positive definite raises here too, whatever `check_errors`
-    says."""
-    return CholeskyEx(cholesky(A, upper=upper), _flags(A, A.array.layout.shape[:-2]))
+    """(L, info): `cholesky`, and int32 numbers: 0, or the size of the first leading minor that is not positive definite.
+    L is NaN there, and LinAlgError with `check_errors`."""
+    found, info = _flagged(A, lambda a: cholesky(a, upper=upper), lambda a: _first_minor(a, upper), check_errors)
+    return CholeskyEx(found, info)
 
 
 def qr(A: Tensor, mode: str = "reduced") -> QR:

@@ -665,7 +665,10 @@ def vector_norm(x: Tensor, *, p: float, axes: tuple[int, ...], keepdim: bool) ->
         return (_amax if p > 0 else _amin)(abs(x), axes=axes, keepdim=keepdim)
     if p == 0:
         return sum_op(where(eq(x, 0), sign(x), 1), axes=axes, keepdim=keepdim)         # 0 or 1, with gradient 0
-    unit = unit_of(x, axes, always=p != 2)
+    if p > 0:
+        unit = unit_of(x, axes, always=p != 2)
+    else:                           # the smallest elements count, but for zeros
+        unit = div(1.0, unit_of(where(eq(x, 0), 0.0, div(1.0, where(eq(x, 0), 1.0, x))), axes, always=True))
     x = div(x, unit)
     if not keepdim:
         unit = through(as_reshaped, unit, reduced_shape(tuple(x.shape), axes, False))

@@ -187,3 +187,21 @@ def test_low_rank():
     close((u * s) @ v.mT, a)
     u, s, v = mg.pca_lowrank(mg.tensor(a), 2)
     close((u * s) @ v.mT, a - a.mean(0))
+
+
+def test_factorizations_that_say_which_matrix_is_wrong():
+    eye, indefinite, singular = mg.eye(2), mg.tensor([[1.0, 2.0], [2.0, 1.0]]), mg.tensor([[1.0, 2.0], [2.0, 4.0]])
+    linalg = mg.linalg
+    for A, bad, calls in ((mg.stack([eye, indefinite, -eye]), [0, 2, 1], (linalg.cholesky_ex, lambda a, **o: linalg.cholesky_ex(a, upper=True, **o))),
+                          (mg.stack([eye, singular, 0 * eye]), [0, 2, 1], (linalg.inv_ex, lambda a, **o: linalg.solve_ex(a, mg.ones(2), **o),
+                                                                          lambda a, **o: linalg.solve_ex(a, mg.ones(2, 1), **o)))):
+        for call in calls:
+            A.requires_grad_()
+            found, info = call(A)
+            assert info.tolist() == bad and info.dtype == mg.int32 and call(eye)[1].item() == 0 and call(A[1])[1].item() == 2
+            assert mg.isnan(found[1:]).all() and np.array_equal(found[0].detach(), call(eye)[0])
+            found[0].sum().backward()
+            assert not mg.isnan(A.grad).any()
+            with pytest.raises(linalg.LinAlgError):
+                call(A, check_errors=True)
+    assert linalg.cond(mg.stack([eye, singular]), 1).tolist() == [1.0, float("inf")]

@@ -108,3 +108,14 @@ def test_gradients_of_what_is_divided_by_its_own_size(path):
         for y, g in found:
             np.testing.assert_allclose(y, found[1][0], 1e-6)
             np.testing.assert_allclose(g, found[1][1], 2e-5, 2e-6)
+
+
+def test_norms_of_negative_order_are_those_of_the_smallest_elements():
+    inf = float("inf")
+    for values, p, want in (([inf, 1.0], -2.0, 1.0), ([1e30, 1e-30], -2.0, 1e-30), ([1e30, 1e30], -2.0, 0.5 ** 0.5 * 1e30), ([inf, inf], -1.0, inf),
+                            ([0.0, 1.0], -2.0, 0.0), ([0.0, 0.0], -2.0, 0.0), ([1e-30, 3.0, inf], -0.5, 1e-30), ([3.0], -3.0, 3.0)):
+        x = mg.tensor(values, requires_grad=True)
+        norm = mg.linalg.vector_norm(x, p)
+        norm.backward()
+        np.testing.assert_allclose(norm.item(), want, rtol=1e-6)
+        assert not mg.isnan(x.grad).any() and (x.grad[0] == 0) == (values[0] in (0, inf, 1e30) and values != [1e30, 1e30]), (values, p, x.grad)
