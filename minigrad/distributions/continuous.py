@@ -11,11 +11,12 @@ from ..core.half import finfo
 from ..core.modes import mode as current
 from ..core.tensor import Size, Tensor
 from ..ops.creation import eye, full_like
-from ..ops.formula import clamp_min, xlogy
+from ..ops.formula import clamp, clamp_min, xlogy
 from ..ops.join import stack
 from ..ops.linalg import cholesky, solve_triangular
 from ..ops.math import digamma, erf, erfinv, ge, gt, le, lgamma, log, log1p, lt, sign, where
 from ..ops.random import rand, randn
+from ..ops.softmax import softmax
 from . import constraints
 from .distribution import Distribution, Parametric, broadcast_all, zeros_with
 from .gamma import standard_gamma
@@ -530,10 +531,12 @@ class Dirichlet(Parametric):
         return a * (total - a) / (total * total * (total + 1))
 
     def rsample(self, sample_shape: Sequence[int] = _EMPTY) -> Tensor:
-        """Gamma samples, divided by their sum"""
-        drawn = standard_gamma(self.concentration.expand(*self._extended_shape(sample_shape)))
-        drawn = clamp_min(drawn, float(finfo(drawn.dtype).tiny))
-        return drawn / drawn.sum(-1, keepdim=True)
+        """The softmax of logarithms of gamma samples, in float64, from the dtype's smallest number to its last before
+        1"""
+        a = self.concentration.expand(*self._extended_shape(sample_shape))
+        limits = finfo(a.dtype)
+        drawn = softmax(standard_gamma(a.double(), True), -1).to(a.dtype)
+        return clamp(drawn, float(limits.tiny), 1 - float(limits.eps) / 2)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """sum((a - 1) log(x)) + log(Gamma(A)) - sum(log(Gamma(a))), A the sum of the concentrations a"""

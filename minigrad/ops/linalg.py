@@ -498,8 +498,8 @@ def cholesky(A: Tensor, *, upper: bool = False) -> Tensor:
 
 
 def cholesky_ex(A: Tensor, *, upper: bool = False, check_errors: bool = False) -> CholeskyEx:
-    """(L, info): `cholesky`, and int32 numbers: 0, or the size of the first leading minor that is not positive definite.
-    L is NaN there, and LinAlgError with `check_errors`."""
+    """(L, info): `cholesky`, and int32 numbers: 0, or the size of the first leading minor that is not positive
+    definite. L is NaN there, and LinAlgError with `check_errors`."""
     found, info = _flagged(A, lambda a: cholesky(a, upper=upper), lambda a: _first_minor(a, upper), check_errors)
     return CholeskyEx(found, info)
 

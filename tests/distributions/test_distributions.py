@@ -443,3 +443,17 @@ def test_they_say_what_they_are():
     assert repr(D.Independent(D.Normal(mg.zeros(2), 1.0), 1)) == "Independent(Normal(loc: Size([2]), scale: Size([2])), 1)"
     assert repr(D.ExpTransform().inv) == "ExpTransform().inv"
     assert "distributions" in dir(mg)
+
+
+def test_samples_of_small_concentrations_neither_vanish_nor_meet():
+    mg.manual_seed(0)
+    for dtype in (mg.float32, mg.float64):
+        a = mg.tensor(0.01, dtype=dtype, requires_grad=True)
+        x = D.Beta(a, a).rsample((20000,))
+        assert not ((x == 0) | (x == 1)).any() and abs((x < 0.1).float().mean() - 0.5) < 0.02 and abs((x > 0.9).float().mean() - 0.5) < 0.02
+        x.sum().backward()
+        assert mg.isfinite(a.grad)
+    a = mg.full((40000,), 0.05, dtype=mg.float64, requires_grad=True)
+    y = D.Beta(a, mg.full((40000,), 0.5, dtype=mg.float64)).rsample()
+    y.sum().backward()                              # the derivative of the mean a / (a + b) is b / (a + b)^2
+    assert abs(a.grad.mean() - 0.5 / 0.55**2) < 0.05
