@@ -31,7 +31,7 @@ class SummaryWriter:
         self._writer = Writer(*args, **named)
 
     def __getattr__(self, name: str) -> Any:
-        value = getattr(self._writer, name)
+        value = getattr(self._writer, "logdir" if name == "log_dir" else name)
         return (lambda *args, **named: value(*_arrays(args), **_arrays(named))) if callable(value) else value
 
     def add_graph(self, model: Any, *args: Any, **named: Any) -> None:

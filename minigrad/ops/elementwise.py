@@ -187,6 +187,8 @@ class Elementwise(Primitive):
                 return self.convert(tuple([functions.as_tensor(t, None, home) if isinstance(t, np.ndarray) else t
                                            for t in inputs]))
             if self.selects:
+                if isinstance(inputs[0], Tensor) and inputs[0].array.layout.dtype == np.uint8:      # an old mask
+                    return self.convert((cast(inputs[0], BOOL), *inputs[1:]))
                 self._check_condition(inputs[0])
             dtype = remember(self.known_dtypes, key, self.common_dtype(inputs[1:] if self.selects else inputs))
         device = next(t for t in inputs if isinstance(t, Tensor)).array.layout.device

@@ -294,6 +294,8 @@ def test_tensorboard(door, monkeypatch):
     calls = []
 
     class Writer:
+        logdir = "runs"
+
         def __init__(self, *args, **named):
             calls.append((args, named))
 
@@ -305,6 +307,7 @@ def test_tensorboard(door, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboardX", types.SimpleNamespace(SummaryWriter=Writer))
     with door.utils.tensorboard.SummaryWriter("runs", comment="c") as writer:
         writer.add_scalar("loss", door.tensor(1.5), global_step=2)
+        assert writer.log_dir == "runs"
         with pytest.warns(UserWarning, match="study.graph"):
             writer.add_graph(None)
     assert calls == [(("runs",), {"comment": "c"}), (("loss", np.float32(1.5)), {"global_step": 2}), "closed"]

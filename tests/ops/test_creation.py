@@ -85,6 +85,16 @@ def test_tensors_of_a_graph_in_lists_are_numbers():
         assert made.dtype == mg.float32 and not made.requires_grad and made.tolist() == want
 
 
+@pytest.mark.filterwarnings("ignore:where received a uint8")
+def test_where_takes_bytes_as_an_old_mask(torch):
+    """As PyTorch does; other integers are refused by both."""
+    mask, x = np.array([1, 0, 2], np.uint8), np.array([1.0, 2.0, 3.0])
+    for _ in range(2):                                  # the second time by what is remembered
+        assert mg.where(mg.tensor(mask), mg.tensor(x), 0.0).tolist() == torch.where(torch.tensor(mask), torch.tensor(x), 0.0).tolist() == [1, 0, 3]
+    with pytest.raises(RuntimeError, match="condition must be bool"):
+        mg.where(mg.tensor(mask).int(), mg.tensor(x), 0.0)
+
+
 def test_where_and_clamp_take_numbers_that_fit():
     mask = mg.tensor([True, False])
     for dtype, number in ((mg.uint8, 300), (mg.uint8, -1), (mg.int64, 1 << 63), (mg.float16, -1e9), (mg.float32, 1e40)):
