@@ -442,6 +442,8 @@ static void empty(scratch *s) {
   }
 }
 
+void mg_fence(void) { atomic_thread_fence(memory_order_seq_cst); }
+
 void mg_release_scratch(void) {
   empty(pthread_getspecific(scratch_key));
   if (atomic_flag_test_and_set(&busy)) return;           /* the workers compute */

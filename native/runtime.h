@@ -24,6 +24,7 @@ int64_t mg_pools_held(void);             /* bytes of all blocks of counted pools
 int64_t mg_pools_unused(void);           /* bytes of those that nobody uses */
 enum { MG_HOOKS = 1, MG_RECORDING = 2 };
 void mg_watch(int64_t kind, int64_t on);     /* launches are watched, by hooks or a recording (objects.c) */
+void mg_fence(void);                     /* between processes: what this one wrote before is seen before what it writes after */
 /* end */
 
 /* fn(context, begin, end) over [0, n) in pieces of `grain` (the last may be shorter). Which piece holds which index

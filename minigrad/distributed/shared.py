@@ -28,7 +28,8 @@ class Shared:
         device, self.tensors = open_device("cpu"), [from_numpy(a) for a in arrays]
         self.own, self.kernel = self.tensors[rank], device.kernels.average[arrays[0].dtype]
         self.table = device.constant(np.array([t.array.ptr for t in self.tensors]))
-        self.share = [arrays[0].size * r // len(arrays) for r in (rank, rank + 1)]
+        size, line = arrays[0].size, 64 // arrays[0].itemsize       # whole cache lines: no two processes write to one
+        self.share = [min(size, -(-size // line) * r // len(arrays) * line) for r in (rank, rank + 1)]
 
     def average(self) -> None:
         """Writes this process's share of the mean; all must have filled their arrays."""

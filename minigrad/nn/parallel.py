@@ -192,6 +192,7 @@ class _Reducer:
                 view.zero_()
             elif grad is not view:
                 view.copy_(grad)
+            self.parameters[i].grad = view      # frees the other: a captured step has the product write to the bucket
             self.pending.discard(i)
             bucket.left -= 1
         while self.started < len(self.buckets) and not self.buckets[self.started].left:     # one order in all processes
@@ -200,8 +201,6 @@ class _Reducer:
         if not self.pending:
             for bucket in self.buckets:
                 bucket.finish()
-            for i, (_, view) in self.places.items():
-                self.parameters[i].grad = view
 
 
 class DistributedDataParallel(Module):

@@ -61,16 +61,36 @@ def test_with_and_without_shared_memory_the_bits_are_the_same(passes):
 
 
 @pytest.mark.slow
+def test_a_captured_step_copies_no_gradient_of_a_product(passes):
+    """The products of both weights write to the bucket, with shared memory and without."""
+    for shared in (True, False):
+        passes(2, f"""
+from minigrad.core import fusion
+counts, found = [], fusion.placed
+def placed(*program):
+    counts.append(len((at := found(*program))[1]))
+    return at
+fusion.placed, megabytes = placed, None
+{'' if shared else 'del os.memfd_create'}
+{TRAINING}
+assert max(counts) == 2 and (net._reducer.buckets[0].shared is not None) == {shared}, counts
+""")
+
+
+@pytest.mark.slow
 def test_memory_is_given_back(passes):
     passes(2, """
 import gc
 def mapped():
     gc.collect()
     return sum("memfd:minigrad" in line for line in open("/proc/self/maps"))
+assert mapped() == 1                                        # where processes tell what they call
 for _ in range(3):
     net = nn.parallel.DistributedDataParallel(nn.Linear(300, 300))
     net(mg.ones(1, 300)).sum().backward()
-    assert mapped() == 2                                    # this process's and the other's, of the last net
+    assert mapped() == 3                                    # this process's and the other's, of the last net
 del net
+assert mapped() == 1
+dist.destroy_process_group()
 assert mapped() == 0
 """)
