@@ -7,8 +7,8 @@
     sampler = data.distributed.DistributedSampler(train)
     model = nn.parallel.DistributedDataParallel(nn.SyncBatchNorm.convert_sync_batchnorm(model))
 
-Read `group.py`, then `mpi.py`, and `shared.py` (gradients within a host), `nccl.py`, `store.py` (processes without
-MPI). The layers are in nn/parallel.py and nn/sync_norm.py, the sampler in
+Read `group.py`, then `mpi.py`, `memory.py` and `shared.py` (gradients within a host), `nccl.py`, `store.py`
+(processes without MPI). The layers are in nn/parallel.py and nn/sync_norm.py, the sampler in
 data/distributed.py.
 """
 from .group import (

@@ -2,7 +2,7 @@
 
 Every collective is nonblocking (`I...`), and `wait` looks at it again and again: so Ctrl-C works, and there is a
 longest time. Before each collective all processes tell what they are about to call (`agree`): calls that do not fit
-would hang, or mix up memory. Processes of one host tell it in memory that all of them see (`shared.py`): a message of
+would hang, or mix up memory. Processes of one host tell it in memory that all of them see (`memory.py`): a message of
 MPI takes 0.1 ms where the caches hold the data of a training step.
 """
 from __future__ import annotations
@@ -24,6 +24,7 @@ import numpy as np
 from ..devices import open_device
 from ..devices.native import lib
 from .agreement import compare
+from .memory import shared_memory
 
 _SPIN = 20e-3               # seconds that `wait` looks without a pause; over a network a collective goes on by looks
 _PAUSE = 50e-6              # seconds of `wait` between two looks after that
@@ -93,7 +94,6 @@ class Mpi:
         self._watch = self._watcher()
         self.calls = self.barriers = 0
         self._lines: Any = None                 # of each process: calls, the last two calls' digests, barriers
-        from .shared import shared_memory
         memory = shared_memory(self, 64 * (self.size + 1))
         if memory is not None:                  # its first word is not 0 before process 0 has come back from the call
             self._lines = memory.arrays[0].view(np.int64).reshape(-1, 8)[1:]

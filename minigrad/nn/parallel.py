@@ -80,7 +80,10 @@ class _Bucket:
         sizes = [_room(p) for p in parameters]
         self.flat = zeros(sum(sizes), dtype=parameters[0].dtype, device=joined().device)
         adds_in = sums_in(self.flat)
-        self.shared = None if memory is None else memory.take(sum(sizes), adds_in)
+        self.shared: Any = None
+        if memory is not None:
+            from ..distributed.shared import Shared  # late, as below
+            self.shared = Shared(memory.take(sum(sizes), adds_in), joined().rank)
         self.sums = self.shared.own if self.shared else self.flat.to(adds_in)
         if self.flat.dtype == adds_in:
             self.flat = self.sums
@@ -111,7 +114,7 @@ class _Reducer:
     """Averages the gradients of `named` parameters over all processes, bucket by bucket, during backward."""
 
     def __init__(self, named: list[tuple[str, Tensor]], most: float, find_unused: bool, shared: bool) -> None:
-        from ..distributed.shared import shared_memory  # late: `import minigrad` need not load it
+        from ..distributed.memory import shared_memory  # late: `import minigrad` need not load it
         self.names, self.parameters = [name for name, _ in named], [p for _, p in named]
         self.buckets: list[_Bucket] = []
         self.places: dict[int, tuple[_Bucket, Tensor]] = {}

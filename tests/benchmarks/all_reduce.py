@@ -18,7 +18,8 @@ import numpy as np
 
 from minigrad import distributed
 from minigrad.distributed.group import joined
-from minigrad.distributed.shared import shared_memory
+from minigrad.distributed.memory import shared_memory
+from minigrad.distributed.shared import Shared
 
 SIZES = [2 ** k for k in range(12, 24)]         # bytes
 WORKERS = [8, 16, 32, 64, 128, 256]
@@ -57,7 +58,7 @@ def measured(messages: bool) -> list[float]:
             array = np.ones(nbytes // 4, np.float32)
             found.append(least(lambda array=array: group.run("gradients", lambda: group.all_reduce(array, "sum"))))  # type: ignore
         else:
-            common = memory.take(nbytes // 4, np.dtype("float32"))
+            common = Shared(memory.take(nbytes // 4, np.dtype("float32")), group.rank)
             found.append(least(lambda common=common: common.exchange("gradients")()))       # type: ignore[misc]
     return found
 
