@@ -686,11 +686,17 @@ static void column_moments(const sums *s, const T *x, int64_t batch, int64_t str
   for (int64_t i = 0; i < channels; i++) mean[i] += s->origin[i * inner];
 }
 
+/* Rows of n elements, about 9 kB, that L2 is asked for ahead of those at hand: one row of 4096x768 is too near, stores
+ * past the caches do not leave memory the time. */
+static inline int64_t rows_ahead(int64_t n) { return (9216 / (int64_t)sizeof(T) + n - 1) / n; }
+
 /* Row by row: the three factors come from L1, the rows in the order of memory. */
 static void scale_columns(T *y, const T *x, const T *mean, const T *scale, const T *shift, int64_t batch,
                           int64_t stride, int64_t n, int stream) {
+  const int64_t ahead = rows_ahead(n) * stride;
   for (int64_t q = 0; q < batch; q++) {
     EACH_VECTOR(j, k, n,
+      if (stream) __builtin_prefetch(x + q * stride + j + ahead, 0, 2);
       const V d = load_n(x + q * stride + j, k) - load_n(mean + j, k);
       put_n(y + q * stride + j, vfma(d, load_n(scale + j, k), load_n(shift + j, k)), k, stream););
     mg_written(y + q * stride, n);
@@ -833,7 +839,8 @@ static void batch_norm_back_strips(void *context, int64_t begin, int64_t end) {
   if (a->how.stream) vstreamed();
 }
 
-/* d1[j] += the sum of gy in column j of R rows, d2[j] += that of gy * (x - shift) */
+/* d1[j] += the sum of gy in column j of R rows, d2[j] += that of gy * (x - shift). far: L2 is asked for the R rows after
+ * the next R (0.86 of the time of the backward pass of 4096x768, which the next R make 0.94) */
 INLINE void add_back_columns_of(const sums *s, const T *gy, const T *x, int64_t stride, int64_t n, const int R,
                                 const int far) {
   EACH_VECTOR(j, k, n,
@@ -842,8 +849,8 @@ INLINE void add_back_columns_of(const sums *s, const T *gy, const T *x, int64_t 
     V d2 = load_n(s->d2 + j, k);
     EACH_ROW(r) {
       if (far) {
-        __builtin_prefetch(gy + (R + r) * stride + j, 0, 2);
-        __builtin_prefetch(x + (R + r) * stride + j, 0, 2);
+        __builtin_prefetch(gy + (2 * R + r) * stride + j, 0, 2);
+        __builtin_prefetch(x + (2 * R + r) * stride + j, 0, 2);
       }
       const V g = load_n(gy + r * stride + j, k);
       d1 += g;
@@ -864,13 +871,14 @@ static void add_back_columns(const sums *s, const T *gy, const T *x, int64_t row
   for (; q < rows; q++) add_back_columns_of(s, gy + q * stride, x + q * stride, stride, n, 1, 0);
 }
 
-/* gx = ((gy + c1) + (x - mean) * c2) * scale, or gy * scale */
+/* gx = ((gy + c1) + (x - mean) * c2) * scale, or gy * scale. far: L2 is asked for what comes AHEAD */
 INLINE void column_back(T *gx, const T *gy, const T *x, const T *mean, const T *c1, const T *c2, const T *scale,
                         int64_t batch, int64_t stride, const int frozen, int64_t n, int stream, const int far) {
+  const int64_t ahead = rows_ahead(n) * stride;
   for (int64_t q = 0; q < batch; q++)
     EACH_VECTOR(j, k, n,
       const int64_t i = q * stride + j;
-      if (far) __builtin_prefetch(gy + i + stride, 0, 2), __builtin_prefetch(x + i + stride, 0, 2);
+      if (far) __builtin_prefetch(gy + i + ahead, 0, 2), __builtin_prefetch(x + i + ahead, 0, 2);
       V g = load_n(gy + i, k);
       if (!frozen) g = vfma(load_n(x + i, k) - load_n(mean + j, k), load_n(c2 + j, k), g + load_n(c1 + j, k));
       put_n(gx + i, g * load_n(scale + j, k), k, stream););
