@@ -22,8 +22,8 @@ from .ops.creation import ones_like, zeros, zeros_like
 from .ops.join import stack
 from .ops.random import get_rng_state, set_rng_state
 
-__all__ = ["functional_call", "grad", "grad_and_value", "hessian", "jacfwd", "jacrev", "jvp", "stack_module_state",
-           "vjp", "vmap"]
+__all__ = ["functional_call", "grad", "grad_and_value", "hessian", "jacfwd", "jacrev", "jvp", "linearize",
+           "stack_module_state", "vjp", "vmap"]
 
 Function = Callable[..., Any]
 Dims = int | Sequence[int]
@@ -226,6 +226,11 @@ def jvp(func: Function, primals: Any, tangents: Any, *, strict: bool = False, ha
     return (value, tangent, run.finished(run.aux)) if has_aux else (value, tangent)
 
 
+def linearize(func: Function, *primals: Any) -> tuple[Any, Function]:
+    """(func(*primals), jvp_fn): `jvp_fn(*tangents)` is the Jacobian-vector product there (see `jvp`)."""
+    return func(*primals), lambda *tangents: jvp(func, primals, tangents)[1]
+
+
 # ---- Jacobians -------------------------------------------------------------------------------------------------------
 
 def jacrev(func: Function, argnums: Dims = 0, *, has_aux: bool = False, chunk_size: int | None = None) -> Function:
@@ -385,7 +390,12 @@ def stack_module_state(models: Sequence[Any]) -> tuple[dict[str, Tensor], dict[s
         fail("func.stack_module_state", "needs at least one module", "none")
     if len({type(m) for m in models}) > 1:
         fail("func.stack_module_state", "the modules must be of one class", [type(m).__name__ for m in models])
+    if len({m.training for m in models}) > 1:
+        fail("func.stack_module_state", "the modules must be in one mode", [m.training for m in models], "call eval()")
     parameters, buffers = [dict(m.named_parameters()) for m in models], [dict(m.named_buffers()) for m in models]
+    for name in parameters[0]:
+        if len({p[name].requires_grad for p in parameters}) > 1:
+            fail("func.stack_module_state", "a parameter must require a gradient in all modules or in none", name)
     made = {name: stack([p[name].detach() for p in parameters]).requires_grad_(parameters[0][name].requires_grad)
             for name in parameters[0]}
     return made, {name: stack([b[name].detach() for b in buffers]) for name in buffers[0]}

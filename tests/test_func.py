@@ -136,3 +136,24 @@ def test_what_torch_gives(torch):
 def test_refusals(call, kind, text):
     with pytest.raises(kind, match=text):
         call()
+
+
+def test_linearize():
+    x, v = mg.tensor([1.0, 2.0, 3.0]), mg.tensor([1.0, 0.5, -1.0])
+    value, product = mg.func.linearize(lambda x: (x.sin(), (x * x).sum()), x)
+    np.testing.assert_allclose(value[0].numpy(), np.sin(x.numpy()), rtol=1e-6)
+    for u in (v, 2 * v):
+        of_sin, of_sum = product(u)
+        np.testing.assert_allclose(of_sin.numpy(), np.cos(x.numpy()) * u.numpy(), rtol=1e-6)
+        np.testing.assert_allclose(of_sum.item(), float((2 * x * u).sum()), rtol=1e-6)
+
+
+def test_states_are_stacked_of_modules_that_train_alike():
+    models = [mg.nn.Linear(2, 2) for _ in range(3)]
+    models[1].eval()
+    with pytest.raises(RuntimeError, match="in one mode"):
+        mg.func.stack_module_state(models)
+    models[1].train()
+    models[0].weight.requires_grad_(False)
+    with pytest.raises(RuntimeError, match="in all modules or in none; got weight"):
+        mg.func.stack_module_state(models)

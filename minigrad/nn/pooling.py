@@ -16,7 +16,7 @@ from operator import index
 from typing import Any
 
 from ..core.half import rounds_once
-from ..core.shape import INT64, fail
+from ..core.shape import INT64, fail, is_float
 from ..core.tensor import Tensor
 from ..ops.activation import relu
 from ..ops.math import abs, neg, pow, sign
@@ -158,6 +158,8 @@ def _adaptive(op: Callable[..., Any], name: str, dims: int, input: Tensor, outpu
               empty_channels: bool = False) -> Any:
     """Checks the input and the output size, and pools."""
     _check_space(name, input, dims, empty_channels, RuntimeError if dims == 1 else ValueError)      # as PyTorch has it
+    if op is adaptive_avg_pool and not is_float(input.dtype):
+        fail(name, "needs a floating-point tensor", input.array.layout, "convert with .float()", NotImplementedError)
     given = tuple(output_size) if isinstance(output_size, Sequence) else (output_size,) * dims
     if len(given) != dims:
         fail(name, f"output_size must be a whole number or {dims} of them", f"output_size {output_size}")

@@ -110,6 +110,20 @@ def deepcopy(input: Tensor, memo: dict[int, Any]) -> Tensor:
     return out
 
 
+def shallow_copy(input: Tensor) -> Tensor:
+    """For `copy.copy(t)`: a leaf on the same memory."""
+    out = _new(type(input))
+    out.array, out.node, out._requires_grad, out._grad = input.detach().array, None, input._requires_grad, None
+    if hasattr(input, "__dict__"):
+        out.__dict__.update(input.__dict__)
+    return out
+
+
+def backwards(input: Tensor) -> Tensor:
+    """For `reversed(t)`: the slices along the first dimension in the other order; a 0-d tensor itself."""
+    return input.flip(0) if input.array.layout.ndim else input      # type: ignore[attr-defined]
+
+
 def reduce_ex(input: Tensor, protocol: Any) -> tuple[Any, ...]:
     """For `pickle`: the class, the values, `requires_grad` (of a leaf) and the device."""
     values = input.numpy(force=True).copy()
@@ -138,5 +152,5 @@ METHODS: dict[str, Any] = {
     "__array__": as_numpy, "__array_interface__": property(array_interface),
     "__cuda_array_interface__": property(cuda_array_interface),
     "__dlpack__": dlpack, "__dlpack_device__": dlpack_device,
-    "__deepcopy__": deepcopy, "__reduce_ex__": reduce_ex,
+    "__copy__": shallow_copy, "__deepcopy__": deepcopy, "__reduce_ex__": reduce_ex, "__reversed__": backwards,
 }

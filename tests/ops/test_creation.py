@@ -1,4 +1,5 @@
 """Numbers on their way into tensors: what a dtype cannot hold is refused, what it can hold arrives exactly."""
+import copy
 from collections import deque
 
 import numpy as np
@@ -227,3 +228,11 @@ def test_a_device_is_the_default_inside_a_block():
 def test_what_dtypes_can_be_written_where():
     assert mg.can_cast(mg.int32, mg.float16) and mg.can_cast(mg.bool, mg.uint8) and mg.can_cast(mg.float64, mg.bfloat16)
     assert not (mg.can_cast(mg.float16, mg.int64) or mg.can_cast(mg.uint8, mg.bool))
+
+
+def test_a_shallow_copy_has_the_same_memory():
+    for t in (mg.tensor([1, 2, 3]), mg.ones(3, requires_grad=True), mg.nn.Parameter(mg.ones(3)), mg.ones(3, requires_grad=True) * 2):
+        other = copy.copy(t)
+        other.detach().fill_(7)
+        assert t.tolist() == [7] * 3 and type(other) is type(t) and other.requires_grad == t.requires_grad and other.is_leaf and other.grad is None
+    assert [float(x) for x in reversed(mg.arange(3.0))] == [2.0, 1.0, 0.0] and reversed(mg.ones(2, 3)).shape == (2, 3) and reversed(mg.tensor(5)).item() == 5

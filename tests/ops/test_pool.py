@@ -148,3 +148,8 @@ def test_a_long_line_needs_no_table_of_its_windows():
 def test_unpooling_of_no_samples():
     pooled, at = mg.nn.functional.max_pool1d(mg.ones(0, 3, 8), 2, return_indices=True)
     assert mg.nn.functional.max_unpool1d(pooled, at, 2).shape == (0, 3, 8)
+
+
+def test_means_of_integers_are_not_cut():
+    with pytest.raises(NotImplementedError, match="adaptive_avg_pool2d.*floating-point"):
+        mg.nn.functional.adaptive_avg_pool2d(mg.arange(16).reshape(1, 1, 4, 4), 2)
