@@ -47,7 +47,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "torch.nn.functional": (".as_torch.functional", ".nn.functional"),
     "torch.nn.init": (".as_torch.init", ".nn.init"),
     "torch.nn.modules": (".nn",),
-    **{f"torch.nn.modules.{name}": (".as_torch.small", ".nn") for name in (
+    **{f"torch.nn.modules.{name}": (".as_torch.small", ".nn", ".nn.hooks") for name in (
         "activation", "adaptive", "batchnorm", "channelshuffle", "container", "conv", "distance", "dropout", "flatten",
         "fold", "instancenorm", "lazy", "linear", "loss", "module", "normalization", "padding", "pixelshuffle",
         "pooling", "rnn", "sparse", "transformer", "upsampling", "utils")},

@@ -17,6 +17,6 @@ def renamed(module: ModuleType, old: str, new: str) -> Callable[..., Any]:
 
     @wraps(function)
     def call(*args: Any, **named: Any) -> Any:
-        warn(f"[{old}] is the old name of {new}")
+        warn(f"[{old}] is the old name of {new}", FutureWarning)
         return function(*args, **named)
     return call

@@ -25,18 +25,11 @@ from ..nn import (
     Module,
     NLLLoss,
 )
-from ..nn.module import (
-    Parameter,
-    register_module_forward_hook,
-    register_module_forward_pre_hook,
-    register_module_full_backward_hook,
-    register_module_full_backward_pre_hook,
-)
+from ..nn.hooks import register_module_full_backward_hook
+from ..nn.module import Parameter
 from ..optim.lr_scheduler import LRScheduler
 
-__all__ = ["Container", "Module", "NLLLoss2d", "Parameter", "register_module_forward_hook",
-           "register_module_forward_pre_hook", "register_module_full_backward_hook",
-           "register_module_full_backward_pre_hook"]
+__all__ = ["Container", "Module", "NLLLoss2d", "Parameter"]
 
 Container, NLLLoss2d, _LRScheduler = Module, NLLLoss, LRScheduler
 
@@ -124,6 +117,15 @@ register_module_backward_hook = register_module_full_backward_hook
 _BatchNorm, _InstanceNorm, _DropoutNd = _common(BatchNorm1d), _common(InstanceNorm1d), _common(Dropout)
 _ConvNd = _common(Conv1d, ConvTranspose1d)
 _Loss, _WeightedLoss = _common(L1Loss), _common(CrossEntropyLoss)
+
+
+def consume_prefix_in_state_dict_if_present(state_dict: dict[str, Any], prefix: str) -> None:
+    """Takes `prefix` ("module.") from the names of a state dict, and from its metadata, in place."""
+    metadata = getattr(state_dict, "_metadata", {})
+    for table, names in ((state_dict, [name for name in state_dict if name.startswith(prefix)]),
+                         (metadata, [name for name in metadata if name and f"{name}.".startswith(prefix)])):
+        for name in names:
+            table[name[len(prefix):]] = table.pop(name)
 
 
 def _ntuple(n: int, name: str = "parse") -> Callable[[Any], tuple[Any, ...]]:

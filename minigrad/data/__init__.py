@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING
 
 from ..core.messages import NoAttribute as _NoAttribute
 from . import distributed
-from .dataset import ChainDataset, ConcatDataset, Dataset, IterableDataset, Subset, TensorDataset, random_split
+from .dataset import (
+    ChainDataset,
+    ConcatDataset,
+    Dataset,
+    IterableDataset,
+    StackDataset,
+    Subset,
+    TensorDataset,
+    random_split,
+)
 from .digits import digits
 from .fetch import download, unpack
 from .images import cifar10, fashion_mnist, mnist, read_cifar10, read_idx
@@ -19,10 +28,10 @@ from .text import CharTokenizer, python_docs_text
 from .workers import WorkerInfo, get_worker_info
 
 __all__ = ["BatchSampler", "ChainDataset", "CharTokenizer", "ConcatDataset", "DataLoader", "Dataset",
-           "IterableDataset", "RandomSampler", "Sampler", "SequentialSampler", "Subset", "SubsetRandomSampler",
-           "TensorDataset", "WeightedRandomSampler", "WorkerInfo", "cifar10", "default_collate", "default_convert",
-           "digits", "distributed", "download", "fashion_mnist", "get_worker_info", "mnist", "python_docs_text",
-           "random_split", "read_cifar10", "read_idx", "unpack"]
+           "IterableDataset", "RandomSampler", "Sampler", "SequentialSampler", "StackDataset", "Subset",
+           "SubsetRandomSampler", "TensorDataset", "WeightedRandomSampler", "WorkerInfo", "cifar10", "default_collate",
+           "default_convert", "digits", "distributed", "download", "fashion_mnist", "get_worker_info", "mnist",
+           "python_docs_text", "random_split", "read_cifar10", "read_idx", "unpack"]
 
 if not TYPE_CHECKING:
     def __getattr__(name: str) -> None:

@@ -28,7 +28,7 @@ class Dataset(Generic[Sample]):
     """Base class. A subclass defines `__getitem__` (a sample, of any form) and `__len__`.
 
     It may define `take(indices)` as well: the batch of these samples, which `DataLoader` then asks for instead of
-    single samples. `a + b` is the `ConcatDataset` of both.
+    single samples, or `__getitems__(indices)`: the list of these samples. `a + b` is the `ConcatDataset` of both.
 
         class Squares(Dataset):
             def __len__(self):
@@ -165,6 +165,57 @@ class ConcatDataset(Dataset[Sample]):
         return self.cumulative_sizes[-1]
 
     __repr__ = constructed
+
+
+class StackDataset(Dataset[Sample]):
+    """Sample i is the tuple of d[i] for each data set d, or a dict of them where the data sets are given by name.
+
+    ValueError without a data set, for both kinds at once, and for different lengths.
+
+        pairs = StackDataset(image=images, text=texts)
+        pairs[0]["image"]                                   # images[0]
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        if args and kwargs:
+            raise ValueError("Supported either data sets in their order, for tuples, or by name, for dicts; got both")
+        self.datasets: Any = kwargs or args
+        lengths = {len(d) for d in self._members()}
+        if not lengths:
+            raise ValueError("At least one dataset should be passed")
+        if len(lengths) > 1:
+            raise ValueError("Size mismatch between datasets")
+
+    def _members(self) -> list[Any]:
+        return list(self.datasets.values() if isinstance(self.datasets, dict) else self.datasets)
+
+    def _sample(self, values: Iterable[Any]) -> Any:
+        return dict(zip(self.datasets, values, strict=True)) if isinstance(self.datasets, dict) else tuple(values)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._sample(d[index] for d in self._members())
+
+    def __getitems__(self, indices: Sequence[int]) -> list[Any]:
+        columns = [samples_of(d, indices) for d in self._members()]
+        return [self._sample(row) for row in zip(*columns, strict=True)]
+
+    def __len__(self) -> int:
+        return len(self._members()[0])
+
+    __repr__ = constructed
+
+
+def samples_of(dataset: Any, indices: Sequence[int]) -> Sequence[Any]:
+    """The samples at `indices`: by the data set's `__getitems__`, if it has one. ValueError if that gives another
+    number of samples."""
+    read = getattr(dataset, "__getitems__", None)
+    if not callable(read):
+        return [dataset[i] for i in indices]
+    samples: Sequence[Any] = read(indices)
+    if len(samples) != len(indices):
+        raise ValueError(f"[{type(dataset).__name__}] __getitems__ must give a sample for each index; "
+                         f"got {len(samples)} for {len(indices)}")
+    return samples
 
 
 def batch_taker(dataset: Any) -> Callable[[Sequence[int]], Any] | None:

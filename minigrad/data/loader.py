@@ -15,10 +15,11 @@ from ..core.messages import Guarded
 from ..core.modes import mode
 from ..core.shape import fail
 from ..core.tensor import Tensor
+from ..core.warning import warn
 from ..ops.creation import as_tensor, tensor
 from ..ops.join import stack
 from ..ops.random import Generator, Streams, randint
-from .dataset import IterableDataset, Sample, batch_taker
+from .dataset import IterableDataset, Sample, batch_taker, samples_of
 from .sampler import batch_count, batched, check_batch_size, load_order, order_state
 from .workers import Workers, get_worker_info
 
@@ -168,6 +169,7 @@ class _Iteration(Generic[Sample]):
         self._loader, self._order, self._over = loader, order, False
         self._streams = Streams(order.seed)             # of the samples that are read without workers
         self._workers: Workers | None = None
+        self._given = 0                                 # batches
         self._empty = 0                                 # how many workers in a row had no sample left
         count = loader.num_workers
         if not count:
@@ -211,12 +213,22 @@ class _Iteration(Generic[Sample]):
         try:
             read = self._read()
             if read is not _END:
+                self._given += 1
+                self._check_length()
                 return self._loader._finish(read)       # type: ignore[no-any-return]
         except StopIteration as error:
             raise RuntimeError("[DataLoader] the data set, the sampler or collate_fn raised StopIteration") from error
         self._loader._ended(self._order)
         self.close()
         raise StopIteration
+
+    def _check_length(self) -> None:
+        """Warns where an iterable data set gives more than it said."""
+        told = self._loader._told
+        if told is not None and self._given > told:
+            warn(f"Length of IterableDataset {brief(self._loader.dataset)} was reported to be {told} (when accessing "
+                 f"len(dataloader)), but {self._given} samples have been fetched. For multiprocessing data-loading, "
+                 "this happens where each worker gives all samples instead of its part: see get_worker_info")
 
     def __len__(self) -> int:
         """The number of batches in the whole epoch."""
@@ -246,9 +258,8 @@ class DataLoader(Guarded, Generic[Sample]):
     generator      draws the seed of an epoch (default: the global generator)
     seed           fixes the seed of every epoch
     prefetch_factor   how many batches a thread reads ahead (default 2)
-    persistent_workers, pin_memory, pin_memory_device   accepted, without effect: batches lie in ordinary memory
-    multiprocessing_context, in_order
-                   must keep their defaults, else NotImplementedError: workers are threads
+    persistent_workers, pin_memory, pin_memory_device, multiprocessing_context, in_order
+                   accepted, without effect: workers are threads, batches lie in ordinary memory and come in order
 
     ValueError for arguments that exclude each other.
 
@@ -256,7 +267,7 @@ class DataLoader(Guarded, Generic[Sample]):
     the sample's place in the epoch. So a seed gives the same samples with any number of workers, and reading them does
     not change what the model draws. In workers this holds also for `numpy.random.*` and `random.*`, called through
     their modules. A generator that `worker_init_fn` seeds goes on from that seed instead: worker i reads the batches i,
-    i + num_workers, ... A data set that has `take` has one stream for a batch.
+    i + num_workers, ... A data set that has `take` or `__getitems__` has one stream for a batch.
 
     `state_dict()` can be taken in the middle of an epoch. After `load_state_dict` the next iteration continues that
     epoch with the next batch, in the same order and with the same random numbers.
@@ -273,10 +284,6 @@ class DataLoader(Guarded, Generic[Sample]):
                  multiprocessing_context: Any = None, generator: Generator | None = None, *,
                  prefetch_factor: int | None = None, persistent_workers: bool = False, pin_memory_device: str = "",
                  in_order: bool = True, seed: int | None = None) -> None:
-        for name, value in (("multiprocessing_context", multiprocessing_context), ("in_order", not in_order)):
-            if value:
-                raise NotImplementedError(f"[DataLoader] {name} is not supported; workers are threads, "
-                                          "leave it at its default")
         self._iterable = isinstance(dataset, IterableDataset)
         if self._iterable:
             for name, value in (("shuffle", shuffle), ("sampler", sampler), ("batch_sampler", batch_sampler)):
@@ -303,9 +310,12 @@ class DataLoader(Guarded, Generic[Sample]):
         self.num_workers, self.prefetch_factor = num_workers, 2 if prefetch_factor is None else max(prefetch_factor, 1)
         self.collate_fn, self.generator, self.seed = collate_fn, generator, seed
         self.timeout, self.worker_init_fn, self.persistent_workers = timeout, worker_init_fn, persistent_workers
+        _check_context(multiprocessing_context, num_workers)
+        self.multiprocessing_context, self.in_order = multiprocessing_context, in_order
         self._take = batch_taker(dataset) if collate_fn is None else None
         self._single = batch_size is None and batch_sampler is None
         self._epoch = 0
+        self._told: int | None = None               # the length of an iterable data set, once the program asked
         self._order: _Order | None = None           # of the epoch that is under way
         self._sampler_state: Any = None             # of the sampler, before it gave the order
         self._loaded: dict[str, Any] | None = None      # the epoch to continue
@@ -320,6 +330,8 @@ class DataLoader(Guarded, Generic[Sample]):
         if self.batch_sampler is not None:
             return len(self.batch_sampler)              # type: ignore[arg-type]
         n = len(self.dataset if self.sampler is None else self.sampler)        # type: ignore[arg-type]
+        if self._iterable:
+            self._told = n
         return n if self.batch_size is None else batch_count(n, self.batch_size, self.drop_last)
 
     def __repr__(self) -> str:
@@ -366,6 +378,8 @@ class DataLoader(Guarded, Generic[Sample]):
                 return self.dataset[indices], False
             if self._take is not None:
                 return self._take(indices), True
+            if callable(getattr(self.dataset, "__getitems__", None)):
+                return samples_of(self.dataset, indices), False
             samples = []
             for i in indices:
                 if cancelled is not None and cancelled():
@@ -485,6 +499,22 @@ class DataLoader(Guarded, Generic[Sample]):
 
 
 _FIXED = ("dataset", "batch_size", "sampler", "batch_sampler", "drop_last", "persistent_workers")
+
+
+def _check_context(context: Any, num_workers: int) -> None:
+    """Is it None, or how processes can be started, in PyTorch's words?"""
+    if context is None:
+        return
+    if num_workers == 0:
+        raise ValueError("[DataLoader] multiprocessing_context needs num_workers > 0")
+    import multiprocessing  # seldom needed
+
+    methods = multiprocessing.get_all_start_methods()
+    if not isinstance(context, str | multiprocessing.context.BaseContext):
+        raise TypeError("[DataLoader] multiprocessing_context must be a string or a context of multiprocessing; "
+                        f"got {type(context).__name__}")
+    if isinstance(context, str) and context not in methods:
+        raise ValueError(f"[DataLoader] multiprocessing_context must be one of {methods}; got {context!r}")
 
 
 def _check_workers(num_workers: int, prefetch_factor: int | None, persistent_workers: bool, timeout: float) -> None:

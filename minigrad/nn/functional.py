@@ -2,6 +2,7 @@
 
 Each function is in the file of its layer (`nn/norm.py` has `layer_norm` and `LayerNorm`); nothing is defined here.
 """
+from functools import partial as _partial
 from typing import TYPE_CHECKING
 
 from ..core.messages import NoAttribute as _NoAttribute
@@ -140,5 +141,9 @@ for _name in __all__:
         globals()[_name] = _guarded(globals()[_name], __name__, _name)
 
 if not TYPE_CHECKING:
-    def __getattr__(name: str) -> None:
+    def __getattr__(name: str) -> object:
+        """`elu_` for `elu` with `inplace=True`, and so on."""
+        function = globals().get(name[:-1]) if name[-1:] == "_" else None
+        if "inplace" in getattr(getattr(function, "__wrapped__", function), "__annotations__", ()):
+            return _partial(function, inplace=True)
         raise _NoAttribute("module 'minigrad.nn.functional'", name, lambda: __all__)

@@ -298,3 +298,31 @@ def register_module_full_backward_pre_hook(hook: Callable) -> RemovableHandle:
 def register_module_full_backward_hook(hook: Callable) -> RemovableHandle:
     """Adds `hook(module, grad_input, grad_output)`, called after the backward of every module."""
     return _register_global(_global_backward_hooks, hook)
+
+
+# ---- hooks of members ----
+
+_registration_hooks: dict[str, dict[int, Any]] = {kind: OrderedDict() for kind in ("buffer", "module", "parameter")}
+
+
+def registered(kind: str, module: Any, name: str, value: Any) -> Any:
+    """What becomes the member `name` of a module: `value`, or what a hook returned instead."""
+    for hook in list(_registration_hooks[kind].values()):
+        other = hook(module, name, value)
+        value = value if other is None else other
+    return value
+
+
+def register_module_buffer_registration_hook(hook: Callable) -> RemovableHandle:
+    """Adds `hook(module, name, buffer)`, called when any module gets a buffer; it returns None or another buffer."""
+    return _register(_registration_hooks["buffer"], hook)
+
+
+def register_module_module_registration_hook(hook: Callable) -> RemovableHandle:
+    """Adds `hook(module, name, submodule)`, called when any module gets another; it returns None or another one."""
+    return _register(_registration_hooks["module"], hook)
+
+
+def register_module_parameter_registration_hook(hook: Callable) -> RemovableHandle:
+    """Adds `hook(module, name, parameter)`, called when any module gets a parameter; it returns None or another one."""
+    return _register(_registration_hooks["parameter"], hook)

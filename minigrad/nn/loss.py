@@ -71,7 +71,7 @@ def _pair(name: str, input: Tensor, target: Tensor, weight: Tensor | None = None
         return input, target
     shape = broadcast_shapes(name, input.shape, target.shape)
     warn(f"the target size {tuple(target.shape)} differs from the input size {tuple(input.shape)}: both are broadcast, "
-         "which is seldom meant; give them the same size")
+         "which is seldom meant. Please ensure they have the same size.")
     return input.expand(shape), target.expand(shape)
 
 

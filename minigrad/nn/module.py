@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 from collections import OrderedDict, namedtuple
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -23,7 +24,7 @@ from ..core.tensor import Tensor
 from ..devices.base import Device
 from ..ops.creation import as_tensor, empty, empty_like
 from .arguments import DeviceLike
-from .hooks import Hookable
+from .hooks import Hookable, registered
 from .hooks import register_module_forward_hook as register_module_forward_hook
 from .hooks import register_module_forward_pre_hook as register_module_forward_pre_hook
 from .hooks import register_module_full_backward_hook as register_module_full_backward_hook
@@ -67,6 +68,30 @@ class Parameter(Tensor):
 
     def __repr__(self) -> str:
         return "Parameter containing:\n" + super().__repr__()
+
+
+class Buffer(Tensor):
+    """A tensor that a `Module` lists among its `buffers()` when it is assigned as an attribute.
+
+    It shares memory with `data`, and requires a gradient only if `data` does. `persistent`: is it in the state dict?
+
+        self.mean = nn.Buffer(minigrad.zeros(3))
+    """
+
+    def __init__(self, data: Any = None, *, persistent: bool = True) -> None:
+        super().__init__(empty(0) if data is None else data)
+        self.requires_grad_(getattr(data, "requires_grad", False))
+        self.persistent = persistent
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        data = self.detach().requires_grad_(self.requires_grad)
+        return partial(type(self), persistent=self.persistent), (data,)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Buffer:
+        if id(self) not in memo:
+            data = self.detach().clone().requires_grad_(self.requires_grad)
+            memo[id(self)] = type(self)(data, persistent=self.persistent)
+        return memo[id(self)]
 
 
 def indent(text: str) -> str:
@@ -131,8 +156,15 @@ class Module(Hookable, Guarded):
     _non_persistent_buffers_set: set[str]
     _version = 1                                # of the state dict's layout; kept in its _metadata
 
-    def __init__(self) -> None:
+    call_super_init = False                     # does __init__ call that of classes behind Module, with its arguments?
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        if (args or kwargs) and not self.call_super_init:
+            raise TypeError(f"{type(self).__name__}: Module.__init__() takes no arguments; got {len(args)}"
+                            + "".join(f", {name}=" for name in kwargs))
         self.__dict__.update(training=True, _parameters={}, _buffers={}, _non_persistent_buffers_set=set(), _modules={})
+        if self.call_super_init:
+            super().__init__(*args, **kwargs)
 
     # ---- calling ----
 
@@ -198,7 +230,7 @@ class Module(Hookable, Guarded):
             if param.grad_fn is not None:
                 raise ValueError(f"[Module] parameter '{name}' must be a leaf; got the result of {param.grad_fn}; "
                                  f"compute '{name}' in forward() instead")
-        self._parameters[name] = param
+        self._parameters[name] = registered("parameter", self, name, param)
         changed()
 
     def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
@@ -207,7 +239,7 @@ class Module(Hookable, Guarded):
         if tensor is not None and not isinstance(tensor, Tensor):
             raise TypeError(f"cannot assign '{type(tensor).__name__}' object to buffer '{name}' "
                             "(Tensor or None required)")
-        self._buffers[name] = tensor
+        self._buffers[name] = registered("buffer", self, name, tensor)
         changed()
         (self._non_persistent_buffers_set.discard if persistent else self._non_persistent_buffers_set.add)(name)
 
@@ -219,7 +251,7 @@ class Module(Hookable, Guarded):
                    "; use a layer, such as nn.ReLU()" if callable(module) else "")
             raise TypeError(f"{type(module).__name__} is not a Module subclass{fix}")
         self._check_name("module", name, self.__dict__.get("_modules"))
-        self._modules[name] = module
+        self._modules[name] = registered("module", self, name, module)
         changed()
 
     register_module = add_module
@@ -251,7 +283,8 @@ class Module(Hookable, Guarded):
     def __setattr__(self, name: str, value: Any) -> None:
         own = self.__dict__
         parameters = own.get("_parameters")
-        kind = "parameter" if isinstance(value, Parameter) else "module" if isinstance(value, Module) else None
+        kind = ("parameter" if isinstance(value, Parameter) else "module" if isinstance(value, Module) else
+                "buffer" if isinstance(value, Buffer) else None)
         if parameters is None:
             if kind:
                 raise AttributeError(f"cannot assign {kind}s before Module.__init__() call; "
@@ -266,20 +299,19 @@ class Module(Hookable, Guarded):
             if value is not None:
                 raise TypeError(f"cannot assign '{type(value).__name__}' as parameter '{name}' "
                                 "(nn.Parameter or None expected)")
-            parameters[name] = None
+            parameters[name] = registered("parameter", self, name, None)
         elif kind == "module":
             if name not in self._modules:
                 self._forget(name)
-            self._modules[name] = value
+            self._modules[name] = registered("module", self, name, value)
         elif name in self._modules:
             if value is not None:
                 raise TypeError(f"cannot assign '{type(value).__name__}' as child module '{name}' "
                                 "(nn.Module or None expected)")
-            self._modules[name] = None
-        elif name in self._buffers:
-            if value is not None and not isinstance(value, Tensor):
-                raise TypeError(f"cannot assign '{type(value).__name__}' as buffer '{name}' (Tensor or None expected)")
-            self._buffers[name] = value
+            self._modules[name] = registered("module", self, name, None)
+        elif kind == "buffer" or name in self._buffers:
+            persistent = value.persistent if kind else name not in self._non_persistent_buffers_set
+            self.register_buffer(name, value, persistent)
         else:
             object.__setattr__(self, name, value)
         changed()

@@ -6,6 +6,7 @@ for "linear", four for "cubic"; with `antialias`, as many as lie under it. Read 
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any
@@ -26,6 +27,7 @@ from .pooling import adaptive_avg_pool1d, adaptive_avg_pool2d, adaptive_avg_pool
 _RANKS = {"linear": (3,), "bilinear": (4,), "bicubic": (4,), "trilinear": (5,), "nearest": (3, 4, 5),
           "nearest-exact": (3, 4, 5), "area": (3, 4, 5)}
 _KINDS = {"bilinear": "linear", "trilinear": "linear", "bicubic": "cubic"}
+_MOST = 1 << 60                             # elements: no memory holds them
 _AREA = (adaptive_avg_pool1d, adaptive_avg_pool2d, adaptive_avg_pool3d)
 
 
@@ -113,8 +115,11 @@ def _sizes(input: Tensor, size: Any, scale_factor: Any, recompute: bool | None) 
     if size is not None:
         if recompute:
             raise ValueError("[interpolate] recompute_scale_factor needs a scale_factor; got size")
-        return [int(n) for n in given], [None] * dims
-    out = [int(math.floor(n * s)) for n, s in zip(input.shape[2:], given, strict=True)]
+        try:
+            return [operator.index(n) for n in given], [None] * dims
+        except TypeError:
+            raise TypeError(f"[interpolate] expected size to be one of int or a tuple of them; got {given}") from None
+    out = [math.floor(n * s) if abs(s) < 1e18 else _MOST for n, s in zip(input.shape[2:], given, strict=True)]
     return out, [None if recompute else float(s) for s in given]
 
 
@@ -132,6 +137,8 @@ def _check(input: Tensor, mode: str, align_corners: bool | None, antialias: bool
     if min(out) < 1 or not input.shape[1] or not math.prod(input.shape[2:]):
         fail("interpolate", "the channels and all sizes, of input and output, must be positive",
              [input.layout, f"output {list(out)}"])
+    if math.prod(out) >= _MOST:
+        fail("interpolate", "the output is too large", [input.layout, f"output {list(out)}"])
     if not is_float(input.dtype) and not mode.startswith("nearest"):
         fail("interpolate", f"mode {mode!r} needs a floating-point input", input.layout, "convert with .float()",
              NotImplementedError)
@@ -186,6 +193,10 @@ def _interpolate_errors(make: Any) -> Iterator[tuple]:
     yield (make(1, 1, 3), 3, {"align_corners": True}), ValueError, "align_corners"
     yield (make(1, 1, 3), 3, {"mode": "linear", "antialias": True}), ValueError, "antialias"
     yield (make(1, 1, 3), 0, None, {"mode": "linear"}), RuntimeError, "positive"
+    for size in (3.0, "3", [3.0]):
+        yield (make(1, 1, 3), size, {}), TypeError, "expected size to be one of int"
+    for factor in (1e20, -1e20, math.inf, math.nan):
+        yield (make(1, 1, 3, 3), None, factor, {}), RuntimeError, "too large|positive"
     yield (make(1, 1, 3), 3, {"mode": "sinc"}), NotImplementedError, "mode must be"
 
 

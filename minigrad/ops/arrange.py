@@ -374,6 +374,8 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
 def _pad_from_input(input: Tensor, amounts: list[int], mode: str) -> Tensor:
     """`pad` with a mode that takes the new elements from the input."""
     source, x = input, input.array.layout
+    if mode != "circular" and x.shape[-len(amounts) // 2 - 1] == 0:
+        fail("pad", f"mode {mode!r} pads tensors without elements only where the batch is empty", x)
     for k in range(len(amounts) // 2):
         a, left, right = x.ndim - 1 - k, *amounts[2 * k:2 * k + 2]
         n = x.shape[a]

@@ -396,9 +396,9 @@ def _cross_entropy(x: Tensor, target: Tensor, weight: Tensor | None, *, ignore_i
 @_cross_entropy.check
 def _cross_entropy_rule(x: Layout, target: Layout, weight: Layout | None, *, ignore_index: int, reduction: str,
                         label_smoothing: float) -> None:
-    _labels_rule("cross_entropy", x, target, weight)
     if not 0.0 <= label_smoothing <= 1.0:
         fail("cross_entropy", "label_smoothing must be between 0 and 1", label_smoothing)
+    _labels_rule("cross_entropy", x, target, weight)
     if is_float(target.dtype) and ignore_index >= 0:
         fail("cross_entropy", "ignore_index is not supported for floating point target", ignore_index,
              "leave it at its default, -100")
@@ -518,6 +518,8 @@ def _cross_entropy_errors(make: Any) -> Any:
     yield (make(2, 5, 7), make.ints(2, 5, high=7), None, options), ValueError, r"use input.movedim\(-1, 1\)"
     yield (make(3, 4), make.ints(3, high=4), make(3), options), RuntimeError, "one value per class"
     yield (make(3, 4), make.ints(3, high=4), None, {**options, "label_smoothing": 2.0}), RuntimeError, "between 0 and 1"
+    smooth = {**options, "label_smoothing": 1.2}
+    yield (make(3, 4), make.ints(4, high=4), None, smooth), RuntimeError, "between 0 and 1"
     ignoring = {**options, "ignore_index": 1}
     yield (make(3, 4), make(3, 4), None, ignoring), RuntimeError, "not supported for floating point"
 

@@ -143,8 +143,8 @@ class Streams:
         self._begun: dict[Device, tuple[int, Generator]] = {}       # the number of the stream that each one is in
 
     def seed_of(self, number: int) -> int:
-        """The seed of a stream, 0 <= n < 2^64: another one for each number."""
-        return _mixed(_mixed(_mixed(self.seed & _MASK) ^ self.seed >> 64) ^ number & _MASK)
+        """The seed of a stream, 0 <= n < 2^63, so that a tensor can hold it: another one for each number."""
+        return _mixed(_mixed(_mixed(self.seed & _MASK) ^ self.seed >> 64) ^ number & _MASK) & _MASK >> 1
 
     def generator(self, device: Device) -> Generator:
         """The generator of the present stream on a device."""

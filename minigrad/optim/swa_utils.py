@@ -1,12 +1,11 @@
 """Averages of a model's parameters over its training, with the names of `torch.optim.swa_utils`.
 
-The average of the last epochs (SWA: Izmailov et al. 2018) often generalizes better than the last parameters; so does
-an exponential moving average (EMA: Polyak and Juditsky 1992, with a decay), which follows training from the beginning.
+The mean over the last epochs (SWA: Izmailov et al. 2018), or an exponential moving average (EMA: Polyak and Juditsky
+1992, with a decay), often generalizes better than the last parameters.
 
-    average = AveragedModel(model)                                      # EMA: multi_avg_fn=get_ema_multi_avg_fn(0.999)
-    schedule = SWALR(optimizer, swa_lr=0.05)
+    average, schedule = AveragedModel(model), SWALR(optimizer, swa_lr=0.05)
     for epoch in range(300):
-        train(...)                                                      # calls optimizer.step()
+        train(...)                                  # calls optimizer.step()
         if epoch >= 160:
             average.update_parameters(model)
             schedule.step()
@@ -30,8 +29,8 @@ from .lr_scheduler import SWALR
 __all__ = ["AveragedModel", "SWALR", "get_ema_avg_fn", "get_ema_multi_avg_fn", "get_swa_avg_fn", "get_swa_multi_avg_fn",
            "update_bn"]
 
-Average: TypeAlias = Callable[[Tensor, Tensor, "Tensor | int"], Tensor]
-Averages: TypeAlias = Callable[[Sequence[Tensor], Sequence[Tensor], "Tensor | int"], None]
+Average: TypeAlias = Callable[[Tensor, Tensor, Any], Tensor]
+Averages: TypeAlias = Callable[[Sequence[Tensor], Sequence[Tensor], Any], None]
 
 
 def _moved(average: Tensor, current: Tensor, weight: float) -> Tensor:
@@ -42,7 +41,7 @@ def _moved(average: Tensor, current: Tensor, weight: float) -> Tensor:
 
 
 def _of_lists(average: Average) -> Averages:
-    def update(averages: Sequence[Tensor], currents: Sequence[Tensor], num_averaged: Tensor | int) -> None:
+    def update(averages: Sequence[Tensor], currents: Sequence[Tensor], num_averaged: Any) -> None:
         with no_grad():
             for old, new in zip(averages, currents, strict=True):
                 old.copy_(average(old, new, num_averaged))
@@ -50,38 +49,34 @@ def _of_lists(average: Average) -> Averages:
 
 
 def get_ema_avg_fn(decay: float = 0.999) -> Average:
-    """The function (average, current, count) -> decay average + (1 - decay) current, for `avg_fn`.
-
-    ValueError unless 0 <= decay <= 1.
-    """
+    """(average, current, count) -> decay average + (1 - decay) current. ValueError unless 0 <= decay <= 1."""
     if not 0 <= decay <= 1:
         raise ValueError(f"Invalid decay value {decay} provided. Please provide a value in [0,1] range.")
     return lambda average, current, num_averaged: _moved(average, current, 1 - decay)
 
 
 def get_swa_avg_fn() -> Average:
-    """The function (average, current, count) -> average + (current - average) / (count + 1), for `avg_fn`."""
+    """(average, current, count) -> average + (current - average) / (count + 1)"""
     return lambda average, current, num_averaged: _moved(average, current, 1 / (int(num_averaged) + 1))
 
 
 def get_ema_multi_avg_fn(decay: float = 0.999) -> Averages:
-    """`get_ema_avg_fn` over lists, which changes the tensors of the first one: for `multi_avg_fn`."""
+    """`get_ema_avg_fn` for lists; changes the first one's tensors."""
     return _of_lists(get_ema_avg_fn(decay))
 
 
 def get_swa_multi_avg_fn() -> Averages:
-    """`get_swa_avg_fn` over lists, which changes the tensors of the first one: for `multi_avg_fn`."""
+    """`get_swa_avg_fn` for lists; changes the first one's tensors."""
     return _of_lists(get_swa_avg_fn())
 
 
 class AveragedModel(Module):
     """A copy of `model` whose parameters are the average of those that `update_parameters` has seen.
 
-    device          where the copy lies; None: where `model` lies
-    avg_fn          (average, current, count) -> new average of one tensor; None: the mean of all (`get_swa_avg_fn`)
-    multi_avg_fn    the same for lists of tensors of one device and dtype, whose first list it changes. Only one of the
-                    two may be given: AssertionError
-    use_buffers     are buffers averaged, too (those of integers cut to whole numbers), or copied from the model?
+    device          where the copy lies (None: where `model` lies)
+    avg_fn          gives the new average of one tensor (None: `get_swa_avg_fn()`)
+    multi_avg_fn    the same for all tensors of a device and dtype. AssertionError for both
+    use_buffers     are buffers averaged (whole numbers cut), or copied from the model?
 
     `n_averaged` counts the updates; the first one copies. The functions are not in the state dict.
 
@@ -110,9 +105,10 @@ class AveragedModel(Module):
     def update_parameters(self, model: Module) -> None:
         """Moves the average to the parameters of `model`. ValueError if it has another number of them."""
         update = self.multi_avg_fn or _of_lists(self.avg_fn or get_swa_avg_fn())
-        buffers: list[tuple[Tensor, Tensor]] = list(zip(self.module.buffers(), model.buffers(), strict=True))
+        copied: list[tuple[Tensor, Tensor]] = list(zip(self.module.buffers(), model.buffers(), strict=True))
         averaged: list[tuple[Tensor, Tensor]] = list(zip(self.module.parameters(), model.parameters(), strict=True))
-        averaged, copied = (averaged + buffers, []) if self.use_buffers else (averaged, buffers)
+        if self.use_buffers:
+            averaged, copied = averaged + copied, []
         if not self.n_averaged:
             averaged, copied = [], averaged + copied
         groups: dict[Any, tuple[list[Tensor], list[Tensor]]] = {}
@@ -121,26 +117,26 @@ class AveragedModel(Module):
             olds.append(old.detach())
             news.append(new.detach().to(old.device))
         with no_grad():
-            for (device, _), (olds, news) in groups.items():
-                update(olds, news, self.n_averaged.to(device))
+            for (device, _), lists in groups.items():
+                update(*lists, self.n_averaged.to(device))
             for old, new in copied:
                 old.copy_(new)
             self.n_averaged.add_(1)
 
 
 def update_bn(loader: Iterable[Any], model: Module, device: DeviceLike = None) -> None:
-    """Computes the running statistics of the batch norms in `model` anew, as the means over the batches of `loader`.
+    """Computes the running statistics of the batch norms of `model` anew: the means over the batches of `loader`.
 
-    A batch is the model's argument, or a list or tuple that begins with it; `device` is where it is moved first. Modes
-    (train, eval) and momentum are as before afterwards.
+    A batch is the model's argument, or a list or tuple that begins with it, and is moved to `device` if one is given.
+    Modes (train, eval) and momentum are as before afterwards.
     """
-    norms = [(module, module.momentum) for module in model.modules() if isinstance(module, _BatchNorm)]
-    if not norms:
+    momenta = {module: module.momentum for module in model.modules() if isinstance(module, _BatchNorm)}
+    if not momenta:
         return
-    modes = [(module, module.training) for module in model.modules()]
-    for norm, _ in norms:
+    modes = {module: module.training for module in model.modules()}
+    for norm in momenta:
         norm.reset_running_stats()
-        norm.momentum = None                                # the mean of all batches
+        norm.momentum = None                        # the mean of all batches
     try:
         model.train()
         with no_grad():
@@ -148,7 +144,7 @@ def update_bn(loader: Iterable[Any], model: Module, device: DeviceLike = None) -
                 input = batch[0] if isinstance(batch, list | tuple) else batch
                 model(input if device is None else input.to(device))
     finally:
-        for norm, momentum in norms:
+        for norm, momentum in momenta.items():
             norm.momentum = momentum
-        for module, training in modes:
+        for module, training in modes.items():
             module.training = training

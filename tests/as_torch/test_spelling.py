@@ -165,11 +165,11 @@ def test_compile_and_script_give_back_what_they_get(door):
 
 
 def test_names_from_before_warn(door):
-    with pytest.warns(UserWarning, match="old name of xavier_uniform_"):
+    with pytest.warns(FutureWarning, match="old name of xavier_uniform_"):
         door.nn.init.xavier_uniform(door.empty(2, 2))
     p = door.ones(2, requires_grad=True)
     p.grad = door.ones(2)
-    with pytest.warns(UserWarning, match="old name of clip_grad_norm_"):
+    with pytest.warns(FutureWarning, match="old name of clip_grad_norm_"):
         door.nn.utils.clip_grad_norm([p], 1.0)
     assert abs(p.grad.norm().item() - 1) < 1e-6
     for module in (door.nn.init, door.nn.utils, door.nn.functional):
@@ -353,3 +353,15 @@ def test_windows(door):
     assert door.hann_window(4).tolist() == [0.0, 0.5, 1.0, 0.5] and door.bartlett_window(3, periodic=False).tolist() == [0.0, 1.0, 0.0]
     assert mg.allclose(door.hamming_window(5), door.signal.windows.hamming(5, sym=False)) and door.blackman_window(3, False)[1].item() == pytest.approx(1)
     assert mg.allclose(door.kaiser_window(5, False, 3.0), door.signal.windows.kaiser(5, beta=3.0))
+
+
+def test_consume_prefix_in_state_dict_if_present(door):
+    from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present as consume
+    net = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    state = nn.ModuleDict({"module": net}).state_dict()
+    consume(state, "module.")
+    assert list(state) == list(net.state_dict()) and set(state._metadata) == {"", "0", "1"} and state._metadata["1"]["version"] == 2
+    net.load_state_dict(state)
+    plain = {"module.a": 1, "b.module.": 2}
+    consume(plain, "module.")
+    assert plain == {"a": 1, "b.module.": 2}

@@ -1,6 +1,7 @@
 """The loader: batches, seeds, resuming, workers, collation."""
 from __future__ import annotations
 
+import multiprocessing
 import random
 import signal
 import threading
@@ -15,8 +16,9 @@ from hypothesis import strategies as st
 from support import run_python
 
 import minigrad as mg
-from minigrad.data.dataset import Dataset, TensorDataset
+from minigrad.data.dataset import Dataset, IterableDataset, StackDataset, TensorDataset
 from minigrad.data.loader import DataLoader, default_collate, default_convert
+from minigrad.data.workers import get_worker_info
 
 
 def numbers(n):
@@ -601,8 +603,9 @@ def test_anything_indexed_is_a_data_set(kind):
     ({"batch_size": 0}, ValueError, "batch_size"), ({"num_workers": -1}, ValueError, "num_workers"),
     ({"sampler": [0], "shuffle": True}, ValueError, "sampler"), ({"batch_sampler": [[0]], "drop_last": True}, ValueError, "batch_sampler"),
     ({"batch_size": None, "drop_last": True}, ValueError, "batch_size=None"), ({"prefetch_factor": 2}, ValueError, "prefetch_factor"),
-    ({"multiprocessing_context": "fork"}, NotImplementedError, r"^\[DataLoader\] multiprocessing_context"), ({"timeout": 3}, ValueError, r"^\[DataLoader\] .*timeout need num_workers"),
-    ({"timeout": -1, "num_workers": 1}, ValueError, "timeout option"), ({"in_order": False}, NotImplementedError, "in_order")])
+    ({"multiprocessing_context": "fork"}, ValueError, r"^\[DataLoader\] multiprocessing_context needs"), ({"timeout": 3}, ValueError, r"^\[DataLoader\] .*timeout need num_workers"),
+    ({"timeout": -1, "num_workers": 1}, ValueError, "timeout option"), ({"num_workers": 1, "multiprocessing_context": "spoon"}, ValueError, "must be one of"),
+    ({"num_workers": 1, "multiprocessing_context": 1}, TypeError, "must be a string")])
 def test_loader_errors(options, error, text):
     with pytest.raises(error, match=text):
         DataLoader(numbers(4), **options)
@@ -636,3 +639,91 @@ def test_the_state_of_another_loader_is_refused():
 def test_samples_of_different_shapes(made):
     with pytest.raises(RuntimeError, match="equal shapes; got \\(1,\\), \\(2,\\); pad them"):
         list(DataLoader([made(1), made(2)], 2))
+
+
+@pytest.mark.parametrize("options", [{"multiprocessing_context": "spawn"}, {"multiprocessing_context": multiprocessing.get_context("spawn")}, {"in_order": False}])
+def test_options_of_processes_change_nothing(options):
+    assert [b.tolist() for b in DataLoader([1, 2, 3], 2, num_workers=2, **options)] == [[1, 2], [3]]
+
+
+class Listed(Dataset):
+    """Counts how samples are read."""
+
+    def __init__(self, short=0):
+        self.asked, self.short = [], short
+
+    def __len__(self):
+        return 5
+
+    def __getitem__(self, index):
+        self.asked.append(index)
+        return 10 * index
+
+    def __getitems__(self, indices):
+        self.asked.append(list(indices))
+        return [10 * i for i in indices][self.short:]
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_getitems_gives_the_samples_of_a_batch(num_workers):
+    dataset = Listed()
+    assert [b.tolist() for b in DataLoader(dataset, 2, num_workers=num_workers)] == [[0, 10], [20, 30], [40]]
+    assert sorted(dataset.asked) == [[0, 1], [2, 3], [4]]
+    assert list(DataLoader(dataset, None)) == [0, 10, 20, 30, 40]
+    with pytest.raises(ValueError, match=r"^\[Listed\] __getitems__ must give"):
+        next(iter(DataLoader(Listed(short=1), 2)))
+
+
+def test_stack_dataset():
+    x, listed = TensorDataset(mg.arange(10).reshape(5, 2)), Listed()
+    pairs, named = StackDataset(x, listed), StackDataset(x=x, y=listed)
+    assert len(pairs) == len(named) == 5
+    assert pairs[2][0][0].tolist() == [4, 5] and pairs[2][1] == 20 and list(named[2]) == ["x", "y"] and named[4]["y"] == 40
+    for (row,), y in DataLoader(pairs, 5):
+        assert row.tolist() == [[0, 1], [2, 3], [4, 5], [6, 7], [8, 9]] and y.tolist() == [0, 10, 20, 30, 40]
+    assert [b["y"].tolist() for b in DataLoader(named, 3, num_workers=1)] == [[0, 10, 20], [30, 40]]
+    assert listed.asked.count([0, 1, 2]) == 1
+    assert pairs.__getitems__([4, 0])[0][1] == 40
+    for make, text in ((lambda: StackDataset(), "At least one"), (lambda: StackDataset(x, y=x), "Supported either"),
+                       (lambda: StackDataset(x, [1, 2]), "Size mismatch"), (lambda: StackDataset(a=x, b=[1]), "Size mismatch")):
+        with pytest.raises(ValueError, match=text):
+            make()
+    with pytest.raises(ValueError, match="must give a sample"):
+        StackDataset(x, Listed(short=2)).__getitems__([0, 1])
+    with pytest.raises(IndexError):
+        pairs.__getitems__([0, 5])
+
+
+class SaysFour(IterableDataset):
+    def __iter__(self):
+        return iter(range(6))
+
+    def __len__(self):
+        return 4
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_more_samples_than_said_are_told_once_the_length_was_asked(num_workers):
+    loader = DataLoader(SaysFour(), None, num_workers=num_workers)
+    assert sum(1 for _ in loader) == 6 * max(num_workers, 1)    # no warning: nobody asked, as list() would
+    assert len(loader) == 4
+    batches = iter(loader)
+    for _ in range(4):
+        next(batches)
+    with pytest.warns(UserWarning, match=r"was reported to be 4 .*but 5 samples"):
+        next(batches)
+
+
+class Seeds(Dataset):
+    def __len__(self):
+        return 64
+
+    def __getitem__(self, index):
+        info = get_worker_info()
+        return mg.initial_seed(), info.seed if info else 0
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_seeds_of_samples_fit_a_tensor(num_workers):
+    seeds = [s for seeds, _ in DataLoader(Seeds(), 8, num_workers=num_workers, seed=3) for s in seeds.tolist()]
+    assert len(set(seeds)) == 64 and min(seeds) >= 0

@@ -111,3 +111,15 @@ def test_rrelu_in_training():
     assert F.rrelu(z, 0.1, 0.3, True, True) is z and (z.numpy() > -0.3).all()
     with pytest.raises(RuntimeError, match="above upper"):
         F.rrelu(z, 0.5, 0.1)
+
+
+@pytest.mark.parametrize(("name", "args"), [("relu", ()), ("elu", (0.5,)), ("selu", ()), ("celu", (0.5,)), ("leaky_relu", (0.2,)),
+                                            ("rrelu", (0.3, 0.3)), ("hardtanh", (-0.5, 0.5)), ("threshold", (0.1, 7.0)), ("silu", ())])
+def test_functions_that_change_their_argument(name, args):
+    x = mg.linspace(-2, 2, 9)
+    y = x.clone()
+    assert getattr(nn.functional, name + "_")(y, *args) is y
+    assert mg.equal(y, getattr(nn.functional, name)(x, *args))
+    for wrong in ("tanh_", "gelu_", "none_", "_"):
+        with pytest.raises(AttributeError, match=wrong):
+            getattr(nn.functional, wrong)

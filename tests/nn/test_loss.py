@@ -102,3 +102,8 @@ def test_weights_have_the_dtype_of_the_input():
     for loss in (F.cross_entropy, F.nll_loss):
         with pytest.raises(RuntimeError, match="weight must have the input's dtype"):
             loss(mg.zeros(2, 3), mg.tensor([0, 1]), weight=mg.ones(3, dtype=mg.float64))
+
+
+def test_a_target_of_another_size_is_told():
+    with pytest.warns(UserWarning, match=r"target size \(3,\) differs .* Please ensure they have the same size\."):
+        nn.functional.mse_loss(mg.ones(3, 1), mg.ones(3))

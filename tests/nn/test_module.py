@@ -69,7 +69,7 @@ def test_members():
 @pytest.mark.parametrize(("act", "error", "text"), [
     (lambda m: setattr(m, "first", 3), TypeError, "child module 'first'"),
     (lambda m: setattr(m, "scale", mg.ones(1)), TypeError, "as parameter 'scale'"),
-    (lambda m: setattr(m, "count", 3), TypeError, "as buffer 'count'"),
+    (lambda m: setattr(m, "count", 3), TypeError, "to buffer 'count'"),
     (lambda m: m.register_parameter("note", nn.Parameter(mg.ones(1))), KeyError, "already exists"),
     (lambda m: m.register_parameter("a.b", None), KeyError, "contain"),
     (lambda m: m.register_parameter("", None), KeyError, "empty string"),
@@ -431,3 +431,79 @@ def test_notebook_form():
     assert html.count("<details") == html.count("</details>") == 3 and html.count("<div") == html.count("</div>")
     assert "<code>weight float32[4, 3]</code>" in html and "running_mean float32[4]" in html and "buffer" in html and "not trained" in html
     assert "2 to 3, each" in html and html.count("<b>ReLU</b>") == 1 and "24 parameters" in html and "&lt;tag&gt;" in html
+
+
+def test_assigned_buffers():
+    m, b = nn.Module(), nn.Buffer(mg.ones(3), persistent=False)
+    assert isinstance(b, mg.Tensor) and not isinstance(b, nn.Parameter) and not b.requires_grad and type(b + 1) is mg.Tensor
+    m.b = b
+    assert m.b is b and list(m.buffers()) == [b] and not m.state_dict()
+    m.b = mg.zeros(3)                               # stays what it was
+    assert not m.state_dict() and list(m.buffers())[0] is m.b
+    m.b = nn.Buffer(mg.zeros(2))
+    assert list(m.state_dict()) == ["b"]
+    m.c = nn.Buffer(mg.ones(2, requires_grad=True))
+    assert m.c.requires_grad and nn.Buffer().shape == (0,)
+    for twin in (copy.deepcopy(m), pickle.loads(pickle.dumps(m))):
+        assert [type(t) for t in twin.buffers()] == [nn.Buffer] * 2 and twin.b is not m.b and twin.c.requires_grad
+        assert list(twin.state_dict()) == ["b", "c"]
+    twin = pickle.loads(pickle.dumps(b))
+    assert type(twin) is nn.Buffer and not twin.persistent and not copy.deepcopy(b).persistent
+    m.c = nn.Parameter(mg.ones(2))
+    assert [n for n, _ in m.named_buffers()] == ["b"] and [n for n, _ in m.named_parameters()] == ["c"]
+    m.c = None
+    m.number = 3
+    with pytest.raises(KeyError, match="already exists"):
+        m.number = nn.Buffer(mg.ones(1))
+
+    class Early(nn.Module):
+        def __init__(self):
+            self.b = nn.Buffer(mg.ones(1))
+    with pytest.raises(AttributeError, match="cannot assign buffers before"):
+        Early()
+
+
+def test_classes_behind_module_are_initialized_if_asked():
+    class Behind:
+        def __init__(self, *args, **kwargs):
+            super().__init__()
+            self.given = args, kwargs
+
+    class Before(Behind, nn.Module):
+        pass
+
+    class After(nn.Module, Behind):
+        pass
+
+    assert hasattr(Before(), "given") and not hasattr(After(), "given")
+    After.call_super_init = True
+    assert After(1, b=2).given == ((1,), {"b": 2})
+    for bad in (lambda: nn.Module(3), lambda: nn.Module(width=3)):
+        with pytest.raises(TypeError, match=r"Module.__init__\(\) takes no arguments; got"):
+            bad()
+
+
+@pytest.mark.parametrize("replaces", [False, True])
+@pytest.mark.parametrize("kind", ["parameter", "buffer", "module"])
+def test_hooks_of_members(kind, replaces):
+    from minigrad.nn import hooks as where
+    seen, other = [], {"parameter": nn.Parameter(mg.ones(1)), "buffer": mg.ones(1), "module": nn.Identity()}[kind]
+
+    def hook(module, name, value):
+        seen.append((type(module), name, value))
+        return other if replaces and name == "b" else None
+    handle = getattr(where, f"register_module_{kind}_registration_hook")(hook)
+    try:
+        m = nn.Module()
+        values = [nn.Parameter(mg.ones(2)) if kind == "parameter" else mg.ones(2) if kind == "buffer" else nn.ReLU() for _ in range(3)]
+        register = {"parameter": m.register_parameter, "buffer": m.register_buffer, "module": m.add_module}[kind]
+        register("a", values[0])
+        register("b", values[1])
+        m.a = values[2]
+        m.a = None
+        assert m.b is (other if replaces else values[1]) and m.a is None
+        assert seen == [(nn.Module, name, v) for name, v in (("a", values[0]), ("b", values[1]), ("a", values[2]), ("a", None))]
+    finally:
+        handle.remove()
+    nn.Linear(2, 2)
+    assert len(seen) == 4

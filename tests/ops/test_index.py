@@ -79,3 +79,16 @@ def test_scatter_that_multiplies():
     assert mg.ones(3).scatter_(0, index, 2.5, reduce="multiply").tolist() == [6.25, 2.5, 1.0]
     with pytest.raises(RuntimeError, match="'add' or 'multiply'"):
         x.scatter(0, index, src, reduce="divide")
+
+
+@pytest.mark.parametrize("dims", [1, 2, 3])
+@pytest.mark.parametrize("mode", ["reflect", "replicate", "circular"])
+def test_pad_of_no_elements(mode, dims):
+    space, widths = (5,) * dims, (1, 1) * dims
+    assert mg.nn.functional.pad(mg.zeros(0, 3, *space), widths, mode=mode).shape == (0, 3, *(7,) * dims)
+    for shape in ((2, 0), (0,)):
+        if mode == "circular":
+            assert mg.nn.functional.pad(mg.zeros(*shape, *space), widths, mode=mode).shape == (*shape, *(7,) * dims)
+        else:
+            with pytest.raises(RuntimeError, match="only where the batch is empty"):
+                mg.nn.functional.pad(mg.zeros(*shape, *space), widths, mode=mode)

@@ -56,7 +56,7 @@ NAMES = {
     "minigrad.nn": """
         AdaptiveAvgPool1d AdaptiveAvgPool2d AdaptiveAvgPool3d AdaptiveMaxPool1d AdaptiveMaxPool2d AdaptiveMaxPool3d
         AlphaDropout AvgPool1d AvgPool2d AvgPool3d BCELoss BCEWithLogitsLoss BatchNorm1d BatchNorm2d BatchNorm3d
-        Bilinear CELU CTCLoss ChannelShuffle CircularPad1d CircularPad2d CircularPad3d ConstantPad1d ConstantPad2d
+        Bilinear Buffer CELU CTCLoss ChannelShuffle CircularPad1d CircularPad2d CircularPad3d ConstantPad1d ConstantPad2d
         ConstantPad3d Conv1d Conv2d Conv3d ConvTranspose1d ConvTranspose2d ConvTranspose3d CosineEmbeddingLoss
         CosineSimilarity CrossEntropyLoss DataParallel Dropout Dropout1d Dropout2d Dropout3d ELU Embedding EmbeddingBag
         FeatureAlphaDropout Flatten Fold FractionalMaxPool2d FractionalMaxPool3d GELU GLU GRU GRUCell GaussianNLLLoss
@@ -134,8 +134,8 @@ NAMES = {
         orthogonal spectral_norm weight_norm
     """,
     "minigrad.data": """
-        BatchSampler CharTokenizer ConcatDataset DataLoader Dataset RandomSampler Sampler SequentialSampler Subset
-        SubsetRandomSampler TensorDataset WeightedRandomSampler cifar10 default_collate default_convert digits download
+        BatchSampler CharTokenizer ConcatDataset DataLoader Dataset RandomSampler Sampler SequentialSampler
+        StackDataset Subset SubsetRandomSampler TensorDataset WeightedRandomSampler cifar10 default_collate default_convert digits download
         fashion_mnist mnist python_docs_text random_split read_cifar10 read_idx unpack
     """,
     "minigrad.io": """
@@ -160,8 +160,8 @@ NAMES = {
         checkpoint data
     """,
     "minigrad.utils.data": """
-        BatchSampler CharTokenizer ConcatDataset DataLoader Dataset RandomSampler Sampler SequentialSampler Subset
-        SubsetRandomSampler TensorDataset WeightedRandomSampler cifar10 default_collate default_convert digits download
+        BatchSampler CharTokenizer ConcatDataset DataLoader Dataset RandomSampler Sampler SequentialSampler
+        StackDataset Subset SubsetRandomSampler TensorDataset WeightedRandomSampler cifar10 default_collate default_convert digits download
         fashion_mnist mnist python_docs_text random_split read_cifar10 read_idx unpack
     """,
     "minigrad.utils.checkpoint": """

@@ -24,12 +24,6 @@ from ...ops.join import stack
 _tables: dict[tuple, tuple[np.ndarray, Array]] = {}     # by device, dtype and sizes: the rows, and where they are kept
 
 
-def _not_foreach(foreach: bool | None) -> None:
-    """Raises on PyTorch's `foreach=True`."""
-    if foreach:
-        raise NotImplementedError("[clip_grad] foreach=True is not supported; leave it at None")
-
-
 def _gradients(parameters: Tensor | Iterable[Tensor]) -> list[Tensor]:
     """The gradients of the parameters that have one."""
     found = [parameters] if isinstance(parameters, Tensor) else list(parameters)
@@ -96,9 +90,8 @@ def get_total_norm(tensors: Tensor | Iterable[Tensor], norm_type: float = 2.0, e
                    foreach: bool | None = None) -> Tensor:
     """The `norm_type`-norm of all tensors as if they were one vector: a scalar tensor.
 
-    `error_if_nonfinite`: RuntimeError if it is nan or infinite. `foreach=True` raises NotImplementedError.
+    `error_if_nonfinite`: RuntimeError if it is nan or infinite. `foreach` changes nothing.
     """
-    _not_foreach(foreach)
     found = [tensors] if isinstance(tensors, Tensor) else list(tensors)
     return _total(found, float(norm_type), error_if_nonfinite).to(_common(found))
 
@@ -124,7 +117,6 @@ def clip_grad_norm_(parameters: Tensor | Iterable[Tensor], max_norm: float, norm
 
     `norm` is `get_total_norm` of the gradients before, and is returned. Parameters without gradient are left out.
     """
-    _not_foreach(foreach)
     grads, norm_type = _gradients(parameters), float(norm_type)
     table = _table(grads) if grads and norm_type == 2 else None
     if table is None:
@@ -147,7 +139,6 @@ def clip_grad_norm_(parameters: Tensor | Iterable[Tensor], max_norm: float, norm
 @no_grad()
 def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float, foreach: bool | None = None) -> None:
     """Cuts every gradient value to [-clip_value, clip_value], in place."""
-    _not_foreach(foreach)
     grads, clip_value = _gradients(parameters), float(clip_value)
     table = _table(grads) if grads else None
     if table is not None:

@@ -11,9 +11,9 @@ gets a class of its own, with a property of that name.
 """
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NoReturn
 
 from ...core.modes import no_grad
 from ...core.tensor import Tensor
@@ -161,9 +161,10 @@ def register_parametrization(module: Module, tensor_name: str, parametrization: 
         found = module.parametrizations[tensor_name]
         if not unsafe:
             now = getattr(module, tensor_name)
-            _same(tensor_name, "a parametrization", now, parametrization(now))
+            new = parametrization(now)
+            _same(tensor_name, "a parametrization", now, new)
             if hasattr(parametrization, "right_inverse"):
-                _same(tensor_name, "right_inverse", now, parametrization.right_inverse(now))
+                _same(tensor_name, "right_inverse", now, parametrization.right_inverse(new))
         found.append(parametrization)
         found.unsafe = found.unsafe or unsafe
         return module
@@ -181,10 +182,28 @@ def register_parametrization(module: Module, tensor_name: str, parametrization: 
     return module
 
 
+class _Copier:
+    """Makes the copy of a parametrized module for `copy`, and refuses to be pickled."""
+
+    def __init__(self, make: Callable[..., Any]) -> None:
+        self.make = make
+
+    def __call__(self, *args: Any) -> Any:
+        return self.make(*args)
+
+    def __reduce__(self) -> NoReturn:
+        raise RuntimeError("[parametrize] a module with parametrizations cannot be pickled; save its state_dict()")
+
+
+def _reduced(self: Module, protocol: Any) -> Any:
+    made: Any = type_before_parametrizations(self).__reduce_ex__(self, protocol)
+    return (_Copier(made[0]), *made[1:])
+
+
 def _reclassed(module: Module, kind: type[Module]) -> None:
     """Gives the module a class of its own, with the properties that it has now: copies have the old one."""
-    names = list(module.parametrizations)
-    module.__class__ = type(f"Parametrized{kind.__name__}", (kind,), {name: _property(name) for name in names})
+    members = {name: _property(name) for name in module.parametrizations}
+    module.__class__ = type(f"Parametrized{kind.__name__}", (kind,), {"__reduce_ex__": _reduced, **members})
 
 
 def is_parametrized(module: Module, tensor_name: str | None = None) -> bool:

@@ -36,8 +36,10 @@ def test_clipping_manners():
     p.grad = mg.tensor([math.inf, 1.0])
     with pytest.raises(RuntimeError, match="non-finite"):
         nn.utils.clip_grad_norm_(p, 1.0, error_if_nonfinite=True)
-    with pytest.raises(NotImplementedError, match="foreach"):
-        nn.utils.clip_grad_norm_(p, 1.0, foreach=True)
+    p.grad = mg.tensor([3.0, 4.0])
+    assert nn.utils.clip_grad_norm_(p, 1.0, foreach=True).item() == 5 and nn.utils.get_total_norm([p.grad], foreach=True).item() <= 1
+    nn.utils.clip_grad_value_(p, 0.5, foreach=True)
+    assert p.grad.max().item() == 0.5
     with pytest.warns(UserWarning, match="empty generator"):
         nn.utils.clip_grad_norm_((q for q in []), 1.0)
 

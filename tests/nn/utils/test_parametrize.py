@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 
 import numpy as np
 import pytest
@@ -131,3 +132,52 @@ def test_refusals():
     assert list(layer.state_dict()) == ["weight", "bias"] and type(layer) is nn.Linear
     parametrize.register_parametrization(layer, "weight", Half(), unsafe=True)
     assert layer.weight.shape == (1, 2)
+
+
+class Skew(nn.Module):
+    def forward(self, x):
+        return x.triu(1) - x.triu(1).mT
+
+    def right_inverse(self, x):
+        assert mg.allclose(x, -x.mT)
+        return x.triu(1)
+
+
+class Cayley(nn.Module):
+    def __init__(self, n):
+        super().__init__()
+        self.register_buffer("base", mg.eye(n))
+
+    def forward(self, x):
+        one = mg.eye(x.shape[0])
+        return self.base @ mg.linalg.solve(one + x, one - x)
+
+    def right_inverse(self, x):
+        assert mg.allclose(x.mT @ x, mg.eye(x.shape[0]), atol=1e-4)
+        self.base = x
+        return mg.zeros_like(x)
+
+
+def test_a_second_parametrization_is_asked_for_the_inverse_of_what_it_gives():
+    layer = nn.Linear(4, 4)
+    with mg.no_grad():
+        layer.weight.copy_(Skew()(layer.weight))
+    parametrize.register_parametrization(layer, "weight", Skew())
+    parametrize.register_parametrization(layer, "weight", Cayley(4))    # the skew matrix itself is not orthogonal
+    x = nn.init.orthogonal_(mg.empty(4, 4))
+    layer.weight = x
+    assert mg.allclose(layer.weight, x, atol=1e-5) and mg.equal(layer.parametrizations.weight.original, mg.zeros(4, 4))
+
+
+def test_copies_are_parametrized_and_pickles_are_refused():
+    layer = nn.utils.parametrizations.weight_norm(nn.Linear(3, 2))
+    x = mg.ones(1, 3)
+    for twin in (copy.copy(layer), copy.deepcopy(layer), copy.deepcopy(nn.Sequential(layer))[0]):
+        assert parametrize.is_parametrized(twin, "weight") and mg.equal(twin(x), layer(x))
+        assert isinstance(twin, nn.Linear)
+    assert copy.copy(layer).parametrizations is layer.parametrizations is not copy.deepcopy(layer).parametrizations
+    for protocol in range(2, pickle.HIGHEST_PROTOCOL + 1):
+        with pytest.raises(RuntimeError, match=r"cannot be pickled; save its state_dict\(\)"):
+            pickle.dumps(nn.Sequential(layer), protocol)
+    square = parametrize.register_parametrization(nn.Linear(3, 3), "weight", nn.Tanh(), unsafe=True)
+    pickle.dumps(parametrize.remove_parametrizations(square, "weight"))
