@@ -13,7 +13,7 @@ from support import ROOT
 
 pytestmark = pytest.mark.slow
 EXAMPLE = str(ROOT / "examples" / "digits_ddp.py")
-LINE = re.compile(r"^(\w+ +\d+ a process  epoch \d+  loss \S+  test accuracy \S+)$", re.M)
+LINE = re.compile(r"^(\w+ +\d+ a process  seed \d+  epoch \d+  loss \S+  test accuracy \S+)$", re.M)
 
 
 def process_of(rank: int, out: Path) -> int:
