@@ -485,7 +485,7 @@ def rand_like(input: Tensor, *, generator: Generator | None = None, dtype: Any =
 def randint(*args: Any, low: builtins.int = 0, high: builtins.int | None = None, size: Any = None,
             generator: Generator | None = None, dtype: Any = None, device: Any = None,
             requires_grad: builtins.bool = False) -> Tensor: ...
-def randint_like(input: Tensor, low: builtins.int, high: builtins.int | None = None, *,
+def randint_like(input: Tensor, low: builtins.int | None = None, high: builtins.int | None = None, *,
                  generator: Generator | None = None, dtype: Any = None, device: Any = None,
                  requires_grad: builtins.bool = False) -> Tensor: ...
 def randn(*args: Any, generator: Generator | None = None, dtype: Any = None, device: Any = None,

@@ -1,4 +1,4 @@
-"""`torch.cuda` beside `minigrad.cuda`: old names of tensors, and what is not counted."""
+"""`torch.cuda` and `torch.accelerator` beside `minigrad.cuda`: old names of tensors, and what is not counted."""
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -7,6 +7,7 @@ from typing import Any
 
 from ..core.shape import fail
 from ..cuda import current_device, is_available, memory_allocated, memory_reserved, set_device
+from ..devices import device as device_of
 from .types import TensorType, tensor_type
 
 
@@ -66,3 +67,13 @@ def is_initialized() -> bool:
 
 def ipc_collect() -> None:
     """Nothing: minigrad shares no memory between processes."""
+
+
+# ---- torch.accelerator ----
+
+current_device_index, set_device_index = current_device, set_device
+
+
+def current_accelerator(check_available: bool = False) -> Any:
+    """The GPU as a device, None without one."""
+    return device_of("cuda") if is_available() else None

@@ -95,7 +95,7 @@ def _entry(name: str) -> tuple[tuple[str, ...], str] | None:
     while parent:
         if parent in REFUSED:
             return (), REFUSED[parent]
-        if f"{parent}.*" in MODULES:                    # torch.nn.modules.conv and the like
+        if f"{parent}.*" in MODULES and parent == name.rpartition(".")[0]:      # torch.nn.modules.conv and the like
             return tuple(f"{_ROOT}{source}" for source in MODULES[f"{parent}.*"]), ""
         parent = parent.rpartition(".")[0]
     own = f"{_ROOT}{name.removeprefix('torch')}"        # a module that has the same name in minigrad

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,8 @@ from .types import TensorType, named_type, type_name
 
 # what is replaced: their arguments have other names or meanings in PyTorch
 _MODULE = Tensor.__module__
-_BEFORE: dict[str, Any] = {name: getattr(Tensor, name) for name in ("type",)}
+_BEFORE: dict[str, Any] = {name: getattr(Tensor, name) for name in (
+    "type", "add", "add_", "addcdiv", "addcdiv_", "addcmul", "addcmul_", "sub", "sub_")}
 
 
 def type_(self: Tensor, dtype: Any = None, non_blocking: bool = False, **kwargs: Any) -> Any:
@@ -85,12 +87,26 @@ def _ignored(self: Tensor, value: Any) -> None:
     warn("[require_grad] nothing reads this attribute; it changes nothing, as in PyTorch; write requires_grad")
 
 
+def _old_order(name: str, word: str) -> Callable[..., Any]:
+    """A method that takes PyTorch's old order, too: x.add_(2, y) for x.add_(y, alpha=2), x.addcmul_(2, a, b)."""
+    new = getattr(Tensor, name)
+
+    def method(self: Any, *args: Any, **named: Any) -> Any:
+        if len(args) > 1 and isinstance(args[1], Tensor) and not isinstance(args[0], Tensor):
+            named[word], *args = args                       # type: ignore[assignment]
+        return new(self, *args, **named)
+    return wraps(new)(method)
+
+
+_OLD = {name + end: word for names, word in ((("add", "sub"), "alpha"), (("addcmul", "addcdiv"), "value"))
+        for name in names for end in ("", "_")}
 _FUNCTIONS = {"float_power": float_power, "hardshrink": hardshrink, "xlogy": xlogy}
 METHODS: dict[str, Any] = {
-    **_FUNCTIONS, **{f"{name}_": _writing(function) for name, function in _FUNCTIONS.items()},
+    **{name: _old_order(name, word) for name, word in _OLD.items()}, **_FUNCTIONS,
+    **{f"{name}_": _writing(function) for name, function in _FUNCTIONS.items()},
     "adjoint": Tensor.mT.fget, "apply_": apply_, "fill_diagonal_": fill_diagonal_,   # type: ignore[attr-defined]
     "is_inference": lambda self: False, "is_same_size": lambda self, other: self.shape == other.shape,
-    "share_memory_": lambda self: self, "to_sparse": to_sparse,
+    "share_memory_": lambda self: self, "storage": lambda self: self.flatten(), "to_sparse": to_sparse,
     "require_grad": property(None, _ignored),
     "new_empty_strided": new_empty_strided, "__rdiv__": Tensor.__rtruediv__,        # type: ignore[attr-defined]
     "type": type_, "to_dense": to_dense, "coalesce": coalesce, "get_device": get_device,

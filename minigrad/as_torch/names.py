@@ -10,7 +10,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "torch._C": (".as_torch.library",),
     "torch._dynamo": (".as_torch.jit",),
     "torch._dynamo.*": (".as_torch.jit",),
-    "torch.accelerator": (".as_torch.accelerator",),
+    "torch.accelerator": (".as_torch.cuda", ".cuda"),
     "torch.amp": (".amp", ".as_torch.cuda_amp"),
     "torch.amp.*": (".amp",),
     "torch.ao": (),
@@ -31,6 +31,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "torch.cuda.random": (".as_torch.cuda", ".cuda"),
     "torch.distributed": (".as_torch.distributed", ".distributed"),
     "torch.distributions.*": (".distributions",),
+    "torch.distributions.utils": (".as_torch.small", ".distributions.distribution"),
     "torch.fft": (),
     "torch.functional": ("",),
     "torch.futures": (),
@@ -80,7 +81,7 @@ MODULES: dict[str, tuple[str, ...]] = {
         "_utils", "_utils.collate", "dataloader", "dataset", "distributed", "sampler")},
     "torch.utils.model_zoo": (),
     "torch.utils.tensorboard": (".as_torch.tensorboard",),
-    "torch.version": (".as_torch.version",),
+    "torch.version": (".as_torch.small",),
     "torch.xpu": (".as_torch.mps",),
 }
 

@@ -7,11 +7,14 @@ import os
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from enum import IntEnum
+from functools import cached_property
 from itertools import repeat
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from .. import __version__ as _ours
+from ..core.half import finfo
 from ..data.distributed import DistributedSampler as DistributedSampler
 from ..data.loader import default_collate as default_collate
 from ..nn import (
@@ -32,6 +35,11 @@ from ..optim.lr_scheduler import LRScheduler
 __all__ = ["Container", "Module", "NLLLoss2d", "Parameter"]
 
 Container, NLLLoss2d, _LRScheduler = Module, NLLLoss, LRScheduler
+
+
+__version__ = f"2.13.0+minigrad{_ours}"                 # of torch.version: which release of PyTorch the names follow
+debug = False
+cuda = hip = xpu = git_version = None
 
 
 class _Required:
@@ -138,3 +146,25 @@ def _ntuple(n: int, name: str = "parse") -> Callable[[Any], tuple[Any, ...]]:
 
 _single, _pair, _triple, _quadruple = (_ntuple(n, name) for n, name in enumerate(
     ("_single", "_pair", "_triple", "_quadruple"), 1))
+
+
+# ---- torch.distributions.utils ----
+
+lazy_property = cached_property
+
+
+def clamp_probs(probs: Any) -> Any:
+    """Probabilities a little above 0 and below 1."""
+    eps = float(finfo(probs.dtype).eps)
+    return probs.clamp(eps, 1 - eps)
+
+
+def probs_to_logits(probs: Any, is_binary: bool = False) -> Any:
+    """log(p), or log(p / (1 - p))."""
+    p = clamp_probs(probs)
+    return p.log() - (-p).log1p() if is_binary else p.log()
+
+
+def logits_to_probs(logits: Any, is_binary: bool = False) -> Any:
+    """softmax, or sigmoid."""
+    return logits.sigmoid() if is_binary else logits.softmax(-1)

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -17,11 +18,12 @@ from ..ops.creation import tensor
 from ..signal import windows
 from .device import device
 from .jit import compile
+from .methods import METHODS
 from .saving import load, save
+from .small import __version__
 from .sparse import mm as spmm
 from .sparse import sparse_coo_tensor
 from .types import TensorType, named_type, tensor_type, type_name
-from .version import __version__
 
 __all__ = ["__version__", "are_deterministic_algorithms_enabled", "bartlett_window", "binomial", "frombuffer",
            "poisson", "blackman_window", "channels_last", "channels_last_3d", "compile",
@@ -45,7 +47,21 @@ def __getattr__(name: str) -> Any:
     """`FloatTensor` and the like; what minigrad has elsewhere."""
     if name in ("GradScaler", "vmap"):
         return getattr(import_module(f"minigrad.{'func' if name == 'vmap' else 'amp'}"), name)
+    if name.startswith("_foreach_") and hasattr(Tensor, name[9:]):
+        return partial(_each, name[9:])
+    if name in ("add", "addcdiv", "addcmul", "sub"):
+        return METHODS[name]
     return tensor_type(name, "cpu")
+
+
+def _each(method: str, tensors: Any, *args: Any, **named: Any) -> Any:
+    """`_foreach_add_(tensors, others, alpha=2)`: a method of each tensor, with its own of what is a list."""
+    if method.startswith("addc") and len(args) > 2:
+        *args, named["value"] = args                        # type: ignore[assignment]
+    found = [getattr(t, method)(*[a[i] if isinstance(a, list | tuple) else a for a in args],
+                                **{k: v[i] if isinstance(v, list | tuple) else v for k, v in named.items()})
+             for i, t in enumerate(tensors)]
+    return None if method.endswith("_") else found
 
 
 def poisson(input: Tensor, generator: Any = None) -> Tensor:

@@ -38,7 +38,6 @@ from .further import (
     Pareto,
     RelaxedBernoulli,
     RelaxedOneHotCategorical,
-    VonMises,
     Weibull,
 )
 from .kl import kl_divergence, register_kl
@@ -67,7 +66,7 @@ __all__ = [
     "OneHotCategoricalStraightThrough", "Pareto", "Poisson", "PowerTransform", "RelaxedBernoulli",
     "RelaxedOneHotCategorical", "SigmoidTransform", "SoftmaxTransform", "SoftplusTransform",
     "StickBreakingTransform", "StudentT", "TanhTransform", "Transform", "TransformedDistribution", "Uniform",
-    "VonMises", "Weibull", "constraints", "identity_transform", "kl_divergence", "register_kl", "transforms",
+    "Weibull", "constraints", "identity_transform", "kl_divergence", "register_kl", "transforms",
 ]
 
 if not TYPE_CHECKING:

@@ -223,7 +223,7 @@ def _drawing(kind: str) -> Any:
     return draw
 
 
-_DRAWS = {kind: _drawing(kind) for kind in ("binomial", "poisson", "vonmises")}
+_DRAWS = {kind: _drawing(kind) for kind in ("binomial", "poisson")}
 
 
 class Categorical(Distribution):

@@ -10,9 +10,8 @@ from ..core.tensor import Size, Tensor
 from ..ops.activation import logsigmoid, sigmoid, softplus
 from ..ops.creation import arange
 from ..ops.formula import clamp_min
-from ..ops.math import cos, digamma, eq, exp, floor, gt, isinf, lgamma, log, log1p, where
+from ..ops.math import digamma, eq, exp, floor, gt, isinf, lgamma, log, log1p, where
 from ..ops.softmax import log_softmax, logsumexp
-from ..ops.special import i0e, i1e
 from . import constraints
 from .continuous import EULER, Exponential, Gamma, Normal, uniform_like
 from .discrete import Categorical, _Binary, _clamped, counts_on_host
@@ -257,42 +256,6 @@ class RelaxedOneHotCategorical(_Relaxed):
                  validate_args: bool | None = None) -> None:
         super().__init__(_ExpRelaxedCategorical(temperature, probs, logits, validate_args), ExpTransform(),
                          validate_args)
-
-
-class VonMises(Parametric):
-    """The von Mises distribution of angles, density e^(concentration cos(x - loc)) / (2 pi I0(concentration))."""
-
-    arg_constraints = {"loc": constraints.real, "concentration": constraints.positive}
-    support = constraints.real                          # type: ignore[assignment]
-
-    def __init__(self, loc: Any, concentration: Any, validate_args: bool | None = None) -> None:
-        self.loc, self.concentration = broadcast_all(loc, concentration)
-        super().__init__(self.loc.shape, validate_args=validate_args)
-
-    @property
-    def mean(self) -> Tensor:
-        """loc"""
-        return self.loc
-
-    @property
-    def mode(self) -> Tensor:
-        """loc"""
-        return self.loc
-
-    @property
-    def variance(self) -> Tensor:
-        """That of an angle: 1 - I1(concentration) / I0(concentration)"""
-        return 1 - i1e(self.concentration) / i0e(self.concentration)
-
-    def sample(self, sample_shape: Sequence[int] = _EMPTY) -> Tensor:
-        """Angles from -pi to pi, drawn by NumPy"""
-        shape = self._extended_shape(sample_shape)
-        return counts_on_host("vonmises", self.loc.expand(*shape), self.concentration.expand(*shape))
-
-    def log_prob(self, value: Tensor) -> Tensor:
-        """k cos(x - loc) - log(2 pi I0(k)), k the concentration"""
-        k = self.concentration
-        return k * (cos(self._checked(value) - self.loc) - 1) - math.log(2 * math.pi) - log(i0e(k))
 
 
 class _Counted(_Binary):

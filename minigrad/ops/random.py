@@ -352,11 +352,13 @@ def randint(*args: Any, low: int = 0, high: int | None = None, size: Any = None,
     return _finish(_integers(to, int(low), int(high), generator), requires_grad)
 
 
-def randint_like(input: Tensor, low: int, high: int | None = None, *, generator: Generator | None = None,
+def randint_like(input: Tensor, low: int | None = None, high: int | None = None, *, generator: Generator | None = None,
                  dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """Random integers, low <= x < high, with the shape, dtype and device of `input`; `randint_like(input, high)` starts
     at 0."""
-    low, high = (0, low) if high is None else (low, high)
+    low, high = (0, low) if high is None else (low or 0, high)
+    if high is None:
+        raise TypeError("[randint_like] needs high; got neither low nor high; randint_like(input, 10)")
     return _finish(_integers(like_layout(input, dtype, device), int(low), int(high), generator), requires_grad)
 
 

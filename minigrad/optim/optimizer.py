@@ -93,6 +93,8 @@ def _hooked(step: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(step)
     def wrapper(self: Optimizer, *args: Any, **kwargs: Any) -> Any:
         self._opt_called = True
+        if "_batches" not in self.__dict__:                 # a class around an optimizer, without Optimizer.__init__
+            self._reset()
         for hook in self._step_pre_hooks.values():
             changed = hook(self, args, kwargs)
             if changed is not None:

@@ -75,6 +75,7 @@ def test_names_that_pytorch_has_in_several_places(door):
     assert x.is_same_size(y) and not x.is_inference() and x.share_memory_() is x and nn.ReLU().share_memory()(x).tolist() == [[1, 0, 3]]
     assert door.zeros(2, 3).fill_diagonal_(2).tolist() == [[2, 0, 0], [0, 2, 0]]
     assert door.zeros(4, 2).fill_diagonal_(2, wrap=True).tolist() == [[2, 0], [0, 2], [0, 0], [2, 0]]
+    assert door.eye(2).storage().tolist() == [1, 0, 0, 1] and len(x.storage()) == 3
     assert door.arange(3).apply_(lambda v: v * 2).tolist() == [0, 2, 4]
     assert isinstance(door.nn.utils.skip_init(door.nn.Linear, 2, 3), nn.Linear)
     if not door.cuda.is_available():
@@ -86,6 +87,62 @@ def test_names_that_pytorch_has_in_several_places(door):
         Value()
     with pytest.raises(AttributeError):
         _ = door._C._strange
+
+
+def test_numbers_that_come_first(door):
+    """PyTorch's deprecated order of arguments, which optimizers of other packages have."""
+    x, a, b = door.tensor([1.0, 2.0]), door.tensor([3.0, 4.0]), door.tensor([2.0, 2.0])
+    assert x.clone().add_(2, a).tolist() == x.add(2, a).tolist() == door.add(x, 2, a).tolist() == x.add(a, alpha=2).tolist() == [7, 10]
+    assert x.sub(2, a).tolist() == [-5, -6] and x.add(1).tolist() == door.add(x, 1).tolist() == [2, 3]
+    assert x.clone().addcmul_(2, a, b).tolist() == door.addcmul(x, 2, a, b).tolist() == x.addcmul(a, b, value=2).tolist() == [13, 18]
+    assert x.clone().addcdiv_(2, a, b).tolist() == x.addcdiv(a, b, value=2).tolist() == [4, 6]
+    assert door.randint_like(x, high=3).max() < 3 and door.randint_like(x, 5, 6).tolist() == [5, 5]
+    with pytest.raises(TypeError, match="needs high"):
+        door.randint_like(x)
+
+
+def test_functions_for_lists_of_tensors(door):
+    one, two = [door.ones(2), door.ones(3)], [door.full((2,), 2.0), door.full((3,), 3.0)]
+    assert door._foreach_mul_(one, [2.0, 3.0]) is None and [t.tolist() for t in one] == [[2, 2], [3, 3, 3]]
+    door._foreach_add_(one, two, alpha=-1)
+    assert [t.tolist() for t in door._foreach_add(one, 1.0)] == [[1, 1], [1, 1, 1]]
+    door._foreach_addcmul_(one, two, two, 0.5)
+    assert [t.tolist() for t in door._foreach_sqrt(two)][0] == pytest.approx([2**0.5] * 2) and one[1].tolist() == [4.5] * 3
+    with pytest.raises(AttributeError):
+        _ = door._foreach_nothing
+
+
+def test_an_optimizer_around_another(door):
+    class Around(door.optim.Optimizer):
+        def __init__(self, inner):
+            self.inner, self.param_groups = inner, inner.param_groups
+
+        def step(self, closure=None):
+            return self.inner.step(closure)
+    layer = door.nn.Linear(2, 1)
+    around = Around(door.optim.SGD(layer.parameters(), lr=0.1))
+    layer(door.ones(1, 2)).sum().backward()
+    before = layer.bias.item()
+    around.step()
+    assert layer.bias.item() == pytest.approx(before - 0.1)
+
+
+def test_helpers_of_distributions(door):
+    from torch.distributions.utils import broadcast_all, lazy_property, logits_to_probs, probs_to_logits
+    p = door.tensor([0.25, 0.75])
+    assert logits_to_probs(probs_to_logits(p)).tolist() == pytest.approx(p.tolist()) == logits_to_probs(probs_to_logits(p, True), True).tolist()
+    assert broadcast_all(p, 1.0)[1].shape == (2,)
+    calls = []
+
+    class Made:
+        @lazy_property
+        def value(self):
+            calls.append(1)
+            return 3
+    made = Made()
+    assert made.value == made.value == 3 and len(calls) == 1
+    with pytest.raises(ImportError):
+        from torch.distributions.utils import nothing_of_the_kind  # noqa: F401
 
 
 def test_sparse_tensors_are_dense(door):

@@ -123,7 +123,7 @@ NAMES = {
         Laplace LogNormal LogisticNormal MixtureSameFamily Multinomial MultivariateNormal NegativeBinomial Normal
         OneHotCategorical OneHotCategoricalStraightThrough Pareto Poisson PowerTransform RelaxedBernoulli
         RelaxedOneHotCategorical SigmoidTransform SoftmaxTransform SoftplusTransform StickBreakingTransform StudentT
-        TanhTransform Transform TransformedDistribution Uniform VonMises Weibull constraints identity_transform
+        TanhTransform Transform TransformedDistribution Uniform Weibull constraints identity_transform
         kl_divergence register_kl transforms
     """,
     "minigrad.nn.utils.parametrize": """
