@@ -690,17 +690,22 @@ static void column_moments(const sums *s, const T *x, int64_t batch, int64_t str
  * past the caches do not leave memory the time. */
 static inline int64_t rows_ahead(int64_t n) { return (9216 / (int64_t)sizeof(T) + n - 1) / n; }
 
-/* Row by row: the three factors come from L1, the rows in the order of memory. */
+/* Row by row: the three factors come from L1, the rows in the order of memory. Four rows side by side, which share the
+ * factors, take 1.17 of the time of 64x512 (rows 2 kB apart wait for each other), 0.93 of that of 256x128. */
+INLINE void scale_rows(T *y, const T *x, const T *mean, const T *scale, const T *shift, int64_t batch, int64_t stride,
+                       int64_t n, const int stream) {
+  const int64_t ahead = stream ? rows_ahead(n) * stride : 0;
+  for (int64_t q = 0; q < batch; q++, x += stride, y += stride) {
+    EACH_VECTOR(j, k, n,
+      if (stream) __builtin_prefetch(x + ahead + j, 0, 2);
+      put_n(y + j, vfma(load_n(x + j, k) - load_n(mean + j, k), load_n(scale + j, k), load_n(shift + j, k)), k, stream););
+    mg_written(y, n);
+  }
+}
 static void scale_columns(T *y, const T *x, const T *mean, const T *scale, const T *shift, int64_t batch,
                           int64_t stride, int64_t n, int stream) {
-  const int64_t ahead = rows_ahead(n) * stride;
-  for (int64_t q = 0; q < batch; q++) {
-    EACH_VECTOR(j, k, n,
-      if (stream) __builtin_prefetch(x + q * stride + j + ahead, 0, 2);
-      const V d = load_n(x + q * stride + j, k) - load_n(mean + j, k);
-      put_n(y + q * stride + j, vfma(d, load_n(scale + j, k), load_n(shift + j, k)), k, stream););
-    mg_written(y + q * stride, n);
-  }
+  if (stream) scale_rows(y, x, mean, scale, shift, batch, stride, n, 1);
+  else scale_rows(y, x, mean, scale, shift, batch, stride, n, 0);
 }
 
 /* Copies one number for each channel to each of its columns, in place, from the end. Not inline: seven copies were a
