@@ -7,18 +7,35 @@
 // Parameters are cut into chunks, and each block takes a range of the chunks of all parameters: so there are no blocks
 // without work, and many small parameters cost no more launches than a large one. All blocks of a parameter read its
 // step count, so the same launch cannot advance it: a second launch does, with a thread for each parameter.
+//
+// In half precision, gradients are STORED; p and states are float32, p the master weights. After its rows, the table has
+// the addresses of the parameters, `rounded`: an element of p counts while it rounds to that of the parameter, and
+// minigrad/optim/master.py says why.
 
 #ifdef MG_TYPE
 #if IS_REAL
 #define CHUNK 1024                         // elements: four for each of 256 threads
 struct Parameter {
   T *p, *state1, *state2, *state3;
-  const T *g;
+  const STORED *g;
   double *step;
   int64_t size;
-  __device__ __forceinline__ Parameter(const int64_t *row)
-      : p((T *)row[0]), state1((T *)row[2]), state2((T *)row[3]), state3((T *)row[4]), g((const T *)row[1]),
-        step((double *)row[5]), size(row[6]) {}
+  STORED *rounded;
+  __device__ __forceinline__ Parameter(const int64_t *table, int64_t count, int64_t k) {
+    const int64_t *row = table + k * MG_OPTIM_COLUMNS;
+    p = (T *)row[0], g = (const STORED *)row[1], state1 = (T *)row[2], state2 = (T *)row[3], state3 = (T *)row[4];
+    step = (double *)row[5], size = row[6];
+    if constexpr (sizeof(STORED) == 2) rounded = (STORED *)table[count * MG_OPTIM_COLUMNS + k];
+  }
+  __device__ __forceinline__ T at(int64_t i) const {
+    if constexpr (sizeof(STORED) == 2)
+      if (const T now = rounded[i]; now != T(STORED(p[i]))) return now;
+    return p[i];
+  }
+  __device__ __forceinline__ void set(int64_t i, T v) const {
+    p[i] = v;
+    if constexpr (sizeof(STORED) == 2) rounded[i] = v;
+  }
 };
 __device__ __forceinline__ int64_t chunks_of(const int64_t *table, int64_t row, int64_t count) {
   return row < count ? (table[row * MG_OPTIM_COLUMNS + 6] + CHUNK - 1) / CHUNK : 0;
@@ -66,7 +83,7 @@ template <class F> __device__ __forceinline__ void each_parameter(const int64_t 
   for (; left > 0; row++, chunk = 0) {
     const int64_t own = chunks_of(table, row, count) - chunk, now = own < left ? own : left;
     if (now == 0) continue;
-    const Parameter r(table + row * MG_OPTIM_COLUMNS);
+    const Parameter r(table, count, row);
     f(r, chunk * CHUNK, (chunk + now) * CHUNK < r.size ? (chunk + now) * CHUNK : r.size);
     left -= now;
   }
@@ -102,7 +119,7 @@ KERNEL(sgd)(const int64_t *table, const double *hyper, int64_t count, int64_t ne
     const bool first = *r.step == 0;
     T g[U], p[U], b[U];
     each_element(begin, end, [&](int u, int64_t i) {
-      g[u] = r.g[i], p[u] = r.p[i];
+      g[u] = r.g[i], p[u] = r.at(i);
       if (r.state1 && !first) b[u] = r.state1[i];
     }, [&](int u, int64_t i) {
       T d = maximize ? -g[u] : g[u];
@@ -112,7 +129,7 @@ KERNEL(sgd)(const int64_t *table, const double *hyper, int64_t count, int64_t ne
         r.state1[i] = now;
         d = nesterov ? d + momentum * now : now;
       }
-      r.p[i] = p[u] - lr * d;
+      r.set(i, p[u] - lr * d);
     });
   });
 }
@@ -137,7 +154,7 @@ KERNEL(adam)(const int64_t *table, const double *hyper, int64_t count, int64_t a
     const T by = (T)scale, over = (T)(1 / root);
     T g[U], p[U], m[U], v[U], most[U];
     each_element(begin, end, [&](int u, int64_t i) {
-      g[u] = r.g[i], p[u] = r.p[i], m[u] = r.state1[i], v[u] = r.state2[i];
+      g[u] = r.g[i], p[u] = r.at(i), m[u] = r.state1[i], v[u] = r.state2[i];
       if (amsgrad) most[u] = r.state3[i];
     }, [&](int u, int64_t i) {
       T d = maximize ? -g[u] : g[u], at = p[u];
@@ -150,7 +167,7 @@ KERNEL(adam)(const int64_t *table, const double *hyper, int64_t count, int64_t a
         square = square > most[u] || square != square ? square : most[u];
         r.state3[i] = square;
       }
-      r.p[i] = at - by * (mean / (sqrt(square) * over + eps));
+      r.set(i, at - by * (mean / (sqrt(square) * over + eps)));
     });
   });
 }
@@ -167,7 +184,7 @@ KERNEL(rmsprop)(const int64_t *table, const double *hyper, int64_t count, int64_
   each_parameter(table, count, [&](const Parameter &r, int64_t begin, int64_t end) {
     T g[U], p[U], squares[U], mean[U], b[U];
     each_element(begin, end, [&](int u, int64_t i) {
-      g[u] = r.g[i], p[u] = r.p[i], squares[u] = r.state1[i];
+      g[u] = r.g[i], p[u] = r.at(i), squares[u] = r.state1[i];
       if (centered) mean[u] = r.state2[i];
       if (r.state3) b[u] = r.state3[i];
     }, [&](int u, int64_t i) {
@@ -183,7 +200,7 @@ KERNEL(rmsprop)(const int64_t *table, const double *hyper, int64_t count, int64_
       }
       d = d / (sqrt(under) + eps);
       if (r.state3) r.state3[i] = d = momentum * b[u] + d;
-      r.p[i] = p[u] - lr * d;
+      r.set(i, p[u] - lr * d);
     });
   });
 }
@@ -198,13 +215,13 @@ KERNEL(adagrad)(const int64_t *table, const double *hyper, int64_t count, int64_
     const T lr = (T)(hyper[0] / (1 + *r.step * hyper[3]));
     T g[U], p[U], squares[U];
     each_element(begin, end, [&](int u, int64_t i) {
-      g[u] = r.g[i], p[u] = r.p[i], squares[u] = r.state1[i];
+      g[u] = r.g[i], p[u] = r.at(i), squares[u] = r.state1[i];
     }, [&](int u, int64_t i) {
       T d = maximize ? -g[u] : g[u];
       if (decay != 0) d += decay * p[u];
       const T s = squares[u] + d * d;
       r.state1[i] = s;
-      r.p[i] = p[u] - lr * (d / (sqrt(s) + eps));
+      r.set(i, p[u] - lr * (d / (sqrt(s) + eps)));
     });
   });
 }
@@ -232,7 +249,7 @@ KERNEL(grad_norm_sq)(double *out, const int64_t *table, int64_t count) {
   double s = 0;
   each_parameter(table, count, [&](const Parameter &r, int64_t begin, int64_t end) {
 #pragma unroll 4
-    for (int64_t i = begin + threadIdx.x; i < end; i += blockDim.x) s += (double)r.g[i] * (double)r.g[i];
+    for (int64_t i = begin + threadIdx.x; i < end; i += blockDim.x) s += (double)T(r.g[i]) * (double)T(r.g[i]);
   });
   s = block_sum(s);
   if (threadIdx.x == 0) norm_parts[blockIdx.x] = s;
@@ -247,14 +264,16 @@ STEP(grad_norm_sq, add)(double *out, const int64_t *table, int64_t count) {
 KERNEL(grad_scale)(const int64_t *table, const double *factor, int64_t count) {
   const T by = (T)factor[0];
   each_parameter(table, count, [&](const Parameter &r, int64_t begin, int64_t end) {
-    T *to = (T *)r.g, g[U];
+    STORED *to = (STORED *)r.g;
+    T g[U];
     each_element(begin, end, [&](int u, int64_t i) { g[u] = to[i]; }, [&](int u, int64_t i) { to[i] = g[u] * by; });
   });
 }
 KERNEL(grad_clip)(const int64_t *table, int64_t count, double limit) {
   const T most = (T)limit;
   each_parameter(table, count, [&](const Parameter &r, int64_t begin, int64_t end) {
-    T *to = (T *)r.g, g[U];
+    STORED *to = (STORED *)r.g;
+    T g[U];
     each_element(begin, end, [&](int u, int64_t i) { g[u] = to[i]; },
                  [&](int u, int64_t i) { to[i] = g[u] > most ? most : g[u] < -most ? -most : g[u]; });
   });

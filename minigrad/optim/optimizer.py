@@ -168,21 +168,27 @@ class _Options(Piece):
 
 class _Batch:
     """The parameters of a group that share a device and a dtype. A row is (parameter, state, step). For `halves`, which
-    are of half precision, the rows have their master weights.
+    are of half precision, the rows have their master weights; `fused`: the kernel reads and writes both.
 
     Each step may have other gradient tensors. The batch does not keep them: it writes their addresses into its table.
     """
 
-    def __init__(self, rows: list[_Row], kernel: Kernel | None, hyper: _Hyper, halves: list[Tensor]) -> None:
-        self.rows, self.kernel, self.hyper, self.halves = rows, kernel, hyper, halves
+    def __init__(self, rows: list[_Row], kernel: Kernel | None, hyper: _Hyper, halves: list[Tensor],
+                 fused: bool) -> None:
+        self.rows, self.kernel, self.hyper, self.halves, self.fused = rows, kernel, hyper, halves, fused
         self.params = [row[0] for row in rows]
-        self.storages = [p.array.storage for p in self.params]
+        written = [*self.params, *halves] if fused else self.params
+        self.storages = [p.array.storage for p in written]
         # the table holds the addresses of these arrays, so the batch keeps the arrays alive
         self.keep = [s.array for _, state, step in rows for s in (*state, step) if s is not None]
         self.grads: list[int] = []
         if kernel is not None:
             self.columns = np.array([[p.array.ptr, 0, *(s.array.ptr if s is not None else 0 for s in state),
                                       step.array.ptr, p.numel()] for p, state, step in rows], np.int64)
+            if fused and halves:                # after the rows: optim.cu tells
+                more = np.zeros((ceil_div(len(rows), _SIZE + 1), _SIZE + 1), np.int64)
+                self.columns = np.vstack([self.columns, more])
+                self.columns[len(rows):].flat[:len(rows)] = [p.array.ptr for p in halves]
             self.table = rows[0][0].device.constant(self.columns)
 
 
@@ -387,41 +393,44 @@ class Optimizer(Guarded):
                 if not state:
                     del self.state[p]
                 _fitting(p, row)
-                dense = own is not p or p.is_contiguous() and p._grad.is_contiguous() and p._grad.dtype == p.dtype
+                dense = p.is_contiguous() and p._grad.is_contiguous() and p._grad.dtype == p.dtype
                 batches.setdefault((p.device.name, p.dtype, dense), []).append(row)
         made = []
         for (name, dtype, dense), rows in batches.items():
             device = rows[0][0].device
             if (index, name) not in self._hypers:
                 self._hypers[index, name] = _Hyper(device, len(self._read(group)[0]))
-            kernel = getattr(device.kernels, self._kernel).get(rows[0][0].dtype) if dense else None
+            family = getattr(device.kernels, self._kernel)
             halves = [self._owners[row[0]] for row in rows] if rows[0][0].dtype != dtype else []
-            made.append(_Batch(rows, kernel, self._hypers[index, name], halves))
+            direct = family.get(dtype) if dense else None
+            kernel = family.get(rows[0][0].dtype) if halves and direct is None else direct
+            made.append(_Batch(rows, kernel, self._hypers[index, name], halves, direct is not None))
         return _Batches(key, flags, self.state, made)
 
     def _launch(self, batch: _Batch, flags: Flags) -> None:
         """One launch for the whole batch; without a kernel, the definition for each parameter."""
         recorder = mode.recorder
         hyper = batch.hyper.tensor
-        given = gradients(batch.params, batch.halves) if batch.halves else [p._grad for p in batch.params]
+        apart = [] if batch.fused else batch.halves             # what this rounds, in launches of their own
+        given = gradients(batch.params, apart) if apart else [p._grad for p in batch.halves or batch.params]
         if batch.kernel is None:
             numbers = tuple(hyper[i] for i in range(hyper.numel()))
             for (p, state, step), g in zip(batch.rows, given, strict=True):
                 step.add_(1)
                 self._define(flags, numbers, p, g, state, step)
-            return round_to(batch.halves, batch.params[:len(batch.halves)])
+            return round_to(apart, batch.params[:len(apart)])
         grads = [g.array.ptr for g in given]
         if grads != batch.grads:
-            batch.columns[:, 1] = batch.grads = grads
+            batch.columns[:len(grads), 1] = batch.grads = grads
             batch.params[0].device.write(batch.table, batch.columns, moved=True)
         if recorder is not None:                # the launch names only the table: the recorder needs its addresses too
-            for address in batch.columns[:, :-1].ravel().tolist():
+            for address in [*batch.columns[:len(grads), :_SIZE].flat, *[p.array.ptr for p in batch.halves]]:
                 if address:
-                    recorder.hold(address)
+                    recorder.hold(int(address))
         batch.kernel.call(batch.table.ptr, hyper.array.ptr, len(batch.rows), *flags)
         for storage in batch.storages:
             storage.version += 1
-        round_to(batch.halves, batch.params[:len(batch.halves)])
+        round_to(apart, batch.params[:len(apart)])
 
     def _updated(self, p: Tensor) -> Tensor:
         """What the update of `p` changes: `p`, or its master weights."""
@@ -670,7 +679,7 @@ _CHUNK = 1024                   # elements: as in optim.cu, so that there is a b
 
 def _chunks(k: Any, host: Any) -> int:
     """The chunks of all tensors of the table."""
-    return sum(ceil_div(size, _CHUNK) for size in host[k.table][:, -1].tolist())
+    return sum(ceil_div(size, _CHUNK) for size in host[k.table][:k.count, _SIZE].tolist())
 
 
 def _tensors_rule(k: Any, host: Any) -> Sequence[Launch]:
@@ -679,14 +688,14 @@ def _tensors_rule(k: Any, host: Any) -> Sequence[Launch]:
 
 
 def _step_rule(k: Any, host: Any) -> Sequence[Launch]:
-    return [*_tensors_rule(k, host), over(len(host[k.table]), "count")]
+    return [*_tensors_rule(k, host), over(k.count, "count")]
 
 
 def _norm_rule(k: Any, host: Any) -> Sequence[Launch]:
     return [Launch("", (min(max(_chunks(k, host), 1), 1024),), (THREADS,)), Launch("add", (1,), (THREADS,))]
 
 
-launch("optim/optim.cu", "sgd adam rmsprop adagrad", _step_rule, shared=256)
+launch("optim/optim.cu", "sgd adam rmsprop adagrad", _step_rule, shared=256, half=True)
 launch("optim/optim.cu", "grad_scale grad_clip", _tensors_rule, shared=256)
 launch("optim/optim.cu", "grad_norm_sq", _norm_rule, shared=512)
 launch("optim/optim.cu", "clip_factor", lambda k, host: [single()])

@@ -149,6 +149,36 @@ def test_half_parameters_have_float32_masters(dtype):
         np.testing.assert_allclose(a, b, atol=5e-3)             # Adam's steps have a sign even where a gradient is nearly 0
 
 
+@pytest.mark.parametrize("dtype", HALVES, ids=str)
+@pytest.mark.parametrize("make", [lambda p: optim.SGD(p, 0.1, momentum=0.9), lambda p: optim.AdamW(p, 0.01, amsgrad=True),
+                                  lambda p: optim.RMSprop(p, 0.01, momentum=0.9, centered=True), lambda p: optim.Adagrad(p, 0.1)],
+                         ids=["sgd", "adam", "rmsprop", "adagrad"])
+def test_one_launch_updates_parameters_and_masters(make, dtype, monkeypatch):
+    """It has the bits of the launches apart: gradients cast, masters of changed values set, all rounded."""
+    suffix = {mg.float16: "f16", mg.bfloat16: "bf16"}[dtype]
+
+    def run():
+        params = [mg.nn.Parameter(on("cuda", *shape).to(dtype)) for shape in ((3, 5), (1,), (1100,), (0,), (2, 2), (7,), (1,), (4,), (6,))]
+        optimizer, launched = make(params), []
+        for step in range(3):
+            for p in params:
+                p.grad = on("cuda", *p.shape).to(dtype) * (step + 1)
+            with mg.no_grad():
+                params[0][1] = step                         # the masters of these elements follow
+            with launch_hook(lambda kernel, arguments: (launched.append(kernel.name), kernel.function(*arguments))):
+                optimizer.step()
+        versions = [p._version for p in params]
+        return [p.float().numpy(force=True) for p in params], [optimizer.state[p]["master_param"].cpu().numpy() for p in params], launched, versions
+    params, masters, launched, versions = run()
+    assert len(launched) == 3 and set(launched) == {launched[0]} and launched[0].endswith(suffix), launched
+    monkeypatch.delitem(getattr(mg.device("cuda").kernels, launched[0].removesuffix(f"_{suffix}")).members, suffix)
+    apart = run()
+    assert len(apart[2]) > 50 and versions == apart[3]
+    for a, b in zip([*params, *masters], [*apart[0], *apart[1]], strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert any((m != p).any() for m, p in zip(masters, params, strict=True))
+
+
 # ---- kernels ---------------------------------------------------------------------------------------------------------
 
 def bits(t):
@@ -193,7 +223,7 @@ def test_elementwise_kernels_read_and_write_half_precision(dtype):
         np.testing.assert_allclose(got.float().cpu().numpy(), want.float().numpy(), close, err_msg=name)
 
 
-HALF_OPS = ("layer_norm rms_norm batch_norm batch_norm_eval group_norm softmax log_softmax logsumexp cross_entropy mse_loss l1_loss huber_loss "
+HALF_OPS = ("layer_norm rms_norm valid_norm batch_norm batch_norm_eval group_norm softmax log_softmax logsumexp cross_entropy mse_loss l1_loss huber_loss "
             "smooth_l1_loss binary_cross_entropy binary_cross_entropy_with_logits").split()
 
 
