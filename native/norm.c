@@ -952,8 +952,13 @@ void FN(batch_norm_eval_backward)(T *gx, T *gweight, T *gbias, const T *gy, cons
 
 /* The running statistics of a batch norm layer: running = (1 - momentum) * running + momentum * scale * value, where
  * scale is 1 for the mean, N / (N - 1) for the variance, which users keep unbiased. */
-void FN(running_update)(T *running, const T *value, int64_t n, double momentum, double scale) {
-  for (int64_t i = 0; i < n; i++) running[i] = (T)((1 - momentum) * running[i] + momentum * scale * value[i]);
+void FN(running_update)(T *running, const T *value, const T *count, int64_t n, int64_t unbiased, double momentum,
+                        double scale) {
+  for (int64_t i = 0; i < n; i++) {
+    if (count && count[i] < 2) continue;
+    if (count && unbiased) scale = count[i] / ((double)count[i] - 1);
+    running[i] = (T)((1 - momentum) * running[i] + momentum * scale * value[i]);
+  }
 }
 
 /* ---- group norm: x is [batch, groups, cpg, inner], S one group of one sample: a row of n = cpg * inner ------------
@@ -1090,5 +1095,114 @@ void FN(group_norm_backward)(T *gx, T *gweight, T *gbias, T *partial, const T *g
   sum_rows(gbias, partial, batch, channels, channels);
   sum_rows(gweight, partial + batch * channels, batch, channels, channels);
 }
+
+/* ---- masked norm: x is [batch, sets, n], S the elements of x[:, s, :] that are valid -------------------------------
+ *
+ *   for each set:  count, mean and var of its valid elements;  y = valid ? (x - mean) * rstd * weight + bias : 0
+ *
+ * These are the plain loops, in the wider type, so that no scale of x is out of range. What is not valid counts as the
+ * mean, whatever it is. gweight and gbias: channel by channel, TOGETHER of them in one walk over the array, in the order
+ * of its addresses. They gain nothing from wide vectors, so that all levels run one form, that of the baseline.
+ */
+#define OF_ALL_LEVELS(name) MG_CAT2(mg_##name##_, MG_TYPE)
+#define MASKED_FORWARD \
+  T *y, T *mean, T *var, T *rstd, T *count, const T *x, const uint8_t *mask, const T *weight, const T *bias, \
+      int64_t batch, int64_t sets, int64_t n, int64_t each, int64_t channels, int64_t centered, double eps
+#define MASKED_BACKWARD \
+  T *gx, T *gweight, T *gbias, const T *gy, const T *x, const uint8_t *mask, const T *mean, const T *rstd, \
+      const T *count, const T *weight, int64_t batch, int64_t sets, int64_t n, int64_t each, int64_t channels, \
+      int64_t centered
+void OF_ALL_LEVELS(valid_norm_forward)(MASKED_FORWARD);
+void OF_ALL_LEVELS(valid_norm_backward)(MASKED_BACKWARD);
+void FN(valid_norm_forward)(MASKED_FORWARD) {
+  OF_ALL_LEVELS(valid_norm_forward)(y, mean, var, rstd, count, x, mask, weight, bias, batch, sets, n, each, channels,
+                                     centered, eps);
+}
+void FN(valid_norm_backward)(MASKED_BACKWARD) {
+  OF_ALL_LEVELS(valid_norm_backward)(gx, gweight, gbias, gy, x, mask, mean, rstd, count, weight, batch, sets, n, each,
+                                      channels, centered);
+}
+
+#ifdef MG_LEVEL_baseline
+typedef struct {
+  T *y, *mean, *var, *rstd, *count, *gx, *gweight, *gbias;
+  const T *gy, *x, *weight, *bias;
+  const uint8_t *mask;
+  int64_t batch, sets, n, each, channels;
+  double eps;
+  int centered;
+} masked_args;
+/* body for the elements e of set s; c is the channel of e */
+#define EACH_OF_SET(a, s, e, c, body) \
+  for (int64_t b_ = 0; b_ < a->batch; b_++) { \
+    int64_t e = (b_ * a->sets + s) * a->n, c = e / a->each % a->channels; \
+    for (const int64_t end_ = e + a->n; e < end_; c = c + 1 < a->channels ? c + 1 : 0) \
+      for (const int64_t last_ = e + a->each; e < last_; e++) { body; } \
+  }
+
+static void masked_sets(void *context, int64_t begin, int64_t end) {
+  const masked_args *a = context;
+  for (int64_t s = begin; s < end; s++) {
+    Wide sum = 0, squares = 0;
+    int64_t count = 0;
+    EACH_OF_SET(a, s, e, c, sum += a->mask[e] ? a->x[e] : 0; count += a->mask[e])
+    const Wide share = count ? count : 1, m = a->centered ? sum / share : 0;
+    EACH_OF_SET(a, s, e, c, const Wide d = a->mask[e] ? a->x[e] - m : 0; squares += d * d)
+    const Wide var = squares / share, r = 1 / ROOT(var + a->eps);
+    a->mean[s] = (T)m, a->var[s] = (T)var, a->rstd[s] = (T)r, a->count[s] = (T)count;
+    EACH_OF_SET(a, s, e, c, const Wide y = (a->x[e] - m) * r * (a->weight ? a->weight[c] : 1) + (a->bias ? a->bias[c] : 0);
+                a->y[e] = a->mask[e] ? (T)y : 0)
+  }
+}
+void OF_ALL_LEVELS(valid_norm_forward)(MASKED_FORWARD) {
+  masked_args a = {.y = y, .mean = mean, .var = var, .rstd = rstd, .count = count, .x = x, .mask = mask,
+                   .weight = weight, .bias = bias, .batch = batch, .sets = sets, .n = n, .each = each,
+                   .channels = channels, .centered = (int)centered, .eps = eps};
+  mg_parallel(sets, grain(sets, batch * n), masked_sets, &a);
+}
+
+static void masked_back_sets(void *context, int64_t begin, int64_t end) {
+  const masked_args *a = context;
+  for (int64_t s = begin; s < end; s++) {
+    const Wide m = a->mean[s], r = a->rstd[s], share = a->count[s] > 0 ? a->count[s] : 1;
+    Wide c1 = 0, c2 = 0;
+    EACH_OF_SET(a, s, e, c, const Wide g = a->mask[e] ? a->gy[e] * (Wide)(a->weight ? a->weight[c] : 1) : 0;
+                c1 += g; c2 += a->mask[e] ? g * ((a->x[e] - m) * r) : 0)
+    c1 = a->centered ? c1 / share : 0, c2 /= share;
+    EACH_OF_SET(a, s, e, c, const Wide g = a->gy[e] * (Wide)(a->weight ? a->weight[c] : 1);
+                a->gx[e] = a->mask[e] ? (T)((g - c1 - (a->x[e] - m) * r * c2) * r) : 0)
+  }
+}
+#define TOGETHER 16
+static void masked_back_channels(void *context, int64_t begin, int64_t end) {
+  const masked_args *a = context;
+  const int64_t round = a->channels * a->each, total = a->batch * a->sets * a->n;
+  for (int64_t first = begin * TOGETHER; first < MIN(end * TOGETHER, a->channels); first += TOGETHER) {
+    const int64_t many = MIN(TOGETHER, a->channels - first);
+    Wide sum[TOGETHER] = {0}, sum_xhat[TOGETHER] = {0}, m = 0, r = 0;
+    for (int64_t at = first * a->each, of = 0; at < total; at += round)          /* `of`: where the next set begins */
+      for (int64_t k = 0, e = at; k < many; k++)
+        for (const int64_t last = e + a->each; e < last; e++) {
+          if (e >= of) {
+            const int64_t strip = e / a->n;
+            m = a->mean[strip % a->sets], r = a->rstd[strip % a->sets], of = (strip + 1) * a->n;
+          }
+          if (a->mask[e]) sum[k] += a->gy[e], sum_xhat[k] += a->gy[e] * ((a->x[e] - m) * r);
+        }
+    for (int64_t k = 0; k < many; k++) {
+      if (a->gbias) a->gbias[first + k] = (T)sum[k];
+      if (a->gweight) a->gweight[first + k] = (T)sum_xhat[k];
+    }
+  }
+}
+void OF_ALL_LEVELS(valid_norm_backward)(MASKED_BACKWARD) {
+  masked_args a = {.gx = gx, .gweight = gweight, .gbias = gbias, .gy = gy, .x = x, .mask = mask, .mean = (T *)mean,
+                   .rstd = (T *)rstd, .count = (T *)count, .weight = weight, .batch = batch, .sets = sets, .n = n,
+                   .each = each, .channels = channels, .centered = (int)centered};
+  if (gx) mg_parallel(sets, grain(sets, batch * n), masked_back_sets, &a);
+  const int64_t groups = (channels + TOGETHER - 1) / TOGETHER;
+  if (gweight || gbias) mg_parallel(groups, grain(groups, batch * sets * n / groups), masked_back_channels, &a);
+}
+#endif
 
 #endif

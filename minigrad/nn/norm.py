@@ -26,22 +26,23 @@ from typing import Any
 
 import numpy as np
 
-from ..core.half import narrowed, rounds_once, widened
+from ..core.half import rounds_once, widened
 from ..core.modes import mode, no_grad
-from ..core.shape import BOOL, INT64, axes_of, axis_of, fail
+from ..core.shape import BOOL, FLOAT32, INT64, axes_of, axis_of, fail
 from ..core.tensor import Tensor
 from ..core.warning import warn
+from ..devices.plan import is_half
 from ..ops.convert import on_device
 from ..ops.creation import as_tensor, clone, empty, ones, tensor, zeros
 from ..ops.math import lt, where
 from ..ops.norm import batch_norm as batch_norm_op
-from ..ops.norm import batch_norm_eval, masked_norm, running_update
+from ..ops.norm import batch_norm_eval, running_update, valid_norm
 from ..ops.norm import group_norm as group_norm_op
 from ..ops.norm import instance_norm as instance_norm_op
 from ..ops.norm import layer_norm as layer_norm_op
 from ..ops.norm import rms_norm as rms_norm_op
 from ..ops.take import in_range
-from ..ops.view import movedim, reshape
+from ..ops.view import expand, movedim, reshape
 from . import init
 from .arguments import DeviceLike, DtypeLike, Size, as_shape, check_batch_size
 from .module import Module, Parameter
@@ -112,15 +113,16 @@ def _mask_of_lengths(name: str, x: Tensor, lengths: Any, axes: tuple[int, ...]) 
 # ---- parameters ----
 
 
-def _scaled(y: Tensor, weight: Tensor | None, bias: Tensor | None, shape: Sequence[int]) -> Tensor:
-    """y * weight + bias, both reshaped to `shape`, which broadcasts to y."""
-    y = y if weight is None else y * weight.reshape(shape)
-    return y if bias is None else y + bias.reshape(shape)
+def _masked(x: Tensor, valid: Tensor, weight: Tensor | None, bias: Tensor | None, shape: Sequence[int],
+            axes: tuple[int, ...], eps: float, centered: bool = True) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """`valid_norm` with a mask that broadcasts to x; so do weight and bias once they have `shape`."""
+    return valid_norm(x, expand(valid, x.shape), weight, bias, axes=axes,      # type: ignore[no-any-return]
+                       shape=tuple(shape), eps=eps, centered=centered)
 
 
 def _channel_shape(x: Tensor) -> tuple[int, ...]:
     """The shape by which one value per channel broadcasts to x (N, C, *)."""
-    return (x.shape[1], *(1,) * (x.ndim - 2))
+    return (1, x.shape[1], *(1,) * (x.ndim - 2))
 
 
 class _Affine(Module):
@@ -147,12 +149,16 @@ class _Affine(Module):
 
 def to_end(x: Tensor, axes: tuple[int, ...]) -> Tensor:
     """x with `axes` moved after the other dimensions."""
-    return movedim(x, axes, tuple(range(-len(axes), 0)))
+    return movedim(x, axes, tuple(range(-len(axes), 0))) if _moves(x, axes) else x
+
+
+def _moves(x: Tensor, axes: tuple[int, ...]) -> bool:
+    return axes != tuple(range(x.ndim - len(axes), x.ndim))
 
 
 def from_end(x: Tensor, axes: tuple[int, ...]) -> Tensor:
     """Undoes `to_end`."""
-    return movedim(x, tuple(range(-len(axes), 0)), axes)
+    return movedim(x, tuple(range(-len(axes), 0)), axes) if _moves(x, axes) else x
 
 
 def axes_in_order(name: str, axis: Any, ndim: int, count: int) -> tuple[int, ...]:
@@ -169,19 +175,17 @@ def _over_features(name: str, input: Tensor, shape: tuple[int, ...], weight: Ten
                    plain: Callable[[Tensor], Tensor]) -> Tensor:
     """A norm over some dimensions of each sample, with `axis=`, `mask=` or `lengths=`; `plain` is it without them."""
     axes = axes_in_order(name, tuple(range(-len(shape), 0)) if axis is None else axis, input.ndim, len(shape))
-    x = to_end(widened(input), axes)
-    if eps is None:
-        eps = float(np.finfo(x.dtype).eps)
+    x = to_end(input, axes)
     if mask is None and lengths is None:
-        return narrowed(from_end(plain(x), axes), input)
+        return from_end(plain(x), axes)
     valid = to_end(valid_mask(name, input, mask, lengths, axes), axes)
     if math.prod(valid.shape[valid.ndim - len(shape):]) == 1:           # whole samples are valid or not
-        y = plain(where(valid, x, 0.0))
-    else:
-        last = tuple(range(x.ndim - len(shape), x.ndim))
-        y = masked_norm(x, valid, axes=last, eps=eps, centered=name == "layer_norm")[0]
-        y = _scaled(y, weight, bias, shape)
-    return narrowed(from_end(where(valid, y, 0.0), axes), input)
+        return from_end(where(valid, plain(where(valid, x, 0.0)), 0.0), axes)
+    last = tuple(range(x.ndim - len(shape), x.ndim))
+    if eps is None:
+        eps = float(np.finfo(FLOAT32 if is_half(x.dtype) else x.dtype).eps)
+    y = _masked(x, valid, weight, bias, (1,) * (x.ndim - len(shape)) + shape, last, eps, name == "layer_norm")[0]
+    return from_end(y, axes)
 
 
 def layer_norm(input: Tensor, normalized_shape: Size, weight: Tensor | None = None, bias: Tensor | None = None,
@@ -296,9 +300,9 @@ def group_norm(input: Tensor, num_groups: int, weight: Tensor | None = None, bia
     valid = valid_mask("group_norm", input, mask, lengths, (1,))
     groups, each = (num_groups, c // num_groups) if valid.shape[1] == c and c > 1 else (1, 1)
     grouped = valid.reshape(valid.shape[0], groups, each, *valid.shape[2:])
-    x = widened(input).reshape(n, num_groups, c // num_groups, *space)
-    y = masked_norm(x, grouped, axes=tuple(range(2, input.ndim + 1)), eps=eps)[0]
-    return narrowed(where(valid, _scaled(y.reshape(input.shape), weight, bias, _channel_shape(input)), 0.0), input)
+    x = input.reshape(n, num_groups, c // num_groups, *space)
+    shape = (1, num_groups, c // num_groups, *(1,) * len(space))
+    return _masked(x, grouped, weight, bias, shape, tuple(range(2, x.ndim)), eps)[0].reshape(input.shape)
 
 
 class GroupNorm(_Affine):
@@ -399,21 +403,13 @@ def _masked_batch_norm(input: Tensor, valid: Tensor, running_mean: Tensor | None
         y = batch_norm_eval(where(valid, input, 0.0), running_mean, running_var, weight, bias,  # type: ignore[arg-type]
                             eps=eps)
         return where(valid, y, 0.0)
-    y, mean, var, count = masked_norm(widened(input), valid, axes=(0, *range(2, input.ndim)), eps=eps)
+    y, mean, var, count = _masked(input, valid, weight, bias, _channel_shape(input), (0, *range(2, input.ndim)), eps)
     if not mode.recompute:
-        _update_where_counted(running_mean, running_var, mean.reshape(-1), var.reshape(-1), count.reshape(-1), momentum)
-    return narrowed(where(valid, _scaled(y, weight, bias, _channel_shape(input)), 0.0), input)
-
-
-@no_grad()
-def _update_where_counted(running_mean: Tensor | None, running_var: Tensor | None, mean: Tensor, var: Tensor,
-                          count: Tensor, momentum: float | Tensor) -> None:
-    """Moves the running statistics of the channels that have at least two values; all are (C,)."""
-    factor = (count > 1).to(mean.dtype) * momentum
-    if running_mean is not None:
-        running_update(running_mean, mean, factor)
-    if running_var is not None:
-        running_update(running_var, var * (count / (count - 1).clamp(min=1)), factor)
+        for running, statistic in ((running_mean, mean), (running_var, var)):
+            if running is not None:
+                running_update(running, statistic.reshape(-1), momentum, count=count.reshape(-1),
+                               unbiased=statistic is var)
+    return y
 
 
 class _Tracked(_Affine):
@@ -551,10 +547,11 @@ def instance_norm(input: Tensor, running_mean: Tensor | None = None, running_var
     update = (running_mean is not None or running_var is not None) and not mode.recompute
     if mask is not None or lengths is not None:
         valid = valid_mask("instance_norm", input, mask, lengths, (1,))
-        y, mean, var, count = masked_norm(widened(input), valid, axes=tuple(range(2, input.ndim)), eps=eps)
+        y, mean, var, count = _masked(input, valid, weight, bias, _channel_shape(input), tuple(range(2, input.ndim)),
+                                      eps)
         if update:
             _update_by_valid_samples(running_mean, running_var, mean, var, count, momentum)
-        return narrowed(where(valid, _scaled(y, weight, bias, _channel_shape(input)), 0.0), input)
+        return y
     if input.numel() and input.numel() == input.shape[0] * input.shape[1]:
         raise ValueError(f"Expected more than 1 spatial element when training, got input size {tuple(input.shape)}")
     if update and input.numel():                # nothing moves for no elements

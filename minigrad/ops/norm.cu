@@ -1,4 +1,4 @@
-// Normalisation: layer, RMS, batch and group norm. The formulas, and what the arguments mean, are in native/norm.c.
+// Normalisation: layer, RMS, batch, group and masked norm. The formulas, and what the arguments mean, are in native/norm.c.
 //
 //   y = (x - mean) * rstd * weight + bias
 //   gx = rstd * (g - average(g) - xhat * average(g * xhat)),      g = gy * weight,  xhat = (x - mean) * rstd
@@ -168,18 +168,18 @@ __device__ __forceinline__ void row_norm_backward(STORED *gx, T *partial, const 
   else of.long_rows<CENTRED>();
 }
 
-// The sum of v over the threads that share threadIdx.x, or with `all` over the whole block; every thread gets it.
+// Combines v over the threads that share threadIdx.x, or with `all` over the whole block; every thread gets the result.
 // blockDim is (32, TALL).
 #define TALL 16
-__device__ __forceinline__ T column_sum(T v, bool all) {
+template <class Op> __device__ __forceinline__ T column_all(T v, bool all) {
   __shared__ T of_thread[TALL][33];
   __syncthreads();                         // other threads may still read of_thread in the previous call
   of_thread[threadIdx.y][threadIdx.x] = v;
   __syncthreads();
   v = of_thread[0][threadIdx.x];
 #pragma unroll
-  for (int i = 1; i < TALL; i++) v += of_thread[i][threadIdx.x];
-  return all ? warp_all<Add>(v) : v;
+  for (int i = 1; i < TALL; i++) v = Op::of(v, of_thread[i][threadIdx.x]);
+  return all ? warp_all<Op>(v) : v;
 }
 // out[j] = sum over rows of p[row * stride + j], j < n; nothing if out is null. 32 columns a block.
 __device__ __forceinline__ void sum_rows(STORED *out, const T *p, int64_t rows, int64_t stride, int64_t n) {
@@ -187,7 +187,7 @@ __device__ __forceinline__ void sum_rows(STORED *out, const T *p, int64_t rows, 
   Sum s;
   if (out && j < n)
     for (int64_t row = threadIdx.y; row < rows; row += TALL) s.add(p[row * stride + j]);
-  const T total = column_sum(s.value(), false);
+  const T total = column_all<Add>(s.value(), false);
   if (out && j < n && threadIdx.y == 0) out[j] = total;
 }
 
@@ -225,8 +225,10 @@ struct Channel {
   bool strips;
   int64_t c, batch, channels, inner, segments, begin, end;
   __device__ __forceinline__ Channel(int64_t b, int64_t cs, int64_t i)
+      : Channel(b, cs, i, mg_channel_segments(b, cs, i)) {}
+  __device__ __forceinline__ Channel(int64_t b, int64_t cs, int64_t i, int64_t cut)
       : strips(i >= 32), c(i >= 32 ? blockIdx.x : (int64_t)blockIdx.x * 32 + threadIdx.x), batch(b), channels(cs),
-        inner(i), segments(mg_channel_segments(b, cs, i)) {
+        inner(i), segments(cut) {
     const int64_t length = (batch * inner + segments - 1) / segments;
     begin = blockIdx.y * length, end = begin + length < batch * inner ? begin + length : batch * inner;
     if (end < begin) end = begin;
@@ -262,7 +264,7 @@ struct Channel {
         if (at[u] >= 0) use(u, at[u]);
     }
   }
-  __device__ __forceinline__ T sum(const Sum &s) const { return column_sum(s.value(), strips); }
+  __device__ __forceinline__ T sum(const Sum &s) const { return column_all<Add>(s.value(), strips); }
   // of result number `which` of a segment, of three
   __device__ __forceinline__ double &result(int64_t segment, int which) const {
     return segment_results[(segment * channels + c) * 3 + which];
@@ -402,8 +404,13 @@ STEP(batch_norm_eval_backward, join)(STORED *gx, STORED *gweight, STORED *gbias,
   if (gweight) gweight[of.c] = (T)of.sum_of_results(1);
 }
 
-KERNEL(running_update)(STORED *running, const T *value, int64_t n, double momentum, double scale) {
-  GRID_LOOP(i, n) running[i] = (T)((1 - momentum) * running[i] + momentum * scale * value[i]);
+KERNEL(running_update)(STORED *running, const T *value, const T *count, int64_t n, int64_t unbiased, double momentum,
+                       double scale) {
+  GRID_LOOP(i, n) {
+    if (count && count[i] < 2) continue;
+    if (count && unbiased) scale = count[i] / ((double)count[i] - 1);
+    running[i] = (T)((1 - momentum) * running[i] + momentum * scale * value[i]);
+  }
 }
 
 // ---- group norm: x is [batch, groups, cpg, inner] ----
@@ -466,5 +473,108 @@ STEP(group_norm_backward, columns)(STORED *gx, STORED *gweight, STORED *gbias, T
                                    int64_t groups, int64_t cpg, int64_t inner) {
   sum_rows(gbias, partial, batch, groups * cpg, groups * cpg);
   sum_rows(gweight, partial + batch * groups * cpg, batch, groups * cpg, groups * cpg);
+}
+
+// ---- masked norm: x and mask are [batch, sets, n] ----
+//
+// The plain loop, for each set s:  count, mean, var of the elements of x[:, s, :] with mask;  y, or gx; 0 for the others.
+// A set is what a channel is in batch norm, in one segment. The mean of a first pass is off by what rounding makes of
+// it; a second pass takes distances from it, so that neither their mean nor their squares lose digits.
+struct Masked : Channel {
+  const STORED *x;
+  const uint8_t *mask;
+  __device__ __forceinline__ Masked(const STORED *values, const uint8_t *valid, int64_t b, int64_t s, int64_t i)
+      : Channel(b, s, i, 1), x(values), mask(valid) {}
+  // f(value) for this thread's elements with mask
+  template <class F> __device__ __forceinline__ void valid(F f) const {
+    T value[4];
+    bool on[4];
+    each([&](int u, int64_t at) { value[u] = x[at], on[u] = mask[at]; }, [&](int u, int64_t) {
+      if (on[u]) f(value[u]);
+    });
+  }
+  // mean = first + offset and 1 / sqrt(variance + eps) of the elements, which are multiplied by `unit`; share: 1 / count
+  __device__ __forceinline__ T statistics(bool centered, double eps, T unit, T share, T &first, T &offset,
+                                          T &variance) const {
+    Sum s, d, q;
+    if (centered) valid([&](T v) { s.add(v * unit); });
+    first = centered ? sum(s) * share : T(0);
+    valid([&](T v) {
+      v = v * unit - first;
+      d.add(v), q.add(v * v);
+    });
+    offset = centered ? sum(d) * share : T(0);
+    variance = sum(q) * share - offset * offset;
+    if (variance < 0) variance = 0;
+    return inverse_root(variance + (T)(eps * unit * unit));
+  }
+};
+KERNEL(valid_norm_forward)(STORED *y, T *mean, T *var, T *rstd, T *count, const STORED *x, const uint8_t *mask,
+                            const STORED *weight, const STORED *bias, int64_t batch, int64_t sets, int64_t n,
+                            int64_t each, int64_t channels, int64_t centered, double eps) {
+  const Masked of(x, mask, batch, sets, n);
+  const T edge = sizeof(T) == 4 ? T(0x1p60) : T(0x1p500);
+  Sum ones;
+  of.valid([&](T) { ones.add(1); });
+  const T number = of.sum(ones), share = 1 / (number > 0 ? number : T(1));
+  T first, offset, v, unit = 1, r = of.statistics(centered, eps, unit, share, first, offset, v);
+  const bool wrong = !(r > 1 / edge && r < edge);          // squares leave the range: as in row_statistics
+  if (__syncthreads_or(wrong)) {
+    T most = 0;
+    of.valid([&](T a) { most = Largest::of(fabs(a), most); });
+    most = column_all<Largest>(most, of.strips);
+    if (wrong && most > 0 && most < T(INFINITY)) unit = exp2(-floor(log2(most)));
+    r = of.statistics(centered, eps, unit, share, first, offset, v);
+  }
+  if (of.writes())
+    mean[of.c] = (first + offset) / unit, var[of.c] = v / unit / unit, rstd[of.c] = r * unit, count[of.c] = number;
+  T value[4];
+  bool on[4];
+  of.each([&](int u, int64_t at) { value[u] = x[at], on[u] = mask[at]; }, [&](int u, int64_t at) {
+    const int64_t k = weight || bias ? channel_of(at, batch * sets * n, channels, each) : 0;
+    const T a = ((value[u] * unit - first) - offset) * r * (weight ? T(weight[k]) : T(1)) + (bias ? T(bias[k]) : T(0));
+    y[at] = on[u] ? a : T(0);
+  });
+}
+
+KERNEL(valid_norm_backward)(STORED *gx, STORED *gweight, STORED *gbias, const STORED *gy, const STORED *x,
+                             const uint8_t *mask, const T *mean, const T *rstd, const T *count, const STORED *weight,
+                             int64_t batch, int64_t sets, int64_t n, int64_t each, int64_t channels,
+                             int64_t centered) {
+  const Channel of(batch, sets, n, 1);
+  const T m = of.inside() ? mean[of.c] : T(0), r = of.inside() ? rstd[of.c] : T(0),
+          share = 1 / (of.inside() && count[of.c] > 0 ? count[of.c] : T(1));
+  T g[4], xhat[4];
+  bool on[4];
+  const auto load = [&](int u, int64_t at) {
+    g[u] = gy[at] * (weight ? T(weight[channel_of(at, batch * sets * n, channels, each)]) : T(1));
+    xhat[u] = (x[at] - m) * r, on[u] = mask[at];
+  };
+  Sum of_g, of_gx;
+  of.each(load, [&](int u, int64_t) {
+    if (on[u]) of_g.add(g[u]), of_gx.add(g[u] * xhat[u]);
+  });
+  const T c1 = centered ? of.sum(of_g) * share : T(0), c2 = of.sum(of_gx) * share;
+  of.each(load, [&](int u, int64_t at) { gx[at] = on[u] ? (g[u] - c1 - xhat[u] * c2) * r : T(0); });
+}
+// gweight and gbias: here channels are what they are in batch norm
+STEP(valid_norm_backward, channels)(STORED *gx, STORED *gweight, STORED *gbias, const STORED *gy, const STORED *x,
+                                     const uint8_t *mask, const T *mean, const T *rstd, const T *count,
+                                     const STORED *weight, int64_t batch, int64_t sets, int64_t n, int64_t each,
+                                     int64_t channels, int64_t centered) {
+  const int64_t size = batch * sets * n;
+  const Channel of(size / (channels * each), channels, each, 1);
+  T g[4], xhat[4];
+  bool on[4];
+  Sum of_g, of_gx;
+  of.each([&](int u, int64_t at) {
+    const int64_t s = channel_of(at, size, sets, n);
+    g[u] = gy[at], xhat[u] = (x[at] - mean[s]) * rstd[s], on[u] = mask[at];
+  }, [&](int u, int64_t) {
+    if (on[u]) of_g.add(g[u]), of_gx.add(g[u] * xhat[u]);
+  });
+  const T s1 = of.sum(of_g), s2 = of.sum(of_gx);
+  if (of.writes() && gbias) gbias[of.c] = s1;
+  if (of.writes() && gweight) gweight[of.c] = s2;
 }
 #endif

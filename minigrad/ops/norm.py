@@ -19,7 +19,7 @@ from ..core.op import address, op, same_dtypes
 from ..core.shape import BOOL, FLOAT32, fail, is_float
 from ..core.tensor import Tensor, bump
 from ..devices import native
-from ..devices.base import KernelTable
+from ..devices.base import KernelTable, NoKernel
 from ..devices.launch import Launch, Rule, ceil_div, columns, launch, over, per_row
 from ..devices.memory import Array, Layout, alloc, layout
 from ..devices.work import pieces, work
@@ -396,22 +396,29 @@ def _batch_norm_eval_errors(make: Any) -> Any:
     yield (make(4, 3), make(3), make(2), None, None), RuntimeError, "running_var must have one value per channel"
 
 
-def running_update(running: Tensor, batch: Tensor, momentum: float | Tensor, scale: float = 1.0) -> None:
+def running_update(running: Tensor, batch: Tensor, momentum: float | Tensor, scale: float = 1.0,
+                   count: Tensor | None = None, unbiased: bool = False) -> None:
     """Moves running statistics towards those of a batch, in place and outside the graph.
 
         running = (1 - momentum) running + momentum scale batch
 
-    Shapes: running and batch (C,); momentum a number, or a tensor (C,) or (). `scale` makes a biased variance unbiased.
+    Shapes: running, batch and count (C,); momentum a number, or a tensor (C,) or (). `scale` makes a biased variance
+    unbiased. With `count`, the values behind each statistic, those of fewer than two stay; `unbiased`: the scale is
+    count / (count - 1).
     """
     x = running.layout
     statistic = x if x.dtype == FLOAT32 else unrounded(x, x.shape)
     if x.contiguous and batch.layout is statistic and not isinstance(momentum, Tensor):
         kernel = x.device.kernels.running_update.get(x.dtype)
         if kernel is not None:
-            kernel.call(running.array.ptr, batch.array.ptr, x.size, float(momentum), scale)
+            kernel.call(running.array.ptr, batch.array.ptr, 0 if count is None else count.array.ptr, x.size,
+                        int(unbiased), float(momentum), scale)
             bump(running)
             return
     with no_grad():                             # the launch reads a momentum that is a tensor: so does replay
+        if count is not None:
+            momentum = cast(gt(count, 1.0), batch.dtype) * momentum
+            batch = batch * (count / (count - 1).clamp(min=1)) if unbiased else batch
         running.add_((batch * scale - running) * momentum)
 
 
@@ -504,61 +511,125 @@ def instance_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, *, eps:
 
 
 # ---- masked norm: without the padding --------------------------------------------------------------------------------
-@op(nondifferentiable=(1, 2, 3))
-def masked_norm(x: Tensor, mask: Tensor, *, axes: tuple[int, ...], eps: float = 1e-5,
+@op(nondifferentiable=(1, 2, 3), like_first=True)
+def valid_norm(x: Tensor, mask: Tensor, weight: Tensor | None, bias: Tensor | None, *, axes: tuple[int, ...],
+                shape: tuple[int, ...], eps: float = 1e-5,
                 centered: bool = True) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Normalization over `axes`, with the elements where `mask` is true; y is 0 at the others, even where x is NaN.
 
-        y = (x - mean) / sqrt(var + eps),      mean and biased variance over the valid elements
+        y = (x - mean) / sqrt(var + eps) * weight + bias,      mean and biased variance over the valid elements
 
-    With `centered=False`, mean is 0 in this formula. Where no element is valid, mean, var and y are 0.
+    With `centered=False`, mean is 0. Where no element is valid, mean, var and y are 0.
 
-    Shapes: x any, mask bool, broadcasts to x -> y like x; mean, var and the number of valid elements, with size 1 along
-    `axes`. Only y has a gradient.
+    Shapes: x any, mask bool, broadcasts to x; weight and bias, or None, broadcast once they have `shape` -> y like x;
+    mean, var and the number of valid elements, with size 1 along `axes`. Only y has a gradient.
     """
     mask = expand(mask, x.shape)
     count = total(cast(mask, x.dtype), axes, True)
     share = div(1.0, where(gt(count, 0.0), count, 1.0))
     kept, unit, eps_there = _in_range(where(mask, x, 0.0), axes, eps)
-    mu = mul(total(kept, axes, True), share)
+    mu = mul(total(kept, axes, True), share) if centered else mul(share, 0.0)
     if centered:
         kept = where(mask, sub(kept, mu), 0.0)
     var = mul(total(mul(kept, kept), axes, True), share)
+    y = _affine(mul(kept, rsqrt(add(var, eps_there))), weight, bias, shape)
+    if weight is not None or bias is not None:
+        y = where(mask, y, 0.0)
     # detached: mean and var update running statistics, which are state and not part of the function
-    return (mul(kept, rsqrt(add(var, eps_there))), mul(mu, unit).detach(), mul(mul(var, unit), unit).detach(), count)
+    return y, mul(mu, unit).detach(), mul(mul(var, unit), unit).detach(), count
 
 
-@masked_norm.check
-def _masked_norm_rule(x: Layout, mask: Layout, *, axes: tuple[int, ...], eps: float = 1e-5,
-                      centered: bool = True) -> None:
-    _float_input("masked_norm", x)
-    fits = mask.ndim == x.ndim and all(m in (1, n) for m, n in zip(mask.shape, x.shape, strict=True))
-    if mask.dtype != BOOL or not fits:
-        fail("masked_norm", "mask must be bool and broadcast to x", [f"x {x}", f"mask {mask}"])
+@valid_norm.check
+def _valid_norm_rule(x: Layout, mask: Layout, weight: Layout | None, bias: Layout | None, *, axes: tuple[int, ...],
+                      shape: tuple[int, ...], eps: float = 1e-5, centered: bool = True) -> None:
+    _float_input("valid_norm", x)
+
+    def fits(sizes: tuple[int, ...]) -> bool:
+        return len(sizes) == x.ndim and all([m in (1, n) for m, n in zip(sizes, x.shape, strict=True)])
+    if mask.dtype != BOOL or not fits(mask.shape):
+        fail("valid_norm", "mask must be bool and broadcast to x", [f"x {x}", f"mask {mask}"])
+    for name, p in (("weight", weight), ("bias", bias)):
+        if p is not None and not (fits(shape) and p.size == math.prod(shape)):
+            fail("valid_norm", f"{name} must have the elements of `shape`, which must broadcast to x",
+                 [f"x {x}", f"{name} {p}", f"shape {list(shape)}"])
 
 
-@masked_norm.reference
-def _masked_norm_oracle(x: Any, mask: Any, *, axes: tuple[int, ...], eps: float = 1e-5, centered: bool = True) -> Any:
+def _around(shape: tuple[int, ...], inside: Sequence[bool]) -> tuple[int, int, int]:
+    """The number of elements before, in and after the dimensions that are `inside`, neighbours but for sizes of 1."""
+    sizes, part = [1, 1, 1], 0
+    for n, is_inside in zip(shape, inside, strict=True):
+        if n > 1:
+            part = 1 if is_inside else 2 if part else 0
+            if part == 1 and sizes[2] > 1:
+                raise NoKernel("the kernels take parameters, and dimensions that are kept, that are neighbours")
+            sizes[part] *= n
+    return sizes[0], sizes[1], sizes[2]
+
+
+@valid_norm.fused
+def _valid_norm_kernels(kernels: KernelTable, x: Layout, mask: Layout, weight: Layout | None, bias: Layout | None, *,
+                         axes: tuple[int, ...], shape: tuple[int, ...], eps: float = 1e-5,
+                         centered: bool = True) -> Any:
+    forward, backward = kernels.valid_norm_forward[x.dtype], kernels.valid_norm_backward[x.dtype]
+    same_dtypes("valid_norm", x, weight, bias)
+    if mask.shape != x.shape:
+        raise NoKernel("the kernels take a mask of the shape of x")
+    axes = tuple([a % x.ndim for a in axes])
+    batch, sets, n = _around(x.shape, [i not in axes for i in range(x.ndim)])
+    _, channels, each = _around(x.shape, [m > 1 for m in shape]) if weight or bias else (1, 1, 1)
+    if n % each:
+        raise NoKernel("the kernels take parameters that differ within what is normalized, or as it does")
+    statistic = unrounded(x, tuple([1 if i in axes else size for i, size in enumerate(x.shape)]))
+    sizes = batch, sets, n, each, channels, int(centered)
+
+    def run_forward(xa: Array, ma: Array, wa: Array | None, ba: Array | None) -> Any:
+        y, mean, var, rstd, count = alloc(x), *[alloc(statistic) for _ in range(4)]
+        forward.call(y.ptr, mean.ptr, var.ptr, rstd.ptr, count.ptr, xa.ptr, ma.ptr, address(wa), address(ba), *sizes,
+                     eps)
+        return (y, mean, var, count), (xa, ma, mean, rstd, count, wa)
+
+    def run_backward(saved: Any, gs: list, needs: list[bool]) -> list[Array | None]:
+        xa, ma, mean, rstd, count, wa = saved
+        need_x, _, need_w, need_b = needs
+        gx = alloc(x) if need_x else None
+        gw = alloc(weight) if need_w else None          # type: ignore[arg-type]
+        gb = alloc(bias) if need_b else None            # type: ignore[arg-type]
+        backward.call(address(gx), address(gw), address(gb), gs[0].ptr, xa.ptr, ma.ptr, mean.ptr, rstd.ptr, count.ptr,
+                      address(wa), *sizes)
+        return [gx, None, gw, gb]
+    return run_forward, run_backward
+
+
+@valid_norm.reference
+def _valid_norm_oracle(x: Any, mask: Any, weight: Any, bias: Any, *, axes: tuple[int, ...], shape: tuple[int, ...],
+                        eps: float = 1e-5, centered: bool = True) -> Any:
     valid = np.ma.array(x, mask=~np.broadcast_to(mask, x.shape))
     mu, count = valid.mean(axes, keepdims=True).filled(0), valid.count(axes, keepdims=True).astype(x.dtype)
-    square = (valid ** 2).mean(axes, keepdims=True).filled(0)
-    var = valid.var(axes, keepdims=True).filled(0) if centered else square
-    return ((valid - (mu if centered else 0)) / np.sqrt(var + eps)).filled(0), mu, var, count
+    mu = mu if centered else mu * 0
+    var = ((valid - mu) ** 2).mean(axes, keepdims=True).filled(0)
+    y = (valid - mu) / np.sqrt(var + eps)
+    y = y * (1 if weight is None else weight.reshape(shape)) + (0 if bias is None else bias.reshape(shape))
+    return y.filled(0), mu, var, count
 
 
-@masked_norm.samples
-def _masked_norm_samples(make: Any) -> Any:
-    yield make(3, 4, 7), make.bools(3, 1, 7), {"axes": (0, 2)}
-    yield make(3, 4, 7), make.bools(1, 4, 7), {"axes": (1, 2), "eps": 0.1}
-    yield make(5, 33), make.bools(5, 33), {"axes": (1,), "centered": False}
-    yield make(2, 31), cast(make.ints(2, 1, high=1), BOOL), {"axes": (1,)}          # nothing is valid
-    yield make(4, 64, low=9999, high=10001), make.bools(4, 64), {"axes": (1,)}
+@valid_norm.samples
+def _valid_norm_samples(make: Any) -> Any:
+    yield make(3, 4, 7), make.bools(3, 4, 7), make(4), make(4), {"axes": (0, 2), "shape": (1, 4, 1)}
+    yield make(3, 4, 7), make.bools(1, 4, 7), None, None, {"axes": (1, 2), "shape": (), "eps": 0.1}
+    yield make(5, 33), make.bools(5, 33), make(33), None, {"axes": (1,), "shape": (1, 33), "centered": False}
+    nothing = expand(cast(make.ints(2, 1, high=1), BOOL), (2, 31))
+    yield make(2, 31), nothing, None, make(31), {"axes": (1,), "shape": (1, 31)}
+    yield make(4, 64, low=9999, high=10001), make.bools(4, 64), None, None, {"axes": (1,), "shape": ()}
+    yield make(2, 2, 20, 3), make.bools(2, 2, 20, 3), make(40), make(40), {"axes": (2, 3), "shape": (1, 2, 20, 1)}
+    yield make(40, 3), make.bools(40, 3), make(3), make(3), {"axes": (0,), "shape": (1, 3)}
 
 
-@masked_norm.errors
-def _masked_norm_errors(make: Any) -> Any:
-    yield (make(2, 3), make(2, 3), {"axes": (1,)}), RuntimeError, r"bool and broadcast to x.*mask float\d+\[2, 3\]"
-    yield (make(2, 3), make.bools(3, 3), {"axes": (1,)}), RuntimeError, r"mask bool\[3, 3\]"
+@valid_norm.errors
+def _valid_norm_errors(make: Any) -> Any:
+    x, one = make(2, 3), {"axes": (1,), "shape": (1, 3)}
+    yield (x, make(2, 3), None, None, one), RuntimeError, r"bool and broadcast to x.*mask float\d+\[2, 3\]"
+    yield (x, make.bools(3, 3), None, None, one), RuntimeError, r"mask bool\[3, 3\]"
+    yield (x, make.bools(2, 3), make(2), None, one), RuntimeError, r"weight must have the elements.*\[2\].*\[1, 3\]"
 
 
 # ---- launches on CUDA ------------------------------------------------------------------------------------------------
@@ -586,6 +657,16 @@ def _eval_backward_rule(k: Any, host: Any) -> Sequence[Launch]:
     return [first, *[one._replace(grid=one.grid[:1]) for one in join if k.gweight or k.gbias]]
 
 
+def _sets(batch: int, sets: int, n: int, step: str = "") -> Launch:
+    """Blocks for each set of [batch, sets, n], or for each 32."""
+    return Launch(step, (sets if n >= 32 else ceil_div(sets, 32),), (32, 16))
+
+
+def _masked_backward_rule(k: Any, host: Any) -> Sequence[Launch]:
+    return [*([_sets(k.batch, k.sets, k.n)] if k.gx else []),
+            *([_sets(1, k.channels, k.each, "channels")] if k.gweight or k.gbias else [])]
+
+
 def _group_norm_backward_rule(k: Any, host: Any) -> Sequence[Launch]:
     rows = per_row(k.batch * k.groups, k.cpg * k.inner)
     return [rows, columns(k.groups * k.cpg, "columns")] if k.gweight or k.gbias else [rows]
@@ -600,6 +681,8 @@ launch("ops/norm.cu", "batch_norm_forward batch_norm_backward", lambda k, host: 
 launch("ops/norm.cu", "batch_norm_eval_backward", _eval_backward_rule, shared=4608, half=True)
 launch("ops/norm.cu", "batch_norm_eval_forward", lambda k, host: [over(k.batch * k.channels * k.inner)], half=True)
 launch("ops/norm.cu", "running_update", lambda k, host: [over(k.n)], half=True)
+launch("ops/norm.cu", "valid_norm_forward", lambda k, host: [_sets(k.batch, k.sets, k.n)], shared=9216, half=True)
+launch("ops/norm.cu", "valid_norm_backward", _masked_backward_rule, shared=4608, half=True)
 launch("ops/norm.cu", "group_norm_forward", lambda k, host: [per_row(k.batch * k.groups, k.cpg * k.inner)], shared=512,
        half=True)
 launch("ops/norm.cu", "group_norm_backward", _group_norm_backward_rule, shared=4608, half=True)
@@ -638,6 +721,8 @@ work("rms_norm_backward", lambda k: (6 + bool(k.weight) + 2 * bool(k.gweight)) *
 work("batch_norm_eval_forward", lambda k: (2 + bool(k.weight) + bool(k.bias)) * _channel_elements(k))
 work("batch_norm_eval_backward", lambda k: (1 + bool(k.weight) + 4 * bool(k.gweight) + bool(k.gbias))
      * _channel_elements(k))
+work("valid_norm_forward", lambda k: _standardised(k) * k.batch * k.sets * k.n)
+work("valid_norm_backward", lambda k: _standardised_backward(k) * k.batch * k.sets * k.n)
 work("running_update", lambda k: 3 * k.n)
 pieces("layer_norm_forward rms_norm_forward", "y", lambda k: k.rows * k.n)
 pieces("batch_norm_forward batch_norm_eval_forward", "y", _channel_elements)

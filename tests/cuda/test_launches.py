@@ -100,3 +100,36 @@ def test_launches_of_a_training_step(name, monkeypatch):
     [nodes] = [len(s.run.graph._ops) for s in program.segments]         # one graph: nothing of a step is left to Python
     print(f"{name}: {made} launches, {nodes} nodes")
     assert made <= most and nodes <= most_nodes, (made, nodes)
+
+
+# layer, how it is told what is valid, the most launches forward and backward; by the definition, they were 31 and 22
+LENGTHS, PLACES = {"lengths": mg.tensor([9, 2, 4, 7])}, {"mask": mg.tensor(reals(4, 6, 9) > 0)}
+MASKED = {
+    "batch": (lambda: nn.BatchNorm1d(6), LENGTHS, 7, 2),            # with the counter, the running mean and variance
+    "group": (lambda: nn.GroupNorm(2, 6), LENGTHS, 4, 3),
+    "instance": (lambda: nn.InstanceNorm1d(6, affine=True), LENGTHS, 4, 2),
+    "layer": (lambda: nn.LayerNorm((6, 9)), PLACES, 1, 2),
+    "rms": (lambda: nn.RMSNorm((6, 9)), PLACES, 1, 2),
+}
+
+
+@pytest.mark.parametrize("dtype", [mg.float32, mg.float16], ids=str)
+@pytest.mark.parametrize("name", MASKED)
+def test_launches_of_a_masked_norm(name, dtype, monkeypatch):
+    """Forward: two for the mask of lengths, its copy in the shape of x, the norm. Backward: for x, for the parameters; group norm
+    copies the gradient of its view of a leaf."""
+    make, how, *most = MASKED[name]
+    layer, how = make().to("cuda").to(dtype), {k: v.to("cuda") for k, v in how.items()}
+    x = mg.tensor(reals(4, 6, 9), device="cuda").to(dtype).requires_grad_()
+    launches, record, made = [], fakecupy.record, []
+    monkeypatch.setattr(fakecupy, "record", lambda call, *stream: (launches.append(call), record(call, *stream)))
+    for run in (lambda: layer(x, **how), lambda: y.backward(g)):
+        for p in layer.parameters():
+            p.grad = None
+        x.grad = None
+        launches.clear()
+        y = run()
+        made.append(len(launches))
+        g = mg.ones_like(x) if y is not None else None
+    print(f"{name}: {made}")
+    assert all(a <= b for a, b in zip(made, most, strict=True)), (made, launches)

@@ -74,7 +74,9 @@ def test_batch_norm(suffix, order):
             compare(f"batch_norm_eval_forward_{suffix}", x * 0, x, mean, var, weight, bias, *sizes, 1e-5, ulps=32)
             compare(f"batch_norm_eval_backward_{suffix}", x * 0, stat, stat, gy, x, mean, var, weight, *sizes, 1e-5, ulps=64)
         compare(f"batch_norm_forward_{suffix}", x * 0, stat, stat, stat, x + t(1000), w, b, *sizes, 1e-5, ulps=4096)
-        compare(f"running_update_{suffix}", mean, var, channels, 0.1, 1.25)
+        compare(f"running_update_{suffix}", mean, var, None, channels, 0, 0.1, 1.25)
+        for unbiased in (0, 1):
+            compare(f"running_update_{suffix}", mean, var, np.arange(channels).astype(t), channels, unbiased, 0.1, 1.0)
 
 
 @pytest.mark.parametrize("suffix", ["f32", "f64"])
@@ -90,6 +92,36 @@ def test_group_norm(suffix, order):
         for g, v in list(zip(launch(mg.device("cuda"), f"group_norm_backward_{suffix}", args),
                              launch(mg.device("cpu"), f"group_norm_backward_{suffix}", args), strict=True))[:3]:
             np.testing.assert_allclose(g, v, rtol=1e-4 if suffix == "f32" else 1e-12, atol=1e-3 if suffix == "f32" else 1e-11)
+
+
+@pytest.mark.parametrize("suffix", ["f32", "f64"])
+def test_masked_norm(suffix, order):
+    """Sets in strips and side by side; channels that are sets, positions in a set, and strips of a set."""
+    t = DTYPES[suffix]
+    for batch, sets, n, each, channels in ((4, 3, 1, 1, 3), (33, 40, 1, 1, 40), (2, 5, 40, 40, 5), (1, 6, 100, 1, 100), (1, 70, 5, 1, 5),
+                                           (1, 6, 99, 33, 9), (1, 4, 2100, 700, 6), (3, 2, 1100, 1100, 1)):
+        shape = batch, sets, n
+        x, gy, w, b = values(t, shape), values(t, shape), values(t, channels), values(t, channels)
+        mask, stats = values(np.uint8, shape), [np.full(sets, np.nan, t) for _ in range(4)]
+        mask[:, 0] = 0                                                      # a set without elements
+        x[mask == 0] = np.nan
+        sizes = *shape, each, channels
+        large, small, least = (1e30, 1e-20, 1e-37) if suffix == "f32" else (1e250, 1e-152, 1e-306)
+        for source, ulps, eps in ((x, 64, 1e-5), (x + t(1000), 4096, 1e-5), (x * t(large), 64, 1e-5), (x * t(small), 64, least)):
+            for weight, bias, centered in ((w, b, 1), (None, b, 1), (w, None, 0)):
+                args = [x * 0, *stats, source, mask, weight, bias, *sizes, centered, eps]
+                got, want = (launch(mg.device(d), f"valid_norm_forward_{suffix}", args)[:5] for d in ("cuda", "cpu"))
+                got[3][0] = want[3][0] = 0                                  # of no elements: nothing uses it
+                for g, v in zip(got, want, strict=True):
+                    scale = np.abs(v[np.isfinite(v)]).max(initial=0)
+                    np.testing.assert_allclose(g, v, rtol=ulps * np.finfo(t).eps, atol=ulps * np.finfo(t).eps * scale + np.finfo(t).tiny)
+                assert not got[0][mask == 0].any() and np.isfinite(got[0]).all()
+        _, mean, _, rstd, count = launch(mg.device("cpu"), f"valid_norm_forward_{suffix}", [x * 0, *stats, x, mask, None, None, *sizes, 1, 1e-5])[:5]
+        for (gx, gw, gb), weight, centered in (((x * 0, w * 0, b * 0), w, 1), ((None, w * 0, None), w, 1), ((x * 0, None, None), None, 0)):
+            args = [gx, gw, gb, gy, x, mask, mean, rstd, count, weight, *sizes, centered]
+            got, want = (launch(mg.device(d), f"valid_norm_backward_{suffix}", args) for d in ("cuda", "cpu"))
+            for g, v in list(zip(got, want, strict=True))[:sum(a is not None for a in (gx, gw, gb))]:
+                np.testing.assert_allclose(g, v, rtol=1e-4 if suffix == "f32" else 1e-12, atol=1e-3 if suffix == "f32" else 1e-11)
 
 
 def test_norms_occupy_the_gpu():
