@@ -204,10 +204,11 @@ KERNEL(REAL, batch_norm_eval_forward,
 KERNEL(REAL, batch_norm_eval_backward,
     T *gx, T *gweight, T *gbias, const T *gy, const T *x, const T *mean, const T *var, const T *weight, int64_t batch,
     int64_t channels, int64_t inner, double eps)
-/* running = (1 - momentum) * running + momentum * scale * value. With count (may be null), nothing moves where it is
- * below 2, and with `unbiased` the scale is count / (count - 1) */
-KERNEL(REAL, running_update,
-    T *running, const T *value, const T *count, int64_t n, int64_t unbiased, double momentum, double scale)
+/* running = (1 - momentum) * running + momentum * scale * value */
+KERNEL(REAL, running_update, T *running, const T *value, int64_t n, double momentum, double scale)
+/* the same where count is 2 at least; the scale is 1, with `unbiased` count / (count - 1) */
+KERNEL(REAL, counted_update,
+    T *running, const T *value, const T *count, int64_t n, int64_t unbiased, double momentum)
 /* x mask are [batch, sets, n]; mean var rstd count are [sets], by the elements with mask; 0 is written for the others.
  * Element e has weight and bias e / each % channels, where n is a multiple of each. */
 KERNEL(REAL, valid_norm_forward,

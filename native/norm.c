@@ -952,13 +952,12 @@ void FN(batch_norm_eval_backward)(T *gx, T *gweight, T *gbias, const T *gy, cons
 
 /* The running statistics of a batch norm layer: running = (1 - momentum) * running + momentum * scale * value, where
  * scale is 1 for the mean, N / (N - 1) for the variance, which users keep unbiased. */
-void FN(running_update)(T *running, const T *value, const T *count, int64_t n, int64_t unbiased, double momentum,
-                        double scale) {
-  for (int64_t i = 0; i < n; i++) {
-    if (count && count[i] < 2) continue;
-    if (count && unbiased) scale = count[i] / ((double)count[i] - 1);
-    running[i] = (T)((1 - momentum) * running[i] + momentum * scale * value[i]);
-  }
+void FN(running_update)(T *running, const T *value, int64_t n, double momentum, double scale) {
+  for (int64_t i = 0; i < n; i++) running[i] = (T)((1 - momentum) * running[i] + momentum * scale * value[i]);
+}
+void FN(counted_update)(T *running, const T *value, const T *count, int64_t n, int64_t unbiased, double momentum) {
+  for (int64_t i = 0; i < n; i++)
+    if (count[i] > 1) FN(running_update)(running + i, value + i, 1, momentum, unbiased ? count[i] / (count[i] - 1.) : 1);
 }
 
 /* ---- group norm: x is [batch, groups, cpg, inner], S one group of one sample: a row of n = cpg * inner ------------

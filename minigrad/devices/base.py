@@ -72,7 +72,7 @@ class Family:
         return self.members[""]
 
 
-_SUFFIXES = frozenset((*TYPE_SUFFIX.values(), *MOVE_SUFFIX.values(), "f16", "bf16"))
+_SUFFIXES = frozenset((*TYPE_SUFFIX.values(), *MOVE_SUFFIX.values(), "f16", "bf16", "f16w", "bf16w"))
 
 
 def split(full: str) -> tuple[str, str]:

@@ -390,7 +390,10 @@ def _declared() -> Iterator[tuple[str, str, Any]]:
         for own in (name, "cast_f16", "cast_bf16") if name == "cast_f32" else (name,):
             yield own, suffix, signature
             if suffix == "f32" and (own == "gemm" or own in KERNELS and KERNELS[own].half):
-                yield from [(own, half, signature) for half in TYPE_SUFFIX.values() if half in ("f16", "bf16")]
+                for half in [s for s in TYPE_SUFFIX.values() if s in ("f16", "bf16")]:
+                    yield own, half, signature
+                    if own in KERNELS and KERNELS[own].wide:
+                        yield own, half + "w", signature
 
 
 class _Thread(threading.local):

@@ -103,7 +103,7 @@ class Entry(NamedTuple):
 
     `registers` and `shared` (static, in bytes) are the most that the compiled kernel may use, `stack` (in bytes) is the
     most that it may put into local memory: tests compile every kernel and check these bounds. `half`: it is compiled
-    for float16 and bfloat16, too (`STORED` in common.cuh).
+    for float16 and bfloat16, too (`STORED` in common.cuh), `wide`: for these beside float32 parameters (`PARAM`).
     """
 
     file: str                   # its path in the package
@@ -112,6 +112,7 @@ class Entry(NamedTuple):
     shared: int = 0
     stack: int = 0
     half: bool = False
+    wide: bool = False
 
 
 KERNELS: dict[str, Entry] = {}      # filled by `launch` as the ops are imported
@@ -119,10 +120,10 @@ TEXTS: dict[str, str] = {}          # CUDA texts that are not in a file of the p
 
 
 def launch(file: str, names: str, rule: Rule, registers: int = 128, shared: int = 0, stack: int = 0,
-           half: bool = False) -> None:
+           half: bool = False, wide: bool = False) -> None:
     """Adds kernels of a .cu file (its path in the package) to the table; `names` are separated by spaces."""
     for name in names.split():
-        KERNELS[name] = Entry(file, rule, registers, shared, stack, half)
+        KERNELS[name] = Entry(file, rule, registers, shared, stack, half, wide)
 
 
 def rule_of(kernel: str, names: Sequence[str]) -> Rule:

@@ -12,7 +12,7 @@
 // each run.
 // Half precision is storage: a file whose kernels have pointers to STORED, and T for what is computed, compiles for f16
 // and bf16 as well, where T is float. An element is converted where it is read or written; what kernels keep for others,
-// statistics and sums, has T.
+// statistics and sums, has T. Parameters are PARAM: STORED too, or float in what is compiled for f16w and bf16w.
 #define MG_CAT3_(a, b, c) a##b##c
 #define MG_CAT3(a, b, c) MG_CAT3_(a, b, c)
 
@@ -47,6 +47,10 @@
 #define MG_T_bf16 float
 #define MG_IS_f16 MG_IS_f32
 #define MG_IS_bf16 MG_IS_f32
+#define MG_T_f16w float
+#define MG_T_bf16w float
+#define MG_IS_f16w MG_IS_f32
+#define MG_IS_bf16w MG_IS_f32
 
 #ifdef CUDA_ON_CPU
 __device__ inline uint32_t bits_of(float v) { uint32_t b; __builtin_memcpy(&b, &v, 4); return b; }
@@ -106,7 +110,16 @@ __device__ __forceinline__ float odd(double x) {
 #define MG_STORED_u16 uint16_t
 #define MG_STORED_f16 F16
 #define MG_STORED_bf16 BF16
+#define MG_STORED_f16w F16
+#define MG_STORED_bf16w BF16
 #define STORED MG_CAT2(MG_STORED_, MG_TYPE)
+#define MG_PARAM_f32 float
+#define MG_PARAM_f64 double
+#define MG_PARAM_f16 F16
+#define MG_PARAM_bf16 BF16
+#define MG_PARAM_f16w float
+#define MG_PARAM_bf16w float
+#define PARAM MG_CAT2(MG_PARAM_, MG_TYPE)
 
 #define FULL 0xffffffffu                   // all lanes of a warp
 

@@ -1,4 +1,4 @@
-// Normalisation: layer, RMS, batch, group and masked norm. The formulas, and what the arguments mean, are in native/norm.c.
+// Normalisation: layer, RMS, batch, group and masked norm. Formulas, and what arguments mean, are in native/norm.c.
 //
 //   y = (x - mean) * rstd * weight + bias
 //   gx = rstd * (g - average(g) - xhat * average(g * xhat)),      g = gy * weight,  xhat = (x - mean) * rstd
@@ -12,7 +12,7 @@
 // The plain loop, for each row:  mean = sum(x) / n;  var = sum((x - mean)^2) / n;  then y. The fast one gives a row to
 // a warp or a block, which keeps it in registers: Row, in common.cuh.
 #if IS_REAL
-KERNEL(layer_norm_forward)(STORED *y, T *mean, T *rstd, const STORED *x, const STORED *weight, const STORED *bias,
+KERNEL(layer_norm_forward)(STORED *y, T *mean, T *rstd, const STORED *x, const PARAM *weight, const PARAM *bias,
                            int64_t rows, int64_t n, double eps) {
   EACH_ROW(row, rows) {
     const Row of(x + row * n, n);
@@ -26,7 +26,7 @@ KERNEL(layer_norm_forward)(STORED *y, T *mean, T *rstd, const STORED *x, const S
   }
 }
 
-KERNEL(rms_norm_forward)(STORED *y, T *rstd, const STORED *x, const STORED *weight, int64_t rows, int64_t n,
+KERNEL(rms_norm_forward)(STORED *y, T *rstd, const STORED *x, const PARAM *weight, int64_t rows, int64_t n,
                          double eps) {
   EACH_ROW(row, rows) {
     const Row of(x + row * n, n);
@@ -60,7 +60,8 @@ __device__ __forceinline__ void row_sums(T &a, T &b) {
 struct RowNorm {
   STORED *gx;
   T *sums;                                 // of the part: for gweight, then with `centred` for gbias
-  const STORED *gy, *x, *weight;
+  const STORED *gy, *x;
+  const PARAM *weight;
   const T *mean, *rstd;
   int64_t begin, end, n;
 
@@ -159,7 +160,7 @@ struct RowNorm {
 
 template <bool CENTRED>
 __device__ __forceinline__ void row_norm_backward(STORED *gx, T *partial, const STORED *gy, const STORED *x,
-                                                  const T *mean, const T *rstd, const STORED *weight, int64_t rows,
+                                                  const T *mean, const T *rstd, const PARAM *weight, int64_t rows,
                                                   int64_t n) {
   const int64_t parts = mg_norm_parts(rows, n), length = (rows + parts - 1) / parts, begin = blockIdx.x * length;
   const RowNorm of = {gx, partial ? partial + blockIdx.x * (CENTRED ? 2 * n : n) : 0, gy, x, weight, mean, rstd, begin,
@@ -182,7 +183,7 @@ template <class Op> __device__ __forceinline__ T column_all(T v, bool all) {
   return all ? warp_all<Op>(v) : v;
 }
 // out[j] = sum over rows of p[row * stride + j], j < n; nothing if out is null. 32 columns a block.
-__device__ __forceinline__ void sum_rows(STORED *out, const T *p, int64_t rows, int64_t stride, int64_t n) {
+__device__ __forceinline__ void sum_rows(PARAM *out, const T *p, int64_t rows, int64_t stride, int64_t n) {
   const int64_t j = (int64_t)blockIdx.x * 32 + threadIdx.x;
   Sum s;
   if (out && j < n)
@@ -191,23 +192,23 @@ __device__ __forceinline__ void sum_rows(STORED *out, const T *p, int64_t rows, 
   if (out && j < n && threadIdx.y == 0) out[j] = total;
 }
 
-KERNEL(layer_norm_backward)(STORED *gx, STORED *gweight, STORED *gbias, T *partial, const STORED *gy, const STORED *x,
-                            const T *mean, const T *rstd, const STORED *weight, int64_t rows, int64_t n) {
+KERNEL(layer_norm_backward)(STORED *gx, PARAM *gweight, PARAM *gbias, T *partial, const STORED *gy, const STORED *x,
+                            const T *mean, const T *rstd, const PARAM *weight, int64_t rows, int64_t n) {
   row_norm_backward<true>(gx, gweight || gbias ? partial : 0, gy, x, mean, rstd, weight, rows, n);
 }
-STEP(layer_norm_backward, columns)(STORED *gx, STORED *gweight, STORED *gbias, T *partial, const STORED *gy,
-                                   const STORED *x, const T *mean, const T *rstd, const STORED *weight, int64_t rows,
+STEP(layer_norm_backward, columns)(STORED *gx, PARAM *gweight, PARAM *gbias, T *partial, const STORED *gy,
+                                   const STORED *x, const T *mean, const T *rstd, const PARAM *weight, int64_t rows,
                                    int64_t n) {
   for (int which = blockIdx.y; which < 2; which += gridDim.y)
     sum_rows(which ? gbias : gweight, partial + which * n, mg_norm_parts(rows, n), 2 * n, n);
 }
 
-KERNEL(rms_norm_backward)(STORED *gx, STORED *gweight, T *partial, const STORED *gy, const STORED *x, const T *rstd,
-                          const STORED *weight, int64_t rows, int64_t n) {
+KERNEL(rms_norm_backward)(STORED *gx, PARAM *gweight, T *partial, const STORED *gy, const STORED *x, const T *rstd,
+                          const PARAM *weight, int64_t rows, int64_t n) {
   row_norm_backward<false>(gx, gweight ? partial : 0, gy, x, 0, rstd, weight, rows, n);
 }
-STEP(rms_norm_backward, columns)(STORED *gx, STORED *gweight, T *partial, const STORED *gy, const STORED *x,
-                                 const T *rstd, const STORED *weight, int64_t rows, int64_t n) {
+STEP(rms_norm_backward, columns)(STORED *gx, PARAM *gweight, T *partial, const STORED *gy, const STORED *x,
+                                 const T *rstd, const PARAM *weight, int64_t rows, int64_t n) {
   sum_rows(gweight, partial, mg_norm_parts(rows, n), n, n);
 }
 
@@ -284,7 +285,7 @@ __device__ __forceinline__ int64_t channel_of(int64_t i, int64_t total, int64_t 
 
 // with mean = first + offset
 __device__ __forceinline__ void normalised(const Channel &of, STORED *y, T *mean, T *var, T *rstd, const STORED *x,
-                                           const STORED *weight, const STORED *bias, T first, T offset, T v,
+                                           const PARAM *weight, const PARAM *bias, T first, T offset, T v,
                                            double eps) {
   const T r = inverse_root(v + (T)eps);
   if (of.writes() && blockIdx.y == 0) mean[of.c] = first + offset, var[of.c] = v, rstd[of.c] = r;
@@ -294,8 +295,8 @@ __device__ __forceinline__ void normalised(const Channel &of, STORED *y, T *mean
   of.each([&](int u, int64_t at) { value[u] = x[at]; },
           [&](int u, int64_t at) { y[at] = ((value[u] - first) - offset) * scale + shift; });
 }
-KERNEL(batch_norm_forward)(STORED *y, T *mean, T *var, T *rstd, const STORED *x, const STORED *weight,
-                           const STORED *bias, int64_t batch, int64_t channels, int64_t inner, double eps) {
+KERNEL(batch_norm_forward)(STORED *y, T *mean, T *var, T *rstd, const STORED *x, const PARAM *weight,
+                           const PARAM *bias, int64_t batch, int64_t channels, int64_t inner, double eps) {
   const Channel of(batch, channels, inner);
   const T first = of.inside() && of.begin < of.end ? T(x[of.place(of.begin)]) : T(0), count = (T)(of.end - of.begin);
   T value[4];
@@ -313,8 +314,8 @@ KERNEL(batch_norm_forward)(STORED *y, T *mean, T *var, T *rstd, const STORED *x,
                          of.result(blockIdx.y, 2) = (double)squares;
 }
 // The means and the sums of squares about them are joined as Chan, Golub and LeVeque (1979) do it, in double.
-STEP(batch_norm_forward, apply)(STORED *y, T *mean, T *var, T *rstd, const STORED *x, const STORED *weight,
-                                const STORED *bias, int64_t batch, int64_t channels, int64_t inner, double eps) {
+STEP(batch_norm_forward, apply)(STORED *y, T *mean, T *var, T *rstd, const STORED *x, const PARAM *weight,
+                                const PARAM *bias, int64_t batch, int64_t channels, int64_t inner, double eps) {
   const Channel of(batch, channels, inner);
   double mu = 0, squares = 0;
   if (of.inside()) {
@@ -331,8 +332,8 @@ STEP(batch_norm_forward, apply)(STORED *y, T *mean, T *var, T *rstd, const STORE
   normalised(of, y, mean, var, rstd, x, weight, bias, first, (T)(mu - (double)first),
              (T)(squares / (double)(batch * inner)), eps);
 }
-KERNEL(batch_norm_eval_forward)(STORED *y, const STORED *x, const STORED *mean, const STORED *var, const STORED *weight,
-                                const STORED *bias, int64_t batch, int64_t channels, int64_t inner, double eps) {
+KERNEL(batch_norm_eval_forward)(STORED *y, const STORED *x, const PARAM *mean, const PARAM *var, const PARAM *weight,
+                                const PARAM *bias, int64_t batch, int64_t channels, int64_t inner, double eps) {
   const int64_t total = batch * channels * inner;
   GRID_LOOP(i, total) {
     const int64_t c = channel_of(i, total, channels, inner);
@@ -342,9 +343,9 @@ KERNEL(batch_norm_eval_forward)(STORED *y, const STORED *x, const STORED *mean, 
 }
 
 // s1 = sum(gy), s2 = sum(gy * xhat)
-__device__ __forceinline__ void batch_norm_gradients(const Channel &of, STORED *gx, STORED *gweight, STORED *gbias,
+__device__ __forceinline__ void batch_norm_gradients(const Channel &of, STORED *gx, PARAM *gweight, PARAM *gbias,
                                                      const STORED *gy, const STORED *x, const T *mean, const T *rstd,
-                                                     const STORED *weight, T s1, T s2) {
+                                                     const PARAM *weight, T s1, T s2) {
   if (of.writes() && blockIdx.y == 0 && gbias) gbias[of.c] = s1;
   if (of.writes() && blockIdx.y == 0 && gweight) gweight[of.c] = s2;
   if (!gx || !of.inside()) return;
@@ -354,8 +355,8 @@ __device__ __forceinline__ void batch_norm_gradients(const Channel &of, STORED *
   of.each([&](int u, int64_t at) { g[u] = gy[at], value[u] = x[at]; },
           [&](int u, int64_t at) { gx[at] = (g[u] - c1 - (value[u] - m) * r * c2) * scale; });
 }
-KERNEL(batch_norm_backward)(STORED *gx, STORED *gweight, STORED *gbias, const STORED *gy, const STORED *x,
-                            const T *mean, const T *rstd, const STORED *weight, int64_t batch, int64_t channels,
+KERNEL(batch_norm_backward)(STORED *gx, PARAM *gweight, PARAM *gbias, const STORED *gy, const STORED *x,
+                            const T *mean, const T *rstd, const PARAM *weight, int64_t batch, int64_t channels,
                             int64_t inner) {
   const Channel of(batch, channels, inner);
   const T m = of.inside() ? mean[of.c] : T(0), r = of.inside() ? rstd[of.c] : T(0);
@@ -367,16 +368,16 @@ KERNEL(batch_norm_backward)(STORED *gx, STORED *gweight, STORED *gbias, const ST
   if (of.segments == 1) batch_norm_gradients(of, gx, gweight, gbias, gy, x, mean, rstd, weight, s1, s2);
   else if (of.writes()) of.result(blockIdx.y, 0) = (double)s1, of.result(blockIdx.y, 1) = (double)s2;
 }
-STEP(batch_norm_backward, apply)(STORED *gx, STORED *gweight, STORED *gbias, const STORED *gy, const STORED *x,
-                                 const T *mean, const T *rstd, const STORED *weight, int64_t batch, int64_t channels,
+STEP(batch_norm_backward, apply)(STORED *gx, PARAM *gweight, PARAM *gbias, const STORED *gy, const STORED *x,
+                                 const T *mean, const T *rstd, const PARAM *weight, int64_t batch, int64_t channels,
                                  int64_t inner) {
   const Channel of(batch, channels, inner);
   if (of.inside())
     batch_norm_gradients(of, gx, gweight, gbias, gy, x, mean, rstd, weight, (T)of.sum_of_results(0),
                          (T)of.sum_of_results(1));
 }
-KERNEL(batch_norm_eval_backward)(STORED *gx, STORED *gweight, STORED *gbias, const STORED *gy, const STORED *x,
-                                 const STORED *mean, const STORED *var, const STORED *weight, int64_t batch,
+KERNEL(batch_norm_eval_backward)(STORED *gx, PARAM *gweight, PARAM *gbias, const STORED *gy, const STORED *x,
+                                 const PARAM *mean, const PARAM *var, const PARAM *weight, int64_t batch,
                                  int64_t channels, int64_t inner, double eps) {
   const Channel of(batch, channels, inner);
   const T m = of.inside() ? T(mean[of.c]) : T(0), r = of.inside() ? inverse_root(var[of.c] + (T)eps) : T(0);
@@ -395,8 +396,8 @@ KERNEL(batch_norm_eval_backward)(STORED *gx, STORED *gweight, STORED *gbias, con
     if (gweight) gweight[of.c] = s2;
   }
 }
-STEP(batch_norm_eval_backward, join)(STORED *gx, STORED *gweight, STORED *gbias, const STORED *gy, const STORED *x,
-                                     const STORED *mean, const STORED *var, const STORED *weight, int64_t batch,
+STEP(batch_norm_eval_backward, join)(STORED *gx, PARAM *gweight, PARAM *gbias, const STORED *gy, const STORED *x,
+                                     const PARAM *mean, const PARAM *var, const PARAM *weight, int64_t batch,
                                      int64_t channels, int64_t inner, double eps) {
   const Channel of(batch, channels, inner);
   if (!of.writes()) return;
@@ -404,19 +405,20 @@ STEP(batch_norm_eval_backward, join)(STORED *gx, STORED *gweight, STORED *gbias,
   if (gweight) gweight[of.c] = (T)of.sum_of_results(1);
 }
 
-KERNEL(running_update)(STORED *running, const T *value, const T *count, int64_t n, int64_t unbiased, double momentum,
-                       double scale) {
+KERNEL(running_update)(STORED *running, const T *value, int64_t n, double momentum, double scale) {
+  GRID_LOOP(i, n) running[i] = (T)((1 - momentum) * running[i] + momentum * scale * value[i]);
+}
+KERNEL(counted_update)(STORED *running, const T *value, const T *count, int64_t n, int64_t unbiased, double momentum) {
   GRID_LOOP(i, n) {
-    if (count && count[i] < 2) continue;
-    if (count && unbiased) scale = count[i] / ((double)count[i] - 1);
-    running[i] = (T)((1 - momentum) * running[i] + momentum * scale * value[i]);
+    const double scale = unbiased ? count[i] / (count[i] - 1.) : 1;
+    if (count[i] > 1) running[i] = (T)((1 - momentum) * running[i] + momentum * scale * value[i]);
   }
 }
 
 // ---- group norm: x is [batch, groups, cpg, inner] ----
 //
 // The statistics are those of layer norm, over rows of n = cpg * inner elements. weight and bias belong to channels.
-KERNEL(group_norm_forward)(STORED *y, T *mean, T *rstd, const STORED *x, const STORED *weight, const STORED *bias,
+KERNEL(group_norm_forward)(STORED *y, T *mean, T *rstd, const STORED *x, const PARAM *weight, const PARAM *bias,
                            int64_t batch, int64_t groups, int64_t cpg, int64_t inner, double eps) {
   const int64_t n = cpg * inner;
   EACH_ROW(row, batch * groups) {
@@ -436,8 +438,8 @@ KERNEL(group_norm_forward)(STORED *y, T *mean, T *rstd, const STORED *x, const S
 
 // `partial` holds sum(gy) for each sample and channel, then sum(gy * xhat) for each. A warp computes them for a channel
 // of the row. The row's two averages follow from them. The second launch sums them over the batch: gbias and gweight.
-KERNEL(group_norm_backward)(STORED *gx, STORED *gweight, STORED *gbias, T *partial, const STORED *gy, const STORED *x,
-                            const T *mean, const T *rstd, const STORED *weight, int64_t batch, int64_t groups,
+KERNEL(group_norm_backward)(STORED *gx, PARAM *gweight, PARAM *gbias, T *partial, const STORED *gy, const STORED *x,
+                            const T *mean, const T *rstd, const PARAM *weight, int64_t batch, int64_t groups,
                             int64_t cpg, int64_t inner) {
   const int64_t n = cpg * inner, rows = batch * groups;
   const int warps = blockDim.x >> 5, warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
@@ -468,8 +470,8 @@ KERNEL(group_norm_backward)(STORED *gx, STORED *gweight, STORED *gbias, T *parti
     }
   }
 }
-STEP(group_norm_backward, columns)(STORED *gx, STORED *gweight, STORED *gbias, T *partial, const STORED *gy,
-                                   const STORED *x, const T *mean, const T *rstd, const STORED *weight, int64_t batch,
+STEP(group_norm_backward, columns)(STORED *gx, PARAM *gweight, PARAM *gbias, T *partial, const STORED *gy,
+                                   const STORED *x, const T *mean, const T *rstd, const PARAM *weight, int64_t batch,
                                    int64_t groups, int64_t cpg, int64_t inner) {
   sum_rows(gbias, partial, batch, groups * cpg, groups * cpg);
   sum_rows(gweight, partial + batch * groups * cpg, batch, groups * cpg, groups * cpg);
@@ -477,7 +479,7 @@ STEP(group_norm_backward, columns)(STORED *gx, STORED *gweight, STORED *gbias, T
 
 // ---- masked norm: x and mask are [batch, sets, n] ----
 //
-// The plain loop, for each set s:  count, mean, var of the elements of x[:, s, :] with mask;  y, or gx; 0 for the others.
+// The plain loop, for each set s:  count, mean, var of the elements of x[:, s, :] with mask;  y or gx, 0 for the others.
 // A set is what a channel is in batch norm, in one segment. The mean of a first pass is off by what rounding makes of
 // it; a second pass takes distances from it, so that neither their mean nor their squares lose digits.
 struct Masked : Channel {
@@ -493,7 +495,7 @@ struct Masked : Channel {
       if (on[u]) f(value[u]);
     });
   }
-  // mean = first + offset and 1 / sqrt(variance + eps) of the elements, which are multiplied by `unit`; share: 1 / count
+  // mean = first + offset and 1 / sqrt(variance + eps) of the elements, multiplied by `unit`; share: 1 / count
   __device__ __forceinline__ T statistics(bool centered, double eps, T unit, T share, T &first, T &offset,
                                           T &variance) const {
     Sum s, d, q;
@@ -510,7 +512,7 @@ struct Masked : Channel {
   }
 };
 KERNEL(valid_norm_forward)(STORED *y, T *mean, T *var, T *rstd, T *count, const STORED *x, const uint8_t *mask,
-                            const STORED *weight, const STORED *bias, int64_t batch, int64_t sets, int64_t n,
+                            const PARAM *weight, const PARAM *bias, int64_t batch, int64_t sets, int64_t n,
                             int64_t each, int64_t channels, int64_t centered, double eps) {
   const Masked of(x, mask, batch, sets, n);
   const T edge = sizeof(T) == 4 ? T(0x1p60) : T(0x1p500);
@@ -537,8 +539,8 @@ KERNEL(valid_norm_forward)(STORED *y, T *mean, T *var, T *rstd, T *count, const 
   });
 }
 
-KERNEL(valid_norm_backward)(STORED *gx, STORED *gweight, STORED *gbias, const STORED *gy, const STORED *x,
-                             const uint8_t *mask, const T *mean, const T *rstd, const T *count, const STORED *weight,
+KERNEL(valid_norm_backward)(STORED *gx, PARAM *gweight, PARAM *gbias, const STORED *gy, const STORED *x,
+                             const uint8_t *mask, const T *mean, const T *rstd, const T *count, const PARAM *weight,
                              int64_t batch, int64_t sets, int64_t n, int64_t each, int64_t channels,
                              int64_t centered) {
   const Channel of(batch, sets, n, 1);
@@ -558,9 +560,9 @@ KERNEL(valid_norm_backward)(STORED *gx, STORED *gweight, STORED *gbias, const ST
   of.each(load, [&](int u, int64_t at) { gx[at] = on[u] ? (g[u] - c1 - xhat[u] * c2) * r : T(0); });
 }
 // gweight and gbias: here channels are what they are in batch norm
-STEP(valid_norm_backward, channels)(STORED *gx, STORED *gweight, STORED *gbias, const STORED *gy, const STORED *x,
+STEP(valid_norm_backward, channels)(STORED *gx, PARAM *gweight, PARAM *gbias, const STORED *gy, const STORED *x,
                                      const uint8_t *mask, const T *mean, const T *rstd, const T *count,
-                                     const STORED *weight, int64_t batch, int64_t sets, int64_t n, int64_t each,
+                                     const PARAM *weight, int64_t batch, int64_t sets, int64_t n, int64_t each,
                                      int64_t channels, int64_t centered) {
   const int64_t size = batch * sets * n;
   const Channel of(size / (channels * each), channels, each, 1);

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from ..core.op import address, op, same_dtypes
 from ..core.shape import BOOL, FLOAT32, fail, is_float
 from ..core.tensor import Tensor, bump
 from ..devices import native
-from ..devices.base import KernelTable, NoKernel
+from ..devices.base import TYPE_SUFFIX, Kernel, KernelTable, NoKernel
 from ..devices.launch import Launch, Rule, ceil_div, columns, launch, over, per_row
 from ..devices.memory import Array, Layout, alloc, layout
 from ..devices.work import pieces, work
@@ -35,6 +36,17 @@ __all__ = ["batch_norm_eval"]
 def _float_input(op: str, x: Layout) -> None:
     if not is_float(x.dtype):
         fail(op, "x must be floating point", x, "convert with .float()")
+
+
+def _kernels_for(name: str, kernels: KernelTable, x: Layout, *parameters: Layout | None) -> list[Kernel]:
+    """Forward and backward for parameters of the dtype of x, or of float32 beside half precision."""
+    families = [getattr(kernels, f"{name}_{way}") for way in ("forward", "backward")]
+    wide = [f.member(TYPE_SUFFIX.get(x.dtype, "") + "w") for f in families]
+    if None in wide or not x.size or {p.dtype for p in parameters if p is not None} != {FLOAT32}:
+        made = [f[x.dtype] for f in families]
+        same_dtypes(name, x, *parameters)
+        return made
+    return wide
 
 
 def _in_range(x: Tensor, axes: tuple[int, ...], eps: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -86,8 +98,7 @@ def _layer_norm_rule(x: Layout, weight: Layout | None, bias: Layout | None, *, n
 @layer_norm.fused
 def _layer_norm_kernels(kernels: KernelTable, x: Layout, weight: Layout | None, bias: Layout | None, *,
                         normalized_shape: tuple[int, ...], eps: float = 1e-5) -> Any:
-    forward, backward = kernels.layer_norm_forward[x.dtype], kernels.layer_norm_backward[x.dtype]
-    same_dtypes("layer_norm", x, weight, bias)
+    forward, backward = _kernels_for("layer_norm", kernels, x, weight, bias)
     n = 1
     for size in normalized_shape:
         n *= size
@@ -183,8 +194,7 @@ def _rms_norm_rule(x: Layout, weight: Layout | None, *, normalized_shape: tuple[
 @rms_norm.fused
 def _rms_norm_kernels(kernels: KernelTable, x: Layout, weight: Layout | None, *, normalized_shape: tuple[int, ...],
                       eps: float | None = None) -> Any:
-    forward, backward = kernels.rms_norm_forward[x.dtype], kernels.rms_norm_backward[x.dtype]
-    same_dtypes("rms_norm", x, weight)
+    forward, backward = _kernels_for("rms_norm", kernels, x, weight)
     n = 1
     for size in normalized_shape:
         n *= size
@@ -281,10 +291,9 @@ def _batch_norm_rule(x: Layout, weight: Layout | None, bias: Layout | None, *, e
 @batch_norm.fused
 def _batch_norm_kernels(kernels: KernelTable, x: Layout, weight: Layout | None, bias: Layout | None, *,
                         eps: float = 1e-5) -> Any:
-    forward, backward = kernels.batch_norm_forward[x.dtype], kernels.batch_norm_backward[x.dtype]
-    same_dtypes("batch_norm", x, weight, bias)
+    forward, backward = _kernels_for("batch_norm", kernels, x, weight, bias)
     batch, channels, inner = _batch_channels_inner(x)
-    vector, statistic = layout(x.device, x.dtype, (channels,)), unrounded(x, (channels,))
+    vector, statistic = layout(x.device, (weight or bias or x).dtype, (channels,)), unrounded(x, (channels,))
 
     def run_forward(xa: Array, wa: Array | None, ba: Array | None) -> Any:
         y, mu, var, rstd = alloc(x), alloc(statistic), alloc(statistic), alloc(statistic)
@@ -351,10 +360,9 @@ def _batch_norm_eval_rule(x: Layout, running_mean: Layout, running_var: Layout, 
 @batch_norm_eval.fused
 def _batch_norm_eval_kernels(kernels: KernelTable, x: Layout, running_mean: Layout, running_var: Layout,
                              weight: Layout | None, bias: Layout | None, *, eps: float = 1e-5) -> Any:
-    forward, backward = kernels.batch_norm_eval_forward[x.dtype], kernels.batch_norm_eval_backward[x.dtype]
-    same_dtypes("batch_norm_eval", x, running_mean, running_var, weight, bias)
+    forward, backward = _kernels_for("batch_norm_eval", kernels, x, running_mean, running_var, weight, bias)
     batch, channels, inner = _batch_channels_inner(x)
-    vector = layout(x.device, x.dtype, (channels,))
+    vector = layout(x.device, (weight or bias or x).dtype, (channels,))
 
     def run_forward(xa: Array, ma: Array, va: Array, wa: Array | None, ba: Array | None) -> Any:
         y = alloc(x)
@@ -409,10 +417,12 @@ def running_update(running: Tensor, batch: Tensor, momentum: float | Tensor, sca
     x = running.layout
     statistic = x if x.dtype == FLOAT32 else unrounded(x, x.shape)
     if x.contiguous and batch.layout is statistic and not isinstance(momentum, Tensor):
-        kernel = x.device.kernels.running_update.get(x.dtype)
+        kernels = x.device.kernels
+        kernel = (kernels.running_update if count is None else kernels.counted_update).get(x.dtype)
         if kernel is not None:
-            kernel.call(running.array.ptr, batch.array.ptr, 0 if count is None else count.array.ptr, x.size,
-                        int(unbiased), float(momentum), scale)
+            rest = (x.size, float(momentum), scale) if count is None else (count.array.ptr, x.size, int(unbiased),
+                                                                           float(momentum))
+            kernel.call(running.array.ptr, batch.array.ptr, *rest)
             bump(running)
             return
     with no_grad():                             # the launch reads a momentum that is a tensor: so does replay
@@ -451,11 +461,10 @@ def _group_norm_rule(x: Layout, weight: Layout | None, bias: Layout | None, *, n
 @group_norm.fused
 def _group_norm_kernels(kernels: KernelTable, x: Layout, weight: Layout | None, bias: Layout | None, *, num_groups: int,
                         eps: float = 1e-5) -> Any:
-    forward, backward = kernels.group_norm_forward[x.dtype], kernels.group_norm_backward[x.dtype]
-    same_dtypes("group_norm", x, weight, bias)
+    forward, backward = _kernels_for("group_norm", kernels, x, weight, bias)
     batch, channels, inner = _batch_channels_inner(x)
     per_group = channels // num_groups
-    vector = layout(x.device, x.dtype, (channels,))
+    vector = layout(x.device, (weight or bias or x).dtype, (channels,))
     statistic, partial = unrounded(x, (batch * num_groups,)), unrounded(x, (2 * batch * channels,))
 
     def run_forward(xa: Array, wa: Array | None, ba: Array | None) -> Any:
@@ -570,8 +579,7 @@ def _around(shape: tuple[int, ...], inside: Sequence[bool]) -> tuple[int, int, i
 def _valid_norm_kernels(kernels: KernelTable, x: Layout, mask: Layout, weight: Layout | None, bias: Layout | None, *,
                          axes: tuple[int, ...], shape: tuple[int, ...], eps: float = 1e-5,
                          centered: bool = True) -> Any:
-    forward, backward = kernels.valid_norm_forward[x.dtype], kernels.valid_norm_backward[x.dtype]
-    same_dtypes("valid_norm", x, weight, bias)
+    forward, backward = _kernels_for("valid_norm", kernels, x, weight, bias)
     if mask.shape != x.shape:
         raise NoKernel("the kernels take a mask of the shape of x")
     axes = tuple([a % x.ndim for a in axes])
@@ -672,20 +680,18 @@ def _group_norm_backward_rule(k: Any, host: Any) -> Sequence[Launch]:
     return [rows, columns(k.groups * k.cpg, "columns")] if k.gweight or k.gbias else [rows]
 
 
-launch("ops/norm.cu", "layer_norm_forward rms_norm_forward", lambda k, host: [per_row(k.rows, k.n)], shared=512,
-       half=True)
-launch("ops/norm.cu", "layer_norm_backward", _row_norm_rule(2, "gweight", "gbias"), shared=36864, half=True)
-launch("ops/norm.cu", "rms_norm_backward", _row_norm_rule(1, "gweight"), shared=36864, half=True)
-launch("ops/norm.cu", "batch_norm_forward batch_norm_backward", lambda k, host: _channel_launches(k, "apply"),
-       shared=4608, half=True)
-launch("ops/norm.cu", "batch_norm_eval_backward", _eval_backward_rule, shared=4608, half=True)
-launch("ops/norm.cu", "batch_norm_eval_forward", lambda k, host: [over(k.batch * k.channels * k.inner)], half=True)
-launch("ops/norm.cu", "running_update", lambda k, host: [over(k.n)], half=True)
-launch("ops/norm.cu", "valid_norm_forward", lambda k, host: [_sets(k.batch, k.sets, k.n)], shared=9216, half=True)
-launch("ops/norm.cu", "valid_norm_backward", _masked_backward_rule, shared=4608, half=True)
-launch("ops/norm.cu", "group_norm_forward", lambda k, host: [per_row(k.batch * k.groups, k.cpg * k.inner)], shared=512,
-       half=True)
-launch("ops/norm.cu", "group_norm_backward", _group_norm_backward_rule, shared=4608, half=True)
+_launch = partial(launch, "ops/norm.cu", half=True, wide=True)
+_launch("layer_norm_forward rms_norm_forward", lambda k, host: [per_row(k.rows, k.n)], shared=512)
+_launch("layer_norm_backward", _row_norm_rule(2, "gweight", "gbias"), shared=36864)
+_launch("rms_norm_backward", _row_norm_rule(1, "gweight"), shared=36864)
+_launch("batch_norm_forward batch_norm_backward", lambda k, host: _channel_launches(k, "apply"), shared=4608)
+_launch("batch_norm_eval_backward", _eval_backward_rule, shared=4608)
+_launch("batch_norm_eval_forward", lambda k, host: [over(k.batch * k.channels * k.inner)])
+_launch("running_update counted_update", lambda k, host: [over(k.n)], wide=False)
+_launch("valid_norm_forward", lambda k, host: [_sets(k.batch, k.sets, k.n)], shared=9216)
+_launch("valid_norm_backward", _masked_backward_rule, shared=4608)
+_launch("group_norm_forward", lambda k, host: [per_row(k.batch * k.groups, k.cpg * k.inner)], shared=512)
+_launch("group_norm_backward", _group_norm_backward_rule, shared=4608)
 
 
 # `minigrad.layer_norm` and the like have PyTorch's arguments: nn/toplevel.py
@@ -723,7 +729,7 @@ work("batch_norm_eval_backward", lambda k: (1 + bool(k.weight) + 4 * bool(k.gwei
      * _channel_elements(k))
 work("valid_norm_forward", lambda k: _standardised(k) * k.batch * k.sets * k.n)
 work("valid_norm_backward", lambda k: _standardised_backward(k) * k.batch * k.sets * k.n)
-work("running_update", lambda k: 3 * k.n)
+work("running_update counted_update", lambda k: 3 * k.n)
 pieces("layer_norm_forward rms_norm_forward", "y", lambda k: k.rows * k.n)
 pieces("batch_norm_forward batch_norm_eval_forward", "y", _channel_elements)
 pieces("group_norm_forward", "y", lambda k: k.batch * k.groups * k.cpg * k.inner)

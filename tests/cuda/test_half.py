@@ -248,6 +248,31 @@ def test_kernels_of_ops_read_and_write_half_precision(name, dtype):
 
 
 @pytest.mark.parametrize("dtype", HALVES, ids=str)
+@pytest.mark.parametrize("name", [name for name in HALF_OPS if "norm" in name])
+def test_norms_read_half_precision_beside_float32_parameters(name, dtype):
+    """Without a cast; values and gradients are those of float32, rounded where they have the dtype of x."""
+    op, made = registry[name], []
+    for device in ("cpu", "cuda"):
+        [x, *others], attrs = testing.samples_of(op, np.float32, device)[0]
+        given, launched = [x.to(dtype), *others], []
+        given = [t.detach().requires_grad_() if t is not None and t.is_floating_point() else t for t in given]
+        if name == "batch_norm_eval":
+            given[1:3] = [t.detach() for t in given[1:3]]
+        g = mg.full(x.shape, 0.75, dtype=dtype, device=device)
+        with launch_hook(lambda kernel, arguments, launched=launched: (launched.append(kernel.name), kernel.function(*arguments))):
+            y = op(*given, **attrs)
+            y = y[0] if isinstance(y, tuple) else y
+            y.backward(g)
+        made.append([y, *[t.grad for t in given if t is not None and t.requires_grad]])
+    assert len([n for n in launched if n.endswith({mg.float16: "_f16w", mg.bfloat16: "_bf16w"}[dtype])]) == 2, launched
+    assert not [n for n in launched if "cast" in n], launched
+    assert [t.dtype for t in made[1]] == [t.dtype for t in made[0]] == [dtype, dtype] + [mg.float32] * (len(made[0]) - 2)
+    for want, got in zip(*made, strict=True):
+        a, b = got.float().numpy(force=True), want.float().numpy(force=True)
+        np.testing.assert_allclose(a, b, rtol=mg.finfo(got.dtype).eps if got.dtype == dtype else 2e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("dtype", HALVES, ids=str)
 def test_attention_reads_half_precision_and_casts_its_result_alone(dtype):
     n, launched = {mg.float16: "f16", mg.bfloat16: "bf16"}[dtype], []
     q, k, v = (on("cuda", 2, 6, 5).to(dtype).requires_grad_() for _ in range(3))

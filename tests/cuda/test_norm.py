@@ -74,9 +74,9 @@ def test_batch_norm(suffix, order):
             compare(f"batch_norm_eval_forward_{suffix}", x * 0, x, mean, var, weight, bias, *sizes, 1e-5, ulps=32)
             compare(f"batch_norm_eval_backward_{suffix}", x * 0, stat, stat, gy, x, mean, var, weight, *sizes, 1e-5, ulps=64)
         compare(f"batch_norm_forward_{suffix}", x * 0, stat, stat, stat, x + t(1000), w, b, *sizes, 1e-5, ulps=4096)
-        compare(f"running_update_{suffix}", mean, var, None, channels, 0, 0.1, 1.25)
+        compare(f"running_update_{suffix}", mean, var, channels, 0.1, 1.25)
         for unbiased in (0, 1):
-            compare(f"running_update_{suffix}", mean, var, np.arange(channels).astype(t), channels, unbiased, 0.1, 1.0)
+            compare(f"counted_update_{suffix}", mean, var, np.arange(channels).astype(t), channels, unbiased, 0.1)
 
 
 @pytest.mark.parametrize("suffix", ["f32", "f64"])

@@ -74,12 +74,13 @@ def test_a_block_may_take_chunks_of_many_parameters(blocks, order, monkeypatch):
 
 def test_optimisers_have_no_blocks_without_work():
     """GPT-2 has 148 parameters and 124 million elements: a row of blocks as long as the longest for each was 46 times as many as had work."""
-    host = {0: np.array([[0] * 6 + [n] for n in (50257 * 768, 1024 * 768, *(768, 768 * 2304, 768, 2304) * 12, 0)])}
+    sizes = 50257 * 768, 1024 * 768, *(768, 768 * 2304, 768, 2304) * 12, 0
+    host = {0: np.array([[0] * 6 + [n] for n in sizes])}
     for name in ("adam", "sgd", "grad_scale", "grad_clip", "grad_norm_sq"):
-        first = KERNELS[name].rule(SimpleNamespace(table=0), host)[0]
+        first = KERNELS[name].rule(SimpleNamespace(table=0, count=len(sizes)), host)[0]
         assert prod(first.grid) == (1024 if name == "grad_norm_sq" else 2112)
     few = {0: np.array([[0] * 6 + [n] for n in (8192, 128, 1025, 0)])}
-    assert [launch.grid for launch in KERNELS["adam"].rule(SimpleNamespace(table=0), few)] == [(11,), (1,)]
+    assert [launch.grid for launch in KERNELS["adam"].rule(SimpleNamespace(table=0, count=4), few)] == [(11,), (1,)]
     empty = {0: np.array([[0] * 7])}
-    assert KERNELS["grad_clip"].rule(SimpleNamespace(table=0), empty)[0].grid == (0,)
-    assert [launch.grid for launch in KERNELS["grad_norm_sq"].rule(SimpleNamespace(table=0), empty)] == [(1,), (1,)]
+    assert KERNELS["grad_clip"].rule(SimpleNamespace(table=0, count=1), empty)[0].grid == (0,)
+    assert [launch.grid for launch in KERNELS["grad_norm_sq"].rule(SimpleNamespace(table=0, count=1), empty)] == [(1,), (1,)]

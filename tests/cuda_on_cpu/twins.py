@@ -90,4 +90,5 @@ FILES = sorted({e.file for e in KERNELS.values()})
 def suffixes_of(file):
     names = [split(full) for full in signatures()]
     halves = ["f16", "bf16"] if any(e.half for e in KERNELS.values() if e.file == file) else []
-    return sorted({suffix for name, suffix in names if name in KERNELS and KERNELS[name].file == file}) + halves
+    wide = ["f16w", "bf16w"] if any(e.wide for e in KERNELS.values() if e.file == file) else []
+    return sorted({suffix for name, suffix in names if name in KERNELS and KERNELS[name].file == file}) + halves + wide

@@ -33,6 +33,7 @@ def train(optimizer, **options):
 def normalize():
     x, norm = mg.randn(4, 3, requires_grad=True), nn.BatchNorm1d(3)
     norm(x)
+    norm(x[:, :, None], mask=mg.ones(4, 1, dtype=mg.bool))
     norm.eval()(x).sum().backward()         # the statistics take no gradient here, as they do in the op's samples
 
 
@@ -40,7 +41,7 @@ def normalize():
 OTHERS = {
     ("sgd", "clip_factor", "grad_norm_sq", "grad_scale", "grad_clip"): lambda: train(optim.SGD),
     ("adam",): lambda: train(optim.Adam), ("rmsprop",): lambda: train(optim.RMSprop), ("adagrad",): lambda: train(optim.Adagrad),
-    ("running_update", "batch_norm_eval_backward"): normalize,
+    ("running_update", "counted_update", "batch_norm_eval_backward"): normalize,
     ("uniform",): lambda: mg.rand(3), ("normal",): lambda: mg.randn(3), ("random_bits",): lambda: mg.randint(0, 5, (3,)),
     ("dropout_forward",): lambda: nn.functional.dropout(mg.ones(3)),
     ("check_range",): lambda: nn.functional.binary_cross_entropy(mg.ones(3), mg.ones(3)),
