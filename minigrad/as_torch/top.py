@@ -25,7 +25,7 @@ from .sparse import mm as spmm
 from .sparse import sparse_coo_tensor
 from .types import TensorType, named_type, tensor_type, type_name
 
-__all__ = ["__version__", "are_deterministic_algorithms_enabled", "bartlett_window", "binomial", "frombuffer",
+__all__ = ["__version__", "are_deterministic_algorithms_enabled", "bartlett_window", "binomial",
            "poisson", "blackman_window", "channels_last", "channels_last_3d", "compile",
            "contiguous_format", "default_generator", "detach", "device", "fork_rng",
            "get_deterministic_debug_mode", "get_float32_matmul_precision", "get_num_interop_threads",
@@ -72,11 +72,6 @@ def poisson(input: Tensor, generator: Any = None) -> Tensor:
 def binomial(count: Tensor, prob: Tensor, generator: Any = None) -> Tensor:
     """How many of `count` draws with probability `prob` are 1."""
     return distributions.Binomial(count, prob).sample()
-
-
-def frombuffer(buffer: Any, *, dtype: Any, count: int = -1, offset: int = 0, requires_grad: bool = False) -> Tensor:
-    """A copy of `count` numbers from byte `offset` on, where PyTorch shares the memory."""
-    return tensor(np.frombuffer(buffer, dtype, count, offset), requires_grad=requires_grad)
 
 
 @contextmanager

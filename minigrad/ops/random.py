@@ -23,9 +23,10 @@ from ..core.half import finfo, rounds_once, widened
 from ..core.inplace import overwrite
 from ..core.modes import mode
 from ..core.op import FusedPlan, Primitive, op
+from ..core.out import into
 from ..core.shape import BOOL, FLOAT32, FLOAT64, INT64, fail, is_float
 from ..core.tape import recorded
-from ..core.tensor import Tensor, new_tensor, writable
+from ..core.tensor import Tensor, new_tensor
 from ..devices import open_device
 from ..devices.base import Device, KernelTable, NoKernel
 from ..devices.launch import Rule, ceil_div, launch, over, single
@@ -276,16 +277,6 @@ def _finish(array: Array, requires_grad: bool) -> Tensor:
     return t.requires_grad_() if requires_grad else t
 
 
-def _into(out: Tensor, kernel: str, to: Layout, generator: Generator | None) -> Tensor:
-    """Random numbers written into the tensor `out`, for `out=` arguments."""
-    if not out.array.layout.size:
-        out.resize_(to.shape)               # type: ignore[attr-defined]
-    if out.array.layout.shape != to.shape:
-        fail(kernel, "out must have the size asked for", [out.array.layout, to])
-    writable(kernel, out)
-    return out.copy_(new_tensor(_draw(kernel, to, generator, 0.0, 1.0), None))
-
-
 # ---- tensors of random numbers ---------------------------------------------------------------------------------------
 
 def rand(*args: Any, generator: Generator | None = None, dtype: Any = None, device: Any = None,
@@ -293,7 +284,7 @@ def rand(*args: Any, generator: Generator | None = None, dtype: Any = None, devi
     """A tensor of the given size with uniform random numbers, 0 <= x < 1: `rand(2, 3)` or `rand((2, 3))`.
     NotImplementedError if `dtype` is not a float dtype. They are written into the tensor `out`, if given."""
     if out is not None:
-        return _into(out, "uniform", layout_for(args, out.dtype, out.device, "rand", given), generator)
+        return into("rand", out, rand(*args, generator=generator, dtype=out.dtype, device=out.device, **given))
     return _finish(_draw("uniform", layout_for(args, dtype, device, "rand", given), generator, 0.0, 1.0), requires_grad)
 
 
@@ -303,7 +294,7 @@ def randn(*args: Any, generator: Generator | None = None, dtype: Any = None, dev
     `randn((2, 3))`. NotImplementedError if `dtype` is not a float dtype. They are written into the tensor `out`, if
     given."""
     if out is not None:
-        return _into(out, "normal", layout_for(args, out.dtype, out.device, "randn", given), generator)
+        return into("randn", out, randn(*args, generator=generator, dtype=out.dtype, device=out.device, **given))
     return _finish(_draw("normal", layout_for(args, dtype, device, "randn", given), generator, 0.0, 1.0), requires_grad)
 
 
