@@ -365,7 +365,7 @@ def _column(flat: Tensor, shape: tuple[int, ...], i: int) -> Tensor:
     return new_tensor(out, None)
 
 
-def where(condition: Tensor, input: Any = None, other: Any = None, *, out: Tensor | None = None) -> Any:
+def where(condition: Tensor, input: Any = None, other: Any = None) -> Any:
     """`input` where `condition` (bool) is True, else `other`; the three broadcast. `input` and `other` may be numbers.
     With the condition alone, `nonzero(condition, as_tuple=True)`.
 
@@ -375,7 +375,7 @@ def where(condition: Tensor, input: Any = None, other: Any = None, *, out: Tenso
     """
     if input is None and other is None:
         return nonzero(condition, as_tuple=True)
-    return choose(condition, input, other, out=out)
+    return choose(condition, input, other)
 
 
 def argwhere(input: Tensor) -> Tensor:

@@ -13,7 +13,6 @@ from ..core.half import autocast_to_half, rounds_once
 from ..core.messages import one_dtype
 from ..core.modes import mode
 from ..core.op import Primitive, op, same_device
-from ..core.out import into
 from ..core.shape import BOOL, FLOAT32, broadcast_shapes, fail, is_float, promote
 from ..core.tape import recorded
 from ..core.tensor import Tensor, new_tensor
@@ -187,7 +186,7 @@ def reflected_matmul(input: Tensor, other: Any) -> Tensor:
     return operator_matmul(as_tensor(other, None, input.device), input)
 
 
-def matmul(input: Tensor, other: Tensor, *, out: Tensor | None = None) -> Tensor:
+def matmul(input: Tensor, other: Tensor) -> Tensor:
     """The product of matrices over the last two dimensions. All dimensions before them broadcast.
 
     Shapes: input (*, m, k), other (*, k, n) -> (*, m, n). A vector is a row on the left, a column on the right, and the
@@ -199,7 +198,7 @@ def matmul(input: Tensor, other: Tensor, *, out: Tensor | None = None) -> Tensor
     product = operator_matmul(input, other)
     if product is NotImplemented:
         raise TypeError(f"[matmul] expected tensors; got {type(input).__name__} and {type(other).__name__}")
-    return product if out is None else into("matmul", out, product)
+    return product
 
 
 @_matmul.samples
