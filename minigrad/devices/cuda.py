@@ -348,6 +348,8 @@ class CUDA(Device):
 def _view(layout: Any, ptr: int, root: Any) -> Any:
     """A CuPy array over memory that `root` owns. It keeps `root` alive, so that the block is not reused meanwhile."""
     size = layout.dtype.itemsize
+    if size > 8 and layout.dtype.kind == "f":
+        raise TypeError(f"[{layout.device}] a GPU has no numbers of {size} bytes; got {layout}; convert with .double()")
     dims = list(zip(layout.shape, layout.strides, strict=True)) if layout.size else []
     low, high = (sum(pick(0, (n - 1) * s) for n, s in dims) * size for pick in (min, max))
     owned = cp.cuda.UnownedMemory(ptr + low, high - low + size, root, layout.device.index)

@@ -120,6 +120,18 @@ def test_out_of_memory(n):
     assert (x + x).sum().item() == 2000
 
 
+def test_dtypes_that_a_gpu_has_not_are_refused():
+    x = mg.ones(3, device="cuda")
+    for make, say in ((lambda: x.to(np.longdouble), r"\[cuda:0\] a GPU has no numbers of 16 bytes; got float128\[3\].*double"),
+                      (lambda: mg.tensor(np.ones(3, np.complex64), device="cuda"), "complex numbers are not supported"),
+                      (lambda: mg.tensor(np.array(["a"]), device="cuda"), r"\[tensor\] data must be numbers; got <U1")):
+        with pytest.raises(TypeError, match=say):
+            make()
+    with pytest.raises(RuntimeError, match=r"\[softmax\] x must be floating point; got int64\[3\]"):
+        F.softmax(x.long(), 0)
+    assert x.sum().item() == 3
+
+
 @pytest.mark.skipif(REAL, reason="the stand-in plays machines without a GPU")
 @pytest.mark.parametrize("driver,count,say", [
     (0, 0, "no NVIDIA driver"), (12040, 1, r"supports CUDA 12.4.*cuda12"), (13000, 0, "no GPU is visible")])
