@@ -31,6 +31,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "torch.cuda.random": (".as_torch.cuda", ".cuda"),
     "torch.distributed": (".as_torch.distributed", ".distributed"),
     "torch.distributions.*": (".distributions",),
+    "torch.distributions.constraints": (".distributions.constraints",),
     "torch.distributions.utils": (".as_torch.small", ".distributions.distribution"),
     "torch.fft": (),
     "torch.functional": ("",),

@@ -30,6 +30,7 @@ from ..nn import (
 )
 from ..nn.hooks import register_module_full_backward_hook
 from ..nn.module import Parameter
+from ..ops.random import randn
 from ..optim.lr_scheduler import LRScheduler
 
 __all__ = ["Container", "Module", "NLLLoss2d", "Parameter"]
@@ -168,3 +169,8 @@ def probs_to_logits(probs: Any, is_binary: bool = False) -> Any:
 def logits_to_probs(logits: Any, is_binary: bool = False) -> Any:
     """softmax, or sigmoid."""
     return logits.sigmoid() if is_binary else logits.softmax(-1)
+
+
+def _standard_normal(shape: Any, dtype: Any, device: Any) -> Any:
+    """Numbers from N(0, 1)."""
+    return randn(tuple(shape), dtype=dtype, device=device)

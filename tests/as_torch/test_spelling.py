@@ -128,10 +128,17 @@ def test_an_optimizer_around_another(door):
 
 
 def test_helpers_of_distributions(door):
-    from torch.distributions.utils import broadcast_all, lazy_property, logits_to_probs, probs_to_logits
+    from torch.distributions.utils import (
+        _standard_normal,
+        broadcast_all,
+        lazy_property,
+        logits_to_probs,
+        probs_to_logits,
+    )
     p = door.tensor([0.25, 0.75])
     assert logits_to_probs(probs_to_logits(p)).tolist() == pytest.approx(p.tolist()) == logits_to_probs(probs_to_logits(p, True), True).tolist()
-    assert broadcast_all(p, 1.0)[1].shape == (2,)
+    assert broadcast_all(p, 1.0)[1].shape == (2,) and _standard_normal(p.shape, p.dtype, p.device).shape == (2,)
+    assert door.distributions.constraints.positive.check(p).all() and door.distributions.transforms.ExpTransform()(p * 0).tolist() == [1, 1]
     calls = []
 
     class Made:
