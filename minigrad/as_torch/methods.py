@@ -14,7 +14,6 @@ from ..core.warning import warn
 from ..nn.activation import hardshrink
 from ..nn.module import Module
 from ..ops.creation import arange, tensor
-from ..ops.formula import float_power, xlogy
 from .types import TensorType, named_type, type_name
 
 # what is replaced: their arguments have other names or meanings in PyTorch
@@ -91,16 +90,18 @@ def _old_order(name: str, word: str) -> Callable[..., Any]:
     """A method that takes PyTorch's old order, too: x.add_(2, y) for x.add_(y, alpha=2), x.addcmul_(2, a, b)."""
     new = getattr(Tensor, name)
 
-    def method(self: Any, *args: Any, **named: Any) -> Any:
-        if len(args) > 1 and isinstance(args[1], Tensor) and not isinstance(args[0], Tensor):
-            named[word], *args = args                       # type: ignore[assignment]
-        return new(self, *args, **named)
+    def method(*args: Any, **named: Any) -> Any:
+        if "input" in named:
+            args = (named.pop("input"), *args)
+        if len(args) > 2 and isinstance(args[2], Tensor) and not isinstance(args[1], Tensor):
+            named[word], args = args[1], (args[0], *args[2:])
+        return new(*args, **named)
     return wraps(new)(method)
 
 
 _OLD = {name + end: word for names, word in ((("add", "sub"), "alpha"), (("addcmul", "addcdiv"), "value"))
         for name in names for end in ("", "_")}
-_FUNCTIONS = {"float_power": float_power, "hardshrink": hardshrink, "xlogy": xlogy}
+_FUNCTIONS = {"hardshrink": hardshrink}
 METHODS: dict[str, Any] = {
     **{name: _old_order(name, word) for name, word in _OLD.items()}, **_FUNCTIONS,
     **{f"{name}_": _writing(function) for name, function in _FUNCTIONS.items()},

@@ -92,6 +92,7 @@ def test_names_that_pytorch_has_in_several_places(door):
 def test_numbers_that_come_first(door):
     """PyTorch's deprecated order of arguments, which optimizers of other packages have."""
     x, a, b = door.tensor([1.0, 2.0]), door.tensor([3.0, 4.0]), door.tensor([2.0, 2.0])
+    assert door.add(input=x, other=a).tolist() == door.add(x, other=a).tolist() == (x + a).tolist()
     assert x.clone().add_(2, a).tolist() == x.add(2, a).tolist() == door.add(x, 2, a).tolist() == x.add(a, alpha=2).tolist() == [7, 10]
     assert x.sub(2, a).tolist() == [-5, -6] and x.add(1).tolist() == door.add(x, 1).tolist() == [2, 3]
     assert x.clone().addcmul_(2, a, b).tolist() == door.addcmul(x, 2, a, b).tolist() == x.addcmul(a, b, value=2).tolist() == [13, 18]
