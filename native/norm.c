@@ -1101,7 +1101,8 @@ void FN(group_norm_backward)(T *gx, T *gweight, T *gbias, T *partial, const T *g
  *
  * These are the plain loops, in the wider type, so that no scale of x is out of range. What is not valid counts as the
  * mean, whatever it is. gweight and gbias: channel by channel, TOGETHER of them in one walk over the array, in the order
- * of its addresses. They gain nothing from wide vectors, so that all levels run one form, that of the baseline.
+ * of its addresses. On the CPU they run the smallest sets, where one launch counts more than vectors; else the
+ * definition does. They gain nothing from wide vectors, so that all levels run one form, that of the baseline.
  */
 #define OF_ALL_LEVELS(name) MG_CAT2(mg_##name##_, MG_TYPE)
 #define MASKED_FORWARD \
@@ -1131,6 +1132,8 @@ typedef struct {
   double eps;
   int centered;
 } masked_args;
+/* v, or 0 where the mask is not set: without a branch, which a CPU guesses wrong half of the time; v may be NaN */
+#define IF_VALID(a, e, v) ((const Wide[2]){0, v})[(a)->mask[e]]
 /* body for the elements e of set s; c is the channel of e */
 #define EACH_OF_SET(a, s, e, c, body) \
   for (int64_t b_ = 0; b_ < a->batch; b_++) { \
@@ -1144,13 +1147,13 @@ static void masked_sets(void *context, int64_t begin, int64_t end) {
   for (int64_t s = begin; s < end; s++) {
     Wide sum = 0, squares = 0;
     int64_t count = 0;
-    EACH_OF_SET(a, s, e, c, sum += a->mask[e] ? a->x[e] : 0; count += a->mask[e])
+    EACH_OF_SET(a, s, e, c, sum += IF_VALID(a, e, a->x[e]); count += a->mask[e])
     const Wide share = count ? count : 1, m = a->centered ? sum / share : 0;
-    EACH_OF_SET(a, s, e, c, const Wide d = a->mask[e] ? a->x[e] - m : 0; squares += d * d)
+    EACH_OF_SET(a, s, e, c, const Wide d = IF_VALID(a, e, a->x[e] - m); squares += d * d)
     const Wide var = squares / share, r = 1 / ROOT(var + a->eps);
     a->mean[s] = (T)m, a->var[s] = (T)var, a->rstd[s] = (T)r, a->count[s] = (T)count;
     EACH_OF_SET(a, s, e, c, const Wide y = (a->x[e] - m) * r * (a->weight ? a->weight[c] : 1) + (a->bias ? a->bias[c] : 0);
-                a->y[e] = a->mask[e] ? (T)y : 0)
+                a->y[e] = (T)IF_VALID(a, e, y))
   }
 }
 void OF_ALL_LEVELS(valid_norm_forward)(MASKED_FORWARD) {
@@ -1165,11 +1168,11 @@ static void masked_back_sets(void *context, int64_t begin, int64_t end) {
   for (int64_t s = begin; s < end; s++) {
     const Wide m = a->mean[s], r = a->rstd[s], share = a->count[s] > 0 ? a->count[s] : 1;
     Wide c1 = 0, c2 = 0;
-    EACH_OF_SET(a, s, e, c, const Wide g = a->mask[e] ? a->gy[e] * (Wide)(a->weight ? a->weight[c] : 1) : 0;
-                c1 += g; c2 += a->mask[e] ? g * ((a->x[e] - m) * r) : 0)
+    EACH_OF_SET(a, s, e, c, const Wide g = a->gy[e] * (Wide)(a->weight ? a->weight[c] : 1);
+                c1 += IF_VALID(a, e, g); c2 += IF_VALID(a, e, g * ((a->x[e] - m) * r)))
     c1 = a->centered ? c1 / share : 0, c2 /= share;
     EACH_OF_SET(a, s, e, c, const Wide g = a->gy[e] * (Wide)(a->weight ? a->weight[c] : 1);
-                a->gx[e] = a->mask[e] ? (T)((g - c1 - (a->x[e] - m) * r * c2) * r) : 0)
+                a->gx[e] = (T)IF_VALID(a, e, (g - c1 - (a->x[e] - m) * r * c2) * r))
   }
 }
 #define TOGETHER 16
@@ -1186,7 +1189,7 @@ static void masked_back_channels(void *context, int64_t begin, int64_t end) {
             const int64_t strip = e / a->n;
             m = a->mean[strip % a->sets], r = a->rstd[strip % a->sets], of = (strip + 1) * a->n;
           }
-          if (a->mask[e]) sum[k] += a->gy[e], sum_xhat[k] += a->gy[e] * ((a->x[e] - m) * r);
+          sum[k] += IF_VALID(a, e, a->gy[e]), sum_xhat[k] += IF_VALID(a, e, a->gy[e] * ((a->x[e] - m) * r));
         }
     for (int64_t k = 0; k < many; k++) {
       if (a->gbias) a->gbias[first + k] = (T)sum[k];

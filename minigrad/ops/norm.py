@@ -584,6 +584,8 @@ def _valid_norm_kernels(kernels: KernelTable, x: Layout, mask: Layout, weight: L
         raise NoKernel("the kernels take a mask of the shape of x")
     axes = tuple([a % x.ndim for a in axes])
     batch, sets, n = _around(x.shape, [i not in axes for i in range(x.ndim)])
+    if x.device.type == "cpu" and batch * n > 32:
+        raise NoKernel("on the CPU the definition is faster, but for the smallest sets")     # by their size alone
     _, channels, each = _around(x.shape, [m > 1 for m in shape]) if weight or bias else (1, 1, 1)
     if n % each:
         raise NoKernel("the kernels take parameters that differ within what is normalized, or as it does")
