@@ -69,13 +69,14 @@ def test_exit_codes_and_tracebacks_are_pythons(program, text, code):
 
 @pytest.mark.slow
 def test_an_interrupt_ends_it_as_it_ends_python(program):
-    file = program("print('ready', flush=True)\nwhile True: pass")
+    file = program("import signal; signal.signal(signal.SIGINT, signal.default_int_handler)      # a shell's background jobs ignore it\n"
+                   "print('ready', flush=True)\nwhile True: pass")
     ended = []
     for door in ((), DOOR):
         with subprocess.Popen([sys.executable, *door, file], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                               cwd=Path(file).parent) as running:
             assert running.stdout.readline() == "ready\n"
-            time.sleep(0.1)                                 # until it is in its second line
+            time.sleep(0.1)                                 # until it is in its last line
             running.send_signal(signal.SIGINT)
             ended.append((running.stderr.read(), running.wait()))
     assert ended[0] == ended[1] and ended[1][1] == -signal.SIGINT
