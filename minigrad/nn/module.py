@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from ..core.engine import drop_grads
-from ..core.messages import Guarded, NoAttribute, explain_arguments
+from ..core.messages import Guarded, NoAttribute, explain_arguments, taken
 from ..core.modes import changed, mode, no_grad
 from ..core.notes import Notes
 from ..core.place import calls
@@ -70,7 +70,7 @@ class Parameter(Tensor):
         return "Parameter containing:\n" + super().__repr__()
 
 
-class Buffer(Tensor):
+class Buffer(Guarded, Tensor):
     """A tensor that a `Module` lists among its `buffers()` when it is assigned as an attribute.
 
     It shares memory with `data`, and requires a gradient only if `data` does. `persistent`: is it in the state dict?
@@ -160,8 +160,8 @@ class Module(Hookable, Guarded):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         if (args or kwargs) and not self.call_super_init:
-            raise TypeError(f"{type(self).__name__}: Module.__init__() takes no arguments; got {len(args)}"
-                            + "".join(f", {name}=" for name in kwargs))
+            taken(type(self).__name__, kwargs, ())
+            raise TypeError(f"[{type(self).__name__}] Module.__init__() takes no arguments; got {len(args)}")
         self.__dict__.update(training=True, _parameters={}, _buffers={}, _non_persistent_buffers_set=set(), _modules={})
         if self.call_super_init:
             super().__init__(*args, **kwargs)

@@ -478,9 +478,10 @@ def test_classes_behind_module_are_initialized_if_asked():
     assert hasattr(Before(), "given") and not hasattr(After(), "given")
     After.call_super_init = True
     assert After(1, b=2).given == ((1,), {"b": 2})
-    for bad in (lambda: nn.Module(3), lambda: nn.Module(width=3)):
-        with pytest.raises(TypeError, match=r"Module.__init__\(\) takes no arguments; got"):
-            bad()
+    with pytest.raises(TypeError, match=r"Module.__init__\(\) takes no arguments; got 1"):
+        nn.Module(3)
+    with pytest.raises(TypeError, match="'width'; it takes none"):
+        nn.Module(width=3)
 
 
 @pytest.mark.parametrize("replaces", [False, True])

@@ -125,6 +125,10 @@ def test_refusals(torch, name):
             continue                                    # torch itself accepts it here
         except Exception as theirs:
             expected = type(theirs)
+            # A result is finished before it is written into `out`: inputs may share its memory, and float64 takes float32.
+            of_memory = "written-to tensor", "Expected out tensor to have dtype", "storage that is not resizable"
+            if "out" in kwargs and any(text in str(theirs) for text in of_memory):
+                continue
         try:
             ours(*args, **kwargs)
         except (RuntimeError, IndexError, TypeError, ValueError, NotImplementedError) as mine:

@@ -36,7 +36,7 @@ def test_dtype_converts_first():
     (lambda: masked.sum(X, mask=X), RuntimeError, "bool"),
     (lambda: masked.sum(X, (0, 0)), RuntimeError, "once"),
     (lambda: masked.median(mg.tensor([1, 2])), RuntimeError, "floating"),
-    (lambda: masked.sum(X, axis=0), TypeError, "axis"),
+    (lambda: masked.sum(X, along=0), TypeError, "along"),
 ])
 def test_refusals(call, kind, text):
     with pytest.raises(kind, match=text):
