@@ -32,13 +32,13 @@ def _one_of(kind: type, probs: Any, logits: Any) -> None:
                          f"{'neither' if probs is None else 'both'}")
 
 
-def _clamped(probs: Tensor) -> Tensor:
+def clamped(probs: Tensor) -> Tensor:
     """Probabilities a little above 0 and below 1, so that their logarithms are finite."""
     eps = float(finfo(probs.dtype).eps)
     return probs.clamp(eps, 1 - eps)
 
 
-class _Binary(Distribution):
+class Binary(Distribution):
     """What distributions of one probability share: `probs`, or `logits` = log(probs / (1 - probs)); the other one is
     computed when it is asked for."""
 
@@ -65,7 +65,7 @@ class _Binary(Distribution):
                 self.probs = sigmoid(self.logits)
                 return self.probs
             if name == "logits" and "probs" in vars(self):
-                p = _clamped(self.probs)
+                p = clamped(self.probs)
                 self.logits = log(p) - log1p(-p)
                 return self.logits
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
@@ -81,7 +81,7 @@ class _Binary(Distribution):
         return self._param.shape
 
 
-class Bernoulli(_Binary):
+class Bernoulli(Binary):
     """1 with probability `probs`, else 0; or by `logits` = log(probs / (1 - probs)).
 
         >>> distributions.Bernoulli(0.25).log_prob(minigrad.tensor(1.0)).item()        # log(1 / 4)
@@ -128,7 +128,7 @@ class Bernoulli(_Binary):
         return values.expand(2, *self._batch_shape) if expand else values
 
 
-class Geometric(_Binary):
+class Geometric(Binary):
     """How often 0 comes before the first 1 of draws with probability `probs`: P(X = k) = (1 - probs)^k probs."""
 
     arg_constraints = {"probs": constraints.unit_interval, "logits": constraints.real}
@@ -264,7 +264,7 @@ class Categorical(Distribution):
                 self.probs = softmax(self.logits, -1)
                 return self.probs
             if name == "logits" and "probs" in vars(self):
-                self.logits = log(_clamped(self.probs))
+                self.logits = log(clamped(self.probs))
                 return self.logits
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 

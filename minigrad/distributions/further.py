@@ -1,4 +1,8 @@
-"""Distributions that fewer programs use: transforms of others, counts, and mixtures."""
+"""Distributions that fewer programs use: transforms of others, counts, and mixtures.
+
+Parameters are broadcast to the batch shape. ValueError for those outside `arg_constraints`. The formulas are those of
+Johnson, Kotz and Balakrishnan, Continuous (1994), Discrete (2005) and Discrete Multivariate Distributions (1997).
+"""
 from __future__ import annotations
 
 import math
@@ -14,7 +18,7 @@ from ..ops.math import digamma, eq, exp, floor, gt, isinf, lgamma, log, log1p, w
 from ..ops.softmax import log_softmax, logsumexp
 from . import constraints
 from .continuous import EULER, Exponential, Gamma, Normal, uniform_like
-from .discrete import Categorical, _Binary, _clamped, counts_on_host
+from .discrete import Binary, Categorical, clamped, counts_on_host
 from .distribution import Distribution, Parametric, broadcast_all, zeros_with
 from .gamma import standard_gamma
 from .transforms import (
@@ -36,7 +40,11 @@ class _Derived(TransformedDistribution):
 
 
 class Pareto(_Derived):
-    """The Pareto distribution, density alpha scale^alpha / x^(alpha + 1) from `scale` on."""
+    """The Pareto distribution, density alpha scale^alpha / x^(alpha + 1) from `scale` on.
+
+        >>> distributions.Pareto(1.0, 2.0).mean.item()
+        2.0
+    """
 
     arg_constraints = {"scale": constraints.positive, "alpha": constraints.positive}
 
@@ -73,7 +81,11 @@ class Pareto(_Derived):
 
 
 class Weibull(_Derived):
-    """The Weibull distribution, P(X <= x) = 1 - e^(-(x / scale)^concentration)."""
+    """The Weibull distribution, P(X <= x) = 1 - e^(-(x / scale)^concentration).
+
+        >>> distributions.Weibull(2.0, 1.0).mean.item()
+        2.0
+    """
 
     arg_constraints = {"scale": constraints.positive, "concentration": constraints.positive}
     support = constraints.positive                      # type: ignore[assignment]
@@ -106,7 +118,11 @@ class Weibull(_Derived):
 
 
 class InverseGamma(_Derived):
-    """1 / x for x from Gamma(concentration, rate)."""
+    """1 / x for x from Gamma(concentration, rate).
+
+        >>> distributions.InverseGamma(3.0, 4.0).mean.item()
+        2.0
+    """
 
     arg_constraints = {"concentration": constraints.positive, "rate": constraints.positive}
     support = constraints.positive                      # type: ignore[assignment]
@@ -141,7 +157,12 @@ class InverseGamma(_Derived):
 
 
 class LogisticNormal(_Derived):
-    """Vectors of K + 1 probabilities: `StickBreakingTransform` of K numbers from N(loc, scale^2)."""
+    """Vectors of K + 1 probabilities: `StickBreakingTransform` of K numbers from N(loc, scale^2) (Atchison and
+    Shen 1980); `loc` and `scale` are (*batch, K).
+
+        >>> distributions.LogisticNormal(minigrad.zeros(2), 1.0).event_shape
+        Size([3])
+    """
 
     arg_constraints = {"loc": constraints.real, "scale": constraints.positive}
     support = constraints.simplex                       # type: ignore[assignment]
@@ -158,7 +179,7 @@ class LogisticNormal(_Derived):
         return LogisticNormal(self.loc.expand(*batch_shape, k), self.scale.expand(*batch_shape, k), False)
 
 
-class _LogitRelaxedBernoulli(_Binary):
+class _LogitRelaxedBernoulli(Binary):
     """(logits + log(u) - log(1 - u)) / temperature"""
 
     arg_constraints = {"probs": constraints.unit_interval, "logits": constraints.real}
@@ -178,8 +199,8 @@ class _LogitRelaxedBernoulli(_Binary):
         return _LogitRelaxedBernoulli(self.temperature, **named, validate_args=False)
 
     def rsample(self, sample_shape: Sequence[int] = _EMPTY) -> Tensor:
-        p = _clamped(self.probs)
-        u = _clamped(uniform_like(self._extended_shape(sample_shape), p))
+        p = clamped(self.probs)
+        u = clamped(uniform_like(self._extended_shape(sample_shape), p))
         return (log(u) - log1p(-u) + log(p) - log1p(-p)) / self.temperature
 
     def log_prob(self, value: Tensor) -> Tensor:
@@ -208,7 +229,7 @@ class _ExpRelaxedCategorical(Categorical):
         return _ExpRelaxedCategorical(self.temperature, **named, validate_args=False)
 
     def rsample(self, sample_shape: Sequence[int] = _EMPTY) -> Tensor:
-        u = _clamped(uniform_like(self._extended_shape(sample_shape), self.logits))
+        u = clamped(uniform_like(self._extended_shape(sample_shape), self.logits))
         return log_softmax((self.logits - log(-log(u))) / self.temperature, -1)
 
     def log_prob(self, value: Tensor) -> Tensor:
@@ -234,7 +255,11 @@ class _Relaxed(TransformedDistribution):
 
 class RelaxedBernoulli(_Relaxed):
     """Numbers between 0 and 1 that near a `Bernoulli` as `temperature` goes to 0, with a gradient (Maddison, Mnih and
-    Teh 2017, "The Concrete distribution", eq. 27): sigmoid((logits + log(u) - log(1 - u)) / temperature)."""
+    Teh 2017, "The Concrete distribution", eq. 27): sigmoid((logits + log(u) - log(1 - u)) / temperature).
+
+        >>> distributions.RelaxedBernoulli(minigrad.tensor(0.5), minigrad.zeros(3)).batch_shape
+        Size([3])
+    """
 
     arg_constraints = {"probs": constraints.unit_interval, "logits": constraints.real}
     support = constraints.unit_interval                 # type: ignore[assignment]
@@ -247,7 +272,11 @@ class RelaxedBernoulli(_Relaxed):
 
 class RelaxedOneHotCategorical(_Relaxed):
     """Vectors of probabilities that near a `OneHotCategorical` as `temperature` goes to 0, with a gradient (the same
-    paper, eq. 10; Jang, Gu and Poole 2017): softmax((logits - log(-log(u))) / temperature)."""
+    paper, eq. 10; Jang, Gu and Poole 2017): softmax((logits - log(-log(u))) / temperature).
+
+        >>> distributions.RelaxedOneHotCategorical(minigrad.tensor(0.5), minigrad.ones(3)).event_shape
+        Size([3])
+    """
 
     arg_constraints = {"probs": constraints.simplex, "logits": constraints.real_vector}
     support = constraints.simplex                       # type: ignore[assignment]
@@ -258,7 +287,7 @@ class RelaxedOneHotCategorical(_Relaxed):
                          validate_args)
 
 
-class _Counted(_Binary):
+class _Counted(Binary):
     """What `Binomial` and `NegativeBinomial` share: `total_count`, and a probability or its logits."""
 
     def __init__(self, total_count: Any, probs: Any = None, logits: Any = None,
@@ -334,7 +363,11 @@ class Binomial(_Counted):
 
 
 class NegativeBinomial(_Counted):
-    """How many draws with probability `probs` (or by logits) are 1 before `total_count` are 0."""
+    """How many draws with probability `probs` (or by logits) are 1 before `total_count` are 0.
+
+        >>> distributions.NegativeBinomial(2, 0.5).mean.item()
+        2.0
+    """
 
     arg_constraints = {"total_count": constraints.nonnegative, "probs": constraints.half_open_interval(0.0, 1.0),
                        "logits": constraints.real}
@@ -370,7 +403,13 @@ class NegativeBinomial(_Counted):
 
 
 class Multinomial(Distribution):
-    """How many of `total_count` draws are of each class: vectors (*, K), with the parameters of `Categorical`."""
+    """How many of `total_count` draws are of each class: vectors (*, K), with the parameters of `Categorical`.
+
+    NotImplementedError if `total_count` is not an int.
+
+        >>> distributions.Multinomial(4, minigrad.ones(2)).mean.tolist()
+        [2.0, 2.0]
+    """
 
     arg_constraints = Categorical.arg_constraints
     total_count: int

@@ -467,7 +467,7 @@ class _Tracked(_Affine):
         super()._load_from_state_dict(state_dict, prefix, local_metadata, *rest)
 
 
-class _BatchNorm(_Tracked):
+class BatchNorm(_Tracked):
     """Normalizes each channel over the batch and space: (N, num_features, *) -> same.
 
     With `axis`, the channels are in that dimension (`axis=-1`: channels last).
@@ -509,19 +509,19 @@ class _BatchNorm(_Tracked):
                           self.bias, self._by_batch(), factor, self.eps, mask=mask, lengths=lengths, axis=self.axis)
 
 
-class BatchNorm1d(_BatchNorm):
+class BatchNorm1d(BatchNorm):
     """Normalizes each channel of (N, C) or (N, C, L) over the batch and space (Ioffe and Szegedy 2015)."""
 
     ndims = (2, 3)
 
 
-class BatchNorm2d(_BatchNorm):
+class BatchNorm2d(BatchNorm):
     """Normalizes each channel of (N, C, H, W) over the batch and space (Ioffe and Szegedy 2015)."""
 
     ndims = (4,)
 
 
-class BatchNorm3d(_BatchNorm):
+class BatchNorm3d(BatchNorm):
     """Normalizes each channel of (N, C, D, H, W) over the batch and space (Ioffe and Szegedy 2015)."""
 
     ndims = (5,)

@@ -14,12 +14,12 @@ from ..ops.join import cat
 from ..ops.norm import running_update
 from .arguments import DeviceLike, DtypeLike
 from .module import Module
-from .norm import _BatchNorm
+from .norm import BatchNorm
 
 __all__ = ["SyncBatchNorm"]
 
 
-class SyncBatchNorm(_BatchNorm):
+class SyncBatchNorm(BatchNorm):
     """Batch norm over the batches of all processes of `minigrad.distributed`: (N, num_features, *) -> same.
 
     In training, each process tells the others the count, mean and sum of squared differences of its batch, in one
@@ -82,7 +82,7 @@ class SyncBatchNorm(_BatchNorm):
         if module in done:                  # shared modules stay shared
             return done[module]
         made = module
-        if isinstance(module, _BatchNorm) and not isinstance(module, cls):
+        if isinstance(module, BatchNorm) and not isinstance(module, cls):
             made = cls(module.num_features, module.eps, module.momentum, module.affine, module.track_running_stats,
                        process_group, bias=module.bias is not None, axis=module.axis)
             for name in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked"):

@@ -15,15 +15,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from copy import deepcopy
+from itertools import zip_longest
 from typing import Any, TypeAlias
 
-from ..core.modes import no_grad
+from ..core.modes import mode, no_grad
 from ..core.tensor import Tensor
 from ..nn.arguments import DeviceLike
 from ..nn.module import Module
-from ..nn.norm import _BatchNorm
+from ..nn.norm import BatchNorm
 from ..ops.creation import tensor
 from ..ops.formula import lerp
+from ..ops.math import where
 from .lr_scheduler import SWALR
 
 __all__ = ["AveragedModel", "SWALR", "get_ema_avg_fn", "get_ema_multi_avg_fn", "get_swa_avg_fn", "get_swa_multi_avg_fn",
@@ -33,11 +35,21 @@ Average: TypeAlias = Callable[[Tensor, Tensor, Any], Tensor]
 Averages: TypeAlias = Callable[[Sequence[Tensor], Sequence[Tensor], Any], None]
 
 
-def _moved(average: Tensor, current: Tensor, weight: float) -> Tensor:
+def _moved(average: Tensor, current: Tensor, move: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
     with no_grad():
         if average.is_floating_point():
-            return lerp(average, current, weight)
-        return average + (current - average) * weight
+            return move(average, current)
+        return move(average.double(), current.double())         # exact for whole numbers up to 2^53
+
+
+def _pairs(olds: Iterable[Tensor], news: Iterable[Tensor]) -> list[tuple[Tensor, Tensor]]:
+    pairs = list(zip_longest(olds, news))
+    for old, new in pairs:
+        if old is None or new is None or old.shape != new.shape:
+            raise ValueError("[AveragedModel] the model must have the parameters and buffers of the average; got "
+                             f"{new if new is None else new.layout} for {old if old is None else old.layout}; "
+                             "make an AveragedModel of this model")
+    return pairs
 
 
 def _of_lists(average: Average) -> Averages:
@@ -52,12 +64,13 @@ def get_ema_avg_fn(decay: float = 0.999) -> Average:
     """(average, current, count) -> decay average + (1 - decay) current. ValueError unless 0 <= decay <= 1."""
     if not 0 <= decay <= 1:
         raise ValueError(f"Invalid decay value {decay} provided. Please provide a value in [0,1] range.")
-    return lambda average, current, num_averaged: _moved(average, current, 1 - decay)
+    return lambda average, current, num_averaged: _moved(average, current, lambda a, b: lerp(a, b, 1 - decay))
 
 
 def get_swa_avg_fn() -> Average:
     """(average, current, count) -> average + (current - average) / (count + 1)"""
-    return lambda average, current, num_averaged: _moved(average, current, 1 / (int(num_averaged) + 1))
+    return lambda average, current, num_averaged: _moved(
+        average, current, lambda a, b: a + (b - a) / (num_averaged + 1))
 
 
 def get_ema_multi_avg_fn(decay: float = 0.999) -> Averages:
@@ -103,13 +116,17 @@ class AveragedModel(Module):
         return self.module(*args, **kwargs)
 
     def update_parameters(self, model: Module) -> None:
-        """Moves the average to the parameters of `model`. ValueError if it has another number of them."""
+        """Moves the average to the parameters of `model`. ValueError if theirs are other shapes.
+
+        A captured step computes the average at the first update too; the copy takes its place.
+        """
         update = self.multi_avg_fn or _of_lists(self.avg_fn or get_swa_avg_fn())
-        copied: list[tuple[Tensor, Tensor]] = list(zip(self.module.buffers(), model.buffers(), strict=True))
-        averaged: list[tuple[Tensor, Tensor]] = list(zip(self.module.parameters(), model.parameters(), strict=True))
+        copied = _pairs(self.module.buffers(), model.buffers())
+        averaged = _pairs(self.module.parameters(), model.parameters())
         if self.use_buffers:
             averaged, copied = averaged + copied, []
-        if not self.n_averaged:
+        first, captured = self.n_averaged == 0, mode.recorder is not None
+        if not captured and first:
             averaged, copied = [], averaged + copied
         groups: dict[Any, tuple[list[Tensor], list[Tensor]]] = {}
         for old, new in averaged:
@@ -119,6 +136,9 @@ class AveragedModel(Module):
         with no_grad():
             for (device, _), lists in groups.items():
                 update(*lists, self.n_averaged.to(device))
+                if captured:                                    # a replay cannot read `first`
+                    for old, new in zip(*lists, strict=True):
+                        old.copy_(where(first.to(device), new, old))
             for old, new in copied:
                 old.copy_(new)
             self.n_averaged.add_(1)
@@ -130,7 +150,7 @@ def update_bn(loader: Iterable[Any], model: Module, device: DeviceLike = None) -
     A batch is the model's argument, or a list or tuple that begins with it, and is moved to `device` if one is given.
     Modes (train, eval) and momentum are as before afterwards.
     """
-    momenta = {module: module.momentum for module in model.modules() if isinstance(module, _BatchNorm)}
+    momenta = {module: module.momentum for module in model.modules() if isinstance(module, BatchNorm)}
     if not momenta:
         return
     modes = {module: module.training for module in model.modules()}

@@ -1,11 +1,14 @@
 """`nn.utils.prune` against PyTorch's."""
 from __future__ import annotations
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 
 import minigrad as mg
-from minigrad import nn
+from minigrad import nn, optim
 from minigrad.nn.utils import prune
 
 
@@ -108,3 +111,56 @@ def test_refusals(torch, other):
             with pytest.raises(kind):
                 call()
         assert isinstance(layer.weight, lib.Parameter) and not where.is_pruned(layer)
+
+
+def test_copies_and_pickles_train_apart():
+    layer, x = nn.Linear(6, 4), mg.ones(3, 6)
+    prune.l1_unstructured(layer, "weight", amount=5)
+    layer(x)
+    assert repr(layer.weight).startswith("tensor([[") and "grad_fn=<MulBackward0>" in repr(layer.weight)
+    average = optim.swa_utils.AveragedModel(layer)
+    average.update_parameters(layer)
+    for copied in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer)), average.module):
+        assert mg.equal(copied.weight, layer.weight) and mg.equal(copied(x), layer(x))
+        copied(x).sum().backward()
+        assert mg.equal(copied.weight_orig.grad, 3 * layer.weight_mask) and layer.weight_orig.grad is None
+        with mg.no_grad():
+            copied.weight_orig.fill_(2)
+        assert mg.equal(copied(mg.eye(6)) - copied.bias, 2 * layer.weight_mask.mT)
+        prune.remove(copied, "weight")
+        assert not prune.is_pruned(copied) and prune.is_pruned(layer)
+
+
+def test_a_captured_step_trains_what_is_left():
+    ends = []
+    for wrap in (lambda f: f, mg.capture):
+        mg.manual_seed(0)
+        layer = prune.l1_unstructured(nn.Linear(6, 4), "weight", amount=5)
+        optimizer = optim.SGD(layer.parameters(), lr=0.01)
+
+        def step(x, layer=layer, optimizer=optimizer):
+            optimizer.zero_grad()
+            loss = (layer(x) ** 2).sum()
+            loss.backward()
+            optimizer.step()
+            return loss
+        step, first = wrap(step), layer.weight_orig.detach().clone()
+        losses = [step(mg.ones(3, 6)).item() for _ in range(4)]
+        assert losses[-1] < losses[0] and mg.equal(layer.weight_orig != first, layer.weight_mask != 0)
+        ends.append((losses, layer.weight_orig.tolist()))
+    assert ends[0] == ends[1]
+
+
+def test_functions_have_their_names_and_pickle():
+    for name in ("identity", "l1_unstructured", "random_unstructured", "ln_structured", "random_structured", "custom_from_mask"):
+        function = getattr(prune, name)
+        assert function.__name__ == function.__qualname__ == name and pickle.loads(pickle.dumps(function)) is function
+
+
+def test_amounts_of_numpy_and_what_is_no_parameter():
+    layer = nn.Linear(4, 2, bias=False)
+    prune.l1_unstructured(layer, "weight", amount=np.int64(3))
+    prune.l1_unstructured(layer, "weight", amount=np.float32(0.4))
+    assert int(layer.weight_mask.sum()) == 3
+    with pytest.raises(TypeError, match=r"\[prune\] bias must be a parameter of the module; got None in Linear"):
+        prune.l1_unstructured(layer, "bias", amount=1)

@@ -142,9 +142,59 @@ def test_what_cannot_be():
     for get in (swa_utils.get_ema_avg_fn, swa_utils.get_ema_multi_avg_fn):
         with pytest.raises(ValueError, match="Invalid decay value"):
             get(1.1)
-    with pytest.raises(ValueError, match="zip"):
-        AveragedModel(model).update_parameters(nn.Linear(2, 2, bias=False))
+    for other in (nn.Linear(2, 2, bias=False), nn.Linear(2, 1), nn.Sequential(model, nn.BatchNorm1d(2))):
+        average = AveragedModel(model)
+        with pytest.raises(ValueError, match=r"\[AveragedModel\] the model must have the parameters and buffers of the average; got .*; make"):
+            average.update_parameters(other)
+        assert average.n_averaged.item() == 0
     optimizer = optim.SGD(model.parameters(), lr=0.1)
     for wrong in ({"swa_lr": [0.1, 0.2]}, {"swa_lr": 0.1, "anneal_strategy": "exp"}, {"swa_lr": 0.1, "anneal_epochs": -1}):
         with pytest.raises(ValueError):
             swa_utils.SWALR(optimizer, **wrong)
+
+
+@pytest.mark.parametrize("use_buffers", [False, True])
+@pytest.mark.parametrize("functions", FUNCTIONS)
+def test_a_captured_step_averages_as_an_eager_one(functions, use_buffers):
+    found = []
+    for wrap in (lambda f: f, mg.capture):
+        mg.manual_seed(0)
+        model = net()
+        average = AveragedModel(model, **FUNCTIONS[functions](swa_utils), use_buffers=use_buffers)
+        optimizer = optim.SGD(model.parameters(), lr=0.1)
+        with mg.no_grad():
+            average.module[0].weight.fill_(float("nan"))        # the first update copies: nothing of it is left
+
+        def step(x, model=model, average=average, optimizer=optimizer):
+            optimizer.zero_grad()
+            (model(x) ** 2).sum().backward()
+            optimizer.step()
+            average.update_parameters(model)
+        step = wrap(step)
+        for k in range(5):
+            step(mg.full((4, 2, 4), 1.0 + k, dtype=mg.float64))
+        found.append({name: t.tolist() for name, t in average.state_dict().items()})
+    assert found[0] == found[1] and found[0]["n_averaged"] == 5 and np.isfinite(found[0]["module.0.weight"]).all()
+
+
+@pytest.mark.parametrize("functions", ["default", "swa lists", "ema", "ema lists"])
+def test_large_whole_numbers_keep_their_digits(functions):
+    model = nn.BatchNorm1d(2)
+    average = AveragedModel(model, **FUNCTIONS[functions](swa_utils), use_buffers=True)
+    for count in (2**40 + 1, 2**40 + 11):
+        model.num_batches_tracked.fill_(count)
+        average.update_parameters(model)
+    assert average.module.num_batches_tracked.item() == 2**40 + (4 if functions.startswith("ema") else 6)
+
+
+def test_half_precision_means_are_pytorchs(torch):
+    from torch.optim import swa_utils as theirs
+    model, other = nn.Linear(40, 50).half(), torch.nn.Linear(40, 50).half()
+    mine, yours = AveragedModel(model), theirs.AveragedModel(other)
+    for k in range(4):
+        with mg.no_grad():
+            model.weight.normal_(k)
+        other.load_state_dict({n: torch.from_numpy(np.array(t.detach().numpy())) for n, t in model.state_dict().items()})
+        mine.update_parameters(model)
+        yours.update_parameters(other)
+        np.testing.assert_allclose(mine.module.weight.detach().numpy(), yours.module.weight.detach().numpy(), rtol=2e-3, atol=2e-3)

@@ -6,11 +6,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from numbers import Integral, Real
 from typing import Any
 
 from ...core.modes import no_grad
 from ...core.tensor import Tensor
-from ...ops.creation import ones_like, zeros_like
+from ...ops.creation import ones_like
 from ...ops.join import cat
 from ...ops.math import ne
 from ...ops.random import rand
@@ -20,17 +21,32 @@ from ..module import Module, Parameter
 
 def _chosen(scores: Any, amount: float, default_mask: Any, dim: int | None = None) -> Any:
     """The mask with 0 at the `amount` of places (indices along `dim`) with the lowest scores: a count, or a share."""
-    n = scores.numel()
-    if isinstance(amount, bool) or not isinstance(amount, int | float):
+    n, whole = scores.numel(), isinstance(amount, Integral)
+    if isinstance(amount, bool) or not isinstance(amount, Real):
         raise TypeError(f"[prune] Invalid type for amount: {amount}. Must be int or float.")
-    if not 0 <= amount <= (1 if isinstance(amount, float) else n):
+    if not 0 <= amount <= (n if whole else 1):
         raise ValueError(f"[prune] amount must be a float in [0, 1], or an int from 0 to {n}; got {amount}")
-    lowest = scores.flatten().argsort(stable=True)[:round(amount * n) if isinstance(amount, float) else amount]
+    lowest = scores.flatten().argsort(stable=True)[:amount if whole else round(amount * n)]
     mask = default_mask.clone()
     if dim is None:
         mask.view(-1)[lowest] = 0
         return mask
     return mask.index_fill(dim, lowest, 0)
+
+
+class _Pruned(Tensor):
+    """What each call of the module computes anew: copies and pickles have the values only."""
+
+    __slots__ = ()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
+        return self.detach().clone()
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return self.detach().__reduce_ex__(protocol)
+
+
+_Pruned.__name__ = "Tensor"             # it prints as one
 
 
 def _slices(t: Any, dim: int) -> Any:
@@ -50,7 +66,9 @@ class BasePruningMethod:
         raise NotImplementedError
 
     def __call__(self, module: Module, inputs: Any) -> None:
-        setattr(module, self._tensor_name, self.apply_mask(module))
+        pruned = self.apply_mask(module)
+        pruned.__class__ = _Pruned
+        setattr(module, self._tensor_name, pruned)
 
     def apply_mask(self, module: Module) -> Tensor:
         """The pruned parameter."""
@@ -73,6 +91,8 @@ class BasePruningMethod:
     def apply(cls, module: Any, name: str, *args: Any, importance_scores: Any = None, **kwargs: Any) -> Any:
         """Prunes a parameter of a module, further if it is pruned already."""
         method, current = cls(*args, **kwargs), getattr(module, name)
+        if not isinstance(current, Tensor):
+            raise TypeError(f"[prune] {name} must be a parameter of the module; got {current} in {module}")
         method._tensor_name = name
         mask = module._buffers.get(name + "_mask")
         scores = current if importance_scores is None else importance_scores
@@ -176,16 +196,21 @@ class CustomFromMask(BasePruningMethod):
         return default_mask * self.mask.to(default_mask.dtype)
 
 
-def _function(method: Any) -> Callable[..., Module]:
+def _function(name: str, method: Any) -> Callable[..., Module]:
     def prune(module: Module, name: str, *args: Any, **named: Any) -> Module:
         method.apply(module, name, *args, **named)
         return module
+    prune.__name__ = prune.__qualname__ = name
     prune.__doc__ = method.__doc__
     return prune
 
 
-identity, l1_unstructured, random_unstructured = map(_function, (Identity, L1Unstructured, RandomUnstructured))
-ln_structured, random_structured, custom_from_mask = map(_function, (LnStructured, RandomStructured, CustomFromMask))
+identity = _function("identity", Identity)
+l1_unstructured = _function("l1_unstructured", L1Unstructured)
+random_unstructured = _function("random_unstructured", RandomUnstructured)
+ln_structured = _function("ln_structured", LnStructured)
+random_structured = _function("random_structured", RandomStructured)
+custom_from_mask = _function("custom_from_mask", CustomFromMask)
 
 
 def global_unstructured(parameters: Iterable[tuple[Any, str]], pruning_method: Any, importance_scores: Any = None,
@@ -196,7 +221,7 @@ def global_unstructured(parameters: Iterable[tuple[Any, str]], pruning_method: A
         raise TypeError(f'[prune] Only "unstructured" PRUNING_TYPE supported; got {method.PRUNING_TYPE}')
     values = [getattr(module, name).detach() for module, name in pairs]
     scores = [given.get(pair, value) for pair, value in zip(pairs, values, strict=True)]
-    masks = [getattr(module, name + "_mask", zeros_like(value) + 1)
+    masks = [getattr(module, name + "_mask", ones_like(value))
              for (module, name), value in zip(pairs, values, strict=True)]
     whole = method._combined(*(cat([t.flatten() for t in part]) for part in (scores, masks)))
     parts = whole.split([value.numel() for value in values])
