@@ -1,7 +1,7 @@
 """Distributions that fewer programs use: transforms of others, counts, and mixtures.
 
-Parameters are broadcast to the batch shape. ValueError for those outside `arg_constraints`. The formulas are those of
-Johnson, Kotz and Balakrishnan, Continuous (1994), Discrete (2005) and Discrete Multivariate Distributions (1997).
+Parameters are broadcast to the batch shape. ValueError for those outside `arg_constraints`. Formulas: Johnson, Kotz and
+Balakrishnan, Continuous (1994) and Discrete Multivariate Distributions (1997).
 """
 from __future__ import annotations
 

@@ -44,11 +44,11 @@ def _moved(average: Tensor, current: Tensor, move: Callable[[Tensor, Tensor], Te
 
 def _pairs(olds: Iterable[Tensor], news: Iterable[Tensor]) -> list[tuple[Tensor, Tensor]]:
     pairs = list(zip_longest(olds, news))
-    for old, new in pairs:
-        if old is None or new is None or old.shape != new.shape:
-            raise ValueError("[AveragedModel] the model must have the parameters and buffers of the average; got "
-                             f"{new if new is None else new.layout} for {old if old is None else old.layout}; "
-                             "make an AveragedModel of this model")
+    for pair in pairs:
+        old, new = [t if t is None else t.shape for t in pair]
+        if old != new:
+            raise ValueError(f"[AveragedModel] the model must have the shapes of the average; got {new} for {old}; make "
+                             "an AveragedModel of this model")
     return pairs
 
 

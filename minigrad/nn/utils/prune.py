@@ -196,21 +196,20 @@ class CustomFromMask(BasePruningMethod):
         return default_mask * self.mask.to(default_mask.dtype)
 
 
-def _function(name: str, method: Any) -> Callable[..., Module]:
+def _function(method: Any, name: str) -> Callable[..., Module]:
     def prune(module: Module, name: str, *args: Any, **named: Any) -> Module:
         method.apply(module, name, *args, **named)
         return module
-    prune.__name__ = prune.__qualname__ = name
-    prune.__doc__ = method.__doc__
+    prune.__name__, prune.__qualname__, prune.__doc__ = name, name, method.__doc__
     return prune
 
 
-identity = _function("identity", Identity)
-l1_unstructured = _function("l1_unstructured", L1Unstructured)
-random_unstructured = _function("random_unstructured", RandomUnstructured)
-ln_structured = _function("ln_structured", LnStructured)
-random_structured = _function("random_structured", RandomStructured)
-custom_from_mask = _function("custom_from_mask", CustomFromMask)
+identity = _function(Identity, "identity")
+l1_unstructured = _function(L1Unstructured, "l1_unstructured")
+random_unstructured = _function(RandomUnstructured, "random_unstructured")
+ln_structured = _function(LnStructured, "ln_structured")
+random_structured = _function(RandomStructured, "random_structured")
+custom_from_mask = _function(CustomFromMask, "custom_from_mask")
 
 
 def global_unstructured(parameters: Iterable[tuple[Any, str]], pruning_method: Any, importance_scores: Any = None,
