@@ -47,8 +47,8 @@ def _pairs(olds: Iterable[Tensor], news: Iterable[Tensor]) -> list[tuple[Tensor,
     for pair in pairs:
         old, new = [t if t is None else t.shape for t in pair]
         if old != new:
-            raise ValueError(f"[AveragedModel] the model must have the shapes of the average; got {new} for {old}; make "
-                             "an AveragedModel of this model")
+            raise ValueError(f"[AveragedModel] the model must have the shapes of the average; got {new} for {old}; "
+                             "make an AveragedModel of this model")
     return pairs
 
 
