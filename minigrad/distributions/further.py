@@ -1,7 +1,7 @@
 """Distributions that fewer programs use: transforms of others, counts, and mixtures.
 
-Parameters are broadcast to the batch shape. ValueError for those outside `arg_constraints`. Formulas: Johnson, Kotz and
-Balakrishnan, Continuous (1994) and Discrete Multivariate Distributions (1997).
+Parameters are broadcast to the batch shape. ValueError outside `arg_constraints`. Formulas: Johnson, Kotz and
+Balakrishnan 1994, 1997.
 """
 from __future__ import annotations
 
@@ -81,11 +81,7 @@ class Pareto(_Derived):
 
 
 class Weibull(_Derived):
-    """The Weibull distribution, P(X <= x) = 1 - e^(-(x / scale)^concentration).
-
-        >>> distributions.Weibull(2.0, 1.0).mean.item()
-        2.0
-    """
+    """The Weibull distribution, P(X <= x) = 1 - e^(-(x / scale)^concentration)."""
 
     arg_constraints = {"scale": constraints.positive, "concentration": constraints.positive}
     support = constraints.positive                      # type: ignore[assignment]
@@ -157,7 +153,7 @@ class InverseGamma(_Derived):
 
 
 class LogisticNormal(_Derived):
-    """Vectors of K + 1 probabilities: `StickBreakingTransform` of K numbers from N(loc, scale^2) (Atchison and
+    """Vectors of K + 1 probabilities: `StickBreakingTransform` of K numbers from N(loc, scale^2) (Aitchison and
     Shen 1980); `loc` and `scale` are (*batch, K).
 
         >>> distributions.LogisticNormal(minigrad.zeros(2), 1.0).event_shape
@@ -255,11 +251,7 @@ class _Relaxed(TransformedDistribution):
 
 class RelaxedBernoulli(_Relaxed):
     """Numbers between 0 and 1 that near a `Bernoulli` as `temperature` goes to 0, with a gradient (Maddison, Mnih and
-    Teh 2017, "The Concrete distribution", eq. 27): sigmoid((logits + log(u) - log(1 - u)) / temperature).
-
-        >>> distributions.RelaxedBernoulli(minigrad.tensor(0.5), minigrad.zeros(3)).batch_shape
-        Size([3])
-    """
+    Teh 2017, "The Concrete distribution", eq. 27): sigmoid((logits + log(u) - log(1 - u)) / temperature)."""
 
     arg_constraints = {"probs": constraints.unit_interval, "logits": constraints.real}
     support = constraints.unit_interval                 # type: ignore[assignment]

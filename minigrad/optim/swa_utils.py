@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from copy import deepcopy
-from itertools import zip_longest
 from typing import Any, TypeAlias
 
 from ..core.modes import mode, no_grad
@@ -39,17 +38,16 @@ def _moved(average: Tensor, current: Tensor, move: Callable[[Tensor, Tensor], Te
     with no_grad():
         if average.is_floating_point():
             return move(average, current)
-        return move(average.double(), current.double())         # exact for whole numbers up to 2^53
+        return move(average.double(), current.double())         # exact to 2^53
 
 
 def _pairs(olds: Iterable[Tensor], news: Iterable[Tensor]) -> list[tuple[Tensor, Tensor]]:
-    pairs = list(zip_longest(olds, news))
-    for pair in pairs:
-        old, new = [t if t is None else t.shape for t in pair]
-        if old != new:
-            raise ValueError(f"[AveragedModel] the model must have the shapes of the average; got {new} for {old}; "
-                             "make an AveragedModel of this model")
-    return pairs
+    olds, news = list(olds), list(news)
+    got, own = [[tuple(t.shape) for t in part] for part in (news, olds)]
+    if got != own:
+        raise ValueError(f"[AveragedModel] the shapes must be those of the average; got {got} for {own}; "
+                         "make one of this model")
+    return list(zip(olds, news, strict=True))
 
 
 def _of_lists(average: Average) -> Averages:
@@ -118,15 +116,15 @@ class AveragedModel(Module):
     def update_parameters(self, model: Module) -> None:
         """Moves the average to the parameters of `model`. ValueError if theirs are other shapes.
 
-        A captured step computes the average at the first update too; the copy takes its place.
+        A captured step computes the average at the first update too, then copies.
         """
         update = self.multi_avg_fn or _of_lists(self.avg_fn or get_swa_avg_fn())
         copied = _pairs(self.module.buffers(), model.buffers())
         averaged = _pairs(self.module.parameters(), model.parameters())
         if self.use_buffers:
             averaged, copied = averaged + copied, []
-        first, captured = self.n_averaged == 0, mode.recorder is not None
-        if not captured and first:
+        captured = mode.recorder is not None        # a replay cannot read whether this is the first update
+        if not captured and not self.n_averaged:
             averaged, copied = [], averaged + copied
         groups: dict[Any, tuple[list[Tensor], list[Tensor]]] = {}
         for old, new in averaged:
@@ -135,10 +133,11 @@ class AveragedModel(Module):
             news.append(new.detach().to(old.device))
         with no_grad():
             for (device, _), lists in groups.items():
-                update(*lists, self.n_averaged.to(device))
-                if captured:                                    # a replay cannot read `first`
+                count = self.n_averaged.to(device)
+                update(*lists, count)
+                if captured:
                     for old, new in zip(*lists, strict=True):
-                        old.copy_(where(first.to(device), new, old))
+                        old.copy_(where(count == 0, new, old))
             for old, new in copied:
                 old.copy_(new)
             self.n_averaged.add_(1)

@@ -144,7 +144,7 @@ def test_what_cannot_be():
             get(1.1)
     for other in (nn.Linear(2, 2, bias=False), nn.Linear(2, 1), nn.Sequential(model, nn.BatchNorm1d(2))):
         average = AveragedModel(model)
-        with pytest.raises(ValueError, match=r"\[AveragedModel\] the model must have the shapes of the average; got .*; make"):
+        with pytest.raises(ValueError, match=r"\[AveragedModel\] the shapes must be those of the average; got \[.*\] for \[.*\]; "):
             average.update_parameters(other)
         assert average.n_averaged.item() == 0
     optimizer = optim.SGD(model.parameters(), lr=0.1)

@@ -35,7 +35,7 @@ def _chosen(scores: Any, amount: float, default_mask: Any, dim: int | None = Non
 
 
 class _Pruned(Tensor):
-    """What each call of the module computes anew: copies and pickles have the values only."""
+    """Computed anew at each call: copies have the values only."""
 
     __slots__ = ()
 
