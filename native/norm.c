@@ -1133,7 +1133,7 @@ typedef struct {
   int centered;
 } masked_args;
 /* v, or 0 where the mask is not set: without a branch, which a CPU guesses wrong half of the time; v may be NaN */
-#define IF_VALID(a, e, v) ((const Wide[2]){0, v})[(a)->mask[e]]
+#define IF_VALID(a, e, v) ((const Wide[2]){0, v})[(a)->mask[e] != 0]
 /* body for the elements e of set s; c is the channel of e */
 #define EACH_OF_SET(a, s, e, c, body) \
   for (int64_t b_ = 0; b_ < a->batch; b_++) { \
@@ -1147,7 +1147,7 @@ static void masked_sets(void *context, int64_t begin, int64_t end) {
   for (int64_t s = begin; s < end; s++) {
     Wide sum = 0, squares = 0;
     int64_t count = 0;
-    EACH_OF_SET(a, s, e, c, sum += IF_VALID(a, e, a->x[e]); count += a->mask[e])
+    EACH_OF_SET(a, s, e, c, sum += IF_VALID(a, e, a->x[e]); count += a->mask[e] != 0)
     const Wide share = count ? count : 1, m = a->centered ? sum / share : 0;
     EACH_OF_SET(a, s, e, c, const Wide d = IF_VALID(a, e, a->x[e] - m); squares += d * d)
     const Wide var = squares / share, r = 1 / ROOT(var + a->eps);

@@ -192,21 +192,23 @@ def view(input: Tensor, *shape: Any, dtype: Any = None) -> Tensor:
     >>> minigrad.tensor([1.0, -0.0]).view("int32").tolist()
     [1065353216, -2147483648]
     """
-    try:
-        if dtype is None:
+    if dtype is None:
+        try:
             return through(_view_to, input, *shape)
-    except TypeError:
-        if len(shape) != 1 or not isinstance(shape[0], (np.dtype, type, str)) or not isinstance(input, Tensor):
-            raise
-        dtype = shape[0]
+        except TypeError:
+            if len(shape) != 1 or not isinstance(shape[0], (np.dtype, type, str)) or not isinstance(input, Tensor):
+                raise
+            dtype = shape[0]
+    elif shape:
+        raise TypeError(f"[view] takes a shape or a dtype, not both; got {shape}, {dtype}; call view twice")
     to = np.dtype(dtype)
     if not is_float(to) and to.kind not in "biu":
         raise TypeError(f"[view] {to} is no dtype of tensors")
     if to == input.dtype:
         return through(_view_to, input, input.array.layout.shape)
-    if input.requires_grad and is_float(to) or to == BOOL:
-        fail("view", "floats of a tensor that requires a gradient, and bools, cannot be read from other memory",
-             [input.array.layout, to], "use detach(), or to(dtype)")
+    if input.requires_grad and is_float(to) or BOOL in (to, input.dtype):
+        fail("view", "floats of a tensor that requires a gradient, and bools, share no memory with another dtype",
+             [input.array.layout, to], f"use detach(), or convert with .to({to})")
     if input.array.ptr % to.itemsize:
         fail("view", f"the memory must begin at a multiple of {to.itemsize} bytes", input.array.layout, "use clone()")
     return through(_read_as, input.detach(), to)

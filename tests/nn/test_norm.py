@@ -6,6 +6,7 @@ import pytest
 
 import minigrad as mg
 from minigrad import autograd, nn
+from minigrad.core.op import registry
 from minigrad.devices import memory
 from minigrad.nn import functional as F
 from minigrad.ops.dispatch import set_fused
@@ -85,6 +86,20 @@ def test_batch_norm_of_samples_and_of_images():
     assert (np.moveaxis(y, 1, 3)[~seen] == 0).all()
     for a, b in zip(layer.buffers(), plain.buffers(), strict=True):
         close(a, b, np.float32)
+
+
+def test_any_byte_of_a_mask_but_0_is_true():
+    """NumPy's memory, which the mask shares, may be written as bytes. So small a set is normalized by the kernel."""
+    x, there = RNG.standard_normal((4, 8)).astype(np.float32), RNG.random((4, 8)) < 0.6
+    mask, bytes_, found = mg.from_numpy(there), there.view(np.uint8), []
+    for byte in (1, 255):
+        bytes_[bytes_ > 0] = byte
+        t, w, b = mg.tensor(x, requires_grad=True), mg.ones(8, requires_grad=True), mg.zeros(8, requires_grad=True)
+        y, *statistics = registry["valid_norm"](t, mask, w, b, axes=(1,), shape=(1, 8))
+        (y * y * y).sum().backward()
+        found.append([v.numpy(force=True) for v in (y, *statistics, t.grad, w.grad, b.grad)])
+    for a, b in zip(*found, strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 @pytest.mark.parametrize("valid", [0, 1])

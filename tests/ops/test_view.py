@@ -30,7 +30,9 @@ def test_memory_read_as_another_dtype():
     b = mg.arange(16).to(mg.uint8)
     for call, error, text in ((lambda: b[1:9].view(mg.int32), RuntimeError, "multiple of 4 bytes"), (lambda: b[:3].view(mg.int32), RuntimeError, "last size"),
                               (lambda: x.T.view(mg.float64), RuntimeError, "last stride"), (lambda: mg.tensor(1.0).view(mg.uint8), RuntimeError, "cannot be read as uint8"),
-                              (lambda: b.view(mg.bool), RuntimeError, "bools"), (lambda: leaf.view(mg.float64), RuntimeError, "requires a gradient"),
+                              (lambda: b.view(mg.bool), RuntimeError, "bools"), (lambda: (b > 1).view("uint8").fill_(255), RuntimeError, r"bools, share no memory.*convert with \.to\(uint8\)"),
+                              (lambda: mg.ones(4).view((2, 2), dtype="int32"), TypeError, "a shape or a dtype, not both"), (lambda: mg.ones(4).view("int8", dtype="int32"), TypeError, "not both"),
+                              (lambda: leaf.view(mg.float64), RuntimeError, "requires a gradient"),
                               *[(lambda wrong=wrong: x.view(wrong), TypeError, r"\[(view|index)\]") for wrong in (None, 3.5, "S", mg.ones(2), complex)]):
         with pytest.raises(error, match=text):
             call()
