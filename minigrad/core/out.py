@@ -1,12 +1,22 @@
 """`out=`: results written into tensors that the caller gives."""
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
+
+import numpy as np
 
 from ..devices.memory import Layout
 from .arrays import copy_array, written_once
 from .shape import fail, kind_of
 from .tensor import Tensor, bump, writable
+
+
+def can_cast(from_: Any, to: Any) -> bool:
+    """May a tensor of the dtype `to` be changed in place by a result of the dtype `from_`? Not if it is of a lower
+    kind: bool, integer, float."""
+    low, high = ["bif".index(kind_of(np.dtype(t))) for t in (from_, to)]
+    return low <= high
 
 
 def check_target(op: str, to: Layout, have: Layout) -> None:
@@ -18,7 +28,7 @@ def check_target(op: str, to: Layout, have: Layout) -> None:
 
 def check_kind(op: str, to: Layout, have: Layout) -> None:
     """Refuses to write values of layout `have` into a tensor of layout `to` if its dtype is of a lower kind."""
-    if "bif".index(kind_of(have.dtype)) > "bif".index(kind_of(to.dtype)):
+    if not can_cast(have.dtype, to.dtype):
         fail(op, f"a {have.dtype} result cannot be written into a {to.dtype} tensor", to, "convert first")
 
 
@@ -29,20 +39,39 @@ def write(op: str, target: Tensor, result: Tensor) -> Tensor:
     return bump(target)
 
 
+def targets(op: str, out: Any, inputs: tuple[Any, ...], count: int = 0) -> tuple[Tensor, ...]:
+    """The tensors to write into: `out`, or with a `count` so many in it. TypeError if it is anything else,
+    RuntimeError if one of them, or of the inputs, requires a gradient."""
+    given = tuple(out) if count and isinstance(out, (tuple, list)) else (out,)
+    if len(given) != (count or 1) or not all([isinstance(t, Tensor) for t in given]):
+        fail(op, f"out must be {f'{count} tensors' if count else 'one tensor'}", type(out).__name__, "", TypeError)
+    for t in (*given, *inputs):
+        if isinstance(t, Tensor):
+            writable(op, t)
+    return given
+
+
+def made_into(make: Callable[..., Tensor], out: Any, *args: Any, dtype: Any, **options: Any) -> Tensor:
+    """What `make` returns for the dtype, or else that of the tensor `out`, written into it."""
+    op = make.__name__
+    to, = targets(op, out, ())
+    return into(op, to, make(*args, dtype=to.dtype if dtype is None else dtype, device=to.device, **options))
+
+
 def into(op: str, out: Any, result: Any) -> Any:
     """Writes a result into the tensor `out`, or several into one each. One without elements gets the result's shape,
     as in PyTorch. Nothing is recorded: RuntimeError where a gradient is required, or the shape or dtype does not fit;
-    TypeError for other numbers of tensors."""
+    TypeError for other numbers of tensors. What is refused leaves them as they are."""
     several = isinstance(result, tuple)
-    given = out if several and isinstance(out, (tuple, list)) else (out,)
     results = result if several else (result,)
-    if len(given) != len(results) or not all(isinstance(t, Tensor) for t in given):
-        fail(op, f"out must be {'one tensor' if not several else f'{len(results)} tensors'}", type(out).__name__, "",
-             TypeError)
+    given = targets(op, out, results, len(results) if several else 0)
     for t, r in zip(given, results, strict=True):
-        writable(op, t)
-        writable(op, r)
-        written_once(op, t.array.layout)
+        to = t.array.layout
+        written_once(op, to)
+        (check_target if to.size else check_kind)(op, to, r.array.layout)
+    if len({t.array.ptr if t.array.layout.size else id(t) for t in given}) < len(given):
+        fail(op, "each result needs a tensor of its own", [t.array.layout for t in given])
+    for t, r in zip(given, results, strict=True):
         if not t.array.layout.size:
             t.resize_(r.shape)                  # type: ignore[attr-defined]
     written = [write(op, t, r) for t, r in zip(given, results, strict=True)]

@@ -16,7 +16,8 @@ from ..core.engine import functions
 from ..core.inplace import overwrite
 from ..core.modes import mode
 from ..core.op import Primitive
-from ..core.shape import BOOL, fail, is_float, kind_of, left_out, promote, scalar_type
+from ..core.out import can_cast
+from ..core.shape import BOOL, fail, is_float, left_out, promote, scalar_type
 from ..core.shape import result_type as result_type_of
 from ..core.tensor import Tensor, new_tensor
 from ..devices import open_device
@@ -123,10 +124,6 @@ def result_type(tensor1: Any, tensor2: Any) -> np.dtype:
     return dtype
 
 
-def can_cast(from_: Any, to: Any) -> bool:
-    """May a tensor of the dtype `to` be changed in place by a result of the dtype `from_`? Not if it is of a lower
-    kind: bool, integer, float."""
-    return "bif".index(kind_of(np.dtype(from_))) <= "bif".index(kind_of(np.dtype(to)))
 
 
 def promote_types(type1: Any, type2: Any) -> np.dtype:

@@ -16,6 +16,7 @@ import numpy as np
 
 from ..core.arrays import copy_array
 from ..core.messages import guarded, unexpected
+from ..core.out import made_into
 from ..core.shape import BOOL, INT64, default_float, fail, is_float, left_out, promote, shape_of
 from ..core.tensor import Tensor, new_tensor
 from ..devices import open_device
@@ -302,7 +303,7 @@ def layout_for(size: tuple[Any, ...], dtype: Any, device: Any, op: str, given: d
     if given:
         for name in given:
             if name != "size":
-                unexpected(op, name, given[name], ("size", "dtype", "device", "requires_grad"))
+                unexpected(op, name, given[name], ("size", "dtype", "device", "requires_grad", "out"))
         size = (*size, given["size"]) if "size" in given else size
     shape = shape_of(size[0] if len(size) == 1 and isinstance(size[0], (tuple, list)) else size, op)
     return layout(open_device(device), np.dtype(dtype) if dtype is not None else default_float(), shape)
@@ -315,18 +316,27 @@ def filled(to: Layout, value: Any, op: str = "full") -> Tensor:
     return t
 
 
-def empty(*args: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False, **given: Any) -> Tensor:
+def empty(*args: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False, out: Tensor | None = None,
+          **given: Any) -> Tensor:
     """A tensor with uninitialised values: `empty(2, 3)` or `empty((2, 3))`."""
+    if out is not None:
+        return made_into(empty, out, *args, dtype=dtype, requires_grad=requires_grad, **given)
     return _finish(new_tensor(alloc(layout_for(args, dtype, device, "empty", given)), None), requires_grad)
 
 
-def zeros(*args: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False, **given: Any) -> Tensor:
-    """A tensor of zeros: `zeros(2, 3)` or `zeros((2, 3))`."""
+def zeros(*args: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False, out: Tensor | None = None,
+          **given: Any) -> Tensor:
+    """A tensor of zeros: `zeros(2, 3)` or `zeros((2, 3))`; written into the tensor `out`, if given."""
+    if out is not None:
+        return made_into(zeros, out, *args, dtype=dtype, requires_grad=requires_grad, **given)
     return _finish(filled(layout_for(args, dtype, device, "zeros", given), 0), requires_grad)
 
 
-def ones(*args: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False, **given: Any) -> Tensor:
-    """A tensor of ones: `ones(2, 3)` or `ones((2, 3))`."""
+def ones(*args: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False, out: Tensor | None = None,
+         **given: Any) -> Tensor:
+    """A tensor of ones: `ones(2, 3)` or `ones((2, 3))`; written into the tensor `out`, if given."""
+    if out is not None:
+        return made_into(ones, out, *args, dtype=dtype, requires_grad=requires_grad, **given)
     return _finish(filled(layout_for(args, dtype, device, "ones", given), 1), requires_grad)
 
 

@@ -17,7 +17,7 @@ from ..core.engine import functions
 from ..core.half import Wide, half_result, in_float32, stored
 from ..core.messages import taken
 from ..core.op import Primitive, parameters, same_device
-from ..core.out import check_target, into, write
+from ..core.out import check_target, into, targets, write
 from ..core.shape import (
     BOOL,
     FLOAT32,
@@ -31,7 +31,7 @@ from ..core.shape import (
     result_type,
     scalar_type,
 )
-from ..core.tensor import Tensor, bump, writable
+from ..core.tensor import Tensor, bump
 from ..devices.base import Device, Kernel
 from ..devices.launch import by_plan, launch
 from ..devices.memory import Array, Layout, alloc, layout
@@ -86,9 +86,7 @@ class Elementwise(Primitive):
         if named:
             inputs += tuple([named.pop(n) for n in self.inputs[len(inputs):] if n in named])
         if out is not None:
-            for t in (out, *inputs):
-                if isinstance(t, Tensor):
-                    writable(self.name, t)
+            targets(self.name, out, inputs)
         if self.tensors:
             for name, t in zip(self.inputs[:self.tensors], inputs, strict=False):
                 if is_number(t):

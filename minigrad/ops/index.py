@@ -20,7 +20,7 @@ from ..core.half import rounds_once
 from ..core.inplace import change, check, involved, overwrite
 from ..core.modes import mode, no_grad
 from ..core.op import Primitive
-from ..core.out import check_kind
+from ..core.out import can_cast, check_kind
 from ..core.shape import BOOL, INT64, axis_of, broadcast_shapes, fail
 from ..core.tensor import Tensor, bump, new_tensor
 from ..devices.memory import Layout, alloc, layout
@@ -634,8 +634,9 @@ def _checked_parts(parts: list[Part], shape: tuple[int, ...]) -> tuple[list[Tens
 
 
 def setitem(input: Tensor, index: Any, value: Any) -> None:
-    """`input[index] = value`, in place: `value` (a tensor, a number, array-like) is broadcast and converted;
-    RuntimeError for numbers that the dtype cannot hold, and with index tensors for a tensor of a higher kind."""
+    """`input[index] = value`, in place: `value` (a tensor, a number, array-like) is broadcast and converted.
+    RuntimeError for numbers that the dtype cannot hold, and with index tensors for a tensor of a higher kind, other
+    than one number at a mask."""
     have = input.array.layout
     value = value.to(have.device) if isinstance(value, Tensor) else given(value, have, "setitem")
     recording = involved(input, value)
@@ -650,7 +651,11 @@ def setitem(input: Tensor, index: Any, value: Any) -> None:
         value = _trimmed(value, target.array.layout.shape)
         overwrite("setitem", target, value.array, value)
         return
-    check_kind("setitem", have, value.array.layout)
+    if not can_cast(value.dtype, have.dtype):
+        which = [_as_index(e, have.device) for e in (index if isinstance(index, tuple) else (index,))]
+        if value.array.layout.size != 1 or any([isinstance(e, Tensor) and e.dtype != BOOL for e in which]):
+            check_kind("setitem", have, value.array.layout)
+        value = cast(value, have.dtype)
     if recording:
         _put_recorded(input, index, value)
     else:

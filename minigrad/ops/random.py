@@ -23,7 +23,7 @@ from ..core.half import finfo, rounds_once, widened
 from ..core.inplace import overwrite
 from ..core.modes import mode
 from ..core.op import FusedPlan, Primitive, op
-from ..core.out import into
+from ..core.out import made_into
 from ..core.shape import BOOL, FLOAT32, FLOAT64, INT64, fail, is_float
 from ..core.tape import recorded
 from ..core.tensor import Tensor, new_tensor
@@ -284,7 +284,7 @@ def rand(*args: Any, generator: Generator | None = None, dtype: Any = None, devi
     """A tensor of the given size with uniform random numbers, 0 <= x < 1: `rand(2, 3)` or `rand((2, 3))`.
     NotImplementedError if `dtype` is not a float dtype. They are written into the tensor `out`, if given."""
     if out is not None:
-        return into("rand", out, rand(*args, generator=generator, dtype=out.dtype, device=out.device, **given))
+        return made_into(rand, out, *args, dtype=dtype, generator=generator, requires_grad=requires_grad, **given)
     return _finish(_draw("uniform", layout_for(args, dtype, device, "rand", given), generator, 0.0, 1.0), requires_grad)
 
 
@@ -294,7 +294,7 @@ def randn(*args: Any, generator: Generator | None = None, dtype: Any = None, dev
     `randn((2, 3))`. NotImplementedError if `dtype` is not a float dtype. They are written into the tensor `out`, if
     given."""
     if out is not None:
-        return into("randn", out, randn(*args, generator=generator, dtype=out.dtype, device=out.device, **given))
+        return made_into(randn, out, *args, dtype=dtype, generator=generator, requires_grad=requires_grad, **given)
     return _finish(_draw("normal", layout_for(args, dtype, device, "randn", given), generator, 0.0, 1.0), requires_grad)
 
 

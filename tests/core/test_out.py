@@ -13,6 +13,7 @@ CALLS = {
     **{name: lambda o, name=name: getattr(mg, name)(X, 1, **o) for name in ("max", "cumsum", "cumprod", "softmax", "logsumexp", "topk", "kthvalue", "mode", "clamp", "pow")},
     "cat": lambda o: mg.cat([X, X], **o), "stack": lambda o: mg.stack([X, X], **o), "mm": lambda o: mg.mm(X, X.T, **o), "where": lambda o: mg.where(X > 2, X, 0.0, **o),
     "div": lambda o: mg.div(X, 2, rounding_mode="floor", **o), "arange": lambda o: mg.arange(5, **o), "linspace": lambda o: mg.linspace(0, 1, 5, **o),
+    **{name: lambda o, name=name: getattr(mg, name)(2, 3, **o) for name in ("zeros", "ones")},
     "linalg.svd": lambda o: mg.linalg.svd(X, full_matrices=False, **o), "softplus": lambda o: mg.nn.functional.softplus(X, **o), "lerp": lambda o: mg.lerp(X, X + 1, 0.5, **o)}
 
 
@@ -41,10 +42,11 @@ def test_each_op(name):
     args, attrs = next(iter(testing.samples_of(registry[name], np.float32)))
     with mg.no_grad():
         plain = getattr(mg, name)(*args, **attrs)
-        if isinstance(plain, mg.Tensor):
-            out = mg.empty(0, dtype=plain.dtype)
-            assert getattr(mg, name)(*args, **attrs, out=out) is out
-            np.testing.assert_array_equal(out.numpy(), plain.numpy())
+        given = [mg.empty(0, dtype=t.dtype) for t in several(plain)]
+        result = getattr(mg, name)(*args, **attrs, out=given if isinstance(plain, tuple) else given[0])
+    for r, out, want in zip(several(result), given, several(plain), strict=True):
+        assert r is out
+        np.testing.assert_array_equal(out.numpy(), want.numpy())
 
 
 def test_what_does_not_fit_is_refused():
@@ -56,9 +58,36 @@ def test_what_does_not_fit_is_refused():
                               (lambda: mg.sort(X, out=mg.zeros(2, 3)), TypeError, r"\[sort\] out must be 2 tensors"),
                               (lambda: mg.clamp(X, 1, out=3), TypeError, r"\[clamp\] out must be one tensor; got int"),
                               (lambda: mg.clamp(X, 1, out=mg.zeros(1, 3).expand(2, 3)), RuntimeError, "clamp"),
+                              (lambda: mg.add(X, X, out=np.zeros((2, 3))), TypeError, r"\[add\] out must be one tensor; got ndarray"),
+                              *[(lambda name=name: getattr(mg, name)(2, 3, out=np.zeros((2, 3))), TypeError, rf"\[{name}\] out must be one tensor; got ndarray") for name in ("rand", "randn", "zeros", "ones", "empty")],
+                              (lambda: mg.zeros(2, dtype="float64", out=mg.zeros(2, dtype="int32")), RuntimeError, "float64 result cannot be written into a int32"),
+                              (lambda: mg.ones(2, out=mg.zeros(3)), RuntimeError, r"\[ones\] the result must have the shape"),
                               (lambda: mg.cumsum(X, 1, out=np.zeros((2, 3))), TypeError, "one tensor; got ndarray")):
         with pytest.raises(error, match=text):
             call()
+
+
+def test_out_of_new_tensors_has_their_dtype():
+    for make, value in ((mg.zeros, 0), (mg.ones, 1)):
+        for out in (mg.full((2, 3), 7, dtype="int32"), mg.empty(0, dtype="int32"), mg.full((3, 2), 7, dtype="int32").t()):
+            assert make((2, 3), out=out) is out and out.dtype == np.int32 and out.tolist() == [[value] * 3] * 2
+    out = mg.empty(0, dtype="float64")
+    assert mg.empty(2, 3, out=out) is out and out.shape == (2, 3)
+
+
+@pytest.mark.parametrize("shape", [(0,), (2, 3)])
+def test_what_is_refused_leaves_all_tensors_as_they_are(shape):
+    """Each refusal is that of the second tensor, or of both."""
+    for second in (mg.full((3, 2), 7), mg.full((2, 3), 7, dtype="bool"), mg.full((1, 3), 7).expand(2, 3), mg.full((2, 3), 7.0, requires_grad=True)):
+        first, kept = mg.full(shape, 7.0), second.tolist()
+        with pytest.raises(RuntimeError, match="sort"):
+            mg.sort(X, out=(first, second))
+        assert first.shape == shape and (first == 7).all() and second.tolist() == kept
+    first = mg.full(shape[:1], 7.0)
+    for second in (first, first.view(shape[:1])) if first.numel() else (first,):
+        with pytest.raises(RuntimeError, match=r"\[aminmax\] each result needs a tensor of its own"):
+            mg.aminmax(X, dim=1, out=(first, second))
+        assert first.shape == shape[:1] and (first == 7).all()
 
 
 def test_a_saved_tensor_that_out_overwrites_is_noticed():

@@ -62,11 +62,41 @@ def test_pad_never_gives_the_memory_of_its_input(mode, pad):
     assert x.tolist() == [[[0, 0, 0]]]
 
 
-def test_an_index_of_tensors_writes_no_floats_into_integers():
+PLACES = {"mask": mg.tensor([False, True, True]), "list mask": [False, True, True], "mask in a tuple": (mg.tensor([False, True, True]),), "number": 1, "0-d": mg.tensor(1),
+          "slice": slice(1, 3), "list": [0, 2], "tensor": mg.tensor([0, 2])}
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("value", [2.5, [2.5], mg.tensor(2.5), mg.tensor([2.5]), mg.tensor(2.5, dtype="float64"), mg.tensor([2.5, 2.75])], ids=str)
+@pytest.mark.parametrize("dtype", ["int64", "uint8", "bool"])
+def test_floats_written_into_integers_as_in_pytorch(place, value, dtype):
+    """As PyTorch 2.13 does, but for the list: there it raises TypeError."""
+    x = mg.tensor([0, 1, 0], dtype=dtype)
+    two = getattr(value, "shape", ()) == (2,)
+    if isinstance(value, mg.Tensor) and (place in ("list", "tensor") or two and "mask" in place) or two and place in ("number", "0-d"):
+        with pytest.raises(RuntimeError, match="value must broadcast" if place in ("number", "0-d") else f"{value.dtype} result cannot be written into a {dtype}"):
+            x[PLACES[place]] = value
+        assert x.tolist() == [0, 1, 0]
+        return
+    x[PLACES[place]] = value
+    n = 1 if dtype == "bool" else 2
+    assert x.dtype == dtype and x.tolist() == ([0, n, 0] if place in ("number", "0-d") else [n, 1, n] if place in ("list", "tensor") else [0, n, n])
+
+
+def test_one_number_at_a_mask_among_other_indices():
+    for index, want in (((mg.tensor([True, False]), 0), [[7, 1, 2], [3, 4, 5]]), ((slice(None), mg.tensor([True, False, True])), [[7, 1, 7], [7, 4, 7]]),
+                        ((mg.tensor([True, False]), slice(1, 3)), [[0, 7, 7], [3, 4, 5]])):
+        x = mg.arange(6).reshape(2, 3)
+        x[index] = mg.tensor(7.5)
+        assert x.tolist() == want
+    x = mg.arange(6).reshape(2, 3)
+    with pytest.raises(RuntimeError, match="cannot be written into"):
+        x[mg.tensor([True, False]), mg.tensor([0])] = mg.tensor(7.5)
+
+
+def test_integers_at_an_index_of_tensors_are_converted():
     for index in ([1], mg.tensor([True, False, False]), (mg.tensor([0, 1]),)):
         t = mg.zeros(3).long()
-        with pytest.raises(RuntimeError, match="float32 result cannot be written into a int64"):
-            t[index] = mg.tensor(1.5)
         t[index] = mg.tensor(2, dtype=mg.int32)
         assert t.max() == 2
 
