@@ -522,8 +522,8 @@ def instance_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, *, eps:
 # ---- masked norm: without the padding --------------------------------------------------------------------------------
 @op(nondifferentiable=(1, 2, 3), like_first=True)
 def valid_norm(x: Tensor, mask: Tensor, weight: Tensor | None, bias: Tensor | None, *, axes: tuple[int, ...],
-                shape: tuple[int, ...], eps: float = 1e-5,
-                centered: bool = True) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+               shape: tuple[int, ...], eps: float = 1e-5,
+               centered: bool = True) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Normalization over `axes`, with the elements where `mask` is true; y is 0 at the others, even where x is NaN.
 
         y = (x - mean) / sqrt(var + eps) * weight + bias,      mean and biased variance over the valid elements
@@ -550,7 +550,7 @@ def valid_norm(x: Tensor, mask: Tensor, weight: Tensor | None, bias: Tensor | No
 
 @valid_norm.check
 def _valid_norm_rule(x: Layout, mask: Layout, weight: Layout | None, bias: Layout | None, *, axes: tuple[int, ...],
-                      shape: tuple[int, ...], eps: float = 1e-5, centered: bool = True) -> None:
+                     shape: tuple[int, ...], eps: float = 1e-5, centered: bool = True) -> None:
     _float_input("valid_norm", x)
 
     def fits(sizes: tuple[int, ...]) -> bool:
@@ -564,21 +564,21 @@ def _valid_norm_rule(x: Layout, mask: Layout, weight: Layout | None, bias: Layou
 
 
 def _around(shape: tuple[int, ...], inside: Sequence[bool]) -> tuple[int, int, int]:
-    """The number of elements before, in and after the dimensions that are `inside`, neighbours but for sizes of 1."""
+    """The number of elements before, in and after the dimensions that are `inside`, neighbours but for sizes of 1.
+    A kept size of 1 counts as one: the bits of a set do not depend on how many there are."""
     sizes, part = [1, 1, 1], 0
     for n, is_inside in zip(shape, inside, strict=True):
-        if n > 1:
-            part = 1 if is_inside else 2 if part else 0
-            if part == 1 and sizes[2] > 1:
-                raise NoKernel("the kernels take parameters, and dimensions that are kept, that are neighbours")
-            sizes[part] *= n
+        part = 1 if is_inside else 2 if part else 0
+        if part == 1 and n > 1 and sizes[2] > 1:
+            raise NoKernel("the kernels take parameters, and dimensions that are kept, that are neighbours")
+        sizes[part] *= n
     return sizes[0], sizes[1], sizes[2]
 
 
 @valid_norm.fused
 def _valid_norm_kernels(kernels: KernelTable, x: Layout, mask: Layout, weight: Layout | None, bias: Layout | None, *,
-                         axes: tuple[int, ...], shape: tuple[int, ...], eps: float = 1e-5,
-                         centered: bool = True) -> Any:
+                        axes: tuple[int, ...], shape: tuple[int, ...], eps: float = 1e-5,
+                        centered: bool = True) -> Any:
     forward, backward = _kernels_for("valid_norm", kernels, x, weight, bias)
     if mask.shape != x.shape:
         raise NoKernel("the kernels take a mask of the shape of x")
@@ -612,7 +612,7 @@ def _valid_norm_kernels(kernels: KernelTable, x: Layout, mask: Layout, weight: L
 
 @valid_norm.reference
 def _valid_norm_oracle(x: Any, mask: Any, weight: Any, bias: Any, *, axes: tuple[int, ...], shape: tuple[int, ...],
-                        eps: float = 1e-5, centered: bool = True) -> Any:
+                       eps: float = 1e-5, centered: bool = True) -> Any:
     valid = np.ma.array(x, mask=~np.broadcast_to(mask, x.shape))
     mu, count = valid.mean(axes, keepdims=True).filled(0), valid.count(axes, keepdims=True).astype(x.dtype)
     mu = mu if centered else mu * 0
