@@ -20,8 +20,8 @@ _NOTHING = object()
 
 class Door(ModuleType):
     """A module of PyTorch's name. Its names are looked up when they are first asked for: a module of its own, then in
-    `sources`, the modules that have them, in order. `reason` says why a module has none: each name is then an object
-    that refuses to be called."""
+    `sources`, the modules that have them, in order ("module name other": these names only). `reason` says why a module
+    has none: each name is then an object that refuses to be called."""
 
     def __init__(self, name: str, sources: Sequence[str], reason: str) -> None:
         super().__init__(name, f"PyTorch's `{name}`, answered by {', '.join(sources) or 'minigrad'}.")
@@ -43,7 +43,8 @@ class Door(ModuleType):
         if f"{self.__name__}.{name}" in MODULES:
             return import_module(f"{self.__name__}.{name}")
         for source in self.__sources:
-            value: Any = getattr(import_module(source), name, _NOTHING)
+            module, *only = source.split()
+            value: Any = _NOTHING if only and name not in only else getattr(import_module(module), name, _NOTHING)
             if value is not _NOTHING:
                 own = isinstance(value, ModuleType) and value.__name__.startswith(_ROOT + ".")
                 return import_module("torch" + value.__name__.removeprefix(_ROOT)) if own else value
@@ -53,8 +54,9 @@ class Door(ModuleType):
         """All names, those too that were not asked for yet."""
         found = {n.rpartition(".")[2] for n in MODULES if n.rpartition(".")[0] == self.__name__}
         for source in self.__sources:
-            module = import_module(source)
-            found.update(getattr(module, "__all__", None) or dir(module))
+            name, *only = source.split()
+            module = import_module(name)
+            found.update(only or getattr(module, "__all__", None) or dir(module))
         return sorted(found | set(super().__dir__()))
 
 

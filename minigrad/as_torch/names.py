@@ -1,10 +1,14 @@
 """Which modules of minigrad answer for PyTorch's, in one table. "" is minigrad itself.
 
 A module that has the same name in both (`torch.optim.lr_scheduler`) needs no line. Modules of `as_torch` come first:
-they hold what only PyTorch says.
+they hold what only PyTorch says. Names after a module's are all that it has for that module of PyTorch's.
 """
 from __future__ import annotations
 
+_LAYERS = (".as_torch.small Container NLLLoss2d _BatchNorm _ConvNd _DropoutNd _InstanceNorm _Loss _WeightedLoss _ntuple"
+           " _pair _quadruple _single _triple consume_prefix_in_state_dict_if_present register_module_backward_hook")
+_OPTIM = ".as_torch.small ParamsT params_t required"
+_DATA = ".as_torch.small DistributedSampler default_collate"
 MODULES: dict[str, tuple[str, ...]] = {
     "torch": (".as_torch.top", "", ".as_torch.aten", ".nn.functional"),
     "torch._C": (".as_torch.library",),
@@ -32,24 +36,25 @@ MODULES: dict[str, tuple[str, ...]] = {
     "torch.distributed": (".as_torch.distributed", ".distributed"),
     "torch.distributions.*": (".distributions",),
     "torch.distributions.constraints": (".distributions.constraints",),
-    "torch.distributions.utils": (".as_torch.small", ".distributions.distribution"),
+    "torch.distributions.utils": (".as_torch.small _standard_normal clamp_probs lazy_property logits_to_probs"
+                                  " probs_to_logits", ".distributions.distribution"),
     "torch.fft": (),
     "torch.functional": ("",),
     "torch.futures": (),
-    "torch.fx": (".as_torch.small",),
-    "torch.hub": (".as_torch.small",),
+    "torch.fx": (".as_torch.small wrap",),
+    "torch.hub": (".as_torch.small _get_torch_home get_dir set_dir",),
     "torch.jit": (".as_torch.jit",),
     "torch.jit.annotations": (".as_torch.jit",),
     "torch.library": (".as_torch.library",),
     "torch.mps": (".as_torch.mps",),
     "torch.multiprocessing": (".as_torch.multiprocessing",),
     "torch.nested": (),
-    "torch.nn": (".as_torch.small", ".nn"),
-    "torch.nn.attention": (".as_torch.small",),
+    "torch.nn": (".as_torch.small Container NLLLoss2d", ".nn"),
+    "torch.nn.attention": (".as_torch.small SDPBackend sdpa_kernel",),
     "torch.nn.functional": (".as_torch.functional", ".nn.functional"),
     "torch.nn.init": (".as_torch.init", ".nn.init"),
     "torch.nn.modules": (".nn",),
-    **{f"torch.nn.modules.{name}": (".as_torch.small", ".nn", ".nn.hooks") for name in (
+    **{f"torch.nn.modules.{name}": (_LAYERS, ".nn", ".nn.hooks") for name in (
         "activation", "adaptive", "batchnorm", "channelshuffle", "container", "conv", "distance", "dropout", "flatten",
         "fold", "instancenorm", "lazy", "linear", "loss", "module", "normalization", "padding", "pixelshuffle",
         "pooling", "rnn", "sparse", "transformer", "upsampling", "utils")},
@@ -58,15 +63,15 @@ MODULES: dict[str, tuple[str, ...]] = {
     "torch.nn.utils": (".as_torch.nn_utils", ".nn.utils"),
     "torch.nn.utils.clip_grad": (".as_torch.nn_utils", ".nn.utils"),
     "torch.nn.utils.stateless": (".func",),
-    "torch.onnx": (".as_torch.small",),
-    "torch.onnx.symbolic_helper": (".as_torch.small",),
+    "torch.onnx": (".as_torch.small is_in_onnx_export register_custom_op_symbolic",),
+    "torch.onnx.symbolic_helper": (".as_torch.small parse_args",),
     "torch.ops": (".as_torch.library",),
     "torch.ops.aten": (".as_torch.aten",),
     "torch.optim": (".optim",),
-    **{f"torch.optim.{name}": (".as_torch.small", ".optim") for name in (
+    **{f"torch.optim.{name}": (_OPTIM, ".optim") for name in (
         "adadelta", "adagrad", "adam", "adamax", "adamw", "asgd", "lbfgs", "nadam", "optimizer", "radam", "rmsprop",
         "rprop", "sgd", "sparse_adam")},
-    "torch.optim.lr_scheduler": (".as_torch.small", ".optim.lr_scheduler"),
+    "torch.optim.lr_scheduler": (".as_torch.small _LRScheduler", ".optim.lr_scheduler"),
     "torch.profiler": (".as_torch.profiler", ".autograd.profiler"),
     "torch.quantization": (),
     "torch.random": (".as_torch.top", ""),
@@ -74,15 +79,15 @@ MODULES: dict[str, tuple[str, ...]] = {
     "torch.sparse": (".as_torch.sparse",),
     "torch.testing": (".as_torch.testing",),
     "torch.types": (".as_torch.types", ""),
-    "torch.utils": (".as_torch.small", ".utils"),
+    "torch.utils": (".as_torch.small backcompat set_module", ".utils"),
     "torch.utils._pytree": (".as_torch.pytree",),
     "torch.utils.cpp_extension": (),
-    "torch.utils.data": (".as_torch.small", ".data"),
-    **{f"torch.utils.data.{name}": (".as_torch.small", ".data") for name in (
+    "torch.utils.data": (_DATA, ".data"),
+    **{f"torch.utils.data.{name}": (_DATA, ".data") for name in (
         "_utils", "_utils.collate", "dataloader", "dataset", "distributed", "sampler")},
     "torch.utils.model_zoo": (),
     "torch.utils.tensorboard": (".as_torch.tensorboard",),
-    "torch.version": (".as_torch.small",),
+    "torch.version": (".as_torch.small __version__ cuda debug git_version hip xpu",),
     "torch.xpu": (".as_torch.mps",),
 }
 

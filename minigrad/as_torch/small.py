@@ -1,6 +1,5 @@
-"""What a few of PyTorch's modules have beside minigrad's: `nn`, `nn.attention`, `optim.optimizer`,
-`optim.lr_scheduler`, `utils`, `utils.data`, `fx`, `onnx` and `hub`. Nothing is traced or written as ONNX, and no models
-are loaded from a hub. At the end, base classes of layers and what `torch.nn.modules.utils` has."""
+"""What a few of PyTorch's modules have beside minigrad's: names.py says which. Nothing is traced or written as ONNX,
+and no models are loaded from a hub."""
 from __future__ import annotations
 
 import os
@@ -29,11 +28,8 @@ from ..nn import (
     NLLLoss,
 )
 from ..nn.hooks import register_module_full_backward_hook
-from ..nn.module import Parameter
 from ..ops.random import randn
 from ..optim.lr_scheduler import LRScheduler
-
-__all__ = ["Container", "Module", "NLLLoss2d", "Parameter"]
 
 Container, NLLLoss2d, _LRScheduler = Module, NLLLoss, LRScheduler
 

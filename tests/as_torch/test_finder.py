@@ -69,6 +69,22 @@ def test_unknown_modules_and_names(door):
     assert not hasattr(door, "__wrapped__") and not hasattr(door.nn, "_something")
 
 
+@pytest.mark.parametrize("name, own, others", [
+    ("nn", "NLLLoss2d", "randn Path SDPBackend"), ("version", "__version__ cuda", "Path os randn required"), ("hub", "set_dir", ""),
+    ("utils", "set_module", "Path cuda"), ("optim.adam", "required", "wrap set_dir"), ("optim.lr_scheduler", "_LRScheduler", "nullcontext"),
+    ("nn.attention", "SDPBackend sdpa_kernel", "wrap finfo"), ("nn.modules.utils", "_pair", "cuda repeat"), ("fx", "wrap", ""),
+    ("utils.data.distributed", "DistributedSampler", "Container"), ("distributions.utils", "clamp_probs broadcast_all", "cuda Path")])
+def test_a_module_has_its_own_names_only(name, own, others, door):
+    module = importlib.import_module(f"torch.{name}")
+    listed = dir(module)
+    for known in own.split():
+        assert getattr(module, known).__class__.__name__ != "_Refusing" and known in listed
+    for other in others.split():
+        assert not hasattr(module, other) and other not in listed
+    if f"torch.{name}" in REFUSED:
+        assert module.Path.__class__.__name__ == "_Refusing" and "Path" not in listed
+
+
 @pytest.mark.parametrize("name", sorted(REFUSED))
 def test_what_is_refused_can_be_imported_and_says_why(name, door):
     module = importlib.import_module(name)
