@@ -54,12 +54,14 @@ def to_sparse(self: Tensor, *args: Any, **named: Any) -> Tensor:
 
 
 def fill_diagonal_(self: Any, fill_value: Any, wrap: bool = False) -> Any:
-    """Writes the number where all indices are equal; `wrap`: below a tall matrix's last such row, again."""
-    if wrap:
-        self.view(-1)[::self.shape[-1] + 1] = fill_value
-    else:
-        at = arange(min(self.shape), device=self.device)
-        self[(at,) * self.ndim] = fill_value
+    """Writes the number where all indices are equal; `wrap`: in a tall matrix again, one row below the last of these.
+    RuntimeError but for a matrix, or more dimensions of equal sizes."""
+    if self.ndim < 2 or self.ndim > 2 and len({*self.shape}) > 1:
+        raise RuntimeError(f"[fill_diagonal_] needs a matrix, or equal sizes; got {self.layout}")
+    rows, n = self.shape[0], min(self.shape)
+    again = wrap and self.ndim == 2 and rows > n > 0
+    at = arange((rows + 1) * n // (n + 1) if again else n, device=self.device)
+    self[(at + at // n, at % n) if again else (at,) * self.ndim] = fill_value
     return self
 
 

@@ -14,6 +14,7 @@ from .. import distributions
 from ..core.shape import default_float, set_default_float
 from ..core.tensor import Tensor
 from ..devices import opened, set_default_device
+from ..distributions.discrete import counts_on_host
 from ..ops.creation import tensor
 from ..signal import windows
 from .device import device
@@ -26,11 +27,11 @@ from .sparse import sparse_coo_tensor
 from .types import TensorType, named_type, tensor_type, type_name
 
 __all__ = ["__version__", "are_deterministic_algorithms_enabled", "bartlett_window", "binomial",
-           "poisson", "blackman_window", "channels_last", "channels_last_3d", "compile",
+           "blackman_window", "channels_last", "channels_last_3d", "compile",
            "contiguous_format", "default_generator", "detach", "device", "fork_rng",
            "get_deterministic_debug_mode", "get_float32_matmul_precision", "get_num_interop_threads",
            "hamming_window", "hann_window", "kaiser_window", "layout", "load", "memory_format",
-           "OutOfMemoryError", "preserve_format", "range", "save", "set_default_tensor_type",
+           "OutOfMemoryError", "poisson", "preserve_format", "range", "save", "set_default_tensor_type",
            "set_deterministic_debug_mode", "set_float32_matmul_precision", "set_flush_denormal",
            "set_num_interop_threads", "set_warn_always", "sparse_coo_tensor", "spmm", "strided", "typename",
            "use_deterministic_algorithms"]
@@ -47,7 +48,7 @@ def __getattr__(name: str) -> Any:
     """`FloatTensor` and the like; what minigrad has elsewhere."""
     if name in ("GradScaler", "vmap"):
         return getattr(import_module(f"minigrad.{'func' if name == 'vmap' else 'amp'}"), name)
-    if name.startswith("_foreach_") and hasattr(Tensor, name[9:]):
+    if name.startswith("_foreach_") and hasattr(Tensor, name[9:].removesuffix("_")):
         return partial(_each, name[9:])
     if name in ("add", "addcdiv", "addcmul", "sub"):
         return METHODS[name]
@@ -55,23 +56,30 @@ def __getattr__(name: str) -> Any:
 
 
 def _each(method: str, tensors: Any, *args: Any, **named: Any) -> Any:
-    """`_foreach_add_(tensors, others, alpha=2)`: a method of each tensor, with its own of what is a list."""
+    """`_foreach_add_(tensors, others, alpha=2)`: a method of each tensor, with its own of what is a list. RuntimeError
+    for lists of different lengths."""
     if method.startswith("addc") and len(args) > 2:
         *args, named["value"] = args                        # type: ignore[assignment]
-    found = [getattr(t, method)(*[a[i] if isinstance(a, list | tuple) else a for a in args],
-                                **{k: v[i] if isinstance(v, list | tuple) else v for k, v in named.items()})
+    if any(isinstance(a, list | tuple) and len(a) != len(tensors) for a in (*args, *named.values())):
+        raise RuntimeError(f"[_foreach_{method}] takes lists of one length, here {len(tensors)}")
+    own = method if hasattr(Tensor, method) else method[:-1]            # there is no maximum_
+    found = [getattr(t, own)(*[a[i] if isinstance(a, list | tuple) else a for a in args],
+                             **{k: v[i] if isinstance(v, list | tuple) else v for k, v in named.items()})
              for i, t in enumerate(tensors)]
-    return None if method.endswith("_") else found
+    if own != method:
+        found = [t.copy_(x) for t, x in zip(tensors, found, strict=True)]
+    return found if method.endswith("_") else tuple(found)
 
 
 def poisson(input: Tensor, generator: Any = None) -> Tensor:
     """Counts at the rates `input`."""
-    return distributions.Poisson(input).sample()
+    return counts_on_host("poisson", distributions.Poisson(input).rate, generator=generator)
 
 
 def binomial(count: Tensor, prob: Tensor, generator: Any = None) -> Tensor:
     """How many of `count` draws with probability `prob` are 1."""
-    return distributions.Binomial(count, prob).sample()
+    of = distributions.Binomial(count, prob)
+    return counts_on_host("binomial", of.total_count, of.probs, generator=generator)
 
 
 @contextmanager

@@ -202,11 +202,12 @@ class Poisson(Parametric):
         return xlogy(value, rate) - rate - lgamma(value + 1)
 
 
-def counts_on_host(kind: str, *parameters: Tensor) -> Tensor:
-    """Numbers of the distribution `kind`, drawn by a method of NumPy's generator, in the dtype of the parameters."""
+def counts_on_host(kind: str, *parameters: Tensor, generator: Any = None) -> Tensor:
+    """Numbers of the distribution `kind`, drawn by a method of NumPy's generator, in the dtype of the parameters. Its
+    seed is drawn from `generator`."""
     with no_grad():
         given = [p.detach().contiguous() for p in parameters]
-        seed = randint(0, 1 << 62, (2,), device=given[0].device)
+        seed = randint(0, 1 << 62, (2,), generator=generator, device=given[0].device)
         out = empty(tuple(given[0].shape), dtype=given[0].dtype, device=given[0].device)
         out.device.host.call(_DRAWS[kind], out.array.np, *[p.array.np for p in given], seed.array.np)
         return out

@@ -104,13 +104,43 @@ def test_numbers_that_come_first(door):
 
 def test_functions_for_lists_of_tensors(door):
     one, two = [door.ones(2), door.ones(3)], [door.full((2,), 2.0), door.full((3,), 3.0)]
-    assert door._foreach_mul_(one, [2.0, 3.0]) is None and [t.tolist() for t in one] == [[2, 2], [3, 3, 3]]
+    made = door._foreach_mul_(one, [2.0, 3.0])
+    assert type(made) is list and made[0] is one[0] and made[1] is one[1] and [t.tolist() for t in one] == [[2, 2], [3, 3, 3]]
     door._foreach_add_(one, two, alpha=-1)
     assert [t.tolist() for t in door._foreach_add(one, 1.0)] == [[1, 1], [1, 1, 1]]
     door._foreach_addcmul_(one, two, two, 0.5)
     assert [t.tolist() for t in door._foreach_sqrt(two)][0] == pytest.approx([2**0.5] * 2) and one[1].tolist() == [4.5] * 3
-    with pytest.raises(AttributeError):
-        _ = door._foreach_nothing
+    assert type(door._foreach_neg(two)) is tuple
+    made = door._foreach_maximum_(one, [door.tensor([5.0, 0.0]), door.full((3,), 4.75)])
+    assert made[0] is one[0] and [t.tolist() for t in one] == [[5, 2], [4.75] * 3]
+    for wrong in (lambda: door._foreach_add(one, two[:1]), lambda: door._foreach_add_(one, [*two, two[0]]),
+                  lambda: door._foreach_mul(one, [1.0]), lambda: door._foreach_addcmul_(one, two, two, [1.0, 2.0, 3.0])):
+        with pytest.raises(RuntimeError, match=r"_foreach_\w+\] takes lists of one length, here 2"):
+            wrong()
+    for name in ("_foreach_nothing", "_foreach_nothing_"):
+        with pytest.raises(AttributeError):
+            getattr(door, name)
+
+
+@pytest.mark.parametrize("draw", ["poisson", "binomial"])
+def test_counts_are_drawn_by_the_generator_that_is_given(draw, door):
+    args = (door.full((2, 50), 20.0),) if draw == "poisson" else (door.full((2, 50), 20.0), door.tensor(0.5))
+    first, again, other = [getattr(door, draw)(*args, generator=door.Generator().manual_seed(seed)) for seed in (3, 3, 4)]
+    assert first.shape == (2, 50) and door.equal(first, again) and not door.equal(first, other)
+    before = door.get_rng_state()
+    getattr(door, draw)(*args, generator=door.Generator())
+    assert door.equal(before, door.get_rng_state())
+
+
+@pytest.mark.parametrize("wrap", [False, True])
+def test_fill_diagonal_agrees_with_pytorch(wrap, torch, door):
+    for shape in ((7, 3), (3, 7), (8, 3), (7, 1), (1, 1), (2, 2), (0, 3), (3, 0), (3, 3, 3), (2, 2, 2, 2)):
+        want = torch.zeros(shape).fill_diagonal_(2, wrap=wrap).tolist()
+        for t in (door.zeros(shape), door.zeros(shape[::-1]).permute(*reversed(range(len(shape))))):
+            assert t.fill_diagonal_(2, wrap=wrap) is t and t.tolist() == want, shape
+    for shape in ((), (3,), (2, 3, 2)):
+        with pytest.raises(RuntimeError, match="fill_diagonal_"):
+            door.zeros(shape).fill_diagonal_(1, wrap=wrap)
 
 
 def test_an_optimizer_around_another(door):
