@@ -41,7 +41,6 @@ def test_an_unknown_keyword_is_named_and_the_one_meant(name):
 def test_an_option_of_pytorchs_that_is_missing_is_named():
     x, n = mg.ones(2, 2), mg.ones(2)
     calls = {
-        "out": [lambda o: mg.zeros(2, **o)],
         "layout": [lambda o, name=name: getattr(mg, name)(2, **o) for name in ("zeros", "ones", "empty", "rand", "randn", "eye", "arange", "randperm")]
         + [lambda o: mg.full((2,), 1, **o), lambda o: mg.zeros_like(x, **o), lambda o: mg.randint(3, (2,), **o), lambda o: x.new_zeros(2, **o), lambda o: mg.linspace(0, 1, 3, **o)],
         "pin_memory": [lambda o: mg.tensor([1], **o), lambda o: mg.zeros(2, **o), lambda o: mg.randn(2, **o), lambda o: x.new_tensor([1], **o), lambda o: mg.empty_like(x, **o)],
