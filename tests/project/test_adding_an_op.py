@@ -107,6 +107,7 @@ def in_the_readme() -> dict[str, str]:
 
 CHECK = """
 import sys
+sys.meta_path[:] = [f for f in sys.meta_path if "editable" not in type(f).__module__]       # of an editable install: it goes before sys.path
 import numpy as np
 import minigrad as mg
 from minigrad import study, testing
