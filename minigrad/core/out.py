@@ -28,7 +28,7 @@ def check_target(op: str, to: Layout, have: Layout) -> None:
 
 def check_kind(op: str, to: Layout, have: Layout) -> None:
     """Refuses to write values of layout `have` into a tensor of layout `to` if its dtype is of a lower kind."""
-    if not can_cast(have.dtype, to.dtype):
+    if have.dtype is not to.dtype and not can_cast(have.dtype, to.dtype):
         fail(op, f"a {have.dtype} result cannot be written into a {to.dtype} tensor", to, "convert first")
 
 

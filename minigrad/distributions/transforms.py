@@ -327,6 +327,7 @@ class ComposeTransform(Transform):
             sign = sign * part.sign
         return sign
 
+
 class AbsTransform(Transform):
     """y = |x|; of the two inverses, the one above 0"""
 

@@ -117,7 +117,7 @@ def _masked(x: Tensor, valid: Tensor, weight: Tensor | None, bias: Tensor | None
             axes: tuple[int, ...], eps: float, centered: bool = True) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """`valid_norm` with a mask that broadcasts to x; so do weight and bias once they have `shape`."""
     return valid_norm(x, expand(valid, x.shape), weight, bias, axes=axes,      # type: ignore[no-any-return]
-                       shape=tuple(shape), eps=eps, centered=centered)
+                      shape=tuple(shape), eps=eps, centered=centered)
 
 
 def _channel_shape(x: Tensor) -> tuple[int, ...]:

@@ -651,7 +651,7 @@ def setitem(input: Tensor, index: Any, value: Any) -> None:
         value = _trimmed(value, target.array.layout.shape)
         overwrite("setitem", target, value.array, value)
         return
-    if not can_cast(value.dtype, have.dtype):
+    if value.dtype is not have.dtype and not can_cast(value.dtype, have.dtype):
         which = [_as_index(e, have.device) for e in (index if isinstance(index, tuple) else (index,))]
         if value.array.layout.size != 1 or any([isinstance(e, Tensor) and e.dtype != BOOL for e in which]):
             check_kind("setitem", have, value.array.layout)
