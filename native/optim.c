@@ -244,9 +244,11 @@ static void scale_update(const Job *job, const int64_t *row, int64_t begin, int6
   VECTORS(BODY)
 #undef BODY
 }
-void FN(grad_scale)(const int64_t *table, const double *factor, int64_t count) {
-  if (factor[0] == 1) return;                 /* nothing to clip, the common case: no memory access */
-  Job job = {.update = scale_update, .table = table, .hyper = factor, .count = count};
+void FN(grad_scale)(T *norm, const int64_t *table, const double *norm_sq, int64_t count, double max_norm, double eps) {
+  const double total = sqrt(norm_sq[0]), factor = max_norm / (total + eps);
+  norm[0] = (T)total;
+  if (factor >= 1) return;                    /* nothing to clip, the common case: no memory access */
+  Job job = {.update = scale_update, .table = table, .hyper = &factor, .count = count};
   mg_parallel(line_length(table, count), ELEMENTS_PER_THREAD, along_the_line, &job);
 }
 
@@ -261,11 +263,3 @@ void FN(grad_clip)(const int64_t *table, int64_t count, double limit) {
   Job job = {.update = clip_update, .table = table, .hyper = &limit, .count = count};
   mg_parallel(line_length(table, count), ELEMENTS_PER_THREAD, along_the_line, &job);
 }
-
-/* ONCE, in the plainest build */
-#if TYPE_IS == 2 && defined(MG_LEVEL_baseline)
-void clip_factor(double *factor, const double *norm_sq, double max_norm, double eps) {
-  const double f = max_norm / (sqrt(norm_sq[0]) + eps);
-  factor[0] = f > 1 ? 1 : f;
-}
-#endif

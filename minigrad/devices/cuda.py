@@ -382,7 +382,7 @@ class _Kept:
 
 def _declared() -> Iterator[tuple[str, str, Any]]:
     """The kernels of this device: name, suffix, signature. Those of C; for half precision, of which C has none, those
-    with `half` in `KERNELS`, which take what the float32 kernel takes, and the casts to it."""
+    with `half` in `KERNELS` or not there yet, which take what the float32 kernel takes, and the casts to it."""
     TYPE_SUFFIX[np.dtype(np.float16)] = "f16"
     with suppress(ImportError):
         import ml_dtypes
@@ -391,7 +391,7 @@ def _declared() -> Iterator[tuple[str, str, Any]]:
         name, suffix = split(full)
         for own in (name, "cast_f16", "cast_bf16") if name == "cast_f32" else (name,):
             yield own, suffix, signature
-            if suffix == "f32" and (own == "gemm" or own in KERNELS and KERNELS[own].half):
+            if suffix == "f32" and (own not in KERNELS or KERNELS[own].half):
                 for half in [s for s in TYPE_SUFFIX.values() if s in ("f16", "bf16")]:
                     yield own, half, signature
                     if own in KERNELS and KERNELS[own].wide:

@@ -25,7 +25,7 @@ struct Parameter {
     const int64_t *row = table + k * MG_OPTIM_COLUMNS;
     p = (T *)row[0], g = (const STORED *)row[1], state1 = (T *)row[2], state2 = (T *)row[3], state3 = (T *)row[4];
     step = (double *)row[5], size = row[6];
-    if constexpr (sizeof(STORED) == 2) rounded = (STORED *)table[count * MG_OPTIM_COLUMNS + k];
+    if constexpr (sizeof(STORED) == 2) rounded = p ? (STORED *)table[count * MG_OPTIM_COLUMNS + k] : 0;
   }
   __device__ __forceinline__ T at(int64_t i) const {
     if constexpr (sizeof(STORED) == 2)
@@ -261,8 +261,16 @@ STEP(grad_norm_sq, add)(double *out, const int64_t *table, int64_t count) {
   s = block_sum(s);
   if (threadIdx.x == 0) out[0] = s;
 }
-KERNEL(grad_scale)(const int64_t *table, const double *factor, int64_t count) {
-  const T by = (T)factor[0];
+KERNEL(grad_scale)(STORED *norm, const int64_t *table, const double *norm_sq, int64_t count, double max_norm, double eps) {
+  __shared__ double factor;
+  if (threadIdx.x == 0) {
+    const double total = sqrt(norm_sq[0]);
+    factor = max_norm / (total + eps);
+    if (blockIdx.x == 0) norm[0] = (T)total;
+  }
+  __syncthreads();
+  if (factor >= 1) return;                 // nothing to clip: no memory access
+  const T by = (T)factor;
   each_parameter(table, count, [&](const Parameter &r, int64_t begin, int64_t end) {
     STORED *to = (STORED *)r.g;
     T g[U];
@@ -279,9 +287,4 @@ KERNEL(grad_clip)(const int64_t *table, int64_t count, double limit) {
   });
 }
 #endif
-#else
-KERNEL(clip_factor)(double *factor, const double *norm_sq, double max_norm, double eps) {
-  const double f = max_norm / (sqrt(norm_sq[0]) + eps);
-  factor[0] = f > 1 ? 1 : f;               // NaN stays NaN
-}
 #endif

@@ -32,7 +32,7 @@ from ..core.shape import fail
 from ..core.tensor import Tensor, new_tensor
 from ..core.warning import warn
 from ..devices.base import Device, Kernel
-from ..devices.launch import FILL, THREADS, Launch, ceil_div, launch, over, single
+from ..devices.launch import FILL, THREADS, Launch, ceil_div, launch, over
 from ..devices.work import work
 from ..ops.creation import as_tensor
 from .master import NAME as MASTER
@@ -682,9 +682,9 @@ def _chunks(k: Any, host: Any) -> int:
     return sum(ceil_div(size, _CHUNK) for size in host[k.table][:k.count, _SIZE].tolist())
 
 
-def _tensors_rule(k: Any, host: Any) -> Sequence[Launch]:
+def _tensors_rule(k: Any, host: Any, least: int = 0) -> Sequence[Launch]:
     """A block for each chunk; for more than two rounds of blocks on a large GPU, blocks take several chunks each."""
-    return [Launch("", (min(_chunks(k, host), 2 * FILL),), (THREADS,))]
+    return [Launch("", (max(min(_chunks(k, host), 2 * FILL), least),), (THREADS,))]
 
 
 def _step_rule(k: Any, host: Any) -> Sequence[Launch]:
@@ -696,9 +696,9 @@ def _norm_rule(k: Any, host: Any) -> Sequence[Launch]:
 
 
 launch("optim/optim.cu", "sgd adam rmsprop adagrad", _step_rule, shared=256, half=True)
-launch("optim/optim.cu", "grad_scale grad_clip", _tensors_rule, shared=256)
-launch("optim/optim.cu", "grad_norm_sq", _norm_rule, shared=512)
-launch("optim/optim.cu", "clip_factor", lambda k, host: [single()])
+launch("optim/optim.cu", "grad_clip", _tensors_rule, shared=256, half=True)
+launch("optim/optim.cu", "grad_scale", lambda k, host: _tensors_rule(k, host, 1), shared=256, half=True)
+launch("optim/optim.cu", "grad_norm_sq", _norm_rule, shared=512, half=True)
 
 
 # ---- work ------------------------------------------------------------------------------------------------------------
@@ -721,5 +721,4 @@ work("rmsprop", lambda k: (9 + 5 * bool(k.centered)) * _sizes(k, 0) + 2 * _sizes
 work("adagrad", lambda k: 7 * _sizes(k, 0), _moved)
 work("grad_norm_sq", lambda k: 2 * _sizes(k, 1), lambda k: _sizes(k, 1))
 work("grad_scale", lambda k: _sizes(k, 1), lambda k: 2 * _sizes(k, 1))
-work("clip_factor")                                                                      # of one number
 work("grad_clip", lambda k: 2 * _sizes(k, 1), lambda k: 2 * _sizes(k, 1))

@@ -9,7 +9,9 @@ import minigrad as mg
 from minigrad import nn, optim, testing
 from minigrad.amp import is_autocast_available
 from minigrad.core.op import registry
-from minigrad.devices import launch_hook
+from minigrad.devices import cuda, launch_hook
+from minigrad.devices.base import split
+from minigrad.devices.launch import KERNELS
 
 pytest.importorskip("ml_dtypes")
 pytestmark = [emulated, pytest.mark.usefixtures("gpu")]
@@ -380,6 +382,17 @@ def test_changes_in_place_and_gradients(dtype):
     for want, got in zip(*made, strict=True):
         assert got.dtype == dtype
         np.testing.assert_allclose(got.float().cpu().numpy(), want.float().numpy(), rtol=1.6e-2, atol=1e-3)
+
+
+def test_kernels_of_modules_that_are_imported_later(gpu, monkeypatch):
+    """`mg.optim` is imported where a program first names it, often after its tensors are on the GPU."""
+    entry = KERNELS["sgd"]
+    monkeypatch.delitem(KERNELS, "sgd")
+    opened = cuda.CUDA(0)
+    monkeypatch.setitem(KERNELS, "sgd", entry)
+    assert {name for name in ("f32", "f16", "bf16") if opened.kernels.sgd.member(name)} == {"f32", "f16", "bf16"}
+    halves = {name for name, suffix in map(split, (kernel.name for kernel in opened.kernels)) if suffix in ("f16", "bf16")}
+    assert halves & set(KERNELS) == {name for name, entry in KERNELS.items() if entry.half}
 
 
 @pytest.mark.parametrize("dtype", HALVES, ids=str)

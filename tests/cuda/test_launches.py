@@ -133,3 +133,28 @@ def test_launches_of_a_masked_norm(name, dtype, monkeypatch):
         g = mg.ones_like(x) if y is not None else None
     print(f"{name}: {made}")
     assert all(a <= b for a, b in zip(made, most, strict=True)), (made, launches)
+
+
+@pytest.mark.parametrize("dtype", [mg.float32, mg.float64, mg.float16, mg.bfloat16], ids=str)
+def test_launches_of_clipping(dtype, monkeypatch):
+    """Three for the norm of all gradients and their scaling, one for limits; eager and in a graph, with the CPU's values."""
+    launches, record, made = [], fakecupy.record, []
+    monkeypatch.setattr(fakecupy, "record", lambda call, *stream: (launches.append(call), record(call, *stream)))
+    for wrap, device in ((lambda f: f, "cpu"), (lambda f: f, "cuda"), (mg.capture, "cuda")):
+        leaves = [mg.zeros(*shape, dtype=dtype, device=device, requires_grad=True) for shape in ((3, 5), (2100,), (0,), (1,))]
+        for p in leaves:
+            p.grad = mg.tensor(reals(*p.shape), device=device).to(dtype) * 3
+        steps = [wrap(step) for step in (lambda of=leaves: nn.utils.clip_grad_norm_(of, 7.0), lambda of=leaves: nn.utils.clip_grad_value_(of, 0.1))]
+        for step, most in zip(steps, (3, 1), strict=True):
+            launches.clear()
+            made.append(step())
+            if wrap is mg.capture:
+                [program], = step.programs.values()
+                assert [len(s.run.graph._ops) for s in program.segments] == [most]
+            assert device == "cpu" or wrap is mg.capture or len(launches) == most
+            made[-1:] = [t.detach().float().cpu().numpy().copy() for t in (*made[-1:], *[p.grad for p in leaves]) if t is not None]
+    third = len(made) // 3
+    for want, eager, captured in zip(made[:third], made[third:2 * third], made[2 * third:], strict=True):
+        np.testing.assert_array_equal(eager, captured)
+        np.testing.assert_allclose(eager, want, rtol=1e-6 if dtype.itemsize > 2 else 8e-3)
+    assert made[0].item() > 20 and abs(made[1]).max() < 1

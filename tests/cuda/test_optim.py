@@ -38,21 +38,21 @@ def test_optimisers(name, suffix, order):
             np.testing.assert_allclose(got, want, rtol=2e-5 if suffix == "f32" else 1e-12, atol=1e-6)
 
 
+@pytest.mark.parametrize("sizes", [(33, 2500, 0, 1), (0,)], ids=str)
 @pytest.mark.parametrize("suffix", ["f32", "f64"])
-def test_gradient_clipping(suffix, order):
-    t, sizes = DTYPES[suffix], (33, 2500, 0, 1)
+def test_gradient_clipping(suffix, sizes, order):
+    t = DTYPES[suffix]
     grads = [values(t, n) for n in sizes]
     results = []
     for device in (mg.device("cpu"), mg.device("cuda")):
         arrays = [device.upload(g) for g in grads]
         table = device.constant(np.array([[0, a.ptr, 0, 0, 0, 0, n] for a, n in zip(arrays, sizes, strict=True)]))
-        norm, factor = device.upload(np.zeros(1)), device.upload(np.zeros(1))
+        squares, norm = device.upload(np.zeros(1)), device.upload(np.full(1, 7, t))
         kernels = device.kernels
-        kernels.grad_norm_sq[np.dtype(t)].call(norm.ptr, table.ptr, 4)
-        kernels.clip_factor.only.call(factor.ptr, norm.ptr, 1.5, 1e-6)
-        kernels.grad_scale[np.dtype(t)].call(table.ptr, factor.ptr, 4)
-        kernels.grad_clip[np.dtype(t)].call(table.ptr, 4, 0.05)
-        results.append([device.download(a) for a in (norm, factor, *arrays)])
+        kernels.grad_norm_sq[np.dtype(t)].call(squares.ptr, table.ptr, len(sizes))
+        kernels.grad_scale[np.dtype(t)].call(norm.ptr, table.ptr, squares.ptr, len(sizes), 1.5, 1e-6)
+        kernels.grad_clip[np.dtype(t)].call(table.ptr, len(sizes), 0.05)
+        results.append([device.download(a) for a in (squares, norm, *arrays)])
     for want, got in zip(*results, strict=True):
         np.testing.assert_allclose(got, want, rtol=1e-5 if suffix == "f32" else 1e-13)
 
@@ -64,10 +64,10 @@ def test_a_block_may_take_chunks_of_many_parameters(blocks, order, monkeypatch):
     entry = KERNELS["grad_scale"]._replace(rule=lambda k, host: [Launch("", (blocks,), (64,))])
     monkeypatch.setitem(KERNELS, "grad_scale", entry)
     gpu = CUDA(0)                               # it has asked no rule yet
-    gradients, factor = [values(np.float32, n) for n in sizes], gpu.upload(np.array([0.5]))
+    gradients, squares, norm = [values(np.float32, n) for n in sizes], gpu.upload(np.array([4.0])), gpu.upload(np.zeros(1, "f"))
     arrays = [gpu.upload(g) for g in gradients]
     table = gpu.constant(np.array([[0, a.ptr, 0, 0, 0, 0, n] for a, n in zip(arrays, sizes, strict=True)]))
-    gpu.kernels.grad_scale[np.dtype("f")].call(table.ptr, factor.ptr, len(sizes))
+    gpu.kernels.grad_scale[np.dtype("f")].call(norm.ptr, table.ptr, squares.ptr, len(sizes), 1.0, 0.0)
     for a, g in zip(arrays, gradients, strict=True):
         np.testing.assert_array_equal(gpu.download(a), g / 2)
 

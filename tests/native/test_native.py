@@ -39,7 +39,7 @@ def normalize():
 
 # kernels that no op's sample launches: who does, by family
 OTHERS = {
-    ("sgd", "clip_factor", "grad_norm_sq", "grad_scale", "grad_clip"): lambda: train(optim.SGD),
+    ("sgd", "grad_norm_sq", "grad_scale", "grad_clip"): lambda: train(optim.SGD),
     ("adam",): lambda: train(optim.Adam), ("rmsprop",): lambda: train(optim.RMSprop), ("adagrad",): lambda: train(optim.Adagrad),
     ("running_update", "counted_update", "batch_norm_eval_backward"): normalize,
     ("uniform",): lambda: mg.rand(3), ("normal",): lambda: mg.randn(3), ("random_bits",): lambda: mg.randint(0, 5, (3,)),

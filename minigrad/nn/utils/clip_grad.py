@@ -1,7 +1,7 @@
 """Gradient clipping, in place and without reading a value back, so that a captured step replays it.
 
-Gradients of one device and dtype take one launch for all of them (native/optim.c); for others Tensor ops are used. The
-norm of half-precision gradients and their scaling are computed in float32.
+Gradients of one device and dtype take one launch for all of them (native/optim.c); for others, and on the CPU for those
+of half precision, Tensor ops are used. Half precision is computed in float32.
 """
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from ...core.half import widened
 from ...core.modes import mode, no_grad
-from ...core.shape import default_float, promote
+from ...core.shape import FLOAT32, default_float, promote
 from ...core.tensor import Tensor, bump
 from ...core.warning import warn
 from ...devices.memory import Array
@@ -126,11 +126,12 @@ def clip_grad_norm_(parameters: Tensor | Iterable[Tensor], max_norm: float, norm
             g.copy_(widened(g) * scale.to(g.device))
         return total.to(_common(grads))
     device, dtype = grads[0].device, grads[0].dtype
-    squares, factor = empty((), dtype=np.float64, device=device), empty((), dtype=np.float64, device=device)
+    squares, total = empty((), dtype=np.float64, device=device), empty((), dtype=dtype, device=device)
     device.kernels.grad_norm_sq[dtype].call(squares.array.ptr, table.ptr, len(grads))
-    total = _checked(squares.sqrt().to(dtype), norm_type, error_if_nonfinite)
-    device.kernels.clip_factor.only.call(factor.array.ptr, squares.array.ptr, float(max_norm), 1e-6)
-    device.kernels.grad_scale[dtype].call(table.ptr, factor.array.ptr, len(grads))
+    if error_if_nonfinite:
+        _checked(squares.sqrt().to(promote(dtype, FLOAT32)), norm_type, True)
+    scale = device.kernels.grad_scale[dtype]
+    scale.call(total.array.ptr, table.ptr, squares.array.ptr, len(grads), float(max_norm), 1e-6)
     for g in grads:
         bump(g)
     return total
