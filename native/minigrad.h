@@ -383,8 +383,8 @@ KERNEL(REAL, rmsprop, const int64_t *table, const double *hyper, int64_t count, 
 /* first = lr_decay; state1 sum of squares */
 KERNEL(REAL, adagrad, const int64_t *table, const double *hyper, int64_t count, int64_t maximize)
 /* Gradient clipping uses the same table, but only grad and size. grad_norm_sq: out[0] = sum of squares of all
- * gradients; grad_scale: norm[0] = sqrt(norm_sq[0]), gradients *= min(1, max_norm / (sqrt(norm_sq[0]) + eps)), where NaN
- * stays NaN; grad_clip: gradients are clamped to [-limit, limit]. */
+ * gradients; grad_scale: norm[0] = sqrt(norm_sq[0]), gradients *= min(1, max_norm / (sqrt(norm_sq[0]) + eps)), and NaN
+ * stays; grad_clip: gradients are clamped to [-limit, limit]. */
 KERNEL(REAL, grad_norm_sq, double *out, const int64_t *table, int64_t count)
 KERNEL(REAL, grad_scale,
     T *norm, const int64_t *table, const double *norm_sq, int64_t count, double max_norm, double eps)

@@ -261,7 +261,8 @@ STEP(grad_norm_sq, add)(double *out, const int64_t *table, int64_t count) {
   s = block_sum(s);
   if (threadIdx.x == 0) out[0] = s;
 }
-KERNEL(grad_scale)(STORED *norm, const int64_t *table, const double *norm_sq, int64_t count, double max_norm, double eps) {
+KERNEL(grad_scale)(STORED *norm, const int64_t *table, const double *norm_sq, int64_t count, double max_norm,
+                   double eps) {
   __shared__ double factor;
   if (threadIdx.x == 0) {
     const double total = sqrt(norm_sq[0]);

@@ -130,8 +130,8 @@ def clip_grad_norm_(parameters: Tensor | Iterable[Tensor], max_norm: float, norm
     device.kernels.grad_norm_sq[dtype].call(squares.array.ptr, table.ptr, len(grads))
     if error_if_nonfinite:
         _checked(squares.sqrt().to(promote(dtype, FLOAT32)), norm_type, True)
-    scale = device.kernels.grad_scale[dtype]
-    scale.call(total.array.ptr, table.ptr, squares.array.ptr, len(grads), float(max_norm), 1e-6)
+    kernel = device.kernels.grad_scale[dtype]
+    kernel.call(total.array.ptr, table.ptr, squares.array.ptr, len(grads), float(max_norm), 1e-6)
     for g in grads:
         bump(g)
     return total
